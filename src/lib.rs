@@ -1,0 +1,4 @@
+//! hookhold receives webhooks and holds them until Kafka has them.
+
+pub mod event;
+pub mod metrics;

@@ -1,0 +1,3 @@
+//! The `hookhold` command.
+
+fn main() {}
