@@ -2,3 +2,5 @@
 
 pub mod event;
 pub mod metrics;
+pub mod table;
+pub mod units;
