@@ -2,5 +2,6 @@
 
 pub mod event;
 pub mod metrics;
+pub mod secret;
 pub mod table;
 pub mod units;
