@@ -3,5 +3,6 @@
 pub mod event;
 pub mod metrics;
 pub mod secret;
+pub mod source;
 pub mod table;
 pub mod units;
