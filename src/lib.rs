@@ -6,3 +6,4 @@ pub mod secret;
 pub mod source;
 pub mod table;
 pub mod units;
+pub mod verify;
