@@ -3,3 +3,8 @@
 pub mod event;
 pub mod journal;
 pub mod metrics;
+pub mod secret;
+pub mod source;
+pub mod table;
+pub mod units;
+pub mod verify;
