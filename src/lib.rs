@@ -2,6 +2,7 @@
 
 pub mod event;
 pub mod metrics;
+pub mod mistake;
 pub mod secret;
 pub mod table;
 pub mod units;
