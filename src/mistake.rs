@@ -1,4 +1,4 @@
-//! Mistakes in configuration text: what each one says, and the list they are collected in.
+//! Mistakes in text that people write: what each one says, the list they are collected in, and what was perhaps meant.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -89,4 +89,24 @@ impl Place {
         let path = if self.key.is_empty() { key.to_owned() } else { format!("{}.{key}", self.key) };
         Place { key: path, ..self.clone() }
     }
+}
+
+/// The known name that differs from `name` in the fewest letters, when that is at most a third of them.
+pub fn nearest<'a>(name: &str, known: &'a [String]) -> Option<&'a str> {
+    let (distance, near) = known.iter().map(|known| (letters_apart(name, known), known.as_str())).min()?;
+    (distance <= (name.chars().count() / 3).max(1)).then_some(near)
+}
+
+fn letters_apart(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, letter) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, other) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(letter != *other);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
 }

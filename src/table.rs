@@ -10,6 +10,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
+use crate::mistake::nearest;
 pub use crate::mistake::{Mistake, Mistakes, Place};
 use crate::units::{bytes_text, duration_text, parse_bytes, parse_duration};
 
@@ -175,7 +176,7 @@ impl Table {
             };
             self.items.push((key, Item { place: item.place, value: merged }));
         }
-        self.asked.clear();
+        self.asked = over.asked;
         self
     }
 
@@ -313,26 +314,6 @@ impl Lines {
     fn at(&self, offset: usize) -> usize {
         1 + self.0.partition_point(|end| *end < offset)
     }
-}
-
-/// The known name that differs from `name` in the fewest letters, when that is at most a third of them.
-pub fn nearest<'a>(name: &str, known: &'a [String]) -> Option<&'a str> {
-    let (distance, near) = known.iter().map(|known| (letters_apart(name, known), known.as_str())).min()?;
-    (distance <= (name.chars().count() / 3).max(1)).then_some(near)
-}
-
-fn letters_apart(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, letter) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, other) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(letter != *other);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
