@@ -4,5 +4,7 @@ pub mod event;
 pub mod metrics;
 pub mod mistake;
 pub mod secret;
+pub mod source;
 pub mod table;
 pub mod units;
+pub mod verify;
