@@ -1,5 +1,6 @@
 //! hookhold receives webhooks and holds them until Kafka has them.
 
+pub mod config;
 pub mod event;
 pub mod metrics;
 pub mod mistake;
