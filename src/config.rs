@@ -58,6 +58,8 @@ pub struct ServerConfig {
     pub max_header_size: u64,
     /// Header fields of one request, at most.
     pub max_headers: u64,
+    /// How long a connection may stay open without a request.
+    pub idle_timeout: Duration,
 }
 
 impl Default for ServerConfig {
@@ -73,6 +75,7 @@ impl Default for ServerConfig {
             max_in_flight: 256 * MIB,
             max_header_size: 32 * KIB,
             max_headers: 100,
+            idle_timeout: Duration::from_secs(75),
         }
     }
 }

@@ -56,6 +56,7 @@ fn read_server(t: &mut Table) -> ServerConfig {
         max_in_flight: t.take_bytes("max_in_flight", MIB..=TIB).unwrap_or(default.max_in_flight),
         max_header_size: t.take_bytes("max_header_size", 8 * KIB..=MIB).unwrap_or(default.max_header_size),
         max_headers: t.take_u64("max_headers", 16..=1_000).unwrap_or(default.max_headers),
+        idle_timeout: t.take_duration("idle_timeout", SECOND..=60 * MINUTE).unwrap_or(default.idle_timeout),
     };
     if config.max_body > config.max_in_flight {
         t.wrong("max_in_flight", "smaller than max_body", format_args!("\"{}\" or more", bytes_text(config.max_body)));
@@ -117,7 +118,7 @@ fn read_sources(root: &mut Table, defaults: &SourceDefaults, max_in_flight: u64,
         if !is_name(&name) {
             start.wrong("not a name for a source", "1 to 64 letters, digits, - or _, the first a letter or digit");
         }
-        let Some(source) = Source::compile(&name, entry, defaults, mistakes) else { continue };
+        let Some(source) = Source::compile(entry, &name, defaults, mistakes) else { continue };
         if let Some(other) = paths.insert(source.path.clone(), name) {
             at_path.wrong(format_args!("{} already belongs to sources.{other}", source.path), "a path of its own");
         }
