@@ -16,6 +16,7 @@ pub mod pointers;
 pub mod providers;
 mod read;
 pub mod recipe;
+mod sound;
 
 pub use key::Key;
 pub use providers::{PROVIDERS, provider};
@@ -77,15 +78,11 @@ impl Source {
         let topic = table.take("topic").map_or(Some(defaults.topic.replace("{source}", name)), topic);
         let headers = table.take_list("headers").unwrap_or_default();
         let header_allow_list = headers.into_iter().filter_map(header_name).collect();
-        let key = table.take("key");
         let secrets = secrets(&mut table);
         let (dedupe_window, dedupe_body) = dedupe(&mut table);
         let recipe = read::recipe(&mut table);
         table.finish();
-        let mut recipe = recipe?;
-        if let Some(item) = key {
-            recipe.event.key = read::choice(item, &mut recipe.pointers);
-        }
+        let recipe = recipe?;
         let secrets = keys(secrets?, &recipe);
         Some(Source {
             name: name.into(),

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
 
-use crate::event::Integrity;
 use crate::source::pointers::Pointers;
 use crate::source::recipe::*;
+use crate::source::sound;
 use crate::table::{Item, Table};
 
 /// Takes every recipe parameter out of `table`. `None` when a part without a default is missing or wrong.
+/// A source's own `key` replaces the recipe's `event.key`.
 pub fn recipe(table: &mut Table) -> Option<Recipe> {
     let auth = need(table, "auth", "mac", |table| table.take_one_of("auth", &[("mac", ())]));
     let algorithm = need(table, "algorithm", "sha1, sha256, sha384, sha512", |t| t.take_one_of("algorithm", Algorithm::WORDS));
@@ -19,7 +20,8 @@ pub fn recipe(table: &mut Table) -> Option<Recipe> {
     let content = need(table, "content", TERMS, content);
     let timestamp = timestamp(table);
     let mut pointers = Pointers::default();
-    let event = facts(table, &mut pointers);
+    let own_key = table.take("key");
+    let event = facts(table, own_key, &mut pointers);
     let title = table.take_str("title").unwrap_or_default();
     let encoding = table.take_one_of("encoding", Encoding::WORDS);
     let (key_format, setup) = (key_format(table), setup(table));
@@ -27,8 +29,9 @@ pub fn recipe(table: &mut Table) -> Option<Recipe> {
     let (respond_within, gives_up_after) = limits(table);
     let max_body = table.take_bytes("max_body", MAX_BODY);
     let ((signature, inline_encoding), content) = (signature?, content?);
-    let timestamp = agree(table, &content, timestamp?, &event)?;
-    let (integrity, id_signed) = integrity(&content, timestamp.as_ref(), &event);
+    let timestamp = timestamp?;
+    sound::agree(table, &signature, &content, timestamp.as_ref(), &event)?;
+    let (integrity, id_signed) = sound::integrity(&content, timestamp.as_ref(), &event);
     let encoding = inline_encoding.or(encoding).unwrap_or(Encoding::Hex);
     auth?;
     Some(Recipe {
@@ -52,8 +55,8 @@ pub fn recipe(table: &mut Table) -> Option<Recipe> {
     })
 }
 
-/// Reads one fact's alternatives: a text, a list of texts, or lists inside the list for facts of several fields.
-pub fn choice(item: Item, pointers: &mut Pointers) -> Choice {
+/// One fact's alternatives: a text, a list of texts, or lists inside the list for facts of several fields.
+fn choice(item: Item, pointers: &mut Pointers) -> Choice {
     let fields = |item: Item| -> Vec<Locator> { item.list().into_iter().filter_map(|one| locator(one, pointers)).collect() };
     Choice(item.list().into_iter().map(fields).filter(|fields| !fields.is_empty()).collect())
 }
@@ -134,6 +137,7 @@ fn locator(item: Item, pointers: &mut Pointers) -> Option<Locator> {
 /// The outer `None`: it is there, but wrong.
 fn timestamp(table: &mut Table) -> Option<Option<Timestamp>> {
     let Some(item) = table.take("timestamp") else { return Some(None) };
+    let table_place = item.place.below("from");
     let mut table = item.table()?;
     let mut pointers = Pointers::default();
     let from = need(&mut table, "from", TIMED_FROM, |table| table.take("from")).map(|item| choice(item, &mut pointers));
@@ -145,13 +149,18 @@ fn timestamp(table: &mut Table) -> Option<Option<Timestamp>> {
     }
     table.finish();
     let from = from?;
-    (pointers.is_empty() && !from.0.is_empty()).then_some(Some(Timestamp { from, unit, past, future }))
+    let single = !from.0.is_empty() && from.0.iter().all(|fields| fields.len() == 1);
+    if !single {
+        table_place.wrong("a time is one text", TIMED_FROM);
+    }
+    (pointers.is_empty() && single).then_some(Some(Timestamp { from, unit, past, future }))
 }
 
-fn facts(table: &mut Table, pointers: &mut Pointers) -> Facts {
+fn facts(table: &mut Table, own_key: Option<Item>, pointers: &mut Pointers) -> Facts {
     let mut event = table.take_section("event");
-    let mut take = |event: &mut Table, key| event.take(key).map(|item| choice(item, pointers)).unwrap_or_default();
-    let (id, kind, key) = (take(&mut event, "id"), take(&mut event, "type"), take(&mut event, "key"));
+    let recipe_key = event.take("key");
+    let mut read = |item: Option<Item>| item.map(|item| choice(item, pointers)).unwrap_or_default();
+    let (id, kind, key) = (read(event.take("id")), read(event.take("type")), read(own_key.or(recipe_key)));
     let type_prefix = event.take_str("type_prefix").unwrap_or_default().into();
     let times = event.take_list("time").unwrap_or_default();
     let time = times.into_iter().filter_map(|item| time(item, pointers)).collect();
@@ -213,42 +222,10 @@ fn setup(table: &mut Table) -> Setup {
     let mut table = table.take_section("setup");
     let url = table.take_str("url").unwrap_or_default();
     let secret = table.take_str("secret").unwrap_or_default();
+    let sample_type = table.take_str("sample_type").unwrap_or_else(|| "sample.created".to_owned());
     let facts = table.take_strings("facts").unwrap_or_default();
     table.finish();
-    Setup { url, secret, facts }
-}
-
-/// A time that is not signed proves nothing, and `timestamp` or `id` in the content must have somewhere to come from.
-fn agree(table: &Table, content: &[Term], timestamp: Option<Timestamp>, event: &Facts) -> Option<Option<Timestamp>> {
-    if timestamp.is_some() != content.contains(&Term::Timestamp) {
-        table.wrong(
-            "timestamp",
-            "a time is checked only when it is signed",
-            "both timestamp and content with \"timestamp\", or neither",
-        );
-        return None;
-    }
-    let early = |locator: &Locator| !matches!(locator, Locator::Json(_));
-    let ids = &event.id.0;
-    if content.contains(&Term::Id) && (ids.is_empty() || !ids.iter().all(|fields| fields.len() == 1 && early(&fields[0]))) {
-        table.wrong("event.id", "the content contains the id", "header:NAME, tag:NAME, for an id that is signed by its own name");
-        return None;
-    }
-    Some(timestamp)
-}
-
-fn integrity(content: &[Term], timestamp: Option<&Timestamp>, event: &Facts) -> (Integrity, bool) {
-    let signed_time =
-        |locator: &Locator| timestamp.is_some_and(|time| matches!(&time.from.0[..], [only] if only[..] == [locator.clone()]));
-    let signed = |locator: &Locator| match locator {
-        Locator::Json(_) => true,
-        Locator::Header(name) => content.contains(&Term::Header(name.clone())) || signed_time(locator),
-        Locator::Tag(tag) => content.contains(&Term::Tag(tag.clone())) || signed_time(locator),
-    };
-    let all_signed = |choice: &Choice| choice.0.iter().flatten().all(signed);
-    let id_signed = content.contains(&Term::Id) || all_signed(&event.id);
-    let integrity = if id_signed && all_signed(&event.kind) { Integrity::Full } else { Integrity::Body };
-    (integrity, id_signed)
+    Setup { url, secret, sample_type, facts }
 }
 
 const SIGNATURE: &str = "{ from = \"header:NAME\", … } with groups, items, pair, take, prefix, trim, encoding";

@@ -98,6 +98,11 @@ impl Encoding {
     /// Every encoding with its word in recipes.
     pub const WORDS: &[(&str, Encoding)] =
         &[("hex", Encoding::Hex), ("base64", Encoding::Base64), ("base64url", Encoding::Base64Url)];
+
+    /// The word in recipes.
+    pub fn word(self) -> &'static str {
+        Encoding::WORDS.iter().find(|(_, one)| *one == self).map_or("", |(word, _)| word)
+    }
 }
 
 /// Where signatures stand and how they are taken apart.
@@ -222,6 +227,8 @@ pub struct Setup {
     pub url: String,
     /// Where the secret is found.
     pub secret: String,
+    /// An event type of this provider, for samples.
+    pub sample_type: String,
     /// Pages and code that the recipe's facts come from.
     pub facts: Vec<String>,
 }

@@ -17,6 +17,7 @@ mod content;
 mod identity;
 mod json;
 mod mac;
+pub mod sign;
 mod signature;
 mod site;
 mod window;

@@ -62,8 +62,8 @@ pub fn unreadable(recipe: &Recipe) -> Refusal {
         (true, false) => format!("after {prefix}"),
         (true, true) => "at all".to_owned(),
     };
-    let (size, encoding) = (recipe.algorithm.size(), recipe.encoding);
-    Refusal::new(Outcome::SignatureMalformed, format!("no signature of {size} bytes in {encoding:?} {looked_for}"))
+    let (size, encoding) = (recipe.algorithm.size(), recipe.encoding.word());
+    Refusal::new(Outcome::SignatureMalformed, format!("no signature of {size} bytes in {encoding} {looked_for}"))
 }
 
 impl<'a> Signatures<'a> {

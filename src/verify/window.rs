@@ -36,6 +36,14 @@ pub fn occurred_at(recipe: &Recipe, site: &Site<'_>) -> Option<UnixMillis> {
     })
 }
 
+/// The time as a provider writes it.
+pub fn write(unit: Unit, time: UnixMillis) -> String {
+    match unit {
+        Unit::Seconds | Unit::Millis => scale(unit, time.0).to_string(),
+        Unit::Rfc3339 => time.rfc3339(),
+    }
+}
+
 /// A time in its own unit. Numbers are decimal digits only; a time before 1970 counts as 1970.
 fn read(unit: Unit, text: &str) -> Option<u64> {
     match unit {
