@@ -118,7 +118,7 @@ fn read_sources(root: &mut Table, defaults: &SourceDefaults, max_in_flight: u64,
         if !is_name(&name) {
             start.wrong("not a name for a source", "1 to 64 letters, digits, - or _, the first a letter or digit");
         }
-        let Some(source) = Source::compile(entry, &name, defaults, mistakes) else { continue };
+        let Some(source) = Source::compile(&name, entry, defaults, mistakes) else { continue };
         if let Some(other) = paths.insert(source.path.clone(), name) {
             at_path.wrong(format_args!("{} already belongs to sources.{other}", source.path), "a path of its own");
         }
