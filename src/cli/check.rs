@@ -79,10 +79,13 @@ fn summary_json(out: &mut impl Write, config: &Config) -> io::Result<()> {
     writeln!(out, "{summary}")
 }
 
+/// What to paste into a dashboard, as far as the configuration knows it.
 fn url(config: &Config, path: &str) -> String {
+    let listen = config.server.listen;
     match &config.server.public_url {
         Some(public) => format!("{public}{path}"),
-        None => format!("http://{}{path}", config.server.listen),
+        None if listen.ip().is_unspecified() => format!("http://HOST:{}{path}", listen.port()),
+        None => format!("http://{listen}{path}"),
     }
 }
 
