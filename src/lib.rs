@@ -1,8 +1,10 @@
 //! hookhold receives webhooks and holds them until Kafka has them.
 
+pub mod config;
 pub mod event;
 pub mod journal;
 pub mod metrics;
+pub mod mistake;
 pub mod secret;
 pub mod source;
 pub mod table;

@@ -5,101 +5,14 @@
 
 use std::fmt;
 use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
+use crate::mistake::nearest;
+pub use crate::mistake::{Mistake, Mistakes, Place};
 use crate::units::{bytes_text, duration_text, parse_bytes, parse_duration};
-
-/// One thing that is wrong in a file, printed as `FILE:LINE: KEY: WHAT`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Mistake {
-    /// The file as it was named.
-    pub file: String,
-    /// The line, from 1.
-    pub line: usize,
-    /// The dotted path of the key; empty when the text is not TOML.
-    pub key: String,
-    /// What is wrong, and what is allowed.
-    pub what: String,
-}
-
-impl fmt::Display for Mistake {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: ", self.file, self.line)?;
-        if !self.key.is_empty() {
-            write!(f, "{}: ", self.key)?;
-        }
-        f.write_str(&self.what)
-    }
-}
-
-/// All mistakes found so far; a clone is a handle to the same list. Prints one per line, in the order of the file.
-#[derive(Clone, Debug, Default)]
-pub struct Mistakes(Arc<Mutex<Vec<Mistake>>>);
-
-impl Mistakes {
-    /// True when nothing is wrong.
-    pub fn is_empty(&self) -> bool {
-        self.lock().is_empty()
-    }
-
-    /// Adds one.
-    pub fn add(&self, mistake: Mistake) {
-        self.lock().push(mistake);
-    }
-
-    /// Every mistake once, sorted by file, line and key.
-    pub fn sorted(&self) -> Vec<Mistake> {
-        let mut all = self.lock().clone();
-        all.sort();
-        all.dedup();
-        all
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Mistake>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl fmt::Display for Mistakes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lines: Vec<String> = self.sorted().iter().map(Mistake::to_string).collect();
-        f.write_str(&lines.join("\n"))
-    }
-}
-
-impl std::error::Error for Mistakes {}
-
-/// Where a value stands, and where to note a mistake about it.
-#[derive(Clone)]
-pub struct Place {
-    file: Arc<str>,
-    line: usize,
-    key: String,
-    mistakes: Mistakes,
-}
-
-impl Place {
-    /// Notes a mistake here: `what` is wrong; `allowed` says what would be right.
-    pub fn wrong(&self, what: impl fmt::Display, allowed: impl fmt::Display) {
-        let (file, key) = (self.file.to_string(), self.key.clone());
-        self.mistakes.add(Mistake { file, line: self.line, key, what: format!("{what}; allowed: {allowed}") });
-    }
-
-    /// The dotted path of the key.
-    pub fn key(&self) -> &str {
-        &self.key
-    }
-
-    /// The same place, with the path of a key below it.
-    pub fn below(&self, key: &str) -> Place {
-        let path = if self.key.is_empty() { key.to_owned() } else { format!("{}.{key}", self.key) };
-        Place { key: path, ..self.clone() }
-    }
-}
 
 /// One value and its place. The typed readers note a mistake when it is of another kind.
 #[derive(Clone)]
@@ -134,6 +47,16 @@ impl Item {
     /// A text.
     pub fn text(self) -> Option<String> {
         if let Value::Text(text) = self.value { Some(text) } else { self.mismatch("a text in quotes") }
+    }
+
+    /// A text, number or switch, as text: for names whose kinds are somebody else's business.
+    pub fn scalar(self) -> Option<String> {
+        match self.value {
+            Value::Text(text) => Some(text),
+            Value::Number(Some(number)) => Some(number.to_string()),
+            Value::Switch(on) => Some(on.to_string()),
+            _ => self.mismatch("a text, a whole number, true or false"),
+        }
     }
 
     /// `true` or `false`.
@@ -217,10 +140,16 @@ pub struct Table {
     /// Where it begins.
     pub place: Place,
     items: Vec<(String, Item)>,
-    asked: Vec<String>,
+    asked: Vec<(String, Option<Place>)>,
 }
 
 impl Table {
+    /// A table without keys, for what is wrong with the file as a whole.
+    pub fn empty(file: &str, mistakes: &Mistakes) -> Table {
+        let place = Place { file: file.into(), line: 1, key: String::new(), mistakes: mistakes.clone() };
+        Table { place, items: Vec::new(), asked: Vec::new() }
+    }
+
     /// Reads `text`, which is called `file` in every mistake. `None` when it is not TOML, which is then noted.
     pub fn parse(file: &str, text: &str, mistakes: &Mistakes) -> Option<Table> {
         let place = |line| Place { file: file.into(), line, key: String::new(), mistakes: mistakes.clone() };
@@ -247,7 +176,7 @@ impl Table {
             };
             self.items.push((key, Item { place: item.place, value: merged }));
         }
-        self.asked.clear();
+        self.asked = over.asked;
         self
     }
 
@@ -267,9 +196,10 @@ impl Table {
 
     /// The value of `key`, whatever it is.
     pub fn take(&mut self, key: &str) -> Option<Item> {
-        self.asked.push(key.to_owned());
-        let at = self.items.iter().position(|(name, _)| name == key)?;
-        Some(self.items.remove(at).1)
+        let at = self.items.iter().position(|(name, _)| name == key);
+        let item = at.map(|at| self.items.remove(at).1);
+        self.asked.push((key.to_owned(), item.as_ref().map(|item| item.place.clone())));
+        item
     }
 
     /// The text of `key`.
@@ -323,14 +253,21 @@ impl Table {
         self.take_table(key).unwrap_or(Table { place, items: Vec::new(), asked: Vec::new() })
     }
 
-    /// Notes a mistake about `key`, at the line where this table begins: for what is missing.
+    /// Where `key` stands, taken or not; where the table begins when it is absent.
+    pub fn place_of(&self, key: &str) -> Place {
+        let left = self.items.iter().find(|(name, _)| name == key).map(|(_, item)| &item.place);
+        let taken = self.asked.iter().filter(|(name, _)| name == key).find_map(|(_, place)| place.as_ref());
+        left.or(taken).cloned().unwrap_or_else(|| self.place.below(key))
+    }
+
+    /// Notes a mistake about `key`, present or missing, taken or not.
     pub fn wrong(&self, key: &str, what: impl fmt::Display, allowed: impl fmt::Display) {
-        self.place.below(key).wrong(what, allowed);
+        self.place_of(key).wrong(what, allowed);
     }
 
     /// Notes every key that nobody asked for, with the nearest one that somebody did.
     pub fn finish(self) {
-        let mut known = self.asked;
+        let mut known: Vec<String> = self.asked.into_iter().map(|(key, _)| key).collect();
         known.sort();
         known.dedup();
         for (key, item) in &self.items {
@@ -377,26 +314,6 @@ impl Lines {
     fn at(&self, offset: usize) -> usize {
         1 + self.0.partition_point(|end| *end < offset)
     }
-}
-
-/// The known name that differs from `name` in the fewest letters, when that is at most a third of them.
-pub fn nearest<'a>(name: &str, known: &'a [String]) -> Option<&'a str> {
-    let (distance, near) = known.iter().map(|known| (letters_apart(name, known), known.as_str())).min()?;
-    (distance <= (name.chars().count() / 3).max(1)).then_some(near)
-}
-
-fn letters_apart(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, letter) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, other) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(letter != *other);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
