@@ -1,4 +1,5 @@
 //! hookhold receives webhooks and holds them until Kafka has them.
 
 pub mod event;
+pub mod log;
 pub mod metrics;
