@@ -4,3 +4,8 @@ pub mod admin;
 pub mod event;
 pub mod log;
 pub mod metrics;
+pub mod secret;
+pub mod source;
+pub mod table;
+pub mod units;
+pub mod verify;
