@@ -1,8 +1,10 @@
 //! hookhold receives webhooks and holds them until Kafka has them.
 
+pub mod admin;
 pub mod config;
 pub mod event;
 pub mod journal;
+pub mod log;
 pub mod metrics;
 pub mod mistake;
 pub mod secret;
