@@ -22,6 +22,7 @@ need_to_build() {
   need make make --version
   need pkg-config pkg-config --version
   need libssl-dev pkg-config --exists openssl
+  need ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
 }
 
 # Lists what is missing and asks whether to install it; $1 = yes: does not ask.
