@@ -1,4 +1,12 @@
 //! hookhold receives webhooks and holds them until Kafka has them.
 
+pub mod config;
 pub mod event;
+pub mod journal;
 pub mod metrics;
+pub mod mistake;
+pub mod secret;
+pub mod source;
+pub mod table;
+pub mod units;
+pub mod verify;

@@ -1,0 +1,138 @@
+//! The command line: one file per verb. A verb returns how the process ends; what it could not do comes back as one
+//! error, printed here on one line with its causes.
+
+mod check;
+mod filesystem;
+mod providers;
+mod send;
+mod table;
+
+use std::error::Error;
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use hookhold::config::{Config, KafkaCheck};
+use hookhold::mistake::Mistakes;
+
+/// What a verb returns: how the process ends, or the reason why it could not do its work.
+type Ending = Result<End, Box<dyn Error>>;
+
+/// Receives webhooks, verifies them, keeps them on disk, and passes them on to Kafka.
+///
+/// A delivery is answered 2xx only when it is verified and on disk. Repeats are answered 2xx and dropped. Kafka may be away
+/// for days: senders do not notice.
+#[derive(Parser)]
+#[command(version, max_term_width = 100, after_help = AFTER)]
+struct Cli {
+    /// The configuration [default: hookhold.toml here, else /etc/hookhold/hookhold.toml].
+    #[arg(long, short, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How results are printed: text for people, json with one object per line.
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
+    format: Format,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Check(check::Args),
+    Send(send::Args),
+    Providers(providers::Args),
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// What every verb gets to know.
+struct Context {
+    config: Option<PathBuf>,
+    format: Format,
+}
+
+/// How the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The work is done.
+    Done,
+    /// The work failed.
+    Failed,
+    /// The configuration or the command line is wrong.
+    Usage,
+}
+
+/// The command line asks for something that cannot be.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+/// Reads the command line, runs its verb and returns the exit code. Wrong usage ends the process with exit code 2.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let context = Context { config: cli.config, format: cli.format };
+    let ending = match cli.verb {
+        Verb::Check(args) => check::run(&context, args),
+        Verb::Providers(args) => providers::run(&context, args),
+        Verb::Send(args) => send::run(&context, args),
+    };
+    let end = ending.unwrap_or_else(|error| explain(error.as_ref()));
+    ExitCode::from(end as u8)
+}
+
+/// Prints the error, unless it only says that nobody reads our output any more.
+fn explain(error: &(dyn Error + 'static)) -> End {
+    let chain: Vec<&(dyn Error + 'static)> = std::iter::successors(Some(error), |&error| error.source()).collect();
+    if chain.iter().any(|error| is_broken_pipe(*error)) {
+        return End::Done;
+    }
+    let mut causes: Vec<String> = chain.iter().map(|error| error.to_string()).collect();
+    causes.dedup();
+    let name = if error.is::<Mistakes>() { "" } else { "hookhold: " };
+    let _ = writeln!(anstream::stderr(), "{name}{}", causes.join(": "));
+    if error.is::<Usage>() || error.is::<Mistakes>() { End::Usage } else { End::Failed }
+}
+
+fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
+    let io = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    let json = error.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind);
+    io.or(json) == Some(ErrorKind::BrokenPipe)
+}
+
+impl Context {
+    /// The configuration that the command line or the usual places name.
+    fn load(&self) -> Result<Config, Box<dyn Error>> {
+        Ok(Config::load(&self.file()?, KAFKA)?)
+    }
+
+    fn file(&self) -> Result<PathBuf, Usage> {
+        let missing = "no configuration: neither ./hookhold.toml nor /etc/hookhold/hookhold.toml exists; name one with --config";
+        Config::find(self.config.clone()).ok_or_else(|| Usage(missing.to_owned()))
+    }
+
+    fn json(&self) -> bool {
+        self.format == Format::Json
+    }
+}
+
+/// Judges one librdkafka property.
+const KAFKA: KafkaCheck = |_, _| None;
+
+const AFTER: &str = "\
+Examples:
+  hookhold providers stripe           what to paste where in Stripe's dashboard
+  hookhold check                      every mistake of ./hookhold.toml at once
+  hookhold run                        receive, keep, pass on, until SIGTERM
+  hookhold send stripe --count 100    100 genuine deliveries to the running gateway
+  hookhold tail --follow              what is being kept, as it arrives
+
+Exit codes:
+  0  done
+  1  the work failed
+  2  the command line or the configuration is wrong
+  3  the journal failed: the disk can no longer be trusted, look at it before the next start";

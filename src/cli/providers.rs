@@ -1,0 +1,97 @@
+//! `hookhold providers`: which providers need no recipe of your own, and what to paste where.
+
+use std::io::{self, Write};
+
+use hookhold::config::Config;
+use hookhold::mistake::nearest;
+use hookhold::source::recipe::Recipe;
+use hookhold::source::{PROVIDERS, provider};
+use hookhold::units::duration_text;
+use serde_json::json;
+
+use super::{Context, End, Ending, Usage};
+
+/// List the providers that are built in; with a name, say what to paste where.
+///
+/// A provider that is not listed works too, with the recipe written inline: see config/hookhold.toml.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The provider to connect.
+    name: Option<String>,
+}
+
+/// Prints the list or one provider's steps.
+pub fn run(context: &Context, args: Args) -> Ending {
+    let mut out = anstream::stdout().lock();
+    match args.name {
+        None => PROVIDERS.iter().try_for_each(|(name, _)| line(&mut out, name, context.json()))?,
+        Some(name) => {
+            let recipe = provider(&name).ok_or_else(|| unknown(&name))?;
+            if context.json() {
+                writeln!(out, "{}", facts(&name, &recipe))?;
+            } else {
+                steps(&mut out, &name, &recipe, &public_url(context))?;
+            }
+        }
+    }
+    out.flush()?;
+    Ok(End::Done)
+}
+
+fn line(out: &mut impl Write, name: &str, json: bool) -> io::Result<()> {
+    let Some(recipe) = provider(name) else { return Ok(()) };
+    if json { writeln!(out, "{}", facts(name, &recipe)) } else { writeln!(out, "{name:<20}{}", recipe.title) }
+}
+
+fn facts(name: &str, recipe: &Recipe) -> serde_json::Value {
+    json!({
+        "name": name,
+        "title": recipe.title,
+        "url": recipe.setup.url,
+        "secret": recipe.setup.secret,
+        "integrity": recipe.integrity.word(),
+        "respond_within": recipe.respond_within.map(duration_text),
+        "gives_up_after": recipe.gives_up_after.map(duration_text),
+        "facts": recipe.setup.facts,
+    })
+}
+
+fn steps(out: &mut impl Write, name: &str, recipe: &Recipe, host: &str) -> io::Result<()> {
+    let (title, variable) = (&recipe.title, name.to_uppercase().replace('-', "_"));
+    writeln!(out, "{title}\n")?;
+    writeln!(out, "1. Where:  {}", recipe.setup.url)?;
+    writeln!(out, "   Paste:  {host}/hooks/{name}\n")?;
+    writeln!(out, "2. Secret: {}", recipe.setup.secret)?;
+    writeln!(out, "   Put it into a variable or a file that only hookhold can read.\n")?;
+    writeln!(out, "3. In hookhold.toml:\n")?;
+    writeln!(out, "   [sources.{name}]\n   provider = \"{name}\"\n   secrets = [\"env:{variable}_WEBHOOK_SECRET\"]\n")?;
+    writeln!(out, "4. Then: hookhold check, hookhold run, and to try it: hookhold send {name}\n")?;
+    if let Some(limit) = recipe.respond_within {
+        writeln!(out, "{title} waits {} for an answer.", duration_text(limit))?;
+    }
+    match recipe.gives_up_after {
+        Some(horizon) if horizon.is_zero() => {
+            writeln!(out, "{title} never sends again by itself: what it could not deliver is lost.")?
+        }
+        Some(horizon) => writeln!(out, "{title} sends again for {} what was not answered 2xx.", duration_text(horizon))?,
+        None => {}
+    }
+    writeln!(out, "Its signature covers: {} (integrity {}).", covers(recipe), recipe.integrity.word())?;
+    recipe.setup.facts.iter().try_for_each(|page| writeln!(out, "See {page}"))
+}
+
+fn covers(recipe: &Recipe) -> &'static str {
+    if recipe.integrity == hookhold::event::Integrity::Full { "body, id and type" } else { "the body, not its id or type" }
+}
+
+/// What the provider calls, as far as a configuration says so.
+fn public_url(context: &Context) -> String {
+    let config = context.file().ok().and_then(|file| Config::load(&file, super::KAFKA).ok());
+    config.and_then(|config| config.server.public_url).unwrap_or_else(|| "https://YOUR-HOST".to_owned())
+}
+
+fn unknown(name: &str) -> Usage {
+    let names: Vec<String> = PROVIDERS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let hint = nearest(name, &names).map_or(String::new(), |near| format!(", did you mean {near}?"));
+    Usage(format!("no provider is called {}{hint}; known: {}", name.escape_debug(), names.join(", ")))
+}

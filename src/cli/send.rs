@@ -1,0 +1,271 @@
+//! `hookhold send`: genuine, repeated or damaged deliveries, signed with the source's own secret. Sandbox and load
+//! generator in one. Memory does not grow with `--count`: each connection keeps a few deliveries to repeat, no more.
+
+mod report;
+
+use std::error::Error;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hookhold::config::Config;
+use hookhold::event::{Clock, Outcome, SystemClock};
+use hookhold::mistake::nearest;
+use hookhold::source::Source;
+use hookhold::verify::sign::{Sample, SampleOptions, Tamper, sign};
+use indicatif::{ProgressBar, ProgressDrawTarget};
+use tokio::time::Instant;
+
+use super::{Context, End, Ending, Usage};
+use report::{Kind, Reply, Report};
+
+/// Send signed deliveries to a running gateway, and show how they were answered.
+///
+/// Each delivery has an id of its own and is signed with the source's first secret, as the provider would do it. At the
+/// end: what was sent, how it was answered, and how long that took. Exit code 1 when an answer is not what that kind of
+/// delivery must get.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// The source in the configuration whose recipe and secret sign.
+    source: String,
+    /// Where to send [default: the source's path at [server] listen on this machine].
+    #[arg(long)]
+    url: Option<String>,
+    /// The event type of the sample.
+    #[arg(long = "type", value_name = "TYPE")]
+    event_type: Option<String>,
+    /// A file whose bytes are the body, instead of a sample.
+    #[arg(long, value_name = "FILE")]
+    body: Option<PathBuf>,
+    /// How many deliveries.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    count: u64,
+    /// At most so many per second, such as 500 or 500/s [default: as fast as the answers come].
+    #[arg(long, value_name = "R/s", value_parser = rate)]
+    rate: Option<f64>,
+    /// How many connections send at the same time.
+    #[arg(long, value_name = "C", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    connections: u16,
+    /// How many of a hundred deliveries are repeats of an earlier one.
+    #[arg(long, value_name = "P", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
+    repeat_percent: u8,
+    /// Damage every delivery: body, secret, missing (no signature), stale, future, or unknown (no such source).
+    #[arg(long, value_name = "HOW", value_parser = tamper, conflicts_with = "repeat_percent")]
+    tamper: Option<Tamper>,
+}
+
+/// Everything a connection needs to know.
+struct Plan {
+    source: Source,
+    url: String,
+    client: reqwest::Client,
+    body: Option<Bytes>,
+    /// Stands in every id, so that two runs never send the same one.
+    run: u64,
+    args: Args,
+    handed_out: AtomicU64,
+    began: Instant,
+    progress: ProgressBar,
+}
+
+/// Sends, prints the table, and compares every answer with what it should be.
+pub fn run(context: &Context, args: Args) -> Ending {
+    let plan = Arc::new(plan(context.load()?, args)?);
+    let runtime = tokio::runtime::Runtime::new()?;
+    let report = runtime.block_on(send_all(plan.clone()))?;
+    let took = plan.began.elapsed();
+    plan.progress.finish_and_clear();
+    let mut out = anstream::stdout().lock();
+    if context.json() {
+        report.print_json(&mut out, took)?
+    } else {
+        report.print(&mut out, took)?
+    }
+    out.flush()?;
+    Ok(if report.as_expected() { End::Done } else { End::Failed })
+}
+
+fn plan(config: Config, args: Args) -> Result<Plan, Box<dyn Error>> {
+    let names: Vec<String> = config.sources.iter().map(|source| source.name.to_string()).collect();
+    let listen = config.server.listen;
+    let found = config.sources.into_iter().find(|source| *source.name == *args.source);
+    let source = found.ok_or_else(|| unknown(&args.source, &names))?;
+    if let Some(tamper) = args.tamper.filter(|tamper| !tamper.applies_to(&source.recipe)) {
+        return Err(Usage(format!("{} signs no time, so its deliveries cannot be {}", source.name, word(tamper))).into());
+    }
+    let url = url(args.url.as_deref(), listen, &source.path, args.tamper == Some(Tamper::Unknown))?;
+    let client = reqwest::Client::builder().http1_only().no_proxy().redirect(reqwest::redirect::Policy::none());
+    let body = args.body.as_ref().map(|path| read(path)).transpose()?;
+    Ok(Plan {
+        source,
+        url,
+        client: client.timeout(PATIENCE).build()?,
+        body,
+        run: fastrand::u64(..),
+        handed_out: AtomicU64::new(0),
+        began: Instant::now(),
+        progress: ProgressBar::with_draw_target(Some(args.count), target(args.count)),
+        args,
+    })
+}
+
+fn unknown(name: &str, names: &[String]) -> Usage {
+    let hint = nearest(name, names).map_or(String::new(), |near| format!(", did you mean {near}?"));
+    Usage(format!("no source is called {}{hint}; configured: {}", name.escape_debug(), names.join(", ")))
+}
+
+fn read(path: &Path) -> Result<Bytes, Usage> {
+    std::fs::read(path).map(Bytes::from).map_err(|error| Usage(format!("cannot read {}: {error}", path.display())))
+}
+
+/// A bar only for work that takes a while, and only on a terminal.
+fn target(count: u64) -> ProgressDrawTarget {
+    if count < 100 { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() }
+}
+
+/// Where to send: a given URL without a path gets the source's.
+fn url(given: Option<&str>, listen: SocketAddr, path: &str, nowhere: bool) -> Result<String, Usage> {
+    let host = if listen.ip().is_unspecified() { format!("127.0.0.1:{}", listen.port()) } else { listen.to_string() };
+    let given = given.map_or_else(|| format!("http://{host}"), str::to_owned);
+    let mut url = given.parse::<reqwest::Url>().map_err(|error| Usage(format!("--url: {error}")))?;
+    let path = if url.path() == "/" { path.to_owned() } else { url.path().to_owned() };
+    url.set_path(&if nowhere { format!("{path}-unknown") } else { path });
+    Ok(url.into())
+}
+
+async fn send_all(plan: Arc<Plan>) -> Result<Report, Box<dyn Error>> {
+    let connections = (0..plan.args.connections).map(|_| tokio::spawn(connection(plan.clone())));
+    let connections: Vec<_> = connections.collect();
+    tokio::spawn(interrupted(plan));
+    let mut report = Report::default();
+    for connection in connections {
+        report.add(connection.await?);
+    }
+    Ok(report)
+}
+
+/// Ctrl-C ends the sending, not the report.
+async fn interrupted(plan: Arc<Plan>) {
+    if tokio::signal::ctrl_c().await.is_ok() {
+        plan.handed_out.store(plan.args.count, Relaxed);
+    }
+}
+
+async fn connection(plan: Arc<Plan>) -> Report {
+    let mut report = Report::default();
+    let mut earlier: Vec<Sample> = Vec::new();
+    while let Some(number) = plan.next() {
+        if let Some(rate) = plan.args.rate {
+            tokio::time::sleep_until(plan.began + Duration::from_secs_f64(number as f64 / rate)).await;
+        }
+        let (kind, sample) = plan.delivery(number, &mut earlier);
+        let began = Instant::now();
+        let reply = plan.send(&sample).await;
+        report.note(kind, reply, plan.expects(kind, reply), began.elapsed());
+        plan.progress.inc(1);
+    }
+    report
+}
+
+impl Plan {
+    fn next(&self) -> Option<u64> {
+        let number = self.handed_out.fetch_add(1, Relaxed);
+        (number < self.args.count).then_some(number)
+    }
+
+    /// A new delivery, or one of this connection's earlier ones that was answered.
+    fn delivery(&self, number: u64, earlier: &mut Vec<Sample>) -> (Kind, Sample) {
+        if !earlier.is_empty() && fastrand::u8(0..100) < self.args.repeat_percent {
+            return (Kind::Repeat, earlier[fastrand::usize(..earlier.len())].clone());
+        }
+        let sample = self.sample(number);
+        match self.args.tamper {
+            Some(tamper) => (Kind::Tampered(word(tamper)), sample),
+            None => {
+                if earlier.len() == KEPT {
+                    earlier.swap_remove(fastrand::usize(..KEPT));
+                }
+                earlier.push(sample.clone());
+                (Kind::Genuine, sample)
+            }
+        }
+    }
+
+    fn sample(&self, number: u64) -> Sample {
+        let options = SampleOptions {
+            id: format!("evt_{:016x}_{number}", self.run),
+            event_type: self.args.event_type.clone(),
+            key: None,
+            now: SystemClock.now(),
+            tamper: self.args.tamper,
+        };
+        sign(&self.source, self.body.clone(), &options)
+    }
+
+    async fn send(&self, sample: &Sample) -> Reply {
+        let request = self.client.request(sample.method.clone(), &self.url).headers(sample.headers.clone());
+        let mut response = match request.body(sample.body.clone()).send().await {
+            Ok(response) => response,
+            Err(error) => return Reply::None(reason(&error)),
+        };
+        let status = Reply::Status(response.status().as_u16());
+        loop {
+            match response.chunk().await {
+                Ok(Some(_)) => {}
+                Ok(None) => return status,
+                Err(error) => return Reply::None(reason(&error)),
+            }
+        }
+    }
+
+    /// True when `reply` is what this kind of delivery must get.
+    fn expects(&self, kind: Kind, reply: Reply) -> bool {
+        let wanted = match (kind, self.args.tamper.map(Tamper::expected)) {
+            (Kind::Tampered(_), Some(Outcome::UnknownSource)) => Outcome::UnknownSource.status(),
+            (Kind::Tampered(_), _) => self.source.bad_status,
+            _ => self.source.ok.status,
+        };
+        reply == Reply::Status(wanted.as_u16())
+    }
+}
+
+fn reason(error: &reqwest::Error) -> &'static str {
+    match error {
+        error if error.is_connect() => "no connection",
+        error if error.is_timeout() => "timed out",
+        _ => "connection lost",
+    }
+}
+
+fn word(tamper: Tamper) -> &'static str {
+    Tamper::WORDS.iter().find(|(_, one)| *one == tamper).map_or("", |(word, _)| word)
+}
+
+fn tamper(text: &str) -> Result<Tamper, String> {
+    let words: Vec<&str> = Tamper::WORDS.iter().map(|(word, _)| *word).collect();
+    let found = Tamper::WORDS.iter().find(|(word, _)| *word == text).map(|(_, tamper)| *tamper);
+    found.ok_or_else(|| format!("one of {}", words.join(", ")))
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix("/s").unwrap_or(text).parse::<f64>().ok();
+    number
+        .filter(|rate| (0.001..=1e9).contains(rate))
+        .ok_or_else(|| "a number of deliveries per second, such as 500/s".to_owned())
+}
+
+/// Longer than any deadline that a gateway can be given by default.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Deliveries that a connection keeps to repeat.
+const KEPT: usize = 16;
+const EXAMPLES: &str = "\
+Examples:
+  hookhold send stripe
+  hookhold send github --type push --body push.json
+  hookhold send stripe --count 10000 --connections 64 --repeat-percent 10
+  hookhold send stripe --tamper body";

@@ -1,0 +1,164 @@
+//! One reader per section: each option with its limits, then what must hold between options.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{AdminConfig, Config, DAY, DedupeConfig, GIB, JournalConfig, KIB, KafkaCheck, MIB, ServerConfig, kafka};
+use crate::source::{Source, SourceDefaults};
+use crate::table::{Mistakes, Table};
+use crate::units::{bytes_text, duration_text};
+
+/// Reads and checks the whole file.
+pub(super) fn root(file: &str, mut root: Table, kafka: KafkaCheck, mistakes: &Mistakes) -> Config {
+    let mut section = |name| root.take_section(name);
+    let [mut server, mut admin, mut journal, mut dedupe] = ["server", "admin", "journal", "dedupe"].map(&mut section);
+    let config = Config {
+        path: file.into(),
+        server: read_server(&mut server),
+        admin: read_admin(&mut admin),
+        journal: read_journal(&mut journal),
+        dedupe: read_dedupe(&mut dedupe),
+        kafka: None,
+        sources: Vec::new(),
+    };
+    if config.server.listen.port() == config.admin.listen.port() && config.admin.listen.port() != 0 {
+        admin.wrong("listen", "the same port as [server] listen", "another port: deliveries are public, this is not");
+    }
+    [server, admin, journal, dedupe].into_iter().for_each(Table::finish);
+    let kafka = root.take_table("kafka").map(|table| kafka::read(table, kafka));
+    let (topic, kafka) = kafka.map_or((kafka::TOPIC.to_owned(), None), |(topic, kafka)| (topic, Some(kafka)));
+    let sources = read_sources(&mut root, &defaults(&config, topic), config.server.max_in_flight, mistakes);
+    root.finish();
+    Config { kafka, sources, ..config }
+}
+
+fn defaults(config: &Config, topic: String) -> SourceDefaults {
+    SourceDefaults {
+        max_body: config.server.max_body as usize,
+        request_deadline: config.server.request_deadline,
+        window: config.dedupe.window,
+        topic,
+    }
+}
+
+fn read_server(t: &mut Table) -> ServerConfig {
+    let default = ServerConfig::default();
+    let config = ServerConfig {
+        listen: address(t, default.listen),
+        public_url: public_url(t),
+        max_body: t.take_bytes("max_body", KIB..=256 * MIB).unwrap_or(default.max_body),
+        request_deadline: t.take_duration("request_deadline", SECOND / 10..=10 * MINUTE).unwrap_or(default.request_deadline),
+        drain_delay: t.take_duration("drain_delay", Duration::ZERO..=10 * MINUTE).unwrap_or(default.drain_delay),
+        drain_deadline: t.take_duration("drain_deadline", SECOND..=60 * MINUTE).unwrap_or(default.drain_deadline),
+        max_connections: t.take_u64("max_connections", 1..=1_000_000).unwrap_or(default.max_connections),
+        max_in_flight: t.take_bytes("max_in_flight", MIB..=TIB).unwrap_or(default.max_in_flight),
+        max_header_size: t.take_bytes("max_header_size", 8 * KIB..=MIB).unwrap_or(default.max_header_size),
+        max_headers: t.take_u64("max_headers", 16..=1_000).unwrap_or(default.max_headers),
+        idle_timeout: t.take_duration("idle_timeout", SECOND..=60 * MINUTE).unwrap_or(default.idle_timeout),
+    };
+    if config.max_body > config.max_in_flight {
+        t.wrong("max_in_flight", "smaller than max_body", format_args!("\"{}\" or more", bytes_text(config.max_body)));
+    }
+    if config.drain_deadline < config.request_deadline {
+        let least = duration_text(config.request_deadline);
+        t.wrong("drain_deadline", "shorter than request_deadline", format_args!("\"{least}\" or more"));
+    }
+    config
+}
+
+fn read_admin(t: &mut Table) -> AdminConfig {
+    AdminConfig { listen: address(t, AdminConfig::default().listen) }
+}
+
+fn read_journal(t: &mut Table) -> JournalConfig {
+    let default = JournalConfig::default();
+    let max_size = t.take_bytes("max_size", MIB..=256 * TIB).unwrap_or(default.max_size);
+    let config = JournalConfig {
+        dir: t.take_str("dir").map_or(default.dir, PathBuf::from),
+        max_size,
+        retain: t.take_duration("retain", SECOND..=Duration::from_secs(366 * DAY)).unwrap_or(default.retain),
+        segment_size: t.take_bytes("segment_size", 64 * KIB..=GIB).unwrap_or(default.segment_size),
+        max_backlog: t.take_bytes("max_backlog", 64 * KIB..=256 * TIB).unwrap_or(max_size / 2),
+    };
+    if config.dir.as_os_str().is_empty() {
+        t.wrong("dir", "empty", "a directory on ext4 or XFS");
+    }
+    if config.segment_size > max_size / MIN_SEGMENTS {
+        let most = bytes_text(max_size / MIN_SEGMENTS);
+        t.wrong("segment_size", "too large for max_size", format_args!("at most a quarter of it, \"{most}\""));
+    }
+    if config.max_backlog > max_size {
+        t.wrong("max_backlog", "larger than max_size", format_args!("at most \"{}\"", bytes_text(max_size)));
+    }
+    config
+}
+
+fn read_dedupe(t: &mut Table) -> DedupeConfig {
+    let default = DedupeConfig::default();
+    DedupeConfig {
+        window: t.take_duration("window", SECOND..=Duration::from_secs(366 * DAY)).unwrap_or(default.window),
+        hot_keys: t.take_u64("hot_keys", 1_000..=1_000_000_000).unwrap_or(default.hot_keys),
+        max_disk: t.take_bytes("max_disk", MIB..=256 * TIB).unwrap_or(default.max_disk),
+    }
+}
+
+fn read_sources(root: &mut Table, defaults: &SourceDefaults, max_in_flight: u64, mistakes: &Mistakes) -> Vec<Source> {
+    let mut table = root.take_section("sources");
+    let mut paths: BTreeMap<String, String> = BTreeMap::new();
+    let mut sources = Vec::new();
+    let names = table.keys();
+    if names.is_empty() {
+        root.wrong("sources", "no source is configured", "[sources.NAME] with provider = \"…\" or a recipe of your own");
+    }
+    for name in names {
+        let Some(entry) = table.take_table(&name) else { continue };
+        let (start, at_path, at_body) = (entry.place.clone(), entry.place_of("path"), entry.place_of("max_body"));
+        if !is_name(&name) {
+            start.wrong("not a name for a source", "1 to 64 letters, digits, - or _, the first a letter or digit");
+        }
+        let Some(source) = Source::compile(&name, entry, defaults, mistakes) else { continue };
+        if let Some(other) = paths.insert(source.path.clone(), name) {
+            at_path.wrong(format_args!("{} already belongs to sources.{other}", source.path), "a path of its own");
+        }
+        if source.max_body as u64 > max_in_flight && source.max_body != defaults.max_body {
+            at_body.wrong("larger than [server] max_in_flight", format_args!("at most \"{}\"", bytes_text(max_in_flight)));
+        }
+        sources.push(source);
+    }
+    sources
+}
+
+fn is_name(name: &str) -> bool {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_';
+    name.len() <= 64 && name.starts_with(|first: char| first.is_ascii_alphanumeric()) && name.chars().all(plain)
+}
+
+fn address(t: &mut Table, default: SocketAddr) -> SocketAddr {
+    let Some(item) = t.take("listen") else { return default };
+    let place = item.place.clone();
+    let Some(text) = item.text() else { return default };
+    text.parse().unwrap_or_else(|_| {
+        place.wrong("not an address and port", "such as \"0.0.0.0:8080\" or \"[::]:8080\"");
+        default
+    })
+}
+
+fn public_url(t: &mut Table) -> Option<String> {
+    let text = t.take_str("public_url")?;
+    let url = text.parse::<http::Uri>().unwrap_or_default();
+    let web = matches!(url.scheme_str(), Some("https" | "http"));
+    let bare = url.authority().is_some_and(|host| !host.as_str().contains('@')) && !text.contains(['?', '#']);
+    if web && bare {
+        return Some(text.trim_end_matches('/').to_owned());
+    }
+    t.wrong("public_url", "not a URL that providers could call", "http(s)://HOST[:PORT][/PREFIX] without a query");
+    None
+}
+
+/// One being written, one in reserve for recovery, one being read, one to delete.
+const MIN_SEGMENTS: u64 = 4;
+const TIB: u64 = 1 << 40;
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);

@@ -1,0 +1,236 @@
+//! What the open journal has on disk, in memory: its segments in order with their tables, and every lane with its cursor
+//! and backlog. No I/O happens here.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+
+use super::Lane;
+use super::disk::DiskFile;
+use super::segment::Name;
+use super::table::Table;
+use crate::event::UnixMillis;
+
+/// One segment of the open journal.
+pub struct Segment {
+    /// Its name.
+    pub name: Name,
+    /// The file, open for reading, and for writing while it is the newest.
+    pub file: Arc<dyn DiskFile>,
+    /// Everything below this sequence lies in older segments.
+    pub first: u64,
+    /// Bytes that it occupies.
+    pub size: AtomicU64,
+    /// True once its key file and lane file are on disk.
+    pub sealed: AtomicBool,
+    table: Mutex<Table>,
+    /// Sequences and the offsets at which readers may begin to look for them; grows with the segment.
+    steps: Mutex<Vec<(u64, u64)>>,
+}
+
+impl Segment {
+    /// A segment as it was found, or as it begins.
+    pub fn new(name: Name, file: Arc<dyn DiskFile>, first: u64, size: u64, table: Table, sealed: bool) -> Arc<Segment> {
+        Arc::new(Segment {
+            name,
+            file,
+            first,
+            size: size.into(),
+            sealed: sealed.into(),
+            table: Mutex::new(table),
+            steps: Mutex::default(),
+        })
+    }
+
+    /// A copy of its table.
+    pub fn table(&self) -> Table {
+        self.table.lock().expect(POISON).clone()
+    }
+
+    /// Looks at its table.
+    pub fn with<T>(&self, look: impl FnOnce(&Table) -> T) -> T {
+        look(&self.table.lock().expect(POISON))
+    }
+
+    /// Adds a durable commit that began at `offset` and ended at `end`: lane, sequence, bytes and arrival of each event.
+    pub fn grow<'a>(&self, offset: u64, end: u64, events: impl Iterator<Item = (&'a Arc<str>, u64, u64, UnixMillis)>) {
+        let mut table = self.table.lock().expect(POISON);
+        let mut steps = self.steps.lock().expect(POISON);
+        if steps.last().is_none_or(|(_, last)| offset >= last + STEP) {
+            steps.push((table.next, offset));
+        }
+        for (lane, seq, bytes, received_at) in events {
+            table.add(lane, seq, bytes, received_at);
+        }
+        table.end = end;
+    }
+
+    /// An offset at or before the frame with this sequence, where a frame begins.
+    pub fn seek(&self, seq: u64) -> u64 {
+        let steps = self.steps.lock().expect(POISON);
+        let before = steps.partition_point(|(first, _)| *first <= seq);
+        before.checked_sub(1).map_or(super::segment::HEADER, |index| steps[index].1)
+    }
+}
+
+/// All segments and lanes.
+#[derive(Default)]
+pub struct Catalog {
+    segments: RwLock<BTreeMap<Name, Arc<Segment>>>,
+    lanes: Mutex<BTreeMap<Arc<str>, LaneState>>,
+}
+
+#[derive(Clone, Default)]
+struct LaneState {
+    cursor: Option<u64>,
+    /// Bytes of its frames at and above the cursor that are on disk.
+    kept: u64,
+    /// Bytes of its frames that wait for the writer.
+    queued: u64,
+}
+
+impl Catalog {
+    /// Adds a segment.
+    pub fn add(&self, segment: Arc<Segment>) {
+        self.segments.write().expect(POISON).insert(segment.name, segment);
+    }
+
+    /// Takes a segment out.
+    pub fn remove(&self, name: Name) {
+        self.segments.write().expect(POISON).remove(&name);
+    }
+
+    /// All segments, oldest first.
+    pub fn segments(&self) -> Vec<Arc<Segment>> {
+        self.segments.read().expect(POISON).values().cloned().collect()
+    }
+
+    /// The segment in which a sequence lies, or the next newer one that still exists, with the sequence at which the segment
+    /// behind it takes over.
+    pub fn holding(&self, seq: u64) -> Option<(Arc<Segment>, Option<u64>)> {
+        let segments = self.segments();
+        let index = segments.iter().rposition(|segment| segment.first <= seq).unwrap_or(0);
+        let bound = segments.iter().skip(index + 1).map(|segment| segment.first).min();
+        Some((segments.get(index)?.clone(), bound))
+    }
+
+    /// The oldest sequence of any segment.
+    pub fn oldest(&self) -> Option<u64> {
+        self.segments.read().expect(POISON).values().map(|s| s.first).next()
+    }
+
+    /// Bytes that all segments occupy.
+    pub fn bytes(&self) -> u64 {
+        self.segments.read().expect(POISON).values().map(|s| s.size.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Events in all segments.
+    pub fn events(&self) -> u64 {
+        self.segments.read().expect(POISON).values().map(|s| s.with(Table::events)).sum()
+    }
+
+    /// Every lane that has a cursor; with `all` also those that only have events, which begin at their oldest.
+    pub fn lanes(&self, all: bool) -> Vec<Lane> {
+        let mut cursors = self.cursors();
+        if all {
+            for segment in self.segments() {
+                for range in segment.table().lanes {
+                    cursors.entry(range.lane).or_insert(range.first);
+                }
+            }
+        }
+        cursors.into_iter().map(|(name, cursor)| Lane { name, cursor }).collect()
+    }
+
+    /// All cursors.
+    pub fn cursors(&self) -> BTreeMap<Arc<str>, u64> {
+        let lanes = self.lanes.lock().expect(POISON);
+        lanes.iter().filter_map(|(name, lane)| Some((name.clone(), lane.cursor?))).collect()
+    }
+
+    /// Sets a lane's cursor and counts its backlog anew.
+    pub fn move_cursor(&self, lane: &str, cursor: u64) {
+        let kept = self.segments().iter().map(|s| s.with(|table| backlog(table, lane, cursor))).sum();
+        let mut lanes = self.lanes.lock().expect(POISON);
+        let state = lanes.entry(lane.into()).or_default();
+        state.cursor = Some(cursor);
+        state.kept = kept;
+    }
+
+    /// Gives a lane its first cursor, if it has none. True if it had none.
+    pub fn begin_lane(&self, lane: &Arc<str>, first: u64) -> bool {
+        let mut lanes = self.lanes.lock().expect(POISON);
+        let state = lanes.entry(lane.clone()).or_default();
+        let new = state.cursor.is_none();
+        state.cursor.get_or_insert(first);
+        new
+    }
+
+    /// Counts bytes as waiting for the writer, unless that takes the lane beyond `limit`. Lanes that hold nothing back have no
+    /// limit.
+    pub fn reserve(&self, lane: &Arc<str>, bytes: u64, limit: u64, pins: bool) -> bool {
+        let mut lanes = self.lanes.lock().expect(POISON);
+        let state = lanes.entry(lane.clone()).or_default();
+        if (pins || state.cursor.is_some()) && state.kept + state.queued + bytes > limit {
+            return false;
+        }
+        state.queued += bytes;
+        true
+    }
+
+    /// Ends a reservation: the bytes are on disk (`kept`), or were not written.
+    pub fn settle(&self, lane: &Arc<str>, bytes: u64, kept: bool) {
+        if let Some(state) = self.lanes.lock().expect(POISON).get_mut(lane) {
+            state.queued = state.queued.saturating_sub(bytes);
+            state.kept += if kept { bytes } else { 0 };
+        }
+    }
+
+    /// Bytes that each lane keeps from being deleted.
+    pub fn pinned(&self, all: bool) -> Vec<(Arc<str>, u64)> {
+        let lanes = self.lanes.lock().expect(POISON);
+        lanes.iter().filter(|(_, s)| all || s.cursor.is_some()).map(|(name, s)| (name.clone(), s.kept)).collect()
+    }
+
+    /// True while some lane has not passed all its events in this segment; with `all`, a lane without a cursor has passed none.
+    pub fn is_needed(&self, segment: &Segment, all: bool) -> bool {
+        let cursors = self.cursors();
+        segment.with(|table| {
+            table.lanes.iter().any(|range| match cursors.get(&range.lane) {
+                Some(cursor) => *cursor <= range.last,
+                None => all,
+            })
+        })
+    }
+
+    /// How many events a lane has in `from..below` in segments that lie wholly inside, and the ranges where one must look.
+    pub fn parts(&self, lane: &str, from: u64, below: u64) -> (u64, Vec<Range<u64>>) {
+        let mut whole = 0;
+        let mut parts = Vec::new();
+        for range in self.segments().iter().filter_map(|s| s.with(|table| table.lane(lane).cloned())) {
+            if range.first >= from && range.last < below {
+                whole += range.count;
+            } else if range.last >= from && range.first < below {
+                parts.push(range.first.max(from)..below.min(range.last + 1));
+            }
+        }
+        (whole, parts)
+    }
+}
+
+/// Bytes of a lane in one segment at and above the cursor; inside a segment in proportion to the sequences.
+fn backlog(table: &Table, lane: &str, cursor: u64) -> u64 {
+    match table.lane(lane) {
+        Some(range) if cursor <= range.first => range.bytes,
+        Some(range) if cursor <= range.last => {
+            let (left, all) = (range.last + 1 - cursor, range.last + 1 - range.first);
+            (range.bytes as u128 * left as u128 / all as u128) as u64
+        }
+        _ => 0,
+    }
+}
+
+const POISON: &str = "nothing panics while it holds this lock";
+/// Bytes between two places at which a reader may begin.
+const STEP: u64 = 256 * 1024;

@@ -1,0 +1,328 @@
+//! The bytes of one frame. Pure functions: no files, no clock.
+//!
+//! ```text
+//! 0    4    8        16       24   25    26        27     28  32           len
+//! +----+----+--------+--------+----+-----+---------+------+---+--------------+
+//! |len |crc | log id |  seq   |kind|flags|integrity|  0   | 0 | payload …    |   then zeroes to the next multiple of 8
+//! +----+----+--------+--------+----+-----+---------+------+---+--------------+
+//! ```
+//!
+//! All numbers are little-endian. `crc` is CRC-32C over bytes 24..len, then log id, sequence and the id of the segment that
+//! holds the frame. In that order a sender's task computes most of it and the writer only adds the last 24 bytes, and a frame
+//! that lies in the wrong file, or was left there by an earlier life of it, never passes.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::event::{Event, EventKey, EventParts, Integrity, LogId, UnixMillis};
+
+/// Frames begin at multiples of this many bytes.
+pub const ALIGN: usize = 8;
+/// Bytes before a frame's payload.
+pub const HEAD: usize = 32;
+
+/// What a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// One event.
+    Event = 1,
+    /// The first frame of a commit.
+    Commit = 2,
+    /// A snapshot of all cursors.
+    Cursors = 3,
+}
+
+/// A frame whose checksum has been checked, or that is about to be written.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    /// Length in bytes, without padding.
+    pub len: usize,
+    /// The opening under which it was first written.
+    pub log: LogId,
+    /// An event's sequence; for control frames, the sequence of the next event.
+    pub seq: u64,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// What the first frame of a commit says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// Every event below this sequence was on disk before this commit was written.
+    pub mark: u64,
+    /// Events in this commit.
+    pub count: u32,
+    /// Bytes of this commit with this frame and all padding.
+    pub length: u64,
+}
+
+/// The length with padding.
+pub fn padded(len: usize) -> usize {
+    len.next_multiple_of(ALIGN)
+}
+
+/// Reads a frame's head, if `bytes` can be the start of one that is at most `room` bytes long. Proves nothing yet.
+pub fn peek(bytes: &[u8], room: u64) -> Option<Head> {
+    let len = u32_at(bytes, 0)? as usize;
+    let kind = match bytes.get(24)? {
+        1 => Kind::Event,
+        2 => Kind::Commit,
+        3 => Kind::Cursors,
+        _ => return None,
+    };
+    let fits = (HEAD..=room.min(u32::MAX as u64) as usize).contains(&len);
+    fits.then_some(Head { len, log: LogId(u64_at(bytes, 8)?), seq: u64_at(bytes, 16)?, kind })
+}
+
+/// True if `frame` (exactly `len` bytes) carries the checksum that it has in this segment.
+pub fn is_genuine(frame: &[u8], segment: u64) -> bool {
+    frame.len() >= HEAD && u32_at(frame, 4) == Some(bind(crc32c::crc32c(&frame[24..]), &frame[8..24], segment))
+}
+
+/// A frame that is complete but for sequence, log id and checksum.
+pub struct Draft {
+    bytes: Vec<u8>,
+    payload_crc: u32,
+}
+
+impl Draft {
+    /// Lays out an event. Everything that costs time happens here, in the sender's task.
+    pub fn event(event: &Event) -> Draft {
+        let mut out = Writer::new(Kind::Event, HEAD + 256 + event.body.len());
+        out.0[25] = u8::from(event.dedupe_key.is_some()) | (u8::from(event.occurred_at.is_some()) << 1);
+        out.0[26] = Integrity::ALL.iter().position(|i| *i == event.integrity).expect("ALL lists every value") as u8;
+        out.u64(event.received_at.0);
+        out.0.extend_from_slice(&event.dedupe_key.map_or([0; 16], |key| key.0));
+        out.text(&event.topic);
+        out.u64(event.occurred_at.map_or(0, |at| at.0));
+        out.text(&event.source);
+        out.maybe(event.id.as_deref());
+        out.maybe(event.event_type.as_deref());
+        out.text(&event.type_prefix);
+        out.maybe(event.ordering_key.as_deref());
+        out.text(&event.auth);
+        out.text(&event.method);
+        out.text(&event.target);
+        out.text(&event.remote.to_string());
+        out.maybe(event.traceparent.as_deref());
+        out.u32(event.headers.len() as u32);
+        for (name, value) in &event.headers {
+            out.text(name);
+            out.bytes(value);
+        }
+        out.bytes(&event.body);
+        out.finish()
+    }
+
+    /// Lays out the first frame of a commit.
+    pub fn commit(commit: Commit) -> Draft {
+        let mut out = Writer::new(Kind::Commit, COMMIT_LEN);
+        out.u64(commit.mark);
+        out.u64(commit.length);
+        out.u32(commit.count);
+        out.finish()
+    }
+
+    /// Lays out a snapshot of all cursors.
+    pub fn cursors<'a>(cursors: impl ExactSizeIterator<Item = (&'a Arc<str>, u64)>) -> Draft {
+        let mut out = Writer::new(Kind::Cursors, HEAD + 64 * cursors.len());
+        out.u32(cursors.len() as u32);
+        for (lane, cursor) in cursors {
+            out.text(lane);
+            out.u64(cursor);
+        }
+        out.finish()
+    }
+
+    /// Bytes that the frame will occupy.
+    pub fn padded_len(&self) -> usize {
+        padded(self.bytes.len())
+    }
+
+    /// Appends the finished frame and its padding to `out`.
+    pub fn seal_into(&self, out: &mut Vec<u8>, log: LogId, seq: u64, segment: u64) {
+        let start = out.len();
+        out.extend_from_slice(&self.bytes);
+        seal(&mut out[start..], self.payload_crc, log, seq, segment);
+        out.resize(start + self.padded_len(), 0);
+    }
+}
+
+/// Appends a copy of a genuine frame, bound to another segment; log id and sequence stay.
+pub fn copy_into(frame: &[u8], out: &mut Vec<u8>, head: &Head, segment: u64) {
+    let start = out.len();
+    out.extend_from_slice(frame);
+    seal(&mut out[start..], crc32c::crc32c(&frame[24..]), head.log, head.seq, segment);
+    out.resize(start + padded(frame.len()), 0);
+}
+
+/// The fields of an event that the journal itself needs.
+pub struct Facts {
+    /// When it arrived: the first-seen time of its key.
+    pub received_at: UnixMillis,
+    /// What makes repeats recognisable.
+    pub key: Option<EventKey>,
+    /// The topic that it goes to.
+    pub lane: Arc<str>,
+}
+
+/// Reads the [`Facts`] of a genuine event frame. `None`: this version cannot read it.
+pub fn facts(frame: &[u8]) -> Option<Facts> {
+    let mut input = Reader { bytes: frame, at: HEAD };
+    let received_at = UnixMillis(input.u64()?);
+    let key: [u8; 16] = input.take(16)?.try_into().ok()?;
+    let key = (frame[25] & 1 != 0).then_some(EventKey(key));
+    Some(Facts { received_at, key, lane: input.text()?.into() })
+}
+
+/// Reads a genuine event frame back. `None`: this version cannot read it.
+pub fn decode_event(frame: &[u8]) -> Option<Event> {
+    let Facts { received_at, key, lane } = facts(frame)?;
+    let mut input = Reader { bytes: frame, at: HEAD + 24 + 4 + lane.len() };
+    let occurred_at = input.u64()?;
+    let parts = EventParts {
+        received_at,
+        dedupe_key: key,
+        topic: lane,
+        occurred_at: (frame[25] & 2 != 0).then_some(UnixMillis(occurred_at)),
+        integrity: *Integrity::ALL.get(frame[26] as usize)?,
+        source: input.text()?.into(),
+        id: input.maybe()?,
+        event_type: input.maybe()?,
+        type_prefix: input.text()?.into(),
+        ordering_key: input.maybe()?,
+        auth: input.text()?.into(),
+        method: input.text()?.to_owned(),
+        target: input.text()?.to_owned(),
+        remote: input.text()?.parse::<SocketAddr>().ok()?,
+        traceparent: input.maybe()?,
+        headers: input.headers()?,
+        body: Bytes::copy_from_slice(input.bytes()?),
+    };
+    Some(Event::from_journal(parts))
+}
+
+/// Reads a genuine commit frame back.
+pub fn decode_commit(frame: &[u8]) -> Option<Commit> {
+    let mut input = Reader { bytes: frame, at: HEAD };
+    Some(Commit { mark: input.u64()?, length: input.u64()?, count: input.u32()? })
+}
+
+/// Reads a genuine cursor snapshot back.
+pub fn decode_cursors(frame: &[u8]) -> Option<Vec<(Arc<str>, u64)>> {
+    let mut input = Reader { bytes: frame, at: HEAD };
+    let count = input.u32()?;
+    (0..count).map(|_| Some((input.text()?.into(), input.u64()?))).collect()
+}
+
+fn seal(frame: &mut [u8], payload_crc: u32, log: LogId, seq: u64, segment: u64) {
+    frame[8..16].copy_from_slice(&log.0.to_le_bytes());
+    frame[16..24].copy_from_slice(&seq.to_le_bytes());
+    let crc = bind(payload_crc, &frame[8..24], segment);
+    frame[4..8].copy_from_slice(&crc.to_le_bytes());
+}
+
+fn bind(payload_crc: u32, log_and_seq: &[u8], segment: u64) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c_append(payload_crc, log_and_seq), &segment.to_le_bytes())
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
+}
+
+/// Lays out payloads: numbers in 4 or 8 bytes, text and bytes behind a 4-byte length.
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn new(kind: Kind, capacity: usize) -> Writer {
+        let mut bytes = Vec::with_capacity(capacity + ALIGN);
+        bytes.resize(HEAD, 0);
+        bytes[24] = kind as u8;
+        Writer(bytes)
+    }
+
+    fn u32(&mut self, number: u32) {
+        self.0.extend_from_slice(&number.to_le_bytes());
+    }
+
+    fn u64(&mut self, number: u64) {
+        self.0.extend_from_slice(&number.to_le_bytes());
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.u32(bytes.len() as u32);
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn text(&mut self, text: &str) {
+        self.bytes(text.as_bytes());
+    }
+
+    fn maybe(&mut self, text: Option<&str>) {
+        match text {
+            Some(text) => self.text(text),
+            None => self.u32(ABSENT),
+        }
+    }
+
+    fn finish(mut self) -> Draft {
+        let len = self.0.len() as u32;
+        self.0[..4].copy_from_slice(&len.to_le_bytes());
+        Draft { payload_crc: crc32c::crc32c(&self.0[24..]), bytes: self.0 }
+    }
+}
+
+/// Reads payloads; every step ends in `None` where the bytes end.
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
+        let taken = self.bytes.get(self.at..self.at.checked_add(len)?)?;
+        self.at += len;
+        Some(taken)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.take(4).and_then(|bytes| u32_at(bytes, 0))
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.take(8).and_then(|bytes| u64_at(bytes, 0))
+    }
+
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let len = self.u32()?;
+        self.take(len as usize)
+    }
+
+    fn text(&mut self) -> Option<&'a str> {
+        std::str::from_utf8(self.bytes()?).ok()
+    }
+
+    fn maybe(&mut self) -> Option<Option<String>> {
+        if u32_at(self.bytes, self.at)? == ABSENT {
+            self.at += 4;
+            return Some(None);
+        }
+        Some(Some(self.text()?.to_owned()))
+    }
+
+    fn headers(&mut self) -> Option<Vec<(String, Vec<u8>)>> {
+        let count = self.u32()?;
+        (0..count).map(|_| Some((self.text()?.to_owned(), self.bytes()?.to_owned()))).collect()
+    }
+}
+
+/// The length that stands for "there is none".
+const ABSENT: u32 = u32::MAX;
+/// Bytes of a commit frame.
+pub const COMMIT_LEN: usize = HEAD + 20;

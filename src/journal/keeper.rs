@@ -1,0 +1,241 @@
+//! The thread behind the writer: seals full segments (key file, lane file), and deletes what nobody needs any more. The
+//! writer asks it for room before it begins a segment.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::catalog::Segment;
+use super::disk::Disk;
+use super::keys::KeyFile;
+use super::segment::Name;
+use super::table::Table;
+use super::{POISON, RESERVE, Shared};
+use crate::event::UnixMillis;
+
+/// Where the keeper's work arrives.
+pub struct Inbox {
+    work: Mutex<Work>,
+    changed: Condvar,
+}
+
+struct Work {
+    to_seal: VecDeque<Arc<Segment>>,
+    /// Segments that could not be sealed; tried again at the next look round.
+    later: VecDeque<Arc<Segment>>,
+    woken: bool,
+    closing: bool,
+    reserve_used: bool,
+}
+
+impl Inbox {
+    /// Begins with segments that were found unsealed.
+    pub fn new(unsealed: Vec<Arc<Segment>>) -> Inbox {
+        let work = Work { to_seal: unsealed.into(), later: VecDeque::new(), woken: true, closing: false, reserve_used: false };
+        Inbox { work: Mutex::new(work), changed: Condvar::new() }
+    }
+
+    /// Hands over a full segment.
+    pub fn seal(&self, segment: Arc<Segment>) {
+        self.work.lock().expect(POISON).to_seal.push_back(segment);
+        self.changed.notify_all();
+    }
+
+    /// Something may have become free.
+    pub fn wake(&self) {
+        self.work.lock().expect(POISON).woken = true;
+        self.changed.notify_all();
+    }
+
+    /// Ends the thread once the work at hand is done.
+    pub fn close(&self) {
+        self.work.lock().expect(POISON).closing = true;
+        self.changed.notify_all();
+    }
+
+    /// Deletes old segments until one of `size` bytes fits, waiting for those that are being sealed. False: everything that
+    /// is left is needed.
+    pub fn make_room(&self, shared: &Shared, size: u64) -> bool {
+        loop {
+            if shared.catalog.bytes() + size <= shared.options.max_size {
+                return true;
+            }
+            if release_one(shared, |_| true) {
+                continue;
+            }
+            let mut work = self.work.lock().expect(POISON);
+            let waiting = work.to_seal.len();
+            if waiting == 0 || work.closing {
+                return false;
+            }
+            while work.to_seal.len() == waiting && !work.closing {
+                work = self.changed.wait(work).expect(POISON);
+            }
+        }
+    }
+}
+
+/// Starts the keeper's thread. `None`: the machine gives no thread; segments then stay unsealed and are never deleted.
+pub fn start(shared: Arc<Shared>) -> Option<JoinHandle<()>> {
+    std::thread::Builder::new().name("journal-keeper".into()).spawn(move || run(&shared)).ok()
+}
+
+fn run(shared: &Shared) {
+    while let Some(segment) = next(shared) {
+        if let Some(segment) = segment {
+            let sealed = seal_or_complain(shared, &segment);
+            let mut work = shared.keeper.work.lock().expect(POISON);
+            work.to_seal.pop_front();
+            work.later.extend((!sealed).then_some(segment));
+            shared.keeper.changed.notify_all();
+        }
+        retire(shared);
+    }
+}
+
+/// Waits for work. `Some(None)`: look round; `None`: the end. A segment stays in the queue until it is sealed.
+fn next(shared: &Shared) -> Option<Option<Arc<Segment>>> {
+    let inbox = &shared.keeper;
+    let mut work = inbox.work.lock().expect(POISON);
+    loop {
+        if work.closing {
+            return None;
+        }
+        if let Some(segment) = work.to_seal.front() {
+            return Some(Some(segment.clone()));
+        }
+        if std::mem::take(&mut work.woken) {
+            return Some(None);
+        }
+        let (guard, waited) = inbox.changed.wait_timeout(work, LOOK_ROUND).expect(POISON);
+        work = guard;
+        if waited.timed_out() {
+            work.woken = true;
+            let later = std::mem::take(&mut work.later);
+            work.to_seal.extend(later);
+        }
+    }
+}
+
+fn seal_or_complain(shared: &Shared, segment: &Segment) -> bool {
+    let sealed = seal(shared, segment);
+    if let Err(error) = &sealed {
+        tracing::error!(segment = segment.name.segment(), %error, "a segment could not be sealed; its keys stay in memory");
+    }
+    sealed.is_ok()
+}
+
+/// Writes the key file and the lane file, then lets the keys leave memory and gives back the unused end of the file.
+fn seal(shared: &Shared, segment: &Segment) -> io::Result<()> {
+    let (disk, name) = (&*shared.disk, segment.name);
+    let keys = shared.keys.of_segment(name);
+    let table = segment.table();
+    let bytes = KeyFile::encode(name, &keys);
+    write_whole(disk, &name.keys(), &bytes).or_else(|error| with_reserve(shared, &name.keys(), &bytes, error))?;
+    write_whole(disk, &name.lanes(), &table.encode(name))?;
+    disk.sync_dir()?;
+    shared.keys.seal(name, KeyFile::open(disk, name)?);
+    segment.sealed.store(true, Ordering::Release);
+    if disk.truncate(&name.segment(), table.end).is_ok() {
+        segment.size.store(table.end, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// Gives up the reserve so that a key file can be written on a full disk; it is laid in again when there is room.
+fn with_reserve(shared: &Shared, name: &str, bytes: &[u8], error: io::Error) -> io::Result<()> {
+    if error.kind() != io::ErrorKind::StorageFull {
+        return Err(error);
+    }
+    shared.disk.remove(RESERVE)?;
+    shared.keeper.work.lock().expect(POISON).reserve_used = true;
+    tracing::warn!("the disk is full: the journal's reserve is used for a key file");
+    write_whole(&*shared.disk, name, bytes)
+}
+
+/// Writes a file so that it is either whole or not there.
+pub fn write_whole(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let temporary = format!("{name}.tmp");
+    match disk.remove(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = disk.create(&temporary, bytes.len() as u64)?;
+    file.write_at(bytes, 0)?;
+    file.sync()?;
+    disk.rename(&temporary, name)
+}
+
+/// Deletes segments that are older than `retain`, key files that have left the window, and lets the writer try again.
+fn retire(shared: &Shared) {
+    let now = shared.clock.now();
+    let keep_from = UnixMillis(now.0.saturating_sub(shared.options.retain.as_millis() as u64));
+    while release_one(shared, |table| table.newest < keep_from) {}
+    let expired = UnixMillis(now.0.saturating_sub(shared.options.window.as_millis() as u64));
+    let (old, early) = shared.keys.retire(expired, shared.options.max_key_bytes);
+    for (name, keys) in &early {
+        shared.metrics.dedupe_evicted.with_label_values(&["max_disk"]).inc_by(*keys);
+        tracing::warn!(file = name.keys(), keys, "keys are forgotten before their window ends: dedupe.max_disk is used up");
+    }
+    for name in old.into_iter().chain(early.into_iter().map(|(name, _)| name)) {
+        forget_keys(shared, name);
+    }
+    forget_lost_keys(shared);
+    shared.queue.lock().expect(POISON).has_room();
+    lay_in_reserve(shared);
+    shared.count_sizes();
+}
+
+/// A segment that still exists keeps an empty key file: without any it would be read again at the next start.
+fn forget_keys(shared: &Shared, name: Name) {
+    let exists = shared.catalog.segments().iter().any(|segment| segment.name == name);
+    let result = match exists {
+        true => write_whole(&*shared.disk, &name.keys(), &KeyFile::encode(name, &[])),
+        false => shared.disk.remove(&name.keys()),
+    };
+    if let Err(error) = result {
+        tracing::warn!(file = name.keys(), %error, "an expired key file could not be deleted");
+    }
+}
+
+/// Deletes the oldest segment that is sealed, that no lane needs and that `may_go`.
+fn release_one(shared: &Shared, may_go: impl Fn(&Table) -> bool) -> bool {
+    let pins = shared.options.passes_on;
+    let free = |s: &Arc<Segment>| s.sealed.load(Ordering::Acquire) && s.with(&may_go) && !shared.catalog.is_needed(s, pins);
+    let Some(segment) = shared.catalog.segments().into_iter().find(free) else { return false };
+    // The catalog first: a reader that finds the segment may still use its open file.
+    shared.catalog.remove(segment.name);
+    let disk = &shared.disk;
+    let gone = disk.remove(&segment.name.segment()).and_then(|()| disk.remove(&segment.name.lanes()));
+    if let Err(error) = gone.and_then(|()| disk.sync_dir()) {
+        tracing::warn!(segment = segment.name.segment(), %error, "an old segment could not be deleted");
+    }
+    true
+}
+
+/// Writes key files anew from which rot has taken events; until then memory alone knows.
+fn forget_lost_keys(shared: &Shared) {
+    let rewrite = || {
+        for (name, keys) in shared.keys.to_rewrite()? {
+            write_whole(&*shared.disk, &name.keys(), &KeyFile::encode(name, &keys))?;
+            shared.disk.sync_dir()?;
+            shared.keys.replace(name, KeyFile::open(&*shared.disk, name)?);
+        }
+        io::Result::Ok(())
+    };
+    if let Err(error) = rewrite() {
+        tracing::warn!(%error, "a key file could not be written anew after damage");
+    }
+}
+
+/// Allocates the reserve again after it was used. Without room it stays away until the next look.
+fn lay_in_reserve(shared: &Shared) {
+    let mut work = shared.keeper.work.lock().expect(POISON);
+    work.reserve_used = work.reserve_used && shared.disk.create(RESERVE, shared.options.segment_size).is_err();
+}
+
+/// How often the keeper looks for expired segments and keys while nothing else happens.
+const LOOK_ROUND: Duration = Duration::from_secs(1);

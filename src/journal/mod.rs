@@ -1,0 +1,362 @@
+//! Keeps events: the only truth. [`Journal::append`] hands an event to the writer, and its end is told only after the
+//! commit that holds it has been synced. The journal knows neither HTTP nor Kafka.
+//!
+//! ```text
+//!  append ─► queue ─► writer: one write, one fdatasync per commit ─► mark ─► done(position)
+//!                       │ segment full                                 │
+//!                       ▼                                              ▼
+//!                     keeper: key file, lane file, old segments     Reader: never passes the mark
+//! ```
+//!
+//! The files and why they look as they do: `docs/journal.md`. What may go wrong, and where it is handled:
+//!
+//! - a failed or short write: the commit's events fail, the segment is abandoned ([`writer`]);
+//! - a failed sync: everything waiting fails and the process must end, because nobody knows what is on disk ([`writer`]);
+//! - a crash: what is readable above the mark is copied and synced before anything else happens ([`recovery`]);
+//! - rot below the mark: costs the damaged frames only, is counted, and their keys are forgotten ([`reader`]).
+
+mod catalog;
+pub mod disk;
+mod frame;
+mod keeper;
+mod keys;
+mod outside;
+mod reader;
+mod recovery;
+mod segment;
+mod table;
+mod writer;
+
+use std::collections::HashSet;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::event::{Clock, Event, EventKey, LogId, Position};
+use crate::metrics::Metrics;
+use catalog::Catalog;
+use disk::Disk;
+use frame::Draft;
+use keys::Keys;
+pub use keys::{Memory, Seen};
+pub use outside::{Damage, LaneStat, Outside, Stat, Verdict};
+pub use reader::{ReadError, Reader, Stored};
+use writer::{Pending, Queue};
+
+/// How a journal is kept. Sizes in bytes.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// All segments together may occupy this much.
+    pub max_size: u64,
+    /// What is passed on is kept this long for replay.
+    pub retain: Duration,
+    /// One segment; an event that does not fit gets a segment of its own.
+    pub segment_size: u64,
+    /// What one lane may hold back.
+    pub max_backlog: u64,
+    /// Keys are remembered this long after their first event.
+    pub window: Duration,
+    /// All key files together may occupy this much.
+    pub max_key_bytes: u64,
+    /// True when events are passed on to Kafka: every lane then pins its events until they are acknowledged.
+    pub passes_on: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            max_size: 20 << 30,
+            retain: Duration::from_secs(3 * 24 * 3600),
+            segment_size: 64 << 20,
+            max_backlog: 10 << 30,
+            window: Duration::from_secs(7 * 24 * 3600),
+            max_key_bytes: 10 << 30,
+            passes_on: false,
+        }
+    }
+}
+
+/// An open journal; cheap to clone. Dropping every handle without [`Journal::close`] is what a crash looks like.
+#[derive(Clone)]
+pub struct Journal(Arc<Shared>);
+
+/// Called once with the end of an append, on a thread of the journal: must not block.
+pub type Done = Box<dyn FnOnce(Result<Position, AppendError>) + Send>;
+
+/// Why an event was not taken. Nothing of it is kept, and nobody waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// `max_size` or the disk is used up.
+    #[error("the journal is full")]
+    Full,
+    /// The event's lane is at `max_backlog`.
+    #[error("the lane's backlog is full")]
+    LaneFull,
+    /// More than [`MAX_QUEUED`] bytes wait for the writer.
+    #[error("the journal's queue is full")]
+    Overloaded,
+    /// The journal is closing.
+    #[error("the journal is closing")]
+    Closing,
+    /// A sync has failed; the process is about to end.
+    #[error("the journal has failed")]
+    Failed,
+}
+
+/// Why an event that had been taken is not known to be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// There was no room for it: certainly not kept.
+    #[error("the journal is full")]
+    Full,
+    /// It could not be written: not kept, its segment is abandoned.
+    #[error("the write failed")]
+    Write,
+    /// It could not be synced: unknown; recovery decides.
+    #[error("the sync failed")]
+    Sync,
+}
+
+/// Why a journal could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it open for writing.
+    #[error("another hookhold is using this journal")]
+    Locked,
+    /// The events that a crash left unsure do not fit on the disk.
+    #[error("no room for the {bytes} bytes that must be copied before the journal can open: free some disk space")]
+    NoRoom {
+        /// What the copy needs.
+        bytes: u64,
+    },
+    /// A file could not be read or written.
+    #[error("{what}")]
+    Io {
+        /// What was being done, to which file.
+        what: String,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// One topic's place in the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lane {
+    /// The topic.
+    pub name: Arc<str>,
+    /// Every event of this lane below this sequence is acknowledged.
+    pub cursor: u64,
+}
+
+struct Shared {
+    disk: Arc<dyn Disk>,
+    options: Options,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    log: LogId,
+    hash_key: [u8; 16],
+    /// The first sequence that is not durable.
+    mark: AtomicU64,
+    queue: Mutex<Queue>,
+    queue_changed: Condvar,
+    catalog: Catalog,
+    keys: Keys,
+    keeper: keeper::Inbox,
+    born: Instant,
+    /// Milliseconds after `born` at which the running sync began, plus 1; 0: none is running.
+    sync_began: AtomicU64,
+    failed: AtomicBool,
+    watchers: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
+    /// Damage that has been counted: segment file and offset.
+    known_rot: Mutex<HashSet<(String, u64)>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Journal {
+    /// Opens the journal in `disk` for writing: locks it, recovers what a crash left, and starts its threads.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        options: Options,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Journal, OpenError> {
+        let opened = recovery::open(&*disk, &options, &metrics)?;
+        metrics.journal_limit.set(options.max_size as i64);
+        let shared = Arc::new(Shared {
+            log: opened.log,
+            hash_key: opened.hash_key,
+            mark: AtomicU64::new(opened.next),
+            queue: Mutex::new(Queue::default()),
+            queue_changed: Condvar::new(),
+            catalog: opened.catalog,
+            keys: opened.keys,
+            keeper: keeper::Inbox::new(opened.unsealed),
+            born: Instant::now(),
+            sync_began: AtomicU64::new(0),
+            failed: AtomicBool::new(false),
+            watchers: Mutex::new(Vec::new()),
+            known_rot: Mutex::default(),
+            threads: Mutex::new(Vec::new()),
+            disk,
+            options,
+            clock,
+            metrics,
+        });
+        shared.count_sizes();
+        let writer = writer::start(shared.clone(), opened.writer);
+        let keeper = keeper::start(shared.clone());
+        shared.threads.lock().expect(POISON).extend([writer, keeper].into_iter().flatten());
+        Ok(Journal(shared))
+    }
+
+    /// The random key of this journal's event keys.
+    pub fn hash_key(&self) -> [u8; 16] {
+        self.0.hash_key
+    }
+
+    /// Hands an event to the writer; from then on nobody can cancel it, and `done` is called once with its end. Never waits
+    /// for the disk. When it is refused, `done` is dropped.
+    pub fn append(&self, event: &Event, done: Done) -> Result<(), Refused> {
+        let pending = Pending {
+            draft: Draft::event(event),
+            key: event.dedupe_key,
+            received_at: event.received_at,
+            lane: event.topic.clone(),
+            done,
+        };
+        self.0.enqueue(pending)
+    }
+
+    /// What is known about a key without asking the disk.
+    pub fn remembered(&self, key: &EventKey) -> Memory {
+        self.0.keys.remembered(key)
+    }
+
+    /// Asks the key files about a key. Reads the disk.
+    pub fn look_up(&self, key: &EventKey) -> io::Result<Option<Seen>> {
+        self.0.keys.look_up(key, &|| self.0.metrics.journal_damaged.inc())
+    }
+
+    /// How long the running sync has lasted; `None` while none is running.
+    pub fn sync_age(&self) -> Option<Duration> {
+        let began = Duration::from_millis(self.0.sync_began.load(Ordering::Relaxed).checked_sub(1)?);
+        Some(self.0.born.elapsed().saturating_sub(began))
+    }
+
+    /// The durable mark: the first sequence that is not on disk yet.
+    pub fn durable(&self) -> u64 {
+        self.0.mark.load(Ordering::Acquire)
+    }
+
+    /// The oldest sequence that can still be read.
+    pub fn oldest(&self) -> u64 {
+        self.0.catalog.oldest().unwrap_or_else(|| self.durable())
+    }
+
+    /// Calls `watcher` after every commit, on the writer's thread: it must not block.
+    pub fn on_durable(&self, watcher: Box<dyn Fn() + Send + Sync>) {
+        self.0.watchers.lock().expect(POISON).push(watcher);
+    }
+
+    /// Reads events from `from` on (or from the oldest, if that is newer), never past the durable mark.
+    pub fn reader(&self, from: u64) -> Reader {
+        Reader::inside(self.0.clone(), from)
+    }
+
+    /// Every lane that has a cursor; when events are passed on, every lane that has events too.
+    pub fn lanes(&self) -> Vec<Lane> {
+        self.0.catalog.lanes(self.0.options.passes_on)
+    }
+
+    /// Durable events of a lane with sequences in `from..below`.
+    pub fn count(&self, lane: &str, from: u64, below: u64) -> u64 {
+        let (whole, parts) = self.0.catalog.parts(lane, from, below);
+        whole + parts.into_iter().map(|part| self.count_frames(lane, part)).sum::<u64>()
+    }
+
+    fn count_frames(&self, lane: &str, part: Range<u64>) -> u64 {
+        let mut reader = self.reader(part.start).only(lane);
+        let mut count = 0;
+        while let Ok(Some(stored)) = reader.next()
+            && stored.position.seq < part.end
+        {
+            count += 1;
+        }
+        count
+    }
+
+    /// Moves a lane's cursor. Written with the next commit, at the latest [`CURSOR_DELAY`] from now; calls are applied in
+    /// their order.
+    pub fn save_cursor(&self, lane: &str, cursor: u64) {
+        self.0.catalog.move_cursor(lane, cursor);
+        self.0.queue.lock().expect(POISON).cursors_changed(Instant::now());
+        self.0.queue_changed.notify_one();
+        self.0.keeper.wake();
+    }
+
+    /// True once a sync has failed: the process must end with exit code 3.
+    pub fn failed(&self) -> bool {
+        self.0.failed.load(Ordering::Acquire)
+    }
+
+    /// Refuses further events, commits what has been taken with the mark and all cursors, and ends the threads.
+    pub fn close(&self) {
+        self.0.queue.lock().expect(POISON).close();
+        self.0.queue_changed.notify_all();
+        self.0.keeper.close();
+        let threads = std::mem::take(&mut *self.0.threads.lock().expect(POISON));
+        for thread in threads {
+            drop(thread.join());
+        }
+    }
+}
+
+impl Shared {
+    fn notify_watchers(&self) {
+        for watcher in self.watchers.lock().expect(POISON).iter() {
+            watcher();
+        }
+    }
+
+    fn count_sizes(&self) {
+        self.metrics.journal_bytes.set(self.catalog.bytes() as i64);
+        self.metrics.journal_events.set(self.catalog.events() as i64);
+        for (lane, bytes) in self.catalog.pinned(self.options.passes_on) {
+            self.metrics.journal_pinned.with_label_values(&[&*lane]).set(bytes as i64);
+        }
+    }
+}
+
+/// The name of the file system that holds `dir`, and whether a sync on it keeps its promise (ext4 and XFS are the ones that
+/// were studied; see `docs/durability.md`).
+pub fn file_system(dir: &Path) -> io::Result<(String, bool)> {
+    let magic = rustix::fs::statfs(dir)?.f_type as u32;
+    Ok(match magic {
+        0xEF53 => ("ext4".into(), true),
+        0x5846_5342 => ("xfs".into(), true),
+        0x9123_683E => ("btrfs".into(), false),
+        0x0102_1994 => ("tmpfs".into(), false),
+        0x794C_7630 => ("overlayfs".into(), false),
+        0x6969 => ("nfs".into(), false),
+        0x2FC1_2FC1 => ("zfs".into(), false),
+        other => (format!("type 0x{other:x}"), false),
+    })
+}
+
+fn context<T>(result: io::Result<T>, what: impl FnOnce() -> String) -> Result<T, OpenError> {
+    result.map_err(|source| OpenError::Io { what: what(), source })
+}
+
+const POISON: &str = "nothing panics while it holds this lock";
+/// Bytes that may wait for the writer; more are refused as `overloaded`.
+pub const MAX_QUEUED: usize = 256 << 20;
+/// How long a moved cursor may wait for a commit of events to ride on.
+pub const CURSOR_DELAY: Duration = Duration::from_millis(500);
+const META: &str = "meta";
+const LOCK: &str = "lock";
+const RESERVE: &str = "reserve";

@@ -1,0 +1,269 @@
+//! The journal as another process sees it: read-only, also while `run` writes it. Behind `tail`, `journal stat` and
+//! `journal verify`.
+//!
+//! While the lock is held the writer publishes its mark at the start of the lock file, and nothing beyond it is shown. While
+//! it is not, the recorded marks count, and behind them whatever the next start would recover.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::LOCK;
+use super::disk::{Disk, DiskFile};
+use super::frame::{self, Head, Kind, padded};
+use super::reader::Stored;
+use super::recovery::{Found, assess};
+use super::segment::{self, HEADER, Header, Name, Scanner, Step};
+use crate::event::Position;
+
+/// A journal that is only read.
+pub struct Outside {
+    disk: Arc<dyn Disk>,
+    next: u64,
+    limit: u64,
+    open: Option<(Name, Scanner, Option<u64>)>,
+}
+
+/// Sizes, cursors and lag of a journal.
+#[derive(Clone, Debug)]
+pub struct Stat {
+    /// True while `run` has it open.
+    pub in_use: bool,
+    /// Segment files.
+    pub segments: u64,
+    /// Bytes that they occupy.
+    pub bytes: u64,
+    /// Bytes of all key files.
+    pub key_bytes: u64,
+    /// Events that can be read.
+    pub events: u64,
+    /// The oldest sequence.
+    pub oldest: u64,
+    /// The sequence of the next event.
+    pub next: u64,
+    /// Every lane that has events or a cursor.
+    pub lanes: Vec<LaneStat>,
+}
+
+/// One lane of a [`Stat`].
+#[derive(Clone, Debug)]
+pub struct LaneStat {
+    /// The topic.
+    pub lane: Arc<str>,
+    /// Everything below is acknowledged; `None`: nothing of this lane has ever been passed on.
+    pub cursor: Option<u64>,
+    /// Events that wait for Kafka.
+    pub waiting: u64,
+    /// Events that are kept.
+    pub events: u64,
+    /// Bytes that they occupy.
+    pub bytes: u64,
+}
+
+/// Bytes below the durable mark that are no frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The file in the journal's directory.
+    pub file: String,
+    /// The damaged bytes.
+    pub bytes: Range<u64>,
+}
+
+/// What checking every frame found.
+#[derive(Clone, Debug, Default)]
+pub struct Verdict {
+    /// Genuine events.
+    pub events: u64,
+    /// Segment files read.
+    pub segments: u64,
+    /// What is damaged.
+    pub damage: Vec<Damage>,
+    /// Events above the durable mark, which the next start will make sure.
+    pub unsure: u64,
+}
+
+impl Outside {
+    /// Looks at the journal in `disk`, ready to read from its oldest event on.
+    pub fn open(disk: Arc<dyn Disk>) -> io::Result<Outside> {
+        Ok(Outside { disk, next: 0, limit: 0, open: None })
+    }
+
+    /// Reading goes on at `seq`, or at the oldest event if that is newer.
+    pub fn seek(&mut self, seq: u64) {
+        self.next = seq;
+        self.open = None;
+    }
+
+    /// The sequence of the next event that will be kept, as far as it is durable now.
+    pub fn end(&self) -> io::Result<u64> {
+        match self.published()? {
+            Some(mark) => Ok(mark),
+            None => self.look(false).map(|found| found.mark + found.tail.len() as u64),
+        }
+    }
+
+    /// The next event; `None`: there is none at present.
+    #[allow(clippy::should_implement_trait, reason = "the end is not final, and a step can fail")]
+    pub fn next(&mut self) -> io::Result<Option<Stored>> {
+        loop {
+            if self.next >= self.limit {
+                self.limit = self.end()?;
+                if self.next >= self.limit {
+                    return Ok(None);
+                }
+                self.catch_up()?;
+            }
+            let Some((_, scanner, bound)) = self.settle_in()? else { return Ok(None) };
+            let upper = bound.unwrap_or(u64::MAX);
+            let step = scanner.step(|head: &Head| head.kind != Kind::Event || head.seq < upper)?;
+            let limit = self.limit;
+            match step {
+                Step::Frame(head) if head.kind == Kind::Event && head.seq >= self.next && head.seq < limit => {
+                    self.next = head.seq + 1;
+                    let Some((_, scanner, _)) = &self.open else { return Ok(None) };
+                    if let Some(event) = frame::decode_event(scanner.frame()) {
+                        return Ok(Some(Stored { position: Position { log: head.log, seq: head.seq }, event }));
+                    }
+                }
+                Step::Frame(_) | Step::Damage(_) => {}
+                Step::End(_) => self.next = upper.min(limit).max(self.next),
+            }
+        }
+    }
+
+    /// Sizes, cursors and lag.
+    pub fn stat(&self) -> io::Result<Stat> {
+        let found = self.look(true)?;
+        let files = self.disk.list()?;
+        let key_bytes = files.iter().filter(|(name, _)| name.ends_with(".keys")).map(|(_, size)| size).sum();
+        let mut stat = Stat {
+            in_use: self.disk.is_locked(LOCK)?,
+            segments: found.segments.len() as u64,
+            bytes: found.segments.iter().map(|segment| segment.size).sum(),
+            key_bytes,
+            events: 0,
+            oldest: found.segments.first().map_or(0, |segment| segment.first()),
+            next: self.end()?,
+            lanes: Vec::new(),
+        };
+        for (lane, cursor) in &found.cursors {
+            let cursor = Some(*cursor);
+            stat.lanes.push(LaneStat { lane: lane.clone(), cursor, waiting: 0, events: 0, bytes: 0 });
+        }
+        for frame in readable(&found, stat.next) {
+            stat.count(frame);
+        }
+        Ok(stat)
+    }
+
+    /// Checks every frame of every segment.
+    pub fn verify(&self) -> io::Result<Verdict> {
+        let found = self.look(true)?;
+        let published = self.published()?;
+        let mark = published.unwrap_or(found.mark).max(found.mark);
+        let mut verdict = Verdict { segments: found.segments.len() as u64, ..Verdict::default() };
+        verdict.unsure = found.tail.iter().filter(|(_, frame)| frame.head.seq >= mark).count() as u64;
+        verdict.events = readable(&found, mark).count() as u64;
+        for segment in &found.segments {
+            // The writer may be in the middle of what lies behind the mark that was read first.
+            let rot = segment.rot(found.mark).into_iter();
+            verdict.damage.extend(rot.map(|bytes| Damage { file: segment.name.segment(), bytes }));
+        }
+        Ok(verdict)
+    }
+
+    /// A segment may be deleted between being listed and being opened: then it is looked at anew.
+    fn look(&self, everything: bool) -> io::Result<Found> {
+        for _ in 0..RETRIES {
+            match assess(&*self.disk, everything) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                found => return found,
+            }
+        }
+        assess(&*self.disk, everything)
+    }
+
+    fn published(&self) -> io::Result<Option<u64>> {
+        if !self.disk.is_locked(LOCK)? {
+            return Ok(None);
+        }
+        let file = self.disk.open(LOCK)?;
+        let mut bytes = [0; 24];
+        for _ in 0..RETRIES {
+            let got = file.read_at(&mut bytes, 0)?;
+            if got == bytes.len() && bytes[16..20] == crc32c::crc32c(&bytes[..16]).to_le_bytes() {
+                return Ok(Some(u64::from_le_bytes(bytes[8..16].try_into().expect("8 bytes"))));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The newest segment has grown, or a newer one has begun behind it.
+    fn catch_up(&mut self) -> io::Result<()> {
+        let listed = self.listed()?;
+        if let Some((name, scanner, bound)) = &mut self.open {
+            scanner.refresh();
+            let newer = listed.iter().filter(|segment| segment.name > *name);
+            *bound = newer.filter_map(|segment| segment.first).min();
+        }
+        Ok(())
+    }
+
+    fn settle_in(&mut self) -> io::Result<Option<&mut (Name, Scanner, Option<u64>)>> {
+        let stale = self.open.as_ref().is_none_or(|(_, _, bound)| bound.is_some_and(|bound| self.next >= bound));
+        if stale {
+            let listed = self.listed()?;
+            let index = listed.iter().rposition(|s| s.first.is_some_and(|first| first <= self.next)).unwrap_or(0);
+            let bound = listed.iter().skip(index + 1).filter_map(|segment| segment.first).min();
+            let Some(Listed { name, size, file, .. }) = listed.into_iter().nth(index) else { return Ok(None) };
+            self.open = Some((name, Scanner::new(file, name.id, HEADER, size), bound));
+        }
+        Ok(self.open.as_mut())
+    }
+
+    fn listed(&self) -> io::Result<Vec<Listed>> {
+        let mut listed = Vec::new();
+        for (name, size) in segment::list(&*self.disk)? {
+            match self.disk.open(&name.segment()) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                file => {
+                    let file = file?;
+                    let first = Header::read(&*file, name.id)?.map(|header| header.first);
+                    listed.push(Listed { name, size, file, first });
+                }
+            }
+        }
+        Ok(listed)
+    }
+}
+
+/// A segment file that exists now.
+struct Listed {
+    name: Name,
+    size: u64,
+    file: Arc<dyn DiskFile>,
+    first: Option<u64>,
+}
+
+impl Stat {
+    fn count(&mut self, found: &super::recovery::FrameAt) {
+        self.events += 1;
+        let Some(facts) = &found.facts else { return };
+        let index = self.lanes.iter().position(|lane| lane.lane == facts.lane).unwrap_or_else(|| {
+            let lane = facts.lane.clone();
+            self.lanes.push(LaneStat { lane, cursor: None, waiting: 0, events: 0, bytes: 0 });
+            self.lanes.len() - 1
+        });
+        let lane = &mut self.lanes[index];
+        lane.events += 1;
+        lane.bytes += padded(found.head.len) as u64;
+        lane.waiting += u64::from(lane.cursor.is_some_and(|cursor| found.head.seq >= cursor));
+    }
+}
+
+fn readable(found: &Found, next: u64) -> impl Iterator<Item = &super::recovery::FrameAt> {
+    let below = found.segments.iter().flat_map(|segment| &segment.scan.events);
+    below.chain(found.tail.iter().map(|(_, frame)| frame)).filter(move |frame| frame.head.seq < next)
+}
+
+const RETRIES: usize = 5;

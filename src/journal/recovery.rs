@@ -1,0 +1,437 @@
+//! What is in the directory, and making it sure. [`assess`] only reads; [`open`] acts on it, and can be cut anywhere and run
+//! again.
+//!
+//! The mark is the highest sequence of which some header, commit or sealed segment says that everything below it was on disk.
+//! Damage below it is rot. What is readable above it may be in the page cache only, so it is copied into a segment of its own,
+//! synced and renamed before anything else happens; from then on that segment's first sequence makes the originals void.
+
+use std::io;
+use std::sync::Arc;
+
+use super::catalog::{Catalog, Segment};
+use super::disk::{Disk, DiskFile};
+use super::frame::{self, Commit, Draft, Facts, Head, Kind};
+use super::keeper::write_whole;
+use super::keys::{KeyFile, Keys, Seen};
+use super::segment::{self, HEADER, Header, Name, Scanner, Step};
+use super::table::Table;
+use super::writer::{CURSOR_ROOM, Writer, random};
+use super::{LOCK, META, OpenError, Options, RESERVE, context};
+use crate::event::LogId;
+use crate::metrics::Metrics;
+
+/// What lies in the directory.
+pub struct Found {
+    /// Segments, oldest first.
+    pub segments: Vec<FoundSegment>,
+    /// Every event below this sequence was on disk before the last opening ended.
+    pub mark: u64,
+    /// Readable events above the mark, without a gap: index of the segment, and the frame.
+    pub tail: Vec<(usize, FrameAt)>,
+    /// The newest snapshot of the cursors.
+    pub cursors: Vec<(Arc<str>, u64)>,
+}
+
+/// One segment as it was found.
+pub struct FoundSegment {
+    /// Its name.
+    pub name: Name,
+    /// The file, open for reading.
+    pub file: Arc<dyn DiskFile>,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its header, if it can be read.
+    pub header: Option<Header>,
+    /// Everything in it from this sequence on is void.
+    pub bound: u64,
+    /// Its lane file, if it is sealed.
+    pub table: Option<Table>,
+    /// Its frames, if they were read.
+    pub scan: Scan,
+}
+
+/// What walking a segment's frames found.
+#[derive(Default)]
+pub struct Scan {
+    /// Its events.
+    pub events: Vec<FrameAt>,
+    /// The highest mark in it.
+    pub mark: u64,
+    /// The last snapshot of the cursors in it.
+    pub cursors: Option<Vec<(Arc<str>, u64)>>,
+    /// Damaged bytes, each with the sequence of the next genuine frame.
+    pub damage: Vec<(std::ops::Range<u64>, u64)>,
+    /// The offset behind the last genuine frame.
+    pub end: u64,
+}
+
+/// A genuine event frame.
+pub struct FrameAt {
+    /// Where it begins.
+    pub offset: u64,
+    /// Its head.
+    pub head: Head,
+    /// Its key, arrival and lane; `None`: this version cannot read it.
+    pub facts: Option<Facts>,
+}
+
+impl FoundSegment {
+    /// The first sequence that can be in it.
+    pub fn first(&self) -> u64 {
+        let event = self.scan.events.first().map(|frame| frame.head.seq);
+        self.header.map(|header| header.first).or(event).unwrap_or(self.bound.min(self.table.as_ref().map_or(0, |t| t.next)))
+    }
+
+    /// Ranges of it that are damaged although they lie below `mark`.
+    pub fn rot(&self, mark: u64) -> Vec<std::ops::Range<u64>> {
+        let below = mark.min(self.bound);
+        let mut rot: Vec<_> = self.scan.damage.iter().filter(|(_, next)| *next < below).map(|(range, _)| range.clone()).collect();
+        let last = self.scan.events.iter().rev().find(|frame| frame.head.seq < below);
+        if last.map_or(self.first(), |frame| frame.head.seq + 1) < below {
+            rot.push(last.map_or(HEADER, |frame| frame.offset + frame::padded(frame.head.len) as u64)..self.size);
+        }
+        rot
+    }
+
+    fn table_below(&self, below: u64) -> Table {
+        let mut table = Table::empty(self.first());
+        for frame in self.scan.events.iter().filter(|frame| frame.head.seq < below.min(self.bound)) {
+            let bytes = frame::padded(frame.head.len) as u64;
+            if let Some(facts) = &frame.facts {
+                table.add(&facts.lane, frame.head.seq, bytes, facts.received_at);
+            }
+            table.end = frame.offset + bytes;
+        }
+        table.next = table.next.max(below.min(self.bound));
+        table
+    }
+}
+
+/// Reads the directory without changing anything: headers of all segments, frames of those that are not sealed.
+pub fn assess(disk: &dyn Disk, everything: bool) -> io::Result<Found> {
+    let mut segments = Vec::new();
+    for (name, size) in segment::list(disk)? {
+        let file = disk.open(&name.segment())?;
+        let header = Header::read(&*file, name.id)?;
+        let sealed = KeyFile::open(disk, name)?.is_some();
+        let table = if sealed { Table::open(disk, name)? } else { None };
+        segments.push(FoundSegment { name, file, size, header, bound: u64::MAX, table, scan: Scan::default() });
+    }
+    let mut bound = u64::MAX;
+    for found in segments.iter_mut().rev() {
+        found.bound = bound.min(found.table.as_ref().map_or(u64::MAX, |table| table.next));
+        bound = bound.min(found.header.map_or(u64::MAX, |header| header.first));
+    }
+    let mut cursors = None;
+    for found in segments.iter_mut().rev() {
+        if everything || found.table.is_none() || cursors.is_none() {
+            found.scan = scan(found)?;
+            cursors = cursors.or_else(|| found.scan.cursors.clone());
+        }
+    }
+    let marks = segments.iter().map(|found| {
+        let table = found.table.as_ref().map_or(0, |table| table.next);
+        found.header.map_or(0, |header| header.first).max(found.scan.mark).max(table)
+    });
+    let mark = marks.max().unwrap_or(0);
+    let tail = tail(&mut segments, mark);
+    Ok(Found { segments, mark, tail, cursors: cursors.unwrap_or_default() })
+}
+
+fn scan(found: &FoundSegment) -> io::Result<Scan> {
+    let mut scan = Scan::default();
+    let mut next = found.header.map_or(0, |header| header.first);
+    let mut scanner = Scanner::new(found.file.clone(), found.name.id, HEADER, found.size);
+    let mut damaged = None;
+    loop {
+        let fits =
+            |head: &Head| head.seq >= next && (head.seq < found.bound || head.kind != Kind::Event && head.seq == found.bound);
+        let offset = scanner.offset();
+        match scanner.step(fits)? {
+            Step::End(_) => return Ok(scan),
+            Step::Damage(range) => damaged = Some(range),
+            Step::Frame(head) => {
+                scan.damage.extend(damaged.take().map(|range| (range, head.seq)));
+                scan.end = scanner.offset();
+                match head.kind {
+                    Kind::Event => {
+                        next = head.seq + 1;
+                        scan.events.push(FrameAt { offset, head, facts: frame::facts(scanner.frame()) });
+                    }
+                    Kind::Commit => {
+                        let mark = frame::decode_commit(scanner.frame()).map_or(0, |commit| commit.mark);
+                        scan.mark = scan.mark.max(mark);
+                    }
+                    Kind::Cursors => scan.cursors = frame::decode_cursors(scanner.frame()).or(scan.cursors),
+                }
+            }
+        }
+    }
+}
+
+/// Takes the events above the mark out of the scans, as far as they go on without a gap.
+fn tail(segments: &mut [FoundSegment], mark: u64) -> Vec<(usize, FrameAt)> {
+    let mut tail: Vec<(usize, FrameAt)> = Vec::new();
+    for (index, found) in segments.iter_mut().enumerate() {
+        let above = found.scan.events.partition_point(|frame| frame.head.seq < mark);
+        for frame in found.scan.events.split_off(above) {
+            if frame.head.seq == mark + tail.len() as u64 {
+                tail.push((index, frame));
+            }
+        }
+    }
+    tail
+}
+
+/// What an opened journal begins with.
+pub struct Opened {
+    /// The random id of this opening.
+    pub log: LogId,
+    /// From the meta file.
+    pub hash_key: [u8; 16],
+    /// The sequence of the next event.
+    pub next: u64,
+    /// Segments and lanes.
+    pub catalog: Catalog,
+    /// Seen keys.
+    pub keys: Keys,
+    /// Segments that the keeper shall seal.
+    pub unsealed: Vec<Arc<Segment>>,
+    /// The writer's beginning.
+    pub writer: Writer,
+}
+
+/// Locks the directory, recovers what a crash left, and begins a new segment under a new log id.
+pub fn open(disk: &dyn Disk, options: &Options, metrics: &Metrics) -> Result<Opened, OpenError> {
+    let lock = disk.lock(LOCK).map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => OpenError::Locked,
+        _ => OpenError::Io { what: "the journal's lock file could not be opened".into(), source },
+    })?;
+    let log = LogId(context(random(), || "no random numbers".into())?);
+    context(remove_leftovers(disk), || "leftovers of an earlier start could not be deleted".into())?;
+    let hash_key = context(meta(disk), || format!("{META}: the journal's meta file could not be used"))?;
+    let mut found = context(assess(disk, false), || "the journal could not be read".into())?;
+    report_rot(&found, metrics);
+    context(remove_empty(disk, &mut found), || "an empty segment could not be deleted".into())?;
+
+    let mut ordinal = found.segments.last().map_or(1, |last| last.name.ordinal + 1);
+    let next = found.mark + found.tail.len() as u64;
+    let catalog = Catalog::default();
+    let keys = Keys::default();
+    let mut unsealed = Vec::new();
+    for segment in &found.segments {
+        let entry = adopt(disk, segment, found.mark, &keys)?;
+        if !entry.sealed.load(std::sync::atomic::Ordering::Relaxed) {
+            unsealed.push(entry.clone());
+        }
+        catalog.add(entry);
+    }
+    if !found.tail.is_empty() {
+        let copied = copy_tail(disk, &found, log, ordinal, &keys)?;
+        ordinal += 1;
+        unsealed.push(copied.clone());
+        catalog.add(copied);
+    }
+    orphaned_keys(disk, &found, &keys).map_err(|source| OpenError::Io { what: "a key file could not be read".into(), source })?;
+    for (lane, cursor) in &found.cursors {
+        catalog.move_cursor(lane, (*cursor).min(next));
+    }
+    if options.passes_on {
+        for lane in catalog.lanes(true) {
+            catalog.move_cursor(&lane.name, lane.cursor);
+        }
+    }
+    let writer = begin(disk, options, lock, log, next, ordinal, &catalog)?;
+    Ok(Opened { log, hash_key, next, catalog, keys, unsealed, writer })
+}
+
+fn remove_leftovers(disk: &dyn Disk) -> io::Result<()> {
+    for (name, _) in disk.list()?.into_iter().filter(|(name, _)| name.ends_with(".tmp")) {
+        disk.remove(&name)?;
+    }
+    Ok(())
+}
+
+/// The hash key, drawn at the first start. A journal with segments but without it would take every repeat for new.
+fn meta(disk: &dyn Disk) -> io::Result<[u8; 16]> {
+    let mut bytes = [0; META_LEN];
+    match disk.open(META) {
+        Ok(file) => {
+            let got = file.read_at(&mut bytes, 0)?;
+            let genuine =
+                got == META_LEN && &bytes[..8] == META_MAGIC && bytes[28..] == crc32c::crc32c(&bytes[..28]).to_le_bytes();
+            if !genuine {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "it is damaged; restore it from a copy of the directory"));
+            }
+            if bytes[8..12] != segment::FORMAT.to_le_bytes() {
+                return Err(io::Error::new(io::ErrorKind::Unsupported, "a later version of hookhold wrote it"));
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if !segment::list(disk)?.is_empty() {
+                return Err(io::Error::new(io::ErrorKind::NotFound, "it is missing, but there are segments; restore it"));
+            }
+            bytes[..8].copy_from_slice(META_MAGIC);
+            bytes[8..12].copy_from_slice(&segment::FORMAT.to_le_bytes());
+            getrandom::fill(&mut bytes[12..28]).map_err(io::Error::other)?;
+            let crc = crc32c::crc32c(&bytes[..28]);
+            bytes[28..].copy_from_slice(&crc.to_le_bytes());
+            write_whole(disk, META, &bytes)?;
+            disk.sync_dir()?;
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(bytes[12..28].try_into().expect("16 bytes"))
+}
+
+fn report_rot(found: &Found, metrics: &Metrics) {
+    for segment in found.segments.iter().filter(|segment| segment.table.is_none()) {
+        for range in segment.rot(found.mark) {
+            metrics.journal_damaged.inc();
+            tracing::error!(
+                segment = segment.name.segment(),
+                from = range.start,
+                to = range.end,
+                "damaged bytes in the journal below its durable mark: the events in them are lost, their keys are forgotten",
+            );
+        }
+    }
+}
+
+/// Deletes the newest segments that hold nothing: neither a header nor any genuine frame.
+fn remove_empty(disk: &dyn Disk, found: &mut Found) -> io::Result<()> {
+    while let Some(last) = found.segments.last()
+        && last.header.is_none()
+        && last.scan.end == 0
+        && !found.tail.iter().any(|(index, _)| *index + 1 == found.segments.len())
+    {
+        disk.remove(&last.name.segment())?;
+        found.segments.pop();
+    }
+    Ok(())
+}
+
+fn adopt(disk: &dyn Disk, found: &FoundSegment, mark: u64, keys: &Keys) -> Result<Arc<Segment>, OpenError> {
+    let (name, file) = (found.name, found.file.clone());
+    if let Some(table) = &found.table {
+        let file_of_keys = context(KeyFile::open(disk, name), || format!("{} could not be read", name.keys()))?;
+        keys.seal(name, file_of_keys);
+        return Ok(Segment::new(name, file, found.first(), found.size, table.clone(), true));
+    }
+    let below = mark.min(found.bound);
+    note(keys, name, found.scan.events.iter().filter(|frame| frame.head.seq < below));
+    Ok(Segment::new(name, file, found.first(), found.size, found.table_below(mark), false))
+}
+
+fn note<'a>(keys: &Keys, name: Name, frames: impl Iterator<Item = &'a FrameAt>) {
+    keys.note(
+        name,
+        frames.filter_map(|frame| {
+            let facts = frame.facts.as_ref()?;
+            Some((facts.key?, Seen { first_seen: facts.received_at, seq: frame.head.seq }))
+        }),
+    );
+}
+
+/// Key files whose segment is gone still count.
+fn orphaned_keys(disk: &dyn Disk, found: &Found, keys: &Keys) -> io::Result<()> {
+    for (file, _) in disk.list()? {
+        if let Some(name) = Name::parse(&file, ".keys")
+            && !found.segments.iter().any(|segment| segment.name == name)
+        {
+            keys.seal(name, KeyFile::open(disk, name)?);
+        }
+    }
+    Ok(())
+}
+
+/// Copies the tail into a segment that is complete before it has a name.
+fn copy_tail(disk: &dyn Disk, found: &Found, log: LogId, ordinal: u64, keys: &Keys) -> Result<Arc<Segment>, OpenError> {
+    let name = Name { ordinal, id: context(random(), || "no random numbers".into())? };
+    let (bytes, table) = context(lay_out_tail(found, log, name), || "the newest events could not be read".into())?;
+    let write = || {
+        write_whole(disk, &name.segment(), &bytes).or_else(|error| {
+            if error.kind() != io::ErrorKind::StorageFull {
+                return Err(error);
+            }
+            disk.remove(RESERVE)?;
+            write_whole(disk, &name.segment(), &bytes)
+        })?;
+        disk.sync_dir()?;
+        disk.open(&name.segment())
+    };
+    let file = write().map_err(|source| match source.kind() {
+        io::ErrorKind::StorageFull => OpenError::NoRoom { bytes: bytes.len() as u64 },
+        _ => OpenError::Io { what: "the newest events could not be copied".into(), source },
+    })?;
+    tracing::info!(events = found.tail.len(), segment = name.segment(), "recovered events that a crash left unsure");
+    note(keys, name, found.tail.iter().map(|(_, frame)| frame));
+    Ok(Segment::new(name, file, found.mark, bytes.len() as u64, table, false))
+}
+
+/// The bytes of the copy. It ends with a commit that carries the mark behind its last event: it is whole or not there.
+fn lay_out_tail(found: &Found, log: LogId, name: Name) -> io::Result<(Vec<u8>, Table)> {
+    let next = found.mark + found.tail.len() as u64;
+    let mut out = Header { log, first: found.mark }.encode(name.id).to_vec();
+    let length = found.tail.iter().map(|(_, frame)| frame::padded(frame.head.len) as u64).sum();
+    let commit = Commit { mark: found.mark, count: found.tail.len() as u32, length };
+    Draft::commit(commit).seal_into(&mut out, log, found.mark, name.id);
+    let cursors = Draft::cursors(found.cursors.iter().map(|(lane, cursor)| (lane, *cursor)));
+    cursors.seal_into(&mut out, log, found.mark, name.id);
+    let mut table = Table::empty(found.mark);
+    let mut frame = Vec::new();
+    for (index, at) in &found.tail {
+        frame.resize(at.head.len, 0);
+        let got = found.segments[*index].file.read_at(&mut frame, at.offset)?;
+        if got < frame.len() || !frame::is_genuine(&frame, found.segments[*index].name.id) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a frame changed between two reads"));
+        }
+        frame::copy_into(&frame, &mut out, &at.head, name.id);
+        table.next = at.head.seq + 1;
+        if let Some(facts) = &at.facts {
+            table.add(&facts.lane, at.head.seq, frame::padded(at.head.len) as u64, facts.received_at);
+        }
+    }
+    Draft::commit(Commit { mark: next, count: 0, length: 0 }).seal_into(&mut out, log, next, name.id);
+    table.end = out.len() as u64;
+    Ok((out, table))
+}
+
+/// Begins the segment of this opening: once it is synced, everything above the mark in older ones is void.
+fn begin(
+    disk: &dyn Disk,
+    options: &Options,
+    lock: Arc<dyn DiskFile>,
+    log: LogId,
+    next: u64,
+    ordinal: u64,
+    catalog: &Catalog,
+) -> Result<Writer, OpenError> {
+    let name = Name { ordinal, id: context(random(), || "no random numbers".into())? };
+    let size = options.segment_size.max(4 * CURSOR_ROOM);
+    let start = || {
+        let file = disk.create(&name.segment(), size)?;
+        let mut bytes = Header { log, first: next }.encode(name.id).to_vec();
+        Draft::commit(Commit { mark: next, count: 0, length: 0 }).seal_into(&mut bytes, log, next, name.id);
+        let cursors = catalog.cursors();
+        Draft::cursors(cursors.iter().map(|(lane, at)| (lane, *at))).seal_into(&mut bytes, log, next, name.id);
+        file.write_at(&bytes, 0)?;
+        file.sync()?;
+        disk.sync_dir()?;
+        match disk.create(RESERVE, options.segment_size) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => tracing::warn!(%error, "no room for the reserve"),
+            _ => {}
+        }
+        lock.write_at(&super::writer::published(log, next), 0)?;
+        Ok((file, bytes.len() as u64))
+    };
+    let (file, at) = context(start(), || "no segment could be begun".into())?;
+    let mut table = Table::empty(next);
+    table.end = at;
+    let active = Segment::new(name, file, next, size, table, false);
+    catalog.add(active.clone());
+    Ok(Writer { active, at, next, lock, ordinal: ordinal + 1 })
+}
+
+const META_MAGIC: &[u8; 8] = b"hookmeta";
+const META_LEN: usize = 32;

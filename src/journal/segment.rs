@@ -1,0 +1,224 @@
+//! One segment file: its name, its header, and finding frames in it although parts of it may be damaged.
+//!
+//! ```text
+//! 0         8        12   16          24      32              64
+//! +---------+--------+----+-----------+-------+---------------+--------+--------+---
+//! |magic    |version |crc | segment id| log id| first sequence| commit | event  | …  zeroes up to the allocated size
+//! +---------+--------+----+-----------+-------+---------------+--------+--------+---
+//! ```
+//!
+//! A header is written together with the first commit, so one sync makes both safe. The file name is `ORDINAL-ID.seg`; the
+//! id stands in the name too, so frames can be checked where the header is lost.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::disk::{Disk, DiskFile};
+use super::frame::{self, ALIGN, HEAD, Head};
+use crate::event::LogId;
+
+/// Bytes before the first frame.
+pub const HEADER: u64 = 64;
+/// The version of everything that lies in the directory.
+pub const FORMAT: u32 = 1;
+
+/// A segment's name: its place in the order of creation, and its random id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name {
+    /// Grows with each new segment.
+    pub ordinal: u64,
+    /// Drawn at random.
+    pub id: u64,
+}
+
+impl Name {
+    /// The file that holds the frames.
+    pub fn segment(self) -> String {
+        self.with(".seg")
+    }
+
+    /// The file that remembers its keys.
+    pub fn keys(self) -> String {
+        self.with(".keys")
+    }
+
+    /// The file that tells which lanes have frames in it.
+    pub fn lanes(self) -> String {
+        self.with(".lanes")
+    }
+
+    /// Reads the name of a file with this ending; `None` for any other file.
+    pub fn parse(file: &str, ending: &str) -> Option<Name> {
+        let (ordinal, id) = file.strip_suffix(ending)?.split_once('-')?;
+        let name = Name { ordinal: ordinal.parse().ok()?, id: u64::from_str_radix(id, 16).ok()? };
+        (name.with(ending) == file).then_some(name)
+    }
+
+    fn with(self, ending: &str) -> String {
+        format!("{:010}-{:016x}{ending}", self.ordinal, self.id)
+    }
+}
+
+/// What a header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The opening that created the segment.
+    pub log: LogId,
+    /// Everything below this sequence was on disk before; from here on, older segments are void.
+    pub first: u64,
+}
+
+impl Header {
+    /// The header's bytes for the segment with this id.
+    pub fn encode(self, id: u64) -> [u8; HEADER as usize] {
+        let mut out = [0; HEADER as usize];
+        out[..8].copy_from_slice(MAGIC);
+        out[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+        out[16..24].copy_from_slice(&id.to_le_bytes());
+        out[24..32].copy_from_slice(&self.log.0.to_le_bytes());
+        out[32..40].copy_from_slice(&self.first.to_le_bytes());
+        let crc = crc32c::crc32c(&out[16..]);
+        out[12..16].copy_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    /// Reads a header. `None`: there is no valid one. Fails where a later version wrote it.
+    pub fn read(file: &dyn DiskFile, id: u64) -> io::Result<Option<Header>> {
+        let mut bytes = [0; HEADER as usize];
+        if file.read_at(&mut bytes, 0)? < bytes.len() || &bytes[..8] != MAGIC {
+            return Ok(None);
+        }
+        let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
+        let header = Header { log: LogId(number(24)), first: number(32) };
+        let version = u32::from_le_bytes(bytes[8..12].try_into().expect("4 bytes"));
+        if bytes[12..16] != crc32c::crc32c(&bytes[16..]).to_le_bytes() || number(16) != id {
+            return Ok(None);
+        }
+        if version != FORMAT {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, format!("written by a later version (format {version})")));
+        }
+        Ok(Some(header))
+    }
+}
+
+/// Lists the segments of a directory, oldest first, with their sizes in bytes.
+pub fn list(disk: &dyn Disk) -> io::Result<Vec<(Name, u64)>> {
+    let mut found: Vec<_> =
+        disk.list()?.into_iter().filter_map(|(file, size)| Some((Name::parse(&file, ".seg")?, size))).collect();
+    found.sort();
+    Ok(found)
+}
+
+/// What [`Scanner::step`] met.
+#[derive(Debug)]
+pub enum Step {
+    /// A genuine frame; its bytes are [`Scanner::frame`].
+    Frame(Head),
+    /// Bytes that are no frame, with a genuine frame behind them (which comes next).
+    Damage(Range<u64>),
+    /// No further genuine frame from this offset on.
+    End(u64),
+}
+
+/// Walks the genuine frames of one segment in order.
+pub struct Scanner {
+    file: Arc<dyn DiskFile>,
+    segment: u64,
+    size: u64,
+    at: u64,
+    frame: Range<usize>,
+    buffer: Vec<u8>,
+    buffer_at: u64,
+}
+
+impl Scanner {
+    /// Starts at `at` (the first frame: [`HEADER`]) of the segment with this id and looks no further than `limit`.
+    pub fn new(file: Arc<dyn DiskFile>, segment: u64, at: u64, limit: u64) -> Scanner {
+        Scanner { file, segment, size: limit, at, frame: 0..0, buffer: Vec::new(), buffer_at: 0 }
+    }
+
+    /// The segment has grown: genuine frames may now reach up to `limit`.
+    pub fn grow(&mut self, limit: u64) {
+        self.size = limit;
+    }
+
+    /// Forgets what has been read ahead: at the end of a file that another process writes, it may be out of date.
+    pub fn refresh(&mut self) {
+        self.buffer.clear();
+    }
+
+    /// The offset at which the next step begins.
+    pub fn offset(&self) -> u64 {
+        self.at
+    }
+
+    /// The bytes of the frame that the last step found.
+    pub fn frame(&self) -> &[u8] {
+        &self.buffer[self.frame.clone()]
+    }
+
+    /// The next frame for which `fits` holds; other bytes count as damage if such a frame follows, else as the end.
+    pub fn step(&mut self, fits: impl Fn(&Head) -> bool) -> io::Result<Step> {
+        let start = self.at;
+        let mut at = start;
+        while at + HEAD as u64 <= self.size {
+            match self.frame_at(at, &fits)? {
+                Some(_) if at > start => {
+                    self.at = at;
+                    return Ok(Step::Damage(start..at));
+                }
+                Some(head) => {
+                    self.at = at + frame::padded(head.len) as u64;
+                    return Ok(Step::Frame(head));
+                }
+                None => at = self.next_candidate(at)?,
+            }
+        }
+        Ok(Step::End(start))
+    }
+
+    fn frame_at(&mut self, at: u64, fits: &impl Fn(&Head) -> bool) -> io::Result<Option<Head>> {
+        self.fill(at, HEAD)?;
+        let Some(head) = frame::peek(self.window(at, HEAD), self.size - at).filter(fits) else { return Ok(None) };
+        self.fill(at, head.len)?;
+        let start = (at - self.buffer_at) as usize;
+        self.frame = start..(start + head.len).min(self.buffer.len());
+        Ok(frame::is_genuine(self.frame(), self.segment).then_some(head))
+    }
+
+    /// Makes `len` bytes from `at` on available, as far as the file has them.
+    fn fill(&mut self, at: u64, len: usize) -> io::Result<()> {
+        let end = (at + len as u64).min(self.size);
+        if at >= self.buffer_at && end <= self.buffer_at + self.buffer.len() as u64 {
+            return Ok(());
+        }
+        self.buffer.resize((len.max(CHUNK) as u64).min(self.size.saturating_sub(at)) as usize, 0);
+        let got = self.file.read_at(&mut self.buffer, at)?;
+        self.buffer.truncate(got);
+        self.buffer_at = at;
+        Ok(())
+    }
+
+    fn window(&self, at: u64, len: usize) -> &[u8] {
+        let start = ((at - self.buffer_at) as usize).min(self.buffer.len());
+        &self.buffer[start..(start + len).min(self.buffer.len())]
+    }
+
+    /// The next aligned offset at which a frame may begin: zeroes are passed over without a second look.
+    fn next_candidate(&mut self, at: u64) -> io::Result<u64> {
+        let mut at = at + ALIGN as u64;
+        while at + HEAD as u64 <= self.size {
+            self.fill(at, HEAD)?;
+            let rest = self.window(at, usize::MAX - at as usize);
+            match rest.chunks_exact(ALIGN).position(|word| word[..4] != [0; 4]) {
+                Some(words) => return Ok(at + (words * ALIGN) as u64),
+                None => at += (rest.len() / ALIGN * ALIGN).max(ALIGN) as u64,
+            }
+        }
+        Ok(self.size)
+    }
+}
+
+const MAGIC: &[u8; 8] = b"hookhold";
+const CHUNK: usize = 256 * 1024;

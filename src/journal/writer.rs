@@ -1,0 +1,363 @@
+//! The one thread that writes. It takes whatever arrived during the last sync, writes it as one commit, syncs once, moves the
+//! mark and tells everybody. There is no timer: under load the batches grow by themselves.
+//!
+//! A failed write or a full disk fails that commit's events and abandons the segment. A failed sync is never tried again:
+//! everything that waits fails, nothing more is taken, and the process must end, because only recovery can tell what is kept.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use super::catalog::Segment;
+use super::disk::DiskFile;
+use super::frame::{COMMIT_LEN, Commit, Draft, padded};
+use super::keys::Seen;
+use super::segment::{HEADER, Header, Name};
+use super::table::Table;
+use super::{AppendError, CURSOR_DELAY, Done, MAX_QUEUED, POISON, Refused, Shared};
+use crate::event::{EventKey, LogId, Position, UnixMillis};
+
+/// An event on its way to the writer.
+pub struct Pending {
+    /// Its frame, but for sequence and checksum.
+    pub draft: Draft,
+    /// Its key.
+    pub key: Option<EventKey>,
+    /// Its arrival.
+    pub received_at: UnixMillis,
+    /// Its topic.
+    pub lane: Arc<str>,
+    /// Who waits for it.
+    pub done: Done,
+}
+
+impl Pending {
+    fn len(&self) -> u64 {
+        self.draft.padded_len() as u64
+    }
+}
+
+/// What waits for the writer.
+#[derive(Default)]
+pub struct Queue {
+    events: Vec<Pending>,
+    bytes: usize,
+    cursors_moved: Option<Instant>,
+    closing: bool,
+    /// The last event that found no room needed this many bytes; 0: there is room.
+    full: u64,
+}
+
+impl Queue {
+    /// Notes that a snapshot of the cursors is due.
+    pub fn cursors_changed(&mut self, now: Instant) {
+        self.cursors_moved.get_or_insert(now);
+    }
+
+    /// Nothing more is taken.
+    pub fn close(&mut self) {
+        self.closing = true;
+    }
+
+    /// There may be room again.
+    pub fn has_room(&mut self) {
+        self.full = 0;
+    }
+}
+
+impl Shared {
+    /// Takes an event for the next commit, or says why not.
+    pub fn enqueue(&self, pending: Pending) -> Result<(), Refused> {
+        let len = pending.len();
+        if !self.catalog.reserve(&pending.lane, len, self.options.max_backlog, self.options.passes_on) {
+            return Err(Refused::LaneFull);
+        }
+        let lane = pending.lane.clone();
+        let mut queue = self.queue.lock().expect(POISON);
+        let refused = match () {
+            () if self.failed.load(Ordering::Acquire) => Some(Refused::Failed),
+            () if queue.closing => Some(Refused::Closing),
+            () if queue.full > 0 => Some(Refused::Full),
+            () if queue.bytes + len as usize > MAX_QUEUED => Some(Refused::Overloaded),
+            () => None,
+        };
+        if let Some(refused) = refused {
+            drop(queue);
+            self.catalog.settle(&lane, len, false);
+            return Err(refused);
+        }
+        queue.bytes += len as usize;
+        queue.events.push(pending);
+        let first = queue.events.len() == 1;
+        drop(queue);
+        if first {
+            self.queue_changed.notify_one();
+        }
+        Ok(())
+    }
+}
+
+/// What the writer begins with.
+pub struct Writer {
+    /// The newest segment.
+    pub active: Arc<Segment>,
+    /// Where its next commit goes.
+    pub at: u64,
+    /// The sequence of the next event.
+    pub next: u64,
+    /// The lock file, at whose start the mark is published.
+    pub lock: Arc<dyn DiskFile>,
+    /// The ordinal of the next segment.
+    pub ordinal: u64,
+}
+
+/// Starts the writer's thread. `None`: the machine gives no thread; nothing will ever be committed.
+pub fn start(shared: Arc<Shared>, writer: Writer) -> Option<JoinHandle<()>> {
+    let run = move || Running { shared, writer, buffer: Vec::new(), abandoned: false }.run();
+    std::thread::Builder::new().name("journal-writer".into()).spawn(run).ok()
+}
+
+struct Running {
+    shared: Arc<Shared>,
+    writer: Writer,
+    buffer: Vec<u8>,
+    abandoned: bool,
+}
+
+/// What the queue gave.
+struct Work {
+    events: VecDeque<Pending>,
+    save_cursors: bool,
+    closing: bool,
+}
+
+/// The process cannot go on: a sync failed.
+struct Fatal;
+
+impl Running {
+    fn run(mut self) {
+        loop {
+            let work = self.take();
+            if self.commit_all(work.events, work.save_cursors || work.closing).is_err() {
+                return self.fail_everything();
+            }
+            if work.closing {
+                let end = self.writer.at;
+                return drop(self.shared.disk.truncate(&self.writer.active.name.segment(), end));
+            }
+        }
+    }
+
+    fn take(&self) -> Work {
+        let mut queue = self.shared.queue.lock().expect(POISON);
+        loop {
+            let due = queue.cursors_moved.map(|moved| moved + CURSOR_DELAY);
+            let save_cursors = due.is_some_and(|due| Instant::now() >= due);
+            if !queue.events.is_empty() || queue.closing || save_cursors {
+                let save_cursors = save_cursors || (queue.closing && queue.events.is_empty());
+                if save_cursors {
+                    queue.cursors_moved = None;
+                }
+                queue.bytes = 0;
+                let closing = queue.closing && queue.events.is_empty();
+                return Work { events: std::mem::take(&mut queue.events).into(), save_cursors, closing };
+            }
+            queue = match due {
+                None => self.shared.queue_changed.wait(queue).expect(POISON),
+                Some(due) => {
+                    let rest = due.saturating_duration_since(Instant::now());
+                    self.shared.queue_changed.wait_timeout(queue, rest).expect(POISON).0
+                }
+            };
+        }
+    }
+
+    /// Commits everything, in as many commits as segments are needed.
+    fn commit_all(&mut self, mut events: VecDeque<Pending>, mut save_cursors: bool) -> Result<(), Fatal> {
+        loop {
+            let cursors = self.cursors_frame(save_cursors, &events);
+            let overhead = padded(COMMIT_LEN) as u64 + cursors.as_ref().map_or(0, |draft| draft.padded_len() as u64);
+            let room = self.room().saturating_sub(overhead);
+            let fits = fitting(&events, room.saturating_sub(CURSOR_ROOM));
+            if fits > 0 || (events.is_empty() && save_cursors && room > 0) {
+                self.commit(events.drain(..fits).collect(), cursors)?;
+                save_cursors = false;
+            }
+            let Some(first) = events.front() else { break };
+            let need = overhead + first.len();
+            if let Err(error) = self.next_segment(need) {
+                self.refuse(events.drain(..).collect(), error, need);
+            }
+        }
+        if save_cursors {
+            // A snapshot alone is not worth a segment that events could not have: it waits for the next one.
+            self.shared.queue.lock().expect(POISON).cursors_changed(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Bytes left in the active segment.
+    fn room(&self) -> u64 {
+        let size = self.writer.active.size.load(Ordering::Relaxed);
+        if self.abandoned { 0 } else { size.saturating_sub(self.writer.at) }
+    }
+
+    /// The snapshot that this commit carries: when one is due, when the segment begins, when a lane begins.
+    fn cursors_frame(&self, due: bool, events: &VecDeque<Pending>) -> Option<Draft> {
+        let mut due = due || self.writer.at == HEADER;
+        if self.shared.options.passes_on {
+            for event in events {
+                // Not the event's own sequence: should this commit fail, a later event of the lane gets a lower one.
+                due |= self.shared.catalog.begin_lane(&event.lane, self.writer.next);
+            }
+        }
+        let cursors = due.then(|| self.shared.catalog.cursors())?;
+        Some(Draft::cursors(cursors.iter().map(|(lane, cursor)| (lane, *cursor))))
+    }
+
+    /// Writes and syncs one commit. After a failed write nothing of it is kept and the segment is abandoned.
+    fn commit(&mut self, batch: Vec<Pending>, cursors: Option<Draft>) -> Result<(), Fatal> {
+        let offset = self.lay_out(&batch, cursors);
+        let Writer { active, at, next, .. } = &mut self.writer;
+        if let Err(error) = active.file.write_at(&self.buffer, offset) {
+            tracing::error!(file = active.name.segment(), %error, "a write to the journal failed; its segment is abandoned");
+            self.abandoned = true;
+            self.refuse(batch, AppendError::Write, 0);
+            return Ok(());
+        }
+        let began = Instant::now();
+        self.shared.sync_began.store(self.shared.born.elapsed().as_millis() as u64 + 1, Ordering::Relaxed);
+        let synced = active.file.sync();
+        self.shared.sync_began.store(0, Ordering::Relaxed);
+        if let Err(error) = synced {
+            tracing::error!(file = active.name.segment(), %error, "a sync of the journal failed; the process ends");
+            self.shared.failed.store(true, Ordering::Release);
+            self.refuse(batch, AppendError::Sync, 0);
+            return Err(Fatal);
+        }
+        self.shared.metrics.journal_sync.observe(began.elapsed().as_secs_f64());
+        self.shared.metrics.journal_batch.observe(batch.len() as f64);
+        let first = *next;
+        *at = offset + self.buffer.len() as u64;
+        *next += batch.len() as u64;
+        self.publish(batch, first, offset);
+        Ok(())
+    }
+
+    /// Fills the buffer with one commit and says where it goes.
+    fn lay_out(&mut self, batch: &[Pending], cursors: Option<Draft>) -> u64 {
+        let Running { shared, writer, buffer, .. } = self;
+        let id = writer.active.name.id;
+        buffer.clear();
+        let mut offset = writer.at;
+        if offset == HEADER {
+            buffer.extend_from_slice(&Header { log: shared.log, first: writer.next }.encode(id));
+            offset = 0;
+        }
+        let frames = batch.iter().map(Pending::len).sum::<u64>() + cursors.as_ref().map_or(0, |c| c.padded_len() as u64);
+        let length = frames + padded(COMMIT_LEN) as u64;
+        Draft::commit(Commit { mark: writer.next, count: batch.len() as u32, length }).seal_into(
+            buffer,
+            shared.log,
+            writer.next,
+            id,
+        );
+        if let Some(cursors) = cursors {
+            cursors.seal_into(buffer, shared.log, writer.next, id);
+        }
+        for (seq, event) in (writer.next..).zip(batch) {
+            event.draft.seal_into(buffer, shared.log, seq, id);
+        }
+        offset
+    }
+
+    /// Makes a synced commit visible: table, keys, mark, then everybody who waits.
+    fn publish(&mut self, batch: Vec<Pending>, first: u64, offset: u64) {
+        let Writer { active, at, next, lock, .. } = &self.writer;
+        let events = || (first..).zip(&batch);
+        active.grow(offset.max(HEADER), *at, events().map(|(seq, e)| (&e.lane, seq, e.len(), e.received_at)));
+        let seen = |(seq, e): (u64, &Pending)| Some((e.key?, Seen { first_seen: e.received_at, seq }));
+        self.shared.keys.note(active.name, events().filter_map(seen));
+        for event in &batch {
+            self.shared.catalog.settle(&event.lane, event.len(), true);
+        }
+        self.shared.mark.store(*next, Ordering::Release);
+        // Only other processes read this; they fall back to the recorded marks when it is missing.
+        drop(lock.write_at(&published(self.shared.log, *next), 0));
+        self.shared.notify_watchers();
+        for (seq, event) in (first..).zip(batch) {
+            (event.done)(Ok(Position { log: self.shared.log, seq }));
+        }
+    }
+
+    /// Leaves the active segment to the keeper and begins a new one with room for `need` bytes.
+    fn next_segment(&mut self, need: u64) -> Result<(), AppendError> {
+        let size = self.shared.options.segment_size.max(HEADER + need + CURSOR_ROOM);
+        let (name, file) = self.create(size).map_err(|error| {
+            tracing::warn!(%error, "no room for a new segment of the journal");
+            AppendError::Full
+        })?;
+        let segment = Segment::new(name, file, self.writer.next, size, Table::empty(self.writer.next), false);
+        self.shared.catalog.add(segment.clone());
+        let full = std::mem::replace(&mut self.writer.active, segment);
+        self.writer.at = HEADER;
+        self.abandoned = false;
+        self.shared.keeper.seal(full);
+        self.shared.count_sizes();
+        Ok(())
+    }
+
+    fn create(&mut self, size: u64) -> io::Result<(Name, Arc<dyn DiskFile>)> {
+        if !self.shared.keeper.make_room(&self.shared, size) {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "max_size is used up"));
+        }
+        let name = Name { ordinal: self.writer.ordinal, id: random()? };
+        self.writer.ordinal += 1;
+        let file = self.shared.disk.create(&name.segment(), size)?;
+        self.shared.disk.sync_dir()?;
+        Ok((name, file))
+    }
+
+    fn refuse(&self, events: Vec<Pending>, error: AppendError, need: u64) {
+        if error == AppendError::Full {
+            self.shared.queue.lock().expect(POISON).full = need;
+        }
+        for event in events {
+            self.shared.catalog.settle(&event.lane, event.len(), false);
+            (event.done)(Err(error));
+        }
+    }
+
+    fn fail_everything(&self) {
+        let events = std::mem::take(&mut self.shared.queue.lock().expect(POISON).events);
+        self.refuse(events, AppendError::Sync, 0);
+        self.shared.notify_watchers();
+    }
+}
+
+/// How many of the first events fit into `room` bytes.
+fn fitting(events: &VecDeque<Pending>, room: u64) -> usize {
+    let mut left = room;
+    events.iter().take_while(|event| left.checked_sub(event.len()).inspect(|rest| left = *rest).is_some()).count()
+}
+
+/// What stands at the start of the lock file while the lock is held: log id, mark, and a checksum of both.
+pub fn published(log: LogId, mark: u64) -> [u8; 24] {
+    let mut out = [0; 24];
+    out[..8].copy_from_slice(&log.0.to_le_bytes());
+    out[8..16].copy_from_slice(&mark.to_le_bytes());
+    let crc = crc32c::crc32c(&out[..16]);
+    out[16..20].copy_from_slice(&crc.to_le_bytes());
+    out
+}
+
+/// A random number from the operating system.
+pub fn random() -> io::Result<u64> {
+    getrandom::u64().map_err(io::Error::other)
+}
+
+/// Bytes at the end of each segment that only cursors may use, so that they can be saved when events find no room.
+pub const CURSOR_ROOM: u64 = 16 * 1024;

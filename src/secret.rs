@@ -1,0 +1,107 @@
+//! Secrets by reference: `env:NAME` or `file:PATH`, never the literal text. A secret has a name, which may be shown
+//! everywhere, and bytes, which are never printed: not in a message, not by `Debug`.
+
+use std::fmt;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::table::Item;
+
+/// A named secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret {
+    /// What logs, metrics and headers call it: its given name, else the variable's or the file's base name.
+    pub name: Arc<str>,
+    /// The secret as it was stored, without a final line break.
+    pub bytes: Vec<u8>,
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secret({}, masked)", self.name)
+    }
+}
+
+/// Reads `"env:NAME"`, `"file:PATH"` (relative to the working directory) or `{ name = "…", from = "env:…" }`. Anything
+/// else, an unset variable, an unreadable or empty file is noted as a mistake that does not repeat the text.
+pub fn read(item: Item) -> Option<Secret> {
+    if !item.is_table() {
+        return follow(&item);
+    }
+    let mut table = item.table()?;
+    let name = table.take("name");
+    let from = table.take("from");
+    if from.is_none() {
+        table.wrong("from", "missing", ALLOWED);
+    }
+    table.finish();
+    let secret = follow(&from?)?;
+    match name {
+        None => Some(secret),
+        Some(name) => Some(Secret { name: label(name)?, ..secret }),
+    }
+}
+
+fn label(item: Item) -> Option<Arc<str>> {
+    let place = item.place.clone();
+    let text = item.text()?;
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+    if !text.is_empty() && text.len() <= MAX_NAME && text.chars().all(plain) {
+        return Some(text.into());
+    }
+    place.wrong("not a name that can stand in a metric", format_args!("1 to {MAX_NAME} letters, digits, - _ ."));
+    None
+}
+
+fn follow(item: &Item) -> Option<Secret> {
+    let text = item.as_str().unwrap_or_default();
+    if let Some(name) = text.strip_prefix("env:") {
+        return variable(item, name);
+    }
+    if let Some(path) = text.strip_prefix("file:") {
+        return file(item, Path::new(path));
+    }
+    item.refuse("a secret is never written here itself", ALLOWED)
+}
+
+fn variable(item: &Item, name: &str) -> Option<Secret> {
+    use std::os::unix::ffi::OsStringExt;
+    let legal = |name: &str| !name.is_empty() && name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_');
+    if !legal(name) {
+        return item.refuse("not the name of an environment variable", "env:NAME with letters, digits and _");
+    }
+    match std::env::var_os(name).map(OsStringExt::into_vec) {
+        Some(bytes) if !bytes.is_empty() => Some(Secret { name: name.into(), bytes }),
+        Some(_) => item.refuse(format_args!("the environment variable {name} is empty"), "a variable that holds the secret"),
+        None => item.refuse(format_args!("the environment variable {name} is not set"), "a variable that holds the secret"),
+    }
+}
+
+fn file(item: &Item, path: &Path) -> Option<Secret> {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    match contents(path) {
+        Ok(bytes) if bytes.is_empty() => item.refuse(format_args!("{} is empty", path.display()), A_FILE),
+        Ok(bytes) if bytes.len() as u64 > MAX_FILE => item.refuse(format_args!("{} is too large", path.display()), A_FILE),
+        Ok(bytes) => Some(Secret { name: name.into(), bytes }),
+        Err(error) => item.refuse(format_args!("cannot read {}: {error}", path.display()), A_FILE),
+    }
+}
+
+fn contents(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.ends_with(b"\n") {
+        bytes.pop();
+    }
+    if bytes.ends_with(b"\r") {
+        bytes.pop();
+    }
+    Ok(bytes)
+}
+
+const MAX_NAME: usize = 64;
+/// A key in PEM is a few KiB; more is the wrong file.
+const MAX_FILE: u64 = 64 << 10;
+const ALLOWED: &str = "\"env:NAME\" or \"file:PATH\"";
+const A_FILE: &str = "a readable file of 1 B to 64 KiB that holds the secret";

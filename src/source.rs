@@ -1,0 +1,179 @@
+//! A source is an endpoint that an operator trusts for a reason: a provider's recipe, the operator's own entry laid over
+//! it, and secrets. Compiled once from configuration; nothing in here looks at a delivery or does I/O beyond reading the
+//! secrets that the entry refers to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, StatusCode};
+
+use crate::secret;
+use crate::source::recipe::{Recipe, Reply};
+use crate::table::{Item, Mistakes, Table};
+
+pub mod key;
+pub mod pointers;
+pub mod providers;
+mod read;
+pub mod recipe;
+mod sound;
+
+pub use key::Key;
+pub use providers::{PROVIDERS, provider};
+
+/// One configured endpoint: where it listens, what it believes, where its events go.
+#[derive(Debug)]
+pub struct Source {
+    /// The name in the configuration.
+    pub name: Arc<str>,
+    /// The request path; `/hooks/NAME` unless the entry says otherwise.
+    pub path: String,
+    /// The Kafka topic of its events.
+    pub topic: Arc<str>,
+    /// The name of the recipe; `None` for an inline one.
+    pub provider: Option<Arc<str>>,
+    /// How its deliveries are proved and described.
+    pub recipe: Recipe,
+    /// Any of them may have signed a delivery; at least one, names distinct.
+    pub secrets: Vec<Key>,
+    /// The largest body, in bytes: the entry's, else the recipe's, else the server's.
+    pub max_body: usize,
+    /// A delivery is answered within this time from its first byte.
+    pub deadline: Duration,
+    /// How long a repeat is recognised: the entry's, else the longer of the default and the recipe's retries.
+    pub window: Duration,
+    /// For recipes without an id: byte-equal bodies within this time are repeats. The operator's opt-in.
+    pub dedupe_body: Option<Duration>,
+    /// The answer to an accepted delivery.
+    pub ok: Reply,
+    /// The status of a refused one.
+    pub bad_status: StatusCode,
+    /// Request headers passed on to Kafka as `http-<name>`.
+    pub header_allow_list: Vec<HeaderName>,
+}
+
+/// What a source takes from the rest of the configuration.
+#[derive(Clone, Debug)]
+pub struct SourceDefaults {
+    /// The topic of a source that names none; `{source}` stands for its name.
+    pub topic: String,
+    /// The largest body, in bytes, where neither entry nor recipe says one.
+    pub max_body: usize,
+    /// The server's own deadline for an answer.
+    pub request_deadline: Duration,
+    /// How long repeats are recognised.
+    pub window: Duration,
+}
+
+impl Source {
+    /// Compiles `[sources.NAME]`. Mistakes are noted in `mistakes`, the list that `entry` was parsed with; `None` when
+    /// they leave no usable source.
+    pub fn compile(name: &str, mut entry: Table, defaults: &SourceDefaults, mistakes: &Mistakes) -> Option<Source> {
+        let provider = entry.take("provider");
+        let mut table = match &provider {
+            Some(item) => base(item, mistakes)?.overlaid(entry),
+            None => entry,
+        };
+        let path = table.take("path").map_or(Some(format!("/hooks/{name}")), path);
+        let topic = table.take("topic").map_or(Some(defaults.topic.replace("{source}", name)), topic);
+        let headers = table.take_list("headers").unwrap_or_default();
+        let header_allow_list = headers.into_iter().filter_map(header_name).collect();
+        let secrets = secrets(&mut table);
+        let (dedupe_window, dedupe_body) = dedupe(&mut table);
+        let recipe = read::recipe(&mut table);
+        table.finish();
+        let recipe = recipe?;
+        let secrets = keys(secrets?, &recipe);
+        Some(Source {
+            name: name.into(),
+            path: path?,
+            topic: topic?.into(),
+            provider: provider.and_then(Item::text).map(Into::into),
+            secrets: secrets?,
+            max_body: recipe.max_body.map_or(defaults.max_body, |size| size as usize),
+            deadline: deadline(defaults.request_deadline, recipe.respond_within),
+            window: dedupe_window.unwrap_or(defaults.window.max(recipe.gives_up_after.unwrap_or_default())),
+            dedupe_body,
+            ok: recipe.ok.clone(),
+            bad_status: recipe.bad,
+            header_allow_list,
+            recipe,
+        })
+    }
+}
+
+fn base(item: &Item, mistakes: &Mistakes) -> Option<Table> {
+    let name = item.clone().text()?;
+    let names: Vec<&str> = PROVIDERS.iter().map(|(name, _)| *name).collect();
+    let allowed = || format!("{}; or leave it out and write the recipe inline", names.join(", "));
+    providers::table(&name, mistakes).or_else(|| item.refuse("no such provider", allowed()))
+}
+
+fn path(item: Item) -> Option<String> {
+    let text = item.clone().text()?;
+    let legal = |byte: u8| byte.is_ascii_graphic() && !b"?#%\"<>\\^`{|}".contains(&byte);
+    if text.starts_with('/') && text.bytes().all(legal) {
+        return Some(text);
+    }
+    item.refuse("not a path", "a text that begins with / and has no query, no fragment and no escapes")
+}
+
+fn topic(item: Item) -> Option<String> {
+    let text = item.clone().text()?;
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if (1..=249).contains(&text.len()) && text.bytes().all(legal) && text != "." && text != ".." {
+        return Some(text);
+    }
+    item.refuse("not a topic name of Kafka", "1 to 249 letters, digits, . _ -")
+}
+
+fn header_name(item: Item) -> Option<HeaderName> {
+    let text = item.clone().text()?;
+    let secret = ["authorization", "cookie"].iter().any(|name| text.eq_ignore_ascii_case(name));
+    match HeaderName::from_bytes(text.as_bytes()) {
+        Ok(name) if !secret => Some(name),
+        _ => item.refuse("not a header that can be passed on", "header names other than authorization and cookie"),
+    }
+}
+
+/// Each secret with the place it was named at.
+fn secrets(table: &mut Table) -> Option<Vec<(Item, secret::Secret)>> {
+    let Some(items) = table.take_list("secrets").filter(|items| !items.is_empty()) else {
+        table.wrong("secrets", "missing", "a list of \"env:NAME\" or \"file:PATH\"");
+        return None;
+    };
+    items.into_iter().map(|item| Some((item.clone(), secret::read(item)?))).collect::<Vec<_>>().into_iter().collect()
+}
+
+fn keys(secrets: Vec<(Item, secret::Secret)>, recipe: &Recipe) -> Option<Vec<Key>> {
+    let scheme = format!("mac-{}", recipe.algorithm.word());
+    let mut keys: Vec<Key> = Vec::new();
+    for (item, secret) in &secrets {
+        if keys.iter().any(|key| key.name == secret.name) {
+            item.place.wrong(
+                format_args!("two secrets are called {}", secret.name),
+                "{ name = \"…\", from = \"…\" } with distinct names",
+            );
+        }
+        match Key::decode(secret, &recipe.key_format, &scheme) {
+            Ok(key) => keys.push(key),
+            Err(what) => item.place.wrong(what, "a secret in the form that key_format describes"),
+        }
+    }
+    (keys.len() == secrets.len()).then_some(keys)
+}
+
+fn dedupe(table: &mut Table) -> (Option<Duration>, Option<Duration>) {
+    let mut dedupe = table.take_section("dedupe");
+    let window = dedupe.take_duration("window", Duration::from_secs(1)..=MAX_WINDOW);
+    let body = dedupe.take_duration("body", Duration::from_secs(1)..=MAX_WINDOW);
+    dedupe.finish();
+    (window, body)
+}
+
+fn deadline(server: Duration, respond_within: Option<Duration>) -> Duration {
+    respond_within.map_or(server, |limit| server.min(limit * 4 / 5))
+}
+
+/// The longest time that a repeat can be recognised.
+const MAX_WINDOW: Duration = Duration::from_secs(90 * 86_400);

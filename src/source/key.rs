@@ -1,0 +1,54 @@
+//! A configured secret as the key of a proof: decoded, labelled, made ready once, and never printed.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD_PAD_INDIFFERENT, URL_SAFE_PAD_INDIFFERENT};
+
+use crate::secret::Secret;
+use crate::source::recipe::{Encoding, KeyFormat};
+
+/// One secret of a source, ready to check with.
+pub struct Key {
+    /// What logs, metrics and headers call it.
+    pub name: Arc<str>,
+    /// Scheme and name, such as `mac-sha256:2026-11`.
+    pub auth: Arc<str>,
+    bytes: Vec<u8>,
+    ready: OnceLock<Box<dyn Any + Send + Sync>>,
+}
+
+impl Key {
+    /// Follows the steps of `format` over a configured secret. `Err` says what the secret is not, without showing it.
+    pub fn decode(secret: &Secret, format: &KeyFormat, scheme: &str) -> Result<Key, String> {
+        let text =
+            format.strip.iter().fold(&secret.bytes[..], |rest, prefix| rest.strip_prefix(prefix.as_bytes()).unwrap_or(rest));
+        let bytes = match format.encoding {
+            None => Some(text.to_vec()),
+            Some(Encoding::Hex) => hex::decode(text).ok(),
+            Some(Encoding::Base64) => STANDARD_PAD_INDIFFERENT.decode(text).ok(),
+            Some(Encoding::Base64Url) => URL_SAFE_PAD_INDIFFERENT.decode(text).ok(),
+        };
+        let name = &secret.name;
+        let bytes = bytes.ok_or_else(|| format!("the secret {name} cannot be decoded"))?;
+        if bytes.is_empty() {
+            return Err(format!("the secret {name} is empty once decoded"));
+        }
+        let auth = format!("{scheme}:{name}").into();
+        Ok(Key { name: name.clone(), auth, bytes, ready: OnceLock::new() })
+    }
+
+    /// What `make` prepares from the key's bytes: made at the first call, then kept. The verifier prepares one type only.
+    pub fn ready<T: Any + Send + Sync>(&self, make: impl FnOnce(&[u8]) -> T) -> &T {
+        let ready = self.ready.get_or_init(|| Box::new(make(&self.bytes)));
+        ready.downcast_ref().expect("a key serves one recipe, and a recipe has one kind of proof")
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({}, masked)", self.auth)
+    }
+}

@@ -1,0 +1,241 @@
+//! Reads a recipe from TOML: a provider's file, an operator's inline parameters, or one laid over the other. Every
+//! mistake is noted with its place and with what is allowed.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use http::{HeaderName, StatusCode};
+
+use crate::source::pointers::Pointers;
+use crate::source::recipe::*;
+use crate::source::sound;
+use crate::table::{Item, Table};
+
+/// Takes every recipe parameter out of `table`. `None` when a part without a default is missing or wrong.
+/// A source's own `key` replaces the recipe's `event.key`.
+pub fn recipe(table: &mut Table) -> Option<Recipe> {
+    let auth = need(table, "auth", "mac", |table| table.take_one_of("auth", &[("mac", ())]));
+    let algorithm = need(table, "algorithm", "sha1, sha256, sha384, sha512", |t| t.take_one_of("algorithm", Algorithm::WORDS));
+    let signature = need(table, "signature", SIGNATURE, signature);
+    let content = need(table, "content", TERMS, content);
+    let timestamp = timestamp(table);
+    let mut pointers = Pointers::default();
+    let own_key = table.take("key");
+    let event = facts(table, own_key, &mut pointers);
+    let title = table.take_str("title").unwrap_or_default();
+    let encoding = table.take_one_of("encoding", Encoding::WORDS);
+    let (key_format, setup) = (key_format(table), setup(table));
+    let (ok, bad) = replies(table);
+    let (respond_within, gives_up_after) = limits(table);
+    let max_body = table.take_bytes("max_body", MAX_BODY);
+    let ((signature, inline_encoding), content) = (signature?, content?);
+    let timestamp = timestamp?;
+    sound::agree(table, &signature, &content, timestamp.as_ref(), &event)?;
+    let (integrity, id_signed) = sound::integrity(&content, timestamp.as_ref(), &event);
+    let encoding = inline_encoding.or(encoding).unwrap_or(Encoding::Hex);
+    auth?;
+    Some(Recipe {
+        title,
+        algorithm: algorithm?,
+        encoding,
+        signature,
+        key_format,
+        content,
+        timestamp,
+        event,
+        pointers,
+        integrity,
+        id_signed,
+        ok,
+        bad,
+        respond_within,
+        gives_up_after,
+        max_body,
+        setup,
+    })
+}
+
+/// One fact's alternatives: a text, a list of texts, or lists inside the list for facts of several fields.
+fn choice(item: Item, pointers: &mut Pointers) -> Choice {
+    let fields = |item: Item| -> Vec<Locator> { item.list().into_iter().filter_map(|one| locator(one, pointers)).collect() };
+    Choice(item.list().into_iter().map(fields).filter(|fields| !fields.is_empty()).collect())
+}
+
+fn need<T>(table: &mut Table, key: &str, allowed: &str, take: impl FnOnce(&mut Table) -> Option<T>) -> Option<T> {
+    let present = table.keys().iter().any(|have| have == key);
+    let taken = take(table);
+    if !present {
+        table.wrong(key, "missing", allowed);
+    }
+    taken
+}
+
+fn signature(table: &mut Table) -> Option<(Signature, Option<Encoding>)> {
+    let mut table = table.take_table("signature")?;
+    let from = need(&mut table, "from", SIGNED_FROM, |table| table.take_list("from"));
+    let from: Vec<HeaderName> = from.unwrap_or_default().into_iter().filter_map(|item| named_header(item, SIGNED_FROM)).collect();
+    let mut separator = |key| table.take_str(key).filter(|text| !text.is_empty());
+    let (groups, items, pair) = (separator("groups"), separator("items"), separator("pair"));
+    let take = table.take_strings("take").unwrap_or_default();
+    let prefix = table.take_str("prefix").unwrap_or_default();
+    let trim = table.take_bool("trim").unwrap_or(true);
+    let encoding = table.take_one_of("encoding", Encoding::WORDS);
+    if pair.is_some() == take.is_empty() {
+        table.wrong("take", "pair and take belong together", "pair = \"=\" with take = [\"v1\"], or neither");
+        return None;
+    }
+    table.finish();
+    let signature = Signature { from, groups, items, pair, take, prefix, trim };
+    (!signature.from.is_empty()).then_some((signature, encoding))
+}
+
+fn content(table: &mut Table) -> Option<Vec<Term>> {
+    let items = table.take_list("content")?;
+    let count = items.len();
+    let terms: Vec<Term> = items.into_iter().filter_map(term).collect();
+    if terms.len() == count && !terms.contains(&Term::Body) {
+        table.wrong("content", "the body is not signed", "a list that contains \"body\"");
+        return None;
+    }
+    (terms.len() == count).then_some(terms)
+}
+
+fn term(item: Item) -> Option<Term> {
+    let text = item.clone().text()?;
+    let bare = |text: &str| !text.is_empty() && !text.chars().any(char::is_alphanumeric);
+    match text.split_once(':') {
+        _ if text == "body" => Some(Term::Body),
+        _ if text == "timestamp" => Some(Term::Timestamp),
+        _ if text == "id" => Some(Term::Id),
+        _ if bare(&text) => Some(Term::Literal(text)),
+        Some(("const", literal)) if !literal.is_empty() => Some(Term::Literal(literal.to_owned())),
+        Some(("header", _)) => named_header(item, TERMS).map(Term::Header),
+        Some(("tag", tag)) if !tag.is_empty() => Some(Term::Tag(tag.to_owned())),
+        _ => item.refuse("not a part of signed content", TERMS),
+    }
+}
+
+fn named_header(item: Item, allowed: &str) -> Option<HeaderName> {
+    let text = item.clone().text()?;
+    let name = text.strip_prefix("header:").and_then(|name| HeaderName::from_bytes(name.as_bytes()).ok());
+    name.or_else(|| item.refuse("not a header", allowed))
+}
+
+fn locator(item: Item, pointers: &mut Pointers) -> Option<Locator> {
+    let text = item.clone().text()?;
+    match text.split_once(':') {
+        Some(("header", _)) => named_header(item, LOCATORS).map(Locator::Header),
+        Some(("tag", tag)) if !tag.is_empty() => Some(Locator::Tag(tag.to_owned())),
+        Some(("json", pointer)) => match pointers.slot(pointer) {
+            Some(slot) => Some(Locator::Json(slot)),
+            None => item.refuse("not a JSON pointer such as /data/id", LOCATORS),
+        },
+        _ => item.refuse("not a place in a delivery", LOCATORS),
+    }
+}
+
+/// The outer `None`: it is there, but wrong.
+fn timestamp(table: &mut Table) -> Option<Option<Timestamp>> {
+    let Some(item) = table.take("timestamp") else { return Some(None) };
+    let table_place = item.place.below("from");
+    let mut table = item.table()?;
+    let mut pointers = Pointers::default();
+    let from = need(&mut table, "from", TIMED_FROM, |table| table.take("from")).map(|item| choice(item, &mut pointers));
+    let unit = table.take_one_of("unit", Unit::WORDS).unwrap_or(Unit::Seconds);
+    let past = table.take_duration("past", WINDOW).unwrap_or(DEFAULT_WINDOW);
+    let future = table.take_duration("future", WINDOW).unwrap_or(DEFAULT_WINDOW);
+    if !pointers.is_empty() {
+        table.wrong("from", "the body is read only after the proof", TIMED_FROM);
+    }
+    table.finish();
+    let from = from?;
+    let single = !from.0.is_empty() && from.0.iter().all(|fields| fields.len() == 1);
+    if !single {
+        table_place.wrong("a time is one text", TIMED_FROM);
+    }
+    (pointers.is_empty() && single).then_some(Some(Timestamp { from, unit, past, future }))
+}
+
+fn facts(table: &mut Table, own_key: Option<Item>, pointers: &mut Pointers) -> Facts {
+    let mut event = table.take_section("event");
+    let recipe_key = event.take("key");
+    let mut read = |item: Option<Item>| item.map(|item| choice(item, pointers)).unwrap_or_default();
+    let (id, kind, key) = (read(event.take("id")), read(event.take("type")), read(own_key.or(recipe_key)));
+    let type_prefix = event.take_str("type_prefix").unwrap_or_default().into();
+    let times = event.take_list("time").unwrap_or_default();
+    let time = times.into_iter().filter_map(|item| time(item, pointers)).collect();
+    event.finish();
+    Facts { id, kind, type_prefix, key, time }
+}
+
+fn time(item: Item, pointers: &mut Pointers) -> Option<(Locator, Unit)> {
+    let mut table = item.table()?;
+    let from = need(&mut table, "from", LOCATORS, |table| table.take("from"));
+    let unit = need(&mut table, "unit", "s, ms, rfc3339", |table| table.take_one_of("unit", Unit::WORDS));
+    table.finish();
+    Some((locator(from?, pointers)?, unit?))
+}
+
+fn key_format(table: &mut Table) -> KeyFormat {
+    let mut format = KeyFormat::default();
+    for item in table.take_list("key_format").unwrap_or_default() {
+        let step = item.as_str().unwrap_or_default().to_owned();
+        match (step.strip_prefix("strip-prefix:"), step.as_str()) {
+            (Some(prefix), _) if !prefix.is_empty() => format.strip.push(prefix.to_owned()),
+            (_, "utf8") => format.encoding = None,
+            _ => match Encoding::WORDS.iter().find(|(word, _)| *word == step) {
+                Some((_, encoding)) => format.encoding = Some(*encoding),
+                None => item.place.wrong("not a step from secret to key", KEY_STEPS),
+            },
+        }
+    }
+    format
+}
+
+fn replies(table: &mut Table) -> (Reply, StatusCode) {
+    let mut reply = table.take_section("reply");
+    let mut ok = reply.take_section("ok");
+    let status = |table: &mut Table, key, range| {
+        let code = table.take_u64(key, range).and_then(|code| u16::try_from(code).ok());
+        code.and_then(|code| StatusCode::from_u16(code).ok())
+    };
+    let accepted = Reply {
+        status: status(&mut ok, "status", 200..=299).unwrap_or(StatusCode::OK),
+        content_type: ok.take_str("content_type").map(Into::into),
+        body: ok.take_str("body").unwrap_or_default().into(),
+    };
+    ok.finish();
+    let bad = status(&mut reply, "bad", 400..=499).unwrap_or(StatusCode::UNAUTHORIZED);
+    reply.finish();
+    (accepted, bad)
+}
+
+fn limits(table: &mut Table) -> (Option<Duration>, Option<Duration>) {
+    let mut limits = table.take_section("limits");
+    let respond_within = limits.take_duration("respond_within", Duration::from_secs(1)..=Duration::from_secs(300));
+    let gives_up_after = limits.take_duration("gives_up_after", Duration::ZERO..=DAYS_30);
+    limits.finish();
+    (respond_within, gives_up_after)
+}
+
+fn setup(table: &mut Table) -> Setup {
+    let mut table = table.take_section("setup");
+    let url = table.take_str("url").unwrap_or_default();
+    let secret = table.take_str("secret").unwrap_or_default();
+    let sample_type = table.take_str("sample_type").unwrap_or_else(|| "sample.created".to_owned());
+    let facts = table.take_strings("facts").unwrap_or_default();
+    table.finish();
+    Setup { url, secret, sample_type, facts }
+}
+
+const SIGNATURE: &str = "{ from = \"header:NAME\", … } with groups, items, pair, take, prefix, trim, encoding";
+const SIGNED_FROM: &str = "header:NAME";
+const TIMED_FROM: &str = "header:NAME, tag:NAME";
+const LOCATORS: &str = "header:NAME, json:/POINTER, tag:NAME";
+const TERMS: &str = "body, timestamp, id, header:NAME, tag:NAME, const:TEXT, or punctuation such as \".\"";
+const KEY_STEPS: &str = "strip-prefix:TEXT, utf8, hex, base64, base64url";
+const DEFAULT_WINDOW: Duration = Duration::from_secs(300);
+const DAYS_30: Duration = Duration::from_secs(30 * 86_400);
+const WINDOW: RangeInclusive<Duration> = Duration::ZERO..=DAYS_30;
+/// The limits of `max_body`, in bytes.
+pub const MAX_BODY: RangeInclusive<u64> = 1..=1 << 30;

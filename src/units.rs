@@ -1,0 +1,64 @@
+//! Durations and sizes as people write them: `"5m"`, `"64 MiB"`. Reading and printing agree.
+
+use std::time::Duration;
+
+const DURATIONS: &[(&str, u64)] = &[("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+const SIZES: &[(&str, u64)] = &[("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+
+/// Reads a whole number with `ms`, `s`, `m`, `h` or `d`. `None` for anything else, and beyond 64 bits of milliseconds.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    parse(text, DURATIONS).map(Duration::from_millis)
+}
+
+/// Reads a whole number with `B`, `KiB`, `MiB`, `GiB` or `TiB`. `None` for anything else, and beyond 64 bits.
+pub fn parse_bytes(text: &str) -> Option<u64> {
+    parse(text, SIZES)
+}
+
+/// Prints a duration in the largest unit that divides it; what is below a millisecond is cut off.
+pub fn duration_text(length: Duration) -> String {
+    print(u64::try_from(length.as_millis()).unwrap_or(u64::MAX), DURATIONS, "")
+}
+
+/// Prints a number of bytes in the largest unit that divides it.
+pub fn bytes_text(size: u64) -> String {
+    print(size, SIZES, " ")
+}
+
+fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit.trim_start())?;
+    number.parse::<u64>().ok()?.checked_mul(*factor)
+}
+
+fn print(amount: u64, units: &[(&str, u64)], space: &str) -> String {
+    let fits = |(_, factor): &&(&str, u64)| amount.is_multiple_of(*factor);
+    let smallest = units[units.len() - 1];
+    let (unit, factor) = if amount == 0 { smallest } else { *units.iter().find(fits).unwrap_or(&smallest) };
+    format!("{}{space}{unit}", amount / factor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_printed_can_be_read_again() {
+        for millis in [0, 1, 500, 1_000, 90_000, 86_400_000, 604_800_000, u64::MAX] {
+            let length = Duration::from_millis(millis);
+            assert_eq!(parse_duration(&duration_text(length)), Some(length));
+            assert_eq!(parse_bytes(&bytes_text(millis)), Some(millis));
+        }
+        assert_eq!(duration_text(Duration::from_secs(300)), "5m");
+        assert_eq!(bytes_text(64 << 20), "64 MiB");
+    }
+
+    #[test]
+    fn what_has_no_unit_or_no_end_is_refused() {
+        for text in ["", "5", "m", "5 minutes", "-5s", "1.5h", "18446744073709551615d", "99999999999999999999s", "5ß"] {
+            assert_eq!(parse_duration(text), None, "{text}");
+        }
+        assert_eq!(parse_bytes("16777216 TiB"), None);
+    }
+}

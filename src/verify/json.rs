@@ -1,0 +1,146 @@
+//! Finds all of a recipe's pointers in one pass over a body, without building a tree. What no pointer leads to is skipped
+//! unread, however deep it is nested; the pass itself goes only as deep as the longest pointer.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserializer;
+use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use crate::source::pointers::{Node, Pointers};
+
+/// One entry per slot: texts as they are, whole numbers in decimal, `true` and `false`; `None` for everything else, and
+/// for all slots when the body is not one JSON value. A number with a fraction or beyond 64 bits is `None`, because
+/// rounding could make two ids one. Of members with the same name the last counts.
+pub fn locate<'a>(pointers: &Pointers, body: &'a [u8]) -> Vec<Option<Cow<'a, str>>> {
+    let mut slots = vec![None; pointers.slots];
+    if pointers.is_empty() {
+        return slots;
+    }
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let walk = Walk { node: &pointers.root, slots: &mut slots };
+    if walk.deserialize(&mut json).and_then(|()| json.end()).is_err() {
+        slots.fill(None);
+    }
+    slots
+}
+
+struct Walk<'n, 's, 'de> {
+    node: &'n Node,
+    slots: &'s mut [Option<Cow<'de, str>>],
+}
+
+impl<'de> Walk<'_, '_, 'de> {
+    fn found(self, value: Option<Cow<'de, str>>) {
+        if let Some(slot) = self.node.slot {
+            self.slots[slot] = value;
+        }
+    }
+
+    fn child(&mut self, at: usize) -> Walk<'_, '_, 'de> {
+        Walk { node: &self.node.children[at].1, slots: self.slots }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Walk<'_, '_, 'de> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+        json.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Walk<'_, '_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<(), E> {
+        self.found(Some(Cow::Borrowed(text)));
+        Ok(())
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
+        self.found(Some(Cow::Owned(text.to_owned())));
+        Ok(())
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<(), E> {
+        self.found(Some(Cow::Owned(number.to_string())));
+        Ok(())
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<(), E> {
+        self.found(Some(Cow::Owned(number.to_string())));
+        Ok(())
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<(), E> {
+        self.found(None);
+        Ok(())
+    }
+
+    fn visit_bool<E: Error>(self, on: bool) -> Result<(), E> {
+        self.found(Some(Cow::Borrowed(if on { "true" } else { "false" })));
+        Ok(())
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        self.found(None);
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<(), A::Error> {
+        while let Some(child) = members.next_key_seed(Name(self.node))? {
+            match child {
+                Some(at) => members.next_value_seed(self.child(at))?,
+                None => drop(members.next_value::<IgnoredAny>()?),
+            }
+        }
+        self.found(None);
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut elements: A) -> Result<(), A::Error> {
+        for index in 0_usize.. {
+            let more = match self.node.children.iter().position(|(name, _)| name.parse() == Ok(index)) {
+                Some(at) => elements.next_element_seed(self.child(at))?.is_some(),
+                None => elements.next_element::<IgnoredAny>()?.is_some(),
+            };
+            if !more {
+                break;
+            }
+        }
+        self.found(None);
+        Ok(())
+    }
+}
+
+/// Reads a member's name as bytes, so that one that is not UTF-8 does no harm, and finds the child it leads to.
+struct Name<'n>(&'n Node);
+
+impl<'de> DeserializeSeed<'de> for Name<'_> {
+    type Value = Option<usize>;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Option<usize>, D::Error> {
+        json.deserialize_bytes(self)
+    }
+}
+
+impl Visitor<'_> for Name<'_> {
+    type Value = Option<usize>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a member's name")
+    }
+
+    fn visit_bytes<E: Error>(self, name: &[u8]) -> Result<Option<usize>, E> {
+        Ok(self.0.find(name))
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<Option<usize>, E> {
+        Ok(self.0.find(name.as_bytes()))
+    }
+}

@@ -1,0 +1,160 @@
+//! Believe: interprets a source's recipe over a delivery. Signature first, time second, and only then a look into the
+//! body. Pure functions over wire bytes: no I/O, no clock of its own, no decoding of what was signed.
+//!
+//! What a sender can do wrong ends in a [`Refusal`]; nothing that arrives can panic or allocate beyond its own size.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, header};
+
+use crate::event::{Delivery, Event, EventParts, Outcome};
+use crate::source::Source;
+use crate::source::key::Key;
+
+mod content;
+mod identity;
+mod json;
+mod mac;
+pub mod sign;
+mod signature;
+mod site;
+mod window;
+
+use site::Site;
+
+/// A believed delivery.
+#[derive(Debug)]
+pub struct Verified {
+    /// The event, still without its dedupe key.
+    pub event: Event,
+    /// What makes a repeat of it recognisable.
+    pub identity: Identity,
+    /// The name of the secret that fits.
+    pub secret: Arc<str>,
+}
+
+/// What makes two deliveries of a source the same event. The dedupe key hashes it together with source and event type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// The provider's id.
+    Id {
+        /// The recipe's id fields, in order.
+        fields: Vec<String>,
+        /// SHA-256 of the body, when the id is outside the signed bytes: a signed body cannot take over another's id.
+        body_sha256: Option<[u8; 32]>,
+    },
+    /// SHA-256 of the signed content, which holds a time: only an exact replay is a repeat.
+    SignedContent([u8; 32]),
+    /// SHA-256 of the body: byte-equal bodies within the time are repeats, because the operator says so.
+    BodyWindow([u8; 32], Duration),
+    /// Nothing is ever a repeat of it.
+    Keyless,
+}
+
+/// Why a delivery is not believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The ending: one of the signature and timestamp outcomes.
+    pub outcome: Outcome,
+    /// For the operator's log: what was looked for. Holds nothing that arrived.
+    pub hint: String,
+}
+
+impl Refusal {
+    fn new(outcome: Outcome, hint: impl Into<String>) -> Refusal {
+        Refusal { outcome, hint: hint.into() }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.outcome.word(), self.hint)
+    }
+}
+
+/// What can be said before the body is read: `signature_missing`, or nothing yet.
+pub fn precheck(source: &Source, headers: &HeaderMap) -> Result<(), Refusal> {
+    signature::header(&source.recipe, headers).map(|_| ())
+}
+
+/// Checks every signature of a delivery against every secret of its source, then the time, then finds the event's facts.
+/// Costs one hash over the content per group of signatures and secret, and one pass over the body.
+pub fn verify(source: &Source, delivery: &Delivery) -> Result<Verified, Refusal> {
+    let recipe = &source.recipe;
+    let signatures = signature::read(recipe, &delivery.headers)?;
+    let mut refusals = Vec::new();
+    for group in 0..signatures.groups {
+        let site = Site::new(&delivery.headers, &signatures.tags, group);
+        match check(source, delivery, &site, signatures.of(group)) {
+            Ok((key, content)) => return Ok(believe(source, delivery, site, key, &content)),
+            Err(refusal) => refusals.push(refusal),
+        }
+    }
+    Err(refusals.into_iter().max_by_key(|refusal| how_close(refusal.outcome)).unwrap_or_else(|| signature::unreadable(recipe)))
+}
+
+fn check<'a>(
+    source: &'a Source,
+    delivery: &'a Delivery,
+    site: &Site<'a>,
+    codes: impl Iterator<Item = mac::Code> + Clone,
+) -> Result<(&'a Key, Vec<&'a [u8]>), Refusal> {
+    let recipe = &source.recipe;
+    if codes.clone().next().is_none() {
+        return Err(signature::unreadable(recipe));
+    }
+    let content = content::parts(recipe, &delivery.body, site)?;
+    let fits = |key: &&Key| mac::fits(key, recipe.algorithm, &content, codes.clone());
+    let key = source.secrets.iter().find(fits).ok_or_else(|| mismatch(source))?;
+    window::check(recipe, site, delivery.received_at)?;
+    Ok((key, content))
+}
+
+/// Of several refusals the sender's best attempt is the one to tell the operator.
+fn how_close(outcome: Outcome) -> u8 {
+    match outcome {
+        Outcome::TimestampStale | Outcome::TimestampFuture => 2,
+        Outcome::SignatureMismatch => 1,
+        _ => 0,
+    }
+}
+
+fn mismatch(source: &Source) -> Refusal {
+    let tried = source.secrets.len();
+    Refusal::new(Outcome::SignatureMismatch, format!("none of the {tried} configured secrets makes this signature"))
+}
+
+fn believe(source: &Source, delivery: &Delivery, site: Site<'_>, key: &Key, content: &[&[u8]]) -> Verified {
+    let recipe = &source.recipe;
+    let site = site.with_body(&recipe.pointers, &delivery.body);
+    let id = site.fact(&recipe.event.id);
+    let event = Event::from_verifier(EventParts {
+        received_at: delivery.received_at,
+        occurred_at: window::occurred_at(recipe, &site),
+        source: source.name.clone(),
+        topic: source.topic.clone(),
+        id: id.as_ref().map(|fields| fields.join(site::JOINT)),
+        event_type: site.fact(&recipe.event.kind).map(|fields| fields.join(site::JOINT)),
+        type_prefix: recipe.event.type_prefix.clone(),
+        ordering_key: site.fact(&recipe.event.key).map(|fields| fields.join(site::JOINT)),
+        dedupe_key: None,
+        auth: key.auth.clone(),
+        integrity: recipe.integrity,
+        method: delivery.method.to_string(),
+        target: delivery.target.clone(),
+        remote: delivery.remote,
+        traceparent: site.header_text(&TRACEPARENT),
+        headers: kept_headers(&delivery.headers),
+        body: delivery.body.clone(),
+    });
+    Verified { event, identity: identity::of(source, id, content, &delivery.body), secret: key.name.clone() }
+}
+
+fn kept_headers(headers: &HeaderMap) -> Vec<(String, Vec<u8>)> {
+    let kept = headers.iter().filter(|(name, _)| **name != header::AUTHORIZATION && **name != header::COOKIE);
+    kept.map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect()
+}
+
+const TRACEPARENT: http::HeaderName = http::HeaderName::from_static("traceparent");

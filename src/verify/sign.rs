@@ -1,0 +1,230 @@
+//! The same recipes backwards: samples signed with a source's own secret, genuine or damaged in one named way. Content is
+//! built by the verifier's own template, so a sample proves the recipe and the secret, not the template: that is what the
+//! published vectors in the tests are for.
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use serde_json::{Map, Value};
+
+use crate::event::{Outcome, UnixMillis};
+use crate::source::Source;
+use crate::source::recipe::{Choice, Encoding, Locator, Recipe, Term, Unit};
+use crate::verify::mac::Mac;
+use crate::verify::site::{JOINT, Site};
+use crate::verify::{content, window};
+
+/// A request that a provider could have sent.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// Always POST.
+    pub method: Method,
+    /// The source's path.
+    pub target: String,
+    /// Everything the recipe reads, and a content type.
+    pub headers: HeaderMap,
+    /// The bytes to send.
+    pub body: Bytes,
+}
+
+/// What a sample says.
+#[derive(Clone, Debug)]
+pub struct SampleOptions {
+    /// The event id, where the recipe has one.
+    pub id: String,
+    /// The event type as the verifier will report it; `None`: the recipe's own example.
+    pub event_type: Option<String>,
+    /// The ordering key, where the recipe has one.
+    pub key: Option<String>,
+    /// When it is signed.
+    pub now: UnixMillis,
+    /// What is wrong with it; `None`: it is genuine.
+    pub tamper: Option<Tamper>,
+}
+
+/// One way to damage a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tamper {
+    /// The body is changed after signing.
+    Body,
+    /// Another secret signs.
+    Secret,
+    /// The signature header is left out.
+    Missing,
+    /// Signed before the oldest time that is accepted.
+    Stale,
+    /// Signed after the latest time that is accepted.
+    Future,
+    /// Sent to a path that no source has.
+    Unknown,
+}
+
+impl Tamper {
+    /// Every way with its word on the command line.
+    pub const WORDS: &[(&str, Tamper)] = &[
+        ("body", Tamper::Body),
+        ("secret", Tamper::Secret),
+        ("missing", Tamper::Missing),
+        ("stale", Tamper::Stale),
+        ("future", Tamper::Future),
+        ("unknown", Tamper::Unknown),
+    ];
+
+    /// The outcome that the gateway must come to.
+    pub fn expected(self) -> Outcome {
+        match self {
+            Tamper::Body | Tamper::Secret => Outcome::SignatureMismatch,
+            Tamper::Missing => Outcome::SignatureMissing,
+            Tamper::Stale => Outcome::TimestampStale,
+            Tamper::Future => Outcome::TimestampFuture,
+            Tamper::Unknown => Outcome::UnknownSource,
+        }
+    }
+
+    /// False when the recipe has nothing to damage in this way: a scheme that signs no time cannot be stale.
+    pub fn applies_to(self, recipe: &Recipe) -> bool {
+        !matches!(self, Tamper::Stale | Tamper::Future) || recipe.timestamp.is_some()
+    }
+}
+
+/// Signs a delivery for `source` with its first secret. `None` as body: a small JSON object that holds the facts.
+pub fn sign(source: &Source, body: Option<Bytes>, options: &SampleOptions) -> Sample {
+    let recipe = &source.recipe;
+    let mut draft = Draft::default();
+    draft.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    draft.describe(recipe, options);
+    let made = || Bytes::from(Value::Object(draft.json.clone()).to_string());
+    let mut body = body.unwrap_or_else(made);
+    let text = draft.signature(source, &body, options.tamper == Some(Tamper::Secret));
+    let Draft { mut headers, .. } = draft;
+    if options.tamper != Some(Tamper::Missing) {
+        put(&mut headers, &recipe.signature.from[0], &text);
+    }
+    if options.tamper == Some(Tamper::Body) {
+        body = damaged(&body);
+    }
+    let elsewhere = if options.tamper == Some(Tamper::Unknown) { "-unknown" } else { "" };
+    Sample { method: Method::POST, target: format!("{}{elsewhere}", source.path), headers, body }
+}
+
+#[derive(Default)]
+struct Draft {
+    headers: HeaderMap,
+    tags: Vec<(String, String)>,
+    json: Map<String, Value>,
+}
+
+impl Draft {
+    fn describe(&mut self, recipe: &Recipe, options: &SampleOptions) {
+        let kind = options.event_type.as_deref().unwrap_or(&recipe.setup.sample_type);
+        let id = if options.id.is_empty() { FILLER } else { &options.id };
+        self.fact(recipe, &recipe.event.id, id);
+        self.fact(recipe, &recipe.event.kind, kind);
+        self.fact(recipe, &recipe.event.key, options.key.as_deref().unwrap_or_default());
+        if let Some((locator, unit)) = recipe.event.time.first() {
+            self.place(recipe, locator, window::write(*unit, options.now), *unit != Unit::Rfc3339);
+        }
+        if let Some(rule) = &recipe.timestamp {
+            let (past, future) = (rule.past.as_millis() as u64, rule.future.as_millis() as u64);
+            let signed_at = match options.tamper {
+                Some(Tamper::Stale) => options.now.0.saturating_sub(past + BEYOND_MS),
+                Some(Tamper::Future) => options.now.0 + future + BEYOND_MS,
+                _ => options.now.0,
+            };
+            self.fact(recipe, &rule.from, &window::write(rule.unit, UnixMillis(signed_at)));
+        }
+        recipe.content.iter().for_each(|term| self.fill(term));
+    }
+
+    /// Puts a fact where its first alternative with as many fields as the text has parts looks for it.
+    fn fact(&mut self, recipe: &Recipe, choice: &Choice, text: &str) {
+        let parts = |fields: &Vec<Locator>| text.splitn(fields.len(), JOINT).map(str::to_owned).collect::<Vec<_>>();
+        let fitting = choice.0.iter().find(|fields| parts(fields).len() == fields.len());
+        for (locator, part) in fitting.into_iter().flat_map(|fields| fields.iter().zip(parts(fields))) {
+            if !part.is_empty() {
+                self.place(recipe, locator, part, false);
+            }
+        }
+    }
+
+    fn place(&mut self, recipe: &Recipe, locator: &Locator, text: String, as_number: bool) {
+        match locator {
+            Locator::Header(name) => put(&mut self.headers, name, &text),
+            Locator::Tag(tag) => self.tags.push((tag.clone(), text)),
+            Locator::Json(slot) => {
+                let number = text.parse::<u64>().ok().filter(|_| as_number);
+                let value = number.map_or(Value::String(text), Value::from);
+                nest(&mut self.json, &recipe.pointers.path(*slot), value);
+            }
+        }
+    }
+
+    /// Other signed parts may hold anything.
+    fn fill(&mut self, term: &Term) {
+        match term {
+            Term::Header(name) if !self.headers.contains_key(name) => put(&mut self.headers, name, FILLER),
+            Term::Tag(tag) if !self.tags.iter().any(|(name, _)| name == tag) => self.tags.push((tag.clone(), FILLER.into())),
+            _ => {}
+        }
+    }
+
+    fn signature(&self, source: &Source, body: &[u8], with_another: bool) -> String {
+        let recipe = &source.recipe;
+        let tags: Vec<(usize, &str, &str)> = self.tags.iter().map(|(tag, value)| (0, &tag[..], &value[..])).collect();
+        let site = Site::new(&self.headers, &tags, 0);
+        let content = content::parts(recipe, body, &site).expect("every part that the recipe signs has been filled in");
+        let another = Mac::new(recipe.algorithm, b"not the secret");
+        let key = source.secrets[0].ready(|bytes| Mac::new(recipe.algorithm, bytes));
+        let code = if with_another { &another } else { key }.code(&content);
+        self.written(recipe, &encode(recipe.encoding, code.bytes()))
+    }
+
+    fn written(&self, recipe: &Recipe, code: &str) -> String {
+        let grammar = &recipe.signature;
+        let code = format!("{}{code}", grammar.prefix);
+        let Some(pair) = &grammar.pair else { return code };
+        let tags = self.tags.iter().map(|(tag, value)| format!("{tag}{pair}{value}"));
+        let items: Vec<String> = tags.chain([format!("{}{pair}{code}", grammar.take[0])]).collect();
+        items.join(grammar.items.as_deref().unwrap_or_default())
+    }
+}
+
+fn put(headers: &mut HeaderMap, name: &HeaderName, text: &str) {
+    let value = HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(FILLER));
+    headers.insert(name, value);
+}
+
+fn nest(object: &mut Map<String, Value>, path: &[String], value: Value) {
+    match path {
+        [] => {}
+        [name] => drop(object.insert(name.clone(), value)),
+        [name, rest @ ..] => {
+            let inner = object.entry(name.clone()).or_insert_with(|| Value::Object(Map::new()));
+            if let Value::Object(inner) = inner {
+                nest(inner, rest, value);
+            }
+        }
+    }
+}
+
+fn encode(encoding: Encoding, code: &[u8]) -> String {
+    match encoding {
+        Encoding::Hex => hex::encode(code),
+        Encoding::Base64 => STANDARD.encode(code),
+        Encoding::Base64Url => URL_SAFE.encode(code),
+    }
+}
+
+fn damaged(body: &[u8]) -> Bytes {
+    let mut body = body.to_vec();
+    match body.last_mut() {
+        Some(last) => *last ^= 1,
+        None => body.push(b'!'),
+    }
+    body.into()
+}
+
+/// How far beyond the edge of the window a stale or future sample lies, in milliseconds.
+const BEYOND_MS: u64 = 60_000;
+const FILLER: &str = "sample";

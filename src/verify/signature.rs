@@ -1,0 +1,109 @@
+//! Takes a signature header apart: repeats, then groups, then items, then tag and value. Tags that no recipe takes are
+//! never errors; a delivery on which no readable signature remains is refused.
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_PAD_INDIFFERENT};
+use http::header::GetAll;
+use http::{HeaderMap, HeaderValue};
+
+use crate::event::Outcome;
+use crate::source::recipe::{Encoding, Recipe, Signature};
+use crate::verify::Refusal;
+use crate::verify::mac::{Code, MAX_CODE};
+
+/// What a delivery's signature header holds.
+pub struct Signatures<'a> {
+    /// How many groups there are, at most [`MAX_GROUPS`].
+    pub groups: usize,
+    /// Every tag that is not a signature: its group, name and value.
+    pub tags: Vec<(usize, &'a str, &'a str)>,
+    codes: Vec<(usize, Code)>,
+}
+
+impl Signatures<'_> {
+    /// The signatures of one group, decoded, all of the right length.
+    pub fn of(&self, group: usize) -> impl Iterator<Item = Code> + Clone {
+        self.codes.iter().filter(move |(of, _)| *of == group).map(|(_, code)| *code)
+    }
+}
+
+/// All values of the first of the recipe's signature headers that the request has.
+pub fn header<'a>(recipe: &Recipe, headers: &'a HeaderMap) -> Result<GetAll<'a, HeaderValue>, Refusal> {
+    let names = &recipe.signature.from;
+    let present = names.iter().find(|name| headers.contains_key(*name));
+    present.map(|name| headers.get_all(name)).ok_or_else(|| {
+        let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
+        Refusal::new(Outcome::SignatureMissing, format!("the request has no header {}", names.join(" or ")))
+    })
+}
+
+/// Reads the signatures of a request. Refuses too many groups, because each costs a hash over the body.
+pub fn read<'a>(recipe: &'a Recipe, headers: &'a HeaderMap) -> Result<Signatures<'a>, Refusal> {
+    let grammar = &recipe.signature;
+    let values = header(recipe, headers)?.into_iter().filter_map(|value| value.to_str().ok());
+    let mut found = Signatures { groups: 0, tags: Vec::new(), codes: Vec::new() };
+    for group in values.flat_map(|value| split(value, grammar.groups.as_deref())) {
+        if found.groups == MAX_GROUPS {
+            return Err(Refusal::new(Outcome::SignatureMalformed, format!("more than {MAX_GROUPS} groups of signatures")));
+        }
+        for item in split(group, grammar.items.as_deref()) {
+            found.take(recipe, grammar, item);
+        }
+        found.groups += 1;
+    }
+    Ok(found)
+}
+
+/// The refusal of a header without one readable signature.
+pub fn unreadable(recipe: &Recipe) -> Refusal {
+    let Signature { take, prefix, .. } = &recipe.signature;
+    let looked_for = match (take.is_empty(), prefix.is_empty()) {
+        (false, _) => format!("with tag {}", take.join(" or ")),
+        (true, false) => format!("after {prefix}"),
+        (true, true) => "at all".to_owned(),
+    };
+    let (size, encoding) = (recipe.algorithm.size(), recipe.encoding.word());
+    Refusal::new(Outcome::SignatureMalformed, format!("no signature of {size} bytes in {encoding} {looked_for}"))
+}
+
+impl<'a> Signatures<'a> {
+    fn take(&mut self, recipe: &Recipe, grammar: &Signature, item: &'a str) {
+        let trim = |text: &'a str| if grammar.trim { text.trim() } else { text };
+        let value = match &grammar.pair {
+            None => trim(item),
+            Some(pair) => {
+                let Some((tag, value)) = item.split_once(pair.as_str()) else { return };
+                let (tag, value) = (trim(tag), trim(value));
+                if !grammar.take.iter().any(|take| take == tag) {
+                    return self.tags.push((self.groups, tag, value));
+                }
+                value
+            }
+        };
+        let code = value.strip_prefix(grammar.prefix.as_str()).and_then(|text| decode(recipe.encoding, text));
+        self.codes.extend(code.filter(|code| code.bytes().len() == recipe.algorithm.size()).map(|code| (self.groups, code)));
+    }
+}
+
+fn split<'a>(text: &'a str, separator: Option<&'a str>) -> impl Iterator<Item = &'a str> {
+    let whole = separator.is_none().then_some(text);
+    let parts = separator.into_iter().flat_map(move |separator| text.split(separator));
+    whole.into_iter().chain(parts).filter(|part| !part.is_empty())
+}
+
+fn decode(encoding: Encoding, text: &str) -> Option<Code> {
+    let mut bytes = [0; MAX_CODE];
+    let size = match encoding {
+        Encoding::Hex => {
+            let size = text.len() / 2;
+            hex::decode_to_slice(text, bytes.get_mut(..size)?).ok()?;
+            size
+        }
+        Encoding::Base64 => STANDARD.decode_slice(text, &mut bytes).ok()?,
+        Encoding::Base64Url => URL_SAFE_PAD_INDIFFERENT.decode_slice(text, &mut bytes).ok()?,
+    };
+    Some(Code::new(bytes, size))
+}
+
+/// How many groups of signatures a request may carry. A provider that rolls secrets sends two.
+pub const MAX_GROUPS: usize = 8;

@@ -1,0 +1,83 @@
+//! Where facts are looked up: headers, the tags of one signature group, and once the delivery is believed its JSON body.
+//! The signed content and the event's facts look things up alike, so what was signed is what is believed.
+
+use std::borrow::Cow;
+
+use http::{HeaderMap, HeaderName};
+
+use crate::source::pointers::Pointers;
+use crate::source::recipe::{Choice, Locator};
+use crate::verify::json;
+
+/// The places of one delivery that locators can point to.
+pub struct Site<'a> {
+    headers: &'a HeaderMap,
+    tags: &'a [(usize, &'a str, &'a str)],
+    group: usize,
+    body: Vec<Option<Cow<'a, str>>>,
+}
+
+impl<'a> Site<'a> {
+    /// The delivery as one group of signatures sees it, its body still closed.
+    pub fn new(headers: &'a HeaderMap, tags: &'a [(usize, &'a str, &'a str)], group: usize) -> Site<'a> {
+        Site { headers, tags, group, body: Vec::new() }
+    }
+
+    /// Opens the body. One that is not JSON has no facts in it.
+    pub fn with_body(self, pointers: &Pointers, body: &'a [u8]) -> Site<'a> {
+        Site { body: json::locate(pointers, body), ..self }
+    }
+
+    /// The first value of a header, unless empty.
+    pub fn header(&self, name: &HeaderName) -> Option<&'a [u8]> {
+        self.headers.get(name).map(|value| value.as_bytes()).filter(|value| !value.is_empty())
+    }
+
+    /// A header that is UTF-8 and no longer than [`MAX_FACT`].
+    pub fn header_text(&self, name: &HeaderName) -> Option<String> {
+        self.header(name).and_then(text)
+    }
+
+    /// A tag of this group, else of the first group that has it; unless empty.
+    pub fn tag(&self, tag: &str) -> Option<&'a [u8]> {
+        let named = || self.tags.iter().filter(|(_, name, _)| *name == tag);
+        let found = named().find(|(group, ..)| *group == self.group).or_else(|| named().next());
+        found.map(|(_, _, value)| value.as_bytes()).filter(|value| !value.is_empty())
+    }
+
+    /// The bytes that a choice of single headers and tags points to.
+    pub fn signed(&self, choice: &Choice) -> Option<&'a [u8]> {
+        choice.0.iter().find_map(|fields| match &fields[..] {
+            [Locator::Header(name)] => self.header(name),
+            [Locator::Tag(tag)] => self.tag(tag),
+            _ => None,
+        })
+    }
+
+    /// The fields of the first alternative that is wholly present. Text beyond [`MAX_FACT`] bytes or not UTF-8 counts as
+    /// absent: cutting it could make two events one, refusing it would lose a genuine one.
+    pub fn fact(&self, choice: &Choice) -> Option<Vec<String>> {
+        let present = |fields: &&Vec<Locator>| fields.iter().all(|field| self.find(field).is_some());
+        let fields = choice.0.iter().find(present)?;
+        let texts: Vec<String> = fields.iter().map(|field| self.find(field).and_then(text)).collect::<Option<_>>()?;
+        (texts.iter().map(String::len).sum::<usize>() <= MAX_FACT).then_some(texts)
+    }
+
+    /// What one locator points to, unless empty.
+    pub fn find(&self, locator: &Locator) -> Option<&[u8]> {
+        match locator {
+            Locator::Header(name) => self.header(name),
+            Locator::Tag(tag) => self.tag(tag),
+            Locator::Json(slot) => self.body.get(*slot)?.as_deref().map(str::as_bytes).filter(|value| !value.is_empty()),
+        }
+    }
+}
+
+fn text(bytes: &[u8]) -> Option<String> {
+    std::str::from_utf8(bytes).ok().filter(|text| text.len() <= MAX_FACT).map(str::to_owned)
+}
+
+/// The longest id, type, ordering key or traceparent, in bytes.
+pub const MAX_FACT: usize = 512;
+/// Stands between the fields of an id, type or ordering key.
+pub const JOINT: &str = ".";

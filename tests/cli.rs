@@ -1,0 +1,198 @@
+//! The command line: what scripts rely on. First words, exit codes, one line per error, and silence when nobody reads.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use hookhold::source::PROVIDERS;
+use serde_json::Value;
+
+fn hookhold(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_hookhold")).args(args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// A directory with a configuration of two sources; `rest` is put in front of them.
+fn configured(rest: &str) -> (tempfile::TempDir, String) {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("one"), "c2VjcmV0IG51bWJlciBvbmU=\n").unwrap();
+    let secret = dir.path().join("one").display().to_string();
+    let sources = format!(
+        "{rest}\n[journal]\ndir = {:?}\n\n[sources.stripe]\nprovider = \"stripe\"\nsecrets = [\"file:{secret}\"]\n\n\
+         [sources.code]\nprovider = \"github\"\npath = \"/github\"\nsecrets = [{{ name = \"2026-11\", from = \"file:{secret}\" }}]\n",
+        dir.path().join("journal"),
+    );
+    let file = dir.path().join("hookhold.toml");
+    std::fs::write(&file, sources).unwrap();
+    let path = file.display().to_string();
+    (dir, path)
+}
+
+#[test]
+fn providers_puts_one_name_first_on_each_line_and_no_header() {
+    let listed = text(&hookhold(&["providers"]).stdout);
+    let names: Vec<&str> = listed.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    let known: Vec<&str> = PROVIDERS.iter().map(|(name, _)| *name).collect();
+    assert!(known.contains(&"stripe"));
+    assert_eq!(names, known);
+    for line in text(&hookhold(&["providers", "--format", "json"]).stdout).lines() {
+        let provider: Value = serde_json::from_str(line).unwrap();
+        assert!(known.contains(&provider["name"].as_str().unwrap()));
+    }
+}
+
+#[test]
+fn providers_says_what_to_paste_where() {
+    for (name, _) in PROVIDERS {
+        let steps = hookhold(&["providers", name]);
+        assert_eq!(steps.status.code(), Some(0));
+        let steps = text(&steps.stdout);
+        assert!(steps.contains(&format!("/hooks/{name}\n")), "{steps}");
+        assert!(steps.contains(&format!("provider = \"{name}\"")), "{steps}");
+    }
+    let unknown = hookhold(&["providers", "strip"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(text(&unknown.stderr).contains("did you mean stripe?"));
+}
+
+#[test]
+fn check_shows_what_a_good_configuration_says_and_no_secret() {
+    let (_dir, file) = configured("[server]\npublic_url = \"https://hooks.example.com/in/\"\n");
+    let check = hookhold(&["check", "--config", &file]);
+    let shown = text(&check.stdout);
+    assert_eq!(check.status.code(), Some(0), "{}", text(&check.stderr));
+    for part in ["https://hooks.example.com/in/hooks/stripe", "https://hooks.example.com/in/github", "webhooks.code", "2026-11"] {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+    let json = text(&hookhold(&["check", "--format", "json", "--config", &file]).stdout);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["sources"][1]["secrets"][0], "2026-11");
+    assert_eq!(json["kafka"], Value::Null);
+    assert!(json["journal"]["file_system"].as_str().is_some_and(|name| !name.is_empty()));
+    assert!(!shown.contains("c2VjcmV0") && !json.to_string().contains("c2VjcmV0"), "a secret was printed");
+}
+
+#[test]
+fn mistakes_for_machines_are_one_object_per_line() {
+    let (_dir, file) = configured("nonsense = 1\n[server]\nmax_headers = 1\n");
+    let check = hookhold(&["check", "--format", "json", "--config", &file]);
+    let mistakes: Vec<Value> = text(&check.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(check.status.code(), Some(2));
+    assert_eq!(mistakes.len(), 2);
+    assert_eq!((&mistakes[0]["key"], &mistakes[0]["line"]), (&"nonsense".into(), &1.into()));
+    assert_eq!((&mistakes[1]["key"], &mistakes[1]["line"]), (&"server.max_headers".into(), &3.into()));
+}
+
+#[test]
+fn wrong_usage_ends_with_2_and_one_line() {
+    let missing = hookhold(&["check", "--config", "/nonexistent/hookhold.toml"]);
+    assert_eq!(missing.status.code(), Some(2));
+    let nowhere = Command::new(env!("CARGO_BIN_EXE_hookhold")).arg("check").current_dir("tests").output().unwrap();
+    if !std::path::Path::new("/etc/hookhold/hookhold.toml").exists() {
+        assert_eq!(nowhere.status.code(), Some(2));
+        assert_eq!(text(&nowhere.stderr).lines().count(), 1);
+    }
+    assert_eq!(hookhold(&["chek"]).status.code(), Some(2));
+    assert_eq!(hookhold(&["send", "stripe", "--count", "0"]).status.code(), Some(2));
+}
+
+#[test]
+fn nobody_reading_is_not_an_error() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hookhold"));
+    let ended = command.arg("providers").stdout(Stdio::from(writer)).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!(ended.status.code(), Some(0));
+    assert_eq!(text(&ended.stderr), "");
+}
+
+#[test]
+fn send_refuses_what_cannot_be_sent() {
+    let (_dir, file) = configured("");
+    let cases: [(&[&str], &str); 4] = [
+        (&["send", "strip"], "did you mean stripe?"),
+        (&["send", "code", "--tamper", "stale"], "signs no time"),
+        (&["send", "stripe", "--body", "/nonexistent/body"], "cannot read"),
+        (&["send", "stripe", "--url", "not a url"], "--url"),
+    ];
+    for (args, why) in cases {
+        let refused = hookhold(&[args, &["--config", &file]].concat());
+        assert_eq!(refused.status.code(), Some(2), "{args:?}");
+        assert!(text(&refused.stderr).contains(why), "{}", text(&refused.stderr));
+    }
+}
+
+#[test]
+fn send_without_a_gateway_fails_and_says_so() {
+    let (_dir, file) = configured("");
+    // Port 1 of this machine: nothing listens there, and nothing outside is asked.
+    let sent = hookhold(&["send", "stripe", "--url", "http://127.0.0.1:1", "--count", "3", "--config", &file]);
+    assert_eq!(sent.status.code(), Some(1));
+    let table = text(&sent.stdout);
+    assert!(table.contains("none: no connection") && table.contains("3 deliveries"), "{table}");
+}
+
+/// Answers 200 to everybody, and tells path and body of what came. Returns its URL.
+fn yes_to_everything() -> (String, Receiver<(String, Vec<u8>)>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (tell, told) = channel();
+    std::thread::spawn(move || {
+        for connection in listener.incoming().flatten() {
+            let tell = tell.clone();
+            std::thread::spawn(move || answer(connection, &tell));
+        }
+    });
+    (url, told)
+}
+
+fn answer(connection: TcpStream, tell: &Sender<(String, Vec<u8>)>) -> Option<()> {
+    let mut reader = BufReader::new(connection.try_clone().ok()?);
+    loop {
+        let head: Vec<String> = reader.by_ref().lines().map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
+        let path = head.first()?.split(' ').nth(1)?.to_owned();
+        let length = head.iter().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok())?;
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body).ok()?;
+        tell.send((path, body)).ok()?;
+        (&connection).write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").ok()?;
+    }
+}
+
+#[test]
+fn every_genuine_delivery_has_an_id_of_its_own_and_a_repeat_is_the_same_bytes() {
+    let (_dir, file) = configured("");
+    let (url, told) = yes_to_everything();
+    let args = ["send", "stripe", "--count", "60", "--connections", "3", "--format", "json", "--config", &file, "--url", &url];
+    let sent = hookhold(&args);
+    assert_eq!(sent.status.code(), Some(0), "{}", text(&sent.stderr));
+    let bodies: BTreeSet<Vec<u8>> =
+        told.try_iter().map(|(path, body)| (path == "/hooks/stripe").then_some(body).unwrap()).collect();
+    assert_eq!(bodies.len(), 60);
+
+    let sent = hookhold(&[&args[..], &["--repeat-percent", "50"]].concat());
+    let rows: Vec<Value> = text(&sent.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let [genuine, repeats] =
+        ["genuine", "repeat"].map(|kind| rows.iter().find(|row| row["sent"] == kind).expect("both were sent"));
+    let bodies: Vec<Vec<u8>> = told.try_iter().map(|(_, body)| body).collect();
+    let distinct: BTreeSet<&Vec<u8>> = bodies.iter().collect();
+    assert_eq!((bodies.len() as u64, distinct.len() as u64), (60, genuine["count"].as_u64().unwrap()));
+    assert_eq!(repeats["count"].as_u64(), Some(60 - distinct.len() as u64));
+}
+
+#[test]
+fn an_answer_that_a_damaged_delivery_must_not_get_ends_with_1() {
+    let (_dir, file) = configured("");
+    let (url, told) = yes_to_everything();
+    for (how, path) in [("body", "/hooks/stripe"), ("stale", "/hooks/stripe"), ("unknown", "/hooks/stripe-unknown")] {
+        let sent = hookhold(&["send", "stripe", "--tamper", how, "--url", &url, "--config", &file]);
+        assert_eq!(sent.status.code(), Some(1), "{how}");
+        assert!(text(&sent.stdout).contains("NOT as it should be"), "{how}");
+        assert_eq!(told.try_recv().unwrap().0, path);
+    }
+}

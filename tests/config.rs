@@ -1,0 +1,147 @@
+//! `hookhold.toml`: every mistake is found at once, each with its place, and no secret is printed; the file that documents
+//! all options says what the code does.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use hookhold::config::{AdminConfig, Config, DedupeConfig, JournalConfig, ServerConfig};
+use hookhold::mistake::Mistakes;
+
+const REFERENCE: &str = include_str!("../config/hookhold.toml");
+
+/// Stands in for librdkafka, which the configuration does not know.
+fn librdkafka(name: &str, _: &str) -> Option<String> {
+    (name == "linger.mss").then(|| "no such property".to_owned())
+}
+
+fn parse(text: &str) -> Result<Config, Mistakes> {
+    Config::parse("hookhold.toml", text, librdkafka)
+}
+
+fn broken_configurations() -> Vec<PathBuf> {
+    let files: Vec<PathBuf> = std::fs::read_dir("tests/configs").unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(files.len() >= 8, "the broken configurations are there");
+    files
+}
+
+/// What the `#!` marks of a broken configuration announce: line, and how the message begins.
+fn announced(text: &str) -> Vec<(usize, String)> {
+    let mark = |(at, line): (usize, &str)| Some((at + 1, line.split_once("#! ")?.1.to_owned()));
+    let all: Vec<_> = text.lines().enumerate().filter_map(mark).collect();
+    assert!(!all.is_empty(), "something is wrong in every broken configuration");
+    all
+}
+
+#[test]
+fn every_mistake_is_found_where_it_stands_and_nothing_else() {
+    for path in broken_configurations() {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mistakes = parse(&text).expect_err("it is broken").sorted();
+        let wanted = announced(&text);
+        let report = || mistakes.iter().map(|mistake| format!("{mistake}\n")).collect::<String>();
+        assert_eq!(mistakes.len(), wanted.len(), "{}:\n{}", path.display(), report());
+        for (mistake, (line, begin)) in mistakes.iter().zip(&wanted) {
+            let whole = mistake.to_string();
+            let expected = format!("hookhold.toml:{line}: {begin}");
+            assert!(whole.starts_with(&expected), "{}: wanted\n{expected}\nin\n{}", path.display(), report());
+            assert!(mistake.what.contains("; allowed: "), "{whole}");
+        }
+        assert!(!report().contains("SECRET"), "a secret was printed: {}", report());
+    }
+}
+
+#[test]
+fn ten_mistakes_get_ten_messages_in_one_check() {
+    let file = "tests/configs/ten-mistakes.toml";
+    let wanted = announced(&std::fs::read_to_string(file).unwrap());
+    assert_eq!(wanted.len(), 10);
+    let check = Command::new(env!("CARGO_BIN_EXE_hookhold")).args(["check", "--config", file]).output().unwrap();
+    let (out, err) = (String::from_utf8(check.stdout).unwrap(), String::from_utf8(check.stderr).unwrap());
+    assert_eq!(check.status.code(), Some(2), "{err}");
+    assert_eq!(out.lines().count(), 10, "{out}");
+    for (message, (line, begin)) in out.lines().zip(&wanted) {
+        assert!(message.starts_with(&format!("{file}:{line}: {begin}")), "{message}");
+        assert!(message.contains("; allowed: "), "{message}");
+    }
+    assert!(!out.contains("SECRET") && !err.contains("SECRET"), "a secret was printed: {out}{err}");
+    assert_eq!(err, format!("hookhold: 10 mistakes in {file}\n"));
+}
+
+/// The reference with every option un-commented and its secrets pointed at a file that exists.
+fn reference_in_full() -> String {
+    let uncomment = |line: &str| match line.strip_prefix('#') {
+        Some(option) if option.starts_with(|first: char| first.is_ascii_lowercase() || "[\"{".contains(first)) => {
+            option.to_owned()
+        }
+        _ => line.to_owned(),
+    };
+    let text: Vec<String> = REFERENCE.lines().map(uncomment).collect();
+    assert!(text.len() > 50, "the reference is there");
+    let references = point(&text.join("\n"), "\"env:", "\"file:Cargo.toml\"");
+    point(&references, "\"file:", "\"file:Cargo.toml\"")
+}
+
+/// Replaces every quoted text that begins with `begin`.
+fn point(text: &str, begin: &str, with: &str) -> String {
+    let mut parts = text.split(begin);
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |done, part| done + with + part.split_once('"').map_or("", |(_, rest)| rest))
+}
+
+#[test]
+fn the_reference_states_the_defaults() {
+    let config = parse(&reference_in_full()).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let default = ServerConfig { public_url: config.server.public_url.clone(), ..ServerConfig::default() };
+    assert_eq!(config.server, default);
+    assert_eq!(config.admin, AdminConfig::default());
+    assert_eq!(config.journal, JournalConfig::default());
+    assert_eq!(config.dedupe, DedupeConfig::default());
+    assert!(config.kafka.is_some());
+    assert!(!config.sources.is_empty());
+}
+
+#[test]
+fn the_reference_as_shipped_lacks_nothing_but_a_source() {
+    let mistakes = parse(REFERENCE).expect_err("a source is needed").sorted();
+    let keys: Vec<&str> = mistakes.iter().map(|mistake| mistake.key.as_str()).collect();
+    assert_eq!(keys, ["sources"]);
+}
+
+#[test]
+fn the_reference_names_every_option() {
+    let text = reference_in_full();
+    let reference: toml::Table = toml::from_str(&text).unwrap();
+    for section in ["server", "admin", "journal", "dedupe", "sources.NAME", "sources.NAME.dedupe"] {
+        let known = options(section);
+        let named = named(&reference, section);
+        let missing: Vec<&String> = known.difference(&named).collect();
+        assert!(missing.is_empty(), "[{section}] of config/hookhold.toml lacks {missing:?}");
+    }
+}
+
+/// The keys in `section` of the reference, where NAME stands for every source. That none is unknown to the code has been
+/// shown by reading it without a mistake.
+fn named(reference: &toml::Table, section: &str) -> BTreeSet<String> {
+    let below = |tables: Vec<toml::Table>, part: &str| {
+        let inner = |(key, value): (&String, &toml::Value)| (key == part || part == "NAME").then(|| value.as_table().cloned())?;
+        tables.iter().flat_map(|table| table.iter().filter_map(inner).collect::<Vec<_>>()).collect()
+    };
+    let tables = section.split('.').fold(vec![reference.clone()], below);
+    assert!(!tables.is_empty(), "the reference has [{section}]");
+    tables.iter().flat_map(|table| table.keys().cloned()).collect()
+}
+
+/// What the code itself says it would have taken in `section`: it lists that when it meets an unknown key.
+fn options(section: &str) -> BTreeSet<String> {
+    let mistakes = parse(&format!("[{section}]\nno_such_option = 1\n")).expect_err("an unknown key").sorted();
+    let unknown = mistakes.iter().find(|mistake| mistake.key.ends_with(".no_such_option")).expect("it is reported");
+    let (_, allowed) = unknown.what.split_once("; allowed: ").expect("what is allowed is listed");
+    allowed.split(", ").map(str::to_owned).collect()
+}
+
+#[test]
+fn a_configuration_that_is_not_there_is_a_mistake_and_not_a_panic() {
+    let missing = Config::load(Path::new("tests/configs/no-such-file.toml"), librdkafka).expect_err("it is missing");
+    assert!(missing.to_string().starts_with("tests/configs/no-such-file.toml:1: cannot be read: "), "{missing}");
+}
