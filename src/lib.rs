@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod config;
 pub mod event;
+pub mod gateway;
 pub mod journal;
 pub mod log;
 pub mod metrics;

@@ -13,7 +13,7 @@
 //! price is a repeat that is kept twice, never an event that is lost.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +23,7 @@ use xorf::{BinaryFuse8, Descriptor, Filter};
 
 use super::disk::{Disk, DiskFile};
 use super::segment::Name;
-use crate::event::{EventKey, UnixMillis};
+use crate::event::{EventKey, PassThrough, UnixMillis};
 
 /// When a key was first seen, and with which event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -307,24 +307,6 @@ fn decode_filter(bytes: &[u8]) -> Option<BinaryFuse8> {
         segment_count_length: number(20),
     };
     Some(BinaryFuse8 { descriptor, fingerprints: bytes[24..].into() })
-}
-
-/// Event keys are keyed hashes already, so eight of their bytes are as good as any hash of them.
-#[derive(Default)]
-pub struct PassThrough(u64);
-
-impl Hasher for PassThrough {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(last) = bytes.last_chunk::<8>() {
-            self.0 = u64::from_le_bytes(*last);
-        }
-    }
-
-    fn write_usize(&mut self, _length_prefix: usize) {}
 }
 
 const POISON: &str = "nothing panics while it holds this lock";

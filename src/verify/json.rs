@@ -144,3 +144,78 @@ impl Visitor<'_> for Name<'_> {
         Ok(self.0.find(name.as_bytes()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const PATHS: &[&str] = &["/a", "/a/b", "/b/a", "/a/0", "/b/1/a", "/b/~0~1", "/"];
+
+    /// What a tree would say.
+    fn model(tree: &Value, path: &str) -> Option<String> {
+        match tree.pointer(path)? {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(number) if !number.is_f64() => Some(number.to_string()),
+            Value::Bool(on) => Some(on.to_string()),
+            _ => None,
+        }
+    }
+
+    fn tree(random: &mut fastrand::Rng, depth: usize) -> Value {
+        let names = ["a", "b", "~/", "", "0", "1"];
+        let kinds = if depth == 0 {
+            0..6
+        } else if depth == 4 {
+            6..10
+        } else {
+            0..10
+        };
+        match random.u8(kinds) {
+            0 => json!(null),
+            1 => json!(random.bool()),
+            2 => json!(random.i64(..)),
+            3 => json!(random.f64()),
+            4 => json!("plain"),
+            5 => json!("\u{e9}\"\\\n"),
+            6 | 7 => (0..random.usize(..3)).map(|_| tree(random, depth - 1)).collect(),
+            _ => {
+                let chosen = random.choose_multiple(names, 3);
+                chosen.into_iter().map(|name| (name.to_owned(), tree(random, depth - 1))).collect()
+            }
+        }
+    }
+
+    #[test]
+    fn one_pass_finds_what_a_tree_would_say() {
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut pointers = Pointers::default();
+        let slots: Vec<usize> = PATHS.iter().map(|path| pointers.slot(path).expect("a pointer")).collect();
+        let mut found = 0;
+        for _ in 0..5_000 {
+            let tree = tree(&mut random, 4);
+            let text = tree.to_string();
+            let places = locate(&pointers, text.as_bytes());
+            for (path, slot) in PATHS.iter().zip(&slots) {
+                assert_eq!(places[*slot].as_deref(), model(&tree, path).as_deref(), "{path} in {text}");
+                found += usize::from(places[*slot].is_some());
+            }
+        }
+        assert!(found > 1_000, "only {found} places were found");
+    }
+
+    #[test]
+    fn pointers_that_lead_nowhere_are_refused() {
+        let mut pointers = Pointers::default();
+        for text in ["", "a", "/a~", "/~2", &"/a".repeat(17)] {
+            assert_eq!(pointers.slot(text), None, "{text}");
+        }
+        assert_eq!(pointers.slot(&"/a".repeat(16)), Some(0));
+        assert_eq!(pointers.slot("/a"), Some(1));
+        assert_eq!(pointers.slot("/a"), Some(1));
+        assert_eq!(pointers.path(1), ["a"]);
+    }
+}
