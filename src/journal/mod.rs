@@ -307,10 +307,11 @@ impl Journal {
     pub fn close(&self) {
         self.0.queue.lock().expect(POISON).close();
         self.0.queue_changed.notify_all();
-        self.0.keeper.close();
         let threads = std::mem::take(&mut *self.0.threads.lock().expect(POISON));
         for thread in threads {
+            // The writer first: it may need the keeper to make room.
             drop(thread.join());
+            self.0.keeper.close();
         }
     }
 }
