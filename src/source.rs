@@ -42,7 +42,7 @@ pub struct Source {
     pub deadline: Duration,
     /// How long a repeat is recognised: the entry's, else the longer of the default and the recipe's retries.
     pub window: Duration,
-    /// For recipes without an id: byte-equal bodies within this time are repeats. The operator's opt-in.
+    /// For recipes without an id, and only for them: byte-equal bodies within this time are repeats. The operator's opt-in.
     pub dedupe_body: Option<Duration>,
     /// The answer to an accepted delivery.
     pub ok: Reply,
