@@ -150,7 +150,7 @@ fn with_reserve(shared: &Shared, name: &str, bytes: &[u8], error: io::Error) -> 
     if error.kind() != io::ErrorKind::StorageFull {
         return Err(error);
     }
-    shared.disk.remove(RESERVE)?;
+    shared.disk.remove(RESERVE).map_err(|_| error)?;
     shared.keeper.work.lock().expect(POISON).reserve_used = true;
     tracing::warn!("the disk is full: the journal's reserve is used for a key file");
     write_whole(&*shared.disk, name, bytes)
