@@ -5,14 +5,12 @@
 //! one-byte chunks pin a whole read buffer with each of them.
 
 use std::error::Error;
-use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 
 use super::wire::Progress;
@@ -71,13 +69,11 @@ pub(super) async fn read(body: &mut Incoming, limit: usize, charge: &mut Charge,
 
 /// The next piece of the body; `None` at its end. Trailers are read and forgotten: nobody signs them.
 async fn next(body: &mut Incoming, progress: &Progress) -> Result<Option<Bytes>, Outcome> {
-    poll_fn(|cx| match Pin::new(&mut *body).poll_frame(cx) {
-        Poll::Ready(None) => Poll::Ready(Ok(None)),
-        Poll::Ready(Some(Ok(frame))) => Poll::Ready(Ok(Some(frame.into_data().unwrap_or_default()))),
-        Poll::Ready(Some(Err(error))) => Poll::Ready(Err(broken(&error))),
-        Poll::Pending => progress.cut_by().map_or(Poll::Pending, |why| Poll::Ready(Err(why))),
-    })
-    .await
+    match progress.unless_cut(body.frame()).await? {
+        None => Ok(None),
+        Some(Ok(frame)) => Ok(Some(frame.into_data().unwrap_or_default())),
+        Some(Err(error)) => Err(broken(&error)),
+    }
 }
 
 /// Bad framing is the sender's mistake; everything else means that it is gone.

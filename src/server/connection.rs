@@ -32,8 +32,6 @@ enum End {
     Http(hyper::Result<()>),
     /// No request came, or its head was not complete in time.
     Late,
-    /// The drain deadline is over.
-    Cut,
 }
 
 /// Serves one connection until it is closed.
@@ -46,25 +44,16 @@ pub(super) async fn serve(stream: TcpStream, remote: SocketAddr, desk: Arc<Desk>
     let end = loop {
         select! {
             biased;
+            _ = phases.changed() => match *phases.borrow_and_update() {
+                Phase::Serving | Phase::Leaving => {}
+                Phase::Draining => progress.leave(QUIET),
+                Phase::Cut | Phase::Now => progress.cut(Outcome::Draining),
+            },
             result = &mut connection => break End::Http(result),
-            _ = phases.changed() => {
-                let phase = *phases.borrow_and_update();
-                if phase >= Phase::Draining {
-                    progress.leave(QUIET);
-                }
-                if phase >= Phase::Cut {
-                    if progress.stage() != Stage::Serving {
-                        break End::Cut;
-                    }
-                    progress.cut(Outcome::Draining);
-                }
-            }
-            () = progress.overdue(timer.as_mut()) => {
-                if progress.stage() != Stage::Serving {
-                    break End::Late;
-                }
-                progress.cut(Outcome::TooSlow);
-            }
+            () = progress.overdue(timer.as_mut()) => match progress.stage() {
+                Stage::Serving => progress.cut(Outcome::TooSlow),
+                Stage::Idle | Stage::Head => break End::Late,
+            },
         }
     };
     let parts = connection.into_parts();
@@ -107,11 +96,11 @@ fn stray(end: &End, progress: &Progress, half_a_head: bool) -> Option<Answer> {
             Some(Answer::plain(Outcome::Disconnected).because("the sender left within the request head"))
         }
         End::Http(Err(_)) => None,
-        End::Late if half_a_head => Some(Answer::plain(Outcome::TooSlow).because("the request head was not complete in time")),
-        End::Cut if half_a_head => {
+        End::Late if !half_a_head => None,
+        End::Late if progress.is_cut() => {
             Some(Answer::plain(Outcome::Draining).because("the request head was not complete at the drain deadline"))
         }
-        End::Late | End::Cut => None,
+        End::Late => Some(Answer::plain(Outcome::TooSlow).because("the request head was not complete in time")),
     }
 }
 

@@ -104,7 +104,8 @@ impl Desk {
             remote: caller.remote,
             received_at: arrival.wall,
         };
-        self.gateway.receive(source, delivery, arrival.at + deadline).await
+        let received = self.gateway.receive(source, delivery, arrival.at + deadline);
+        caller.progress.unless_cut(received).await.unwrap_or_else(not_waited_for)
     }
 
     /// Everything that can be refused without reading the body.
@@ -141,6 +142,14 @@ fn why_not_read(outcome: Outcome, source: &Source) -> String {
         Outcome::Draining => "the body was not complete at the drain deadline".to_owned(),
         Outcome::BadRequest => "the chunked body is malformed".to_owned(),
         _ => Gone.to_string(),
+    }
+}
+
+/// The answer to a request that was cut while its event was being kept. It may be kept all the same.
+fn not_waited_for(why: Outcome) -> Answer {
+    match why {
+        Outcome::Draining => Answer::plain(Outcome::Draining).because("not yet kept at the drain deadline"),
+        _ => Answer::plain(Outcome::Deadline),
     }
 }
 

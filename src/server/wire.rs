@@ -7,7 +7,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -118,16 +118,27 @@ impl Progress {
         state.leaving || state.unread
     }
 
-    /// Tells the request under way not to wait for its rest.
+    /// Tells the request under way not to wait for its rest. Without one, the present wait is over.
     pub(super) fn cut(&self, why: Outcome) {
         let mut state = self.lock();
+        state.leaving = true;
         state.cut.get_or_insert(why);
-        state.due = Instant::now() + self.idle;
+        state.due = Instant::now() + if state.stage == Stage::Serving { self.idle } else { Duration::ZERO };
     }
 
-    /// Why the request must not wait any longer.
-    pub(super) fn cut_by(&self) -> Option<Outcome> {
-        self.lock().cut
+    pub(super) fn is_cut(&self) -> bool {
+        self.lock().cut.is_some()
+    }
+
+    /// Waits for `work` until the request is cut; the error says why it was. Nobody is woken for a cut: the connection that
+    /// polls this request makes it.
+    pub(super) async fn unless_cut<T>(&self, work: impl Future<Output = T>) -> Result<T, Outcome> {
+        let mut work = pin!(work);
+        poll_fn(|cx| match work.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Ok(done)),
+            Poll::Pending => self.lock().cut.map_or(Poll::Pending, |why| Poll::Ready(Err(why))),
+        })
+        .await
     }
 
     pub(super) fn stage(&self) -> Stage {
