@@ -1,8 +1,9 @@
 //! A server in front of a gateway with the one source `stripe`, and clients that speak to it in raw bytes.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -19,6 +20,8 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, yield_now};
+
+use crate::held::{Gate, HeldDisk};
 
 /// A Stripe event.
 pub const BODY: &str = r#"{"id":"evt_1","object":"event","type":"charge.succeeded"}"#;
@@ -43,6 +46,7 @@ impl House {
 
     /// With a deadline of the source's own, on a disk laid over the real one.
     pub async fn with(limits: Limits, deadline: Duration, over: impl FnOnce(Arc<dyn Disk>) -> Arc<dyn Disk>) -> House {
+        LOGGING.call_once(start_logging);
         let directory = TempDir::new().expect("a temporary directory can be made");
         let (metrics, stop, clock) = (Arc::new(Metrics::new()), Stop::new(), Arc::new(SystemClock));
         let disk = over(Arc::new(LocalDisk::create(directory.path()).expect("a temporary directory is writable")));
@@ -55,6 +59,15 @@ impl House {
         let server = Server { gateway: Arc::new(gateway), sources, limits, clock, metrics: metrics.clone() };
         let served = tokio::spawn(server.serve(listener, stop.clone()));
         House { address, metrics, stop, served, journal, _directory: directory }
+    }
+
+    /// With a disk whose syncs are held from now on.
+    pub async fn held(limits: Limits) -> (House, Arc<Gate>) {
+        let gate = Arc::new(Gate::default());
+        let over = |disk| -> Arc<dyn Disk> { Arc::new(HeldDisk { disk, gate: gate.clone() }) };
+        let house = House::with(limits, Duration::from_secs(8), over).await;
+        gate.hold();
+        (house, gate)
     }
 
     pub async fn line(&self) -> Line {
@@ -194,3 +207,29 @@ fn source(directory: &Path, deadline: Duration) -> Source {
     let source = Table::parse("test", &text, &mistakes).and_then(|entry| Source::compile("stripe", entry, &defaults, &mistakes));
     source.unwrap_or_else(|| panic!("{mistakes}"))
 }
+
+/// What this test has logged. Each test runs on a thread of its own, and so does its server.
+pub fn logged() -> String {
+    LOG.with_borrow(|log| String::from_utf8_lossy(log).into_owned())
+}
+
+/// One subscriber for all tests: scoped ones race for tracing's cache of who listens.
+fn start_logging() {
+    tracing_subscriber::fmt().with_ansi(false).with_writer(|| ThreadLog).init();
+}
+
+struct ThreadLog;
+
+impl std::io::Write for ThreadLog {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        LOG.with_borrow_mut(|log| log.extend_from_slice(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+static LOGGING: Once = Once::new();
+thread_local!(static LOG: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });

@@ -1,6 +1,7 @@
 //! The server over real sockets: raw bytes in, raw bytes out, and each request counted once.
 
 mod departures;
+mod held;
 mod house;
 mod refusals;
 

@@ -1,11 +1,10 @@
 //! Every limit of the server: what is refused, when, with which bytes, and how it is counted.
 
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hookhold::server::{Limits, TARGET_LIMIT};
 
-use crate::house::{BODY, House, MAX_BODY, chunked, post, split_at_body};
+use crate::house::{self, BODY, House, MAX_BODY, chunked, post, split_at_body};
 
 #[tokio::test]
 async fn early_refusals_neither_wait_for_the_body_nor_invite_it() {
@@ -61,23 +60,30 @@ async fn bodies_beyond_max_in_flight_are_overload_until_others_end() {
 }
 
 #[tokio::test]
-async fn a_request_head_has_32_kib_and_100_fields() {
-    let house = House::open(Limits::default()).await;
-    let sized = |length: usize| {
-        let padding = length - (post(BODY).len() - BODY.len()) - "x: \r\n".len();
-        post(BODY).replacen("\r\n", &format!("\r\nx: {}\r\n", "x".repeat(padding)), 1)
-    };
-    let fields = |count: usize| {
-        let missing = count - (post(BODY).matches("\r\n").count() - 2);
-        post(BODY).replacen("\r\n", &format!("\r\n{}", "x: y\r\n".repeat(missing)), 1)
-    };
-    assert!(house.line().await.ask(sized(32 << 10)).await.contains(" 200 "));
-    assert!(house.line().await.ask(fields(100)).await.contains(" 200 "));
-    for (before, request) in [sized((32 << 10) + 1), fields(101)].into_iter().enumerate() {
-        let answer = house.line().await.end(request).await;
-        assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
-        assert_eq!(house.count("-", "bad_request"), before as u64 + 1);
+async fn a_request_head_has_max_header_size_and_max_headers() {
+    for (max_header_size, max_headers) in [(32 << 10, 100), (8 << 10, 10)] {
+        let house = House::open(Limits { max_header_size, max_headers, ..Limits::default() }).await;
+        assert!(house.line().await.ask(with_head_of(max_header_size)).await.contains(" 200 "));
+        assert!(house.line().await.ask(with_fields(max_headers)).await.contains(" 200 "));
+        let too_much = [with_head_of(max_header_size + 1), with_fields(max_headers + 1)];
+        for (before, request) in too_much.into_iter().enumerate() {
+            let answer = house.line().await.end(request).await;
+            assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+            assert_eq!(house.count("-", "bad_request"), before as u64 + 1);
+        }
     }
+    let defaults = Limits::default();
+    assert_eq!((defaults.max_header_size, defaults.max_headers), (32 << 10, 100));
+}
+
+fn with_head_of(length: usize) -> String {
+    let padding = length - (post(BODY).len() - BODY.len()) - "x: \r\n".len();
+    post(BODY).replacen("\r\n", &format!("\r\nx: {}\r\n", "x".repeat(padding)), 1)
+}
+
+fn with_fields(count: usize) -> String {
+    let missing = count - (post(BODY).matches("\r\n").count() - 2);
+    post(BODY).replacen("\r\n", &format!("\r\n{}", "x: y\r\n".repeat(missing)), 1)
 }
 
 #[tokio::test]
@@ -144,17 +150,13 @@ async fn a_source_may_have_less_time_than_the_server() {
 
 #[tokio::test]
 async fn a_refusal_is_logged_with_sender_and_reason_but_no_secret_and_no_body() {
-    let log = Log::default();
-    let lines = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || lines.clone()).finish();
-    let _until_the_end = tracing::subscriber::set_default(subscriber);
     let house = House::open(Limits::default()).await;
     for _ in 0..20 {
         let request = post("hunter2").replacen("/hooks/stripe", "/hooks/\u{202e}nobody?token=hunter2", 1);
         assert!(house.line().await.ask(request).await.contains(" 404 "));
     }
     assert_eq!(house.count("-", "unknown_source"), 20);
-    let text = String::from_utf8(log.0.lock().expect("no test thread panics").clone()).expect("a log is text");
+    let text = house::logged();
     let refused: Vec<&str> = text.lines().filter(|line| line.contains("refused")).collect();
     assert!(refused.len() >= 5, "{text}");
     assert_eq!(refused.len() as u64 + house.metrics.refused_log_suppressed.get(), 20);
@@ -162,18 +164,4 @@ async fn a_refusal_is_logged_with_sender_and_reason_but_no_secret_and_no_body() 
         assert!(refused.iter().all(|line| line.contains(word)), "{word}: {text}");
     }
     assert!(!text.contains("hunter2"), "{text}");
-}
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("no test thread panics").extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
