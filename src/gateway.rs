@@ -73,6 +73,11 @@ impl Gateway {
         self.entrances.get(path).map(|entrance| entrance.source.clone())
     }
 
+    /// All sources, in no order.
+    pub fn sources(&self) -> impl Iterator<Item = &Arc<Source>> {
+        self.entrances.values().map(|entrance| &entrance.source)
+    }
+
     /// What can be said about a delivery before its body is read.
     pub fn precheck(&self, source: &Source, headers: &HeaderMap) -> Result<(), Answer> {
         verify::precheck(source, headers).map_err(|refusal| refused(source, refusal))

@@ -18,7 +18,7 @@ pub(super) fn root(file: &str, mut root: Table, kafka: KafkaCheck, mistakes: &Mi
         path: file.into(),
         server: read_server(&mut server),
         admin: read_admin(&mut admin),
-        journal: read_journal(&mut journal),
+        journal: self::journal(&mut journal),
         dedupe: read_dedupe(&mut dedupe),
         kafka: None,
         sources: Vec::new(),
@@ -72,7 +72,8 @@ fn read_admin(t: &mut Table) -> AdminConfig {
     AdminConfig { listen: address(t, AdminConfig::default().listen) }
 }
 
-fn read_journal(t: &mut Table) -> JournalConfig {
+/// Reads `[journal]`.
+pub(super) fn journal(t: &mut Table) -> JournalConfig {
     let default = JournalConfig::default();
     let max_size = t.take_bytes("max_size", MIB..=256 * TIB).unwrap_or(default.max_size);
     let config = JournalConfig {

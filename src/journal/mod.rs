@@ -30,7 +30,6 @@ mod writer;
 use std::collections::HashSet;
 use std::io;
 use std::ops::Range;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
@@ -330,22 +329,6 @@ impl Shared {
             self.metrics.journal_pinned.with_label_values(&[&*lane]).set(bytes as i64);
         }
     }
-}
-
-/// The name of the file system that holds `dir`, and whether a sync on it keeps its promise (ext4 and XFS are the ones that
-/// were studied; see `docs/durability.md`).
-pub fn file_system(dir: &Path) -> io::Result<(String, bool)> {
-    let magic = rustix::fs::statfs(dir)?.f_type as u32;
-    Ok(match magic {
-        0xEF53 => ("ext4".into(), true),
-        0x5846_5342 => ("xfs".into(), true),
-        0x9123_683E => ("btrfs".into(), false),
-        0x0102_1994 => ("tmpfs".into(), false),
-        0x794C_7630 => ("overlayfs".into(), false),
-        0x6969 => ("nfs".into(), false),
-        0x2FC1_2FC1 => ("zfs".into(), false),
-        other => (format!("type 0x{other:x}"), false),
-    })
 }
 
 fn context<T>(result: io::Result<T>, what: impl FnOnce() -> String) -> Result<T, OpenError> {
