@@ -298,9 +298,12 @@ impl Running {
         // Only other processes read this; they fall back to the recorded marks when it is missing.
         drop(lock.write_at(&published(self.shared.log, *next), 0));
         self.shared.notify_watchers();
-        for (seq, event) in (first..).zip(batch) {
-            (event.done)(Ok(Position { log: self.shared.log, seq }));
-        }
+        let log = self.shared.log;
+        self.shared.tell(Box::new(move || {
+            for (seq, event) in (first..).zip(batch) {
+                (event.done)(Ok(Position { log, seq }));
+            }
+        }));
     }
 
     /// Leaves the active segment to the keeper and begins a new one with room for an event of `len` bytes.
