@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod event;
+pub mod forward;
 pub mod journal;
 pub mod metrics;
 pub mod mistake;
