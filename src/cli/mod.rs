@@ -121,7 +121,7 @@ impl Context {
 }
 
 /// Judges one librdkafka property.
-const KAFKA: KafkaCheck = |_, _| None;
+const KAFKA: KafkaCheck = hookhold::forward::check_setting;
 
 const AFTER: &str = "\
 Examples:
