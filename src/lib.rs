@@ -32,12 +32,14 @@
 //! a key is never remembered without its event; readers and lanes never pass the durable mark; a cursor moves only by
 //! acknowledgement; data flows through the rooms in one direction (`tests/fences.rs`).
 
+// In path order.
 pub mod server;
 
 pub mod gateway;
 
-pub mod source;
 pub mod verify;
+
+pub mod source;
 
 pub mod journal;
 
@@ -45,6 +47,7 @@ pub mod forward;
 
 pub mod admin;
 
+// Known to all.
 pub mod config;
 pub mod event;
 pub mod log;
