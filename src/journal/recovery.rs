@@ -5,6 +5,7 @@
 //! Damage below it is rot. What is readable above it may be in the page cache only, so it is copied into a segment of its own,
 //! synced and renamed before anything else happens; from then on that segment's first sequence makes the originals void.
 
+use std::collections::HashSet;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -104,7 +105,12 @@ impl FoundSegment {
             }
             table.end = frame.offset + bytes;
         }
-        table.next = table.next.max(below.min(self.bound));
+        let below = below.min(self.bound);
+        if table.next < below {
+            // Its end is rotten: it must not be cut off with what is free.
+            table.end = self.size;
+            table.next = below;
+        }
         table
     }
 }
@@ -197,6 +203,8 @@ pub struct Opened {
     pub catalog: Catalog,
     /// Seen keys.
     pub keys: Keys,
+    /// Damage that has been counted: segment file and offset.
+    pub rot: HashSet<(String, u64)>,
     /// Segments that the keeper shall seal.
     pub unsealed: Vec<Arc<Segment>>,
     /// The writer's beginning.
@@ -213,7 +221,7 @@ pub fn open(disk: &dyn Disk, options: &Options, metrics: &Metrics) -> Result<Ope
     context(remove_leftovers(disk), || "leftovers of an earlier start could not be deleted".into())?;
     let hash_key = context(meta(disk), || format!("{META}: the journal's meta file could not be used"))?;
     let mut found = context(assess(disk, false), || "the journal could not be read".into())?;
-    report_rot(&found, metrics);
+    let rot = report_rot(&found, metrics);
     context(remove_empty(disk, &mut found), || "an empty segment could not be deleted".into())?;
 
     let mut ordinal = found.segments.last().map_or(1, |last| last.name.ordinal + 1);
@@ -244,7 +252,7 @@ pub fn open(disk: &dyn Disk, options: &Options, metrics: &Metrics) -> Result<Ope
         }
     }
     let writer = begin(disk, options, lock, log, next, ordinal, &catalog)?;
-    Ok(Opened { log, hash_key, next, catalog, keys, unsealed, writer })
+    Ok(Opened { log, hash_key, next, catalog, keys, unsealed, rot, writer })
 }
 
 fn remove_leftovers(disk: &dyn Disk) -> io::Result<()> {
@@ -286,7 +294,8 @@ fn meta(disk: &dyn Disk) -> io::Result<[u8; 16]> {
     Ok(bytes[12..28].try_into().expect("16 bytes"))
 }
 
-fn report_rot(found: &Found, metrics: &Metrics) {
+fn report_rot(found: &Found, metrics: &Metrics) -> HashSet<(String, u64)> {
+    let mut known = HashSet::new();
     for segment in found.segments.iter().filter(|segment| segment.table.is_none()) {
         for range in segment.rot(found.mark) {
             metrics.journal_damaged.inc();
@@ -296,8 +305,10 @@ fn report_rot(found: &Found, metrics: &Metrics) {
                 to = range.end,
                 "damaged bytes in the journal below its durable mark: the events in them are lost, their keys are forgotten",
             );
+            known.insert((segment.name.segment(), range.start));
         }
     }
+    known
 }
 
 /// Deletes the newest segments that hold nothing: neither a header nor any genuine frame.
