@@ -26,6 +26,8 @@ use crate::metrics::Metrics;
 pub struct Found {
     /// Segments, oldest first.
     pub segments: Vec<FoundSegment>,
+    /// Segments in which nothing genuine was ever written: they count for nothing.
+    pub empty: Vec<Name>,
     /// Every event below this sequence was on disk before the last opening ended.
     pub mark: u64,
     /// Readable events above the mark, without a gap: index of the segment, and the frame.
@@ -117,12 +119,16 @@ impl FoundSegment {
 
 /// Reads the directory without changing anything: headers of all segments, frames of those that are not sealed.
 pub fn assess(disk: &dyn Disk, everything: bool) -> io::Result<Found> {
-    let mut segments = Vec::new();
+    let (mut segments, mut empty) = (Vec::new(), Vec::new());
     for (name, size) in segment::list(disk)? {
         let file = disk.open(&name.segment())?;
         let has_header = segment::has_header(&*file, name)?;
         let sealed = KeyFile::open(disk, name)?.is_some();
         let table = if sealed { Table::open(disk, name)? } else { None };
+        if table.is_none() && !segment::is_begun(&file, name, size)? {
+            empty.push(name);
+            continue;
+        }
         segments.push(FoundSegment { name, file, size, has_header, bound: u64::MAX, table, scan: Scan::default() });
     }
     let mut bound = u64::MAX;
@@ -143,7 +149,7 @@ pub fn assess(disk: &dyn Disk, everything: bool) -> io::Result<Found> {
     });
     let mark = marks.max().unwrap_or(0);
     let tail = tail(&mut segments, mark);
-    Ok(Found { segments, mark, tail, cursors: cursors.unwrap_or_default() })
+    Ok(Found { segments, empty, mark, tail, cursors: cursors.unwrap_or_default() })
 }
 
 fn scan(found: &FoundSegment) -> io::Result<Scan> {
@@ -220,11 +226,14 @@ pub fn open(disk: &dyn Disk, options: &Options, metrics: &Metrics) -> Result<Ope
     let log = LogId(context(random(), || "no random numbers".into())?);
     context(remove_leftovers(disk), || "leftovers of an earlier start could not be deleted".into())?;
     let hash_key = context(meta(disk), || format!("{META}: the journal's meta file could not be used"))?;
-    let mut found = context(assess(disk, false), || "the journal could not be read".into())?;
+    let found = context(assess(disk, false), || "the journal could not be read".into())?;
     let rot = report_rot(&found, metrics);
-    context(remove_empty(disk, &mut found), || "an empty segment could not be deleted".into())?;
+    for name in &found.empty {
+        context(disk.remove(&name.segment()), || format!("{}: the empty segment could not be deleted", name.segment()))?;
+    }
 
-    let mut ordinal = found.segments.last().map_or(1, |last| last.name.ordinal + 1);
+    let newest = found.segments.iter().map(|segment| segment.name).chain(found.empty.iter().copied()).max();
+    let mut ordinal = newest.map_or(1, |name| name.ordinal + 1);
     let next = found.mark + found.tail.len() as u64;
     let catalog = Catalog::default();
     let keys = Keys::default();
@@ -309,20 +318,6 @@ fn report_rot(found: &Found, metrics: &Metrics) -> HashSet<(String, u64)> {
         }
     }
     known
-}
-
-/// Deletes the newest segments that hold nothing: neither a header nor any genuine frame.
-fn remove_empty(disk: &dyn Disk, found: &mut Found) -> io::Result<()> {
-    while let Some(last) = found.segments.last()
-        && !last.has_header
-        && last.table.is_none()
-        && last.scan.end == 0
-        && !found.tail.iter().any(|(index, _)| *index + 1 == found.segments.len())
-    {
-        disk.remove(&last.name.segment())?;
-        found.segments.pop();
-    }
-    Ok(())
 }
 
 fn adopt(disk: &dyn Disk, found: &FoundSegment, mark: u64, keys: &Keys) -> Result<Arc<Segment>, OpenError> {
