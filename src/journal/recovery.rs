@@ -48,6 +48,9 @@ pub struct FoundSegment {
     pub has_header: bool,
     /// Everything in it from this sequence on is void.
     pub bound: u64,
+    /// True if the segment behind it was the next to be created: its events then reach up to `bound`. False if others have
+    /// been deleted in between.
+    pub adjoins: bool,
     /// Its lane file, if it is sealed.
     pub table: Option<Table>,
     /// Its frames, if they were read.
@@ -65,8 +68,8 @@ pub struct Scan {
     pub cursors: Option<Vec<(Arc<str>, u64)>>,
     /// Damaged bytes, each with the next genuine frame.
     pub damage: Vec<(Range<u64>, Head)>,
-    /// The offset behind the last genuine frame.
-    pub end: u64,
+    /// The sequence up to which its commits reach.
+    pub reach: u64,
 }
 
 /// A genuine event frame.
@@ -82,7 +85,7 @@ pub struct FrameAt {
 impl FoundSegment {
     /// Ranges of it that are damaged although they lie below `mark`.
     pub fn rot(&self, mark: u64) -> Vec<Range<u64>> {
-        let below = mark.min(self.bound);
+        let below = mark.min(self.until());
         // A commit is written once everything in front of it has been synced; other frames may be left of a torn one.
         let is_rot = |next: &Head| next.kind == Kind::Commit || next.seq < below;
         let damage = self.scan.damage.iter().filter(|(_, next)| is_rot(next)).map(|(range, _)| range.clone());
@@ -98,16 +101,21 @@ impl FoundSegment {
         rot
     }
 
-    fn table_below(&self, below: u64) -> Table {
+    /// The sequence up to which its events should reach.
+    fn until(&self) -> u64 {
+        if self.adjoins { self.bound } else { self.bound.min(self.scan.reach) }
+    }
+
+    fn table_below(&self, mark: u64) -> Table {
+        let below = mark.min(self.until());
         let mut table = Table::empty(self.name.first);
-        for frame in self.scan.events.iter().filter(|frame| frame.head.seq < below.min(self.bound)) {
+        for frame in self.scan.events.iter().filter(|frame| frame.head.seq < below) {
             let bytes = frame::padded(frame.head.len) as u64;
             if let Some(facts) = &frame.facts {
                 table.add(&facts.lane, frame.head.seq, bytes, facts.received_at);
             }
             table.end = frame.offset + bytes;
         }
-        let below = below.min(self.bound);
         if table.next < below {
             // Its end is rotten: it must not be cut off with what is free.
             table.end = self.size;
@@ -129,10 +137,12 @@ pub fn assess(disk: &dyn Disk, everything: bool) -> io::Result<Found> {
             empty.push(name);
             continue;
         }
-        segments.push(FoundSegment { name, file, size, has_header, bound: u64::MAX, table, scan: Scan::default() });
+        segments.push(FoundSegment { name, file, size, has_header, bound: u64::MAX, adjoins: true, table, scan: Scan::default() });
     }
-    let mut bound = u64::MAX;
+    let (mut bound, mut behind) = (u64::MAX, None);
     for found in segments.iter_mut().rev() {
+        found.adjoins = behind.is_none_or(|behind| behind == found.name.ordinal + 1);
+        behind = Some(found.name.ordinal);
         found.bound = bound.min(found.table.as_ref().map_or(u64::MAX, |table| table.next));
         bound = bound.min(found.name.first);
     }
@@ -166,15 +176,17 @@ fn scan(found: &FoundSegment) -> io::Result<Scan> {
             Step::Damage(range) => damaged = Some(range),
             Step::Frame(head) => {
                 scan.damage.extend(damaged.take().map(|range| (range, head)));
-                scan.end = scanner.offset();
                 match head.kind {
                     Kind::Event => {
                         next = head.seq + 1;
+                        scan.reach = scan.reach.max(next);
                         scan.events.push(FrameAt { offset, head, facts: frame::facts(scanner.frame()) });
                     }
                     Kind::Commit => {
-                        let mark = frame::decode_commit(scanner.frame()).map_or(0, |commit| commit.mark);
-                        scan.mark = scan.mark.max(mark);
+                        if let Some(commit) = frame::decode_commit(scanner.frame()) {
+                            scan.mark = scan.mark.max(commit.mark);
+                            scan.reach = scan.reach.max(commit.mark + u64::from(commit.count));
+                        }
                     }
                     Kind::Cursors => scan.cursors = frame::decode_cursors(scanner.frame()).or(scan.cursors),
                 }
