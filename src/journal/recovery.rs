@@ -103,7 +103,7 @@ impl FoundSegment {
 
     /// The sequence up to which its events should reach.
     fn until(&self) -> u64 {
-        if self.adjoins { self.bound } else { self.bound.min(self.scan.reach) }
+        if self.adjoins || self.table.is_some() { self.bound } else { self.bound.min(self.scan.reach) }
     }
 
     fn table_below(&self, mark: u64) -> Table {
@@ -137,7 +137,16 @@ pub fn assess(disk: &dyn Disk, everything: bool) -> io::Result<Found> {
             empty.push(name);
             continue;
         }
-        segments.push(FoundSegment { name, file, size, has_header, bound: u64::MAX, adjoins: true, table, scan: Scan::default() });
+        segments.push(FoundSegment {
+            name,
+            file,
+            size,
+            has_header,
+            bound: u64::MAX,
+            adjoins: true,
+            table,
+            scan: Scan::default(),
+        });
     }
     let (mut bound, mut behind) = (u64::MAX, None);
     for found in segments.iter_mut().rev() {
@@ -244,8 +253,7 @@ pub fn open(disk: &dyn Disk, options: &Options, metrics: &Metrics) -> Result<Ope
         context(disk.remove(&name.segment()), || format!("{}: the empty segment could not be deleted", name.segment()))?;
     }
 
-    let newest = found.segments.iter().map(|segment| segment.name).chain(found.empty.iter().copied()).max();
-    let mut ordinal = newest.map_or(1, |name| name.ordinal + 1);
+    let mut ordinal = found.segments.last().map_or(1, |last| last.name.ordinal + 1);
     let next = found.mark + found.tail.len() as u64;
     let catalog = Catalog::default();
     let keys = Keys::default();

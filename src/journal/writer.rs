@@ -329,10 +329,10 @@ impl Running {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "max_size is used up"));
         }
         let name = Name { ordinal: self.writer.ordinal, first: self.writer.next, id: random()? };
-        self.writer.ordinal += 1;
         let disk = &self.shared.disk;
         let file = disk.create(&name.segment(), size)?;
         disk.sync_dir().inspect_err(|_| drop(disk.remove(&name.segment())))?;
+        self.writer.ordinal += 1;
         Ok((name, file))
     }
 
