@@ -1,5 +1,7 @@
 //! hookhold receives webhooks and holds them until Kafka has them.
 
+pub mod server;
+
 pub mod admin;
 pub mod config;
 pub mod event;

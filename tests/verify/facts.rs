@@ -141,6 +141,10 @@ fn without_id_and_time_nothing_is_a_repeat_unless_the_operator_says_so() {
     // printf '{}' | sha256sum
     assert_eq!(hex::encode(hash), "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a");
     assert_eq!(window, Duration::from_secs(600));
+    let with_id = source("github", "x", "dedupe = { body = \"10m\" }");
+    assert!(matches!(believed(&with_id, b"{}").identity, Identity::Id { .. }), "an id says more than a body");
+    let bodies_only = source("github", "x", "dedupe = { body = \"10m\" }\nevent = { id = [] }");
+    assert!(matches!(believed(&bodies_only, b"{}").identity, Identity::BodyWindow(..)));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use hookhold::event::{Outcome, UnixMillis};
 use hookhold::source::PROVIDERS;
+use hookhold::source::recipe::{Algorithm, Encoding};
 use hookhold::verify::sign::Tamper;
 use hookhold::verify::{precheck, verify};
 use http::{HeaderMap, HeaderValue};
@@ -20,6 +21,28 @@ fn what_a_recipe_signs_it_believes() {
         assert_eq!(verified.event.event_type.as_deref(), Some(&*source.recipe.setup.sample_type), "{name}");
         let key = (!source.recipe.event.key.0.is_empty()).then_some("key-1");
         assert_eq!(verified.event.ordering_key.as_deref(), key, "{name}");
+    }
+}
+
+#[test]
+fn every_hash_in_every_encoding_is_believed_and_no_other() {
+    let names: Vec<(&str, &str)> = Algorithm::WORDS
+        .iter()
+        .flat_map(|(hash, _)| Encoding::WORDS.iter().map(move |(encoding, _)| (*hash, *encoding)))
+        .collect();
+    let sources = names.iter().map(|(hash, encoding)| {
+        let recipe = INLINE.replace("sha256", hash);
+        inline(&format!("{recipe}encoding = \"{encoding}\""))
+    });
+    let sources: Vec<_> = sources.collect();
+    assert_eq!(sources.len(), 12);
+    for (signer, signed_as) in sources.iter().zip(&names) {
+        for (reader, read_as) in sources.iter().zip(&names) {
+            let believed = refusal(reader, &sample(signer, None)).is_none();
+            let alphabets_agree = signed_as.0 == read_as.0 && signed_as.1 != "hex" && read_as.1 != "hex";
+            assert!(believed || signed_as != read_as, "{signed_as:?}");
+            assert!(!believed || signed_as == read_as || alphabets_agree, "{signed_as:?} read as {read_as:?}");
+        }
     }
 }
 

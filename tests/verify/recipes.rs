@@ -119,6 +119,14 @@ fn what_a_recipe_lacks_is_told() {
 }
 
 #[test]
+fn an_unknown_provider_does_not_hide_the_other_mistakes() {
+    let entry = "provider = \"strip\"\nsecrets = \"env:HOOKHOLD_NOT_SET\"\ntimestamp = { past = 5 }\nlimit = 1";
+    let mistakes = compile_alone(entry).expect_err("four mistakes").sorted();
+    let keys: Vec<&str> = mistakes.iter().map(|mistake| &*mistake.key).collect();
+    assert_eq!(keys, ["provider", "secrets", "timestamp.past", "limit"]);
+}
+
+#[test]
 fn parts_that_contradict_each_other_are_a_mistake() {
     for (recipe, what) in [
         (format!("{INLINE}timestamp = {{ from = \"header:T\" }}"), "timestamp: a time is checked only where it is signed"),
