@@ -19,7 +19,7 @@ mod key;
 use admission::{Admission, Admitted, Ending};
 
 use crate::event::{Answer, Delivery, Event, EventKey, Outcome, Position, UnixMillis};
-use crate::journal::{AppendError, Journal, Refused, Seen};
+use crate::journal::{AppendError, Journal, Refused, Seen, Telling};
 use crate::metrics::Metrics;
 use crate::source::Source;
 use crate::source::recipe::Reply;
@@ -63,6 +63,7 @@ impl Gateway {
     pub fn new(sources: Vec<Source>, journal: Journal, hot_keys: u64, metrics: &Metrics) -> Gateway {
         let entrances = sources.into_iter().map(|source| (source.path.clone(), Entrance::new(source, metrics))).collect();
         let hash_key = journal.hash_key();
+        tell_inside(&journal);
         let kept_after_answer = metrics.kept_after_answer.clone();
         let keeping = Arc::new(Keeping { journal, admission: Admission::new(hot_keys), kept_after_answer });
         Gateway { entrances, keeping, hash_key, draining: AtomicBool::new(false) }
@@ -219,6 +220,18 @@ impl Keeping {
     fn count_unheard(&self, unheard: bool) {
         self.kept_after_answer.inc_by(u64::from(unheard));
     }
+}
+
+/// Ends are told by a task of the runtime that the deliveries wait in. Outside of any, the journal tells them itself.
+fn tell_inside(journal: &Journal) {
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    let (tell, mut to_tell) = tokio::sync::mpsc::unbounded_channel::<Telling>();
+    runtime.spawn(async move {
+        while let Some(telling) = to_tell.recv().await {
+            telling();
+        }
+    });
+    journal.tell_through(Box::new(move |telling| tell.send(telling).map_err(|unsent| unsent.0)));
 }
 
 fn ending(result: Result<Position, AppendError>) -> Ending {

@@ -4,6 +4,7 @@
 mod check;
 mod journal;
 mod providers;
+mod run;
 mod send;
 mod table;
 mod tail;
@@ -42,6 +43,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    Run(run::Args),
     Check(check::Args),
     Send(send::Args),
     Tail(tail::Args),
@@ -71,6 +73,8 @@ enum End {
     Failed,
     /// The configuration or the command line is wrong.
     Usage,
+    /// The journal failed.
+    JournalFailed,
 }
 
 /// The command line asks for something that cannot be.
@@ -91,6 +95,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let context = Context { config: cli.config, format: cli.format };
     let ending = match cli.verb {
+        Verb::Run(args) => run::run(&context, args),
         Verb::Check(args) => check::run(&context, args),
         Verb::Providers(args) => providers::run(&context, args),
         Verb::Send(args) => send::run(&context, args),
@@ -144,7 +149,7 @@ impl Context {
 }
 
 /// Judges one librdkafka property.
-const KAFKA: KafkaCheck = |_, _| None;
+const KAFKA: KafkaCheck = hookhold::forward::check_setting;
 
 const AFTER: &str = "\
 Examples:

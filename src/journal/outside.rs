@@ -142,7 +142,7 @@ impl Outside {
             bytes: found.segments.iter().map(|segment| segment.size).sum(),
             key_bytes,
             events: 0,
-            oldest: found.segments.first().map_or(0, |segment| segment.first()),
+            oldest: found.segments.first().map_or(0, |segment| segment.first),
             next: self.end()?,
             lanes: Vec::new(),
         };

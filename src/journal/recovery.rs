@@ -6,6 +6,7 @@
 //! synced and renamed before anything else happens; from then on that segment's first sequence makes the originals void.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::catalog::{Catalog, Segment};
@@ -42,6 +43,8 @@ pub struct FoundSegment {
     pub size: u64,
     /// Its header, if it can be read.
     pub header: Option<Header>,
+    /// Everything below this sequence lies in older segments.
+    pub first: u64,
     /// Everything in it from this sequence on is void.
     pub bound: u64,
     /// Its lane file, if it is sealed.
@@ -59,8 +62,10 @@ pub struct Scan {
     pub mark: u64,
     /// The last snapshot of the cursors in it.
     pub cursors: Option<Vec<(Arc<str>, u64)>>,
-    /// Damaged bytes, each with the sequence of the next genuine frame.
-    pub damage: Vec<(std::ops::Range<u64>, u64)>,
+    /// Damaged bytes, each with the next genuine frame.
+    pub damage: Vec<(Range<u64>, Head)>,
+    /// True if it holds a commit's first frame: the page of its header has then been on disk.
+    pub committed: bool,
     /// The offset behind the last genuine frame.
     pub end: u64,
 }
@@ -76,25 +81,26 @@ pub struct FrameAt {
 }
 
 impl FoundSegment {
-    /// The first sequence that can be in it.
-    pub fn first(&self) -> u64 {
-        let event = self.scan.events.first().map(|frame| frame.head.seq);
-        self.header.map(|header| header.first).or(event).unwrap_or(self.bound.min(self.table.as_ref().map_or(0, |t| t.next)))
-    }
-
     /// Ranges of it that are damaged although they lie below `mark`.
-    pub fn rot(&self, mark: u64) -> Vec<std::ops::Range<u64>> {
+    pub fn rot(&self, mark: u64) -> Vec<Range<u64>> {
         let below = mark.min(self.bound);
-        let mut rot: Vec<_> = self.scan.damage.iter().filter(|(_, next)| *next < below).map(|(range, _)| range.clone()).collect();
+        // A commit is written once everything in front of it has been synced; other frames may be left of a torn one.
+        let is_rot = |next: &Head| next.kind == Kind::Commit || next.seq < below;
+        let damage = self.scan.damage.iter().filter(|(_, next)| is_rot(next)).map(|(range, _)| range.clone());
+        let mut rot: Vec<_> = damage.collect();
         let last = self.scan.events.iter().rev().find(|frame| frame.head.seq < below);
-        if last.map_or(self.first(), |frame| frame.head.seq + 1) < below {
-            rot.push(last.map_or(HEADER, |frame| frame.offset + frame::padded(frame.head.len) as u64)..self.size);
+        let end = last.map_or(HEADER, |frame| frame.offset + frame::padded(frame.head.len) as u64);
+        if last.map_or(self.first, |frame| frame.head.seq + 1) < below && rot.last().is_none_or(|range| range.end <= end) {
+            rot.push(end..self.size);
+        }
+        if self.header.is_none() && last.is_some() {
+            rot.insert(0, 0..HEADER);
         }
         rot
     }
 
     fn table_below(&self, below: u64) -> Table {
-        let mut table = Table::empty(self.first());
+        let mut table = Table::empty(self.first);
         for frame in self.scan.events.iter().filter(|frame| frame.head.seq < below.min(self.bound)) {
             let bytes = frame::padded(frame.head.len) as u64;
             if let Some(facts) = &frame.facts {
@@ -115,12 +121,14 @@ pub fn assess(disk: &dyn Disk, everything: bool) -> io::Result<Found> {
         let header = Header::read(&*file, name.id)?;
         let sealed = KeyFile::open(disk, name)?.is_some();
         let table = if sealed { Table::open(disk, name)? } else { None };
-        segments.push(FoundSegment { name, file, size, header, bound: u64::MAX, table, scan: Scan::default() });
+        let (first, bound) = (0, u64::MAX);
+        segments.push(FoundSegment { name, file, size, header, first, bound, table, scan: Scan::default() });
     }
     let mut bound = u64::MAX;
     for found in segments.iter_mut().rev() {
         found.bound = bound.min(found.table.as_ref().map_or(u64::MAX, |table| table.next));
-        bound = bound.min(found.header.map_or(u64::MAX, |header| header.first));
+        found.first = first_sequence(found)?;
+        bound = bound.min(found.first);
     }
     let mut cursors = None;
     for found in segments.iter_mut().rev() {
@@ -134,8 +142,26 @@ pub fn assess(disk: &dyn Disk, everything: bool) -> io::Result<Found> {
         found.header.map_or(0, |header| header.first).max(found.scan.mark).max(table)
     });
     let mark = marks.max().unwrap_or(0);
+    for found in &mut segments {
+        found.first = found.first.min(mark);
+    }
     let tail = tail(&mut segments, mark);
     Ok(Found { segments, mark, tail, cursors: cursors.unwrap_or_default() })
+}
+
+/// What the header says; where it cannot be read, the first frame; where there is none, the segment is empty.
+fn first_sequence(found: &FoundSegment) -> io::Result<u64> {
+    if let Some(header) = found.header {
+        return Ok(header.first);
+    }
+    let mut scanner = Scanner::new(found.file.clone(), found.name.id, HEADER, found.size);
+    loop {
+        match scanner.step(|head| head.seq <= found.bound)? {
+            Step::Frame(head) => return Ok(head.seq),
+            Step::Damage(_) => {}
+            Step::End(_) => return Ok(found.bound),
+        }
+    }
 }
 
 fn scan(found: &FoundSegment) -> io::Result<Scan> {
@@ -151,7 +177,7 @@ fn scan(found: &FoundSegment) -> io::Result<Scan> {
             Step::End(_) => return Ok(scan),
             Step::Damage(range) => damaged = Some(range),
             Step::Frame(head) => {
-                scan.damage.extend(damaged.take().map(|range| (range, head.seq)));
+                scan.damage.extend(damaged.take().map(|range| (range, head)));
                 scan.end = scanner.offset();
                 match head.kind {
                     Kind::Event => {
@@ -161,6 +187,7 @@ fn scan(found: &FoundSegment) -> io::Result<Scan> {
                     Kind::Commit => {
                         let mark = frame::decode_commit(scanner.frame()).map_or(0, |commit| commit.mark);
                         scan.mark = scan.mark.max(mark);
+                        scan.committed = true;
                     }
                     Kind::Cursors => scan.cursors = frame::decode_cursors(scanner.frame()).or(scan.cursors),
                 }
@@ -169,13 +196,16 @@ fn scan(found: &FoundSegment) -> io::Result<Scan> {
     }
 }
 
-/// Takes the events above the mark out of the scans, as far as they go on without a gap.
+/// Takes the events above the mark out of the scans, as far as they go on without a gap. Where neither the header nor any
+/// commit can be read, the segment's first commit was never synced: nothing of it is taken, because an older segment may hold
+/// what was refused before, under the same sequences.
 fn tail(segments: &mut [FoundSegment], mark: u64) -> Vec<(usize, FrameAt)> {
     let mut tail: Vec<(usize, FrameAt)> = Vec::new();
     for (index, found) in segments.iter_mut().enumerate() {
         let above = found.scan.events.partition_point(|frame| frame.head.seq < mark);
         for frame in found.scan.events.split_off(above) {
-            if frame.head.seq == mark + tail.len() as u64 {
+            let began = found.header.is_some() || found.scan.committed;
+            if began && frame.head.seq == mark + tail.len() as u64 {
                 tail.push((index, frame));
             }
         }
@@ -302,6 +332,7 @@ fn report_rot(found: &Found, metrics: &Metrics) {
 fn remove_empty(disk: &dyn Disk, found: &mut Found) -> io::Result<()> {
     while let Some(last) = found.segments.last()
         && last.header.is_none()
+        && last.table.is_none()
         && last.scan.end == 0
         && !found.tail.iter().any(|(index, _)| *index + 1 == found.segments.len())
     {
@@ -316,11 +347,11 @@ fn adopt(disk: &dyn Disk, found: &FoundSegment, mark: u64, keys: &Keys) -> Resul
     if let Some(table) = &found.table {
         let file_of_keys = context(KeyFile::open(disk, name), || format!("{} could not be read", name.keys()))?;
         keys.seal(name, file_of_keys);
-        return Ok(Segment::new(name, file, found.first(), found.size, table.clone(), true));
+        return Ok(Segment::new(name, file, found.first, found.size, table.clone(), true));
     }
     let below = mark.min(found.bound);
     note(keys, name, found.scan.events.iter().filter(|frame| frame.head.seq < below));
-    Ok(Segment::new(name, file, found.first(), found.size, found.table_below(mark), false))
+    Ok(Segment::new(name, file, found.first, found.size, found.table_below(mark), false))
 }
 
 fn note<'a>(keys: &Keys, name: Name, frames: impl Iterator<Item = &'a FrameAt>) {
@@ -354,7 +385,7 @@ fn copy_tail(disk: &dyn Disk, found: &Found, log: LogId, ordinal: u64, keys: &Ke
             if error.kind() != io::ErrorKind::StorageFull {
                 return Err(error);
             }
-            disk.remove(RESERVE)?;
+            disk.remove(RESERVE).map_err(|_| error)?;
             write_whole(disk, &name.segment(), &bytes)
         })?;
         disk.sync_dir()?;

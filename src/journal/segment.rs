@@ -78,7 +78,7 @@ impl Header {
         out[16..24].copy_from_slice(&id.to_le_bytes());
         out[24..32].copy_from_slice(&self.log.0.to_le_bytes());
         out[32..40].copy_from_slice(&self.first.to_le_bytes());
-        let crc = crc32c::crc32c(&out[16..]);
+        let crc = checksum(&out);
         out[12..16].copy_from_slice(&crc.to_le_bytes());
         out
     }
@@ -92,7 +92,7 @@ impl Header {
         let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
         let header = Header { log: LogId(number(24)), first: number(32) };
         let version = u32::from_le_bytes(bytes[8..12].try_into().expect("4 bytes"));
-        if bytes[12..16] != crc32c::crc32c(&bytes[16..]).to_le_bytes() || number(16) != id {
+        if bytes[12..16] != checksum(&bytes).to_le_bytes() || number(16) != id {
             return Ok(None);
         }
         if version != FORMAT {
@@ -100,6 +100,11 @@ impl Header {
         }
         Ok(Some(header))
     }
+}
+
+/// Covers the version too: a damaged one must not look like a later one, which would end the start.
+fn checksum(header: &[u8; HEADER as usize]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&header[..12]), &header[16..])
 }
 
 /// Lists the segments of a directory, oldest first, with their sizes in bytes.
@@ -211,6 +216,10 @@ impl Scanner {
         while at + HEAD as u64 <= self.size {
             self.fill(at, HEAD)?;
             let rest = self.window(at, usize::MAX - at as usize);
+            if rest.is_empty() {
+                // The file is shorter than it was said to be.
+                return Ok(self.size);
+            }
             match rest.chunks_exact(ALIGN).position(|word| word[..4] != [0; 4]) {
                 Some(words) => return Ok(at + (words * ALIGN) as u64),
                 None => at += (rest.len() / ALIGN * ALIGN).max(ALIGN) as u64,

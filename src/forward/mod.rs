@@ -1,0 +1,106 @@
+//! Passing on: every durable event goes to its Kafka topic, and only the broker's acknowledgement moves a cursor. Kafka may
+//! be away for days; whoever sends deliveries does not notice.
+//!
+//! Each topic is a lane with its own cursor, window and troubles: a missing topic stops nobody else. The journal is the only
+//! buffer; librdkafka holds what is in flight. Nothing in here knows HTTP or how the journal keeps its files.
+//!
+//! What Kafka gets is at-least-once: after a crash, at most what was in a lane's window (10,000 records, 16 MiB) and what was
+//! acknowledged since its cursor was last saved (a second) comes again, under the same `hookhold-log` and `hookhold-seq`.
+
+mod board;
+mod feed;
+mod inbox;
+mod lane;
+mod probe;
+mod producer;
+mod record;
+mod settings;
+mod trouble;
+mod watch;
+mod window;
+mod worker;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use http::HeaderName;
+use serde::Serialize;
+
+pub use board::{Blocked, LaneStatus};
+pub use settings::check_setting;
+
+use crate::event::Clock;
+use crate::journal::Journal;
+use crate::metrics::Metrics;
+use board::Board;
+use inbox::Inbox;
+use worker::Worker;
+
+/// What the forwarder is told by the configuration. Not printable: there may be passwords in it.
+#[derive(Clone, Default)]
+pub struct Settings {
+    /// The operator's librdkafka properties, secrets resolved; [`check_setting`] has nothing against any of them.
+    pub librdkafka: Vec<(String, String)>,
+    /// Per source, the request headers that travel as `http-<name>`.
+    pub headers: HashMap<Arc<str>, Vec<HeaderName>>,
+    /// The largest body in bytes that any source accepts.
+    pub max_body: usize,
+}
+
+/// How the forwarder fares, for `/readyz`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// False only if its thread has died, which is a bug.
+    pub running: bool,
+    /// Every lane that exists, by topic.
+    pub lanes: Vec<LaneStatus>,
+}
+
+/// The running forwarder. Dropping it without [`Forwarder::stop`] leaves its thread to the end of the process.
+pub struct Forwarder {
+    inbox: Arc<Inbox>,
+    board: Arc<Board>,
+    metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+    thread: thread::JoinHandle<()>,
+}
+
+/// Starts passing on from every lane's cursor. Kafka need not be there.
+pub fn start(journal: Journal, settings: Settings, metrics: Arc<Metrics>, clock: Arc<dyn Clock>) -> Forwarder {
+    let (inbox, board) = (Arc::<Inbox>::default(), Arc::<Board>::default());
+    let bell = Arc::downgrade(&inbox);
+    journal.on_durable(Box::new(move || {
+        if let Some(inbox) = bell.upgrade() {
+            inbox.leave(|_| {});
+        }
+    }));
+    let work = {
+        let (metrics, inbox, board) = (metrics.clone(), inbox.clone(), board.clone());
+        move || Worker::new(journal, settings, metrics, inbox, board).run()
+    };
+    let thread = thread::Builder::new().name("forward".into()).spawn(work).expect("a thread can be started");
+    Forwarder { inbox, board, metrics, clock, thread }
+}
+
+impl Forwarder {
+    /// How every lane fares at this moment.
+    pub fn status(&self) -> Status {
+        Status { running: !self.thread.is_finished(), lanes: self.board.lanes(self.clock.now()) }
+    }
+
+    /// Brings `hookhold_forward_lag_*` up to date; to be called before metrics are rendered.
+    pub fn measure(&self) {
+        self.board.measure(&self.metrics, self.clock.now());
+    }
+
+    /// Reads nothing more, waits up to `within` for acknowledgements on lanes that flow, hands the cursors to the journal (a
+    /// later [`Journal::close`] makes them durable) and lets the Kafka client go.
+    pub fn stop(self, within: Duration) {
+        self.inbox.leave(|news| news.stop = Some(Instant::now() + within));
+        if self.thread.join().is_err() {
+            tracing::error!("the forwarder had died; its cursors are as last saved");
+        }
+    }
+}

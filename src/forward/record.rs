@@ -1,0 +1,101 @@
+//! One event as one Kafka record: the exact body as its value, the CloudEvents 1.0 Kafka binding (binary mode) in its
+//! headers, and our own facts beside it. Knows nothing of lanes or of what becomes of the record.
+//!
+//! `ce_id` lets a consumer drop repeats that the provider causes; (`hookhold-log`, `hookhold-seq`) lets it drop repeats that
+//! we cause, and `hookhold-seq` is the order to sort by. Neither is ever a hash of the body: two genuine events can be
+//! byte-equal.
+
+use std::borrow::Cow;
+
+use http::HeaderName;
+use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::BaseRecord;
+
+use crate::journal::Stored;
+
+/// One header of a record: name and value.
+type Field<'a> = (Cow<'a, str>, Cow<'a, [u8]>);
+
+/// What a record has besides its value, which stays in the event.
+pub(super) struct Envelope<'a> {
+    /// The ordering key, else the event id, else `LOG-SEQ`; never null, so that repeats meet in one partition.
+    pub key: Cow<'a, str>,
+    fields: Vec<Field<'a>>,
+}
+
+impl<'a> Envelope<'a> {
+    /// Describes an event; of its request headers only those in `allowed` come along, as `http-<name>`.
+    pub fn new(stored: &'a Stored, allowed: &[HeaderName]) -> Envelope<'a> {
+        let event = &stored.event;
+        let id = present(&event.id).map_or_else(|| stored.position.to_string().into(), Cow::from);
+        let mut fields = cloud_event(stored, id.clone());
+        fields.extend([
+            text("hookhold-source", &*event.source),
+            text("hookhold-received-at", event.received_at.rfc3339()),
+            text("hookhold-log", stored.position.log.to_string()),
+            text("hookhold-seq", stored.position.seq.to_string()),
+            text("hookhold-auth", &*event.auth),
+            text("hookhold-integrity", event.integrity.word()),
+        ]);
+        let leaving = event.headers.iter().filter(|(name, _)| may_leave(name, allowed));
+        fields.extend(leaving.map(|(name, value)| (format!("http-{name}").into(), value.into())));
+        Envelope { key: present(&event.ordering_key).map_or(id, Cow::from), fields }
+    }
+
+    /// The bytes of key and headers.
+    pub fn size(&self) -> usize {
+        self.key.len() + self.fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+    }
+
+    /// The record that librdkafka takes. An empty body becomes an empty value, never null: in a compacted topic null would
+    /// delete the key's history.
+    pub fn record(&'a self, stored: &'a Stored, ticket: usize) -> BaseRecord<'a, str, [u8], usize> {
+        let none = OwnedHeaders::new_with_capacity(self.fields.len());
+        let headers = self.fields.iter().fold(none, |so_far, (key, value)| so_far.insert(Header { key, value: Some(&**value) }));
+        BaseRecord::with_opaque_to(&stored.event.topic, ticket)
+            .key(&*self.key)
+            .payload(&stored.event.body[..])
+            .timestamp(i64::try_from(stored.event.received_at.0).unwrap_or(i64::MAX))
+            .headers(headers)
+    }
+}
+
+/// The attributes of CloudEvents 1.0, and the trace that the sender began.
+fn cloud_event<'a>(stored: &'a Stored, id: Cow<'a, str>) -> Vec<Field<'a>> {
+    let event = &stored.event;
+    let event_type = match present(&event.event_type) {
+        Some(name) => format!("{}{name}", event.type_prefix),
+        None => format!("{}.unknown", event.source),
+    };
+    let mut fields = vec![
+        text("ce_specversion", "1.0"),
+        text("ce_id", id),
+        text("ce_source", format!("/hooks/{}", event.source)),
+        text("ce_type", event_type),
+        text("ce_time", event.occurred_at.unwrap_or(event.received_at).rfc3339()),
+    ];
+    if let Some((_, media_type)) = event.headers.iter().find(|(name, _)| name == "content-type") {
+        fields.push(("content-type".into(), media_type.into()));
+    }
+    fields.extend(event.traceparent.as_deref().map(|trace| text("traceparent", trace)));
+    fields
+}
+
+fn text<'a>(name: &'a str, value: impl Into<Cow<'a, str>>) -> Field<'a> {
+    let value = match value.into() {
+        Cow::Borrowed(value) => Cow::Borrowed(value.as_bytes()),
+        Cow::Owned(value) => Cow::Owned(value.into_bytes()),
+    };
+    (name.into(), value)
+}
+
+fn present(text: &Option<String>) -> Option<&str> {
+    text.as_deref().filter(|text| !text.is_empty())
+}
+
+/// Credentials stay behind whatever the list says.
+fn may_leave(name: &str, allowed: &[HeaderName]) -> bool {
+    let secret = [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION].iter().any(|secret| secret == name);
+    !secret && allowed.iter().any(|allowed| allowed == name)
+}

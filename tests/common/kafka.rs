@@ -1,0 +1,324 @@
+//! A real Apache Kafka for tests: one broker on free loopback ports, its data under `target/`. It can be killed, stopped and
+//! started again on the same ports and data, and it never outlives the test process, however that ends: its shell waits on a
+//! pipe from us, and when the pipe closes it kills the broker and removes the data.
+
+#![allow(dead_code, reason = "each test file uses a part of this")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Headers, Message};
+use rdkafka::{Offset, TopicPartitionList};
+
+/// One record, as a consumer sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub partition: i32,
+    pub offset: i64,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub timestamp_ms: i64,
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl Record {
+    /// The text of a header; panics when it is absent or null.
+    pub fn header(&self, name: &str) -> &str {
+        let found = self.headers.iter().find(|(key, _)| key == name);
+        let (_, value) = found.unwrap_or_else(|| panic!("no header {name} in {:?}", self.headers));
+        std::str::from_utf8(value.as_deref().expect("no header is null")).expect("header values are text here")
+    }
+
+    /// Our sequence.
+    pub fn seq(&self) -> u64 {
+        self.header("hookhold-seq").parse().expect("a number")
+    }
+}
+
+/// A broker.
+pub struct Kafka {
+    home: PathBuf,
+    port: u16,
+    running: Option<Child>,
+}
+
+/// The one broker that all tests of a file share which do no harm to it; ends with the process.
+pub fn shared() -> &'static Kafka {
+    static SHARED: OnceLock<Kafka> = OnceLock::new();
+    SHARED.get_or_init(Kafka::start)
+}
+
+impl Kafka {
+    /// Formats and starts a broker of its own and waits until it answers.
+    pub fn start() -> Kafka {
+        let mut kafka = Kafka::absent();
+        kafka.restart();
+        kafka
+    }
+
+    /// A broker that has its ports and its data but does not run yet.
+    pub fn absent() -> Kafka {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("kafka-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::create_dir_all(&home).expect("target/ can be written to");
+        let (port, controller) = (free_port(), free_port());
+        fs::write(home.join("server.properties"), properties(&home, port, controller)).expect("target/ can be written to");
+        let output = java(&home)
+            .args(["kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", CLUSTER_ID, "-c"])
+            .arg(home.join("server.properties"))
+            .output()
+            .expect("java can be run (Debian: openjdk-17-jre-headless)");
+        assert!(output.status.success(), "formatting failed: {output:?}");
+        Kafka { home, port, running: None }
+    }
+
+    /// What clients need.
+    pub fn bootstrap(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Ends it as a crash would (SIGKILL), and waits until it is gone.
+    pub fn kill(&mut self) {
+        self.end("kill");
+    }
+
+    /// Ends it in good order (SIGTERM), and waits until it is gone.
+    pub fn terminate(&mut self) {
+        self.end("term");
+    }
+
+    /// Starts it on the same ports and data, and waits until it answers.
+    pub fn restart(&mut self) {
+        assert!(self.running.is_none(), "it runs already");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", WATCHER, "watcher"]).arg(&self.home).arg(java(&self.home).get_program());
+        shell.args(java(&self.home).get_args()).arg("kafka.Kafka").arg(self.home.join("server.properties"));
+        let mut child = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("sh can be run");
+        let mut started = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut started).expect("the shell answers");
+        assert_eq!(started.trim(), "started");
+        self.running = Some(child);
+        self.wait_until_ready();
+    }
+
+    /// Creates a topic and waits until it has a leader.
+    pub fn create_topic(&self, name: &str, partitions: i32, config: &[(&str, &str)]) {
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        for (key, value) in config {
+            topic = topic.set(key, value);
+        }
+        let results = block_on(self.admin().create_topics([&topic], &AdminOptions::new())).expect("the broker answers");
+        assert_eq!(results, [Ok(name.to_owned())]);
+        let client = consumer(&self.bootstrap());
+        wait_until(&format!("{name} has a leader"), || {
+            let metadata = client.fetch_metadata(Some(name), SLICE);
+            metadata.is_ok_and(|m| {
+                m.topics()[0].partitions().len() as i32 == partitions && m.topics()[0].partitions().iter().all(|p| p.leader() > 0)
+            })
+        });
+    }
+
+    /// Replaces all settings of a topic.
+    pub fn configure_topic(&self, name: &str, config: &[(&str, &str)]) {
+        let mut change = AlterConfig::new(ResourceSpecifier::Topic(name));
+        for (key, value) in config {
+            change = change.set(key, value);
+        }
+        let results = block_on(self.admin().alter_configs([&change], &AdminOptions::new())).expect("the broker answers");
+        assert!(results.iter().all(Result::is_ok), "{results:?}");
+    }
+
+    /// Every record of a topic at this moment, partition by partition in the order of offsets.
+    pub fn records(&self, topic: &str) -> Vec<Record> {
+        records_at(&self.bootstrap(), topic)
+    }
+
+    /// The records of a topic once there are at least `count`.
+    pub fn wait_for_records(&self, topic: &str, count: usize) -> Vec<Record> {
+        let mut records = Vec::new();
+        wait_until(&format!("{topic} holds {count} records"), || {
+            records = self.records(topic);
+            records.len() >= count
+        });
+        records
+    }
+
+    /// What the broker printed, for a test that failed.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.home.join("log")).unwrap_or_default()
+    }
+
+    fn end(&mut self, how: &str) {
+        let mut shell = self.running.take().expect("it runs");
+        writeln!(shell.stdin.take().expect("piped"), "{how}").expect("the shell listens");
+        shell.wait().expect("it is our child");
+    }
+
+    fn wait_until_ready(&self) {
+        let client = consumer(&self.bootstrap());
+        let deadline = Instant::now() + DEADLINE;
+        while !client.fetch_metadata(None, SLICE).is_ok_and(|metadata| !metadata.brokers().is_empty()) {
+            assert!(Instant::now() < deadline, "the broker does not answer; it said:\n{}", self.log());
+        }
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        client(&self.bootstrap()).create().expect("these settings are valid")
+    }
+}
+
+impl Drop for Kafka {
+    fn drop(&mut self) {
+        if let Some(mut shell) = self.running.take() {
+            drop(shell.stdin.take());
+            let _ = shell.wait();
+        }
+        let _ = fs::remove_dir_all(&self.home);
+    }
+}
+
+/// Every record of a topic on any cluster at this moment, partition by partition in the order of offsets.
+pub fn records_at(bootstrap: &str, topic: &str) -> Vec<Record> {
+    let consumer = consumer(bootstrap);
+    let metadata = consumer.fetch_metadata(Some(topic), DEADLINE).expect("the broker answers");
+    let mut assignment = TopicPartitionList::new();
+    let mut missing = 0;
+    for partition in metadata.topics()[0].partitions() {
+        let (low, high) = consumer.fetch_watermarks(topic, partition.id(), DEADLINE).expect("the broker answers");
+        missing += high - low;
+        assignment.add_partition_offset(topic, partition.id(), Offset::Beginning).expect("a valid offset");
+    }
+    consumer.assign(&assignment).expect("partitions exist");
+    let deadline = Instant::now() + DEADLINE;
+    let mut records = Vec::new();
+    while (records.len() as i64) < missing {
+        assert!(Instant::now() < deadline, "{} of {missing} records of {topic} could be read", records.len());
+        match consumer.poll(SLICE) {
+            Some(Ok(message)) => records.push(record(&message)),
+            Some(Err(error)) => panic!("{topic} cannot be read: {error}"),
+            None => {}
+        }
+    }
+    records.sort_by_key(|record| (record.partition, record.offset));
+    records
+}
+
+/// Waits for a condition; panics with its name when it does not come true in a generous time.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+fn record(message: &impl Message) -> Record {
+    let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+    Record {
+        partition: message.partition(),
+        offset: message.offset(),
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        timestamp_ms: message.timestamp().to_millis().expect("every record has a time"),
+        headers: headers.map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect(),
+    }
+}
+
+fn consumer(bootstrap: &str) -> BaseConsumer {
+    let mut config = client(bootstrap);
+    config.set("group.id", "tests").set("enable.auto.commit", "false").set("fetch.message.max.bytes", "33554432");
+    config.create().expect("these settings are valid")
+}
+
+fn client(bootstrap: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", bootstrap).set("receive.message.max.bytes", "67108864");
+    config.set("reconnect.backoff.max.ms", "500").set_log_level(rdkafka::config::RDKafkaLogLevel::Emerg);
+    config
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().build().expect("a runtime can be built").block_on(future)
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+}
+
+/// The JVM with the broker's jars, which are fetched first if need be.
+fn java(home: &Path) -> Command {
+    static LIB: OnceLock<PathBuf> = OnceLock::new();
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka");
+    let lib = LIB.get_or_init(|| {
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("target/tmp is inside target");
+        let fetched =
+            Command::new(tests.join("fetch")).env("CARGO_TARGET_DIR", target).status().expect("tests/kafka/fetch can be run");
+        assert!(fetched.success(), "tests/kafka/fetch failed");
+        target.join("kafka-lib")
+    });
+    let mut java = Command::new("java");
+    java.args(["-Xms64m", "-Xmx320m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:MaxDirectMemorySize=96m"]);
+    java.arg(format!("-Dlog4j2.configurationFile={}", tests.join("log4j2.properties").display()));
+    java.arg(format!("-Djava.io.tmpdir={}", home.display())).arg("-cp").arg(lib.join("*"));
+    java
+}
+
+/// Kept small for a small heap. Nothing expires: deliveries of tests may be years old.
+fn properties(home: &Path, port: u16, controller: u16) -> String {
+    format!(
+        "process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs={}
+auto.create.topics.enable=false
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.num.partitions=1
+group.initial.rebalance.delay.ms=0
+log.cleaner.dedupe.buffer.size=2097152
+log.cleaner.threads=1
+log.index.size.max.bytes=1048576
+log.segment.bytes=67108864
+log.retention.ms=-1
+num.network.threads=2
+num.io.threads=2
+background.threads=2
+",
+        home.join("data").display()
+    )
+}
+
+/// Runs the broker beside itself and waits for a word: `kill` and `term` end it and keep its data; the end of the pipe means
+/// that nobody needs it any more.
+const WATCHER: &str = r#"home=$1; shift
+"$@" >>"$home/log" 2>&1 </dev/null & broker=$!
+echo started; exec 2>/dev/null
+read -r word || word=gone
+case $word in term) kill -TERM "$broker" ;; *) kill -KILL "$broker" ;; esac
+wait "$broker"
+[ "$word" != gone ] || rm -rf "$home""#;
+const CLUSTER_ID: &str = "aG9va2hvbGQtdGVzdC1rYQ";
+/// No test depends on how long anything takes; this only ends one that would never end.
+const DEADLINE: Duration = Duration::from_secs(90);
+const SLICE: Duration = Duration::from_millis(500);
