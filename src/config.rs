@@ -6,6 +6,8 @@
 mod kafka;
 mod read;
 
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -137,6 +139,16 @@ impl Default for DedupeConfig {
     }
 }
 
+impl JournalConfig {
+    /// Reads `[journal]` of `path` alone: who only looks at the journal needs none of the sources' secrets.
+    pub fn load(path: &Path) -> Result<JournalConfig, Mistakes> {
+        let mistakes = Mistakes::default();
+        let root = Table::parse(&path.display().to_string(), &contents(path)?, &mistakes);
+        let config = root.map(|mut root| read::journal(&mut root.take_section("journal")));
+        config.filter(|_| mistakes.is_empty()).ok_or(mistakes)
+    }
+}
+
 impl Config {
     /// The file to read: the one named, else `hookhold.toml` here, else in `/etc/hookhold`. `None` when there is none.
     pub fn find(named: Option<PathBuf>) -> Option<PathBuf> {
@@ -145,16 +157,9 @@ impl Config {
 
     /// Reads and checks `path`. `kafka` judges one librdkafka property.
     pub fn load(path: &Path, kafka: KafkaCheck) -> Result<Config, Mistakes> {
-        let mistakes = Mistakes::default();
-        let file = path.display().to_string();
-        match contents(path) {
-            Ok(text) => Config::parse(&file, &text, kafka).map(|config| Config { path: path.to_owned(), ..config }),
-            Err(error) => {
-                let place = Table::empty(&file, &mistakes).place;
-                place.wrong(format_args!("cannot be read: {error}"), format_args!("a text of at most {}", bytes_text(MAX_FILE)));
-                Err(mistakes)
-            }
-        }
+        let text = contents(path)?;
+        let config = Config::parse(&path.display().to_string(), &text, kafka)?;
+        Ok(Config { path: path.to_owned(), ..config })
     }
 
     /// Checks `text`, which every mistake calls `file`.
@@ -165,11 +170,18 @@ impl Config {
     }
 }
 
-fn contents(path: &Path) -> std::io::Result<String> {
-    use std::io::Read;
-    let mut text = String::new();
-    std::fs::File::open(path)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_FILE { Err(std::io::ErrorKind::FileTooLarge.into()) } else { Ok(text) }
+fn contents(path: &Path) -> Result<String, Mistakes> {
+    let read = File::open(path).and_then(|file| {
+        let mut text = String::new();
+        file.take(MAX_FILE + 1).read_to_string(&mut text)?;
+        if text.len() as u64 > MAX_FILE { Err(ErrorKind::FileTooLarge.into()) } else { Ok(text) }
+    });
+    read.map_err(|error| {
+        let mistakes = Mistakes::default();
+        let place = Table::empty(&path.display().to_string(), &mistakes).place;
+        place.wrong(format_args!("cannot be read: {error}"), format_args!("a text of at most {}", bytes_text(MAX_FILE)));
+        mistakes
+    })
 }
 
 const PLACES: [&str; 2] = ["hookhold.toml", "/etc/hookhold/hookhold.toml"];

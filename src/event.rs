@@ -5,6 +5,7 @@
 //! verifier's and the journal decoder's. A test reads `src/` and refuses a third caller, so nothing unverified can be kept.
 
 use std::fmt;
+use std::hash::Hasher;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -112,6 +113,12 @@ impl Event {
         Event(parts)
     }
 
+    /// The same event with the key under which a repeat of it will be recognised.
+    pub fn with_key(mut self, key: Option<EventKey>) -> Event {
+        self.0.dedupe_key = key;
+        self
+    }
+
     /// Only for the journal's decoder, once a checksum has been checked.
     pub(crate) fn from_journal(parts: EventParts) -> Event {
         Event(parts)
@@ -133,6 +140,25 @@ impl fmt::Debug for EventKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "EventKey({})", hex::encode(self.0))
     }
+}
+
+/// Event keys are keyed hashes already, so eight of their bytes are as good as any hash of them. Safe only because the hash
+/// is keyed: a sender may choose its ids.
+#[derive(Default)]
+pub struct PassThrough(u64);
+
+impl Hasher for PassThrough {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(last) = bytes.last_chunk::<8>() {
+            self.0 = u64::from_le_bytes(*last);
+        }
+    }
+
+    fn write_usize(&mut self, _length_prefix: usize) {}
 }
 
 /// How much of an event its proof covers (`hookhold-integrity`).

@@ -42,7 +42,7 @@ pub struct Source {
     pub deadline: Duration,
     /// How long a repeat is recognised: the entry's, else the longer of the default and the recipe's retries.
     pub window: Duration,
-    /// For recipes without an id: byte-equal bodies within this time are repeats. The operator's opt-in.
+    /// For recipes without an id, and only for them: byte-equal bodies within this time are repeats. The operator's opt-in.
     pub dedupe_body: Option<Duration>,
     /// The answer to an accepted delivery.
     pub ok: Reply,
@@ -70,8 +70,9 @@ impl Source {
     /// they leave no usable source.
     pub fn compile(name: &str, mut entry: Table, defaults: &SourceDefaults, mistakes: &Mistakes) -> Option<Source> {
         let provider = entry.take("provider");
-        let mut table = match &provider {
-            Some(item) => base(item, mistakes)?.overlaid(entry),
+        let (base, is_known) = base(provider.as_ref(), mistakes);
+        let mut table = match base {
+            Some(base) => base.overlaid(entry),
             None => entry,
         };
         let path = table.take("path").map_or(Some(format!("/hooks/{name}")), path);
@@ -82,7 +83,7 @@ impl Source {
         let (dedupe_window, dedupe_body) = dedupe(&mut table);
         let recipe = read::recipe(&mut table);
         table.finish();
-        let recipe = recipe?;
+        let recipe = recipe.filter(|_| is_known)?;
         let secrets = keys(secrets?, &recipe);
         Some(Source {
             name: name.into(),
@@ -102,11 +103,20 @@ impl Source {
     }
 }
 
-fn base(item: &Item, mistakes: &Mistakes) -> Option<Table> {
-    let name = item.clone().text()?;
-    let names: Vec<&str> = PROVIDERS.iter().map(|(name, _)| *name).collect();
-    let allowed = || format!("{}; or leave it out and write the recipe inline", names.join(", "));
-    providers::table(&name, mistakes).or_else(|| item.refuse("no such provider", allowed()))
+/// The named recipe. Below an unknown name the walk goes on over some other recipe, so that the entry's other mistakes are
+/// found in the same pass; `false` then.
+fn base(provider: Option<&Item>, mistakes: &Mistakes) -> (Option<Table>, bool) {
+    let Some(item) = provider else { return (None, true) };
+    let name = item.clone().text();
+    if let Some(table) = name.as_deref().and_then(|name| providers::table(name, mistakes)) {
+        return (Some(table), true);
+    }
+    if name.is_some() {
+        let names: Vec<&str> = PROVIDERS.iter().map(|(name, _)| *name).collect();
+        let allowed = format!("{}; or leave it out and write the recipe inline", names.join(", "));
+        item.place.wrong("no such provider", allowed);
+    }
+    (providers::table(STAND_IN, mistakes), false)
 }
 
 fn path(item: Item) -> Option<String> {
@@ -175,5 +185,7 @@ fn deadline(server: Duration, respond_within: Option<Duration>) -> Duration {
     respond_within.map_or(server, |limit| server.min(limit * 4 / 5))
 }
 
+/// Takes any text as a secret and has every part of a recipe, so an entry over it makes no mistake of its own.
+const STAND_IN: &str = "stripe";
 /// The longest time that a repeat can be recognised.
 const MAX_WINDOW: Duration = Duration::from_secs(90 * 86_400);

@@ -25,6 +25,14 @@ pub fn bytes_text(size: u64) -> String {
     print(size, SIZES, " ")
 }
 
+/// Prints a number of bytes for people: one digit after the point, in the largest unit that it fills.
+pub fn bytes_about(size: u64) -> String {
+    match SIZES.iter().find(|(_, factor)| size >= *factor) {
+        Some((unit, factor)) if *factor > 1 => format!("{:.1} {unit}", size as f64 / *factor as f64),
+        _ => format!("{size} B"),
+    }
+}
+
 fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -52,6 +60,7 @@ mod tests {
         }
         assert_eq!(duration_text(Duration::from_secs(300)), "5m");
         assert_eq!(bytes_text(64 << 20), "64 MiB");
+        assert_eq!([0, 1023, 1536, 20 << 30].map(bytes_about), ["0 B", "1023 B", "1.5 KiB", "20.0 GiB"]);
     }
 
     #[test]

@@ -145,3 +145,43 @@ fn a_configuration_that_is_not_there_is_a_mistake_and_not_a_panic() {
     let missing = Config::load(Path::new("tests/configs/no-such-file.toml"), librdkafka).expect_err("it is missing");
     assert!(missing.to_string().starts_with("tests/configs/no-such-file.toml:1: cannot be read: "), "{missing}");
 }
+
+/// Swaps, doubles and cuts pieces of the reference, so that values of every kind stand where others belong.
+#[test]
+fn no_text_makes_it_panic() {
+    let reference = reference_in_full();
+    let lines: Vec<&str> = reference.lines().collect();
+    let values: Vec<&str> = lines.iter().filter_map(|line| line.split_once(" = ")).map(|(_, value)| value).collect();
+    assert!(values.len() > 30, "there are values to swap");
+    for seed in 0..500 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut text = String::new();
+        for line in &lines {
+            let (key, _) = line.split_once(" = ").unwrap_or((line, ""));
+            match random.u8(0..20) {
+                0 => text += &format!("{key} = {}", values[random.usize(..values.len())]),
+                1 => text += &format!("{line}\n{line}"),
+                2 => text.extend(line.chars().filter(|_| random.u8(0..8) > 0)),
+                3 => {
+                    text += &format!(
+                        "{key} = {}",
+                        ["-1", "1e400", "\"\"", "{}", "[]", "[[]]", "'''\n'''", "\"9e9 d\""][random.usize(..8)]
+                    )
+                }
+                _ => text += line,
+            }
+            text.push('\n');
+        }
+        let outcome = std::panic::catch_unwind(|| parse(&text).is_ok());
+        assert!(outcome.is_ok(), "seed {seed} made this panic:\n{text}");
+    }
+}
+
+#[test]
+fn deep_nesting_is_a_mistake_and_not_a_crash() {
+    for deep in ["[".repeat(50_000), "{a=".repeat(50_000)] {
+        assert!(parse(&format!("a = {deep}")).is_err());
+    }
+    assert!(parse(&format!("{}a = 1", "a.".repeat(50_000))).is_err());
+    assert!(parse(&format!("[{}a]\nb = 1", "a.".repeat(50_000))).is_err());
+}

@@ -3,10 +3,10 @@
 use std::io::{self, Write};
 
 use hookhold::config::Config;
+use hookhold::journal;
 use hookhold::mistake::Mistake;
 use serde_json::json;
 
-use super::filesystem::{self, FileSystem};
 use super::{Context, End, Ending, Usage, table};
 
 /// Report every mistake in the configuration, without starting anything.
@@ -55,7 +55,7 @@ fn summary(out: &mut impl Write, config: &Config) -> io::Result<()> {
         ]);
     }
     writeln!(out, "{}\n", sources.trim_fmt())?;
-    writeln!(out, "journal  {} on {}", config.journal.dir.display(), file_system(config)?.name)?;
+    writeln!(out, "journal  {} on {}", config.journal.dir.display(), file_system(config)?.0)?;
     writeln!(out, "kafka    {}", servers(config).unwrap_or("not configured: events stay in the journal"))?;
     writeln!(out, "admin    http://{}/", config.admin.listen)?;
     match warning(config)? {
@@ -72,7 +72,7 @@ fn summary_json(out: &mut impl Write, config: &Config) -> io::Result<()> {
     let summary = json!({
         "file": config.path,
         "sources": config.sources.iter().map(source).collect::<Vec<_>>(),
-        "journal": { "dir": config.journal.dir, "file_system": file_system(config)?.name },
+        "journal": { "dir": config.journal.dir, "file_system": file_system(config)?.0 },
         "kafka": servers(config),
         "warning": warning(config)?,
     });
@@ -100,12 +100,14 @@ fn servers(config: &Config) -> Option<&str> {
         .map(|(_, servers)| servers.as_str())
 }
 
-fn file_system(config: &Config) -> io::Result<FileSystem> {
-    filesystem::of(&config.journal.dir)
+/// The journal's file system by name, and whether its promises are known to hold.
+fn file_system(config: &Config) -> io::Result<(String, bool)> {
+    let whole = std::path::absolute(&config.journal.dir)?;
+    journal::file_system(whole.ancestors().find(|dir| dir.exists()).unwrap_or(&whole))
 }
 
 fn warning(config: &Config) -> io::Result<Option<String>> {
-    let FileSystem { name, trusted } = file_system(config)?;
+    let (name, trusted) = file_system(config)?;
     let text = || format!("{name}: a 2xx means on disk only where sync is honest; that is known of ext4 and XFS");
     Ok((!trusted).then(text))
 }

@@ -2,18 +2,23 @@
 //! error, printed here on one line with its causes.
 
 mod check;
-mod filesystem;
+mod journal;
 mod providers;
+mod run;
 mod send;
 mod table;
+mod tail;
 
 use std::error::Error;
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use hookhold::config::{Config, KafkaCheck};
+use hookhold::config::{Config, JournalConfig, KafkaCheck};
+use hookhold::journal::Outside;
+use hookhold::journal::disk::LocalDisk;
 use hookhold::mistake::Mistakes;
 
 /// What a verb returns: how the process ends, or the reason why it could not do its work.
@@ -38,8 +43,11 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    Run(run::Args),
     Check(check::Args),
     Send(send::Args),
+    Tail(tail::Args),
+    Journal(journal::Args),
     Providers(providers::Args),
 }
 
@@ -65,6 +73,8 @@ enum End {
     Failed,
     /// The configuration or the command line is wrong.
     Usage,
+    /// The journal failed.
+    JournalFailed,
 }
 
 /// The command line asks for something that cannot be.
@@ -72,14 +82,25 @@ enum End {
 #[error("{0}")]
 struct Usage(String);
 
+/// Nothing can be looked at.
+#[derive(Debug, thiserror::Error)]
+#[error("no journal in {}; the first start of hookhold run makes it", dir.display())]
+struct NoJournal {
+    dir: PathBuf,
+    source: std::io::Error,
+}
+
 /// Reads the command line, runs its verb and returns the exit code. Wrong usage ends the process with exit code 2.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let context = Context { config: cli.config, format: cli.format };
     let ending = match cli.verb {
+        Verb::Run(args) => run::run(&context, args),
         Verb::Check(args) => check::run(&context, args),
         Verb::Providers(args) => providers::run(&context, args),
         Verb::Send(args) => send::run(&context, args),
+        Verb::Tail(args) => tail::run(&context, args),
+        Verb::Journal(args) => journal::run(&context, args),
     };
     let end = ending.unwrap_or_else(|error| explain(error.as_ref()));
     ExitCode::from(end as u8)
@@ -108,6 +129,13 @@ impl Context {
     /// The configuration that the command line or the usual places name.
     fn load(&self) -> Result<Config, Box<dyn Error>> {
         Ok(Config::load(&self.file()?, KAFKA)?)
+    }
+
+    /// The journal that the configuration names, to be looked at from outside.
+    fn journal(&self) -> Result<Outside, Box<dyn Error>> {
+        let dir = JournalConfig::load(&self.file()?)?.dir;
+        let disk = LocalDisk::existing(&dir).map_err(|source| NoJournal { dir, source })?;
+        Ok(Outside::open(Arc::new(disk))?)
     }
 
     fn file(&self) -> Result<PathBuf, Usage> {

@@ -9,9 +9,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::catalog::Segment;
-use super::disk::Disk;
+use super::disk::{Disk, is_full};
 use super::keys::KeyFile;
-use super::segment::Name;
+use super::segment::{HEADER, Name};
 use super::table::Table;
 use super::{POISON, RESERVE, Shared};
 use crate::event::UnixMillis;
@@ -60,6 +60,8 @@ impl Inbox {
     /// is left is needed.
     pub fn make_room(&self, shared: &Shared, size: u64) -> bool {
         loop {
+            // Counted before the look round: what is sealed meanwhile must not be missed.
+            let waiting = self.work.lock().expect(POISON).to_seal.len();
             if shared.catalog.bytes() + size <= shared.options.max_size {
                 return true;
             }
@@ -67,7 +69,6 @@ impl Inbox {
                 continue;
             }
             let mut work = self.work.lock().expect(POISON);
-            let waiting = work.to_seal.len();
             if waiting == 0 || work.closing {
                 return false;
             }
@@ -137,7 +138,8 @@ fn seal(shared: &Shared, segment: &Segment) -> io::Result<()> {
     write_whole(disk, &name.keys(), &bytes).or_else(|error| with_reserve(shared, &name.keys(), &bytes, error))?;
     write_whole(disk, &name.lanes(), &table.encode(name))?;
     disk.sync_dir()?;
-    shared.keys.seal(name, KeyFile::open(disk, name)?);
+    let damaged = || io::Error::new(io::ErrorKind::InvalidData, "the key file cannot be read back");
+    shared.keys.seal(name, Some(KeyFile::open(disk, name)?.ok_or_else(damaged)?));
     segment.sealed.store(true, Ordering::Release);
     if disk.truncate(&name.segment(), table.end).is_ok() {
         segment.size.store(table.end, Ordering::Relaxed);
@@ -147,10 +149,10 @@ fn seal(shared: &Shared, segment: &Segment) -> io::Result<()> {
 
 /// Gives up the reserve so that a key file can be written on a full disk; it is laid in again when there is room.
 fn with_reserve(shared: &Shared, name: &str, bytes: &[u8], error: io::Error) -> io::Result<()> {
-    if error.kind() != io::ErrorKind::StorageFull {
+    if !is_full(&error) {
         return Err(error);
     }
-    shared.disk.remove(RESERVE)?;
+    shared.disk.remove(RESERVE).map_err(|_| error)?;
     shared.keeper.work.lock().expect(POISON).reserve_used = true;
     tracing::warn!("the disk is full: the journal's reserve is used for a key file");
     write_whole(&*shared.disk, name, bytes)
@@ -204,8 +206,12 @@ fn forget_keys(shared: &Shared, name: Name) {
 /// Deletes the oldest segment that is sealed, that no lane needs and that `may_go`.
 fn release_one(shared: &Shared, may_go: impl Fn(&Table) -> bool) -> bool {
     let pins = shared.options.passes_on;
+    let mut segments = shared.catalog.segments();
+    // A segment without a commit does not tell yet where the sequences go on: the one before it must stay.
+    let newest = segments.iter().rposition(|segment| segment.with(|table| table.end > HEADER));
+    segments.truncate(newest.unwrap_or(0));
     let free = |s: &Arc<Segment>| s.sealed.load(Ordering::Acquire) && s.with(&may_go) && !shared.catalog.is_needed(s, pins);
-    let Some(segment) = shared.catalog.segments().into_iter().find(free) else { return false };
+    let Some(segment) = segments.into_iter().find(free) else { return false };
     // The catalog first: a reader that finds the segment may still use its open file.
     shared.catalog.remove(segment.name);
     let disk = &shared.disk;

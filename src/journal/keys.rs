@@ -13,7 +13,7 @@
 //! price is a repeat that is kept twice, never an event that is lost.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::io;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +23,7 @@ use xorf::{BinaryFuse8, Descriptor, Filter};
 
 use super::disk::{Disk, DiskFile};
 use super::segment::Name;
-use crate::event::{EventKey, UnixMillis};
+use crate::event::{EventKey, PassThrough, UnixMillis};
 
 /// When a key was first seen, and with which event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,9 @@ pub struct Seen {
     /// Its sequence.
     pub seq: u64,
 }
+
+/// Keys with what is known of them.
+pub type Remembered = Vec<(EventKey, Seen)>;
 
 /// What memory alone can say about a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +62,7 @@ pub struct Keys {
 #[derive(Default)]
 struct Unsealed {
     newest: HashMap<EventKey, Seen, BuildHasherDefault<PassThrough>>,
-    by_segment: HashMap<Name, Vec<(EventKey, Seen)>>,
+    by_segment: HashMap<Name, Remembered>,
 }
 
 impl Keys {
@@ -103,7 +106,7 @@ impl Keys {
     }
 
     /// Names the key files that still hold keys of lost events, with what should be left in them.
-    pub fn to_rewrite(&self) -> io::Result<Vec<(Name, Vec<(EventKey, Seen)>)>> {
+    pub fn to_rewrite(&self) -> io::Result<Vec<(Name, Remembered)>> {
         if !self.to_look_for.swap(false, Ordering::AcqRel) {
             return Ok(Vec::new());
         }
@@ -131,7 +134,7 @@ impl Keys {
     }
 
     /// The keys of a segment that is about to be sealed: sorted, without older entries of the same key.
-    pub fn of_segment(&self, segment: Name) -> Vec<(EventKey, Seen)> {
+    pub fn of_segment(&self, segment: Name) -> Remembered {
         let mut keys = self.unsealed.lock().expect(POISON).by_segment.get(&segment).cloned().unwrap_or_default();
         keys.retain(|(_, seen)| !self.is_lost(seen));
         keys.sort_by_key(|(key, seen)| (*key, std::cmp::Reverse(seen.seq)));
@@ -247,7 +250,7 @@ impl KeyFile {
         Ok(None)
     }
 
-    fn entries(&self) -> io::Result<Vec<(EventKey, Seen)>> {
+    fn entries(&self) -> io::Result<Remembered> {
         (0..self.count).filter_map(|index| self.entry(index).transpose()).collect()
     }
 
@@ -307,24 +310,6 @@ fn decode_filter(bytes: &[u8]) -> Option<BinaryFuse8> {
         segment_count_length: number(20),
     };
     Some(BinaryFuse8 { descriptor, fingerprints: bytes[24..].into() })
-}
-
-/// Event keys are keyed hashes already, so eight of their bytes are as good as any hash of them.
-#[derive(Default)]
-pub struct PassThrough(u64);
-
-impl Hasher for PassThrough {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(last) = bytes.last_chunk::<8>() {
-            self.0 = u64::from_le_bytes(*last);
-        }
-    }
-
-    fn write_usize(&mut self, _length_prefix: usize) {}
 }
 
 const POISON: &str = "nothing panics while it holds this lock";

@@ -32,7 +32,7 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -84,8 +84,14 @@ impl Default for Options {
 #[derive(Clone)]
 pub struct Journal(Arc<Shared>);
 
-/// Called once with the end of an append, on a thread of the journal: must not block.
+/// Called once with the end of an append, on a thread of the journal or by its [`Teller`]: must not block.
 pub type Done = Box<dyn FnOnce(Result<Position, AppendError>) + Send>;
+
+/// Tells the ends of one commit's events.
+pub type Telling = Box<dyn FnOnce() + Send>;
+
+/// Takes a [`Telling`] to run it elsewhere, soon; gives it back where that cannot be.
+pub type Teller = Box<dyn Fn(Telling) -> Result<(), Telling> + Send + Sync>;
 
 /// Why an event was not taken. Nothing of it is kept, and nobody waits for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -127,10 +133,10 @@ pub enum OpenError {
     /// Another process has it open for writing.
     #[error("another hookhold is using this journal")]
     Locked,
-    /// The events that a crash left unsure do not fit on the disk.
-    #[error("no room for the {bytes} bytes that must be copied before the journal can open: free some disk space")]
+    /// The events that a crash left unsure must be copied, and a small segment begun; they do not fit on the disk.
+    #[error("no room for {bytes} bytes that must be written before the journal can open: free some disk space")]
     NoRoom {
-        /// What the copy needs.
+        /// What is needed.
         bytes: u64,
     },
     /// A file could not be read or written.
@@ -174,6 +180,7 @@ struct Shared {
     watchers: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
     /// Damage that has been counted: segment file and offset.
     known_rot: Mutex<HashSet<(String, u64)>>,
+    teller: OnceLock<Teller>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -201,6 +208,7 @@ impl Journal {
             failed: AtomicBool::new(false),
             watchers: Mutex::new(Vec::new()),
             known_rot: Mutex::default(),
+            teller: OnceLock::new(),
             threads: Mutex::new(Vec::new()),
             disk,
             options,
@@ -263,6 +271,12 @@ impl Journal {
         self.0.watchers.lock().expect(POISON).push(watcher);
     }
 
+    /// Has the good ends of appends told by `teller`, so that the writer can go on with the next commit, and so that whoever
+    /// waits is woken from inside its own runtime: one wake-up for a commit instead of one for each event. Once only.
+    pub fn tell_through(&self, teller: Teller) {
+        drop(self.0.teller.set(teller));
+    }
+
     /// Reads events from `from` on (or from the oldest, if that is newer), never past the durable mark.
     pub fn reader(&self, from: u64) -> Reader {
         Reader::inside(self.0.clone(), from)
@@ -299,6 +313,11 @@ impl Journal {
         self.0.keeper.wake();
     }
 
+    /// Brings the size metrics up to date; to be called before they are rendered.
+    pub fn measure(&self) {
+        self.0.count_sizes();
+    }
+
     /// True once a sync has failed: the process must end with exit code 3.
     pub fn failed(&self) -> bool {
         self.0.failed.load(Ordering::Acquire)
@@ -308,15 +327,26 @@ impl Journal {
     pub fn close(&self) {
         self.0.queue.lock().expect(POISON).close();
         self.0.queue_changed.notify_all();
-        self.0.keeper.close();
         let threads = std::mem::take(&mut *self.0.threads.lock().expect(POISON));
         for thread in threads {
+            // The writer first: it may need the keeper to make room.
             drop(thread.join());
+            self.0.keeper.close();
         }
     }
 }
 
 impl Shared {
+    fn tell(&self, telling: Telling) {
+        let told = match self.teller.get() {
+            Some(teller) => teller(telling),
+            None => Err(telling),
+        };
+        if let Err(telling) = told {
+            telling();
+        }
+    }
+
     fn notify_watchers(&self) {
         for watcher in self.watchers.lock().expect(POISON).iter() {
             watcher();

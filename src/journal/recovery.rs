@@ -1,19 +1,20 @@
 //! What is in the directory, and making it sure. [`assess`] only reads; [`open`] acts on it, and can be cut anywhere and run
 //! again.
 //!
-//! The mark is the highest sequence of which some header, commit or sealed segment says that everything below it was on disk.
+//! The mark is the highest sequence of which some segment's name, commit or lane file says that everything below it was on disk.
 //! Damage below it is rot. What is readable above it may be in the page cache only, so it is copied into a segment of its own,
 //! synced and renamed before anything else happens; from then on that segment's first sequence makes the originals void.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::catalog::{Catalog, Segment};
-use super::disk::{Disk, DiskFile};
+use super::disk::{self, Disk, DiskFile};
 use super::frame::{self, Commit, Draft, Facts, Head, Kind};
 use super::keeper::write_whole;
 use super::keys::{KeyFile, Keys, Seen};
-use super::segment::{self, HEADER, Header, Name, Scanner, Step};
+use super::segment::{self, HEADER, Name, Scanner, Step};
 use super::table::Table;
 use super::writer::{CURSOR_ROOM, Writer, random};
 use super::{LOCK, META, OpenError, Options, RESERVE, context};
@@ -40,8 +41,8 @@ pub struct FoundSegment {
     pub file: Arc<dyn DiskFile>,
     /// Its size in bytes.
     pub size: u64,
-    /// Its header, if it can be read.
-    pub header: Option<Header>,
+    /// True if it begins with its own header.
+    pub has_header: bool,
     /// Everything in it from this sequence on is void.
     pub bound: u64,
     /// Its lane file, if it is sealed.
@@ -59,8 +60,8 @@ pub struct Scan {
     pub mark: u64,
     /// The last snapshot of the cursors in it.
     pub cursors: Option<Vec<(Arc<str>, u64)>>,
-    /// Damaged bytes, each with the sequence of the next genuine frame.
-    pub damage: Vec<(std::ops::Range<u64>, u64)>,
+    /// Damaged bytes, each with the next genuine frame.
+    pub damage: Vec<(Range<u64>, Head)>,
     /// The offset behind the last genuine frame.
     pub end: u64,
 }
@@ -76,25 +77,26 @@ pub struct FrameAt {
 }
 
 impl FoundSegment {
-    /// The first sequence that can be in it.
-    pub fn first(&self) -> u64 {
-        let event = self.scan.events.first().map(|frame| frame.head.seq);
-        self.header.map(|header| header.first).or(event).unwrap_or(self.bound.min(self.table.as_ref().map_or(0, |t| t.next)))
-    }
-
     /// Ranges of it that are damaged although they lie below `mark`.
-    pub fn rot(&self, mark: u64) -> Vec<std::ops::Range<u64>> {
+    pub fn rot(&self, mark: u64) -> Vec<Range<u64>> {
         let below = mark.min(self.bound);
-        let mut rot: Vec<_> = self.scan.damage.iter().filter(|(_, next)| *next < below).map(|(range, _)| range.clone()).collect();
+        // A commit is written once everything in front of it has been synced; other frames may be left of a torn one.
+        let is_rot = |next: &Head| next.kind == Kind::Commit || next.seq < below;
+        let damage = self.scan.damage.iter().filter(|(_, next)| is_rot(next)).map(|(range, _)| range.clone());
+        let mut rot: Vec<_> = damage.collect();
         let last = self.scan.events.iter().rev().find(|frame| frame.head.seq < below);
-        if last.map_or(self.first(), |frame| frame.head.seq + 1) < below {
-            rot.push(last.map_or(HEADER, |frame| frame.offset + frame::padded(frame.head.len) as u64)..self.size);
+        let end = last.map_or(HEADER, |frame| frame.offset + frame::padded(frame.head.len) as u64);
+        if last.map_or(self.name.first, |frame| frame.head.seq + 1) < below && rot.last().is_none_or(|range| range.end <= end) {
+            rot.push(end..self.size);
+        }
+        if !self.has_header && last.is_some() {
+            rot.insert(0, 0..HEADER);
         }
         rot
     }
 
     fn table_below(&self, below: u64) -> Table {
-        let mut table = Table::empty(self.first());
+        let mut table = Table::empty(self.name.first);
         for frame in self.scan.events.iter().filter(|frame| frame.head.seq < below.min(self.bound)) {
             let bytes = frame::padded(frame.head.len) as u64;
             if let Some(facts) = &frame.facts {
@@ -112,15 +114,15 @@ pub fn assess(disk: &dyn Disk, everything: bool) -> io::Result<Found> {
     let mut segments = Vec::new();
     for (name, size) in segment::list(disk)? {
         let file = disk.open(&name.segment())?;
-        let header = Header::read(&*file, name.id)?;
+        let has_header = segment::has_header(&*file, name)?;
         let sealed = KeyFile::open(disk, name)?.is_some();
         let table = if sealed { Table::open(disk, name)? } else { None };
-        segments.push(FoundSegment { name, file, size, header, bound: u64::MAX, table, scan: Scan::default() });
+        segments.push(FoundSegment { name, file, size, has_header, bound: u64::MAX, table, scan: Scan::default() });
     }
     let mut bound = u64::MAX;
     for found in segments.iter_mut().rev() {
         found.bound = bound.min(found.table.as_ref().map_or(u64::MAX, |table| table.next));
-        bound = bound.min(found.header.map_or(u64::MAX, |header| header.first));
+        bound = bound.min(found.name.first);
     }
     let mut cursors = None;
     for found in segments.iter_mut().rev() {
@@ -131,7 +133,7 @@ pub fn assess(disk: &dyn Disk, everything: bool) -> io::Result<Found> {
     }
     let marks = segments.iter().map(|found| {
         let table = found.table.as_ref().map_or(0, |table| table.next);
-        found.header.map_or(0, |header| header.first).max(found.scan.mark).max(table)
+        found.name.first.max(found.scan.mark).max(table)
     });
     let mark = marks.max().unwrap_or(0);
     let tail = tail(&mut segments, mark);
@@ -140,7 +142,7 @@ pub fn assess(disk: &dyn Disk, everything: bool) -> io::Result<Found> {
 
 fn scan(found: &FoundSegment) -> io::Result<Scan> {
     let mut scan = Scan::default();
-    let mut next = found.header.map_or(0, |header| header.first);
+    let mut next = found.name.first;
     let mut scanner = Scanner::new(found.file.clone(), found.name.id, HEADER, found.size);
     let mut damaged = None;
     loop {
@@ -151,7 +153,7 @@ fn scan(found: &FoundSegment) -> io::Result<Scan> {
             Step::End(_) => return Ok(scan),
             Step::Damage(range) => damaged = Some(range),
             Step::Frame(head) => {
-                scan.damage.extend(damaged.take().map(|range| (range, head.seq)));
+                scan.damage.extend(damaged.take().map(|range| (range, head)));
                 scan.end = scanner.offset();
                 match head.kind {
                     Kind::Event => {
@@ -301,7 +303,8 @@ fn report_rot(found: &Found, metrics: &Metrics) {
 /// Deletes the newest segments that hold nothing: neither a header nor any genuine frame.
 fn remove_empty(disk: &dyn Disk, found: &mut Found) -> io::Result<()> {
     while let Some(last) = found.segments.last()
-        && last.header.is_none()
+        && !last.has_header
+        && last.table.is_none()
         && last.scan.end == 0
         && !found.tail.iter().any(|(index, _)| *index + 1 == found.segments.len())
     {
@@ -316,11 +319,11 @@ fn adopt(disk: &dyn Disk, found: &FoundSegment, mark: u64, keys: &Keys) -> Resul
     if let Some(table) = &found.table {
         let file_of_keys = context(KeyFile::open(disk, name), || format!("{} could not be read", name.keys()))?;
         keys.seal(name, file_of_keys);
-        return Ok(Segment::new(name, file, found.first(), found.size, table.clone(), true));
+        return Ok(Segment::new(name, file, found.size, table.clone(), true));
     }
     let below = mark.min(found.bound);
     note(keys, name, found.scan.events.iter().filter(|frame| frame.head.seq < below));
-    Ok(Segment::new(name, file, found.first(), found.size, found.table_below(mark), false))
+    Ok(Segment::new(name, file, found.size, found.table_below(mark), false))
 }
 
 fn note<'a>(keys: &Keys, name: Name, frames: impl Iterator<Item = &'a FrameAt>) {
@@ -347,32 +350,32 @@ fn orphaned_keys(disk: &dyn Disk, found: &Found, keys: &Keys) -> io::Result<()> 
 
 /// Copies the tail into a segment that is complete before it has a name.
 fn copy_tail(disk: &dyn Disk, found: &Found, log: LogId, ordinal: u64, keys: &Keys) -> Result<Arc<Segment>, OpenError> {
-    let name = Name { ordinal, id: context(random(), || "no random numbers".into())? };
+    let name = Name { ordinal, first: found.mark, id: context(random(), || "no random numbers".into())? };
     let (bytes, table) = context(lay_out_tail(found, log, name), || "the newest events could not be read".into())?;
     let write = || {
         write_whole(disk, &name.segment(), &bytes).or_else(|error| {
-            if error.kind() != io::ErrorKind::StorageFull {
+            if !disk::is_full(&error) {
                 return Err(error);
             }
-            disk.remove(RESERVE)?;
+            disk.remove(RESERVE).map_err(|_| error)?;
             write_whole(disk, &name.segment(), &bytes)
         })?;
         disk.sync_dir()?;
         disk.open(&name.segment())
     };
-    let file = write().map_err(|source| match source.kind() {
-        io::ErrorKind::StorageFull => OpenError::NoRoom { bytes: bytes.len() as u64 },
-        _ => OpenError::Io { what: "the newest events could not be copied".into(), source },
+    let file = write().map_err(|source| match disk::is_full(&source) {
+        true => OpenError::NoRoom { bytes: bytes.len() as u64 },
+        false => OpenError::Io { what: "the newest events could not be copied".into(), source },
     })?;
     tracing::info!(events = found.tail.len(), segment = name.segment(), "recovered events that a crash left unsure");
     note(keys, name, found.tail.iter().map(|(_, frame)| frame));
-    Ok(Segment::new(name, file, found.mark, bytes.len() as u64, table, false))
+    Ok(Segment::new(name, file, bytes.len() as u64, table, false))
 }
 
 /// The bytes of the copy. It ends with a commit that carries the mark behind its last event: it is whole or not there.
 fn lay_out_tail(found: &Found, log: LogId, name: Name) -> io::Result<(Vec<u8>, Table)> {
     let next = found.mark + found.tail.len() as u64;
-    let mut out = Header { log, first: found.mark }.encode(name.id).to_vec();
+    let mut out = segment::header(name, log).to_vec();
     let length = found.tail.iter().map(|(_, frame)| frame::padded(frame.head.len) as u64).sum();
     let commit = Commit { mark: found.mark, count: found.tail.len() as u32, length };
     Draft::commit(commit).seal_into(&mut out, log, found.mark, name.id);
@@ -397,7 +400,8 @@ fn lay_out_tail(found: &Found, log: LogId, name: Name) -> io::Result<(Vec<u8>, T
     Ok((out, table))
 }
 
-/// Begins the segment of this opening: once it is synced, everything above the mark in older ones is void.
+/// Begins the segment of this opening: once it is synced, everything above the mark in older ones is void. On a full disk a
+/// small one must do, if need be in place of the reserve: Kafka's acknowledgements can then free space.
 fn begin(
     disk: &dyn Disk,
     options: &Options,
@@ -407,14 +411,21 @@ fn begin(
     ordinal: u64,
     catalog: &Catalog,
 ) -> Result<Writer, OpenError> {
-    let name = Name { ordinal, id: context(random(), || "no random numbers".into())? };
-    let size = options.segment_size.max(4 * CURSOR_ROOM);
+    let name = Name { ordinal, first: next, id: context(random(), || "no random numbers".into())? };
+    let mut bytes = segment::header(name, log).to_vec();
+    Draft::commit(Commit { mark: next, count: 0, length: 0 }).seal_into(&mut bytes, log, next, name.id);
+    let cursors = catalog.cursors();
+    Draft::cursors(cursors.iter().map(|(lane, at)| (lane, *at))).seal_into(&mut bytes, log, next, name.id);
+    let at = bytes.len() as u64;
+    let small = at + 4 * CURSOR_ROOM;
+    let create = |size| disk.create(&name.segment(), size).map(|file| (file, size));
+    let or_smaller = |error: io::Error| if disk::is_full(&error) { create(small) } else { Err(error) };
+    let or_reserve = |error: io::Error| match disk::is_full(&error) && disk.remove(RESERVE).is_ok() {
+        true => create(small),
+        false => Err(error),
+    };
     let start = || {
-        let file = disk.create(&name.segment(), size)?;
-        let mut bytes = Header { log, first: next }.encode(name.id).to_vec();
-        Draft::commit(Commit { mark: next, count: 0, length: 0 }).seal_into(&mut bytes, log, next, name.id);
-        let cursors = catalog.cursors();
-        Draft::cursors(cursors.iter().map(|(lane, at)| (lane, *at))).seal_into(&mut bytes, log, next, name.id);
+        let (file, size) = create(options.segment_size.max(small)).or_else(or_smaller).or_else(or_reserve)?;
         file.write_at(&bytes, 0)?;
         file.sync()?;
         disk.sync_dir()?;
@@ -423,12 +434,15 @@ fn begin(
             _ => {}
         }
         lock.write_at(&super::writer::published(log, next), 0)?;
-        Ok((file, bytes.len() as u64))
+        Ok((file, size))
     };
-    let (file, at) = context(start(), || "no segment could be begun".into())?;
+    let (file, size) = start().map_err(|source| match disk::is_full(&source) {
+        true => OpenError::NoRoom { bytes: small },
+        false => OpenError::Io { what: "no segment could be begun".into(), source },
+    })?;
     let mut table = Table::empty(next);
     table.end = at;
-    let active = Segment::new(name, file, next, size, table, false);
+    let active = Segment::new(name, file, size, table, false);
     catalog.add(active.clone());
     Ok(Writer { active, at, next, lock, ordinal: ordinal + 1 })
 }

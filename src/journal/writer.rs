@@ -12,10 +12,10 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::catalog::Segment;
-use super::disk::DiskFile;
+use super::disk::{DiskFile, is_full};
 use super::frame::{COMMIT_LEN, Commit, Draft, padded};
 use super::keys::Seen;
-use super::segment::{HEADER, Header, Name};
+use super::segment::{self, HEADER, Name};
 use super::table::Table;
 use super::{AppendError, CURSOR_DELAY, Done, MAX_QUEUED, POISON, Refused, Shared};
 use crate::event::{EventKey, LogId, Position, UnixMillis};
@@ -177,23 +177,30 @@ impl Running {
 
     /// Commits everything, in as many commits as segments are needed.
     fn commit_all(&mut self, mut events: VecDeque<Pending>, mut save_cursors: bool) -> Result<(), Fatal> {
+        let mut may_begin_for_cursors = true;
         loop {
             let cursors = self.cursors_frame(save_cursors, &events);
             let overhead = padded(COMMIT_LEN) as u64 + cursors.as_ref().map_or(0, |draft| draft.padded_len() as u64);
             let room = self.room().saturating_sub(overhead);
             let fits = fitting(&events, room.saturating_sub(CURSOR_ROOM));
             if fits > 0 || (events.is_empty() && save_cursors && room > 0) {
-                self.commit(events.drain(..fits).collect(), cursors)?;
-                save_cursors = false;
+                if let Err(fatal) = self.commit(events.drain(..fits).collect(), cursors) {
+                    self.refuse(events.into(), AppendError::Sync, 0);
+                    return Err(fatal);
+                }
+                // A failed write has saved nothing.
+                save_cursors &= self.abandoned;
             }
-            let Some(first) = events.front() else { break };
-            let need = overhead + first.len();
+            let need = match events.front() {
+                Some(first) => first.len(),
+                None if save_cursors && std::mem::take(&mut may_begin_for_cursors) => 0,
+                None => break,
+            };
             if let Err(error) = self.next_segment(need) {
                 self.refuse(events.drain(..).collect(), error, need);
             }
         }
         if save_cursors {
-            // A snapshot alone is not worth a segment that events could not have: it waits for the next one.
             self.shared.queue.lock().expect(POISON).cursors_changed(Instant::now());
         }
         Ok(())
@@ -214,8 +221,11 @@ impl Running {
                 due |= self.shared.catalog.begin_lane(&event.lane, self.writer.next);
             }
         }
-        let cursors = due.then(|| self.shared.catalog.cursors())?;
-        Some(Draft::cursors(cursors.iter().map(|(lane, cursor)| (lane, *cursor))))
+        due.then(|| self.snapshot())
+    }
+
+    fn snapshot(&self) -> Draft {
+        Draft::cursors(self.shared.catalog.cursors().iter().map(|(lane, cursor)| (lane, *cursor)))
     }
 
     /// Writes and syncs one commit. After a failed write nothing of it is kept and the segment is abandoned.
@@ -254,7 +264,7 @@ impl Running {
         buffer.clear();
         let mut offset = writer.at;
         if offset == HEADER {
-            buffer.extend_from_slice(&Header { log: shared.log, first: writer.next }.encode(id));
+            buffer.extend_from_slice(&segment::header(writer.active.name, shared.log));
             offset = 0;
         }
         let frames = batch.iter().map(Pending::len).sum::<u64>() + cursors.as_ref().map_or(0, |c| c.padded_len() as u64);
@@ -288,19 +298,23 @@ impl Running {
         // Only other processes read this; they fall back to the recorded marks when it is missing.
         drop(lock.write_at(&published(self.shared.log, *next), 0));
         self.shared.notify_watchers();
-        for (seq, event) in (first..).zip(batch) {
-            (event.done)(Ok(Position { log: self.shared.log, seq }));
-        }
+        let log = self.shared.log;
+        self.shared.tell(Box::new(move || {
+            for (seq, event) in (first..).zip(batch) {
+                (event.done)(Ok(Position { log, seq }));
+            }
+        }));
     }
 
-    /// Leaves the active segment to the keeper and begins a new one with room for `need` bytes.
-    fn next_segment(&mut self, need: u64) -> Result<(), AppendError> {
-        let size = self.shared.options.segment_size.max(HEADER + need + CURSOR_ROOM);
+    /// Leaves the active segment to the keeper and begins a new one with room for an event of `len` bytes.
+    fn next_segment(&mut self, len: u64) -> Result<(), AppendError> {
+        let overhead = HEADER + (padded(COMMIT_LEN) + self.snapshot().padded_len()) as u64 + CURSOR_ROOM;
+        let size = self.shared.options.segment_size.max(overhead + len);
         let (name, file) = self.create(size).map_err(|error| {
-            tracing::warn!(%error, "no room for a new segment of the journal");
-            AppendError::Full
+            tracing::warn!(%error, "a new segment of the journal could not be begun");
+            if is_full(&error) { AppendError::Full } else { AppendError::Write }
         })?;
-        let segment = Segment::new(name, file, self.writer.next, size, Table::empty(self.writer.next), false);
+        let segment = Segment::new(name, file, size, Table::empty(self.writer.next), false);
         self.shared.catalog.add(segment.clone());
         let full = std::mem::replace(&mut self.writer.active, segment);
         self.writer.at = HEADER;
@@ -314,15 +328,16 @@ impl Running {
         if !self.shared.keeper.make_room(&self.shared, size) {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "max_size is used up"));
         }
-        let name = Name { ordinal: self.writer.ordinal, id: random()? };
+        let name = Name { ordinal: self.writer.ordinal, first: self.writer.next, id: random()? };
         self.writer.ordinal += 1;
-        let file = self.shared.disk.create(&name.segment(), size)?;
-        self.shared.disk.sync_dir()?;
+        let disk = &self.shared.disk;
+        let file = disk.create(&name.segment(), size)?;
+        disk.sync_dir().inspect_err(|_| drop(disk.remove(&name.segment())))?;
         Ok((name, file))
     }
 
     fn refuse(&self, events: Vec<Pending>, error: AppendError, need: u64) {
-        if error == AppendError::Full {
+        if error == AppendError::Full && !events.is_empty() {
             self.shared.queue.lock().expect(POISON).full = need;
         }
         for event in events {

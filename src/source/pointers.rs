@@ -34,11 +34,6 @@ impl Pointers {
         node.slot
     }
 
-    /// The names that lead to a slot; empty when there is no such slot.
-    pub fn path(&self, slot: usize) -> Vec<String> {
-        self.root.path(slot).unwrap_or_default()
-    }
-
     /// True when no body has to be looked into.
     pub fn is_empty(&self) -> bool {
         self.slots == 0
@@ -49,14 +44,6 @@ impl Node {
     /// The index of the child called `name`.
     pub fn find(&self, name: &[u8]) -> Option<usize> {
         self.children.iter().position(|(child, _)| child.as_bytes() == name)
-    }
-
-    fn path(&self, slot: usize) -> Option<Vec<String>> {
-        if self.slot == Some(slot) {
-            return Some(Vec::new());
-        }
-        let through = |(name, node): &(String, Node)| Some([vec![name.clone()], node.path(slot)?].concat());
-        self.children.iter().find_map(through)
     }
 
     fn child(&mut self, name: String) -> &mut Node {

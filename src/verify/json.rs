@@ -31,7 +31,9 @@ struct Walk<'n, 's, 'de> {
 }
 
 impl<'de> Walk<'_, '_, 'de> {
-    fn found(self, value: Option<Cow<'de, str>>) {
+    /// Notes the value here, and that nothing is below it.
+    fn found(&mut self, value: Option<Cow<'de, str>>) {
+        forget(self.node, self.slots);
         if let Some(slot) = self.node.slot {
             self.slots[slot] = value;
         }
@@ -39,6 +41,14 @@ impl<'de> Walk<'_, '_, 'de> {
 
     fn child(&mut self, at: usize) -> Walk<'_, '_, 'de> {
         Walk { node: &self.node.children[at].1, slots: self.slots }
+    }
+}
+
+/// An earlier member of the same name may have left something below.
+fn forget(node: &Node, slots: &mut [Option<Cow<'_, str>>]) {
+    for (_, child) in &node.children {
+        child.slot.into_iter().for_each(|slot| slots[slot] = None);
+        forget(child, slots);
     }
 }
 
@@ -57,53 +67,54 @@ impl<'de> Visitor<'de> for Walk<'_, '_, 'de> {
         f.write_str("a JSON value")
     }
 
-    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<(), E> {
+    fn visit_borrowed_str<E: Error>(mut self, text: &'de str) -> Result<(), E> {
         self.found(Some(Cow::Borrowed(text)));
         Ok(())
     }
 
-    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
+    fn visit_str<E: Error>(mut self, text: &str) -> Result<(), E> {
         self.found(Some(Cow::Owned(text.to_owned())));
         Ok(())
     }
 
-    fn visit_u64<E: Error>(self, number: u64) -> Result<(), E> {
+    fn visit_u64<E: Error>(mut self, number: u64) -> Result<(), E> {
         self.found(Some(Cow::Owned(number.to_string())));
         Ok(())
     }
 
-    fn visit_i64<E: Error>(self, number: i64) -> Result<(), E> {
+    fn visit_i64<E: Error>(mut self, number: i64) -> Result<(), E> {
         self.found(Some(Cow::Owned(number.to_string())));
         Ok(())
     }
 
-    fn visit_f64<E: Error>(self, _: f64) -> Result<(), E> {
+    fn visit_f64<E: Error>(mut self, _: f64) -> Result<(), E> {
         self.found(None);
         Ok(())
     }
 
-    fn visit_bool<E: Error>(self, on: bool) -> Result<(), E> {
+    fn visit_bool<E: Error>(mut self, on: bool) -> Result<(), E> {
         self.found(Some(Cow::Borrowed(if on { "true" } else { "false" })));
         Ok(())
     }
 
-    fn visit_unit<E: Error>(self) -> Result<(), E> {
+    fn visit_unit<E: Error>(mut self) -> Result<(), E> {
         self.found(None);
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<(), A::Error> {
+        self.found(None);
         while let Some(child) = members.next_key_seed(Name(self.node))? {
             match child {
                 Some(at) => members.next_value_seed(self.child(at))?,
                 None => drop(members.next_value::<IgnoredAny>()?),
             }
         }
-        self.found(None);
         Ok(())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut elements: A) -> Result<(), A::Error> {
+        self.found(None);
         for index in 0_usize.. {
             let more = match self.node.children.iter().position(|(name, _)| name.parse() == Ok(index)) {
                 Some(at) => elements.next_element_seed(self.child(at))?.is_some(),
@@ -113,7 +124,6 @@ impl<'de> Visitor<'de> for Walk<'_, '_, 'de> {
                 break;
             }
         }
-        self.found(None);
         Ok(())
     }
 }
@@ -142,5 +152,93 @@ impl Visitor<'_> for Name<'_> {
 
     fn visit_str<E: Error>(self, name: &str) -> Result<Option<usize>, E> {
         Ok(self.0.find(name.as_bytes()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const PATHS: &[&str] = &["/a", "/a/b", "/b/a", "/a/0", "/b/1/a", "/b/~0~1", "/"];
+
+    /// What a tree would say.
+    fn model(tree: &Value, path: &str) -> Option<String> {
+        match tree.pointer(path)? {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(number) if !number.is_f64() => Some(number.to_string()),
+            Value::Bool(on) => Some(on.to_string()),
+            _ => None,
+        }
+    }
+
+    fn tree(random: &mut fastrand::Rng, depth: usize) -> Value {
+        let names = ["a", "b", "~/", "", "0", "1"];
+        let kinds = if depth == 0 {
+            0..6
+        } else if depth == 4 {
+            6..10
+        } else {
+            0..10
+        };
+        match random.u8(kinds) {
+            0 => json!(null),
+            1 => json!(random.bool()),
+            2 => json!(random.i64(..)),
+            3 => json!(random.f64()),
+            4 => json!("plain"),
+            5 => json!("\u{e9}\"\\\n"),
+            6 | 7 => (0..random.usize(..3)).map(|_| tree(random, depth - 1)).collect(),
+            _ => {
+                let chosen = random.choose_multiple(names, 3);
+                chosen.into_iter().map(|name| (name.to_owned(), tree(random, depth - 1))).collect()
+            }
+        }
+    }
+
+    #[test]
+    fn one_pass_finds_what_a_tree_would_say() {
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut pointers = Pointers::default();
+        let slots: Vec<usize> = PATHS.iter().map(|path| pointers.slot(path).expect("a pointer")).collect();
+        let mut found = 0;
+        for _ in 0..5_000 {
+            let tree = tree(&mut random, 4);
+            let text = tree.to_string();
+            let places = locate(&pointers, text.as_bytes());
+            for (path, slot) in PATHS.iter().zip(&slots) {
+                assert_eq!(places[*slot].as_deref(), model(&tree, path).as_deref(), "{path} in {text}");
+                found += usize::from(places[*slot].is_some());
+            }
+        }
+        assert!(found > 1_000, "only {found} places were found");
+    }
+
+    #[test]
+    fn of_members_with_the_same_name_the_last_counts_whole() {
+        let mut pointers = Pointers::default();
+        let slot = pointers.slot("/a/b").expect("a pointer");
+        for (text, expected) in [
+            (r#"{"a":{"b":1},"a":{"b":2}}"#, Some("2")),
+            (r#"{"a":{"b":1},"a":{}}"#, None),
+            (r#"{"a":{"b":1},"a":7}"#, None),
+            (r#"{"a":{"b":1},"a":[]}"#, None),
+        ] {
+            assert_eq!(locate(&pointers, text.as_bytes())[slot].as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn pointers_that_lead_nowhere_are_refused() {
+        let mut pointers = Pointers::default();
+        for text in ["", "a", "/a~", "/~2", &"/a".repeat(17)] {
+            assert_eq!(pointers.slot(text), None, "{text}");
+        }
+        assert_eq!(pointers.slot(&"/a".repeat(16)), Some(0));
+        assert_eq!(pointers.slot("/a"), Some(1));
+        assert_eq!(pointers.slot("/a"), Some(1));
     }
 }

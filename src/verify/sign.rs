@@ -6,10 +6,10 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use serde_json::{Map, Value};
 
 use crate::event::{Outcome, UnixMillis};
 use crate::source::Source;
+use crate::source::pointers::Node;
 use crate::source::recipe::{Choice, Encoding, Locator, Recipe, Term, Unit};
 use crate::verify::mac::Mac;
 use crate::verify::site::{JOINT, Site};
@@ -91,10 +91,10 @@ impl Tamper {
 /// Signs a delivery for `source` with its first secret. `None` as body: a small JSON object that holds the facts.
 pub fn sign(source: &Source, body: Option<Bytes>, options: &SampleOptions) -> Sample {
     let recipe = &source.recipe;
-    let mut draft = Draft::default();
+    let mut draft = Draft { json: vec![None; recipe.pointers.slots], ..Draft::default() };
     draft.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     draft.describe(recipe, options);
-    let made = || Bytes::from(Value::Object(draft.json.clone()).to_string());
+    let made = || Bytes::from(written_json(&recipe.pointers.root, &draft.json).unwrap_or_else(|| "{}".to_owned()));
     let mut body = body.unwrap_or_else(made);
     let text = draft.signature(source, &body, options.tamper == Some(Tamper::Secret));
     let Draft { mut headers, .. } = draft;
@@ -112,18 +112,19 @@ pub fn sign(source: &Source, body: Option<Bytes>, options: &SampleOptions) -> Sa
 struct Draft {
     headers: HeaderMap,
     tags: Vec<(String, String)>,
-    json: Map<String, Value>,
+    /// By slot, as JSON.
+    json: Vec<Option<String>>,
 }
 
 impl Draft {
     fn describe(&mut self, recipe: &Recipe, options: &SampleOptions) {
         let kind = options.event_type.as_deref().unwrap_or(&recipe.setup.sample_type);
         let id = if options.id.is_empty() { FILLER } else { &options.id };
-        self.fact(recipe, &recipe.event.id, id);
-        self.fact(recipe, &recipe.event.kind, kind);
-        self.fact(recipe, &recipe.event.key, options.key.as_deref().unwrap_or_default());
+        self.fact(&recipe.event.id, id);
+        self.fact(&recipe.event.kind, kind);
+        self.fact(&recipe.event.key, options.key.as_deref().unwrap_or_default());
         if let Some((locator, unit)) = recipe.event.time.first() {
-            self.place(recipe, locator, window::write(*unit, options.now), *unit != Unit::Rfc3339);
+            self.place(locator, window::write(*unit, options.now), *unit != Unit::Rfc3339);
         }
         if let Some(rule) = &recipe.timestamp {
             let (past, future) = (rule.past.as_millis() as u64, rule.future.as_millis() as u64);
@@ -132,31 +133,27 @@ impl Draft {
                 Some(Tamper::Future) => options.now.0 + future + BEYOND_MS,
                 _ => options.now.0,
             };
-            self.fact(recipe, &rule.from, &window::write(rule.unit, UnixMillis(signed_at)));
+            self.fact(&rule.from, &window::write(rule.unit, UnixMillis(signed_at)));
         }
         recipe.content.iter().for_each(|term| self.fill(term));
     }
 
     /// Puts a fact where its first alternative with as many fields as the text has parts looks for it.
-    fn fact(&mut self, recipe: &Recipe, choice: &Choice, text: &str) {
+    fn fact(&mut self, choice: &Choice, text: &str) {
         let parts = |fields: &Vec<Locator>| text.splitn(fields.len(), JOINT).map(str::to_owned).collect::<Vec<_>>();
         let fitting = choice.0.iter().find(|fields| parts(fields).len() == fields.len());
         for (locator, part) in fitting.into_iter().flat_map(|fields| fields.iter().zip(parts(fields))) {
             if !part.is_empty() {
-                self.place(recipe, locator, part, false);
+                self.place(locator, part, false);
             }
         }
     }
 
-    fn place(&mut self, recipe: &Recipe, locator: &Locator, text: String, as_number: bool) {
+    fn place(&mut self, locator: &Locator, text: String, as_number: bool) {
         match locator {
             Locator::Header(name) => put(&mut self.headers, name, &text),
             Locator::Tag(tag) => self.tags.push((tag.clone(), text)),
-            Locator::Json(slot) => {
-                let number = text.parse::<u64>().ok().filter(|_| as_number);
-                let value = number.map_or(Value::String(text), Value::from);
-                nest(&mut self.json, &recipe.pointers.path(*slot), value);
-            }
+            Locator::Json(slot) => self.json[*slot] = Some(if as_number { text } else { quoted(&text) }),
         }
     }
 
@@ -195,17 +192,16 @@ fn put(headers: &mut HeaderMap, name: &HeaderName, text: &str) {
     headers.insert(name, value);
 }
 
-fn nest(object: &mut Map<String, Value>, path: &[String], value: Value) {
-    match path {
-        [] => {}
-        [name] => drop(object.insert(name.clone(), value)),
-        [name, rest @ ..] => {
-            let inner = object.entry(name.clone()).or_insert_with(|| Value::Object(Map::new()));
-            if let Value::Object(inner) = inner {
-                nest(inner, rest, value);
-            }
-        }
-    }
+/// The JSON of one place of the recipe's pointers: the value of its slot, else an object of what is below it.
+fn written_json(node: &Node, values: &[Option<String>]) -> Option<String> {
+    let value = node.slot.and_then(|slot| values.get(slot)?.clone());
+    let member = |(name, below): &(String, Node)| Some(format!("{}:{}", quoted(name), written_json(below, values)?));
+    let object = || node.children.iter().filter_map(member).collect::<Vec<_>>().join(",");
+    value.or_else(|| Some(object()).filter(|members| !members.is_empty()).map(|members| format!("{{{members}}}")))
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::to_string(text).expect("any text can be written as JSON")
 }
 
 fn encode(encoding: Encoding, code: &[u8]) -> String {

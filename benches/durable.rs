@@ -1,0 +1,243 @@
+//! The durable path against bare hyper, in one run: how much of what this machine can receive at all does hookhold receive,
+//! verify, keep on disk and answer?
+//!
+//!     cargo bench --bench durable [-- --dir DIR --seconds S --rounds N --connections 64,256]
+//!
+//! Both servers are processes of their own with tokio's multi-threaded runtime. Bare hyper reads the whole body and answers
+//! 200 with nothing in it. hookhold is the release binary: it checks a Stripe signature, admits the event once, journals it
+//! with fdatasync and answers 200. Both get the same 2 KiB deliveries with distinct ids, signed beforehand, from the same
+//! generator over keep-alive connections, in turns; a round's ratio is hookhold's rate over bare hyper's of the same round.
+//! DIR holds the journal and should lie on a disk; its file system is printed.
+
+use std::error::Error;
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hookhold::config::Config;
+use hookhold::event::{Clock, SystemClock};
+use hookhold::verify::sign::{SampleOptions, sign};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "--bare") {
+        return bare();
+    }
+    let given = |name: &str| arguments.iter().position(|a| a == name).and_then(|at| arguments.get(at + 1)).cloned();
+    let seconds: u64 = given("--seconds").map_or(Ok(4), |text| text.parse())?;
+    let rounds: usize = given("--rounds").map_or(Ok(5), |text| text.parse())?;
+    let dir = given("--dir").map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
+    let connections = given("--connections").unwrap_or_else(|| "64,256".to_owned());
+    for count in connections.split(',') {
+        compare(count.parse()?, rounds, Duration::from_secs(seconds), &dir)?;
+    }
+    Ok(())
+}
+
+fn compare(connections: usize, rounds: usize, time: Duration, dir: &std::path::Path) -> Result<()> {
+    let (file_system, _) = hookhold::journal::file_system(dir)?;
+    println!("{connections} connections, {BODY} B Stripe bodies, journal on {file_system}, {} cores", cores());
+    let mut ratios = Vec::new();
+    for round in 1..=rounds {
+        let bare = Served::bare()?;
+        let (ceiling, cheapest) = measure(&bare, &requests(connections * 2000)?, connections, time)?;
+        drop(bare);
+        let durable = Served::hookhold(dir)?;
+        let (rate, cost) = measure(&durable, &requests(MOST)?, connections, time)?;
+        drop(durable);
+        ratios.push(rate / ceiling);
+        print!("  round {round}: bare hyper {ceiling:>7.0}/s {cheapest:>5.1} us CPU each; ");
+        println!("durable {rate:>7.0}/s {cost:>5.1} us; ratio {:.3}", rate / ceiling);
+    }
+    ratios.sort_by(f64::total_cmp);
+    let (low, high) = (ratios[0], ratios[ratios.len() - 1]);
+    println!("  median ratio {:.3} (from {low:.3} to {high:.3})\n", ratios[ratios.len() / 2]);
+    Ok(())
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// A server process; killed when dropped.
+struct Served {
+    child: Child,
+    address: SocketAddr,
+    _dir: Option<tempfile::TempDir>,
+}
+
+impl Served {
+    fn bare() -> Result<Served> {
+        let mut child = Command::new(std::env::current_exe()?).arg("--bare").stdout(Stdio::piped()).spawn()?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut line)?;
+        Ok(Served { child, address: line.trim().parse()?, _dir: None })
+    }
+
+    fn hookhold(dir: &std::path::Path) -> Result<Served> {
+        let dir = tempfile::tempdir_in(dir)?;
+        let (address, admin) = (free()?, free()?);
+        std::fs::write(dir.path().join("hookhold.toml"), configuration(address, admin, dir.path()))?;
+        let child = Command::new(env!("CARGO_BIN_EXE_hookhold"))
+            .args(["run", "--config"])
+            .arg(dir.path().join("hookhold.toml"))
+            .env("BENCH_SECRET", SECRET)
+            .stderr(Stdio::null())
+            .spawn()?;
+        let served = Served { child, address, _dir: Some(dir) };
+        let patience = Instant::now();
+        while std::net::TcpStream::connect(address).is_err() {
+            if patience.elapsed() > Duration::from_secs(20) {
+                return Err("hookhold does not start".into());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(served)
+    }
+}
+
+impl Served {
+    /// User and system time so far, from fields 14 and 15 of proc(5)'s `stat`, in ticks of 10 ms.
+    fn cpu_seconds(&self) -> Result<f64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        let fields = stat.rsplit(") ").next().ok_or("no fields")?;
+        let ticks: u64 = fields.split(' ').skip(11).take(2).map(|field| field.parse().unwrap_or(0)).sum::<u64>();
+        Ok(ticks as f64 / 100.0)
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+fn configuration(address: SocketAddr, admin: SocketAddr, dir: &std::path::Path) -> String {
+    format!(
+        "[server]\nlisten = \"{address}\"\n[admin]\nlisten = \"{admin}\"\n[journal]\ndir = \"{}\"\n\
+         [sources.stripe]\nprovider = \"stripe\"\nsecrets = [\"env:BENCH_SECRET\"]\n",
+        dir.join("journal").display()
+    )
+}
+
+/// Whole HTTP requests with distinct ids, signed now.
+fn requests(count: usize) -> Result<Vec<Bytes>> {
+    let text = configuration(free()?, free()?, std::path::Path::new("unused"));
+    let path = std::env::temp_dir().join("bench.toml");
+    let secret = std::env::temp_dir().join(format!("bench-secret-{}", std::process::id()));
+    std::fs::write(&secret, SECRET)?;
+    let text = text.replace("env:BENCH_SECRET", &format!("file:{}", secret.display()));
+    let config = Config::parse(&path.display().to_string(), &text, |_, _| None).map_err(|mistakes| mistakes.to_string());
+    std::fs::remove_file(&secret)?;
+    let source = &config?.sources[0];
+    let (now, run) = (SystemClock.now(), fastrand::u64(..));
+    let options = |id: String| SampleOptions { id, event_type: None, key: None, now, tamper: None };
+    Ok((0..count)
+        .map(|index| {
+            let id = format!("evt_{run:016x}{index:08}");
+            let sample = sign(source, Some(body(&id)), &options(id));
+            let mut request = format!("POST {} HTTP/1.1\r\nhost: localhost\r\n", sample.target).into_bytes();
+            for (name, value) in &sample.headers {
+                request.extend_from_slice(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+            }
+            request.extend_from_slice(format!("content-length: {}\r\n\r\n", sample.body.len()).as_bytes());
+            request.extend_from_slice(&sample.body);
+            Bytes::from(request)
+        })
+        .collect())
+}
+
+/// Like Stripe's: the id first, the type last.
+fn body(id: &str) -> Bytes {
+    let head = format!("{{\"id\": \"{id}\", \"object\": \"event\", \"data\": {{\"object\": {{\"id\": \"in_1\", \"lines\": \"");
+    let tail = "\"}}, \"livemode\": false, \"type\": \"invoice.paid\"}";
+    let fill = "x".repeat(BODY - head.len() - tail.len());
+    format!("{head}{fill}{tail}").into()
+}
+
+/// Answers per second while all connections are busy, and microseconds of processor time that the server took for each.
+fn measure(server: &Served, requests: &[Bytes], connections: usize, time: Duration) -> Result<(f64, f64)> {
+    let address = server.address;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let requests: Arc<[Bytes]> = requests.into();
+    let (next, answers, over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let tasks: Vec<_> = (0..connections)
+        .map(|_| runtime.spawn(talk(address, requests.clone(), next.clone(), answers.clone(), over.clone())))
+        .collect();
+    std::thread::sleep(WARM_UP);
+    let (before, began, cpu) = (answers.load(Ordering::Relaxed), Instant::now(), server.cpu_seconds()?);
+    std::thread::sleep(time);
+    let (after, lasted, cpu) = (answers.load(Ordering::Relaxed), began.elapsed(), server.cpu_seconds()? - cpu);
+    over.store(true, Ordering::Relaxed);
+    for task in tasks {
+        runtime.block_on(task)??;
+    }
+    let count = (after - before) as f64;
+    Ok((count / lasted.as_secs_f64(), cpu * 1e6 / count))
+}
+
+async fn talk(
+    address: SocketAddr,
+    requests: Arc<[Bytes]>,
+    next: Arc<AtomicUsize>,
+    answers: Arc<AtomicU64>,
+    over: Arc<AtomicBool>,
+) -> Result<()> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let mut answer = [0; 1024];
+    while !over.load(Ordering::Relaxed) {
+        let index = next.fetch_add(1, Ordering::Relaxed);
+        stream.write_all(&requests[index % requests.len()]).await?;
+        let got = stream.read(&mut answer).await?;
+        // Both servers answer with an empty body, so the answer ends with its head.
+        if !answer[..got].starts_with(b"HTTP/1.1 200") || !answer[..got].ends_with(b"\r\n\r\n") {
+            return Err(format!("not a whole 200: {:?}", String::from_utf8_lossy(&answer[..got])).into());
+        }
+        answers.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// The reference: reads the body, answers 200.
+fn bare() -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        println!("{}", listener.local_addr()?);
+        loop {
+            let (stream, _) = listener.accept().await?;
+            stream.set_nodelay(true)?;
+            let service = service_fn(|request: Request<Incoming>| async move {
+                request.into_body().collect().await?;
+                Ok::<_, hyper::Error>(Response::new(Empty::<Bytes>::new()))
+            });
+            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        }
+    })
+}
+
+const BODY: usize = 2048;
+const SECRET: &str = "whsec_benchmark";
+const WARM_UP: Duration = Duration::from_millis(1000);
+/// More than any round can send; beyond it ids would repeat.
+const MOST: usize = 400_000;

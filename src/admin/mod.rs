@@ -1,0 +1,112 @@
+//! The second listener, for the operator and the operator's tools: `/metrics`, `/livez`, `/readyz`. Reading only; it is
+//! never opened on the port of the deliveries, and it goes on answering until the very end of a drain.
+//!
+//! What the pages say is asked for when they are requested: this room knows [`Metrics`] and two closures, nothing else.
+
+mod readiness;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::select;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+pub use readiness::{Health, Readiness, State};
+
+use crate::metrics::Metrics;
+
+/// What the pages are made from.
+pub struct Pages {
+    /// Shown at `/metrics`.
+    pub metrics: Arc<Metrics>,
+    /// Called before each rendering, for values that are computed when scraped, such as lag. Must not block.
+    pub refresh: Box<dyn Fn() + Send + Sync>,
+    /// Asked at each `/readyz`. Must not block.
+    pub readiness: Box<dyn Fn() -> Readiness + Send + Sync>,
+}
+
+/// Serves the pages until `stop`; open connections are then cut, and all tasks have ended on return.
+pub async fn serve(listener: TcpListener, pages: Pages, stop: impl Future<Output = ()>) {
+    let pages = Arc::new(pages);
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let next = async { (places.clone().acquire_owned().await, listener.accept().await) };
+        select! {
+            biased;
+            () = &mut stop => break,
+            Some(_) = connections.join_next() => {}
+            (place, accepted) = next => match accepted {
+                Ok((stream, _)) => {
+                    let served = timeout(CONNECTION_LIFETIME, converse(stream, pages.clone()));
+                    connections.spawn(async move { (served.await, drop(place)).1 });
+                }
+                Err(_) => sleep(ACCEPT_PAUSE).await,
+            }
+        }
+    }
+    connections.shutdown().await;
+}
+
+async fn converse(stream: TcpStream, pages: Arc<Pages>) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let page = page(&pages, request.method(), request.uri().path());
+        async move { Ok::<_, Infallible>(page) }
+    });
+    // How an operator's connection ends is nobody's business: the next scrape opens another.
+    let _ = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).await;
+}
+
+fn page(pages: &Pages, method: &Method, path: &str) -> Response<Full<Bytes>> {
+    match path {
+        "/metrics" | "/livez" | "/readyz" if method != Method::GET && method != Method::HEAD => {
+            let mut refused = respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".into());
+            refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            refused
+        }
+        "/metrics" => {
+            (pages.refresh)();
+            respond(StatusCode::OK, EXPOSITION, pages.metrics.render())
+        }
+        "/livez" => respond(StatusCode::OK, TEXT, "alive\n".into()),
+        "/readyz" => {
+            let readiness = (pages.readiness)();
+            let status = if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            respond(status, JSON, readiness.to_json())
+        }
+        _ => respond(StatusCode::NOT_FOUND, TEXT, "pages: /metrics /livez /readyz\n".into()),
+    }
+}
+
+fn respond(status: StatusCode, media_type: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Connections to the admin listener at one time; more wait.
+const MAX_CONNECTIONS: usize = 64;
+
+/// After this a connection is cut, idle, slow or busy: one limit for everything that can hang on it.
+const CONNECTION_LIFETIME: Duration = Duration::from_secs(300);
+
+/// Pause after a failed accept, nearly always a lack of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

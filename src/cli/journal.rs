@@ -1,0 +1,115 @@
+//! `hookhold journal`: looks at the journal from outside, also while `run` writes it. Neither verb writes anything.
+
+use std::io::{self, Write};
+
+use hookhold::journal::{Stat, Verdict};
+use hookhold::units::bytes_about;
+use serde_json::json;
+
+use super::{Context, End, Ending, table};
+
+/// Look at the journal: sizes, cursors and lag, or every frame.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(clap::Subcommand)]
+enum Verb {
+    /// Show sizes, cursors, and what waits for Kafka.
+    Stat,
+    /// Check every frame; exit code 1 when something is damaged.
+    Verify,
+}
+
+/// Prints what was found.
+pub fn run(context: &Context, args: Args) -> Ending {
+    let journal = context.journal()?;
+    let mut out = anstream::stdout().lock();
+    let end = match args.verb {
+        Verb::Stat => {
+            let stat = journal.stat()?;
+            if context.json() {
+                stat_json(&mut out, &stat)?
+            } else {
+                stat_text(&mut out, &stat)?
+            }
+            End::Done
+        }
+        Verb::Verify => {
+            let verdict = journal.verify()?;
+            if context.json() {
+                verdict_json(&mut out, &verdict)?
+            } else {
+                verdict_text(&mut out, &verdict)?
+            }
+            if verdict.damage.is_empty() { End::Done } else { End::Failed }
+        }
+    };
+    out.flush()?;
+    Ok(end)
+}
+
+fn stat_text(out: &mut impl Write, stat: &Stat) -> io::Result<()> {
+    let state = if stat.in_use { "in use" } else { "not in use" };
+    writeln!(out, "state     {state}")?;
+    writeln!(out, "segments  {}, {}; key files {}", stat.segments, bytes_about(stat.bytes), bytes_about(stat.key_bytes))?;
+    writeln!(out, "events    {}, oldest {}, next {}", stat.events, stat.oldest, stat.next)?;
+    if stat.lanes.is_empty() {
+        return Ok(());
+    }
+    let mut lanes = table::new(&["TOPIC", "EVENTS", "BYTES", "CURSOR", "WAITING"], &[1, 2, 3, 4]);
+    for lane in &stat.lanes {
+        let (cursor, waiting) = match lane.cursor {
+            Some(cursor) => (cursor.to_string(), lane.waiting.to_string()),
+            None => ("-".to_owned(), "-".to_owned()),
+        };
+        lanes.add_row([lane.lane.to_string(), lane.events.to_string(), bytes_about(lane.bytes), cursor, waiting]);
+    }
+    writeln!(out, "\n{}", lanes.trim_fmt())
+}
+
+fn stat_json(out: &mut impl Write, stat: &Stat) -> io::Result<()> {
+    let lane = |lane: &hookhold::journal::LaneStat| {
+        let (topic, cursor, waiting) = (lane.lane.as_ref(), lane.cursor, lane.waiting);
+        json!({ "topic": topic, "cursor": cursor, "waiting": waiting, "events": lane.events, "bytes": lane.bytes })
+    };
+    let whole = json!({
+        "in_use": stat.in_use,
+        "segments": stat.segments,
+        "bytes": stat.bytes,
+        "key_bytes": stat.key_bytes,
+        "events": stat.events,
+        "oldest": stat.oldest,
+        "next": stat.next,
+        "lanes": stat.lanes.iter().map(lane).collect::<Vec<_>>(),
+    });
+    writeln!(out, "{whole}")
+}
+
+fn verdict_text(out: &mut impl Write, verdict: &Verdict) -> io::Result<()> {
+    for damage in &verdict.damage {
+        let (from, to) = (damage.bytes.start, damage.bytes.end);
+        writeln!(out, "damaged: {}, bytes {from} to {to} ({})", damage.file, bytes_about(to - from))?;
+    }
+    if verdict.unsure > 0 {
+        let count = verdict.unsure;
+        writeln!(out, "{count} events after the durable mark: readable now, made sure by the next start of hookhold run")?;
+    }
+    let found = match verdict.damage.len() {
+        0 => "no damage".to_owned(),
+        count => format!("{count} damaged ranges: the events in them are lost, everything else can be read"),
+    };
+    writeln!(out, "{} events in {} segments, {found}", verdict.events, verdict.segments)
+}
+
+fn verdict_json(out: &mut impl Write, verdict: &Verdict) -> io::Result<()> {
+    let damage = verdict.damage.iter().map(|damage| {
+        let (from, to) = (damage.bytes.start, damage.bytes.end);
+        json!({ "file": damage.file, "from": from, "to": to })
+    });
+    let (events, segments, unsure) = (verdict.events, verdict.segments, verdict.unsure);
+    let damage: Vec<_> = damage.collect();
+    writeln!(out, "{}", json!({ "events": events, "segments": segments, "unsure": unsure, "damage": damage }))
+}

@@ -1,0 +1,238 @@
+//! `hookhold run`: opens the journal, the listeners and Kafka, in this order; serves until a signal; closes them in the
+//! opposite one.
+
+use std::error::Error;
+use std::fmt::Display;
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hookhold::admin::{self, Health, Pages, Readiness, State};
+use hookhold::config::{Config, ServerConfig};
+use hookhold::event::{Clock, SystemClock};
+use hookhold::forward::{self, Forwarder};
+use hookhold::gateway::Gateway;
+use hookhold::journal::disk::LocalDisk;
+use hookhold::journal::{self, Journal, OpenError, Options};
+use hookhold::log;
+use hookhold::metrics::Metrics;
+use hookhold::server::{self, Limits, Server, Stop};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+
+use super::{Context, End, Ending};
+
+/// Receives deliveries until SIGTERM or SIGINT.
+///
+/// The first signal turns /readyz to 503 and, after drain_delay, closes the listener; requests under way are answered by
+/// drain_deadline. A second signal ends the process at once; nothing that was answered 2xx is lost by it.
+#[derive(clap::Args)]
+pub struct Args {
+    /// How log lines look on standard error: text or json.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Runs the gateway.
+pub fn run(context: &Context, args: Args) -> Ending {
+    let config = context.load()?;
+    let format = if args.log_format == LogFormat::Json { log::Format::Json } else { log::Format::Text };
+    log::start(format, std::io::stderr().is_terminal());
+    let metrics = Arc::new(Metrics::new());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let journal = match open_journal(&config, &clock, &metrics) {
+        Ok(journal) => journal,
+        Err(error @ OpenError::Locked) => return Err(at(&config.journal.dir, error)),
+        Err(error) => {
+            super::explain(at(&config.journal.dir, error).as_ref());
+            return Ok(End::JournalFailed);
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(House { config, metrics, clock, journal: journal.clone() }.serve());
+    if journal.failed() {
+        return Ok(End::JournalFailed);
+    }
+    journal.close();
+    tracing::info!("stopped");
+    ended
+}
+
+fn open_journal(config: &Config, clock: &Arc<dyn Clock>, metrics: &Arc<Metrics>) -> Result<Journal, OpenError> {
+    let dir = &config.journal.dir;
+    let disk = LocalDisk::create(dir).map_err(|source| OpenError::Io { what: "no such directory can be made".into(), source })?;
+    if let Ok((file_system, false)) = journal::file_system(dir) {
+        let risk = "a 2xx may not survive a power cut: what a sync promises is known for ext4 and XFS only";
+        tracing::warn!(file_system, dir = %dir.display(), "{risk}");
+    }
+    let window = config.sources.iter().map(|source| source.window).max().unwrap_or_default();
+    let options = Options {
+        max_size: config.journal.max_size,
+        retain: config.journal.retain,
+        segment_size: config.journal.segment_size,
+        max_backlog: config.journal.max_backlog,
+        window: window.max(config.dedupe.window),
+        max_key_bytes: config.dedupe.max_disk,
+        passes_on: config.kafka.is_some(),
+    };
+    Journal::open(Arc::new(disk), options, clock.clone(), metrics.clone())
+}
+
+fn at(place: impl AsRef<Path>, error: impl Display) -> Box<dyn Error> {
+    format!("{}: {error}", place.as_ref().display()).into()
+}
+
+/// Everything that is open while the gateway runs.
+struct House {
+    config: Config,
+    metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+    journal: Journal,
+}
+
+/// Empty without `[kafka]`, and once passing on has been stopped.
+type Passing = Arc<Mutex<Option<Forwarder>>>;
+
+impl House {
+    async fn serve(mut self) -> Ending {
+        let deliveries = listen("server.listen", self.config.server.listen)?;
+        let operators = listen("admin.listen", self.config.admin.listen)?;
+        let failure = failure_of(&self.journal);
+        let passing: Passing = Arc::new(Mutex::new(self.start_passing_on()));
+        let sources = std::mem::take(&mut self.config.sources);
+        let hot_keys = self.config.dedupe.hot_keys;
+        let gateway = Arc::new(Gateway::new(sources, self.journal.clone(), hot_keys, &self.metrics));
+        let stop = Stop::new();
+        let over = Arc::new(Notify::new());
+        let pages = self.pages(&gateway, &passing, &stop);
+        let admin = tokio::spawn({
+            let over = over.clone();
+            async move { admin::serve(operators, pages, over.notified()).await }
+        });
+        heed_signals(stop.clone())?;
+        let server =
+            Server { gateway, limits: limits(&self.config.server), clock: self.clock.clone(), metrics: self.metrics.clone() };
+        tokio::select! {
+            biased;
+            () = failure.notified() => {
+                tracing::error!("the journal has failed: no event can be kept; ending with exit code 3");
+                tokio::time::sleep(FAREWELL).await;
+                return Ok(End::JournalFailed);
+            }
+            () = server.serve(deliveries, stop) => {}
+        }
+        tokio::task::spawn_blocking(move || {
+            if let Some(forwarder) = passing.lock().expect(POISON).take() {
+                tracing::info!("waiting for acknowledgements");
+                forwarder.stop(LAST_ACKNOWLEDGEMENTS);
+            }
+        })
+        .await?;
+        over.notify_one();
+        admin.await?;
+        Ok(End::Done)
+    }
+
+    fn start_passing_on(&mut self) -> Option<Forwarder> {
+        let Some(kafka) = self.config.kafka.take() else {
+            tracing::info!("no [kafka] section: events stay in the journal, the oldest are deleted when their time is over");
+            return None;
+        };
+        let sources = &self.config.sources;
+        let settings = forward::Settings {
+            librdkafka: kafka.librdkafka,
+            headers: sources.iter().map(|source| (source.name.clone(), source.header_allow_list.clone())).collect(),
+            max_body: sources.iter().map(|source| source.max_body).max().unwrap_or_default(),
+        };
+        Some(forward::start(self.journal.clone(), settings, self.metrics.clone(), self.clock.clone()))
+    }
+
+    fn pages(&self, gateway: &Arc<Gateway>, passing: &Passing, stop: &Stop) -> Pages {
+        let (metrics, gateway, measured, journal) =
+            (self.metrics.clone(), gateway.clone(), passing.clone(), self.journal.clone());
+        let refresh = move || {
+            journal.measure();
+            metrics.dedupe_hot_keys.set(gateway.hot_keys() as i64);
+            measured.lock().expect(POISON).iter().for_each(Forwarder::measure);
+        };
+        let (journal, passing, stop) = (self.journal.clone(), passing.clone(), stop.clone());
+        let readiness = move || Readiness {
+            draining: stop.begun(),
+            journal: match journal.failed() {
+                true => Health::or(State::Failed, vec!["a sync has failed; the process is ending".to_owned()]),
+                false => Health::ok(),
+            },
+            kafka: passing.lock().expect(POISON).as_ref().map_or_else(Health::off, health),
+        };
+        Pages { metrics: self.metrics.clone(), refresh: Box::new(refresh), readiness: Box::new(readiness) }
+    }
+}
+
+/// Kafka's troubles degrade, they never make unready: the journal holds the events meanwhile.
+fn health(forwarder: &Forwarder) -> Health {
+    let status = forwarder.status();
+    if !status.running {
+        return Health::or(State::Failed, vec!["the forwarder has died; restart hookhold and report this bug".to_owned()]);
+    }
+    let blocked = status.lanes.iter().filter_map(|lane| {
+        let blocked = lane.blocked.as_ref()?;
+        Some(format!("{}: {}: {}", lane.topic, blocked.reason, blocked.detail))
+    });
+    Health::or(State::Degraded, blocked.collect())
+}
+
+fn limits(config: &ServerConfig) -> Limits {
+    Limits {
+        request_deadline: config.request_deadline,
+        max_connections: config.max_connections as usize,
+        max_in_flight: config.max_in_flight as usize,
+        drain_delay: config.drain_delay,
+        drain_deadline: config.drain_deadline,
+        max_header_size: config.max_header_size as usize,
+        max_headers: config.max_headers as usize,
+        idle_timeout: config.idle_timeout,
+    }
+}
+
+fn listen(key: &str, address: SocketAddr) -> Result<TcpListener, Box<dyn Error>> {
+    server::listen(address).map_err(|error| format!("{key}: cannot listen on {address}: {error}").into())
+}
+
+/// Rings once the journal can keep nothing more.
+fn failure_of(journal: &Journal) -> Arc<Notify> {
+    let failure = Arc::new(Notify::new());
+    let (bell, watched) = (failure.clone(), journal.clone());
+    journal.on_durable(Box::new(move || {
+        if watched.failed() {
+            bell.notify_one();
+        }
+    }));
+    failure
+}
+
+fn heed_signals(stop: Stop) -> std::io::Result<()> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::spawn(async move {
+        loop {
+            let name = tokio::select! { _ = term.recv() => "SIGTERM", _ = int.recv() => "SIGINT" };
+            tracing::info!(signal = name, again = stop.begun(), "stopping; a second signal ends at once");
+            stop.signal();
+        }
+    });
+    Ok(())
+}
+
+/// Between a failed sync and the end: time for the answers to be written.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// How long a stop waits for Kafka. What is not acknowledged by then is passed on again at the next start.
+const LAST_ACKNOWLEDGEMENTS: Duration = Duration::from_secs(3);
+const POISON: &str = "nothing panics while it holds this lock";

@@ -1,0 +1,138 @@
+//! `hookhold tail`: reads the journal, also while `run` writes it. It shows only what is on disk.
+
+use std::collections::VecDeque;
+use std::io::{self, BufWriter, Write};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hookhold::journal::{Outside, Stored};
+use hookhold::log::escaped;
+use hookhold::units::bytes_about;
+use serde::Serialize;
+
+use super::{Context, End, Ending};
+
+/// Show the events that the journal keeps, oldest first.
+///
+/// Works while the gateway runs, and shows only what is on disk. With --format json: one object per event with seq, source,
+/// id, type, key, received_at, content_type, topic and body_base64.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Wait for further events, until interrupted.
+    #[arg(long, short)]
+    follow: bool,
+    /// Begin with this sequence, or with the oldest event if that is newer.
+    #[arg(long, value_name = "SEQ", conflicts_with = "last")]
+    from: Option<u64>,
+    /// Begin so many events before the end [default: 10].
+    #[arg(long, value_name = "N")]
+    last: Option<u64>,
+    /// Only events of this source.
+    #[arg(long, value_name = "SOURCE")]
+    source: Option<String>,
+}
+
+/// Prints events until there is none left; with `--follow`, for ever.
+pub fn run(context: &Context, args: Args) -> Ending {
+    let mut journal = context.journal()?;
+    let wanted = |stored: &Stored| args.source.as_ref().is_none_or(|source| *source == *stored.event.source);
+    let start = match args.from {
+        Some(seq) => seq,
+        None => before_end(&mut journal, args.last.unwrap_or(DEFAULT_LAST), &wanted)?,
+    };
+    journal.seek(start);
+    let mut out = BufWriter::new(anstream::stdout().lock());
+    loop {
+        match journal.next()? {
+            Some(stored) if wanted(&stored) => show(&mut out, &stored, context.json())?,
+            Some(_) => {}
+            None => {
+                out.flush()?;
+                if !args.follow {
+                    return Ok(End::Done);
+                }
+                std::thread::sleep(POLL);
+            }
+        }
+    }
+}
+
+/// The sequence from which on there are `count` wanted events. Looks back twice as far each time that it finds too few, so a
+/// short look at a long journal is quick.
+fn before_end(journal: &mut Outside, count: u64, wanted: &impl Fn(&Stored) -> bool) -> io::Result<u64> {
+    let end = journal.end()?;
+    let mut span = count;
+    loop {
+        let from = end.saturating_sub(span);
+        let mut last = VecDeque::new();
+        let mut first_seen = None;
+        journal.seek(from);
+        while let Some(stored) = journal.next()?.filter(|stored| stored.position.seq < end) {
+            first_seen.get_or_insert(stored.position.seq);
+            if wanted(&stored) {
+                last.push_back(stored.position.seq);
+            }
+            if last.len() as u64 > count {
+                last.pop_front();
+            }
+        }
+        let is_all = from == 0 || first_seen.is_none_or(|seq| seq > from);
+        if is_all || last.len() as u64 >= count {
+            return Ok(last.pop_front().unwrap_or(end));
+        }
+        span = span.saturating_mul(2);
+    }
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    seq: u64,
+    source: &'a str,
+    id: Option<&'a str>,
+    r#type: Option<&'a str>,
+    key: &'a str,
+    received_at: String,
+    content_type: Option<&'a str>,
+    topic: &'a str,
+    body_base64: String,
+}
+
+fn show(out: &mut impl Write, stored: &Stored, json: bool) -> io::Result<()> {
+    if json {
+        serde_json::to_writer(&mut *out, &line(stored, &stored.position.to_string()))?;
+        return writeln!(out);
+    }
+    let (seq, event) = (stored.position.seq, &stored.event);
+    let [kind, id] = [&event.event_type, &event.id].map(|text| escaped(text.as_deref().unwrap_or("-")));
+    let (at, size) = (event.received_at.rfc3339(), bytes_about(event.body.len() as u64));
+    writeln!(out, "{seq:>8}  {at}  {:<16}  {kind:<28}  {id}  {size}", event.source)
+}
+
+/// The key is the one that the Kafka record gets: the ordering key, else the id, else the position.
+fn line<'a>(stored: &'a Stored, position: &'a str) -> Line<'a> {
+    let event = &stored.event;
+    let [key, id] = [&event.ordering_key, &event.id].map(|text| text.as_deref().filter(|text| !text.is_empty()));
+    let content_type = event.headers.iter().find(|(name, _)| name == "content-type");
+    Line {
+        seq: stored.position.seq,
+        source: &event.source,
+        id: event.id.as_deref(),
+        r#type: event.event_type.as_deref(),
+        key: key.or(id).unwrap_or(position),
+        received_at: event.received_at.rfc3339(),
+        content_type: content_type.and_then(|(_, value)| std::str::from_utf8(value).ok()),
+        topic: &event.topic,
+        body_base64: STANDARD.encode(&event.body),
+    }
+}
+
+const DEFAULT_LAST: u64 = 10;
+/// How soon a new event is seen.
+const POLL: Duration = Duration::from_millis(100);
+const EXAMPLES: &str = "\
+Examples:
+  hookhold tail --last 100 --source stripe
+  hookhold tail --follow
+  hookhold tail --from 0 --format json | jq -r 'select(.id == \"evt_1\") | .body_base64' | base64 -d";

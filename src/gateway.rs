@@ -1,0 +1,270 @@
+//! The corridor: one delivery is verified, admitted once, and kept. Knows neither HTTP servers nor Kafka.
+//!
+//! From the moment a delivery is complete until its event is handed over there is nothing to wait for, so a sender that hangs
+//! up after its last byte does not undo the receipt. Where the disk must be asked about a key first, a task that nobody can
+//! drop does it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use http::HeaderMap;
+use prometheus::{Gauge, IntCounter};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+mod admission;
+mod key;
+
+use admission::{Admission, Admitted, Ending};
+
+use crate::event::{Answer, Delivery, Event, EventKey, Outcome, Position, UnixMillis};
+use crate::journal::{AppendError, Journal, Refused, Seen, Telling};
+use crate::metrics::Metrics;
+use crate::source::Source;
+use crate::source::recipe::Reply;
+use crate::verify::{self, Identity, Refusal, Verified};
+
+/// Receives deliveries for all sources.
+pub struct Gateway {
+    entrances: HashMap<String, Entrance>,
+    keeping: Arc<Keeping>,
+    hash_key: [u8; 16],
+    draining: AtomicBool,
+}
+
+/// What is known of a delivery once its key has been looked at.
+enum Decision {
+    /// Its end.
+    Now(Ending),
+    /// It is the first of its kind; its end will be told.
+    First(oneshot::Receiver<Ending>),
+    /// The first of its kind is under way; its end will be told.
+    Waits(oneshot::Receiver<Ending>),
+}
+
+/// A source and its counters.
+struct Entrance {
+    source: Arc<Source>,
+    verified: Vec<(Arc<str>, IntCounter)>,
+    last_verified: Gauge,
+    keyless: IntCounter,
+}
+
+/// What the end of an event needs, also after its sender is gone.
+struct Keeping {
+    journal: Journal,
+    admission: Arc<Admission>,
+    kept_after_answer: IntCounter,
+}
+
+impl Gateway {
+    /// A gateway for these sources; `hot_keys` bounds the cache of seen keys.
+    pub fn new(sources: Vec<Source>, journal: Journal, hot_keys: u64, metrics: &Metrics) -> Gateway {
+        let entrances = sources.into_iter().map(|source| (source.path.clone(), Entrance::new(source, metrics))).collect();
+        let hash_key = journal.hash_key();
+        tell_inside(&journal);
+        let kept_after_answer = metrics.kept_after_answer.clone();
+        let keeping = Arc::new(Keeping { journal, admission: Admission::new(hot_keys), kept_after_answer });
+        Gateway { entrances, keeping, hash_key, draining: AtomicBool::new(false) }
+    }
+
+    /// The source that listens at a path.
+    pub fn source(&self, path: &str) -> Option<Arc<Source>> {
+        self.entrances.get(path).map(|entrance| entrance.source.clone())
+    }
+
+    /// All sources, in no order.
+    pub fn sources(&self) -> impl Iterator<Item = &Arc<Source>> {
+        self.entrances.values().map(|entrance| &entrance.source)
+    }
+
+    /// What can be said about a delivery before its body is read.
+    pub fn precheck(&self, source: &Source, headers: &HeaderMap) -> Result<(), Answer> {
+        verify::precheck(source, headers).map_err(|refusal| refused(source, refusal))
+    }
+
+    /// From now on new events are refused as `draining`; repeats of kept ones still get their 2xx.
+    pub fn begin_drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Keys in the hot cache.
+    pub fn hot_keys(&self) -> u64 {
+        self.keeping.admission.hot_keys()
+    }
+
+    /// Verifies, admits and keeps one complete delivery. At the `deadline` the answer is `deadline`, whatever becomes of the
+    /// event. Dropping the future does not undo the receipt.
+    pub async fn receive(&self, source: &Source, delivery: Delivery, deadline: Instant) -> Answer {
+        let verified = match verify::verify(source, &delivery) {
+            Ok(verified) => verified,
+            Err(refusal) => return refused(source, refusal),
+        };
+        let (told, first) = match self.admit(source, verified, delivery.received_at) {
+            Decision::Now(ending) => return answer(source, ending, false),
+            Decision::First(told) => (told, true),
+            Decision::Waits(told) => (told, false),
+        };
+        match tokio::time::timeout_at(deadline, told).await {
+            // The journal drops its promises only when it fails.
+            Ok(told) => answer(source, told.unwrap_or(Ending::Not(Outcome::JournalFailed)), first),
+            Err(_) => Answer::plain(Outcome::Deadline),
+        }
+    }
+
+    fn admit(&self, source: &Source, verified: Verified, now: UnixMillis) -> Decision {
+        let Verified { event, identity, secret } = verified;
+        let key = key::of(&self.hash_key, &source.name, event.event_type.as_deref(), &identity);
+        self.count(source, &secret, now, key.is_none());
+        let event = event.with_key(key);
+        let Some(key) = key else { return self.keeping.keep_keyless(event, self.refusal_of_new(source)) };
+        let window = match identity {
+            Identity::BodyWindow(_, window) => window,
+            _ => source.window,
+        };
+        let not_before = UnixMillis(now.0.saturating_sub(window.as_millis() as u64));
+        match self.keeping.admission.admit(key, not_before, &self.keeping.journal) {
+            Admitted::Repeat(seq) => Decision::Now(Ending::Seen(seq)),
+            Admitted::Waits(told) => Decision::Waits(told),
+            Admitted::First(told) => {
+                self.keeping.clone().hand_over(event, key, self.refusal_of_new(source));
+                Decision::First(told)
+            }
+            Admitted::Unsure(told) => {
+                let (keeping, refusal) = (self.keeping.clone(), self.refusal_of_new(source));
+                tokio::task::spawn_blocking(move || keeping.look_up_and_hand_over(event, key, not_before, refusal));
+                Decision::First(told)
+            }
+        }
+    }
+
+    /// Why no new event is taken at present. Repeats are answered before this is asked.
+    fn refusal_of_new(&self, source: &Source) -> Option<Outcome> {
+        if self.draining.load(Ordering::Acquire) {
+            return Some(Outcome::Draining);
+        }
+        // A sync that is older than the deadline will hardly end within it.
+        self.keeping.journal.sync_age().filter(|age| *age >= source.deadline).map(|_| Outcome::Overloaded)
+    }
+
+    fn count(&self, source: &Source, secret: &str, now: UnixMillis, keyless: bool) {
+        let Some(entrance) = self.entrances.get(&source.path) else { return };
+        if let Some((_, verified)) = entrance.verified.iter().find(|(name, _)| **name == *secret) {
+            verified.inc();
+        }
+        entrance.last_verified.set(now.0 as f64 / 1000.0);
+        entrance.keyless.inc_by(u64::from(keyless));
+    }
+}
+
+impl Entrance {
+    fn new(source: Source, metrics: &Metrics) -> Entrance {
+        let counter = |secret: &Arc<str>| metrics.verified.with_label_values(&[&*source.name, secret]);
+        Entrance {
+            verified: source.secrets.iter().map(|key| (key.name.clone(), counter(&key.name))).collect(),
+            last_verified: metrics.last_verified.with_label_values(&[&*source.name]),
+            keyless: metrics.keyless.with_label_values(&[&*source.name]),
+            source: Arc::new(source),
+        }
+    }
+}
+
+impl Keeping {
+    fn keep_keyless(self: &Arc<Self>, event: Event, refusal: Option<Outcome>) -> Decision {
+        if let Some(outcome) = refusal {
+            return Decision::Now(Ending::Not(outcome));
+        }
+        let (tell, told) = oneshot::channel();
+        let keeping = self.clone();
+        let done = move |result: Result<Position, AppendError>| {
+            let heard = tell.send(ending(result)).is_ok();
+            keeping.count_unheard(result.is_ok() && !heard);
+        };
+        match self.journal.append(&event, Box::new(done)) {
+            Ok(()) => Decision::First(told),
+            Err(refused) => Decision::Now(Ending::Not(outcome_of(refused))),
+        }
+    }
+
+    fn hand_over(self: Arc<Self>, event: Event, key: EventKey, refusal: Option<Outcome>) {
+        if let Some(outcome) = refusal {
+            self.admission.end(key, None, Ending::Not(outcome));
+            return;
+        }
+        let (keeping, first_seen) = (self.clone(), event.received_at);
+        let done = move |result: Result<Position, AppendError>| {
+            let seen = result.ok().map(|position| Seen { first_seen, seq: position.seq });
+            let heard = keeping.admission.end(key, seen, ending(result));
+            keeping.count_unheard(seen.is_some() && !heard);
+        };
+        if let Err(refused) = self.journal.append(&event, Box::new(done)) {
+            self.admission.end(key, None, Ending::Not(outcome_of(refused)));
+        }
+    }
+
+    /// Runs where it may block; the key is pending meanwhile.
+    fn look_up_and_hand_over(self: Arc<Self>, event: Event, key: EventKey, not_before: UnixMillis, refusal: Option<Outcome>) {
+        match self.journal.look_up(&key) {
+            Ok(Some(seen)) if seen.first_seen > not_before => {
+                self.admission.end(key, Some(seen), Ending::Seen(seen.seq));
+            }
+            Ok(_) => self.hand_over(event, key, refusal),
+            Err(error) => {
+                tracing::error!(%error, "a key file could not be read; the delivery is refused");
+                self.admission.end(key, None, Ending::Not(Outcome::JournalFailed));
+            }
+        }
+    }
+
+    fn count_unheard(&self, unheard: bool) {
+        self.kept_after_answer.inc_by(u64::from(unheard));
+    }
+}
+
+/// Ends are told by a task of the runtime that the deliveries wait in. Outside of any, the journal tells them itself.
+fn tell_inside(journal: &Journal) {
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    let (tell, mut to_tell) = tokio::sync::mpsc::unbounded_channel::<Telling>();
+    runtime.spawn(async move {
+        while let Some(telling) = to_tell.recv().await {
+            telling();
+        }
+    });
+    journal.tell_through(Box::new(move |telling| tell.send(telling).map_err(|unsent| unsent.0)));
+}
+
+fn ending(result: Result<Position, AppendError>) -> Ending {
+    match result {
+        Ok(position) => Ending::Kept(position.seq),
+        Err(AppendError::Full) => Ending::Not(Outcome::JournalFull),
+        Err(AppendError::Write | AppendError::Sync) => Ending::Not(Outcome::JournalFailed),
+    }
+}
+
+fn outcome_of(refused: Refused) -> Outcome {
+    match refused {
+        Refused::Full | Refused::LaneFull => Outcome::JournalFull,
+        Refused::Overloaded => Outcome::Overloaded,
+        Refused::Closing => Outcome::Draining,
+        Refused::Failed => Outcome::JournalFailed,
+    }
+}
+
+fn answer(source: &Source, ending: Ending, first: bool) -> Answer {
+    let (outcome, seq) = match ending {
+        Ending::Kept(seq) if first => (Outcome::Kept, seq),
+        Ending::Kept(seq) | Ending::Seen(seq) => (Outcome::Duplicate, seq),
+        Ending::Not(outcome) => return Answer::plain(outcome),
+    };
+    let Reply { status, content_type, body } = source.ok.clone();
+    Answer { outcome, status, content_type, body, hint: String::new(), seq: Some(seq) }
+}
+
+fn refused(source: &Source, refusal: Refusal) -> Answer {
+    let answer = Answer::plain(refusal.outcome).because(refusal.hint);
+    match refusal.outcome.is_our_trouble() {
+        true => answer,
+        false => Answer { status: source.bad_status, ..answer },
+    }
+}

@@ -1,0 +1,67 @@
+//! The key of an event: a keyed hash of what its provider says it is.
+
+use siphasher::sip128::{Hasher128, SipHasher24};
+use std::hash::Hasher;
+
+use crate::event::EventKey;
+use crate::verify::Identity;
+
+/// Hashes source, event type and identity, each behind its length, so that no two of them can be taken for one another.
+/// `None`: nothing is ever a repeat of this event.
+pub fn of(hash_key: &[u8; 16], source: &str, event_type: Option<&str>, identity: &Identity) -> Option<EventKey> {
+    let mut hasher = SipHasher24::new_with_key(hash_key);
+    let mut field = |bytes: &[u8]| {
+        hasher.write(&(bytes.len() as u64).to_le_bytes());
+        hasher.write(bytes);
+    };
+    field(source.as_bytes());
+    field(event_type.unwrap_or_default().as_bytes());
+    match identity {
+        Identity::Keyless => return None,
+        Identity::Id { fields, body_sha256 } => {
+            field(b"id");
+            fields.iter().for_each(|text| field(text.as_bytes()));
+            body_sha256.iter().for_each(|digest| field(digest));
+        }
+        Identity::SignedContent(digest) => {
+            field(b"content");
+            field(digest);
+        }
+        Identity::BodyWindow(digest, _) => {
+            field(b"body");
+            field(digest);
+        }
+    }
+    Some(EventKey(hasher.finish128().as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(fields: &[&str], body: Option<[u8; 32]>) -> Identity {
+        Identity::Id { fields: fields.iter().map(|text| text.to_string()).collect(), body_sha256: body }
+    }
+
+    #[test]
+    fn different_events_are_never_mistaken_for_one() {
+        let key = [7; 16];
+        let all = [
+            of(&key, "a", Some("t"), &id(&["1"], None)),
+            of(&key, "b", Some("t"), &id(&["1"], None)),
+            of(&key, "a", Some("u"), &id(&["1"], None)),
+            of(&key, "a", None, &id(&["1"], None)),
+            of(&key, "at", None, &id(&["1"], None)),
+            of(&key, "a", Some("t"), &id(&["1", ""], None)),
+            of(&key, "a", Some("t"), &id(&["", "1"], None)),
+            of(&key, "a", Some("t"), &id(&["1"], Some([0; 32]))),
+            of(&key, "a", Some("t"), &id(&["1"], Some([1; 32]))),
+            of(&key, "a", Some("t"), &Identity::SignedContent([0; 32])),
+            of(&[8; 16], "a", Some("t"), &id(&["1"], None)),
+        ];
+        let distinct: std::collections::HashSet<_> = all.iter().flatten().collect();
+        assert_eq!(distinct.len(), all.len());
+        assert_eq!(of(&key, "a", Some("t"), &Identity::Keyless), None);
+        assert_eq!(all[0], of(&key, "a", Some("t"), &id(&["1"], None)));
+    }
+}

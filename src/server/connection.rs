@@ -1,0 +1,142 @@
+//! One connection: hyper speaks HTTP, this file keeps the time, follows the stop, and answers where hyper would be silent.
+//!
+//! What hyper refuses by itself (a head that it cannot read or that is too long) never becomes a request, so it is counted
+//! here, under `source="-"`. So are a head that does not come in time, and a sender that leaves in the middle of it.
+//! Half-closed connections stay open for their answer, and while a request is being kept the socket is not read at all:
+//! nothing that a sender does after its last byte can stop the receipt.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::select;
+use tokio::sync::watch;
+use tokio::time::{sleep_until, timeout};
+
+use super::Limits;
+use super::request::{self, Caller, Desk, RETRY_AFTER_SECONDS};
+use super::stop::Phase;
+use super::wire::{Progress, Stage, Wire};
+use crate::event::{Answer, Outcome, UnixMillis};
+
+/// How driving a connection ended.
+enum End {
+    /// hyper is done with it.
+    Http(hyper::Result<()>),
+    /// No request came, or its head was not complete in time.
+    Late,
+}
+
+/// Serves one connection until it is closed.
+pub(super) async fn serve(stream: TcpStream, remote: SocketAddr, desk: Arc<Desk>, mut phases: watch::Receiver<Phase>) {
+    let progress = Progress::new(desk.clock.clone(), desk.limits.request_deadline, desk.limits.idle_timeout);
+    let caller = Caller { remote, progress: progress.clone() };
+    let service = service_fn(|request| request::answer(desk.clone(), caller.clone(), request));
+    let mut connection = http(&desk.limits).serve_connection(TokioIo::new(Wire::new(stream, progress.clone())), service);
+    let mut timer = pin!(sleep_until(progress.arrival().at + desk.limits.idle_timeout));
+    let end = loop {
+        select! {
+            biased;
+            _ = phases.changed() => match *phases.borrow_and_update() {
+                Phase::Serving | Phase::Leaving => {}
+                Phase::Draining => progress.leave(QUIET),
+                Phase::Cut | Phase::Now => progress.cut(Outcome::Draining),
+            },
+            result = &mut connection => break End::Http(result),
+            () = progress.overdue(timer.as_mut()) => match progress.stage() {
+                Stage::Serving => progress.cut(Outcome::TooSlow),
+                Stage::Idle | Stage::Head => break End::Late,
+            },
+        }
+    };
+    let parts = connection.into_parts();
+    let half_a_head = progress.stage() == Stage::Head || !parts.read_buf.trim_ascii().is_empty();
+    let stray = stray(&end, &progress, half_a_head);
+    if let Some(answer) = &stray {
+        desk.tallies.stray.open(remote, progress.arrival().at).close(answer);
+    }
+    let unheard = stray.filter(|answer| answer.outcome != Outcome::Disconnected);
+    let unread = progress.unread() || unheard.is_some();
+    let hyper_spoke = matches!(end, End::Http(_)) && progress.wrote();
+    let words = unheard.filter(|_| !hyper_spoke).map(|answer| bare(&answer, desk.clock.now()));
+    let linger = if *phases.borrow() >= Phase::Cut { Duration::ZERO } else { LINGER };
+    close(parts.io.into_inner().into_stream(), words, unread, linger).await;
+}
+
+fn http(limits: &Limits) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    // The head's deadline is ours (`Progress`): hyper's also runs while a connection is idle.
+    http.half_close(true).header_read_timeout(None).max_header_size(limits.max_header_size);
+    http.max_buf_size(BUFFER_LIMIT.max(2 * limits.max_header_size));
+    if limits.max_headers != HYPERS_MAX_HEADERS {
+        http.max_headers(limits.max_headers); // costs an allocation per request, the default does not
+    }
+    http
+}
+
+/// How a request ended that never became one; `None` when there was none.
+fn stray(end: &End, progress: &Progress, half_a_head: bool) -> Option<Answer> {
+    match end {
+        End::Http(Ok(())) => None,
+        End::Http(Err(error)) if error.is_parse_too_large() => {
+            let mut answer = Answer::plain(Outcome::BadRequest);
+            answer.status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            Some(answer.because("the request head is longer than max_header_size, or has more than max_headers fields"))
+        }
+        End::Http(Err(error)) if error.is_parse() => Some(Answer::plain(Outcome::BadRequest).because(error.to_string())),
+        End::Http(Err(_)) if progress.unread() => None,
+        End::Http(Err(error)) if progress.stage() == Stage::Head || error.is_incomplete_message() => {
+            Some(Answer::plain(Outcome::Disconnected).because("the sender left within the request head"))
+        }
+        End::Http(Err(_)) => None,
+        End::Late if !half_a_head => None,
+        End::Late if progress.is_cut() => {
+            Some(Answer::plain(Outcome::Draining).because("the request head was not complete at the drain deadline"))
+        }
+        End::Late => Some(Answer::plain(Outcome::TooSlow).because("the request head was not complete in time")),
+    }
+}
+
+/// An answer in the words that hyper would have used.
+fn bare(answer: &Answer, now: UnixMillis) -> String {
+    let status = answer.status;
+    let date = jiff::Timestamp::from_millisecond(now.0 as i64).unwrap_or_default().strftime("%a, %d %b %Y %H:%M:%S GMT");
+    let reason = status.canonical_reason().unwrap_or_default();
+    let retry = if answer.outcome.is_our_trouble() { format!("retry-after: {RETRY_AFTER_SECONDS}\r\n") } else { String::new() };
+    format!("HTTP/1.1 {} {reason}\r\n{retry}connection: close\r\ncontent-length: 0\r\ndate: {date}\r\n\r\n", status.as_str())
+}
+
+/// Closes the socket. While the peer may still be sending, it is read and forgotten for a moment: closing a socket that
+/// holds unread bytes resets the connection, and the peer would never see its answer.
+async fn close(mut stream: TcpStream, words: Option<String>, unread: bool, linger: Duration) {
+    if let Some(words) = words {
+        let _ = timeout(linger, stream.write_all(words.as_bytes())).await;
+    }
+    let _ = stream.shutdown().await;
+    if unread {
+        let mut sink = vec![0; SINK];
+        let _ = timeout(linger, async { while matches!(stream.read(&mut sink).await, Ok(read) if read > 0) {} }).await;
+    }
+}
+
+/// What hyper takes without being asked, on the stack.
+const HYPERS_MAX_HEADERS: usize = 100;
+
+/// Bytes that hyper holds for one connection beyond what the in-flight budget counts.
+const BUFFER_LIMIT: usize = 64 * 1024;
+
+/// How long a sender may go on sending into the void before its connection is cut.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// How long a connection must have been silent to be closed as idle in a drain. hyper's own graceful shutdown closes it at
+/// once, also when a request is already on its way; the sender would find it lost.
+const QUIET: Duration = Duration::from_millis(250);
+
+const SINK: usize = 16 * 1024;

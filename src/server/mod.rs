@@ -1,0 +1,210 @@
+//! Accept and answer: the listener, the limits, the deadlines and the drain; HTTP on one side, [`Delivery`] and [`Answer`]
+//! on the other.
+//!
+//! hyper speaks HTTP/1.1 directly on each connection, without a router: there is one route. This room knows neither
+//! signatures nor files nor Kafka; it hands a complete request to the [`Gateway`] and sends what comes back.
+//!
+//! ```text
+//! connection ── hyper ──► request: path · method · signature header · length ──► body ──► Gateway::receive
+//!      │                     └────────────── refused before the body ─────┘       │            │
+//!      └ head too long, too slow, unreadable ─► tally ◄── too large · too slow ───┘            │
+//!                                                 ▲  one Outcome: counter, duration, log line  │
+//!                                                 └────────────────────────────────────────────┘
+//! ```
+//!
+//! [`Delivery`]: crate::event::Delivery
+//! [`Answer`]: crate::event::Answer
+
+mod body;
+mod connection;
+mod request;
+mod stop;
+mod tally;
+mod wire;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::select;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+pub use request::TARGET_LIMIT;
+pub use stop::{Phase, Stop};
+
+use crate::event::Clock;
+use crate::gateway::Gateway;
+use crate::metrics::Metrics;
+use body::Budget;
+use request::Desk;
+use tally::{Sampler, Tallies};
+
+/// What one listener takes upon itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// From the first byte of a request to its answer; a source's own deadline may be shorter.
+    pub request_deadline: Duration,
+    /// Connections open at one time; more wait in the kernel's queue.
+    pub max_connections: usize,
+    /// Bytes of request bodies held at one time.
+    pub max_in_flight: usize,
+    /// Normal service after the first signal, so that balancers move away.
+    pub drain_delay: Duration,
+    /// After that, how long open connections are served before they are cut.
+    pub drain_deadline: Duration,
+    /// Bytes of a request head: request line and header fields.
+    pub max_header_size: usize,
+    /// Header fields of a request.
+    pub max_headers: usize,
+    /// How long a connection may stay open without a request. The default is longer than that of common balancers (60 s),
+    /// so that they are the ones who close: a balancer that sends into a connection just closed loses the request.
+    pub idle_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            request_deadline: Duration::from_secs(8),
+            max_connections: 10_000,
+            max_in_flight: 256 << 20,
+            drain_delay: Duration::from_secs(5),
+            drain_deadline: Duration::from_secs(20),
+            max_header_size: 32 << 10,
+            max_headers: 100,
+            idle_timeout: Duration::from_secs(75),
+        }
+    }
+}
+
+/// Opens a listener.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// Everything that serving deliveries needs.
+pub struct Server {
+    /// Where complete requests go.
+    pub gateway: Arc<Gateway>,
+    /// What the listener takes upon itself.
+    pub limits: Limits,
+    /// Tells when a delivery arrived.
+    pub clock: Arc<dyn Clock>,
+    /// Where every ending is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Server {
+    /// Serves deliveries until `stop` has run its course: `drain_delay` of normal service, then no new connections, then an
+    /// answer for everybody by `drain_deadline`. Returns when every connection is closed; at [`Phase::Now`], at once.
+    pub async fn serve(self, listener: TcpListener, stop: Stop) {
+        let Server { gateway, limits, clock, metrics } = self;
+        if let Ok(address) = listener.local_addr() {
+            tracing::info!(%address, "listening for deliveries");
+        }
+        let tallies = Tallies::new(gateway.sources().map(|source| source.name.clone()), &metrics);
+        let budget = Budget::new(limits.max_in_flight);
+        let desk = Arc::new(Desk { gateway, limits, clock, tallies, budget });
+        let mut connections = JoinSet::new();
+        select! {
+            biased;
+            () = stop.reached(Phase::Now) => {}
+            () = until_drained(listener, &desk, &mut connections, &stop) => {}
+        }
+        connections.shutdown().await;
+    }
+}
+
+async fn until_drained(listener: TcpListener, desk: &Arc<Desk>, connections: &mut JoinSet<()>, stop: &Stop) {
+    let leave = async {
+        stop.reached(Phase::Leaving).await;
+        sleep(desk.limits.drain_delay).await;
+    };
+    accept(listener, desk, connections, stop, leave).await;
+    stop.advance(Phase::Draining);
+    tracing::info!(connections = connections.len(), "draining");
+    if timeout(desk.limits.drain_deadline, all_closed(connections)).await.is_err() {
+        tracing::warn!(connections = connections.len(), "drain deadline over: cutting what is left");
+        desk.gateway.begin_drain();
+        stop.advance(Phase::Cut);
+        let _ = timeout(LAST_WORDS, all_closed(connections)).await;
+    }
+}
+
+/// Takes connections until `leave`; then only those that the kernel has already accepted. Closes the listener.
+async fn accept(
+    listener: TcpListener,
+    desk: &Arc<Desk>,
+    connections: &mut JoinSet<()>,
+    stop: &Stop,
+    leave: impl Future<Output = ()>,
+) {
+    let places = Arc::new(Semaphore::new(desk.limits.max_connections));
+    let (full, failed) = (Sampler::new(), Sampler::new());
+    let mut leave = std::pin::pin!(leave);
+    loop {
+        select! {
+            biased;
+            Some(ended) = connections.join_next() => note_panic(ended),
+            (accepted, place) = next(&listener, &places, &full, desk) => match accepted {
+                Ok((stream, remote)) => {
+                    let _ = stream.set_nodelay(true);
+                    let served = connection::serve(stream, remote, desk.clone(), stop.watch());
+                    connections.spawn(async move { served.await; drop(place) });
+                }
+                Err(error) => {
+                    if let Some(suppressed) = failed.admit(Instant::now()) {
+                        tracing::error!(%error, suppressed, "cannot accept a connection; trying again");
+                    }
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            () = &mut leave => return,
+        }
+    }
+}
+
+/// The next connection, once there is a place for it.
+async fn next(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+    full: &Sampler,
+    desk: &Desk,
+) -> (io::Result<(TcpStream, SocketAddr)>, Option<OwnedSemaphorePermit>) {
+    if places.available_permits() == 0
+        && let Some(suppressed) = full.admit(Instant::now())
+    {
+        tracing::warn!(max_connections = desk.limits.max_connections, suppressed, "every connection is in use; new ones wait");
+    }
+    let place = places.clone().acquire_owned().await.ok();
+    (listener.accept().await, place)
+}
+
+async fn all_closed(connections: &mut JoinSet<()>) {
+    while let Some(ended) = connections.join_next().await {
+        note_panic(ended);
+    }
+}
+
+fn note_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a connection's task panicked; this is a bug in hookhold");
+    }
+}
+
+/// Connections that the kernel may hold for us; it lowers this to its own `somaxconn`.
+const BACKLOG: u32 = 4096;
+
+/// Pause after a failed accept: nearly always a lack of file descriptors, which passes as connections close.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// After the cut: time for the last answers to be written.
+const LAST_WORDS: Duration = Duration::from_secs(1);

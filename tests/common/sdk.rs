@@ -1,0 +1,113 @@
+//! Deliveries signed by the providers' own SDKs, through one child process `node tests/sdk/sign.mjs`; and MACs by the
+//! `openssl` command for sources that have no SDK. Nothing here computes a signature itself: our verifier is never checked
+//! with our own code.
+
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+
+/// What is to be signed. `id` is used by `standard-webhooks` and `svix`, `timestamp` by all but `github`.
+#[derive(Clone, Copy)]
+pub struct Sample<'a> {
+    /// `stripe`, `github`, `standard-webhooks` or `svix`.
+    pub scheme: &'a str,
+    /// The secret as the provider's dashboard shows it.
+    pub secret: &'a str,
+    /// The message id.
+    pub id: &'a str,
+    /// Seconds since 1970.
+    pub timestamp: u64,
+    /// The body, any bytes.
+    pub body: &'a [u8],
+}
+
+/// The headers that prove a delivery, and who made them.
+#[derive(Deserialize)]
+pub struct Signed {
+    /// Package and version, or `openssl` for bodies that the SDK cannot take (not UTF-8, or empty for GitHub's).
+    pub by: String,
+    /// Name and value, in the order in which the provider sends them.
+    pub headers: Vec<(String, String)>,
+}
+
+/// The child process; it ends when this is dropped.
+pub struct Sdk {
+    child: Child,
+    requests: Option<ChildStdin>,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Sdk {
+    /// Starts `node` (or `$HOOKHOLD_NODE`). Panics with what to do when the packages are not there.
+    pub fn start() -> Sdk {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk");
+        assert!(dir.join("node_modules/stripe").is_dir(), "no SDKs in tests/sdk: run tests/run, or `npm ci` in tests/sdk");
+        let node = std::env::var_os("HOOKHOLD_NODE").unwrap_or_else(|| "node".into());
+        let mut child = Command::new(node)
+            .arg(dir.join("sign.mjs"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("node starts: tests/run installs it");
+        let requests = child.stdin.take();
+        let answers = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        Sdk { child, requests, answers }
+    }
+
+    /// The provider's own signature of `sample`.
+    pub fn sign(&mut self, sample: Sample<'_>) -> Signed {
+        #[derive(Serialize)]
+        struct Request<'a> {
+            scheme: &'a str,
+            secret: &'a str,
+            id: &'a str,
+            timestamp: u64,
+            body: String,
+        }
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Reply {
+            Signed(Signed),
+            Failed { error: String },
+        }
+        let Sample { scheme, secret, id, timestamp, body } = sample;
+        let request = Request { scheme, secret, id, timestamp, body: STANDARD.encode(body) };
+        let mut line = serde_json::to_string(&request).expect("plain strings and a number");
+        line.push('\n');
+        let requests = self.requests.as_mut().expect("open until dropped");
+        requests.write_all(line.as_bytes()).and_then(|()| requests.flush()).expect("the signer is alive");
+        line.clear();
+        self.answers.read_line(&mut line).expect("the signer answers with text");
+        match serde_json::from_str(&line).unwrap_or_else(|error| panic!("the signer said {line:?}: {error}")) {
+            Reply::Signed(signed) => signed,
+            Reply::Failed { error } => panic!("the {scheme} SDK refused: {error}"),
+        }
+    }
+}
+
+impl Drop for Sdk {
+    fn drop(&mut self) {
+        drop(self.requests.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// The HMAC of `content` by the `openssl` command; `digest` is its name there, such as `sha256`.
+pub fn openssl_hmac(digest: &str, key: &[u8], content: &[u8]) -> Vec<u8> {
+    let mut child = Command::new("openssl")
+        .args(["dgst", &format!("-{digest}"), "-mac", "HMAC", "-macopt", &format!("hexkey:{}", hex::encode(key)), "-binary"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("openssl starts: tests/run installs it");
+    child.stdin.take().expect("stdin is piped").write_all(content).expect("openssl reads all of it");
+    let output = child.wait_with_output().expect("openssl ends");
+    assert!(output.status.success() && !output.stdout.is_empty(), "openssl dgst: {}", output.status);
+    output.stdout
+}

@@ -1,0 +1,71 @@
+//! README and docs/ say nothing that is not there: links lead to files, metrics and outcomes exist under these names, and
+//! no outcome is left out.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use hookhold::event::Outcome;
+
+#[test]
+fn every_relative_link_leads_to_a_file() {
+    let mut links = 0;
+    for (path, text) in pages() {
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if target.contains("://") {
+                continue;
+            }
+            let file = path.parent().expect("a file is in a directory").join(target.split('#').next().unwrap_or_default());
+            assert!(file.exists(), "{}: no such file: {target}", path.display());
+            links += 1;
+        }
+    }
+    assert!(links >= 10, "found only {links} links");
+}
+
+#[test]
+fn every_metric_that_the_docs_name_is_declared() {
+    let declared = fs::read_to_string(root().join("src/metrics.rs")).expect("metrics.rs can be read");
+    let mut named = 0;
+    for (path, text) in pages() {
+        for name in words(&text).filter(|word| word.starts_with("hookhold_")) {
+            let family = name.trim_end_matches("_bucket");
+            assert!(declared.contains(&format!("\"{family}\"")), "{}: no such metric: {name}", path.display());
+            named += 1;
+        }
+    }
+    assert!(named >= 10, "found only {named} metrics");
+}
+
+#[test]
+fn the_readme_lists_every_outcome_beside_its_status() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("README.md can be read");
+    let rows: Vec<&str> = readme.lines().filter(|line| line.starts_with("| ")).collect();
+    let answered = Outcome::ALL.iter().filter(|outcome| !NOT_IN_THE_TABLE.contains(outcome));
+    for outcome in answered {
+        let row = rows.iter().find(|row| row.contains(&format!("`{}`", outcome.word())));
+        let row = row.unwrap_or_else(|| panic!("README.md does not list `{}`", outcome.word()));
+        let status = if outcome.is_accepted() { "2xx".to_owned() } else { outcome.status().as_str().to_owned() };
+        let first = row.split('|').nth(1).unwrap_or_default();
+        assert!(first.contains(&status), "README.md: {} is {status}, not {first}", outcome.word());
+    }
+}
+
+/// No recipe has a handshake yet, and nobody is answered `disconnected`.
+const NOT_IN_THE_TABLE: &[Outcome] = &[Outcome::Handshake, Outcome::Disconnected];
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+}
+
+fn pages() -> Vec<(PathBuf, String)> {
+    let listed = fs::read_dir(root().join("docs")).expect("docs can be listed");
+    let mut paths: Vec<PathBuf> = listed.map(|entry| entry.expect("docs can be listed").path()).collect();
+    paths.extend(["README.md", "CHANGELOG.md"].map(|name| root().join(name)));
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
+    assert!(paths.len() >= 6, "found only {} pages", paths.len());
+    paths.into_iter().map(|path| (path.clone(), fs::read_to_string(path).expect("pages are UTF-8"))).collect()
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}

@@ -1,0 +1,432 @@
+//! The arrows between the rooms and the fences around them, held by reading `src/`: which room may name which other, which
+//! crate is named where, who may make an `Event`, and who may write files. Comments, strings and test modules do not count.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+/// Which rooms each room may name. `main` and `cli` wire everything; every room may name the leaves.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("config", &["source"]),
+    ("source", &[]),
+    ("server", &["gateway", "source"]),
+    ("gateway", &["verify", "journal", "source"]),
+    ("verify", &["source"]),
+    ("journal", &[]),
+    ("forward", &["journal"]),
+    ("admin", &["journal"]),
+];
+const LEAVES: &[&str] = &["event", "metrics", "log", "table", "mistake", "units", "secret"];
+const WIRING: &[&str] = &["main", "cli", "lib"];
+
+/// Which crate is named only under which paths.
+const CRATES: &[(&[&str], &[&str])] = &[
+    (&["hyper", "hyper_util", "http_body_util"], &["src/server", "src/admin"]),
+    (&["rdkafka"], &["src/forward"]),
+    (&["hmac", "sha2"], &["src/verify"]),
+    (&["moka"], &["src/gateway"]),
+];
+
+/// Which words a room never says, in any name.
+const FOREIGN: &[(&str, &str)] = &[("src/server", "kafka"), ("src/journal", "kafka"), ("src/journal", "http")];
+
+/// Which function is called only under which path, besides where it is defined.
+const CALLERS: &[(&str, &str)] = &[("from_verifier", "src/verify"), ("from_journal", "src/journal")];
+const DEFINED_IN: &str = "src/event.rs";
+
+/// What changes the file system, and the only file that may do it.
+const WRITES: &[&str] = &[
+    "OpenOptions",
+    "File::create",
+    "File::create_new",
+    "File::options",
+    "fs::write",
+    "fs::copy",
+    "fs::rename",
+    "fs::hard_link",
+    "fs::create_dir",
+    "fs::create_dir_all",
+    "fs::remove_file",
+    "fs::remove_dir",
+    "fs::remove_dir_all",
+    "fs::set_permissions",
+    "DirBuilder",
+    "set_len",
+    "fdatasync",
+    "fallocate",
+    "ftruncate",
+];
+const WRITER: &str = "src/journal/disk.rs";
+
+/// The rooms of `src/lib.rs` in the order in which a delivery passes them.
+const PATH: &[&str] = &["server", "gateway", "verify", "journal", "forward"];
+
+#[test]
+fn src_keeps_its_arrows_and_fences() {
+    let files = sources();
+    assert!(files.len() > 10, "found only {} files in src", files.len());
+    for (room, _) in ARROWS {
+        assert!(files.iter().any(|(path, _)| room_of(path) == *room), "no file of the room {room}: is this list out of date?");
+    }
+    for (name, home) in CALLERS {
+        let called = files.iter().any(|(path, text)| path.starts_with(home) && Code::of(text).has(&[name]));
+        assert!(called, "nobody under {home} calls {name}: does this test still look at the right thing?");
+    }
+    let found = violations(&files);
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn each_kind_of_violation_is_found() {
+    let bad = [
+        ("src/journal/mod.rs", "use crate::gateway::Gateway;", "journal may not name gateway"),
+        (
+            "src/server/conn.rs",
+            "use crate::{\n    event::Event,\n    journal::{Journal, Reader},\n};",
+            "server may not name journal",
+        ),
+        ("src/gateway.rs", "fn f() { super::forward::start() }", "gateway may not name forward"),
+        ("src/admin/api.rs", "fn f() { super::super::config::load() }", "admin may not name config"),
+        ("src/surprise.rs", "fn f() {}", "no arrows are known for surprise"),
+        ("src/gateway.rs", "use hyper::body;", "hyper belongs to"),
+        ("src/gateway.rs", "fn f() -> rdkafka::error::KafkaError { todo() }", "rdkafka belongs to"),
+        ("src/journal/key.rs", "use {sha2::Sha256};", "sha2 belongs to"),
+        ("src/verify/mac.rs", "use moka;", "moka belongs to"),
+        ("src/journal/frame.rs", "use http::HeaderMap;", "src/journal does not know http"),
+        ("src/gateway.rs", "fn f(p: EventParts) -> Event { Event::from_verifier(p) }", "from_verifier belongs to"),
+        ("src/verify/mod.rs", "let make = Event::from_journal;", "from_journal belongs to"),
+        ("src/journal/writer.rs", "fn f() { std::fs::write(a, b) }", "fs::write belongs to"),
+        ("src/journal/writer.rs", "use std::fs::{self, rename};", "fs::rename belongs to"),
+        ("src/config.rs", "let f = OpenOptions::new();", "OpenOptions belongs to"),
+        ("src/server/mod.rs", "fn kafka_is_up() -> bool { true }", "src/server does not know kafka"),
+        ("src/verify/locate.rs", "let tree: serde_json::Value = parse();", "verify builds no JSON tree"),
+        ("src/lib.rs", "pub mod journal;\npub mod server;", "modules stand in path order"),
+    ];
+    for (path, text, expected) in bad {
+        let found = violations(&[(path.to_string(), text.to_string())]);
+        assert!(found.iter().any(|line| line.contains(expected)), "{path}: {text}\nexpected {expected:?}, found {found:?}");
+    }
+}
+
+#[test]
+fn comments_strings_tests_and_allowed_names_are_left_alone() {
+    let good = [
+        (
+            "src/journal/mod.rs",
+            "// use crate::gateway;\n/* moka::sync /* nested */ hyper::x */ use crate::{event::Event, metrics};",
+        ),
+        (
+            "src/gateway.rs",
+            "use crate::verify; use moka::sync; const A: &str = \"rdkafka::x\"; const B: &str = r#\"hyper::\"y\"#;",
+        ),
+        ("src/verify/mod.rs", "fn f<'a>(c: char) -> bool { c == '\"' } use sha2::Sha256; fn g() { Event::from_verifier(p) }"),
+        ("src/config.rs", "#[cfg(test)]\nmod tests {\n    use hyper::x;\n    fn f() { std::fs::write(a, b) }\n}"),
+        ("src/config.rs", "fn f() { std::fs::read_to_string(path); let hyper = 1; pub(crate) struct S; }"),
+        ("src/cli/send.rs", "use crate::{config, forward, server};"),
+        ("src/journal/disk.rs", "fn f() { OpenOptions::new(); std::fs::rename(a, b) }"),
+        ("src/lib.rs", "pub mod event;\npub mod server;\npub mod gateway;\npub mod forward;"),
+    ];
+    for (path, text) in good {
+        let found = violations(&[(path.to_string(), text.to_string())]);
+        assert!(found.is_empty(), "{path}: {text}\nfound {found:?}");
+    }
+}
+
+/// Every violation, one line each: `src/gateway.rs:12: gateway may not name forward (…)`.
+fn violations(files: &[(String, String)]) -> Vec<String> {
+    let mut found = Vec::new();
+    for (path, text) in files {
+        let code = Code::of(text);
+        let mut say = |line: usize, what: String| found.push(format!("{path}:{line}: {what}"));
+        arrows(path, &code, &mut say);
+        for (crates, homes) in CRATES {
+            for (line, name) in code.roots().filter(|(_, name)| crates.contains(name)) {
+                belongs(path, line, name, homes, &mut say);
+            }
+        }
+        for (name, home) in CALLERS {
+            for line in code.find(&[name]) {
+                belongs(path, line, name, &[home, DEFINED_IN], &mut say);
+            }
+        }
+        for name in WRITES {
+            for line in code.names(name) {
+                belongs(path, line, name, &[WRITER], &mut say);
+            }
+        }
+        words(path, &code, &mut say);
+        if path == "src/lib.rs" {
+            path_order(&code, &mut say);
+        }
+    }
+    found
+}
+
+fn belongs(path: &str, line: usize, name: &str, homes: &[&str], say: &mut impl FnMut(usize, String)) {
+    if !homes.iter().any(|home| path.starts_with(home)) {
+        say(line, format!("{name} belongs to {}", homes.join(", ")));
+    }
+}
+
+fn arrows(path: &str, code: &Code, say: &mut impl FnMut(usize, String)) {
+    let room = room_of(path);
+    if WIRING.contains(&room) {
+        return;
+    }
+    let allowed = match ARROWS.iter().find(|(from, _)| *from == room) {
+        Some((_, allowed)) => *allowed,
+        None if LEAVES.contains(&room) => &[],
+        None => return say(1, format!("no arrows are known for {room}: add it to design and to this test")),
+    };
+    let rooms: BTreeSet<&str> = ARROWS.iter().map(|(room, _)| *room).chain(WIRING.iter().copied()).collect();
+    for (line, name) in code.crate_names(path.matches('/').count()) {
+        if rooms.contains(name) && name != room && !allowed.contains(&name) {
+            say(line, format!("{room} may not name {name} (allowed: {})", allowed.join(", ")));
+        }
+    }
+}
+
+fn words(path: &str, code: &Code, say: &mut impl FnMut(usize, String)) {
+    for (home, word) in FOREIGN.iter().filter(|(home, _)| path.starts_with(home)) {
+        for (line, token) in code.tokens.iter().filter(|(_, token)| token.to_lowercase().contains(word)) {
+            say(*line, format!("{home} does not know {word} ({token})"));
+        }
+    }
+    if path.starts_with("src/verify") {
+        code.find(&["serde_json", "::", "Value"]).into_iter().for_each(|line| say(line, "verify builds no JSON tree".into()));
+    }
+}
+
+fn path_order(code: &Code, say: &mut impl FnMut(usize, String)) {
+    let places: Vec<usize> = PATH.iter().filter_map(|room| code.find(&["mod", room, ";"]).first().copied()).collect();
+    if !places.is_sorted() {
+        say(1, format!("modules stand in path order: {}", PATH.join(", ")));
+    }
+}
+
+/// `src/journal/disk.rs` → `journal`, `src/gateway.rs` → `gateway`.
+fn room_of(path: &str) -> &str {
+    let inside = path.strip_prefix("src/").expect("every path begins with src/");
+    inside.split('/').next().unwrap_or(inside).trim_end_matches(".rs")
+}
+
+/// The files below `src`, without those that are only a test module.
+fn sources() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut dirs = vec![root.join("src")];
+    let mut files = Vec::new();
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).expect("src can be listed") {
+            let path = entry.expect("src can be listed").path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs")
+                && path.file_stem().is_some_and(|stem| stem != "tests")
+            {
+                let name = path.strip_prefix(root).expect("below the root").to_string_lossy().replace('\\', "/");
+                files.push((name, fs::read_to_string(&path).expect("source is UTF-8")));
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+/// The tokens of a file with their lines: words, `::` and single signs.
+struct Code {
+    tokens: Vec<(usize, String)>,
+}
+
+impl Code {
+    fn of(text: &str) -> Code {
+        let plain = without_comments_and_strings(text);
+        let mut tokens: Vec<(usize, String)> = Vec::new();
+        for (index, line) in plain.lines().enumerate() {
+            let mut rest = line.trim_start();
+            while let Some(first) = rest.chars().next() {
+                let is_word = |c: char| c.is_alphanumeric() || c == '_';
+                let length = match first {
+                    ':' if rest.starts_with("::") => 2,
+                    c if is_word(c) => rest.find(|c| !is_word(c)).unwrap_or(rest.len()),
+                    c => c.len_utf8(),
+                };
+                tokens.push((index + 1, rest[..length].to_string()));
+                rest = rest[length..].trim_start();
+            }
+        }
+        Code { tokens: without_test_modules(tokens) }
+    }
+
+    fn token(&self, index: usize) -> &str {
+        self.tokens.get(index).map_or("", |(_, token)| token)
+    }
+
+    fn has(&self, sequence: &[&str]) -> bool {
+        !self.find(sequence).is_empty()
+    }
+
+    /// The lines where these tokens follow each other.
+    fn find(&self, sequence: &[&str]) -> Vec<usize> {
+        let matching = |at: &usize| sequence.iter().enumerate().all(|(offset, token)| self.token(at + offset) == *token);
+        (0..self.tokens.len()).filter(matching).map(|at| self.tokens[at].0).collect()
+    }
+
+    /// The lines where `a::b` is named, also as `a::{…, b}`, or where the single word `a` stands.
+    fn names(&self, name: &str) -> Vec<usize> {
+        let Some((module, item)) = name.split_once("::") else { return self.find(&[name]) };
+        let mut lines = self.find(&[module, "::", item]);
+        for at in 0..self.tokens.len() {
+            if self.token(at) == module && self.token(at + 1) == "::" {
+                lines.extend(self.group(at + 2).into_iter().filter(|(_, token)| *token == item).map(|(line, _)| line));
+            }
+        }
+        lines
+    }
+
+    /// The first words of paths: `x` in `x::y` and in `use x;`.
+    fn roots(&self) -> impl Iterator<Item = (usize, &str)> {
+        (0..self.tokens.len()).filter_map(|at| {
+            let before = at.checked_sub(1).map_or("", |before| self.token(before));
+            let is_root = before != "::" && self.token(at + 1) == "::";
+            let is_used = before == "use" && self.token(at + 1) != "::";
+            (is_root || is_used).then(|| (self.tokens[at].0, self.token(at)))
+        })
+    }
+
+    /// What follows `crate::` directly or in a group, and the same reached by `depth` times `super::`.
+    fn crate_names(&self, depth: usize) -> Vec<(usize, &str)> {
+        let mut names = Vec::new();
+        for at in 0..self.tokens.len() {
+            let from = if self.token(at) == "crate" && self.token(at + 1) == "::" {
+                at + 2
+            } else if (0..depth).all(|step| self.token(at + 2 * step) == "super" && self.token(at + 2 * step + 1) == "::") {
+                at + 2 * depth
+            } else {
+                continue;
+            };
+            if self.token(from) == "{" {
+                names.extend(self.group(from))
+            } else {
+                names.push((self.tokens[from].0, self.token(from)))
+            }
+        }
+        names
+    }
+
+    /// The first word of each member of the group that opens at `open`; none when no group opens there.
+    fn group(&self, open: usize) -> Vec<(usize, &str)> {
+        let (mut members, mut depth) = (Vec::new(), 0);
+        for at in open..self.tokens.len() {
+            match self.token(at) {
+                "{" => depth += 1,
+                "}" => depth -= 1,
+                word if depth == 1 && matches!(self.token(at - 1), "{" | ",") => members.push((self.tokens[at].0, word)),
+                _ => {}
+            }
+            if depth == 0 {
+                break;
+            }
+        }
+        members
+    }
+}
+
+/// Drops what follows `#[cfg(test)] mod name` up to its closing brace.
+fn without_test_modules(tokens: Vec<(usize, String)>) -> Vec<(usize, String)> {
+    let head = ["#", "[", "cfg", "(", "test", ")", "]", "mod"];
+    let (mut kept, mut at) = (Vec::new(), 0);
+    while at < tokens.len() {
+        if tokens[at..].iter().map(|(_, token)| token.as_str()).take(head.len()).eq(head) {
+            let mut depth = 0;
+            while at < tokens.len() {
+                match tokens[at].1.as_str() {
+                    "{" => depth += 1,
+                    "}" => depth -= 1,
+                    _ => {}
+                }
+                let ends = matches!(tokens[at].1.as_str(), "}" | ";") && depth == 0;
+                at += 1;
+                if ends {
+                    break;
+                }
+            }
+        } else {
+            kept.push(tokens[at].clone());
+            at += 1;
+        }
+    }
+    kept
+}
+
+/// The same text with comments, strings and characters blanked; lines keep their numbers.
+fn without_comments_and_strings(text: &str) -> String {
+    let chars: Vec<char> = text.chars().collect();
+    let mut plain = String::new();
+    let mut at = 0;
+    while at < chars.len() {
+        let end = match chars[at] {
+            '/' if chars.get(at + 1) == Some(&'/') => end_of_line(&chars, at),
+            '/' if chars.get(at + 1) == Some(&'*') => end_of_comment(&chars, at),
+            'r' if opens_raw(&chars, at) => end_of_raw(&chars, at),
+            '"' => end_of_quoted(&chars, at, '"'),
+            '\'' if chars.get(at + 1) == Some(&'\\') || chars.get(at + 2) == Some(&'\'') => end_of_quoted(&chars, at, '\''),
+            c => {
+                plain.push(c);
+                at += 1;
+                continue;
+            }
+        };
+        plain.extend(chars[at..end].iter().map(|c| if *c == '\n' { '\n' } else { ' ' }));
+        at = end;
+    }
+    plain
+}
+
+fn end_of_line(chars: &[char], from: usize) -> usize {
+    chars[from..].iter().position(|c| *c == '\n').map_or(chars.len(), |length| from + length)
+}
+
+fn end_of_comment(chars: &[char], from: usize) -> usize {
+    let (mut at, mut depth) = (from, 0);
+    while at + 1 < chars.len() {
+        match (chars[at], chars[at + 1]) {
+            ('/', '*') => depth += 1,
+            ('*', '/') => depth -= 1,
+            _ => {
+                at += 1;
+                continue;
+            }
+        }
+        at += 2;
+        if depth == 0 {
+            return at;
+        }
+    }
+    chars.len()
+}
+
+/// True at the `r` of `r"…"` and `r#"…"#`, not inside a word such as `for`.
+fn opens_raw(chars: &[char], at: usize) -> bool {
+    let in_word = at > 0 && (chars[at - 1].is_alphanumeric() || chars[at - 1] == '_') && chars[at - 1] != 'b';
+    !in_word && chars[at + 1..].iter().find(|c| **c != '#') == Some(&'"')
+}
+
+fn end_of_raw(chars: &[char], from: usize) -> usize {
+    let hashes = chars[from + 1..].iter().take_while(|c| **c == '#').count();
+    let mut at = from + hashes + 2;
+    while at < chars.len() {
+        if chars[at] == '"' && chars[at + 1..].iter().take(hashes).filter(|c| **c == '#').count() == hashes {
+            return at + 1 + hashes;
+        }
+        at += 1;
+    }
+    chars.len()
+}
+
+fn end_of_quoted(chars: &[char], from: usize, quote: char) -> usize {
+    let mut at = from + 1;
+    while at < chars.len() && chars[at] != quote {
+        at += if chars[at] == '\\' { 2 } else { 1 };
+    }
+    (at + 1).min(chars.len())
+}

@@ -1,0 +1,64 @@
+// Signs deliveries with the providers' own SDKs, for the tests: one JSON request a line on stdin, one JSON answer a line
+// on stdout, until stdin closes.
+//   request  {"scheme": "stripe", "secret": "whsec_…", "id": "msg_1", "timestamp": 1614265330, "body": "BASE64"}
+//   answer   {"by": "stripe 23.1.0", "headers": [["stripe-signature", "t=…,v1=…"]]}   or   {"error": "…"}
+// Every SDK here takes the body as text (standardwebhooks decodes even a Buffer as UTF-8 first), so none can sign bytes
+// that are not UTF-8, and Octokit's refuses an empty body. Only those bodies are signed by the openssl command, and the
+// answer says so.
+import { execFileSync } from "node:child_process";
+import { createInterface } from "node:readline";
+import { readFileSync } from "node:fs";
+import { sign as octokit } from "@octokit/webhooks-methods";
+import { Webhook as StandardWebhook } from "standardwebhooks";
+import { Webhook as SvixWebhook } from "svix";
+import Stripe from "stripe";
+
+const packages = { stripe: "stripe", github: "@octokit/webhooks-methods", "standard-webhooks": "standardwebhooks", svix: "svix" };
+const pinned = JSON.parse(readFileSync(new URL("package.json", import.meta.url))).dependencies;
+
+const sdk = {
+  stripe: (r, text) => Stripe.webhooks.generateTestHeaderString({ payload: text, secret: r.secret, timestamp: r.timestamp }),
+  github: (r, text) => octokit(r.secret, text),
+  "standard-webhooks": (r, text) => new StandardWebhook(r.secret).sign(r.id, new Date(r.timestamp * 1000), text),
+  svix: (r, text) => new SvixWebhook(r.secret).sign(r.id, new Date(r.timestamp * 1000), text),
+};
+
+const openssl = {
+  stripe: (r, body) => `t=${r.timestamp},v1=${hmac(Buffer.from(r.secret), `${r.timestamp}.`, body).toString("hex")}`,
+  github: (r, body) => `sha256=${hmac(Buffer.from(r.secret), "", body).toString("hex")}`,
+  "standard-webhooks": (r, body) => `v1,${hmac(whsec(r.secret), `${r.id}.${r.timestamp}.`, body).toString("base64")}`,
+  svix: (r, body) => openssl["standard-webhooks"](r, body),
+};
+
+const headers = {
+  stripe: (r, signature) => [["stripe-signature", signature]],
+  github: (r, signature) => [["x-hub-signature-256", signature]],
+  "standard-webhooks": (r, signature) => message("webhook", r, signature),
+  svix: (r, signature) => message("svix", r, signature),
+};
+
+const message = (prefix, r, signature) => [
+  [`${prefix}-id`, r.id], [`${prefix}-timestamp`, String(r.timestamp)], [`${prefix}-signature`, signature],
+];
+
+const whsec = (secret) => Buffer.from(secret.replace(/^whsec_/, ""), "base64");
+
+function hmac(key, before, body) {
+  const input = Buffer.concat([Buffer.from(before), body]);
+  return execFileSync("openssl", ["dgst", "-sha256", "-mac", "HMAC", "-macopt", `hexkey:${key.toString("hex")}`, "-binary"], { input });
+}
+
+async function answer(request) {
+  if (!Object.hasOwn(sdk, request.scheme)) throw new Error(`no such scheme: ${request.scheme}`);
+  const body = Buffer.from(request.body, "base64");
+  const text = body.toString("utf8");
+  const is_text = body.length > 0 && Buffer.from(text, "utf8").equals(body);
+  const signature = is_text ? await sdk[request.scheme](request, text) : openssl[request.scheme](request, body);
+  const name = packages[request.scheme];
+  return { by: is_text ? `${name} ${pinned[name]}` : "openssl", headers: headers[request.scheme](request, signature) };
+}
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const reply = await answer(JSON.parse(line)).catch((error) => ({ error: String(error) }));
+  process.stdout.write(JSON.stringify(reply) + "\n");
+}

@@ -1,0 +1,185 @@
+//! Who leaves when: senders before and after their last byte, idle connections, and the server itself in a drain.
+
+use std::time::Duration;
+
+use hookhold::server::{Limits, Phase};
+use tokio::net::TcpStream;
+
+use crate::house::{BODY, House, Line, chunked, expecting, post, split_at_body};
+
+#[tokio::test]
+async fn a_connection_without_a_request_is_closed_and_not_counted() {
+    let house = House::open(Limits { idle_timeout: Duration::from_millis(100), ..Limits::default() }).await;
+    assert_eq!(house.line().await.rest().await, "");
+    assert!(house.line().await.end(post(BODY)).await.contains(" 200 "));
+    assert_eq!(house.refusals(), 0);
+}
+
+#[tokio::test]
+async fn a_sender_that_leaves_before_its_last_byte_is_counted_and_not_answered() {
+    let house = House::open(Limits::default()).await;
+    let (whole, pieces) = (post(BODY), chunked(BODY));
+    let cases = [(&whole[..10], "-", 1), (&whole[..whole.len() - 1], "stripe", 1), (&pieces[..pieces.len() - 1], "stripe", 2)];
+    for (sent, source, count) in cases {
+        let mut line = house.line().await;
+        line.send(sent).await;
+        line.half_close().await;
+        assert_eq!(line.rest().await, "");
+        assert_eq!(house.count(source, "disconnected"), count);
+    }
+    let mut silent = house.line().await;
+    silent.half_close().await;
+    assert_eq!(silent.rest().await, "");
+    assert_eq!(house.refusals(), 3);
+}
+
+#[tokio::test]
+async fn a_sender_that_leaves_after_its_last_byte_has_delivered() {
+    let house = House::open(Limits::default()).await;
+    let mut half_closed = house.line().await;
+    half_closed.send(post(BODY)).await;
+    half_closed.half_close().await;
+    assert!(half_closed.rest().await.starts_with("HTTP/1.1 200 "));
+    let mut gone = house.line().await;
+    gone.send(post(BODY)).await;
+    gone.stream.set_zero_linger().expect("a socket has this option");
+    drop(gone);
+    house.until(|house| house.accepted() + house.refusals() == 2).await;
+    assert_eq!(house.refusals(), 0);
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_for_a_place() {
+    let house = House::open(Limits { max_connections: 1, ..Limits::default() }).await;
+    let mut first = house.line().await;
+    assert!(first.ask(post(BODY)).await.contains(" 200 "));
+    let mut second = house.line().await;
+    second.send(post(BODY)).await;
+    assert!(first.ask(post(BODY)).await.contains(" 200 "));
+    assert_eq!(house.accepted(), 2);
+    drop(first);
+    assert!(second.answer().await.contains(" 200 "));
+}
+
+#[tokio::test]
+async fn a_drain_answers_a_hundred_requests_under_way_and_closes_idle_connections() {
+    let house = House::open(Limits { drain_delay: Duration::ZERO, ..Limits::default() }).await;
+    let (head, body) = split_at_body(&expecting(&post(BODY)));
+    let mut lines = Vec::new();
+    for _ in 0..100 {
+        let mut line = house.line().await;
+        assert!(line.ask(&head).await.contains(" 100 "));
+        lines.push(line);
+    }
+    let mut idle = house.line().await;
+    assert!(idle.ask(post(BODY)).await.contains(" 200 "));
+    house.stop.signal();
+    assert_eq!(idle.rest().await, "");
+    assert!(TcpStream::connect(house.address).await.is_err(), "the listener closes before idle connections do");
+    for mut line in lines {
+        let answer = line.end(&body).await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("connection: close\r\n"), "{answer}");
+    }
+    assert_eq!(house.accepted(), 101);
+    house.ended().await;
+}
+
+#[tokio::test]
+async fn deliveries_during_drain_delay_are_kept_on_old_and_new_connections() {
+    let house = House::open(Limits { drain_delay: Duration::from_secs(3600), ..Limits::default() }).await;
+    let mut old = house.line().await;
+    assert!(old.ask(post(BODY)).await.contains(" 200 "));
+    house.stop.signal();
+    assert!(house.stop.begun());
+    assert!(old.ask(post(BODY)).await.contains(" 200 "));
+    assert!(house.line().await.ask(post(BODY)).await.contains(" 200 "));
+    house.stop.signal();
+    assert_eq!(old.rest().await, "");
+    house.ended().await;
+}
+
+#[tokio::test]
+async fn what_is_incomplete_at_the_drain_deadline_is_answered_draining() {
+    let limits = Limits { drain_delay: Duration::ZERO, drain_deadline: Duration::from_millis(50), ..Limits::default() };
+    let house = House::open(limits).await;
+    let mut lines = Vec::new();
+    for (sent, source) in [(10, "-"), (post(BODY).len() - 1, "stripe")] {
+        let mut line = house.line().await;
+        assert!(line.ask(post(BODY) + &post(BODY)[..sent]).await.contains(" 200 "));
+        lines.push((line, source));
+    }
+    house.stop.signal();
+    for (mut line, source) in lines {
+        let answer = line.rest().await;
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: 30\r\n"), "{answer}");
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
+        assert_eq!(house.count(source, "draining"), 1);
+    }
+    house.ended().await;
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_at_once() {
+    let house = House::open(Limits { drain_delay: Duration::from_secs(3600), ..Limits::default() }).await;
+    let mut line = house.line().await;
+    assert!(line.ask(post(BODY)).await.contains(" 200 "));
+    house.stop.signal();
+    house.stop.signal();
+    house.ended().await;
+    assert_eq!(line.rest().await, "");
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_requests_whose_event_is_being_written() {
+    let (house, gate) = House::held(Limits { drain_delay: Duration::ZERO, ..Limits::default() }).await;
+    let mut lines = under_way(&house, 100).await;
+    house.stop.signal();
+    house.stop.reached(Phase::Draining).await;
+    assert_eq!(house.accepted(), 0);
+    gate.release();
+    for line in &mut lines {
+        let answer = line.rest().await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("connection: close\r\n"), "{answer}");
+    }
+    assert_eq!((house.accepted(), house.count("stripe", "kept")), (100, 1));
+    house.ended().await;
+}
+
+#[tokio::test]
+async fn a_request_cut_by_the_drain_deadline_is_kept_all_the_same() {
+    let limits = Limits { drain_delay: Duration::ZERO, drain_deadline: Duration::from_millis(50), ..Limits::default() };
+    let (house, gate) = House::held(limits).await;
+    let mut lines = under_way(&house, 1).await;
+    house.stop.signal();
+    let answer = lines[0].rest().await;
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: 30\r\n"), "{answer}");
+    assert_eq!(house.count("stripe", "draining"), 1);
+    gate.release();
+    let metrics = house.metrics.clone();
+    house.ended().await;
+    assert_eq!(metrics.kept_after_answer.get(), 1);
+}
+
+#[tokio::test]
+async fn a_sender_that_hangs_up_while_its_event_is_being_written_has_delivered() {
+    let (house, gate) = House::held(Limits::default()).await;
+    for line in under_way(&house, 3).await {
+        line.stream.set_zero_linger().expect("a socket has this option");
+    }
+    gate.release();
+    house.until(|house| house.accepted() == 3).await;
+    assert_eq!((house.count("stripe", "kept"), house.refusals()), (1, 0));
+}
+
+/// Clients whose requests are complete and not answered: the server has seen each head before its body was sent.
+async fn under_way(house: &House, count: usize) -> Vec<Line> {
+    let (head, body) = split_at_body(&expecting(&post(BODY)));
+    let mut lines = Vec::new();
+    for _ in 0..count {
+        let mut line = house.line().await;
+        assert!(line.ask(&head).await.contains(" 100 "));
+        line.send(&body).await;
+        lines.push(line);
+    }
+    lines
+}

@@ -1,0 +1,234 @@
+//! A server in front of a gateway with the one source `stripe`, and clients that speak to it in raw bytes.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use hmac::{Hmac, KeyInit, Mac};
+use hookhold::event::{Clock, Outcome, SystemClock};
+use hookhold::gateway::Gateway;
+use hookhold::journal::disk::{Disk, LocalDisk};
+use hookhold::journal::{Journal, Options};
+use hookhold::metrics::Metrics;
+use hookhold::server::{self, Limits, Server, Stop};
+use hookhold::source::{Source, SourceDefaults};
+use hookhold::table::{Mistakes, Table};
+use sha2::Sha256;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::{JoinHandle, yield_now};
+
+use crate::held::{Gate, HeldDisk};
+
+/// A Stripe event.
+pub const BODY: &str = r#"{"id":"evt_1","object":"event","type":"charge.succeeded"}"#;
+/// `max_body` of the source.
+pub const MAX_BODY: usize = 4096;
+const SECRET: &str = "whsec_nobody_knows_it";
+
+/// A server on a port of its own, in front of a gateway with the one source `stripe`.
+pub struct House {
+    pub address: SocketAddr,
+    pub metrics: Arc<Metrics>,
+    pub stop: Stop,
+    served: JoinHandle<()>,
+    journal: Journal,
+    _directory: TempDir,
+}
+
+impl House {
+    pub async fn open(limits: Limits) -> House {
+        House::with(limits, Duration::from_secs(8), |disk| disk).await
+    }
+
+    /// With a deadline of the source's own, on a disk laid over the real one.
+    pub async fn with(limits: Limits, deadline: Duration, over: impl FnOnce(Arc<dyn Disk>) -> Arc<dyn Disk>) -> House {
+        LOGGING.call_once(start_logging);
+        let directory = TempDir::new().expect("a temporary directory can be made");
+        let (metrics, stop, clock) = (Arc::new(Metrics::new()), Stop::new(), Arc::new(SystemClock));
+        let disk = over(Arc::new(LocalDisk::create(directory.path()).expect("a temporary directory is writable")));
+        let options = Options { max_size: 64 << 20, segment_size: 1 << 20, ..Options::default() };
+        let journal = Journal::open(disk, options, clock.clone(), metrics.clone()).expect("an empty directory is a journal");
+        let gateway = Gateway::new(vec![source(directory.path(), deadline)], journal.clone(), 1000, &metrics);
+        let listener = server::listen("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+        let address = listener.local_addr().expect("bound above");
+        let server = Server { gateway: Arc::new(gateway), limits, clock, metrics: metrics.clone() };
+        let served = tokio::spawn(server.serve(listener, stop.clone()));
+        House { address, metrics, stop, served, journal, _directory: directory }
+    }
+
+    /// With a disk whose syncs are held from now on.
+    pub async fn held(limits: Limits) -> (House, Arc<Gate>) {
+        let gate = Arc::new(Gate::default());
+        let over = |disk| -> Arc<dyn Disk> { Arc::new(HeldDisk { disk, gate: gate.clone() }) };
+        let house = House::with(limits, Duration::from_secs(8), over).await;
+        gate.hold();
+        (house, gate)
+    }
+
+    pub async fn line(&self) -> Line {
+        let stream = TcpStream::connect(self.address).await.expect("the server listens");
+        stream.set_nodelay(true).expect("a socket has this option");
+        Line { stream, unread: Vec::new() }
+    }
+
+    pub fn count(&self, source: &str, outcome: &str) -> u64 {
+        self.metrics.deliveries.with_label_values(&[source, outcome]).get()
+    }
+
+    pub fn accepted(&self) -> u64 {
+        self.count("stripe", "kept") + self.count("stripe", "duplicate")
+    }
+
+    pub fn refusals(&self) -> u64 {
+        let refused = Outcome::ALL.iter().filter(|outcome| !outcome.is_accepted());
+        refused.map(|outcome| self.count("-", outcome.word()) + self.count("stripe", outcome.word())).sum()
+    }
+
+    pub fn timed(&self, source: &str) -> u64 {
+        self.metrics.delivery_duration.with_label_values(&[source]).get_sample_count()
+    }
+
+    pub async fn until(&self, reached: impl Fn(&House) -> bool) {
+        while !reached(self) {
+            yield_now().await;
+        }
+    }
+
+    pub async fn ended(self) {
+        self.served.await.expect("the server does not panic");
+        self.journal.close();
+    }
+}
+
+/// A client that writes raw bytes and reads whole answers.
+pub struct Line {
+    pub stream: TcpStream,
+    unread: Vec<u8>,
+}
+
+impl Line {
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        // A server that has refused already may close at any moment; what it said is read all the same.
+        let _ = self.stream.write_all(bytes.as_ref()).await;
+    }
+
+    pub async fn half_close(&mut self) {
+        self.stream.shutdown().await.expect("a client may close its side");
+    }
+
+    pub async fn ask(&mut self, bytes: impl AsRef<[u8]>) -> String {
+        self.send(bytes).await;
+        self.answer().await
+    }
+
+    /// Sends, and reads until the server closes.
+    pub async fn end(&mut self, bytes: impl AsRef<[u8]>) -> String {
+        self.send(bytes).await;
+        self.rest().await
+    }
+
+    /// One answer: head and body.
+    pub async fn answer(&mut self) -> String {
+        loop {
+            let text = String::from_utf8_lossy(&self.unread).into_owned();
+            if let Some(head) = text.find("\r\n\r\n") {
+                let length = text[..head].split("content-length: ").nth(1).and_then(|rest| rest.lines().next());
+                let end = head + 4 + length.map_or(0, |length| length.parse::<usize>().expect("a number"));
+                if text.len() >= end {
+                    self.unread.drain(..end);
+                    return text[..end].to_owned();
+                }
+            }
+            assert!(self.stream.read_buf(&mut self.unread).await.expect("readable") > 0, "closed after {text:?}");
+        }
+    }
+
+    /// Everything until the server closes.
+    pub async fn rest(&mut self) -> String {
+        self.stream.read_to_end(&mut self.unread).await.expect("the server closes without a reset");
+        String::from_utf8_lossy(&std::mem::take(&mut self.unread)).into_owned()
+    }
+}
+
+pub fn post(body: &str) -> String {
+    let (signature, length) = (signature(body), body.len());
+    format!("POST /hooks/stripe HTTP/1.1\r\nhost: h\r\nstripe-signature: {signature}\r\ncontent-length: {length}\r\n\r\n{body}")
+}
+
+/// Two chunks and a trailer.
+pub fn chunked(body: &str) -> String {
+    let chunk = |part: &str| if part.is_empty() { String::new() } else { format!("{:x}\r\n{part}\r\n", part.len()) };
+    let (first, second) = body.split_at(body.len() / 2);
+    let (signature, chunks) = (signature(body), chunk(first) + &chunk(second));
+    format!(
+        "POST /hooks/stripe HTTP/1.1\r\nhost: h\r\nstripe-signature: {signature}\r\ntransfer-encoding: chunked\r\n\r\n\
+         {chunks}0\r\nx: y\r\n\r\n"
+    )
+}
+
+pub fn expecting(request: &str) -> String {
+    request.replacen("\r\n\r\n", "\r\nexpect: 100-continue\r\n\r\n", 1)
+}
+
+pub fn split_at_body(request: &str) -> (String, String) {
+    let (head, body) = request.split_once("\r\n\r\n").expect("a request has a head");
+    (format!("{head}\r\n\r\n"), body.to_owned())
+}
+
+pub fn without_date(answer: &str) -> String {
+    answer.split_inclusive("\r\n").filter(|line| !line.starts_with("date: ")).collect()
+}
+
+/// Stripe's scheme, by hand.
+fn signature(body: &str) -> String {
+    let now = SystemClock.now().0 / 1000;
+    let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("any key length will do");
+    mac.update(format!("{now}.{body}").as_bytes());
+    format!("t={now},v1={}", hex::encode(mac.finalize().into_bytes()))
+}
+
+/// `/hooks/stripe`, with a small `max_body`.
+fn source(directory: &Path, deadline: Duration) -> Source {
+    std::fs::write(directory.join("stripe"), SECRET).expect("a temporary directory is writable");
+    let text =
+        format!("provider = \"stripe\"\nsecrets = [\"file:{}\"]\nmax_body = \"4 KiB\"", directory.join("stripe").display());
+    let defaults = SourceDefaults {
+        topic: "webhooks.{source}".into(),
+        max_body: 5 << 20,
+        request_deadline: deadline,
+        window: Duration::from_secs(60),
+    };
+    let mistakes = Mistakes::default();
+    let source = Table::parse("test", &text, &mistakes).and_then(|entry| Source::compile("stripe", entry, &defaults, &mistakes));
+    source.unwrap_or_else(|| panic!("{mistakes}"))
+}
+
+/// What this test has logged. Each test runs on a thread of its own, and so does its server.
+pub fn logged() -> String {
+    LOG.with_borrow(|log| String::from_utf8_lossy(log).into_owned())
+}
+
+/// One subscriber for all tests: scoped ones race for tracing's cache of who listens.
+fn start_logging() {
+    tracing_subscriber::fmt().with_ansi(false).with_writer(|| ThreadLog).init();
+}
+
+struct ThreadLog;
+
+impl std::io::Write for ThreadLog {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        LOG.with_borrow_mut(|log| log.extend_from_slice(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+static LOGGING: Once = Once::new();
+thread_local!(static LOG: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) });

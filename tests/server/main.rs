@@ -1,0 +1,61 @@
+//! The server over real sockets: raw bytes in, raw bytes out, and each request counted once.
+
+mod departures;
+mod held;
+mod house;
+mod refusals;
+
+use hookhold::server::Limits;
+use tokio::task::yield_now;
+
+use house::{BODY, House, chunked, expecting, post, split_at_body, without_date};
+
+#[tokio::test]
+async fn a_kept_delivery_and_its_repeat_get_the_same_bytes() {
+    let house = House::open(Limits::default()).await;
+    let mut line = house.line().await;
+    let first = line.ask(post(BODY)).await;
+    assert_eq!(without_date(&first), "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    assert_eq!(without_date(&first), without_date(&line.ask(post(BODY)).await));
+    assert_eq!(house.accepted(), 2);
+    assert_eq!(house.timed("stripe"), 2);
+}
+
+#[tokio::test]
+async fn a_wanted_body_is_invited_with_100_continue() {
+    let house = House::open(Limits::default()).await;
+    let mut line = house.line().await;
+    let (head, body) = split_at_body(&expecting(&post(BODY)));
+    assert_eq!(line.ask(head).await, "HTTP/1.1 100 Continue\r\n\r\n");
+    assert!(line.ask(body).await.starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test]
+async fn requests_may_be_split_at_any_byte() {
+    let house = House::open(Limits::default()).await;
+    for request in [post(BODY), chunked(BODY)] {
+        for at in 1..request.len() {
+            let mut line = house.line().await;
+            line.send(&request[..at]).await;
+            yield_now().await;
+            assert!(line.ask(&request[at..]).await.starts_with("HTTP/1.1 200 "), "split at {at}");
+        }
+        let mut line = house.line().await;
+        for byte in request.as_bytes() {
+            line.send([*byte]).await;
+            yield_now().await;
+        }
+        assert!(line.answer().await.starts_with("HTTP/1.1 200 "));
+    }
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_order() {
+    let house = House::open(Limits::default()).await;
+    let mut line = house.line().await;
+    let get = "GET /hooks/stripe HTTP/1.1\r\nhost: h\r\n\r\n";
+    line.send(post(BODY) + &chunked(BODY) + get + &post(BODY)).await;
+    for status in ["200", "200", "405", "200"] {
+        assert_eq!(line.answer().await.split(' ').nth(1), Some(status));
+    }
+}

@@ -1,0 +1,65 @@
+//! The foreign signers that the other tests lean on give the published answers.
+
+#[path = "common/sdk.rs"]
+mod sdk;
+
+use sdk::{Sample, Sdk, openssl_hmac};
+
+const WHSEC: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const BODIES: [&[u8]; 4] =
+    [b"{\"test\": 2432232314}", b"\xff\xfe not UTF-8 \x00", b"", "BOM \u{feff}, \\u00e9, é\r\n".as_bytes()];
+
+fn sample<'a>(scheme: &'a str, secret: &'a str, body: &'a [u8]) -> Sample<'a> {
+    Sample { scheme, secret, id: "msg_p5jXN8AQM9LWM0D4loKWxJek", timestamp: 1_614_265_330, body }
+}
+
+#[test]
+fn the_sdks_give_the_published_signatures() {
+    let mut sdk = Sdk::start();
+    let github = sdk.sign(sample("github", "It's a Secret to Everybody", b"Hello, World!"));
+    let hello = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
+    assert_eq!(github.headers, [("x-hub-signature-256".to_string(), hello.to_string())]);
+    for (scheme, prefix) in [("standard-webhooks", "webhook"), ("svix", "svix")] {
+        let signed = sdk.sign(sample(scheme, WHSEC, b"{\"test\": 2432232314}"));
+        assert_ne!(signed.by, "openssl");
+        let expected = [
+            ("id", "msg_p5jXN8AQM9LWM0D4loKWxJek"),
+            ("timestamp", "1614265330"),
+            ("signature", "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="),
+        ];
+        let expected: Vec<_> = expected.iter().map(|(name, value)| (format!("{prefix}-{name}"), value.to_string())).collect();
+        assert_eq!(signed.headers, expected);
+    }
+}
+
+/// Stripe publishes no vector with its secret, so its SDK is held against openssl.
+#[test]
+fn stripe_sdk_agrees_with_openssl() {
+    let mut sdk = Sdk::start();
+    for body in BODIES.into_iter().filter(|body| std::str::from_utf8(body).is_ok_and(|text| !text.is_empty())) {
+        let signed = sdk.sign(sample("stripe", WHSEC, body));
+        assert!(signed.by.starts_with("stripe "), "signed by {}", signed.by);
+        let mac = openssl_hmac("sha256", WHSEC.as_bytes(), &[b"1614265330.", body].concat());
+        let expected = format!("t=1614265330,v1={}", hex::encode(mac));
+        assert_eq!(signed.headers, [("stripe-signature".to_string(), expected)]);
+    }
+}
+
+#[test]
+fn bodies_that_no_sdk_takes_are_signed_by_openssl_over_the_same_content() {
+    let mut sdk = Sdk::start();
+    for scheme in ["stripe", "github", "standard-webhooks", "svix"] {
+        let signers: Vec<String> = BODIES.iter().map(|body| sdk.sign(sample(scheme, WHSEC, body)).by).collect();
+        let by_openssl: Vec<bool> = signers.iter().map(|by| by == "openssl").collect();
+        assert_eq!(by_openssl, [false, true, true, false], "{scheme}: {signers:?}");
+    }
+    let signed = sdk.sign(sample("github", WHSEC, BODIES[1]));
+    let mac = openssl_hmac("sha256", WHSEC.as_bytes(), BODIES[1]);
+    assert_eq!(signed.headers[0].1, format!("sha256={}", hex::encode(mac)));
+}
+
+#[test]
+fn openssl_gives_rfc_4231_case_2() {
+    let mac = openssl_hmac("sha256", b"Jefe", b"what do ya want for nothing?");
+    assert_eq!(hex::encode(mac), "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+}

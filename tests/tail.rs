@@ -1,0 +1,201 @@
+//! `tail` and `journal`: what other processes see of a journal, while it is open for writing and after a clean stop.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+
+use hookhold::config::Config;
+use hookhold::event::{Delivery, SystemClock, UnixMillis};
+use hookhold::journal::disk::LocalDisk;
+use hookhold::journal::{Journal, Options};
+use hookhold::metrics::Metrics;
+use hookhold::verify::sign::{SampleOptions, sign};
+use hookhold::verify::verify;
+use serde_json::Value;
+
+struct House {
+    dir: tempfile::TempDir,
+    config: Config,
+}
+
+impl House {
+    fn new() -> House {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("secret"), "whsec_dGhpcyBpcyBhIHRlc3Qgc2VjcmV0").unwrap();
+        let sources = ["stripe", "github"].map(|name| {
+            let secret = dir.path().join("secret");
+            format!("[sources.{name}]\nprovider = {name:?}\nsecrets = [\"file:{}\"]\n", secret.display())
+        });
+        let text = format!("[journal]\ndir = {:?}\n{}", dir.path().join("journal"), sources.concat());
+        std::fs::write(dir.path().join("hookhold.toml"), text).unwrap();
+        let config = Config::load(&dir.path().join("hookhold.toml"), |_, _| None).unwrap();
+        House { dir, config }
+    }
+
+    fn open(&self) -> Journal {
+        let disk = Arc::new(LocalDisk::create(&self.config.journal.dir).unwrap());
+        Journal::open(
+            disk,
+            Options { segment_size: 1 << 20, ..Options::default() },
+            Arc::new(SystemClock),
+            Arc::new(Metrics::new()),
+        )
+        .unwrap()
+    }
+
+    /// Keeps one event of `source` and returns its sequence.
+    fn keep(&self, journal: &Journal, source: &str, id: &str, at: u64) -> u64 {
+        let source = self.config.sources.iter().find(|one| &*one.name == source).unwrap();
+        let options = SampleOptions { id: id.into(), event_type: None, key: None, now: UnixMillis(at), tamper: None };
+        let sample = sign(source, None, &options);
+        let delivery = Delivery {
+            method: sample.method,
+            target: sample.target,
+            headers: sample.headers,
+            body: sample.body,
+            remote: SocketAddr::from(([127, 0, 0, 1], 4000)),
+            received_at: UnixMillis(at),
+        };
+        let event = verify(source, &delivery).unwrap().event;
+        let (tell, told) = channel();
+        journal.append(&event, Box::new(move |end| tell.send(end).unwrap())).unwrap();
+        told.recv().unwrap().unwrap().seq
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hookhold"));
+        command.args(args).current_dir(self.dir.path());
+        command
+    }
+
+    fn lines(&self, args: &[&str]) -> Vec<Value> {
+        let output = self.command(&[args, &["--format", "json"]].concat()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    fn segments(&self) -> Vec<PathBuf> {
+        let files = std::fs::read_dir(&self.config.journal.dir).unwrap().map(|entry| entry.unwrap().path());
+        let segments: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|ending| ending == "seg")).collect();
+        assert!(!segments.is_empty(), "there are segments");
+        segments
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn ids(lines: &[Value]) -> Vec<&str> {
+    lines.iter().map(|line| line["id"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn tail_shows_what_is_kept_while_it_is_being_written_and_afterwards() {
+    let house = House::new();
+    let journal = house.open();
+    let kept: Vec<u64> =
+        (0..30).map(|n| house.keep(&journal, if n % 10 == 0 { "github" } else { "stripe" }, &format!("id_{n}"), AT)).collect();
+    for closed in [false, true] {
+        if closed {
+            journal.close();
+        }
+        assert_eq!(ids(&house.lines(&["tail", "--last", "2"])), ["id_28", "id_29"]);
+        assert_eq!(house.lines(&["tail"]).len(), 10);
+        assert_eq!(house.lines(&["tail", "--from", "0"]).len(), 30);
+        assert_eq!(house.lines(&["tail", "--from", &kept[27].to_string()]).len(), 3);
+        assert_eq!(ids(&house.lines(&["tail", "--source", "github", "--last", "2"])), ["id_10", "id_20"]);
+        assert_eq!(ids(&house.lines(&["tail", "--source", "github", "--last", "9"])), ["id_0", "id_10", "id_20"]);
+        assert!(house.lines(&["tail", "--source", "nobody"]).is_empty());
+        assert!(house.lines(&["tail", "--from", "999999"]).is_empty());
+    }
+}
+
+#[test]
+fn a_line_for_machines_has_the_promised_keys() {
+    let house = House::new();
+    let journal = house.open();
+    let seq = house.keep(&journal, "github", "0e9f", AT);
+    let lines = house.lines(&["tail"]);
+    let keys: Vec<&String> = lines[0].as_object().unwrap().keys().collect();
+    let mut wanted = ["seq", "source", "id", "type", "key", "received_at", "content_type", "topic", "body_base64"];
+    wanted.sort_unstable();
+    assert_eq!(keys, wanted);
+    assert_eq!(lines[0]["seq"], seq);
+    assert_eq!(lines[0]["received_at"], "2026-11-21T07:08:13.042Z");
+    assert_eq!(lines[0]["topic"], "webhooks.github");
+    assert_eq!(lines[0]["content_type"], "application/json");
+    journal.close();
+}
+
+#[test]
+fn following_shows_an_event_that_is_kept_later_and_ends_quietly_when_nobody_reads() {
+    let house = House::new();
+    let journal = house.open();
+    let mut child =
+        house.command(&["tail", "--follow", "--format", "json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut shown = BufReader::new(child.stdout.take().unwrap());
+    for id in ["first", "second"] {
+        house.keep(&journal, "stripe", id, AT);
+        let mut line = String::new();
+        shown.read_line(&mut line).unwrap();
+        assert!(line.contains(&format!("\"id\":\"{id}\"")), "{line}");
+    }
+    drop(shown);
+    house.keep(&journal, "stripe", "third", AT);
+    let ended: Output = child.wait_with_output().unwrap();
+    assert_eq!((ended.status.code(), text(&ended.stderr)), (Some(0), String::new()));
+}
+
+#[test]
+fn stat_counts_and_verify_finds_a_flipped_bit() {
+    let house = House::new();
+    let journal = house.open();
+    for n in 0..20 {
+        house.keep(&journal, "stripe", &format!("id_{n}"), AT);
+    }
+    assert_eq!(house.lines(&["journal", "stat"])[0]["in_use"], true);
+    journal.save_cursor("webhooks.stripe", 15);
+    journal.close();
+    drop(journal);
+    let stat = &house.lines(&["journal", "stat"])[0];
+    assert_eq!((&stat["in_use"], &stat["events"], &stat["next"]), (&false.into(), &20.into(), &20.into()));
+    assert_eq!((&stat["lanes"][0]["cursor"], &stat["lanes"][0]["waiting"]), (&15.into(), &5.into()));
+    let verdict = &house.lines(&["journal", "verify"])[0];
+    assert_eq!((&verdict["events"], verdict["damage"].as_array().unwrap().len()), (&20.into(), 0));
+
+    flip_a_bit_inside("id_7", &house.segments());
+    let found = house.command(&["journal", "verify"]).output().unwrap();
+    assert_eq!(found.status.code(), Some(1), "{}", text(&found.stdout));
+    assert!(text(&found.stdout).starts_with("damaged: "), "{}", text(&found.stdout));
+    assert_eq!(house.lines(&["tail", "--from", "0"]).len(), 19, "damage costs only what it hit");
+}
+
+fn flip_a_bit_inside(marker: &str, segments: &[PathBuf]) {
+    let holds = |path: &&PathBuf| find(path, marker).is_some();
+    let path = segments.iter().find(holds).expect("some segment holds the marker");
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[find(path, marker).unwrap()] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn find(path: &Path, marker: &str) -> Option<usize> {
+    std::fs::read(path).unwrap().windows(marker.len()).position(|window| window == marker.as_bytes())
+}
+
+#[test]
+fn looking_at_the_journal_needs_no_secret_and_no_journal_is_one_line() {
+    let house = House::new();
+    let missing = house.command(&["tail"]).output().unwrap();
+    assert_eq!((missing.status.code(), text(&missing.stderr).lines().count()), (Some(1), 1));
+    house.open().close();
+    std::fs::remove_file(house.dir.path().join("secret")).unwrap();
+    assert!(house.lines(&["tail"]).is_empty());
+    assert_eq!(house.command(&["check"]).output().unwrap().status.code(), Some(2));
+}
+
+/// 2026-11-21T07:08:13.042Z in milliseconds.
+const AT: u64 = 1_795_244_893_042;

@@ -1,0 +1,177 @@
+//! What is found in a believed delivery: id, type, ordering key, time, identity and headers.
+
+use std::time::Duration;
+
+use hookhold::event::Integrity;
+use hookhold::source::Source;
+use hookhold::verify::{Identity, Verified, verify};
+
+use crate::support::*;
+
+fn believed(source: &Source, body: &[u8]) -> Verified {
+    let delivery = sample_of(source, Some(body), None);
+    verify(source, &delivery).unwrap_or_else(|refusal| panic!("{}: {refusal}", String::from_utf8_lossy(body)))
+}
+
+fn id(body: &[u8]) -> Option<String> {
+    believed(&provider("stripe"), body).event.id.clone()
+}
+
+#[test]
+fn an_id_is_found_wherever_json_permits_it() {
+    assert_eq!(id(br#"{"a":[{"id":1}],"id":"evt_1"}"#).as_deref(), Some("evt_1"));
+    assert_eq!(id(b" {\r\n\t\"id\" : \"evt_1\" } \n").as_deref(), Some("evt_1"));
+    assert_eq!(id(br#"{"\u0069\u0064":"\u00e9\ud83d\ude00\n"}"#).as_deref(), Some("\u{e9}\u{1f600}\n"));
+    assert_eq!(id(b"{\"\xff\":\"\xff\",\"id\":\"evt_1\"}").as_deref(), Some("evt_1"), "bytes beside it do no harm");
+    assert_eq!(id(br#"{"x":"\ud800","id":"evt_1"}"#).as_deref(), Some("evt_1"), "half a surrogate beside it does no harm");
+    assert_eq!(id(br#"{"id":"first","id":"last"}"#).as_deref(), Some("last"));
+    assert_eq!(id(br#"{"id":18446744073709551615}"#).as_deref(), Some("18446744073709551615"));
+    assert_eq!(id(br#"{"id":-7}"#).as_deref(), Some("-7"));
+}
+
+#[test]
+fn what_is_no_id_is_absent_and_the_delivery_is_kept_but_never_a_repeat() {
+    let source = provider("stripe");
+    let long = format!(r#"{{"id":"{}"}}"#, "x".repeat(513));
+    let without: &[&[u8]] = &[
+        b"",
+        b"{}",
+        b"null",
+        b"[]",
+        b"not json",
+        b"id=evt_1",
+        br#"{"id":""}"#,
+        br#"{"id":null}"#,
+        br#"{"id":{"id":"evt_1"}}"#,
+        br#"{"id":["evt_1"]}"#,
+        br#"{"id":1.5}"#,
+        br#"{"id":18446744073709551616}"#,
+        br#"{"id":"evt_1","id":null}"#,
+        br#"{"id":"evt_1""#,
+        br#"{"id":"evt_1"} {}"#,
+        b"{\"id\":\"\xff\"}",
+        long.as_bytes(),
+    ];
+    for body in without {
+        let verified = believed(&source, body);
+        assert_eq!(verified.event.id, None, "{}", String::from_utf8_lossy(body));
+        assert_eq!(verified.identity, Identity::Keyless);
+        assert_eq!(verified.event.body, *body);
+    }
+    let longest = format!(r#"{{"id":"{}"}}"#, "x".repeat(512));
+    assert_eq!(id(longest.as_bytes()).map(|id| id.len()), Some(512));
+}
+
+#[test]
+fn nesting_of_any_depth_neither_overflows_nor_hides_what_stands_beside_it() {
+    let depth = 200_000;
+    let nested = format!(r#"{{"deep":{}{},"id":"evt_1"}}"#, "[".repeat(depth), "]".repeat(depth));
+    assert_eq!(id(nested.as_bytes()).as_deref(), Some("evt_1"));
+    assert_eq!(id("[".repeat(depth).as_bytes()), None);
+    assert_eq!(id(r#"{"id":"#.repeat(depth).as_bytes()), None);
+    assert_eq!(id(r#"{"data":"#.repeat(depth).as_bytes()), None);
+}
+
+#[test]
+fn a_later_place_counts_only_where_an_earlier_one_is_absent() {
+    let key = |body: &str| believed(&provider("stripe"), body.as_bytes()).event.ordering_key.clone();
+    assert_eq!(key(r#"{"related_object":{"id":"b"},"data":{"object":{"id":"a"}}}"#).as_deref(), Some("a"));
+    assert_eq!(key(r#"{"related_object":{"id":"b"},"data":{"object":7}}"#).as_deref(), Some("b"));
+    assert_eq!(key(r#"{"related_object":"b"}"#), None);
+}
+
+#[test]
+fn a_source_may_name_its_own_ordering_key() {
+    let source = source("stripe", "whsec_test", "key = [\"json:/items/1/account\", \"json:/account\"]");
+    let key = |body: &str| believed(&source, body.as_bytes()).event.ordering_key.clone();
+    assert_eq!(key(r#"{"account":"acct_1","data":{"object":{"id":"in_1"}}}"#).as_deref(), Some("acct_1"));
+    assert_eq!(key(r#"{"account":"acct_1","items":[{},{"account":"acct_2"},{}]}"#).as_deref(), Some("acct_2"));
+}
+
+#[test]
+fn fields_of_one_fact_are_all_needed() {
+    let source = inline(&format!("{INLINE}event = {{ id = [[\"json:/shop\", \"json:/n\"]] }}"));
+    let verified = believed(&source, br#"{"n":7,"shop":"a.b"}"#);
+    assert_eq!(verified.event.id.as_deref(), Some("a.b.7"));
+    assert_eq!(verified.identity, Identity::Id { fields: vec!["a.b".into(), "7".into()], body_sha256: None });
+    assert_eq!(believed(&source, br#"{"n":7}"#).identity, Identity::Keyless);
+}
+
+#[test]
+fn an_id_outside_the_signed_bytes_is_bound_to_the_body() {
+    let github = provider("github");
+    let bound = |body: &[u8]| match believed(&github, body).identity {
+        Identity::Id { fields, body_sha256: Some(hash) } if fields == ["id-1"] => hash,
+        other => panic!("{other:?}"),
+    };
+    assert_ne!(bound(b"{}"), bound(b"{ }"));
+    assert_eq!(github.recipe.integrity, Integrity::Body);
+    for name in ["stripe", "standard-webhooks", "svix"] {
+        let source = provider(name);
+        let identity = verify(&source, &sample(&source, None)).expect(name).identity;
+        assert!(matches!(identity, Identity::Id { body_sha256: None, .. }), "{name}: {identity:?}");
+        assert_eq!(source.recipe.integrity, Integrity::Full, "{name}");
+    }
+}
+
+#[test]
+fn without_an_id_only_an_exact_replay_of_a_signed_time_is_a_repeat() {
+    let source = inline(&format!("{INLINE_TIMED}timestamp = {{ from = \"header:Acme-Time\", unit = \"s\" }}"));
+    let one = verify(&source, &sample(&source, None)).expect("genuine").identity;
+    let mut later = hookhold::verify::sign::SampleOptions {
+        id: String::new(),
+        event_type: None,
+        key: None,
+        now: hookhold::event::UnixMillis(NOW * 1000),
+        tamper: None,
+    };
+    later.now.0 += 1000;
+    let signed = hookhold::verify::sign::sign(&source, None, &later);
+    let two = hookhold::event::Delivery { headers: signed.headers, ..delivery(signed.body, &[]) };
+    assert!(matches!(one, Identity::SignedContent(_)), "{one:?}");
+    assert_eq!(verify(&source, &sample(&source, None)).expect("genuine").identity, one);
+    assert_ne!(verify(&source, &two).expect("genuine").identity, one);
+}
+
+#[test]
+fn without_id_and_time_nothing_is_a_repeat_unless_the_operator_says_so() {
+    assert_eq!(believed(&inline(INLINE), b"{}").identity, Identity::Keyless);
+    let opted = inline(&format!("{INLINE}dedupe = {{ body = \"10m\" }}"));
+    let Identity::BodyWindow(hash, window) = believed(&opted, b"{}").identity else { panic!("the operator opted in") };
+    // printf '{}' | sha256sum
+    assert_eq!(hex::encode(hash), "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a");
+    assert_eq!(window, Duration::from_secs(600));
+    let with_id = source("github", "x", "dedupe = { body = \"10m\" }");
+    assert!(matches!(believed(&with_id, b"{}").identity, Identity::Id { .. }), "an id says more than a body");
+    let bodies_only = source("github", "x", "dedupe = { body = \"10m\" }\nevent = { id = [] }");
+    assert!(matches!(believed(&bodies_only, b"{}").identity, Identity::BodyWindow(..)));
+}
+
+#[test]
+fn headers_are_kept_in_order_but_for_those_that_could_be_used_again() {
+    let source = provider("github");
+    let mut delivery = sample(&source, None);
+    for (name, value) in [("authorization", "Bearer x"), ("cookie", "a=b"), ("x-many", "1"), ("x-many", "2")] {
+        delivery.headers.append(name, http::HeaderValue::from_static(value));
+    }
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    set(&mut delivery, "traceparent", trace);
+    let event = verify(&source, &delivery).expect("genuine").event;
+    let names: Vec<&str> = event.headers.iter().map(|(name, _)| &name[..]).collect();
+    let expected =
+        ["content-type", "x-github-delivery", "x-github-event", "x-hub-signature-256", "x-many", "x-many", "traceparent"];
+    assert_eq!(names, expected);
+    assert_eq!(event.headers[5].1, b"2");
+    assert_eq!(event.traceparent.as_deref(), Some(trace));
+}
+
+#[test]
+fn an_event_says_where_it_came_from() {
+    let source = provider("stripe");
+    let delivery = sample(&source, None);
+    let event = verify(&source, &delivery).expect("genuine").event;
+    assert_eq!((&*event.source, &*event.topic, &*event.type_prefix), ("shop", "webhooks.shop", "com.stripe."));
+    assert_eq!((&*event.method, &*event.target, event.remote), ("POST", "/hooks/shop", delivery.remote));
+    assert_eq!((event.received_at, event.dedupe_key), (delivery.received_at, None));
+    assert_eq!(event.occurred_at.map(|time| time.0), Some(NOW * 1000));
+}

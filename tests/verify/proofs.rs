@@ -1,0 +1,245 @@
+//! Signatures and times: what is believed, what is refused, and as what.
+
+use hookhold::event::{Outcome, UnixMillis};
+use hookhold::source::PROVIDERS;
+use hookhold::source::recipe::{Algorithm, Encoding};
+use hookhold::verify::sign::Tamper;
+use hookhold::verify::{precheck, verify};
+use http::{HeaderMap, HeaderValue};
+
+use crate::support::*;
+
+const STRIPE: &str = "stripe-signature";
+
+#[test]
+fn what_a_recipe_signs_it_believes() {
+    assert!(!PROVIDERS.is_empty());
+    for (name, _) in PROVIDERS {
+        let source = provider(name);
+        let verified = verify(&source, &sample(&source, None)).unwrap_or_else(|refusal| panic!("{name}: {refusal}"));
+        assert_eq!(verified.event.id.as_deref(), Some("id-1"), "{name}");
+        assert_eq!(verified.event.event_type.as_deref(), Some(&*source.recipe.setup.sample_type), "{name}");
+        let key = (!source.recipe.event.key.0.is_empty()).then_some("key-1");
+        assert_eq!(verified.event.ordering_key.as_deref(), key, "{name}");
+    }
+}
+
+#[test]
+fn every_hash_in_every_encoding_is_believed_and_no_other() {
+    let names: Vec<(&str, &str)> = Algorithm::WORDS
+        .iter()
+        .flat_map(|(hash, _)| Encoding::WORDS.iter().map(move |(encoding, _)| (*hash, *encoding)))
+        .collect();
+    let sources = names.iter().map(|(hash, encoding)| {
+        let recipe = INLINE.replace("sha256", hash);
+        inline(&format!("{recipe}encoding = \"{encoding}\""))
+    });
+    let sources: Vec<_> = sources.collect();
+    assert_eq!(sources.len(), 12);
+    for (signer, signed_as) in sources.iter().zip(&names) {
+        for (reader, read_as) in sources.iter().zip(&names) {
+            let believed = refusal(reader, &sample(signer, None)).is_none();
+            let alphabets_agree = signed_as.0 == read_as.0 && signed_as.1 != "hex" && read_as.1 != "hex";
+            assert!(believed || signed_as != read_as, "{signed_as:?}");
+            assert!(!believed || signed_as == read_as || alphabets_agree, "{signed_as:?} read as {read_as:?}");
+        }
+    }
+}
+
+#[test]
+fn every_way_to_damage_a_delivery_ends_in_its_own_outcome() {
+    for (name, _) in PROVIDERS {
+        let source = provider(name);
+        for (word, tamper) in Tamper::WORDS {
+            if *tamper != Tamper::Unknown && tamper.applies_to(&source.recipe) {
+                assert_eq!(refusal(&source, &sample(&source, Some(*tamper))), Some(tamper.expected()), "{name}: {word}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_missing_signature_is_known_before_the_body_and_the_others_are_not() {
+    for (name, _) in PROVIDERS {
+        let source = provider(name);
+        let missing = precheck(&source, &HeaderMap::new()).expect_err(name);
+        assert_eq!(missing.outcome, Outcome::SignatureMissing);
+        assert!(missing.hint.contains(source.recipe.signature.from[0].as_str()), "{missing}");
+        assert_eq!(precheck(&source, &sample(&source, Some(Tamper::Secret)).headers), Ok(()), "{name}");
+    }
+}
+
+#[test]
+fn both_edges_of_the_window_are_inside_and_one_second_more_is_not() {
+    let source = source("stripe", "whsec_test", "timestamp = { past = \"2m\", future = \"30s\" }");
+    let genuine = sample(&source, None);
+    let at = |seconds: u64, millis: u64| {
+        let received_at = UnixMillis(seconds * 1000 + millis);
+        refusal(&source, &hookhold::event::Delivery { received_at, ..genuine.clone() })
+    };
+    assert_eq!(at(NOW + 120, 999), None);
+    assert_eq!(at(NOW + 121, 0), Some(Outcome::TimestampStale));
+    assert_eq!(at(NOW - 30, 0), None);
+    assert_eq!(at(NOW - 31, 0), Some(Outcome::TimestampFuture));
+    assert_eq!(at(0, 0), Some(Outcome::TimestampFuture));
+    assert_eq!(at(u64::MAX / 1000, 0), Some(Outcome::TimestampStale));
+}
+
+#[test]
+fn times_in_milliseconds_and_in_words_have_the_same_edges() {
+    for unit in ["ms", "rfc3339"] {
+        let source =
+            inline(&format!("{INLINE_TIMED}timestamp = {{ from = \"header:Acme-Time\", unit = \"{unit}\", past = \"1s\" }}"));
+        let mut delivery = sample(&source, None);
+        delivery.received_at = UnixMillis(NOW * 1000 + 1000);
+        assert_eq!(refusal(&source, &delivery), None, "{unit}");
+        delivery.received_at = UnixMillis(NOW * 1000 + 1001);
+        assert_eq!(refusal(&source, &delivery), Some(Outcome::TimestampStale), "{unit}");
+    }
+}
+
+#[test]
+fn a_forged_delivery_is_called_forged_even_when_its_time_is_off() {
+    let source = provider("stripe");
+    let mut stale = sample(&source, Some(Tamper::Stale));
+    stale.body = "{}".into();
+    assert_eq!(refusal(&source, &stale), Some(Outcome::SignatureMismatch));
+}
+
+#[test]
+fn a_genuine_time_that_is_no_time_is_malformed() {
+    let source = inline(&format!("{INLINE_TIMED}timestamp = {{ from = \"header:Acme-Time\", unit = \"s\" }}"));
+    for (time, code) in [
+        // printf '%s.{"n":1}' TIME | openssl dgst -sha256 -hmac acme
+        ("+1700000000", "de7aed1759ab91ea1082719c217481ed07f7e444c56d31f44a5f903fdcf368c5"),
+        ("1.7e9", "1f2b2f67d29194802c711d1ff9a01015fea57933dc8ec204b6f20873fb5ebbb2"),
+        ("99999999999999999999", "5fafec16c7724818b76547e6c551683669d11fa85a8e6c9ecace37b6bf8d0224"),
+    ] {
+        let genuine = delivery(r#"{"n":1}"#, &[("acme-time", time), ("acme-signature", code)]);
+        let refused = verify(&source, &genuine).expect_err(time);
+        assert_eq!(refused.outcome, Outcome::SignatureMalformed, "{time}");
+        assert!(refused.hint.contains("timestamp"), "{refused}");
+    }
+}
+
+#[test]
+fn a_part_of_the_signed_content_that_is_absent_is_malformed() {
+    let stripe = provider("stripe");
+    let mut timeless = sample(&stripe, None);
+    let signature = get(&timeless, STRIPE).split_once(',').expect("t and v1").1.to_owned();
+    set(&mut timeless, STRIPE, &signature);
+    assert_eq!(refusal(&stripe, &timeless), Some(Outcome::SignatureMalformed));
+    let standard = provider("standard-webhooks");
+    for name in ["webhook-id", "webhook-timestamp"] {
+        let mut lacking = sample(&standard, None);
+        lacking.headers.remove(name);
+        assert_eq!(refusal(&standard, &lacking), Some(Outcome::SignatureMalformed), "{name}");
+    }
+}
+
+#[test]
+fn any_signature_may_fit_any_secret() {
+    let entry = "provider = \"stripe\"";
+    let secrets = [("new", "whsec_new"), ("old", "whsec_old")];
+    let both = compile(entry, &secrets).expect("no mistakes");
+    for (name, secret) in secrets {
+        let signed = sample(&source("stripe", secret, ""), None);
+        let verified = verify(&both, &signed).expect(name);
+        assert_eq!((&*verified.secret, &*verified.event.auth), (name, &*format!("mac-sha256:{name}")));
+        let mut rolling = signed.clone();
+        let (time, code) = get(&signed, STRIPE).split_once(',').expect("t and v1");
+        set(&mut rolling, STRIPE, &format!("{time},v1={},{code},v1={}", "00".repeat(32), "ff".repeat(32)));
+        assert_eq!(refusal(&both, &rolling), None);
+    }
+}
+
+#[test]
+fn a_repeated_header_is_a_list_in_which_each_keeps_its_own_time() {
+    let source = provider("stripe");
+    let genuine = sample(&source, None);
+    let good = genuine.headers[STRIPE].clone();
+    let forged = HeaderValue::from_str(&format!("t=1,v1={}", "00".repeat(32))).expect("a header value");
+    let stale = sample(&source, Some(Tamper::Stale)).headers[STRIPE].clone();
+    for list in [[&good, &forged], [&forged, &good], [&stale, &good], [&good, &good]] {
+        assert_eq!(with(&source, list), None);
+    }
+    assert_eq!(with(&source, [&forged, &stale]), Some(Outcome::TimestampStale), "the sender's best attempt is told");
+    let (time, code) = good.to_str().expect("ASCII").split_once(',').expect("t and v1");
+    let [time, code] = [time, code].map(|text| HeaderValue::from_str(text).expect("a header value"));
+    assert_eq!(with(&source, [&time, &code]), None, "a list that was taken apart at its comma");
+}
+
+fn with(source: &hookhold::source::Source, list: [&HeaderValue; 2]) -> Option<Outcome> {
+    let mut delivery = sample(source, None);
+    delivery.headers.remove(STRIPE);
+    for value in list {
+        delivery.headers.append(STRIPE, value.clone());
+    }
+    refusal(source, &delivery)
+}
+
+#[test]
+fn more_groups_than_anyone_sends_are_refused_before_they_cost_a_hash_each() {
+    let source = provider("github");
+    let mut delivery = sample(&source, None);
+    let name = "x-hub-signature-256";
+    let good = delivery.headers[name].clone();
+    (0..7).for_each(|_| assert!(delivery.headers.append(name, good.clone())));
+    assert_eq!(refusal(&source, &delivery), None);
+    delivery.headers.append(name, good);
+    assert_eq!(refusal(&source, &delivery), Some(Outcome::SignatureMalformed));
+}
+
+#[test]
+fn a_header_without_a_readable_signature_is_malformed() {
+    let source = provider("stripe");
+    let genuine = sample(&source, None);
+    let (time, code) = get(&genuine, STRIPE).split_once(",v1=").expect("t and v1");
+    let unreadable = [
+        String::new(),
+        "v1".into(),
+        time.into(),
+        format!("{time},v1="),
+        format!("{time},v0={code}"),
+        format!("{time},V1={code}"),
+        format!("{time},v1={}", &code[2..]),
+        format!("{time},v1={code}00"),
+        format!("{time},v1={}", &code[1..]),
+        format!("{time},v1=x{}", &code[1..]),
+        format!("{time},v1={}", "00".repeat(4096)),
+        code.into(),
+    ];
+    for text in unreadable {
+        let mut delivery = genuine.clone();
+        set(&mut delivery, STRIPE, &text);
+        assert_eq!(refusal(&source, &delivery), Some(Outcome::SignatureMalformed), "{text}");
+    }
+    let mut binary = genuine.clone();
+    binary.headers.insert(STRIPE, HeaderValue::from_bytes(b"t=1,v1=\xff\xfe").expect("a header value"));
+    assert_eq!(refusal(&source, &binary), Some(Outcome::SignatureMalformed));
+}
+
+#[test]
+fn base64_is_read_strictly_and_hex_in_either_case() {
+    let standard = provider("standard-webhooks");
+    let genuine = sample(&standard, None);
+    let mut unpadded = genuine.clone();
+    set(&mut unpadded, "webhook-signature", get(&genuine, "webhook-signature").trim_end_matches('='));
+    assert_eq!(refusal(&standard, &unpadded), Some(Outcome::SignatureMalformed));
+    let github = provider("github");
+    let mut upper = sample(&github, None);
+    let text = get(&upper, "x-hub-signature-256")["sha256=".len()..].to_uppercase();
+    set(&mut upper, "x-hub-signature-256", &format!("sha256={text}"));
+    assert_eq!(refusal(&github, &upper), None);
+}
+
+#[test]
+fn white_space_around_items_is_not_part_of_them() {
+    let source = provider("stripe");
+    let mut spaced = sample(&source, None);
+    let text = get(&spaced, STRIPE).replace(',', " , ").replace('=', " = ");
+    set(&mut spaced, STRIPE, &text);
+    assert_eq!(refusal(&source, &spaced), None);
+    let exact = crate::support::source("stripe", "whsec_test", "signature = { trim = false }");
+    assert_eq!(refusal(&exact, &spaced), Some(Outcome::SignatureMalformed));
+}

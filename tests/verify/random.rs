@@ -1,0 +1,66 @@
+//! One changed byte in what is signed, and a genuine delivery is refused: over random bodies, places and bytes.
+
+use hookhold::event::Delivery;
+use hookhold::source::{PROVIDERS, Source};
+use hookhold::verify::{Verified, verify};
+use http::HeaderValue;
+
+use crate::support::*;
+
+const ROUNDS: usize = 2_000;
+
+#[test]
+fn one_changed_byte_is_refused_or_means_the_same() {
+    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+    println!("SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let sources: Vec<Source> = PROVIDERS.iter().map(|(name, _)| provider(name)).collect();
+    let (mut refused, mut same) = (0, 0);
+    for _ in 0..ROUNDS {
+        let source = &sources[random.usize(..sources.len())];
+        let body: Vec<u8> = (0..random.usize(1..300)).map(|_| random.u8(..)).collect();
+        let genuine = sample_of(source, Some(&body), None);
+        let expected = verify(source, &genuine).expect("it is genuine");
+        let mut changed = genuine.clone();
+        change_one_byte(source, &mut changed, &mut random);
+        match verify(source, &changed) {
+            Err(_) => refused += 1,
+            Ok(verified) => {
+                assert_same(&verified, &expected, &changed);
+                same += 1;
+            }
+        }
+    }
+    assert!(refused > ROUNDS * 9 / 10, "{refused} refused, {same} the same");
+}
+
+/// In the body, or in a header that the proof is made of.
+fn change_one_byte(source: &Source, delivery: &mut Delivery, random: &mut fastrand::Rng) {
+    let unsigned = ["content-type", "x-github-delivery", "x-github-event"];
+    let proof: Vec<_> = delivery.headers.keys().filter(|name| !unsigned.contains(&name.as_str())).cloned().collect();
+    assert!(proof.contains(&source.recipe.signature.from[0]));
+    if random.bool() {
+        let mut body = delivery.body.to_vec();
+        flip(&mut body, random);
+        delivery.body = body.into();
+        return;
+    }
+    let name = &proof[random.usize(..proof.len())];
+    let mut value = delivery.headers[name].as_bytes().to_vec();
+    flip(&mut value, random);
+    match HeaderValue::from_bytes(&value) {
+        Ok(value) => drop(delivery.headers.insert(name, value)),
+        Err(_) => drop(delivery.headers.remove(name)),
+    }
+}
+
+fn flip(bytes: &mut [u8], random: &mut fastrand::Rng) {
+    let at = random.usize(..bytes.len());
+    bytes[at] ^= random.u8(1..);
+}
+
+fn assert_same(verified: &Verified, expected: &Verified, changed: &Delivery) {
+    assert_eq!(verified.identity, expected.identity, "{changed:?}");
+    assert_eq!(verified.event.body, expected.event.body, "{changed:?}");
+    assert_eq!(verified.event.id, expected.event.id, "{changed:?}");
+}

@@ -1,0 +1,150 @@
+//! Recipes as data: the compiled-in ones, the operator's entry over them, and every mistake in either.
+
+use std::time::Duration;
+
+use hookhold::source::{PROVIDERS, provider as recipe};
+use hookhold::table::{Mistakes, Table};
+
+use crate::support::*;
+
+#[test]
+fn the_compiled_in_recipes_are_the_files_of_the_directory() {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/config/providers");
+    let entries = std::fs::read_dir(directory).expect("the directory of recipes");
+    let mut files: Vec<String> =
+        entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+    files.sort();
+    let names: Vec<String> = PROVIDERS.iter().map(|(name, _)| format!("{name}.toml")).collect();
+    assert!(!files.is_empty());
+    assert_eq!(files, names);
+    for (name, text) in PROVIDERS {
+        assert_eq!(std::fs::read_to_string(format!("{directory}/{name}.toml")).expect("a file"), *text);
+    }
+}
+
+#[test]
+fn every_recipe_is_whole_and_tells_an_operator_what_to_do() {
+    for (name, _) in PROVIDERS {
+        provider(name);
+        let recipe = recipe(name).expect(name);
+        let setup = &recipe.setup;
+        assert!(!recipe.title.is_empty() && !setup.url.is_empty() && !setup.secret.is_empty(), "{name}");
+        assert!(setup.facts.iter().filter(|fact| fact.starts_with("https://")).count() >= 2, "{name}");
+        assert!(recipe.respond_within.is_some() && recipe.gives_up_after.is_some(), "{name}");
+    }
+    assert!(recipe("nobody").is_none());
+}
+
+#[test]
+fn a_source_takes_its_limits_from_entry_recipe_and_server_in_this_order() {
+    let day = 86_400;
+    let (stripe, github, own) = (provider("stripe"), provider("github"), inline(INLINE));
+    assert_eq!((stripe.max_body, github.max_body, own.max_body), (5 << 20, 25 << 20, 5 << 20));
+    assert_eq!(source("github", "x", "max_body = \"1 KiB\"").max_body, 1024);
+    assert_eq!(stripe.deadline, Duration::from_secs(8));
+    assert_eq!(source("stripe", "x", "limits = { respond_within = \"3s\" }").deadline, Duration::from_millis(2400));
+    assert_eq!(stripe.window, Duration::from_secs(7 * day));
+    assert_eq!(source("stripe", "x", "limits = { gives_up_after = \"9d\" }").window, Duration::from_secs(9 * day));
+    assert_eq!(source("stripe", "x", "dedupe = { window = \"1h\" }").window, Duration::from_secs(3600));
+    assert_eq!((&*stripe.path, &*stripe.topic), ("/hooks/shop", "webhooks.shop"));
+    let own = source("stripe", "x", "path = \"/in/stripe\"\ntopic = \"money\"\nheaders = [\"X-Request-Id\"]");
+    assert_eq!((&*own.path, &*own.topic, own.header_allow_list[0].as_str()), ("/in/stripe", "money", "x-request-id"));
+}
+
+#[test]
+fn the_reply_belongs_to_the_recipe() {
+    let source = provider("stripe");
+    assert_eq!((source.ok.status, source.ok.body.len(), source.bad_status.as_u16()), (http::StatusCode::OK, 0, 401));
+    let own = "reply = { ok = { status = 202, content_type = \"text/plain\", body = \"thanks\" }, bad = 498 }";
+    let source = inline(&format!("{INLINE}{own}"));
+    assert_eq!((source.ok.status.as_u16(), &source.ok.body[..], source.bad_status.as_u16()), (202, &b"thanks"[..], 498));
+}
+
+#[test]
+fn every_mistake_of_a_recipe_is_told_at_once_with_its_place_and_what_is_allowed() {
+    let entry = r#"auth = "jwt"
+algorithm = "md5"
+signature = { from = "query:sig", pair = "=", encoding = "hexx" }
+content = ["bdoy", "."]
+key_format = ["rot13"]
+timestamp = { from = "json:/time", unit = "years", past = "5 fortnights" }
+event = { id = ["jason:/id", "json:id"], time = [{ from = "json:/t" }], kind = "x" }
+reply = { ok = { status = 404 }, bad = 200 }
+max_body = 5
+path = "hooks"
+topic = "a topic"
+headers = ["cookie"]
+secret = "env:HOME"
+provders = "stripe""#;
+    let mistakes = compile(entry, &[("secret", "x")]).expect_err("many mistakes").to_string();
+    let expected = [
+        ":2: auth: not one of the words known here; allowed: mac",
+        ":3: algorithm: not one of the words known here; allowed: sha1, sha256, sha384, sha512",
+        ":4: signature.encoding: not one of the words known here; allowed: hex, base64, base64url",
+        ":4: signature.from: not a header; allowed: header:NAME",
+        ":4: signature.take: pair and take belong together; allowed: ",
+        ":5: content[0]: not a part of signed content; allowed: body, timestamp, id, header:NAME, tag:NAME, const:TEXT",
+        ":6: key_format[0]: not a step from secret to key; allowed: strip-prefix:TEXT, utf8, hex, base64, base64url",
+        ":7: timestamp.from: the body is read only after the proof; allowed: header:NAME, tag:NAME",
+        ":7: timestamp.unit: not one of the words known here; allowed: s, ms, rfc3339",
+        ":7: timestamp.past: not a number with a unit; allowed: ",
+        ":8: event.id[0]: not a place in a delivery; allowed: header:NAME, json:/POINTER, tag:NAME",
+        ":8: event.id[1]: not a JSON pointer such as /data/id; allowed: ",
+        ":8: event.kind: unknown key; allowed: ",
+        ":8: event.time[0].unit: missing; allowed: s, ms, rfc3339",
+        ":9: reply.ok.status: out of range; allowed: a whole number from 200 to 299",
+        ":9: reply.bad: out of range; allowed: a whole number from 400 to 499",
+        ":10: max_body: must not be a number; allowed: ",
+        ":11: path: not a path; allowed: ",
+        ":12: topic: not a topic name of Kafka; allowed: ",
+        ":13: headers[0]: not a header that can be passed on; allowed: ",
+        ":14: secret: unknown key, did you mean secrets?; allowed: ",
+        ":15: provders: unknown key, did you mean provider?; allowed: ",
+    ];
+    for line in expected {
+        assert!(mistakes.lines().any(|mistake| mistake.contains(line)), "{line}\nis not among\n{mistakes}");
+    }
+}
+
+#[test]
+fn what_a_recipe_lacks_is_told() {
+    let mistakes = compile("", &[("secret", "x")]).expect_err("nothing is there").to_string();
+    for key in ["auth", "algorithm", "signature", "content"] {
+        assert!(mistakes.contains(&format!(": {key}: missing; allowed: ")), "{mistakes}");
+    }
+    let mistakes = compile_alone("provider = \"stripe\"").expect_err("no secrets").to_string();
+    assert!(mistakes.contains(": secrets: missing; allowed: "), "{mistakes}");
+    let mistakes = compile_alone("provider = \"strip\"\nsecrets = \"env:HOME\"").expect_err("no such provider").to_string();
+    assert!(mistakes.contains("provider: no such provider; allowed: github, standard-webhooks, stripe, svix"), "{mistakes}");
+}
+
+#[test]
+fn an_unknown_provider_does_not_hide_the_other_mistakes() {
+    let entry = "provider = \"strip\"\nsecrets = \"env:HOOKHOLD_NOT_SET\"\ntimestamp = { past = 5 }\nlimit = 1";
+    let mistakes = compile_alone(entry).expect_err("four mistakes").sorted();
+    let keys: Vec<&str> = mistakes.iter().map(|mistake| &*mistake.key).collect();
+    assert_eq!(keys, ["provider", "secrets", "timestamp.past", "limit"]);
+}
+
+#[test]
+fn parts_that_contradict_each_other_are_a_mistake() {
+    for (recipe, what) in [
+        (format!("{INLINE}timestamp = {{ from = \"header:T\" }}"), "timestamp: a time is checked only where it is signed"),
+        (INLINE_TIMED.to_owned(), "timestamp: a time is checked only where it is signed"),
+        (INLINE.replace("\"body\"", "\"id\", \"body\""), "event.id: the content contains the id"),
+        (INLINE.replace("\"body\"", "\"tag:t\", \"body\""), "signature: a tag is used, but the signature has none"),
+        (INLINE.replace("\"body\"", "\"header:T\""), "content: the body is not signed"),
+    ] {
+        let mistakes = compile(&recipe, &[("secret", "x")]).expect_err(what).to_string();
+        assert!(mistakes.contains(what), "{mistakes}");
+    }
+}
+
+#[test]
+fn a_mistake_in_the_entry_is_told_at_the_entry_and_not_at_the_recipe() {
+    let mistakes = Mistakes::default();
+    let text = "provider = \"stripe\"\nsecrets = \"env:HOME\"\n[timestamp]\nfuture = \"soon\"\n";
+    let table = Table::parse("hookhold.toml", text, &mistakes).expect("it is TOML");
+    hookhold::source::Source::compile("shop", table, &defaults(), &mistakes);
+    assert!(mistakes.to_string().starts_with("hookhold.toml:4: timestamp.future: "), "{mistakes}");
+}

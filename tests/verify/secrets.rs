@@ -1,0 +1,50 @@
+//! Secrets: by reference, decoded by explicit steps, and never printed.
+
+use hookhold::event::Outcome;
+
+use crate::support::*;
+
+#[test]
+fn the_same_prefix_means_different_keys() {
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let (stripe, standard) = (source("stripe", secret, ""), source("standard-webhooks", secret, ""));
+    assert_eq!(refusal(&source("stripe", &secret[6..], ""), &sample(&stripe, None)), Some(Outcome::SignatureMismatch));
+    assert_eq!(refusal(&source("standard-webhooks", &secret[6..], ""), &sample(&standard, None)), None);
+}
+
+#[test]
+fn a_key_may_be_plain_text_where_the_sender_says_so() {
+    let plain = source("standard-webhooks", "any text", "key_format = [\"utf8\"]");
+    assert_eq!(refusal(&plain, &sample(&plain, None)), None);
+}
+
+#[test]
+fn a_secret_that_cannot_be_used_is_a_mistake_that_does_not_show_it() {
+    for (entry, secret, what) in [
+        ("provider = \"svix\"", "whsec_", "empty once decoded"),
+        ("provider = \"svix\"", "whsec_not*base64", "cannot be decoded"),
+        ("provider = \"stripe\"", "", "is empty"),
+    ] {
+        let mistakes = compile(entry, &[("mine", secret)]).expect_err(what).to_string();
+        assert!(mistakes.contains(what) && mistakes.contains("secrets[0]"), "{mistakes}");
+        assert!(!mistakes.contains("not*base64"), "{mistakes}");
+    }
+}
+
+#[test]
+fn two_secrets_need_two_names() {
+    let secret = |name: &str, from| format!("{{ name = {name:?}, from = \"env:{from}\" }}");
+    let entry = |second| format!("provider = \"stripe\"\nsecrets = [{}, {}]", secret("a", "PATH"), secret(second, "HOME"));
+    let source = |second| compile_alone(&entry(second));
+    assert_eq!(source("b").expect("two names").secrets.len(), 2);
+    let mistakes = source("a").expect_err("one name").to_string();
+    assert!(mistakes.contains("secrets[1]: two secrets are called a; allowed: "), "{mistakes}");
+}
+
+#[test]
+fn what_is_printed_about_a_source_holds_no_secret() {
+    let source = source("stripe", "whsec_hush", "");
+    let printed = format!("{source:?}");
+    assert!(printed.contains("mac-sha256:secret") && !printed.contains("hush"), "{printed}");
+    assert!(!printed.contains(&format!("{:?}", b"whsec_hush".to_vec())), "{printed}");
+}

@@ -1,0 +1,121 @@
+//! Sources and deliveries for the tests of `believe`.
+
+use std::io::Write;
+
+use bytes::Bytes;
+use hookhold::event::{Delivery, Outcome, UnixMillis};
+use hookhold::source::{Source, SourceDefaults};
+use hookhold::table::{Mistakes, Table};
+use hookhold::verify::sign::{SampleOptions, Tamper, sign};
+use hookhold::verify::verify;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+/// The moment at which every delivery of these tests arrives, in seconds.
+pub const NOW: u64 = 1_700_000_000;
+
+/// A source with one secret called `secret`; `more` is TOML after `provider` and `secrets`.
+pub fn source(provider: &str, secret: &str, more: &str) -> Source {
+    compile(&format!("provider = {provider:?}\n{more}"), &[("secret", secret)]).unwrap_or_else(|mistakes| panic!("{mistakes}"))
+}
+
+/// Compiles an entry with these secrets, named and stored in files.
+pub fn compile(entry: &str, secrets: &[(&str, &str)]) -> Result<Source, Mistakes> {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let reference = |(name, text): &(&str, &str)| {
+        let path = directory.path().join(name);
+        std::fs::File::create(&path).and_then(|mut file| file.write_all(text.as_bytes())).expect("a file in it");
+        format!("{:?}", format!("file:{}", path.display()))
+    };
+    let references: Vec<String> = secrets.iter().map(reference).collect();
+    let text = format!("secrets = [{}]\n{entry}\n", references.join(", "));
+    compile_alone(&text)
+}
+
+/// The defaults of the configuration.
+pub fn defaults() -> SourceDefaults {
+    SourceDefaults {
+        topic: "webhooks.{source}".into(),
+        max_body: 5 << 20,
+        request_deadline: std::time::Duration::from_secs(8),
+        window: std::time::Duration::from_secs(7 * 86_400),
+    }
+}
+
+/// A POST that arrives at [`NOW`].
+pub fn delivery(body: impl Into<Bytes>, headers: &[(&str, &str)]) -> Delivery {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        let name = HeaderName::from_bytes(name.as_bytes()).expect("a header name");
+        map.append(name, HeaderValue::from_bytes(value.as_bytes()).expect("a header value"));
+    }
+    Delivery {
+        method: Method::POST,
+        target: "/hooks/shop".into(),
+        headers: map,
+        body: body.into(),
+        remote: ([192, 0, 2, 1], 443).into(),
+        received_at: UnixMillis(NOW * 1000),
+    }
+}
+
+/// The sample that `tamper` describes, as it arrives at [`NOW`].
+pub fn sample(source: &Source, tamper: Option<Tamper>) -> Delivery {
+    sample_of(source, None, tamper)
+}
+
+/// The same with a body of one's own.
+pub fn sample_of(source: &Source, body: Option<&[u8]>, tamper: Option<Tamper>) -> Delivery {
+    let now = UnixMillis(NOW * 1000);
+    let options = SampleOptions { id: "id-1".into(), event_type: None, key: Some("key-1".into()), now, tamper };
+    let sample = sign(source, body.map(Bytes::copy_from_slice), &options);
+    Delivery { headers: sample.headers, target: sample.target, ..delivery(sample.body, &[]) }
+}
+
+/// How verification ends, when not well.
+pub fn refusal(source: &Source, delivery: &Delivery) -> Option<Outcome> {
+    verify(source, delivery).err().map(|refusal| refusal.outcome)
+}
+
+/// Replaces a header's only value.
+pub fn set(delivery: &mut Delivery, name: &'static str, value: &str) {
+    delivery.headers.insert(name, HeaderValue::from_str(value).expect("a header value"));
+}
+
+/// A header's first value.
+pub fn get<'a>(delivery: &'a Delivery, name: &str) -> &'a str {
+    delivery.headers.get(name).and_then(|value| value.to_str().ok()).expect("the header is there")
+}
+
+/// A source with that provider's recipe and a secret in its form.
+pub fn provider(name: &str) -> Source {
+    source(name, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "")
+}
+
+/// A source with a recipe of its own, whose secret is `acme`.
+pub fn inline(recipe: &str) -> Source {
+    compile(recipe, &[("secret", "acme")]).unwrap_or_else(|mistakes| panic!("{mistakes}"))
+}
+
+/// A recipe that signs the body alone.
+pub const INLINE: &str = r#"
+auth = "mac"
+algorithm = "sha256"
+signature = { from = "header:Acme-Signature" }
+content = ["body"]
+"#;
+
+/// A recipe that signs a time and the body, and still lacks `timestamp`.
+pub const INLINE_TIMED: &str = r#"
+auth = "mac"
+algorithm = "sha256"
+signature = { from = "header:Acme-Signature" }
+content = ["timestamp", ".", "body"]
+"#;
+
+/// Compiles an entry that names its own secrets, or none.
+pub fn compile_alone(entry: &str) -> Result<Source, Mistakes> {
+    let mistakes = Mistakes::default();
+    let table = Table::parse("hookhold.toml", entry, &mistakes).expect("the entry is TOML");
+    let source = Source::compile("shop", table, &defaults(), &mistakes);
+    source.filter(|_| mistakes.is_empty()).ok_or(mistakes)
+}
