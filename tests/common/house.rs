@@ -16,7 +16,7 @@ use hookhold::verify::verify;
 use http::HeaderName;
 
 use crate::kafka::wait_until;
-use crate::verify_support::{NOW, compile, delivery};
+use crate::support::{NOW, compile, delivery};
 
 /// When every delivery arrives.
 pub const AT: UnixMillis = UnixMillis(NOW * 1000);
