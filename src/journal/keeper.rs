@@ -210,7 +210,10 @@ fn release_one(shared: &Shared, may_go: impl Fn(&Table) -> bool) -> bool {
     // A segment without a commit does not tell yet where the sequences go on: the one before it must stay.
     let newest = segments.iter().rposition(|segment| segment.with(|table| table.end > HEADER));
     segments.truncate(newest.unwrap_or(0));
-    let free = |s: &Arc<Segment>| s.sealed.load(Ordering::Acquire) && s.with(&may_go) && !shared.catalog.is_needed(s, pins);
+    // One that is not sealed yet will be read again at the next start: what lay behind it must not look lost then.
+    let sealed = segments.iter().take_while(|segment| segment.sealed.load(Ordering::Acquire)).count();
+    segments.truncate(sealed);
+    let free = |s: &Arc<Segment>| s.with(&may_go) && !shared.catalog.is_needed(s, pins);
     let Some(segment) = segments.into_iter().find(free) else { return false };
     // The catalog first: a reader that finds the segment may still use its open file.
     shared.catalog.remove(segment.name);

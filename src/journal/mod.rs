@@ -207,7 +207,7 @@ impl Journal {
             sync_began: AtomicU64::new(0),
             failed: AtomicBool::new(false),
             watchers: Mutex::new(Vec::new()),
-            known_rot: Mutex::default(),
+            known_rot: Mutex::new(opened.rot),
             teller: OnceLock::new(),
             threads: Mutex::new(Vec::new()),
             disk,

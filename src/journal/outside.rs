@@ -226,7 +226,12 @@ impl Outside {
         for (name, size) in segment::list(&*self.disk)? {
             match self.disk.open(&name.segment()) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                file => listed.push(Listed { name, size, file: file? }),
+                file => {
+                    let file = file?;
+                    if segment::is_begun(&file, name, size)? {
+                        listed.push(Listed { name, size, file });
+                    }
+                }
             }
         }
         Ok(listed)

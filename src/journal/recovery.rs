@@ -5,6 +5,7 @@
 //! Damage below it is rot. What is readable above it may be in the page cache only, so it is copied into a segment of its own,
 //! synced and renamed before anything else happens; from then on that segment's first sequence makes the originals void.
 
+use std::collections::HashSet;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -25,6 +26,8 @@ use crate::metrics::Metrics;
 pub struct Found {
     /// Segments, oldest first.
     pub segments: Vec<FoundSegment>,
+    /// Segments in which nothing genuine was ever written: they count for nothing.
+    pub empty: Vec<Name>,
     /// Every event below this sequence was on disk before the last opening ended.
     pub mark: u64,
     /// Readable events above the mark, without a gap: index of the segment, and the frame.
@@ -45,6 +48,9 @@ pub struct FoundSegment {
     pub has_header: bool,
     /// Everything in it from this sequence on is void.
     pub bound: u64,
+    /// True if the segment behind it was the next to be created: its events then reach up to `bound`. False if others have
+    /// been deleted in between.
+    pub adjoins: bool,
     /// Its lane file, if it is sealed.
     pub table: Option<Table>,
     /// Its frames, if they were read.
@@ -62,8 +68,8 @@ pub struct Scan {
     pub cursors: Option<Vec<(Arc<str>, u64)>>,
     /// Damaged bytes, each with the next genuine frame.
     pub damage: Vec<(Range<u64>, Head)>,
-    /// The offset behind the last genuine frame.
-    pub end: u64,
+    /// The sequence up to which its commits reach.
+    pub reach: u64,
 }
 
 /// A genuine event frame.
@@ -79,7 +85,7 @@ pub struct FrameAt {
 impl FoundSegment {
     /// Ranges of it that are damaged although they lie below `mark`.
     pub fn rot(&self, mark: u64) -> Vec<Range<u64>> {
-        let below = mark.min(self.bound);
+        let below = mark.min(self.until());
         // A commit is written once everything in front of it has been synced; other frames may be left of a torn one.
         let is_rot = |next: &Head| next.kind == Kind::Commit || next.seq < below;
         let damage = self.scan.damage.iter().filter(|(_, next)| is_rot(next)).map(|(range, _)| range.clone());
@@ -95,32 +101,48 @@ impl FoundSegment {
         rot
     }
 
-    fn table_below(&self, below: u64) -> Table {
+    /// The sequence up to which its events should reach.
+    fn until(&self) -> u64 {
+        if self.adjoins { self.bound } else { self.bound.min(self.scan.reach) }
+    }
+
+    fn table_below(&self, mark: u64) -> Table {
+        let below = mark.min(self.until());
         let mut table = Table::empty(self.name.first);
-        for frame in self.scan.events.iter().filter(|frame| frame.head.seq < below.min(self.bound)) {
+        for frame in self.scan.events.iter().filter(|frame| frame.head.seq < below) {
             let bytes = frame::padded(frame.head.len) as u64;
             if let Some(facts) = &frame.facts {
                 table.add(&facts.lane, frame.head.seq, bytes, facts.received_at);
             }
             table.end = frame.offset + bytes;
         }
-        table.next = table.next.max(below.min(self.bound));
+        if table.next < below {
+            // Its end is rotten: it must not be cut off with what is free.
+            table.end = self.size;
+            table.next = below;
+        }
         table
     }
 }
 
 /// Reads the directory without changing anything: headers of all segments, frames of those that are not sealed.
 pub fn assess(disk: &dyn Disk, everything: bool) -> io::Result<Found> {
-    let mut segments = Vec::new();
+    let (mut segments, mut empty) = (Vec::new(), Vec::new());
     for (name, size) in segment::list(disk)? {
         let file = disk.open(&name.segment())?;
         let has_header = segment::has_header(&*file, name)?;
         let sealed = KeyFile::open(disk, name)?.is_some();
         let table = if sealed { Table::open(disk, name)? } else { None };
-        segments.push(FoundSegment { name, file, size, has_header, bound: u64::MAX, table, scan: Scan::default() });
+        if table.is_none() && !segment::is_begun(&file, name, size)? {
+            empty.push(name);
+            continue;
+        }
+        segments.push(FoundSegment { name, file, size, has_header, bound: u64::MAX, adjoins: true, table, scan: Scan::default() });
     }
-    let mut bound = u64::MAX;
+    let (mut bound, mut behind) = (u64::MAX, None);
     for found in segments.iter_mut().rev() {
+        found.adjoins = behind.is_none_or(|behind| behind == found.name.ordinal + 1);
+        behind = Some(found.name.ordinal);
         found.bound = bound.min(found.table.as_ref().map_or(u64::MAX, |table| table.next));
         bound = bound.min(found.name.first);
     }
@@ -137,7 +159,7 @@ pub fn assess(disk: &dyn Disk, everything: bool) -> io::Result<Found> {
     });
     let mark = marks.max().unwrap_or(0);
     let tail = tail(&mut segments, mark);
-    Ok(Found { segments, mark, tail, cursors: cursors.unwrap_or_default() })
+    Ok(Found { segments, empty, mark, tail, cursors: cursors.unwrap_or_default() })
 }
 
 fn scan(found: &FoundSegment) -> io::Result<Scan> {
@@ -154,15 +176,17 @@ fn scan(found: &FoundSegment) -> io::Result<Scan> {
             Step::Damage(range) => damaged = Some(range),
             Step::Frame(head) => {
                 scan.damage.extend(damaged.take().map(|range| (range, head)));
-                scan.end = scanner.offset();
                 match head.kind {
                     Kind::Event => {
                         next = head.seq + 1;
+                        scan.reach = scan.reach.max(next);
                         scan.events.push(FrameAt { offset, head, facts: frame::facts(scanner.frame()) });
                     }
                     Kind::Commit => {
-                        let mark = frame::decode_commit(scanner.frame()).map_or(0, |commit| commit.mark);
-                        scan.mark = scan.mark.max(mark);
+                        if let Some(commit) = frame::decode_commit(scanner.frame()) {
+                            scan.mark = scan.mark.max(commit.mark);
+                            scan.reach = scan.reach.max(commit.mark + u64::from(commit.count));
+                        }
                     }
                     Kind::Cursors => scan.cursors = frame::decode_cursors(scanner.frame()).or(scan.cursors),
                 }
@@ -197,6 +221,8 @@ pub struct Opened {
     pub catalog: Catalog,
     /// Seen keys.
     pub keys: Keys,
+    /// Damage that has been counted: segment file and offset.
+    pub rot: HashSet<(String, u64)>,
     /// Segments that the keeper shall seal.
     pub unsealed: Vec<Arc<Segment>>,
     /// The writer's beginning.
@@ -212,11 +238,14 @@ pub fn open(disk: &dyn Disk, options: &Options, metrics: &Metrics) -> Result<Ope
     let log = LogId(context(random(), || "no random numbers".into())?);
     context(remove_leftovers(disk), || "leftovers of an earlier start could not be deleted".into())?;
     let hash_key = context(meta(disk), || format!("{META}: the journal's meta file could not be used"))?;
-    let mut found = context(assess(disk, false), || "the journal could not be read".into())?;
-    report_rot(&found, metrics);
-    context(remove_empty(disk, &mut found), || "an empty segment could not be deleted".into())?;
+    let found = context(assess(disk, false), || "the journal could not be read".into())?;
+    let rot = report_rot(&found, metrics);
+    for name in &found.empty {
+        context(disk.remove(&name.segment()), || format!("{}: the empty segment could not be deleted", name.segment()))?;
+    }
 
-    let mut ordinal = found.segments.last().map_or(1, |last| last.name.ordinal + 1);
+    let newest = found.segments.iter().map(|segment| segment.name).chain(found.empty.iter().copied()).max();
+    let mut ordinal = newest.map_or(1, |name| name.ordinal + 1);
     let next = found.mark + found.tail.len() as u64;
     let catalog = Catalog::default();
     let keys = Keys::default();
@@ -244,7 +273,7 @@ pub fn open(disk: &dyn Disk, options: &Options, metrics: &Metrics) -> Result<Ope
         }
     }
     let writer = begin(disk, options, lock, log, next, ordinal, &catalog)?;
-    Ok(Opened { log, hash_key, next, catalog, keys, unsealed, writer })
+    Ok(Opened { log, hash_key, next, catalog, keys, unsealed, rot, writer })
 }
 
 fn remove_leftovers(disk: &dyn Disk) -> io::Result<()> {
@@ -286,7 +315,8 @@ fn meta(disk: &dyn Disk) -> io::Result<[u8; 16]> {
     Ok(bytes[12..28].try_into().expect("16 bytes"))
 }
 
-fn report_rot(found: &Found, metrics: &Metrics) {
+fn report_rot(found: &Found, metrics: &Metrics) -> HashSet<(String, u64)> {
+    let mut known = HashSet::new();
     for segment in found.segments.iter().filter(|segment| segment.table.is_none()) {
         for range in segment.rot(found.mark) {
             metrics.journal_damaged.inc();
@@ -296,22 +326,10 @@ fn report_rot(found: &Found, metrics: &Metrics) {
                 to = range.end,
                 "damaged bytes in the journal below its durable mark: the events in them are lost, their keys are forgotten",
             );
+            known.insert((segment.name.segment(), range.start));
         }
     }
-}
-
-/// Deletes the newest segments that hold nothing: neither a header nor any genuine frame.
-fn remove_empty(disk: &dyn Disk, found: &mut Found) -> io::Result<()> {
-    while let Some(last) = found.segments.last()
-        && !last.has_header
-        && last.table.is_none()
-        && last.scan.end == 0
-        && !found.tail.iter().any(|(index, _)| *index + 1 == found.segments.len())
-    {
-        disk.remove(&last.name.segment())?;
-        found.segments.pop();
-    }
-    Ok(())
+    known
 }
 
 fn adopt(disk: &dyn Disk, found: &FoundSegment, mark: u64, keys: &Keys) -> Result<Arc<Segment>, OpenError> {

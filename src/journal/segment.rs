@@ -8,8 +8,9 @@
 //! ```
 //!
 //! A header is written together with the first commit, so one sync makes both safe. The file name is `ORDINAL-FIRST-ID.seg`:
-//! first sequence and id stand in the name too, so that a lost header neither hides frames nor revives what is void. What the
-//! name says is true from the moment it exists: a segment is created when everything below its first sequence is on disk.
+//! first sequence and id stand in the name too, so that a lost header neither hides frames nor revives what is void. The name
+//! counts once anything has been written behind it: a segment that could not be begun leaves an empty file at most, and the
+//! one before it goes on.
 
 use std::io;
 use std::ops::Range;
@@ -89,6 +90,15 @@ pub fn has_header(file: &dyn DiskFile, name: Name) -> io::Result<bool> {
         return Err(io::Error::new(io::ErrorKind::Unsupported, format!("written by a later version (format {version})")));
     }
     Ok(is_ours)
+}
+
+/// True if anything genuine was ever written to the segment.
+pub fn is_begun(file: &Arc<dyn DiskFile>, name: Name, size: u64) -> io::Result<bool> {
+    if has_header(&**file, name)? {
+        return Ok(true);
+    }
+    let first = Scanner::new(file.clone(), name.id, HEADER, size).step(|head| head.seq >= name.first)?;
+    Ok(!matches!(first, Step::End(_)))
 }
 
 /// Covers the version too: a damaged one must not look like a later one, which would end the start.
