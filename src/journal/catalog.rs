@@ -18,8 +18,6 @@ pub struct Segment {
     pub name: Name,
     /// The file, open for reading, and for writing while it is the newest.
     pub file: Arc<dyn DiskFile>,
-    /// Everything below this sequence lies in older segments.
-    pub first: u64,
     /// Bytes that it occupies.
     pub size: AtomicU64,
     /// True once its key file and lane file are on disk.
@@ -31,11 +29,10 @@ pub struct Segment {
 
 impl Segment {
     /// A segment as it was found, or as it begins.
-    pub fn new(name: Name, file: Arc<dyn DiskFile>, first: u64, size: u64, table: Table, sealed: bool) -> Arc<Segment> {
+    pub fn new(name: Name, file: Arc<dyn DiskFile>, size: u64, table: Table, sealed: bool) -> Arc<Segment> {
         Arc::new(Segment {
             name,
             file,
-            first,
             size: size.into(),
             sealed: sealed.into(),
             table: Mutex::new(table),
@@ -110,14 +107,14 @@ impl Catalog {
     /// behind it takes over.
     pub fn holding(&self, seq: u64) -> Option<(Arc<Segment>, Option<u64>)> {
         let segments = self.segments();
-        let index = segments.iter().rposition(|segment| segment.first <= seq).unwrap_or(0);
-        let bound = segments.iter().skip(index + 1).map(|segment| segment.first).min();
+        let index = segments.iter().rposition(|segment| segment.name.first <= seq).unwrap_or(0);
+        let bound = segments.iter().skip(index + 1).map(|segment| segment.name.first).min();
         Some((segments.get(index)?.clone(), bound))
     }
 
     /// The oldest sequence of any segment.
     pub fn oldest(&self) -> Option<u64> {
-        self.segments.read().expect(POISON).values().map(|s| s.first).next()
+        self.segments.read().expect(POISON).values().map(|s| s.name.first).next()
     }
 
     /// Bytes that all segments occupy.

@@ -157,6 +157,11 @@ impl DiskFile for LocalFile {
     }
 }
 
+/// True if a step failed because there is no space left for this user.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// Reserves real blocks, so that a commit cannot meet a full disk. Where the file system cannot, zeroes are written.
 fn allocate(file: &File, size: u64) -> io::Result<()> {
     match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {

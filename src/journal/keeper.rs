@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::catalog::Segment;
-use super::disk::Disk;
+use super::disk::{Disk, is_full};
 use super::keys::KeyFile;
 use super::segment::{HEADER, Name};
 use super::table::Table;
@@ -149,7 +149,7 @@ fn seal(shared: &Shared, segment: &Segment) -> io::Result<()> {
 
 /// Gives up the reserve so that a key file can be written on a full disk; it is laid in again when there is room.
 fn with_reserve(shared: &Shared, name: &str, bytes: &[u8], error: io::Error) -> io::Result<()> {
-    if error.kind() != io::ErrorKind::StorageFull {
+    if !is_full(&error) {
         return Err(error);
     }
     shared.disk.remove(RESERVE).map_err(|_| error)?;

@@ -133,10 +133,10 @@ pub enum OpenError {
     /// Another process has it open for writing.
     #[error("another hookhold is using this journal")]
     Locked,
-    /// The events that a crash left unsure do not fit on the disk.
-    #[error("no room for the {bytes} bytes that must be copied before the journal can open: free some disk space")]
+    /// The events that a crash left unsure must be copied, and a small segment begun; they do not fit on the disk.
+    #[error("no room for {bytes} bytes that must be written before the journal can open: free some disk space")]
     NoRoom {
-        /// What the copy needs.
+        /// What is needed.
         bytes: u64,
     },
     /// A file could not be read or written.

@@ -13,7 +13,7 @@ use super::disk::{Disk, DiskFile};
 use super::frame::{self, Head, Kind, padded};
 use super::reader::Stored;
 use super::recovery::{Found, assess};
-use super::segment::{self, HEADER, Header, Name, Scanner, Step};
+use super::segment::{self, HEADER, Name, Scanner, Step};
 use crate::event::Position;
 
 /// A journal that is only read.
@@ -142,7 +142,7 @@ impl Outside {
             bytes: found.segments.iter().map(|segment| segment.size).sum(),
             key_bytes,
             events: 0,
-            oldest: found.segments.first().map_or(0, |segment| segment.first),
+            oldest: found.segments.first().map_or(0, |segment| segment.name.first),
             next: self.end()?,
             lanes: Vec::new(),
         };
@@ -204,7 +204,7 @@ impl Outside {
         if let Some((name, scanner, bound)) = &mut self.open {
             scanner.refresh();
             let newer = listed.iter().filter(|segment| segment.name > *name);
-            *bound = newer.filter_map(|segment| segment.first).min();
+            *bound = newer.map(|segment| segment.name.first).min();
         }
         Ok(())
     }
@@ -213,8 +213,8 @@ impl Outside {
         let stale = self.open.as_ref().is_none_or(|(_, _, bound)| bound.is_some_and(|bound| self.next >= bound));
         if stale {
             let listed = self.listed()?;
-            let index = listed.iter().rposition(|s| s.first.is_some_and(|first| first <= self.next)).unwrap_or(0);
-            let bound = listed.iter().skip(index + 1).filter_map(|segment| segment.first).min();
+            let index = listed.iter().rposition(|segment| segment.name.first <= self.next).unwrap_or(0);
+            let bound = listed.get(index + 1).map(|segment| segment.name.first);
             let Some(Listed { name, size, file, .. }) = listed.into_iter().nth(index) else { return Ok(None) };
             self.open = Some((name, Scanner::new(file, name.id, HEADER, size), bound));
         }
@@ -226,11 +226,7 @@ impl Outside {
         for (name, size) in segment::list(&*self.disk)? {
             match self.disk.open(&name.segment()) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                file => {
-                    let file = file?;
-                    let first = Header::read(&*file, name.id)?.map(|header| header.first);
-                    listed.push(Listed { name, size, file, first });
-                }
+                file => listed.push(Listed { name, size, file: file? }),
             }
         }
         Ok(listed)
@@ -242,7 +238,6 @@ struct Listed {
     name: Name,
     size: u64,
     file: Arc<dyn DiskFile>,
-    first: Option<u64>,
 }
 
 impl Stat {

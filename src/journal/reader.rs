@@ -86,7 +86,7 @@ impl Reader {
             return true;
         }
         let Some((segment, bound)) = self.shared.catalog.holding(self.next) else { return false };
-        self.next = self.next.max(segment.first);
+        self.next = self.next.max(segment.name.first);
         match &mut self.open {
             Some(open) if open.segment.name == segment.name => open.bound = bound,
             open => {

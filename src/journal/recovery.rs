@@ -1,7 +1,7 @@
 //! What is in the directory, and making it sure. [`assess`] only reads; [`open`] acts on it, and can be cut anywhere and run
 //! again.
 //!
-//! The mark is the highest sequence of which some header, commit or sealed segment says that everything below it was on disk.
+//! The mark is the highest sequence of which some segment's name, commit or lane file says that everything below it was on disk.
 //! Damage below it is rot. What is readable above it may be in the page cache only, so it is copied into a segment of its own,
 //! synced and renamed before anything else happens; from then on that segment's first sequence makes the originals void.
 
@@ -10,11 +10,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::catalog::{Catalog, Segment};
-use super::disk::{Disk, DiskFile};
+use super::disk::{self, Disk, DiskFile};
 use super::frame::{self, Commit, Draft, Facts, Head, Kind};
 use super::keeper::write_whole;
 use super::keys::{KeyFile, Keys, Seen};
-use super::segment::{self, HEADER, Header, Name, Scanner, Step};
+use super::segment::{self, HEADER, Name, Scanner, Step};
 use super::table::Table;
 use super::writer::{CURSOR_ROOM, Writer, random};
 use super::{LOCK, META, OpenError, Options, RESERVE, context};
@@ -41,10 +41,8 @@ pub struct FoundSegment {
     pub file: Arc<dyn DiskFile>,
     /// Its size in bytes.
     pub size: u64,
-    /// Its header, if it can be read.
-    pub header: Option<Header>,
-    /// Everything below this sequence lies in older segments.
-    pub first: u64,
+    /// True if it begins with its own header.
+    pub has_header: bool,
     /// Everything in it from this sequence on is void.
     pub bound: u64,
     /// Its lane file, if it is sealed.
@@ -64,8 +62,6 @@ pub struct Scan {
     pub cursors: Option<Vec<(Arc<str>, u64)>>,
     /// Damaged bytes, each with the next genuine frame.
     pub damage: Vec<(Range<u64>, Head)>,
-    /// True if it holds a commit's first frame: the page of its header has then been on disk.
-    pub committed: bool,
     /// The offset behind the last genuine frame.
     pub end: u64,
 }
@@ -90,17 +86,17 @@ impl FoundSegment {
         let mut rot: Vec<_> = damage.collect();
         let last = self.scan.events.iter().rev().find(|frame| frame.head.seq < below);
         let end = last.map_or(HEADER, |frame| frame.offset + frame::padded(frame.head.len) as u64);
-        if last.map_or(self.first, |frame| frame.head.seq + 1) < below && rot.last().is_none_or(|range| range.end <= end) {
+        if last.map_or(self.name.first, |frame| frame.head.seq + 1) < below && rot.last().is_none_or(|range| range.end <= end) {
             rot.push(end..self.size);
         }
-        if self.header.is_none() && last.is_some() {
+        if !self.has_header && last.is_some() {
             rot.insert(0, 0..HEADER);
         }
         rot
     }
 
     fn table_below(&self, below: u64) -> Table {
-        let mut table = Table::empty(self.first);
+        let mut table = Table::empty(self.name.first);
         for frame in self.scan.events.iter().filter(|frame| frame.head.seq < below.min(self.bound)) {
             let bytes = frame::padded(frame.head.len) as u64;
             if let Some(facts) = &frame.facts {
@@ -118,17 +114,15 @@ pub fn assess(disk: &dyn Disk, everything: bool) -> io::Result<Found> {
     let mut segments = Vec::new();
     for (name, size) in segment::list(disk)? {
         let file = disk.open(&name.segment())?;
-        let header = Header::read(&*file, name.id)?;
+        let has_header = segment::has_header(&*file, name)?;
         let sealed = KeyFile::open(disk, name)?.is_some();
         let table = if sealed { Table::open(disk, name)? } else { None };
-        let (first, bound) = (0, u64::MAX);
-        segments.push(FoundSegment { name, file, size, header, first, bound, table, scan: Scan::default() });
+        segments.push(FoundSegment { name, file, size, has_header, bound: u64::MAX, table, scan: Scan::default() });
     }
     let mut bound = u64::MAX;
     for found in segments.iter_mut().rev() {
         found.bound = bound.min(found.table.as_ref().map_or(u64::MAX, |table| table.next));
-        found.first = first_sequence(found)?;
-        bound = bound.min(found.first);
+        bound = bound.min(found.name.first);
     }
     let mut cursors = None;
     for found in segments.iter_mut().rev() {
@@ -139,34 +133,16 @@ pub fn assess(disk: &dyn Disk, everything: bool) -> io::Result<Found> {
     }
     let marks = segments.iter().map(|found| {
         let table = found.table.as_ref().map_or(0, |table| table.next);
-        found.header.map_or(0, |header| header.first).max(found.scan.mark).max(table)
+        found.name.first.max(found.scan.mark).max(table)
     });
     let mark = marks.max().unwrap_or(0);
-    for found in &mut segments {
-        found.first = found.first.min(mark);
-    }
     let tail = tail(&mut segments, mark);
     Ok(Found { segments, mark, tail, cursors: cursors.unwrap_or_default() })
 }
 
-/// What the header says; where it cannot be read, the first frame; where there is none, the segment is empty.
-fn first_sequence(found: &FoundSegment) -> io::Result<u64> {
-    if let Some(header) = found.header {
-        return Ok(header.first);
-    }
-    let mut scanner = Scanner::new(found.file.clone(), found.name.id, HEADER, found.size);
-    loop {
-        match scanner.step(|head| head.seq <= found.bound)? {
-            Step::Frame(head) => return Ok(head.seq),
-            Step::Damage(_) => {}
-            Step::End(_) => return Ok(found.bound),
-        }
-    }
-}
-
 fn scan(found: &FoundSegment) -> io::Result<Scan> {
     let mut scan = Scan::default();
-    let mut next = found.header.map_or(0, |header| header.first);
+    let mut next = found.name.first;
     let mut scanner = Scanner::new(found.file.clone(), found.name.id, HEADER, found.size);
     let mut damaged = None;
     loop {
@@ -187,7 +163,6 @@ fn scan(found: &FoundSegment) -> io::Result<Scan> {
                     Kind::Commit => {
                         let mark = frame::decode_commit(scanner.frame()).map_or(0, |commit| commit.mark);
                         scan.mark = scan.mark.max(mark);
-                        scan.committed = true;
                     }
                     Kind::Cursors => scan.cursors = frame::decode_cursors(scanner.frame()).or(scan.cursors),
                 }
@@ -196,16 +171,13 @@ fn scan(found: &FoundSegment) -> io::Result<Scan> {
     }
 }
 
-/// Takes the events above the mark out of the scans, as far as they go on without a gap. Where neither the header nor any
-/// commit can be read, the segment's first commit was never synced: nothing of it is taken, because an older segment may hold
-/// what was refused before, under the same sequences.
+/// Takes the events above the mark out of the scans, as far as they go on without a gap.
 fn tail(segments: &mut [FoundSegment], mark: u64) -> Vec<(usize, FrameAt)> {
     let mut tail: Vec<(usize, FrameAt)> = Vec::new();
     for (index, found) in segments.iter_mut().enumerate() {
         let above = found.scan.events.partition_point(|frame| frame.head.seq < mark);
         for frame in found.scan.events.split_off(above) {
-            let began = found.header.is_some() || found.scan.committed;
-            if began && frame.head.seq == mark + tail.len() as u64 {
+            if frame.head.seq == mark + tail.len() as u64 {
                 tail.push((index, frame));
             }
         }
@@ -331,7 +303,7 @@ fn report_rot(found: &Found, metrics: &Metrics) {
 /// Deletes the newest segments that hold nothing: neither a header nor any genuine frame.
 fn remove_empty(disk: &dyn Disk, found: &mut Found) -> io::Result<()> {
     while let Some(last) = found.segments.last()
-        && last.header.is_none()
+        && !last.has_header
         && last.table.is_none()
         && last.scan.end == 0
         && !found.tail.iter().any(|(index, _)| *index + 1 == found.segments.len())
@@ -347,11 +319,11 @@ fn adopt(disk: &dyn Disk, found: &FoundSegment, mark: u64, keys: &Keys) -> Resul
     if let Some(table) = &found.table {
         let file_of_keys = context(KeyFile::open(disk, name), || format!("{} could not be read", name.keys()))?;
         keys.seal(name, file_of_keys);
-        return Ok(Segment::new(name, file, found.first, found.size, table.clone(), true));
+        return Ok(Segment::new(name, file, found.size, table.clone(), true));
     }
     let below = mark.min(found.bound);
     note(keys, name, found.scan.events.iter().filter(|frame| frame.head.seq < below));
-    Ok(Segment::new(name, file, found.first, found.size, found.table_below(mark), false))
+    Ok(Segment::new(name, file, found.size, found.table_below(mark), false))
 }
 
 fn note<'a>(keys: &Keys, name: Name, frames: impl Iterator<Item = &'a FrameAt>) {
@@ -378,11 +350,11 @@ fn orphaned_keys(disk: &dyn Disk, found: &Found, keys: &Keys) -> io::Result<()> 
 
 /// Copies the tail into a segment that is complete before it has a name.
 fn copy_tail(disk: &dyn Disk, found: &Found, log: LogId, ordinal: u64, keys: &Keys) -> Result<Arc<Segment>, OpenError> {
-    let name = Name { ordinal, id: context(random(), || "no random numbers".into())? };
+    let name = Name { ordinal, first: found.mark, id: context(random(), || "no random numbers".into())? };
     let (bytes, table) = context(lay_out_tail(found, log, name), || "the newest events could not be read".into())?;
     let write = || {
         write_whole(disk, &name.segment(), &bytes).or_else(|error| {
-            if error.kind() != io::ErrorKind::StorageFull {
+            if !disk::is_full(&error) {
                 return Err(error);
             }
             disk.remove(RESERVE).map_err(|_| error)?;
@@ -391,19 +363,19 @@ fn copy_tail(disk: &dyn Disk, found: &Found, log: LogId, ordinal: u64, keys: &Ke
         disk.sync_dir()?;
         disk.open(&name.segment())
     };
-    let file = write().map_err(|source| match source.kind() {
-        io::ErrorKind::StorageFull => OpenError::NoRoom { bytes: bytes.len() as u64 },
-        _ => OpenError::Io { what: "the newest events could not be copied".into(), source },
+    let file = write().map_err(|source| match disk::is_full(&source) {
+        true => OpenError::NoRoom { bytes: bytes.len() as u64 },
+        false => OpenError::Io { what: "the newest events could not be copied".into(), source },
     })?;
     tracing::info!(events = found.tail.len(), segment = name.segment(), "recovered events that a crash left unsure");
     note(keys, name, found.tail.iter().map(|(_, frame)| frame));
-    Ok(Segment::new(name, file, found.mark, bytes.len() as u64, table, false))
+    Ok(Segment::new(name, file, bytes.len() as u64, table, false))
 }
 
 /// The bytes of the copy. It ends with a commit that carries the mark behind its last event: it is whole or not there.
 fn lay_out_tail(found: &Found, log: LogId, name: Name) -> io::Result<(Vec<u8>, Table)> {
     let next = found.mark + found.tail.len() as u64;
-    let mut out = Header { log, first: found.mark }.encode(name.id).to_vec();
+    let mut out = segment::header(name, log).to_vec();
     let length = found.tail.iter().map(|(_, frame)| frame::padded(frame.head.len) as u64).sum();
     let commit = Commit { mark: found.mark, count: found.tail.len() as u32, length };
     Draft::commit(commit).seal_into(&mut out, log, found.mark, name.id);
@@ -428,7 +400,8 @@ fn lay_out_tail(found: &Found, log: LogId, name: Name) -> io::Result<(Vec<u8>, T
     Ok((out, table))
 }
 
-/// Begins the segment of this opening: once it is synced, everything above the mark in older ones is void.
+/// Begins the segment of this opening: once it is synced, everything above the mark in older ones is void. On a full disk a
+/// small one must do, if need be in place of the reserve: Kafka's acknowledgements can then free space.
 fn begin(
     disk: &dyn Disk,
     options: &Options,
@@ -438,14 +411,21 @@ fn begin(
     ordinal: u64,
     catalog: &Catalog,
 ) -> Result<Writer, OpenError> {
-    let name = Name { ordinal, id: context(random(), || "no random numbers".into())? };
-    let size = options.segment_size.max(4 * CURSOR_ROOM);
+    let name = Name { ordinal, first: next, id: context(random(), || "no random numbers".into())? };
+    let mut bytes = segment::header(name, log).to_vec();
+    Draft::commit(Commit { mark: next, count: 0, length: 0 }).seal_into(&mut bytes, log, next, name.id);
+    let cursors = catalog.cursors();
+    Draft::cursors(cursors.iter().map(|(lane, at)| (lane, *at))).seal_into(&mut bytes, log, next, name.id);
+    let at = bytes.len() as u64;
+    let small = at + 4 * CURSOR_ROOM;
+    let create = |size| disk.create(&name.segment(), size).map(|file| (file, size));
+    let or_smaller = |error: io::Error| if disk::is_full(&error) { create(small) } else { Err(error) };
+    let or_reserve = |error: io::Error| match disk::is_full(&error) && disk.remove(RESERVE).is_ok() {
+        true => create(small),
+        false => Err(error),
+    };
     let start = || {
-        let file = disk.create(&name.segment(), size)?;
-        let mut bytes = Header { log, first: next }.encode(name.id).to_vec();
-        Draft::commit(Commit { mark: next, count: 0, length: 0 }).seal_into(&mut bytes, log, next, name.id);
-        let cursors = catalog.cursors();
-        Draft::cursors(cursors.iter().map(|(lane, at)| (lane, *at))).seal_into(&mut bytes, log, next, name.id);
+        let (file, size) = create(options.segment_size.max(small)).or_else(or_smaller).or_else(or_reserve)?;
         file.write_at(&bytes, 0)?;
         file.sync()?;
         disk.sync_dir()?;
@@ -454,12 +434,15 @@ fn begin(
             _ => {}
         }
         lock.write_at(&super::writer::published(log, next), 0)?;
-        Ok((file, bytes.len() as u64))
+        Ok((file, size))
     };
-    let (file, at) = context(start(), || "no segment could be begun".into())?;
+    let (file, size) = start().map_err(|source| match disk::is_full(&source) {
+        true => OpenError::NoRoom { bytes: small },
+        false => OpenError::Io { what: "no segment could be begun".into(), source },
+    })?;
     let mut table = Table::empty(next);
     table.end = at;
-    let active = Segment::new(name, file, next, size, table, false);
+    let active = Segment::new(name, file, size, table, false);
     catalog.add(active.clone());
     Ok(Writer { active, at, next, lock, ordinal: ordinal + 1 })
 }

@@ -7,8 +7,9 @@
 //! +---------+--------+----+-----------+-------+---------------+--------+--------+---
 //! ```
 //!
-//! A header is written together with the first commit, so one sync makes both safe. The file name is `ORDINAL-ID.seg`; the
-//! id stands in the name too, so frames can be checked where the header is lost.
+//! A header is written together with the first commit, so one sync makes both safe. The file name is `ORDINAL-FIRST-ID.seg`:
+//! first sequence and id stand in the name too, so that a lost header neither hides frames nor revives what is void. What the
+//! name says is true from the moment it exists: a segment is created when everything below its first sequence is on disk.
 
 use std::io;
 use std::ops::Range;
@@ -23,11 +24,13 @@ pub const HEADER: u64 = 64;
 /// The version of everything that lies in the directory.
 pub const FORMAT: u32 = 1;
 
-/// A segment's name: its place in the order of creation, and its random id.
+/// A segment's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name {
-    /// Grows with each new segment.
+    /// Its place in the order of creation.
     pub ordinal: u64,
+    /// Everything below this sequence was on disk before; from here on, older segments are void.
+    pub first: u64,
     /// Drawn at random.
     pub id: u64,
 }
@@ -50,56 +53,42 @@ impl Name {
 
     /// Reads the name of a file with this ending; `None` for any other file.
     pub fn parse(file: &str, ending: &str) -> Option<Name> {
-        let (ordinal, id) = file.strip_suffix(ending)?.split_once('-')?;
-        let name = Name { ordinal: ordinal.parse().ok()?, id: u64::from_str_radix(id, 16).ok()? };
+        let mut parts = file.strip_suffix(ending)?.splitn(3, '-');
+        let (ordinal, first) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        let name = Name { ordinal, first, id: u64::from_str_radix(parts.next()?, 16).ok()? };
         (name.with(ending) == file).then_some(name)
     }
 
     fn with(self, ending: &str) -> String {
-        format!("{:010}-{:016x}{ending}", self.ordinal, self.id)
+        format!("{:010}-{}-{:016x}{ending}", self.ordinal, self.first, self.id)
     }
 }
 
-/// What a header says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
-    /// The opening that created the segment.
-    pub log: LogId,
-    /// Everything below this sequence was on disk before; from here on, older segments are void.
-    pub first: u64,
+/// The header's bytes of a segment that this opening creates.
+pub fn header(name: Name, log: LogId) -> [u8; HEADER as usize] {
+    let mut out = [0; HEADER as usize];
+    out[..8].copy_from_slice(MAGIC);
+    out[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+    out[16..24].copy_from_slice(&name.id.to_le_bytes());
+    out[24..32].copy_from_slice(&log.0.to_le_bytes());
+    out[32..40].copy_from_slice(&name.first.to_le_bytes());
+    let crc = checksum(&out);
+    out[12..16].copy_from_slice(&crc.to_le_bytes());
+    out
 }
 
-impl Header {
-    /// The header's bytes for the segment with this id.
-    pub fn encode(self, id: u64) -> [u8; HEADER as usize] {
-        let mut out = [0; HEADER as usize];
-        out[..8].copy_from_slice(MAGIC);
-        out[8..12].copy_from_slice(&FORMAT.to_le_bytes());
-        out[16..24].copy_from_slice(&id.to_le_bytes());
-        out[24..32].copy_from_slice(&self.log.0.to_le_bytes());
-        out[32..40].copy_from_slice(&self.first.to_le_bytes());
-        let crc = checksum(&out);
-        out[12..16].copy_from_slice(&crc.to_le_bytes());
-        out
+/// True if the segment begins with its own header. Fails where a later version wrote it.
+pub fn has_header(file: &dyn DiskFile, name: Name) -> io::Result<bool> {
+    let mut bytes = [0; HEADER as usize];
+    if file.read_at(&mut bytes, 0)? < bytes.len() || &bytes[..8] != MAGIC {
+        return Ok(false);
     }
-
-    /// Reads a header. `None`: there is no valid one. Fails where a later version wrote it.
-    pub fn read(file: &dyn DiskFile, id: u64) -> io::Result<Option<Header>> {
-        let mut bytes = [0; HEADER as usize];
-        if file.read_at(&mut bytes, 0)? < bytes.len() || &bytes[..8] != MAGIC {
-            return Ok(None);
-        }
-        let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
-        let header = Header { log: LogId(number(24)), first: number(32) };
+    let is_ours = bytes[12..16] == checksum(&bytes).to_le_bytes() && bytes[16..24] == name.id.to_le_bytes();
+    if is_ours && bytes[8..12] != FORMAT.to_le_bytes() {
         let version = u32::from_le_bytes(bytes[8..12].try_into().expect("4 bytes"));
-        if bytes[12..16] != checksum(&bytes).to_le_bytes() || number(16) != id {
-            return Ok(None);
-        }
-        if version != FORMAT {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, format!("written by a later version (format {version})")));
-        }
-        Ok(Some(header))
+        return Err(io::Error::new(io::ErrorKind::Unsupported, format!("written by a later version (format {version})")));
     }
+    Ok(is_ours)
 }
 
 /// Covers the version too: a damaged one must not look like a later one, which would end the start.

@@ -12,10 +12,10 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::catalog::Segment;
-use super::disk::DiskFile;
+use super::disk::{DiskFile, is_full};
 use super::frame::{COMMIT_LEN, Commit, Draft, padded};
 use super::keys::Seen;
-use super::segment::{HEADER, Header, Name};
+use super::segment::{self, HEADER, Name};
 use super::table::Table;
 use super::{AppendError, CURSOR_DELAY, Done, MAX_QUEUED, POISON, Refused, Shared};
 use crate::event::{EventKey, LogId, Position, UnixMillis};
@@ -264,7 +264,7 @@ impl Running {
         buffer.clear();
         let mut offset = writer.at;
         if offset == HEADER {
-            buffer.extend_from_slice(&Header { log: shared.log, first: writer.next }.encode(id));
+            buffer.extend_from_slice(&segment::header(writer.active.name, shared.log));
             offset = 0;
         }
         let frames = batch.iter().map(Pending::len).sum::<u64>() + cursors.as_ref().map_or(0, |c| c.padded_len() as u64);
@@ -312,9 +312,9 @@ impl Running {
         let size = self.shared.options.segment_size.max(overhead + len);
         let (name, file) = self.create(size).map_err(|error| {
             tracing::warn!(%error, "a new segment of the journal could not be begun");
-            if error.kind() == io::ErrorKind::StorageFull { AppendError::Full } else { AppendError::Write }
+            if is_full(&error) { AppendError::Full } else { AppendError::Write }
         })?;
-        let segment = Segment::new(name, file, self.writer.next, size, Table::empty(self.writer.next), false);
+        let segment = Segment::new(name, file, size, Table::empty(self.writer.next), false);
         self.shared.catalog.add(segment.clone());
         let full = std::mem::replace(&mut self.writer.active, segment);
         self.writer.at = HEADER;
@@ -328,7 +328,7 @@ impl Running {
         if !self.shared.keeper.make_room(&self.shared, size) {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "max_size is used up"));
         }
-        let name = Name { ordinal: self.writer.ordinal, id: random()? };
+        let name = Name { ordinal: self.writer.ordinal, first: self.writer.next, id: random()? };
         self.writer.ordinal += 1;
         let disk = &self.shared.disk;
         let file = disk.create(&name.segment(), size)?;
