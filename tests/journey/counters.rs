@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::kafka;
-use crate::process::{Home, Line, Process, wait_until};
+use crate::process::{Home, Line, Process, post, wait_until};
 use crate::scheme::{ACME, GITHUB, Provider, STANDARD_WEBHOOKS, STRIPE, SVIX, Scheme, now};
 
 #[test]
@@ -29,6 +29,41 @@ fn each_svix_delivery_moves_its_own_counter() {
 #[test]
 fn each_delivery_by_an_inline_recipe_moves_its_own_counter() {
     assert_eq!(each_moves_its_own_counter(&ACME), 12);
+}
+
+/// GitHub's signs no time, so its own example is a delivery to this day. The others are genuine, and of 2021.
+#[test]
+fn published_examples_are_believed_and_refused_only_for_their_age() {
+    let kafka = kafka::shared();
+    kafka.create_topic("published", 1, &[]);
+    let github = [
+        ("X-Hub-Signature-256", "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"),
+        ("X-GitHub-Delivery", "72d3162e-cc78-11e3-81ab-4c9367dc0958"),
+        ("X-GitHub-Event", "push"),
+    ];
+    let message = ["msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="];
+    let [standard_webhooks, svix] = ["webhook", "svix"].map(|prefix| {
+        let names = ["id", "timestamp", "signature"].map(|name| format!("{prefix}-{name}"));
+        names.into_iter().zip(message.map(str::to_owned)).collect::<Vec<_>>()
+    });
+    let github: Vec<_> = github.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let examples = [
+        (&GITHUB, github, "Hello, World!", 200, "kept"),
+        (&STANDARD_WEBHOOKS, standard_webhooks, "{\"test\": 2432232314}", 401, "timestamp_stale"),
+        (&SVIX, svix, "{\"test\": 2432232314}", 401, "timestamp_stale"),
+    ];
+    for (scheme, headers, body, status, outcome) in examples {
+        let home = scheme.home(kafka, "published", "");
+        let process = home.start();
+        let (moved, got) = moved_by(&home, &process, &post(&scheme.path(), &headers, body.as_bytes()));
+        assert_eq!((got, moved), (status, BTreeMap::from([((scheme.name.to_owned(), outcome.to_owned()), 1)])));
+        wait_until("what was kept is passed on", || {
+            process.metric("hookhold_forward_acked_total{topic=\"published\"}").unwrap_or(0.0)
+                == f64::from(u8::from(status == 200))
+        });
+    }
+    let values: Vec<_> = kafka.records("published").into_iter().filter_map(|record| record.value).collect();
+    assert_eq!(values, [b"Hello, World!"]);
 }
 
 /// What a delivery is called, its bytes, and how it must end.

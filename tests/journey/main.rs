@@ -7,6 +7,7 @@ mod counters;
 mod kafka;
 #[path = "../common/process.rs"]
 mod process;
+mod restart;
 mod scheme;
 #[path = "../common/sdk.rs"]
 mod sdk;

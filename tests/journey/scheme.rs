@@ -125,7 +125,7 @@ impl Scheme {
         let secrets = "secrets = [{ name = \"2026-11\", from = \"file:secret\" }]\nheaders = [\"X-Request-Id\"]";
         let source = format!("[sources.{name}]\n{recipe}\n{secrets}\ntopic = \"{topic}\"\n{more}");
         let kafka = format!("[kafka]\nbootstrap.servers = \"{}\"\n", kafka.bootstrap());
-        Home::new(&[("secret", self.secret)], &(kafka + &source))
+        Home::new(&[("secret", self.secret)], &("server.drain_delay = \"0s\"\n".to_owned() + &kafka + &source))
     }
 
     /// The body in JSON.
