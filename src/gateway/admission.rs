@@ -93,8 +93,9 @@ impl Admission {
         waiting.into_iter().filter_map(|tell| tell.send(ending).ok()).count() > 0
     }
 
-    /// Keys in the hot cache.
+    /// Keys in the hot cache. moka counts when it tidies up, which it would otherwise put off.
     pub fn hot_keys(&self) -> u64 {
+        self.seen.run_pending_tasks();
         self.seen.entry_count()
     }
 
