@@ -195,7 +195,7 @@ impl Keeping {
         let (keeping, first_seen) = (self.clone(), event.received_at);
         let done = move |result: Result<Position, AppendError>| {
             let seen = result.ok().map(|position| Seen { first_seen, seq: position.seq });
-            let heard = keeping.admission.end(key, seen, ending(result));
+            let heard = keeping.admission.end(key, None, ending(result));
             keeping.count_unheard(seen.is_some() && !heard);
         };
         if let Err(refused) = self.journal.append(&event, Box::new(done)) {

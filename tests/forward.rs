@@ -5,9 +5,9 @@
 mod house;
 #[path = "common/kafka.rs"]
 mod kafka;
-#[path = "verify_support/mod.rs"]
+#[path = "verify/support.rs"]
 #[allow(dead_code, reason = "one of several users")]
-mod verify_support;
+mod support;
 
 use bytes::Bytes;
 use house::{AT, House, Shop};

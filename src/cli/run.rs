@@ -119,13 +119,8 @@ impl House {
             async move { admin::serve(operators, pages, over.notified()).await }
         });
         heed_signals(stop.clone())?;
-        let server = Server {
-            sources: gateway.sources().map(|source| source.name.clone()).collect(),
-            gateway,
-            limits: limits(&self.config.server),
-            clock: self.clock.clone(),
-            metrics: self.metrics.clone(),
-        };
+        let server =
+            Server { gateway, limits: limits(&self.config.server), clock: self.clock.clone(), metrics: self.metrics.clone() };
         tokio::select! {
             biased;
             () = failure.notified() => {
@@ -136,8 +131,10 @@ impl House {
             () = server.serve(deliveries, stop) => {}
         }
         tokio::task::spawn_blocking(move || {
-            let forwarder = passing.lock().expect(POISON).take();
-            forwarder.inspect(|_| tracing::info!("waiting for acknowledgements")).map(|f| f.stop(LAST_ACKNOWLEDGEMENTS));
+            if let Some(forwarder) = passing.lock().expect(POISON).take() {
+                tracing::info!("waiting for acknowledgements");
+                forwarder.stop(LAST_ACKNOWLEDGEMENTS);
+            }
         })
         .await?;
         over.notify_one();

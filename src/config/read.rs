@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{AdminConfig, Config, DAY, DedupeConfig, GIB, JournalConfig, KIB, KafkaCheck, MIB, ServerConfig, kafka};
 use crate::source::{Source, SourceDefaults};
 use crate::table::{Mistakes, Table};
-use crate::units::{bytes_text, duration_text};
+use crate::units::bytes_text;
 
 /// Reads and checks the whole file.
 pub(super) fn root(file: &str, mut root: Table, kafka: KafkaCheck, mistakes: &Mistakes) -> Config {
@@ -60,10 +60,6 @@ fn read_server(t: &mut Table) -> ServerConfig {
     };
     if config.max_body > config.max_in_flight {
         t.wrong("max_in_flight", "smaller than max_body", format_args!("\"{}\" or more", bytes_text(config.max_body)));
-    }
-    if config.drain_deadline < config.request_deadline {
-        let least = duration_text(config.request_deadline);
-        t.wrong("drain_deadline", "shorter than request_deadline", format_args!("\"{least}\" or more"));
     }
     config
 }

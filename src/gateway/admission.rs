@@ -1,8 +1,10 @@
 //! Admit once: at any moment a key is pending (its event is on the way to the disk, everybody who sends it again waits),
-//! seen (it is kept), or free. The truth is the journal's; moka only answers faster.
+//! seen (it is kept), or free. The truth is the journal's: newest keys in its memory, older ones in its key files. moka
+//! remembers what the key files answered, so that a repeat of a repeat needs no disk. New keys never touch it: filling it with
+//! every key that is kept cost a seventh of all processor time and answered nothing that memory does not.
 //!
 //! Order, so that no moment exists in which a kept event looks new: lock the shard; pending? else seen? else mark pending.
-//! At the end: into seen, then out of pending, then wake.
+//! At the end: into the journal's memory, then out of pending, then wake.
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
@@ -38,7 +40,7 @@ pub enum Admitted {
     Repeat(u64),
 }
 
-/// All pending keys, and the hot cache of seen ones.
+/// All pending keys, and the hot cache of those that key files hold.
 pub struct Admission {
     shards: Vec<Mutex<Shard>>,
     seen: Cache<EventKey, Seen, BuildHasherDefault<PassThrough>>,
@@ -64,14 +66,13 @@ impl Admission {
             waiting.push(tell);
             return Admitted::Waits(told);
         }
-        if let Some(seen) = self.seen.get(&key).filter(counts) {
-            return Admitted::Repeat(seen.seq);
-        }
         let memory = journal.remembered(&key);
-        if let Memory::Seen(seen) = memory
-            && counts(&seen)
-        {
-            self.seen.insert(key, seen);
+        let seen = match memory {
+            Memory::Seen(seen) => Some(seen),
+            Memory::Maybe => self.seen.get(&key),
+            Memory::New => None,
+        };
+        if let Some(seen) = seen.filter(counts) {
             return Admitted::Repeat(seen.seq);
         }
         let (tell, told) = oneshot::channel();
@@ -92,8 +93,9 @@ impl Admission {
         waiting.into_iter().filter_map(|tell| tell.send(ending).ok()).count() > 0
     }
 
-    /// Keys in the hot cache.
+    /// Keys in the hot cache. moka counts when it tidies up, which it would otherwise put off.
     pub fn hot_keys(&self) -> u64 {
+        self.seen.run_pending_tasks();
         self.seen.entry_count()
     }
 

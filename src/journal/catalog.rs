@@ -168,7 +168,10 @@ impl Catalog {
     /// limit.
     pub fn reserve(&self, lane: &Arc<str>, bytes: u64, limit: u64, pins: bool) -> bool {
         let mut lanes = self.lanes.lock().expect(POISON);
-        let state = lanes.entry(lane.clone()).or_default();
+        let state = match lanes.get_mut(lane) {
+            Some(state) => state,
+            None => lanes.entry(lane.clone()).or_default(),
+        };
         if (pins || state.cursor.is_some()) && state.kept + state.queued + bytes > limit {
             return false;
         }
@@ -176,11 +179,14 @@ impl Catalog {
         true
     }
 
-    /// Ends a reservation: the bytes are on disk (`kept`), or were not written.
-    pub fn settle(&self, lane: &Arc<str>, bytes: u64, kept: bool) {
-        if let Some(state) = self.lanes.lock().expect(POISON).get_mut(lane) {
-            state.queued = state.queued.saturating_sub(bytes);
-            state.kept += if kept { bytes } else { 0 };
+    /// Ends reservations: the bytes are on disk (`kept`), or were not written.
+    pub fn settle<'a>(&self, reserved: impl Iterator<Item = (&'a Arc<str>, u64)>, kept: bool) {
+        let mut lanes = self.lanes.lock().expect(POISON);
+        for (lane, bytes) in reserved {
+            if let Some(state) = lanes.get_mut(lane) {
+                state.queued = state.queued.saturating_sub(bytes);
+                state.kept += if kept { bytes } else { 0 };
+            }
         }
     }
 

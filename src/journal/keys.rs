@@ -34,6 +34,9 @@ pub struct Seen {
     pub seq: u64,
 }
 
+/// Keys with what is known of them.
+pub type Remembered = Vec<(EventKey, Seen)>;
+
 /// What memory alone can say about a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Memory {
@@ -44,9 +47,6 @@ pub enum Memory {
     /// It has not been seen.
     New,
 }
-
-/// Keys with their first events.
-pub type Entries = Vec<(EventKey, Seen)>;
 
 /// All remembered keys.
 #[derive(Default)]
@@ -62,7 +62,7 @@ pub struct Keys {
 #[derive(Default)]
 struct Unsealed {
     newest: HashMap<EventKey, Seen, BuildHasherDefault<PassThrough>>,
-    by_segment: HashMap<Name, Entries>,
+    by_segment: HashMap<Name, Remembered>,
 }
 
 impl Keys {
@@ -106,7 +106,7 @@ impl Keys {
     }
 
     /// Names the key files that still hold keys of lost events, with what should be left in them.
-    pub fn to_rewrite(&self) -> io::Result<Vec<(Name, Entries)>> {
+    pub fn to_rewrite(&self) -> io::Result<Vec<(Name, Remembered)>> {
         if !self.to_look_for.swap(false, Ordering::AcqRel) {
             return Ok(Vec::new());
         }
@@ -134,7 +134,7 @@ impl Keys {
     }
 
     /// The keys of a segment that is about to be sealed: sorted, without older entries of the same key.
-    pub fn of_segment(&self, segment: Name) -> Entries {
+    pub fn of_segment(&self, segment: Name) -> Remembered {
         let mut keys = self.unsealed.lock().expect(POISON).by_segment.get(&segment).cloned().unwrap_or_default();
         keys.retain(|(_, seen)| !self.is_lost(seen));
         keys.sort_by_key(|(key, seen)| (*key, std::cmp::Reverse(seen.seq)));
@@ -250,7 +250,7 @@ impl KeyFile {
         Ok(None)
     }
 
-    fn entries(&self) -> io::Result<Entries> {
+    fn entries(&self) -> io::Result<Remembered> {
         (0..self.count).filter_map(|index| self.entry(index).transpose()).collect()
     }
 

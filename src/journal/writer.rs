@@ -86,7 +86,7 @@ impl Shared {
         };
         if let Some(refused) = refused {
             drop(queue);
-            self.catalog.settle(&lane, len, false);
+            self.catalog.settle([(&lane, len)].into_iter(), false);
             return Err(refused);
         }
         queue.bytes += len as usize;
@@ -291,9 +291,7 @@ impl Running {
         active.grow(offset.max(HEADER), *at, events().map(|(seq, e)| (&e.lane, seq, e.len(), e.received_at)));
         let seen = |(seq, e): (u64, &Pending)| Some((e.key?, Seen { first_seen: e.received_at, seq }));
         self.shared.keys.note(active.name, events().filter_map(seen));
-        for event in &batch {
-            self.shared.catalog.settle(&event.lane, event.len(), true);
-        }
+        self.shared.catalog.settle(batch.iter().map(|event| (&event.lane, event.len())), true);
         self.shared.mark.store(*next, Ordering::Release);
         // Only other processes read this; they fall back to the recorded marks when it is missing.
         drop(lock.write_at(&published(self.shared.log, *next), 0));
@@ -340,8 +338,8 @@ impl Running {
         if error == AppendError::Full && !events.is_empty() {
             self.shared.queue.lock().expect(POISON).full = need;
         }
+        self.shared.catalog.settle(events.iter().map(|event| (&event.lane, event.len())), false);
         for event in events {
-            self.shared.catalog.settle(&event.lane, event.len(), false);
             (event.done)(Err(error));
         }
     }

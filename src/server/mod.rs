@@ -92,8 +92,6 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 pub struct Server {
     /// Where complete requests go.
     pub gateway: Arc<Gateway>,
-    /// The names of its sources, for the metrics: a name that is not here is counted under `-`.
-    pub sources: Vec<Arc<str>>,
     /// What the listener takes upon itself.
     pub limits: Limits,
     /// Tells when a delivery arrived.
@@ -106,11 +104,12 @@ impl Server {
     /// Serves deliveries until `stop` has run its course: `drain_delay` of normal service, then no new connections, then an
     /// answer for everybody by `drain_deadline`. Returns when every connection is closed; at [`Phase::Now`], at once.
     pub async fn serve(self, listener: TcpListener, stop: Stop) {
-        let Server { gateway, sources, limits, clock, metrics } = self;
+        let Server { gateway, limits, clock, metrics } = self;
         if let Ok(address) = listener.local_addr() {
             tracing::info!(%address, "listening for deliveries");
         }
-        let (tallies, budget) = (Tallies::new(sources, &metrics), Budget::new(limits.max_in_flight));
+        let tallies = Tallies::new(gateway.sources().map(|source| source.name.clone()), &metrics);
+        let budget = Budget::new(limits.max_in_flight);
         let desk = Arc::new(Desk { gateway, limits, clock, tallies, budget });
         let mut connections = JoinSet::new();
         select! {

@@ -16,7 +16,7 @@ use hookhold::verify::verify;
 use http::HeaderName;
 
 use crate::kafka::wait_until;
-use crate::verify_support::{NOW, compile, delivery};
+use crate::support::{NOW, compile, delivery};
 
 /// When every delivery arrives.
 pub const AT: UnixMillis = UnixMillis(NOW * 1000);
@@ -36,7 +36,7 @@ pub struct House {
 impl House {
     pub fn new(bootstrap: String) -> House {
         // Shown only when a test fails.
-        let _ = tracing_subscriber::fmt().with_test_writer().with_max_level(tracing::Level::DEBUG).try_init();
+        let _ = tracing_subscriber::fmt().with_test_writer().with_max_level(tracing::Level::INFO).try_init();
         let mut settings = Settings::default();
         settings.headers.insert("shop".into(), ["x-shop-id", "authorization", "cookie"].map(HeaderName::from_static).to_vec());
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory under target/");

@@ -14,9 +14,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -235,16 +236,26 @@ fn record(message: &impl Message) -> Record {
     }
 }
 
-fn consumer(bootstrap: &str) -> BaseConsumer {
+fn consumer(bootstrap: &str) -> BaseConsumer<Quiet> {
     let mut config = client(bootstrap);
     config.set("group.id", "tests").set("enable.auto.commit", "false").set("fetch.message.max.bytes", "33554432");
-    config.create().expect("these settings are valid")
+    config.create_with_context(Quiet).expect("these settings are valid")
 }
+
+/// A broker that is away on purpose is no news.
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
+    fn error(&self, _: KafkaError, _: &str) {}
+}
+
+impl ConsumerContext for Quiet {}
 
 fn client(bootstrap: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", bootstrap).set("receive.message.max.bytes", "67108864");
-    config.set("reconnect.backoff.max.ms", "500").set_log_level(rdkafka::config::RDKafkaLogLevel::Emerg);
+    config.set("reconnect.backoff.max.ms", "500");
     config
 }
 
@@ -304,6 +315,8 @@ log.retention.ms=-1
 num.network.threads=2
 num.io.threads=2
 background.threads=2
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
 ",
         home.join("data").display()
     )

@@ -55,8 +55,7 @@ impl House {
         let gateway = Gateway::new(vec![source(directory.path(), deadline)], journal.clone(), 1000, &metrics);
         let listener = server::listen("127.0.0.1:0".parse().expect("an address")).expect("a free port");
         let address = listener.local_addr().expect("bound above");
-        let sources = vec!["stripe".into()];
-        let server = Server { gateway: Arc::new(gateway), sources, limits, clock, metrics: metrics.clone() };
+        let server = Server { gateway: Arc::new(gateway), limits, clock, metrics: metrics.clone() };
         let served = tokio::spawn(server.serve(listener, stop.clone()));
         House { address, metrics, stop, served, journal, _directory: directory }
     }

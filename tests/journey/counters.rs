@@ -1,0 +1,154 @@
+//! Every kind of delivery moves its own counter by one and no other, and only genuine ones go on to Kafka.
+
+use std::collections::BTreeMap;
+
+use crate::kafka;
+use crate::process::{Home, Line, Process, post, wait_until};
+use crate::scheme::{ACME, GITHUB, Provider, STANDARD_WEBHOOKS, STRIPE, SVIX, Scheme, now};
+
+#[test]
+fn each_stripe_delivery_moves_its_own_counter() {
+    assert_eq!(each_moves_its_own_counter(&STRIPE), 12);
+}
+
+#[test]
+fn each_github_delivery_moves_its_own_counter() {
+    assert_eq!(each_moves_its_own_counter(&GITHUB), 10, "GitHub signs no time");
+}
+
+#[test]
+fn each_standard_webhooks_delivery_moves_its_own_counter() {
+    assert_eq!(each_moves_its_own_counter(&STANDARD_WEBHOOKS), 12);
+}
+
+#[test]
+fn each_svix_delivery_moves_its_own_counter() {
+    assert_eq!(each_moves_its_own_counter(&SVIX), 12);
+}
+
+#[test]
+fn each_delivery_by_an_inline_recipe_moves_its_own_counter() {
+    assert_eq!(each_moves_its_own_counter(&ACME), 12);
+}
+
+/// GitHub's signs no time, so its own example is a delivery to this day. The others are genuine, and of 2021.
+#[test]
+fn published_examples_are_believed_and_refused_only_for_their_age() {
+    let kafka = kafka::shared();
+    kafka.create_topic("published", 1, &[]);
+    let github = [
+        ("X-Hub-Signature-256", "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"),
+        ("X-GitHub-Delivery", "72d3162e-cc78-11e3-81ab-4c9367dc0958"),
+        ("X-GitHub-Event", "push"),
+    ];
+    let message = ["msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="];
+    let [standard_webhooks, svix] = ["webhook", "svix"].map(|prefix| {
+        let names = ["id", "timestamp", "signature"].map(|name| format!("{prefix}-{name}"));
+        names.into_iter().zip(message.map(str::to_owned)).collect::<Vec<_>>()
+    });
+    let github: Vec<_> = github.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let examples = [
+        (&GITHUB, github, "Hello, World!", 200, "kept"),
+        (&STANDARD_WEBHOOKS, standard_webhooks, "{\"test\": 2432232314}", 401, "timestamp_stale"),
+        (&SVIX, svix, "{\"test\": 2432232314}", 401, "timestamp_stale"),
+    ];
+    for (scheme, headers, body, status, outcome) in examples {
+        let home = scheme.home(kafka, "published", "");
+        let process = home.start();
+        let (moved, got) = moved_by(&home, &process, &post(&scheme.path(), &headers, body.as_bytes()));
+        assert_eq!((got, moved), (status, BTreeMap::from([((scheme.name.to_owned(), outcome.to_owned()), 1)])));
+        wait_until("what was kept is passed on", || {
+            process.metric("hookhold_forward_acked_total{topic=\"published\"}").unwrap_or(0.0)
+                == f64::from(u8::from(status == 200))
+        });
+    }
+    let values: Vec<_> = kafka.records("published").into_iter().filter_map(|record| record.value).collect();
+    assert_eq!(values, [b"Hello, World!"]);
+}
+
+/// What a delivery is called, its bytes, and how it must end.
+type Named = (&'static str, Vec<u8>, u16, &'static str);
+
+fn each_moves_its_own_counter(scheme: &'static Scheme) -> usize {
+    let (kafka, topic) = (kafka::shared(), format!("counted-{}", scheme.name));
+    kafka.create_topic(&topic, 1, &[]);
+    let home = scheme.home(kafka, &topic, "max_body = \"4 KiB\"");
+    let process = home.start();
+    let mut provider = Provider::new(scheme);
+    let deliveries = deliveries(scheme, &mut provider);
+    for (what, request, status, outcome) in &deliveries {
+        let (moved, got) = moved_by(&home, &process, request);
+        assert_eq!(got, *status, "{what}");
+        let source = if ["unknown_source", "bad_request"].contains(outcome) { "-" } else { scheme.name };
+        assert_eq!(moved, BTreeMap::from([((source.to_owned(), outcome.to_string()), 1)]), "{what}");
+        let said = format!("outcome=\"{outcome}\"");
+        assert!(ACCEPTED.contains(outcome) || home.log().contains(&said), "{what}: the log says why:\n{}", home.log());
+    }
+
+    let genuine = scheme.body("genuine", b"");
+    let marker = provider.sign("marker", now(), scheme.body("marker", b""));
+    assert_eq!(Line::open(home.hooks).ask(&marker.request(scheme)).status, scheme.reply.0);
+    let records = kafka.wait_for_records(&topic, 2);
+    let values: Vec<_> = records.into_iter().filter_map(|record| record.value).collect();
+    assert_eq!(values, [genuine, marker.body], "only what was kept goes on");
+    deliveries.len()
+}
+
+/// Sends one delivery on a connection of its own; returns the difference of all counters, and the status.
+fn moved_by(home: &Home, process: &Process<'_>, request: &[u8]) -> (BTreeMap<(String, String), u64>, u16) {
+    let before = process.deliveries();
+    let answer = Line::open(home.hooks).ask(request);
+    if answer.status >= 400 {
+        assert_eq!(answer.body, b"", "a refusal explains nothing to the sender");
+    }
+    let mut moved = BTreeMap::new();
+    wait_until("a counter has moved", || {
+        let after = process.deliveries();
+        assert!(before.keys().all(|series| after.contains_key(series)), "a counter has gone");
+        let differences = after.into_iter().map(|(series, count)| {
+            let difference = count - before.get(&series).copied().unwrap_or(0);
+            (series, difference)
+        });
+        moved = differences.filter(|(_, difference)| *difference != 0).collect();
+        !moved.is_empty()
+    });
+    (moved, answer.status)
+}
+
+fn deliveries(scheme: &'static Scheme, provider: &mut Provider) -> Vec<Named> {
+    let body = || scheme.body("genuine", b"");
+    let ok = scheme.reply.0;
+    let genuine = provider.sign("genuine", now(), body());
+    let tampered = genuine.clone().map_body(|body| *body.last_mut().expect("not empty") = b' ');
+    let forged = provider.sign_with(scheme.wrong_secret, "forged", now(), body());
+    let unsigned = genuine.clone().without(scheme.signature);
+    let garbled = unsigned.clone().with(scheme.signature, scheme.unreadable);
+    let large = provider.sign("large", now(), scheme.body("large", &[b'x'; 4096]));
+    let request = genuine.request(scheme);
+    let replaced = |from: &str, to: &str| {
+        let text = String::from_utf8(request.clone()).expect("plain JSON");
+        assert!(text.contains(from));
+        text.replacen(from, to, 1).into_bytes()
+    };
+    let mut deliveries = vec![
+        ("genuine", request.clone(), ok, "kept"),
+        ("the same again", request.clone(), ok, "duplicate"),
+        ("a tampered body", tampered.request(scheme), 401, "signature_mismatch"),
+        ("signed with the wrong secret", forged.request(scheme), 401, "signature_mismatch"),
+        ("without its signature", unsigned.request(scheme), 401, "signature_missing"),
+        ("with a signature that is none", garbled.request(scheme), 401, "signature_malformed"),
+        ("for an unknown path", replaced("POST /hooks/", "POST /hooks/un"), 404, "unknown_source"),
+        ("with the wrong method", replaced("POST ", "PUT "), 405, "method_not_allowed"),
+        ("too large", large.request(scheme), 413, "too_large"),
+        ("not HTTP at all", b"\x16\x03\x01\x02\x00 hello\r\n\r\n".to_vec(), 400, "bad_request"),
+    ];
+    if scheme.signs_a_time {
+        let stale = provider.sign("stale", now() - 301, scheme.body("stale", b""));
+        let future = provider.sign("future", now() + 3600, scheme.body("future", b""));
+        deliveries.push(("signed 301 s ago", stale.request(scheme), 401, "timestamp_stale"));
+        deliveries.push(("signed an hour ahead", future.request(scheme), 401, "timestamp_future"));
+    }
+    deliveries
+}
+
+const ACCEPTED: [&str; 2] = ["kept", "duplicate"];

@@ -1,0 +1,224 @@
+//! The schemes, each with what its provider sends and what of it Kafka must get; and the foreign signers.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::kafka::Kafka;
+use crate::process::{Home, post};
+use crate::sdk::{Sample, Sdk, openssl_hmac};
+
+/// One scheme. The source has its name.
+pub struct Scheme {
+    pub name: &'static str,
+    /// What stands under `[sources.NAME]` besides `secrets`, `topic` and `headers`.
+    pub recipe: &'static str,
+    /// As the provider's dashboard shows it.
+    pub secret: &'static str,
+    /// Another one of the same form.
+    pub wrong_secret: &'static str,
+    /// The header that carries the signature.
+    pub signature: &'static str,
+    /// A signature that cannot be one.
+    pub unreadable: &'static str,
+    pub signs_a_time: bool,
+    /// The answer to an accepted delivery.
+    pub reply: (u16, &'static str),
+    /// `hookhold-integrity`.
+    pub integrity: &'static str,
+    /// A body in JSON; `ID` and `NOTE` are placeholders.
+    pub json: &'static str,
+    /// What a body in JSON tells.
+    pub told: Facts,
+    /// What is known without one.
+    pub known: Facts,
+}
+
+/// What a record says about its event; `None` where hookhold must help itself.
+#[derive(Clone, Copy)]
+pub struct Facts {
+    pub has_id: bool,
+    pub ce_type: &'static str,
+    pub key: Option<&'static str>,
+    pub ce_time: Option<&'static str>,
+}
+
+pub const STRIPE: Scheme = Scheme {
+    name: "stripe",
+    recipe: "provider = \"stripe\"",
+    secret: WHSEC,
+    wrong_secret: OTHER_WHSEC,
+    signature: "stripe-signature",
+    unreadable: "t=1700000000,v0=00",
+    signs_a_time: true,
+    reply: (200, ""),
+    integrity: "full",
+    json: r#"{"id":"ID","object":"event","type":"invoice.paid","created":1700000000,"data":{"object":{"id":"in_1","note":"NOTE"}}}"#,
+    told: Facts { has_id: true, ce_type: "com.stripe.invoice.paid", key: Some("in_1"), ce_time: Some(TIME) },
+    known: Facts { has_id: false, ce_type: "stripe.unknown", key: None, ce_time: None },
+};
+
+pub const GITHUB: Scheme = Scheme {
+    name: "github",
+    recipe: "provider = \"github\"",
+    secret: "It's a Secret to Everybody",
+    wrong_secret: "It's a Secret to Nobody",
+    signature: "x-hub-signature-256",
+    unreadable: "sha256=xyz",
+    signs_a_time: false,
+    reply: (200, ""),
+    integrity: "body",
+    json: r#"{"action":"opened","number":7,"repository":{"id":1296269},"note":"NOTE"}"#,
+    told: Facts { has_id: true, ce_type: "com.github.pull_request.opened", key: Some("1296269"), ce_time: None },
+    known: Facts { has_id: true, ce_type: "com.github.pull_request", key: None, ce_time: None },
+};
+
+pub const STANDARD_WEBHOOKS: Scheme = Scheme {
+    name: "standard-webhooks",
+    recipe: "provider = \"standard-webhooks\"",
+    secret: WHSEC,
+    wrong_secret: OTHER_WHSEC,
+    signature: "webhook-signature",
+    unreadable: "v1a,AAAA",
+    signs_a_time: true,
+    reply: (200, ""),
+    integrity: "full",
+    json: r#"{"type":"user.created","timestamp":"2023-11-14T22:13:20Z","data":{"id":"1f81eb52","note":"NOTE"}}"#,
+    told: Facts { has_id: true, ce_type: "user.created", key: None, ce_time: Some(TIME) },
+    known: Facts { has_id: true, ce_type: "standard-webhooks.unknown", key: None, ce_time: None },
+};
+
+pub const SVIX: Scheme = Scheme {
+    name: "svix",
+    recipe: "provider = \"svix\"",
+    signature: "svix-signature",
+    json: r#"{"type":"invoice.paid","data":{"id":"in_1","note":"NOTE"}}"#,
+    told: Facts { has_id: true, ce_type: "invoice.paid", key: None, ce_time: None },
+    known: Facts { has_id: true, ce_type: "svix.unknown", key: None, ce_time: None },
+    ..STANDARD_WEBHOOKS
+};
+
+/// A provider that nobody has heard of.
+pub const ACME: Scheme = Scheme {
+    name: "acme",
+    recipe: r#"auth = "mac"
+algorithm = "sha256"
+signature = { from = "header:X-Acme-Signature", prefix = "sha256=", encoding = "hex" }
+content = ["timestamp", ".", "body"]
+timestamp = { from = "header:X-Acme-Time", unit = "s", past = "5m", future = "5m" }
+event = { id = "json:/id", type = "json:/kind", type_prefix = "com.acme.", key = "json:/customer", time = [{ from = "json:/at", unit = "rfc3339" }] }
+reply = { ok = { status = 202, body = "[accepted]", content_type = "text/plain" }, bad = 401 }"#,
+    secret: "acme's secret",
+    wrong_secret: "nobody's secret",
+    signature: "x-acme-signature",
+    unreadable: "md5=00",
+    signs_a_time: true,
+    reply: (202, "[accepted]"),
+    integrity: "full",
+    json: r#"{"id":"ID","kind":"order.paid","customer":"c-7","at":"2023-11-14T23:13:20+01:00","note":"NOTE"}"#,
+    told: Facts { has_id: true, ce_type: "com.acme.order.paid", key: Some("c-7"), ce_time: Some(TIME) },
+    known: Facts { has_id: false, ce_type: "acme.unknown", key: None, ce_time: None },
+};
+
+impl Scheme {
+    /// A home for one source of this scheme that passes on to `topic`. Its secret is called `2026-11`.
+    pub fn home(&self, kafka: &Kafka, topic: &str, more: &str) -> Home {
+        let Scheme { name, recipe, .. } = self;
+        let secrets = "secrets = [{ name = \"2026-11\", from = \"file:secret\" }]\nheaders = [\"X-Request-Id\"]";
+        let source = format!("[sources.{name}]\n{recipe}\n{secrets}\ntopic = \"{topic}\"\n{more}");
+        let kafka = format!("[kafka]\nbootstrap.servers = \"{}\"\n", kafka.bootstrap());
+        Home::new(&[("secret", self.secret)], &("server.drain_delay = \"0s\"\n".to_owned() + &kafka + &source))
+    }
+
+    /// The body in JSON.
+    pub fn body(&self, id: &str, note: &[u8]) -> Vec<u8> {
+        let (before, after) = self.json.split_once("NOTE").expect("every body has a place for a note");
+        [before.replace("ID", id).as_bytes(), note, after.as_bytes()].concat()
+    }
+
+    pub fn path(&self) -> String {
+        format!("/hooks/{}", self.name)
+    }
+}
+
+/// The provider: it signs with its own SDK, and with openssl what that cannot take.
+pub struct Provider {
+    scheme: &'static Scheme,
+    sdk: Option<Sdk>,
+}
+
+/// One delivery, signed.
+#[derive(Clone)]
+pub struct Signed {
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+    /// Package and version, or `openssl`.
+    pub by: String,
+}
+
+impl Provider {
+    pub fn new(scheme: &'static Scheme) -> Provider {
+        let sdk = (scheme.name != ACME.name).then(Sdk::start);
+        Provider { scheme, sdk }
+    }
+
+    /// Signs with the source's secret, as of `at` seconds since 1970.
+    pub fn sign(&mut self, id: &str, at: u64, body: Vec<u8>) -> Signed {
+        self.sign_with(self.scheme.secret, id, at, body)
+    }
+
+    pub fn sign_with(&mut self, secret: &str, id: &str, at: u64, body: Vec<u8>) -> Signed {
+        let (mut headers, by) = match &mut self.sdk {
+            Some(sdk) => {
+                let signed = sdk.sign(Sample { scheme: self.scheme.name, secret, id, timestamp: at, body: &body });
+                (signed.headers, signed.by)
+            }
+            None => {
+                let code = openssl_hmac("sha256", secret.as_bytes(), &[format!("{at}.").as_bytes(), &body].concat());
+                let signature = format!("sha256={}", hex::encode(code));
+                (fields(&[("X-Acme-Time", &at.to_string()), ("X-Acme-Signature", &signature)]), "openssl".to_owned())
+            }
+        };
+        if self.scheme.name == GITHUB.name {
+            headers.extend(fields(&[("X-GitHub-Delivery", id), ("X-GitHub-Event", "pull_request")]));
+        }
+        Signed { headers, body, by }
+    }
+}
+
+impl Signed {
+    pub fn with(mut self, name: &str, value: &str) -> Signed {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub fn without(mut self, name: &str) -> Signed {
+        let before = self.headers.len();
+        self.headers.retain(|(have, _)| !have.eq_ignore_ascii_case(name));
+        assert!(self.headers.len() < before, "there is no {name} to take away");
+        self
+    }
+
+    /// The same headers with another body.
+    pub fn map_body(mut self, change: impl FnOnce(&mut Vec<u8>)) -> Signed {
+        change(&mut self.body);
+        self
+    }
+
+    /// The request for the source's path.
+    pub fn request(&self, scheme: &Scheme) -> Vec<u8> {
+        post(&scheme.path(), &self.headers, &self.body)
+    }
+}
+
+/// Seconds since 1970.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
+}
+
+fn fields(fields: &[(&str, &str)]) -> Vec<(String, String)> {
+    fields.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
+}
+
+const WHSEC: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const OTHER_WHSEC: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+/// 1700000000, the provider's time in every body that has one.
+const TIME: &str = "2023-11-14T22:13:20.000Z";

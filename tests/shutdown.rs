@@ -1,0 +1,183 @@
+//! The way out of the real binary: what SIGTERM does to deliveries under way, to new ones and to those that never end; and
+//! the exit code and words of a start that cannot be.
+
+#[path = "common/process.rs"]
+mod process;
+#[path = "common/sdk.rs"]
+mod sdk;
+
+use std::collections::BTreeSet;
+use std::net::TcpListener;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use process::{Answer, Home, Line, post, wait_until};
+use rustix::process::Signal;
+use sdk::{Sample, Sdk};
+
+/// Nothing but the drain ends a request in here: every other limit is out of reach.
+fn home(server: &str) -> Home {
+    let source = "[sources.stripe]\nprovider = \"stripe\"\nsecrets = [\"file:stripe\"]\nlimits.respond_within = \"5m\"\n";
+    let server = server.lines().map(|line| format!("server.{line}\n")).collect::<String>();
+    Home::new(&[("stripe", SECRET)], &format!("server.request_deadline = \"10m\"\n{server}{source}"))
+}
+
+/// A delivery of Stripe's, as bytes on the wire up to the end of the head, and its body.
+fn delivery(sdk: &mut Sdk, id: &str) -> (Vec<u8>, Vec<u8>) {
+    let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    let body = format!("{{\"id\":\"{id}\",\"type\":\"invoice.paid\"}}").into_bytes();
+    let mut headers = sdk.sign(Sample { scheme: "stripe", secret: SECRET, id, timestamp, body: &body }).headers;
+    headers.push(("expect".into(), "100-continue".into()));
+    let mut head = post("/hooks/stripe", &headers, &body);
+    head.truncate(head.len() - body.len());
+    (head, body)
+}
+
+/// Begins a delivery: the gateway has seen its head, and a part of its body is under way.
+fn begin(home: &Home, head: &[u8], part: &[u8]) -> Line {
+    let mut line = Line::open(home.hooks);
+    assert_eq!(line.ask(head).status, 100);
+    line.send(part);
+    line
+}
+
+fn deliver(line: &mut Line, (head, body): (Vec<u8>, Vec<u8>)) -> Answer {
+    assert_eq!(line.ask(&head).status, 100);
+    line.ask(&body)
+}
+
+fn kept_ids(home: &Home) -> Vec<String> {
+    let tail = home.verb(&["tail", "--from", "0", "--format", "json"]);
+    assert_eq!(tail.status.code(), Some(0), "{tail:?}");
+    let events = String::from_utf8(tail.stdout).expect("JSON is text");
+    let id = |line: &str| serde_json::from_str::<serde_json::Value>(line).expect("JSON")["id"].as_str().map(str::to_owned);
+    events.lines().map(|line| id(line).expect("every event here has an id")).collect()
+}
+
+fn listens(home: &Home) -> bool {
+    Line::try_open(home.hooks).is_some()
+}
+
+#[test]
+fn sigterm_with_100_deliveries_under_way_answers_them_all_and_exits_0() {
+    let home = home("drain_delay = \"0s\"\ndrain_deadline = \"1h\"");
+    let process = home.start();
+    let mut sdk = Sdk::start();
+    let ids: Vec<String> = (0..100).map(|number| format!("evt_{number}")).collect();
+    let deliveries: Vec<_> = ids.iter().map(|id| delivery(&mut sdk, id)).collect();
+    let mut under_way: Vec<(Line, &[u8])> = Vec::new();
+    for (head, body) in &deliveries {
+        let (first, rest) = body.split_at(body.len() / 2);
+        under_way.push((begin(&home, head, first), rest));
+    }
+
+    process.signal(Signal::TERM);
+    wait_until("new connections are refused", || !listens(&home));
+    assert_eq!(process.ready(), Some(503));
+    for (line, rest) in &mut under_way {
+        let answer = line.ask(rest);
+        assert_eq!(answer.status, 200);
+        assert!(answer.head.contains("\r\nconnection: close\r\n"), "{}", answer.head);
+        assert_eq!(line.rest(), b"", "and then it is closed");
+    }
+    assert_eq!(process.wait().code(), Some(0));
+    let kept = kept_ids(&home);
+    assert_eq!(kept.len(), 100);
+    assert_eq!(kept.into_iter().collect::<BTreeSet<_>>(), ids.into_iter().collect());
+}
+
+#[test]
+fn a_body_that_never_completes_is_answered_503_at_the_drain_deadline() {
+    let home = home("drain_delay = \"0s\"\ndrain_deadline = \"1s\"");
+    let process = home.start();
+    let (head, body) = delivery(&mut Sdk::start(), "evt_1");
+    let mut half_a_body = begin(&home, &head, &body[..10]);
+    let mut half_a_head = Line::open(home.hooks);
+    half_a_head.send(&head[..10]);
+
+    process.signal(Signal::TERM);
+    for line in [&mut half_a_body, &mut half_a_head] {
+        let answer = line.answer();
+        assert_eq!(answer.status, 503);
+        assert!(answer.head.contains("\r\nretry-after: 30\r\n"), "{}", answer.head);
+        assert!(answer.head.contains("\r\nconnection: close\r\n"), "{}", answer.head);
+    }
+    assert_eq!(process.wait().code(), Some(0));
+    for source in ["stripe", "-"] {
+        let named = |line: &&str| line.contains("outcome=\"draining\"") && line.contains(&format!("source={source:?}"));
+        assert_eq!(home.log().lines().filter(named).count(), 1, "the log names the ending:\n{}", home.log());
+    }
+    assert_eq!(kept_ids(&home), [""; 0]);
+}
+
+#[test]
+fn deliveries_on_open_and_new_connections_during_drain_delay_are_kept() {
+    let home = home("drain_delay = \"10m\"\ndrain_deadline = \"1h\"");
+    let process = home.start();
+    let mut sdk = Sdk::start();
+    let mut idle = Line::open(home.hooks);
+    let mut used = Line::open(home.hooks);
+    assert_eq!(deliver(&mut used, delivery(&mut sdk, "evt_before")).status, 200);
+    let (head, body) = delivery(&mut sdk, "evt_across");
+    let mut across = begin(&home, &head, &body[..10]);
+
+    process.signal(Signal::TERM);
+    wait_until("the gateway says that it leaves", || process.ready() == Some(503));
+    let mut new = Line::open(home.hooks);
+    for (line, id) in [(&mut used, "evt_used"), (&mut idle, "evt_idle"), (&mut new, "evt_new")] {
+        let answer = deliver(line, delivery(&mut sdk, id));
+        assert_eq!(answer.status, 200);
+        assert!(!answer.head.contains("connection: close"), "normal service:\n{}", answer.head);
+    }
+    assert_eq!(deliver(&mut new, delivery(&mut sdk, "evt_new_again")).status, 200);
+    assert_eq!(across.ask(&body[10..]).status, 200);
+    assert_eq!(process.ready(), Some(503));
+    assert_eq!(process.metric("hookhold_deliveries_total{outcome=\"kept\",source=\"stripe\"}"), Some(6.0));
+    drop(process);
+    assert_eq!(kept_ids(&home), ["evt_before", "evt_used", "evt_idle", "evt_new", "evt_new_again", "evt_across"]);
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    for (first, second) in [(Signal::TERM, Signal::TERM), (Signal::INT, Signal::TERM), (Signal::TERM, Signal::INT)] {
+        let (home, mut sdk) = (home("drain_delay = \"10m\"\ndrain_deadline = \"1h\""), Sdk::start());
+        let process = home.start();
+        let (head, body) = delivery(&mut sdk, "evt_never_complete");
+        let mut line = begin(&home, &head, &body[..10]);
+        assert_eq!(deliver(&mut Line::open(home.hooks), delivery(&mut sdk, "evt_kept")).status, 200);
+        process.signal(first);
+        wait_until("the gateway says that it leaves", || process.ready() == Some(503));
+        process.signal(second);
+        assert_eq!(process.wait().code(), Some(0));
+        let last_words = String::from_utf8_lossy(&line.rest()).into_owned();
+        assert!(last_words.is_empty() || last_words.starts_with("HTTP/1.1 503 "), "{last_words}");
+        assert_eq!(kept_ids(&home), ["evt_kept"], "what was answered 2xx stays");
+    }
+}
+
+#[test]
+fn a_port_in_use_ends_the_start_with_1_and_names_the_option_and_the_address() {
+    for option in ["server.listen", "admin.listen"] {
+        let home = home("drain_delay = \"0s\"");
+        let address = if option == "server.listen" { home.hooks } else { home.admin };
+        let _taken = TcpListener::bind(address).expect("reserved for us");
+        assert_eq!(home.launch().wait().code(), Some(1));
+        let log = home.log();
+        let wanted = format!("hookhold: {option}: cannot listen on {address}: ");
+        assert!(log.lines().any(|line| line.starts_with(&wanted) && line.contains("in use")), "{log}");
+    }
+}
+
+#[test]
+fn a_journal_that_another_run_has_open_ends_the_start_with_1_and_names_it() {
+    let home = home("drain_delay = \"0s\"");
+    let process = home.start();
+    let before = home.log();
+    assert_eq!(home.launch().wait().code(), Some(1));
+    let log = home.log();
+    let said = &log[before.len()..];
+    let named = |line: &str| line.starts_with("hookhold: ") && line.contains(&*home.journal().to_string_lossy());
+    assert!(said.lines().any(|line| named(line) && line.contains("another")), "{said}");
+    assert_eq!(process.ready(), Some(200), "the first one does not notice");
+}
+
+const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
