@@ -79,9 +79,9 @@ impl Inbox {
     }
 }
 
-/// Starts the keeper's thread. `None`: the machine gives no thread; segments then stay unsealed and are never deleted.
-pub fn start(shared: Arc<Shared>) -> Option<JoinHandle<()>> {
-    std::thread::Builder::new().name("journal-keeper".into()).spawn(move || run(&shared)).ok()
+/// Starts the keeper's thread.
+pub fn start(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("journal-keeper".into()).spawn(move || run(&shared))
 }
 
 fn run(shared: &Shared) {
@@ -236,6 +236,7 @@ fn forget_lost_keys(shared: &Shared) {
         io::Result::Ok(())
     };
     if let Err(error) = rewrite() {
+        shared.keys.look_again();
         tracing::warn!(%error, "a key file could not be written anew after damage");
     }
 }

@@ -122,6 +122,11 @@ impl Keys {
         Ok(rewrite)
     }
 
+    /// Key files could not be written anew: the next call of [`Keys::to_rewrite`] names them again.
+    pub fn look_again(&self) {
+        self.to_look_for.store(true, Ordering::Release);
+    }
+
     /// A key file has been written anew.
     pub fn replace(&self, name: Name, file: Option<KeyFile>) {
         let mut files = self.files.write().expect(POISON);

@@ -114,10 +114,10 @@ pub struct Writer {
     pub ordinal: u64,
 }
 
-/// Starts the writer's thread. `None`: the machine gives no thread; nothing will ever be committed.
-pub fn start(shared: Arc<Shared>, writer: Writer) -> Option<JoinHandle<()>> {
+/// Starts the writer's thread.
+pub fn start(shared: Arc<Shared>, writer: Writer) -> io::Result<JoinHandle<()>> {
     let run = move || Running { shared, writer, buffer: Vec::new(), abandoned: false }.run();
-    std::thread::Builder::new().name("journal-writer".into()).spawn(run).ok()
+    std::thread::Builder::new().name("journal-writer".into()).spawn(run)
 }
 
 struct Running {
