@@ -219,6 +219,10 @@ fn release_one(shared: &Shared, may_go: impl Fn(&Table) -> bool) -> bool {
     shared.catalog.remove(segment.name);
     let disk = &shared.disk;
     let gone = disk.remove(&segment.name.segment()).and_then(|()| disk.remove(&segment.name.lanes()));
+    if !shared.keys.has_file(segment.name) {
+        // An empty one, whose keys are forgotten already.
+        drop(disk.remove(&segment.name.keys()));
+    }
     if let Err(error) = gone.and_then(|()| disk.sync_dir()) {
         tracing::warn!(segment = segment.name.segment(), %error, "an old segment could not be deleted");
     }
