@@ -121,14 +121,17 @@ impl House {
         heed_signals(stop.clone())?;
         let server =
             Server { gateway, limits: limits(&self.config.server), clock: self.clock.clone(), metrics: self.metrics.clone() };
-        tokio::select! {
+        let mut serving = std::pin::pin!(server.serve(deliveries, stop));
+        let failed = tokio::select! {
             biased;
-            () = failure.notified() => {
-                tracing::error!("the journal has failed: no event can be kept; ending with exit code 3");
-                tokio::time::sleep(FAREWELL).await;
-                return Ok(End::JournalFailed);
-            }
-            () = server.serve(deliveries, stop) => {}
+            () = failure.notified() => true,
+            () = &mut serving => false,
+        };
+        if failed {
+            tracing::error!("the journal has failed: no event can be kept; ending with exit code 3");
+            // Served on: everybody who waits still has to hear 503.
+            drop(tokio::time::timeout(FAREWELL, serving).await);
+            return Ok(End::JournalFailed);
         }
         tokio::task::spawn_blocking(move || {
             if let Some(forwarder) = passing.lock().expect(POISON).take() {

@@ -69,7 +69,7 @@ impl Admission {
         let memory = journal.remembered(&key);
         let seen = match memory {
             Memory::Seen(seen) => Some(seen),
-            Memory::Maybe => self.seen.get(&key),
+            Memory::Maybe => self.seen.get(&key).filter(|seen| !journal.has_lost(seen)),
             Memory::New => None,
         };
         if let Some(seen) = seen.filter(counts) {

@@ -144,7 +144,8 @@ impl Keys {
         files.extend(file.map(Arc::new));
     }
 
-    fn is_lost(&self, seen: &Seen) -> bool {
+    /// True when rot has taken the event of this entry.
+    pub fn is_lost(&self, seen: &Seen) -> bool {
         self.lost.read().expect(POISON).iter().any(|range| range.contains(&seen.seq))
     }
 

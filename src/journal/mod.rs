@@ -260,6 +260,11 @@ impl Journal {
         self.0.keys.look_up(key, &|| self.0.metrics.journal_damaged.inc())
     }
 
+    /// True when rot has taken the event of this key, so that whoever remembers it must forget it.
+    pub fn has_lost(&self, seen: &Seen) -> bool {
+        self.0.keys.is_lost(seen)
+    }
+
     /// How long the running sync has lasted; `None` while none is running.
     pub fn sync_age(&self) -> Option<Duration> {
         let began = Duration::from_millis(self.0.sync_began.load(Ordering::Relaxed).checked_sub(1)?);
