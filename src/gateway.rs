@@ -89,9 +89,9 @@ impl Gateway {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// Keys in the hot cache.
+    /// Keys that memory answers: the journal's newest, and what the hot cache holds.
     pub fn hot_keys(&self) -> u64 {
-        self.keeping.admission.hot_keys()
+        self.keeping.journal.keys_in_memory() + self.keeping.admission.hot_keys()
     }
 
     /// Verifies, admits and keeps one complete delivery. At the `deadline` the answer is `deadline`, whatever becomes of the

@@ -40,7 +40,7 @@ pub struct Metrics {
     pub journal_pinned: IntGaugeVec,
     /// Frames or ranges found damaged below the durable mark.
     pub journal_damaged: IntCounter,
-    /// Keys in the hot cache.
+    /// Seen keys that are answered from memory: those of unsealed segments, and the hot cache.
     pub dedupe_hot_keys: IntGauge,
     /// Keys forgotten before their window ended, by cause.
     pub dedupe_evicted: IntCounterVec,
@@ -116,7 +116,7 @@ impl Metrics {
                 "hookhold_journal_damaged_total",
                 "Damaged ranges found below the journal's durable mark.",
             ),
-            dedupe_hot_keys: gauge(r, "hookhold_dedupe_hot_keys", "Keys in the hot cache of seen events."),
+            dedupe_hot_keys: gauge(r, "hookhold_dedupe_hot_keys", "Seen keys that are answered from memory."),
             dedupe_evicted: counters(r, "hookhold_dedupe_evicted_total", "Keys forgotten before their window ended.", &["cause"]),
             forward_acked: counters(r, "hookhold_forward_acked_total", "Events that Kafka acknowledged.", &["topic"]),
             forward_lag_events: gauges(

@@ -88,6 +88,11 @@ impl Keys {
         }
     }
 
+    /// Keys of unsealed segments.
+    pub fn in_memory(&self) -> u64 {
+        self.unsealed.lock().expect(POISON).newest.len() as u64
+    }
+
     /// Asks the key files. Reads the disk.
     pub fn look_up(&self, key: &EventKey, damaged: &dyn Fn()) -> io::Result<Option<Seen>> {
         let candidates: Vec<_> = self.files.read().expect(POISON).iter().filter(|f| f.may_hold(key)).cloned().collect();

@@ -245,6 +245,11 @@ impl Journal {
         self.0.keys.remembered(key)
     }
 
+    /// Keys of unsealed segments.
+    pub fn keys_in_memory(&self) -> u64 {
+        self.0.keys.in_memory()
+    }
+
     /// Asks the key files about a key. Reads the disk.
     pub fn look_up(&self, key: &EventKey) -> io::Result<Option<Seen>> {
         self.0.keys.look_up(key, &|| self.0.metrics.journal_damaged.inc())

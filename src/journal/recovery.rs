@@ -137,7 +137,16 @@ pub fn assess(disk: &dyn Disk, everything: bool) -> io::Result<Found> {
             empty.push(name);
             continue;
         }
-        segments.push(FoundSegment { name, file, size, has_header, bound: u64::MAX, adjoins: true, table, scan: Scan::default() });
+        segments.push(FoundSegment {
+            name,
+            file,
+            size,
+            has_header,
+            bound: u64::MAX,
+            adjoins: true,
+            table,
+            scan: Scan::default(),
+        });
     }
     let (mut bound, mut behind) = (u64::MAX, None);
     for found in segments.iter_mut().rev() {

@@ -116,8 +116,23 @@ pub struct Writer {
 
 /// Starts the writer's thread. `None`: the machine gives no thread; nothing will ever be committed.
 pub fn start(shared: Arc<Shared>, writer: Writer) -> Option<JoinHandle<()>> {
-    let run = move || Running { shared, writer, buffer: Vec::new(), abandoned: false }.run();
+    let run = move || {
+        let _alarm = Alarm(shared.clone());
+        Running { shared, writer, buffer: Vec::new(), abandoned: false }.run();
+    };
     std::thread::Builder::new().name("journal-writer".into()).spawn(run).ok()
+}
+
+/// A writer that panics, which is our bug, must not leave senders waiting for ever: the process ends as after a failed sync.
+struct Alarm(Arc<Shared>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.failed.store(true, Ordering::Release);
+            self.0.notify_watchers();
+        }
+    }
 }
 
 struct Running {
@@ -254,6 +269,8 @@ impl Running {
         *at = offset + self.buffer.len() as u64;
         *next += batch.len() as u64;
         self.publish(batch, first, offset);
+        self.buffer.clear();
+        self.buffer.shrink_to(USUAL_COMMIT);
         Ok(())
     }
 
@@ -372,5 +389,7 @@ pub fn random() -> io::Result<u64> {
     getrandom::u64().map_err(io::Error::other)
 }
 
+/// What the commit buffer keeps of its memory after a larger commit.
+const USUAL_COMMIT: usize = 1 << 20;
 /// Bytes at the end of each segment that only cursors may use, so that they can be saved when events find no room.
 pub const CURSOR_ROOM: u64 = 16 * 1024;
