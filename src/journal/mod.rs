@@ -177,6 +177,8 @@ struct Shared {
     /// Milliseconds after `born` at which the running sync began, plus 1; 0: none is running.
     sync_began: AtomicU64,
     failed: AtomicBool,
+    /// The last attempt to begin a segment found no room.
+    no_room: AtomicBool,
     watchers: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
     /// Damage that has been counted: segment file and offset.
     known_rot: Mutex<HashSet<(String, u64)>>,
@@ -206,6 +208,7 @@ impl Journal {
             born: Instant::now(),
             sync_began: AtomicU64::new(0),
             failed: AtomicBool::new(false),
+            no_room: AtomicBool::new(false),
             watchers: Mutex::new(Vec::new()),
             known_rot: Mutex::new(opened.rot),
             teller: OnceLock::new(),
@@ -331,6 +334,12 @@ impl Journal {
     /// Brings the size metrics up to date; to be called before they are rendered.
     pub fn measure(&self) {
         self.0.count_sizes();
+    }
+
+    /// Why no new event can be kept at present, if that is so.
+    pub fn trouble(&self) -> Option<&'static str> {
+        let no_room = || self.0.no_room.load(Ordering::Relaxed).then_some("no room for new events: max_size or the disk");
+        self.failed().then_some("a sync has failed; the process is ending").or_else(no_room)
     }
 
     /// True once a sync has failed: the process must end with exit code 3.

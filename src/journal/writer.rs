@@ -325,7 +325,9 @@ impl Running {
     fn next_segment(&mut self, len: u64) -> Result<(), AppendError> {
         let overhead = HEADER + (padded(COMMIT_LEN) + self.snapshot().padded_len()) as u64 + CURSOR_ROOM;
         let size = self.shared.options.segment_size.max(overhead + len);
-        let (name, file) = self.create(size).map_err(|error| {
+        let created = self.create(size);
+        self.shared.no_room.store(created.is_err(), Ordering::Relaxed);
+        let (name, file) = created.map_err(|error| {
             tracing::warn!(%error, "a new segment of the journal could not be begun");
             if is_full(&error) { AppendError::Full } else { AppendError::Write }
         })?;
