@@ -19,7 +19,7 @@ use super::segment::{self, HEADER, Name, Scanner, Step};
 use super::table::Table;
 use super::writer::{CURSOR_ROOM, Writer, random};
 use super::{LOCK, META, OpenError, Options, RESERVE, context};
-use crate::event::LogId;
+use crate::event::{LogId, UnixMillis};
 use crate::metrics::Metrics;
 
 /// What lies in the directory.
@@ -117,8 +117,10 @@ impl FoundSegment {
             table.end = frame.offset + bytes;
         }
         if table.next < below {
-            // Its end is rotten: it must not be cut off with what is free.
+            // Its end is rotten: it must not be cut off with what is free, and nobody knows how old it is. It stays until its
+            // space is needed.
             table.end = self.size;
+            table.newest = UnixMillis(u64::MAX);
             table.next = below;
         }
         table
