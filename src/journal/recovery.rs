@@ -26,7 +26,7 @@ use crate::metrics::Metrics;
 pub struct Found {
     /// Segments, oldest first.
     pub segments: Vec<FoundSegment>,
-    /// Segments in which nothing genuine was ever written: they count for nothing.
+    /// Segments in which nothing was ever written: they count for nothing.
     pub empty: Vec<Name>,
     /// Every event below this sequence was on disk before the last opening ended.
     pub mark: u64,
@@ -135,7 +135,7 @@ pub fn assess(disk: &dyn Disk, everything: bool) -> io::Result<Found> {
         let has_header = segment::has_header(&*file, name)?;
         let sealed = KeyFile::open(disk, name)?.is_some();
         let table = if sealed { Table::open(disk, name)? } else { None };
-        if table.is_none() && !segment::is_begun(&file, name, size)? {
+        if table.is_none() && !segment::is_begun(disk, &*file, name)? {
             empty.push(name);
             continue;
         }
