@@ -468,9 +468,14 @@ impl Life {
 
     /// An event whose end was open may have been recovered and deleted at once: its key tells.
     fn find_kept_and_deleted(&mut self, journal: &Journal, positions: &BTreeMap<u64, Position>) -> Checked {
-        for index in 0..if self.trouble.retention { self.events.len() } else { 0 } {
+        let last = if self.trouble.retention { self.events.len() } else { 0 };
+        for index in (0..last).rev() {
             let Handed { sample, fate: Fate::Open | Fate::Failed } = &self.events[index] else { continue };
             let Some(key) = sample.key else { continue };
+            // Sent again, and that one is kept.
+            if self.events.iter().any(|other| other.sample.key == sample.key && matches!(other.fate, Fate::Kept(_))) {
+                continue;
+            }
             if let Some(seq) = self.ask(journal, &EventKey(key))?.filter(|seq| !positions.contains_key(seq)) {
                 self.events[index].fate = Fate::Kept(Position { log: LogId(0), seq });
             }

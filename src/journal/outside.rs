@@ -229,7 +229,7 @@ impl Outside {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 file => {
                     let file = file?;
-                    if segment::is_begun(&file, name, size)? {
+                    if segment::is_begun(&*self.disk, &*file, name)? {
                         listed.push(Listed { name, size, file });
                     }
                 }

@@ -19,14 +19,14 @@ use super::segment::{self, HEADER, Name, Scanner, Step};
 use super::table::Table;
 use super::writer::{CURSOR_ROOM, Writer, random};
 use super::{LOCK, META, OpenError, Options, RESERVE, context};
-use crate::event::LogId;
+use crate::event::{LogId, UnixMillis};
 use crate::metrics::Metrics;
 
 /// What lies in the directory.
 pub struct Found {
     /// Segments, oldest first.
     pub segments: Vec<FoundSegment>,
-    /// Segments in which nothing genuine was ever written: they count for nothing.
+    /// Segments in which nothing was ever written: they count for nothing.
     pub empty: Vec<Name>,
     /// Every event below this sequence was on disk before the last opening ended.
     pub mark: u64,
@@ -117,8 +117,10 @@ impl FoundSegment {
             table.end = frame.offset + bytes;
         }
         if table.next < below {
-            // Its end is rotten: it must not be cut off with what is free.
+            // Its end is rotten: it must not be cut off with what is free, and nobody knows how old it is. It stays until its
+            // space is needed.
             table.end = self.size;
+            table.newest = UnixMillis(u64::MAX);
             table.next = below;
         }
         table
@@ -133,7 +135,7 @@ pub fn assess(disk: &dyn Disk, everything: bool) -> io::Result<Found> {
         let has_header = segment::has_header(&*file, name)?;
         let sealed = KeyFile::open(disk, name)?.is_some();
         let table = if sealed { Table::open(disk, name)? } else { None };
-        if table.is_none() && !segment::is_begun(&file, name, size)? {
+        if table.is_none() && !segment::is_begun(disk, &*file, name)? {
             empty.push(name);
             continue;
         }
