@@ -131,6 +131,16 @@ impl Keys {
         Ok(rewrite)
     }
 
+    /// Key files could not be written anew: the next call of [`Keys::to_rewrite`] names them again.
+    pub fn look_again(&self) {
+        self.to_look_for.store(true, Ordering::Release);
+    }
+
+    /// True while a segment's key file is asked.
+    pub fn has_file(&self, name: Name) -> bool {
+        self.files.read().expect(POISON).iter().any(|file| file.name == name)
+    }
+
     /// A key file has been written anew.
     pub fn replace(&self, name: Name, file: Option<KeyFile>) {
         let mut files = self.files.write().expect(POISON);

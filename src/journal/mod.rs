@@ -216,10 +216,15 @@ impl Journal {
             metrics,
         });
         shared.count_sizes();
-        let writer = writer::start(shared.clone(), opened.writer);
-        let keeper = keeper::start(shared.clone());
-        shared.threads.lock().expect(POISON).extend([writer, keeper].into_iter().flatten());
-        Ok(Journal(shared))
+        let journal = Journal(shared);
+        let keep = |thread: io::Result<JoinHandle<()>>| {
+            let thread = context(thread, || "the machine gives no thread".into()).inspect_err(|_| journal.close())?;
+            journal.0.threads.lock().expect(POISON).push(thread);
+            Ok(())
+        };
+        keep(writer::start(journal.0.clone(), opened.writer))?;
+        keep(keeper::start(journal.0.clone()))?;
+        Ok(journal)
     }
 
     /// The random key of this journal's event keys.

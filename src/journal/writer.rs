@@ -114,13 +114,13 @@ pub struct Writer {
     pub ordinal: u64,
 }
 
-/// Starts the writer's thread. `None`: the machine gives no thread; nothing will ever be committed.
-pub fn start(shared: Arc<Shared>, writer: Writer) -> Option<JoinHandle<()>> {
+/// Starts the writer's thread.
+pub fn start(shared: Arc<Shared>, writer: Writer) -> io::Result<JoinHandle<()>> {
     let run = move || {
         let _alarm = Alarm(shared.clone());
         Running { shared, writer, buffer: Vec::new(), abandoned: false }.run();
     };
-    std::thread::Builder::new().name("journal-writer".into()).spawn(run).ok()
+    std::thread::Builder::new().name("journal-writer".into()).spawn(run)
 }
 
 /// A writer that panics, which is our bug, must not leave senders waiting for ever: the process ends as after a failed sync.

@@ -1,0 +1,327 @@
+//! Load on a running gateway, as many senders at once make it: deliveries with ids of their own, signed as `hookhold send`
+//! signs, a share of them sent again. A sender that loses its connection opens a new one; what happened to each delivery is
+//! written down, so that it can be compared with what was kept.
+
+#![allow(dead_code, reason = "each test file uses a part of this")]
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hookhold::event::{Clock, SystemClock};
+use hookhold::source::Source;
+use hookhold::verify::sign::{Sample, SampleOptions, sign};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// How to send.
+#[derive(Clone)]
+pub struct Order {
+    pub address: SocketAddr,
+    pub source: Arc<Source>,
+    pub connections: usize,
+    /// How many of a hundred deliveries are repeats of an earlier one, which may still be under way.
+    pub repeat_percent: u8,
+    /// Deliveries per second; `None`: as fast as the answers come.
+    pub rate: Option<u32>,
+    pub seed: u64,
+}
+
+/// What became of every delivery, over as many loads as were given it.
+pub struct Ledger {
+    name: String,
+    deliveries: Vec<Tally>,
+    /// Answers, by status.
+    pub statuses: BTreeMap<u16, u64>,
+    /// Requests whose connection ended before the answer.
+    pub cut: u64,
+}
+
+/// How often one id was sent, and how often that was answered 2xx.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub sent: u32,
+    pub accepted: u32,
+}
+
+impl Ledger {
+    /// An empty one; `name` stands in every id.
+    pub fn new(name: &str) -> Ledger {
+        Ledger { name: name.to_owned(), deliveries: Vec::new(), statuses: BTreeMap::new(), cut: 0 }
+    }
+
+    /// Every id that was sent, with its tally.
+    pub fn all(&self) -> impl Iterator<Item = (String, Tally)> {
+        self.deliveries.iter().enumerate().map(|(number, tally)| (self.id(number), *tally))
+    }
+
+    /// The ids that were answered 2xx at least once.
+    pub fn accepted(&self) -> impl Iterator<Item = String> {
+        self.all().filter(|(_, tally)| tally.accepted > 0).map(|(id, _)| id)
+    }
+
+    /// How many ids fulfil a condition.
+    pub fn count(&self, condition: impl Fn(Tally) -> bool) -> usize {
+        self.deliveries.iter().filter(|tally| condition(**tally)).count()
+    }
+
+    /// The numbers of all ids that fulfil a condition.
+    pub fn numbers(&self, condition: impl Fn(Tally) -> bool) -> Vec<usize> {
+        let numbered = self.deliveries.iter().enumerate();
+        numbered.filter(|(_, tally)| condition(**tally)).map(|(number, _)| number).collect()
+    }
+
+    /// True unless every request was answered, and answered 200.
+    pub fn has_trouble(&self) -> bool {
+        self.cut > 0 || self.statuses.keys().any(|status| *status != 200)
+    }
+
+    /// Panics if any sender had trouble.
+    pub fn assert_nobody_noticed(&self) {
+        assert!(self.statuses.contains_key(&200), "nothing was sent");
+        assert!(!self.has_trouble(), "statuses {:?}, connections lost {}", self.statuses, self.cut);
+    }
+
+    fn id(&self, number: usize) -> String {
+        format!("evt_{}_{number}", self.name)
+    }
+
+    fn draw(&mut self, repeat_percent: u8, random: &mut fastrand::Rng) -> usize {
+        let known = self.deliveries.len();
+        if known > 0 && random.u8(0..100) < repeat_percent {
+            // Half of the repeats are of something recent, which may be under way.
+            return if random.bool() { random.usize(0..known) } else { random.usize(known.saturating_sub(RECENT)..known) };
+        }
+        self.deliveries.push(Tally::default());
+        known
+    }
+}
+
+/// The only body that an id is ever sent with: 0.2 to 3 KiB, a pure function of the id.
+pub fn body(id: &str) -> Bytes {
+    let mut random = fastrand::Rng::with_seed(u64::from(crc32c::crc32c(id.as_bytes())));
+    let (customer, size) = (random.u8(..), random.usize(100..3000));
+    let note: String = std::iter::repeat_with(|| random.alphanumeric()).take(size).collect();
+    let object = format!(r#"{{"id":"cus_{customer}","note":"{note}"}}"#);
+    format!(r#"{{"id":"{id}","type":"invoice.paid","created":1700000000,"data":{{"object":{object}}}}}"#).into()
+}
+
+/// A load that runs.
+pub struct Load {
+    shared: Arc<Shared>,
+    thread: JoinHandle<()>,
+}
+
+struct Shared {
+    order: Order,
+    /// Exactly these instead of new ones.
+    these: Option<Vec<usize>>,
+    ledger: Mutex<Ledger>,
+    random: Mutex<fastrand::Rng>,
+    turns: AtomicU64,
+    sent: AtomicU64,
+    accepted: AtomicU64,
+    in_flight: AtomicU64,
+    stopping: AtomicBool,
+}
+
+impl Load {
+    /// Sends until stopped.
+    pub fn start(order: Order, ledger: Ledger) -> Load {
+        Load::run(order, ledger, None)
+    }
+
+    /// Sends exactly these numbers of the ledger, each once, and waits until all are answered.
+    pub fn send_again(order: Order, ledger: Ledger, numbers: Vec<usize>) -> Ledger {
+        let load = Load::run(order, ledger, Some(numbers));
+        load.wait_for(|load| load.thread.is_finished());
+        load.stop()
+    }
+
+    /// Requests that have been written.
+    pub fn sent(&self) -> u64 {
+        self.shared.sent.load(SeqCst)
+    }
+
+    /// Requests that have been answered 2xx.
+    pub fn accepted(&self) -> u64 {
+        self.shared.accepted.load(SeqCst)
+    }
+
+    /// Requests that have been written and not answered.
+    pub fn in_flight(&self) -> u64 {
+        self.shared.in_flight.load(SeqCst)
+    }
+
+    /// Waits until so many requests have been written; at a rate of 500, 15,000 are half a minute.
+    pub fn wait_until_sent(&self, count: u64) {
+        self.wait_for(|load| load.sent() >= count);
+    }
+
+    /// Waits until so many requests have been answered 2xx.
+    pub fn wait_until_accepted(&self, count: u64) {
+        self.wait_for(|load| load.accepted() >= count);
+    }
+
+    /// Lets every request under way end, and hands back what is written down.
+    pub fn stop(self) -> Ledger {
+        self.shared.stopping.store(true, SeqCst);
+        self.wait_for(|load| load.thread.is_finished());
+        self.thread.join().expect("no sender panics");
+        let shared = Arc::into_inner(self.shared).expect("its threads have ended");
+        shared.ledger.into_inner().expect("no sender panics")
+    }
+
+    fn run(order: Order, ledger: Ledger, these: Option<Vec<usize>>) -> Load {
+        let random = Mutex::new(fastrand::Rng::with_seed(order.seed));
+        let [turns, sent, accepted, in_flight] = [(); 4].map(|()| AtomicU64::new(0));
+        let (ledger, stopping) = (Mutex::new(ledger), AtomicBool::new(false));
+        let shared = Arc::new(Shared { order, these, ledger, random, turns, sent, accepted, in_flight, stopping });
+        let senders = shared.clone();
+        Load { shared, thread: thread::spawn(move || senders.run()) }
+    }
+
+    /// Waits for as long as anything moves.
+    fn wait_for(&self, condition: impl Fn(&Load) -> bool) {
+        let mut seen = (self.sent(), self.accepted(), Instant::now());
+        while !condition(self) {
+            thread::park_timeout(Duration::from_millis(1));
+            if (self.sent(), self.accepted()) != (seen.0, seen.1) {
+                seen = (self.sent(), self.accepted(), Instant::now());
+            }
+            let (sent, accepted, since) = seen;
+            assert!(since.elapsed() < STALLED, "nothing moves: {sent} sent, {accepted} accepted, {} waiting", self.in_flight());
+        }
+    }
+}
+
+impl Shared {
+    fn run(self: Arc<Shared>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be built");
+        runtime.block_on(async {
+            let began = Instant::now();
+            let mut senders = tokio::task::JoinSet::new();
+            for _ in 0..self.order.connections {
+                let shared = self.clone();
+                senders.spawn(async move { shared.sender(began).await });
+            }
+            senders.join_all().await;
+        });
+    }
+
+    async fn sender(&self, began: Instant) {
+        let mut connection = None;
+        loop {
+            let open = match connection.take() {
+                Some(open) => open,
+                None => match self.connect().await {
+                    Some(open) => open,
+                    None => return,
+                },
+            };
+            let Some(number) = self.next(began).await else { return };
+            connection = self.deliver(open, number).await;
+        }
+    }
+
+    /// `None` when stopped before anybody listened.
+    async fn connect(&self) -> Option<BufStream<TcpStream>> {
+        while !self.stopping.load(SeqCst) {
+            if let Ok(stream) = TcpStream::connect(self.order.address).await {
+                stream.set_nodelay(true).expect("a TCP socket");
+                return Some(BufStream::new(stream));
+            }
+            sleep(RETRY).await;
+        }
+        None
+    }
+
+    async fn next(&self, began: Instant) -> Option<usize> {
+        let turn = self.turns.fetch_add(1, SeqCst);
+        if let Some(rate) = self.order.rate {
+            sleep_until(began + Duration::from_secs(turn) / rate).await;
+        }
+        match &self.these {
+            _ if self.stopping.load(SeqCst) => None,
+            Some(these) => these.get(turn as usize).copied(),
+            None => Some(self.ledger().draw(self.order.repeat_percent, &mut self.random.lock().expect("no sender panics"))),
+        }
+    }
+
+    /// Gives the connection back if it can be used again.
+    async fn deliver(&self, mut connection: BufStream<TcpStream>, number: usize) -> Option<BufStream<TcpStream>> {
+        let id = self.ledger().id(number);
+        let request = request(&self.order.source, id);
+        self.in_flight.fetch_add(1, SeqCst);
+        self.ledger().deliveries[number].sent += 1;
+        self.sent.fetch_add(1, SeqCst);
+        let answer = exchange(&mut connection, &request).await;
+        self.in_flight.fetch_sub(1, SeqCst);
+        let mut ledger = self.ledger();
+        let Ok(status) = answer else {
+            ledger.cut += 1;
+            return None;
+        };
+        *ledger.statuses.entry(status).or_default() += 1;
+        if (200..300).contains(&status) {
+            ledger.deliveries[number].accepted += 1;
+            self.accepted.fetch_add(1, SeqCst);
+        }
+        Some(connection)
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().expect("no sender panics")
+    }
+}
+
+/// The delivery with this id, signed now.
+pub fn request(source: &Source, id: String) -> Vec<u8> {
+    let body = body(&id);
+    let options = SampleOptions { id, event_type: None, key: None, now: SystemClock.now(), tamper: None };
+    let Sample { method, target, headers, body } = sign(source, Some(body), &options);
+    let mut request = format!("{method} {target} HTTP/1.1\r\nhost: hooks.example.com\r\n").into_bytes();
+    for (name, value) in &headers {
+        request.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    request.extend(format!("content-length: {}\r\n\r\n", body.len()).as_bytes());
+    request.extend(body);
+    request
+}
+
+/// Sends one request and reads the whole answer.
+async fn exchange(connection: &mut BufStream<TcpStream>, request: &[u8]) -> io::Result<u16> {
+    connection.write_all(request).await?;
+    connection.flush().await?;
+    let mut line = String::new();
+    connection.read_line(&mut line).await?;
+    let status = line.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or(io::ErrorKind::UnexpectedEof)?;
+    let mut length = 0;
+    loop {
+        line.clear();
+        connection.read_line(&mut line).await?;
+        match line.trim_end().split_once(':') {
+            Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
+                length = value.trim().parse().map_err(io::Error::other)?;
+            }
+            Some(_) => {}
+            None if line == "\r\n" => break,
+            None => return Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+    connection.read_exact(&mut vec![0; length]).await?;
+    Ok(status)
+}
+
+/// How many of the newest ids are preferred for repeats.
+const RECENT: usize = 100;
+/// Between two attempts to connect.
+const RETRY: Duration = Duration::from_millis(2);
+/// No test depends on how long anything takes; this only ends one in which nothing happens any more.
+const STALLED: Duration = Duration::from_secs(30);

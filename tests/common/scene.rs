@@ -1,0 +1,162 @@
+//! What the crash tests have in common: a home whose sources all speak Stripe's scheme, and what can be seen of it from
+//! outside.
+
+#![allow(dead_code, reason = "each test file uses a part of this")]
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hookhold::config::Config;
+use hookhold::journal::disk::LocalDisk;
+use hookhold::journal::{LaneStat, Outside};
+use hookhold::source::Source;
+use rustix::process::Signal;
+
+use crate::audit::{self, Found};
+use crate::kafka::{Kafka, Record};
+use crate::load::{Ledger, Order};
+use crate::process::{Home, Line, Process, wait_until};
+
+/// A source's name, and its topic.
+pub type Lane = (&'static str, &'static str);
+
+/// A home with these sources that passes on to these brokers, or to nobody.
+pub fn home(lanes: &[Lane], brokers: Option<&str>) -> Home {
+    Home::new(&[("secret", "whsec_dGhpcyBpcyBhIHRlc3Qgc2VjcmV0")], &config(lanes, brokers))
+}
+
+/// The configuration of such a home. Segments are small, so that there are many.
+pub fn config(lanes: &[Lane], brokers: Option<&str>) -> String {
+    let mut text = "server.drain_delay = \"0s\"\njournal.segment_size = \"8 MiB\"\n".to_owned();
+    text += &brokers.map(|brokers| format!("[kafka]\nbootstrap.servers = {brokers:?}\n")).unwrap_or_default();
+    for (name, topic) in lanes {
+        text += &format!("[sources.{name}]\nprovider = \"stripe\"\nsecrets = [\"file:secret\"]\ntopic = {topic:?}\n");
+    }
+    text
+}
+
+/// Load on one of the sources, with the seed that this run of the tests has.
+pub fn order(home: &Home, source: &str) -> Order {
+    Order {
+        address: home.hooks,
+        source: self::source(home, source),
+        connections: 64,
+        repeat_percent: 5,
+        rate: Some(500),
+        seed: seed(),
+    }
+}
+
+/// A source as the gateway has it.
+pub fn source(home: &Home, name: &str) -> Arc<Source> {
+    let file = home.journal().with_file_name("hookhold.toml");
+    let text = std::fs::read_to_string(&file).expect("a home has a configuration");
+    let text = text.replace("file:", &format!("file:{}/", file.parent().expect("an absolute path").display()));
+    let config = Config::parse("hookhold.toml", &text, |_, _| None).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    Arc::new(config.sources.into_iter().find(|source| *source.name == *name).expect("it is configured"))
+}
+
+/// From `HOOKHOLD_TEST_SEED`, else drawn. Printed, and shown when a test fails.
+pub fn seed() -> u64 {
+    static SEED: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
+    *SEED.get_or_init(|| {
+        let given = std::env::var("HOOKHOLD_TEST_SEED").ok().map(|seed| seed.parse().expect("a number"));
+        let seed = given.unwrap_or_else(|| fastrand::u64(..));
+        println!("HOOKHOLD_TEST_SEED={seed}");
+        seed
+    })
+}
+
+/// The journal as another process sees it.
+pub fn journal(home: &Home) -> Outside {
+    let disk = LocalDisk::existing(&home.journal()).expect("the journal exists");
+    Outside::open(Arc::new(disk)).expect("the journal can be read")
+}
+
+/// Every event of a topic in the journal.
+pub fn frames(home: &Home, topic: &str) -> Vec<Found> {
+    let mut journal = journal(home);
+    let stored = std::iter::from_fn(|| journal.next().expect("the journal can be read"));
+    let found = stored.filter(|stored| *stored.event.topic == *topic).map(|stored| Found {
+        log: stored.position.log.to_string(),
+        seq: stored.position.seq,
+        id: stored.event.id.as_deref().expect("every delivery here has an id").to_owned(),
+        body: stored.event.body.clone(),
+    });
+    found.collect()
+}
+
+/// A lane as it is saved in the journal.
+pub fn saved_lane(home: &Home, topic: &str) -> Option<LaneStat> {
+    journal(home).stat().expect("the journal can be read").lanes.into_iter().find(|lane| *lane.lane == *topic)
+}
+
+/// Records as the audit wants them.
+pub fn found(records: &[Record]) -> Vec<Found> {
+    let found = records.iter().map(|record| Found {
+        log: record.header("hookhold-log").to_owned(),
+        seq: record.seq(),
+        id: record.header("ce_id").to_owned(),
+        body: record.value.clone().expect("a value is never null").into(),
+    });
+    found.collect()
+}
+
+/// Compares every promise of the ledger with the journal and the topic; panics with what is broken. The gateway must be at
+/// rest. Returns how many records are repeats that hookhold caused.
+pub fn audit(home: &Home, ledger: &Ledger, kafka: &Kafka, topic: &str) -> usize {
+    let (frames, records) = (frames(home, topic), found(&kafka.records(topic)));
+    let accepted: BTreeSet<String> = ledger.accepted().collect();
+    assert!(!accepted.is_empty() && !frames.is_empty() && !records.is_empty(), "nothing to compare");
+    let faults = audit::faults(&accepted, &frames, Some(&records));
+    let first: Vec<_> = faults.iter().take(20).collect();
+    assert!(faults.is_empty(), "{} promises are broken: {first:#?}", faults.len());
+    records.len() - frames.len()
+}
+
+/// A page of the admin listener: its status and body.
+pub fn page(home: &Home, path: &str) -> (u16, String) {
+    let mut line = Line::open(home.admin);
+    let answer = line.ask(format!("GET {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").as_bytes());
+    (answer.status, String::from_utf8(answer.body).expect("the admin pages are text"))
+}
+
+/// What `/readyz` says about Kafka, which must be no reason to be unready.
+pub fn kafka_health(home: &Home) -> serde_json::Value {
+    let (status, page) = page(home, "/readyz");
+    assert_eq!(status, 200, "{page}");
+    let mut page: serde_json::Value = serde_json::from_str(&page).expect("JSON");
+    assert_eq!(page["ready"], true);
+    page["kafka"].take()
+}
+
+/// Waits until Kafka has acknowledged anything of a topic.
+pub fn wait_until_some_are_passed_on(process: &Process, topic: &str) {
+    let acked = format!("hookhold_forward_acked_total{{topic=\"{topic}\"}}");
+    wait_until("something is passed on", || process.metric(&acked).is_some_and(|acked| acked > 0.0));
+}
+
+/// Waits until Kafka has acknowledged every event of a topic; the longest pause of a blocked lane is no reason to give up.
+pub fn wait_until_passed_on(process: &Process, topic: &str) {
+    let lag = || process.metric(&format!("hookhold_forward_lag_events{{topic=\"{topic}\"}}"));
+    let mut left = (lag(), Instant::now());
+    while left.0 != Some(0.0) {
+        assert!(left.1.elapsed() < PATIENCE, "{topic}: {:?} events wait, and none is passed on", left.0);
+        thread::park_timeout(Duration::from_millis(50));
+        let now = lag();
+        if now != left.0 {
+            left = (now, Instant::now());
+        }
+    }
+}
+
+/// Asks it to stop, and expects that it does so in good order.
+pub fn stop(process: Process) {
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait().code(), Some(0));
+}
+
+/// No test depends on how long anything takes; this only ends one in which nothing happens any more.
+const PATIENCE: Duration = Duration::from_secs(120);

@@ -1,0 +1,144 @@
+//! Kafka may be away, late, or not configured yet, and a topic may be missing: senders see nothing but 2xx, and in the end
+//! nothing is missing in Kafka. Time passes here as deliveries that were sent: 500 of them are a second.
+
+#[path = "common/audit.rs"]
+mod audit;
+#[path = "common/kafka.rs"]
+mod kafka;
+#[path = "common/load.rs"]
+mod load;
+#[path = "common/process.rs"]
+mod process;
+#[path = "common/scene.rs"]
+mod scene;
+
+use kafka::Kafka;
+use load::{Ledger, Load};
+use process::{Home, wait_until};
+
+#[test]
+fn kafka_killed_for_half_a_minute_is_noticed_by_no_sender_and_loses_nothing() {
+    let mut kafka = Kafka::start();
+    kafka.create_topic(TOPIC, 3, &[]);
+    let home = scene::home(&[("stripe", TOPIC)], Some(&kafka.bootstrap()));
+    let process = home.start();
+    let load = Load::start(scene::order(&home, "stripe"), Ledger::new("killed"));
+    load.wait_until_sent(5 * RATE);
+    scene::wait_until_some_are_passed_on(&process, TOPIC);
+    assert_eq!(scene::kafka_health(&home)["state"], "ok");
+
+    kafka.kill();
+    let states = states_while(&home, &load, 30 * RATE);
+    assert!(states.iter().any(|state| state == "degraded"), "{states:?}");
+    kafka.restart();
+
+    load.wait_until_sent(load.sent() + 5 * RATE);
+    finish(&home, process, load, &kafka);
+}
+
+#[test]
+fn kafka_started_a_minute_after_hookhold_is_noticed_by_no_sender_and_misses_nothing() {
+    let mut kafka = Kafka::start();
+    kafka.create_topic(TOPIC, 3, &[]);
+    kafka.terminate();
+    let home = scene::home(&[("stripe", TOPIC)], Some(&kafka.bootstrap()));
+    let process = home.start();
+    let load = Load::start(scene::order(&home, "stripe"), Ledger::new("late"));
+    let states = states_while(&home, &load, 60 * RATE);
+    assert!(states.iter().any(|state| state == "degraded"), "{states:?}");
+    kafka.restart();
+
+    finish(&home, process, load, &kafka);
+}
+
+#[test]
+fn a_kafka_section_added_at_the_next_start_gets_everything_that_was_kept_without() {
+    let kafka = kafka::shared();
+    let topic = "added";
+    kafka.create_topic(topic, 3, &[]);
+    let home = scene::home(&[("stripe", topic)], None);
+    let process = home.start();
+    let load = Load::start(scene::order(&home, "stripe"), Ledger::new("added"));
+    let states = states_while(&home, &load, 4 * RATE);
+    assert!(states.iter().all(|state| state == "off"), "{states:?}");
+    let ledger = load.stop();
+    scene::stop(process);
+    assert_eq!(kafka.records(topic), []);
+
+    home.configure(&scene::config(&[("stripe", topic)], Some(&kafka.bootstrap())));
+    let process = home.start();
+    let load = Load::start(scene::order(&home, "stripe"), ledger);
+    load.wait_until_sent(2 * RATE);
+    let ledger = load.stop();
+    ledger.assert_nobody_noticed();
+    scene::wait_until_passed_on(&process, topic);
+    scene::stop(process);
+    scene::audit(&home, &ledger, kafka, topic);
+}
+
+#[test]
+fn a_missing_topic_stops_only_its_own_lane_says_why_and_flows_once_created() {
+    let kafka = kafka::shared();
+    let (present, missing) = ("there", "not-yet");
+    kafka.create_topic(present, 3, &[]);
+    let home = scene::home(&[("first", present), ("second", missing)], Some(&kafka.bootstrap()));
+    let process = home.start();
+    let load = |source, name| Load::start(scene::order(&home, source), Ledger::new(name));
+    let (first, second) = (load("first", "first"), load("second", "second"));
+    let blocked = format!("hookhold_forward_blocked{{reason=\"topic_missing\",topic=\"{missing}\"}}");
+    wait_until("the lane is blocked", || process.metric(&blocked) == Some(1.0));
+    first.wait_until_sent(first.sent() + 3 * RATE);
+    let (first, second) = (first.stop(), second.stop());
+
+    scene::wait_until_passed_on(&process, present);
+    assert_eq!(process.metric(&blocked), Some(1.0));
+    assert_eq!(process.metric(&format!("hookhold_forward_acked_total{{topic=\"{missing}\"}}")).unwrap_or_default(), 0.0);
+    let health = scene::kafka_health(&home);
+    let details: Vec<&str> = health["details"].as_array().expect("a list").iter().filter_map(|detail| detail.as_str()).collect();
+    assert_eq!((&health["state"], details.len()), (&"degraded".into(), 1), "{health}");
+    assert!(details[0].starts_with("not-yet: topic_missing: "), "{health}");
+    let log = home.log();
+    let line = log.lines().find(|line| line.contains("topic_missing")).expect("the log says why");
+    assert!(line.contains(missing) && line.contains("create the topic"), "{line}");
+
+    kafka.create_topic(missing, 3, &[]);
+    scene::wait_until_passed_on(&process, missing);
+    assert_eq!(process.metric(&blocked), Some(0.0));
+    assert_eq!(scene::kafka_health(&home)["state"], "ok");
+    scene::stop(process);
+    for (ledger, topic) in [(first, present), (second, missing)] {
+        ledger.assert_nobody_noticed();
+        scene::audit(&home, &ledger, kafka, topic);
+    }
+}
+
+/// What `/readyz` says about Kafka, every second while so many deliveries are sent. It is always 200, and whoever has trouble
+/// says which.
+fn states_while(home: &Home, load: &Load, deliveries: u64) -> Vec<String> {
+    let begun = load.sent();
+    let looks = (0..deliveries).step_by(RATE as usize).map(|count| {
+        load.wait_until_sent(begun + count + RATE);
+        let health = scene::kafka_health(home);
+        let state = health["state"].as_str().expect("a word").to_owned();
+        let is_explained = health["details"].as_array().is_some_and(|details| !details.is_empty());
+        assert_eq!(is_explained, state == "degraded", "{health}");
+        state
+    });
+    looks.collect()
+}
+
+/// Ends the load, lets everything reach Kafka, and compares.
+fn finish(home: &Home, process: process::Process, load: Load, kafka: &Kafka) {
+    let ledger = load.stop();
+    ledger.assert_nobody_noticed();
+    scene::wait_until_passed_on(&process, TOPIC);
+    assert_eq!(scene::kafka_health(home)["state"], "ok");
+    scene::stop(process);
+    let repeats = scene::audit(home, &ledger, kafka, TOPIC);
+    let (ids, repeated) = (ledger.count(|tally| tally.accepted > 0), ledger.count(|tally| tally.sent > 1));
+    println!("{ids} ids acknowledged, {repeated} of them sent more than once; repeats in Kafka: {repeats}");
+}
+
+const TOPIC: &str = "webhooks.stripe";
+/// Deliveries per second.
+const RATE: u64 = 500;
