@@ -104,9 +104,13 @@ impl Keys {
         Ok(newest)
     }
 
-    /// Forgets the keys of events that rot has taken: their retries must be kept.
+    /// Forgets the keys of events that rot has taken: their retries must be kept. Every reader that passes the damage tells.
     pub fn forget(&self, sequences: Range<u64>) {
-        self.lost.write().expect(POISON).push(sequences);
+        let mut lost = self.lost.write().expect(POISON);
+        if lost.iter().any(|known| known.start <= sequences.start && sequences.end <= known.end) {
+            return;
+        }
+        lost.push(sequences);
         self.to_look_for.store(true, Ordering::Release);
     }
 

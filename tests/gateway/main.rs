@@ -7,4 +7,5 @@ mod held;
 mod house;
 mod identity;
 mod restarts;
+mod sockets;
 mod truths;
