@@ -17,6 +17,7 @@ mod process;
 mod scene;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -172,7 +173,8 @@ impl Traced {
         let mut strace = Command::new("strace");
         // -D: hookhold is our child, strace is its.
         strace.args(["-D", "-f", "-yy", "-s", "4096", "-e", calls, "-e", "signal=none", "-o"]).arg(&file);
-        strace.args([env!("CARGO_BIN_EXE_hookhold"), "run"]).current_dir(dir);
+        strace.args([env!("CARGO_BIN_EXE_hookhold"), "run"]).current_dir(&dir);
+        strace.stderr(File::create(dir.join("log")).expect("our own directory"));
         Traced { hookhold: strace.spawn().expect("strace can be run (Debian: strace)"), file }
     }
 

@@ -10,7 +10,7 @@ use std::sync::mpsc::channel;
 use hookhold::config::Config;
 use hookhold::event::{Delivery, SystemClock, UnixMillis};
 use hookhold::journal::disk::LocalDisk;
-use hookhold::journal::{Journal, Options};
+use hookhold::journal::{Journal, Options, Outside};
 use hookhold::metrics::Metrics;
 use hookhold::verify::sign::{SampleOptions, sign};
 use hookhold::verify::verify;
@@ -172,6 +172,21 @@ fn stat_counts_and_verify_finds_a_flipped_bit() {
     assert_eq!(found.status.code(), Some(1), "{}", text(&found.stdout));
     assert!(text(&found.stdout).starts_with("damaged: "), "{}", text(&found.stdout));
     assert_eq!(house.lines(&["tail", "--from", "0"]).len(), 19, "damage costs only what it hit");
+}
+
+/// A crash right after a commit must not cost more repeats than that commit could have spared.
+#[test]
+fn a_moved_cursor_is_saved_with_the_next_commit() {
+    let house = House::new();
+    let journal = house.open();
+    let outside = Outside::open(Arc::new(LocalDisk::existing(&house.config.journal.dir).unwrap())).unwrap();
+    for cursor in 1..=3 {
+        house.keep(&journal, "stripe", &format!("before_{cursor}"), AT);
+        journal.save_cursor("webhooks.stripe", cursor);
+        house.keep(&journal, "stripe", &format!("behind_{cursor}"), AT);
+        assert_eq!(outside.stat().unwrap().lanes[0].cursor, Some(cursor));
+    }
+    journal.close();
 }
 
 fn flip_a_bit_inside(marker: &str, segments: &[PathBuf]) {

@@ -170,7 +170,8 @@ impl Running {
         let mut queue = self.shared.queue.lock().expect(POISON);
         loop {
             let due = queue.cursors_moved.map(|moved| moved + CURSOR_DELAY);
-            let save_cursors = due.is_some_and(|due| Instant::now() >= due);
+            // A commit that is written anyway carries them for nothing.
+            let save_cursors = due.is_some_and(|due| !queue.events.is_empty() || Instant::now() >= due);
             if !queue.events.is_empty() || queue.closing || save_cursors {
                 let save_cursors = save_cursors || (queue.closing && queue.events.is_empty());
                 if save_cursors {
