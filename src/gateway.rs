@@ -141,7 +141,9 @@ impl Gateway {
                         keeping.look_up_and_hand_over(event, key, not_before, refusal);
                         drop(place);
                     })),
-                    Err(_) => keeping.tell_all(key, Ending::Not(Outcome::Overloaded, "too many keys are being looked up on disk")),
+                    Err(_) => {
+                        keeping.tell_all(key, Ending::Not(Outcome::Overloaded, "too many keys are being looked up on disk"))
+                    }
                 }
                 Decision::First(told)
             }

@@ -69,12 +69,7 @@ pub fn run(context: &Context, args: Args) -> Ending {
     ended
 }
 
-fn open_journal(
-    disk: LocalDisk,
-    config: &Config,
-    clock: &Arc<dyn Clock>,
-    metrics: &Arc<Metrics>,
-) -> Result<Journal, OpenError> {
+fn open_journal(disk: LocalDisk, config: &Config, clock: &Arc<dyn Clock>, metrics: &Arc<Metrics>) -> Result<Journal, OpenError> {
     let dir = &config.journal.dir;
     if let Ok((file_system, false)) = journal::file_system(dir) {
         let risk = "a 2xx may not survive a power cut: what a sync promises is known for ext4 and XFS only";

@@ -72,7 +72,7 @@ pub fn peek(bytes: &[u8], room: u64) -> Option<Head> {
         3 => Kind::Cursors,
         _ => return None,
     };
-    let fits = (HEAD..=room.min(u32::MAX as u64) as usize).contains(&len);
+    let fits = (HEAD..=room.min(u32::MAX as u64) as usize).contains(&len) && bytes.get(27..HEAD)? == [0; HEAD - 27];
     fits.then_some(Head { len, log: LogId(u64_at(bytes, 8)?), seq: u64_at(bytes, 16)?, kind })
 }
 

@@ -13,7 +13,7 @@ use super::disk::{Disk, is_full};
 use super::keys::KeyFile;
 use super::segment::{HEADER, Name};
 use super::table::Table;
-use super::{POISON, RESERVE, Shared};
+use super::{Alarm, POISON, RESERVE, Shared};
 use crate::event::UnixMillis;
 
 /// Where the keeper's work arrives.
@@ -81,7 +81,10 @@ impl Inbox {
 
 /// Starts the keeper's thread.
 pub fn start(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name("journal-keeper".into()).spawn(move || run(&shared))
+    std::thread::Builder::new().name("journal-keeper".into()).spawn(move || {
+        let _alarm = Alarm(shared.clone());
+        run(&shared);
+    })
 }
 
 fn run(shared: &Shared) {
@@ -232,7 +235,7 @@ fn release_one(shared: &Shared, may_go: impl Fn(&Table) -> bool) -> bool {
 /// Writes key files anew from which rot has taken events; until then memory alone knows.
 fn forget_lost_keys(shared: &Shared) {
     let rewrite = || {
-        for (name, keys) in shared.keys.to_rewrite()? {
+        for (name, keys) in shared.keys.to_rewrite(&*shared.disk)? {
             write_whole(&*shared.disk, &name.keys(), &KeyFile::encode(name, &keys))?;
             shared.disk.sync_dir()?;
             shared.keys.replace(name, KeyFile::open(&*shared.disk, name)?);

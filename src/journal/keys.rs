@@ -94,11 +94,11 @@ impl Keys {
     }
 
     /// Asks the key files. Reads the disk.
-    pub fn look_up(&self, key: &EventKey, damaged: &dyn Fn()) -> io::Result<Option<Seen>> {
+    pub fn look_up(&self, disk: &dyn Disk, key: &EventKey, damaged: &dyn Fn()) -> io::Result<Option<Seen>> {
         let candidates: Vec<_> = self.files.read().expect(POISON).iter().filter(|f| f.may_hold(key)).cloned().collect();
         let mut newest: Option<Seen> = None;
         for file in candidates {
-            let found = file.find(key, damaged)?;
+            let found = file.find(disk, key, damaged)?;
             newest = newest.into_iter().chain(found).filter(|seen| !self.is_lost(seen)).max_by_key(|seen| seen.seq);
         }
         Ok(newest)
@@ -115,14 +115,14 @@ impl Keys {
     }
 
     /// Names the key files that still hold keys of lost events, with what should be left in them.
-    pub fn to_rewrite(&self) -> io::Result<Vec<(Name, Remembered)>> {
+    pub fn to_rewrite(&self, disk: &dyn Disk) -> io::Result<Vec<(Name, Remembered)>> {
         if !self.to_look_for.swap(false, Ordering::AcqRel) {
             return Ok(Vec::new());
         }
         let files = self.files.read().expect(POISON).clone();
         let mut rewrite = Vec::new();
         for file in files {
-            let all = file.entries()?;
+            let all = file.entries(disk)?;
             let keep: Vec<_> = all.iter().filter(|(_, seen)| !self.is_lost(seen)).copied().collect();
             if keep.len() < all.len() {
                 rewrite.push((file.name, keep));
@@ -196,7 +196,6 @@ impl Keys {
 /// One sealed segment's keys: the entries stay on disk, the filter is in memory.
 pub struct KeyFile {
     name: Name,
-    file: Arc<dyn DiskFile>,
     count: u64,
     newest: UnixMillis,
     bytes: u64,
@@ -246,38 +245,49 @@ impl KeyFile {
         }
         let mut filter = vec![0; filter_len as usize];
         file.read_at(&mut filter, bytes - filter_len)?;
-        Ok(Some(KeyFile { name, count, newest: UnixMillis(number(32)), bytes, filter: decode_filter(&filter), file }))
+        Ok(Some(KeyFile { name, count, newest: UnixMillis(number(32)), bytes, filter: decode_filter(&filter) }))
     }
 
     fn may_hold(&self, key: &EventKey) -> bool {
         self.count > 0 && self.filter.as_ref().is_none_or(|filter| filter.contains(&short(key)))
     }
 
-    fn find(&self, key: &EventKey, damaged: &dyn Fn()) -> io::Result<Option<Seen>> {
+    /// Opens the file for each look-up: there are many key files, and few are ever asked.
+    fn find(&self, disk: &dyn Disk, key: &EventKey, damaged: &dyn Fn()) -> io::Result<Option<Seen>> {
+        let Some(file) = self.reopen(disk)? else { return Ok(None) };
         let (mut low, mut high) = (0, self.count);
         while low < high {
             let middle = low + (high - low) / 2;
-            match self.entry(middle)? {
+            match entry(&*file, middle)? {
                 Some((found, seen)) if found == *key => return Ok(Some(seen)),
                 Some((found, _)) if found < *key => low = middle + 1,
                 Some(_) => high = middle,
                 None => {
                     damaged();
-                    return self.find_slowly(key);
+                    return self.find_slowly(&*file, key);
                 }
             }
         }
         Ok(None)
     }
 
-    fn entries(&self) -> io::Result<Remembered> {
-        (0..self.count).filter_map(|index| self.entry(index).transpose()).collect()
+    fn entries(&self, disk: &dyn Disk) -> io::Result<Remembered> {
+        let Some(file) = self.reopen(disk)? else { return Ok(Remembered::new()) };
+        (0..self.count).filter_map(|index| entry(&*file, index).transpose()).collect()
+    }
+
+    /// `None`: it has left the window meanwhile.
+    fn reopen(&self, disk: &dyn Disk) -> io::Result<Option<Arc<dyn DiskFile>>> {
+        match disk.open(&self.name.keys()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            file => file.map(Some),
+        }
     }
 
     /// Looks at every entry that can still be read.
-    fn find_slowly(&self, key: &EventKey) -> io::Result<Option<Seen>> {
+    fn find_slowly(&self, file: &dyn DiskFile, key: &EventKey) -> io::Result<Option<Seen>> {
         for index in 0..self.count {
-            if let Some((found, seen)) = self.entry(index)?
+            if let Some((found, seen)) = entry(file, index)?
                 && found == *key
             {
                 return Ok(Some(seen));
@@ -285,17 +295,21 @@ impl KeyFile {
         }
         Ok(None)
     }
+}
 
-    fn entry(&self, index: u64) -> io::Result<Option<(EventKey, Seen)>> {
-        let mut entry = [0; ENTRY];
-        let got = self.file.read_at(&mut entry, HEADER as u64 + index * ENTRY as u64)?;
-        if got < ENTRY || entry[32..] != crc32c::crc32c(&entry[..32]).to_le_bytes() {
-            return Ok(None);
-        }
-        let number = |at: usize| u64::from_le_bytes(entry[at..at + 8].try_into().expect("8 bytes"));
-        let key = EventKey(entry[..16].try_into().expect("16 bytes"));
-        Ok(Some((key, Seen { first_seen: UnixMillis(number(16)), seq: number(24) })))
+/// One entry. `None`: it is damaged, or lies in a sector that cannot be read.
+fn entry(file: &dyn DiskFile, index: u64) -> io::Result<Option<(EventKey, Seen)>> {
+    let mut entry = [0; ENTRY];
+    let got = match file.read_at(&mut entry, HEADER as u64 + index * ENTRY as u64) {
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => 0,
+        got => got?,
+    };
+    if got < ENTRY || entry[32..] != crc32c::crc32c(&entry[..32]).to_le_bytes() {
+        return Ok(None);
     }
+    let number = |at: usize| u64::from_le_bytes(entry[at..at + 8].try_into().expect("8 bytes"));
+    let key = EventKey(entry[..16].try_into().expect("16 bytes"));
+    Ok(Some((key, Seen { first_seen: UnixMillis(number(16)), seq: number(24) })))
 }
 
 fn short(key: &EventKey) -> u64 {

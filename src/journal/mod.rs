@@ -260,7 +260,7 @@ impl Journal {
 
     /// Asks the key files about a key. Reads the disk.
     pub fn look_up(&self, key: &EventKey) -> io::Result<Option<Seen>> {
-        self.0.keys.look_up(key, &|| self.0.metrics.journal_damaged.inc())
+        self.0.keys.look_up(&*self.0.disk, key, &|| self.0.metrics.journal_damaged.inc())
     }
 
     /// True when rot has taken the event of this key, so that whoever remembers it must forget it.
@@ -356,6 +356,20 @@ impl Journal {
             // The writer first: it may need the keeper to make room.
             drop(thread.join());
             self.0.keeper.close();
+        }
+    }
+}
+
+/// A thread of ours that panics, which is our bug, must not leave senders waiting for ever: the process ends as after a
+/// failed sync.
+struct Alarm(Arc<Shared>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.failed.store(true, Ordering::Release);
+            self.0.keeper.close();
+            self.0.notify_watchers();
         }
     }
 }

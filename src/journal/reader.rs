@@ -117,7 +117,7 @@ impl Reader {
         let step = open.scanner.step(|head| fits(head) || skips(head));
         let file = || open.segment.name.segment();
         match step.map_err(|source| ReadError { file: file(), source })? {
-            Step::Frame(head) if head.kind == Kind::Event && head.seq >= next => Ok(self.found(head)),
+            Step::Frame(head) if head.kind == Kind::Event && head.seq >= next => self.found(head),
             Step::Frame(_) => Ok(None),
             Step::Damage(range) => {
                 self.shared.report_rot(&file(), range.start, range.end);
@@ -131,20 +131,22 @@ impl Reader {
         }
     }
 
-    fn found(&mut self, head: Head) -> Option<Stored> {
+    fn found(&mut self, head: Head) -> Result<Option<Stored>, ReadError> {
         self.lost(head.seq);
+        let Some(open) = self.open.take() else { return Ok(None) };
+        // A genuine event of a later version must not be passed over: the reader stays before it.
+        let event = frame::decode_event(open.scanner.frame()).ok_or_else(|| ReadError {
+            file: open.segment.name.segment(),
+            source: io::Error::new(io::ErrorKind::InvalidData, format!("event {} is of a later version", head.seq)),
+        })?;
         self.next = head.seq + 1;
-        let open = self.open.as_ref()?;
-        let Some(event) = frame::decode_event(open.scanner.frame()) else {
-            tracing::error!(seq = head.seq, "an event in the journal cannot be read by this version; it is passed over");
-            self.shared.metrics.journal_damaged.inc();
-            return None;
-        };
+        self.open = Some(open);
         let mine = self.lane.as_ref().is_none_or(|lane| *lane == event.topic);
-        mine.then_some(Stored { position: Position { log: head.log, seq: head.seq }, event })
+        Ok(mine.then_some(Stored { position: Position { log: head.log, seq: head.seq }, event }))
     }
 
-    /// Everything from the next event up to `seq` is gone.
+    /// Everything from the next event up to `seq` is gone. Its keys are forgotten, also where it had been passed on already:
+    /// a repeat that is kept twice is better than a retry that is not kept.
     fn lost(&mut self, seq: u64) {
         if seq > self.next {
             self.shared.keys.forget(self.next..seq);

@@ -273,7 +273,8 @@ pub fn open(disk: &dyn Disk, options: &Options, metrics: &Metrics) -> Result<Ope
         unsealed.push(copied.clone());
         catalog.add(copied);
     }
-    orphaned_keys(disk, &found, &keys).map_err(|source| OpenError::Io { what: "a key file could not be read".into(), source })?;
+    orphaned_keys(disk, &found, &keys, metrics)
+        .map_err(|source| OpenError::Io { what: "a key file could not be read".into(), source })?;
     if found.cursors.is_none() && !found.segments.is_empty() {
         metrics.journal_damaged.inc();
         tracing::error!("all cursors are lost to damage: every topic starts again at its oldest event");
@@ -375,12 +376,17 @@ fn note<'a>(keys: &Keys, name: Name, frames: impl Iterator<Item = &'a FrameAt>) 
 }
 
 /// Key files whose segment is gone still count.
-fn orphaned_keys(disk: &dyn Disk, found: &Found, keys: &Keys) -> io::Result<()> {
+fn orphaned_keys(disk: &dyn Disk, found: &Found, keys: &Keys, metrics: &Metrics) -> io::Result<()> {
     for (file, _) in disk.list()? {
         if let Some(name) = Name::parse(&file, ".keys")
             && !found.segments.iter().any(|segment| segment.name == name)
         {
-            keys.seal(name, KeyFile::open(disk, name)?);
+            let file = KeyFile::open(disk, name)?;
+            if file.is_none() {
+                metrics.journal_damaged.inc();
+                tracing::error!(file = name.keys(), "a damaged key file: repeats of its events can no longer be recognised");
+            }
+            keys.seal(name, file);
         }
     }
     Ok(())

@@ -202,9 +202,11 @@ impl Scanner {
             return Ok(());
         }
         self.buffer.resize((len.max(CHUNK) as u64).min(self.size.saturating_sub(at)) as usize, 0);
-        let got = self.file.read_at(&mut self.buffer, at)?;
-        self.buffer.truncate(got);
-        self.buffer_at = at;
+        // Until the read has succeeded the buffer holds nothing: the next look reads again.
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let got = self.file.read_at(&mut buffer, at)?;
+        buffer.truncate(got);
+        (self.buffer, self.buffer_at) = (buffer, at);
         Ok(())
     }
 

@@ -17,7 +17,7 @@ use super::frame::{COMMIT_LEN, Commit, Draft, padded};
 use super::keys::Seen;
 use super::segment::{self, HEADER, Name};
 use super::table::Table;
-use super::{AppendError, CURSOR_DELAY, Done, MAX_QUEUED, POISON, Refused, Shared};
+use super::{Alarm, AppendError, CURSOR_DELAY, Done, MAX_QUEUED, POISON, Refused, Shared};
 use crate::event::{EventKey, LogId, Position, UnixMillis};
 
 /// An event on its way to the writer.
@@ -121,18 +121,6 @@ pub fn start(shared: Arc<Shared>, writer: Writer) -> io::Result<JoinHandle<()>> 
         Running { shared, writer, buffer: Vec::new(), abandoned: false }.run();
     };
     std::thread::Builder::new().name("journal-writer".into()).spawn(run)
-}
-
-/// A writer that panics, which is our bug, must not leave senders waiting for ever: the process ends as after a failed sync.
-struct Alarm(Arc<Shared>);
-
-impl Drop for Alarm {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.failed.store(true, Ordering::Release);
-            self.0.notify_watchers();
-        }
-    }
 }
 
 struct Running {
