@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::HeaderMap;
 use prometheus::{Gauge, IntCounter};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
 mod admission;
@@ -19,7 +19,7 @@ mod key;
 use admission::{Admission, Admitted, Ending};
 
 use crate::event::{Answer, Delivery, Event, EventKey, Outcome, Position, UnixMillis};
-use crate::journal::{AppendError, Journal, Refused, Seen, Telling};
+use crate::journal::{AppendError, Journal, Refused, Telling};
 use crate::metrics::Metrics;
 use crate::source::Source;
 use crate::source::recipe::Reply;
@@ -56,6 +56,8 @@ struct Keeping {
     journal: Journal,
     admission: Arc<Admission>,
     kept_after_answer: IntCounter,
+    /// Bounds the events that wait for a look-up on disk.
+    look_ups: Arc<Semaphore>,
 }
 
 impl Gateway {
@@ -65,7 +67,8 @@ impl Gateway {
         let hash_key = journal.hash_key();
         tell_inside(&journal);
         let kept_after_answer = metrics.kept_after_answer.clone();
-        let keeping = Arc::new(Keeping { journal, admission: Admission::new(hot_keys), kept_after_answer });
+        let (admission, look_ups) = (Admission::new(hot_keys), Arc::new(Semaphore::new(MAX_LOOK_UPS)));
+        let keeping = Arc::new(Keeping { journal, admission, kept_after_answer, look_ups });
         Gateway { entrances, keeping, hash_key, draining: AtomicBool::new(false) }
     }
 
@@ -108,17 +111,17 @@ impl Gateway {
         };
         match tokio::time::timeout_at(deadline, told).await {
             // The journal drops its promises only when it fails.
-            Ok(told) => answer(source, told.unwrap_or(Ending::Not(Outcome::JournalFailed)), first),
-            Err(_) => Answer::plain(Outcome::Deadline),
+            Ok(told) => answer(source, told.unwrap_or(Ending::Not(Outcome::JournalFailed, FAILED)), first),
+            Err(_) => Answer::plain(Outcome::Deadline).because("the journal's sync took longer than this delivery could wait"),
         }
     }
 
     fn admit(&self, source: &Source, verified: Verified, now: UnixMillis) -> Decision {
         let Verified { event, identity, secret } = verified;
         let key = key::of(&self.hash_key, &source.name, event.event_type.as_deref(), &identity);
-        self.count(source, &secret, now, key.is_none());
+        self.count(source, &secret, now);
         let event = event.with_key(key);
-        let Some(key) = key else { return self.keeping.keep_keyless(event, self.refusal_of_new(source)) };
+        let Some(key) = key else { return self.keep_keyless(source, event) };
         let window = match identity {
             Identity::BodyWindow(_, window) => window,
             _ => source.window,
@@ -133,28 +136,52 @@ impl Gateway {
             }
             Admitted::Unsure(told) => {
                 let (keeping, refusal) = (self.keeping.clone(), self.refusal_of_new(source));
-                tokio::task::spawn_blocking(move || keeping.look_up_and_hand_over(event, key, not_before, refusal));
+                match self.keeping.look_ups.clone().try_acquire_owned() {
+                    Ok(place) => drop(tokio::task::spawn_blocking(move || {
+                        keeping.look_up_and_hand_over(event, key, not_before, refusal);
+                        drop(place);
+                    })),
+                    Err(_) => keeping.tell_all(key, Ending::Not(Outcome::Overloaded, "too many keys are being looked up on disk")),
+                }
                 Decision::First(told)
             }
         }
     }
 
     /// Why no new event is taken at present. Repeats are answered before this is asked.
-    fn refusal_of_new(&self, source: &Source) -> Option<Outcome> {
+    fn refusal_of_new(&self, source: &Source) -> Option<Ending> {
         if self.draining.load(Ordering::Acquire) {
-            return Some(Outcome::Draining);
+            return Some(Ending::Not(Outcome::Draining, "the process is ending"));
         }
         // A sync that is older than the deadline will hardly end within it.
-        self.keeping.journal.sync_age().filter(|age| *age >= source.deadline).map(|_| Outcome::Overloaded)
+        let hangs = self.keeping.journal.sync_age().is_some_and(|age| age >= source.deadline);
+        hangs.then_some(Ending::Not(Outcome::Overloaded, "the running sync is older than a delivery may wait: look at the disk"))
     }
 
-    fn count(&self, source: &Source, secret: &str, now: UnixMillis, keyless: bool) {
+    fn keep_keyless(&self, source: &Source, event: Event) -> Decision {
+        if let Some(refusal) = self.refusal_of_new(source) {
+            return Decision::Now(refusal);
+        }
+        let (tell, told) = oneshot::channel();
+        let keeping = self.keeping.clone();
+        let keyless = self.entrances.get(&source.path).map(|entrance| entrance.keyless.clone());
+        let done = move |result: Result<Position, AppendError>| {
+            let heard = tell.send(ending(result)).is_ok();
+            keeping.count_unheard(result.is_ok() && !heard);
+            keyless.iter().for_each(|count| count.inc_by(u64::from(result.is_ok())));
+        };
+        match self.keeping.journal.append(&event, Box::new(done)) {
+            Ok(()) => Decision::First(told),
+            Err(refused) => Decision::Now(not_taken(refused)),
+        }
+    }
+
+    fn count(&self, source: &Source, secret: &str, now: UnixMillis) {
         let Some(entrance) = self.entrances.get(&source.path) else { return };
         if let Some((_, verified)) = entrance.verified.iter().find(|(name, _)| **name == *secret) {
             verified.inc();
         }
         entrance.last_verified.set(now.0 as f64 / 1000.0);
-        entrance.keyless.inc_by(u64::from(keyless));
     }
 }
 
@@ -171,40 +198,26 @@ impl Entrance {
 }
 
 impl Keeping {
-    fn keep_keyless(self: &Arc<Self>, event: Event, refusal: Option<Outcome>) -> Decision {
-        if let Some(outcome) = refusal {
-            return Decision::Now(Ending::Not(outcome));
+    fn hand_over(self: Arc<Self>, event: Event, key: EventKey, refusal: Option<Ending>) {
+        if let Some(refusal) = refusal {
+            return self.tell_all(key, refusal);
         }
-        let (tell, told) = oneshot::channel();
         let keeping = self.clone();
         let done = move |result: Result<Position, AppendError>| {
-            let heard = tell.send(ending(result)).is_ok();
+            let heard = keeping.admission.end(key, None, ending(result));
             keeping.count_unheard(result.is_ok() && !heard);
         };
-        match self.journal.append(&event, Box::new(done)) {
-            Ok(()) => Decision::First(told),
-            Err(refused) => Decision::Now(Ending::Not(outcome_of(refused))),
+        if let Err(refused) = self.journal.append(&event, Box::new(done)) {
+            self.tell_all(key, not_taken(refused));
         }
     }
 
-    fn hand_over(self: Arc<Self>, event: Event, key: EventKey, refusal: Option<Outcome>) {
-        if let Some(outcome) = refusal {
-            self.admission.end(key, None, Ending::Not(outcome));
-            return;
-        }
-        let (keeping, first_seen) = (self.clone(), event.received_at);
-        let done = move |result: Result<Position, AppendError>| {
-            let seen = result.ok().map(|position| Seen { first_seen, seq: position.seq });
-            let heard = keeping.admission.end(key, None, ending(result));
-            keeping.count_unheard(seen.is_some() && !heard);
-        };
-        if let Err(refused) = self.journal.append(&event, Box::new(done)) {
-            self.admission.end(key, None, Ending::Not(outcome_of(refused)));
-        }
+    fn tell_all(&self, key: EventKey, ending: Ending) {
+        self.admission.end(key, None, ending);
     }
 
     /// Runs where it may block; the key is pending meanwhile.
-    fn look_up_and_hand_over(self: Arc<Self>, event: Event, key: EventKey, not_before: UnixMillis, refusal: Option<Outcome>) {
+    fn look_up_and_hand_over(self: Arc<Self>, event: Event, key: EventKey, not_before: UnixMillis, refusal: Option<Ending>) {
         match self.journal.look_up(&key) {
             Ok(Some(seen)) if seen.first_seen > not_before => {
                 self.admission.end(key, Some(seen), Ending::Seen(seen.seq));
@@ -212,7 +225,7 @@ impl Keeping {
             Ok(_) => self.hand_over(event, key, refusal),
             Err(error) => {
                 tracing::error!(%error, "a key file could not be read; the delivery is refused");
-                self.admission.end(key, None, Ending::Not(Outcome::JournalFailed));
+                self.tell_all(key, Ending::Not(Outcome::JournalFailed, "a key file could not be read"));
             }
         }
     }
@@ -237,17 +250,19 @@ fn tell_inside(journal: &Journal) {
 fn ending(result: Result<Position, AppendError>) -> Ending {
     match result {
         Ok(position) => Ending::Kept(position.seq),
-        Err(AppendError::Full) => Ending::Not(Outcome::JournalFull),
-        Err(AppendError::Write | AppendError::Sync) => Ending::Not(Outcome::JournalFailed),
+        Err(AppendError::Full) => Ending::Not(Outcome::JournalFull, FULL),
+        Err(AppendError::Write) => Ending::Not(Outcome::JournalFailed, "the write failed: look at the disk"),
+        Err(AppendError::Sync) => Ending::Not(Outcome::JournalFailed, FAILED),
     }
 }
 
-fn outcome_of(refused: Refused) -> Outcome {
+fn not_taken(refused: Refused) -> Ending {
     match refused {
-        Refused::Full | Refused::LaneFull => Outcome::JournalFull,
-        Refused::Overloaded => Outcome::Overloaded,
-        Refused::Closing => Outcome::Draining,
-        Refused::Failed => Outcome::JournalFailed,
+        Refused::Full => Ending::Not(Outcome::JournalFull, FULL),
+        Refused::LaneFull => Ending::Not(Outcome::JournalFull, "this topic holds back journal.max_backlog: look at Kafka"),
+        Refused::Overloaded => Ending::Not(Outcome::Overloaded, "more waits for the disk than the journal's queue takes"),
+        Refused::Closing => Ending::Not(Outcome::Draining, "the process is ending"),
+        Refused::Failed => Ending::Not(Outcome::JournalFailed, FAILED),
     }
 }
 
@@ -255,7 +270,7 @@ fn answer(source: &Source, ending: Ending, first: bool) -> Answer {
     let (outcome, seq) = match ending {
         Ending::Kept(seq) if first => (Outcome::Kept, seq),
         Ending::Kept(seq) | Ending::Seen(seq) => (Outcome::Duplicate, seq),
-        Ending::Not(outcome) => return Answer::plain(outcome),
+        Ending::Not(outcome, why) => return Answer::plain(outcome).because(why),
     };
     let Reply { status, content_type, body } = source.ok.clone();
     Answer { outcome, status, content_type, body, hint: String::new(), seq: Some(seq) }
@@ -268,3 +283,8 @@ fn refused(source: &Source, refusal: Refusal) -> Answer {
         false => Answer { status: source.bad_status, ..answer },
     }
 }
+
+const FULL: &str = "journal.max_size or the disk is used up, and what is left is still needed";
+const FAILED: &str = "a sync of the journal failed; the process ends";
+/// Deliveries whose keys are looked up on disk at one time; more are refused as `overloaded`.
+const MAX_LOOK_UPS: usize = 256;

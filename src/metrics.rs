@@ -6,7 +6,7 @@ use prometheus::{
     TextEncoder, core::Collector,
 };
 
-use crate::event::{Outcome, UnixMillis};
+use crate::event::Outcome;
 
 /// The source label of what belongs to no configured source.
 pub const NO_SOURCE: &str = "-";
@@ -149,6 +149,7 @@ impl Metrics {
         let build = Opts::new("hookhold_build_info", "1, labelled with the version of this build.")
             .const_label("version", env!("CARGO_PKG_VERSION"));
         register(r, Gauge::with_opts(build)).set(1.0);
+        metrics.dedupe_evicted.with_label_values(&["max_disk"]);
         r.register(Box::new(prometheus::process_collector::ProcessCollector::for_self())).expect("declared once");
         metrics
     }
@@ -159,12 +160,6 @@ impl Metrics {
             self.deliveries.with_label_values(&[source, outcome.word()]);
         }
         self.delivery_duration.with_label_values(&[source]);
-    }
-
-    /// Notes a verified delivery.
-    pub fn note_verified(&self, source: &str, secret: &str, at: UnixMillis) {
-        self.verified.with_label_values(&[source, secret]).inc();
-        self.last_verified.with_label_values(&[source]).set(at.0 as f64 / 1000.0);
     }
 
     /// The text exposition format of Prometheus, version 0.0.4.

@@ -2,7 +2,6 @@
 //! opposite one.
 
 use std::error::Error;
-use std::fmt::Display;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -49,11 +48,14 @@ pub fn run(context: &Context, args: Args) -> Ending {
     log::start(format, std::io::stderr().is_terminal());
     let metrics = Arc::new(Metrics::new());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let journal = match open_journal(&config, &clock, &metrics) {
+    raise_file_limit();
+    let dir = &config.journal.dir;
+    let disk = LocalDisk::create(dir).map_err(|error| at(dir, error))?;
+    let journal = match open_journal(disk, &config, &clock, &metrics) {
         Ok(journal) => journal,
-        Err(error @ OpenError::Locked) => return Err(at(&config.journal.dir, error)),
+        Err(error @ OpenError::Locked) => return Err(at(dir, error)),
         Err(error) => {
-            super::explain(at(&config.journal.dir, error).as_ref());
+            super::explain(at(dir, error).as_ref());
             return Ok(End::JournalFailed);
         }
     };
@@ -67,14 +69,19 @@ pub fn run(context: &Context, args: Args) -> Ending {
     ended
 }
 
-fn open_journal(config: &Config, clock: &Arc<dyn Clock>, metrics: &Arc<Metrics>) -> Result<Journal, OpenError> {
+fn open_journal(
+    disk: LocalDisk,
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    metrics: &Arc<Metrics>,
+) -> Result<Journal, OpenError> {
     let dir = &config.journal.dir;
-    let disk = LocalDisk::create(dir).map_err(|source| OpenError::Io { what: "no such directory can be made".into(), source })?;
     if let Ok((file_system, false)) = journal::file_system(dir) {
         let risk = "a 2xx may not survive a power cut: what a sync promises is known for ext4 and XFS only";
         tracing::warn!(file_system, dir = %dir.display(), "{risk}");
     }
-    let window = config.sources.iter().map(|source| source.window).max().unwrap_or_default();
+    let windows = config.sources.iter().flat_map(|source| [source.window, source.dedupe_body.unwrap_or_default()]);
+    let window = windows.max().unwrap_or_default();
     let options = Options {
         max_size: config.journal.max_size,
         retain: config.journal.retain,
@@ -87,8 +94,26 @@ fn open_journal(config: &Config, clock: &Arc<dyn Clock>, metrics: &Arc<Metrics>)
     Journal::open(Arc::new(disk), options, clock.clone(), metrics.clone())
 }
 
-fn at(place: impl AsRef<Path>, error: impl Display) -> Box<dyn Error> {
-    format!("{}: {error}", place.as_ref().display()).into()
+/// What went wrong in which directory, with its cause.
+#[derive(Debug, thiserror::Error)]
+#[error("{place}")]
+struct At {
+    place: String,
+    source: Box<dyn Error>,
+}
+
+fn at(place: &Path, error: impl Error + 'static) -> Box<dyn Error> {
+    Box::new(At { place: place.display().to_string(), source: error.into() })
+}
+
+/// Each connection and each segment takes a descriptor, and the usual soft limit of 1024 is soon used up: takes all that the
+/// hard limit gives.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum && setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_err() {
+        tracing::warn!(limit = current, "the limit of open files could not be raised; see `ulimit -n`");
+    }
 }
 
 /// Everything that is open while the gateway runs.
@@ -121,14 +146,17 @@ impl House {
         heed_signals(stop.clone())?;
         let server =
             Server { gateway, limits: limits(&self.config.server), clock: self.clock.clone(), metrics: self.metrics.clone() };
-        tokio::select! {
+        let mut serving = std::pin::pin!(server.serve(deliveries, stop));
+        let failed = tokio::select! {
             biased;
-            () = failure.notified() => {
-                tracing::error!("the journal has failed: no event can be kept; ending with exit code 3");
-                tokio::time::sleep(FAREWELL).await;
-                return Ok(End::JournalFailed);
-            }
-            () = server.serve(deliveries, stop) => {}
+            () = failure.notified() => true,
+            () = &mut serving => false,
+        };
+        if failed {
+            tracing::error!("the journal has failed: no event can be kept; ending with exit code 3");
+            // Served on: everybody who waits still has to hear 503.
+            drop(tokio::time::timeout(FAREWELL, serving).await);
+            return Ok(End::JournalFailed);
         }
         tokio::task::spawn_blocking(move || {
             if let Some(forwarder) = passing.lock().expect(POISON).take() {
@@ -167,10 +195,7 @@ impl House {
         let (journal, passing, stop) = (self.journal.clone(), passing.clone(), stop.clone());
         let readiness = move || Readiness {
             draining: stop.begun(),
-            journal: match journal.failed() {
-                true => Health::or(State::Failed, vec!["a sync has failed; the process is ending".to_owned()]),
-                false => Health::ok(),
-            },
+            journal: Health::or(State::Failed, journal.trouble().map(str::to_owned).into_iter().collect()),
             kafka: passing.lock().expect(POISON).as_ref().map_or_else(Health::off, health),
         };
         Pages { metrics: self.metrics.clone(), refresh: Box::new(refresh), readiness: Box::new(readiness) }
@@ -221,17 +246,36 @@ fn failure_of(journal: &Journal) -> Arc<Notify> {
 
 fn heed_signals(stop: Stop) -> std::io::Result<()> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut hangup = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
         loop {
-            let name = tokio::select! { _ = term.recv() => "SIGTERM", _ = int.recv() => "SIGINT" };
-            tracing::info!(signal = name, again = stop.begun(), "stopping; a second signal ends at once");
+            let name = tokio::select! {
+                _ = term.recv() => "SIGTERM",
+                _ = int.recv() => "SIGINT",
+                _ = hangup.recv() => {
+                    tracing::warn!("SIGHUP: this version does not re-read its configuration; restart it to do so");
+                    continue;
+                }
+            };
+            let again = stop.begun();
+            tracing::info!(signal = name, again, "stopping; a second signal ends at once");
             stop.signal();
+            if again {
+                tokio::spawn(end_by_force());
+            }
         }
     });
     Ok(())
 }
 
-/// Between a failed sync and the end: time for the answers to be written.
+/// A disk or a broker that hangs may hold up an orderly end; what was answered 2xx is on disk all the same.
+async fn end_by_force() {
+    tokio::time::sleep(FAREWELL).await;
+    tracing::warn!("not everything ended in time; leaving");
+    std::process::exit(End::Failed as i32);
+}
+
+/// Between a failed sync or a second signal and the end: time for the answers to be written.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How long a stop waits for Kafka. What is not acknowledged by then is passed on again at the next start.
 const LAST_ACKNOWLEDGEMENTS: Duration = Duration::from_secs(3);

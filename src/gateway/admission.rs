@@ -24,8 +24,8 @@ pub enum Ending {
     Kept(u64),
     /// It had been kept before, under this sequence.
     Seen(u64),
-    /// It is not known to be kept.
-    Not(Outcome),
+    /// It is not known to be kept, for this reason.
+    Not(Outcome, &'static str),
 }
 
 /// What becomes of a delivery that asks for admission.
@@ -69,7 +69,7 @@ impl Admission {
         let memory = journal.remembered(&key);
         let seen = match memory {
             Memory::Seen(seen) => Some(seen),
-            Memory::Maybe => self.seen.get(&key),
+            Memory::Maybe => self.seen.get(&key).filter(|seen| !journal.has_lost(seen)),
             Memory::New => None,
         };
         if let Some(seen) = seen.filter(counts) {

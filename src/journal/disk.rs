@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{FallocateFlags, FlockOperation};
 
@@ -73,6 +74,13 @@ impl LocalDisk {
 impl Disk for LocalDisk {
     fn lock(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(self.path(name))?;
+        // Who only asks whether it is locked (`is_locked`) holds it for a moment.
+        for _ in 0..LOCK_TRIES {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Arc::new(LocalFile(file))),
+                Err(_) => std::thread::sleep(LOCK_PAUSE),
+            }
+        }
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         Ok(Arc::new(LocalFile(file)))
     }
@@ -183,4 +191,6 @@ fn fill_with_zeroes(file: &File, size: u64) -> io::Result<()> {
     Ok(())
 }
 
+const LOCK_TRIES: u32 = 10;
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 const ZERO_CHUNK: usize = 1 << 20;

@@ -79,9 +79,9 @@ impl Inbox {
     }
 }
 
-/// Starts the keeper's thread. `None`: the machine gives no thread; segments then stay unsealed and are never deleted.
-pub fn start(shared: Arc<Shared>) -> Option<JoinHandle<()>> {
-    std::thread::Builder::new().name("journal-keeper".into()).spawn(move || run(&shared)).ok()
+/// Starts the keeper's thread.
+pub fn start(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name("journal-keeper".into()).spawn(move || run(&shared))
 }
 
 fn run(shared: &Shared) {
@@ -219,6 +219,10 @@ fn release_one(shared: &Shared, may_go: impl Fn(&Table) -> bool) -> bool {
     shared.catalog.remove(segment.name);
     let disk = &shared.disk;
     let gone = disk.remove(&segment.name.segment()).and_then(|()| disk.remove(&segment.name.lanes()));
+    if !shared.keys.has_file(segment.name) {
+        // An empty one, whose keys are forgotten already.
+        drop(disk.remove(&segment.name.keys()));
+    }
     if let Err(error) = gone.and_then(|()| disk.sync_dir()) {
         tracing::warn!(segment = segment.name.segment(), %error, "an old segment could not be deleted");
     }
@@ -236,6 +240,7 @@ fn forget_lost_keys(shared: &Shared) {
         io::Result::Ok(())
     };
     if let Err(error) = rewrite() {
+        shared.keys.look_again();
         tracing::warn!(%error, "a key file could not be written anew after damage");
     }
 }

@@ -104,9 +104,13 @@ impl Keys {
         Ok(newest)
     }
 
-    /// Forgets the keys of events that rot has taken: their retries must be kept.
+    /// Forgets the keys of events that rot has taken: their retries must be kept. Every reader that passes the damage tells.
     pub fn forget(&self, sequences: Range<u64>) {
-        self.lost.write().expect(POISON).push(sequences);
+        let mut lost = self.lost.write().expect(POISON);
+        if lost.iter().any(|known| known.start <= sequences.start && sequences.end <= known.end) {
+            return;
+        }
+        lost.push(sequences);
         self.to_look_for.store(true, Ordering::Release);
     }
 
@@ -127,6 +131,16 @@ impl Keys {
         Ok(rewrite)
     }
 
+    /// Key files could not be written anew: the next call of [`Keys::to_rewrite`] names them again.
+    pub fn look_again(&self) {
+        self.to_look_for.store(true, Ordering::Release);
+    }
+
+    /// True while a segment's key file is asked.
+    pub fn has_file(&self, name: Name) -> bool {
+        self.files.read().expect(POISON).iter().any(|file| file.name == name)
+    }
+
     /// A key file has been written anew.
     pub fn replace(&self, name: Name, file: Option<KeyFile>) {
         let mut files = self.files.write().expect(POISON);
@@ -134,7 +148,8 @@ impl Keys {
         files.extend(file.map(Arc::new));
     }
 
-    fn is_lost(&self, seen: &Seen) -> bool {
+    /// True when rot has taken the event of this entry.
+    pub fn is_lost(&self, seen: &Seen) -> bool {
         self.lost.read().expect(POISON).iter().any(|range| range.contains(&seen.seq))
     }
 

@@ -177,6 +177,8 @@ struct Shared {
     /// Milliseconds after `born` at which the running sync began, plus 1; 0: none is running.
     sync_began: AtomicU64,
     failed: AtomicBool,
+    /// The last attempt to begin a segment found no room.
+    no_room: AtomicBool,
     watchers: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
     /// Damage that has been counted: segment file and offset.
     known_rot: Mutex<HashSet<(String, u64)>>,
@@ -206,6 +208,7 @@ impl Journal {
             born: Instant::now(),
             sync_began: AtomicU64::new(0),
             failed: AtomicBool::new(false),
+            no_room: AtomicBool::new(false),
             watchers: Mutex::new(Vec::new()),
             known_rot: Mutex::new(opened.rot),
             teller: OnceLock::new(),
@@ -216,10 +219,15 @@ impl Journal {
             metrics,
         });
         shared.count_sizes();
-        let writer = writer::start(shared.clone(), opened.writer);
-        let keeper = keeper::start(shared.clone());
-        shared.threads.lock().expect(POISON).extend([writer, keeper].into_iter().flatten());
-        Ok(Journal(shared))
+        let journal = Journal(shared);
+        let keep = |thread: io::Result<JoinHandle<()>>| {
+            let thread = context(thread, || "the machine gives no thread".into()).inspect_err(|_| journal.close())?;
+            journal.0.threads.lock().expect(POISON).push(thread);
+            Ok(())
+        };
+        keep(writer::start(journal.0.clone(), opened.writer))?;
+        keep(keeper::start(journal.0.clone()))?;
+        Ok(journal)
     }
 
     /// The random key of this journal's event keys.
@@ -253,6 +261,11 @@ impl Journal {
     /// Asks the key files about a key. Reads the disk.
     pub fn look_up(&self, key: &EventKey) -> io::Result<Option<Seen>> {
         self.0.keys.look_up(key, &|| self.0.metrics.journal_damaged.inc())
+    }
+
+    /// True when rot has taken the event of this key, so that whoever remembers it must forget it.
+    pub fn has_lost(&self, seen: &Seen) -> bool {
+        self.0.keys.is_lost(seen)
     }
 
     /// How long the running sync has lasted; `None` while none is running.
@@ -321,6 +334,12 @@ impl Journal {
     /// Brings the size metrics up to date; to be called before they are rendered.
     pub fn measure(&self) {
         self.0.count_sizes();
+    }
+
+    /// Why no new event can be kept at present, if that is so.
+    pub fn trouble(&self) -> Option<&'static str> {
+        let no_room = || self.0.no_room.load(Ordering::Relaxed).then_some("no room for new events: max_size or the disk");
+        self.failed().then_some("a sync has failed; the process is ending").or_else(no_room)
     }
 
     /// True once a sync has failed: the process must end with exit code 3.

@@ -113,12 +113,13 @@ impl Outside {
                 }
                 self.catch_up()?;
             }
-            let Some((_, scanner, bound)) = self.settle_in()? else { return Ok(None) };
-            let upper = bound.unwrap_or(u64::MAX);
-            let step = scanner.step(|head: &Head| head.kind != Kind::Event || head.seq < upper)?;
             let limit = self.limit;
+            let Some((_, scanner, bound)) = self.settle_in()? else { return Ok(None) };
+            // Frames from the limit on are not passed over: they come when the limit has moved.
+            let upper = bound.unwrap_or(limit).min(limit);
+            let step = scanner.step(|head: &Head| head.kind != Kind::Event || head.seq < upper)?;
             match step {
-                Step::Frame(head) if head.kind == Kind::Event && head.seq >= self.next && head.seq < limit => {
+                Step::Frame(head) if head.kind == Kind::Event && head.seq >= self.next => {
                     self.next = head.seq + 1;
                     let Some((_, scanner, _)) = &self.open else { return Ok(None) };
                     if let Some(event) = frame::decode_event(scanner.frame()) {
@@ -126,7 +127,7 @@ impl Outside {
                     }
                 }
                 Step::Frame(_) | Step::Damage(_) => {}
-                Step::End(_) => self.next = upper.min(limit).max(self.next),
+                Step::End(_) => self.next = upper.max(self.next),
             }
         }
     }
@@ -146,7 +147,7 @@ impl Outside {
             next: self.end()?,
             lanes: Vec::new(),
         };
-        for (lane, cursor) in &found.cursors {
+        for (lane, cursor) in found.cursors.iter().flatten() {
             let cursor = Some(*cursor);
             stat.lanes.push(LaneStat { lane: lane.clone(), cursor, waiting: 0, events: 0, bytes: 0 });
         }
@@ -158,15 +159,15 @@ impl Outside {
 
     /// Checks every frame of every segment.
     pub fn verify(&self) -> io::Result<Verdict> {
-        let found = self.look(true)?;
+        // Read first: the writer may be in the middle of what lies behind it.
         let published = self.published()?;
-        let mark = published.unwrap_or(found.mark).max(found.mark);
+        let found = self.look(true)?;
+        let mark = published.unwrap_or(found.mark);
         let mut verdict = Verdict { segments: found.segments.len() as u64, ..Verdict::default() };
         verdict.unsure = found.tail.iter().filter(|(_, frame)| frame.head.seq >= mark).count() as u64;
         verdict.events = readable(&found, mark).count() as u64;
         for segment in &found.segments {
-            // The writer may be in the middle of what lies behind the mark that was read first.
-            let rot = segment.rot(found.mark).into_iter();
+            let rot = segment.rot(mark.min(found.mark)).into_iter();
             verdict.damage.extend(rot.map(|bytes| Damage { file: segment.name.segment(), bytes }));
         }
         Ok(verdict)
@@ -228,7 +229,7 @@ impl Outside {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 file => {
                     let file = file?;
-                    if segment::is_begun(&file, name, size)? {
+                    if segment::is_begun(&*self.disk, &*file, name)? {
                         listed.push(Listed { name, size, file });
                     }
                 }

@@ -19,21 +19,21 @@ use super::segment::{self, HEADER, Name, Scanner, Step};
 use super::table::Table;
 use super::writer::{CURSOR_ROOM, Writer, random};
 use super::{LOCK, META, OpenError, Options, RESERVE, context};
-use crate::event::LogId;
+use crate::event::{LogId, UnixMillis};
 use crate::metrics::Metrics;
 
 /// What lies in the directory.
 pub struct Found {
     /// Segments, oldest first.
     pub segments: Vec<FoundSegment>,
-    /// Segments in which nothing genuine was ever written: they count for nothing.
+    /// Segments in which nothing was ever written: they count for nothing.
     pub empty: Vec<Name>,
     /// Every event below this sequence was on disk before the last opening ended.
     pub mark: u64,
     /// Readable events above the mark, without a gap: index of the segment, and the frame.
     pub tail: Vec<(usize, FrameAt)>,
-    /// The newest snapshot of the cursors.
-    pub cursors: Vec<(Arc<str>, u64)>,
+    /// The newest snapshot of the cursors. `None`: there is none, although every segment begins with one.
+    pub cursors: Option<Vec<(Arc<str>, u64)>>,
 }
 
 /// One segment as it was found.
@@ -103,7 +103,7 @@ impl FoundSegment {
 
     /// The sequence up to which its events should reach.
     fn until(&self) -> u64 {
-        if self.adjoins { self.bound } else { self.bound.min(self.scan.reach) }
+        if self.adjoins || self.table.is_some() { self.bound } else { self.bound.min(self.scan.reach) }
     }
 
     fn table_below(&self, mark: u64) -> Table {
@@ -117,8 +117,10 @@ impl FoundSegment {
             table.end = frame.offset + bytes;
         }
         if table.next < below {
-            // Its end is rotten: it must not be cut off with what is free.
+            // Its end is rotten: it must not be cut off with what is free, and nobody knows how old it is. It stays until its
+            // space is needed.
             table.end = self.size;
+            table.newest = UnixMillis(u64::MAX);
             table.next = below;
         }
         table
@@ -133,7 +135,7 @@ pub fn assess(disk: &dyn Disk, everything: bool) -> io::Result<Found> {
         let has_header = segment::has_header(&*file, name)?;
         let sealed = KeyFile::open(disk, name)?.is_some();
         let table = if sealed { Table::open(disk, name)? } else { None };
-        if table.is_none() && !segment::is_begun(&file, name, size)? {
+        if table.is_none() && !segment::is_begun(disk, &*file, name)? {
             empty.push(name);
             continue;
         }
@@ -168,7 +170,7 @@ pub fn assess(disk: &dyn Disk, everything: bool) -> io::Result<Found> {
     });
     let mark = marks.max().unwrap_or(0);
     let tail = tail(&mut segments, mark);
-    Ok(Found { segments, empty, mark, tail, cursors: cursors.unwrap_or_default() })
+    Ok(Found { segments, empty, mark, tail, cursors })
 }
 
 fn scan(found: &FoundSegment) -> io::Result<Scan> {
@@ -253,8 +255,7 @@ pub fn open(disk: &dyn Disk, options: &Options, metrics: &Metrics) -> Result<Ope
         context(disk.remove(&name.segment()), || format!("{}: the empty segment could not be deleted", name.segment()))?;
     }
 
-    let newest = found.segments.iter().map(|segment| segment.name).chain(found.empty.iter().copied()).max();
-    let mut ordinal = newest.map_or(1, |name| name.ordinal + 1);
+    let mut ordinal = found.segments.last().map_or(1, |last| last.name.ordinal + 1);
     let next = found.mark + found.tail.len() as u64;
     let catalog = Catalog::default();
     let keys = Keys::default();
@@ -273,7 +274,11 @@ pub fn open(disk: &dyn Disk, options: &Options, metrics: &Metrics) -> Result<Ope
         catalog.add(copied);
     }
     orphaned_keys(disk, &found, &keys).map_err(|source| OpenError::Io { what: "a key file could not be read".into(), source })?;
-    for (lane, cursor) in &found.cursors {
+    if found.cursors.is_none() && !found.segments.is_empty() {
+        metrics.journal_damaged.inc();
+        tracing::error!("all cursors are lost to damage: every topic starts again at its oldest event");
+    }
+    for (lane, cursor) in found.cursors.iter().flatten() {
         catalog.move_cursor(lane, (*cursor).min(next));
     }
     if options.passes_on {
@@ -285,9 +290,15 @@ pub fn open(disk: &dyn Disk, options: &Options, metrics: &Metrics) -> Result<Ope
     Ok(Opened { log, hash_key, next, catalog, keys, unsealed, rot, writer })
 }
 
+/// Temporary files of a cut write, and lane files of segments that have been deleted.
 fn remove_leftovers(disk: &dyn Disk) -> io::Result<()> {
-    for (name, _) in disk.list()?.into_iter().filter(|(name, _)| name.ends_with(".tmp")) {
-        disk.remove(&name)?;
+    let files = disk.list()?;
+    let has_segment = |lanes: Name| files.iter().any(|(file, _)| *file == lanes.segment());
+    for (file, _) in &files {
+        let is_orphan = Name::parse(file, ".lanes").is_some_and(|name| !has_segment(name));
+        if file.ends_with(".tmp") || is_orphan {
+            disk.remove(file)?;
+        }
     }
     Ok(())
 }
@@ -406,7 +417,8 @@ fn lay_out_tail(found: &Found, log: LogId, name: Name) -> io::Result<(Vec<u8>, T
     let length = found.tail.iter().map(|(_, frame)| frame::padded(frame.head.len) as u64).sum();
     let commit = Commit { mark: found.mark, count: found.tail.len() as u32, length };
     Draft::commit(commit).seal_into(&mut out, log, found.mark, name.id);
-    let cursors = Draft::cursors(found.cursors.iter().map(|(lane, cursor)| (lane, *cursor)));
+    let cursors = found.cursors.as_deref().unwrap_or_default();
+    let cursors = Draft::cursors(cursors.iter().map(|(lane, cursor)| (lane, *cursor)));
     cursors.seal_into(&mut out, log, found.mark, name.id);
     let mut table = Table::empty(found.mark);
     let mut frame = Vec::new();
@@ -456,10 +468,7 @@ fn begin(
         file.write_at(&bytes, 0)?;
         file.sync()?;
         disk.sync_dir()?;
-        match disk.create(RESERVE, options.segment_size) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => tracing::warn!(%error, "no room for the reserve"),
-            _ => {}
-        }
+        lay_in_reserve(disk, options.segment_size);
         lock.write_at(&super::writer::published(log, next), 0)?;
         Ok((file, size))
     };
@@ -472,6 +481,18 @@ fn begin(
     let active = Segment::new(name, file, size, table, false);
     catalog.add(active.clone());
     Ok(Writer { active, at, next, lock, ordinal: ordinal + 1 })
+}
+
+/// After a power cut the reserve's name may be there without its space.
+fn lay_in_reserve(disk: &dyn Disk, size: u64) {
+    let there = disk.list().is_ok_and(|files| files.iter().any(|(name, bytes)| name == RESERVE && *bytes >= size));
+    if there {
+        return;
+    }
+    drop(disk.remove(RESERVE));
+    if let Err(error) = disk.create(RESERVE, size) {
+        tracing::warn!(%error, "no room for the reserve");
+    }
 }
 
 const META_MAGIC: &[u8; 8] = b"hookmeta";

@@ -9,7 +9,7 @@
 //!
 //! A header is written together with the first commit, so one sync makes both safe. The file name is `ORDINAL-FIRST-ID.seg`:
 //! first sequence and id stand in the name too, so that a lost header neither hides frames nor revives what is void. The name
-//! counts once anything has been written behind it: a segment that could not be begun leaves an empty file at most, and the
+//! counts once anything has been written into the file: a segment that could not be begun leaves an empty file at most, and the
 //! one before it goes on.
 
 use std::io;
@@ -92,13 +92,17 @@ pub fn has_header(file: &dyn DiskFile, name: Name) -> io::Result<bool> {
     Ok(is_ours)
 }
 
-/// True if anything genuine was ever written to the segment.
-pub fn is_begun(file: &Arc<dyn DiskFile>, name: Name, size: u64) -> io::Result<bool> {
-    if has_header(&**file, name)? {
-        return Ok(true);
+/// True if anything was ever written to the segment: a new one is all zero. What rot has zeroed may be known by its lane file.
+pub fn is_begun(disk: &dyn Disk, file: &dyn DiskFile, name: Name) -> io::Result<bool> {
+    let mut buffer = vec![0; CHUNK];
+    let mut at = 0;
+    loop {
+        match file.read_at(&mut buffer, at)? {
+            0 => return Ok(disk.open(&name.lanes()).is_ok()),
+            got if buffer[..got].iter().any(|byte| *byte != 0) => return Ok(true),
+            got => at += got as u64,
+        }
     }
-    let first = Scanner::new(file.clone(), name.id, HEADER, size).step(|head| head.seq >= name.first)?;
-    Ok(!matches!(first, Step::End(_)))
 }
 
 /// Covers the version too: a damaged one must not look like a later one, which would end the start.

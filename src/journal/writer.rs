@@ -114,13 +114,13 @@ pub struct Writer {
     pub ordinal: u64,
 }
 
-/// Starts the writer's thread. `None`: the machine gives no thread; nothing will ever be committed.
-pub fn start(shared: Arc<Shared>, writer: Writer) -> Option<JoinHandle<()>> {
+/// Starts the writer's thread.
+pub fn start(shared: Arc<Shared>, writer: Writer) -> io::Result<JoinHandle<()>> {
     let run = move || {
         let _alarm = Alarm(shared.clone());
         Running { shared, writer, buffer: Vec::new(), abandoned: false }.run();
     };
-    std::thread::Builder::new().name("journal-writer".into()).spawn(run).ok()
+    std::thread::Builder::new().name("journal-writer".into()).spawn(run)
 }
 
 /// A writer that panics, which is our bug, must not leave senders waiting for ever: the process ends as after a failed sync.
@@ -326,7 +326,9 @@ impl Running {
     fn next_segment(&mut self, len: u64) -> Result<(), AppendError> {
         let overhead = HEADER + (padded(COMMIT_LEN) + self.snapshot().padded_len()) as u64 + CURSOR_ROOM;
         let size = self.shared.options.segment_size.max(overhead + len);
-        let (name, file) = self.create(size).map_err(|error| {
+        let created = self.create(size);
+        self.shared.no_room.store(created.is_err(), Ordering::Relaxed);
+        let (name, file) = created.map_err(|error| {
             tracing::warn!(%error, "a new segment of the journal could not be begun");
             if is_full(&error) { AppendError::Full } else { AppendError::Write }
         })?;
@@ -345,10 +347,10 @@ impl Running {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "max_size is used up"));
         }
         let name = Name { ordinal: self.writer.ordinal, first: self.writer.next, id: random()? };
-        self.writer.ordinal += 1;
         let disk = &self.shared.disk;
         let file = disk.create(&name.segment(), size)?;
         disk.sync_dir().inspect_err(|_| drop(disk.remove(&name.segment())))?;
+        self.writer.ordinal += 1;
         Ok((name, file))
     }
 

@@ -162,7 +162,11 @@ async fn accept(
                     if let Some(suppressed) = failed.admit(Instant::now()) {
                         tracing::error!(%error, suppressed, "cannot accept a connection; trying again");
                     }
-                    sleep(ACCEPT_PAUSE).await;
+                    // Not `sleep` alone: while accepting goes on failing, the stop must still be heard.
+                    select! {
+                        () = sleep(ACCEPT_PAUSE) => {}
+                        () = &mut leave => return,
+                    }
                 }
             },
             () = &mut leave => return,

@@ -2,6 +2,7 @@
 //! mistake is noted with its place and with what is allowed.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
@@ -201,13 +202,21 @@ fn replies(table: &mut Table) -> (Reply, StatusCode) {
     };
     let accepted = Reply {
         status: status(&mut ok, "status", 200..=299).unwrap_or(StatusCode::OK),
-        content_type: ok.take_str("content_type").map(Into::into),
+        content_type: ok.take("content_type").and_then(header_value),
         body: ok.take_str("body").unwrap_or_default().into(),
     };
     ok.finish();
     let bad = status(&mut reply, "bad", 400..=499).unwrap_or(StatusCode::UNAUTHORIZED);
     reply.finish();
     (accepted, bad)
+}
+
+fn header_value(item: Item) -> Option<Arc<str>> {
+    let text = item.clone().text()?;
+    match http::HeaderValue::from_str(&text) {
+        Ok(_) => Some(text.into()),
+        Err(_) => item.refuse("not a header value", "a media type such as \"text/plain\""),
+    }
 }
 
 fn limits(table: &mut Table) -> (Option<Duration>, Option<Duration>) {

@@ -9,6 +9,7 @@ use http::{HeaderName, StatusCode};
 
 use crate::event::Integrity;
 use crate::source::pointers::Pointers;
+use crate::source::sound::uses_tags;
 
 /// How one provider proves and describes its deliveries.
 #[derive(Debug)]
@@ -47,6 +48,13 @@ pub struct Recipe {
     pub max_body: Option<u64>,
     /// What an operator needs to connect it.
     pub setup: Setup,
+}
+
+impl Recipe {
+    /// True when content, time or facts depend on tags beside the signature, so that groups of signatures differ.
+    pub fn reads_tags(&self) -> bool {
+        uses_tags(&self.content, self.timestamp.as_ref(), &self.event)
+    }
 }
 
 /// The hash under a message authentication code.

@@ -52,7 +52,8 @@ fn stands_alone(id: &Choice) -> bool {
     !id.0.is_empty() && id.0.iter().all(early)
 }
 
-fn uses_tags(content: &[Term], timestamp: Option<&Timestamp>, event: &Facts) -> bool {
+/// True when something is read from the tags beside a signature.
+pub(super) fn uses_tags(content: &[Term], timestamp: Option<&Timestamp>, event: &Facts) -> bool {
     let choices = [&event.id, &event.kind, &event.key].into_iter().chain(timestamp.map(|time| &time.from));
     let times = event.time.iter().map(|(locator, _)| locator);
     let mut pointed = choices.flat_map(|choice| choice.0.iter().flatten()).chain(times);

@@ -1,0 +1,571 @@
+//! A disk in memory for tests of the journal. It keeps only what POSIX promises: a written page may or may not survive a power
+//! cut until its file has been synced, a name until its directory has been; and any single step can fail, wait or be the last.
+//!
+//! [`SimDisk`] is the medium; [`SimDisk::start`] is a process that uses it. A process ends by [`SimDisk::kill`] (the page cache
+//! stays), by [`SimDisk::cut_power`] (the page cache goes) or in the middle of a step, by [`SimDisk::die_after`].
+
+#![allow(dead_code, reason = "each test file uses its own part of it")]
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
+
+use hookhold::journal::disk::{Disk, DiskFile};
+
+/// What can be failed, held and counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    Lock,
+    Create,
+    Open,
+    Read,
+    Write,
+    Sync,
+    Truncate,
+    Rename,
+    Remove,
+    List,
+    SyncDir,
+}
+
+/// The medium and its page cache.
+#[derive(Clone)]
+pub struct SimDisk(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    files: Vec<Inode>,
+    names: BTreeMap<String, usize>,
+    durable_names: BTreeMap<String, usize>,
+    /// Changes of names since the last sync of the directory.
+    unsynced: Vec<NameChange>,
+    locks: HashMap<String, Weak<()>>,
+    rules: Vec<Rule>,
+    limit: u64,
+    /// The running process; older ones are dead.
+    process: u64,
+    dead: bool,
+    steps: u64,
+    die_at: Option<u64>,
+    lies: bool,
+    rng: fastrand::Rng,
+}
+
+#[derive(Clone, Default)]
+struct Inode {
+    cache: Vec<u8>,
+    dirty: BTreeSet<usize>,
+    durable: Vec<u8>,
+}
+
+/// One atomic change: names that go, and a name that comes.
+struct NameChange {
+    gone: String,
+    new: Option<(String, usize)>,
+}
+
+struct Rule {
+    step: Step,
+    ending: String,
+    action: Action,
+    id: u64,
+}
+
+enum Action {
+    /// The next `times` fail.
+    Fail {
+        error: io::ErrorKind,
+        times: u64,
+    },
+    Hold {
+        waiting: u64,
+    },
+}
+
+/// Steps that wait until it is released or dropped.
+pub struct Gate {
+    disk: SimDisk,
+    id: u64,
+}
+
+impl Default for SimDisk {
+    fn default() -> SimDisk {
+        SimDisk::new(0)
+    }
+}
+
+impl SimDisk {
+    /// An empty directory on an endless disk.
+    pub fn new(seed: u64) -> SimDisk {
+        let state = State {
+            files: Vec::new(),
+            names: BTreeMap::new(),
+            durable_names: BTreeMap::new(),
+            unsynced: Vec::new(),
+            locks: HashMap::new(),
+            rules: Vec::new(),
+            limit: u64::MAX,
+            process: 0,
+            dead: true,
+            steps: 0,
+            die_at: None,
+            lies: false,
+            rng: fastrand::Rng::with_seed(seed),
+        };
+        SimDisk(Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() }))
+    }
+
+    /// A new process. Whoever still uses an older one gets errors.
+    pub fn start(&self) -> Arc<dyn Disk> {
+        let mut state = self.state();
+        state.process += 1;
+        state.dead = false;
+        state.steps = 0;
+        Arc::new(Process { disk: self.clone(), process: state.process })
+    }
+
+    /// A second process beside the running one.
+    pub fn beside(&self) -> Arc<dyn Disk> {
+        let state = self.state();
+        Arc::new(Process { disk: self.clone(), process: state.process })
+    }
+
+    /// kill -9: the process is gone, what it has written is in the page cache.
+    pub fn kill(&self) {
+        let mut state = self.state();
+        state.dead = true;
+        state.locks.clear();
+        state.rules.clear();
+        state.die_at = None;
+        self.0.changed.notify_all();
+    }
+
+    /// The process is killed, and every unsynced page and name survives or not, each by itself.
+    pub fn cut_power(&self) {
+        self.kill();
+        let State { files, names, durable_names, unsynced, rng, .. } = &mut *self.state();
+        let chance = [0.0, 0.1, 0.5, 0.9, 1.0][rng.usize(..5)];
+        for file in &mut *files {
+            for page in std::mem::take(&mut file.dirty) {
+                if rng.f64() < chance {
+                    file.persist(page);
+                }
+            }
+            if file.durable.len() != file.cache.len() && rng.bool() {
+                file.durable.resize(file.cache.len(), 0);
+            }
+            file.cache.clone_from(&file.durable);
+        }
+        for change in unsynced.drain(..) {
+            if rng.f64() < chance {
+                change.apply(durable_names);
+            }
+        }
+        names.clone_from(durable_names);
+    }
+
+    /// The process dies in its `steps`-th changing step from now on: what that step should have done is done in part.
+    pub fn die_after(&self, steps: u64) {
+        let mut state = self.state();
+        state.die_at = Some(state.steps + steps);
+    }
+
+    /// True once the process has died.
+    pub fn is_dead(&self) -> bool {
+        self.state().dead
+    }
+
+    /// The next `times` steps of this kind on files whose names end so will fail.
+    pub fn fail(&self, step: Step, ending: &str, error: io::ErrorKind, times: u64) {
+        self.rule(step, ending, Action::Fail { error, times });
+    }
+
+    /// Steps of this kind on files whose names end so wait.
+    pub fn hold(&self, step: Step, ending: &str) -> Gate {
+        let id = self.rule(step, ending, Action::Hold { waiting: 0 });
+        Gate { disk: self.clone(), id }
+    }
+
+    /// From now on a sync says that it is done, and does nothing.
+    pub fn lie(&self) {
+        self.state().lies = true;
+    }
+
+    /// All files together may occupy so many bytes.
+    pub fn set_limit(&self, bytes: u64) {
+        self.state().limit = bytes;
+    }
+
+    /// Bytes that all files occupy.
+    pub fn used(&self) -> u64 {
+        self.state().used()
+    }
+
+    /// Changes bytes of a file, on the medium and in the cache.
+    pub fn rot(&self, name: &str, bytes: Range<usize>, change: impl Fn(u8) -> u8) {
+        let mut state = self.state();
+        let index = *state.names.get(name).expect("the file exists");
+        let file = &mut state.files[index];
+        for at in bytes {
+            file.cache[at] = change(file.cache[at]);
+            if at < file.durable.len() {
+                file.durable[at] = file.cache[at];
+            }
+        }
+    }
+
+    /// The bytes of a file as a process would read them.
+    pub fn bytes(&self, name: &str) -> Vec<u8> {
+        let state = self.state();
+        state.files[*state.names.get(name).expect("the file exists")].cache.clone()
+    }
+
+    /// Puts a file there, synced.
+    pub fn put(&self, name: &str, bytes: &[u8]) {
+        let mut state = self.state();
+        let index = state.files.len();
+        state.files.push(Inode { cache: bytes.to_vec(), dirty: BTreeSet::new(), durable: bytes.to_vec() });
+        state.names.insert(name.into(), index);
+        state.durable_names.insert(name.into(), index);
+    }
+
+    /// Takes a file away, synced.
+    pub fn take(&self, name: &str) {
+        let mut state = self.state();
+        state.names.remove(name).expect("the file exists");
+        state.durable_names.remove(name);
+    }
+
+    /// The names of all files with this ending, in order.
+    pub fn names(&self, ending: &str) -> Vec<String> {
+        self.state().names.keys().filter(|name| name.ends_with(ending)).cloned().collect()
+    }
+
+    /// Waits until the directory fulfils a condition.
+    pub fn wait_for(&self, condition: impl Fn(&[String]) -> bool) {
+        let mut state = self.state();
+        while !condition(&state.names.keys().cloned().collect::<Vec<_>>()) {
+            state = self.0.changed.wait(state).expect("no test panics while it holds the lock");
+        }
+    }
+
+    fn rule(&self, step: Step, ending: &str, action: Action) -> u64 {
+        let mut state = self.state();
+        let id = state.rng.u64(..);
+        state.rules.push(Rule { step, ending: ending.into(), action, id });
+        id
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().expect("no test panics while it holds the lock")
+    }
+}
+
+impl Gate {
+    /// Waits until so many steps wait here at the same time.
+    pub fn wait_for(&self, steps: u64) {
+        let mut state = self.disk.state();
+        let here = |state: &State| {
+            state
+                .rules
+                .iter()
+                .any(|rule| rule.id == self.id && matches!(rule.action, Action::Hold { waiting } if waiting >= steps))
+        };
+        while !here(&state) {
+            state = self.disk.0.changed.wait(state).expect("no test panics while it holds the lock");
+        }
+    }
+
+    /// Lets them all go on.
+    pub fn release(self) {}
+
+    /// Lets them fail.
+    pub fn fail(self, error: io::ErrorKind) {
+        let mut state = self.disk.state();
+        for rule in state.rules.iter_mut().filter(|rule| rule.id == self.id) {
+            rule.action = Action::Fail { error, times: 1 };
+            rule.id = 0;
+        }
+        self.disk.0.changed.notify_all();
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.disk.state().rules.retain(|rule| rule.id != self.id);
+        self.disk.0.changed.notify_all();
+    }
+}
+
+impl NameChange {
+    fn apply(self, names: &mut BTreeMap<String, usize>) {
+        names.remove(&self.gone);
+        names.extend(self.new);
+    }
+}
+
+impl Inode {
+    fn persist(&mut self, page: usize) {
+        let range = page * PAGE..((page + 1) * PAGE).min(self.cache.len());
+        if range.start < range.end {
+            if self.durable.len() < range.end {
+                self.durable.resize(range.end, 0);
+            }
+            self.durable[range.clone()].copy_from_slice(&self.cache[range]);
+        }
+    }
+
+    fn sync(&mut self) {
+        for page in std::mem::take(&mut self.dirty) {
+            self.persist(page);
+        }
+        self.durable.resize(self.cache.len(), 0);
+    }
+
+    fn write(&mut self, bytes: &[u8], offset: usize) {
+        let end = offset + bytes.len();
+        if self.cache.len() < end {
+            self.cache.resize(end, 0);
+        }
+        self.cache[offset..end].copy_from_slice(bytes);
+        self.dirty.extend(offset / PAGE..end.div_ceil(PAGE));
+    }
+}
+
+impl State {
+    fn used(&self) -> u64 {
+        self.names.values().map(|index| self.files[*index].cache.len() as u64).sum()
+    }
+
+    fn index(&self, name: &str) -> io::Result<usize> {
+        self.names.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn change(&mut self, gone: &str, new: Option<(String, usize)>) {
+        NameChange { gone: gone.into(), new: new.clone() }.apply(&mut self.names);
+        self.unsynced.push(NameChange { gone: gone.into(), new });
+    }
+}
+
+/// How a step ends before it has begun.
+enum Early {
+    /// The process died, perhaps with some of the step done.
+    Dead {
+        in_this_step: bool,
+    },
+    Failed(io::ErrorKind),
+}
+
+impl From<Early> for io::Error {
+    fn from(early: Early) -> io::Error {
+        match early {
+            Early::Dead { .. } => io::Error::other("the process is dead"),
+            Early::Failed(kind) => kind.into(),
+        }
+    }
+}
+
+struct Process {
+    disk: SimDisk,
+    process: u64,
+}
+
+impl Process {
+    fn begin(&self, step: Step, name: &str) -> Result<MutexGuard<'_, State>, (MutexGuard<'_, State>, Early)> {
+        let mut state = self.disk.state();
+        let changes = !matches!(step, Step::Read | Step::List | Step::Open);
+        state.steps += u64::from(changes);
+        loop {
+            if state.dead || state.process != self.process {
+                return Err((state, Early::Dead { in_this_step: false }));
+            }
+            if changes && state.die_at.is_some_and(|at| state.steps >= at) {
+                state.dead = true;
+                self.disk.0.changed.notify_all();
+                return Err((state, Early::Dead { in_this_step: true }));
+            }
+            let rule = state.rules.iter_mut().find(|rule| rule.step == step && name.ends_with(&rule.ending));
+            match rule.map(|rule| (&mut rule.action, rule.id)) {
+                None => return Ok(state),
+                Some((Action::Fail { error, times }, _)) => {
+                    let error = *error;
+                    *times -= 1;
+                    state.rules.retain(|rule| !matches!(rule.action, Action::Fail { times: 0, .. }));
+                    return Err((state, Early::Failed(error)));
+                }
+                Some((Action::Hold { waiting }, id)) => {
+                    *waiting += 1;
+                    self.disk.0.changed.notify_all();
+                    state = self.disk.0.changed.wait(state).expect("no test panics while it holds the lock");
+                    for rule in state.rules.iter_mut().filter(|rule| rule.id == id) {
+                        if let Action::Hold { waiting } = &mut rule.action {
+                            *waiting -= 1;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn enter(&self, step: Step, name: &str) -> io::Result<MutexGuard<'_, State>> {
+        self.begin(step, name).map_err(|(_, early)| early.into())
+    }
+
+    fn file(&self, index: usize, name: &str, lock: Option<Arc<()>>) -> Arc<dyn DiskFile> {
+        let process = Process { disk: self.disk.clone(), process: self.process };
+        Arc::new(File { process, index, name: name.into(), _lock: lock })
+    }
+}
+
+impl Disk for Process {
+    fn lock(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let mut state = self.enter(Step::Lock, name)?;
+        if state.locks.get(name).is_some_and(|lock| lock.strong_count() > 0) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        if !state.names.contains_key(name) {
+            let index = state.files.len();
+            state.files.push(Inode::default());
+            state.change(name, Some((name.into(), index)));
+        }
+        let (index, lock) = (state.index(name)?, Arc::new(()));
+        state.locks.insert(name.into(), Arc::downgrade(&lock));
+        Ok(self.file(index, name, Some(lock)))
+    }
+
+    fn create(&self, name: &str, size: u64) -> io::Result<Arc<dyn DiskFile>> {
+        let mut state = self.enter(Step::Create, name)?;
+        if state.names.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        if state.used() + size > state.limit {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let index = state.files.len();
+        state.files.push(Inode { cache: vec![0; size as usize], ..Inode::default() });
+        state.change(name, Some((name.into(), index)));
+        self.disk.0.changed.notify_all();
+        Ok(self.file(index, name, None))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let index = self.enter(Step::Open, name)?.index(name)?;
+        Ok(self.file(index, name, None))
+    }
+
+    fn truncate(&self, name: &str, size: u64) -> io::Result<()> {
+        let mut state = self.enter(Step::Truncate, name)?;
+        let index = state.index(name)?;
+        state.files[index].cache.resize(size as usize, 0);
+        Ok(())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.enter(Step::Rename, to)?;
+        let index = state.index(from)?;
+        state.change(from, Some((to.into(), index)));
+        self.disk.0.changed.notify_all();
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut state = self.enter(Step::Remove, name)?;
+        state.index(name)?;
+        state.change(name, None);
+        self.disk.0.changed.notify_all();
+        Ok(())
+    }
+
+    fn list(&self) -> io::Result<Vec<(String, u64)>> {
+        let state = self.enter(Step::List, "")?;
+        Ok(state.names.iter().map(|(name, index)| (name.clone(), state.files[*index].cache.len() as u64)).collect())
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        let mut state = self.enter(Step::SyncDir, "")?;
+        if !state.lies {
+            state.durable_names = state.names.clone();
+            state.unsynced.clear();
+        }
+        Ok(())
+    }
+
+    fn is_locked(&self, name: &str) -> io::Result<bool> {
+        Ok(self.disk.state().locks.get(name).is_some_and(|lock| lock.strong_count() > 0))
+    }
+}
+
+struct File {
+    process: Process,
+    index: usize,
+    name: String,
+    _lock: Option<Arc<()>>,
+}
+
+impl DiskFile for File {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let index = self.index;
+        match self.process.begin(Step::Write, &self.name) {
+            Ok(mut state) => {
+                state.files[index].write(bytes, offset as usize);
+                Ok(())
+            }
+            Err((mut state, early)) => {
+                // A write that is cut or fails may have done a part of its work.
+                if !matches!(early, Early::Dead { in_this_step: false }) {
+                    let part = state.rng.usize(..=bytes.len());
+                    state.files[index].write(&bytes[..part], offset as usize);
+                }
+                Err(early.into())
+            }
+        }
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let state = self.process.enter(Step::Read, &self.name)?;
+        let bytes = state.files[self.index].cache.get(offset as usize..).unwrap_or_default();
+        let count = bytes.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let index = self.index;
+        match self.process.begin(Step::Sync, &self.name) {
+            Ok(mut state) => {
+                if !state.lies {
+                    state.files[index].sync();
+                }
+            }
+            Err((mut state, early)) => {
+                // Some pages reach the medium. After a failed sync the others count as clean although they are not there.
+                let failed = matches!(early, Early::Failed(_));
+                if !matches!(early, Early::Dead { in_this_step: false }) {
+                    let State { files, rng, .. } = &mut *state;
+                    for page in files[index].dirty.clone() {
+                        if rng.bool() {
+                            files[index].persist(page);
+                            files[index].dirty.remove(&page);
+                        } else if failed {
+                            files[index].dirty.remove(&page);
+                        }
+                    }
+                }
+                return Err(early.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        let state = self.process.enter(Step::Read, &self.name)?;
+        Ok(state.files[self.index].cache.len() as u64)
+    }
+}
+
+const PAGE: usize = 4096;

@@ -1,0 +1,111 @@
+//! Genuine events for tests of the journal: made by the verifier, because nobody else can make one.
+
+#![allow(dead_code, reason = "each test file uses its own part of it")]
+
+use std::io::Write;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use hookhold::event::{Clock, Delivery, Event, EventKey, UnixMillis};
+use hookhold::source::{Source, SourceDefaults};
+use hookhold::table::{Mistakes, Table};
+use hookhold::verify::sign::{SampleOptions, sign};
+use hookhold::verify::verify;
+use http::{HeaderName, HeaderValue};
+
+/// The topics that events can go to.
+pub const TOPICS: [&str; 3] = ["orders", "invoices", "parcels"];
+
+/// What a test decides about an event.
+#[derive(Clone, Debug, Default)]
+pub struct Sample {
+    /// Index into [`TOPICS`].
+    pub topic: usize,
+    /// The body.
+    pub body: Vec<u8>,
+    /// The event id.
+    pub id: String,
+    /// The dedupe key.
+    pub key: Option<[u8; 16]>,
+    /// When it arrives, in Unix milliseconds.
+    pub received_at: u64,
+    /// Further request headers.
+    pub headers: Vec<(&'static str, Vec<u8>)>,
+}
+
+impl Sample {
+    /// The event, verified.
+    pub fn event(&self) -> Event {
+        let source = &sources()[self.topic];
+        let now = UnixMillis(self.received_at);
+        let options = SampleOptions { id: self.id.clone(), event_type: None, key: None, now, tamper: None };
+        let mut signed = sign(source, Some(Bytes::from(self.body.clone())), &options);
+        for (name, value) in &self.headers {
+            let value = HeaderValue::from_bytes(value).expect("a header value");
+            signed.headers.append(HeaderName::from_static(name), value);
+        }
+        let delivery = Delivery {
+            method: signed.method,
+            target: signed.target,
+            headers: signed.headers,
+            body: signed.body,
+            remote: ([192, 0, 2, 1], 443).into(),
+            received_at: now,
+        };
+        verify(source, &delivery).expect("it is signed with the source's secret").event.with_key(self.key.map(EventKey))
+    }
+}
+
+/// A clock that moves only by hand.
+pub struct HandClock(AtomicU64);
+
+impl HandClock {
+    /// Stands at this moment, in Unix milliseconds.
+    pub fn at(now: u64) -> HandClock {
+        HandClock(AtomicU64::new(now))
+    }
+
+    /// Goes on.
+    pub fn advance(&self, millis: u64) {
+        self.0.fetch_add(millis, Ordering::SeqCst);
+    }
+}
+
+impl Clock for HandClock {
+    fn now(&self) -> UnixMillis {
+        UnixMillis(self.0.load(Ordering::SeqCst))
+    }
+}
+
+fn sources() -> &'static [Source] {
+    static SOURCES: OnceLock<Vec<Source>> = OnceLock::new();
+    SOURCES.get_or_init(|| TOPICS.iter().map(|topic| source(topic)).collect())
+}
+
+fn source(topic: &str) -> Source {
+    let mut secret = tempfile::NamedTempFile::new().expect("a temporary file");
+    secret.write_all(b"a secret").expect("a secret in it");
+    let text = ENTRY.replace("SECRET", &secret.path().display().to_string());
+    let mistakes = Mistakes::default();
+    let table = Table::parse("hookhold.toml", &text, &mistakes).expect("the entry is TOML");
+    let defaults = SourceDefaults {
+        topic: "{source}".into(),
+        max_body: 64 << 20,
+        request_deadline: std::time::Duration::from_secs(8),
+        window: std::time::Duration::from_secs(7 * 86_400),
+    };
+    Source::compile(topic, table, &defaults, &mistakes).unwrap_or_else(|| panic!("{mistakes}"))
+}
+
+const ENTRY: &str = r#"
+secrets = ["file:SECRET"]
+signature = { from = "header:X-Signature", encoding = "hex" }
+auth = "mac"
+algorithm = "sha256"
+content = ["body"]
+
+[event]
+id = ["header:X-Id"]
+type = ["header:X-Type"]
+"#;

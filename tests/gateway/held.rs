@@ -1,0 +1,161 @@
+//! While the disk's sync is held nobody hears 2xx; 50 copies of one event become one frame, whoever of them leaves.
+
+use std::io::ErrorKind;
+
+use hookhold::event::Outcome;
+use tokio::time::Instant;
+
+use crate::disk::Step;
+use crate::house::{House, Sender, outcomes};
+
+const IDS: usize = 20;
+const COPIES: usize = 50;
+
+fn ids() -> Vec<String> {
+    (0..IDS).map(|n| format!("evt_{n}")).collect()
+}
+
+async fn fifty_copies(house: &House) -> Vec<Sender> {
+    let mut senders = Vec::new();
+    for _ in 0..COPIES {
+        senders.push(house.sends("stripe", "evt_1").await);
+    }
+    senders
+}
+
+#[tokio::test]
+async fn no_event_of_a_commit_is_answered_before_its_sync_returns() {
+    let house = House::new();
+    let (gate, mut senders) = house.one_commit(&ids()).await;
+    for sender in &mut senders {
+        sender.must_wait().await;
+    }
+    assert_eq!(house.journal.durable(), 1, "only the event of the commit before");
+    gate.release();
+    assert_eq!(outcomes(senders).await, [Outcome::Kept; IDS]);
+    assert_eq!(house.kept()[1..], ids());
+    assert_eq!(house.metrics.journal_batch.get_sample_count(), 2, "they did share one commit");
+}
+
+#[tokio::test]
+async fn a_failed_sync_answers_503_to_all_and_ends_the_journal() {
+    let house = House::new();
+    let (gate, senders) = house.one_commit(&ids()).await;
+    let behind = house.sends("stripe", "behind").await;
+    let again = house.sends("stripe", "evt_1").await;
+    gate.fail(ErrorKind::Other);
+    assert_eq!(outcomes(senders).await, [Outcome::JournalFailed; IDS]);
+    for waiting in [behind, again] {
+        let answer = waiting.answer().await;
+        assert_eq!((answer.outcome, answer.status.as_u16()), (Outcome::JournalFailed, 503));
+    }
+    assert!(house.journal.failed());
+    assert_eq!(house.outcome("stripe", "later").await, Outcome::JournalFailed);
+    assert_eq!(house.outcome("stripe", "another").await, Outcome::Duplicate, "what was kept before stays kept");
+    assert_eq!(house.kept(), ["another"]);
+}
+
+#[tokio::test]
+async fn fifty_copies_under_way_are_one_frame_and_fifty_2xx() {
+    let house = House::new();
+    let gate = house.disk.hold(Step::Sync, ".seg");
+    let mut senders = fifty_copies(&house).await;
+    gate.wait_for(1);
+    for sender in &mut senders {
+        sender.must_wait().await;
+    }
+    gate.release();
+    let mut outcomes = outcomes(senders).await;
+    assert_eq!(outcomes.remove(0), Outcome::Kept);
+    assert_eq!(outcomes, [Outcome::Duplicate; COPIES - 1]);
+    assert_eq!(house.kept(), ["evt_1"]);
+}
+
+#[tokio::test]
+async fn fifty_copies_are_kept_once_although_the_first_sender_hangs_up() {
+    let house = House::new();
+    let gate = house.disk.hold(Step::Sync, ".seg");
+    drop(house.sends("stripe", "evt_1").await);
+    let senders = fifty_copies(&house).await;
+    gate.wait_for(1);
+    gate.release();
+    assert_eq!(outcomes(senders).await, [Outcome::Duplicate; COPIES]);
+    assert_eq!(house.kept(), ["evt_1"]);
+}
+
+#[tokio::test]
+async fn fifty_copies_are_kept_once_although_the_first_deadline_is_over() {
+    let house = House::new();
+    let gate = house.disk.hold(Step::Sync, ".seg");
+    let first = house.arrives("stripe", house.delivery("stripe", "evt_1"), Instant::now());
+    let answer = first.answer().await;
+    assert_eq!((answer.outcome, answer.status.as_u16()), (Outcome::Deadline, 503));
+    let senders = fifty_copies(&house).await;
+    gate.wait_for(1);
+    gate.release();
+    assert_eq!(outcomes(senders).await, [Outcome::Duplicate; COPIES]);
+    assert_eq!(house.kept(), ["evt_1"]);
+}
+
+#[tokio::test]
+async fn fifty_copies_are_kept_once_after_300_senders_in_a_row_hung_up() {
+    let house = House::new();
+    let gate = house.disk.hold(Step::Sync, ".seg");
+    for _ in 0..300 {
+        drop(house.sends("stripe", "evt_1").await);
+    }
+    let senders = fifty_copies(&house).await;
+    gate.wait_for(1);
+    gate.release();
+    assert_eq!(outcomes(senders).await, [Outcome::Duplicate; COPIES]);
+    assert_eq!(house.kept(), ["evt_1"]);
+}
+
+#[tokio::test]
+async fn an_event_is_kept_once_when_all_300_senders_hang_up() {
+    let house = House::new();
+    let gate = house.disk.hold(Step::Sync, ".seg");
+    for _ in 0..300 {
+        drop(house.sends("stripe", "evt_1").await);
+    }
+    gate.release();
+    assert_eq!(house.outcome("stripe", "evt_1").await, Outcome::Duplicate);
+    assert_eq!(house.kept(), ["evt_1"]);
+}
+
+/// The key of an event kept long ago is looked up on disk first: all of this holds there too.
+#[tokio::test]
+async fn fifty_copies_are_kept_once_although_300_hang_up_while_the_key_files_are_asked() {
+    let house = House::new();
+    assert_eq!(house.outcome("stripe", "old").await, Outcome::Kept);
+    let house = house.cooled();
+    let (asked, synced) = (house.disk.hold(Step::Read, ".keys"), house.disk.hold(Step::Sync, ".seg"));
+    for _ in 0..300 {
+        drop(house.sends("stripe", "evt_1").await);
+    }
+    let late = house.arrives("stripe", house.delivery("stripe", "evt_1"), Instant::now());
+    assert_eq!(late.answer().await.outcome, Outcome::Deadline);
+    let mut senders = fifty_copies(&house).await;
+    asked.wait_for(1);
+    asked.release();
+    synced.wait_for(1);
+    for sender in &mut senders {
+        sender.must_wait().await;
+    }
+    synced.release();
+    assert_eq!(outcomes(senders).await, [Outcome::Duplicate; COPIES]);
+    assert_eq!(house.kept(), ["old", "evt_1"]);
+}
+
+#[tokio::test]
+async fn each_of_the_waiting_has_its_own_deadline() {
+    let house = House::new();
+    let gate = house.disk.hold(Step::Sync, ".seg");
+    let first = house.sends("stripe", "evt_1").await;
+    let second = house.arrives("stripe", house.delivery("stripe", "evt_1"), Instant::now());
+    assert_eq!(second.answer().await.outcome, Outcome::Deadline);
+    let third = house.sends("stripe", "evt_1").await;
+    gate.release();
+    assert_eq!(outcomes(vec![first, third]).await, [Outcome::Kept, Outcome::Duplicate]);
+    assert_eq!(house.kept(), ["evt_1"]);
+}

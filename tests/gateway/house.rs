@@ -1,0 +1,323 @@
+//! A real gateway over a real journal on a simulated disk, with a clock that stands still.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hookhold::event::{Answer, Clock, Delivery, Outcome, UnixMillis};
+use hookhold::gateway::Gateway;
+use hookhold::journal::{Journal, Options, Reader};
+use hookhold::metrics::Metrics;
+use hookhold::source::{Source, SourceDefaults};
+use hookhold::table::{Mistakes, Table};
+use hookhold::verify::sign::{SampleOptions, sign};
+use http::HeaderMap;
+use tokio::time::Instant;
+
+use crate::disk::{Gate, SimDisk, Step};
+
+/// How a house is built; every opening of its journal uses the same.
+#[derive(Clone)]
+pub struct Plan {
+    pub options: Options,
+    /// The sources' window.
+    pub window: Duration,
+    /// The sources' deadline: a sync that is older refuses new deliveries.
+    pub deadline: Duration,
+    pub hot_keys: u64,
+    pub seed: u64,
+}
+
+impl Default for Plan {
+    fn default() -> Plan {
+        let options = Options { segment_size: SEGMENT, max_size: 1 << 30, max_backlog: 1 << 29, ..Options::default() };
+        Plan { options, window: 7 * DAY, deadline: Duration::from_secs(60), hot_keys: 1000, seed: 0 }
+    }
+}
+
+/// Everything between a complete request and the disk.
+pub struct House {
+    pub disk: SimDisk,
+    pub clock: Arc<StoppedClock>,
+    pub metrics: Arc<Metrics>,
+    pub journal: Journal,
+    pub gateway: Arc<Gateway>,
+    plan: Plan,
+}
+
+impl House {
+    pub fn new() -> House {
+        House::with(Plan::default())
+    }
+
+    pub fn with(plan: Plan) -> House {
+        let clock = Arc::new(StoppedClock(AtomicU64::new(1_700_000_000_000)));
+        House::open(SimDisk::new(plan.seed), clock, plan)
+    }
+
+    /// A journal that passes events on: each topic keeps its events until they are acknowledged.
+    pub fn passing_on(options: Options) -> House {
+        let options = Options { passes_on: true, segment_size: SEGMENT, ..options };
+        House::with(Plan { options, ..Plan::default() })
+    }
+
+    fn open(disk: SimDisk, clock: Arc<StoppedClock>, plan: Plan) -> House {
+        let metrics = Arc::new(Metrics::new());
+        let options = Options { window: plan.window, ..plan.options.clone() };
+        let journal = Journal::open(disk.start(), options, clock.clone(), metrics.clone()).expect("the journal opens");
+        let gateway = Arc::new(Gateway::new(sources(&plan), journal.clone(), plan.hot_keys, &metrics));
+        House { disk, clock, metrics, journal, gateway, plan }
+    }
+
+    /// A clean stop and a new start.
+    pub fn restarted(self) -> House {
+        self.journal.close();
+        self.killed()
+    }
+
+    /// kill -9 and a new start.
+    pub fn killed(self) -> House {
+        self.disk.kill();
+        self.buried()
+    }
+
+    /// A power cut and a new start.
+    pub fn after_power_cut(self) -> House {
+        self.disk.cut_power();
+        self.buried()
+    }
+
+    /// The dead process can change nothing more; its threads end here.
+    fn buried(self) -> House {
+        self.journal.close();
+        House::open(self.disk, self.clock, self.plan)
+    }
+
+    /// Restarts until what was kept so far is known by its key files alone: neither moka nor the journal's memory holds it.
+    pub fn cooled(self) -> House {
+        let segments = self.disk.names(".seg");
+        let house = self.restarted();
+        house.disk.wait_for(|names| {
+            // One without events is deleted as soon as it is sealed.
+            let sealed = |segment: &String| !names.contains(segment) || names.contains(&segment.replace(".seg", ".lanes"));
+            segments.iter().all(sealed)
+        });
+        house.restarted()
+    }
+
+    /// The same journal behind another gateway, whose cache is empty.
+    pub fn with_a_cold_cache(self) -> House {
+        let gateway = Arc::new(Gateway::new(sources(&self.plan), self.journal.clone(), self.plan.hot_keys, &self.metrics));
+        House { gateway, ..self }
+    }
+
+    /// Holds every sync of a segment; one of another event is under way.
+    pub async fn busy(&self) -> (Gate, Sender) {
+        let gate = self.disk.hold(Step::Sync, ".seg");
+        let other = self.sends("stripe", "another").await;
+        gate.wait_for(1);
+        (gate, other)
+    }
+
+    /// Sends these ids so that they share one commit, whose sync is held.
+    pub async fn one_commit(&self, ids: &[String]) -> (Gate, Vec<Sender>) {
+        assert!(!ids.is_empty());
+        let (first_gate, first) = self.busy().await;
+        let mut senders = Vec::new();
+        for id in ids {
+            senders.push(self.sends("stripe", id).await);
+        }
+        // Told once, between the first commit and the next.
+        let (tell, told) = mpsc::sync_channel(1);
+        let disk = Mutex::new(Some(self.disk.clone()));
+        self.journal.on_durable(Box::new(move || {
+            let disk = disk.lock().expect("no holder panics").take();
+            disk.into_iter().for_each(|disk| tell.send(disk.hold(Step::Sync, ".seg")).expect("the test waits for it"));
+        }));
+        first_gate.release();
+        let gate = told.recv().expect("the first commit ends");
+        assert_eq!(first.answer().await.outcome, Outcome::Kept);
+        gate.wait_for(1);
+        (gate, senders)
+    }
+
+    pub fn source(&self, name: &str) -> Arc<Source> {
+        self.gateway.source(&format!("/hooks/{name}")).expect("one of the sources below")
+    }
+
+    /// What this source's provider sends now about the event with this id.
+    pub fn delivery(&self, source: &str, id: &str) -> Delivery {
+        self.signed(source, id, None)
+    }
+
+    /// The same with a body of one's own.
+    pub fn with_body(&self, source: &str, id: &str, body: impl Into<Bytes>) -> Delivery {
+        self.signed(source, id, Some(body.into()))
+    }
+
+    fn signed(&self, source: &str, id: &str, body: Option<Bytes>) -> Delivery {
+        let now = self.clock.now();
+        let options = SampleOptions { id: id.into(), event_type: None, key: None, now, tamper: None };
+        let sample = sign(&self.source(source), body, &options);
+        let (remote, headers): (_, HeaderMap) = (([192, 0, 2, 1], 443).into(), sample.headers);
+        Delivery { method: sample.method, target: sample.target, headers, body: sample.body, remote, received_at: now }
+    }
+
+    /// A complete delivery has reached the gateway; it has not been looked at yet.
+    pub fn arrives(&self, source: &str, delivery: Delivery, deadline: Instant) -> Sender {
+        let (gateway, source) = (self.gateway.clone(), self.source(source));
+        Sender(Box::pin(async move { gateway.receive(&source, delivery, deadline).await }))
+    }
+
+    /// Sends, and comes back as soon as the sender has to wait for its answer.
+    pub async fn sends(&self, source: &str, id: &str) -> Sender {
+        self.sends_this(source, self.delivery(source, id)).await
+    }
+
+    pub async fn sends_this(&self, source: &str, delivery: Delivery) -> Sender {
+        let mut sender = self.arrives(source, delivery, far_away());
+        sender.must_wait().await;
+        sender
+    }
+
+    /// Sends and waits for the answer.
+    pub async fn asks(&self, source: &str, id: &str) -> Answer {
+        self.asks_with(source, self.delivery(source, id)).await
+    }
+
+    pub async fn asks_with(&self, source: &str, delivery: Delivery) -> Answer {
+        self.arrives(source, delivery, far_away()).answer().await
+    }
+
+    /// How one delivery ends.
+    pub async fn outcome(&self, source: &str, id: &str) -> Outcome {
+        self.asks(source, id).await.outcome
+    }
+
+    /// The ids of all events that are kept, in order, as a lane reads them; an event without id has an empty one.
+    pub fn kept(&self) -> Vec<String> {
+        let mut reader = self.journal.reader(0);
+        std::iter::from_fn(|| next(&mut reader)).collect()
+    }
+
+    /// How often the event with this id is kept.
+    pub fn copies(&self, id: &str) -> usize {
+        self.kept().iter().filter(|kept| *kept == id).count()
+    }
+
+    pub fn kept_after_answer(&self) -> u64 {
+        self.metrics.kept_after_answer.get()
+    }
+
+    pub fn keyless(&self, source: &str) -> u64 {
+        self.metrics.keyless.with_label_values(&[source]).get()
+    }
+
+    pub fn passes(&self, time: Duration) {
+        self.clock.0.fetch_add(time.as_millis() as u64, Ordering::Relaxed);
+    }
+}
+
+fn next(reader: &mut Reader) -> Option<String> {
+    let stored = reader.next().expect("the segment can be read")?;
+    Some(stored.event.id.clone().unwrap_or_default())
+}
+
+/// A sender on its connection. Dropped, it has hung up.
+pub struct Sender(Pin<Box<dyn Future<Output = Answer> + Send>>);
+
+impl Sender {
+    /// Looks once whether the answer has come.
+    pub async fn has_answer(&mut self) -> Option<Answer> {
+        poll_fn(|context| match self.0.as_mut().poll(context) {
+            Poll::Ready(answer) => Poll::Ready(Some(answer)),
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await
+    }
+
+    pub async fn must_wait(&mut self) {
+        let answer = self.has_answer().await;
+        assert!(answer.is_none(), "nobody may be answered yet, but was: {answer:?}");
+    }
+
+    pub async fn answer(self) -> Answer {
+        self.0.await
+    }
+}
+
+/// How all these senders are answered.
+pub async fn outcomes(senders: Vec<Sender>) -> Vec<Outcome> {
+    assert!(!senders.is_empty());
+    let mut outcomes = Vec::new();
+    for sender in senders {
+        outcomes.push(sender.answer().await.outcome);
+    }
+    outcomes
+}
+
+/// Another thread will bring this about.
+pub fn until(reached: impl Fn() -> bool) {
+    while !reached() {
+        std::thread::yield_now();
+    }
+}
+
+/// A clock that a test moves.
+pub struct StoppedClock(AtomicU64);
+
+impl Clock for StoppedClock {
+    fn now(&self) -> UnixMillis {
+        UnixMillis(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// A deadline that is reached only by a test that fails.
+pub fn far_away() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
+/// Compiled anew for each opening, all with the same secret.
+fn sources(plan: &Plan) -> Vec<Source> {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let secret = directory.path().join("secret");
+    std::fs::write(&secret, "whsec_nobody_knows_it").expect("a temporary directory is writable");
+    let defaults = SourceDefaults {
+        topic: "webhooks.{source}".into(),
+        max_body: 5 << 20,
+        request_deadline: plan.deadline,
+        window: plan.window,
+    };
+    let compile = |(name, entry): &(&str, &str)| {
+        let window = plan.window.as_millis();
+        let text = format!("secrets = [\"file:{}\"]\ndedupe.window = \"{window}ms\"\n{entry}", secret.display());
+        let mistakes = Mistakes::default();
+        let source = Table::parse("test", &text, &mistakes).and_then(|entry| Source::compile(name, entry, &defaults, &mistakes));
+        source.filter(|_| mistakes.is_empty()).unwrap_or_else(|| panic!("{mistakes}"))
+    };
+    SOURCES.iter().map(compile).collect()
+}
+
+const SOURCES: &[(&str, &str)] = &[
+    ("stripe", "provider = \"stripe\"\nreply.ok = { status = 202, content_type = \"text/plain\", body = \"thanks\" }"),
+    ("stripe-eu", "provider = \"stripe\""),
+    ("github", "provider = \"github\""),
+    ("bare", "auth = \"mac\"\nalgorithm = \"sha256\"\nsignature = { from = \"header:S\" }\ncontent = [\"body\"]"),
+    (
+        "opted",
+        "auth = \"mac\"\nalgorithm = \"sha256\"\nsignature = { from = \"header:S\" }\ncontent = [\"body\"]\ndedupe.body = \"10m\"",
+    ),
+    (
+        "timed",
+        "auth = \"mac\"\nalgorithm = \"sha256\"\nsignature = { from = \"header:S\" }\ncontent = [\"timestamp\", \".\", \"body\"]\n\
+         timestamp = { from = \"header:T\" }",
+    ),
+];
+
+pub const DAY: Duration = Duration::from_secs(86_400);
+/// The smallest segment.
+pub const SEGMENT: u64 = 64 << 10;

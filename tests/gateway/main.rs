@@ -1,0 +1,11 @@
+//! The corridor's promises: what a 2xx and a 503 mean while the disk is slow, fails or loses, and that every event is kept
+//! once. The real gateway over the real journal; only the disk and the clock are simulated.
+
+#[path = "../common/disk.rs"]
+mod disk;
+mod held;
+mod house;
+mod identity;
+mod restarts;
+mod sockets;
+mod truths;

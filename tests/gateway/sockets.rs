@@ -1,0 +1,97 @@
+//! The same over real sockets: copies under way at the same time, and senders that hang up.
+
+use std::net::SocketAddr;
+
+use hookhold::server::{self, Limits, Server, Stop};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::{JoinHandle, yield_now};
+
+use crate::disk::Step;
+use crate::house::House;
+
+/// Ends with the test's runtime.
+fn serve(house: &House) -> (SocketAddr, JoinHandle<()>) {
+    let listener = server::listen("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+    let address = listener.local_addr().expect("bound above");
+    let (gateway, clock, metrics) = (house.gateway.clone(), house.clock.clone(), house.metrics.clone());
+    let server = Server { gateway, limits: Limits::default(), clock, metrics };
+    (address, tokio::spawn(server.serve(listener, Stop::new())))
+}
+
+/// Sends a whole request, and comes back once the gateway has believed it.
+async fn sends(house: &House, address: SocketAddr, request: &[u8]) -> TcpStream {
+    let verified = || house.metrics.verified.with_label_values(&["stripe", "secret"]).get();
+    let before = verified();
+    let mut line = TcpStream::connect(address).await.expect("the server listens");
+    line.write_all(request).await.expect("the server reads");
+    while verified() == before {
+        yield_now().await;
+    }
+    line
+}
+
+/// A request as it stands on the wire, with the server's answer to be the last on its connection.
+fn request(house: &House, id: &str) -> Vec<u8> {
+    let delivery = house.delivery("stripe", id);
+    let head = format!("POST {} HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-length: ", delivery.target);
+    let mut out = format!("{head}{}\r\n", delivery.body.len()).into_bytes();
+    for (name, value) in &delivery.headers {
+        out.extend_from_slice(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    out.extend_from_slice(&[b"\r\n", &delivery.body[..]].concat());
+    out
+}
+
+async fn answer(mut line: TcpStream) -> String {
+    let mut text = String::new();
+    line.read_to_string(&mut text).await.expect("the server closes without a reset");
+    text.split_inclusive("\r\n").filter(|line| !line.starts_with("date: ")).collect()
+}
+
+#[tokio::test]
+async fn fifty_copies_over_sockets_are_one_frame_and_the_same_bytes_after_300_hung_up() {
+    let house = House::new();
+    let (address, _serving) = serve(&house);
+    let gate = house.disk.hold(Step::Sync, ".seg");
+    let request = request(&house, "evt_1");
+    for _ in 0..300 {
+        let line = sends(&house, address, &request).await;
+        line.set_zero_linger().expect("a socket has this option");
+        drop(line);
+    }
+    let mut lines = Vec::new();
+    for _ in 0..50 {
+        lines.push(sends(&house, address, &request).await);
+    }
+    gate.wait_for(1);
+    for line in &lines {
+        let nothing = line.try_read(&mut [0]).expect_err("nobody may be answered yet");
+        assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock);
+    }
+    gate.release();
+    for line in lines {
+        let expected =
+            "HTTP/1.1 202 Accepted\r\ncontent-type: text/plain\r\nconnection: close\r\ncontent-length: 6\r\n\r\nthanks";
+        assert_eq!(answer(line).await, expected);
+    }
+    assert_eq!(house.kept(), ["evt_1"]);
+}
+
+#[tokio::test]
+async fn a_failed_sync_answers_503_over_every_socket() {
+    let house = House::new();
+    let (address, _serving) = serve(&house);
+    let gate = house.disk.hold(Step::Sync, ".seg");
+    let mut lines = Vec::new();
+    for number in 0..20 {
+        lines.push(sends(&house, address, &request(&house, &format!("evt_{number}"))).await);
+    }
+    gate.wait_for(1);
+    gate.fail(std::io::ErrorKind::Other);
+    for line in lines {
+        let answer = answer(line).await;
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nretry-after: "), "{answer}");
+    }
+    assert_eq!(house.kept(), [""; 0]);
+}

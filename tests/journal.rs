@@ -1,0 +1,765 @@
+//! The promises of the journal, one by one, on a simulated disk; what only a real directory can show, on one.
+
+mod common {
+    pub mod disk;
+    pub mod events;
+}
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::time::Duration;
+
+use common::disk::{SimDisk, Step};
+use common::events::{HandClock, Sample, TOPICS};
+use hookhold::event::{Event, EventKey, Position};
+use hookhold::journal::disk::{Disk, LocalDisk};
+use hookhold::journal::{AppendError, Journal, Memory, OpenError, Options, Outside, Refused, Stored};
+use hookhold::metrics::Metrics;
+
+const NOW: u64 = 1_700_000_000_000;
+
+type End = Receiver<Result<Position, AppendError>>;
+
+/// A medium, a clock and options: what stays when a journal is opened again.
+struct House {
+    disk: SimDisk,
+    clock: Arc<HandClock>,
+    metrics: Arc<Metrics>,
+    options: Options,
+}
+
+impl House {
+    fn new() -> House {
+        let options = Options { segment_size: 32 << 10, ..Options::default() };
+        House { disk: SimDisk::default(), clock: Arc::new(HandClock::at(NOW)), metrics: Arc::default(), options }
+    }
+
+    fn with(change: impl FnOnce(&mut Options)) -> House {
+        let mut house = House::new();
+        change(&mut house.options);
+        house
+    }
+
+    fn open(&self) -> Journal {
+        self.try_open().expect("it opens")
+    }
+
+    fn try_open(&self) -> Result<Journal, OpenError> {
+        Journal::open(self.disk.start(), self.options.clone(), self.clock.clone(), self.metrics.clone())
+    }
+
+    /// The process ends without a word; its threads are collected.
+    fn kill(&self, journal: Journal) {
+        self.disk.kill();
+        journal.close();
+    }
+
+    fn outside(&self) -> Outside {
+        let process = if self.disk.is_dead() { self.disk.start() } else { self.disk.beside() };
+        Outside::open(process).expect("it can be looked at")
+    }
+}
+
+fn sample(number: usize, length: usize) -> Sample {
+    let mut body = format!("body {number} ").into_bytes();
+    body.resize(body.len().max(length), b'.');
+    Sample { topic: 0, body, id: format!("id-{number}"), key: Some(key(number).0), received_at: NOW, headers: Vec::new() }
+}
+
+fn key(number: usize) -> EventKey {
+    let mut key = [0xA5; 16];
+    key[..8].copy_from_slice(&(number as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes());
+    EventKey(key)
+}
+
+/// Hands an event over and returns where its end will arrive.
+fn hand_over(journal: &Journal, event: &Event) -> Result<End, Refused> {
+    let (sender, end) = channel();
+    journal.append(event, Box::new(move |result| sender.send(result).unwrap_or(())))?;
+    Ok(end)
+}
+
+fn try_keep(journal: &Journal, sample: &Sample) -> Result<Position, AppendError> {
+    hand_over(journal, &sample.event()).expect("it is taken").recv().expect("its end is told")
+}
+
+fn keep(journal: &Journal, sample: &Sample) -> Position {
+    try_keep(journal, sample).expect("it is kept")
+}
+
+fn keep_many(journal: &Journal, numbers: std::ops::Range<usize>, length: usize) -> Vec<Position> {
+    numbers.map(|number| keep(journal, &sample(number, length))).collect()
+}
+
+fn read(journal: &Journal) -> Vec<Stored> {
+    let mut reader = journal.reader(0);
+    std::iter::from_fn(|| reader.next().expect("it can be read")).collect()
+}
+
+fn seqs(journal: &Journal) -> Vec<u64> {
+    read(journal).iter().map(|stored| stored.position.seq).collect()
+}
+
+fn ask(journal: &Journal, key: &EventKey) -> Option<u64> {
+    match journal.remembered(key) {
+        Memory::Seen(seen) => Some(seen.seq),
+        Memory::New => None,
+        Memory::Maybe => journal.look_up(key).expect("the key files can be read").map(|seen| seen.seq),
+    }
+}
+
+fn sealed(files: &[String], count: usize) -> bool {
+    files.iter().filter(|name| name.ends_with(".lanes")).count() >= count
+}
+
+#[test]
+fn nobody_hears_of_an_event_before_its_sync_has_returned() {
+    let house = House::new();
+    let journal = house.open();
+    let gate = house.disk.hold(Step::Sync, ".seg");
+    let first = hand_over(&journal, &sample(0, 10).event()).expect("taken");
+    gate.wait_for(1);
+    let others: Vec<End> = (1..20).map(|n| hand_over(&journal, &sample(n, 10).event()).expect("taken")).collect();
+    assert_eq!(first.try_recv(), Err(TryRecvError::Empty));
+    assert!(others.iter().all(|end| end.try_recv() == Err(TryRecvError::Empty)));
+    assert_eq!(journal.durable(), 0);
+    assert!(read(&journal).is_empty(), "readers never pass the mark");
+    assert_eq!(house.outside().end().expect("a mark"), 0);
+    assert!(journal.sync_age().is_some());
+    gate.release();
+    assert_eq!(first.recv().expect("told").expect("kept").seq, 0);
+    let kept: Vec<u64> = others.iter().map(|end| end.recv().expect("told").expect("kept").seq).collect();
+    assert_eq!(kept, (1..20).collect::<Vec<_>>());
+    assert_eq!(journal.durable(), 20);
+    journal.close();
+}
+
+#[test]
+fn a_failed_sync_fails_everybody_and_nothing_more_is_taken() {
+    let house = House::new();
+    let journal = house.open();
+    keep(&journal, &sample(0, 10));
+    let gate = house.disk.hold(Step::Sync, ".seg");
+    let first = hand_over(&journal, &sample(1, 10).event()).expect("taken");
+    gate.wait_for(1);
+    // More than one commit's worth: some of them would go into the next segment.
+    let others: Vec<End> = (2..30).map(|n| hand_over(&journal, &sample(n, 3_000).event()).expect("taken")).collect();
+    gate.fail(io::ErrorKind::Other);
+    assert_eq!(first.recv().expect("told"), Err(AppendError::Sync));
+    for end in &others {
+        assert_eq!(end.recv().expect("told, not dropped"), Err(AppendError::Sync));
+    }
+    assert!(journal.failed());
+    assert_eq!(hand_over(&journal, &sample(31, 10).event()).err(), Some(Refused::Failed));
+    assert_eq!(journal.durable(), 1);
+    journal.close();
+}
+
+#[test]
+fn events_behind_a_failed_batch_of_the_same_commit_are_told_too() {
+    let house = House::new();
+    let journal = house.open();
+    let gate = house.disk.hold(Step::Write, ".seg");
+    let first = hand_over(&journal, &sample(0, 10).event()).expect("taken");
+    gate.wait_for(1);
+    // All of these are taken at once and need several segments; the sync of the first batch fails.
+    let others: Vec<End> = (1..60).map(|n| hand_over(&journal, &sample(n, 3_000).event()).expect("taken")).collect();
+    let syncs = house.disk.hold(Step::Sync, ".seg");
+    gate.release();
+    syncs.wait_for(1);
+    let writes = house.disk.hold(Step::Write, ".seg");
+    syncs.release();
+    assert!(first.recv().expect("told").is_ok());
+    writes.wait_for(1);
+    house.disk.fail(Step::Sync, ".seg", io::ErrorKind::Other, 1);
+    writes.release();
+    for end in &others {
+        assert_eq!(end.recv().expect("told, not dropped"), Err(AppendError::Sync));
+    }
+    journal.close();
+}
+
+#[test]
+fn a_failed_write_abandons_the_segment_and_the_next_event_is_kept_in_a_new_one() {
+    let house = House::new();
+    let journal = house.open();
+    keep(&journal, &sample(0, 10));
+    house.disk.fail(Step::Write, ".seg", io::ErrorKind::Other, 1);
+    assert_eq!(try_keep(&journal, &sample(1, 5_000)), Err(AppendError::Write));
+    assert_eq!(ask(&journal, &key(1)), None);
+    assert_eq!(keep(&journal, &sample(2, 10)).seq, 1, "the sequence was never used");
+    assert!(!journal.failed());
+    house.kill(journal);
+    house.disk.cut_power();
+    let journal = house.open();
+    let bodies: Vec<_> = read(&journal).into_iter().map(|stored| stored.event.id.clone()).collect();
+    assert_eq!(bodies, [Some("id-0".to_owned()), Some("id-2".to_owned())]);
+    assert_eq!(ask(&journal, &key(1)), None, "its retry must be kept");
+    journal.close();
+}
+
+#[test]
+fn a_full_disk_refuses_until_there_is_space_again() {
+    let house = House::new();
+    let journal = house.open();
+    house.disk.set_limit(house.disk.used());
+    let mut kept = 0;
+    let refused = loop {
+        match hand_over(&journal, &sample(kept, 5_000).event()).map(|end| end.recv().expect("told")) {
+            Ok(Ok(_)) => kept += 1,
+            end => break end,
+        }
+    };
+    assert_eq!(refused, Ok(Err(AppendError::Full)));
+    assert!(kept > 3, "the allocated segment could be used: {kept}");
+    assert!(!journal.failed());
+    house.disk.set_limit(u64::MAX);
+    // A moved cursor makes the keeper look round at once; it also does so every second.
+    let end = loop {
+        journal.save_cursor(TOPICS[1], 0);
+        match hand_over(&journal, &sample(kept, 5_000).event()) {
+            Err(refused) => assert_eq!(refused, Refused::Full),
+            Ok(end) => match end.recv().expect("told") {
+                Err(error) => assert_eq!(error, AppendError::Full),
+                Ok(position) => break position,
+            },
+        }
+    };
+    assert_eq!(end.seq, kept as u64);
+    assert_eq!(seqs(&journal), (0..=kept as u64).collect::<Vec<_>>());
+    journal.close();
+}
+
+#[test]
+fn a_lane_at_its_backlog_refuses_only_its_own_events() {
+    let house = House::with(|options| {
+        options.passes_on = true;
+        options.max_backlog = 10_000;
+    });
+    let journal = house.open();
+    let refused = (0..20).find_map(|n| match hand_over(&journal, &sample(n, 1_000).event()) {
+        Ok(end) => end.recv().expect("told").map(|_| None).expect("kept"),
+        Err(refused) => Some((n, refused)),
+    });
+    let (taken, refused) = refused.expect("it is refused at last");
+    assert_eq!(refused, Refused::LaneFull);
+    assert!((5..10).contains(&taken), "{taken} events of 1,000 bytes and a little more fit into 10,000");
+    let other = Sample { topic: 1, ..sample(100, 1_000) };
+    keep(&journal, &other);
+    journal.save_cursor(TOPICS[0], journal.durable());
+    keep(&journal, &sample(101, 1_000));
+    journal.close();
+}
+
+#[test]
+fn an_oversized_event_gets_a_segment_of_its_own() {
+    let house = House::new();
+    let journal = house.open();
+    keep(&journal, &sample(0, 10));
+    let large = sample(1, 300_000);
+    keep(&journal, &large);
+    keep(&journal, &sample(2, 10));
+    let stored = read(&journal);
+    assert_eq!(stored.iter().map(|stored| stored.position.seq).collect::<Vec<_>>(), [0, 1, 2]);
+    assert_eq!(stored[1].event.body, large.body);
+    assert_eq!(house.disk.names(".seg").len(), 3, "one before it, its own, one behind it");
+    house.kill(journal);
+    house.disk.cut_power();
+    assert_eq!(seqs(&house.open()), [0, 1, 2]);
+}
+
+#[test]
+fn a_clean_stop_needs_no_copy() {
+    let house = House::new();
+    let journal = house.open();
+    keep_many(&journal, 0..5, 100);
+    journal.save_cursor(TOPICS[0], 3);
+    journal.close();
+    house.disk.cut_power();
+    let verdict = house.outside().verify().expect("it can be read");
+    assert_eq!((verdict.events, verdict.unsure), (5, 0), "the last commit holds the mark");
+    let before = house.disk.names(".seg").len();
+    let journal = house.open();
+    assert_eq!(house.disk.names(".seg").len(), before + 1, "only the segment of this opening is new");
+    assert_eq!(journal.lanes().iter().map(|lane| lane.cursor).collect::<Vec<_>>(), [3]);
+    assert_eq!(seqs(&journal), [0, 1, 2, 3, 4]);
+    journal.close();
+}
+
+#[test]
+fn a_stop_behind_a_full_or_abandoned_segment_still_holds_the_mark() {
+    let house = House::new();
+    let journal = house.open();
+    keep(&journal, &sample(0, 100));
+    house.disk.fail(Step::Write, ".seg", io::ErrorKind::Other, 1);
+    assert_eq!(try_keep(&journal, &sample(1, 100)), Err(AppendError::Write));
+    journal.save_cursor(TOPICS[0], 1);
+    journal.close();
+    house.disk.cut_power();
+    let verdict = house.outside().verify().expect("it can be read");
+    assert_eq!((verdict.events, verdict.unsure), (1, 0));
+    assert_eq!(house.open().lanes()[0].cursor, 1);
+}
+
+#[test]
+fn after_a_kill_the_last_commit_is_copied_under_its_first_position() {
+    let house = House::new();
+    let journal = house.open();
+    let positions = keep_many(&journal, 0..5, 100);
+    house.kill(journal);
+    assert_eq!(house.outside().verify().expect("it can be read").unsure, 1, "the last of five commits");
+    let journal = house.open();
+    let found: Vec<Position> = read(&journal).iter().map(|stored| stored.position).collect();
+    assert_eq!(found, positions);
+    let next = keep(&journal, &sample(5, 10));
+    assert_eq!(next.seq, 5);
+    assert_ne!(next.log, positions[0].log, "every opening draws a new log id");
+    journal.close();
+}
+
+#[test]
+fn a_second_opening_is_refused_while_the_first_lives() {
+    let house = House::new();
+    let journal = house.open();
+    let second = || Journal::open(house.disk.beside(), house.options.clone(), house.clock.clone(), house.metrics.clone());
+    assert!(matches!(second(), Err(OpenError::Locked)));
+    journal.close();
+    second().expect("the lock is free").close();
+}
+
+#[test]
+fn a_second_opening_of_a_real_directory_is_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let house = House::new();
+    let disk = || Arc::new(LocalDisk::create(dir.path()).expect("a disk"));
+    let open = || Journal::open(disk(), house.options.clone(), house.clock.clone(), house.metrics.clone());
+    let journal = open().expect("it opens");
+    assert!(disk().is_locked("lock").expect("an answer"));
+    assert!(matches!(open(), Err(OpenError::Locked)));
+    journal.close();
+    assert!(!disk().is_locked("lock").expect("an answer"));
+    open().expect("the lock is free").close();
+}
+
+#[test]
+fn the_meta_file_missing_damaged_or_later_says_so() {
+    let text = |house: &House| match house.try_open() {
+        Err(error) => format!("{error}: {}", std::error::Error::source(&error).expect("a cause")),
+        Ok(_) => panic!("it opened"),
+    };
+    let house = House::new();
+    house.open().close();
+    let meta = house.disk.bytes("meta");
+
+    house.disk.rot("meta", 20..21, |byte| !byte);
+    assert!(text(&house).contains("meta") && text(&house).contains("damaged"), "{}", text(&house));
+
+    house.disk.take("meta");
+    assert!(text(&house).contains("missing"), "{}", text(&house));
+
+    let mut later = meta.clone();
+    later[8] = 2;
+    let crc = crc32c::crc32c(&later[..28]);
+    later[28..].copy_from_slice(&crc.to_le_bytes());
+    house.disk.put("meta", &later);
+    assert!(text(&house).contains("later version"), "{}", text(&house));
+
+    house.disk.take("meta");
+    house.disk.put("meta", &meta);
+    house.open().close();
+}
+
+#[test]
+fn damage_in_a_version_is_damage_and_not_a_later_version() {
+    let house = House::new();
+    let journal = house.open();
+    keep_many(&journal, 0..3, 100);
+    journal.close();
+    house.open().close();
+    let segment = house.disk.names(".seg").remove(0);
+    house.disk.rot(&segment, 8..9, |_| 2);
+    let verdict = house.outside().verify().expect("it can be read");
+    assert_eq!(verdict.damage.len(), 1);
+    assert_eq!(verdict.damage[0].bytes, 0..64);
+    let journal = house.open();
+    assert_eq!(seqs(&journal), [0, 1, 2], "a header costs no event");
+    journal.close();
+}
+
+#[test]
+fn a_tail_that_does_not_fit_uses_the_reserve_and_without_one_ends_the_start() {
+    let house = House::new();
+    let journal = house.open();
+    let gate = house.disk.hold(Step::Sync, ".seg");
+    let ends: Vec<End> = (0..4).map(|n| hand_over(&journal, &sample(n, 5_000).event()).expect("taken")).collect();
+    gate.wait_for(1);
+    drop(gate);
+    for end in ends {
+        assert!(end.recv().expect("told").is_ok());
+    }
+    house.kill(journal);
+    let unsure = house.outside().verify().expect("it can be read").unsure;
+    assert!(unsure > 0);
+    house.disk.set_limit(house.disk.used());
+
+    // The copy finds no room, takes the reserve's, and then there is none for the segment of this opening.
+    let needed = match house.try_open() {
+        Err(OpenError::NoRoom { bytes }) => bytes,
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("it opened"),
+    };
+    assert!(needed > 0);
+    assert!(house.disk.names("reserve").is_empty(), "it was used");
+    assert_eq!(house.outside().verify().expect("it can be read").unsure, 0, "the copy is done");
+
+    // A small segment will do, though not a whole one.
+    house.disk.set_limit(house.disk.used() + 80_000);
+    let journal = house.open();
+    assert_eq!(seqs(&journal), [0, 1, 2, 3]);
+    journal.close();
+}
+
+#[test]
+fn key_files_are_written_from_the_reserve_when_the_disk_is_full() {
+    let house = House::new();
+    let journal = house.open();
+    let gate = house.disk.hold(Step::Create, ".keys.tmp");
+    let mut number = 0;
+    while house.disk.names(".seg").len() < 2 {
+        keep(&journal, &sample(number, 2_000));
+        number += 1;
+    }
+    gate.wait_for(1);
+    house.disk.set_limit(house.disk.used());
+    assert_eq!(house.disk.names("reserve").len(), 1);
+    gate.release();
+    house.disk.wait_for(|files| sealed(files, 1));
+    journal.close();
+    let journal = house.open();
+    assert!((0..number).all(|number| ask(&journal, &key(number)) == Some(number as u64)));
+    journal.close();
+}
+
+#[test]
+fn an_id_is_seen_although_its_payload_has_been_deleted() {
+    let house = House::with(|options| options.max_size = 200 << 10);
+    let journal = house.open();
+    keep_many(&journal, 0..200, 3_000);
+    let oldest = journal.oldest();
+    assert!(oldest > 100, "old segments are deleted: {oldest}");
+    assert_eq!(read(&journal)[0].position.seq, oldest);
+    assert!((0..200).all(|number| ask(&journal, &key(number)) == Some(number as u64)), "before a restart");
+    house.kill(journal);
+    house.disk.cut_power();
+    let journal = house.open();
+    assert!((0..200).all(|number| ask(&journal, &key(number)) == Some(number as u64)), "after it");
+    assert_eq!(ask(&journal, &key(1_000)), None);
+    journal.close();
+}
+
+#[test]
+fn what_is_older_than_retain_is_deleted_and_keys_leave_with_their_window() {
+    let house = House::with(|options| {
+        options.retain = Duration::from_secs(10);
+        options.window = Duration::from_secs(100);
+    });
+    let journal = house.open();
+    keep_many(&journal, 0..30, 3_000);
+    house.disk.wait_for(|files| sealed(files, 2));
+    house.clock.advance(11_000);
+    journal.save_cursor(TOPICS[1], 0);
+    let is = |ending: &'static str, wanted: usize| {
+        move |files: &[String]| files.iter().filter(|name| name.ends_with(ending)).count() <= wanted
+    };
+    house.disk.wait_for(is(".lanes", 0));
+    assert!(journal.oldest() > 0);
+    assert_eq!(ask(&journal, &key(0)), Some(0), "its key stays");
+    house.clock.advance(100_000);
+    journal.save_cursor(TOPICS[1], 0);
+    house.disk.wait_for(is(".keys", 0));
+    while ask(&journal, &key(0)).is_some() {
+        std::thread::yield_now();
+    }
+    journal.close();
+    assert_eq!(house.metrics.dedupe_evicted.with_label_values(&["max_disk"]).get(), 0, "nothing went early");
+}
+
+#[test]
+fn key_files_beyond_their_limit_go_early_and_are_counted() {
+    let house = House::with(|options| {
+        options.max_size = 200 << 10;
+        options.max_key_bytes = 1_000;
+    });
+    let journal = house.open();
+    keep_many(&journal, 0..300, 3_000);
+    journal.close();
+    let kept: usize = house.disk.names(".keys").iter().map(|name| house.disk.bytes(name).len()).sum();
+    assert!(kept < 3_000, "{kept} bytes of keys");
+    assert!(house.metrics.dedupe_evicted.with_label_values(&["max_disk"]).get() > 100);
+    assert_eq!(ask(&house.open(), &key(299)), Some(299), "the newest are still known");
+}
+
+#[test]
+fn a_lane_with_a_cursor_pins_its_events() {
+    let house = House::with(|options| {
+        options.max_size = 200 << 10;
+        options.passes_on = true;
+    });
+    let journal = house.open();
+    let mut number = 0;
+    let full = loop {
+        match hand_over(&journal, &sample(number, 3_000).event()).map(|end| end.recv().expect("told")) {
+            Ok(Ok(_)) => number += 1,
+            other => break other,
+        }
+    };
+    assert_eq!(full, Ok(Err(AppendError::Full)));
+    assert_eq!(journal.oldest(), 0, "nothing was deleted");
+    assert_eq!(journal.count(TOPICS[0], 0, u64::MAX), number as u64);
+    journal.save_cursor(TOPICS[0], journal.durable());
+    while hand_over(&journal, &sample(number, 3_000).event()).is_err() {
+        std::thread::yield_now();
+    }
+    keep(&journal, &sample(number + 1, 3_000));
+    assert!(journal.oldest() > 0, "what is acknowledged makes room");
+    journal.close();
+}
+
+#[test]
+fn damaged_lane_and_key_files_are_written_again_from_their_segment() {
+    let house = House::new();
+    let journal = house.open();
+    keep_many(&journal, 0..60, 2_000);
+    house.disk.wait_for(|files| sealed(files, 4));
+    journal.close();
+    let (lanes, keys) = (house.disk.names(".lanes"), house.disk.names(".keys"));
+    assert!(lanes.len() >= 3 && keys.len() >= 3);
+    house.disk.rot(&lanes[0], 30..31, |byte| !byte);
+    house.disk.rot(&keys[1], 30..31, |byte| !byte);
+    house.disk.take(&lanes[2]);
+    let journal = house.open();
+    assert_eq!(seqs(&journal), (0..60).collect::<Vec<_>>());
+    assert!((0..60).all(|number| ask(&journal, &key(number)) == Some(number as u64)));
+    house.disk.wait_for(|files| files.contains(&lanes[2]));
+    journal.close();
+    assert_eq!(house.metrics.journal_damaged.get(), 0, "no event is lost");
+}
+
+#[test]
+fn a_damaged_entry_of_a_key_file_hides_no_other() {
+    let house = House::new();
+    let journal = house.open();
+    keep_many(&journal, 0..60, 2_000);
+    house.disk.wait_for(|files| sealed(files, 2));
+    journal.close();
+    let keys = house.disk.names(".keys").remove(0);
+    let entries = (house.disk.bytes(&keys).len() - 48) / 36;
+    assert!(entries > 5);
+    house.disk.rot(&keys, 48 + 36 * (entries / 2)..49 + 36 * (entries / 2), |byte| !byte);
+    let journal = house.open();
+    let known = (0..60).filter(|number| ask(&journal, &key(*number)) == Some(*number as u64)).count();
+    assert_eq!(known, 59);
+    assert!(house.metrics.journal_damaged.get() > 0);
+    journal.close();
+}
+
+#[test]
+fn rot_in_a_sealed_segment_forgets_the_keys_of_what_is_lost() {
+    let house = House::new();
+    let journal = house.open();
+    keep_many(&journal, 0..60, 2_000);
+    house.disk.wait_for(|files| sealed(files, 2));
+    journal.close();
+    let segment = house.disk.names(".seg").remove(0);
+    let bytes = house.disk.bytes(&segment);
+    let at = bytes.windows(7).position(|window| window == b"body 3 ").expect("the event is there");
+    house.disk.rot(&segment, at..at + 1, |byte| !byte);
+    let journal = house.open();
+    assert_eq!(ask(&journal, &key(3)), Some(3), "nobody has looked yet");
+    let expected: Vec<u64> = (0..60).filter(|seq| *seq != 3).collect();
+    assert_eq!(seqs(&journal), expected);
+    assert_eq!(ask(&journal, &key(3)), None, "its retry must be kept");
+    assert_eq!(house.metrics.journal_damaged.get(), 1);
+    assert_eq!(seqs(&journal), expected);
+    assert_eq!(house.metrics.journal_damaged.get(), 1, "counted once");
+    let verdict = house.outside().verify().expect("it can be read");
+    assert_eq!(verdict.damage.len(), 1);
+    assert!(verdict.damage[0].file == segment && verdict.damage[0].bytes.contains(&(at as u64)));
+    assert_eq!(verdict.events, 59);
+    // The key file itself is written anew behind the scenes.
+    let name = segment.replace(".seg", ".keys");
+    while house.disk.bytes(&name).windows(16).any(|window| window == key(3).0) {
+        std::thread::yield_now();
+    }
+    journal.close();
+    assert_eq!(ask(&house.open(), &key(3)), None, "also after a restart");
+}
+
+#[test]
+fn a_tail_follows_while_another_process_writes() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let house = House::new();
+    let disk = Arc::new(LocalDisk::create(dir.path()).expect("a disk"));
+    let journal = Journal::open(disk, house.options.clone(), house.clock.clone(), house.metrics.clone()).expect("it opens");
+    let writer = std::thread::spawn({
+        let journal = journal.clone();
+        move || keep_many(&journal, 0..300, 1_000).len()
+    });
+    let mut tail = Outside::open(Arc::new(LocalDisk::existing(dir.path()).expect("a disk"))).expect("no lock is needed");
+    let mut seen = Vec::new();
+    while seen.len() < 300 {
+        match tail.next().expect("it can be read") {
+            Some(stored) => seen.push(stored.position.seq),
+            None => std::thread::yield_now(),
+        }
+        assert!(tail.end().expect("a mark") <= journal.durable() + 1);
+    }
+    assert_eq!(writer.join().expect("it ends"), 300);
+    assert_eq!(seen, (0..300).collect::<Vec<_>>());
+    let verdict = Outside::open(Arc::new(LocalDisk::existing(dir.path()).expect("a disk")))
+        .and_then(|outside| outside.verify())
+        .expect("it can be read");
+    assert_eq!((verdict.events, verdict.damage.len()), (300, 0));
+    journal.close();
+}
+
+#[test]
+fn verify_finds_nothing_wrong_while_another_process_writes() {
+    let house = House::new();
+    let journal = house.open();
+    let writer = std::thread::spawn({
+        let journal = journal.clone();
+        move || keep_many(&journal, 0..300, 1_000).len()
+    });
+    let mut looks = 0;
+    while !writer.is_finished() || looks < 3 {
+        let verdict = house.outside().verify().expect("it can be read");
+        assert!(verdict.damage.is_empty(), "{:?}", verdict.damage);
+        looks += 1;
+    }
+    assert_eq!(writer.join().expect("it ends"), 300);
+    journal.close();
+}
+
+#[test]
+fn stat_tells_sizes_cursors_and_what_waits() {
+    let house = House::with(|options| options.passes_on = true);
+    let journal = house.open();
+    keep_many(&journal, 0..10, 100);
+    journal.save_cursor(TOPICS[0], 4);
+    journal.close();
+    let stat = house.outside().stat().expect("it can be read");
+    assert_eq!((stat.events, stat.oldest, stat.next, stat.in_use), (10, 0, 10, false));
+    let lane = &stat.lanes[0];
+    assert_eq!((&*lane.lane, lane.cursor, lane.waiting, lane.events), (TOPICS[0], Some(4), 6, 10));
+}
+
+#[test]
+fn directory_and_files_are_the_owners_alone() {
+    let parent = tempfile::tempdir().expect("a directory");
+    let dir = parent.path().join("a/journal");
+    let house = House::new();
+    let disk = Arc::new(LocalDisk::create(&dir).expect("a disk"));
+    let journal = Journal::open(disk, house.options.clone(), house.clock.clone(), house.metrics.clone()).expect("it opens");
+    keep_many(&journal, 0..60, 2_000);
+    journal.close();
+    let mode = |path: &std::path::Path| std::fs::metadata(path).expect("it exists").permissions().mode() & 0o777;
+    assert_eq!(mode(&dir), 0o700);
+    let files: Vec<_> = std::fs::read_dir(&dir).expect("a directory").map(|entry| entry.expect("an entry").path()).collect();
+    assert!(files.len() > 6, "{files:?}");
+    assert!(files.iter().all(|file| mode(file) == 0o600), "{files:?}");
+}
+
+#[test]
+fn every_field_of_an_event_comes_back_byte_for_byte() {
+    let house = House::new();
+    let journal = house.open();
+    let full = Sample {
+        topic: 2,
+        body: (0..=255).chain([0, 13, 10, 0xFF, 0xFE]).collect(),
+        id: "an id".into(),
+        key: Some([7; 16]),
+        received_at: NOW + 17,
+        headers: vec![
+            ("x-type", b"order.paid".to_vec()),
+            ("x-latin", vec![0x41, 0xE9, 0xFF, 0x80]),
+            ("x-twice", b"one".to_vec()),
+            ("x-twice", b"two".to_vec()),
+            ("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_vec()),
+        ],
+    };
+    let bare = Sample { body: Vec::new(), id: String::new(), ..Sample::default() };
+    let events = [full.event(), bare.event()];
+    assert!(events[0].headers.iter().any(|(name, value)| name == "x-latin" && value == &[0x41, 0xE9, 0xFF, 0x80]));
+    assert!(events[0].traceparent.is_some() && events[1].dedupe_key.is_none());
+    for event in &events {
+        hand_over(&journal, event).expect("taken").recv().expect("told").expect("kept");
+    }
+    journal.close();
+    let journal = house.open();
+    let stored = read(&journal);
+    assert_eq!(stored.len(), 2);
+    for (event, stored) in events.iter().zip(&stored) {
+        assert_eq!(format!("{event:?}"), format!("{:?}", stored.event));
+        assert_eq!(event.body, stored.event.body);
+    }
+    journal.close();
+}
+
+#[test]
+fn random_bytes_in_any_file_never_panic_and_never_look_like_events() {
+    for seed in 0..150 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let house = House::new();
+        let journal = house.open();
+        keep_many(&journal, 0..40, 1_500);
+        journal.close();
+        house.open().close();
+        let files: Vec<String> = house.disk.names("").into_iter().filter(|name| name != "lock" && name != "meta").collect();
+        assert!(files.len() > 4);
+        for _ in 0..rng.usize(1..6) {
+            let file = &files[rng.usize(..files.len())];
+            let size = house.disk.bytes(file).len();
+            if size > 0 {
+                let start = rng.usize(..size);
+                let end = (start + rng.usize(1..20_000)).min(size);
+                let noise: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(256).collect();
+                let small = rng.bool();
+                house.disk.rot(file, start..end, |byte| if small { byte & 3 } else { noise[byte as usize] });
+            }
+        }
+        let found = house.outside().verify().unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        let journal = house.try_open().unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        for stored in read(&journal) {
+            let number = stored.position.seq as usize;
+            assert_eq!(stored.event.body, sample(number, 1_500).body, "seed {seed}");
+        }
+        assert!(found.events <= 40, "seed {seed}");
+        (0..40).for_each(|number| assert!(ask(&journal, &key(number)).is_none_or(|seq| seq == number as u64), "seed {seed}"));
+        journal.close();
+    }
+}
+
+#[test]
+fn the_newest_segment_with_a_commit_is_never_released() {
+    let house = House::with(|options| options.retain = Duration::ZERO);
+    let journal = house.open();
+    keep_many(&journal, 0..3, 100);
+    // The next segment exists, but nothing of it reaches the disk; everything older is over its time.
+    house.clock.advance(60_000);
+    let gate = house.disk.hold(Step::Write, ".seg");
+    let end = hand_over(&journal, &sample(3, 100_000).event()).expect("taken");
+    gate.wait_for(1);
+    house.disk.wait_for(|files| sealed(files, 1));
+    journal.save_cursor(TOPICS[1], 0);
+    house.disk.kill();
+    drop(gate);
+    journal.close();
+    assert!(end.recv().expect("told").is_err());
+    house.disk.cut_power();
+    let journal = house.open();
+    assert_eq!(journal.durable(), 3, "the sequence goes on");
+    journal.close();
+}
