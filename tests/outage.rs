@@ -124,7 +124,11 @@ fn states_while(home: &Home, load: &Load, deliveries: u64) -> Vec<String> {
         assert_eq!(is_explained, state == "degraded", "{health}");
         state
     });
-    looks.collect()
+    let states: Vec<String> = looks.collect();
+    let changes: Vec<&[String]> = states.chunk_by(|one, next| one == next).collect();
+    let changes: Vec<String> = changes.iter().map(|same| format!("{} for {} s", same[0], same.len())).collect();
+    println!("{}: {}", home.hooks, changes.join(", "));
+    states
 }
 
 /// Ends the load, lets everything reach Kafka, and compares.

@@ -54,6 +54,9 @@ fn what_was_answered_2xx_survives_thirty_kills_exactly_once() {
     let under_way = |kills: &[Kill]| kills.iter().filter(|kill| kill.unsure > 0).count();
     while kills.len() < 30 || under_way(&kills) < 20 || ledger.count(|tally| tally.accepted > 0) < 50_000 {
         assert!(kills.len() < MOST_KILLS, "{} of {} kills had a commit under way", under_way(&kills), kills.len());
+        if random.u8(0..3) == 0 {
+            cut_a_start_short(&home, &mut random);
+        }
         let process = home.start();
         let order = Order { repeat_percent: 10, rate: None, seed: random.u64(..), ..scene::order(&home, "stripe") };
         ledger = send_again(&process, &order, ledger, &mut random);
@@ -84,16 +87,24 @@ fn what_was_answered_2xx_survives_thirty_kills_exactly_once() {
     let cursors: BTreeSet<u64> = kills.iter().map(|kill| kill.cursor).collect();
     assert!(cursors.len() >= 5, "cursors are saved under load, too: {cursors:?}");
     println!(
-        "{} ids acknowledged by {} answers 2xx, {} of them sent more than once; {} kills, {} with a commit under way, {} requests cut; \
-         repeats in Kafka: {repeats}, at most {} by one kill",
+        "{} ids acknowledged by {} answers 2xx, {} of them sent more than once; {} kills, {} with a commit under way, {} requests \
+         cut; {} recoveries copied a tail; repeats in Kafka: {repeats}, at most {} by one kill",
         ledger.count(|tally| tally.accepted > 0),
         ledger.statuses[&200],
         ledger.count(|tally| tally.sent > 1),
         kills.len(),
         under_way(&kills),
         ledger.cut,
+        home.log().matches("recovered events that a crash left unsure").count(),
         by_kill.iter().max().expect("there were kills"),
     );
+}
+
+/// Recovery can be cut anywhere, too.
+fn cut_a_start_short(home: &Home, random: &mut fastrand::Rng) {
+    let process = home.launch();
+    std::thread::park_timeout(Duration::from_micros(random.u64(0..40_000)));
+    drop(process);
 }
 
 /// After a restart: acknowledged deliveries are repeats, also the newest; what was cut is accepted now.
@@ -117,7 +128,8 @@ fn left_behind(home: &Home, in_flight: u64) -> Kill {
     let published = u64::from_le_bytes(lock[8..16].try_into().expect("8 bytes"));
     let end = scene::journal(home).end().expect("the journal can be read");
     let cursor = scene::saved_lane(home, TOPIC).and_then(|lane| lane.cursor).unwrap_or(0);
-    Kill { in_flight, unsure: end - published, cursor, end }
+    let unsure = end.checked_sub(published).expect("all that was durable is still there");
+    Kill { in_flight, unsure, cursor, end }
 }
 
 /// How many records each kill made Kafka get again. A kill explains one repeat of each record between the cursor that it left
