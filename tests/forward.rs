@@ -206,6 +206,30 @@ fn a_lane_that_falls_behind_catches_up_in_order() {
     let found: Vec<u64> = kafka.records("behind").iter().map(Record::seq).collect();
     assert_eq!(found, behind, "each once, in order");
     assert_eq!(seqs(&kafka.records("ahead")), ahead);
+    for topic in ["behind", "ahead"] {
+        wait_until("nothing waits", || house.lane(topic).is_some_and(|lane| lane.lag_events == 0));
+    }
+}
+
+/// Its events were counted, and no acknowledgement will ever move its cursor.
+#[test]
+fn a_lane_whose_last_events_rotted_holds_nothing_back() {
+    let cluster = MockCluster::new(1).expect("a mock cluster");
+    let mut house = House::new(cluster.bootstrap_servers());
+    let rotten = house.keep("rotten", "evt_1", "a marker that the disk spoils");
+    house.keep_many("filler", 3, 600 << 10);
+    let last = house.keep("whole", "evt_2", "fits");
+    for topic in ["rotten", "filler", "whole"] {
+        cluster.create_topic(topic, 1, 1).expect("a topic");
+    }
+    house.rot("a marker that the disk spoils");
+    let cursor = || house.journal.lanes().into_iter().find(|lane| &*lane.name == "rotten").map(|lane| lane.cursor);
+    assert_eq!(cursor(), Some(rotten), "it waits");
+    house.resume();
+    house.wait_until_acked("whole", 1);
+    let cursor = || house.journal.lanes().into_iter().find(|lane| &*lane.name == "rotten").map(|lane| lane.cursor);
+    wait_until("the cursor passes what is lost", || cursor() > Some(last));
+    assert_eq!(house.lane("rotten").map(|lane| lane.lag_events), Some(0));
 }
 
 /// The mock cluster inside librdkafka, because a real broker cannot be made to send this error.

@@ -57,6 +57,7 @@ impl Worker {
         };
         let ready = self.is_ready();
         let lane = &mut self.lanes[index];
+        let uncounted = lane.counts(seq);
         if lane.takes_from_head(seq) {
             if ready && lane.may_send(self.share) {
                 self.send(index, &stored, now);
@@ -68,7 +69,7 @@ impl Worker {
                 lane.fall_behind(&stored);
             }
         }
-        self.lanes[index].face.seen.fetch_add(1, Relaxed);
+        self.lanes[index].face.seen.fetch_add(u64::from(uncounted), Relaxed);
         true
     }
 

@@ -36,7 +36,7 @@ pub(super) struct Lane {
     pub face: Arc<Face>,
     /// Counts acknowledgements.
     pub acked_total: IntCounter,
-    /// An acknowledgement has come since the cursor was last saved.
+    /// An acknowledgement has come since the cursor was last saved, or the lane is back at the head.
     pub moved: bool,
     feed: Feed,
     /// Every event of this lane below this sequence is in the window or finished.
@@ -92,6 +92,12 @@ impl Lane {
     /// True when the shared reader must hand over this event.
     pub fn takes_from_head(&self, seq: u64) -> bool {
         matches!(self.feed, Feed::Head) && seq >= self.next
+    }
+
+    /// True when this event, passed by the shared reader, has not been counted: a lane that is back at the head has counted
+    /// what it read by itself.
+    pub fn counts(&self, seq: u64) -> bool {
+        self.reads_by_itself() || seq >= self.next
     }
 
     /// True when it reads by itself.
@@ -166,6 +172,9 @@ impl Lane {
             self.next = mark.max(reader.position());
         }
         self.join_head();
+        // What rot took from this lane was counted and is never acknowledged; only the cursor can pass it.
+        self.moved = true;
+        self.face.seen.store(self.face.acked.load(Relaxed) + self.window.unfinished() as u64, Relaxed);
         Ok(None)
     }
 

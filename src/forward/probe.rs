@@ -1,6 +1,7 @@
 //! Asks the cluster about one topic, on a thread of its own because the client may take seconds to answer. At most one
 //! probe runs at a time. The question also refreshes what librdkafka remembers of the topic, so that it sends again.
 
+use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -24,15 +25,15 @@ pub(super) enum Finding {
     Trouble(Reason, String),
 }
 
-/// Asks about a lane's topic; the finding comes to the inbox.
-pub(super) fn ask(client: Arc<Client>, topic: Arc<str>, lane: usize, inbox: Arc<Inbox>) {
+/// Asks about a lane's topic; the finding comes to the inbox. Fails when there is no thread to be had.
+pub(super) fn ask(client: Arc<Client>, topic: Arc<str>, lane: usize, inbox: Arc<Inbox>) -> io::Result<()> {
     let probe = move || {
         let finding = look(&client, &topic);
         // Before the finding is told: this may be the last owner of a retired client, and its end takes a moment.
         drop(client);
         inbox.leave(|news| news.found = Some((lane, finding)));
     };
-    thread::Builder::new().name("kafka-probe".into()).spawn(probe).expect("a thread can be started");
+    thread::Builder::new().name("kafka-probe".into()).spawn(probe).map(drop)
 }
 
 fn look(client: &Client, topic: &str) -> Finding {

@@ -1,5 +1,6 @@
 //! One librdkafka producer and the thread that polls it. Reports go to the inbox by ticket; nothing in here decides what a
-//! failure means. A producer is replaced rather than repaired, and its end never holds the forwarder up.
+//! failure means. A producer is replaced rather than repaired. Its end never holds the forwarder up, and takes no thread of its
+//! own: under a limit on tasks there may be none, and the forwarder has to outlive that.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _,
 use tracing::debug;
 
 use super::inbox::{Inbox, Report};
+use super::settings::obstacle;
 
 /// What librdkafka calls back; runs on the poll thread.
 pub(super) struct Callbacks {
@@ -29,21 +31,28 @@ pub(super) type Client = BaseProducer<Callbacks>;
 pub(super) struct Producer {
     client: Arc<Client>,
     ending: Arc<AtomicBool>,
-    poller: thread::JoinHandle<()>,
+    /// Hears when the poll thread has let the client go.
+    over: mpsc::Receiver<()>,
 }
 
 impl Producer {
-    /// Creates the client and starts polling it; connects in the background.
-    pub fn start(config: &ClientConfig, inbox: &Arc<Inbox>, generation: u64) -> Result<Producer, KafkaError> {
+    /// Creates the client and starts polling it; connects in the background. Otherwise says what is in the way.
+    pub fn start(config: &ClientConfig, inbox: &Arc<Inbox>, generation: u64) -> Result<Producer, String> {
         let callbacks = Callbacks { inbox: inbox.clone(), generation };
-        let client: Arc<Client> = Arc::new(config.create_with_context(callbacks)?);
+        let client: Arc<Client> = Arc::new(config.create_with_context(callbacks).map_err(obstacle)?);
         let ending = Arc::new(AtomicBool::new(false));
-        let poller = {
+        let (done, over) = mpsc::channel();
+        let work = {
             let (client, ending) = (client.clone(), ending.clone());
-            let thread = thread::Builder::new().name(format!("kafka-poll-{generation}"));
-            thread.spawn(move || poll(&client, &ending)).expect("a thread can be started")
+            move || {
+                poll(&client, &ending);
+                drop(client);
+                let _ = done.send(());
+            }
         };
-        Ok(Producer { client, ending, poller })
+        let thread = thread::Builder::new().name(format!("kafka-poll-{generation}"));
+        thread.spawn(work).map_err(|error| format!("no thread for it can be started: {error}"))?;
+        Ok(Producer { client, ending, over })
     }
 
     /// Hands a record over; never blocks.
@@ -61,18 +70,12 @@ impl Producer {
         self.client.clone()
     }
 
-    /// Takes back everything in flight and ends the client, on a thread of its own because librdkafka joins its broker
-    /// threads there. The receiver hears when it is over.
+    /// Takes back everything in flight and ends the client, on the poll thread because librdkafka joins its broker threads
+    /// there. The receiver hears when it is over.
     pub fn retire(self) -> mpsc::Receiver<()> {
-        let (done, over) = mpsc::channel();
-        let end = move || {
-            self.ending.store(true, Ordering::Relaxed);
-            let _ = self.poller.join();
-            drop(self.client);
-            let _ = done.send(());
-        };
-        thread::Builder::new().name("kafka-retire".into()).spawn(end).expect("a thread can be started");
-        over
+        drop(self.client);
+        self.ending.store(true, Ordering::Release);
+        self.over
     }
 }
 
@@ -80,12 +83,16 @@ impl Producer {
 /// it counts as the producer's death.
 fn poll(client: &Client, ending: &AtomicBool) {
     let polled = catch_unwind(AssertUnwindSafe(|| {
-        while !ending.load(Ordering::Relaxed) {
+        while !ending.load(Ordering::Acquire) {
             client.poll(POLL_SLICE);
         }
     }));
     if polled.is_err() {
         client.context().die("its poll thread panicked");
+        // The client has to end here and not on the forwarder's thread.
+        while !ending.load(Ordering::Acquire) {
+            thread::sleep(POLL_SLICE);
+        }
     }
 }
 

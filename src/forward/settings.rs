@@ -40,8 +40,15 @@ const PREFERRED: &[(&str, &str, &str)] = &[
 pub fn check_setting(name: &str, value: &str) -> Option<String> {
     match ClientConfig::new().set(name, value).create_native_config() {
         Ok(_) => None,
-        Err(KafkaError::ClientConfig(_, what, ..)) => Some(what),
-        Err(other) => Some(other.to_string()),
+        Err(error) => Some(obstacle(error)),
+    }
+}
+
+/// Why there is no client, in librdkafka's words, which name the property and never repeat a secret.
+pub(super) fn obstacle(error: KafkaError) -> String {
+    match error {
+        KafkaError::ClientConfig(_, what, ..) | KafkaError::ClientCreation(what) => what,
+        other => other.to_string(),
     }
 }
 

@@ -54,8 +54,15 @@ impl Worker {
             self.start_producer(now);
         }
         if let (Some(producer), false, Some(index)) = (&self.producer, self.probing, self.lane_to_look_at(now)) {
-            self.probing = true;
-            probe::ask(producer.client(), self.lanes[index].topic.clone(), index, self.inbox.clone());
+            let lane = &mut self.lanes[index];
+            match probe::ask(producer.client(), lane.topic.clone(), index, self.inbox.clone()) {
+                Ok(()) => self.probing = true,
+                Err(error) => {
+                    let pause = lane.next_pause(now);
+                    lane.look_at = now + pause;
+                    warn!(topic = &*lane.topic, %error, retry_in = ?pause, "no thread to ask Kafka with: raise the limit on tasks");
+                }
+            }
         }
     }
 
@@ -224,7 +231,7 @@ impl Worker {
             Err(error) => {
                 let pause = self.producer_pauses.next().expect("the pauses have no end");
                 self.producer_due = now + pause;
-                error!(%error, retry_in = ?pause, "the Kafka client cannot be set up, events wait in the journal: check [kafka]");
+                error!(error, retry_in = ?pause, "the Kafka client cannot be set up, events wait in the journal: check [kafka]");
             }
         }
     }

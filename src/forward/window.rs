@@ -53,6 +53,11 @@ impl Window {
         self.in_flight
     }
 
+    /// Events that have not been acknowledged.
+    pub fn unfinished(&self) -> usize {
+        self.entries.iter().filter(|entry| entry.state != State::Acked).count()
+    }
+
     /// Takes an event up; false when Kafka has it already, so that it must not be sent again.
     pub fn take_up(&mut self, seq: u64, bytes: usize, received_at: UnixMillis) -> bool {
         let done = self.done_ahead.remove(&seq);
