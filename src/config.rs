@@ -127,7 +127,7 @@ impl Default for JournalConfig {
 pub struct DedupeConfig {
     /// How long after the first copy a repeat is recognised; a recipe with a longer retry horizon wins.
     pub window: Duration,
-    /// Keys in the memory cache.
+    /// Answers of key files that are kept in memory; keys of unsealed segments are in memory besides.
     pub hot_keys: u64,
     /// Bytes of key files, at most.
     pub max_disk: u64,
