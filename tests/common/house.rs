@@ -90,7 +90,8 @@ impl House {
     pub fn rot(&self, marker: &str) {
         let files = std::fs::read_dir(self.dir.path()).expect("the journal's directory");
         let find = |bytes: &[u8]| bytes.windows(marker.len()).position(|window| window == marker.as_bytes());
-        let hit = files.map(|file| file.expect("a file").path()).find_map(|path| Some((find(&std::fs::read(&path).ok()?)?, path)));
+        let hit =
+            files.map(|file| file.expect("a file").path()).find_map(|path| Some((find(&std::fs::read(&path).ok()?)?, path)));
         let (at, path) = hit.expect("some segment holds the marker");
         let file = std::fs::OpenOptions::new().write(true).open(path).expect("a segment");
         file.write_all_at(b"?", at as u64).expect("a written byte");
