@@ -10,7 +10,7 @@
 //! DIR holds the journal and should lie on a disk; its file system is printed.
 
 use std::error::Error;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -58,10 +58,11 @@ fn compare(connections: usize, rounds: usize, time: Duration, dir: &std::path::P
         drop(bare);
         let durable = Served::hookhold(dir)?;
         let (rate, cost) = measure(&durable, &requests(MOST)?, connections, time)?;
+        let commits = durable.commits()?;
         drop(durable);
         ratios.push(rate / ceiling);
         print!("  round {round}: bare hyper {ceiling:>7.0}/s {cheapest:>5.1} us CPU each; ");
-        println!("durable {rate:>7.0}/s {cost:>5.1} us; ratio {:.3}", rate / ceiling);
+        println!("durable {rate:>7.0}/s {cost:>5.1} us, {commits}; ratio {:.3}", rate / ceiling);
     }
     ratios.sort_by(f64::total_cmp);
     let (low, high) = (ratios[0], ratios[ratios.len() - 1]);
@@ -77,6 +78,7 @@ fn cores() -> usize {
 struct Served {
     child: Child,
     address: SocketAddr,
+    admin: Option<SocketAddr>,
     _dir: Option<tempfile::TempDir>,
 }
 
@@ -85,7 +87,7 @@ impl Served {
         let mut child = Command::new(std::env::current_exe()?).arg("--bare").stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut line)?;
-        Ok(Served { child, address: line.trim().parse()?, _dir: None })
+        Ok(Served { child, address: line.trim().parse()?, admin: None, _dir: None })
     }
 
     fn hookhold(dir: &std::path::Path) -> Result<Served> {
@@ -98,7 +100,7 @@ impl Served {
             .env("BENCH_SECRET", SECRET)
             .stderr(Stdio::null())
             .spawn()?;
-        let served = Served { child, address, _dir: Some(dir) };
+        let served = Served { child, address, admin: Some(admin), _dir: Some(dir) };
         let patience = Instant::now();
         while std::net::TcpStream::connect(address).is_err() {
             if patience.elapsed() > Duration::from_secs(20) {
@@ -111,6 +113,21 @@ impl Served {
 }
 
 impl Served {
+    /// How large the commits were and how long their syncs took, from `/metrics`.
+    fn commits(&self) -> Result<String> {
+        let mut stream = std::net::TcpStream::connect(self.admin.ok_or("no metrics")?)?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let value = |name: &str| -> f64 {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|rest| rest.trim().parse().ok()).unwrap_or(f64::NAN)
+        };
+        let events = value("hookhold_journal_batch_events_sum") / value("hookhold_journal_batch_events_count");
+        let sync = value("hookhold_journal_sync_seconds_sum") / value("hookhold_journal_sync_seconds_count");
+        Ok(format!("{events:.0} events a sync of {:.0} us", sync * 1e6))
+    }
+
     /// User and system time so far, from fields 14 and 15 of proc(5)'s `stat`, in ticks of 10 ms.
     fn cpu_seconds(&self) -> Result<f64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;

@@ -19,7 +19,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
-use xorf::{BinaryFuse8, Descriptor, Filter};
+use xorf::{BinaryFuse16, Descriptor, Filter};
 
 use super::disk::{Disk, DiskFile};
 use super::segment::Name;
@@ -199,7 +199,7 @@ pub struct KeyFile {
     count: u64,
     newest: UnixMillis,
     bytes: u64,
-    filter: Option<BinaryFuse8>,
+    filter: Option<BinaryFuse16>,
 }
 
 impl KeyFile {
@@ -320,19 +320,19 @@ fn short(key: &EventKey) -> u64 {
 fn encode_filter(keys: &[(EventKey, Seen)]) -> Vec<u8> {
     let shorts: Vec<u64> = keys.iter().map(|(key, _)| short(key)).collect();
     let worth_it = shorts.len() >= FILTER_FROM && shorts.is_sorted_by(|a, b| a != b);
-    let Some(filter) = worth_it.then(|| BinaryFuse8::try_from(&shorts).ok()).flatten() else { return Vec::new() };
+    let Some(filter) = worth_it.then(|| BinaryFuse16::try_from(&shorts).ok()).flatten() else { return Vec::new() };
     let mut out = vec![0; 4];
     out.extend_from_slice(&filter.descriptor.seed.to_le_bytes());
     out.extend_from_slice(&filter.descriptor.segment_length.to_le_bytes());
     out.extend_from_slice(&filter.descriptor.segment_length_mask.to_le_bytes());
     out.extend_from_slice(&filter.descriptor.segment_count_length.to_le_bytes());
-    out.extend_from_slice(&filter.fingerprints);
+    filter.fingerprints.iter().for_each(|print| out.extend_from_slice(&print.to_le_bytes()));
     let crc = crc32c::crc32c(&out[4..]);
     out[..4].copy_from_slice(&crc.to_le_bytes());
     out
 }
 
-fn decode_filter(bytes: &[u8]) -> Option<BinaryFuse8> {
+fn decode_filter(bytes: &[u8]) -> Option<BinaryFuse16> {
     if bytes.len() < 24 || bytes[..4] != crc32c::crc32c(&bytes[4..]).to_le_bytes() {
         return None;
     }
@@ -343,7 +343,8 @@ fn decode_filter(bytes: &[u8]) -> Option<BinaryFuse8> {
         segment_length_mask: number(16),
         segment_count_length: number(20),
     };
-    Some(BinaryFuse8 { descriptor, fingerprints: bytes[24..].into() })
+    let prints = bytes[24..].chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
+    Some(BinaryFuse16 { descriptor, fingerprints: prints.collect() })
 }
 
 const POISON: &str = "nothing panics while it holds this lock";
