@@ -89,6 +89,21 @@ fn mistakes_for_machines_are_one_object_per_line() {
 }
 
 #[test]
+fn kafka_settings_that_make_no_client_are_a_mistake_in_check_and_at_a_start() {
+    let kafka = "\n[kafka]\nbootstrap.servers = \"localhost:1\"\nsecurity.protocol = \"ssl\"\nssl.ca.location = ";
+    let (_dir, file) = configured(&format!("{kafka}\"/nonexistent/ca.pem\"\n"));
+    let check = hookhold(&["check", "--config", &file]);
+    let run = hookhold(&["run", "--config", &file]);
+    assert_eq!((check.status.code(), run.status.code()), (Some(2), Some(2)));
+    for said in [text(&check.stdout), text(&run.stderr)] {
+        assert!(said.starts_with(&format!("{file}:2: kafka: ")) && said.contains("ssl.ca.location"), "{said}");
+    }
+    let (_dir, file) = configured("\n[kafka]\nbootstrap.servers = \"localhost:1\"\n");
+    let check = hookhold(&["check", "--config", &file]);
+    assert_eq!(check.status.code(), Some(0), "{}", text(&check.stdout));
+}
+
+#[test]
 fn wrong_usage_ends_with_2_and_one_line() {
     let missing = hookhold(&["check", "--config", "/nonexistent/hookhold.toml"]);
     assert_eq!(missing.status.code(), Some(2));

@@ -134,6 +134,33 @@ fn kafka_may_come_later() {
     assert_eq!(seqs(&kafka.records("late")), kept);
 }
 
+/// The certificates lie in a directory because an empty one will do.
+#[test]
+fn a_client_that_cannot_be_set_up_blocks_every_lane_until_it_can() {
+    let place = tempfile::tempdir().expect("a directory");
+    let certificates = place.path().join("certificates");
+    let house = House::new("localhost:1".into()).set("security.protocol", "ssl");
+    let mut house = house.set("ssl.ca.location", certificates.to_str().expect("text"));
+    house.keep("early", "evt_1", "kept before the first attempt");
+    house.resume();
+    wait_until("the lane says why", || house.blocked("early") == Some("refused"));
+    house.keep("new", "evt_2", "kept afterwards");
+    for topic in ["early", "new"] {
+        wait_until("the lane says why", || house.blocked(topic) == Some("refused"));
+        let blocked = house.lane(topic).and_then(|lane| lane.blocked).expect("still");
+        assert!(blocked.detail.contains("ssl.ca.location"), "{}", blocked.detail);
+        let series = format!("hookhold_forward_blocked{{reason=\"refused\",topic=\"{topic}\"}}");
+        assert_eq!(house.metric(&series), Some(1.0));
+        assert_eq!(house.lane(topic).map(|lane| lane.lag_events), Some(1));
+    }
+    std::fs::create_dir(&certificates).expect("a directory");
+    for topic in ["early", "new"] {
+        wait_until("the client is there and finds no broker", || house.blocked(topic) == Some("broker_away"));
+        let series = format!("hookhold_forward_blocked{{reason=\"refused\",topic=\"{topic}\"}}");
+        assert_eq!(house.metric(&series), Some(0.0));
+    }
+}
+
 #[test]
 fn a_record_that_is_too_large_blocks_its_own_lane_only() {
     let kafka = kafka::shared();

@@ -20,7 +20,7 @@ pub struct Args {}
 pub fn run(context: &Context, _: Args) -> Ending {
     let file = context.file()?;
     let mut out = anstream::stdout().lock();
-    match Config::load(&file, super::KAFKA) {
+    match super::load_with_kafka(&file) {
         Ok(config) if context.json() => summary_json(&mut out, &config)?,
         Ok(config) => summary(&mut out, &config)?,
         Err(mistakes) => {

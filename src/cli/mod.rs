@@ -11,7 +11,7 @@ mod tail;
 
 use std::error::Error;
 use std::io::{ErrorKind, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use hookhold::config::{Config, JournalConfig, KafkaCheck};
 use hookhold::journal::Outside;
 use hookhold::journal::disk::LocalDisk;
-use hookhold::mistake::Mistakes;
+use hookhold::mistake::{Mistake, Mistakes};
 
 /// What a verb returns: how the process ends, or the reason why it could not do its work.
 type Ending = Result<End, Box<dyn Error>>;
@@ -146,6 +146,17 @@ impl Context {
     fn json(&self) -> bool {
         self.format == Format::Json
     }
+}
+
+/// Reads a configuration that makes a Kafka client: properties that are right one by one can be wrong together.
+fn load_with_kafka(path: &Path) -> Result<Config, Mistakes> {
+    let config = Config::load(path, KAFKA)?;
+    let Some(kafka) = &config.kafka else { return Ok(config) };
+    let Some(obstacle) = hookhold::forward::check_settings(&kafka.librdkafka) else { return Ok(config) };
+    let (file, what) = (path.display().to_string(), format!("no Kafka client can be set up with these settings: {obstacle}"));
+    let mistakes = Mistakes::default();
+    mistakes.add(Mistake { file, line: kafka.line, key: "kafka".to_owned(), what });
+    Err(mistakes)
 }
 
 /// Judges one librdkafka property.

@@ -43,7 +43,7 @@ enum LogFormat {
 
 /// Runs the gateway.
 pub fn run(context: &Context, args: Args) -> Ending {
-    let config = context.load()?;
+    let config = super::load_with_kafka(&context.file()?)?;
     let format = if args.log_format == LogFormat::Json { log::Format::Json } else { log::Format::Text };
     log::start(format, std::io::stderr().is_terminal());
     let metrics = Arc::new(Metrics::new());

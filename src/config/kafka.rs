@@ -14,6 +14,8 @@ pub type KafkaCheck = fn(name: &str, value: &str) -> Option<String>;
 pub struct KafkaConfig {
     /// librdkafka's properties with references followed, in the order of the file.
     pub librdkafka: Vec<(String, String)>,
+    /// The line of `[kafka]`, for what is wrong with all of it together.
+    pub line: usize,
 }
 
 impl fmt::Debug for KafkaConfig {
@@ -32,7 +34,7 @@ pub(super) fn read(mut t: Table, check: KafkaCheck) -> (String, KafkaConfig) {
         place.below("bootstrap.servers").wrong("missing", "\"HOST:PORT\", several with commas between");
     }
     let librdkafka = given.into_iter().filter_map(|(name, item)| property(name, item, check)).collect();
-    (topic, KafkaConfig { librdkafka })
+    (topic, KafkaConfig { librdkafka, line: place.line })
 }
 
 fn topic(t: &mut Table) -> Option<String> {

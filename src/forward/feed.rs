@@ -79,6 +79,7 @@ impl Worker {
         self.journal.save_cursor(topic, first.position.seq);
         let index = self.add_lane(topic, first.position.seq, now);
         self.lanes[index].join_head();
+        self.block_without_client(index, now);
         index
     }
 

@@ -29,7 +29,7 @@ use http::HeaderName;
 use serde::Serialize;
 
 pub use board::{Blocked, LaneStatus};
-pub use settings::check_setting;
+pub use settings::{check_setting, check_settings};
 
 use crate::event::Clock;
 use crate::journal::Journal;

@@ -3,6 +3,7 @@
 
 use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
+use rdkafka::producer::BaseProducer;
 
 /// What the promises rest on. The configuration refuses these under every name that they have, and says why.
 const FIXED: &[(&str, &str)] = &[
@@ -44,6 +45,16 @@ pub fn check_setting(name: &str, value: &str) -> Option<String> {
     }
 }
 
+/// Says why no client can be set up with settings that are right one by one: a file that is not there, credentials that lack
+/// their other half. Sets one up without servers, so that it opens no connection.
+pub fn check_settings(settings: &[(String, String)]) -> Option<String> {
+    let mut config = producer_config(settings, 0);
+    for name in SERVERS {
+        config.remove(name);
+    }
+    config.create::<BaseProducer>().err().map(obstacle)
+}
+
 /// Why there is no client, in librdkafka's words, which name the property and never repeat a secret.
 pub(super) fn obstacle(error: KafkaError) -> String {
     match error {
@@ -69,6 +80,8 @@ pub(super) fn producer_config(settings: &[(String, String)], max_body: usize) ->
     config
 }
 
+/// Where the brokers are, by both its names.
+const SERVERS: [&str; 2] = ["bootstrap.servers", "metadata.broker.list"];
 /// The largest body of any recipe (GitHub). The client's limit concerns one record before compression; what the topic
 /// takes is for the broker to say.
 const MAX_BODY: usize = 25 << 20;
@@ -91,6 +104,21 @@ mod tests {
         assert!(zip.contains("compression") && zip.contains("zip"), "{zip}");
         assert!(check_setting("message.max.bytes", "7").is_some(), "out of range");
         assert!(check_setting("client.id", "a\0b").is_some(), "not for a C library");
+    }
+
+    #[test]
+    fn what_is_wrong_together_is_named() {
+        let servers = ("bootstrap.servers", "localhost:1");
+        assert_eq!(check_settings(&pairs(&[servers])), None);
+        let scram = ("sasl.mechanism", "SCRAM-SHA-512");
+        let who = [("sasl.username", "hookhold"), ("sasl.password", "sesame")];
+        let whole = pairs(&[servers, ("security.protocol", "sasl_plaintext"), scram, who[0], who[1]]);
+        assert_eq!(check_settings(&whole), None);
+        let nobody = check_settings(&whole[..3]).expect("a mistake");
+        assert!(nobody.contains("sasl.username"), "{nobody}");
+        let nowhere = [servers, ("security.protocol", "ssl"), ("ssl.ca.location", "/nonexistent/ca.pem")];
+        let nowhere = check_settings(&pairs(&nowhere)).expect("a mistake");
+        assert!(nowhere.contains("ssl.ca.location"), "{nowhere}");
     }
 
     #[test]

@@ -227,12 +227,25 @@ impl Worker {
                 self.producer = Some(producer);
                 self.producer_born = now;
                 self.proven = false;
+                if self.obstacle.take().is_some() {
+                    (0..self.lanes.len()).for_each(|index| self.free(index, now));
+                }
             }
             Err(error) => {
                 let pause = self.producer_pauses.next().expect("the pauses have no end");
                 self.producer_due = now + pause;
                 error!(error, retry_in = ?pause, "the Kafka client cannot be set up, events wait in the journal: check [kafka]");
+                self.obstacle = Some(error);
+                (0..self.lanes.len()).for_each(|index| self.block_without_client(index, now));
             }
+        }
+    }
+
+    /// Blocks a lane if there is no client because none could be set up.
+    pub(super) fn block_without_client(&mut self, index: usize, now: Instant) {
+        if let Some(obstacle) = &self.obstacle {
+            let detail = format!("the Kafka client cannot be set up, check [kafka]: {obstacle}");
+            self.block(index, Reason::Refused, detail, now);
         }
     }
 

@@ -39,6 +39,8 @@ pub(super) struct Worker {
     pub(super) producer_due: Instant,
     pub(super) producer_pauses: ExponentialBackoff,
     pub(super) producer_born: Instant,
+    /// Why the last attempt to set up a client failed; every lane is blocked by it.
+    pub(super) obstacle: Option<String>,
     /// Something was acknowledged since the producer was born.
     pub(super) proven: bool,
     pub(super) replacement: Option<Replacement>,
@@ -77,6 +79,7 @@ impl Worker {
             producer_due: now,
             producer_pauses: backoff(REBUILD_AFTER),
             producer_born: now,
+            obstacle: None,
             proven: false,
             replacement: None,
             client_error: None,
