@@ -6,8 +6,8 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -161,6 +161,8 @@ impl Running {
             // A commit that is written anyway carries them for nothing.
             let save_cursors = due.is_some_and(|due| !queue.events.is_empty() || Instant::now() >= due);
             if !queue.events.is_empty() || queue.closing || save_cursors {
+                drop(queue);
+                queue = self.let_others_in();
                 let save_cursors = save_cursors || (queue.closing && queue.events.is_empty());
                 if save_cursors {
                     queue.cursors_moved = None;
@@ -177,6 +179,22 @@ impl Running {
                 }
             };
         }
+    }
+
+    /// While senders' tasks are runnable and each turn of theirs brings more events, a sync would only take the processor from
+    /// them: lets them run first. Costs nothing when nobody else is there, so it is no timer.
+    fn let_others_in(&self) -> MutexGuard<'_, Queue> {
+        let mut queue = self.shared.queue.lock().expect(POISON);
+        for _ in 0..MAX_TURNS {
+            let before = queue.events.len();
+            drop(queue);
+            std::thread::yield_now();
+            queue = self.shared.queue.lock().expect(POISON);
+            if queue.events.len() == before {
+                break;
+            }
+        }
+        queue
     }
 
     /// Commits everything, in as many commits as segments are needed.
@@ -380,6 +398,8 @@ pub fn random() -> io::Result<u64> {
     getrandom::u64().map_err(io::Error::other)
 }
 
+/// How often the writer lets others run before a commit, at most.
+const MAX_TURNS: usize = 16;
 /// What the commit buffer keeps of its memory after a larger commit.
 const USUAL_COMMIT: usize = 1 << 20;
 /// Bytes at the end of each segment that only cursors may use, so that they can be saved when events find no room.
