@@ -1,13 +1,17 @@
 //! The durable path against bare hyper, in one run: how much of what this machine can receive at all does hookhold receive,
 //! verify, keep on disk and answer?
 //!
-//!     cargo bench --bench durable [-- --dir DIR --seconds S --rounds N --connections 64,256]
+//!     cargo bench --bench durable [-- --dir DIR --seconds S --rounds N --connections 64,256 --senders socket|hyper]
 //!
 //! Both servers are processes of their own with tokio's multi-threaded runtime. Bare hyper reads the whole body and answers
 //! 200 with nothing in it. hookhold is the release binary: it checks a Stripe signature, admits the event once, journals it
 //! with fdatasync and answers 200. Both get the same 2 KiB deliveries with distinct ids, signed beforehand, from the same
-//! generator over keep-alive connections, in turns; a round's ratio is hookhold's rate over bare hyper's of the same round.
+//! senders over keep-alive connections, in turns; a round's ratio is hookhold's rate over bare hyper's of the same round.
 //! DIR holds the journal and should lie on a disk; its file system is printed.
+//!
+//! The senders share the cores with the server, so their own cost is in both rates and the ratio depends on it: `socket`
+//! writes prepared bytes and looks only at the first and last bytes of an answer, which is as cheap as a sender can be;
+//! `hyper` is that library's HTTP/1.1 client, which is what a real sender costs.
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -22,7 +26,7 @@ use bytes::Bytes;
 use hookhold::config::Config;
 use hookhold::event::{Clock, SystemClock};
 use hookhold::verify::sign::{SampleOptions, sign};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -42,22 +46,43 @@ fn main() -> Result<()> {
     let rounds: usize = given("--rounds").map_or(Ok(5), |text| text.parse())?;
     let dir = given("--dir").map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
     let connections = given("--connections").unwrap_or_else(|| "64,256".to_owned());
+    let senders = match given("--senders").as_deref() {
+        None | Some("socket") => Senders::Socket,
+        Some("hyper") => Senders::Hyper,
+        Some(other) => return Err(format!("--senders {other}: socket or hyper").into()),
+    };
     for count in connections.split(',') {
-        compare(count.parse()?, rounds, Duration::from_secs(seconds), &dir)?;
+        let load = Load { senders, connections: count.parse()?, time: Duration::from_secs(seconds) };
+        compare(load, rounds, &dir)?;
     }
     Ok(())
 }
 
-fn compare(connections: usize, rounds: usize, time: Duration, dir: &std::path::Path) -> Result<()> {
+/// Who sends, over how many connections, for how long.
+#[derive(Clone, Copy, Debug)]
+struct Load {
+    senders: Senders,
+    connections: usize,
+    time: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Senders {
+    Socket,
+    Hyper,
+}
+
+fn compare(load: Load, rounds: usize, dir: &std::path::Path) -> Result<()> {
     let (file_system, _) = hookhold::journal::file_system(dir)?;
-    println!("{connections} connections, {BODY} B Stripe bodies, journal on {file_system}, {} cores", cores());
+    let Load { senders, connections, .. } = load;
+    println!("{connections} connections ({senders:?}), {BODY} B Stripe bodies, journal on {file_system}, {} cores", cores());
     let mut ratios = Vec::new();
     for round in 1..=rounds {
         let bare = Served::bare()?;
-        let (ceiling, cheapest) = measure(&bare, &requests(connections * 2000)?, connections, time)?;
+        let (ceiling, cheapest) = measure(&bare, requests(connections * 2000)?, load)?;
         drop(bare);
         let durable = Served::hookhold(dir)?;
-        let (rate, cost) = measure(&durable, &requests(MOST)?, connections, time)?;
+        let (rate, cost) = measure(&durable, requests(MOST)?, load)?;
         let commits = durable.commits()?;
         drop(durable);
         ratios.push(rate / ceiling);
@@ -156,8 +181,15 @@ fn configuration(address: SocketAddr, admin: SocketAddr, dir: &std::path::Path) 
     )
 }
 
+/// One signed delivery, as bytes and in parts.
+struct Prepared {
+    bytes: Bytes,
+    head: (http::Uri, http::HeaderMap),
+    body: Bytes,
+}
+
 /// Whole HTTP requests with distinct ids, signed now.
-fn requests(count: usize) -> Result<Vec<Bytes>> {
+fn requests(count: usize) -> Result<Vec<Prepared>> {
     let text = configuration(free()?, free()?, std::path::Path::new("unused"));
     let path = std::env::temp_dir().join("bench.toml");
     let secret = std::env::temp_dir().join(format!("bench-secret-{}", std::process::id()));
@@ -178,7 +210,8 @@ fn requests(count: usize) -> Result<Vec<Bytes>> {
             }
             request.extend_from_slice(format!("content-length: {}\r\n\r\n", sample.body.len()).as_bytes());
             request.extend_from_slice(&sample.body);
-            Bytes::from(request)
+            let head = (sample.target.parse().expect("a path is a URI"), sample.headers);
+            Prepared { bytes: request.into(), head, body: sample.body }
         })
         .collect())
 }
@@ -192,19 +225,23 @@ fn body(id: &str) -> Bytes {
 }
 
 /// Answers per second while all connections are busy, and microseconds of processor time that the server took for each.
-fn measure(server: &Served, requests: &[Bytes], connections: usize, time: Duration) -> Result<(f64, f64)> {
+fn measure(server: &Served, requests: Vec<Prepared>, load: Load) -> Result<(f64, f64)> {
+    let Load { senders, connections, time } = load;
     let address = server.address;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let requests: Arc<[Bytes]> = requests.into();
-    let (next, answers, over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let shared = Arc::new(Shared { requests, ..Shared::default() });
     let tasks: Vec<_> = (0..connections)
-        .map(|_| runtime.spawn(talk(address, requests.clone(), next.clone(), answers.clone(), over.clone())))
+        .map(|_| match senders {
+            Senders::Socket => runtime.spawn(talk(address, shared.clone())),
+            Senders::Hyper => runtime.spawn(converse(address, shared.clone())),
+        })
         .collect();
+    let answers = || shared.answers.load(Ordering::Relaxed);
     std::thread::sleep(WARM_UP);
-    let (before, began, cpu) = (answers.load(Ordering::Relaxed), Instant::now(), server.cpu_seconds()?);
+    let (before, began, cpu) = (answers(), Instant::now(), server.cpu_seconds()?);
     std::thread::sleep(time);
-    let (after, lasted, cpu) = (answers.load(Ordering::Relaxed), began.elapsed(), server.cpu_seconds()? - cpu);
-    over.store(true, Ordering::Relaxed);
+    let (after, lasted, cpu) = (answers(), began.elapsed(), server.cpu_seconds()? - cpu);
+    shared.over.store(true, Ordering::Relaxed);
     for task in tasks {
         runtime.block_on(task)??;
     }
@@ -212,27 +249,55 @@ fn measure(server: &Served, requests: &[Bytes], connections: usize, time: Durati
     Ok((count / lasted.as_secs_f64(), cpu * 1e6 / count))
 }
 
-async fn talk(
-    address: SocketAddr,
-    requests: Arc<[Bytes]>,
-    next: Arc<AtomicUsize>,
-    answers: Arc<AtomicU64>,
-    over: Arc<AtomicBool>,
-) -> Result<()> {
+/// What all senders of one measurement share.
+#[derive(Default)]
+struct Shared {
+    requests: Vec<Prepared>,
+    next: AtomicUsize,
+    answers: AtomicU64,
+    over: AtomicBool,
+}
+
+impl Shared {
+    fn next(&self) -> Option<&Prepared> {
+        let index = self.next.fetch_add(1, Ordering::Relaxed);
+        (!self.over.load(Ordering::Relaxed)).then(|| &self.requests[index % self.requests.len()])
+    }
+}
+
+async fn talk(address: SocketAddr, shared: Arc<Shared>) -> Result<()> {
     let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let mut answer = [0; 1024];
-    while !over.load(Ordering::Relaxed) {
-        let index = next.fetch_add(1, Ordering::Relaxed);
-        stream.write_all(&requests[index % requests.len()]).await?;
+    while let Some(request) = shared.next() {
+        stream.write_all(&request.bytes).await?;
         let got = stream.read(&mut answer).await?;
         // Both servers answer with an empty body, so the answer ends with its head.
         if !answer[..got].starts_with(b"HTTP/1.1 200") || !answer[..got].ends_with(b"\r\n\r\n") {
             return Err(format!("not a whole 200: {:?}", String::from_utf8_lossy(&answer[..got])).into());
         }
-        answers.fetch_add(1, Ordering::Relaxed);
+        shared.answers.fetch_add(1, Ordering::Relaxed);
     }
     Ok(())
+}
+
+async fn converse(address: SocketAddr, shared: Arc<Shared>) -> Result<()> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let driver = tokio::spawn(connection);
+    while let Some(prepared) = shared.next() {
+        let mut request = Request::post(prepared.head.0.clone()).body(Full::new(prepared.body.clone()))?;
+        *request.headers_mut() = prepared.head.1.clone();
+        request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static("localhost"));
+        let answer = sender.send_request(request).await?;
+        if answer.status() != 200 || !answer.into_body().collect().await?.to_bytes().is_empty() {
+            return Err("not an empty 200".into());
+        }
+        shared.answers.fetch_add(1, Ordering::Relaxed);
+    }
+    drop(sender);
+    Ok(driver.await??)
 }
 
 /// The reference: reads the body, answers 200.
