@@ -1,7 +1,7 @@
 //! Admit once: at any moment a key is pending (its event is on the way to the disk, everybody who sends it again waits),
 //! seen (it is kept), or free. The truth is the journal's: newest keys in its memory, older ones in its key files. moka
 //! remembers what the key files answered, so that a repeat of a repeat needs no disk. New keys never touch it: filling it with
-//! every key that is kept cost a seventh of all processor time and answered nothing that memory does not.
+//! every key that is kept would cost each delivery an insertion and answer nothing that the memory of the journal does not.
 //!
 //! Order, so that no moment exists in which a kept event looks new: lock the shard; pending? else seen? else mark pending.
 //! At the end: into the journal's memory, then out of pending, then wake.
