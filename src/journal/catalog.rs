@@ -22,6 +22,8 @@ pub struct Segment {
     pub size: AtomicU64,
     /// True once its key file and lane file are on disk.
     pub sealed: AtomicBool,
+    /// True once its cached pages have been let go.
+    pub let_go: AtomicBool,
     table: Mutex<Table>,
     /// Sequences and the offsets at which readers may begin to look for them; grows with the segment.
     steps: Mutex<Vec<(u64, u64)>>,
@@ -35,6 +37,7 @@ impl Segment {
             file,
             size: size.into(),
             sealed: sealed.into(),
+            let_go: false.into(),
             table: Mutex::new(table),
             steps: Mutex::default(),
         })

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::fs::{Advice, FallocateFlags, FlockOperation};
 
 /// One directory that holds a journal.
 pub trait Disk: Send + Sync {
@@ -46,6 +46,8 @@ pub trait DiskFile: Send + Sync {
     fn sync(&self) -> io::Result<()>;
     /// The file's size in bytes.
     fn size(&self) -> io::Result<u64>;
+    /// Nobody will read this file soon: the memory that caches it may be used for something else. Only ever a hint.
+    fn let_go(&self) {}
 }
 
 /// A directory on a local file system. Directory mode 0700, files 0600.
@@ -162,6 +164,11 @@ impl DiskFile for LocalFile {
 
     fn size(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
+    }
+
+    fn let_go(&self) {
+        // A hint that is not taken costs nothing but memory.
+        let _ = rustix::fs::fadvise(&self.0, 0, None, Advice::DontNeed);
     }
 }
 

@@ -179,6 +179,7 @@ fn retire(shared: &Shared) {
     let now = shared.clock.now();
     let keep_from = UnixMillis(now.0.saturating_sub(shared.options.retain.as_millis() as u64));
     while release_one(shared, |table| table.newest < keep_from) {}
+    let_go(shared);
     let expired = UnixMillis(now.0.saturating_sub(shared.options.window.as_millis() as u64));
     let (old, early) = shared.keys.retire(expired, shared.options.max_key_bytes);
     for (name, keys) in &early {
@@ -230,6 +231,17 @@ fn release_one(shared: &Shared, may_go: impl Fn(&Table) -> bool) -> bool {
         tracing::warn!(segment = segment.name.segment(), %error, "an old segment could not be deleted");
     }
     true
+}
+
+/// Gives back the memory in which the machine caches what is sealed and passed on. Nobody reads that soon, and the writer's next
+/// pages then come from warm memory instead of pushing out something that others need.
+fn let_go(shared: &Shared) {
+    for segment in shared.catalog.segments() {
+        let done = segment.sealed.load(Ordering::Acquire) && !shared.catalog.is_needed(&segment, shared.options.passes_on);
+        if done && !segment.let_go.swap(true, Ordering::Relaxed) {
+            segment.file.let_go();
+        }
+    }
 }
 
 /// Writes key files anew from which rot has taken events; until then memory alone knows.
