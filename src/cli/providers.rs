@@ -66,6 +66,9 @@ fn steps(out: &mut impl Write, name: &str, recipe: &Recipe, host: &str) -> io::R
     writeln!(out, "3. In hookhold.toml:\n")?;
     writeln!(out, "   [sources.{name}]\n   provider = \"{name}\"\n   secrets = [\"env:{variable}_WEBHOOK_SECRET\"]\n")?;
     writeln!(out, "4. Then: hookhold check, hookhold run, and to try it: hookhold send {name}\n")?;
+    if !recipe.handshakes.is_empty() {
+        writeln!(out, "{title} checks the URL when you save it, and hookhold answers: let it run first, with the secret.")?;
+    }
     if let Some(limit) = recipe.respond_within {
         writeln!(out, "{title} waits {} for an answer.", duration_text(limit))?;
     }

@@ -23,6 +23,7 @@ pub fn recipe(table: &mut Table) -> Option<Recipe> {
     let mut pointers = Pointers::default();
     let own_key = table.take("key");
     let event = facts(table, own_key, &mut pointers);
+    let handshakes = handshakes(table, &mut pointers);
     let title = table.take_str("title").unwrap_or_default();
     let encoding = table.take_one_of("encoding", Encoding::WORDS);
     let (key_format, setup) = (key_format(table), setup(table));
@@ -47,6 +48,7 @@ pub fn recipe(table: &mut Table) -> Option<Recipe> {
         pointers,
         integrity,
         id_signed,
+        handshakes: handshakes?,
         ok,
         bad,
         respond_within,
@@ -118,18 +120,34 @@ fn term(item: Item) -> Option<Term> {
 
 fn named_header(item: Item, allowed: &str) -> Option<HeaderName> {
     let text = item.clone().text()?;
-    let name = text.strip_prefix("header:").and_then(|name| HeaderName::from_bytes(name.as_bytes()).ok());
-    name.or_else(|| item.refuse("not a header", allowed))
+    header(&text).or_else(|| item.refuse("not a header", allowed))
+}
+
+fn header(text: &str) -> Option<HeaderName> {
+    text.strip_prefix("header:").and_then(|name| HeaderName::from_bytes(name.as_bytes()).ok())
 }
 
 fn locator(item: Item, pointers: &mut Pointers) -> Option<Locator> {
     let text = item.clone().text()?;
+    place(&text, &item, pointers)
+}
+
+/// The place that `text` names; mistakes are noted at `item`.
+fn place(text: &str, item: &Item, pointers: &mut Pointers) -> Option<Locator> {
     match text.split_once(':') {
-        Some(("header", _)) => named_header(item, LOCATORS).map(Locator::Header),
+        Some(("header", _)) => header(text).map(Locator::Header).or_else(|| item.refuse("not a header", LOCATORS)),
         Some(("tag", tag)) if !tag.is_empty() => Some(Locator::Tag(tag.to_owned())),
         Some(("json", pointer)) => match pointers.slot(pointer) {
-            Some(slot) => Some(Locator::Json(slot)),
+            Some(slot) => Some(Locator::Body(slot)),
             None => item.refuse("not a JSON pointer such as /data/id", LOCATORS),
+        },
+        Some(("form", name)) => match pointers.field_slot(name) {
+            Some(slot) => Some(Locator::Body(slot)),
+            None => item.refuse("not a form field", LOCATORS),
+        },
+        Some(("form-json", place)) => match pointers.field_json_slot(place) {
+            Some(slot) => Some(Locator::Body(slot)),
+            None => item.refuse("not a form field and a JSON pointer such as payload/data/id", LOCATORS),
         },
         _ => item.refuse("not a place in a delivery", LOCATORS),
     }
@@ -177,6 +195,65 @@ fn time(item: Item, pointers: &mut Pointers) -> Option<(Locator, Unit)> {
     Some((locator(from?, pointers)?, unit?))
 }
 
+/// `None` when one of them is wrong: an endpoint check that is not known would be kept as an event.
+fn handshakes(table: &mut Table, pointers: &mut Pointers) -> Option<Vec<Handshake>> {
+    let items = table.take_list("handshake").unwrap_or_default();
+    let all: Vec<Option<Handshake>> = items.into_iter().map(|item| handshake(item, pointers)).collect();
+    all.into_iter().collect()
+}
+
+fn handshake(item: Item, pointers: &mut Pointers) -> Option<Handshake> {
+    let mut table = item.table()?;
+    let when = need(&mut table, "when", WHEN, |table| table.take_table("when")).and_then(|when| predicate(when, pointers));
+    let authenticated = table.take_bool("authenticated").unwrap_or(true);
+    let mut reply = table.take_section("reply");
+    let status = status(&mut reply, "status", ACCEPTED).unwrap_or(StatusCode::OK);
+    let content_type = reply.take("content_type").and_then(header_value);
+    let parts = reply.take_list("body").unwrap_or_default();
+    let body: Vec<Option<Part>> = parts.into_iter().map(|part| reply_part(part, pointers)).collect();
+    reply.finish();
+    table.finish();
+    Some(Handshake { when: when?, authenticated, status, content_type, body: body.into_iter().collect::<Option<_>>()? })
+}
+
+/// Locators as keys: `{ "json:/type" = "url_verification" }`; `true` where any text will do.
+fn predicate(mut table: Table, pointers: &mut Pointers) -> Option<Vec<(Locator, Option<String>)>> {
+    let mut all = Vec::new();
+    for key in table.keys() {
+        let item = table.take(&key)?;
+        let at = untagged(&key, &item, pointers);
+        let wanted = match item.as_str() {
+            Some(text) => Some(Some(text.to_owned())),
+            None => item.clone().switch().and_then(|any| if any { Some(None) } else { item.refuse("never fits", WHEN) }),
+        };
+        all.push(at.zip(wanted));
+    }
+    if all.is_empty() {
+        table.place.wrong("every delivery would fit", WHEN);
+        return None;
+    }
+    all.into_iter().collect()
+}
+
+fn reply_part(item: Item, pointers: &mut Pointers) -> Option<Part> {
+    let text = item.clone().text()?;
+    if let Some(at) = text.strip_prefix("echo(").and_then(|rest| rest.strip_suffix(')')) {
+        return untagged(at, &item, pointers).map(Part::Echo);
+    }
+    match text.strip_prefix("const:") {
+        Some(literal) if !literal.is_empty() => Some(Part::Literal(literal.to_owned())),
+        _ => item.refuse("not a part of a reply", REPLY_PARTS),
+    }
+}
+
+/// A handshake may come without a signature, so its places are never tags of one.
+fn untagged(text: &str, item: &Item, pointers: &mut Pointers) -> Option<Locator> {
+    match place(text, item, pointers)? {
+        Locator::Tag(_) => item.refuse("a handshake has no tags", UNTAGGED),
+        locator => Some(locator),
+    }
+}
+
 fn key_format(table: &mut Table) -> KeyFormat {
     let mut format = KeyFormat::default();
     for item in table.take_list("key_format").unwrap_or_default() {
@@ -196,12 +273,8 @@ fn key_format(table: &mut Table) -> KeyFormat {
 fn replies(table: &mut Table) -> (Reply, StatusCode) {
     let mut reply = table.take_section("reply");
     let mut ok = reply.take_section("ok");
-    let status = |table: &mut Table, key, range| {
-        let code = table.take_u64(key, range).and_then(|code| u16::try_from(code).ok());
-        code.and_then(|code| StatusCode::from_u16(code).ok())
-    };
     let accepted = Reply {
-        status: status(&mut ok, "status", 200..=299).unwrap_or(StatusCode::OK),
+        status: status(&mut ok, "status", ACCEPTED).unwrap_or(StatusCode::OK),
         content_type: ok.take("content_type").and_then(header_value),
         body: ok.take_str("body").unwrap_or_default().into(),
     };
@@ -209,6 +282,11 @@ fn replies(table: &mut Table) -> (Reply, StatusCode) {
     let bad = status(&mut reply, "bad", 400..=499).unwrap_or(StatusCode::UNAUTHORIZED);
     reply.finish();
     (accepted, bad)
+}
+
+fn status(table: &mut Table, key: &str, range: RangeInclusive<u64>) -> Option<StatusCode> {
+    let code = table.take_u64(key, range).and_then(|code| u16::try_from(code).ok());
+    code.and_then(|code| StatusCode::from_u16(code).ok())
 }
 
 fn header_value(item: Item) -> Option<Arc<str>> {
@@ -240,7 +318,11 @@ fn setup(table: &mut Table) -> Setup {
 const SIGNATURE: &str = "{ from = \"header:NAME\", … } with groups, items, pair, take, prefix, trim, encoding";
 const SIGNED_FROM: &str = "header:NAME";
 const TIMED_FROM: &str = "header:NAME, tag:NAME";
-const LOCATORS: &str = "header:NAME, json:/POINTER, tag:NAME";
+const LOCATORS: &str = "header:NAME, json:/POINTER, form:NAME, form-json:NAME/POINTER, tag:NAME";
+const WHEN: &str = "{ \"json:/type\" = \"url_verification\" }: places with the text that must stand there, or true for any";
+const REPLY_PARTS: &str = "echo(LOCATOR), const:TEXT";
+const ACCEPTED: RangeInclusive<u64> = 200..=299;
+const UNTAGGED: &str = "header:NAME, json:/POINTER, form:NAME, form-json:NAME/POINTER";
 const TERMS: &str = "body, timestamp, id, header:NAME, tag:NAME, const:TEXT, or punctuation such as \".\"";
 const KEY_STEPS: &str = "strip-prefix:TEXT, utf8, hex, base64, base64url";
 const DEFAULT_WINDOW: Duration = Duration::from_secs(300);

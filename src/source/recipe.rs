@@ -30,12 +30,14 @@ pub struct Recipe {
     pub timestamp: Option<Timestamp>,
     /// Where the event's own facts are.
     pub event: Facts,
-    /// All JSON pointers of `event`, for one pass over the body.
+    /// All places in the body that `event` and `handshakes` point to, for one pass over it.
     pub pointers: Pointers,
     /// How much of an event the proof covers; computed from `content` and `event`, never declared.
     pub integrity: Integrity,
     /// True when no id can come from outside the signed bytes.
     pub id_signed: bool,
+    /// The provider's checks of the endpoint, answered before admission and never kept; the first that fits counts.
+    pub handshakes: Vec<Handshake>,
     /// The answer to an accepted delivery.
     pub ok: Reply,
     /// The status of a refused one.
@@ -165,8 +167,8 @@ pub enum Locator {
     Header(HeaderName),
     /// A tag of the signature's group.
     Tag(String),
-    /// A slot of [`Recipe::pointers`]: a text, number or truth value inside a JSON body.
-    Json(usize),
+    /// A slot of [`Recipe::pointers`]: a text, number or truth value inside a JSON body or a form.
+    Body(usize),
 }
 
 /// Alternatives in order: the first whose every field is present counts.
@@ -226,6 +228,31 @@ pub struct Reply {
     pub content_type: Option<Arc<str>>,
     /// Usually empty.
     pub body: Bytes,
+}
+
+/// A check of the endpoint by its provider. A delivery that fits but lacks what the reply echoes is a delivery like any
+/// other.
+#[derive(Debug)]
+pub struct Handshake {
+    /// What it is known by, all of it: a place, and the text there; `None`: any.
+    pub when: Vec<(Locator, Option<String>)>,
+    /// Whether the provider signs it. One that it signs is answered only once it is proved.
+    pub authenticated: bool,
+    /// 200 to 299.
+    pub status: StatusCode,
+    /// The reply's media type.
+    pub content_type: Option<Arc<str>>,
+    /// The reply's body, in order.
+    pub body: Vec<Part>,
+}
+
+/// One part of the reply to a handshake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Fixed text.
+    Literal(String),
+    /// What stands at a place of the delivery, as it is.
+    Echo(Locator),
 }
 
 /// What an operator needs to connect a provider; empty texts for an inline recipe.

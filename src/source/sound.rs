@@ -41,7 +41,7 @@ pub fn integrity(content: &[Term], timestamp: Option<&Timestamp>, event: &Facts)
 /// True when the content itself holds what the locator points to; every content holds the body.
 fn holds(content: &[Term], locator: &Locator) -> bool {
     match locator {
-        Locator::Json(_) => true,
+        Locator::Body(_) => true,
         Locator::Header(name) => content.contains(&Term::Header(name.clone())),
         Locator::Tag(tag) => content.contains(&Term::Tag(tag.clone())),
     }

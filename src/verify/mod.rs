@@ -12,8 +12,11 @@ use http::{HeaderMap, header};
 use crate::event::{Delivery, Event, EventParts, Outcome};
 use crate::source::Source;
 use crate::source::key::Key;
+use crate::source::recipe::Reply;
 
 mod content;
+mod form;
+mod handshake;
 mod identity;
 mod json;
 mod mac;
@@ -23,6 +26,16 @@ mod site;
 mod window;
 
 use site::Site;
+
+/// What a delivery turns out to be.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly always the large one, and moved once")]
+pub enum Believed {
+    /// An event of the provider.
+    Event(Verified),
+    /// The provider's check of this endpoint: to be answered, never to be kept.
+    Handshake(Reply),
+}
 
 /// A believed delivery.
 #[derive(Debug)]
@@ -74,15 +87,26 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// What can be said before the body is read: `signature_missing`, or nothing yet.
+/// What can be said before the body is read: `signature_missing`, or nothing yet. Where handshakes come without a
+/// signature, only the body can say.
 pub fn precheck(source: &Source, headers: &HeaderMap) -> Result<(), Refusal> {
+    if handshake::any_unsigned(&source.recipe) {
+        return Ok(());
+    }
     signature::header(&source.recipe, headers).map(|_| ())
 }
 
 /// Checks every signature of a delivery against every secret of its source, then the time, then finds the event's facts.
-/// Costs one hash over the content per group of signatures and secret, and one pass over the body.
-pub fn verify(source: &Source, delivery: &Delivery) -> Result<Verified, Refusal> {
+/// Costs one hash over the content per group of signatures and secret, and one pass over the body; one more, before the
+/// proof, where the recipe knows handshakes without a signature.
+pub fn verify(source: &Source, delivery: &Delivery) -> Result<Believed, Refusal> {
     let recipe = &source.recipe;
+    if handshake::any_unsigned(recipe) {
+        let site = Site::new(&delivery.headers, &[], 0).with_body(&recipe.pointers, &delivery.body);
+        if let Some(reply) = handshake::reply(recipe, false, &site) {
+            return Ok(Believed::Handshake(reply));
+        }
+    }
     let signatures = signature::read(recipe, &delivery.headers)?;
     let mut refusals = Vec::new();
     for group in 0..signatures.groups {
@@ -126,9 +150,12 @@ fn mismatch(source: &Source) -> Refusal {
     Refusal::new(Outcome::SignatureMismatch, format!("none of the {tried} configured secrets makes this signature"))
 }
 
-fn believe(source: &Source, delivery: &Delivery, site: Site<'_>, key: &Key, content: &[&[u8]]) -> Verified {
+fn believe(source: &Source, delivery: &Delivery, site: Site<'_>, key: &Key, content: &[&[u8]]) -> Believed {
     let recipe = &source.recipe;
     let site = site.with_body(&recipe.pointers, &delivery.body);
+    if let Some(reply) = handshake::reply(recipe, true, &site) {
+        return Believed::Handshake(reply);
+    }
     let id = site.fact(&recipe.event.id);
     let event = Event::from_verifier(EventParts {
         received_at: delivery.received_at,
@@ -149,7 +176,8 @@ fn believe(source: &Source, delivery: &Delivery, site: Site<'_>, key: &Key, cont
         headers: kept_headers(&delivery.headers),
         body: delivery.body.clone(),
     });
-    Verified { event, identity: identity::of(source, id, content, &delivery.body), secret: key.name.clone() }
+    let identity = identity::of(source, id, content, &delivery.body);
+    Believed::Event(Verified { event, identity, secret: key.name.clone() })
 }
 
 fn kept_headers(headers: &HeaderMap) -> Vec<(String, Vec<u8>)> {

@@ -9,11 +9,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use crate::event::{Outcome, UnixMillis};
 use crate::source::Source;
-use crate::source::pointers::Node;
+use crate::source::pointers::{Field, Node, Pointers};
 use crate::source::recipe::{Choice, Encoding, Locator, Recipe, Term, Unit};
 use crate::verify::mac::Mac;
 use crate::verify::site::{JOINT, Site};
-use crate::verify::{content, window};
+use crate::verify::{content, json, window};
 
 /// A request that a provider could have sent.
 #[derive(Clone, Debug)]
@@ -88,14 +88,13 @@ impl Tamper {
     }
 }
 
-/// Signs a delivery for `source` with its first secret. `None` as body: a small JSON object that holds the facts.
+/// Signs a delivery for `source` with its first secret. `None` as body: a small JSON object that holds the facts, or a form.
 pub fn sign(source: &Source, body: Option<Bytes>, options: &SampleOptions) -> Sample {
     let recipe = &source.recipe;
-    let mut draft = Draft { json: vec![None; recipe.pointers.slots], ..Draft::default() };
-    draft.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let mut draft = Draft { body: vec![None; recipe.pointers.slots], ..Draft::default() };
     draft.describe(recipe, options);
-    let made = || Bytes::from(written_json(&recipe.pointers.root, &draft.json).unwrap_or_else(|| "{}".to_owned()));
-    let mut body = body.unwrap_or_else(made);
+    let mut body = body.unwrap_or_else(|| written(&recipe.pointers, &draft.body).into());
+    draft.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type(recipe, &body)));
     let text = draft.signature(source, &body, options.tamper == Some(Tamper::Secret));
     let Draft { mut headers, .. } = draft;
     if options.tamper != Some(Tamper::Missing) {
@@ -112,8 +111,16 @@ pub fn sign(source: &Source, body: Option<Bytes>, options: &SampleOptions) -> Sa
 struct Draft {
     headers: HeaderMap,
     tags: Vec<(String, String)>,
-    /// By slot, as JSON.
-    json: Vec<Option<String>>,
+    /// By slot.
+    body: Vec<Option<Value>>,
+}
+
+/// What a slot of the body holds.
+#[derive(Clone)]
+struct Value {
+    text: String,
+    /// Written without quotes in JSON.
+    is_number: bool,
 }
 
 impl Draft {
@@ -149,11 +156,11 @@ impl Draft {
         }
     }
 
-    fn place(&mut self, locator: &Locator, text: String, as_number: bool) {
+    fn place(&mut self, locator: &Locator, text: String, is_number: bool) {
         match locator {
             Locator::Header(name) => put(&mut self.headers, name, &text),
             Locator::Tag(tag) => self.tags.push((tag.clone(), text)),
-            Locator::Json(slot) => self.json[*slot] = Some(if as_number { text } else { quoted(&text) }),
+            Locator::Body(slot) => self.body[*slot] = Some(Value { text, is_number }),
         }
     }
 
@@ -174,10 +181,10 @@ impl Draft {
         let another = Mac::new(recipe.algorithm, b"not the secret");
         let key = source.secrets[0].ready(|bytes| Mac::new(recipe.algorithm, bytes));
         let code = if with_another { &another } else { key }.code(&content);
-        self.written(recipe, &encode(recipe.encoding, code.bytes()))
+        self.with_tags(recipe, &encode(recipe.encoding, code.bytes()))
     }
 
-    fn written(&self, recipe: &Recipe, code: &str) -> String {
+    fn with_tags(&self, recipe: &Recipe, code: &str) -> String {
         let grammar = &recipe.signature;
         let code = format!("{}{code}", grammar.prefix);
         let Some(pair) = &grammar.pair else { return code };
@@ -192,9 +199,33 @@ fn put(headers: &mut HeaderMap, name: &HeaderName, text: &str) {
     headers.insert(name, value);
 }
 
+/// A body that holds these values: JSON, or a form where all of them are fields of one.
+fn written(pointers: &Pointers, values: &[Option<Value>]) -> String {
+    let form = || Some(written_form(&pointers.form, values)).filter(|form| !form.is_empty());
+    written_json(&pointers.root, values).or_else(form).unwrap_or_else(|| "{}".to_owned())
+}
+
+fn written_form(fields: &[Field], values: &[Option<Value>]) -> String {
+    let mut form = form_urlencoded::Serializer::new(String::new());
+    for Field { name, slot, root } in fields {
+        let plain = || slot.and_then(|slot| values[slot].as_ref()).map(|value| value.text.clone());
+        if let Some(text) = written_json(root, values).or_else(plain) {
+            form.append_pair(name, &text);
+        }
+    }
+    form.finish()
+}
+
+/// What a sender would call a body that it has not named otherwise.
+fn media_type(recipe: &Recipe, body: &[u8]) -> &'static str {
+    let is_json = json::locate(&Node::default(), 0, body).is_some();
+    if is_json || recipe.pointers.form.is_empty() { "application/json" } else { "application/x-www-form-urlencoded" }
+}
+
 /// The JSON of one place of the recipe's pointers: the value of its slot, else an object of what is below it.
-fn written_json(node: &Node, values: &[Option<String>]) -> Option<String> {
-    let value = node.slot.and_then(|slot| values.get(slot)?.clone());
+fn written_json(node: &Node, values: &[Option<Value>]) -> Option<String> {
+    let json = |value: &Value| if value.is_number { value.text.clone() } else { quoted(&value.text) };
+    let value = node.slot.and_then(|slot| values[slot].as_ref()).map(json);
     let member = |(name, below): &(String, Node)| Some(format!("{}:{}", quoted(name), written_json(below, values)?));
     let object = || node.children.iter().filter_map(member).collect::<Vec<_>>().join(",");
     value.or_else(|| Some(object()).filter(|members| !members.is_empty()).map(|members| format!("{{{members}}}")))

@@ -3,8 +3,8 @@
 use hookhold::event::{Outcome, UnixMillis};
 use hookhold::source::PROVIDERS;
 use hookhold::source::recipe::{Algorithm, Encoding};
+use hookhold::verify::precheck;
 use hookhold::verify::sign::Tamper;
-use hookhold::verify::{precheck, verify};
 use http::{HeaderMap, HeaderValue};
 
 use crate::support::*;

@@ -2,7 +2,7 @@
 
 use hookhold::event::Delivery;
 use hookhold::source::{PROVIDERS, Source};
-use hookhold::verify::{Verified, verify};
+use hookhold::verify::Verified;
 use http::HeaderValue;
 
 use crate::support::*;

@@ -6,10 +6,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hookhold::event::UnixMillis;
 use hookhold::source::{PROVIDERS, Source};
-use hookhold::verify::{Verified, verify};
+use hookhold::verify::Verified;
 use serde::Deserialize;
 
-use crate::support::{compile, delivery};
+use crate::support::{compile, delivery, verify};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
