@@ -23,7 +23,7 @@ use crate::journal::{AppendError, Journal, Refused, Telling};
 use crate::metrics::Metrics;
 use crate::source::Source;
 use crate::source::recipe::Reply;
-use crate::verify::{self, Identity, Refusal, Verified};
+use crate::verify::{self, Believed, Identity, Refusal, Verified};
 
 /// Receives deliveries for all sources.
 pub struct Gateway {
@@ -101,7 +101,8 @@ impl Gateway {
     /// event. Dropping the future does not undo the receipt.
     pub async fn receive(&self, source: &Source, delivery: Delivery, deadline: Instant) -> Answer {
         let verified = match verify::verify(source, &delivery) {
-            Ok(verified) => verified,
+            Ok(Believed::Event(verified)) => verified,
+            Ok(Believed::Handshake(reply)) => return replied(Outcome::Handshake, reply),
             Err(refusal) => return refused(source, refusal),
         };
         let (told, first) = match self.admit(source, verified, delivery.received_at) {
@@ -274,8 +275,12 @@ fn answer(source: &Source, ending: Ending, first: bool) -> Answer {
         Ending::Kept(seq) | Ending::Seen(seq) => (Outcome::Duplicate, seq),
         Ending::Not(outcome, why) => return Answer::plain(outcome).because(why),
     };
-    let Reply { status, content_type, body } = source.ok.clone();
-    Answer { outcome, status, content_type, body, hint: String::new(), seq: Some(seq) }
+    Answer { seq: Some(seq), ..replied(outcome, source.ok.clone()) }
+}
+
+fn replied(outcome: Outcome, reply: Reply) -> Answer {
+    let Reply { status, content_type, body } = reply;
+    Answer { status, content_type, body, ..Answer::plain(outcome) }
 }
 
 fn refused(source: &Source, refusal: Refusal) -> Answer {

@@ -9,6 +9,7 @@ use http::{HeaderName, StatusCode};
 
 use crate::secret;
 use crate::source::recipe::{Recipe, Reply};
+use crate::source::url::PublicUrl;
 use crate::table::{Item, Mistakes, Table};
 
 pub mod key;
@@ -17,6 +18,7 @@ pub mod providers;
 mod read;
 pub mod recipe;
 mod sound;
+pub mod url;
 
 pub use key::Key;
 pub use providers::{PROVIDERS, provider};
@@ -28,6 +30,8 @@ pub struct Source {
     pub name: Arc<str>,
     /// The request path; `/hooks/NAME` unless the entry says otherwise.
     pub path: String,
+    /// Where providers call it: the entry's, else the server's. Always there when the recipe signs the URL.
+    pub public_url: Option<PublicUrl>,
     /// The Kafka topic of its events.
     pub topic: Arc<str>,
     /// The name of the recipe; `None` for an inline one.
@@ -57,6 +61,8 @@ pub struct Source {
 pub struct SourceDefaults {
     /// The topic of a source that names none; `{source}` stands for its name.
     pub topic: String,
+    /// `[server] public_url`, for sources without one of their own.
+    pub public_url: Option<String>,
     /// The largest body, in bytes, where neither entry nor recipe says one.
     pub max_body: usize,
     /// The server's own deadline for an answer.
@@ -76,6 +82,8 @@ impl Source {
             None => entry,
         };
         let path = table.take("path").map_or(Some(format!("/hooks/{name}")), path);
+        let public_url_place = table.place_of("public_url");
+        let public_url = table.take("public_url").map(url::read).or_else(|| defaults.public_url.clone());
         let topic = table.take("topic").map_or(Some(defaults.topic.replace("{source}", name)), topic);
         let headers = table.take_list("headers").unwrap_or_default();
         let header_allow_list = headers.into_iter().filter_map(header_name).collect();
@@ -84,10 +92,15 @@ impl Source {
         let recipe = read::recipe(&mut table);
         table.finish();
         let recipe = recipe.filter(|_| is_known)?;
+        if public_url.is_none() && recipe.signs_url() {
+            let allowed = format_args!("{}, here or in [server]", url::ALLOWED);
+            public_url_place.wrong("missing, but the provider signs the URL that it calls", allowed);
+        }
         let secrets = keys(secrets?, &recipe);
         Some(Source {
             name: name.into(),
             path: path?,
+            public_url: public_url.as_deref().map(PublicUrl::new),
             topic: topic?.into(),
             provider: provider.and_then(Item::text).map(Into::into),
             secrets: secrets?,

@@ -13,7 +13,7 @@ use hookhold::journal::disk::LocalDisk;
 use hookhold::journal::{Journal, Options, Outside};
 use hookhold::metrics::Metrics;
 use hookhold::verify::sign::{SampleOptions, sign};
-use hookhold::verify::verify;
+use hookhold::verify::{Believed, Verified, verify};
 use serde_json::Value;
 
 struct House {
@@ -59,7 +59,7 @@ impl House {
             remote: SocketAddr::from(([127, 0, 0, 1], 4000)),
             received_at: UnixMillis(at),
         };
-        let event = verify(source, &delivery).unwrap().event;
+        let Ok(Believed::Event(Verified { event, .. })) = verify(source, &delivery) else { panic!("not an event") };
         let (tell, told) = channel();
         journal.append(&event, Box::new(move |end| tell.send(end).unwrap())).unwrap();
         told.recv().unwrap().unwrap().seq

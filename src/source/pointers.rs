@@ -1,12 +1,26 @@
-//! JSON pointers (RFC 6901) folded into one tree, so that one pass over a body finds them all.
+//! The places in a body that a recipe's locators point to, folded together so that one pass over a body finds them all:
+//! JSON pointers (RFC 6901), form fields, and JSON pointers inside a form field.
 
-/// All pointers of a recipe; each distinct one has a slot.
+/// All places of a recipe; each distinct one has a slot.
 #[derive(Debug, Default)]
 pub struct Pointers {
-    /// Where the pass begins.
+    /// Where the pass over a body in JSON begins.
     pub root: Node,
+    /// What is looked for in a body that is a form.
+    pub form: Vec<Field>,
     /// How many slots there are.
     pub slots: usize,
+}
+
+/// One field of a form.
+#[derive(Debug)]
+pub struct Field {
+    /// Its name, decoded.
+    pub name: String,
+    /// The slot of its value.
+    pub slot: Option<usize>,
+    /// Where the pass over a value in JSON begins.
+    pub root: Node,
 }
 
 /// One place in a JSON document that some pointer leads to or through.
@@ -22,16 +36,33 @@ impl Pointers {
     /// The slot of a pointer such as `/data/object/id`. `None` when it is not a pointer, empty, or deeper than
     /// [`MAX_DEPTH`].
     pub fn slot(&mut self, pointer: &str) -> Option<usize> {
-        let steps: Vec<String> = pointer.strip_prefix('/')?.split('/').map(unescape).collect::<Option<_>>()?;
-        if steps.len() > MAX_DEPTH {
-            return None;
-        }
+        let steps = steps(pointer)?;
         let node = steps.into_iter().fold(&mut self.root, Node::child);
-        if node.slot.is_none() {
-            node.slot = Some(self.slots);
-            self.slots += 1;
-        }
-        node.slot
+        Some(taken(&mut node.slot, &mut self.slots))
+    }
+
+    /// The slot of the form field `name`. `None` when the name is empty.
+    pub fn field_slot(&mut self, name: &str) -> Option<usize> {
+        let at = self.field(name)?;
+        Some(taken(&mut self.form[at].slot, &mut self.slots))
+    }
+
+    /// The slot of a pointer into the JSON that the form field `NAME` holds, written `NAME/POINTER`.
+    pub fn field_json_slot(&mut self, place: &str) -> Option<usize> {
+        let (name, pointer) = place.split_at(place.find('/')?);
+        let steps = steps(pointer)?;
+        let at = self.field(name)?;
+        let node = steps.into_iter().fold(&mut self.form[at].root, Node::child);
+        Some(taken(&mut node.slot, &mut self.slots))
+    }
+
+    fn field(&mut self, name: &str) -> Option<usize> {
+        let known = self.form.iter().position(|field| field.name == name);
+        let new = || {
+            self.form.push(Field { name: name.to_owned(), slot: None, root: Node::default() });
+            self.form.len() - 1
+        };
+        (!name.is_empty()).then(|| known.unwrap_or_else(new))
     }
 
     /// True when no body has to be looked into.
@@ -53,6 +84,19 @@ impl Node {
         });
         &mut self.children[at].1
     }
+}
+
+/// The slot that a place has, or the next one.
+fn taken(slot: &mut Option<usize>, slots: &mut usize) -> usize {
+    *slot.get_or_insert_with(|| {
+        *slots += 1;
+        *slots - 1
+    })
+}
+
+fn steps(pointer: &str) -> Option<Vec<String>> {
+    let steps: Vec<String> = pointer.strip_prefix('/')?.split('/').map(unescape).collect::<Option<_>>()?;
+    (steps.len() <= MAX_DEPTH).then_some(steps)
 }
 
 fn unescape(step: &str) -> Option<String> {

@@ -18,21 +18,29 @@ pub fn recipe(table: &mut Table) -> Option<Recipe> {
     let auth = need(table, "auth", "mac", |table| table.take_one_of("auth", &[("mac", ())]));
     let algorithm = need(table, "algorithm", "sha1, sha256, sha384, sha512", |t| t.take_one_of("algorithm", Algorithm::WORDS));
     let signature = need(table, "signature", SIGNATURE, signature);
-    let content = need(table, "content", TERMS, content);
+    let contents = contents(table);
+    let body_sha256 = body_sha256(table);
     let timestamp = timestamp(table);
     let mut pointers = Pointers::default();
     let own_key = table.take("key");
     let event = facts(table, own_key, &mut pointers);
+    let handshakes = handshakes(table, &mut pointers);
     let title = table.take_str("title").unwrap_or_default();
     let encoding = table.take_one_of("encoding", Encoding::WORDS);
     let (key_format, setup) = (key_format(table), setup(table));
     let (ok, bad) = replies(table);
     let (respond_within, gives_up_after) = limits(table);
     let max_body = table.take_bytes("max_body", MAX_BODY);
-    let ((signature, inline_encoding), content) = (signature?, content?);
-    let timestamp = timestamp?;
-    sound::agree(table, &signature, &content, timestamp.as_ref(), &event)?;
-    let (integrity, id_signed) = sound::integrity(&content, timestamp.as_ref(), &event);
+    let ((signature, inline_encoding), contents) = (signature?, contents?);
+    let (timestamp, body_sha256) = (timestamp?, body_sha256?);
+    sound::agree(table, &signature, &contents, timestamp.as_ref(), &event)?;
+    sound::hash_is_signed(table, &contents, body_sha256.is_some())?;
+    let (integrity, id_signed) = sound::integrity(&contents, timestamp.as_ref(), &event);
+    let body_sha256 = body_sha256.map(|(query, encoding)| {
+        let with_body: Vec<_> = contents.iter().map(|content| [&content[..], &[Term::Body]].concat()).collect();
+        let (integrity, _) = sound::integrity(&with_body, timestamp.as_ref(), &event);
+        BodyHash { query, encoding, integrity }
+    });
     let encoding = inline_encoding.or(encoding).unwrap_or(Encoding::Hex);
     auth?;
     Some(Recipe {
@@ -41,12 +49,14 @@ pub fn recipe(table: &mut Table) -> Option<Recipe> {
         encoding,
         signature,
         key_format,
-        content,
+        contents,
+        body_sha256,
         timestamp,
         event,
         pointers,
         integrity,
         id_signed,
+        handshakes: handshakes?,
         ok,
         bad,
         respond_within,
@@ -90,15 +100,45 @@ fn signature(table: &mut Table) -> Option<(Signature, Option<Encoding>)> {
     (!signature.from.is_empty()).then_some((signature, encoding))
 }
 
-fn content(table: &mut Table) -> Option<Vec<Term>> {
-    let items = table.take_list("content")?;
+/// `content`, or in its place `content_variants`.
+fn contents(table: &mut Table) -> Option<Vec<Vec<Term>>> {
+    let Some(variants) = table.take("content_variants") else {
+        return need(table, "content", TERMS, |table| terms(table.take("content")?)).map(|content| vec![content]);
+    };
+    if table.take("content").is_some() {
+        return variants.refuse("content is there as well", "one of the two");
+    }
+    let contents: Option<Vec<_>> = variants.clone().list().into_iter().map(terms).collect();
+    if contents.as_ref().is_some_and(Vec::is_empty) { variants.refuse("nothing is signed", "lists of terms") } else { contents }
+}
+
+fn terms(list: Item) -> Option<Vec<Term>> {
+    let items = list.clone().list();
     let count = items.len();
     let terms: Vec<Term> = items.into_iter().filter_map(term).collect();
-    if terms.len() == count && !terms.contains(&Term::Body) {
-        table.wrong("content", "the body is not signed", "a list that contains \"body\"");
+    if terms.len() < count {
         return None;
     }
-    (terms.len() == count).then_some(terms)
+    let signs_body = terms.contains(&Term::Body) || terms.contains(&Term::FormSorted);
+    if signs_body {
+        Some(terms)
+    } else {
+        list.refuse("the body is not signed", "a list that contains \"body\" or \"form-sorted\"")
+    }
+}
+
+/// The outer `None`: it is there, but wrong.
+fn body_sha256(table: &mut Table) -> Option<Option<(String, Encoding)>> {
+    let Some(item) = table.take("body_sha256") else { return Some(None) };
+    let mut table = item.table()?;
+    let from = need(&mut table, "from", HASHED_FROM, |table| table.take("from"));
+    let encoding = table.take_one_of("encoding", Encoding::WORDS).unwrap_or(Encoding::Hex);
+    table.finish();
+    let from = from?;
+    match from.as_str().and_then(|text| text.strip_prefix("query:")).filter(|name| !name.is_empty()) {
+        Some(name) => Some(Some((name.to_owned(), encoding))),
+        None => from.refuse("not a query parameter", HASHED_FROM),
+    }
 }
 
 fn term(item: Item) -> Option<Term> {
@@ -108,6 +148,9 @@ fn term(item: Item) -> Option<Term> {
         _ if text == "body" => Some(Term::Body),
         _ if text == "timestamp" => Some(Term::Timestamp),
         _ if text == "id" => Some(Term::Id),
+        _ if text == "url" => Some(Term::Url),
+        _ if text == "url-other-port" => Some(Term::UrlOtherPort),
+        _ if text == "form-sorted" => Some(Term::FormSorted),
         _ if bare(&text) => Some(Term::Literal(text)),
         Some(("const", literal)) if !literal.is_empty() => Some(Term::Literal(literal.to_owned())),
         Some(("header", _)) => named_header(item, TERMS).map(Term::Header),
@@ -118,18 +161,36 @@ fn term(item: Item) -> Option<Term> {
 
 fn named_header(item: Item, allowed: &str) -> Option<HeaderName> {
     let text = item.clone().text()?;
-    let name = text.strip_prefix("header:").and_then(|name| HeaderName::from_bytes(name.as_bytes()).ok());
-    name.or_else(|| item.refuse("not a header", allowed))
+    header(&text).or_else(|| item.refuse("not a header", allowed))
+}
+
+fn header(text: &str) -> Option<HeaderName> {
+    text.strip_prefix("header:").and_then(|name| HeaderName::from_bytes(name.as_bytes()).ok())
 }
 
 fn locator(item: Item, pointers: &mut Pointers) -> Option<Locator> {
     let text = item.clone().text()?;
+    place(&text, &item, pointers)
+}
+
+/// The place that `text` names; mistakes are noted at `item`.
+fn place(text: &str, item: &Item, pointers: &mut Pointers) -> Option<Locator> {
     match text.split_once(':') {
-        Some(("header", _)) => named_header(item, LOCATORS).map(Locator::Header),
+        Some(("header", _)) => header(text).map(Locator::Header).or_else(|| item.refuse("not a header", LOCATORS)),
         Some(("tag", tag)) if !tag.is_empty() => Some(Locator::Tag(tag.to_owned())),
+        Some(("query", name)) if !name.is_empty() => Some(Locator::Query(name.to_owned())),
+        Some(("const", text)) if !text.is_empty() => Some(Locator::Const(text.to_owned())),
         Some(("json", pointer)) => match pointers.slot(pointer) {
-            Some(slot) => Some(Locator::Json(slot)),
+            Some(slot) => Some(Locator::Body(slot)),
             None => item.refuse("not a JSON pointer such as /data/id", LOCATORS),
+        },
+        Some(("form", name)) => match pointers.field_slot(name) {
+            Some(slot) => Some(Locator::Body(slot)),
+            None => item.refuse("not a form field", LOCATORS),
+        },
+        Some(("form-json", place)) => match pointers.field_json_slot(place) {
+            Some(slot) => Some(Locator::Body(slot)),
+            None => item.refuse("not a form field and a JSON pointer such as payload/data/id", LOCATORS),
         },
         _ => item.refuse("not a place in a delivery", LOCATORS),
     }
@@ -177,6 +238,65 @@ fn time(item: Item, pointers: &mut Pointers) -> Option<(Locator, Unit)> {
     Some((locator(from?, pointers)?, unit?))
 }
 
+/// `None` when one of them is wrong: an endpoint check that is not known would be kept as an event.
+fn handshakes(table: &mut Table, pointers: &mut Pointers) -> Option<Vec<Handshake>> {
+    let items = table.take_list("handshake").unwrap_or_default();
+    let all: Vec<Option<Handshake>> = items.into_iter().map(|item| handshake(item, pointers)).collect();
+    all.into_iter().collect()
+}
+
+fn handshake(item: Item, pointers: &mut Pointers) -> Option<Handshake> {
+    let mut table = item.table()?;
+    let when = need(&mut table, "when", WHEN, |table| table.take_table("when")).and_then(|when| predicate(when, pointers));
+    let authenticated = table.take_bool("authenticated").unwrap_or(true);
+    let mut reply = table.take_section("reply");
+    let status = status(&mut reply, "status", ACCEPTED).unwrap_or(StatusCode::OK);
+    let content_type = reply.take("content_type").and_then(header_value);
+    let parts = reply.take_list("body").unwrap_or_default();
+    let body: Vec<Option<Part>> = parts.into_iter().map(|part| reply_part(part, pointers)).collect();
+    reply.finish();
+    table.finish();
+    Some(Handshake { when: when?, authenticated, status, content_type, body: body.into_iter().collect::<Option<_>>()? })
+}
+
+/// Locators as keys: `{ "json:/type" = "url_verification" }`; `true` where any text will do.
+fn predicate(mut table: Table, pointers: &mut Pointers) -> Option<Vec<(Locator, Option<String>)>> {
+    let mut all = Vec::new();
+    for key in table.keys() {
+        let item = table.take(&key)?;
+        let at = untagged(&key, &item, pointers);
+        let wanted = match item.as_str() {
+            Some(text) => Some(Some(text.to_owned())),
+            None => item.clone().switch().and_then(|any| if any { Some(None) } else { item.refuse("never fits", WHEN) }),
+        };
+        all.push(at.zip(wanted));
+    }
+    if all.is_empty() {
+        table.place.wrong("every delivery would fit", WHEN);
+        return None;
+    }
+    all.into_iter().collect()
+}
+
+fn reply_part(item: Item, pointers: &mut Pointers) -> Option<Part> {
+    let text = item.clone().text()?;
+    if let Some(at) = text.strip_prefix("echo(").and_then(|rest| rest.strip_suffix(')')) {
+        return untagged(at, &item, pointers).map(Part::Echo);
+    }
+    match text.strip_prefix("const:") {
+        Some(literal) if !literal.is_empty() => Some(Part::Literal(literal.to_owned())),
+        _ => item.refuse("not a part of a reply", REPLY_PARTS),
+    }
+}
+
+/// A handshake may come without a signature, so its places are never tags of one.
+fn untagged(text: &str, item: &Item, pointers: &mut Pointers) -> Option<Locator> {
+    match place(text, item, pointers)? {
+        Locator::Tag(_) => item.refuse("a handshake has no tags", UNTAGGED),
+        locator => Some(locator),
+    }
+}
+
 fn key_format(table: &mut Table) -> KeyFormat {
     let mut format = KeyFormat::default();
     for item in table.take_list("key_format").unwrap_or_default() {
@@ -196,12 +316,8 @@ fn key_format(table: &mut Table) -> KeyFormat {
 fn replies(table: &mut Table) -> (Reply, StatusCode) {
     let mut reply = table.take_section("reply");
     let mut ok = reply.take_section("ok");
-    let status = |table: &mut Table, key, range| {
-        let code = table.take_u64(key, range).and_then(|code| u16::try_from(code).ok());
-        code.and_then(|code| StatusCode::from_u16(code).ok())
-    };
     let accepted = Reply {
-        status: status(&mut ok, "status", 200..=299).unwrap_or(StatusCode::OK),
+        status: status(&mut ok, "status", ACCEPTED).unwrap_or(StatusCode::OK),
         content_type: ok.take("content_type").and_then(header_value),
         body: ok.take_str("body").unwrap_or_default().into(),
     };
@@ -209,6 +325,11 @@ fn replies(table: &mut Table) -> (Reply, StatusCode) {
     let bad = status(&mut reply, "bad", 400..=499).unwrap_or(StatusCode::UNAUTHORIZED);
     reply.finish();
     (accepted, bad)
+}
+
+fn status(table: &mut Table, key: &str, range: RangeInclusive<u64>) -> Option<StatusCode> {
+    let code = table.take_u64(key, range).and_then(|code| u16::try_from(code).ok());
+    code.and_then(|code| StatusCode::from_u16(code).ok())
 }
 
 fn header_value(item: Item) -> Option<Arc<str>> {
@@ -240,8 +361,14 @@ fn setup(table: &mut Table) -> Setup {
 const SIGNATURE: &str = "{ from = \"header:NAME\", … } with groups, items, pair, take, prefix, trim, encoding";
 const SIGNED_FROM: &str = "header:NAME";
 const TIMED_FROM: &str = "header:NAME, tag:NAME";
-const LOCATORS: &str = "header:NAME, json:/POINTER, tag:NAME";
-const TERMS: &str = "body, timestamp, id, header:NAME, tag:NAME, const:TEXT, or punctuation such as \".\"";
+const LOCATORS: &str = "header:NAME, json:/POINTER, form:NAME, form-json:NAME/POINTER, tag:NAME, query:NAME, const:TEXT";
+const WHEN: &str = "{ \"json:/type\" = \"url_verification\" }: places with the text that must stand there, or true for any";
+const REPLY_PARTS: &str = "echo(LOCATOR), const:TEXT";
+const ACCEPTED: RangeInclusive<u64> = 200..=299;
+const UNTAGGED: &str = "header:NAME, json:/POINTER, form:NAME, form-json:NAME/POINTER, query:NAME";
+const HASHED_FROM: &str = "query:NAME";
+const TERMS: &str =
+    "body, timestamp, id, header:NAME, tag:NAME, const:TEXT, url, url-other-port, form-sorted, or punctuation such as \".\"";
 const KEY_STEPS: &str = "strip-prefix:TEXT, utf8, hex, base64, base64url";
 const DEFAULT_WINDOW: Duration = Duration::from_secs(300);
 const DAYS_30: Duration = Duration::from_secs(30 * 86_400);

@@ -7,22 +7,17 @@ use std::fmt;
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::source::pointers::{Node, Pointers};
+use crate::source::pointers::Node;
 
-/// One entry per slot: texts as they are, whole numbers in decimal, `true` and `false`; `None` for everything else, and
-/// for all slots when the body is not one JSON value. A number with a fraction or beyond 64 bits is `None`, because
-/// rounding could make two ids one. Of members with the same name the last counts.
-pub fn locate<'a>(pointers: &Pointers, body: &'a [u8]) -> Vec<Option<Cow<'a, str>>> {
-    let mut slots = vec![None; pointers.slots];
-    if pointers.is_empty() {
-        return slots;
-    }
+/// One entry for each of `slots`: texts as they are, whole numbers in decimal, `true` and `false`; `None` for everything
+/// else. A number with a fraction or beyond 64 bits is `None`, because rounding could make two ids one. Of members with the
+/// same name the last counts. `None` instead of entries when the body is not one JSON value.
+pub fn locate<'a>(root: &Node, slots: usize, body: &'a [u8]) -> Option<Vec<Option<Cow<'a, str>>>> {
+    let mut slots = vec![None; slots];
     let mut json = serde_json::Deserializer::from_slice(body);
-    let walk = Walk { node: &pointers.root, slots: &mut slots };
-    if walk.deserialize(&mut json).and_then(|()| json.end()).is_err() {
-        slots.fill(None);
-    }
-    slots
+    let walk = Walk { node: root, slots: &mut slots };
+    walk.deserialize(&mut json).and_then(|()| json.end()).ok()?;
+    Some(slots)
 }
 
 struct Walk<'n, 's, 'de> {
@@ -160,6 +155,11 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::source::pointers::Pointers;
+
+    fn places<'a>(pointers: &Pointers, text: &'a str) -> Vec<Option<Cow<'a, str>>> {
+        locate(&pointers.root, pointers.slots, text.as_bytes()).expect("it is JSON")
+    }
 
     const PATHS: &[&str] = &["/a", "/a/b", "/b/a", "/a/0", "/b/1/a", "/b/~0~1", "/"];
 
@@ -208,7 +208,7 @@ mod tests {
         for _ in 0..5_000 {
             let tree = tree(&mut random, 4);
             let text = tree.to_string();
-            let places = locate(&pointers, text.as_bytes());
+            let places = places(&pointers, &text);
             for (path, slot) in PATHS.iter().zip(&slots) {
                 assert_eq!(places[*slot].as_deref(), model(&tree, path).as_deref(), "{path} in {text}");
                 found += usize::from(places[*slot].is_some());
@@ -227,7 +227,7 @@ mod tests {
             (r#"{"a":{"b":1},"a":7}"#, None),
             (r#"{"a":{"b":1},"a":[]}"#, None),
         ] {
-            assert_eq!(locate(&pointers, text.as_bytes())[slot].as_deref(), expected, "{text}");
+            assert_eq!(places(&pointers, text)[slot].as_deref(), expected, "{text}");
         }
     }
 
@@ -236,7 +236,12 @@ mod tests {
         let mut pointers = Pointers::default();
         for text in ["", "a", "/a~", "/~2", &"/a".repeat(17)] {
             assert_eq!(pointers.slot(text), None, "{text}");
+            assert_eq!(pointers.field_json_slot(&format!("field{text}")), None, "{text}");
         }
+        assert_eq!(
+            (pointers.field_slot(""), pointers.field_json_slot("/a"), pointers.field_json_slot("field")),
+            (None, None, None)
+        );
         assert_eq!(pointers.slot(&"/a".repeat(16)), Some(0));
         assert_eq!(pointers.slot("/a"), Some(1));
         assert_eq!(pointers.slot("/a"), Some(1));

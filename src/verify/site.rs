@@ -7,10 +7,11 @@ use http::{HeaderMap, HeaderName};
 
 use crate::source::pointers::Pointers;
 use crate::source::recipe::{Choice, Locator};
-use crate::verify::json;
+use crate::verify::{form, json};
 
 /// The places of one delivery that locators can point to.
 pub struct Site<'a> {
+    target: &'a str,
     headers: &'a HeaderMap,
     tags: &'a [(usize, &'a str, &'a str)],
     group: usize,
@@ -19,13 +20,18 @@ pub struct Site<'a> {
 
 impl<'a> Site<'a> {
     /// The delivery as one group of signatures sees it, its body still closed.
-    pub fn new(headers: &'a HeaderMap, tags: &'a [(usize, &'a str, &'a str)], group: usize) -> Site<'a> {
-        Site { headers, tags, group, body: Vec::new() }
+    pub fn new(target: &'a str, headers: &'a HeaderMap, tags: &'a [(usize, &'a str, &'a str)], group: usize) -> Site<'a> {
+        Site { target, headers, tags, group, body: Vec::new() }
     }
 
-    /// Opens the body. One that is not JSON has no facts in it.
+    /// Opens the body: JSON, else a form. The body itself decides, not the content type, which nobody signs: a replay under
+    /// another one must not become another event.
     pub fn with_body(self, pointers: &Pointers, body: &'a [u8]) -> Site<'a> {
-        Site { body: json::locate(pointers, body), ..self }
+        if pointers.is_empty() {
+            return self;
+        }
+        let json = json::locate(&pointers.root, pointers.slots, body);
+        Site { body: json.unwrap_or_else(|| form::locate(pointers, body)), ..self }
     }
 
     /// The first value of a header, unless empty.
@@ -35,7 +41,7 @@ impl<'a> Site<'a> {
 
     /// A header that is UTF-8 and no longer than [`MAX_FACT`].
     pub fn header_text(&self, name: &HeaderName) -> Option<String> {
-        self.header(name).and_then(text)
+        self.header(name).and_then(text).map(str::to_owned)
     }
 
     /// A tag of this group, else of the first group that has it; unless empty.
@@ -59,25 +65,46 @@ impl<'a> Site<'a> {
     pub fn fact(&self, choice: &Choice) -> Option<Vec<String>> {
         let present = |fields: &&Vec<Locator>| fields.iter().all(|field| self.find(field).is_some());
         let fields = choice.0.iter().find(present)?;
-        let texts: Vec<String> = fields.iter().map(|field| self.find(field).and_then(text)).collect::<Option<_>>()?;
+        let texts: Vec<String> = fields.iter().map(|field| self.text(field).map(str::to_owned)).collect::<Option<_>>()?;
         (texts.iter().map(String::len).sum::<usize>() <= MAX_FACT).then_some(texts)
     }
 
+    /// The text that one locator points to. Beyond [`MAX_FACT`] bytes or not UTF-8 it counts as absent.
+    pub fn text<'s>(&'s self, locator: &'s Locator) -> Option<&'s str> {
+        self.find(locator).and_then(text)
+    }
+
     /// What one locator points to, unless empty.
-    pub fn find(&self, locator: &Locator) -> Option<&[u8]> {
+    pub fn find<'s>(&'s self, locator: &'s Locator) -> Option<&'s [u8]> {
         match locator {
             Locator::Header(name) => self.header(name),
             Locator::Tag(tag) => self.tag(tag),
-            Locator::Json(slot) => self.body.get(*slot)?.as_deref().map(str::as_bytes).filter(|value| !value.is_empty()),
+            Locator::Query(name) => query(self.target, name).map(str::as_bytes),
+            Locator::Const(text) => Some(text.as_bytes()),
+            Locator::Body(slot) => self.body.get(*slot)?.as_deref().map(str::as_bytes).filter(|value| !value.is_empty()),
         }
     }
 }
 
-fn text(bytes: &[u8]) -> Option<String> {
-    std::str::from_utf8(bytes).ok().filter(|text| text.len() <= MAX_FACT).map(str::to_owned)
+/// The first query parameter of that name, as it arrived, unless empty.
+pub fn query<'a>(target: &'a str, name: &str) -> Option<&'a str> {
+    let (_, query) = target.split_once('?')?;
+    let value = query.split('&').find_map(|pair| pair.split_once('=').filter(|(have, _)| *have == name));
+    value.map(|(_, value)| value).filter(|value| !value.is_empty())
 }
 
-/// The longest id, type, ordering key or traceparent, in bytes.
+/// A target without scheme and host, with which it may arrive over HTTP/2 or as if to a proxy.
+pub fn path_and_query(target: &str) -> &str {
+    let authority = target.find("://").filter(|_| !target.starts_with('/')).map(|at| at + 3);
+    let path = authority.and_then(|start| Some(start + target[start..].find('/')?));
+    path.map_or(target, |start| &target[start..])
+}
+
+fn text(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes).ok().filter(|text| text.len() <= MAX_FACT)
+}
+
+/// The longest id, type, ordering key, traceparent or echo of a handshake, in bytes.
 pub const MAX_FACT: usize = 512;
 /// Stands between the fields of an id, type or ordering key.
 pub const JOINT: &str = ".";

@@ -11,7 +11,7 @@ use hookhold::event::{Clock, Delivery, Event, EventKey, UnixMillis};
 use hookhold::source::{Source, SourceDefaults};
 use hookhold::table::{Mistakes, Table};
 use hookhold::verify::sign::{SampleOptions, sign};
-use hookhold::verify::verify;
+use hookhold::verify::{Believed, verify};
 use http::{HeaderName, HeaderValue};
 
 /// The topics that events can go to.
@@ -53,7 +53,9 @@ impl Sample {
             remote: ([192, 0, 2, 1], 443).into(),
             received_at: now,
         };
-        verify(source, &delivery).expect("it is signed with the source's secret").event.with_key(self.key.map(EventKey))
+        let believed = verify(source, &delivery).expect("it is signed with the source's secret");
+        let Believed::Event(verified) = believed else { panic!("no handshake is built here") };
+        verified.event.with_key(self.key.map(EventKey))
     }
 }
 
@@ -90,6 +92,7 @@ fn source(topic: &str) -> Source {
     let mistakes = Mistakes::default();
     let table = Table::parse("hookhold.toml", &text, &mistakes).expect("the entry is TOML");
     let defaults = SourceDefaults {
+        public_url: None,
         topic: "{source}".into(),
         max_body: 64 << 20,
         request_deadline: std::time::Duration::from_secs(8),

@@ -13,7 +13,7 @@ use hookhold::journal::{Journal, Options};
 use hookhold::metrics::Metrics;
 use hookhold::source::Source;
 use hookhold::verify::sign::{SampleOptions, sign};
-use hookhold::verify::verify;
+use hookhold::verify::{Believed, verify};
 use http::HeaderName;
 
 use crate::kafka::wait_until;
@@ -178,7 +178,9 @@ impl Shop {
             delivery.headers.insert(name, value.parse().expect("a header value"));
         }
         delivery.received_at = AT;
-        verify(&self.0, &delivery).unwrap_or_else(|refusal| panic!("{refusal:?}")).event
+        let believed = verify(&self.0, &delivery).unwrap_or_else(|refusal| panic!("{refusal:?}"));
+        let Believed::Event(verified) = believed else { panic!("no handshake is built here") };
+        verified.event
     }
 }
 

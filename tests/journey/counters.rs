@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::kafka;
 use crate::process::{Home, Line, Process, post, wait_until};
-use crate::scheme::{ACME, GITHUB, Provider, STANDARD_WEBHOOKS, STRIPE, SVIX, Scheme, now};
+use crate::scheme::{ACME, GITHUB, Provider, SHOPIFY, SHOPIFY_EVENTS, STANDARD_WEBHOOKS, STRIPE, SVIX, Scheme, now};
 
 #[test]
 fn each_stripe_delivery_moves_its_own_counter() {
@@ -24,6 +24,16 @@ fn each_standard_webhooks_delivery_moves_its_own_counter() {
 #[test]
 fn each_svix_delivery_moves_its_own_counter() {
     assert_eq!(each_moves_its_own_counter(&SVIX), 12);
+}
+
+#[test]
+fn each_shopify_delivery_moves_its_own_counter() {
+    assert_eq!(each_moves_its_own_counter(&SHOPIFY), 10, "Shopify signs no time");
+}
+
+#[test]
+fn each_shopify_event_moves_its_own_counter() {
+    assert_eq!(each_moves_its_own_counter(&SHOPIFY_EVENTS), 10, "Shopify signs no time");
 }
 
 #[test]
@@ -95,7 +105,7 @@ fn each_moves_its_own_counter(scheme: &'static Scheme) -> usize {
 }
 
 /// Sends one delivery on a connection of its own; returns the difference of all counters, and the status.
-fn moved_by(home: &Home, process: &Process<'_>, request: &[u8]) -> (BTreeMap<(String, String), u64>, u16) {
+pub fn moved_by(home: &Home, process: &Process<'_>, request: &[u8]) -> (BTreeMap<(String, String), u64>, u16) {
     let before = process.deliveries();
     let answer = Line::open(home.hooks).ask(request);
     if answer.status >= 400 {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hookhold::event::Integrity;
 use hookhold::source::Source;
-use hookhold::verify::{Identity, Verified, verify};
+use hookhold::verify::{Identity, Verified};
 
 use crate::support::*;
 
@@ -98,6 +98,25 @@ fn fields_of_one_fact_are_all_needed() {
 }
 
 #[test]
+fn a_form_is_read_like_json_where_the_body_is_none() {
+    let source = inline(&format!("{INLINE}event = {{ id = \"form:id\", type = [\"json:/kind\", \"form-json:payload/a/1\"] }}"));
+    let told = |body: &[u8]| {
+        let event = believed(&source, body).event;
+        (event.id.clone(), event.event_type.clone())
+    };
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(told(b"id=a+b%2B%26%C3%A9&x"), (some("a b+&\u{e9}"), None));
+    assert_eq!(told(b"payload=%7B%22a%22%3A%5B0%2C%22%5Cu00e9%22%5D%7D&i%64=1"), (some("1"), some("\u{e9}")));
+    assert_eq!(told(b"id=first&id=second"), (some("first"), None), "the first counts, as with headers");
+    assert_eq!(told(br#"{"kind":"k","text":"&id=1&"}"#), (None, some("k")), "text inside JSON is no field");
+    for without in ["", "id", "id=", "ID=1", "id=%ff", "&&=&", "id=%EF%BF%BD", "payload={&payload={\"a\":[0,1]}"] {
+        assert_eq!(told(without.as_bytes()), (None, None), "{without}");
+    }
+    let long = format!("id={}", "%78".repeat(513));
+    assert_eq!((told(long.as_bytes()), told(&long.as_bytes()[..1539])), ((None, None), (Some("x".repeat(512)), None)));
+}
+
+#[test]
 fn an_id_outside_the_signed_bytes_is_bound_to_the_body() {
     let github = provider("github");
     let bound = |body: &[u8]| match believed(&github, body).identity {
@@ -106,7 +125,7 @@ fn an_id_outside_the_signed_bytes_is_bound_to_the_body() {
     };
     assert_ne!(bound(b"{}"), bound(b"{ }"));
     assert_eq!(github.recipe.integrity, Integrity::Body);
-    for name in ["stripe", "standard-webhooks", "svix"] {
+    for name in ["stripe", "slack", "standard-webhooks", "svix"] {
         let source = provider(name);
         let identity = verify(&source, &sample(&source, None)).expect(name).identity;
         assert!(matches!(identity, Identity::Id { body_sha256: None, .. }), "{name}: {identity:?}");
@@ -159,7 +178,7 @@ fn headers_are_kept_in_order_but_for_those_that_could_be_used_again() {
     let event = verify(&source, &delivery).expect("genuine").event;
     let names: Vec<&str> = event.headers.iter().map(|(name, _)| &name[..]).collect();
     let expected =
-        ["content-type", "x-github-delivery", "x-github-event", "x-hub-signature-256", "x-many", "x-many", "traceparent"];
+        ["x-github-delivery", "x-github-event", "content-type", "x-hub-signature-256", "x-many", "x-many", "traceparent"];
     assert_eq!(names, expected);
     assert_eq!(event.headers[5].1, b"2");
     assert_eq!(event.traceparent.as_deref(), Some(trace));

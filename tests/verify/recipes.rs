@@ -11,10 +11,13 @@ use crate::support::*;
 fn the_compiled_in_recipes_are_the_files_of_the_directory() {
     let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/config/providers");
     let entries = std::fs::read_dir(directory).expect("the directory of recipes");
-    let mut files: Vec<String> =
-        entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+    let name = |entry: std::io::Result<std::fs::DirEntry>| {
+        let file = entry.expect("an entry").file_name().into_string().expect("text");
+        file.strip_suffix(".toml").expect("a recipe").to_owned()
+    };
+    let mut files: Vec<String> = entries.map(name).collect();
     files.sort();
-    let names: Vec<String> = PROVIDERS.iter().map(|(name, _)| format!("{name}.toml")).collect();
+    let names: Vec<&str> = PROVIDERS.iter().map(|(name, _)| *name).collect();
     assert!(!files.is_empty());
     assert_eq!(files, names);
     for (name, text) in PROVIDERS {
@@ -42,6 +45,7 @@ fn a_source_takes_its_limits_from_entry_recipe_and_server_in_this_order() {
     assert_eq!((stripe.max_body, github.max_body, own.max_body), (5 << 20, 25 << 20, 5 << 20));
     assert_eq!(source("github", "x", "max_body = \"1 KiB\"").max_body, 1024);
     assert_eq!(stripe.deadline, Duration::from_secs(8));
+    assert_eq!(provider("slack").deadline, Duration::from_millis(2400));
     assert_eq!(source("stripe", "x", "limits = { respond_within = \"3s\" }").deadline, Duration::from_millis(2400));
     assert_eq!(stripe.window, Duration::from_secs(7 * day));
     assert_eq!(source("stripe", "x", "limits = { gives_up_after = \"9d\" }").window, Duration::from_secs(9 * day));
@@ -88,7 +92,7 @@ provders = "stripe""#;
         ":7: timestamp.from: the body is read only after the proof; allowed: header:NAME, tag:NAME",
         ":7: timestamp.unit: not one of the words known here; allowed: s, ms, rfc3339",
         ":7: timestamp.past: not a number with a unit; allowed: ",
-        ":8: event.id[0]: not a place in a delivery; allowed: header:NAME, json:/POINTER, tag:NAME",
+        ":8: event.id[0]: not a place in a delivery; allowed: header:NAME, json:/POINTER, form:NAME, form-json:NAME/POINTER, tag:NAME",
         ":8: event.id[1]: not a JSON pointer such as /data/id; allowed: ",
         ":8: event.kind: unknown key; allowed: ",
         ":8: event.time[0].unit: missing; allowed: s, ms, rfc3339",
@@ -107,6 +111,35 @@ provders = "stripe""#;
 }
 
 #[test]
+fn every_mistake_of_a_handshake_is_told_and_leaves_no_source() {
+    for (handshake, what) in [
+        ("{}", "handshake.when: missing; allowed: "),
+        ("{ when = {} }", "handshake.when: every delivery would fit; allowed: "),
+        ("{ when = { \"json:/a\" = false } }", "handshake.when.json:/a: never fits; allowed: "),
+        ("{ when = { \"json:/a\" = 1 } }", "handshake.when.json:/a: must not be a number; allowed: "),
+        ("{ when = { type = \"x\" } }", "handshake.when.type: not a place in a delivery; allowed: header:NAME, "),
+        ("{ when = { \"tag:t\" = true } }", "handshake.when.tag:t: a handshake has no tags; allowed: header:NAME, "),
+        ("{ when = { \"form:\" = true } }", "handshake.when.form:: not a form field; allowed: "),
+        ("{ when = { \"form-json:payload\" = true } }", "not a form field and a JSON pointer such as payload/data/id; allowed: "),
+        (&with_reply("body = \"echo(/a)\""), "handshake.reply.body: not a place in a delivery; allowed: "),
+        (&with_reply("body = [\"ok\"]"), "handshake.reply.body[0]: not a part of a reply; allowed: echo(LOCATOR), const:TEXT"),
+        (&with_reply("status = 302"), "handshake.reply.status: out of range; allowed: "),
+        (&with_reply("text = \"x\""), "handshake.reply.text: unknown key; allowed: body, content_type, status"),
+        (
+            "{ when = { \"json:/a\" = true }, signed = false }",
+            "handshake.signed: unknown key; allowed: authenticated, reply, when",
+        ),
+    ] {
+        let mistakes = compile(&format!("{INLINE}handshake = {handshake}"), &[("secret", "x")]).expect_err(what).to_string();
+        assert!(mistakes.contains(what), "{mistakes}\ndoes not say\n{what}");
+    }
+}
+
+fn with_reply(reply: &str) -> String {
+    format!("{{ when = {{ \"json:/a\" = true }}, reply = {{ {reply} }} }}")
+}
+
+#[test]
 fn what_a_recipe_lacks_is_told() {
     let mistakes = compile("", &[("secret", "x")]).expect_err("nothing is there").to_string();
     for key in ["auth", "algorithm", "signature", "content"] {
@@ -115,7 +148,12 @@ fn what_a_recipe_lacks_is_told() {
     let mistakes = compile_alone("provider = \"stripe\"").expect_err("no secrets").to_string();
     assert!(mistakes.contains(": secrets: missing; allowed: "), "{mistakes}");
     let mistakes = compile_alone("provider = \"strip\"\nsecrets = \"env:HOME\"").expect_err("no such provider").to_string();
-    assert!(mistakes.contains("provider: no such provider; allowed: github, standard-webhooks, stripe, svix"), "{mistakes}");
+    assert!(
+        mistakes.contains(
+            "provider: no such provider; allowed: github, shopify, shopify-events, slack, standard-webhooks, stripe, svix, twilio"
+        ),
+        "{mistakes}"
+    );
 }
 
 #[test]
@@ -134,6 +172,24 @@ fn parts_that_contradict_each_other_are_a_mistake() {
         (INLINE.replace("\"body\"", "\"id\", \"body\""), "event.id: the content contains the id"),
         (INLINE.replace("\"body\"", "\"tag:t\", \"body\""), "signature: a tag is used, but the signature has none"),
         (INLINE.replace("\"body\"", "\"header:T\""), "content: the body is not signed"),
+        (INLINE.replace("\"body\"", "\"url\""), "content: the body is not signed"),
+        (
+            INLINE.replace("content", "content_variants").replace("[\"body\"]", "[[\"body\"], [\"url\"]]"),
+            "content_variants[1]: the body is not signed",
+        ),
+        (
+            INLINE.replace("[\"body\"]", "[\"body\"]\ncontent_variants = [[\"body\"]]"),
+            "content_variants: content is there as well",
+        ),
+        (INLINE.replace("content", "content_variants").replace("[\"body\"]", "[]"), "content_variants: nothing is signed"),
+        (
+            INLINE.replace("\"body\"]", "\"form-sorted\"]\nbody_sha256 = { from = \"query:h\" }"),
+            "body_sha256: the hash is not signed",
+        ),
+        (
+            INLINE.replace("\"body\"]", "\"url\", \"form-sorted\"]\nbody_sha256 = { from = \"header:h\" }"),
+            "body_sha256.from: not a query parameter",
+        ),
     ] {
         let mistakes = compile(&recipe, &[("secret", "x")]).expect_err(what).to_string();
         assert!(mistakes.contains(what), "{mistakes}");

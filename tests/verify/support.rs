@@ -7,7 +7,7 @@ use hookhold::event::{Delivery, Outcome, UnixMillis};
 use hookhold::source::{Source, SourceDefaults};
 use hookhold::table::{Mistakes, Table};
 use hookhold::verify::sign::{SampleOptions, Tamper, sign};
-use hookhold::verify::verify;
+use hookhold::verify::{Believed, Refusal, Verified};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 /// The moment at which every delivery of these tests arrives, in seconds.
@@ -34,6 +34,7 @@ pub fn compile(entry: &str, secrets: &[(&str, &str)]) -> Result<Source, Mistakes
 /// The defaults of the configuration.
 pub fn defaults() -> SourceDefaults {
     SourceDefaults {
+        public_url: Some("https://hooks.example.com".into()),
         topic: "webhooks.{source}".into(),
         max_body: 5 << 20,
         request_deadline: std::time::Duration::from_secs(8),
@@ -69,6 +70,14 @@ pub fn sample_of(source: &Source, body: Option<&[u8]>, tamper: Option<Tamper>) -
     let options = SampleOptions { id: "id-1".into(), event_type: None, key: Some("key-1".into()), now, tamper };
     let sample = sign(source, body.map(Bytes::copy_from_slice), &options);
     Delivery { headers: sample.headers, target: sample.target, ..delivery(sample.body, &[]) }
+}
+
+/// The event that a delivery is believed to be.
+pub fn verify(source: &Source, delivery: &Delivery) -> Result<Verified, Refusal> {
+    hookhold::verify::verify(source, delivery).map(|believed| match believed {
+        Believed::Event(verified) => verified,
+        Believed::Handshake(reply) => panic!("a handshake that is answered {reply:?}"),
+    })
 }
 
 /// How verification ends, when not well.
