@@ -12,3 +12,4 @@ mod scheme;
 #[path = "../common/sdk.rs"]
 mod sdk;
 mod seen;
+mod variants;

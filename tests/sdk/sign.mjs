@@ -4,7 +4,7 @@
 //   answer   {"by": "stripe 23.1.0", "headers": [["stripe-signature", "t=…,v1=…"]]}   or   {"error": "…"}
 // Every SDK here takes the body as text (standardwebhooks decodes even a Buffer as UTF-8 first), so none can sign bytes
 // that are not UTF-8, and Octokit's refuses an empty body. Only those bodies are signed by the openssl command, and the
-// answer says so.
+// answer says so. Slack's Bolt can only verify: openssl signs, and what Bolt does not accept is an error.
 import { execFileSync } from "node:child_process";
 import { createInterface } from "node:readline";
 import { readFileSync } from "node:fs";
@@ -13,12 +13,21 @@ import { Webhook as StandardWebhook } from "standardwebhooks";
 import { Webhook as SvixWebhook } from "svix";
 import Stripe from "stripe";
 
-const packages = { stripe: "stripe", github: "@octokit/webhooks-methods", "standard-webhooks": "standardwebhooks", svix: "svix" };
+const packages = {
+  stripe: "stripe", github: "@octokit/webhooks-methods", slack: "@slack/bolt", "standard-webhooks": "standardwebhooks", svix: "svix",
+};
 const pinned = JSON.parse(readFileSync(new URL("package.json", import.meta.url))).dependencies;
 
 const sdk = {
   stripe: (r, text) => Stripe.webhooks.generateTestHeaderString({ payload: text, secret: r.secret, timestamp: r.timestamp }),
   github: (r, text) => octokit(r.secret, text),
+  slack: async (r, text) => {
+    const { verifySlackRequest } = (await import("@slack/bolt")).default; // takes a while, so only where it is used
+    const signature = openssl.slack(r, Buffer.from(text));
+    const headers = { "x-slack-signature": signature, "x-slack-request-timestamp": r.timestamp };
+    verifySlackRequest({ signingSecret: r.secret, body: text, headers, nowMilliseconds: r.timestamp * 1000 });
+    return signature;
+  },
   "standard-webhooks": (r, text) => new StandardWebhook(r.secret).sign(r.id, new Date(r.timestamp * 1000), text),
   svix: (r, text) => new SvixWebhook(r.secret).sign(r.id, new Date(r.timestamp * 1000), text),
 };
@@ -26,6 +35,7 @@ const sdk = {
 const openssl = {
   stripe: (r, body) => `t=${r.timestamp},v1=${hmac(Buffer.from(r.secret), `${r.timestamp}.`, body).toString("hex")}`,
   github: (r, body) => `sha256=${hmac(Buffer.from(r.secret), "", body).toString("hex")}`,
+  slack: (r, body) => `v0=${hmac(Buffer.from(r.secret), `v0:${r.timestamp}:`, body).toString("hex")}`,
   "standard-webhooks": (r, body) => `v1,${hmac(whsec(r.secret), `${r.id}.${r.timestamp}.`, body).toString("base64")}`,
   svix: (r, body) => openssl["standard-webhooks"](r, body),
 };
@@ -33,6 +43,7 @@ const openssl = {
 const headers = {
   stripe: (r, signature) => [["stripe-signature", signature]],
   github: (r, signature) => [["x-hub-signature-256", signature]],
+  slack: (r, signature) => [["x-slack-request-timestamp", String(r.timestamp)], ["x-slack-signature", signature]],
   "standard-webhooks": (r, signature) => message("webhook", r, signature),
   svix: (r, signature) => message("svix", r, signature),
 };
