@@ -11,6 +11,12 @@ const WHSEC: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const BODIES: [&[u8]; 4] =
     [b"{\"test\": 2432232314}", b"\xff\xfe not UTF-8 \x00", b"", "BOM \u{feff}, \\u00e9, é\r\n".as_bytes()];
 
+/// The slash command of <https://docs.slack.dev/authentication/verifying-requests-from-slack>.
+const COMMAND: &[u8] = b"token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&team_domain=testteamnow&channel_id=G8PSS9T3V&\
+    channel_name=foobar&user_id=U2CERLKJA&user_name=roadrunner&command=%2Fwebhook-collect&text=&\
+    response_url=https%3A%2F%2Fhooks.slack.com%2Fcommands%2FT1DC2JH3J%2F397700885554%2F96rGlfmibIGlgcZRskXaIFfN&\
+    trigger_id=398738663015.47445629121.803a0bc887a14d10d2c447fce8b6703c";
+
 fn sample<'a>(scheme: &'a str, secret: &'a str, body: &'a [u8]) -> Sample<'a> {
     Sample { scheme, secret, id: "msg_p5jXN8AQM9LWM0D4loKWxJek", timestamp: 1_614_265_330, body }
 }
@@ -21,6 +27,9 @@ fn the_sdks_give_the_published_signatures() {
     let github = sdk.sign(sample("github", "It's a Secret to Everybody", b"Hello, World!"));
     let hello = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
     assert_eq!(github.headers, [("x-hub-signature-256".to_string(), hello.to_string())]);
+    let slack = sdk.sign(Sample { timestamp: 1_531_420_618, ..sample("slack", "8f742231b10e8888abcd99yyyzzz85a5", COMMAND) });
+    assert!(slack.by.starts_with("@slack/bolt "), "accepted by {}", slack.by);
+    assert_eq!(slack.headers[1].1, "v0=a2114d57b48eac39b9ad189dd8316235a7b4a8d21a10bd27519666489c69b503");
     for (scheme, prefix) in [("standard-webhooks", "webhook"), ("svix", "svix")] {
         let signed = sdk.sign(sample(scheme, WHSEC, b"{\"test\": 2432232314}"));
         assert_ne!(signed.by, "openssl");
@@ -71,7 +80,7 @@ fn stripe_sdk_agrees_with_openssl() {
 #[test]
 fn bodies_that_no_sdk_takes_are_signed_by_openssl_over_the_same_content() {
     let mut sdk = Sdk::start();
-    for scheme in ["stripe", "github", "standard-webhooks", "svix", "shopify", "shopify-events"] {
+    for scheme in ["stripe", "github", "standard-webhooks", "svix", "shopify", "shopify-events", "slack"] {
         let signers: Vec<String> = BODIES.iter().map(|body| sdk.sign(sample(scheme, WHSEC, body)).by).collect();
         let by_openssl: Vec<bool> = signers.iter().map(|by| by == "openssl").collect();
         assert_eq!(by_openssl, [false, true, true, false], "{scheme}: {signers:?}");

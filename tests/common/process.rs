@@ -39,6 +39,11 @@ impl Home {
         home
     }
 
+    /// A file in the directory of the configuration, where every verb runs.
+    pub fn put(&self, name: &str, bytes: &[u8]) {
+        fs::write(self.dir.path().join(name), bytes).expect("target/ can be written to");
+    }
+
     /// Replaces the configuration; it counts from the next start.
     pub fn configure(&self, config: &str) {
         let (hooks, admin, journal) = (self.hooks, self.admin, self.journal());

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 /// What is to be signed. `id` is used by `standard-webhooks` and `svix`, `timestamp` by all but `github`.
 #[derive(Clone, Copy)]
 pub struct Sample<'a> {
-    /// `stripe`, `github`, `standard-webhooks` or `svix`.
+    /// `stripe`, `github`, `slack`, `standard-webhooks` or `svix`.
     pub scheme: &'a str,
     /// The secret as the provider's dashboard shows it.
     pub secret: &'a str,
@@ -30,7 +30,8 @@ pub struct Sample<'a> {
 /// The headers that prove a delivery, and who made them.
 #[derive(Deserialize)]
 pub struct Signed {
-    /// Package and version, or `openssl` for bodies that the SDK cannot take (not UTF-8, or empty for GitHub's).
+    /// Package and version, or `openssl` for bodies that the SDK cannot take (not UTF-8, or empty for GitHub's). Slack's
+    /// has only accepted the signature; openssl made it.
     pub by: String,
     /// Name and value, in the order in which the provider sends them.
     pub headers: Vec<(String, String)>,

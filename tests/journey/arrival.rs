@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::kafka::{self, Record};
 use crate::process::{Answer, Line};
 use crate::scheme::{
-    ACME, Facts, GITHUB, Provider, SHOPIFY, SHOPIFY_EVENTS, STANDARD_WEBHOOKS, STRIPE, SVIX, Scheme, Signed, now,
+    ACME, Facts, GITHUB, Provider, SHOPIFY, SHOPIFY_EVENTS, SLACK, STANDARD_WEBHOOKS, STRIPE, SVIX, Scheme, Signed, now,
 };
 
 /// A delivery and what its record must say.
@@ -30,6 +30,11 @@ fn stripe_arrives_in_kafka_as_it_was_signed_and_once() {
 #[test]
 fn github_arrives_in_kafka_as_it_was_signed_and_once() {
     arrives(&GITHUB, "@octokit/webhooks-methods 6.0.0");
+}
+
+#[test]
+fn slack_arrives_in_kafka_as_it_was_signed_and_once() {
+    arrives(&SLACK, "@slack/bolt 5.1.0");
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::kafka;
-use crate::process::{Home, Line, Process, post, wait_until};
-use crate::scheme::{ACME, GITHUB, Provider, SHOPIFY, SHOPIFY_EVENTS, STANDARD_WEBHOOKS, STRIPE, SVIX, Scheme, now};
+use crate::process::{Answer, Home, Line, Process, post, wait_until};
+use crate::scheme::{ACME, GITHUB, Provider, SHOPIFY, SHOPIFY_EVENTS, SLACK, STANDARD_WEBHOOKS, STRIPE, SVIX, Scheme, now};
 
 #[test]
 fn each_stripe_delivery_moves_its_own_counter() {
@@ -14,6 +14,11 @@ fn each_stripe_delivery_moves_its_own_counter() {
 #[test]
 fn each_github_delivery_moves_its_own_counter() {
     assert_eq!(each_moves_its_own_counter(&GITHUB), 10, "GitHub signs no time");
+}
+
+#[test]
+fn each_slack_delivery_moves_its_own_counter() {
+    assert_eq!(each_moves_its_own_counter(&SLACK), 12);
 }
 
 #[test]
@@ -41,7 +46,7 @@ fn each_delivery_by_an_inline_recipe_moves_its_own_counter() {
     assert_eq!(each_moves_its_own_counter(&ACME), 12);
 }
 
-/// GitHub's signs no time, so its own example is a delivery to this day. The others are genuine, and of 2021.
+/// GitHub's signs no time, so its own example is a delivery to this day. The others are genuine, and of 2018 and 2021.
 #[test]
 fn published_examples_are_believed_and_refused_only_for_their_age() {
     let kafka = kafka::shared();
@@ -56,9 +61,14 @@ fn published_examples_are_believed_and_refused_only_for_their_age() {
         let names = ["id", "timestamp", "signature"].map(|name| format!("{prefix}-{name}"));
         names.into_iter().zip(message.map(str::to_owned)).collect::<Vec<_>>()
     });
-    let github: Vec<_> = github.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-    let examples = [
-        (&GITHUB, github, "Hello, World!", 200, "kept"),
+    let slack = [
+        ("X-Slack-Request-Timestamp", "1531420618"),
+        ("X-Slack-Signature", "v0=a2114d57b48eac39b9ad189dd8316235a7b4a8d21a10bd27519666489c69b503"),
+    ];
+    let fields = |headers: &[(&str, &str)]| headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    let examples: [(_, Vec<_>, _, _, _); 4] = [
+        (&GITHUB, fields(&github), "Hello, World!", 200, "kept"),
+        (&SLACK, fields(&slack), COMMAND, 401, "timestamp_stale"),
         (&STANDARD_WEBHOOKS, standard_webhooks, "{\"test\": 2432232314}", 401, "timestamp_stale"),
         (&SVIX, svix, "{\"test\": 2432232314}", 401, "timestamp_stale"),
     ];
@@ -66,7 +76,7 @@ fn published_examples_are_believed_and_refused_only_for_their_age() {
         let home = scheme.home(kafka, "published", "");
         let process = home.start();
         let (moved, got) = moved_by(&home, &process, &post(&scheme.path(), &headers, body.as_bytes()));
-        assert_eq!((got, moved), (status, BTreeMap::from([((scheme.name.to_owned(), outcome.to_owned()), 1)])));
+        assert_eq!((got.status, moved), (status, one(scheme.name, outcome)));
         wait_until("what was kept is passed on", || {
             process.metric("hookhold_forward_acked_total{topic=\"published\"}").unwrap_or(0.0)
                 == f64::from(u8::from(status == 200))
@@ -88,9 +98,9 @@ fn each_moves_its_own_counter(scheme: &'static Scheme) -> usize {
     let deliveries = deliveries(scheme, &mut provider);
     for (what, request, status, outcome) in &deliveries {
         let (moved, got) = moved_by(&home, &process, request);
-        assert_eq!(got, *status, "{what}");
+        assert_eq!(got.status, *status, "{what}");
         let source = if ["unknown_source", "bad_request"].contains(outcome) { "-" } else { scheme.name };
-        assert_eq!(moved, BTreeMap::from([((source.to_owned(), outcome.to_string()), 1)]), "{what}");
+        assert_eq!(moved, one(source, outcome), "{what}");
         let said = format!("outcome=\"{outcome}\"");
         assert!(ACCEPTED.contains(outcome) || home.log().contains(&said), "{what}: the log says why:\n{}", home.log());
     }
@@ -104,8 +114,13 @@ fn each_moves_its_own_counter(scheme: &'static Scheme) -> usize {
     deliveries.len()
 }
 
-/// Sends one delivery on a connection of its own; returns the difference of all counters, and the status.
-pub fn moved_by(home: &Home, process: &Process<'_>, request: &[u8]) -> (BTreeMap<(String, String), u64>, u16) {
+/// What one delivery moves.
+pub fn one(source: &str, outcome: &str) -> BTreeMap<(String, String), u64> {
+    BTreeMap::from([((source.to_owned(), outcome.to_owned()), 1)])
+}
+
+/// Sends one delivery on a connection of its own; returns the difference of all counters, and the answer.
+pub fn moved_by(home: &Home, process: &Process<'_>, request: &[u8]) -> (BTreeMap<(String, String), u64>, Answer) {
     let before = process.deliveries();
     let answer = Line::open(home.hooks).ask(request);
     if answer.status >= 400 {
@@ -122,7 +137,7 @@ pub fn moved_by(home: &Home, process: &Process<'_>, request: &[u8]) -> (BTreeMap
         moved = differences.filter(|(_, difference)| *difference != 0).collect();
         !moved.is_empty()
     });
-    (moved, answer.status)
+    (moved, answer)
 }
 
 fn deliveries(scheme: &'static Scheme, provider: &mut Provider) -> Vec<Named> {
@@ -161,4 +176,9 @@ fn deliveries(scheme: &'static Scheme, provider: &mut Provider) -> Vec<Named> {
     deliveries
 }
 
+/// The slash command of <https://docs.slack.dev/authentication/verifying-requests-from-slack>.
+const COMMAND: &str = "token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&team_domain=testteamnow&channel_id=G8PSS9T3V&\
+    channel_name=foobar&user_id=U2CERLKJA&user_name=roadrunner&command=%2Fwebhook-collect&text=&\
+    response_url=https%3A%2F%2Fhooks.slack.com%2Fcommands%2FT1DC2JH3J%2F397700885554%2F96rGlfmibIGlgcZRskXaIFfN&\
+    trigger_id=398738663015.47445629121.803a0bc887a14d10d2c447fce8b6703c";
 const ACCEPTED: [&str; 2] = ["kept", "duplicate"];

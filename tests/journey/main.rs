@@ -13,3 +13,4 @@ mod scheme;
 mod sdk;
 mod seen;
 mod twilio;
+mod variants;

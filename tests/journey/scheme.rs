@@ -71,6 +71,21 @@ pub const GITHUB: Scheme = Scheme {
     known: Facts { has_id: true, ce_type: "com.github.pull_request", key: None, ce_time: None },
 };
 
+pub const SLACK: Scheme = Scheme {
+    name: "slack",
+    recipe: "provider = \"slack\"",
+    secret: "8f742231b10e8888abcd99yyyzzz85a5",
+    wrong_secret: "8f742231b10e8888abcd99yyyzzz85a6",
+    signature: "x-slack-signature",
+    unreadable: "v1=00",
+    signs_a_time: true,
+    reply: (200, ""),
+    integrity: "full",
+    json: r#"{"team_id":"T1","event_id":"ID","event_time":1700000000,"type":"event_callback","event":{"type":"app_mention","channel":"C1","text":"NOTE"}}"#,
+    told: Facts { has_id: true, ce_type: "com.slack.app_mention", key: Some("C1"), ce_time: Some(TIME) },
+    known: Facts { has_id: false, ce_type: "slack.unknown", key: None, ce_time: None },
+};
+
 pub const STANDARD_WEBHOOKS: Scheme = Scheme {
     name: "standard-webhooks",
     recipe: "provider = \"standard-webhooks\"",

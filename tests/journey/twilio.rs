@@ -205,7 +205,7 @@ fn each_twilio_delivery_moves_its_own_counter() {
     for (what, request, status, outcome) in &deliveries {
         let (moved, got) = moved_by(&home, &process, request);
         let source = if *what == "the URL of another source" { "odd" } else { "twilio" };
-        assert_eq!((got, moved), (*status, BTreeMap::from([((source.to_owned(), outcome.to_string()), 1)])), "{what}");
+        assert_eq!((got.status, moved), (*status, BTreeMap::from([((source.to_owned(), outcome.to_string()), 1)])), "{what}");
     }
     let records = kafka.wait_for_records("counted-twilio", 2);
     let values: Vec<_> = records.into_iter().filter_map(|record| record.value).collect();

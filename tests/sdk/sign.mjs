@@ -5,6 +5,7 @@
 // Every SDK here takes the body as text (standardwebhooks decodes even a Buffer as UTF-8 first), so none can sign bytes
 // that are not UTF-8, and Octokit's and Shopify's refuse an empty body. Only those bodies are signed by the openssl command,
 // and the answer says so.
+// Slack's Bolt can only verify: openssl signs, and what Bolt does not accept is an error.
 // Shopify's SDK only validates: what node's crypto signs for it must pass its `webhooks.validate` before it is answered.
 // For Twilio the request has a "url", the one that Twilio calls, and the id is the idempotency token. The SDK signs a form's
 // parameters, or with `bodySHA256` in the URL nothing but that; what it signs must pass its `validateRequest…`, too.
@@ -18,13 +19,22 @@ import { Webhook as StandardWebhook } from "standardwebhooks";
 import { Webhook as SvixWebhook } from "svix";
 import Stripe from "stripe";
 
-const packages = { stripe: "stripe", github: "@octokit/webhooks-methods", "standard-webhooks": "standardwebhooks", svix: "svix" };
-Object.assign(packages, { shopify: "@shopify/shopify-api", "shopify-events": "@shopify/shopify-api", twilio: "twilio" });
+const packages = {
+  stripe: "stripe", github: "@octokit/webhooks-methods", slack: "@slack/bolt", "standard-webhooks": "standardwebhooks", svix: "svix",
+  shopify: "@shopify/shopify-api", "shopify-events": "@shopify/shopify-api", twilio: "twilio",
+};
 const pinned = JSON.parse(readFileSync(new URL("package.json", import.meta.url))).dependencies;
 
 const sdk = {
   stripe: (r, text) => Stripe.webhooks.generateTestHeaderString({ payload: text, secret: r.secret, timestamp: r.timestamp }),
   github: (r, text) => octokit(r.secret, text),
+  slack: async (r, text) => {
+    const { verifySlackRequest } = (await import("@slack/bolt")).default; // takes a while, so only where it is used
+    const signature = openssl.slack(r, Buffer.from(text));
+    const headers = { "x-slack-signature": signature, "x-slack-request-timestamp": r.timestamp };
+    verifySlackRequest({ signingSecret: r.secret, body: text, headers, nowMilliseconds: r.timestamp * 1000 });
+    return signature;
+  },
   "standard-webhooks": (r, text) => new StandardWebhook(r.secret).sign(r.id, new Date(r.timestamp * 1000), text),
   svix: (r, text) => new SvixWebhook(r.secret).sign(r.id, new Date(r.timestamp * 1000), text),
   shopify: (r, text) => shopify(r, text),
@@ -35,6 +45,7 @@ const sdk = {
 const openssl = {
   stripe: (r, body) => `t=${r.timestamp},v1=${hmac(Buffer.from(r.secret), `${r.timestamp}.`, body).toString("hex")}`,
   github: (r, body) => `sha256=${hmac(Buffer.from(r.secret), "", body).toString("hex")}`,
+  slack: (r, body) => `v0=${hmac(Buffer.from(r.secret), `v0:${r.timestamp}:`, body).toString("hex")}`,
   "standard-webhooks": (r, body) => `v1,${hmac(whsec(r.secret), `${r.id}.${r.timestamp}.`, body).toString("base64")}`,
   svix: (r, body) => openssl["standard-webhooks"](r, body),
   shopify: (r, body) => hmac(Buffer.from(r.secret), "", body).toString("base64"),
@@ -44,6 +55,7 @@ const openssl = {
 const headers = {
   stripe: (r, signature) => [["stripe-signature", signature]],
   github: (r, signature) => [["x-hub-signature-256", signature]],
+  slack: (r, signature) => [["x-slack-request-timestamp", String(r.timestamp)], ["x-slack-signature", signature]],
   "standard-webhooks": (r, signature) => message("webhook", r, signature),
   svix: (r, signature) => message("svix", r, signature),
   shopify: (r, signature) => [
