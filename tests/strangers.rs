@@ -1,6 +1,8 @@
 //! Limits against strangers, on the real binary: none of them takes what belongs to the genuine senders. Senders have
 //! addresses of their own on the loopback network.
 
+#[path = "common/attack.rs"]
+mod attack;
 #[path = "common/audit.rs"]
 mod audit;
 #[path = "common/kafka.rs"]
@@ -14,44 +16,41 @@ mod scene;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::time::Duration;
 
+use attack::Attack;
 use bytes::Bytes;
 use hookhold::event::{Clock, SystemClock};
 use hookhold::source::Source;
 use hookhold::verify::sign::{SampleOptions, Tamper, sign};
-use load::{Ledger, Load, Order, connect};
+use load::{Ledger, Load, Order};
 use process::{Answer, Home, Line, Process, post, wait_until};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::timeout;
 
 const PROVIDER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 1);
 const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
-const ANOTHER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
+const FORGER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
+const HOARDER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 4);
 
 #[test]
-fn genuine_deliveries_get_their_2xx_while_a_thousand_trickle_and_others_forge_at_full_speed() {
-    raise_file_limit();
-    let (home, max_in_flight) = (home("max_in_flight = \"64 MiB\"", ""), 64 << 20);
+fn genuine_deliveries_get_their_2xx_while_others_trickle_hoard_and_forge_at_full_speed() {
+    attack::raise_file_limit();
+    let home = home("max_in_flight = \"64 MiB\"\nmax_in_flight_per_address = \"32 MiB\"", "");
     let process = home.start();
-    let genuine = Order { connections: 32, ..scene::order(&home, "stripe") };
-    let forged = Order { from: ANOTHER, tamper: Some(Tamper::Secret), rate: None, ..scene::order(&home, "stripe") };
-    let trickle = Trickle::start(&home, 1_000);
-    let forging = Load::start(forged, Ledger::new("forged"));
-    trickle.wait_until_open(1_000);
-    let load = Load::start(genuine, Ledger::new("genuine"));
-    let counted = |source: &str, outcome: &str| process.metric(&deliveries(source, outcome)).expect("declared from the start");
+    let attack = Attack::new(home.hooks);
+    attack.trickle(STRANGER, 1_000, &genuine(&home, "trickle"));
+    attack.hoard(HOARDER, 64, &signed(&home, body(2 << 20), None), 1 << 20);
+    attack.forge(FORGER, 64, &forged(&home, 2_000));
+    wait_until("a thousand and more have connected", || attack.opened() >= 1_000 + 64 + 64);
+    let order = Order { connections: 32, repeat_percent: 0, ..scene::order(&home, "stripe") };
+    let load = Load::start(order, Ledger::new("genuine"));
     load.wait_until_accepted(3_000);
+    let counted = |source: &str, outcome: &str| process.metric(&deliveries(source, outcome)).expect("declared from the start");
     wait_until("every trickle has been cut", || counted("-", "too_slow") >= 1_000.0);
-    wait_until("the forger's address is limited", || counted("stripe", "rate_limited") > 0.0);
-    let (genuine, forged) = (load.stop(), forging.stop());
-    drop(trickle);
-    genuine.assert_nobody_noticed();
-    assert_eq!(forged.statuses.keys().collect::<Vec<_>>(), [&401, &429], "looked at, and then not looked at");
-    assert_eq!(forged.cut, 0);
+    wait_until("the forger has been looked at, and then not", || attack.forgers_heard().keys().eq([&401, &429]));
+    load.stop().assert_nobody_noticed();
+    drop(attack);
+    assert!(home.log().contains("the bodies under way from this address fill max_in_flight_per_address"), "hoarding was tried");
     let peak = peak_memory(&process);
-    assert!(peak < max_in_flight + 100_000_000, "{peak} bytes resident");
+    assert!(peak < (64 << 20) + 100_000_000, "{peak} bytes resident");
 }
 
 #[test]
@@ -199,7 +198,7 @@ fn a_source_takes_deliveries_only_from_where_its_list_says() {
     for from in [STRANGER, Ipv4Addr::new(127, 0, 3, 99)] {
         assert_eq!(line(&home, from).ask(&genuine(&home, "a")).status, 200);
     }
-    for from in [PROVIDER, ANOTHER, Ipv4Addr::new(127, 0, 4, 1)] {
+    for from in [PROVIDER, FORGER, Ipv4Addr::new(127, 0, 4, 1)] {
         let answer = line(&home, from).ask(&genuine(&home, "b"));
         assert!(answer.status == 401 && answer.head.contains("connection: close\r\n"), "before its body is read: {answer:?}");
     }
@@ -252,54 +251,10 @@ fn body(size: usize) -> Bytes {
     format!(r#"{{"id":"evt_{}","type":"invoice.paid","note":"{}"}}"#, fastrand::u64(..), "x".repeat(size)).into()
 }
 
-/// Connections that send one byte of a request a second, and come again when they are closed.
-struct Trickle {
-    runtime: tokio::runtime::Runtime,
-    opened: Arc<AtomicU64>,
-}
-
-impl Trickle {
-    fn start(home: &Home, connections: usize) -> Trickle {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-        let (opened, request, to) = (Arc::new(AtomicU64::new(0)), Bytes::from(genuine(home, "trickle")), home.hooks);
-        for _ in 0..connections {
-            let (opened, request) = (opened.clone(), request.clone());
-            runtime.spawn(async move {
-                loop {
-                    let mut stream = connect(STRANGER, to).await.expect("it listens, and there are descriptors");
-                    opened.fetch_add(1, SeqCst);
-                    for byte in &request {
-                        let mut answer = [0; 256];
-                        let sent = stream.write_all(&[*byte]).await;
-                        // Anything that comes back is a refusal, silence is what a second is for.
-                        if sent.is_err() || timeout(Duration::from_secs(1), stream.read(&mut answer)).await.is_ok() {
-                            break;
-                        }
-                    }
-                }
-            });
-        }
-        Trickle { runtime, opened }
-    }
-
-    fn wait_until_open(&self, connections: u64) {
-        wait_until("they have connected", || self.opened.load(SeqCst) >= connections);
-        assert!(self.runtime.metrics().num_alive_tasks() > 0, "they go on");
-    }
-}
-
 /// The most memory that the process has had resident, in bytes: `VmHWM` in proc(5).
 fn peak_memory(process: &Process) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux says so");
     let kilobytes: usize = line.trim().trim_end_matches(" kB").parse().expect("a number");
     kilobytes * 1024
-}
-
-/// A thousand connections do not fit into the usual soft limit.
-fn raise_file_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("up to the hard limit");
-    assert!(maximum.is_none_or(|most| most > 2_000), "the hard limit of open files is too low for this test: {maximum:?}");
 }

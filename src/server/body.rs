@@ -88,6 +88,9 @@ pub(super) async fn read(
             return Err(Outcome::TooLarge);
         }
         charge.add(piece.len())?;
+        if !body.is_end_stream() {
+            progress.body_came(piece.len());
+        }
         whole = whole.and(piece);
     }
     Ok(whole.into_bytes())

@@ -192,26 +192,32 @@ impl Visit {
 
     /// Takes note of how a delivery of `size` body bytes ended.
     pub(super) fn note(&self, outcome: Outcome, size: usize) {
-        if !(outcome.is_accepted() || speaks_against(outcome)) {
+        // Not a repeat: whoever has overheard a genuine delivery can send it again.
+        if outcome == Outcome::Kept {
+            self.vouch();
+        } else if speaks_against(outcome) {
+            self.count_against(outcome, size);
+        }
+    }
+
+    fn vouch(&self) {
+        let until = self.strangers.millis(Instant::now() + KNOWN_FOR);
+        // Once a second is enough, and leaves the memory that an address's connections share alone.
+        if self.record.known_until.load(Relaxed) + 1000 < until {
+            self.record.known_until.store(until, Relaxed);
+            self.record.matters_until.fetch_max(until, Relaxed);
+        }
+    }
+
+    fn count_against(&self, outcome: Outcome, size: usize) {
+        let now = self.strangers.millis(Instant::now());
+        if self.is_known(now) {
             return;
         }
-        let now = self.strangers.millis(Instant::now());
-        let matters = if outcome.is_accepted() {
-            // Once a second is enough, and leaves the memory shared by an address's connections alone.
-            let known = now + KNOWN_FOR.as_millis() as u64;
-            if self.record.known_until.load(Relaxed) + 1000 > known {
-                return;
-            }
-            self.record.known_until.store(known, Relaxed);
-            known
-        } else if self.is_known(now) {
-            return;
-        } else {
-            self.record.last_refusal.store(outcome as u8, Relaxed);
-            self.charge(size, now);
-            now + self.strangers.refusals.burst_size_replenished_in().as_millis() as u64
-        };
-        self.record.matters_until.fetch_max(matters, Relaxed);
+        self.record.last_refusal.store(outcome as u8, Relaxed);
+        self.charge(size, now);
+        let forgiven = now + self.strangers.refusals.burst_size_replenished_in().as_millis() as u64;
+        self.record.matters_until.fetch_max(forgiven, Relaxed);
     }
 
     fn is_known(&self, now: u64) -> bool {

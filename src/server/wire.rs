@@ -54,7 +54,7 @@ struct State {
     arrival: Arrival,
     /// When the present wait is over, however much comes.
     due: Instant,
-    /// Bytes that have come since the present request began.
+    /// Bytes of the present request that have come.
     came: u64,
     /// Why the request must not wait for its rest any longer.
     cut: Option<Outcome>,
@@ -101,6 +101,11 @@ impl Progress {
     pub(super) fn limit(&self, deadline: Duration) {
         let mut state = self.lock();
         state.due = state.arrival.at + deadline;
+    }
+
+    /// A part of the body has come, and it is not the last.
+    pub(super) fn body_came(&self, count: usize) {
+        self.lock().came += count as u64;
     }
 
     /// The request is complete: from here the gateway keeps the deadline.
@@ -208,7 +213,9 @@ impl Progress {
         if state.stage == Stage::Idle {
             self.begin(&mut state);
         }
-        state.came += count as u64;
+        if state.stage == Stage::Head {
+            state.came += count as u64;
+        }
     }
 
     fn begin(&self, state: &mut State) {
@@ -314,9 +321,9 @@ mod tests {
         progress.bytes_came(1);
         assert_eq!(left(), Duration::from_millis(2001));
         progress.take_up();
-        progress.bytes_came(2999);
+        progress.body_came(2999);
         assert_eq!(left(), Duration::from_secs(5));
-        progress.bytes_came(1_000_000);
+        progress.body_came(1_000_000);
         assert_eq!(left(), limits.request_deadline);
         progress.answered();
         progress.bytes_came(1);

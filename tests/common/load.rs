@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
@@ -15,25 +15,21 @@ use std::time::Duration;
 use bytes::Bytes;
 use hookhold::event::{Clock, SystemClock};
 use hookhold::source::Source;
-use hookhold::verify::sign::{Sample, SampleOptions, Tamper, sign};
+use hookhold::verify::sign::{Sample, SampleOptions, sign};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until};
 
 /// How to send.
 #[derive(Clone)]
 pub struct Order {
     pub address: SocketAddr,
-    /// The senders' own address.
-    pub from: Ipv4Addr,
     pub source: Arc<Source>,
     pub connections: usize,
     /// How many of a hundred deliveries are repeats of an earlier one, which may still be under way.
     pub repeat_percent: u8,
     /// Deliveries per second; `None`: as fast as the answers come.
     pub rate: Option<u32>,
-    /// What is wrong with every delivery.
-    pub tamper: Option<Tamper>,
     pub seed: u64,
 }
 
@@ -237,7 +233,7 @@ impl Shared {
     /// `None` when stopped before anybody listened.
     async fn connect(&self) -> Option<BufStream<TcpStream>> {
         while !self.stopping.load(SeqCst) {
-            if let Ok(stream) = connect(self.order.from, self.order.address).await {
+            if let Ok(stream) = TcpStream::connect(self.order.address).await {
                 stream.set_nodelay(true).expect("a TCP socket");
                 return Some(BufStream::new(stream));
             }
@@ -261,7 +257,7 @@ impl Shared {
     /// Gives the connection back if it can be used again.
     async fn deliver(&self, mut connection: BufStream<TcpStream>, number: usize) -> Option<BufStream<TcpStream>> {
         let id = self.ledger().id(number);
-        let request = damaged_request(&self.order.source, id, self.order.tamper);
+        let request = request(&self.order.source, id);
         self.in_flight.fetch_add(1, SeqCst);
         self.ledger().deliveries[number].sent += 1;
         self.sent.fetch_add(1, SeqCst);
@@ -285,22 +281,10 @@ impl Shared {
     }
 }
 
-/// Connects from an address of this machine.
-pub async fn connect(from: Ipv4Addr, to: SocketAddr) -> io::Result<TcpStream> {
-    let socket = TcpSocket::new_v4()?;
-    socket.bind((from, 0).into())?;
-    socket.connect(to).await
-}
-
 /// The delivery with this id, signed now.
 pub fn request(source: &Source, id: String) -> Vec<u8> {
-    damaged_request(source, id, None)
-}
-
-/// The same with something wrong about it.
-pub fn damaged_request(source: &Source, id: String, tamper: Option<Tamper>) -> Vec<u8> {
     let body = body(&id);
-    let options = SampleOptions { id, event_type: None, key: None, now: SystemClock.now(), tamper };
+    let options = SampleOptions { id, event_type: None, key: None, now: SystemClock.now(), tamper: None };
     let Sample { method, target, headers, body } = sign(source, Some(body), &options);
     let mut request = format!("{method} {target} HTTP/1.1\r\nhost: hooks.example.com\r\n").into_bytes();
     for (name, value) in &headers {

@@ -4,7 +4,6 @@
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -42,12 +41,10 @@ pub fn config(lanes: &[Lane], brokers: Option<&str>) -> String {
 pub fn order(home: &Home, source: &str) -> Order {
     Order {
         address: home.hooks,
-        from: Ipv4Addr::LOCALHOST,
         source: self::source(home, source),
         connections: 64,
         repeat_percent: 5,
         rate: Some(500),
-        tamper: None,
         seed: seed(),
     }
 }
