@@ -80,6 +80,7 @@ impl Attack {
                 loop {
                     let mut stream = shared.connect(from).await;
                     let _ = trickle(&mut stream, &request, held).await;
+                    sleep(PAUSE).await;
                 }
             });
         }
@@ -95,7 +96,7 @@ impl Shared {
                 self.opened.fetch_add(1, SeqCst);
                 return stream;
             }
-            sleep(Duration::from_millis(10)).await;
+            sleep(PAUSE).await;
         }
     }
 }
@@ -126,6 +127,9 @@ async fn exchange(stream: &mut TcpStream, request: &[u8]) -> io::Result<u16> {
     let status = std::str::from_utf8(&answer[9..12]).ok().and_then(|status| status.parse().ok());
     status.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
+
+/// Before who trickles or hoards comes again: it wants to hold something, not to make noise.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A thousand connections do not fit into the usual soft limit of open files.
 pub fn raise_file_limit() {
