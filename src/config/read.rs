@@ -54,7 +54,17 @@ fn read_server(t: &mut Table) -> ServerConfig {
         drain_delay: t.take_duration("drain_delay", Duration::ZERO..=10 * MINUTE).unwrap_or(default.drain_delay),
         drain_deadline: t.take_duration("drain_deadline", SECOND..=60 * MINUTE).unwrap_or(default.drain_deadline),
         max_connections: t.take_u64("max_connections", 1..=1_000_000).unwrap_or(default.max_connections),
+        max_connections_per_address: t
+            .take_u64("max_connections_per_address", 1..=1_000_000)
+            .unwrap_or(default.max_connections_per_address),
         max_in_flight: t.take_bytes("max_in_flight", MIB..=TIB).unwrap_or(default.max_in_flight),
+        max_in_flight_per_address: t
+            .take_bytes("max_in_flight_per_address", MIB..=TIB)
+            .unwrap_or(default.max_in_flight_per_address),
+        max_refused_per_address: t.take_rate("max_refused_per_address").unwrap_or(default.max_refused_per_address),
+        max_addresses: t.take_u64("max_addresses", 1..=10_000_000).unwrap_or(default.max_addresses),
+        min_rate: t.take_bytes("min_rate", 1..=MIB).unwrap_or(default.min_rate),
+        min_rate_after: t.take_duration("min_rate_after", SECOND / 10..=10 * MINUTE).unwrap_or(default.min_rate_after),
         max_header_size: t.take_bytes("max_header_size", 8 * KIB..=MIB).unwrap_or(default.max_header_size),
         max_headers: t.take_u64("max_headers", 16..=1_000).unwrap_or(default.max_headers),
         idle_timeout: t.take_duration("idle_timeout", SECOND..=60 * MINUTE).unwrap_or(default.idle_timeout),
