@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
 
+use crate::event::UnixMillis;
 use crate::secret;
 use crate::source::recipe::{Recipe, Reply};
 use crate::source::url::PublicUrl;
@@ -113,6 +114,13 @@ impl Source {
             header_allow_list,
             recipe,
         })
+    }
+}
+
+impl Source {
+    /// The first secret that is valid at a moment; the first of all when none is.
+    pub fn secret_at(&self, now: UnixMillis) -> &Key {
+        self.secrets.iter().find(|key| key.is_valid_at(now)).unwrap_or(&self.secrets[0])
     }
 }
 

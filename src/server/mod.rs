@@ -108,7 +108,7 @@ impl Server {
         if let Ok(address) = listener.local_addr() {
             tracing::info!(%address, "listening for deliveries");
         }
-        let tallies = Tallies::new(gateway.sources().map(|source| source.name.clone()), &metrics);
+        let tallies = Tallies::new(metrics);
         let budget = Budget::new(limits.max_in_flight);
         let desk = Arc::new(Desk { gateway, limits, clock, tallies, budget });
         let mut connections = JoinSet::new();
