@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hookhold::config::AdminConfig;
@@ -14,7 +15,7 @@ use super::{Context, End, Ending, Usage, table};
 /// What `/api/changes` says.
 #[derive(Deserialize)]
 struct Outlook {
-    file: String,
+    file: PathBuf,
     changes: Vec<Change>,
     mistakes: Vec<Mistake>,
 }
@@ -41,6 +42,10 @@ pub fn run(context: &Context, url: Option<String>) -> Ending {
     let page = runtime.block_on(ask(&base)).map_err(|error| format!("{base}: {}", super::causes(error.as_ref())))?;
     let outlook: Outlook =
         serde_json::from_str(&page).map_err(|_| format!("{base} is not the admin listener of a hookhold with reload"))?;
+    if let Some(named) = context.config.as_deref().filter(|named| !same_file(named, &outlook.file)) {
+        let (named, file) = (named.display(), outlook.file.display());
+        return Err(Usage(format!("the process at {base} reads {file}, so it cannot say what {named} would change")).into());
+    }
     let mut out = anstream::stdout().lock();
     if context.json() {
         writeln!(out, "{}", page.trim_end())?;
@@ -52,7 +57,7 @@ pub fn run(context: &Context, url: Option<String>) -> Ending {
     match (mistakes, restarts) {
         (0, 0) => Ok(End::Done),
         (0, _) => Err("a reload would be refused: some changes need a restart".into()),
-        _ => Err(Usage(format!("a reload would be refused: mistakes in {}", outlook.file)).into()),
+        _ => Err(Usage(format!("a reload would be refused: mistakes in {}", outlook.file.display())).into()),
     }
 }
 
@@ -60,6 +65,11 @@ fn listener(context: &Context) -> Result<String, Box<dyn Error>> {
     let listen = AdminConfig::load(&context.file()?)?.listen;
     let here = SocketAddr::from(([127, 0, 0, 1], listen.port()));
     Ok(format!("http://{}", if listen.ip().is_unspecified() { here } else { listen }))
+}
+
+fn same_file(one: &Path, other: &Path) -> bool {
+    let whole = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    whole(one) == whole(other)
 }
 
 async fn ask(base: &str) -> Result<String, Box<dyn Error>> {
@@ -70,6 +80,7 @@ async fn ask(base: &str) -> Result<String, Box<dyn Error>> {
 
 fn print(out: &mut impl Write, outlook: &Outlook, base: &str) -> io::Result<()> {
     let Outlook { file, changes, mistakes } = outlook;
+    let heading = format!("{}: what a reload would change in the process at {base}", file.display());
     for Mistake { file, line, key, mistake } in mistakes {
         let key = if key.is_empty() { String::new() } else { format!("{key}: ") };
         writeln!(out, "{file}:{line}: {key}{mistake}")?;
@@ -78,9 +89,9 @@ fn print(out: &mut impl Write, outlook: &Outlook, base: &str) -> io::Result<()> 
         return Ok(());
     }
     if changes.is_empty() {
-        return writeln!(out, "{file}: a reload would change nothing in the process at {base}");
+        return writeln!(out, "{heading}: nothing");
     }
-    writeln!(out, "{file}: what a reload would change in the process at {base}\n")?;
+    writeln!(out, "{heading}\n")?;
     let mut rows = table::new(&["OPTION", "CHANGE", ""], &[]);
     for Change { key, change, needs_restart } in changes {
         rows.add_row([key.as_str(), change, if *needs_restart { "needs a restart" } else { "" }]);

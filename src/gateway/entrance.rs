@@ -145,3 +145,15 @@ impl Daily {
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 /// Warnings begin two weeks before a secret expires: time for a change that somebody else has to make.
 const NEAR_MS: u64 = 14 * DAY_MS;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_said_is_said_again_a_day_later_and_not_before() {
+        let (daily, start) = (Daily::default(), 1_700_000_000_000);
+        let said = [0, 1, DAY_MS - 1, DAY_MS, DAY_MS + 1, 2 * DAY_MS].map(|later| daily.is_due(UnixMillis(start + later)));
+        assert_eq!(said, [true, false, false, true, false, true]);
+    }
+}

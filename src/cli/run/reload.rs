@@ -80,7 +80,8 @@ impl Reload {
             Err(Refused::Wrong(mistakes)) => (Vec::new(), mistakes.sorted()),
         };
         let mistakes: Vec<_> = mistakes.iter().map(super::super::mistake_json).collect();
-        json!({ "file": self.file, "changes": changes, "mistakes": mistakes }).to_string() + "\n"
+        let file = std::path::absolute(&self.file).unwrap_or_else(|_| self.file.clone());
+        json!({ "file": file, "changes": changes, "mistakes": mistakes }).to_string() + "\n"
     }
 
     /// No reload begins while this is held; one that has begun is over.
