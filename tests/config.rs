@@ -177,6 +177,21 @@ fn a_reload_takes_over_what_the_reference_says_and_names_what_needs_a_restart() 
     assert_eq!(running.changes(&running), []);
 }
 
+#[test]
+fn another_password_behind_the_same_reference_is_a_change() {
+    let password = tempfile::NamedTempFile::new().expect("a temporary file");
+    let config = |text: &str| {
+        std::fs::write(password.path(), text).expect("a temporary file");
+        let kafka =
+            format!("[kafka]\nbootstrap.servers = \"localhost:1\"\nsasl.password = \"file:{}\"\n", password.path().display());
+        parse(&format!("{kafka}[sources.s]\nprovider = \"stripe\"\nsecrets = \"file:Cargo.toml\"\n")).expect("a configuration")
+    };
+    let changes = config("hush").changes(&config("hush hush"));
+    let said: Vec<String> = changes.iter().map(|change| format!("{}: {}", change.key, change.change)).collect();
+    assert_eq!(said, ["kafka.sasl.password: the secret behind it is another one"]);
+    assert!(!changes[0].needs_restart);
+}
+
 /// Every option that the reference states in these sections, as `section.key` and TOML.
 fn named_options(reference: &toml::Table, sections: &[&str]) -> Vec<(String, String)> {
     let options = |section: &&str| {

@@ -22,7 +22,7 @@ use hookhold::source::Source;
 use load::{Ledger, Load, request};
 use process::{Answer, Home, Line, post, wait_until};
 use sdk::{Sample, Sdk};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 #[test]
 fn ten_reloads_under_load_refuse_no_genuine_delivery_and_lose_none() {
@@ -269,6 +269,9 @@ fn old_and_new_secret_are_accepted_side_by_side_and_one_sees_which() {
     assert_eq!(metric(EXPIRY, "2025"), Some(1_577_923_200.0));
     let check = home.verb(&["check"]);
     assert!(String::from_utf8_lossy(&check.stdout).contains("2025 until 2020-01-02T00:00:00.000Z"));
+    let check: Value = serde_json::from_slice(&home.verb(&["check", "--format", "json"]).stdout).expect("JSON");
+    assert_eq!(check["sources"][0]["secrets"], json!(["2025", "2026"]));
+    assert_eq!(check["sources"][0]["not_after"], json!({ "2025": "2020-01-02T00:00:00.000Z" }));
 
     home.configure(&(config(&[new]) + "headers = [\"stripe-signature\"]\n"));
     assert!(process.reload());

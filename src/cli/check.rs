@@ -1,5 +1,6 @@
 //! `hookhold check`: every mistake of a configuration at once, or a summary of what it says.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use hookhold::config::Config;
@@ -75,7 +76,11 @@ fn summary(out: &mut impl Write, config: &Config) -> io::Result<()> {
 fn summary_json(out: &mut impl Write, config: &Config) -> io::Result<()> {
     let source = |source: &Source| {
         let (name, url) = (source.name.as_ref(), url(config, source));
-        json!({ "name": name, "url": url, "path": source.path, "topic": source.topic.as_ref(), "secrets": secrets(source) })
+        let names: Vec<&str> = source.secrets.iter().map(|secret| &*secret.name).collect();
+        let ends = source.secrets.iter().filter_map(|secret| Some((&*secret.name, secret.not_after?.rfc3339())));
+        let not_after: BTreeMap<_, _> = ends.collect();
+        let (path, topic) = (&source.path, source.topic.as_ref());
+        json!({ "name": name, "url": url, "path": path, "topic": topic, "secrets": names, "not_after": not_after })
     };
     let summary = json!({
         "file": config.path,

@@ -77,6 +77,7 @@ fn compile(secrets: &[(&str, &str)]) -> Source {
         max_body: 5 << 20,
         request_deadline: Duration::from_secs(8),
         window: Duration::from_secs(86_400),
+        public_url: None,
     };
     let mistakes = Mistakes::default();
     let source = Table::parse("test", &text, &mistakes).and_then(|entry| Source::compile("shop", entry, &defaults, &mistakes));

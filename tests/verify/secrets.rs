@@ -1,7 +1,6 @@
 //! Secrets: by reference, decoded by explicit steps, and never printed.
 
 use hookhold::event::{Outcome, UnixMillis};
-use hookhold::verify::verify;
 
 use crate::support::*;
 
