@@ -67,7 +67,7 @@ fn p99(latencies: &Histogram<u64>) -> f64 {
 struct Gateway {
     child: Child,
     address: SocketAddr,
-    source: Source,
+    source: Arc<Source>,
     _dir: tempfile::TempDir,
 }
 

@@ -3,24 +3,28 @@
 //!
 //! It opens no listener, no journal and no connection, and it does not know librdkafka: whoever loads hands in a check.
 
+mod changes;
 mod kafka;
 mod read;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::source::Source;
 use crate::table::{Mistakes, Table};
 use crate::units::{Rate, bytes_text};
 
+pub use changes::Change;
 pub use kafka::{KafkaCheck, KafkaConfig};
 
-/// A whole configuration, checked.
-#[derive(Debug)]
+/// A whole configuration, checked; cheap to clone.
+#[derive(Clone, Debug)]
 pub struct Config {
     /// The file it was read from.
     pub path: PathBuf,
@@ -35,7 +39,9 @@ pub struct Config {
     /// `[kafka]`; without it, events stay in the journal.
     pub kafka: Option<KafkaConfig>,
     /// `[sources.NAME]`, in the order of the file; never empty.
-    pub sources: Vec<Source>,
+    pub sources: Vec<Arc<Source>>,
+    /// What the file states, as dotted keys and TOML; secrets stand in it by reference only.
+    pub stated: BTreeMap<String, String>,
 }
 
 /// The listener for deliveries and its limits.
@@ -164,6 +170,16 @@ impl JournalConfig {
         let mistakes = Mistakes::default();
         let root = Table::parse(&path.display().to_string(), &contents(path)?, &mistakes);
         let config = root.map(|mut root| read::journal(&mut root.take_section("journal")));
+        config.filter(|_| mistakes.is_empty()).ok_or(mistakes)
+    }
+}
+
+impl AdminConfig {
+    /// Reads `[admin]` of `path` alone: whoever asks the running process needs nothing else of it.
+    pub fn load(path: &Path) -> Result<AdminConfig, Mistakes> {
+        let mistakes = Mistakes::default();
+        let root = Table::parse(&path.display().to_string(), &contents(path)?, &mistakes);
+        let config = root.map(|mut root| read::read_admin(&mut root.take_section("admin")));
         config.filter(|_| mistakes.is_empty()).ok_or(mistakes)
     }
 }

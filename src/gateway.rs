@@ -7,19 +7,19 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use governor::DefaultDirectRateLimiter;
-use governor::clock::Clock;
+use arc_swap::ArcSwap;
 use http::HeaderMap;
-use prometheus::{Gauge, IntCounter};
+use prometheus::IntCounter;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
 mod admission;
+mod entrance;
 mod key;
 
 use admission::{Admission, Admitted, Ending};
+pub use entrance::Entrance;
 
 use crate::event::{Answer, Delivery, Event, EventKey, Outcome, Position, UnixMillis};
 use crate::journal::{AppendError, Journal, Refused, Telling};
@@ -30,7 +30,8 @@ use crate::verify::{self, Believed, Identity, Refusal, Verified};
 
 /// Receives deliveries for all sources.
 pub struct Gateway {
-    entrances: HashMap<String, Entrance>,
+    /// By path. A reload replaces it whole; a delivery keeps the entrance that it came in by to its end.
+    entrances: ArcSwap<HashMap<String, Arc<Entrance>>>,
     keeping: Arc<Keeping>,
     hash_key: [u8; 16],
     draining: AtomicBool,
@@ -46,16 +47,6 @@ enum Decision {
     Waits(oneshot::Receiver<Ending>),
 }
 
-/// A source and its counters.
-struct Entrance {
-    source: Arc<Source>,
-    verified: Vec<(Arc<str>, IntCounter)>,
-    last_verified: Gauge,
-    keyless: IntCounter,
-    /// Spent by genuine deliveries only: nobody else can use up a source's rate.
-    rate: Option<DefaultDirectRateLimiter>,
-}
-
 /// What the end of an event needs, also after its sender is gone.
 struct Keeping {
     journal: Journal,
@@ -67,8 +58,13 @@ struct Keeping {
 
 impl Gateway {
     /// A gateway for these sources; `hot_keys` bounds the cache of seen keys.
-    pub fn new(sources: Vec<Source>, journal: Journal, hot_keys: u64, metrics: &Metrics) -> Gateway {
-        let entrances = sources.into_iter().map(|source| (source.path.clone(), Entrance::new(source, metrics))).collect();
+    pub fn new(
+        sources: impl IntoIterator<Item = impl Into<Arc<Source>>>,
+        journal: Journal,
+        hot_keys: u64,
+        metrics: &Metrics,
+    ) -> Gateway {
+        let entrances = ArcSwap::from_pointee(entrance::all(sources, &HashMap::new(), metrics));
         let hash_key = journal.hash_key();
         tell_inside(&journal);
         let kept_after_answer = metrics.kept_after_answer.clone();
@@ -77,14 +73,20 @@ impl Gateway {
         Gateway { entrances, keeping, hash_key, draining: AtomicBool::new(false) }
     }
 
-    /// The source that listens at a path.
-    pub fn source(&self, path: &str) -> Option<Arc<Source>> {
-        self.entrances.get(path).map(|entrance| entrance.source.clone())
+    /// Goes on with these sources instead, all at the same moment. What has come in by a former one ends as it began.
+    pub fn replace_sources(&self, sources: impl IntoIterator<Item = impl Into<Arc<Source>>>, metrics: &Metrics) {
+        let former = self.entrances.load();
+        self.entrances.store(Arc::new(entrance::all(sources, &former, metrics)));
     }
 
-    /// All sources, in no order.
-    pub fn sources(&self) -> impl Iterator<Item = &Arc<Source>> {
-        self.entrances.values().map(|entrance| &entrance.source)
+    /// The source that listens at a path.
+    pub fn source(&self, path: &str) -> Option<Arc<Entrance>> {
+        self.entrances.load().get(path).cloned()
+    }
+
+    /// Warns of every secret that expires soon or has expired, each at most once a day; to be called now and then.
+    pub fn warn_of_expiry(&self, now: UnixMillis) {
+        self.entrances.load().values().for_each(|entrance| entrance.warn_of_expiry(now));
     }
 
     /// What can be said about a delivery before its body is read.
@@ -104,14 +106,14 @@ impl Gateway {
 
     /// Verifies, admits and keeps one complete delivery. At the `deadline` the answer is `deadline`, whatever becomes of the
     /// event. Dropping the future does not undo the receipt.
-    pub async fn receive(&self, source: &Source, delivery: Delivery, deadline: Instant) -> Answer {
+    pub async fn receive(&self, source: &Entrance, delivery: Delivery, deadline: Instant) -> Answer {
         let verified = match verify::verify(source, &delivery) {
             Ok(Believed::Event(verified)) => verified,
             Ok(Believed::Handshake(reply)) => return replied(Outcome::Handshake, reply),
             Err(refusal) => return refused(source, refusal),
         };
-        self.count(source, &verified.secret, delivery.received_at);
-        if let Some(retry_after) = self.too_many(source) {
+        source.count(&verified.secret, delivery.received_at);
+        if let Some(retry_after) = source.too_many() {
             return Answer::come_again(retry_after).because("more genuine deliveries than max_rate of this source");
         }
         let (told, first) = match self.admit(source, verified, delivery.received_at) {
@@ -126,7 +128,7 @@ impl Gateway {
         }
     }
 
-    fn admit(&self, source: &Source, verified: Verified, now: UnixMillis) -> Decision {
+    fn admit(&self, source: &Entrance, verified: Verified, now: UnixMillis) -> Decision {
         let Verified { event, identity, .. } = verified;
         let key = key::of(&self.hash_key, &source.name, event.event_type.as_deref(), &identity);
         let event = event.with_key(key);
@@ -159,13 +161,6 @@ impl Gateway {
         }
     }
 
-    /// The time after which one more genuine delivery of this source would be taken; `None`: now.
-    fn too_many(&self, source: &Source) -> Option<Duration> {
-        source.max_rate?;
-        let limiter = self.entrances.get(&source.path)?.rate.as_ref()?;
-        limiter.check().err().map(|too_early| too_early.wait_time_from(limiter.clock().now()))
-    }
-
     /// Why no new event is taken at present. Repeats are answered before this is asked.
     fn refusal_of_new(&self, source: &Source) -> Option<Ending> {
         if self.draining.load(Ordering::Acquire) {
@@ -176,42 +171,21 @@ impl Gateway {
         hangs.then_some(Ending::Not(Outcome::Overloaded, "the running sync is older than a delivery may wait: look at the disk"))
     }
 
-    fn keep_keyless(&self, source: &Source, event: Event) -> Decision {
+    fn keep_keyless(&self, source: &Entrance, event: Event) -> Decision {
         if let Some(refusal) = self.refusal_of_new(source) {
             return Decision::Now(refusal);
         }
         let (tell, told) = oneshot::channel();
         let keeping = self.keeping.clone();
-        let keyless = self.entrances.get(&source.path).map(|entrance| entrance.keyless.clone());
+        let keyless = source.keyless.clone();
         let done = move |result: Result<Position, AppendError>| {
             let heard = tell.send(ending(result)).is_ok();
             keeping.count_unheard(result.is_ok() && !heard);
-            keyless.iter().for_each(|count| count.inc_by(u64::from(result.is_ok())));
+            keyless.inc_by(u64::from(result.is_ok()));
         };
         match self.keeping.journal.append(&event, Box::new(done)) {
             Ok(()) => Decision::First(told),
             Err(refused) => Decision::Now(not_taken(refused)),
-        }
-    }
-
-    fn count(&self, source: &Source, secret: &str, now: UnixMillis) {
-        let Some(entrance) = self.entrances.get(&source.path) else { return };
-        if let Some((_, verified)) = entrance.verified.iter().find(|(name, _)| **name == *secret) {
-            verified.inc();
-        }
-        entrance.last_verified.set(now.0 as f64 / 1000.0);
-    }
-}
-
-impl Entrance {
-    fn new(source: Source, metrics: &Metrics) -> Entrance {
-        let counter = |secret: &Arc<str>| metrics.verified.with_label_values(&[&*source.name, secret]);
-        Entrance {
-            verified: source.secrets.iter().map(|key| (key.name.clone(), counter(&key.name))).collect(),
-            last_verified: metrics.last_verified.with_label_values(&[&*source.name]),
-            keyless: metrics.keyless.with_label_values(&[&*source.name]),
-            rate: source.max_rate.map(|rate| DefaultDirectRateLimiter::direct(rate.quota())),
-            source: Arc::new(source),
         }
     }
 }

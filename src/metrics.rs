@@ -20,6 +20,12 @@ pub struct Metrics {
     pub delivery_duration: HistogramVec,
     /// Verified deliveries by source and secret name.
     pub verified: IntCounterVec,
+    /// Unix time in seconds after which a secret verifies nothing, by source and secret name; only for those that expire.
+    pub secret_expiry: GaugeVec,
+    /// 1 when the last reload of the configuration, or the start, succeeded; 0 when it was refused.
+    pub config_reloaded: IntGauge,
+    /// Unix time in seconds of the last one that succeeded.
+    pub config_reloaded_at: Gauge,
     /// Unix time in seconds of the last verified delivery, by source.
     pub last_verified: GaugeVec,
     /// Events kept although their sender had been answered `deadline` or had left.
@@ -85,6 +91,28 @@ impl Metrics {
                 "hookhold_verified_total",
                 "Verified deliveries by source and the secret that verified them.",
                 &["source", "secret"],
+            ),
+            secret_expiry: register(
+                r,
+                GaugeVec::new(
+                    Opts::new(
+                        "hookhold_secret_expiry_timestamp_seconds",
+                        "Unix time from which a secret verifies nothing any more.",
+                    ),
+                    &["source", "secret"],
+                ),
+            ),
+            config_reloaded: gauge(
+                r,
+                "hookhold_config_last_reload_successful",
+                "1 when the last reload of the configuration succeeded, 0 when it was refused.",
+            ),
+            config_reloaded_at: register(
+                r,
+                Gauge::new(
+                    "hookhold_config_last_reload_success_timestamp_seconds",
+                    "Unix time of the last reload of the configuration, or of the start.",
+                ),
             ),
             last_verified: register(
                 r,

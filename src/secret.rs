@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::event::UnixMillis;
 use crate::table::Item;
 
 /// A named secret.
@@ -15,6 +16,8 @@ pub struct Secret {
     pub name: Arc<str>,
     /// The secret as it was stored, without a final line break.
     pub bytes: Vec<u8>,
+    /// From this moment on nothing is accepted that it signed; `None`: it has no end.
+    pub not_after: Option<UnixMillis>,
 }
 
 impl fmt::Debug for Secret {
@@ -23,8 +26,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Reads `"env:NAME"`, `"file:PATH"` (relative to the working directory) or `{ name = "…", from = "env:…" }`. Anything
-/// else, an unset variable, an unreadable or empty file is noted as a mistake that does not repeat the text.
+/// Reads `"env:NAME"`, `"file:PATH"` (relative to the working directory) or `{ name = "…", from = "env:…", not_after = 2027-01-01 }`.
+/// Anything else, an unset variable, an unreadable or empty file is noted as a mistake that does not repeat the text.
 pub fn read(item: Item) -> Option<Secret> {
     if !item.is_table() {
         return follow(&item);
@@ -32,15 +35,19 @@ pub fn read(item: Item) -> Option<Secret> {
     let mut table = item.table()?;
     let name = table.take("name");
     let from = table.take("from");
+    let not_after = table.take("not_after");
     if from.is_none() {
         table.wrong("from", "missing", ALLOWED);
     }
     table.finish();
-    let secret = follow(&from?)?;
-    match name {
-        None => Some(secret),
-        Some(name) => Some(Secret { name: label(name)?, ..secret }),
+    let mut secret = follow(&from?)?;
+    if let Some(name) = name {
+        secret.name = label(name)?;
     }
+    if let Some(end) = not_after {
+        secret.not_after = Some(end.end()?);
+    }
+    Some(secret)
 }
 
 fn label(item: Item) -> Option<Arc<str>> {
@@ -72,7 +79,7 @@ fn variable(item: &Item, name: &str) -> Option<Secret> {
         return item.refuse("not the name of an environment variable", "env:NAME with letters, digits and _");
     }
     match std::env::var_os(name).map(OsStringExt::into_vec) {
-        Some(bytes) if !bytes.is_empty() => Some(Secret { name: name.into(), bytes }),
+        Some(bytes) if !bytes.is_empty() => Some(Secret { name: name.into(), bytes, not_after: None }),
         Some(_) => item.refuse(format_args!("the environment variable {name} is empty"), "a variable that holds the secret"),
         None => item.refuse(format_args!("the environment variable {name} is not set"), "a variable that holds the secret"),
     }
@@ -83,7 +90,7 @@ fn file(item: &Item, path: &Path) -> Option<Secret> {
     match contents(path) {
         Ok(bytes) if bytes.is_empty() => item.refuse(format_args!("{} is empty", path.display()), A_FILE),
         Ok(bytes) if bytes.len() as u64 > MAX_FILE => item.refuse(format_args!("{} is too large", path.display()), A_FILE),
-        Ok(bytes) => Some(Secret { name: name.into(), bytes }),
+        Ok(bytes) => Some(Secret { name: name.into(), bytes, not_after: None }),
         Err(error) => item.refuse(format_args!("cannot read {}: {error}", path.display()), A_FILE),
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::{HeaderName, StatusCode};
 use ipnet::IpNet;
 
+use crate::event::UnixMillis;
 use crate::secret;
 use crate::source::recipe::{Recipe, Reply};
 use crate::source::url::PublicUrl;
@@ -130,6 +131,13 @@ impl Source {
     pub fn takes_from(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.allow_from.is_empty() || self.allow_from.iter().any(|network| network.contains(&address))
+    }
+}
+
+impl Source {
+    /// The first secret that is valid at a moment; the first of all when none is.
+    pub fn secret_at(&self, now: UnixMillis) -> &Key {
+        self.secrets.iter().find(|key| key.is_valid_at(now)).unwrap_or(&self.secrets[0])
     }
 }
 

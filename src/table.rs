@@ -7,9 +7,13 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use jiff::civil;
+use jiff::tz::TimeZone;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
+use toml::value::Datetime;
 
+use crate::event::UnixMillis;
 use crate::mistake::nearest;
 pub use crate::mistake::{Mistake, Mistakes, Place};
 use crate::units::{Rate, bytes_text, duration_text, parse_bytes, parse_duration};
@@ -28,6 +32,7 @@ enum Value {
     /// `None` when negative or beyond 64 bits.
     Number(Option<u64>),
     Switch(bool),
+    Date(Datetime),
     List(Vec<Item>),
     Table(Table),
     Other(&'static str),
@@ -57,6 +62,14 @@ impl Item {
             Value::Switch(on) => Some(on.to_string()),
             _ => self.mismatch("a text, a whole number, true or false"),
         }
+    }
+
+    /// A date, which counts to the end of its day in UTC, or a date and time with their offset: the moment that ends it.
+    pub fn end(self) -> Option<UnixMillis> {
+        let allowed = "a date such as 2027-01-01, or a date and time with their offset such as 2027-01-01T18:00:00Z";
+        let Value::Date(date) = &self.value else { return self.mismatch(allowed) };
+        let Some(end) = end_of(date) else { return self.refuse("not a moment", allowed) };
+        Some(UnixMillis(end.as_millisecond().max(0) as u64))
     }
 
     /// `true` or `false`.
@@ -133,11 +146,43 @@ impl Item {
             Value::Text(_) => "a text",
             Value::Number(_) => "a number",
             Value::Switch(_) => "true or false",
+            Value::Date(_) => "a date",
             Value::List(_) => "a list",
             Value::Table(_) => "a table",
             Value::Other(kind) => kind,
         };
         self.refuse(format_args!("must not be {kind}"), allowed)
+    }
+}
+
+impl fmt::Display for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.value {
+            Value::Text(text) => write!(f, "{text:?}"),
+            Value::Number(number) => number.map_or(Ok(()), |number| write!(f, "{number}")),
+            Value::Switch(on) => write!(f, "{on}"),
+            Value::Date(date) => write!(f, "{date}"),
+            Value::List(items) => {
+                let items: Vec<String> = items.iter().map(Item::to_string).collect();
+                write!(f, "[{}]", items.join(", "))
+            }
+            Value::Table(table) => {
+                let entries: Vec<String> = table.items.iter().map(|(key, item)| format!("{key} = {item}")).collect();
+                write!(f, "{{ {} }}", entries.join(", "))
+            }
+            Value::Other(kind) => f.write_str(kind),
+        }
+    }
+}
+
+fn end_of(date: &Datetime) -> Option<jiff::Timestamp> {
+    match date {
+        Datetime { date: Some(date), time: None, offset: None } => {
+            let day = civil::Date::new(i16::try_from(date.year).ok()?, date.month as i8, date.day as i8).ok()?;
+            Some(day.tomorrow().ok()?.to_zoned(TimeZone::UTC).ok()?.timestamp())
+        }
+        Datetime { date: Some(_), time: Some(_), offset: Some(_) } => date.to_string().parse().ok(),
+        _ => None,
     }
 }
 
@@ -305,7 +350,7 @@ fn item(raw: Spanned<DeValue<'_>>, place: Place, lines: &Lines) -> Item {
         DeValue::Array(items) => Value::List(items.into_iter().enumerate().map(|(n, raw)| nth(n, raw, &place, lines)).collect()),
         DeValue::Table(table) => Value::Table(Table::of(table, place.clone(), lines)),
         DeValue::Float(_) => Value::Other("a number with a fraction"),
-        DeValue::Datetime(_) => Value::Other("a date"),
+        DeValue::Datetime(date) => Value::Date(date),
     };
     Item { place, value }
 }

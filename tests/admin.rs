@@ -22,6 +22,7 @@ async fn pages_are_computed_when_asked_for_and_end_with_the_stop() {
             journal: Health::ok(),
             kafka: Health::or(State::Degraded, vec!["no broker answers".into()]),
         }),
+        changes: Box::new(|| "{\"changes\":[]}\n".into()),
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound above");
@@ -40,6 +41,8 @@ async fn pages_are_computed_when_asked_for_and_end_with_the_stop() {
     draining.store(true, SeqCst);
     assert!(ask("GET /readyz").await.starts_with("HTTP/1.1 503 "));
     assert!(ask("GET /livez").await.starts_with("HTTP/1.1 200 "));
+    let changes = ask("GET /api/changes").await;
+    assert!(changes.starts_with("HTTP/1.1 200 ") && changes.ends_with("{\"changes\":[]}\n"), "{changes}");
     let head = ask("HEAD /metrics").await;
     assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");
     let refused = ask("POST /metrics").await;

@@ -141,6 +141,67 @@ fn options(section: &str) -> BTreeSet<String> {
 }
 
 #[test]
+fn a_reload_takes_over_what_the_reference_says_and_names_what_needs_a_restart() {
+    let with = |line: &str| parse(&format!("{line}\n[sources.s]\nprovider = \"stripe\"\nsecrets = [\"file:Cargo.toml\"]\n"));
+    let running = with("").expect("a configuration");
+    let reference: toml::Table = toml::from_str(&reference_in_full()).unwrap();
+    let stated = named_options(&reference, &["server", "admin", "journal", "dedupe"]);
+    assert!(stated.len() > 15, "{stated:?}");
+    for (key, value) in &stated {
+        // The default in another spelling, or for what has none, a value.
+        let same = running.changes(&with(&format!("{key} = {value}")).expect("the reference is right"));
+        assert_eq!(same.iter().map(|change| &*change.key).collect::<Vec<_>>(), [key]);
+        assert!(!same[0].needs_restart, "{key} = {value} is what runs");
+    }
+    let other = [
+        ("server.listen", "\"127.0.0.1:1\"", true),
+        ("server.max_connections", "7", true),
+        ("server.request_deadline", "\"7s\"", true),
+        ("server.public_url", "\"https://example.com\"", false),
+        ("server.max_body", "\"7 KiB\"", false),
+        ("admin.listen", "\"127.0.0.1:1\"", true),
+        ("journal.dir", "\"elsewhere\"", true),
+        ("journal.max_size", "\"7 GiB\"", true),
+        ("dedupe.hot_keys", "7000", true),
+        ("dedupe.window", "\"7s\"", false),
+        ("kafka.\"bootstrap.servers\"", "\"localhost:1\"", true),
+        ("sources.other", "{ provider = \"stripe\", secrets = \"file:Cargo.toml\" }", false),
+    ];
+    for (key, value, needs_restart) in other {
+        let next = with(&format!("{key} = {value}")).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        for (one, two) in [(&running, &next), (&next, &running)] {
+            let changes = one.changes(two);
+            assert!(!changes.is_empty() && changes.iter().all(|change| change.needs_restart == needs_restart), "{changes:?}");
+        }
+    }
+    assert_eq!(running.changes(&running), []);
+}
+
+#[test]
+fn another_password_behind_the_same_reference_is_a_change() {
+    let password = tempfile::NamedTempFile::new().expect("a temporary file");
+    let config = |text: &str| {
+        std::fs::write(password.path(), text).expect("a temporary file");
+        let kafka =
+            format!("[kafka]\nbootstrap.servers = \"localhost:1\"\nsasl.password = \"file:{}\"\n", password.path().display());
+        parse(&format!("{kafka}[sources.s]\nprovider = \"stripe\"\nsecrets = \"file:Cargo.toml\"\n")).expect("a configuration")
+    };
+    let changes = config("hush").changes(&config("hush hush"));
+    let said: Vec<String> = changes.iter().map(|change| format!("{}: {}", change.key, change.change)).collect();
+    assert_eq!(said, ["kafka.sasl.password: the secret behind it is another one"]);
+    assert!(!changes[0].needs_restart);
+}
+
+/// Every option that the reference states in these sections, as `section.key` and TOML.
+fn named_options(reference: &toml::Table, sections: &[&str]) -> Vec<(String, String)> {
+    let options = |section: &&str| {
+        let table = reference[*section].as_table().expect("a section").clone();
+        table.into_iter().map(move |(key, value)| (format!("{section}.{key}"), value.to_string())).collect::<Vec<_>>()
+    };
+    sections.iter().flat_map(options).collect()
+}
+
+#[test]
 fn a_configuration_that_is_not_there_is_a_mistake_and_not_a_panic() {
     let missing = Config::load(Path::new("tests/configs/no-such-file.toml"), librdkafka).expect_err("it is missing");
     assert!(missing.to_string().starts_with("tests/configs/no-such-file.toml:1: cannot be read: "), "{missing}");

@@ -1,7 +1,7 @@
-//! The second listener, for the operator and the operator's tools: `/metrics`, `/livez`, `/readyz`. Reading only; it is
-//! never opened on the port of the deliveries, and it goes on answering until the very end of a drain.
+//! The second listener, for the operator and the operator's tools: `/metrics`, `/livez`, `/readyz`, `/api/changes`. Reading
+//! only; it is never opened on the port of the deliveries, and it goes on answering until the very end of a drain.
 //!
-//! What the pages say is asked for when they are requested: this room knows [`Metrics`] and two closures, nothing else.
+//! What the pages say is asked for when they are requested: this room knows [`Metrics`] and three closures, nothing else.
 
 mod readiness;
 
@@ -34,6 +34,8 @@ pub struct Pages {
     pub refresh: Box<dyn Fn() + Send + Sync>,
     /// Asked at each `/readyz`. Must not block.
     pub readiness: Box<dyn Fn() -> Readiness + Send + Sync>,
+    /// Asked at each `/api/changes`: one JSON object that says what a reload of the configuration would change. May block.
+    pub changes: Box<dyn Fn() -> String + Send + Sync>,
 }
 
 /// Serves the pages until `stop`; open connections are then cut, and all tasks have ended on return.
@@ -62,16 +64,16 @@ pub async fn serve(listener: TcpListener, pages: Pages, stop: impl Future<Output
 
 async fn converse(stream: TcpStream, pages: Arc<Pages>) {
     let service = service_fn(|request: Request<Incoming>| {
-        let page = page(&pages, request.method(), request.uri().path());
-        async move { Ok::<_, Infallible>(page) }
+        let pages = pages.clone();
+        async move { Ok::<_, Infallible>(page(&pages, request.method(), request.uri().path()).await) }
     });
     // How an operator's connection ends is nobody's business: the next scrape opens another.
     let _ = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).await;
 }
 
-fn page(pages: &Pages, method: &Method, path: &str) -> Response<Full<Bytes>> {
+async fn page(pages: &Arc<Pages>, method: &Method, path: &str) -> Response<Full<Bytes>> {
     match path {
-        "/metrics" | "/livez" | "/readyz" if method != Method::GET && method != Method::HEAD => {
+        "/metrics" | "/livez" | "/readyz" | "/api/changes" if method != Method::GET && method != Method::HEAD => {
             let mut refused = respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".into());
             refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             refused
@@ -86,7 +88,14 @@ fn page(pages: &Pages, method: &Method, path: &str) -> Response<Full<Bytes>> {
             let status = if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
             respond(status, JSON, readiness.to_json())
         }
-        _ => respond(StatusCode::NOT_FOUND, TEXT, "pages: /metrics /livez /readyz\n".into()),
+        "/api/changes" => {
+            let pages = pages.clone();
+            match tokio::task::spawn_blocking(move || (pages.changes)()).await {
+                Ok(changes) => respond(StatusCode::OK, JSON, changes),
+                Err(_) => respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "a bug in hookhold: see its log\n".into()),
+            }
+        }
+        _ => respond(StatusCode::NOT_FOUND, TEXT, "pages: /metrics /livez /readyz /api/changes\n".into()),
     }
 }
 

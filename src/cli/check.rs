@@ -1,5 +1,6 @@
 //! `hookhold check`: every mistake of a configuration at once, or a summary of what it says.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use hookhold::config::Config;
@@ -14,11 +15,24 @@ use super::{Context, End, Ending, Usage, table};
 ///
 /// Each mistake comes with file, line, key and what is allowed. Without mistakes: the sources with the URL to paste, their
 /// topics and the names of their secrets, and the file system of the journal. Secrets themselves are never printed.
+///
+/// With --diff the running process is asked instead: it reads its own file with its own environment, and says what a SIGHUP
+/// would change and what needs a restart. Nothing is changed. Exit code 0 when a SIGHUP would be obeyed.
 #[derive(clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Ask the running process what a reload of its configuration would change.
+    #[arg(long)]
+    diff: bool,
+    /// The admin listener to ask [default: [admin] listen of the configuration, on this machine].
+    #[arg(long, requires = "diff")]
+    url: Option<String>,
+}
 
 /// Prints the report; exit code 2 when there is a mistake.
-pub fn run(context: &Context, _: Args) -> Ending {
+pub fn run(context: &Context, args: Args) -> Ending {
+    if args.diff {
+        return super::diff::run(context, args.url);
+    }
     let file = context.file()?;
     let mut out = anstream::stdout().lock();
     match super::load_with_kafka(&file) {
@@ -40,8 +54,7 @@ fn report(out: &mut impl Write, mistake: &Mistake, json: bool) -> io::Result<()>
     if !json {
         return writeln!(out, "{mistake}");
     }
-    let Mistake { file, line, key, what } = mistake;
-    writeln!(out, "{}", json!({ "file": file, "line": line, "key": key, "mistake": what }))
+    writeln!(out, "{}", super::mistake_json(mistake))
 }
 
 fn summary(out: &mut impl Write, config: &Config) -> io::Result<()> {
@@ -63,11 +76,15 @@ fn summary(out: &mut impl Write, config: &Config) -> io::Result<()> {
 fn summary_json(out: &mut impl Write, config: &Config) -> io::Result<()> {
     let source = |source: &Source| {
         let (name, url) = (source.name.as_ref(), url(config, source));
-        json!({ "name": name, "url": url, "path": source.path, "topic": source.topic.as_ref(), "secrets": secrets(source) })
+        let names: Vec<&str> = source.secrets.iter().map(|secret| &*secret.name).collect();
+        let ends = source.secrets.iter().filter_map(|secret| Some((&*secret.name, secret.not_after?.rfc3339())));
+        let not_after: BTreeMap<_, _> = ends.collect();
+        let (path, topic) = (&source.path, source.topic.as_ref());
+        json!({ "name": name, "url": url, "path": path, "topic": topic, "secrets": names, "not_after": not_after })
     };
     let summary = json!({
         "file": config.path,
-        "sources": config.sources.iter().map(source).collect::<Vec<_>>(),
+        "sources": config.sources.iter().map(|one| source(one)).collect::<Vec<_>>(),
         "journal": { "dir": config.journal.dir, "file_system": file_system(config)?.0 },
         "kafka": servers(config),
         "warning": warning(config)?,
@@ -85,8 +102,12 @@ fn url(config: &Config, source: &Source) -> String {
     }
 }
 
-fn secrets(source: &Source) -> Vec<&str> {
-    source.secrets.iter().map(|secret| secret.name.as_ref()).collect()
+/// Names, with the end of those that have one.
+fn secrets(source: &Source) -> Vec<String> {
+    let secrets = source.secrets.iter();
+    secrets
+        .map(|secret| secret.not_after.map_or(secret.name.to_string(), |end| format!("{} until {}", secret.name, end.rfc3339())))
+        .collect()
 }
 
 fn servers(config: &Config) -> Option<&str> {

@@ -2,6 +2,7 @@
 //! error, printed here on one line with its causes.
 
 mod check;
+mod diff;
 mod journal;
 mod providers;
 mod run;
@@ -112,11 +113,17 @@ fn explain(error: &(dyn Error + 'static)) -> End {
     if chain.iter().any(|error| is_broken_pipe(*error)) {
         return End::Done;
     }
-    let mut causes: Vec<String> = chain.iter().map(|error| error.to_string()).collect();
-    causes.dedup();
     let name = if error.is::<Mistakes>() { "" } else { "hookhold: " };
-    let _ = writeln!(anstream::stderr(), "{name}{}", causes.join(": "));
+    let _ = writeln!(anstream::stderr(), "{name}{}", causes(error));
     if error.is::<Usage>() || error.is::<Mistakes>() { End::Usage } else { End::Failed }
+}
+
+/// An error and what caused it, on one line.
+fn causes(error: &(dyn Error + 'static)) -> String {
+    let chain = std::iter::successors(Some(error), |&error| error.source());
+    let mut causes: Vec<String> = chain.map(|error| error.to_string()).collect();
+    causes.dedup();
+    causes.join(": ")
 }
 
 fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
@@ -157,6 +164,12 @@ fn load_with_kafka(path: &Path) -> Result<Config, Mistakes> {
     let mistakes = Mistakes::default();
     mistakes.add(Mistake { file, line: kafka.line, key: "kafka".to_owned(), what });
     Err(mistakes)
+}
+
+/// A mistake for machines.
+fn mistake_json(mistake: &Mistake) -> serde_json::Value {
+    let Mistake { file, line, key, what } = mistake;
+    serde_json::json!({ "file": file, "line": line, "key": key, "mistake": what })
 }
 
 /// Judges one librdkafka property.

@@ -1,6 +1,8 @@
 //! `hookhold run`: opens the journal, the listeners and Kafka, in this order; serves until a signal; closes them in the
 //! opposite one.
 
+mod reload;
+
 use std::error::Error;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -23,11 +25,15 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
 use super::{Context, End, Ending};
+use reload::Reload;
 
 /// Receives deliveries until SIGTERM or SIGINT.
 ///
 /// The first signal turns /readyz to 503 and, after drain_delay, closes the listener; requests under way are answered by
 /// drain_deadline. A second signal ends the process at once; nothing that was answered 2xx is lost by it.
+///
+/// SIGHUP reads the configuration and its secrets again. A file with a mistake, or with a change that needs a restart, changes
+/// nothing and is reported in the log; `hookhold check --diff` shows beforehand what would change.
 #[derive(clap::Args)]
 pub struct Args {
     /// How log lines look on standard error: text or json.
@@ -75,14 +81,12 @@ fn open_journal(disk: LocalDisk, config: &Config, clock: &Arc<dyn Clock>, metric
         let risk = "a 2xx may not survive a power cut: what a sync promises is known for ext4 and XFS only";
         tracing::warn!(file_system, dir = %dir.display(), "{risk}");
     }
-    let windows = config.sources.iter().flat_map(|source| [source.window, source.dedupe_body.unwrap_or_default()]);
-    let window = windows.max().unwrap_or_default();
     let options = Options {
         max_size: config.journal.max_size,
         retain: config.journal.retain,
         segment_size: config.journal.segment_size,
         max_backlog: config.journal.max_backlog,
-        window: window.max(config.dedupe.window),
+        window: reload::longest_window(config),
         max_key_bytes: config.dedupe.max_disk,
         passes_on: config.kafka.is_some(),
     };
@@ -123,22 +127,23 @@ struct House {
 type Passing = Arc<Mutex<Option<Forwarder>>>;
 
 impl House {
-    async fn serve(mut self) -> Ending {
+    async fn serve(self) -> Ending {
         let deliveries = listen("server.listen", self.config.server.listen)?;
         let operators = listen("admin.listen", self.config.admin.listen)?;
         let failure = failure_of(&self.journal);
         let passing: Passing = Arc::new(Mutex::new(self.start_passing_on()));
-        let sources = std::mem::take(&mut self.config.sources);
-        let hot_keys = self.config.dedupe.hot_keys;
-        let gateway = Arc::new(Gateway::new(sources, self.journal.clone(), hot_keys, &self.metrics));
+        let sources = self.config.sources.iter().cloned();
+        let gateway = Arc::new(Gateway::new(sources, self.journal.clone(), self.config.dedupe.hot_keys, &self.metrics));
+        let reload = self.reload(&gateway, &passing);
         let stop = Stop::new();
         let over = Arc::new(Notify::new());
-        let pages = self.pages(&gateway, &passing, &stop);
+        let pages = self.pages(&gateway, &passing, &reload, &stop);
         let admin = tokio::spawn({
             let over = over.clone();
             async move { admin::serve(operators, pages, over.notified()).await }
         });
-        heed_signals(stop.clone())?;
+        heed_signals(stop.clone(), reload.clone())?;
+        watch_secrets(gateway.clone(), self.clock.clone());
         let server =
             Server { gateway, limits: limits(&self.config.server), clock: self.clock.clone(), metrics: self.metrics.clone() };
         let mut serving = std::pin::pin!(server.serve(deliveries, stop));
@@ -154,6 +159,7 @@ impl House {
             return Ok(End::JournalFailed);
         }
         tokio::task::spawn_blocking(move || {
+            let _last = reload.hold();
             if let Some(forwarder) = passing.lock().expect(POISON).take() {
                 tracing::info!("waiting for acknowledgements");
                 forwarder.stop(LAST_ACKNOWLEDGEMENTS);
@@ -165,21 +171,20 @@ impl House {
         Ok(End::Done)
     }
 
-    fn start_passing_on(&mut self) -> Option<Forwarder> {
-        let Some(kafka) = self.config.kafka.take() else {
+    fn reload(&self, gateway: &Arc<Gateway>, passing: &Passing) -> Arc<Reload> {
+        let (gateway, passing, journal) = (gateway.clone(), passing.clone(), self.journal.clone());
+        Arc::new(Reload::new(self.config.clone(), gateway, journal, passing, self.metrics.clone(), self.clock.clone()))
+    }
+
+    fn start_passing_on(&self) -> Option<Forwarder> {
+        let Some(settings) = reload::forward_settings(&self.config) else {
             tracing::info!("no [kafka] section: events stay in the journal, the oldest are deleted when their time is over");
             return None;
-        };
-        let sources = &self.config.sources;
-        let settings = forward::Settings {
-            librdkafka: kafka.librdkafka,
-            headers: sources.iter().map(|source| (source.name.clone(), source.header_allow_list.clone())).collect(),
-            max_body: sources.iter().map(|source| source.max_body).max().unwrap_or_default(),
         };
         Some(forward::start(self.journal.clone(), settings, self.metrics.clone(), self.clock.clone()))
     }
 
-    fn pages(&self, gateway: &Arc<Gateway>, passing: &Passing, stop: &Stop) -> Pages {
+    fn pages(&self, gateway: &Arc<Gateway>, passing: &Passing, reload: &Arc<Reload>, stop: &Stop) -> Pages {
         let (metrics, gateway, measured, journal) =
             (self.metrics.clone(), gateway.clone(), passing.clone(), self.journal.clone());
         let refresh = move || {
@@ -193,7 +198,10 @@ impl House {
             journal: Health::or(State::Failed, journal.trouble().map(str::to_owned).into_iter().collect()),
             kafka: passing.lock().expect(POISON).as_ref().map_or_else(Health::off, health),
         };
-        Pages { metrics: self.metrics.clone(), refresh: Box::new(refresh), readiness: Box::new(readiness) }
+        let reload = reload.clone();
+        let changes = move || reload.outlook();
+        let metrics = self.metrics.clone();
+        Pages { metrics, refresh: Box::new(refresh), readiness: Box::new(readiness), changes: Box::new(changes) }
     }
 }
 
@@ -245,7 +253,7 @@ fn failure_of(journal: &Journal) -> Arc<Notify> {
     failure
 }
 
-fn heed_signals(stop: Stop) -> std::io::Result<()> {
+fn heed_signals(stop: Stop, reload: Arc<Reload>) -> std::io::Result<()> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hangup = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
@@ -254,7 +262,8 @@ fn heed_signals(stop: Stop) -> std::io::Result<()> {
                 _ = term.recv() => "SIGTERM",
                 _ = int.recv() => "SIGINT",
                 _ = hangup.recv() => {
-                    tracing::warn!("SIGHUP: this version does not re-read its configuration; restart it to do so");
+                    let reload = reload.clone();
+                    tokio::task::spawn_blocking(move || reload.run());
                     continue;
                 }
             };
@@ -269,6 +278,17 @@ fn heed_signals(stop: Stop) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Says in time which secrets are about to expire.
+fn watch_secrets(gateway: Arc<Gateway>, clock: Arc<dyn Clock>) {
+    tokio::spawn(async move {
+        let mut looks = tokio::time::interval(LOOK_AT_SECRETS);
+        loop {
+            looks.tick().await;
+            gateway.warn_of_expiry(clock.now());
+        }
+    });
+}
+
 /// A disk or a broker that hangs may hold up an orderly end; what was answered 2xx is on disk all the same.
 async fn end_by_force() {
     tokio::time::sleep(FAREWELL).await;
@@ -278,6 +298,8 @@ async fn end_by_force() {
 
 /// Between a failed sync or a second signal and the end: time for the answers to be written.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// How long a stop waits for Kafka. What is not acknowledged by then is passed on again at the next start.
+/// How often the secrets' ends are looked at; each is spoken of once a day.
+const LOOK_AT_SECRETS: Duration = Duration::from_secs(3600);
+/// How long a stop, or a change of the Kafka client, waits for Kafka. What is not acknowledged by then is passed on again at the next start.
 const LAST_ACKNOWLEDGEMENTS: Duration = Duration::from_secs(3);
 const POISON: &str = "nothing panics while it holds this lock";

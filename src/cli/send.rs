@@ -25,7 +25,7 @@ use report::{Kind, Reply, Report};
 
 /// Send signed deliveries to a running gateway, and show how they were answered.
 ///
-/// Each delivery has an id of its own and is signed with the source's first secret, as the provider would do it. At the
+/// Each delivery has an id of its own and is signed with the source's first valid secret, as the provider would do it. At the
 /// end: what was sent, how it was answered, and how long that took. Exit code 1 when an answer is not what that kind of
 /// delivery must get.
 #[derive(clap::Args)]
@@ -61,7 +61,7 @@ pub struct Args {
 
 /// Everything a connection needs to know.
 struct Plan {
-    source: Source,
+    source: Arc<Source>,
     url: String,
     client: reqwest::Client,
     body: Option<Bytes>,

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{AdminConfig, Config, DAY, DedupeConfig, GIB, JournalConfig, KIB, KafkaCheck, MIB, ServerConfig, kafka};
 use crate::source::{Source, SourceDefaults, url};
-use crate::table::{Mistakes, Table};
+use crate::table::{Item, Mistakes, Table};
 use crate::units::bytes_text;
 
 /// Reads and checks the whole file.
 pub(super) fn root(file: &str, mut root: Table, kafka: KafkaCheck, mistakes: &Mistakes) -> Config {
+    let stated = root.clone().flatten().into_iter().map(|(key, item): (_, Item)| (key, item.to_string())).collect();
     let mut section = |name| root.take_section(name);
     let [mut server, mut admin, mut journal, mut dedupe] = ["server", "admin", "journal", "dedupe"].map(&mut section);
     let config = Config {
@@ -22,6 +24,7 @@ pub(super) fn root(file: &str, mut root: Table, kafka: KafkaCheck, mistakes: &Mi
         dedupe: read_dedupe(&mut dedupe),
         kafka: None,
         sources: Vec::new(),
+        stated,
     };
     if config.server.listen.port() == config.admin.listen.port() && config.admin.listen.port() != 0 {
         admin.wrong("listen", "the same port as [server] listen", "another port: deliveries are public, this is not");
@@ -75,7 +78,7 @@ fn read_server(t: &mut Table) -> ServerConfig {
     config
 }
 
-fn read_admin(t: &mut Table) -> AdminConfig {
+pub(super) fn read_admin(t: &mut Table) -> AdminConfig {
     AdminConfig { listen: address(t, AdminConfig::default().listen) }
 }
 
@@ -112,7 +115,7 @@ fn read_dedupe(t: &mut Table) -> DedupeConfig {
     }
 }
 
-fn read_sources(root: &mut Table, defaults: &SourceDefaults, max_in_flight: u64, mistakes: &Mistakes) -> Vec<Source> {
+fn read_sources(root: &mut Table, defaults: &SourceDefaults, max_in_flight: u64, mistakes: &Mistakes) -> Vec<Arc<Source>> {
     let mut table = root.take_section("sources");
     let mut paths: BTreeMap<String, String> = BTreeMap::new();
     let mut sources = Vec::new();
@@ -133,7 +136,7 @@ fn read_sources(root: &mut Table, defaults: &SourceDefaults, max_in_flight: u64,
         if source.max_body as u64 > max_in_flight && source.max_body != defaults.max_body {
             at_body.wrong("larger than [server] max_in_flight", format_args!("at most \"{}\"", bytes_text(max_in_flight)));
         }
-        sources.push(source);
+        sources.push(Arc::new(source));
     }
     sources
 }

@@ -112,7 +112,8 @@ impl Worker {
 
     fn send(&mut self, index: usize, stored: &Stored, now: Instant) {
         let Some(producer) = &self.producer else { return };
-        let allowed = self.settings.headers.get(&stored.event.source).map_or(&[][..], Vec::as_slice);
+        let settings = self.settings.load();
+        let allowed = settings.headers.get(&stored.event.source).map_or(&[][..], Vec::as_slice);
         let envelope = Envelope::new(stored, allowed);
         let seq = stored.position.seq;
         if !self.lanes[index].take_up(stored, stored.event.body.len() + envelope.size(), now) {

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use http::HeaderName;
 use serde::Serialize;
 
@@ -58,12 +59,20 @@ pub struct Status {
     pub lanes: Vec<LaneStatus>,
 }
 
+impl Settings {
+    /// True when a client made for these settings also serves `other`.
+    fn client_serves(&self, other: &Settings) -> bool {
+        self.librdkafka == other.librdkafka && settings::carries(self.max_body) >= settings::carries(other.max_body)
+    }
+}
+
 /// The running forwarder. Dropping it without [`Forwarder::stop`] leaves its thread to the end of the process.
 pub struct Forwarder {
     inbox: Arc<Inbox>,
     board: Arc<Board>,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
+    settings: Arc<ArcSwap<Settings>>,
     thread: thread::JoinHandle<()>,
 }
 
@@ -76,12 +85,13 @@ pub fn start(journal: Journal, settings: Settings, metrics: Arc<Metrics>, clock:
             inbox.leave(|_| {});
         }
     }));
+    let settings = Arc::new(ArcSwap::from_pointee(settings));
     let work = {
-        let (metrics, inbox, board) = (metrics.clone(), inbox.clone(), board.clone());
+        let (settings, metrics, inbox, board) = (settings.clone(), metrics.clone(), inbox.clone(), board.clone());
         move || Worker::new(journal, settings, metrics, inbox, board).run()
     };
     let thread = thread::Builder::new().name("forward".into()).spawn(work).expect("a thread can be started");
-    Forwarder { inbox, board, metrics, clock, thread }
+    Forwarder { inbox, board, metrics, clock, settings, thread }
 }
 
 impl Forwarder {
@@ -93,6 +103,18 @@ impl Forwarder {
     /// Brings `hookhold_forward_lag_*` up to date; to be called before metrics are rendered.
     pub fn measure(&self) {
         self.board.measure(&self.metrics, self.clock.now());
+    }
+
+    /// Goes on with other settings, from the next record on. Gives them back where they take another client: then this
+    /// forwarder must be stopped and one started with them.
+    pub fn go_on_with(&self, settings: Settings) -> Result<(), Settings> {
+        if !self.settings.load().client_serves(&settings) {
+            return Err(settings);
+        }
+        // The client stays as it is, and so does what it can carry.
+        let max_body = self.settings.load().max_body;
+        self.settings.store(Arc::new(Settings { max_body, ..settings }));
+        Ok(())
     }
 
     /// Reads nothing more, waits up to `within` for acknowledgements on lanes that flow, hands the cursors to the journal (a

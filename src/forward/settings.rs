@@ -67,7 +67,7 @@ pub(super) fn obstacle(error: KafkaError) -> String {
 pub(super) fn producer_config(settings: &[(String, String)], max_body: usize) -> ClientConfig {
     let given = |name: &str| settings.iter().any(|(key, _)| key == name);
     let mut config = ClientConfig::new();
-    config.set("message.max.bytes", (max_body.max(MAX_BODY) + MAX_ENVELOPE).to_string());
+    config.set("message.max.bytes", (carries(max_body) + MAX_ENVELOPE).to_string());
     for (name, alias, value) in PREFERRED {
         if !given(name) && !given(alias) {
             config.set(*name, *value);
@@ -78,6 +78,11 @@ pub(super) fn producer_config(settings: &[(String, String)], max_body: usize) ->
         config.set(*name, *value);
     }
     config
+}
+
+/// The largest body that a client for bodies of up to `max_body` bytes takes.
+pub(super) fn carries(max_body: usize) -> usize {
+    max_body.max(MAX_BODY)
 }
 
 /// Where the brokers are, by both its names.

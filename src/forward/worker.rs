@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use backon::ExponentialBackoff;
 use rdkafka::config::ClientConfig;
 use rdkafka::error::RDKafkaErrorCode;
@@ -26,7 +27,7 @@ use crate::metrics::Metrics;
 /// Everything that the thread owns.
 pub(super) struct Worker {
     pub(super) journal: Journal,
-    pub(super) settings: Settings,
+    pub(super) settings: Arc<ArcSwap<Settings>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) inbox: Arc<Inbox>,
     pub(super) board: Arc<Board>,
@@ -62,12 +63,19 @@ pub(super) struct Worker {
 impl Worker {
     /// Takes up every lane at its cursor. The shared reader begins at the highest one, or at the oldest event when there is
     /// none: a lane's first cursor is saved before the reader passes its first event, so nothing without a cursor lies below.
-    pub fn new(journal: Journal, settings: Settings, metrics: Arc<Metrics>, inbox: Arc<Inbox>, board: Arc<Board>) -> Worker {
+    pub fn new(
+        journal: Journal,
+        settings: Arc<ArcSwap<Settings>>,
+        metrics: Arc<Metrics>,
+        inbox: Arc<Inbox>,
+        board: Arc<Board>,
+    ) -> Worker {
+        let initial = settings.load_full();
         let now = Instant::now();
         let cursors = journal.lanes();
         let head_began = cursors.iter().map(|lane| lane.cursor).max().unwrap_or_else(|| journal.oldest());
         let mut worker = Worker {
-            config: producer_config(&settings.librdkafka, settings.max_body),
+            config: producer_config(&initial.librdkafka, initial.max_body),
             head: journal.reader(head_began),
             journal,
             settings,

@@ -214,7 +214,7 @@ fn retire(shared: &Shared) {
     let keep_from = UnixMillis(now.0.saturating_sub(shared.options.retain.as_millis() as u64));
     while release_one(shared, |table| table.newest < keep_from) {}
     let_go(shared);
-    let expired = UnixMillis(now.0.saturating_sub(shared.options.window.as_millis() as u64));
+    let expired = UnixMillis(now.0.saturating_sub(shared.window.load(Ordering::Relaxed)));
     let (old, early) = shared.keys.retire(expired, shared.options.max_key_bytes);
     for (name, keys) in &early {
         shared.metrics.dedupe_evicted.with_label_values(&["max_disk"]).inc_by(*keys);

@@ -173,6 +173,8 @@ struct Shared {
     catalog: Catalog,
     keys: Keys,
     keeper: keeper::Inbox,
+    /// Milliseconds for which keys are remembered.
+    window: AtomicU64,
     born: Instant,
     /// Milliseconds after `born` at which the running sync began, plus 1; 0: none is running.
     sync_began: AtomicU64,
@@ -205,6 +207,7 @@ impl Journal {
             catalog: opened.catalog,
             keys: opened.keys,
             keeper: keeper::Inbox::new(opened.unsealed),
+            window: AtomicU64::new(options.window.as_millis() as u64),
             born: Instant::now(),
             sync_began: AtomicU64::new(0),
             failed: AtomicBool::new(false),
@@ -246,6 +249,12 @@ impl Journal {
             done,
         };
         self.0.enqueue(pending)
+    }
+
+    /// Remembers keys for at least this long from now on. What has been forgotten stays forgotten; a shorter window than that
+    /// in force counts from the next opening, so that a slip in a configuration forgets nothing.
+    pub fn remember_for(&self, window: Duration) {
+        self.0.window.fetch_max(window.as_millis() as u64, Ordering::Relaxed);
     }
 
     /// What is known about a key without asking the disk.

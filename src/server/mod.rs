@@ -130,9 +130,9 @@ impl Server {
         if let Ok(address) = listener.local_addr() {
             tracing::info!(%address, "listening for deliveries");
         }
-        let tallies = Tallies::new(gateway.sources().map(|source| source.name.clone()), &metrics);
         let budget = Budget::new(limits.max_in_flight);
         let strangers = Strangers::new(&limits, &metrics);
+        let tallies = Tallies::new(metrics);
         let desk = Arc::new(Desk { gateway, limits, clock, tallies, budget, strangers });
         let mut connections = JoinSet::new();
         select! {

@@ -23,7 +23,7 @@ use super::strangers::{Strangers, Visit};
 use super::tally::Tallies;
 use super::wire::{Arrival, Progress};
 use crate::event::{Answer, Clock, Delivery, Outcome};
-use crate::gateway::Gateway;
+use crate::gateway::{Entrance, Gateway};
 use crate::log::escaped;
 use crate::source::Source;
 
@@ -68,7 +68,7 @@ pub(super) async fn answer(desk: Arc<Desk>, caller: Caller, request: Request<Inc
     let arrival = caller.progress.take_up();
     let (head, mut body) = request.into_parts();
     let source = desk.gateway.source(head.uri.path());
-    let tally = source.as_ref().map_or(&desk.tallies.stray, |source| desk.tallies.of(&source.name));
+    let tally = source.as_ref().map_or_else(|| desk.tallies.stray.clone(), |source| desk.tallies.of(&source.name));
     let record = tally.open(caller.remote, arrival.at);
     let mut charge = Charge::new(&desk.budget, caller.visit.in_flight());
     if body.is_end_stream() {
@@ -90,7 +90,7 @@ pub(super) async fn answer(desk: Arc<Desk>, caller: Caller, request: Request<Inc
 impl Desk {
     async fn serve(
         &self,
-        source: &Arc<Source>,
+        source: &Entrance,
         caller: &Caller,
         arrival: Arrival,
         head: Parts,

@@ -1,6 +1,6 @@
 //! Every request ends here exactly once: counted, timed, and written down.
 //!
-//! The metric children of a source are looked up when the server starts, never per request. Accepted deliveries are logged
+//! The metric children of a source are looked up at its first request, then never again. Accepted deliveries are logged
 //! at debug level. Refusals are warnings, sampled per source and outcome, with the sender's address and a hint for the
 //! operator; so a flood of them costs neither the disk nor the reader. What is kept out of the log is counted.
 
@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use prometheus::{Histogram, IntCounter};
 use tokio::time::Instant;
 
@@ -17,22 +18,32 @@ use crate::metrics::{Metrics, NO_SOURCE};
 
 /// The tallies of every source, and of what belongs to none.
 pub(super) struct Tallies {
-    sources: HashMap<Arc<str>, Arc<Tally>>,
+    /// Grows with the sources that a reload adds; their names come from the configuration.
+    sources: ArcSwap<HashMap<Arc<str>, Arc<Tally>>>,
+    metrics: Arc<Metrics>,
     /// What belongs to no source.
     pub(super) stray: Arc<Tally>,
 }
 
 impl Tallies {
-    pub(super) fn new(sources: impl IntoIterator<Item = Arc<str>>, metrics: &Metrics) -> Tallies {
-        Tallies {
-            sources: sources.into_iter().map(|name| (name.clone(), Arc::new(Tally::new(name, metrics)))).collect(),
-            stray: Arc::new(Tally::new(NO_SOURCE.into(), metrics)),
-        }
+    pub(super) fn new(metrics: Arc<Metrics>) -> Tallies {
+        let stray = Arc::new(Tally::new(NO_SOURCE.into(), &metrics));
+        Tallies { sources: ArcSwap::default(), metrics, stray }
     }
 
-    /// The tally of a source; that of strays for a name nobody has announced.
-    pub(super) fn of(&self, source: &str) -> &Arc<Tally> {
-        self.sources.get(source).unwrap_or(&self.stray)
+    /// The tally of a configured source.
+    pub(super) fn of(&self, source: &Arc<str>) -> Arc<Tally> {
+        if let Some(tally) = self.sources.load().get(source) {
+            return tally.clone();
+        }
+        let tally = Arc::new(Tally::new(source.clone(), &self.metrics));
+        self.sources.rcu(|known| {
+            let mut known = HashMap::clone(known);
+            known.entry(source.clone()).or_insert_with(|| tally.clone());
+            known
+        });
+        // Two first requests at the same moment share the one that came first.
+        self.sources.load().get(source).cloned().unwrap_or(tally)
     }
 }
 
@@ -167,9 +178,9 @@ mod tests {
 
     #[test]
     fn a_request_that_is_dropped_ends_as_disconnected() {
-        let metrics = Metrics::new();
-        let tallies = Tallies::new(["stripe".into()], &metrics);
-        drop(tallies.of("stripe").open(SocketAddr::from(([127, 0, 0, 1], 1)), Instant::now()));
+        let metrics = Arc::new(Metrics::new());
+        let tallies = Tallies::new(metrics.clone());
+        drop(tallies.of(&"stripe".into()).open(SocketAddr::from(([127, 0, 0, 1], 1)), Instant::now()));
         assert_eq!(metrics.deliveries.with_label_values(&["stripe", "disconnected"]).get(), 1);
     }
 }

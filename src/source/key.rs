@@ -6,7 +6,9 @@ use std::sync::{Arc, OnceLock};
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_PAD_INDIFFERENT, URL_SAFE_PAD_INDIFFERENT};
+use subtle::ConstantTimeEq;
 
+use crate::event::UnixMillis;
 use crate::secret::Secret;
 use crate::source::recipe::{Encoding, KeyFormat};
 
@@ -16,6 +18,8 @@ pub struct Key {
     pub name: Arc<str>,
     /// Scheme and name, such as `mac-sha256:2026-11`.
     pub auth: Arc<str>,
+    /// From this moment on nothing is accepted that it signed; `None`: it has no end.
+    pub not_after: Option<UnixMillis>,
     bytes: Vec<u8>,
     ready: OnceLock<Box<dyn Any + Send + Sync>>,
 }
@@ -37,7 +41,22 @@ impl Key {
             return Err(format!("the secret {name} is empty once decoded"));
         }
         let auth = format!("{scheme}:{name}").into();
-        Ok(Key { name: name.clone(), auth, bytes, ready: OnceLock::new() })
+        Ok(Key { name: name.clone(), auth, not_after: secret.not_after, bytes, ready: OnceLock::new() })
+    }
+
+    /// False once its time is over.
+    pub fn is_valid_at(&self, now: UnixMillis) -> bool {
+        self.not_after.is_none_or(|end| now < end)
+    }
+
+    /// True when another key of the same source stays valid for longer than this one.
+    pub fn is_outlived_by(&self, other: &Key) -> bool {
+        self.not_after.is_some_and(|end| other.not_after.is_none_or(|later| later > end))
+    }
+
+    /// True when both hold the same secret.
+    pub fn is_same_secret(&self, other: &Key) -> bool {
+        self.bytes.ct_eq(&other.bytes).into()
     }
 
     /// What `make` prepares from the key's bytes: made at the first call, then kept. The verifier prepares one type only.

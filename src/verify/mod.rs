@@ -137,15 +137,18 @@ fn check<'a>(
     if codes.clone().next().is_none() {
         return Err(signature::unreadable(recipe));
     }
+    let mut expired = None;
     for terms in &recipe.contents {
         let content = ground.parts(terms, site)?;
         let fits = |key: &&Key| mac::fits(key, recipe.algorithm, &content, codes.clone());
-        if let Some(key) = source.secrets.iter().find(fits) {
+        let is_valid = |key: &&Key| key.is_valid_at(delivery.received_at);
+        if let Some(key) = source.secrets.iter().filter(is_valid).find(fits) {
             window::check(recipe, site, delivery.received_at)?;
             return Ok((key, content));
         }
+        expired = expired.or_else(|| source.secrets.iter().filter(|key| !is_valid(key)).find(fits));
     }
-    Err(mismatch(source))
+    Err(mismatch(source, expired))
 }
 
 /// The body under a signed hash is what was signed.
@@ -170,9 +173,13 @@ fn how_close(outcome: Outcome) -> u8 {
     }
 }
 
-fn mismatch(source: &Source) -> Refusal {
-    let tried = source.secrets.len();
-    Refusal::new(Outcome::SignatureMismatch, format!("none of the {tried} configured secrets makes this signature"))
+/// A fitting secret whose time is over proves nothing any more, but the operator hears of it.
+fn mismatch(source: &Source, expired: Option<&Key>) -> Refusal {
+    let hint = match expired.and_then(|key| Some((&key.name, key.not_after?))) {
+        Some((name, end)) => format!("signed with the secret {name}, which expired at {}", end.rfc3339()),
+        None => format!("none of the {} configured secrets makes this signature", source.secrets.len()),
+    };
+    Refusal::new(Outcome::SignatureMismatch, hint)
 }
 
 fn believe(source: &Source, delivery: &Delivery, site: Site<'_>, key: &Key, content: &[&[u8]]) -> Believed {

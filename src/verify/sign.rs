@@ -89,7 +89,7 @@ impl Tamper {
     }
 }
 
-/// Signs a delivery for `source` with its first secret. `None` as body: a small JSON object that holds the facts, or a form.
+/// Signs a delivery for `source` with its first secret that is valid then. `None` as body: a small JSON object that holds the facts, or a form.
 pub fn sign(source: &Source, body: Option<Bytes>, options: &SampleOptions) -> Sample {
     let recipe = &source.recipe;
     let body_slots = vec![None; recipe.pointers.slots];
@@ -97,7 +97,7 @@ pub fn sign(source: &Source, body: Option<Bytes>, options: &SampleOptions) -> Sa
     draft.describe(recipe, options);
     let mut body = body.unwrap_or_else(|| written(&recipe.pointers, &draft.body).into());
     draft.announce(recipe, &body);
-    let text = draft.signature(source, &body, options.tamper == Some(Tamper::Secret));
+    let text = draft.signature(source, &body, options.now, options.tamper == Some(Tamper::Secret));
     let Draft { mut headers, mut target, .. } = draft;
     if options.tamper != Some(Tamper::Missing) {
         put(&mut headers, &recipe.signature.from[0], &text);
@@ -197,7 +197,7 @@ impl Draft {
         }
     }
 
-    fn signature(&self, source: &Source, body: &[u8], with_another: bool) -> String {
+    fn signature(&self, source: &Source, body: &[u8], now: UnixMillis, with_another: bool) -> String {
         let recipe = &source.recipe;
         let tags: Vec<(usize, &str, &str)> = self.tags.iter().map(|(tag, value)| (0, &tag[..], &value[..])).collect();
         let site = Site::new(&self.target, &self.headers, &tags, 0);
@@ -206,7 +206,7 @@ impl Draft {
         let Ok(ground) = Ground::new(source, &self.target, body, is_hashed) else { return FILLER.to_owned() };
         let content = ground.parts(&recipe.contents[0], &site).expect("every part that the recipe signs has been filled in");
         let another = Mac::new(recipe.algorithm, b"not the secret");
-        let key = source.secrets[0].ready(|bytes| Mac::new(recipe.algorithm, bytes));
+        let key = source.secret_at(now).ready(|bytes| Mac::new(recipe.algorithm, bytes));
         let code = if with_another { &another } else { key }.code(&content);
         self.with_tags(recipe, &encode(recipe.encoding, code.bytes()))
     }

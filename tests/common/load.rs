@@ -122,6 +122,8 @@ struct Shared {
     order: Order,
     /// Exactly these instead of new ones.
     these: Option<Vec<usize>>,
+    /// Signs the next delivery. Held by every delivery under way that it has signed.
+    source: Mutex<Arc<Source>>,
     ledger: Mutex<Ledger>,
     random: Mutex<fastrand::Rng>,
     turns: AtomicU64,
@@ -142,6 +144,13 @@ impl Load {
         let load = Load::run(order, ledger, Some(numbers));
         load.wait_for(|load| load.thread.is_finished());
         load.stop()
+    }
+
+    /// Has every delivery from now on signed by another source, and waits until those that the former one signed have been
+    /// answered.
+    pub fn sign_with(&self, source: Arc<Source>) {
+        let former = std::mem::replace(&mut *self.shared.source.lock().expect("no sender panics"), source);
+        self.wait_for(|load| Arc::strong_count(&former) == 1 + usize::from(Arc::ptr_eq(&former, &load.shared.order.source)));
     }
 
     /// Requests that have been written.
@@ -182,7 +191,8 @@ impl Load {
         let random = Mutex::new(fastrand::Rng::with_seed(order.seed));
         let [turns, sent, accepted, in_flight] = [(); 4].map(|()| AtomicU64::new(0));
         let (ledger, stopping) = (Mutex::new(ledger), AtomicBool::new(false));
-        let shared = Arc::new(Shared { order, these, ledger, random, turns, sent, accepted, in_flight, stopping });
+        let source = Mutex::new(order.source.clone());
+        let shared = Arc::new(Shared { order, these, source, ledger, random, turns, sent, accepted, in_flight, stopping });
         let senders = shared.clone();
         Load { shared, thread: thread::spawn(move || senders.run()) }
     }
@@ -257,7 +267,8 @@ impl Shared {
     /// Gives the connection back if it can be used again.
     async fn deliver(&self, mut connection: BufStream<TcpStream>, number: usize) -> Option<BufStream<TcpStream>> {
         let id = self.ledger().id(number);
-        let request = request(&self.order.source, id);
+        let source = self.source.lock().expect("no sender panics").clone();
+        let request = request(&source, id);
         self.in_flight.fetch_add(1, SeqCst);
         self.ledger().deliveries[number].sent += 1;
         self.sent.fetch_add(1, SeqCst);

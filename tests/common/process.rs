@@ -44,7 +44,7 @@ impl Home {
         fs::write(self.dir.path().join(name), bytes).expect("target/ can be written to");
     }
 
-    /// Replaces the configuration; it counts from the next start.
+    /// Replaces the configuration; it counts from the next start or reload.
     pub fn configure(&self, config: &str) {
         let (hooks, admin, journal) = (self.hooks, self.admin, self.journal());
         let ours = format!("server.listen = \"{hooks}\"\nadmin.listen = \"{admin}\"\njournal.dir = {journal:?}\n");
@@ -110,6 +110,16 @@ impl Process<'_> {
     /// Sends a signal. `Signal::KILL` is the crash.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("a child can be signalled until it is waited for");
+    }
+
+    /// Has it read its configuration again; true when that is in force now.
+    pub fn reload(&self) -> bool {
+        const ENDS: [&str; 2] = ["configuration reloaded", "configuration not reloaded"];
+        let counts = || ENDS.map(|end| self.home.log().matches(end).count());
+        let before = counts();
+        self.signal(Signal::HUP);
+        wait_until("the reload has ended", || counts() != before);
+        counts()[0] > before[0]
     }
 
     /// Waits for the end.

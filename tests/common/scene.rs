@@ -55,7 +55,7 @@ pub fn source(home: &Home, name: &str) -> Arc<Source> {
     let text = std::fs::read_to_string(&file).expect("a home has a configuration");
     let text = text.replace("file:", &format!("file:{}/", file.parent().expect("an absolute path").display()));
     let config = Config::parse("hookhold.toml", &text, |_, _| None).unwrap_or_else(|mistakes| panic!("{mistakes}"));
-    Arc::new(config.sources.into_iter().find(|source| *source.name == *name).expect("it is configured"))
+    config.sources.into_iter().find(|source| *source.name == *name).expect("it is configured")
 }
 
 /// From `HOOKHOLD_TEST_SEED`, else drawn. Printed, and shown when a test fails.

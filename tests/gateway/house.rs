@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hookhold::event::{Answer, Clock, Delivery, Outcome, UnixMillis};
-use hookhold::gateway::Gateway;
+use hookhold::gateway::{Entrance, Gateway};
 use hookhold::journal::{Journal, Options, Reader};
 use hookhold::metrics::Metrics;
 use hookhold::source::{Source, SourceDefaults};
@@ -145,7 +145,7 @@ impl House {
         (gate, senders)
     }
 
-    pub fn source(&self, name: &str) -> Arc<Source> {
+    pub fn source(&self, name: &str) -> Arc<Entrance> {
         self.gateway.source(&format!("/hooks/{name}")).expect("one of the sources below")
     }
 

@@ -6,6 +6,7 @@ mod disk;
 mod held;
 mod house;
 mod identity;
+mod reload;
 mod restarts;
 mod sockets;
 mod truths;

@@ -1,6 +1,6 @@
 //! Secrets: by reference, decoded by explicit steps, and never printed.
 
-use hookhold::event::Outcome;
+use hookhold::event::{Outcome, UnixMillis};
 
 use crate::support::*;
 
@@ -47,4 +47,34 @@ fn what_is_printed_about_a_source_holds_no_secret() {
     let printed = format!("{source:?}");
     assert!(printed.contains("mac-sha256:secret") && !printed.contains("hush"), "{printed}");
     assert!(!printed.contains(&format!("{:?}", b"whsec_hush".to_vec())), "{printed}");
+}
+
+#[test]
+fn a_secret_ends_where_its_not_after_says() {
+    let ends = [
+        ("2027-01-01", 1_798_848_000_000),
+        ("2027-01-01T18:00:00Z", 1_798_826_400_000),
+        ("2027-01-01 18:00:00.5+02:00", 1_798_819_200_500),
+        ("1969-12-31", 0),
+    ];
+    for (text, end) in ends {
+        let entry = format!("provider = \"stripe\"\nsecrets = [{{ from = \"env:PATH\", not_after = {text} }}]");
+        let source = compile_alone(&entry).unwrap_or_else(|mistakes| panic!("{text}: {mistakes}"));
+        assert_eq!(source.secrets[0].not_after, Some(UnixMillis(end)), "{text}");
+    }
+    for text in ["2027-01-01T18:00:00", "18:00:00", "9999-12-31", "2027", "true", "\"2027-01-01\""] {
+        let entry = format!("provider = \"stripe\"\nsecrets = [{{ from = \"env:PATH\", not_after = {text} }}]");
+        let mistakes = compile_alone(&entry).expect_err(text).to_string();
+        assert!(mistakes.contains("secrets[0].not_after: ") && mistakes.contains("a date such as"), "{text}: {mistakes}");
+    }
+}
+
+#[test]
+fn samples_are_signed_with_a_secret_that_is_still_valid() {
+    let entry = |end| format!("provider = \"stripe\"\nsecrets = [{{ from = \"env:PATH\", not_after = {end} }}, \"env:HOME\"]");
+    for (end, name) in [("2020-01-01", "HOME"), ("2099-01-01", "PATH")] {
+        let source = compile_alone(&entry(end)).expect("two secrets");
+        let verified = verify(&source, &sample(&source, None)).expect("signed with a valid secret");
+        assert_eq!(&*verified.secret, name);
+    }
 }

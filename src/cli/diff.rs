@@ -1,0 +1,103 @@
+//! `hookhold check --diff`: what a reload would change, told by the process that would do it. Only that process has its
+//! environment, its working directory and its rights, so nobody else could say.
+
+use std::error::Error;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hookhold::config::AdminConfig;
+use serde::Deserialize;
+
+use super::{Context, End, Ending, Usage, table};
+
+/// What `/api/changes` says.
+#[derive(Deserialize)]
+struct Outlook {
+    file: PathBuf,
+    changes: Vec<Change>,
+    mistakes: Vec<Mistake>,
+}
+
+#[derive(Deserialize)]
+struct Change {
+    key: String,
+    change: String,
+    needs_restart: bool,
+}
+
+#[derive(Deserialize)]
+struct Mistake {
+    file: String,
+    line: usize,
+    key: String,
+    mistake: String,
+}
+
+/// Asks and prints; exit code 2 when the file has a mistake, 1 when a change in it needs a restart.
+pub fn run(context: &Context, url: Option<String>) -> Ending {
+    let base = url.map_or_else(|| listener(context), Ok)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let page = runtime.block_on(ask(&base)).map_err(|error| format!("{base}: {}", super::causes(error.as_ref())))?;
+    let outlook: Outlook =
+        serde_json::from_str(&page).map_err(|_| format!("{base} is not the admin listener of a hookhold with reload"))?;
+    if let Some(named) = context.config.as_deref().filter(|named| !same_file(named, &outlook.file)) {
+        let (named, file) = (named.display(), outlook.file.display());
+        return Err(Usage(format!("the process at {base} reads {file}, so it cannot say what {named} would change")).into());
+    }
+    let mut out = anstream::stdout().lock();
+    if context.json() {
+        writeln!(out, "{}", page.trim_end())?;
+    } else {
+        print(&mut out, &outlook, &base)?;
+    }
+    out.flush()?;
+    let (mistakes, restarts) = (outlook.mistakes.len(), outlook.changes.iter().filter(|change| change.needs_restart).count());
+    match (mistakes, restarts) {
+        (0, 0) => Ok(End::Done),
+        (0, _) => Err("a reload would be refused: some changes need a restart".into()),
+        _ => Err(Usage(format!("a reload would be refused: mistakes in {}", outlook.file.display())).into()),
+    }
+}
+
+fn listener(context: &Context) -> Result<String, Box<dyn Error>> {
+    let listen = AdminConfig::load(&context.file()?)?.listen;
+    let here = SocketAddr::from(([127, 0, 0, 1], listen.port()));
+    Ok(format!("http://{}", if listen.ip().is_unspecified() { here } else { listen }))
+}
+
+fn same_file(one: &Path, other: &Path) -> bool {
+    let whole = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    whole(one) == whole(other)
+}
+
+async fn ask(base: &str) -> Result<String, Box<dyn Error>> {
+    let client = reqwest::Client::builder().http1_only().no_proxy().timeout(PATIENCE).build()?;
+    let answer = client.get(format!("{}/api/changes", base.trim_end_matches('/'))).send().await?;
+    Ok(answer.error_for_status()?.text().await?)
+}
+
+fn print(out: &mut impl Write, outlook: &Outlook, base: &str) -> io::Result<()> {
+    let Outlook { file, changes, mistakes } = outlook;
+    let heading = format!("{}: what a reload would change in the process at {base}", file.display());
+    for Mistake { file, line, key, mistake } in mistakes {
+        let key = if key.is_empty() { String::new() } else { format!("{key}: ") };
+        writeln!(out, "{file}:{line}: {key}{mistake}")?;
+    }
+    if !mistakes.is_empty() {
+        return Ok(());
+    }
+    if changes.is_empty() {
+        return writeln!(out, "{heading}: nothing");
+    }
+    writeln!(out, "{heading}\n")?;
+    let mut rows = table::new(&["OPTION", "CHANGE", ""], &[]);
+    for Change { key, change, needs_restart } in changes {
+        rows.add_row([key.as_str(), change, if *needs_restart { "needs a restart" } else { "" }]);
+    }
+    writeln!(out, "{}", rows.trim_fmt())
+}
+
+/// The process reads its file and its secrets meanwhile.
+const PATIENCE: Duration = Duration::from_secs(30);

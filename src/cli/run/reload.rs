@@ -1,0 +1,156 @@
+//! Reading the configuration again while everything runs (SIGHUP). The whole file is read and checked first; only when nothing
+//! in it is wrong and nothing needs a restart does anything change. So the process always runs one file, whole.
+//!
+//! What has come in by a former source ends as it began. The journal and the listeners stay open; the Kafka client is
+//! replaced only where its own settings change.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use hookhold::config::{Change, Config};
+use hookhold::event::Clock;
+use hookhold::forward;
+use hookhold::gateway::Gateway;
+use hookhold::journal::Journal;
+use hookhold::metrics::Metrics;
+use hookhold::mistake::Mistakes;
+use serde_json::json;
+
+use super::{LAST_ACKNOWLEDGEMENTS, POISON, Passing};
+
+/// What a reload reads, compares with and replaces.
+pub(super) struct Reload {
+    file: PathBuf,
+    /// The configuration that runs. Held while it is being replaced.
+    running: Mutex<Config>,
+    gateway: Arc<Gateway>,
+    journal: Journal,
+    passing: Passing,
+    metrics: Arc<Metrics>,
+    clock: Arc<dyn Clock>,
+}
+
+/// Why the configuration that runs stays.
+enum Refused {
+    /// The file is wrong.
+    Wrong(Mistakes),
+    /// Some of its changes need a restart; all of its changes.
+    NeedsRestart(Vec<Change>),
+}
+
+impl Reload {
+    pub(super) fn new(
+        running: Config,
+        gateway: Arc<Gateway>,
+        journal: Journal,
+        passing: Passing,
+        metrics: Arc<Metrics>,
+        clock: Arc<dyn Clock>,
+    ) -> Reload {
+        let reload =
+            Reload { file: running.path.clone(), running: Mutex::new(running), gateway, journal, passing, metrics, clock };
+        reload.succeeded();
+        reload
+    }
+
+    /// Reads the file again and puts it into force, or says in the log why not. Reads files and may wait for Kafka.
+    pub(super) fn run(&self) {
+        let mut running = self.hold();
+        match self.prepare(&running) {
+            Ok((next, changes)) => {
+                self.put_in_force(&next);
+                *running = next;
+                self.succeeded();
+                changes.iter().for_each(|Change { key, change, .. }| tracing::info!(key, change, "configuration changed"));
+                tracing::info!(file = %self.file.display(), changes = changes.len(), "configuration reloaded");
+            }
+            Err(refused) => {
+                self.metrics.config_reloaded.set(0);
+                refused.log();
+                tracing::error!(file = %self.file.display(), "configuration not reloaded: everything stays as it was");
+            }
+        }
+    }
+
+    /// What [`Reload::run`] would do, as one JSON object. Changes nothing.
+    pub(super) fn outlook(&self) -> String {
+        let (changes, mistakes) = match self.prepare(&self.hold()) {
+            Ok((_, changes)) | Err(Refused::NeedsRestart(changes)) => (changes, Vec::new()),
+            Err(Refused::Wrong(mistakes)) => (Vec::new(), mistakes.sorted()),
+        };
+        let mistakes: Vec<_> = mistakes.iter().map(super::super::mistake_json).collect();
+        let file = std::path::absolute(&self.file).unwrap_or_else(|_| self.file.clone());
+        json!({ "file": file, "changes": changes, "mistakes": mistakes }).to_string() + "\n"
+    }
+
+    /// No reload begins while this is held; one that has begun is over.
+    pub(super) fn hold(&self) -> MutexGuard<'_, Config> {
+        self.running.lock().expect(POISON)
+    }
+
+    /// Everything that can go wrong. What else is to be re-read, such as certificates, is read here.
+    fn prepare(&self, running: &Config) -> Result<(Config, Vec<Change>), Refused> {
+        let next = super::super::load_with_kafka(&self.file).map_err(Refused::Wrong)?;
+        let changes = running.changes(&next);
+        if changes.iter().any(|change| change.needs_restart) { Err(Refused::NeedsRestart(changes)) } else { Ok((next, changes)) }
+    }
+
+    /// Nothing in here can go wrong. From behind to the front: whoever is let in finds everything ready.
+    fn put_in_force(&self, next: &Config) {
+        self.pass_on(next);
+        self.journal.remember_for(longest_window(next));
+        self.gateway.replace_sources(next.sources.iter().cloned(), &self.metrics);
+        self.gateway.warn_of_expiry(self.clock.now());
+    }
+
+    fn pass_on(&self, next: &Config) {
+        let mut passing = self.passing.lock().expect(POISON);
+        let Some((forwarder, settings)) = passing.as_ref().zip(forward_settings(next)) else { return };
+        let Err(settings) = forwarder.go_on_with(settings) else { return };
+        let former = passing.take();
+        // Others ask how it fares meanwhile.
+        drop(passing);
+        if let Some(former) = former {
+            former.stop(LAST_ACKNOWLEDGEMENTS);
+        }
+        let started = forward::start(self.journal.clone(), settings, self.metrics.clone(), self.clock.clone());
+        *self.passing.lock().expect(POISON) = Some(started);
+    }
+
+    fn succeeded(&self) {
+        self.metrics.config_reloaded.set(1);
+        self.metrics.config_reloaded_at.set(self.clock.now().0 as f64 / 1000.0);
+    }
+}
+
+impl Refused {
+    fn log(&self) {
+        match self {
+            Refused::Wrong(mistakes) => mistakes.sorted().iter().for_each(|mistake| {
+                let (file, line, key) = (&*mistake.file, mistake.line, &*mistake.key);
+                tracing::error!(file, line, key, mistake = &*mistake.what, "mistake in the configuration");
+            }),
+            Refused::NeedsRestart(changes) => changes.iter().filter(|change| change.needs_restart).for_each(|change| {
+                tracing::error!(key = &*change.key, change = &*change.change, "this change needs a restart");
+            }),
+        }
+    }
+}
+
+/// What the forwarder needs to know; `None` without `[kafka]`.
+pub(super) fn forward_settings(config: &Config) -> Option<forward::Settings> {
+    let kafka = config.kafka.as_ref()?;
+    let sources = &config.sources;
+    Some(forward::Settings {
+        librdkafka: kafka.librdkafka.clone(),
+        headers: sources.iter().map(|source| (source.name.clone(), source.header_allow_list.clone())).collect(),
+        max_body: sources.iter().map(|source| source.max_body).max().unwrap_or_default(),
+    })
+}
+
+/// How long the journal must remember keys.
+pub(super) fn longest_window(config: &Config) -> Duration {
+    let windows = config.sources.iter().flat_map(|source| [source.window, source.dedupe_body.unwrap_or_default()]);
+    windows.max().unwrap_or_default().max(config.dedupe.window)
+}

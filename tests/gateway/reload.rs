@@ -1,0 +1,85 @@
+//! Other sources while deliveries are under way, and the end of a secret's time to the millisecond.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hookhold::event::{Clock, Delivery, Outcome, UnixMillis};
+use hookhold::gateway::Entrance;
+use hookhold::source::{Source, SourceDefaults};
+use hookhold::table::{Mistakes, Table};
+use hookhold::verify::sign::{SampleOptions, sign};
+
+use crate::house::{House, far_away};
+
+#[tokio::test]
+async fn nothing_is_accepted_from_the_end_of_a_secrets_time_on() {
+    let house = House::new();
+    let start = house.clock.now();
+    let end = "2023-11-15"; // the clock stands at 22:13:20 the day before
+    let only = compile(&[("old", &format!(", not_after = {end}"))]);
+    house.gateway.replace_sources([only], &house.metrics);
+    let day_after = UnixMillis(1_700_092_800_000); // 2023-11-16T00:00:00Z
+    house.passes(Duration::from_millis(day_after.since(start) - 1));
+    assert_eq!(ask(&house, "evt_1").await.0, Outcome::Kept, "a date counts to its end");
+    house.passes(Duration::from_millis(1));
+    let (outcome, hint) = ask(&house, "evt_2").await;
+    assert_eq!(outcome, Outcome::SignatureMismatch);
+    assert_eq!(hint, "signed with the secret old, which expired at 2023-11-16T00:00:00.000Z");
+    assert_eq!(house.kept(), ["evt_1"]);
+}
+
+#[tokio::test]
+async fn a_delivery_that_has_found_its_source_ends_by_it_after_a_reload() {
+    let house = House::new();
+    house.gateway.replace_sources([compile(&[("old", "")])], &house.metrics);
+    let (source, delivery) = signed(&house, "evt_1");
+    house.gateway.replace_sources([compile(&[("new", "")])], &house.metrics);
+    assert_eq!(ask_by(&house, &source, delivery).await.0, Outcome::Kept);
+    let verified = |secret| house.metrics.verified.with_label_values(&["shop", secret]).get();
+    assert_eq!((verified("old"), verified("new")), (1, 0));
+    assert_eq!(ask(&house, "evt_1").await.0, Outcome::Duplicate, "what was kept before is known after");
+    assert_eq!((verified("old"), verified("new")), (1, 1));
+    house.gateway.replace_sources(Vec::<Source>::new(), &house.metrics);
+    assert!(house.gateway.source("/hooks/shop").is_none());
+}
+
+async fn ask(house: &House, id: &str) -> (Outcome, String) {
+    let (source, delivery) = signed(house, id);
+    ask_by(house, &source, delivery).await
+}
+
+async fn ask_by(house: &House, source: &Entrance, delivery: Delivery) -> (Outcome, String) {
+    let answer = house.gateway.receive(source, delivery, far_away()).await;
+    (answer.outcome, answer.hint)
+}
+
+fn signed(house: &House, id: &str) -> (Arc<Entrance>, Delivery) {
+    let source = house.gateway.source("/hooks/shop").expect("it is there");
+    let now = house.clock.now();
+    let sample = sign(&source, None, &SampleOptions { id: id.into(), event_type: None, key: None, now, tamper: None });
+    let remote = ([192, 0, 2, 1], 443).into();
+    let (method, target, headers, body) = (sample.method, sample.target, sample.headers, sample.body);
+    (source, Delivery { method, target, headers, body, remote, received_at: now })
+}
+
+/// A source with these secrets, whose names are their texts.
+fn compile(secrets: &[(&str, &str)]) -> Source {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let reference = |(name, end): &(&str, &str)| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, name).expect("a temporary directory is writable");
+        format!("{{ name = {name:?}, from = \"file:{}\"{end} }}", path.display())
+    };
+    let references: Vec<String> = secrets.iter().map(reference).collect();
+    let text = format!("provider = \"stripe\"\nsecrets = [{}]\n", references.join(", "));
+    let defaults = SourceDefaults {
+        topic: "webhooks.{source}".into(),
+        max_body: 5 << 20,
+        request_deadline: Duration::from_secs(8),
+        window: Duration::from_secs(86_400),
+        public_url: None,
+    };
+    let mistakes = Mistakes::default();
+    let source = Table::parse("test", &text, &mistakes).and_then(|entry| Source::compile("shop", entry, &defaults, &mistakes));
+    source.filter(|_| mistakes.is_empty()).unwrap_or_else(|| panic!("{mistakes}"))
+}

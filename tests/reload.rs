@@ -1,0 +1,332 @@
+//! SIGHUP reads configuration and secrets again, whole or not at all: no genuine delivery is refused meanwhile and none is
+//! lost; a file with a mistake changes nothing; and a secret is replaced by another without a gap.
+
+#[path = "common/audit.rs"]
+mod audit;
+#[path = "common/kafka.rs"]
+mod kafka;
+#[path = "common/load.rs"]
+mod load;
+#[path = "common/process.rs"]
+mod process;
+#[path = "common/scene.rs"]
+mod scene;
+#[path = "common/sdk.rs"]
+mod sdk;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::{Instant, SystemTime};
+
+use hookhold::source::Source;
+use load::{Ledger, Load, request};
+use process::{Answer, Home, Line, post, wait_until};
+use sdk::{Sample, Sdk};
+use serde_json::{Value, json};
+
+#[test]
+fn ten_reloads_under_load_refuse_no_genuine_delivery_and_lose_none() {
+    let kafka = kafka::shared();
+    let topics = ["reloaded-0", "reloaded-1", "reloaded-2"];
+    topics.iter().for_each(|topic| kafka.create_topic(topic, 3, &[]));
+    let secrets: Vec<(String, String)> = (0..=RELOADS).map(|n| (format!("secret-{n}"), format!("whsec_number_{n}"))).collect();
+    let secrets: Vec<(&str, &str)> = secrets.iter().map(|(name, text)| (&**name, &**text)).collect();
+    // The secret before is accepted beside the new one; topic, limits and a line of the recipe change every time.
+    let config = |n: usize| {
+        let accepted = if n == 0 { vec![0] } else { vec![n, n - 1] };
+        let references: Vec<String> = accepted.iter().map(|n| format!("\"file:secret-{n}\"")).collect();
+        format!(
+            "server.drain_delay = \"0s\"\njournal.segment_size = \"8 MiB\"\nserver.max_body = \"{} KiB\"\n\
+             [kafka]\nbootstrap.servers = {:?}\n\
+             [sources.stripe]\nprovider = \"stripe\"\nsecrets = [{}]\ntopic = {:?}\ntimestamp.past = \"{}m\"\n\
+             reply.ok.body = \"reload {n}\"\nheaders = [\"content-type\"]\n",
+            1000 + n,
+            kafka.bootstrap(),
+            references.join(", "),
+            topics[n % topics.len()],
+            10 + n,
+        )
+    };
+    let home = Home::new(&secrets, &config(0));
+    let process = home.start();
+    let order = load::Order { rate: Some(RATE as u32), ..scene::order(&home, "stripe") };
+    let (load, began) = (Load::start(order, Ledger::new("reloaded")), Instant::now());
+    load.wait_until_sent(RATE);
+
+    for n in 1..=RELOADS {
+        home.configure(&config(n));
+        assert!(process.reload(), "{}", home.log());
+        load.sign_with(scene::source(&home, "stripe"));
+        load.wait_until_sent(load.sent() + RATE / 2);
+        let answer = deliver(&home, &scene::source(&home, "stripe"), &format!("evt_after_{n}"));
+        assert_eq!((answer.status, answer.body), (200, format!("reload {n}").into_bytes()));
+    }
+
+    let (ledger, took) = (load.stop(), began.elapsed());
+    ledger.assert_nobody_noticed();
+    topics.iter().for_each(|topic| scene::wait_until_passed_on(&process, topic));
+    let outcomes: BTreeSet<String> =
+        process.deliveries().into_iter().filter(|(_, count)| *count > 0).map(|((_, word), _)| word).collect();
+    assert_eq!(outcomes, ["duplicate", "kept"].map(str::to_owned).into());
+    for n in 0..=RELOADS {
+        let verified = process.metric(&format!("hookhold_verified_total{{secret=\"secret-{n}\",source=\"stripe\"}}"));
+        assert!(verified.is_some_and(|count| count > 0.0), "secret-{n} was in use, and its counter stays: {verified:?}");
+    }
+    scene::stop(process);
+
+    let mut accepted: BTreeSet<String> = ledger.accepted().collect();
+    accepted.extend((1..=RELOADS).map(|n| format!("evt_after_{n}")));
+    let mut frames: Vec<_> = topics.iter().flat_map(|topic| scene::frames(&home, topic)).collect();
+    frames.sort_by_key(|frame| frame.seq);
+    let records: Vec<_> = topics.iter().flat_map(|topic| scene::found(&kafka.records(topic))).collect();
+    let faults = audit::faults(&accepted, &frames, Some(&records));
+    assert!(faults.is_empty(), "{} promises are broken: {:#?}", faults.len(), &faults[..faults.len().min(20)]);
+    assert_eq!(records.len(), frames.len(), "nothing comes twice");
+    let (ids, answers) = (accepted.len(), &ledger.statuses);
+    println!("{ids} ids acknowledged over {RELOADS} reloads in {:.1} s; answers {answers:?}", took.as_secs_f64());
+}
+
+#[test]
+fn a_file_with_a_mistake_changes_nothing_and_is_reported() {
+    let good = source("stripe", "secrets = [\"file:old\"]\n");
+    let home = Home::new(&[("old", "whsec_hush_old"), ("new", "whsec_hush_new")], &good);
+    let process = home.start();
+    let signer = scene::source(&home, "stripe");
+    let moved = good.replace("file:old", "file:new");
+    let broken = [
+        ("not TOML", format!("{moved}[sources"), "not TOML"),
+        (
+            "a secret that is not there",
+            format!("{moved}{}", source("b", "secrets = [\"env:HOOKHOLD_TEST_NOT_SET\"]\n")),
+            "sources.b.secrets[0]",
+        ),
+        ("a recipe that makes no sense", format!("{moved}timestamp.past = \"soon\"\n"), "sources.stripe.timestamp.past"),
+        ("a change that needs a restart", format!("server.max_connections = 7\n{moved}"), "server.max_connections"),
+        (
+            "Kafka, which needs a restart",
+            format!("kafka.\"bootstrap.servers\" = \"localhost:1\"\n{moved}"),
+            "kafka.bootstrap.servers",
+        ),
+    ];
+    for (n, (what, text, named)) in broken.iter().enumerate() {
+        home.configure(text);
+        let logged = home.log().len();
+        assert!(!process.reload(), "{what}");
+        let log = home.log()[logged..].to_owned();
+        assert!(log.contains(named), "{what}: {log}");
+        assert_eq!(process.metric("hookhold_config_last_reload_successful"), Some(0.0), "{what}");
+        assert_eq!(deliver(&home, &signer, &format!("evt_{n}")).status, 200, "{what}");
+        let (code, shown) = diff(&home, &["--url", &format!("http://{}", home.admin)]);
+        assert_eq!(code, Some(if named.contains("server.") || named.contains("kafka.") { 1 } else { 2 }), "{what}: {shown}");
+        assert!(shown.contains(named), "{what}: {shown}");
+        assert!(![&log, &shown].iter().any(|text| text.contains("hush")), "a secret was shown: {log}{shown}");
+    }
+    let log = home.log();
+    assert!(log.contains("needs a restart") && log.contains("toml"), "{log}");
+    let last = process.metric("hookhold_config_last_reload_success_timestamp_seconds");
+
+    home.configure(&moved);
+    assert!(process.reload());
+    assert_eq!(process.metric("hookhold_config_last_reload_successful"), Some(1.0));
+    assert!(process.metric("hookhold_config_last_reload_success_timestamp_seconds") > last);
+    assert_eq!(deliver(&home, &signer, "evt_late").status, 401);
+    assert_eq!(deliver(&home, &scene::source(&home, "stripe"), "evt_new").status, 200);
+    scene::stop(process);
+}
+
+#[test]
+fn a_removed_source_is_gone_a_new_one_is_there_and_what_was_under_way_ends_as_it_began() {
+    let both = source("going", "secrets = [\"file:one\"]\n") + &source("staying", "secrets = [\"file:one\"]\n");
+    let home = Home::new(&[("one", "whsec_one")], &both);
+    let process = home.start();
+    let going = scene::source(&home, "going");
+    assert_eq!(deliver(&home, &going, "evt_1").status, 200);
+    let whole = request(&going, "evt_2".into());
+    let head = whole.windows(4).position(|end| end == b"\r\n\r\n").expect("a head") + 2;
+    let (head, body) = (&whole[..head], &whole[head + 2..]);
+    let mut under_way = Line::open(home.hooks);
+    under_way.send(&[head, b"expect: 100-continue\r\n\r\n"].concat());
+    assert_eq!(under_way.answer().status, 100, "its source has been found");
+
+    home.configure(
+        &(source("staying", "secrets = [\"file:one\"]\ntopic = \"elsewhere\"\n")
+            + &source("coming", "secrets = [\"file:one\"]\n")),
+    );
+    let (code, shown) = diff(&home, &[]);
+    assert_eq!(code, Some(0), "{shown}");
+    for part in [
+        "sources.going.provider",
+        "removed: ",
+        "sources.coming.secrets",
+        "added: [\"file:one\"]",
+        "sources.staying.topic",
+        "\"elsewhere\"",
+    ] {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+    assert_eq!(deliver(&home, &going, "evt_3").status, 200, "looking changes nothing");
+    assert!(process.reload());
+
+    under_way.send(body);
+    assert_eq!(under_way.answer().status, 200, "it came in by the source that was there");
+    assert_eq!(deliver(&home, &going, "evt_4").status, 404);
+    assert_eq!(deliver(&home, &scene::source(&home, "staying"), "evt_5").status, 200);
+    assert_eq!(deliver(&home, &scene::source(&home, "coming"), "evt_6").status, 200);
+    let kept = |source: &str| process.deliveries()[&(source.to_owned(), "kept".to_owned())];
+    assert_eq!((kept("going"), kept("staying"), kept("coming")), (3, 1, 1));
+    assert_eq!(process.deliveries()[&("coming".to_owned(), "deadline".to_owned())], 0, "every outcome is there from the start");
+    let (code, shown) = diff(&home, &[]);
+    assert!(code == Some(0) && shown.ends_with(&format!("in the process at http://{}: nothing\n", home.admin)), "{shown}");
+    scene::stop(process);
+    assert_eq!(scene::frames(&home, "elsewhere").len(), 1);
+}
+
+#[test]
+fn another_secret_behind_the_same_reference_is_a_change_that_is_named_and_not_shown() {
+    let home = Home::new(&[("one", "whsec_hush_1")], &source("stripe", "secrets = [{ name = \"main\", from = \"file:one\" }]\n"));
+    let process = home.start();
+    let old = scene::source(&home, "stripe");
+    fs::write(home.journal().with_file_name("one"), "whsec_hush_2").expect("target/ can be written to");
+    let (code, shown) = diff(&home, &[]);
+    assert!(code == Some(0) && shown.contains("the secret behind main is another one"), "{shown}");
+    assert!(process.reload());
+    assert!(home.log().contains("the secret behind main is another one"));
+    assert!(!shown.contains("hush") && !home.log().contains("hush"));
+    assert_eq!(deliver(&home, &old, "evt_1").status, 401);
+    assert_eq!(deliver(&home, &scene::source(&home, "stripe"), "evt_2").status, 200);
+    scene::stop(process);
+}
+
+#[test]
+fn other_kafka_settings_take_another_client_and_lose_nothing() {
+    let kafka = kafka::shared();
+    kafka.create_topic("resettled", 3, &[]);
+    let config = |linger: u32| {
+        let kafka = format!("kafka.\"bootstrap.servers\" = {:?}\nkafka.\"linger.ms\" = {linger}\n", kafka.bootstrap());
+        kafka + &source("stripe", "secrets = [\"file:secret\"]\ntopic = \"resettled\"\n")
+    };
+    let home = Home::new(&[("secret", "whsec_dGhpcyBpcyBhIHRlc3Qgc2VjcmV0")], &config(5));
+    let process = home.start();
+    let load = Load::start(scene::order(&home, "stripe"), Ledger::new("resettled"));
+    for linger in [20, 50, 5] {
+        load.wait_until_sent(load.sent() + 500);
+        home.configure(&config(linger));
+        assert!(process.reload(), "{}", home.log());
+    }
+    load.wait_until_sent(load.sent() + 500);
+    let ledger = load.stop();
+    ledger.assert_nobody_noticed();
+    scene::wait_until_passed_on(&process, "resettled");
+    scene::stop(process);
+    let repeats = scene::audit(&home, &ledger, kafka, "resettled");
+    println!("repeats in Kafka: {repeats}");
+}
+
+#[test]
+fn old_and_new_secret_are_accepted_side_by_side_and_one_sees_which() {
+    let kafka = kafka::shared();
+    kafka.create_topic("rotated", 1, &[]);
+    let secret = |name: &str, file: &str, end: &str| format!("{{ name = \"{name}\", from = \"file:{file}\"{end} }}");
+    let end = jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_hours(72)).expect("within range");
+    let config = |secrets: &[String]| {
+        let kafka = format!("kafka.\"bootstrap.servers\" = {:?}\n", kafka.bootstrap());
+        kafka + &source("stripe", &format!("secrets = [{}]\ntopic = \"rotated\"\n", secrets.join(", ")))
+    };
+    let (old, new) = (secret("2025", "old", &format!(", not_after = {end}")), secret("2026", "new", ""));
+    let home = Home::new(&[("old", "whsec_old"), ("new", "whsec_new")], &config(&[old, new.clone()]));
+    let process = home.start();
+    let mut stripe = Sdk::start();
+    let mut send = |secret: &str, id: &str| {
+        let timestamp = SystemTime::UNIX_EPOCH.elapsed().expect("after 1970").as_secs();
+        let body = load::body(id);
+        let signed = stripe.sign(Sample { scheme: "stripe", secret, id, timestamp, body: &body });
+        Line::open(home.hooks).ask(&post("/hooks/stripe", &signed.headers, &body)).status
+    };
+    for (n, secret) in ["whsec_old", "whsec_new", "whsec_old"].into_iter().enumerate() {
+        assert_eq!(send(secret, &format!("evt_{n}")), 200);
+    }
+    let metric = |name: &str, secret: &str| process.metric(&format!("{name}{{secret=\"{secret}\",source=\"stripe\"}}"));
+    assert_eq!((metric(VERIFIED, "2025"), metric(VERIFIED, "2026")), (Some(2.0), Some(1.0)));
+    assert_eq!(metric(EXPIRY, "2025"), Some(end.as_millisecond() as f64 / 1000.0));
+    assert_eq!(metric(EXPIRY, "2026"), None);
+    let records = kafka.wait_for_records("rotated", 3);
+    let proofs: Vec<&str> = records.iter().map(|record| record.header("hookhold-auth")).collect();
+    assert_eq!(proofs, ["mac-sha256:2025", "mac-sha256:2026", "mac-sha256:2025"]);
+    let log = home.log();
+    assert_eq!(log.matches("an old secret is still in use").count(), 1, "once a day: {log}");
+    assert_eq!(log.matches("the secret expires soon; the sender must use the new one by then").count(), 1, "{log}");
+
+    // The same secret, whose end is in the past: nothing that it signed is accepted any more.
+    let over = secret("2025", "old", ", not_after = 2020-01-01");
+    home.configure(&config(&[over, new.clone()]));
+    assert!(process.reload());
+    assert_eq!((send("whsec_old", "evt_3"), send("whsec_new", "evt_4")), (401, 200));
+    assert_eq!(process.deliveries()[&("stripe".to_owned(), "signature_mismatch".to_owned())], 1);
+    wait_until("the refusal is in the log", || {
+        home.log().contains("signed with the secret 2025, which expired at 2020-01-02T00:00:00.000Z")
+    });
+    assert!(home.log().contains("the secret has expired and verifies nothing: take it out"));
+    assert_eq!(metric(EXPIRY, "2025"), Some(1_577_923_200.0));
+    let check = home.verb(&["check"]);
+    assert!(String::from_utf8_lossy(&check.stdout).contains("2025 until 2020-01-02T00:00:00.000Z"));
+    let check: Value = serde_json::from_slice(&home.verb(&["check", "--format", "json"]).stdout).expect("JSON");
+    assert_eq!(check["sources"][0]["secrets"], json!(["2025", "2026"]));
+    assert_eq!(check["sources"][0]["not_after"], json!({ "2025": "2020-01-02T00:00:00.000Z" }));
+
+    home.configure(&(config(&[new]) + "headers = [\"stripe-signature\"]\n"));
+    assert!(process.reload());
+    assert_eq!(send("whsec_new", "evt_5"), 200);
+    let records = kafka.wait_for_records("rotated", 5);
+    assert!(!records[3].headers.iter().any(|(name, _)| name == "http-stripe-signature"));
+    assert!(records[4].header("http-stripe-signature").starts_with("t="), "passed on since the reload");
+    assert_eq!((metric(EXPIRY, "2025"), metric(VERIFIED, "2025")), (None, Some(2.0)), "what was counted stays");
+    scene::stop(process);
+}
+
+#[test]
+fn a_process_that_cannot_be_asked_or_reads_another_file_is_an_error() {
+    let home = Home::new(&[("one", "whsec_one")], &source("stripe", "secrets = [\"file:one\"]\n"));
+    let output = home.verb(&["check", "--diff"]);
+    let said = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.starts_with(&format!("hookhold: http://{}: ", home.admin)) && said.lines().count() == 1, "{said}");
+
+    let process = home.start();
+    let url = format!("http://{}", home.admin);
+    let file = home.journal().with_file_name("hookhold.toml").display().to_string();
+    let asked = |file: &str| home.verb(&["check", "--diff", "--url", &url, "--config", file]);
+    assert_eq!(asked(&file).status.code(), Some(0));
+    let other = asked("one");
+    let said = String::from_utf8(other.stderr).expect("text");
+    assert!(other.status.code() == Some(2) && said.contains(&format!("reads {file}, ")), "{said}");
+    scene::stop(process);
+}
+
+/// A source with Stripe's recipe.
+fn source(name: &str, rest: &str) -> String {
+    format!("[sources.{name}]\nprovider = \"stripe\"\n{rest}")
+}
+
+/// Sends one delivery, signed as `source` is configured, and reads the answer.
+fn deliver(home: &Home, source: &Source, id: &str) -> Answer {
+    Line::open(home.hooks).ask(&request(source, id.to_owned()))
+}
+
+/// `hookhold check --diff`: exit code, and what it prints. For machines it says the same.
+fn diff(home: &Home, further: &[&str]) -> (Option<i32>, String) {
+    let check = |format| home.verb(&[&["check", "--diff", "--format", format], further].concat());
+    let (output, json) = (check("text"), check("json"));
+    let page: Value = serde_json::from_slice(&json.stdout).expect("one JSON object");
+    assert_eq!(json.status, output.status);
+    let shown = String::from_utf8(output.stdout).expect("text");
+    for key in page["changes"].as_array().expect("a list").iter().chain(page["mistakes"].as_array().expect("a list")) {
+        assert!(shown.contains(key["key"].as_str().expect("a text")), "{key} in {shown}");
+    }
+    (output.status.code(), shown)
+}
+
+const RELOADS: usize = 10;
+/// Deliveries per second.
+const RATE: u64 = 2000;
+const VERIFIED: &str = "hookhold_verified_total";
+const EXPIRY: &str = "hookhold_secret_expiry_timestamp_seconds";
