@@ -4,7 +4,7 @@
 use crate::counters::{moved_by, one};
 use crate::kafka::{self, Kafka, Record};
 use crate::process::{Home, Process};
-use crate::scheme::{GITHUB, Provider, SLACK, STRIPE, Scheme, Signed, now};
+use crate::scheme::{ACME, GITHUB, Provider, SLACK, STRIPE, Scheme, Signed, now};
 
 /// A delivery, and how it must end.
 type Sent = (&'static str, Signed, &'static str);
@@ -171,6 +171,29 @@ fn stripe_deliveries_during_a_rotation_of_connected_accounts_and_thin_ones_arriv
         let series = format!("hookhold_verified_total{{secret={secret:?},source=\"stripe\"}}");
         assert_eq!(process.metric(&series), Some(count), "{secret}: the duplicate is of the new one");
     }
+}
+
+#[test]
+fn an_inline_recipe_answers_a_check_that_nobody_signs_and_believes_nothing_else_unsigned() {
+    let kafka = kafka::shared();
+    kafka.create_topic("variants-inline", 1, &[]);
+    let check = r#"handshake = [{ when = { "form:challenge" = true }, authenticated = false, reply = { status = 202, content_type = "text/plain", body = ["const:here: ", "echo(form:challenge)"] } }]"#;
+    let home = ACME.home(kafka, "variants-inline", check);
+    let process = home.start();
+    let unsigned = |body: &[u8]| Signed { headers: Vec::new(), body: body.to_vec(), by: "nobody".to_owned() };
+    let marker = Provider::new(&ACME).sign("marker", now(), ACME.body("marker", b""));
+    let sent: [(Signed, u16, &[u8], &str); 4] = [
+        (unsigned(b"challenge=c+1%21"), 202, b"here: c 1!", "handshake"),
+        (unsigned(&marker.body), 401, b"", "signature_missing"),
+        (unsigned(b""), 401, b"", "signature_missing"),
+        (marker.clone(), 202, b"[accepted]", "kept"),
+    ];
+    for (delivery, status, body, outcome) in sent {
+        let (moved, answer) = moved_by(&home, &process, &delivery.request(&ACME));
+        assert_eq!((moved, answer.status, &*answer.body), (one("acme", outcome), status, body));
+    }
+    assert_eq!(kafka.wait_for_records("variants-inline", 1)[0].value.as_ref(), Some(&marker.body));
+    holds(&home, &process, 1);
 }
 
 /// A home for one source with these secrets, and nothing else set.
