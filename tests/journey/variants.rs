@@ -1,6 +1,9 @@
 //! What the providers send beside plain events: forms, handshakes, pings, further attempts, two signatures at once. Each
 //! moves its own counter, and Kafka gets the bytes that were signed.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use crate::counters::{moved_by, one};
 use crate::kafka::{self, Kafka, Record};
 use crate::process::{Home, Process};
@@ -20,7 +23,7 @@ fn slack_events_commands_and_interactions_arrive_and_its_check_of_the_url_is_onl
     let mut slack = Provider::new(&SLACK);
     let mut sign = |body: &[u8], media_type: &str| slack.sign("", now(), body.to_vec()).with("Content-Type", media_type);
     let (event, command, interaction) = (sign(EVENT, JSON), sign(COMMAND, FORM), sign(INTERACTION, FORM));
-    let check = sign(CHECK, JSON);
+    let (check, of_certificate) = (sign(CHECK, JSON), sign(b"token=x&ssl_check=1", FORM));
     let late = sign(LATE, JSON).with("X-Slack-Retry-Num", "1").with("X-Slack-Retry-Reason", "connection_failed");
     let attempt =
         slack.sign("", now() - 60, EVENT.to_vec()).with("X-Slack-Retry-Num", "2").with("X-Slack-Retry-Reason", "http_timeout");
@@ -29,9 +32,10 @@ fn slack_events_commands_and_interactions_arrive_and_its_check_of_the_url_is_onl
     assert!(event.by == "@slack/bolt 5.1.0" && interaction.by == event.by && check.by == event.by);
     let unsigned = |delivery: &Signed| delivery.clone().without(SLACK.signature);
     let tampered = |delivery: &Signed| delivery.clone().map_body(|body| *body.last_mut().expect("not empty") ^= 1);
-    let counted: [Sent; 17] = [
+    let counted: [Sent; 18] = [
         ("the check of the URL", check.clone(), "handshake"),
         ("the same check again", check.clone(), "handshake"),
+        ("the check of a command's certificate", of_certificate, "handshake"),
         ("a check that somebody else signed", forged, "signature_mismatch"),
         ("a check that nobody signed", unsigned(&check), "signature_missing"),
         ("a check that was changed", tampered(&check), "signature_mismatch"),
@@ -51,7 +55,7 @@ fn slack_events_commands_and_interactions_arrive_and_its_check_of_the_url_is_onl
     for (what, delivery, outcome) in &counted {
         let (moved, answer) = moved_by(&home, &process, &delivery.request(&SLACK));
         assert_eq!(moved, one("slack", outcome), "{what}");
-        let is_check = *outcome == "handshake";
+        let is_check = *outcome == "handshake" && delivery.body == CHECK;
         assert_eq!(answer.body, if is_check { CHALLENGE } else { b"" }, "{what}: Slack would show any other body");
         assert_eq!(answer.head.contains("content-type: text/plain\r\n"), is_check, "{what}");
         assert_eq!(answer.status, if ANSWERED.contains(outcome) { 200 } else { 401 }, "{what}");
@@ -232,7 +236,7 @@ fn holds(home: &Home, process: &Process<'_>, count: usize) {
     assert_eq!(process.metric("hookhold_journal_events"), Some(count as f64));
     let tail = String::from_utf8(home.verb(&["tail", "--format", "json"]).stdout).expect("JSON is text");
     assert_eq!(tail.lines().count(), count, "{tail}");
-    assert!(!tail.contains("url_verification"), "{tail}");
+    assert!(!tail.contains(&STANDARD.encode(CHECK)), "{tail}");
 }
 
 /// One header with a signature by each of these secrets, as Stripe sends it while one is rolled.
