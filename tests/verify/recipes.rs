@@ -118,6 +118,7 @@ fn every_mistake_of_a_handshake_is_told_and_leaves_no_source() {
         ("{}", "handshake.when: missing; allowed: "),
         ("{ when = {} }", "handshake.when: every delivery would fit; allowed: "),
         ("{ when = { \"json:/a\" = false } }", "handshake.when.json:/a: never fits; allowed: "),
+        ("{ when = { \"json:/a\" = \"\" } }", "handshake.when.json:/a: never fits; allowed: "),
         ("{ when = { \"json:/a\" = 1 } }", "handshake.when.json:/a: must not be a number; allowed: "),
         ("{ when = { type = \"x\" } }", "handshake.when.type: not a place in a delivery; allowed: header:NAME, "),
         ("{ when = { \"tag:t\" = true } }", "handshake.when.tag:t: a handshake has no tags; allowed: header:NAME, "),
