@@ -1,7 +1,7 @@
 //! The durable path against bare hyper, in one run: how much of what this machine can receive at all does hookhold receive,
 //! verify, keep on disk and answer?
 //!
-//!     cargo bench --bench durable [-- --dir DIR --seconds S --rounds N --connections 64,256 --senders socket|hyper]
+//!     cargo bench --bench durable [-- --dir DIR --seconds S --rounds N --connections 64,256 --senders socket|hyper --sender-threads 1]
 //!
 //! Both servers are processes of their own with tokio's multi-threaded runtime. Bare hyper reads the whole body and answers
 //! 200 with nothing in it. hookhold is the release binary: it checks a Stripe signature, admits the event once, journals it
@@ -11,7 +11,11 @@
 //!
 //! The senders share the cores with the server, so their own cost is in both rates and the ratio depends on it: `socket`
 //! writes prepared bytes and looks only at the first and last bytes of an answer, which is as cheap as a sender can be;
-//! `hyper` is that library's HTTP/1.1 client, which is what a real sender costs.
+//! `hyper` is that library's HTTP/1.1 client, which is what a real sender costs. They run on one thread: with more of them the
+//! kernel's placement of sender and server threads on two cores moves the ratio more than the servers do.
+//!
+//! The journal is small enough to have gone round before the measurement begins, so its segments are written over older ones, as
+//! they are once `retain` or `max_size` has been reached. `--max-size "20 GiB"` measures the first hours of a new journal.
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -45,6 +49,7 @@ fn main() -> Result<()> {
     let seconds: u64 = given("--seconds").map_or(Ok(4), |text| text.parse())?;
     let rounds: usize = given("--rounds").map_or(Ok(5), |text| text.parse())?;
     let dir = given("--dir").map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
+    let threads: usize = given("--sender-threads").map_or(Ok(1), |text| text.parse())?;
     let connections = given("--connections").unwrap_or_else(|| "64,256".to_owned());
     let senders = match given("--senders").as_deref() {
         None | Some("socket") => Senders::Socket,
@@ -52,7 +57,7 @@ fn main() -> Result<()> {
         Some(other) => return Err(format!("--senders {other}: socket or hyper").into()),
     };
     for count in connections.split(',') {
-        let load = Load { senders, connections: count.parse()?, time: Duration::from_secs(seconds) };
+        let load = Load { senders, threads, connections: count.parse()?, time: Duration::from_secs(seconds) };
         compare(load, rounds, &dir)?;
     }
     Ok(())
@@ -62,6 +67,7 @@ fn main() -> Result<()> {
 #[derive(Clone, Copy, Debug)]
 struct Load {
     senders: Senders,
+    threads: usize,
     connections: usize,
     time: Duration,
 }
@@ -74,8 +80,9 @@ enum Senders {
 
 fn compare(load: Load, rounds: usize, dir: &std::path::Path) -> Result<()> {
     let (file_system, _) = hookhold::journal::file_system(dir)?;
-    let Load { senders, connections, .. } = load;
-    println!("{connections} connections ({senders:?}), {BODY} B Stripe bodies, journal on {file_system}, {} cores", cores());
+    let Load { senders, threads, connections, .. } = load;
+    print!("{connections} connections ({senders:?} senders on {threads} thread(s)), {BODY} B Stripe bodies, ");
+    println!("journal on {file_system}, {} cores", cores());
     let mut ratios = Vec::new();
     for round in 1..=rounds {
         let bare = Served::bare()?;
@@ -169,15 +176,22 @@ impl Drop for Served {
     }
 }
 
+/// The journal's `max_size`: three segments that are written over again and again, and one spare, unless `--max-size` is given.
+fn max_size() -> String {
+    let mut arguments = std::env::args().skip_while(|argument| argument != "--max-size").skip(1);
+    arguments.next().unwrap_or_else(|| "256 MiB".to_owned())
+}
+
 fn free() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
 fn configuration(address: SocketAddr, admin: SocketAddr, dir: &std::path::Path) -> String {
     format!(
-        "[server]\nlisten = \"{address}\"\n[admin]\nlisten = \"{admin}\"\n[journal]\ndir = \"{}\"\n\
+        "[server]\nlisten = \"{address}\"\n[admin]\nlisten = \"{admin}\"\n[journal]\ndir = \"{}\"\nmax_size = \"{}\"\n\
          [sources.stripe]\nprovider = \"stripe\"\nsecrets = [\"env:BENCH_SECRET\"]\n",
-        dir.join("journal").display()
+        dir.join("journal").display(),
+        max_size()
     )
 }
 
@@ -226,9 +240,9 @@ fn body(id: &str) -> Bytes {
 
 /// Answers per second while all connections are busy, and microseconds of processor time that the server took for each.
 fn measure(server: &Served, requests: Vec<Prepared>, load: Load) -> Result<(f64, f64)> {
-    let Load { senders, connections, time } = load;
+    let Load { senders, connections, time, .. } = load;
     let address = server.address;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(load.threads).enable_all().build()?;
     let shared = Arc::new(Shared { requests, ..Shared::default() });
     let tasks: Vec<_> = (0..connections)
         .map(|_| match senders {
@@ -320,6 +334,6 @@ fn bare() -> Result<()> {
 
 const BODY: usize = 2048;
 const SECRET: &str = "whsec_benchmark";
-const WARM_UP: Duration = Duration::from_millis(1000);
+const WARM_UP: Duration = Duration::from_millis(3000);
 /// More than any round can send; beyond it ids would repeat.
 const MOST: usize = 400_000;

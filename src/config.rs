@@ -9,12 +9,13 @@ mod read;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::source::Source;
 use crate::table::{Mistakes, Table};
-use crate::units::bytes_text;
+use crate::units::{Rate, bytes_text};
 
 pub use kafka::{KafkaCheck, KafkaConfig};
 
@@ -54,8 +55,20 @@ pub struct ServerConfig {
     pub drain_deadline: Duration,
     /// Open connections, at most.
     pub max_connections: u64,
+    /// Open connections of one address, at most.
+    pub max_connections_per_address: u64,
     /// Bytes of bodies being received or kept at one moment, at most.
     pub max_in_flight: u64,
+    /// The same for one address, unless one body makes up most of it.
+    pub max_in_flight_per_address: u64,
+    /// Refused deliveries of one address before it is answered `rate_limited`.
+    pub max_refused_per_address: Rate,
+    /// Addresses without a connection that are remembered, at most.
+    pub max_addresses: u64,
+    /// Bytes per second that a request must bring, counted from the end of `min_rate_after`.
+    pub min_rate: u64,
+    /// From the first byte of a request until `min_rate` counts.
+    pub min_rate_after: Duration,
     /// Bytes of one request head, at most.
     pub max_header_size: u64,
     /// Header fields of one request, at most.
@@ -74,7 +87,13 @@ impl Default for ServerConfig {
             drain_delay: Duration::from_secs(5),
             drain_deadline: Duration::from_secs(20),
             max_connections: 10_000,
+            max_connections_per_address: 2_500,
             max_in_flight: 256 * MIB,
+            max_in_flight_per_address: 64 * MIB,
+            max_refused_per_address: Rate::per_minute(NonZeroU32::new(600).expect("not 0")),
+            max_addresses: 65_536,
+            min_rate: KIB,
+            min_rate_after: Duration::from_secs(2),
             max_header_size: 32 * KIB,
             max_headers: 100,
             idle_timeout: Duration::from_secs(75),

@@ -9,7 +9,7 @@ use std::hash::Hasher;
 use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
@@ -253,12 +253,16 @@ outcomes! {
     TimestampStale "timestamp_stale" 401,
     /// Genuine, but signed too far in the future.
     TimestampFuture "timestamp_future" 401,
+    /// The source takes nothing from this address.
+    AddressNotAllowed "address_not_allowed" 401,
     /// No source has this path.
     UnknownSource "unknown_source" 404,
     /// The source does not take this method.
     MethodNotAllowed "method_not_allowed" 405,
     /// The body is longer than the source allows.
     TooLarge "too_large" 413,
+    /// More than this address or this source may send.
+    RateLimited "rate_limited" 429,
     /// Not a request that this server can read.
     BadRequest "bad_request" 400,
     /// The rest of the request did not arrive in time.
@@ -307,6 +311,8 @@ pub struct Answer {
     pub content_type: Option<Arc<str>>,
     /// The reply's body.
     pub body: Bytes,
+    /// When a sender that is `rate_limited` should come again.
+    pub retry_after: Duration,
     /// For the operator's log only: why, in one line, outside text escaped; empty when the outcome says it all.
     pub hint: String,
     /// Where the event is kept; for a duplicate, the first one's sequence.
@@ -316,7 +322,13 @@ pub struct Answer {
 impl Answer {
     /// The outcome's own status and an empty body.
     pub fn plain(outcome: Outcome) -> Answer {
-        Answer { outcome, status: outcome.status(), content_type: None, body: Bytes::new(), hint: String::new(), seq: None }
+        let (status, retry_after) = (outcome.status(), Duration::ZERO);
+        Answer { outcome, status, content_type: None, body: Bytes::new(), retry_after, hint: String::new(), seq: None }
+    }
+
+    /// `rate_limited`, with the time after which the sender would be heard.
+    pub fn come_again(retry_after: Duration) -> Answer {
+        Answer { retry_after, ..Answer::plain(Outcome::RateLimited) }
     }
 
     /// Adds the operator's hint.

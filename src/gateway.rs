@@ -7,7 +7,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use governor::DefaultDirectRateLimiter;
+use governor::clock::Clock;
 use http::HeaderMap;
 use prometheus::{Gauge, IntCounter};
 use tokio::sync::{Semaphore, oneshot};
@@ -49,6 +52,8 @@ struct Entrance {
     verified: Vec<(Arc<str>, IntCounter)>,
     last_verified: Gauge,
     keyless: IntCounter,
+    /// Spent by genuine deliveries only: nobody else can use up a source's rate.
+    rate: Option<DefaultDirectRateLimiter>,
 }
 
 /// What the end of an event needs, also after its sender is gone.
@@ -105,6 +110,10 @@ impl Gateway {
             Ok(Believed::Handshake(reply)) => return replied(Outcome::Handshake, reply),
             Err(refusal) => return refused(source, refusal),
         };
+        self.count(source, &verified.secret, delivery.received_at);
+        if let Some(retry_after) = self.too_many(source) {
+            return Answer::come_again(retry_after).because("more genuine deliveries than max_rate of this source");
+        }
         let (told, first) = match self.admit(source, verified, delivery.received_at) {
             Decision::Now(ending) => return answer(source, ending, false),
             Decision::First(told) => (told, true),
@@ -118,9 +127,8 @@ impl Gateway {
     }
 
     fn admit(&self, source: &Source, verified: Verified, now: UnixMillis) -> Decision {
-        let Verified { event, identity, secret } = verified;
+        let Verified { event, identity, .. } = verified;
         let key = key::of(&self.hash_key, &source.name, event.event_type.as_deref(), &identity);
-        self.count(source, &secret, now);
         let event = event.with_key(key);
         let Some(key) = key else { return self.keep_keyless(source, event) };
         let window = match identity {
@@ -149,6 +157,13 @@ impl Gateway {
                 Decision::First(told)
             }
         }
+    }
+
+    /// The time after which one more genuine delivery of this source would be taken; `None`: now.
+    fn too_many(&self, source: &Source) -> Option<Duration> {
+        source.max_rate?;
+        let limiter = self.entrances.get(&source.path)?.rate.as_ref()?;
+        limiter.check().err().map(|too_early| too_early.wait_time_from(limiter.clock().now()))
     }
 
     /// Why no new event is taken at present. Repeats are answered before this is asked.
@@ -195,6 +210,7 @@ impl Entrance {
             verified: source.secrets.iter().map(|key| (key.name.clone(), counter(&key.name))).collect(),
             last_verified: metrics.last_verified.with_label_values(&[&*source.name]),
             keyless: metrics.keyless.with_label_values(&[&*source.name]),
+            rate: source.max_rate.map(|rate| DefaultDirectRateLimiter::direct(rate.quota())),
             source: Arc::new(source),
         }
     }

@@ -54,6 +54,10 @@ pub struct Metrics {
     pub forward_blocked: IntGaugeVec,
     /// Kafka producers replaced, by reason.
     pub producer_rebuilds: IntCounterVec,
+    /// Connections closed as soon as they came, by cause.
+    pub connections_refused: IntCounterVec,
+    /// Addresses that have something open, or that are remembered for what they sent.
+    pub addresses_tracked: IntGauge,
     /// Refusals not logged because of sampling.
     pub refused_log_suppressed: IntCounter,
 }
@@ -139,6 +143,17 @@ impl Metrics {
                 "Kafka producers replaced, by reason.",
                 &["reason"],
             ),
+            connections_refused: counters(
+                r,
+                "hookhold_connections_refused_total",
+                "Connections closed as soon as they came, by cause.",
+                &["cause"],
+            ),
+            addresses_tracked: gauge(
+                r,
+                "hookhold_addresses_tracked",
+                "Addresses that have something open, or are remembered for what they sent.",
+            ),
             refused_log_suppressed: counter(
                 r,
                 "hookhold_refused_log_suppressed_total",
@@ -150,6 +165,7 @@ impl Metrics {
             .const_label("version", env!("CARGO_PKG_VERSION"));
         register(r, Gauge::with_opts(build)).set(1.0);
         metrics.dedupe_evicted.with_label_values(&["max_disk"]);
+        metrics.connections_refused.with_label_values(&["per_address"]);
         r.register(Box::new(prometheus::process_collector::ProcessCollector::for_self())).expect("declared once");
         metrics
     }

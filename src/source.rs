@@ -2,14 +2,18 @@
 //! it, and secrets. Compiled once from configuration; nothing in here looks at a delivery or does I/O beyond reading the
 //! secrets that the entry refers to.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
+use ipnet::IpNet;
 
 use crate::secret;
 use crate::source::recipe::{Recipe, Reply};
+use crate::source::url::PublicUrl;
 use crate::table::{Item, Mistakes, Table};
+use crate::units::Rate;
 
 pub mod key;
 pub mod pointers;
@@ -17,6 +21,7 @@ pub mod providers;
 mod read;
 pub mod recipe;
 mod sound;
+pub mod url;
 
 pub use key::Key;
 pub use providers::{PROVIDERS, provider};
@@ -28,6 +33,8 @@ pub struct Source {
     pub name: Arc<str>,
     /// The request path; `/hooks/NAME` unless the entry says otherwise.
     pub path: String,
+    /// Where providers call it: the entry's, else the server's. Always there when the recipe signs the URL.
+    pub public_url: Option<PublicUrl>,
     /// The Kafka topic of its events.
     pub topic: Arc<str>,
     /// The name of the recipe; `None` for an inline one.
@@ -50,6 +57,10 @@ pub struct Source {
     pub bad_status: StatusCode,
     /// Request headers passed on to Kafka as `http-<name>`.
     pub header_allow_list: Vec<HeaderName>,
+    /// The networks that deliveries may come from; empty: from anywhere.
+    pub allow_from: Vec<IpNet>,
+    /// Genuine deliveries, repeats included; beyond it the sender is told to come again. `None`: as many as come.
+    pub max_rate: Option<Rate>,
 }
 
 /// What a source takes from the rest of the configuration.
@@ -57,6 +68,8 @@ pub struct Source {
 pub struct SourceDefaults {
     /// The topic of a source that names none; `{source}` stands for its name.
     pub topic: String,
+    /// `[server] public_url`, for sources without one of their own.
+    pub public_url: Option<String>,
     /// The largest body, in bytes, where neither entry nor recipe says one.
     pub max_body: usize,
     /// The server's own deadline for an answer.
@@ -76,18 +89,27 @@ impl Source {
             None => entry,
         };
         let path = table.take("path").map_or(Some(format!("/hooks/{name}")), path);
+        let public_url_place = table.place_of("public_url");
+        let public_url = table.take("public_url").map(url::read).or_else(|| defaults.public_url.clone());
         let topic = table.take("topic").map_or(Some(defaults.topic.replace("{source}", name)), topic);
         let headers = table.take_list("headers").unwrap_or_default();
         let header_allow_list = headers.into_iter().filter_map(header_name).collect();
+        let allow_from = allow_from(&mut table);
+        let max_rate = table.take_rate("max_rate");
         let secrets = secrets(&mut table);
         let (dedupe_window, dedupe_body) = dedupe(&mut table);
         let recipe = read::recipe(&mut table);
         table.finish();
         let recipe = recipe.filter(|_| is_known)?;
+        if public_url.is_none() && recipe.signs_url() {
+            let allowed = format_args!("{}, here or in [server]", url::ALLOWED);
+            public_url_place.wrong("missing, but the provider signs the URL that it calls", allowed);
+        }
         let secrets = keys(secrets?, &recipe);
         Some(Source {
             name: name.into(),
             path: path?,
+            public_url: public_url.as_deref().map(PublicUrl::new),
             topic: topic?.into(),
             provider: provider.and_then(Item::text).map(Into::into),
             secrets: secrets?,
@@ -98,8 +120,16 @@ impl Source {
             ok: recipe.ok.clone(),
             bad_status: recipe.bad,
             header_allow_list,
+            allow_from: allow_from?,
+            max_rate,
             recipe,
         })
+    }
+
+    /// True when deliveries from this address are looked at. An IPv4 address counts as itself in an IPv6 socket, too.
+    pub fn takes_from(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.allow_from.is_empty() || self.allow_from.iter().any(|network| network.contains(&address))
     }
 }
 
@@ -135,6 +165,28 @@ fn topic(item: Item) -> Option<String> {
         return Some(text);
     }
     item.refuse("not a topic name of Kafka", "1 to 249 letters, digits, . _ -")
+}
+
+fn allow_from(table: &mut Table) -> Option<Vec<IpNet>> {
+    let Some(items) = table.take_list("allow_from") else { return Some(Vec::new()) };
+    if items.is_empty() {
+        table.wrong("allow_from", "an empty list lets nobody in", "at least one network; or leave it out");
+        return None;
+    }
+    items.into_iter().map(network).collect::<Vec<_>>().into_iter().collect()
+}
+
+/// A network, or a single address.
+fn network(item: Item) -> Option<IpNet> {
+    let text = item.clone().text()?;
+    let single = text.parse::<IpAddr>().map(IpNet::from);
+    match single.or_else(|_| text.parse::<IpNet>()) {
+        Ok(network) if network.trunc() == network => Some(network),
+        Ok(network) => item.refuse("bits are set behind the prefix", format_args!("\"{}\"", network.trunc())),
+        Err(_) => {
+            item.refuse("not a network", "addresses and networks such as \"3.18.12.63\", \"10.0.0.0/8\", \"2001:db8::/32\"")
+        }
+    }
 }
 
 fn header_name(item: Item) -> Option<HeaderName> {

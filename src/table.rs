@@ -12,7 +12,7 @@ use toml::de::{DeString, DeTable, DeValue};
 
 use crate::mistake::nearest;
 pub use crate::mistake::{Mistake, Mistakes, Place};
-use crate::units::{bytes_text, duration_text, parse_bytes, parse_duration};
+use crate::units::{Rate, bytes_text, duration_text, parse_bytes, parse_duration};
 
 /// One value and its place. The typed readers note a mistake when it is of another kind.
 #[derive(Clone)]
@@ -86,6 +86,13 @@ impl Item {
         let (low, high) = (bytes_text(*range.start()), bytes_text(*range.end()));
         let allowed = format!("\"{low}\" to \"{high}\", as a number with B, KiB, MiB, GiB or TiB");
         self.measure(allowed, parse_bytes, |size| range.contains(size))
+    }
+
+    /// A rate such as `"100/s"` or `"600/m"`.
+    pub fn rate(self) -> Option<Rate> {
+        let allowed = format!("\"1/h\" to \"{}/s\", a whole number of deliveries per s, m or h", Rate::MOST);
+        let Some(text) = self.as_str() else { return self.mismatch(allowed) };
+        Rate::parse(text).or_else(|| self.refuse("not a rate", allowed))
     }
 
     /// One of the listed words, turned into what stands beside it.
@@ -225,6 +232,11 @@ impl Table {
     /// See [`Item::bytes`].
     pub fn take_bytes(&mut self, key: &str, range: RangeInclusive<u64>) -> Option<u64> {
         self.take(key)?.bytes(range)
+    }
+
+    /// See [`Item::rate`].
+    pub fn take_rate(&mut self, key: &str) -> Option<Rate> {
+        self.take(key)?.rate()
     }
 
     /// See [`Item::one_of`].

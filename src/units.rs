@@ -1,9 +1,53 @@
-//! Durations and sizes as people write them: `"5m"`, `"64 MiB"`. Reading and printing agree.
+//! Durations, sizes and rates as people write them: `"5m"`, `"64 MiB"`, `"600/m"`. Reading and printing agree.
 
+use std::fmt;
+use std::num::NonZeroU32;
 use std::time::Duration;
+
+use governor::Quota;
 
 const DURATIONS: &[(&str, u64)] = &[("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 const SIZES: &[(&str, u64)] = &[("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+
+const PERIODS: &[(&str, u32)] = &[("s", 1), ("m", 60), ("h", 3600)];
+
+/// So many in a period: all of them may come at once, then they come evenly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    count: NonZeroU32,
+    seconds: u32,
+}
+
+impl Rate {
+    /// The most that can be written.
+    pub const MOST: u32 = 1_000_000;
+
+    /// `count` in a minute.
+    pub const fn per_minute(count: NonZeroU32) -> Rate {
+        Rate { count, seconds: 60 }
+    }
+
+    /// Reads `"100/s"`, `"600/m"` or `"36000/h"`. `None` for anything else, for 0 and beyond [`Rate::MOST`].
+    pub fn parse(text: &str) -> Option<Rate> {
+        let (count, unit) = text.split_once('/')?;
+        let (_, seconds) = PERIODS.iter().find(|(name, _)| *name == unit)?;
+        let count = count.bytes().all(|byte| byte.is_ascii_digit()).then(|| count.parse().ok())?;
+        Some(Rate { count: count?, seconds: *seconds }).filter(|rate| rate.count.get() <= Rate::MOST)
+    }
+
+    /// The same for a limiter.
+    pub fn quota(self) -> Quota {
+        let interval = Duration::from_secs(self.seconds.into()) / self.count.get();
+        Quota::with_period(interval).expect("at least a microsecond").allow_burst(self.count)
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = PERIODS.iter().find(|(_, seconds)| *seconds == self.seconds).map_or("", |(unit, _)| unit);
+        write!(f, "{}/{unit}", self.count)
+    }
+}
 
 /// Reads a whole number with `ms`, `s`, `m`, `h` or `d`. `None` for anything else, and beyond 64 bits of milliseconds.
 pub fn parse_duration(text: &str) -> Option<Duration> {
@@ -58,6 +102,9 @@ mod tests {
             assert_eq!(parse_duration(&duration_text(length)), Some(length));
             assert_eq!(parse_bytes(&bytes_text(millis)), Some(millis));
         }
+        for text in ["1/h", "600/m", "1000000/s"] {
+            assert_eq!(Rate::parse(text).map(|rate| rate.to_string()).as_deref(), Some(text));
+        }
         assert_eq!(duration_text(Duration::from_secs(300)), "5m");
         assert_eq!(bytes_text(64 << 20), "64 MiB");
         assert_eq!([0, 1023, 1536, 20 << 30].map(bytes_about), ["0 B", "1023 B", "1.5 KiB", "20.0 GiB"]);
@@ -69,5 +116,8 @@ mod tests {
             assert_eq!(parse_duration(text), None, "{text}");
         }
         assert_eq!(parse_bytes("16777216 TiB"), None);
+        for text in ["", "5", "/s", "0/s", "+5/s", "5/d", "5 / s", "1000001/s", "99999999999/m"] {
+            assert_eq!(Rate::parse(text), None, "{text}");
+        }
     }
 }

@@ -34,6 +34,8 @@ struct Trouble {
     rot: bool,
     /// Every sync lies.
     lies: bool,
+    /// Openings are long, so that files of deleted segments are written over.
+    long: bool,
 }
 
 #[test]
@@ -49,6 +51,11 @@ fn what_is_acknowledged_survives_failing_disks() {
 #[test]
 fn what_is_acknowledged_survives_beside_retention() {
     assert_all_lives(1400..1700, Trouble { retention: true, faults: true, ..Trouble::default() });
+}
+
+#[test]
+fn what_is_acknowledged_survives_in_files_that_are_written_over() {
+    assert_all_lives(2000..2300, Trouble { retention: true, long: true, ..Trouble::default() });
 }
 
 #[test]
@@ -102,6 +109,7 @@ struct Tally {
     cuts: u64,
     rotten: u64,
     deleted: u64,
+    recycled: u64,
     failed: u64,
 }
 
@@ -114,6 +122,7 @@ impl Tally {
         self.cuts += other.cuts;
         self.rotten += other.rotten;
         self.deleted += other.deleted;
+        self.recycled += other.recycled;
         self.failed += other.failed;
     }
 
@@ -124,6 +133,7 @@ impl Tally {
         assert!(self.recovered > lives / 10, "{self:?}");
         assert!(!trouble.rot || self.rotten > lives / 5, "{self:?}");
         assert!(!trouble.retention || self.deleted > lives / 2, "{self:?}");
+        assert!(!trouble.long || self.recycled > lives, "{self:?}");
         assert!(!trouble.faults || self.failed > lives / 10, "{self:?}");
     }
 }
@@ -178,10 +188,13 @@ type Ends = Receiver<(usize, Result<Position, AppendError>)>;
 fn live(seed: u64, trouble: Trouble) -> Result<Tally, String> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let retention = trouble.retention;
+    // With retention: segments that hold enough to be written over, and few enough that they are.
+    let sizes = if retention { [24, 32, 40, 64] } else { [18, 20, 32, 64] };
+    let segment_size = sizes[rng.usize(..4)] * 1024;
     let options = Options {
-        max_size: if retention { rng.u64(260..600) * 1024 } else { u64::MAX / 4 },
+        max_size: if retention { rng.u64(4..9) * segment_size } else { u64::MAX / 4 },
         retain: if retention && rng.bool() { Duration::from_secs(10) } else { Duration::from_secs(86_400) },
-        segment_size: [18, 20, 32, 64][rng.usize(..4)] * 1024,
+        segment_size,
         max_backlog: u64::MAX / 8,
         window: Duration::from_secs(7 * 86_400),
         max_key_bytes: u64::MAX / 4,
@@ -198,6 +211,7 @@ fn live(seed: u64, trouble: Trouble) -> Result<Tally, String> {
         life.opening()?;
     }
     life.last_opening()?;
+    life.tally.recycled = life.disk.recycled();
     Ok(life.tally)
 }
 
@@ -279,10 +293,12 @@ impl Life {
     fn use_it(&mut self, journal: &Journal) -> Checked {
         if self.rng.u8(..3) > 0 {
             let steps = [8, 30, 90][self.rng.usize(..3)];
+            let steps = if self.trouble.long { 10 * steps } else { steps };
             self.disk.die_after(self.rng.u64(1..steps));
         }
         let mut ends = Vec::new();
-        for _ in 0..self.rng.usize(1..12) {
+        let rounds = if self.trouble.long { 10..60 } else { 1..12 };
+        for _ in 0..self.rng.usize(rounds) {
             if self.trouble.faults {
                 self.make_trouble();
             }

@@ -3,6 +3,8 @@
 #[path = "common/sdk.rs"]
 mod sdk;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use sdk::{Sample, Sdk, openssl_hmac};
 
 const WHSEC: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -41,6 +43,27 @@ fn the_sdks_give_the_published_signatures() {
     }
 }
 
+#[test]
+fn twilio_sdk_gives_the_published_signature() {
+    let body = b"Digits=1234&To=%2B18005551212&From=%2B14158675309&Caller=%2B14158675309&CallSid=CA1234567890ABCDE";
+    let signed = Sdk::start()
+        .sign_for_url(Sample { id: "", ..sample("twilio", "12345", body) }, "https://mycompany.com/myapp.php?foo=1&bar=2");
+    assert_eq!(signed.headers, [("X-Twilio-Signature".to_string(), "RSOYDt4T1cUTdK1PDd93/VVr8B8=".to_string())]);
+    assert!(signed.by.starts_with("twilio "), "signed by {}", signed.by);
+}
+
+/// Shopify's SDK only validates; the signer answers what has passed that.
+#[test]
+fn shopify_sdk_believes_what_openssl_signs() {
+    let mut sdk = Sdk::start();
+    for (scheme, name) in [("shopify", "X-Shopify-Hmac-Sha256"), ("shopify-events", "shopify-hmac-sha256")] {
+        let signed = sdk.sign(sample(scheme, "shpss_0123", BODIES[3]));
+        assert!(signed.by.starts_with("@shopify/shopify-api "), "signed by {}", signed.by);
+        let code = STANDARD.encode(openssl_hmac("sha256", b"shpss_0123", BODIES[3]));
+        assert!(signed.headers.contains(&(name.to_string(), code)), "{:?}", signed.headers);
+    }
+}
+
 /// Stripe publishes no vector with its secret, so its SDK is held against openssl.
 #[test]
 fn stripe_sdk_agrees_with_openssl() {
@@ -57,7 +80,7 @@ fn stripe_sdk_agrees_with_openssl() {
 #[test]
 fn bodies_that_no_sdk_takes_are_signed_by_openssl_over_the_same_content() {
     let mut sdk = Sdk::start();
-    for scheme in ["stripe", "github", "slack", "standard-webhooks", "svix"] {
+    for scheme in ["stripe", "github", "standard-webhooks", "svix", "shopify", "shopify-events", "slack"] {
         let signers: Vec<String> = BODIES.iter().map(|body| sdk.sign(sample(scheme, WHSEC, body)).by).collect();
         let by_openssl: Vec<bool> = signers.iter().map(|by| by == "openssl").collect();
         assert_eq!(by_openssl, [false, true, true, false], "{scheme}: {signers:?}");

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use hookhold::config::Config;
 use hookhold::journal;
 use hookhold::mistake::Mistake;
+use hookhold::source::Source;
 use serde_json::json;
 
 use super::{Context, End, Ending, Usage, table};
@@ -47,12 +48,7 @@ fn summary(out: &mut impl Write, config: &Config) -> io::Result<()> {
     writeln!(out, "{}: no mistakes\n", config.path.display())?;
     let mut sources = table::new(&["SOURCE", "URL", "TOPIC", "SECRETS"], &[]);
     for source in &config.sources {
-        sources.add_row([
-            source.name.to_string(),
-            url(config, &source.path),
-            source.topic.to_string(),
-            secrets(source).join(", "),
-        ]);
+        sources.add_row([source.name.to_string(), url(config, source), source.topic.to_string(), secrets(source).join(", ")]);
     }
     writeln!(out, "{}\n", sources.trim_fmt())?;
     writeln!(out, "journal  {} on {}", config.journal.dir.display(), file_system(config)?.0)?;
@@ -65,8 +61,8 @@ fn summary(out: &mut impl Write, config: &Config) -> io::Result<()> {
 }
 
 fn summary_json(out: &mut impl Write, config: &Config) -> io::Result<()> {
-    let source = |source: &hookhold::source::Source| {
-        let (name, url) = (source.name.as_ref(), url(config, &source.path));
+    let source = |source: &Source| {
+        let (name, url) = (source.name.as_ref(), url(config, source));
         json!({ "name": name, "url": url, "path": source.path, "topic": source.topic.as_ref(), "secrets": secrets(source) })
     };
     let summary = json!({
@@ -80,16 +76,16 @@ fn summary_json(out: &mut impl Write, config: &Config) -> io::Result<()> {
 }
 
 /// What to paste into a dashboard, as far as the configuration knows it.
-fn url(config: &Config, path: &str) -> String {
-    let listen = config.server.listen;
-    match &config.server.public_url {
-        Some(public) => format!("{public}{path}"),
+fn url(config: &Config, source: &Source) -> String {
+    let (listen, path) = (config.server.listen, &source.path);
+    match &source.public_url {
+        Some(public) => format!("{}{path}", public.as_written()),
         None if listen.ip().is_unspecified() => format!("http://HOST:{}{path}", listen.port()),
         None => format!("http://{listen}{path}"),
     }
 }
 
-fn secrets(source: &hookhold::source::Source) -> Vec<&str> {
+fn secrets(source: &Source) -> Vec<&str> {
     source.secrets.iter().map(|secret| secret.name.as_ref()).collect()
 }
 

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use hookhold::config::Config;
+use hookhold::event::Integrity;
 use hookhold::mistake::nearest;
 use hookhold::source::recipe::Recipe;
 use hookhold::source::{PROVIDERS, provider};
@@ -64,7 +65,11 @@ fn steps(out: &mut impl Write, name: &str, recipe: &Recipe, host: &str) -> io::R
     writeln!(out, "2. Secret: {}", recipe.setup.secret)?;
     writeln!(out, "   Put it into a variable or a file that only hookhold can read.\n")?;
     writeln!(out, "3. In hookhold.toml:\n")?;
-    writeln!(out, "   [sources.{name}]\n   provider = \"{name}\"\n   secrets = [\"env:{variable}_WEBHOOK_SECRET\"]\n")?;
+    writeln!(out, "   [sources.{name}]\n   provider = \"{name}\"\n   secrets = [\"env:{variable}_WEBHOOK_SECRET\"]")?;
+    if recipe.signs_url() {
+        writeln!(out, "   public_url = \"{host}\"   # {title} signs the URL: as pasted, up to /hooks; or once in [server]")?;
+    }
+    writeln!(out)?;
     writeln!(out, "4. Then: hookhold check, hookhold run, and to try it: hookhold send {name}\n")?;
     if !recipe.handshakes.is_empty() {
         writeln!(out, "{title} checks the URL when you save it, and hookhold answers: let it run first, with the secret.")?;
@@ -84,7 +89,12 @@ fn steps(out: &mut impl Write, name: &str, recipe: &Recipe, host: &str) -> io::R
 }
 
 fn covers(recipe: &Recipe) -> &'static str {
-    if recipe.integrity == hookhold::event::Integrity::Full { "body, id and type" } else { "the body, not its id or type" }
+    match recipe.integrity {
+        Integrity::Full => "body, id and type",
+        Integrity::Body => "the body, not its id or type",
+        Integrity::Partial => "a form's names and values, not where one ends and the next begins",
+        Integrity::None => "nothing of the body",
+    }
 }
 
 /// What the provider calls, as far as a configuration says so.

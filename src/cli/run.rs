@@ -214,7 +214,13 @@ fn limits(config: &ServerConfig) -> Limits {
     Limits {
         request_deadline: config.request_deadline,
         max_connections: config.max_connections as usize,
+        max_connections_per_address: config.max_connections_per_address as usize,
         max_in_flight: config.max_in_flight as usize,
+        max_in_flight_per_address: config.max_in_flight_per_address as usize,
+        max_refused_per_address: config.max_refused_per_address,
+        max_addresses: config.max_addresses as usize,
+        min_rate: config.min_rate,
+        min_rate_after: config.min_rate_after,
         drain_delay: config.drain_delay,
         drain_deadline: config.drain_deadline,
         max_header_size: config.max_header_size as usize,

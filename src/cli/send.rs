@@ -208,7 +208,9 @@ impl Plan {
     }
 
     async fn send(&self, sample: &Sample) -> Reply {
-        let request = self.client.request(sample.method.clone(), &self.url).headers(sample.headers.clone());
+        let query = sample.target.find('?').map_or("", |at| &sample.target[at..]);
+        let url = format!("{}{query}", self.url);
+        let request = self.client.request(sample.method.clone(), url).headers(sample.headers.clone());
         let mut response = match request.body(sample.body.clone()).send().await {
             Ok(response) => response,
             Err(error) => return Reply::None(reason(&error)),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{AdminConfig, Config, DAY, DedupeConfig, GIB, JournalConfig, KIB, KafkaCheck, MIB, ServerConfig, kafka};
-use crate::source::{Source, SourceDefaults};
+use crate::source::{Source, SourceDefaults, url};
 use crate::table::{Mistakes, Table};
 use crate::units::bytes_text;
 
@@ -39,6 +39,7 @@ fn defaults(config: &Config, topic: String) -> SourceDefaults {
         max_body: config.server.max_body as usize,
         request_deadline: config.server.request_deadline,
         window: config.dedupe.window,
+        public_url: config.server.public_url.clone(),
         topic,
     }
 }
@@ -47,13 +48,23 @@ fn read_server(t: &mut Table) -> ServerConfig {
     let default = ServerConfig::default();
     let config = ServerConfig {
         listen: address(t, default.listen),
-        public_url: public_url(t),
+        public_url: t.take("public_url").map(url::read),
         max_body: t.take_bytes("max_body", KIB..=256 * MIB).unwrap_or(default.max_body),
         request_deadline: t.take_duration("request_deadline", SECOND / 10..=10 * MINUTE).unwrap_or(default.request_deadline),
         drain_delay: t.take_duration("drain_delay", Duration::ZERO..=10 * MINUTE).unwrap_or(default.drain_delay),
         drain_deadline: t.take_duration("drain_deadline", SECOND..=60 * MINUTE).unwrap_or(default.drain_deadline),
         max_connections: t.take_u64("max_connections", 1..=1_000_000).unwrap_or(default.max_connections),
+        max_connections_per_address: t
+            .take_u64("max_connections_per_address", 1..=1_000_000)
+            .unwrap_or(default.max_connections_per_address),
         max_in_flight: t.take_bytes("max_in_flight", MIB..=TIB).unwrap_or(default.max_in_flight),
+        max_in_flight_per_address: t
+            .take_bytes("max_in_flight_per_address", MIB..=TIB)
+            .unwrap_or(default.max_in_flight_per_address),
+        max_refused_per_address: t.take_rate("max_refused_per_address").unwrap_or(default.max_refused_per_address),
+        max_addresses: t.take_u64("max_addresses", 1..=10_000_000).unwrap_or(default.max_addresses),
+        min_rate: t.take_bytes("min_rate", 1..=MIB).unwrap_or(default.min_rate),
+        min_rate_after: t.take_duration("min_rate_after", SECOND / 10..=10 * MINUTE).unwrap_or(default.min_rate_after),
         max_header_size: t.take_bytes("max_header_size", 8 * KIB..=MIB).unwrap_or(default.max_header_size),
         max_headers: t.take_u64("max_headers", 16..=1_000).unwrap_or(default.max_headers),
         idle_timeout: t.take_duration("idle_timeout", SECOND..=60 * MINUTE).unwrap_or(default.idle_timeout),
@@ -140,18 +151,6 @@ fn address(t: &mut Table, default: SocketAddr) -> SocketAddr {
         place.wrong("not an address and port", "such as \"0.0.0.0:8080\" or \"[::]:8080\"");
         default
     })
-}
-
-fn public_url(t: &mut Table) -> Option<String> {
-    let text = t.take_str("public_url")?;
-    let url = text.parse::<http::Uri>().unwrap_or_default();
-    let web = matches!(url.scheme_str(), Some("https" | "http"));
-    let bare = url.authority().is_some_and(|host| !host.as_str().contains('@')) && !text.contains(['?', '#']);
-    if web && bare {
-        return Some(text.trim_end_matches('/').to_owned());
-    }
-    t.wrong("public_url", "not a URL that providers could call", "http(s)://HOST[:PORT][/PREFIX] without a query");
-    None
 }
 
 /// One being written, one in reserve for recovery, one being read, one to delete.

@@ -101,6 +101,11 @@ impl Catalog {
         self.segments.write().expect(POISON).remove(&name);
     }
 
+    /// True while a segment has not been taken out.
+    pub fn has(&self, name: Name) -> bool {
+        self.segments.read().expect(POISON).contains_key(&name)
+    }
+
     /// All segments, oldest first.
     pub fn segments(&self) -> Vec<Arc<Segment>> {
         self.segments.read().expect(POISON).values().cloned().collect()

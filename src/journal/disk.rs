@@ -20,6 +20,9 @@ pub trait Disk: Send + Sync {
     fn lock(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
     /// Creates `name` with `size` bytes allocated ahead, all zero. Fails if it exists.
     fn create(&self, name: &str, size: u64) -> io::Result<Arc<dyn DiskFile>>;
+    /// Gives an existing file another name and opens it for writing, with `size` bytes allocated. Its bytes stay: whoever
+    /// writes over them needs no new blocks.
+    fn recycle(&self, from: &str, to: &str, size: u64) -> io::Result<Arc<dyn DiskFile>>;
     /// Opens an existing file for reading.
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
     /// Cuts a file that is no longer written to `size` bytes.
@@ -93,6 +96,13 @@ impl Disk for LocalDisk {
         if size > 0 {
             allocate(&file, size).inspect_err(|_| drop(std::fs::remove_file(&path)))?;
         }
+        Ok(Arc::new(LocalFile(file)))
+    }
+
+    fn recycle(&self, from: &str, to: &str, size: u64) -> io::Result<Arc<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).write(true).open(self.path(from))?;
+        allocate(&file, size)?;
+        std::fs::rename(self.path(from), self.path(to))?;
         Ok(Arc::new(LocalFile(file)))
     }
 

@@ -9,11 +9,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::catalog::Segment;
-use super::disk::{Disk, is_full};
+use super::disk::{Disk, DiskFile, is_full};
 use super::keys::KeyFile;
-use super::segment::{HEADER, Name};
+use super::segment::{HEADER, Name, PAGE};
 use super::table::Table;
-use super::{Alarm, POISON, RESERVE, Shared};
+use super::{Alarm, Options, POISON, RESERVE, Shared};
 use crate::event::UnixMillis;
 
 /// Where the keeper's work arrives.
@@ -29,12 +29,28 @@ struct Work {
     woken: bool,
     closing: bool,
     reserve_used: bool,
+    spare: Option<Spare>,
+}
+
+/// A file of a deleted segment. The next segment is written over it, which needs no new blocks: that takes a third off a sync.
+pub struct Spare {
+    /// Its present name.
+    pub name: String,
+    /// Open for writing, `segment_size` long, the first page zeroed and synced.
+    pub file: Arc<dyn DiskFile>,
 }
 
 impl Inbox {
     /// Begins with segments that were found unsealed.
     pub fn new(unsealed: Vec<Arc<Segment>>) -> Inbox {
-        let work = Work { to_seal: unsealed.into(), later: VecDeque::new(), woken: true, closing: false, reserve_used: false };
+        let work = Work {
+            to_seal: unsealed.into(),
+            later: VecDeque::new(),
+            woken: true,
+            closing: false,
+            reserve_used: false,
+            spare: None,
+        };
         Inbox { work: Mutex::new(work), changed: Condvar::new() }
     }
 
@@ -56,12 +72,29 @@ impl Inbox {
         self.changed.notify_all();
     }
 
+    /// The spare file, for a segment of `segment_size`.
+    pub fn take_spare(&self) -> Option<Spare> {
+        self.work.lock().expect(POISON).spare.take()
+    }
+
+    /// Bytes that the spare file occupies.
+    pub fn spare_bytes(&self, shared: &Shared) -> u64 {
+        let there = self.work.lock().expect(POISON).spare.is_some();
+        if there { shared.options.segment_size } else { 0 }
+    }
+
     /// Deletes old segments until one of `size` bytes fits, waiting for those that are being sealed. False: everything that
     /// is left is needed.
     pub fn make_room(&self, shared: &Shared, size: u64) -> bool {
         loop {
             // Counted before the look round: what is sealed meanwhile must not be missed.
             let waiting = self.work.lock().expect(POISON).to_seal.len();
+            // A usual segment takes the place of the spare file, a larger one does not.
+            if size > shared.options.segment_size
+                && let Some(spare) = self.take_spare()
+            {
+                drop(shared.disk.remove(&spare.name));
+            }
             if shared.catalog.bytes() + size <= shared.options.max_size {
                 return true;
             }
@@ -97,6 +130,7 @@ fn run(shared: &Shared) {
             shared.keeper.changed.notify_all();
         }
         retire(shared);
+        prepare_spare(shared);
     }
 }
 
@@ -222,7 +256,7 @@ fn release_one(shared: &Shared, may_go: impl Fn(&Table) -> bool) -> bool {
     // The catalog first: a reader that finds the segment may still use its open file.
     shared.catalog.remove(segment.name);
     let disk = &shared.disk;
-    let gone = disk.remove(&segment.name.segment()).and_then(|()| disk.remove(&segment.name.lanes()));
+    let gone = lay_aside(shared, &segment).and_then(|()| disk.remove(&segment.name.lanes()));
     if !shared.keys.has_file(segment.name) {
         // An empty one, whose keys are forgotten already.
         drop(disk.remove(&segment.name.keys()));
@@ -231,6 +265,39 @@ fn release_one(shared: &Shared, may_go: impl Fn(&Table) -> bool) -> bool {
         tracing::warn!(segment = segment.name.segment(), %error, "an old segment could not be deleted");
     }
     true
+}
+
+/// Once the next segment will need room, makes it now: the writer then finds the file ready.
+fn prepare_spare(shared: &Shared) {
+    let Options { segment_size, max_size, .. } = shared.options;
+    if shared.keeper.spare_bytes(shared) == 0 && shared.catalog.bytes() + segment_size > max_size {
+        release_one(shared, |_| true);
+    }
+}
+
+/// Makes the file of a segment that has left the catalog the spare one, or deletes it.
+fn lay_aside(shared: &Shared, segment: &Segment) -> io::Result<()> {
+    let Options { segment_size, .. } = shared.options;
+    let (name, size) = (segment.name.spare(), segment.size.load(Ordering::Relaxed));
+    let suits = size <= segment_size && shared.keeper.spare_bytes(shared) == 0;
+    if !suits {
+        return shared.disk.remove(&segment.name.segment());
+    }
+    let lay = || {
+        let file = shared.disk.recycle(&segment.name.segment(), &name, segment_size)?;
+        // Before the first byte changes, the old name must be gone for good.
+        shared.disk.sync_dir()?;
+        file.write_at(&[0; PAGE as usize], 0)?;
+        file.sync()?;
+        io::Result::Ok(Spare { name: name.clone(), file })
+    };
+    match lay() {
+        Ok(spare) => {
+            shared.keeper.work.lock().expect(POISON).spare = Some(spare);
+            Ok(())
+        }
+        Err(_) => shared.disk.remove(&name).or_else(|_| shared.disk.remove(&segment.name.segment())),
+    }
 }
 
 /// Gives back the memory in which the machine caches what is sealed and passed on. Nobody reads that soon, and the writer's next

@@ -392,7 +392,8 @@ impl Shared {
     }
 
     fn count_sizes(&self) {
-        self.metrics.journal_bytes.set(self.catalog.bytes() as i64);
+        let bytes = self.catalog.bytes() + self.keeper.spare_bytes(self);
+        self.metrics.journal_bytes.set(bytes as i64);
         self.metrics.journal_events.set(self.catalog.events() as i64);
         for (lane, bytes) in self.catalog.pinned(self.options.passes_on) {
             self.metrics.journal_pinned.with_label_values(&[&*lane]).set(bytes as i64);

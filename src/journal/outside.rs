@@ -173,15 +173,19 @@ impl Outside {
         Ok(verdict)
     }
 
-    /// A segment may be deleted between being listed and being opened: then it is looked at anew.
+    /// A segment may be deleted between being listed and being opened: then it is looked at anew. One that has gone since then
+    /// may have been written over while it was read, so it does not count.
     fn look(&self, everything: bool) -> io::Result<Found> {
-        for _ in 0..RETRIES {
+        let mut tries = 0;
+        let mut found = loop {
             match assess(&*self.disk, everything) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                found => return found,
+                Err(error) if error.kind() == io::ErrorKind::NotFound && tries < RETRIES => tries += 1,
+                found => break found?,
             }
-        }
-        assess(&*self.disk, everything)
+        };
+        let listed = segment::list(&*self.disk)?;
+        found.segments.retain(|segment| listed.iter().any(|(name, _)| *name == segment.name));
+        Ok(found)
     }
 
     fn published(&self) -> io::Result<Option<u64>> {
@@ -229,7 +233,7 @@ impl Outside {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 file => {
                     let file = file?;
-                    if segment::is_begun(&*self.disk, &*file, name)? {
+                    if segment::is_begun(&*self.disk, &file, name, size)? {
                         listed.push(Listed { name, size, file });
                     }
                 }

@@ -119,6 +119,11 @@ impl Reader {
         match step.map_err(|source| ReadError { file: file(), source })? {
             Step::Frame(head) if head.kind == Kind::Event && head.seq >= next => self.found(head),
             Step::Frame(_) => Ok(None),
+            // Deleted while it was read: its file may be in another life already.
+            _ if !self.shared.catalog.has(open.segment.name) => {
+                self.open = None;
+                Ok(None)
+            }
             Step::Damage(range) => {
                 self.shared.report_rot(&file(), range.start, range.end);
                 Ok(None)

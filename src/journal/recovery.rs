@@ -15,7 +15,7 @@ use super::disk::{self, Disk, DiskFile};
 use super::frame::{self, Commit, Draft, Facts, Head, Kind};
 use super::keeper::write_whole;
 use super::keys::{KeyFile, Keys, Seen};
-use super::segment::{self, HEADER, Name, Scanner, Step};
+use super::segment::{self, HEADER, Name, SPARE, Scanner, Step};
 use super::table::Table;
 use super::writer::{CURSOR_ROOM, Writer, random};
 use super::{LOCK, META, OpenError, Options, RESERVE, context};
@@ -135,7 +135,7 @@ pub fn assess(disk: &dyn Disk, everything: bool) -> io::Result<Found> {
         let has_header = segment::has_header(&*file, name)?;
         let sealed = KeyFile::open(disk, name)?.is_some();
         let table = if sealed { Table::open(disk, name)? } else { None };
-        if table.is_none() && !segment::is_begun(disk, &*file, name)? {
+        if table.is_none() && !segment::is_begun(disk, &file, name, size)? {
             empty.push(name);
             continue;
         }
@@ -291,13 +291,13 @@ pub fn open(disk: &dyn Disk, options: &Options, metrics: &Metrics) -> Result<Ope
     Ok(Opened { log, hash_key, next, catalog, keys, unsealed, rot, writer })
 }
 
-/// Temporary files of a cut write, and lane files of segments that have been deleted.
+/// Temporary files of a cut write, spare files, and lane files of segments that have been deleted.
 fn remove_leftovers(disk: &dyn Disk) -> io::Result<()> {
     let files = disk.list()?;
     let has_segment = |lanes: Name| files.iter().any(|(file, _)| *file == lanes.segment());
     for (file, _) in &files {
         let is_orphan = Name::parse(file, ".lanes").is_some_and(|name| !has_segment(name));
-        if file.ends_with(".tmp") || is_orphan {
+        if file.ends_with(".tmp") || file.ends_with(SPARE) || is_orphan {
             disk.remove(file)?;
         }
     }

@@ -7,7 +7,8 @@
 //! +---------+--------+----+-----------+-------+---------------+--------+--------+---
 //! ```
 //!
-//! A header is written together with the first commit, so one sync makes both safe. The file name is `ORDINAL-FIRST-ID.seg`:
+//! A header is written together with the first commit, so one sync makes both safe. A file that is needed no more may be written
+//! over as another segment: its first page is zeroed before it gets the new name, and its old frames carry the old id. The file name is `ORDINAL-FIRST-ID.seg`:
 //! first sequence and id stand in the name too, so that a lost header neither hides frames nor revives what is void. The name
 //! counts once anything has been written into the file: a segment that could not be begun leaves an empty file at most, and the
 //! one before it goes on.
@@ -22,6 +23,11 @@ use crate::event::LogId;
 
 /// Bytes before the first frame.
 pub const HEADER: u64 = 64;
+/// Commits are written up to the end of their last page of so many bytes: what an earlier life of the file left there need not be
+/// read first.
+pub const PAGE: u64 = 4096;
+/// The ending of a spare file.
+pub const SPARE: &str = ".spare";
 /// The version of everything that lies in the directory.
 pub const FORMAT: u32 = 1;
 
@@ -40,6 +46,11 @@ impl Name {
     /// The file that holds the frames.
     pub fn segment(self) -> String {
         self.with(".seg")
+    }
+
+    /// The file that held the frames, waiting to become another segment.
+    pub fn spare(self) -> String {
+        self.with(SPARE)
     }
 
     /// The file that remembers its keys.
@@ -92,17 +103,16 @@ pub fn has_header(file: &dyn DiskFile, name: Name) -> io::Result<bool> {
     Ok(is_ours)
 }
 
-/// True if anything was ever written to the segment: a new one is all zero. What rot has zeroed may be known by its lane file.
-pub fn is_begun(disk: &dyn Disk, file: &dyn DiskFile, name: Name) -> io::Result<bool> {
-    let mut buffer = vec![0; CHUNK];
-    let mut at = 0;
-    loop {
-        match file.read_at(&mut buffer, at)? {
-            0 => return Ok(disk.open(&name.lanes()).is_ok()),
-            got if buffer[..got].iter().any(|byte| *byte != 0) => return Ok(true),
-            got => at += got as u64,
-        }
+/// True if anything was ever written to the segment: the first page of a new one is all zero, and what lies behind it is zero
+/// too or the rest of another life of the file. What rot has zeroed is known by its lane file or by a later frame.
+pub fn is_begun(disk: &dyn Disk, file: &Arc<dyn DiskFile>, name: Name, size: u64) -> io::Result<bool> {
+    let mut page = [0; PAGE as usize];
+    let got = file.read_at(&mut page, 0)?;
+    if page[..got].iter().any(|byte| *byte != 0) || disk.open(&name.lanes()).is_ok() {
+        return Ok(true);
     }
+    let step = Scanner::new(file.clone(), name.id, HEADER, size).step(|_| true)?;
+    Ok(!matches!(step, Step::End(_)))
 }
 
 /// Covers the version too: a damaged one must not look like a later one, which would end the start.

@@ -14,8 +14,9 @@ use std::time::Instant;
 use super::catalog::Segment;
 use super::disk::{DiskFile, is_full};
 use super::frame::{COMMIT_LEN, Commit, Draft, padded};
+use super::keeper::Spare;
 use super::keys::Seen;
-use super::segment::{self, HEADER, Name};
+use super::segment::{self, HEADER, Name, PAGE};
 use super::table::Table;
 use super::{Alarm, AppendError, CURSOR_DELAY, Done, MAX_QUEUED, POISON, Refused, Shared};
 use crate::event::{EventKey, LogId, Position, UnixMillis};
@@ -252,7 +253,7 @@ impl Running {
 
     /// Writes and syncs one commit. After a failed write nothing of it is kept and the segment is abandoned.
     fn commit(&mut self, batch: Vec<Pending>, cursors: Option<Draft>) -> Result<(), Fatal> {
-        let offset = self.lay_out(&batch, cursors);
+        let (offset, end) = self.lay_out(&batch, cursors);
         let Writer { active, at, next, .. } = &mut self.writer;
         if let Err(error) = active.file.write_at(&self.buffer, offset) {
             tracing::error!(file = active.name.segment(), %error, "a write to the journal failed; its segment is abandoned");
@@ -273,7 +274,7 @@ impl Running {
         self.shared.metrics.journal_sync.observe(began.elapsed().as_secs_f64());
         self.shared.metrics.journal_batch.observe(batch.len() as f64);
         let first = *next;
-        *at = offset + self.buffer.len() as u64;
+        *at = end;
         *next += batch.len() as u64;
         self.publish(batch, first, offset);
         self.buffer.clear();
@@ -281,8 +282,8 @@ impl Running {
         Ok(())
     }
 
-    /// Fills the buffer with one commit and says where it goes.
-    fn lay_out(&mut self, batch: &[Pending], cursors: Option<Draft>) -> u64 {
+    /// Fills the buffer with one commit and the rest of its last page, and says where the commit begins and ends.
+    fn lay_out(&mut self, batch: &[Pending], cursors: Option<Draft>) -> (u64, u64) {
         let Running { shared, writer, buffer, .. } = self;
         let id = writer.active.name.id;
         buffer.clear();
@@ -305,7 +306,10 @@ impl Running {
         for (seq, event) in (writer.next..).zip(batch) {
             event.draft.seal_into(buffer, shared.log, seq, id);
         }
-        offset
+        let end = offset + buffer.len() as u64;
+        let page_end = end.next_multiple_of(PAGE).min(writer.active.size.load(Ordering::Relaxed));
+        buffer.resize(buffer.len() + page_end.saturating_sub(end) as usize, 0);
+        (offset, end)
     }
 
     /// Makes a synced commit visible: table, keys, mark, then everybody who waits.
@@ -354,7 +358,13 @@ impl Running {
         }
         let name = Name { ordinal: self.writer.ordinal, first: self.writer.next, id: random()? };
         let disk = &self.shared.disk;
-        let file = disk.create(&name.segment(), size)?;
+        let spare = if size == self.shared.options.segment_size { self.shared.keeper.take_spare() } else { None };
+        let file = match spare {
+            Some(Spare { name: spare, file }) => {
+                disk.rename(&spare, &name.segment()).inspect_err(|_| drop(disk.remove(&spare))).map(|()| file)
+            }
+            None => disk.create(&name.segment(), size),
+        }?;
         disk.sync_dir().inspect_err(|_| drop(disk.remove(&name.segment())))?;
         self.writer.ordinal += 1;
         Ok((name, file))

@@ -1,12 +1,11 @@
-//! Reads a request body under three limits: the source's `max_body`, the budget of bytes in flight, and time.
+//! Reads a request body under its limits: the source's `max_body`, the budgets of bytes in flight, and time.
 //!
-//! Every byte is charged to the budget as it arrives, before it is stored; a claimed length reserves nothing. A body that
+//! Every byte is charged to the budgets as it arrives, before it is stored; a claimed length reserves nothing. A body that
 //! comes in one piece is never copied. Later pieces are copied together at once: keeping them apart would let a sender of
 //! one-byte chunks pin a whole read buffer with each of them.
 
 use std::error::Error;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use bytes::{Bytes, BytesMut};
@@ -16,45 +15,72 @@ use hyper::body::{Body, Incoming};
 use super::wire::Progress;
 use crate::event::Outcome;
 
-/// Bytes of request bodies that are held at one time, over all connections.
+/// Bytes of request bodies that are held at one time.
 pub(super) struct Budget {
     limit: usize,
     used: AtomicUsize,
 }
 
 impl Budget {
-    pub(super) fn new(limit: usize) -> Arc<Budget> {
-        Arc::new(Budget { limit, used: AtomicUsize::new(0) })
+    pub(super) fn new(limit: usize) -> Budget {
+        Budget { limit, used: AtomicUsize::new(0) }
     }
 
-    /// An empty charge; it gives everything back when it is dropped.
-    pub(super) fn charge(self: &Arc<Budget>) -> Charge {
-        Charge { budget: self.clone(), bytes: 0 }
+    /// What was used before, and whether it is used up now.
+    fn add(&self, bytes: usize) -> (usize, bool) {
+        let before = self.used.fetch_add(bytes, Relaxed);
+        (before, before.saturating_add(bytes) > self.limit)
     }
 }
 
-/// One request's share of the [`Budget`].
-pub(super) struct Charge {
-    budget: Arc<Budget>,
+/// What one request holds of the budget of all and of that of its address; it gives everything back when it is dropped.
+///
+/// A body that is at least as large as all others of its address together may exceed the address's budget: whoever sends
+/// large bodies gets one through at a time, and it is the newcomer that is told to come again.
+pub(super) struct Charge<'a> {
+    all: &'a Budget,
+    address: &'a Budget,
     bytes: usize,
 }
 
-impl Charge {
+impl<'a> Charge<'a> {
+    /// Nothing yet.
+    pub(super) fn new(all: &'a Budget, address: &'a Budget) -> Charge<'a> {
+        Charge { all, address, bytes: 0 }
+    }
+
+    /// The bytes of the body that have come.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     fn add(&mut self, bytes: usize) -> Result<(), Outcome> {
-        let before = self.budget.used.fetch_add(bytes, Relaxed);
+        let (_, all_used) = self.all.add(bytes);
+        let (before, address_used) = self.address.add(bytes);
+        let largest = self.bytes >= before - self.bytes;
         self.bytes += bytes;
-        if before.saturating_add(bytes) > self.budget.limit { Err(Outcome::Overloaded) } else { Ok(()) }
+        match (address_used && !largest, all_used) {
+            (true, _) => Err(Outcome::RateLimited),
+            (_, true) => Err(Outcome::Overloaded),
+            _ => Ok(()),
+        }
     }
 }
 
-impl Drop for Charge {
+impl Drop for Charge<'_> {
     fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.bytes, Relaxed);
+        self.all.used.fetch_sub(self.bytes, Relaxed);
+        self.address.used.fetch_sub(self.bytes, Relaxed);
     }
 }
 
 /// Reads `body` to its end; an error is how the request ends instead.
-pub(super) async fn read(body: &mut Incoming, limit: usize, charge: &mut Charge, progress: &Progress) -> Result<Bytes, Outcome> {
+pub(super) async fn read(
+    body: &mut Incoming,
+    limit: usize,
+    charge: &mut Charge<'_>,
+    progress: &Progress,
+) -> Result<Bytes, Outcome> {
     let mut whole = Whole::Empty;
     while !body.is_end_stream() {
         let Some(piece) = next(body, progress).await? else { break };
@@ -62,6 +88,9 @@ pub(super) async fn read(body: &mut Incoming, limit: usize, charge: &mut Charge,
             return Err(Outcome::TooLarge);
         }
         charge.add(piece.len())?;
+        if !body.is_end_stream() {
+            progress.body_came(piece.len());
+        }
         whole = whole.and(piece);
     }
     Ok(whole.into_bytes())
@@ -122,15 +151,26 @@ mod tests {
 
     #[test]
     fn a_charge_beyond_the_budget_is_refused_and_given_back() {
-        let budget = Budget::new(10);
-        let mut first = budget.charge();
+        let (all, [one, other]) = (Budget::new(10), [(); 2].map(|()| Budget::new(10)));
+        let mut first = Charge::new(&all, &one);
         assert_eq!(first.add(6), Ok(()));
-        let mut second = budget.charge();
+        let mut second = Charge::new(&all, &other);
         assert_eq!(second.add(5), Err(Outcome::Overloaded));
         drop(second);
         assert_eq!(first.add(4), Ok(()));
         drop(first);
-        assert_eq!(budget.used.load(Relaxed), 0);
+        assert_eq!([all, one, other].map(|budget| budget.used.into_inner()), [0; 3]);
+    }
+
+    #[test]
+    fn an_address_may_exceed_its_budget_with_its_largest_body_only() {
+        let (all, address) = (Budget::new(100), Budget::new(10));
+        let mut first = Charge::new(&all, &address);
+        assert_eq!((first.add(6), first.add(6)), (Ok(()), Ok(())));
+        let mut second = Charge::new(&all, &address);
+        assert_eq!(second.add(1), Err(Outcome::RateLimited));
+        drop(second);
+        assert_eq!(first.add(6), Ok(()));
     }
 
     #[test]

@@ -5,7 +5,6 @@
 //! Half-closed connections stay open for their answer, and while a request is being kept the socket is not read at all:
 //! nothing that a sender does after its last byte can stop the receipt.
 
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +20,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout};
 
 use super::Limits;
-use super::request::{self, Caller, Desk, RETRY_AFTER_SECONDS};
+use super::request::{self, Caller, Desk, come_again_after};
 use super::stop::Phase;
 use super::wire::{Progress, Stage, Wire};
 use crate::event::{Answer, Outcome, UnixMillis};
@@ -35,12 +34,11 @@ enum End {
 }
 
 /// Serves one connection until it is closed.
-pub(super) async fn serve(stream: TcpStream, remote: SocketAddr, desk: Arc<Desk>, mut phases: watch::Receiver<Phase>) {
-    let progress = Progress::new(desk.clock.clone(), desk.limits.request_deadline, desk.limits.idle_timeout);
-    let caller = Caller { remote, progress: progress.clone() };
+pub(super) async fn serve(stream: TcpStream, caller: Caller, desk: Arc<Desk>, mut phases: watch::Receiver<Phase>) {
+    let progress = &caller.progress;
     let service = service_fn(|request| request::answer(desk.clone(), caller.clone(), request));
     let mut connection = http(&desk.limits).serve_connection(TokioIo::new(Wire::new(stream, progress.clone())), service);
-    let mut timer = pin!(sleep_until(progress.arrival().at + desk.limits.idle_timeout));
+    let mut timer = pin!(sleep_until(progress.due()));
     let end = loop {
         select! {
             biased;
@@ -58,9 +56,10 @@ pub(super) async fn serve(stream: TcpStream, remote: SocketAddr, desk: Arc<Desk>
     };
     let parts = connection.into_parts();
     let half_a_head = progress.stage() == Stage::Head || !parts.read_buf.trim_ascii().is_empty();
-    let stray = stray(&end, &progress, half_a_head);
+    let stray = stray(&end, progress, half_a_head);
     if let Some(answer) = &stray {
-        desk.tallies.stray.open(remote, progress.arrival().at).close(answer);
+        desk.tallies.stray.open(caller.remote, progress.arrival().at).close(answer);
+        caller.visit.note(answer.outcome, 0);
     }
     let unheard = stray.filter(|answer| answer.outcome != Outcome::Disconnected);
     let unread = progress.unread() || unheard.is_some();
@@ -100,7 +99,10 @@ fn stray(end: &End, progress: &Progress, half_a_head: bool) -> Option<Answer> {
         End::Late if progress.is_cut() => {
             Some(Answer::plain(Outcome::Draining).because("the request head was not complete at the drain deadline"))
         }
-        End::Late => Some(Answer::plain(Outcome::TooSlow).because("the request head was not complete in time")),
+        End::Late => Some(
+            Answer::plain(Outcome::TooSlow)
+                .because("the request head was not complete in time, or came more slowly than min_rate"),
+        ),
     }
 }
 
@@ -109,7 +111,7 @@ fn bare(answer: &Answer, now: UnixMillis) -> String {
     let status = answer.status;
     let date = jiff::Timestamp::from_millisecond(now.0 as i64).unwrap_or_default().strftime("%a, %d %b %Y %H:%M:%S GMT");
     let reason = status.canonical_reason().unwrap_or_default();
-    let retry = if answer.outcome.is_our_trouble() { format!("retry-after: {RETRY_AFTER_SECONDS}\r\n") } else { String::new() };
+    let retry = come_again_after(answer).map(|seconds| format!("retry-after: {seconds}\r\n")).unwrap_or_default();
     format!("HTTP/1.1 {} {reason}\r\n{retry}connection: close\r\ncontent-length: 0\r\ndate: {date}\r\n\r\n", status.as_str())
 }
 

@@ -19,11 +19,13 @@ mod body;
 mod connection;
 mod request;
 mod stop;
+mod strangers;
 mod tally;
 mod wire;
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,8 +41,10 @@ pub use stop::{Phase, Stop};
 use crate::event::Clock;
 use crate::gateway::Gateway;
 use crate::metrics::Metrics;
+use crate::units::Rate;
 use body::Budget;
-use request::Desk;
+use request::{Caller, Desk};
+use strangers::Strangers;
 use tally::{Sampler, Tallies};
 
 /// What one listener takes upon itself.
@@ -50,8 +54,20 @@ pub struct Limits {
     pub request_deadline: Duration,
     /// Connections open at one time; more wait in the kernel's queue.
     pub max_connections: usize,
+    /// Connections of one address open at one time; more are closed at once.
+    pub max_connections_per_address: usize,
     /// Bytes of request bodies held at one time.
     pub max_in_flight: usize,
+    /// Bytes of request bodies of one address held at one time, unless one body makes up most of them.
+    pub max_in_flight_per_address: usize,
+    /// Refused deliveries of one address; beyond it the next ones are not looked at. Genuine deliveries never count.
+    pub max_refused_per_address: Rate,
+    /// Addresses without a connection that are remembered, the least recent forgotten first.
+    pub max_addresses: usize,
+    /// Bytes per second that a request must bring until it is complete.
+    pub min_rate: u64,
+    /// From the first byte of a request until `min_rate` counts.
+    pub min_rate_after: Duration,
     /// Normal service after the first signal, so that balancers move away.
     pub drain_delay: Duration,
     /// After that, how long open connections are served before they are cut.
@@ -70,7 +86,13 @@ impl Default for Limits {
         Limits {
             request_deadline: Duration::from_secs(8),
             max_connections: 10_000,
+            max_connections_per_address: 2_500,
             max_in_flight: 256 << 20,
+            max_in_flight_per_address: 64 << 20,
+            max_refused_per_address: Rate::per_minute(NonZeroU32::new(600).expect("not 0")),
+            max_addresses: 65_536,
+            min_rate: 1 << 10,
+            min_rate_after: Duration::from_secs(2),
             drain_delay: Duration::from_secs(5),
             drain_deadline: Duration::from_secs(20),
             max_header_size: 32 << 10,
@@ -110,7 +132,8 @@ impl Server {
         }
         let tallies = Tallies::new(gateway.sources().map(|source| source.name.clone()), &metrics);
         let budget = Budget::new(limits.max_in_flight);
-        let desk = Arc::new(Desk { gateway, limits, clock, tallies, budget });
+        let strangers = Strangers::new(&limits, &metrics);
+        let desk = Arc::new(Desk { gateway, limits, clock, tallies, budget, strangers });
         let mut connections = JoinSet::new();
         select! {
             biased;
@@ -154,8 +177,10 @@ async fn accept(
             Some(ended) = connections.join_next() => note_panic(ended),
             (accepted, place) = next(&listener, &places, &full, desk) => match accepted {
                 Ok((stream, remote)) => {
+                    let Some(visit) = desk.strangers.connect(remote.ip()) else { continue };
                     let _ = stream.set_nodelay(true);
-                    let served = connection::serve(stream, remote, desk.clone(), stop.watch());
+                    let caller = Caller::new(remote, visit, desk);
+                    let served = connection::serve(stream, caller, desk.clone(), stop.watch());
                     connections.spawn(async move { served.await; drop(place) });
                 }
                 Err(error) => {

@@ -8,6 +8,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -18,6 +19,7 @@ use hyper::body::{Body, Incoming};
 
 use super::Limits;
 use super::body::{self, Budget, Charge};
+use super::strangers::{Strangers, Visit};
 use super::tally::Tallies;
 use super::wire::{Arrival, Progress};
 use crate::event::{Answer, Clock, Delivery, Outcome};
@@ -31,14 +33,22 @@ pub(super) struct Desk {
     pub limits: Limits,
     pub clock: Arc<dyn Clock>,
     pub tallies: Tallies,
-    pub budget: Arc<Budget>,
+    pub budget: Budget,
+    pub strangers: Arc<Strangers>,
 }
 
 /// Where a request came from and how far it has come.
 #[derive(Clone)]
 pub(super) struct Caller {
     pub remote: SocketAddr,
+    pub visit: Arc<Visit>,
     pub progress: Arc<Progress>,
+}
+
+impl Caller {
+    pub(super) fn new(remote: SocketAddr, visit: Visit, desk: &Desk) -> Caller {
+        Caller { remote, visit: Arc::new(visit), progress: Progress::new(desk.clock.clone(), &desk.limits) }
+    }
 }
 
 /// The sender left before its last byte: there is nobody to answer.
@@ -60,7 +70,7 @@ pub(super) async fn answer(desk: Arc<Desk>, caller: Caller, request: Request<Inc
     let source = desk.gateway.source(head.uri.path());
     let tally = source.as_ref().map_or(&desk.tallies.stray, |source| desk.tallies.of(&source.name));
     let record = tally.open(caller.remote, arrival.at);
-    let mut charge = desk.budget.charge();
+    let mut charge = Charge::new(&desk.budget, caller.visit.in_flight());
     if body.is_end_stream() {
         caller.progress.complete();
     }
@@ -69,6 +79,7 @@ pub(super) async fn answer(desk: Arc<Desk>, caller: Caller, request: Request<Inc
         Some(source) => desk.serve(&source, &caller, arrival, head, &mut body, &mut charge).await,
     };
     record.close(&answer);
+    caller.visit.note(answer.outcome, charge.bytes());
     caller.progress.answered();
     match answer.outcome {
         Outcome::Disconnected => Err(Gone),
@@ -84,15 +95,20 @@ impl Desk {
         arrival: Arrival,
         head: Parts,
         body: &mut Incoming,
-        charge: &mut Charge,
+        charge: &mut Charge<'_>,
     ) -> Answer {
-        if let Err(refused) = self.judge_head(source, &head, body) {
+        if let Some(limited) = caller.visit.limited(arrival.at) {
+            self.forget(body, caller, charge).await;
+            return limited;
+        }
+        if let Err(refused) = self.judge_head(source, caller, &head, body) {
             return refused;
         }
         let deadline = source.deadline.min(self.limits.request_deadline);
         caller.progress.limit(deadline);
         let body = match body::read(body, source.max_body, charge, &caller.progress).await {
             Ok(body) => body,
+            Err(Outcome::RateLimited) => return Answer::come_again(SHARE_PAUSE).because(SHARE_USED),
             Err(outcome) => return Answer::plain(outcome).because(why_not_read(outcome, source)),
         };
         caller.progress.complete();
@@ -108,8 +124,17 @@ impl Desk {
         caller.progress.unless_cut(received).await.unwrap_or_else(not_waited_for)
     }
 
+    /// Reads a small body that nobody will look at: closing the connection instead would invite another handshake, which
+    /// costs more.
+    async fn forget(&self, body: &mut Incoming, caller: &Caller, charge: &mut Charge<'_>) {
+        let small = body.size_hint().upper().is_some_and(|size| size <= FORGOTTEN as u64);
+        if small && body::read(body, FORGOTTEN, charge, &caller.progress).await.is_ok() {
+            caller.progress.complete();
+        }
+    }
+
     /// Everything that can be refused without reading the body.
-    fn judge_head(&self, source: &Source, head: &Parts, body: &Incoming) -> Result<(), Answer> {
+    fn judge_head(&self, source: &Source, caller: &Caller, head: &Parts, body: &Incoming) -> Result<(), Answer> {
         if target_length(&head.uri) > TARGET_LIMIT {
             let mut answer = Answer::plain(Outcome::BadRequest);
             answer.status = StatusCode::URI_TOO_LONG;
@@ -118,6 +143,10 @@ impl Desk {
         if head.method != Method::POST {
             let hint = format!("{} where only POST is taken", escaped(head.method.as_str()));
             return Err(Answer::plain(Outcome::MethodNotAllowed).because(hint));
+        }
+        if !source.takes_from(caller.remote.ip()) {
+            let hint = "the address is not in allow_from of this source";
+            return Err(Answer { status: source.bad_status, ..Answer::plain(Outcome::AddressNotAllowed).because(hint) });
         }
         self.gateway.precheck(source, &head.headers)?;
         match body.size_hint().exact() {
@@ -138,7 +167,7 @@ fn why_not_read(outcome: Outcome, source: &Source) -> String {
     match outcome {
         Outcome::TooLarge => format!("the body is longer than max_body of this source, {} bytes", source.max_body),
         Outcome::Overloaded => "the bodies under way fill max_in_flight".to_owned(),
-        Outcome::TooSlow => "the body was not complete in time".to_owned(),
+        Outcome::TooSlow => "the body was not complete in time, or came more slowly than min_rate".to_owned(),
         Outcome::Draining => "the body was not complete at the drain deadline".to_owned(),
         Outcome::BadRequest => "the chunked body is malformed".to_owned(),
         _ => Gone.to_string(),
@@ -166,14 +195,15 @@ fn target_length(uri: &Uri) -> usize {
 }
 
 fn respond(answer: Answer, close: bool) -> Response<Full<Bytes>> {
+    let come_again = come_again_after(&answer);
     let mut response = Response::new(Full::new(answer.body));
     *response.status_mut() = answer.status;
     let headers = response.headers_mut();
     if let Some(media_type) = answer.content_type.and_then(|text| HeaderValue::from_str(&text).ok()) {
         headers.insert(CONTENT_TYPE, media_type);
     }
-    if answer.outcome.is_our_trouble() {
-        headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+    if let Some(seconds) = come_again {
+        headers.insert(RETRY_AFTER, seconds.into());
     }
     if answer.outcome == Outcome::MethodNotAllowed {
         headers.insert(ALLOW, HeaderValue::from_static("POST"));
@@ -184,9 +214,24 @@ fn respond(answer: Answer, close: bool) -> Response<Full<Bytes>> {
     response
 }
 
+/// Whole seconds after which the sender should come again; `None` when it need not.
+pub(super) fn come_again_after(answer: &Answer) -> Option<u64> {
+    match answer.outcome {
+        Outcome::RateLimited => Some(answer.retry_after.as_millis().div_ceil(1000).max(1) as u64),
+        outcome => outcome.is_our_trouble().then_some(RETRY_AFTER_SECONDS),
+    }
+}
+
 /// When a sender should come again after a 503. Longer than a restart takes with the default `drain_delay` and
 /// `drain_deadline` (25 s together), so that the retry meets the next process; short enough not to matter to any provider.
-pub(super) const RETRY_AFTER_SECONDS: &str = "30";
+const RETRY_AFTER_SECONDS: u64 = 30;
+
+/// When a sender should come again whose address has its share of bodies under way: nearly all of them end within this.
+const SHARE_PAUSE: Duration = Duration::from_secs(5);
+const SHARE_USED: &str = "the bodies under way from this address fill max_in_flight_per_address";
+
+/// Bytes of a body that is read only to be forgotten.
+const FORGOTTEN: usize = 16 * 1024;
 
 /// Bytes of a request target. Providers that sign their query stay far below; what is longer is no delivery.
 pub const TARGET_LIMIT: usize = 8 * 1024;

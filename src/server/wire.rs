@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
+use super::Limits;
 use crate::event::{Clock, Outcome, UnixMillis};
 
 /// What a connection is doing.
@@ -43,14 +44,18 @@ pub(super) struct Progress {
     clock: Arc<dyn Clock>,
     request_deadline: Duration,
     idle: Duration,
+    min_rate: u64,
+    min_rate_after: Duration,
     state: Mutex<State>,
 }
 
 struct State {
     stage: Stage,
     arrival: Arrival,
-    /// When the present wait is over.
+    /// When the present wait is over, however much comes.
     due: Instant,
+    /// Bytes of the present request that have come.
+    came: u64,
     /// Why the request must not wait for its rest any longer.
     cut: Option<Outcome>,
     /// Bytes have been written since the present request began.
@@ -64,12 +69,22 @@ struct State {
 }
 
 impl Progress {
-    pub(super) fn new(clock: Arc<dyn Clock>, request_deadline: Duration, idle: Duration) -> Arc<Progress> {
+    /// Who has just connected has the time of a request, not that of an idle connection, to begin its first one.
+    pub(super) fn new(clock: Arc<dyn Clock>, limits: &Limits) -> Arc<Progress> {
+        let Limits { request_deadline, idle_timeout: idle, min_rate, min_rate_after, .. } = *limits;
         let arrival = Arrival { at: Instant::now(), wall: clock.now() };
-        let due = arrival.at + idle;
-        let state =
-            State { stage: Stage::Idle, arrival, due, cut: None, wrote: false, complete: false, unread: false, leaving: false };
-        Arc::new(Progress { clock, request_deadline, idle, state: Mutex::new(state) })
+        let state = State {
+            stage: Stage::Idle,
+            arrival,
+            due: arrival.at + idle.min(request_deadline),
+            came: 0,
+            cut: None,
+            wrote: false,
+            complete: false,
+            unread: false,
+            leaving: false,
+        };
+        Arc::new(Progress { clock, request_deadline, idle, min_rate, min_rate_after, state: Mutex::new(state) })
     }
 
     /// A request is complete up to the end of its head; a pipelined one begins only now.
@@ -86,6 +101,11 @@ impl Progress {
     pub(super) fn limit(&self, deadline: Duration) {
         let mut state = self.lock();
         state.due = state.arrival.at + deadline;
+    }
+
+    /// A part of the body has come, and it is not the last.
+    pub(super) fn body_came(&self, count: usize) {
+        self.lock().came += count as u64;
     }
 
     /// The request is complete: from here the gateway keeps the deadline.
@@ -177,14 +197,24 @@ impl Progress {
         .await;
     }
 
-    fn due(&self) -> Instant {
-        self.lock().due
+    /// When the present wait is over, unless more comes. What has come buys time at `min_rate`.
+    pub(super) fn due(&self) -> Instant {
+        let state = self.lock();
+        let reads = state.stage == Stage::Head || (state.stage == Stage::Serving && !state.complete);
+        if !reads || state.cut.is_some() {
+            return state.due;
+        }
+        let bought = Duration::from_micros(state.came.saturating_mul(1_000_000) / self.min_rate);
+        state.due.min(state.arrival.at + self.min_rate_after + bought)
     }
 
-    fn bytes_came(&self) {
+    fn bytes_came(&self, count: usize) {
         let mut state = self.lock();
         if state.stage == Stage::Idle {
             self.begin(&mut state);
+        }
+        if state.stage == Stage::Head {
+            state.came += count as u64;
         }
     }
 
@@ -192,6 +222,7 @@ impl Progress {
         state.stage = Stage::Head;
         state.arrival = Arrival { at: Instant::now(), wall: self.clock.now() };
         state.due = state.arrival.at + self.request_deadline;
+        state.came = 0;
         state.wrote = false;
         state.complete = false;
     }
@@ -221,8 +252,9 @@ impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        if buf.filled().len() > before {
-            self.progress.bytes_came();
+        let count = buf.filled().len() - before;
+        if count > 0 {
+            self.progress.bytes_came(count);
         }
         Poll::Ready(Ok(()))
     }
@@ -260,23 +292,44 @@ mod tests {
 
     #[test]
     fn a_request_that_crosses_the_drain_on_the_wire_gets_its_full_time() {
-        let (deadline, quiet) = (Duration::from_secs(8), Duration::from_millis(250));
-        let progress = Progress::new(Arc::new(SystemClock), deadline, Duration::from_secs(75));
+        let (limits, quiet) = (Limits::default(), Duration::from_millis(250));
+        let progress = Progress::new(Arc::new(SystemClock), &limits);
         progress.leave(quiet);
         assert!(progress.due() <= Instant::now() + quiet);
-        progress.bytes_came();
-        assert_eq!((progress.stage(), progress.due()), (Stage::Head, progress.arrival().at + deadline));
+        progress.bytes_came(1 << 20);
+        assert_eq!((progress.stage(), progress.due()), (Stage::Head, progress.arrival().at + limits.request_deadline));
         assert!(progress.closes());
     }
 
     #[test]
     fn the_deadline_counts_from_the_first_byte() {
-        let progress = Progress::new(Arc::new(SystemClock), Duration::from_secs(8), Duration::from_secs(75));
-        progress.bytes_came();
+        let progress = Progress::new(Arc::new(SystemClock), &Limits::default());
+        progress.bytes_came(1 << 20);
         let first = progress.arrival().at;
-        progress.bytes_came();
+        progress.bytes_came(1);
         assert_eq!(progress.take_up().at, first);
         progress.limit(Duration::from_secs(3));
         assert_eq!(progress.due(), first + Duration::from_secs(3));
+    }
+
+    #[test]
+    fn what_comes_buys_time_at_min_rate_until_the_request_is_complete() {
+        let limits = Limits { min_rate: 1000, min_rate_after: Duration::from_secs(2), ..Limits::default() };
+        let progress = Progress::new(Arc::new(SystemClock), &limits);
+        let left = || progress.due() - progress.arrival().at;
+        assert_eq!(left(), limits.request_deadline, "a new connection has not the time of an idle one");
+        progress.bytes_came(1);
+        assert_eq!(left(), Duration::from_millis(2001));
+        progress.take_up();
+        progress.body_came(2999);
+        assert_eq!(left(), Duration::from_secs(5));
+        progress.body_came(1_000_000);
+        assert_eq!(left(), limits.request_deadline);
+        progress.answered();
+        progress.bytes_came(1);
+        assert_eq!(left(), Duration::from_millis(2001), "each request by itself");
+        progress.take_up();
+        progress.complete();
+        assert!(left() > limits.request_deadline, "a complete request waits for us");
     }
 }

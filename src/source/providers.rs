@@ -12,7 +12,8 @@ macro_rules! recipes {
 }
 
 /// Every compiled-in recipe: its name and its text, in the order of their names.
-pub const PROVIDERS: &[(&str, &str)] = recipes! { "github" "slack" "standard-webhooks" "stripe" "svix" };
+pub const PROVIDERS: &[(&str, &str)] =
+    recipes! { "github" "shopify" "shopify-events" "slack" "standard-webhooks" "stripe" "svix" "twilio" };
 
 /// The recipe called `name`, compiled; for showing what it says. `None` when there is no such recipe.
 pub fn provider(name: &str) -> Option<Recipe> {

@@ -20,7 +20,8 @@ pub fn recipe(table: &mut Table) -> Option<Recipe> {
     let auth = need(table, "auth", "mac", |table| table.take_one_of("auth", &[("mac", ())]));
     let algorithm = need(table, "algorithm", "sha1, sha256, sha384, sha512", |t| t.take_one_of("algorithm", Algorithm::WORDS));
     let signature = need(table, "signature", SIGNATURE, signature);
-    let content = need(table, "content", TERMS, content);
+    let contents = contents(table);
+    let body_sha256 = body_sha256(table);
     let timestamp = timestamp(table);
     let mut pointers = Pointers::default();
     let own_key = table.take("key");
@@ -32,10 +33,16 @@ pub fn recipe(table: &mut Table) -> Option<Recipe> {
     let (ok, bad) = replies(table);
     let (respond_within, gives_up_after) = limits(table);
     let max_body = table.take_bytes("max_body", MAX_BODY);
-    let ((signature, inline_encoding), content) = (signature?, content?);
-    let timestamp = timestamp?;
-    sound::agree(table, &signature, &content, timestamp.as_ref(), &event)?;
-    let (integrity, id_signed) = sound::integrity(&content, timestamp.as_ref(), &event);
+    let ((signature, inline_encoding), contents) = (signature?, contents?);
+    let (timestamp, body_sha256) = (timestamp?, body_sha256?);
+    sound::agree(table, &signature, &contents, timestamp.as_ref(), &event)?;
+    sound::hash_is_signed(table, &contents, body_sha256.is_some())?;
+    let (integrity, id_signed) = sound::integrity(&contents, timestamp.as_ref(), &event);
+    let body_sha256 = body_sha256.map(|(query, encoding)| {
+        let with_body: Vec<_> = contents.iter().map(|content| [&content[..], &[Term::Body]].concat()).collect();
+        let (integrity, _) = sound::integrity(&with_body, timestamp.as_ref(), &event);
+        BodyHash { query, encoding, integrity }
+    });
     let encoding = inline_encoding.or(encoding).unwrap_or(Encoding::Hex);
     auth?;
     Some(Recipe {
@@ -44,7 +51,8 @@ pub fn recipe(table: &mut Table) -> Option<Recipe> {
         encoding,
         signature,
         key_format,
-        content,
+        contents,
+        body_sha256,
         timestamp,
         event,
         pointers,
@@ -94,15 +102,45 @@ fn signature(table: &mut Table) -> Option<(Signature, Option<Encoding>)> {
     (!signature.from.is_empty()).then_some((signature, encoding))
 }
 
-fn content(table: &mut Table) -> Option<Vec<Term>> {
-    let items = table.take_list("content")?;
+/// `content`, or in its place `content_variants`.
+fn contents(table: &mut Table) -> Option<Vec<Vec<Term>>> {
+    let Some(variants) = table.take("content_variants") else {
+        return need(table, "content", TERMS, |table| terms(table.take("content")?)).map(|content| vec![content]);
+    };
+    if table.take("content").is_some() {
+        return variants.refuse("content is there as well", "one of the two");
+    }
+    let contents: Option<Vec<_>> = variants.clone().list().into_iter().map(terms).collect();
+    if contents.as_ref().is_some_and(Vec::is_empty) { variants.refuse("nothing is signed", "lists of terms") } else { contents }
+}
+
+fn terms(list: Item) -> Option<Vec<Term>> {
+    let items = list.clone().list();
     let count = items.len();
     let terms: Vec<Term> = items.into_iter().filter_map(term).collect();
-    if terms.len() == count && !terms.contains(&Term::Body) {
-        table.wrong("content", "the body is not signed", "a list that contains \"body\"");
+    if terms.len() < count {
         return None;
     }
-    (terms.len() == count).then_some(terms)
+    let signs_body = terms.contains(&Term::Body) || terms.contains(&Term::FormSorted);
+    if signs_body {
+        Some(terms)
+    } else {
+        list.refuse("the body is not signed", "a list that contains \"body\" or \"form-sorted\"")
+    }
+}
+
+/// The outer `None`: it is there, but wrong.
+fn body_sha256(table: &mut Table) -> Option<Option<(String, Encoding)>> {
+    let Some(item) = table.take("body_sha256") else { return Some(None) };
+    let mut table = item.table()?;
+    let from = need(&mut table, "from", HASHED_FROM, |table| table.take("from"));
+    let encoding = table.take_one_of("encoding", Encoding::WORDS).unwrap_or(Encoding::Hex);
+    table.finish();
+    let from = from?;
+    match from.as_str().and_then(|text| text.strip_prefix("query:")).filter(|name| !name.is_empty()) {
+        Some(name) => Some(Some((name.to_owned(), encoding))),
+        None => from.refuse("not a query parameter", HASHED_FROM),
+    }
 }
 
 fn term(item: Item) -> Option<Term> {
@@ -112,6 +150,9 @@ fn term(item: Item) -> Option<Term> {
         _ if text == "body" => Some(Term::Body),
         _ if text == "timestamp" => Some(Term::Timestamp),
         _ if text == "id" => Some(Term::Id),
+        _ if text == "url" => Some(Term::Url),
+        _ if text == "url-other-port" => Some(Term::UrlOtherPort),
+        _ if text == "form-sorted" => Some(Term::FormSorted),
         _ if bare(&text) => Some(Term::Literal(text)),
         Some(("const", literal)) if !literal.is_empty() => Some(Term::Literal(literal.to_owned())),
         Some(("header", _)) => named_header(item, TERMS).map(Term::Header),
@@ -139,6 +180,8 @@ fn place(text: &str, item: &Item, pointers: &mut Pointers) -> Option<Locator> {
     match text.split_once(':') {
         Some(("header", _)) => header(text).map(Locator::Header).or_else(|| item.refuse("not a header", LOCATORS)),
         Some(("tag", tag)) if !tag.is_empty() => Some(Locator::Tag(tag.to_owned())),
+        Some(("query", name)) if !name.is_empty() => Some(Locator::Query(name.to_owned())),
+        Some(("const", text)) if !text.is_empty() => Some(Locator::Const(text.to_owned())),
         Some(("json", pointer)) => match pointers.slot(pointer) {
             Some(slot) => Some(Locator::Body(slot)),
             None => item.refuse("not a JSON pointer such as /data/id", LOCATORS),
@@ -269,10 +312,12 @@ fn setup(table: &mut Table) -> Setup {
 const SIGNATURE: &str = "{ from = \"header:NAME\", … } with groups, items, pair, take, prefix, trim, encoding";
 const SIGNED_FROM: &str = "header:NAME";
 const TIMED_FROM: &str = "header:NAME, tag:NAME";
-const LOCATORS: &str = "header:NAME, json:/POINTER, form:NAME, form-json:NAME/POINTER, tag:NAME";
+const LOCATORS: &str = "header:NAME, json:/POINTER, form:NAME, form-json:NAME/POINTER, tag:NAME, query:NAME, const:TEXT";
 const ACCEPTED: RangeInclusive<u64> = 200..=299;
-const UNTAGGED: &str = "header:NAME, json:/POINTER, form:NAME, form-json:NAME/POINTER";
-const TERMS: &str = "body, timestamp, id, header:NAME, tag:NAME, const:TEXT, or punctuation such as \".\"";
+const UNTAGGED: &str = "header:NAME, json:/POINTER, form:NAME, form-json:NAME/POINTER, query:NAME";
+const HASHED_FROM: &str = "query:NAME";
+const TERMS: &str =
+    "body, timestamp, id, header:NAME, tag:NAME, const:TEXT, url, url-other-port, form-sorted, or punctuation such as \".\"";
 const KEY_STEPS: &str = "strip-prefix:TEXT, utf8, hex, base64, base64url";
 const DEFAULT_WINDOW: Duration = Duration::from_secs(300);
 const DAYS_30: Duration = Duration::from_secs(30 * 86_400);

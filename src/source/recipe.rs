@@ -24,15 +24,17 @@ pub struct Recipe {
     pub signature: Signature,
     /// How the configured text becomes the key's bytes.
     pub key_format: KeyFormat,
-    /// What is signed, in order.
-    pub content: Vec<Term>,
+    /// What is signed, in order; alternatives of which any may have been, at least one.
+    pub contents: Vec<Vec<Term>>,
+    /// Where a signed URL holds the body's hash; `None` for schemes that sign the body itself.
+    pub body_sha256: Option<BodyHash>,
     /// When it was signed; `None` when the scheme signs no time.
     pub timestamp: Option<Timestamp>,
     /// Where the event's own facts are.
     pub event: Facts,
     /// All places in the body that `event` and `handshakes` point to, for one pass over it.
     pub pointers: Pointers,
-    /// How much of an event the proof covers; computed from `content` and `event`, never declared.
+    /// How much of an event the proof covers, at least; computed from `contents` and `event`, never declared.
     pub integrity: Integrity,
     /// True when no id can come from outside the signed bytes.
     pub id_signed: bool,
@@ -55,7 +57,17 @@ pub struct Recipe {
 impl Recipe {
     /// True when content, time or facts depend on tags beside the signature, so that groups of signatures differ.
     pub fn reads_tags(&self) -> bool {
-        uses_tags(&self.content, self.timestamp.as_ref(), &self.event)
+        uses_tags(&self.contents, self.timestamp.as_ref(), &self.event)
+    }
+
+    /// True when the URL is part of what is signed.
+    pub fn signs_url(&self) -> bool {
+        self.contents.iter().flatten().any(|term| matches!(term, Term::Url | Term::UrlOtherPort))
+    }
+
+    /// True when the fields of a form are signed in place of the body's bytes.
+    pub fn signs_form(&self) -> bool {
+        self.contents.iter().any(|content| content.contains(&Term::FormSorted))
     }
 }
 
@@ -158,6 +170,24 @@ pub enum Term {
     Header(HeaderName),
     /// The value of a tag in the signature header.
     Tag(String),
+    /// The public URL as configured, and the request target as it arrived.
+    Url,
+    /// The same with the scheme's own port where none is configured, and without the port where one is.
+    UrlOtherPort,
+    /// The names and values of a form, decoded, sorted by name and then by value, equal pairs once, with nothing between
+    /// them. Nothing at all where [`Recipe::body_sha256`] proves the body.
+    FormSorted,
+}
+
+/// The hash of a body inside the signed URL. Where it is present it must be the body's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BodyHash {
+    /// The query parameter that holds it.
+    pub query: String,
+    /// How it is written.
+    pub encoding: Encoding,
+    /// How much of an event is proved where it is present.
+    pub integrity: Integrity,
 }
 
 /// Where one fact of a delivery is.
@@ -167,6 +197,10 @@ pub enum Locator {
     Header(HeaderName),
     /// A tag of the signature's group.
     Tag(String),
+    /// The first query parameter of a name, its value as it arrived, not decoded.
+    Query(String),
+    /// Always the same text, to name what the recipe knows.
+    Const(String),
     /// A slot of [`Recipe::pointers`]: a text, number or truth value inside a JSON body or a form.
     Body(usize),
 }

@@ -1,23 +1,54 @@
-//! The signed content: the recipe's template filled from the delivery, as slices of what arrived. Nothing is copied.
+//! The signed content: the recipe's template filled from the delivery, as slices of what arrived. Only the fields of a form
+//! are copied, because they are signed decoded and in another order.
 
 use crate::event::Outcome;
-use crate::source::recipe::{Recipe, Term};
-use crate::verify::Refusal;
-use crate::verify::site::Site;
+use crate::source::Source;
+use crate::source::recipe::Term;
+use crate::verify::site::{Site, path_and_query};
+use crate::verify::{Refusal, sorted};
 
-/// The parts to hash, in order. A part that the request lacks makes the signature unreadable.
-pub fn parts<'a>(recipe: &'a Recipe, body: &'a [u8], site: &Site<'a>) -> Result<Vec<&'a [u8]>, Refusal> {
-    recipe.content.iter().map(|term| part(term, recipe, body, site).ok_or_else(|| absent(term))).collect()
+/// What the terms of a template are filled from.
+pub struct Ground<'a> {
+    source: &'a Source,
+    target: &'a str,
+    body: &'a [u8],
+    form: Vec<u8>,
 }
 
-fn part<'a>(term: &'a Term, recipe: &'a Recipe, body: &'a [u8], site: &Site<'a>) -> Option<&'a [u8]> {
-    match term {
-        Term::Literal(text) => Some(text.as_bytes()),
-        Term::Body => Some(body),
-        Term::Timestamp => site.signed(&recipe.timestamp.as_ref()?.from),
-        Term::Id => site.signed(&recipe.event.id),
-        Term::Header(name) => site.header(name),
-        Term::Tag(tag) => site.tag(tag),
+impl<'a> Ground<'a> {
+    /// A request to `source`. `is_hashed`: its URL holds the body's hash. Refuses a form of more than [`sorted::MAX_FIELDS`] fields
+    /// where forms are signed.
+    pub fn new(source: &'a Source, target: &'a str, body: &'a [u8], is_hashed: bool) -> Result<Ground<'a>, Refusal> {
+        let form = if source.recipe.signs_form() && !is_hashed { sorted::fields(body)? } else { Vec::new() };
+        Ok(Ground { source, target: path_and_query(target), body, form })
+    }
+
+    /// The parts to hash, in order. A part that the request lacks makes the signature unreadable.
+    pub fn parts(&'a self, terms: &'a [Term], site: &Site<'a>) -> Result<Vec<&'a [u8]>, Refusal> {
+        let mut parts = Vec::with_capacity(terms.len() + 1);
+        for term in terms {
+            match (term, &self.source.public_url) {
+                (Term::Url, Some(url)) => parts.extend([url.as_written().as_bytes(), self.target.as_bytes()]),
+                (Term::UrlOtherPort, Some(url)) => parts.extend([url.other_port().as_bytes(), self.target.as_bytes()]),
+                _ => parts.push(self.part(term, site).ok_or_else(|| absent(term))?),
+            }
+        }
+        Ok(parts)
+    }
+
+    fn part(&'a self, term: &'a Term, site: &Site<'a>) -> Option<&'a [u8]> {
+        let recipe = &self.source.recipe;
+        match term {
+            Term::Literal(text) => Some(text.as_bytes()),
+            Term::Body => Some(self.body),
+            Term::Timestamp => site.signed(&recipe.timestamp.as_ref()?.from),
+            Term::Id => site.signed(&recipe.event.id),
+            Term::Header(name) => site.header(name),
+            Term::Tag(tag) => site.tag(tag),
+            Term::FormSorted => Some(&self.form),
+            // A source without a public URL does not get this far: that is a mistake in its configuration.
+            Term::Url | Term::UrlOtherPort => None,
+        }
     }
 }
 
@@ -27,7 +58,7 @@ fn absent(term: &Term) -> Refusal {
         Term::Tag(tag) => format!("the tag {tag}"),
         Term::Timestamp => "the timestamp".to_owned(),
         Term::Id => "the event id".to_owned(),
-        Term::Literal(_) | Term::Body => "a part".to_owned(),
+        _ => "a part".to_owned(),
     };
     Refusal::new(Outcome::SignatureMalformed, format!("{what}, which is signed, is absent"))
 }

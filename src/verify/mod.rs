@@ -12,7 +12,7 @@ use http::{HeaderMap, header};
 use crate::event::{Delivery, Event, EventParts, Outcome};
 use crate::source::Source;
 use crate::source::key::Key;
-use crate::source::recipe::Reply;
+use crate::source::recipe::{Recipe, Reply};
 
 mod content;
 mod form;
@@ -23,9 +23,11 @@ mod mac;
 pub mod sign;
 mod signature;
 mod site;
+mod sorted;
 mod window;
 
-use site::Site;
+use content::Ground;
+use site::{Site, query};
 
 /// What a delivery turns out to be.
 #[derive(Debug)]
@@ -97,22 +99,27 @@ pub fn precheck(source: &Source, headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 /// Checks every signature of a delivery against every secret of its source, then the time, then finds the event's facts.
-/// Costs one hash over the content per group of signatures and secret, and one pass over the body; one more, before the
-/// proof, where the recipe knows handshakes without a signature.
+/// Costs one hash over the content per group of signatures, alternative content and secret, and one pass over the body; one
+/// more, before the proof, where the recipe knows handshakes without a signature.
 pub fn verify(source: &Source, delivery: &Delivery) -> Result<Believed, Refusal> {
     let recipe = &source.recipe;
     if handshake::any_unsigned(recipe) {
-        let site = Site::new(&delivery.headers, &[], 0).with_body(&recipe.pointers, &delivery.body);
+        let site = Site::new(&delivery.target, &delivery.headers, &[], 0).with_body(&recipe.pointers, &delivery.body);
         if let Some(reply) = handshake::reply(recipe, false, &site) {
             return Ok(Believed::Handshake(reply));
         }
     }
     let signatures = signature::read(recipe, &delivery.headers)?;
+    let body_hash = recipe.body_sha256.as_ref().and_then(|rule| query(&delivery.target, &rule.query));
+    let ground = Ground::new(source, &delivery.target, &delivery.body, body_hash.is_some())?;
     let mut refusals = Vec::new();
     for group in 0..signatures.groups {
-        let site = Site::new(&delivery.headers, &signatures.tags, group);
-        match check(source, delivery, &site, signatures.of(group)) {
-            Ok((key, content)) => return Ok(believe(source, delivery, site, key, &content)),
+        let site = Site::new(&delivery.target, &delivery.headers, &signatures.tags, group);
+        match check(source, delivery, &ground, &site, signatures.of(group)) {
+            Ok((key, content)) => {
+                is_hashed_as_signed(recipe, body_hash, &delivery.body)?;
+                return Ok(believe(source, delivery, site, key, &content));
+            }
             Err(refusal) => refusals.push(refusal),
         }
     }
@@ -121,7 +128,8 @@ pub fn verify(source: &Source, delivery: &Delivery) -> Result<Believed, Refusal>
 
 fn check<'a>(
     source: &'a Source,
-    delivery: &'a Delivery,
+    delivery: &Delivery,
+    ground: &'a Ground<'a>,
     site: &Site<'a>,
     codes: impl Iterator<Item = mac::Code> + Clone,
 ) -> Result<(&'a Key, Vec<&'a [u8]>), Refusal> {
@@ -129,11 +137,28 @@ fn check<'a>(
     if codes.clone().next().is_none() {
         return Err(signature::unreadable(recipe));
     }
-    let content = content::parts(recipe, &delivery.body, site)?;
-    let fits = |key: &&Key| mac::fits(key, recipe.algorithm, &content, codes.clone());
-    let key = source.secrets.iter().find(fits).ok_or_else(|| mismatch(source))?;
-    window::check(recipe, site, delivery.received_at)?;
-    Ok((key, content))
+    for terms in &recipe.contents {
+        let content = ground.parts(terms, site)?;
+        let fits = |key: &&Key| mac::fits(key, recipe.algorithm, &content, codes.clone());
+        if let Some(key) = source.secrets.iter().find(fits) {
+            window::check(recipe, site, delivery.received_at)?;
+            return Ok((key, content));
+        }
+    }
+    Err(mismatch(source))
+}
+
+/// The body under a signed hash is what was signed.
+fn is_hashed_as_signed(recipe: &Recipe, hash: Option<&str>, body: &[u8]) -> Result<(), Refusal> {
+    let Some((rule, hash)) = recipe.body_sha256.as_ref().zip(hash) else { return Ok(()) };
+    let signed = signature::decode(rule.encoding, hash);
+    match signed.is_some_and(|signed| signed.bytes() == mac::sha256(&[body])) {
+        true => Ok(()),
+        false => Err(Refusal::new(
+            Outcome::SignatureMismatch,
+            format!("the body is not the one whose hash is {} in the URL", rule.query),
+        )),
+    }
 }
 
 /// Of several refusals the sender's best attempt is the one to tell the operator.
@@ -157,6 +182,7 @@ fn believe(source: &Source, delivery: &Delivery, site: Site<'_>, key: &Key, cont
         return Believed::Handshake(reply);
     }
     let id = site.fact(&recipe.event.id);
+    let by_hash = recipe.body_sha256.as_ref().filter(|rule| query(&delivery.target, &rule.query).is_some());
     let event = Event::from_verifier(EventParts {
         received_at: delivery.received_at,
         occurred_at: window::occurred_at(recipe, &site),
@@ -168,7 +194,7 @@ fn believe(source: &Source, delivery: &Delivery, site: Site<'_>, key: &Key, cont
         ordering_key: site.fact(&recipe.event.key).map(|fields| fields.join(site::JOINT)),
         dedupe_key: None,
         auth: key.auth.clone(),
-        integrity: recipe.integrity,
+        integrity: by_hash.map_or(recipe.integrity, |rule| rule.integrity),
         method: delivery.method.to_string(),
         target: delivery.target.clone(),
         remote: delivery.remote,

@@ -11,16 +11,17 @@ use crate::event::{Outcome, UnixMillis};
 use crate::source::Source;
 use crate::source::pointers::{Field, Node, Pointers};
 use crate::source::recipe::{Choice, Encoding, Locator, Recipe, Term, Unit};
-use crate::verify::mac::Mac;
-use crate::verify::site::{JOINT, Site};
-use crate::verify::{content, json, window};
+use crate::verify::content::Ground;
+use crate::verify::mac::{Mac, sha256};
+use crate::verify::site::{JOINT, Site, query};
+use crate::verify::{json, window};
 
 /// A request that a provider could have sent.
 #[derive(Clone, Debug)]
 pub struct Sample {
     /// Always POST.
     pub method: Method,
-    /// The source's path.
+    /// The source's path, and the query that the recipe reads.
     pub target: String,
     /// Everything the recipe reads, and a content type.
     pub headers: HeaderMap,
@@ -91,24 +92,28 @@ impl Tamper {
 /// Signs a delivery for `source` with its first secret. `None` as body: a small JSON object that holds the facts, or a form.
 pub fn sign(source: &Source, body: Option<Bytes>, options: &SampleOptions) -> Sample {
     let recipe = &source.recipe;
-    let mut draft = Draft { body: vec![None; recipe.pointers.slots], ..Draft::default() };
+    let body_slots = vec![None; recipe.pointers.slots];
+    let mut draft = Draft { body: body_slots, target: source.path.clone(), ..Draft::default() };
     draft.describe(recipe, options);
     let mut body = body.unwrap_or_else(|| written(&recipe.pointers, &draft.body).into());
-    draft.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type(recipe, &body)));
+    draft.announce(recipe, &body);
     let text = draft.signature(source, &body, options.tamper == Some(Tamper::Secret));
-    let Draft { mut headers, .. } = draft;
+    let Draft { mut headers, mut target, .. } = draft;
     if options.tamper != Some(Tamper::Missing) {
         put(&mut headers, &recipe.signature.from[0], &text);
     }
     if options.tamper == Some(Tamper::Body) {
         body = damaged(&body);
     }
-    let elsewhere = if options.tamper == Some(Tamper::Unknown) { "-unknown" } else { "" };
-    Sample { method: Method::POST, target: format!("{}{elsewhere}", source.path), headers, body }
+    if options.tamper == Some(Tamper::Unknown) {
+        target.insert_str(source.path.len(), "-unknown");
+    }
+    Sample { method: Method::POST, target, headers, body }
 }
 
 #[derive(Default)]
 struct Draft {
+    target: String,
     headers: HeaderMap,
     tags: Vec<(String, String)>,
     /// By slot.
@@ -142,13 +147,27 @@ impl Draft {
             };
             self.fact(&rule.from, &window::write(rule.unit, UnixMillis(signed_at)));
         }
-        recipe.content.iter().for_each(|term| self.fill(term));
+        recipe.contents.iter().flatten().for_each(|term| self.fill(term));
+    }
+
+    /// The media type, and in the URL the hash of a body that is no form, where the recipe looks for one.
+    fn announce(&mut self, recipe: &Recipe, body: &[u8]) {
+        let media_type = media_type(recipe, body);
+        self.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+        if let Some(rule) = recipe.body_sha256.as_ref().filter(|_| media_type != FORM) {
+            let hash = encode(rule.encoding, &sha256(&[body]));
+            self.place(&Locator::Query(rule.query.clone()), hash, false);
+        }
     }
 
     /// Puts a fact where its first alternative with as many fields as the text has parts looks for it.
     fn fact(&mut self, choice: &Choice, text: &str) {
         let parts = |fields: &Vec<Locator>| text.splitn(fields.len(), JOINT).map(str::to_owned).collect::<Vec<_>>();
-        let fitting = choice.0.iter().find(|fields| parts(fields).len() == fields.len());
+        let fits = |fields: &Vec<Locator>, parts: &[String]| {
+            let says = |(locator, part): (&Locator, &String)| !matches!(locator, Locator::Const(text) if text != part);
+            fields.len() == parts.len() && fields.iter().zip(parts).all(says)
+        };
+        let fitting = choice.0.iter().find(|fields| fits(fields, &parts(fields)));
         for (locator, part) in fitting.into_iter().flat_map(|fields| fields.iter().zip(parts(fields))) {
             if !part.is_empty() {
                 self.place(locator, part, false);
@@ -160,6 +179,11 @@ impl Draft {
         match locator {
             Locator::Header(name) => put(&mut self.headers, name, &text),
             Locator::Tag(tag) => self.tags.push((tag.clone(), text)),
+            Locator::Query(name) => {
+                let mark = if self.target.contains('?') { '&' } else { '?' };
+                self.target.push_str(&format!("{mark}{name}={text}"));
+            }
+            Locator::Const(_) => {}
             Locator::Body(slot) => self.body[*slot] = Some(Value { text, is_number }),
         }
     }
@@ -176,8 +200,11 @@ impl Draft {
     fn signature(&self, source: &Source, body: &[u8], with_another: bool) -> String {
         let recipe = &source.recipe;
         let tags: Vec<(usize, &str, &str)> = self.tags.iter().map(|(tag, value)| (0, &tag[..], &value[..])).collect();
-        let site = Site::new(&self.headers, &tags, 0);
-        let content = content::parts(recipe, body, &site).expect("every part that the recipe signs has been filled in");
+        let site = Site::new(&self.target, &self.headers, &tags, 0);
+        let is_hashed = recipe.body_sha256.as_ref().is_some_and(|rule| query(&self.target, &rule.query).is_some());
+        // Of more fields than the verifier reads, no signature is good.
+        let Ok(ground) = Ground::new(source, &self.target, body, is_hashed) else { return FILLER.to_owned() };
+        let content = ground.parts(&recipe.contents[0], &site).expect("every part that the recipe signs has been filled in");
         let another = Mac::new(recipe.algorithm, b"not the secret");
         let key = source.secrets[0].ready(|bytes| Mac::new(recipe.algorithm, bytes));
         let code = if with_another { &another } else { key }.code(&content);
@@ -219,7 +246,8 @@ fn written_form(fields: &[Field], values: &[Option<Value>]) -> String {
 /// What a sender would call a body that it has not named otherwise.
 fn media_type(recipe: &Recipe, body: &[u8]) -> &'static str {
     let is_json = json::locate(&Node::default(), 0, body).is_some();
-    if is_json || recipe.pointers.form.is_empty() { "application/json" } else { "application/x-www-form-urlencoded" }
+    let knows_forms = recipe.signs_form() || !recipe.pointers.form.is_empty();
+    if is_json || !knows_forms { "application/json" } else { FORM }
 }
 
 /// The JSON of one place of the recipe's pointers: the value of its slot, else an object of what is below it.
@@ -255,3 +283,4 @@ fn damaged(body: &[u8]) -> Bytes {
 /// How far beyond the edge of the window a stale or future sample lies, in milliseconds.
 const BEYOND_MS: u64 = 60_000;
 const FILLER: &str = "sample";
+const FORM: &str = "application/x-www-form-urlencoded";

@@ -96,7 +96,8 @@ fn split<'a>(text: &'a str, separator: Option<&'a str>) -> impl Iterator<Item = 
     whole.into_iter().chain(parts).filter(|part| !part.is_empty())
 }
 
-fn decode(encoding: Encoding, text: &str) -> Option<Code> {
+/// The bytes of a code of any length up to [`MAX_CODE`]; `None` when it is not written so.
+pub fn decode(encoding: Encoding, text: &str) -> Option<Code> {
     let mut bytes = [0; MAX_CODE];
     let size = match encoding {
         Encoding::Hex => {

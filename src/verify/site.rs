@@ -11,6 +11,7 @@ use crate::verify::{form, json};
 
 /// The places of one delivery that locators can point to.
 pub struct Site<'a> {
+    target: &'a str,
     headers: &'a HeaderMap,
     tags: &'a [(usize, &'a str, &'a str)],
     group: usize,
@@ -19,8 +20,8 @@ pub struct Site<'a> {
 
 impl<'a> Site<'a> {
     /// The delivery as one group of signatures sees it, its body still closed.
-    pub fn new(headers: &'a HeaderMap, tags: &'a [(usize, &'a str, &'a str)], group: usize) -> Site<'a> {
-        Site { headers, tags, group, body: Vec::new() }
+    pub fn new(target: &'a str, headers: &'a HeaderMap, tags: &'a [(usize, &'a str, &'a str)], group: usize) -> Site<'a> {
+        Site { target, headers, tags, group, body: Vec::new() }
     }
 
     /// Opens the body: JSON, else a form. The body itself decides, not the content type, which nobody signs: a replay under
@@ -69,18 +70,34 @@ impl<'a> Site<'a> {
     }
 
     /// The text that one locator points to. Beyond [`MAX_FACT`] bytes or not UTF-8 it counts as absent.
-    pub fn text(&self, locator: &Locator) -> Option<&str> {
+    pub fn text<'s>(&'s self, locator: &'s Locator) -> Option<&'s str> {
         self.find(locator).and_then(text)
     }
 
     /// What one locator points to, unless empty.
-    pub fn find(&self, locator: &Locator) -> Option<&[u8]> {
+    pub fn find<'s>(&'s self, locator: &'s Locator) -> Option<&'s [u8]> {
         match locator {
             Locator::Header(name) => self.header(name),
             Locator::Tag(tag) => self.tag(tag),
+            Locator::Query(name) => query(self.target, name).map(str::as_bytes),
+            Locator::Const(text) => Some(text.as_bytes()),
             Locator::Body(slot) => self.body.get(*slot)?.as_deref().map(str::as_bytes).filter(|value| !value.is_empty()),
         }
     }
+}
+
+/// The first query parameter of that name, as it arrived, unless empty.
+pub fn query<'a>(target: &'a str, name: &str) -> Option<&'a str> {
+    let (_, query) = target.split_once('?')?;
+    let value = query.split('&').find_map(|pair| pair.split_once('=').filter(|(have, _)| *have == name));
+    value.map(|(_, value)| value).filter(|value| !value.is_empty())
+}
+
+/// A target without scheme and host, with which it may arrive over HTTP/2 or as if to a proxy.
+pub fn path_and_query(target: &str) -> &str {
+    let authority = target.find("://").filter(|_| !target.starts_with('/')).map(|at| at + 3);
+    let path = authority.and_then(|start| Some(start + target[start..].find('/')?));
+    path.map_or(target, |start| &target[start..])
 }
 
 fn text(bytes: &[u8]) -> Option<&str> {

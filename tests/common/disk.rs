@@ -53,6 +53,7 @@ struct State {
     steps: u64,
     die_at: Option<u64>,
     lies: bool,
+    recycled: u64,
     rng: fastrand::Rng,
 }
 
@@ -115,6 +116,7 @@ impl SimDisk {
             steps: 0,
             die_at: None,
             lies: false,
+            recycled: 0,
             rng: fastrand::Rng::with_seed(seed),
         };
         SimDisk(Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() }))
@@ -194,6 +196,11 @@ impl SimDisk {
     /// From now on a sync says that it is done, and does nothing.
     pub fn lie(&self) {
         self.state().lies = true;
+    }
+
+    /// How many files have become a segment again.
+    pub fn recycled(&self) -> u64 {
+        self.state().recycled
     }
 
     /// All files together may occupy so many bytes.
@@ -453,6 +460,20 @@ impl Disk for Process {
         Ok(self.file(index, name, None))
     }
 
+    fn recycle(&self, from: &str, to: &str, size: u64) -> io::Result<Arc<dyn DiskFile>> {
+        let mut state = self.enter(Step::Rename, to)?;
+        let index = state.index(from)?;
+        let more = size.saturating_sub(state.files[index].cache.len() as u64);
+        if state.used() + more > state.limit {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let grown = state.files[index].cache.len().max(size as usize);
+        state.files[index].cache.resize(grown, 0);
+        state.change(from, Some((to.into(), index)));
+        self.disk.0.changed.notify_all();
+        Ok(self.file(index, to, None))
+    }
+
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let index = self.enter(Step::Open, name)?.index(name)?;
         Ok(self.file(index, name, None))
@@ -468,6 +489,7 @@ impl Disk for Process {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut state = self.enter(Step::Rename, to)?;
         let index = state.index(from)?;
+        state.recycled += u64::from(from.ends_with(".spare"));
         state.change(from, Some((to.into(), index)));
         self.disk.0.changed.notify_all();
         Ok(())
@@ -507,10 +529,19 @@ struct File {
     _lock: Option<Arc<()>>,
 }
 
+impl File {
+    /// The name that it has now, else the one that it was opened under.
+    fn name(&self) -> String {
+        let state = self.process.disk.state();
+        let now = state.names.iter().find(|(_, index)| **index == self.index);
+        now.map_or_else(|| self.name.clone(), |(name, _)| name.clone())
+    }
+}
+
 impl DiskFile for File {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let index = self.index;
-        match self.process.begin(Step::Write, &self.name) {
+        match self.process.begin(Step::Write, &self.name()) {
             Ok(mut state) => {
                 state.files[index].write(bytes, offset as usize);
                 Ok(())
@@ -527,7 +558,7 @@ impl DiskFile for File {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let state = self.process.enter(Step::Read, &self.name)?;
+        let state = self.process.enter(Step::Read, &self.name())?;
         let bytes = state.files[self.index].cache.get(offset as usize..).unwrap_or_default();
         let count = bytes.len().min(buffer.len());
         buffer[..count].copy_from_slice(&bytes[..count]);
@@ -536,7 +567,7 @@ impl DiskFile for File {
 
     fn sync(&self) -> io::Result<()> {
         let index = self.index;
-        match self.process.begin(Step::Sync, &self.name) {
+        match self.process.begin(Step::Sync, &self.name()) {
             Ok(mut state) => {
                 if !state.lies {
                     state.files[index].sync();
@@ -563,7 +594,7 @@ impl DiskFile for File {
     }
 
     fn size(&self) -> io::Result<u64> {
-        let state = self.process.enter(Step::Read, &self.name)?;
+        let state = self.process.enter(Step::Read, &self.name())?;
         Ok(state.files[self.index].cache.len() as u64)
     }
 }

@@ -92,6 +92,7 @@ fn source(topic: &str) -> Source {
     let mistakes = Mistakes::default();
     let table = Table::parse("hookhold.toml", &text, &mistakes).expect("the entry is TOML");
     let defaults = SourceDefaults {
+        public_url: None,
         topic: "{source}".into(),
         max_body: 64 << 20,
         request_deadline: std::time::Duration::from_secs(8),

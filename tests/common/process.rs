@@ -51,6 +51,11 @@ impl Home {
         fs::write(self.dir.path().join("hookhold.toml"), ours + config).expect("target/ can be written to");
     }
 
+    /// Writes a file beside the configuration.
+    pub fn write(&self, name: &str, text: &str) {
+        fs::write(self.dir.path().join(name), text).expect("target/ can be written to");
+    }
+
     /// The journal's directory.
     pub fn journal(&self) -> PathBuf {
         self.dir.path().join("journal")
@@ -193,12 +198,28 @@ impl Line {
         Line::try_open(address).unwrap_or_else(|| panic!("nobody listens at {address}"))
     }
 
+    /// Connects from an address of this machine.
+    pub fn open_from(from: Ipv4Addr, to: SocketAddr) -> Line {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime can be built");
+        let socket = runtime.block_on(async {
+            let socket = tokio::net::TcpSocket::new_v4()?;
+            socket.bind((from, 0).into())?;
+            socket.connect(to).await?.into_std()
+        });
+        let socket = socket.unwrap_or_else(|error| panic!("from {from} to {to}: {error}"));
+        socket.set_nonblocking(false).expect("a socket has this option");
+        Line::over(socket)
+    }
+
     /// Connects, if anybody listens.
     pub fn try_open(address: SocketAddr) -> Option<Line> {
-        let stream = TcpStream::connect(address).ok()?;
+        Some(Line::over(TcpStream::connect(address).ok()?))
+    }
+
+    fn over(stream: TcpStream) -> Line {
         stream.set_nodelay(true).expect("a socket has this option");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket has this option");
-        Some(Line(stream))
+        Line(stream)
     }
 
     /// Writes bytes. A gateway that has refused already may close meanwhile; what it said is read all the same.

@@ -63,12 +63,18 @@ impl Sdk {
 
     /// The provider's own signature of `sample`.
     pub fn sign(&mut self, sample: Sample<'_>) -> Signed {
+        self.sign_for_url(sample, "")
+    }
+
+    /// The same by a provider that signs the URL that it calls.
+    pub fn sign_for_url(&mut self, sample: Sample<'_>, url: &str) -> Signed {
         #[derive(Serialize)]
         struct Request<'a> {
             scheme: &'a str,
             secret: &'a str,
             id: &'a str,
             timestamp: u64,
+            url: &'a str,
             body: String,
         }
         #[derive(Deserialize)]
@@ -78,7 +84,7 @@ impl Sdk {
             Failed { error: String },
         }
         let Sample { scheme, secret, id, timestamp, body } = sample;
-        let request = Request { scheme, secret, id, timestamp, body: STANDARD.encode(body) };
+        let request = Request { scheme, secret, id, timestamp, url, body: STANDARD.encode(body) };
         let mut line = serde_json::to_string(&request).expect("plain strings and a number");
         line.push('\n');
         let requests = self.requests.as_mut().expect("open until dropped");

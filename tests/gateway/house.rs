@@ -287,6 +287,7 @@ fn sources(plan: &Plan) -> Vec<Source> {
     let secret = directory.path().join("secret");
     std::fs::write(&secret, "whsec_nobody_knows_it").expect("a temporary directory is writable");
     let defaults = SourceDefaults {
+        public_url: None,
         topic: "webhooks.{source}".into(),
         max_body: 5 << 20,
         request_deadline: plan.deadline,

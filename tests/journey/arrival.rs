@@ -6,7 +6,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::kafka::{self, Record};
 use crate::process::{Answer, Line};
-use crate::scheme::{ACME, Facts, GITHUB, Provider, SLACK, STANDARD_WEBHOOKS, STRIPE, SVIX, Scheme, Signed, now};
+use crate::scheme::{
+    ACME, Facts, GITHUB, Provider, SHOPIFY, SHOPIFY_EVENTS, SLACK, STANDARD_WEBHOOKS, STRIPE, SVIX, Scheme, Signed, now,
+};
 
 /// A delivery and what its record must say.
 struct Sent {
@@ -43,6 +45,17 @@ fn standard_webhooks_arrives_in_kafka_as_it_was_signed_and_once() {
 #[test]
 fn svix_arrives_in_kafka_as_it_was_signed_and_once() {
     arrives(&SVIX, "svix 2.5.0");
+}
+
+/// All of them have the same event id, which one action of a merchant gives to many deliveries.
+#[test]
+fn shopify_arrives_in_kafka_as_it_was_signed_and_once() {
+    arrives(&SHOPIFY, "@shopify/shopify-api 13.1.0");
+}
+
+#[test]
+fn shopify_events_arrive_in_kafka_as_they_were_signed_and_once() {
+    arrives(&SHOPIFY_EVENTS, "@shopify/shopify-api 13.1.0");
 }
 
 #[test]

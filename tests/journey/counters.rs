@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::kafka;
 use crate::process::{Answer, Home, Line, Process, post, wait_until};
-use crate::scheme::{ACME, GITHUB, Provider, SLACK, STANDARD_WEBHOOKS, STRIPE, SVIX, Scheme, now};
+use crate::scheme::{ACME, GITHUB, Provider, SHOPIFY, SHOPIFY_EVENTS, SLACK, STANDARD_WEBHOOKS, STRIPE, SVIX, Scheme, now};
 
 #[test]
 fn each_stripe_delivery_moves_its_own_counter() {
@@ -29,6 +29,16 @@ fn each_standard_webhooks_delivery_moves_its_own_counter() {
 #[test]
 fn each_svix_delivery_moves_its_own_counter() {
     assert_eq!(each_moves_its_own_counter(&SVIX), 12);
+}
+
+#[test]
+fn each_shopify_delivery_moves_its_own_counter() {
+    assert_eq!(each_moves_its_own_counter(&SHOPIFY), 10, "Shopify signs no time");
+}
+
+#[test]
+fn each_shopify_event_moves_its_own_counter() {
+    assert_eq!(each_moves_its_own_counter(&SHOPIFY_EVENTS), 10, "Shopify signs no time");
 }
 
 #[test]

@@ -12,4 +12,5 @@ mod scheme;
 #[path = "../common/sdk.rs"]
 mod sdk;
 mod seen;
+mod twilio;
 mod variants;

@@ -111,6 +111,49 @@ pub const SVIX: Scheme = Scheme {
     ..STANDARD_WEBHOOKS
 };
 
+pub const SHOPIFY: Scheme = Scheme {
+    name: "shopify",
+    recipe: "provider = \"shopify\"",
+    secret: "shpss_0123456789abcdef",
+    wrong_secret: "shpss_fedcba9876543210",
+    signature: "x-shopify-hmac-sha256",
+    unreadable: "AAAA",
+    signs_a_time: false,
+    reply: (200, ""),
+    integrity: "body",
+    json: r#"{"id":5223452934372,"name":"1001","note":"NOTE"}"#,
+    told: Facts {
+        has_id: true,
+        ce_type: "com.shopify.orders/create",
+        key: Some("a-shop.myshopify.com.5223452934372"),
+        ce_time: Some("2023-11-14T22:13:20.123Z"),
+    },
+    known: Facts {
+        has_id: true,
+        ce_type: "com.shopify.orders/create",
+        key: Some("a-shop.myshopify.com"),
+        ce_time: Some("2023-11-14T22:13:20.123Z"),
+    },
+};
+
+pub const SHOPIFY_EVENTS: Scheme = Scheme {
+    name: "shopify-events",
+    recipe: "provider = \"shopify-events\"",
+    signature: "shopify-hmac-sha256",
+    json: r#"{"topic":"Product","action":"update","handle":"all","data":{"note":"NOTE"}}"#,
+    told: SHOPIFY_EVENT,
+    known: SHOPIFY_EVENT,
+    ..SHOPIFY
+};
+
+/// Everything stands in headers.
+const SHOPIFY_EVENT: Facts = Facts {
+    has_id: true,
+    ce_type: "com.shopify.Product.update",
+    key: Some("a-shop.myshopify.com.gid://shopify/Product/7"),
+    ce_time: Some("2023-11-14T22:13:20.123Z"),
+};
+
 /// A provider that nobody has heard of.
 pub const ACME: Scheme = Scheme {
     name: "acme",

@@ -3,10 +3,16 @@
 //   request  {"scheme": "stripe", "secret": "whsec_…", "id": "msg_1", "timestamp": 1614265330, "body": "BASE64"}
 //   answer   {"by": "stripe 23.1.0", "headers": [["stripe-signature", "t=…,v1=…"]]}   or   {"error": "…"}
 // Every SDK here takes the body as text (standardwebhooks decodes even a Buffer as UTF-8 first), so none can sign bytes
-// that are not UTF-8, and Octokit's refuses an empty body. Only those bodies are signed by the openssl command, and the
-// answer says so. Slack's Bolt can only verify: openssl signs, and what Bolt does not accept is an error.
+// that are not UTF-8, and Octokit's and Shopify's refuse an empty body. Only those bodies are signed by the openssl command,
+// and the answer says so.
+// Slack's Bolt can only verify: openssl signs, and what Bolt does not accept is an error.
+// Shopify's SDK only validates: what node's crypto signs for it must pass its `webhooks.validate` before it is answered.
+// For Twilio the request has a "url", the one that Twilio calls, and the id is the idempotency token. The SDK signs a form's
+// parameters, or with `bodySHA256` in the URL nothing but that; what it signs must pass its `validateRequest…`, too.
 import { execFileSync } from "node:child_process";
 import { createInterface } from "node:readline";
+import { createHmac } from "node:crypto";
+import { parse } from "node:querystring";
 import { readFileSync } from "node:fs";
 import { sign as octokit } from "@octokit/webhooks-methods";
 import { Webhook as StandardWebhook } from "standardwebhooks";
@@ -15,6 +21,7 @@ import Stripe from "stripe";
 
 const packages = {
   stripe: "stripe", github: "@octokit/webhooks-methods", slack: "@slack/bolt", "standard-webhooks": "standardwebhooks", svix: "svix",
+  shopify: "@shopify/shopify-api", "shopify-events": "@shopify/shopify-api", twilio: "twilio",
 };
 const pinned = JSON.parse(readFileSync(new URL("package.json", import.meta.url))).dependencies;
 
@@ -30,6 +37,9 @@ const sdk = {
   },
   "standard-webhooks": (r, text) => new StandardWebhook(r.secret).sign(r.id, new Date(r.timestamp * 1000), text),
   svix: (r, text) => new SvixWebhook(r.secret).sign(r.id, new Date(r.timestamp * 1000), text),
+  shopify: (r, text) => shopify(r, text),
+  "shopify-events": (r, text) => shopify(r, text),
+  twilio: (r, text) => twilio(r, text),
 };
 
 const openssl = {
@@ -38,6 +48,8 @@ const openssl = {
   slack: (r, body) => `v0=${hmac(Buffer.from(r.secret), `v0:${r.timestamp}:`, body).toString("hex")}`,
   "standard-webhooks": (r, body) => `v1,${hmac(whsec(r.secret), `${r.id}.${r.timestamp}.`, body).toString("base64")}`,
   svix: (r, body) => openssl["standard-webhooks"](r, body),
+  shopify: (r, body) => hmac(Buffer.from(r.secret), "", body).toString("base64"),
+  "shopify-events": (r, body) => openssl.shopify(r, body),
 };
 
 const headers = {
@@ -46,7 +58,47 @@ const headers = {
   slack: (r, signature) => [["x-slack-request-timestamp", String(r.timestamp)], ["x-slack-signature", signature]],
   "standard-webhooks": (r, signature) => message("webhook", r, signature),
   svix: (r, signature) => message("svix", r, signature),
+  shopify: (r, signature) => [
+    ["X-Shopify-Topic", "orders/create"], ["X-Shopify-Hmac-Sha256", signature], ["X-Shopify-Shop-Domain", SHOP],
+    ["X-Shopify-API-Version", "2026-10"], ["X-Shopify-Webhook-Id", r.id], ["X-Shopify-Event-Id", "one-action"],
+    ["X-Shopify-Triggered-At", "2023-11-14T22:13:20.123456789Z"],
+  ],
+  "shopify-events": (r, signature) => [
+    ["shopify-topic", "Product"], ["shopify-action", "update"], ["shopify-hmac-sha256", signature], ["shopify-shop-domain", SHOP],
+    ["shopify-api-version", "unstable"], ["shopify-webhook-id", r.id], ["shopify-event-id", "one-action"],
+    ["shopify-resource-id", "gid://shopify/Product/7"], ["shopify-handle", "all"],
+    ["shopify-triggered-at", "2023-11-14T22:13:20.123456789Z"],
+  ],
+  twilio: (r, signature) => [["X-Twilio-Signature", signature], ...(r.id ? [["I-Twilio-Idempotency-Token", r.id]] : [])],
 };
+
+const SHOP = "a-shop.myshopify.com";
+
+async function shopify(r, text) {
+  await import("@shopify/shopify-api/adapters/node");
+  const { shopifyApi, ApiVersion, LogSeverity } = await import("@shopify/shopify-api");
+  const api = shopifyApi({
+    apiKey: "key", apiSecretKey: r.secret, hostName: "hooks.example.com", isEmbeddedApp: false,
+    apiVersion: Object.values(ApiVersion)[0], logger: { level: LogSeverity.Error },
+  });
+  const signature = createHmac("sha256", r.secret).update(text, "utf8").digest("base64");
+  const rawRequest = { headers: Object.fromEntries(headers[r.scheme](r, signature)), method: "POST", url: "/" };
+  const found = await api.webhooks.validate({ rawBody: text, rawRequest, rawResponse: {} });
+  if (!found.valid || found.webhookId !== r.id) throw new Error(`not valid for the SDK: ${JSON.stringify(found)}`);
+  return signature;
+}
+
+async function twilio(r, text) {
+  const sdk = (await import("twilio/lib/webhooks/webhooks.js")).default;
+  const hashed = r.url.includes("bodySHA256");
+  const params = hashed ? {} : { ...parse(text) };
+  const signature = sdk.getExpectedTwilioSignature(r.secret, r.url, params);
+  const valid = hashed
+    ? sdk.validateRequestWithBody(r.secret, signature, r.url, text)
+    : sdk.validateRequest(r.secret, signature, r.url, params);
+  if (!valid) throw new Error("not valid for the SDK itself");
+  return signature;
+}
 
 const message = (prefix, r, signature) => [
   [`${prefix}-id`, r.id], [`${prefix}-timestamp`, String(r.timestamp)], [`${prefix}-signature`, signature],
@@ -63,7 +115,7 @@ async function answer(request) {
   if (!Object.hasOwn(sdk, request.scheme)) throw new Error(`no such scheme: ${request.scheme}`);
   const body = Buffer.from(request.body, "base64");
   const text = body.toString("utf8");
-  const is_text = body.length > 0 && Buffer.from(text, "utf8").equals(body);
+  const is_text = (body.length > 0 || request.scheme === "twilio") && Buffer.from(text, "utf8").equals(body);
   const signature = is_text ? await sdk[request.scheme](request, text) : openssl[request.scheme](request, body);
   const name = packages[request.scheme];
   return { by: is_text ? `${name} ${pinned[name]}` : "openssl", headers: headers[request.scheme](request, signature) };

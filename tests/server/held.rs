@@ -64,6 +64,10 @@ impl Disk for HeldDisk {
         self.disk.truncate(name, size)
     }
 
+    fn recycle(&self, from: &str, to: &str, size: u64) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.wrap(self.disk.recycle(from, to, size)?))
+    }
+
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         self.disk.rename(from, to)
     }

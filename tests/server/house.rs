@@ -197,6 +197,7 @@ fn source(directory: &Path, deadline: Duration) -> Source {
     let text =
         format!("provider = \"stripe\"\nsecrets = [\"file:{}\"]\nmax_body = \"4 KiB\"", directory.join("stripe").display());
     let defaults = SourceDefaults {
+        public_url: None,
         topic: "webhooks.{source}".into(),
         max_body: 5 << 20,
         request_deadline: deadline,

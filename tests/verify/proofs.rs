@@ -1,6 +1,7 @@
 //! Signatures and times: what is believed, what is refused, and as what.
 
-use hookhold::event::{Outcome, UnixMillis};
+use bytes::Bytes;
+use hookhold::event::{Delivery, Integrity, Outcome, UnixMillis};
 use hookhold::source::PROVIDERS;
 use hookhold::source::recipe::{Algorithm, Encoding};
 use hookhold::verify::precheck;
@@ -242,4 +243,49 @@ fn white_space_around_items_is_not_part_of_them() {
     assert_eq!(refusal(&source, &spaced), None);
     let exact = crate::support::source("stripe", "whsec_test", "signature = { trim = false }");
     assert_eq!(refusal(&exact, &spaced), Some(Outcome::SignatureMalformed));
+}
+
+/// Twilio's scheme, not ours: so the integrity is no more than partial, and the body is part of what a repeat is.
+#[test]
+fn what_only_separates_the_fields_of_a_form_is_not_signed() {
+    let source = provider("twilio");
+    let genuine = sample_of(&source, Some(b"MessageSid=SM1&MessageStatus=sent"), None);
+    let expected = verify(&source, &genuine).expect("genuine");
+    for same in
+        [&b"MessageStatus=sent&MessageSid=SM1"[..], b"MessageSi=dSM1&MessageStatus=sent", b"MessageSid=SM1&MessageStatus=%73ent"]
+    {
+        let verified = verify(&source, &Delivery { body: Bytes::from_static(same), ..genuine.clone() }).expect("the same text");
+        assert_eq!(verified.event.integrity, Integrity::Partial);
+        assert_ne!(verified.identity, expected.identity, "an id that is not surely signed is bound to the body");
+    }
+    for other in [&b"MessageSid=SM2&MessageStatus=sent"[..], b"MessageSid=SM1&MessageStatus=sent&a", b"MessageSid=SM1", b""] {
+        assert_eq!(
+            refusal(&source, &Delivery { body: Bytes::from_static(other), ..genuine.clone() }),
+            Some(Outcome::SignatureMismatch)
+        );
+    }
+}
+
+#[test]
+fn more_fields_than_anyone_sends_are_refused_before_they_are_sorted() {
+    let source = provider("twilio");
+    let form = |fields: usize| Delivery { body: "a&".repeat(fields).into(), ..sample(&source, None) };
+    assert_eq!(refusal(&source, &form(1_000)), Some(Outcome::SignatureMismatch));
+    assert_eq!(refusal(&source, &form(1_001)), Some(Outcome::SignatureMalformed));
+    let many = "a&".repeat(1_001);
+    assert_eq!(refusal(&source, &sample_of(&source, Some(many.as_bytes()), None)), Some(Outcome::SignatureMalformed));
+}
+
+#[test]
+fn a_url_is_signed_as_configured_and_as_it_arrived_whatever_the_host_says() {
+    let url = INLINE.replace("\"body\"", "\"url\", \"body\"");
+    let source = inline(&format!("{url}public_url = \"https://a.example/in/\""));
+    let mut genuine = sample(&source, None);
+    genuine.headers.insert("host", HeaderValue::from_static("b.example"));
+    genuine.headers.insert("x-forwarded-proto", HeaderValue::from_static("http"));
+    assert_eq!(refusal(&source, &genuine), None);
+    for target in ["/hooks/shop?", "/hooks/shop/", "/hooks/Shop", "/hooks/%73hop"] {
+        let other = Delivery { target: target.to_owned(), ..genuine.clone() };
+        assert_eq!(refusal(&source, &other), Some(Outcome::SignatureMismatch), "{target}");
+    }
 }

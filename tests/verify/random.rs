@@ -18,11 +18,15 @@ fn one_changed_byte_is_refused_or_means_the_same() {
     let (mut refused, mut same) = (0, 0);
     for _ in 0..ROUNDS {
         let source = &sources[random.usize(..sources.len())];
-        let body: Vec<u8> = (0..random.usize(1..300)).map(|_| random.u8(..)).collect();
+        let length = random.usize(1..300);
+        let body: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).filter(|byte| is_plain(source, byte)).take(length).collect();
         let genuine = sample_of(source, Some(&body), None);
         let expected = verify(source, &genuine).expect("it is genuine");
         let mut changed = genuine.clone();
         change_one_byte(source, &mut changed, &mut random);
+        if !changed.body.iter().all(|byte| is_plain(source, byte)) {
+            continue;
+        }
         match verify(source, &changed) {
             Err(_) => refused += 1,
             Ok(verified) => {
@@ -34,10 +38,19 @@ fn one_changed_byte_is_refused_or_means_the_same() {
     assert!(refused > ROUNDS * 9 / 10, "{refused} refused, {same} the same");
 }
 
+/// What only separates the fields of a form is not signed; `proofs` has what follows from that.
+fn is_plain(source: &Source, byte: &u8) -> bool {
+    !(source.recipe.signs_form() && b"&=+%".contains(byte))
+}
+
+fn is_proof(name: &str) -> bool {
+    let told = ["content-type", "x-github-delivery", "x-github-event", "i-twilio-idempotency-token"];
+    !told.contains(&name) && (!name.contains("shopify") || name.ends_with("hmac-sha256"))
+}
+
 /// In the body, or in a header that the proof is made of.
 fn change_one_byte(source: &Source, delivery: &mut Delivery, random: &mut fastrand::Rng) {
-    let unsigned = ["content-type", "x-github-delivery", "x-github-event"];
-    let proof: Vec<_> = delivery.headers.keys().filter(|name| !unsigned.contains(&name.as_str())).cloned().collect();
+    let proof: Vec<_> = delivery.headers.keys().filter(|name| is_proof(name.as_str())).cloned().collect();
     assert!(proof.contains(&source.recipe.signature.from[0]));
     if random.bool() {
         let mut body = delivery.body.to_vec();

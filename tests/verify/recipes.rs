@@ -11,10 +11,13 @@ use crate::support::*;
 fn the_compiled_in_recipes_are_the_files_of_the_directory() {
     let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/config/providers");
     let entries = std::fs::read_dir(directory).expect("the directory of recipes");
-    let mut files: Vec<String> =
-        entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+    let name = |entry: std::io::Result<std::fs::DirEntry>| {
+        let file = entry.expect("an entry").file_name().into_string().expect("text");
+        file.strip_suffix(".toml").expect("a recipe").to_owned()
+    };
+    let mut files: Vec<String> = entries.map(name).collect();
     files.sort();
-    let names: Vec<String> = PROVIDERS.iter().map(|(name, _)| format!("{name}.toml")).collect();
+    let names: Vec<&str> = PROVIDERS.iter().map(|(name, _)| *name).collect();
     assert!(!files.is_empty());
     assert_eq!(files, names);
     for (name, text) in PROVIDERS {
@@ -152,7 +155,9 @@ fn what_a_recipe_lacks_is_told() {
     assert!(mistakes.contains(": secrets: missing; allowed: "), "{mistakes}");
     let mistakes = compile_alone("provider = \"strip\"\nsecrets = \"env:HOME\"").expect_err("no such provider").to_string();
     assert!(
-        mistakes.contains("provider: no such provider; allowed: github, slack, standard-webhooks, stripe, svix"),
+        mistakes.contains(
+            "provider: no such provider; allowed: github, shopify, shopify-events, slack, standard-webhooks, stripe, svix, twilio"
+        ),
         "{mistakes}"
     );
 }
@@ -173,6 +178,24 @@ fn parts_that_contradict_each_other_are_a_mistake() {
         (INLINE.replace("\"body\"", "\"id\", \"body\""), "event.id: the content contains the id"),
         (INLINE.replace("\"body\"", "\"tag:t\", \"body\""), "signature: a tag is used, but the signature has none"),
         (INLINE.replace("\"body\"", "\"header:T\""), "content: the body is not signed"),
+        (INLINE.replace("\"body\"", "\"url\""), "content: the body is not signed"),
+        (
+            INLINE.replace("content", "content_variants").replace("[\"body\"]", "[[\"body\"], [\"url\"]]"),
+            "content_variants[1]: the body is not signed",
+        ),
+        (
+            INLINE.replace("[\"body\"]", "[\"body\"]\ncontent_variants = [[\"body\"]]"),
+            "content_variants: content is there as well",
+        ),
+        (INLINE.replace("content", "content_variants").replace("[\"body\"]", "[]"), "content_variants: nothing is signed"),
+        (
+            INLINE.replace("\"body\"]", "\"form-sorted\"]\nbody_sha256 = { from = \"query:h\" }"),
+            "body_sha256: the hash is not signed",
+        ),
+        (
+            INLINE.replace("\"body\"]", "\"url\", \"form-sorted\"]\nbody_sha256 = { from = \"header:h\" }"),
+            "body_sha256.from: not a query parameter",
+        ),
     ] {
         let mistakes = compile(&recipe, &[("secret", "x")]).expect_err(what).to_string();
         assert!(mistakes.contains(what), "{mistakes}");

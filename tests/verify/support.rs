@@ -34,6 +34,7 @@ pub fn compile(entry: &str, secrets: &[(&str, &str)]) -> Result<Source, Mistakes
 /// The defaults of the configuration.
 pub fn defaults() -> SourceDefaults {
     SourceDefaults {
+        public_url: Some("https://hooks.example.com".into()),
         topic: "webhooks.{source}".into(),
         max_body: 5 << 20,
         request_deadline: std::time::Duration::from_secs(8),

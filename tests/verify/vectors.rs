@@ -24,6 +24,7 @@ struct Vector {
     source: String,
     recipe: Option<String>,
     secret: String,
+    target: Option<String>,
     received_at: u64,
     headers: Vec<(String, String)>,
     #[serde(default)]
@@ -84,6 +85,7 @@ fn check(file: &str, vector: &Vector) {
     let headers: Vec<(&str, &str)> = vector.headers.iter().map(|(name, value)| (&name[..], &value[..])).collect();
     let encoded = vector.body_base64.as_ref().map(|text| STANDARD.decode(text).expect("base64"));
     let mut delivery = delivery(encoded.unwrap_or_else(|| vector.body.clone().into_bytes()), &headers);
+    delivery.target = vector.target.clone().unwrap_or(delivery.target);
     delivery.received_at = UnixMillis(vector.received_at * 1000);
     match (verify(&source, &delivery), &vector.refused) {
         (Ok(verified), None) => agree(&says, vector, &verified, &delivery.body),

@@ -1,0 +1,140 @@
+//! What strangers do to an endpoint that anybody can reach: they hold connections with a byte a second, they hold memory with
+//! bodies that never end, and they forge as fast as they hear answers. Each comes again when its connection is closed.
+
+#![allow(dead_code, reason = "each test file uses a part of this")]
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::runtime::Runtime;
+use tokio::time::{sleep, timeout};
+
+/// Attackers on a thread of their own; dropping it ends them.
+pub struct Attack {
+    runtime: Runtime,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    target: SocketAddr,
+    opened: AtomicU64,
+    heard: Mutex<BTreeMap<u16, u64>>,
+}
+
+impl Attack {
+    /// Nobody yet.
+    pub fn new(target: SocketAddr) -> Attack {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let shared = Shared { target, opened: AtomicU64::new(0), heard: Mutex::new(BTreeMap::new()) };
+        Attack { runtime: runtime.expect("a runtime can be built"), shared: Arc::new(shared) }
+    }
+
+    /// Connections that send a request one byte a second.
+    pub fn trickle(&self, from: Ipv4Addr, connections: usize, request: &[u8]) {
+        self.spawn(from, connections, request, 0);
+    }
+
+    /// Connections that send `held` bytes at once, and what is left one byte a second.
+    pub fn hoard(&self, from: Ipv4Addr, connections: usize, request: &[u8], held: usize) {
+        self.spawn(from, connections, request, held);
+    }
+
+    /// Connections that send a request as often as they are answered.
+    pub fn forge(&self, from: Ipv4Addr, connections: usize, request: &[u8]) {
+        let request = Bytes::copy_from_slice(request);
+        for _ in 0..connections {
+            let (shared, request) = (self.shared.clone(), request.clone());
+            self.runtime.spawn(async move {
+                loop {
+                    let mut stream = shared.connect(from).await;
+                    while let Ok(status) = exchange(&mut stream, &request).await {
+                        *shared.heard.lock().expect("no attacker panics").entry(status).or_default() += 1;
+                    }
+                }
+            });
+        }
+    }
+
+    /// Connections that have been made, again and again by the same attackers.
+    pub fn opened(&self) -> u64 {
+        self.shared.opened.load(SeqCst)
+    }
+
+    /// What the forgers were answered, by status.
+    pub fn forgers_heard(&self) -> BTreeMap<u16, u64> {
+        self.shared.heard.lock().expect("no attacker panics").clone()
+    }
+
+    fn spawn(&self, from: Ipv4Addr, connections: usize, request: &[u8], held: usize) {
+        let request = Bytes::copy_from_slice(request);
+        for _ in 0..connections {
+            let (shared, request) = (self.shared.clone(), request.clone());
+            self.runtime.spawn(async move {
+                loop {
+                    let mut stream = shared.connect(from).await;
+                    let _ = trickle(&mut stream, &request, held).await;
+                    sleep(PAUSE).await;
+                }
+            });
+        }
+    }
+}
+
+impl Shared {
+    async fn connect(&self, from: Ipv4Addr) -> TcpStream {
+        loop {
+            let socket = TcpSocket::new_v4().expect("there are descriptors");
+            socket.bind((from, 0).into()).expect("an address of this machine");
+            if let Ok(stream) = socket.connect(self.target).await {
+                self.opened.fetch_add(1, SeqCst);
+                return stream;
+            }
+            sleep(PAUSE).await;
+        }
+    }
+}
+
+/// Ends when anything comes back: that is a refusal.
+async fn trickle(stream: &mut TcpStream, request: &[u8], held: usize) -> io::Result<()> {
+    let (at_once, rest) = request.split_at(held);
+    stream.write_all(at_once).await?;
+    for byte in rest {
+        stream.write_all(&[*byte]).await?;
+        if timeout(Duration::from_secs(1), stream.read(&mut [0; 256])).await.is_ok() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// No refusal has a body, so its head is all of it.
+async fn exchange(stream: &mut TcpStream, request: &[u8]) -> io::Result<u16> {
+    stream.write_all(request).await?;
+    let (mut answer, mut length) = ([0; 512], 0);
+    while !answer[..length].ends_with(b"\r\n\r\n") {
+        match stream.read(&mut answer[length..]).await? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => length += read,
+        }
+    }
+    let status = std::str::from_utf8(&answer[9..12]).ok().and_then(|status| status.parse().ok());
+    status.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Before who trickles or hoards comes again: it wants to hold something, not to make noise.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A thousand connections do not fit into the usual soft limit of open files.
+pub fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("up to the hard limit");
+    assert!(maximum.is_none_or(|most| most > 2_000), "the hard limit of open files is too low: {maximum:?}");
+}

@@ -1,0 +1,259 @@
+//! Twilio signs the URL that it calls: a form with its fields, anything else with its hash in the query. Signed by Twilio's
+//! own SDK; the `Host` of every request is another than the public URL.
+
+use std::collections::BTreeMap;
+
+use sha2::{Digest, Sha256};
+
+use crate::counters::moved_by;
+use crate::kafka::{self, Kafka};
+use crate::process::{Answer, Home, Line, post};
+use crate::sdk::{Sample, Sdk};
+
+/// A delivery and what its record must say.
+struct Case {
+    what: &'static str,
+    source: &'static str,
+    /// The URL that Twilio signs, up to the path; it may differ from the configured one by its port.
+    signed: &'static str,
+    query: &'static str,
+    media_type: &'static str,
+    body: &'static str,
+    /// `ce_id`, `ce_type`, key and `hookhold-integrity`, of a delivery without an idempotency token.
+    told: [Option<&'static str>; 4],
+}
+
+const STATUS: &str = "AccountSid=AC1&MessageSid=SM1&MessageStatus=delivered&SmsSid=SM1&SmsStatus=delivered&To=%2B15551112222";
+const CASES: &[Case] = &[
+    Case {
+        what: "a form",
+        source: "twilio",
+        signed: PUBLIC,
+        query: "",
+        media_type: FORM,
+        body: STATUS,
+        told: [Some("SM1.delivered"), Some("com.twilio.message.delivered"), Some("SM1"), Some("partial")],
+    },
+    Case {
+        what: "names that come again, values that are empty, blanks, escapes and letters of every kind",
+        source: "twilio",
+        signed: PUBLIC,
+        query: "?a=b%20c&d=%C3%A9&'e(f)=~*&g",
+        media_type: FORM,
+        body: "SmsStatus=received&MessageSid=SM2&MediaUrl=b&MediaUrl=a&MediaUrl=b&MediaUrl=&MediaUrl=&Body=caf%C3%A9+%2B1%25+%e2%9c%93\
+               &Empty=&Bare&b=1&B=2&a+b=3&%F0%9F%98%80=4&%EF%BD%B1=5&%C3%A9=%F0%9F%98%80%EF%BF%BD&&z=%=",
+        told: [Some("SM2.received"), Some("com.twilio.message.received"), Some("SM2"), Some("partial")],
+    },
+    Case {
+        what: "a URL signed with the port that nobody has configured",
+        source: "twilio",
+        signed: "https://twilio.example.com:443/in",
+        query: "?x=1",
+        media_type: FORM,
+        body: "CallSid=CA1&CallStatus=completed&SequenceNumber=2",
+        told: [Some("CA1.completed.2"), Some("com.twilio.call.completed"), Some("CA1"), Some("partial")],
+    },
+    Case {
+        what: "a URL signed with the port that is configured",
+        source: "odd",
+        signed: "https://twilio.example.com:8443",
+        query: "",
+        media_type: FORM,
+        body: "CallSid=CA2&CallStatus=ringing",
+        told: [None, Some("com.twilio.call.ringing"), Some("CA2"), Some("partial")],
+    },
+    Case {
+        what: "a URL signed without the port that is configured",
+        source: "odd",
+        signed: "https://twilio.example.com",
+        query: "",
+        media_type: FORM,
+        body: "CallSid=CA2&CallStatus=in-progress&Digits=1",
+        told: [None, Some("com.twilio.call.in-progress"), Some("CA2"), Some("partial")],
+    },
+    Case {
+        what: "JSON",
+        source: "twilio",
+        signed: PUBLIC,
+        query: "?x=1&bodySHA256=HASH",
+        media_type: "application/json",
+        body: "[{\"specversion\":\"1.0\",\"id\":\"EZ1\",\"data\":{\"caf\\u00e9\":\"é\"}}]\r\n",
+        told: [None, Some("twilio.unknown"), None, Some("body")],
+    },
+    Case {
+        what: "JSON to a URL signed with the other port",
+        source: "odd",
+        signed: "https://twilio.example.com",
+        query: "?bodySHA256=HASH",
+        media_type: "application/json",
+        body: "{}",
+        told: [None, Some("odd.unknown"), None, Some("body")],
+    },
+    Case {
+        what: "no field at all",
+        source: "twilio",
+        signed: PUBLIC,
+        query: "",
+        media_type: FORM,
+        body: "",
+        told: [None, Some("twilio.unknown"), None, Some("partial")],
+    },
+];
+
+impl Case {
+    fn target(&self) -> String {
+        format!("/hooks/{}{}", self.source, self.query.replace("HASH", &hex::encode(Sha256::digest(self.body))))
+    }
+
+    /// The request as Twilio sends it; `token` may be empty.
+    fn request(&self, sdk: &mut Sdk, secret: &str, token: &str) -> Vec<u8> {
+        let (target, body) = (self.target(), self.body.as_bytes());
+        let sample = Sample { scheme: "twilio", secret, id: token, timestamp: 0, body };
+        let signed = sdk.sign_for_url(sample, &format!("{}{target}", self.signed));
+        assert_eq!(signed.by, "twilio 6.2.0");
+        let media_type = ("Content-Type".to_owned(), self.media_type.to_owned());
+        post(&target, &[signed.headers, vec![media_type]].concat(), body)
+    }
+}
+
+#[test]
+fn twilio_arrives_in_kafka_as_it_was_signed_and_once() {
+    let kafka = kafka::shared();
+    kafka.create_topic("arrives-twilio", 1, &[]);
+    let home = home(kafka, "arrives-twilio");
+    let process = home.start();
+    let (mut sdk, mut line) = (Sdk::start(), Line::open(home.hooks));
+    for case in CASES {
+        let request = case.request(&mut sdk, TOKEN, "");
+        let answer = line.ask(&request);
+        is_empty_twiml(case.what, &answer);
+        if case.told[0].is_some() {
+            assert_eq!(line.ask(&request), answer, "{}: repeated", case.what);
+        }
+        let request = case.request(&mut sdk, TOKEN, &format!("{}, once more", case.what));
+        assert_eq!(line.ask(&request), answer, "{}: with a token of its own it is another event", case.what);
+        assert_eq!(line.ask(&request), answer, "{}: repeated under its token", case.what);
+    }
+    let records = kafka.wait_for_records("arrives-twilio", 2 * CASES.len());
+    for (case, pair) in CASES.iter().zip(records.chunks(2)) {
+        let token = format!("{}, once more", case.what);
+        for (record, id) in pair.iter().zip([case.told[0], Some(&*token)]) {
+            let place = format!("{}-{}", record.header("hookhold-log"), record.header("hookhold-seq"));
+            let [_, kind, key, integrity] = case.told;
+            let id = id.unwrap_or(&place);
+            assert_eq!(record.value.as_deref(), Some(case.body.as_bytes()), "{}", case.what);
+            assert_eq!(record.key.as_deref(), Some(key.unwrap_or(id).as_bytes()), "{}", case.what);
+            let found = ["ce_id", "ce_type", "hookhold-integrity", "hookhold-auth"].map(|name| record.header(name));
+            assert_eq!(
+                Some(found),
+                kind.zip(integrity).map(|(kind, much)| [id, kind, much, "mac-sha1:2026-11"]),
+                "{}",
+                case.what
+            );
+        }
+    }
+    let kept: u64 = process.deliveries().into_iter().filter(|((_, outcome), _)| outcome == "kept").map(|(_, count)| count).sum();
+    assert_eq!(kept, 2 * CASES.len() as u64, "a repeat has made a record");
+}
+
+#[test]
+fn each_twilio_delivery_moves_its_own_counter() {
+    let kafka = kafka::shared();
+    kafka.create_topic("counted-twilio", 1, &[]);
+    let home = home(kafka, "counted-twilio");
+    let process = home.start();
+    let mut sdk = Sdk::start();
+    let [form, json] = ["a form", "JSON"].map(|what| CASES.iter().find(|case| case.what == what).expect("a case"));
+    let [form_request, json_request] = [form, json].map(|case| case.request(&mut sdk, TOKEN, "token"));
+    let replaced = |request: &[u8], from: &str, to: &str| {
+        let text = String::from_utf8(request.to_vec()).expect("text");
+        assert!(text.contains(from), "{from} is not in {text}");
+        text.replacen(from, to, 1).into_bytes()
+    };
+    let hash = hex::encode(Sha256::digest(json.body));
+    let other_hash = hex::encode(Sha256::digest(""));
+    let emptied =
+        replaced(&replaced(&json_request, json.body, ""), &format!("content-length: {}", json.body.len()), "content-length: 0");
+    let deliveries = [
+        ("a form", form_request.clone(), 200, "kept"),
+        ("the same again", form_request.clone(), 200, "duplicate"),
+        ("JSON", json_request.clone(), 200, "kept"),
+        ("the same again", json_request.clone(), 200, "duplicate"),
+        ("a form with another value", replaced(&form_request, "=SM1&", "=SM2&"), 401, "signature_mismatch"),
+        ("a form with a field more", replaced(&form_request, "AccountSid=AC1", "AccountSid&a=1"), 401, "signature_mismatch"),
+        ("JSON with another body", replaced(&json_request, "EZ1", "EZ2"), 401, "signature_mismatch"),
+        ("JSON whose body was taken away", emptied.clone(), 401, "signature_mismatch"),
+        ("the same, with the hash of nothing", replaced(&emptied, &hash, &other_hash), 401, "signature_mismatch"),
+        (
+            "JSON whose hash was taken away",
+            replaced(&json_request, &format!("&bodySHA256={hash}"), ""),
+            401,
+            "signature_mismatch",
+        ),
+        ("another query", replaced(&json_request, "x=1", "x=2"), 401, "signature_mismatch"),
+        ("a query more", replaced(&form_request, "/hooks/twilio ", "/hooks/twilio?a=b "), 401, "signature_mismatch"),
+        ("the URL of another source", replaced(&form_request, "/hooks/twilio ", "/hooks/odd "), 401, "signature_mismatch"),
+        ("signed with the wrong secret", form.request(&mut sdk, "54321", "token"), 401, "signature_mismatch"),
+        ("without its signature", replaced(&form_request, "X-Twilio-Signature", "X-Nothing"), 401, "signature_missing"),
+        (
+            "with a signature that is none",
+            replaced(&form_request, "X-Twilio-Signature: ", "X-Twilio-Signature: ab"),
+            401,
+            "signature_malformed",
+        ),
+    ];
+    for (what, request, status, outcome) in &deliveries {
+        let (moved, got) = moved_by(&home, &process, request);
+        let source = if *what == "the URL of another source" { "odd" } else { "twilio" };
+        assert_eq!((got.status, moved), (*status, BTreeMap::from([((source.to_owned(), outcome.to_string()), 1)])), "{what}");
+    }
+    let records = kafka.wait_for_records("counted-twilio", 2);
+    let values: Vec<_> = records.into_iter().filter_map(|record| record.value).collect();
+    assert_eq!(values, [form.body.as_bytes(), json.body.as_bytes()], "only what was kept goes on");
+}
+
+#[test]
+fn samples_of_twilio_are_believed_and_damaged_ones_are_not() {
+    let kafka = kafka::shared();
+    kafka.create_topic("sent-twilio", 1, &[]);
+    let home = home(kafka, "sent-twilio");
+    let _process = home.start();
+    home.write("body.json", "{\"a\":1}");
+    for args in [
+        &["--count", "3", "--repeat-percent", "50"][..],
+        &["--body", "body.json"],
+        &["--tamper", "body"],
+        &["--tamper", "secret"],
+    ] {
+        for source in ["twilio", "odd"] {
+            let sent = home.verb(&[&["send", source], args].concat());
+            assert!(sent.status.success(), "{args:?}: {sent:?}");
+        }
+    }
+    let shown = home.verb(&["providers", "twilio"]);
+    let text = String::from_utf8(shown.stdout).expect("text");
+    for line in ["https://twilio.example.com/in/hooks/twilio", "public_url = \"https://twilio.example.com/in\"", "Auth Token"] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+}
+
+fn home(kafka: &Kafka, topic: &str) -> Home {
+    let source = |name: &str, more: &str| {
+        let secrets = "secrets = [{ name = \"2026-11\", from = \"file:secret\" }]";
+        format!("[sources.{name}]\nprovider = \"twilio\"\n{secrets}\ntopic = \"{topic}\"\n{more}\n")
+    };
+    let server = format!("server.drain_delay = \"0s\"\nserver.public_url = \"{PUBLIC}\"\n");
+    let kafka = format!("[kafka]\nbootstrap.servers = \"{}\"\n", kafka.bootstrap());
+    let odd = source("odd", "public_url = \"https://twilio.example.com:8443\"");
+    Home::new(&[("secret", TOKEN)], &[server, kafka, source("twilio", ""), odd].concat())
+}
+
+/// Any other text in the answer would be sent to the person who wrote the message.
+fn is_empty_twiml(what: &str, answer: &Answer) {
+    assert_eq!((answer.status, &*answer.body), (200, &b"<Response></Response>"[..]), "{what}");
+    assert!(answer.head.contains("content-type: text/xml\r\n"), "{what}: {}", answer.head);
+}
+
+const TOKEN: &str = "12345";
+const PUBLIC: &str = "https://twilio.example.com/in";
+const FORM: &str = "application/x-www-form-urlencoded; charset=UTF-8";
