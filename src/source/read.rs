@@ -12,6 +12,8 @@ use crate::source::recipe::*;
 use crate::source::sound;
 use crate::table::{Item, Table};
 
+mod handshake;
+
 /// Takes every recipe parameter out of `table`. `None` when a part without a default is missing or wrong.
 /// A source's own `key` replaces the recipe's `event.key`.
 pub fn recipe(table: &mut Table) -> Option<Recipe> {
@@ -24,7 +26,7 @@ pub fn recipe(table: &mut Table) -> Option<Recipe> {
     let mut pointers = Pointers::default();
     let own_key = table.take("key");
     let event = facts(table, own_key, &mut pointers);
-    let handshakes = handshakes(table, &mut pointers);
+    let handshakes = handshake::all(table, &mut pointers);
     let title = table.take_str("title").unwrap_or_default();
     let encoding = table.take_one_of("encoding", Encoding::WORDS);
     let (key_format, setup) = (key_format(table), setup(table));
@@ -238,57 +240,6 @@ fn time(item: Item, pointers: &mut Pointers) -> Option<(Locator, Unit)> {
     Some((locator(from?, pointers)?, unit?))
 }
 
-/// `None` when one of them is wrong: an endpoint check that is not known would be kept as an event.
-fn handshakes(table: &mut Table, pointers: &mut Pointers) -> Option<Vec<Handshake>> {
-    let items = table.take_list("handshake").unwrap_or_default();
-    let all: Vec<Option<Handshake>> = items.into_iter().map(|item| handshake(item, pointers)).collect();
-    all.into_iter().collect()
-}
-
-fn handshake(item: Item, pointers: &mut Pointers) -> Option<Handshake> {
-    let mut table = item.table()?;
-    let when = need(&mut table, "when", WHEN, |table| table.take_table("when")).and_then(|when| predicate(when, pointers));
-    let authenticated = table.take_bool("authenticated").unwrap_or(true);
-    let mut reply = table.take_section("reply");
-    let status = status(&mut reply, "status", ACCEPTED).unwrap_or(StatusCode::OK);
-    let content_type = reply.take("content_type").and_then(header_value);
-    let parts = reply.take_list("body").unwrap_or_default();
-    let body: Vec<Option<Part>> = parts.into_iter().map(|part| reply_part(part, pointers)).collect();
-    reply.finish();
-    table.finish();
-    Some(Handshake { when: when?, authenticated, status, content_type, body: body.into_iter().collect::<Option<_>>()? })
-}
-
-/// Locators as keys: `{ "json:/type" = "url_verification" }`; `true` where any text will do.
-fn predicate(mut table: Table, pointers: &mut Pointers) -> Option<Vec<(Locator, Option<String>)>> {
-    let mut all = Vec::new();
-    for key in table.keys() {
-        let item = table.take(&key)?;
-        let at = untagged(&key, &item, pointers);
-        let wanted = match item.as_str() {
-            Some(text) => Some(Some(text.to_owned())),
-            None => item.clone().switch().and_then(|any| if any { Some(None) } else { item.refuse("never fits", WHEN) }),
-        };
-        all.push(at.zip(wanted));
-    }
-    if all.is_empty() {
-        table.place.wrong("every delivery would fit", WHEN);
-        return None;
-    }
-    all.into_iter().collect()
-}
-
-fn reply_part(item: Item, pointers: &mut Pointers) -> Option<Part> {
-    let text = item.clone().text()?;
-    if let Some(at) = text.strip_prefix("echo(").and_then(|rest| rest.strip_suffix(')')) {
-        return untagged(at, &item, pointers).map(Part::Echo);
-    }
-    match text.strip_prefix("const:") {
-        Some(literal) if !literal.is_empty() => Some(Part::Literal(literal.to_owned())),
-        _ => item.refuse("not a part of a reply", REPLY_PARTS),
-    }
-}
-
 /// A handshake may come without a signature, so its places are never tags of one.
 fn untagged(text: &str, item: &Item, pointers: &mut Pointers) -> Option<Locator> {
     match place(text, item, pointers)? {
@@ -362,8 +313,6 @@ const SIGNATURE: &str = "{ from = \"header:NAME\", … } with groups, items, pai
 const SIGNED_FROM: &str = "header:NAME";
 const TIMED_FROM: &str = "header:NAME, tag:NAME";
 const LOCATORS: &str = "header:NAME, json:/POINTER, form:NAME, form-json:NAME/POINTER, tag:NAME, query:NAME, const:TEXT";
-const WHEN: &str = "{ \"json:/type\" = \"url_verification\" }: places with the text that must stand there, or true for any";
-const REPLY_PARTS: &str = "echo(LOCATOR), const:TEXT";
 const ACCEPTED: RangeInclusive<u64> = 200..=299;
 const UNTAGGED: &str = "header:NAME, json:/POINTER, form:NAME, form-json:NAME/POINTER, query:NAME";
 const HASHED_FROM: &str = "query:NAME";

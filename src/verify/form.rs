@@ -5,18 +5,12 @@ use std::borrow::Cow;
 use crate::source::pointers::Pointers;
 use crate::verify::json;
 
-/// The fields of a form in the order in which they arrived, decoded: `+` is a blank, `%XX` a byte, and what is not UTF-8
-/// then becomes U+FFFD. Nothing is held but the field that is looked at.
-pub fn fields(body: &[u8]) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
-    form_urlencoded::parse(body)
-}
-
-/// One entry per slot, as in [`json::locate`]; those of the form. Of fields with the same name the first counts. A text with
-/// U+FFFD counts as absent: two ids that are not UTF-8 must not become one.
+/// One entry per slot, as in [`json::locate`]; those of the form, decoded: `+` is a blank, `%XX` a byte. Of fields with the
+/// same name the first counts. What is not UTF-8 then becomes U+FFFD and counts as absent: two ids must not become one.
 pub fn locate<'a>(pointers: &Pointers, body: &'a [u8]) -> Vec<Option<Cow<'a, str>>> {
     let mut slots = vec![None; pointers.slots];
     let mut wanted: Vec<_> = pointers.form.iter().collect();
-    for (name, value) in fields(body) {
+    for (name, value) in form_urlencoded::parse(body) {
         let Some(at) = wanted.iter().position(|field| field.name == name) else { continue };
         let field = wanted.swap_remove(at);
         if !field.root.children.is_empty() {

@@ -38,6 +38,24 @@ async fn no_event_of_a_commit_is_answered_before_its_sync_returns() {
 }
 
 #[tokio::test]
+async fn a_handshake_waits_for_no_disk_is_answered_as_often_as_it_comes_and_is_not_kept() {
+    let house = House::new();
+    let (gate, other) = house.busy().await;
+    let check = house.with_body("slack", "", &br#"{"type":"url_verification","challenge":"c-1"}"#[..]);
+    for draining in [false, false, true] {
+        if draining {
+            house.gateway.begin_drain();
+        }
+        let answer = house.asks_with("slack", check.clone()).await;
+        assert_eq!((answer.outcome, answer.status.as_u16(), &answer.body[..]), (Outcome::Handshake, 200, &b"c-1"[..]));
+        assert_eq!((answer.seq, answer.hint.as_str()), (None, ""));
+    }
+    gate.release();
+    assert_eq!(other.answer().await.outcome, Outcome::Kept);
+    assert_eq!((house.kept(), house.gateway.hot_keys()), (vec!["another".to_owned()], 1));
+}
+
+#[tokio::test]
 async fn a_failed_sync_answers_503_to_all_and_ends_the_journal() {
     let house = House::new();
     let (gate, senders) = house.one_commit(&ids()).await;

@@ -307,6 +307,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("stripe", "provider = \"stripe\"\nreply.ok = { status = 202, content_type = \"text/plain\", body = \"thanks\" }"),
     ("stripe-eu", "provider = \"stripe\""),
     ("github", "provider = \"github\""),
+    ("slack", "provider = \"slack\""),
     ("bare", "auth = \"mac\"\nalgorithm = \"sha256\"\nsignature = { from = \"header:S\" }\ncontent = [\"body\"]"),
     (
         "opted",

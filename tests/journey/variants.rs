@@ -1,10 +1,13 @@
 //! What the providers send beside plain events: forms, handshakes, pings, further attempts, two signatures at once. Each
 //! moves its own counter, and Kafka gets the bytes that were signed.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use crate::counters::{moved_by, one};
 use crate::kafka::{self, Kafka, Record};
 use crate::process::{Home, Process};
-use crate::scheme::{GITHUB, Provider, SLACK, STRIPE, Scheme, Signed, now};
+use crate::scheme::{ACME, GITHUB, Provider, SLACK, STRIPE, Scheme, Signed, now};
 
 /// A delivery, and how it must end.
 type Sent = (&'static str, Signed, &'static str);
@@ -20,7 +23,7 @@ fn slack_events_commands_and_interactions_arrive_and_its_check_of_the_url_is_onl
     let mut slack = Provider::new(&SLACK);
     let mut sign = |body: &[u8], media_type: &str| slack.sign("", now(), body.to_vec()).with("Content-Type", media_type);
     let (event, command, interaction) = (sign(EVENT, JSON), sign(COMMAND, FORM), sign(INTERACTION, FORM));
-    let check = sign(CHECK, JSON);
+    let (check, of_certificate) = (sign(CHECK, JSON), sign(b"token=x&ssl_check=1", FORM));
     let late = sign(LATE, JSON).with("X-Slack-Retry-Num", "1").with("X-Slack-Retry-Reason", "connection_failed");
     let attempt =
         slack.sign("", now() - 60, EVENT.to_vec()).with("X-Slack-Retry-Num", "2").with("X-Slack-Retry-Reason", "http_timeout");
@@ -29,9 +32,10 @@ fn slack_events_commands_and_interactions_arrive_and_its_check_of_the_url_is_onl
     assert!(event.by == "@slack/bolt 5.1.0" && interaction.by == event.by && check.by == event.by);
     let unsigned = |delivery: &Signed| delivery.clone().without(SLACK.signature);
     let tampered = |delivery: &Signed| delivery.clone().map_body(|body| *body.last_mut().expect("not empty") ^= 1);
-    let counted: [Sent; 17] = [
+    let counted: [Sent; 18] = [
         ("the check of the URL", check.clone(), "handshake"),
         ("the same check again", check.clone(), "handshake"),
+        ("the check of a command's certificate", of_certificate, "handshake"),
         ("a check that somebody else signed", forged, "signature_mismatch"),
         ("a check that nobody signed", unsigned(&check), "signature_missing"),
         ("a check that was changed", tampered(&check), "signature_mismatch"),
@@ -51,7 +55,7 @@ fn slack_events_commands_and_interactions_arrive_and_its_check_of_the_url_is_onl
     for (what, delivery, outcome) in &counted {
         let (moved, answer) = moved_by(&home, &process, &delivery.request(&SLACK));
         assert_eq!(moved, one("slack", outcome), "{what}");
-        let is_check = *outcome == "handshake";
+        let is_check = *outcome == "handshake" && delivery.body == CHECK;
         assert_eq!(answer.body, if is_check { CHALLENGE } else { b"" }, "{what}: Slack would show any other body");
         assert_eq!(answer.head.contains("content-type: text/plain\r\n"), is_check, "{what}");
         assert_eq!(answer.status, if ANSWERED.contains(outcome) { 200 } else { 401 }, "{what}");
@@ -173,6 +177,29 @@ fn stripe_deliveries_during_a_rotation_of_connected_accounts_and_thin_ones_arriv
     }
 }
 
+#[test]
+fn an_inline_recipe_answers_a_check_that_nobody_signs_and_believes_nothing_else_unsigned() {
+    let kafka = kafka::shared();
+    kafka.create_topic("variants-inline", 1, &[]);
+    let check = r#"handshake = [{ when = { "form:challenge" = true }, authenticated = false, reply = { status = 202, content_type = "text/plain", body = ["const:here: ", "echo(form:challenge)"] } }]"#;
+    let home = ACME.home(kafka, "variants-inline", check);
+    let process = home.start();
+    let unsigned = |body: &[u8]| Signed { headers: Vec::new(), body: body.to_vec(), by: "nobody".to_owned() };
+    let marker = Provider::new(&ACME).sign("marker", now(), ACME.body("marker", b""));
+    let sent: [(Signed, u16, &[u8], &str); 4] = [
+        (unsigned(b"challenge=c+1%21"), 202, b"here: c 1!", "handshake"),
+        (unsigned(&marker.body), 401, b"", "signature_missing"),
+        (unsigned(b""), 401, b"", "signature_missing"),
+        (marker.clone(), 202, b"[accepted]", "kept"),
+    ];
+    for (delivery, status, body, outcome) in sent {
+        let (moved, answer) = moved_by(&home, &process, &delivery.request(&ACME));
+        assert_eq!((moved, answer.status, &*answer.body), (one("acme", outcome), status, body));
+    }
+    assert_eq!(kafka.wait_for_records("variants-inline", 1)[0].value.as_ref(), Some(&marker.body));
+    holds(&home, &process, 1);
+}
+
 /// A home for one source with these secrets, and nothing else set.
 fn home(kafka: &Kafka, scheme: &Scheme, topic: &str, secrets: &[(&str, &str)]) -> Home {
     kafka.create_topic(topic, 1, &[]);
@@ -209,7 +236,7 @@ fn holds(home: &Home, process: &Process<'_>, count: usize) {
     assert_eq!(process.metric("hookhold_journal_events"), Some(count as f64));
     let tail = String::from_utf8(home.verb(&["tail", "--format", "json"]).stdout).expect("JSON is text");
     assert_eq!(tail.lines().count(), count, "{tail}");
-    assert!(!tail.contains("url_verification"), "{tail}");
+    assert!(!tail.contains(&STANDARD.encode(CHECK)), "{tail}");
 }
 
 /// One header with a signature by each of these secrets, as Stripe sends it while one is rolled.

@@ -35,6 +35,8 @@ fn a_signed_check_of_the_endpoint_is_answered_with_its_challenge() {
     let slack = provider("slack");
     let challenge = "3eZbrw1aBm2rZgRNFdxV2595E9CY3gmdALWMmHkvFXO7tYXAYM8P";
     assert_eq!(reply(&slack, &sample_of(&slack, Some(CHECK), None)), said("text/plain", challenge));
+    let certificate = reply(&slack, &sample_of(&slack, Some(b"token=x&ssl_check=1"), None));
+    assert_eq!(certificate, Some(Reply { content_type: None, ..said("", "").expect("a reply") }));
 }
 
 #[test]
@@ -52,7 +54,8 @@ fn a_signed_check_that_is_forged_damaged_or_old_is_refused_like_any_delivery() {
 fn what_is_no_check_is_an_event() {
     let slack = provider("slack");
     let long = format!(r#"{{"type":"url_verification","challenge":"{}"}}"#, "x".repeat(513));
-    let others: [&[u8]; 6] = [
+    let others: [&[u8]; 7] = [
+        b"command=%2Fx&text=ssl_check%3D1&ssl_check=0",
         br#"{"type":"event_callback","event_id":"Ev1","challenge":"x"}"#,
         br#"{"type":"URL_VERIFICATION","challenge":"x"}"#,
         br#"{"event":{"type":"url_verification"},"challenge":"x"}"#,

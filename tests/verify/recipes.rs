@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hookhold::source::{PROVIDERS, provider as recipe};
+use hookhold::source::{PROVIDERS, SourceDefaults, provider as recipe};
 use hookhold::table::{Mistakes, Table};
 
 use crate::support::*;
@@ -46,6 +46,11 @@ fn a_source_takes_its_limits_from_entry_recipe_and_server_in_this_order() {
     assert_eq!(source("github", "x", "max_body = \"1 KiB\"").max_body, 1024);
     assert_eq!(stripe.deadline, Duration::from_secs(8));
     assert_eq!(provider("slack").deadline, Duration::from_millis(2400));
+    let hasty = SourceDefaults { request_deadline: Duration::from_secs(2), ..defaults() };
+    assert_eq!(
+        compile_under("provider = \"slack\"\nsecrets = \"env:PATH\"", &hasty).expect("whole").deadline,
+        hasty.request_deadline
+    );
     assert_eq!(source("stripe", "x", "limits = { respond_within = \"3s\" }").deadline, Duration::from_millis(2400));
     assert_eq!(stripe.window, Duration::from_secs(7 * day));
     assert_eq!(source("stripe", "x", "limits = { gives_up_after = \"9d\" }").window, Duration::from_secs(9 * day));
@@ -116,6 +121,7 @@ fn every_mistake_of_a_handshake_is_told_and_leaves_no_source() {
         ("{}", "handshake.when: missing; allowed: "),
         ("{ when = {} }", "handshake.when: every delivery would fit; allowed: "),
         ("{ when = { \"json:/a\" = false } }", "handshake.when.json:/a: never fits; allowed: "),
+        ("{ when = { \"json:/a\" = \"\" } }", "handshake.when.json:/a: never fits; allowed: "),
         ("{ when = { \"json:/a\" = 1 } }", "handshake.when.json:/a: must not be a number; allowed: "),
         ("{ when = { type = \"x\" } }", "handshake.when.type: not a place in a delivery; allowed: header:NAME, "),
         ("{ when = { \"tag:t\" = true } }", "handshake.when.tag:t: a handshake has no tags; allowed: header:NAME, "),

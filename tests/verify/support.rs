@@ -123,8 +123,13 @@ content = ["timestamp", ".", "body"]
 
 /// Compiles an entry that names its own secrets, or none.
 pub fn compile_alone(entry: &str) -> Result<Source, Mistakes> {
+    compile_under(entry, &defaults())
+}
+
+/// The same under defaults of one's own.
+pub fn compile_under(entry: &str, defaults: &SourceDefaults) -> Result<Source, Mistakes> {
     let mistakes = Mistakes::default();
     let table = Table::parse("hookhold.toml", entry, &mistakes).expect("the entry is TOML");
-    let source = Source::compile("shop", table, &defaults(), &mistakes);
+    let source = Source::compile("shop", table, defaults, &mistakes);
     source.filter(|_| mistakes.is_empty()).ok_or(mistakes)
 }
