@@ -1,5 +1,6 @@
 //! Believe: interprets a source's recipe over a delivery. Signature first, time second, and only then a look into the
-//! body. Pure functions over wire bytes: no I/O, no clock of its own, no decoding of what was signed.
+//! body. Pure functions over wire bytes: no I/O, no clock of its own, no decoding of what was signed,
+//! but for forms that are signed by their decoded fields.
 //!
 //! What a sender can do wrong ends in a [`Refusal`]; nothing that arrives can panic or allocate beyond its own size.
 
