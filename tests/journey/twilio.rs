@@ -218,7 +218,7 @@ fn samples_of_twilio_are_believed_and_damaged_ones_are_not() {
     kafka.create_topic("sent-twilio", 1, &[]);
     let home = home(kafka, "sent-twilio");
     let _process = home.start();
-    home.write("body.json", "{\"a\":1}");
+    home.put("body.json", b"{\"a\":1}");
     for args in [
         &["--count", "3", "--repeat-percent", "50"][..],
         &["--body", "body.json"],
