@@ -35,8 +35,7 @@ pub fn agree(
 
 /// Notes a hash of the body that nobody signs: it proves the body only inside a signed URL, and stands for `form-sorted`.
 pub fn hash_is_signed(table: &Table, contents: &[Vec<Term>], has_hash: bool) -> Option<()> {
-    let url = |content: &Vec<Term>| content.contains(&Term::Url) || content.contains(&Term::UrlOtherPort);
-    if has_hash && !(contents.iter().all(url) && signs(contents, &Term::FormSorted)) {
+    if has_hash && !(signs_url(contents) && signs(contents, &Term::FormSorted)) {
         table.wrong(
             "body_sha256",
             "the hash is not signed",
@@ -67,14 +66,18 @@ fn signs(contents: &[Vec<Term>], term: &Term) -> bool {
     contents.iter().all(|content| content.contains(term))
 }
 
+/// True when every alternative has the URL.
+fn signs_url(contents: &[Vec<Term>]) -> bool {
+    contents.iter().all(|content| content.contains(&Term::Url) || content.contains(&Term::UrlOtherPort))
+}
+
 /// True when what the locator points to is signed whichever alternative was.
 fn holds(contents: &[Vec<Term>], locator: &Locator) -> bool {
-    let url = |content: &Vec<Term>| content.contains(&Term::Url) || content.contains(&Term::UrlOtherPort);
     match locator {
         Locator::Body(_) => signs(contents, &Term::Body),
         Locator::Header(name) => signs(contents, &Term::Header(name.clone())),
         Locator::Tag(tag) => signs(contents, &Term::Tag(tag.clone())),
-        Locator::Query(_) => contents.iter().all(url),
+        Locator::Query(_) => signs_url(contents),
         Locator::Const(_) => true,
     }
 }

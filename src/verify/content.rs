@@ -1,11 +1,12 @@
 //! The signed content: the recipe's template filled from the delivery, as slices of what arrived. Only the fields of a form
 //! are copied, because they are signed decoded and in another order.
 
-use crate::event::Outcome;
+use crate::event::{Integrity, Outcome};
 use crate::source::Source;
-use crate::source::recipe::Term;
-use crate::verify::site::{Site, path_and_query};
-use crate::verify::{Refusal, sorted};
+use crate::source::recipe::{Encoding, Term};
+use crate::verify::mac::sha256;
+use crate::verify::site::{Site, path_and_query, query};
+use crate::verify::{Refusal, signature, sorted};
 
 /// What the terms of a template are filled from.
 pub struct Ground<'a> {
@@ -13,14 +14,26 @@ pub struct Ground<'a> {
     target: &'a str,
     body: &'a [u8],
     form: Vec<u8>,
+    /// How much of an event a signature over it proves.
+    pub integrity: Integrity,
 }
 
 impl<'a> Ground<'a> {
-    /// A request to `source`. `is_hashed`: its URL holds the body's hash. Refuses a form of more than [`sorted::MAX_FIELDS`] fields
-    /// where forms are signed.
-    pub fn new(source: &'a Source, target: &'a str, body: &'a [u8], is_hashed: bool) -> Result<Ground<'a>, Refusal> {
-        let form = if source.recipe.signs_form() && !is_hashed { sorted::fields(body)? } else { Vec::new() };
-        Ok(Ground { source, target: path_and_query(target), body, form })
+    /// A request to `source`. Refuses a body whose hash is another than the URL says, and a form that is signed and has more
+    /// than [`sorted::MAX_FIELDS`] fields.
+    pub fn new(source: &'a Source, target: &'a str, body: &'a [u8]) -> Result<Ground<'a>, Refusal> {
+        let recipe = &source.recipe;
+        let hash = recipe.body_sha256.as_ref().and_then(|rule| Some((rule, query(target, &rule.query)?)));
+        let form = match hash {
+            None if recipe.signs_form() => sorted::fields(body)?,
+            _ => Vec::new(),
+        };
+        if let Some((rule, _)) = hash.filter(|(rule, text)| !is_hash_of(body, rule.encoding, text)) {
+            let hint = format!("the body is not the one whose hash the URL has as {}", rule.query);
+            return Err(Refusal::new(Outcome::SignatureMismatch, hint));
+        }
+        let integrity = hash.map_or(recipe.integrity, |(rule, _)| rule.integrity);
+        Ok(Ground { source, target: path_and_query(target), body, form, integrity })
     }
 
     /// The parts to hash, in order. A part that the request lacks makes the signature unreadable.
@@ -50,6 +63,10 @@ impl<'a> Ground<'a> {
             Term::Url | Term::UrlOtherPort => None,
         }
     }
+}
+
+fn is_hash_of(body: &[u8], encoding: Encoding, text: &str) -> bool {
+    signature::decode(encoding, text).is_some_and(|hash| hash.bytes() == sha256(&[body]))
 }
 
 fn absent(term: &Term) -> Refusal {

@@ -1,5 +1,6 @@
 //! Believe: interprets a source's recipe over a delivery. Signature first, time second, and only then a look into the
-//! body. Pure functions over wire bytes: no I/O, no clock of its own, no decoding of what was signed.
+//! body. Pure functions over wire bytes: no I/O, no clock of its own, no decoding of what was signed,
+//! but for forms that are signed by their decoded fields.
 //!
 //! What a sender can do wrong ends in a [`Refusal`]; nothing that arrives can panic or allocate beyond its own size.
 
@@ -9,10 +10,10 @@ use std::time::Duration;
 
 use http::{HeaderMap, header};
 
-use crate::event::{Delivery, Event, EventParts, Outcome};
+use crate::event::{Delivery, Event, EventParts, Integrity, Outcome};
 use crate::source::Source;
 use crate::source::key::Key;
-use crate::source::recipe::{Recipe, Reply};
+use crate::source::recipe::Reply;
 
 mod content;
 mod form;
@@ -27,7 +28,7 @@ mod sorted;
 mod window;
 
 use content::Ground;
-use site::{Site, query};
+use site::Site;
 
 /// What a delivery turns out to be.
 #[derive(Debug)]
@@ -110,16 +111,12 @@ pub fn verify(source: &Source, delivery: &Delivery) -> Result<Believed, Refusal>
         }
     }
     let signatures = signature::read(recipe, &delivery.headers)?;
-    let body_hash = recipe.body_sha256.as_ref().and_then(|rule| query(&delivery.target, &rule.query));
-    let ground = Ground::new(source, &delivery.target, &delivery.body, body_hash.is_some())?;
+    let ground = Ground::new(source, &delivery.target, &delivery.body)?;
     let mut refusals = Vec::new();
     for group in 0..signatures.groups {
         let site = Site::new(&delivery.target, &delivery.headers, &signatures.tags, group);
         match check(source, delivery, &ground, &site, signatures.of(group)) {
-            Ok((key, content)) => {
-                is_hashed_as_signed(recipe, body_hash, &delivery.body)?;
-                return Ok(believe(source, delivery, site, key, &content));
-            }
+            Ok((key, content)) => return Ok(believe(source, delivery, site, key, &content, ground.integrity)),
             Err(refusal) => refusals.push(refusal),
         }
     }
@@ -137,9 +134,15 @@ fn check<'a>(
     if codes.clone().next().is_none() {
         return Err(signature::unreadable(recipe));
     }
-    let mut expired = None;
+    let (mut absent, mut expired) = (None, None);
     for terms in &recipe.contents {
-        let content = ground.parts(terms, site)?;
+        let content = match ground.parts(terms, site) {
+            Ok(content) => content,
+            Err(refusal) => {
+                absent = Some(refusal);
+                continue;
+            }
+        };
         let fits = |key: &&Key| mac::fits(key, recipe.algorithm, &content, codes.clone());
         let is_valid = |key: &&Key| key.is_valid_at(delivery.received_at);
         if let Some(key) = source.secrets.iter().filter(is_valid).find(fits) {
@@ -148,20 +151,7 @@ fn check<'a>(
         }
         expired = expired.or_else(|| source.secrets.iter().filter(|key| !is_valid(key)).find(fits));
     }
-    Err(mismatch(source, expired))
-}
-
-/// The body under a signed hash is what was signed.
-fn is_hashed_as_signed(recipe: &Recipe, hash: Option<&str>, body: &[u8]) -> Result<(), Refusal> {
-    let Some((rule, hash)) = recipe.body_sha256.as_ref().zip(hash) else { return Ok(()) };
-    let signed = signature::decode(rule.encoding, hash);
-    match signed.is_some_and(|signed| signed.bytes() == mac::sha256(&[body])) {
-        true => Ok(()),
-        false => Err(Refusal::new(
-            Outcome::SignatureMismatch,
-            format!("the body is not the one whose hash is {} in the URL", rule.query),
-        )),
-    }
+    Err(absent.filter(|_| expired.is_none()).unwrap_or_else(|| mismatch(source, expired)))
 }
 
 /// Of several refusals the sender's best attempt is the one to tell the operator.
@@ -182,14 +172,13 @@ fn mismatch(source: &Source, expired: Option<&Key>) -> Refusal {
     Refusal::new(Outcome::SignatureMismatch, hint)
 }
 
-fn believe(source: &Source, delivery: &Delivery, site: Site<'_>, key: &Key, content: &[&[u8]]) -> Believed {
+fn believe(source: &Source, delivery: &Delivery, site: Site<'_>, key: &Key, content: &[&[u8]], integrity: Integrity) -> Believed {
     let recipe = &source.recipe;
     let site = site.with_body(&recipe.pointers, &delivery.body);
     if let Some(reply) = handshake::reply(recipe, true, &site) {
         return Believed::Handshake(reply);
     }
     let id = site.fact(&recipe.event.id);
-    let by_hash = recipe.body_sha256.as_ref().filter(|rule| query(&delivery.target, &rule.query).is_some());
     let event = Event::from_verifier(EventParts {
         received_at: delivery.received_at,
         occurred_at: window::occurred_at(recipe, &site),
@@ -201,7 +190,7 @@ fn believe(source: &Source, delivery: &Delivery, site: Site<'_>, key: &Key, cont
         ordering_key: site.fact(&recipe.event.key).map(|fields| fields.join(site::JOINT)),
         dedupe_key: None,
         auth: key.auth.clone(),
-        integrity: by_hash.map_or(recipe.integrity, |rule| rule.integrity),
+        integrity,
         method: delivery.method.to_string(),
         target: delivery.target.clone(),
         remote: delivery.remote,

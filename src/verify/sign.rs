@@ -13,7 +13,7 @@ use crate::source::pointers::{Field, Node, Pointers};
 use crate::source::recipe::{Choice, Encoding, Locator, Recipe, Term, Unit};
 use crate::verify::content::Ground;
 use crate::verify::mac::{Mac, sha256};
-use crate::verify::site::{JOINT, Site, query};
+use crate::verify::site::{JOINT, Site};
 use crate::verify::{json, window};
 
 /// A request that a provider could have sent.
@@ -201,9 +201,8 @@ impl Draft {
         let recipe = &source.recipe;
         let tags: Vec<(usize, &str, &str)> = self.tags.iter().map(|(tag, value)| (0, &tag[..], &value[..])).collect();
         let site = Site::new(&self.target, &self.headers, &tags, 0);
-        let is_hashed = recipe.body_sha256.as_ref().is_some_and(|rule| query(&self.target, &rule.query).is_some());
         // Of more fields than the verifier reads, no signature is good.
-        let Ok(ground) = Ground::new(source, &self.target, body, is_hashed) else { return FILLER.to_owned() };
+        let Ok(ground) = Ground::new(source, &self.target, body) else { return FILLER.to_owned() };
         let content = ground.parts(&recipe.contents[0], &site).expect("every part that the recipe signs has been filled in");
         let another = Mac::new(recipe.algorithm, b"not the secret");
         let key = source.secret_at(now).ready(|bytes| Mac::new(recipe.algorithm, bytes));

@@ -93,7 +93,7 @@ pub fn query<'a>(target: &'a str, name: &str) -> Option<&'a str> {
     value.map(|(_, value)| value).filter(|value| !value.is_empty())
 }
 
-/// A target without scheme and host, with which it may arrive over HTTP/2 or as if to a proxy.
+/// A target without scheme and host, with which it may arrive as if to a proxy.
 pub fn path_and_query(target: &str) -> &str {
     let authority = target.find("://").filter(|_| !target.starts_with('/')).map(|at| at + 3);
     let path = authority.and_then(|start| Some(start + target[start..].find('/')?));

@@ -51,11 +51,6 @@ impl Home {
         fs::write(self.dir.path().join("hookhold.toml"), ours + config).expect("target/ can be written to");
     }
 
-    /// Writes a file beside the configuration.
-    pub fn write(&self, name: &str, text: &str) {
-        fs::write(self.dir.path().join(name), text).expect("target/ can be written to");
-    }
-
     /// The journal's directory.
     pub fn journal(&self) -> PathBuf {
         self.dir.path().join("journal")

@@ -1,11 +1,9 @@
 //! Twilio signs the URL that it calls: a form with its fields, anything else with its hash in the query. Signed by Twilio's
 //! own SDK; the `Host` of every request is another than the public URL.
 
-use std::collections::BTreeMap;
-
 use sha2::{Digest, Sha256};
 
-use crate::counters::moved_by;
+use crate::counters::{moved_by, one};
 use crate::kafka::{self, Kafka};
 use crate::process::{Answer, Home, Line, post};
 use crate::sdk::{Sample, Sdk};
@@ -205,7 +203,7 @@ fn each_twilio_delivery_moves_its_own_counter() {
     for (what, request, status, outcome) in &deliveries {
         let (moved, got) = moved_by(&home, &process, request);
         let source = if *what == "the URL of another source" { "odd" } else { "twilio" };
-        assert_eq!((got.status, moved), (*status, BTreeMap::from([((source.to_owned(), outcome.to_string()), 1)])), "{what}");
+        assert_eq!((got.status, moved), (*status, one(source, outcome)), "{what}");
     }
     let records = kafka.wait_for_records("counted-twilio", 2);
     let values: Vec<_> = records.into_iter().filter_map(|record| record.value).collect();
@@ -218,7 +216,7 @@ fn samples_of_twilio_are_believed_and_damaged_ones_are_not() {
     kafka.create_topic("sent-twilio", 1, &[]);
     let home = home(kafka, "sent-twilio");
     let _process = home.start();
-    home.write("body.json", "{\"a\":1}");
+    home.put("body.json", b"{\"a\":1}");
     for args in [
         &["--count", "3", "--repeat-percent", "50"][..],
         &["--body", "body.json"],

@@ -4,14 +4,11 @@
 //   answer   {"by": "stripe 23.1.0", "headers": [["stripe-signature", "t=…,v1=…"]]}   or   {"error": "…"}
 // Every SDK here takes the body as text (standardwebhooks decodes even a Buffer as UTF-8 first), so none can sign bytes
 // that are not UTF-8, and Octokit's and Shopify's refuse an empty body. Only those bodies are signed by the openssl command,
-// and the answer says so.
-// Slack's Bolt can only verify: openssl signs, and what Bolt does not accept is an error.
-// Shopify's SDK only validates: what node's crypto signs for it must pass its `webhooks.validate` before it is answered.
-// For Twilio the request has a "url", the one that Twilio calls, and the id is the idempotency token. The SDK signs a form's
-// parameters, or with `bodySHA256` in the URL nothing but that; what it signs must pass its `validateRequest…`, too.
+// and the answer says so. Slack's Bolt and Shopify's SDK can only verify: openssl signs, and what they do not accept is an
+// error. For Twilio the request has a "url", the one that Twilio calls, and the id is the idempotency token. Its SDK signs a
+// form's parameters, or with `bodySHA256` in the URL nothing but that; what it signs must pass its own validation, too.
 import { execFileSync } from "node:child_process";
 import { createInterface } from "node:readline";
-import { createHmac } from "node:crypto";
 import { parse } from "node:querystring";
 import { readFileSync } from "node:fs";
 import { sign as octokit } from "@octokit/webhooks-methods";
@@ -81,7 +78,7 @@ async function shopify(r, text) {
     apiKey: "key", apiSecretKey: r.secret, hostName: "hooks.example.com", isEmbeddedApp: false,
     apiVersion: Object.values(ApiVersion)[0], logger: { level: LogSeverity.Error },
   });
-  const signature = createHmac("sha256", r.secret).update(text, "utf8").digest("base64");
+  const signature = openssl.shopify(r, Buffer.from(text));
   const rawRequest = { headers: Object.fromEntries(headers[r.scheme](r, signature)), method: "POST", url: "/" };
   const found = await api.webhooks.validate({ rawBody: text, rawRequest, rawResponse: {} });
   if (!found.valid || found.webhookId !== r.id) throw new Error(`not valid for the SDK: ${JSON.stringify(found)}`);

@@ -267,6 +267,16 @@ fn what_only_separates_the_fields_of_a_form_is_not_signed() {
 }
 
 #[test]
+fn of_alternatives_one_may_lack_what_another_has() {
+    let variants = INLINE
+        .replace("content = [\"body\"]", "content_variants = [[\"header:Acme-New\", \"body\"], [\"header:Acme-Old\", \"body\"]]");
+    let old = inline(&INLINE.replace("[\"body\"]", "[\"header:Acme-Old\", \"body\"]"));
+    let signed = sample(&old, None);
+    assert_eq!(refusal(&inline(&variants), &signed), None);
+    assert_eq!(refusal(&inline(&variants), &Delivery { body: "{ }".into(), ..signed }), Some(Outcome::SignatureMalformed));
+}
+
+#[test]
 fn more_fields_than_anyone_sends_are_refused_before_they_are_sorted() {
     let source = provider("twilio");
     let form = |fields: usize| Delivery { body: "a&".repeat(fields).into(), ..sample(&source, None) };

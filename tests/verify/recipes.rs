@@ -52,6 +52,7 @@ fn a_source_takes_its_limits_from_entry_recipe_and_server_in_this_order() {
         hasty.request_deadline
     );
     assert_eq!(source("stripe", "x", "limits = { respond_within = \"3s\" }").deadline, Duration::from_millis(2400));
+    assert_eq!(provider("shopify").deadline, Duration::from_secs(4), "Shopify waits 5 s");
     assert_eq!(stripe.window, Duration::from_secs(7 * day));
     assert_eq!(source("stripe", "x", "limits = { gives_up_after = \"9d\" }").window, Duration::from_secs(9 * day));
     assert_eq!(source("stripe", "x", "dedupe = { window = \"1h\" }").window, Duration::from_secs(3600));
