@@ -18,7 +18,8 @@ use sdk::{Sample, Sdk};
 fn home(server: &str) -> Home {
     let source = "[sources.stripe]\nprovider = \"stripe\"\nsecrets = [\"file:stripe\"]\nlimits.respond_within = \"5m\"\n";
     let server = server.lines().map(|line| format!("server.{line}\n")).collect::<String>();
-    Home::new(&[("stripe", SECRET)], &format!("server.request_deadline = \"10m\"\n{server}{source}"))
+    let patient = "server.request_deadline = \"10m\"\nserver.min_rate_after = \"10m\"\n";
+    Home::new(&[("stripe", SECRET)], &format!("{patient}{server}{source}"))
 }
 
 /// A delivery of Stripe's, as bytes on the wire up to the end of the head, and its body.

@@ -55,6 +55,8 @@ impl House {
         let gateway = Gateway::new(vec![source(directory.path(), deadline)], journal.clone(), 1000, &metrics);
         let listener = server::listen("127.0.0.1:0".parse().expect("an address")).expect("a free port");
         let address = listener.local_addr().expect("bound above");
+        // Nothing here is about min_rate: halves of requests may wait for as long as the test takes.
+        let limits = Limits { min_rate_after: limits.request_deadline, ..limits };
         let server = Server { gateway: Arc::new(gateway), limits, clock, metrics: metrics.clone() };
         let served = tokio::spawn(server.serve(listener, stop.clone()));
         House { address, metrics, stop, served, journal, _directory: directory }
