@@ -22,10 +22,12 @@ pub mod providers;
 mod read;
 pub mod recipe;
 mod sound;
+mod types;
 pub mod url;
 
 pub use key::Key;
 pub use providers::{PROVIDERS, provider};
+pub use types::Types;
 
 /// One configured endpoint: where it listens, what it believes, where its events go.
 #[derive(Debug)]
@@ -52,6 +54,8 @@ pub struct Source {
     pub window: Duration,
     /// For recipes without an id, and only for them: byte-equal bodies within this time are repeats. The operator's opt-in.
     pub dedupe_body: Option<Duration>,
+    /// The event types that are kept; a verified delivery of another type is answered `ok` and forgotten.
+    pub types: Types,
     /// The answer to an accepted delivery.
     pub ok: Reply,
     /// The status of a refused one.
@@ -99,7 +103,11 @@ impl Source {
         let max_rate = table.take_rate("max_rate");
         let secrets = secrets(&mut table);
         let (dedupe_window, dedupe_body) = dedupe(&mut table);
+        let types = Types::take(&mut table);
         let recipe = read::recipe(&mut table);
+        if !types.want_all() && recipe.as_ref().is_some_and(|recipe| recipe.event.kind.0.is_empty()) {
+            table.wrong("types", "this recipe finds no type in a delivery", "event.type beside it, or leave it out");
+        }
         table.finish();
         let recipe = recipe.filter(|_| is_known)?;
         if public_url.is_none() && recipe.signs_url() {
@@ -118,6 +126,7 @@ impl Source {
             deadline: deadline(defaults.request_deadline, recipe.respond_within),
             window: dedupe_window.unwrap_or(defaults.window.max(recipe.gives_up_after.unwrap_or_default())),
             dedupe_body,
+            types,
             ok: recipe.ok.clone(),
             bad_status: recipe.bad,
             header_allow_list,
