@@ -91,6 +91,15 @@ impl Gateway {
         self.entrances.load().values().for_each(|entrance| entrance.warn_of_expiry(now));
     }
 
+    /// The names of the sources that are in shadow, sorted.
+    pub fn in_shadow(&self) -> Vec<String> {
+        let entrances = self.entrances.load();
+        let shadows = entrances.values().filter(|entrance| entrance.shadow);
+        let mut names: Vec<String> = shadows.map(|entrance| entrance.name.to_string()).collect();
+        names.sort_unstable();
+        names
+    }
+
     /// What can be said about a delivery before its body is read.
     pub fn precheck(&self, source: &Source, headers: &HeaderMap) -> Result<(), Answer> {
         verify::precheck(source, headers).map_err(|refusal| refused(source, refusal))

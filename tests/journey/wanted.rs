@@ -1,4 +1,5 @@
-//! An endpoint that is not switched off: what is not wanted is answered ok and forgotten.
+//! An endpoint that is not switched off: what is not wanted is answered ok and forgotten, and a source in shadow answers ok to
+//! everybody.
 
 use crate::counters::{moved_by, one};
 use crate::process::Home;
@@ -27,6 +28,32 @@ fn an_unwanted_delivery_is_answered_ok_moves_only_filtered_and_is_not_kept() {
     // Three of the four that the provider's secret signed.
     assert_eq!(process.metric("hookhold_success_share{source=\"stripe\"}"), Some(0.75));
     assert_eq!(process.metric("hookhold_success_share_threshold{source=\"stripe\"}"), Some(0.05));
+}
+
+#[test]
+fn in_shadow_the_provider_hears_ok_and_only_what_verifies_is_kept() {
+    let home = home("types = [\"invoice.*\"]\ndanger_shadow = true");
+    let process = home.start();
+    let mut provider = Provider::new(&STRIPE);
+    let genuine = provider.sign("evt_1", now(), STRIPE.body("evt_1", b""));
+    let forged = provider.sign_with(STRIPE.wrong_secret, "evt_2", now(), STRIPE.body("evt_2", b""));
+    for (delivery, outcome) in [
+        (genuine.clone().map_body(|body| *body.last_mut().expect("not empty") = b' '), "signature_mismatch"),
+        (forged, "signature_mismatch"),
+        (provider.sign("evt_3", now() - 400, STRIPE.body("evt_3", b"")), "timestamp_stale"),
+        (genuine.clone().without(STRIPE.signature), "signature_missing"),
+        (other_type(&mut provider, now()), "filtered"),
+        (genuine.clone(), "kept"),
+        (genuine, "duplicate"),
+    ] {
+        let (moved, answer) = moved_by(&home, &process, &delivery.request(&STRIPE));
+        assert_eq!((moved, answer.status), (one("stripe", outcome), 200));
+    }
+    assert_eq!(kept(&home), ["evt_1"]);
+    assert!(home.log().contains("danger_shadow is on") && home.log().contains("sources=stripe"), "{}", home.log());
+    let check = String::from_utf8(home.verb(&["check"]).stdout).expect("a report is text");
+    assert!(check.contains("warning: sources.stripe.danger_shadow is on"), "{check}");
+    assert_eq!(home.verb(&["send", "stripe", "--tamper", "body"]).status.code(), Some(0), "send expects what shadow answers");
 }
 
 fn home(more: &str) -> Home {
