@@ -243,6 +243,8 @@ outcomes! {
     Duplicate "duplicate" 200,
     /// An endpoint check of the provider, answered as its recipe says; never an event.
     Handshake "handshake" 200,
+    /// Verified, but of a type that its source does not want; not kept.
+    Filtered "filtered" 200,
     /// The header that carries the signature is absent.
     SignatureMissing "signature_missing" 401,
     /// The signature could not be read.
@@ -296,7 +298,7 @@ impl Outcome {
 
     /// True when the answer is the recipe's ok reply.
     pub fn is_accepted(self) -> bool {
-        matches!(self, Outcome::Kept | Outcome::Duplicate)
+        matches!(self, Outcome::Kept | Outcome::Duplicate | Outcome::Filtered)
     }
 }
 

@@ -17,12 +17,14 @@ use tokio::time::Instant;
 mod admission;
 mod entrance;
 mod key;
+mod share;
 
 use admission::{Admission, Admitted, Ending};
 pub use entrance::Entrance;
 
 use crate::event::{Answer, Delivery, Event, EventKey, Outcome, Position, UnixMillis};
 use crate::journal::{AppendError, Journal, Refused, Telling};
+use crate::log::escaped;
 use crate::metrics::Metrics;
 use crate::source::Source;
 use crate::source::recipe::Reply;
@@ -89,6 +91,15 @@ impl Gateway {
         self.entrances.load().values().for_each(|entrance| entrance.warn_of_expiry(now));
     }
 
+    /// The names of the sources that are in shadow, sorted.
+    pub fn in_shadow(&self) -> Vec<String> {
+        let entrances = self.entrances.load();
+        let shadows = entrances.values().filter(|entrance| entrance.shadow);
+        let mut names: Vec<String> = shadows.map(|entrance| entrance.name.to_string()).collect();
+        names.sort_unstable();
+        names
+    }
+
     /// What can be said about a delivery before its body is read.
     pub fn precheck(&self, source: &Source, headers: &HeaderMap) -> Result<(), Answer> {
         verify::precheck(source, headers).map_err(|refusal| refused(source, refusal))
@@ -104,19 +115,39 @@ impl Gateway {
         self.keeping.journal.keys_in_memory() + self.keeping.admission.hot_keys()
     }
 
+    /// Brings the gauges up to date that say how each source's deliveries fared until `now`.
+    pub fn measure(&self, now: UnixMillis) {
+        self.entrances.load().values().for_each(|entrance| entrance.measure(now));
+    }
+
     /// Verifies, admits and keeps one complete delivery. At the `deadline` the answer is `deadline`, whatever becomes of the
     /// event. Dropping the future does not undo the receipt.
     pub async fn receive(&self, source: &Entrance, delivery: Delivery, deadline: Instant) -> Answer {
+        let now = delivery.received_at;
         let verified = match verify::verify(source, &delivery) {
             Ok(Believed::Event(verified)) => verified,
             Ok(Believed::Handshake(reply)) => return replied(Outcome::Handshake, reply),
-            Err(refusal) => return refused(source, refusal),
+            Err(refusal) => {
+                source.success.refused(now, refusal.outcome);
+                return refused(source, refusal);
+            }
         };
-        source.count(&verified.secret, delivery.received_at);
+        let attempt = source.success.attempt(now);
+        let answer = self.keep(source, verified, now, deadline).await;
+        attempt.end(&answer);
+        answer
+    }
+
+    /// From proof to answer.
+    async fn keep(&self, source: &Entrance, verified: Verified, now: UnixMillis, deadline: Instant) -> Answer {
+        source.count(&verified.secret, now);
+        if !source.types.want(verified.event.event_type.as_deref()) {
+            return replied(Outcome::Filtered, source.ok.clone()).because(not_listed(&verified.event));
+        }
         if let Some(retry_after) = source.too_many() {
             return Answer::come_again(retry_after).because("more genuine deliveries than max_rate of this source");
         }
-        let (told, first) = match self.admit(source, verified, delivery.received_at) {
+        let (told, first) = match self.admit(source, verified, now) {
             Decision::Now(ending) => return answer(source, ending, false),
             Decision::First(told) => (told, true),
             Decision::Waits(told) => (told, false),
@@ -269,8 +300,11 @@ fn answer(source: &Source, ending: Ending, first: bool) -> Answer {
 }
 
 fn replied(outcome: Outcome, reply: Reply) -> Answer {
-    let Reply { status, content_type, body } = reply;
-    Answer { status, content_type, body, ..Answer::plain(outcome) }
+    reply.over(Answer::plain(outcome))
+}
+
+fn not_listed(event: &Event) -> String {
+    format!("types of this source does not list {}", escaped(event.event_type.as_deref().unwrap_or_default()))
 }
 
 fn refused(source: &Source, refusal: Refusal) -> Answer {

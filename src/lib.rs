@@ -23,7 +23,7 @@
 //!
 //! | status | the sender may rely on |
 //! |---|---|
-//! | 2xx | verified, on disk, kept once; it reaches Kafka whatever dies in between |
+//! | 2xx | verified, on disk, kept once; it reaches Kafka whatever dies in between. Or of a type that its source does not want |
 //! | 401, 404, 405, 413 | refused for good: the same delivery will be refused again |
 //! | 400, 408, 414, 431 | not a complete request; nothing is kept |
 //! | 503 | our own trouble: come again; a repeat of what is kept meanwhile is answered 2xx |

@@ -28,6 +28,10 @@ pub struct Metrics {
     pub config_reloaded_at: Gauge,
     /// Unix time in seconds of the last verified delivery, by source.
     pub last_verified: GaugeVec,
+    /// Share of signed deliveries answered 2xx within the provider's window, by source; not a number without any.
+    pub success_share: GaugeVec,
+    /// The share at which the provider switches the endpoint off, by source; absent where it is not documented.
+    pub success_share_threshold: GaugeVec,
     /// Events kept although their sender had been answered `deadline` or had left.
     pub kept_after_answer: IntCounter,
     /// Events kept that nothing can ever be a repeat of, by source.
@@ -118,6 +122,20 @@ impl Metrics {
                 r,
                 GaugeVec::new(
                     Opts::new("hookhold_last_verified_timestamp_seconds", "Unix time of the last verified delivery."),
+                    &["source"],
+                ),
+            ),
+            success_share: register(
+                r,
+                GaugeVec::new(
+                    Opts::new("hookhold_success_share", "Share of signed deliveries answered 2xx in the provider's window."),
+                    &["source"],
+                ),
+            ),
+            success_share_threshold: register(
+                r,
+                GaugeVec::new(
+                    Opts::new("hookhold_success_share_threshold", "Share at which the provider switches the endpoint off."),
                     &["source"],
                 ),
             ),

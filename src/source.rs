@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::{HeaderName, StatusCode};
 use ipnet::IpNet;
 
-use crate::event::UnixMillis;
+use crate::event::{Answer, Outcome, UnixMillis};
 use crate::secret;
 use crate::source::recipe::{Recipe, Reply};
 use crate::source::url::PublicUrl;
@@ -22,10 +22,12 @@ pub mod providers;
 mod read;
 pub mod recipe;
 mod sound;
+mod types;
 pub mod url;
 
 pub use key::Key;
 pub use providers::{PROVIDERS, provider};
+pub use types::Types;
 
 /// One configured endpoint: where it listens, what it believes, where its events go.
 #[derive(Debug)]
@@ -52,6 +54,11 @@ pub struct Source {
     pub window: Duration,
     /// For recipes without an id, and only for them: byte-equal bodies within this time are repeats. The operator's opt-in.
     pub dedupe_body: Option<Duration>,
+    /// The event types that are kept; a verified delivery of another type is answered `ok` and forgotten.
+    pub types: Types,
+    /// Everybody is answered `ok`, whatever becomes of the delivery: `danger_shadow`, for a first day beside an endpoint that
+    /// still does the work.
+    pub shadow: bool,
     /// The answer to an accepted delivery.
     pub ok: Reply,
     /// The status of a refused one.
@@ -99,7 +106,12 @@ impl Source {
         let max_rate = table.take_rate("max_rate");
         let secrets = secrets(&mut table);
         let (dedupe_window, dedupe_body) = dedupe(&mut table);
+        let types = Types::take(&mut table);
+        let shadow = table.take_bool("danger_shadow").unwrap_or(false);
         let recipe = read::recipe(&mut table);
+        if !types.want_all() && recipe.as_ref().is_some_and(|recipe| recipe.event.kind.0.is_empty()) {
+            table.wrong("types", "this recipe finds no type in a delivery", "event.type beside it, or leave it out");
+        }
         table.finish();
         let recipe = recipe.filter(|_| is_known)?;
         if public_url.is_none() && recipe.signs_url() {
@@ -118,6 +130,8 @@ impl Source {
             deadline: deadline(defaults.request_deadline, recipe.respond_within),
             window: dedupe_window.unwrap_or(defaults.window.max(recipe.gives_up_after.unwrap_or_default())),
             dedupe_body,
+            types,
+            shadow,
             ok: recipe.ok.clone(),
             bad_status: recipe.bad,
             header_allow_list,
@@ -131,6 +145,13 @@ impl Source {
     pub fn takes_from(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.allow_from.is_empty() || self.allow_from.iter().any(|network| network.contains(&address))
+    }
+
+    /// What the sender is told: the answer as it is or, in shadow, the ok reply in place of any refusal. Who has left is told
+    /// nothing, and the provider's check of the endpoint gets its own reply.
+    pub fn told(&self, answer: Answer) -> Answer {
+        let is_refusal = !answer.status.is_success() && answer.outcome != Outcome::Disconnected;
+        if self.shadow && is_refusal { self.ok.clone().over(answer) } else { answer }
     }
 }
 

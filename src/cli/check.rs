@@ -67,10 +67,14 @@ fn summary(out: &mut impl Write, config: &Config) -> io::Result<()> {
     writeln!(out, "journal  {} on {}", config.journal.dir.display(), file_system(config)?.0)?;
     writeln!(out, "kafka    {}", servers(config).unwrap_or("not configured: events stay in the journal"))?;
     writeln!(out, "admin    http://{}/", config.admin.listen)?;
-    match warning(config)? {
-        Some(warning) => writeln!(out, "\nwarning: {warning}"),
-        None => Ok(()),
+    if let Some(warning) = warning(config)? {
+        writeln!(out, "\nwarning: {warning}")?;
     }
+    for source in config.sources.iter().filter(|source| source.shadow) {
+        let what = "every delivery is answered ok, also what is refused or lost";
+        writeln!(out, "\nwarning: sources.{}.danger_shadow is on: {what}", source.name)?;
+    }
+    Ok(())
 }
 
 fn summary_json(out: &mut impl Write, config: &Config) -> io::Result<()> {
@@ -79,8 +83,15 @@ fn summary_json(out: &mut impl Write, config: &Config) -> io::Result<()> {
         let names: Vec<&str> = source.secrets.iter().map(|secret| &*secret.name).collect();
         let ends = source.secrets.iter().filter_map(|secret| Some((&*secret.name, secret.not_after?.rfc3339())));
         let not_after: BTreeMap<_, _> = ends.collect();
-        let (path, topic) = (&source.path, source.topic.as_ref());
-        json!({ "name": name, "url": url, "path": path, "topic": topic, "secrets": names, "not_after": not_after })
+        json!({
+            "name": name,
+            "url": url,
+            "path": source.path,
+            "topic": source.topic.as_ref(),
+            "secrets": names,
+            "not_after": not_after,
+            "danger_shadow": source.shadow,
+        })
     };
     let summary = json!({
         "file": config.path,

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use hookhold::config::Config;
 use hookhold::event::Integrity;
 use hookhold::mistake::nearest;
-use hookhold::source::recipe::Recipe;
+use hookhold::source::recipe::{Recipe, SwitchOff};
 use hookhold::source::{PROVIDERS, provider};
 use hookhold::units::duration_text;
 use serde_json::json;
@@ -53,6 +53,7 @@ fn facts(name: &str, recipe: &Recipe) -> serde_json::Value {
         "integrity": recipe.integrity.word(),
         "respond_within": recipe.respond_within.map(duration_text),
         "gives_up_after": recipe.gives_up_after.map(duration_text),
+        "switches_off_at": recipe.switches_off_at.map(|limit| json!({ "percent": limit.percent, "within": duration_text(limit.within) })),
         "facts": recipe.setup.facts,
     })
 }
@@ -83,6 +84,10 @@ fn steps(out: &mut impl Write, name: &str, recipe: &Recipe, host: &str) -> io::R
         }
         Some(horizon) => writeln!(out, "{title} sends again for {} what was not answered 2xx.", duration_text(horizon))?,
         None => {}
+    }
+    if let Some(SwitchOff { percent, within }) = recipe.switches_off_at {
+        let within = duration_text(within);
+        writeln!(out, "{title} switches the endpoint off when at most {percent} % of its deliveries within {within} get 2xx.")?;
     }
     writeln!(out, "Its signature covers: {} (integrity {}).", covers(recipe), recipe.integrity.word())?;
     recipe.setup.facts.iter().try_for_each(|page| writeln!(out, "See {page}"))

@@ -187,8 +187,10 @@ impl House {
     fn pages(&self, gateway: &Arc<Gateway>, passing: &Passing, reload: &Arc<Reload>, stop: &Stop) -> Pages {
         let (metrics, gateway, measured, journal) =
             (self.metrics.clone(), gateway.clone(), passing.clone(), self.journal.clone());
+        let clock = self.clock.clone();
         let refresh = move || {
             journal.measure();
+            gateway.measure(clock.now());
             metrics.dedupe_hot_keys.set(gateway.hot_keys() as i64);
             measured.lock().expect(POISON).iter().for_each(Forwarder::measure);
         };

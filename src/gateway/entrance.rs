@@ -10,6 +10,7 @@ use governor::DefaultDirectRateLimiter;
 use governor::clock::Clock;
 use prometheus::{Gauge, IntCounter};
 
+use super::share::SuccessShare;
 use crate::event::UnixMillis;
 use crate::metrics::Metrics;
 use crate::source::{Key, Source};
@@ -23,6 +24,8 @@ pub struct Entrance {
     pub(super) keyless: IntCounter,
     /// Spent by genuine deliveries only: nobody else can use up a source's rate.
     rate: Option<Arc<DefaultDirectRateLimiter>>,
+    pub(super) success: Arc<SuccessShare>,
+    success_share: Gauge,
 }
 
 /// How one secret fares.
@@ -37,7 +40,7 @@ struct Usage {
 }
 
 /// An entrance for each source, by path. What the `former` ones have said is not said again; series of secrets that are gone
-/// lose their expiry.
+/// lose their expiry, those of sources that are gone their success share.
 pub(super) fn all(
     sources: impl IntoIterator<Item = impl Into<Arc<Source>>>,
     former: &HashMap<String, Arc<Entrance>>,
@@ -58,17 +61,29 @@ pub(super) fn all(
             drop(metrics.secret_expiry.remove_label_values(&[&**source, &*key.name]));
         }
     }
+    for former in former.values().filter(|former| !entrances.values().any(|entrance| entrance.name == former.name)) {
+        drop(metrics.success_share.remove_label_values(&[&*former.name]));
+        drop(metrics.success_share_threshold.remove_label_values(&[&*former.name]));
+    }
     entrances
 }
 
 impl Entrance {
     fn new(source: Arc<Source>, former: Option<&Entrance>, metrics: &Metrics) -> Entrance {
         metrics.declare_source(&source.name);
+        match source.recipe.switches_off_at {
+            Some(limit) => {
+                metrics.success_share_threshold.with_label_values(&[&*source.name]).set(f64::from(limit.percent) / 100.0)
+            }
+            None => drop(metrics.success_share_threshold.remove_label_values(&[&*source.name])),
+        }
         Entrance {
             secrets: source.secrets.iter().map(|key| Usage::new(&source, key, former, metrics)).collect(),
             last_verified: metrics.last_verified.with_label_values(&[&*source.name]),
             keyless: metrics.keyless.with_label_values(&[&*source.name]),
             rate: Entrance::rate(&source, former),
+            success: Entrance::success(&source, former),
+            success_share: metrics.success_share.with_label_values(&[&*source.name]),
             source,
         }
     }
@@ -77,6 +92,18 @@ impl Entrance {
     fn rate(source: &Source, former: Option<&Entrance>) -> Option<Arc<DefaultDirectRateLimiter>> {
         let new = || source.max_rate.map(|rate| Arc::new(DefaultDirectRateLimiter::direct(rate.quota())));
         former.filter(|former| former.max_rate == source.max_rate).map_or_else(new, |former| former.rate.clone())
+    }
+
+    /// A window that stays the same is not begun anew.
+    fn success(source: &Source, former: Option<&Entrance>) -> Arc<SuccessShare> {
+        let window = |source: &Source| source.recipe.switches_off_at.map_or(HOUR, |limit| limit.within);
+        let same = former.filter(|former| window(former) == window(source));
+        same.map_or_else(|| SuccessShare::over(window(source)), |former| former.success.clone())
+    }
+
+    /// Brings the gauge of the success share up to date.
+    pub(super) fn measure(&self, now: UnixMillis) {
+        self.success_share.set(self.success.at(now));
     }
 
     /// The time after which one more genuine delivery would be taken; `None`: now.
@@ -160,6 +187,8 @@ impl Daily {
     }
 }
 
+/// The window of the success share where the recipe names none.
+const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 /// Warnings begin two weeks before a secret expires: time for a change that somebody else has to make.
 const NEAR_MS: u64 = 14 * DAY_MS;

@@ -33,7 +33,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::select;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 pub use request::TARGET_LIMIT;
 pub use stop::{Phase, Stop};
@@ -139,8 +139,22 @@ impl Server {
             biased;
             () = stop.reached(Phase::Now) => {}
             () = until_drained(listener, &desk, &mut connections, &stop) => {}
+            () = remind_of_shadows(&desk.gateway) => {}
         }
         connections.shutdown().await;
+    }
+}
+
+/// Says at the start and then once a minute which sources answer ok to everybody.
+async fn remind_of_shadows(gateway: &Gateway) {
+    let mut minutes = interval(REMINDER);
+    minutes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        minutes.tick().await;
+        let sources = gateway.in_shadow().join(", ");
+        if !sources.is_empty() {
+            tracing::warn!(%sources, "danger_shadow is on: every delivery is answered ok, also what is refused or lost");
+        }
     }
 }
 
@@ -228,6 +242,9 @@ fn note_panic(ended: Result<(), tokio::task::JoinError>) {
         tracing::error!(%error, "a connection's task panicked; this is a bug in hookhold");
     }
 }
+
+/// Between two warnings that a source is in shadow.
+const REMINDER: Duration = Duration::from_secs(60);
 
 /// Connections that the kernel may hold for us; it lowers this to its own `somaxconn`.
 const BACKLOG: u32 = 4096;

@@ -76,7 +76,7 @@ pub(super) async fn answer(desk: Arc<Desk>, caller: Caller, request: Request<Inc
     }
     let answer = match source {
         None => unknown_source(&head.uri),
-        Some(source) => desk.serve(&source, &caller, arrival, head, &mut body, &mut charge).await,
+        Some(source) => source.told(desk.serve(&source, &caller, arrival, head, &mut body, &mut charge).await),
     };
     record.close(&answer);
     caller.visit.note(answer.outcome, charge.bytes());
@@ -205,7 +205,7 @@ fn respond(answer: Answer, close: bool) -> Response<Full<Bytes>> {
     if let Some(seconds) = come_again {
         headers.insert(RETRY_AFTER, seconds.into());
     }
-    if answer.outcome == Outcome::MethodNotAllowed {
+    if answer.status == StatusCode::METHOD_NOT_ALLOWED {
         headers.insert(ALLOW, HeaderValue::from_static("POST"));
     }
     if close {
@@ -217,6 +217,8 @@ fn respond(answer: Answer, close: bool) -> Response<Full<Bytes>> {
 /// Whole seconds after which the sender should come again; `None` when it need not.
 pub(super) fn come_again_after(answer: &Answer) -> Option<u64> {
     match answer.outcome {
+        // A source in shadow says nothing of its troubles.
+        _ if answer.status.is_success() => None,
         Outcome::RateLimited => Some(answer.retry_after.as_millis().div_ceil(1000).max(1) as u64),
         outcome => outcome.is_our_trouble().then_some(RETRY_AFTER_SECONDS),
     }

@@ -31,7 +31,7 @@ pub fn recipe(table: &mut Table) -> Option<Recipe> {
     let encoding = table.take_one_of("encoding", Encoding::WORDS);
     let (key_format, setup) = (key_format(table), setup(table));
     let (ok, bad) = replies(table);
-    let (respond_within, gives_up_after) = limits(table);
+    let (respond_within, gives_up_after, switches_off_at) = limits(table);
     let max_body = table.take_bytes("max_body", MAX_BODY);
     let ((signature, inline_encoding), contents) = (signature?, contents?);
     let (timestamp, body_sha256) = (timestamp?, body_sha256?);
@@ -63,6 +63,7 @@ pub fn recipe(table: &mut Table) -> Option<Recipe> {
         bad,
         respond_within,
         gives_up_after,
+        switches_off_at,
         max_body,
         setup,
     })
@@ -291,12 +292,20 @@ fn header_value(item: Item) -> Option<Arc<str>> {
     }
 }
 
-fn limits(table: &mut Table) -> (Option<Duration>, Option<Duration>) {
+fn limits(table: &mut Table) -> (Option<Duration>, Option<Duration>, Option<SwitchOff>) {
     let mut limits = table.take_section("limits");
     let respond_within = limits.take_duration("respond_within", Duration::from_secs(1)..=Duration::from_secs(300));
     let gives_up_after = limits.take_duration("gives_up_after", Duration::ZERO..=DAYS_30);
+    let switches_off_at = limits.take_table("switches_off_at").and_then(switch_off);
     limits.finish();
-    (respond_within, gives_up_after)
+    (respond_within, gives_up_after, switches_off_at)
+}
+
+fn switch_off(mut table: Table) -> Option<SwitchOff> {
+    let percent = need(&mut table, "percent", PERCENT, |table| table.take_u64("percent", 0..=99));
+    let within = need(&mut table, "within", "\"1m\" to \"30d\"", |table| table.take_duration("within", MINUTE..=DAYS_30));
+    table.finish();
+    Some(SwitchOff { percent: u8::try_from(percent?).ok()?, within: within? })
 }
 
 fn setup(table: &mut Table) -> Setup {
@@ -320,6 +329,8 @@ const TERMS: &str =
     "body, timestamp, id, header:NAME, tag:NAME, const:TEXT, url, url-other-port, form-sorted, or punctuation such as \".\"";
 const KEY_STEPS: &str = "strip-prefix:TEXT, utf8, hex, base64, base64url";
 const DEFAULT_WINDOW: Duration = Duration::from_secs(300);
+const PERCENT: &str = "a whole number from 0 to 99";
+const MINUTE: Duration = Duration::from_secs(60);
 const DAYS_30: Duration = Duration::from_secs(30 * 86_400);
 const WINDOW: RangeInclusive<Duration> = Duration::ZERO..=DAYS_30;
 /// The limits of `max_body`, in bytes.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderName, StatusCode};
 
-use crate::event::Integrity;
+use crate::event::{Answer, Integrity};
 use crate::source::pointers::Pointers;
 use crate::source::sound::uses_tags;
 
@@ -48,6 +48,8 @@ pub struct Recipe {
     pub respond_within: Option<Duration>,
     /// The provider stops sending an event again after this time. Zero: it never sends again by itself.
     pub gives_up_after: Option<Duration>,
+    /// When the provider stops sending to an endpoint that fails too often; `None` where it does not say.
+    pub switches_off_at: Option<SwitchOff>,
     /// The largest body the provider sends, in bytes.
     pub max_body: Option<u64>,
     /// What an operator needs to connect it.
@@ -264,6 +266,13 @@ pub struct Reply {
     pub body: Bytes,
 }
 
+impl Reply {
+    /// The same ending with this reply.
+    pub fn over(self, answer: Answer) -> Answer {
+        Answer { status: self.status, content_type: self.content_type, body: self.body, ..answer }
+    }
+}
+
 /// A check of the endpoint by its provider. A delivery that fits but lacks what the reply echoes is a delivery like any
 /// other.
 #[derive(Debug)]
@@ -287,6 +296,15 @@ pub enum Part {
     Literal(String),
     /// What stands at a place of the delivery, as it is.
     Echo(Locator),
+}
+
+/// When a provider switches an endpoint off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SwitchOff {
+    /// 0 to 99: at this percentage of deliveries answered 2xx, or below it.
+    pub percent: u8,
+    /// The time over which it counts them.
+    pub within: Duration,
 }
 
 /// What an operator needs to connect a provider; empty texts for an inline recipe.

@@ -219,6 +219,12 @@ impl House {
         self.metrics.keyless.with_label_values(&[source]).get()
     }
 
+    /// `hookhold_success_share`, as a scrape would find it.
+    pub fn success_share(&self, source: &str) -> f64 {
+        self.gateway.measure(self.clock.now());
+        self.metrics.success_share.with_label_values(&[source]).get()
+    }
+
     pub fn passes(&self, time: Duration) {
         self.clock.0.fetch_add(time.as_millis() as u64, Ordering::Relaxed);
     }
@@ -284,7 +290,7 @@ pub fn far_away() -> Instant {
 }
 
 /// Compiled anew for each opening, all with the same secret.
-fn sources(plan: &Plan) -> Vec<Source> {
+pub fn sources(plan: &Plan) -> Vec<Source> {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let secret = directory.path().join("secret");
     std::fs::write(&secret, "whsec_nobody_knows_it").expect("a temporary directory is writable");
@@ -314,6 +320,12 @@ const SOURCES: &[(&str, &str)] = &[
     (
         "opted",
         "auth = \"mac\"\nalgorithm = \"sha256\"\nsignature = { from = \"header:S\" }\ncontent = [\"body\"]\ndedupe.body = \"10m\"",
+    ),
+    (
+        "picky",
+        "provider = \"stripe\"\ntypes = [\"invoice.*\", \"charge.failed\"]\n\
+         reply.ok = { status = 202, content_type = \"text/plain\", body = \"thanks\" }\n\
+         limits.switches_off_at = { percent = 5, within = \"30m\" }",
     ),
     (
         "timed",

@@ -10,3 +10,4 @@ mod reload;
 mod restarts;
 mod sockets;
 mod truths;
+mod wanted;

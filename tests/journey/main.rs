@@ -14,3 +14,4 @@ mod sdk;
 mod seen;
 mod twilio;
 mod variants;
+mod wanted;

@@ -44,15 +44,24 @@ impl House {
         House::with(limits, Duration::from_secs(8), |disk| disk).await
     }
 
+    /// With a source that is in shadow.
+    pub async fn shadowed(limits: Limits) -> House {
+        House::build(limits, Duration::from_secs(8), SHADOW, |disk| disk).await
+    }
+
     /// With a deadline of the source's own, on a disk laid over the real one.
     pub async fn with(limits: Limits, deadline: Duration, over: impl FnOnce(Arc<dyn Disk>) -> Arc<dyn Disk>) -> House {
+        House::build(limits, deadline, "", over).await
+    }
+
+    async fn build(limits: Limits, deadline: Duration, entry: &str, over: impl FnOnce(Arc<dyn Disk>) -> Arc<dyn Disk>) -> House {
         LOGGING.call_once(start_logging);
         let directory = TempDir::new().expect("a temporary directory can be made");
         let (metrics, stop, clock) = (Arc::new(Metrics::new()), Stop::new(), Arc::new(SystemClock));
         let disk = over(Arc::new(LocalDisk::create(directory.path()).expect("a temporary directory is writable")));
         let options = Options { max_size: 64 << 20, segment_size: 1 << 20, ..Options::default() };
         let journal = Journal::open(disk, options, clock.clone(), metrics.clone()).expect("an empty directory is a journal");
-        let gateway = Gateway::new(vec![source(directory.path(), deadline)], journal.clone(), 1000, &metrics);
+        let gateway = Gateway::new(vec![source(directory.path(), deadline, entry)], journal.clone(), 1000, &metrics);
         let listener = server::listen("127.0.0.1:0".parse().expect("an address")).expect("a free port");
         let address = listener.local_addr().expect("bound above");
         // Nothing here is about min_rate: halves of requests may wait for as long as the test takes.
@@ -83,6 +92,11 @@ impl House {
 
     pub fn accepted(&self) -> u64 {
         self.count("stripe", "kept") + self.count("stripe", "duplicate")
+    }
+
+    /// How many events the journal holds.
+    pub fn kept(&self) -> u64 {
+        self.journal.durable()
     }
 
     pub fn refusals(&self) -> u64 {
@@ -157,7 +171,12 @@ impl Line {
 }
 
 pub fn post(body: &str) -> String {
-    let (signature, length) = (signature(body), body.len());
+    post_as_of(now(), body)
+}
+
+/// Signed at another time, in seconds since 1970.
+pub fn post_as_of(time: u64, body: &str) -> String {
+    let (signature, length) = (signature(time, body), body.len());
     format!("POST /hooks/stripe HTTP/1.1\r\nhost: h\r\nstripe-signature: {signature}\r\ncontent-length: {length}\r\n\r\n{body}")
 }
 
@@ -165,7 +184,7 @@ pub fn post(body: &str) -> String {
 pub fn chunked(body: &str) -> String {
     let chunk = |part: &str| if part.is_empty() { String::new() } else { format!("{:x}\r\n{part}\r\n", part.len()) };
     let (first, second) = body.split_at(body.len() / 2);
-    let (signature, chunks) = (signature(body), chunk(first) + &chunk(second));
+    let (signature, chunks) = (signature(now(), body), chunk(first) + &chunk(second));
     format!(
         "POST /hooks/stripe HTTP/1.1\r\nhost: h\r\nstripe-signature: {signature}\r\ntransfer-encoding: chunked\r\n\r\n\
          {chunks}0\r\nx: y\r\n\r\n"
@@ -185,19 +204,23 @@ pub fn without_date(answer: &str) -> String {
     answer.split_inclusive("\r\n").filter(|line| !line.starts_with("date: ")).collect()
 }
 
-/// Stripe's scheme, by hand.
-fn signature(body: &str) -> String {
-    let now = SystemClock.now().0 / 1000;
-    let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("any key length will do");
-    mac.update(format!("{now}.{body}").as_bytes());
-    format!("t={now},v1={}", hex::encode(mac.finalize().into_bytes()))
+/// Seconds since 1970.
+pub fn now() -> u64 {
+    SystemClock.now().0 / 1000
 }
 
-/// `/hooks/stripe`, with a small `max_body`.
-fn source(directory: &Path, deadline: Duration) -> Source {
+/// Stripe's scheme, by hand.
+fn signature(time: u64, body: &str) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("any key length will do");
+    mac.update(format!("{time}.{body}").as_bytes());
+    format!("t={time},v1={}", hex::encode(mac.finalize().into_bytes()))
+}
+
+/// `/hooks/stripe`, with a small `max_body`, and `more` in its entry.
+fn source(directory: &Path, deadline: Duration, more: &str) -> Source {
     std::fs::write(directory.join("stripe"), SECRET).expect("a temporary directory is writable");
-    let text =
-        format!("provider = \"stripe\"\nsecrets = [\"file:{}\"]\nmax_body = \"4 KiB\"", directory.join("stripe").display());
+    let secret = directory.join("stripe");
+    let text = format!("provider = \"stripe\"\nsecrets = [\"file:{}\"]\nmax_body = \"4 KiB\"\n{more}", secret.display());
     let defaults = SourceDefaults {
         public_url: None,
         topic: "webhooks.{source}".into(),
@@ -209,6 +232,12 @@ fn source(directory: &Path, deadline: Duration) -> Source {
     let source = Table::parse("test", &text, &mistakes).and_then(|entry| Source::compile("stripe", entry, &defaults, &mistakes));
     source.unwrap_or_else(|| panic!("{mistakes}"))
 }
+
+const SHADOW: &str = r#"
+danger_shadow = true
+reply.ok = { status = 202, content_type = "text/plain", body = "thanks" }
+handshake = [{ when = { "json:/type" = "check" }, authenticated = true, reply = { status = 200, body = ["echo(json:/challenge)"] } }]
+"#;
 
 /// What this test has logged. Each test runs on a thread of its own, and so does its server.
 pub fn logged() -> String {

@@ -4,6 +4,7 @@ mod departures;
 mod held;
 mod house;
 mod refusals;
+mod shadow;
 
 use hookhold::server::Limits;
 use tokio::task::yield_now;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use hookhold::event::Outcome;
+use hookhold::source::recipe::SwitchOff;
 use hookhold::source::{PROVIDERS, SourceDefaults, provider as recipe};
 use hookhold::table::{Mistakes, Table};
 
@@ -68,6 +70,44 @@ fn the_reply_belongs_to_the_recipe() {
     let own = "reply = { ok = { status = 202, content_type = \"text/plain\", body = \"thanks\" }, bad = 498 }";
     let source = inline(&format!("{INLINE}{own}"));
     assert_eq!((source.ok.status.as_u16(), &source.ok.body[..], source.bad_status.as_u16()), (202, &b"thanks"[..], 498));
+}
+
+/// 410 unsubscribes (Standard Webhooks, Svix and others), 403 and 406 end retries at some.
+#[test]
+fn no_refusal_makes_a_provider_give_the_endpoint_up() {
+    let harmful = |status: http::StatusCode| [403, 406, 410].contains(&status.as_u16());
+    for (name, _) in PROVIDERS {
+        let recipe = recipe(name).expect(name);
+        assert!(recipe.ok.status.is_success() && recipe.bad.is_client_error() && !harmful(recipe.bad), "{name}");
+    }
+    assert!(Outcome::ALL.iter().all(|outcome| !harmful(outcome.status())));
+}
+
+#[test]
+fn a_type_is_wanted_as_listed_exactly_or_by_its_beginning() {
+    let wants = |types: &str, event_type| source("github", "x", &format!("types = {types}")).types.want(event_type);
+    for (types, wanted, unwanted) in [
+        (
+            r#"["push", "pull_request.*"]"#,
+            &["push", "pull_request.opened", "pull_request.a.b"][..],
+            &["pull_request", "Push", "push2", ""][..],
+        ),
+        (r#""orders/*""#, &["orders/create"], &["orders", "xorders/create"]),
+        (r#"["*"]"#, &["push", ""], &[]),
+    ] {
+        assert!(wanted.iter().all(|event_type| wants(types, Some(event_type))), "{types}");
+        assert!(!unwanted.iter().any(|event_type| wants(types, Some(event_type))), "{types}");
+        assert!(wants(types, None), "{types}: a type that cannot be told");
+    }
+    assert!(provider("github").types.want(Some("anything")), "by default all are wanted");
+}
+
+#[test]
+fn what_providers_document_about_switching_an_endpoint_off_is_in_their_recipes() {
+    for (name, percent, hours) in [("slack", 5, 1), ("shopify", 0, 4), ("svix", 0, 5 * 24)] {
+        let limit = recipe(name).expect(name).switches_off_at;
+        assert_eq!(limit, Some(SwitchOff { percent, within: Duration::from_secs(hours * 3600) }), "{name}");
+    }
 }
 
 #[test]
