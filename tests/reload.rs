@@ -15,7 +15,6 @@ mod scene;
 mod sdk;
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::time::{Instant, SystemTime};
 
 use hookhold::source::Source;
@@ -186,7 +185,7 @@ fn another_secret_behind_the_same_reference_is_a_change_that_is_named_and_not_sh
     let home = Home::new(&[("one", "whsec_hush_1")], &source("stripe", "secrets = [{ name = \"main\", from = \"file:one\" }]\n"));
     let process = home.start();
     let old = scene::source(&home, "stripe");
-    fs::write(home.journal().with_file_name("one"), "whsec_hush_2").expect("target/ can be written to");
+    home.put("one", b"whsec_hush_2");
     let (code, shown) = diff(&home, &[]);
     assert!(code == Some(0) && shown.contains("the secret behind main is another one"), "{shown}");
     assert!(process.reload());
