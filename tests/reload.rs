@@ -16,11 +16,14 @@ mod sdk;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write;
 use std::time::{Instant, SystemTime};
 
 use hookhold::source::Source;
 use load::{Ledger, Load, request};
 use process::{Answer, Home, Line, post, wait_until};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::process::Signal;
 use sdk::{Sample, Sdk};
 use serde_json::{Value, json};
 
@@ -186,7 +189,7 @@ fn another_secret_behind_the_same_reference_is_a_change_that_is_named_and_not_sh
     let home = Home::new(&[("one", "whsec_hush_1")], &source("stripe", "secrets = [{ name = \"main\", from = \"file:one\" }]\n"));
     let process = home.start();
     let old = scene::source(&home, "stripe");
-    fs::write(home.journal().with_file_name("one"), "whsec_hush_2").expect("target/ can be written to");
+    home.put("one", b"whsec_hush_2");
     let (code, shown) = diff(&home, &[]);
     assert!(code == Some(0) && shown.contains("the secret behind main is another one"), "{shown}");
     assert!(process.reload());
@@ -280,6 +283,24 @@ fn old_and_new_secret_are_accepted_side_by_side_and_one_sees_which() {
     assert!(!records[3].headers.iter().any(|(name, _)| name == "http-stripe-signature"));
     assert!(records[4].header("http-stripe-signature").starts_with("t="), "passed on since the reload");
     assert_eq!((metric(EXPIRY, "2025"), metric(VERIFIED, "2025")), (None, Some(2.0)), "what was counted stays");
+    scene::stop(process);
+}
+
+#[test]
+fn a_sighup_that_comes_before_everything_runs_is_obeyed_then() {
+    let home = Home::new(&[], &source("stripe", "secrets = [\"file:pipe\"]\n"));
+    let pipe = home.journal().with_file_name("pipe");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe can be made");
+    let process = home.launch();
+    // Opens once hookhold reads its secrets, and holds it there.
+    let mut first = fs::File::options().write(true).open(&pipe).expect("hookhold reads it");
+    process.signal(Signal::HUP);
+    first.write_all(b"whsec_first").expect("hookhold reads it");
+    drop(first);
+    wait_until("hookhold is ready", || process.ready() == Some(200));
+    fs::write(&pipe, "whsec_second").expect("hookhold reads it once more");
+    wait_until("the configuration is read again", || home.log().contains("configuration reloaded"));
+    assert!(home.log().contains("the secret behind pipe is another one"), "{}", home.log());
     scene::stop(process);
 }
 

@@ -21,7 +21,7 @@ use hookhold::log;
 use hookhold::metrics::Metrics;
 use hookhold::server::{self, Limits, Server, Stop};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
 use super::{Context, End, Ending};
@@ -49,6 +49,9 @@ enum LogFormat {
 
 /// Runs the gateway.
 pub fn run(context: &Context, args: Args) -> Ending {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    // From here on a SIGHUP waits until everything runs; unheeded it would end the process in the middle of a recovery.
+    let hangups = runtime.block_on(async { signal(SignalKind::hangup()) })?;
     let config = super::load_with_kafka(&context.file()?)?;
     let format = if args.log_format == LogFormat::Json { log::Format::Json } else { log::Format::Text };
     log::start(format, std::io::stderr().is_terminal());
@@ -65,8 +68,7 @@ pub fn run(context: &Context, args: Args) -> Ending {
             return Ok(End::JournalFailed);
         }
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let ended = runtime.block_on(House { config, metrics, clock, journal: journal.clone() }.serve());
+    let ended = runtime.block_on(House { config, metrics, clock, journal: journal.clone(), hangups }.serve());
     if journal.failed() {
         return Ok(End::JournalFailed);
     }
@@ -121,6 +123,7 @@ struct House {
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
     journal: Journal,
+    hangups: Signal,
 }
 
 /// Empty without `[kafka]`, and once passing on has been stopped.
@@ -142,7 +145,7 @@ impl House {
             let over = over.clone();
             async move { admin::serve(operators, pages, over.notified()).await }
         });
-        heed_signals(stop.clone(), reload.clone())?;
+        heed_signals(stop.clone(), self.hangups, reload.clone())?;
         watch_secrets(gateway.clone(), self.clock.clone());
         let server =
             Server { gateway, limits: limits(&self.config.server), clock: self.clock.clone(), metrics: self.metrics.clone() };
@@ -255,15 +258,14 @@ fn failure_of(journal: &Journal) -> Arc<Notify> {
     failure
 }
 
-fn heed_signals(stop: Stop, reload: Arc<Reload>) -> std::io::Result<()> {
+fn heed_signals(stop: Stop, mut hangups: Signal, reload: Arc<Reload>) -> std::io::Result<()> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let mut hangup = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
         loop {
             let name = tokio::select! {
                 _ = term.recv() => "SIGTERM",
                 _ = int.recv() => "SIGINT",
-                _ = hangup.recv() => {
+                _ = hangups.recv() => {
                     let reload = reload.clone();
                     tokio::task::spawn_blocking(move || reload.run());
                     continue;
