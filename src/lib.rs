@@ -26,6 +26,7 @@
 //! | 2xx | verified, on disk, kept once; it reaches Kafka whatever dies in between. Or of a type that its source does not want |
 //! | 401, 404, 405, 413 | refused for good: the same delivery will be refused again |
 //! | 400, 408, 414, 431 | not a complete request; nothing is kept |
+//! | 429 | not looked at, or more than its source may send: come again |
 //! | 503 | our own trouble: come again; a repeat of what is kept meanwhile is answered 2xx |
 //!
 //! Invariants, each with a test of its own: nothing unverified is kept; nothing is answered 2xx before its sync has returned;
