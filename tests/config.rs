@@ -158,7 +158,9 @@ fn a_reload_takes_over_what_the_reference_says_and_names_what_needs_a_restart() 
     let reference: toml::Table = toml::from_str(&reference_in_full()).unwrap();
     let stated = named_options(&reference, &["server", "admin", "journal", "dedupe"]);
     assert!(stated.len() > 15, "{stated:?}");
-    for (key, value) in &stated {
+    // Their examples are not what runs without them; tests/tls.rs reloads certificates.
+    let examples = ["server.tls_cert", "server.tls_key", "server.trusted_proxies"];
+    for (key, value) in stated.iter().filter(|(key, _)| !examples.contains(&key.as_str())) {
         // The default in another spelling, or for what has none, a value.
         let same = running.changes(&with(&format!("{key} = {value}")).expect("the reference is right"));
         assert_eq!(same.iter().map(|change| &*change.key).collect::<Vec<_>>(), [key]);
@@ -170,6 +172,8 @@ fn a_reload_takes_over_what_the_reference_says_and_names_what_needs_a_restart() 
         ("server.request_deadline", "\"7s\"", true),
         ("server.public_url", "\"https://example.com\"", false),
         ("server.max_body", "\"7 KiB\"", false),
+        ("server.trusted_proxies", "[\"10.0.0.0/8\"]", true),
+        ("server.max_streams", "7", true),
         ("admin.listen", "\"127.0.0.1:1\"", true),
         ("journal.dir", "\"elsewhere\"", true),
         ("journal.max_size", "\"7 GiB\"", true),

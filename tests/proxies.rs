@@ -261,4 +261,34 @@ fn a_proxy_header_counts_from_a_trusted_peer_and_from_nobody_else() {
     assert_eq!(kept(&home).last(), Some(&IpAddr::V4(Ipv4Addr::LOCALHOST)));
 }
 
+#[test]
+fn behind_a_trusted_proxy_each_client_has_limits_of_its_own() {
+    let limits = "server.max_connections_per_address = 1\nserver.max_refused_per_address = \"1/h\"\n";
+    let home = Home::new(&[("github", SECRET)], &format!("server.trusted_proxies = [\"127.0.0.1\"]\n{limits}{SOURCE}"));
+    let process = home.start();
+    let (mut one, mut other) = (Line::open(home.hooks), Line::open(home.hooks));
+    let request = |id: &str, client: &str, body: &str| {
+        let forwarded = [("x-forwarded-for".to_owned(), client.to_owned())];
+        post("/hooks/github", &[Delivery::new(id).headers(), forwarded.to_vec()].concat(), body.as_bytes())
+    };
+    assert_eq!(one.ask(&request("forged", "192.0.2.1", "another body")).status, 401);
+    assert_eq!(other.ask(&request("one", "192.0.2.1", &Delivery::new("one").body)).status, 429);
+    assert_eq!(one.ask(&request("two", "192.0.2.2", &Delivery::new("two").body)).status, 200);
+    drop(process);
+
+    home.configure(&format!("server.trusted_proxies = [\"127.0.0.1\"]\nserver.proxy_protocol = true\n{limits}{SOURCE}"));
+    let _process = home.start();
+    let connect = |client: [u8; 4], id: &str| {
+        let delivery = Delivery::new(id);
+        let mut line = Line::open(home.hooks);
+        line.send(&proxy_header(1, client));
+        line.send(&post("/hooks/github", &delivery.headers(), delivery.body.as_bytes()));
+        line
+    };
+    let mut first = connect([192, 0, 2, 1], "first");
+    assert_eq!(first.answer().status, 200);
+    assert_eq!(connect([192, 0, 2, 1], "second").rest(), b"", "one connection for each");
+    assert_eq!(connect([192, 0, 2, 2], "third").answer().status, 200);
+}
+
 const TOKEN: &str = "12345678901234567890123456789012";
