@@ -16,6 +16,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
+use crate::certificate;
 use crate::source::Source;
 use crate::table::{Mistakes, Table};
 use crate::units::{Rate, bytes_text};
@@ -81,6 +84,16 @@ pub struct ServerConfig {
     pub max_headers: u64,
     /// How long a connection may stay open without a request.
     pub idle_timeout: Duration,
+    /// Certificate and key of HTTPS; without them deliveries come over plain HTTP.
+    pub tls: Option<certificate::Files>,
+    /// How long PROXY header and TLS handshake may take together.
+    pub handshake_timeout: Duration,
+    /// HTTP/2 requests under way on one connection, at most.
+    pub max_streams: u64,
+    /// Networks of proxies whose word about a sender's address is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Their connections begin with a PROXY v2 header.
+    pub proxy_protocol: bool,
 }
 
 impl Default for ServerConfig {
@@ -103,6 +116,11 @@ impl Default for ServerConfig {
             max_header_size: 32 * KIB,
             max_headers: 100,
             idle_timeout: Duration::from_secs(75),
+            tls: None,
+            handshake_timeout: Duration::from_secs(10),
+            max_streams: 100,
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
         }
     }
 }

@@ -49,6 +49,7 @@ pub mod forward;
 pub mod admin;
 
 // Known to all.
+pub mod certificate;
 pub mod config;
 pub mod event;
 pub mod log;

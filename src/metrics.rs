@@ -68,6 +68,8 @@ pub struct Metrics {
     pub connections_refused: IntCounterVec,
     /// Addresses that have something open, or that are remembered for what they sent.
     pub addresses_tracked: IntGauge,
+    /// Unix time in seconds at which the served TLS certificate expires; absent without TLS.
+    pub certificate_expiry: IntGaugeVec,
     /// Refusals not logged because of sampling.
     pub refused_log_suppressed: IntCounter,
 }
@@ -199,6 +201,12 @@ impl Metrics {
                 r,
                 "hookhold_addresses_tracked",
                 "Addresses that have something open, or are remembered for what they sent.",
+            ),
+            certificate_expiry: gauges(
+                r,
+                "hookhold_tls_certificate_expiry_timestamp_seconds",
+                "Unix time at which the served TLS certificate expires.",
+                &[],
             ),
             refused_log_suppressed: counter(
                 r,

@@ -106,10 +106,11 @@ fn summary_json(out: &mut impl Write, config: &Config) -> io::Result<()> {
 /// What to paste into a dashboard, as far as the configuration knows it.
 fn url(config: &Config, source: &Source) -> String {
     let (listen, path) = (config.server.listen, &source.path);
+    let scheme = if config.server.tls.is_some() { "https" } else { "http" };
     match &source.public_url {
         Some(public) => format!("{}{path}", public.as_written()),
-        None if listen.ip().is_unspecified() => format!("http://HOST:{}{path}", listen.port()),
-        None => format!("http://{listen}{path}"),
+        None if listen.ip().is_unspecified() => format!("{scheme}://HOST:{}{path}", listen.port()),
+        None => format!("{scheme}://{listen}{path}"),
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hookhold::admin::{self, Health, Pages, Readiness, State};
+use hookhold::certificate::Unusable;
 use hookhold::config::{Config, ServerConfig};
 use hookhold::event::{Clock, SystemClock};
 use hookhold::forward::{self, Forwarder};
@@ -19,7 +20,7 @@ use hookhold::journal::disk::LocalDisk;
 use hookhold::journal::{self, Journal, OpenError, Options};
 use hookhold::log;
 use hookhold::metrics::Metrics;
-use hookhold::server::{self, Limits, Server, Stop};
+use hookhold::server::{self, Limits, Proxies, Server, Stop, Tls};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
@@ -137,7 +138,8 @@ impl House {
         let passing: Passing = Arc::new(Mutex::new(self.start_passing_on()));
         let sources = self.config.sources.iter().cloned();
         let gateway = Arc::new(Gateway::new(sources, self.journal.clone(), self.config.dedupe.hot_keys, &self.metrics));
-        let reload = self.reload(&gateway, &passing);
+        let tls = self.tls()?;
+        let reload = self.reload(&gateway, &passing, &tls);
         let stop = Stop::new();
         let over = Arc::new(Notify::new());
         let pages = self.pages(&gateway, &passing, &reload, &stop);
@@ -145,10 +147,9 @@ impl House {
             let over = over.clone();
             async move { admin::serve(operators, pages, over.notified()).await }
         });
+        let server = self.server(gateway.clone(), tls);
+        watch_secrets(gateway, self.clock.clone());
         heed_signals(stop.clone(), self.hangups, reload.clone())?;
-        watch_secrets(gateway.clone(), self.clock.clone());
-        let server =
-            Server { gateway, limits: limits(&self.config.server), clock: self.clock.clone(), metrics: self.metrics.clone() };
         let mut serving = std::pin::pin!(server.serve(deliveries, stop));
         let failed = tokio::select! {
             biased;
@@ -174,9 +175,28 @@ impl House {
         Ok(End::Done)
     }
 
-    fn reload(&self, gateway: &Arc<Gateway>, passing: &Passing) -> Arc<Reload> {
+    fn reload(&self, gateway: &Arc<Gateway>, passing: &Passing, tls: &Option<Tls>) -> Arc<Reload> {
         let (gateway, passing, journal) = (gateway.clone(), passing.clone(), self.journal.clone());
-        Arc::new(Reload::new(self.config.clone(), gateway, journal, passing, self.metrics.clone(), self.clock.clone()))
+        Arc::new(Reload::new(
+            self.config.clone(),
+            gateway,
+            journal,
+            passing,
+            self.metrics.clone(),
+            self.clock.clone(),
+            tls.clone(),
+        ))
+    }
+
+    fn tls(&self) -> Result<Option<Tls>, Unusable> {
+        let files = self.config.server.tls.clone();
+        files.map(|files| Tls::open(files, self.clock.clone(), self.metrics.clone())).transpose()
+    }
+
+    fn server(&self, gateway: Arc<Gateway>, tls: Option<Tls>) -> Server {
+        let (config, clock, metrics) = (&self.config.server, self.clock.clone(), self.metrics.clone());
+        let proxies = Proxies::new(config.trusted_proxies.clone(), config.proxy_protocol);
+        Server { gateway, limits: limits(config), tls, proxies, clock, metrics }
     }
 
     fn start_passing_on(&self) -> Option<Forwarder> {
@@ -239,6 +259,8 @@ fn limits(config: &ServerConfig) -> Limits {
         max_header_size: config.max_header_size as usize,
         max_headers: config.max_headers as usize,
         idle_timeout: config.idle_timeout,
+        handshake_timeout: config.handshake_timeout,
+        max_streams: config.max_streams as usize,
     }
 }
 

@@ -92,14 +92,16 @@ pub fn run(context: &Context, args: Args) -> Ending {
 
 fn plan(config: Config, args: Args) -> Result<Plan, Box<dyn Error>> {
     let names: Vec<String> = config.sources.iter().map(|source| source.name.to_string()).collect();
-    let listen = config.server.listen;
+    let (listen, tls) = (config.server.listen, config.server.tls.is_some());
     let found = config.sources.into_iter().find(|source| *source.name == *args.source);
     let source = found.ok_or_else(|| unknown(&args.source, &names))?;
     if let Some(tamper) = args.tamper.filter(|tamper| !tamper.applies_to(&source.recipe)) {
         return Err(Usage(format!("{} signs no time, so its deliveries cannot be {}", source.name, word(tamper))).into());
     }
-    let url = url(args.url.as_deref(), listen, &source.path, args.tamper == Some(Tamper::Unknown))?;
+    let url = url(args.url.as_deref(), listen, tls, &source.path, args.tamper == Some(Tamper::Unknown))?;
     let client = reqwest::Client::builder().http1_only().no_proxy().redirect(reqwest::redirect::Policy::none());
+    // Without --url it is this machine's own listener, reached by its address, which stands in no certificate.
+    let client = client.danger_accept_invalid_certs(args.url.is_none());
     let body = args.body.as_ref().map(|path| read(path)).transpose()?;
     Ok(Plan {
         source,
@@ -129,9 +131,9 @@ fn target(count: u64) -> ProgressDrawTarget {
 }
 
 /// Where to send: a given URL without a path gets the source's.
-fn url(given: Option<&str>, listen: SocketAddr, path: &str, nowhere: bool) -> Result<String, Usage> {
+fn url(given: Option<&str>, listen: SocketAddr, tls: bool, path: &str, nowhere: bool) -> Result<String, Usage> {
     let host = if listen.ip().is_unspecified() { format!("127.0.0.1:{}", listen.port()) } else { listen.to_string() };
-    let given = given.map_or_else(|| format!("http://{host}"), str::to_owned);
+    let given = given.map_or_else(|| format!("{}://{host}", if tls { "https" } else { "http" }), str::to_owned);
     let mut url = given.parse::<reqwest::Url>().map_err(|error| Usage(format!("--url: {error}")))?;
     let path = if url.path() == "/" { path.to_owned() } else { url.path().to_owned() };
     url.set_path(&if nowhere { format!("{path}-unknown") } else { path });

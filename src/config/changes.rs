@@ -50,6 +50,7 @@ impl Config {
         let (section, _) = key.split_once('.').unwrap_or((key, ""));
         match section {
             _ if RELOADED.contains(&key) => false,
+            "server" if key.starts_with("server.tls_") => self.server.tls.is_some() != next.server.tls.is_some(),
             "server" => self.server != as_reloaded(&self.server, &next.server),
             "admin" => self.admin != next.admin,
             "journal" => self.journal != next.journal,
@@ -63,7 +64,7 @@ impl Config {
 
 /// `next` without what a reload takes over.
 fn as_reloaded(running: &ServerConfig, next: &ServerConfig) -> ServerConfig {
-    ServerConfig { public_url: running.public_url.clone(), max_body: running.max_body, ..next.clone() }
+    ServerConfig { public_url: running.public_url.clone(), max_body: running.max_body, tls: running.tls.clone(), ..next.clone() }
 }
 
 fn named<'a>(config: &'a Config, name: &str) -> Option<&'a Source> {
@@ -87,5 +88,5 @@ fn behind(key: String, what: &str) -> Change {
     Change { key, change: format!("the secret behind {what} is another one"), needs_restart: false }
 }
 
-/// What a reload takes over besides `[sources]` and what stands in `[kafka]`.
+/// What a reload takes over besides `[sources]`, what stands in `[kafka]`, and another certificate.
 const RELOADED: &[&str] = &["server.public_url", "server.max_body", "dedupe.window"];

@@ -1,12 +1,15 @@
 //! One reader per section: each option with its limits, then what must hold between options.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::{AdminConfig, Config, DAY, DedupeConfig, GIB, JournalConfig, KIB, KafkaCheck, MIB, ServerConfig, kafka};
+use crate::certificate::{Files, Unusable};
 use crate::source::{Source, SourceDefaults, url};
 use crate::table::{Item, Mistakes, Table};
 use crate::units::bytes_text;
@@ -71,7 +74,15 @@ fn read_server(t: &mut Table) -> ServerConfig {
         max_header_size: t.take_bytes("max_header_size", 8 * KIB..=MIB).unwrap_or(default.max_header_size),
         max_headers: t.take_u64("max_headers", 16..=1_000).unwrap_or(default.max_headers),
         idle_timeout: t.take_duration("idle_timeout", SECOND..=60 * MINUTE).unwrap_or(default.idle_timeout),
+        tls: tls(t),
+        handshake_timeout: t.take_duration("handshake_timeout", SECOND / 10..=MINUTE).unwrap_or(default.handshake_timeout),
+        max_streams: t.take_u64("max_streams", 1..=10_000).unwrap_or(default.max_streams),
+        trusted_proxies: networks(t),
+        proxy_protocol: t.take_bool("proxy_protocol").unwrap_or(default.proxy_protocol),
     };
+    if config.proxy_protocol && config.trusted_proxies.is_empty() {
+        t.wrong("proxy_protocol", "nobody is trusted to use it", "with trusted_proxies, the networks of those who send it");
+    }
     if config.max_body > config.max_in_flight {
         t.wrong("max_in_flight", "smaller than max_body", format_args!("\"{}\" or more", bytes_text(config.max_body)));
     }
@@ -154,6 +165,35 @@ fn address(t: &mut Table, default: SocketAddr) -> SocketAddr {
         place.wrong("not an address and port", "such as \"0.0.0.0:8080\" or \"[::]:8080\"");
         default
     })
+}
+
+/// Both files or neither, and what is in them can be served.
+fn tls(t: &mut Table) -> Option<Files> {
+    let (cert, key) = (t.take_str("tls_cert"), t.take_str("tls_key"));
+    let files = match (cert, key) {
+        (Some(cert), Some(key)) => Files { cert: cert.into(), key: key.into() },
+        (None, None) => return None,
+        (given, _) => {
+            let (missing, other) = if given.is_some() { ("tls_key", "tls_cert") } else { ("tls_cert", "tls_key") };
+            t.wrong(other, format_args!("without {missing}"), "both, or neither for plain HTTP");
+            return None;
+        }
+    };
+    match files.read() {
+        Ok(_) => {}
+        Err(error @ Unusable::Certificate { .. }) => t.wrong("tls_cert", error, "a file with a certificate chain in PEM"),
+        Err(error @ Unusable::Key { .. }) => t.wrong("tls_key", error, "a file with the private key of tls_cert in PEM"),
+    }
+    Some(files)
+}
+
+fn networks(t: &mut Table) -> Vec<IpNet> {
+    let network = |item: Item| {
+        let text = item.as_str().map(str::to_owned);
+        let network = text.as_deref().and_then(|text| text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok());
+        network.or_else(|| item.refuse("not a network", "such as \"10.0.0.0/8\", \"2001:db8::/32\" or one address"))
+    };
+    t.take_list("trusted_proxies").unwrap_or_default().into_iter().filter_map(network).collect()
 }
 
 /// One being written, one in reserve for recovery, one being read, one to delete.

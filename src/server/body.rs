@@ -82,7 +82,7 @@ pub(super) async fn read(
     progress: &Progress,
 ) -> Result<Bytes, Outcome> {
     let mut whole = Whole::Empty;
-    while !body.is_end_stream() {
+    while !is_complete(body) {
         let Some(piece) = next(body, progress).await? else { break };
         if charge.bytes + piece.len() > limit {
             return Err(Outcome::TooLarge);
@@ -94,6 +94,11 @@ pub(super) async fn read(
         whole = whole.and(piece);
     }
     Ok(whole.into_bytes())
+}
+
+/// True once the announced length has come: over HTTP/2 a sender that then hangs up makes its stream fail, not end.
+fn is_complete(body: &Incoming) -> bool {
+    body.is_end_stream() || body.size_hint().exact() == Some(0)
 }
 
 /// The next piece of the body; `None` at its end. Trailers are read and forgotten: nobody signs them.

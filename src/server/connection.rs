@@ -9,18 +9,18 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::select;
 use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout};
 
 use super::Limits;
-use super::request::{self, Caller, Desk, come_again_after};
+use super::request::{self, Caller, Desk, Peer, come_again_after};
 use super::stop::Phase;
 use super::wire::{Progress, Stage, Wire};
 use crate::event::{Answer, Outcome, UnixMillis};
@@ -34,9 +34,16 @@ enum End {
 }
 
 /// Serves one connection until it is closed.
-pub(super) async fn serve(stream: TcpStream, caller: Caller, desk: Arc<Desk>, mut phases: watch::Receiver<Phase>) {
+pub(super) async fn serve<S>(stream: S, peer: Peer, desk: Arc<Desk>, mut phases: watch::Receiver<Phase>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let caller = Caller::new(peer, &desk);
     let progress = &caller.progress;
-    let service = service_fn(|request| request::answer(desk.clone(), caller.clone(), request));
+    let service = service_fn(|request: Request<Incoming>| {
+        let (desk, caller, (head, mut body)) = (desk.clone(), caller.clone(), request.into_parts());
+        async move { request::answer(desk, caller, head, &mut body).await }
+    });
     let mut connection = http(&desk.limits).serve_connection(TokioIo::new(Wire::new(stream, progress.clone())), service);
     let mut timer = pin!(sleep_until(progress.due()));
     let end = loop {
@@ -84,11 +91,7 @@ fn http(limits: &Limits) -> http1::Builder {
 fn stray(end: &End, progress: &Progress, half_a_head: bool) -> Option<Answer> {
     match end {
         End::Http(Ok(())) => None,
-        End::Http(Err(error)) if error.is_parse_too_large() => {
-            let mut answer = Answer::plain(Outcome::BadRequest);
-            answer.status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-            Some(answer.because("the request head is longer than max_header_size, or has more than max_headers fields"))
-        }
+        End::Http(Err(error)) if error.is_parse_too_large() => Some(request::head_too_large()),
         End::Http(Err(error)) if error.is_parse() => Some(Answer::plain(Outcome::BadRequest).because(error.to_string())),
         End::Http(Err(_)) if progress.unread() => None,
         End::Http(Err(error)) if progress.stage() == Stage::Head || error.is_incomplete_message() => {
@@ -107,21 +110,28 @@ fn stray(end: &End, progress: &Progress, half_a_head: bool) -> Option<Answer> {
 }
 
 /// An answer in the words that hyper would have used.
-fn bare(answer: &Answer, now: UnixMillis) -> String {
+pub(super) fn bare(answer: &Answer, now: UnixMillis) -> String {
     let status = answer.status;
     let date = jiff::Timestamp::from_millisecond(now.0 as i64).unwrap_or_default().strftime("%a, %d %b %Y %H:%M:%S GMT");
     let reason = status.canonical_reason().unwrap_or_default();
     let retry = come_again_after(answer).map(|seconds| format!("retry-after: {seconds}\r\n")).unwrap_or_default();
-    format!("HTTP/1.1 {} {reason}\r\n{retry}connection: close\r\ncontent-length: 0\r\ndate: {date}\r\n\r\n", status.as_str())
+    let (length, body) = (answer.body.len(), String::from_utf8_lossy(&answer.body));
+    format!(
+        "HTTP/1.1 {} {reason}\r\n{retry}connection: close\r\ncontent-length: {length}\r\ndate: {date}\r\n\r\n{body}",
+        status.as_str()
+    )
 }
 
 /// Closes the socket. While the peer may still be sending, it is read and forgotten for a moment: closing a socket that
 /// holds unread bytes resets the connection, and the peer would never see its answer.
-async fn close(mut stream: TcpStream, words: Option<String>, unread: bool, linger: Duration) {
+pub(super) async fn close<S>(mut stream: S, words: Option<String>, unread: bool, linger: Duration)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     if let Some(words) = words {
         let _ = timeout(linger, stream.write_all(words.as_bytes())).await;
     }
-    let _ = stream.shutdown().await;
+    let _ = timeout(linger, stream.shutdown()).await; // over TLS it has something to say, too
     if unread {
         let mut sink = vec![0; SINK];
         let _ = timeout(linger, async { while matches!(stream.read(&mut sink).await, Ok(read) if read > 0) {} }).await;
@@ -135,7 +145,7 @@ const HYPERS_MAX_HEADERS: usize = 100;
 const BUFFER_LIMIT: usize = 64 * 1024;
 
 /// How long a sender may go on sending into the void before its connection is cut.
-const LINGER: Duration = Duration::from_secs(2);
+pub(super) const LINGER: Duration = Duration::from_secs(2);
 
 /// How long a connection must have been silent to be closed as idle in a drain. hyper's own graceful shutdown closes it at
 /// once, also when a request is already on its way; the sender would find it lost.

@@ -1,10 +1,12 @@
 //! Accept and answer: the listener, the limits, the deadlines and the drain; HTTP on one side, [`Delivery`] and [`Answer`]
 //! on the other.
 //!
-//! hyper speaks HTTP/1.1 directly on each connection, without a router: there is one route. This room knows neither
-//! signatures nor files nor Kafka; it hands a complete request to the [`Gateway`] and sends what comes back.
+//! hyper speaks HTTP/1.1 directly on each connection, and HTTP/2 to clients that ask for it in their TLS handshake; there is
+//! no router, since there is one route. This room knows neither signatures nor Kafka; it hands a complete request to the
+//! [`Gateway`] and sends what comes back.
 //!
 //! ```text
+//! PROXY header? · TLS?
 //! connection ── hyper ──► request: path · method · signature header · length ──► body ──► Gateway::receive
 //!      │                     └────────────── refused before the body ─────┘       │            │
 //!      └ head too long, too slow, unreadable ─► tally ◄── too large · too slow ───┘            │
@@ -17,10 +19,14 @@
 
 mod body;
 mod connection;
+mod greeting;
+mod proxies;
 mod request;
 mod stop;
 mod strangers;
+mod streams;
 mod tally;
+mod tls;
 mod wire;
 
 use std::io;
@@ -35,15 +41,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
+pub use proxies::Proxies;
 pub use request::TARGET_LIMIT;
 pub use stop::{Phase, Stop};
+pub use tls::Tls;
 
 use crate::event::Clock;
 use crate::gateway::Gateway;
 use crate::metrics::Metrics;
 use crate::units::Rate;
 use body::Budget;
-use request::{Caller, Desk};
+use request::{Desk, Peer};
 use strangers::Strangers;
 use tally::{Sampler, Tallies};
 
@@ -79,6 +87,10 @@ pub struct Limits {
     /// How long a connection may stay open without a request. The default is longer than that of common balancers (60 s),
     /// so that they are the ones who close: a balancer that sends into a connection just closed loses the request.
     pub idle_timeout: Duration,
+    /// From the first moment of a connection to the end of its PROXY header and TLS handshake, where there are any.
+    pub handshake_timeout: Duration,
+    /// HTTP/2 requests under way on one connection.
+    pub max_streams: usize,
 }
 
 impl Default for Limits {
@@ -98,6 +110,8 @@ impl Default for Limits {
             max_header_size: 32 << 10,
             max_headers: 100,
             idle_timeout: Duration::from_secs(75),
+            handshake_timeout: Duration::from_secs(10),
+            max_streams: 100,
         }
     }
 }
@@ -116,6 +130,10 @@ pub struct Server {
     pub gateway: Arc<Gateway>,
     /// What the listener takes upon itself.
     pub limits: Limits,
+    /// HTTPS instead of HTTP.
+    pub tls: Option<Tls>,
+    /// Who is believed about the address of a sender.
+    pub proxies: Proxies,
     /// Tells when a delivery arrived.
     pub clock: Arc<dyn Clock>,
     /// Where every ending is counted.
@@ -126,20 +144,21 @@ impl Server {
     /// Serves deliveries until `stop` has run its course: `drain_delay` of normal service, then no new connections, then an
     /// answer for everybody by `drain_deadline`. Returns when every connection is closed; at [`Phase::Now`], at once.
     pub async fn serve(self, listener: TcpListener, stop: Stop) {
-        let Server { gateway, limits, clock, metrics } = self;
+        let Server { gateway, limits, tls, proxies, clock, metrics } = self;
         if let Ok(address) = listener.local_addr() {
-            tracing::info!(%address, "listening for deliveries");
+            tracing::info!(%address, tls = tls.is_some(), "listening for deliveries");
         }
         let budget = Budget::new(limits.max_in_flight);
         let strangers = Strangers::new(&limits, &metrics);
         let tallies = Tallies::new(metrics);
-        let desk = Arc::new(Desk { gateway, limits, clock, tallies, budget, strangers });
+        let desk = Arc::new(Desk { gateway, limits, clock, tallies, budget, strangers, tls: tls.clone(), proxies });
         let mut connections = JoinSet::new();
         select! {
             biased;
             () = stop.reached(Phase::Now) => {}
             () = until_drained(listener, &desk, &mut connections, &stop) => {}
             () = remind_of_shadows(&desk.gateway) => {}
+            () = keep(tls.as_ref()) => {}
         }
         connections.shutdown().await;
     }
@@ -155,6 +174,13 @@ async fn remind_of_shadows(gateway: &Gateway) {
         if !sources.is_empty() {
             tracing::warn!(%sources, "danger_shadow is on: every delivery is answered ok, also what is refused or lost");
         }
+    }
+}
+
+async fn keep(tls: Option<&Tls>) {
+    match tls {
+        Some(tls) => tls.keep().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -191,10 +217,9 @@ async fn accept(
             Some(ended) = connections.join_next() => note_panic(ended),
             (accepted, place) = next(&listener, &places, &full, desk) => match accepted {
                 Ok((stream, remote)) => {
-                    let Some(visit) = desk.strangers.connect(remote.ip()) else { continue };
+                    let Some(peer) = Peer::connect(proxies::plain(remote), desk) else { continue };
                     let _ = stream.set_nodelay(true);
-                    let caller = Caller::new(remote, visit, desk);
-                    let served = connection::serve(stream, caller, desk.clone(), stop.watch());
+                    let served = greeting::enter(stream, peer, desk.clone(), stop.watch());
                     connections.spawn(async move { served.await; drop(place) });
                 }
                 Err(error) => {

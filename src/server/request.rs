@@ -11,16 +11,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode, Uri};
+use http::{Method, Response, StatusCode, Uri, Version};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 
 use super::Limits;
 use super::body::{self, Budget, Charge};
+use super::proxies::Proxies;
 use super::strangers::{Strangers, Visit};
 use super::tally::Tallies;
+use super::tls::Tls;
 use super::wire::{Arrival, Progress};
 use crate::event::{Answer, Clock, Delivery, Outcome};
 use crate::gateway::{Entrance, Gateway};
@@ -35,19 +37,52 @@ pub(super) struct Desk {
     pub tallies: Tallies,
     pub budget: Budget,
     pub strangers: Arc<Strangers>,
+    pub tls: Option<Tls>,
+    pub proxies: Proxies,
+}
+
+/// The other end of a connection, or for whom it speaks.
+#[derive(Clone)]
+pub(super) struct Peer {
+    pub remote: SocketAddr,
+    pub visit: Arc<Visit>,
+    /// Its forwarding headers are believed.
+    trusted: bool,
+}
+
+impl Peer {
+    /// `None` when the address has as many connections as it may have. A trusted proxy may have any number: it brings those
+    /// of everybody.
+    pub(super) fn connect(remote: SocketAddr, desk: &Desk) -> Option<Peer> {
+        let (trusted, address) = (desk.proxies.trust(remote.ip()), remote.ip());
+        let visit = if trusted { desk.strangers.visit(address) } else { desk.strangers.connect(address)? };
+        Some(Peer { remote, visit: Arc::new(visit), trusted })
+    }
 }
 
 /// Where a request came from and how far it has come.
 #[derive(Clone)]
 pub(super) struct Caller {
+    /// The address that counts: it is logged, kept and limited.
     pub remote: SocketAddr,
     pub visit: Arc<Visit>,
     pub progress: Arc<Progress>,
+    trusted: bool,
 }
 
 impl Caller {
-    pub(super) fn new(remote: SocketAddr, visit: Visit, desk: &Desk) -> Caller {
-        Caller { remote, visit: Arc::new(visit), progress: Progress::new(desk.clock.clone(), &desk.limits) }
+    pub(super) fn new(peer: Peer, desk: &Desk) -> Caller {
+        let Peer { remote, visit, trusted } = peer;
+        Caller { remote, visit, progress: Progress::new(desk.clock.clone(), &desk.limits), trusted }
+    }
+
+    /// Becomes the one for whom a trusted proxy has sent this request.
+    fn look_behind(&mut self, desk: &Desk, headers: &HeaderMap) {
+        let client = desk.proxies.client(self.remote, headers);
+        if client != self.remote {
+            self.remote = client;
+            self.visit = Arc::new(desk.strangers.visit(client.ip()));
+        }
     }
 }
 
@@ -64,9 +99,17 @@ impl fmt::Display for Gone {
 impl std::error::Error for Gone {}
 
 /// Serves one request; it is counted once, before its answer can be seen.
-pub(super) async fn answer(desk: Arc<Desk>, caller: Caller, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Gone> {
+pub(super) async fn answer(
+    desk: Arc<Desk>,
+    mut caller: Caller,
+    head: Parts,
+    body: &mut Incoming,
+) -> Result<Response<Full<Bytes>>, Gone> {
     let arrival = caller.progress.take_up();
-    let (head, mut body) = request.into_parts();
+    if caller.trusted {
+        caller.look_behind(&desk, &head.headers);
+    }
+    let version = head.version;
     let source = desk.gateway.source(head.uri.path());
     let tally = source.as_ref().map_or_else(|| desk.tallies.stray.clone(), |source| desk.tallies.of(&source.name));
     let record = tally.open(caller.remote, arrival.at);
@@ -76,14 +119,14 @@ pub(super) async fn answer(desk: Arc<Desk>, caller: Caller, request: Request<Inc
     }
     let answer = match source {
         None => unknown_source(&head.uri),
-        Some(source) => source.told(desk.serve(&source, &caller, arrival, head, &mut body, &mut charge).await),
+        Some(source) => source.told(desk.serve(&source, &caller, arrival, head, body, &mut charge).await),
     };
     record.close(&answer);
     caller.visit.note(answer.outcome, charge.bytes());
     caller.progress.answered();
     match answer.outcome {
         Outcome::Disconnected => Err(Gone),
-        _ => Ok(respond(answer, caller.progress.closes())),
+        _ => Ok(respond(answer, version < Version::HTTP_2 && caller.progress.closes())),
     }
 }
 
@@ -113,8 +156,8 @@ impl Desk {
         };
         caller.progress.complete();
         let delivery = Delivery {
+            target: target(&head),
             method: head.method,
-            target: target(&head.uri),
             headers: head.headers,
             body,
             remote: caller.remote,
@@ -182,11 +225,11 @@ fn not_waited_for(why: Outcome) -> Answer {
     }
 }
 
-/// The target as it stood in the request line.
-fn target(uri: &Uri) -> String {
-    match uri.path_and_query() {
-        Some(target) if uri.authority().is_none() => target.as_str().to_owned(),
-        _ => uri.to_string(),
+/// The target as it stood in the request line, or in HTTP/2's `:path`.
+fn target(head: &Parts) -> String {
+    match head.uri.path_and_query() {
+        Some(target) if head.uri.authority().is_none() || head.version == Version::HTTP_2 => target.as_str().to_owned(),
+        _ => head.uri.to_string(),
     }
 }
 
@@ -194,7 +237,14 @@ fn target_length(uri: &Uri) -> usize {
     uri.path_and_query().map_or(0, |target| target.as_str().len())
 }
 
-fn respond(answer: Answer, close: bool) -> Response<Full<Bytes>> {
+/// The answer to a head beyond `max_header_size` or `max_headers`.
+pub(super) fn head_too_large() -> Answer {
+    let mut answer = Answer::plain(Outcome::BadRequest);
+    answer.status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    answer.because("the request head is longer than max_header_size, or has more than max_headers fields")
+}
+
+pub(super) fn respond(answer: Answer, close: bool) -> Response<Full<Bytes>> {
     let come_again = come_again_after(&answer);
     let mut response = Response::new(Full::new(answer.body));
     *response.status_mut() = answer.status;

@@ -108,6 +108,11 @@ impl Strangers {
         visit
     }
 
+    /// Counts something else of this address that is open, such as a request that a proxy brings.
+    pub(super) fn visit(self: &Arc<Strangers>, from: IpAddr) -> Visit {
+        self.enter(from, false).expect("only connections can be too many")
+    }
+
     fn enter(self: &Arc<Strangers>, from: IpAddr, connects: bool) -> Option<Visit> {
         let address = network(from);
         let mut table = self.lock();

@@ -13,7 +13,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use super::Limits;
@@ -232,23 +231,23 @@ impl Progress {
     }
 }
 
-/// A socket that notes what passes through it.
-pub(super) struct Wire {
-    stream: TcpStream,
+/// A socket, or TLS over one, that notes what passes through it.
+pub(super) struct Wire<S> {
+    stream: S,
     progress: Arc<Progress>,
 }
 
-impl Wire {
-    pub(super) fn new(stream: TcpStream, progress: Arc<Progress>) -> Wire {
+impl<S> Wire<S> {
+    pub(super) fn new(stream: S, progress: Arc<Progress>) -> Wire<S> {
         Wire { stream, progress }
     }
 
-    pub(super) fn into_stream(self) -> TcpStream {
+    pub(super) fn into_stream(self) -> S {
         self.stream
     }
 }
 
-impl AsyncRead for Wire {
+impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
@@ -260,7 +259,7 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.progress.lock().wrote = true;
         Pin::new(&mut self.stream).poll_write(cx, bytes)

@@ -285,15 +285,15 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// `promtool`, installed or where `tests/run` unpacks it.
-pub fn promtool() -> Command {
-    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin/promtool");
-    Command::new(if unpacked.exists() { unpacked } else { "promtool".into() })
+/// A tool such as `promtool`, where `tests/run` unpacks it, or as it is installed.
+pub fn tool(name: &str) -> Command {
+    let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin").join(name);
+    Command::new(if unpacked.exists() { unpacked } else { name.into() })
 }
 
 /// A free port that no other test takes meanwhile: the UDP port of the same number stands for it. It lies outside the range
 /// from which the kernel serves clients, else a sender could be given it while nobody listens.
-fn reserve() -> (SocketAddr, UdpSocket) {
+pub fn reserve() -> (SocketAddr, UdpSocket) {
     loop {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, fastrand::u16(10_000..32_000)));
         if let (Ok(reserved), Ok(_free)) = (UdpSocket::bind(address), TcpListener::bind(address)) {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use hookhold::server::{self, Limits, Server, Stop};
+use hookhold::server::{self, Limits, Proxies, Server, Stop};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, yield_now};
@@ -15,7 +15,7 @@ fn serve(house: &House) -> (SocketAddr, JoinHandle<()>) {
     let listener = server::listen("127.0.0.1:0".parse().expect("an address")).expect("a free port");
     let address = listener.local_addr().expect("bound above");
     let (gateway, clock, metrics) = (house.gateway.clone(), house.clock.clone(), house.metrics.clone());
-    let server = Server { gateway, limits: Limits::default(), clock, metrics };
+    let server = Server { gateway, limits: Limits::default(), tls: None, proxies: Proxies::default(), clock, metrics };
     (address, tokio::spawn(server.serve(listener, Stop::new())))
 }
 

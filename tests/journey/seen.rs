@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::Stdio;
 
 use crate::kafka;
-use crate::process::{Line, promtool, wait_until};
+use crate::process::{Line, tool, wait_until};
 use crate::scheme::{Provider, STRIPE, now};
 
 #[test]
@@ -41,7 +41,7 @@ fn promtool_accepts_the_metrics_of_a_gateway_at_work() {
         assert!(metrics.contains(&format!("\n# TYPE {family} ")), "{family} in\n{metrics}");
     }
 
-    let mut promtool = promtool();
+    let mut promtool = tool("promtool");
     let piped = promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = piped.spawn().expect("promtool starts: tests/run unpacks it");
     child.stdin.take().expect("piped").write_all(metrics.as_bytes()).expect("promtool reads all of it");

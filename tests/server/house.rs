@@ -12,7 +12,7 @@ use hookhold::gateway::Gateway;
 use hookhold::journal::disk::{Disk, LocalDisk};
 use hookhold::journal::{Journal, Options};
 use hookhold::metrics::Metrics;
-use hookhold::server::{self, Limits, Server, Stop};
+use hookhold::server::{self, Limits, Proxies, Server, Stop};
 use hookhold::source::{Source, SourceDefaults};
 use hookhold::table::{Mistakes, Table};
 use sha2::Sha256;
@@ -66,7 +66,14 @@ impl House {
         let address = listener.local_addr().expect("bound above");
         // Nothing here is about min_rate: halves of requests may wait for as long as the test takes.
         let limits = Limits { min_rate_after: limits.request_deadline, ..limits };
-        let server = Server { gateway: Arc::new(gateway), limits, clock, metrics: metrics.clone() };
+        let server = Server {
+            gateway: Arc::new(gateway),
+            limits,
+            tls: None,
+            proxies: Proxies::default(),
+            clock,
+            metrics: metrics.clone(),
+        };
         let served = tokio::spawn(server.serve(listener, stop.clone()));
         House { address, metrics, stop, served, journal, _directory: directory }
     }

@@ -8,13 +8,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use hookhold::certificate::{Certificate, Files, Unusable};
 use hookhold::config::{Change, Config};
 use hookhold::event::Clock;
 use hookhold::forward;
 use hookhold::gateway::Gateway;
 use hookhold::journal::Journal;
 use hookhold::metrics::Metrics;
-use hookhold::mistake::Mistakes;
+use hookhold::mistake::{Mistake, Mistakes};
+use hookhold::server::Tls;
 use serde_json::json;
 
 use super::{LAST_ACKNOWLEDGEMENTS, POISON, Passing};
@@ -29,6 +31,7 @@ pub(super) struct Reload {
     passing: Passing,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
+    tls: Option<Tls>,
 }
 
 /// Why the configuration that runs stays.
@@ -47,9 +50,10 @@ impl Reload {
         passing: Passing,
         metrics: Arc<Metrics>,
         clock: Arc<dyn Clock>,
+        tls: Option<Tls>,
     ) -> Reload {
-        let reload =
-            Reload { file: running.path.clone(), running: Mutex::new(running), gateway, journal, passing, metrics, clock };
+        let (file, running) = (running.path.clone(), Mutex::new(running));
+        let reload = Reload { file, running, gateway, journal, passing, metrics, clock, tls };
         reload.succeeded();
         reload
     }
@@ -58,8 +62,8 @@ impl Reload {
     pub(super) fn run(&self) {
         let mut running = self.hold();
         match self.prepare(&running) {
-            Ok((next, changes)) => {
-                self.put_in_force(&next);
+            Ok((next, certificate, changes)) => {
+                self.put_in_force(&next, certificate);
                 *running = next;
                 self.succeeded();
                 changes.iter().for_each(|Change { key, change, .. }| tracing::info!(key, change, "configuration changed"));
@@ -76,7 +80,7 @@ impl Reload {
     /// What [`Reload::run`] would do, as one JSON object. Changes nothing.
     pub(super) fn outlook(&self) -> String {
         let (changes, mistakes) = match self.prepare(&self.hold()) {
-            Ok((_, changes)) | Err(Refused::NeedsRestart(changes)) => (changes, Vec::new()),
+            Ok((_, _, changes)) | Err(Refused::NeedsRestart(changes)) => (changes, Vec::new()),
             Err(Refused::Wrong(mistakes)) => (Vec::new(), mistakes.sorted()),
         };
         let mistakes: Vec<_> = mistakes.iter().map(super::super::mistake_json).collect();
@@ -89,19 +93,34 @@ impl Reload {
         self.running.lock().expect(POISON)
     }
 
-    /// Everything that can go wrong. What else is to be re-read, such as certificates, is read here.
-    fn prepare(&self, running: &Config) -> Result<(Config, Vec<Change>), Refused> {
+    /// Everything that can go wrong.
+    fn prepare(&self, running: &Config) -> Result<(Config, Option<Certificate>, Vec<Change>), Refused> {
         let next = super::super::load_with_kafka(&self.file).map_err(Refused::Wrong)?;
         let changes = running.changes(&next);
-        if changes.iter().any(|change| change.needs_restart) { Err(Refused::NeedsRestart(changes)) } else { Ok((next, changes)) }
+        if changes.iter().any(|change| change.needs_restart) {
+            return Err(Refused::NeedsRestart(changes));
+        }
+        let certificate = next.server.tls.as_ref().map(Files::read).transpose().map_err(|error| self.unusable(&error))?;
+        Ok((next, certificate, changes))
+    }
+
+    /// The certificate has become unusable since the configuration was checked.
+    fn unusable(&self, error: &Unusable) -> Refused {
+        let (file, what) = (self.file.display().to_string(), error.to_string());
+        let mistakes = Mistakes::default();
+        mistakes.add(Mistake { file, line: 1, key: "server.tls_cert".to_owned(), what });
+        Refused::Wrong(mistakes)
     }
 
     /// Nothing in here can go wrong. From behind to the front: whoever is let in finds everything ready.
-    fn put_in_force(&self, next: &Config) {
+    fn put_in_force(&self, next: &Config, certificate: Option<Certificate>) {
         self.pass_on(next);
         self.journal.remember_for(longest_window(next));
         self.gateway.replace_sources(next.sources.iter().cloned(), &self.metrics);
         self.gateway.warn_of_expiry(self.clock.now());
+        if let (Some(tls), Some(files), Some(certificate)) = (&self.tls, &next.server.tls, certificate) {
+            tls.replace(files.clone(), certificate);
+        }
     }
 
     fn pass_on(&self, next: &Config) {

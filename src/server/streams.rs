@@ -1,0 +1,252 @@
+//! HTTP/2: one connection, many requests at a time. Each request is a delivery with a task, a deadline and an ending of its
+//! own; this file owns those tasks, closes what is idle, and says GOAWAY when the server leaves.
+//!
+//! hyper drops the work on a request when its client resets the stream or hangs up. A delivery that is complete must not be
+//! undone by that, so the work is done in a task that hyper does not hold. Limits: `max_streams` requests at a time,
+//! `max_header_size` and `max_headers` for each; the bodies are counted as they arrive, as over HTTP/1.1. Streams that are
+//! opened and reset at once are bounded by hyper, which then ends the connection.
+
+use std::error::Error;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::select;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::connection::LINGER;
+use super::request::{self, Caller, Desk, Gone, Peer, respond};
+use super::stop::Phase;
+use super::{Limits, note_panic};
+use crate::event::{Answer, Outcome};
+
+/// Serves one connection until it is closed and every request on it has ended.
+pub(super) async fn serve<S>(stream: S, peer: Peer, desk: Arc<Desk>, phases: watch::Receiver<Phase>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let began = Instant::now();
+    let owner = Owner(Tasks::new());
+    let result = drive(stream, peer.clone(), &desk, &owner.0, phases).await;
+    if let Err(error) = result
+        && !is_io(&error)
+    {
+        let answer = Answer::plain(Outcome::BadRequest).because(format!("HTTP/2: {}", cause(&error)));
+        desk.tallies.stray.open(peer.remote, began).close(&answer);
+        peer.visit.note(answer.outcome, 0);
+    }
+    owner.0.ended().await;
+}
+
+async fn drive<S>(stream: S, peer: Peer, desk: &Arc<Desk>, tasks: &Tasks, mut phases: watch::Receiver<Phase>) -> hyper::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn({
+        let (desk, tasks, phases) = (desk.clone(), tasks.clone(), phases.clone());
+        move |request| tasks.answer(desk.clone(), peer.clone(), phases.clone(), request)
+    });
+    let connection = http(&desk.limits, tasks.clone()).serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let (mut leaving, mut patience) = (false, desk.limits.idle_timeout);
+    loop {
+        let leave = select! {
+            biased;
+            _ = phases.changed() => *phases.borrow_and_update() >= Phase::Draining,
+            result = connection.as_mut() => return result,
+            () = tasks.idle(patience) => {
+                if leaving {
+                    return Ok(());
+                }
+                true
+            }
+        };
+        if leave && !leaving {
+            (leaving, patience) = (true, LINGER);
+            connection.as_mut().graceful_shutdown();
+        }
+    }
+}
+
+fn http(limits: &Limits, tasks: Tasks) -> http2::Builder<Tasks> {
+    let mut http = http2::Builder::new(tasks);
+    http.timer(TokioTimer::new());
+    http.max_concurrent_streams(limits.max_streams as u32);
+    http.initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW);
+    // Beyond its own limit the library answers 431 by itself, and nobody could count it; ours comes first.
+    http.max_header_list_size(limits.max_header_size.saturating_mul(2).try_into().unwrap_or(u32::MAX));
+    http.max_pending_accept_reset_streams(RESETS);
+    http
+}
+
+/// The tasks of one connection: what hyper does for each stream, and the requests.
+#[derive(Clone)]
+struct Tasks(Arc<Mutex<State>>);
+
+struct State {
+    set: JoinSet<()>,
+    /// Requests that are not answered yet.
+    open: usize,
+    /// When the last one was.
+    since: Instant,
+}
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
+    fn execute(&self, work: F) {
+        self.spawn(work);
+    }
+}
+
+impl Tasks {
+    fn new() -> Tasks {
+        Tasks(Arc::new(Mutex::new(State { set: JoinSet::new(), open: 0, since: Instant::now() })))
+    }
+
+    fn answer(
+        &self,
+        desk: Arc<Desk>,
+        peer: Peer,
+        phases: watch::Receiver<Phase>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<Full<Bytes>>, Gone>> + use<> {
+        let (tell, told) = oneshot::channel();
+        let open = Open::new(self.clone());
+        let (head, mut body) = request.into_parts();
+        self.spawn(async move {
+            let answer = in_time(desk, peer, phases, head, &mut body).await;
+            drop(open);
+            let _ = tell.send(answer);
+            // Dropping what is still coming would reset the stream, and clients that are sending take that for the answer.
+            let _ = timeout(LINGER, async { while let Some(Ok(_)) = body.frame().await {} }).await;
+        });
+        async { told.await.unwrap_or(Err(Gone)) }
+    }
+
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let mut state = self.lock();
+        while let Some(ended) = state.set.try_join_next() {
+            note_panic(ended);
+        }
+        state.set.spawn(work);
+    }
+
+    /// Waits until no request has been under way for `patience`. What else the client sends does not count.
+    async fn idle(&self, patience: Duration) {
+        loop {
+            let due = {
+                let state = self.lock();
+                let since = if state.open == 0 { state.since } else { Instant::now() };
+                since + patience
+            };
+            if due <= Instant::now() {
+                return;
+            }
+            sleep_until(due).await;
+        }
+    }
+
+    /// Waits for all of them, once the connection is gone.
+    async fn ended(&self) {
+        let mut set = std::mem::take(&mut self.lock().set);
+        while let Some(ended) = set.join_next().await {
+            note_panic(ended);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends the tasks of a connection that is given up: each of them holds the set that holds them all.
+struct Owner(Tasks);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let set = std::mem::take(&mut self.0.lock().set);
+        drop(set); // not under the lock, which what it ends may take
+    }
+}
+
+/// A request under way.
+struct Open(Tasks);
+
+impl Open {
+    fn new(tasks: Tasks) -> Open {
+        tasks.lock().open += 1;
+        Open(tasks)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.open -= 1;
+        state.since = Instant::now();
+    }
+}
+
+/// Answers one request by its deadline, and by that of a drain.
+async fn in_time(
+    desk: Arc<Desk>,
+    peer: Peer,
+    mut phases: watch::Receiver<Phase>,
+    head: Parts,
+    body: &mut Incoming,
+) -> Result<Response<Full<Bytes>>, Gone> {
+    let caller = Caller::new(peer, &desk);
+    let progress = caller.progress.clone();
+    if let Some(answer) = too_much(&head, &desk.limits) {
+        desk.tallies.stray.open(caller.remote, progress.arrival().at).close(&answer);
+        caller.visit.note(answer.outcome, 0);
+        return Ok(respond(answer, false));
+    }
+    let mut timer = std::pin::pin!(sleep_until(progress.due()));
+    let mut answer = std::pin::pin!(request::answer(desk.clone(), caller, head, body));
+    phases.mark_changed();
+    loop {
+        select! {
+            biased;
+            _ = phases.changed() => if *phases.borrow_and_update() >= Phase::Cut {
+                progress.cut(Outcome::Draining);
+            },
+            answered = &mut answer => return answered,
+            () = progress.overdue(timer.as_mut()) => progress.cut(Outcome::TooSlow),
+        }
+    }
+}
+
+/// A head beyond the limits that hyper keeps by itself over HTTP/1.1.
+fn too_much(head: &Parts, limits: &Limits) -> Option<Answer> {
+    let headers = &head.headers;
+    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let size = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>() + target;
+    (size > limits.max_header_size || headers.len() > limits.max_headers).then(request::head_too_large)
+}
+
+/// True when the connection broke, which says nothing about what was sent.
+fn is_io(error: &hyper::Error) -> bool {
+    error.source().is_some_and(|cause| cause.is::<io::Error>())
+}
+
+fn cause(error: &hyper::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |cause| crate::log::escaped(&cause.to_string()))
+}
+
+/// Bytes that a client may send before hyper has handed them on; they are handed on as they come.
+const WINDOW: u32 = 1 << 20;
+
+/// Streams that were reset and not yet forgotten, before a connection is ended for it (CVE-2023-44487).
+const RESETS: usize = 20;

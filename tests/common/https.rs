@@ -1,0 +1,157 @@
+//! Certificates by the `openssl` command, and deliveries that the `curl` command carries: nothing of hookhold's own TLS is
+//! on the other side.
+
+#![allow(dead_code, reason = "each test file uses a part of this")]
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use crate::sdk::openssl_hmac;
+
+/// The name that every certificate in here is for.
+pub const HOST: &str = "hooks.example.com";
+
+/// The secret of the source `github`.
+pub const SECRET: &str = "it is only for tests";
+
+/// The source that [`Delivery`] goes to, without a deadline of its own, with its secret in the file `github`.
+pub const SOURCE: &str = "[sources.github]\nprovider = \"github\"\nsecrets = [\"file:github\"]\nlimits.respond_within = \"5m\"\n";
+
+/// A self-signed certificate with its key, as files.
+pub struct Pair {
+    dir: tempfile::TempDir,
+}
+
+impl Pair {
+    /// For [`HOST`], for so many days.
+    pub fn new(days: u32) -> Pair {
+        let pair = Pair { dir: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("target/ can be written to") };
+        let mut openssl = Command::new("openssl");
+        openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
+        openssl.args(["-subj", "/CN=hooks.example.com", "-addext", "subjectAltName=DNS:hooks.example.com"]);
+        openssl.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
+        openssl.arg("-days").arg(days.to_string()).arg("-out").arg(pair.cert()).arg("-keyout").arg(pair.key());
+        let output = openssl.output().expect("openssl starts: tests/run installs it");
+        assert!(output.status.success(), "{output:?}");
+        pair
+    }
+
+    /// The certificate.
+    pub fn cert(&self) -> PathBuf {
+        self.dir.path().join("cert.pem")
+    }
+
+    /// Its key.
+    pub fn key(&self) -> PathBuf {
+        self.dir.path().join("key.pem")
+    }
+
+    /// Puts other files in its place, as somebody does who renews a certificate: each by a rename.
+    pub fn become_like(&self, cert: &Path, key: &Path) {
+        for (from, to) in [(cert, self.cert()), (key, self.key())] {
+            let beside = self.dir.path().join("new");
+            fs::copy(from, &beside).expect("target/ can be written to");
+            fs::rename(&beside, to).expect("target/ can be written to");
+        }
+    }
+
+    /// The lines of `[server]` that serve it.
+    pub fn config(&self) -> String {
+        format!("server.tls_cert = {:?}\nserver.tls_key = {:?}\n", self.cert(), self.key())
+    }
+
+    /// Its SHA-256 fingerprint.
+    pub fn fingerprint(&self) -> String {
+        fingerprint(&fs::read(self.cert()).expect("it has been written"))
+    }
+}
+
+/// What `openssl x509` says about the certificate in `pem`.
+pub fn x509(pem: &[u8], what: &[&str]) -> String {
+    let output = with_input(Command::new("openssl").args(["x509", "-noout"]).args(what), pem);
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).expect("openssl prints text").trim().to_owned()
+}
+
+fn fingerprint(pem: &[u8]) -> String {
+    x509(pem, &["-fingerprint", "-sha256"])
+}
+
+/// The fingerprint of the certificate that a new handshake shows.
+pub fn served(address: SocketAddr) -> String {
+    fingerprint(&s_client(address, &[]).stdout)
+}
+
+/// `openssl s_client`, which sends nothing and leaves.
+pub fn s_client(address: SocketAddr, args: &[&str]) -> Output {
+    let mut openssl = Command::new("openssl");
+    openssl.args(["s_client", "-connect", &address.to_string(), "-servername", HOST]).args(args);
+    with_input(&mut openssl, b"")
+}
+
+/// A delivery of GitHub's, signed by openssl.
+pub struct Delivery {
+    /// Its id.
+    pub id: String,
+    /// Its body.
+    pub body: String,
+}
+
+impl Delivery {
+    /// A genuine one.
+    pub fn new(id: &str) -> Delivery {
+        Delivery { id: id.to_owned(), body: format!("{{\"zen\":\"Keep it logically awesome.\",\"id\":\"{id}\"}}") }
+    }
+
+    /// Its header fields.
+    pub fn headers(&self) -> Vec<(String, String)> {
+        let mac = openssl_hmac("sha256", SECRET.as_bytes(), self.body.as_bytes());
+        let field = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        vec![
+            field("x-github-event", "push"),
+            field("x-github-delivery", &self.id),
+            field("x-hub-signature-256", &format!("sha256={}", hex::encode(mac))),
+            field("content-type", "application/json"),
+        ]
+    }
+
+    /// `curl` with everything that this delivery needs but its body, over TLS when a certificate is given. It prints status
+    /// and HTTP version on a line of its own after what the server says.
+    pub fn curl(&self, address: SocketAddr, trust: Option<&Pair>) -> Command {
+        let mut curl = Command::new("curl");
+        curl.args(["-sS", "--noproxy", "*", "--max-time", "60", "-X", "POST", "-w", "\n%{http_code} %{http_version}"]);
+        for (name, value) in self.headers() {
+            curl.arg("-H").arg(format!("{name}: {value}"));
+        }
+        let scheme = if trust.is_some() { "https" } else { "http" };
+        if let Some(pair) = trust {
+            curl.arg("--cacert").arg(pair.cert());
+        }
+        curl.args(["--resolve", &format!("{HOST}:{}:{}", address.port(), address.ip())]);
+        curl.arg(format!("{scheme}://{HOST}:{}/hooks/github", address.port()));
+        curl
+    }
+
+    /// Sends it; the status and the HTTP version, such as `200 2`.
+    pub fn send(&self, address: SocketAddr, trust: Option<&Pair>, args: &[&str]) -> String {
+        said(&self.curl(address, trust).args(["--data-binary", &self.body]).args(args).output().expect("curl starts"))
+    }
+}
+
+/// The last line of what `curl` printed.
+pub fn said(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "curl: {} {text}", String::from_utf8_lossy(&output.stderr));
+    text.lines().last().expect("curl prints a status").to_owned()
+}
+
+fn with_input(command: &mut Command, input: &[u8]) -> Output {
+    use std::io::Write;
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the command starts: tests/run installs it");
+    // A command that has failed already does not read.
+    let _ = child.stdin.take().expect("stdin is piped").write_all(input);
+    child.wait_with_output().expect("the command ends")
+}

@@ -1,0 +1,294 @@
+//! Behind proxies: Debian's own nginx, Caddy and HAProxy with the snippets of `docs/deploy.md`, and peers who only say that
+//! they are proxies.
+
+#[path = "common/https.rs"]
+mod https;
+#[path = "common/process.rs"]
+mod process;
+#[path = "common/sdk.rs"]
+mod sdk;
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use hookhold::journal::disk::LocalDisk;
+use hookhold::journal::{Outside, Stored};
+use https::{Delivery, HOST, Pair, SECRET, SOURCE, said};
+use process::{Home, Line, post, reserve, tool, wait_until};
+use sdk::{Sample, Sdk};
+
+/// A proxy that runs a snippet of the page, with ports and files of this test.
+struct Front {
+    address: SocketAddr,
+    child: Child,
+    dir: tempfile::TempDir,
+    _reserved: UdpSocket,
+}
+
+impl Front {
+    /// Starts `name` with the snippet of the language `language`, in front of `behind`.
+    fn start(name: &str, language: &str, behind: SocketAddr, pair: &Pair) -> Front {
+        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("target/ can be written to");
+        let (address, reserved) = reserve();
+        let both = dir.path().join("both.pem");
+        let texts = [pair.cert(), pair.key()].map(|file| fs::read_to_string(file).expect("it has been written"));
+        fs::write(&both, texts.concat()).expect("target/ can be written to");
+        let (cert, key, both) = (pair.cert(), pair.key(), both.display().to_string());
+        let (cert, key) = (cert.display().to_string(), key.display().to_string());
+        let port = address.port();
+        let text = [
+            ("127.0.0.1:8080", behind.to_string()),
+            ("listen 443", format!("listen {address}")),
+            ("bind :443", format!("bind {address}")),
+            ("hooks.example.com {\n", format!("https://{HOST}:{port} {{\n    tls {cert} {key}\n")),
+            ("/etc/ssl/hooks/fullchain.pem", cert.clone()),
+            ("/etc/ssl/hooks/privkey.pem", key.clone()),
+            ("/etc/haproxy/hooks.pem", both),
+        ]
+        .into_iter()
+        .fold(snippet(language, 0), |text, (from, to)| text.replace(from, &to));
+        let mut command = tool(name);
+        let file = dir.path().join(name);
+        let path = file.to_str().expect("a path in target/");
+        let (text, args) = match name {
+            "nginx" => (nginx(dir.path(), &text), vec!["-p", ".", "-c", path]),
+            "caddy" => (
+                format!("{{\n    admin off\n    auto_https off\n    servers {{\n        protocols h1 h2\n    }}\n}}\n{text}"),
+                vec!["run", "--adapter", "caddyfile", "--config", path],
+            ),
+            _ => (text, vec!["-db", "-f", path]),
+        };
+        fs::write(&file, text).expect("target/ can be written to");
+        let log = fs::File::create(dir.path().join("log")).expect("target/ can be written to");
+        command
+            .args(args)
+            .current_dir(dir.path())
+            .env("HOME", dir.path())
+            .env_remove("XDG_CONFIG_HOME")
+            .env_remove("XDG_DATA_HOME");
+        let child = command.stdout(Stdio::null()).stderr(log).spawn();
+        let child = child.unwrap_or_else(|error| panic!("{name}: {error}; tests/run unpacks it"));
+        let mut front = Front { address, child, dir, _reserved: reserved };
+        wait_until("the proxy listens", || {
+            let ended = front.child.try_wait().expect("a child can be waited for");
+            assert!(ended.is_none(), "{name}: {ended:?}\n{}", front.log());
+            Line::try_open(address).is_some()
+        });
+        front
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("the proxy said:\n{}", self.log());
+        }
+    }
+}
+
+/// The `nth` code block of the page in this language.
+fn snippet(language: &str, nth: usize) -> String {
+    let page = include_str!("../docs/deploy.md");
+    let block = page.split(&format!("```{language}\n")).nth(nth + 1).and_then(|rest| rest.split("```").next());
+    block.unwrap_or_else(|| panic!("docs/deploy.md has no block {nth} in {language}")).to_owned()
+}
+
+/// What nginx needs around a server: everything in one process and one directory.
+fn nginx(dir: &Path, server: &str) -> String {
+    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
+    let temporary: String = temporary.map(|kind| format!("{kind}_temp_path {};\n", dir.join(kind).display())).concat();
+    format!(
+        "daemon off;\nmaster_process off;\npid nginx.pid;\nerror_log stderr;\nevents {{}}\nhttp {{\naccess_log off;\n{temporary}{server}}}\n"
+    )
+}
+
+/// hookhold with the `[server]` of the page's block `nth`, but for where it listens.
+fn home(nth: usize, more: &str) -> Home {
+    let lines = snippet("toml", nth);
+    let mut lines = lines.lines();
+    assert_eq!(lines.next(), Some("[server]"));
+    let server: String = lines
+        .filter(|line| !line.starts_with("listen") && !line.starts_with("tls_"))
+        .map(|line| format!("server.{line}\n"))
+        .collect();
+    let twilio = "[sources.twilio]\nprovider = \"twilio\"\nsecrets = [\"file:twilio\"]\n";
+    Home::new(&[("github", SECRET), ("twilio", TOKEN)], &format!("{server}{more}{SOURCE}{twilio}"))
+}
+
+/// The addresses that were kept, in order.
+fn kept(home: &Home) -> Vec<IpAddr> {
+    let disk = LocalDisk::existing(&home.journal()).expect("the journal is there");
+    let mut journal = Outside::open(Arc::new(disk)).expect("it can be read");
+    let next = || journal.next().expect("it can be read");
+    std::iter::from_fn(next).map(|Stored { event, .. }| event.remote.ip()).collect()
+}
+
+/// The addresses of the refusals with this outcome that were logged.
+fn refused(home: &Home, outcome: &str) -> Vec<String> {
+    let log = home.log();
+    let lines = log.lines().filter(|line| line.contains(&format!("outcome=\"{outcome}\"")));
+    let address = |line: &str| Some(line.split_once("remote=")?.1.split_once(':')?.0.to_owned());
+    lines.map(|line| address(line).expect("a refusal is logged with its address")).collect()
+}
+
+/// From another address than the proxy's, with a header that says something else.
+const SENDER: [&str; 4] = ["--interface", "127.0.0.3", "-H", "X-Forwarded-For: 6.6.6.6"];
+const SENDERS_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
+
+fn deliver_through(front: &Front, home: &Home, pair: &Pair) {
+    for version in ["--http1.1", "--http2"] {
+        let args = [&SENDER[..], &[version]].concat();
+        assert!(Delivery::new(version).send(front.address, Some(pair), &args).starts_with("200 "));
+    }
+    let mut forged = Delivery::new("forged").curl(front.address, Some(pair));
+    let forged = forged.args(SENDER).args(["--data-binary", "another body"]).output().expect("curl starts");
+    assert!(said(&forged).starts_with("401 "));
+    assert_eq!(said(&twilio(front, pair).output().expect("curl starts")), "200 2");
+    assert_eq!(kept(home), [SENDERS_ADDRESS; 3]);
+    assert_eq!(refused(home, "signature_mismatch"), ["127.0.0.3"]);
+}
+
+/// A form as Twilio sends it, signed by its SDK for the URL in its console.
+fn twilio(front: &Front, pair: &Pair) -> Command {
+    let body = b"MessageSid=SM1&MessageStatus=delivered&Body=a+b";
+    let sample = Sample { scheme: "twilio", secret: TOKEN, id: "one", timestamp: 0, body };
+    let signed = Sdk::start().sign_for_url(sample, &format!("https://{HOST}/hooks/twilio?shop=1%2F2"));
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "--noproxy", "*", "--max-time", "60", "-o", "/dev/null", "-w", "%{http_code} %{http_version}"])
+        .args(SENDER);
+    for (name, value) in &signed.headers {
+        curl.arg("-H").arg(format!("{name}: {value}"));
+    }
+    curl.arg("--data-binary").arg(std::str::from_utf8(body).expect("text")).arg("--cacert").arg(pair.cert());
+    curl.args(["--resolve", &format!("{HOST}:{}:127.0.0.1", front.address.port())]);
+    curl.arg(format!("https://{HOST}:{}/hooks/twilio?shop=1%2F2", front.address.port()));
+    curl
+}
+
+#[test]
+fn behind_nginx_the_senders_address_counts_and_twilio_verifies() {
+    let (home, pair) = (home(1, ""), Pair::new(30));
+    let _process = home.start();
+    deliver_through(&Front::start("nginx", "nginx", home.hooks, &pair), &home, &pair);
+}
+
+#[test]
+fn behind_caddy_the_senders_address_counts_and_twilio_verifies() {
+    let (home, pair) = (home(1, ""), Pair::new(30));
+    let _process = home.start();
+    deliver_through(&Front::start("caddy", "caddy", home.hooks, &pair), &home, &pair);
+}
+
+#[test]
+fn behind_haproxy_with_the_proxy_protocol_the_senders_address_counts_and_twilio_verifies() {
+    let (home, pair) = (home(2, ""), Pair::new(30));
+    let _process = home.start();
+    deliver_through(&Front::start("haproxy", "haproxy", home.hooks, &pair), &home, &pair);
+}
+
+#[test]
+fn behind_haproxy_that_passes_tls_on_the_senders_address_counts_and_twilio_verifies() {
+    let pair = Pair::new(30);
+    let home = home(2, &pair.config());
+    let _process = home.start();
+    deliver_through(&Front::start("haproxy", "haproxy-tcp", home.hooks, &pair), &home, &pair);
+}
+
+#[test]
+fn a_forged_forwarding_header_from_elsewhere_changes_nothing() {
+    let home = Home::new(&[("github", SECRET)], &format!("server.trusted_proxies = [\"127.0.0.9\"]\n{SOURCE}"));
+    let _process = home.start();
+    assert_eq!(Delivery::new("one").send(home.hooks, None, &SENDER), "200 1.1");
+    assert_eq!(Delivery::new("two").send(home.hooks, None, &["--interface", "127.0.0.9", "-H", SENDER[3]]), "200 1.1");
+    assert_eq!(kept(&home), [SENDERS_ADDRESS, IpAddr::V4(Ipv4Addr::new(6, 6, 6, 6))], "only the trusted one is believed");
+}
+
+/// A PROXY v2 header: `command` is 1 for a client's connection, 0 for the proxy's own.
+fn proxy_header(command: u8, client: [u8; 4]) -> Vec<u8> {
+    let mut header = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
+    header.extend([0x20 | command, 0x11, 0, 12]);
+    header.extend(client);
+    header.extend([127, 0, 0, 1, 0x10, 0x00, 0x1f, 0x90]);
+    header
+}
+
+#[test]
+fn a_proxy_header_counts_from_a_trusted_peer_and_from_nobody_else() {
+    let config = |trusted: &str| format!("server.trusted_proxies = [\"{trusted}\"]\nserver.proxy_protocol = true\n{SOURCE}");
+    let home = Home::new(&[("github", SECRET)], &config("127.0.0.1"));
+    let request = |id: &str| {
+        let delivery = Delivery::new(id);
+        post("/hooks/github", &delivery.headers(), delivery.body.as_bytes())
+    };
+    let process = home.start();
+    let mut line = Line::open(home.hooks);
+    for byte in proxy_header(1, [192, 0, 2, 7]) {
+        line.send(&[byte]);
+    }
+    assert_eq!(line.ask(&request("proxied")).status, 200);
+    assert_eq!(line.ask(&request("on the same connection")).status, 200);
+    let mut own = Line::open(home.hooks);
+    assert_eq!(own.ask(&[proxy_header(0, [192, 0, 2, 8]), request("the proxy's own")].concat()).status, 200);
+    let client = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
+    assert_eq!(kept(&home), [client, client, IpAddr::V4(Ipv4Addr::LOCALHOST)]);
+
+    for broken in [request("without"), [&proxy_header(1, [0; 4])[..13], &[0x99, 0xff, 0xff], &[b'x'; 40]].concat()] {
+        let mut line = Line::open(home.hooks);
+        line.send(&broken);
+        assert_eq!(line.answer().status, 400);
+    }
+    assert_eq!(refused(&home, "bad_request"), ["127.0.0.1"; 2]);
+    drop(process);
+
+    home.configure(&config("127.0.0.9"));
+    let process = home.start();
+    let mut forged = Line::open(home.hooks);
+    assert_eq!(forged.ask(&[proxy_header(1, [192, 0, 2, 9]), request("forged")].concat()).status, 400);
+    // What hyper refuses by itself is written down once the connection is closed.
+    wait_until("it is written down", || refused(&home, "bad_request").len() == 3);
+    assert_eq!(refused(&home, "bad_request"), ["127.0.0.1"; 3]);
+    assert_eq!(Line::open(home.hooks).ask(&request("honest")).status, 200);
+    assert_eq!(process.metric("hookhold_deliveries_total{outcome=\"kept\",source=\"github\"}"), Some(1.0));
+    assert_eq!(kept(&home).last(), Some(&IpAddr::V4(Ipv4Addr::LOCALHOST)));
+}
+
+#[test]
+fn behind_a_trusted_proxy_each_client_has_limits_of_its_own() {
+    let limits = "server.max_connections_per_address = 1\nserver.max_refused_per_address = \"1/h\"\n";
+    let home = Home::new(&[("github", SECRET)], &format!("server.trusted_proxies = [\"127.0.0.1\"]\n{limits}{SOURCE}"));
+    let process = home.start();
+    let (mut one, mut other) = (Line::open(home.hooks), Line::open(home.hooks));
+    let request = |id: &str, client: &str, body: &str| {
+        let forwarded = [("x-forwarded-for".to_owned(), client.to_owned())];
+        post("/hooks/github", &[Delivery::new(id).headers(), forwarded.to_vec()].concat(), body.as_bytes())
+    };
+    assert_eq!(one.ask(&request("forged", "192.0.2.1", "another body")).status, 401);
+    assert_eq!(other.ask(&request("one", "192.0.2.1", &Delivery::new("one").body)).status, 429);
+    assert_eq!(one.ask(&request("two", "192.0.2.2", &Delivery::new("two").body)).status, 200);
+    drop(process);
+
+    home.configure(&format!("server.trusted_proxies = [\"127.0.0.1\"]\nserver.proxy_protocol = true\n{limits}{SOURCE}"));
+    let _process = home.start();
+    let connect = |client: [u8; 4], id: &str| {
+        let delivery = Delivery::new(id);
+        let mut line = Line::open(home.hooks);
+        line.send(&proxy_header(1, client));
+        line.send(&post("/hooks/github", &delivery.headers(), delivery.body.as_bytes()));
+        line
+    };
+    let mut first = connect([192, 0, 2, 1], "first");
+    assert_eq!(first.answer().status, 200);
+    assert_eq!(connect([192, 0, 2, 1], "second").rest(), b"", "one connection for each");
+    assert_eq!(connect([192, 0, 2, 2], "third").answer().status, 200);
+}
+
+const TOKEN: &str = "12345678901234567890123456789012";

@@ -1,0 +1,331 @@
+//! HTTPS at the real binary, with curl and openssl on the other side: versions, what else comes to the port, and a
+//! certificate that is replaced while deliveries flow.
+
+#[path = "common/h2.rs"]
+mod h2;
+#[path = "common/https.rs"]
+mod https;
+#[path = "common/process.rs"]
+mod process;
+#[path = "common/sdk.rs"]
+mod sdk;
+
+use std::fs;
+use std::process::Command;
+
+use h2::Client;
+use http::StatusCode;
+use https::{Delivery, HOST, Pair, SECRET, SOURCE, s_client, said, served, x509};
+use process::{Home, Line, wait_until};
+use rustix::process::Signal;
+
+/// HTTPS with this certificate, and `server` lines besides.
+fn home(pair: &Pair, server: &str) -> Home {
+    let server = server.lines().map(|line| format!("server.{line}\n")).collect::<String>();
+    Home::new(&[("github", SECRET)], &format!("{}server.drain_delay = \"0s\"\n{server}{SOURCE}", pair.config()))
+}
+
+fn count(process: &process::Process<'_>, source: &str, outcome: &str) -> u64 {
+    process.deliveries()[&(source.to_owned(), outcome.to_owned())]
+}
+
+#[test]
+fn a_delivery_over_https_is_kept_over_http_1_1_and_over_http_2() {
+    let pair = Pair::new(365);
+    let home = home(&pair, "");
+    let process = home.start();
+    for (version, option) in [("1.1", "--http1.1"), ("2", "--http2")] {
+        for (protocol, tls) in [("1.2", "--tls-max"), ("1.3", "--tls-max")] {
+            let delivery = Delivery::new(&format!("{version}-{protocol}"));
+            assert_eq!(delivery.send(home.hooks, Some(&pair), &[option, tls, protocol]), format!("200 {version}"));
+            assert_eq!(delivery.send(home.hooks, Some(&pair), &[option, tls, protocol]), format!("200 {version}"));
+        }
+    }
+    assert_eq!((count(&process, "github", "kept"), count(&process, "github", "duplicate")), (4, 4));
+    let forged = ["-H", "x-hub-signature-256: sha256=00", "--http2"];
+    let mut curl = Delivery::new("forged").curl(home.hooks, Some(&pair));
+    assert_eq!(said(&curl.args(["--data-binary", "{}"]).args(forged).output().expect("curl starts")), "401 2");
+}
+
+#[test]
+fn tls_1_2_and_1_3_are_spoken_and_1_1_is_refused_and_counted() {
+    let pair = Pair::new(365);
+    let home = home(&pair, "");
+    let process = home.start();
+    for (option, wanted) in [("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")] {
+        let output = s_client(home.hooks, &[option]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains(&format!("New, {wanted}, Cipher is ")), "{text}");
+    }
+    let before = count(&process, "-", "bad_request");
+    let output = s_client(home.hooks, &["-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0"]);
+    assert!(!output.status.success(), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("alert"), "{output:?}");
+    wait_until("it is counted", || count(&process, "-", "bad_request") == before + 1);
+}
+
+#[test]
+fn plain_http_on_the_port_for_tls_gets_a_clear_answer_and_is_counted() {
+    let pair = Pair::new(365);
+    let home = home(&pair, "");
+    let process = home.start();
+    let answer = Line::open(home.hooks).ask(b"POST /hooks/github HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n{}");
+    assert_eq!(answer.status, 400);
+    assert_eq!(answer.body, b"This port speaks HTTPS: the URL must begin with https://\n");
+    assert_eq!(count(&process, "-", "bad_request"), 1);
+    assert_eq!(Delivery::new("plain").send(home.hooks, None, &[]), "400 1.1");
+}
+
+#[test]
+fn a_handshake_that_does_not_end_is_closed_at_its_limit_and_counted_once_it_had_begun() {
+    let pair = Pair::new(365);
+    let home = home(&pair, "handshake_timeout = \"100ms\"");
+    let process = home.start();
+    let (mut silent, mut begun) = (Line::open(home.hooks), Line::open(home.hooks));
+    begun.send(&[22, 3, 1]);
+    assert_eq!((silent.rest(), begun.rest()), (Vec::new(), Vec::new()));
+    wait_until("it is counted", || count(&process, "-", "too_slow") == 1);
+    assert_eq!(process.deliveries().values().sum::<u64>(), 1, "a connection without a byte is nothing");
+}
+
+#[test]
+fn a_handshake_counts_as_a_connection() {
+    let pair = Pair::new(365);
+    let home = home(&pair, "max_connections = 1\nhandshake_timeout = \"1m\"");
+    let _process = home.start();
+    let mut begun = Line::open(home.hooks);
+    begun.send(&[22, 3, 1]);
+    wait_until("it has taken the only place", || home.log().contains("every connection is in use"));
+    drop(begun);
+    assert_eq!(Delivery::new("next").send(home.hooks, Some(&pair), &[]), "200 2");
+}
+
+#[test]
+fn a_certificate_replaced_under_load_fails_no_delivery_and_is_served_afterwards() {
+    let (pair, next) = (Pair::new(365), Pair::new(365));
+    let home = home(&pair, "");
+    let both = home.journal().with_file_name("both");
+    let texts = [pair.cert(), next.cert()].map(|cert| fs::read_to_string(cert).expect("it is there"));
+    fs::write(&both, texts.concat()).expect("target/ can be written to");
+    let process = home.start();
+    let old = pair.fingerprint();
+    let send = ["send", "github", "--rate", "2000", "--count", "12000", "--connections", "32", "--format", "json"];
+    let load = std::thread::scope(|scope| {
+        let load = scope.spawn(|| home.verb(&send));
+        wait_until("the load runs", || count(&process, "github", "kept") > 2000);
+        assert_eq!(served(home.hooks), old);
+        pair.become_like(&next.cert(), &next.key());
+        let mut fresh = 0;
+        wait_until("the new one is served", || {
+            fresh += 1;
+            let trust = ["--cacert", both.to_str().expect("a path in target/")];
+            assert_eq!(Delivery::new(&format!("fresh-{fresh}")).send(home.hooks, Some(&pair), &trust), "200 2");
+            served(home.hooks) == next.fingerprint()
+        });
+        assert!(!load.is_finished(), "the load ran all the while");
+        load.join().expect("no panic")
+    });
+    assert_eq!(load.status.code(), Some(0), "{}", String::from_utf8_lossy(&load.stdout));
+    assert!(count(&process, "github", "kept") >= 12000);
+    assert_eq!(process.deliveries().into_iter().filter(|((_, outcome), n)| outcome != "kept" && *n > 0).collect::<Vec<_>>(), []);
+}
+
+#[test]
+fn a_broken_new_certificate_keeps_the_old_one_and_is_reported() {
+    let (pair, other, old) = (Pair::new(365), Pair::new(365), Pair::new(365));
+    old.become_like(&pair.cert(), &pair.key());
+    let home = home(&pair, "");
+    let _process = home.start();
+    let reports = || home.log().matches("the new TLS certificate cannot be served; the former one stays").count();
+    pair.become_like(&other.cert(), &old.key());
+    wait_until("a key of another certificate is reported", || reports() == 1);
+    assert!(home.log().contains("not the key of the certificate"), "{}", home.log());
+    fs::write(pair.cert(), "nothing").expect("target/ can be written to");
+    wait_until("a text without a certificate is reported", || reports() == 2);
+    assert_eq!(served(home.hooks), old.fingerprint());
+    assert_eq!(Delivery::new("old").send(home.hooks, Some(&old), &[]), "200 2");
+    pair.become_like(&other.cert(), &other.key());
+    wait_until("the repaired files are served", || served(home.hooks) == other.fingerprint());
+}
+
+#[test]
+fn sighup_takes_a_certificate_from_other_files_and_a_wrong_one_changes_nothing() {
+    let (pair, next) = (Pair::new(365), Pair::new(365));
+    let home = home(&pair, "");
+    let process = home.start();
+    home.configure(
+        &format!("{}{SOURCE}", next.config()).replace("server.tls_key", "server.drain_delay = \"0s\"\nserver.tls_key"),
+    );
+    process.signal(Signal::HUP);
+    wait_until("the other certificate is served", || served(home.hooks) == next.fingerprint());
+    home.configure(&format!(
+        "server.drain_delay = \"0s\"\nserver.tls_cert = {:?}\nserver.tls_key = {:?}\n{SOURCE}",
+        pair.cert(),
+        next.key()
+    ));
+    process.signal(Signal::HUP);
+    wait_until("it is reported", || home.log().contains("configuration not reloaded"));
+    assert!(home.log().contains("server.tls_key"), "{}", home.log());
+    home.configure(SOURCE);
+    process.signal(Signal::HUP);
+    wait_until("plain HTTP needs a restart", || home.log().matches("this change needs a restart").count() > 0);
+    assert_eq!(served(home.hooks), next.fingerprint());
+    assert_eq!(Delivery::new("kept").send(home.hooks, Some(&next), &[]), "200 2");
+}
+
+#[test]
+fn the_end_of_the_certificate_is_a_metric_and_within_thirty_days_one_log_line() {
+    for (days, lines) in [(29, 1), (60, 0)] {
+        let (pair, later) = (Pair::new(days), Pair::new(days));
+        let home = home(&pair, "");
+        let process = home.start();
+        let end = x509(&fs::read(pair.cert()).expect("it is there"), &["-enddate", "-dateopt", "iso_8601"]);
+        let end = end.strip_prefix("notAfter=").expect("a date").replace(' ', "T");
+        let end = end.parse::<jiff::Timestamp>().expect("ISO 8601").as_second();
+        assert_eq!(process.metric("hookhold_tls_certificate_expiry_timestamp_seconds"), Some(end as f64));
+        // Looked at again with each look at the files, yet said once a day.
+        pair.become_like(&later.cert(), &later.key());
+        wait_until("the other one is served", || served(home.hooks) == later.fingerprint());
+        assert_eq!(home.log().matches("the TLS certificate expires soon").count(), lines, "{}", home.log());
+    }
+}
+
+#[test]
+fn without_tls_there_is_no_such_metric() {
+    let home = Home::new(&[("github", SECRET)], SOURCE);
+    assert_eq!(home.start().metric("hookhold_tls_certificate_expiry_timestamp_seconds"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_does_not_come_over_http_2_gets_408_and_the_others_are_kept() {
+    let pair = Pair::new(365);
+    let home = home(&pair, "request_deadline = \"500ms\"");
+    let process = home.start();
+    let mut client = Client::connect(home.hooks, &pair).await;
+    let (slow, quick) = (Delivery::new("slow"), Delivery::new("quick"));
+    let mut half = client.begin(&slow).await;
+    half.send(&slow.body[..10]).await;
+    let mut whole = client.begin(&quick).await;
+    whole.send(&quick.body).await;
+    assert_eq!(whole.status().await, 200);
+    assert_eq!(half.status().await, 408);
+    assert_eq!((count(&process, "github", "kept"), count(&process, "github", "too_slow")), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_lets_http_2_requests_end_and_then_closes_the_connection() {
+    let pair = Pair::new(365);
+    let home = home(&pair, "request_deadline = \"10m\"\nmin_rate_after = \"10m\"\ndrain_deadline = \"1h\"");
+    let process = home.start();
+    let mut client = Client::connect(home.hooks, &pair).await;
+    let delivery = Delivery::new("across");
+    let mut across = client.begin(&delivery).await;
+    across.send(&delivery.body[..10]).await;
+    process.signal(Signal::TERM);
+    wait_until("new connections are refused", || Line::try_open(home.hooks).is_none());
+    across.send(&delivery.body[10..]).await;
+    assert_eq!(across.status().await, 200);
+    client.closed().await;
+    assert_eq!(process.wait().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_http_2_request_that_never_ends_gets_503_at_the_drain_deadline() {
+    let pair = Pair::new(365);
+    let home = home(&pair, "request_deadline = \"10m\"\nmin_rate_after = \"10m\"\ndrain_deadline = \"1s\"");
+    let process = home.start();
+    let mut client = Client::connect(home.hooks, &pair).await;
+    let delivery = Delivery::new("never");
+    let mut never = client.begin(&delivery).await;
+    never.send(&delivery.body[..10]).await;
+    process.signal(Signal::TERM);
+    assert_eq!(never.status().await, 503);
+    assert_eq!(process.wait().code(), Some(0));
+    assert!(home.log().contains("outcome=\"draining\""), "{}", home.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_with_max_streams_requests_under_way_waits_with_the_next() {
+    let pair = Pair::new(365);
+    let home = home(&pair, "max_streams = 1\nmin_rate_after = \"10m\"");
+    let process = home.start();
+    let mut client = Client::connect(home.hooks, &pair).await;
+    let [greeting, first, second] = ["greeting", "first", "second"].map(Delivery::new);
+    let mut under_way = client.begin(&greeting).await;
+    under_way.send(&greeting.body).await;
+    assert_eq!(under_way.status().await, 200, "by now the client knows the limit");
+    let mut held = client.begin(&first).await;
+    held.send(&first.body[..10]).await;
+    let mut next = client.begin(&second).await;
+    next.send(&second.body).await;
+    held.send(&first.body[10..]).await;
+    assert_eq!((held.status().await, next.status().await), (StatusCode::OK, StatusCode::OK));
+    assert_eq!(count(&process, "github", "kept"), 3);
+    let tail = home.verb(&["tail", "--from", "0", "--format", "json"]);
+    let ids = ["greeting", "first", "second"].map(|id| format!("\"id\":\"{id}\""));
+    for (line, id) in String::from_utf8_lossy(&tail.stdout).lines().zip(ids) {
+        assert!(line.contains(&id), "{id} comes later than {line}");
+    }
+}
+
+#[test]
+fn a_sender_that_leaves_within_its_body_over_http_2_is_counted_as_disconnected() {
+    let pair = Pair::new(365);
+    let home = home(&pair, "");
+    let process = home.start();
+    let sender = tokio::runtime::Runtime::new().expect("a runtime can be built");
+    let under_way = sender.block_on(async {
+        let mut client = Client::connect(home.hooks, &pair).await;
+        let delivery = Delivery::new("gone");
+        let mut gone = client.begin(&delivery).await;
+        gone.send(&delivery.body[..10]).await;
+        let mut whole = client.begin(&delivery).await;
+        whole.send(&delivery.body).await;
+        assert_eq!(whole.status().await, 200, "so the other one is inside, too");
+        (client, gone)
+    });
+    sender.shutdown_background();
+    drop(under_way);
+    wait_until("it is counted", || count(&process, "github", "disconnected") == 1);
+}
+
+#[test]
+fn a_head_beyond_the_limits_gets_431_over_http_2_as_over_http_1_1() {
+    let pair = Pair::new(365);
+    let home = home(&pair, "max_header_size = \"8 KiB\"\nmax_headers = 16");
+    let process = home.start();
+    let long = format!("x-long: {}", "a".repeat(9000));
+    let many: Vec<String> = (0..20).flat_map(|n| ["-H".to_owned(), format!("x-{n}: y")]).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    for version in ["--http1.1", "--http2"] {
+        let delivery = Delivery::new(version);
+        assert!(delivery.send(home.hooks, Some(&pair), &["-H", &long, version]).starts_with("431 "));
+        assert!(delivery.send(home.hooks, Some(&pair), &[&many[..], &[version]].concat()).starts_with("431 "));
+    }
+    assert_eq!(count(&process, "-", "bad_request"), 4);
+}
+
+#[test]
+fn many_requests_on_one_http_2_connection_are_each_kept() {
+    let pair = Pair::new(365);
+    let home = home(&pair, "max_connections = 1");
+    let process = home.start();
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "--noproxy", "*", "--max-time", "60", "-Z", "--parallel-max", "50", "--http2", "--cacert"])
+        .arg(pair.cert());
+    for number in 0..50 {
+        let delivery = Delivery::new(&format!("many-{number}"));
+        if number > 0 {
+            curl.arg("--next");
+        }
+        curl.args(["-sS", "--http2", "--resolve", &format!("{HOST}:{}:{}", home.hooks.port(), home.hooks.ip()), "--cacert"]);
+        curl.arg(pair.cert()).args(["-o", "/dev/null", "-w", "%{http_code}\n", "--data-binary", &delivery.body]);
+        for (name, value) in delivery.headers() {
+            curl.arg("-H").arg(format!("{name}: {value}"));
+        }
+        curl.arg(format!("https://{HOST}:{}/hooks/github", home.hooks.port()));
+    }
+    let output = curl.output().expect("curl starts");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "200\n".repeat(50), "{output:?}");
+    assert_eq!(count(&process, "github", "kept"), 50);
+}
