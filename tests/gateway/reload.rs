@@ -43,6 +43,18 @@ async fn a_delivery_that_has_found_its_source_ends_by_it_after_a_reload() {
     assert!(house.gateway.source("/hooks/shop").is_none());
 }
 
+#[tokio::test]
+async fn a_reload_does_not_refill_a_rate_that_it_leaves_alone() {
+    let house = House::new();
+    let with_rate = |rate: &str| house.gateway.replace_sources([compile_with(&[("one", "")], rate)], &house.metrics);
+    with_rate("max_rate = \"1/h\"");
+    assert_eq!(ask(&house, "evt_1").await.0, Outcome::Kept);
+    with_rate("max_rate = \"1/h\"");
+    assert_eq!(ask(&house, "evt_2").await.0, Outcome::RateLimited);
+    with_rate("max_rate = \"2/h\"");
+    assert_eq!(ask(&house, "evt_2").await.0, Outcome::Kept);
+}
+
 async fn ask(house: &House, id: &str) -> (Outcome, String) {
     let (source, delivery) = signed(house, id);
     ask_by(house, &source, delivery).await
@@ -64,6 +76,11 @@ fn signed(house: &House, id: &str) -> (Arc<Entrance>, Delivery) {
 
 /// A source with these secrets, whose names are their texts.
 fn compile(secrets: &[(&str, &str)]) -> Source {
+    compile_with(secrets, "")
+}
+
+/// The same with more TOML.
+fn compile_with(secrets: &[(&str, &str)], more: &str) -> Source {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let reference = |(name, end): &(&str, &str)| {
         let path = directory.path().join(name);
@@ -71,7 +88,7 @@ fn compile(secrets: &[(&str, &str)]) -> Source {
         format!("{{ name = {name:?}, from = \"file:{}\"{end} }}", path.display())
     };
     let references: Vec<String> = secrets.iter().map(reference).collect();
-    let text = format!("provider = \"stripe\"\nsecrets = [{}]\n", references.join(", "));
+    let text = format!("provider = \"stripe\"\n{more}\nsecrets = [{}]\n", references.join(", "));
     let defaults = SourceDefaults {
         topic: "webhooks.{source}".into(),
         max_body: 5 << 20,
