@@ -16,6 +16,7 @@ mod scene;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use attack::Attack;
 use bytes::Bytes;
@@ -141,10 +142,12 @@ fn an_address_has_max_refused_per_address_and_is_then_not_looked_at() {
     let process = home.start();
     let mut line = line(&home, STRANGER);
     assert_eq!([(); 3].map(|()| line.ask(&forged(&home, 100)).status), [401; 3]);
+    let began = Instant::now();
     for request in [forged(&home, 100), genuine(&home, "a")] {
         let seconds = told_to_come_again(&line.ask(&request));
         assert!((1..=1200).contains(&seconds), "{seconds}");
     }
+    assert!(began.elapsed() >= Duration::from_millis(200), "each of them is made to wait");
     let answer = line.ask(&signed(&home, body(1 << 20), None));
     assert!(answer.status == 429 && answer.head.contains("connection: close\r\n"), "a large body is not even read: {answer:?}");
     assert_eq!(process.metric(&deliveries("stripe", "signature_mismatch")), Some(3.0));

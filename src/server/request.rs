@@ -16,6 +16,7 @@ use http::request::Parts;
 use http::{Method, Response, StatusCode, Uri, Version};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
+use tokio::time::sleep;
 
 use super::Limits;
 use super::body::{self, Budget, Charge};
@@ -142,6 +143,7 @@ impl Desk {
     ) -> Answer {
         if let Some(limited) = caller.visit.limited(arrival.at) {
             self.forget(body, caller, charge).await;
+            let _ = caller.progress.unless_cut(sleep(LIMITED_PAUSE)).await;
             return limited;
         }
         if let Err(refused) = self.judge_head(source, caller, &head, body) {
@@ -281,6 +283,10 @@ const RETRY_AFTER_SECONDS: u64 = 30;
 /// When a sender should come again whose address has its share of bodies under way: nearly all of them end within this.
 const SHARE_PAUSE: Duration = Duration::from_secs(5);
 const SHARE_USED: &str = "the bodies under way from this address fill max_in_flight_per_address";
+
+/// Before a sender that is not looked at hears so: who sends as fast as it is answered gets ten answers a second and
+/// connection, and the processor is the others'.
+const LIMITED_PAUSE: Duration = Duration::from_millis(100);
 
 /// Bytes of a body that is read only to be forgotten.
 const FORGOTTEN: usize = 16 * 1024;
