@@ -510,13 +510,14 @@ fn the_file_of_a_deleted_segment_becomes_the_next_one() {
     let before = seqs(&journal);
     assert_eq!(before.last(), Some(&199));
     assert_eq!(before.len() as u64, 200 - before[0], "nothing is missing in between");
+    let spare = house.disk.names(".spare");
     house.kill(journal);
     // What an earlier life left behind the newest commit is neither read nor called damage.
     let journal = house.open();
     let after = seqs(&journal);
     assert_eq!(after, (after[0]..200).collect::<Vec<_>>());
     assert_eq!(house.metrics.journal_damaged.get(), 0);
-    assert_eq!(house.disk.names(".spare"), Vec::<String>::new(), "a start begins without");
+    assert!(house.disk.names(".spare").iter().all(|name| !spare.contains(name)), "a start begins without");
     keep(&journal, &sample(200, 1500));
 }
 
