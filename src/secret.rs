@@ -20,6 +20,15 @@ pub struct Secret {
     pub not_after: Option<UnixMillis>,
 }
 
+impl Secret {
+    /// True when white space or quotation marks stand around it: a slip of the hand, as a rule.
+    pub fn is_wrapped(&self) -> bool {
+        let bare = self.bytes.trim_ascii();
+        let quote = |byte: Option<&u8>| byte.is_some_and(|byte| b"\"'`".contains(byte));
+        bare.len() < self.bytes.len() || (quote(bare.first()) && bare.first() == bare.last())
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Secret({}, masked)", self.name)

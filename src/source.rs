@@ -30,7 +30,7 @@ pub use providers::{PROVIDERS, provider};
 pub use types::Types;
 
 /// One configured endpoint: where it listens, what it believes, where its events go.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Source {
     /// The name in the configuration.
     pub name: Arc<str>,
@@ -43,7 +43,7 @@ pub struct Source {
     /// The name of the recipe; `None` for an inline one.
     pub provider: Option<Arc<str>>,
     /// How its deliveries are proved and described.
-    pub recipe: Recipe,
+    pub recipe: Arc<Recipe>,
     /// Any of them may have signed a delivery; at least one, names distinct.
     pub secrets: Vec<Key>,
     /// The largest body, in bytes: the entry's, else the recipe's, else the server's.
@@ -137,7 +137,7 @@ impl Source {
             header_allow_list,
             allow_from: allow_from?,
             max_rate,
-            recipe,
+            recipe: Arc::new(recipe),
         })
     }
 

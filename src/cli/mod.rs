@@ -3,6 +3,7 @@
 
 mod check;
 mod diff;
+mod doctor;
 mod journal;
 mod providers;
 mod run;
@@ -20,7 +21,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use hookhold::config::{Config, JournalConfig, KafkaCheck};
 use hookhold::journal::Outside;
 use hookhold::journal::disk::LocalDisk;
-use hookhold::mistake::{Mistake, Mistakes};
+use hookhold::mistake::{Mistake, Mistakes, nearest};
 
 /// What a verb returns: how the process ends, or the reason why it could not do its work.
 type Ending = Result<End, Box<dyn Error>>;
@@ -48,6 +49,7 @@ enum Verb {
     Check(check::Args),
     Send(send::Args),
     Tail(tail::Args),
+    Doctor(doctor::Args),
     Journal(journal::Args),
     Providers(providers::Args),
 }
@@ -101,6 +103,7 @@ pub fn main() -> ExitCode {
         Verb::Providers(args) => providers::run(&context, args),
         Verb::Send(args) => send::run(&context, args),
         Verb::Tail(args) => tail::run(&context, args),
+        Verb::Doctor(args) => doctor::run(&context, args),
         Verb::Journal(args) => journal::run(&context, args),
     };
     let end = ending.unwrap_or_else(|error| explain(error.as_ref()));
@@ -166,6 +169,12 @@ fn load_with_kafka(path: &Path) -> Result<Config, Mistakes> {
     Err(mistakes)
 }
 
+/// The command line names a source that is not there.
+fn unknown_source(name: &str, names: &[String]) -> Usage {
+    let hint = nearest(name, names).map_or(String::new(), |near| format!(", did you mean {near}?"));
+    Usage(format!("no source is called {}{hint}; configured: {}", name.escape_debug(), names.join(", ")))
+}
+
 /// A mistake for machines.
 fn mistake_json(mistake: &Mistake) -> serde_json::Value {
     let Mistake { file, line, key, what } = mistake;
@@ -182,6 +191,7 @@ Examples:
   hookhold run                        receive, keep, pass on, until SIGTERM
   hookhold send stripe --count 100    100 genuine deliveries to the running gateway
   hookhold tail --follow              what is being kept, as it arrives
+  hookhold doctor stripe --request F  why the delivery in F is refused, and what would be believed
 
 Exit codes:
   0  done

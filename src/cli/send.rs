@@ -14,7 +14,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use hookhold::config::Config;
 use hookhold::event::{Clock, Outcome, SystemClock};
-use hookhold::mistake::nearest;
 use hookhold::source::Source;
 use hookhold::verify::sign::{Sample, SampleOptions, Tamper, sign};
 use indicatif::{ProgressBar, ProgressDrawTarget};
@@ -94,7 +93,7 @@ fn plan(config: Config, args: Args) -> Result<Plan, Box<dyn Error>> {
     let names: Vec<String> = config.sources.iter().map(|source| source.name.to_string()).collect();
     let (listen, tls) = (config.server.listen, config.server.tls.is_some());
     let found = config.sources.into_iter().find(|source| *source.name == *args.source);
-    let source = found.ok_or_else(|| unknown(&args.source, &names))?;
+    let source = found.ok_or_else(|| super::unknown_source(&args.source, &names))?;
     if let Some(tamper) = args.tamper.filter(|tamper| !tamper.applies_to(&source.recipe)) {
         return Err(Usage(format!("{} signs no time, so its deliveries cannot be {}", source.name, word(tamper))).into());
     }
@@ -114,11 +113,6 @@ fn plan(config: Config, args: Args) -> Result<Plan, Box<dyn Error>> {
         progress: ProgressBar::with_draw_target(Some(args.count), target(args.count)),
         args,
     })
-}
-
-fn unknown(name: &str, names: &[String]) -> Usage {
-    let hint = nearest(name, names).map_or(String::new(), |near| format!(", did you mean {near}?"));
-    Usage(format!("no source is called {}{hint}; configured: {}", name.escape_debug(), names.join(", ")))
 }
 
 fn read(path: &Path) -> Result<Bytes, Usage> {

@@ -13,6 +13,7 @@ use crate::secret::Secret;
 use crate::source::recipe::{Encoding, KeyFormat};
 
 /// One secret of a source, ready to check with.
+#[derive(Clone)]
 pub struct Key {
     /// What logs, metrics and headers call it.
     pub name: Arc<str>,
@@ -20,8 +21,9 @@ pub struct Key {
     pub auth: Arc<str>,
     /// From this moment on nothing is accepted that it signed; `None`: it has no end.
     pub not_after: Option<UnixMillis>,
+    configured: Secret,
     bytes: Vec<u8>,
-    ready: OnceLock<Box<dyn Any + Send + Sync>>,
+    ready: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Key {
@@ -36,12 +38,21 @@ impl Key {
             Some(Encoding::Base64Url) => URL_SAFE_PAD_INDIFFERENT.decode(text).ok(),
         };
         let name = &secret.name;
-        let bytes = bytes.ok_or_else(|| format!("the secret {name} cannot be decoded"))?;
+        let bytes = bytes.ok_or_else(|| {
+            let why = if secret.is_wrapped() { ": white space or quotation marks stand around it" } else { "" };
+            format!("the secret {name} cannot be decoded{why}")
+        })?;
         if bytes.is_empty() {
             return Err(format!("the secret {name} is empty once decoded"));
         }
         let auth = format!("{scheme}:{name}").into();
-        Ok(Key { name: name.clone(), auth, not_after: secret.not_after, bytes, ready: OnceLock::new() })
+        let (name, configured) = (name.clone(), secret.clone());
+        Ok(Key { name, auth, not_after: secret.not_after, configured, bytes, ready: OnceLock::new() })
+    }
+
+    /// The configured secret, so that it can be decoded in another way.
+    pub fn configured(&self) -> &Secret {
+        &self.configured
     }
 
     /// False once its time is over.
@@ -61,7 +72,7 @@ impl Key {
 
     /// What `make` prepares from the key's bytes: made at the first call, then kept. The verifier prepares one type only.
     pub fn ready<T: Any + Send + Sync>(&self, make: impl FnOnce(&[u8]) -> T) -> &T {
-        let ready = self.ready.get_or_init(|| Box::new(make(&self.bytes)));
+        let ready = self.ready.get_or_init(|| Arc::new(make(&self.bytes)));
         ready.downcast_ref().expect("a key serves one recipe, and a recipe has one kind of proof")
     }
 }

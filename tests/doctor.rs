@@ -1,0 +1,365 @@
+//! `hookhold doctor`: each kind of refusal is traced to its true cause. Deliveries are signed by the providers' own SDKs and
+//! then altered, as a proxy, a slip of the hand or another clock would do it; the verdict comes from the real binary.
+
+#[path = "common/process.rs"]
+mod process;
+#[path = "common/sdk.rs"]
+mod sdk;
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use process::{Home, post};
+use sdk::{Sample, Sdk};
+use serde_json::Value;
+
+const NOW: u64 = 1_614_265_330;
+const STRIPE: &str = "whsec_c3RyaXBlIGlzIG5vdCBiYXNlNjQ=";
+const GITHUB: &str = "It's a Secret to Everybody";
+const WEBHOOKS: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const TWILIO: &str = "12345";
+const ANOTHER: &str = "whsec_YW5vdGhlciBzZWNyZXQgYWx0b2dldGhlcg==";
+const SECRETS: &[(&str, &str)] =
+    &[("stripe-key", STRIPE), ("github-key", GITHUB), ("webhooks-key", WEBHOOKS), ("twilio-key", TWILIO), ("test-key", ANOTHER)];
+const SOURCES: &str = r#"
+[sources.stripe]
+provider = "stripe"
+secrets = ["file:stripe-key"]
+[sources.github]
+provider = "github"
+secrets = ["file:github-key"]
+[sources.standard-webhooks]
+provider = "standard-webhooks"
+secrets = ["file:webhooks-key"]
+[sources.twilio]
+provider = "twilio"
+secrets = ["file:twilio-key"]
+public_url = "https://hooks.example.com"
+"#;
+const SIGNED: &[(&str, &str)] = &[("stripe", STRIPE), ("github", GITHUB), ("standard-webhooks", WEBHOOKS)];
+
+/// A delivery as its sender signed it.
+struct Signed {
+    headers: Vec<(String, String)>,
+    source: &'static str,
+}
+
+impl Signed {
+    fn new(sdk: &mut Sdk, scheme: &'static str, secret: &str, body: &str) -> Signed {
+        let sample = Sample { scheme, secret, id: "msg_1", timestamp: NOW, body: body.as_bytes() };
+        let signed = sdk.sign(sample);
+        assert_ne!(signed.by, "openssl", "an SDK signs {scheme}");
+        Signed { headers: signed.headers, source: scheme }
+    }
+
+    /// What arrives at the source of the same name.
+    fn with(&self, body: impl AsRef<[u8]>) -> Vec<u8> {
+        post(&format!("/hooks/{}", self.source), &self.headers, body.as_ref())
+    }
+}
+
+/// What doctor says: its exit code and its one JSON object. No secret is in any of its output.
+fn examine(home: &Home, source: &str, request: &[u8], more: &[&str]) -> (Option<i32>, Value) {
+    home.put("request", request);
+    let args = ["doctor", source, "--request", "request"];
+    for format in [&["--format", "text"], &["--format", "json"]] {
+        let output = home.verb(&[&args[..], more, format].concat());
+        let said = String::from_utf8([output.stdout.clone(), output.stderr].concat()).expect("doctor says text");
+        for (_, secret) in SECRETS {
+            // Twilio's is too short to be absent everywhere.
+            assert!(*secret == TWILIO || !said.contains(secret), "a secret was printed: {said}");
+        }
+        if format[1] == "json" {
+            let line = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
+            return (output.status.code(), line);
+        }
+    }
+    unreachable!("the loop ends with json")
+}
+
+/// The words of the certain causes of a refusal at the time of receipt; of the others, with a mark, when none is certain.
+fn causes(home: &Home, source: &str, request: &[u8]) -> Vec<String> {
+    causes_at(home, source, request, NOW)
+}
+
+fn causes_at(home: &Home, source: &str, request: &[u8], at: u64) -> Vec<String> {
+    let (code, line) = examine(home, source, request, &["--at", &at.to_string()]);
+    assert_eq!((code, &line["verifies"]), (Some(1), &Value::Bool(false)), "{line}");
+    assert!(line["outcome"].is_string() && line["hint"].is_string(), "{line}");
+    let causes = line["causes"].as_array().expect("a list");
+    assert!(causes.iter().all(|cause| cause["what"].is_string() && cause["do"].is_string()), "{line}");
+    let mut words: Vec<String> = Vec::new();
+    for cause in causes {
+        let word = cause["cause"].as_str().expect("a word");
+        words.push(if cause["certainty"] == "certain" { word.to_owned() } else { format!("{word}?") });
+    }
+    words
+}
+
+#[test]
+fn a_delivery_that_verifies_ends_with_0_and_names_the_secret() {
+    let (home, mut sdk) = (Home::new(SECRETS, SOURCES), Sdk::start());
+    for (scheme, secret) in SIGNED {
+        let request = Signed::new(&mut sdk, scheme, secret, "{\"id\":1}").with("{\"id\":1}");
+        let (code, line) = examine(&home, scheme, &request, &["--at", "2021-02-25T15:02:10Z"]);
+        assert_eq!((code, &line["verifies"], &line["outcome"]), (Some(0), &Value::Bool(true), &Value::Null), "{line}");
+        assert!(line["secret"].as_str().is_some_and(|name| name.ends_with("-key")), "{line}");
+        assert_eq!(line["causes"], Value::Array(Vec::new()));
+        assert_eq!(line["at"], "2021-02-25T15:02:10.000Z");
+    }
+}
+
+#[test]
+fn another_secret_is_named_when_nothing_else_fits() {
+    let (home, mut sdk) = (Home::new(SECRETS, SOURCES), Sdk::start());
+    for (scheme, _) in SIGNED {
+        let request = Signed::new(&mut sdk, scheme, "whsec_bm9ib2R5J3M=", "{}").with("{}");
+        assert_eq!(causes(&home, scheme, &request), ["other_secret?", "body_changed?"], "{scheme}");
+    }
+}
+
+#[test]
+fn quotation_marks_and_white_space_around_a_secret_are_found() {
+    let mut sdk = Sdk::start();
+    for (scheme, secret) in SIGNED.iter().filter(|(scheme, _)| *scheme != "standard-webhooks") {
+        let request = Signed::new(&mut sdk, scheme, secret, "{}").with("{}");
+        for (kept, expected) in [
+            (format!("\"{secret}\""), "secret_quotes"),
+            (format!("'{secret}'\n"), "secret_quotes"),
+            (format!(" {secret}"), "secret_whitespace"),
+            (format!("{secret}\n\n"), "secret_whitespace"),
+            (format!("{secret}\t\r\n"), "secret_whitespace"),
+        ] {
+            let home =
+                Home::new(&[("key", &kept)], &format!("[sources.{scheme}]\nprovider = {scheme:?}\nsecrets = [\"file:key\"]"));
+            assert_eq!(causes(&home, scheme, &request), [expected], "{scheme}: {kept:?}");
+        }
+    }
+    let entered = Signed::new(&mut sdk, "github", &format!("{GITHUB}\n"), "{}").with("{}");
+    assert_eq!(causes(&Home::new(SECRETS, SOURCES), "github", &entered), ["secret_whitespace"]);
+}
+
+/// A secret that must be decoded cannot even be loaded so; who reads that should not have to guess.
+#[test]
+fn the_configuration_says_what_stands_around_a_secret_that_cannot_be_decoded() {
+    for kept in [format!("\"{WEBHOOKS}\""), format!(" {WEBHOOKS}"), format!("{WEBHOOKS}\n\n")] {
+        let entry = "[sources.standard-webhooks]\nprovider = \"standard-webhooks\"\nsecrets = [\"file:key\"]";
+        let output = Home::new(&[("key", &kept)], entry).verb(&["doctor", "standard-webhooks", "--request", "request"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("white space or quotation marks stand around it") && !said.contains(WEBHOOKS), "{said}");
+    }
+}
+
+#[test]
+fn a_key_that_is_decoded_in_the_wrong_way_is_found() {
+    let mut sdk = Sdk::start();
+    for (scheme, secret, wrong, right) in [
+        ("stripe", STRIPE, r#"["strip-prefix:whsec_", "base64"]"#, r#"["utf8"]"#),
+        ("standard-webhooks", WEBHOOKS, r#"["utf8"]"#, r#"["strip-prefix:whsec_", "base64"]"#),
+        ("standard-webhooks", WEBHOOKS, r#"["strip-prefix:whsec_"]"#, r#"["strip-prefix:whsec_", "base64"]"#),
+    ] {
+        let entry = format!("[sources.{scheme}]\nprovider = {scheme:?}\nkey_format = {wrong}\nsecrets = [\"file:key\"]");
+        let home = Home::new(&[("key", secret)], &entry);
+        let request = Signed::new(&mut sdk, scheme, secret, "{}").with("{}");
+        assert_eq!(causes(&home, scheme, &request), ["key_decoding"], "{scheme}: {wrong}");
+        let (_, line) = examine(&home, scheme, &request, &["--at", &NOW.to_string()]);
+        assert!(line["causes"][0]["do"].as_str().is_some_and(|advice| advice.contains(right)), "{line}");
+        home.configure(&entry.replace(wrong, right));
+        assert_eq!(examine(&home, scheme, &request, &["--at", &NOW.to_string()]).0, Some(0), "{scheme}: the advice helps");
+    }
+}
+
+#[test]
+fn a_body_that_was_altered_on_the_way_is_found() {
+    let (home, mut sdk) = (Home::new(SECRETS, SOURCES), Sdk::start());
+    const PRETTY: &str = "{\n  \"id\": \"evt_1\",\n  \"amount\": 10.00,\n  \"lines\": [\n    {},\n    2\n  ]\n}";
+    const COMPACT: &str = r#"{"id":"evt_1","amount":10.00,"lines":[{},2]}"#;
+    const PYTHON: &str = r#"{"id": "evt_1", "amount": 10.00, "lines": [{}, 2]}"#;
+    for (scheme, secret) in SIGNED {
+        for (signed, arrived, expected) in [
+            (PRETTY, COMPACT.as_bytes(), "body_json"),
+            (COMPACT, PRETTY.as_bytes(), "body_json"),
+            (PYTHON, COMPACT.as_bytes(), "body_json"),
+            (r#"{"url":"https:\/\/a.example\/caf\u00e9"}"#, "{\"url\":\"https://a.example/café\"}".as_bytes(), "body_json"),
+            (r#"{"html":"\u003cb\u003e"}"#, br#"{"html": "<b>"}"#, "body_json"),
+            ("{}\n", b"{}", "body_newline"),
+            ("{}", b"{}\n", "body_newline"),
+            ("{}\n", b"{}\r\n", "body_newline"),
+            ("{\n\"a\":1\n}\n", b"{\r\n\"a\":1\r\n}\r\n", "body_newline"),
+            ("{\"a\":\"café\"}", b"{\"a\":\"caf\xe9\"}", "body_charset"),
+            ("{\"a\":\"café\"}", "{\"a\":\"cafÃ©\"}".as_bytes(), "body_charset"),
+            ("{\"a\":1}", b"\xef\xbb\xbf{\"a\":1}", "body_charset"),
+            ("a=b+c&d=1", b"a=b%20c&d=1", "body_form"),
+        ] {
+            let request = Signed::new(&mut sdk, scheme, secret, signed).with(arrived);
+            assert_eq!(causes(&home, scheme, &request), [expected], "{scheme}: {signed:?} arrived as {arrived:?}");
+        }
+        let request = Signed::new(&mut sdk, scheme, secret, r#"{"b":1,"a":2}"#).with(r#"{"a":2,"b":1}"#);
+        assert_eq!(causes(&home, scheme, &request), ["other_secret?", "body_changed?"], "{scheme}: nobody can undo this");
+    }
+}
+
+#[test]
+fn a_file_that_lacks_a_part_of_the_body_says_so() {
+    let (home, mut sdk) = (Home::new(SECRETS, SOURCES), Sdk::start());
+    let mut request = Signed::new(&mut sdk, "stripe", STRIPE, "{\"id\":\"evt_1\"}").with("{\"id\":\"evt_1\"}");
+    request.truncate(request.len() - 5);
+    assert_eq!(causes(&home, "stripe", &request)[0], "body_incomplete?");
+}
+
+#[test]
+fn two_things_wrong_at_once_are_both_named() {
+    let mut sdk = Sdk::start();
+    let entry = "[sources.stripe]\nprovider = \"stripe\"\nsecrets = [\"file:key\"]";
+    let home = Home::new(&[("key", &format!("\"{STRIPE}\""))], entry);
+    let request = Signed::new(&mut sdk, "stripe", STRIPE, "{\"a\":1}\n").with("{\"a\":1}");
+    assert_eq!(causes(&home, "stripe", &request), ["body_newline", "secret_quotes"]);
+    assert_eq!(causes_at(&home, "stripe", &request, NOW + 1_000), ["body_newline", "secret_quotes", "stale"]);
+}
+
+#[test]
+fn a_clock_that_is_wrong_and_a_delivery_that_is_late_are_told_apart() {
+    let (home, mut sdk) = (Home::new(SECRETS, SOURCES), Sdk::start());
+    for (scheme, secret) in SIGNED.iter().filter(|(scheme, _)| *scheme != "github") {
+        let request = Signed::new(&mut sdk, scheme, secret, "{}").with("{}");
+        assert_eq!(causes_at(&home, scheme, &request, NOW - 301), ["clock"], "{scheme}");
+        assert_eq!(causes_at(&home, scheme, &request, NOW + 301), ["stale"], "{scheme}");
+        let (code, line) = examine(&home, scheme, &request, &[]);
+        assert_eq!((code, &line["causes"][0]["cause"]), (Some(1), &"stale".into()), "{line}");
+        assert!(line["causes"][0]["do"].as_str().is_some_and(|advice| advice.contains("--at")), "{line}");
+    }
+}
+
+#[test]
+fn a_secret_past_its_end_is_named() {
+    let mut sdk = Sdk::start();
+    for (scheme, secret) in SIGNED {
+        let entry = format!(
+            "[sources.{scheme}]\nprovider = {scheme:?}\nsecrets = [{{ name = \"old\", from = \"file:old\", not_after = 2021-02-01 }}, \"file:new\"]"
+        );
+        let home = Home::new(&[("old", secret), ("new", ANOTHER)], &entry);
+        let request = Signed::new(&mut sdk, scheme, secret, "{}").with("{}");
+        assert_eq!(causes(&home, scheme, &request), ["secret_expired"], "{scheme}");
+    }
+}
+
+#[test]
+fn the_secret_of_another_source_is_recognised() {
+    let mut sdk = Sdk::start();
+    for (scheme, _) in SIGNED {
+        let test_mode = format!("[sources.test-mode]\nprovider = {scheme:?}\nsecrets = [\"file:test-key\"]\n");
+        let home = Home::new(SECRETS, &(SOURCES.to_owned() + &test_mode));
+        let request = Signed::new(&mut sdk, scheme, ANOTHER, "{}").with("{}");
+        assert_eq!(causes(&home, scheme, &request), ["other_sources_secret"], "{scheme}");
+        let (_, line) = examine(&home, scheme, &request, &["--at", &NOW.to_string()]);
+        assert!(line["causes"][0]["what"].as_str().is_some_and(|what| what.contains("test-mode")), "{line}");
+    }
+}
+
+#[test]
+fn another_providers_scheme_is_recognised_by_its_headers_and_proved_by_a_secret() {
+    let (home, mut sdk) = (Home::new(SECRETS, SOURCES), Sdk::start());
+    let at = |source: &str, signed: &Signed| post(&format!("/hooks/{source}"), &signed.headers, b"{}");
+    for (sent_to, own_secret) in SIGNED {
+        for (scheme, secret) in SIGNED.iter().filter(|(scheme, _)| scheme != sent_to) {
+            let genuine_there = Signed::new(&mut sdk, scheme, secret, "{}");
+            assert_eq!(causes(&home, sent_to, &at(sent_to, &genuine_there)), ["other_provider"], "{scheme} at {sent_to}");
+            // Standard Webhooks takes only what can be decoded.
+            if *scheme != "standard-webhooks" || own_secret.starts_with("whsec_") {
+                let with_our_secret = Signed::new(&mut sdk, scheme, own_secret, "{}");
+                let (code, line) = examine(&home, sent_to, &at(sent_to, &with_our_secret), &["--at", &NOW.to_string()]);
+                let advice = line["causes"][0]["do"].as_str().expect("an advice");
+                assert!(code == Some(1) && advice.contains(&format!("provider = \"{scheme}\"")), "{scheme} at {sent_to}: {line}");
+            }
+            let strangers = Signed::new(&mut sdk, scheme, "whsec_bm9ib2R5J3M=", "{}");
+            let found = causes(&home, sent_to, &at(sent_to, &strangers));
+            assert!(
+                !found.is_empty() && found.iter().all(|cause| cause == "other_provider?"),
+                "{scheme} at {sent_to}: {found:?}"
+            );
+        }
+        let unsigned = post(&format!("/hooks/{sent_to}"), &[], b"{}");
+        assert_eq!(causes(&home, sent_to, &unsigned), ["signature_absent"], "{sent_to}");
+    }
+}
+
+#[test]
+fn a_wrong_public_url_is_found_by_what_the_request_says_of_itself() {
+    let (home, mut sdk) = (Home::new(SECRETS, SOURCES), Sdk::start());
+    let body = "CallSid=CA1&CallStatus=completed&To=%2B15551112222";
+    for (signed, target, more) in [
+        ("http://hooks.example.com/hooks/twilio", "/hooks/twilio", None),
+        ("https://hooks.example.com:8443/hooks/twilio", "/hooks/twilio", Some(("x-forwarded-host", "hooks.example.com:8443"))),
+        (
+            "https://calls.example.com/hooks/twilio?a=1",
+            "/hooks/twilio?a=1",
+            Some(("x-forwarded-host", "calls.example.com, inner")),
+        ),
+        ("https://hooks.example.com/hooks/twilio/", "/hooks/twilio", None),
+        ("https://hooks.example.com/hooks/twilio", "/hooks/twilio?added=1", None),
+        ("https://hooks.example.com/in/hooks/twilio", "/hooks/twilio", Some(("x-forwarded-prefix", "/in"))),
+        ("https://hooks.example.com/voice?x=1", "/hooks/twilio", Some(("x-original-uri", "/voice?x=1"))),
+    ] {
+        let sample = Sample { scheme: "twilio", secret: TWILIO, id: "", timestamp: 0, body: body.as_bytes() };
+        let mut headers = sdk.sign_for_url(sample, signed).headers;
+        headers.extend(more.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        assert_eq!(causes(&home, "twilio", &post(target, &headers, body.as_bytes())), ["public_url"], "{signed}");
+    }
+    let sample = Sample { scheme: "twilio", secret: TWILIO, id: "", timestamp: 0, body: body.as_bytes() };
+    let headers = sdk.sign_for_url(sample, "https://elsewhere.example.net/x").headers;
+    let found = causes(&home, "twilio", &post("/hooks/twilio", &headers, body.as_bytes()));
+    assert_eq!(found, ["other_secret?", "body_changed?", "public_url?"]);
+}
+
+#[test]
+fn what_is_plain_to_see_is_said() {
+    let (home, mut sdk) = (Home::new(SECRETS, SOURCES), Sdk::start());
+    let request = Signed::new(&mut sdk, "stripe", STRIPE, "{}").with("{}");
+    let text = String::from_utf8(request).expect("text");
+    let get = text.replace("POST ", "GET ");
+    assert_eq!(causes(&home, "stripe", get.as_bytes()), ["method"]);
+    let elsewhere = text.replace("/hooks/stripe", "/stripe").replace("v1=", "v1=0");
+    assert_eq!(causes(&home, "stripe", elsewhere.as_bytes()), ["signature_unreadable", "path?"]);
+    let large = post("/hooks/stripe", &[], &vec![b' '; (5 << 20) + 1]);
+    assert_eq!(causes(&home, "stripe", &large), ["too_large"]);
+}
+
+#[test]
+fn a_request_may_come_from_standard_input() {
+    let (home, mut sdk) = (Home::new(SECRETS, SOURCES), Sdk::start());
+    let request = Signed::new(&mut sdk, "github", GITHUB, "{}").with("{}");
+    home.put("request", &request);
+    let config = home.journal().with_file_name("hookhold.toml");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_hookhold"))
+        .args(["doctor", "github", "--request", "-", "--config"])
+        .arg(&config)
+        .current_dir(config.parent().expect("a directory"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the binary has just been built");
+    child.stdin.take().expect("stdin is piped").write_all(&request).expect("doctor reads all of it");
+    let output = child.wait_with_output().expect("doctor ends");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "github: verifies with the secret github-key\n");
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn wrong_usage_ends_with_2_and_says_what_is_missing() {
+    let home = Home::new(SECRETS, SOURCES);
+    home.put("request", b"POST /hooks/stripe HTTP/1.1\r\nhost: x\r\n");
+    for (args, expected) in [
+        (&["doctor", "strip", "--request", "request"][..], "did you mean stripe?"),
+        (&["doctor", "stripe", "--request", "absent"], "--request absent: "),
+        (&["doctor", "stripe", "--request", "request"], "no empty line ends the headers"),
+        (&["doctor", "stripe", "--request", "hookhold.toml"], "not an HTTP request"),
+        (&["doctor", "stripe", "--request", "request", "--at", "yesterday"], "RFC 3339"),
+        (&["doctor", "stripe"], "--request"),
+    ] {
+        let output = home.verb(args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+        assert!(said.contains(expected), "{args:?}: {said}");
+    }
+}
