@@ -3,10 +3,10 @@
 use crate::table::{Item, Table};
 
 /// The wanted event types of a source. The default wants all.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Types(Vec<Pattern>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Pattern {
     Exactly(String),
     BeginsWith(String),
