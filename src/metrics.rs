@@ -219,7 +219,9 @@ impl Metrics {
             .const_label("version", env!("CARGO_PKG_VERSION"));
         register(r, Gauge::with_opts(build)).set(1.0);
         metrics.dedupe_evicted.with_label_values(&["max_disk"]);
-        metrics.connections_refused.with_label_values(&["per_address"]);
+        for cause in ["per_address", "limited"] {
+            metrics.connections_refused.with_label_values(&[cause]);
+        }
         r.register(Box::new(prometheus::process_collector::ProcessCollector::for_self())).expect("declared once");
         metrics
     }

@@ -64,7 +64,11 @@ fn an_address_has_max_connections_per_address() {
     }
     assert_eq!(line(&home, PROVIDER).rest(), b"");
     assert_eq!(process.metric("hookhold_connections_refused_total{cause=\"per_address\"}"), Some(1.0));
-    assert!(home.log().contains("its address has too many address=127.0.0.1 max_connections_per_address=2"), "{}", home.log());
+    assert!(
+        home.log().contains("address=127.0.0.1 suppressed=0 hint=\"its address has max_connections_per_address open\""),
+        "{}",
+        home.log()
+    );
     assert_eq!(line(&home, STRANGER).ask(&genuine(&home, "a")).status, 200);
     open.pop();
     let last = String::from_utf8(genuine(&home, "a")).expect("text").replacen("host:", "connection: close\r\nhost:", 1);

@@ -329,3 +329,18 @@ fn many_requests_on_one_http_2_connection_are_each_kept() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "200\n".repeat(50), "{output:?}");
     assert_eq!(count(&process, "github", "kept"), 50);
 }
+
+#[test]
+fn an_address_above_max_refused_per_address_gets_no_handshake_and_others_do() {
+    let pair = Pair::new(365);
+    let home = home(&pair, "max_refused_per_address = \"1/h\"");
+    let process = home.start();
+    let forged = |from: &str| {
+        let mut curl = Delivery::new("forged").curl(home.hooks, Some(&pair));
+        curl.args(["--interface", from, "--data-binary", "forged"]).output().expect("curl starts")
+    };
+    assert!(said(&forged("127.0.0.2")).starts_with("401 "));
+    assert!(!forged("127.0.0.2").status.success());
+    assert_eq!(process.metric("hookhold_connections_refused_total{cause=\"limited\"}"), Some(1.0));
+    assert!(Delivery::new("genuine").send(home.hooks, Some(&pair), &["--interface", "127.0.0.3"]).starts_with("200 "));
+}

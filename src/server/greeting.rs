@@ -70,6 +70,9 @@ impl Greeting {
             }
             _ => return,
         }
+        if self.peer.is_turned_away() {
+            return;
+        }
         let stream = match self.in_time(tls.accept(stream)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err((error, stream))) => return self.refuse(stream, Some(broken(&error)), "").await,

@@ -16,7 +16,7 @@ use http::request::Parts;
 use http::{Method, Response, StatusCode, Uri, Version};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::Limits;
 use super::body::{self, Budget, Charge};
@@ -58,6 +58,11 @@ impl Peer {
         let (trusted, address) = (desk.proxies.trust(remote.ip()), remote.ip());
         let visit = if trusted { desk.strangers.visit(address) } else { desk.strangers.connect(address)? };
         Some(Peer { remote, visit: Arc::new(visit), trusted })
+    }
+
+    /// True when its connection is not worth a TLS handshake at this moment.
+    pub(super) fn is_turned_away(&self) -> bool {
+        !self.trusted && self.visit.is_turned_away(Instant::now())
     }
 }
 

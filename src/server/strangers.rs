@@ -41,8 +41,15 @@ pub(super) struct Strangers {
     opened: Instant,
     table: Mutex<Table>,
     tracked: IntGauge,
-    turned_away: IntCounter,
+    too_many: TurnedAway,
+    limited: TurnedAway,
+}
+
+/// Connections that are closed as soon as they have come, for one cause.
+struct TurnedAway {
+    count: IntCounter,
     sampler: Sampler,
+    hint: &'static str,
 }
 
 struct Table {
@@ -90,8 +97,8 @@ impl Strangers {
             opened: Instant::now(),
             table: Mutex::new(Table { present: HashMap::new(), remembered: LruCache::unbounded_with_hasher(RandomState::new()) }),
             tracked: metrics.addresses_tracked.clone(),
-            turned_away: metrics.connections_refused.with_label_values(&["per_address"]),
-            sampler: Sampler::new(),
+            too_many: TurnedAway::new(metrics, "per_address", "its address has max_connections_per_address open"),
+            limited: TurnedAway::new(metrics, "limited", "its address has used up max_refused_per_address"),
         })
     }
 
@@ -99,11 +106,7 @@ impl Strangers {
     pub(super) fn connect(self: &Arc<Strangers>, from: IpAddr) -> Option<Visit> {
         let visit = self.enter(from, true);
         if visit.is_none() {
-            self.turned_away.inc();
-            if let Some(suppressed) = self.sampler.admit(Instant::now()) {
-                let (address, max_connections_per_address) = (network(from), self.max_connections);
-                tracing::warn!(%address, max_connections_per_address, suppressed, "connection closed: its address has too many");
-            }
+            self.too_many.note(network(from));
         }
         visit
     }
@@ -163,6 +166,19 @@ impl Strangers {
     }
 }
 
+impl TurnedAway {
+    fn new(metrics: &Metrics, cause: &str, hint: &'static str) -> TurnedAway {
+        TurnedAway { count: metrics.connections_refused.with_label_values(&[cause]), sampler: Sampler::new(), hint }
+    }
+
+    fn note(&self, address: IpAddr) {
+        self.count.inc();
+        if let Some(suppressed) = self.sampler.admit(Instant::now()) {
+            tracing::warn!(%address, suppressed, hint = self.hint, "connection closed as soon as it came");
+        }
+    }
+}
+
 impl Record {
     fn new(address: IpAddr, strangers: &Strangers) -> Record {
         let clock = MonotonicClock;
@@ -193,6 +209,15 @@ impl Visit {
         let last = Outcome::ALL[self.record.last_refusal.load(Relaxed) as usize].word();
         let hint = format!("its address has used up max_refused_per_address; the last refusal was {last}");
         Some(Answer::come_again(Duration::from_millis(until - now)).because(hint))
+    }
+
+    /// True when not even a TLS handshake is worth while: it costs more than what is saved behind it. Counted and logged.
+    pub(super) fn is_turned_away(&self, now: Instant) -> bool {
+        let limited = self.limited(now).is_some();
+        if limited {
+            self.strangers.limited.note(self.record.address);
+        }
+        limited
     }
 
     /// Takes note of how a delivery of `size` body bytes ended.
