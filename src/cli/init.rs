@@ -109,6 +109,11 @@ impl Draft {
             ("[server]".to_owned(), ""),
             ("listen = \"0.0.0.0:8080\"".to_owned(), "POST /hooks/SOURCE, and nothing else"),
             (format!("{public}public_url = {}", quoted(shown)), "what providers call, as it stands in their dashboards"),
+            (
+                "#tls_cert = \"/etc/hookhold/tls/fullchain.pem\"".to_owned(),
+                "https; without it, a proxy that speaks it is in front",
+            ),
+            ("#tls_key = \"/etc/hookhold/tls/privkey.pem\"".to_owned(), ""),
             ("\n[admin]".to_owned(), ""),
             ("listen = \"127.0.0.1:9464\"".to_owned(), "/metrics and /readyz, without authentication: keep it private"),
             ("\n[journal]".to_owned(), ""),
