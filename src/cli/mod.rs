@@ -4,6 +4,7 @@
 mod check;
 mod diff;
 mod doctor;
+mod init;
 mod journal;
 mod providers;
 mod run;
@@ -45,6 +46,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    Init(init::Args),
     Run(run::Args),
     Check(check::Args),
     Send(send::Args),
@@ -98,6 +100,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let context = Context { config: cli.config, format: cli.format };
     let ending = match cli.verb {
+        Verb::Init(args) => init::run(&context, args),
         Verb::Run(args) => run::run(&context, args),
         Verb::Check(args) => check::run(&context, args),
         Verb::Providers(args) => providers::run(&context, args),
@@ -186,6 +189,7 @@ const KAFKA: KafkaCheck = hookhold::forward::check_setting;
 
 const AFTER: &str = "\
 Examples:
+  hookhold init stripe github         a configuration for both, and what to paste where
   hookhold providers stripe           what to paste where in Stripe's dashboard
   hookhold check                      every mistake of ./hookhold.toml at once
   hookhold run                        receive, keep, pass on, until SIGTERM

@@ -25,9 +25,9 @@ pub struct Args {
 pub fn run(context: &Context, args: Args) -> Ending {
     let mut out = anstream::stdout().lock();
     match args.name {
-        None => PROVIDERS.iter().try_for_each(|(name, _)| line(&mut out, name, context.json()))?,
+        None => list(&mut out, context.json())?,
         Some(name) => {
-            let recipe = provider(&name).ok_or_else(|| unknown(&name))?;
+            let recipe = known(&name)?;
             if context.json() {
                 writeln!(out, "{}", facts(&name, &recipe))?;
             } else {
@@ -39,12 +39,23 @@ pub fn run(context: &Context, args: Args) -> Ending {
     Ok(End::Done)
 }
 
+/// One line for each provider, its name first.
+pub(super) fn list(out: &mut impl Write, json: bool) -> io::Result<()> {
+    PROVIDERS.iter().try_for_each(|(name, _)| line(out, name, json))
+}
+
+/// The recipe called `name`.
+pub(super) fn known(name: &str) -> Result<Recipe, Usage> {
+    provider(name).ok_or_else(|| unknown(name))
+}
+
 fn line(out: &mut impl Write, name: &str, json: bool) -> io::Result<()> {
     let Some(recipe) = provider(name) else { return Ok(()) };
     if json { writeln!(out, "{}", facts(name, &recipe)) } else { writeln!(out, "{name:<20}{}", recipe.title) }
 }
 
-fn facts(name: &str, recipe: &Recipe) -> serde_json::Value {
+/// What machines may want to know of a provider.
+pub(super) fn facts(name: &str, recipe: &Recipe) -> serde_json::Value {
     json!({
         "name": name,
         "title": recipe.title,
@@ -59,38 +70,57 @@ fn facts(name: &str, recipe: &Recipe) -> serde_json::Value {
 }
 
 fn steps(out: &mut impl Write, name: &str, recipe: &Recipe, host: &str) -> io::Result<()> {
-    let (title, variable) = (&recipe.title, name.to_uppercase().replace('-', "_"));
-    writeln!(out, "{title}\n")?;
-    writeln!(out, "1. Where:  {}", recipe.setup.url)?;
-    writeln!(out, "   Paste:  {host}/hooks/{name}\n")?;
-    writeln!(out, "2. Secret: {}", recipe.setup.secret)?;
-    writeln!(out, "   Put it into a variable or a file that only hookhold can read.\n")?;
+    let title = &recipe.title;
+    connect(out, name, recipe, host)?;
     writeln!(out, "3. In hookhold.toml:\n")?;
-    writeln!(out, "   [sources.{name}]\n   provider = \"{name}\"\n   secrets = [\"env:{variable}_WEBHOOK_SECRET\"]")?;
+    writeln!(out, "   [sources.{name}]\n   provider = \"{name}\"\n   secrets = [\"env:{}\"]", variable(name))?;
     if recipe.signs_url() {
         writeln!(out, "   public_url = \"{host}\"   # {title} signs the URL: as pasted, up to /hooks; or once in [server]")?;
     }
     writeln!(out)?;
     writeln!(out, "4. Then: hookhold check, hookhold run, and to try it: hookhold send {name}\n")?;
+    notes(recipe).iter().try_for_each(|note| writeln!(out, "{note}"))?;
+    recipe.setup.facts.iter().try_for_each(|page| writeln!(out, "See {page}"))
+}
+
+/// What is to be done at the provider: where the URL goes, and where the secret comes from.
+pub(super) fn connect(out: &mut impl Write, name: &str, recipe: &Recipe, host: &str) -> io::Result<()> {
+    writeln!(out, "{}\n", recipe.title)?;
+    writeln!(out, "1. Where:  {}", recipe.setup.url)?;
+    writeln!(out, "   Paste:  {host}/hooks/{name}\n")?;
+    writeln!(out, "2. Secret: {}", recipe.setup.secret)?;
+    writeln!(out, "   Set:    export {}='...'   (or put it into a file that only hookhold can read)\n", variable(name))
+}
+
+/// What is good to know about a provider, one sentence or two in each line.
+pub(super) fn notes(recipe: &Recipe) -> Vec<String> {
+    let title = &recipe.title;
+    let mut notes = Vec::new();
     if !recipe.handshakes.is_empty() {
-        writeln!(out, "{title} checks the URL when you save it, and hookhold answers: let it run first, with the secret.")?;
+        notes.push(format!("{title} checks the URL when you save it, and hookhold answers: let it run first, with the secret."));
     }
     if let Some(limit) = recipe.respond_within {
-        writeln!(out, "{title} waits {} for an answer.", duration_text(limit))?;
+        notes.push(format!("{title} waits {} for an answer.", duration_text(limit)));
     }
     match recipe.gives_up_after {
         Some(horizon) if horizon.is_zero() => {
-            writeln!(out, "{title} never sends again by itself: what it could not deliver is lost.")?
+            notes.push(format!("{title} never sends again by itself: what it could not deliver is lost."));
         }
-        Some(horizon) => writeln!(out, "{title} sends again for {} what was not answered 2xx.", duration_text(horizon))?,
+        Some(horizon) => notes.push(format!("{title} sends again for {} what was not answered 2xx.", duration_text(horizon))),
         None => {}
     }
     if let Some(SwitchOff { percent, within }) = recipe.switches_off_at {
         let within = duration_text(within);
-        writeln!(out, "{title} switches the endpoint off when at most {percent} % of its deliveries within {within} get 2xx.")?;
+        let threshold = format!("when at most {percent} % of its deliveries within {within} get 2xx");
+        notes.push(format!("{title} switches the endpoint off {threshold}."));
     }
-    writeln!(out, "Its signature covers: {} (integrity {}).", covers(recipe), recipe.integrity.word())?;
-    recipe.setup.facts.iter().try_for_each(|page| writeln!(out, "See {page}"))
+    notes.push(format!("Its signature covers: {} (integrity {}).", covers(recipe), recipe.integrity.word()));
+    notes
+}
+
+/// The environment variable that holds a provider's secret.
+pub(super) fn variable(name: &str) -> String {
+    format!("{}_WEBHOOK_SECRET", name.trim_end_matches("-webhooks").to_uppercase().replace('-', "_"))
 }
 
 fn covers(recipe: &Recipe) -> &'static str {
@@ -105,7 +135,7 @@ fn covers(recipe: &Recipe) -> &'static str {
 /// What the provider calls, as far as a configuration says so.
 fn public_url(context: &Context) -> String {
     let config = context.file().ok().and_then(|file| Config::load(&file, super::KAFKA).ok());
-    config.and_then(|config| config.server.public_url).unwrap_or_else(|| "https://YOUR-HOST".to_owned())
+    config.and_then(|config| config.server.public_url).unwrap_or_else(|| ANY_HOST.to_owned())
 }
 
 fn unknown(name: &str) -> Usage {
@@ -113,3 +143,6 @@ fn unknown(name: &str) -> Usage {
     let hint = nearest(name, &names).map_or(String::new(), |near| format!(", did you mean {near}?"));
     Usage(format!("no provider is called {}{hint}; known: {}", name.escape_debug(), names.join(", ")))
 }
+
+/// Stands for a public URL that is not known.
+pub(super) const ANY_HOST: &str = "https://YOUR-HOST";

@@ -21,6 +21,7 @@ pub struct Home {
     /// Where `/metrics` and `/readyz` are.
     pub admin: SocketAddr,
     dir: tempfile::TempDir,
+    variables: BTreeMap<String, String>,
     _reserved: [UdpSocket; 2],
 }
 
@@ -34,9 +35,14 @@ impl Home {
             fs::write(dir.path().join(name), text).expect("target/ can be written to");
         }
         let ((hooks, first), (admin, second)) = (reserve(), reserve());
-        let home = Home { hooks, admin, dir, _reserved: [first, second] };
+        let home = Home { hooks, admin, dir, variables: BTreeMap::new(), _reserved: [first, second] };
         home.configure(config);
         home
+    }
+
+    /// A variable in the environment of every verb.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.variables.insert(name.to_owned(), value.to_owned());
     }
 
     /// A file in the directory of the configuration, where every verb runs.
@@ -85,7 +91,7 @@ impl Home {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hookhold"));
-        command.args(args).current_dir(self.dir.path()).env_remove("HOOKHOLD_LOG");
+        command.args(args).current_dir(self.dir.path()).env_remove("HOOKHOLD_LOG").envs(&self.variables);
         command
     }
 }

@@ -1,0 +1,53 @@
+//! docs/first-hour.md, run as it stands: its `sh` blocks are one script, on other ports and in a directory of their own.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+
+#[test]
+fn the_first_hour_ends_with_the_event_in_kafka() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/first-hour.md")).unwrap();
+    let blocks: Vec<&str> = page.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(blocks.len() >= 8, "found only {} blocks", blocks.len());
+
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let bin = Path::new(env!("CARGO_BIN_EXE_hookhold")).parent().unwrap();
+    let (bin, here) = (bin.display().to_string(), dir.path().display().to_string());
+    let [hooks, admin, kafka, controller] = [(); 4].map(|()| format!("127.0.0.1:{}", free_port()));
+    let ports = format!("sed -i 's/0.0.0.0:8080/{hooks}/; s/127.0.0.1:9464/{admin}/' hookhold.toml\n{SECRET}");
+    let script = [
+        ("cargo build --release --locked\n", ""), // built already
+        ("$PWD/target/release", &bin),
+        ("target/first-hour", &here),
+        ("http://127.0.0.1:9464", &format!("http://{admin}")),
+        (SECRET, &ports),
+        ("127.0.0.1:9092", &kafka),
+        ("127.0.0.1:9093", &controller),
+    ]
+    .iter()
+    .fold(blocks.concat(), |script, (theirs, ours)| replaced(&script, theirs, ours));
+    // Whatever happens, nothing stays behind.
+    let script = format!("set -euo pipefail\ntrap 'kill -9 $(jobs -p) 2>/dev/null || true' EXIT\n{script}");
+    let run = Command::new("bash").arg("-c").arg(&script).current_dir(root).env_remove("HOOKHOLD_LOG").output().unwrap();
+
+    let (said, errors) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    let logs = ["hookhold.log", "kafka.log"].map(|log| fs::read_to_string(dir.path().join(log)).unwrap_or_default());
+    assert!(run.status.success(), "{said}\n{errors}\n{}", logs.join("\n"));
+    let record = said.lines().find(|line| line.contains("ce_source:/hooks/github")).expect("the consumer printed the record");
+    assert!(record.contains("ce_type:com.github.pull_request.opened"), "{record}");
+}
+
+/// The script with one piece of the page replaced by what stands for it here; the piece must be there.
+fn replaced(script: &str, theirs: &str, ours: &str) -> String {
+    assert!(script.contains(theirs), "the page does not say {theirs:?} any more");
+    script.replace(theirs, ours)
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+}
+
+/// What the page does right after `init` has written the file; by then the ports must be the test's.
+const SECRET: &str = "export GITHUB_WEBHOOK_SECRET=";
