@@ -6,12 +6,14 @@ mod process;
 #[path = "common/sdk.rs"]
 mod sdk;
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
 use process::{Home, post};
 use sdk::{Sample, Sdk};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 const NOW: u64 = 1_614_265_330;
 const STRIPE: &str = "whsec_c3RyaXBlIGlzIG5vdCBiYXNlNjQ=";
@@ -189,6 +191,8 @@ fn a_body_that_was_altered_on_the_way_is_found() {
             ("{\n\"a\":1\n}\n", b"{\r\n\"a\":1\r\n}\r\n", "body_newline"),
             ("{\"a\":\"café\"}", b"{\"a\":\"caf\xe9\"}", "body_charset"),
             ("{\"a\":\"café\"}", "{\"a\":\"cafÃ©\"}".as_bytes(), "body_charset"),
+            ("{\"a\":\"1 €\"}", b"{\"a\":\"1 \x80\"}", "body_charset"),
+            ("{\"a\":\"1 €\"}", "{\"a\":\"1 â‚¬\"}".as_bytes(), "body_charset"),
             ("{\"a\":1}", b"\xef\xbb\xbf{\"a\":1}", "body_charset"),
             ("a=b+c&d=1", b"a=b%20c&d=1", "body_form"),
         ] {
@@ -306,6 +310,10 @@ fn a_wrong_public_url_is_found_by_what_the_request_says_of_itself() {
         headers.extend(more.map(|(name, value)| (name.to_owned(), value.to_owned())));
         assert_eq!(causes(&home, "twilio", &post(target, &headers, body.as_bytes())), ["public_url"], "{signed}");
     }
+    let hashed = format!("/hooks/twilio?bodySHA256={}", hex::encode(Sha256::digest("{}\n")));
+    let sample = Sample { scheme: "twilio", secret: TWILIO, id: "", timestamp: 0, body: b"{}\n" };
+    let headers = sdk.sign_for_url(sample, &format!("https://hooks.example.com{hashed}")).headers;
+    assert_eq!(causes(&home, "twilio", &post(&hashed, &headers, b"{}")), ["body_newline"]);
     let sample = Sample { scheme: "twilio", secret: TWILIO, id: "", timestamp: 0, body: body.as_bytes() };
     let headers = sdk.sign_for_url(sample, "https://elsewhere.example.net/x").headers;
     let found = causes(&home, "twilio", &post("/hooks/twilio", &headers, body.as_bytes()));
@@ -326,6 +334,18 @@ fn what_is_plain_to_see_is_said() {
 }
 
 #[test]
+fn a_delivery_that_verifies_may_still_be_unwanted() {
+    let entry = "[sources.stripe]\nprovider = \"stripe\"\nsecrets = [\"file:key\"]\ntypes = [\"invoice.*\"]";
+    let (home, mut sdk) = (Home::new(&[("key", STRIPE)], entry), Sdk::start());
+    for (body, expected) in [("{\"type\":\"charge.failed\"}", &["filtered"][..]), ("{\"type\":\"invoice.paid\"}", &[])] {
+        let request = Signed::new(&mut sdk, "stripe", STRIPE, body).with(body);
+        let (code, line) = examine(&home, "stripe", &request, &["--at", &NOW.to_string()]);
+        let words: Vec<_> = line["causes"].as_array().expect("a list").iter().map(|cause| &cause["cause"]).collect();
+        assert!(code == Some(0) && words == expected, "{line}");
+    }
+}
+
+#[test]
 fn a_request_may_come_from_standard_input() {
     let (home, mut sdk) = (Home::new(SECRETS, SOURCES), Sdk::start());
     let request = Signed::new(&mut sdk, "github", GITHUB, "{}").with("{}");
@@ -343,6 +363,31 @@ fn a_request_may_come_from_standard_input() {
     let output = child.wait_with_output().expect("doctor ends");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "github: verifies with the secret github-key\n");
     assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn a_request_may_come_from_a_trace_of_curl() {
+    let (home, mut sdk) = (Home::new(SECRETS, SOURCES), Sdk::start());
+    let body = format!("{{\"text\":\"{}\"}}", "é: ".repeat(30_000));
+    let signed = Signed::new(&mut sdk, "github", GITHUB, &body);
+    let (listener, trace) = (TcpListener::bind("127.0.0.1:0").expect("a port"), home.journal().with_file_name("trace"));
+    let url = format!("http://{}/hooks/github", listener.local_addr().expect("it is bound"));
+    let mut curl = Command::new("curl");
+    curl.args(["--silent", "--show-error", "--trace-time", "--data-binary", "@-", &url, "--trace"]).arg(&trace);
+    curl.args(signed.headers.iter().flat_map(|(name, value)| ["--header".to_owned(), format!("{name}: {value}")]));
+    let mut curl = curl.stdin(Stdio::piped()).spawn().expect("curl starts: tests/run installs it");
+    curl.stdin.take().expect("stdin is piped").write_all(body.as_bytes()).expect("curl reads all of it");
+    let (mut server, _) = listener.accept().expect("curl connects");
+    let mut came = Vec::new();
+    while !came.ends_with(&body.as_bytes()[body.len() - 9..]) {
+        let mut part = [0; 4096];
+        let count = server.read(&mut part).expect("curl sends");
+        came.extend_from_slice(&part[..count]);
+    }
+    server.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").expect("curl reads");
+    assert!(curl.wait().expect("curl ends").success());
+    let (code, line) = examine(&home, "github", &std::fs::read(&trace).expect("curl has written it"), &[]);
+    assert_eq!((code, &line["verifies"]), (Some(0), &Value::Bool(true)), "{line}");
 }
 
 #[test]

@@ -57,6 +57,8 @@ struct Case {
     is_time_given: bool,
 }
 
+type Verdict = Result<Believed, Refusal>;
+
 /// Judges, explains and prints.
 pub fn run(context: &Context, args: Args) -> Ending {
     let config = context.load()?;
@@ -65,7 +67,7 @@ pub fn run(context: &Context, args: Args) -> Ending {
     let source = own.into_iter().next().ok_or_else(|| super::unknown_source(&args.source, &names))?;
     let case = case(source, others, &args)?;
     let verdict = judge(&case.source, &case.delivery);
-    let causes = causes::of(&case, verdict.as_ref().err());
+    let causes = causes::of(&case, &verdict);
     let mut out = anstream::stdout().lock();
     if context.json() {
         print_json(&mut out, &case, &verdict, &causes)?
@@ -106,8 +108,8 @@ fn time(text: &str) -> Result<UnixMillis, String> {
     Ok(UnixMillis(millis))
 }
 
-/// What the gateway would say, as far as the request itself decides. `Ok`: the secret's name; `None` for a handshake.
-fn judge(source: &Source, delivery: &Delivery) -> Result<Option<Arc<str>>, Refusal> {
+/// What the gateway would say, as far as the request itself decides.
+fn judge(source: &Source, delivery: &Delivery) -> Verdict {
     let refuse = |outcome, hint| Err(Refusal { outcome, hint });
     if delivery.method != Method::POST {
         let hint = format!("{} where only POST is taken", escaped(delivery.method.as_str()));
@@ -117,17 +119,14 @@ fn judge(source: &Source, delivery: &Delivery) -> Result<Option<Arc<str>>, Refus
         let hint = format!("the body has {} bytes, max_body of this source is {}", delivery.body.len(), source.max_body);
         return refuse(Outcome::TooLarge, hint);
     }
-    Ok(match verify(source, delivery)? {
-        Believed::Event(verified) => Some(verified.secret),
-        Believed::Handshake(_) => None,
-    })
+    verify(source, delivery)
 }
 
-fn print(out: &mut impl Write, case: &Case, verdict: &Result<Option<Arc<str>>, Refusal>, causes: &[Cause]) -> io::Result<()> {
+fn print(out: &mut impl Write, case: &Case, verdict: &Verdict, causes: &[Cause]) -> io::Result<()> {
     let name = &case.source.name;
     match verdict {
-        Ok(Some(secret)) => writeln!(out, "{name}: verifies with the secret {secret}")?,
-        Ok(None) => writeln!(out, "{name}: verifies; it is a check of the endpoint, which hookhold answers")?,
+        Ok(Believed::Event(verified)) => writeln!(out, "{name}: verifies with the secret {}", verified.secret)?,
+        Ok(Believed::Handshake(_)) => writeln!(out, "{name}: verifies; it is a check of the endpoint, which hookhold answers")?,
         Err(refusal) => writeln!(out, "{name}: refused, {refusal}")?,
     }
     for (number, cause) in (1..).zip(causes) {
@@ -137,19 +136,18 @@ fn print(out: &mut impl Write, case: &Case, verdict: &Result<Option<Arc<str>>, R
     Ok(())
 }
 
-fn print_json(
-    out: &mut impl Write,
-    case: &Case,
-    verdict: &Result<Option<Arc<str>>, Refusal>,
-    causes: &[Cause],
-) -> io::Result<()> {
+fn print_json(out: &mut impl Write, case: &Case, verdict: &Verdict, causes: &[Cause]) -> io::Result<()> {
     let refusal = verdict.as_ref().err();
+    let secret = verdict.as_ref().ok().and_then(|believed| match believed {
+        Believed::Event(verified) => Some(&*verified.secret),
+        Believed::Handshake(_) => None,
+    });
     let causes: Vec<_> = causes.iter().map(Cause::json).collect();
     let line = json!({
         "source": &*case.source.name,
         "at": case.delivery.received_at.rfc3339(),
         "verifies": verdict.is_ok(),
-        "secret": verdict.as_ref().ok().and_then(Option::as_deref),
+        "secret": secret,
         "outcome": refusal.map(|refusal| refusal.outcome.word()),
         "hint": refusal.map(|refusal| &refusal.hint),
         "causes": causes,
@@ -161,7 +159,7 @@ fn print_json(
 const MAX_FILE: u64 = 257 << 20;
 const EXAMPLES: &str = "\
 How to get FILE (the bytes must be the ones on the wire; an editor that saves them may change them):
-  the sender's dashboard     copy headers and payload of the delivery below a line POST /hooks/SOURCE HTTP/1.1
+  the sender's dashboard     headers and payload of the delivery, below POST /hooks/SOURCE HTTP/1.1
   nc -l 9000 > FILE          while the sender, or a proxy, is pointed there
   mitmproxy                  export.file raw_request @focus FILE
   Wireshark, tcpdump         Follow > TCP Stream > Raw > Save as, between proxy and hookhold

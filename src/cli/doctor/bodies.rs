@@ -61,6 +61,22 @@ fn as_latin_1(body: &[u8]) -> Option<Vec<u8>> {
     std::str::from_utf8(body).ok()?.chars().map(|letter| u8::try_from(letter).ok()).collect()
 }
 
+fn windows_as_utf8(body: &[u8]) -> Option<Vec<u8>> {
+    let letter = |byte: &u8| match byte {
+        0x80..=0x9f => WINDOWS_1252[usize::from(byte - 0x80)],
+        _ => char::from(*byte),
+    };
+    Some(body.iter().map(letter).collect::<String>().into_bytes())
+}
+
+fn as_windows(body: &[u8]) -> Option<Vec<u8>> {
+    let byte = |letter: char| match (0x80..).zip(WINDOWS_1252).find(|(_, own)| *own == letter) {
+        Some((byte, _)) => Some(byte),
+        None => u8::try_from(letter).ok(),
+    };
+    std::str::from_utf8(body).ok()?.chars().map(byte).collect()
+}
+
 const UNDONE: &[(&str, &str, Undo)] = &[
     ("body_newline", "a line break at its end was removed", |body| with_end(body, b"\n")),
     ("body_newline", "a line break at its end was added", without_last_break),
@@ -72,8 +88,15 @@ const UNDONE: &[(&str, &str, Undo)] = &[
     ("body_charset", "its byte order mark was removed", with_mark),
     ("body_charset", "its letters were converted from UTF-8 to ISO 8859-1", as_utf8),
     ("body_charset", "its letters were taken for ISO 8859-1 and converted to UTF-8", as_latin_1),
+    ("body_charset", "its letters were converted from UTF-8 to Windows-1252", windows_as_utf8),
+    ("body_charset", "its letters were taken for Windows-1252 and converted to UTF-8", as_windows),
     ("body_form", "its form was encoded anew, with + for blanks", |body| replaced(body, "+", "%20")),
     ("body_form", "its form was encoded anew, with %20 for blanks", |body| replaced(body, "%20", "+")),
+];
+/// The letters from 0x80 to 0x9F (<https://encoding.spec.whatwg.org/index-windows-1252.txt>); all others are as in ISO 8859-1.
+const WINDOWS_1252: [char; 32] = [
+    '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}', '\u{90}', '‘', '’', '“', '”',
+    '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}', 'ž', 'Ÿ',
 ];
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const HANDS_OFF: &str = "have the body handed on byte for byte: find the proxy, function or middleware in front of hookhold that parses \
@@ -104,6 +127,8 @@ mod tests {
             assert!(found, "{now:?} was {before:?}");
             assert!(variants(now.as_bytes()).all(|(bytes, _)| bytes != now.as_bytes()), "{now:?} was changed");
         }
-        assert!(variants(b"caf\xe9").any(|(bytes, _)| bytes == "café".as_bytes()));
+        for (now, before) in [(&b"caf\xe9"[..], "café"), (b"\x93\x80\x94", "“€”"), ("â‚¬".as_bytes(), "€")] {
+            assert!(variants(now).any(|(bytes, _)| bytes == before.as_bytes()), "{now:?} was {before}");
+        }
     }
 }

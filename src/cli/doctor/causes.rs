@@ -3,11 +3,11 @@
 use hookhold::event::Outcome;
 use hookhold::log::escaped;
 use hookhold::units::duration_text;
-use hookhold::verify::Refusal;
+use hookhold::verify::{Believed, Refusal};
 use http::Uri;
 use serde_json::json;
 
-use super::{Case, others, search};
+use super::{Case, Verdict, others, search};
 
 /// One reason, for people and, by its word, for machines.
 #[derive(Clone, Debug)]
@@ -71,12 +71,22 @@ impl Cause {
     }
 }
 
-/// What is behind a verdict, the surest first. A delivery that verifies has at most a path that is worth a look.
-pub fn of(case: &Case, refusal: Option<&Refusal>) -> Vec<Cause> {
-    let mut causes = refusal.map_or_else(Vec::new, |refusal| behind(case, refusal));
+/// What is behind a verdict, the surest first. A delivery that verifies may still be unwanted, or have gone elsewhere.
+pub fn of(case: &Case, verdict: &Verdict) -> Vec<Cause> {
+    let mut causes = match verdict {
+        Ok(believed) => unwanted(case, believed).into_iter().collect(),
+        Err(refusal) => behind(case, refusal),
+    };
     causes.extend(path(case));
     causes.sort_by_key(|cause| cause.certainty);
     causes
+}
+
+fn unwanted(case: &Case, believed: &Believed) -> Option<Cause> {
+    let Believed::Event(verified) = believed else { return None };
+    let kind = verified.event.event_type.as_deref().filter(|kind| !case.source.types.want(Some(kind)))?;
+    let what = format!("the types of the source do not list {}: it is answered, and not kept", escaped(kind));
+    Some(Cause::certain("filtered", what, format!("list the type in [sources.{}] if you want it", case.source.name)))
 }
 
 fn behind(case: &Case, refusal: &Refusal) -> Vec<Cause> {

@@ -38,7 +38,13 @@ fn claim(case: &Case, name: &str, recipe: Recipe) -> Cause {
         let what = format!("{what}; a secret of {} signed it", source.name);
         return Cause::certain("other_provider", what, format!("write provider = \"{name}\" into [sources.{}]", source.name));
     }
-    let advice = format!("give {title} a source of its own (hookhold providers {name}), and enter that source's URL there");
+    let its_own = case.others.iter().find(|other| other.provider.as_deref() == Some(name));
+    let advice = match its_own {
+        Some(other) => {
+            format!("in {title}'s dashboard, enter the URL of the source {}, which ends in {}", other.name, other.path)
+        }
+        None => format!("give {title} a source of its own (hookhold providers {name}), and enter that source's URL there"),
+    };
     Cause::likely("other_provider", what, advice)
 }
 

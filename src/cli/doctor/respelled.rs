@@ -10,11 +10,11 @@ use serde::de::IgnoredAny;
 pub fn spellings(body: &[u8]) -> impl Iterator<Item = (String, Vec<u8>)> + '_ {
     let json = std::str::from_utf8(body).ok().filter(|text| serde_json::from_str::<IgnoredAny>(text).is_ok());
     let styles = SPACINGS.iter().flat_map(|spacing| LETTERS.iter().map(move |letters| (spacing, letters)));
-    json.into_iter().flat_map(move |text| styles.clone().map(move |(spacing, letters)| spelled(text, spacing, letters)))
+    json.into_iter().flat_map(move |text| styles.clone().filter_map(move |(spacing, letters)| spelled(text, spacing, letters)))
 }
 
-fn spelled(text: &str, spacing: &Spacing, (words, letters): &(&str, Letters)) -> (String, Vec<u8>) {
-    (format!("{}{words}", spacing.words), spaced(text, spacing, *letters).into_bytes())
+fn spelled(text: &str, spacing: &Spacing, (words, letters): &(&str, Letters)) -> Option<(String, Vec<u8>)> {
+    Some((format!("{}{words}", spacing.words), spaced(text, spacing, *letters)?.into_bytes()))
 }
 
 struct Spacing {
@@ -26,7 +26,8 @@ struct Spacing {
 
 type Letters = fn(&str) -> Cow<'_, str>;
 
-fn spaced(text: &str, spacing: &Spacing, letters: Letters) -> String {
+/// `None` when it would grow without measure: the deeper a value is nested, the longer are its lines.
+fn spaced(text: &str, spacing: &Spacing, letters: Letters) -> Option<String> {
     let (mut out, mut depth, mut is_empty) = (String::with_capacity(text.len()), 0_usize, false);
     let line = |out: &mut String, depth: usize| {
         if let Some(indent) = spacing.indent {
@@ -34,7 +35,11 @@ fn spaced(text: &str, spacing: &Spacing, letters: Letters) -> String {
             out.extend(iter::repeat_n(indent, depth));
         }
     };
+    let most = text.len().saturating_mul(MAX_GROWTH) + (1 << 10);
     for token in tokens(text) {
+        if out.len().saturating_add(depth * INDENT) > most {
+            return None;
+        }
         let closes = matches!(token, "}" | "]");
         if closes {
             depth -= 1;
@@ -54,7 +59,7 @@ fn spaced(text: &str, spacing: &Spacing, letters: Letters) -> String {
         }
         depth += usize::from(is_empty);
     }
-    out
+    Some(out)
 }
 
 /// The tokens of a text that is JSON.
@@ -121,6 +126,10 @@ fn escaping(text: &str, is_escaped: fn(char) -> bool) -> String {
     out
 }
 
+/// The longest indent of one level.
+const INDENT: usize = 4;
+/// Ordinary JSON grows to some times its length when it is indented.
+const MAX_GROWTH: usize = 16;
 const WHITE: [char; 4] = [' ', '\t', '\r', '\n'];
 const SPACINGS: &[Spacing] = &[
     Spacing { words: "without white space", comma: ",", colon: ":", indent: None },
@@ -158,5 +167,12 @@ mod tests {
             assert!(found.iter().any(|text| text == expected), "{expected} in {found:?}");
         }
         assert_eq!(spellings(b"{").count() + spellings(b"\xff").count() + spellings(b"a=b").count(), 0);
+    }
+
+    #[test]
+    fn what_is_nested_without_measure_is_not_indented() {
+        let deep = "[".repeat(50_000) + &"]".repeat(50_000);
+        let lengths: Vec<usize> = spellings(deep.as_bytes()).map(|(_, bytes)| bytes.len()).collect();
+        assert_eq!(lengths, vec![deep.len(); 2 * LETTERS.len()], "only without indents");
     }
 }
