@@ -98,7 +98,8 @@ fn compare(load: Load, rounds: usize, dir: &std::path::Path) -> Result<()> {
     }
     ratios.sort_by(f64::total_cmp);
     let (low, high) = (ratios[0], ratios[ratios.len() - 1]);
-    println!("  median ratio {:.3} (from {low:.3} to {high:.3})\n", ratios[ratios.len() / 2]);
+    let median = (ratios[(ratios.len() - 1) / 2] + ratios[ratios.len() / 2]) / 2.0;
+    println!("  median ratio {median:.3} (from {low:.3} to {high:.3})\n");
     Ok(())
 }
 
