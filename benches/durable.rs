@@ -17,16 +17,19 @@
 //! The journal is small enough to have gone round before the measurement begins, so its segments are written over older ones, as
 //! they are once `retain` or `max_size` has been reached. `--max-size "20 GiB"` measures the first hours of a new journal.
 
-use std::error::Error;
+#[path = "common/gateway.rs"]
+mod gateway;
+
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use gateway::{Result, Server, free, wire};
 use hookhold::config::Config;
 use hookhold::event::{Clock, SystemClock};
 use hookhold::verify::sign::{SampleOptions, sign};
@@ -37,8 +40,6 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-
-type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -107,9 +108,9 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// A server process; killed when dropped.
+/// One of the two that are compared.
 struct Served {
-    child: Child,
+    server: Server,
     address: SocketAddr,
     admin: Option<SocketAddr>,
     _dir: Option<tempfile::TempDir>,
@@ -120,32 +121,19 @@ impl Served {
         let mut child = Command::new(std::env::current_exe()?).arg("--bare").stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut line)?;
-        Ok(Served { child, address: line.trim().parse()?, admin: None, _dir: None })
+        Ok(Served { server: Server(child), address: line.trim().parse()?, admin: None, _dir: None })
     }
 
     fn hookhold(dir: &std::path::Path) -> Result<Served> {
         let dir = tempfile::tempdir_in(dir)?;
         let (address, admin) = (free()?, free()?);
         std::fs::write(dir.path().join("hookhold.toml"), configuration(address, admin, dir.path()))?;
-        let child = Command::new(env!("CARGO_BIN_EXE_hookhold"))
-            .args(["run", "--config"])
-            .arg(dir.path().join("hookhold.toml"))
-            .env("BENCH_SECRET", SECRET)
-            .stderr(Stdio::null())
-            .spawn()?;
-        let served = Served { child, address, admin: Some(admin), _dir: Some(dir) };
-        let patience = Instant::now();
-        while std::net::TcpStream::connect(address).is_err() {
-            if patience.elapsed() > Duration::from_secs(20) {
-                return Err("hookhold does not start".into());
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(served)
+        let mut command = gateway::hookhold();
+        command.args(["run", "--config"]).arg(dir.path().join("hookhold.toml"));
+        let server = Server::start(command.env("BENCH_SECRET", SECRET).stderr(Stdio::null()), address)?;
+        Ok(Served { server, address, admin: Some(admin), _dir: Some(dir) })
     }
-}
 
-impl Served {
     /// How large the commits were and how long their syncs took, from `/metrics`.
     fn commits(&self) -> Result<String> {
         let mut stream = std::net::TcpStream::connect(self.admin.ok_or("no metrics")?)?;
@@ -163,17 +151,10 @@ impl Served {
 
     /// User and system time so far, from fields 14 and 15 of proc(5)'s `stat`, in ticks of 10 ms.
     fn cpu_seconds(&self) -> Result<f64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.server.0.id()))?;
         let fields = stat.rsplit(") ").next().ok_or("no fields")?;
         let ticks: u64 = fields.split(' ').skip(11).take(2).map(|field| field.parse().unwrap_or(0)).sum::<u64>();
         Ok(ticks as f64 / 100.0)
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -181,10 +162,6 @@ impl Drop for Served {
 fn max_size() -> String {
     let mut arguments = std::env::args().skip_while(|argument| argument != "--max-size").skip(1);
     arguments.next().unwrap_or_else(|| "256 MiB".to_owned())
-}
-
-fn free() -> Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
 fn configuration(address: SocketAddr, admin: SocketAddr, dir: &std::path::Path) -> String {
@@ -219,14 +196,9 @@ fn requests(count: usize) -> Result<Vec<Prepared>> {
         .map(|index| {
             let id = format!("evt_{run:016x}{index:08}");
             let sample = sign(source, Some(body(&id)), &options(id));
-            let mut request = format!("POST {} HTTP/1.1\r\nhost: localhost\r\n", sample.target).into_bytes();
-            for (name, value) in &sample.headers {
-                request.extend_from_slice(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
-            }
-            request.extend_from_slice(format!("content-length: {}\r\n\r\n", sample.body.len()).as_bytes());
-            request.extend_from_slice(&sample.body);
+            let bytes = wire(&sample).into();
             let head = (sample.target.parse().expect("a path is a URI"), sample.headers);
-            Prepared { bytes: request.into(), head, body: sample.body }
+            Prepared { bytes, head, body: sample.body }
         })
         .collect())
 }

@@ -6,16 +6,17 @@
 
 #[path = "../tests/common/attack.rs"]
 mod attack;
+#[path = "common/gateway.rs"]
+mod gateway;
 
-use std::error::Error;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::Duration;
 
 use attack::Attack;
 use bytes::Bytes;
+use gateway::{Result, Server, free, wire};
 use hdrhistogram::Histogram;
 use hookhold::config::Config;
 use hookhold::event::{Clock, SystemClock};
@@ -24,8 +25,6 @@ use hookhold::verify::sign::{SampleOptions, Tamper, sign};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
-
-type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -63,9 +62,9 @@ fn p99(latencies: &Histogram<u64>) -> f64 {
     latencies.value_at_quantile(0.99) as f64
 }
 
-/// `hookhold run`; killed when dropped.
+/// `hookhold run`.
 struct Gateway {
-    child: Child,
+    server: Server,
     address: SocketAddr,
     source: Arc<Source>,
     _dir: tempfile::TempDir,
@@ -74,7 +73,6 @@ struct Gateway {
 impl Gateway {
     fn start(dir: &Path) -> Result<Gateway> {
         let dir = tempfile::tempdir_in(dir)?;
-        let free = || TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let (address, admin, secret) = (free()?, free()?, dir.path().join("secret"));
         std::fs::write(&secret, "whsec_benchmark")?;
         let text = format!(
@@ -87,16 +85,8 @@ impl Gateway {
         std::fs::write(&file, &text)?;
         let config = Config::parse("hookhold.toml", &text, |_, _| None).map_err(|mistakes| mistakes.to_string())?;
         let source = config.sources.into_iter().next().ok_or("a source is configured")?;
-        let child = Command::new(env!("CARGO_BIN_EXE_hookhold")).arg("run").arg("--config").arg(&file).stderr(log).spawn()?;
-        let gateway = Gateway { child, address, source, _dir: dir };
-        let patience = Instant::now();
-        while std::net::TcpStream::connect(address).is_err() {
-            if patience.elapsed() > Duration::from_secs(20) {
-                return Err("hookhold does not start".into());
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(gateway)
+        let server = Server::start(gateway::hookhold().args(["run", "--config"]).arg(&file).stderr(log), address)?;
+        Ok(Gateway { server, address, source, _dir: dir })
     }
 
     fn attack(&self) -> Attack {
@@ -110,28 +100,14 @@ impl Gateway {
     fn request(&self, id: &str, size: usize, tamper: Option<Tamper>) -> Bytes {
         let body = format!("{{\"id\":\"{id}\",\"type\":\"invoice.paid\",\"lines\":\"{}\"}}", "x".repeat(size));
         let options = SampleOptions { id: id.to_owned(), event_type: None, key: None, now: SystemClock.now(), tamper };
-        let sample = sign(&self.source, Some(body.into()), &options);
-        let mut request = format!("POST {} HTTP/1.1\r\nhost: localhost\r\n", sample.target).into_bytes();
-        for (name, value) in &sample.headers {
-            request.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
-        }
-        request.extend(format!("content-length: {}\r\n\r\n", sample.body.len()).into_bytes());
-        request.extend(sample.body);
-        request.into()
+        wire(&sign(&self.source, Some(body.into()), &options)).into()
     }
 
     /// In MB, from `VmHWM` in proc(5).
     fn peak_memory(&self) -> Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.server.0.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("Linux says so")?;
         Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024 / 1_000_000)
-    }
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

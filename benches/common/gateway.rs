@@ -1,0 +1,57 @@
+//! What the benchmarks share: a `hookhold run` of their own, and a delivery as it goes over the wire.
+
+use std::error::Error;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use hookhold::verify::sign::Sample;
+
+/// What a benchmark's step gives.
+pub type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+/// An address that nobody uses at present.
+pub fn free() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+/// `hookhold`, with arguments still to be added.
+pub fn hookhold() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_hookhold"))
+}
+
+/// A server process; killed when dropped.
+pub struct Server(pub Child);
+
+impl Server {
+    /// Starts it and waits until it listens.
+    pub fn start(command: &mut Command, address: SocketAddr) -> Result<Server> {
+        let server = Server(command.spawn()?);
+        let patience = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            if patience.elapsed() > Duration::from_secs(20) {
+                return Err("hookhold does not start".into());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(server)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The whole HTTP request.
+pub fn wire(sample: &Sample) -> Vec<u8> {
+    let mut request = format!("POST {} HTTP/1.1\r\nhost: localhost\r\n", sample.target).into_bytes();
+    for (name, value) in &sample.headers {
+        request.extend_from_slice(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    request.extend_from_slice(format!("content-length: {}\r\n\r\n", sample.body.len()).as_bytes());
+    request.extend_from_slice(&sample.body);
+    request
+}
