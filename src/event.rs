@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode};
+use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 /// Milliseconds since 1970-01-01 00:00 UTC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -101,10 +102,23 @@ pub struct EventParts {
     pub remote: SocketAddr,
     /// The W3C `traceparent` of the request.
     pub traceparent: Option<String>,
-    /// Request headers in order, names in lower case; without Authorization, Cookie and what the recipe uses as a token.
-    pub headers: Vec<(String, Vec<u8>)>,
+    /// Request headers in order, without those that are credentials ([`is_secret`]).
+    pub headers: Vec<Header>,
     /// The exact bytes that were signed.
     pub body: Bytes,
+}
+
+/// One header field: its name in lower case, its value as it came.
+pub type Header = (HeaderName, HeaderValue);
+
+/// Puts a header field together again. `None`: no request can have it.
+pub fn header(name: &str, value: &[u8]) -> Option<Header> {
+    Some((HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_bytes(value).ok()?))
+}
+
+/// True for a header that holds a credential: it is neither kept nor shown nor passed on.
+pub fn is_secret(name: &HeaderName) -> bool {
+    [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION].contains(name)
 }
 
 impl Event {

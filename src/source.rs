@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::{HeaderName, StatusCode};
 use ipnet::IpNet;
 
-use crate::event::{Answer, Outcome, UnixMillis};
+use crate::event::{Answer, Outcome, UnixMillis, is_secret};
 use crate::secret;
 use crate::source::recipe::{Recipe, Reply};
 use crate::source::url::PublicUrl;
@@ -220,10 +220,9 @@ fn network(item: Item) -> Option<IpNet> {
 
 fn header_name(item: Item) -> Option<HeaderName> {
     let text = item.clone().text()?;
-    let secret = ["authorization", "cookie"].iter().any(|name| text.eq_ignore_ascii_case(name));
     match HeaderName::from_bytes(text.as_bytes()) {
-        Ok(name) if !secret => Some(name),
-        _ => item.refuse("not a header that can be passed on", "header names other than authorization and cookie"),
+        Ok(name) if !is_secret(&name) => Some(name),
+        _ => item.refuse("not a header that can be passed on", "header names, but none of a header with credentials"),
     }
 }
 

@@ -751,7 +751,7 @@ fn every_field_of_an_event_comes_back_byte_for_byte() {
     };
     let bare = Sample { body: Vec::new(), id: String::new(), ..Sample::default() };
     let events = [full.event(), bare.event()];
-    assert!(events[0].headers.iter().any(|(name, value)| name == "x-latin" && value == &[0x41, 0xE9, 0xFF, 0x80]));
+    assert!(events[0].headers.iter().any(|(name, value)| name == "x-latin" && value == &[0x41, 0xE9, 0xFF, 0x80][..]));
     assert!(events[0].traceparent.is_some() && events[1].dedupe_key.is_none());
     for event in &events {
         hand_over(&journal, event).expect("taken").recv().expect("told").expect("kept");

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use hookhold::journal::{Outside, Stored};
 use hookhold::log::escaped;
 use hookhold::units::bytes_about;
+use http::header::CONTENT_TYPE;
 use serde::Serialize;
 
 use super::{Context, End, Ending};
@@ -114,7 +115,7 @@ fn show(out: &mut impl Write, stored: &Stored, json: bool) -> io::Result<()> {
 fn line<'a>(stored: &'a Stored, position: &'a str) -> Line<'a> {
     let event = &stored.event;
     let [key, id] = [&event.ordering_key, &event.id].map(|text| text.as_deref().filter(|text| !text.is_empty()));
-    let content_type = event.headers.iter().find(|(name, _)| name == "content-type");
+    let content_type = event.headers.iter().find(|(name, _)| *name == CONTENT_TYPE);
     Line {
         seq: stored.position.seq,
         source: &event.source,
@@ -122,7 +123,7 @@ fn line<'a>(stored: &'a Stored, position: &'a str) -> Line<'a> {
         r#type: event.event_type.as_deref(),
         key: key.or(id).unwrap_or(position),
         received_at: event.received_at.rfc3339(),
-        content_type: content_type.and_then(|(_, value)| std::str::from_utf8(value).ok()),
+        content_type: content_type.and_then(|(_, value)| std::str::from_utf8(value.as_bytes()).ok()),
         topic: &event.topic,
         body_base64: STANDARD.encode(&event.body),
     }

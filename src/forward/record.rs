@@ -8,10 +8,11 @@
 use std::borrow::Cow;
 
 use http::HeaderName;
-use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
+use http::header::CONTENT_TYPE;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 
+use crate::event::is_secret;
 use crate::journal::Stored;
 
 /// One header of a record: name and value.
@@ -39,7 +40,7 @@ impl<'a> Envelope<'a> {
             text("hookhold-integrity", event.integrity.word()),
         ]);
         let leaving = event.headers.iter().filter(|(name, _)| may_leave(name, allowed));
-        fields.extend(leaving.map(|(name, value)| (format!("http-{name}").into(), value.into())));
+        fields.extend(leaving.map(|(name, value)| (format!("http-{name}").into(), value.as_bytes().into())));
         Envelope { key: present(&event.ordering_key).map_or(id, Cow::from), fields }
     }
 
@@ -75,8 +76,8 @@ fn cloud_event<'a>(stored: &'a Stored, id: Cow<'a, str>) -> Vec<Field<'a>> {
         text("ce_type", event_type),
         text("ce_time", event.occurred_at.unwrap_or(event.received_at).rfc3339()),
     ];
-    if let Some((_, media_type)) = event.headers.iter().find(|(name, _)| name == "content-type") {
-        fields.push(("content-type".into(), media_type.into()));
+    if let Some((_, media_type)) = event.headers.iter().find(|(name, _)| *name == CONTENT_TYPE) {
+        fields.push(("content-type".into(), media_type.as_bytes().into()));
     }
     fields.extend(event.traceparent.as_deref().map(|trace| text("traceparent", trace)));
     fields
@@ -95,7 +96,6 @@ fn present(text: &Option<String>) -> Option<&str> {
 }
 
 /// Credentials stay behind whatever the list says.
-fn may_leave(name: &str, allowed: &[HeaderName]) -> bool {
-    let secret = [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION].iter().any(|secret| secret == name);
-    !secret && allowed.iter().any(|allowed| allowed == name)
+fn may_leave(name: &HeaderName, allowed: &[HeaderName]) -> bool {
+    !is_secret(name) && allowed.contains(name)
 }

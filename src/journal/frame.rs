@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::event::{Event, EventKey, EventParts, Integrity, LogId, UnixMillis};
+use crate::event::{Event, EventKey, EventParts, Header, Integrity, LogId, UnixMillis, header};
 
 /// Frames begin at multiples of this many bytes.
 pub const ALIGN: usize = 8;
@@ -109,8 +109,8 @@ impl Draft {
         out.maybe(event.traceparent.as_deref());
         out.u32(event.headers.len() as u32);
         for (name, value) in &event.headers {
-            out.text(name);
-            out.bytes(value);
+            out.text(name.as_str());
+            out.bytes(value.as_bytes());
         }
         out.bytes(&event.body);
         out.finish()
@@ -316,9 +316,9 @@ impl<'a> Reader<'a> {
         Some(Some(self.text()?.to_owned()))
     }
 
-    fn headers(&mut self) -> Option<Vec<(String, Vec<u8>)>> {
+    fn headers(&mut self) -> Option<Vec<Header>> {
         let count = self.u32()?;
-        (0..count).map(|_| Some((self.text()?.to_owned(), self.bytes()?.to_owned()))).collect()
+        (0..count).map(|_| header(self.text()?, self.bytes()?)).collect()
     }
 }
 

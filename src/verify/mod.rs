@@ -8,9 +8,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, header};
+use http::HeaderMap;
 
-use crate::event::{Delivery, Event, EventParts, Integrity, Outcome};
+use crate::event::{Delivery, Event, EventParts, Header, Integrity, Outcome, is_secret};
 use crate::source::Source;
 use crate::source::key::Key;
 use crate::source::recipe::Reply;
@@ -202,9 +202,10 @@ fn believe(source: &Source, delivery: &Delivery, site: Site<'_>, key: &Key, cont
     Believed::Event(Verified { event, identity, secret: key.name.clone() })
 }
 
-fn kept_headers(headers: &HeaderMap) -> Vec<(String, Vec<u8>)> {
-    let kept = headers.iter().filter(|(name, _)| **name != header::AUTHORIZATION && **name != header::COOKIE);
-    kept.map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect()
+fn kept_headers(headers: &HeaderMap) -> Vec<Header> {
+    let mut kept = Vec::with_capacity(headers.len());
+    kept.extend(headers.iter().filter(|(name, _)| !is_secret(name)).map(|(name, value)| (name.clone(), value.clone())));
+    kept
 }
 
 const TRACEPARENT: http::HeaderName = http::HeaderName::from_static("traceparent");
