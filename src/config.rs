@@ -130,11 +130,13 @@ impl Default for ServerConfig {
 pub struct AdminConfig {
     /// Address and port for operators.
     pub listen: SocketAddr,
+    /// Bytes of refused deliveries that are kept in memory for `doctor`; 0: none are.
+    pub keep_refused: u64,
 }
 
 impl Default for AdminConfig {
     fn default() -> AdminConfig {
-        AdminConfig { listen: SocketAddr::from(([127, 0, 0, 1], 9464)) }
+        AdminConfig { listen: SocketAddr::from(([127, 0, 0, 1], 9464)), keep_refused: 0 }
     }
 }
 

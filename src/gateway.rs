@@ -26,6 +26,7 @@ use crate::event::{Answer, Delivery, Event, EventKey, Outcome, Position, UnixMil
 use crate::journal::{AppendError, Journal, Refused, Telling};
 use crate::log::escaped;
 use crate::metrics::Metrics;
+use crate::refusals::Refusals;
 use crate::source::Source;
 use crate::source::recipe::Reply;
 use crate::verify::{self, Believed, Identity, Refusal, Verified};
@@ -35,6 +36,7 @@ pub struct Gateway {
     /// By path. A reload replaces it whole; a delivery keeps the entrance that it came in by to its end.
     entrances: ArcSwap<HashMap<String, Arc<Entrance>>>,
     keeping: Arc<Keeping>,
+    refusals: Refusals,
     hash_key: [u8; 16],
     draining: AtomicBool,
 }
@@ -72,7 +74,7 @@ impl Gateway {
         let kept_after_answer = metrics.kept_after_answer.clone();
         let (admission, look_ups) = (Admission::new(hot_keys), Arc::new(Semaphore::new(MAX_LOOK_UPS)));
         let keeping = Arc::new(Keeping { journal, admission, kept_after_answer, look_ups });
-        Gateway { entrances, keeping, hash_key, draining: AtomicBool::new(false) }
+        Gateway { entrances, keeping, refusals: Refusals::default(), hash_key, draining: AtomicBool::new(false) }
     }
 
     /// Goes on with these sources instead, all at the same moment. What has come in by a former one ends as it began.
@@ -105,6 +107,11 @@ impl Gateway {
         verify::precheck(source, headers).map_err(|refusal| refused(source, refusal))
     }
 
+    /// Where refused deliveries are kept for the operator; nothing is kept before a limit has been set.
+    pub fn refusals(&self) -> &Refusals {
+        &self.refusals
+    }
+
     /// From now on new events are refused as `draining`; repeats of kept ones still get their 2xx.
     pub fn begin_drain(&self) {
         self.draining.store(true, Ordering::Release);
@@ -129,7 +136,9 @@ impl Gateway {
             Ok(Believed::Handshake(reply)) => return replied(Outcome::Handshake, reply),
             Err(refusal) => {
                 source.success.refused(now, refusal.outcome);
-                return refused(source, refusal);
+                let answer = refused(source, refusal);
+                self.refusals.keep(&source.name, &delivery, &answer);
+                return answer;
             }
         };
         let attempt = source.success.attempt(now);

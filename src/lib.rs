@@ -55,6 +55,7 @@ pub mod event;
 pub mod log;
 pub mod metrics;
 pub mod mistake;
+pub mod refusals;
 pub mod secret;
 pub mod table;
 pub mod units;

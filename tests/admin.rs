@@ -23,6 +23,7 @@ async fn pages_are_computed_when_asked_for_and_end_with_the_stop() {
             kafka: Health::or(State::Degraded, vec!["no broker answers".into()]),
         }),
         changes: Box::new(|| "{\"changes\":[]}\n".into()),
+        refusals: Box::new(|source| source.map(|name| format!("{{\"source\":\"{name}\"}}\n"))),
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound above");
@@ -43,6 +44,10 @@ async fn pages_are_computed_when_asked_for_and_end_with_the_stop() {
     assert!(ask("GET /livez").await.starts_with("HTTP/1.1 200 "));
     let changes = ask("GET /api/changes").await;
     assert!(changes.starts_with("HTTP/1.1 200 ") && changes.ends_with("{\"changes\":[]}\n"), "{changes}");
+    let refusals = ask("GET /api/refusals?source=shop").await;
+    assert!(refusals.starts_with("HTTP/1.1 200 ") && refusals.ends_with("{\"source\":\"shop\"}\n"), "{refusals}");
+    let off = ask("GET /api/refusals").await;
+    assert!(off.starts_with("HTTP/1.1 404 ") && off.contains("keep_refused"), "{off}");
     let head = ask("HEAD /metrics").await;
     assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");
     let refused = ask("POST /metrics").await;

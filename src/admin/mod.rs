@@ -1,7 +1,7 @@
-//! The second listener, for the operator and the operator's tools: `/metrics`, `/livez`, `/readyz`, `/api/changes`. Reading
-//! only; it is never opened on the port of the deliveries, and it goes on answering until the very end of a drain.
+//! The second listener, for the operator and the operator's tools: `/metrics`, `/livez`, `/readyz`, `/api/changes`,
+//! `/api/refusals`. Reading only; it is never opened on the port of the deliveries, and it goes on answering until the very end of a drain.
 //!
-//! What the pages say is asked for when they are requested: this room knows [`Metrics`] and three closures, nothing else.
+//! What the pages say is asked for when they are requested: this room knows [`Metrics`] and four closures, nothing else.
 
 mod readiness;
 
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
@@ -36,6 +36,9 @@ pub struct Pages {
     pub readiness: Box<dyn Fn() -> Readiness + Send + Sync>,
     /// Asked at each `/api/changes`: one JSON object that says what a reload of the configuration would change. May block.
     pub changes: Box<dyn Fn() -> String + Send + Sync>,
+    /// Asked at each `/api/refusals`, with the source that `?source=NAME` names: a line of JSON for each refused delivery that
+    /// is kept, the newest first. `None`: none are kept. May block.
+    pub refusals: Box<dyn Fn(Option<&str>) -> Option<String> + Send + Sync>,
 }
 
 /// Serves the pages until `stop`; open connections are then cut, and all tasks have ended on return.
@@ -65,15 +68,15 @@ pub async fn serve(listener: TcpListener, pages: Pages, stop: impl Future<Output
 async fn converse(stream: TcpStream, pages: Arc<Pages>) {
     let service = service_fn(|request: Request<Incoming>| {
         let pages = pages.clone();
-        async move { Ok::<_, Infallible>(page(&pages, request.method(), request.uri().path()).await) }
+        async move { Ok::<_, Infallible>(page(&pages, request.method(), request.uri()).await) }
     });
     // How an operator's connection ends is nobody's business: the next scrape opens another.
     let _ = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).await;
 }
 
-async fn page(pages: &Arc<Pages>, method: &Method, path: &str) -> Response<Full<Bytes>> {
-    match path {
-        "/metrics" | "/livez" | "/readyz" | "/api/changes" if method != Method::GET && method != Method::HEAD => {
+async fn page(pages: &Arc<Pages>, method: &Method, uri: &Uri) -> Response<Full<Bytes>> {
+    match uri.path() {
+        path if PATHS.contains(&path) && method != Method::GET && method != Method::HEAD => {
             let mut refused = respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".into());
             refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             refused
@@ -90,13 +93,31 @@ async fn page(pages: &Arc<Pages>, method: &Method, path: &str) -> Response<Full<
         }
         "/api/changes" => {
             let pages = pages.clone();
-            match tokio::task::spawn_blocking(move || (pages.changes)()).await {
-                Ok(changes) => respond(StatusCode::OK, JSON, changes),
-                Err(_) => respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "a bug in hookhold: see its log\n".into()),
-            }
+            blocking(move || respond(StatusCode::OK, JSON, (pages.changes)())).await
         }
-        _ => respond(StatusCode::NOT_FOUND, TEXT, "pages: /metrics /livez /readyz /api/changes\n".into()),
+        "/api/refusals" => {
+            let (pages, source) = (pages.clone(), parameter(uri, "source"));
+            blocking(move || match (pages.refusals)(source.as_deref()) {
+                Some(refusals) => respond(StatusCode::OK, JSON_LINES, refusals),
+                None => {
+                    respond(StatusCode::NOT_FOUND, TEXT, "refused deliveries are not kept: set [admin] keep_refused\n".into())
+                }
+            })
+            .await
+        }
+        _ => respond(StatusCode::NOT_FOUND, TEXT, format!("pages: {}\n", PATHS.join(" "))),
     }
+}
+
+/// Makes a page where it may block.
+async fn blocking(make: impl FnOnce() -> Response<Full<Bytes>> + Send + 'static) -> Response<Full<Bytes>> {
+    let bug = |_| respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "a bug in hookhold: see its log\n".into());
+    tokio::task::spawn_blocking(make).await.unwrap_or_else(bug)
+}
+
+fn parameter(uri: &Uri, name: &str) -> Option<String> {
+    let mut pairs = form_urlencoded::parse(uri.query()?.as_bytes());
+    pairs.find(|(have, _)| have == name).map(|(_, value)| value.into_owned())
 }
 
 fn respond(status: StatusCode, media_type: &'static str, body: String) -> Response<Full<Bytes>> {
@@ -107,8 +128,10 @@ fn respond(status: StatusCode, media_type: &'static str, body: String) -> Respon
     response
 }
 
+const PATHS: &[&str] = &["/metrics", "/livez", "/readyz", "/api/changes", "/api/refusals"];
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
+const JSON_LINES: &str = "application/jsonl";
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Connections to the admin listener at one time; more wait.

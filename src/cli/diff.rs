@@ -1,16 +1,12 @@
 //! `hookhold check --diff`: what a reload would change, told by the process that would do it. Only that process has its
 //! environment, its working directory and its rights, so nobody else could say.
 
-use std::error::Error;
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use hookhold::config::AdminConfig;
 use serde::Deserialize;
 
-use super::{Context, End, Ending, Usage, table};
+use super::{Context, End, Ending, Usage, ask, table};
 
 /// What `/api/changes` says.
 #[derive(Deserialize)]
@@ -37,9 +33,8 @@ struct Mistake {
 
 /// Asks and prints; exit code 2 when the file has a mistake, 1 when a change in it needs a restart.
 pub fn run(context: &Context, url: Option<String>) -> Ending {
-    let base = url.map_or_else(|| listener(context), Ok)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let page = runtime.block_on(ask(&base)).map_err(|error| format!("{base}: {}", super::causes(error.as_ref())))?;
+    let base = ask::listener(context, url)?;
+    let page = ask::page(&base, "/api/changes")?;
     let outlook: Outlook =
         serde_json::from_str(&page).map_err(|_| format!("{base} is not the admin listener of a hookhold with reload"))?;
     if let Some(named) = context.config.as_deref().filter(|named| !same_file(named, &outlook.file)) {
@@ -61,21 +56,9 @@ pub fn run(context: &Context, url: Option<String>) -> Ending {
     }
 }
 
-fn listener(context: &Context) -> Result<String, Box<dyn Error>> {
-    let listen = AdminConfig::load(&context.file()?)?.listen;
-    let here = SocketAddr::from(([127, 0, 0, 1], listen.port()));
-    Ok(format!("http://{}", if listen.ip().is_unspecified() { here } else { listen }))
-}
-
 fn same_file(one: &Path, other: &Path) -> bool {
     let whole = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     whole(one) == whole(other)
-}
-
-async fn ask(base: &str) -> Result<String, Box<dyn Error>> {
-    let client = reqwest::Client::builder().http1_only().no_proxy().timeout(PATIENCE).build()?;
-    let answer = client.get(format!("{}/api/changes", base.trim_end_matches('/'))).send().await?;
-    Ok(answer.error_for_status()?.text().await?)
 }
 
 fn print(out: &mut impl Write, outlook: &Outlook, base: &str) -> io::Result<()> {
@@ -98,6 +81,3 @@ fn print(out: &mut impl Write, outlook: &Outlook, base: &str) -> io::Result<()> 
     }
     writeln!(out, "{}", rows.trim_fmt())
 }
-
-/// The process reads its file and its secrets meanwhile.
-const PATIENCE: Duration = Duration::from_secs(30);

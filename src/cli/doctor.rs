@@ -4,6 +4,7 @@
 
 mod bodies;
 mod causes;
+mod kept;
 mod keys;
 mod others;
 mod request;
@@ -11,6 +12,7 @@ mod respelled;
 mod search;
 mod urls;
 
+use std::error::Error;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -25,36 +27,45 @@ use serde_json::json;
 
 use super::{Context, End, Ending, Usage};
 use causes::Cause;
+use request::Request;
 
 /// Say why a delivery is refused, and what to do about it.
 ///
-/// Reads a recorded HTTP request and judges it as the gateway would. When it is refused, doctor looks for what would have
-/// been believed: another secret or another reading of it, the body before somebody changed it, another URL, another
-/// provider's scheme, another time. Secrets are named, never printed. Exit code 0 when the delivery verifies, 1 when it is
-/// refused.
+/// Reads a recorded HTTP request, or asks the running process for the latest that it refused, and judges them as the gateway
+/// would. When one is refused, doctor looks for what would have been believed: another secret or another reading of it, the
+/// body before somebody changed it, another URL, another provider's scheme, another time. Secrets are named, never printed.
+/// Exit code 0 when every delivery verifies, 1 when one is refused.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The source in the configuration that the delivery was sent to.
     source: String,
     /// The recorded request: request line, headers, an empty line, the body's bytes. A file of `curl --trace` will do, and - is
-    /// standard input.
+    /// standard input. Without it the running process is asked, which keeps refused deliveries when [admin] keep_refused is set.
     #[arg(long, value_name = "FILE")]
-    request: PathBuf,
+    request: Option<PathBuf>,
     /// When it arrived, such as 2026-11-21T07:08:13Z or seconds since 1970 [default: now].
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = time, requires = "request")]
     at: Option<UnixMillis>,
+    /// How many of the refused deliveries, the newest first.
+    #[arg(long, value_name = "N", default_value_t = 5, conflicts_with = "request")]
+    last: usize,
+    /// The admin listener to ask [default: [admin] listen of the configuration, on this machine].
+    #[arg(long, conflicts_with = "request")]
+    url: Option<String>,
 }
 
 /// What is to be explained.
 struct Case {
     source: Arc<Source>,
     /// Every other configured source.
-    others: Vec<Arc<Source>>,
+    others: Arc<[Arc<Source>]>,
     delivery: Delivery,
     /// The body's length by the request's head.
     declared: Option<u64>,
     is_time_given: bool,
+    /// The outcome that it had when the running process kept it. Then its address is known, too.
+    refused_as: Option<String>,
 }
 
 type Verdict = Result<Believed, Refusal>;
@@ -65,32 +76,49 @@ pub fn run(context: &Context, args: Args) -> Ending {
     let names: Vec<String> = config.sources.iter().map(|source| source.name.to_string()).collect();
     let (own, others): (Vec<_>, Vec<_>) = config.sources.into_iter().partition(|source| *source.name == *args.source);
     let source = own.into_iter().next().ok_or_else(|| super::unknown_source(&args.source, &names))?;
-    let case = case(source, others, &args)?;
-    let verdict = judge(&case.source, &case.delivery);
-    let causes = causes::of(&case, &verdict);
+    let cases = cases(context, source, others.into(), args)?;
     let mut out = anstream::stdout().lock();
-    if context.json() {
-        print_json(&mut out, &case, &verdict, &causes)?
-    } else {
-        print(&mut out, &case, &verdict, &causes)?
+    let mut end = End::Done;
+    for (number, case) in cases.iter().enumerate() {
+        let verdict = judge(case);
+        let causes = causes::of(case, &verdict);
+        if context.json() {
+            print_json(&mut out, case, &verdict, &causes)?
+        } else {
+            out.write_all(if number > 0 { b"\n" } else { b"" })?;
+            print(&mut out, case, &verdict, &causes)?
+        }
+        if verdict.is_err() {
+            end = End::Failed;
+        }
     }
     out.flush()?;
-    Ok(if verdict.is_ok() { End::Done } else { End::Failed })
+    Ok(end)
 }
 
-fn case(source: Arc<Source>, others: Vec<Arc<Source>>, args: &Args) -> Result<Case, Usage> {
-    let unread = |what: String| Usage(format!("--request {}: {what}", args.request.display()));
-    let bytes = read(&args.request).map_err(|error| unread(error.to_string()))?;
-    let request = request::parse(&bytes).map_err(|what| unread(what.to_owned()))?;
-    let delivery = Delivery {
-        method: request.method,
-        target: request.target,
-        headers: request.headers,
-        body: request.body,
-        remote: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
-        received_at: args.at.unwrap_or_else(|| SystemClock.now()),
+/// The recorded request, or the latest ones that the running process refused.
+fn cases(context: &Context, source: Arc<Source>, others: Arc<[Arc<Source>]>, args: Args) -> Result<Vec<Case>, Box<dyn Error>> {
+    let nobody = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    let case = |request: Request, remote, at: Option<UnixMillis>, refused_as| {
+        let Request { method, target, headers, body, declared } = request;
+        let received_at = at.unwrap_or_else(|| SystemClock.now());
+        let delivery = Delivery { method, target, headers, body, remote, received_at };
+        Case { source: source.clone(), others: others.clone(), delivery, declared, is_time_given: at.is_some(), refused_as }
     };
-    Ok(Case { source, others, delivery, declared: request.declared, is_time_given: args.at.is_some() })
+    if let Some(file) = &args.request {
+        return Ok(vec![case(recorded(file)?, nobody, args.at, None)]);
+    }
+    let kept = kept::newest(context, args.url, &source.name, args.last)?;
+    if kept.is_empty() {
+        writeln!(anstream::stderr(), "hookhold: no refused delivery of {} is kept at present", source.name)?;
+    }
+    Ok(kept.into_iter().map(|kept| case(kept.request, kept.remote, Some(kept.received_at), Some(kept.refused_as))).collect())
+}
+
+fn recorded(file: &Path) -> Result<Request, Usage> {
+    let unread = |what: String| Usage(format!("--request {}: {what}", file.display()));
+    let bytes = read(file).map_err(|error| unread(error.to_string()))?;
+    request::parse(&bytes).map_err(|what| unread(what.to_owned()))
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
@@ -109,14 +137,20 @@ fn time(text: &str) -> Result<UnixMillis, String> {
 }
 
 /// What the gateway would say, as far as the request itself decides.
-fn judge(source: &Source, delivery: &Delivery) -> Verdict {
+fn judge(case: &Case) -> Verdict {
+    let Case { source, delivery, .. } = case;
     let refuse = |outcome, hint| Err(Refusal { outcome, hint });
     if delivery.method != Method::POST {
         let hint = format!("{} where only POST is taken", escaped(delivery.method.as_str()));
         return refuse(Outcome::MethodNotAllowed, hint);
     }
-    if delivery.body.len() > source.max_body {
-        let hint = format!("the body has {} bytes, max_body of this source is {}", delivery.body.len(), source.max_body);
+    if case.refused_as.is_some() && !source.takes_from(delivery.remote.ip()) {
+        let hint = format!("{} is not in allow_from of this source", delivery.remote.ip());
+        return refuse(Outcome::AddressNotAllowed, hint);
+    }
+    let size = (delivery.body.len() as u64).max(case.declared.unwrap_or(0));
+    if size > source.max_body as u64 {
+        let hint = format!("the body has {size} bytes, max_body of this source is {}", source.max_body);
         return refuse(Outcome::TooLarge, hint);
     }
     verify(source, delivery)
@@ -124,10 +158,16 @@ fn judge(source: &Source, delivery: &Delivery) -> Verdict {
 
 fn print(out: &mut impl Write, case: &Case, verdict: &Verdict, causes: &[Cause]) -> io::Result<()> {
     let name = &case.source.name;
+    if case.refused_as.is_some() {
+        writeln!(out, "{} from {}", case.delivery.received_at.rfc3339(), case.delivery.remote)?;
+    }
     match verdict {
         Ok(Believed::Event(verified)) => writeln!(out, "{name}: verifies with the secret {}", verified.secret)?,
         Ok(Believed::Handshake(_)) => writeln!(out, "{name}: verifies; it is a check of the endpoint, which hookhold answers")?,
         Err(refusal) => writeln!(out, "{name}: refused, {refusal}")?,
+    }
+    if let (Ok(_), Some(outcome)) = (verdict, &case.refused_as) {
+        writeln!(out, "   it was refused as {outcome}: secrets or configuration have changed since")?;
     }
     for (number, cause) in (1..).zip(causes) {
         writeln!(out, "\n{number}. {}: {}", cause.certainty.word(), cause.what)?;
@@ -146,6 +186,8 @@ fn print_json(out: &mut impl Write, case: &Case, verdict: &Verdict, causes: &[Ca
     let line = json!({
         "source": &*case.source.name,
         "at": case.delivery.received_at.rfc3339(),
+        "remote": case.refused_as.as_ref().map(|_| case.delivery.remote),
+        "refused_as": case.refused_as,
         "verifies": verdict.is_ok(),
         "secret": secret,
         "outcome": refusal.map(|refusal| refusal.outcome.word()),
@@ -166,6 +208,7 @@ How to get FILE (the bytes must be the ones on the wire; an editor that saves th
   curl --trace FILE …        of a request that you repeat yourself
 
 Examples:
+  hookhold doctor stripe                               the latest refused deliveries, with [admin] keep_refused
   hookhold doctor stripe --request refused.http
   hookhold doctor stripe --request refused.http --at 2026-11-21T07:08:13Z   the time in the log
   hookhold doctor github --request - --format json < refused.http";

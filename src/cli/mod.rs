@@ -1,6 +1,7 @@
 //! The command line: one file per verb. A verb returns how the process ends; what it could not do comes back as one
 //! error, printed here on one line with its causes.
 
+mod ask;
 mod check;
 mod diff;
 mod doctor;
@@ -195,7 +196,7 @@ Examples:
   hookhold run                        receive, keep, pass on, until SIGTERM
   hookhold send stripe --count 100    100 genuine deliveries to the running gateway
   hookhold tail --follow              what is being kept, as it arrives
-  hookhold doctor stripe --request F  why the delivery in F is refused, and what would be believed
+  hookhold doctor stripe              why its latest deliveries were refused, and what would be believed
 
 Exit codes:
   0  done

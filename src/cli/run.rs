@@ -138,6 +138,7 @@ impl House {
         let passing: Passing = Arc::new(Mutex::new(self.start_passing_on()));
         let sources = self.config.sources.iter().cloned();
         let gateway = Arc::new(Gateway::new(sources, self.journal.clone(), self.config.dedupe.hot_keys, &self.metrics));
+        gateway.refusals().set_limit(self.config.admin.keep_refused as usize);
         let tls = self.tls()?;
         let reload = self.reload(&gateway, &passing, &tls);
         let stop = Stop::new();
@@ -164,7 +165,9 @@ impl House {
         }
         tokio::task::spawn_blocking(move || {
             let _last = reload.hold();
-            if let Some(forwarder) = passing.lock().expect(POISON).take() {
+            // Others ask meanwhile how it fares: the lock is not held.
+            let forwarder = passing.lock().expect(POISON).take();
+            if let Some(forwarder) = forwarder {
                 tracing::info!("waiting for acknowledgements");
                 forwarder.stop(LAST_ACKNOWLEDGEMENTS);
             }
@@ -210,7 +213,7 @@ impl House {
     fn pages(&self, gateway: &Arc<Gateway>, passing: &Passing, reload: &Arc<Reload>, stop: &Stop) -> Pages {
         let (metrics, gateway, measured, journal) =
             (self.metrics.clone(), gateway.clone(), passing.clone(), self.journal.clone());
-        let clock = self.clock.clone();
+        let (clock, kept_by) = (self.clock.clone(), gateway.clone());
         let refresh = move || {
             journal.measure();
             gateway.measure(clock.now());
@@ -225,8 +228,10 @@ impl House {
         };
         let reload = reload.clone();
         let changes = move || reload.outlook();
+        let refusals = move |source: Option<&str>| kept_by.refusals().to_json(source);
         let metrics = self.metrics.clone();
-        Pages { metrics, refresh: Box::new(refresh), readiness: Box::new(readiness), changes: Box::new(changes) }
+        let (refresh, readiness) = (Box::new(refresh), Box::new(readiness));
+        Pages { metrics, refresh, readiness, changes: Box::new(changes), refusals: Box::new(refusals) }
     }
 }
 

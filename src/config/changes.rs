@@ -52,7 +52,7 @@ impl Config {
             _ if RELOADED.contains(&key) => false,
             "server" if key.starts_with("server.tls_") => self.server.tls.is_some() != next.server.tls.is_some(),
             "server" => self.server != as_reloaded(&self.server, &next.server),
-            "admin" => self.admin != next.admin,
+            "admin" => self.admin.listen != next.admin.listen,
             "journal" => self.journal != next.journal,
             "dedupe" => self.dedupe != DedupeConfig { window: self.dedupe.window, ..next.dedupe.clone() },
             "kafka" => self.kafka.is_some() != next.kafka.is_some(),
@@ -89,4 +89,4 @@ fn behind(key: String, what: &str) -> Change {
 }
 
 /// What a reload takes over besides `[sources]`, what stands in `[kafka]`, and another certificate.
-const RELOADED: &[&str] = &["server.public_url", "server.max_body", "dedupe.window"];
+const RELOADED: &[&str] = &["server.public_url", "server.max_body", "admin.keep_refused", "dedupe.window"];

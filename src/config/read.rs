@@ -90,7 +90,11 @@ fn read_server(t: &mut Table) -> ServerConfig {
 }
 
 pub(super) fn read_admin(t: &mut Table) -> AdminConfig {
-    AdminConfig { listen: address(t, AdminConfig::default().listen) }
+    let default = AdminConfig::default();
+    AdminConfig {
+        listen: address(t, default.listen),
+        keep_refused: t.take_bytes("keep_refused", 64 * KIB..=64 * MIB).unwrap_or(default.keep_refused),
+    }
 }
 
 /// Reads `[journal]`.

@@ -152,26 +152,27 @@ impl Desk {
             return limited;
         }
         if let Err(refused) = self.judge_head(source, caller, &head, body) {
-            return refused;
+            return self.without_body(source, head, caller, arrival, refused);
         }
         let deadline = source.deadline.min(self.limits.request_deadline);
         caller.progress.limit(deadline);
         let body = match body::read(body, source.max_body, charge, &caller.progress).await {
             Ok(body) => body,
             Err(Outcome::RateLimited) => return Answer::come_again(SHARE_PAUSE).because(SHARE_USED),
-            Err(outcome) => return Answer::plain(outcome).because(why_not_read(outcome, source)),
+            Err(outcome) => {
+                let refused = Answer::plain(outcome).because(why_not_read(outcome, source));
+                return self.without_body(source, head, caller, arrival, refused);
+            }
         };
         caller.progress.complete();
-        let delivery = Delivery {
-            target: target(&head),
-            method: head.method,
-            headers: head.headers,
-            body,
-            remote: caller.remote,
-            received_at: arrival.wall,
-        };
-        let received = self.gateway.receive(source, delivery, arrival.at + deadline);
+        let received = self.gateway.receive(source, delivery(head, body, caller, arrival), arrival.at + deadline);
         caller.progress.unless_cut(received).await.unwrap_or_else(not_waited_for)
+    }
+
+    /// Refuses a request of whose body nobody knows anything.
+    fn without_body(&self, source: &Source, head: Parts, caller: &Caller, arrival: Arrival, refused: Answer) -> Answer {
+        self.gateway.refusals().keep(&source.name, &delivery(head, Bytes::new(), caller, arrival), &refused);
+        refused
     }
 
     /// Reads a small body that nobody will look at: closing the connection instead would invite another handshake, which
@@ -206,6 +207,17 @@ impl Desk {
             }
             _ => Ok(()),
         }
+    }
+}
+
+fn delivery(head: Parts, body: Bytes, caller: &Caller, arrival: Arrival) -> Delivery {
+    Delivery {
+        target: target(&head),
+        method: head.method,
+        headers: head.headers,
+        body,
+        remote: caller.remote,
+        received_at: arrival.wall,
     }
 }
 

@@ -93,6 +93,7 @@ fn behind(case: &Case, refusal: &Refusal) -> Vec<Cause> {
     let hint = &refusal.hint;
     match refusal.outcome {
         Outcome::MethodNotAllowed => vec![Cause::certain("method", hint, "have the sender, or the proxy, use POST")],
+        Outcome::AddressNotAllowed => vec![address(case, hint)],
         Outcome::TooLarge => vec![Cause::certain("too_large", hint, "raise max_body of the source if such bodies are genuine")],
         _ if search::is_late(refusal) => vec![clock(case, refusal)],
         Outcome::SignatureMissing => or_else(others::claims(case), || vec![unsigned(case, hint)]),
@@ -102,6 +103,14 @@ fn behind(case: &Case, refusal: &Refusal) -> Vec<Cause> {
             or_else(found, || unexplained(case, refusal))
         }
     }
+}
+
+fn address(case: &Case, hint: &str) -> Cause {
+    let advice = format!(
+        "if it is the sender's, add it to allow_from of [sources.{}]; if it is your own proxy's, name that in [server] trusted_proxies",
+        case.source.name
+    );
+    Cause::certain("address", hint, advice)
 }
 
 fn or_else(found: Vec<Cause>, rest: impl FnOnce() -> Vec<Cause>) -> Vec<Cause> {

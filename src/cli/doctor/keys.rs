@@ -12,7 +12,7 @@ use super::causes::Cause;
 pub fn variants(case: &Case) -> Vec<(Key, Cause)> {
     let own = &case.source.secrets;
     let mut found: Vec<(Key, Cause)> = own.iter().flat_map(|key| of_one(case, key)).collect();
-    for other in &case.others {
+    for other in case.others.iter() {
         for key in &other.secrets {
             let what = format!("the secret {} of the source {} signed it", key.name, other.name);
             let advice = format!(

@@ -117,6 +117,7 @@ impl Reload {
         self.pass_on(next);
         self.journal.remember_for(longest_window(next));
         self.gateway.replace_sources(next.sources.iter().cloned(), &self.metrics);
+        self.gateway.refusals().set_limit(next.admin.keep_refused as usize);
         self.gateway.warn_of_expiry(self.clock.now());
         if let (Some(tls), Some(files), Some(certificate)) = (&self.tls, &next.server.tls, certificate) {
             tls.replace(files.clone(), certificate);

@@ -1,0 +1,45 @@
+//! The refused deliveries that the running process has kept (`[admin] keep_refused`).
+
+use std::error::Error;
+use std::net::SocketAddr;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hookhold::event::UnixMillis;
+use serde::Deserialize;
+
+use super::request::{self, Request};
+use crate::cli::{Context, ask};
+
+/// One of them.
+pub struct Kept {
+    pub request: Request,
+    pub remote: SocketAddr,
+    pub received_at: UnixMillis,
+    /// The outcome that it had.
+    pub refused_as: String,
+}
+
+/// A line of `/api/refusals`.
+#[derive(Deserialize)]
+struct Line {
+    outcome: String,
+    remote: SocketAddr,
+    received_at: String,
+    request_base64: String,
+}
+
+/// The `last` ones of a source, the newest first.
+pub fn newest(context: &Context, url: Option<String>, source: &str, last: usize) -> Result<Vec<Kept>, Box<dyn Error>> {
+    let base = ask::listener(context, url)?;
+    let page = ask::page(&base, &format!("/api/refusals?source={source}"))
+        .map_err(|error| format!("{error}; or name a recorded request with --request FILE"))?;
+    let kept: Option<Vec<Kept>> = page.lines().take(last).map(read).collect();
+    kept.ok_or_else(|| format!("{base} is not the admin listener of this version of hookhold").into())
+}
+
+fn read(line: &str) -> Option<Kept> {
+    let Line { outcome, remote, received_at, request_base64 } = serde_json::from_str(line).ok()?;
+    let request = request::parse(&STANDARD.decode(request_base64).ok()?).ok()?;
+    Some(Kept { request, remote, received_at: super::time(&received_at).ok()?, refused_as: outcome })
+}

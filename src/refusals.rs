@@ -1,0 +1,196 @@
+//! The latest refused deliveries, as they came, so that `hookhold doctor` can explain them without anybody having recorded
+//! anything. Opt-in (`[admin] keep_refused`), in memory only, gone with the process.
+//!
+//! Nobody has proved who sent what is in here, so nobody may fill it: [`MOST_OF_A_SENDER`] of each address, source and
+//! outcome, [`MOST_OF_A_KIND`] of each source and outcome, [`Refusals::limit`] bytes in all. Whoever is beyond the bytes
+//! loses its oldest where most bytes are, so a flood of one kind leaves the other kinds alone. Authorization, Cookie and
+//! what a recipe uses as a token are left out, as they are in the journal.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use serde_json::json;
+
+use crate::event::{Answer, Delivery, Outcome, UnixMillis, is_secret};
+
+/// One refused delivery.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// The name of the source that refused it.
+    pub source: Arc<str>,
+    /// Why, as it was counted.
+    pub outcome: Outcome,
+    /// Why, as it was logged.
+    pub hint: String,
+    /// Whose address was logged.
+    pub remote: SocketAddr,
+    /// When its first byte came.
+    pub received_at: UnixMillis,
+    /// The request as HTTP/1.1: request line, header fields, an empty line, the body out of its chunks. Without the body
+    /// where that was never read, or was too large to be kept here; `content-length` says what there was.
+    pub request: Vec<u8>,
+}
+
+/// Keeps refused deliveries within its limits.
+#[derive(Default)]
+pub struct Refusals {
+    limit: AtomicUsize,
+    kept: Mutex<Kept>,
+}
+
+/// By source and outcome, the oldest first.
+#[derive(Default)]
+struct Kept {
+    kinds: BTreeMap<(Arc<str>, &'static str), Kind>,
+    bytes: usize,
+}
+
+#[derive(Default)]
+struct Kind {
+    refused: VecDeque<Refused>,
+    bytes: usize,
+}
+
+impl Refusals {
+    /// Keeps up to `limit` bytes from now on; 0: nothing, and forgets what there is.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Relaxed);
+        self.lock().shrink(limit);
+    }
+
+    /// Bytes that are kept at most; 0: refused deliveries are not kept.
+    pub fn limit(&self) -> usize {
+        self.limit.load(Relaxed)
+    }
+
+    /// Keeps a delivery that ended with `answer`, when that is a refusal which the delivery itself explains.
+    pub fn keep(&self, source: &Arc<str>, delivery: &Delivery, answer: &Answer) {
+        let limit = self.limit();
+        if limit == 0 || !is_explained_by_delivery(answer.outcome) {
+            return;
+        }
+        let body = if delivery.body.len() <= limit / LARGEST_SHARE { &delivery.body[..] } else { &[] };
+        let refused = Refused {
+            source: source.clone(),
+            outcome: answer.outcome,
+            hint: answer.hint.clone(),
+            remote: delivery.remote,
+            received_at: delivery.received_at,
+            request: request(delivery, body),
+        };
+        self.lock().add(refused, limit);
+    }
+
+    /// Those of one source, or of all; the newest first.
+    pub fn newest(&self, source: Option<&str>) -> Vec<Refused> {
+        let kept = self.lock();
+        let wanted = kept.kinds.iter().filter(|((name, _), _)| source.is_none_or(|source| *source == **name));
+        let mut all: Vec<Refused> = wanted.flat_map(|(_, kind)| kind.refused.iter().cloned()).collect();
+        all.sort_by_key(|refused| std::cmp::Reverse(refused.received_at));
+        all
+    }
+
+    /// The same, each as a line of JSON. `None`: refused deliveries are not kept.
+    pub fn to_json(&self, source: Option<&str>) -> Option<String> {
+        (self.limit() > 0).then(|| self.newest(source).iter().map(|refused| format!("{}\n", refused.json())).collect())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    fn add(&mut self, refused: Refused, limit: usize) {
+        let kind = self.kinds.entry((refused.source.clone(), refused.outcome.word())).or_default();
+        let sender = refused.remote.ip();
+        let mut of_sender = (0..kind.refused.len()).filter(|at| kind.refused[*at].remote.ip() == sender);
+        let oldest_of_sender = of_sender.next();
+        let surplus = match oldest_of_sender.filter(|_| of_sender.count() + 1 >= MOST_OF_A_SENDER) {
+            None if kind.refused.len() >= MOST_OF_A_KIND => Some(0),
+            surplus => surplus,
+        };
+        let gone = surplus.and_then(|at| kind.remove(at)).unwrap_or_default();
+        let came = refused.size();
+        kind.bytes += came;
+        kind.refused.push_back(refused);
+        self.bytes = self.bytes + came - gone;
+        self.shrink(limit);
+    }
+
+    fn shrink(&mut self, limit: usize) {
+        while self.bytes > limit {
+            let Some(largest) = self.kinds.values_mut().max_by_key(|kind| kind.bytes) else { return };
+            self.bytes -= largest.remove(0).unwrap_or(largest.bytes);
+        }
+        self.kinds.retain(|_, kind| !kind.refused.is_empty());
+    }
+}
+
+impl Kind {
+    /// The bytes that this gives back.
+    fn remove(&mut self, at: usize) -> Option<usize> {
+        let size = self.refused.remove(at)?.size();
+        self.bytes -= size;
+        Some(size)
+    }
+}
+
+impl Refused {
+    fn json(&self) -> serde_json::Value {
+        json!({
+            "source": &*self.source,
+            "outcome": self.outcome.word(),
+            "hint": self.hint,
+            "remote": self.remote,
+            "received_at": self.received_at.rfc3339(),
+            "request_base64": STANDARD.encode(&self.request),
+        })
+    }
+
+    fn size(&self) -> usize {
+        size_of::<Refused>() + self.hint.len() + self.request.len()
+    }
+}
+
+/// Nothing but the delivery, and the configuration, has to be known to say why.
+fn is_explained_by_delivery(outcome: Outcome) -> bool {
+    matches!(
+        outcome,
+        Outcome::SignatureMissing
+            | Outcome::SignatureMalformed
+            | Outcome::SignatureMismatch
+            | Outcome::TimestampStale
+            | Outcome::TimestampFuture
+            | Outcome::AddressNotAllowed
+            | Outcome::MethodNotAllowed
+            | Outcome::TooLarge
+    )
+}
+
+fn request(delivery: &Delivery, body: &[u8]) -> Vec<u8> {
+    let Delivery { method, target, headers, .. } = delivery;
+    let mut request = format!("{method} {target} HTTP/1.1\r\n").into_bytes();
+    let mut field = |name: &str, value: &[u8]| request.extend([name.as_bytes(), b": ", value, b"\r\n"].concat());
+    for (name, value) in headers.iter().filter(|(name, _)| **name != TRANSFER_ENCODING && !is_secret(name)) {
+        field(name.as_str(), value.as_bytes());
+    }
+    if !headers.contains_key(CONTENT_LENGTH) {
+        field(CONTENT_LENGTH.as_str(), delivery.body.len().to_string().as_bytes());
+    }
+    request.extend_from_slice(b"\r\n");
+    request.extend_from_slice(body);
+    request
+}
+
+/// Of one address, source and outcome.
+pub const MOST_OF_A_SENDER: usize = 4;
+/// Of one source and outcome.
+pub const MOST_OF_A_KIND: usize = 64;
+/// A body may take one part in so many of the limit; a larger one is left out.
+pub const LARGEST_SHARE: usize = 4;
