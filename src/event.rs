@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::hash::Hasher;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -106,6 +106,14 @@ pub struct EventParts {
     pub headers: Vec<Header>,
     /// The exact bytes that were signed.
     pub body: Bytes,
+}
+
+/// Who counts as one sender: an IPv4 address, or the /64 that a single IPv6 customer has at least.
+pub fn sender(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+        address => address,
+    }
 }
 
 /// One header field: its name in lower case, its value as it came.

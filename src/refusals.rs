@@ -7,7 +7,7 @@
 //! what a recipe uses as a token are left out, as they are in the journal.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,11 +16,13 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use serde_json::json;
 
-use crate::event::{Answer, Delivery, Outcome, UnixMillis, is_secret};
+use crate::event::{Answer, Delivery, Outcome, UnixMillis, is_secret, sender};
 
 /// One refused delivery.
 #[derive(Clone, Debug)]
 pub struct Refused {
+    /// Counts them, from 1 since the start: the newest has the largest.
+    pub number: u64,
     /// The name of the source that refused it.
     pub source: Arc<str>,
     /// Why, as it was counted.
@@ -48,6 +50,8 @@ pub struct Refusals {
 struct Kept {
     kinds: BTreeMap<(Arc<str>, &'static str), Kind>,
     bytes: usize,
+    /// How many have come so far.
+    count: u64,
 }
 
 #[derive(Default)]
@@ -76,6 +80,7 @@ impl Refusals {
         }
         let body = if delivery.body.len() <= limit / LARGEST_SHARE { &delivery.body[..] } else { &[] };
         let refused = Refused {
+            number: 0,
             source: source.clone(),
             outcome: answer.outcome,
             hint: answer.hint.clone(),
@@ -91,7 +96,7 @@ impl Refusals {
         let kept = self.lock();
         let wanted = kept.kinds.iter().filter(|((name, _), _)| source.is_none_or(|source| *source == **name));
         let mut all: Vec<Refused> = wanted.flat_map(|(_, kind)| kind.refused.iter().cloned()).collect();
-        all.sort_by_key(|refused| std::cmp::Reverse(refused.received_at));
+        all.sort_by_key(|refused| std::cmp::Reverse(refused.number));
         all
     }
 
@@ -107,15 +112,10 @@ impl Refusals {
 
 impl Kept {
     fn add(&mut self, refused: Refused, limit: usize) {
+        self.count += 1;
+        let refused = Refused { number: self.count, ..refused };
         let kind = self.kinds.entry((refused.source.clone(), refused.outcome.word())).or_default();
-        let sender = refused.remote.ip();
-        let mut of_sender = (0..kind.refused.len()).filter(|at| kind.refused[*at].remote.ip() == sender);
-        let oldest_of_sender = of_sender.next();
-        let surplus = match oldest_of_sender.filter(|_| of_sender.count() + 1 >= MOST_OF_A_SENDER) {
-            None if kind.refused.len() >= MOST_OF_A_KIND => Some(0),
-            surplus => surplus,
-        };
-        let gone = surplus.and_then(|at| kind.remove(at)).unwrap_or_default();
+        let gone = kind.surplus(sender(refused.remote.ip())).and_then(|at| kind.remove(at)).unwrap_or_default();
         let came = refused.size();
         kind.bytes += came;
         kind.refused.push_back(refused);
@@ -133,6 +133,13 @@ impl Kept {
 }
 
 impl Kind {
+    /// Which one has to go before one more of `from` can come.
+    fn surplus(&self, from: IpAddr) -> Option<usize> {
+        let own: Vec<usize> = (0..self.refused.len()).filter(|at| sender(self.refused[*at].remote.ip()) == from).collect();
+        let of_sender = own.first().copied().filter(|_| own.len() >= MOST_OF_A_SENDER);
+        of_sender.or_else(|| (self.refused.len() >= MOST_OF_A_KIND).then_some(0))
+    }
+
     /// The bytes that this gives back.
     fn remove(&mut self, at: usize) -> Option<usize> {
         let size = self.refused.remove(at)?.size();
@@ -194,3 +201,99 @@ pub const MOST_OF_A_SENDER: usize = 4;
 pub const MOST_OF_A_KIND: usize = 64;
 /// A body may take one part in so many of the limit; a larger one is left out.
 pub const LARGEST_SHARE: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::{HeaderMap, HeaderValue, Method};
+
+    use super::*;
+
+    const LIMIT: usize = 64 << 10;
+
+    fn open(limit: usize) -> Refusals {
+        let refusals = Refusals::default();
+        refusals.set_limit(limit);
+        refusals
+    }
+
+    /// One refused delivery, told apart by its time.
+    fn refuse(refusals: &Refusals, source: &str, outcome: Outcome, from: [u8; 4], at: u64, size: usize) {
+        let delivery = Delivery {
+            method: Method::POST,
+            target: "/hooks/x".into(),
+            headers: HeaderMap::from_iter(
+                [("authorization", "a"), ("cookie", "b"), ("x-signature", "c")]
+                    .map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value))),
+            ),
+            body: Bytes::from(vec![b'x'; size]),
+            remote: (from, 1000 + at as u16).into(),
+            received_at: UnixMillis(at),
+        };
+        refusals.keep(&source.into(), &delivery, &Answer::plain(outcome));
+    }
+
+    fn times(refusals: &Refusals, source: &str) -> Vec<u64> {
+        refusals.newest(Some(source)).iter().map(|refused| refused.received_at.0).collect()
+    }
+
+    #[test]
+    fn a_sender_replaces_its_own_and_a_crowd_the_oldest_of_its_kind() {
+        let refusals = open(LIMIT);
+        refuse(&refusals, "shop", Outcome::SignatureMismatch, [1, 1, 1, 1], 0, 9);
+        (1..100).for_each(|at| refuse(&refusals, "shop", Outcome::SignatureMismatch, [2, 2, 2, 2], at, 9));
+        assert_eq!(times(&refusals, "shop"), [99, 98, 97, 96, 0]);
+        (0..100).for_each(|at| refuse(&refusals, "shop", Outcome::SignatureMismatch, [3, 3, 3, at], 100 + u64::from(at), 9));
+        assert_eq!(times(&refusals, "shop"), (136..200).rev().collect::<Vec<_>>());
+        refuse(&refusals, "shop", Outcome::TimestampStale, [3, 3, 3, 3], 200, 9);
+        assert_eq!(times(&refusals, "shop").len(), MOST_OF_A_KIND + 1);
+    }
+
+    #[test]
+    fn a_flood_of_one_kind_stays_within_the_bytes_and_leaves_the_others() {
+        let refusals = open(LIMIT);
+        refuse(&refusals, "quiet", Outcome::TimestampStale, [1, 1, 1, 1], 1, 2000);
+        (0..64).for_each(|at| refuse(&refusals, "loud", Outcome::SignatureMismatch, [2, 2, 2, at], 2, LIMIT / LARGEST_SHARE));
+        let held: usize = refusals.newest(None).iter().map(|refused| refused.request.len()).sum();
+        assert!((LIMIT / 2..=LIMIT).contains(&held), "{held} of {LIMIT}");
+        assert_eq!(times(&refusals, "quiet"), [1]);
+        assert!(times(&refusals, "loud").len() >= 2);
+        refusals.set_limit(LIMIT / 16);
+        assert_eq!((times(&refusals, "quiet").len(), times(&refusals, "loud").len()), (1, 0), "the larger kind goes first");
+        refusals.set_limit(0);
+        refuse(&refusals, "quiet", Outcome::TimestampStale, [1, 1, 1, 1], 3, 9);
+        assert!(refusals.newest(None).is_empty() && refusals.to_json(None).is_none());
+    }
+
+    #[test]
+    fn what_is_kept_is_the_request_without_credentials_and_without_a_body_that_is_too_large() {
+        let refusals = open(LIMIT);
+        refuse(&refusals, "shop", Outcome::SignatureMismatch, [1, 1, 1, 1], 1, 3);
+        refuse(&refusals, "shop", Outcome::SignatureMismatch, [1, 1, 1, 1], 2, LIMIT / LARGEST_SHARE + 1);
+        let requests: Vec<Vec<u8>> = refusals.newest(None).into_iter().map(|refused| refused.request).collect();
+        let expected = [("16385", ""), ("3", "xxx")].map(|(length, body)| {
+            format!("POST /hooks/x HTTP/1.1\r\nx-signature: c\r\ncontent-length: {length}\r\n\r\n{body}").into_bytes()
+        });
+        assert_eq!(requests, expected);
+    }
+
+    #[test]
+    fn only_what_the_delivery_explains_is_kept() {
+        let refusals = open(LIMIT);
+        for (at, outcome) in Outcome::ALL.iter().enumerate() {
+            refuse(&refusals, "shop", *outcome, [1, 1, 1, 1], at as u64, 3);
+        }
+        let kept: Vec<&str> = refusals.newest(None).iter().rev().map(|refused| refused.outcome.word()).collect();
+        let expected = [
+            "signature_missing",
+            "signature_malformed",
+            "signature_mismatch",
+            "timestamp_stale",
+            "timestamp_future",
+            "address_not_allowed",
+            "method_not_allowed",
+            "too_large",
+        ];
+        assert_eq!(kept, expected);
+    }
+}

@@ -400,7 +400,8 @@ fn wrong_usage_ends_with_2_and_says_what_is_missing() {
         (&["doctor", "stripe", "--request", "request"], "no empty line ends the headers"),
         (&["doctor", "stripe", "--request", "hookhold.toml"], "not an HTTP request"),
         (&["doctor", "stripe", "--request", "request", "--at", "yesterday"], "RFC 3339"),
-        (&["doctor", "stripe"], "--request"),
+        (&["doctor", "stripe", "--at", "2026-11-21T07:08:13Z"], "--request"),
+        (&["doctor", "stripe", "--last", "3", "--request", "request"], "cannot be used with"),
     ] {
         let output = home.verb(args);
         let said = String::from_utf8_lossy(&output.stderr);

@@ -38,8 +38,11 @@ pub struct Pages {
     pub changes: Box<dyn Fn() -> String + Send + Sync>,
     /// Asked at each `/api/refusals`, with the source that `?source=NAME` names: a line of JSON for each refused delivery that
     /// is kept, the newest first. `None`: none are kept. May block.
-    pub refusals: Box<dyn Fn(Option<&str>) -> Option<String> + Send + Sync>,
+    pub refusals: Box<Lister>,
 }
+
+/// Lists what belongs to one source, or to all.
+pub type Lister = dyn Fn(Option<&str>) -> Option<String> + Send + Sync;
 
 /// Serves the pages until `stop`; open connections are then cut, and all tasks have ended on return.
 pub async fn serve(listener: TcpListener, pages: Pages, stop: impl Future<Output = ()>) {

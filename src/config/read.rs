@@ -93,7 +93,7 @@ pub(super) fn read_admin(t: &mut Table) -> AdminConfig {
     let default = AdminConfig::default();
     AdminConfig {
         listen: address(t, default.listen),
-        keep_refused: t.take_bytes("keep_refused", 64 * KIB..=64 * MIB).unwrap_or(default.keep_refused),
+        keep_refused: t.take_bytes("keep_refused", 0..=64 * MIB).unwrap_or(default.keep_refused),
     }
 }
 
