@@ -47,7 +47,7 @@ fn main() -> Result<()> {
         return bare();
     }
     let given = |name: &str| arguments.iter().position(|a| a == name).and_then(|at| arguments.get(at + 1)).cloned();
-    let seconds: u64 = given("--seconds").map_or(Ok(4), |text| text.parse())?;
+    let seconds: u64 = given("--seconds").map_or(Ok(2), |text| text.parse())?;
     let rounds: usize = given("--rounds").map_or(Ok(5), |text| text.parse())?;
     let dir = given("--dir").map_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")), PathBuf::from);
     let threads: usize = given("--sender-threads").map_or(Ok(1), |text| text.parse())?;
@@ -84,13 +84,14 @@ fn compare(load: Load, rounds: usize, dir: &std::path::Path) -> Result<()> {
     let Load { senders, threads, connections, .. } = load;
     print!("{connections} connections ({senders:?} senders on {threads} thread(s)), {BODY} B Stripe bodies, ");
     println!("journal on {file_system}, {} cores", cores());
+    let requests: Arc<[Prepared]> = requests(load)?.into();
     let mut ratios = Vec::new();
     for round in 1..=rounds {
         let bare = Served::bare()?;
-        let (ceiling, cheapest) = measure(&bare, requests(connections * 2000)?, load)?;
+        let (ceiling, cheapest) = measure(&bare, &requests, load)?;
         drop(bare);
         let durable = Served::hookhold(dir)?;
-        let (rate, cost) = measure(&durable, requests(MOST)?, load)?;
+        let (rate, cost) = measure(&durable, &requests, load)?;
         let commits = durable.commits()?;
         drop(durable);
         ratios.push(rate / ceiling);
@@ -173,15 +174,15 @@ fn configuration(address: SocketAddr, admin: SocketAddr, dir: &std::path::Path) 
     )
 }
 
-/// One signed delivery, as bytes and in parts.
-struct Prepared {
-    bytes: Bytes,
-    head: (http::Uri, http::HeaderMap),
-    body: Bytes,
+/// One signed delivery, as one kind of sender needs it.
+enum Prepared {
+    Bytes(Bytes),
+    Parts { target: http::Uri, headers: http::HeaderMap, body: Bytes },
 }
 
-/// Whole HTTP requests with distinct ids, signed now.
-fn requests(count: usize) -> Result<Vec<Prepared>> {
+/// Requests with distinct ids for the longest round, signed now. Each round has a journal of its own, so it may send them again.
+fn requests(load: Load) -> Result<Vec<Prepared>> {
+    let count = (WARM_UP + load.time).as_secs() as usize * MOST_PER_SECOND;
     let text = configuration(free()?, free()?, std::path::Path::new("unused"));
     let path = std::env::temp_dir().join("bench.toml");
     let secret = std::env::temp_dir().join(format!("bench-secret-{}", std::process::id()));
@@ -196,9 +197,13 @@ fn requests(count: usize) -> Result<Vec<Prepared>> {
         .map(|index| {
             let id = format!("evt_{run:016x}{index:08}");
             let sample = sign(source, Some(body(&id)), &options(id));
-            let bytes = wire(&sample).into();
-            let head = (sample.target.parse().expect("a path is a URI"), sample.headers);
-            Prepared { bytes, head, body: sample.body }
+            match load.senders {
+                Senders::Socket => Prepared::Bytes(wire(&sample).into()),
+                Senders::Hyper => {
+                    let target = sample.target.parse().expect("a path is a URI");
+                    Prepared::Parts { target, headers: sample.headers, body: sample.body }
+                }
+            }
         })
         .collect())
 }
@@ -212,11 +217,11 @@ fn body(id: &str) -> Bytes {
 }
 
 /// Answers per second while all connections are busy, and microseconds of processor time that the server took for each.
-fn measure(server: &Served, requests: Vec<Prepared>, load: Load) -> Result<(f64, f64)> {
+fn measure(server: &Served, requests: &Arc<[Prepared]>, load: Load) -> Result<(f64, f64)> {
     let Load { senders, connections, time, .. } = load;
     let address = server.address;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(load.threads).enable_all().build()?;
-    let shared = Arc::new(Shared { requests, ..Shared::default() });
+    let shared = Arc::new(Shared::new(requests.clone(), server.admin.is_some()));
     let tasks: Vec<_> = (0..connections)
         .map(|_| match senders {
             Senders::Socket => runtime.spawn(talk(address, shared.clone())),
@@ -237,18 +242,29 @@ fn measure(server: &Served, requests: Vec<Prepared>, load: Load) -> Result<(f64,
 }
 
 /// What all senders of one measurement share.
-#[derive(Default)]
 struct Shared {
-    requests: Vec<Prepared>,
+    requests: Arc<[Prepared]>,
+    /// A repeat would cost the server less, so there must be none.
+    once: bool,
     next: AtomicUsize,
     answers: AtomicU64,
     over: AtomicBool,
 }
 
 impl Shared {
-    fn next(&self) -> Option<&Prepared> {
+    fn new(requests: Arc<[Prepared]>, once: bool) -> Shared {
+        Shared { requests, once, next: AtomicUsize::new(0), answers: AtomicU64::new(0), over: AtomicBool::new(false) }
+    }
+
+    fn next(&self) -> Result<Option<&Prepared>> {
+        if self.over.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
         let index = self.next.fetch_add(1, Ordering::Relaxed);
-        (!self.over.load(Ordering::Relaxed)).then(|| &self.requests[index % self.requests.len()])
+        if self.once && index >= self.requests.len() {
+            return Err("more than the prepared requests were sent; raise MOST_PER_SECOND".into());
+        }
+        Ok(Some(&self.requests[index % self.requests.len()]))
     }
 }
 
@@ -256,8 +272,8 @@ async fn talk(address: SocketAddr, shared: Arc<Shared>) -> Result<()> {
     let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let mut answer = [0; 1024];
-    while let Some(request) = shared.next() {
-        stream.write_all(&request.bytes).await?;
+    while let Some(Prepared::Bytes(request)) = shared.next()? {
+        stream.write_all(request).await?;
         let got = stream.read(&mut answer).await?;
         // Both servers answer with an empty body, so the answer ends with its head.
         if !answer[..got].starts_with(b"HTTP/1.1 200") || !answer[..got].ends_with(b"\r\n\r\n") {
@@ -273,9 +289,9 @@ async fn converse(address: SocketAddr, shared: Arc<Shared>) -> Result<()> {
     stream.set_nodelay(true)?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let driver = tokio::spawn(connection);
-    while let Some(prepared) = shared.next() {
-        let mut request = Request::post(prepared.head.0.clone()).body(Full::new(prepared.body.clone()))?;
-        *request.headers_mut() = prepared.head.1.clone();
+    while let Some(Prepared::Parts { target, headers, body }) = shared.next()? {
+        let mut request = Request::post(target.clone()).body(Full::new(body.clone()))?;
+        *request.headers_mut() = headers.clone();
         request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static("localhost"));
         let answer = sender.send_request(request).await?;
         if answer.status() != 200 || !answer.into_body().collect().await?.to_bytes().is_empty() {
@@ -308,5 +324,5 @@ fn bare() -> Result<()> {
 const BODY: usize = 2048;
 const SECRET: &str = "whsec_benchmark";
 const WARM_UP: Duration = Duration::from_millis(3000);
-/// More than any round can send; beyond it ids would repeat.
-const MOST: usize = 400_000;
+/// More than can be received durably on two cores.
+const MOST_PER_SECOND: usize = 110_000;
