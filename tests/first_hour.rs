@@ -35,6 +35,7 @@ fn the_first_hour_ends_with_the_event_in_kafka() {
     let (said, errors) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
     let logs = ["hookhold.log", "kafka.log"].map(|log| fs::read_to_string(dir.path().join(log)).unwrap_or_default());
     assert!(run.status.success(), "{said}\n{errors}\n{}", logs.join("\n"));
+    assert!(said.contains("github: refused, signature_mismatch") && said.contains("do: "), "doctor explains: {said}");
     let record = said.lines().find(|line| line.contains("ce_source:/hooks/github")).expect("the consumer printed the record");
     assert!(record.contains("ce_type:com.github.pull_request.opened"), "{record}");
 }
