@@ -202,23 +202,24 @@ fn place(text: &str, item: &Item, pointers: &mut Pointers) -> Option<Locator> {
 /// The outer `None`: it is there, but wrong.
 fn timestamp(table: &mut Table) -> Option<Option<Timestamp>> {
     let Some(item) = table.take("timestamp") else { return Some(None) };
-    let table_place = item.place.below("from");
     let mut table = item.table()?;
     let mut pointers = Pointers::default();
     let from = need(&mut table, "from", TIMED_FROM, |table| table.take("from")).map(|item| choice(item, &mut pointers));
     let unit = table.take_one_of("unit", Unit::WORDS).unwrap_or(Unit::Seconds);
     let past = table.take_duration("past", WINDOW).unwrap_or(DEFAULT_WINDOW);
     let future = table.take_duration("future", WINDOW).unwrap_or(DEFAULT_WINDOW);
-    if !pointers.is_empty() {
-        table.wrong("from", "the body is read only after the proof", TIMED_FROM);
+    let is_readable = from.as_ref().is_none_or(sound::stands_alone);
+    if !is_readable {
+        let what = if pointers.is_empty() {
+            "a time is one text, beside the signature"
+        } else {
+            "the body is read only after the proof"
+        };
+        table.wrong("from", what, TIMED_FROM);
     }
     table.finish();
-    let from = from?;
-    let single = !from.0.is_empty() && from.0.iter().all(|fields| fields.len() == 1);
-    if !single {
-        table_place.wrong("a time is one text", TIMED_FROM);
-    }
-    (pointers.is_empty() && single).then_some(Some(Timestamp { from, unit, past, future }))
+    let from = from.filter(|_| is_readable)?;
+    Some(Some(Timestamp { from, unit, past, future }))
 }
 
 fn facts(table: &mut Table, own_key: Option<Item>, pointers: &mut Pointers) -> Facts {

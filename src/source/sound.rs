@@ -25,6 +25,11 @@ pub fn agree(
         table.wrong("event.id", "the content contains the id, so it must be readable before the body", allowed);
         return None;
     }
+    if let Some(tag) = signature.take.iter().find(|tag| tags(contents, timestamp, event).any(|used| used == *tag)) {
+        let what = format_args!("{tag} is the tag of the signature itself, which is read as nothing else");
+        table.wrong("signature.take", what, "tags whose values are signatures and are used nowhere else");
+        return None;
+    }
     if uses_tags(contents, timestamp, event) && (signature.items.is_none() || signature.pair.is_none()) {
         let allowed = "items, pair and take, for a header such as t=1,v1=HEX";
         table.wrong("signature", "a tag is used, but the signature has none", allowed);
@@ -82,16 +87,25 @@ fn holds(contents: &[Vec<Term>], locator: &Locator) -> bool {
     }
 }
 
-fn stands_alone(id: &Choice) -> bool {
+/// True of a fact that can be read before the proof, as one piece of the signed bytes.
+pub(super) fn stands_alone(fact: &Choice) -> bool {
     let early = |fields: &Vec<Locator>| matches!(fields[..], [Locator::Header(_) | Locator::Tag(_)]);
-    !id.0.is_empty() && id.0.iter().all(early)
+    !fact.0.is_empty() && fact.0.iter().all(early)
 }
 
 /// True when something is read from the tags beside a signature.
 pub(super) fn uses_tags(contents: &[Vec<Term>], timestamp: Option<&Timestamp>, event: &Facts) -> bool {
+    tags(contents, timestamp, event).next().is_some()
+}
+
+/// The tags that something is read from.
+fn tags<'a>(contents: &'a [Vec<Term>], timestamp: Option<&'a Timestamp>, event: &'a Facts) -> impl Iterator<Item = &'a String> {
     let choices = [&event.id, &event.kind, &event.key].into_iter().chain(timestamp.map(|time| &time.from));
     let times = event.time.iter().map(|(locator, _)| locator);
-    let mut pointed = choices.flat_map(|choice| choice.0.iter().flatten()).chain(times);
-    let mut terms = contents.iter().flatten();
-    pointed.any(|locator| matches!(locator, Locator::Tag(_))) || terms.any(|term| matches!(term, Term::Tag(_)))
+    let pointed = choices.flat_map(|choice| choice.0.iter().flatten()).chain(times).filter_map(|locator| match locator {
+        Locator::Tag(tag) => Some(tag),
+        _ => None,
+    });
+    let signed = contents.iter().flatten().filter_map(|term| if let Term::Tag(tag) = term { Some(tag) } else { None });
+    pointed.chain(signed)
 }

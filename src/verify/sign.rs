@@ -178,7 +178,10 @@ impl Draft {
     fn place(&mut self, locator: &Locator, text: String, is_number: bool) {
         match locator {
             Locator::Header(name) => put(&mut self.headers, name, &text),
-            Locator::Tag(tag) => self.tags.push((tag.clone(), text)),
+            Locator::Tag(tag) => {
+                self.tags.retain(|(have, _)| have != tag);
+                self.tags.push((tag.clone(), text));
+            }
             Locator::Query(name) => {
                 let mark = if self.target.contains('?') { '&' } else { '?' };
                 self.target.push_str(&format!("{mark}{name}={text}"));
@@ -201,9 +204,9 @@ impl Draft {
         let recipe = &source.recipe;
         let tags: Vec<(usize, &str, &str)> = self.tags.iter().map(|(tag, value)| (0, &tag[..], &value[..])).collect();
         let site = Site::new(&self.target, &self.headers, &tags, 0);
-        // Of more fields than the verifier reads, no signature is good.
+        // Of more fields than the verifier reads, or of a part that no request can have, no signature is good.
         let Ok(ground) = Ground::new(source, &self.target, body) else { return FILLER.to_owned() };
-        let content = ground.parts(&recipe.contents[0], &site).expect("every part that the recipe signs has been filled in");
+        let Ok(content) = ground.parts(&recipe.contents[0], &site) else { return FILLER.to_owned() };
         let another = Mac::new(recipe.algorithm, b"not the secret");
         let key = source.secret_at(now).ready(|bytes| Mac::new(recipe.algorithm, bytes));
         let code = if with_another { &another } else { key }.code(&content);

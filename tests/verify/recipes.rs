@@ -218,6 +218,10 @@ fn parts_that_contradict_each_other_are_a_mistake() {
         (INLINE_TIMED.to_owned(), "timestamp: a time is checked only where it is signed"),
         (INLINE.replace("\"body\"", "\"id\", \"body\""), "event.id: the content contains the id"),
         (INLINE.replace("\"body\"", "\"tag:t\", \"body\""), "signature: a tag is used, but the signature has none"),
+        (timed("query:t"), "timestamp.from: a time is one text, beside the signature"),
+        (timed("const:1700000000"), "timestamp.from: a time is one text, beside the signature"),
+        (INLINE_TAGGED.replace("tag:t", "tag:v1"), "signature.take: v1 is the tag of the signature itself"),
+        (format!("{INLINE_TAGGED}event = {{ id = \"tag:v1\" }}"), "signature.take: v1 is the tag of the signature itself"),
         (INLINE.replace("\"body\"", "\"header:T\""), "content: the body is not signed"),
         (INLINE.replace("\"body\"", "\"url\""), "content: the body is not signed"),
         (
@@ -241,6 +245,27 @@ fn parts_that_contradict_each_other_are_a_mistake() {
         let mistakes = compile(&recipe, &[("secret", "x")]).expect_err(what).to_string();
         assert!(mistakes.contains(what), "{mistakes}");
     }
+}
+
+fn timed(place: &str) -> String {
+    format!("{INLINE_TIMED}timestamp = {{ from = {place:?} }}")
+}
+
+/// What `check` lets pass, `send` can sign and the gateway believes: no place is accepted that nobody reads.
+#[test]
+fn every_recipe_without_a_mistake_has_genuine_deliveries() {
+    let places = ["header:A", "tag:t", "tag:v1", "query:q", "const:7", "json:/j", "form:f"];
+    let mut whole = 0;
+    for (time, id) in places.iter().flat_map(|time| places.map(|id| (time, id))) {
+        for part in ["timestamp", "id", "header:A", "tag:t", "tag:v1", "url", "form-sorted"] {
+            let recipe = INLINE_TAGGED.replace("tag:t", part).replace("\"body\"", "\"timestamp\", \"body\"");
+            let entry = format!("{recipe}timestamp = {{ from = {time:?} }}\nevent = {{ id = {id:?} }}");
+            let Ok(source) = compile(&entry, &[("secret", "x")]) else { continue };
+            assert_eq!(refusal(&source, &sample(&source, None)), None, "{entry}");
+            whole += 1;
+        }
+    }
+    assert!(whole > 20, "{whole} without a mistake");
 }
 
 #[test]

@@ -121,6 +121,14 @@ signature = { from = "header:Acme-Signature" }
 content = ["timestamp", ".", "body"]
 "#;
 
+/// A recipe that signs a tag and the body.
+pub const INLINE_TAGGED: &str = r#"
+auth = "mac"
+algorithm = "sha256"
+signature = { from = "header:Acme-Signature", items = ",", pair = "=", take = ["v1"] }
+content = ["tag:t", "body"]
+"#;
+
 /// Compiles an entry that names its own secrets, or none.
 pub fn compile_alone(entry: &str) -> Result<Source, Mistakes> {
     compile_under(entry, &defaults())
