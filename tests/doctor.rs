@@ -409,3 +409,42 @@ fn wrong_usage_ends_with_2_and_says_what_is_missing() {
         assert!(said.contains(expected), "{args:?}: {said}");
     }
 }
+
+/// The check of an endpoint that nobody signs is answered to anybody, so it proves no secret, source or change of the body.
+#[test]
+fn a_check_that_nobody_signs_is_answered_and_proves_nothing() {
+    let acme = "[sources.acme]\nauth = \"mac\"\nalgorithm = \"sha256\"\nsignature = { from = \"header:Acme\" }\ncontent = [\"body\"]\n\
+                secrets = [\"file:github-key\"]\nhandshake = [{ when = { \"json:/challenge\" = true }, authenticated = false }]\n";
+    let home = Home::new(SECRETS, &(SOURCES.to_owned() + acme));
+    let check = |source: &str| post(&format!("/hooks/{source}"), &[], b"{\"challenge\":\"c\"}");
+    let (code, line) = examine(&home, "acme", &check("acme"), &[]);
+    assert_eq!((code, &line["verifies"], &line["proved"]), (Some(0), &true.into(), &false.into()), "{line}");
+    let said = home.verb(&["doctor", "acme", "--request", "request"]).stdout;
+    assert!(String::from_utf8_lossy(&said).contains("nobody signs; nothing is proved"), "{said:?}");
+    assert_eq!(causes(&home, "stripe", &check("stripe")), ["signature_absent"], "it is not certain to be another source's");
+    let genuine = Signed::new(&mut Sdk::start(), "github", GITHUB, "{}").with("{}");
+    let (_, line) = examine(&home, "github", &genuine, &[]);
+    assert_eq!((&line["verifies"], &line["proved"]), (&true.into(), &true.into()), "{line}");
+}
+
+#[test]
+fn what_rests_on_the_time_of_receipt_is_certain_only_where_that_is_given() {
+    let entry =
+        "[sources.stripe]\nprovider = \"stripe\"\nsecrets = [{ name = \"old\", from = \"file:old\", not_after = 2021-02-01 }]";
+    let (ended, whole) = (Home::new(&[("old", STRIPE)], entry), Home::new(SECRETS, SOURCES));
+    let (now, mut sdk) =
+        (std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs(), Sdk::start());
+    let ahead = Sample { scheme: "stripe", secret: STRIPE, id: "msg_1", timestamp: now + 86_400, body: b"{}" };
+    let ahead = post("/hooks/stripe", &sdk.sign(ahead).headers, b"{}");
+    let late = Signed::new(&mut sdk, "stripe", STRIPE, "{}").with("{}");
+    for (home, request, expected) in
+        [(&whole, &late, &["stale"][..]), (&whole, &ahead, &["clock"]), (&ended, &late, &["secret_expired", "stale"])]
+    {
+        let (_, line) = examine(home, "stripe", request, &[]);
+        let causes = line["causes"].as_array().expect("a list");
+        let words: Vec<_> = causes.iter().map(|cause| &cause["cause"]).collect();
+        assert_eq!(words, expected, "{line}");
+        assert!(causes.iter().all(|cause| cause["certainty"] == "possible"), "{line}");
+        assert!(causes.iter().all(|cause| cause["do"].as_str().is_some_and(|advice| advice.contains("--at"))), "{line}");
+    }
+}

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use hookhold::event::{Clock, Delivery, Outcome, SystemClock, UnixMillis};
 use hookhold::log::escaped;
 use hookhold::source::Source;
-use hookhold::verify::{Believed, Refusal, verify};
+use hookhold::verify::{Believed, Refusal, unsigned_handshake, verify};
 use http::Method;
 use serde_json::json;
 
@@ -156,6 +156,11 @@ fn judge(case: &Case) -> Verdict {
     verify(source, delivery)
 }
 
+/// True of a check of the endpoint that is answered to whoever sends it.
+fn is_unsigned(case: &Case) -> bool {
+    unsigned_handshake(&case.source, &case.delivery).is_some()
+}
+
 fn print(out: &mut impl Write, case: &Case, verdict: &Verdict, causes: &[Cause]) -> io::Result<()> {
     let name = &case.source.name;
     if case.refused_as.is_some() {
@@ -163,6 +168,9 @@ fn print(out: &mut impl Write, case: &Case, verdict: &Verdict, causes: &[Cause])
     }
     match verdict {
         Ok(Believed::Event(verified)) => writeln!(out, "{name}: verifies with the secret {}", verified.secret)?,
+        Ok(Believed::Handshake(_)) if is_unsigned(case) => {
+            writeln!(out, "{name}: answered as a check of the endpoint that nobody signs; nothing is proved about it")?
+        }
         Ok(Believed::Handshake(_)) => writeln!(out, "{name}: verifies; it is a check of the endpoint, which hookhold answers")?,
         Err(refusal) => writeln!(out, "{name}: refused, {refusal}")?,
     }
@@ -189,6 +197,7 @@ fn print_json(out: &mut impl Write, case: &Case, verdict: &Verdict, causes: &[Ca
         "remote": case.refused_as.as_ref().map(|_| case.delivery.remote),
         "refused_as": case.refused_as,
         "verifies": verdict.is_ok(),
+        "proved": verdict.is_ok() && !is_unsigned(case),
         "secret": secret,
         "outcome": refusal.map(|refusal| refusal.outcome.word()),
         "hint": refusal.map(|refusal| &refusal.hint),

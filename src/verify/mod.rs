@@ -104,11 +104,8 @@ pub fn precheck(source: &Source, headers: &HeaderMap) -> Result<(), Refusal> {
 /// more, before the proof, where the recipe knows handshakes without a signature.
 pub fn verify(source: &Source, delivery: &Delivery) -> Result<Believed, Refusal> {
     let recipe = &source.recipe;
-    if handshake::any_unsigned(recipe) {
-        let site = Site::new(&delivery.target, &delivery.headers, &[], 0).with_body(&recipe.pointers, &delivery.body);
-        if let Some(reply) = handshake::reply(recipe, false, &site) {
-            return Ok(Believed::Handshake(reply));
-        }
+    if let Some(reply) = unsigned_handshake(source, delivery) {
+        return Ok(Believed::Handshake(reply));
     }
     let signatures = signature::read(recipe, &delivery.headers)?;
     let ground = Ground::new(source, &delivery.target, &delivery.body)?;
@@ -121,6 +118,16 @@ pub fn verify(source: &Source, delivery: &Delivery) -> Result<Believed, Refusal>
         }
     }
     Err(refusals.into_iter().max_by_key(|refusal| how_close(refusal.outcome)).unwrap_or_else(|| signature::unreadable(recipe)))
+}
+
+/// The reply to a check of the endpoint that its provider does not sign, if the delivery is one: nothing is proved about it.
+pub fn unsigned_handshake(source: &Source, delivery: &Delivery) -> Option<Reply> {
+    let recipe = &source.recipe;
+    if !handshake::any_unsigned(recipe) {
+        return None;
+    }
+    let site = Site::new(&delivery.target, &delivery.headers, &[], 0).with_body(&recipe.pointers, &delivery.body);
+    handshake::reply(recipe, false, &site)
 }
 
 fn check<'a>(

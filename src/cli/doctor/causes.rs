@@ -60,6 +60,11 @@ impl Cause {
         Cause { certainty: Certainty::Possible, ..Cause::certain(word, what, advice) }
     }
 
+    /// The same, but where the time of receipt is not known, what rests on it is only possible.
+    pub fn at_its_time(self, case: &Case) -> Cause {
+        if case.is_time_given { self } else { Cause { certainty: Certainty::Possible, ..self } }
+    }
+
     /// True when it is proved or plain to see.
     pub fn is_certain(&self) -> bool {
         self.certainty == Certainty::Certain
@@ -122,8 +127,8 @@ pub fn clock(case: &Case, refusal: &Refusal) -> Cause {
     let judged = if case.is_time_given { "" } else { " (judged as if it arrived now)" };
     let what = format!("the signature is genuine, but the time does not fit: {}{judged}", refusal.hint);
     let past = case.source.recipe.timestamp.as_ref().map(|rule| duration_text(rule.past)).unwrap_or_default();
-    let when = if case.is_time_given { "" } else { "give the time of receipt with --at; if it is refused then, too: " };
-    match refusal.outcome {
+    let when = when(case);
+    let cause = match refusal.outcome {
         Outcome::TimestampFuture => Cause::certain(
             "clock",
             what,
@@ -137,7 +142,13 @@ pub fn clock(case: &Case, refusal: &Refusal) -> Cause {
                  more than {past}, or replayed it: have the sender send it again"
             ),
         ),
-    }
+    };
+    cause.at_its_time(case)
+}
+
+/// Stands before what is to be done when the time of receipt shows the same.
+pub fn when(case: &Case) -> &'static str {
+    if case.is_time_given { "" } else { "give the time of receipt with --at; if it is refused then, too: " }
 }
 
 fn unsigned(case: &Case, hint: &str) -> Cause {

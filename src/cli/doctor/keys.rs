@@ -6,7 +6,7 @@ use hookhold::source::key::Key;
 use hookhold::source::recipe::{Encoding, KeyFormat};
 
 use super::Case;
-use super::causes::Cause;
+use super::causes::{Cause, when};
 
 /// Every key that may have signed, with what is wrong then.
 pub fn variants(case: &Case) -> Vec<(Key, Cause)> {
@@ -33,8 +33,9 @@ fn of_one(case: &Case, key: &Key) -> Vec<(Key, Cause)> {
     let mut found = Vec::new();
     if !key.is_valid_at(case.delivery.received_at) {
         let what = format!("the secret {name} signed it, whose time is over (not_after)");
-        let advice = "enter the new secret at the sender, or give the old one more time";
-        found.extend(decoded(case, bytes.clone(), key, format, Cause::certain("secret_expired", what, advice)));
+        let advice = format!("{}enter the new secret at the sender, or give the old one more time", when(case));
+        let cause = Cause::certain("secret_expired", what, advice).at_its_time(case);
+        found.extend(decoded(case, bytes.clone(), key, format, cause));
     }
     for (word, what, altered) in slips(bytes) {
         let cause = Cause::certain(word, format!("the secret {name} {what}"), WRITE_IT_CLEAN);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hookhold::event::{Delivery, Outcome};
 use hookhold::source::Source;
-use hookhold::verify::{Refusal, verify};
+use hookhold::verify::{Refusal, unsigned_handshake, verify};
 
 use super::causes::{self, Cause};
 use super::{Case, bodies, keys, urls};
@@ -49,10 +49,11 @@ fn fewest(case: &Case) -> Option<(Vec<Cause>, Option<Refusal>)> {
     best
 }
 
-/// What would have to be said of a delivery that is genuine: nothing, or that its time is wrong. `None`: it is not.
+/// What would have to be said of a delivery that is genuine: nothing, or that its time is wrong. `None`: it is not, or like a
+/// check of the endpoint that nobody signs, nothing shows it.
 pub fn proof(source: &Source, delivery: &Delivery) -> Option<Option<Refusal>> {
     match verify(source, delivery) {
-        Ok(_) => Some(None),
+        Ok(_) => unsigned_handshake(source, delivery).is_none().then_some(None),
         Err(refusal) => is_late(&refusal).then_some(Some(refusal)),
     }
 }
