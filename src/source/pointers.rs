@@ -77,6 +77,12 @@ impl Node {
         self.children.iter().position(|(child, _)| child.as_bytes() == name)
     }
 
+    /// The index of the child that stands for element `index` of an array; `01` and `+1` are names, not indexes.
+    pub fn find_index(&self, index: usize) -> Option<usize> {
+        let is_index = |name: &str| !(name.starts_with('+') || (name.len() > 1 && name.starts_with('0')));
+        self.children.iter().position(|(name, _)| is_index(name) && name.parse() == Ok(index))
+    }
+
     fn child(&mut self, name: String) -> &mut Node {
         let at = self.find(name.as_bytes()).unwrap_or_else(|| {
             self.children.push((name, Node::default()));

@@ -30,6 +30,19 @@ fn an_id_is_found_wherever_json_permits_it() {
 }
 
 #[test]
+fn one_odd_value_is_one_fact_less_and_costs_no_other() {
+    for odd in [&br#""\ud83d""#[..], br#""\ude00 text""#, b"\"caf\xe9\"", b"1e400", b"-0", b"1E999"] {
+        let places =
+            [b"{\"type\":", odd, b",\"id\":\"evt_1\",\"data\":", odd, b",\"related_object\":{\"id\":\"key-1\"}}"].concat();
+        let event = believed(&provider("stripe"), &places).event;
+        let facts = (event.id.as_deref(), event.event_type.as_deref(), event.ordering_key.as_deref());
+        assert_eq!(facts, (Some("evt_1"), None, Some("key-1")), "{}", String::from_utf8_lossy(odd));
+    }
+    assert_eq!(id(b"\xef\xbb\xbf{\"id\":\"evt_1\"}").as_deref(), Some("evt_1"), "behind a byte order mark");
+    assert_eq!(believed(&provider("stripe"), b"\xef\xbb\xbf{}").event.body, &b"\xef\xbb\xbf{}"[..], "which is signed and kept");
+}
+
+#[test]
 fn what_is_no_id_is_absent_and_the_delivery_is_kept_but_never_a_repeat() {
     let source = provider("stripe");
     let long = format!(r#"{{"id":"{}"}}"#, "x".repeat(513));
@@ -49,6 +62,16 @@ fn what_is_no_id_is_absent_and_the_delivery_is_kept_but_never_a_repeat() {
         br#"{"id":"evt_1","id":null}"#,
         br#"{"id":"evt_1""#,
         br#"{"id":"evt_1"} {}"#,
+        br#"{"id":"evt_1",}"#,
+        br#"{"id":"evt_1" "x":1}"#,
+        br#"{"id" "evt_1"}"#,
+        br#"{id:"evt_1"}"#,
+        br#"{"id":"evt_1"]"#,
+        br#"{"id":"evt_1","x":01}"#,
+        br#"{"id":"evt_1","x":tru}"#,
+        br#"{"id":"evt_1","x":"\q"}"#,
+        b"{\"id\":\"evt\n1\"}",
+        b"\xef\xbb\xbf\xef\xbb\xbf{\"id\":\"evt_1\"}",
         b"{\"id\":\"\xff\"}",
         long.as_bytes(),
     ];
