@@ -38,11 +38,6 @@ pub fn recipe(table: &mut Table) -> Option<Recipe> {
     sound::agree(table, &signature, &contents, timestamp.as_ref(), &event)?;
     sound::hash_is_signed(table, &contents, body_sha256.is_some())?;
     let (integrity, id_signed) = sound::integrity(&contents, timestamp.as_ref(), &event);
-    let body_sha256 = body_sha256.map(|(query, encoding)| {
-        let with_body: Vec<_> = contents.iter().map(|content| [&content[..], &[Term::Body]].concat()).collect();
-        let (integrity, _) = sound::integrity(&with_body, timestamp.as_ref(), &event);
-        BodyHash { query, encoding, integrity }
-    });
     let encoding = inline_encoding.or(encoding).unwrap_or(Encoding::Hex);
     auth?;
     Some(Recipe {
@@ -131,7 +126,7 @@ fn terms(list: Item) -> Option<Vec<Term>> {
 }
 
 /// The outer `None`: it is there, but wrong.
-fn body_sha256(table: &mut Table) -> Option<Option<(String, Encoding)>> {
+fn body_sha256(table: &mut Table) -> Option<Option<BodyHash>> {
     let Some(item) = table.take("body_sha256") else { return Some(None) };
     let mut table = item.table()?;
     let from = need(&mut table, "from", HASHED_FROM, |table| table.take("from"));
@@ -139,7 +134,7 @@ fn body_sha256(table: &mut Table) -> Option<Option<(String, Encoding)>> {
     table.finish();
     let from = from?;
     match from.as_str().and_then(|text| text.strip_prefix("query:")).filter(|name| !name.is_empty()) {
-        Some(name) => Some(Some((name.to_owned(), encoding))),
+        Some(name) => Some(Some(BodyHash { query: name.to_owned(), encoding })),
         None => from.refuse("not a query parameter", HASHED_FROM),
     }
 }

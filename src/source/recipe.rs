@@ -34,7 +34,7 @@ pub struct Recipe {
     pub event: Facts,
     /// All places in the body that `event` and `handshakes` point to, for one pass over it.
     pub pointers: Pointers,
-    /// How much of an event the proof covers, at least; computed from `contents` and `event`, never declared.
+    /// How much of an event the proof covers; computed from `contents` and `event`, never declared.
     pub integrity: Integrity,
     /// True when no id can come from outside the signed bytes.
     pub id_signed: bool,
@@ -181,15 +181,14 @@ pub enum Term {
     FormSorted,
 }
 
-/// The hash of a body inside the signed URL. Where it is present it must be the body's.
+/// The hash of a body inside the signed URL. Where it is present it must be the body's. It proves no more than a form's fields
+/// do: those follow the URL in what is signed, so some forms could be shown as a URL with such a parameter and another body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BodyHash {
     /// The query parameter that holds it.
     pub query: String,
     /// How it is written.
     pub encoding: Encoding,
-    /// How much of an event is proved where it is present.
-    pub integrity: Integrity,
 }
 
 /// Where one fact of a delivery is.

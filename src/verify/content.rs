@@ -1,9 +1,9 @@
 //! The signed content: the recipe's template filled from the delivery, as slices of what arrived. Only the fields of a form
 //! are copied, because they are signed decoded and in another order.
 
-use crate::event::{Integrity, Outcome};
+use crate::event::Outcome;
 use crate::source::Source;
-use crate::source::recipe::{Encoding, Term};
+use crate::source::recipe::{BodyHash, Term};
 use crate::verify::mac::sha256;
 use crate::verify::site::{Site, path_and_query, query};
 use crate::verify::{Refusal, signature, sorted};
@@ -14,13 +14,12 @@ pub struct Ground<'a> {
     target: &'a str,
     body: &'a [u8],
     form: Vec<u8>,
-    /// How much of an event a signature over it proves.
-    pub integrity: Integrity,
+    /// The body's hash by the URL.
+    hash: Option<(&'a BodyHash, &'a str)>,
 }
 
 impl<'a> Ground<'a> {
-    /// A request to `source`. Refuses a body whose hash is another than the URL says, and a form that is signed and has more
-    /// than [`sorted::MAX_FIELDS`] fields.
+    /// A request to `source`. Refuses a form that is signed and has more than [`sorted::MAX_FIELDS`] fields.
     pub fn new(source: &'a Source, target: &'a str, body: &'a [u8]) -> Result<Ground<'a>, Refusal> {
         let recipe = &source.recipe;
         let hash = recipe.body_sha256.as_ref().and_then(|rule| Some((rule, query(target, &rule.query)?)));
@@ -28,12 +27,19 @@ impl<'a> Ground<'a> {
             None if recipe.signs_form() => sorted::fields(body)?,
             _ => Vec::new(),
         };
-        if let Some((rule, _)) = hash.filter(|(rule, text)| !is_hash_of(body, rule.encoding, text)) {
-            let hint = format!("the body is not the one whose hash the URL has as {}", rule.query);
-            return Err(Refusal::new(Outcome::SignatureMismatch, hint));
+        Ok(Ground { source, target: path_and_query(target), body, form, hash })
+    }
+
+    /// SHA-256 of the body, where the URL says it. Refuses another body. Asked only once the URL is proved: to hash a body is
+    /// more than strangers get.
+    pub fn body_hash(&self) -> Result<Option<[u8; 32]>, Refusal> {
+        let Some((rule, text)) = self.hash else { return Ok(None) };
+        let hash = sha256(&[self.body]);
+        if signature::decode(rule.encoding, text).is_some_and(|said| said.bytes() == hash) {
+            return Ok(Some(hash));
         }
-        let integrity = hash.map_or(recipe.integrity, |(rule, _)| rule.integrity);
-        Ok(Ground { source, target: path_and_query(target), body, form, integrity })
+        let hint = format!("the body is not the one whose hash the URL has as {}", rule.query);
+        Err(Refusal::new(Outcome::SignatureMismatch, hint))
     }
 
     /// The parts to hash, in order. A part that the request lacks makes the signature unreadable.
@@ -63,10 +69,6 @@ impl<'a> Ground<'a> {
             Term::Url | Term::UrlOtherPort => None,
         }
     }
-}
-
-fn is_hash_of(body: &[u8], encoding: Encoding, text: &str) -> bool {
-    signature::decode(encoding, text).is_some_and(|hash| hash.bytes() == sha256(&[body]))
 }
 
 fn absent(term: &Term) -> Refusal {

@@ -1,21 +1,22 @@
 //! What makes a repeat recognisable, from the most to the least that a provider gives.
 
 use crate::source::Source;
-use crate::verify::Identity;
 use crate::verify::mac::sha256;
+use crate::verify::{Identity, Proof};
 
 /// The identity of a believed delivery. A recipe that names an id does not fall back when this delivery lacks it: then
 /// nothing is a repeat.
-pub fn of(source: &Source, id: Option<Vec<String>>, content: &[&[u8]], body: &[u8]) -> Identity {
+pub fn of(source: &Source, id: Option<Vec<String>>, proof: &Proof<'_>, body: &[u8]) -> Identity {
     let recipe = &source.recipe;
+    let body_sha256 = || proof.body_sha256.unwrap_or_else(|| sha256(&[body]));
     match (id, source.dedupe_body) {
         (Some(fields), _) => {
-            let body_sha256 = (!recipe.id_signed).then(|| sha256(&[body]));
+            let body_sha256 = (!recipe.id_signed).then(body_sha256);
             Identity::Id { fields, body_sha256 }
         }
         (None, _) if !recipe.event.id.0.is_empty() => Identity::Keyless,
-        (None, Some(window)) => Identity::BodyWindow(sha256(&[body]), window),
-        (None, None) if recipe.timestamp.is_some() => Identity::SignedContent(sha256(content)),
+        (None, Some(window)) => Identity::BodyWindow(body_sha256(), window),
+        (None, None) if recipe.timestamp.is_some() => Identity::SignedContent(sha256(&proof.content)),
         (None, None) => Identity::Keyless,
     }
 }

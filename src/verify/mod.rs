@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 
-use crate::event::{Delivery, Event, EventParts, Header, Integrity, Outcome, is_secret};
+use crate::event::{Delivery, Event, EventParts, Header, Outcome, is_secret};
 use crate::source::Source;
 use crate::source::key::Key;
 use crate::source::recipe::Reply;
@@ -108,12 +108,15 @@ pub fn verify(source: &Source, delivery: &Delivery) -> Result<Believed, Refusal>
         return Ok(Believed::Handshake(reply));
     }
     let signatures = signature::read(recipe, &delivery.headers)?;
+    if signatures.is_empty() {
+        return Err(signature::unreadable(recipe));
+    }
     let ground = Ground::new(source, &delivery.target, &delivery.body)?;
     let mut refusals = Vec::new();
     for group in 0..signatures.groups {
         let site = Site::new(&delivery.target, &delivery.headers, &signatures.tags, group);
         match check(source, delivery, &ground, &site, signatures.of(group)) {
-            Ok((key, content)) => return Ok(believe(source, delivery, site, key, &content, ground.integrity)),
+            Ok(proof) => return Ok(believe(source, delivery, site, proof)),
             Err(refusal) => refusals.push(refusal),
         }
     }
@@ -130,13 +133,21 @@ pub fn unsigned_handshake(source: &Source, delivery: &Delivery) -> Option<Reply>
     handshake::reply(recipe, false, &site)
 }
 
+/// What shows that a delivery is genuine.
+struct Proof<'a> {
+    key: &'a Key,
+    content: Vec<&'a [u8]>,
+    /// SHA-256 of the body, where it had to be computed.
+    body_sha256: Option<[u8; 32]>,
+}
+
 fn check<'a>(
     source: &'a Source,
     delivery: &Delivery,
     ground: &'a Ground<'a>,
     site: &Site<'a>,
     codes: impl Iterator<Item = mac::Code> + Clone,
-) -> Result<(&'a Key, Vec<&'a [u8]>), Refusal> {
+) -> Result<Proof<'a>, Refusal> {
     let recipe = &source.recipe;
     if codes.clone().next().is_none() {
         return Err(signature::unreadable(recipe));
@@ -153,8 +164,9 @@ fn check<'a>(
         let fits = |key: &&Key| mac::fits(key, recipe.algorithm, &content, codes.clone());
         let is_valid = |key: &&Key| key.is_valid_at(delivery.received_at);
         if let Some(key) = source.secrets.iter().filter(is_valid).find(fits) {
+            let body_sha256 = ground.body_hash()?;
             window::check(recipe, site, delivery.received_at)?;
-            return Ok((key, content));
+            return Ok(Proof { key, content, body_sha256 });
         }
         expired = expired.or_else(|| source.secrets.iter().filter(|key| !is_valid(key)).find(fits));
     }
@@ -179,7 +191,7 @@ fn mismatch(source: &Source, expired: Option<&Key>) -> Refusal {
     Refusal::new(Outcome::SignatureMismatch, hint)
 }
 
-fn believe(source: &Source, delivery: &Delivery, site: Site<'_>, key: &Key, content: &[&[u8]], integrity: Integrity) -> Believed {
+fn believe(source: &Source, delivery: &Delivery, site: Site<'_>, proof: Proof<'_>) -> Believed {
     let recipe = &source.recipe;
     let site = site.with_body(&recipe.pointers, &delivery.body);
     if let Some(reply) = handshake::reply(recipe, true, &site) {
@@ -196,8 +208,8 @@ fn believe(source: &Source, delivery: &Delivery, site: Site<'_>, key: &Key, cont
         type_prefix: recipe.event.type_prefix.clone(),
         ordering_key: site.fact(&recipe.event.key).map(|fields| fields.join(site::JOINT)),
         dedupe_key: None,
-        auth: key.auth.clone(),
-        integrity,
+        auth: proof.key.auth.clone(),
+        integrity: recipe.integrity,
         method: delivery.method.to_string(),
         target: delivery.target.clone(),
         remote: delivery.remote,
@@ -205,8 +217,8 @@ fn believe(source: &Source, delivery: &Delivery, site: Site<'_>, key: &Key, cont
         headers: kept_headers(&delivery.headers),
         body: delivery.body.clone(),
     });
-    let identity = identity::of(source, id, content, &delivery.body);
-    Believed::Event(Verified { event, identity, secret: key.name.clone() })
+    let identity = identity::of(source, id, &proof, &delivery.body);
+    Believed::Event(Verified { event, identity, secret: proof.key.name.clone() })
 }
 
 fn kept_headers(headers: &HeaderMap) -> Vec<Header> {

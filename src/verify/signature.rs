@@ -21,6 +21,11 @@ pub struct Signatures<'a> {
 }
 
 impl Signatures<'_> {
+    /// True without one readable signature.
+    pub fn is_empty(&self) -> bool {
+        self.codes.is_empty()
+    }
+
     /// The signatures of one group, decoded, all of the right length.
     pub fn of(&self, group: usize) -> impl Iterator<Item = Code> + Clone {
         self.codes.iter().filter(move |(of, _)| *of == group).map(|(_, code)| *code)

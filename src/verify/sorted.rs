@@ -1,5 +1,6 @@
 //! A form as Twilio signs it (<https://www.twilio.com/docs/usage/webhooks/webhooks-security>, the official libraries).
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use percent_encoding::percent_decode;
@@ -12,22 +13,34 @@ use crate::verify::Refusal;
 /// comparisons before anything is believed.
 pub fn fields(body: &[u8]) -> Result<Vec<u8>, Refusal> {
     let pairs = body.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
-    let mut fields: Vec<(Vec<u8>, Vec<u8>)> = pairs.take(MAX_FIELDS + 1).map(field).collect();
+    let mut fields: Vec<Field<'_>> = pairs.take(MAX_FIELDS + 1).map(field).collect();
     if fields.len() > MAX_FIELDS {
         return Err(Refusal::new(Outcome::SignatureMalformed, format!("a form of more than {MAX_FIELDS} fields")));
     }
-    fields.sort_by(|a, b| by_code_units(&a.0, &b.0).then_with(|| by_code_units(&a.1, &b.1)));
+    if fields.iter().all(|(name, value)| name.is_ascii() && value.is_ascii()) {
+        // The same order, much faster.
+        fields.sort_unstable();
+    } else {
+        fields.sort_by(|a, b| by_code_units(&a.0, &b.0).then_with(|| by_code_units(&a.1, &b.1)));
+    }
     fields.dedup();
-    Ok(fields.into_iter().flat_map(|(name, value)| [name, value]).flatten().collect())
+    let texts: Vec<&[u8]> = fields.iter().flat_map(|(name, value)| [&**name, &**value]).collect();
+    Ok(texts.concat())
 }
 
-fn field(pair: &[u8]) -> (Vec<u8>, Vec<u8>) {
+/// Name and value.
+type Field<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
+
+fn field(pair: &[u8]) -> Field<'_> {
     let end_of_name = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
     let value = pair.get(end_of_name + 1..).unwrap_or_default();
     (decoded(&pair[..end_of_name]), decoded(value))
 }
 
-fn decoded(text: &[u8]) -> Vec<u8> {
+fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
+    if !text.contains(&b'+') {
+        return percent_decode(text).into();
+    }
     let blank = |byte: &u8| if *byte == b'+' { b' ' } else { *byte };
     percent_decode(&text.iter().map(blank).collect::<Vec<u8>>()).collect()
 }
@@ -66,5 +79,13 @@ mod tests {
             below += usize::from(a < b && a.encode_utf16().gt(b.encode_utf16()));
         }
         assert!(below > 100, "the two orders differ");
+    }
+
+    #[test]
+    fn forms_of_ascii_alone_are_sorted_like_all_others() {
+        let text = |form: &str| String::from_utf8(fields(form.as_bytes()).expect("few fields")).expect("UTF-8");
+        let ascii = "b=2&a=%2B+x&b=1&b=2&B=&a";
+        assert_eq!(text(ascii), "Baa+ xb1b2");
+        assert_eq!(text(&format!("{ascii}&\u{10000}=&\u{ffff}=")), "Baa+ xb1b2\u{10000}\u{ffff}");
     }
 }

@@ -76,7 +76,7 @@ const CASES: &[Case] = &[
         query: "?x=1&bodySHA256=HASH",
         media_type: "application/json",
         body: "[{\"specversion\":\"1.0\",\"id\":\"EZ1\",\"data\":{\"caf\\u00e9\":\"é\"}}]\r\n",
-        told: [None, Some("twilio.unknown"), None, Some("body")],
+        told: [None, Some("twilio.unknown"), None, Some("partial")],
     },
     Case {
         what: "JSON to a URL signed with the other port",
@@ -85,7 +85,7 @@ const CASES: &[Case] = &[
         query: "?bodySHA256=HASH",
         media_type: "application/json",
         body: "{}",
-        told: [None, Some("odd.unknown"), None, Some("body")],
+        told: [None, Some("odd.unknown"), None, Some("partial")],
     },
     Case {
         what: "no field at all",

@@ -286,6 +286,39 @@ fn more_fields_than_anyone_sends_are_refused_before_they_are_sorted() {
     assert_eq!(refusal(&source, &sample_of(&source, Some(many.as_bytes()), None)), Some(Outcome::SignatureMalformed));
 }
 
+/// Strangers have no readable signature, and the form's fields or the body's hash cost more than all else that they could ask.
+#[test]
+fn without_a_readable_signature_neither_form_nor_hash_is_looked_at() {
+    let source = provider("twilio");
+    let mut form = Delivery { body: "a&".repeat(1_001).into(), ..sample(&source, None) };
+    let mut json = Delivery { target: "/hooks/shop?bodySHA256=00".into(), ..sample(&source, None) };
+    for delivery in [&mut form, &mut json] {
+        set(delivery, "x-twilio-signature", "c2hvcnQ=");
+        let refused = verify(&source, delivery).expect_err("no signature of 20 bytes");
+        assert_eq!(refused.outcome, Outcome::SignatureMalformed);
+        assert!(refused.hint.contains("no signature of 20 bytes"), "{refused}");
+    }
+}
+
+/// The hint is the operator's: a body is called another one only where the sender is proved to have signed the URL.
+#[test]
+fn the_hash_in_a_url_counts_only_once_the_url_is_proved() {
+    let source = provider("twilio");
+    let genuine = sample_of(&source, Some(b"{\"a\":1}"), None);
+    assert!(genuine.target.contains("bodySHA256="), "{}", genuine.target);
+    let verified = verify(&source, &genuine).expect("genuine");
+    assert_eq!(verified.event.integrity, Integrity::Partial, "a form's text could pose as the parameter");
+    let hint = |delivery: &Delivery| {
+        let refused = verify(&source, delivery).expect_err("another body");
+        assert_eq!(refused.outcome, Outcome::SignatureMismatch);
+        refused.hint
+    };
+    let mut other = Delivery { body: "{}".into(), ..genuine };
+    assert!(hint(&other).contains("the body is not the one whose hash"), "{}", hint(&other));
+    other.target.push_str("&x=1");
+    assert!(hint(&other).contains("none of the 1 configured secrets"), "{}", hint(&other));
+}
+
 #[test]
 fn a_url_is_signed_as_configured_and_as_it_arrived_whatever_the_host_says() {
     let url = INLINE.replace("\"body\"", "\"url\", \"body\"");
