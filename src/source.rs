@@ -236,7 +236,7 @@ fn secrets(table: &mut Table) -> Option<Vec<(Item, secret::Secret)>> {
 }
 
 fn keys(secrets: Vec<(Item, secret::Secret)>, recipe: &Recipe) -> Option<Vec<Key>> {
-    let scheme = format!("mac-{}", recipe.algorithm.word());
+    let scheme = recipe.scheme();
     let mut keys: Vec<Key> = Vec::new();
     for (item, secret) in &secrets {
         if keys.iter().any(|key| key.name == secret.name) {

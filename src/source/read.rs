@@ -38,6 +38,8 @@ pub fn recipe(table: &mut Table) -> Option<Recipe> {
     sound::agree(table, &signature, &contents, timestamp.as_ref(), &event)?;
     sound::hash_is_signed(table, &contents, body_sha256.is_some())?;
     let (integrity, id_signed) = sound::integrity(&contents, timestamp.as_ref(), &event);
+    let signs_form = contents.iter().any(|content| content.contains(&Term::FormSorted));
+    let reads_tags = sound::uses_tags(&contents, timestamp.as_ref(), &event);
     let encoding = inline_encoding.or(encoding).unwrap_or(Encoding::Hex);
     auth?;
     Some(Recipe {
@@ -47,6 +49,8 @@ pub fn recipe(table: &mut Table) -> Option<Recipe> {
         signature,
         key_format,
         contents,
+        signs_form,
+        reads_tags,
         body_sha256,
         timestamp,
         event,

@@ -9,7 +9,6 @@ use http::{HeaderName, StatusCode};
 
 use crate::event::{Answer, Integrity};
 use crate::source::pointers::Pointers;
-use crate::source::sound::uses_tags;
 
 /// How one provider proves and describes its deliveries.
 #[derive(Debug)]
@@ -26,6 +25,10 @@ pub struct Recipe {
     pub key_format: KeyFormat,
     /// What is signed, in order; alternatives of which any may have been, at least one.
     pub contents: Vec<Vec<Term>>,
+    /// True when the fields of a form are signed in place of the body's bytes.
+    pub signs_form: bool,
+    /// True when content, time or facts depend on tags beside the signature, so that groups of signatures differ.
+    pub reads_tags: bool,
     /// Where a signed URL holds the body's hash; `None` for schemes that sign the body itself.
     pub body_sha256: Option<BodyHash>,
     /// When it was signed; `None` when the scheme signs no time.
@@ -57,19 +60,19 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// True when content, time or facts depend on tags beside the signature, so that groups of signatures differ.
-    pub fn reads_tags(&self) -> bool {
-        uses_tags(&self.contents, self.timestamp.as_ref(), &self.event)
-    }
-
     /// True when the URL is part of what is signed.
     pub fn signs_url(&self) -> bool {
         self.contents.iter().flatten().any(|term| matches!(term, Term::Url | Term::UrlOtherPort))
     }
 
-    /// True when the fields of a form are signed in place of the body's bytes.
-    pub fn signs_form(&self) -> bool {
-        self.contents.iter().any(|content| content.contains(&Term::FormSorted))
+    /// True when the text of the id is a part of what is signed, wherever it stands.
+    pub fn signs_id(&self) -> bool {
+        self.contents.iter().any(|content| content.contains(&Term::Id))
+    }
+
+    /// What stands before the secret's name in `hookhold-auth`.
+    pub fn scheme(&self) -> String {
+        format!("mac-{}", self.algorithm.word())
     }
 }
 

@@ -24,7 +24,7 @@ impl<'a> Ground<'a> {
         let recipe = &source.recipe;
         let hash = recipe.body_sha256.as_ref().and_then(|rule| Some((rule, query(target, &rule.query)?)));
         let form = match hash {
-            None if recipe.signs_form() => sorted::fields(body)?,
+            None if recipe.signs_form => sorted::fields(body)?,
             _ => Vec::new(),
         };
         Ok(Ground { source, target: path_and_query(target), body, form, hash })

@@ -9,6 +9,9 @@ use crate::verify::json;
 /// same name the first counts. What is not UTF-8 then becomes U+FFFD and counts as absent: two ids must not become one.
 pub fn locate<'a>(pointers: &Pointers, body: &'a [u8]) -> Vec<Option<Cow<'a, str>>> {
     let mut slots = vec![None; pointers.slots];
+    if pointers.form.is_empty() {
+        return slots;
+    }
     let mut wanted: Vec<_> = pointers.form.iter().collect();
     for (name, value) in form_urlencoded::parse(body) {
         let Some(at) = wanted.iter().position(|field| field.name == name) else { continue };

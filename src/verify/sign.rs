@@ -248,7 +248,7 @@ fn written_form(fields: &[Field], values: &[Option<Value>]) -> String {
 /// What a sender would call a body that it has not named otherwise.
 fn media_type(recipe: &Recipe, body: &[u8]) -> &'static str {
     let is_json = json::locate(&Node::default(), 0, body).is_some();
-    let knows_forms = recipe.signs_form() || !recipe.pointers.form.is_empty();
+    let knows_forms = recipe.signs_form || !recipe.pointers.form.is_empty();
     if is_json || !knows_forms { "application/json" } else { FORM }
 }
 

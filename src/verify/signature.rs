@@ -1,6 +1,8 @@
 //! Takes a signature header apart: repeats, then groups, then items, then tag and value. Tags that no recipe takes are
 //! never errors; a delivery on which no readable signature remains is refused.
 
+use std::iter;
+
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_PAD_INDIFFERENT};
 use http::header::GetAll;
@@ -35,8 +37,8 @@ impl Signatures<'_> {
 /// All values of the first of the recipe's signature headers that the request has.
 pub fn header<'a>(recipe: &Recipe, headers: &'a HeaderMap) -> Result<GetAll<'a, HeaderValue>, Refusal> {
     let names = &recipe.signature.from;
-    let present = names.iter().find(|name| headers.contains_key(*name));
-    present.map(|name| headers.get_all(name)).ok_or_else(|| {
+    let mut all = names.iter().map(|name| headers.get_all(name));
+    all.find(|values| values.iter().next().is_some()).ok_or_else(|| {
         let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
         Refusal::new(Outcome::SignatureMissing, format!("the request has no header {}", names.join(" or ")))
     })
@@ -56,7 +58,7 @@ pub fn read<'a>(recipe: &'a Recipe, headers: &'a HeaderMap) -> Result<Signatures
         }
         found.groups += 1;
     }
-    if !recipe.reads_tags() {
+    if !recipe.reads_tags {
         // Every group signs the same content: hashed once.
         found.groups = found.groups.min(1);
         found.codes.iter_mut().for_each(|(group, _)| *group = 0);
@@ -82,7 +84,7 @@ impl<'a> Signatures<'a> {
         let value = match &grammar.pair {
             None => trim(item),
             Some(pair) => {
-                let Some((tag, value)) = item.split_once(pair.as_str()) else { return };
+                let Some((tag, value)) = cut(item, pair) else { return };
                 let (tag, value) = (trim(tag), trim(value));
                 if !grammar.take.iter().any(|take| take == tag) {
                     return self.tags.push((self.groups, tag, value));
@@ -96,9 +98,20 @@ impl<'a> Signatures<'a> {
 }
 
 fn split<'a>(text: &'a str, separator: Option<&'a str>) -> impl Iterator<Item = &'a str> {
-    let whole = separator.is_none().then_some(text);
-    let parts = separator.into_iter().flat_map(move |separator| text.split(separator));
-    whole.into_iter().chain(parts).filter(|part| !part.is_empty())
+    let mut rest = Some(text);
+    let parts = iter::from_fn(move || match separator.and_then(|separator| cut(rest?, separator)) {
+        Some((part, after)) => rest.replace(after).and(Some(part)),
+        None => rest.take(),
+    });
+    parts.filter(|part| !part.is_empty())
+}
+
+/// Cuts at the first separator: one character, as a rule, which `str` finds faster as such than as a text.
+fn cut<'a>(text: &'a str, separator: &str) -> Option<(&'a str, &'a str)> {
+    match separator.as_bytes() {
+        [character] => text.split_once(char::from(*character)),
+        _ => text.split_once(separator),
+    }
 }
 
 /// The bytes of a code of any length up to [`MAX_CODE`]; `None` when it is not written so.

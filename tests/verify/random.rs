@@ -40,7 +40,7 @@ fn one_changed_byte_is_refused_or_means_the_same() {
 
 /// What only separates the fields of a form is not signed; `proofs` has what follows from that.
 fn is_plain(source: &Source, byte: &u8) -> bool {
-    !(source.recipe.signs_form() && b"&=+%".contains(byte))
+    !(source.recipe.signs_form && b"&=+%".contains(byte))
 }
 
 fn is_proof(name: &str) -> bool {

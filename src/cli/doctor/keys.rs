@@ -57,8 +57,7 @@ fn of_one(case: &Case, key: &Key) -> Vec<(Key, Cause)> {
 
 fn decoded(case: &Case, bytes: Vec<u8>, key: &Key, format: &KeyFormat, cause: Cause) -> Option<(Key, Cause)> {
     let secret = Secret { name: key.name.clone(), bytes, not_after: None };
-    let scheme = format!("mac-{}", case.source.recipe.algorithm.word());
-    Some((Key::decode(&secret, format, &scheme).ok()?, cause))
+    Some((Key::decode(&secret, format, &case.source.recipe.scheme()).ok()?, cause))
 }
 
 /// What a secret looks like without what does not belong to it.

@@ -30,7 +30,7 @@ fn claim(case: &Case, name: &str, recipe: Recipe) -> Cause {
     let headers: Vec<&str> = recipe.signature.from.iter().map(|name| name.as_str()).collect();
     let what =
         format!("the headers are those of {title} ({}), and {} is another provider's source", headers.join(", "), source.name);
-    let scheme = format!("mac-{}", recipe.algorithm.word());
+    let scheme = recipe.scheme();
     let keys = source.secrets.iter().filter_map(|key| Key::decode(key.configured(), &recipe.key_format, &scheme).ok());
     let as_that = Source { secrets: keys.collect(), recipe: recipe.clone(), ..(**source).clone() };
     let is_proved = !as_that.recipe.signs_url() || as_that.public_url.is_some();
