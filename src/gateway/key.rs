@@ -18,8 +18,12 @@ pub fn of(hash_key: &[u8; 16], source: &str, event_type: Option<&str>, identity:
     field(event_type.unwrap_or_default().as_bytes());
     match identity {
         Identity::Keyless => return None,
-        Identity::Id { fields, body_sha256 } => {
-            field(b"id");
+        Identity::Id { alternative, fields, body_sha256 } => {
+            // The first alternative is hashed as if there were no others: as it is in every journal.
+            match alternative {
+                0 => field(b"id"),
+                other => field(format!("id {other}").as_bytes()),
+            }
             fields.iter().for_each(|text| field(text.as_bytes()));
             body_sha256.iter().for_each(|digest| field(digest));
         }
@@ -40,7 +44,12 @@ mod tests {
     use super::*;
 
     fn id(fields: &[&str], body: Option<[u8; 32]>) -> Identity {
-        Identity::Id { fields: fields.iter().map(|text| text.to_string()).collect(), body_sha256: body }
+        Identity::Id { alternative: 0, fields: fields.iter().map(|text| text.to_string()).collect(), body_sha256: body }
+    }
+
+    fn another(alternative: usize, id: Identity) -> Identity {
+        let Identity::Id { fields, body_sha256, .. } = id else { panic!("not an id") };
+        Identity::Id { alternative, fields, body_sha256 }
     }
 
     #[test]
@@ -56,6 +65,9 @@ mod tests {
             of(&key, "a", Some("t"), &id(&["", "1"], None)),
             of(&key, "a", Some("t"), &id(&["1"], Some([0; 32]))),
             of(&key, "a", Some("t"), &id(&["1"], Some([1; 32]))),
+            of(&key, "a", Some("t"), &another(1, id(&["1"], None))),
+            of(&key, "a", Some("t"), &another(2, id(&["1"], None))),
+            of(&key, "a", Some("t"), &another(1, id(&["1"], Some([0; 32])))),
             of(&key, "a", Some("t"), &Identity::SignedContent([0; 32])),
             of(&[8; 16], "a", Some("t"), &id(&["1"], None)),
         ];
@@ -63,5 +75,14 @@ mod tests {
         assert_eq!(distinct.len(), all.len());
         assert_eq!(of(&key, "a", Some("t"), &Identity::Keyless), None);
         assert_eq!(all[0], of(&key, "a", Some("t"), &id(&["1"], None)));
+    }
+
+    /// Else every event in a journal of an older version would be kept again.
+    #[test]
+    fn the_keys_of_existing_journals_stay_what_they_are() {
+        let key = |identity: &Identity| hex::encode(of(&[7; 16], "a", Some("t"), identity).expect("a key").0);
+        assert_eq!(key(&id(&["1"], None)), "c85224916f7a9cb63bb32a9844b733b5");
+        assert_eq!(key(&id(&["1", "2"], Some([1; 32]))), "e807164f5d717bd7554b046ee53652d8");
+        assert_eq!(key(&Identity::SignedContent([0; 32])), "10a13f725b5110183d5fec9d65406724");
     }
 }

@@ -2,17 +2,23 @@
 
 use crate::source::Source;
 use crate::verify::mac::sha256;
+use crate::verify::site::Fact;
 use crate::verify::{Identity, Proof};
 
 /// The identity of a believed delivery. A recipe that names an id does not fall back when this delivery lacks it: then
 /// nothing is a repeat.
-pub fn of(source: &Source, id: Option<Vec<String>>, proof: &Proof<'_>, body: &[u8]) -> Identity {
+pub fn of(source: &Source, id: Option<&Fact<'_>>, proof: &Proof<'_>, body: &[u8]) -> Identity {
     let recipe = &source.recipe;
     let body_sha256 = || proof.body_sha256.unwrap_or_else(|| sha256(&[body]));
     match (id, source.dedupe_body) {
-        (Some(fields), _) => {
-            let body_sha256 = (!recipe.id_signed).then(body_sha256);
-            Identity::Id { fields, body_sha256 }
+        (Some(fact), _) => {
+            let alternative = match fact.alternative {
+                // Signed is its text, not where that stands: whoever moves it to another header makes no new event.
+                _ if recipe.signs_id() => 0,
+                other => other,
+            };
+            let fields = fact.fields().map(str::to_owned).collect();
+            Identity::Id { alternative, fields, body_sha256: (!recipe.id_signed).then(body_sha256) }
         }
         (None, _) if !recipe.event.id.0.is_empty() => Identity::Keyless,
         (None, Some(window)) => Identity::BodyWindow(body_sha256(), window),

@@ -1,6 +1,6 @@
-//! Believe: interprets a source's recipe over a delivery. Signature first, time second, and only then a look into the
-//! body. Pure functions over wire bytes: no I/O, no clock of its own, no decoding of what was signed,
-//! but for forms that are signed by their decoded fields.
+//! Believe: interprets a source's recipe over a delivery. Signature first, time second, and only then a look into the body,
+//! but where a provider does not sign its check of the endpoint. Pure functions over wire bytes: no I/O, no clock of its own,
+//! no decoding of what was signed, but for forms that are signed by their decoded fields.
 //!
 //! What a sender can do wrong ends in a [`Refusal`]; nothing that arrives can panic or allocate beyond its own size.
 
@@ -28,7 +28,7 @@ mod sorted;
 mod window;
 
 use content::Ground;
-use site::Site;
+use site::{Fact, Site};
 
 /// What a delivery turns out to be.
 #[derive(Debug)]
@@ -56,7 +56,9 @@ pub struct Verified {
 pub enum Identity {
     /// The provider's id.
     Id {
-        /// The recipe's id fields, in order.
+        /// Which of the recipe's alternatives it was: order 17 and invoice 17 are two events.
+        alternative: usize,
+        /// The fields of that alternative, in order.
         fields: Vec<String>,
         /// SHA-256 of the body, when the id is outside the signed bytes: a signed body cannot take over another's id.
         body_sha256: Option<[u8; 32]>,
@@ -100,8 +102,9 @@ pub fn precheck(source: &Source, headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 /// Checks every signature of a delivery against every secret of its source, then the time, then finds the event's facts.
-/// Costs one hash over the content per group of signatures, alternative content and secret, and one pass over the body; one
-/// more, before the proof, where the recipe knows handshakes without a signature.
+/// Without a readable signature it costs nothing; else one hash over the content per group of signatures, alternative content
+/// and secret, before that the sorting of a form that is signed by its fields, and once it is proved, one pass over the body.
+/// Where the recipe knows handshakes without a signature, one more pass comes before everything.
 pub fn verify(source: &Source, delivery: &Delivery) -> Result<Believed, Refusal> {
     let recipe = &source.recipe;
     if let Some(reply) = unsigned_handshake(source, delivery) {
@@ -152,7 +155,7 @@ fn check<'a>(
     if codes.clone().next().is_none() {
         return Err(signature::unreadable(recipe));
     }
-    let (mut absent, mut expired) = (None, None);
+    let (mut absent, mut expired, mut is_complete) = (None, None, false);
     for terms in &recipe.contents {
         let content = match ground.parts(terms, site) {
             Ok(content) => content,
@@ -161,6 +164,7 @@ fn check<'a>(
                 continue;
             }
         };
+        is_complete = true;
         let fits = |key: &&Key| mac::fits(key, recipe.algorithm, &content, codes.clone());
         let is_valid = |key: &&Key| key.is_valid_at(delivery.received_at);
         if let Some(key) = source.secrets.iter().filter(is_valid).find(fits) {
@@ -170,7 +174,7 @@ fn check<'a>(
         }
         expired = expired.or_else(|| source.secrets.iter().filter(|key| !is_valid(key)).find(fits));
     }
-    Err(absent.filter(|_| expired.is_none()).unwrap_or_else(|| mismatch(source, expired)))
+    Err(absent.filter(|_| !is_complete).unwrap_or_else(|| mismatch(source, expired)))
 }
 
 /// Of several refusals the sender's best attempt is the one to tell the operator.
@@ -203,10 +207,10 @@ fn believe(source: &Source, delivery: &Delivery, site: Site<'_>, proof: Proof<'_
         occurred_at: window::occurred_at(recipe, &site),
         source: source.name.clone(),
         topic: source.topic.clone(),
-        id: id.as_ref().map(|fields| fields.join(site::JOINT)),
-        event_type: site.fact(&recipe.event.kind).map(|fields| fields.join(site::JOINT)),
+        id: id.as_ref().map(Fact::joined),
+        event_type: site.fact(&recipe.event.kind).map(|fact| fact.joined()),
         type_prefix: recipe.event.type_prefix.clone(),
-        ordering_key: site.fact(&recipe.event.key).map(|fields| fields.join(site::JOINT)),
+        ordering_key: site.fact(&recipe.event.key).map(|fact| fact.joined()),
         dedupe_key: None,
         auth: proof.key.auth.clone(),
         integrity: recipe.integrity,
@@ -217,7 +221,7 @@ fn believe(source: &Source, delivery: &Delivery, site: Site<'_>, proof: Proof<'_
         headers: kept_headers(&delivery.headers),
         body: delivery.body.clone(),
     });
-    let identity = identity::of(source, id, &proof, &delivery.body);
+    let identity = identity::of(source, id.as_ref(), &proof, &delivery.body);
     Believed::Event(Verified { event, identity, secret: proof.key.name.clone() })
 }
 

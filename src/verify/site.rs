@@ -1,7 +1,8 @@
-//! Where facts are looked up: headers, the tags of one signature group, and once the delivery is believed its JSON body.
-//! The signed content and the event's facts look things up alike, so what was signed is what is believed.
+//! Where facts are looked up: headers, the target's query, the tags of one signature group, and what the recipe's pointers find
+//! in the body, once that is opened. The signed content and the event's facts look things up alike, so what was signed is what is believed.
 
 use std::borrow::Cow;
+use std::iter;
 
 use http::{HeaderMap, HeaderName};
 
@@ -62,11 +63,16 @@ impl<'a> Site<'a> {
 
     /// The fields of the first alternative that is wholly present. Text beyond [`MAX_FACT`] bytes or not UTF-8 counts as
     /// absent: cutting it could make two events one, refusing it would lose a genuine one.
-    pub fn fact(&self, choice: &Choice) -> Option<Vec<String>> {
-        let present = |fields: &&Vec<Locator>| fields.iter().all(|field| self.find(field).is_some());
-        let fields = choice.0.iter().find(present)?;
-        let texts: Vec<String> = fields.iter().map(|field| self.text(field).map(str::to_owned)).collect::<Option<_>>()?;
-        (texts.iter().map(String::len).sum::<usize>() <= MAX_FACT).then_some(texts)
+    pub fn fact<'s>(&'s self, choice: &'s Choice) -> Option<Fact<'s>> {
+        let present = |(alternative, fields): (usize, &'s Vec<Locator>)| {
+            let (first, rest) = fields.split_first()?;
+            let rest: Vec<&[u8]> = rest.iter().map(|field| self.find(field)).collect::<Option<_>>()?;
+            Some((alternative, self.find(first)?, rest))
+        };
+        let (alternative, first, rest) = choice.0.iter().enumerate().find_map(present)?;
+        let rest = rest.into_iter().map(text).collect::<Option<_>>()?;
+        let fact = Fact { alternative, first: text(first)?, rest };
+        (fact.fields().map(str::len).sum::<usize>() <= MAX_FACT).then_some(fact)
     }
 
     /// The text that one locator points to. Beyond [`MAX_FACT`] bytes or not UTF-8 it counts as absent.
@@ -83,6 +89,26 @@ impl<'a> Site<'a> {
             Locator::Const(text) => Some(text.as_bytes()),
             Locator::Body(slot) => self.body.get(*slot)?.as_deref().map(str::as_bytes).filter(|value| !value.is_empty()),
         }
+    }
+}
+
+/// A fact as it was found: one text, as a rule.
+pub struct Fact<'s> {
+    /// Which of the recipe's alternatives it is.
+    pub alternative: usize,
+    first: &'s str,
+    rest: Vec<&'s str>,
+}
+
+impl<'s> Fact<'s> {
+    /// Its fields, in order.
+    pub fn fields(&self) -> impl Iterator<Item = &'s str> {
+        iter::once(self.first).chain(self.rest.iter().copied())
+    }
+
+    /// Its fields with [`JOINT`] between them.
+    pub fn joined(&self) -> String {
+        self.rest.iter().fold(self.first.to_owned(), |joined, field| joined + JOINT + field)
     }
 }
 

@@ -241,6 +241,10 @@ fn white_space_around_items_is_not_part_of_them() {
     let text = get(&spaced, STRIPE).replace(',', " , ").replace('=', " = ");
     set(&mut spaced, STRIPE, &text);
     assert_eq!(refusal(&source, &spaced), None);
+    let words = crate::support::source("stripe", "whsec_test", "signature = { items = \" and \", pair = \" is \" }");
+    let genuine = sample(&words, None);
+    assert!(get(&genuine, STRIPE).contains(" and v1 is "), "a separator may be longer than a character");
+    assert_eq!(refusal(&words, &genuine), None);
     let exact = crate::support::source("stripe", "whsec_test", "signature = { trim = false }");
     assert_eq!(refusal(&exact, &spaced), Some(Outcome::SignatureMalformed));
 }
@@ -273,7 +277,12 @@ fn of_alternatives_one_may_lack_what_another_has() {
     let old = inline(&INLINE.replace("[\"body\"]", "[\"header:Acme-Old\", \"body\"]"));
     let signed = sample(&old, None);
     assert_eq!(refusal(&inline(&variants), &signed), None);
-    assert_eq!(refusal(&inline(&variants), &Delivery { body: "{ }".into(), ..signed }), Some(Outcome::SignatureMalformed));
+    // One alternative was whole and did not fit: that says more than what another one lacks.
+    let changed = Delivery { body: "{ }".into(), ..signed };
+    assert_eq!(refusal(&inline(&variants), &changed), Some(Outcome::SignatureMismatch));
+    let mut neither = changed;
+    neither.headers.remove("acme-old");
+    assert_eq!(refusal(&inline(&variants), &neither), Some(Outcome::SignatureMalformed), "none was whole");
 }
 
 #[test]
