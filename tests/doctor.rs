@@ -448,3 +448,30 @@ fn what_rests_on_the_time_of_receipt_is_certain_only_where_that_is_given() {
         assert!(causes.iter().all(|cause| cause["do"].as_str().is_some_and(|advice| advice.contains("--at"))), "{line}");
     }
 }
+
+/// Nothing in a request tells one secret's work from another's; white space around ours is a hint.
+#[test]
+fn another_secret_is_likely_only_where_something_speaks_for_it() {
+    let mut sdk = Sdk::start();
+    for (kept, expected) in [(STRIPE.to_owned(), "possible"), (format!("{STRIPE}\n\n"), "likely")] {
+        let home = Home::new(&[("key", &kept)], "[sources.stripe]\nprovider = \"stripe\"\nsecrets = [\"file:key\"]");
+        let request = Signed::new(&mut sdk, "stripe", ANOTHER, "{}").with("{}");
+        let (_, line) = examine(&home, "stripe", &request, &["--at", &NOW.to_string()]);
+        let cause = &line["causes"][0];
+        assert_eq!((&cause["cause"], &cause["certainty"]), (&"other_secret".into(), &expected.into()), "{line}");
+    }
+}
+
+/// Of several contents that a sender may have signed, one that is whole and does not fit says more than what another lacks.
+#[test]
+fn a_content_that_is_whole_is_not_called_unreadable() {
+    let entry = "[sources.acme]\nauth = \"mac\"\nalgorithm = \"sha256\"\nsignature = { from = \"header:Acme\" }\nsecrets = [\"file:key\"]\n\
+                 content_variants = [[\"body\"], [\"header:Acme-Time\", \"body\"]]";
+    let home = Home::new(&[("key", "acme")], entry);
+    // printf '{}\n' | openssl dgst -sha256 -hmac acme
+    let code = "cdfddd90686930721dcdac7331e5cdd20319d5880f71a2e77ad7896124c48bbc";
+    let signed = |code: &str| post("/hooks/acme", &[("acme".to_owned(), code.to_owned())], b"{}");
+    assert_eq!(causes(&home, "acme", &signed(code)), ["body_newline"]);
+    assert_eq!(causes(&home, "acme", &signed(&"00".repeat(32))), ["other_secret?", "body_changed?"]);
+    assert_eq!(causes(&home, "acme", &signed("00")), ["signature_unreadable"]);
+}

@@ -206,7 +206,8 @@ fn print_json(out: &mut impl Write, case: &Case, verdict: &Verdict, causes: &[Ca
     writeln!(out, "{line}")
 }
 
-/// The largest `max_body`, and room for the head; the hexadecimal of `curl --trace` takes more for a body of some MiB.
+/// The largest `[server] max_body`, and room for the head. A source may take larger bodies, and the hexadecimal of `curl --trace`
+/// is some times as long as its body: whoever records those has to do with less.
 const MAX_FILE: u64 = 257 << 20;
 const EXAMPLES: &str = "\
 How to get FILE (the bytes must be the ones on the wire; an editor that saves them may change them):

@@ -19,7 +19,7 @@ pub fn variants(body: &[u8]) -> impl Iterator<Item = (Vec<u8>, Cause)> + '_ {
 }
 
 fn changed(word: &'static str, what: &str) -> Cause {
-    Cause::certain(word, format!("the body was changed on the way: {what}"), HANDS_OFF)
+    Cause::certain(word, format!("the body was changed on the way, or when it was recorded: {what}"), HANDS_OFF)
 }
 
 fn with_end(body: &[u8], end: &[u8]) -> Option<Vec<u8>> {

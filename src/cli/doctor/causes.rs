@@ -176,8 +176,7 @@ fn unexplained(case: &Case, refusal: &Refusal) -> Vec<Cause> {
         causes.push(Cause::likely("body_charset", what, "have the body handed on byte for byte"));
     }
     causes.push(other_secret(case));
-    let what =
-        "the body was changed on the way so that it cannot be undone: JSON members in another order, other digits, other letters";
+    let what = "the body was changed, on the way or when it was recorded, so that it cannot be undone: JSON members in another order, other digits, other letters";
     causes.push(Cause::possible("body_changed", what, "compare it with the body that the sender's dashboard shows"));
     if case.source.recipe.signs_url() {
         let what = "the sender signed a URL that nothing in the request hints at";
@@ -189,12 +188,15 @@ fn unexplained(case: &Case, refusal: &Refusal) -> Vec<Cause> {
 
 fn other_secret(case: &Case) -> Cause {
     let names: Vec<&str> = case.source.secrets.iter().map(|key| &*key.name).collect();
-    let odd = case.source.secrets.iter().any(|key| key.configured().is_wrapped());
-    let odd = if odd { "; the configured one has white space or quotation marks around it besides" } else { "" };
+    let is_odd = case.source.secrets.iter().any(|key| key.configured().is_wrapped());
+    let odd = if is_odd { "; the configured one has white space or quotation marks around it besides" } else { "" };
     let what = format!("another secret signed it than {}{odd}", names.join(", "));
     let place = &case.source.recipe.setup.secret;
     let place = if place.is_empty() { "at the sender" } else { place };
-    Cause::likely("other_secret", what, format!("compare it with {place}: rolled, of another endpoint, or of test mode?"))
+    let advice = format!("compare it with {place}: rolled, of another endpoint, or of test mode?");
+    // Nothing in a request tells the work of one secret from that of another; only what is odd about ours is a hint.
+    let certainty = if is_odd { Certainty::Likely } else { Certainty::Possible };
+    Cause { certainty, ..Cause::possible("other_secret", what, advice) }
 }
 
 /// A request that was recorded in front of a proxy may have had another path there.
