@@ -13,7 +13,7 @@ use crate::event::{Answer, Outcome, UnixMillis, is_secret};
 use crate::secret;
 use crate::source::recipe::{Recipe, Reply};
 use crate::source::url::PublicUrl;
-use crate::table::{Item, Mistakes, Table};
+use crate::table::{Item, Mistakes, Place, Table};
 use crate::units::Rate;
 
 pub mod key;
@@ -93,7 +93,7 @@ impl Source {
         let provider = entry.take("provider");
         let (base, is_known) = base(provider.as_ref(), mistakes);
         let mut table = match base {
-            Some(base) => base.overlaid(entry),
+            Some(base) => without_content(base, &entry).overlaid(entry),
             None => entry,
         };
         let path = table.take("path").map_or(Some(format!("/hooks/{name}")), path);
@@ -105,7 +105,7 @@ impl Source {
         let allow_from = allow_from(&mut table);
         let max_rate = table.take_rate("max_rate");
         let secrets = secrets(&mut table);
-        let (dedupe_window, dedupe_body) = dedupe(&mut table);
+        let (dedupe_window, dedupe_body, body_place) = dedupe(&mut table);
         let types = Types::take(&mut table);
         let shadow = table.take_bool("danger_shadow").unwrap_or(false);
         let recipe = read::recipe(&mut table);
@@ -114,6 +114,10 @@ impl Source {
         }
         table.finish();
         let recipe = recipe.filter(|_| is_known)?;
+        if dedupe_body.is_some() && !recipe.event.id.0.is_empty() {
+            let allowed = "event.id = [] beside it, or leave it out";
+            body_place.wrong("this recipe names an id, and by that alone is a delivery a repeat", allowed);
+        }
         if public_url.is_none() && recipe.signs_url() {
             let allowed = format_args!("{}, here or in [server]", url::ALLOWED);
             public_url_place.wrong("missing, but the provider signs the URL that it calls", allowed);
@@ -178,6 +182,15 @@ fn base(provider: Option<&Item>, mistakes: &Mistakes) -> (Option<Table>, bool) {
     (providers::table(STAND_IN, mistakes), false)
 }
 
+/// A recipe as the base of `entry`: `content` and `content_variants` are two ways to say one thing, so either overrules both.
+fn without_content(mut base: Table, entry: &Table) -> Table {
+    const WAYS: [&str; 2] = ["content", "content_variants"];
+    if entry.keys().iter().any(|key| WAYS.contains(&key.as_str())) {
+        WAYS.iter().for_each(|key| drop(base.take(key)));
+    }
+    base
+}
+
 fn path(item: Item) -> Option<String> {
     let text = item.clone().text()?;
     let legal = |byte: u8| byte.is_ascii_graphic() && !b"?#%\"<>\\^`{|}".contains(&byte);
@@ -206,16 +219,23 @@ fn allow_from(table: &mut Table) -> Option<Vec<IpNet>> {
 }
 
 /// A network, or a single address.
-fn network(item: Item) -> Option<IpNet> {
+pub(crate) fn network(item: Item) -> Option<IpNet> {
     let text = item.clone().text()?;
     let single = text.parse::<IpAddr>().map(IpNet::from);
-    match single.or_else(|_| text.parse::<IpNet>()) {
+    match single.or_else(|_| text.parse::<IpNet>()).map(canonical) {
         Ok(network) if network.trunc() == network => Some(network),
         Ok(network) => item.refuse("bits are set behind the prefix", format_args!("\"{}\"", network.trunc())),
         Err(_) => {
             item.refuse("not a network", "addresses and networks such as \"3.18.12.63\", \"10.0.0.0/8\", \"2001:db8::/32\"")
         }
     }
+}
+
+/// Addresses are compared in their canonical form, so a network of IPv4 addresses that is written as IPv6 must be, too.
+fn canonical(network: IpNet) -> IpNet {
+    let address = network.addr().to_canonical();
+    let prefix = network.prefix_len().checked_sub(IPV4_IN_IPV6).filter(|_| network.addr().is_ipv6() && address.is_ipv4());
+    prefix.and_then(|prefix| IpNet::new(address, prefix).ok()).unwrap_or(network)
 }
 
 fn header_name(item: Item) -> Option<HeaderName> {
@@ -253,12 +273,13 @@ fn keys(secrets: Vec<(Item, secret::Secret)>, recipe: &Recipe) -> Option<Vec<Key
     (keys.len() == secrets.len()).then_some(keys)
 }
 
-fn dedupe(table: &mut Table) -> (Option<Duration>, Option<Duration>) {
+fn dedupe(table: &mut Table) -> (Option<Duration>, Option<Duration>, Place) {
     let mut dedupe = table.take_section("dedupe");
     let window = dedupe.take_duration("window", Duration::from_secs(1)..=MAX_WINDOW);
     let body = dedupe.take_duration("body", Duration::from_secs(1)..=MAX_WINDOW);
+    let place = dedupe.place_of("body");
     dedupe.finish();
-    (window, body)
+    (window, body, place)
 }
 
 fn deadline(server: Duration, respond_within: Option<Duration>) -> Duration {
@@ -267,5 +288,7 @@ fn deadline(server: Duration, respond_within: Option<Duration>) -> Duration {
 
 /// Takes any text as a secret and has every part of a recipe, so an entry over it makes no mistake of its own.
 const STAND_IN: &str = "stripe";
+/// The bits of `::ffff:` in front of an IPv4 address.
+const IPV4_IN_IPV6: u8 = 96;
 /// The longest time that a repeat can be recognised.
 const MAX_WINDOW: Duration = Duration::from_secs(90 * 86_400);

@@ -29,8 +29,8 @@ pub struct Item {
 #[derive(Clone)]
 enum Value {
     Text(String),
-    /// `None` when negative or beyond 64 bits.
-    Number(Option<u64>),
+    /// `None` beyond 128 bits, which no reader takes.
+    Number(Option<i128>),
     Switch(bool),
     Date(Datetime),
     List(Vec<Item>),
@@ -80,9 +80,9 @@ impl Item {
     /// A whole number within `range`.
     pub fn number(self, range: RangeInclusive<u64>) -> Option<u64> {
         let allowed = format!("a whole number from {} to {}", range.start(), range.end());
+        let within = |number: i128| u64::try_from(number).ok().filter(|number| range.contains(number));
         match self.value {
-            Value::Number(Some(number)) if range.contains(&number) => Some(number),
-            Value::Number(_) => self.refuse("out of range", allowed),
+            Value::Number(number) => number.and_then(within).or_else(|| self.refuse("out of range", allowed)),
             _ => self.mismatch(allowed),
         }
     }
@@ -345,7 +345,7 @@ impl Table {
 fn item(raw: Spanned<DeValue<'_>>, place: Place, lines: &Lines) -> Item {
     let value = match raw.into_inner() {
         DeValue::String(text) => Value::Text(text.into_owned()),
-        DeValue::Integer(number) => Value::Number(u64::from_str_radix(number.as_str(), number.radix()).ok()),
+        DeValue::Integer(number) => Value::Number(i128::from_str_radix(number.as_str(), number.radix()).ok()),
         DeValue::Boolean(on) => Value::Switch(on),
         DeValue::Array(items) => Value::List(items.into_iter().enumerate().map(|(n, raw)| nth(n, raw, &place, lines)).collect()),
         DeValue::Table(table) => Value::Table(Table::of(table, place.clone(), lines)),

@@ -73,6 +73,20 @@ fn ten_mistakes_get_ten_messages_in_one_check() {
     assert_eq!(err, format!("hookhold: 10 mistakes in {file}\n"));
 }
 
+/// Some of librdkafka's properties are -1 for "none".
+#[test]
+fn negative_numbers_reach_librdkafka_and_no_option_of_ours() {
+    let sources = "[sources.s]\nprovider = \"stripe\"\nsecrets = \"file:Cargo.toml\"\n";
+    let kafka = "[kafka]\nbootstrap.servers = \"localhost:1\"\n\"topic.metadata.refresh.interval.ms\" = -1\nbatch.size = 0x10\n";
+    let config = parse(&format!("{kafka}{sources}")).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let properties = config.kafka.expect("it is there").librdkafka;
+    for (name, value) in [("topic.metadata.refresh.interval.ms", "-1"), ("batch.size", "16")] {
+        assert!(properties.contains(&(name.to_owned(), value.to_owned())), "{properties:?}");
+    }
+    let mistakes = parse(&format!("[server]\nmax_streams = -1\n{sources}")).expect_err("negative").to_string();
+    assert!(mistakes.starts_with("hookhold.toml:2: server.max_streams: out of range; allowed: "), "{mistakes}");
+}
+
 /// The reference with every option un-commented and its secrets pointed at a file that exists.
 fn reference_in_full() -> String {
     let uncomment = |line: &str| match line.strip_prefix('#') {

@@ -1,7 +1,7 @@
 //! One reader per section: each option with its limits, then what must hold between options.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use super::{AdminConfig, Config, DAY, DedupeConfig, GIB, JournalConfig, KIB, KafkaCheck, MIB, ServerConfig, kafka};
 use crate::certificate::{Files, Unusable};
-use crate::source::{Source, SourceDefaults, url};
+use crate::source::{self, Source, SourceDefaults, url};
 use crate::table::{Item, Mistakes, Table};
 use crate::units::bytes_text;
 
@@ -192,12 +192,7 @@ fn tls(t: &mut Table) -> Option<Files> {
 }
 
 fn networks(t: &mut Table) -> Vec<IpNet> {
-    let network = |item: Item| {
-        let text = item.as_str().map(str::to_owned);
-        let network = text.as_deref().and_then(|text| text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok());
-        network.or_else(|| item.refuse("not a network", "such as \"10.0.0.0/8\", \"2001:db8::/32\" or one address"))
-    };
-    t.take_list("trusted_proxies").unwrap_or_default().into_iter().filter_map(network).collect()
+    t.take_list("trusted_proxies").unwrap_or_default().into_iter().filter_map(source::network).collect()
 }
 
 /// One being written, one in reserve for recovery, one being read, one to delete.

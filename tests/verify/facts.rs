@@ -201,8 +201,9 @@ fn without_id_and_time_nothing_is_a_repeat_unless_the_operator_says_so() {
     // printf '{}' | sha256sum
     assert_eq!(hex::encode(hash), "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a");
     assert_eq!(window, Duration::from_secs(600));
-    let with_id = source("github", "x", "dedupe = { body = \"10m\" }");
-    assert!(matches!(believed(&with_id, b"{}").identity, Identity::Id { .. }), "an id says more than a body");
+    let beside_an_id = compile("provider = \"github\"\ndedupe = { body = \"10m\" }", &[("secret", "x")]).expect_err("no effect");
+    let expected = "hookhold.toml:3: dedupe.body: this recipe names an id, and by that alone is a delivery a repeat; allowed: ";
+    assert!(beside_an_id.to_string().starts_with(expected), "{beside_an_id}");
     let bodies_only = source("github", "x", "dedupe = { body = \"10m\" }\nevent = { id = [] }");
     assert!(matches!(believed(&bodies_only, b"{}").identity, Identity::BodyWindow(..)));
 }

@@ -269,6 +269,38 @@ fn every_recipe_without_a_mistake_has_genuine_deliveries() {
 }
 
 #[test]
+fn a_source_may_say_what_is_signed_in_either_way_whichever_its_recipe_has() {
+    let one = source("twilio", "s", "content = [\"url\", \"form-sorted\"]");
+    let many = source("github", "s", "content_variants = [[\"body\"], [\"header:X-Time\", \"body\"]]");
+    assert_eq!((one.recipe.contents.len(), many.recipe.contents.len()), (1, 2));
+    for source in [one, many] {
+        assert_eq!(refusal(&source, &sample(&source, None)), None);
+    }
+    let both = "provider = \"twilio\"\ncontent = [\"body\"]\ncontent_variants = [[\"body\"]]";
+    let mistakes = compile(both, &[("secret", "s")]).expect_err("both").to_string();
+    assert!(mistakes.contains("content is there as well"), "{mistakes}");
+}
+
+#[test]
+fn an_ipv4_network_that_is_written_as_ipv6_lets_its_addresses_in() {
+    let takes = |network: &str, address: &str| {
+        let source = source("github", "s", &format!("allow_from = {network:?}"));
+        source.takes_from(address.parse().expect("an address"))
+    };
+    for (network, inside, outside) in [
+        ("::ffff:192.0.2.1", "192.0.2.1", "192.0.2.2"),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.1", "::1"),
+        ("::ffff:10.0.0.0/104", "10.9.9.9", "11.0.0.1"),
+        ("::ffff:0:0/96", "192.0.2.1", "2001:db8::1"),
+        ("2001:db8::/32", "2001:db8::1", "192.0.2.1"),
+        ("10.0.0.0/8", "::ffff:10.0.0.1", "11.0.0.1"),
+    ] {
+        assert!(takes(network, inside), "{inside} in {network}");
+        assert!(!takes(network, outside), "{outside} in {network}");
+    }
+}
+
+#[test]
 fn a_mistake_in_the_entry_is_told_at_the_entry_and_not_at_the_recipe() {
     let mistakes = Mistakes::default();
     let text = "provider = \"stripe\"\nsecrets = \"env:HOME\"\n[timestamp]\nfuture = \"soon\"\n";
