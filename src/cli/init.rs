@@ -116,7 +116,10 @@ impl Draft {
             ("#tls_key = \"/etc/hookhold/tls/privkey.pem\"".to_owned(), ""),
             ("\n[admin]".to_owned(), ""),
             ("listen = \"127.0.0.1:9464\"".to_owned(), "/metrics and /readyz, without authentication: keep it private"),
-            ("#keep_refused = \"4 MiB\"".to_owned(), "the latest refused deliveries, for hookhold doctor and whoever can ask here"),
+            (
+                "#keep_refused = \"4 MiB\"".to_owned(),
+                "the latest refused deliveries, for hookhold doctor and whoever can ask here",
+            ),
             ("\n[journal]".to_owned(), ""),
             (format!("dir = {}", quoted(&self.journal)), "on a disk that holds what it has synced: ext4 or XFS"),
             (format!("\n{kafka}[kafka]"), "without it, events stay in the journal"),

@@ -45,7 +45,10 @@ impl<'a> Walk<'a> {
         let mut is_over = self.eat(b'{') && self.eat(b'}');
         while !is_over {
             let name = self.next().filter(|byte| *byte == b'"').and_then(|_| self.skip())?;
-            let child = string(name).and_then(|name| node.find(name.as_bytes()));
+            let child = match plain(name) {
+                Some(name) => node.find(name),
+                None => string(name).and_then(|name| node.find(name.as_bytes())),
+            };
             if !self.eat(b':') {
                 return None;
             }
@@ -139,11 +142,16 @@ fn text(value: &[u8]) -> Option<Cow<'_, str>> {
 
 /// The text of a string that is JSON. `None` when it is not Unicode.
 fn string(value: &[u8]) -> Option<Cow<'_, str>> {
-    let plain = &value[1..value.len() - 1];
-    if plain.contains(&b'\\') {
-        return serde_json::from_slice(value).ok().map(Cow::Owned);
+    match plain(value) {
+        Some(plain) => std::str::from_utf8(plain).ok().map(Cow::Borrowed),
+        None => serde_json::from_slice(value).ok().map(Cow::Owned),
     }
-    std::str::from_utf8(plain).ok().map(Cow::Borrowed)
+}
+
+/// What stands inside a string in which nothing is escaped.
+fn plain(value: &[u8]) -> Option<&[u8]> {
+    let inside = &value[1..value.len() - 1];
+    (!inside.contains(&b'\\')).then_some(inside)
 }
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
