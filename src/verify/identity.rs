@@ -12,11 +12,8 @@ pub fn of(source: &Source, id: Option<&Fact<'_>>, proof: &Proof<'_>, body: &[u8]
     let body_sha256 = || proof.body_sha256.unwrap_or_else(|| sha256(&[body]));
     match (id, source.dedupe_body) {
         (Some(fact), _) => {
-            let alternative = match fact.alternative {
-                // Signed is its text, not where that stands: whoever moves it to another header makes no new event.
-                _ if recipe.signs_id() => 0,
-                other => other,
-            };
+            // Where its text is signed as such, its place is not: whoever moves it to another header makes no new event.
+            let alternative = if fact.alternative > 0 && recipe.signs_id() { 0 } else { fact.alternative };
             let fields = fact.fields().map(str::to_owned).collect();
             Identity::Id { alternative, fields, body_sha256: (!recipe.id_signed).then(body_sha256) }
         }
