@@ -229,6 +229,33 @@ mod tests {
         assert!(found > 1_000, "only {found} places were found");
     }
 
+    /// Cut, doubled and swapped bytes: the walk calls JSON what serde_json does, and nothing makes it panic.
+    #[test]
+    fn damaged_text_is_json_exactly_where_the_library_says_so() {
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut pointers = Pointers::default();
+        PATHS.iter().for_each(|path| assert!(pointers.slot(path).is_some()));
+        let mut whole = 0;
+        for _ in 0..20_000 {
+            let mut json = tree(&mut random, 3).to_string().into_bytes();
+            for _ in 0..random.usize(..3) {
+                let at = random.usize(..json.len());
+                match random.u8(..3) {
+                    0 => json.truncate(at + 1),
+                    1 => json.insert(at, random.choice(b"\"\\{}[]:,01-e \n\xff".iter().copied()).expect("some")),
+                    _ => json[at] = random.choice(b"\"\\{}[]:,01-e \n\xff".iter().copied()).expect("some"),
+                }
+            }
+            let is_json = serde_json::from_slice::<IgnoredAny>(&json).is_ok();
+            let found = locate(&pointers.root, pointers.slots, &json).is_some();
+            assert_eq!(found, is_json, "{}", json.escape_ascii());
+            whole += usize::from(is_json);
+        }
+        assert!((2_000..18_000).contains(&whole), "{whole} were JSON");
+    }
+
     #[test]
     fn of_members_with_the_same_name_the_last_counts_whole() {
         let mut pointers = Pointers::default();
