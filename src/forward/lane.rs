@@ -9,6 +9,7 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use prometheus::IntCounter;
 
 use super::board::Face;
+use super::health::Health;
 use super::trouble::Reason;
 use super::window::{Share, Window};
 use crate::event::UnixMillis;
@@ -30,8 +31,8 @@ pub(super) struct Lane {
     pub look_at: Instant,
     /// When an acknowledgement last came, or when the first record left after a quiet time.
     pub progress_at: Instant,
-    /// Since when the cluster has looked well although nothing is acknowledged.
-    pub healthy_since: Option<Instant>,
+    /// What looks at its topic have found since then.
+    pub health: Health,
     /// What others see of this lane.
     pub face: Arc<Face>,
     /// Counts acknowledgements.
@@ -75,7 +76,7 @@ impl Lane {
             alone_until: None,
             look_at: now,
             progress_at: now,
-            healthy_since: None,
+            health: Health::default(),
             face,
             acked_total,
             moved: false,
@@ -141,7 +142,7 @@ impl Lane {
         self.window.acked(seq);
         self.moved = true;
         self.progress_at = now;
-        self.healthy_since = None;
+        self.health = Health::default();
         self.acked_total.inc();
         self.face.acked.fetch_add(1, Relaxed);
         if self.block.is_none() {

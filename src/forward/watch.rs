@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rdkafka::error::RDKafkaErrorCode;
 use tracing::{error, info, warn};
 
+use super::health::STUCK_AFTER;
 use super::inbox::News;
 use super::lane::{Block, STALLED_AFTER, backoff};
 use super::probe::{self, Finding};
@@ -148,29 +149,34 @@ impl Worker {
         }
         match finding {
             Finding::Trouble(reason, detail) => {
-                lane.healthy_since = None;
+                lane.health.found_trouble();
                 let (reason, detail) = if reason == Reason::BrokerAway { self.absence(&detail) } else { (reason, detail) };
                 self.block(index, reason, detail, now);
             }
-            Finding::UnderReplicated(detail) if waiting => {
-                lane.healthy_since = None;
-                self.block(index, Reason::BelowMinIsr, detail, now);
+            Finding::UnderReplicated(in_sync, detail) if waiting => {
+                lane.health.found(Some(in_sync), now);
+                if !lane.health.is_enough() {
+                    self.block(index, Reason::BelowMinIsr, detail, now);
+                }
+                self.stalled(index, now);
             }
-            Finding::Healthy if waiting => self.stalled(index, now),
+            Finding::Healthy if waiting => {
+                lane.health.found(None, now);
+                self.stalled(index, now);
+            }
             _ => lane.try_one(),
         }
     }
 
-    /// The cluster looks well and yet nothing is acknowledged.
+    /// The cluster answers and yet nothing is acknowledged.
     fn stalled(&mut self, index: usize, now: Instant) {
-        let lane = &mut self.lanes[index];
-        let since = (*lane.healthy_since.get_or_insert(now)).max(lane.progress_at);
-        let lasts = now - since;
-        if lasts >= STUCK_AFTER && self.replacement.is_none() {
+        let lane = &self.lanes[index];
+        let lasts = lane.health.lasts(lane.progress_at, now);
+        if lane.health.is_stuck(lasts) && self.replacement.is_none() {
             let detail =
-                format!("nothing of {} was acknowledged for {} s although its topic is well", lane.topic, lasts.as_secs());
+                format!("nothing of {} was acknowledged for {} s although its topic has leaders", lane.topic, lasts.as_secs());
             self.replacement = Some(Replacement { reason: STUCK, detail, by: now + LET_OTHERS_FINISH });
-        } else if lasts >= STALLED_AFTER && lane.block.is_none() {
+        } else if lane.health.is_enough() && lasts >= STALLED_AFTER {
             self.block(index, Reason::Stalled, format!("no acknowledgement for {} s", lasts.as_secs()), now);
         }
     }
@@ -255,8 +261,6 @@ impl Worker {
     }
 }
 
-/// How long a lane may be stuck, its topic being well, before the producer is replaced.
-const STUCK_AFTER: Duration = Duration::from_secs(300);
 /// How long the replacement of a producer that still lives waits for lanes that still flow.
 const LET_OTHERS_FINISH: Duration = Duration::from_secs(30);
 /// Without an acknowledgement for this long, a lane does not flow.
