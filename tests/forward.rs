@@ -161,6 +161,18 @@ fn a_client_that_cannot_be_set_up_blocks_every_lane_until_it_can() {
     }
 }
 
+/// A reload that changes `[kafka]` replaces the forwarder, and the metrics stay.
+#[test]
+fn a_forwarder_that_is_replaced_leaves_no_block_behind() {
+    let mut house = House::new("localhost:1".into()).start();
+    house.keep("replaced", "evt_1", "waits");
+    wait_until("the lane says why", || house.blocked("replaced") == Some("broker_away"));
+    let blocked = house.metrics.forward_blocked.with_label_values(&["replaced", "broker_away"]);
+    assert_eq!(blocked.get(), 1);
+    house.stop();
+    assert_eq!(blocked.get(), 0);
+}
+
 #[test]
 fn a_record_that_is_too_large_blocks_its_own_lane_only() {
     let kafka = kafka::shared();

@@ -255,6 +255,13 @@ impl Worker {
         }
     }
 
+    /// The metric outlives a forwarder that is replaced; whoever comes next finds out anew what is in the way.
+    pub(super) fn forget_blocks(&self) {
+        for (index, lane) in self.lanes.iter().enumerate() {
+            lane.block.iter().for_each(|block| self.show_blocked(index, block.reason, false));
+        }
+    }
+
     fn show_blocked(&self, index: usize, reason: Reason, blocked: bool) {
         let labels = [&*self.lanes[index].topic, reason.word()];
         self.metrics.forward_blocked.with_label_values(&labels).set(i64::from(blocked));

@@ -208,6 +208,7 @@ impl Worker {
             }
             self.inbox.wait(Some(by));
         }
+        self.forget_blocks();
         self.moved_all();
         self.save_due = Instant::now();
         self.save_cursors(self.save_due);
