@@ -1,6 +1,8 @@
 //! The promises of passing on, against a real Apache Kafka: nothing is missing, what arrives is exactly as described, and
 //! trouble with one topic stays with that topic.
 
+#[path = "common/disk.rs"]
+mod disk;
 #[path = "common/house.rs"]
 mod house;
 #[path = "common/kafka.rs"]
@@ -9,7 +11,10 @@ mod kafka;
 #[allow(dead_code, reason = "one of several users")]
 mod support;
 
+use std::io::ErrorKind;
+
 use bytes::Bytes;
+use disk::{SimDisk, Step};
 use house::{AT, House, Shop};
 use kafka::{Kafka, Record, wait_until};
 use rdkafka::mocking::MockCluster;
@@ -269,6 +274,31 @@ fn a_lane_whose_last_events_rotted_holds_nothing_back() {
     let cursor = || house.journal.lanes().into_iter().find(|lane| &*lane.name == "rotten").map(|lane| lane.cursor);
     wait_until("the cursor passes what is lost", || cursor() > Some(last));
     assert_eq!(house.lane("rotten").map(|lane| lane.lag_events), Some(0));
+}
+
+#[test]
+fn a_spot_that_cannot_be_read_blocks_whoever_is_fed_from_there_until_it_can() {
+    let cluster = MockCluster::new(1).expect("a mock cluster");
+    let disk = SimDisk::default();
+    let house = House::on(disk.start(), cluster.bootstrap_servers()).start();
+    for topic in ["unreadable", "behind-it"] {
+        cluster.create_topic(topic, 1, 1).expect("a topic");
+        house.keep(topic, "evt_1", "can be read");
+        house.wait_until_acked(topic, 1);
+    }
+    let blocked = |topic| house.metric(&format!("hookhold_forward_blocked{{reason=\"journal\",topic=\"{topic}\"}}"));
+    disk.fail(Step::Read, ".seg", ErrorKind::Other, u64::MAX);
+    house.keep("unreadable", "evt_2", "cannot be read yet");
+    for topic in ["unreadable", "behind-it"] {
+        wait_until("the lane says why", || house.blocked(topic) == Some("journal"));
+        assert_eq!(blocked(topic), Some(1.0));
+    }
+    disk.mend();
+    house.wait_until_acked("unreadable", 2);
+    for topic in ["unreadable", "behind-it"] {
+        wait_until("the lane flows", || house.blocked(topic).is_none());
+        assert_eq!(blocked(topic), Some(0.0));
+    }
 }
 
 /// The mock cluster inside librdkafka, because a real broker cannot be made to send this error.

@@ -7,9 +7,10 @@ use std::time::Instant;
 use tracing::{debug, error};
 
 use super::inbox::ticket;
+use super::lane::backoff;
 use super::record::Envelope;
 use super::trouble::Reason;
-use super::worker::Worker;
+use super::worker::{REREAD_AFTER, Worker};
 use crate::journal::Stored;
 
 impl Worker {
@@ -35,15 +36,35 @@ impl Worker {
         }
         match self.head.next() {
             Ok(found) => {
-                self.head_due = None;
+                if self.head_due.take().is_some() {
+                    self.head_reads_again(now);
+                }
                 found
             }
             Err(error) => {
                 let pause = self.head_pauses.next().expect("the pauses have no end");
                 error!(%error, at = self.head.position(), retry_in = ?pause, "the journal cannot be read here; nothing is skipped");
                 self.head = self.journal.reader(self.head.position());
+                self.block_at_head(&error.to_string(), now);
                 self.head_due = Some(now + pause);
                 None
+            }
+        }
+    }
+    /// Whoever is fed from here waits until it can be read.
+    fn block_at_head(&mut self, error: &str, now: Instant) {
+        for index in 0..self.lanes.len() {
+            if !self.lanes[index].reads_by_itself() && self.lanes[index].block.is_none() {
+                self.block(index, Reason::Journal, error.to_owned(), now);
+            }
+        }
+    }
+
+    fn head_reads_again(&mut self, now: Instant) {
+        self.head_pauses = backoff(REREAD_AFTER);
+        for index in 0..self.lanes.len() {
+            if self.lanes[index].waits_for_head() {
+                self.free(index, now);
             }
         }
     }

@@ -112,6 +112,15 @@ impl Lane {
         let alone = self.block.is_some() || self.is_one_at_a_time();
         open && if alone { self.window.is_empty() } else { self.window.has_room(share) }
     }
+    /// True when it is blocked because the shared reader cannot read on, and will be freed with it.
+    pub fn waits_for_head(&self) -> bool {
+        !self.reads_by_itself() && self.block.as_ref().is_some_and(|block| block.reason == Reason::Journal)
+    }
+
+    /// True when Kafka can say something about its topic that matters.
+    pub fn is_worth_a_look(&self) -> bool {
+        self.window.in_flight() > 0 || (self.block.is_some() && !self.waits_for_head())
+    }
 
     /// True while it is worth waiting for this full lane before leaving it behind: it flows, and has not been full for long.
     pub fn is_worth_waiting_for(&mut self, now: Instant) -> bool {

@@ -122,19 +122,12 @@ impl Worker {
     /// When a lane is next worth a look; nothing while a look is under way, because its finding rings.
     pub(super) fn next_look(&self) -> Option<Instant> {
         let idle = self.probing || self.producer.is_none();
-        self.lanes
-            .iter()
-            .filter(|lane| !idle && (lane.block.is_some() || lane.window.in_flight() > 0))
-            .map(|lane| lane.look_at)
-            .min()
+        self.lanes.iter().filter(|lane| !idle && lane.is_worth_a_look()).map(|lane| lane.look_at).min()
     }
 
     /// Lanes that only wait for an answer come first: the others go on by themselves when Kafka does.
     fn lane_to_look_at(&self, now: Instant) -> Option<usize> {
-        let due = |index: &usize| {
-            let lane = &self.lanes[*index];
-            now >= lane.look_at && (lane.block.is_some() || lane.window.in_flight() > 0)
-        };
+        let due = |index: &usize| now >= self.lanes[*index].look_at && self.lanes[*index].is_worth_a_look();
         let lanes = (0..self.lanes.len()).filter(due);
         lanes.min_by_key(|index| (self.lanes[*index].window.in_flight() > 0, self.lanes[*index].look_at))
     }
@@ -144,7 +137,7 @@ impl Worker {
         let waiting = lane.window.in_flight() > 0;
         let pause = if lane.block.is_some() { lane.next_pause(now) } else { STALLED_AFTER };
         lane.look_at = now + pause;
-        if lane.block.is_none() && (!waiting || now < lane.progress_at + STALLED_AFTER) {
+        if !lane.is_worth_a_look() || (lane.block.is_none() && now < lane.progress_at + STALLED_AFTER) {
             return;
         }
         match finding {

@@ -160,7 +160,7 @@ impl Worker {
                     self.client_error = None;
                     let lane = &mut self.lanes[index];
                     lane.acked(seq, self.share, now);
-                    if !lane.recalling {
+                    if !lane.recalling && !lane.waits_for_head() {
                         self.free(index, now);
                     }
                 }
@@ -202,7 +202,8 @@ impl Worker {
             if news.brokers_down {
                 self.brokers_down(now);
             }
-            let hopeful = |lane: &Lane| lane.window.in_flight() > 0 && lane.block.is_none();
+            let flows = |lane: &Lane| lane.block.is_none() || lane.waits_for_head();
+            let hopeful = |lane: &Lane| lane.window.in_flight() > 0 && flows(lane);
             if dead || now >= by || !self.lanes.iter().any(hopeful) {
                 break;
             }
@@ -233,6 +234,6 @@ const SAVE_EVERY: Duration = Duration::from_millis(500);
 /// First and longest pause (before jitter) between two producers.
 pub(super) const REBUILD_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// First and longest pause (before jitter) after the journal could not be read.
-const REREAD_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+pub(super) const REREAD_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// The Kafka client gets at least this long to end.
 const RETIRE_WITHIN: Duration = Duration::from_secs(1);
