@@ -157,6 +157,8 @@ fn a_client_that_cannot_be_set_up_blocks_every_lane_until_it_can() {
         let series = format!("hookhold_forward_blocked{{reason=\"refused\",topic=\"{topic}\"}}");
         assert_eq!(house.metric(&series), Some(1.0));
         assert_eq!(house.lane(topic).map(|lane| lane.lag_events), Some(1));
+        let age = house.metric(&format!("hookhold_forward_lag_seconds{{topic=\"{topic}\"}}"));
+        assert!(age.is_some_and(|age| age > 86_400.0), "it arrived years ago: {age:?}");
     }
     std::fs::create_dir(&certificates).expect("a directory");
     for topic in ["early", "new"] {
@@ -263,10 +265,12 @@ fn a_lane_whose_last_events_rotted_holds_nothing_back() {
     let rotten = house.keep("rotten", "evt_1", "a marker that the disk spoils");
     house.keep_many("filler", 3, 600 << 10);
     let last = house.keep("whole", "evt_2", "fits");
+    house.keep("whole", "evt_3", "the newest of all, spoilt as well");
     for topic in ["rotten", "filler", "whole"] {
         cluster.create_topic(topic, 1, 1).expect("a topic");
     }
     house.rot("a marker that the disk spoils");
+    house.rot("the newest of all, spoilt as well");
     let cursor = || house.journal.lanes().into_iter().find(|lane| &*lane.name == "rotten").map(|lane| lane.cursor);
     assert_eq!(cursor(), Some(rotten), "it waits");
     house.resume();
@@ -274,6 +278,19 @@ fn a_lane_whose_last_events_rotted_holds_nothing_back() {
     let cursor = || house.journal.lanes().into_iter().find(|lane| &*lane.name == "rotten").map(|lane| lane.cursor);
     wait_until("the cursor passes what is lost", || cursor() > Some(last));
     assert_eq!(house.lane("rotten").map(|lane| lane.lag_events), Some(0));
+    wait_until("nothing waits", || house.lane("whole").is_some_and(|lane| lane.lag_events == 0));
+}
+
+/// Nobody can read them up, so that they are counted at once or never.
+#[test]
+fn lag_counts_all_that_waits_from_the_first_moment_on() {
+    let disk = SimDisk::default();
+    let mut house = House::on(disk.start(), "localhost:1".into());
+    house.keep_many("waiting", 30, 10);
+    disk.fail(Step::Read, ".seg", ErrorKind::Other, u64::MAX);
+    house.resume();
+    wait_until("the lane is there", || house.lane("waiting").is_some());
+    assert_eq!(house.metric(r#"hookhold_forward_lag_events{topic="waiting"}"#), Some(30.0));
 }
 
 #[test]

@@ -42,6 +42,8 @@ pub(super) struct Lane {
     feed: Feed,
     /// Every event of this lane below this sequence is in the window or finished.
     next: u64,
+    /// Every durable event of this lane below this sequence is counted in its face.
+    counted: u64,
     saved: u64,
     full_since: Option<Instant>,
     /// When the first event that has not been taken up yet arrived.
@@ -66,8 +68,9 @@ enum Feed {
 }
 
 impl Lane {
-    /// A lane whose cursor is `next`; it reads by itself until it meets the head.
-    pub fn new(topic: Arc<str>, next: u64, face: Arc<Face>, acked_total: IntCounter, now: Instant) -> Lane {
+    /// A lane whose cursor is `next` and whose face has counted its events below `counted`; it reads by itself until it meets
+    /// the head.
+    pub fn new(topic: Arc<str>, next: u64, counted: u64, face: Arc<Face>, acked_total: IntCounter, now: Instant) -> Lane {
         Lane {
             topic,
             window: Window::default(),
@@ -82,6 +85,7 @@ impl Lane {
             moved: false,
             feed: Feed::Own(None),
             next,
+            counted,
             saved: next,
             full_since: None,
             behind_since: None,
@@ -95,10 +99,12 @@ impl Lane {
         matches!(self.feed, Feed::Head) && seq >= self.next
     }
 
-    /// True when this event, passed by the shared reader, has not been counted: a lane that is back at the head has counted
-    /// what it read by itself.
-    pub fn counts(&self, seq: u64) -> bool {
-        self.reads_by_itself() || seq >= self.next
+    /// Counts an event that was read, here or at the head, once.
+    pub fn count(&mut self, seq: u64) {
+        if seq >= self.counted {
+            self.counted = seq + 1;
+            self.face.seen.fetch_add(1, Relaxed);
+        }
     }
 
     /// True when it reads by itself.
@@ -106,12 +112,6 @@ impl Lane {
         matches!(self.feed, Feed::Own(_))
     }
 
-    /// True when the next record may be sent.
-    pub fn may_send(&self, share: Share) -> bool {
-        let open = !self.recalling && self.block.as_ref().is_none_or(|block| block.trial);
-        let alone = self.block.is_some() || self.is_one_at_a_time();
-        open && if alone { self.window.is_empty() } else { self.window.has_room(share) }
-    }
     /// True when it is blocked because the shared reader cannot read on, and will be freed with it.
     pub fn waits_for_head(&self) -> bool {
         !self.reads_by_itself() && self.block.as_ref().is_some_and(|block| block.reason == Reason::Journal)
@@ -120,6 +120,13 @@ impl Lane {
     /// True when Kafka can say something about its topic that matters.
     pub fn is_worth_a_look(&self) -> bool {
         self.window.in_flight() > 0 || (self.block.is_some() && !self.waits_for_head())
+    }
+
+    /// True when the next record may be sent.
+    pub fn may_send(&self, share: Share) -> bool {
+        let open = !self.recalling && self.block.as_ref().is_none_or(|block| block.trial);
+        let alone = self.block.is_some() || self.is_one_at_a_time();
+        open && if alone { self.window.is_empty() } else { self.window.has_room(share) }
     }
 
     /// True while it is worth waiting for this full lane before leaving it behind: it flows, and has not been full for long.
@@ -177,15 +184,25 @@ impl Lane {
             let reader = reader.get_or_insert_with(|| Box::new(journal.reader(self.next).only(&self.topic)));
             if let Some(stored) = reader.next()? {
                 self.behind_since = Some(stored.event.received_at);
+                self.count(stored.position.seq);
                 return Ok(Some(stored));
             }
             self.next = mark.max(reader.position());
+            // What rot took from this lane was counted and is never acknowledged.
+            self.face.seen.store(self.face.acked.load(Relaxed) + self.window.unfinished() as u64, Relaxed);
         }
         self.join_head();
-        // What rot took from this lane was counted and is never acknowledged; only the cursor can pass it.
+        // And only the cursor can pass it.
         self.moved = true;
-        self.face.seen.store(self.face.acked.load(Relaxed) + self.window.unfinished() as u64, Relaxed);
         Ok(None)
+    }
+
+    /// Learns how old its oldest event is before it may read.
+    pub fn look_behind(&mut self, journal: &Journal) {
+        if self.reads_by_itself() && self.behind_since.is_none() {
+            let first = journal.reader(self.next).only(&self.topic).next();
+            self.behind_since = first.ok().flatten().map(|stored| stored.event.received_at);
+        }
     }
 
     /// Is fed by the shared reader from now on.

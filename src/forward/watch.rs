@@ -243,6 +243,7 @@ impl Worker {
     /// Blocks a lane if there is no client because none could be set up.
     pub(super) fn block_without_client(&mut self, index: usize, now: Instant) {
         if let Some(obstacle) = &self.obstacle {
+            self.lanes[index].look_behind(&self.journal);
             let detail = format!("the Kafka client cannot be set up, check [kafka]: {obstacle}");
             self.block(index, Reason::Refused, detail, now);
         }
