@@ -11,6 +11,7 @@ mod kafka;
 #[allow(dead_code, reason = "one of several users")]
 mod support;
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 
 use bytes::Bytes;
@@ -28,6 +29,12 @@ fn seqs(records: &[Record]) -> Vec<u64> {
     let mut seqs: Vec<u64> = records.iter().map(Record::seq).collect();
     seqs.sort();
     seqs
+}
+
+/// The order of one partition's records, without repeats of what came before.
+fn order(records: &[Record]) -> Vec<u64> {
+    let mut seen = BTreeSet::new();
+    records.iter().map(Record::seq).filter(|seq| seen.insert(*seq)).collect()
 }
 
 #[test]
@@ -166,6 +173,58 @@ fn a_client_that_cannot_be_set_up_blocks_every_lane_until_it_can() {
         let series = format!("hookhold_forward_blocked{{reason=\"refused\",topic=\"{topic}\"}}");
         assert_eq!(house.metric(&series), Some(0.0));
     }
+}
+
+#[test]
+fn a_topic_that_may_not_be_written_to_blocks_only_its_own_lane_until_it_may() {
+    let kafka = kafka::shared();
+    for topic in ["forbidden", "beside-forbidden"] {
+        kafka.create_topic(topic, 1, &[]);
+    }
+    let house = House::new(kafka.bootstrap()).start();
+    let mut kept = vec![house.keep("forbidden", "evt_0", "still allowed")];
+    house.wait_until_acked("forbidden", 1);
+    kafka.forbid_writing("forbidden");
+    kept.extend(house.keep_many("forbidden", 20, 10));
+    let beside = house.keep_many("beside-forbidden", 50, 10);
+    wait_until("the lane says why", || house.blocked("forbidden") == Some("not_authorized"));
+    house.wait_until_acked("beside-forbidden", 50);
+    assert_eq!(seqs(&kafka.records("beside-forbidden")), beside);
+    let blocked = r#"hookhold_forward_blocked{reason="not_authorized",topic="forbidden"}"#;
+    assert_eq!(house.metric(blocked), Some(1.0));
+    assert_eq!(house.lane("forbidden").map(|lane| (lane.cursor, lane.lag_events)), Some((kept[1], 20)), "nothing passes");
+
+    kafka.allow_writing("forbidden");
+    house.wait_until_acked("forbidden", 21);
+    assert_eq!(house.blocked("forbidden"), None);
+    assert_eq!(house.metric(blocked), Some(0.0));
+    assert_eq!(order(&kafka.records("forbidden")), kept);
+}
+
+#[test]
+fn a_topic_below_its_min_isr_blocks_only_its_own_lane_until_the_replica_is_back() {
+    let kafka = Kafka::start();
+    let mut second = kafka.join();
+    kafka.create_topic_on(&[1, 2], "thin", &[("min.insync.replicas", "2")]);
+    kafka.create_topic_on(&[1], "beside-thin", &[]);
+    let house = House::new(kafka.bootstrap()).start();
+    let mut kept = house.keep_many("thin", 20, 10);
+    house.wait_until_acked("thin", 20);
+    second.kill();
+    kept.extend(house.keep_many("thin", 20, 10));
+    let beside = house.keep_many("beside-thin", 50, 10);
+    wait_until("the lane says why", || house.blocked("thin") == Some("below_min_isr"));
+    house.wait_until_acked("beside-thin", 50);
+    assert_eq!(seqs(&kafka.records("beside-thin")), beside);
+    let blocked = r#"hookhold_forward_blocked{reason="below_min_isr",topic="thin"}"#;
+    assert_eq!(house.metric(blocked), Some(1.0));
+    assert_eq!(house.lane("thin").map(|lane| (lane.cursor, lane.lag_events)), Some((kept[20], 20)), "nothing passes");
+
+    second.restart();
+    house.wait_until_acked("thin", 40);
+    assert_eq!(house.blocked("thin"), None);
+    assert_eq!(house.metric(blocked), Some(0.0));
+    assert_eq!(order(&kafka.records("thin")), kept);
 }
 
 /// A reload that changes `[kafka]` replaces the forwarder, and the metrics stay.
