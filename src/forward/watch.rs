@@ -266,3 +266,64 @@ impl Worker {
 const LET_OTHERS_FINISH: Duration = Duration::from_secs(30);
 /// Without an acknowledgement for this long, a lane does not flow.
 const QUIET: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::event::{SystemClock, UnixMillis};
+    use crate::journal::disk::LocalDisk;
+    use crate::journal::{Journal, Options};
+
+    /// A forwarder that does not run, over a journal that is closed, with one lane that has a record in flight since then.
+    fn waiting() -> (Worker, Instant, tempfile::TempDir) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let disk = Arc::new(LocalDisk::create(dir.path()).expect("a directory"));
+        let options = Options { segment_size: 1 << 20, ..Options::default() };
+        let journal = Journal::open(disk, options, Arc::new(SystemClock), Arc::default()).expect("a journal");
+        journal.close();
+        let mut worker = Worker::new(journal, Arc::default(), Arc::default(), Arc::default(), Arc::default());
+        let begun = Instant::now();
+        worker.add_lane(&"thin".into(), 0, (1, 1), begun);
+        worker.lanes[0].window.take_up(0, 10, UnixMillis(0));
+        (worker, begun, dir)
+    }
+
+    fn reason(worker: &Worker) -> Option<Reason> {
+        worker.lanes[0].block.as_ref().map(|block| block.reason)
+    }
+
+    fn of_three(in_sync: usize) -> Finding {
+        Finding::UnderReplicated(in_sync, "partition 0".into())
+    }
+
+    #[test]
+    fn a_wedged_producer_is_replaced_although_a_replica_stays_dead() {
+        let (mut worker, begun, _dir) = waiting();
+        let minute = |count: u64| begun + Duration::from_secs(60 * count);
+        for count in 1..10 {
+            worker.found(0, of_three(1), minute(count));
+            assert_eq!((reason(&worker), worker.replacement.is_some()), (Some(Reason::BelowMinIsr), false));
+        }
+        for count in 10..15 {
+            worker.found(0, of_three(2), minute(count));
+            assert!(worker.replacement.is_none(), "a producer that is well needs no other");
+        }
+        assert_eq!(reason(&worker), Some(Reason::Stalled), "replicas are not what is missing now");
+        worker.found(0, of_three(2), minute(15));
+        assert_eq!(worker.replacement.map(|replacement| replacement.reason), Some(STUCK));
+    }
+
+    /// Nothing would be left to free it: it has nothing to send until the journal can be read.
+    #[test]
+    fn what_kafka_says_does_not_concern_a_lane_that_waits_for_the_journal() {
+        let (mut worker, begun, _dir) = waiting();
+        worker.lanes[0].join_head();
+        worker.block(0, Reason::Journal, "a test".into(), begun);
+        worker.lanes[0].acked(0, worker.share, begun);
+        assert!(!worker.lanes[0].is_worth_a_look());
+        worker.found(0, Finding::Trouble(Reason::BrokerAway, "asked before".into()), begun + STALLED_AFTER);
+        assert_eq!(reason(&worker), Some(Reason::Journal));
+    }
+}
