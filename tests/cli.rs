@@ -250,8 +250,12 @@ fn an_interrupt_ends_a_slow_send_with_its_report() {
     let mut out = child.stdout.take().unwrap();
     std::thread::spawn(move || out.read_to_string(&mut table).map(|_| tell.send(table)));
     let table = ended.recv_timeout(Duration::from_secs(60));
-    let _ = child.kill();
+    if table.is_err() {
+        let _ = child.kill();
+    }
+    let status = child.wait().unwrap();
     assert!(table.expect("it ends").contains("1 deliveries"));
+    assert_eq!(status.code(), Some(0));
 }
 
 #[test]

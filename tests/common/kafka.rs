@@ -52,6 +52,7 @@ pub struct Kafka {
     home: PathBuf,
     port: u16,
     controller: u16,
+    heap: &'static str,
     running: Option<Child>,
 }
 
@@ -96,7 +97,7 @@ impl Kafka {
             .output()
             .expect("java can be run (Debian: openjdk-17-jre-headless)");
         assert!(output.status.success(), "formatting failed: {output:?}");
-        Kafka { home, port, controller, running: None }
+        Kafka { home, port, controller, heap: if joins.is_some() { "-Xmx256m" } else { "-Xmx320m" }, running: None }
     }
 
     /// What clients need.
@@ -119,7 +120,7 @@ impl Kafka {
         assert!(self.running.is_none(), "it runs already");
         let mut shell = Command::new("sh");
         shell.args(["-c", WATCHER, "watcher"]).arg(&self.home).arg(java(&self.home).get_program());
-        shell.args(java(&self.home).get_args()).arg("kafka.Kafka").arg(self.home.join("server.properties"));
+        shell.args(java(&self.home).get_args()).args([self.heap, "kafka.Kafka"]).arg(self.home.join("server.properties"));
         let mut child = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("sh can be run");
         let mut started = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut started).expect("the shell answers");
