@@ -280,8 +280,8 @@ fn rate(text: &str) -> Result<f64, String> {
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Deliveries that a connection keeps to repeat.
 const KEPT: usize = 16;
-const LIMITED: &str = "hookhold: 429 is rate_limited: more refused deliveries of one address than max_refused_per_address, \
-                       or more genuine ones than the source's max_rate";
+const LIMITED: &str = "hookhold: 429 is rate_limited: one address sent more refused deliveries than max_refused_per_address \
+                       or more at once than max_in_flight_per_address, or the source more than its max_rate";
 const EXAMPLES: &str = "\
 Examples:
   hookhold send stripe
