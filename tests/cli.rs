@@ -4,9 +4,15 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
+use hookhold::event::SystemClock;
+use hookhold::journal::disk::LocalDisk;
+use hookhold::journal::{Journal, Options};
 use hookhold::source::PROVIDERS;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 fn hookhold(args: &[&str]) -> Output {
@@ -129,11 +135,12 @@ fn nobody_reading_is_not_an_error() {
 #[test]
 fn send_refuses_what_cannot_be_sent() {
     let (_dir, file) = configured("");
-    let cases: [(&[&str], &str); 4] = [
+    let cases: [(&[&str], &str); 5] = [
         (&["send", "strip"], "did you mean stripe?"),
         (&["send", "code", "--tamper", "stale"], "signs no time"),
         (&["send", "stripe", "--body", "/nonexistent/body"], "cannot read"),
         (&["send", "stripe", "--url", "not a url"], "--url"),
+        (&["send", "stripe", "--url", "localhost:8080"], "did you mean http://localhost:8080?"),
     ];
     for (args, why) in cases {
         let refused = hookhold(&[args, &["--config", &file]].concat());
@@ -154,19 +161,23 @@ fn send_without_a_gateway_fails_and_says_so() {
 
 /// Answers 200 to everybody, and tells path and body of what came. Returns its URL.
 fn yes_to_everything() -> (String, Receiver<(String, Vec<u8>)>) {
+    always("200 OK")
+}
+
+fn always(status: &'static str) -> (String, Receiver<(String, Vec<u8>)>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let (tell, told) = channel();
     std::thread::spawn(move || {
         for connection in listener.incoming().flatten() {
             let tell = tell.clone();
-            std::thread::spawn(move || answer(connection, &tell));
+            std::thread::spawn(move || answer(connection, status, &tell));
         }
     });
     (url, told)
 }
 
-fn answer(connection: TcpStream, tell: &Sender<(String, Vec<u8>)>) -> Option<()> {
+fn answer(connection: TcpStream, status: &str, tell: &Sender<(String, Vec<u8>)>) -> Option<()> {
     let mut reader = BufReader::new(connection.try_clone().ok()?);
     loop {
         let head: Vec<String> = reader.by_ref().lines().map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
@@ -175,7 +186,7 @@ fn answer(connection: TcpStream, tell: &Sender<(String, Vec<u8>)>) -> Option<()>
         let mut body = vec![0; length];
         reader.read_exact(&mut body).ok()?;
         tell.send((path, body)).ok()?;
-        (&connection).write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").ok()?;
+        write!(&connection, "HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").ok()?;
     }
 }
 
@@ -209,5 +220,53 @@ fn an_answer_that_a_damaged_delivery_must_not_get_ends_with_1() {
         assert_eq!(sent.status.code(), Some(1), "{how}");
         assert!(text(&sent.stdout).contains("NOT as it should be"), "{how}");
         assert_eq!(told.try_recv().unwrap().0, path);
+    }
+}
+
+#[test]
+fn too_many_deliveries_for_the_gateway_are_explained_to_people() {
+    let (_dir, file) = configured("");
+    let (url, _told) = always("429 Too Many Requests");
+    let send = |more: &[&str]| hookhold(&[&["send", "stripe", "--url", &url, "--config", &file], more].concat());
+    let (people, machines) = (send(&[]), send(&["--format", "json"]));
+    assert_eq!((people.status.code(), machines.status.code()), (Some(1), Some(1)));
+    let said = text(&people.stderr);
+    assert!(said.contains("rate_limited") && said.contains("max_refused_per_address") && said.lines().count() == 1, "{said}");
+    assert_eq!(text(&machines.stderr), "");
+}
+
+/// The second delivery's turn would come after more than a quarter of an hour.
+#[test]
+fn an_interrupt_ends_a_slow_send_with_its_report() {
+    let (_dir, file) = configured("");
+    let (url, told) = yes_to_everything();
+    let args = ["send", "stripe", "--count", "2", "--rate", "0.001", "--url", &url, "--config", &file];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hookhold"));
+    let mut child = command.args(args).stdout(Stdio::piped()).spawn().unwrap();
+    told.recv().unwrap();
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    let mut table = String::new();
+    let (tell, ended) = channel();
+    let mut out = child.stdout.take().unwrap();
+    std::thread::spawn(move || out.read_to_string(&mut table).map(|_| tell.send(table)));
+    let table = ended.recv_timeout(Duration::from_secs(60));
+    if table.is_err() {
+        let _ = child.kill();
+    }
+    let status = child.wait().unwrap();
+    assert!(table.expect("it ends").contains("1 deliveries"));
+    assert_eq!(status.code(), Some(0));
+}
+
+#[test]
+fn tail_doubts_a_source_that_nobody_knows() {
+    let (dir, file) = configured("");
+    let disk = LocalDisk::create(&dir.path().join("journal")).unwrap();
+    let options = Options { segment_size: 1 << 20, ..Options::default() };
+    Journal::open(Arc::new(disk), options, Arc::new(SystemClock), Arc::default()).unwrap().close();
+    for (source, doubted) in [("strip", true), ("stripe", false)] {
+        let tail = hookhold(&["tail", "--source", source, "--config", &file]);
+        assert_eq!(tail.status.code(), Some(0));
+        assert_eq!(text(&tail.stderr).contains("did you mean stripe?"), doubted, "{}", text(&tail.stderr));
     }
 }

@@ -1,6 +1,8 @@
 //! The promises of passing on, against a real Apache Kafka: nothing is missing, what arrives is exactly as described, and
 //! trouble with one topic stays with that topic.
 
+#[path = "common/disk.rs"]
+mod disk;
 #[path = "common/house.rs"]
 mod house;
 #[path = "common/kafka.rs"]
@@ -9,7 +11,11 @@ mod kafka;
 #[allow(dead_code, reason = "one of several users")]
 mod support;
 
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+
 use bytes::Bytes;
+use disk::{SimDisk, Step};
 use house::{AT, House, Shop};
 use kafka::{Kafka, Record, wait_until};
 use rdkafka::mocking::MockCluster;
@@ -23,6 +29,12 @@ fn seqs(records: &[Record]) -> Vec<u64> {
     let mut seqs: Vec<u64> = records.iter().map(Record::seq).collect();
     seqs.sort();
     seqs
+}
+
+/// The order of one partition's records, without repeats of what came before.
+fn order(records: &[Record]) -> Vec<u64> {
+    let mut seen = BTreeSet::new();
+    records.iter().map(Record::seq).filter(|seq| seen.insert(*seq)).collect()
 }
 
 #[test]
@@ -152,6 +164,8 @@ fn a_client_that_cannot_be_set_up_blocks_every_lane_until_it_can() {
         let series = format!("hookhold_forward_blocked{{reason=\"refused\",topic=\"{topic}\"}}");
         assert_eq!(house.metric(&series), Some(1.0));
         assert_eq!(house.lane(topic).map(|lane| lane.lag_events), Some(1));
+        let age = house.metric(&format!("hookhold_forward_lag_seconds{{topic=\"{topic}\"}}"));
+        assert!(age.is_some_and(|age| age > 86_400.0), "it arrived years ago: {age:?}");
     }
     std::fs::create_dir(&certificates).expect("a directory");
     for topic in ["early", "new"] {
@@ -159,6 +173,70 @@ fn a_client_that_cannot_be_set_up_blocks_every_lane_until_it_can() {
         let series = format!("hookhold_forward_blocked{{reason=\"refused\",topic=\"{topic}\"}}");
         assert_eq!(house.metric(&series), Some(0.0));
     }
+}
+
+#[test]
+fn a_topic_that_may_not_be_written_to_blocks_only_its_own_lane_until_it_may() {
+    let kafka = kafka::shared();
+    for topic in ["forbidden", "beside-forbidden"] {
+        kafka.create_topic(topic, 1, &[]);
+    }
+    let house = House::new(kafka.bootstrap()).start();
+    let mut kept = vec![house.keep("forbidden", "evt_0", "still allowed")];
+    house.wait_until_acked("forbidden", 1);
+    kafka.forbid_writing("forbidden");
+    kept.extend(house.keep_many("forbidden", 20, 10));
+    let beside = house.keep_many("beside-forbidden", 50, 10);
+    wait_until("the lane says why", || house.blocked("forbidden") == Some("not_authorized"));
+    house.wait_until_acked("beside-forbidden", 50);
+    assert_eq!(seqs(&kafka.records("beside-forbidden")), beside);
+    let blocked = r#"hookhold_forward_blocked{reason="not_authorized",topic="forbidden"}"#;
+    assert_eq!(house.metric(blocked), Some(1.0));
+    assert_eq!(house.lane("forbidden").map(|lane| (lane.cursor, lane.lag_events)), Some((kept[1], 20)), "nothing passes");
+
+    kafka.allow_writing("forbidden");
+    house.wait_until_acked("forbidden", 21);
+    assert_eq!(house.blocked("forbidden"), None);
+    assert_eq!(house.metric(blocked), Some(0.0));
+    assert_eq!(order(&kafka.records("forbidden")), kept);
+}
+
+#[test]
+fn a_topic_below_its_min_isr_blocks_only_its_own_lane_until_the_replica_is_back() {
+    let kafka = Kafka::start();
+    let mut second = kafka.join();
+    kafka.create_topic_on(&[1, 2], "thin", &[("min.insync.replicas", "2")]);
+    kafka.create_topic_on(&[1], "beside-thin", &[]);
+    let house = House::new(kafka.bootstrap()).start();
+    let mut kept = house.keep_many("thin", 20, 10);
+    house.wait_until_acked("thin", 20);
+    second.kill();
+    kept.extend(house.keep_many("thin", 20, 10));
+    let beside = house.keep_many("beside-thin", 50, 10);
+    wait_until("the lane says why", || house.blocked("thin") == Some("below_min_isr"));
+    house.wait_until_acked("beside-thin", 50);
+    assert_eq!(seqs(&kafka.records("beside-thin")), beside);
+    let blocked = r#"hookhold_forward_blocked{reason="below_min_isr",topic="thin"}"#;
+    assert_eq!(house.metric(blocked), Some(1.0));
+    assert_eq!(house.lane("thin").map(|lane| (lane.cursor, lane.lag_events)), Some((kept[20], 20)), "nothing passes");
+
+    second.restart();
+    house.wait_until_acked("thin", 40);
+    assert_eq!(house.blocked("thin"), None);
+    assert_eq!(house.metric(blocked), Some(0.0));
+    assert_eq!(order(&kafka.records("thin")), kept);
+}
+
+/// A reload that changes `[kafka]` replaces the forwarder, and the metrics stay.
+#[test]
+fn a_forwarder_that_is_replaced_leaves_no_block_behind() {
+    let mut house = House::new("localhost:1".into()).start();
+    house.keep("replaced", "evt_1", "waits");
+    wait_until("the lane says why", || house.blocked("replaced") == Some("broker_away"));
+    let blocked = house.metrics.forward_blocked.with_label_values(&["replaced", "broker_away"]);
+    assert_eq!(blocked.get(), 1);
+    house.stop();
+    assert_eq!(blocked.get(), 0);
 }
 
 #[test]
@@ -246,10 +324,12 @@ fn a_lane_whose_last_events_rotted_holds_nothing_back() {
     let rotten = house.keep("rotten", "evt_1", "a marker that the disk spoils");
     house.keep_many("filler", 3, 600 << 10);
     let last = house.keep("whole", "evt_2", "fits");
+    house.keep("whole", "evt_3", "the newest of all, spoilt as well");
     for topic in ["rotten", "filler", "whole"] {
         cluster.create_topic(topic, 1, 1).expect("a topic");
     }
     house.rot("a marker that the disk spoils");
+    house.rot("the newest of all, spoilt as well");
     let cursor = || house.journal.lanes().into_iter().find(|lane| &*lane.name == "rotten").map(|lane| lane.cursor);
     assert_eq!(cursor(), Some(rotten), "it waits");
     house.resume();
@@ -257,6 +337,44 @@ fn a_lane_whose_last_events_rotted_holds_nothing_back() {
     let cursor = || house.journal.lanes().into_iter().find(|lane| &*lane.name == "rotten").map(|lane| lane.cursor);
     wait_until("the cursor passes what is lost", || cursor() > Some(last));
     assert_eq!(house.lane("rotten").map(|lane| lane.lag_events), Some(0));
+    wait_until("nothing waits", || house.lane("whole").is_some_and(|lane| lane.lag_events == 0));
+}
+
+/// Nobody can read them up, so that they are counted at once or never.
+#[test]
+fn lag_counts_all_that_waits_from_the_first_moment_on() {
+    let disk = SimDisk::default();
+    let mut house = House::on(disk.start(), "localhost:1".into());
+    house.keep_many("waiting", 30, 10);
+    disk.fail(Step::Read, ".seg", ErrorKind::Other, u64::MAX);
+    house.resume();
+    wait_until("the lane is there", || house.lane("waiting").is_some());
+    assert_eq!(house.metric(r#"hookhold_forward_lag_events{topic="waiting"}"#), Some(30.0));
+}
+
+#[test]
+fn a_spot_that_cannot_be_read_blocks_whoever_is_fed_from_there_until_it_can() {
+    let cluster = MockCluster::new(1).expect("a mock cluster");
+    let disk = SimDisk::default();
+    let house = House::on(disk.start(), cluster.bootstrap_servers()).start();
+    for topic in ["unreadable", "behind-it"] {
+        cluster.create_topic(topic, 1, 1).expect("a topic");
+        house.keep(topic, "evt_1", "can be read");
+        house.wait_until_acked(topic, 1);
+    }
+    let blocked = |topic| house.metric(&format!("hookhold_forward_blocked{{reason=\"journal\",topic=\"{topic}\"}}"));
+    disk.fail(Step::Read, ".seg", ErrorKind::Other, u64::MAX);
+    house.keep("unreadable", "evt_2", "cannot be read yet");
+    for topic in ["unreadable", "behind-it"] {
+        wait_until("the lane says why", || house.blocked(topic) == Some("journal"));
+        assert_eq!(blocked(topic), Some(1.0));
+    }
+    disk.mend();
+    house.wait_until_acked("unreadable", 2);
+    for topic in ["unreadable", "behind-it"] {
+        wait_until("the lane flows", || house.blocked(topic).is_none());
+        assert_eq!(blocked(topic), Some(0.0));
+    }
 }
 
 /// The mock cluster inside librdkafka, because a real broker cannot be made to send this error.

@@ -17,7 +17,9 @@ use hookhold::event::{Clock, Outcome, SystemClock};
 use hookhold::source::Source;
 use hookhold::verify::sign::{Sample, SampleOptions, Tamper, sign};
 use indicatif::{ProgressBar, ProgressDrawTarget};
-use tokio::time::Instant;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 
 use super::{Context, End, Ending, Usage};
 use report::{Kind, Reply, Report};
@@ -69,6 +71,8 @@ struct Plan {
     args: Args,
     handed_out: AtomicU64,
     began: Instant,
+    /// True once the sending is to end early.
+    stop: watch::Sender<bool>,
     progress: ProgressBar,
 }
 
@@ -86,6 +90,9 @@ pub fn run(context: &Context, args: Args) -> Ending {
         report.print(&mut out, took)?
     }
     out.flush()?;
+    if !context.json() && report.is_limited() {
+        writeln!(anstream::stderr(), "{LIMITED}")?;
+    }
     Ok(if report.as_expected() { End::Done } else { End::Failed })
 }
 
@@ -110,6 +117,7 @@ fn plan(config: Config, args: Args) -> Result<Plan, Box<dyn Error>> {
         run: fastrand::u64(..),
         handed_out: AtomicU64::new(0),
         began: Instant::now(),
+        stop: watch::Sender::new(false),
         progress: ProgressBar::with_draw_target(Some(args.count), target(args.count)),
         args,
     })
@@ -129,15 +137,20 @@ fn url(given: Option<&str>, listen: SocketAddr, tls: bool, path: &str, nowhere: 
     let host = if listen.ip().is_unspecified() { format!("127.0.0.1:{}", listen.port()) } else { listen.to_string() };
     let given = given.map_or_else(|| format!("{}://{host}", if tls { "https" } else { "http" }), str::to_owned);
     let mut url = given.parse::<reqwest::Url>().map_err(|error| Usage(format!("--url: {error}")))?;
+    // "localhost:8080" is a URL too, whose scheme is localhost.
+    if !["http", "https"].contains(&url.scheme()) {
+        return Err(Usage(format!("--url: neither http:// nor https://; did you mean http://{given}?")));
+    }
     let path = if url.path() == "/" { path.to_owned() } else { url.path().to_owned() };
     url.set_path(&if nowhere { format!("{path}-unknown") } else { path });
     Ok(url.into())
 }
 
 async fn send_all(plan: Arc<Plan>) -> Result<Report, Box<dyn Error>> {
+    let interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(interrupted(plan.clone(), interrupt));
     let connections = (0..plan.args.connections).map(|_| tokio::spawn(connection(plan.clone())));
     let connections: Vec<_> = connections.collect();
-    tokio::spawn(interrupted(plan));
     let mut report = Report::default();
     for connection in connections {
         report.add(connection.await?);
@@ -146,18 +159,24 @@ async fn send_all(plan: Arc<Plan>) -> Result<Report, Box<dyn Error>> {
 }
 
 /// Ctrl-C ends the sending, not the report.
-async fn interrupted(plan: Arc<Plan>) {
-    if tokio::signal::ctrl_c().await.is_ok() {
-        plan.handed_out.store(plan.args.count, Relaxed);
+async fn interrupted(plan: Arc<Plan>, mut interrupt: Signal) {
+    if interrupt.recv().await.is_some() {
+        plan.stop.send_replace(true);
     }
 }
 
 async fn connection(plan: Arc<Plan>) -> Report {
     let mut report = Report::default();
     let mut earlier: Vec<Sample> = Vec::new();
+    let mut stop = plan.stop.subscribe();
     while let Some(number) = plan.next() {
         if let Some(rate) = plan.args.rate {
-            tokio::time::sleep_until(plan.began + Duration::from_secs_f64(number as f64 / rate)).await;
+            let turn = plan.began + Duration::from_secs_f64(number as f64 / rate);
+            // Nothing is heard before its turn comes, unless it is the end.
+            let _ = timeout_at(turn, stop.wait_for(|stop| *stop)).await;
+        }
+        if *stop.borrow() {
+            break;
         }
         let (kind, sample) = plan.delivery(number, &mut earlier);
         let began = Instant::now();
@@ -261,6 +280,8 @@ fn rate(text: &str) -> Result<f64, String> {
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Deliveries that a connection keeps to repeat.
 const KEPT: usize = 16;
+const LIMITED: &str = "hookhold: 429 is rate_limited: one address sent more refused deliveries than max_refused_per_address \
+                       or more at once than max_in_flight_per_address, or the source more than its max_rate";
 const EXAMPLES: &str = "\
 Examples:
   hookhold send stripe

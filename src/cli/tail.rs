@@ -44,13 +44,20 @@ pub fn run(context: &Context, args: Args) -> Ending {
         None => before_end(&mut journal, args.last.unwrap_or(DEFAULT_LAST), &wanted)?,
     };
     journal.seek(start);
+    let mut is_found = false;
     let mut out = BufWriter::new(anstream::stdout().lock());
     loop {
         match journal.next()? {
-            Some(stored) if wanted(&stored) => show(&mut out, &stored, context.json())?,
+            Some(stored) if wanted(&stored) => {
+                is_found = true;
+                show(&mut out, &stored, context.json())?;
+            }
             Some(_) => {}
             None => {
                 out.flush()?;
+                if !std::mem::replace(&mut is_found, true) {
+                    doubt(context, args.source.as_deref())?;
+                }
                 if !args.follow {
                     return Ok(End::Done);
                 }
@@ -58,6 +65,16 @@ pub fn run(context: &Context, args: Args) -> Ending {
             }
         }
     }
+}
+
+/// A slip in the name looks like a source from which nothing has come. A source that was removed is known by its events.
+fn doubt(context: &Context, source: Option<&str>) -> io::Result<()> {
+    let (Some(source), Ok(config)) = (source, context.load()) else { return Ok(()) };
+    let names: Vec<String> = config.sources.iter().map(|source| source.name.to_string()).collect();
+    if names.iter().any(|name| name == source) {
+        return Ok(());
+    }
+    writeln!(anstream::stderr(), "hookhold: no event of it here, and {}", super::unknown_source(source, &names))
 }
 
 /// The sequence from which on there are `count` wanted events. Looks back twice as far each time that it finds too few, so a

@@ -95,6 +95,11 @@ const FIXED: &[(&str, &str)] = &[
     ("partitioner", "leave it out; it is murmur2_random, so that a key meets the same partition as with Java's clients"),
     ("allow.auto.create.topics", "leave it out; it is false, so that a mistyped topic is an alarm and not a new topic"),
     ("transactional.id", "leave it out; delivery is at-least-once with (hookhold-log, hookhold-seq) to recognise repeats"),
+    (
+        "enable.gapless.guarantee",
+        "leave it out; it is false, since the lane keeps the order and a failed batch needs no new producer",
+    ),
+    ("test.mock.num.brokers", "leave it out; it is 0, since a mock cluster acknowledges what nobody keeps"),
     ("delivery.report.only.error", "leave it out; it is false, since only an acknowledgement moves a cursor"),
 ];
 

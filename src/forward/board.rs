@@ -41,7 +41,7 @@ pub struct Blocked {
 /// One lane's place on the board.
 #[derive(Default)]
 pub(super) struct Face {
-    /// Durable events that the forwarder knows of, counted from the cursor at which it started.
+    /// Durable events from the cursor at which it started.
     pub seen: AtomicU64,
     /// Those of them that Kafka has acknowledged.
     pub acked: AtomicU64,
@@ -80,9 +80,10 @@ impl Face {
 pub(super) struct Board(Mutex<BTreeMap<Arc<str>, Arc<Face>>>);
 
 impl Board {
-    /// Gives a new lane its place.
-    pub fn add(&self, topic: &Arc<str>) -> Arc<Face> {
-        self.faces().entry(topic.clone()).or_default().clone()
+    /// Gives a new lane, of which so many events wait, its place.
+    pub fn add(&self, topic: &Arc<str>, waiting: u64) -> Arc<Face> {
+        let face = || Arc::new(Face { seen: waiting.into(), ..Face::default() });
+        self.faces().entry(topic.clone()).or_insert_with(face).clone()
     }
 
     /// How every lane fares at this moment.

@@ -1,15 +1,15 @@
 //! How events reach the producer: from the shared reader near the head of the journal, and from a lane's own reader behind
 //! it. No lane waits for another, except for a moment for one that flows and is only just full.
 
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use tracing::{debug, error};
 
 use super::inbox::ticket;
+use super::lane::backoff;
 use super::record::Envelope;
 use super::trouble::Reason;
-use super::worker::Worker;
+use super::worker::{REREAD_AFTER, Worker};
 use crate::journal::Stored;
 
 impl Worker {
@@ -35,7 +35,9 @@ impl Worker {
         }
         match self.head.next() {
             Ok(found) => {
-                self.head_due = None;
+                if self.head_due.take().is_some() {
+                    self.head_reads_again(now);
+                }
                 found
             }
             Err(error) => {
@@ -43,7 +45,26 @@ impl Worker {
                 error!(%error, at = self.head.position(), retry_in = ?pause, "the journal cannot be read here; nothing is skipped");
                 self.head = self.journal.reader(self.head.position());
                 self.head_due = Some(now + pause);
+                self.block_at_head(&error.to_string(), now);
                 None
+            }
+        }
+    }
+
+    /// Whoever is fed from here waits until it can be read.
+    fn block_at_head(&mut self, error: &str, now: Instant) {
+        for index in 0..self.lanes.len() {
+            if !self.lanes[index].reads_by_itself() && self.lanes[index].block.is_none() {
+                self.block(index, Reason::Journal, error.to_owned(), now);
+            }
+        }
+    }
+
+    fn head_reads_again(&mut self, now: Instant) {
+        self.head_pauses = backoff(REREAD_AFTER);
+        for index in 0..self.lanes.len() {
+            if self.lanes[index].waits_for_head() {
+                self.free(index, now);
             }
         }
     }
@@ -57,7 +78,6 @@ impl Worker {
         };
         let ready = self.is_ready();
         let lane = &mut self.lanes[index];
-        let uncounted = lane.counts(seq);
         if lane.takes_from_head(seq) {
             if ready && lane.may_send(self.share) {
                 self.send(index, &stored, now);
@@ -69,7 +89,7 @@ impl Worker {
                 lane.fall_behind(&stored);
             }
         }
-        self.lanes[index].face.seen.fetch_add(u64::from(uncounted), Relaxed);
+        self.lanes[index].count(seq);
         true
     }
 
@@ -77,7 +97,7 @@ impl Worker {
     fn open_lane(&mut self, first: &Stored, now: Instant) -> usize {
         let topic = &first.event.topic;
         self.journal.save_cursor(topic, first.position.seq);
-        let index = self.add_lane(topic, first.position.seq, now);
+        let index = self.add_lane(topic, first.position.seq, (first.position.seq, 0), now);
         self.lanes[index].join_head();
         self.block_without_client(index, now);
         index

@@ -9,6 +9,7 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use prometheus::IntCounter;
 
 use super::board::Face;
+use super::health::Health;
 use super::trouble::Reason;
 use super::window::{Share, Window};
 use crate::event::UnixMillis;
@@ -30,8 +31,8 @@ pub(super) struct Lane {
     pub look_at: Instant,
     /// When an acknowledgement last came, or when the first record left after a quiet time.
     pub progress_at: Instant,
-    /// Since when the cluster has looked well although nothing is acknowledged.
-    pub healthy_since: Option<Instant>,
+    /// What looks at its topic have found since then.
+    pub health: Health,
     /// What others see of this lane.
     pub face: Arc<Face>,
     /// Counts acknowledgements.
@@ -41,6 +42,8 @@ pub(super) struct Lane {
     feed: Feed,
     /// Every event of this lane below this sequence is in the window or finished.
     next: u64,
+    /// Every durable event of this lane below this sequence is counted in its face.
+    counted: u64,
     saved: u64,
     full_since: Option<Instant>,
     /// When the first event that has not been taken up yet arrived.
@@ -65,8 +68,9 @@ enum Feed {
 }
 
 impl Lane {
-    /// A lane whose cursor is `next`; it reads by itself until it meets the head.
-    pub fn new(topic: Arc<str>, next: u64, face: Arc<Face>, acked_total: IntCounter, now: Instant) -> Lane {
+    /// A lane whose cursor is `next` and whose face has counted its events below `counted`; it reads by itself until it meets
+    /// the head.
+    pub fn new(topic: Arc<str>, next: u64, counted: u64, face: Arc<Face>, acked_total: IntCounter, now: Instant) -> Lane {
         Lane {
             topic,
             window: Window::default(),
@@ -75,12 +79,13 @@ impl Lane {
             alone_until: None,
             look_at: now,
             progress_at: now,
-            healthy_since: None,
+            health: Health::default(),
             face,
             acked_total,
             moved: false,
             feed: Feed::Own(None),
             next,
+            counted,
             saved: next,
             full_since: None,
             behind_since: None,
@@ -94,15 +99,27 @@ impl Lane {
         matches!(self.feed, Feed::Head) && seq >= self.next
     }
 
-    /// True when this event, passed by the shared reader, has not been counted: a lane that is back at the head has counted
-    /// what it read by itself.
-    pub fn counts(&self, seq: u64) -> bool {
-        self.reads_by_itself() || seq >= self.next
+    /// Counts an event that was read, here or at the head, once.
+    pub fn count(&mut self, seq: u64) {
+        if seq >= self.counted {
+            self.counted = seq + 1;
+            self.face.seen.fetch_add(1, Relaxed);
+        }
     }
 
     /// True when it reads by itself.
     pub fn reads_by_itself(&self) -> bool {
         matches!(self.feed, Feed::Own(_))
+    }
+
+    /// True when it is blocked because the shared reader cannot read on, and will be freed with it.
+    pub fn waits_for_head(&self) -> bool {
+        !self.reads_by_itself() && self.block.as_ref().is_some_and(|block| block.reason == Reason::Journal)
+    }
+
+    /// True when Kafka can say something about its topic that matters.
+    pub fn is_worth_a_look(&self) -> bool {
+        self.window.in_flight() > 0 || (self.block.is_some() && !self.waits_for_head())
     }
 
     /// True when the next record may be sent.
@@ -141,7 +158,7 @@ impl Lane {
         self.window.acked(seq);
         self.moved = true;
         self.progress_at = now;
-        self.healthy_since = None;
+        self.health = Health::default();
         self.acked_total.inc();
         self.face.acked.fetch_add(1, Relaxed);
         if self.block.is_none() {
@@ -167,15 +184,25 @@ impl Lane {
             let reader = reader.get_or_insert_with(|| Box::new(journal.reader(self.next).only(&self.topic)));
             if let Some(stored) = reader.next()? {
                 self.behind_since = Some(stored.event.received_at);
+                self.count(stored.position.seq);
                 return Ok(Some(stored));
             }
             self.next = mark.max(reader.position());
+            // What rot took from this lane was counted and is never acknowledged.
+            self.face.seen.store(self.face.acked.load(Relaxed) + self.window.unfinished() as u64, Relaxed);
         }
         self.join_head();
-        // What rot took from this lane was counted and is never acknowledged; only the cursor can pass it.
+        // And only the cursor can pass it.
         self.moved = true;
-        self.face.seen.store(self.face.acked.load(Relaxed) + self.window.unfinished() as u64, Relaxed);
         Ok(None)
+    }
+
+    /// Learns how old its oldest event is before it may read.
+    pub fn look_behind(&mut self, journal: &Journal) {
+        if self.reads_by_itself() && self.behind_since.is_none() {
+            let first = journal.reader(self.next).only(&self.topic).next();
+            self.behind_since = first.ok().flatten().map(|stored| stored.event.received_at);
+        }
     }
 
     /// Is fed by the shared reader from now on.

@@ -9,6 +9,7 @@
 
 mod board;
 mod feed;
+mod health;
 mod inbox;
 mod lane;
 mod probe;

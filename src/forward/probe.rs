@@ -19,8 +19,9 @@ use super::trouble::{Reason, Verdict, verdict};
 pub(super) enum Finding {
     /// Every partition has a leader and all its replicas.
     Healthy,
-    /// It can be written to unless it demands the replicas that are missing; which ones.
-    UnderReplicated(String),
+    /// It can be written to unless it demands the replicas that are missing: how many the worst partition has in sync, and
+    /// which one that is.
+    UnderReplicated(usize, String),
     /// It cannot be written to.
     Trouble(Reason, String),
 }
@@ -69,15 +70,11 @@ fn judge(topic: &MetadataTopic) -> Finding {
     if let Some(headless) = topic.partitions().iter().find(|p| p.leader() < 0) {
         return Finding::Trouble(Reason::NoLeader, format!("partition {} has none", headless.id()));
     }
-    match topic.partitions().iter().find(|p| p.isr().len() < p.replicas().len()) {
-        Some(p) => Finding::UnderReplicated(format!(
-            "partition {}: {} of {} replicas in sync",
-            p.id(),
-            p.isr().len(),
-            p.replicas().len()
-        )),
-        None => Finding::Healthy,
-    }
+    let lacking = topic.partitions().iter().filter(|p| p.isr().len() < p.replicas().len());
+    lacking.min_by_key(|p| p.isr().len()).map_or(Finding::Healthy, |worst| {
+        let (in_sync, all) = (worst.isr().len(), worst.replicas().len());
+        Finding::UnderReplicated(in_sync, format!("partition {}: {in_sync} of {all} replicas in sync", worst.id()))
+    })
 }
 
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);

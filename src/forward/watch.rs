@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rdkafka::error::RDKafkaErrorCode;
 use tracing::{error, info, warn};
 
+use super::health::STUCK_AFTER;
 use super::inbox::News;
 use super::lane::{Block, STALLED_AFTER, backoff};
 use super::probe::{self, Finding};
@@ -121,19 +122,12 @@ impl Worker {
     /// When a lane is next worth a look; nothing while a look is under way, because its finding rings.
     pub(super) fn next_look(&self) -> Option<Instant> {
         let idle = self.probing || self.producer.is_none();
-        self.lanes
-            .iter()
-            .filter(|lane| !idle && (lane.block.is_some() || lane.window.in_flight() > 0))
-            .map(|lane| lane.look_at)
-            .min()
+        self.lanes.iter().filter(|lane| !idle && lane.is_worth_a_look()).map(|lane| lane.look_at).min()
     }
 
     /// Lanes that only wait for an answer come first: the others go on by themselves when Kafka does.
     fn lane_to_look_at(&self, now: Instant) -> Option<usize> {
-        let due = |index: &usize| {
-            let lane = &self.lanes[*index];
-            now >= lane.look_at && (lane.block.is_some() || lane.window.in_flight() > 0)
-        };
+        let due = |index: &usize| now >= self.lanes[*index].look_at && self.lanes[*index].is_worth_a_look();
         let lanes = (0..self.lanes.len()).filter(due);
         lanes.min_by_key(|index| (self.lanes[*index].window.in_flight() > 0, self.lanes[*index].look_at))
     }
@@ -143,34 +137,39 @@ impl Worker {
         let waiting = lane.window.in_flight() > 0;
         let pause = if lane.block.is_some() { lane.next_pause(now) } else { STALLED_AFTER };
         lane.look_at = now + pause;
-        if lane.block.is_none() && (!waiting || now < lane.progress_at + STALLED_AFTER) {
+        if !lane.is_worth_a_look() || (lane.block.is_none() && now < lane.progress_at + STALLED_AFTER) {
             return;
         }
         match finding {
             Finding::Trouble(reason, detail) => {
-                lane.healthy_since = None;
+                lane.health.found_trouble();
                 let (reason, detail) = if reason == Reason::BrokerAway { self.absence(&detail) } else { (reason, detail) };
                 self.block(index, reason, detail, now);
             }
-            Finding::UnderReplicated(detail) if waiting => {
-                lane.healthy_since = None;
-                self.block(index, Reason::BelowMinIsr, detail, now);
+            Finding::UnderReplicated(in_sync, detail) if waiting => {
+                lane.health.found(Some(in_sync), now);
+                if !lane.health.is_enough() {
+                    self.block(index, Reason::BelowMinIsr, detail, now);
+                }
+                self.stalled(index, now);
             }
-            Finding::Healthy if waiting => self.stalled(index, now),
+            Finding::Healthy if waiting => {
+                lane.health.found(None, now);
+                self.stalled(index, now);
+            }
             _ => lane.try_one(),
         }
     }
 
-    /// The cluster looks well and yet nothing is acknowledged.
+    /// The cluster answers and yet nothing is acknowledged.
     fn stalled(&mut self, index: usize, now: Instant) {
-        let lane = &mut self.lanes[index];
-        let since = (*lane.healthy_since.get_or_insert(now)).max(lane.progress_at);
-        let lasts = now - since;
-        if lasts >= STUCK_AFTER && self.replacement.is_none() {
+        let lane = &self.lanes[index];
+        let lasts = lane.health.lasts(lane.progress_at, now);
+        if lane.health.is_stuck(lasts) && self.replacement.is_none() {
             let detail =
-                format!("nothing of {} was acknowledged for {} s although its topic is well", lane.topic, lasts.as_secs());
+                format!("nothing of {} was acknowledged for {} s although its topic has leaders", lane.topic, lasts.as_secs());
             self.replacement = Some(Replacement { reason: STUCK, detail, by: now + LET_OTHERS_FINISH });
-        } else if lasts >= STALLED_AFTER && lane.block.is_none() {
+        } else if lane.health.is_enough() && lasts >= STALLED_AFTER {
             self.block(index, Reason::Stalled, format!("no acknowledgement for {} s", lasts.as_secs()), now);
         }
     }
@@ -244,8 +243,16 @@ impl Worker {
     /// Blocks a lane if there is no client because none could be set up.
     pub(super) fn block_without_client(&mut self, index: usize, now: Instant) {
         if let Some(obstacle) = &self.obstacle {
+            self.lanes[index].look_behind(&self.journal);
             let detail = format!("the Kafka client cannot be set up, check [kafka]: {obstacle}");
             self.block(index, Reason::Refused, detail, now);
+        }
+    }
+
+    /// The metric outlives a forwarder that is replaced; whoever comes next finds out anew what is in the way.
+    pub(super) fn forget_blocks(&self) {
+        for (index, lane) in self.lanes.iter().enumerate() {
+            lane.block.iter().for_each(|block| self.show_blocked(index, block.reason, false));
         }
     }
 
@@ -255,9 +262,68 @@ impl Worker {
     }
 }
 
-/// How long a lane may be stuck, its topic being well, before the producer is replaced.
-const STUCK_AFTER: Duration = Duration::from_secs(300);
 /// How long the replacement of a producer that still lives waits for lanes that still flow.
 const LET_OTHERS_FINISH: Duration = Duration::from_secs(30);
 /// Without an acknowledgement for this long, a lane does not flow.
 const QUIET: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::event::{SystemClock, UnixMillis};
+    use crate::journal::disk::LocalDisk;
+    use crate::journal::{Journal, Options};
+
+    /// A forwarder that does not run, over a journal that is closed, with one lane that has a record in flight since then.
+    fn waiting() -> (Worker, Instant, tempfile::TempDir) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let disk = Arc::new(LocalDisk::create(dir.path()).expect("a directory"));
+        let options = Options { segment_size: 1 << 20, ..Options::default() };
+        let journal = Journal::open(disk, options, Arc::new(SystemClock), Arc::default()).expect("a journal");
+        journal.close();
+        let mut worker = Worker::new(journal, Arc::default(), Arc::default(), Arc::default(), Arc::default());
+        let begun = Instant::now();
+        worker.add_lane(&"thin".into(), 0, (1, 1), begun);
+        worker.lanes[0].window.take_up(0, 10, UnixMillis(0));
+        (worker, begun, dir)
+    }
+
+    fn reason(worker: &Worker) -> Option<Reason> {
+        worker.lanes[0].block.as_ref().map(|block| block.reason)
+    }
+
+    fn of_three(in_sync: usize) -> Finding {
+        Finding::UnderReplicated(in_sync, "partition 0".into())
+    }
+
+    #[test]
+    fn a_wedged_producer_is_replaced_although_a_replica_stays_dead() {
+        let (mut worker, begun, _dir) = waiting();
+        let minute = |count: u64| begun + Duration::from_secs(60 * count);
+        for count in 1..10 {
+            worker.found(0, of_three(1), minute(count));
+            assert_eq!((reason(&worker), worker.replacement.is_some()), (Some(Reason::BelowMinIsr), false));
+        }
+        for count in 10..15 {
+            worker.found(0, of_three(2), minute(count));
+            assert!(worker.replacement.is_none(), "a producer that is well needs no other");
+        }
+        assert_eq!(reason(&worker), Some(Reason::Stalled), "replicas are not what is missing now");
+        worker.found(0, of_three(2), minute(15));
+        assert_eq!(worker.replacement.map(|replacement| replacement.reason), Some(STUCK));
+    }
+
+    /// Nothing would be left to free it: it has nothing to send until the journal can be read.
+    #[test]
+    fn what_kafka_says_does_not_concern_a_lane_that_waits_for_the_journal() {
+        let (mut worker, begun, _dir) = waiting();
+        worker.lanes[0].join_head();
+        worker.block(0, Reason::Journal, "a test".into(), begun);
+        worker.lanes[0].acked(0, worker.share, begun);
+        assert!(!worker.lanes[0].is_worth_a_look());
+        worker.found(0, Finding::Trouble(Reason::BrokerAway, "asked before".into()), begun + STALLED_AFTER);
+        assert_eq!(reason(&worker), Some(Reason::Journal));
+    }
+}

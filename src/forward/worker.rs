@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -72,6 +71,8 @@ impl Worker {
     ) -> Worker {
         let initial = settings.load_full();
         let now = Instant::now();
+        // Asked first: the lanes of all that lies below it are known then.
+        let mark = journal.durable();
         let cursors = journal.lanes();
         let head_began = cursors.iter().map(|lane| lane.cursor).max().unwrap_or_else(|| journal.oldest());
         let mut worker = Worker {
@@ -104,9 +105,8 @@ impl Worker {
             worker.metrics.producer_rebuilds.with_label_values(&[reason]);
         }
         for lane in cursors {
-            let index = worker.add_lane(&lane.name, lane.cursor, now);
-            let behind = worker.journal.count(&lane.name, lane.cursor, head_began);
-            worker.lanes[index].face.seen.store(behind, Relaxed);
+            let waiting = worker.journal.count(&lane.name, lane.cursor, mark);
+            worker.add_lane(&lane.name, lane.cursor, (mark, waiting), now);
         }
         worker
     }
@@ -135,12 +135,13 @@ impl Worker {
         self.held.as_ref().map_or_else(|| self.head.position(), |stored| stored.position.seq)
     }
 
-    /// Adds a lane whose events below `cursor` are finished.
-    pub(super) fn add_lane(&mut self, topic: &Arc<str>, cursor: u64, now: Instant) -> usize {
+    /// Adds a lane whose events below `cursor` are finished; from there on so many lie below `counted`.
+    pub(super) fn add_lane(&mut self, topic: &Arc<str>, cursor: u64, (counted, waiting): (u64, u64), now: Instant) -> usize {
         let index = self.lanes.len();
         assert!(index < MAX_LANES, "topics come from the configuration, which holds fewer");
         let acked_total = self.metrics.forward_acked.with_label_values(&[&**topic]);
-        self.lanes.push(Lane::new(topic.clone(), cursor, self.board.add(topic), acked_total, now));
+        let face = self.board.add(topic, waiting);
+        self.lanes.push(Lane::new(topic.clone(), cursor, counted, face, acked_total, now));
         self.by_topic.insert(topic.clone(), index);
         self.share = Share::of(self.lanes.len());
         index
@@ -160,7 +161,7 @@ impl Worker {
                     self.client_error = None;
                     let lane = &mut self.lanes[index];
                     lane.acked(seq, self.share, now);
-                    if !lane.recalling {
+                    if !lane.recalling && !lane.waits_for_head() {
                         self.free(index, now);
                     }
                 }
@@ -202,12 +203,14 @@ impl Worker {
             if news.brokers_down {
                 self.brokers_down(now);
             }
-            let hopeful = |lane: &Lane| lane.window.in_flight() > 0 && lane.block.is_none();
+            let flows = |lane: &Lane| lane.block.is_none() || lane.waits_for_head();
+            let hopeful = |lane: &Lane| lane.window.in_flight() > 0 && flows(lane);
             if dead || now >= by || !self.lanes.iter().any(hopeful) {
                 break;
             }
             self.inbox.wait(Some(by));
         }
+        self.forget_blocks();
         self.moved_all();
         self.save_due = Instant::now();
         self.save_cursors(self.save_due);
@@ -232,6 +235,6 @@ const SAVE_EVERY: Duration = Duration::from_millis(500);
 /// First and longest pause (before jitter) between two producers.
 pub(super) const REBUILD_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// First and longest pause (before jitter) after the journal could not be read.
-const REREAD_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+pub(super) const REREAD_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// The Kafka client gets at least this long to end.
 const RETIRE_WITHIN: Duration = Duration::from_secs(1);

@@ -187,6 +187,11 @@ impl SimDisk {
         self.rule(step, ending, Action::Fail { error, times });
     }
 
+    /// No step fails any more.
+    pub fn mend(&self) {
+        self.state().rules.retain(|rule| !matches!(rule.action, Action::Fail { .. }));
+    }
+
     /// Steps of this kind on files whose names end so wait.
     pub fn hold(&self, step: Step, ending: &str) -> Gate {
         let id = self.rule(step, ending, Action::Hold { waiting: 0 });

@@ -1,14 +1,13 @@
 //! A journal on the disk with a forwarder behind it, and a shop whose deliveries fill it.
 
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
 use hookhold::event::{Event, SystemClock, UnixMillis};
 use hookhold::forward::{self, Forwarder, LaneStatus, Settings};
-use hookhold::journal::disk::LocalDisk;
+use hookhold::journal::disk::{Disk, LocalDisk};
 use hookhold::journal::{Journal, Options};
 use hookhold::metrics::Metrics;
 use hookhold::source::Source;
@@ -36,12 +35,21 @@ pub struct House {
 
 impl House {
     pub fn new(bootstrap: String) -> House {
+        let dir = directory();
+        House::with(local(&dir), dir, bootstrap)
+    }
+
+    /// A house whose journal lies on this disk; it cannot be reopened.
+    pub fn on(disk: Arc<dyn Disk>, bootstrap: String) -> House {
+        House::with(disk, directory(), bootstrap)
+    }
+
+    fn with(disk: Arc<dyn Disk>, dir: tempfile::TempDir, bootstrap: String) -> House {
         // Shown only when a test fails.
         let _ = tracing_subscriber::fmt().with_test_writer().with_max_level(tracing::Level::INFO).try_init();
         let mut settings = Settings::default();
         settings.headers.insert("shop".into(), ["x-shop-id", "authorization", "cookie"].map(HeaderName::from_static).to_vec());
-        let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory under target/");
-        let (journal, metrics) = open(dir.path());
+        let (journal, metrics) = open(disk);
         let house = House { journal, metrics, settings, forwarder: None, dir };
         let quick = house.set("topic.metadata.propagation.max.ms", "1000").set("reconnect.backoff.max.ms", "500");
         quick.set("bootstrap.servers", &bootstrap)
@@ -71,7 +79,7 @@ impl House {
     pub fn reopen(&mut self) {
         assert!(self.forwarder.is_none());
         self.journal.close();
-        (self.journal, self.metrics) = open(self.dir.path());
+        (self.journal, self.metrics) = open(local(&self.dir));
     }
 
     /// How a lane fares; `None` before its first event was read.
@@ -148,11 +156,18 @@ impl Drop for House {
     }
 }
 
-fn open(dir: &Path) -> (Journal, Arc<Metrics>) {
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory under target/")
+}
+
+fn local(dir: &tempfile::TempDir) -> Arc<dyn Disk> {
+    Arc::new(LocalDisk::create(dir.path()).expect("a directory"))
+}
+
+fn open(disk: Arc<dyn Disk>) -> (Journal, Arc<Metrics>) {
     let metrics = Arc::<Metrics>::default();
-    let disk = LocalDisk::create(dir).expect("a directory");
     let options = Options { segment_size: 1 << 20, passes_on: true, ..Options::default() };
-    let journal = Journal::open(Arc::new(disk), options, Arc::new(SystemClock), metrics.clone()).expect("a journal");
+    let journal = Journal::open(disk, options, Arc::new(SystemClock), metrics.clone()).expect("a journal");
     (journal, metrics)
 }
 

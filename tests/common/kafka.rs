@@ -1,5 +1,5 @@
-//! A real Apache Kafka for tests: one broker on free loopback ports, its data under `target/`. It can be killed, stopped and
-//! started again on the same ports and data, and it never outlives the test process, however that ends: its shell waits on a
+//! A real Apache Kafka for tests: one broker on free loopback ports, its data under `target/`; a second one can join it. Each
+//! can be killed, stopped and started again on the same ports and data, and it never outlives the test process, however that ends: its shell waits on a
 //! pipe from us, and when the pipe closes it kills the broker and removes the data.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
@@ -19,6 +19,7 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers, Message};
+use rdkafka::metadata::Metadata;
 use rdkafka::{Offset, TopicPartitionList};
 
 /// One record, as a consumer sees it.
@@ -50,6 +51,8 @@ impl Record {
 pub struct Kafka {
     home: PathBuf,
     port: u16,
+    controller: u16,
+    heap: &'static str,
     running: Option<Child>,
 }
 
@@ -69,19 +72,32 @@ impl Kafka {
 
     /// A broker that has its ports and its data but does not run yet.
     pub fn absent() -> Kafka {
+        Kafka::formatted(None)
+    }
+
+    /// Starts a second broker, node 2, whose controller is in this one: it must end first.
+    pub fn join(&self) -> Kafka {
+        let mut second = Kafka::formatted(Some(self.controller));
+        second.restart();
+        second
+    }
+
+    fn formatted(joins: Option<u16>) -> Kafka {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("kafka-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         fs::create_dir_all(&home).expect("target/ can be written to");
-        let (port, controller) = (free_port(), free_port());
-        fs::write(home.join("server.properties"), properties(&home, port, controller)).expect("target/ can be written to");
+        let (port, controller) = (free_port(), joins.unwrap_or_else(free_port));
+        let roles = if joins.is_some() { broker(port) } else { broker_and_controller(port, controller) };
+        fs::write(home.join("server.properties"), roles + &properties(&home, port, controller))
+            .expect("target/ can be written to");
         let output = java(&home)
             .args(["kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", CLUSTER_ID, "-c"])
             .arg(home.join("server.properties"))
             .output()
             .expect("java can be run (Debian: openjdk-17-jre-headless)");
         assert!(output.status.success(), "formatting failed: {output:?}");
-        Kafka { home, port, running: None }
+        Kafka { home, port, controller, heap: if joins.is_some() { "-Xmx256m" } else { "-Xmx320m" }, running: None }
     }
 
     /// What clients need.
@@ -104,7 +120,7 @@ impl Kafka {
         assert!(self.running.is_none(), "it runs already");
         let mut shell = Command::new("sh");
         shell.args(["-c", WATCHER, "watcher"]).arg(&self.home).arg(java(&self.home).get_program());
-        shell.args(java(&self.home).get_args()).arg("kafka.Kafka").arg(self.home.join("server.properties"));
+        shell.args(java(&self.home).get_args()).args([self.heap, "kafka.Kafka"]).arg(self.home.join("server.properties"));
         let mut child = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("sh can be run");
         let mut started = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut started).expect("the shell answers");
@@ -115,7 +131,16 @@ impl Kafka {
 
     /// Creates a topic and waits until it has a leader.
     pub fn create_topic(&self, name: &str, partitions: i32, config: &[(&str, &str)]) {
-        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        self.create(name, partitions, TopicReplication::Fixed(1), config);
+    }
+
+    /// Creates a topic of one partition, led by the first of these nodes and copied to the others.
+    pub fn create_topic_on(&self, nodes: &[i32], name: &str, config: &[(&str, &str)]) {
+        self.create(name, 1, TopicReplication::Variable(&[nodes]), config);
+    }
+
+    fn create(&self, name: &str, partitions: i32, replication: TopicReplication<'_>, config: &[(&str, &str)]) {
+        let mut topic = NewTopic::new(name, partitions, replication);
         for (key, value) in config {
             topic = topic.set(key, value);
         }
@@ -138,6 +163,25 @@ impl Kafka {
         }
         let results = block_on(self.admin().alter_configs([&change], &AdminOptions::new())).expect("the broker answers");
         assert!(results.iter().all(Result::is_ok), "{results:?}");
+    }
+
+    /// From now on a topic can only be read: whoever has a rule has only what it allows.
+    pub fn forbid_writing(&self, topic: &str) {
+        self.rules(&["--add", "--allow-principal", "User:ANONYMOUS", "--operation", "Read", "--topic", topic]);
+        wait_until("the broker knows the rule", || self.rules(&["--list", "--topic", topic]).contains("operation=READ"));
+    }
+
+    /// Takes that back.
+    pub fn allow_writing(&self, topic: &str) {
+        self.rules(&["--remove", "--force", "--topic", topic]);
+    }
+
+    fn rules(&self, args: &[&str]) -> String {
+        let mut tool = java(&self.home);
+        tool.arg("org.apache.kafka.tools.AclCommand").args(["--bootstrap-server", &self.bootstrap()]).args(args);
+        let output = tool.output().expect("java can be run");
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        String::from_utf8(output.stdout).expect("rules are text")
     }
 
     /// Every record of a topic at this moment, partition by partition in the order of offsets.
@@ -169,7 +213,8 @@ impl Kafka {
     fn wait_until_ready(&self) {
         let client = consumer(&self.bootstrap());
         let deadline = Instant::now() + DEADLINE;
-        while !client.fetch_metadata(None, SLICE).is_ok_and(|metadata| !metadata.brokers().is_empty()) {
+        let is_listed = |metadata: Metadata| metadata.brokers().iter().any(|broker| broker.port() == i32::from(self.port));
+        while !client.fetch_metadata(None, SLICE).is_ok_and(is_listed) {
             assert!(Instant::now() < deadline, "the broker does not answer; it said:\n{}", self.log());
         }
     }
@@ -279,24 +324,33 @@ fn java(home: &Path) -> Command {
         target.join("kafka-lib")
     });
     let mut java = Command::new("java");
-    java.args(["-Xms64m", "-Xmx320m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:MaxDirectMemorySize=96m"]);
+    java.args(["-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:MaxDirectMemorySize=96m"]);
     java.arg(format!("-Dlog4j2.configurationFile={}", tests.join("log4j2.properties").display()));
     java.arg(format!("-Djava.io.tmpdir={}", home.display())).arg("-cp").arg(lib.join("*"));
     java
 }
 
-/// Kept small for a small heap. Nothing expires: deliveries of tests may be years old.
+fn broker_and_controller(port: u16, controller: u16) -> String {
+    let listeners = format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}");
+    format!("process.roles=broker,controller\nnode.id=1\nlisteners={listeners}\n")
+}
+
+fn broker(port: u16) -> String {
+    format!("process.roles=broker\nnode.id=2\nlisteners=PLAINTEXT://127.0.0.1:{port}\n")
+}
+
+/// Kept small for a small heap. Nothing expires: deliveries of tests may be years old. Everybody may do everything, except
+/// where a test makes rules for a topic.
 fn properties(home: &Path, port: u16, controller: u16) -> String {
     format!(
-        "process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+        "controller.quorum.voters=1@127.0.0.1:{controller}
 advertised.listeners=PLAINTEXT://127.0.0.1:{port}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={}
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+allow.everyone.if.no.acl.found=true
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=1

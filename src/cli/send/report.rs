@@ -82,6 +82,11 @@ impl Report {
         self.rows.values().all(|row| row.expected)
     }
 
+    /// True when the gateway has answered that it was too much.
+    pub fn is_limited(&self) -> bool {
+        self.rows.keys().any(|(_, reply)| *reply == Reply::Status(429))
+    }
+
     fn total(&self) -> u64 {
         self.rows.values().map(|row| row.latency_us.len()).sum()
     }
