@@ -3,6 +3,7 @@
 //! found that way is certain; the rest is evidence and says so.
 
 mod bodies;
+mod cause;
 mod causes;
 mod kept;
 mod keys;
@@ -26,7 +27,7 @@ use http::Method;
 use serde_json::json;
 
 use super::{Context, End, Ending, Usage};
-use causes::Cause;
+use cause::Cause;
 use request::Request;
 
 /// Say why a delivery is refused, and what to do about it.

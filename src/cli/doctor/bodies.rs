@@ -1,6 +1,6 @@
 //! What a body may have been before somebody between sender and hookhold changed it.
 
-use super::causes::Cause;
+use super::cause::Cause;
 use super::respelled::spellings;
 
 /// Undoes one kind of change; `None` where it cannot have happened.

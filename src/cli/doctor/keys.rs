@@ -6,7 +6,8 @@ use hookhold::source::key::Key;
 use hookhold::source::recipe::{Encoding, KeyFormat};
 
 use super::Case;
-use super::causes::{Cause, when};
+use super::cause::Cause;
+use super::causes::when;
 
 /// Every key that may have signed, with what is wrong then.
 pub fn variants(case: &Case) -> Vec<(Key, Cause)> {

@@ -7,7 +7,7 @@ use hookhold::source::recipe::Recipe;
 use hookhold::source::{PROVIDERS, Source, provider};
 
 use super::Case;
-use super::causes::Cause;
+use super::cause::Cause;
 use super::search::proof;
 
 /// What speaks for another source or provider; of the proved ones the first.

@@ -6,7 +6,8 @@ use hookhold::event::{Delivery, Outcome};
 use hookhold::source::Source;
 use hookhold::verify::{Refusal, unsigned_handshake, verify};
 
-use super::causes::{self, Cause};
+use super::cause::Cause;
+use super::causes;
 use super::{Case, bodies, keys, urls};
 
 /// The source with other keys and another URL, and what is wrong then.

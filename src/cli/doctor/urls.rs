@@ -7,7 +7,7 @@ use hookhold::source::url::PublicUrl;
 use http::Uri;
 
 use super::Case;
-use super::causes::Cause;
+use super::cause::Cause;
 
 /// A URL in the two parts of which a signed one consists.
 pub struct Called {
