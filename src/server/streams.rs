@@ -93,10 +93,16 @@ fn http(limits: &Limits, tasks: Tasks) -> http2::Builder<Tasks> {
 
 /// The tasks of one connection: what hyper does for each stream, and the requests.
 #[derive(Clone)]
-struct Tasks(Arc<Mutex<State>>);
+struct Tasks(Arc<Inner>);
 
-struct State {
-    set: JoinSet<()>,
+struct Inner {
+    /// Under a lock of its own: a runtime that has ended drops what is spawned there and then.
+    set: Mutex<JoinSet<()>>,
+    rest: Mutex<Rest>,
+}
+
+/// Since when nothing is asked.
+struct Rest {
     /// Requests that are not answered yet.
     open: usize,
     /// When the last one was.
@@ -111,7 +117,8 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
 
 impl Tasks {
     fn new() -> Tasks {
-        Tasks(Arc::new(Mutex::new(State { set: JoinSet::new(), open: 0, since: Instant::now() })))
+        let rest = Mutex::new(Rest { open: 0, since: Instant::now() });
+        Tasks(Arc::new(Inner { set: Mutex::default(), rest }))
     }
 
     fn answer(
@@ -135,19 +142,19 @@ impl Tasks {
     }
 
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let mut state = self.lock();
-        while let Some(ended) = state.set.try_join_next() {
+        let mut set = self.set();
+        while let Some(ended) = set.try_join_next() {
             note_panic(ended);
         }
-        state.set.spawn(work);
+        set.spawn(work);
     }
 
     /// Waits until no request has been under way for `patience`. What else the client sends does not count.
     async fn idle(&self, patience: Duration) {
         loop {
             let due = {
-                let state = self.lock();
-                let since = if state.open == 0 { state.since } else { Instant::now() };
+                let rest = self.rest();
+                let since = if rest.open == 0 { rest.since } else { Instant::now() };
                 since + patience
             };
             if due <= Instant::now() {
@@ -159,14 +166,18 @@ impl Tasks {
 
     /// Waits for all of them, once the connection is gone.
     async fn ended(&self) {
-        let mut set = std::mem::take(&mut self.lock().set);
+        let mut set = std::mem::take(&mut *self.set());
         while let Some(ended) = set.join_next().await {
             note_panic(ended);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn set(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.0.set.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rest(&self) -> MutexGuard<'_, Rest> {
+        self.0.rest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -175,8 +186,8 @@ struct Owner(Tasks);
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        let set = std::mem::take(&mut self.0.lock().set);
-        drop(set); // not under the lock, which what it ends may take
+        let set = std::mem::take(&mut *self.0.set());
+        drop(set); // not under the lock: what it ends may be spawning
     }
 }
 
@@ -185,16 +196,16 @@ struct Open(Tasks);
 
 impl Open {
     fn new(tasks: Tasks) -> Open {
-        tasks.lock().open += 1;
+        tasks.rest().open += 1;
         Open(tasks)
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.open -= 1;
-        state.since = Instant::now();
+        let mut rest = self.0.rest();
+        rest.open -= 1;
+        rest.since = Instant::now();
     }
 }
 
@@ -250,3 +261,26 @@ const WINDOW: u32 = 1 << 20;
 
 /// Streams that were reset and not yet forgotten, before a connection is ended for it (CVE-2023-44487).
 const RESETS: usize = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use std::thread;
+
+    #[test]
+    fn a_request_that_a_closed_runtime_does_not_take_has_ended() {
+        let (tell, told) = mpsc::channel();
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime can be built");
+            let closed = runtime.handle().clone();
+            drop(runtime);
+            let _inside = closed.enter();
+            let tasks = Tasks::new();
+            let open = Open::new(tasks.clone());
+            tasks.spawn(async move { drop(open) });
+            tell.send(tasks.rest().open)
+        });
+        assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok(0), "nobody waits for a lock that he holds himself");
+    }
+}
