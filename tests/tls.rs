@@ -13,7 +13,7 @@ mod sdk;
 use std::fs;
 use std::process::Command;
 
-use h2::Client;
+use h2::{Client, Wire};
 use http::StatusCode;
 use https::{Delivery, HOST, Pair, SECRET, SOURCE, s_client, said, served, x509};
 use process::{Home, Line, wait_until};
@@ -225,6 +225,29 @@ async fn sigterm_lets_http_2_requests_end_and_then_closes_the_connection() {
     wait_until("new connections are refused", || Line::try_open(home.hooks).is_none());
     across.send(&delivery.body[10..]).await;
     assert_eq!(across.status().await, 200);
+    client.closed().await;
+    assert_eq!(process.wait().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_http_2_request_that_crosses_the_drain_on_the_wire_is_kept() {
+    let pair = Pair::new(365);
+    let home = home(&pair, "handshake_timeout = \"3s\"\ndrain_deadline = \"1h\"");
+    let process = home.start();
+    let wire = Wire::to(home.hooks).await;
+    let mut client = Client::connect(wire.address, &pair).await;
+    assert_eq!(client.deliver(&Delivery::new("before")).await, 200);
+    // Closed after handshake_timeout: by then the other connection has been idle for longer than a drain lingers.
+    assert_eq!(Line::open(home.hooks).rest(), b"");
+    wire.hold();
+    process.signal(Signal::TERM);
+    wire.spoken().await;
+    let crossing = Delivery::new("crossing");
+    let mut under_way = client.begin(&crossing).await;
+    under_way.send(&crossing.body).await;
+    wait_until("it is kept", || count(&process, "github", "kept") == 2);
+    wire.release();
+    assert_eq!(under_way.status().await, 200);
     client.closed().await;
     assert_eq!(process.wait().code(), Some(0));
 }

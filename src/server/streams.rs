@@ -38,7 +38,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let began = Instant::now();
-    let owner = Owner(Tasks::new());
+    let owner = Owner(Tasks::new(&desk.limits));
     let result = drive(stream, peer.clone(), &desk, &owner.0, phases).await;
     if let Err(error) = result
         && !is_io(&error)
@@ -60,13 +60,13 @@ where
     });
     let connection = http(&desk.limits, tasks.clone()).serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
-    let (mut leaving, mut patience) = (false, desk.limits.idle_timeout);
+    let mut leaving = false;
     loop {
         let leave = select! {
             biased;
             _ = phases.changed() => *phases.borrow_and_update() >= Phase::Draining,
             result = connection.as_mut() => return result,
-            () = tasks.idle(patience) => {
+            () = tasks.idle() => {
                 if leaving {
                     return Ok(());
                 }
@@ -74,7 +74,8 @@ where
             }
         };
         if leave && !leaving {
-            (leaving, patience) = (true, LINGER);
+            leaving = true;
+            tasks.rest().leave();
             connection.as_mut().graceful_shutdown();
         }
     }
@@ -101,12 +102,20 @@ struct Inner {
     rest: Mutex<Rest>,
 }
 
-/// Since when nothing is asked.
+/// Since when nothing is asked, and how long that is borne.
 struct Rest {
     /// Requests that are not answered yet.
     open: usize,
-    /// When the last one was.
+    /// When the last one was answered, or leaving began.
     since: Instant,
+    patience: Duration,
+}
+
+impl Rest {
+    /// Closes soon; from now on, since a request may be on its way that was sent before the client could know.
+    fn leave(&mut self) {
+        (self.since, self.patience) = (Instant::now(), LINGER);
+    }
 }
 
 impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
@@ -116,8 +125,8 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
 }
 
 impl Tasks {
-    fn new() -> Tasks {
-        let rest = Mutex::new(Rest { open: 0, since: Instant::now() });
+    fn new(limits: &Limits) -> Tasks {
+        let rest = Mutex::new(Rest { open: 0, since: Instant::now(), patience: limits.idle_timeout });
         Tasks(Arc::new(Inner { set: Mutex::default(), rest }))
     }
 
@@ -149,13 +158,13 @@ impl Tasks {
         set.spawn(work);
     }
 
-    /// Waits until no request has been under way for `patience`. What else the client sends does not count.
-    async fn idle(&self, patience: Duration) {
+    /// Waits until no request has been under way for as long as that is borne. What else the client sends does not count.
+    async fn idle(&self) {
         loop {
             let due = {
                 let rest = self.rest();
                 let since = if rest.open == 0 { rest.since } else { Instant::now() };
-                since + patience
+                since + rest.patience
             };
             if due <= Instant::now() {
                 return;
@@ -267,6 +276,7 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
     use std::thread;
+    use tokio::time::advance;
 
     #[test]
     fn a_request_that_a_closed_runtime_does_not_take_has_ended() {
@@ -276,11 +286,21 @@ mod tests {
             let closed = runtime.handle().clone();
             drop(runtime);
             let _inside = closed.enter();
-            let tasks = Tasks::new();
+            let tasks = Tasks::new(&Limits::default());
             let open = Open::new(tasks.clone());
             tasks.spawn(async move { drop(open) });
             tell.send(tasks.rest().open)
         });
         assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok(0), "nobody waits for a lock that he holds himself");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_has_its_last_moments_from_the_beginning_of_a_drain() {
+        let tasks = Tasks::new(&Limits::default());
+        advance(LINGER * 10).await;
+        tasks.rest().leave();
+        let left = Instant::now();
+        tasks.idle().await;
+        assert_eq!(left.elapsed(), LINGER);
     }
 }
