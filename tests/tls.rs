@@ -230,6 +230,15 @@ async fn sigterm_lets_http_2_requests_end_and_then_closes_the_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_new_http_2_connection_has_no_more_time_for_its_first_request_than_a_request() {
+    let pair = Pair::new(365);
+    let home = home(&pair, "request_deadline = \"100ms\"\nidle_timeout = \"1h\"");
+    let process = home.start();
+    Client::connect(home.hooks, &pair).await.closed().await;
+    assert!(process.deliveries().values().all(|count| *count == 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_http_2_request_that_crosses_the_drain_on_the_wire_is_kept() {
     let pair = Pair::new(365);
     let home = home(&pair, "handshake_timeout = \"3s\"\ndrain_deadline = \"1h\"");

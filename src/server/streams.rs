@@ -106,15 +106,48 @@ struct Inner {
 struct Rest {
     /// Requests that are not answered yet.
     open: usize,
-    /// When the last one was answered, or leaving began.
+    /// When the last one was answered, the connection was opened, or leaving began.
     since: Instant,
-    patience: Duration,
+    asked: bool,
+    leaving: bool,
+    idle_timeout: Duration,
+    request_deadline: Duration,
 }
 
 impl Rest {
-    /// Closes soon; from now on, since a request may be on its way that was sent before the client could know.
+    fn new(limits: &Limits) -> Rest {
+        let Limits { idle_timeout, request_deadline, .. } = *limits;
+        Rest { open: 0, since: Instant::now(), asked: false, leaving: false, idle_timeout, request_deadline }
+    }
+
+    fn begin(&mut self) {
+        self.open += 1;
+        self.asked = true;
+    }
+
+    fn end(&mut self) {
+        self.open -= 1;
+        self.since = Instant::now();
+    }
+
+    /// Anew, since a request may be on its way that was sent before the client could know.
     fn leave(&mut self) {
-        (self.since, self.patience) = (Instant::now(), LINGER);
+        self.leaving = true;
+        self.since = Instant::now();
+    }
+
+    fn due(&self) -> Instant {
+        let since = if self.open == 0 { self.since } else { Instant::now() };
+        since + self.patience()
+    }
+
+    /// Who has just connected has the time of a request, not that of an idle connection, to begin its first one.
+    fn patience(&self) -> Duration {
+        match self.asked {
+            _ if self.leaving => LINGER,
+            true => self.idle_timeout,
+            false => self.idle_timeout.min(self.request_deadline),
+        }
     }
 }
 
@@ -126,8 +159,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
 
 impl Tasks {
     fn new(limits: &Limits) -> Tasks {
-        let rest = Mutex::new(Rest { open: 0, since: Instant::now(), patience: limits.idle_timeout });
-        Tasks(Arc::new(Inner { set: Mutex::default(), rest }))
+        Tasks(Arc::new(Inner { set: Mutex::default(), rest: Mutex::new(Rest::new(limits)) }))
     }
 
     fn answer(
@@ -161,11 +193,7 @@ impl Tasks {
     /// Waits until no request has been under way for as long as that is borne. What else the client sends does not count.
     async fn idle(&self) {
         loop {
-            let due = {
-                let rest = self.rest();
-                let since = if rest.open == 0 { rest.since } else { Instant::now() };
-                since + rest.patience
-            };
+            let due = self.rest().due();
             if due <= Instant::now() {
                 return;
             }
@@ -205,16 +233,14 @@ struct Open(Tasks);
 
 impl Open {
     fn new(tasks: Tasks) -> Open {
-        tasks.rest().open += 1;
+        tasks.rest().begin();
         Open(tasks)
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let mut rest = self.0.rest();
-        rest.open -= 1;
-        rest.since = Instant::now();
+        self.0.rest().end();
     }
 }
 
