@@ -337,6 +337,23 @@ fn a_head_beyond_the_limits_gets_431_over_http_2_as_over_http_1_1() {
     assert_eq!(count(&process, "-", "bad_request"), 4);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_beyond_its_refusals_is_put_off_over_http_2_whatever_it_asks_for() {
+    let pair = Pair::new(365);
+    let home = home(&pair, "max_refused_per_address = \"1/h\"\nmax_header_size = \"8 KiB\"");
+    let process = home.start();
+    let mut client = Client::connect(home.hooks, &pair).await;
+    let long = [("x-long".to_owned(), "a".repeat(9000))];
+    let mut heard = Vec::new();
+    for (path, fields) in [("/nobody", &[][..]), ("/nobody", &[]), ("/hooks/github", &long)] {
+        let mut request = client.ask(path, fields, 2).await;
+        request.send("{}").await;
+        heard.push(request.status().await.as_u16());
+    }
+    assert_eq!(heard, [404, 429, 429]);
+    assert_eq!((count(&process, "-", "unknown_source"), count(&process, "-", "rate_limited")), (1, 2));
+}
+
 #[test]
 fn many_requests_on_one_http_2_connection_are_each_kept() {
     let pair = Pair::new(365);

@@ -27,7 +27,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connection::LINGER;
-use super::request::{self, Caller, Desk, Gone, Peer, respond};
+use super::request::{self, Caller, Desk, Gone, Peer};
 use super::stop::Phase;
 use super::{Limits, note_panic};
 use crate::event::{Answer, Outcome};
@@ -254,11 +254,6 @@ async fn in_time(
 ) -> Result<Response<Full<Bytes>>, Gone> {
     let caller = Caller::new(peer, &desk);
     let progress = caller.progress.clone();
-    if let Some(answer) = too_much(&head, &desk.limits) {
-        desk.tallies.stray.open(caller.remote, progress.arrival().at).close(&answer);
-        caller.visit.note(answer.outcome, 0);
-        return Ok(respond(answer, false));
-    }
     let mut timer = std::pin::pin!(sleep_until(progress.due()));
     let mut answer = std::pin::pin!(request::answer(desk.clone(), caller, head, body));
     phases.mark_changed();
@@ -274,12 +269,12 @@ async fn in_time(
     }
 }
 
-/// A head beyond the limits that hyper keeps by itself over HTTP/1.1.
-fn too_much(head: &Parts, limits: &Limits) -> Option<Answer> {
+/// True for a head beyond the limits that hyper keeps by itself over HTTP/1.1.
+pub(super) fn is_too_large(head: &Parts, limits: &Limits) -> bool {
     let headers = &head.headers;
     let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
     let size = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>() + target;
-    (size > limits.max_header_size || headers.len() > limits.max_headers).then(request::head_too_large)
+    size > limits.max_header_size || headers.len() > limits.max_headers
 }
 
 /// True when the connection broke, which says nothing about what was sent.

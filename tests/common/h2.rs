@@ -57,11 +57,15 @@ impl Client {
 
     /// Sends the head of a delivery.
     pub async fn begin(&mut self, delivery: &Delivery) -> UnderWay {
-        let mut request = Request::post(format!("https://{HOST}/hooks/github"));
-        for (name, value) in delivery.headers() {
+        self.ask("/hooks/github", &delivery.headers(), delivery.body.len()).await
+    }
+
+    /// Sends the head of any request with a body.
+    pub async fn ask(&mut self, path: &str, headers: &[(String, String)], length: usize) -> UnderWay {
+        let mut request = Request::post(format!("https://{HOST}{path}")).header("content-length", length);
+        for (name, value) in headers {
             request = request.header(name, value);
         }
-        let request = request.header("content-length", delivery.body.len());
         let (body, channel) = Channel::new(1);
         self.requests.ready().await.expect("the connection is open");
         let answer = self.requests.send_request(request.body(channel).expect("a request"));
