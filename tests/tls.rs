@@ -393,3 +393,32 @@ fn an_address_above_max_refused_per_address_gets_no_handshake_and_others_do() {
     assert_eq!(process.metric("hookhold_connections_refused_total{cause=\"limited\"}"), Some(1.0));
     assert!(Delivery::new("genuine").send(home.hooks, Some(&pair), &["--interface", "127.0.0.3"]).starts_with("200 "));
 }
+
+#[test]
+fn a_handshake_without_a_request_counts_like_a_refusal_and_a_connection_without_a_byte_does_not() {
+    let pair = Pair::new(365);
+    let home = home(&pair, "max_refused_per_address = \"3/h\"");
+    let process = home.start();
+    let shake_hands = |from: &str, protocol: &str| {
+        let from = format!("{from}:0");
+        s_client(home.hooks, &["-bind", &from, "-alpn", protocol]).status.success()
+    };
+    let begin = |from: [u8; 4]| {
+        let mut begun = Line::open_from(from.into(), home.hooks);
+        begun.send(&[22, 3, 1]);
+        begun.half_close();
+        begun.rest();
+    };
+    let tracked = || process.metric("hookhold_addresses_tracked");
+    for _ in 0..10 {
+        drop(Line::open_from([127, 0, 0, 9].into(), home.hooks));
+    }
+    wait_until("who sent nothing is forgotten", || tracked() == Some(0.0));
+    assert!(shake_hands("127.0.0.9", "h2"));
+    let refused = || process.metric("hookhold_connections_refused_total{cause=\"limited\"}");
+    wait_until("one is not heard over HTTP/1.1", || !shake_hands("127.0.0.2", "http/1.1"));
+    wait_until("nor one over HTTP/2", || !shake_hands("127.0.0.3", "h2"));
+    let before = refused();
+    wait_until("nor one whose handshakes are not complete", || (begin([127, 0, 0, 4]), refused() > before).1);
+    assert!(Delivery::new("genuine").send(home.hooks, Some(&pair), &["--interface", "127.0.0.5"]).starts_with("200 "));
+}

@@ -33,8 +33,8 @@ enum End {
     Late,
 }
 
-/// Serves one connection until it is closed.
-pub(super) async fn serve<S>(stream: S, peer: Peer, desk: Arc<Desk>, mut phases: watch::Receiver<Phase>)
+/// Serves one connection until it is closed. True when there was a request, or the refusal of one.
+pub(super) async fn serve<S>(stream: S, peer: Peer, desk: Arc<Desk>, mut phases: watch::Receiver<Phase>) -> bool
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -69,11 +69,13 @@ where
         caller.visit.note(answer.outcome, 0);
     }
     let unheard = stray.filter(|answer| answer.outcome != Outcome::Disconnected);
+    let asked = progress.asked() || unheard.is_some();
     let unread = progress.unread() || unheard.is_some();
     let hyper_spoke = matches!(end, End::Http(_)) && progress.wrote();
     let words = unheard.filter(|_| !hyper_spoke).map(|answer| bare(&answer, desk.clock.now()));
     let linger = if *phases.borrow() >= Phase::Cut { Duration::ZERO } else { LINGER };
     close(parts.io.into_inner().into_stream(), words, unread, linger).await;
+    asked
 }
 
 fn http(limits: &Limits) -> http1::Builder {

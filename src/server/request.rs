@@ -65,6 +65,13 @@ impl Peer {
     pub(super) fn is_turned_away(&self) -> bool {
         !self.trusted && self.visit.is_turned_away(Instant::now())
     }
+
+    /// Its TLS handshake was for nothing. A proxy's are not its own fault.
+    pub(super) fn came_for_nothing(&self) {
+        if !self.trusted {
+            self.visit.came_for_nothing();
+        }
+    }
 }
 
 /// Where a request came from and how far it has come.

@@ -230,6 +230,11 @@ impl Visit {
         }
     }
 
+    /// Takes note of a TLS handshake without a request after it: it cost more than most refusals do.
+    pub(super) fn came_for_nothing(&self) {
+        self.count_against(Outcome::Disconnected, 0);
+    }
+
     fn vouch(&self) {
         let until = self.strangers.millis(Instant::now() + KNOWN_FOR);
         // Once a second is enough, and leaves the memory that an address's connections share alone.

@@ -32,22 +32,25 @@ use super::stop::Phase;
 use super::{Limits, note_panic};
 use crate::event::{Answer, Outcome};
 
-/// Serves one connection until it is closed and every request on it has ended.
-pub(super) async fn serve<S>(stream: S, peer: Peer, desk: Arc<Desk>, phases: watch::Receiver<Phase>)
+/// Serves one connection until it is closed and every request on it has ended. True when there was one, or its refusal.
+pub(super) async fn serve<S>(stream: S, peer: Peer, desk: Arc<Desk>, phases: watch::Receiver<Phase>) -> bool
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let began = Instant::now();
     let owner = Owner(Tasks::new(&desk.limits));
     let result = drive(stream, peer.clone(), &desk, &owner.0, phases).await;
+    let mut asked = owner.0.rest().asked;
     if let Err(error) = result
         && !is_io(&error)
     {
         let answer = Answer::plain(Outcome::BadRequest).because(format!("HTTP/2: {}", cause(&error)));
         desk.tallies.stray.open(peer.remote, began).close(&answer);
         peer.visit.note(answer.outcome, 0);
+        asked = true;
     }
     owner.0.ended().await;
+    asked
 }
 
 async fn drive<S>(stream: S, peer: Peer, desk: &Arc<Desk>, tasks: &Tasks, mut phases: watch::Receiver<Phase>) -> hyper::Result<()>

@@ -65,6 +65,8 @@ struct State {
     unread: bool,
     /// The next answer is the last one.
     leaving: bool,
+    /// There has been a request.
+    asked: bool,
 }
 
 impl Progress {
@@ -82,6 +84,7 @@ impl Progress {
             complete: false,
             unread: false,
             leaving: false,
+            asked: false,
         };
         Arc::new(Progress { clock, request_deadline, idle, min_rate, min_rate_after, state: Mutex::new(state) })
     }
@@ -92,7 +95,7 @@ impl Progress {
         if state.stage == Stage::Idle {
             self.begin(&mut state);
         }
-        state.stage = Stage::Serving;
+        (state.stage, state.asked) = (Stage::Serving, true);
         state.arrival
     }
 
@@ -162,6 +165,11 @@ impl Progress {
 
     pub(super) fn stage(&self) -> Stage {
         self.lock().stage
+    }
+
+    /// There has been a request on this connection.
+    pub(super) fn asked(&self) -> bool {
+        self.lock().asked
     }
 
     pub(super) fn arrival(&self) -> Arrival {

@@ -262,6 +262,11 @@ impl Line {
         Answer { status, head: head.split_inclusive("\r\n").filter(|line| !line.starts_with("date: ")).collect(), body }
     }
 
+    /// Says that nothing more comes.
+    pub fn half_close(&mut self) {
+        let _ = self.0.shutdown(std::net::Shutdown::Write);
+    }
+
     /// Reads until the gateway closes.
     pub fn rest(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
