@@ -10,8 +10,10 @@ mod process;
 #[path = "common/sdk.rs"]
 mod sdk;
 
-use std::fs;
+use std::fs::{self, File};
+use std::path::Path;
 use std::process::Command;
+use std::time::SystemTime;
 
 use h2::{Client, Wire};
 use http::StatusCode;
@@ -146,6 +148,27 @@ fn a_broken_new_certificate_keeps_the_old_one_and_is_reported() {
     assert_eq!(Delivery::new("old").send(home.hooks, Some(&old), &[]), "200 2");
     pair.become_like(&other.cert(), &other.key());
     wait_until("the repaired files are served", || served(home.hooks) == other.fingerprint());
+}
+
+#[test]
+fn a_certificate_that_looks_like_the_old_one_from_outside_is_served_all_the_same() {
+    let (pair, next) = (Pair::new(365), Pair::new(365));
+    let put = |mut pem: Vec<u8>, to: &Path| {
+        pem.resize(4096, b'\n');
+        fs::write(to, pem).expect("target/ can be written to");
+        File::options().write(true).open(to).and_then(|file| file.set_modified(SystemTime::UNIX_EPOCH)).expect("it is ours");
+    };
+    let put_each = |from: &Pair| {
+        for (from, to) in [(from.cert(), pair.cert()), (from.key(), pair.key())] {
+            put(fs::read(from).expect("it is there"), &to);
+        }
+    };
+    put_each(&pair);
+    let home = home(&pair, "");
+    let _process = home.start();
+    assert_eq!(served(home.hooks), pair.fingerprint());
+    put_each(&next);
+    wait_until("the next one is served", || served(home.hooks) == next.fingerprint());
 }
 
 #[test]
