@@ -39,6 +39,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::select;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 pub use proxies::Proxies;
@@ -200,7 +201,8 @@ async fn until_drained(listener: TcpListener, desk: &Arc<Desk>, connections: &mu
     }
 }
 
-/// Takes connections until `leave`; then only those that the kernel has already accepted. Closes the listener.
+/// Takes connections until `leave`; then only as many as the kernel may have accepted already: whoever goes on connecting does
+/// not put off the drain. Closes the listener.
 async fn accept(
     listener: TcpListener,
     desk: &Arc<Desk>,
@@ -211,12 +213,15 @@ async fn accept(
     let places = Arc::new(Semaphore::new(desk.limits.max_connections));
     let (full, failed) = (Sampler::new(), Sampler::new());
     let mut leave = std::pin::pin!(leave);
-    loop {
+    let mut last = None;
+    while last != Some(0) {
         select! {
             biased;
             Some(ended) = connections.join_next() => note_panic(ended),
+            () = &mut leave, if last.is_none() => last = Some(BACKLOG + 1), // Linux holds one more
             (accepted, place) = next(&listener, &places, &full, desk) => match accepted {
                 Ok((stream, remote)) => {
+                    last = last.map(|last| last - 1);
                     let Some(peer) = Peer::connect(proxies::plain(remote), desk) else { continue };
                     let _ = stream.set_nodelay(true);
                     let served = greeting::enter(stream, peer, desk.clone(), stop.watch());
@@ -226,6 +231,9 @@ async fn accept(
                     if let Some(suppressed) = failed.admit(Instant::now()) {
                         tracing::error!(%error, suppressed, "cannot accept a connection; trying again");
                     }
+                    if last.is_some() {
+                        return;
+                    }
                     // Not `sleep` alone: while accepting goes on failing, the stop must still be heard.
                     select! {
                         () = sleep(ACCEPT_PAUSE) => {}
@@ -233,7 +241,7 @@ async fn accept(
                     }
                 }
             },
-            () = &mut leave => return,
+            () = consume_budget(), if last.is_some() => return,
         }
     }
 }
