@@ -215,20 +215,21 @@ impl Progress {
         state.due.min(state.arrival.at + self.min_rate_after + bought)
     }
 
-    fn bytes_came(&self, count: usize) {
+    fn bytes_came(&self, bytes: &[u8]) {
         let mut state = self.lock();
-        if state.stage == Stage::Idle {
+        if state.stage == Stage::Idle && !is_nothing(bytes) {
             self.begin(&mut state);
         }
         if state.stage == Stage::Head {
-            state.came += count as u64;
+            state.came += bytes.len() as u64;
         }
     }
 
     fn begin(&self, state: &mut State) {
         state.stage = Stage::Head;
         state.arrival = Arrival { at: Instant::now(), wall: self.clock.now() };
-        state.due = state.arrival.at + self.request_deadline;
+        // What begins after a cut has no time left, but is told so.
+        state.due = state.arrival.at + if state.cut.is_none() { self.request_deadline } else { Duration::ZERO };
         state.came = 0;
         state.wrote = false;
         state.complete = false;
@@ -237,6 +238,11 @@ impl Progress {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// True for line ends before a request, which mean nothing (RFC 9112, section 2.2): some senders put one after a body.
+fn is_nothing(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n'))
 }
 
 /// A socket, or TLS over one, that notes what passes through it.
@@ -259,10 +265,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        let count = buf.filled().len() - before;
-        if count > 0 {
-            self.progress.bytes_came(count);
-        }
+        self.progress.bytes_came(&buf.filled()[before..]);
         Poll::Ready(Ok(()))
     }
 }
@@ -303,17 +306,35 @@ mod tests {
         let progress = Progress::new(Arc::new(SystemClock), &limits);
         progress.leave(quiet);
         assert!(progress.due() <= Instant::now() + quiet);
-        progress.bytes_came(1 << 20);
+        progress.bytes_came(&[b'P'; 1 << 20]);
         assert_eq!((progress.stage(), progress.due()), (Stage::Head, progress.arrival().at + limits.request_deadline));
         assert!(progress.closes());
     }
 
     #[test]
+    fn a_head_that_begins_after_the_cut_is_over_at_once() {
+        let progress = Progress::new(Arc::new(SystemClock), &Limits::default());
+        progress.cut(Outcome::Draining);
+        progress.bytes_came(&[b'P'; 10]);
+        assert_eq!((progress.stage(), progress.due()), (Stage::Head, progress.arrival().at));
+    }
+
+    #[test]
+    fn line_ends_between_two_requests_begin_none() {
+        let progress = Progress::new(Arc::new(SystemClock), &Limits::default());
+        let due = progress.due();
+        progress.bytes_came(b"\r\n\r\n");
+        assert_eq!((progress.stage(), progress.due()), (Stage::Idle, due));
+        progress.bytes_came(b"\r\nPOST");
+        assert_eq!(progress.stage(), Stage::Head);
+    }
+
+    #[test]
     fn the_deadline_counts_from_the_first_byte() {
         let progress = Progress::new(Arc::new(SystemClock), &Limits::default());
-        progress.bytes_came(1 << 20);
+        progress.bytes_came(&[b'P'; 1 << 20]);
         let first = progress.arrival().at;
-        progress.bytes_came(1);
+        progress.bytes_came(b"P");
         assert_eq!(progress.take_up().at, first);
         progress.limit(Duration::from_secs(3));
         assert_eq!(progress.due(), first + Duration::from_secs(3));
@@ -325,7 +346,7 @@ mod tests {
         let progress = Progress::new(Arc::new(SystemClock), &limits);
         let left = || progress.due() - progress.arrival().at;
         assert_eq!(left(), limits.request_deadline, "a new connection has not the time of an idle one");
-        progress.bytes_came(1);
+        progress.bytes_came(b"P");
         assert_eq!(left(), Duration::from_millis(2001));
         progress.take_up();
         progress.body_came(2999);
@@ -333,7 +354,7 @@ mod tests {
         progress.body_came(1_000_000);
         assert_eq!(left(), limits.request_deadline);
         progress.answered();
-        progress.bytes_came(1);
+        progress.bytes_came(b"P");
         assert_eq!(left(), Duration::from_millis(2001), "each request by itself");
         progress.take_up();
         progress.complete();
