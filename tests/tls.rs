@@ -360,6 +360,19 @@ fn a_head_beyond_the_limits_gets_431_over_http_2_as_over_http_1_1() {
     assert_eq!(count(&process, "-", "bad_request"), 4);
 }
 
+#[test]
+fn many_small_fields_within_the_limits_are_taken_over_http_2_as_over_http_1_1() {
+    let pair = Pair::new(365);
+    let home = home(&pair, "max_header_size = \"8 KiB\"\nmax_headers = 1000");
+    let _process = home.start();
+    let fields: Vec<String> = (0..500).flat_map(|n| ["-H".to_owned(), format!("x-{n}: y")]).collect();
+    let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
+    for (version, option) in [("1.1", "--http1.1"), ("2", "--http2")] {
+        let answer = Delivery::new(version).send(home.hooks, Some(&pair), &[&fields[..], &[option]].concat());
+        assert_eq!(answer, format!("200 {version}"));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_beyond_its_refusals_is_put_off_over_http_2_whatever_it_asks_for() {
     let pair = Pair::new(365);

@@ -89,10 +89,15 @@ fn http(limits: &Limits, tasks: Tasks) -> http2::Builder<Tasks> {
     http.timer(TokioTimer::new());
     http.max_concurrent_streams(limits.max_streams as u32);
     http.initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW);
-    // Beyond its own limit the library answers 431 by itself, and nobody could count it; ours comes first.
-    http.max_header_list_size(limits.max_header_size.saturating_mul(2).try_into().unwrap_or(u32::MAX));
+    http.max_header_list_size(header_list(limits).try_into().unwrap_or(u32::MAX));
     http.max_pending_accept_reset_streams(RESETS);
     http
+}
+
+/// Bytes of a head as HTTP/2 counts them. Whatever is within our limits is within this; what is up to twice as large is answered
+/// and counted by us. Beyond that the library answers 431 by itself, and nobody hears of it.
+fn header_list(limits: &Limits) -> usize {
+    2 * limits.max_header_size + PER_FIELD * (limits.max_headers + PSEUDO_FIELDS)
 }
 
 /// The tasks of one connection: what hyper does for each stream, and the requests.
@@ -291,6 +296,12 @@ fn cause(error: &hyper::Error) -> String {
 
 /// Bytes that a client may send before hyper has handed them on; they are handed on as they come.
 const WINDOW: u32 = 1 << 20;
+
+/// What HTTP/2 adds to the size of each field (RFC 9113, section 6.5.2).
+const PER_FIELD: usize = 32;
+
+/// `:method`, `:scheme`, `:authority` and `:path`.
+const PSEUDO_FIELDS: usize = 4;
 
 /// Streams that were reset and not yet forgotten, before a connection is ended for it (CVE-2023-44487).
 const RESETS: usize = 20;
