@@ -192,7 +192,10 @@ impl Desk {
 
     /// Refuses a request of whose body nobody knows anything.
     fn without_body(&self, source: &Source, head: Parts, caller: &Caller, arrival: Arrival, refused: Answer) -> Answer {
-        self.gateway.refusals().keep(&source.name, &delivery(head, Bytes::new(), caller, arrival), &refused);
+        let refusals = self.gateway.refusals();
+        if refusals.limit() > 0 {
+            refusals.keep(&source.name, &delivery(head, Bytes::new(), caller, arrival), &refused);
+        }
         refused
     }
 
