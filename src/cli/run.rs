@@ -70,10 +70,18 @@ pub fn run(context: &Context, args: Args) -> Ending {
         }
     };
     let ended = runtime.block_on(House { config, metrics, clock, journal: journal.clone(), hangups }.serve());
+    let already_failed = journal.failed();
+    if !already_failed {
+        journal.close();
+    }
+    // What hangs on a dying disk, or reads a file that never ends, must not hold up the end. Until here a second signal ends it.
+    runtime.shutdown_timeout(FAREWELL);
     if journal.failed() {
+        if !already_failed {
+            tracing::error!("the journal has failed while it was being closed; ending with exit code 3");
+        }
         return Ok(End::JournalFailed);
     }
-    journal.close();
     tracing::info!("stopped");
     ended
 }
