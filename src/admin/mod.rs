@@ -38,8 +38,11 @@ pub struct Pages {
     pub changes: Box<dyn Fn() -> String + Send + Sync>,
     /// Asked at each `/api/refusals`, with the source that `?source=NAME` names: a line of JSON for each refused delivery that
     /// is kept, the newest first. `None`: none are kept. May block.
-    pub refusals: Box<dyn Fn(Option<&str>) -> Option<String> + Send + Sync>,
+    pub refusals: Refusals,
 }
+
+/// Makes the lines for one source, or for all.
+pub type Refusals = Box<dyn Fn(Option<&str>) -> Option<String> + Send + Sync>;
 
 /// The pages, and a place for the one who makes a page that may block: whoever asks and leaves again and again must not use up
 /// the threads for such work.
