@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::select;
 use tokio::sync::watch;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Limits;
 use super::request::{self, Caller, Desk, Peer, come_again_after};
@@ -65,8 +65,9 @@ where
     let half_a_head = progress.stage() == Stage::Head || !parts.read_buf.trim_ascii().is_empty();
     let stray = stray(&end, progress, half_a_head);
     if let Some(answer) = &stray {
-        desk.tallies.stray.open(caller.remote, progress.arrival().at).close(answer);
-        caller.visit.note(answer.outcome, 0);
+        let now = Instant::now();
+        desk.tallies.stray.open(caller.remote, progress.arrival().at).close(answer, now);
+        caller.visit.note(answer.outcome, 0, now);
     }
     let unheard = stray.filter(|answer| answer.outcome != Outcome::Disconnected);
     let asked = progress.asked() || unheard.is_some();

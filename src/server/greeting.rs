@@ -118,8 +118,9 @@ impl Greeting {
     }
 
     fn note(&self, answer: &Answer) {
-        self.desk.tallies.stray.open(self.peer.remote, self.began).close(answer);
-        self.peer.visit.note(answer.outcome, 0);
+        let now = Instant::now();
+        self.desk.tallies.stray.open(self.peer.remote, self.began).close(answer, now);
+        self.peer.visit.note(answer.outcome, 0, now);
         if answer.outcome == Outcome::Disconnected {
             self.peer.came_for_nothing();
         }

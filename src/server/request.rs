@@ -137,12 +137,13 @@ pub(super) async fn answer(
         (Ok(source), Some(limited)) => source.told(limited),
         (Ok(source), None) => source.told(desk.serve(&source, &caller, arrival, head, body, &mut charge).await),
     };
-    record.close(&answer);
-    caller.visit.note(answer.outcome, charge.bytes());
-    caller.progress.answered();
+    let now = Instant::now();
+    record.close(&answer, now);
+    caller.visit.note(answer.outcome, charge.bytes(), now);
+    let closes = caller.progress.answered(now);
     match answer.outcome {
         Outcome::Disconnected => Err(Gone),
-        _ => Ok(respond(answer, version < Version::HTTP_2 && caller.progress.closes())),
+        _ => Ok(respond(answer, version < Version::HTTP_2 && closes)),
     }
 }
 

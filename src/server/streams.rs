@@ -45,8 +45,9 @@ where
         && !is_io(&error)
     {
         let answer = Answer::plain(Outcome::BadRequest).because(format!("HTTP/2: {}", cause(&error)));
-        desk.tallies.stray.open(peer.remote, began).close(&answer);
-        peer.visit.note(answer.outcome, 0);
+        let now = Instant::now();
+        desk.tallies.stray.open(peer.remote, began).close(&answer, now);
+        peer.visit.note(answer.outcome, 0, now);
         asked = true;
     }
     owner.0.ended().await;

@@ -117,12 +117,14 @@ impl Progress {
         state.due = state.arrival.at + self.request_deadline + self.idle;
     }
 
-    /// The request is over, and was read to its end unless [`Progress::unread`] says otherwise from now on.
-    pub(super) fn answered(&self) {
+    /// The request is over, and was read to its end unless [`Progress::unread`] says otherwise from now on. True when its answer
+    /// must be the last one.
+    pub(super) fn answered(&self, now: Instant) -> bool {
         let mut state = self.lock();
         state.stage = Stage::Idle;
         state.unread = !state.complete;
-        state.due = Instant::now() + self.idle;
+        state.due = now + self.idle;
+        state.leaving || state.unread
     }
 
     /// From here on an answer closes the connection, and so does `quiet` of silence.
@@ -132,12 +134,6 @@ impl Progress {
         if state.stage == Stage::Idle {
             state.due = Instant::now() + quiet;
         }
-    }
-
-    /// True when the present answer must be the last one.
-    pub(super) fn closes(&self) -> bool {
-        let state = self.lock();
-        state.leaving || state.unread
     }
 
     /// Tells the request under way not to wait for its rest. Without one, the present wait is over.
@@ -308,7 +304,9 @@ mod tests {
         assert!(progress.due() <= Instant::now() + quiet);
         progress.bytes_came(&[b'P'; 1 << 20]);
         assert_eq!((progress.stage(), progress.due()), (Stage::Head, progress.arrival().at + limits.request_deadline));
-        assert!(progress.closes());
+        progress.take_up();
+        progress.complete();
+        assert!(progress.answered(Instant::now()), "and its answer is the last one");
     }
 
     #[test]
@@ -353,7 +351,7 @@ mod tests {
         assert_eq!(left(), Duration::from_secs(5));
         progress.body_came(1_000_000);
         assert_eq!(left(), limits.request_deadline);
-        progress.answered();
+        progress.answered(Instant::now());
         progress.bytes_came(b"P");
         assert_eq!(left(), Duration::from_millis(2001), "each request by itself");
         progress.take_up();
