@@ -1,13 +1,14 @@
 //! The admin listener over real sockets: its pages, and what they say about a stop.
 
-use std::sync::Arc;
+use std::future::pending;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 
 use hookhold::admin::{self, Health, Pages, Readiness, State};
 use hookhold::metrics::Metrics;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 #[tokio::test]
 async fn pages_are_computed_when_asked_for_and_end_with_the_stop() {
@@ -61,6 +62,35 @@ async fn pages_are_computed_when_asked_for_and_end_with_the_stop() {
     let closed = idle.read_to_end(&mut rest).await;
     assert!(rest.is_empty(), "{closed:?}");
     assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_page_that_blocks_is_made_by_one_at_a_time_whoever_leaves() {
+    let (begun, mut begins) = mpsc::unbounded_channel();
+    let (go_on, gate) = std::sync::mpsc::channel::<()>();
+    let gate = Mutex::new(gate);
+    let pages = Pages {
+        metrics: Arc::default(),
+        refresh: Box::new(|| {}),
+        readiness: Box::new(|| Readiness { draining: false, journal: Health::ok(), kafka: Health::off() }),
+        changes: Box::new(move || {
+            begun.send(()).expect("we listen");
+            gate.lock().expect("nobody panics").recv().expect("we send");
+            "{}\n".into()
+        }),
+        refusals: Box::new(|_| Some("{}\n".into())),
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound above");
+    tokio::spawn(admin::serve(listener, pages, pending()));
+    let leaves = tokio::spawn(ask(address, "GET /api/changes"));
+    begins.recv().await.expect("it is being made");
+    leaves.abort();
+    let busy = ask(address, "GET /api/changes").await;
+    assert!(busy.starts_with("HTTP/1.1 503 ") && busy.ends_with("ask again\n"), "{busy}");
+    assert!(ask(address, "GET /api/refusals").await.starts_with("HTTP/1.1 200 "), "another page is another matter");
+    (0..2).for_each(|_| go_on.send(()).expect("it waits"));
+    while !ask(address, "GET /api/changes").await.starts_with("HTTP/1.1 200 ") {}
 }
 
 async fn ask(address: std::net::SocketAddr, line: &str) -> String {

@@ -5,11 +5,13 @@
 mod process;
 
 use std::collections::BTreeSet;
-use std::fs::File;
+use std::fs::{self, File};
 use std::process::{Child, Command};
 
 use hmac::{Hmac, KeyInit, Mac};
 use process::{Answer, Home, Line, post, wait_until};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::process::{Pid, Signal, kill_process};
 use sha2::Sha256;
 
 /// The sync that fails, counted by the tracer for each thread: the writer's come one for each delivery that is alone.
@@ -20,6 +22,18 @@ const WAITING: usize = 30;
 
 /// The gateway under a tracer; ended by `kill -9` if the test does not get that far.
 struct Traced(Child);
+
+impl Traced {
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.0), signal).expect("a child can be signalled until it is waited for");
+    }
+
+    /// The exit code, once it has ended.
+    fn code(&mut self) -> Option<i32> {
+        wait_until("hookhold has ended", || self.0.try_wait().expect("a child can be waited for").is_some());
+        self.0.wait().expect("it has ended").code()
+    }
+}
 
 impl Drop for Traced {
     fn drop(&mut self) {
@@ -90,8 +104,7 @@ fn a_failed_sync_answers_503_to_all_who_wait_and_ends_with_exit_code_3() {
         assert_eq!(answer.status, 503);
         assert!(answer.head.contains("\r\nretry-after: "), "{}", answer.head);
     }
-    wait_until("hookhold has ended", || traced.0.try_wait().expect("a child can be waited for").is_some());
-    assert_eq!(traced.0.wait().expect("it has ended").code(), Some(3), "it said:\n{}", home.log());
+    assert_eq!(traced.code(), Some(3), "it said:\n{}", home.log());
     assert!(home.log().contains("sync of the journal failed"), "{}", home.log());
 
     let _process = home.start();
@@ -105,9 +118,41 @@ fn a_failed_sync_answers_503_to_all_who_wait_and_ends_with_exit_code_3() {
     assert_eq!(kept.len(), WAITING / 2 + acknowledged.len(), "each of them once: {kept:?}");
 }
 
+#[test]
+fn a_sync_that_fails_at_the_very_end_ends_with_exit_code_3() {
+    let home = Home::new(&[("acme", SECRET)], CONFIG);
+    let mut traced = start_on_a_failing_disk(&home);
+    for number in 1..FAILING {
+        assert_eq!(deliver(&home, &number.to_string()).status, 200);
+    }
+    traced.signal(Signal::TERM);
+    assert_eq!(traced.code(), Some(3), "it said:\n{}", home.log());
+    assert!(home.log().contains("sync of the journal failed"), "{}", home.log());
+    let _process = home.start();
+    assert_eq!(kept_ids(&home).len(), FAILING - 1);
+}
+
+#[test]
+fn work_that_never_ends_does_not_hold_up_the_end_after_a_failed_sync() {
+    let home = Home::new(&[("acme", SECRET)], CONFIG);
+    let mut traced = start_on_a_failing_disk(&home);
+    let file = home.journal().with_file_name("hookhold.toml");
+    fs::remove_file(&file).expect("it is ours");
+    mknodat(CWD, &file, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("target/ can be written to");
+    traced.signal(Signal::HUP);
+    // Opened once the reload has opened the other end, which it then reads in vain.
+    let _never_written = File::options().write(true).open(&file).expect("it is ours");
+    for number in 1..FAILING {
+        assert_eq!(deliver(&home, &number.to_string()).status, 200);
+    }
+    assert_eq!(deliver(&home, "fails").status, 503);
+    assert_eq!(traced.code(), Some(3), "it said:\n{}", home.log());
+}
+
 const SECRET: &str = "nobody knows it";
 const CONFIG: &str = r#"
 server.request_deadline = "1m"
+server.drain_delay = "0s"
 [sources.acme]
 auth = "mac"
 algorithm = "sha256"

@@ -181,4 +181,16 @@ fn a_journal_that_another_run_has_open_ends_the_start_with_1_and_names_it() {
     assert_eq!(process.ready(), Some(200), "the first one does not notice");
 }
 
+#[test]
+fn a_limit_of_open_files_below_max_connections_is_named_at_the_start() {
+    for (connections, lines) in [(1_000, 1), (10, 0)] {
+        let home = home(&format!("drain_delay = \"0s\"\nmax_connections = {connections}"));
+        let process = home.launch_with(&["sh", "-c", "ulimit -n 1000 && exec \"$0\" \"$@\""]);
+        wait_until("it listens", || listens(&home));
+        let said = home.log().lines().filter(|line| line.contains("limit=1000 ") && line.contains("LimitNOFILE")).count();
+        assert_eq!(said, lines, "{}", home.log());
+        drop(process);
+    }
+}
+
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";

@@ -161,6 +161,25 @@ fn an_address_has_max_refused_per_address_and_is_then_not_looked_at() {
 }
 
 #[test]
+fn an_address_beyond_its_refusals_is_put_off_whatever_it_asks_for() {
+    let home = home("max_refused_per_address = \"2/h\"", "");
+    let process = home.start();
+    let mut line = line(&home, STRANGER);
+    let nobodys = b"POST /wp-login.php HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n{}";
+    for _ in 0..2 {
+        assert_eq!(self::line(&home, STRANGER).ask(nobodys).status, 404);
+    }
+    let began = Instant::now();
+    for _ in 0..2 {
+        told_to_come_again(&line.ask(nobodys));
+    }
+    assert!(began.elapsed() >= Duration::from_millis(200), "each of them is made to wait");
+    assert_eq!(process.metric(&deliveries("-", "unknown_source")), Some(2.0));
+    assert_eq!(process.metric(&deliveries("-", "rate_limited")), Some(2.0));
+    assert_eq!(self::line(&home, PROVIDER).ask(nobodys).status, 404);
+}
+
+#[test]
 fn a_large_refused_body_weighs_more() {
     let home = home("max_refused_per_address = \"20/h\"", "");
     let _process = home.start();

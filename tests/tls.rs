@@ -10,10 +10,12 @@ mod process;
 #[path = "common/sdk.rs"]
 mod sdk;
 
-use std::fs;
+use std::fs::{self, File};
+use std::path::Path;
 use std::process::Command;
+use std::time::SystemTime;
 
-use h2::Client;
+use h2::{Client, Wire};
 use http::StatusCode;
 use https::{Delivery, HOST, Pair, SECRET, SOURCE, s_client, said, served, x509};
 use process::{Home, Line, wait_until};
@@ -149,6 +151,27 @@ fn a_broken_new_certificate_keeps_the_old_one_and_is_reported() {
 }
 
 #[test]
+fn a_certificate_that_looks_like_the_old_one_from_outside_is_served_all_the_same() {
+    let (pair, next) = (Pair::new(365), Pair::new(365));
+    let put = |mut pem: Vec<u8>, to: &Path| {
+        pem.resize(4096, b'\n');
+        fs::write(to, pem).expect("target/ can be written to");
+        File::options().write(true).open(to).and_then(|file| file.set_modified(SystemTime::UNIX_EPOCH)).expect("it is ours");
+    };
+    let put_each = |from: &Pair| {
+        for (from, to) in [(from.cert(), pair.cert()), (from.key(), pair.key())] {
+            put(fs::read(from).expect("it is there"), &to);
+        }
+    };
+    put_each(&pair);
+    let home = home(&pair, "");
+    let _process = home.start();
+    assert_eq!(served(home.hooks), pair.fingerprint());
+    put_each(&next);
+    wait_until("the next one is served", || served(home.hooks) == next.fingerprint());
+}
+
+#[test]
 fn sighup_takes_a_certificate_from_other_files_and_a_wrong_one_changes_nothing() {
     let (pair, next) = (Pair::new(365), Pair::new(365));
     let home = home(&pair, "");
@@ -230,6 +253,38 @@ async fn sigterm_lets_http_2_requests_end_and_then_closes_the_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_new_http_2_connection_has_no_more_time_for_its_first_request_than_a_request() {
+    let pair = Pair::new(365);
+    let home = home(&pair, "request_deadline = \"100ms\"\nidle_timeout = \"1h\"");
+    let process = home.start();
+    Client::connect(home.hooks, &pair).await.closed().await;
+    assert!(process.deliveries().values().all(|count| *count == 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_http_2_request_that_crosses_the_drain_on_the_wire_is_kept() {
+    let pair = Pair::new(365);
+    let home = home(&pair, "handshake_timeout = \"3s\"\ndrain_deadline = \"1h\"");
+    let process = home.start();
+    let wire = Wire::to(home.hooks).await;
+    let mut client = Client::connect(wire.address, &pair).await;
+    assert_eq!(client.deliver(&Delivery::new("before")).await, 200);
+    // Closed after handshake_timeout: by then the other connection has been idle for longer than a drain lingers.
+    assert_eq!(Line::open(home.hooks).rest(), b"");
+    wire.hold();
+    process.signal(Signal::TERM);
+    wire.spoken().await;
+    let crossing = Delivery::new("crossing");
+    let mut under_way = client.begin(&crossing).await;
+    under_way.send(&crossing.body).await;
+    wait_until("it is kept", || count(&process, "github", "kept") == 2);
+    wire.release();
+    assert_eq!(under_way.status().await, 200);
+    client.closed().await;
+    assert_eq!(process.wait().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_http_2_request_that_never_ends_gets_503_at_the_drain_deadline() {
     let pair = Pair::new(365);
     let home = home(&pair, "request_deadline = \"10m\"\nmin_rate_after = \"10m\"\ndrain_deadline = \"1s\"");
@@ -306,6 +361,36 @@ fn a_head_beyond_the_limits_gets_431_over_http_2_as_over_http_1_1() {
 }
 
 #[test]
+fn many_small_fields_within_the_limits_are_taken_over_http_2_as_over_http_1_1() {
+    let pair = Pair::new(365);
+    let home = home(&pair, "max_header_size = \"8 KiB\"\nmax_headers = 1000");
+    let _process = home.start();
+    let fields: Vec<String> = (0..500).flat_map(|n| ["-H".to_owned(), format!("x-{n}: y")]).collect();
+    let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
+    for (version, option) in [("1.1", "--http1.1"), ("2", "--http2")] {
+        let answer = Delivery::new(version).send(home.hooks, Some(&pair), &[&fields[..], &[option]].concat());
+        assert_eq!(answer, format!("200 {version}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_beyond_its_refusals_is_put_off_over_http_2_whatever_it_asks_for() {
+    let pair = Pair::new(365);
+    let home = home(&pair, "max_refused_per_address = \"1/h\"\nmax_header_size = \"8 KiB\"");
+    let process = home.start();
+    let mut client = Client::connect(home.hooks, &pair).await;
+    let long = [("x-long".to_owned(), "a".repeat(9000))];
+    let mut heard = Vec::new();
+    for (path, fields) in [("/nobody", &[][..]), ("/nobody", &[]), ("/hooks/github", &long)] {
+        let mut request = client.ask(path, fields, 2).await;
+        request.send("{}").await;
+        heard.push(request.status().await.as_u16());
+    }
+    assert_eq!(heard, [404, 429, 429]);
+    assert_eq!((count(&process, "-", "unknown_source"), count(&process, "-", "rate_limited")), (1, 2));
+}
+
+#[test]
 fn many_requests_on_one_http_2_connection_are_each_kept() {
     let pair = Pair::new(365);
     let home = home(&pair, "max_connections = 1");
@@ -343,4 +428,33 @@ fn an_address_above_max_refused_per_address_gets_no_handshake_and_others_do() {
     assert!(!forged("127.0.0.2").status.success());
     assert_eq!(process.metric("hookhold_connections_refused_total{cause=\"limited\"}"), Some(1.0));
     assert!(Delivery::new("genuine").send(home.hooks, Some(&pair), &["--interface", "127.0.0.3"]).starts_with("200 "));
+}
+
+#[test]
+fn a_handshake_without_a_request_counts_like_a_refusal_and_a_connection_without_a_byte_does_not() {
+    let pair = Pair::new(365);
+    let home = home(&pair, "max_refused_per_address = \"3/h\"");
+    let process = home.start();
+    let shake_hands = |from: &str, protocol: &str| {
+        let from = format!("{from}:0");
+        s_client(home.hooks, &["-bind", &from, "-alpn", protocol]).status.success()
+    };
+    let begin = |from: [u8; 4]| {
+        let mut begun = Line::open_from(from.into(), home.hooks);
+        begun.send(&[22, 3, 1]);
+        begun.half_close();
+        begun.rest();
+    };
+    let tracked = || process.metric("hookhold_addresses_tracked");
+    for _ in 0..10 {
+        drop(Line::open_from([127, 0, 0, 9].into(), home.hooks));
+    }
+    wait_until("who sent nothing is forgotten", || tracked() == Some(0.0));
+    assert!(shake_hands("127.0.0.9", "h2"));
+    let refused = || process.metric("hookhold_connections_refused_total{cause=\"limited\"}");
+    wait_until("one is not heard over HTTP/1.1", || !shake_hands("127.0.0.2", "http/1.1"));
+    wait_until("nor one over HTTP/2", || !shake_hands("127.0.0.3", "h2"));
+    let before = refused();
+    wait_until("nor one whose handshakes are not complete", || (begin([127, 0, 0, 4]), refused() > before).1);
+    assert!(Delivery::new("genuine").send(home.hooks, Some(&pair), &["--interface", "127.0.0.5"]).starts_with("200 "));
 }

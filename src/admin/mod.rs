@@ -38,15 +38,23 @@ pub struct Pages {
     pub changes: Box<dyn Fn() -> String + Send + Sync>,
     /// Asked at each `/api/refusals`, with the source that `?source=NAME` names: a line of JSON for each refused delivery that
     /// is kept, the newest first. `None`: none are kept. May block.
-    pub refusals: Box<Lister>,
+    pub refusals: Refusals,
 }
 
-/// Lists what belongs to one source, or to all.
-pub type Lister = dyn Fn(Option<&str>) -> Option<String> + Send + Sync;
+/// Makes the lines for one source, or for all.
+pub type Refusals = Box<dyn Fn(Option<&str>) -> Option<String> + Send + Sync>;
+
+/// The pages, and a place for the one who makes a page that may block: whoever asks and leaves again and again must not use up
+/// the threads for such work.
+struct Desk {
+    pages: Pages,
+    changes: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
+}
 
 /// Serves the pages until `stop`; open connections are then cut, and all tasks have ended on return.
 pub async fn serve(listener: TcpListener, pages: Pages, stop: impl Future<Output = ()>) {
-    let pages = Arc::new(pages);
+    let desk = Arc::new(Desk { pages, changes: Arc::new(Semaphore::new(1)), refusals: Arc::new(Semaphore::new(1)) });
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     let mut stop = std::pin::pin!(stop);
@@ -58,7 +66,7 @@ pub async fn serve(listener: TcpListener, pages: Pages, stop: impl Future<Output
             Some(_) = connections.join_next() => {}
             (place, accepted) = next => match accepted {
                 Ok((stream, _)) => {
-                    let served = timeout(CONNECTION_LIFETIME, converse(stream, pages.clone()));
+                    let served = timeout(CONNECTION_LIFETIME, converse(stream, desk.clone()));
                     connections.spawn(async move { (served.await, drop(place)).1 });
                 }
                 Err(_) => sleep(ACCEPT_PAUSE).await,
@@ -68,16 +76,17 @@ pub async fn serve(listener: TcpListener, pages: Pages, stop: impl Future<Output
     connections.shutdown().await;
 }
 
-async fn converse(stream: TcpStream, pages: Arc<Pages>) {
+async fn converse(stream: TcpStream, desk: Arc<Desk>) {
     let service = service_fn(|request: Request<Incoming>| {
-        let pages = pages.clone();
-        async move { Ok::<_, Infallible>(page(&pages, request.method(), request.uri()).await) }
+        let desk = desk.clone();
+        async move { Ok::<_, Infallible>(page(&desk, request.method(), request.uri()).await) }
     });
     // How an operator's connection ends is nobody's business: the next scrape opens another.
     let _ = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).await;
 }
 
-async fn page(pages: &Arc<Pages>, method: &Method, uri: &Uri) -> Response<Full<Bytes>> {
+async fn page(desk: &Arc<Desk>, method: &Method, uri: &Uri) -> Response<Full<Bytes>> {
+    let Desk { pages, changes, refusals } = &**desk;
     match uri.path() {
         path if PATHS.contains(&path) && method != Method::GET && method != Method::HEAD => {
             let mut refused = respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".into());
@@ -95,12 +104,12 @@ async fn page(pages: &Arc<Pages>, method: &Method, uri: &Uri) -> Response<Full<B
             respond(status, JSON, readiness.to_json())
         }
         "/api/changes" => {
-            let pages = pages.clone();
-            blocking(move || respond(StatusCode::OK, JSON, (pages.changes)())).await
+            let desk = desk.clone();
+            blocking(changes, move || respond(StatusCode::OK, JSON, (desk.pages.changes)())).await
         }
         "/api/refusals" => {
-            let (pages, source) = (pages.clone(), parameter(uri, "source"));
-            blocking(move || match (pages.refusals)(source.as_deref()) {
+            let (desk, source) = (desk.clone(), parameter(uri, "source"));
+            blocking(refusals, move || match (desk.pages.refusals)(source.as_deref()) {
                 Some(refusals) => respond(StatusCode::OK, JSON_LINES, refusals),
                 None => {
                     respond(StatusCode::NOT_FOUND, TEXT, "refused deliveries are not kept: set [admin] keep_refused\n".into())
@@ -112,10 +121,16 @@ async fn page(pages: &Arc<Pages>, method: &Method, uri: &Uri) -> Response<Full<B
     }
 }
 
-/// Makes a page where it may block.
-async fn blocking(make: impl FnOnce() -> Response<Full<Bytes>> + Send + 'static) -> Response<Full<Bytes>> {
+/// Makes a page where it may block. Its place is taken until it is made, also when nobody waits for it any more.
+async fn blocking<F>(place: &Arc<Semaphore>, make: F) -> Response<Full<Bytes>>
+where
+    F: FnOnce() -> Response<Full<Bytes>> + Send + 'static,
+{
+    let Ok(place) = place.clone().try_acquire_owned() else {
+        return respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, "this page is being made for somebody else: ask again\n".into());
+    };
     let bug = |_| respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "a bug in hookhold: see its log\n".into());
-    tokio::task::spawn_blocking(make).await.unwrap_or_else(bug)
+    tokio::task::spawn_blocking(move || (make(), drop(place)).0).await.unwrap_or_else(bug)
 }
 
 fn parameter(uri: &Uri, name: &str) -> Option<String> {

@@ -58,7 +58,7 @@ pub fn run(context: &Context, args: Args) -> Ending {
     log::start(format, std::io::stderr().is_terminal());
     let metrics = Arc::new(Metrics::new());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    raise_file_limit();
+    raise_file_limit(files_needed(&config));
     let dir = &config.journal.dir;
     let disk = LocalDisk::create(dir).map_err(|error| at(dir, error))?;
     let journal = match open_journal(disk, &config, &clock, &metrics) {
@@ -70,10 +70,18 @@ pub fn run(context: &Context, args: Args) -> Ending {
         }
     };
     let ended = runtime.block_on(House { config, metrics, clock, journal: journal.clone(), hangups }.serve());
+    let already_failed = journal.failed();
+    if !already_failed {
+        journal.close();
+    }
+    // What hangs on a dying disk, or reads a file that never ends, must not hold up the end. Until here a second signal ends it.
+    runtime.shutdown_timeout(FAREWELL);
     if journal.failed() {
+        if !already_failed {
+            tracing::error!("the journal has failed while it was being closed; ending with exit code 3");
+        }
         return Ok(End::JournalFailed);
     }
-    journal.close();
     tracing::info!("stopped");
     ended
 }
@@ -108,13 +116,22 @@ fn at(place: &Path, error: impl Error + 'static) -> Box<dyn Error> {
     Box::new(At { place: place.display().to_string(), source: error.into() })
 }
 
-/// Each connection and each segment takes a descriptor, and the usual soft limit of 1024 is soon used up: takes all that the
-/// hard limit gives.
-fn raise_file_limit() {
+/// Each connection and each segment takes a descriptor.
+fn files_needed(config: &Config) -> u64 {
+    let segments = config.journal.max_size / config.journal.segment_size;
+    config.server.max_connections + segments + FILES_BESIDES
+}
+
+/// The usual soft limit of 1024 is soon used up: takes all that the hard limit gives, and says when that is too little.
+fn raise_file_limit(needed: u64) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current != maximum && setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_err() {
-        tracing::warn!(limit = current, "the limit of open files could not be raised; see `ulimit -n`");
+    let raised = current == maximum || setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok();
+    let limit = if raised { maximum } else { current };
+    if let Some(limit) = limit.filter(|limit| *limit < needed) {
+        let hint = "connections beyond it wait: raise LimitNOFILE in the systemd unit, `ulimit -Hn` in a shell or --ulimit nofile \
+                    of a container, or lower max_connections";
+        tracing::warn!(limit, needed, hint, "the limit of open files is too low for max_connections and the journal");
     }
 }
 
@@ -329,6 +346,8 @@ async fn end_by_force() {
 
 /// Between a failed sync or a second signal and the end: time for the answers to be written.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// Files besides connections and segments: key files being read, the admin listener's connections, Kafka's, the program's own.
+const FILES_BESIDES: u64 = 256;
 /// How often the secrets' ends are looked at; each is spoken of once a day.
 const LOOK_AT_SECRETS: Duration = Duration::from_secs(3600);
 /// How long a stop, or a change of the Kafka client, waits for Kafka. What is not acknowledged by then is passed on again at the next start.

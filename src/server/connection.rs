@@ -17,11 +17,11 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::select;
 use tokio::sync::watch;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Limits;
 use super::request::{self, Caller, Desk, Peer, come_again_after};
-use super::stop::Phase;
+use super::stop::{self, Phase};
 use super::wire::{Progress, Stage, Wire};
 use crate::event::{Answer, Outcome, UnixMillis};
 
@@ -33,8 +33,8 @@ enum End {
     Late,
 }
 
-/// Serves one connection until it is closed.
-pub(super) async fn serve<S>(stream: S, peer: Peer, desk: Arc<Desk>, mut phases: watch::Receiver<Phase>)
+/// Serves one connection until it is closed. True when there was a request, or the refusal of one.
+pub(super) async fn serve<S>(stream: S, peer: Peer, desk: Arc<Desk>, mut phases: watch::Receiver<Phase>) -> bool
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -49,7 +49,7 @@ where
     let end = loop {
         select! {
             biased;
-            _ = phases.changed() => match *phases.borrow_and_update() {
+            phase = stop::next(&mut phases) => match phase {
                 Phase::Serving | Phase::Leaving => {}
                 Phase::Draining => progress.leave(QUIET),
                 Phase::Cut | Phase::Now => progress.cut(Outcome::Draining),
@@ -65,15 +65,18 @@ where
     let half_a_head = progress.stage() == Stage::Head || !parts.read_buf.trim_ascii().is_empty();
     let stray = stray(&end, progress, half_a_head);
     if let Some(answer) = &stray {
-        desk.tallies.stray.open(caller.remote, progress.arrival().at).close(answer);
-        caller.visit.note(answer.outcome, 0);
+        let now = Instant::now();
+        desk.tallies.stray.open(caller.remote, progress.arrival().at).close(answer, now);
+        caller.visit.note(answer.outcome, 0, now);
     }
     let unheard = stray.filter(|answer| answer.outcome != Outcome::Disconnected);
+    let asked = progress.asked() || unheard.is_some();
     let unread = progress.unread() || unheard.is_some();
     let hyper_spoke = matches!(end, End::Http(_)) && progress.wrote();
     let words = unheard.filter(|_| !hyper_spoke).map(|answer| bare(&answer, desk.clock.now()));
     let linger = if *phases.borrow() >= Phase::Cut { Duration::ZERO } else { LINGER };
     close(parts.io.into_inner().into_stream(), words, unread, linger).await;
+    asked
 }
 
 fn http(limits: &Limits) -> http1::Builder {

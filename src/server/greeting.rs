@@ -1,7 +1,8 @@
 //! What comes before HTTP: a trusted proxy says for whom it speaks, and a client that speaks TLS shakes hands.
 //!
 //! Both together have `handshake_timeout`; a connection of a listener without either goes straight to HTTP. What ends here
-//! is counted under `source="-"`, unless not one byte came: balancers look in like that all day.
+//! is counted under `source="-"`, unless not one byte came: balancers look in like that all day. A handshake that no request
+//! follows speaks against its address like a refused delivery.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -24,7 +25,8 @@ use crate::log::escaped;
 /// Serves one connection, from its first byte to its end.
 pub(super) async fn enter(stream: TcpStream, peer: Peer, desk: Arc<Desk>, phases: watch::Receiver<Phase>) {
     if desk.tls.is_none() && !desk.proxies.announce(peer.remote.ip()) {
-        return connection::serve(stream, peer, desk, phases).await;
+        connection::serve(stream, peer, desk, phases).await;
+        return;
     }
     let began = Instant::now();
     // Boxed, so that the tasks of a listener without TLS do not have the size of its handshakes.
@@ -79,10 +81,14 @@ impl Greeting {
             Err(answer) => return self.note(&answer),
         };
         self.phases.mark_changed();
-        if stream.get_ref().1.alpn_protocol() == Some(HTTP_2) {
-            streams::serve(stream, self.peer, self.desk, self.phases).await;
+        let peer = self.peer.clone();
+        let asked = if stream.get_ref().1.alpn_protocol() == Some(HTTP_2) {
+            streams::serve(stream, self.peer, self.desk, self.phases).await
         } else {
-            connection::serve(stream, self.peer, self.desk, self.phases).await;
+            connection::serve(stream, self.peer, self.desk, self.phases).await
+        };
+        if !asked {
+            peer.came_for_nothing();
         }
     }
 
@@ -112,8 +118,12 @@ impl Greeting {
     }
 
     fn note(&self, answer: &Answer) {
-        self.desk.tallies.stray.open(self.peer.remote, self.began).close(answer);
-        self.peer.visit.note(answer.outcome, 0);
+        let now = Instant::now();
+        self.desk.tallies.stray.open(self.peer.remote, self.began).close(answer, now);
+        self.peer.visit.note(answer.outcome, 0, now);
+        if answer.outcome == Outcome::Disconnected {
+            self.peer.came_for_nothing();
+        }
     }
 }
 

@@ -32,6 +32,7 @@ mod wire;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +40,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::select;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 pub use proxies::Proxies;
@@ -211,18 +213,19 @@ async fn accept(
     let places = Arc::new(Semaphore::new(desk.limits.max_connections));
     let (full, failed) = (Sampler::new(), Sampler::new());
     let mut leave = std::pin::pin!(leave);
+    let mut last = None;
     loop {
         select! {
             biased;
             Some(ended) = connections.join_next() => note_panic(ended),
-            (accepted, place) = next(&listener, &places, &full, desk) => match accepted {
-                Ok((stream, remote)) => {
+            accepted = until_left(next(&listener, &places, &full, desk), leave.as_mut(), &mut last) => match accepted {
+                Some((Ok((stream, remote)), place)) => {
                     let Some(peer) = Peer::connect(proxies::plain(remote), desk) else { continue };
                     let _ = stream.set_nodelay(true);
                     let served = greeting::enter(stream, peer, desk.clone(), stop.watch());
                     connections.spawn(async move { served.await; drop(place) });
                 }
-                Err(error) => {
+                Some((Err(error), _)) if last.is_none() => {
                     if let Some(suppressed) = failed.admit(Instant::now()) {
                         tracing::error!(%error, suppressed, "cannot accept a connection; trying again");
                     }
@@ -232,10 +235,32 @@ async fn accept(
                         () = &mut leave => return,
                     }
                 }
+                _ => return,
             },
-            () = &mut leave => return,
         }
     }
+}
+
+/// What comes next until `leave`; `None` after that, once nothing is there any more. Whoever goes on coming does not put off the
+/// drain: after `leave`, `last` counts down from what can have been there.
+async fn until_left<T>(
+    next: impl Future<Output = T>,
+    mut leave: Pin<&mut impl Future<Output = ()>>,
+    last: &mut Option<u32>,
+) -> Option<T> {
+    let mut next = std::pin::pin!(next);
+    while *last != Some(0) {
+        select! {
+            biased;
+            () = &mut leave, if last.is_none() => *last = Some(BACKLOG + 1), // Linux holds one more
+            next = &mut next => {
+                *last = last.map(|last| last - 1);
+                return Some(next);
+            }
+            () = consume_budget(), if last.is_some() => return None,
+        }
+    }
+    None
 }
 
 /// The next connection, once there is a place for it.
@@ -279,3 +304,24 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// After the cut: time for the last answers to be written.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::{pending, ready};
+
+    #[tokio::test]
+    async fn who_goes_on_connecting_does_not_put_off_the_drain() {
+        let (mut leave, mut last, mut taken) = (std::pin::pin!(ready(())), None, 0);
+        while until_left(ready(()), leave.as_mut(), &mut last).await.is_some() {
+            taken += 1;
+        }
+        assert_eq!(taken, BACKLOG + 1, "whatever can have been there is taken, and nothing else");
+    }
+
+    #[tokio::test]
+    async fn a_drain_begins_when_nobody_waits_any_more() {
+        let (mut leave, mut last) = (std::pin::pin!(ready(())), None);
+        assert_eq!(until_left(pending::<()>(), leave.as_mut(), &mut last).await, None);
+    }
+}

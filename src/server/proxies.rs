@@ -42,8 +42,8 @@ impl Proxies {
     pub(super) fn client(&self, peer: SocketAddr, headers: &HeaderMap) -> SocketAddr {
         let mut client = peer;
         for line in headers.get_all("x-forwarded-for").iter().rev() {
-            for hop in line.to_str().unwrap_or("-").rsplit(',') {
-                let Some(address) = hop_address(hop.trim()) else { return client };
+            for hop in line.as_bytes().rsplit(|byte| *byte == b',') {
+                let Some(address) = hop_address(hop) else { return client };
                 client = address;
                 if !self.trust(client.ip()) {
                     return client;
@@ -59,8 +59,10 @@ pub(super) fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// `192.0.2.1`, `192.0.2.1:443`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:443`.
-fn hop_address(hop: &str) -> Option<SocketAddr> {
+/// `192.0.2.1`, `192.0.2.1:443`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:443`. Each hop by itself: what the sender
+/// made up may be any bytes.
+fn hop_address(hop: &[u8]) -> Option<SocketAddr> {
+    let hop = str::from_utf8(hop).ok()?.trim();
     let bare = hop.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(hop);
     let address = bare.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 0));
     address.or_else(|_| hop.parse()).ok().map(plain)
@@ -104,12 +106,13 @@ const HEADER_LIMIT: usize = 4096;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderValue;
 
     fn client(lines: &[&str]) -> String {
         let proxies = Proxies::new(vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()], false);
         let mut headers = HeaderMap::new();
         for line in lines {
-            headers.append("x-forwarded-for", line.parse().unwrap());
+            headers.append("x-forwarded-for", HeaderValue::from_bytes(line.as_bytes()).unwrap());
         }
         proxies.client("10.0.0.1:999".parse().unwrap(), &headers).to_string()
     }
@@ -135,5 +138,12 @@ mod tests {
         assert_eq!(client(&["6.6.6.6, unknown, 10.2.3.4"]), "10.2.3.4:0");
         assert_eq!(client(&[""]), "10.0.0.1:999");
         assert_eq!(client(&["6.6.6.6, , 10.2.3.4"]), "10.2.3.4:0");
+        assert_eq!(client(&["6.6.6.6, \u{e9}, 10.2.3.4"]), "10.2.3.4:0");
+    }
+
+    #[test]
+    fn what_a_sender_makes_up_does_not_hide_its_address() {
+        assert_eq!(client(&["\u{e9}, 192.0.2.7, 10.2.3.4"]), "192.0.2.7:0");
+        assert_eq!(client(&["\u{e9}", "\u{e9}\u{e9}, 192.0.2.7"]), "192.0.2.7:0");
     }
 }

@@ -22,6 +22,7 @@ use super::Limits;
 use super::body::{self, Budget, Charge};
 use super::proxies::Proxies;
 use super::strangers::{Strangers, Visit};
+use super::streams;
 use super::tally::Tallies;
 use super::tls::Tls;
 use super::wire::{Arrival, Progress};
@@ -63,6 +64,13 @@ impl Peer {
     /// True when its connection is not worth a TLS handshake at this moment.
     pub(super) fn is_turned_away(&self) -> bool {
         !self.trusted && self.visit.is_turned_away(Instant::now())
+    }
+
+    /// Its TLS handshake was for nothing. A proxy's are not its own fault.
+    pub(super) fn came_for_nothing(&self) {
+        if !self.trusted {
+            self.visit.came_for_nothing();
+        }
     }
 }
 
@@ -116,27 +124,46 @@ pub(super) async fn answer(
         caller.look_behind(&desk, &head.headers);
     }
     let version = head.version;
-    let source = desk.gateway.source(head.uri.path());
-    let tally = source.as_ref().map_or_else(|| desk.tallies.stray.clone(), |source| desk.tallies.of(&source.name));
+    let source = desk.source(&head);
+    let tally = source.as_ref().map_or_else(|_| desk.tallies.stray.clone(), |source| desk.tallies.of(&source.name));
     let record = tally.open(caller.remote, arrival.at);
     let mut charge = Charge::new(&desk.budget, caller.visit.in_flight());
     if body.is_end_stream() {
         caller.progress.complete();
     }
-    let answer = match source {
-        None => unknown_source(&head.uri),
-        Some(source) => source.told(desk.serve(&source, &caller, arrival, head, body, &mut charge).await),
+    let limited = desk.put_off(&caller, arrival, body, &mut charge).await;
+    let answer = match (source, limited) {
+        (Err(refused), limited) => limited.unwrap_or(refused),
+        (Ok(source), Some(limited)) => source.told(limited),
+        (Ok(source), None) => source.told(desk.serve(&source, &caller, arrival, head, body, &mut charge).await),
     };
-    record.close(&answer);
-    caller.visit.note(answer.outcome, charge.bytes());
-    caller.progress.answered();
+    let now = Instant::now();
+    record.close(&answer, now);
+    caller.visit.note(answer.outcome, charge.bytes(), now);
+    let closes = caller.progress.answered(now);
     match answer.outcome {
         Outcome::Disconnected => Err(Gone),
-        _ => Ok(respond(answer, version < Version::HTTP_2 && caller.progress.closes())),
+        _ => Ok(respond(answer, version < Version::HTTP_2 && closes)),
     }
 }
 
 impl Desk {
+    /// Whose delivery it is; the error is the answer to what is nobody's.
+    fn source(&self, head: &Parts) -> Result<Arc<Entrance>, Answer> {
+        if head.version == Version::HTTP_2 && streams::is_too_large(head, &self.limits) {
+            return Err(head_too_large());
+        }
+        self.gateway.source(head.uri.path()).ok_or_else(|| unknown_source(&head.uri))
+    }
+
+    /// The answer to an address that is not looked at, whatever it asks for.
+    async fn put_off(&self, caller: &Caller, arrival: Arrival, body: &mut Incoming, charge: &mut Charge<'_>) -> Option<Answer> {
+        let limited = caller.visit.limited(arrival.at)?;
+        self.forget(body, caller, charge).await;
+        let _ = caller.progress.unless_cut(sleep(LIMITED_PAUSE)).await;
+        Some(limited)
+    }
+
     async fn serve(
         &self,
         source: &Entrance,
@@ -146,11 +173,6 @@ impl Desk {
         body: &mut Incoming,
         charge: &mut Charge<'_>,
     ) -> Answer {
-        if let Some(limited) = caller.visit.limited(arrival.at) {
-            self.forget(body, caller, charge).await;
-            let _ = caller.progress.unless_cut(sleep(LIMITED_PAUSE)).await;
-            return limited;
-        }
         if let Err(refused) = self.judge_head(source, caller, &head, body) {
             return self.without_body(source, head, caller, arrival, refused);
         }
@@ -171,7 +193,10 @@ impl Desk {
 
     /// Refuses a request of whose body nobody knows anything.
     fn without_body(&self, source: &Source, head: Parts, caller: &Caller, arrival: Arrival, refused: Answer) -> Answer {
-        self.gateway.refusals().keep(&source.name, &delivery(head, Bytes::new(), caller, arrival), &refused);
+        let refusals = self.gateway.refusals();
+        if refusals.limit() > 0 {
+            refusals.keep(&source.name, &delivery(head, Bytes::new(), caller, arrival), &refused);
+        }
         refused
     }
 

@@ -221,17 +221,22 @@ impl Visit {
     }
 
     /// Takes note of how a delivery of `size` body bytes ended.
-    pub(super) fn note(&self, outcome: Outcome, size: usize) {
+    pub(super) fn note(&self, outcome: Outcome, size: usize, now: Instant) {
         // Not a repeat: whoever has overheard a genuine delivery can send it again.
         if outcome == Outcome::Kept {
-            self.vouch();
+            self.vouch(now);
         } else if speaks_against(outcome) {
-            self.count_against(outcome, size);
+            self.count_against(outcome, size, now);
         }
     }
 
-    fn vouch(&self) {
-        let until = self.strangers.millis(Instant::now() + KNOWN_FOR);
+    /// Takes note of a TLS handshake without a request after it: it cost more than most refusals do.
+    pub(super) fn came_for_nothing(&self) {
+        self.count_against(Outcome::Disconnected, 0, Instant::now());
+    }
+
+    fn vouch(&self, now: Instant) {
+        let until = self.strangers.millis(now + KNOWN_FOR);
         // Once a second is enough, and leaves the memory that an address's connections share alone.
         if self.record.known_until.load(Relaxed) + 1000 < until {
             self.record.known_until.store(until, Relaxed);
@@ -239,8 +244,8 @@ impl Visit {
         }
     }
 
-    fn count_against(&self, outcome: Outcome, size: usize) {
-        let now = self.strangers.millis(Instant::now());
+    fn count_against(&self, outcome: Outcome, size: usize, now: Instant) {
+        let now = self.strangers.millis(now);
         if self.is_known(now) {
             return;
         }
@@ -327,12 +332,12 @@ mod tests {
     fn what_an_address_did_is_remembered_when_it_comes_again() {
         let strangers = strangers(Limits { max_refused_per_address: Rate::parse("1/h").expect("a rate"), ..Limits::default() });
         let connect = || strangers.connect(IpAddr::from([192, 0, 2, 1])).expect("there is a place");
-        connect().note(Outcome::SignatureMismatch, 0);
+        connect().note(Outcome::SignatureMismatch, 0, Instant::now());
         let again = connect();
         let answer = again.limited(Instant::now()).expect("its only refusal is used up");
         assert_eq!(answer.outcome, Outcome::RateLimited);
         assert!(answer.retry_after > Duration::from_secs(3500), "{:?}", answer.retry_after);
-        again.note(Outcome::Kept, 0);
+        again.note(Outcome::Kept, 0, Instant::now());
         assert!(again.limited(Instant::now()).is_none(), "a genuine delivery, under way meanwhile, frees it");
     }
 }

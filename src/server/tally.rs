@@ -80,8 +80,7 @@ impl Tally {
         Record { tally: Some(self.clone()), remote, began }
     }
 
-    fn note(&self, answer: &Answer, remote: SocketAddr, began: Instant) {
-        let now = Instant::now();
+    fn note(&self, answer: &Answer, remote: SocketAddr, began: Instant, now: Instant) {
         let ending = &self.endings[answer.outcome as usize];
         ending.count.inc();
         self.duration.observe((now - began).as_secs_f64());
@@ -105,20 +104,23 @@ pub(super) struct Record {
 
 impl Record {
     /// Writes the ending down.
-    pub(super) fn close(mut self, answer: &Answer) {
-        self.end(answer);
+    pub(super) fn close(mut self, answer: &Answer, now: Instant) {
+        self.end(answer, now);
     }
 
-    fn end(&mut self, answer: &Answer) {
+    fn end(&mut self, answer: &Answer, now: Instant) {
         if let Some(tally) = self.tally.take() {
-            tally.note(answer, self.remote, self.began);
+            tally.note(answer, self.remote, self.began, now);
         }
     }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
-        self.end(&Answer::plain(Outcome::Disconnected).because("the connection ended before the answer"));
+        if self.tally.is_some() {
+            let answer = Answer::plain(Outcome::Disconnected).because("the connection ended before the answer");
+            self.end(&answer, Instant::now());
+        }
     }
 }
 

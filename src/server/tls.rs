@@ -2,9 +2,9 @@
 //!
 //! A new certificate counts for handshakes that begin after it; connections that are open do not notice. Files that cannot
 //! be served change nothing. They are looked at every [`LOOK`], and read once they have stayed the same from one look to the
-//! next: whoever renews them writes two files, one after the other.
+//! next: whoever renews them writes two files, one after the other. What cannot be read is tried again at every look.
 
-use std::fs;
+use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -32,11 +32,19 @@ pub struct Tls(Arc<Inner>);
 struct Inner {
     acceptor: TlsAcceptor,
     served: Arc<Served>,
-    files: Mutex<Files>,
+    watched: Mutex<Watched>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     /// When a certificate near its end was last spoken of.
     warned: Mutex<Option<Instant>>,
+}
+
+/// The files that are looked at.
+#[derive(Clone)]
+struct Watched {
+    files: Files,
+    /// What they were like just before they were read for what is served. `None`: they are to be read again.
+    read: Option<Prints>,
 }
 
 /// What the next handshake shows.
@@ -58,48 +66,51 @@ impl ResolvesServerCert for Served {
 impl Tls {
     /// Reads certificate and key. Blocks on the disk.
     pub fn open(files: Files, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Result<Tls, Unusable> {
+        let read = Some(prints(&files));
         let certificate = files.read()?;
         let served = Arc::new(Served(RwLock::new(certificate.clone())));
         let acceptor = TlsAcceptor::from(Arc::new(config(served.clone())));
-        let (files, warned) = (Mutex::new(files), Mutex::new(None));
-        let tls = Tls(Arc::new(Inner { acceptor, served, files, clock, metrics, warned }));
-        tls.serve(certificate);
+        let (watched, warned) = (Mutex::new(Watched { files, read }), Mutex::new(None));
+        let tls = Tls(Arc::new(Inner { acceptor, served, watched, clock, metrics, warned }));
+        tls.tell(&tls.watched().files);
         Ok(tls)
     }
 
-    /// Shows another certificate in handshakes from now on, and looks at `files` from now on, where it comes from.
+    /// Shows another certificate in handshakes from now on, and looks at `files` from now on, where it comes from. They may
+    /// have changed since it was read, so they are soon read again.
     pub fn replace(&self, files: Files, certificate: Certificate) {
-        *self.files() = files;
-        self.serve(certificate);
+        self.serve(&mut self.watched(), Watched { files, read: None }, certificate);
     }
 
     /// Reads the files again whenever they have changed, and warns of an end that is near. Never returns.
     pub(super) async fn keep(&self) {
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut read = prints(&self.files());
-        let mut last = read;
+        let mut look = Look::default();
         loop {
             looks.tick().await;
             self.warn();
-            let files = self.files().clone();
+            let Watched { files, read } = self.watched().clone();
             let now = prints(&files);
-            let settled = now == last;
-            last = now;
-            if settled && last != read {
-                read = last;
-                self.read_again(files).await;
+            if look.is_due(now, read)
+                && let Err(error) = self.read_again(files, now).await
+                && look.is_news(now)
+            {
+                tracing::error!(%error, "the new TLS certificate cannot be served; the former one stays");
             }
         }
     }
 
-    async fn read_again(&self, files: Files) {
+    async fn read_again(&self, files: Files, now: Prints) -> Result<(), Unusable> {
         let read = tokio::task::spawn_blocking(move || files.read().map(|certificate| (files, certificate))).await;
-        match read {
-            Ok(Ok((files, certificate))) => self.replace(files, certificate),
-            Ok(Err(error)) => tracing::error!(%error, "the new TLS certificate cannot be served; the former one stays"),
-            Err(_) => {} // the runtime is ending
+        let Ok(read) = read else { return Ok(()) }; // the runtime is ending
+        let (files, certificate) = read?;
+        let mut watched = self.watched();
+        // A reload may have turned to other files meanwhile.
+        if watched.files == files {
+            self.serve(&mut watched, Watched { files, read: Some(now) }, certificate);
         }
+        Ok(())
     }
 
     /// A client's handshake. With the error comes the socket, on which the client has been told by an alert.
@@ -107,11 +118,21 @@ impl Tls {
         self.0.acceptor.accept(stream).into_fallible().await
     }
 
-    fn serve(&self, certificate: Certificate) {
-        let expires = certificate.expires;
-        *self.0.served.0.write().unwrap_or_else(PoisonError::into_inner) = certificate;
+    /// Files and certificate change together, under the lock of the files.
+    fn serve(&self, watched: &mut Watched, next: Watched, certificate: Certificate) {
+        let mut served = self.0.served.0.write().unwrap_or_else(PoisonError::into_inner);
+        let is_news = watched.files != next.files || served.certified.cert != certificate.certified.cert;
+        (*watched, *served) = (next, certificate);
+        drop(served);
+        if is_news {
+            self.tell(&watched.files);
+        }
+    }
+
+    fn tell(&self, files: &Files) {
+        let expires = self.0.served.now().expires;
         self.0.metrics.certificate_expiry.with_label_values::<&str>(&[]).set((expires.0 / 1000) as i64);
-        tracing::info!(file = %self.files().cert.display(), expires = expires.rfc3339(), "serving a TLS certificate");
+        tracing::info!(file = %files.cert.display(), expires = expires.rfc3339(), "serving a TLS certificate");
     }
 
     fn warn(&self) {
@@ -123,11 +144,30 @@ impl Tls {
         }
         *warned = Some(Instant::now());
         let days = left.as_secs() / DAY.as_secs();
-        tracing::warn!(file = %self.files().cert.display(), expires = expires.rfc3339(), days, "the TLS certificate expires soon");
+        tracing::warn!(file = %self.watched().files.cert.display(), expires = expires.rfc3339(), days, "the TLS certificate expires soon");
     }
 
-    fn files(&self) -> MutexGuard<'_, Files> {
-        self.0.files.lock().unwrap_or_else(PoisonError::into_inner)
+    fn watched(&self) -> MutexGuard<'_, Watched> {
+        self.0.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What was seen, and said, at former looks.
+#[derive(Default)]
+struct Look {
+    last: Option<Prints>,
+    told: Option<Prints>,
+}
+
+impl Look {
+    /// True when files like these are to be read: they are as they were at the last look, and not what has been read.
+    fn is_due(&mut self, now: Prints, read: Option<Prints>) -> bool {
+        self.last.replace(now) == Some(now) && read != Some(now)
+    }
+
+    /// True for the first failure to read files like these.
+    fn is_news(&mut self, now: Prints) -> bool {
+        self.told.replace(now) != Some(now)
     }
 }
 
@@ -140,11 +180,14 @@ fn config(certificates: Arc<Served>) -> ServerConfig {
     config
 }
 
-/// What changes when a file is written, replaced, or reached through another link. `None`: it is not there.
-type Print = Option<(u64, u64, u64, i64, i64)>;
+/// What changes when a file is written, replaced, given to others, or reached through another link. Times of writing can be set
+/// back, those of a change cannot. `None`: it is not there.
+type Print = Option<(u64, u64, u64, [i64; 4])>;
+type Prints = [Print; 2];
 
-fn prints(files: &Files) -> [Print; 2] {
-    let print = |path: &Path| fs::metadata(path).ok().map(|m| (m.dev(), m.ino(), m.size(), m.mtime(), m.mtime_nsec()));
+fn prints(files: &Files) -> Prints {
+    let times = |m: &Metadata| [m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec()];
+    let print = |path: &Path| fs::metadata(path).ok().map(|m| (m.dev(), m.ino(), m.size(), times(&m)));
     [print(&files.cert), print(&files.key)]
 }
 
@@ -158,3 +201,26 @@ const LOOK: Duration = Duration::from_secs(1);
 /// From here on a certificate should have been renewed: the usual clients renew 30 days before the end.
 const NEAR_THE_END: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn like(time: i64) -> Prints {
+        [Some((1, 2, 3, [time; 4])), None]
+    }
+
+    #[test]
+    fn what_has_settled_is_read_until_that_succeeds_and_a_failure_is_told_once() {
+        let (mut look, former) = (Look::default(), Some(like(1)));
+        assert_eq!([like(1), like(1), like(2)].map(|now| look.is_due(now, former)), [false; 3]);
+        for first in [true, false, false] {
+            assert!(look.is_due(like(2), former));
+            assert_eq!(look.is_news(like(2)), first);
+        }
+        assert!(!look.is_due(like(2), Some(like(2))), "it has been read");
+        assert_eq!([like(3), like(3)].map(|now| look.is_due(now, Some(like(2)))), [false, true]);
+        assert!(look.is_news(like(3)));
+        assert!(look.is_due(like(3), None), "it is to be read again");
+    }
+}

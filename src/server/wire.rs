@@ -65,6 +65,8 @@ struct State {
     unread: bool,
     /// The next answer is the last one.
     leaving: bool,
+    /// There has been a request.
+    asked: bool,
 }
 
 impl Progress {
@@ -82,6 +84,7 @@ impl Progress {
             complete: false,
             unread: false,
             leaving: false,
+            asked: false,
         };
         Arc::new(Progress { clock, request_deadline, idle, min_rate, min_rate_after, state: Mutex::new(state) })
     }
@@ -92,7 +95,7 @@ impl Progress {
         if state.stage == Stage::Idle {
             self.begin(&mut state);
         }
-        state.stage = Stage::Serving;
+        (state.stage, state.asked) = (Stage::Serving, true);
         state.arrival
     }
 
@@ -114,12 +117,14 @@ impl Progress {
         state.due = state.arrival.at + self.request_deadline + self.idle;
     }
 
-    /// The request is over, and was read to its end unless [`Progress::unread`] says otherwise from now on.
-    pub(super) fn answered(&self) {
+    /// The request is over, and was read to its end unless [`Progress::unread`] says otherwise from now on. True when its answer
+    /// must be the last one.
+    pub(super) fn answered(&self, now: Instant) -> bool {
         let mut state = self.lock();
         state.stage = Stage::Idle;
         state.unread = !state.complete;
-        state.due = Instant::now() + self.idle;
+        state.due = now + self.idle;
+        state.leaving || state.unread
     }
 
     /// From here on an answer closes the connection, and so does `quiet` of silence.
@@ -129,12 +134,6 @@ impl Progress {
         if state.stage == Stage::Idle {
             state.due = Instant::now() + quiet;
         }
-    }
-
-    /// True when the present answer must be the last one.
-    pub(super) fn closes(&self) -> bool {
-        let state = self.lock();
-        state.leaving || state.unread
     }
 
     /// Tells the request under way not to wait for its rest. Without one, the present wait is over.
@@ -162,6 +161,11 @@ impl Progress {
 
     pub(super) fn stage(&self) -> Stage {
         self.lock().stage
+    }
+
+    /// There has been a request on this connection.
+    pub(super) fn asked(&self) -> bool {
+        self.lock().asked
     }
 
     pub(super) fn arrival(&self) -> Arrival {
@@ -207,20 +211,21 @@ impl Progress {
         state.due.min(state.arrival.at + self.min_rate_after + bought)
     }
 
-    fn bytes_came(&self, count: usize) {
+    fn bytes_came(&self, bytes: &[u8]) {
         let mut state = self.lock();
-        if state.stage == Stage::Idle {
+        if state.stage == Stage::Idle && !is_nothing(bytes) {
             self.begin(&mut state);
         }
         if state.stage == Stage::Head {
-            state.came += count as u64;
+            state.came += bytes.len() as u64;
         }
     }
 
     fn begin(&self, state: &mut State) {
         state.stage = Stage::Head;
         state.arrival = Arrival { at: Instant::now(), wall: self.clock.now() };
-        state.due = state.arrival.at + self.request_deadline;
+        // What begins after a cut has no time left, but is told so.
+        state.due = state.arrival.at + if state.cut.is_none() { self.request_deadline } else { Duration::ZERO };
         state.came = 0;
         state.wrote = false;
         state.complete = false;
@@ -229,6 +234,11 @@ impl Progress {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// True for line ends before a request, which mean nothing (RFC 9112, section 2.2): some senders put one after a body.
+fn is_nothing(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n'))
 }
 
 /// A socket, or TLS over one, that notes what passes through it.
@@ -251,10 +261,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        let count = buf.filled().len() - before;
-        if count > 0 {
-            self.progress.bytes_came(count);
-        }
+        self.progress.bytes_came(&buf.filled()[before..]);
         Poll::Ready(Ok(()))
     }
 }
@@ -295,17 +302,37 @@ mod tests {
         let progress = Progress::new(Arc::new(SystemClock), &limits);
         progress.leave(quiet);
         assert!(progress.due() <= Instant::now() + quiet);
-        progress.bytes_came(1 << 20);
+        progress.bytes_came(&[b'P'; 1 << 20]);
         assert_eq!((progress.stage(), progress.due()), (Stage::Head, progress.arrival().at + limits.request_deadline));
-        assert!(progress.closes());
+        progress.take_up();
+        progress.complete();
+        assert!(progress.answered(Instant::now()), "and its answer is the last one");
+    }
+
+    #[test]
+    fn a_head_that_begins_after_the_cut_is_over_at_once() {
+        let progress = Progress::new(Arc::new(SystemClock), &Limits::default());
+        progress.cut(Outcome::Draining);
+        progress.bytes_came(&[b'P'; 10]);
+        assert_eq!((progress.stage(), progress.due()), (Stage::Head, progress.arrival().at));
+    }
+
+    #[test]
+    fn line_ends_between_two_requests_begin_none() {
+        let progress = Progress::new(Arc::new(SystemClock), &Limits::default());
+        let due = progress.due();
+        progress.bytes_came(b"\r\n\r\n");
+        assert_eq!((progress.stage(), progress.due()), (Stage::Idle, due));
+        progress.bytes_came(b"\r\nPOST");
+        assert_eq!(progress.stage(), Stage::Head);
     }
 
     #[test]
     fn the_deadline_counts_from_the_first_byte() {
         let progress = Progress::new(Arc::new(SystemClock), &Limits::default());
-        progress.bytes_came(1 << 20);
+        progress.bytes_came(&[b'P'; 1 << 20]);
         let first = progress.arrival().at;
-        progress.bytes_came(1);
+        progress.bytes_came(b"P");
         assert_eq!(progress.take_up().at, first);
         progress.limit(Duration::from_secs(3));
         assert_eq!(progress.due(), first + Duration::from_secs(3));
@@ -317,15 +344,15 @@ mod tests {
         let progress = Progress::new(Arc::new(SystemClock), &limits);
         let left = || progress.due() - progress.arrival().at;
         assert_eq!(left(), limits.request_deadline, "a new connection has not the time of an idle one");
-        progress.bytes_came(1);
+        progress.bytes_came(b"P");
         assert_eq!(left(), Duration::from_millis(2001));
         progress.take_up();
         progress.body_came(2999);
         assert_eq!(left(), Duration::from_secs(5));
         progress.body_came(1_000_000);
         assert_eq!(left(), limits.request_deadline);
-        progress.answered();
-        progress.bytes_came(1);
+        progress.answered(Instant::now());
+        progress.bytes_came(b"P");
         assert_eq!(left(), Duration::from_millis(2001), "each request by itself");
         progress.take_up();
         progress.complete();

@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use hookhold::certificate::Files;
+
 use crate::sdk::openssl_hmac;
 
 /// The name that every certificate in here is for.
@@ -55,6 +57,11 @@ impl Pair {
             fs::copy(from, &beside).expect("target/ can be written to");
             fs::rename(&beside, to).expect("target/ can be written to");
         }
+    }
+
+    /// Both, for a server in this process.
+    pub fn files(&self) -> Files {
+        Files { cert: self.cert(), key: self.key() }
     }
 
     /// The lines of `[server]` that serve it.

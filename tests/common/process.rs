@@ -74,8 +74,13 @@ impl Home {
 
     /// Starts `hookhold run` and waits for nothing.
     pub fn launch(&self) -> Process<'_> {
+        self.launch_with(&[])
+    }
+
+    /// The same by another command, which is given `hookhold run` as its last arguments and becomes it.
+    pub fn launch_with(&self, by: &[&str]) -> Process<'_> {
         let log = File::options().create(true).append(true).open(self.dir.path().join("log")).expect("target/ can be written to");
-        let child = self.command(&["run"]).stderr(log).spawn().expect("the binary has just been built");
+        let child = self.command_with(by, &["run"]).stderr(log).spawn().expect("the binary has just been built");
         Process { home: self, child }
     }
 
@@ -90,8 +95,13 @@ impl Home {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_hookhold"));
-        command.args(args).current_dir(self.dir.path()).env_remove("HOOKHOLD_LOG").envs(&self.variables);
+        self.command_with(&[], args)
+    }
+
+    fn command_with(&self, by: &[&str], args: &[&str]) -> Command {
+        let words = [by, &[env!("CARGO_BIN_EXE_hookhold")], args].concat();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).current_dir(self.dir.path()).env_remove("HOOKHOLD_LOG").envs(&self.variables);
         command
     }
 }
@@ -260,6 +270,11 @@ impl Line {
         self.0.read_exact(&mut body).expect("the body is as long as announced");
         let status = head.split(' ').nth(1).and_then(|word| word.parse().ok()).expect("a status line");
         Answer { status, head: head.split_inclusive("\r\n").filter(|line| !line.starts_with("date: ")).collect(), body }
+    }
+
+    /// Says that nothing more comes.
+    pub fn half_close(&mut self) {
+        let _ = self.0.shutdown(std::net::Shutdown::Write);
     }
 
     /// Reads until the gateway closes.

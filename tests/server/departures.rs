@@ -16,6 +16,20 @@ async fn a_connection_without_a_request_is_closed_and_not_counted() {
 }
 
 #[tokio::test]
+async fn line_ends_after_a_request_are_no_request() {
+    let limits = Limits { idle_timeout: Duration::from_millis(100), ..Limits::default() };
+    let house = House::open(limits).await;
+    let (mut stays, mut leaves) = (house.line().await, house.line().await);
+    for line in [&mut stays, &mut leaves] {
+        assert!(line.ask(post(BODY)).await.contains(" 200 "));
+        line.send("\r\n").await;
+    }
+    leaves.half_close().await;
+    assert_eq!((leaves.rest().await, stays.rest().await), (String::new(), String::new()));
+    assert_eq!(house.refusals(), 0);
+}
+
+#[tokio::test]
 async fn a_sender_that_leaves_before_its_last_byte_is_counted_and_not_answered() {
     let house = House::open(Limits::default()).await;
     let (whole, pieces) = (post(BODY), chunked(BODY));

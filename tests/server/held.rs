@@ -1,6 +1,7 @@
 //! A disk whose syncs can be held back: events are then under way for as long as a test wants.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex};
 
 use hookhold::journal::disk::{Disk, DiskFile};
@@ -9,6 +10,7 @@ use hookhold::journal::disk::{Disk, DiskFile};
 #[derive(Default)]
 pub struct Gate {
     held: Mutex<bool>,
+    reached: AtomicBool,
     changed: Condvar,
 }
 
@@ -24,8 +26,14 @@ impl Gate {
         self.changed.notify_all();
     }
 
+    /// True once a sync is being held.
+    pub fn is_reached(&self) -> bool {
+        self.reached.load(SeqCst)
+    }
+
     fn pass(&self) {
         let held = self.held.lock().expect("no holder panics");
+        self.reached.fetch_or(*held, SeqCst);
         drop(self.changed.wait_while(held, |held| *held).expect("no holder panics"));
     }
 }

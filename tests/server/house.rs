@@ -7,12 +7,13 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
+use hookhold::certificate::Files;
 use hookhold::event::{Clock, Outcome, SystemClock};
 use hookhold::gateway::Gateway;
 use hookhold::journal::disk::{Disk, LocalDisk};
 use hookhold::journal::{Journal, Options};
 use hookhold::metrics::Metrics;
-use hookhold::server::{self, Limits, Proxies, Server, Stop};
+use hookhold::server::{self, Limits, Proxies, Server, Stop, Tls};
 use hookhold::source::{Source, SourceDefaults};
 use hookhold::table::{Mistakes, Table};
 use sha2::Sha256;
@@ -34,6 +35,8 @@ pub struct House {
     pub address: SocketAddr,
     pub metrics: Arc<Metrics>,
     pub stop: Stop,
+    /// Where it speaks TLS.
+    pub tls: Option<Tls>,
     served: JoinHandle<()>,
     journal: Journal,
     _directory: TempDir,
@@ -46,15 +49,21 @@ impl House {
 
     /// With a source that is in shadow.
     pub async fn shadowed(limits: Limits) -> House {
-        House::build(limits, Duration::from_secs(8), SHADOW, |disk| disk).await
+        House::build(limits, Duration::from_secs(8), SHADOW, None, |disk| disk).await
     }
 
     /// With a deadline of the source's own, on a disk laid over the real one.
     pub async fn with(limits: Limits, deadline: Duration, over: impl FnOnce(Arc<dyn Disk>) -> Arc<dyn Disk>) -> House {
-        House::build(limits, deadline, "", over).await
+        House::build(limits, deadline, "", None, over).await
     }
 
-    async fn build(limits: Limits, deadline: Duration, entry: &str, over: impl FnOnce(Arc<dyn Disk>) -> Arc<dyn Disk>) -> House {
+    async fn build(
+        limits: Limits,
+        deadline: Duration,
+        entry: &str,
+        tls: Option<Files>,
+        over: impl FnOnce(Arc<dyn Disk>) -> Arc<dyn Disk>,
+    ) -> House {
         LOGGING.call_once(start_logging);
         let directory = TempDir::new().expect("a temporary directory can be made");
         let (metrics, stop, clock) = (Arc::new(Metrics::new()), Stop::new(), Arc::new(SystemClock));
@@ -64,18 +73,27 @@ impl House {
         let gateway = Gateway::new(vec![source(directory.path(), deadline, entry)], journal.clone(), 1000, &metrics);
         let listener = server::listen("127.0.0.1:0".parse().expect("an address")).expect("a free port");
         let address = listener.local_addr().expect("bound above");
+        let tls = tls.map(|files| Tls::open(files, clock.clone(), metrics.clone()).expect("a certificate and its key"));
         // Nothing here is about min_rate: halves of requests may wait for as long as the test takes.
         let limits = Limits { min_rate_after: limits.request_deadline, ..limits };
         let server = Server {
             gateway: Arc::new(gateway),
             limits,
-            tls: None,
+            tls: tls.clone(),
             proxies: Proxies::default(),
             clock,
             metrics: metrics.clone(),
         };
         let served = tokio::spawn(server.serve(listener, stop.clone()));
-        House { address, metrics, stop, served, journal, _directory: directory }
+        House { address, metrics, stop, tls, served, journal, _directory: directory }
+    }
+
+    /// Behind TLS, with a disk whose syncs can be held.
+    pub async fn secure(limits: Limits, files: Files) -> (House, Arc<Gate>) {
+        let gate = Arc::new(Gate::default());
+        let over = |disk| -> Arc<dyn Disk> { Arc::new(HeldDisk { disk, gate: gate.clone() }) };
+        let house = House::build(limits, Duration::from_secs(8), "", Some(files), over).await;
+        (house, gate)
     }
 
     /// With a disk whose syncs are held from now on.
@@ -217,7 +235,7 @@ pub fn now() -> u64 {
 }
 
 /// Stripe's scheme, by hand.
-fn signature(time: u64, body: &str) -> String {
+pub fn signature(time: u64, body: &str) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("any key length will do");
     mac.update(format!("{time}.{body}").as_bytes());
     format!("t={time},v1={}", hex::encode(mac.finalize().into_bytes()))

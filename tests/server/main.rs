@@ -1,9 +1,16 @@
 //! The server over real sockets: raw bytes in, raw bytes out, and each request counted once.
 
 mod departures;
+#[path = "../common/h2.rs"]
+mod h2;
 mod held;
 mod house;
+#[path = "../common/https.rs"]
+mod https;
 mod refusals;
+#[path = "../common/sdk.rs"]
+mod sdk;
+mod secure;
 mod shadow;
 
 use hookhold::server::Limits;
