@@ -11,7 +11,7 @@
 
 use std::collections::HashMap;
 use std::hash::RandomState;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,7 +28,7 @@ use tokio::time::Instant;
 use super::Limits;
 use super::body::Budget;
 use super::tally::Sampler;
-use crate::event::{Answer, Outcome};
+use crate::event::{Answer, Outcome, sender};
 use crate::metrics::Metrics;
 
 /// All addresses that are known at present.
@@ -106,7 +106,7 @@ impl Strangers {
     pub(super) fn connect(self: &Arc<Strangers>, from: IpAddr) -> Option<Visit> {
         let visit = self.enter(from, true);
         if visit.is_none() {
-            self.too_many.note(network(from));
+            self.too_many.note(sender(from));
         }
         visit
     }
@@ -117,7 +117,7 @@ impl Strangers {
     }
 
     fn enter(self: &Arc<Strangers>, from: IpAddr, connects: bool) -> Option<Visit> {
-        let address = network(from);
+        let address = sender(from);
         let mut table = self.lock();
         let Table { present, remembered } = &mut *table;
         let present = present.entry(address).or_insert_with(|| {
@@ -283,13 +283,6 @@ fn speaks_against(outcome: Outcome) -> bool {
     outcome.status().is_client_error() && !matches!(outcome, Outcome::Disconnected | Outcome::RateLimited)
 }
 
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
-        address => address,
-    }
-}
-
 /// How long a genuine delivery speaks for its address. Longer than the pauses between the deliveries of a small account.
 const KNOWN_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -307,7 +300,7 @@ mod tests {
 
     #[test]
     fn an_ipv6_sender_is_its_64_and_a_mapped_ipv4_sender_is_itself() {
-        let of = |text: &str| network(text.parse().expect("an address")).to_string();
+        let of = |text: &str| sender(text.parse().expect("an address")).to_string();
         assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
         assert_eq!(of("::ffff:192.0.2.7"), "192.0.2.7");
         let strangers = strangers(Limits { max_connections_per_address: 1, ..Limits::default() });
