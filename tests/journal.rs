@@ -586,6 +586,68 @@ fn a_lane_with_a_cursor_pins_its_events() {
     journal.close();
 }
 
+/// One topic with a trickle that never flows, among others that do.
+#[test]
+fn a_blocked_trickle_is_refused_alone_and_the_others_flow_on() {
+    let segment = 32 << 10;
+    let house = House::with(|options| {
+        options.max_size = 12 * segment;
+        options.max_backlog = 6 * segment;
+        options.passes_on = true;
+    });
+    let journal = house.open();
+    let mut refused = 0;
+    for number in 0..500 {
+        // Some 90 bytes in 10,000: its own bytes would never reach any limit.
+        if number % 3 == 0 {
+            match hand_over(&journal, &Sample { topic: 1, ..sample(1_000 + number, 90) }.event()) {
+                Ok(end) => drop(end.recv().expect("told").expect("kept")),
+                Err(error) => {
+                    assert_eq!(error, Refused::LaneFull);
+                    refused += 1;
+                }
+            }
+        }
+        let flowing = keep(&journal, &sample(number, 3_000));
+        journal.save_cursor(TOPICS[0], flowing.seq + 1);
+    }
+    assert!(refused > 100, "{refused} of the blocked topic were refused");
+    journal.measure();
+    let pinned = |topic: &str| house.metrics.journal_pinned.with_label_values(&[topic]).get() as u64;
+    assert!((3 * segment..=6 * segment).contains(&pinned(TOPICS[1])), "{} bytes, within max_backlog", pinned(TOPICS[1]));
+    assert!(pinned(TOPICS[0]) < segment, "{} bytes", pinned(TOPICS[0]));
+    // Once it flows, everything is as before.
+    journal.save_cursor(TOPICS[1], journal.durable());
+    while hand_over(&journal, &Sample { topic: 1, ..sample(2_000, 90) }.event()).is_err() {
+        std::thread::yield_now();
+    }
+    journal.close();
+}
+
+#[test]
+fn while_nothing_flows_a_topic_is_charged_with_its_own_bytes_only() {
+    let segment = 32 << 10;
+    let house = House::with(|options| {
+        options.max_size = 12 * segment;
+        options.max_backlog = 6 * segment;
+        options.passes_on = true;
+    });
+    let journal = house.open();
+    let mut number = 0;
+    // Half of the bytes are this topic's: all of max_size can be used before anybody is refused.
+    let refused = loop {
+        match hand_over(&journal, &Sample { topic: number % 2, ..sample(number, 3_000) }.event())
+            .map(|end| end.recv().expect("told"))
+        {
+            Ok(Ok(_)) => number += 1,
+            other => break other,
+        }
+    };
+    assert_eq!(refused, Ok(Err(AppendError::Full)));
+    assert!(number as u64 * 3_000 > 8 * segment, "{number} events");
+    journal.close();
+}
+
 #[test]
 fn damaged_lane_and_key_files_are_written_again_from_their_segment() {
     let house = House::new();

@@ -243,7 +243,6 @@ fn forget_keys(shared: &Shared, name: Name) {
 
 /// Deletes the oldest segment that is sealed, that no lane needs and that `may_go`.
 fn release_one(shared: &Shared, may_go: impl Fn(&Table) -> bool) -> bool {
-    let pins = shared.options.passes_on;
     let mut segments = shared.catalog.segments();
     // A segment without a commit does not tell yet where the sequences go on: the one before it must stay.
     let newest = segments.iter().rposition(|segment| segment.with(|table| table.end > HEADER));
@@ -251,7 +250,8 @@ fn release_one(shared: &Shared, may_go: impl Fn(&Table) -> bool) -> bool {
     // One that is not sealed yet will be read again at the next start: what lay behind it must not look lost then.
     let sealed = segments.iter().take_while(|segment| segment.sealed.load(Ordering::Acquire)).count();
     segments.truncate(sealed);
-    let free = |s: &Arc<Segment>| s.with(&may_go) && !shared.catalog.is_needed(s, pins);
+    let is_needed = shared.catalog.needs(shared.options.passes_on);
+    let free = |s: &Arc<Segment>| s.with(&may_go) && !is_needed(s);
     let Some(segment) = segments.into_iter().find(free) else { return false };
     // The catalog first: a reader that finds the segment may still use its open file.
     shared.catalog.remove(segment.name);
@@ -303,8 +303,9 @@ fn lay_aside(shared: &Shared, segment: &Segment) -> io::Result<()> {
 /// Gives back the memory in which the machine caches what is sealed and passed on. Nobody reads that soon, and the writer's next
 /// pages then come from warm memory instead of pushing out something that others need.
 fn let_go(shared: &Shared) {
+    let is_needed = shared.catalog.needs(shared.options.passes_on);
     for segment in shared.catalog.segments() {
-        let done = segment.sealed.load(Ordering::Acquire) && !shared.catalog.is_needed(&segment, shared.options.passes_on);
+        let done = segment.sealed.load(Ordering::Acquire) && !is_needed(&segment);
         if done && !segment.let_go.swap(true, Ordering::Relaxed) {
             segment.file.let_go();
         }

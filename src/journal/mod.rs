@@ -15,6 +15,7 @@
 //! - a crash: what is readable above the mark is copied and synced before anything else happens ([`recovery`]);
 //! - rot below the mark: costs the damaged frames only, is counted, and their keys are forgotten ([`reader`]).
 
+mod backlog;
 mod catalog;
 pub mod disk;
 mod frame;
@@ -56,7 +57,7 @@ pub struct Options {
     pub retain: Duration,
     /// One segment; an event that does not fit gets a segment of its own.
     pub segment_size: u64,
-    /// What one lane may hold back.
+    /// What one lane may hold back, with everything that lies in the segments that it holds.
     pub max_backlog: u64,
     /// Keys are remembered this long after their first event.
     pub window: Duration,
@@ -404,8 +405,8 @@ impl Shared {
         let bytes = self.catalog.bytes() + self.keeper.spare_bytes(self);
         self.metrics.journal_bytes.set(bytes as i64);
         self.metrics.journal_events.set(self.catalog.events() as i64);
-        for (lane, bytes) in self.catalog.pinned(self.options.passes_on) {
-            self.metrics.journal_pinned.with_label_values(&[&*lane]).set(bytes as i64);
+        for (lane, backlog) in self.catalog.weigh(self.options.passes_on) {
+            self.metrics.journal_pinned.with_label_values(&[&*lane]).set(backlog.pinned() as i64);
         }
     }
 }

@@ -73,7 +73,7 @@ impl Shared {
     /// Takes an event for the next commit, or says why not.
     pub fn enqueue(&self, pending: Pending) -> Result<(), Refused> {
         let len = pending.len();
-        if !self.catalog.reserve(&pending.lane, len, self.options.max_backlog, self.options.passes_on) {
+        if !self.catalog.reserve(&pending.lane, len, &self.options) {
             return Err(Refused::LaneFull);
         }
         let lane = pending.lane.clone();
