@@ -778,6 +778,33 @@ fn stat_tells_sizes_cursors_and_what_waits() {
 }
 
 #[test]
+fn stat_reads_lane_files_and_tells_what_a_frame_by_frame_count_would() {
+    let house = House::with(|options| options.passes_on = true);
+    let journal = house.open();
+    for number in 0..300 {
+        keep(&journal, &Sample { topic: number % 2, ..sample(number, 3_000) });
+    }
+    // One cursor stands in the middle of a segment.
+    journal.save_cursor(TOPICS[0], 151);
+    journal.save_cursor(TOPICS[1], 300);
+    house.disk.wait_for(|files| sealed(files, 40));
+    journal.measure();
+    let pinned = TOPICS.map(|topic| house.metrics.journal_pinned.with_label_values(&[topic]).get() as u64);
+    assert!(pinned[0] > 150 * 3_000, "its own, and what the other topic has passed in between");
+    journal.close();
+    let (before, journal_bytes) =
+        (house.disk.read(), house.outside().verify().map(|_| house.disk.used()).expect("it can be read"));
+    let (verified, stat) = (house.disk.read(), house.outside().stat().expect("it can be read"));
+    assert!(verified - before > 300 * 3_000, "verify reads everything");
+    assert!(house.disk.read() - verified < journal_bytes / 5, "stat does not");
+    let lane = |topic: &str| stat.lanes.iter().find(|lane| &*lane.lane == topic).expect("it is listed");
+    let (orders, invoices) = (lane(TOPICS[0]), lane(TOPICS[1]));
+    assert_eq!((orders.events, orders.waiting, invoices.events, invoices.waiting), (150, 74, 150, 0));
+    assert_eq!([orders.pinned, invoices.pinned], pinned[..2], "the same as the metric");
+    assert_eq!((stat.events, stat.next), (300, 300));
+}
+
+#[test]
 fn directory_and_files_are_the_owners_alone() {
     let parent = tempfile::tempdir().expect("a directory");
     let dir = parent.path().join("a/journal");

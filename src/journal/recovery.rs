@@ -127,8 +127,49 @@ impl FoundSegment {
     }
 }
 
-/// Reads the directory without changing anything: headers of all segments, frames of those that are not sealed.
-pub fn assess(disk: &dyn Disk, everything: bool) -> io::Result<Found> {
+impl Found {
+    /// What a segment holds below `next`: its lane file, else what its frames say.
+    pub fn table(&self, index: usize, next: u64) -> Table {
+        let found = &self.segments[index];
+        if let Some(table) = &found.table {
+            return table.clone();
+        }
+        let mut table = Table::empty(found.name.first);
+        for frame in self.frames(index).filter(|frame| frame.head.seq < next) {
+            if let Some(facts) = &frame.facts {
+                table.add(&facts.lane, frame.head.seq, frame::padded(frame.head.len) as u64, facts.received_at);
+            }
+        }
+        table
+    }
+
+    /// Reads the frames of a sealed segment; those of the others have been read.
+    pub fn read(&mut self, index: usize) -> io::Result<()> {
+        let found = &mut self.segments[index];
+        if found.table.is_some() && found.scan.events.is_empty() {
+            found.scan = scan(found)?;
+        }
+        Ok(())
+    }
+
+    /// Drops the frames of a sealed segment, so that looking at a large journal needs the memory of one segment.
+    pub fn forget(&mut self, index: usize) {
+        let found = &mut self.segments[index];
+        if found.table.is_some() {
+            found.scan = Scan::default();
+        }
+    }
+
+    /// The events of a segment, as far as its frames have been read.
+    pub fn frames(&self, index: usize) -> impl Iterator<Item = &FrameAt> {
+        let tail = self.tail.iter().filter(move |(segment, _)| *segment == index).map(|(_, frame)| frame);
+        self.segments[index].scan.events.iter().chain(tail)
+    }
+}
+
+/// Reads the directory without changing anything: headers of all segments, frames of those that are not sealed, and of the
+/// newest ones until the cursors are found.
+pub fn assess(disk: &dyn Disk) -> io::Result<Found> {
     let (mut segments, mut empty) = (Vec::new(), Vec::new());
     for (name, size) in segment::list(disk)? {
         let file = disk.open(&name.segment())?;
@@ -159,7 +200,7 @@ pub fn assess(disk: &dyn Disk, everything: bool) -> io::Result<Found> {
     }
     let mut cursors = None;
     for found in segments.iter_mut().rev() {
-        if everything || found.table.is_none() || cursors.is_none() {
+        if found.table.is_none() || cursors.is_none() {
             found.scan = scan(found)?;
             cursors = cursors.or_else(|| found.scan.cursors.clone());
         }
@@ -249,7 +290,7 @@ pub fn open(disk: &dyn Disk, options: &Options, metrics: &Metrics) -> Result<Ope
     let log = LogId(context(random(), || "no random numbers".into())?);
     context(remove_leftovers(disk), || "leftovers of an earlier start could not be deleted".into())?;
     let hash_key = context(meta(disk), || format!("{META}: the journal's meta file could not be used"))?;
-    let found = context(assess(disk, false), || "the journal could not be read".into())?;
+    let found = context(assess(disk), || "the journal could not be read".into())?;
     let rot = report_rot(&found, metrics);
     for name in &found.empty {
         context(disk.remove(&name.segment()), || format!("{}: the empty segment could not be deleted", name.segment()))?;

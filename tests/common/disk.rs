@@ -54,6 +54,7 @@ struct State {
     die_at: Option<u64>,
     lies: bool,
     recycled: u64,
+    read: u64,
     rng: fastrand::Rng,
 }
 
@@ -117,6 +118,7 @@ impl SimDisk {
             die_at: None,
             lies: false,
             recycled: 0,
+            read: 0,
             rng: fastrand::Rng::with_seed(seed),
         };
         SimDisk(Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() }))
@@ -201,6 +203,11 @@ impl SimDisk {
     /// How many files have become a segment again.
     pub fn recycled(&self) -> u64 {
         self.state().recycled
+    }
+
+    /// Bytes that have been read so far.
+    pub fn read(&self) -> u64 {
+        self.state().read
     }
 
     /// All files together may occupy so many bytes.
@@ -558,10 +565,11 @@ impl DiskFile for File {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let state = self.process.enter(Step::Read, &self.name())?;
+        let mut state = self.process.enter(Step::Read, &self.name())?;
         let bytes = state.files[self.index].cache.get(offset as usize..).unwrap_or_default();
         let count = bytes.len().min(buffer.len());
         buffer[..count].copy_from_slice(&bytes[..count]);
+        state.read += count as u64;
         Ok(count)
     }
 
