@@ -470,14 +470,14 @@ impl Disk for Process {
     fn recycle(&self, from: &str, to: &str, size: u64) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.enter(Step::Rename, to)?;
         let index = state.index(from)?;
+        state.change(from, Some((to.into(), index)));
+        self.disk.0.changed.notify_all();
         let more = size.saturating_sub(state.files[index].cache.len() as u64);
         if state.used() + more > state.limit {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let grown = state.files[index].cache.len().max(size as usize);
         state.files[index].cache.resize(grown, 0);
-        state.change(from, Some((to.into(), index)));
-        self.disk.0.changed.notify_all();
         Ok(self.file(index, to, None))
     }
 
