@@ -85,12 +85,29 @@ fn try_keep(journal: &Journal, sample: &Sample) -> Result<Position, AppendError>
     hand_over(journal, &sample.event()).expect("it is taken").recv().expect("its end is told")
 }
 
+/// The end of an event that may be refused at the door or at the writer.
+fn try_hand_over(journal: &Journal, sample: &Sample) -> Result<Position, Refused> {
+    match hand_over(journal, &sample.event())?.recv().expect("its end is told") {
+        Err(AppendError::Full) => Err(Refused::Full),
+        end => Ok(end.expect("it is kept")),
+    }
+}
+
 fn keep(journal: &Journal, sample: &Sample) -> Position {
     try_keep(journal, sample).expect("it is kept")
 }
 
 fn keep_many(journal: &Journal, numbers: std::ops::Range<usize>, length: usize) -> Vec<Position> {
     numbers.map(|number| keep(journal, &sample(number, length))).collect()
+}
+
+/// Lets the writer go as far as it can; what it must not do would have happened by then.
+fn come_to_rest(journal: &Journal) {
+    let mut before = None;
+    while before != Some(journal.durable()) {
+        before = Some(journal.durable());
+        (0..20_000).for_each(|_| std::thread::yield_now());
+    }
 }
 
 fn read(journal: &Journal) -> Vec<Stored> {
@@ -250,6 +267,121 @@ fn a_lane_at_its_backlog_refuses_only_its_own_events() {
     keep(&journal, &other);
     journal.save_cursor(TOPICS[0], journal.durable());
     keep(&journal, &sample(101, 1_000));
+    journal.close();
+}
+
+/// Writer and keeper both delete segments, at any moment.
+#[test]
+fn while_one_thread_lays_a_file_aside_the_other_takes_no_segment() {
+    let house = House::with(|options| (options.max_size, options.retain) = (8 * (32 << 10), Duration::from_secs(10)));
+    let journal = house.open();
+    keep_many(&journal, 0..30, 3_000);
+    house.disk.wait_for(|files| sealed(files, 3));
+    // The keeper deletes what is too old, and is stopped in the middle of it; then the writer needs room.
+    let gate = house.disk.hold(Step::Rename, ".spare");
+    house.clock.advance(11_000);
+    journal.save_cursor(TOPICS[1], 0);
+    gate.wait_for(1);
+    let oldest = journal.oldest();
+    let ends: Vec<End> = (30..200).map(|n| hand_over(&journal, &sample(n, 3_000).event()).expect("taken")).collect();
+    come_to_rest(&journal);
+    assert_eq!(journal.oldest(), oldest, "one deletes at a time");
+    gate.release();
+    for end in ends {
+        end.recv().expect("told").expect("kept");
+    }
+    journal.close();
+    assert!(house.disk.names(".spare").len() <= 1, "{:?}", house.disk.names(".spare"));
+    let segments = house.disk.names(".seg").into_iter().chain(house.disk.names(".spare"));
+    let bytes: usize = segments.map(|name| house.disk.bytes(&name).len()).sum();
+    assert!(bytes as u64 <= house.options.max_size, "{bytes} bytes");
+}
+
+#[test]
+fn a_segment_is_not_deleted_before_its_end_is_cut_off() {
+    let house = House::with(|options| options.max_size = 4 * (32 << 10));
+    let journal = house.open();
+    let first = house.disk.names(".seg").remove(0);
+    let gate = house.disk.hold(Step::Truncate, ".seg");
+    let ends: Vec<End> = (0..100).map(|n| hand_over(&journal, &sample(n, 3_000).event()).expect("taken")).collect();
+    gate.wait_for(1);
+    come_to_rest(&journal);
+    assert!(house.disk.names(".seg").contains(&first), "its file may not become another segment yet");
+    gate.release();
+    for end in ends {
+        end.recv().expect("told").expect("kept");
+    }
+    journal.close();
+}
+
+#[test]
+fn a_spare_file_that_cannot_be_renamed_costs_nobody_a_503() {
+    let house = House::with(|options| options.max_size = 5 * (32 << 10));
+    let journal = house.open();
+    keep_many(&journal, 0..100, 1_500);
+    let recycled = house.disk.recycled();
+    assert!(recycled > 0);
+    house.disk.fail(Step::Rename, ".seg", io::ErrorKind::Other, 3);
+    keep_many(&journal, 100..200, 1_500);
+    assert!(house.disk.recycled() > recycled, "the next ones are used again");
+    journal.close();
+}
+
+/// `/readyz` is 503 while nothing can be kept; a balancer then sends nothing that could show the contrary.
+#[test]
+fn trouble_ends_without_traffic_once_there_is_room() {
+    for full_disk in [false, true] {
+        let house = House::with(|options| (options.passes_on, options.max_size) = (true, 200 << 10));
+        let journal = house.open();
+        if full_disk {
+            house.disk.set_limit(house.disk.used());
+        }
+        let refused = (0..100).find_map(|n| try_hand_over(&journal, &sample(n, 5_000)).err());
+        assert_eq!(refused, Some(Refused::Full));
+        assert!(journal.trouble().is_some());
+        house.disk.set_limit(u64::MAX);
+        if !full_disk {
+            journal.save_cursor(TOPICS[0], journal.durable());
+        }
+        while journal.trouble().is_some() {
+            // The keeper looks round at once; it also does so every second.
+            journal.save_cursor(TOPICS[1], 0);
+            std::thread::yield_now();
+        }
+        keep(&journal, &sample(200, 5_000));
+        journal.close();
+    }
+}
+
+#[test]
+fn an_event_too_large_for_what_is_left_does_not_stop_smaller_ones() {
+    let house = House::with(|options| (options.passes_on, options.max_size) = (true, 200 << 10));
+    let journal = house.open();
+    keep(&journal, &sample(0, 100));
+    let gate = house.disk.hold(Step::Sync, ".seg");
+    let under_way = hand_over(&journal, &sample(1, 100).event()).expect("taken");
+    gate.wait_for(1);
+    // Both are taken for the same commit.
+    let [large, small] =
+        [(2, 300_000), (3, 100)].map(|(n, length)| hand_over(&journal, &sample(n, length).event()).expect("taken"));
+    gate.release();
+    assert!(under_way.recv().expect("told").is_ok());
+    assert_eq!(large.recv().expect("told"), Err(AppendError::Full));
+    assert_eq!(small.recv().expect("told").expect("kept").seq, 2);
+    assert_eq!(journal.trouble(), None, "usual events can be kept");
+    keep(&journal, &sample(4, 100));
+    journal.close();
+}
+
+#[test]
+fn a_missing_reserve_is_laid_in_as_soon_as_there_is_room() {
+    let house = House::new();
+    house.disk.set_limit(80 << 10);
+    let journal = house.open();
+    assert!(house.disk.names("reserve").is_empty(), "the first segment left no room for it");
+    house.disk.set_limit(u64::MAX);
+    journal.save_cursor(TOPICS[1], 0);
+    house.disk.wait_for(|files| files.iter().any(|file| file == "reserve"));
     journal.close();
 }
 
@@ -633,17 +765,10 @@ fn while_nothing_flows_a_topic_is_charged_with_its_own_bytes_only() {
         options.passes_on = true;
     });
     let journal = house.open();
-    let mut number = 0;
-    // Half of the bytes are this topic's: all of max_size can be used before anybody is refused.
-    let refused = loop {
-        match hand_over(&journal, &Sample { topic: number % 2, ..sample(number, 3_000) }.event())
-            .map(|end| end.recv().expect("told"))
-        {
-            Ok(Ok(_)) => number += 1,
-            other => break other,
-        }
-    };
-    assert_eq!(refused, Ok(Err(AppendError::Full)));
+    let keep = |number: usize| try_hand_over(&journal, &Sample { topic: number % 2, ..sample(number, 3_000) });
+    // Half of the bytes are each topic's: all of max_size can be used before anybody is refused.
+    let (number, refused) = (0..).find_map(|number| Some((number, keep(number).err()?))).expect("it is full at last");
+    assert_eq!(refused, Refused::Full);
     assert!(number as u64 * 3_000 > 8 * segment, "{number} events");
     journal.close();
 }

@@ -207,7 +207,7 @@ impl Journal {
             queue_changed: Condvar::new(),
             catalog: opened.catalog,
             keys: opened.keys,
-            keeper: keeper::Inbox::new(opened.unsealed),
+            keeper: keeper::Inbox::new(opened.unsealed, opened.has_reserve),
             window: AtomicU64::new(options.window.as_millis() as u64),
             born: Instant::now(),
             sync_began: AtomicU64::new(0),

@@ -279,6 +279,8 @@ pub struct Opened {
     pub unsealed: Vec<Arc<Segment>>,
     /// The writer's beginning.
     pub writer: Writer,
+    /// The reserve is there.
+    pub has_reserve: bool,
 }
 
 /// Locks the directory, recovers what a crash left, and begins a new segment under a new log id.
@@ -329,7 +331,8 @@ pub fn open(disk: &dyn Disk, options: &Options, metrics: &Metrics) -> Result<Ope
         }
     }
     let writer = begin(disk, options, lock, log, next, ordinal, &catalog)?;
-    Ok(Opened { log, hash_key, next, catalog, keys, unsealed, rot, writer })
+    let has_reserve = lay_in_reserve(disk, options.segment_size);
+    Ok(Opened { log, hash_key, next, catalog, keys, unsealed, rot, writer, has_reserve })
 }
 
 /// Temporary files of a cut write, spare files, and lane files of segments that have been deleted.
@@ -515,7 +518,6 @@ fn begin(
         file.write_at(&bytes, 0)?;
         file.sync()?;
         disk.sync_dir()?;
-        lay_in_reserve(disk, options.segment_size);
         lock.write_at(&super::writer::published(log, next), 0)?;
         Ok((file, size))
     };
@@ -530,16 +532,13 @@ fn begin(
     Ok(Writer { active, at, next, lock, ordinal: ordinal + 1 })
 }
 
-/// After a power cut the reserve's name may be there without its space.
-fn lay_in_reserve(disk: &dyn Disk, size: u64) {
-    let there = disk.list().is_ok_and(|files| files.iter().any(|(name, bytes)| name == RESERVE && *bytes >= size));
-    if there {
-        return;
+/// After a power cut the reserve's name may be there without its space. True: it is there now.
+fn lay_in_reserve(disk: &dyn Disk, size: u64) -> bool {
+    if disk.list().is_ok_and(|files| files.iter().any(|(name, bytes)| name == RESERVE && *bytes >= size)) {
+        return true;
     }
     drop(disk.remove(RESERVE));
-    if let Err(error) = disk.create(RESERVE, size) {
-        tracing::warn!(%error, "no room for the reserve");
-    }
+    disk.create(RESERVE, size).inspect_err(|error| tracing::warn!(%error, "no room for the reserve")).is_ok()
 }
 
 const META_MAGIC: &[u8; 8] = b"hookmeta";
