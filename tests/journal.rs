@@ -581,7 +581,7 @@ fn an_id_is_seen_although_its_payload_has_been_deleted() {
     keep_many(&journal, 0..200, 3_000);
     let oldest = journal.oldest();
     assert!(oldest > 100, "old segments are deleted: {oldest}");
-    assert_eq!(read(&journal)[0].position.seq, oldest);
+    assert!(read(&journal)[0].position.seq >= oldest);
     assert!((0..200).all(|number| ask(&journal, &key(number)) == Some(number as u64)), "before a restart");
     house.kill(journal);
     house.disk.cut_power();
@@ -639,15 +639,16 @@ fn the_file_of_a_deleted_segment_becomes_the_next_one() {
     let journal = house.open();
     keep_many(&journal, 0..200, 1500);
     assert!(house.disk.recycled() > 3, "{} files", house.disk.recycled());
-    let before = seqs(&journal);
-    assert_eq!(before.last(), Some(&199));
-    assert_eq!(before.len() as u64, 200 - before[0], "nothing is missing in between");
+    assert_eq!(seqs(&journal).last(), Some(&199));
     let spare = house.disk.names(".spare");
     house.kill(journal);
     // What an earlier life left behind the newest commit is neither read nor called damage.
     let journal = house.open();
     let after = seqs(&journal);
-    assert_eq!(after, (after[0]..200).collect::<Vec<_>>());
+    // What was deleted meanwhile may be missing, and nothing else.
+    let oldest = journal.oldest();
+    let kept: Vec<u64> = after.into_iter().filter(|seq| *seq >= oldest).collect();
+    assert_eq!(kept, (oldest..200).collect::<Vec<_>>());
     assert_eq!(house.metrics.journal_damaged.get(), 0);
     assert!(house.disk.names(".spare").iter().all(|name| !spare.contains(name)), "a start begins without");
     keep(&journal, &sample(200, 1500));
@@ -807,7 +808,55 @@ fn a_damaged_entry_of_a_key_file_hides_no_other() {
     let journal = house.open();
     let known = (0..60).filter(|number| ask(&journal, &key(*number)) == Some(*number as u64)).count();
     assert_eq!(known, 59);
-    assert!(house.metrics.journal_damaged.get() > 0);
+    let again = (0..60).filter(|number| ask(&journal, &key(*number)).is_some()).count();
+    assert_eq!(again, 59);
+    assert_eq!(house.metrics.journal_damaged.get(), 1, "counted once, not at each look");
+    journal.close();
+}
+
+#[test]
+fn a_key_file_that_is_written_anew_is_not_called_damaged_by_who_asks_it_meanwhile() {
+    let house = House::new();
+    let journal = house.open();
+    keep_many(&journal, 0..60, 2_000);
+    house.disk.wait_for(|files| sealed(files, 2));
+    journal.close();
+    let segment = house.disk.names(".seg").remove(0);
+    let at = house.disk.bytes(&segment).windows(7).position(|window| window == b"body 3 ").expect("the event is there");
+    let journal = house.open();
+    house.disk.rot(&segment, at..at + 1, |byte| !byte);
+    let whole = house.disk.bytes(&segment.replace(".seg", ".keys")).len();
+    // The new file is there, but the journal does not go by it yet.
+    house.disk.fail(Step::SyncDir, "", io::ErrorKind::Other, 1_000);
+    assert_eq!(read(&journal).len(), 59);
+    while house.disk.bytes(&segment.replace(".seg", ".keys")).len() == whole {
+        std::thread::yield_now();
+    }
+    for number in 0..60 {
+        assert_eq!(ask(&journal, &key(number)), (number != 3).then_some(number as u64));
+    }
+    assert_eq!(ask(&journal, &EventKey([0xFF; 16])), None, "the last entry is asked for it");
+    assert_eq!(house.metrics.journal_damaged.get(), 1, "the rot, and nothing else");
+    journal.close();
+}
+
+#[test]
+fn the_key_file_of_a_segment_without_keys_is_written_once_and_goes_with_it() {
+    let house = House::with(|options| options.retain = Duration::from_secs(10));
+    let journal = house.open();
+    let renamed = house.disk.hold(Step::Rename, ".keys");
+    let mut numbers = 0..;
+    while house.disk.names(".seg").len() < 2 {
+        keep(&journal, &Sample { key: None, ..sample(numbers.next().expect("there are many"), 2_000) });
+    }
+    renamed.wait_for(1);
+    // A second time would wait here for ever, and the keeper with it.
+    let _again = house.disk.hold(Step::Create, ".keys.tmp");
+    renamed.release();
+    house.disk.wait_for(|files| sealed(files, 1));
+    house.clock.advance(11_000);
+    journal.save_cursor(TOPICS[1], 0);
+    house.disk.wait_for(|files| !files.iter().any(|file| file.ends_with(".lanes") || file.ends_with(".keys")));
     journal.close();
 }
 

@@ -317,7 +317,7 @@ pub fn open(disk: &dyn Disk, options: &Options, metrics: &Metrics) -> Result<Ope
         catalog.add(copied);
     }
     orphaned_keys(disk, &found, &keys, metrics)
-        .map_err(|source| OpenError::Io { what: "a key file could not be read".into(), source })?;
+        .map_err(|source| OpenError::Io { what: "a key file could not be read or deleted".into(), source })?;
     if found.cursors.is_none() && !found.segments.is_empty() {
         metrics.journal_damaged.inc();
         tracing::error!("all cursors are lost to damage: every topic starts again at its oldest event");
@@ -419,13 +419,16 @@ fn note<'a>(keys: &Keys, name: Name, frames: impl Iterator<Item = &'a FrameAt>) 
     );
 }
 
-/// Key files whose segment is gone still count.
+/// Key files whose segment is gone still count, as long as there are keys in them.
 fn orphaned_keys(disk: &dyn Disk, found: &Found, keys: &Keys, metrics: &Metrics) -> io::Result<()> {
     for (file, _) in disk.list()? {
         if let Some(name) = Name::parse(&file, ".keys")
             && !found.segments.iter().any(|segment| segment.name == name)
         {
             let file = KeyFile::open(disk, name)?;
+            if file.as_ref().is_some_and(|file| !file.has_keys()) {
+                disk.remove(&name.keys())?;
+            }
             if file.is_none() {
                 metrics.journal_damaged.inc();
                 tracing::error!(file = name.keys(), "a damaged key file: repeats of its events can no longer be recognised");
