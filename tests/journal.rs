@@ -8,6 +8,7 @@ mod common {
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::Duration;
 
@@ -150,6 +151,23 @@ fn nobody_hears_of_an_event_before_its_sync_has_returned() {
     let kept: Vec<u64> = others.iter().map(|end| end.recv().expect("told").expect("kept").seq).collect();
     assert_eq!(kept, (1..20).collect::<Vec<_>>());
     assert_eq!(journal.durable(), 20);
+    journal.close();
+}
+
+#[test]
+fn who_watches_no_longer_is_let_go() {
+    let house = House::new();
+    let journal = house.open();
+    let (for_ever, once) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    for (calls, goes_on) in [(for_ever.clone(), true), (once.clone(), false)] {
+        journal.on_durable(Box::new(move || {
+            calls.fetch_add(1, Ordering::Relaxed);
+            goes_on
+        }));
+    }
+    keep_many(&journal, 0..3, 100);
+    assert_eq!((for_ever.load(Ordering::Relaxed), once.load(Ordering::Relaxed)), (3, 1));
+    assert_eq!((Arc::strong_count(&for_ever), Arc::strong_count(&once)), (2, 1), "what it held is free");
     journal.close();
 }
 

@@ -88,6 +88,9 @@ pub struct Journal(Arc<Shared>);
 /// Called once with the end of an append, on a thread of the journal or by its [`Teller`]: must not block.
 pub type Done = Box<dyn FnOnce(Result<Position, AppendError>) + Send>;
 
+/// Called after every commit. False: it has nothing to watch for any more.
+pub type Watcher = Box<dyn Fn() -> bool + Send + Sync>;
+
 /// Tells the ends of one commit's events.
 pub type Telling = Box<dyn FnOnce() + Send>;
 
@@ -182,7 +185,7 @@ struct Shared {
     failed: AtomicBool,
     /// The last attempt to begin a segment found no room.
     no_room: AtomicBool,
-    watchers: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
+    watchers: Mutex<Vec<Watcher>>,
     /// Damage that has been counted: segment file and offset.
     known_rot: Mutex<HashSet<(String, u64)>>,
     teller: OnceLock<Teller>,
@@ -294,8 +297,8 @@ impl Journal {
         self.0.catalog.oldest().unwrap_or_else(|| self.durable())
     }
 
-    /// Calls `watcher` after every commit, on the writer's thread: it must not block.
-    pub fn on_durable(&self, watcher: Box<dyn Fn() + Send + Sync>) {
+    /// Calls `watcher` after every commit, on the writer's thread, for as long as it returns true: it must not block.
+    pub fn on_durable(&self, watcher: Watcher) {
         self.0.watchers.lock().expect(POISON).push(watcher);
     }
 
@@ -396,9 +399,7 @@ impl Shared {
     }
 
     fn notify_watchers(&self) {
-        for watcher in self.watchers.lock().expect(POISON).iter() {
-            watcher();
-        }
+        self.watchers.lock().expect(POISON).retain(|watcher| watcher());
     }
 
     fn count_sizes(&self) {
