@@ -420,6 +420,37 @@ fn an_oversized_event_gets_a_segment_of_its_own() {
     assert_eq!(seqs(&house.open()), [0, 1, 2]);
 }
 
+/// `docs/journal.md`: who reads the files with other means can go from commit to commit.
+#[test]
+fn every_commit_says_how_long_it_is() {
+    let house = House::with(|options| options.passes_on = true);
+    let journal = house.open();
+    keep_many(&journal, 0..10, 100);
+    house.kill(journal);
+    // A copy of what was unsure, a segment that begins with an opening, and commits of cursors alone.
+    let journal = house.open();
+    keep_many(&journal, 10..20, 3_000);
+    journal.save_cursor(TOPICS[0], 7);
+    journal.close();
+    let mut commits = 0;
+    for name in house.disk.names(".seg") {
+        let bytes = house.disk.bytes(&name);
+        let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes")) as usize;
+        let frame_len = |at: usize| (number(at) as u32 as usize).next_multiple_of(8);
+        let (mut at, mut commit_ends) = (64, 64);
+        while at + 32 < bytes.len() && frame_len(at) > 0 {
+            if bytes[at + 24] == 2 {
+                assert_eq!(at, commit_ends, "commit {commits} in {name}");
+                commit_ends = at + number(at + 40);
+                commits += 1;
+            }
+            at += frame_len(at);
+        }
+        assert_eq!(at, commit_ends, "the last commit in {name}");
+    }
+    assert!(commits > 20, "{commits} commits");
+}
+
 #[test]
 fn a_clean_stop_needs_no_copy() {
     let house = House::new();

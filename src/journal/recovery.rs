@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::catalog::{Catalog, Segment};
 use super::disk::{self, Disk, DiskFile};
-use super::frame::{self, Commit, Draft, Facts, Head, Kind};
+use super::frame::{self, Draft, Facts, Head, Kind};
 use super::keeper::write_whole;
 use super::keys::{KeyFile, Keys, Seen};
 use super::segment::{self, HEADER, Name, SPARE, Scanner, Step};
@@ -467,11 +467,11 @@ fn copy_tail(disk: &dyn Disk, found: &Found, log: LogId, ordinal: u64, keys: &Ke
 fn lay_out_tail(found: &Found, log: LogId, name: Name) -> io::Result<(Vec<u8>, Table)> {
     let next = found.mark + found.tail.len() as u64;
     let mut out = segment::header(name, log).to_vec();
-    let length = found.tail.iter().map(|(_, frame)| frame::padded(frame.head.len) as u64).sum();
-    let commit = Commit { mark: found.mark, count: found.tail.len() as u32, length };
-    Draft::commit(commit).seal_into(&mut out, log, found.mark, name.id);
     let cursors = found.cursors.as_deref().unwrap_or_default();
     let cursors = Draft::cursors(cursors.iter().map(|(lane, cursor)| (lane, *cursor)));
+    let events = found.tail.iter().map(|(_, frame)| frame::padded(frame.head.len) as u64).sum::<u64>();
+    let others = cursors.padded_len() as u64 + events;
+    Draft::commit(found.mark, found.tail.len() as u32, others).seal_into(&mut out, log, found.mark, name.id);
     cursors.seal_into(&mut out, log, found.mark, name.id);
     let mut table = Table::empty(found.mark);
     let mut frame = Vec::new();
@@ -487,7 +487,7 @@ fn lay_out_tail(found: &Found, log: LogId, name: Name) -> io::Result<(Vec<u8>, T
             table.add(&facts.lane, at.head.seq, frame::padded(at.head.len) as u64, facts.received_at);
         }
     }
-    Draft::commit(Commit { mark: next, count: 0, length: 0 }).seal_into(&mut out, log, next, name.id);
+    Draft::commit(next, 0, 0).seal_into(&mut out, log, next, name.id);
     table.end = out.len() as u64;
     Ok((out, table))
 }
@@ -505,9 +505,10 @@ fn begin(
 ) -> Result<Writer, OpenError> {
     let name = Name { ordinal, first: next, id: context(random(), || "no random numbers".into())? };
     let mut bytes = segment::header(name, log).to_vec();
-    Draft::commit(Commit { mark: next, count: 0, length: 0 }).seal_into(&mut bytes, log, next, name.id);
     let cursors = catalog.cursors();
-    Draft::cursors(cursors.iter().map(|(lane, at)| (lane, *at))).seal_into(&mut bytes, log, next, name.id);
+    let cursors = Draft::cursors(cursors.iter().map(|(lane, at)| (lane, *at)));
+    Draft::commit(next, 0, cursors.padded_len() as u64).seal_into(&mut bytes, log, next, name.id);
+    cursors.seal_into(&mut bytes, log, next, name.id);
     let at = bytes.len() as u64;
     let small = at + 4 * CURSOR_ROOM;
     let create = |size| disk.create(&name.segment(), size).map(|file| (file, size));

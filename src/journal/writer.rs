@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use super::catalog::Segment;
 use super::disk::{DiskFile, is_full};
-use super::frame::{COMMIT_LEN, Commit, Draft, padded};
+use super::frame::{COMMIT_LEN, Draft, padded};
 use super::keeper::Spare;
 use super::keys::Seen;
 use super::segment::{self, HEADER, Name, PAGE};
@@ -303,14 +303,8 @@ impl Running {
             buffer.extend_from_slice(&segment::header(writer.active.name, shared.log));
             offset = 0;
         }
-        let frames = batch.iter().map(Pending::len).sum::<u64>() + cursors.as_ref().map_or(0, |c| c.padded_len() as u64);
-        let length = frames + padded(COMMIT_LEN) as u64;
-        Draft::commit(Commit { mark: writer.next, count: batch.len() as u32, length }).seal_into(
-            buffer,
-            shared.log,
-            writer.next,
-            id,
-        );
+        let others = batch.iter().map(Pending::len).sum::<u64>() + cursors.as_ref().map_or(0, |c| c.padded_len() as u64);
+        Draft::commit(writer.next, batch.len() as u32, others).seal_into(buffer, shared.log, writer.next, id);
         if let Some(cursors) = cursors {
             cursors.seal_into(buffer, shared.log, writer.next, id);
         }
