@@ -288,6 +288,42 @@ fn a_lane_at_its_backlog_refuses_only_its_own_events() {
     journal.close();
 }
 
+/// A body full of heads that claim to be long; each would have to be read as far as it claims.
+#[test]
+fn a_body_made_to_look_like_frames_costs_a_start_little_and_hides_nothing() {
+    let house = House::with(|options| options.segment_size = 1 << 20);
+    let journal = house.open();
+    keep_many(&journal, 0..10, 1_000);
+    const HEADS: usize = 2_000;
+    let mut body = b"crafted ".to_vec();
+    for number in 0..HEADS {
+        // Each ends a little further than the one before it.
+        let mut head = [0; 32];
+        head[..4].copy_from_slice(&(300_000_u32 - 24 * number as u32).to_le_bytes());
+        (head[16], head[24]) = (20 + number as u8 % 5, 1);
+        body.extend(head);
+    }
+    let size = body.len() as u64;
+    // Wherever it lies, some of its heads lie where frames may begin.
+    for shift in 0..8 {
+        keep(&journal, &Sample { body: [&vec![b' '; shift][..], &body].concat(), ..sample(10 + shift, 0) });
+    }
+    keep_many(&journal, 18..25, 60_000);
+    journal.close();
+    let segment = house.disk.names(".seg").remove(0);
+    let bytes = house.disk.bytes(&segment);
+    let crafted = bytes.windows(8).enumerate().filter(|(_, window)| *window == b"crafted ").map(|(at, _)| at);
+    let crafted: Vec<usize> = crafted.collect();
+    assert_eq!(crafted.len(), 8);
+    crafted.iter().for_each(|at| house.disk.rot(&segment, *at..at + 1, |byte| !byte));
+    let before = house.disk.read();
+    let journal = house.open();
+    let read = house.disk.read() - before;
+    assert!(read < 100 * size, "{} times the body", read / size);
+    assert_eq!(seqs(&journal), (0..10).chain(18..25).collect::<Vec<_>>());
+    journal.close();
+}
+
 /// Writer and keeper both delete segments, at any moment.
 #[test]
 fn while_one_thread_lays_a_file_aside_the_other_takes_no_segment() {

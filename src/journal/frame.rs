@@ -80,7 +80,12 @@ pub fn peek(bytes: &[u8], room: u64) -> Option<Head> {
 
 /// True if `frame` (exactly `len` bytes) carries the checksum that it has in this segment.
 pub fn is_genuine(frame: &[u8], segment: u64) -> bool {
-    frame.len() >= HEAD && u32_at(frame, 4) == Some(bind(crc32c::crc32c(&frame[24..]), &frame[8..24], segment))
+    frame.len() >= HEAD && is_genuine_by(frame, crc32c::crc32c(&frame[24..]), segment)
+}
+
+/// The same, from a frame's head and the checksum of everything behind its first 24 bytes.
+pub fn is_genuine_by(head: &[u8], sum: u32, segment: u64) -> bool {
+    head.len() >= HEAD && u32_at(head, 4) == Some(bind(sum, &head[8..24], segment))
 }
 
 /// A frame that is complete but for sequence, log id and checksum.

@@ -25,6 +25,7 @@ mod outside;
 mod reader;
 mod recovery;
 mod segment;
+mod sums;
 mod table;
 mod writer;
 
