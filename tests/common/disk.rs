@@ -284,15 +284,19 @@ impl Gate {
     /// Waits until so many steps wait here at the same time.
     pub fn wait_for(&self, steps: u64) {
         let mut state = self.disk.state();
-        let here = |state: &State| {
-            state
-                .rules
-                .iter()
-                .any(|rule| rule.id == self.id && matches!(rule.action, Action::Hold { waiting } if waiting >= steps))
-        };
-        while !here(&state) {
+        while self.held(&state) < steps {
             state = self.disk.0.changed.wait(state).expect("no test panics while it holds the lock");
         }
+    }
+
+    /// True if some step waits here.
+    pub fn holds(&self) -> bool {
+        self.held(&self.disk.state()) > 0
+    }
+
+    fn held(&self, state: &State) -> u64 {
+        let mine = state.rules.iter().find(|rule| rule.id == self.id);
+        mine.map_or(0, |rule| if let Action::Hold { waiting } = rule.action { waiting } else { 0 })
     }
 
     /// Lets them all go on.
