@@ -185,6 +185,11 @@ impl Default for DedupeConfig {
 }
 
 impl JournalConfig {
+    /// No body of so many bytes can ever be kept: it must fit into one topic's share, and beside the segment in use.
+    fn largest_body(&self) -> u64 {
+        self.max_backlog.min(self.max_size.saturating_sub(self.segment_size))
+    }
+
     /// Reads `[journal]` of `path` alone: who only looks at the journal needs none of the sources' secrets.
     pub fn load(path: &Path) -> Result<JournalConfig, Mistakes> {
         let mistakes = Mistakes::default();

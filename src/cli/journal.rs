@@ -59,21 +59,27 @@ fn stat_text(out: &mut impl Write, stat: &Stat) -> io::Result<()> {
     if stat.lanes.is_empty() {
         return Ok(());
     }
-    let mut lanes = table::new(&["TOPIC", "EVENTS", "BYTES", "CURSOR", "WAITING"], &[1, 2, 3, 4]);
+    let mut lanes = table::new(&["TOPIC", "EVENTS", "BYTES", "CURSOR", "WAITING", "PINNED"], &[1, 2, 3, 4, 5]);
     for lane in &stat.lanes {
-        let (cursor, waiting) = match lane.cursor {
-            Some(cursor) => (cursor.to_string(), lane.waiting.to_string()),
-            None => ("-".to_owned(), "-".to_owned()),
+        let [cursor, waiting, pinned] = match lane.cursor {
+            Some(cursor) => [cursor.to_string(), lane.waiting.to_string(), bytes_about(lane.pinned)],
+            None => [(); 3].map(|()| "-".to_owned()),
         };
-        lanes.add_row([lane.lane.to_string(), lane.events.to_string(), bytes_about(lane.bytes), cursor, waiting]);
+        lanes.add_row([lane.lane.to_string(), lane.events.to_string(), bytes_about(lane.bytes), cursor, waiting, pinned]);
     }
     writeln!(out, "\n{}", lanes.trim_fmt())
 }
 
 fn stat_json(out: &mut impl Write, stat: &Stat) -> io::Result<()> {
     let lane = |lane: &hookhold::journal::LaneStat| {
-        let (topic, cursor, waiting) = (lane.lane.as_ref(), lane.cursor, lane.waiting);
-        json!({ "topic": topic, "cursor": cursor, "waiting": waiting, "events": lane.events, "bytes": lane.bytes })
+        json!({
+            "topic": lane.lane.as_ref(),
+            "cursor": lane.cursor,
+            "waiting": lane.waiting,
+            "events": lane.events,
+            "bytes": lane.bytes,
+            "pinned": lane.pinned,
+        })
     };
     let whole = json!({
         "in_use": stat.in_use,

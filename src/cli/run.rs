@@ -298,6 +298,7 @@ fn failure_of(journal: &Journal) -> Arc<Notify> {
         if watched.failed() {
             bell.notify_one();
         }
+        true
     }));
     failure
 }

@@ -32,10 +32,13 @@ pub(super) fn root(file: &str, mut root: Table, kafka: KafkaCheck, mistakes: &Mi
     if config.server.listen.port() == config.admin.listen.port() && config.admin.listen.port() != 0 {
         admin.wrong("listen", "the same port as [server] listen", "another port: deliveries are public, this is not");
     }
+    if config.server.max_body >= config.journal.largest_body() {
+        server.wrong("max_body", NOT_KEPT, format_args!("less than \"{}\"", bytes_text(config.journal.largest_body())));
+    }
     [server, admin, journal, dedupe].into_iter().for_each(Table::finish);
     let kafka = root.take_table("kafka").map(|table| kafka::read(table, kafka));
     let (topic, kafka) = kafka.map_or((kafka::TOPIC.to_owned(), None), |(topic, kafka)| (topic, Some(kafka)));
-    let sources = read_sources(&mut root, &defaults(&config, topic), config.server.max_in_flight, mistakes);
+    let sources = read_sources(&mut root, &defaults(&config, topic), &config, mistakes);
     root.finish();
     Config { kafka, sources, ..config }
 }
@@ -130,7 +133,7 @@ fn read_dedupe(t: &mut Table) -> DedupeConfig {
     }
 }
 
-fn read_sources(root: &mut Table, defaults: &SourceDefaults, max_in_flight: u64, mistakes: &Mistakes) -> Vec<Arc<Source>> {
+fn read_sources(root: &mut Table, defaults: &SourceDefaults, config: &Config, mistakes: &Mistakes) -> Vec<Arc<Source>> {
     let mut table = root.take_section("sources");
     let mut paths: BTreeMap<String, String> = BTreeMap::new();
     let mut sources = Vec::new();
@@ -148,8 +151,13 @@ fn read_sources(root: &mut Table, defaults: &SourceDefaults, max_in_flight: u64,
         if let Some(other) = paths.insert(source.path.clone(), name) {
             at_path.wrong(format_args!("{} already belongs to sources.{other}", source.path), "a path of its own");
         }
-        if source.max_body as u64 > max_in_flight && source.max_body != defaults.max_body {
-            at_body.wrong("larger than [server] max_in_flight", format_args!("at most \"{}\"", bytes_text(max_in_flight)));
+        let (max_body, most, room) = (source.max_body as u64, config.server.max_in_flight, config.journal.largest_body());
+        if source.max_body == defaults.max_body {
+            // Checked in [server].
+        } else if max_body > most {
+            at_body.wrong("larger than [server] max_in_flight", format_args!("at most \"{}\"", bytes_text(most)));
+        } else if max_body >= room {
+            at_body.wrong(NOT_KEPT, format_args!("less than \"{}\"", bytes_text(room)));
         }
         sources.push(Arc::new(source));
     }
@@ -196,6 +204,7 @@ fn networks(t: &mut Table) -> Vec<IpNet> {
 }
 
 /// One being written, one in reserve for recovery, one being read, one to delete.
+const NOT_KEPT: &str = "larger than [journal] max_backlog and max_size have room for";
 const MIN_SEGMENTS: u64 = 4;
 const TIB: u64 = 1 << 40;
 const SECOND: Duration = Duration::from_secs(1);

@@ -6,10 +6,11 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
-use super::Lane;
+use super::backlog::{Backlog, Backlogs, waiting};
 use super::disk::DiskFile;
 use super::segment::Name;
-use super::table::Table;
+use super::table::{LaneRange, Table};
+use super::{Lane, Options};
 use crate::event::UnixMillis;
 
 /// One segment of the open journal.
@@ -86,6 +87,8 @@ struct LaneState {
     cursor: Option<u64>,
     /// Bytes of its frames at and above the cursor that are on disk.
     kept: u64,
+    /// What it pins besides, as of the last [`Catalog::weigh`].
+    idle: u64,
     /// Bytes of its frames that wait for the writer.
     queued: u64,
 }
@@ -154,13 +157,17 @@ impl Catalog {
         lanes.iter().filter_map(|(name, lane)| Some((name.clone(), lane.cursor?))).collect()
     }
 
-    /// Sets a lane's cursor and counts its backlog anew.
+    /// Sets a lane's cursor and counts its own frames anew.
     pub fn move_cursor(&self, lane: &str, cursor: u64) {
-        let kept = self.segments().iter().map(|s| s.with(|table| backlog(table, lane, cursor))).sum();
+        let kept =
+            self.segments().iter().map(|s| s.with(|table| table.lane(lane).map_or(0, |range| waiting(range, cursor)))).sum();
         let mut lanes = self.lanes.lock().expect(POISON);
         let state = lanes.entry(lane.into()).or_default();
         state.cursor = Some(cursor);
         state.kept = kept;
+        if kept == 0 {
+            state.idle = 0;
+        }
     }
 
     /// Gives a lane its first cursor, if it has none. True if it had none.
@@ -172,15 +179,19 @@ impl Catalog {
         new
     }
 
-    /// Counts bytes as waiting for the writer, unless that takes the lane beyond `limit`. Lanes that hold nothing back have no
-    /// limit.
-    pub fn reserve(&self, lane: &Arc<str>, bytes: u64, limit: u64, pins: bool) -> bool {
+    /// Counts bytes as waiting for the writer, unless the lane then holds back more than `max_backlog`: in frames of its own, or
+    /// in whole segments, among them the one that these bytes would go to. Lanes that hold nothing back have no limit.
+    pub fn reserve(&self, lane: &Arc<str>, bytes: u64, options: &Options) -> bool {
         let mut lanes = self.lanes.lock().expect(POISON);
         let state = match lanes.get_mut(lane) {
             Some(state) => state,
             None => lanes.entry(lane.clone()).or_default(),
         };
-        if (pins || state.cursor.is_some()) && state.kept + state.queued + bytes > limit {
+        let Options { max_backlog, segment_size, passes_on, .. } = *options;
+        let own = state.kept + state.queued + bytes;
+        // Every lane holds the last two segments for a moment, whenever one is begun.
+        let is_wide = state.idle > 0 && own + state.idle + segment_size > max_backlog.max(2 * segment_size);
+        if (passes_on || state.cursor.is_some()) && (own > max_backlog || is_wide) {
             return false;
         }
         state.queued += bytes;
@@ -198,21 +209,29 @@ impl Catalog {
         }
     }
 
-    /// Bytes that each lane keeps from being deleted.
-    pub fn pinned(&self, all: bool) -> Vec<(Arc<str>, u64)> {
-        let lanes = self.lanes.lock().expect(POISON);
-        lanes.iter().filter(|(_, s)| all || s.cursor.is_some()).map(|(name, s)| (name.clone(), s.kept)).collect()
+    /// What each lane keeps from being deleted. From now on [`Catalog::reserve`] goes by it.
+    pub fn weigh(&self, all: bool) -> BTreeMap<Arc<str>, Backlog> {
+        let mut backlogs = Backlogs::new(self.cursors(), all);
+        let segments = self.segments();
+        for segment in &segments {
+            let (size, is_newest) = (segment.size.load(Ordering::Relaxed), segment.name == segments[segments.len() - 1].name);
+            segment.with(|table| backlogs.add(table, size, is_newest));
+        }
+        let backlogs = backlogs.lanes();
+        for (lane, state) in self.lanes.lock().expect(POISON).iter_mut() {
+            state.idle = backlogs.get(lane).map_or(0, |backlog| backlog.idle);
+        }
+        backlogs
     }
 
-    /// True while some lane has not passed all its events in this segment; with `all`, a lane without a cursor has passed none.
-    pub fn is_needed(&self, segment: &Segment, all: bool) -> bool {
+    /// Tells whether some lane has not passed all its events in a segment, as of now; with `all`, a lane without a cursor has
+    /// passed none.
+    pub fn needs(&self, all: bool) -> impl Fn(&Segment) -> bool + use<> {
         let cursors = self.cursors();
-        segment.with(|table| {
-            table.lanes.iter().any(|range| match cursors.get(&range.lane) {
-                Some(cursor) => *cursor <= range.last,
-                None => all,
-            })
-        })
+        move |segment| {
+            let needs = |range: &LaneRange| cursors.get(&range.lane).map_or(all, |cursor| *cursor <= range.last);
+            segment.with(|table| table.lanes.iter().any(needs))
+        }
     }
 
     /// How many events a lane has in `from..below` in segments that lie wholly inside, and the ranges where one must look.
@@ -227,18 +246,6 @@ impl Catalog {
             }
         }
         (whole, parts)
-    }
-}
-
-/// Bytes of a lane in one segment at and above the cursor; inside a segment in proportion to the sequences.
-fn backlog(table: &Table, lane: &str, cursor: u64) -> u64 {
-    match table.lane(lane) {
-        Some(range) if cursor <= range.first => range.bytes,
-        Some(range) if cursor <= range.last => {
-            let (left, all) = (range.last + 1 - cursor, range.last + 1 - range.first);
-            (range.bytes as u128 * left as u128 / all as u128) as u64
-        }
-        _ => 0,
     }
 }
 

@@ -21,7 +21,7 @@ pub trait Disk: Send + Sync {
     /// Creates `name` with `size` bytes allocated ahead, all zero. Fails if it exists.
     fn create(&self, name: &str, size: u64) -> io::Result<Arc<dyn DiskFile>>;
     /// Gives an existing file another name and opens it for writing, with `size` bytes allocated. Its bytes stay: whoever
-    /// writes over them needs no new blocks.
+    /// writes over them needs no new blocks. When it fails, the file may have either name.
     fn recycle(&self, from: &str, to: &str, size: u64) -> io::Result<Arc<dyn DiskFile>>;
     /// Opens an existing file for reading.
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
@@ -94,15 +94,16 @@ impl Disk for LocalDisk {
         let path = self.path(name);
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
         if size > 0 {
-            allocate(&file, size).inspect_err(|_| drop(std::fs::remove_file(&path)))?;
+            allocate(&file, 0, size).inspect_err(|_| drop(std::fs::remove_file(&path)))?;
         }
         Ok(Arc::new(LocalFile(file)))
     }
 
     fn recycle(&self, from: &str, to: &str, size: u64) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).open(self.path(from))?;
-        allocate(&file, size)?;
+        // First: whoever opens it under its old name from now on finds that it is gone.
         std::fs::rename(self.path(from), self.path(to))?;
+        allocate(&file, file.metadata()?.len(), size)?;
         Ok(Arc::new(LocalFile(file)))
     }
 
@@ -187,19 +188,19 @@ pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Reserves real blocks, so that a commit cannot meet a full disk. Where the file system cannot, zeroes are written.
-fn allocate(file: &File, size: u64) -> io::Result<()> {
+/// Reserves real blocks, so that a commit cannot meet a full disk. Where the file system cannot, zeroes are written behind the
+/// `len` bytes that are there: a reader may still be at those.
+fn allocate(file: &File, len: u64, size: u64) -> io::Result<()> {
     match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {
-        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => fill_with_zeroes(file, size),
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => fill_with_zeroes(file, len, size),
         result => Ok(result?),
     }
 }
 
-fn fill_with_zeroes(file: &File, size: u64) -> io::Result<()> {
+fn fill_with_zeroes(file: &File, mut offset: u64, size: u64) -> io::Result<()> {
     static SAID: std::sync::Once = std::sync::Once::new();
     SAID.call_once(|| tracing::warn!("this file system cannot allocate space ahead; new segments are filled with zeroes"));
     let zeroes = vec![0; ZERO_CHUNK];
-    let mut offset = 0;
     while offset < size {
         let step = zeroes.len().min((size - offset) as usize);
         file.write_all_at(&zeroes[..step], offset)?;
@@ -211,3 +212,18 @@ fn fill_with_zeroes(file: &File, size: u64) -> io::Result<()> {
 const LOCK_TRIES: u32 = 10;
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 const ZERO_CHUNK: usize = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filling_a_file_with_zeroes_leaves_the_bytes_that_are_there() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("file");
+        std::fs::write(&path, [7; 3000]).expect("it can be written");
+        let file = OpenOptions::new().write(true).open(&path).expect("it can be opened");
+        fill_with_zeroes(&file, 3000, 5000).expect("there is room");
+        assert_eq!(std::fs::read(&path).expect("it can be read"), [&[7; 3000][..], &[0; 2000][..]].concat());
+    }
+}

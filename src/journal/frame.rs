@@ -11,6 +11,8 @@
 //! holds the frame. In that order a sender's task computes most of it and the writer only adds the last 24 bytes, and a frame
 //! that lies in the wrong file, or was left there by an earlier life of it, never passes.
 
+use std::fmt;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -78,7 +80,12 @@ pub fn peek(bytes: &[u8], room: u64) -> Option<Head> {
 
 /// True if `frame` (exactly `len` bytes) carries the checksum that it has in this segment.
 pub fn is_genuine(frame: &[u8], segment: u64) -> bool {
-    frame.len() >= HEAD && u32_at(frame, 4) == Some(bind(crc32c::crc32c(&frame[24..]), &frame[8..24], segment))
+    frame.len() >= HEAD && is_genuine_by(frame, crc32c::crc32c(&frame[24..]), segment)
+}
+
+/// The same, from a frame's head and the checksum of everything behind its first 24 bytes.
+pub fn is_genuine_by(head: &[u8], sum: u32, segment: u64) -> bool {
+    head.len() >= HEAD && u32_at(head, 4) == Some(bind(sum, &head[8..24], segment))
 }
 
 /// A frame that is complete but for sequence, log id and checksum.
@@ -90,7 +97,7 @@ pub struct Draft {
 impl Draft {
     /// Lays out an event. Everything that costs time happens here, in the sender's task.
     pub fn event(event: &Event) -> Draft {
-        let mut out = Writer::new(Kind::Event, HEAD + 256 + event.body.len());
+        let mut out = Writer::new(Kind::Event, HEAD + event_len(event));
         out.0[25] = u8::from(event.dedupe_key.is_some()) | (u8::from(event.occurred_at.is_some()) << 1);
         out.0[26] = Integrity::ALL.iter().position(|i| *i == event.integrity).expect("ALL lists every value") as u8;
         out.u64(event.received_at.0);
@@ -105,7 +112,7 @@ impl Draft {
         out.text(&event.auth);
         out.text(&event.method);
         out.text(&event.target);
-        out.text(&event.remote.to_string());
+        out.print(&event.remote);
         out.maybe(event.traceparent.as_deref());
         out.u32(event.headers.len() as u32);
         for (name, value) in &event.headers {
@@ -113,11 +120,13 @@ impl Draft {
             out.bytes(value.as_bytes());
         }
         out.bytes(&event.body);
+        debug_assert!(out.0.len() <= HEAD + event_len(event), "event_len forgets a field");
         out.finish()
     }
 
-    /// Lays out the first frame of a commit.
-    pub fn commit(commit: Commit) -> Draft {
+    /// Lays out the first frame of a commit whose other frames, with their padding, are `others` bytes long.
+    pub fn commit(mark: u64, count: u32, others: u64) -> Draft {
+        let commit = Commit { mark, count, length: padded(COMMIT_LEN) as u64 + others };
         let mut out = Writer::new(Kind::Commit, COMMIT_LEN);
         out.u64(commit.mark);
         out.u64(commit.length);
@@ -236,6 +245,16 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
 
+/// An event's payload in bytes, or a few more: one allocation holds it, and none is larger than need be.
+fn event_len(event: &Event) -> usize {
+    let len = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let texts = event.topic.len() + event.source.len() + event.type_prefix.len() + event.auth.len();
+    let request = event.method.len() + event.target.len() + REMOTE_LEN + len(&event.traceparent);
+    let names = len(&event.id) + len(&event.event_type) + len(&event.ordering_key);
+    let headers: usize = event.headers.iter().map(|(name, value)| 8 + name.as_str().len() + value.len()).sum();
+    FIXED_LEN + texts + request + names + headers + event.body.len()
+}
+
 /// Lays out payloads: numbers in 4 or 8 bytes, text and bytes behind a 4-byte length.
 struct Writer(Vec<u8>);
 
@@ -262,6 +281,15 @@ impl Writer {
 
     fn text(&mut self, text: &str) {
         self.bytes(text.as_bytes());
+    }
+
+    /// Text that is made on the spot.
+    fn print(&mut self, value: &impl fmt::Display) {
+        let at = self.0.len();
+        self.u32(0);
+        write!(self.0, "{value}").expect("memory takes every write");
+        let len = (self.0.len() - at - 4) as u32;
+        self.0[at..at + 4].copy_from_slice(&len.to_le_bytes());
     }
 
     fn maybe(&mut self, text: Option<&str>) {
@@ -322,6 +350,10 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Bytes of an event's payload besides text, headers and body: two times, the key, and thirteen lengths.
+const FIXED_LEN: usize = 8 + 16 + 8 + 13 * 4;
+/// The longest address with its port.
+const REMOTE_LEN: usize = "[ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255%4294967295]:65535".len();
 /// The length that stands for "there is none".
 const ABSENT: u32 = u32::MAX;
 /// Bytes of a commit frame.

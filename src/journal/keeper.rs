@@ -3,15 +3,15 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::catalog::Segment;
 use super::disk::{Disk, DiskFile, is_full};
 use super::keys::KeyFile;
-use super::segment::{HEADER, Name, PAGE};
+use super::segment::{HEADER, Name, PAGE, SPARE};
 use super::table::Table;
 use super::{Alarm, Options, POISON, RESERVE, Shared};
 use crate::event::UnixMillis;
@@ -20,7 +20,14 @@ use crate::event::UnixMillis;
 pub struct Inbox {
     work: Mutex<Work>,
     changed: Condvar,
+    /// Held by whoever deletes segments or begins one: two at a time would choose the same, or count the same room.
+    room: Mutex<()>,
+    /// The reserve is not there.
+    reserve_missing: AtomicBool,
 }
+
+/// Room within `max_size` for one more segment, until it is dropped.
+pub type Room<'a> = MutexGuard<'a, ()>;
 
 struct Work {
     to_seal: VecDeque<Arc<Segment>>,
@@ -28,11 +35,10 @@ struct Work {
     later: VecDeque<Arc<Segment>>,
     woken: bool,
     closing: bool,
-    reserve_used: bool,
     spare: Option<Spare>,
 }
 
-/// A file of a deleted segment. The next segment is written over it, which needs no new blocks: that takes a third off a sync.
+/// Usually the file of a deleted segment. The next segment is written over it, which needs no new blocks: that takes a third off a sync.
 pub struct Spare {
     /// Its present name.
     pub name: String,
@@ -41,17 +47,10 @@ pub struct Spare {
 }
 
 impl Inbox {
-    /// Begins with segments that were found unsealed.
-    pub fn new(unsealed: Vec<Arc<Segment>>) -> Inbox {
-        let work = Work {
-            to_seal: unsealed.into(),
-            later: VecDeque::new(),
-            woken: true,
-            closing: false,
-            reserve_used: false,
-            spare: None,
-        };
-        Inbox { work: Mutex::new(work), changed: Condvar::new() }
+    /// Begins with segments that were found unsealed, perhaps without a reserve.
+    pub fn new(unsealed: Vec<Arc<Segment>>, has_reserve: bool) -> Inbox {
+        let work = Work { to_seal: unsealed.into(), later: VecDeque::new(), woken: true, closing: false, spare: None };
+        Inbox { work: Mutex::new(work), changed: Condvar::new(), room: Mutex::default(), reserve_missing: (!has_reserve).into() }
     }
 
     /// Hands over a full segment.
@@ -83,12 +82,29 @@ impl Inbox {
         if there { shared.options.segment_size } else { 0 }
     }
 
-    /// Deletes old segments until one of `size` bytes fits, waiting for those that are being sealed. False: everything that
-    /// is left is needed.
-    pub fn make_room(&self, shared: &Shared, size: u64) -> bool {
+    /// Makes room for a segment of `size` bytes, waiting for those that are being sealed. `None`: everything that is left is
+    /// needed.
+    pub fn make_room(&self, shared: &Shared, size: u64) -> Option<Room<'_>> {
         loop {
             // Counted before the look round: what is sealed meanwhile must not be missed.
             let waiting = self.work.lock().expect(POISON).to_seal.len();
+            if let Some(room) = self.find_room(shared, size) {
+                return Some(room);
+            }
+            let mut work = self.work.lock().expect(POISON);
+            if waiting == 0 || work.closing {
+                return None;
+            }
+            while work.to_seal.len() == waiting && !work.closing {
+                work = self.changed.wait(work).expect(POISON);
+            }
+        }
+    }
+
+    /// Deletes old segments until one of `size` bytes fits.
+    fn find_room(&self, shared: &Shared, size: u64) -> Option<Room<'_>> {
+        let room = self.room.lock().expect(POISON);
+        loop {
             // A usual segment takes the place of the spare file, a larger one does not.
             if size > shared.options.segment_size
                 && let Some(spare) = self.take_spare()
@@ -96,19 +112,16 @@ impl Inbox {
                 drop(shared.disk.remove(&spare.name));
             }
             if shared.catalog.bytes() + size <= shared.options.max_size {
-                return true;
+                return Some(room);
             }
-            if release_one(shared, |_| true) {
-                continue;
-            }
-            let mut work = self.work.lock().expect(POISON);
-            if waiting == 0 || work.closing {
-                return false;
-            }
-            while work.to_seal.len() == waiting && !work.closing {
-                work = self.changed.wait(work).expect(POISON);
+            if !release_one(shared, &room, |_| true) {
+                return None;
             }
         }
+    }
+
+    fn set_spare(&self, spare: Spare) {
+        self.work.lock().expect(POISON).spare = Some(spare);
     }
 }
 
@@ -177,10 +190,11 @@ fn seal(shared: &Shared, segment: &Segment) -> io::Result<()> {
     disk.sync_dir()?;
     let damaged = || io::Error::new(io::ErrorKind::InvalidData, "the key file cannot be read back");
     shared.keys.seal(name, Some(KeyFile::open(disk, name)?.ok_or_else(damaged)?));
-    segment.sealed.store(true, Ordering::Release);
     if disk.truncate(&name.segment(), table.end).is_ok() {
         segment.size.store(table.end, Ordering::Relaxed);
     }
+    // Last: from now on its file may become another segment.
+    segment.sealed.store(true, Ordering::Release);
     Ok(())
 }
 
@@ -190,7 +204,7 @@ fn with_reserve(shared: &Shared, name: &str, bytes: &[u8], error: io::Error) -> 
         return Err(error);
     }
     shared.disk.remove(RESERVE).map_err(|_| error)?;
-    shared.keeper.work.lock().expect(POISON).reserve_used = true;
+    shared.keeper.reserve_missing.store(true, Ordering::Relaxed);
     tracing::warn!("the disk is full: the journal's reserve is used for a key file");
     write_whole(&*shared.disk, name, bytes)
 }
@@ -212,7 +226,7 @@ pub fn write_whole(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> 
 fn retire(shared: &Shared) {
     let now = shared.clock.now();
     let keep_from = UnixMillis(now.0.saturating_sub(shared.options.retain.as_millis() as u64));
-    while release_one(shared, |table| table.newest < keep_from) {}
+    while release_one(shared, &shared.keeper.room.lock().expect(POISON), |table| table.newest < keep_from) {}
     let_go(shared);
     let expired = UnixMillis(now.0.saturating_sub(shared.window.load(Ordering::Relaxed)));
     let (old, early) = shared.keys.retire(expired, shared.options.max_key_bytes);
@@ -224,8 +238,9 @@ fn retire(shared: &Shared) {
         forget_keys(shared, name);
     }
     forget_lost_keys(shared);
-    shared.queue.lock().expect(POISON).has_room();
     lay_in_reserve(shared);
+    begin_again(shared);
+    shared.queue.lock().expect(POISON).has_room();
     shared.count_sizes();
 }
 
@@ -242,8 +257,7 @@ fn forget_keys(shared: &Shared, name: Name) {
 }
 
 /// Deletes the oldest segment that is sealed, that no lane needs and that `may_go`.
-fn release_one(shared: &Shared, may_go: impl Fn(&Table) -> bool) -> bool {
-    let pins = shared.options.passes_on;
+fn release_one(shared: &Shared, _room: &Room, may_go: impl Fn(&Table) -> bool) -> bool {
     let mut segments = shared.catalog.segments();
     // A segment without a commit does not tell yet where the sequences go on: the one before it must stay.
     let newest = segments.iter().rposition(|segment| segment.with(|table| table.end > HEADER));
@@ -251,7 +265,8 @@ fn release_one(shared: &Shared, may_go: impl Fn(&Table) -> bool) -> bool {
     // One that is not sealed yet will be read again at the next start: what lay behind it must not look lost then.
     let sealed = segments.iter().take_while(|segment| segment.sealed.load(Ordering::Acquire)).count();
     segments.truncate(sealed);
-    let free = |s: &Arc<Segment>| s.with(&may_go) && !shared.catalog.is_needed(s, pins);
+    let is_needed = shared.catalog.needs(shared.options.passes_on);
+    let free = |s: &Arc<Segment>| s.with(&may_go) && !is_needed(s);
     let Some(segment) = segments.into_iter().find(free) else { return false };
     // The catalog first: a reader that finds the segment may still use its open file.
     shared.catalog.remove(segment.name);
@@ -270,16 +285,33 @@ fn release_one(shared: &Shared, may_go: impl Fn(&Table) -> bool) -> bool {
 /// Once the next segment will need room, makes it now: the writer then finds the file ready.
 fn prepare_spare(shared: &Shared) {
     let Options { segment_size, max_size, .. } = shared.options;
-    if shared.keeper.spare_bytes(shared) == 0 && shared.catalog.bytes() + segment_size > max_size {
-        release_one(shared, |_| true);
-    }
+    let room = shared.keeper.room.lock().expect(POISON);
+    let is_wanted = || shared.keeper.spare_bytes(shared) == 0 && shared.catalog.bytes() + segment_size > max_size;
+    while is_wanted() && release_one(shared, &room, |_| true) {}
 }
 
-/// Makes the file of a segment that has left the catalog the spare one, or deletes it.
+/// After the writer has found no room nobody may be sending: `/readyz` tells balancers so, and only an event would make the
+/// writer try again. So the keeper does, and lays the file ready.
+fn begin_again(shared: &Shared) {
+    if !shared.no_room.load(Ordering::Relaxed) {
+        return;
+    }
+    let Some(_room) = shared.keeper.find_room(shared, shared.options.segment_size) else { return };
+    if shared.keeper.spare_bytes(shared) == 0 {
+        let name = format!("next{SPARE}");
+        let Ok(file) = shared.disk.create(&name, shared.options.segment_size) else { return };
+        shared.keeper.set_spare(Spare { name, file });
+    }
+    shared.no_room.store(false, Ordering::Relaxed);
+    tracing::info!("there is room for new events again");
+}
+
+/// Makes the file of a segment that has left the catalog the spare one, if it fits beside the others, or deletes it.
 fn lay_aside(shared: &Shared, segment: &Segment) -> io::Result<()> {
-    let Options { segment_size, .. } = shared.options;
+    let Options { segment_size, max_size, .. } = shared.options;
     let (name, size) = (segment.name.spare(), segment.size.load(Ordering::Relaxed));
-    let suits = size <= segment_size && shared.keeper.spare_bytes(shared) == 0;
+    let has_room = shared.catalog.bytes() + segment_size <= max_size;
+    let suits = size <= segment_size && has_room && shared.keeper.spare_bytes(shared) == 0;
     if !suits {
         return shared.disk.remove(&segment.name.segment());
     }
@@ -293,7 +325,7 @@ fn lay_aside(shared: &Shared, segment: &Segment) -> io::Result<()> {
     };
     match lay() {
         Ok(spare) => {
-            shared.keeper.work.lock().expect(POISON).spare = Some(spare);
+            shared.keeper.set_spare(spare);
             Ok(())
         }
         Err(_) => shared.disk.remove(&name).or_else(|_| shared.disk.remove(&segment.name.segment())),
@@ -303,8 +335,9 @@ fn lay_aside(shared: &Shared, segment: &Segment) -> io::Result<()> {
 /// Gives back the memory in which the machine caches what is sealed and passed on. Nobody reads that soon, and the writer's next
 /// pages then come from warm memory instead of pushing out something that others need.
 fn let_go(shared: &Shared) {
+    let is_needed = shared.catalog.needs(shared.options.passes_on);
     for segment in shared.catalog.segments() {
-        let done = segment.sealed.load(Ordering::Acquire) && !shared.catalog.is_needed(&segment, shared.options.passes_on);
+        let done = segment.sealed.load(Ordering::Acquire) && !is_needed(&segment);
         if done && !segment.let_go.swap(true, Ordering::Relaxed) {
             segment.file.let_go();
         }
@@ -327,10 +360,16 @@ fn forget_lost_keys(shared: &Shared) {
     }
 }
 
-/// Allocates the reserve again after it was used. Without room it stays away until the next look.
+/// Allocates the reserve where it is missing. Without room it stays away until the next look.
 fn lay_in_reserve(shared: &Shared) {
-    let mut work = shared.keeper.work.lock().expect(POISON);
-    work.reserve_used = work.reserve_used && shared.disk.create(RESERVE, shared.options.segment_size).is_err();
+    if !shared.keeper.reserve_missing.load(Ordering::Relaxed) {
+        return;
+    }
+    let is_there = match shared.disk.create(RESERVE, shared.options.segment_size) {
+        Ok(_) => true,
+        Err(error) => error.kind() == io::ErrorKind::AlreadyExists,
+    };
+    shared.keeper.reserve_missing.store(!is_there, Ordering::Relaxed);
 }
 
 /// How often the keeper looks for expired segments and keys while nothing else happens.

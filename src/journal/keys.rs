@@ -53,7 +53,7 @@ pub enum Memory {
 pub struct Keys {
     unsealed: Mutex<Unsealed>,
     files: RwLock<Vec<Arc<KeyFile>>>,
-    /// Sequences of events that rot has taken, until their key files have been written anew.
+    /// Sequences of events that rot has taken: their keys count no more, wherever they are found.
     lost: RwLock<Vec<Range<u64>>>,
     /// True while some of them have not been looked for in the key files.
     to_look_for: AtomicBool,
@@ -145,7 +145,7 @@ impl Keys {
     pub fn replace(&self, name: Name, file: Option<KeyFile>) {
         let mut files = self.files.write().expect(POISON);
         files.retain(|file| file.name != name);
-        files.extend(file.map(Arc::new));
+        files.extend(file.filter(KeyFile::has_keys).map(Arc::new));
     }
 
     /// True when rot has taken the event of this entry.
@@ -162,9 +162,9 @@ impl Keys {
         keys
     }
 
-    /// From now on the key file speaks for the segment; its keys leave memory.
+    /// From now on the key file speaks for the segment; its keys leave memory. One without keys need not be asked.
     pub fn seal(&self, segment: Name, file: Option<KeyFile>) {
-        self.files.write().expect(POISON).extend(file.map(Arc::new));
+        self.files.write().expect(POISON).extend(file.filter(KeyFile::has_keys).map(Arc::new));
         let mut unsealed = self.unsealed.lock().expect(POISON);
         for (key, seen) in unsealed.by_segment.remove(&segment).unwrap_or_default() {
             if unsealed.newest.get(&key).is_some_and(|newest| newest.seq == seen.seq) {
@@ -200,6 +200,8 @@ pub struct KeyFile {
     newest: UnixMillis,
     bytes: u64,
     filter: Option<BinaryFuse16>,
+    /// True once damage in it has been told.
+    damaged: AtomicBool,
 }
 
 impl KeyFile {
@@ -233,29 +235,44 @@ impl KeyFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file?,
         };
+        KeyFile::read(&*file, name)
+    }
+
+    fn read(file: &dyn DiskFile, name: Name) -> io::Result<Option<KeyFile>> {
         let mut head = [0; HEADER];
         if file.read_at(&mut head, 0)? < HEADER || &head[..8] != MAGIC {
             return Ok(None);
         }
         let number = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().expect("8 bytes"));
         let (count, filter_len, bytes) = (number(24), number(40), file.size()?);
-        let whole = count.checked_mul(ENTRY as u64).and_then(|n| n.checked_add(HEADER as u64 + filter_len)) == Some(bytes);
-        if head[8..12] != crc32c::crc32c(&head[16..]).to_le_bytes() || number(16) != name.id || !whole {
+        let whole = count.checked_mul(ENTRY as u64).and_then(|n| n.checked_add(HEADER as u64)?.checked_add(filter_len));
+        if head[8..12] != crc32c::crc32c(&head[16..]).to_le_bytes() || number(16) != name.id || whole != Some(bytes) {
             return Ok(None);
         }
         let mut filter = vec![0; filter_len as usize];
         file.read_at(&mut filter, bytes - filter_len)?;
-        Ok(Some(KeyFile { name, count, newest: UnixMillis(number(32)), bytes, filter: decode_filter(&filter) }))
+        let (newest, filter) = (UnixMillis(number(32)), decode_filter(&filter));
+        Ok(Some(KeyFile { name, count, newest, bytes, filter, damaged: false.into() }))
+    }
+
+    /// True if there is a key in it.
+    pub fn has_keys(&self) -> bool {
+        self.count > 0
     }
 
     fn may_hold(&self, key: &EventKey) -> bool {
-        self.count > 0 && self.filter.as_ref().is_none_or(|filter| filter.contains(&short(key)))
+        self.has_keys() && self.filter.as_ref().is_none_or(|filter| filter.contains(&short(key)))
     }
 
     /// Opens the file for each look-up: there are many key files, and few are ever asked.
     fn find(&self, disk: &dyn Disk, key: &EventKey, damaged: &dyn Fn()) -> io::Result<Option<Seen>> {
         let Some(file) = self.reopen(disk)? else { return Ok(None) };
-        let (mut low, mut high) = (0, self.count);
+        // Shorter: it has been written anew, without the keys of lost events, and this one is about to be replaced.
+        let count = match file.size()? == self.bytes {
+            true => self.count,
+            false => KeyFile::read(&*file, self.name)?.map_or(0, |anew| anew.count),
+        };
+        let (mut low, mut high) = (0, count);
         while low < high {
             let middle = low + (high - low) / 2;
             match entry(&*file, middle)? {
@@ -263,8 +280,11 @@ impl KeyFile {
                 Some((found, _)) if found < *key => low = middle + 1,
                 Some(_) => high = middle,
                 None => {
-                    damaged();
-                    return self.find_slowly(&*file, key);
+                    if !self.damaged.swap(true, Ordering::Relaxed) {
+                        damaged();
+                        tracing::error!(file = self.name.keys(), "a damaged key file: repeats of some events are not recognised");
+                    }
+                    return find_slowly(&*file, count, key);
                 }
             }
         }
@@ -283,18 +303,18 @@ impl KeyFile {
             file => file.map(Some),
         }
     }
+}
 
-    /// Looks at every entry that can still be read.
-    fn find_slowly(&self, file: &dyn DiskFile, key: &EventKey) -> io::Result<Option<Seen>> {
-        for index in 0..self.count {
-            if let Some((found, seen)) = entry(file, index)?
-                && found == *key
-            {
-                return Ok(Some(seen));
-            }
+/// Looks at every entry that can still be read.
+fn find_slowly(file: &dyn DiskFile, count: u64, key: &EventKey) -> io::Result<Option<Seen>> {
+    for index in 0..count {
+        if let Some((found, seen)) = entry(file, index)?
+            && found == *key
+        {
+            return Ok(Some(seen));
         }
-        Ok(None)
     }
+    Ok(None)
 }
 
 /// One entry. `None`: it is damaged, or lies in a sector that cannot be read.

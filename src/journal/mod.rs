@@ -15,6 +15,7 @@
 //! - a crash: what is readable above the mark is copied and synced before anything else happens ([`recovery`]);
 //! - rot below the mark: costs the damaged frames only, is counted, and their keys are forgotten ([`reader`]).
 
+mod backlog;
 mod catalog;
 pub mod disk;
 mod frame;
@@ -24,6 +25,7 @@ mod outside;
 mod reader;
 mod recovery;
 mod segment;
+mod sums;
 mod table;
 mod writer;
 
@@ -56,7 +58,7 @@ pub struct Options {
     pub retain: Duration,
     /// One segment; an event that does not fit gets a segment of its own.
     pub segment_size: u64,
-    /// What one lane may hold back.
+    /// What one lane may hold back, with everything that lies in the segments that it holds.
     pub max_backlog: u64,
     /// Keys are remembered this long after their first event.
     pub window: Duration,
@@ -86,6 +88,9 @@ pub struct Journal(Arc<Shared>);
 
 /// Called once with the end of an append, on a thread of the journal or by its [`Teller`]: must not block.
 pub type Done = Box<dyn FnOnce(Result<Position, AppendError>) + Send>;
+
+/// Called after every commit. False: it has nothing to watch for any more.
+pub type Watcher = Box<dyn Fn() -> bool + Send + Sync>;
 
 /// Tells the ends of one commit's events.
 pub type Telling = Box<dyn FnOnce() + Send>;
@@ -181,7 +186,7 @@ struct Shared {
     failed: AtomicBool,
     /// The last attempt to begin a segment found no room.
     no_room: AtomicBool,
-    watchers: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
+    watchers: Mutex<Vec<Watcher>>,
     /// Damage that has been counted: segment file and offset.
     known_rot: Mutex<HashSet<(String, u64)>>,
     teller: OnceLock<Teller>,
@@ -206,7 +211,7 @@ impl Journal {
             queue_changed: Condvar::new(),
             catalog: opened.catalog,
             keys: opened.keys,
-            keeper: keeper::Inbox::new(opened.unsealed),
+            keeper: keeper::Inbox::new(opened.unsealed, opened.has_reserve),
             window: AtomicU64::new(options.window.as_millis() as u64),
             born: Instant::now(),
             sync_began: AtomicU64::new(0),
@@ -293,8 +298,8 @@ impl Journal {
         self.0.catalog.oldest().unwrap_or_else(|| self.durable())
     }
 
-    /// Calls `watcher` after every commit, on the writer's thread: it must not block.
-    pub fn on_durable(&self, watcher: Box<dyn Fn() + Send + Sync>) {
+    /// Calls `watcher` after every commit, on the writer's thread, for as long as it returns true: it must not block.
+    pub fn on_durable(&self, watcher: Watcher) {
         self.0.watchers.lock().expect(POISON).push(watcher);
     }
 
@@ -395,17 +400,15 @@ impl Shared {
     }
 
     fn notify_watchers(&self) {
-        for watcher in self.watchers.lock().expect(POISON).iter() {
-            watcher();
-        }
+        self.watchers.lock().expect(POISON).retain(|watcher| watcher());
     }
 
     fn count_sizes(&self) {
         let bytes = self.catalog.bytes() + self.keeper.spare_bytes(self);
         self.metrics.journal_bytes.set(bytes as i64);
         self.metrics.journal_events.set(self.catalog.events() as i64);
-        for (lane, bytes) in self.catalog.pinned(self.options.passes_on) {
-            self.metrics.journal_pinned.with_label_values(&[&*lane]).set(bytes as i64);
+        for (lane, backlog) in self.catalog.weigh(self.options.passes_on) {
+            self.metrics.journal_pinned.with_label_values(&[&*lane]).set(backlog.pinned() as i64);
         }
     }
 }

@@ -9,11 +9,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::LOCK;
+use super::backlog::Backlogs;
 use super::disk::{Disk, DiskFile};
-use super::frame::{self, Head, Kind, padded};
+use super::frame::{self, Head, Kind};
 use super::reader::Stored;
-use super::recovery::{Found, assess};
+use super::recovery::{Found, FrameAt, assess};
 use super::segment::{self, HEADER, Name, Scanner, Step};
+use super::table::Table;
 use crate::event::Position;
 
 /// A journal that is only read.
@@ -58,6 +60,8 @@ pub struct LaneStat {
     pub events: u64,
     /// Bytes that they occupy.
     pub bytes: u64,
+    /// Bytes that cannot be deleted before this lane has passed them on.
+    pub pinned: u64,
 }
 
 /// Bytes below the durable mark that are no frame.
@@ -98,7 +102,7 @@ impl Outside {
     pub fn end(&self) -> io::Result<u64> {
         match self.published()? {
             Some(mark) => Ok(mark),
-            None => self.look(false).map(|found| found.mark + found.tail.len() as u64),
+            None => self.look().map(|found| found.mark + found.tail.len() as u64),
         }
     }
 
@@ -132,9 +136,9 @@ impl Outside {
         }
     }
 
-    /// Sizes, cursors and lag.
+    /// Sizes, cursors and lag. Of sealed segments only the lane files are read, but for those in which some cursor stands.
     pub fn stat(&self) -> io::Result<Stat> {
-        let found = self.look(true)?;
+        let mut found = self.look()?;
         let files = self.disk.list()?;
         let key_bytes = files.iter().filter(|(name, _)| name.ends_with(".keys")).map(|(_, size)| size).sum();
         let mut stat = Stat {
@@ -144,48 +148,59 @@ impl Outside {
             key_bytes,
             events: 0,
             oldest: found.segments.first().map_or(0, |segment| segment.name.first),
-            next: self.end()?,
+            next: self.published()?.unwrap_or(found.mark + found.tail.len() as u64),
             lanes: Vec::new(),
         };
         for (lane, cursor) in found.cursors.iter().flatten() {
-            let cursor = Some(*cursor);
-            stat.lanes.push(LaneStat { lane: lane.clone(), cursor, waiting: 0, events: 0, bytes: 0 });
+            stat.lanes.push(LaneStat { cursor: Some(*cursor), ..LaneStat::empty(lane) });
         }
-        for frame in readable(&found, stat.next) {
-            stat.count(frame);
+        let mut backlogs = Backlogs::new(found.cursors.iter().flatten().cloned().collect(), false);
+        for index in 0..found.segments.len() {
+            let table = found.table(index, stat.next);
+            backlogs.add(&table, found.segments[index].size, index + 1 == found.segments.len());
+            stat.add(&mut found, index, &table)?;
+        }
+        let backlogs = backlogs.lanes();
+        for lane in &mut stat.lanes {
+            lane.pinned = backlogs.get(&lane.lane).map_or(0, |backlog| backlog.pinned());
         }
         Ok(stat)
     }
 
-    /// Checks every frame of every segment.
+    /// Checks every frame of every segment, one segment after the other.
     pub fn verify(&self) -> io::Result<Verdict> {
         // Read first: the writer may be in the middle of what lies behind it.
         let published = self.published()?;
-        let found = self.look(true)?;
+        let mut found = self.look()?;
         let mark = published.unwrap_or(found.mark);
-        let mut verdict = Verdict { segments: found.segments.len() as u64, ..Verdict::default() };
+        let mut checked = Vec::new();
+        for index in 0..found.segments.len() {
+            found.read(index)?;
+            let events = found.frames(index).filter(|frame| frame.head.seq < mark).count() as u64;
+            checked.push((found.segments[index].name, events, found.segments[index].rot(mark.min(found.mark))));
+            found.forget(index);
+        }
+        // One that has gone since then may have been written over while it was read, so it does not count.
+        let listed = segment::list(&*self.disk)?;
+        checked.retain(|(name, ..)| listed.iter().any(|(listed, _)| listed == name));
+        let mut verdict = Verdict { segments: checked.len() as u64, ..Verdict::default() };
         verdict.unsure = found.tail.iter().filter(|(_, frame)| frame.head.seq >= mark).count() as u64;
-        verdict.events = readable(&found, mark).count() as u64;
-        for segment in &found.segments {
-            let rot = segment.rot(mark.min(found.mark)).into_iter();
-            verdict.damage.extend(rot.map(|bytes| Damage { file: segment.name.segment(), bytes }));
+        for (name, events, rot) in checked {
+            verdict.events += events;
+            verdict.damage.extend(rot.into_iter().map(|bytes| Damage { file: name.segment(), bytes }));
         }
         Ok(verdict)
     }
 
-    /// A segment may be deleted between being listed and being opened: then it is looked at anew. One that has gone since then
-    /// may have been written over while it was read, so it does not count.
-    fn look(&self, everything: bool) -> io::Result<Found> {
+    /// A segment may be deleted between being listed and being opened: then it is looked at anew.
+    fn look(&self) -> io::Result<Found> {
         let mut tries = 0;
-        let mut found = loop {
-            match assess(&*self.disk, everything) {
+        loop {
+            match assess(&*self.disk) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound && tries < RETRIES => tries += 1,
-                found => break found?,
+                found => return found,
             }
-        };
-        let listed = segment::list(&*self.disk)?;
-        found.segments.retain(|segment| listed.iter().any(|(name, _)| *name == segment.name));
-        Ok(found)
+        }
     }
 
     fn published(&self) -> io::Result<Option<u64>> {
@@ -250,25 +265,38 @@ struct Listed {
     file: Arc<dyn DiskFile>,
 }
 
-impl Stat {
-    fn count(&mut self, found: &super::recovery::FrameAt) {
-        self.events += 1;
-        let Some(facts) = &found.facts else { return };
-        let index = self.lanes.iter().position(|lane| lane.lane == facts.lane).unwrap_or_else(|| {
-            let lane = facts.lane.clone();
-            self.lanes.push(LaneStat { lane, cursor: None, waiting: 0, events: 0, bytes: 0 });
-            self.lanes.len() - 1
-        });
-        let lane = &mut self.lanes[index];
-        lane.events += 1;
-        lane.bytes += padded(found.head.len) as u64;
-        lane.waiting += u64::from(lane.cursor.is_some_and(|cursor| found.head.seq >= cursor));
+impl LaneStat {
+    fn empty(lane: &Arc<str>) -> LaneStat {
+        LaneStat { lane: lane.clone(), cursor: None, waiting: 0, events: 0, bytes: 0, pinned: 0 }
     }
 }
 
-fn readable(found: &Found, next: u64) -> impl Iterator<Item = &super::recovery::FrameAt> {
-    let below = found.segments.iter().flat_map(|segment| &segment.scan.events);
-    below.chain(found.tail.iter().map(|(_, frame)| frame)).filter(move |frame| frame.head.seq < next)
+impl Stat {
+    /// Adds one segment with its table; where a cursor stands inside a lane's share, its frames are counted.
+    fn add(&mut self, found: &mut Found, index: usize, table: &Table) -> io::Result<()> {
+        self.events += table.events();
+        for range in &table.lanes {
+            let at = self.lanes.iter().position(|lane| lane.lane == range.lane).unwrap_or(self.lanes.len());
+            if at == self.lanes.len() {
+                self.lanes.push(LaneStat::empty(&range.lane));
+            }
+            let lane = &mut self.lanes[at];
+            lane.events += range.count;
+            lane.bytes += range.bytes;
+            lane.waiting += match lane.cursor {
+                Some(cursor) if cursor <= range.first => range.count,
+                Some(cursor) if cursor <= range.last => {
+                    found.read(index)?;
+                    let mine = |frame: &&FrameAt| frame.facts.as_ref().is_some_and(|facts| facts.lane == range.lane);
+                    let open = cursor..=range.last;
+                    found.frames(index).filter(mine).filter(|frame| open.contains(&frame.head.seq)).count() as u64
+                }
+                _ => 0,
+            };
+        }
+        found.forget(index);
+        Ok(())
+    }
 }
 
 const RETRIES: usize = 5;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::catalog::{Catalog, Segment};
 use super::disk::{self, Disk, DiskFile};
-use super::frame::{self, Commit, Draft, Facts, Head, Kind};
+use super::frame::{self, Draft, Facts, Head, Kind};
 use super::keeper::write_whole;
 use super::keys::{KeyFile, Keys, Seen};
 use super::segment::{self, HEADER, Name, SPARE, Scanner, Step};
@@ -127,8 +127,49 @@ impl FoundSegment {
     }
 }
 
-/// Reads the directory without changing anything: headers of all segments, frames of those that are not sealed.
-pub fn assess(disk: &dyn Disk, everything: bool) -> io::Result<Found> {
+impl Found {
+    /// What a segment holds below `next`: its lane file, else what its frames say.
+    pub fn table(&self, index: usize, next: u64) -> Table {
+        let found = &self.segments[index];
+        if let Some(table) = &found.table {
+            return table.clone();
+        }
+        let mut table = Table::empty(found.name.first);
+        for frame in self.frames(index).filter(|frame| frame.head.seq < next) {
+            if let Some(facts) = &frame.facts {
+                table.add(&facts.lane, frame.head.seq, frame::padded(frame.head.len) as u64, facts.received_at);
+            }
+        }
+        table
+    }
+
+    /// Reads the frames of a sealed segment; those of the others have been read.
+    pub fn read(&mut self, index: usize) -> io::Result<()> {
+        let found = &mut self.segments[index];
+        if found.table.is_some() && found.scan.events.is_empty() {
+            found.scan = scan(found)?;
+        }
+        Ok(())
+    }
+
+    /// Drops the frames of a sealed segment, so that looking at a large journal needs the memory of one segment.
+    pub fn forget(&mut self, index: usize) {
+        let found = &mut self.segments[index];
+        if found.table.is_some() {
+            found.scan = Scan::default();
+        }
+    }
+
+    /// The events of a segment, as far as its frames have been read.
+    pub fn frames(&self, index: usize) -> impl Iterator<Item = &FrameAt> {
+        let tail = self.tail.iter().filter(move |(segment, _)| *segment == index).map(|(_, frame)| frame);
+        self.segments[index].scan.events.iter().chain(tail)
+    }
+}
+
+/// Reads the directory without changing anything: headers of all segments, frames of those that are not sealed, and of the
+/// newest ones until the cursors are found.
+pub fn assess(disk: &dyn Disk) -> io::Result<Found> {
     let (mut segments, mut empty) = (Vec::new(), Vec::new());
     for (name, size) in segment::list(disk)? {
         let file = disk.open(&name.segment())?;
@@ -159,7 +200,7 @@ pub fn assess(disk: &dyn Disk, everything: bool) -> io::Result<Found> {
     }
     let mut cursors = None;
     for found in segments.iter_mut().rev() {
-        if everything || found.table.is_none() || cursors.is_none() {
+        if found.table.is_none() || cursors.is_none() {
             found.scan = scan(found)?;
             cursors = cursors.or_else(|| found.scan.cursors.clone());
         }
@@ -238,6 +279,8 @@ pub struct Opened {
     pub unsealed: Vec<Arc<Segment>>,
     /// The writer's beginning.
     pub writer: Writer,
+    /// The reserve is there.
+    pub has_reserve: bool,
 }
 
 /// Locks the directory, recovers what a crash left, and begins a new segment under a new log id.
@@ -249,7 +292,7 @@ pub fn open(disk: &dyn Disk, options: &Options, metrics: &Metrics) -> Result<Ope
     let log = LogId(context(random(), || "no random numbers".into())?);
     context(remove_leftovers(disk), || "leftovers of an earlier start could not be deleted".into())?;
     let hash_key = context(meta(disk), || format!("{META}: the journal's meta file could not be used"))?;
-    let found = context(assess(disk, false), || "the journal could not be read".into())?;
+    let found = context(assess(disk), || "the journal could not be read".into())?;
     let rot = report_rot(&found, metrics);
     for name in &found.empty {
         context(disk.remove(&name.segment()), || format!("{}: the empty segment could not be deleted", name.segment()))?;
@@ -274,7 +317,7 @@ pub fn open(disk: &dyn Disk, options: &Options, metrics: &Metrics) -> Result<Ope
         catalog.add(copied);
     }
     orphaned_keys(disk, &found, &keys, metrics)
-        .map_err(|source| OpenError::Io { what: "a key file could not be read".into(), source })?;
+        .map_err(|source| OpenError::Io { what: "a key file could not be read or deleted".into(), source })?;
     if found.cursors.is_none() && !found.segments.is_empty() {
         metrics.journal_damaged.inc();
         tracing::error!("all cursors are lost to damage: every topic starts again at its oldest event");
@@ -288,7 +331,8 @@ pub fn open(disk: &dyn Disk, options: &Options, metrics: &Metrics) -> Result<Ope
         }
     }
     let writer = begin(disk, options, lock, log, next, ordinal, &catalog)?;
-    Ok(Opened { log, hash_key, next, catalog, keys, unsealed, rot, writer })
+    let has_reserve = lay_in_reserve(disk, options.segment_size);
+    Ok(Opened { log, hash_key, next, catalog, keys, unsealed, rot, writer, has_reserve })
 }
 
 /// Temporary files of a cut write, spare files, and lane files of segments that have been deleted.
@@ -375,13 +419,16 @@ fn note<'a>(keys: &Keys, name: Name, frames: impl Iterator<Item = &'a FrameAt>) 
     );
 }
 
-/// Key files whose segment is gone still count.
+/// Key files whose segment is gone still count, as long as there are keys in them.
 fn orphaned_keys(disk: &dyn Disk, found: &Found, keys: &Keys, metrics: &Metrics) -> io::Result<()> {
     for (file, _) in disk.list()? {
         if let Some(name) = Name::parse(&file, ".keys")
             && !found.segments.iter().any(|segment| segment.name == name)
         {
             let file = KeyFile::open(disk, name)?;
+            if file.as_ref().is_some_and(|file| !file.has_keys()) {
+                disk.remove(&name.keys())?;
+            }
             if file.is_none() {
                 metrics.journal_damaged.inc();
                 tracing::error!(file = name.keys(), "a damaged key file: repeats of its events can no longer be recognised");
@@ -420,11 +467,11 @@ fn copy_tail(disk: &dyn Disk, found: &Found, log: LogId, ordinal: u64, keys: &Ke
 fn lay_out_tail(found: &Found, log: LogId, name: Name) -> io::Result<(Vec<u8>, Table)> {
     let next = found.mark + found.tail.len() as u64;
     let mut out = segment::header(name, log).to_vec();
-    let length = found.tail.iter().map(|(_, frame)| frame::padded(frame.head.len) as u64).sum();
-    let commit = Commit { mark: found.mark, count: found.tail.len() as u32, length };
-    Draft::commit(commit).seal_into(&mut out, log, found.mark, name.id);
     let cursors = found.cursors.as_deref().unwrap_or_default();
     let cursors = Draft::cursors(cursors.iter().map(|(lane, cursor)| (lane, *cursor)));
+    let events = found.tail.iter().map(|(_, frame)| frame::padded(frame.head.len) as u64).sum::<u64>();
+    let others = cursors.padded_len() as u64 + events;
+    Draft::commit(found.mark, found.tail.len() as u32, others).seal_into(&mut out, log, found.mark, name.id);
     cursors.seal_into(&mut out, log, found.mark, name.id);
     let mut table = Table::empty(found.mark);
     let mut frame = Vec::new();
@@ -440,7 +487,7 @@ fn lay_out_tail(found: &Found, log: LogId, name: Name) -> io::Result<(Vec<u8>, T
             table.add(&facts.lane, at.head.seq, frame::padded(at.head.len) as u64, facts.received_at);
         }
     }
-    Draft::commit(Commit { mark: next, count: 0, length: 0 }).seal_into(&mut out, log, next, name.id);
+    Draft::commit(next, 0, 0).seal_into(&mut out, log, next, name.id);
     table.end = out.len() as u64;
     Ok((out, table))
 }
@@ -458,9 +505,10 @@ fn begin(
 ) -> Result<Writer, OpenError> {
     let name = Name { ordinal, first: next, id: context(random(), || "no random numbers".into())? };
     let mut bytes = segment::header(name, log).to_vec();
-    Draft::commit(Commit { mark: next, count: 0, length: 0 }).seal_into(&mut bytes, log, next, name.id);
     let cursors = catalog.cursors();
-    Draft::cursors(cursors.iter().map(|(lane, at)| (lane, *at))).seal_into(&mut bytes, log, next, name.id);
+    let cursors = Draft::cursors(cursors.iter().map(|(lane, at)| (lane, *at)));
+    Draft::commit(next, 0, cursors.padded_len() as u64).seal_into(&mut bytes, log, next, name.id);
+    cursors.seal_into(&mut bytes, log, next, name.id);
     let at = bytes.len() as u64;
     let small = at + 4 * CURSOR_ROOM;
     let create = |size| disk.create(&name.segment(), size).map(|file| (file, size));
@@ -474,7 +522,6 @@ fn begin(
         file.write_at(&bytes, 0)?;
         file.sync()?;
         disk.sync_dir()?;
-        lay_in_reserve(disk, options.segment_size);
         lock.write_at(&super::writer::published(log, next), 0)?;
         Ok((file, size))
     };
@@ -489,16 +536,13 @@ fn begin(
     Ok(Writer { active, at, next, lock, ordinal: ordinal + 1 })
 }
 
-/// After a power cut the reserve's name may be there without its space.
-fn lay_in_reserve(disk: &dyn Disk, size: u64) {
-    let there = disk.list().is_ok_and(|files| files.iter().any(|(name, bytes)| name == RESERVE && *bytes >= size));
-    if there {
-        return;
+/// After a power cut the reserve's name may be there without its space. True: it is there now.
+fn lay_in_reserve(disk: &dyn Disk, size: u64) -> bool {
+    if disk.list().is_ok_and(|files| files.iter().any(|(name, bytes)| name == RESERVE && *bytes >= size)) {
+        return true;
     }
     drop(disk.remove(RESERVE));
-    if let Err(error) = disk.create(RESERVE, size) {
-        tracing::warn!(%error, "no room for the reserve");
-    }
+    disk.create(RESERVE, size).inspect_err(|error| tracing::warn!(%error, "no room for the reserve")).is_ok()
 }
 
 const META_MAGIC: &[u8; 8] = b"hookmeta";

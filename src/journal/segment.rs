@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
 use super::frame::{self, ALIGN, HEAD, Head};
+use super::sums::Sums;
 use crate::event::LogId;
 
 /// Bytes before the first frame.
@@ -148,12 +149,14 @@ pub struct Scanner {
     frame: Range<usize>,
     buffer: Vec<u8>,
     buffer_at: u64,
+    /// Checksums behind damage.
+    sums: Option<Sums>,
 }
 
 impl Scanner {
     /// Starts at `at` (the first frame: [`HEADER`]) of the segment with this id and looks no further than `limit`.
     pub fn new(file: Arc<dyn DiskFile>, segment: u64, at: u64, limit: u64) -> Scanner {
-        Scanner { file, segment, size: limit, at, frame: 0..0, buffer: Vec::new(), buffer_at: 0 }
+        Scanner { file, segment, size: limit, at, frame: 0..0, buffer: Vec::new(), buffer_at: 0, sums: None }
     }
 
     /// The segment has grown: genuine frames may now reach up to `limit`.
@@ -164,6 +167,7 @@ impl Scanner {
     /// Forgets what has been read ahead: at the end of a file that another process writes, it may be out of date.
     pub fn refresh(&mut self) {
         self.buffer.clear();
+        self.sums = None;
     }
 
     /// The offset at which the next step begins.
@@ -181,7 +185,8 @@ impl Scanner {
         let start = self.at;
         let mut at = start;
         while at + HEAD as u64 <= self.size {
-            match self.frame_at(at, &fits)? {
+            let is_likely = at == start || self.is_likely(at, &fits)?;
+            match if is_likely { self.frame_at(at, &fits)? } else { None } {
                 Some(_) if at > start => {
                     self.at = at;
                     return Ok(Step::Damage(start..at));
@@ -203,6 +208,18 @@ impl Scanner {
         let start = (at - self.buffer_at) as usize;
         self.frame = start..(start + head.len).min(self.buffer.len());
         Ok(frame::is_genuine(self.frame(), self.segment).then_some(head))
+    }
+
+    /// Checks what may be a frame without reading all that it claims to be: behind damage there may be very many.
+    fn is_likely(&mut self, at: u64, fits: &impl Fn(&Head) -> bool) -> io::Result<bool> {
+        self.fill(at, HEAD)?;
+        let Some(head) = frame::peek(self.window(at, HEAD), self.size - at).filter(fits) else { return Ok(false) };
+        if !self.sums.as_ref().is_some_and(|sums| sums.reach(at)) {
+            self.sums = Some(Sums::new(self.file.clone(), at));
+        }
+        let Some(sums) = &mut self.sums else { return Ok(true) };
+        let Some(sum) = sums.of(at + 24, at + head.len as u64)? else { return Ok(false) };
+        Ok(frame::is_genuine_by(self.window(at, HEAD), sum, self.segment))
     }
 
     /// Makes `len` bytes from `at` on available, as far as the file has them.

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use super::catalog::Segment;
 use super::disk::{DiskFile, is_full};
-use super::frame::{COMMIT_LEN, Commit, Draft, padded};
+use super::frame::{COMMIT_LEN, Draft, padded};
 use super::keeper::Spare;
 use super::keys::Seen;
 use super::segment::{self, HEADER, Name, PAGE};
@@ -48,8 +48,8 @@ pub struct Queue {
     bytes: usize,
     cursors_moved: Option<Instant>,
     closing: bool,
-    /// The last event that found no room needed this many bytes; 0: there is room.
-    full: u64,
+    /// An event of this many bytes found no room: nor will larger ones.
+    full: Option<u64>,
 }
 
 impl Queue {
@@ -63,9 +63,14 @@ impl Queue {
         self.closing = true;
     }
 
+    /// True if so many bytes more may wait; alone, an event of any size may.
+    fn takes(&self, len: u64) -> bool {
+        self.bytes == 0 || self.bytes + len as usize <= MAX_QUEUED
+    }
+
     /// There may be room again.
     pub fn has_room(&mut self) {
-        self.full = 0;
+        self.full = None;
     }
 }
 
@@ -73,7 +78,7 @@ impl Shared {
     /// Takes an event for the next commit, or says why not.
     pub fn enqueue(&self, pending: Pending) -> Result<(), Refused> {
         let len = pending.len();
-        if !self.catalog.reserve(&pending.lane, len, self.options.max_backlog, self.options.passes_on) {
+        if !self.catalog.reserve(&pending.lane, len, &self.options) {
             return Err(Refused::LaneFull);
         }
         let lane = pending.lane.clone();
@@ -81,8 +86,8 @@ impl Shared {
         let refused = match () {
             () if self.failed.load(Ordering::Acquire) => Some(Refused::Failed),
             () if queue.closing => Some(Refused::Closing),
-            () if queue.full > 0 => Some(Refused::Full),
-            () if queue.bytes + len as usize > MAX_QUEUED => Some(Refused::Overloaded),
+            () if queue.full.is_some_and(|full| len >= full) => Some(Refused::Full),
+            () if !queue.takes(len) => Some(Refused::Overloaded),
             () => None,
         };
         if let Some(refused) = refused {
@@ -119,7 +124,7 @@ pub struct Writer {
 pub fn start(shared: Arc<Shared>, writer: Writer) -> io::Result<JoinHandle<()>> {
     let run = move || {
         let _alarm = Alarm(shared.clone());
-        Running { shared, writer, buffer: Vec::new(), abandoned: false }.run();
+        Running { shared, writer, buffer: Vec::new(), abandoned: false, complained: false }.run();
     };
     std::thread::Builder::new().name("journal-writer".into()).spawn(run)
 }
@@ -129,6 +134,8 @@ struct Running {
     writer: Writer,
     buffer: Vec<u8>,
     abandoned: bool,
+    /// It has been said that no segment can be begun.
+    complained: bool,
 }
 
 /// What the queue gave.
@@ -220,7 +227,11 @@ impl Running {
                 None => break,
             };
             if let Err(error) = self.next_segment(need) {
-                self.refuse(events.drain(..).collect(), error, need);
+                // Smaller ones may still fit into what is left.
+                let (smaller, refused): (Vec<_>, Vec<_>) =
+                    events.into_iter().partition(|e: &Pending| error == AppendError::Full && e.len() < need);
+                self.refuse(refused, error, need);
+                events = VecDeque::from(smaller);
             }
         }
         if save_cursors {
@@ -292,14 +303,8 @@ impl Running {
             buffer.extend_from_slice(&segment::header(writer.active.name, shared.log));
             offset = 0;
         }
-        let frames = batch.iter().map(Pending::len).sum::<u64>() + cursors.as_ref().map_or(0, |c| c.padded_len() as u64);
-        let length = frames + padded(COMMIT_LEN) as u64;
-        Draft::commit(Commit { mark: writer.next, count: batch.len() as u32, length }).seal_into(
-            buffer,
-            shared.log,
-            writer.next,
-            id,
-        );
+        let others = batch.iter().map(Pending::len).sum::<u64>() + cursors.as_ref().map_or(0, |c| c.padded_len() as u64);
+        Draft::commit(writer.next, batch.len() as u32, others).seal_into(buffer, shared.log, writer.next, id);
         if let Some(cursors) = cursors {
             cursors.seal_into(buffer, shared.log, writer.next, id);
         }
@@ -336,35 +341,44 @@ impl Running {
     fn next_segment(&mut self, len: u64) -> Result<(), AppendError> {
         let overhead = HEADER + (padded(COMMIT_LEN) + self.snapshot().padded_len()) as u64 + CURSOR_ROOM;
         let size = self.shared.options.segment_size.max(overhead + len);
-        let created = self.create(size);
-        self.shared.no_room.store(created.is_err(), Ordering::Relaxed);
-        let (name, file) = created.map_err(|error| {
-            tracing::warn!(%error, "a new segment of the journal could not be begun");
-            if is_full(&error) { AppendError::Full } else { AppendError::Write }
-        })?;
+        let shared = self.shared.clone();
+        let room = shared.keeper.make_room(&shared, size);
+        let created = match room {
+            Some(_) => self.create(size),
+            None => Err(io::Error::new(io::ErrorKind::StorageFull, "max_size is used up")),
+        };
+        let (name, file) = created.map_err(|error| self.complain(&error, size))?;
         let segment = Segment::new(name, file, size, Table::empty(self.writer.next), false);
-        self.shared.catalog.add(segment.clone());
+        shared.catalog.add(segment.clone());
+        drop(room);
         let full = std::mem::replace(&mut self.writer.active, segment);
         self.writer.at = HEADER;
-        self.abandoned = false;
-        self.shared.keeper.seal(full);
-        self.shared.count_sizes();
+        (self.abandoned, self.complained) = (false, false);
+        shared.no_room.store(false, Ordering::Relaxed);
+        shared.keeper.seal(full);
+        shared.count_sizes();
         Ok(())
     }
 
-    fn create(&mut self, size: u64) -> io::Result<(Name, Arc<dyn DiskFile>)> {
-        if !self.shared.keeper.make_room(&self.shared, size) {
-            return Err(io::Error::new(io::ErrorKind::StorageFull, "max_size is used up"));
+    /// Says once that no segment can be begun. One event that is too large for what is left does not stop the others.
+    fn complain(&mut self, error: &io::Error, size: u64) -> AppendError {
+        let is_usual = size == self.shared.options.segment_size;
+        let is_new = !std::mem::replace(&mut self.complained, true);
+        if (is_usual && !self.shared.no_room.swap(true, Ordering::Relaxed)) || is_new {
+            tracing::warn!(%error, size, "a new segment of the journal could not be begun");
         }
+        if is_full(error) { AppendError::Full } else { AppendError::Write }
+    }
+
+    fn create(&mut self, size: u64) -> io::Result<(Name, Arc<dyn DiskFile>)> {
         let name = Name { ordinal: self.writer.ordinal, first: self.writer.next, id: random()? };
         let disk = &self.shared.disk;
         let spare = if size == self.shared.options.segment_size { self.shared.keeper.take_spare() } else { None };
-        let file = match spare {
-            Some(Spare { name: spare, file }) => {
-                disk.rename(&spare, &name.segment()).inspect_err(|_| drop(disk.remove(&spare))).map(|()| file)
-            }
-            None => disk.create(&name.segment(), size),
-        }?;
+        let renamed = spare.and_then(|Spare { name: spare, file }| {
+            let renamed = disk.rename(&spare, &name.segment()).inspect_err(|_| drop(disk.remove(&spare)));
+            renamed.ok().map(|()| file)
+        });
+        let file = renamed.map_or_else(|| disk.create(&name.segment(), size), Ok)?;
         disk.sync_dir().inspect_err(|_| drop(disk.remove(&name.segment())))?;
         self.writer.ordinal += 1;
         Ok((name, file))
@@ -372,7 +386,8 @@ impl Running {
 
     fn refuse(&self, events: Vec<Pending>, error: AppendError, need: u64) {
         if error == AppendError::Full && !events.is_empty() {
-            self.shared.queue.lock().expect(POISON).full = need;
+            let full = &mut self.shared.queue.lock().expect(POISON).full;
+            *full = Some(full.unwrap_or(need).min(need));
         }
         self.shared.catalog.settle(events.iter().map(|event| (&event.lane, event.len())), false);
         for event in events {
@@ -414,3 +429,17 @@ const MAX_TURNS: usize = 16;
 const USUAL_COMMIT: usize = 1 << 20;
 /// Bytes at the end of each segment that only cursors may use, so that they can be saved when events find no room.
 pub const CURSOR_ROOM: u64 = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_queue_takes_an_event_of_any_size_and_a_busy_one_only_up_to_its_limit() {
+        let mut queue = Queue::default();
+        assert!(queue.takes(MAX_QUEUED as u64 + 1), "it would be refused for ever");
+        queue.bytes = 1;
+        assert!(queue.takes(MAX_QUEUED as u64 - 1));
+        assert!(!queue.takes(MAX_QUEUED as u64));
+    }
+}

@@ -54,6 +54,7 @@ struct State {
     die_at: Option<u64>,
     lies: bool,
     recycled: u64,
+    read: u64,
     rng: fastrand::Rng,
 }
 
@@ -117,6 +118,7 @@ impl SimDisk {
             die_at: None,
             lies: false,
             recycled: 0,
+            read: 0,
             rng: fastrand::Rng::with_seed(seed),
         };
         SimDisk(Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() }))
@@ -208,6 +210,11 @@ impl SimDisk {
         self.state().recycled
     }
 
+    /// Bytes that have been read so far.
+    pub fn read(&self) -> u64 {
+        self.state().read
+    }
+
     /// All files together may occupy so many bytes.
     pub fn set_limit(&self, bytes: u64) {
         self.state().limit = bytes;
@@ -282,15 +289,19 @@ impl Gate {
     /// Waits until so many steps wait here at the same time.
     pub fn wait_for(&self, steps: u64) {
         let mut state = self.disk.state();
-        let here = |state: &State| {
-            state
-                .rules
-                .iter()
-                .any(|rule| rule.id == self.id && matches!(rule.action, Action::Hold { waiting } if waiting >= steps))
-        };
-        while !here(&state) {
+        while self.held(&state) < steps {
             state = self.disk.0.changed.wait(state).expect("no test panics while it holds the lock");
         }
+    }
+
+    /// True if some step waits here.
+    pub fn holds(&self) -> bool {
+        self.held(&self.disk.state()) > 0
+    }
+
+    fn held(&self, state: &State) -> u64 {
+        let mine = state.rules.iter().find(|rule| rule.id == self.id);
+        mine.map_or(0, |rule| if let Action::Hold { waiting } = rule.action { waiting } else { 0 })
     }
 
     /// Lets them all go on.
@@ -468,14 +479,14 @@ impl Disk for Process {
     fn recycle(&self, from: &str, to: &str, size: u64) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.enter(Step::Rename, to)?;
         let index = state.index(from)?;
+        state.change(from, Some((to.into(), index)));
+        self.disk.0.changed.notify_all();
         let more = size.saturating_sub(state.files[index].cache.len() as u64);
         if state.used() + more > state.limit {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let grown = state.files[index].cache.len().max(size as usize);
         state.files[index].cache.resize(grown, 0);
-        state.change(from, Some((to.into(), index)));
-        self.disk.0.changed.notify_all();
         Ok(self.file(index, to, None))
     }
 
@@ -563,10 +574,11 @@ impl DiskFile for File {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let state = self.process.enter(Step::Read, &self.name())?;
+        let mut state = self.process.enter(Step::Read, &self.name())?;
         let bytes = state.files[self.index].cache.get(offset as usize..).unwrap_or_default();
         let count = bytes.len().min(buffer.len());
         buffer[..count].copy_from_slice(&bytes[..count]);
+        state.read += count as u64;
         Ok(count)
     }
 

@@ -89,53 +89,50 @@ async fn fifty_copies_under_way_are_one_frame_and_fifty_2xx() {
     assert_eq!(house.kept(), ["evt_1"]);
 }
 
-#[tokio::test]
-async fn fifty_copies_are_kept_once_although_the_first_sender_hangs_up() {
+/// Something happens to the first senders while the sync is held; fifty others then hear 2xx about one frame.
+async fn fifty_copies_are_kept_once_after(first: impl AsyncFnOnce(&House)) {
     let house = House::new();
     let gate = house.disk.hold(Step::Sync, ".seg");
-    drop(house.sends("stripe", "evt_1").await);
+    first(&house).await;
     let senders = fifty_copies(&house).await;
     gate.wait_for(1);
     gate.release();
     assert_eq!(outcomes(senders).await, [Outcome::Duplicate; COPIES]);
     assert_eq!(house.kept(), ["evt_1"]);
+}
+
+async fn senders_hang_up(house: &House, count: usize) {
+    for _ in 0..count {
+        drop(house.sends("stripe", "evt_1").await);
+    }
+}
+
+async fn a_deadline_is_over(house: &House) {
+    let late = house.arrives("stripe", house.delivery("stripe", "evt_1"), Instant::now());
+    let answer = late.answer().await;
+    assert_eq!((answer.outcome, answer.status.as_u16()), (Outcome::Deadline, 503));
+}
+
+#[tokio::test]
+async fn fifty_copies_are_kept_once_although_the_first_sender_hangs_up() {
+    fifty_copies_are_kept_once_after(async |house| senders_hang_up(house, 1).await).await;
 }
 
 #[tokio::test]
 async fn fifty_copies_are_kept_once_although_the_first_deadline_is_over() {
-    let house = House::new();
-    let gate = house.disk.hold(Step::Sync, ".seg");
-    let first = house.arrives("stripe", house.delivery("stripe", "evt_1"), Instant::now());
-    let answer = first.answer().await;
-    assert_eq!((answer.outcome, answer.status.as_u16()), (Outcome::Deadline, 503));
-    let senders = fifty_copies(&house).await;
-    gate.wait_for(1);
-    gate.release();
-    assert_eq!(outcomes(senders).await, [Outcome::Duplicate; COPIES]);
-    assert_eq!(house.kept(), ["evt_1"]);
+    fifty_copies_are_kept_once_after(a_deadline_is_over).await;
 }
 
 #[tokio::test]
 async fn fifty_copies_are_kept_once_after_300_senders_in_a_row_hung_up() {
-    let house = House::new();
-    let gate = house.disk.hold(Step::Sync, ".seg");
-    for _ in 0..300 {
-        drop(house.sends("stripe", "evt_1").await);
-    }
-    let senders = fifty_copies(&house).await;
-    gate.wait_for(1);
-    gate.release();
-    assert_eq!(outcomes(senders).await, [Outcome::Duplicate; COPIES]);
-    assert_eq!(house.kept(), ["evt_1"]);
+    fifty_copies_are_kept_once_after(async |house| senders_hang_up(house, 300).await).await;
 }
 
 #[tokio::test]
 async fn an_event_is_kept_once_when_all_300_senders_hang_up() {
     let house = House::new();
     let gate = house.disk.hold(Step::Sync, ".seg");
-    for _ in 0..300 {
-        drop(house.sends("stripe", "evt_1").await);
-    }
+    senders_hang_up(&house, 300).await;
     gate.release();
     assert_eq!(house.outcome("stripe", "evt_1").await, Outcome::Duplicate);
     assert_eq!(house.kept(), ["evt_1"]);
@@ -148,11 +145,8 @@ async fn fifty_copies_are_kept_once_although_300_hang_up_while_the_key_files_are
     assert_eq!(house.outcome("stripe", "old").await, Outcome::Kept);
     let house = house.cooled();
     let (asked, synced) = (house.disk.hold(Step::Read, ".keys"), house.disk.hold(Step::Sync, ".seg"));
-    for _ in 0..300 {
-        drop(house.sends("stripe", "evt_1").await);
-    }
-    let late = house.arrives("stripe", house.delivery("stripe", "evt_1"), Instant::now());
-    assert_eq!(late.answer().await.outcome, Outcome::Deadline);
+    senders_hang_up(&house, 300).await;
+    a_deadline_is_over(&house).await;
     let mut senders = fifty_copies(&house).await;
     asked.wait_for(1);
     asked.release();

@@ -139,6 +139,7 @@ impl House {
         self.journal.on_durable(Box::new(move || {
             let disk = disk.lock().expect("no holder panics").take();
             disk.into_iter().for_each(|disk| tell.send(disk.hold(Step::Sync, ".seg")).expect("the test waits for it"));
+            false
         }));
         first_gate.release();
         let gate = told.recv().expect("the first commit ends");

@@ -270,7 +270,10 @@ async fn synced_but_dead_before_the_answer_the_retry_is_a_duplicate() {
     for seed in 0..20 {
         let house = House::with(Plan { seed, ..Plan::default() });
         let dying: SimDisk = house.disk.clone();
-        house.journal.on_durable(Box::new(move || dying.cut_power()));
+        house.journal.on_durable(Box::new(move || {
+            dying.cut_power();
+            true
+        }));
         let mut sender = house.arrives("stripe", house.delivery("stripe", "evt_1"), far_away());
         drop(sender.has_answer().await);
         until(|| house.disk.is_dead());

@@ -1,0 +1,111 @@
+//! Checksums of any stretch of a file, for the price of reading the file once. Behind damage every aligned offset may begin a
+//! frame, and a body can be made of nothing but heads that claim to be megabytes long: to check each by reading all that it
+//! claims would make a start after a crash last for hours. To give up after so many would lose the genuine frames behind them.
+//!
+//! CRC-32C is linear: the sum of a stretch follows from the sums up to its two ends, of which one is kept for each block.
+
+use std::io;
+use std::sync::Arc;
+
+use super::disk::DiskFile;
+
+/// Sums of one file from some offset on.
+pub struct Sums {
+    file: Arc<dyn DiskFile>,
+    from: u64,
+    /// The sum from `from` up to the end of each block that has been read; the first is that of nothing.
+    blocks: Vec<u32>,
+}
+
+impl Sums {
+    /// Nothing has been read yet.
+    pub fn new(file: Arc<dyn DiskFile>, from: u64) -> Sums {
+        Sums { file, from, blocks: vec![0] }
+    }
+
+    /// True if a stretch may begin here without reading what lies far in front of it.
+    pub fn reach(&self, at: u64) -> bool {
+        (self.from..=self.from + self.blocks.len() as u64 * BLOCK).contains(&at)
+    }
+
+    /// The checksum of the bytes `start..end`. `None`: the file ends before.
+    pub fn of(&mut self, start: u64, end: u64) -> io::Result<Option<u32>> {
+        let (Some(before), Some(whole)) = (self.up_to(start)?, self.up_to(end)?) else { return Ok(None) };
+        Ok(Some(whole ^ times(before, power(end - start))))
+    }
+
+    fn up_to(&mut self, end: u64) -> io::Result<Option<u32>> {
+        let mut buffer = Vec::new();
+        let block = (end - self.from) / BLOCK;
+        while (self.blocks.len() as u64) <= block {
+            let at = self.from + (self.blocks.len() as u64 - 1) * BLOCK;
+            buffer.resize(CHUNK, 0);
+            let got = self.file.read_at(&mut buffer, at)?;
+            if got < BLOCK as usize {
+                return Ok(None);
+            }
+            for bytes in buffer[..got].chunks_exact(BLOCK as usize) {
+                self.blocks.push(crc32c::crc32c_append(self.blocks[self.blocks.len() - 1], bytes));
+            }
+        }
+        let mut rest = [0; BLOCK as usize];
+        let rest = &mut rest[..((end - self.from) % BLOCK) as usize];
+        let got = self.file.read_at(rest, self.from + block * BLOCK)?;
+        Ok((got == rest.len()).then(|| crc32c::crc32c_append(self.blocks[block as usize], rest)))
+    }
+}
+
+/// What a checksum becomes, multiplied by this, when so many zero bytes follow: x to the power of their bits.
+fn power(bytes: u64) -> u32 {
+    let (mut result, mut square, mut left) = (ONE, ONE >> 8, bytes);
+    while left > 0 {
+        if left & 1 == 1 {
+            result = times(result, square);
+        }
+        square = times(square, square);
+        left >>= 1;
+    }
+    result
+}
+
+/// The product of two polynomials modulo that of CRC-32C. The highest bit is the coefficient of 1.
+fn times(a: u32, mut b: u32) -> u32 {
+    let mut product = 0;
+    for bit in (0..32).rev() {
+        if (a >> bit) & 1 == 1 {
+            product ^= b;
+        }
+        b = if b & 1 == 1 { (b >> 1) ^ CASTAGNOLI } else { b >> 1 };
+    }
+    product
+}
+
+const ONE: u32 = 1 << 31;
+const CASTAGNOLI: u32 = 0x82F6_3B78;
+const BLOCK: u64 = 1024;
+const CHUNK: usize = 256 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::disk::{Disk, LocalDisk};
+
+    #[test]
+    fn the_sum_of_any_stretch_is_that_of_its_bytes() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        let bytes: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(600_000).collect();
+        let dir = tempfile::tempdir().expect("a directory");
+        let disk = LocalDisk::create(dir.path()).expect("a disk");
+        let file = disk.create("file", 0).expect("there is room");
+        file.write_at(&bytes, 0).expect("there is room");
+        let mut sums = Sums::new(file, 64);
+        for _ in 0..500 {
+            let start = rng.usize(64..bytes.len());
+            let end = rng.usize(start..=bytes.len());
+            let sum = sums.of(start as u64, end as u64).expect("it can be read");
+            assert_eq!(sum, Some(crc32c::crc32c(&bytes[start..end])), "{start}..{end}");
+        }
+        assert_eq!(sums.of(64, 600_001).expect("it can be read"), None);
+        assert_eq!(sums.of(64, 700_000).expect("it can be read"), None);
+    }
+}
