@@ -6,7 +6,8 @@
 //! Both servers are processes of their own with tokio's multi-threaded runtime. Bare hyper reads the whole body and answers
 //! 200 with nothing in it. hookhold is the release binary: it checks a Stripe signature, admits the event once, journals it
 //! with fdatasync and answers 200. Both get the same 2 KiB deliveries with distinct ids, signed beforehand, from the same
-//! senders over keep-alive connections, in turns; a round's ratio is hookhold's rate over bare hyper's of the same round.
+//! senders over keep-alive connections, in turns of half a second; a round's ratio is hookhold's rate over bare hyper's of the same
+//! round. Turns are short because a shared machine is faster at one moment than at the next.
 //! DIR holds the journal and should lie on a disk; its file system is printed.
 //!
 //! The senders share the cores with the server, so their own cost is in both rates and the ratio depends on it: `socket`
@@ -85,15 +86,21 @@ fn compare(load: Load, rounds: usize, dir: &std::path::Path) -> Result<()> {
     print!("{connections} connections ({senders:?} senders on {threads} thread(s)), {BODY} B Stripe bodies, ");
     println!("journal on {file_system}, {} cores", cores());
     let requests: Arc<[Prepared]> = requests(load)?.into();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     let mut ratios = Vec::new();
     for round in 1..=rounds {
-        let bare = Served::bare()?;
-        let (ceiling, cheapest) = measure(&bare, &requests, load)?;
-        drop(bare);
-        let durable = Served::hookhold(dir)?;
-        let (rate, cost) = measure(&durable, &requests, load)?;
-        let commits = durable.commits()?;
-        drop(durable);
+        let mut bare = Run::new(Served::bare()?, &requests);
+        let mut durable = Run::new(Served::hookhold(dir)?, &requests);
+        durable.turn(&runtime, load, WARM_UP)?;
+        durable.total = Total::default();
+        while durable.total.lasted < load.time {
+            for run in [&mut bare, &mut durable] {
+                run.turn(&runtime, load, TURN)?;
+            }
+        }
+        let ((ceiling, cheapest), (rate, cost)) = (bare.total.figures(), durable.total.figures());
+        let commits = durable.server.commits()?;
+        drop((bare, durable));
         ratios.push(rate / ceiling);
         print!("  round {round}: bare hyper {ceiling:>7.0}/s {cheapest:>5.1} us CPU each; ");
         println!("durable {rate:>7.0}/s {cost:>5.1} us, {commits}; ratio {:.3}", rate / ceiling);
@@ -182,7 +189,7 @@ enum Prepared {
 
 /// Requests with distinct ids for the longest round, signed now. Each round has a journal of its own, so it may send them again.
 fn requests(load: Load) -> Result<Vec<Prepared>> {
-    let count = (WARM_UP + load.time).as_secs() as usize * MOST_PER_SECOND;
+    let count = (WARM_UP + load.time + load.time / 2).as_secs() as usize * MOST_PER_SECOND;
     let text = configuration(free()?, free()?, std::path::Path::new("unused"));
     let path = std::env::temp_dir().join("bench.toml");
     let secret = std::env::temp_dir().join(format!("bench-secret-{}", std::process::id()));
@@ -216,32 +223,61 @@ fn body(id: &str) -> Bytes {
     format!("{head}{fill}{tail}").into()
 }
 
-/// Answers per second while all connections are busy, and microseconds of processor time that the server took for each.
-fn measure(server: &Served, requests: &Arc<[Prepared]>, load: Load) -> Result<(f64, f64)> {
-    let Load { senders, connections, time, .. } = load;
-    let address = server.address;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(load.threads).enable_all().build()?;
-    let shared = Arc::new(Shared::new(requests.clone(), server.admin.is_some()));
-    let tasks: Vec<_> = (0..connections)
-        .map(|_| match senders {
-            Senders::Socket => runtime.spawn(talk(address, shared.clone())),
-            Senders::Hyper => runtime.spawn(converse(address, shared.clone())),
-        })
-        .collect();
-    let answers = || shared.answers.load(Ordering::Relaxed);
-    std::thread::sleep(WARM_UP);
-    let (before, began, cpu) = (answers(), Instant::now(), server.cpu_seconds()?);
-    std::thread::sleep(time);
-    let (after, lasted, cpu) = (answers(), began.elapsed(), server.cpu_seconds()? - cpu);
-    shared.over.store(true, Ordering::Relaxed);
-    for task in tasks {
-        runtime.block_on(task)??;
-    }
-    let count = (after - before) as f64;
-    Ok((count / lasted.as_secs_f64(), cpu * 1e6 / count))
+/// One server, all that was sent to it in a round, and what came of it.
+struct Run {
+    server: Served,
+    shared: Arc<Shared>,
+    total: Total,
 }
 
-/// What all senders of one measurement share.
+/// The turns so far.
+#[derive(Default)]
+struct Total {
+    answers: u64,
+    lasted: Duration,
+    cpu_seconds: f64,
+}
+
+impl Total {
+    /// Answers per second, and microseconds of processor time that the server took for each.
+    fn figures(&self) -> (f64, f64) {
+        let count = self.answers as f64;
+        (count / self.lasted.as_secs_f64(), self.cpu_seconds * 1e6 / count)
+    }
+}
+
+impl Run {
+    fn new(server: Served, requests: &Arc<[Prepared]>) -> Run {
+        let shared = Arc::new(Shared::new(requests.clone(), server.admin.is_some()));
+        Run { server, shared, total: Total::default() }
+    }
+
+    /// Keeps all connections busy for so long, and counts from when they are.
+    fn turn(&mut self, runtime: &tokio::runtime::Runtime, load: Load, time: Duration) -> Result<()> {
+        let (address, shared) = (self.server.address, &self.shared);
+        shared.over.store(false, Ordering::Relaxed);
+        let tasks: Vec<_> = (0..load.connections)
+            .map(|_| match load.senders {
+                Senders::Socket => runtime.spawn(talk(address, shared.clone())),
+                Senders::Hyper => runtime.spawn(converse(address, shared.clone())),
+            })
+            .collect();
+        let answers = || shared.answers.load(Ordering::Relaxed);
+        std::thread::sleep(SETTLE);
+        let (before, began, cpu) = (answers(), Instant::now(), self.server.cpu_seconds()?);
+        std::thread::sleep(time);
+        self.total.answers += answers() - before;
+        self.total.lasted += began.elapsed();
+        self.total.cpu_seconds += self.server.cpu_seconds()? - cpu;
+        shared.over.store(true, Ordering::Relaxed);
+        for task in tasks {
+            runtime.block_on(task)??;
+        }
+        Ok(())
+    }
+}
+
+/// What all senders to one server share.
 struct Shared {
     requests: Arc<[Prepared]>,
     /// A repeat would cost the server less, so there must be none.
@@ -323,6 +359,10 @@ fn bare() -> Result<()> {
 
 const BODY: usize = 2048;
 const SECRET: &str = "whsec_benchmark";
-const WARM_UP: Duration = Duration::from_millis(3000);
+/// Until the journal has gone round.
+const WARM_UP: Duration = Duration::from_secs(3);
+const TURN: Duration = Duration::from_millis(500);
+/// Until every connection is busy.
+const SETTLE: Duration = Duration::from_millis(100);
 /// More than can be received durably on two cores.
 const MOST_PER_SECOND: usize = 110_000;
