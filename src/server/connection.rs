@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Limits;
 use super::request::{self, Caller, Desk, Peer, come_again_after};
-use super::stop::{self, Phase};
+use super::stop::Phase;
 use super::wire::{Progress, Stage, Wire};
 use crate::event::{Answer, Outcome, UnixMillis};
 
@@ -49,7 +49,7 @@ where
     let end = loop {
         select! {
             biased;
-            phase = stop::next(&mut phases) => match phase {
+            _ = phases.changed() => match *phases.borrow_and_update() {
                 Phase::Serving | Phase::Leaving => {}
                 Phase::Draining => progress.leave(QUIET),
                 Phase::Cut | Phase::Now => progress.cut(Outcome::Draining),

@@ -28,7 +28,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connection::LINGER;
 use super::request::{self, Caller, Desk, Gone, Peer};
-use super::stop::{self, Phase};
+use super::stop::Phase;
 use super::{Limits, note_panic};
 use crate::event::{Answer, Outcome};
 
@@ -68,7 +68,7 @@ where
     loop {
         let leave = select! {
             biased;
-            phase = stop::next(&mut phases) => phase >= Phase::Draining,
+            _ = phases.changed() => *phases.borrow_and_update() >= Phase::Draining,
             result = connection.as_mut() => return result,
             () = tasks.idle() => {
                 if leaving {
@@ -269,7 +269,7 @@ async fn in_time(
     loop {
         select! {
             biased;
-            phase = stop::next(&mut phases) => if phase >= Phase::Cut {
+            _ = phases.changed() => if *phases.borrow_and_update() >= Phase::Cut {
                 progress.cut(Outcome::Draining);
             },
             answered = &mut answer => return answered,
