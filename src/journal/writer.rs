@@ -189,18 +189,20 @@ impl Running {
         }
     }
 
-    /// While senders' tasks are runnable and each turn of theirs brings more events, a sync would only take the processor from
-    /// them: lets them run first. Costs nothing when nobody else is there, so it is no timer.
+    /// While senders' tasks are runnable and bring more events, a sync would only take the processor from them: lets them run
+    /// first, until enough have come or several turns in a row have brought nothing. When nobody else is there the turns are over
+    /// at once, so it is no timer.
     fn let_others_in(&self) -> MutexGuard<'_, Queue> {
-        let mut queue = self.shared.queue.lock().expect(POISON);
+        let (mut queue, mut in_vain) = (self.shared.queue.lock().expect(POISON), 0);
         for _ in 0..MAX_TURNS {
             let before = queue.events.len();
+            if before >= ENOUGH || in_vain == MAX_IN_VAIN {
+                break;
+            }
             drop(queue);
             std::thread::yield_now();
             queue = self.shared.queue.lock().expect(POISON);
-            if queue.events.len() == before {
-                break;
-            }
+            in_vain = if queue.events.len() == before { in_vain + 1 } else { 0 };
         }
         queue
     }
@@ -424,7 +426,12 @@ pub fn random() -> io::Result<u64> {
 }
 
 /// How often the writer lets others run before a commit, at most.
-const MAX_TURNS: usize = 16;
+const MAX_TURNS: usize = 64;
+/// And at most so often in a row when nothing comes of it: one processor may have nobody else to run while another brings the
+/// next event in a few microseconds.
+const MAX_IN_VAIN: usize = 4;
+/// Events that are worth a commit: with more of them its fixed cost hardly shows in each.
+const ENOUGH: usize = 64;
 /// What the commit buffer keeps of its memory after a larger commit.
 const USUAL_COMMIT: usize = 1 << 20;
 /// Bytes at the end of each segment that only cursors may use, so that they can be saved when events find no room.
