@@ -2,6 +2,10 @@
 
 mod cli;
 
+/// A delivery is many small allocations that are freed a moment later, often by another thread.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> std::process::ExitCode {
     cli::main()
 }
