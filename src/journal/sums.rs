@@ -31,7 +31,9 @@ impl Sums {
     /// The checksum of the bytes `start..end`. `None`: the file ends before.
     pub fn of(&mut self, start: u64, end: u64) -> io::Result<Option<u32>> {
         let (Some(before), Some(whole)) = (self.up_to(start)?, self.up_to(end)?) else { return Ok(None) };
-        Ok(Some(whole ^ times(before, power(end - start))))
+        // What is in front of the stretch, followed by as many zeroes as the stretch is long.
+        let shifted = crc32c::crc32c_combine(before, 0, (end - start) as usize);
+        Ok(Some(whole ^ shifted))
     }
 
     fn up_to(&mut self, end: u64) -> io::Result<Option<u32>> {
@@ -55,33 +57,6 @@ impl Sums {
     }
 }
 
-/// What a checksum becomes, multiplied by this, when so many zero bytes follow: x to the power of their bits.
-fn power(bytes: u64) -> u32 {
-    let (mut result, mut square, mut left) = (ONE, ONE >> 8, bytes);
-    while left > 0 {
-        if left & 1 == 1 {
-            result = times(result, square);
-        }
-        square = times(square, square);
-        left >>= 1;
-    }
-    result
-}
-
-/// The product of two polynomials modulo that of CRC-32C. The highest bit is the coefficient of 1.
-fn times(a: u32, mut b: u32) -> u32 {
-    let mut product = 0;
-    for bit in (0..32).rev() {
-        if (a >> bit) & 1 == 1 {
-            product ^= b;
-        }
-        b = if b & 1 == 1 { (b >> 1) ^ CASTAGNOLI } else { b >> 1 };
-    }
-    product
-}
-
-const ONE: u32 = 1 << 31;
-const CASTAGNOLI: u32 = 0x82F6_3B78;
 const BLOCK: u64 = 1024;
 const CHUNK: usize = 256 * 1024;
 
