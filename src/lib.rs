@@ -17,6 +17,7 @@
 //!    the same end.
 //! 4. [`journal`] writes it into the next commit, syncs, and only then gives out its [`event::Position`].
 //! 5. [`server`] answers. The status, the metric label and the log word all come from one [`event::Outcome`].
+//!    What was refused can be kept in [`refusals`], in memory, so that `hookhold doctor` explains it.
 //! 6. [`forward`] reads what is durable and gives it to Kafka, byte for byte. Only an acknowledgement moves a cursor.
 //!
 //! What a status promises:

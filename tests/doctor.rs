@@ -10,6 +10,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
+use base64::Engine;
 use process::{Home, post};
 use sdk::{Sample, Sdk};
 use serde_json::Value;
@@ -318,6 +319,33 @@ fn a_wrong_public_url_is_found_by_what_the_request_says_of_itself() {
     let headers = sdk.sign_for_url(sample, "https://elsewhere.example.net/x").headers;
     let found = causes(&home, "twilio", &post("/hooks/twilio", &headers, body.as_bytes()));
     assert_eq!(found, ["other_secret?", "body_changed?", "public_url?"]);
+}
+
+/// Square's scheme (<https://developer.squareup.com/docs/webhooks/step3validate>), as docs/deploy.md has it: the URL, then the body.
+#[test]
+fn a_wrong_public_url_is_found_for_an_inline_scheme_too() {
+    let square = r#"
+[sources.square]
+public_url = "https://hooks.example.com"
+auth = "mac"
+algorithm = "sha256"
+encoding = "base64"
+signature = { from = "header:x-square-hmacsha256-signature" }
+content = ["url", "body"]
+secrets = ["file:github-key"]
+"#;
+    let home = Home::new(SECRETS, square);
+    let body = b"{\"event_id\":\"6a8f5f28\"}";
+    let request = |url: &str| {
+        let code = sdk::openssl_hmac("sha256", GITHUB.as_bytes(), &[url.as_bytes(), body].concat());
+        let code = base64::engine::general_purpose::STANDARD.encode(code);
+        post("/hooks/square", &[("x-square-hmacsha256-signature".to_owned(), code)], body)
+    };
+    let (code, line) = examine(&home, "square", &request("https://hooks.example.com/hooks/square"), &[]);
+    assert_eq!((code, &line["verifies"]), (Some(0), &Value::Bool(true)), "{line}");
+    for signed in ["http://hooks.example.com/hooks/square", "https://hooks.example.com/hooks/square/"] {
+        assert_eq!(causes(&home, "square", &request(signed)), ["public_url"], "{signed}");
+    }
 }
 
 #[test]
