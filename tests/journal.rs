@@ -128,6 +128,16 @@ fn ask(journal: &Journal, key: &EventKey) -> Option<u64> {
     }
 }
 
+/// A house whose journal holds events 0 to 59 in several segments, two of them sealed, and is closed.
+fn filled() -> House {
+    let house = House::new();
+    let journal = house.open();
+    keep_many(&journal, 0..60, 2_000);
+    house.disk.wait_for(|files| sealed(files, 2));
+    journal.close();
+    house
+}
+
 fn sealed(files: &[String], count: usize) -> bool {
     files.iter().filter(|name| name.ends_with(".lanes")).count() >= count
 }
@@ -894,11 +904,7 @@ fn damaged_lane_and_key_files_are_written_again_from_their_segment() {
 
 #[test]
 fn a_damaged_entry_of_a_key_file_hides_no_other() {
-    let house = House::new();
-    let journal = house.open();
-    keep_many(&journal, 0..60, 2_000);
-    house.disk.wait_for(|files| sealed(files, 2));
-    journal.close();
+    let house = filled();
     let keys = house.disk.names(".keys").remove(0);
     let entries = (house.disk.bytes(&keys).len() - 48) / 36;
     assert!(entries > 5);
@@ -914,11 +920,7 @@ fn a_damaged_entry_of_a_key_file_hides_no_other() {
 
 #[test]
 fn a_key_file_that_is_written_anew_is_not_called_damaged_by_who_asks_it_meanwhile() {
-    let house = House::new();
-    let journal = house.open();
-    keep_many(&journal, 0..60, 2_000);
-    house.disk.wait_for(|files| sealed(files, 2));
-    journal.close();
+    let house = filled();
     let segment = house.disk.names(".seg").remove(0);
     let at = house.disk.bytes(&segment).windows(7).position(|window| window == b"body 3 ").expect("the event is there");
     let journal = house.open();
@@ -960,11 +962,7 @@ fn the_key_file_of_a_segment_without_keys_is_written_once_and_goes_with_it() {
 
 #[test]
 fn rot_in_a_sealed_segment_forgets_the_keys_of_what_is_lost() {
-    let house = House::new();
-    let journal = house.open();
-    keep_many(&journal, 0..60, 2_000);
-    house.disk.wait_for(|files| sealed(files, 2));
-    journal.close();
+    let house = filled();
     let segment = house.disk.names(".seg").remove(0);
     let bytes = house.disk.bytes(&segment);
     let at = bytes.windows(7).position(|window| window == b"body 3 ").expect("the event is there");

@@ -403,6 +403,7 @@ impl Shared {
         self.watchers.lock().expect(POISON).retain(|watcher| watcher());
     }
 
+    /// Brings sizes and backlogs up to date: for the metrics, and for [`Catalog::reserve`], which goes by what a lane pins.
     fn count_sizes(&self) {
         let bytes = self.catalog.bytes() + self.keeper.spare_bytes(self);
         self.metrics.journal_bytes.set(bytes as i64);
