@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr2;
 use serde::de::IgnoredAny;
 use serde_json::Deserializer;
 
@@ -116,8 +117,10 @@ impl<'a> Walk<'a> {
 /// The length of the string in front, when nothing in it is escaped: names and most facts, for which the reader of any value
 /// costs more than they do.
 fn plain_string(json: &[u8]) -> Option<usize> {
-    let end = 1 + json[1..].iter().position(|byte| matches!(byte, b'"' | b'\\' | ..b' '))?;
-    (json[end] == b'"').then_some(end + 1)
+    let end = 1 + memchr2(b'"', b'\\', &json[1..])?;
+    // No short circuit, so that many bytes are looked at at once.
+    let is_text = json[1..end].iter().fold(true, |is_text, byte| is_text & (*byte >= b' '));
+    (is_text && json[end] == b'"').then_some(end + 1)
 }
 
 /// The length of the value in front.
