@@ -83,7 +83,8 @@ fn http(limits: &Limits) -> http1::Builder {
     let mut http = http1::Builder::new();
     // The head's deadline is ours (`Progress`): hyper's also runs while a connection is idle.
     http.half_close(true).header_read_timeout(None).max_header_size(limits.max_header_size);
-    http.max_buf_size(BUFFER_LIMIT.max(2 * limits.max_header_size));
+    // An answer is so small that copying its two parts together costs less than a vectored write.
+    http.writev(false).max_buf_size(BUFFER_LIMIT.max(2 * limits.max_header_size));
     if limits.max_headers != HYPERS_MAX_HEADERS {
         http.max_headers(limits.max_headers); // costs an allocation per request, the default does not
     }
