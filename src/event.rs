@@ -160,7 +160,7 @@ pub struct EventKey(pub [u8; 16]);
 
 impl fmt::Debug for EventKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "EventKey({})", hex::encode(self.0))
+        write!(f, "EventKey({})", base16ct::lower::encode_string(&self.0))
     }
 }
 

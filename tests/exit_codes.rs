@@ -68,7 +68,11 @@ fn delivery(id: &str) -> Vec<u8> {
     let body = format!("{{\"id\":{id:?}}}");
     let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("any key length will do");
     mac.update(body.as_bytes());
-    post("/hooks/acme", &[("acme-signature".into(), hex::encode(mac.finalize().into_bytes()))], body.as_bytes())
+    post(
+        "/hooks/acme",
+        &[("acme-signature".into(), base16ct::lower::encode_string(&mac.finalize().into_bytes()))],
+        body.as_bytes(),
+    )
 }
 
 fn deliver(home: &Home, id: &str) -> Answer {

@@ -33,7 +33,7 @@ impl Key {
             format.strip.iter().fold(&secret.bytes[..], |rest, prefix| rest.strip_prefix(prefix.as_bytes()).unwrap_or(rest));
         let bytes = match format.encoding {
             None => Some(text.to_vec()),
-            Some(Encoding::Hex) => hex::decode(text).ok(),
+            Some(Encoding::Hex) => base16ct::mixed::decode_vec(text).ok(),
             Some(Encoding::Base64) => STANDARD_PAD_INDIFFERENT.decode(text).ok(),
             Some(Encoding::Base64Url) => URL_SAFE_PAD_INDIFFERENT.decode(text).ok(),
         };

@@ -267,7 +267,7 @@ fn quoted(text: &str) -> String {
 
 fn encode(encoding: Encoding, code: &[u8]) -> String {
     match encoding {
-        Encoding::Hex => hex::encode(code),
+        Encoding::Hex => base16ct::lower::encode_string(code),
         Encoding::Base64 => STANDARD.encode(code),
         Encoding::Base64Url => URL_SAFE.encode(code),
     }

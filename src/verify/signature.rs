@@ -120,7 +120,7 @@ pub fn decode(encoding: Encoding, text: &str) -> Option<Code> {
     let size = match encoding {
         Encoding::Hex => {
             let size = text.len() / 2;
-            hex::decode_to_slice(text, bytes.get_mut(..size)?).ok()?;
+            base16ct::mixed::decode(text, bytes.get_mut(..size)?).ok()?;
             size
         }
         Encoding::Base64 => STANDARD.decode_slice(text, &mut bytes).ok()?,

@@ -119,7 +119,7 @@ impl Delivery {
         vec![
             field("x-github-event", "push"),
             field("x-github-delivery", &self.id),
-            field("x-hub-signature-256", &format!("sha256={}", hex::encode(mac))),
+            field("x-hub-signature-256", &format!("sha256={}", base16ct::lower::encode_string(&mac))),
             field("content-type", "application/json"),
         ]
     }

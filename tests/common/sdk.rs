@@ -108,7 +108,15 @@ impl Drop for Sdk {
 /// The HMAC of `content` by the `openssl` command; `digest` is its name there, such as `sha256`.
 pub fn openssl_hmac(digest: &str, key: &[u8], content: &[u8]) -> Vec<u8> {
     let mut child = Command::new("openssl")
-        .args(["dgst", &format!("-{digest}"), "-mac", "HMAC", "-macopt", &format!("hexkey:{}", hex::encode(key)), "-binary"])
+        .args([
+            "dgst",
+            &format!("-{digest}"),
+            "-mac",
+            "HMAC",
+            "-macopt",
+            &format!("hexkey:{}", base16ct::lower::encode_string(key)),
+            "-binary",
+        ])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()

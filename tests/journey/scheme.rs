@@ -231,7 +231,7 @@ impl Provider {
             }
             None => {
                 let code = openssl_hmac("sha256", secret.as_bytes(), &[format!("{at}.").as_bytes(), &body].concat());
-                let signature = format!("sha256={}", hex::encode(code));
+                let signature = format!("sha256={}", base16ct::lower::encode_string(&code));
                 (fields(&[("X-Acme-Time", &at.to_string()), ("X-Acme-Signature", &signature)]), "openssl".to_owned())
             }
         };

@@ -100,7 +100,11 @@ const CASES: &[Case] = &[
 
 impl Case {
     fn target(&self) -> String {
-        format!("/hooks/{}{}", self.source, self.query.replace("HASH", &hex::encode(Sha256::digest(self.body))))
+        format!(
+            "/hooks/{}{}",
+            self.source,
+            self.query.replace("HASH", &base16ct::lower::encode_string(&Sha256::digest(self.body)))
+        )
     }
 
     /// The request as Twilio sends it; `token` may be empty.
@@ -168,8 +172,8 @@ fn each_twilio_delivery_moves_its_own_counter() {
         assert!(text.contains(from), "{from} is not in {text}");
         text.replacen(from, to, 1).into_bytes()
     };
-    let hash = hex::encode(Sha256::digest(json.body));
-    let other_hash = hex::encode(Sha256::digest(""));
+    let hash = base16ct::lower::encode_string(&Sha256::digest(json.body));
+    let other_hash = base16ct::lower::encode_string(&Sha256::digest(""));
     let emptied =
         replaced(&replaced(&json_request, json.body, ""), &format!("content-length: {}", json.body.len()), "content-length: 0");
     let deliveries = [

@@ -238,7 +238,7 @@ pub fn now() -> u64 {
 pub fn signature(time: u64, body: &str) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("any key length will do");
     mac.update(format!("{time}.{body}").as_bytes());
-    format!("t={time},v1={}", hex::encode(mac.finalize().into_bytes()))
+    format!("t={time},v1={}", base16ct::lower::encode_string(&mac.finalize().into_bytes()))
 }
 
 /// `/hooks/stripe`, with a small `max_body`, and `more` in its entry.

@@ -199,7 +199,7 @@ fn without_id_and_time_nothing_is_a_repeat_unless_the_operator_says_so() {
     let opted = inline(&format!("{INLINE}dedupe = {{ body = \"10m\" }}"));
     let Identity::BodyWindow(hash, window) = believed(&opted, b"{}").identity else { panic!("the operator opted in") };
     // printf '{}' | sha256sum
-    assert_eq!(hex::encode(hash), "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a");
+    assert_eq!(base16ct::lower::encode_string(&hash), "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a");
     assert_eq!(window, Duration::from_secs(600));
     let beside_an_id = compile("provider = \"github\"\ndedupe = { body = \"10m\" }", &[("secret", "x")]).expect_err("no effect");
     let expected = "hookhold.toml:3: dedupe.body: this recipe names an id, and by that alone is a delivery a repeat; allowed: ";

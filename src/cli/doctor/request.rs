@@ -101,7 +101,7 @@ fn traced(file: &[u8]) -> Option<Vec<u8>> {
 fn bytes_of(line: &str) -> Option<Vec<u8>> {
     let (_, rest) = line.split_once(": ")?;
     let columns = rest.get(..HEX_COLUMNS).unwrap_or(rest);
-    hex::decode(columns.split_whitespace().collect::<String>()).ok()
+    base16ct::mixed::decode_vec(columns.split_whitespace().collect::<String>()).ok()
 }
 
 /// 16 bytes of two digits and a blank.
