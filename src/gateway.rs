@@ -141,6 +141,8 @@ impl Gateway {
                 return answer;
             }
         };
+        // Its memory is still in the processor's cache, and the next delivery can have it: the disk takes long.
+        drop(delivery);
         let attempt = source.success.attempt(now);
         let answer = self.keep(source, verified, now, deadline).await;
         attempt.end(&answer);
