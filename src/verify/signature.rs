@@ -118,11 +118,7 @@ fn cut<'a>(text: &'a str, separator: &str) -> Option<(&'a str, &'a str)> {
 pub fn decode(encoding: Encoding, text: &str) -> Option<Code> {
     let mut bytes = [0; MAX_CODE];
     let size = match encoding {
-        Encoding::Hex => {
-            let size = text.len() / 2;
-            base16ct::mixed::decode(text, bytes.get_mut(..size)?).ok()?;
-            size
-        }
+        Encoding::Hex => base16ct::mixed::decode(text, &mut bytes).ok()?.len(),
         Encoding::Base64 => STANDARD.decode_slice(text, &mut bytes).ok()?,
         Encoding::Base64Url => URL_SAFE_PAD_INDIFFERENT.decode_slice(text, &mut bytes).ok()?,
     };
