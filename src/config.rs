@@ -20,7 +20,7 @@ use ipnet::IpNet;
 
 use crate::certificate;
 use crate::source::Source;
-use crate::table::{Mistakes, Table};
+use crate::toml_value::{Diagnostics, TomlTable};
 use crate::units::{Rate, bytes_text};
 
 pub use changes::Change;
@@ -71,7 +71,7 @@ pub struct ServerConfig {
     /// The same for one address, unless one body makes up most of it.
     pub max_in_flight_per_address: u64,
     /// Refused deliveries of one address before it is answered `rate_limited`.
-    pub max_refused_per_address: Rate,
+    pub max_rejected_per_address: Rate,
     /// Addresses without a connection that are remembered, at most.
     pub max_addresses: u64,
     /// Bytes per second that a request must bring, counted from the end of `min_rate_after`.
@@ -109,7 +109,7 @@ impl Default for ServerConfig {
             max_connections_per_address: 2_500,
             max_in_flight: 256 * MIB,
             max_in_flight_per_address: 64 * MIB,
-            max_refused_per_address: Rate::per_minute(NonZeroU32::new(600).expect("not 0")),
+            max_rejected_per_address: Rate::per_minute(NonZeroU32::new(600).expect("not 0")),
             max_addresses: 65_536,
             min_rate: KIB,
             min_rate_after: Duration::from_secs(2),
@@ -131,12 +131,12 @@ pub struct AdminConfig {
     /// Address and port for operators.
     pub listen: SocketAddr,
     /// Bytes of refused deliveries that are kept in memory for `doctor`; 0: none are.
-    pub keep_refused: u64,
+    pub keep_rejected: u64,
 }
 
 impl Default for AdminConfig {
     fn default() -> AdminConfig {
-        AdminConfig { listen: SocketAddr::from(([127, 0, 0, 1], 9464)), keep_refused: 0 }
+        AdminConfig { listen: SocketAddr::from(([127, 0, 0, 1], 9464)), keep_rejected: 0 }
     }
 }
 
@@ -191,9 +191,9 @@ impl JournalConfig {
     }
 
     /// Reads `[journal]` of `path` alone: who only looks at the journal needs none of the sources' secrets.
-    pub fn load(path: &Path) -> Result<JournalConfig, Mistakes> {
-        let mistakes = Mistakes::default();
-        let root = Table::parse(&path.display().to_string(), &contents(path)?, &mistakes);
+    pub fn load(path: &Path) -> Result<JournalConfig, Diagnostics> {
+        let mistakes = Diagnostics::default();
+        let root = TomlTable::parse(&path.display().to_string(), &contents(path)?, &mistakes);
         let config = root.map(|mut root| read::journal(&mut root.take_section("journal")));
         config.filter(|_| mistakes.is_empty()).ok_or(mistakes)
     }
@@ -201,9 +201,9 @@ impl JournalConfig {
 
 impl AdminConfig {
     /// Reads `[admin]` of `path` alone: whoever asks the running process needs nothing else of it.
-    pub fn load(path: &Path) -> Result<AdminConfig, Mistakes> {
-        let mistakes = Mistakes::default();
-        let root = Table::parse(&path.display().to_string(), &contents(path)?, &mistakes);
+    pub fn load(path: &Path) -> Result<AdminConfig, Diagnostics> {
+        let mistakes = Diagnostics::default();
+        let root = TomlTable::parse(&path.display().to_string(), &contents(path)?, &mistakes);
         let config = root.map(|mut root| read::read_admin(&mut root.take_section("admin")));
         config.filter(|_| mistakes.is_empty()).ok_or(mistakes)
     }
@@ -216,29 +216,29 @@ impl Config {
     }
 
     /// Reads and checks `path`. `kafka` judges one librdkafka property.
-    pub fn load(path: &Path, kafka: KafkaCheck) -> Result<Config, Mistakes> {
+    pub fn load(path: &Path, kafka: KafkaCheck) -> Result<Config, Diagnostics> {
         let text = contents(path)?;
         let config = Config::parse(&path.display().to_string(), &text, kafka)?;
         Ok(Config { path: path.to_owned(), ..config })
     }
 
     /// Checks `text`, which every mistake calls `file`.
-    pub fn parse(file: &str, text: &str, kafka: KafkaCheck) -> Result<Config, Mistakes> {
-        let mistakes = Mistakes::default();
-        let config = Table::parse(file, text, &mistakes).map(|root| read::root(file, root, kafka, &mistakes));
+    pub fn parse(file: &str, text: &str, kafka: KafkaCheck) -> Result<Config, Diagnostics> {
+        let mistakes = Diagnostics::default();
+        let config = TomlTable::parse(file, text, &mistakes).map(|root| read::root(file, root, kafka, &mistakes));
         config.filter(|_| mistakes.is_empty()).ok_or(mistakes)
     }
 }
 
-fn contents(path: &Path) -> Result<String, Mistakes> {
+fn contents(path: &Path) -> Result<String, Diagnostics> {
     let read = File::open(path).and_then(|file| {
         let mut text = String::new();
         file.take(MAX_FILE + 1).read_to_string(&mut text)?;
         if text.len() as u64 > MAX_FILE { Err(ErrorKind::FileTooLarge.into()) } else { Ok(text) }
     });
     read.map_err(|error| {
-        let mistakes = Mistakes::default();
-        let place = Table::empty(&path.display().to_string(), &mistakes).place;
+        let mistakes = Diagnostics::default();
+        let place = TomlTable::empty(&path.display().to_string(), &mistakes).place;
         place.wrong(format_args!("cannot be read: {error}"), format_args!("a text of at most {}", bytes_text(MAX_FILE)));
         mistakes
     })

@@ -260,11 +260,11 @@ macro_rules! outcomes {
 
 outcomes! {
     /// Verified, on disk, new.
-    Kept "kept" 200,
+    Stored "stored" 200,
     /// A repeat of an event that is kept.
     Duplicate "duplicate" 200,
     /// An endpoint check of the provider, answered as its recipe says; never an event.
-    Handshake "handshake" 200,
+    Challenge "challenge" 200,
     /// Verified, but of a type that its source does not want; not kept.
     Filtered "filtered" 200,
     /// The header that carries the signature is absent.
@@ -320,7 +320,7 @@ impl Outcome {
 
     /// True when the answer is the recipe's ok reply.
     pub fn is_accepted(self) -> bool {
-        matches!(self, Outcome::Kept | Outcome::Duplicate | Outcome::Filtered)
+        matches!(self, Outcome::Stored | Outcome::Duplicate | Outcome::Filtered)
     }
 }
 
@@ -351,12 +351,12 @@ impl Answer {
     }
 
     /// `rate_limited`, with the time after which the sender would be heard.
-    pub fn come_again(retry_after: Duration) -> Answer {
+    pub fn rate_limited(retry_after: Duration) -> Answer {
         Answer { retry_after, ..Answer::plain(Outcome::RateLimited) }
     }
 
     /// Adds the operator's hint.
-    pub fn because(mut self, hint: impl Into<String>) -> Answer {
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Answer {
         self.hint = hint.into();
         self
     }

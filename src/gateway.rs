@@ -15,28 +15,28 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
 mod admission;
-mod entrance;
 mod key;
-mod share;
+mod live_source;
+mod success_rate;
 
 use admission::{Admission, Admitted, Ending};
-pub use entrance::Entrance;
+pub use live_source::LiveSource;
 
 use crate::event::{Answer, Delivery, Event, EventKey, Outcome, Position, UnixMillis};
-use crate::journal::{AppendError, Journal, Refused, Telling};
+use crate::journal::{AppendError, AppendRejected, CompletionBatch, Journal};
 use crate::log::escaped;
 use crate::metrics::Metrics;
-use crate::refusals::Refusals;
+use crate::rejections::Rejections;
 use crate::source::Source;
 use crate::source::recipe::Reply;
-use crate::verify::{self, Believed, Identity, Refusal, Verified};
+use crate::verify::{self, Identity, Rejection, Verdict, Verified};
 
 /// Receives deliveries for all sources.
 pub struct Gateway {
     /// By path. A reload replaces it whole; a delivery keeps the entrance that it came in by to its end.
-    entrances: ArcSwap<HashMap<String, Arc<Entrance>>>,
+    entrances: ArcSwap<HashMap<String, Arc<LiveSource>>>,
     keeping: Arc<Keeping>,
-    refusals: Refusals,
+    refusals: Rejections,
     hash_key: [u8; 16],
     draining: AtomicBool,
 }
@@ -55,9 +55,9 @@ enum Decision {
 struct Keeping {
     journal: Journal,
     admission: Arc<Admission>,
-    kept_after_answer: IntCounter,
+    stored_after_answer: IntCounter,
     /// Bounds the events that wait for a look-up on disk.
-    look_ups: Arc<Semaphore>,
+    lookups: Arc<Semaphore>,
 }
 
 impl Gateway {
@@ -68,23 +68,23 @@ impl Gateway {
         hot_keys: u64,
         metrics: &Metrics,
     ) -> Gateway {
-        let entrances = ArcSwap::from_pointee(entrance::all(sources, &HashMap::new(), metrics));
+        let entrances = ArcSwap::from_pointee(live_source::all(sources, &HashMap::new(), metrics));
         let hash_key = journal.hash_key();
         tell_inside(&journal);
-        let kept_after_answer = metrics.kept_after_answer.clone();
-        let (admission, look_ups) = (Admission::new(hot_keys), Arc::new(Semaphore::new(MAX_LOOK_UPS)));
-        let keeping = Arc::new(Keeping { journal, admission, kept_after_answer, look_ups });
-        Gateway { entrances, keeping, refusals: Refusals::default(), hash_key, draining: AtomicBool::new(false) }
+        let stored_after_answer = metrics.stored_after_answer.clone();
+        let (admission, lookups) = (Admission::new(hot_keys), Arc::new(Semaphore::new(MAX_LOOK_UPS)));
+        let keeping = Arc::new(Keeping { journal, admission, stored_after_answer, lookups });
+        Gateway { entrances, keeping, refusals: Rejections::default(), hash_key, draining: AtomicBool::new(false) }
     }
 
     /// Goes on with these sources instead, all at the same moment. What has come in by a former one ends as it began.
     pub fn replace_sources(&self, sources: impl IntoIterator<Item = impl Into<Arc<Source>>>, metrics: &Metrics) {
         let former = self.entrances.load();
-        self.entrances.store(Arc::new(entrance::all(sources, &former, metrics)));
+        self.entrances.store(Arc::new(live_source::all(sources, &former, metrics)));
     }
 
     /// The source that listens at a path.
-    pub fn source(&self, path: &str) -> Option<Arc<Entrance>> {
+    pub fn source(&self, path: &str) -> Option<Arc<LiveSource>> {
         self.entrances.load().get(path).cloned()
     }
 
@@ -108,7 +108,7 @@ impl Gateway {
     }
 
     /// Where refused deliveries are kept for the operator; nothing is kept before a limit has been set.
-    pub fn refusals(&self) -> &Refusals {
+    pub fn rejections(&self) -> &Rejections {
         &self.refusals
     }
 
@@ -129,11 +129,11 @@ impl Gateway {
 
     /// Verifies, admits and keeps one complete delivery. At the `deadline` the answer is `deadline`, whatever becomes of the
     /// event. Dropping the future does not undo the receipt.
-    pub async fn receive(&self, source: &Entrance, delivery: Delivery, deadline: Instant) -> Answer {
+    pub async fn receive(&self, source: &LiveSource, delivery: Delivery, deadline: Instant) -> Answer {
         let now = delivery.received_at;
         let verified = match verify::verify(source, &delivery) {
-            Ok(Believed::Event(verified)) => verified,
-            Ok(Believed::Handshake(reply)) => return replied(Outcome::Handshake, reply),
+            Ok(Verdict::Event(verified)) => verified,
+            Ok(Verdict::Challenge(reply)) => return replied(Outcome::Challenge, reply),
             Err(refusal) => {
                 source.success.refused(now, refusal.outcome);
                 let answer = refused(source, refusal);
@@ -150,13 +150,13 @@ impl Gateway {
     }
 
     /// From proof to answer.
-    async fn keep(&self, source: &Entrance, verified: Verified, now: UnixMillis, deadline: Instant) -> Answer {
+    async fn keep(&self, source: &LiveSource, verified: Verified, now: UnixMillis, deadline: Instant) -> Answer {
         source.count(&verified.secret, now);
         if !source.types.want(verified.event.event_type.as_deref()) {
-            return replied(Outcome::Filtered, source.ok.clone()).because(not_listed(&verified.event));
+            return replied(Outcome::Filtered, source.ok.clone()).with_hint(not_listed(&verified.event));
         }
         if let Some(retry_after) = source.too_many() {
-            return Answer::come_again(retry_after).because("more genuine deliveries than max_rate of this source");
+            return Answer::rate_limited(retry_after).with_hint("more genuine deliveries than max_rate of this source");
         }
         let (told, first) = match self.admit(source, verified, now) {
             Decision::Now(ending) => return answer(source, ending, false),
@@ -166,11 +166,11 @@ impl Gateway {
         match tokio::time::timeout_at(deadline, told).await {
             // The journal drops its promises only when it fails.
             Ok(told) => answer(source, told.unwrap_or(Ending::Not(Outcome::JournalFailed, FAILED)), first),
-            Err(_) => Answer::plain(Outcome::Deadline).because("the journal's sync took longer than this delivery could wait"),
+            Err(_) => Answer::plain(Outcome::Deadline).with_hint("the journal's sync took longer than this delivery could wait"),
         }
     }
 
-    fn admit(&self, source: &Entrance, verified: Verified, now: UnixMillis) -> Decision {
+    fn admit(&self, source: &LiveSource, verified: Verified, now: UnixMillis) -> Decision {
         let Verified { event, identity, .. } = verified;
         let key = key::of(&self.hash_key, &source.name, event.event_type.as_deref(), &identity);
         let event = event.with_key(key);
@@ -189,7 +189,7 @@ impl Gateway {
             }
             Admitted::Unsure(told) => {
                 let (keeping, refusal) = (self.keeping.clone(), self.refusal_of_new(source));
-                match self.keeping.look_ups.clone().try_acquire_owned() {
+                match self.keeping.lookups.clone().try_acquire_owned() {
                     Ok(place) => drop(tokio::task::spawn_blocking(move || {
                         keeping.look_up_and_hand_over(event, key, not_before, refusal);
                         drop(place);
@@ -213,7 +213,7 @@ impl Gateway {
         hangs.then_some(Ending::Not(Outcome::Overloaded, "the running sync is older than a delivery may wait: look at the disk"))
     }
 
-    fn keep_keyless(&self, source: &Entrance, event: Event) -> Decision {
+    fn keep_keyless(&self, source: &LiveSource, event: Event) -> Decision {
         if let Some(refusal) = self.refusal_of_new(source) {
             return Decision::Now(refusal);
         }
@@ -253,7 +253,7 @@ impl Keeping {
 
     /// Runs where it may block; the key is pending meanwhile.
     fn look_up_and_hand_over(self: Arc<Self>, event: Event, key: EventKey, not_before: UnixMillis, refusal: Option<Ending>) {
-        match self.journal.look_up(&key) {
+        match self.journal.lookup(&key) {
             Ok(Some(seen)) if seen.first_seen > not_before => {
                 self.admission.end(key, Some(seen), Ending::Seen(seen.seq));
             }
@@ -266,20 +266,20 @@ impl Keeping {
     }
 
     fn count_unheard(&self, unheard: bool) {
-        self.kept_after_answer.inc_by(u64::from(unheard));
+        self.stored_after_answer.inc_by(u64::from(unheard));
     }
 }
 
-/// Ends are told by a task of the runtime that the deliveries wait in. Outside of any, the journal tells them itself.
+/// Ends are told by a task of the runtime that the deliveries wait in. ReadOnlyJournal of any, the journal tells them itself.
 fn tell_inside(journal: &Journal) {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-    let (tell, mut to_tell) = tokio::sync::mpsc::unbounded_channel::<Telling>();
+    let (tell, mut to_tell) = tokio::sync::mpsc::unbounded_channel::<CompletionBatch>();
     runtime.spawn(async move {
         while let Some(telling) = to_tell.recv().await {
             telling();
         }
     });
-    journal.tell_through(Box::new(move |telling| tell.send(telling).map_err(|unsent| unsent.0)));
+    journal.set_completion_runner(Box::new(move |telling| tell.send(telling).map_err(|unsent| unsent.0)));
 }
 
 fn ending(result: Result<Position, AppendError>) -> Ending {
@@ -291,21 +291,23 @@ fn ending(result: Result<Position, AppendError>) -> Ending {
     }
 }
 
-fn not_taken(refused: Refused) -> Ending {
+fn not_taken(refused: AppendRejected) -> Ending {
     match refused {
-        Refused::Full => Ending::Not(Outcome::JournalFull, FULL),
-        Refused::LaneFull => Ending::Not(Outcome::JournalFull, "this topic holds back journal.max_backlog: look at Kafka"),
-        Refused::Overloaded => Ending::Not(Outcome::Overloaded, "more waits for the disk than the journal's queue takes"),
-        Refused::Closing => Ending::Not(Outcome::Draining, "the process is ending"),
-        Refused::Failed => Ending::Not(Outcome::JournalFailed, FAILED),
+        AppendRejected::Full => Ending::Not(Outcome::JournalFull, FULL),
+        AppendRejected::TopicFull => {
+            Ending::Not(Outcome::JournalFull, "this topic holds back journal.max_backlog: look at Kafka")
+        }
+        AppendRejected::Overloaded => Ending::Not(Outcome::Overloaded, "more waits for the disk than the journal's queue takes"),
+        AppendRejected::Closing => Ending::Not(Outcome::Draining, "the process is ending"),
+        AppendRejected::Failed => Ending::Not(Outcome::JournalFailed, FAILED),
     }
 }
 
 fn answer(source: &Source, ending: Ending, first: bool) -> Answer {
     let (outcome, seq) = match ending {
-        Ending::Kept(seq) if first => (Outcome::Kept, seq),
+        Ending::Kept(seq) if first => (Outcome::Stored, seq),
         Ending::Kept(seq) | Ending::Seen(seq) => (Outcome::Duplicate, seq),
-        Ending::Not(outcome, why) => return Answer::plain(outcome).because(why),
+        Ending::Not(outcome, why) => return Answer::plain(outcome).with_hint(why),
     };
     Answer { seq: Some(seq), ..replied(outcome, source.ok.clone()) }
 }
@@ -318,8 +320,8 @@ fn not_listed(event: &Event) -> String {
     format!("types of this source does not list {}", escaped(event.event_type.as_deref().unwrap_or_default()))
 }
 
-fn refused(source: &Source, refusal: Refusal) -> Answer {
-    let answer = Answer::plain(refusal.outcome).because(refusal.hint);
+fn refused(source: &Source, refusal: Rejection) -> Answer {
+    let answer = Answer::plain(refusal.outcome).with_hint(refusal.hint);
     match refusal.outcome.is_our_trouble() {
         true => answer,
         false => Answer { status: source.bad_status, ..answer },

@@ -52,11 +52,11 @@ pub mod admin;
 // Known to all.
 pub mod certificate;
 pub mod config;
+pub mod diagnostic;
 pub mod event;
 pub mod log;
 pub mod metrics;
-pub mod mistake;
-pub mod refusals;
+pub mod rejections;
 pub mod secret;
-pub mod table;
+pub mod toml_value;
 pub mod units;

@@ -29,11 +29,11 @@ pub struct Metrics {
     /// Unix time in seconds of the last verified delivery, by source.
     pub last_verified: GaugeVec,
     /// Share of signed deliveries answered 2xx within the provider's window, by source; not a number without any.
-    pub success_share: GaugeVec,
+    pub success_rate: GaugeVec,
     /// The share at which the provider switches the endpoint off, by source; absent where it is not documented.
-    pub success_share_threshold: GaugeVec,
+    pub success_rate_threshold: GaugeVec,
     /// Events kept although their sender had been answered `deadline` or had left.
-    pub kept_after_answer: IntCounter,
+    pub stored_after_answer: IntCounter,
     /// Events kept that nothing can ever be a repeat of, by source.
     pub keyless: IntCounterVec,
     /// Seconds that one sync of the journal took.
@@ -65,13 +65,13 @@ pub struct Metrics {
     /// Kafka producers replaced, by reason.
     pub producer_rebuilds: IntCounterVec,
     /// Connections closed as soon as they came, by cause.
-    pub connections_refused: IntCounterVec,
+    pub connections_rejected: IntCounterVec,
     /// Addresses that have something open, or that are remembered for what they sent.
     pub addresses_tracked: IntGauge,
     /// Unix time in seconds at which the served TLS certificate expires; absent without TLS.
     pub certificate_expiry: IntGaugeVec,
-    /// Refusals not logged because of sampling.
-    pub refused_log_suppressed: IntCounter,
+    /// Rejections not logged because of sampling.
+    pub rejected_log_suppressed: IntCounter,
 }
 
 impl Metrics {
@@ -127,23 +127,23 @@ impl Metrics {
                     &["source"],
                 ),
             ),
-            success_share: register(
+            success_rate: register(
                 r,
                 GaugeVec::new(
-                    Opts::new("hookhold_success_share", "Share of signed deliveries answered 2xx in the provider's window."),
+                    Opts::new("hookhold_success_rate", "Share of signed deliveries answered 2xx in the provider's window."),
                     &["source"],
                 ),
             ),
-            success_share_threshold: register(
+            success_rate_threshold: register(
                 r,
                 GaugeVec::new(
-                    Opts::new("hookhold_success_share_threshold", "Share at which the provider switches the endpoint off."),
+                    Opts::new("hookhold_success_rate_threshold", "Share at which the provider switches the endpoint off."),
                     &["source"],
                 ),
             ),
-            kept_after_answer: counter(
+            stored_after_answer: counter(
                 r,
-                "hookhold_kept_after_answer_total",
+                "hookhold_stored_after_answer_total",
                 "Events kept although their sender had been answered deadline or had left.",
             ),
             keyless: counters(
@@ -191,9 +191,9 @@ impl Metrics {
                 "Kafka producers replaced, by reason.",
                 &["reason"],
             ),
-            connections_refused: counters(
+            connections_rejected: counters(
                 r,
-                "hookhold_connections_refused_total",
+                "hookhold_connections_rejected_total",
                 "Connections closed as soon as they came, by cause.",
                 &["cause"],
             ),
@@ -208,10 +208,10 @@ impl Metrics {
                 "Unix time at which the served TLS certificate expires.",
                 &[],
             ),
-            refused_log_suppressed: counter(
+            rejected_log_suppressed: counter(
                 r,
-                "hookhold_refused_log_suppressed_total",
-                "Refusals that sampling kept out of the log.",
+                "hookhold_rejected_log_suppressed_total",
+                "Rejections that sampling kept out of the log.",
             ),
             registry: registry.clone(),
         };
@@ -220,7 +220,7 @@ impl Metrics {
         register(r, Gauge::with_opts(build)).set(1.0);
         metrics.dedupe_evicted.with_label_values(&["max_disk"]);
         for cause in ["per_address", "limited"] {
-            metrics.connections_refused.with_label_values(&[cause]);
+            metrics.connections_rejected.with_label_values(&[cause]);
         }
         r.register(Box::new(prometheus::process_collector::ProcessCollector::for_self())).expect("declared once");
         metrics

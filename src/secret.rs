@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::event::UnixMillis;
-use crate::table::Item;
+use crate::toml_value::Item;
 
 /// A named secret.
 #[derive(Clone, PartialEq, Eq)]

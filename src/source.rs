@@ -13,7 +13,7 @@ use crate::event::{Answer, Outcome, UnixMillis, is_secret};
 use crate::secret;
 use crate::source::recipe::{Recipe, Reply};
 use crate::source::url::PublicUrl;
-use crate::table::{Item, Mistakes, Place, Table};
+use crate::toml_value::{Diagnostics, Item, Location, TomlTable};
 use crate::units::Rate;
 
 pub mod key;
@@ -21,9 +21,9 @@ pub mod pointers;
 pub mod providers;
 mod read;
 pub mod recipe;
-mod sound;
 mod types;
 pub mod url;
+mod validate;
 
 pub use key::Key;
 pub use providers::{PROVIDERS, provider};
@@ -87,9 +87,9 @@ pub struct SourceDefaults {
 }
 
 impl Source {
-    /// Compiles `[sources.NAME]`. Mistakes are noted in `mistakes`, the list that `entry` was parsed with; `None` when
+    /// Compiles `[sources.NAME]`. Diagnostics are noted in `mistakes`, the list that `entry` was parsed with; `None` when
     /// they leave no usable source.
-    pub fn compile(name: &str, mut entry: Table, defaults: &SourceDefaults, mistakes: &Mistakes) -> Option<Source> {
+    pub fn compile(name: &str, mut entry: TomlTable, defaults: &SourceDefaults, mistakes: &Diagnostics) -> Option<Source> {
         let provider = entry.take("provider");
         let (base, is_known) = base(provider.as_ref(), mistakes);
         let mut table = match base {
@@ -168,7 +168,7 @@ impl Source {
 
 /// The named recipe. Below an unknown name the walk goes on over some other recipe, so that the entry's other mistakes are
 /// found in the same pass; `false` then.
-fn base(provider: Option<&Item>, mistakes: &Mistakes) -> (Option<Table>, bool) {
+fn base(provider: Option<&Item>, mistakes: &Diagnostics) -> (Option<TomlTable>, bool) {
     let Some(item) = provider else { return (None, true) };
     let name = item.clone().text();
     if let Some(table) = name.as_deref().and_then(|name| providers::table(name, mistakes)) {
@@ -183,7 +183,7 @@ fn base(provider: Option<&Item>, mistakes: &Mistakes) -> (Option<Table>, bool) {
 }
 
 /// A recipe as the base of `entry`: `content` and `content_variants` are two ways to say one thing, so either overrules both.
-fn without_content(mut base: Table, entry: &Table) -> Table {
+fn without_content(mut base: TomlTable, entry: &TomlTable) -> TomlTable {
     const WAYS: [&str; 2] = ["content", "content_variants"];
     if entry.keys().iter().any(|key| WAYS.contains(&key.as_str())) {
         WAYS.iter().for_each(|key| drop(base.take(key)));
@@ -209,7 +209,7 @@ fn topic(item: Item) -> Option<String> {
     item.refuse("not a topic name of Kafka", "1 to 249 letters, digits, . _ -")
 }
 
-fn allow_from(table: &mut Table) -> Option<Vec<IpNet>> {
+fn allow_from(table: &mut TomlTable) -> Option<Vec<IpNet>> {
     let Some(items) = table.take_list("allow_from") else { return Some(Vec::new()) };
     if items.is_empty() {
         table.wrong("allow_from", "an empty list lets nobody in", "at least one network; or leave it out");
@@ -247,7 +247,7 @@ fn header_name(item: Item) -> Option<HeaderName> {
 }
 
 /// Each secret with the place it was named at.
-fn secrets(table: &mut Table) -> Option<Vec<(Item, secret::Secret)>> {
+fn secrets(table: &mut TomlTable) -> Option<Vec<(Item, secret::Secret)>> {
     let Some(items) = table.take_list("secrets").filter(|items| !items.is_empty()) else {
         table.wrong("secrets", "missing", "a list of \"env:NAME\" or \"file:PATH\"");
         return None;
@@ -273,7 +273,7 @@ fn keys(secrets: Vec<(Item, secret::Secret)>, recipe: &Recipe) -> Option<Vec<Key
     (keys.len() == secrets.len()).then_some(keys)
 }
 
-fn dedupe(table: &mut Table) -> (Option<Duration>, Option<Duration>, Place) {
+fn dedupe(table: &mut TomlTable) -> (Option<Duration>, Option<Duration>, Location) {
     let mut dedupe = table.take_section("dedupe");
     let window = dedupe.take_duration("window", Duration::from_secs(1)..=MAX_WINDOW);
     let body = dedupe.take_duration("body", Duration::from_secs(1)..=MAX_WINDOW);

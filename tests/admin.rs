@@ -45,10 +45,10 @@ async fn pages_are_computed_when_asked_for_and_end_with_the_stop() {
     assert!(ask("GET /livez").await.starts_with("HTTP/1.1 200 "));
     let changes = ask("GET /api/changes").await;
     assert!(changes.starts_with("HTTP/1.1 200 ") && changes.ends_with("{\"changes\":[]}\n"), "{changes}");
-    let refusals = ask("GET /api/refusals?source=shop").await;
+    let refusals = ask("GET /api/rejections?source=shop").await;
     assert!(refusals.starts_with("HTTP/1.1 200 ") && refusals.ends_with("{\"source\":\"shop\"}\n"), "{refusals}");
-    let off = ask("GET /api/refusals").await;
-    assert!(off.starts_with("HTTP/1.1 404 ") && off.contains("keep_refused"), "{off}");
+    let off = ask("GET /api/rejections").await;
+    assert!(off.starts_with("HTTP/1.1 404 ") && off.contains("keep_rejected"), "{off}");
     let head = ask("HEAD /metrics").await;
     assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");
     let refused = ask("POST /metrics").await;
@@ -88,7 +88,7 @@ async fn a_page_that_blocks_is_made_by_one_at_a_time_whoever_leaves() {
     leaves.abort();
     let busy = ask(address, "GET /api/changes").await;
     assert!(busy.starts_with("HTTP/1.1 503 ") && busy.ends_with("ask again\n"), "{busy}");
-    assert!(ask(address, "GET /api/refusals").await.starts_with("HTTP/1.1 200 "), "another page is another matter");
+    assert!(ask(address, "GET /api/rejections").await.starts_with("HTTP/1.1 200 "), "another page is another matter");
     (0..2).for_each(|_| go_on.send(()).expect("it waits"));
     while !ask(address, "GET /api/changes").await.starts_with("HTTP/1.1 200 ") {}
 }

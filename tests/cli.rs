@@ -231,7 +231,7 @@ fn too_many_deliveries_for_the_gateway_are_explained_to_people() {
     let (people, machines) = (send(&[]), send(&["--format", "json"]));
     assert_eq!((people.status.code(), machines.status.code()), (Some(1), Some(1)));
     let said = text(&people.stderr);
-    assert!(said.contains("rate_limited") && said.contains("max_refused_per_address") && said.lines().count() == 1, "{said}");
+    assert!(said.contains("rate_limited") && said.contains("max_rejected_per_address") && said.lines().count() == 1, "{said}");
     assert_eq!(text(&machines.stderr), "");
 }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use hookhold::config::{AdminConfig, Config, DedupeConfig, JournalConfig, ServerConfig};
-use hookhold::mistake::Mistakes;
+use hookhold::diagnostic::Diagnostics;
 
 const REFERENCE: &str = include_str!("../config/hookhold.toml");
 
@@ -20,7 +20,7 @@ fn librdkafka(name: &str, _: &str) -> Option<String> {
     (name == "linger.mss").then(|| "no such property".to_owned())
 }
 
-fn parse(text: &str) -> Result<Config, Mistakes> {
+fn parse(text: &str) -> Result<Config, Diagnostics> {
     Config::parse("hookhold.toml", text, librdkafka)
 }
 

@@ -16,7 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("forward", &["journal"]),
     ("admin", &["journal"]),
 ];
-const LEAVES: &[&str] = &["certificate", "event", "metrics", "log", "refusals", "table", "mistake", "units", "secret"];
+const LEAVES: &[&str] = &["certificate", "event", "metrics", "log", "rejections", "toml_value", "diagnostic", "units", "secret"];
 const WIRING: &[&str] = &["main", "cli", "lib"];
 
 /// Which crate is named only under which paths.

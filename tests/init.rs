@@ -29,7 +29,7 @@ fn every_provider_can_be_chosen_and_its_first_delivery_is_kept() {
     for name in &named {
         let sent = home.verb(&["send", name]);
         assert_eq!(sent.status.code(), Some(0), "{name}: {}{}", text(&sent.stdout), text(&sent.stderr));
-        let kept = process.deliveries()[&((*name).to_owned(), "kept".to_owned())];
+        let kept = process.deliveries()[&((*name).to_owned(), "stored".to_owned())];
         assert_eq!(kept, 1, "{name}");
     }
     let told = text(&home.verb(&["tail", "--last", "100", "--format", "json"]).stdout);

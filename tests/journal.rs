@@ -16,7 +16,7 @@ use common::disk::{SimDisk, Step};
 use common::events::{HandClock, Sample, TOPICS};
 use hookhold::event::{Event, EventKey, Position};
 use hookhold::journal::disk::{Disk, LocalDisk};
-use hookhold::journal::{AppendError, Journal, Memory, OpenError, Options, Outside, Refused, Stored};
+use hookhold::journal::{AppendError, AppendRejected, Journal, Memory, OpenError, Options, ReadOnlyJournal, Stored};
 use hookhold::metrics::Metrics;
 
 const NOW: u64 = 1_700_000_000_000;
@@ -57,9 +57,9 @@ impl House {
         journal.close();
     }
 
-    fn outside(&self) -> Outside {
+    fn outside(&self) -> ReadOnlyJournal {
         let process = if self.disk.is_dead() { self.disk.start() } else { self.disk.beside() };
-        Outside::open(process).expect("it can be looked at")
+        ReadOnlyJournal::open(process).expect("it can be looked at")
     }
 }
 
@@ -76,7 +76,7 @@ fn key(number: usize) -> EventKey {
 }
 
 /// Hands an event over and returns where its end will arrive.
-fn hand_over(journal: &Journal, event: &Event) -> Result<End, Refused> {
+fn hand_over(journal: &Journal, event: &Event) -> Result<End, AppendRejected> {
     let (sender, end) = channel();
     journal.append(event, Box::new(move |result| sender.send(result).unwrap_or(())))?;
     Ok(end)
@@ -87,9 +87,9 @@ fn try_keep(journal: &Journal, sample: &Sample) -> Result<Position, AppendError>
 }
 
 /// The end of an event that may be refused at the door or at the writer.
-fn try_hand_over(journal: &Journal, sample: &Sample) -> Result<Position, Refused> {
+fn try_hand_over(journal: &Journal, sample: &Sample) -> Result<Position, AppendRejected> {
     match hand_over(journal, &sample.event())?.recv().expect("its end is told") {
-        Err(AppendError::Full) => Err(Refused::Full),
+        Err(AppendError::Full) => Err(AppendRejected::Full),
         end => Ok(end.expect("it is kept")),
     }
 }
@@ -124,7 +124,7 @@ fn ask(journal: &Journal, key: &EventKey) -> Option<u64> {
     match journal.remembered(key) {
         Memory::Seen(seen) => Some(seen.seq),
         Memory::New => None,
-        Memory::Maybe => journal.look_up(key).expect("the key files can be read").map(|seen| seen.seq),
+        Memory::Maybe => journal.lookup(key).expect("the key files can be read").map(|seen| seen.seq),
     }
 }
 
@@ -197,7 +197,7 @@ fn a_failed_sync_fails_everybody_and_nothing_more_is_taken() {
         assert_eq!(end.recv().expect("told, not dropped"), Err(AppendError::Sync));
     }
     assert!(journal.failed());
-    assert_eq!(hand_over(&journal, &sample(31, 10).event()).err(), Some(Refused::Failed));
+    assert_eq!(hand_over(&journal, &sample(31, 10).event()).err(), Some(AppendRejected::Failed));
     assert_eq!(journal.durable(), 1);
     journal.close();
 }
@@ -265,7 +265,7 @@ fn a_full_disk_refuses_until_there_is_space_again() {
     let end = loop {
         journal.save_cursor(TOPICS[1], 0);
         match hand_over(&journal, &sample(kept, 5_000).event()) {
-            Err(refused) => assert_eq!(refused, Refused::Full),
+            Err(refused) => assert_eq!(refused, AppendRejected::Full),
             Ok(end) => match end.recv().expect("told") {
                 Err(error) => assert_eq!(error, AppendError::Full),
                 Ok(position) => break position,
@@ -280,7 +280,7 @@ fn a_full_disk_refuses_until_there_is_space_again() {
 #[test]
 fn a_lane_at_its_backlog_refuses_only_its_own_events() {
     let house = House::with(|options| {
-        options.passes_on = true;
+        options.forwards = true;
         options.max_backlog = 10_000;
     });
     let journal = house.open();
@@ -289,7 +289,7 @@ fn a_lane_at_its_backlog_refuses_only_its_own_events() {
         Err(refused) => Some((n, refused)),
     });
     let (taken, refused) = refused.expect("it is refused at last");
-    assert_eq!(refused, Refused::LaneFull);
+    assert_eq!(refused, AppendRejected::TopicFull);
     assert!((5..10).contains(&taken), "{taken} events of 1,000 bytes and a little more fit into 10,000");
     let other = Sample { topic: 1, ..sample(100, 1_000) };
     keep(&journal, &other);
@@ -395,13 +395,13 @@ fn a_spare_file_that_cannot_be_renamed_costs_nobody_a_503() {
 #[test]
 fn trouble_ends_without_traffic_once_there_is_room() {
     for full_disk in [false, true] {
-        let house = House::with(|options| (options.passes_on, options.max_size) = (true, 200 << 10));
+        let house = House::with(|options| (options.forwards, options.max_size) = (true, 200 << 10));
         let journal = house.open();
         if full_disk {
             house.disk.set_limit(house.disk.used());
         }
         let refused = (0..100).find_map(|n| try_hand_over(&journal, &sample(n, 5_000)).err());
-        assert_eq!(refused, Some(Refused::Full));
+        assert_eq!(refused, Some(AppendRejected::Full));
         assert!(journal.trouble().is_some());
         house.disk.set_limit(u64::MAX);
         if !full_disk {
@@ -419,7 +419,7 @@ fn trouble_ends_without_traffic_once_there_is_room() {
 
 #[test]
 fn an_event_too_large_for_what_is_left_does_not_stop_smaller_ones() {
-    let house = House::with(|options| (options.passes_on, options.max_size) = (true, 200 << 10));
+    let house = House::with(|options| (options.forwards, options.max_size) = (true, 200 << 10));
     let journal = house.open();
     keep(&journal, &sample(0, 100));
     let gate = house.disk.hold(Step::Sync, ".seg");
@@ -469,7 +469,7 @@ fn an_oversized_event_gets_a_segment_of_its_own() {
 /// `docs/journal.md`: who reads the files with other means can go from commit to commit.
 #[test]
 fn every_commit_says_how_long_it_is() {
-    let house = House::with(|options| options.passes_on = true);
+    let house = House::with(|options| options.forwards = true);
     let journal = house.open();
     keep_many(&journal, 0..10, 100);
     house.kill(journal);
@@ -805,7 +805,7 @@ fn a_recycled_segment_that_could_not_be_begun_hides_nothing() {
 fn a_lane_with_a_cursor_pins_its_events() {
     let house = House::with(|options| {
         options.max_size = 200 << 10;
-        options.passes_on = true;
+        options.forwards = true;
     });
     let journal = house.open();
     let mut number = 0;
@@ -834,7 +834,7 @@ fn a_blocked_trickle_is_refused_alone_and_the_others_flow_on() {
     let house = House::with(|options| {
         options.max_size = 12 * segment;
         options.max_backlog = 6 * segment;
-        options.passes_on = true;
+        options.forwards = true;
     });
     let journal = house.open();
     let mut refused = 0;
@@ -844,7 +844,7 @@ fn a_blocked_trickle_is_refused_alone_and_the_others_flow_on() {
             match hand_over(&journal, &Sample { topic: 1, ..sample(1_000 + number, 90) }.event()) {
                 Ok(end) => drop(end.recv().expect("told").expect("kept")),
                 Err(error) => {
-                    assert_eq!(error, Refused::LaneFull);
+                    assert_eq!(error, AppendRejected::TopicFull);
                     refused += 1;
                 }
             }
@@ -871,13 +871,13 @@ fn while_nothing_flows_a_topic_is_charged_with_its_own_bytes_only() {
     let house = House::with(|options| {
         options.max_size = 12 * segment;
         options.max_backlog = 6 * segment;
-        options.passes_on = true;
+        options.forwards = true;
     });
     let journal = house.open();
     let keep = |number: usize| try_hand_over(&journal, &Sample { topic: number % 2, ..sample(number, 3_000) });
     // Half of the bytes are each topic's: all of max_size can be used before anybody is refused.
     let (number, refused) = (0..).find_map(|number| Some((number, keep(number).err()?))).expect("it is full at last");
-    assert_eq!(refused, Refused::Full);
+    assert_eq!(refused, AppendRejected::Full);
     assert!(number as u64 * 3_000 > 8 * segment, "{number} events");
     journal.close();
 }
@@ -998,7 +998,7 @@ fn a_tail_follows_while_another_process_writes() {
         let journal = journal.clone();
         move || keep_many(&journal, 0..300, 1_000).len()
     });
-    let mut tail = Outside::open(Arc::new(LocalDisk::existing(dir.path()).expect("a disk"))).expect("no lock is needed");
+    let mut tail = ReadOnlyJournal::open(Arc::new(LocalDisk::existing(dir.path()).expect("a disk"))).expect("no lock is needed");
     let mut seen = Vec::new();
     while seen.len() < 300 {
         match tail.next().expect("it can be read") {
@@ -1009,7 +1009,7 @@ fn a_tail_follows_while_another_process_writes() {
     }
     assert_eq!(writer.join().expect("it ends"), 300);
     assert_eq!(seen, (0..300).collect::<Vec<_>>());
-    let verdict = Outside::open(Arc::new(LocalDisk::existing(dir.path()).expect("a disk")))
+    let verdict = ReadOnlyJournal::open(Arc::new(LocalDisk::existing(dir.path()).expect("a disk")))
         .and_then(|outside| outside.verify())
         .expect("it can be read");
     assert_eq!((verdict.events, verdict.damage.len()), (300, 0));
@@ -1036,7 +1036,7 @@ fn verify_finds_nothing_wrong_while_another_process_writes() {
 
 #[test]
 fn stat_tells_sizes_cursors_and_what_waits() {
-    let house = House::with(|options| options.passes_on = true);
+    let house = House::with(|options| options.forwards = true);
     let journal = house.open();
     keep_many(&journal, 0..10, 100);
     journal.save_cursor(TOPICS[0], 4);
@@ -1049,7 +1049,7 @@ fn stat_tells_sizes_cursors_and_what_waits() {
 
 #[test]
 fn stat_reads_lane_files_and_tells_what_a_frame_by_frame_count_would() {
-    let house = House::with(|options| options.passes_on = true);
+    let house = House::with(|options| options.forwards = true);
     let journal = house.open();
     for number in 0..300 {
         keep(&journal, &Sample { topic: number % 2, ..sample(number, 3_000) });

@@ -15,7 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use hookhold::journal::disk::LocalDisk;
-use hookhold::journal::{Outside, Stored};
+use hookhold::journal::{ReadOnlyJournal, Stored};
 use https::{Delivery, HOST, Pair, SECRET, SOURCE, said};
 use process::{Home, Line, post, reserve, tool, wait_until};
 use sdk::{Sample, Sdk};
@@ -127,7 +127,7 @@ fn home(nth: usize, more: &str) -> Home {
 /// The addresses that were kept, in order.
 fn kept(home: &Home) -> Vec<IpAddr> {
     let disk = LocalDisk::existing(&home.journal()).expect("the journal is there");
-    let mut journal = Outside::open(Arc::new(disk)).expect("it can be read");
+    let mut journal = ReadOnlyJournal::open(Arc::new(disk)).expect("it can be read");
     let next = || journal.next().expect("it can be read");
     std::iter::from_fn(next).map(|Stored { event, .. }| event.remote.ip()).collect()
 }
@@ -257,13 +257,13 @@ fn a_proxy_header_counts_from_a_trusted_peer_and_from_nobody_else() {
     wait_until("it is written down", || refused(&home, "bad_request").len() == 3);
     assert_eq!(refused(&home, "bad_request"), ["127.0.0.1"; 3]);
     assert_eq!(Line::open(home.hooks).ask(&request("honest")).status, 200);
-    assert_eq!(process.metric("hookhold_deliveries_total{outcome=\"kept\",source=\"github\"}"), Some(1.0));
+    assert_eq!(process.metric("hookhold_deliveries_total{outcome=\"stored\",source=\"github\"}"), Some(1.0));
     assert_eq!(kept(&home).last(), Some(&IpAddr::V4(Ipv4Addr::LOCALHOST)));
 }
 
 #[test]
 fn behind_a_trusted_proxy_each_client_has_limits_of_its_own() {
-    let limits = "server.max_connections_per_address = 1\nserver.max_refused_per_address = \"1/h\"\n";
+    let limits = "server.max_connections_per_address = 1\nserver.max_rejected_per_address = \"1/h\"\n";
     let home = Home::new(&[("github", SECRET)], &format!("server.trusted_proxies = [\"127.0.0.1\"]\n{limits}{SOURCE}"));
     let process = home.start();
     let (mut one, mut other) = (Line::open(home.hooks), Line::open(home.hooks));

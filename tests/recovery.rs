@@ -20,7 +20,7 @@ use std::time::Duration;
 use common::disk::{SimDisk, Step};
 use common::events::{HandClock, Sample, TOPICS};
 use hookhold::event::{Clock, EventKey, LogId, Position};
-use hookhold::journal::{AppendError, Journal, Memory, OpenError, Options, Outside, Refused, Stored};
+use hookhold::journal::{AppendError, AppendRejected, Journal, Memory, OpenError, Options, ReadOnlyJournal, Stored};
 use hookhold::metrics::Metrics;
 
 /// What a life may contain.
@@ -198,7 +198,7 @@ fn live(seed: u64, trouble: Trouble) -> Result<Tally, String> {
         max_backlog: u64::MAX / 8,
         window: Duration::from_secs(7 * 86_400),
         max_key_bytes: u64::MAX / 4,
-        passes_on: rng.bool(),
+        forwards: rng.bool(),
     };
     let disk = SimDisk::new(seed);
     if trouble.lies {
@@ -372,7 +372,7 @@ impl Life {
         let told = journal.append(&sample.event(), Box::new(move |end| ends.send((index, end)).unwrap_or(())));
         match told {
             Ok(()) => self.events.push(Handed { sample, fate: Fate::Open }),
-            Err(Refused::Full | Refused::Failed | Refused::Closing) => {
+            Err(AppendRejected::Full | AppendRejected::Failed | AppendRejected::Closing) => {
                 self.events.push(Handed { sample, fate: Fate::Void });
             }
             Err(other) => return Err(format!("refused as {other}")),
@@ -440,7 +440,7 @@ impl Life {
         for lane in TOPICS {
             let at = lanes.iter().find(|found| *found.name == *lane).map(|found| found.cursor);
             // Who passes events on moves only the cursor of a lane that has some.
-            if at.is_none() && self.options.passes_on || self.rng.bool() {
+            if at.is_none() && self.options.forwards || self.rng.bool() {
                 continue;
             }
             let cursor = self.rng.u64(at.unwrap_or(0)..=journal.durable());
@@ -464,12 +464,12 @@ impl Life {
                 Fate::Kept(position) => {
                     let lane = TOPICS[handed.sample.topic];
                     // A lane without a cursor on disk pins nothing, unless events are passed on.
-                    let since = if self.options.passes_on { Some(&0) } else { self.pinned_from.get(lane) };
+                    let since = if self.options.forwards { Some(&0) } else { self.pinned_from.get(lane) };
                     let cursor = self.found.get(lane).max(self.saved.get(lane)).copied().unwrap_or(0);
                     let pinned = since.is_some_and(|since| position.seq >= cursor.max(*since));
                     let deleted = self.trouble.retention
                         && !pinned
-                        && (position.seq < oldest || self.options.passes_on || !self.saved.is_empty());
+                        && (position.seq < oldest || self.options.forwards || !self.saved.is_empty());
                     ensure!(deleted, "event {index} ({lane}) at {position} is lost; oldest {oldest}, {} read", read.len());
                     gone += 1;
                 }
@@ -549,9 +549,9 @@ impl Life {
         match journal.remembered(key) {
             Memory::Seen(seen) => Ok(Some(seen.seq)),
             Memory::New => Ok(None),
-            Memory::Maybe => match journal.look_up(key) {
+            Memory::Maybe => match journal.lookup(key) {
                 Ok(seen) => Ok(seen.map(|seen| seen.seq)),
-                Err(error) => Err(format!("look_up: {error}")),
+                Err(error) => Err(format!("lookup: {error}")),
             },
         }
     }
@@ -597,7 +597,7 @@ impl Life {
     /// Lost is what was hit, and its key; everything else is there.
     fn check_damaged(&mut self, journal: &Journal, metrics: &Metrics, damage: &Damage) -> Checked {
         let verdict =
-            Outside::open(self.disk.beside()).and_then(|outside| outside.verify()).map_err(|error| error.to_string())?;
+            ReadOnlyJournal::open(self.disk.beside()).and_then(|outside| outside.verify()).map_err(|error| error.to_string())?;
         let read = read_all(journal)?;
         self.check_each(&read)?;
         let mut lost = 0;
@@ -621,7 +621,7 @@ impl Life {
 
     /// Another process sees the same, and nothing damaged.
     fn check_from_outside(&mut self) -> Checked {
-        let open = || Outside::open(self.disk.beside());
+        let open = || ReadOnlyJournal::open(self.disk.beside());
         let mut outside = open().map_err(|error| error.to_string())?;
         let mut seen = Vec::new();
         while let Some(stored) = outside.next().map_err(|error| error.to_string())? {

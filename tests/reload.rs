@@ -70,7 +70,7 @@ fn ten_reloads_under_load_refuse_no_genuine_delivery_and_lose_none() {
     topics.iter().for_each(|topic| scene::wait_until_passed_on(&process, topic));
     let outcomes: BTreeSet<String> =
         process.deliveries().into_iter().filter(|(_, count)| *count > 0).map(|((_, word), _)| word).collect();
-    assert_eq!(outcomes, ["duplicate", "kept"].map(str::to_owned).into());
+    assert_eq!(outcomes, ["duplicate", "stored"].map(str::to_owned).into());
     for n in 0..=RELOADS {
         let verified = process.metric(&format!("hookhold_verified_total{{secret=\"secret-{n}\",source=\"stripe\"}}"));
         assert!(verified.is_some_and(|count| count > 0.0), "secret-{n} was in use, and its counter stays: {verified:?}");
@@ -175,7 +175,7 @@ fn a_removed_source_is_gone_a_new_one_is_there_and_what_was_under_way_ends_as_it
     assert_eq!(deliver(&home, &going, "evt_4").status, 404);
     assert_eq!(deliver(&home, &scene::source(&home, "staying"), "evt_5").status, 200);
     assert_eq!(deliver(&home, &scene::source(&home, "coming"), "evt_6").status, 200);
-    let kept = |source: &str| process.deliveries()[&(source.to_owned(), "kept".to_owned())];
+    let kept = |source: &str| process.deliveries()[&(source.to_owned(), "stored".to_owned())];
     assert_eq!((kept("going"), kept("staying"), kept("coming")), (3, 1, 1));
     assert_eq!(process.deliveries()[&("coming".to_owned(), "deadline".to_owned())], 0, "every outcome is there from the start");
     let (code, shown) = diff(&home, &[]);

@@ -132,7 +132,7 @@ fn deliveries_on_open_and_new_connections_during_drain_delay_are_kept() {
     assert_eq!(deliver(&mut new, delivery(&mut sdk, "evt_new_again")).status, 200);
     assert_eq!(across.ask(&body[10..]).status, 200);
     assert_eq!(process.ready(), Some(503));
-    assert_eq!(process.metric("hookhold_deliveries_total{outcome=\"kept\",source=\"stripe\"}"), Some(6.0));
+    assert_eq!(process.metric("hookhold_deliveries_total{outcome=\"stored\",source=\"stripe\"}"), Some(6.0));
     drop(process);
     assert_eq!(kept_ids(&home), ["evt_before", "evt_used", "evt_idle", "evt_new", "evt_new_again", "evt_across"]);
 }

@@ -10,10 +10,10 @@ use std::sync::mpsc::channel;
 use hookhold::config::Config;
 use hookhold::event::{Delivery, SystemClock, UnixMillis};
 use hookhold::journal::disk::LocalDisk;
-use hookhold::journal::{Journal, Options, Outside};
+use hookhold::journal::{Journal, Options, ReadOnlyJournal};
 use hookhold::metrics::Metrics;
 use hookhold::verify::sign::{SampleOptions, sign};
-use hookhold::verify::{Believed, Verified, verify};
+use hookhold::verify::{Verdict, Verified, verify};
 use serde_json::Value;
 
 struct House {
@@ -59,7 +59,7 @@ impl House {
             remote: SocketAddr::from(([127, 0, 0, 1], 4000)),
             received_at: UnixMillis(at),
         };
-        let Ok(Believed::Event(Verified { event, .. })) = verify(source, &delivery) else { panic!("not an event") };
+        let Ok(Verdict::Event(Verified { event, .. })) = verify(source, &delivery) else { panic!("not an event") };
         let (tell, told) = channel();
         journal.append(&event, Box::new(move |end| tell.send(end).unwrap())).unwrap();
         told.recv().unwrap().unwrap().seq
@@ -179,7 +179,7 @@ fn stat_counts_and_verify_finds_a_flipped_bit() {
 fn a_moved_cursor_is_saved_with_the_next_commit() {
     let house = House::new();
     let journal = house.open();
-    let outside = Outside::open(Arc::new(LocalDisk::existing(&house.config.journal.dir).unwrap())).unwrap();
+    let outside = ReadOnlyJournal::open(Arc::new(LocalDisk::existing(&house.config.journal.dir).unwrap())).unwrap();
     for cursor in 1..=3 {
         house.keep(&journal, "stripe", &format!("before_{cursor}"), AT);
         journal.save_cursor("webhooks.stripe", cursor);

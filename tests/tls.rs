@@ -43,7 +43,7 @@ fn a_delivery_over_https_is_kept_over_http_1_1_and_over_http_2() {
             assert_eq!(delivery.send(home.hooks, Some(&pair), &[option, tls, protocol]), format!("200 {version}"));
         }
     }
-    assert_eq!((count(&process, "github", "kept"), count(&process, "github", "duplicate")), (4, 4));
+    assert_eq!((count(&process, "github", "stored"), count(&process, "github", "duplicate")), (4, 4));
     let forged = ["-H", "x-hub-signature-256: sha256=00", "--http2"];
     let mut curl = Delivery::new("forged").curl(home.hooks, Some(&pair));
     assert_eq!(said(&curl.args(["--data-binary", "{}"]).args(forged).output().expect("curl starts")), "401 2");
@@ -114,7 +114,7 @@ fn a_certificate_replaced_under_load_fails_no_delivery_and_is_served_afterwards(
     let send = ["send", "github", "--rate", "2000", "--count", "12000", "--connections", "32", "--format", "json"];
     let load = std::thread::scope(|scope| {
         let load = scope.spawn(|| home.verb(&send));
-        wait_until("the load runs", || count(&process, "github", "kept") > 2000);
+        wait_until("the load runs", || count(&process, "github", "stored") > 2000);
         assert_eq!(served(home.hooks), old);
         pair.become_like(&next.cert(), &next.key());
         let mut fresh = 0;
@@ -128,8 +128,11 @@ fn a_certificate_replaced_under_load_fails_no_delivery_and_is_served_afterwards(
         load.join().expect("no panic")
     });
     assert_eq!(load.status.code(), Some(0), "{}", String::from_utf8_lossy(&load.stdout));
-    assert!(count(&process, "github", "kept") >= 12000);
-    assert_eq!(process.deliveries().into_iter().filter(|((_, outcome), n)| outcome != "kept" && *n > 0).collect::<Vec<_>>(), []);
+    assert!(count(&process, "github", "stored") >= 12000);
+    assert_eq!(
+        process.deliveries().into_iter().filter(|((_, outcome), n)| outcome != "stored" && *n > 0).collect::<Vec<_>>(),
+        []
+    );
 }
 
 #[test]
@@ -193,7 +196,7 @@ fn sighup_takes_a_certificate_from_other_files_and_a_wrong_one_changes_nothing()
     process.signal(Signal::HUP);
     wait_until("plain HTTP needs a restart", || home.log().matches("this change needs a restart").count() > 0);
     assert_eq!(served(home.hooks), next.fingerprint());
-    assert_eq!(Delivery::new("kept").send(home.hooks, Some(&next), &[]), "200 2");
+    assert_eq!(Delivery::new("stored").send(home.hooks, Some(&next), &[]), "200 2");
 }
 
 #[test]
@@ -232,7 +235,7 @@ async fn a_body_that_does_not_come_over_http_2_gets_408_and_the_others_are_kept(
     whole.send(&quick.body).await;
     assert_eq!(whole.status().await, 200);
     assert_eq!(half.status().await, 408);
-    assert_eq!((count(&process, "github", "kept"), count(&process, "github", "too_slow")), (1, 1));
+    assert_eq!((count(&process, "github", "stored"), count(&process, "github", "too_slow")), (1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -277,7 +280,7 @@ async fn an_http_2_request_that_crosses_the_drain_on_the_wire_is_kept() {
     let crossing = Delivery::new("crossing");
     let mut under_way = client.begin(&crossing).await;
     under_way.send(&crossing.body).await;
-    wait_until("it is kept", || count(&process, "github", "kept") == 2);
+    wait_until("it is kept", || count(&process, "github", "stored") == 2);
     wire.release();
     assert_eq!(under_way.status().await, 200);
     client.closed().await;
@@ -315,7 +318,7 @@ async fn a_client_with_max_streams_requests_under_way_waits_with_the_next() {
     next.send(&second.body).await;
     held.send(&first.body[10..]).await;
     assert_eq!((held.status().await, next.status().await), (StatusCode::OK, StatusCode::OK));
-    assert_eq!(count(&process, "github", "kept"), 3);
+    assert_eq!(count(&process, "github", "stored"), 3);
     let tail = home.verb(&["tail", "--from", "0", "--format", "json"]);
     let ids = ["greeting", "first", "second"].map(|id| format!("\"id\":\"{id}\""));
     for (line, id) in String::from_utf8_lossy(&tail.stdout).lines().zip(ids) {
@@ -376,7 +379,7 @@ fn many_small_fields_within_the_limits_are_taken_over_http_2_as_over_http_1_1() 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_beyond_its_refusals_is_put_off_over_http_2_whatever_it_asks_for() {
     let pair = Pair::new(365);
-    let home = home(&pair, "max_refused_per_address = \"1/h\"\nmax_header_size = \"8 KiB\"");
+    let home = home(&pair, "max_rejected_per_address = \"1/h\"\nmax_header_size = \"8 KiB\"");
     let process = home.start();
     let mut client = Client::connect(home.hooks, &pair).await;
     let long = [("x-long".to_owned(), "a".repeat(9000))];
@@ -412,13 +415,13 @@ fn many_requests_on_one_http_2_connection_are_each_kept() {
     }
     let output = curl.output().expect("curl starts");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "200\n".repeat(50), "{output:?}");
-    assert_eq!(count(&process, "github", "kept"), 50);
+    assert_eq!(count(&process, "github", "stored"), 50);
 }
 
 #[test]
 fn an_address_above_max_refused_per_address_gets_no_handshake_and_others_do() {
     let pair = Pair::new(365);
-    let home = home(&pair, "max_refused_per_address = \"1/h\"");
+    let home = home(&pair, "max_rejected_per_address = \"1/h\"");
     let process = home.start();
     let forged = |from: &str| {
         let mut curl = Delivery::new("forged").curl(home.hooks, Some(&pair));
@@ -426,14 +429,14 @@ fn an_address_above_max_refused_per_address_gets_no_handshake_and_others_do() {
     };
     assert!(said(&forged("127.0.0.2")).starts_with("401 "));
     assert!(!forged("127.0.0.2").status.success());
-    assert_eq!(process.metric("hookhold_connections_refused_total{cause=\"limited\"}"), Some(1.0));
+    assert_eq!(process.metric("hookhold_connections_rejected_total{cause=\"limited\"}"), Some(1.0));
     assert!(Delivery::new("genuine").send(home.hooks, Some(&pair), &["--interface", "127.0.0.3"]).starts_with("200 "));
 }
 
 #[test]
 fn a_handshake_without_a_request_counts_like_a_refusal_and_a_connection_without_a_byte_does_not() {
     let pair = Pair::new(365);
-    let home = home(&pair, "max_refused_per_address = \"3/h\"");
+    let home = home(&pair, "max_rejected_per_address = \"3/h\"");
     let process = home.start();
     let shake_hands = |from: &str, protocol: &str| {
         let from = format!("{from}:0");
@@ -451,7 +454,7 @@ fn a_handshake_without_a_request_counts_like_a_refusal_and_a_connection_without_
     }
     wait_until("who sent nothing is forgotten", || tracked() == Some(0.0));
     assert!(shake_hands("127.0.0.9", "h2"));
-    let refused = || process.metric("hookhold_connections_refused_total{cause=\"limited\"}");
+    let refused = || process.metric("hookhold_connections_rejected_total{cause=\"limited\"}");
     wait_until("one is not heard over HTTP/1.1", || !shake_hands("127.0.0.2", "http/1.1"));
     wait_until("nor one over HTTP/2", || !shake_hands("127.0.0.3", "h2"));
     let before = refused();

@@ -1,5 +1,5 @@
 //! The second listener, for the operator and the operator's tools: `/metrics`, `/livez`, `/readyz`, `/api/changes`,
-//! `/api/refusals`. Reading only; it is never opened on the port of the deliveries, and it goes on answering until the very end of a drain.
+//! `/api/rejections`. Reading only; it is never opened on the port of the deliveries, and it goes on answering until the very end of a drain.
 //!
 //! What the pages say is asked for when they are requested: this room knows [`Metrics`] and four closures, nothing else.
 
@@ -36,13 +36,13 @@ pub struct Pages {
     pub readiness: Box<dyn Fn() -> Readiness + Send + Sync>,
     /// Asked at each `/api/changes`: one JSON object that says what a reload of the configuration would change. May block.
     pub changes: Box<dyn Fn() -> String + Send + Sync>,
-    /// Asked at each `/api/refusals`, with the source that `?source=NAME` names: a line of JSON for each refused delivery that
+    /// Asked at each `/api/rejections`, with the source that `?source=NAME` names: a line of JSON for each refused delivery that
     /// is kept, the newest first. `None`: none are kept. May block.
-    pub refusals: Refusals,
+    pub refusals: Rejections,
 }
 
 /// Makes the lines for one source, or for all.
-pub type Refusals = Box<dyn Fn(Option<&str>) -> Option<String> + Send + Sync>;
+pub type Rejections = Box<dyn Fn(Option<&str>) -> Option<String> + Send + Sync>;
 
 /// The pages, and a place for the one who makes a page that may block: whoever asks and leaves again and again must not use up
 /// the threads for such work.
@@ -107,12 +107,12 @@ async fn page(desk: &Arc<Desk>, method: &Method, uri: &Uri) -> Response<Full<Byt
             let desk = desk.clone();
             blocking(changes, move || respond(StatusCode::OK, JSON, (desk.pages.changes)())).await
         }
-        "/api/refusals" => {
+        "/api/rejections" => {
             let (desk, source) = (desk.clone(), parameter(uri, "source"));
             blocking(refusals, move || match (desk.pages.refusals)(source.as_deref()) {
                 Some(refusals) => respond(StatusCode::OK, JSON_LINES, refusals),
                 None => {
-                    respond(StatusCode::NOT_FOUND, TEXT, "refused deliveries are not kept: set [admin] keep_refused\n".into())
+                    respond(StatusCode::NOT_FOUND, TEXT, "refused deliveries are not kept: set [admin] keep_rejected\n".into())
                 }
             })
             .await
@@ -146,7 +146,7 @@ fn respond(status: StatusCode, media_type: &'static str, body: String) -> Respon
     response
 }
 
-const PATHS: &[&str] = &["/metrics", "/livez", "/readyz", "/api/changes", "/api/refusals"];
+const PATHS: &[&str] = &["/metrics", "/livez", "/readyz", "/api/changes", "/api/rejections"];
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 const JSON_LINES: &str = "application/jsonl";

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use hookhold::config::Config;
+use hookhold::diagnostic::Diagnostic;
 use hookhold::journal;
-use hookhold::mistake::Mistake;
 use hookhold::source::Source;
 use serde_json::json;
 
@@ -50,7 +50,7 @@ pub fn run(context: &Context, args: Args) -> Ending {
     Ok(End::Done)
 }
 
-fn report(out: &mut impl Write, mistake: &Mistake, json: bool) -> io::Result<()> {
+fn report(out: &mut impl Write, mistake: &Diagnostic, json: bool) -> io::Result<()> {
     if !json {
         return writeln!(out, "{mistake}");
     }

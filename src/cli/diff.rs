@@ -13,7 +13,7 @@ use super::{Context, End, Ending, Usage, ask, table};
 struct Outlook {
     file: PathBuf,
     changes: Vec<Change>,
-    mistakes: Vec<Mistake>,
+    mistakes: Vec<ReportedMistake>,
 }
 
 #[derive(Deserialize)]
@@ -24,7 +24,7 @@ struct Change {
 }
 
 #[derive(Deserialize)]
-struct Mistake {
+struct ReportedMistake {
     file: String,
     line: usize,
     key: String,
@@ -64,7 +64,7 @@ fn same_file(one: &Path, other: &Path) -> bool {
 fn print(out: &mut impl Write, outlook: &Outlook, base: &str) -> io::Result<()> {
     let Outlook { file, changes, mistakes } = outlook;
     let heading = format!("{}: what a reload would change in the process at {base}", file.display());
-    for Mistake { file, line, key, mistake } in mistakes {
+    for ReportedMistake { file, line, key, mistake } in mistakes {
         let key = if key.is_empty() { String::new() } else { format!("{key}: ") };
         writeln!(out, "{file}:{line}: {key}{mistake}")?;
     }

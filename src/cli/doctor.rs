@@ -22,7 +22,7 @@ use std::sync::Arc;
 use hookhold::event::{Clock, Delivery, Outcome, SystemClock, UnixMillis};
 use hookhold::log::escaped;
 use hookhold::source::Source;
-use hookhold::verify::{Believed, Refusal, unsigned_handshake, verify};
+use hookhold::verify::{Rejection, Verdict, unsigned_challenge, verify};
 use http::Method;
 use serde_json::json;
 
@@ -42,7 +42,7 @@ pub struct Args {
     /// The source in the configuration that the delivery was sent to.
     source: String,
     /// The recorded request: request line, headers, an empty line, the body's bytes. A file of `curl --trace` will do, and - is
-    /// standard input. Without it the running process is asked, which keeps refused deliveries when [admin] keep_refused is set.
+    /// standard input. Without it the running process is asked, which keeps refused deliveries when [admin] keep_rejected is set.
     #[arg(long, value_name = "FILE")]
     request: Option<PathBuf>,
     /// When it arrived, such as 2026-11-21T07:08:13Z or seconds since 1970 [default: now].
@@ -69,7 +69,7 @@ struct Case {
     refused_as: Option<String>,
 }
 
-type Verdict = Result<Believed, Refusal>;
+type Diagnosis = Result<Verdict, Rejection>;
 
 /// Judges, explains and prints.
 pub fn run(context: &Context, args: Args) -> Ending {
@@ -138,9 +138,9 @@ fn time(text: &str) -> Result<UnixMillis, String> {
 }
 
 /// What the gateway would say, as far as the request itself decides.
-fn judge(case: &Case) -> Verdict {
+fn judge(case: &Case) -> Diagnosis {
     let Case { source, delivery, .. } = case;
-    let refuse = |outcome, hint| Err(Refusal { outcome, hint });
+    let refuse = |outcome, hint| Err(Rejection { outcome, hint });
     if delivery.method != Method::POST {
         let hint = format!("{} where only POST is taken", escaped(delivery.method.as_str()));
         return refuse(Outcome::MethodNotAllowed, hint);
@@ -159,20 +159,20 @@ fn judge(case: &Case) -> Verdict {
 
 /// True of a check of the endpoint that is answered to whoever sends it.
 fn is_unsigned(case: &Case) -> bool {
-    unsigned_handshake(&case.source, &case.delivery).is_some()
+    unsigned_challenge(&case.source, &case.delivery).is_some()
 }
 
-fn print(out: &mut impl Write, case: &Case, verdict: &Verdict, causes: &[Cause]) -> io::Result<()> {
+fn print(out: &mut impl Write, case: &Case, verdict: &Diagnosis, causes: &[Cause]) -> io::Result<()> {
     let name = &case.source.name;
     if case.refused_as.is_some() {
         writeln!(out, "{} from {}", case.delivery.received_at.rfc3339(), case.delivery.remote)?;
     }
     match verdict {
-        Ok(Believed::Event(verified)) => writeln!(out, "{name}: verifies with the secret {}", verified.secret)?,
-        Ok(Believed::Handshake(_)) if is_unsigned(case) => {
+        Ok(Verdict::Event(verified)) => writeln!(out, "{name}: verifies with the secret {}", verified.secret)?,
+        Ok(Verdict::Challenge(_)) if is_unsigned(case) => {
             writeln!(out, "{name}: answered as a check of the endpoint that nobody signs; nothing is proved about it")?
         }
-        Ok(Believed::Handshake(_)) => writeln!(out, "{name}: verifies; it is a check of the endpoint, which hookhold answers")?,
+        Ok(Verdict::Challenge(_)) => writeln!(out, "{name}: verifies; it is a check of the endpoint, which hookhold answers")?,
         Err(refusal) => writeln!(out, "{name}: refused, {refusal}")?,
     }
     if let (Ok(_), Some(outcome)) = (verdict, &case.refused_as) {
@@ -185,11 +185,11 @@ fn print(out: &mut impl Write, case: &Case, verdict: &Verdict, causes: &[Cause])
     Ok(())
 }
 
-fn print_json(out: &mut impl Write, case: &Case, verdict: &Verdict, causes: &[Cause]) -> io::Result<()> {
+fn print_json(out: &mut impl Write, case: &Case, verdict: &Diagnosis, causes: &[Cause]) -> io::Result<()> {
     let refusal = verdict.as_ref().err();
     let secret = verdict.as_ref().ok().and_then(|believed| match believed {
-        Believed::Event(verified) => Some(&*verified.secret),
-        Believed::Handshake(_) => None,
+        Verdict::Event(verified) => Some(&*verified.secret),
+        Verdict::Challenge(_) => None,
     });
     let causes: Vec<_> = causes.iter().map(Cause::json).collect();
     let line = json!({
@@ -219,7 +219,7 @@ How to get FILE (the bytes must be the ones on the wire; an editor that saves th
   curl --trace FILE …        of a request that you repeat yourself
 
 Examples:
-  hookhold doctor stripe                               the latest refused deliveries, with [admin] keep_refused
+  hookhold doctor stripe                               the latest refused deliveries, with [admin] keep_rejected
   hookhold doctor stripe --request refused.http
   hookhold doctor stripe --request refused.http --at 2026-11-21T07:08:13Z   the time in the log
   hookhold doctor github --request - --format json < refused.http";

@@ -117,7 +117,7 @@ impl Draft {
             ("\n[admin]".to_owned(), ""),
             ("listen = \"127.0.0.1:9464\"".to_owned(), "/metrics and /readyz, without authentication: keep it private"),
             (
-                "#keep_refused = \"4 MiB\"".to_owned(),
+                "#keep_rejected = \"4 MiB\"".to_owned(),
                 "the latest refused deliveries, for hookhold doctor and whoever can ask here",
             ),
             ("\n[journal]".to_owned(), ""),

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use hookhold::journal::{Stat, Verdict};
+use hookhold::journal::{Stat, VerifyReport};
 use hookhold::units::bytes_about;
 use serde_json::json;
 
@@ -71,7 +71,7 @@ fn stat_text(out: &mut impl Write, stat: &Stat) -> io::Result<()> {
 }
 
 fn stat_json(out: &mut impl Write, stat: &Stat) -> io::Result<()> {
-    let lane = |lane: &hookhold::journal::LaneStat| {
+    let lane = |lane: &hookhold::journal::TopicStat| {
         json!({
             "topic": lane.lane.as_ref(),
             "cursor": lane.cursor,
@@ -94,7 +94,7 @@ fn stat_json(out: &mut impl Write, stat: &Stat) -> io::Result<()> {
     writeln!(out, "{whole}")
 }
 
-fn verdict_text(out: &mut impl Write, verdict: &Verdict) -> io::Result<()> {
+fn verdict_text(out: &mut impl Write, verdict: &VerifyReport) -> io::Result<()> {
     for damage in &verdict.damage {
         let (from, to) = (damage.bytes.start, damage.bytes.end);
         writeln!(out, "damaged: {}, bytes {from} to {to} ({})", damage.file, bytes_about(to - from))?;
@@ -110,7 +110,7 @@ fn verdict_text(out: &mut impl Write, verdict: &Verdict) -> io::Result<()> {
     writeln!(out, "{} events in {} segments, {found}", verdict.events, verdict.segments)
 }
 
-fn verdict_json(out: &mut impl Write, verdict: &Verdict) -> io::Result<()> {
+fn verdict_json(out: &mut impl Write, verdict: &VerifyReport) -> io::Result<()> {
     let damage = verdict.damage.iter().map(|damage| {
         let (from, to) = (damage.bytes.start, damage.bytes.end);
         json!({ "file": damage.file, "from": from, "to": to })

@@ -21,9 +21,9 @@ use std::sync::Arc;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use hookhold::config::{Config, JournalConfig, KafkaCheck};
-use hookhold::journal::Outside;
+use hookhold::diagnostic::{Diagnostic, Diagnostics, nearest};
+use hookhold::journal::ReadOnlyJournal;
 use hookhold::journal::disk::LocalDisk;
-use hookhold::mistake::{Mistake, Mistakes, nearest};
 
 /// What a verb returns: how the process ends, or the reason why it could not do its work.
 type Ending = Result<End, Box<dyn Error>>;
@@ -120,9 +120,9 @@ fn explain(error: &(dyn Error + 'static)) -> End {
     if chain.iter().any(|error| is_broken_pipe(*error)) {
         return End::Done;
     }
-    let name = if error.is::<Mistakes>() { "" } else { "hookhold: " };
+    let name = if error.is::<Diagnostics>() { "" } else { "hookhold: " };
     let _ = writeln!(anstream::stderr(), "{name}{}", causes(error));
-    if error.is::<Usage>() || error.is::<Mistakes>() { End::Usage } else { End::Failed }
+    if error.is::<Usage>() || error.is::<Diagnostics>() { End::Usage } else { End::Failed }
 }
 
 /// An error and what caused it, on one line.
@@ -146,10 +146,10 @@ impl Context {
     }
 
     /// The journal that the configuration names, to be looked at from outside.
-    fn journal(&self) -> Result<Outside, Box<dyn Error>> {
+    fn journal(&self) -> Result<ReadOnlyJournal, Box<dyn Error>> {
         let dir = JournalConfig::load(&self.file()?)?.dir;
         let disk = LocalDisk::existing(&dir).map_err(|source| NoJournal { dir, source })?;
-        Ok(Outside::open(Arc::new(disk))?)
+        Ok(ReadOnlyJournal::open(Arc::new(disk))?)
     }
 
     fn file(&self) -> Result<PathBuf, Usage> {
@@ -163,13 +163,13 @@ impl Context {
 }
 
 /// Reads a configuration that makes a Kafka client: properties that are right one by one can be wrong together.
-fn load_with_kafka(path: &Path) -> Result<Config, Mistakes> {
+fn load_with_kafka(path: &Path) -> Result<Config, Diagnostics> {
     let config = Config::load(path, KAFKA)?;
     let Some(kafka) = &config.kafka else { return Ok(config) };
     let Some(obstacle) = hookhold::forward::check_settings(&kafka.librdkafka) else { return Ok(config) };
     let (file, what) = (path.display().to_string(), format!("no Kafka client can be set up with these settings: {obstacle}"));
-    let mistakes = Mistakes::default();
-    mistakes.add(Mistake { file, line: kafka.line, key: "kafka".to_owned(), what });
+    let mistakes = Diagnostics::default();
+    mistakes.add(Diagnostic { file, line: kafka.line, key: "kafka".to_owned(), what });
     Err(mistakes)
 }
 
@@ -180,8 +180,8 @@ fn unknown_source(name: &str, names: &[String]) -> Usage {
 }
 
 /// A mistake for machines.
-fn mistake_json(mistake: &Mistake) -> serde_json::Value {
-    let Mistake { file, line, key, what } = mistake;
+fn mistake_json(mistake: &Diagnostic) -> serde_json::Value {
+    let Diagnostic { file, line, key, what } = mistake;
     serde_json::json!({ "file": file, "line": line, "key": key, "mistake": what })
 }
 

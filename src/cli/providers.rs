@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use hookhold::config::Config;
+use hookhold::diagnostic::nearest;
 use hookhold::event::Integrity;
-use hookhold::mistake::nearest;
 use hookhold::source::recipe::{Recipe, SwitchOff};
 use hookhold::source::{PROVIDERS, provider};
 use hookhold::units::duration_text;
@@ -96,7 +96,7 @@ pub(super) fn connect(out: &mut impl Write, name: &str, recipe: &Recipe, host: &
 pub(super) fn notes(recipe: &Recipe) -> Vec<String> {
     let title = &recipe.title;
     let mut notes = Vec::new();
-    if !recipe.handshakes.is_empty() {
+    if !recipe.challenges.is_empty() {
         notes.push(format!("{title} checks the URL when you save it, and hookhold answers: let it run first, with the secret."));
     }
     if let Some(limit) = recipe.respond_within {

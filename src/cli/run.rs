@@ -20,7 +20,7 @@ use hookhold::journal::disk::LocalDisk;
 use hookhold::journal::{self, Journal, OpenError, Options};
 use hookhold::log;
 use hookhold::metrics::Metrics;
-use hookhold::server::{self, Limits, Proxies, Server, Stop, Tls};
+use hookhold::server::{self, Limits, Proxies, Server, Shutdown, Tls};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
@@ -99,7 +99,7 @@ fn open_journal(disk: LocalDisk, config: &Config, clock: &Arc<dyn Clock>, metric
         max_backlog: config.journal.max_backlog,
         window: reload::longest_window(config),
         max_key_bytes: config.dedupe.max_disk,
-        passes_on: config.kafka.is_some(),
+        forwards: config.kafka.is_some(),
     };
     Journal::open(Arc::new(disk), options, clock.clone(), metrics.clone())
 }
@@ -155,10 +155,10 @@ impl House {
         let passing: Passing = Arc::new(Mutex::new(self.start_passing_on()));
         let sources = self.config.sources.iter().cloned();
         let gateway = Arc::new(Gateway::new(sources, self.journal.clone(), self.config.dedupe.hot_keys, &self.metrics));
-        gateway.refusals().set_limit(self.config.admin.keep_refused as usize);
+        gateway.rejections().set_limit(self.config.admin.keep_rejected as usize);
         let tls = self.tls()?;
         let reload = self.reload(&gateway, &passing, &tls);
-        let stop = Stop::new();
+        let stop = Shutdown::new();
         let over = Arc::new(Notify::new());
         let pages = self.pages(&gateway, &passing, &reload, &stop);
         let admin = tokio::spawn({
@@ -227,7 +227,7 @@ impl House {
         Some(forward::start(self.journal.clone(), settings, self.metrics.clone(), self.clock.clone()))
     }
 
-    fn pages(&self, gateway: &Arc<Gateway>, passing: &Passing, reload: &Arc<Reload>, stop: &Stop) -> Pages {
+    fn pages(&self, gateway: &Arc<Gateway>, passing: &Passing, reload: &Arc<Reload>, stop: &Shutdown) -> Pages {
         let (metrics, gateway, measured, journal) =
             (self.metrics.clone(), gateway.clone(), passing.clone(), self.journal.clone());
         let (clock, kept_by) = (self.clock.clone(), gateway.clone());
@@ -245,7 +245,7 @@ impl House {
         };
         let reload = reload.clone();
         let changes = move || reload.outlook();
-        let refusals = move |source: Option<&str>| kept_by.refusals().to_json(source);
+        let refusals = move |source: Option<&str>| kept_by.rejections().to_json(source);
         let metrics = self.metrics.clone();
         let (refresh, readiness) = (Box::new(refresh), Box::new(readiness));
         Pages { metrics, refresh, readiness, changes: Box::new(changes), refusals: Box::new(refusals) }
@@ -272,7 +272,7 @@ fn limits(config: &ServerConfig) -> Limits {
         max_connections_per_address: config.max_connections_per_address as usize,
         max_in_flight: config.max_in_flight as usize,
         max_in_flight_per_address: config.max_in_flight_per_address as usize,
-        max_refused_per_address: config.max_refused_per_address,
+        max_rejected_per_address: config.max_rejected_per_address,
         max_addresses: config.max_addresses as usize,
         min_rate: config.min_rate,
         min_rate_after: config.min_rate_after,
@@ -303,7 +303,7 @@ fn failure_of(journal: &Journal) -> Arc<Notify> {
     failure
 }
 
-fn heed_signals(stop: Stop, mut hangups: Signal, reload: Arc<Reload>) -> std::io::Result<()> {
+fn heed_signals(stop: Shutdown, mut hangups: Signal, reload: Arc<Reload>) -> std::io::Result<()> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::spawn(async move {
         loop {

@@ -280,7 +280,7 @@ fn rate(text: &str) -> Result<f64, String> {
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Deliveries that a connection keeps to repeat.
 const KEPT: usize = 16;
-const LIMITED: &str = "hookhold: 429 is rate_limited: one address sent more refused deliveries than max_refused_per_address \
+const LIMITED: &str = "hookhold: 429 is rate_limited: one address sent more refused deliveries than max_rejected_per_address \
                        or more at once than max_in_flight_per_address, or the source more than its max_rate";
 const EXAMPLES: &str = "\
 Examples:

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hookhold::journal::{Outside, Stored};
+use hookhold::journal::{ReadOnlyJournal, Stored};
 use hookhold::log::escaped;
 use hookhold::units::bytes_about;
 use http::header::CONTENT_TYPE;
@@ -79,7 +79,7 @@ fn doubt(context: &Context, source: Option<&str>) -> io::Result<()> {
 
 /// The sequence from which on there are `count` wanted events. Looks back twice as far each time that it finds too few, so a
 /// short look at a long journal is quick.
-fn before_end(journal: &mut Outside, count: u64, wanted: &impl Fn(&Stored) -> bool) -> io::Result<u64> {
+fn before_end(journal: &mut ReadOnlyJournal, count: u64, wanted: &impl Fn(&Stored) -> bool) -> io::Result<u64> {
     let end = journal.end()?;
     let mut span = count;
     loop {

@@ -89,4 +89,4 @@ fn behind(key: String, what: &str) -> Change {
 }
 
 /// What a reload takes over besides `[sources]`, what stands in `[kafka]`, and another certificate.
-const RELOADED: &[&str] = &["server.public_url", "server.max_body", "admin.keep_refused", "dedupe.window"];
+const RELOADED: &[&str] = &["server.public_url", "server.max_body", "admin.keep_rejected", "dedupe.window"];

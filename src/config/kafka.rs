@@ -4,7 +4,7 @@
 use std::fmt;
 
 use crate::secret;
-use crate::table::{Item, Table};
+use crate::toml_value::{Item, TomlTable};
 
 /// Says what is wrong with one librdkafka property, if anything. Is never shown a secret.
 pub type KafkaCheck = fn(name: &str, value: &str) -> Option<String>;
@@ -25,7 +25,7 @@ impl fmt::Debug for KafkaConfig {
 }
 
 /// The topic template and the properties.
-pub(super) fn read(mut t: Table, check: KafkaCheck) -> (String, KafkaConfig) {
+pub(super) fn read(mut t: TomlTable, check: KafkaCheck) -> (String, KafkaConfig) {
     let topic = topic(&mut t).unwrap_or_else(|| TOPIC.to_owned());
     let place = t.place.clone();
     let given = t.flatten();
@@ -37,7 +37,7 @@ pub(super) fn read(mut t: Table, check: KafkaCheck) -> (String, KafkaConfig) {
     (topic, KafkaConfig { librdkafka, line: place.line })
 }
 
-fn topic(t: &mut Table) -> Option<String> {
+fn topic(t: &mut TomlTable) -> Option<String> {
     let template = t.take_str("topic")?;
     let fixed = template.replace("{source}", "");
     let legal = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);

@@ -11,11 +11,11 @@ use ipnet::IpNet;
 use super::{AdminConfig, Config, DAY, DedupeConfig, GIB, JournalConfig, KIB, KafkaCheck, MIB, ServerConfig, kafka};
 use crate::certificate::{Files, Unusable};
 use crate::source::{self, Source, SourceDefaults, url};
-use crate::table::{Item, Mistakes, Table};
+use crate::toml_value::{Diagnostics, Item, TomlTable};
 use crate::units::bytes_text;
 
 /// Reads and checks the whole file.
-pub(super) fn root(file: &str, mut root: Table, kafka: KafkaCheck, mistakes: &Mistakes) -> Config {
+pub(super) fn root(file: &str, mut root: TomlTable, kafka: KafkaCheck, mistakes: &Diagnostics) -> Config {
     let stated = root.clone().flatten().into_iter().map(|(key, item): (_, Item)| (key, item.to_string())).collect();
     let mut section = |name| root.take_section(name);
     let [mut server, mut admin, mut journal, mut dedupe] = ["server", "admin", "journal", "dedupe"].map(&mut section);
@@ -35,7 +35,7 @@ pub(super) fn root(file: &str, mut root: Table, kafka: KafkaCheck, mistakes: &Mi
     if config.server.max_body >= config.journal.largest_body() {
         server.wrong("max_body", NOT_KEPT, format_args!("less than \"{}\"", bytes_text(config.journal.largest_body())));
     }
-    [server, admin, journal, dedupe].into_iter().for_each(Table::finish);
+    [server, admin, journal, dedupe].into_iter().for_each(TomlTable::finish);
     let kafka = root.take_table("kafka").map(|table| kafka::read(table, kafka));
     let (topic, kafka) = kafka.map_or((kafka::TOPIC.to_owned(), None), |(topic, kafka)| (topic, Some(kafka)));
     let sources = read_sources(&mut root, &defaults(&config, topic), &config, mistakes);
@@ -53,7 +53,7 @@ fn defaults(config: &Config, topic: String) -> SourceDefaults {
     }
 }
 
-fn read_server(t: &mut Table) -> ServerConfig {
+fn read_server(t: &mut TomlTable) -> ServerConfig {
     let default = ServerConfig::default();
     let config = ServerConfig {
         listen: address(t, default.listen),
@@ -70,7 +70,7 @@ fn read_server(t: &mut Table) -> ServerConfig {
         max_in_flight_per_address: t
             .take_bytes("max_in_flight_per_address", MIB..=TIB)
             .unwrap_or(default.max_in_flight_per_address),
-        max_refused_per_address: t.take_rate("max_refused_per_address").unwrap_or(default.max_refused_per_address),
+        max_rejected_per_address: t.take_rate("max_rejected_per_address").unwrap_or(default.max_rejected_per_address),
         max_addresses: t.take_u64("max_addresses", 1..=10_000_000).unwrap_or(default.max_addresses),
         min_rate: t.take_bytes("min_rate", 1..=MIB).unwrap_or(default.min_rate),
         min_rate_after: t.take_duration("min_rate_after", SECOND / 10..=10 * MINUTE).unwrap_or(default.min_rate_after),
@@ -92,16 +92,16 @@ fn read_server(t: &mut Table) -> ServerConfig {
     config
 }
 
-pub(super) fn read_admin(t: &mut Table) -> AdminConfig {
+pub(super) fn read_admin(t: &mut TomlTable) -> AdminConfig {
     let default = AdminConfig::default();
     AdminConfig {
         listen: address(t, default.listen),
-        keep_refused: t.take_bytes("keep_refused", 0..=64 * MIB).unwrap_or(default.keep_refused),
+        keep_rejected: t.take_bytes("keep_rejected", 0..=64 * MIB).unwrap_or(default.keep_rejected),
     }
 }
 
 /// Reads `[journal]`.
-pub(super) fn journal(t: &mut Table) -> JournalConfig {
+pub(super) fn journal(t: &mut TomlTable) -> JournalConfig {
     let default = JournalConfig::default();
     let max_size = t.take_bytes("max_size", MIB..=256 * TIB).unwrap_or(default.max_size);
     let config = JournalConfig {
@@ -124,7 +124,7 @@ pub(super) fn journal(t: &mut Table) -> JournalConfig {
     config
 }
 
-fn read_dedupe(t: &mut Table) -> DedupeConfig {
+fn read_dedupe(t: &mut TomlTable) -> DedupeConfig {
     let default = DedupeConfig::default();
     DedupeConfig {
         window: t.take_duration("window", SECOND..=Duration::from_secs(366 * DAY)).unwrap_or(default.window),
@@ -133,7 +133,7 @@ fn read_dedupe(t: &mut Table) -> DedupeConfig {
     }
 }
 
-fn read_sources(root: &mut Table, defaults: &SourceDefaults, config: &Config, mistakes: &Mistakes) -> Vec<Arc<Source>> {
+fn read_sources(root: &mut TomlTable, defaults: &SourceDefaults, config: &Config, mistakes: &Diagnostics) -> Vec<Arc<Source>> {
     let mut table = root.take_section("sources");
     let mut paths: BTreeMap<String, String> = BTreeMap::new();
     let mut sources = Vec::new();
@@ -169,7 +169,7 @@ fn is_name(name: &str) -> bool {
     name.len() <= 64 && name.starts_with(|first: char| first.is_ascii_alphanumeric()) && name.chars().all(plain)
 }
 
-fn address(t: &mut Table, default: SocketAddr) -> SocketAddr {
+fn address(t: &mut TomlTable, default: SocketAddr) -> SocketAddr {
     let Some(item) = t.take("listen") else { return default };
     let place = item.place.clone();
     let Some(text) = item.text() else { return default };
@@ -180,7 +180,7 @@ fn address(t: &mut Table, default: SocketAddr) -> SocketAddr {
 }
 
 /// Both files or neither, and what is in them can be served.
-fn tls(t: &mut Table) -> Option<Files> {
+fn tls(t: &mut TomlTable) -> Option<Files> {
     let (cert, key) = (t.take_str("tls_cert"), t.take_str("tls_key"));
     let files = match (cert, key) {
         (Some(cert), Some(key)) => Files { cert: cert.into(), key: key.into() },
@@ -199,7 +199,7 @@ fn tls(t: &mut Table) -> Option<Files> {
     Some(files)
 }
 
-fn networks(t: &mut Table) -> Vec<IpNet> {
+fn networks(t: &mut TomlTable) -> Vec<IpNet> {
     t.take_list("trusted_proxies").unwrap_or_default().into_iter().filter_map(source::network).collect()
 }
 

@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use tracing::{debug, error};
 
-use super::inbox::ticket;
-use super::lane::backoff;
+use super::kafka_error::Reason;
+use super::mailbox::ticket;
 use super::record::Envelope;
-use super::trouble::Reason;
+use super::topic_queue::backoff;
 use super::worker::{REREAD_AFTER, Worker};
 use crate::journal::Stored;
 

@@ -7,17 +7,17 @@
 //! What Kafka gets is at-least-once: after a crash, at most what was in a lane's window (10,000 records, 16 MiB) and what was
 //! acknowledged since its cursor was last saved (a second) comes again, under the same `hookhold-log` and `hookhold-seq`.
 
-mod board;
 mod feed;
 mod health;
-mod inbox;
-mod lane;
+mod kafka_error;
+mod mailbox;
 mod probe;
 mod producer;
 mod record;
 mod settings;
-mod trouble;
-mod watch;
+mod status_table;
+mod supervisor;
+mod topic_queue;
 mod window;
 mod worker;
 
@@ -30,14 +30,14 @@ use arc_swap::ArcSwap;
 use http::HeaderName;
 use serde::Serialize;
 
-pub use board::{Blocked, LaneStatus};
 pub use settings::{check_setting, check_settings};
+pub use status_table::{Blocked, TopicSnapshot};
 
 use crate::event::Clock;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
-use board::Board;
-use inbox::Inbox;
+use mailbox::Mailbox;
+use status_table::StatusTable;
 use worker::Worker;
 
 /// What the forwarder is told by the configuration. Not printable: there may be passwords in it.
@@ -57,7 +57,7 @@ pub struct Status {
     /// False only if its thread has died, which is a bug.
     pub running: bool,
     /// Every lane that exists, by topic.
-    pub lanes: Vec<LaneStatus>,
+    pub lanes: Vec<TopicSnapshot>,
 }
 
 impl Settings {
@@ -69,8 +69,8 @@ impl Settings {
 
 /// The running forwarder. Dropping it without [`Forwarder::stop`] leaves its thread to the end of the process.
 pub struct Forwarder {
-    inbox: Arc<Inbox>,
-    board: Arc<Board>,
+    inbox: Arc<Mailbox>,
+    board: Arc<StatusTable>,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
     settings: Arc<ArcSwap<Settings>>,
@@ -79,7 +79,7 @@ pub struct Forwarder {
 
 /// Starts passing on from every lane's cursor. Kafka need not be there.
 pub fn start(journal: Journal, settings: Settings, metrics: Arc<Metrics>, clock: Arc<dyn Clock>) -> Forwarder {
-    let (inbox, board) = (Arc::<Inbox>::default(), Arc::<Board>::default());
+    let (inbox, board) = (Arc::<Mailbox>::default(), Arc::<StatusTable>::default());
     let bell = Arc::downgrade(&inbox);
     journal.on_durable(Box::new(move || bell.upgrade().map(|inbox| inbox.leave(|_| {})).is_some()));
     let settings = Arc::new(ArcSwap::from_pointee(settings));
@@ -104,7 +104,7 @@ impl Forwarder {
 
     /// Goes on with other settings, from the next record on. Gives them back where they take another client: then this
     /// forwarder must be stopped and one started with them.
-    pub fn go_on_with(&self, settings: Settings) -> Result<(), Settings> {
+    pub fn reconfigure(&self, settings: Settings) -> Result<(), Settings> {
         if !self.settings.load().client_serves(&settings) {
             return Err(settings);
         }

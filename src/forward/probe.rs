@@ -10,9 +10,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::Producer as _;
 
-use super::inbox::Inbox;
+use super::kafka_error::{FaultScope, Reason, verdict};
+use super::mailbox::Mailbox;
 use super::producer::Client;
-use super::trouble::{Reason, Verdict, verdict};
 
 /// What the cluster says about a topic.
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ pub(super) enum Finding {
 }
 
 /// Asks about a lane's topic; the finding comes to the inbox. Fails when there is no thread to be had.
-pub(super) fn ask(client: Arc<Client>, topic: Arc<str>, lane: usize, inbox: Arc<Inbox>) -> io::Result<()> {
+pub(super) fn ask(client: Arc<Client>, topic: Arc<str>, lane: usize, inbox: Arc<Mailbox>) -> io::Result<()> {
     let probe = move || {
         let finding = look(&client, &topic);
         // Before the finding is told: this may be the last owner of a retired client, and its end takes a moment.
@@ -51,7 +51,7 @@ fn look(client: &Client, topic: &str) -> Finding {
 fn away(error: &KafkaError) -> Finding {
     let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::BrokerTransportFailure);
     match verdict(code) {
-        Verdict::Environment(reason) if reason != Reason::Refused => Finding::Trouble(reason, code.to_string()),
+        FaultScope::Environment(reason) if reason != Reason::Refused => Finding::Trouble(reason, code.to_string()),
         _ => Finding::Trouble(Reason::BrokerAway, code.to_string()),
     }
 }
@@ -60,7 +60,7 @@ fn judge(topic: &MetadataTopic) -> Finding {
     if let Some(error) = topic.error() {
         let code = RDKafkaErrorCode::from(error);
         return match verdict(code) {
-            Verdict::Environment(reason) => Finding::Trouble(reason, code.to_string()),
+            FaultScope::Environment(reason) => Finding::Trouble(reason, code.to_string()),
             _ => Finding::Trouble(Reason::Refused, code.to_string()),
         };
     }

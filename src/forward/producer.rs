@@ -15,12 +15,12 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 use tracing::debug;
 
-use super::inbox::{Inbox, Report};
+use super::mailbox::{Mailbox, Report};
 use super::settings::obstacle;
 
 /// What librdkafka calls back; runs on the poll thread.
 pub(super) struct Callbacks {
-    inbox: Arc<Inbox>,
+    inbox: Arc<Mailbox>,
     generation: u64,
 }
 
@@ -37,7 +37,7 @@ pub(super) struct Producer {
 
 impl Producer {
     /// Creates the client and starts polling it; connects in the background. Otherwise says what is in the way.
-    pub fn start(config: &ClientConfig, inbox: &Arc<Inbox>, generation: u64) -> Result<Producer, String> {
+    pub fn start(config: &ClientConfig, inbox: &Arc<Mailbox>, generation: u64) -> Result<Producer, String> {
         let callbacks = Callbacks { inbox: inbox.clone(), generation };
         let client: Arc<Client> = Arc::new(config.create_with_context(callbacks).map_err(obstacle)?);
         let ending = Arc::new(AtomicBool::new(false));

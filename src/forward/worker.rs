@@ -12,13 +12,13 @@ use rdkafka::error::RDKafkaErrorCode;
 use tracing::{error, info};
 
 use super::Settings;
-use super::board::Board;
-use super::inbox::{Inbox, MAX_LANES, Report, lane_and_seq};
-use super::lane::{Lane, backoff};
+use super::kafka_error::REBUILDS;
+use super::mailbox::{MAX_LANES, Mailbox, Report, lane_and_seq};
 use super::producer::Producer;
 use super::settings::producer_config;
-use super::trouble::REBUILDS;
-use super::watch::Replacement;
+use super::status_table::StatusTable;
+use super::supervisor::Replacement;
+use super::topic_queue::{TopicQueue, backoff};
 use super::window::Share;
 use crate::journal::{Journal, Reader, Stored};
 use crate::metrics::Metrics;
@@ -28,8 +28,8 @@ pub(super) struct Worker {
     pub(super) journal: Journal,
     pub(super) settings: Arc<ArcSwap<Settings>>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) inbox: Arc<Inbox>,
-    pub(super) board: Arc<Board>,
+    pub(super) inbox: Arc<Mailbox>,
+    pub(super) board: Arc<StatusTable>,
     pub(super) config: ClientConfig,
 
     /// `None` before the first one, and while a replacement waits for its turn.
@@ -47,7 +47,7 @@ pub(super) struct Worker {
     pub(super) client_error: Option<(RDKafkaErrorCode, String)>,
     pub(super) probing: bool,
 
-    pub(super) lanes: Vec<Lane>,
+    pub(super) lanes: Vec<TopicQueue>,
     pub(super) by_topic: HashMap<Arc<str>, usize>,
     pub(super) share: Share,
     /// The shared reader.
@@ -66,8 +66,8 @@ impl Worker {
         journal: Journal,
         settings: Arc<ArcSwap<Settings>>,
         metrics: Arc<Metrics>,
-        inbox: Arc<Inbox>,
-        board: Arc<Board>,
+        inbox: Arc<Mailbox>,
+        board: Arc<StatusTable>,
     ) -> Worker {
         let initial = settings.load_full();
         let now = Instant::now();
@@ -141,7 +141,7 @@ impl Worker {
         assert!(index < MAX_LANES, "topics come from the configuration, which holds fewer");
         let acked_total = self.metrics.forward_acked.with_label_values(&[&**topic]);
         let face = self.board.add(topic, waiting);
-        self.lanes.push(Lane::new(topic.clone(), cursor, counted, face, acked_total, now));
+        self.lanes.push(TopicQueue::new(topic.clone(), cursor, counted, face, acked_total, now));
         self.by_topic.insert(topic.clone(), index);
         self.share = Share::of(self.lanes.len());
         index
@@ -203,8 +203,8 @@ impl Worker {
             if news.brokers_down {
                 self.brokers_down(now);
             }
-            let flows = |lane: &Lane| lane.block.is_none() || lane.waits_for_head();
-            let hopeful = |lane: &Lane| lane.window.in_flight() > 0 && flows(lane);
+            let flows = |lane: &TopicQueue| lane.block.is_none() || lane.waits_for_head();
+            let hopeful = |lane: &TopicQueue| lane.window.in_flight() > 0 && flows(lane);
             if dead || now >= by || !self.lanes.iter().any(hopeful) {
                 break;
             }

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::table::{LaneRange, Table};
+use super::segment_summary::{SegmentSummary, TopicRange};
 
 /// What one lane holds back, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl Backlogs {
     }
 
     /// Adds one segment that occupies `size` bytes.
-    pub fn add(&mut self, table: &Table, size: u64, is_newest: bool) {
+    pub fn add(&mut self, table: &SegmentSummary, size: u64, is_newest: bool) {
         let default = self.all.then_some(0);
         let holders = table.lanes.iter().filter_map(|range| {
             let cursor = self.cursors.get(&range.lane).copied().or(default)?;
@@ -65,7 +65,7 @@ impl Backlogs {
 }
 
 /// Bytes of a lane's share at and above the cursor; inside a segment in proportion to the sequences.
-pub fn waiting(range: &LaneRange, cursor: u64) -> u64 {
+pub fn waiting(range: &TopicRange, cursor: u64) -> u64 {
     let (left, all) = ((range.last + 1).saturating_sub(cursor.max(range.first)), range.last + 1 - range.first);
     (u128::from(range.bytes) * u128::from(left) / u128::from(all)) as u64
 }

@@ -8,11 +8,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::catalog::Segment;
 use super::disk::{Disk, DiskFile, is_full};
 use super::keys::KeyFile;
 use super::segment::{HEADER, Name, PAGE, SPARE};
-use super::table::Table;
+use super::segment_map::Segment;
+use super::segment_summary::SegmentSummary;
 use super::{Alarm, Options, POISON, RESERVE, Shared};
 use crate::event::UnixMillis;
 
@@ -257,7 +257,7 @@ fn forget_keys(shared: &Shared, name: Name) {
 }
 
 /// Deletes the oldest segment that is sealed, that no lane needs and that `may_go`.
-fn release_one(shared: &Shared, _room: &Room, may_go: impl Fn(&Table) -> bool) -> bool {
+fn release_one(shared: &Shared, _room: &Room, may_go: impl Fn(&SegmentSummary) -> bool) -> bool {
     let mut segments = shared.catalog.segments();
     // A segment without a commit does not tell yet where the sequences go on: the one before it must stay.
     let newest = segments.iter().rposition(|segment| segment.with(|table| table.end > HEADER));
@@ -265,7 +265,7 @@ fn release_one(shared: &Shared, _room: &Room, may_go: impl Fn(&Table) -> bool) -
     // One that is not sealed yet will be read again at the next start: what lay behind it must not look lost then.
     let sealed = segments.iter().take_while(|segment| segment.sealed.load(Ordering::Acquire)).count();
     segments.truncate(sealed);
-    let is_needed = shared.catalog.needs(shared.options.passes_on);
+    let is_needed = shared.catalog.needs(shared.options.forwards);
     let free = |s: &Arc<Segment>| s.with(&may_go) && !is_needed(s);
     let Some(segment) = segments.into_iter().find(free) else { return false };
     // The catalog first: a reader that finds the segment may still use its open file.
@@ -335,7 +335,7 @@ fn lay_aside(shared: &Shared, segment: &Segment) -> io::Result<()> {
 /// Gives back the memory in which the machine caches what is sealed and passed on. Nobody reads that soon, and the writer's next
 /// pages then come from warm memory instead of pushing out something that others need.
 fn let_go(shared: &Shared) {
-    let is_needed = shared.catalog.needs(shared.options.passes_on);
+    let is_needed = shared.catalog.needs(shared.options.forwards);
     for segment in shared.catalog.segments() {
         let done = segment.sealed.load(Ordering::Acquire) && !is_needed(&segment);
         if done && !segment.let_go.swap(true, Ordering::Relaxed) {

@@ -42,7 +42,7 @@ pub type Remembered = Vec<(EventKey, Seen)>;
 pub enum Memory {
     /// It is the key of this event.
     Seen(Seen),
-    /// A key file may hold it: [`Keys::look_up`] tells.
+    /// A key file may hold it: [`Keys::lookup`] tells.
     Maybe,
     /// It has not been seen.
     New,
@@ -94,7 +94,7 @@ impl Keys {
     }
 
     /// Asks the key files. Reads the disk.
-    pub fn look_up(&self, disk: &dyn Disk, key: &EventKey, damaged: &dyn Fn()) -> io::Result<Option<Seen>> {
+    pub fn lookup(&self, disk: &dyn Disk, key: &EventKey, damaged: &dyn Fn()) -> io::Result<Option<Seen>> {
         let candidates: Vec<_> = self.files.read().expect(POISON).iter().filter(|f| f.may_hold(key)).cloned().collect();
         let mut newest: Option<Seen> = None;
         for file in candidates {

@@ -16,17 +16,17 @@
 //! - rot below the mark: costs the damaged frames only, is counted, and their keys are forgotten ([`reader`]).
 
 mod backlog;
-mod catalog;
+mod checksum;
 pub mod disk;
 mod frame;
 mod keeper;
 mod keys;
-mod outside;
+mod read_only;
 mod reader;
 mod recovery;
 mod segment;
-mod sums;
-mod table;
+mod segment_map;
+mod segment_summary;
 mod writer;
 
 use std::collections::HashSet;
@@ -40,13 +40,13 @@ use std::time::{Duration, Instant};
 
 use crate::event::{Clock, Event, EventKey, LogId, Position};
 use crate::metrics::Metrics;
-use catalog::Catalog;
 use disk::Disk;
 use frame::Draft;
 use keys::Keys;
 pub use keys::{Memory, Seen};
-pub use outside::{Damage, LaneStat, Outside, Stat, Verdict};
+pub use read_only::{Damage, ReadOnlyJournal, Stat, TopicStat, VerifyReport};
 pub use reader::{ReadError, Reader, Stored};
+use segment_map::SegmentMap;
 use writer::{Pending, Queue};
 
 /// How a journal is kept. Sizes in bytes.
@@ -65,7 +65,7 @@ pub struct Options {
     /// All key files together may occupy this much.
     pub max_key_bytes: u64,
     /// True when events are passed on to Kafka: every lane then pins its events until they are acknowledged.
-    pub passes_on: bool,
+    pub forwards: bool,
 }
 
 impl Default for Options {
@@ -77,7 +77,7 @@ impl Default for Options {
             max_backlog: 10 << 30,
             window: Duration::from_secs(7 * 24 * 3600),
             max_key_bytes: 10 << 30,
-            passes_on: false,
+            forwards: false,
         }
     }
 }
@@ -86,27 +86,27 @@ impl Default for Options {
 #[derive(Clone)]
 pub struct Journal(Arc<Shared>);
 
-/// Called once with the end of an append, on a thread of the journal or by its [`Teller`]: must not block.
-pub type Done = Box<dyn FnOnce(Result<Position, AppendError>) + Send>;
+/// Called once with the end of an append, on a thread of the journal or by its [`CompletionRunner`]: must not block.
+pub type Completion = Box<dyn FnOnce(Result<Position, AppendError>) + Send>;
 
 /// Called after every commit. False: it has nothing to watch for any more.
 pub type Watcher = Box<dyn Fn() -> bool + Send + Sync>;
 
 /// Tells the ends of one commit's events.
-pub type Telling = Box<dyn FnOnce() + Send>;
+pub type CompletionBatch = Box<dyn FnOnce() + Send>;
 
-/// Takes a [`Telling`] to run it elsewhere, soon; gives it back where that cannot be.
-pub type Teller = Box<dyn Fn(Telling) -> Result<(), Telling> + Send + Sync>;
+/// Takes a [`CompletionBatch`] to run it elsewhere, soon; gives it back where that cannot be.
+pub type CompletionRunner = Box<dyn Fn(CompletionBatch) -> Result<(), CompletionBatch> + Send + Sync>;
 
 /// Why an event was not taken. Nothing of it is kept, and nobody waits for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum AppendRejected {
     /// `max_size` or the disk is used up.
     #[error("the journal is full")]
     Full,
     /// The event's lane is at `max_backlog`.
     #[error("the lane's backlog is full")]
-    LaneFull,
+    TopicFull,
     /// More than [`MAX_QUEUED`] bytes wait for the writer.
     #[error("the journal's queue is full")]
     Overloaded,
@@ -157,7 +157,7 @@ pub enum OpenError {
 
 /// One topic's place in the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lane {
+pub struct TopicCursor {
     /// The topic.
     pub name: Arc<str>,
     /// Every event of this lane below this sequence is acknowledged.
@@ -175,7 +175,7 @@ struct Shared {
     mark: AtomicU64,
     queue: Mutex<Queue>,
     queue_changed: Condvar,
-    catalog: Catalog,
+    catalog: SegmentMap,
     keys: Keys,
     keeper: keeper::Inbox,
     /// Milliseconds for which keys are remembered.
@@ -189,7 +189,7 @@ struct Shared {
     watchers: Mutex<Vec<Watcher>>,
     /// Damage that has been counted: segment file and offset.
     known_rot: Mutex<HashSet<(String, u64)>>,
-    teller: OnceLock<Teller>,
+    teller: OnceLock<CompletionRunner>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -245,7 +245,7 @@ impl Journal {
 
     /// Hands an event to the writer; from then on nobody can cancel it, and `done` is called once with its end. Never waits
     /// for the disk. When it is refused, `done` is dropped.
-    pub fn append(&self, event: &Event, done: Done) -> Result<(), Refused> {
+    pub fn append(&self, event: &Event, done: Completion) -> Result<(), AppendRejected> {
         let pending = Pending {
             draft: Draft::event(event),
             key: event.dedupe_key,
@@ -273,8 +273,8 @@ impl Journal {
     }
 
     /// Asks the key files about a key. Reads the disk.
-    pub fn look_up(&self, key: &EventKey) -> io::Result<Option<Seen>> {
-        self.0.keys.look_up(&*self.0.disk, key, &|| self.0.metrics.journal_damaged.inc())
+    pub fn lookup(&self, key: &EventKey) -> io::Result<Option<Seen>> {
+        self.0.keys.lookup(&*self.0.disk, key, &|| self.0.metrics.journal_damaged.inc())
     }
 
     /// True when rot has taken the event of this key, so that whoever remembers it must forget it.
@@ -305,7 +305,7 @@ impl Journal {
 
     /// Has the good ends of appends told by `teller`, so that the writer can go on with the next commit, and so that whoever
     /// waits is woken from inside its own runtime: one wake-up for a commit instead of one for each event. Once only.
-    pub fn tell_through(&self, teller: Teller) {
+    pub fn set_completion_runner(&self, teller: CompletionRunner) {
         drop(self.0.teller.set(teller));
     }
 
@@ -315,8 +315,8 @@ impl Journal {
     }
 
     /// Every lane that has a cursor; when events are passed on, every lane that has events too.
-    pub fn lanes(&self) -> Vec<Lane> {
-        self.0.catalog.lanes(self.0.options.passes_on)
+    pub fn lanes(&self) -> Vec<TopicCursor> {
+        self.0.catalog.lanes(self.0.options.forwards)
     }
 
     /// Durable events of a lane with sequences in `from..below`.
@@ -389,7 +389,7 @@ impl Drop for Alarm {
 }
 
 impl Shared {
-    fn tell(&self, telling: Telling) {
+    fn tell(&self, telling: CompletionBatch) {
         let told = match self.teller.get() {
             Some(teller) => teller(telling),
             None => Err(telling),
@@ -403,12 +403,12 @@ impl Shared {
         self.watchers.lock().expect(POISON).retain(|watcher| watcher());
     }
 
-    /// Brings sizes and backlogs up to date: for the metrics, and for [`Catalog::reserve`], which goes by what a lane pins.
+    /// Brings sizes and backlogs up to date: for the metrics, and for [`SegmentMap::reserve`], which goes by what a lane pins.
     fn count_sizes(&self) {
         let bytes = self.catalog.bytes() + self.keeper.spare_bytes(self);
         self.metrics.journal_bytes.set(bytes as i64);
         self.metrics.journal_events.set(self.catalog.events() as i64);
-        for (lane, backlog) in self.catalog.weigh(self.options.passes_on) {
+        for (lane, backlog) in self.catalog.weigh(self.options.forwards) {
             self.metrics.journal_pinned.with_label_values(&[&*lane]).set(backlog.pinned() as i64);
         }
     }

@@ -5,9 +5,9 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::catalog::Segment;
 use super::frame::{self, Head, Kind};
 use super::segment::{Scanner, Step};
+use super::segment_map::Segment;
 use super::{POISON, Shared};
 use crate::event::{Event, Position};
 

@@ -10,13 +10,13 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::catalog::{Catalog, Segment};
 use super::disk::{self, Disk, DiskFile};
 use super::frame::{self, Draft, Facts, Head, Kind};
 use super::keeper::write_whole;
 use super::keys::{KeyFile, Keys, Seen};
 use super::segment::{self, HEADER, Name, SPARE, Scanner, Step};
-use super::table::Table;
+use super::segment_map::{Segment, SegmentMap};
+use super::segment_summary::SegmentSummary;
 use super::writer::{CURSOR_ROOM, Writer, random};
 use super::{LOCK, META, OpenError, Options, RESERVE, context};
 use crate::event::{LogId, UnixMillis};
@@ -52,7 +52,7 @@ pub struct FoundSegment {
     /// been deleted in between.
     pub adjoins: bool,
     /// Its lane file, if it is sealed.
-    pub table: Option<Table>,
+    pub table: Option<SegmentSummary>,
     /// Its frames, if they were read.
     pub scan: Scan,
 }
@@ -106,9 +106,9 @@ impl FoundSegment {
         if self.adjoins || self.table.is_some() { self.bound } else { self.bound.min(self.scan.reach) }
     }
 
-    fn table_below(&self, mark: u64) -> Table {
+    fn table_below(&self, mark: u64) -> SegmentSummary {
         let below = mark.min(self.until());
-        let mut table = Table::empty(self.name.first);
+        let mut table = SegmentSummary::empty(self.name.first);
         for frame in self.scan.events.iter().filter(|frame| frame.head.seq < below) {
             let bytes = frame::padded(frame.head.len) as u64;
             if let Some(facts) = &frame.facts {
@@ -129,12 +129,12 @@ impl FoundSegment {
 
 impl Found {
     /// What a segment holds below `next`: its lane file, else what its frames say.
-    pub fn table(&self, index: usize, next: u64) -> Table {
+    pub fn table(&self, index: usize, next: u64) -> SegmentSummary {
         let found = &self.segments[index];
         if let Some(table) = &found.table {
             return table.clone();
         }
-        let mut table = Table::empty(found.name.first);
+        let mut table = SegmentSummary::empty(found.name.first);
         for frame in self.frames(index).filter(|frame| frame.head.seq < next) {
             if let Some(facts) = &frame.facts {
                 table.add(&facts.lane, frame.head.seq, frame::padded(frame.head.len) as u64, facts.received_at);
@@ -175,7 +175,7 @@ pub fn assess(disk: &dyn Disk) -> io::Result<Found> {
         let file = disk.open(&name.segment())?;
         let has_header = segment::has_header(&*file, name)?;
         let sealed = KeyFile::open(disk, name)?.is_some();
-        let table = if sealed { Table::open(disk, name)? } else { None };
+        let table = if sealed { SegmentSummary::open(disk, name)? } else { None };
         if table.is_none() && !segment::is_begun(disk, &file, name, size)? {
             empty.push(name);
             continue;
@@ -270,7 +270,7 @@ pub struct Opened {
     /// The sequence of the next event.
     pub next: u64,
     /// Segments and lanes.
-    pub catalog: Catalog,
+    pub catalog: SegmentMap,
     /// Seen keys.
     pub keys: Keys,
     /// Damage that has been counted: segment file and offset.
@@ -300,7 +300,7 @@ pub fn open(disk: &dyn Disk, options: &Options, metrics: &Metrics) -> Result<Ope
 
     let mut ordinal = found.segments.last().map_or(1, |last| last.name.ordinal + 1);
     let next = found.mark + found.tail.len() as u64;
-    let catalog = Catalog::default();
+    let catalog = SegmentMap::default();
     let keys = Keys::default();
     let mut unsealed = Vec::new();
     for segment in &found.segments {
@@ -325,7 +325,7 @@ pub fn open(disk: &dyn Disk, options: &Options, metrics: &Metrics) -> Result<Ope
     for (lane, cursor) in found.cursors.iter().flatten() {
         catalog.move_cursor(lane, (*cursor).min(next));
     }
-    if options.passes_on {
+    if options.forwards {
         for lane in catalog.lanes(true) {
             catalog.move_cursor(&lane.name, lane.cursor);
         }
@@ -464,7 +464,7 @@ fn copy_tail(disk: &dyn Disk, found: &Found, log: LogId, ordinal: u64, keys: &Ke
 }
 
 /// The bytes of the copy. It ends with a commit that carries the mark behind its last event: it is whole or not there.
-fn lay_out_tail(found: &Found, log: LogId, name: Name) -> io::Result<(Vec<u8>, Table)> {
+fn lay_out_tail(found: &Found, log: LogId, name: Name) -> io::Result<(Vec<u8>, SegmentSummary)> {
     let next = found.mark + found.tail.len() as u64;
     let mut out = segment::header(name, log).to_vec();
     let cursors = found.cursors.as_deref().unwrap_or_default();
@@ -473,7 +473,7 @@ fn lay_out_tail(found: &Found, log: LogId, name: Name) -> io::Result<(Vec<u8>, T
     let others = cursors.padded_len() as u64 + events;
     Draft::commit(found.mark, found.tail.len() as u32, others).seal_into(&mut out, log, found.mark, name.id);
     cursors.seal_into(&mut out, log, found.mark, name.id);
-    let mut table = Table::empty(found.mark);
+    let mut table = SegmentSummary::empty(found.mark);
     let mut frame = Vec::new();
     for (index, at) in &found.tail {
         frame.resize(at.head.len, 0);
@@ -501,7 +501,7 @@ fn begin(
     log: LogId,
     next: u64,
     ordinal: u64,
-    catalog: &Catalog,
+    catalog: &SegmentMap,
 ) -> Result<Writer, OpenError> {
     let name = Name { ordinal, first: next, id: context(random(), || "no random numbers".into())? };
     let mut bytes = segment::header(name, log).to_vec();
@@ -529,7 +529,7 @@ fn begin(
         true => OpenError::NoRoom { bytes: small },
         false => OpenError::Io { what: "no segment could be begun".into(), source },
     })?;
-    let mut table = Table::empty(next);
+    let mut table = SegmentSummary::empty(next);
     table.end = at;
     let active = Segment::new(name, file, size, table, false);
     catalog.add(active.clone());

@@ -17,9 +17,9 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::checksum::Checksum;
 use super::disk::{Disk, DiskFile};
 use super::frame::{self, ALIGN, HEAD, Head};
-use super::sums::Sums;
 use crate::event::LogId;
 
 /// Bytes before the first frame.
@@ -150,7 +150,7 @@ pub struct Scanner {
     buffer: Vec<u8>,
     buffer_at: u64,
     /// Checksums behind damage.
-    sums: Option<Sums>,
+    sums: Option<Checksum>,
 }
 
 impl Scanner {
@@ -215,7 +215,7 @@ impl Scanner {
         self.fill(at, HEAD)?;
         let Some(head) = frame::peek(self.window(at, HEAD), self.size - at).filter(fits) else { return Ok(false) };
         if !self.sums.as_ref().is_some_and(|sums| sums.reach(at)) {
-            self.sums = Some(Sums::new(self.file.clone(), at));
+            self.sums = Some(Checksum::new(self.file.clone(), at));
         }
         let Some(sums) = &mut self.sums else { return Ok(true) };
         let Some(sum) = sums.of(at + 24, at + head.len as u64)? else { return Ok(false) };

@@ -11,14 +11,14 @@ use std::sync::{Arc, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use super::catalog::Segment;
 use super::disk::{DiskFile, is_full};
 use super::frame::{COMMIT_LEN, Draft, padded};
 use super::keeper::Spare;
 use super::keys::Seen;
 use super::segment::{self, HEADER, Name, PAGE};
-use super::table::Table;
-use super::{Alarm, AppendError, CURSOR_DELAY, Done, MAX_QUEUED, POISON, Refused, Shared};
+use super::segment_map::Segment;
+use super::segment_summary::SegmentSummary;
+use super::{Alarm, AppendError, AppendRejected, CURSOR_DELAY, Completion, MAX_QUEUED, POISON, Shared};
 use crate::event::{EventKey, LogId, Position, UnixMillis};
 
 /// An event on its way to the writer.
@@ -32,7 +32,7 @@ pub struct Pending {
     /// Its topic.
     pub lane: Arc<str>,
     /// Who waits for it.
-    pub done: Done,
+    pub done: Completion,
 }
 
 impl Pending {
@@ -76,18 +76,18 @@ impl Queue {
 
 impl Shared {
     /// Takes an event for the next commit, or says why not.
-    pub fn enqueue(&self, pending: Pending) -> Result<(), Refused> {
+    pub fn enqueue(&self, pending: Pending) -> Result<(), AppendRejected> {
         let len = pending.len();
         if !self.catalog.reserve(&pending.lane, len, &self.options) {
-            return Err(Refused::LaneFull);
+            return Err(AppendRejected::TopicFull);
         }
         let lane = pending.lane.clone();
         let mut queue = self.queue.lock().expect(POISON);
         let refused = match () {
-            () if self.failed.load(Ordering::Acquire) => Some(Refused::Failed),
-            () if queue.closing => Some(Refused::Closing),
-            () if queue.full.is_some_and(|full| len >= full) => Some(Refused::Full),
-            () if !queue.takes(len) => Some(Refused::Overloaded),
+            () if self.failed.load(Ordering::Acquire) => Some(AppendRejected::Failed),
+            () if queue.closing => Some(AppendRejected::Closing),
+            () if queue.full.is_some_and(|full| len >= full) => Some(AppendRejected::Full),
+            () if !queue.takes(len) => Some(AppendRejected::Overloaded),
             () => None,
         };
         if let Some(refused) = refused {
@@ -251,7 +251,7 @@ impl Running {
     /// The snapshot that this commit carries: when one is due, when the segment begins, when a lane begins.
     fn cursors_frame(&self, due: bool, events: &VecDeque<Pending>) -> Option<Draft> {
         let mut due = due || self.writer.at == HEADER;
-        if self.shared.options.passes_on {
+        if self.shared.options.forwards {
             for event in events {
                 // Not the event's own sequence: should this commit fail, a later event of the lane gets a lower one.
                 due |= self.shared.catalog.begin_lane(&event.lane, self.writer.next);
@@ -350,7 +350,7 @@ impl Running {
             None => Err(io::Error::new(io::ErrorKind::StorageFull, "max_size is used up")),
         };
         let (name, file) = created.map_err(|error| self.complain(&error, size))?;
-        let segment = Segment::new(name, file, size, Table::empty(self.writer.next), false);
+        let segment = Segment::new(name, file, size, SegmentSummary::empty(self.writer.next), false);
         shared.catalog.add(segment.clone());
         drop(room);
         let full = std::mem::replace(&mut self.writer.active, segment);

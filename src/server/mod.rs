@@ -18,14 +18,14 @@
 //! [`Answer`]: crate::event::Answer
 
 mod body;
-mod connection;
-mod greeting;
+mod connection_setup;
+mod http1;
+mod http2;
+mod outcome_log;
 mod proxies;
 mod request;
-mod stop;
-mod strangers;
-mod streams;
-mod tally;
+mod sender_limits;
+mod shutdown;
 mod tls;
 mod wire;
 
@@ -45,7 +45,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 pub use proxies::Proxies;
 pub use request::TARGET_LIMIT;
-pub use stop::{Phase, Stop};
+pub use shutdown::{Phase, Shutdown};
 pub use tls::Tls;
 
 use crate::event::Clock;
@@ -53,9 +53,9 @@ use crate::gateway::Gateway;
 use crate::metrics::Metrics;
 use crate::units::Rate;
 use body::Budget;
-use request::{Desk, Peer};
-use strangers::Strangers;
-use tally::{Sampler, Tallies};
+use outcome_log::{Sampler, Tallies};
+use request::{Peer, ServerState};
+use sender_limits::SenderLimits;
 
 /// What one listener takes upon itself.
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +71,7 @@ pub struct Limits {
     /// Bytes of request bodies of one address held at one time, unless one body makes up most of them.
     pub max_in_flight_per_address: usize,
     /// Refused deliveries of one address; beyond it the next ones are not looked at. Genuine deliveries never count.
-    pub max_refused_per_address: Rate,
+    pub max_rejected_per_address: Rate,
     /// Addresses without a connection that are remembered, the least recent forgotten first.
     pub max_addresses: usize,
     /// Bytes per second that a request must bring until it is complete.
@@ -103,7 +103,7 @@ impl Default for Limits {
             max_connections_per_address: 2_500,
             max_in_flight: 256 << 20,
             max_in_flight_per_address: 64 << 20,
-            max_refused_per_address: Rate::per_minute(NonZeroU32::new(600).expect("not 0")),
+            max_rejected_per_address: Rate::per_minute(NonZeroU32::new(600).expect("not 0")),
             max_addresses: 65_536,
             min_rate: 1 << 10,
             min_rate_after: Duration::from_secs(2),
@@ -145,15 +145,15 @@ pub struct Server {
 impl Server {
     /// Serves deliveries until `stop` has run its course: `drain_delay` of normal service, then no new connections, then an
     /// answer for everybody by `drain_deadline`. Returns when every connection is closed; at [`Phase::Now`], at once.
-    pub async fn serve(self, listener: TcpListener, stop: Stop) {
+    pub async fn serve(self, listener: TcpListener, stop: Shutdown) {
         let Server { gateway, limits, tls, proxies, clock, metrics } = self;
         if let Ok(address) = listener.local_addr() {
             tracing::info!(%address, tls = tls.is_some(), "listening for deliveries");
         }
         let budget = Budget::new(limits.max_in_flight);
-        let strangers = Strangers::new(&limits, &metrics);
+        let strangers = SenderLimits::new(&limits, &metrics);
         let tallies = Tallies::new(metrics);
-        let desk = Arc::new(Desk { gateway, limits, clock, tallies, budget, strangers, tls: tls.clone(), proxies });
+        let desk = Arc::new(ServerState { gateway, limits, clock, tallies, budget, strangers, tls: tls.clone(), proxies });
         let mut connections = JoinSet::new();
         select! {
             biased;
@@ -186,7 +186,7 @@ async fn keep(tls: Option<&Tls>) {
     }
 }
 
-async fn until_drained(listener: TcpListener, desk: &Arc<Desk>, connections: &mut JoinSet<()>, stop: &Stop) {
+async fn until_drained(listener: TcpListener, desk: &Arc<ServerState>, connections: &mut JoinSet<()>, stop: &Shutdown) {
     let leave = async {
         stop.reached(Phase::Leaving).await;
         sleep(desk.limits.drain_delay).await;
@@ -205,9 +205,9 @@ async fn until_drained(listener: TcpListener, desk: &Arc<Desk>, connections: &mu
 /// Takes connections until `leave`; then only those that the kernel has already accepted. Closes the listener.
 async fn accept(
     listener: TcpListener,
-    desk: &Arc<Desk>,
+    desk: &Arc<ServerState>,
     connections: &mut JoinSet<()>,
-    stop: &Stop,
+    stop: &Shutdown,
     leave: impl Future<Output = ()>,
 ) {
     let places = Arc::new(Semaphore::new(desk.limits.max_connections));
@@ -222,7 +222,7 @@ async fn accept(
                 Some((Ok((stream, remote)), place)) => {
                     let Some(peer) = Peer::connect(proxies::plain(remote), desk) else { continue };
                     let _ = stream.set_nodelay(true);
-                    let served = greeting::enter(stream, peer, desk.clone(), stop.watch());
+                    let served = connection_setup::enter(stream, peer, desk.clone(), stop.watch());
                     connections.spawn(async move { served.await; drop(place) });
                 }
                 Some((Err(error), _)) if last.is_none() => {
@@ -268,7 +268,7 @@ async fn next(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
     full: &Sampler,
-    desk: &Desk,
+    desk: &ServerState,
 ) -> (io::Result<(TcpStream, SocketAddr)>, Option<OwnedSemaphorePermit>) {
     if places.available_permits() == 0
         && let Some(suppressed) = full.admit(Instant::now())

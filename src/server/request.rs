@@ -20,25 +20,25 @@ use tokio::time::{Instant, sleep};
 
 use super::Limits;
 use super::body::{self, Budget, Charge};
+use super::http2;
+use super::outcome_log::Tallies;
 use super::proxies::Proxies;
-use super::strangers::{Strangers, Visit};
-use super::streams;
-use super::tally::Tallies;
+use super::sender_limits::{SenderGuard, SenderLimits};
 use super::tls::Tls;
 use super::wire::{Arrival, Progress};
 use crate::event::{Answer, Clock, Delivery, Outcome};
-use crate::gateway::{Entrance, Gateway};
+use crate::gateway::{Gateway, LiveSource};
 use crate::log::escaped;
 use crate::source::Source;
 
 /// What every request needs.
-pub(super) struct Desk {
+pub(super) struct ServerState {
     pub gateway: Arc<Gateway>,
     pub limits: Limits,
     pub clock: Arc<dyn Clock>,
     pub tallies: Tallies,
     pub budget: Budget,
-    pub strangers: Arc<Strangers>,
+    pub strangers: Arc<SenderLimits>,
     pub tls: Option<Tls>,
     pub proxies: Proxies,
 }
@@ -47,7 +47,7 @@ pub(super) struct Desk {
 #[derive(Clone)]
 pub(super) struct Peer {
     pub remote: SocketAddr,
-    pub visit: Arc<Visit>,
+    pub visit: Arc<SenderGuard>,
     /// Its forwarding headers are believed.
     trusted: bool,
 }
@@ -55,7 +55,7 @@ pub(super) struct Peer {
 impl Peer {
     /// `None` when the address has as many connections as it may have. A trusted proxy may have any number: it brings those
     /// of everybody.
-    pub(super) fn connect(remote: SocketAddr, desk: &Desk) -> Option<Peer> {
+    pub(super) fn connect(remote: SocketAddr, desk: &ServerState) -> Option<Peer> {
         let (trusted, address) = (desk.proxies.trust(remote.ip()), remote.ip());
         let visit = if trusted { desk.strangers.visit(address) } else { desk.strangers.connect(address)? };
         Some(Peer { remote, visit: Arc::new(visit), trusted })
@@ -79,19 +79,19 @@ impl Peer {
 pub(super) struct Caller {
     /// The address that counts: it is logged, kept and limited.
     pub remote: SocketAddr,
-    pub visit: Arc<Visit>,
+    pub visit: Arc<SenderGuard>,
     pub progress: Arc<Progress>,
     trusted: bool,
 }
 
 impl Caller {
-    pub(super) fn new(peer: Peer, desk: &Desk) -> Caller {
+    pub(super) fn new(peer: Peer, desk: &ServerState) -> Caller {
         let Peer { remote, visit, trusted } = peer;
         Caller { remote, visit, progress: Progress::new(desk.clock.clone(), &desk.limits), trusted }
     }
 
     /// Becomes the one for whom a trusted proxy has sent this request.
-    fn look_behind(&mut self, desk: &Desk, headers: &HeaderMap) {
+    fn look_behind(&mut self, desk: &ServerState, headers: &HeaderMap) {
         let client = desk.proxies.client(self.remote, headers);
         if client != self.remote {
             self.remote = client;
@@ -114,7 +114,7 @@ impl std::error::Error for Gone {}
 
 /// Serves one request; it is counted once, before its answer can be seen.
 pub(super) async fn answer(
-    desk: Arc<Desk>,
+    desk: Arc<ServerState>,
     mut caller: Caller,
     head: Parts,
     body: &mut Incoming,
@@ -147,10 +147,10 @@ pub(super) async fn answer(
     }
 }
 
-impl Desk {
+impl ServerState {
     /// Whose delivery it is; the error is the answer to what is nobody's.
-    fn source(&self, head: &Parts) -> Result<Arc<Entrance>, Answer> {
-        if head.version == Version::HTTP_2 && streams::is_too_large(head, &self.limits) {
+    fn source(&self, head: &Parts) -> Result<Arc<LiveSource>, Answer> {
+        if head.version == Version::HTTP_2 && http2::is_too_large(head, &self.limits) {
             return Err(head_too_large());
         }
         self.gateway.source(head.uri.path()).ok_or_else(|| unknown_source(&head.uri))
@@ -166,7 +166,7 @@ impl Desk {
 
     async fn serve(
         &self,
-        source: &Entrance,
+        source: &LiveSource,
         caller: &Caller,
         arrival: Arrival,
         head: Parts,
@@ -180,9 +180,9 @@ impl Desk {
         caller.progress.limit(deadline);
         let body = match body::read(body, source.max_body, charge, &caller.progress).await {
             Ok(body) => body,
-            Err(Outcome::RateLimited) => return Answer::come_again(SHARE_PAUSE).because(SHARE_USED),
+            Err(Outcome::RateLimited) => return Answer::rate_limited(SHARE_PAUSE).with_hint(SHARE_USED),
             Err(outcome) => {
-                let refused = Answer::plain(outcome).because(why_not_read(outcome, source));
+                let refused = Answer::plain(outcome).with_hint(why_not_read(outcome, source));
                 return self.without_body(source, head, caller, arrival, refused);
             }
         };
@@ -193,9 +193,9 @@ impl Desk {
 
     /// Refuses a request of whose body nobody knows anything.
     fn without_body(&self, source: &Source, head: Parts, caller: &Caller, arrival: Arrival, refused: Answer) -> Answer {
-        let refusals = self.gateway.refusals();
-        if refusals.limit() > 0 {
-            refusals.keep(&source.name, &delivery(head, Bytes::new(), caller, arrival), &refused);
+        let rejections = self.gateway.rejections();
+        if rejections.limit() > 0 {
+            rejections.keep(&source.name, &delivery(head, Bytes::new(), caller, arrival), &refused);
         }
         refused
     }
@@ -214,21 +214,21 @@ impl Desk {
         if target_length(&head.uri) > TARGET_LIMIT {
             let mut answer = Answer::plain(Outcome::BadRequest);
             answer.status = StatusCode::URI_TOO_LONG;
-            return Err(answer.because(format!("the request target is longer than {TARGET_LIMIT} bytes")));
+            return Err(answer.with_hint(format!("the request target is longer than {TARGET_LIMIT} bytes")));
         }
         if head.method != Method::POST {
             let hint = format!("{} where only POST is taken", escaped(head.method.as_str()));
-            return Err(Answer::plain(Outcome::MethodNotAllowed).because(hint));
+            return Err(Answer::plain(Outcome::MethodNotAllowed).with_hint(hint));
         }
         if !source.takes_from(caller.remote.ip()) {
             let hint = "the address is not in allow_from of this source";
-            return Err(Answer { status: source.bad_status, ..Answer::plain(Outcome::AddressNotAllowed).because(hint) });
+            return Err(Answer { status: source.bad_status, ..Answer::plain(Outcome::AddressNotAllowed).with_hint(hint) });
         }
         self.gateway.precheck(source, &head.headers)?;
         match body.size_hint().exact() {
             Some(length) if length > source.max_body as u64 => {
                 let hint = format!("content-length is {length}, max_body of this source is {}", source.max_body);
-                Err(Answer::plain(Outcome::TooLarge).because(hint))
+                Err(Answer::plain(Outcome::TooLarge).with_hint(hint))
             }
             _ => Ok(()),
         }
@@ -247,7 +247,7 @@ fn delivery(head: Parts, body: Bytes, caller: &Caller, arrival: Arrival) -> Deli
 }
 
 fn unknown_source(uri: &Uri) -> Answer {
-    Answer::plain(Outcome::UnknownSource).because(format!("no source has the path {}", escaped(uri.path())))
+    Answer::plain(Outcome::UnknownSource).with_hint(format!("no source has the path {}", escaped(uri.path())))
 }
 
 fn why_not_read(outcome: Outcome, source: &Source) -> String {
@@ -264,7 +264,7 @@ fn why_not_read(outcome: Outcome, source: &Source) -> String {
 /// The answer to a request that was cut while its event was being kept. It may be kept all the same.
 fn not_waited_for(why: Outcome) -> Answer {
     match why {
-        Outcome::Draining => Answer::plain(Outcome::Draining).because("not yet kept at the drain deadline"),
+        Outcome::Draining => Answer::plain(Outcome::Draining).with_hint("not yet kept at the drain deadline"),
         _ => Answer::plain(Outcome::Deadline),
     }
 }
@@ -285,7 +285,7 @@ fn target_length(uri: &Uri) -> usize {
 pub(super) fn head_too_large() -> Answer {
     let mut answer = Answer::plain(Outcome::BadRequest);
     answer.status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-    answer.because("the request head is longer than max_header_size, or has more than max_headers fields")
+    answer.with_hint("the request head is longer than max_header_size, or has more than max_headers fields")
 }
 
 pub(super) fn respond(answer: Answer, close: bool) -> Response<Full<Bytes>> {

@@ -3,7 +3,7 @@
 
 use crate::source::read;
 use crate::source::recipe::Recipe;
-use crate::table::{Mistakes, Table};
+use crate::toml_value::{Diagnostics, TomlTable};
 
 macro_rules! recipes {
     ($($name:literal)*) => {
@@ -17,12 +17,12 @@ pub const PROVIDERS: &[(&str, &str)] =
 
 /// The recipe called `name`, compiled; for showing what it says. `None` when there is no such recipe.
 pub fn provider(name: &str) -> Option<Recipe> {
-    let mut table = table(name, &Mistakes::default())?;
+    let mut table = table(name, &Diagnostics::default())?;
     read::recipe(&mut table)
 }
 
 /// The recipe called `name`, as a table that notes its mistakes in `mistakes`.
-pub(super) fn table(name: &str, mistakes: &Mistakes) -> Option<Table> {
+pub(super) fn table(name: &str, mistakes: &Diagnostics) -> Option<TomlTable> {
     let (_, text) = PROVIDERS.iter().find(|(known, _)| *known == name)?;
-    Table::parse(&format!("config/providers/{name}.toml"), text, mistakes)
+    TomlTable::parse(&format!("config/providers/{name}.toml"), text, mistakes)
 }

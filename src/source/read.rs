@@ -9,14 +9,14 @@ use http::{HeaderName, StatusCode};
 
 use crate::source::pointers::Pointers;
 use crate::source::recipe::*;
-use crate::source::sound;
-use crate::table::{Item, Table};
+use crate::source::validate;
+use crate::toml_value::{Item, TomlTable};
 
-mod handshake;
+mod challenge;
 
 /// Takes every recipe parameter out of `table`. `None` when a part without a default is missing or wrong.
 /// A source's own `key` replaces the recipe's `event.key`.
-pub fn recipe(table: &mut Table) -> Option<Recipe> {
+pub fn recipe(table: &mut TomlTable) -> Option<Recipe> {
     let auth = need(table, "auth", "mac", |table| table.take_one_of("auth", &[("mac", ())]));
     let algorithm = need(table, "algorithm", "sha1, sha256, sha384, sha512", |t| t.take_one_of("algorithm", Algorithm::WORDS));
     let signature = need(table, "signature", SIGNATURE, signature);
@@ -26,7 +26,7 @@ pub fn recipe(table: &mut Table) -> Option<Recipe> {
     let mut pointers = Pointers::default();
     let own_key = table.take("key");
     let event = facts(table, own_key, &mut pointers);
-    let handshakes = handshake::all(table, &mut pointers);
+    let challenges = challenge::all(table, &mut pointers);
     let title = table.take_str("title").unwrap_or_default();
     let encoding = table.take_one_of("encoding", Encoding::WORDS);
     let (key_format, setup) = (key_format(table), setup(table));
@@ -35,11 +35,11 @@ pub fn recipe(table: &mut Table) -> Option<Recipe> {
     let max_body = table.take_bytes("max_body", MAX_BODY);
     let ((signature, inline_encoding), contents) = (signature?, contents?);
     let (timestamp, body_sha256) = (timestamp?, body_sha256?);
-    sound::agree(table, &signature, &contents, timestamp.as_ref(), &event)?;
-    sound::hash_is_signed(table, &contents, body_sha256.is_some())?;
-    let (integrity, id_signed) = sound::integrity(&contents, timestamp.as_ref(), &event);
+    validate::agree(table, &signature, &contents, timestamp.as_ref(), &event)?;
+    validate::hash_is_signed(table, &contents, body_sha256.is_some())?;
+    let (integrity, id_signed) = validate::integrity(&contents, timestamp.as_ref(), &event);
     let signs_form = contents.iter().any(|content| content.contains(&Term::FormSorted));
-    let reads_tags = sound::uses_tags(&contents, timestamp.as_ref(), &event);
+    let reads_tags = validate::uses_tags(&contents, timestamp.as_ref(), &event);
     let encoding = inline_encoding.or(encoding).unwrap_or(Encoding::Hex);
     auth?;
     Some(Recipe {
@@ -57,7 +57,7 @@ pub fn recipe(table: &mut Table) -> Option<Recipe> {
         pointers,
         integrity,
         id_signed,
-        handshakes: handshakes?,
+        challenges: challenges?,
         ok,
         bad,
         respond_within,
@@ -74,7 +74,7 @@ fn choice(item: Item, pointers: &mut Pointers) -> Choice {
     Choice(item.list().into_iter().map(fields).filter(|fields| !fields.is_empty()).collect())
 }
 
-fn need<T>(table: &mut Table, key: &str, allowed: &str, take: impl FnOnce(&mut Table) -> Option<T>) -> Option<T> {
+fn need<T>(table: &mut TomlTable, key: &str, allowed: &str, take: impl FnOnce(&mut TomlTable) -> Option<T>) -> Option<T> {
     let present = table.keys().iter().any(|have| have == key);
     let taken = take(table);
     if !present {
@@ -83,7 +83,7 @@ fn need<T>(table: &mut Table, key: &str, allowed: &str, take: impl FnOnce(&mut T
     taken
 }
 
-fn signature(table: &mut Table) -> Option<(Signature, Option<Encoding>)> {
+fn signature(table: &mut TomlTable) -> Option<(Signature, Option<Encoding>)> {
     let mut table = table.take_table("signature")?;
     let from = need(&mut table, "from", SIGNED_FROM, |table| table.take_list("from"));
     let from: Vec<HeaderName> = from.unwrap_or_default().into_iter().filter_map(|item| named_header(item, SIGNED_FROM)).collect();
@@ -103,7 +103,7 @@ fn signature(table: &mut Table) -> Option<(Signature, Option<Encoding>)> {
 }
 
 /// `content`, or in its place `content_variants`.
-fn contents(table: &mut Table) -> Option<Vec<Vec<Term>>> {
+fn contents(table: &mut TomlTable) -> Option<Vec<Vec<Term>>> {
     let Some(variants) = table.take("content_variants") else {
         return need(table, "content", TERMS, |table| terms(table.take("content")?)).map(|content| vec![content]);
     };
@@ -130,7 +130,7 @@ fn terms(list: Item) -> Option<Vec<Term>> {
 }
 
 /// The outer `None`: it is there, but wrong.
-fn body_sha256(table: &mut Table) -> Option<Option<BodyHash>> {
+fn body_sha256(table: &mut TomlTable) -> Option<Option<BodyHash>> {
     let Some(item) = table.take("body_sha256") else { return Some(None) };
     let mut table = item.table()?;
     let from = need(&mut table, "from", HASHED_FROM, |table| table.take("from"));
@@ -199,7 +199,7 @@ fn place(text: &str, item: &Item, pointers: &mut Pointers) -> Option<Locator> {
 }
 
 /// The outer `None`: it is there, but wrong.
-fn timestamp(table: &mut Table) -> Option<Option<Timestamp>> {
+fn timestamp(table: &mut TomlTable) -> Option<Option<Timestamp>> {
     let Some(item) = table.take("timestamp") else { return Some(None) };
     let mut table = item.table()?;
     let mut pointers = Pointers::default();
@@ -207,7 +207,7 @@ fn timestamp(table: &mut Table) -> Option<Option<Timestamp>> {
     let unit = table.take_one_of("unit", Unit::WORDS).unwrap_or(Unit::Seconds);
     let past = table.take_duration("past", WINDOW).unwrap_or(DEFAULT_WINDOW);
     let future = table.take_duration("future", WINDOW).unwrap_or(DEFAULT_WINDOW);
-    let is_readable = from.as_ref().is_none_or(sound::stands_alone);
+    let is_readable = from.as_ref().is_none_or(validate::stands_alone);
     if !is_readable {
         let what = if pointers.is_empty() {
             "a time is one text, beside the signature"
@@ -221,7 +221,7 @@ fn timestamp(table: &mut Table) -> Option<Option<Timestamp>> {
     Some(Some(Timestamp { from, unit, past, future }))
 }
 
-fn facts(table: &mut Table, own_key: Option<Item>, pointers: &mut Pointers) -> Facts {
+fn facts(table: &mut TomlTable, own_key: Option<Item>, pointers: &mut Pointers) -> Facts {
     let mut event = table.take_section("event");
     let recipe_key = event.take("key");
     let mut read = |item: Option<Item>| item.map(|item| choice(item, pointers)).unwrap_or_default();
@@ -241,15 +241,15 @@ fn time(item: Item, pointers: &mut Pointers) -> Option<(Locator, Unit)> {
     Some((locator(from?, pointers)?, unit?))
 }
 
-/// A handshake may come without a signature, so its places are never tags of one.
+/// A challenge may come without a signature, so its places are never tags of one.
 fn untagged(text: &str, item: &Item, pointers: &mut Pointers) -> Option<Locator> {
     match place(text, item, pointers)? {
-        Locator::Tag(_) => item.refuse("a handshake has no tags", UNTAGGED),
+        Locator::Tag(_) => item.refuse("a challenge has no tags", UNTAGGED),
         locator => Some(locator),
     }
 }
 
-fn key_format(table: &mut Table) -> KeyFormat {
+fn key_format(table: &mut TomlTable) -> KeyFormat {
     let mut format = KeyFormat::default();
     for item in table.take_list("key_format").unwrap_or_default() {
         let step = item.as_str().unwrap_or_default().to_owned();
@@ -265,7 +265,7 @@ fn key_format(table: &mut Table) -> KeyFormat {
     format
 }
 
-fn replies(table: &mut Table) -> (Reply, StatusCode) {
+fn replies(table: &mut TomlTable) -> (Reply, StatusCode) {
     let mut reply = table.take_section("reply");
     let mut ok = reply.take_section("ok");
     let accepted = Reply {
@@ -279,7 +279,7 @@ fn replies(table: &mut Table) -> (Reply, StatusCode) {
     (accepted, bad)
 }
 
-fn status(table: &mut Table, key: &str, range: RangeInclusive<u64>) -> Option<StatusCode> {
+fn status(table: &mut TomlTable, key: &str, range: RangeInclusive<u64>) -> Option<StatusCode> {
     let code = table.take_u64(key, range).and_then(|code| u16::try_from(code).ok());
     code.and_then(|code| StatusCode::from_u16(code).ok())
 }
@@ -292,7 +292,7 @@ fn header_value(item: Item) -> Option<Arc<str>> {
     }
 }
 
-fn limits(table: &mut Table) -> (Option<Duration>, Option<Duration>, Option<SwitchOff>) {
+fn limits(table: &mut TomlTable) -> (Option<Duration>, Option<Duration>, Option<SwitchOff>) {
     let mut limits = table.take_section("limits");
     let respond_within = limits.take_duration("respond_within", Duration::from_secs(1)..=Duration::from_secs(300));
     let gives_up_after = limits.take_duration("gives_up_after", Duration::ZERO..=DAYS_30);
@@ -301,14 +301,14 @@ fn limits(table: &mut Table) -> (Option<Duration>, Option<Duration>, Option<Swit
     (respond_within, gives_up_after, switches_off_at)
 }
 
-fn switch_off(mut table: Table) -> Option<SwitchOff> {
+fn switch_off(mut table: TomlTable) -> Option<SwitchOff> {
     let percent = need(&mut table, "percent", PERCENT, |table| table.take_u64("percent", 0..=99));
     let within = need(&mut table, "within", "\"1m\" to \"30d\"", |table| table.take_duration("within", MINUTE..=DAYS_30));
     table.finish();
     Some(SwitchOff { percent: u8::try_from(percent?).ok()?, within: within? })
 }
 
-fn setup(table: &mut Table) -> Setup {
+fn setup(table: &mut TomlTable) -> Setup {
     let mut table = table.take_section("setup");
     let url = table.take_str("url").unwrap_or_default();
     let secret = table.take_str("secret").unwrap_or_default();

@@ -35,14 +35,14 @@ pub struct Recipe {
     pub timestamp: Option<Timestamp>,
     /// Where the event's own facts are.
     pub event: Facts,
-    /// All places in the body that `event` and `handshakes` point to, for one pass over it.
+    /// All places in the body that `event` and `challenges` point to, for one pass over it.
     pub pointers: Pointers,
     /// How much of an event the proof covers; computed from `contents` and `event`, never declared.
     pub integrity: Integrity,
     /// True when no id can come from outside the signed bytes.
     pub id_signed: bool,
     /// The provider's checks of the endpoint, answered before admission and never kept; the first that fits counts.
-    pub handshakes: Vec<Handshake>,
+    pub challenges: Vec<Challenge>,
     /// The answer to an accepted delivery.
     pub ok: Reply,
     /// The status of a refused one.
@@ -278,7 +278,7 @@ impl Reply {
 /// A check of the endpoint by its provider. A delivery that fits but lacks what the reply echoes is a delivery like any
 /// other.
 #[derive(Debug)]
-pub struct Handshake {
+pub struct Challenge {
     /// What it is known by, all of it: a place, and the text there; `None`: any.
     pub when: Vec<(Locator, Option<String>)>,
     /// Whether the provider signs it. One that it signs is answered only once it is proved.
@@ -291,7 +291,7 @@ pub struct Handshake {
     pub body: Vec<Part>,
 }
 
-/// One part of the reply to a handshake.
+/// One part of the reply to a challenge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
     /// Fixed text.

@@ -1,6 +1,6 @@
 //! Which event types a source wants: `types = ["invoice.paid", "customer.*"]`, compiled once.
 
-use crate::table::{Item, Table};
+use crate::toml_value::{Item, TomlTable};
 
 /// The wanted event types of a source. The default wants all.
 #[derive(Clone, Debug, Default)]
@@ -14,7 +14,7 @@ enum Pattern {
 
 impl Types {
     /// Takes the list `types`, if there is one.
-    pub(super) fn take(table: &mut Table) -> Types {
+    pub(super) fn take(table: &mut TomlTable) -> Types {
         let Some(items) = table.take_list("types") else { return Types::default() };
         if items.is_empty() {
             table.wrong("types", "an empty list wants nothing", ALLOWED);

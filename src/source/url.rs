@@ -3,7 +3,7 @@
 
 use http::Uri;
 
-use crate::table::Item;
+use crate::toml_value::Item;
 
 /// Scheme, host, port and path prefix as providers see them; a request target goes on from there.
 #[derive(Clone, Debug, PartialEq, Eq)]

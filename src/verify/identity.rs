@@ -2,12 +2,12 @@
 
 use crate::source::Source;
 use crate::verify::mac::sha256;
-use crate::verify::site::Fact;
+use crate::verify::request_view::Located;
 use crate::verify::{Identity, Proof};
 
 /// The identity of a believed delivery. A recipe that names an id does not fall back when this delivery lacks it: then
 /// nothing is a repeat.
-pub fn of(source: &Source, id: Option<&Fact<'_>>, proof: &Proof<'_>, body: &[u8]) -> Identity {
+pub fn of(source: &Source, id: Option<&Located<'_>>, proof: &Proof<'_>, body: &[u8]) -> Identity {
     let recipe = &source.recipe;
     let body_sha256 = || proof.body_sha256.unwrap_or_else(|| sha256(&[body]));
     match (id, source.dedupe_body) {

@@ -2,7 +2,7 @@
 //! but where a provider does not sign its check of the endpoint. Pure functions over wire bytes: no I/O, no clock of its own,
 //! no decoding of what was signed, but for forms that are signed by their decoded fields.
 //!
-//! What a sender can do wrong ends in a [`Refusal`]; nothing that arrives can panic or allocate beyond its own size.
+//! What a sender can do wrong ends in a [`Rejection`]; nothing that arrives can panic or allocate beyond its own size.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,29 +15,29 @@ use crate::source::Source;
 use crate::source::key::Key;
 use crate::source::recipe::Reply;
 
-mod content;
+mod challenge;
 mod form;
-mod handshake;
 mod identity;
 mod json;
 mod mac;
+mod request_view;
 pub mod sign;
 mod signature;
-mod site;
+mod signing_input;
 mod sorted;
-mod window;
+mod tolerance;
 
-use content::Ground;
-use site::{Fact, Site};
+use request_view::{Located, RequestView};
+use signing_input::SigningInput;
 
 /// What a delivery turns out to be.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "nearly always the large one, and moved once")]
-pub enum Believed {
+pub enum Verdict {
     /// An event of the provider.
     Event(Verified),
     /// The provider's check of this endpoint: to be answered, never to be kept.
-    Handshake(Reply),
+    Challenge(Reply),
 }
 
 /// A believed delivery.
@@ -73,29 +73,29 @@ pub enum Identity {
 
 /// Why a delivery is not believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct Rejection {
     /// The ending: one of the signature and timestamp outcomes.
     pub outcome: Outcome,
     /// For the operator's log: what was looked for. Holds nothing that arrived.
     pub hint: String,
 }
 
-impl Refusal {
-    fn new(outcome: Outcome, hint: impl Into<String>) -> Refusal {
-        Refusal { outcome, hint: hint.into() }
+impl Rejection {
+    fn new(outcome: Outcome, hint: impl Into<String>) -> Rejection {
+        Rejection { outcome, hint: hint.into() }
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.outcome.word(), self.hint)
     }
 }
 
-/// What can be said before the body is read: `signature_missing`, or nothing yet. Where handshakes come without a
+/// What can be said before the body is read: `signature_missing`, or nothing yet. Where challenges come without a
 /// signature, only the body can say.
-pub fn precheck(source: &Source, headers: &HeaderMap) -> Result<(), Refusal> {
-    if handshake::any_unsigned(&source.recipe) {
+pub fn precheck(source: &Source, headers: &HeaderMap) -> Result<(), Rejection> {
+    if challenge::any_unsigned(&source.recipe) {
         return Ok(());
     }
     signature::header(&source.recipe, headers).map(|_| ())
@@ -104,20 +104,20 @@ pub fn precheck(source: &Source, headers: &HeaderMap) -> Result<(), Refusal> {
 /// Checks every signature of a delivery against every secret of its source, then the time, then finds the event's facts.
 /// Without a readable signature it costs nothing; else one hash over the content per group of signatures, alternative content
 /// and secret, before that the sorting of a form that is signed by its fields, and once it is proved, one pass over the body.
-/// Where the recipe knows handshakes without a signature, one more pass comes before everything.
-pub fn verify(source: &Source, delivery: &Delivery) -> Result<Believed, Refusal> {
+/// Where the recipe knows challenges without a signature, one more pass comes before everything.
+pub fn verify(source: &Source, delivery: &Delivery) -> Result<Verdict, Rejection> {
     let recipe = &source.recipe;
-    if let Some(reply) = unsigned_handshake(source, delivery) {
-        return Ok(Believed::Handshake(reply));
+    if let Some(reply) = unsigned_challenge(source, delivery) {
+        return Ok(Verdict::Challenge(reply));
     }
     let signatures = signature::read(recipe, &delivery.headers)?;
     if signatures.is_empty() {
         return Err(signature::unreadable(recipe));
     }
-    let ground = Ground::new(source, &delivery.target, &delivery.body)?;
+    let ground = SigningInput::new(source, &delivery.target, &delivery.body)?;
     let mut refusals = Vec::new();
     for group in 0..signatures.groups {
-        let site = Site::new(&delivery.target, &delivery.headers, &signatures.tags, group);
+        let site = RequestView::new(&delivery.target, &delivery.headers, &signatures.tags, group);
         match check(source, delivery, &ground, &site, signatures.of(group)) {
             Ok(proof) => return Ok(believe(source, delivery, site, proof)),
             Err(refusal) => refusals.push(refusal),
@@ -127,13 +127,13 @@ pub fn verify(source: &Source, delivery: &Delivery) -> Result<Believed, Refusal>
 }
 
 /// The reply to a check of the endpoint that its provider does not sign, if the delivery is one: nothing is proved about it.
-pub fn unsigned_handshake(source: &Source, delivery: &Delivery) -> Option<Reply> {
+pub fn unsigned_challenge(source: &Source, delivery: &Delivery) -> Option<Reply> {
     let recipe = &source.recipe;
-    if !handshake::any_unsigned(recipe) {
+    if !challenge::any_unsigned(recipe) {
         return None;
     }
-    let site = Site::new(&delivery.target, &delivery.headers, &[], 0).with_body(&recipe.pointers, &delivery.body);
-    handshake::reply(recipe, false, &site)
+    let site = RequestView::new(&delivery.target, &delivery.headers, &[], 0).with_body(&recipe.pointers, &delivery.body);
+    challenge::reply(recipe, false, &site)
 }
 
 /// What shows that a delivery is genuine.
@@ -147,10 +147,10 @@ struct Proof<'a> {
 fn check<'a>(
     source: &'a Source,
     delivery: &Delivery,
-    ground: &'a Ground<'a>,
-    site: &Site<'a>,
+    ground: &'a SigningInput<'a>,
+    site: &RequestView<'a>,
     codes: impl Iterator<Item = mac::Code> + Clone,
-) -> Result<Proof<'a>, Refusal> {
+) -> Result<Proof<'a>, Rejection> {
     let recipe = &source.recipe;
     if codes.clone().next().is_none() {
         return Err(signature::unreadable(recipe));
@@ -169,7 +169,7 @@ fn check<'a>(
         let is_valid = |key: &&Key| key.is_valid_at(delivery.received_at);
         if let Some(key) = source.secrets.iter().filter(is_valid).find(fits) {
             let body_sha256 = ground.body_hash()?;
-            window::check(recipe, site, delivery.received_at)?;
+            tolerance::check(recipe, site, delivery.received_at)?;
             return Ok(Proof { key, content, body_sha256 });
         }
         expired = expired.or_else(|| source.secrets.iter().filter(|key| !is_valid(key)).find(fits));
@@ -187,27 +187,27 @@ fn how_close(outcome: Outcome) -> u8 {
 }
 
 /// A fitting secret whose time is over proves nothing any more, but the operator hears of it.
-fn mismatch(source: &Source, expired: Option<&Key>) -> Refusal {
+fn mismatch(source: &Source, expired: Option<&Key>) -> Rejection {
     let hint = match expired.and_then(|key| Some((&key.name, key.not_after?))) {
         Some((name, end)) => format!("signed with the secret {name}, which expired at {}", end.rfc3339()),
         None => format!("none of the {} configured secrets makes this signature", source.secrets.len()),
     };
-    Refusal::new(Outcome::SignatureMismatch, hint)
+    Rejection::new(Outcome::SignatureMismatch, hint)
 }
 
-fn believe(source: &Source, delivery: &Delivery, site: Site<'_>, proof: Proof<'_>) -> Believed {
+fn believe(source: &Source, delivery: &Delivery, site: RequestView<'_>, proof: Proof<'_>) -> Verdict {
     let recipe = &source.recipe;
     let site = site.with_body(&recipe.pointers, &delivery.body);
-    if let Some(reply) = handshake::reply(recipe, true, &site) {
-        return Believed::Handshake(reply);
+    if let Some(reply) = challenge::reply(recipe, true, &site) {
+        return Verdict::Challenge(reply);
     }
     let id = site.fact(&recipe.event.id);
     let event = Event::from_verifier(EventParts {
         received_at: delivery.received_at,
-        occurred_at: window::occurred_at(recipe, &site),
+        occurred_at: tolerance::occurred_at(recipe, &site),
         source: source.name.clone(),
         topic: source.topic.clone(),
-        id: id.as_ref().map(Fact::joined),
+        id: id.as_ref().map(Located::joined),
         event_type: site.fact(&recipe.event.kind).map(|fact| fact.joined()),
         type_prefix: recipe.event.type_prefix.clone(),
         ordering_key: site.fact(&recipe.event.key).map(|fact| fact.joined()),
@@ -222,7 +222,7 @@ fn believe(source: &Source, delivery: &Delivery, site: Site<'_>, proof: Proof<'_
         body: delivery.body.clone(),
     });
     let identity = identity::of(source, id.as_ref(), &proof, &delivery.body);
-    Believed::Event(Verified { event, identity, secret: proof.key.name.clone() })
+    Verdict::Event(Verified { event, identity, secret: proof.key.name.clone() })
 }
 
 fn kept_headers(headers: &HeaderMap) -> Vec<Header> {

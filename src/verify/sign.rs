@@ -11,10 +11,10 @@ use crate::event::{Outcome, UnixMillis};
 use crate::source::Source;
 use crate::source::pointers::{Field, Node, Pointers};
 use crate::source::recipe::{Choice, Encoding, Locator, Recipe, Term, Unit};
-use crate::verify::content::Ground;
 use crate::verify::mac::{Mac, sha256};
-use crate::verify::site::{JOINT, Site};
-use crate::verify::{json, window};
+use crate::verify::request_view::{JOINT, RequestView};
+use crate::verify::signing_input::SigningInput;
+use crate::verify::{json, tolerance};
 
 /// A request that a provider could have sent.
 #[derive(Clone, Debug)]
@@ -136,7 +136,7 @@ impl Draft {
         self.fact(&recipe.event.kind, kind);
         self.fact(&recipe.event.key, options.key.as_deref().unwrap_or_default());
         if let Some((locator, unit)) = recipe.event.time.first() {
-            self.place(locator, window::write(*unit, options.now), *unit != Unit::Rfc3339);
+            self.place(locator, tolerance::write(*unit, options.now), *unit != Unit::Rfc3339);
         }
         if let Some(rule) = &recipe.timestamp {
             let (past, future) = (rule.past.as_millis() as u64, rule.future.as_millis() as u64);
@@ -145,7 +145,7 @@ impl Draft {
                 Some(Tamper::Future) => options.now.0 + future + BEYOND_MS,
                 _ => options.now.0,
             };
-            self.fact(&rule.from, &window::write(rule.unit, UnixMillis(signed_at)));
+            self.fact(&rule.from, &tolerance::write(rule.unit, UnixMillis(signed_at)));
         }
         recipe.contents.iter().flatten().for_each(|term| self.fill(term));
     }
@@ -203,9 +203,9 @@ impl Draft {
     fn signature(&self, source: &Source, body: &[u8], now: UnixMillis, with_another: bool) -> String {
         let recipe = &source.recipe;
         let tags: Vec<(usize, &str, &str)> = self.tags.iter().map(|(tag, value)| (0, &tag[..], &value[..])).collect();
-        let site = Site::new(&self.target, &self.headers, &tags, 0);
+        let site = RequestView::new(&self.target, &self.headers, &tags, 0);
         // Of more fields than the verifier reads, or of a part that no request can have, no signature is good.
-        let Ok(ground) = Ground::new(source, &self.target, body) else { return FILLER.to_owned() };
+        let Ok(ground) = SigningInput::new(source, &self.target, body) else { return FILLER.to_owned() };
         let Ok(content) = ground.parts(&recipe.contents[0], &site) else { return FILLER.to_owned() };
         let another = Mac::new(recipe.algorithm, b"not the secret");
         let key = source.secret_at(now).ready(|bytes| Mac::new(recipe.algorithm, bytes));

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::event::Outcome;
 use crate::source::recipe::{Encoding, Recipe, Signature};
-use crate::verify::Refusal;
+use crate::verify::Rejection;
 use crate::verify::mac::{Code, MAX_CODE};
 
 /// What a delivery's signature header holds.
@@ -35,23 +35,23 @@ impl Signatures<'_> {
 }
 
 /// All values of the first of the recipe's signature headers that the request has.
-pub fn header<'a>(recipe: &Recipe, headers: &'a HeaderMap) -> Result<GetAll<'a, HeaderValue>, Refusal> {
+pub fn header<'a>(recipe: &Recipe, headers: &'a HeaderMap) -> Result<GetAll<'a, HeaderValue>, Rejection> {
     let names = &recipe.signature.from;
     let mut all = names.iter().map(|name| headers.get_all(name));
     all.find(|values| values.iter().next().is_some()).ok_or_else(|| {
         let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
-        Refusal::new(Outcome::SignatureMissing, format!("the request has no header {}", names.join(" or ")))
+        Rejection::new(Outcome::SignatureMissing, format!("the request has no header {}", names.join(" or ")))
     })
 }
 
 /// Reads the signatures of a request. Refuses too many groups, because each costs a hash over the body.
-pub fn read<'a>(recipe: &'a Recipe, headers: &'a HeaderMap) -> Result<Signatures<'a>, Refusal> {
+pub fn read<'a>(recipe: &'a Recipe, headers: &'a HeaderMap) -> Result<Signatures<'a>, Rejection> {
     let grammar = &recipe.signature;
     let values = header(recipe, headers)?.into_iter().filter_map(|value| value.to_str().ok());
     let mut found = Signatures { groups: 0, tags: Vec::new(), codes: Vec::new() };
     for group in values.flat_map(|value| split(value, grammar.groups.as_deref())) {
         if found.groups == MAX_GROUPS {
-            return Err(Refusal::new(Outcome::SignatureMalformed, format!("more than {MAX_GROUPS} groups of signatures")));
+            return Err(Rejection::new(Outcome::SignatureMalformed, format!("more than {MAX_GROUPS} groups of signatures")));
         }
         for item in split(group, grammar.items.as_deref()) {
             found.take(recipe, grammar, item);
@@ -67,7 +67,7 @@ pub fn read<'a>(recipe: &'a Recipe, headers: &'a HeaderMap) -> Result<Signatures
 }
 
 /// The refusal of a header without one readable signature.
-pub fn unreadable(recipe: &Recipe) -> Refusal {
+pub fn unreadable(recipe: &Recipe) -> Rejection {
     let Signature { take, prefix, .. } = &recipe.signature;
     let looked_for = match (take.is_empty(), prefix.is_empty()) {
         (false, _) => format!("with tag {}", take.join(" or ")),
@@ -75,7 +75,7 @@ pub fn unreadable(recipe: &Recipe) -> Refusal {
         (true, true) => "at all".to_owned(),
     };
     let (size, encoding) = (recipe.algorithm.size(), recipe.encoding.word());
-    Refusal::new(Outcome::SignatureMalformed, format!("no signature of {size} bytes in {encoding} {looked_for}"))
+    Rejection::new(Outcome::SignatureMalformed, format!("no signature of {size} bytes in {encoding} {looked_for}"))
 }
 
 impl<'a> Signatures<'a> {

@@ -6,16 +6,16 @@ use std::cmp::Ordering;
 use percent_encoding::percent_decode;
 
 use crate::event::Outcome;
-use crate::verify::Refusal;
+use crate::verify::Rejection;
 
 /// The fields decoded, sorted by name and then by value in the order of UTF-16 code units, equal pairs once, with nothing
 /// between them. Bytes that are not UTF-8 stay as they are. Refuses more than [`MAX_FIELDS`]: each costs memory and
 /// comparisons before anything is believed.
-pub fn fields(body: &[u8]) -> Result<Vec<u8>, Refusal> {
+pub fn fields(body: &[u8]) -> Result<Vec<u8>, Rejection> {
     let pairs = body.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
     let mut fields: Vec<Field<'_>> = pairs.take(MAX_FIELDS + 1).map(field).collect();
     if fields.len() > MAX_FIELDS {
-        return Err(Refusal::new(Outcome::SignatureMalformed, format!("a form of more than {MAX_FIELDS} fields")));
+        return Err(Rejection::new(Outcome::SignatureMalformed, format!("a form of more than {MAX_FIELDS} fields")));
     }
     if fields.iter().all(|(name, value)| name.is_ascii() && value.is_ascii()) {
         // The same order, much faster.

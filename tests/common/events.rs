@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use hookhold::event::{Clock, Delivery, Event, EventKey, UnixMillis};
 use hookhold::source::{Source, SourceDefaults};
-use hookhold::table::{Mistakes, Table};
+use hookhold::toml_value::{Diagnostics, TomlTable};
 use hookhold::verify::sign::{SampleOptions, sign};
-use hookhold::verify::{Believed, verify};
+use hookhold::verify::{Verdict, verify};
 use http::{HeaderName, HeaderValue};
 
 /// The topics that events can go to.
@@ -54,7 +54,7 @@ impl Sample {
             received_at: now,
         };
         let believed = verify(source, &delivery).expect("it is signed with the source's secret");
-        let Believed::Event(verified) = believed else { panic!("no handshake is built here") };
+        let Verdict::Event(verified) = believed else { panic!("no handshake is built here") };
         verified.event.with_key(self.key.map(EventKey))
     }
 }
@@ -89,8 +89,8 @@ fn source(topic: &str) -> Source {
     let mut secret = tempfile::NamedTempFile::new().expect("a temporary file");
     secret.write_all(b"a secret").expect("a secret in it");
     let text = ENTRY.replace("SECRET", &secret.path().display().to_string());
-    let mistakes = Mistakes::default();
-    let table = Table::parse("hookhold.toml", &text, &mistakes).expect("the entry is TOML");
+    let mistakes = Diagnostics::default();
+    let table = TomlTable::parse("hookhold.toml", &text, &mistakes).expect("the entry is TOML");
     let defaults = SourceDefaults {
         public_url: None,
         topic: "{source}".into(),

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hookhold::event::{Event, SystemClock, UnixMillis};
-use hookhold::forward::{self, Forwarder, LaneStatus, Settings};
+use hookhold::forward::{self, Forwarder, Settings, TopicSnapshot};
 use hookhold::journal::disk::{Disk, LocalDisk};
 use hookhold::journal::{Journal, Options};
 use hookhold::metrics::Metrics;
 use hookhold::source::Source;
 use hookhold::verify::sign::{SampleOptions, sign};
-use hookhold::verify::{Believed, verify};
+use hookhold::verify::{Verdict, verify};
 use http::HeaderName;
 
 use crate::kafka::wait_until;
@@ -83,7 +83,7 @@ impl House {
     }
 
     /// How a lane fares; `None` before its first event was read.
-    pub fn lane(&self, topic: &str) -> Option<LaneStatus> {
+    pub fn lane(&self, topic: &str) -> Option<TopicSnapshot> {
         let status = self.forwarder.as_ref().expect("it runs").status();
         assert!(status.running);
         status.lanes.into_iter().find(|lane| lane.topic == topic)
@@ -166,7 +166,7 @@ fn local(dir: &tempfile::TempDir) -> Arc<dyn Disk> {
 
 fn open(disk: Arc<dyn Disk>) -> (Journal, Arc<Metrics>) {
     let metrics = Arc::<Metrics>::default();
-    let options = Options { segment_size: 1 << 20, passes_on: true, ..Options::default() };
+    let options = Options { segment_size: 1 << 20, forwards: true, ..Options::default() };
     let journal = Journal::open(disk, options, Arc::new(SystemClock), metrics.clone()).expect("a journal");
     (journal, metrics)
 }
@@ -194,7 +194,7 @@ impl Shop {
         }
         delivery.received_at = AT;
         let believed = verify(&self.0, &delivery).unwrap_or_else(|refusal| panic!("{refusal:?}"));
-        let Believed::Event(verified) = believed else { panic!("no handshake is built here") };
+        let Verdict::Event(verified) = believed else { panic!("no handshake is built here") };
         verified.event
     }
 }

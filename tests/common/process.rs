@@ -192,7 +192,7 @@ impl Drop for Process<'_> {
     }
 }
 
-/// `outcome="kept",source="stripe"} 7`
+/// `outcome="stored",source="stripe"} 7`
 fn delivery_count(line: &str) -> ((String, String), u64) {
     let fields: Vec<&str> = line.split(['"', ' ']).collect();
     let [_, outcome, _, source, _, count] = fields[..] else { panic!("not two labels and a count: {line}") };

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use hookhold::config::Config;
 use hookhold::journal::disk::LocalDisk;
-use hookhold::journal::{LaneStat, Outside};
+use hookhold::journal::{ReadOnlyJournal, TopicStat};
 use hookhold::source::Source;
 use rustix::process::Signal;
 
@@ -20,15 +20,15 @@ use crate::load::{Ledger, Order};
 use crate::process::{Home, Line, Process, wait_until};
 
 /// A source's name, and its topic.
-pub type Lane = (&'static str, &'static str);
+pub type TopicCursor = (&'static str, &'static str);
 
 /// A home with these sources that passes on to these brokers, or to nobody.
-pub fn home(lanes: &[Lane], brokers: Option<&str>) -> Home {
+pub fn home(lanes: &[TopicCursor], brokers: Option<&str>) -> Home {
     Home::new(&[("secret", "whsec_dGhpcyBpcyBhIHRlc3Qgc2VjcmV0")], &config(lanes, brokers))
 }
 
 /// The configuration of such a home. Segments are small, so that there are many.
-pub fn config(lanes: &[Lane], brokers: Option<&str>) -> String {
+pub fn config(lanes: &[TopicCursor], brokers: Option<&str>) -> String {
     let mut text = "server.drain_delay = \"0s\"\njournal.segment_size = \"8 MiB\"\n".to_owned();
     text += &brokers.map(|brokers| format!("[kafka]\nbootstrap.servers = {brokers:?}\n")).unwrap_or_default();
     for (name, topic) in lanes {
@@ -70,9 +70,9 @@ pub fn seed() -> u64 {
 }
 
 /// The journal as another process sees it.
-pub fn journal(home: &Home) -> Outside {
+pub fn journal(home: &Home) -> ReadOnlyJournal {
     let disk = LocalDisk::existing(&home.journal()).expect("the journal exists");
-    Outside::open(Arc::new(disk)).expect("the journal can be read")
+    ReadOnlyJournal::open(Arc::new(disk)).expect("the journal can be read")
 }
 
 /// Every event of a topic in the journal.
@@ -89,7 +89,7 @@ pub fn frames(home: &Home, topic: &str) -> Vec<Found> {
 }
 
 /// A lane as it is saved in the journal.
-pub fn saved_lane(home: &Home, topic: &str) -> Option<LaneStat> {
+pub fn saved_lane(home: &Home, topic: &str) -> Option<TopicStat> {
     journal(home).stat().expect("the journal can be read").lanes.into_iter().find(|lane| *lane.lane == *topic)
 }
 

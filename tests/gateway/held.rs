@@ -32,7 +32,7 @@ async fn no_event_of_a_commit_is_answered_before_its_sync_returns() {
     }
     assert_eq!(house.journal.durable(), 1, "only the event of the commit before");
     gate.release();
-    assert_eq!(outcomes(senders).await, [Outcome::Kept; IDS]);
+    assert_eq!(outcomes(senders).await, [Outcome::Stored; IDS]);
     assert_eq!(house.kept()[1..], ids());
     assert_eq!(house.metrics.journal_batch.get_sample_count(), 2, "they did share one commit");
 }
@@ -47,11 +47,11 @@ async fn a_handshake_waits_for_no_disk_is_answered_as_often_as_it_comes_and_is_n
             house.gateway.begin_drain();
         }
         let answer = house.asks_with("slack", check.clone()).await;
-        assert_eq!((answer.outcome, answer.status.as_u16(), &answer.body[..]), (Outcome::Handshake, 200, &b"c-1"[..]));
+        assert_eq!((answer.outcome, answer.status.as_u16(), &answer.body[..]), (Outcome::Challenge, 200, &b"c-1"[..]));
         assert_eq!((answer.seq, answer.hint.as_str()), (None, ""));
     }
     gate.release();
-    assert_eq!(other.answer().await.outcome, Outcome::Kept);
+    assert_eq!(other.answer().await.outcome, Outcome::Stored);
     assert_eq!((house.kept(), house.gateway.hot_keys()), (vec!["another".to_owned()], 1));
 }
 
@@ -84,7 +84,7 @@ async fn fifty_copies_under_way_are_one_frame_and_fifty_2xx() {
     }
     gate.release();
     let mut outcomes = outcomes(senders).await;
-    assert_eq!(outcomes.remove(0), Outcome::Kept);
+    assert_eq!(outcomes.remove(0), Outcome::Stored);
     assert_eq!(outcomes, [Outcome::Duplicate; COPIES - 1]);
     assert_eq!(house.kept(), ["evt_1"]);
 }
@@ -142,7 +142,7 @@ async fn an_event_is_kept_once_when_all_300_senders_hang_up() {
 #[tokio::test]
 async fn fifty_copies_are_kept_once_although_300_hang_up_while_the_key_files_are_asked() {
     let house = House::new();
-    assert_eq!(house.outcome("stripe", "old").await, Outcome::Kept);
+    assert_eq!(house.outcome("stripe", "old").await, Outcome::Stored);
     let house = house.cooled();
     let (asked, synced) = (house.disk.hold(Step::Read, ".keys"), house.disk.hold(Step::Sync, ".seg"));
     senders_hang_up(&house, 300).await;
@@ -168,6 +168,6 @@ async fn each_of_the_waiting_has_its_own_deadline() {
     assert_eq!(second.answer().await.outcome, Outcome::Deadline);
     let third = house.sends("stripe", "evt_1").await;
     gate.release();
-    assert_eq!(outcomes(vec![first, third]).await, [Outcome::Kept, Outcome::Duplicate]);
+    assert_eq!(outcomes(vec![first, third]).await, [Outcome::Stored, Outcome::Duplicate]);
     assert_eq!(house.kept(), ["evt_1"]);
 }

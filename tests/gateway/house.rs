@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hookhold::event::{Answer, Clock, Delivery, Outcome, UnixMillis};
-use hookhold::gateway::{Entrance, Gateway};
+use hookhold::gateway::{Gateway, LiveSource};
 use hookhold::journal::{Journal, Options, Reader};
 use hookhold::metrics::Metrics;
 use hookhold::source::{Source, SourceDefaults};
-use hookhold::table::{Mistakes, Table};
+use hookhold::toml_value::{Diagnostics, TomlTable};
 use hookhold::verify::sign::{SampleOptions, sign};
 use http::HeaderMap;
 use tokio::time::Instant;
@@ -61,7 +61,7 @@ impl House {
 
     /// A journal that passes events on: each topic keeps its events until they are acknowledged.
     pub fn passing_on(options: Options) -> House {
-        let options = Options { passes_on: true, segment_size: SEGMENT, ..options };
+        let options = Options { forwards: true, segment_size: SEGMENT, ..options };
         House::with(Plan { options, ..Plan::default() })
     }
 
@@ -143,12 +143,12 @@ impl House {
         }));
         first_gate.release();
         let gate = told.recv().expect("the first commit ends");
-        assert_eq!(first.answer().await.outcome, Outcome::Kept);
+        assert_eq!(first.answer().await.outcome, Outcome::Stored);
         gate.wait_for(1);
         (gate, senders)
     }
 
-    pub fn source(&self, name: &str) -> Arc<Entrance> {
+    pub fn source(&self, name: &str) -> Arc<LiveSource> {
         self.gateway.source(&format!("/hooks/{name}")).expect("one of the sources below")
     }
 
@@ -212,18 +212,18 @@ impl House {
         self.kept().iter().filter(|kept| *kept == id).count()
     }
 
-    pub fn kept_after_answer(&self) -> u64 {
-        self.metrics.kept_after_answer.get()
+    pub fn stored_after_answer(&self) -> u64 {
+        self.metrics.stored_after_answer.get()
     }
 
     pub fn keyless(&self, source: &str) -> u64 {
         self.metrics.keyless.with_label_values(&[source]).get()
     }
 
-    /// `hookhold_success_share`, as a scrape would find it.
-    pub fn success_share(&self, source: &str) -> f64 {
+    /// `hookhold_success_rate`, as a scrape would find it.
+    pub fn success_rate(&self, source: &str) -> f64 {
         self.gateway.measure(self.clock.now());
-        self.metrics.success_share.with_label_values(&[source]).get()
+        self.metrics.success_rate.with_label_values(&[source]).get()
     }
 
     pub fn passes(&self, time: Duration) {
@@ -305,8 +305,9 @@ pub fn sources(plan: &Plan) -> Vec<Source> {
     let compile = |(name, entry): &(&str, &str)| {
         let window = plan.window.as_millis();
         let text = format!("secrets = [\"file:{}\"]\ndedupe.window = \"{window}ms\"\n{entry}", secret.display());
-        let mistakes = Mistakes::default();
-        let source = Table::parse("test", &text, &mistakes).and_then(|entry| Source::compile(name, entry, &defaults, &mistakes));
+        let mistakes = Diagnostics::default();
+        let source =
+            TomlTable::parse("test", &text, &mistakes).and_then(|entry| Source::compile(name, entry, &defaults, &mistakes));
         source.filter(|_| mistakes.is_empty()).unwrap_or_else(|| panic!("{mistakes}"))
     };
     SOURCES.iter().map(compile).collect()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hookhold::event::Outcome::{Duplicate, Kept};
+use hookhold::event::Outcome::{Duplicate, Stored};
 
 use crate::house::{House, Plan};
 
@@ -12,7 +12,7 @@ async fn kept_and_duplicate_answer_the_same_bytes() {
     for source in ["stripe", "github"] {
         let first = house.asks(source, "evt_1").await;
         let hot = house.asks(source, "evt_1").await;
-        assert_eq!((first.outcome, hot.outcome), (Kept, Duplicate));
+        assert_eq!((first.outcome, hot.outcome), (Stored, Duplicate));
         assert_eq!((first.status, &first.content_type, &first.body), (hot.status, &hot.content_type, &hot.body));
         assert_eq!(first.seq, hot.seq, "a duplicate names the first one's sequence");
     }
@@ -32,8 +32,8 @@ async fn kept_and_duplicate_answer_the_same_bytes() {
 #[tokio::test]
 async fn the_same_id_from_two_sources_is_two_events() {
     let house = House::new();
-    assert_eq!(house.outcome("stripe", "evt_1").await, Kept);
-    assert_eq!(house.outcome("stripe-eu", "evt_1").await, Kept);
+    assert_eq!(house.outcome("stripe", "evt_1").await, Stored);
+    assert_eq!(house.outcome("stripe-eu", "evt_1").await, Stored);
     assert_eq!(house.outcome("stripe", "evt_1").await, Duplicate);
     assert_eq!(house.outcome("stripe-eu", "evt_1").await, Duplicate);
     assert_eq!(house.kept(), ["evt_1", "evt_1"]);
@@ -43,7 +43,7 @@ async fn the_same_id_from_two_sources_is_two_events() {
 async fn sent_twice_without_id_or_signed_time_it_is_two_events() {
     let house = House::new();
     for _ in 0..2 {
-        assert_eq!(house.outcome("bare", "").await, Kept);
+        assert_eq!(house.outcome("bare", "").await, Stored);
     }
     assert_eq!(house.kept(), ["", ""]);
     assert_eq!(house.keyless("bare"), 2);
@@ -55,10 +55,10 @@ async fn two_copies_without_id_or_signed_time_under_way_are_two_events() {
     let (gate, other) = house.busy().await;
     let (first, second) = (house.sends("bare", "").await, house.sends("bare", "").await);
     gate.release();
-    assert_eq!(other.answer().await.outcome, Kept);
+    assert_eq!(other.answer().await.outcome, Stored);
     let (first, second) = (first.answer().await, second.answer().await);
-    assert_eq!((first.outcome, first.seq), (Kept, Some(1)));
-    assert_eq!((second.outcome, second.seq), (Kept, Some(2)));
+    assert_eq!((first.outcome, first.seq), (Stored, Some(1)));
+    assert_eq!((second.outcome, second.seq), (Stored, Some(2)));
 }
 
 #[tokio::test]
@@ -66,11 +66,11 @@ async fn without_the_id_that_its_recipe_names_it_is_kept_and_never_a_repeat() {
     let house = House::new();
     let body = r#"{"object":"event","type":"charge.succeeded"}"#;
     for _ in 0..2 {
-        assert_eq!(house.asks_with("stripe", house.with_body("stripe", "", body)).await.outcome, Kept);
+        assert_eq!(house.asks_with("stripe", house.with_body("stripe", "", body)).await.outcome, Stored);
     }
     assert_eq!(house.kept(), ["", ""]);
     assert_eq!(house.keyless("stripe"), 2);
-    assert_eq!(house.outcome("stripe", "evt_1").await, Kept);
+    assert_eq!(house.outcome("stripe", "evt_1").await, Stored);
     assert_eq!(house.keyless("stripe"), 2, "one with an id is not counted");
 }
 
@@ -78,12 +78,12 @@ async fn without_the_id_that_its_recipe_names_it_is_kept_and_never_a_repeat() {
 async fn a_signed_time_makes_only_an_exact_replay_a_repeat() {
     let house = House::new();
     let delivery = house.delivery("timed", "");
-    assert_eq!(house.asks_with("timed", delivery.clone()).await.outcome, Kept);
+    assert_eq!(house.asks_with("timed", delivery.clone()).await.outcome, Stored);
     assert_eq!(house.asks_with("timed", delivery.clone()).await.outcome, Duplicate);
     house.passes(Duration::from_secs(1));
     let signed_anew = house.delivery("timed", "");
     assert_eq!(signed_anew.body, delivery.body);
-    assert_eq!(house.asks_with("timed", signed_anew).await.outcome, Kept);
+    assert_eq!(house.asks_with("timed", signed_anew).await.outcome, Stored);
     assert_eq!(house.asks_with("timed", delivery).await.outcome, Duplicate);
     assert_eq!(house.kept().len(), 2);
     assert_eq!(house.keyless("timed"), 0);
@@ -93,10 +93,10 @@ async fn a_signed_time_makes_only_an_exact_replay_a_repeat() {
 async fn two_bodies_with_the_same_unsigned_id_are_two_events() {
     let house = House::new();
     let (one, two) = (r#"{"action":"opened","n":1}"#, r#"{"action":"opened","n":2}"#);
-    for (body, outcome) in [(one, Kept), (two, Kept), (one, Duplicate), (two, Duplicate)] {
+    for (body, outcome) in [(one, Stored), (two, Stored), (one, Duplicate), (two, Duplicate)] {
         assert_eq!(house.asks_with("github", house.with_body("github", "uuid-1", body)).await.outcome, outcome);
     }
-    assert_eq!(house.asks_with("github", house.with_body("github", "uuid-2", one)).await.outcome, Kept);
+    assert_eq!(house.asks_with("github", house.with_body("github", "uuid-2", one)).await.outcome, Stored);
     assert_eq!(house.kept(), ["uuid-1", "uuid-1", "uuid-2"]);
 }
 
@@ -105,7 +105,7 @@ async fn the_same_id_with_another_type_is_another_event() {
     let house = House::new();
     for kind in ["charge.succeeded", "charge.failed"] {
         let body = format!(r#"{{"id":"evt_1","type":"{kind}"}}"#);
-        assert_eq!(house.asks_with("stripe", house.with_body("stripe", "", body)).await.outcome, Kept);
+        assert_eq!(house.asks_with("stripe", house.with_body("stripe", "", body)).await.outcome, Stored);
     }
 }
 
@@ -113,11 +113,11 @@ async fn the_same_id_with_another_type_is_another_event() {
 async fn the_operator_may_call_byte_equal_bodies_repeats_for_a_time() {
     let house = House::new();
     let ask = async |body: &'static str| house.asks_with("opted", house.with_body("opted", "", body)).await.outcome;
-    assert_eq!((ask("a").await, ask("b").await, ask("a").await), (Kept, Kept, Duplicate));
+    assert_eq!((ask("a").await, ask("b").await, ask("a").await), (Stored, Stored, Duplicate));
     house.passes(Duration::from_secs(600) - Duration::from_millis(1));
     assert_eq!(ask("a").await, Duplicate);
     house.passes(Duration::from_millis(1));
-    assert_eq!((ask("a").await, ask("a").await), (Kept, Duplicate), "ten minutes after the first copy");
+    assert_eq!((ask("a").await, ask("a").await), (Stored, Duplicate), "ten minutes after the first copy");
     assert_eq!(house.keyless("opted"), 0);
 }
 
@@ -126,7 +126,7 @@ async fn the_hot_cache_may_start_cold_and_may_forget_everything() {
     let house = House::with(Plan { hot_keys: 0, ..Plan::default() });
     let ids: Vec<String> = (0..200).map(|n| format!("evt_{n}")).collect();
     for id in &ids {
-        assert_eq!(house.outcome("stripe", id).await, Kept);
+        assert_eq!(house.outcome("stripe", id).await, Stored);
     }
     // From the keys in memory, then from a key file that is large enough to have a filter.
     let mut house = house.with_a_cold_cache();
@@ -142,7 +142,7 @@ async fn the_hot_cache_may_start_cold_and_may_forget_everything() {
 #[tokio::test]
 async fn a_key_file_that_cannot_be_read_refuses_and_does_not_guess() {
     let house = House::new();
-    assert_eq!(house.outcome("stripe", "evt_1").await, Kept);
+    assert_eq!(house.outcome("stripe", "evt_1").await, Stored);
     let house = house.cooled();
     house.disk.fail(crate::disk::Step::Read, ".keys", std::io::ErrorKind::Other, 1);
     let answer = house.asks("stripe", "evt_1").await;

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hookhold::event::{Clock, Delivery, Outcome, UnixMillis};
-use hookhold::gateway::Entrance;
+use hookhold::gateway::LiveSource;
 use hookhold::source::{Source, SourceDefaults};
-use hookhold::table::{Mistakes, Table};
+use hookhold::toml_value::{Diagnostics, TomlTable};
 use hookhold::verify::sign::{SampleOptions, sign};
 
 use crate::house::{House, far_away};
@@ -20,7 +20,7 @@ async fn nothing_is_accepted_from_the_end_of_a_secrets_time_on() {
     house.gateway.replace_sources([only], &house.metrics);
     let day_after = UnixMillis(1_700_092_800_000); // 2023-11-16T00:00:00Z
     house.passes(Duration::from_millis(day_after.since(start) - 1));
-    assert_eq!(ask(&house, "evt_1").await.0, Outcome::Kept, "a date counts to its end");
+    assert_eq!(ask(&house, "evt_1").await.0, Outcome::Stored, "a date counts to its end");
     house.passes(Duration::from_millis(1));
     let (outcome, hint) = ask(&house, "evt_2").await;
     assert_eq!(outcome, Outcome::SignatureMismatch);
@@ -34,7 +34,7 @@ async fn a_delivery_that_has_found_its_source_ends_by_it_after_a_reload() {
     house.gateway.replace_sources([compile(&[("old", "")])], &house.metrics);
     let (source, delivery) = signed(&house, "evt_1");
     house.gateway.replace_sources([compile(&[("new", "")])], &house.metrics);
-    assert_eq!(ask_by(&house, &source, delivery).await.0, Outcome::Kept);
+    assert_eq!(ask_by(&house, &source, delivery).await.0, Outcome::Stored);
     let verified = |secret| house.metrics.verified.with_label_values(&["shop", secret]).get();
     assert_eq!((verified("old"), verified("new")), (1, 0));
     assert_eq!(ask(&house, "evt_1").await.0, Outcome::Duplicate, "what was kept before is known after");
@@ -48,11 +48,11 @@ async fn a_reload_does_not_refill_a_rate_that_it_leaves_alone() {
     let house = House::new();
     let with_rate = |rate: &str| house.gateway.replace_sources([compile_with(&[("one", "")], rate)], &house.metrics);
     with_rate("max_rate = \"1/h\"");
-    assert_eq!(ask(&house, "evt_1").await.0, Outcome::Kept);
+    assert_eq!(ask(&house, "evt_1").await.0, Outcome::Stored);
     with_rate("max_rate = \"1/h\"");
     assert_eq!(ask(&house, "evt_2").await.0, Outcome::RateLimited);
     with_rate("max_rate = \"2/h\"");
-    assert_eq!(ask(&house, "evt_2").await.0, Outcome::Kept);
+    assert_eq!(ask(&house, "evt_2").await.0, Outcome::Stored);
 }
 
 async fn ask(house: &House, id: &str) -> (Outcome, String) {
@@ -60,12 +60,12 @@ async fn ask(house: &House, id: &str) -> (Outcome, String) {
     ask_by(house, &source, delivery).await
 }
 
-async fn ask_by(house: &House, source: &Entrance, delivery: Delivery) -> (Outcome, String) {
+async fn ask_by(house: &House, source: &LiveSource, delivery: Delivery) -> (Outcome, String) {
     let answer = house.gateway.receive(source, delivery, far_away()).await;
     (answer.outcome, answer.hint)
 }
 
-fn signed(house: &House, id: &str) -> (Arc<Entrance>, Delivery) {
+fn signed(house: &House, id: &str) -> (Arc<LiveSource>, Delivery) {
     let source = house.gateway.source("/hooks/shop").expect("it is there");
     let now = house.clock.now();
     let sample = sign(&source, None, &SampleOptions { id: id.into(), event_type: None, key: None, now, tamper: None });
@@ -96,7 +96,8 @@ fn compile_with(secrets: &[(&str, &str)], more: &str) -> Source {
         window: Duration::from_secs(86_400),
         public_url: None,
     };
-    let mistakes = Mistakes::default();
-    let source = Table::parse("test", &text, &mistakes).and_then(|entry| Source::compile("shop", entry, &defaults, &mistakes));
+    let mistakes = Diagnostics::default();
+    let source =
+        TomlTable::parse("test", &text, &mistakes).and_then(|entry| Source::compile("shop", entry, &defaults, &mistakes));
     source.filter(|_| mistakes.is_empty()).unwrap_or_else(|| panic!("{mistakes}"))
 }

@@ -15,7 +15,7 @@ async fn a_restart_every_second_does_not_prolong_the_window() {
     let mut kept_at = Vec::new();
     for second in 0..60 {
         match house.outcome("stripe", "evt_1").await {
-            Outcome::Kept => kept_at.push(second),
+            Outcome::Stored => kept_at.push(second),
             outcome => assert_eq!(outcome, Outcome::Duplicate, "second {second}"),
         }
         house.passes(Duration::from_secs(1));
@@ -34,10 +34,10 @@ async fn an_id_whose_payload_was_deleted_by_max_size_stays_a_duplicate() {
     for hot_keys in [0, 1000] {
         let options = Options { max_size: 4 * SEGMENT, segment_size: SEGMENT, ..Options::default() };
         let mut house = House::with(Plan { options, hot_keys, ..Plan::default() });
-        assert_eq!(house.outcome("stripe", "evt_first").await, Outcome::Kept);
+        assert_eq!(house.outcome("stripe", "evt_first").await, Outcome::Stored);
         for n in 0..100 {
             let body = format!(r#"{{"id":"filler_{n}","type":"t","pad":"{}"}}"#, "x".repeat(8000));
-            assert_eq!(house.asks_with("stripe", house.with_body("stripe", "", body)).await.outcome, Outcome::Kept);
+            assert_eq!(house.asks_with("stripe", house.with_body("stripe", "", body)).await.outcome, Outcome::Stored);
         }
         assert!(house.journal.oldest() > 0);
         assert_eq!(house.copies("evt_first"), 0, "its payload is gone");
@@ -55,7 +55,7 @@ async fn an_id_whose_payload_was_deleted_by_max_size_stays_a_duplicate() {
 async fn an_expired_key_leaves_the_disk_and_its_event_may_come_again() {
     let window = Duration::from_secs(20);
     let house = House::with(Plan { window, ..Plan::default() });
-    assert_eq!(house.outcome("stripe", "evt_1").await, Outcome::Kept);
+    assert_eq!(house.outcome("stripe", "evt_1").await, Outcome::Stored);
     let segment = house.disk.names(".seg").remove(0);
     let house = house.cooled();
     let keys = segment.replace(".seg", ".keys");
@@ -63,7 +63,7 @@ async fn an_expired_key_leaves_the_disk_and_its_event_may_come_again() {
     house.passes(window * 2);
     let house = house.restarted();
     until(|| house.disk.bytes(&keys).len() < whole);
-    assert_eq!(house.outcome("stripe", "evt_1").await, Outcome::Kept);
+    assert_eq!(house.outcome("stripe", "evt_1").await, Outcome::Stored);
     assert_eq!(house.outcome("stripe", "evt_1").await, Outcome::Duplicate);
 }
 
@@ -103,7 +103,7 @@ async fn random_day(seed: u64) -> (usize, usize) {
                     assert_eq!(outcome, Outcome::Duplicate, "{id}, step {step}, seed {seed}");
                     repeats += 1;
                 } else {
-                    assert_eq!(outcome, Outcome::Kept, "{id}, step {step}, seed {seed}");
+                    assert_eq!(outcome, Outcome::Stored, "{id}, step {step}, seed {seed}");
                     first_seen.insert(id.clone(), now);
                     kept.push(id);
                 }

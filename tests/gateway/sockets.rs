@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use hookhold::server::{self, Limits, Proxies, Server, Stop};
+use hookhold::server::{self, Limits, Proxies, Server, Shutdown};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, yield_now};
@@ -16,7 +16,7 @@ fn serve(house: &House) -> (SocketAddr, JoinHandle<()>) {
     let address = listener.local_addr().expect("bound above");
     let (gateway, clock, metrics) = (house.gateway.clone(), house.clock.clone(), house.metrics.clone());
     let server = Server { gateway, limits: Limits::default(), tls: None, proxies: Proxies::default(), clock, metrics };
-    (address, tokio::spawn(server.serve(listener, Stop::new())))
+    (address, tokio::spawn(server.serve(listener, Shutdown::new())))
 }
 
 /// Sends a whole request, and comes back once the gateway has believed it.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use hookhold::event::Outcome::{self, Deadline, Draining, Duplicate, Filtered, Kept, SignatureMismatch, TimestampStale};
+use hookhold::event::Outcome::{self, Deadline, Draining, Duplicate, Filtered, SignatureMismatch, Stored, TimestampStale};
 use hookhold::event::{Clock, Delivery};
 use tokio::time::Instant;
 
@@ -14,7 +14,7 @@ use crate::house::{self, House, Plan};
 async fn an_unwanted_type_is_answered_ok_and_forgotten() {
     let house = House::new();
     let kept = house.asks_with("picky", of_type(&house, "evt_1", "invoice.paid")).await;
-    assert_eq!((kept.outcome, kept.seq), (Kept, Some(0)));
+    assert_eq!((kept.outcome, kept.seq), (Stored, Some(0)));
     for _ in 0..2 {
         let filtered = house.asks_with("picky", of_type(&house, "evt_2", "customer.created")).await;
         assert_eq!((filtered.outcome, filtered.seq), (Filtered, None), "{}", filtered.hint);
@@ -24,7 +24,7 @@ async fn an_unwanted_type_is_answered_ok_and_forgotten() {
         );
         assert!(filtered.hint.contains("customer.created"), "the operator is told why: {}", filtered.hint);
     }
-    assert_eq!(house.asks_with("picky", of_type(&house, "evt_3", "charge.failed")).await.outcome, Kept);
+    assert_eq!(house.asks_with("picky", of_type(&house, "evt_3", "charge.failed")).await.outcome, Stored);
     assert_eq!(house.asks_with("picky", of_type(&house, "evt_1", "invoice.paid")).await.outcome, Duplicate);
     assert_eq!(house.kept(), ["evt_1", "evt_3"]);
     assert_eq!(house.metrics.verified.with_label_values(&["picky", "secret"]).get(), 5, "unwanted ones are verified, too");
@@ -43,7 +43,7 @@ async fn only_a_genuine_delivery_is_filtered() {
 async fn a_delivery_whose_type_cannot_be_told_is_kept() {
     let house = House::new();
     for body in ["", "no JSON", r#"{"id":"evt_1"}"#, r#"{"id":"evt_2","type":null}"#] {
-        assert_eq!(house.asks_with("picky", house.with_body("picky", "", body)).await.outcome, Kept, "{body}");
+        assert_eq!(house.asks_with("picky", house.with_body("picky", "", body)).await.outcome, Stored, "{body}");
     }
     assert_eq!(house.kept(), ["", "", "evt_1", "evt_2"]);
 }
@@ -59,26 +59,26 @@ async fn what_is_not_kept_needs_no_disk() {
 #[tokio::test]
 async fn the_success_share_counts_what_a_secret_signed_and_no_forgery() {
     let house = House::new();
-    assert!(house.success_share("picky").is_nan(), "nothing came");
+    assert!(house.success_rate("picky").is_nan(), "nothing came");
     for id in ["evt_1", "evt_1"] {
         house.asks_with("picky", of_type(&house, id, "invoice.paid")).await;
     }
     house.asks_with("picky", of_type(&house, "evt_2", "customer.created")).await;
-    assert_eq!(house.success_share("picky"), 1.0, "kept, duplicate and filtered");
+    assert_eq!(house.success_rate("picky"), 1.0, "kept, duplicate and filtered");
 
     let genuine = of_type(&house, "evt_3", "invoice.paid");
     for _ in 0..1000 {
         let forged = Delivery { body: Bytes::from_static(b"{}"), ..genuine.clone() };
         assert_eq!(house.asks_with("picky", forged).await.outcome, SignatureMismatch);
     }
-    assert_eq!(house.success_share("picky"), 1.0, "forged ones are not the provider's");
+    assert_eq!(house.success_rate("picky"), 1.0, "forged ones are not the provider's");
 
     assert_eq!(stale(&house, genuine).await, TimestampStale);
-    assert_eq!(house.success_share("picky"), 3.0 / 4.0);
+    assert_eq!(house.success_rate("picky"), 3.0 / 4.0);
     house.gateway.begin_drain();
     assert_eq!(house.asks_with("picky", of_type(&house, "evt_4", "invoice.paid")).await.outcome, Draining);
-    assert_eq!(house.success_share("picky"), 3.0 / 5.0);
-    assert!(house.success_share("stripe").is_nan(), "each source has its own");
+    assert_eq!(house.success_rate("picky"), 3.0 / 5.0);
+    assert!(house.success_rate("stripe").is_nan(), "each source has its own");
 }
 
 #[tokio::test]
@@ -87,46 +87,46 @@ async fn an_answer_that_comes_too_late_or_is_not_waited_for_is_no_success() {
     let gate = house.disk.hold(Step::Sync, ".seg");
     let late = house.arrives("picky", of_type(&house, "evt_1", "invoice.paid"), Instant::now()).answer().await;
     assert_eq!(late.outcome, Deadline);
-    assert_eq!(house.success_share("picky"), 0.0);
+    assert_eq!(house.success_rate("picky"), 0.0);
     let waiting = house.sends_this("picky", of_type(&house, "evt_2", "invoice.paid")).await;
     let hangs_up = house.sends_this("picky", of_type(&house, "evt_3", "invoice.paid")).await;
     drop(hangs_up);
     gate.release();
-    assert_eq!(waiting.answer().await.outcome, Kept);
-    assert_eq!(house.success_share("picky"), 1.0 / 3.0);
+    assert_eq!(waiting.answer().await.outcome, Stored);
+    assert_eq!(house.success_rate("picky"), 1.0 / 3.0);
 }
 
 #[tokio::test]
 async fn the_success_share_slides_with_the_providers_window() {
     let house = House::new();
-    assert_eq!(house.metrics.success_share_threshold.with_label_values(&["picky"]).get(), 0.05);
+    assert_eq!(house.metrics.success_rate_threshold.with_label_values(&["picky"]).get(), 0.05);
     let minute = Duration::from_secs(60);
     assert_eq!(stale(&house, of_type(&house, "evt", "invoice.paid")).await, TimestampStale);
     house.passes(20 * minute);
-    assert_eq!(house.success_share("picky"), 0.0);
-    assert_eq!(house.asks_with("picky", of_type(&house, "evt_1", "invoice.paid")).await.outcome, Kept);
-    assert_eq!(house.success_share("picky"), 0.5);
+    assert_eq!(house.success_rate("picky"), 0.0);
+    assert_eq!(house.asks_with("picky", of_type(&house, "evt_1", "invoice.paid")).await.outcome, Stored);
+    assert_eq!(house.success_rate("picky"), 0.5);
     house.passes(16 * minute);
-    assert_eq!(house.success_share("picky"), 1.0, "the failure was 31 minutes ago");
+    assert_eq!(house.success_rate("picky"), 1.0, "the failure was 31 minutes ago");
     house.passes(15 * minute);
-    assert!(house.success_share("picky").is_nan(), "nothing came for 30 minutes");
+    assert!(house.success_rate("picky").is_nan(), "nothing came for 30 minutes");
     assert_eq!(stale(&house, of_type(&house, "evt", "invoice.paid")).await, TimestampStale);
-    assert_eq!(house.success_share("picky"), 0.0, "a slot that is used again begins at nothing");
+    assert_eq!(house.success_rate("picky"), 0.0, "a slot that is used again begins at nothing");
 
-    assert_eq!(house.outcome("stripe", "evt_1").await, Kept);
+    assert_eq!(house.outcome("stripe", "evt_1").await, Stored);
     house.passes(59 * minute);
-    assert_eq!(house.success_share("stripe"), 1.0, "an hour where the recipe names no window");
+    assert_eq!(house.success_rate("stripe"), 1.0, "an hour where the recipe names no window");
     house.passes(minute);
-    assert!(house.success_share("stripe").is_nan());
+    assert!(house.success_rate("stripe").is_nan());
 }
 
 #[tokio::test]
 async fn a_reload_goes_on_with_the_window_and_ends_the_series_of_a_source_that_is_gone() {
     let house = House::new();
     assert_eq!(stale(&house, of_type(&house, "evt_1", "invoice.paid")).await, TimestampStale);
-    let shown = |name: &str| house.metrics.render().contains(&format!("hookhold_success_share{name}{{source=\"picky\"}}"));
+    let shown = |name: &str| house.metrics.render().contains(&format!("hookhold_success_rate{name}{{source=\"picky\"}}"));
     house.gateway.replace_sources(house::sources(&Plan::default()), &house.metrics);
-    assert_eq!(house.success_share("picky"), 0.0);
+    assert_eq!(house.success_rate("picky"), 0.0);
     assert!(shown("") && shown("_threshold"));
     let others = house::sources(&Plan::default()).into_iter().filter(|source| &*source.name != "picky");
     house.gateway.replace_sources(others, &house.metrics);

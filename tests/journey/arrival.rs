@@ -120,7 +120,7 @@ fn arrives(scheme: &'static Scheme, sdk: &str) {
         is_as_promised(record, scheme, sent, log, seq);
     }
     assert_eq!(records.len(), all.len(), "a repeat has made a record");
-    let kept = process.metric(&format!("hookhold_deliveries_total{{outcome=\"kept\",source=\"{}\"}}", scheme.name));
+    let kept = process.metric(&format!("hookhold_deliveries_total{{outcome=\"stored\",source=\"{}\"}}", scheme.name));
     assert_eq!(kept, Some(all.len() as f64));
 }
 

@@ -67,7 +67,7 @@ fn published_examples_are_believed_and_refused_only_for_their_age() {
     ];
     let fields = |headers: &[(&str, &str)]| headers.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
     let examples: [(_, Vec<_>, _, _, _); 4] = [
-        (&GITHUB, fields(&github), "Hello, World!", 200, "kept"),
+        (&GITHUB, fields(&github), "Hello, World!", 200, "stored"),
         (&SLACK, fields(&slack), COMMAND, 401, "timestamp_stale"),
         (&STANDARD_WEBHOOKS, standard_webhooks, "{\"test\": 2432232314}", 401, "timestamp_stale"),
         (&SVIX, svix, "{\"test\": 2432232314}", 401, "timestamp_stale"),
@@ -156,7 +156,7 @@ fn deliveries(scheme: &'static Scheme, provider: &mut Provider) -> Vec<Named> {
         text.replacen(from, to, 1).into_bytes()
     };
     let mut deliveries = vec![
-        ("genuine", request.clone(), ok, "kept"),
+        ("genuine", request.clone(), ok, "stored"),
         ("the same again", request.clone(), ok, "duplicate"),
         ("a tampered body", tampered.request(scheme), 401, "signature_mismatch"),
         ("signed with the wrong secret", forged.request(scheme), 401, "signature_mismatch"),
@@ -181,4 +181,4 @@ const COMMAND: &str = "token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&team_dom
     channel_name=foobar&user_id=U2CERLKJA&user_name=roadrunner&command=%2Fwebhook-collect&text=&\
     response_url=https%3A%2F%2Fhooks.slack.com%2Fcommands%2FT1DC2JH3J%2F397700885554%2F96rGlfmibIGlgcZRskXaIFfN&\
     trigger_id=398738663015.47445629121.803a0bc887a14d10d2c447fce8b6703c";
-const ACCEPTED: [&str; 2] = ["kept", "duplicate"];
+const ACCEPTED: [&str; 2] = ["stored", "duplicate"];

@@ -24,14 +24,14 @@ fn promtool_accepts_the_metrics_of_a_gateway_at_work() {
         ("hookhold_verified_total{secret=\"2026-11\",source=\"stripe\"}", 2.0),
         ("hookhold_keyless_total{source=\"stripe\"}", 1.0),
         ("hookhold_delivery_duration_seconds_count{source=\"stripe\"}", 2.0),
-        ("hookhold_kept_after_answer_total", 0.0),
+        ("hookhold_stored_after_answer_total", 0.0),
         ("hookhold_journal_batch_events_sum", 2.0),
         ("hookhold_journal_events", 2.0),
         ("hookhold_journal_limit_bytes", 20.0 * f64::from(1 << 30)),
         ("hookhold_journal_damaged_total", 0.0),
         ("hookhold_forward_lag_events{topic=\"seen\"}", 0.0),
         ("hookhold_forward_lag_seconds{topic=\"seen\"}", 0.0),
-        ("hookhold_refused_log_suppressed_total", 0.0),
+        ("hookhold_rejected_log_suppressed_total", 0.0),
         (concat!("hookhold_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"}"), 1.0),
     ] {
         assert_eq!(process.metric(series), Some(value), "{series} in\n{metrics}");

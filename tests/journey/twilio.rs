@@ -154,7 +154,8 @@ fn twilio_arrives_in_kafka_as_it_was_signed_and_once() {
             );
         }
     }
-    let kept: u64 = process.deliveries().into_iter().filter(|((_, outcome), _)| outcome == "kept").map(|(_, count)| count).sum();
+    let kept: u64 =
+        process.deliveries().into_iter().filter(|((_, outcome), _)| outcome == "stored").map(|(_, count)| count).sum();
     assert_eq!(kept, 2 * CASES.len() as u64, "a repeat has made a record");
 }
 
@@ -177,9 +178,9 @@ fn each_twilio_delivery_moves_its_own_counter() {
     let emptied =
         replaced(&replaced(&json_request, json.body, ""), &format!("content-length: {}", json.body.len()), "content-length: 0");
     let deliveries = [
-        ("a form", form_request.clone(), 200, "kept"),
+        ("a form", form_request.clone(), 200, "stored"),
         ("the same again", form_request.clone(), 200, "duplicate"),
-        ("JSON", json_request.clone(), 200, "kept"),
+        ("JSON", json_request.clone(), 200, "stored"),
         ("the same again", json_request.clone(), 200, "duplicate"),
         ("a form with another value", replaced(&form_request, "=SM1&", "=SM2&"), 401, "signature_mismatch"),
         ("a form with a field more", replaced(&form_request, "AccountSid=AC1", "AccountSid&a=1"), 401, "signature_mismatch"),

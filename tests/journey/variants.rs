@@ -33,29 +33,29 @@ fn slack_events_commands_and_interactions_arrive_and_its_check_of_the_url_is_onl
     let unsigned = |delivery: &Signed| delivery.clone().without(SLACK.signature);
     let tampered = |delivery: &Signed| delivery.clone().map_body(|body| *body.last_mut().expect("not empty") ^= 1);
     let counted: [Sent; 18] = [
-        ("the check of the URL", check.clone(), "handshake"),
-        ("the same check again", check.clone(), "handshake"),
-        ("the check of a command's certificate", of_certificate, "handshake"),
+        ("the check of the URL", check.clone(), "challenge"),
+        ("the same check again", check.clone(), "challenge"),
+        ("the check of a command's certificate", of_certificate, "challenge"),
         ("a check that somebody else signed", forged, "signature_mismatch"),
         ("a check that nobody signed", unsigned(&check), "signature_missing"),
         ("a check that was changed", tampered(&check), "signature_mismatch"),
         ("a check of 301 s ago", stale_check, "timestamp_stale"),
-        ("an event", event.clone(), "kept"),
+        ("an event", event.clone(), "stored"),
         ("a further attempt, signed anew", attempt, "duplicate"),
-        ("an event whose first attempt was lost", late, "kept"),
-        ("a slash command", command.clone(), "kept"),
+        ("an event whose first attempt was lost", late, "stored"),
+        ("a slash command", command.clone(), "stored"),
         ("a slash command that was changed", tampered(&command), "signature_mismatch"),
         ("a slash command that nobody signed", unsigned(&command), "signature_missing"),
         ("a slash command of 301 s ago", stale_command, "timestamp_stale"),
         ("an interaction that was changed", tampered(&interaction), "signature_mismatch"),
         ("an interaction that nobody signed", unsigned(&interaction), "signature_missing"),
-        ("an interaction", interaction.clone(), "kept"),
+        ("an interaction", interaction.clone(), "stored"),
         ("the same interaction", interaction.clone(), "duplicate"),
     ];
     for (what, delivery, outcome) in &counted {
         let (moved, answer) = moved_by(&home, &process, &delivery.request(&SLACK));
         assert_eq!(moved, one("slack", outcome), "{what}");
-        let is_check = *outcome == "handshake" && delivery.body == CHECK;
+        let is_check = *outcome == "challenge" && delivery.body == CHECK;
         assert_eq!(answer.body, if is_check { CHALLENGE } else { b"" }, "{what}: Slack would show any other body");
         assert_eq!(answer.head.contains("content-type: text/plain\r\n"), is_check, "{what}");
         assert_eq!(answer.status, if ANSWERED.contains(outcome) { 200 } else { 401 }, "{what}");
@@ -84,10 +84,10 @@ fn hookhold_signs_slack_samples_of_every_kind() {
     }
     let process = home.start();
     let ways: [(&[&str], &str); 6] = [
-        (&[], "kept"),
-        (&["--body", "check"], "handshake"),
+        (&[], "stored"),
+        (&["--body", "check"], "challenge"),
         (&["--body", "check", "--tamper", "secret"], "signature_mismatch"),
-        (&["--body", "command"], "kept"),
+        (&["--body", "command"], "stored"),
         (&["--body", "command", "--tamper", "stale"], "timestamp_stale"),
         (&["--tamper", "missing"], "signature_missing"),
     ];
@@ -116,12 +116,12 @@ fn github_forms_and_pings_arrive_under_the_id_of_their_delivery() {
     // What the form holds is not what is signed.
     let decoded = Signed { body: form_payload(&form.body), ..form.clone() };
     let sent: [Sent; 6] = [
-        ("a ping", ping(sign("d-0", PING, JSON)), "kept"),
-        ("a form", form.clone(), "kept"),
+        ("a ping", ping(sign("d-0", PING, JSON)), "stored"),
+        ("a form", form.clone(), "stored"),
         ("the same form delivered once more", form.clone(), "duplicate"),
         ("the form as the JSON within", decoded, "signature_mismatch"),
         ("the form with another byte", form.map_body(|body| body.push(b'&')), "signature_mismatch"),
-        ("a ping as a form", ping(sign("d-2", PING_FORM, FORM)), "kept"),
+        ("a ping as a form", ping(sign("d-2", PING_FORM, FORM)), "stored"),
     ];
     counts(&home, &process, &GITHUB, &sent);
     let told: [Told; 3] = [
@@ -143,18 +143,18 @@ fn stripe_deliveries_during_a_rotation_of_connected_accounts_and_thin_ones_arriv
     let rolled = by(&[new, old], "evt_both");
     assert_eq!((rolled.headers[0].1.matches(",v1=").count(), &*rolled.by), (2, "stripe 23.1.0"));
     let rolling: [Sent; 6] = [
-        ("both secrets sign, the new one first", rolled.clone(), "kept"),
+        ("both secrets sign, the new one first", rolled.clone(), "stored"),
         ("the old one first", by(&[old, new], "evt_both"), "duplicate"),
-        ("the old one beside one that is not ours", by(&[nobody, old], "evt_old"), "kept"),
+        ("the old one beside one that is not ours", by(&[nobody, old], "evt_old"), "stored"),
         ("two that are not ours", by(&[nobody, "whsec_none"], "evt_none"), "signature_mismatch"),
         ("both, with another body", rolled.map_body(|body| body.push(b' ')), "signature_mismatch"),
-        ("the new one", by(&[new], "evt_new"), "kept"),
+        ("the new one", by(&[new], "evt_new"), "stored"),
     ];
     counts(&home, &process, &STRIPE, &rolling);
     let kinds: [Sent; 3] = [
-        ("an event of a connected account", both(&mut stripe, &[new], CONNECT), "kept"),
-        ("a thin event", both(&mut stripe, &[new], THIN), "kept"),
-        ("a thin event about nothing", both(&mut stripe, &[new], THIN_ALONE), "kept"),
+        ("an event of a connected account", both(&mut stripe, &[new], CONNECT), "stored"),
+        ("a thin event", both(&mut stripe, &[new], THIN), "stored"),
+        ("a thin event about nothing", both(&mut stripe, &[new], THIN_ALONE), "stored"),
     ];
     counts(&home, &process, &STRIPE, &kinds);
 
@@ -187,10 +187,10 @@ fn an_inline_recipe_answers_a_check_that_nobody_signs_and_believes_nothing_else_
     let unsigned = |body: &[u8]| Signed { headers: Vec::new(), body: body.to_vec(), by: "nobody".to_owned() };
     let marker = Provider::new(&ACME).sign("marker", now(), ACME.body("marker", b""));
     let sent: [(Signed, u16, &[u8], &str); 4] = [
-        (unsigned(b"challenge=c+1%21"), 202, b"here: c 1!", "handshake"),
+        (unsigned(b"challenge=c+1%21"), 202, b"here: c 1!", "challenge"),
         (unsigned(&marker.body), 401, b"", "signature_missing"),
         (unsigned(b""), 401, b"", "signature_missing"),
-        (marker.clone(), 202, b"[accepted]", "kept"),
+        (marker.clone(), 202, b"[accepted]", "stored"),
     ];
     for (delivery, status, body, outcome) in sent {
         let (moved, answer) = moved_by(&home, &process, &delivery.request(&ACME));
@@ -221,7 +221,7 @@ fn counts(home: &Home, process: &Process<'_>, scheme: &Scheme, sent: &[Sent]) {
 /// What was kept, and nothing else, byte for byte and in order.
 fn arrived(kafka: &Kafka, topic: &str, told: &[Told], sent: &[Sent]) -> Vec<Record> {
     let records = kafka.wait_for_records(topic, told.len());
-    let kept = sent.iter().filter(|(.., outcome)| *outcome == "kept");
+    let kept = sent.iter().filter(|(.., outcome)| *outcome == "stored");
     let bodies: Vec<_> = kept.map(|(_, delivery, _)| Some(&*delivery.body)).collect();
     assert_eq!(records.iter().map(|record| record.value.as_deref()).collect::<Vec<_>>(), bodies);
     for (record, (key, id, kind)) in records.iter().zip(told) {
@@ -257,7 +257,7 @@ fn form_payload(form: &[u8]) -> Vec<u8> {
     payload.into_owned().into_bytes()
 }
 
-const ANSWERED: [&str; 3] = ["kept", "duplicate", "handshake"];
+const ANSWERED: [&str; 3] = ["stored", "duplicate", "challenge"];
 const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
 const CHALLENGE: &[u8] = b"3eZbrw1aBm2rZgRNFdxV2595E9CY3gmdALWMmHkvFXO7tYXAYM8P";

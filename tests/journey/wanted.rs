@@ -15,7 +15,7 @@ fn an_unwanted_delivery_is_answered_ok_moves_only_filtered_and_is_not_kept() {
     let forged = unwanted.clone().map_body(|body| *body.last_mut().expect("not empty") = b' ');
     let late = other_type(&mut provider, now() - 400);
     for (delivery, status, outcome) in [
-        (&wanted, 200, "kept"),
+        (&wanted, 200, "stored"),
         (&unwanted, 200, "filtered"),
         (&unwanted, 200, "filtered"),
         (&forged, 401, "signature_mismatch"),
@@ -26,8 +26,8 @@ fn an_unwanted_delivery_is_answered_ok_moves_only_filtered_and_is_not_kept() {
     }
     assert_eq!(kept(&home), ["evt_1"]);
     // Three of the four that the provider's secret signed.
-    assert_eq!(process.metric("hookhold_success_share{source=\"stripe\"}"), Some(0.75));
-    assert_eq!(process.metric("hookhold_success_share_threshold{source=\"stripe\"}"), Some(0.05));
+    assert_eq!(process.metric("hookhold_success_rate{source=\"stripe\"}"), Some(0.75));
+    assert_eq!(process.metric("hookhold_success_rate_threshold{source=\"stripe\"}"), Some(0.05));
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn in_shadow_the_provider_hears_ok_and_only_what_verifies_is_kept() {
         (provider.sign("evt_3", now() - 400, STRIPE.body("evt_3", b"")), "timestamp_stale"),
         (genuine.clone().without(STRIPE.signature), "signature_missing"),
         (other_type(&mut provider, now()), "filtered"),
-        (genuine.clone(), "kept"),
+        (genuine.clone(), "stored"),
         (genuine, "duplicate"),
     ] {
         let (moved, answer) = moved_by(&home, &process, &delivery.request(&STRIPE));

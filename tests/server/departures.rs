@@ -12,7 +12,7 @@ async fn a_connection_without_a_request_is_closed_and_not_counted() {
     let house = House::open(Limits { idle_timeout: Duration::from_millis(100), ..Limits::default() }).await;
     assert_eq!(house.line().await.rest().await, "");
     assert!(house.line().await.end(post(BODY)).await.contains(" 200 "));
-    assert_eq!(house.refusals(), 0);
+    assert_eq!(house.rejections(), 0);
 }
 
 #[tokio::test]
@@ -26,7 +26,7 @@ async fn line_ends_after_a_request_are_no_request() {
     }
     leaves.half_close().await;
     assert_eq!((leaves.rest().await, stays.rest().await), (String::new(), String::new()));
-    assert_eq!(house.refusals(), 0);
+    assert_eq!(house.rejections(), 0);
 }
 
 #[tokio::test]
@@ -44,7 +44,7 @@ async fn a_sender_that_leaves_before_its_last_byte_is_counted_and_not_answered()
     let mut silent = house.line().await;
     silent.half_close().await;
     assert_eq!(silent.rest().await, "");
-    assert_eq!(house.refusals(), 3);
+    assert_eq!(house.rejections(), 3);
 }
 
 #[tokio::test]
@@ -58,8 +58,8 @@ async fn a_sender_that_leaves_after_its_last_byte_has_delivered() {
     gone.send(post(BODY)).await;
     gone.stream.set_zero_linger().expect("a socket has this option");
     drop(gone);
-    house.until(|house| house.accepted() + house.refusals() == 2).await;
-    assert_eq!(house.refusals(), 0);
+    house.until(|house| house.accepted() + house.rejections() == 2).await;
+    assert_eq!(house.rejections(), 0);
 }
 
 #[tokio::test]
@@ -155,7 +155,7 @@ async fn a_drain_waits_for_requests_whose_event_is_being_written() {
         let answer = line.rest().await;
         assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("connection: close\r\n"), "{answer}");
     }
-    assert_eq!((house.accepted(), house.count("stripe", "kept")), (100, 1));
+    assert_eq!((house.accepted(), house.count("stripe", "stored")), (100, 1));
     house.ended().await;
 }
 
@@ -170,7 +170,7 @@ async fn a_request_cut_by_the_drain_deadline_is_kept_all_the_same() {
     assert_eq!(house.count("stripe", "draining"), 1);
     gate.release();
     // The gateway hears of it in a task of this runtime, so it must be let run before the journal is closed.
-    house.until(|house| house.metrics.kept_after_answer.get() == 1).await;
+    house.until(|house| house.metrics.stored_after_answer.get() == 1).await;
     house.ended().await;
 }
 
@@ -182,7 +182,7 @@ async fn a_sender_that_hangs_up_while_its_event_is_being_written_has_delivered()
     }
     gate.release();
     house.until(|house| house.accepted() == 3).await;
-    assert_eq!((house.count("stripe", "kept"), house.refusals()), (1, 0));
+    assert_eq!((house.count("stripe", "stored"), house.rejections()), (1, 0));
 }
 
 /// Clients whose requests are complete and not answered: the server has seen each head before its body was sent.

@@ -13,9 +13,9 @@ use hookhold::gateway::Gateway;
 use hookhold::journal::disk::{Disk, LocalDisk};
 use hookhold::journal::{Journal, Options};
 use hookhold::metrics::Metrics;
-use hookhold::server::{self, Limits, Proxies, Server, Stop, Tls};
+use hookhold::server::{self, Limits, Proxies, Server, Shutdown, Tls};
 use hookhold::source::{Source, SourceDefaults};
-use hookhold::table::{Mistakes, Table};
+use hookhold::toml_value::{Diagnostics, TomlTable};
 use sha2::Sha256;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -34,7 +34,7 @@ const SECRET: &str = "whsec_nobody_knows_it";
 pub struct House {
     pub address: SocketAddr,
     pub metrics: Arc<Metrics>,
-    pub stop: Stop,
+    pub stop: Shutdown,
     /// Where it speaks TLS.
     pub tls: Option<Tls>,
     served: JoinHandle<()>,
@@ -66,7 +66,7 @@ impl House {
     ) -> House {
         LOGGING.call_once(start_logging);
         let directory = TempDir::new().expect("a temporary directory can be made");
-        let (metrics, stop, clock) = (Arc::new(Metrics::new()), Stop::new(), Arc::new(SystemClock));
+        let (metrics, stop, clock) = (Arc::new(Metrics::new()), Shutdown::new(), Arc::new(SystemClock));
         let disk = over(Arc::new(LocalDisk::create(directory.path()).expect("a temporary directory is writable")));
         let options = Options { max_size: 64 << 20, segment_size: 1 << 20, ..Options::default() };
         let journal = Journal::open(disk, options, clock.clone(), metrics.clone()).expect("an empty directory is a journal");
@@ -116,7 +116,7 @@ impl House {
     }
 
     pub fn accepted(&self) -> u64 {
-        self.count("stripe", "kept") + self.count("stripe", "duplicate")
+        self.count("stripe", "stored") + self.count("stripe", "duplicate")
     }
 
     /// How many events the journal holds.
@@ -124,7 +124,7 @@ impl House {
         self.journal.durable()
     }
 
-    pub fn refusals(&self) -> u64 {
+    pub fn rejections(&self) -> u64 {
         let refused = Outcome::ALL.iter().filter(|outcome| !outcome.is_accepted());
         refused.map(|outcome| self.count("-", outcome.word()) + self.count("stripe", outcome.word())).sum()
     }
@@ -253,8 +253,9 @@ fn source(directory: &Path, deadline: Duration, more: &str) -> Source {
         request_deadline: deadline,
         window: Duration::from_secs(60),
     };
-    let mistakes = Mistakes::default();
-    let source = Table::parse("test", &text, &mistakes).and_then(|entry| Source::compile("stripe", entry, &defaults, &mistakes));
+    let mistakes = Diagnostics::default();
+    let source =
+        TomlTable::parse("test", &text, &mistakes).and_then(|entry| Source::compile("stripe", entry, &defaults, &mistakes));
     source.unwrap_or_else(|| panic!("{mistakes}"))
 }
 

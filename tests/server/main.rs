@@ -7,7 +7,7 @@ mod held;
 mod house;
 #[path = "../common/https.rs"]
 mod https;
-mod refusals;
+mod rejections;
 #[path = "../common/sdk.rs"]
 mod sdk;
 mod secure;

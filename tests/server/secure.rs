@@ -31,15 +31,15 @@ async fn an_http_2_sender_that_hangs_up_while_its_event_is_being_written_has_del
     // The other request tells that the server has noticed.
     house.until(|house| house.count("stripe", "disconnected") > 0).await;
     gate.release();
-    house.until(|house| house.accepted() + house.refusals() == 2).await;
-    assert_eq!((house.count("stripe", "kept"), house.kept()), (1, 1));
+    house.until(|house| house.accepted() + house.rejections() == 2).await;
+    assert_eq!((house.count("stripe", "stored"), house.kept()), (1, 1));
 }
 
 #[tokio::test]
 async fn a_reload_that_read_its_certificate_before_the_renewal_does_not_undo_it() {
     let (pair, next) = (Pair::new(365), Pair::new(365));
     // Each look at the certificate is a handshake without a request.
-    let limits = Limits { max_refused_per_address: Rate::parse("1000000/s").expect("a rate"), ..Limits::default() };
+    let limits = Limits { max_rejected_per_address: Rate::parse("1000000/s").expect("a rate"), ..Limits::default() };
     let (house, _) = House::secure(limits, pair.files()).await;
     let until_served = async |wanted: String| {
         let address = house.address;

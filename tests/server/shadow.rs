@@ -15,7 +15,7 @@ async fn in_shadow_everybody_hears_ok_and_the_true_outcomes_are_counted() {
     let genuine = post(BODY);
     let (chunked_head, _) = split_at_body(&chunked(""));
     let cases = [
-        (genuine.clone(), "kept"),
+        (genuine.clone(), "stored"),
         (genuine.clone(), "duplicate"),
         (genuine.replacen("charge.succeeded", "charge.refunded!", 1), "signature_mismatch"),
         (post_as_of(now() - 400, BODY), "timestamp_stale"),
@@ -31,7 +31,7 @@ async fn in_shadow_everybody_hears_ok_and_the_true_outcomes_are_counted() {
         assert_eq!(heard(&house, request).await, THANKS, "{outcome}: {request}");
         assert_eq!(house.count("stripe", outcome), before + 1, "{request}");
     }
-    assert_eq!((house.accepted(), house.refusals()), (2, cases.len() as u64 - 2));
+    assert_eq!((house.accepted(), house.rejections()), (2, cases.len() as u64 - 2));
     assert_eq!(house.kept(), 1);
     let stray = house.line().await.ask(genuine.replacen("/hooks/stripe", "/hooks/other", 1)).await;
     assert!(stray.starts_with("HTTP/1.1 404 "), "only its own path is in shadow: {stray}");
@@ -55,7 +55,7 @@ async fn in_shadow_a_check_of_the_endpoint_gets_its_own_reply() {
     let house = House::shadowed(Limits::default()).await;
     let check = post(r#"{"type":"check","challenge":"c-1"}"#);
     assert_eq!(heard(&house, &check).await, "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nc-1");
-    assert_eq!((house.count("stripe", "handshake"), house.kept()), (1, 0));
+    assert_eq!((house.count("stripe", "challenge"), house.kept()), (1, 0));
 }
 
 #[tokio::test]

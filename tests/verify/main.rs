@@ -1,7 +1,7 @@
 //! Believe: what hookhold promises about a delivery's proof, time and facts, and about the recipes that describe them.
 
+mod challenges;
 mod facts;
-mod handshakes;
 mod proofs;
 mod random;
 mod recipes;

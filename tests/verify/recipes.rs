@@ -5,7 +5,7 @@ use std::time::Duration;
 use hookhold::event::Outcome;
 use hookhold::source::recipe::SwitchOff;
 use hookhold::source::{PROVIDERS, SourceDefaults, provider as recipe};
-use hookhold::table::{Mistakes, Table};
+use hookhold::toml_value::{Diagnostics, TomlTable};
 
 use crate::support::*;
 
@@ -302,9 +302,9 @@ fn an_ipv4_network_that_is_written_as_ipv6_lets_its_addresses_in() {
 
 #[test]
 fn a_mistake_in_the_entry_is_told_at_the_entry_and_not_at_the_recipe() {
-    let mistakes = Mistakes::default();
+    let mistakes = Diagnostics::default();
     let text = "provider = \"stripe\"\nsecrets = \"env:HOME\"\n[timestamp]\nfuture = \"soon\"\n";
-    let table = Table::parse("hookhold.toml", text, &mistakes).expect("it is TOML");
+    let table = TomlTable::parse("hookhold.toml", text, &mistakes).expect("it is TOML");
     hookhold::source::Source::compile("shop", table, &defaults(), &mistakes);
     assert!(mistakes.to_string().starts_with("hookhold.toml:4: timestamp.future: "), "{mistakes}");
 }

@@ -5,9 +5,9 @@ use std::io::Write;
 use bytes::Bytes;
 use hookhold::event::{Delivery, Outcome, UnixMillis};
 use hookhold::source::{Source, SourceDefaults};
-use hookhold::table::{Mistakes, Table};
+use hookhold::toml_value::{Diagnostics, TomlTable};
 use hookhold::verify::sign::{SampleOptions, Tamper, sign};
-use hookhold::verify::{Believed, Refusal, Verified};
+use hookhold::verify::{Rejection, Verdict, Verified};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 /// The moment at which every delivery of these tests arrives, in seconds.
@@ -19,7 +19,7 @@ pub fn source(provider: &str, secret: &str, more: &str) -> Source {
 }
 
 /// Compiles an entry with these secrets, named and stored in files.
-pub fn compile(entry: &str, secrets: &[(&str, &str)]) -> Result<Source, Mistakes> {
+pub fn compile(entry: &str, secrets: &[(&str, &str)]) -> Result<Source, Diagnostics> {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let reference = |(name, text): &(&str, &str)| {
         let path = directory.path().join(name);
@@ -73,10 +73,10 @@ pub fn sample_of(source: &Source, body: Option<&[u8]>, tamper: Option<Tamper>) -
 }
 
 /// The event that a delivery is believed to be.
-pub fn verify(source: &Source, delivery: &Delivery) -> Result<Verified, Refusal> {
+pub fn verify(source: &Source, delivery: &Delivery) -> Result<Verified, Rejection> {
     hookhold::verify::verify(source, delivery).map(|believed| match believed {
-        Believed::Event(verified) => verified,
-        Believed::Handshake(reply) => panic!("a handshake that is answered {reply:?}"),
+        Verdict::Event(verified) => verified,
+        Verdict::Challenge(reply) => panic!("a handshake that is answered {reply:?}"),
     })
 }
 
@@ -130,14 +130,14 @@ content = ["tag:t", "body"]
 "#;
 
 /// Compiles an entry that names its own secrets, or none.
-pub fn compile_alone(entry: &str) -> Result<Source, Mistakes> {
+pub fn compile_alone(entry: &str) -> Result<Source, Diagnostics> {
     compile_under(entry, &defaults())
 }
 
 /// The same under defaults of one's own.
-pub fn compile_under(entry: &str, defaults: &SourceDefaults) -> Result<Source, Mistakes> {
-    let mistakes = Mistakes::default();
-    let table = Table::parse("hookhold.toml", entry, &mistakes).expect("the entry is TOML");
+pub fn compile_under(entry: &str, defaults: &SourceDefaults) -> Result<Source, Diagnostics> {
+    let mistakes = Diagnostics::default();
+    let table = TomlTable::parse("hookhold.toml", entry, &mistakes).expect("the entry is TOML");
     let source = Source::compile("shop", table, defaults, &mistakes);
     source.filter(|_| mistakes.is_empty()).ok_or(mistakes)
 }

@@ -3,14 +3,14 @@
 use hookhold::event::Outcome;
 use hookhold::log::escaped;
 use hookhold::units::duration_text;
-use hookhold::verify::{Believed, Refusal};
+use hookhold::verify::{Rejection, Verdict};
 use http::Uri;
 
 use super::cause::{Cause, Certainty};
-use super::{Case, Verdict, others, search};
+use super::{Case, Diagnosis, others, search};
 
 /// What is behind a verdict, the surest first. A delivery that verifies may still be unwanted, or have gone elsewhere.
-pub fn of(case: &Case, verdict: &Verdict) -> Vec<Cause> {
+pub fn of(case: &Case, verdict: &Diagnosis) -> Vec<Cause> {
     let mut causes = match verdict {
         Ok(believed) => unwanted(case, believed).into_iter().collect(),
         Err(refusal) => behind(case, refusal),
@@ -20,14 +20,14 @@ pub fn of(case: &Case, verdict: &Verdict) -> Vec<Cause> {
     causes
 }
 
-fn unwanted(case: &Case, believed: &Believed) -> Option<Cause> {
-    let Believed::Event(verified) = believed else { return None };
+fn unwanted(case: &Case, believed: &Verdict) -> Option<Cause> {
+    let Verdict::Event(verified) = believed else { return None };
     let kind = verified.event.event_type.as_deref().filter(|kind| !case.source.types.want(Some(kind)))?;
     let what = format!("the types of the source do not list {}: it is answered, and not kept", escaped(kind));
     Some(Cause::certain("filtered", what, format!("list the type in [sources.{}] if you want it", case.source.name)))
 }
 
-fn behind(case: &Case, refusal: &Refusal) -> Vec<Cause> {
+fn behind(case: &Case, refusal: &Rejection) -> Vec<Cause> {
     let hint = &refusal.hint;
     match refusal.outcome {
         Outcome::MethodNotAllowed => vec![Cause::certain("method", hint, "have the sender, or the proxy, use POST")],
@@ -56,7 +56,7 @@ fn or_else(found: Vec<Cause>, rest: impl FnOnce() -> Vec<Cause>) -> Vec<Cause> {
 }
 
 /// A genuine delivery whose time does not fit.
-pub fn clock(case: &Case, refusal: &Refusal) -> Cause {
+pub fn clock(case: &Case, refusal: &Rejection) -> Cause {
     let judged = if case.is_time_given { "" } else { " (judged as if it arrived now)" };
     let what = format!("the signature is genuine, but the time does not fit: {}{judged}", refusal.hint);
     let past = case.source.recipe.timestamp.as_ref().map(|rule| duration_text(rule.past)).unwrap_or_default();
@@ -93,7 +93,7 @@ fn unsigned(case: &Case, hint: &str) -> Cause {
 }
 
 /// No variant was proved.
-fn unexplained(case: &Case, refusal: &Refusal) -> Vec<Cause> {
+fn unexplained(case: &Case, refusal: &Rejection) -> Vec<Cause> {
     let mut causes = Vec::new();
     if refusal.outcome == Outcome::SignatureMalformed {
         let advice = "compare the header with what the provider documents; a proxy may have cut or rewritten it";

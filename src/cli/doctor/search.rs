@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use hookhold::event::{Delivery, Outcome};
 use hookhold::source::Source;
-use hookhold::verify::{Refusal, unsigned_handshake, verify};
+use hookhold::verify::{Rejection, unsigned_challenge, verify};
 
 use super::cause::Cause;
 use super::causes;
 use super::{Case, bodies, keys, urls};
 
 /// The source with other keys and another URL, and what is wrong then.
-struct Believer {
+struct VerifyingVariant {
     source: Source,
     target: String,
     causes: Vec<Cause>,
@@ -25,7 +25,7 @@ pub fn changes(case: &Case) -> Vec<Cause> {
 }
 
 /// The changes, and the refusal that is left after them.
-fn fewest(case: &Case) -> Option<(Vec<Cause>, Option<Refusal>)> {
+fn fewest(case: &Case) -> Option<(Vec<Cause>, Option<Rejection>)> {
     let body = &case.delivery.body;
     let (believers, mut best) = (believers(case), None);
     let mut allowed = if body.len() > MAX_PAIRED { 1 } else { 2 };
@@ -52,32 +52,32 @@ fn fewest(case: &Case) -> Option<(Vec<Cause>, Option<Refusal>)> {
 
 /// What would have to be said of a delivery that is genuine: nothing, or that its time is wrong. `None`: it is not, or like a
 /// check of the endpoint that nobody signs, nothing shows it.
-pub fn proof(source: &Source, delivery: &Delivery) -> Option<Option<Refusal>> {
+pub fn proof(source: &Source, delivery: &Delivery) -> Option<Option<Rejection>> {
     match verify(source, delivery) {
-        Ok(_) => unsigned_handshake(source, delivery).is_none().then_some(None),
+        Ok(_) => unsigned_challenge(source, delivery).is_none().then_some(None),
         Err(refusal) => is_late(&refusal).then_some(Some(refusal)),
     }
 }
 
 /// True of refusals of genuine deliveries.
-pub fn is_late(refusal: &Refusal) -> bool {
+pub fn is_late(refusal: &Rejection) -> bool {
     matches!(refusal.outcome, Outcome::TimestampStale | Outcome::TimestampFuture)
 }
 
-fn believers(case: &Case) -> Vec<Believer> {
-    let own = Believer { source: (*case.source).clone(), target: case.delivery.target.clone(), causes: Vec::new() };
+fn believers(case: &Case) -> Vec<VerifyingVariant> {
+    let own = VerifyingVariant { source: (*case.source).clone(), target: case.delivery.target.clone(), causes: Vec::new() };
     let mut all = vec![own];
     for (called, cause) in urls::variants(case) {
         let source = Source { public_url: Some(called.public_url), ..Arc::unwrap_or_clone(case.source.clone()) };
-        all.push(Believer { source, target: called.target, causes: vec![cause] });
+        all.push(VerifyingVariant { source, target: called.target, causes: vec![cause] });
     }
     for (key, cause) in keys::variants(case) {
         for at in 0..all.len() {
-            let Believer { source, target, causes } = &all[at];
+            let VerifyingVariant { source, target, causes } = &all[at];
             if causes.iter().all(|cause| cause.word == "public_url") {
                 let source = Source { secrets: vec![key.clone()], ..source.clone() };
                 let causes = causes.iter().chain([&cause]).cloned().collect();
-                all.push(Believer { source, target: target.clone(), causes });
+                all.push(VerifyingVariant { source, target: target.clone(), causes });
             }
         }
     }

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use hookhold::certificate::{Certificate, Files, Unusable};
 use hookhold::config::{Change, Config};
+use hookhold::diagnostic::{Diagnostic, Diagnostics};
 use hookhold::event::Clock;
 use hookhold::forward;
 use hookhold::gateway::Gateway;
 use hookhold::journal::Journal;
 use hookhold::metrics::Metrics;
-use hookhold::mistake::{Mistake, Mistakes};
 use hookhold::server::Tls;
 use serde_json::json;
 
@@ -35,9 +35,9 @@ pub(super) struct Reload {
 }
 
 /// Why the configuration that runs stays.
-enum Refused {
+enum ReloadError {
     /// The file is wrong.
-    Wrong(Mistakes),
+    Wrong(Diagnostics),
     /// Some of its changes need a restart; all of its changes.
     NeedsRestart(Vec<Change>),
 }
@@ -80,8 +80,8 @@ impl Reload {
     /// What [`Reload::run`] would do, as one JSON object. Changes nothing.
     pub(super) fn outlook(&self) -> String {
         let (changes, mistakes) = match self.prepare(&self.hold()) {
-            Ok((_, _, changes)) | Err(Refused::NeedsRestart(changes)) => (changes, Vec::new()),
-            Err(Refused::Wrong(mistakes)) => (Vec::new(), mistakes.sorted()),
+            Ok((_, _, changes)) | Err(ReloadError::NeedsRestart(changes)) => (changes, Vec::new()),
+            Err(ReloadError::Wrong(mistakes)) => (Vec::new(), mistakes.sorted()),
         };
         let mistakes: Vec<_> = mistakes.iter().map(super::super::mistake_json).collect();
         let file = std::path::absolute(&self.file).unwrap_or_else(|_| self.file.clone());
@@ -94,22 +94,22 @@ impl Reload {
     }
 
     /// Everything that can go wrong.
-    fn prepare(&self, running: &Config) -> Result<(Config, Option<Certificate>, Vec<Change>), Refused> {
-        let next = super::super::load_with_kafka(&self.file).map_err(Refused::Wrong)?;
+    fn prepare(&self, running: &Config) -> Result<(Config, Option<Certificate>, Vec<Change>), ReloadError> {
+        let next = super::super::load_with_kafka(&self.file).map_err(ReloadError::Wrong)?;
         let changes = running.changes(&next);
         if changes.iter().any(|change| change.needs_restart) {
-            return Err(Refused::NeedsRestart(changes));
+            return Err(ReloadError::NeedsRestart(changes));
         }
         let certificate = next.server.tls.as_ref().map(Files::read).transpose().map_err(|error| self.unusable(&error))?;
         Ok((next, certificate, changes))
     }
 
     /// The certificate has become unusable since the configuration was checked.
-    fn unusable(&self, error: &Unusable) -> Refused {
+    fn unusable(&self, error: &Unusable) -> ReloadError {
         let (file, what) = (self.file.display().to_string(), error.to_string());
-        let mistakes = Mistakes::default();
-        mistakes.add(Mistake { file, line: 1, key: "server.tls_cert".to_owned(), what });
-        Refused::Wrong(mistakes)
+        let mistakes = Diagnostics::default();
+        mistakes.add(Diagnostic { file, line: 1, key: "server.tls_cert".to_owned(), what });
+        ReloadError::Wrong(mistakes)
     }
 
     /// Nothing in here can go wrong. From behind to the front: whoever is let in finds everything ready.
@@ -117,7 +117,7 @@ impl Reload {
         self.pass_on(next);
         self.journal.remember_for(longest_window(next));
         self.gateway.replace_sources(next.sources.iter().cloned(), &self.metrics);
-        self.gateway.refusals().set_limit(next.admin.keep_refused as usize);
+        self.gateway.rejections().set_limit(next.admin.keep_rejected as usize);
         self.gateway.warn_of_expiry(self.clock.now());
         if let (Some(tls), Some(files), Some(certificate)) = (&self.tls, &next.server.tls, certificate) {
             tls.replace(files.clone(), certificate);
@@ -127,7 +127,7 @@ impl Reload {
     fn pass_on(&self, next: &Config) {
         let mut passing = self.passing.lock().expect(POISON);
         let Some((forwarder, settings)) = passing.as_ref().zip(forward_settings(next)) else { return };
-        let Err(settings) = forwarder.go_on_with(settings) else { return };
+        let Err(settings) = forwarder.reconfigure(settings) else { return };
         let former = passing.take();
         // Others ask how it fares meanwhile.
         drop(passing);
@@ -144,14 +144,14 @@ impl Reload {
     }
 }
 
-impl Refused {
+impl ReloadError {
     fn log(&self) {
         match self {
-            Refused::Wrong(mistakes) => mistakes.sorted().iter().for_each(|mistake| {
+            ReloadError::Wrong(mistakes) => mistakes.sorted().iter().for_each(|mistake| {
                 let (file, line, key) = (&*mistake.file, mistake.line, &*mistake.key);
                 tracing::error!(file, line, key, mistake = &*mistake.what, "mistake in the configuration");
             }),
-            Refused::NeedsRestart(changes) => changes.iter().filter(|change| change.needs_restart).for_each(|change| {
+            ReloadError::NeedsRestart(changes) => changes.iter().filter(|change| change.needs_restart).for_each(|change| {
                 tracing::error!(key = &*change.key, change = &*change.change, "this change needs a restart");
             }),
         }

@@ -1,0 +1,348 @@
+//! HTTP/2: one connection, many requests at a time. Each request is a delivery with a task, a deadline and an ending of its
+//! own; this file owns those tasks, closes what is idle, and says GOAWAY when the server leaves.
+//!
+//! hyper drops the work on a request when its client resets the stream or hangs up. A delivery that is complete must not be
+//! undone by that, so the work is done in a task that hyper does not hold. Limits: `max_streams` requests at a time,
+//! `max_header_size` and `max_headers` for each; the bodies are counted as they arrive, as over HTTP/1.1. Streams that are
+//! opened and reset at once are bounded by hyper, which then ends the connection.
+
+use std::error::Error;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::select;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::http1::LINGER;
+use super::request::{self, Caller, Gone, Peer, ServerState};
+use super::shutdown::Phase;
+use super::{Limits, note_panic};
+use crate::event::{Answer, Outcome};
+
+/// Serves one connection until it is closed and every request on it has ended. True when there was one, or its refusal.
+pub(super) async fn serve<S>(stream: S, peer: Peer, desk: Arc<ServerState>, phases: watch::Receiver<Phase>) -> bool
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let began = Instant::now();
+    let owner = Owner(Tasks::new(&desk.limits));
+    let result = drive(stream, peer.clone(), &desk, &owner.0, phases).await;
+    let mut asked = owner.0.rest().asked;
+    if let Err(error) = result
+        && !is_io(&error)
+    {
+        let answer = Answer::plain(Outcome::BadRequest).with_hint(format!("HTTP/2: {}", cause(&error)));
+        let now = Instant::now();
+        desk.tallies.stray.open(peer.remote, began).close(&answer, now);
+        peer.visit.note(answer.outcome, 0, now);
+        asked = true;
+    }
+    owner.0.ended().await;
+    asked
+}
+
+async fn drive<S>(
+    stream: S,
+    peer: Peer,
+    desk: &Arc<ServerState>,
+    tasks: &Tasks,
+    mut phases: watch::Receiver<Phase>,
+) -> hyper::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn({
+        let (desk, tasks, phases) = (desk.clone(), tasks.clone(), phases.clone());
+        move |request| tasks.answer(desk.clone(), peer.clone(), phases.clone(), request)
+    });
+    let connection = http(&desk.limits, tasks.clone()).serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let mut leaving = false;
+    loop {
+        let leave = select! {
+            biased;
+            _ = phases.changed() => *phases.borrow_and_update() >= Phase::Draining,
+            result = connection.as_mut() => return result,
+            () = tasks.idle() => {
+                if leaving {
+                    return Ok(());
+                }
+                true
+            }
+        };
+        if leave && !leaving {
+            leaving = true;
+            tasks.rest().leave();
+            connection.as_mut().graceful_shutdown();
+        }
+    }
+}
+
+fn http(limits: &Limits, tasks: Tasks) -> http2::Builder<Tasks> {
+    let mut http = http2::Builder::new(tasks);
+    http.timer(TokioTimer::new());
+    http.max_concurrent_streams(limits.max_streams as u32);
+    http.initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW);
+    http.max_header_list_size(header_list(limits).try_into().unwrap_or(u32::MAX));
+    http.max_pending_accept_reset_streams(RESETS);
+    http
+}
+
+/// Bytes of a head as HTTP/2 counts them. Whatever is within our limits is within this; what is up to twice as large is answered
+/// and counted by us. Beyond that the library answers 431 by itself, and nobody hears of it.
+fn header_list(limits: &Limits) -> usize {
+    2 * limits.max_header_size + PER_FIELD * (limits.max_headers + PSEUDO_FIELDS)
+}
+
+/// The tasks of one connection: what hyper does for each stream, and the requests.
+#[derive(Clone)]
+struct Tasks(Arc<Inner>);
+
+struct Inner {
+    /// Under a lock of its own: a runtime that has ended drops what is spawned there and then.
+    set: Mutex<JoinSet<()>>,
+    rest: Mutex<Rest>,
+}
+
+/// Since when nothing is asked, and how long that is borne.
+struct Rest {
+    /// Requests that are not answered yet.
+    open: usize,
+    /// When the last one was answered, the connection was opened, or leaving began.
+    since: Instant,
+    asked: bool,
+    leaving: bool,
+    idle_timeout: Duration,
+    request_deadline: Duration,
+}
+
+impl Rest {
+    fn new(limits: &Limits) -> Rest {
+        let Limits { idle_timeout, request_deadline, .. } = *limits;
+        Rest { open: 0, since: Instant::now(), asked: false, leaving: false, idle_timeout, request_deadline }
+    }
+
+    fn begin(&mut self) {
+        self.open += 1;
+        self.asked = true;
+    }
+
+    fn end(&mut self) {
+        self.open -= 1;
+        self.since = Instant::now();
+    }
+
+    /// Anew, since a request may be on its way that was sent before the client could know.
+    fn leave(&mut self) {
+        self.leaving = true;
+        self.since = Instant::now();
+    }
+
+    fn due(&self) -> Instant {
+        let since = if self.open == 0 { self.since } else { Instant::now() };
+        since + self.patience()
+    }
+
+    /// Who has just connected has the time of a request, not that of an idle connection, to begin its first one.
+    fn patience(&self) -> Duration {
+        match self.asked {
+            _ if self.leaving => LINGER,
+            true => self.idle_timeout,
+            false => self.idle_timeout.min(self.request_deadline),
+        }
+    }
+}
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
+    fn execute(&self, work: F) {
+        self.spawn(work);
+    }
+}
+
+impl Tasks {
+    fn new(limits: &Limits) -> Tasks {
+        Tasks(Arc::new(Inner { set: Mutex::default(), rest: Mutex::new(Rest::new(limits)) }))
+    }
+
+    fn answer(
+        &self,
+        desk: Arc<ServerState>,
+        peer: Peer,
+        phases: watch::Receiver<Phase>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<Full<Bytes>>, Gone>> + use<> {
+        let (tell, told) = oneshot::channel();
+        let open = Open::new(self.clone());
+        let (head, mut body) = request.into_parts();
+        self.spawn(async move {
+            let answer = in_time(desk, peer, phases, head, &mut body).await;
+            drop(open);
+            let _ = tell.send(answer);
+            // Dropping what is still coming would reset the stream, and clients that are sending take that for the answer.
+            let _ = timeout(LINGER, async { while let Some(Ok(_)) = body.frame().await {} }).await;
+        });
+        async { told.await.unwrap_or(Err(Gone)) }
+    }
+
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let mut set = self.set();
+        while let Some(ended) = set.try_join_next() {
+            note_panic(ended);
+        }
+        set.spawn(work);
+    }
+
+    /// Waits until no request has been under way for as long as that is borne. What else the client sends does not count.
+    async fn idle(&self) {
+        loop {
+            let due = self.rest().due();
+            if due <= Instant::now() {
+                return;
+            }
+            sleep_until(due).await;
+        }
+    }
+
+    /// Waits for all of them, once the connection is gone.
+    async fn ended(&self) {
+        let mut set = std::mem::take(&mut *self.set());
+        while let Some(ended) = set.join_next().await {
+            note_panic(ended);
+        }
+    }
+
+    fn set(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.0.set.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rest(&self) -> MutexGuard<'_, Rest> {
+        self.0.rest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends the tasks of a connection that is given up: each of them holds the set that holds them all.
+struct Owner(Tasks);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let set = std::mem::take(&mut *self.0.set());
+        drop(set); // not under the lock: what it ends may be spawning
+    }
+}
+
+/// A request under way.
+struct Open(Tasks);
+
+impl Open {
+    fn new(tasks: Tasks) -> Open {
+        tasks.rest().begin();
+        Open(tasks)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.rest().end();
+    }
+}
+
+/// Answers one request by its deadline, and by that of a drain.
+async fn in_time(
+    desk: Arc<ServerState>,
+    peer: Peer,
+    mut phases: watch::Receiver<Phase>,
+    head: Parts,
+    body: &mut Incoming,
+) -> Result<Response<Full<Bytes>>, Gone> {
+    let caller = Caller::new(peer, &desk);
+    let progress = caller.progress.clone();
+    let mut timer = std::pin::pin!(sleep_until(progress.due()));
+    let mut answer = std::pin::pin!(request::answer(desk.clone(), caller, head, body));
+    phases.mark_changed();
+    loop {
+        select! {
+            biased;
+            _ = phases.changed() => if *phases.borrow_and_update() >= Phase::Cut {
+                progress.cut(Outcome::Draining);
+            },
+            answered = &mut answer => return answered,
+            () = progress.overdue(timer.as_mut()) => progress.cut(Outcome::TooSlow),
+        }
+    }
+}
+
+/// True for a head beyond the limits that hyper keeps by itself over HTTP/1.1.
+pub(super) fn is_too_large(head: &Parts, limits: &Limits) -> bool {
+    let headers = &head.headers;
+    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let size = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>() + target;
+    size > limits.max_header_size || headers.len() > limits.max_headers
+}
+
+/// True when the connection broke, which says nothing about what was sent.
+fn is_io(error: &hyper::Error) -> bool {
+    error.source().is_some_and(|cause| cause.is::<io::Error>())
+}
+
+fn cause(error: &hyper::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |cause| crate::log::escaped(&cause.to_string()))
+}
+
+/// Bytes that a client may send before hyper has handed them on; they are handed on as they come.
+const WINDOW: u32 = 1 << 20;
+
+/// What HTTP/2 adds to the size of each field (RFC 9113, section 6.5.2).
+const PER_FIELD: usize = 32;
+
+/// `:method`, `:scheme`, `:authority` and `:path`.
+const PSEUDO_FIELDS: usize = 4;
+
+/// Streams that were reset and not yet forgotten, before a connection is ended for it (CVE-2023-44487).
+const RESETS: usize = 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use std::thread;
+    use tokio::time::advance;
+
+    #[test]
+    fn a_request_that_a_closed_runtime_does_not_take_has_ended() {
+        let (tell, told) = mpsc::channel();
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime can be built");
+            let closed = runtime.handle().clone();
+            drop(runtime);
+            let _inside = closed.enter();
+            let tasks = Tasks::new(&Limits::default());
+            let open = Open::new(tasks.clone());
+            tasks.spawn(async move { drop(open) });
+            tell.send(tasks.rest().open)
+        });
+        assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok(0), "nobody waits for a lock that he holds himself");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_has_its_last_moments_from_the_beginning_of_a_drain() {
+        let tasks = Tasks::new(&Limits::default());
+        advance(LINGER * 10).await;
+        tasks.rest().leave();
+        let left = Instant::now();
+        tasks.idle().await;
+        assert_eq!(left.elapsed(), LINGER);
+    }
+}

@@ -1,0 +1,63 @@
+//! Reads a recipe's challenges: what they are known by, and what they are answered.
+
+use http::StatusCode;
+
+use super::{ACCEPTED, header_value, need, status, untagged};
+use crate::source::pointers::Pointers;
+use crate::source::recipe::{Challenge, Locator, Part};
+use crate::toml_value::{Item, TomlTable};
+
+/// Takes `challenge` out of a recipe. `None` when one of them is wrong: a check that is not known would be kept as an event.
+pub(super) fn all(table: &mut TomlTable, pointers: &mut Pointers) -> Option<Vec<Challenge>> {
+    let items = table.take_list("challenge").unwrap_or_default();
+    let all: Vec<Option<Challenge>> = items.into_iter().map(|item| one(item, pointers)).collect();
+    all.into_iter().collect()
+}
+
+fn one(item: Item, pointers: &mut Pointers) -> Option<Challenge> {
+    let mut table = item.table()?;
+    let when = need(&mut table, "when", WHEN, |table| table.take_table("when")).and_then(|when| predicate(when, pointers));
+    let authenticated = table.take_bool("authenticated").unwrap_or(true);
+    let mut reply = table.take_section("reply");
+    let status = status(&mut reply, "status", ACCEPTED).unwrap_or(StatusCode::OK);
+    let content_type = reply.take("content_type").and_then(header_value);
+    let parts = reply.take_list("body").unwrap_or_default();
+    let body: Vec<Option<Part>> = parts.into_iter().map(|part| reply_part(part, pointers)).collect();
+    reply.finish();
+    table.finish();
+    Some(Challenge { when: when?, authenticated, status, content_type, body: body.into_iter().collect::<Option<_>>()? })
+}
+
+/// Locators as keys: `{ "json:/type" = "url_verification" }`; `true` where any text will do.
+fn predicate(mut table: TomlTable, pointers: &mut Pointers) -> Option<Vec<(Locator, Option<String>)>> {
+    let mut all = Vec::new();
+    for key in table.keys() {
+        let item = table.take(&key)?;
+        let at = untagged(&key, &item, pointers);
+        let wanted = match item.as_str() {
+            Some("") => item.refuse("never fits", WHEN),
+            Some(text) => Some(Some(text.to_owned())),
+            None => item.clone().switch().and_then(|any| if any { Some(None) } else { item.refuse("never fits", WHEN) }),
+        };
+        all.push(at.zip(wanted));
+    }
+    if all.is_empty() {
+        table.place.wrong("every delivery would fit", WHEN);
+        return None;
+    }
+    all.into_iter().collect()
+}
+
+fn reply_part(item: Item, pointers: &mut Pointers) -> Option<Part> {
+    let text = item.clone().text()?;
+    if let Some(at) = text.strip_prefix("echo(").and_then(|rest| rest.strip_suffix(')')) {
+        return untagged(at, &item, pointers).map(Part::Echo);
+    }
+    match text.strip_prefix("const:") {
+        Some(literal) if !literal.is_empty() => Some(Part::Literal(literal.to_owned())),
+        _ => item.refuse("not a part of a reply", REPLY_PARTS),
+    }
+}
+
+const WHEN: &str = "{ \"json:/type\" = \"url_verification\" }: places with the text that must stand there, or true for any";
+const REPLY_PARTS: &str = "echo(LOCATOR), const:TEXT";

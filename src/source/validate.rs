@@ -1,0 +1,111 @@
+//! What the parts of a recipe must agree on, and what follows from them.
+
+use crate::event::Integrity;
+use crate::source::recipe::*;
+use crate::toml_value::TomlTable;
+
+/// Notes what contradicts itself: a time that is not signed proves nothing, what the content names must have somewhere to
+/// come from, and a tag can be pointed to only when the grammar finds tags.
+pub fn agree(
+    table: &TomlTable,
+    signature: &Signature,
+    contents: &[Vec<Term>],
+    timestamp: Option<&Timestamp>,
+    event: &Facts,
+) -> Option<()> {
+    let within = |locator: &Locator| holds(contents, locator);
+    let timed = timestamp.map(|time| signs(contents, &Term::Timestamp) || time.from.0.iter().flatten().all(within));
+    if !timed.unwrap_or(!contents.iter().flatten().any(|term| *term == Term::Timestamp)) {
+        let allowed = "timestamp, with \"timestamp\" in content; or neither";
+        table.wrong("timestamp", "a time is checked only where it is signed", allowed);
+        return None;
+    }
+    if contents.iter().flatten().any(|term| *term == Term::Id) && !stands_alone(&event.id) {
+        let allowed = "one header:NAME or tag:NAME, or several to choose from";
+        table.wrong("event.id", "the content contains the id, so it must be readable before the body", allowed);
+        return None;
+    }
+    if let Some(tag) = signature.take.iter().find(|tag| tags(contents, timestamp, event).any(|used| used == *tag)) {
+        let what = format_args!("{tag} is the tag of the signature itself, which is read as nothing else");
+        table.wrong("signature.take", what, "tags whose values are signatures and are used nowhere else");
+        return None;
+    }
+    if uses_tags(contents, timestamp, event) && (signature.items.is_none() || signature.pair.is_none()) {
+        let allowed = "items, pair and take, for a header such as t=1,v1=HEX";
+        table.wrong("signature", "a tag is used, but the signature has none", allowed);
+        return None;
+    }
+    Some(())
+}
+
+/// Notes a hash of the body that nobody signs: it proves the body only inside a signed URL, and stands for `form-sorted`.
+pub fn hash_is_signed(table: &TomlTable, contents: &[Vec<Term>], has_hash: bool) -> Option<()> {
+    if has_hash && !(signs_url(contents) && signs(contents, &Term::FormSorted)) {
+        table.wrong(
+            "body_sha256",
+            "the hash is not signed",
+            "body_sha256, with \"url\" and \"form-sorted\" in content; or neither",
+        );
+        return None;
+    }
+    Some(())
+}
+
+/// How much of an event the proof covers, and whether its id is within: computed, so that no recipe can claim too much. The
+/// fields of a form are signed without what separates them, so `ab=c` and `a=bc` are one to the proof: less than the body.
+pub fn integrity(contents: &[Vec<Term>], timestamp: Option<&Timestamp>, event: &Facts) -> (Integrity, bool) {
+    if !signs(contents, &Term::Body) {
+        return (Integrity::Partial, false);
+    }
+    let is_time = |locator: &Locator| timestamp.is_some_and(|time| time.from.0 == [vec![locator.clone()]]);
+    let timed = signs(contents, &Term::Timestamp);
+    let signed = |locator: &Locator| holds(contents, locator) || (timed && is_time(locator));
+    let all_signed = |choice: &Choice| choice.0.iter().flatten().all(signed);
+    let id_signed = signs(contents, &Term::Id) || all_signed(&event.id);
+    let integrity = if id_signed && all_signed(&event.kind) { Integrity::Full } else { Integrity::Body };
+    (integrity, id_signed)
+}
+
+/// True when every alternative has the term.
+fn signs(contents: &[Vec<Term>], term: &Term) -> bool {
+    contents.iter().all(|content| content.contains(term))
+}
+
+/// True when every alternative has the URL.
+fn signs_url(contents: &[Vec<Term>]) -> bool {
+    contents.iter().all(|content| content.contains(&Term::Url) || content.contains(&Term::UrlOtherPort))
+}
+
+/// True when what the locator points to is signed whichever alternative was.
+fn holds(contents: &[Vec<Term>], locator: &Locator) -> bool {
+    match locator {
+        Locator::Body(_) => signs(contents, &Term::Body),
+        Locator::Header(name) => signs(contents, &Term::Header(name.clone())),
+        Locator::Tag(tag) => signs(contents, &Term::Tag(tag.clone())),
+        Locator::Query(_) => signs_url(contents),
+        Locator::Const(_) => true,
+    }
+}
+
+/// True of a fact that can be read before the proof, as one piece of the signed bytes.
+pub(super) fn stands_alone(fact: &Choice) -> bool {
+    let early = |fields: &Vec<Locator>| matches!(fields[..], [Locator::Header(_) | Locator::Tag(_)]);
+    !fact.0.is_empty() && fact.0.iter().all(early)
+}
+
+/// True when something is read from the tags beside a signature.
+pub(super) fn uses_tags(contents: &[Vec<Term>], timestamp: Option<&Timestamp>, event: &Facts) -> bool {
+    tags(contents, timestamp, event).next().is_some()
+}
+
+/// The tags that something is read from.
+fn tags<'a>(contents: &'a [Vec<Term>], timestamp: Option<&'a Timestamp>, event: &'a Facts) -> impl Iterator<Item = &'a String> {
+    let choices = [&event.id, &event.kind, &event.key].into_iter().chain(timestamp.map(|time| &time.from));
+    let times = event.time.iter().map(|(locator, _)| locator);
+    let pointed = choices.flat_map(|choice| choice.0.iter().flatten()).chain(times).filter_map(|locator| match locator {
+        Locator::Tag(tag) => Some(tag),
+        _ => None,
+    });
+    let signed = contents.iter().flatten().filter_map(|term| if let Term::Tag(tag) = term { Some(tag) } else { None });
+    pointed.chain(signed)
+}
