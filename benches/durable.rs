@@ -31,8 +31,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use gateway::{Result, Server, free, wire};
+use hookhold::clock::{Clock, SystemClock};
 use hookhold::config::Config;
-use hookhold::event::{Clock, SystemClock};
 use hookhold::verify::sign::{SampleOptions, sign};
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;

@@ -22,10 +22,14 @@ mod success_rate;
 use admission::{Admission, Admitted, Ending};
 pub use live_source::LiveSource;
 
-use crate::event::{Answer, Delivery, Event, EventKey, Outcome, Position, UnixMillis};
+use crate::answer::Answer;
+use crate::clock::UnixMillis;
+use crate::event::{Delivery, Event, Position};
+use crate::event_key::EventKey;
 use crate::journal::{AppendError, AppendRejected, CompletionBatch, Journal};
 use crate::log::escaped;
 use crate::metrics::Metrics;
+use crate::outcome::Outcome;
 use crate::rejections::Rejections;
 use crate::source::Source;
 use crate::source::recipe::Reply;

@@ -16,7 +16,7 @@
 //! 3. [`gateway`] admits the event once: a repeat of one that is kept is answered, a repeat of one that is on its way waits for
 //!    the same end.
 //! 4. [`journal`] writes it into the next commit, syncs, and only then gives out its [`event::Position`].
-//! 5. [`server`] answers. The status, the metric label and the log word all come from one [`event::Outcome`].
+//! 5. [`server`] answers. The status, the metric label and the log word all come from one [`outcome::Outcome`].
 //!    What was refused can be kept in [`refusals`], in memory, so that `hookhold doctor` explains it.
 //! 6. [`forward`] reads what is durable and gives it to Kafka, byte for byte. Only an acknowledgement moves a cursor.
 //!
@@ -50,12 +50,17 @@ pub mod forward;
 pub mod admin;
 
 // Known to all.
+pub mod address;
+pub mod answer;
 pub mod certificate;
+pub mod clock;
 pub mod config;
 pub mod diagnostic;
 pub mod event;
+pub mod event_key;
 pub mod log;
 pub mod metrics;
+pub mod outcome;
 pub mod rejections;
 pub mod secret;
 pub mod toml_value;

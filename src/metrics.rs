@@ -6,7 +6,7 @@ use prometheus::{
     TextEncoder, core::Collector,
 };
 
-use crate::event::Outcome;
+use crate::outcome::Outcome;
 
 /// The source label of what belongs to no configured source.
 pub const NO_SOURCE: &str = "-";

@@ -16,7 +16,11 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use serde_json::json;
 
-use crate::event::{Answer, Delivery, Outcome, UnixMillis, is_secret, sender};
+use crate::address::sender;
+use crate::answer::Answer;
+use crate::clock::UnixMillis;
+use crate::event::{Delivery, is_secret};
+use crate::outcome::Outcome;
 
 /// One refused delivery.
 #[derive(Clone, Debug)]

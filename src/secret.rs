@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::event::UnixMillis;
+use crate::clock::UnixMillis;
 use crate::toml_value::Item;
 
 /// A named secret.

@@ -9,7 +9,10 @@ use std::time::Duration;
 use http::{HeaderName, StatusCode};
 use ipnet::IpNet;
 
-use crate::event::{Answer, Outcome, UnixMillis, is_secret};
+use crate::answer::Answer;
+use crate::clock::UnixMillis;
+use crate::event::is_secret;
+use crate::outcome::Outcome;
 use crate::secret;
 use crate::source::recipe::{Recipe, Reply};
 use crate::source::url::PublicUrl;

@@ -13,9 +13,9 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 use toml::value::Datetime;
 
+use crate::clock::UnixMillis;
 use crate::diagnostic::nearest;
 pub use crate::diagnostic::{Diagnostic, Diagnostics, Location};
-use crate::event::UnixMillis;
 use crate::units::{Rate, bytes_text, duration_text, parse_bytes, parse_duration};
 
 /// One value and its place. The typed readers note a mistake when it is of another kind.

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use attack::Attack;
 use bytes::Bytes;
-use hookhold::event::{Clock, SystemClock};
+use hookhold::clock::{Clock, SystemClock};
 use hookhold::source::Source;
 use hookhold::verify::sign::{SampleOptions, Tamper, sign};
 use load::{Ledger, Load, Order};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use hookhold::event::SystemClock;
+use hookhold::clock::SystemClock;
 use hookhold::journal::disk::LocalDisk;
 use hookhold::journal::{Journal, Options};
 use hookhold::source::PROVIDERS;

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hookhold::event::Outcome;
+use hookhold::outcome::Outcome;
 
 #[test]
 fn every_relative_link_leads_to_a_file() {

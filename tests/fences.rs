@@ -16,7 +16,22 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("forward", &["journal"]),
     ("admin", &["journal"]),
 ];
-const LEAVES: &[&str] = &["certificate", "event", "metrics", "log", "rejections", "toml_value", "diagnostic", "units", "secret"];
+const LEAVES: &[&str] = &[
+    "address",
+    "answer",
+    "certificate",
+    "clock",
+    "event",
+    "event_key",
+    "outcome",
+    "metrics",
+    "log",
+    "rejections",
+    "toml_value",
+    "diagnostic",
+    "units",
+    "secret",
+];
 const WIRING: &[&str] = &["main", "cli", "lib"];
 
 /// Which crate is named only under which paths.

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use common::disk::{SimDisk, Step};
 use common::events::{HandClock, Sample, TOPICS};
-use hookhold::event::{Event, EventKey, Position};
+use hookhold::event::{Event, Position};
+use hookhold::event_key::EventKey;
 use hookhold::journal::disk::{Disk, LocalDisk};
 use hookhold::journal::{AppendError, AppendRejected, Journal, Memory, OpenError, Options, ReadOnlyJournal, Stored};
 use hookhold::metrics::Metrics;

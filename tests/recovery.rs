@@ -19,7 +19,9 @@ use std::time::Duration;
 
 use common::disk::{SimDisk, Step};
 use common::events::{HandClock, Sample, TOPICS};
-use hookhold::event::{Clock, EventKey, LogId, Position};
+use hookhold::clock::Clock;
+use hookhold::event::{LogId, Position};
+use hookhold::event_key::EventKey;
 use hookhold::journal::{AppendError, AppendRejected, Journal, Memory, OpenError, Options, ReadOnlyJournal, Stored};
 use hookhold::metrics::Metrics;
 

@@ -7,8 +7,9 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
+use hookhold::clock::{SystemClock, UnixMillis};
 use hookhold::config::Config;
-use hookhold::event::{Delivery, SystemClock, UnixMillis};
+use hookhold::event::Delivery;
 use hookhold::journal::disk::LocalDisk;
 use hookhold::journal::{Journal, Options, ReadOnlyJournal};
 use hookhold::metrics::Metrics;

@@ -19,8 +19,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hookhold::event::{Clock, Delivery, Outcome, SystemClock, UnixMillis};
+use hookhold::clock::{Clock, SystemClock, UnixMillis};
+use hookhold::event::Delivery;
 use hookhold::log::escaped;
+use hookhold::outcome::Outcome;
 use hookhold::source::Source;
 use hookhold::verify::{Rejection, Verdict, unsigned_challenge, verify};
 use http::Method;

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use hookhold::admin::{self, Health, Pages, Readiness, State};
 use hookhold::certificate::Unusable;
+use hookhold::clock::{Clock, SystemClock};
 use hookhold::config::{Config, ServerConfig};
-use hookhold::event::{Clock, SystemClock};
 use hookhold::forward::{self, Forwarder};
 use hookhold::gateway::Gateway;
 use hookhold::journal::disk::LocalDisk;

@@ -12,8 +12,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
+use hookhold::clock::{Clock, SystemClock};
 use hookhold::config::Config;
-use hookhold::event::{Clock, Outcome, SystemClock};
+use hookhold::outcome::Outcome;
 use hookhold::source::Source;
 use hookhold::verify::sign::{Sample, SampleOptions, Tamper, sign};
 use indicatif::{ProgressBar, ProgressDrawTarget};

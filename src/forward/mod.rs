@@ -33,7 +33,7 @@ use serde::Serialize;
 pub use settings::{check_setting, check_settings};
 pub use status_table::{Blocked, TopicSnapshot};
 
-use crate::event::Clock;
+use crate::clock::Clock;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use mailbox::Mailbox;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 
 use super::kafka_error::Reason;
-use crate::event::UnixMillis;
+use crate::clock::UnixMillis;
 use crate::metrics::Metrics;
 
 /// How one lane fares.

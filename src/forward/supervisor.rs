@@ -272,7 +272,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::event::{SystemClock, UnixMillis};
+    use crate::clock::{SystemClock, UnixMillis};
     use crate::journal::disk::LocalDisk;
     use crate::journal::{Journal, Options};
 

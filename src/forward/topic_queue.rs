@@ -12,7 +12,7 @@ use super::health::Health;
 use super::kafka_error::Reason;
 use super::status_table::TopicStatus;
 use super::window::{Share, Window};
-use crate::event::UnixMillis;
+use crate::clock::UnixMillis;
 use crate::journal::{Journal, ReadError, Reader, Stored};
 
 /// The state of one topic's events.

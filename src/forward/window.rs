@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use crate::event::UnixMillis;
+use crate::clock::UnixMillis;
 
 /// The unfinished events of one lane, in the order of their sequences.
 #[derive(Default)]

@@ -14,8 +14,10 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use tokio::sync::oneshot;
 
-use crate::event::{EventKey, Outcome, PassThrough, UnixMillis};
+use crate::clock::UnixMillis;
+use crate::event_key::{EventKey, PassThrough};
 use crate::journal::{Journal, Memory, Seen};
+use crate::outcome::Outcome;
 
 /// How the event that a delivery carries ended; told to everybody who waits for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use siphasher::sip128::{Hasher128, SipHasher24};
 use std::hash::Hasher;
 
-use crate::event::EventKey;
+use crate::event_key::EventKey;
 use crate::verify::Identity;
 
 /// Hashes source, event type and identity, each behind its length, so that no two of them can be taken for one another.

@@ -11,7 +11,7 @@ use governor::clock::Clock;
 use prometheus::{Gauge, IntCounter};
 
 use super::success_rate::SuccessRate;
-use crate::event::UnixMillis;
+use crate::clock::UnixMillis;
 use crate::metrics::Metrics;
 use crate::source::{Key, Source};
 

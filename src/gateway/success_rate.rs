@@ -9,7 +9,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::event::{Answer, Outcome, UnixMillis};
+use crate::answer::Answer;
+use crate::clock::UnixMillis;
+use crate::outcome::Outcome;
 
 /// Successes and failures of one source. Empty after a start.
 pub(super) struct SuccessRate {

@@ -18,7 +18,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::event::{Event, EventKey, EventParts, Header, Integrity, LogId, UnixMillis, header};
+use crate::clock::UnixMillis;
+use crate::event::{Event, EventParts, Header, Integrity, LogId, header};
+use crate::event_key::EventKey;
 
 /// Frames begin at multiples of this many bytes.
 pub const ALIGN: usize = 8;

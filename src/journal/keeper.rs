@@ -14,7 +14,7 @@ use super::segment::{HEADER, Name, PAGE, SPARE};
 use super::segment_map::Segment;
 use super::segment_summary::SegmentSummary;
 use super::{Alarm, Options, POISON, RESERVE, Shared};
-use crate::event::UnixMillis;
+use crate::clock::UnixMillis;
 
 /// Where the keeper's work arrives.
 pub struct Inbox {

@@ -23,7 +23,8 @@ use xorf::{BinaryFuse16, Descriptor, Filter};
 
 use super::disk::{Disk, DiskFile};
 use super::segment::Name;
-use crate::event::{EventKey, PassThrough, UnixMillis};
+use crate::clock::UnixMillis;
+use crate::event_key::{EventKey, PassThrough};
 
 /// When a key was first seen, and with which event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

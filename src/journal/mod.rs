@@ -38,7 +38,9 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::event::{Clock, Event, EventKey, LogId, Position};
+use crate::clock::Clock;
+use crate::event::{Event, LogId, Position};
+use crate::event_key::EventKey;
 use crate::metrics::Metrics;
 use disk::Disk;
 use frame::Draft;

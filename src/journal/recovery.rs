@@ -19,7 +19,8 @@ use super::segment_map::{Segment, SegmentMap};
 use super::segment_summary::SegmentSummary;
 use super::writer::{CURSOR_ROOM, Writer, random};
 use super::{LOCK, META, OpenError, Options, RESERVE, context};
-use crate::event::{LogId, UnixMillis};
+use crate::clock::UnixMillis;
+use crate::event::LogId;
 use crate::metrics::Metrics;
 
 /// What lies in the directory.

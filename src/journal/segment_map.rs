@@ -11,7 +11,7 @@ use super::disk::DiskFile;
 use super::segment::Name;
 use super::segment_summary::{SegmentSummary, TopicRange};
 use super::{Options, TopicCursor};
-use crate::event::UnixMillis;
+use crate::clock::UnixMillis;
 
 /// One segment of the open journal.
 pub struct Segment {

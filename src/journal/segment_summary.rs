@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::disk::Disk;
 use super::segment::{HEADER, Name};
-use crate::event::UnixMillis;
+use crate::clock::UnixMillis;
 
 /// The summary of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -19,7 +19,9 @@ use super::segment::{self, HEADER, Name, PAGE};
 use super::segment_map::Segment;
 use super::segment_summary::SegmentSummary;
 use super::{Alarm, AppendError, AppendRejected, CURSOR_DELAY, Completion, MAX_QUEUED, POISON, Shared};
-use crate::event::{EventKey, LogId, Position, UnixMillis};
+use crate::clock::UnixMillis;
+use crate::event::{LogId, Position};
+use crate::event_key::EventKey;
 
 /// An event on its way to the writer.
 pub struct Pending {

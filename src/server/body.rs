@@ -13,7 +13,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 
 use super::wire::Progress;
-use crate::event::Outcome;
+use crate::outcome::Outcome;
 
 /// Bytes of request bodies that are held at one time.
 pub(super) struct Budget {

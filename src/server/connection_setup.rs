@@ -19,8 +19,9 @@ use super::proxies;
 use super::request::{Peer, ServerState};
 use super::shutdown::Phase;
 use super::tls::{HTTP_2, Tls};
-use crate::event::{Answer, Outcome};
+use crate::answer::Answer;
 use crate::log::escaped;
+use crate::outcome::Outcome;
 
 /// Serves one connection, from its first byte to its end.
 pub(super) async fn enter(stream: TcpStream, peer: Peer, desk: Arc<ServerState>, phases: watch::Receiver<Phase>) {

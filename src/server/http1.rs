@@ -23,7 +23,9 @@ use super::Limits;
 use super::request::{self, Caller, Peer, ServerState, come_again_after};
 use super::shutdown::Phase;
 use super::wire::{Progress, Stage, Wire};
-use crate::event::{Answer, Outcome, UnixMillis};
+use crate::answer::Answer;
+use crate::clock::UnixMillis;
+use crate::outcome::Outcome;
 
 /// How driving a connection ended.
 enum End {

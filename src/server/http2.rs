@@ -30,7 +30,8 @@ use super::http1::LINGER;
 use super::request::{self, Caller, Gone, Peer, ServerState};
 use super::shutdown::Phase;
 use super::{Limits, note_panic};
-use crate::event::{Answer, Outcome};
+use crate::answer::Answer;
+use crate::outcome::Outcome;
 
 /// Serves one connection until it is closed and every request on it has ended. True when there was one, or its refusal.
 pub(super) async fn serve<S>(stream: S, peer: Peer, desk: Arc<ServerState>, phases: watch::Receiver<Phase>) -> bool

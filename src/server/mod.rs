@@ -15,7 +15,7 @@
 //! ```
 //!
 //! [`Delivery`]: crate::event::Delivery
-//! [`Answer`]: crate::event::Answer
+//! [`Answer`]: crate::answer::Answer
 
 mod body;
 mod connection_setup;
@@ -48,7 +48,7 @@ pub use request::TARGET_LIMIT;
 pub use shutdown::{Phase, Shutdown};
 pub use tls::Tls;
 
-use crate::event::Clock;
+use crate::clock::Clock;
 use crate::gateway::Gateway;
 use crate::metrics::Metrics;
 use crate::units::Rate;

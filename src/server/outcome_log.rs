@@ -13,8 +13,9 @@ use arc_swap::ArcSwap;
 use prometheus::{Histogram, IntCounter};
 use tokio::time::Instant;
 
-use crate::event::{Answer, Outcome};
+use crate::answer::Answer;
 use crate::metrics::{Metrics, NO_SOURCE};
+use crate::outcome::Outcome;
 
 /// The tallies of every source, and of what belongs to none.
 pub(super) struct Tallies {

@@ -26,9 +26,12 @@ use super::proxies::Proxies;
 use super::sender_limits::{SenderGuard, SenderLimits};
 use super::tls::Tls;
 use super::wire::{Arrival, Progress};
-use crate::event::{Answer, Clock, Delivery, Outcome};
+use crate::answer::Answer;
+use crate::clock::Clock;
+use crate::event::Delivery;
 use crate::gateway::{Gateway, LiveSource};
 use crate::log::escaped;
+use crate::outcome::Outcome;
 use crate::source::Source;
 
 /// What every request needs.

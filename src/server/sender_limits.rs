@@ -28,8 +28,10 @@ use tokio::time::Instant;
 use super::Limits;
 use super::body::Budget;
 use super::outcome_log::Sampler;
-use crate::event::{Answer, Outcome, sender};
+use crate::address::sender;
+use crate::answer::Answer;
 use crate::metrics::Metrics;
+use crate::outcome::Outcome;
 
 /// All addresses that are known at present.
 pub(super) struct SenderLimits {

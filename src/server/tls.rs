@@ -22,7 +22,7 @@ use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::server::TlsStream;
 
 use crate::certificate::{Certificate, Files, Unusable};
-use crate::event::Clock;
+use crate::clock::Clock;
 use crate::metrics::Metrics;
 
 /// The listener's TLS 1.2 and 1.3; a cheap handle.

@@ -16,7 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::Limits;
-use crate::event::{Clock, Outcome, UnixMillis};
+use crate::clock::{Clock, UnixMillis};
+use crate::outcome::Outcome;
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -294,7 +295,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::SystemClock;
+    use crate::clock::SystemClock;
 
     #[test]
     fn a_request_that_crosses_the_drain_on_the_wire_gets_its_full_time() {

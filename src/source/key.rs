@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_PAD_INDIFFERENT, URL_SAFE_PAD_INDIFFERENT};
 use subtle::ConstantTimeEq;
 
-use crate::event::UnixMillis;
+use crate::clock::UnixMillis;
 use crate::secret::Secret;
 use crate::source::recipe::{Encoding, KeyFormat};
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderName, StatusCode};
 
-use crate::event::{Answer, Integrity};
+use crate::answer::Answer;
+use crate::event::Integrity;
 use crate::source::pointers::Pointers;
 
 /// How one provider proves and describes its deliveries.

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use http::HeaderMap;
 
-use crate::event::{Delivery, Event, EventParts, Header, Outcome, is_secret};
+use crate::event::{Delivery, Event, EventParts, Header, is_secret};
+use crate::outcome::Outcome;
 use crate::source::Source;
 use crate::source::key::Key;
 use crate::source::recipe::Reply;

@@ -7,7 +7,8 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
-use crate::event::{Outcome, UnixMillis};
+use crate::clock::UnixMillis;
+use crate::outcome::Outcome;
 use crate::source::Source;
 use crate::source::pointers::{Field, Node, Pointers};
 use crate::source::recipe::{Choice, Encoding, Locator, Recipe, Term, Unit};

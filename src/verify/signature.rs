@@ -8,7 +8,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_PAD_INDIFFERENT};
 use http::header::GetAll;
 use http::{HeaderMap, HeaderValue};
 
-use crate::event::Outcome;
+use crate::outcome::Outcome;
 use crate::source::recipe::{Encoding, Recipe, Signature};
 use crate::verify::Rejection;
 use crate::verify::mac::{Code, MAX_CODE};

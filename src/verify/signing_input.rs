@@ -1,7 +1,7 @@
 //! The signed content: the recipe's template filled from the delivery, as slices of what arrived. Only the fields of a form
 //! are copied, because they are signed decoded and in another order.
 
-use crate::event::Outcome;
+use crate::outcome::Outcome;
 use crate::source::Source;
 use crate::source::recipe::{BodyHash, Term};
 use crate::verify::mac::sha256;

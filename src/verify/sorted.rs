@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 
 use percent_encoding::percent_decode;
 
-use crate::event::Outcome;
+use crate::outcome::Outcome;
 use crate::verify::Rejection;
 
 /// The fields decoded, sorted by name and then by value in the order of UTF-16 code units, equal pairs once, with nothing

@@ -1,6 +1,7 @@
 //! Times: how old or how far ahead a genuine delivery may be, and when its event happened.
 
-use crate::event::{Outcome, UnixMillis};
+use crate::clock::UnixMillis;
+use crate::outcome::Outcome;
 use crate::source::recipe::{Recipe, Unit};
 use crate::verify::Rejection;
 use crate::verify::request_view::RequestView;

@@ -7,7 +7,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use hookhold::event::{Clock, Delivery, Event, EventKey, UnixMillis};
+use hookhold::clock::{Clock, UnixMillis};
+use hookhold::event::{Delivery, Event};
+use hookhold::event_key::EventKey;
 use hookhold::source::{Source, SourceDefaults};
 use hookhold::toml_value::{Diagnostics, TomlTable};
 use hookhold::verify::sign::{SampleOptions, sign};

@@ -5,7 +5,8 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hookhold::event::{Event, SystemClock, UnixMillis};
+use hookhold::clock::{SystemClock, UnixMillis};
+use hookhold::event::Event;
 use hookhold::forward::{self, Forwarder, Settings, TopicSnapshot};
 use hookhold::journal::disk::{Disk, LocalDisk};
 use hookhold::journal::{Journal, Options};

@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hookhold::event::{Clock, SystemClock};
+use hookhold::clock::{Clock, SystemClock};
 use hookhold::source::Source;
 use hookhold::verify::sign::{Sample, SampleOptions, sign};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};

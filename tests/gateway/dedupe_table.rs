@@ -3,8 +3,9 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use hookhold::event::{Delivery, Outcome};
+use hookhold::event::Delivery;
 use hookhold::journal::Options;
+use hookhold::outcome::Outcome;
 use tokio::time::Instant;
 
 use crate::disk::{SimDisk, Step};

@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use hookhold::event::Outcome;
+use hookhold::outcome::Outcome;
 use tokio::time::Instant;
 
 use crate::disk::Step;

@@ -8,10 +8,13 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hookhold::event::{Answer, Clock, Delivery, Outcome, UnixMillis};
+use hookhold::answer::Answer;
+use hookhold::clock::{Clock, UnixMillis};
+use hookhold::event::Delivery;
 use hookhold::gateway::{Gateway, LiveSource};
 use hookhold::journal::{Journal, Options, Reader};
 use hookhold::metrics::Metrics;
+use hookhold::outcome::Outcome;
 use hookhold::source::{Source, SourceDefaults};
 use hookhold::toml_value::{Diagnostics, TomlTable};
 use hookhold::verify::sign::{SampleOptions, sign};

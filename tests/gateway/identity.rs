@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hookhold::event::Outcome::{Duplicate, Stored};
+use hookhold::outcome::Outcome::{Duplicate, Stored};
 
 use crate::house::{House, Plan};
 

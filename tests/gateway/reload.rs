@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hookhold::event::{Clock, Delivery, Outcome, UnixMillis};
+use hookhold::clock::{Clock, UnixMillis};
+use hookhold::event::Delivery;
 use hookhold::gateway::LiveSource;
+use hookhold::outcome::Outcome;
 use hookhold::source::{Source, SourceDefaults};
 use hookhold::toml_value::{Diagnostics, TomlTable};
 use hookhold::verify::sign::{SampleOptions, sign};

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use hookhold::event::Outcome;
 use hookhold::journal::Options;
+use hookhold::outcome::Outcome;
 
 use crate::house::{House, Plan, SEGMENT, until};
 

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use hookhold::event::Outcome::{self, Deadline, Draining, Duplicate, Filtered, SignatureMismatch, Stored, TimestampStale};
-use hookhold::event::{Clock, Delivery};
+use hookhold::clock::Clock;
+use hookhold::event::Delivery;
+use hookhold::outcome::Outcome::{self, Deadline, Draining, Duplicate, Filtered, SignatureMismatch, Stored, TimestampStale};
 use tokio::time::Instant;
 
 use crate::disk::Step;

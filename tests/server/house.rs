@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
 use hookhold::certificate::Files;
-use hookhold::event::{Clock, Outcome, SystemClock};
+use hookhold::clock::{Clock, SystemClock};
 use hookhold::gateway::Gateway;
 use hookhold::journal::disk::{Disk, LocalDisk};
 use hookhold::journal::{Journal, Options};
 use hookhold::metrics::Metrics;
+use hookhold::outcome::Outcome;
 use hookhold::server::{self, Limits, Proxies, Server, Shutdown, Tls};
 use hookhold::source::{Source, SourceDefaults};
 use hookhold::toml_value::{Diagnostics, TomlTable};

@@ -1,7 +1,8 @@
 //! Handshakes: which deliveries are answered as one, with what, and which are not.
 
 use bytes::Bytes;
-use hookhold::event::{Delivery, Outcome};
+use hookhold::event::Delivery;
+use hookhold::outcome::Outcome;
 use hookhold::source::Source;
 use hookhold::source::recipe::Reply;
 use hookhold::verify::{Verdict, precheck};

@@ -182,7 +182,7 @@ fn without_an_id_only_an_exact_replay_of_a_signed_time_is_a_repeat() {
         id: String::new(),
         event_type: None,
         key: None,
-        now: hookhold::event::UnixMillis(NOW * 1000),
+        now: hookhold::clock::UnixMillis(NOW * 1000),
         tamper: None,
     };
     later.now.0 += 1000;

@@ -1,7 +1,9 @@
 //! Signatures and times: what is believed, what is refused, and as what.
 
 use bytes::Bytes;
-use hookhold::event::{Delivery, Integrity, Outcome, UnixMillis};
+use hookhold::clock::UnixMillis;
+use hookhold::event::{Delivery, Integrity};
+use hookhold::outcome::Outcome;
 use hookhold::source::PROVIDERS;
 use hookhold::source::recipe::{Algorithm, Encoding};
 use hookhold::verify::precheck;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hookhold::event::Outcome;
+use hookhold::outcome::Outcome;
 use hookhold::source::recipe::SwitchOff;
 use hookhold::source::{PROVIDERS, SourceDefaults, provider as recipe};
 use hookhold::toml_value::{Diagnostics, TomlTable};

@@ -1,6 +1,7 @@
 //! Secrets: by reference, decoded by explicit steps, and never printed.
 
-use hookhold::event::{Outcome, UnixMillis};
+use hookhold::clock::UnixMillis;
+use hookhold::outcome::Outcome;
 
 use crate::support::*;
 

@@ -3,7 +3,9 @@
 use std::io::Write;
 
 use bytes::Bytes;
-use hookhold::event::{Delivery, Outcome, UnixMillis};
+use hookhold::clock::UnixMillis;
+use hookhold::event::Delivery;
+use hookhold::outcome::Outcome;
 use hookhold::source::{Source, SourceDefaults};
 use hookhold::toml_value::{Diagnostics, TomlTable};
 use hookhold::verify::sign::{SampleOptions, Tamper, sign};

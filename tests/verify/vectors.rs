@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hookhold::event::UnixMillis;
+use hookhold::clock::UnixMillis;
 use hookhold::source::{PROVIDERS, Source};
 use hookhold::verify::Verified;
 use serde::Deserialize;

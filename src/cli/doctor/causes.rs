@@ -1,7 +1,7 @@
 //! Why: every cause in the order of its certainty, each with what to do.
 
-use hookhold::event::Outcome;
 use hookhold::log::escaped;
+use hookhold::outcome::Outcome;
 use hookhold::units::duration_text;
 use hookhold::verify::{Rejection, Verdict};
 use http::Uri;

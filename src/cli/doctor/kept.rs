@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hookhold::event::UnixMillis;
+use hookhold::clock::UnixMillis;
 use serde::Deserialize;
 
 use super::request::{self, Request};

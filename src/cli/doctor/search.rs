@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use hookhold::event::{Delivery, Outcome};
+use hookhold::event::Delivery;
+use hookhold::outcome::Outcome;
 use hookhold::source::Source;
 use hookhold::verify::{Rejection, unsigned_challenge, verify};
 

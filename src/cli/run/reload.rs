@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use hookhold::certificate::{Certificate, Files, Unusable};
+use hookhold::clock::Clock;
 use hookhold::config::{Change, Config};
 use hookhold::diagnostic::{Diagnostic, Diagnostics};
-use hookhold::event::Clock;
 use hookhold::forward;
 use hookhold::gateway::Gateway;
 use hookhold::journal::Journal;
