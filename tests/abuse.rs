@@ -5,14 +5,14 @@
 mod attack;
 #[path = "common/audit.rs"]
 mod audit;
+#[path = "common/fixture.rs"]
+mod fixture;
 #[path = "common/kafka.rs"]
 mod kafka;
 #[path = "common/load.rs"]
 mod load;
 #[path = "common/process.rs"]
 mod process;
-#[path = "common/scene.rs"]
-mod scene;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ fn genuine_deliveries_get_their_2xx_while_others_trickle_hoard_and_forge_at_full
     attack.hoard(HOARDER, 64, &signed(&home, body(2 << 20), None), 1 << 20);
     attack.forge(FORGER, 64, &forged(&home, 2_000));
     wait_until("a thousand and more have connected", || attack.opened() >= 1_000 + 64 + 64);
-    let order = Order { connections: 32, repeat_percent: 0, ..scene::order(&home, "stripe") };
+    let order = Order { connections: 32, repeat_percent: 0, ..fixture::order(&home, "stripe") };
     let load = Load::start(order, Ledger::new("genuine"));
     load.wait_until_accepted(3_000);
     let counted = |source: &str, outcome: &str| process.metric(&deliveries(source, outcome)).expect("declared from the start");
@@ -234,7 +234,7 @@ fn a_source_takes_deliveries_only_from_where_its_list_says() {
 /// A home with the source `stripe`, with more lines for `[server]` and for the source.
 fn home(server: &str, source: &str) -> Home {
     let server: String = server.lines().map(|line| format!("server.{line}\n")).collect();
-    let config = scene::config(&[("stripe", "webhooks.stripe")], None);
+    let config = fixture::config(&[("stripe", "webhooks.stripe")], None);
     Home::new(&[("secret", "whsec_dGhpcyBpcyBhIHRlc3Qgc2VjcmV0")], &format!("{server}{config}{source}\n"))
 }
 
@@ -269,7 +269,7 @@ fn signed(home: &Home, body: Bytes, tamper: Option<Tamper>) -> Vec<u8> {
 }
 
 fn source(home: &Home) -> Arc<Source> {
-    scene::source(home, "stripe")
+    fixture::source(home, "stripe")
 }
 
 /// A Stripe event of at least so many bytes, with an id of its own.

@@ -7,14 +7,14 @@
 
 #[path = "common/audit.rs"]
 mod audit;
+#[path = "common/fixture.rs"]
+mod fixture;
 #[path = "common/kafka.rs"]
 mod kafka;
 #[path = "common/load.rs"]
 mod load;
 #[path = "common/process.rs"]
 mod process;
-#[path = "common/scene.rs"]
-mod scene;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
@@ -47,8 +47,8 @@ struct Kill {
 fn what_was_answered_2xx_survives_thirty_kills_exactly_once() {
     let kafka = Kafka::start();
     kafka.create_topic(TOPIC, 3, &[]);
-    let home = scene::home(&[("stripe", TOPIC)], Some(&kafka.bootstrap()));
-    let mut random = fastrand::Rng::with_seed(scene::seed());
+    let home = fixture::home(&[("stripe", TOPIC)], Some(&kafka.bootstrap()));
+    let mut random = fastrand::Rng::with_seed(fixture::seed());
     let mut ledger = Ledger::new(&format!("{:08x}", random.u32(..)));
     let mut kills: Vec<Kill> = Vec::new();
     let under_way = |kills: &[Kill]| kills.iter().filter(|kill| kill.unsure > 0).count();
@@ -58,7 +58,7 @@ fn what_was_answered_2xx_survives_thirty_kills_exactly_once() {
             cut_a_start_short(&home, &mut random);
         }
         let process = home.start();
-        let order = Order { repeat_percent: 10, rate: None, seed: random.u64(..), ..scene::order(&home, "stripe") };
+        let order = Order { repeat_percent: 10, rate: None, seed: random.u64(..), ..fixture::order(&home, "stripe") };
         ledger = send_again(&process, &order, ledger, &mut random);
         let load = Load::start(order, ledger);
         load.wait_until_accepted(random.u64(500..3500));
@@ -72,16 +72,16 @@ fn what_was_answered_2xx_survives_thirty_kills_exactly_once() {
     }
 
     let process = home.start();
-    let order = Order { rate: None, ..scene::order(&home, "stripe") };
+    let order = Order { rate: None, ..fixture::order(&home, "stripe") };
     ledger = send_again(&process, &order, ledger, &mut random);
     assert_eq!(ledger.statuses.keys().collect::<Vec<_>>(), [&200], "{:?}", ledger.statuses);
     assert_eq!(ledger.count(|tally| tally.accepted == 0), 0, "everything was sent until it was answered");
-    scene::wait_until_passed_on(&process, TOPIC);
-    let next = scene::journal(&home).end().expect("the journal can be read");
-    wait_until("the cursor is saved", || scene::saved_lane(&home, TOPIC).and_then(|lane| lane.cursor) == Some(next));
-    scene::stop(process);
+    fixture::wait_until_passed_on(&process, TOPIC);
+    let next = fixture::journal(&home).end().expect("the journal can be read");
+    wait_until("the cursor is saved", || fixture::saved_lane(&home, TOPIC).and_then(|lane| lane.cursor) == Some(next));
+    fixture::stop(process);
 
-    let repeats = scene::audit(&home, &ledger, &kafka, TOPIC);
+    let repeats = fixture::audit(&home, &ledger, &kafka, TOPIC);
     let by_kill = repeats_by_kill(&kafka.records(TOPIC), &kills).unwrap_or_else(|fault| panic!("{fault}"));
     assert_eq!(by_kill.iter().sum::<usize>(), repeats);
     let cursors: BTreeSet<u64> = kills.iter().map(|kill| kill.cursor).collect();
@@ -126,8 +126,8 @@ fn send_again(process: &process::Process, order: &Order, ledger: Ledger, random:
 fn left_behind(home: &Home, in_flight: u64) -> Kill {
     let lock = std::fs::read(home.journal().join("lock")).expect("the journal has a lock file");
     let published = u64::from_le_bytes(lock[8..16].try_into().expect("8 bytes"));
-    let end = scene::journal(home).end().expect("the journal can be read");
-    let cursor = scene::saved_lane(home, TOPIC).and_then(|lane| lane.cursor).unwrap_or(0);
+    let end = fixture::journal(home).end().expect("the journal can be read");
+    let cursor = fixture::saved_lane(home, TOPIC).and_then(|lane| lane.cursor).unwrap_or(0);
     let unsure = end.checked_sub(published).expect("all that was durable is still there");
     Kill { in_flight, unsure, cursor, end }
 }
@@ -153,11 +153,11 @@ fn repeats_by_kill(records: &[Record], kills: &[Kill]) -> Result<Vec<usize>, Str
 
 #[test]
 fn an_answer_leaves_only_after_the_sync_of_its_event() {
-    let home = scene::home(&[("stripe", TOPIC)], None);
+    let home = fixture::home(&[("stripe", TOPIC)], None);
     let traced = Traced::start(&home);
     wait_until("hookhold is ready", || Line::try_open(home.hooks).is_some());
     let (id, port) = ("evt_traced", home.hooks.port());
-    let answer = Line::open(home.hooks).ask(&load::request(&scene::source(&home, "stripe"), id.into()));
+    let answer = Line::open(home.hooks).ask(&load::request(&fixture::source(&home, "stripe"), id.into()));
     assert_eq!(answer.status, 200);
     let trace = traced.end();
     let steps = Steps::of(&trace, id, port);
@@ -320,9 +320,9 @@ fn the_audit_finds_repeats_that_no_kill_explains() {
 #[test]
 fn the_load_writes_down_every_refusal_and_every_lost_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let home = scene::home(&[("stripe", TOPIC)], None);
+    let home = fixture::home(&[("stripe", TOPIC)], None);
     let address = listener.local_addr().expect("bound above");
-    let order = Order { address, connections: 1, repeat_percent: 0, rate: None, ..scene::order(&home, "stripe") };
+    let order = Order { address, connections: 1, repeat_percent: 0, rate: None, ..fixture::order(&home, "stripe") };
     let load = Load::start(order, Ledger::new("noted"));
     answer(&listener, &["HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "HTTP/1.1 503 Later\r\n\r\n", ""]);
     answer(&listener, &["HTTP/1.1 200"]);

@@ -3,8 +3,8 @@
 
 #[path = "common/disk.rs"]
 mod disk;
-#[path = "common/house.rs"]
-mod house;
+#[path = "common/harness.rs"]
+mod harness;
 #[path = "common/kafka.rs"]
 mod kafka;
 #[path = "verify/support.rs"]
@@ -16,7 +16,7 @@ use std::io::ErrorKind;
 
 use bytes::Bytes;
 use disk::{SimDisk, Step};
-use house::{AT, House, Shop};
+use harness::{AT, Harness, Shop};
 use kafka::{Kafka, Record, wait_until};
 use rdkafka::mocking::MockCluster;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
@@ -41,12 +41,12 @@ fn order(records: &[Record]) -> Vec<u64> {
 fn a_record_is_exactly_as_described() {
     let kafka = kafka::shared();
     kafka.create_topic("described", 1, &[]);
-    let house = House::new(kafka.bootstrap()).start();
+    let harness = Harness::new(kafka.bootstrap()).start();
     let shop = Shop::new("described");
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let headers = [("traceparent", trace), ("x-shop-customer", "customer-7"), ("authorization", "secret"), ("cookie", "secret")];
-    house.append(shop.event(Some("evt_1"), Some("order.paid"), &b"{\"a\":\"\\u00e9\xff\"}\r\n"[..], &headers));
-    house.append(shop.event(None, None, Bytes::new(), &[]));
+    harness.append(shop.event(Some("evt_1"), Some("order.paid"), &b"{\"a\":\"\\u00e9\xff\"}\r\n"[..], &headers));
+    harness.append(shop.event(None, None, Bytes::new(), &[]));
 
     let records = kafka.wait_for_records("described", 2);
     let [full, bare] = &records[..] else { panic!("two records, not {records:?}") };
@@ -85,10 +85,10 @@ fn a_record_is_exactly_as_described() {
 fn the_largest_body_of_any_provider_arrives_whole() {
     let kafka = kafka::shared();
     kafka.create_topic("large", 1, &[("max.message.bytes", "30000000")]);
-    let house = House::new(kafka.bootstrap()).start();
-    house.keep_many("large", 1, 25 << 20);
+    let harness = Harness::new(kafka.bootstrap()).start();
+    harness.keep_many("large", 1, 25 << 20);
     let records = kafka.wait_for_records("large", 1);
-    let mut random = fastrand::Rng::with_seed(house::SEED);
+    let mut random = fastrand::Rng::with_seed(harness::SEED);
     let value = records[0].value.as_deref().expect("a body");
     assert_eq!(value.len(), 25 << 20);
     assert!(value.iter().all(|byte| *byte == random.u8(..)), "byte for byte");
@@ -98,21 +98,21 @@ fn the_largest_body_of_any_provider_arrives_whole() {
 fn a_missing_topic_blocks_only_its_own_lane_until_it_is_created() {
     let kafka = kafka::shared();
     kafka.create_topic("present", 1, &[]);
-    let house = House::new(kafka.bootstrap()).start();
-    let missing = house.keep_many("created-later", 50, 10);
-    let present = house.keep_many("present", 50, 10);
-    wait_until("the lane says why", || house.blocked("created-later") == Some("topic_missing"));
-    assert_eq!(house.metric(r#"hookhold_forward_blocked{reason="topic_missing",topic="created-later"}"#), Some(1.0));
-    assert_eq!(house.metric(r#"hookhold_forward_lag_events{topic="created-later"}"#), Some(50.0));
-    assert!(house.metric(r#"hookhold_forward_lag_seconds{topic="created-later"}"#).is_some_and(|seconds| seconds >= 0.0));
-    house.wait_until_acked("present", 50);
+    let harness = Harness::new(kafka.bootstrap()).start();
+    let missing = harness.keep_many("created-later", 50, 10);
+    let present = harness.keep_many("present", 50, 10);
+    wait_until("the lane says why", || harness.blocked("created-later") == Some("topic_missing"));
+    assert_eq!(harness.metric(r#"hookhold_forward_blocked{reason="topic_missing",topic="created-later"}"#), Some(1.0));
+    assert_eq!(harness.metric(r#"hookhold_forward_lag_events{topic="created-later"}"#), Some(50.0));
+    assert!(harness.metric(r#"hookhold_forward_lag_seconds{topic="created-later"}"#).is_some_and(|seconds| seconds >= 0.0));
+    harness.wait_until_acked("present", 50);
     assert_eq!(seqs(&kafka.records("present")), present);
 
     kafka.create_topic("created-later", 1, &[]);
-    house.wait_until_acked("created-later", 50);
-    assert_eq!(house.blocked("created-later"), None);
-    assert_eq!(house.metric(r#"hookhold_forward_blocked{reason="topic_missing",topic="created-later"}"#), Some(0.0));
-    assert_eq!(house.metric(r#"hookhold_forward_lag_events{topic="created-later"}"#), Some(0.0));
+    harness.wait_until_acked("created-later", 50);
+    assert_eq!(harness.blocked("created-later"), None);
+    assert_eq!(harness.metric(r#"hookhold_forward_blocked{reason="topic_missing",topic="created-later"}"#), Some(0.0));
+    assert_eq!(harness.metric(r#"hookhold_forward_lag_events{topic="created-later"}"#), Some(0.0));
     assert_eq!(seqs(&kafka.records("created-later")), missing, "each once, in order");
 }
 
@@ -120,15 +120,15 @@ fn a_missing_topic_blocks_only_its_own_lane_until_it_is_created() {
 fn nothing_is_missing_after_the_broker_was_killed() {
     let mut kafka = Kafka::start();
     kafka.create_topic("killed", 3, &[]);
-    let house = House::new(kafka.bootstrap()).start();
-    let mut kept = house.keep_many("killed", 500, 100);
-    house.wait_until_acked("killed", 1);
+    let harness = Harness::new(kafka.bootstrap()).start();
+    let mut kept = harness.keep_many("killed", 500, 100);
+    harness.wait_until_acked("killed", 1);
     kafka.kill();
-    kept.extend(house.keep_many("killed", 500, 100));
-    wait_until("the lane says why", || house.blocked("killed") == Some("broker_away"));
+    kept.extend(harness.keep_many("killed", 500, 100));
+    wait_until("the lane says why", || harness.blocked("killed") == Some("broker_away"));
     kafka.restart();
-    house.wait_until_acked("killed", 1000);
-    assert_eq!(house.blocked("killed"), None);
+    harness.wait_until_acked("killed", 1000);
+    assert_eq!(harness.blocked("killed"), None);
     let mut found = seqs(&kafka.records("killed"));
     found.dedup();
     assert_eq!(found, kept);
@@ -137,12 +137,12 @@ fn nothing_is_missing_after_the_broker_was_killed() {
 #[test]
 fn kafka_may_come_later() {
     let mut kafka = Kafka::absent();
-    let house = House::new(kafka.bootstrap()).start();
-    let kept = house.keep_many("late", 100, 10);
-    wait_until("the lane says why", || house.blocked("late") == Some("broker_away"));
+    let harness = Harness::new(kafka.bootstrap()).start();
+    let kept = harness.keep_many("late", 100, 10);
+    wait_until("the lane says why", || harness.blocked("late") == Some("broker_away"));
     kafka.restart();
     kafka.create_topic("late", 1, &[]);
-    house.wait_until_acked("late", 100);
+    harness.wait_until_acked("late", 100);
     assert_eq!(seqs(&kafka.records("late")), kept);
 }
 
@@ -151,27 +151,27 @@ fn kafka_may_come_later() {
 fn a_client_that_cannot_be_set_up_blocks_every_lane_until_it_can() {
     let place = tempfile::tempdir().expect("a directory");
     let certificates = place.path().join("certificates");
-    let house = House::new("localhost:1".into()).set("security.protocol", "ssl");
-    let mut house = house.set("ssl.ca.location", certificates.to_str().expect("text"));
-    house.keep("early", "evt_1", "kept before the first attempt");
-    house.resume();
-    wait_until("the lane says why", || house.blocked("early") == Some("refused"));
-    house.keep("new", "evt_2", "kept afterwards");
+    let harness = Harness::new("localhost:1".into()).set("security.protocol", "ssl");
+    let mut harness = harness.set("ssl.ca.location", certificates.to_str().expect("text"));
+    harness.keep("early", "evt_1", "kept before the first attempt");
+    harness.resume();
+    wait_until("the lane says why", || harness.blocked("early") == Some("refused"));
+    harness.keep("new", "evt_2", "kept afterwards");
     for topic in ["early", "new"] {
-        wait_until("the lane says why", || house.blocked(topic) == Some("refused"));
-        let blocked = house.lane(topic).and_then(|lane| lane.blocked).expect("still");
+        wait_until("the lane says why", || harness.blocked(topic) == Some("refused"));
+        let blocked = harness.lane(topic).and_then(|lane| lane.blocked).expect("still");
         assert!(blocked.detail.contains("ssl.ca.location"), "{}", blocked.detail);
         let series = format!("hookhold_forward_blocked{{reason=\"refused\",topic=\"{topic}\"}}");
-        assert_eq!(house.metric(&series), Some(1.0));
-        assert_eq!(house.lane(topic).map(|lane| lane.lag_events), Some(1));
-        let age = house.metric(&format!("hookhold_forward_lag_seconds{{topic=\"{topic}\"}}"));
+        assert_eq!(harness.metric(&series), Some(1.0));
+        assert_eq!(harness.lane(topic).map(|lane| lane.lag_events), Some(1));
+        let age = harness.metric(&format!("hookhold_forward_lag_seconds{{topic=\"{topic}\"}}"));
         assert!(age.is_some_and(|age| age > 86_400.0), "it arrived years ago: {age:?}");
     }
     std::fs::create_dir(&certificates).expect("a directory");
     for topic in ["early", "new"] {
-        wait_until("the client is there and finds no broker", || house.blocked(topic) == Some("broker_away"));
+        wait_until("the client is there and finds no broker", || harness.blocked(topic) == Some("broker_away"));
         let series = format!("hookhold_forward_blocked{{reason=\"refused\",topic=\"{topic}\"}}");
-        assert_eq!(house.metric(&series), Some(0.0));
+        assert_eq!(harness.metric(&series), Some(0.0));
     }
 }
 
@@ -181,23 +181,23 @@ fn a_topic_that_may_not_be_written_to_blocks_only_its_own_lane_until_it_may() {
     for topic in ["forbidden", "beside-forbidden"] {
         kafka.create_topic(topic, 1, &[]);
     }
-    let house = House::new(kafka.bootstrap()).start();
-    let mut kept = vec![house.keep("forbidden", "evt_0", "still allowed")];
-    house.wait_until_acked("forbidden", 1);
+    let harness = Harness::new(kafka.bootstrap()).start();
+    let mut kept = vec![harness.keep("forbidden", "evt_0", "still allowed")];
+    harness.wait_until_acked("forbidden", 1);
     kafka.forbid_writing("forbidden");
-    kept.extend(house.keep_many("forbidden", 20, 10));
-    let beside = house.keep_many("beside-forbidden", 50, 10);
-    wait_until("the lane says why", || house.blocked("forbidden") == Some("not_authorized"));
-    house.wait_until_acked("beside-forbidden", 50);
+    kept.extend(harness.keep_many("forbidden", 20, 10));
+    let beside = harness.keep_many("beside-forbidden", 50, 10);
+    wait_until("the lane says why", || harness.blocked("forbidden") == Some("not_authorized"));
+    harness.wait_until_acked("beside-forbidden", 50);
     assert_eq!(seqs(&kafka.records("beside-forbidden")), beside);
     let blocked = r#"hookhold_forward_blocked{reason="not_authorized",topic="forbidden"}"#;
-    assert_eq!(house.metric(blocked), Some(1.0));
-    assert_eq!(house.lane("forbidden").map(|lane| (lane.cursor, lane.lag_events)), Some((kept[1], 20)), "nothing passes");
+    assert_eq!(harness.metric(blocked), Some(1.0));
+    assert_eq!(harness.lane("forbidden").map(|lane| (lane.cursor, lane.lag_events)), Some((kept[1], 20)), "nothing passes");
 
     kafka.allow_writing("forbidden");
-    house.wait_until_acked("forbidden", 21);
-    assert_eq!(house.blocked("forbidden"), None);
-    assert_eq!(house.metric(blocked), Some(0.0));
+    harness.wait_until_acked("forbidden", 21);
+    assert_eq!(harness.blocked("forbidden"), None);
+    assert_eq!(harness.metric(blocked), Some(0.0));
     assert_eq!(order(&kafka.records("forbidden")), kept);
 }
 
@@ -207,35 +207,35 @@ fn a_topic_below_its_min_isr_blocks_only_its_own_lane_until_the_replica_is_back(
     let mut second = kafka.join();
     kafka.create_topic_on(&[1, 2], "thin", &[("min.insync.replicas", "2")]);
     kafka.create_topic_on(&[1], "beside-thin", &[]);
-    let house = House::new(kafka.bootstrap()).start();
-    let mut kept = house.keep_many("thin", 20, 10);
-    house.wait_until_acked("thin", 20);
+    let harness = Harness::new(kafka.bootstrap()).start();
+    let mut kept = harness.keep_many("thin", 20, 10);
+    harness.wait_until_acked("thin", 20);
     second.kill();
-    kept.extend(house.keep_many("thin", 20, 10));
-    let beside = house.keep_many("beside-thin", 50, 10);
-    wait_until("the lane says why", || house.blocked("thin") == Some("below_min_isr"));
-    house.wait_until_acked("beside-thin", 50);
+    kept.extend(harness.keep_many("thin", 20, 10));
+    let beside = harness.keep_many("beside-thin", 50, 10);
+    wait_until("the lane says why", || harness.blocked("thin") == Some("below_min_isr"));
+    harness.wait_until_acked("beside-thin", 50);
     assert_eq!(seqs(&kafka.records("beside-thin")), beside);
     let blocked = r#"hookhold_forward_blocked{reason="below_min_isr",topic="thin"}"#;
-    assert_eq!(house.metric(blocked), Some(1.0));
-    assert_eq!(house.lane("thin").map(|lane| (lane.cursor, lane.lag_events)), Some((kept[20], 20)), "nothing passes");
+    assert_eq!(harness.metric(blocked), Some(1.0));
+    assert_eq!(harness.lane("thin").map(|lane| (lane.cursor, lane.lag_events)), Some((kept[20], 20)), "nothing passes");
 
     second.restart();
-    house.wait_until_acked("thin", 40);
-    assert_eq!(house.blocked("thin"), None);
-    assert_eq!(house.metric(blocked), Some(0.0));
+    harness.wait_until_acked("thin", 40);
+    assert_eq!(harness.blocked("thin"), None);
+    assert_eq!(harness.metric(blocked), Some(0.0));
     assert_eq!(order(&kafka.records("thin")), kept);
 }
 
 /// A reload that changes `[kafka]` replaces the forwarder, and the metrics stay.
 #[test]
 fn a_forwarder_that_is_replaced_leaves_no_block_behind() {
-    let mut house = House::new("localhost:1".into()).start();
-    house.keep("replaced", "evt_1", "waits");
-    wait_until("the lane says why", || house.blocked("replaced") == Some("broker_away"));
-    let blocked = house.metrics.forward_blocked.with_label_values(&["replaced", "broker_away"]);
+    let mut harness = Harness::new("localhost:1".into()).start();
+    harness.keep("replaced", "evt_1", "waits");
+    wait_until("the lane says why", || harness.blocked("replaced") == Some("broker_away"));
+    let blocked = harness.metrics.forward_blocked.with_label_values(&["replaced", "broker_away"]);
     assert_eq!(blocked.get(), 1);
-    house.stop();
+    harness.stop();
     assert_eq!(blocked.get(), 0);
 }
 
@@ -244,18 +244,18 @@ fn a_record_that_is_too_large_blocks_its_own_lane_only() {
     let kafka = kafka::shared();
     kafka.create_topic("small", 1, &[("max.message.bytes", "2000")]);
     kafka.create_topic("beside-small", 1, &[]);
-    let house = House::new(kafka.bootstrap()).start();
+    let harness = Harness::new(kafka.bootstrap()).start();
     let mut random = fastrand::Rng::with_seed(3);
-    let before = house.keep("small", "evt_1", "fits");
-    let large = house.keep("small", "evt_2", bytes_of(&mut random, 5000));
-    let after = house.keep("small", "evt_3", "fits");
-    house.keep_many("beside-small", 50, 10);
-    wait_until("the lane says why", || house.blocked("small") == Some("record"));
-    house.wait_until_acked("beside-small", 50);
-    assert_eq!(house.lane("small").map(|lane| lane.cursor), Some(large), "nothing passes the record");
+    let before = harness.keep("small", "evt_1", "fits");
+    let large = harness.keep("small", "evt_2", bytes_of(&mut random, 5000));
+    let after = harness.keep("small", "evt_3", "fits");
+    harness.keep_many("beside-small", 50, 10);
+    wait_until("the lane says why", || harness.blocked("small") == Some("record"));
+    harness.wait_until_acked("beside-small", 50);
+    assert_eq!(harness.lane("small").map(|lane| lane.cursor), Some(large), "nothing passes the record");
 
     kafka.configure_topic("small", &[("max.message.bytes", "1048588")]);
-    house.wait_until_acked("small", 3);
+    harness.wait_until_acked("small", 3);
     let mut found = seqs(&kafka.records("small"));
     found.dedup();
     assert_eq!(found, [before, large, after]);
@@ -265,31 +265,31 @@ fn a_record_that_is_too_large_blocks_its_own_lane_only() {
 fn a_topic_that_takes_records_but_not_whole_batches_gets_them_all() {
     let kafka = kafka::shared();
     kafka.create_topic("no-batches", 1, &[("max.message.bytes", "3000")]);
-    let mut house = House::new(kafka.bootstrap()).set("linger.ms", "200");
-    let kept = house.keep_many("no-batches", 40, 1000);
-    house.resume();
-    house.wait_until_acked("no-batches", 40);
+    let mut harness = Harness::new(kafka.bootstrap()).set("linger.ms", "200");
+    let kept = harness.keep_many("no-batches", 40, 1000);
+    harness.resume();
+    harness.wait_until_acked("no-batches", 40);
     let mut found = seqs(&kafka.records("no-batches"));
     found.dedup();
     assert_eq!(found, kept);
-    assert_eq!(house.metric(r#"hookhold_forward_blocked{reason="record",topic="no-batches"}"#), None, "no record was at fault");
+    assert_eq!(harness.metric(r#"hookhold_forward_blocked{reason="record",topic="no-batches"}"#), None, "no record was at fault");
 }
 
 #[test]
 fn a_stop_and_a_start_continue_at_the_cursor() {
     let kafka = kafka::shared();
     kafka.create_topic("continued", 2, &[]);
-    let mut house = House::new(kafka.bootstrap()).start();
+    let mut harness = Harness::new(kafka.bootstrap()).start();
     let mut kept = Vec::new();
     for _ in 0..3 {
-        kept.extend(house.keep_many("continued", 200, 100));
-        house.stop();
-        kept.extend(house.keep_many("continued", 200, 100));
-        house.reopen();
-        house.resume();
+        kept.extend(harness.keep_many("continued", 200, 100));
+        harness.stop();
+        kept.extend(harness.keep_many("continued", 200, 100));
+        harness.reopen();
+        harness.resume();
     }
     kafka.wait_for_records("continued", 1200);
-    house.stop();
+    harness.stop();
     assert_eq!(seqs(&kafka.records("continued")), kept, "a clean stop repeats nothing and skips nothing");
 }
 
@@ -298,21 +298,21 @@ fn a_lane_that_falls_behind_catches_up_in_order() {
     let kafka = kafka::shared();
     kafka.create_topic("behind", 1, &[]);
     kafka.create_topic("ahead", 1, &[]);
-    let mut house = House::new(kafka.bootstrap());
+    let mut harness = Harness::new(kafka.bootstrap());
     let mut behind = Vec::new();
     let mut ahead = Vec::new();
     for _ in 0..20 {
-        behind.extend(house.keep_many("behind", 1500, 10));
-        ahead.extend(house.keep_many("ahead", 5, 10));
+        behind.extend(harness.keep_many("behind", 1500, 10));
+        ahead.extend(harness.keep_many("ahead", 5, 10));
     }
-    house.resume();
-    house.wait_until_acked("behind", 30_000);
-    house.wait_until_acked("ahead", 100);
+    harness.resume();
+    harness.wait_until_acked("behind", 30_000);
+    harness.wait_until_acked("ahead", 100);
     let found: Vec<u64> = kafka.records("behind").iter().map(Record::seq).collect();
     assert_eq!(found, behind, "each once, in order");
     assert_eq!(seqs(&kafka.records("ahead")), ahead);
     for topic in ["behind", "ahead"] {
-        wait_until("nothing waits", || house.lane(topic).is_some_and(|lane| lane.lag_events == 0));
+        wait_until("nothing waits", || harness.lane(topic).is_some_and(|lane| lane.lag_events == 0));
     }
 }
 
@@ -320,59 +320,59 @@ fn a_lane_that_falls_behind_catches_up_in_order() {
 #[test]
 fn a_lane_whose_last_events_rotted_holds_nothing_back() {
     let cluster = MockCluster::new(1).expect("a mock cluster");
-    let mut house = House::new(cluster.bootstrap_servers());
-    let rotten = house.keep("rotten", "evt_1", "a marker that the disk spoils");
-    house.keep_many("filler", 3, 600 << 10);
-    let last = house.keep("whole", "evt_2", "fits");
-    house.keep("whole", "evt_3", "the newest of all, spoilt as well");
+    let mut harness = Harness::new(cluster.bootstrap_servers());
+    let rotten = harness.keep("rotten", "evt_1", "a marker that the disk spoils");
+    harness.keep_many("filler", 3, 600 << 10);
+    let last = harness.keep("whole", "evt_2", "fits");
+    harness.keep("whole", "evt_3", "the newest of all, spoilt as well");
     for topic in ["rotten", "filler", "whole"] {
         cluster.create_topic(topic, 1, 1).expect("a topic");
     }
-    house.rot("a marker that the disk spoils");
-    house.rot("the newest of all, spoilt as well");
-    let cursor = || house.journal.lanes().into_iter().find(|lane| &*lane.name == "rotten").map(|lane| lane.cursor);
+    harness.rot("a marker that the disk spoils");
+    harness.rot("the newest of all, spoilt as well");
+    let cursor = || harness.journal.lanes().into_iter().find(|lane| &*lane.name == "rotten").map(|lane| lane.cursor);
     assert_eq!(cursor(), Some(rotten), "it waits");
-    house.resume();
-    house.wait_until_acked("whole", 1);
-    let cursor = || house.journal.lanes().into_iter().find(|lane| &*lane.name == "rotten").map(|lane| lane.cursor);
+    harness.resume();
+    harness.wait_until_acked("whole", 1);
+    let cursor = || harness.journal.lanes().into_iter().find(|lane| &*lane.name == "rotten").map(|lane| lane.cursor);
     wait_until("the cursor passes what is lost", || cursor() > Some(last));
-    assert_eq!(house.lane("rotten").map(|lane| lane.lag_events), Some(0));
-    wait_until("nothing waits", || house.lane("whole").is_some_and(|lane| lane.lag_events == 0));
+    assert_eq!(harness.lane("rotten").map(|lane| lane.lag_events), Some(0));
+    wait_until("nothing waits", || harness.lane("whole").is_some_and(|lane| lane.lag_events == 0));
 }
 
 /// Nobody can read them up, so that they are counted at once or never.
 #[test]
 fn lag_counts_all_that_waits_from_the_first_moment_on() {
     let disk = SimDisk::default();
-    let mut house = House::on(disk.start(), "localhost:1".into());
-    house.keep_many("waiting", 30, 10);
+    let mut harness = Harness::on(disk.start(), "localhost:1".into());
+    harness.keep_many("waiting", 30, 10);
     disk.fail(Step::Read, ".seg", ErrorKind::Other, u64::MAX);
-    house.resume();
-    wait_until("the lane is there", || house.lane("waiting").is_some());
-    assert_eq!(house.metric(r#"hookhold_forward_lag_events{topic="waiting"}"#), Some(30.0));
+    harness.resume();
+    wait_until("the lane is there", || harness.lane("waiting").is_some());
+    assert_eq!(harness.metric(r#"hookhold_forward_lag_events{topic="waiting"}"#), Some(30.0));
 }
 
 #[test]
 fn a_spot_that_cannot_be_read_blocks_whoever_is_fed_from_there_until_it_can() {
     let cluster = MockCluster::new(1).expect("a mock cluster");
     let disk = SimDisk::default();
-    let house = House::on(disk.start(), cluster.bootstrap_servers()).start();
+    let harness = Harness::on(disk.start(), cluster.bootstrap_servers()).start();
     for topic in ["unreadable", "behind-it"] {
         cluster.create_topic(topic, 1, 1).expect("a topic");
-        house.keep(topic, "evt_1", "can be read");
-        house.wait_until_acked(topic, 1);
+        harness.keep(topic, "evt_1", "can be read");
+        harness.wait_until_acked(topic, 1);
     }
-    let blocked = |topic| house.metric(&format!("hookhold_forward_blocked{{reason=\"journal\",topic=\"{topic}\"}}"));
+    let blocked = |topic| harness.metric(&format!("hookhold_forward_blocked{{reason=\"journal\",topic=\"{topic}\"}}"));
     disk.fail(Step::Read, ".seg", ErrorKind::Other, u64::MAX);
-    house.keep("unreadable", "evt_2", "cannot be read yet");
+    harness.keep("unreadable", "evt_2", "cannot be read yet");
     for topic in ["unreadable", "behind-it"] {
-        wait_until("the lane says why", || house.blocked(topic) == Some("journal"));
+        wait_until("the lane says why", || harness.blocked(topic) == Some("journal"));
         assert_eq!(blocked(topic), Some(1.0));
     }
     disk.mend();
-    house.wait_until_acked("unreadable", 2);
+    harness.wait_until_acked("unreadable", 2);
     for topic in ["unreadable", "behind-it"] {
-        wait_until("the lane flows", || house.blocked(topic).is_none());
+        wait_until("the lane flows", || harness.blocked(topic).is_none());
         assert_eq!(blocked(topic), Some(0.0));
     }
 }
@@ -382,13 +382,13 @@ fn a_spot_that_cannot_be_read_blocks_whoever_is_fed_from_there_until_it_can() {
 fn a_fatal_error_replaces_the_producer_and_loses_nothing() {
     let cluster = MockCluster::new(1).expect("a mock cluster");
     cluster.create_topic("fatal", 1, 1).expect("a topic");
-    let house = House::new(cluster.bootstrap_servers()).start();
-    house.keep_many("fatal", 100, 10);
-    house.wait_until_acked("fatal", 100);
+    let harness = Harness::new(cluster.bootstrap_servers()).start();
+    harness.keep_many("fatal", 100, 10);
+    harness.wait_until_acked("fatal", 100);
     cluster.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER]);
-    house.keep_many("fatal", 100, 10);
-    house.wait_until_acked("fatal", 200);
-    assert_eq!(house.metric(r#"hookhold_producer_rebuilds_total{reason="sequence"}"#), Some(1.0));
+    harness.keep_many("fatal", 100, 10);
+    harness.wait_until_acked("fatal", 200);
+    assert_eq!(harness.metric(r#"hookhold_producer_rebuilds_total{reason="sequence"}"#), Some(1.0));
     let mut found = seqs(&kafka::records_at(&cluster.bootstrap_servers(), "fatal"));
     found.dedup();
     assert_eq!(found, (0..200).collect::<Vec<u64>>());

@@ -25,23 +25,23 @@ const NOW: u64 = 1_700_000_000_000;
 type End = Receiver<Result<Position, AppendError>>;
 
 /// A medium, a clock and options: what stays when a journal is opened again.
-struct House {
+struct Harness {
     disk: SimDisk,
     clock: Arc<HandClock>,
     metrics: Arc<Metrics>,
     options: Options,
 }
 
-impl House {
-    fn new() -> House {
+impl Harness {
+    fn new() -> Harness {
         let options = Options { segment_size: 32 << 10, ..Options::default() };
-        House { disk: SimDisk::default(), clock: Arc::new(HandClock::at(NOW)), metrics: Arc::default(), options }
+        Harness { disk: SimDisk::default(), clock: Arc::new(HandClock::at(NOW)), metrics: Arc::default(), options }
     }
 
-    fn with(change: impl FnOnce(&mut Options)) -> House {
-        let mut house = House::new();
-        change(&mut house.options);
-        house
+    fn with(change: impl FnOnce(&mut Options)) -> Harness {
+        let mut harness = Harness::new();
+        change(&mut harness.options);
+        harness
     }
 
     fn open(&self) -> Journal {
@@ -129,14 +129,14 @@ fn ask(journal: &Journal, key: &EventKey) -> Option<u64> {
     }
 }
 
-/// A house whose journal holds events 0 to 59 in several segments, two of them sealed, and is closed.
-fn filled() -> House {
-    let house = House::new();
-    let journal = house.open();
+/// A harness whose journal holds events 0 to 59 in several segments, two of them sealed, and is closed.
+fn filled() -> Harness {
+    let harness = Harness::new();
+    let journal = harness.open();
     keep_many(&journal, 0..60, 2_000);
-    house.disk.wait_for(|files| sealed(files, 2));
+    harness.disk.wait_for(|files| sealed(files, 2));
     journal.close();
-    house
+    harness
 }
 
 fn sealed(files: &[String], count: usize) -> bool {
@@ -145,9 +145,9 @@ fn sealed(files: &[String], count: usize) -> bool {
 
 #[test]
 fn nobody_hears_of_an_event_before_its_sync_has_returned() {
-    let house = House::new();
-    let journal = house.open();
-    let gate = house.disk.hold(Step::Sync, ".seg");
+    let harness = Harness::new();
+    let journal = harness.open();
+    let gate = harness.disk.hold(Step::Sync, ".seg");
     let first = hand_over(&journal, &sample(0, 10).event()).expect("taken");
     gate.wait_for(1);
     let others: Vec<End> = (1..20).map(|n| hand_over(&journal, &sample(n, 10).event()).expect("taken")).collect();
@@ -155,7 +155,7 @@ fn nobody_hears_of_an_event_before_its_sync_has_returned() {
     assert!(others.iter().all(|end| end.try_recv() == Err(TryRecvError::Empty)));
     assert_eq!(journal.durable(), 0);
     assert!(read(&journal).is_empty(), "readers never pass the mark");
-    assert_eq!(house.outside().end().expect("a mark"), 0);
+    assert_eq!(harness.outside().end().expect("a mark"), 0);
     assert!(journal.sync_age().is_some());
     gate.release();
     assert_eq!(first.recv().expect("told").expect("kept").seq, 0);
@@ -167,8 +167,8 @@ fn nobody_hears_of_an_event_before_its_sync_has_returned() {
 
 #[test]
 fn who_watches_no_longer_is_let_go() {
-    let house = House::new();
-    let journal = house.open();
+    let harness = Harness::new();
+    let journal = harness.open();
     let (for_ever, once) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     for (calls, goes_on) in [(for_ever.clone(), true), (once.clone(), false)] {
         journal.on_durable(Box::new(move || {
@@ -184,10 +184,10 @@ fn who_watches_no_longer_is_let_go() {
 
 #[test]
 fn a_failed_sync_fails_everybody_and_nothing_more_is_taken() {
-    let house = House::new();
-    let journal = house.open();
+    let harness = Harness::new();
+    let journal = harness.open();
     keep(&journal, &sample(0, 10));
-    let gate = house.disk.hold(Step::Sync, ".seg");
+    let gate = harness.disk.hold(Step::Sync, ".seg");
     let first = hand_over(&journal, &sample(1, 10).event()).expect("taken");
     gate.wait_for(1);
     // More than one commit's worth: some of them would go into the next segment.
@@ -205,21 +205,21 @@ fn a_failed_sync_fails_everybody_and_nothing_more_is_taken() {
 
 #[test]
 fn events_behind_a_failed_batch_of_the_same_commit_are_told_too() {
-    let house = House::new();
-    let journal = house.open();
-    let gate = house.disk.hold(Step::Write, ".seg");
+    let harness = Harness::new();
+    let journal = harness.open();
+    let gate = harness.disk.hold(Step::Write, ".seg");
     let first = hand_over(&journal, &sample(0, 10).event()).expect("taken");
     gate.wait_for(1);
     // All of these are taken at once and need several segments; the sync of the first batch fails.
     let others: Vec<End> = (1..60).map(|n| hand_over(&journal, &sample(n, 3_000).event()).expect("taken")).collect();
-    let syncs = house.disk.hold(Step::Sync, ".seg");
+    let syncs = harness.disk.hold(Step::Sync, ".seg");
     gate.release();
     syncs.wait_for(1);
-    let writes = house.disk.hold(Step::Write, ".seg");
+    let writes = harness.disk.hold(Step::Write, ".seg");
     syncs.release();
     assert!(first.recv().expect("told").is_ok());
     writes.wait_for(1);
-    house.disk.fail(Step::Sync, ".seg", io::ErrorKind::Other, 1);
+    harness.disk.fail(Step::Sync, ".seg", io::ErrorKind::Other, 1);
     writes.release();
     for end in &others {
         assert_eq!(end.recv().expect("told, not dropped"), Err(AppendError::Sync));
@@ -229,17 +229,17 @@ fn events_behind_a_failed_batch_of_the_same_commit_are_told_too() {
 
 #[test]
 fn a_failed_write_abandons_the_segment_and_the_next_event_is_kept_in_a_new_one() {
-    let house = House::new();
-    let journal = house.open();
+    let harness = Harness::new();
+    let journal = harness.open();
     keep(&journal, &sample(0, 10));
-    house.disk.fail(Step::Write, ".seg", io::ErrorKind::Other, 1);
+    harness.disk.fail(Step::Write, ".seg", io::ErrorKind::Other, 1);
     assert_eq!(try_keep(&journal, &sample(1, 5_000)), Err(AppendError::Write));
     assert_eq!(ask(&journal, &key(1)), None);
     assert_eq!(keep(&journal, &sample(2, 10)).seq, 1, "the sequence was never used");
     assert!(!journal.failed());
-    house.kill(journal);
-    house.disk.cut_power();
-    let journal = house.open();
+    harness.kill(journal);
+    harness.disk.cut_power();
+    let journal = harness.open();
     let bodies: Vec<_> = read(&journal).into_iter().map(|stored| stored.event.id.clone()).collect();
     assert_eq!(bodies, [Some("id-0".to_owned()), Some("id-2".to_owned())]);
     assert_eq!(ask(&journal, &key(1)), None, "its retry must be kept");
@@ -248,9 +248,9 @@ fn a_failed_write_abandons_the_segment_and_the_next_event_is_kept_in_a_new_one()
 
 #[test]
 fn a_full_disk_refuses_until_there_is_space_again() {
-    let house = House::new();
-    let journal = house.open();
-    house.disk.set_limit(house.disk.used());
+    let harness = Harness::new();
+    let journal = harness.open();
+    harness.disk.set_limit(harness.disk.used());
     let mut kept = 0;
     let refused = loop {
         match hand_over(&journal, &sample(kept, 5_000).event()).map(|end| end.recv().expect("told")) {
@@ -261,7 +261,7 @@ fn a_full_disk_refuses_until_there_is_space_again() {
     assert_eq!(refused, Ok(Err(AppendError::Full)));
     assert!(kept > 3, "the allocated segment could be used: {kept}");
     assert!(!journal.failed());
-    house.disk.set_limit(u64::MAX);
+    harness.disk.set_limit(u64::MAX);
     // A moved cursor makes the keeper look round at once; it also does so every second.
     let end = loop {
         journal.save_cursor(TOPICS[1], 0);
@@ -280,11 +280,11 @@ fn a_full_disk_refuses_until_there_is_space_again() {
 
 #[test]
 fn a_lane_at_its_backlog_refuses_only_its_own_events() {
-    let house = House::with(|options| {
+    let harness = Harness::with(|options| {
         options.forwards = true;
         options.max_backlog = 10_000;
     });
-    let journal = house.open();
+    let journal = harness.open();
     let refused = (0..20).find_map(|n| match hand_over(&journal, &sample(n, 1_000).event()) {
         Ok(end) => end.recv().expect("told").map(|_| None).expect("kept"),
         Err(refused) => Some((n, refused)),
@@ -302,8 +302,8 @@ fn a_lane_at_its_backlog_refuses_only_its_own_events() {
 /// A body full of heads that claim to be long; each would have to be read as far as it claims.
 #[test]
 fn a_body_made_to_look_like_frames_costs_a_start_little_and_hides_nothing() {
-    let house = House::with(|options| options.segment_size = 1 << 20);
-    let journal = house.open();
+    let harness = Harness::with(|options| options.segment_size = 1 << 20);
+    let journal = harness.open();
     keep_many(&journal, 0..10, 1_000);
     const HEADS: usize = 2_000;
     let mut body = b"crafted ".to_vec();
@@ -321,15 +321,15 @@ fn a_body_made_to_look_like_frames_costs_a_start_little_and_hides_nothing() {
     }
     keep_many(&journal, 18..25, 60_000);
     journal.close();
-    let segment = house.disk.names(".seg").remove(0);
-    let bytes = house.disk.bytes(&segment);
+    let segment = harness.disk.names(".seg").remove(0);
+    let bytes = harness.disk.bytes(&segment);
     let crafted = bytes.windows(8).enumerate().filter(|(_, window)| *window == b"crafted ").map(|(at, _)| at);
     let crafted: Vec<usize> = crafted.collect();
     assert_eq!(crafted.len(), 8);
-    crafted.iter().for_each(|at| house.disk.rot(&segment, *at..at + 1, |byte| !byte));
-    let before = house.disk.read();
-    let journal = house.open();
-    let read = house.disk.read() - before;
+    crafted.iter().for_each(|at| harness.disk.rot(&segment, *at..at + 1, |byte| !byte));
+    let before = harness.disk.read();
+    let journal = harness.open();
+    let read = harness.disk.read() - before;
     assert!(read < 100 * size, "{} times the body", read / size);
     assert_eq!(seqs(&journal), (0..10).chain(18..25).collect::<Vec<_>>());
     journal.close();
@@ -338,13 +338,13 @@ fn a_body_made_to_look_like_frames_costs_a_start_little_and_hides_nothing() {
 /// Writer and keeper both delete segments, at any moment.
 #[test]
 fn while_one_thread_lays_a_file_aside_the_other_takes_no_segment() {
-    let house = House::with(|options| (options.max_size, options.retain) = (8 * (32 << 10), Duration::from_secs(10)));
-    let journal = house.open();
+    let harness = Harness::with(|options| (options.max_size, options.retain) = (8 * (32 << 10), Duration::from_secs(10)));
+    let journal = harness.open();
     keep_many(&journal, 0..30, 3_000);
-    house.disk.wait_for(|files| sealed(files, 3));
+    harness.disk.wait_for(|files| sealed(files, 3));
     // The keeper deletes what is too old, and is stopped in the middle of it; then the writer needs room.
-    let gate = house.disk.hold(Step::Rename, ".spare");
-    house.clock.advance(11_000);
+    let gate = harness.disk.hold(Step::Rename, ".spare");
+    harness.clock.advance(11_000);
     journal.save_cursor(TOPICS[1], 0);
     gate.wait_for(1);
     let oldest = journal.oldest();
@@ -356,22 +356,22 @@ fn while_one_thread_lays_a_file_aside_the_other_takes_no_segment() {
         end.recv().expect("told").expect("kept");
     }
     journal.close();
-    assert!(house.disk.names(".spare").len() <= 1, "{:?}", house.disk.names(".spare"));
-    let segments = house.disk.names(".seg").into_iter().chain(house.disk.names(".spare"));
-    let bytes: usize = segments.map(|name| house.disk.bytes(&name).len()).sum();
-    assert!(bytes as u64 <= house.options.max_size, "{bytes} bytes");
+    assert!(harness.disk.names(".spare").len() <= 1, "{:?}", harness.disk.names(".spare"));
+    let segments = harness.disk.names(".seg").into_iter().chain(harness.disk.names(".spare"));
+    let bytes: usize = segments.map(|name| harness.disk.bytes(&name).len()).sum();
+    assert!(bytes as u64 <= harness.options.max_size, "{bytes} bytes");
 }
 
 #[test]
 fn a_segment_is_not_deleted_before_its_end_is_cut_off() {
-    let house = House::with(|options| options.max_size = 4 * (32 << 10));
-    let journal = house.open();
-    let first = house.disk.names(".seg").remove(0);
-    let gate = house.disk.hold(Step::Truncate, ".seg");
+    let harness = Harness::with(|options| options.max_size = 4 * (32 << 10));
+    let journal = harness.open();
+    let first = harness.disk.names(".seg").remove(0);
+    let gate = harness.disk.hold(Step::Truncate, ".seg");
     let ends: Vec<End> = (0..100).map(|n| hand_over(&journal, &sample(n, 3_000).event()).expect("taken")).collect();
     gate.wait_for(1);
     come_to_rest(&journal);
-    assert!(house.disk.names(".seg").contains(&first), "its file may not become another segment yet");
+    assert!(harness.disk.names(".seg").contains(&first), "its file may not become another segment yet");
     gate.release();
     for end in ends {
         end.recv().expect("told").expect("kept");
@@ -381,14 +381,14 @@ fn a_segment_is_not_deleted_before_its_end_is_cut_off() {
 
 #[test]
 fn a_spare_file_that_cannot_be_renamed_costs_nobody_a_503() {
-    let house = House::with(|options| options.max_size = 5 * (32 << 10));
-    let journal = house.open();
+    let harness = Harness::with(|options| options.max_size = 5 * (32 << 10));
+    let journal = harness.open();
     keep_many(&journal, 0..100, 1_500);
-    let recycled = house.disk.recycled();
+    let recycled = harness.disk.recycled();
     assert!(recycled > 0);
-    house.disk.fail(Step::Rename, ".seg", io::ErrorKind::Other, 3);
+    harness.disk.fail(Step::Rename, ".seg", io::ErrorKind::Other, 3);
     keep_many(&journal, 100..200, 1_500);
-    assert!(house.disk.recycled() > recycled, "the next ones are used again");
+    assert!(harness.disk.recycled() > recycled, "the next ones are used again");
     journal.close();
 }
 
@@ -396,15 +396,15 @@ fn a_spare_file_that_cannot_be_renamed_costs_nobody_a_503() {
 #[test]
 fn trouble_ends_without_traffic_once_there_is_room() {
     for full_disk in [false, true] {
-        let house = House::with(|options| (options.forwards, options.max_size) = (true, 200 << 10));
-        let journal = house.open();
+        let harness = Harness::with(|options| (options.forwards, options.max_size) = (true, 200 << 10));
+        let journal = harness.open();
         if full_disk {
-            house.disk.set_limit(house.disk.used());
+            harness.disk.set_limit(harness.disk.used());
         }
         let refused = (0..100).find_map(|n| try_hand_over(&journal, &sample(n, 5_000)).err());
         assert_eq!(refused, Some(AppendRejected::Full));
         assert!(journal.trouble().is_some());
-        house.disk.set_limit(u64::MAX);
+        harness.disk.set_limit(u64::MAX);
         if !full_disk {
             journal.save_cursor(TOPICS[0], journal.durable());
         }
@@ -420,10 +420,10 @@ fn trouble_ends_without_traffic_once_there_is_room() {
 
 #[test]
 fn an_event_too_large_for_what_is_left_does_not_stop_smaller_ones() {
-    let house = House::with(|options| (options.forwards, options.max_size) = (true, 200 << 10));
-    let journal = house.open();
+    let harness = Harness::with(|options| (options.forwards, options.max_size) = (true, 200 << 10));
+    let journal = harness.open();
     keep(&journal, &sample(0, 100));
-    let gate = house.disk.hold(Step::Sync, ".seg");
+    let gate = harness.disk.hold(Step::Sync, ".seg");
     let under_way = hand_over(&journal, &sample(1, 100).event()).expect("taken");
     gate.wait_for(1);
     // Both are taken for the same commit.
@@ -440,20 +440,20 @@ fn an_event_too_large_for_what_is_left_does_not_stop_smaller_ones() {
 
 #[test]
 fn a_missing_reserve_is_laid_in_as_soon_as_there_is_room() {
-    let house = House::new();
-    house.disk.set_limit(80 << 10);
-    let journal = house.open();
-    assert!(house.disk.names("reserve").is_empty(), "the first segment left no room for it");
-    house.disk.set_limit(u64::MAX);
+    let harness = Harness::new();
+    harness.disk.set_limit(80 << 10);
+    let journal = harness.open();
+    assert!(harness.disk.names("reserve").is_empty(), "the first segment left no room for it");
+    harness.disk.set_limit(u64::MAX);
     journal.save_cursor(TOPICS[1], 0);
-    house.disk.wait_for(|files| files.iter().any(|file| file == "reserve"));
+    harness.disk.wait_for(|files| files.iter().any(|file| file == "reserve"));
     journal.close();
 }
 
 #[test]
 fn an_oversized_event_gets_a_segment_of_its_own() {
-    let house = House::new();
-    let journal = house.open();
+    let harness = Harness::new();
+    let journal = harness.open();
     keep(&journal, &sample(0, 10));
     let large = sample(1, 300_000);
     keep(&journal, &large);
@@ -461,27 +461,27 @@ fn an_oversized_event_gets_a_segment_of_its_own() {
     let stored = read(&journal);
     assert_eq!(stored.iter().map(|stored| stored.position.seq).collect::<Vec<_>>(), [0, 1, 2]);
     assert_eq!(stored[1].event.body, large.body);
-    assert_eq!(house.disk.names(".seg").len(), 3, "one before it, its own, one behind it");
-    house.kill(journal);
-    house.disk.cut_power();
-    assert_eq!(seqs(&house.open()), [0, 1, 2]);
+    assert_eq!(harness.disk.names(".seg").len(), 3, "one before it, its own, one behind it");
+    harness.kill(journal);
+    harness.disk.cut_power();
+    assert_eq!(seqs(&harness.open()), [0, 1, 2]);
 }
 
 /// `docs/journal.md`: who reads the files with other means can go from commit to commit.
 #[test]
 fn every_commit_says_how_long_it_is() {
-    let house = House::with(|options| options.forwards = true);
-    let journal = house.open();
+    let harness = Harness::with(|options| options.forwards = true);
+    let journal = harness.open();
     keep_many(&journal, 0..10, 100);
-    house.kill(journal);
+    harness.kill(journal);
     // A copy of what was unsure, a segment that begins with an opening, and commits of cursors alone.
-    let journal = house.open();
+    let journal = harness.open();
     keep_many(&journal, 10..20, 3_000);
     journal.save_cursor(TOPICS[0], 7);
     journal.close();
     let mut commits = 0;
-    for name in house.disk.names(".seg") {
-        let bytes = house.disk.bytes(&name);
+    for name in harness.disk.names(".seg") {
+        let bytes = harness.disk.bytes(&name);
         let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes")) as usize;
         let frame_len = |at: usize| (number(at) as u32 as usize).next_multiple_of(8);
         let (mut at, mut commit_ends) = (64, 64);
@@ -500,17 +500,17 @@ fn every_commit_says_how_long_it_is() {
 
 #[test]
 fn a_clean_stop_needs_no_copy() {
-    let house = House::new();
-    let journal = house.open();
+    let harness = Harness::new();
+    let journal = harness.open();
     keep_many(&journal, 0..5, 100);
     journal.save_cursor(TOPICS[0], 3);
     journal.close();
-    house.disk.cut_power();
-    let verdict = house.outside().verify().expect("it can be read");
+    harness.disk.cut_power();
+    let verdict = harness.outside().verify().expect("it can be read");
     assert_eq!((verdict.events, verdict.unsure), (5, 0), "the last commit holds the mark");
-    let before = house.disk.names(".seg").len();
-    let journal = house.open();
-    assert_eq!(house.disk.names(".seg").len(), before + 1, "only the segment of this opening is new");
+    let before = harness.disk.names(".seg").len();
+    let journal = harness.open();
+    assert_eq!(harness.disk.names(".seg").len(), before + 1, "only the segment of this opening is new");
     assert_eq!(journal.lanes().iter().map(|lane| lane.cursor).collect::<Vec<_>>(), [3]);
     assert_eq!(seqs(&journal), [0, 1, 2, 3, 4]);
     journal.close();
@@ -518,27 +518,27 @@ fn a_clean_stop_needs_no_copy() {
 
 #[test]
 fn a_stop_behind_a_full_or_abandoned_segment_still_holds_the_mark() {
-    let house = House::new();
-    let journal = house.open();
+    let harness = Harness::new();
+    let journal = harness.open();
     keep(&journal, &sample(0, 100));
-    house.disk.fail(Step::Write, ".seg", io::ErrorKind::Other, 1);
+    harness.disk.fail(Step::Write, ".seg", io::ErrorKind::Other, 1);
     assert_eq!(try_keep(&journal, &sample(1, 100)), Err(AppendError::Write));
     journal.save_cursor(TOPICS[0], 1);
     journal.close();
-    house.disk.cut_power();
-    let verdict = house.outside().verify().expect("it can be read");
+    harness.disk.cut_power();
+    let verdict = harness.outside().verify().expect("it can be read");
     assert_eq!((verdict.events, verdict.unsure), (1, 0));
-    assert_eq!(house.open().lanes()[0].cursor, 1);
+    assert_eq!(harness.open().lanes()[0].cursor, 1);
 }
 
 #[test]
 fn after_a_kill_the_last_commit_is_copied_under_its_first_position() {
-    let house = House::new();
-    let journal = house.open();
+    let harness = Harness::new();
+    let journal = harness.open();
     let positions = keep_many(&journal, 0..5, 100);
-    house.kill(journal);
-    assert_eq!(house.outside().verify().expect("it can be read").unsure, 1, "the last of five commits");
-    let journal = house.open();
+    harness.kill(journal);
+    assert_eq!(harness.outside().verify().expect("it can be read").unsure, 1, "the last of five commits");
+    let journal = harness.open();
     let found: Vec<Position> = read(&journal).iter().map(|stored| stored.position).collect();
     assert_eq!(found, positions);
     let next = keep(&journal, &sample(5, 10));
@@ -549,9 +549,9 @@ fn after_a_kill_the_last_commit_is_copied_under_its_first_position() {
 
 #[test]
 fn a_second_opening_is_refused_while_the_first_lives() {
-    let house = House::new();
-    let journal = house.open();
-    let second = || Journal::open(house.disk.beside(), house.options.clone(), house.clock.clone(), house.metrics.clone());
+    let harness = Harness::new();
+    let journal = harness.open();
+    let second = || Journal::open(harness.disk.beside(), harness.options.clone(), harness.clock.clone(), harness.metrics.clone());
     assert!(matches!(second(), Err(OpenError::Locked)));
     journal.close();
     second().expect("the lock is free").close();
@@ -560,9 +560,9 @@ fn a_second_opening_is_refused_while_the_first_lives() {
 #[test]
 fn a_second_opening_of_a_real_directory_is_refused() {
     let dir = tempfile::tempdir().expect("a directory");
-    let house = House::new();
+    let harness = Harness::new();
     let disk = || Arc::new(LocalDisk::create(dir.path()).expect("a disk"));
-    let open = || Journal::open(disk(), house.options.clone(), house.clock.clone(), house.metrics.clone());
+    let open = || Journal::open(disk(), harness.options.clone(), harness.clock.clone(), harness.metrics.clone());
     let journal = open().expect("it opens");
     assert!(disk().is_locked("lock").expect("an answer"));
     assert!(matches!(open(), Err(OpenError::Locked)));
@@ -573,115 +573,115 @@ fn a_second_opening_of_a_real_directory_is_refused() {
 
 #[test]
 fn the_meta_file_missing_damaged_or_later_says_so() {
-    let text = |house: &House| match house.try_open() {
+    let text = |harness: &Harness| match harness.try_open() {
         Err(error) => format!("{error}: {}", std::error::Error::source(&error).expect("a cause")),
         Ok(_) => panic!("it opened"),
     };
-    let house = House::new();
-    house.open().close();
-    let meta = house.disk.bytes("meta");
+    let harness = Harness::new();
+    harness.open().close();
+    let meta = harness.disk.bytes("meta");
 
-    house.disk.rot("meta", 20..21, |byte| !byte);
-    assert!(text(&house).contains("meta") && text(&house).contains("damaged"), "{}", text(&house));
+    harness.disk.rot("meta", 20..21, |byte| !byte);
+    assert!(text(&harness).contains("meta") && text(&harness).contains("damaged"), "{}", text(&harness));
 
-    house.disk.take("meta");
-    assert!(text(&house).contains("missing"), "{}", text(&house));
+    harness.disk.take("meta");
+    assert!(text(&harness).contains("missing"), "{}", text(&harness));
 
     let mut later = meta.clone();
     later[8] = 2;
     let crc = crc32c::crc32c(&later[..28]);
     later[28..].copy_from_slice(&crc.to_le_bytes());
-    house.disk.put("meta", &later);
-    assert!(text(&house).contains("later version"), "{}", text(&house));
+    harness.disk.put("meta", &later);
+    assert!(text(&harness).contains("later version"), "{}", text(&harness));
 
-    house.disk.take("meta");
-    house.disk.put("meta", &meta);
-    house.open().close();
+    harness.disk.take("meta");
+    harness.disk.put("meta", &meta);
+    harness.open().close();
 }
 
 #[test]
 fn damage_in_a_version_is_damage_and_not_a_later_version() {
-    let house = House::new();
-    let journal = house.open();
+    let harness = Harness::new();
+    let journal = harness.open();
     keep_many(&journal, 0..3, 100);
     journal.close();
-    house.open().close();
-    let segment = house.disk.names(".seg").remove(0);
-    house.disk.rot(&segment, 8..9, |_| 2);
-    let verdict = house.outside().verify().expect("it can be read");
+    harness.open().close();
+    let segment = harness.disk.names(".seg").remove(0);
+    harness.disk.rot(&segment, 8..9, |_| 2);
+    let verdict = harness.outside().verify().expect("it can be read");
     assert_eq!(verdict.damage.len(), 1);
     assert_eq!(verdict.damage[0].bytes, 0..64);
-    let journal = house.open();
+    let journal = harness.open();
     assert_eq!(seqs(&journal), [0, 1, 2], "a header costs no event");
     journal.close();
 }
 
 #[test]
 fn a_tail_that_does_not_fit_uses_the_reserve_and_without_one_ends_the_start() {
-    let house = House::new();
-    let journal = house.open();
-    let gate = house.disk.hold(Step::Sync, ".seg");
+    let harness = Harness::new();
+    let journal = harness.open();
+    let gate = harness.disk.hold(Step::Sync, ".seg");
     let ends: Vec<End> = (0..4).map(|n| hand_over(&journal, &sample(n, 5_000).event()).expect("taken")).collect();
     gate.wait_for(1);
     drop(gate);
     for end in ends {
         assert!(end.recv().expect("told").is_ok());
     }
-    house.kill(journal);
-    let unsure = house.outside().verify().expect("it can be read").unsure;
+    harness.kill(journal);
+    let unsure = harness.outside().verify().expect("it can be read").unsure;
     assert!(unsure > 0);
-    house.disk.set_limit(house.disk.used());
+    harness.disk.set_limit(harness.disk.used());
 
     // The copy finds no room, takes the reserve's, and then there is none for the segment of this opening.
-    let needed = match house.try_open() {
+    let needed = match harness.try_open() {
         Err(OpenError::NoRoom { bytes }) => bytes,
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("it opened"),
     };
     assert!(needed > 0);
-    assert!(house.disk.names("reserve").is_empty(), "it was used");
-    assert_eq!(house.outside().verify().expect("it can be read").unsure, 0, "the copy is done");
+    assert!(harness.disk.names("reserve").is_empty(), "it was used");
+    assert_eq!(harness.outside().verify().expect("it can be read").unsure, 0, "the copy is done");
 
     // A small segment will do, though not a whole one.
-    house.disk.set_limit(house.disk.used() + 80_000);
-    let journal = house.open();
+    harness.disk.set_limit(harness.disk.used() + 80_000);
+    let journal = harness.open();
     assert_eq!(seqs(&journal), [0, 1, 2, 3]);
     journal.close();
 }
 
 #[test]
 fn key_files_are_written_from_the_reserve_when_the_disk_is_full() {
-    let house = House::new();
-    let journal = house.open();
-    let gate = house.disk.hold(Step::Create, ".keys.tmp");
+    let harness = Harness::new();
+    let journal = harness.open();
+    let gate = harness.disk.hold(Step::Create, ".keys.tmp");
     let mut number = 0;
-    while house.disk.names(".seg").len() < 2 {
+    while harness.disk.names(".seg").len() < 2 {
         keep(&journal, &sample(number, 2_000));
         number += 1;
     }
     gate.wait_for(1);
-    house.disk.set_limit(house.disk.used());
-    assert_eq!(house.disk.names("reserve").len(), 1);
+    harness.disk.set_limit(harness.disk.used());
+    assert_eq!(harness.disk.names("reserve").len(), 1);
     gate.release();
-    house.disk.wait_for(|files| sealed(files, 1));
+    harness.disk.wait_for(|files| sealed(files, 1));
     journal.close();
-    let journal = house.open();
+    let journal = harness.open();
     assert!((0..number).all(|number| ask(&journal, &key(number)) == Some(number as u64)));
     journal.close();
 }
 
 #[test]
 fn an_id_is_seen_although_its_payload_has_been_deleted() {
-    let house = House::with(|options| options.max_size = 200 << 10);
-    let journal = house.open();
+    let harness = Harness::with(|options| options.max_size = 200 << 10);
+    let journal = harness.open();
     keep_many(&journal, 0..200, 3_000);
     let oldest = journal.oldest();
     assert!(oldest > 100, "old segments are deleted: {oldest}");
     assert!(read(&journal)[0].position.seq >= oldest);
     assert!((0..200).all(|number| ask(&journal, &key(number)) == Some(number as u64)), "before a restart");
-    house.kill(journal);
-    house.disk.cut_power();
-    let journal = house.open();
+    harness.kill(journal);
+    harness.disk.cut_power();
+    let journal = harness.open();
     assert!((0..200).all(|number| ask(&journal, &key(number)) == Some(number as u64)), "after it");
     assert_eq!(ask(&journal, &key(1_000)), None);
     journal.close();
@@ -689,52 +689,52 @@ fn an_id_is_seen_although_its_payload_has_been_deleted() {
 
 #[test]
 fn what_is_older_than_retain_is_deleted_and_keys_leave_with_their_window() {
-    let house = House::with(|options| {
+    let harness = Harness::with(|options| {
         options.retain = Duration::from_secs(10);
         options.window = Duration::from_secs(100);
     });
-    let journal = house.open();
+    let journal = harness.open();
     keep_many(&journal, 0..30, 3_000);
-    house.disk.wait_for(|files| sealed(files, 2));
-    house.clock.advance(11_000);
+    harness.disk.wait_for(|files| sealed(files, 2));
+    harness.clock.advance(11_000);
     journal.save_cursor(TOPICS[1], 0);
     let is = |ending: &'static str, wanted: usize| {
         move |files: &[String]| files.iter().filter(|name| name.ends_with(ending)).count() <= wanted
     };
-    house.disk.wait_for(is(".lanes", 0));
+    harness.disk.wait_for(is(".lanes", 0));
     assert!(journal.oldest() > 0);
     assert_eq!(ask(&journal, &key(0)), Some(0), "its key stays");
-    house.clock.advance(100_000);
+    harness.clock.advance(100_000);
     journal.save_cursor(TOPICS[1], 0);
-    house.disk.wait_for(is(".keys", 0));
+    harness.disk.wait_for(is(".keys", 0));
     while ask(&journal, &key(0)).is_some() {
         std::thread::yield_now();
     }
     journal.close();
-    assert_eq!(house.metrics.dedupe_evicted.with_label_values(&["max_disk"]).get(), 0, "nothing went early");
+    assert_eq!(harness.metrics.dedupe_evicted.with_label_values(&["max_disk"]).get(), 0, "nothing went early");
 }
 
 #[test]
 fn key_files_beyond_their_limit_go_early_and_are_counted() {
-    let house = House::with(|options| {
+    let harness = Harness::with(|options| {
         options.max_size = 200 << 10;
         options.max_key_bytes = 1_000;
     });
-    let journal = house.open();
+    let journal = harness.open();
     keep_many(&journal, 0..300, 3_000);
     journal.close();
-    let kept: usize = house.disk.names(".keys").iter().map(|name| house.disk.bytes(name).len()).sum();
+    let kept: usize = harness.disk.names(".keys").iter().map(|name| harness.disk.bytes(name).len()).sum();
     assert!(kept < 3_000, "{kept} bytes of keys");
-    assert!(house.metrics.dedupe_evicted.with_label_values(&["max_disk"]).get() > 100);
-    assert_eq!(ask(&house.open(), &key(299)), Some(299), "the newest are still known");
+    assert!(harness.metrics.dedupe_evicted.with_label_values(&["max_disk"]).get() > 100);
+    assert_eq!(ask(&harness.open(), &key(299)), Some(299), "the newest are still known");
 }
 
 #[test]
 fn the_file_of_a_deleted_segment_becomes_the_next_one() {
-    let house = House::with(|options| options.max_size = 5 * (32 << 10));
-    let journal = house.open();
+    let harness = Harness::with(|options| options.max_size = 5 * (32 << 10));
+    let journal = harness.open();
     keep_many(&journal, 0..200, 1500);
-    assert!(house.disk.recycled() > 3, "{} files", house.disk.recycled());
+    assert!(harness.disk.recycled() > 3, "{} files", harness.disk.recycled());
     // What is deleted while it is read may be missing, and nothing else.
     let whole = |journal: &Journal| {
         let (found, oldest) = (seqs(journal), journal.oldest());
@@ -742,43 +742,43 @@ fn the_file_of_a_deleted_segment_becomes_the_next_one() {
         assert_eq!(kept, (oldest..200).collect::<Vec<_>>());
     };
     whole(&journal);
-    let spare = house.disk.names(".spare");
-    house.kill(journal);
+    let spare = harness.disk.names(".spare");
+    harness.kill(journal);
     // What an earlier life left behind the newest commit is neither read nor called damage.
-    let journal = house.open();
+    let journal = harness.open();
     whole(&journal);
-    assert_eq!(house.metrics.journal_damaged.get(), 0);
-    assert!(house.disk.names(".spare").iter().all(|name| !spare.contains(name)), "a start begins without");
+    assert_eq!(harness.metrics.journal_damaged.get(), 0);
+    assert!(harness.disk.names(".spare").iter().all(|name| !spare.contains(name)), "a start begins without");
     keep(&journal, &sample(200, 1500));
 }
 
 #[test]
 fn who_reads_a_segment_that_is_written_over_goes_on_behind_it() {
     // Longer than what a reader reads ahead.
-    let house = House::with(|options| (options.segment_size, options.max_size) = (1 << 20, 5 << 20));
-    let journal = house.open();
+    let harness = Harness::with(|options| (options.segment_size, options.max_size) = (1 << 20, 5 << 20));
+    let journal = harness.open();
     keep_many(&journal, 0..60, 30_000);
-    let (mut inside, mut outside) = (journal.reader(0), house.outside());
+    let (mut inside, mut outside) = (journal.reader(0), harness.outside());
     assert_eq!(inside.next().expect("it can be read").map(|stored| stored.position.seq), Some(0));
     assert_eq!(outside.next().expect("it can be read").map(|stored| stored.position.seq), Some(0));
     keep_many(&journal, 60..300, 30_000);
-    assert!(house.disk.recycled() > 3, "{} files", house.disk.recycled());
+    assert!(harness.disk.recycled() > 3, "{} files", harness.disk.recycled());
     let inside: Vec<u64> = std::iter::from_fn(|| inside.next().expect("it can be read")).map(|s| s.position.seq).collect();
     let outside: Vec<u64> = std::iter::from_fn(|| outside.next().expect("it can be read")).map(|s| s.position.seq).collect();
     for rest in [inside, outside] {
         assert_eq!(rest[rest.len() - 50..], (250..300).collect::<Vec<_>>());
     }
-    assert_eq!(house.metrics.journal_damaged.get(), 0);
-    assert_eq!(house.outside().verify().expect("it can be read").damage, []);
+    assert_eq!(harness.metrics.journal_damaged.get(), 0);
+    assert_eq!(harness.outside().verify().expect("it can be read").damage, []);
 }
 
 #[test]
 fn a_recycled_segment_that_could_not_be_begun_hides_nothing() {
-    let house = House::with(|options| (options.segment_size, options.max_size) = (64 << 10, 5 * (64 << 10)));
-    let journal = house.open();
+    let harness = Harness::with(|options| (options.segment_size, options.max_size) = (64 << 10, 5 * (64 << 10)));
+    let journal = harness.open();
     keep_many(&journal, 0..200, 1500);
-    let recycled = house.disk.recycled();
-    let gate = house.disk.hold(Step::Rename, ".seg");
+    let recycled = harness.disk.recycled();
+    let gate = harness.disk.hold(Step::Rename, ".seg");
     let (mut number, mut end) = (200, hand_over(&journal, &sample(200, 8_000).event()).expect("taken"));
     while !gate.holds() {
         if end.try_recv().is_ok_and(|told| told.is_ok()) {
@@ -787,28 +787,28 @@ fn a_recycled_segment_that_could_not_be_begun_hides_nothing() {
         }
     }
     // The keeper has nothing more to do: what fails now fails for the writer.
-    let older = house.disk.names(".seg").into_iter().rev().skip(1);
-    older.for_each(|name| while house.disk.names(&name).len() == 1 && house.disk.bytes(&name).len() == 64 << 10 {});
+    let older = harness.disk.names(".seg").into_iter().rev().skip(1);
+    older.for_each(|name| while harness.disk.names(&name).len() == 1 && harness.disk.bytes(&name).len() == 64 << 10 {});
     // The name of a new segment is there, but not surely, and cannot be taken back: the one before it goes on.
-    house.disk.fail(Step::SyncDir, "", io::ErrorKind::Other, 1);
-    house.disk.fail(Step::Remove, ".seg", io::ErrorKind::Other, 1);
+    harness.disk.fail(Step::SyncDir, "", io::ErrorKind::Other, 1);
+    harness.disk.fail(Step::Remove, ".seg", io::ErrorKind::Other, 1);
     gate.release();
     assert_eq!(end.recv().expect("told"), Err(AppendError::Write));
     let last = keep(&journal, &sample(300, 10));
-    assert_eq!((house.disk.recycled(), last.seq), (recycled + 1, number as u64));
-    house.kill(journal);
-    let journal = house.open();
+    assert_eq!((harness.disk.recycled(), last.seq), (recycled + 1, number as u64));
+    harness.kill(journal);
+    let journal = harness.open();
     assert_eq!(read(&journal).last().map(|stored| stored.position), Some(last));
-    assert_eq!(house.metrics.journal_damaged.get(), 0);
+    assert_eq!(harness.metrics.journal_damaged.get(), 0);
 }
 
 #[test]
 fn a_lane_with_a_cursor_pins_its_events() {
-    let house = House::with(|options| {
+    let harness = Harness::with(|options| {
         options.max_size = 200 << 10;
         options.forwards = true;
     });
-    let journal = house.open();
+    let journal = harness.open();
     let mut number = 0;
     let full = loop {
         match hand_over(&journal, &sample(number, 3_000).event()).map(|end| end.recv().expect("told")) {
@@ -832,12 +832,12 @@ fn a_lane_with_a_cursor_pins_its_events() {
 #[test]
 fn a_blocked_trickle_is_refused_alone_and_the_others_flow_on() {
     let segment = 32 << 10;
-    let house = House::with(|options| {
+    let harness = Harness::with(|options| {
         options.max_size = 12 * segment;
         options.max_backlog = 6 * segment;
         options.forwards = true;
     });
-    let journal = house.open();
+    let journal = harness.open();
     let mut refused = 0;
     for number in 0..500 {
         // Some 90 bytes in 10,000: its own bytes would never reach any limit.
@@ -855,7 +855,7 @@ fn a_blocked_trickle_is_refused_alone_and_the_others_flow_on() {
     }
     assert!(refused > 100, "{refused} of the blocked topic were refused");
     journal.measure();
-    let pinned = |topic: &str| house.metrics.journal_pinned.with_label_values(&[topic]).get() as u64;
+    let pinned = |topic: &str| harness.metrics.journal_pinned.with_label_values(&[topic]).get() as u64;
     assert!((3 * segment..=6 * segment).contains(&pinned(TOPICS[1])), "{} bytes, within max_backlog", pinned(TOPICS[1]));
     assert!(pinned(TOPICS[0]) < segment, "{} bytes", pinned(TOPICS[0]));
     // Once it flows, everything is as before.
@@ -869,12 +869,12 @@ fn a_blocked_trickle_is_refused_alone_and_the_others_flow_on() {
 #[test]
 fn while_nothing_flows_a_topic_is_charged_with_its_own_bytes_only() {
     let segment = 32 << 10;
-    let house = House::with(|options| {
+    let harness = Harness::with(|options| {
         options.max_size = 12 * segment;
         options.max_backlog = 6 * segment;
         options.forwards = true;
     });
-    let journal = house.open();
+    let journal = harness.open();
     let keep = |number: usize| try_hand_over(&journal, &Sample { topic: number % 2, ..sample(number, 3_000) });
     // Half of the bytes are each topic's: all of max_size can be used before anybody is refused.
     let (number, refused) = (0..).find_map(|number| Some((number, keep(number).err()?))).expect("it is full at last");
@@ -885,116 +885,116 @@ fn while_nothing_flows_a_topic_is_charged_with_its_own_bytes_only() {
 
 #[test]
 fn damaged_lane_and_key_files_are_written_again_from_their_segment() {
-    let house = House::new();
-    let journal = house.open();
+    let harness = Harness::new();
+    let journal = harness.open();
     keep_many(&journal, 0..60, 2_000);
-    house.disk.wait_for(|files| sealed(files, 4));
+    harness.disk.wait_for(|files| sealed(files, 4));
     journal.close();
-    let (lanes, keys) = (house.disk.names(".lanes"), house.disk.names(".keys"));
+    let (lanes, keys) = (harness.disk.names(".lanes"), harness.disk.names(".keys"));
     assert!(lanes.len() >= 3 && keys.len() >= 3);
-    house.disk.rot(&lanes[0], 30..31, |byte| !byte);
-    house.disk.rot(&keys[1], 30..31, |byte| !byte);
-    house.disk.take(&lanes[2]);
-    let journal = house.open();
+    harness.disk.rot(&lanes[0], 30..31, |byte| !byte);
+    harness.disk.rot(&keys[1], 30..31, |byte| !byte);
+    harness.disk.take(&lanes[2]);
+    let journal = harness.open();
     assert_eq!(seqs(&journal), (0..60).collect::<Vec<_>>());
     assert!((0..60).all(|number| ask(&journal, &key(number)) == Some(number as u64)));
-    house.disk.wait_for(|files| files.contains(&lanes[2]));
+    harness.disk.wait_for(|files| files.contains(&lanes[2]));
     journal.close();
-    assert_eq!(house.metrics.journal_damaged.get(), 0, "no event is lost");
+    assert_eq!(harness.metrics.journal_damaged.get(), 0, "no event is lost");
 }
 
 #[test]
 fn a_damaged_entry_of_a_key_file_hides_no_other() {
-    let house = filled();
-    let keys = house.disk.names(".keys").remove(0);
-    let entries = (house.disk.bytes(&keys).len() - 48) / 36;
+    let harness = filled();
+    let keys = harness.disk.names(".keys").remove(0);
+    let entries = (harness.disk.bytes(&keys).len() - 48) / 36;
     assert!(entries > 5);
-    house.disk.rot(&keys, 48 + 36 * (entries / 2)..49 + 36 * (entries / 2), |byte| !byte);
-    let journal = house.open();
+    harness.disk.rot(&keys, 48 + 36 * (entries / 2)..49 + 36 * (entries / 2), |byte| !byte);
+    let journal = harness.open();
     let known = (0..60).filter(|number| ask(&journal, &key(*number)) == Some(*number as u64)).count();
     assert_eq!(known, 59);
     let again = (0..60).filter(|number| ask(&journal, &key(*number)).is_some()).count();
     assert_eq!(again, 59);
-    assert_eq!(house.metrics.journal_damaged.get(), 1, "counted once, not at each look");
+    assert_eq!(harness.metrics.journal_damaged.get(), 1, "counted once, not at each look");
     journal.close();
 }
 
 #[test]
 fn a_key_file_that_is_written_anew_is_not_called_damaged_by_who_asks_it_meanwhile() {
-    let house = filled();
-    let segment = house.disk.names(".seg").remove(0);
-    let at = house.disk.bytes(&segment).windows(7).position(|window| window == b"body 3 ").expect("the event is there");
-    let journal = house.open();
-    house.disk.rot(&segment, at..at + 1, |byte| !byte);
-    let whole = house.disk.bytes(&segment.replace(".seg", ".keys")).len();
+    let harness = filled();
+    let segment = harness.disk.names(".seg").remove(0);
+    let at = harness.disk.bytes(&segment).windows(7).position(|window| window == b"body 3 ").expect("the event is there");
+    let journal = harness.open();
+    harness.disk.rot(&segment, at..at + 1, |byte| !byte);
+    let whole = harness.disk.bytes(&segment.replace(".seg", ".keys")).len();
     // The new file is there, but the journal does not go by it yet.
-    house.disk.fail(Step::SyncDir, "", io::ErrorKind::Other, 1_000);
+    harness.disk.fail(Step::SyncDir, "", io::ErrorKind::Other, 1_000);
     assert_eq!(read(&journal).len(), 59);
-    while house.disk.bytes(&segment.replace(".seg", ".keys")).len() == whole {
+    while harness.disk.bytes(&segment.replace(".seg", ".keys")).len() == whole {
         std::thread::yield_now();
     }
     for number in 0..60 {
         assert_eq!(ask(&journal, &key(number)), (number != 3).then_some(number as u64));
     }
     assert_eq!(ask(&journal, &EventKey([0xFF; 16])), None, "the last entry is asked for it");
-    assert_eq!(house.metrics.journal_damaged.get(), 1, "the rot, and nothing else");
+    assert_eq!(harness.metrics.journal_damaged.get(), 1, "the rot, and nothing else");
     journal.close();
 }
 
 #[test]
 fn the_key_file_of_a_segment_without_keys_is_written_once_and_goes_with_it() {
-    let house = House::with(|options| options.retain = Duration::from_secs(10));
-    let journal = house.open();
-    let renamed = house.disk.hold(Step::Rename, ".keys");
+    let harness = Harness::with(|options| options.retain = Duration::from_secs(10));
+    let journal = harness.open();
+    let renamed = harness.disk.hold(Step::Rename, ".keys");
     let mut numbers = 0..;
-    while house.disk.names(".seg").len() < 2 {
+    while harness.disk.names(".seg").len() < 2 {
         keep(&journal, &Sample { key: None, ..sample(numbers.next().expect("there are many"), 2_000) });
     }
     renamed.wait_for(1);
     // A second time would wait here for ever, and the keeper with it.
-    let _again = house.disk.hold(Step::Create, ".keys.tmp");
+    let _again = harness.disk.hold(Step::Create, ".keys.tmp");
     renamed.release();
-    house.disk.wait_for(|files| sealed(files, 1));
-    house.clock.advance(11_000);
+    harness.disk.wait_for(|files| sealed(files, 1));
+    harness.clock.advance(11_000);
     journal.save_cursor(TOPICS[1], 0);
-    house.disk.wait_for(|files| !files.iter().any(|file| file.ends_with(".lanes") || file.ends_with(".keys")));
+    harness.disk.wait_for(|files| !files.iter().any(|file| file.ends_with(".lanes") || file.ends_with(".keys")));
     journal.close();
 }
 
 #[test]
 fn rot_in_a_sealed_segment_forgets_the_keys_of_what_is_lost() {
-    let house = filled();
-    let segment = house.disk.names(".seg").remove(0);
-    let bytes = house.disk.bytes(&segment);
+    let harness = filled();
+    let segment = harness.disk.names(".seg").remove(0);
+    let bytes = harness.disk.bytes(&segment);
     let at = bytes.windows(7).position(|window| window == b"body 3 ").expect("the event is there");
-    house.disk.rot(&segment, at..at + 1, |byte| !byte);
-    let journal = house.open();
+    harness.disk.rot(&segment, at..at + 1, |byte| !byte);
+    let journal = harness.open();
     assert_eq!(ask(&journal, &key(3)), Some(3), "nobody has looked yet");
     let expected: Vec<u64> = (0..60).filter(|seq| *seq != 3).collect();
     assert_eq!(seqs(&journal), expected);
     assert_eq!(ask(&journal, &key(3)), None, "its retry must be kept");
-    assert_eq!(house.metrics.journal_damaged.get(), 1);
+    assert_eq!(harness.metrics.journal_damaged.get(), 1);
     assert_eq!(seqs(&journal), expected);
-    assert_eq!(house.metrics.journal_damaged.get(), 1, "counted once");
-    let verdict = house.outside().verify().expect("it can be read");
+    assert_eq!(harness.metrics.journal_damaged.get(), 1, "counted once");
+    let verdict = harness.outside().verify().expect("it can be read");
     assert_eq!(verdict.damage.len(), 1);
     assert!(verdict.damage[0].file == segment && verdict.damage[0].bytes.contains(&(at as u64)));
     assert_eq!(verdict.events, 59);
     // The key file itself is written anew behind the scenes.
     let name = segment.replace(".seg", ".keys");
-    while house.disk.bytes(&name).windows(16).any(|window| window == key(3).0) {
+    while harness.disk.bytes(&name).windows(16).any(|window| window == key(3).0) {
         std::thread::yield_now();
     }
     journal.close();
-    assert_eq!(ask(&house.open(), &key(3)), None, "also after a restart");
+    assert_eq!(ask(&harness.open(), &key(3)), None, "also after a restart");
 }
 
 #[test]
 fn a_tail_follows_while_another_process_writes() {
     let dir = tempfile::tempdir().expect("a directory");
-    let house = House::new();
+    let harness = Harness::new();
     let disk = Arc::new(LocalDisk::create(dir.path()).expect("a disk"));
-    let journal = Journal::open(disk, house.options.clone(), house.clock.clone(), house.metrics.clone()).expect("it opens");
+    let journal = Journal::open(disk, harness.options.clone(), harness.clock.clone(), harness.metrics.clone()).expect("it opens");
     let writer = std::thread::spawn({
         let journal = journal.clone();
         move || keep_many(&journal, 0..300, 1_000).len()
@@ -1019,15 +1019,15 @@ fn a_tail_follows_while_another_process_writes() {
 
 #[test]
 fn verify_finds_nothing_wrong_while_another_process_writes() {
-    let house = House::new();
-    let journal = house.open();
+    let harness = Harness::new();
+    let journal = harness.open();
     let writer = std::thread::spawn({
         let journal = journal.clone();
         move || keep_many(&journal, 0..300, 1_000).len()
     });
     let mut looks = 0;
     while !writer.is_finished() || looks < 3 {
-        let verdict = house.outside().verify().expect("it can be read");
+        let verdict = harness.outside().verify().expect("it can be read");
         assert!(verdict.damage.is_empty(), "{:?}", verdict.damage);
         looks += 1;
     }
@@ -1037,12 +1037,12 @@ fn verify_finds_nothing_wrong_while_another_process_writes() {
 
 #[test]
 fn stat_tells_sizes_cursors_and_what_waits() {
-    let house = House::with(|options| options.forwards = true);
-    let journal = house.open();
+    let harness = Harness::with(|options| options.forwards = true);
+    let journal = harness.open();
     keep_many(&journal, 0..10, 100);
     journal.save_cursor(TOPICS[0], 4);
     journal.close();
-    let stat = house.outside().stat().expect("it can be read");
+    let stat = harness.outside().stat().expect("it can be read");
     assert_eq!((stat.events, stat.oldest, stat.next, stat.in_use), (10, 0, 10, false));
     let lane = &stat.lanes[0];
     assert_eq!((&*lane.lane, lane.cursor, lane.waiting, lane.events), (TOPICS[0], Some(4), 6, 10));
@@ -1050,24 +1050,24 @@ fn stat_tells_sizes_cursors_and_what_waits() {
 
 #[test]
 fn stat_reads_lane_files_and_tells_what_a_frame_by_frame_count_would() {
-    let house = House::with(|options| options.forwards = true);
-    let journal = house.open();
+    let harness = Harness::with(|options| options.forwards = true);
+    let journal = harness.open();
     for number in 0..300 {
         keep(&journal, &Sample { topic: number % 2, ..sample(number, 3_000) });
     }
     // One cursor stands in the middle of a segment.
     journal.save_cursor(TOPICS[0], 151);
     journal.save_cursor(TOPICS[1], 300);
-    house.disk.wait_for(|files| sealed(files, files.iter().filter(|name| name.ends_with(".seg")).count() - 1));
+    harness.disk.wait_for(|files| sealed(files, files.iter().filter(|name| name.ends_with(".seg")).count() - 1));
     journal.close();
     journal.measure();
-    let pinned = TOPICS.map(|topic| house.metrics.journal_pinned.with_label_values(&[topic]).get() as u64);
+    let pinned = TOPICS.map(|topic| harness.metrics.journal_pinned.with_label_values(&[topic]).get() as u64);
     assert!(pinned[0] > 150 * 3_000, "its own, and what the other topic has passed in between");
     let (before, journal_bytes) =
-        (house.disk.read(), house.outside().verify().map(|_| house.disk.used()).expect("it can be read"));
-    let (verified, stat) = (house.disk.read(), house.outside().stat().expect("it can be read"));
+        (harness.disk.read(), harness.outside().verify().map(|_| harness.disk.used()).expect("it can be read"));
+    let (verified, stat) = (harness.disk.read(), harness.outside().stat().expect("it can be read"));
     assert!(verified - before > 300 * 3_000, "verify reads everything");
-    assert!(house.disk.read() - verified < journal_bytes / 5, "stat does not");
+    assert!(harness.disk.read() - verified < journal_bytes / 5, "stat does not");
     let lane = |topic: &str| stat.lanes.iter().find(|lane| &*lane.lane == topic).expect("it is listed");
     let (orders, invoices) = (lane(TOPICS[0]), lane(TOPICS[1]));
     assert_eq!((orders.events, orders.waiting, invoices.events, invoices.waiting), (150, 74, 150, 0));
@@ -1079,9 +1079,9 @@ fn stat_reads_lane_files_and_tells_what_a_frame_by_frame_count_would() {
 fn directory_and_files_are_the_owners_alone() {
     let parent = tempfile::tempdir().expect("a directory");
     let dir = parent.path().join("a/journal");
-    let house = House::new();
+    let harness = Harness::new();
     let disk = Arc::new(LocalDisk::create(&dir).expect("a disk"));
-    let journal = Journal::open(disk, house.options.clone(), house.clock.clone(), house.metrics.clone()).expect("it opens");
+    let journal = Journal::open(disk, harness.options.clone(), harness.clock.clone(), harness.metrics.clone()).expect("it opens");
     keep_many(&journal, 0..60, 2_000);
     journal.close();
     let mode = |path: &std::path::Path| std::fs::metadata(path).expect("it exists").permissions().mode() & 0o777;
@@ -1093,8 +1093,8 @@ fn directory_and_files_are_the_owners_alone() {
 
 #[test]
 fn every_field_of_an_event_comes_back_byte_for_byte() {
-    let house = House::new();
-    let journal = house.open();
+    let harness = Harness::new();
+    let journal = harness.open();
     let full = Sample {
         topic: 2,
         body: (0..=255).chain([0, 13, 10, 0xFF, 0xFE]).collect(),
@@ -1117,7 +1117,7 @@ fn every_field_of_an_event_comes_back_byte_for_byte() {
         hand_over(&journal, event).expect("taken").recv().expect("told").expect("kept");
     }
     journal.close();
-    let journal = house.open();
+    let journal = harness.open();
     let stored = read(&journal);
     assert_eq!(stored.len(), 2);
     for (event, stored) in events.iter().zip(&stored) {
@@ -1131,26 +1131,26 @@ fn every_field_of_an_event_comes_back_byte_for_byte() {
 fn random_bytes_in_any_file_never_panic_and_never_look_like_events() {
     for seed in 0..150 {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let house = House::new();
-        let journal = house.open();
+        let harness = Harness::new();
+        let journal = harness.open();
         keep_many(&journal, 0..40, 1_500);
         journal.close();
-        house.open().close();
-        let files: Vec<String> = house.disk.names("").into_iter().filter(|name| name != "lock" && name != "meta").collect();
+        harness.open().close();
+        let files: Vec<String> = harness.disk.names("").into_iter().filter(|name| name != "lock" && name != "meta").collect();
         assert!(files.len() > 4);
         for _ in 0..rng.usize(1..6) {
             let file = &files[rng.usize(..files.len())];
-            let size = house.disk.bytes(file).len();
+            let size = harness.disk.bytes(file).len();
             if size > 0 {
                 let start = rng.usize(..size);
                 let end = (start + rng.usize(1..20_000)).min(size);
                 let noise: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(256).collect();
                 let small = rng.bool();
-                house.disk.rot(file, start..end, |byte| if small { byte & 3 } else { noise[byte as usize] });
+                harness.disk.rot(file, start..end, |byte| if small { byte & 3 } else { noise[byte as usize] });
             }
         }
-        let found = house.outside().verify().unwrap_or_else(|error| panic!("seed {seed}: {error}"));
-        let journal = house.try_open().unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        let found = harness.outside().verify().unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        let journal = harness.try_open().unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         for stored in read(&journal) {
             let number = stored.position.seq as usize;
             assert_eq!(stored.event.body, sample(number, 1_500).body, "seed {seed}");
@@ -1163,22 +1163,22 @@ fn random_bytes_in_any_file_never_panic_and_never_look_like_events() {
 
 #[test]
 fn the_newest_segment_with_a_commit_is_never_released() {
-    let house = House::with(|options| options.retain = Duration::ZERO);
-    let journal = house.open();
+    let harness = Harness::with(|options| options.retain = Duration::ZERO);
+    let journal = harness.open();
     keep_many(&journal, 0..3, 100);
     // The next segment exists, but nothing of it reaches the disk; everything older is over its time.
-    house.clock.advance(60_000);
-    let gate = house.disk.hold(Step::Write, ".seg");
+    harness.clock.advance(60_000);
+    let gate = harness.disk.hold(Step::Write, ".seg");
     let end = hand_over(&journal, &sample(3, 100_000).event()).expect("taken");
     gate.wait_for(1);
-    house.disk.wait_for(|files| sealed(files, 1));
+    harness.disk.wait_for(|files| sealed(files, 1));
     journal.save_cursor(TOPICS[1], 0);
-    house.disk.kill();
+    harness.disk.kill();
     drop(gate);
     journal.close();
     assert!(end.recv().expect("told").is_err());
-    house.disk.cut_power();
-    let journal = house.open();
+    harness.disk.cut_power();
+    let journal = harness.open();
     assert_eq!(journal.durable(), 3, "the sequence goes on");
     journal.close();
 }

@@ -3,14 +3,14 @@
 
 #[path = "common/audit.rs"]
 mod audit;
+#[path = "common/fixture.rs"]
+mod fixture;
 #[path = "common/kafka.rs"]
 mod kafka;
 #[path = "common/load.rs"]
 mod load;
 #[path = "common/process.rs"]
 mod process;
-#[path = "common/scene.rs"]
-mod scene;
 
 use kafka::Kafka;
 use load::{Ledger, Load};
@@ -20,12 +20,12 @@ use process::{Home, wait_until};
 fn kafka_killed_for_half_a_minute_is_noticed_by_no_sender_and_loses_nothing() {
     let mut kafka = Kafka::start();
     kafka.create_topic(TOPIC, 3, &[]);
-    let home = scene::home(&[("stripe", TOPIC)], Some(&kafka.bootstrap()));
+    let home = fixture::home(&[("stripe", TOPIC)], Some(&kafka.bootstrap()));
     let process = home.start();
-    let load = Load::start(scene::order(&home, "stripe"), Ledger::new("killed"));
+    let load = Load::start(fixture::order(&home, "stripe"), Ledger::new("killed"));
     load.wait_until_sent(5 * RATE);
-    scene::wait_until_some_are_passed_on(&process, TOPIC);
-    assert_eq!(scene::kafka_health(&home)["state"], "ok");
+    fixture::wait_until_some_are_passed_on(&process, TOPIC);
+    assert_eq!(fixture::kafka_health(&home)["state"], "ok");
 
     kafka.kill();
     let states = states_while(&home, &load, 30 * RATE);
@@ -41,9 +41,9 @@ fn kafka_started_a_minute_after_hookhold_is_noticed_by_no_sender_and_misses_noth
     let mut kafka = Kafka::start();
     kafka.create_topic(TOPIC, 3, &[]);
     kafka.terminate();
-    let home = scene::home(&[("stripe", TOPIC)], Some(&kafka.bootstrap()));
+    let home = fixture::home(&[("stripe", TOPIC)], Some(&kafka.bootstrap()));
     let process = home.start();
-    let load = Load::start(scene::order(&home, "stripe"), Ledger::new("late"));
+    let load = Load::start(fixture::order(&home, "stripe"), Ledger::new("late"));
     let states = states_while(&home, &load, 60 * RATE);
     assert!(states.iter().any(|state| state == "degraded"), "{states:?}");
     kafka.restart();
@@ -56,24 +56,24 @@ fn a_kafka_section_added_at_the_next_start_gets_everything_that_was_kept_without
     let kafka = kafka::shared();
     let topic = "added";
     kafka.create_topic(topic, 3, &[]);
-    let home = scene::home(&[("stripe", topic)], None);
+    let home = fixture::home(&[("stripe", topic)], None);
     let process = home.start();
-    let load = Load::start(scene::order(&home, "stripe"), Ledger::new("added"));
+    let load = Load::start(fixture::order(&home, "stripe"), Ledger::new("added"));
     let states = states_while(&home, &load, 4 * RATE);
     assert!(states.iter().all(|state| state == "off"), "{states:?}");
     let ledger = load.stop();
-    scene::stop(process);
+    fixture::stop(process);
     assert_eq!(kafka.records(topic), []);
 
-    home.configure(&scene::config(&[("stripe", topic)], Some(&kafka.bootstrap())));
+    home.configure(&fixture::config(&[("stripe", topic)], Some(&kafka.bootstrap())));
     let process = home.start();
-    let load = Load::start(scene::order(&home, "stripe"), ledger);
+    let load = Load::start(fixture::order(&home, "stripe"), ledger);
     load.wait_until_sent(2 * RATE);
     let ledger = load.stop();
     ledger.assert_nobody_noticed();
-    scene::wait_until_passed_on(&process, topic);
-    scene::stop(process);
-    scene::audit(&home, &ledger, kafka, topic);
+    fixture::wait_until_passed_on(&process, topic);
+    fixture::stop(process);
+    fixture::audit(&home, &ledger, kafka, topic);
 }
 
 #[test]
@@ -81,19 +81,19 @@ fn a_missing_topic_stops_only_its_own_lane_says_why_and_flows_once_created() {
     let kafka = kafka::shared();
     let (present, missing) = ("there", "not-yet");
     kafka.create_topic(present, 3, &[]);
-    let home = scene::home(&[("first", present), ("second", missing)], Some(&kafka.bootstrap()));
+    let home = fixture::home(&[("first", present), ("second", missing)], Some(&kafka.bootstrap()));
     let process = home.start();
-    let load = |source, name| Load::start(scene::order(&home, source), Ledger::new(name));
+    let load = |source, name| Load::start(fixture::order(&home, source), Ledger::new(name));
     let (first, second) = (load("first", "first"), load("second", "second"));
     let blocked = format!("hookhold_forward_blocked{{reason=\"topic_missing\",topic=\"{missing}\"}}");
     wait_until("the lane is blocked", || process.metric(&blocked) == Some(1.0));
     first.wait_until_sent(first.sent() + 3 * RATE);
     let (first, second) = (first.stop(), second.stop());
 
-    scene::wait_until_passed_on(&process, present);
+    fixture::wait_until_passed_on(&process, present);
     assert_eq!(process.metric(&blocked), Some(1.0));
     assert_eq!(process.metric(&format!("hookhold_forward_acked_total{{topic=\"{missing}\"}}")).unwrap_or_default(), 0.0);
-    let health = scene::kafka_health(&home);
+    let health = fixture::kafka_health(&home);
     let details: Vec<&str> = health["details"].as_array().expect("a list").iter().filter_map(|detail| detail.as_str()).collect();
     assert_eq!((&health["state"], details.len()), (&"degraded".into(), 1), "{health}");
     assert!(details[0].starts_with("not-yet: topic_missing: "), "{health}");
@@ -102,13 +102,13 @@ fn a_missing_topic_stops_only_its_own_lane_says_why_and_flows_once_created() {
     assert!(line.contains(missing) && line.contains("create the topic"), "{line}");
 
     kafka.create_topic(missing, 3, &[]);
-    scene::wait_until_passed_on(&process, missing);
+    fixture::wait_until_passed_on(&process, missing);
     assert_eq!(process.metric(&blocked), Some(0.0));
-    assert_eq!(scene::kafka_health(&home)["state"], "ok");
-    scene::stop(process);
+    assert_eq!(fixture::kafka_health(&home)["state"], "ok");
+    fixture::stop(process);
     for (ledger, topic) in [(first, present), (second, missing)] {
         ledger.assert_nobody_noticed();
-        scene::audit(&home, &ledger, kafka, topic);
+        fixture::audit(&home, &ledger, kafka, topic);
     }
 }
 
@@ -118,7 +118,7 @@ fn states_while(home: &Home, load: &Load, deliveries: u64) -> Vec<String> {
     let begun = load.sent();
     let looks = (0..deliveries).step_by(RATE as usize).map(|count| {
         load.wait_until_sent(begun + count + RATE);
-        let health = scene::kafka_health(home);
+        let health = fixture::kafka_health(home);
         let state = health["state"].as_str().expect("a word").to_owned();
         let is_explained = health["details"].as_array().is_some_and(|details| !details.is_empty());
         assert_eq!(is_explained, state == "degraded", "{health}");
@@ -135,10 +135,10 @@ fn states_while(home: &Home, load: &Load, deliveries: u64) -> Vec<String> {
 fn finish(home: &Home, process: process::Process, load: Load, kafka: &Kafka) {
     let ledger = load.stop();
     ledger.assert_nobody_noticed();
-    scene::wait_until_passed_on(&process, TOPIC);
-    assert_eq!(scene::kafka_health(home)["state"], "ok");
-    scene::stop(process);
-    let repeats = scene::audit(home, &ledger, kafka, TOPIC);
+    fixture::wait_until_passed_on(&process, TOPIC);
+    assert_eq!(fixture::kafka_health(home)["state"], "ok");
+    fixture::stop(process);
+    let repeats = fixture::audit(home, &ledger, kafka, TOPIC);
     let (ids, repeated) = (ledger.count(|tally| tally.accepted > 0), ledger.count(|tally| tally.sent > 1));
     println!("{ids} ids acknowledged, {repeated} of them sent more than once; repeats in Kafka: {repeats}");
 }

@@ -3,14 +3,14 @@
 
 #[path = "common/audit.rs"]
 mod audit;
+#[path = "common/fixture.rs"]
+mod fixture;
 #[path = "common/kafka.rs"]
 mod kafka;
 #[path = "common/load.rs"]
 mod load;
 #[path = "common/process.rs"]
 mod process;
-#[path = "common/scene.rs"]
-mod scene;
 #[path = "common/sdk.rs"]
 mod sdk;
 
@@ -52,22 +52,22 @@ fn ten_reloads_under_load_refuse_no_genuine_delivery_and_lose_none() {
     };
     let home = Home::new(&secrets, &config(0));
     let process = home.start();
-    let order = load::Order { rate: Some(RATE as u32), ..scene::order(&home, "stripe") };
+    let order = load::Order { rate: Some(RATE as u32), ..fixture::order(&home, "stripe") };
     let (load, began) = (Load::start(order, Ledger::new("reloaded")), Instant::now());
     load.wait_until_sent(RATE);
 
     for n in 1..=RELOADS {
         home.configure(&config(n));
         assert!(process.reload(), "{}", home.log());
-        load.sign_with(scene::source(&home, "stripe"));
+        load.sign_with(fixture::source(&home, "stripe"));
         load.wait_until_sent(load.sent() + RATE / 2);
-        let answer = deliver(&home, &scene::source(&home, "stripe"), &format!("evt_after_{n}"));
+        let answer = deliver(&home, &fixture::source(&home, "stripe"), &format!("evt_after_{n}"));
         assert_eq!((answer.status, answer.body), (200, format!("reload {n}").into_bytes()));
     }
 
     let (ledger, took) = (load.stop(), began.elapsed());
     ledger.assert_nobody_noticed();
-    topics.iter().for_each(|topic| scene::wait_until_passed_on(&process, topic));
+    topics.iter().for_each(|topic| fixture::wait_until_passed_on(&process, topic));
     let outcomes: BTreeSet<String> =
         process.deliveries().into_iter().filter(|(_, count)| *count > 0).map(|((_, word), _)| word).collect();
     assert_eq!(outcomes, ["duplicate", "stored"].map(str::to_owned).into());
@@ -75,13 +75,13 @@ fn ten_reloads_under_load_refuse_no_genuine_delivery_and_lose_none() {
         let verified = process.metric(&format!("hookhold_verified_total{{secret=\"secret-{n}\",source=\"stripe\"}}"));
         assert!(verified.is_some_and(|count| count > 0.0), "secret-{n} was in use, and its counter stays: {verified:?}");
     }
-    scene::stop(process);
+    fixture::stop(process);
 
     let mut accepted: BTreeSet<String> = ledger.accepted().collect();
     accepted.extend((1..=RELOADS).map(|n| format!("evt_after_{n}")));
-    let mut frames: Vec<_> = topics.iter().flat_map(|topic| scene::frames(&home, topic)).collect();
+    let mut frames: Vec<_> = topics.iter().flat_map(|topic| fixture::frames(&home, topic)).collect();
     frames.sort_by_key(|frame| frame.seq);
-    let records: Vec<_> = topics.iter().flat_map(|topic| scene::found(&kafka.records(topic))).collect();
+    let records: Vec<_> = topics.iter().flat_map(|topic| fixture::found(&kafka.records(topic))).collect();
     let faults = audit::faults(&accepted, &frames, Some(&records));
     assert!(faults.is_empty(), "{} promises are broken: {:#?}", faults.len(), &faults[..faults.len().min(20)]);
     assert_eq!(records.len(), frames.len(), "nothing comes twice");
@@ -94,7 +94,7 @@ fn a_file_with_a_mistake_changes_nothing_and_is_reported() {
     let good = source("stripe", "secrets = [\"file:old\"]\n");
     let home = Home::new(&[("old", "whsec_hush_old"), ("new", "whsec_hush_new")], &good);
     let process = home.start();
-    let signer = scene::source(&home, "stripe");
+    let signer = fixture::source(&home, "stripe");
     let moved = good.replace("file:old", "file:new");
     let broken = [
         ("not TOML", format!("{moved}[sources"), "not TOML"),
@@ -133,8 +133,8 @@ fn a_file_with_a_mistake_changes_nothing_and_is_reported() {
     assert_eq!(process.metric("hookhold_config_last_reload_successful"), Some(1.0));
     assert!(process.metric("hookhold_config_last_reload_success_timestamp_seconds") > last);
     assert_eq!(deliver(&home, &signer, "evt_late").status, 401);
-    assert_eq!(deliver(&home, &scene::source(&home, "stripe"), "evt_new").status, 200);
-    scene::stop(process);
+    assert_eq!(deliver(&home, &fixture::source(&home, "stripe"), "evt_new").status, 200);
+    fixture::stop(process);
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn a_removed_source_is_gone_a_new_one_is_there_and_what_was_under_way_ends_as_it
     let both = source("going", "secrets = [\"file:one\"]\n") + &source("staying", "secrets = [\"file:one\"]\n");
     let home = Home::new(&[("one", "whsec_one")], &both);
     let process = home.start();
-    let going = scene::source(&home, "going");
+    let going = fixture::source(&home, "going");
     assert_eq!(deliver(&home, &going, "evt_1").status, 200);
     let whole = request(&going, "evt_2".into());
     let head = whole.windows(4).position(|end| end == b"\r\n\r\n").expect("a head") + 2;
@@ -173,22 +173,22 @@ fn a_removed_source_is_gone_a_new_one_is_there_and_what_was_under_way_ends_as_it
     under_way.send(body);
     assert_eq!(under_way.answer().status, 200, "it came in by the source that was there");
     assert_eq!(deliver(&home, &going, "evt_4").status, 404);
-    assert_eq!(deliver(&home, &scene::source(&home, "staying"), "evt_5").status, 200);
-    assert_eq!(deliver(&home, &scene::source(&home, "coming"), "evt_6").status, 200);
+    assert_eq!(deliver(&home, &fixture::source(&home, "staying"), "evt_5").status, 200);
+    assert_eq!(deliver(&home, &fixture::source(&home, "coming"), "evt_6").status, 200);
     let kept = |source: &str| process.deliveries()[&(source.to_owned(), "stored".to_owned())];
     assert_eq!((kept("going"), kept("staying"), kept("coming")), (3, 1, 1));
     assert_eq!(process.deliveries()[&("coming".to_owned(), "deadline".to_owned())], 0, "every outcome is there from the start");
     let (code, shown) = diff(&home, &[]);
     assert!(code == Some(0) && shown.ends_with(&format!("in the process at http://{}: nothing\n", home.admin)), "{shown}");
-    scene::stop(process);
-    assert_eq!(scene::frames(&home, "elsewhere").len(), 1);
+    fixture::stop(process);
+    assert_eq!(fixture::frames(&home, "elsewhere").len(), 1);
 }
 
 #[test]
 fn another_secret_behind_the_same_reference_is_a_change_that_is_named_and_not_shown() {
     let home = Home::new(&[("one", "whsec_hush_1")], &source("stripe", "secrets = [{ name = \"main\", from = \"file:one\" }]\n"));
     let process = home.start();
-    let old = scene::source(&home, "stripe");
+    let old = fixture::source(&home, "stripe");
     home.put("one", b"whsec_hush_2");
     let (code, shown) = diff(&home, &[]);
     assert!(code == Some(0) && shown.contains("the secret behind main is another one"), "{shown}");
@@ -196,8 +196,8 @@ fn another_secret_behind_the_same_reference_is_a_change_that_is_named_and_not_sh
     assert!(home.log().contains("the secret behind main is another one"));
     assert!(!shown.contains("hush") && !home.log().contains("hush"));
     assert_eq!(deliver(&home, &old, "evt_1").status, 401);
-    assert_eq!(deliver(&home, &scene::source(&home, "stripe"), "evt_2").status, 200);
-    scene::stop(process);
+    assert_eq!(deliver(&home, &fixture::source(&home, "stripe"), "evt_2").status, 200);
+    fixture::stop(process);
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn other_kafka_settings_take_another_client_and_lose_nothing() {
     };
     let home = Home::new(&[("secret", "whsec_dGhpcyBpcyBhIHRlc3Qgc2VjcmV0")], &config(5));
     let process = home.start();
-    let load = Load::start(scene::order(&home, "stripe"), Ledger::new("resettled"));
+    let load = Load::start(fixture::order(&home, "stripe"), Ledger::new("resettled"));
     for linger in [20, 50, 5] {
         load.wait_until_sent(load.sent() + 500);
         home.configure(&config(linger));
@@ -219,9 +219,9 @@ fn other_kafka_settings_take_another_client_and_lose_nothing() {
     load.wait_until_sent(load.sent() + 500);
     let ledger = load.stop();
     ledger.assert_nobody_noticed();
-    scene::wait_until_passed_on(&process, "resettled");
-    scene::stop(process);
-    let repeats = scene::audit(&home, &ledger, kafka, "resettled");
+    fixture::wait_until_passed_on(&process, "resettled");
+    fixture::stop(process);
+    let repeats = fixture::audit(&home, &ledger, kafka, "resettled");
     println!("repeats in Kafka: {repeats}");
 }
 
@@ -283,7 +283,7 @@ fn old_and_new_secret_are_accepted_side_by_side_and_one_sees_which() {
     assert!(!records[3].headers.iter().any(|(name, _)| name == "http-stripe-signature"));
     assert!(records[4].header("http-stripe-signature").starts_with("t="), "passed on since the reload");
     assert_eq!((metric(EXPIRY, "2025"), metric(VERIFIED, "2025")), (None, Some(2.0)), "what was counted stays");
-    scene::stop(process);
+    fixture::stop(process);
 }
 
 #[test]
@@ -301,7 +301,7 @@ fn a_sighup_that_comes_before_everything_runs_is_obeyed_then() {
     fs::write(&pipe, "whsec_second").expect("hookhold reads it once more");
     wait_until("the configuration is read again", || home.log().contains("configuration reloaded"));
     assert!(home.log().contains("the secret behind pipe is another one"), "{}", home.log());
-    scene::stop(process);
+    fixture::stop(process);
 }
 
 #[test]
@@ -320,7 +320,7 @@ fn a_process_that_cannot_be_asked_or_reads_another_file_is_an_error() {
     let other = asked("one");
     let said = String::from_utf8(other.stderr).expect("text");
     assert!(other.status.code() == Some(2) && said.contains(&format!("reads {file}, ")), "{said}");
-    scene::stop(process);
+    fixture::stop(process);
 }
 
 /// A source with Stripe's recipe.

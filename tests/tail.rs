@@ -17,13 +17,13 @@ use hookhold::verify::sign::{SampleOptions, sign};
 use hookhold::verify::{Verdict, Verified, verify};
 use serde_json::Value;
 
-struct House {
+struct Harness {
     dir: tempfile::TempDir,
     config: Config,
 }
 
-impl House {
-    fn new() -> House {
+impl Harness {
+    fn new() -> Harness {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("secret"), "whsec_dGhpcyBpcyBhIHRlc3Qgc2VjcmV0").unwrap();
         let sources = ["stripe", "github"].map(|name| {
@@ -33,7 +33,7 @@ impl House {
         let text = format!("[journal]\ndir = {:?}\n{}", dir.path().join("journal"), sources.concat());
         std::fs::write(dir.path().join("hookhold.toml"), text).unwrap();
         let config = Config::load(&dir.path().join("hookhold.toml"), |_, _| None).unwrap();
-        House { dir, config }
+        Harness { dir, config }
     }
 
     fn open(&self) -> Journal {
@@ -96,31 +96,31 @@ fn ids(lines: &[Value]) -> Vec<&str> {
 
 #[test]
 fn tail_shows_what_is_kept_while_it_is_being_written_and_afterwards() {
-    let house = House::new();
-    let journal = house.open();
+    let harness = Harness::new();
+    let journal = harness.open();
     let kept: Vec<u64> =
-        (0..30).map(|n| house.keep(&journal, if n % 10 == 0 { "github" } else { "stripe" }, &format!("id_{n}"), AT)).collect();
+        (0..30).map(|n| harness.keep(&journal, if n % 10 == 0 { "github" } else { "stripe" }, &format!("id_{n}"), AT)).collect();
     for closed in [false, true] {
         if closed {
             journal.close();
         }
-        assert_eq!(ids(&house.lines(&["tail", "--last", "2"])), ["id_28", "id_29"]);
-        assert_eq!(house.lines(&["tail"]).len(), 10);
-        assert_eq!(house.lines(&["tail", "--from", "0"]).len(), 30);
-        assert_eq!(house.lines(&["tail", "--from", &kept[27].to_string()]).len(), 3);
-        assert_eq!(ids(&house.lines(&["tail", "--source", "github", "--last", "2"])), ["id_10", "id_20"]);
-        assert_eq!(ids(&house.lines(&["tail", "--source", "github", "--last", "9"])), ["id_0", "id_10", "id_20"]);
-        assert!(house.lines(&["tail", "--source", "nobody"]).is_empty());
-        assert!(house.lines(&["tail", "--from", "999999"]).is_empty());
+        assert_eq!(ids(&harness.lines(&["tail", "--last", "2"])), ["id_28", "id_29"]);
+        assert_eq!(harness.lines(&["tail"]).len(), 10);
+        assert_eq!(harness.lines(&["tail", "--from", "0"]).len(), 30);
+        assert_eq!(harness.lines(&["tail", "--from", &kept[27].to_string()]).len(), 3);
+        assert_eq!(ids(&harness.lines(&["tail", "--source", "github", "--last", "2"])), ["id_10", "id_20"]);
+        assert_eq!(ids(&harness.lines(&["tail", "--source", "github", "--last", "9"])), ["id_0", "id_10", "id_20"]);
+        assert!(harness.lines(&["tail", "--source", "nobody"]).is_empty());
+        assert!(harness.lines(&["tail", "--from", "999999"]).is_empty());
     }
 }
 
 #[test]
 fn a_line_for_machines_has_the_promised_keys() {
-    let house = House::new();
-    let journal = house.open();
-    let seq = house.keep(&journal, "github", "0e9f", AT);
-    let lines = house.lines(&["tail"]);
+    let harness = Harness::new();
+    let journal = harness.open();
+    let seq = harness.keep(&journal, "github", "0e9f", AT);
+    let lines = harness.lines(&["tail"]);
     let keys: Vec<&String> = lines[0].as_object().unwrap().keys().collect();
     let mut wanted = ["seq", "source", "id", "type", "key", "received_at", "content_type", "topic", "body_base64"];
     wanted.sort_unstable();
@@ -134,57 +134,57 @@ fn a_line_for_machines_has_the_promised_keys() {
 
 #[test]
 fn following_shows_an_event_that_is_kept_later_and_ends_quietly_when_nobody_reads() {
-    let house = House::new();
-    let journal = house.open();
+    let harness = Harness::new();
+    let journal = harness.open();
     let mut child =
-        house.command(&["tail", "--follow", "--format", "json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        harness.command(&["tail", "--follow", "--format", "json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut shown = BufReader::new(child.stdout.take().unwrap());
     for id in ["first", "second"] {
-        house.keep(&journal, "stripe", id, AT);
+        harness.keep(&journal, "stripe", id, AT);
         let mut line = String::new();
         shown.read_line(&mut line).unwrap();
         assert!(line.contains(&format!("\"id\":\"{id}\"")), "{line}");
     }
     drop(shown);
-    house.keep(&journal, "stripe", "third", AT);
+    harness.keep(&journal, "stripe", "third", AT);
     let ended: Output = child.wait_with_output().unwrap();
     assert_eq!((ended.status.code(), text(&ended.stderr)), (Some(0), String::new()));
 }
 
 #[test]
 fn stat_counts_and_verify_finds_a_flipped_bit() {
-    let house = House::new();
-    let journal = house.open();
+    let harness = Harness::new();
+    let journal = harness.open();
     for n in 0..20 {
-        house.keep(&journal, "stripe", &format!("id_{n}"), AT);
+        harness.keep(&journal, "stripe", &format!("id_{n}"), AT);
     }
-    assert_eq!(house.lines(&["journal", "stat"])[0]["in_use"], true);
+    assert_eq!(harness.lines(&["journal", "stat"])[0]["in_use"], true);
     journal.save_cursor("webhooks.stripe", 15);
     journal.close();
     drop(journal);
-    let stat = &house.lines(&["journal", "stat"])[0];
+    let stat = &harness.lines(&["journal", "stat"])[0];
     assert_eq!((&stat["in_use"], &stat["events"], &stat["next"]), (&false.into(), &20.into(), &20.into()));
     assert_eq!((&stat["lanes"][0]["cursor"], &stat["lanes"][0]["waiting"]), (&15.into(), &5.into()));
-    let verdict = &house.lines(&["journal", "verify"])[0];
+    let verdict = &harness.lines(&["journal", "verify"])[0];
     assert_eq!((&verdict["events"], verdict["damage"].as_array().unwrap().len()), (&20.into(), 0));
 
-    flip_a_bit_inside("id_7", &house.segments());
-    let found = house.command(&["journal", "verify"]).output().unwrap();
+    flip_a_bit_inside("id_7", &harness.segments());
+    let found = harness.command(&["journal", "verify"]).output().unwrap();
     assert_eq!(found.status.code(), Some(1), "{}", text(&found.stdout));
     assert!(text(&found.stdout).starts_with("damaged: "), "{}", text(&found.stdout));
-    assert_eq!(house.lines(&["tail", "--from", "0"]).len(), 19, "damage costs only what it hit");
+    assert_eq!(harness.lines(&["tail", "--from", "0"]).len(), 19, "damage costs only what it hit");
 }
 
 /// A crash right after a commit must not cost more repeats than that commit could have spared.
 #[test]
 fn a_moved_cursor_is_saved_with_the_next_commit() {
-    let house = House::new();
-    let journal = house.open();
-    let outside = ReadOnlyJournal::open(Arc::new(LocalDisk::existing(&house.config.journal.dir).unwrap())).unwrap();
+    let harness = Harness::new();
+    let journal = harness.open();
+    let outside = ReadOnlyJournal::open(Arc::new(LocalDisk::existing(&harness.config.journal.dir).unwrap())).unwrap();
     for cursor in 1..=3 {
-        house.keep(&journal, "stripe", &format!("before_{cursor}"), AT);
+        harness.keep(&journal, "stripe", &format!("before_{cursor}"), AT);
         journal.save_cursor("webhooks.stripe", cursor);
-        house.keep(&journal, "stripe", &format!("behind_{cursor}"), AT);
+        harness.keep(&journal, "stripe", &format!("behind_{cursor}"), AT);
         assert_eq!(outside.stat().unwrap().lanes[0].cursor, Some(cursor));
     }
     journal.close();
@@ -204,13 +204,13 @@ fn find(path: &Path, marker: &str) -> Option<usize> {
 
 #[test]
 fn looking_at_the_journal_needs_no_secret_and_no_journal_is_one_line() {
-    let house = House::new();
-    let missing = house.command(&["tail"]).output().unwrap();
+    let harness = Harness::new();
+    let missing = harness.command(&["tail"]).output().unwrap();
     assert_eq!((missing.status.code(), text(&missing.stderr).lines().count()), (Some(1), 1));
-    house.open().close();
-    std::fs::remove_file(house.dir.path().join("secret")).unwrap();
-    assert!(house.lines(&["tail"]).is_empty());
-    assert_eq!(house.command(&["check"]).output().unwrap().status.code(), Some(2));
+    harness.open().close();
+    std::fs::remove_file(harness.dir.path().join("secret")).unwrap();
+    assert!(harness.lines(&["tail"]).is_empty());
+    assert_eq!(harness.command(&["check"]).output().unwrap().status.code(), Some(2));
 }
 
 /// 2026-11-21T07:08:13.042Z in milliseconds.

@@ -4,8 +4,8 @@
 mod dedupe_table;
 #[path = "../common/disk.rs"]
 mod disk;
+mod harness;
 mod held;
-mod house;
 mod identity;
 mod reload;
 mod restarts;

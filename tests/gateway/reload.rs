@@ -11,65 +11,65 @@ use hookhold::source::{Source, SourceDefaults};
 use hookhold::toml_value::{Diagnostics, TomlTable};
 use hookhold::verify::sign::{SampleOptions, sign};
 
-use crate::house::{House, far_away};
+use crate::harness::{Harness, far_away};
 
 #[tokio::test]
 async fn nothing_is_accepted_from_the_end_of_a_secrets_time_on() {
-    let house = House::new();
-    let start = house.clock.now();
+    let harness = Harness::new();
+    let start = harness.clock.now();
     let end = "2023-11-15"; // the clock stands at 22:13:20 the day before
     let only = compile(&[("old", &format!(", not_after = {end}"))]);
-    house.gateway.replace_sources([only], &house.metrics);
+    harness.gateway.replace_sources([only], &harness.metrics);
     let day_after = UnixMillis(1_700_092_800_000); // 2023-11-16T00:00:00Z
-    house.passes(Duration::from_millis(day_after.since(start) - 1));
-    assert_eq!(ask(&house, "evt_1").await.0, Outcome::Stored, "a date counts to its end");
-    house.passes(Duration::from_millis(1));
-    let (outcome, hint) = ask(&house, "evt_2").await;
+    harness.passes(Duration::from_millis(day_after.since(start) - 1));
+    assert_eq!(ask(&harness, "evt_1").await.0, Outcome::Stored, "a date counts to its end");
+    harness.passes(Duration::from_millis(1));
+    let (outcome, hint) = ask(&harness, "evt_2").await;
     assert_eq!(outcome, Outcome::SignatureMismatch);
     assert_eq!(hint, "signed with the secret old, which expired at 2023-11-16T00:00:00.000Z");
-    assert_eq!(house.kept(), ["evt_1"]);
+    assert_eq!(harness.kept(), ["evt_1"]);
 }
 
 #[tokio::test]
 async fn a_delivery_that_has_found_its_source_ends_by_it_after_a_reload() {
-    let house = House::new();
-    house.gateway.replace_sources([compile(&[("old", "")])], &house.metrics);
-    let (source, delivery) = signed(&house, "evt_1");
-    house.gateway.replace_sources([compile(&[("new", "")])], &house.metrics);
-    assert_eq!(ask_by(&house, &source, delivery).await.0, Outcome::Stored);
-    let verified = |secret| house.metrics.verified.with_label_values(&["shop", secret]).get();
+    let harness = Harness::new();
+    harness.gateway.replace_sources([compile(&[("old", "")])], &harness.metrics);
+    let (source, delivery) = signed(&harness, "evt_1");
+    harness.gateway.replace_sources([compile(&[("new", "")])], &harness.metrics);
+    assert_eq!(ask_by(&harness, &source, delivery).await.0, Outcome::Stored);
+    let verified = |secret| harness.metrics.verified.with_label_values(&["shop", secret]).get();
     assert_eq!((verified("old"), verified("new")), (1, 0));
-    assert_eq!(ask(&house, "evt_1").await.0, Outcome::Duplicate, "what was kept before is known after");
+    assert_eq!(ask(&harness, "evt_1").await.0, Outcome::Duplicate, "what was kept before is known after");
     assert_eq!((verified("old"), verified("new")), (1, 1));
-    house.gateway.replace_sources(Vec::<Source>::new(), &house.metrics);
-    assert!(house.gateway.source("/hooks/shop").is_none());
+    harness.gateway.replace_sources(Vec::<Source>::new(), &harness.metrics);
+    assert!(harness.gateway.source("/hooks/shop").is_none());
 }
 
 #[tokio::test]
 async fn a_reload_does_not_refill_a_rate_that_it_leaves_alone() {
-    let house = House::new();
-    let with_rate = |rate: &str| house.gateway.replace_sources([compile_with(&[("one", "")], rate)], &house.metrics);
+    let harness = Harness::new();
+    let with_rate = |rate: &str| harness.gateway.replace_sources([compile_with(&[("one", "")], rate)], &harness.metrics);
     with_rate("max_rate = \"1/h\"");
-    assert_eq!(ask(&house, "evt_1").await.0, Outcome::Stored);
+    assert_eq!(ask(&harness, "evt_1").await.0, Outcome::Stored);
     with_rate("max_rate = \"1/h\"");
-    assert_eq!(ask(&house, "evt_2").await.0, Outcome::RateLimited);
+    assert_eq!(ask(&harness, "evt_2").await.0, Outcome::RateLimited);
     with_rate("max_rate = \"2/h\"");
-    assert_eq!(ask(&house, "evt_2").await.0, Outcome::Stored);
+    assert_eq!(ask(&harness, "evt_2").await.0, Outcome::Stored);
 }
 
-async fn ask(house: &House, id: &str) -> (Outcome, String) {
-    let (source, delivery) = signed(house, id);
-    ask_by(house, &source, delivery).await
+async fn ask(harness: &Harness, id: &str) -> (Outcome, String) {
+    let (source, delivery) = signed(harness, id);
+    ask_by(harness, &source, delivery).await
 }
 
-async fn ask_by(house: &House, source: &LiveSource, delivery: Delivery) -> (Outcome, String) {
-    let answer = house.gateway.receive(source, delivery, far_away()).await;
+async fn ask_by(harness: &Harness, source: &LiveSource, delivery: Delivery) -> (Outcome, String) {
+    let answer = harness.gateway.receive(source, delivery, far_away()).await;
     (answer.outcome, answer.hint)
 }
 
-fn signed(house: &House, id: &str) -> (Arc<LiveSource>, Delivery) {
-    let source = house.gateway.source("/hooks/shop").expect("it is there");
-    let now = house.clock.now();
+fn signed(harness: &Harness, id: &str) -> (Arc<LiveSource>, Delivery) {
+    let source = harness.gateway.source("/hooks/shop").expect("it is there");
+    let now = harness.clock.now();
     let sample = sign(&source, None, &SampleOptions { id: id.into(), event_type: None, key: None, now, tamper: None });
     let remote = ([192, 0, 2, 1], 443).into();
     let (method, target, headers, body) = (sample.method, sample.target, sample.headers, sample.body);

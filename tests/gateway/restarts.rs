@@ -6,65 +6,65 @@ use std::time::Duration;
 use hookhold::journal::Options;
 use hookhold::outcome::Outcome;
 
-use crate::house::{House, Plan, SEGMENT, until};
+use crate::harness::{Harness, Plan, SEGMENT, until};
 
 #[tokio::test]
 async fn a_restart_every_second_does_not_prolong_the_window() {
     let window = Duration::from_secs(20);
-    let mut house = House::with(Plan { window, ..Plan::default() });
+    let mut harness = Harness::with(Plan { window, ..Plan::default() });
     let mut kept_at = Vec::new();
     for second in 0..60 {
-        match house.outcome("stripe", "evt_1").await {
+        match harness.outcome("stripe", "evt_1").await {
             Outcome::Stored => kept_at.push(second),
             outcome => assert_eq!(outcome, Outcome::Duplicate, "second {second}"),
         }
-        house.passes(Duration::from_secs(1));
-        house = match second % 3 {
-            0 => house.restarted(),
-            1 => house.killed(),
-            _ => house.after_power_cut(),
+        harness.passes(Duration::from_secs(1));
+        harness = match second % 3 {
+            0 => harness.restarted(),
+            1 => harness.killed(),
+            _ => harness.after_power_cut(),
         };
     }
     assert_eq!(kept_at, [0, 20, 40]);
-    assert_eq!(house.kept(), ["evt_1"; 3]);
+    assert_eq!(harness.kept(), ["evt_1"; 3]);
 }
 
 #[tokio::test]
 async fn an_id_whose_payload_was_deleted_by_max_size_stays_a_duplicate() {
     for hot_keys in [0, 1000] {
         let options = Options { max_size: 4 * SEGMENT, segment_size: SEGMENT, ..Options::default() };
-        let mut house = House::with(Plan { options, hot_keys, ..Plan::default() });
-        assert_eq!(house.outcome("stripe", "evt_first").await, Outcome::Stored);
+        let mut harness = Harness::with(Plan { options, hot_keys, ..Plan::default() });
+        assert_eq!(harness.outcome("stripe", "evt_first").await, Outcome::Stored);
         for n in 0..100 {
             let body = format!(r#"{{"id":"filler_{n}","type":"t","pad":"{}"}}"#, "x".repeat(8000));
-            assert_eq!(house.asks_with("stripe", house.with_body("stripe", "", body)).await.outcome, Outcome::Stored);
+            assert_eq!(harness.asks_with("stripe", harness.with_body("stripe", "", body)).await.outcome, Outcome::Stored);
         }
-        assert!(house.journal.oldest() > 0);
-        assert_eq!(house.copies("evt_first"), 0, "its payload is gone");
+        assert!(harness.journal.oldest() > 0);
+        assert_eq!(harness.copies("evt_first"), 0, "its payload is gone");
         for _ in 0..2 {
-            let repeat = house.asks("stripe", "evt_first").await;
+            let repeat = harness.asks("stripe", "evt_first").await;
             assert_eq!((repeat.outcome, repeat.seq), (Outcome::Duplicate, Some(0)));
-            house = house.restarted();
+            harness = harness.restarted();
         }
-        house = house.after_power_cut();
-        assert_eq!(house.outcome("stripe", "evt_first").await, Outcome::Duplicate);
+        harness = harness.after_power_cut();
+        assert_eq!(harness.outcome("stripe", "evt_first").await, Outcome::Duplicate);
     }
 }
 
 #[tokio::test]
 async fn an_expired_key_leaves_the_disk_and_its_event_may_come_again() {
     let window = Duration::from_secs(20);
-    let house = House::with(Plan { window, ..Plan::default() });
-    assert_eq!(house.outcome("stripe", "evt_1").await, Outcome::Stored);
-    let segment = house.disk.names(".seg").remove(0);
-    let house = house.cooled();
+    let harness = Harness::with(Plan { window, ..Plan::default() });
+    assert_eq!(harness.outcome("stripe", "evt_1").await, Outcome::Stored);
+    let segment = harness.disk.names(".seg").remove(0);
+    let harness = harness.cooled();
     let keys = segment.replace(".seg", ".keys");
-    let whole = house.disk.bytes(&keys).len();
-    house.passes(window * 2);
-    let house = house.restarted();
-    until(|| house.disk.bytes(&keys).len() < whole);
-    assert_eq!(house.outcome("stripe", "evt_1").await, Outcome::Stored);
-    assert_eq!(house.outcome("stripe", "evt_1").await, Outcome::Duplicate);
+    let whole = harness.disk.bytes(&keys).len();
+    harness.passes(window * 2);
+    let harness = harness.restarted();
+    until(|| harness.disk.bytes(&keys).len() < whole);
+    assert_eq!(harness.outcome("stripe", "evt_1").await, Outcome::Stored);
+    assert_eq!(harness.outcome("stripe", "evt_1").await, Outcome::Duplicate);
 }
 
 /// A plain model: an id is a repeat for `window` after the arrival that was kept, whatever else happens.
@@ -82,23 +82,23 @@ async fn random_day(seed: u64) -> (usize, usize) {
     let mut random = fastrand::Rng::with_seed(seed);
     let window = Duration::from_secs(20);
     let hot_keys = random.choice([0, 2, 1000]).expect("not empty");
-    let mut house = House::with(Plan { window, hot_keys, seed, ..Plan::default() });
+    let mut harness = Harness::with(Plan { window, hot_keys, seed, ..Plan::default() });
     let mut first_seen: HashMap<String, u64> = HashMap::new();
     let (mut now, mut kept, mut repeats) = (0, Vec::new(), 0);
     for step in 0..80 {
         match random.u32(..20) {
-            0 => house = house.restarted(),
-            1 => house = house.killed(),
-            2 => house = house.after_power_cut(),
-            3 => house = house.with_a_cold_cache(),
+            0 => harness = harness.restarted(),
+            1 => harness = harness.killed(),
+            2 => harness = harness.after_power_cut(),
+            3 => harness = harness.with_a_cold_cache(),
             4..8 => {
                 let seconds = random.u64(1..8);
                 now += seconds;
-                house.passes(Duration::from_secs(seconds));
+                harness.passes(Duration::from_secs(seconds));
             }
             _ => {
                 let id = format!("evt_{}", random.u32(..8));
-                let outcome = house.outcome("stripe", &id).await;
+                let outcome = harness.outcome("stripe", &id).await;
                 if first_seen.get(&id).is_some_and(|first| now < first + window.as_secs()) {
                     assert_eq!(outcome, Outcome::Duplicate, "{id}, step {step}, seed {seed}");
                     repeats += 1;
@@ -110,6 +110,6 @@ async fn random_day(seed: u64) -> (usize, usize) {
             }
         }
     }
-    assert_eq!(house.kept(), kept, "seed {seed}");
+    assert_eq!(harness.kept(), kept, "seed {seed}");
     (kept.len(), repeats)
 }

@@ -8,20 +8,20 @@ use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, yield_now};
 
 use crate::disk::Step;
-use crate::house::House;
+use crate::harness::Harness;
 
 /// Ends with the test's runtime.
-fn serve(house: &House) -> (SocketAddr, JoinHandle<()>) {
+fn serve(harness: &Harness) -> (SocketAddr, JoinHandle<()>) {
     let listener = server::listen("127.0.0.1:0".parse().expect("an address")).expect("a free port");
     let address = listener.local_addr().expect("bound above");
-    let (gateway, clock, metrics) = (house.gateway.clone(), house.clock.clone(), house.metrics.clone());
+    let (gateway, clock, metrics) = (harness.gateway.clone(), harness.clock.clone(), harness.metrics.clone());
     let server = Server { gateway, limits: Limits::default(), tls: None, proxies: Proxies::default(), clock, metrics };
     (address, tokio::spawn(server.serve(listener, Shutdown::new())))
 }
 
 /// Sends a whole request, and comes back once the gateway has believed it.
-async fn sends(house: &House, address: SocketAddr, request: &[u8]) -> TcpStream {
-    let verified = || house.metrics.verified.with_label_values(&["stripe", "secret"]).get();
+async fn sends(harness: &Harness, address: SocketAddr, request: &[u8]) -> TcpStream {
+    let verified = || harness.metrics.verified.with_label_values(&["stripe", "secret"]).get();
     let before = verified();
     let mut line = TcpStream::connect(address).await.expect("the server listens");
     line.write_all(request).await.expect("the server reads");
@@ -32,8 +32,8 @@ async fn sends(house: &House, address: SocketAddr, request: &[u8]) -> TcpStream 
 }
 
 /// A request as it stands on the wire, with the server's answer to be the last on its connection.
-fn request(house: &House, id: &str) -> Vec<u8> {
-    let delivery = house.delivery("stripe", id);
+fn request(harness: &Harness, id: &str) -> Vec<u8> {
+    let delivery = harness.delivery("stripe", id);
     let head = format!("POST {} HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-length: ", delivery.target);
     let mut out = format!("{head}{}\r\n", delivery.body.len()).into_bytes();
     for (name, value) in &delivery.headers {
@@ -51,18 +51,18 @@ async fn answer(mut line: TcpStream) -> String {
 
 #[tokio::test]
 async fn fifty_copies_over_sockets_are_one_frame_and_the_same_bytes_after_300_hung_up() {
-    let house = House::new();
-    let (address, _serving) = serve(&house);
-    let gate = house.disk.hold(Step::Sync, ".seg");
-    let request = request(&house, "evt_1");
+    let harness = Harness::new();
+    let (address, _serving) = serve(&harness);
+    let gate = harness.disk.hold(Step::Sync, ".seg");
+    let request = request(&harness, "evt_1");
     for _ in 0..300 {
-        let line = sends(&house, address, &request).await;
+        let line = sends(&harness, address, &request).await;
         line.set_zero_linger().expect("a socket has this option");
         drop(line);
     }
     let mut lines = Vec::new();
     for _ in 0..50 {
-        lines.push(sends(&house, address, &request).await);
+        lines.push(sends(&harness, address, &request).await);
     }
     gate.wait_for(1);
     for line in &lines {
@@ -75,17 +75,17 @@ async fn fifty_copies_over_sockets_are_one_frame_and_the_same_bytes_after_300_hu
             "HTTP/1.1 202 Accepted\r\ncontent-type: text/plain\r\nconnection: close\r\ncontent-length: 6\r\n\r\nthanks";
         assert_eq!(answer(line).await, expected);
     }
-    assert_eq!(house.kept(), ["evt_1"]);
+    assert_eq!(harness.kept(), ["evt_1"]);
 }
 
 #[tokio::test]
 async fn a_failed_sync_answers_503_over_every_socket() {
-    let house = House::new();
-    let (address, _serving) = serve(&house);
-    let gate = house.disk.hold(Step::Sync, ".seg");
+    let harness = Harness::new();
+    let (address, _serving) = serve(&harness);
+    let gate = harness.disk.hold(Step::Sync, ".seg");
     let mut lines = Vec::new();
     for number in 0..20 {
-        lines.push(sends(&house, address, &request(&house, &format!("evt_{number}"))).await);
+        lines.push(sends(&harness, address, &request(&harness, &format!("evt_{number}"))).await);
     }
     gate.wait_for(1);
     gate.fail(std::io::ErrorKind::Other);
@@ -93,5 +93,5 @@ async fn a_failed_sync_answers_503_over_every_socket() {
         let answer = answer(line).await;
         assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nretry-after: "), "{answer}");
     }
-    assert_eq!(house.kept(), [""; 0]);
+    assert_eq!(harness.kept(), [""; 0]);
 }

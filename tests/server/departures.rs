@@ -5,192 +5,192 @@ use std::time::Duration;
 use hookhold::server::{Limits, Phase};
 use tokio::net::TcpStream;
 
-use crate::house::{BODY, House, Line, chunked, expecting, post, split_at_body};
+use crate::harness::{BODY, Harness, Line, chunked, expecting, post, split_at_body};
 
 #[tokio::test]
 async fn a_connection_without_a_request_is_closed_and_not_counted() {
-    let house = House::open(Limits { idle_timeout: Duration::from_millis(100), ..Limits::default() }).await;
-    assert_eq!(house.line().await.rest().await, "");
-    assert!(house.line().await.end(post(BODY)).await.contains(" 200 "));
-    assert_eq!(house.rejections(), 0);
+    let harness = Harness::open(Limits { idle_timeout: Duration::from_millis(100), ..Limits::default() }).await;
+    assert_eq!(harness.line().await.rest().await, "");
+    assert!(harness.line().await.end(post(BODY)).await.contains(" 200 "));
+    assert_eq!(harness.rejections(), 0);
 }
 
 #[tokio::test]
 async fn line_ends_after_a_request_are_no_request() {
     let limits = Limits { idle_timeout: Duration::from_millis(100), ..Limits::default() };
-    let house = House::open(limits).await;
-    let (mut stays, mut leaves) = (house.line().await, house.line().await);
+    let harness = Harness::open(limits).await;
+    let (mut stays, mut leaves) = (harness.line().await, harness.line().await);
     for line in [&mut stays, &mut leaves] {
         assert!(line.ask(post(BODY)).await.contains(" 200 "));
         line.send("\r\n").await;
     }
     leaves.half_close().await;
     assert_eq!((leaves.rest().await, stays.rest().await), (String::new(), String::new()));
-    assert_eq!(house.rejections(), 0);
+    assert_eq!(harness.rejections(), 0);
 }
 
 #[tokio::test]
 async fn a_sender_that_leaves_before_its_last_byte_is_counted_and_not_answered() {
-    let house = House::open(Limits::default()).await;
+    let harness = Harness::open(Limits::default()).await;
     let (whole, pieces) = (post(BODY), chunked(BODY));
     let cases = [(&whole[..10], "-", 1), (&whole[..whole.len() - 1], "stripe", 1), (&pieces[..pieces.len() - 1], "stripe", 2)];
     for (sent, source, count) in cases {
-        let mut line = house.line().await;
+        let mut line = harness.line().await;
         line.send(sent).await;
         line.half_close().await;
         assert_eq!(line.rest().await, "");
-        assert_eq!(house.count(source, "disconnected"), count);
+        assert_eq!(harness.count(source, "disconnected"), count);
     }
-    let mut silent = house.line().await;
+    let mut silent = harness.line().await;
     silent.half_close().await;
     assert_eq!(silent.rest().await, "");
-    assert_eq!(house.rejections(), 3);
+    assert_eq!(harness.rejections(), 3);
 }
 
 #[tokio::test]
 async fn a_sender_that_leaves_after_its_last_byte_has_delivered() {
-    let house = House::open(Limits::default()).await;
-    let mut half_closed = house.line().await;
+    let harness = Harness::open(Limits::default()).await;
+    let mut half_closed = harness.line().await;
     half_closed.send(post(BODY)).await;
     half_closed.half_close().await;
     assert!(half_closed.rest().await.starts_with("HTTP/1.1 200 "));
-    let mut gone = house.line().await;
+    let mut gone = harness.line().await;
     gone.send(post(BODY)).await;
     gone.stream.set_zero_linger().expect("a socket has this option");
     drop(gone);
-    house.until(|house| house.accepted() + house.rejections() == 2).await;
-    assert_eq!(house.rejections(), 0);
+    harness.until(|harness| harness.accepted() + harness.rejections() == 2).await;
+    assert_eq!(harness.rejections(), 0);
 }
 
 #[tokio::test]
 async fn connections_beyond_the_limit_wait_for_a_place() {
-    let house = House::open(Limits { max_connections: 1, ..Limits::default() }).await;
-    let mut first = house.line().await;
+    let harness = Harness::open(Limits { max_connections: 1, ..Limits::default() }).await;
+    let mut first = harness.line().await;
     assert!(first.ask(post(BODY)).await.contains(" 200 "));
-    let mut second = house.line().await;
+    let mut second = harness.line().await;
     second.send(post(BODY)).await;
     assert!(first.ask(post(BODY)).await.contains(" 200 "));
-    assert_eq!(house.accepted(), 2);
+    assert_eq!(harness.accepted(), 2);
     drop(first);
     assert!(second.answer().await.contains(" 200 "));
 }
 
 #[tokio::test]
 async fn a_drain_answers_a_hundred_requests_under_way_and_closes_idle_connections() {
-    let house = House::open(Limits { drain_delay: Duration::ZERO, ..Limits::default() }).await;
+    let harness = Harness::open(Limits { drain_delay: Duration::ZERO, ..Limits::default() }).await;
     let (head, body) = split_at_body(&expecting(&post(BODY)));
     let mut lines = Vec::new();
     for _ in 0..100 {
-        let mut line = house.line().await;
+        let mut line = harness.line().await;
         assert!(line.ask(&head).await.contains(" 100 "));
         lines.push(line);
     }
-    let mut idle = house.line().await;
+    let mut idle = harness.line().await;
     assert!(idle.ask(post(BODY)).await.contains(" 200 "));
-    house.stop.signal();
+    harness.stop.signal();
     assert_eq!(idle.rest().await, "");
-    assert!(TcpStream::connect(house.address).await.is_err(), "the listener closes before idle connections do");
+    assert!(TcpStream::connect(harness.address).await.is_err(), "the listener closes before idle connections do");
     for mut line in lines {
         let answer = line.end(&body).await;
         assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("connection: close\r\n"), "{answer}");
     }
-    assert_eq!(house.accepted(), 101);
-    house.ended().await;
+    assert_eq!(harness.accepted(), 101);
+    harness.ended().await;
 }
 
 #[tokio::test]
 async fn deliveries_during_drain_delay_are_kept_on_old_and_new_connections() {
-    let house = House::open(Limits { drain_delay: Duration::from_secs(3600), ..Limits::default() }).await;
-    let mut old = house.line().await;
+    let harness = Harness::open(Limits { drain_delay: Duration::from_secs(3600), ..Limits::default() }).await;
+    let mut old = harness.line().await;
     assert!(old.ask(post(BODY)).await.contains(" 200 "));
-    house.stop.signal();
-    assert!(house.stop.begun());
+    harness.stop.signal();
+    assert!(harness.stop.begun());
     assert!(old.ask(post(BODY)).await.contains(" 200 "));
-    assert!(house.line().await.ask(post(BODY)).await.contains(" 200 "));
-    house.stop.signal();
+    assert!(harness.line().await.ask(post(BODY)).await.contains(" 200 "));
+    harness.stop.signal();
     assert_eq!(old.rest().await, "");
-    house.ended().await;
+    harness.ended().await;
 }
 
 #[tokio::test]
 async fn what_is_incomplete_at_the_drain_deadline_is_answered_draining() {
     let limits = Limits { drain_delay: Duration::ZERO, drain_deadline: Duration::from_millis(50), ..Limits::default() };
-    let house = House::open(limits).await;
+    let harness = Harness::open(limits).await;
     let mut lines = Vec::new();
     for (sent, source) in [(10, "-"), (post(BODY).len() - 1, "stripe")] {
-        let mut line = house.line().await;
+        let mut line = harness.line().await;
         assert!(line.ask(post(BODY) + &post(BODY)[..sent]).await.contains(" 200 "));
         lines.push((line, source));
     }
-    house.stop.signal();
+    harness.stop.signal();
     for (mut line, source) in lines {
         let answer = line.rest().await;
         assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: 30\r\n"), "{answer}");
         assert!(answer.contains("connection: close\r\n"), "{answer}");
-        assert_eq!(house.count(source, "draining"), 1);
+        assert_eq!(harness.count(source, "draining"), 1);
     }
-    house.ended().await;
+    harness.ended().await;
 }
 
 #[tokio::test]
 async fn a_second_signal_ends_at_once() {
-    let house = House::open(Limits { drain_delay: Duration::from_secs(3600), ..Limits::default() }).await;
-    let mut line = house.line().await;
+    let harness = Harness::open(Limits { drain_delay: Duration::from_secs(3600), ..Limits::default() }).await;
+    let mut line = harness.line().await;
     assert!(line.ask(post(BODY)).await.contains(" 200 "));
-    house.stop.signal();
-    house.stop.signal();
-    house.ended().await;
+    harness.stop.signal();
+    harness.stop.signal();
+    harness.ended().await;
     assert_eq!(line.rest().await, "");
 }
 
 #[tokio::test]
 async fn a_drain_waits_for_requests_whose_event_is_being_written() {
-    let (house, gate) = House::held(Limits { drain_delay: Duration::ZERO, ..Limits::default() }).await;
-    let mut lines = under_way(&house, 100).await;
-    house.stop.signal();
-    house.stop.reached(Phase::Draining).await;
-    assert_eq!(house.accepted(), 0);
+    let (harness, gate) = Harness::held(Limits { drain_delay: Duration::ZERO, ..Limits::default() }).await;
+    let mut lines = under_way(&harness, 100).await;
+    harness.stop.signal();
+    harness.stop.reached(Phase::Draining).await;
+    assert_eq!(harness.accepted(), 0);
     gate.release();
     for line in &mut lines {
         let answer = line.rest().await;
         assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("connection: close\r\n"), "{answer}");
     }
-    assert_eq!((house.accepted(), house.count("stripe", "stored")), (100, 1));
-    house.ended().await;
+    assert_eq!((harness.accepted(), harness.count("stripe", "stored")), (100, 1));
+    harness.ended().await;
 }
 
 #[tokio::test]
 async fn a_request_cut_by_the_drain_deadline_is_kept_all_the_same() {
     let limits = Limits { drain_delay: Duration::ZERO, drain_deadline: Duration::from_millis(50), ..Limits::default() };
-    let (house, gate) = House::held(limits).await;
-    let mut lines = under_way(&house, 1).await;
-    house.stop.signal();
+    let (harness, gate) = Harness::held(limits).await;
+    let mut lines = under_way(&harness, 1).await;
+    harness.stop.signal();
     let answer = lines[0].rest().await;
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: 30\r\n"), "{answer}");
-    assert_eq!(house.count("stripe", "draining"), 1);
+    assert_eq!(harness.count("stripe", "draining"), 1);
     gate.release();
     // The gateway hears of it in a task of this runtime, so it must be let run before the journal is closed.
-    house.until(|house| house.metrics.stored_after_answer.get() == 1).await;
-    house.ended().await;
+    harness.until(|harness| harness.metrics.stored_after_answer.get() == 1).await;
+    harness.ended().await;
 }
 
 #[tokio::test]
 async fn a_sender_that_hangs_up_while_its_event_is_being_written_has_delivered() {
-    let (house, gate) = House::held(Limits::default()).await;
-    for line in under_way(&house, 3).await {
+    let (harness, gate) = Harness::held(Limits::default()).await;
+    for line in under_way(&harness, 3).await {
         line.stream.set_zero_linger().expect("a socket has this option");
     }
     gate.release();
-    house.until(|house| house.accepted() == 3).await;
-    assert_eq!((house.count("stripe", "stored"), house.rejections()), (1, 0));
+    harness.until(|harness| harness.accepted() == 3).await;
+    assert_eq!((harness.count("stripe", "stored"), harness.rejections()), (1, 0));
 }
 
 /// Clients whose requests are complete and not answered: the server has seen each head before its body was sent.
-async fn under_way(house: &House, count: usize) -> Vec<Line> {
+async fn under_way(harness: &Harness, count: usize) -> Vec<Line> {
     let (head, body) = split_at_body(&expecting(&post(BODY)));
     let mut lines = Vec::new();
     for _ in 0..count {
-        let mut line = house.line().await;
+        let mut line = harness.line().await;
         assert!(line.ask(&head).await.contains(" 100 "));
         line.send(&body).await;
         lines.push(line);

@@ -3,8 +3,8 @@
 mod departures;
 #[path = "../common/h2.rs"]
 mod h2;
+mod harness;
 mod held;
-mod house;
 #[path = "../common/https.rs"]
 mod https;
 mod rejections;
@@ -16,23 +16,23 @@ mod shadow;
 use hookhold::server::Limits;
 use tokio::task::yield_now;
 
-use house::{BODY, House, chunked, expecting, post, split_at_body, without_date};
+use harness::{BODY, Harness, chunked, expecting, post, split_at_body, without_date};
 
 #[tokio::test]
 async fn a_kept_delivery_and_its_repeat_get_the_same_bytes() {
-    let house = House::open(Limits::default()).await;
-    let mut line = house.line().await;
+    let harness = Harness::open(Limits::default()).await;
+    let mut line = harness.line().await;
     let first = line.ask(post(BODY)).await;
     assert_eq!(without_date(&first), "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
     assert_eq!(without_date(&first), without_date(&line.ask(post(BODY)).await));
-    assert_eq!(house.accepted(), 2);
-    assert_eq!(house.timed("stripe"), 2);
+    assert_eq!(harness.accepted(), 2);
+    assert_eq!(harness.timed("stripe"), 2);
 }
 
 #[tokio::test]
 async fn a_wanted_body_is_invited_with_100_continue() {
-    let house = House::open(Limits::default()).await;
-    let mut line = house.line().await;
+    let harness = Harness::open(Limits::default()).await;
+    let mut line = harness.line().await;
     let (head, body) = split_at_body(&expecting(&post(BODY)));
     assert_eq!(line.ask(head).await, "HTTP/1.1 100 Continue\r\n\r\n");
     assert!(line.ask(body).await.starts_with("HTTP/1.1 200 "));
@@ -40,15 +40,15 @@ async fn a_wanted_body_is_invited_with_100_continue() {
 
 #[tokio::test]
 async fn requests_may_be_split_at_any_byte() {
-    let house = House::open(Limits::default()).await;
+    let harness = Harness::open(Limits::default()).await;
     for request in [post(BODY), chunked(BODY)] {
         for at in 1..request.len() {
-            let mut line = house.line().await;
+            let mut line = harness.line().await;
             line.send(&request[..at]).await;
             yield_now().await;
             assert!(line.ask(&request[at..]).await.starts_with("HTTP/1.1 200 "), "split at {at}");
         }
-        let mut line = house.line().await;
+        let mut line = harness.line().await;
         for byte in request.as_bytes() {
             line.send([*byte]).await;
             yield_now().await;
@@ -59,8 +59,8 @@ async fn requests_may_be_split_at_any_byte() {
 
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_order() {
-    let house = House::open(Limits::default()).await;
-    let mut line = house.line().await;
+    let harness = Harness::open(Limits::default()).await;
+    let mut line = harness.line().await;
     let get = "GET /hooks/stripe HTTP/1.1\r\nhost: h\r\n\r\n";
     line.send(post(BODY) + &chunked(BODY) + get + &post(BODY)).await;
     for status in ["200", "200", "405", "200"] {

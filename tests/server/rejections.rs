@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use hookhold::server::{Limits, TARGET_LIMIT};
 
-use crate::house::{self, BODY, House, MAX_BODY, chunked, post, split_at_body};
+use crate::harness::{self, BODY, Harness, MAX_BODY, chunked, post, split_at_body};
 
 #[tokio::test]
 async fn early_refusals_neither_wait_for_the_body_nor_invite_it() {
-    let house = House::open(Limits::default()).await;
+    let harness = Harness::open(Limits::default()).await;
     let signed = "POST /hooks/stripe HTTP/1.1\r\nstripe-signature: t=1\r\ncontent-length: 4097";
     let cases = [
         ("POST /nobody HTTP/1.1\r\ncontent-length: 10", "404", "-", "unknown_source"),
@@ -17,59 +17,59 @@ async fn early_refusals_neither_wait_for_the_body_nor_invite_it() {
         (signed, "413", "stripe", "too_large"),
     ];
     for (head, status, source, outcome) in cases {
-        let answer = house.line().await.ask(format!("{head}\r\nhost: h\r\nexpect: 100-continue\r\n\r\n")).await;
+        let answer = harness.line().await.ask(format!("{head}\r\nhost: h\r\nexpect: 100-continue\r\n\r\n")).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{head}: {answer}");
         assert!(answer.contains("connection: close\r\n"), "{answer}");
         assert_eq!(answer.contains("allow: POST\r\n"), outcome == "method_not_allowed", "{answer}");
-        assert_eq!(house.count(source, outcome), 1, "{source} {outcome}");
+        assert_eq!(harness.count(source, outcome), 1, "{source} {outcome}");
     }
 }
 
 #[tokio::test]
 async fn a_refused_sender_that_goes_on_sending_still_sees_its_answer() {
-    let house = House::open(Limits::default()).await;
-    let mut line = house.line().await;
+    let harness = Harness::open(Limits::default()).await;
+    let mut line = harness.line().await;
     line.send("POST /nobody HTTP/1.1\r\ncontent-length: 4000000\r\n\r\n").await;
     assert!(line.end(vec![b'x'; 4_000_000]).await.starts_with("HTTP/1.1 404 "));
 }
 
 #[tokio::test]
 async fn a_body_over_max_body_is_refused_while_it_streams() {
-    let house = House::open(Limits::default()).await;
+    let harness = Harness::open(Limits::default()).await;
     let largest = "x".repeat(MAX_BODY);
-    assert!(house.line().await.ask(post(&largest)).await.contains(" 200 "));
-    assert!(house.line().await.ask(chunked(&largest)).await.contains(" 200 "));
+    assert!(harness.line().await.ask(post(&largest)).await.contains(" 200 "));
+    assert!(harness.line().await.ask(chunked(&largest)).await.contains(" 200 "));
     let (head, _) = split_at_body(&chunked(""));
-    let answer = house.line().await.ask(format!("{head}1001\r\n{largest}x")).await;
+    let answer = harness.line().await.ask(format!("{head}1001\r\n{largest}x")).await;
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
-    assert_eq!(house.count("stripe", "too_large"), 1);
+    assert_eq!(harness.count("stripe", "too_large"), 1);
 }
 
 #[tokio::test]
 async fn bodies_beyond_max_in_flight_are_overload_until_others_end() {
-    let house = House::open(Limits { max_in_flight: 1000, ..Limits::default() }).await;
-    let answer = house.line().await.ask(post(&"x".repeat(1001))).await;
+    let harness = Harness::open(Limits { max_in_flight: 1000, ..Limits::default() }).await;
+    let answer = harness.line().await.ask(post(&"x".repeat(1001))).await;
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: 30\r\n"), "{answer}");
-    let mut slow = house.line().await;
+    let mut slow = harness.line().await;
     let (head, body) = split_at_body(&post(&"x".repeat(1000)));
     slow.send(head + &body[..600]).await;
-    while house.line().await.ask(post(&"x".repeat(600))).await.contains(" 200 ") {}
+    while harness.line().await.ask(post(&"x".repeat(600))).await.contains(" 200 ") {}
     assert!(slow.ask(&body[600..]).await.contains(" 200 "));
-    assert!(house.line().await.ask(post(&"x".repeat(1000))).await.contains(" 200 "));
-    assert_eq!(house.count("stripe", "overloaded"), 2);
+    assert!(harness.line().await.ask(post(&"x".repeat(1000))).await.contains(" 200 "));
+    assert_eq!(harness.count("stripe", "overloaded"), 2);
 }
 
 #[tokio::test]
 async fn a_request_head_has_max_header_size_and_max_headers() {
     for (max_header_size, max_headers) in [(32 << 10, 100), (8 << 10, 10)] {
-        let house = House::open(Limits { max_header_size, max_headers, ..Limits::default() }).await;
-        assert!(house.line().await.ask(with_head_of(max_header_size)).await.contains(" 200 "));
-        assert!(house.line().await.ask(with_fields(max_headers)).await.contains(" 200 "));
+        let harness = Harness::open(Limits { max_header_size, max_headers, ..Limits::default() }).await;
+        assert!(harness.line().await.ask(with_head_of(max_header_size)).await.contains(" 200 "));
+        assert!(harness.line().await.ask(with_fields(max_headers)).await.contains(" 200 "));
         let too_much = [with_head_of(max_header_size + 1), with_fields(max_headers + 1)];
         for (before, request) in too_much.into_iter().enumerate() {
-            let answer = house.line().await.end(request).await;
+            let answer = harness.line().await.end(request).await;
             assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
-            assert_eq!(house.count("-", "bad_request"), before as u64 + 1);
+            assert_eq!(harness.count("-", "bad_request"), before as u64 + 1);
         }
     }
     let defaults = Limits::default();
@@ -88,17 +88,17 @@ fn with_fields(count: usize) -> String {
 
 #[tokio::test]
 async fn a_request_target_has_8_kib() {
-    let house = House::open(Limits::default()).await;
+    let harness = Harness::open(Limits::default()).await;
     let target = |length: usize| format!("/hooks/stripe?{}", "x".repeat(length - "/hooks/stripe?".len()));
     let asked = |length: usize| post(BODY).replacen("/hooks/stripe", &target(length), 1);
-    assert!(house.line().await.ask(asked(TARGET_LIMIT)).await.contains(" 200 "));
-    assert!(house.line().await.ask(asked(TARGET_LIMIT + 1)).await.contains(" 414 "));
-    assert_eq!(house.count("stripe", "bad_request"), 1);
+    assert!(harness.line().await.ask(asked(TARGET_LIMIT)).await.contains(" 200 "));
+    assert!(harness.line().await.ask(asked(TARGET_LIMIT + 1)).await.contains(" 414 "));
+    assert_eq!(harness.count("stripe", "bad_request"), 1);
 }
 
 #[tokio::test]
 async fn what_hyper_cannot_read_is_answered_and_counted() {
-    let house = House::open(Limits::default()).await;
+    let harness = Harness::open(Limits::default()).await;
     let unreadable = [
         "what is this\r\n\r\n",
         "POST /hooks/stripe HTTP/9.9\r\n\r\n",
@@ -110,56 +110,56 @@ async fn what_hyper_cannot_read_is_answered_and_counted() {
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ];
     for (before, request) in unreadable.into_iter().enumerate() {
-        let answer = house.line().await.end(request).await;
+        let answer = harness.line().await.end(request).await;
         assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{request}: {answer}");
         assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
-        assert_eq!(house.count("-", "bad_request"), before as u64 + 1, "{request}");
+        assert_eq!(harness.count("-", "bad_request"), before as u64 + 1, "{request}");
     }
 }
 
 #[tokio::test]
 async fn a_malformed_chunk_is_a_bad_request_of_its_source() {
-    let house = House::open(Limits::default()).await;
+    let harness = Harness::open(Limits::default()).await;
     let (head, _) = split_at_body(&chunked(""));
     for (before, body) in ["zz\r\n", "3\r\nabcd\r\n", "3;\nabc"].into_iter().enumerate() {
-        let answer = house.line().await.end(head.clone() + body).await;
+        let answer = harness.line().await.end(head.clone() + body).await;
         assert!(answer.starts_with("HTTP/1.1 400 "), "{body}: {answer}");
-        assert_eq!(house.count("stripe", "bad_request"), before as u64 + 1, "{body}");
+        assert_eq!(harness.count("stripe", "bad_request"), before as u64 + 1, "{body}");
     }
 }
 
 #[tokio::test]
 async fn a_head_or_body_that_is_not_complete_in_time_is_too_slow() {
-    let house = House::open(Limits { request_deadline: Duration::from_millis(30), ..Limits::default() }).await;
+    let harness = Harness::open(Limits { request_deadline: Duration::from_millis(30), ..Limits::default() }).await;
     for (sent, source) in [(10, "-"), (post(BODY).len() - 1, "stripe")] {
-        let answer = house.line().await.end(&post(BODY)[..sent]).await;
+        let answer = harness.line().await.end(&post(BODY)[..sent]).await;
         assert!(answer.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{answer}");
         assert!(answer.contains("connection: close\r\n") && answer.contains("date: "), "{answer}");
-        assert_eq!(house.count(source, "too_slow"), 1);
+        assert_eq!(harness.count(source, "too_slow"), 1);
     }
-    assert_eq!(house.rejections(), 2);
+    assert_eq!(harness.rejections(), 2);
 }
 
 #[tokio::test]
 async fn a_source_may_have_less_time_than_the_server() {
-    let house = House::with(Limits::default(), Duration::from_millis(30), |disk| disk).await;
-    let answer = house.line().await.end(&post(BODY)[..post(BODY).len() - 1]).await;
+    let harness = Harness::with(Limits::default(), Duration::from_millis(30), |disk| disk).await;
+    let answer = harness.line().await.end(&post(BODY)[..post(BODY).len() - 1]).await;
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
-    assert_eq!(house.count("stripe", "too_slow"), 1);
+    assert_eq!(harness.count("stripe", "too_slow"), 1);
 }
 
 #[tokio::test]
 async fn a_refusal_is_logged_with_sender_and_reason_but_no_secret_and_no_body() {
-    let house = House::open(Limits::default()).await;
+    let harness = Harness::open(Limits::default()).await;
     for _ in 0..20 {
         let request = post("hunter2").replacen("/hooks/stripe", "/hooks/\u{202e}nobody?token=hunter2", 1);
-        assert!(house.line().await.ask(request).await.contains(" 404 "));
+        assert!(harness.line().await.ask(request).await.contains(" 404 "));
     }
-    assert_eq!(house.count("-", "unknown_source"), 20);
-    let text = house::logged();
+    assert_eq!(harness.count("-", "unknown_source"), 20);
+    let text = harness::logged();
     let refused: Vec<&str> = text.lines().filter(|line| line.contains("refused")).collect();
     assert!(refused.len() >= 5, "{text}");
-    assert_eq!(refused.len() as u64 + house.metrics.rejected_log_suppressed.get(), 20);
+    assert_eq!(refused.len() as u64 + harness.metrics.rejected_log_suppressed.get(), 20);
     for word in ["unknown_source", "remote=127.0.0.1:", "no source has the path /hooks/\\u{202e}nobody"] {
         assert!(refused.iter().all(|line| line.contains(word)), "{word}: {text}");
     }

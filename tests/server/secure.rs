@@ -6,15 +6,15 @@ use tokio::runtime::Runtime;
 use tokio::task::spawn_blocking;
 
 use crate::h2::Client;
-use crate::house::{BODY, House, now, signature};
+use crate::harness::{BODY, Harness, now, signature};
 use crate::https::{Pair, served};
 
 #[tokio::test]
 async fn an_http_2_sender_that_hangs_up_while_its_event_is_being_written_has_delivered() {
     let pair = Pair::new(365);
-    let (house, gate) = House::secure(Limits::default(), pair.files()).await;
+    let (harness, gate) = Harness::secure(Limits::default(), pair.files()).await;
     gate.hold();
-    let (sender, address) = (Runtime::new().expect("a runtime can be built"), house.address);
+    let (sender, address) = (Runtime::new().expect("a runtime can be built"), harness.address);
     let under_way = sender.spawn(async move {
         let mut client = Client::connect(address, &pair).await;
         let signed = [("stripe-signature".to_owned(), signature(now(), BODY))];
@@ -24,15 +24,15 @@ async fn an_http_2_sender_that_hangs_up_while_its_event_is_being_written_has_del
         whole.send(BODY).await;
         (client, half, whole)
     });
-    house.until(|_| gate.is_reached()).await;
+    harness.until(|_| gate.is_reached()).await;
     let under_way = under_way.await.expect("no panic");
     sender.shutdown_background();
     drop(under_way);
     // The other request tells that the server has noticed.
-    house.until(|house| house.count("stripe", "disconnected") > 0).await;
+    harness.until(|harness| harness.count("stripe", "disconnected") > 0).await;
     gate.release();
-    house.until(|house| house.accepted() + house.rejections() == 2).await;
-    assert_eq!((house.count("stripe", "stored"), house.kept()), (1, 1));
+    harness.until(|harness| harness.accepted() + harness.rejections() == 2).await;
+    assert_eq!((harness.count("stripe", "stored"), harness.kept()), (1, 1));
 }
 
 #[tokio::test]
@@ -40,14 +40,14 @@ async fn a_reload_that_read_its_certificate_before_the_renewal_does_not_undo_it(
     let (pair, next) = (Pair::new(365), Pair::new(365));
     // Each look at the certificate is a handshake without a request.
     let limits = Limits { max_rejected_per_address: Rate::parse("1000000/s").expect("a rate"), ..Limits::default() };
-    let (house, _) = House::secure(limits, pair.files()).await;
+    let (harness, _) = Harness::secure(limits, pair.files()).await;
     let until_served = async |wanted: String| {
-        let address = house.address;
+        let address = harness.address;
         while spawn_blocking(move || served(address)).await.expect("no panic") != wanted {}
     };
     let former = pair.files().read().expect("it can be served");
     pair.become_like(&next.cert(), &next.key());
     until_served(next.fingerprint()).await;
-    house.tls.as_ref().expect("it speaks TLS").replace(pair.files(), former);
+    harness.tls.as_ref().expect("it speaks TLS").replace(pair.files(), former);
     until_served(next.fingerprint()).await;
 }

@@ -5,13 +5,13 @@ use std::time::Duration;
 use hookhold::server::Limits;
 use tokio::time::sleep;
 
-use crate::house::{self, BODY, House, MAX_BODY, chunked, now, post, post_as_of, split_at_body, without_date};
+use crate::harness::{self, BODY, Harness, MAX_BODY, chunked, now, post, post_as_of, split_at_body, without_date};
 
 const THANKS: &str = "HTTP/1.1 202 Accepted\r\ncontent-type: text/plain\r\ncontent-length: 6\r\n\r\nthanks";
 
 #[tokio::test]
 async fn in_shadow_everybody_hears_ok_and_the_true_outcomes_are_counted() {
-    let house = House::shadowed(Limits::default()).await;
+    let harness = Harness::shadowed(Limits::default()).await;
     let genuine = post(BODY);
     let (chunked_head, _) = split_at_body(&chunked(""));
     let cases = [
@@ -27,59 +27,59 @@ async fn in_shadow_everybody_hears_ok_and_the_true_outcomes_are_counted() {
         (chunked_head + "zz\r\n", "bad_request"),
     ];
     for (request, outcome) in &cases {
-        let before = house.count("stripe", outcome);
-        assert_eq!(heard(&house, request).await, THANKS, "{outcome}: {request}");
-        assert_eq!(house.count("stripe", outcome), before + 1, "{request}");
+        let before = harness.count("stripe", outcome);
+        assert_eq!(heard(&harness, request).await, THANKS, "{outcome}: {request}");
+        assert_eq!(harness.count("stripe", outcome), before + 1, "{request}");
     }
-    assert_eq!((house.accepted(), house.rejections()), (2, cases.len() as u64 - 2));
-    assert_eq!(house.kept(), 1);
-    let stray = house.line().await.ask(genuine.replacen("/hooks/stripe", "/hooks/other", 1)).await;
+    assert_eq!((harness.accepted(), harness.rejections()), (2, cases.len() as u64 - 2));
+    assert_eq!(harness.kept(), 1);
+    let stray = harness.line().await.ask(genuine.replacen("/hooks/stripe", "/hooks/other", 1)).await;
     assert!(stray.starts_with("HTTP/1.1 404 "), "only its own path is in shadow: {stray}");
-    let log = house::logged();
+    let log = harness::logged();
     let refused = |line: &&str| line.contains("outcome=\"signature_missing\" status=202");
     assert_eq!(log.lines().filter(refused).count(), 1, "the log has the true outcome and what was sent: {log}");
 }
 
 #[tokio::test]
 async fn in_shadow_neither_our_own_trouble_nor_a_slow_sender_is_seen() {
-    let house = House::shadowed(Limits { max_in_flight: 10, ..Limits::default() }).await;
-    assert_eq!(heard(&house, &post(BODY)).await, THANKS, "no Retry-After either");
-    assert_eq!((house.count("stripe", "overloaded"), house.kept()), (1, 0));
-    let house = House::shadowed(Limits { request_deadline: Duration::from_millis(30), ..Limits::default() }).await;
-    assert_eq!(heard(&house, &post(BODY)[..post(BODY).len() - 1]).await, THANKS);
-    assert_eq!((house.count("stripe", "too_slow"), house.kept()), (1, 0));
+    let harness = Harness::shadowed(Limits { max_in_flight: 10, ..Limits::default() }).await;
+    assert_eq!(heard(&harness, &post(BODY)).await, THANKS, "no Retry-After either");
+    assert_eq!((harness.count("stripe", "overloaded"), harness.kept()), (1, 0));
+    let harness = Harness::shadowed(Limits { request_deadline: Duration::from_millis(30), ..Limits::default() }).await;
+    assert_eq!(heard(&harness, &post(BODY)[..post(BODY).len() - 1]).await, THANKS);
+    assert_eq!((harness.count("stripe", "too_slow"), harness.kept()), (1, 0));
 }
 
 #[tokio::test]
 async fn in_shadow_a_check_of_the_endpoint_gets_its_own_reply() {
-    let house = House::shadowed(Limits::default()).await;
+    let harness = Harness::shadowed(Limits::default()).await;
     let check = post(r#"{"type":"check","challenge":"c-1"}"#);
-    assert_eq!(heard(&house, &check).await, "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nc-1");
-    assert_eq!((house.count("stripe", "challenge"), house.kept()), (1, 0));
+    assert_eq!(heard(&harness, &check).await, "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nc-1");
+    assert_eq!((harness.count("stripe", "challenge"), harness.kept()), (1, 0));
 }
 
 #[tokio::test]
 async fn a_shadow_is_warned_of_at_the_start_and_once_a_minute() {
-    let house = House::shadowed(Limits::default()).await;
+    let harness = Harness::shadowed(Limits::default()).await;
     for _ in 0..10 {
-        assert!(house.line().await.ask(post(BODY)).await.contains(" 202 "));
+        assert!(harness.line().await.ask(post(BODY)).await.contains(" 202 "));
     }
-    let warnings = || house::logged().matches("danger_shadow is on").count();
-    assert_eq!(warnings(), 1, "not once per delivery: {}", house::logged());
+    let warnings = || harness::logged().matches("danger_shadow is on").count();
+    assert_eq!(warnings(), 1, "not once per delivery: {}", harness::logged());
     tokio::time::pause();
     sleep(Duration::from_secs(120)).await;
-    assert_eq!(warnings(), 3, "{}", house::logged());
-    assert!(house::logged().contains("sources=stripe"), "{}", house::logged());
+    assert_eq!(warnings(), 3, "{}", harness::logged());
+    assert!(harness::logged().contains("sources=stripe"), "{}", harness::logged());
 }
 
 #[tokio::test]
 async fn without_a_shadow_nothing_is_warned_of() {
-    let house = House::open(Limits::default()).await;
-    assert!(house.line().await.ask(post(BODY)).await.contains(" 200 "));
-    assert!(!house::logged().contains("danger_shadow"));
+    let harness = Harness::open(Limits::default()).await;
+    assert!(harness.line().await.ask(post(BODY)).await.contains(" 200 "));
+    assert!(!harness::logged().contains("danger_shadow"));
 }
 
 /// The answer to one request on a connection of its own, whether or not that goes on.
-async fn heard(house: &House, request: &str) -> String {
-    without_date(&house.line().await.ask(request).await).replace("connection: close\r\n", "")
+async fn heard(harness: &Harness, request: &str) -> String {
+    without_date(&harness.line().await.ask(request).await).replace("connection: close\r\n", "")
 }

@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use crate::disk::{Gate, SimDisk, Step};
 
-/// How a house is built; every opening of its journal uses the same.
+/// How a harness is built; every opening of its journal uses the same.
 #[derive(Clone)]
 pub struct Plan {
     pub options: Options,
@@ -43,7 +43,7 @@ impl Default for Plan {
 }
 
 /// Everything between a complete request and the disk.
-pub struct House {
+pub struct Harness {
     pub disk: SimDisk,
     pub clock: Arc<StoppedClock>,
     pub metrics: Arc<Metrics>,
@@ -52,72 +52,72 @@ pub struct House {
     plan: Plan,
 }
 
-impl House {
-    pub fn new() -> House {
-        House::with(Plan::default())
+impl Harness {
+    pub fn new() -> Harness {
+        Harness::with(Plan::default())
     }
 
-    pub fn with(plan: Plan) -> House {
+    pub fn with(plan: Plan) -> Harness {
         let clock = Arc::new(StoppedClock(AtomicU64::new(1_700_000_000_000)));
-        House::open(SimDisk::new(plan.seed), clock, plan)
+        Harness::open(SimDisk::new(plan.seed), clock, plan)
     }
 
     /// A journal that passes events on: each topic keeps its events until they are acknowledged.
-    pub fn passing_on(options: Options) -> House {
+    pub fn passing_on(options: Options) -> Harness {
         let options = Options { forwards: true, segment_size: SEGMENT, ..options };
-        House::with(Plan { options, ..Plan::default() })
+        Harness::with(Plan { options, ..Plan::default() })
     }
 
-    fn open(disk: SimDisk, clock: Arc<StoppedClock>, plan: Plan) -> House {
+    fn open(disk: SimDisk, clock: Arc<StoppedClock>, plan: Plan) -> Harness {
         let metrics = Arc::new(Metrics::new());
         let options = Options { window: plan.window, ..plan.options.clone() };
         let journal = Journal::open(disk.start(), options, clock.clone(), metrics.clone()).expect("the journal opens");
         let gateway = Arc::new(Gateway::new(sources(&plan), journal.clone(), plan.hot_keys, &metrics));
-        House { disk, clock, metrics, journal, gateway, plan }
+        Harness { disk, clock, metrics, journal, gateway, plan }
     }
 
     /// A clean stop and a new start.
-    pub fn restarted(self) -> House {
+    pub fn restarted(self) -> Harness {
         self.journal.close();
         self.killed()
     }
 
     /// kill -9 and a new start.
-    pub fn killed(self) -> House {
+    pub fn killed(self) -> Harness {
         self.disk.kill();
         self.buried()
     }
 
     /// A power cut and a new start.
-    pub fn after_power_cut(self) -> House {
+    pub fn after_power_cut(self) -> Harness {
         self.disk.cut_power();
         self.buried()
     }
 
     /// The dead process can change nothing more; its threads end here.
-    fn buried(self) -> House {
+    fn buried(self) -> Harness {
         self.journal.close();
-        House::open(self.disk, self.clock, self.plan)
+        Harness::open(self.disk, self.clock, self.plan)
     }
 
     /// Restarts until what was kept so far is known by its key files alone: neither moka nor the journal's memory holds it. The
     /// keeper is at rest then, so that no read of its own takes an error that a test plants.
-    pub fn cooled(self) -> House {
+    pub fn cooled(self) -> Harness {
         let segments = self.disk.names(".seg");
-        let house = self.restarted();
+        let harness = self.restarted();
         let is_sealed = |names: &[String], segment: &String| names.contains(&segment.replace(".seg", ".lanes"));
-        house.disk.wait_for(|names| segments.iter().all(|segment| !names.contains(segment) || is_sealed(names, segment)));
-        let empty: Vec<_> = house.disk.names(".seg").into_iter().filter(|segment| !segments.contains(segment)).collect();
-        let house = house.restarted();
+        harness.disk.wait_for(|names| segments.iter().all(|segment| !names.contains(segment) || is_sealed(names, segment)));
+        let empty: Vec<_> = harness.disk.names(".seg").into_iter().filter(|segment| !segments.contains(segment)).collect();
+        let harness = harness.restarted();
         // A segment without events is deleted as soon as it is sealed: the last that the keeper does.
-        house.disk.wait_for(|names| empty.iter().all(|segment| !names.contains(segment)));
-        house
+        harness.disk.wait_for(|names| empty.iter().all(|segment| !names.contains(segment)));
+        harness
     }
 
     /// The same journal behind another gateway, whose cache is empty.
-    pub fn with_a_cold_cache(self) -> House {
+    pub fn with_a_cold_cache(self) -> Harness {
         let gateway = Arc::new(Gateway::new(sources(&self.plan), self.journal.clone(), self.plan.hot_keys, &self.metrics));
-        House { gateway, ..self }
+        Harness { gateway, ..self }
     }
 
     /// Holds every sync of a segment; one of another event is under way.

@@ -32,7 +32,7 @@ pub const MAX_BODY: usize = 4096;
 const SECRET: &str = "whsec_nobody_knows_it";
 
 /// A server on a port of its own, in front of a gateway with the one source `stripe`.
-pub struct House {
+pub struct Harness {
     pub address: SocketAddr,
     pub metrics: Arc<Metrics>,
     pub stop: Shutdown,
@@ -43,19 +43,19 @@ pub struct House {
     _directory: TempDir,
 }
 
-impl House {
-    pub async fn open(limits: Limits) -> House {
-        House::with(limits, Duration::from_secs(8), |disk| disk).await
+impl Harness {
+    pub async fn open(limits: Limits) -> Harness {
+        Harness::with(limits, Duration::from_secs(8), |disk| disk).await
     }
 
     /// With a source that is in shadow.
-    pub async fn shadowed(limits: Limits) -> House {
-        House::build(limits, Duration::from_secs(8), SHADOW, None, |disk| disk).await
+    pub async fn shadowed(limits: Limits) -> Harness {
+        Harness::build(limits, Duration::from_secs(8), SHADOW, None, |disk| disk).await
     }
 
     /// With a deadline of the source's own, on a disk laid over the real one.
-    pub async fn with(limits: Limits, deadline: Duration, over: impl FnOnce(Arc<dyn Disk>) -> Arc<dyn Disk>) -> House {
-        House::build(limits, deadline, "", None, over).await
+    pub async fn with(limits: Limits, deadline: Duration, over: impl FnOnce(Arc<dyn Disk>) -> Arc<dyn Disk>) -> Harness {
+        Harness::build(limits, deadline, "", None, over).await
     }
 
     async fn build(
@@ -64,7 +64,7 @@ impl House {
         entry: &str,
         tls: Option<Files>,
         over: impl FnOnce(Arc<dyn Disk>) -> Arc<dyn Disk>,
-    ) -> House {
+    ) -> Harness {
         LOGGING.call_once(start_logging);
         let directory = TempDir::new().expect("a temporary directory can be made");
         let (metrics, stop, clock) = (Arc::new(Metrics::new()), Shutdown::new(), Arc::new(SystemClock));
@@ -86,24 +86,24 @@ impl House {
             metrics: metrics.clone(),
         };
         let served = tokio::spawn(server.serve(listener, stop.clone()));
-        House { address, metrics, stop, tls, served, journal, _directory: directory }
+        Harness { address, metrics, stop, tls, served, journal, _directory: directory }
     }
 
     /// Behind TLS, with a disk whose syncs can be held.
-    pub async fn secure(limits: Limits, files: Files) -> (House, Arc<Gate>) {
+    pub async fn secure(limits: Limits, files: Files) -> (Harness, Arc<Gate>) {
         let gate = Arc::new(Gate::default());
         let over = |disk| -> Arc<dyn Disk> { Arc::new(HeldDisk { disk, gate: gate.clone() }) };
-        let house = House::build(limits, Duration::from_secs(8), "", Some(files), over).await;
-        (house, gate)
+        let harness = Harness::build(limits, Duration::from_secs(8), "", Some(files), over).await;
+        (harness, gate)
     }
 
     /// With a disk whose syncs are held from now on.
-    pub async fn held(limits: Limits) -> (House, Arc<Gate>) {
+    pub async fn held(limits: Limits) -> (Harness, Arc<Gate>) {
         let gate = Arc::new(Gate::default());
         let over = |disk| -> Arc<dyn Disk> { Arc::new(HeldDisk { disk, gate: gate.clone() }) };
-        let house = House::with(limits, Duration::from_secs(8), over).await;
+        let harness = Harness::with(limits, Duration::from_secs(8), over).await;
         gate.hold();
-        (house, gate)
+        (harness, gate)
     }
 
     pub async fn line(&self) -> Line {
@@ -134,7 +134,7 @@ impl House {
         self.metrics.delivery_duration.with_label_values(&[source]).get_sample_count()
     }
 
-    pub async fn until(&self, reached: impl Fn(&House) -> bool) {
+    pub async fn until(&self, reached: impl Fn(&Harness) -> bool) {
         while !reached(self) {
             yield_now().await;
         }

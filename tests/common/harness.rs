@@ -22,11 +22,11 @@ use crate::support::{NOW, compile, delivery};
 /// When every delivery arrives.
 pub const AT: UnixMillis = UnixMillis(NOW * 1000);
 
-/// Of the bodies of [`House::keep_many`].
+/// Of the bodies of [`Harness::keep_many`].
 pub const SEED: u64 = 7;
 
 /// A journal and a forwarder; both can be stopped and started again.
-pub struct House {
+pub struct Harness {
     pub journal: Journal,
     pub metrics: Arc<Metrics>,
     settings: Settings,
@@ -34,34 +34,34 @@ pub struct House {
     dir: tempfile::TempDir,
 }
 
-impl House {
-    pub fn new(bootstrap: String) -> House {
+impl Harness {
+    pub fn new(bootstrap: String) -> Harness {
         let dir = directory();
-        House::with(local(&dir), dir, bootstrap)
+        Harness::with(local(&dir), dir, bootstrap)
     }
 
-    /// A house whose journal lies on this disk; it cannot be reopened.
-    pub fn on(disk: Arc<dyn Disk>, bootstrap: String) -> House {
-        House::with(disk, directory(), bootstrap)
+    /// A harness whose journal lies on this disk; it cannot be reopened.
+    pub fn on(disk: Arc<dyn Disk>, bootstrap: String) -> Harness {
+        Harness::with(disk, directory(), bootstrap)
     }
 
-    fn with(disk: Arc<dyn Disk>, dir: tempfile::TempDir, bootstrap: String) -> House {
+    fn with(disk: Arc<dyn Disk>, dir: tempfile::TempDir, bootstrap: String) -> Harness {
         // Shown only when a test fails.
         let _ = tracing_subscriber::fmt().with_test_writer().with_max_level(tracing::Level::INFO).try_init();
         let mut settings = Settings::default();
         settings.headers.insert("shop".into(), ["x-shop-id", "authorization", "cookie"].map(HeaderName::from_static).to_vec());
         let (journal, metrics) = open(disk);
-        let house = House { journal, metrics, settings, forwarder: None, dir };
-        let quick = house.set("topic.metadata.propagation.max.ms", "1000").set("reconnect.backoff.max.ms", "500");
+        let harness = Harness { journal, metrics, settings, forwarder: None, dir };
+        let quick = harness.set("topic.metadata.propagation.max.ms", "1000").set("reconnect.backoff.max.ms", "500");
         quick.set("bootstrap.servers", &bootstrap)
     }
 
-    pub fn set(mut self, name: &str, value: &str) -> House {
+    pub fn set(mut self, name: &str, value: &str) -> Harness {
         self.settings.librdkafka.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    pub fn start(mut self) -> House {
+    pub fn start(mut self) -> Harness {
         self.resume();
         self
     }
@@ -148,7 +148,7 @@ impl House {
     }
 }
 
-impl Drop for House {
+impl Drop for Harness {
     fn drop(&mut self) {
         if let Some(forwarder) = self.forwarder.take() {
             forwarder.stop(Duration::ZERO);
