@@ -1,0 +1,269 @@
+//! The vocabulary and the English of the project: words that were replaced, and phrases that make a reader stop, do not
+//! occur in comments, documentation, help texts, messages or names.
+//!
+//! Every text file of the repository is read as one sequence of words, so a phrase is found across a line break. Identifiers
+//! are read as their parts: `rewind_lane` and `LaneState` both contain `lane`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Phrases that no text uses. A comma is a word of its own.
+const PHRASES: &[&str] = &[
+    "as a rule",
+    "come again",
+    "comes again",
+    "for ever",
+    "in vain",
+    "so many",
+    "of late",
+    "goes on with",
+    "but for",
+    "to its end",
+    "also when",
+    ", too",
+    "is told",
+    "are told",
+    "is borne",
+];
+
+/// Words that were replaced, in text and in identifiers, each with the word to use.
+const RETIRED: &[(&str, &str)] = &[
+    ("anew", "again"),
+    ("beside", "next to, with"),
+    ("besides", "also, in addition to"),
+    ("everybody", "the component or actor"),
+    ("nobody", "the component or actor"),
+    ("slip", "mistake, typo"),
+    ("somebody", "the component or actor"),
+    ("whoever", "the component or actor"),
+    ("lane", "topic, topic queue"),
+    ("lanes", "topics, topic queues"),
+    ("kept", "stored"),
+    ("keeper", "background"),
+    ("refuse", "reject"),
+    ("refuses", "rejects"),
+    ("refused", "rejected"),
+    ("refusing", "rejecting"),
+    ("refusal", "rejection"),
+    ("refusals", "rejections"),
+    ("believe", "verify, trust"),
+    ("believes", "verifies, trusts"),
+    ("believed", "verified, trusted"),
+    ("believer", "verifier"),
+    ("desk", "server state"),
+    ("stranger", "unknown sender"),
+    ("strangers", "unknown senders"),
+    ("tally", "outcome log"),
+    ("tallies", "outcome log"),
+    ("greeting", "connection setup"),
+    ("entrance", "live source"),
+    ("entrances", "live sources"),
+    ("teller", "completion runner"),
+    ("rot", "corruption"),
+    ("rotted", "corrupted"),
+    ("rotten", "corrupted"),
+    ("unsure", "unconfirmed"),
+    ("inbox", "mailbox"),
+];
+
+/// Words that were replaced as names; as ordinary words of a text they may stay.
+const RETIRED_NAMES: &[(&str, &str)] = &[
+    ("believing", "verifying"),
+    ("bell", "notify"),
+    ("board", "status table"),
+    ("catalog", "segment map"),
+    ("desks", "server state"),
+    ("face", "topic status"),
+    ("house", "harness"),
+    ("houses", "harnesses"),
+    ("mistake", "diagnostic"),
+    ("mistakes", "diagnostics"),
+    ("news", "updates"),
+    ("scene", "harness"),
+    ("scenes", "harnesses"),
+    ("signers", "sdk signatures"),
+    ("sums", "checksum"),
+    ("tell", "complete, report"),
+    ("telling", "completion"),
+    ("tells", "completes, reports"),
+    ("told", "completed, reported"),
+    ("truths", "dedupe table"),
+    ("visit", "sender guard"),
+    ("visits", "sender guards"),
+];
+
+/// First words of a doc line that say what is asked instead of what the item is.
+const QUESTIONS: &[&str] = &["What", "Who", "Whose", "How", "Since when", "Whether"];
+
+/// Places where a retired word is right: file, the text around it, and the reason.
+const ALLOWED: &[(&str, &str, &str)] = &[];
+
+/// Findings that are still left. It only falls.
+const LEFT: usize = 5_300;
+
+/// Vocabulary of other projects, lists of this test, and text that must stay as it was published.
+const NOT_OURS: &[&str] =
+    &["target", "node_modules", ".git", "Cargo.lock", "LICENSE", "LICENSES", "package-lock.json", "language.rs"];
+
+#[test]
+fn no_text_uses_a_retired_word() {
+    let files = texts();
+    assert!(files.len() > 150, "found only {} files", files.len());
+    let mut found = Vec::new();
+    for (path, text) in &files {
+        found.extend(findings(path, text).into_iter().map(|(line, what)| format!("{path}:{line}: {what}")));
+    }
+    let mut by_file: BTreeMap<&str, usize> = BTreeMap::new();
+    found.iter().filter_map(|line| line.split(':').next()).for_each(|path| *by_file.entry(path).or_default() += 1);
+    if std::env::var_os("LANGUAGE_BY_FILE").is_some() {
+        by_file.iter().for_each(|(path, count)| println!("{count:5} {path}"));
+    }
+    assert!(found.len() <= LEFT, "{}\n{} findings", found.join("\n"), found.len());
+}
+
+#[test]
+fn each_allowed_use_still_exists() {
+    for (path, around, _) in ALLOWED {
+        let text = fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+        assert!(text.contains(around), "{path} no longer says {around:?}: remove it from the list");
+    }
+}
+
+#[test]
+fn a_planted_sentence_is_found_in_every_kind_of_file() {
+    let planted = [
+        ("src/a.rs", "/// Who connects is served, as a\n/// rule.\nfn f() {}", vec!["Who", "as a rule"]),
+        ("src/a.rs", "fn rewind_lane(x: LaneState) {} // fine", vec!["lane", "lane"]),
+        ("src/a.rs", "fn f() { let house = 1; say(\"the event was kept\") }", vec!["house", "kept"]),
+        ("docs/a.md", "Nobody reads it.\nIt is kept, too.", vec!["nobody", "kept", ", too"]),
+        ("config/a.toml", "# events are laid in anew", vec!["anew"]),
+        ("deploy/a", "# a slip of the hand", vec!["slip"]),
+    ];
+    for (path, text, expected) in planted {
+        let found = findings(path, text);
+        let mut words: Vec<&str> = found.iter().map(|(_, what)| what.split('`').nth(1).unwrap_or_default()).collect();
+        words.sort_unstable();
+        let mut expected = expected;
+        expected.sort_unstable();
+        assert_eq!(words, expected, "{path}: {text}");
+    }
+    let fine =
+        "/// Returns the tool, too-long names excluded: `Connection refused` is TCP's word.\nfn watch(connection: Stop) {}";
+    assert_eq!(findings("src/a.rs", fine), []);
+}
+
+/// Every finding in a file, with its line.
+fn findings(path: &str, text: &str) -> Vec<(usize, String)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let words: Vec<(usize, &str)> =
+        lines.iter().enumerate().flat_map(|(index, line)| words(line).map(move |word| (index + 1, word))).collect();
+    let mut found = Vec::new();
+    for (at, (line, _)) in words.iter().enumerate() {
+        for phrase in PHRASES {
+            let here = self::words(phrase)
+                .enumerate()
+                .all(|(offset, wanted)| words.get(at + offset).is_some_and(|(_, word)| word.eq_ignore_ascii_case(wanted)));
+            found.extend(here.then(|| (*line, format!("`{phrase}`"))));
+        }
+    }
+    for (at, (line, word)) in words.iter().enumerate() {
+        let is_refused_by_tcp =
+            at > 0 && words[at - 1].1.to_lowercase().trim_end_matches('s') == "connection" && *word == "refused";
+        let parts = identifier_parts(word);
+        let is_name = || parts.len() > 1 || (path.ends_with(".rs") && is_code(lines[line - 1], word));
+        for part in parts.iter().filter(|_| !is_refused_by_tcp) {
+            let retired = RETIRED.iter().find(|(old, _)| old == part);
+            let retired = retired.or_else(|| RETIRED_NAMES.iter().find(|(old, _)| old == part && is_name()));
+            found.extend(retired.map(|(old, new)| (*line, format!("`{old}`, use: {new}"))));
+        }
+    }
+    if path.ends_with(".rs") {
+        questions(&lines, &mut found);
+    }
+    found.retain(|(line, _)| !ALLOWED.iter().any(|(file, around, _)| *file == path && lines[line - 1].contains(around)));
+    found.sort();
+    found
+}
+
+/// Doc paragraphs that begin with a question word, and comments with `Who` as the subject.
+fn questions(lines: &[&str], found: &mut Vec<(usize, String)>) {
+    let mut in_doc = false;
+    for (index, line) in lines.iter().enumerate() {
+        let line = line.trim_start();
+        let doc = line.strip_prefix("///").map(str::trim);
+        let question = QUESTIONS.iter().find(|question| doc.is_some_and(|doc| doc.starts_with(&format!("{question} "))));
+        let who = line.starts_with("//") && words(line).any(|word| word == "Who");
+        match question {
+            Some(question) if !in_doc => found.push((index + 1, format!("`{question}` begins a doc line"))),
+            _ if who => found.push((index + 1, "`Who` as the subject of a comment".to_owned())),
+            _ => {}
+        }
+        in_doc = doc.is_some_and(|doc| !doc.is_empty());
+    }
+}
+
+/// True if the word stands in code on this line of a Rust file, outside of comments and strings.
+fn is_code(line: &str, word: &str) -> bool {
+    let code = line.split("//").next().unwrap_or_default();
+    code.split('"').step_by(2).any(|part| words(part).any(|other| other == word))
+}
+
+/// `rewind_lane` → rewind, lane; `LaneState` → lane, state.
+fn identifier_parts(word: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let mut before = '_';
+    for letter in word.chars() {
+        if letter == '_' || (letter.is_uppercase() && !before.is_uppercase()) {
+            parts.push(String::new());
+        }
+        if letter != '_' {
+            parts.last_mut().expect("never empty").extend(letter.to_lowercase());
+        }
+        before = letter;
+    }
+    parts.retain(|part| !part.is_empty());
+    parts
+}
+
+/// The words of a line; a comma is a word.
+fn words(line: &str) -> impl Iterator<Item = &str> {
+    let mut rest = line;
+    std::iter::from_fn(move || {
+        rest = rest.trim_start_matches(|c: char| !is_word(c) && c != ',');
+        let length = rest.find(|c: char| !is_word(c) && c != '-').unwrap_or(rest.len()).max(1);
+        let word = rest.get(..length)?;
+        rest = &rest[length..];
+        Some(word)
+    })
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// Every text file of the repository: path below its root, content.
+fn texts() -> Vec<(String, String)> {
+    let mut dirs = vec![root().to_owned()];
+    let mut files = Vec::new();
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).expect("the repository can be listed") {
+            let path: PathBuf = entry.expect("the repository can be listed").path();
+            if path.file_name().is_some_and(|name| NOT_OURS.iter().any(|other| name == *other)) {
+                continue;
+            }
+            if path.is_dir() {
+                dirs.push(path);
+            } else if let Ok(text) = fs::read_to_string(&path) {
+                let name = path.strip_prefix(root()).expect("below the root").to_string_lossy().replace('\\', "/");
+                files.push((name, text));
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
