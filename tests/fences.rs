@@ -1,6 +1,11 @@
 //! The arrows between the rooms and the fences around them, held by reading `src/`: which room may name which other, which
 //! crate is named where, who may make an `Event`, and who may write files. Comments, strings and test modules do not count.
 
+#[path = "fences/imports.rs"]
+mod imports;
+#[path = "fences/sizes.rs"]
+mod sizes;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -151,6 +156,64 @@ fn comments_strings_tests_and_allowed_names_are_left_alone() {
         let found = violations(&[(path.to_string(), text.to_string())]);
         assert!(found.is_empty(), "{path}: {text}\nfound {found:?}");
     }
+}
+
+#[test]
+fn imports_between_files_form_no_circle() {
+    let found = imports::circles(&sources());
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn a_planted_circle_of_imports_is_found() {
+    let file = |path: &str, text: &str| (path.to_owned(), text.to_owned());
+    let root = file("src/lib.rs", "pub mod a; pub mod b; mod room;");
+    let [a, b] = ["crate::b::B", "crate::a::A"].map(|path| format!("use {path}; fn f() {{}}"));
+    let between_rooms = [root.clone(), file("src/a.rs", &a), file("src/b.rs", &b)];
+    assert_eq!(imports::circles(&between_rooms), ["src/a.rs → src/b.rs → src/a.rs"]);
+    let through_the_parent = [
+        root.clone(),
+        file("src/room/mod.rs", "mod x; mod y; pub use y::Y;"),
+        file("src/room/x.rs", "use super::Y;"),
+        file("src/room/y.rs", "fn f() { super::x::g() } pub struct Y;"),
+    ];
+    assert_eq!(imports::circles(&through_the_parent), ["src/room/x.rs → src/room/y.rs → src/room/x.rs"]);
+    let to_the_parent = [
+        root,
+        file("src/room/mod.rs", "mod x; use x::X; pub struct P;"),
+        file("src/room/x.rs", "use super::P; use std::fmt; #[cfg(test)] mod tests { use crate::a; }"),
+    ];
+    assert_eq!(imports::circles(&to_the_parent), Vec::<String>::new());
+}
+
+#[test]
+fn functions_files_and_structs_stay_within_their_sizes() {
+    let found = sizes::violations(&sources());
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn each_planted_excess_of_size_is_found() {
+    let long = format!("fn f() {{{}}}", "\n".repeat(70));
+    let wide = format!("struct S {{ {} }}", (0..16).map(|n| format!("f{n}: u8, ")).collect::<String>());
+    let bad = [
+        ("src/a.rs", long, "fn f: 71 lines"),
+        ("src/a.rs", "// \n".repeat(451), "451 lines"),
+        ("src/cli/run.rs", "//! Its 450 lines have no reason.\n".repeat(151), "151 lines, at most 150"),
+        ("src/a.rs", wide.clone(), "16 fields"),
+        ("src/a.rs", "struct A; mod m { enum A {} }".to_owned(), "A names several types"),
+    ];
+    for (path, text, expected) in bad {
+        let found = sizes::violations(&[(path.to_owned(), text)]);
+        assert!(found.len() == 1 && found[0].contains(expected), "expected {expected:?}, found {found:?}");
+    }
+    let explained = format!("//! These 450 lines are one table.\n/// One of its fields per option.\n{wide}{}", "\n".repeat(451));
+    assert_eq!(sizes::violations(&[("src/a.rs".to_owned(), explained)]), Vec::<String>::new());
+}
+
+/// True for a module that is compiled only for tests.
+fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
+    attributes.iter().any(|attribute| attribute.path().is_ident("cfg") && format!("{:?}", attribute.meta).contains("test"))
 }
 
 /// Every violation, one line each: `src/gateway.rs:12: gateway may not name forward (…)`.
