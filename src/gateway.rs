@@ -106,11 +106,6 @@ impl Gateway {
         names
     }
 
-    /// What can be said about a delivery before its body is read.
-    pub fn precheck(&self, source: &Source, headers: &HeaderMap) -> Result<(), Answer> {
-        verify::precheck(source, headers).map_err(|refusal| refused(source, refusal))
-    }
-
     /// Where refused deliveries are kept for the operator; nothing is kept before a limit has been set.
     pub fn rejections(&self) -> &Rejections {
         &self.refusals
@@ -272,6 +267,11 @@ impl Keeping {
     fn count_unheard(&self, unheard: bool) {
         self.stored_after_answer.inc_by(u64::from(unheard));
     }
+}
+
+/// Checks what the header fields of a delivery show before its body is read; the error is its answer.
+pub fn precheck(source: &Source, headers: &HeaderMap) -> Result<(), Answer> {
+    verify::precheck(source, headers).map_err(|refusal| refused(source, refusal))
 }
 
 /// Ends are told by a task of the runtime that the deliveries wait in. ReadOnlyJournal of any, the journal tells them itself.

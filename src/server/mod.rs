@@ -19,6 +19,7 @@
 
 mod body;
 mod connection_setup;
+mod head;
 mod http1;
 mod http2;
 mod outcome_log;
@@ -43,8 +44,8 @@ use tokio::task::JoinSet;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
+pub use head::{RequestHead, TARGET_LIMIT, judge_head};
 pub use proxies::Proxies;
-pub use request::TARGET_LIMIT;
 pub use shutdown::{Phase, Shutdown};
 pub use tls::Tls;
 

@@ -13,13 +13,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use http::request::Parts;
-use http::{Method, Response, StatusCode, Uri, Version};
+use http::uri::PathAndQuery;
+use http::{Response, StatusCode, Uri, Version};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use tokio::time::{Instant, sleep};
 
 use super::Limits;
 use super::body::{self, Budget, Charge};
+use super::head::{RequestHead, judge_head};
 use super::http2;
 use super::outcome_log::Tallies;
 use super::proxies::Proxies;
@@ -176,7 +178,7 @@ impl ServerState {
         body: &mut Incoming,
         charge: &mut Charge<'_>,
     ) -> Answer {
-        if let Err(refused) = self.judge_head(source, caller, &head, body) {
+        if let Err(refused) = judge_head(source, request_head(&head, caller, body)) {
             return self.without_body(source, head, caller, arrival, refused);
         }
         let deadline = source.deadline.min(self.limits.request_deadline);
@@ -211,30 +213,15 @@ impl ServerState {
             caller.progress.complete();
         }
     }
+}
 
-    /// Everything that can be refused without reading the body.
-    fn judge_head(&self, source: &Source, caller: &Caller, head: &Parts, body: &Incoming) -> Result<(), Answer> {
-        if target_length(&head.uri) > TARGET_LIMIT {
-            let mut answer = Answer::plain(Outcome::BadRequest);
-            answer.status = StatusCode::URI_TOO_LONG;
-            return Err(answer.with_hint(format!("the request target is longer than {TARGET_LIMIT} bytes")));
-        }
-        if head.method != Method::POST {
-            let hint = format!("{} where only POST is taken", escaped(head.method.as_str()));
-            return Err(Answer::plain(Outcome::MethodNotAllowed).with_hint(hint));
-        }
-        if !source.takes_from(caller.remote.ip()) {
-            let hint = "the address is not in allow_from of this source";
-            return Err(Answer { status: source.bad_status, ..Answer::plain(Outcome::AddressNotAllowed).with_hint(hint) });
-        }
-        self.gateway.precheck(source, &head.headers)?;
-        match body.size_hint().exact() {
-            Some(length) if length > source.max_body as u64 => {
-                let hint = format!("content-length is {length}, max_body of this source is {}", source.max_body);
-                Err(Answer::plain(Outcome::TooLarge).with_hint(hint))
-            }
-            _ => Ok(()),
-        }
+fn request_head<'a>(head: &'a Parts, caller: &Caller, body: &Incoming) -> RequestHead<'a> {
+    RequestHead {
+        method: &head.method,
+        target: head.uri.path_and_query().map_or("", PathAndQuery::as_str),
+        headers: &head.headers,
+        sender: Some(caller.remote.ip()),
+        content_length: body.size_hint().exact(),
     }
 }
 
@@ -278,10 +265,6 @@ fn target(head: &Parts) -> String {
         Some(target) if head.uri.authority().is_none() || head.version == Version::HTTP_2 => target.as_str().to_owned(),
         _ => head.uri.to_string(),
     }
-}
-
-fn target_length(uri: &Uri) -> usize {
-    uri.path_and_query().map_or(0, |target| target.as_str().len())
 }
 
 /// The answer to a head beyond `max_header_size` or `max_headers`.
@@ -335,6 +318,3 @@ const LIMITED_PAUSE: Duration = Duration::from_millis(100);
 
 /// Bytes of a body that is read only to be forgotten.
 const FORGOTTEN: usize = 16 * 1024;
-
-/// Bytes of a request target. Providers that sign their query stay far below; what is longer is no delivery.
-pub const TARGET_LIMIT: usize = 8 * 1024;

@@ -1,0 +1,57 @@
+//! Judges a request by its head, in the order in which the server rejects requests before it reads their bodies.
+//!
+//! A pure function of the source and the request: no connection, no clock, no counter. `hookhold doctor` calls it with a
+//! recorded request, so that its verdict is the server's.
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, Method, StatusCode};
+
+use crate::answer::Answer;
+use crate::gateway;
+use crate::log::escaped;
+use crate::outcome::Outcome;
+use crate::source::Source;
+
+/// The parts of a request that are known before its body is read.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestHead<'a> {
+    /// The request method.
+    pub method: &'a Method,
+    /// Path and query, as they stand in the request target.
+    pub target: &'a str,
+    /// All header fields.
+    pub headers: &'a HeaderMap,
+    /// The sender's address; `None` if it is unknown, which skips the check against `allow_from`.
+    pub sender: Option<IpAddr>,
+    /// The length of the body in bytes; `None` if the head does not announce it (a chunked body).
+    pub content_length: Option<u64>,
+}
+
+/// Checks, in this order: target length, method, address, signature header, announced length. The error is the answer to
+/// the request, with its outcome and a hint for the operator.
+pub fn judge_head(source: &Source, head: RequestHead<'_>) -> Result<(), Answer> {
+    if head.target.len() > TARGET_LIMIT {
+        let answer = Answer { status: StatusCode::URI_TOO_LONG, ..Answer::plain(Outcome::BadRequest) };
+        return Err(answer.with_hint(format!("the request target is longer than {TARGET_LIMIT} bytes")));
+    }
+    if head.method != Method::POST {
+        let hint = format!("{} where only POST is taken", escaped(head.method.as_str()));
+        return Err(Answer::plain(Outcome::MethodNotAllowed).with_hint(hint));
+    }
+    if head.sender.is_some_and(|address| !source.takes_from(address)) {
+        let hint = "the address is not in allow_from of this source";
+        return Err(Answer { status: source.bad_status, ..Answer::plain(Outcome::AddressNotAllowed).with_hint(hint) });
+    }
+    gateway::precheck(source, head.headers)?;
+    match head.content_length {
+        Some(length) if length > source.max_body as u64 => {
+            let hint = format!("content-length is {length}, max_body of this source is {}", source.max_body);
+            Err(Answer::plain(Outcome::TooLarge).with_hint(hint))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Bytes of a request target. Providers that sign their query stay far below; what is longer is no delivery.
+pub const TARGET_LIMIT: usize = 8 * 1024;
