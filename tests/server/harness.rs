@@ -263,7 +263,7 @@ fn source(directory: &Path, deadline: Duration, more: &str) -> Source {
 const SHADOW: &str = r#"
 danger_shadow = true
 reply.ok = { status = 202, content_type = "text/plain", body = "thanks" }
-handshake = [{ when = { "json:/type" = "check" }, authenticated = true, reply = { status = 200, body = ["echo(json:/challenge)"] } }]
+challenge = [{ when = { "json:/type" = "check" }, authenticated = true, reply = { status = 200, body = ["echo(json:/challenge)"] } }]
 "#;
 
 /// What this test has logged. Each test runs on a thread of its own, and so does its server.
