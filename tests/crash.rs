@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use audit::Found;
+use audit::FoundEvent;
 use kafka::{Kafka, Record};
 use load::{Ledger, Load, Order};
 use process::{Home, Line, wait_until};
@@ -77,7 +77,7 @@ fn what_was_answered_2xx_survives_thirty_kills_exactly_once() {
     assert_eq!(ledger.statuses.keys().collect::<Vec<_>>(), [&200], "{:?}", ledger.statuses);
     assert_eq!(ledger.count(|tally| tally.accepted == 0), 0, "everything was sent until it was answered");
     fixture::wait_until_passed_on(&process, TOPIC);
-    let next = fixture::journal(&home).end().expect("the journal can be read");
+    let next = fixture::journal(&home).log_end().expect("the journal can be read");
     wait_until("the cursor is saved", || fixture::saved_lane(&home, TOPIC).and_then(|lane| lane.cursor) == Some(next));
     fixture::stop(process);
 
@@ -126,7 +126,7 @@ fn send_again(process: &process::Process, order: &Order, ledger: Ledger, random:
 fn left_behind(home: &Home, in_flight: u64) -> Kill {
     let lock = std::fs::read(home.journal().join("lock")).expect("the journal has a lock file");
     let published = u64::from_le_bytes(lock[8..16].try_into().expect("8 bytes"));
-    let end = fixture::journal(home).end().expect("the journal can be read");
+    let end = fixture::journal(home).log_end().expect("the journal can be read");
     let cursor = fixture::saved_lane(home, TOPIC).and_then(|lane| lane.cursor).unwrap_or(0);
     let unsure = end.checked_sub(published).expect("all that was durable is still there");
     Kill { in_flight, unsure, cursor, end }
@@ -276,27 +276,29 @@ fn calls(trace: &str) -> Vec<(Span, String)> {
 fn the_audit_finds_every_planted_fault() {
     let frame = |seq: u64| {
         let id = format!("evt_{seq}");
-        Found { log: "00000000000000aa".into(), seq, body: load::body(&id), id }
+        FoundEvent { log: "00000000000000aa".into(), seq, body: load::body(&id), id }
     };
-    let frames: Vec<Found> = (0..4).map(frame).collect();
+    let frames: Vec<FoundEvent> = (0..4).map(frame).collect();
     let accepted: BTreeSet<String> = frames.iter().map(|frame| frame.id.clone()).collect();
     let repeated = [&frames[..], &frames[1..2]].concat();
-    assert_eq!(audit::faults(&accepted, &frames, Some(&repeated)), [""; 0], "a repeat of ours is none");
+    assert_eq!(audit::violations(&accepted, &frames, Some(&repeated)), [""; 0], "a repeat of ours is none");
 
-    let said = |frames: &[Found], records: &[Found], fault: &str| {
-        let faults = audit::faults(&accepted, frames, Some(records));
+    let said = |frames: &[FoundEvent], records: &[FoundEvent], fault: &str| {
+        let faults = audit::violations(&accepted, frames, Some(records));
         assert!(faults.iter().any(|said| said.contains(fault)), "{fault:?} was planted, found: {faults:?}");
     };
     said(&frames[1..], &frames[1..], "answered 2xx but not kept: evt_0");
-    said(&[&frames[..], &[Found { seq: 4, ..frame(2) }]].concat(), &frames, "kept 2 times: evt_2");
+    said(&[&frames[..], &[FoundEvent { seq: 4, ..frame(2) }]].concat(), &frames, "kept 2 times: evt_2");
     said(&frames, &frames[1..], "kept but not in Kafka: evt_0");
-    said(&[&[Found { body: load::body("evt_1"), ..frame(0) }], &frames[1..]].concat(), &frames, "another body: evt_0");
-    for strange in
-        [Found { log: "00000000000000ab".into(), ..frame(1) }, Found { seq: 9, ..frame(1) }, Found { seq: 2, ..frame(1) }]
-    {
+    said(&[&[FoundEvent { body: load::body("evt_1"), ..frame(0) }], &frames[1..]].concat(), &frames, "another body: evt_0");
+    for strange in [
+        FoundEvent { log: "00000000000000ab".into(), ..frame(1) },
+        FoundEvent { seq: 9, ..frame(1) },
+        FoundEvent { seq: 2, ..frame(1) },
+    ] {
         said(&frames, &[&frames[..], &[strange]].concat(), "not so in the journal: evt_1");
     }
-    said(&frames, &[&frames[..], &[Found { body: "{}".into(), ..frame(1) }]].concat(), "not so in the journal: evt_1");
+    said(&frames, &[&frames[..], &[FoundEvent { body: "{}".into(), ..frame(1) }]].concat(), "not so in the journal: evt_1");
 }
 
 #[test]

@@ -330,11 +330,11 @@ fn a_lane_whose_last_events_rotted_holds_nothing_back() {
     }
     harness.rot("a marker that the disk spoils");
     harness.rot("the newest of all, spoilt as well");
-    let cursor = || harness.journal.lanes().into_iter().find(|lane| &*lane.name == "rotten").map(|lane| lane.cursor);
+    let cursor = || harness.journal.topic_cursors().into_iter().find(|lane| &*lane.name == "rotten").map(|lane| lane.cursor);
     assert_eq!(cursor(), Some(rotten), "it waits");
     harness.resume();
     harness.wait_until_acked("whole", 1);
-    let cursor = || harness.journal.lanes().into_iter().find(|lane| &*lane.name == "rotten").map(|lane| lane.cursor);
+    let cursor = || harness.journal.topic_cursors().into_iter().find(|lane| &*lane.name == "rotten").map(|lane| lane.cursor);
     wait_until("the cursor passes what is lost", || cursor() > Some(last));
     assert_eq!(harness.lane("rotten").map(|lane| lane.lag_events), Some(0));
     wait_until("nothing waits", || harness.lane("whole").is_some_and(|lane| lane.lag_events == 0));
@@ -369,7 +369,7 @@ fn a_spot_that_cannot_be_read_blocks_whoever_is_fed_from_there_until_it_can() {
         wait_until("the lane says why", || harness.blocked(topic) == Some("journal"));
         assert_eq!(blocked(topic), Some(1.0));
     }
-    disk.mend();
+    disk.clear_faults();
     harness.wait_until_acked("unreadable", 2);
     for topic in ["unreadable", "behind-it"] {
         wait_until("the lane flows", || harness.blocked(topic).is_none());

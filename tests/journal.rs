@@ -17,7 +17,7 @@ use common::events::{HandClock, Sample, TOPICS};
 use hookhold::event::{Event, Position};
 use hookhold::event_key::EventKey;
 use hookhold::journal::disk::{Disk, LocalDisk};
-use hookhold::journal::{AppendError, AppendRejected, Journal, Memory, OpenError, Options, ReadOnlyJournal, Stored};
+use hookhold::journal::{AppendError, AppendRejected, Journal, MemoryLookup, OpenError, Options, ReadOnlyJournal, StoredEvent};
 use hookhold::metrics::Metrics;
 
 const NOW: u64 = 1_700_000_000_000;
@@ -59,7 +59,7 @@ impl Harness {
     }
 
     fn outside(&self) -> ReadOnlyJournal {
-        let process = if self.disk.is_dead() { self.disk.start() } else { self.disk.beside() };
+        let process = if self.disk.is_dead() { self.disk.start() } else { self.disk.second_process() };
         ReadOnlyJournal::open(process).expect("it can be looked at")
     }
 }
@@ -106,13 +106,13 @@ fn keep_many(journal: &Journal, numbers: std::ops::Range<usize>, length: usize) 
 /// Lets the writer go as far as it can; what it must not do would have happened by then.
 fn come_to_rest(journal: &Journal) {
     let mut before = None;
-    while before != Some(journal.durable()) {
-        before = Some(journal.durable());
+    while before != Some(journal.durable_watermark()) {
+        before = Some(journal.durable_watermark());
         (0..20_000).for_each(|_| std::thread::yield_now());
     }
 }
 
-fn read(journal: &Journal) -> Vec<Stored> {
+fn read(journal: &Journal) -> Vec<StoredEvent> {
     let mut reader = journal.reader(0);
     std::iter::from_fn(|| reader.next().expect("it can be read")).collect()
 }
@@ -122,10 +122,10 @@ fn seqs(journal: &Journal) -> Vec<u64> {
 }
 
 fn ask(journal: &Journal, key: &EventKey) -> Option<u64> {
-    match journal.remembered(key) {
-        Memory::Seen(seen) => Some(seen.seq),
-        Memory::New => None,
-        Memory::Maybe => journal.lookup(key).expect("the key files can be read").map(|seen| seen.seq),
+    match journal.lookup_in_memory(key) {
+        MemoryLookup::Seen(seen) => Some(seen.seq),
+        MemoryLookup::New => None,
+        MemoryLookup::MaybeOnDisk => journal.lookup(key).expect("the key files can be read").map(|seen| seen.seq),
     }
 }
 
@@ -153,15 +153,15 @@ fn nobody_hears_of_an_event_before_its_sync_has_returned() {
     let others: Vec<End> = (1..20).map(|n| hand_over(&journal, &sample(n, 10).event()).expect("taken")).collect();
     assert_eq!(first.try_recv(), Err(TryRecvError::Empty));
     assert!(others.iter().all(|end| end.try_recv() == Err(TryRecvError::Empty)));
-    assert_eq!(journal.durable(), 0);
+    assert_eq!(journal.durable_watermark(), 0);
     assert!(read(&journal).is_empty(), "readers never pass the mark");
-    assert_eq!(harness.outside().end().expect("a mark"), 0);
+    assert_eq!(harness.outside().log_end().expect("a mark"), 0);
     assert!(journal.sync_age().is_some());
     gate.release();
     assert_eq!(first.recv().expect("told").expect("kept").seq, 0);
     let kept: Vec<u64> = others.iter().map(|end| end.recv().expect("told").expect("kept").seq).collect();
     assert_eq!(kept, (1..20).collect::<Vec<_>>());
-    assert_eq!(journal.durable(), 20);
+    assert_eq!(journal.durable_watermark(), 20);
     journal.close();
 }
 
@@ -171,7 +171,7 @@ fn who_watches_no_longer_is_let_go() {
     let journal = harness.open();
     let (for_ever, once) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     for (calls, goes_on) in [(for_ever.clone(), true), (once.clone(), false)] {
-        journal.on_durable(Box::new(move || {
+        journal.on_commit(Box::new(move || {
             calls.fetch_add(1, Ordering::Relaxed);
             goes_on
         }));
@@ -199,7 +199,7 @@ fn a_failed_sync_fails_everybody_and_nothing_more_is_taken() {
     }
     assert!(journal.failed());
     assert_eq!(hand_over(&journal, &sample(31, 10).event()).err(), Some(AppendRejected::Failed));
-    assert_eq!(journal.durable(), 1);
+    assert_eq!(journal.durable_watermark(), 1);
     journal.close();
 }
 
@@ -294,7 +294,7 @@ fn a_lane_at_its_backlog_refuses_only_its_own_events() {
     assert!((5..10).contains(&taken), "{taken} events of 1,000 bytes and a little more fit into 10,000");
     let other = Sample { topic: 1, ..sample(100, 1_000) };
     keep(&journal, &other);
-    journal.save_cursor(TOPICS[0], journal.durable());
+    journal.save_cursor(TOPICS[0], journal.durable_watermark());
     keep(&journal, &sample(101, 1_000));
     journal.close();
 }
@@ -326,10 +326,10 @@ fn a_body_made_to_look_like_frames_costs_a_start_little_and_hides_nothing() {
     let crafted = bytes.windows(8).enumerate().filter(|(_, window)| *window == b"crafted ").map(|(at, _)| at);
     let crafted: Vec<usize> = crafted.collect();
     assert_eq!(crafted.len(), 8);
-    crafted.iter().for_each(|at| harness.disk.rot(&segment, *at..at + 1, |byte| !byte));
-    let before = harness.disk.read();
+    crafted.iter().for_each(|at| harness.disk.corrupt(&segment, *at..at + 1, |byte| !byte));
+    let before = harness.disk.bytes_read();
     let journal = harness.open();
-    let read = harness.disk.read() - before;
+    let read = harness.disk.bytes_read() - before;
     assert!(read < 100 * size, "{} times the body", read / size);
     assert_eq!(seqs(&journal), (0..10).chain(18..25).collect::<Vec<_>>());
     journal.close();
@@ -347,10 +347,10 @@ fn while_one_thread_lays_a_file_aside_the_other_takes_no_segment() {
     harness.clock.advance(11_000);
     journal.save_cursor(TOPICS[1], 0);
     gate.wait_for(1);
-    let oldest = journal.oldest();
+    let oldest = journal.oldest_seq();
     let ends: Vec<End> = (30..200).map(|n| hand_over(&journal, &sample(n, 3_000).event()).expect("taken")).collect();
     come_to_rest(&journal);
-    assert_eq!(journal.oldest(), oldest, "one deletes at a time");
+    assert_eq!(journal.oldest_seq(), oldest, "one deletes at a time");
     gate.release();
     for end in ends {
         end.recv().expect("told").expect("kept");
@@ -384,11 +384,11 @@ fn a_spare_file_that_cannot_be_renamed_costs_nobody_a_503() {
     let harness = Harness::with(|options| options.max_size = 5 * (32 << 10));
     let journal = harness.open();
     keep_many(&journal, 0..100, 1_500);
-    let recycled = harness.disk.recycled();
+    let recycled = harness.disk.files_recycled();
     assert!(recycled > 0);
     harness.disk.fail(Step::Rename, ".seg", io::ErrorKind::Other, 3);
     keep_many(&journal, 100..200, 1_500);
-    assert!(harness.disk.recycled() > recycled, "the next ones are used again");
+    assert!(harness.disk.files_recycled() > recycled, "the next ones are used again");
     journal.close();
 }
 
@@ -403,12 +403,12 @@ fn trouble_ends_without_traffic_once_there_is_room() {
         }
         let refused = (0..100).find_map(|n| try_hand_over(&journal, &sample(n, 5_000)).err());
         assert_eq!(refused, Some(AppendRejected::Full));
-        assert!(journal.trouble().is_some());
+        assert!(journal.unavailable_reason().is_some());
         harness.disk.set_limit(u64::MAX);
         if !full_disk {
-            journal.save_cursor(TOPICS[0], journal.durable());
+            journal.save_cursor(TOPICS[0], journal.durable_watermark());
         }
-        while journal.trouble().is_some() {
+        while journal.unavailable_reason().is_some() {
             // The keeper looks round at once; it also does so every second.
             journal.save_cursor(TOPICS[1], 0);
             std::thread::yield_now();
@@ -433,7 +433,7 @@ fn an_event_too_large_for_what_is_left_does_not_stop_smaller_ones() {
     assert!(under_way.recv().expect("told").is_ok());
     assert_eq!(large.recv().expect("told"), Err(AppendError::Full));
     assert_eq!(small.recv().expect("told").expect("kept").seq, 2);
-    assert_eq!(journal.trouble(), None, "usual events can be kept");
+    assert_eq!(journal.unavailable_reason(), None, "usual events can be kept");
     keep(&journal, &sample(4, 100));
     journal.close();
 }
@@ -507,11 +507,11 @@ fn a_clean_stop_needs_no_copy() {
     journal.close();
     harness.disk.cut_power();
     let verdict = harness.outside().verify().expect("it can be read");
-    assert_eq!((verdict.events, verdict.unsure), (5, 0), "the last commit holds the mark");
+    assert_eq!((verdict.events, verdict.unconfirmed), (5, 0), "the last commit holds the mark");
     let before = harness.disk.names(".seg").len();
     let journal = harness.open();
     assert_eq!(harness.disk.names(".seg").len(), before + 1, "only the segment of this opening is new");
-    assert_eq!(journal.lanes().iter().map(|lane| lane.cursor).collect::<Vec<_>>(), [3]);
+    assert_eq!(journal.topic_cursors().iter().map(|lane| lane.cursor).collect::<Vec<_>>(), [3]);
     assert_eq!(seqs(&journal), [0, 1, 2, 3, 4]);
     journal.close();
 }
@@ -527,8 +527,8 @@ fn a_stop_behind_a_full_or_abandoned_segment_still_holds_the_mark() {
     journal.close();
     harness.disk.cut_power();
     let verdict = harness.outside().verify().expect("it can be read");
-    assert_eq!((verdict.events, verdict.unsure), (1, 0));
-    assert_eq!(harness.open().lanes()[0].cursor, 1);
+    assert_eq!((verdict.events, verdict.unconfirmed), (1, 0));
+    assert_eq!(harness.open().topic_cursors()[0].cursor, 1);
 }
 
 #[test]
@@ -537,7 +537,7 @@ fn after_a_kill_the_last_commit_is_copied_under_its_first_position() {
     let journal = harness.open();
     let positions = keep_many(&journal, 0..5, 100);
     harness.kill(journal);
-    assert_eq!(harness.outside().verify().expect("it can be read").unsure, 1, "the last of five commits");
+    assert_eq!(harness.outside().verify().expect("it can be read").unconfirmed, 1, "the last of five commits");
     let journal = harness.open();
     let found: Vec<Position> = read(&journal).iter().map(|stored| stored.position).collect();
     assert_eq!(found, positions);
@@ -551,7 +551,8 @@ fn after_a_kill_the_last_commit_is_copied_under_its_first_position() {
 fn a_second_opening_is_refused_while_the_first_lives() {
     let harness = Harness::new();
     let journal = harness.open();
-    let second = || Journal::open(harness.disk.beside(), harness.options.clone(), harness.clock.clone(), harness.metrics.clone());
+    let second =
+        || Journal::open(harness.disk.second_process(), harness.options.clone(), harness.clock.clone(), harness.metrics.clone());
     assert!(matches!(second(), Err(OpenError::Locked)));
     journal.close();
     second().expect("the lock is free").close();
@@ -581,21 +582,21 @@ fn the_meta_file_missing_damaged_or_later_says_so() {
     harness.open().close();
     let meta = harness.disk.bytes("meta");
 
-    harness.disk.rot("meta", 20..21, |byte| !byte);
+    harness.disk.corrupt("meta", 20..21, |byte| !byte);
     assert!(text(&harness).contains("meta") && text(&harness).contains("damaged"), "{}", text(&harness));
 
-    harness.disk.take("meta");
+    harness.disk.remove_file("meta");
     assert!(text(&harness).contains("missing"), "{}", text(&harness));
 
     let mut later = meta.clone();
     later[8] = 2;
     let crc = crc32c::crc32c(&later[..28]);
     later[28..].copy_from_slice(&crc.to_le_bytes());
-    harness.disk.put("meta", &later);
+    harness.disk.put_file("meta", &later);
     assert!(text(&harness).contains("later version"), "{}", text(&harness));
 
-    harness.disk.take("meta");
-    harness.disk.put("meta", &meta);
+    harness.disk.remove_file("meta");
+    harness.disk.put_file("meta", &meta);
     harness.open().close();
 }
 
@@ -607,7 +608,7 @@ fn damage_in_a_version_is_damage_and_not_a_later_version() {
     journal.close();
     harness.open().close();
     let segment = harness.disk.names(".seg").remove(0);
-    harness.disk.rot(&segment, 8..9, |_| 2);
+    harness.disk.corrupt(&segment, 8..9, |_| 2);
     let verdict = harness.outside().verify().expect("it can be read");
     assert_eq!(verdict.damage.len(), 1);
     assert_eq!(verdict.damage[0].bytes, 0..64);
@@ -628,7 +629,7 @@ fn a_tail_that_does_not_fit_uses_the_reserve_and_without_one_ends_the_start() {
         assert!(end.recv().expect("told").is_ok());
     }
     harness.kill(journal);
-    let unsure = harness.outside().verify().expect("it can be read").unsure;
+    let unsure = harness.outside().verify().expect("it can be read").unconfirmed;
     assert!(unsure > 0);
     harness.disk.set_limit(harness.disk.used());
 
@@ -640,7 +641,7 @@ fn a_tail_that_does_not_fit_uses_the_reserve_and_without_one_ends_the_start() {
     };
     assert!(needed > 0);
     assert!(harness.disk.names("reserve").is_empty(), "it was used");
-    assert_eq!(harness.outside().verify().expect("it can be read").unsure, 0, "the copy is done");
+    assert_eq!(harness.outside().verify().expect("it can be read").unconfirmed, 0, "the copy is done");
 
     // A small segment will do, though not a whole one.
     harness.disk.set_limit(harness.disk.used() + 80_000);
@@ -675,7 +676,7 @@ fn an_id_is_seen_although_its_payload_has_been_deleted() {
     let harness = Harness::with(|options| options.max_size = 200 << 10);
     let journal = harness.open();
     keep_many(&journal, 0..200, 3_000);
-    let oldest = journal.oldest();
+    let oldest = journal.oldest_seq();
     assert!(oldest > 100, "old segments are deleted: {oldest}");
     assert!(read(&journal)[0].position.seq >= oldest);
     assert!((0..200).all(|number| ask(&journal, &key(number)) == Some(number as u64)), "before a restart");
@@ -691,7 +692,7 @@ fn an_id_is_seen_although_its_payload_has_been_deleted() {
 fn what_is_older_than_retain_is_deleted_and_keys_leave_with_their_window() {
     let harness = Harness::with(|options| {
         options.retain = Duration::from_secs(10);
-        options.window = Duration::from_secs(100);
+        options.dedupe_window = Duration::from_secs(100);
     });
     let journal = harness.open();
     keep_many(&journal, 0..30, 3_000);
@@ -702,7 +703,7 @@ fn what_is_older_than_retain_is_deleted_and_keys_leave_with_their_window() {
         move |files: &[String]| files.iter().filter(|name| name.ends_with(ending)).count() <= wanted
     };
     harness.disk.wait_for(is(".lanes", 0));
-    assert!(journal.oldest() > 0);
+    assert!(journal.oldest_seq() > 0);
     assert_eq!(ask(&journal, &key(0)), Some(0), "its key stays");
     harness.clock.advance(100_000);
     journal.save_cursor(TOPICS[1], 0);
@@ -734,10 +735,10 @@ fn the_file_of_a_deleted_segment_becomes_the_next_one() {
     let harness = Harness::with(|options| options.max_size = 5 * (32 << 10));
     let journal = harness.open();
     keep_many(&journal, 0..200, 1500);
-    assert!(harness.disk.recycled() > 3, "{} files", harness.disk.recycled());
+    assert!(harness.disk.files_recycled() > 3, "{} files", harness.disk.files_recycled());
     // What is deleted while it is read may be missing, and nothing else.
     let whole = |journal: &Journal| {
-        let (found, oldest) = (seqs(journal), journal.oldest());
+        let (found, oldest) = (seqs(journal), journal.oldest_seq());
         let kept: Vec<u64> = found.into_iter().filter(|seq| *seq >= oldest).collect();
         assert_eq!(kept, (oldest..200).collect::<Vec<_>>());
     };
@@ -762,7 +763,7 @@ fn who_reads_a_segment_that_is_written_over_goes_on_behind_it() {
     assert_eq!(inside.next().expect("it can be read").map(|stored| stored.position.seq), Some(0));
     assert_eq!(outside.next().expect("it can be read").map(|stored| stored.position.seq), Some(0));
     keep_many(&journal, 60..300, 30_000);
-    assert!(harness.disk.recycled() > 3, "{} files", harness.disk.recycled());
+    assert!(harness.disk.files_recycled() > 3, "{} files", harness.disk.files_recycled());
     let inside: Vec<u64> = std::iter::from_fn(|| inside.next().expect("it can be read")).map(|s| s.position.seq).collect();
     let outside: Vec<u64> = std::iter::from_fn(|| outside.next().expect("it can be read")).map(|s| s.position.seq).collect();
     for rest in [inside, outside] {
@@ -777,10 +778,10 @@ fn a_recycled_segment_that_could_not_be_begun_hides_nothing() {
     let harness = Harness::with(|options| (options.segment_size, options.max_size) = (64 << 10, 5 * (64 << 10)));
     let journal = harness.open();
     keep_many(&journal, 0..200, 1500);
-    let recycled = harness.disk.recycled();
+    let recycled = harness.disk.files_recycled();
     let gate = harness.disk.hold(Step::Rename, ".seg");
     let (mut number, mut end) = (200, hand_over(&journal, &sample(200, 8_000).event()).expect("taken"));
-    while !gate.holds() {
+    while !gate.has_waiting() {
         if end.try_recv().is_ok_and(|told| told.is_ok()) {
             number += 1;
             end = hand_over(&journal, &sample(number, 8_000).event()).expect("taken");
@@ -795,7 +796,7 @@ fn a_recycled_segment_that_could_not_be_begun_hides_nothing() {
     gate.release();
     assert_eq!(end.recv().expect("told"), Err(AppendError::Write));
     let last = keep(&journal, &sample(300, 10));
-    assert_eq!((harness.disk.recycled(), last.seq), (recycled + 1, number as u64));
+    assert_eq!((harness.disk.files_recycled(), last.seq), (recycled + 1, number as u64));
     harness.kill(journal);
     let journal = harness.open();
     assert_eq!(read(&journal).last().map(|stored| stored.position), Some(last));
@@ -817,14 +818,14 @@ fn a_lane_with_a_cursor_pins_its_events() {
         }
     };
     assert_eq!(full, Ok(Err(AppendError::Full)));
-    assert_eq!(journal.oldest(), 0, "nothing was deleted");
+    assert_eq!(journal.oldest_seq(), 0, "nothing was deleted");
     assert_eq!(journal.count(TOPICS[0], 0, u64::MAX), number as u64);
-    journal.save_cursor(TOPICS[0], journal.durable());
+    journal.save_cursor(TOPICS[0], journal.durable_watermark());
     while hand_over(&journal, &sample(number, 3_000).event()).is_err() {
         std::thread::yield_now();
     }
     keep(&journal, &sample(number + 1, 3_000));
-    assert!(journal.oldest() > 0, "what is acknowledged makes room");
+    assert!(journal.oldest_seq() > 0, "what is acknowledged makes room");
     journal.close();
 }
 
@@ -854,12 +855,12 @@ fn a_blocked_trickle_is_refused_alone_and_the_others_flow_on() {
         journal.save_cursor(TOPICS[0], flowing.seq + 1);
     }
     assert!(refused > 100, "{refused} of the blocked topic were refused");
-    journal.measure();
+    journal.update_metrics();
     let pinned = |topic: &str| harness.metrics.journal_pinned.with_label_values(&[topic]).get() as u64;
     assert!((3 * segment..=6 * segment).contains(&pinned(TOPICS[1])), "{} bytes, within max_backlog", pinned(TOPICS[1]));
     assert!(pinned(TOPICS[0]) < segment, "{} bytes", pinned(TOPICS[0]));
     // Once it flows, everything is as before.
-    journal.save_cursor(TOPICS[1], journal.durable());
+    journal.save_cursor(TOPICS[1], journal.durable_watermark());
     while hand_over(&journal, &Sample { topic: 1, ..sample(2_000, 90) }.event()).is_err() {
         std::thread::yield_now();
     }
@@ -892,9 +893,9 @@ fn damaged_lane_and_key_files_are_written_again_from_their_segment() {
     journal.close();
     let (lanes, keys) = (harness.disk.names(".lanes"), harness.disk.names(".keys"));
     assert!(lanes.len() >= 3 && keys.len() >= 3);
-    harness.disk.rot(&lanes[0], 30..31, |byte| !byte);
-    harness.disk.rot(&keys[1], 30..31, |byte| !byte);
-    harness.disk.take(&lanes[2]);
+    harness.disk.corrupt(&lanes[0], 30..31, |byte| !byte);
+    harness.disk.corrupt(&keys[1], 30..31, |byte| !byte);
+    harness.disk.remove_file(&lanes[2]);
     let journal = harness.open();
     assert_eq!(seqs(&journal), (0..60).collect::<Vec<_>>());
     assert!((0..60).all(|number| ask(&journal, &key(number)) == Some(number as u64)));
@@ -909,7 +910,7 @@ fn a_damaged_entry_of_a_key_file_hides_no_other() {
     let keys = harness.disk.names(".keys").remove(0);
     let entries = (harness.disk.bytes(&keys).len() - 48) / 36;
     assert!(entries > 5);
-    harness.disk.rot(&keys, 48 + 36 * (entries / 2)..49 + 36 * (entries / 2), |byte| !byte);
+    harness.disk.corrupt(&keys, 48 + 36 * (entries / 2)..49 + 36 * (entries / 2), |byte| !byte);
     let journal = harness.open();
     let known = (0..60).filter(|number| ask(&journal, &key(*number)) == Some(*number as u64)).count();
     assert_eq!(known, 59);
@@ -925,7 +926,7 @@ fn a_key_file_that_is_written_anew_is_not_called_damaged_by_who_asks_it_meanwhil
     let segment = harness.disk.names(".seg").remove(0);
     let at = harness.disk.bytes(&segment).windows(7).position(|window| window == b"body 3 ").expect("the event is there");
     let journal = harness.open();
-    harness.disk.rot(&segment, at..at + 1, |byte| !byte);
+    harness.disk.corrupt(&segment, at..at + 1, |byte| !byte);
     let whole = harness.disk.bytes(&segment.replace(".seg", ".keys")).len();
     // The new file is there, but the journal does not go by it yet.
     harness.disk.fail(Step::SyncDir, "", io::ErrorKind::Other, 1_000);
@@ -967,7 +968,7 @@ fn rot_in_a_sealed_segment_forgets_the_keys_of_what_is_lost() {
     let segment = harness.disk.names(".seg").remove(0);
     let bytes = harness.disk.bytes(&segment);
     let at = bytes.windows(7).position(|window| window == b"body 3 ").expect("the event is there");
-    harness.disk.rot(&segment, at..at + 1, |byte| !byte);
+    harness.disk.corrupt(&segment, at..at + 1, |byte| !byte);
     let journal = harness.open();
     assert_eq!(ask(&journal, &key(3)), Some(3), "nobody has looked yet");
     let expected: Vec<u64> = (0..60).filter(|seq| *seq != 3).collect();
@@ -1006,7 +1007,7 @@ fn a_tail_follows_while_another_process_writes() {
             Some(stored) => seen.push(stored.position.seq),
             None => std::thread::yield_now(),
         }
-        assert!(tail.end().expect("a mark") <= journal.durable() + 1);
+        assert!(tail.log_end().expect("a mark") <= journal.durable_watermark() + 1);
     }
     assert_eq!(writer.join().expect("it ends"), 300);
     assert_eq!(seen, (0..300).collect::<Vec<_>>());
@@ -1044,8 +1045,8 @@ fn stat_tells_sizes_cursors_and_what_waits() {
     journal.close();
     let stat = harness.outside().stat().expect("it can be read");
     assert_eq!((stat.events, stat.oldest, stat.next, stat.in_use), (10, 0, 10, false));
-    let lane = &stat.lanes[0];
-    assert_eq!((&*lane.lane, lane.cursor, lane.waiting, lane.events), (TOPICS[0], Some(4), 6, 10));
+    let lane = &stat.topics[0];
+    assert_eq!((&*lane.topic, lane.cursor, lane.waiting, lane.events), (TOPICS[0], Some(4), 6, 10));
 }
 
 #[test]
@@ -1060,15 +1061,15 @@ fn stat_reads_lane_files_and_tells_what_a_frame_by_frame_count_would() {
     journal.save_cursor(TOPICS[1], 300);
     harness.disk.wait_for(|files| sealed(files, files.iter().filter(|name| name.ends_with(".seg")).count() - 1));
     journal.close();
-    journal.measure();
+    journal.update_metrics();
     let pinned = TOPICS.map(|topic| harness.metrics.journal_pinned.with_label_values(&[topic]).get() as u64);
     assert!(pinned[0] > 150 * 3_000, "its own, and what the other topic has passed in between");
     let (before, journal_bytes) =
-        (harness.disk.read(), harness.outside().verify().map(|_| harness.disk.used()).expect("it can be read"));
-    let (verified, stat) = (harness.disk.read(), harness.outside().stat().expect("it can be read"));
+        (harness.disk.bytes_read(), harness.outside().verify().map(|_| harness.disk.used()).expect("it can be read"));
+    let (verified, stat) = (harness.disk.bytes_read(), harness.outside().stat().expect("it can be read"));
     assert!(verified - before > 300 * 3_000, "verify reads everything");
-    assert!(harness.disk.read() - verified < journal_bytes / 5, "stat does not");
-    let lane = |topic: &str| stat.lanes.iter().find(|lane| &*lane.lane == topic).expect("it is listed");
+    assert!(harness.disk.bytes_read() - verified < journal_bytes / 5, "stat does not");
+    let lane = |topic: &str| stat.topics.iter().find(|lane| &*lane.topic == topic).expect("it is listed");
     let (orders, invoices) = (lane(TOPICS[0]), lane(TOPICS[1]));
     assert_eq!((orders.events, orders.waiting, invoices.events, invoices.waiting), (150, 74, 150, 0));
     assert_eq!([orders.pinned, invoices.pinned], pinned[..2], "the same as the metric");
@@ -1146,7 +1147,7 @@ fn random_bytes_in_any_file_never_panic_and_never_look_like_events() {
                 let end = (start + rng.usize(1..20_000)).min(size);
                 let noise: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(256).collect();
                 let small = rng.bool();
-                harness.disk.rot(file, start..end, |byte| if small { byte & 3 } else { noise[byte as usize] });
+                harness.disk.corrupt(file, start..end, |byte| if small { byte & 3 } else { noise[byte as usize] });
             }
         }
         let found = harness.outside().verify().unwrap_or_else(|error| panic!("seed {seed}: {error}"));
@@ -1179,6 +1180,6 @@ fn the_newest_segment_with_a_commit_is_never_released() {
     assert!(end.recv().expect("told").is_err());
     harness.disk.cut_power();
     let journal = harness.open();
-    assert_eq!(journal.durable(), 3, "the sequence goes on");
+    assert_eq!(journal.durable_watermark(), 3, "the sequence goes on");
     journal.close();
 }

@@ -15,7 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use hookhold::journal::disk::LocalDisk;
-use hookhold::journal::{ReadOnlyJournal, Stored};
+use hookhold::journal::{ReadOnlyJournal, StoredEvent};
 use https::{Delivery, HOST, Pair, SECRET, SOURCE, said};
 use process::{Home, Line, post, reserve, tool, wait_until};
 use sdk::{Sample, Sdk};
@@ -129,7 +129,7 @@ fn kept(home: &Home) -> Vec<IpAddr> {
     let disk = LocalDisk::existing(&home.journal()).expect("the journal is there");
     let mut journal = ReadOnlyJournal::open(Arc::new(disk)).expect("it can be read");
     let next = || journal.next().expect("it can be read");
-    std::iter::from_fn(next).map(|Stored { event, .. }| event.remote.ip()).collect()
+    std::iter::from_fn(next).map(|StoredEvent { event, .. }| event.remote.ip()).collect()
 }
 
 /// The addresses of the refusals with this outcome that were logged.

@@ -22,7 +22,7 @@ use common::events::{HandClock, Sample, TOPICS};
 use hookhold::clock::Clock;
 use hookhold::event::{LogId, Position};
 use hookhold::event_key::EventKey;
-use hookhold::journal::{AppendError, AppendRejected, Journal, Memory, OpenError, Options, ReadOnlyJournal, Stored};
+use hookhold::journal::{AppendError, AppendRejected, Journal, MemoryLookup, OpenError, Options, ReadOnlyJournal, StoredEvent};
 use hookhold::metrics::Metrics;
 
 /// What a life may contain.
@@ -198,13 +198,13 @@ fn live(seed: u64, trouble: Trouble) -> Result<Tally, String> {
         retain: if retention && rng.bool() { Duration::from_secs(10) } else { Duration::from_secs(86_400) },
         segment_size,
         max_backlog: u64::MAX / 8,
-        window: Duration::from_secs(7 * 86_400),
+        dedupe_window: Duration::from_secs(7 * 86_400),
         max_key_bytes: u64::MAX / 4,
         forwards: rng.bool(),
     };
     let disk = SimDisk::new(seed);
     if trouble.lies {
-        disk.lie();
+        disk.ignore_syncs();
     }
     let clock = Arc::new(HandClock::at(1_700_000_000_000));
     let (events, saved, found, pinned_from, tally) = Default::default();
@@ -213,7 +213,7 @@ fn live(seed: u64, trouble: Trouble) -> Result<Tally, String> {
         life.opening()?;
     }
     life.last_opening()?;
-    life.tally.recycled = life.disk.recycled();
+    life.tally.recycled = life.disk.files_recycled();
     Ok(life.tally)
 }
 
@@ -438,14 +438,14 @@ impl Life {
     }
 
     fn save_cursors(&mut self, journal: &Journal) {
-        let lanes = journal.lanes();
+        let lanes = journal.topic_cursors();
         for lane in TOPICS {
             let at = lanes.iter().find(|found| *found.name == *lane).map(|found| found.cursor);
             // Who passes events on moves only the cursor of a lane that has some.
             if at.is_none() && self.options.forwards || self.rng.bool() {
                 continue;
             }
-            let cursor = self.rng.u64(at.unwrap_or(0)..=journal.durable());
+            let cursor = self.rng.u64(at.unwrap_or(0)..=journal.durable_watermark());
             journal.save_cursor(lane, cursor);
             let highest = self.saved.entry(lane.into()).or_default();
             *highest = cursor.max(*highest);
@@ -455,7 +455,7 @@ impl Life {
     /// Compares what can be read with the model. What is found although its end was open is kept from now on.
     fn check(&mut self, journal: &Journal) -> Checked {
         let read = read_all(journal)?;
-        let oldest = journal.oldest();
+        let oldest = journal.oldest_seq();
         self.check_each(&read)?;
         let positions: BTreeMap<u64, Position> = read.iter().map(|stored| (stored.position.seq, stored.position)).collect();
         self.find_kept_and_deleted(journal, &positions)?;
@@ -502,7 +502,7 @@ impl Life {
     }
 
     /// Everything that was read is an event that was handed over, unchanged, once, and not void.
-    fn check_each(&mut self, read: &[Stored]) -> Checked {
+    fn check_each(&mut self, read: &[StoredEvent]) -> Checked {
         ensure!(read.is_sorted_by(|a, b| a.position.seq < b.position.seq), "sequences do not grow");
         for stored in read {
             let index = number(&stored.event.body).ok_or_else(|| format!("{} is not an event of ours", stored.position))?;
@@ -548,10 +548,10 @@ impl Life {
     }
 
     fn ask(&self, journal: &Journal, key: &EventKey) -> Result<Option<u64>, String> {
-        match journal.remembered(key) {
-            Memory::Seen(seen) => Ok(Some(seen.seq)),
-            Memory::New => Ok(None),
-            Memory::Maybe => match journal.lookup(key) {
+        match journal.lookup_in_memory(key) {
+            MemoryLookup::Seen(seen) => Ok(Some(seen.seq)),
+            MemoryLookup::New => Ok(None),
+            MemoryLookup::MaybeOnDisk => match journal.lookup(key) {
                 Ok(seen) => Ok(seen.map(|seen| seen.seq)),
                 Err(error) => Err(format!("lookup: {error}")),
             },
@@ -559,18 +559,18 @@ impl Life {
     }
 
     fn check_cursors(&mut self, journal: &Journal) -> Checked {
-        for lane in journal.lanes() {
+        for lane in journal.topic_cursors() {
             let first = self.found.get(&*lane.name).copied();
             let saved = self.saved.get(&*lane.name).copied().unwrap_or(0);
             let skipped = self.kept_in(&lane.name).find(|seq| (saved..lane.cursor).contains(seq));
             ensure!(skipped.is_none(), "{} is at {}, behind {skipped:?}, although saved was {saved}", lane.name, lane.cursor);
             ensure!(first.is_none_or(|first| lane.cursor >= first), "{} fell back from {first:?} to {}", lane.name, lane.cursor);
-            ensure!(lane.cursor <= journal.durable(), "{} is beyond the mark", lane.name);
+            ensure!(lane.cursor <= journal.durable_watermark(), "{} is beyond the mark", lane.name);
             self.found.insert(lane.name.to_string(), lane.cursor);
-            self.pinned_from.entry(lane.name.to_string()).or_insert_with(|| journal.durable());
+            self.pinned_from.entry(lane.name.to_string()).or_insert_with(|| journal.durable_watermark());
         }
         for (lane, cursor) in &self.found {
-            ensure!(journal.lanes().iter().any(|found| *found.name == **lane), "the cursor {cursor} of {lane} is lost");
+            ensure!(journal.topic_cursors().iter().any(|found| *found.name == **lane), "the cursor {cursor} of {lane} is lost");
         }
         Ok(())
     }
@@ -590,16 +590,17 @@ impl Life {
         let length = [1, 8, 64, 600, 5_000][self.rng.usize(..5)];
         let bytes = start..(start + length).min(before.len());
         match self.rng.bool() {
-            true => self.disk.rot(&name, bytes.clone(), |_| 0),
-            false => self.disk.rot(&name, bytes.clone(), |byte| byte ^ 0x5A),
+            true => self.disk.corrupt(&name, bytes.clone(), |_| 0),
+            false => self.disk.corrupt(&name, bytes.clone(), |byte| byte ^ 0x5A),
         }
         Some(Damage { name, bytes, before })
     }
 
     /// Lost is what was hit, and its key; everything else is there.
     fn check_damaged(&mut self, journal: &Journal, metrics: &Metrics, damage: &Damage) -> Checked {
-        let verdict =
-            ReadOnlyJournal::open(self.disk.beside()).and_then(|outside| outside.verify()).map_err(|error| error.to_string())?;
+        let verdict = ReadOnlyJournal::open(self.disk.second_process())
+            .and_then(|outside| outside.verify())
+            .map_err(|error| error.to_string())?;
         let read = read_all(journal)?;
         self.check_each(&read)?;
         let mut lost = 0;
@@ -623,7 +624,7 @@ impl Life {
 
     /// Another process sees the same, and nothing damaged.
     fn check_from_outside(&mut self) -> Checked {
-        let open = || ReadOnlyJournal::open(self.disk.beside());
+        let open = || ReadOnlyJournal::open(self.disk.second_process());
         let mut outside = open().map_err(|error| error.to_string())?;
         let mut seen = Vec::new();
         while let Some(stored) = outside.next().map_err(|error| error.to_string())? {
@@ -638,7 +639,7 @@ impl Life {
             ensure!(verdict.events == kept.len() as u64, "verify counts {} events, {} are kept", verdict.events, kept.len());
         }
         ensure!(self.trouble.rot || verdict.damage.is_empty(), "verify shows damage: {:?}", verdict.damage);
-        ensure!(verdict.unsure == 0, "{} events are unsure after a close", verdict.unsure);
+        ensure!(verdict.unconfirmed == 0, "{} events are unsure after a close", verdict.unconfirmed);
         Ok(())
     }
 }
@@ -664,7 +665,7 @@ impl std::fmt::Display for Damage {
     }
 }
 
-fn read_all(journal: &Journal) -> Result<Vec<Stored>, String> {
+fn read_all(journal: &Journal) -> Result<Vec<StoredEvent>, String> {
     let mut reader = journal.reader(0);
     let mut read = Vec::new();
     while let Some(stored) = reader.next().map_err(|error| format!("{error}: {}", error.source))? {

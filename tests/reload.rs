@@ -82,7 +82,7 @@ fn ten_reloads_under_load_refuse_no_genuine_delivery_and_lose_none() {
     let mut frames: Vec<_> = topics.iter().flat_map(|topic| fixture::frames(&home, topic)).collect();
     frames.sort_by_key(|frame| frame.seq);
     let records: Vec<_> = topics.iter().flat_map(|topic| fixture::found(&kafka.records(topic))).collect();
-    let faults = audit::faults(&accepted, &frames, Some(&records));
+    let faults = audit::violations(&accepted, &frames, Some(&records));
     assert!(faults.is_empty(), "{} promises are broken: {:#?}", faults.len(), &faults[..faults.len().min(20)]);
     assert_eq!(records.len(), frames.len(), "nothing comes twice");
     let (ids, answers) = (accepted.len(), &ledger.statuses);

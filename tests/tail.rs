@@ -185,7 +185,7 @@ fn a_moved_cursor_is_saved_with_the_next_commit() {
         harness.keep(&journal, "stripe", &format!("before_{cursor}"), AT);
         journal.save_cursor("webhooks.stripe", cursor);
         harness.keep(&journal, "stripe", &format!("behind_{cursor}"), AT);
-        assert_eq!(outside.stat().unwrap().lanes[0].cursor, Some(cursor));
+        assert_eq!(outside.stat().unwrap().topics[0].cursor, Some(cursor));
     }
     journal.close();
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use hookhold::journal::{Stat, VerifyReport};
+use hookhold::journal::{JournalStat, VerifyReport};
 use hookhold::units::bytes_about;
 use serde_json::json;
 
@@ -51,29 +51,29 @@ pub fn run(context: &Context, args: Args) -> Ending {
     Ok(end)
 }
 
-fn stat_text(out: &mut impl Write, stat: &Stat) -> io::Result<()> {
+fn stat_text(out: &mut impl Write, stat: &JournalStat) -> io::Result<()> {
     let state = if stat.in_use { "in use" } else { "not in use" };
     writeln!(out, "state     {state}")?;
     writeln!(out, "segments  {}, {}; key files {}", stat.segments, bytes_about(stat.bytes), bytes_about(stat.key_bytes))?;
     writeln!(out, "events    {}, oldest {}, next {}", stat.events, stat.oldest, stat.next)?;
-    if stat.lanes.is_empty() {
+    if stat.topics.is_empty() {
         return Ok(());
     }
     let mut lanes = table::new(&["TOPIC", "EVENTS", "BYTES", "CURSOR", "WAITING", "PINNED"], &[1, 2, 3, 4, 5]);
-    for lane in &stat.lanes {
+    for lane in &stat.topics {
         let [cursor, waiting, pinned] = match lane.cursor {
             Some(cursor) => [cursor.to_string(), lane.waiting.to_string(), bytes_about(lane.pinned)],
             None => [(); 3].map(|()| "-".to_owned()),
         };
-        lanes.add_row([lane.lane.to_string(), lane.events.to_string(), bytes_about(lane.bytes), cursor, waiting, pinned]);
+        lanes.add_row([lane.topic.to_string(), lane.events.to_string(), bytes_about(lane.bytes), cursor, waiting, pinned]);
     }
     writeln!(out, "\n{}", lanes.trim_fmt())
 }
 
-fn stat_json(out: &mut impl Write, stat: &Stat) -> io::Result<()> {
+fn stat_json(out: &mut impl Write, stat: &JournalStat) -> io::Result<()> {
     let lane = |lane: &hookhold::journal::TopicStat| {
         json!({
-            "topic": lane.lane.as_ref(),
+            "topic": lane.topic.as_ref(),
             "cursor": lane.cursor,
             "waiting": lane.waiting,
             "events": lane.events,
@@ -89,7 +89,7 @@ fn stat_json(out: &mut impl Write, stat: &Stat) -> io::Result<()> {
         "events": stat.events,
         "oldest": stat.oldest,
         "next": stat.next,
-        "lanes": stat.lanes.iter().map(lane).collect::<Vec<_>>(),
+        "lanes": stat.topics.iter().map(lane).collect::<Vec<_>>(),
     });
     writeln!(out, "{whole}")
 }
@@ -99,8 +99,8 @@ fn verdict_text(out: &mut impl Write, verdict: &VerifyReport) -> io::Result<()> 
         let (from, to) = (damage.bytes.start, damage.bytes.end);
         writeln!(out, "damaged: {}, bytes {from} to {to} ({})", damage.file, bytes_about(to - from))?;
     }
-    if verdict.unsure > 0 {
-        let count = verdict.unsure;
+    if verdict.unconfirmed > 0 {
+        let count = verdict.unconfirmed;
         writeln!(out, "{count} events after the durable mark: readable now, made sure by the next start of hookhold run")?;
     }
     let found = match verdict.damage.len() {
@@ -115,7 +115,7 @@ fn verdict_json(out: &mut impl Write, verdict: &VerifyReport) -> io::Result<()> 
         let (from, to) = (damage.bytes.start, damage.bytes.end);
         json!({ "file": damage.file, "from": from, "to": to })
     });
-    let (events, segments, unsure) = (verdict.events, verdict.segments, verdict.unsure);
+    let (events, segments, unsure) = (verdict.events, verdict.segments, verdict.unconfirmed);
     let damage: Vec<_> = damage.collect();
     writeln!(out, "{}", json!({ "events": events, "segments": segments, "unsure": unsure, "damage": damage }))
 }

@@ -97,7 +97,7 @@ fn open_journal(disk: LocalDisk, config: &Config, clock: &Arc<dyn Clock>, metric
         retain: config.journal.retain,
         segment_size: config.journal.segment_size,
         max_backlog: config.journal.max_backlog,
-        window: reload::longest_window(config),
+        dedupe_window: reload::longest_window(config),
         max_key_bytes: config.dedupe.max_disk,
         forwards: config.kafka.is_some(),
     };
@@ -232,7 +232,7 @@ impl House {
             (self.metrics.clone(), gateway.clone(), passing.clone(), self.journal.clone());
         let (clock, kept_by) = (self.clock.clone(), gateway.clone());
         let refresh = move || {
-            journal.measure();
+            journal.update_metrics();
             gateway.measure(clock.now());
             metrics.dedupe_hot_keys.set(gateway.hot_keys() as i64);
             measured.lock().expect(POISON).iter().for_each(Forwarder::measure);
@@ -240,7 +240,7 @@ impl House {
         let (journal, passing, stop) = (self.journal.clone(), passing.clone(), stop.clone());
         let readiness = move || Readiness {
             draining: stop.begun(),
-            journal: Health::or(State::Failed, journal.trouble().map(str::to_owned).into_iter().collect()),
+            journal: Health::or(State::Failed, journal.unavailable_reason().map(str::to_owned).into_iter().collect()),
             kafka: passing.lock().expect(POISON).as_ref().map_or_else(Health::off, health),
         };
         let reload = reload.clone();
@@ -294,7 +294,7 @@ fn listen(key: &str, address: SocketAddr) -> Result<TcpListener, Box<dyn Error>>
 fn failure_of(journal: &Journal) -> Arc<Notify> {
     let failure = Arc::new(Notify::new());
     let (bell, watched) = (failure.clone(), journal.clone());
-    journal.on_durable(Box::new(move || {
+    journal.on_commit(Box::new(move || {
         if watched.failed() {
             bell.notify_one();
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hookhold::journal::{ReadOnlyJournal, Stored};
+use hookhold::journal::{ReadOnlyJournal, StoredEvent};
 use hookhold::log::escaped;
 use hookhold::units::bytes_about;
 use http::header::CONTENT_TYPE;
@@ -38,7 +38,7 @@ pub struct Args {
 /// Prints events until there is none left; with `--follow`, for ever.
 pub fn run(context: &Context, args: Args) -> Ending {
     let mut journal = context.journal()?;
-    let wanted = |stored: &Stored| args.source.as_ref().is_none_or(|source| *source == *stored.event.source);
+    let wanted = |stored: &StoredEvent| args.source.as_ref().is_none_or(|source| *source == *stored.event.source);
     let start = match args.from {
         Some(seq) => seq,
         None => before_end(&mut journal, args.last.unwrap_or(DEFAULT_LAST), &wanted)?,
@@ -79,8 +79,8 @@ fn doubt(context: &Context, source: Option<&str>) -> io::Result<()> {
 
 /// The sequence from which on there are `count` wanted events. Looks back twice as far each time that it finds too few, so a
 /// short look at a long journal is quick.
-fn before_end(journal: &mut ReadOnlyJournal, count: u64, wanted: &impl Fn(&Stored) -> bool) -> io::Result<u64> {
-    let end = journal.end()?;
+fn before_end(journal: &mut ReadOnlyJournal, count: u64, wanted: &impl Fn(&StoredEvent) -> bool) -> io::Result<u64> {
+    let end = journal.log_end()?;
     let mut span = count;
     loop {
         let from = end.saturating_sub(span);
@@ -117,7 +117,7 @@ struct Line<'a> {
     body_base64: String,
 }
 
-fn show(out: &mut impl Write, stored: &Stored, json: bool) -> io::Result<()> {
+fn show(out: &mut impl Write, stored: &StoredEvent, json: bool) -> io::Result<()> {
     if json {
         serde_json::to_writer(&mut *out, &line(stored, &stored.position.to_string()))?;
         return writeln!(out);
@@ -129,7 +129,7 @@ fn show(out: &mut impl Write, stored: &Stored, json: bool) -> io::Result<()> {
 }
 
 /// The key is the one that the Kafka record gets: the ordering key, else the id, else the position.
-fn line<'a>(stored: &'a Stored, position: &'a str) -> Line<'a> {
+fn line<'a>(stored: &'a StoredEvent, position: &'a str) -> Line<'a> {
     let event = &stored.event;
     let [key, id] = [&event.ordering_key, &event.id].map(|text| text.as_deref().filter(|text| !text.is_empty()));
     let content_type = event.headers.iter().find(|(name, _)| *name == CONTENT_TYPE);

@@ -10,7 +10,7 @@ use super::mailbox::ticket;
 use super::record::Envelope;
 use super::topic_queue::backoff;
 use super::worker::{REREAD_AFTER, Worker};
-use crate::journal::Stored;
+use crate::journal::StoredEvent;
 
 impl Worker {
     /// Sends what may be sent, a bounded amount, so that reports are taken in between. False: there is nothing to do.
@@ -29,7 +29,7 @@ impl Worker {
         moved
     }
 
-    fn next_at_head(&mut self, now: Instant) -> Option<Stored> {
+    fn next_at_head(&mut self, now: Instant) -> Option<StoredEvent> {
         if self.held.is_some() || self.head_due.is_some_and(|due| now < due) {
             return self.held.take();
         }
@@ -42,8 +42,8 @@ impl Worker {
             }
             Err(error) => {
                 let pause = self.head_pauses.next().expect("the pauses have no end");
-                error!(%error, at = self.head.position(), retry_in = ?pause, "the journal cannot be read here; nothing is skipped");
-                self.head = self.journal.reader(self.head.position());
+                error!(%error, at = self.head.next_seq(), retry_in = ?pause, "the journal cannot be read here; nothing is skipped");
+                self.head = self.journal.reader(self.head.next_seq());
                 self.head_due = Some(now + pause);
                 self.block_at_head(&error.to_string(), now);
                 None
@@ -70,7 +70,7 @@ impl Worker {
     }
 
     /// Gives an event to its lane, or leaves the lane behind. False: it waits for room.
-    fn hand_over(&mut self, stored: Stored, now: Instant) -> bool {
+    fn hand_over(&mut self, stored: StoredEvent, now: Instant) -> bool {
         let seq = stored.position.seq;
         let index = match self.by_topic.get(&stored.event.topic) {
             Some(index) => *index,
@@ -94,7 +94,7 @@ impl Worker {
     }
 
     /// A topic's first event. Its cursor is saved before any other lane's cursor can pass it.
-    fn open_lane(&mut self, first: &Stored, now: Instant) -> usize {
+    fn open_lane(&mut self, first: &StoredEvent, now: Instant) -> usize {
         let topic = &first.event.topic;
         self.journal.save_cursor(topic, first.position.seq);
         let index = self.add_lane(topic, first.position.seq, (first.position.seq, 0), now);
@@ -130,7 +130,7 @@ impl Worker {
         true
     }
 
-    fn send(&mut self, index: usize, stored: &Stored, now: Instant) {
+    fn send(&mut self, index: usize, stored: &StoredEvent, now: Instant) {
         let Some(producer) = &self.producer else { return };
         let settings = self.settings.load();
         let allowed = settings.headers.get(&stored.event.source).map_or(&[][..], Vec::as_slice);

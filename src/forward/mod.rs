@@ -81,7 +81,7 @@ pub struct Forwarder {
 pub fn start(journal: Journal, settings: Settings, metrics: Arc<Metrics>, clock: Arc<dyn Clock>) -> Forwarder {
     let (inbox, board) = (Arc::<Mailbox>::default(), Arc::<StatusTable>::default());
     let bell = Arc::downgrade(&inbox);
-    journal.on_durable(Box::new(move || bell.upgrade().map(|inbox| inbox.leave(|_| {})).is_some()));
+    journal.on_commit(Box::new(move || bell.upgrade().map(|inbox| inbox.leave(|_| {})).is_some()));
     let settings = Arc::new(ArcSwap::from_pointee(settings));
     let work = {
         let (settings, metrics, inbox, board) = (settings.clone(), metrics.clone(), inbox.clone(), board.clone());

@@ -13,7 +13,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 
 use crate::event::is_secret;
-use crate::journal::Stored;
+use crate::journal::StoredEvent;
 
 /// One header of a record: name and value.
 type Field<'a> = (Cow<'a, str>, Cow<'a, [u8]>);
@@ -27,7 +27,7 @@ pub(super) struct Envelope<'a> {
 
 impl<'a> Envelope<'a> {
     /// Describes an event; of its request headers only those in `allowed` come along, as `http-<name>`.
-    pub fn new(stored: &'a Stored, allowed: &[HeaderName]) -> Envelope<'a> {
+    pub fn new(stored: &'a StoredEvent, allowed: &[HeaderName]) -> Envelope<'a> {
         let event = &stored.event;
         let id = present(&event.id).map_or_else(|| stored.position.to_string().into(), Cow::from);
         let mut fields = cloud_event(stored, id.clone());
@@ -51,7 +51,7 @@ impl<'a> Envelope<'a> {
 
     /// The record that librdkafka takes. An empty body becomes an empty value, never null: in a compacted topic null would
     /// delete the key's history.
-    pub fn record(&'a self, stored: &'a Stored, ticket: usize) -> BaseRecord<'a, str, [u8], usize> {
+    pub fn record(&'a self, stored: &'a StoredEvent, ticket: usize) -> BaseRecord<'a, str, [u8], usize> {
         let none = OwnedHeaders::new_with_capacity(self.fields.len());
         let headers = self.fields.iter().fold(none, |so_far, (key, value)| so_far.insert(Header { key, value: Some(&**value) }));
         BaseRecord::with_opaque_to(&stored.event.topic, ticket)
@@ -63,7 +63,7 @@ impl<'a> Envelope<'a> {
 }
 
 /// The attributes of CloudEvents 1.0, and the trace that the sender began.
-fn cloud_event<'a>(stored: &'a Stored, id: Cow<'a, str>) -> Vec<Field<'a>> {
+fn cloud_event<'a>(stored: &'a StoredEvent, id: Cow<'a, str>) -> Vec<Field<'a>> {
     let event = &stored.event;
     let event_type = match present(&event.event_type) {
         Some(name) => format!("{}{name}", event.type_prefix),

@@ -13,7 +13,7 @@ use super::kafka_error::Reason;
 use super::status_table::TopicStatus;
 use super::window::{Share, Window};
 use crate::clock::UnixMillis;
-use crate::journal::{Journal, ReadError, Reader, Stored};
+use crate::journal::{Journal, ReadError, Reader, StoredEvent};
 
 /// The state of one topic's events.
 pub(super) struct TopicQueue {
@@ -148,7 +148,7 @@ impl TopicQueue {
     }
 
     /// Notes that this event is being sent; false when Kafka has it already.
-    pub fn take_up(&mut self, stored: &Stored, bytes: usize, now: Instant) -> bool {
+    pub fn take_up(&mut self, stored: &StoredEvent, bytes: usize, now: Instant) -> bool {
         self.next = stored.position.seq + 1;
         if self.block.is_some() {
             self.alone_until = self.alone_until.max(Some(stored.position.seq));
@@ -177,24 +177,24 @@ impl TopicQueue {
     }
 
     /// Leaves the head at this event.
-    pub fn fall_behind(&mut self, stored: &Stored) {
+    pub fn fall_behind(&mut self, stored: &StoredEvent) {
         self.feed = Feed::Own(None);
         self.next = stored.position.seq;
         self.behind_since = Some(stored.event.received_at);
     }
 
     /// Reads its own next event; `None`: there is none below the durable mark, and it is back at the head.
-    pub fn read(&mut self, journal: &Journal, head: u64) -> Result<Option<Stored>, ReadError> {
+    pub fn read(&mut self, journal: &Journal, head: u64) -> Result<Option<StoredEvent>, ReadError> {
         let Feed::Own(reader) = &mut self.feed else { return Ok(None) };
         if self.next < head {
-            let mark = journal.durable();
-            let reader = reader.get_or_insert_with(|| Box::new(journal.reader(self.next).only(&self.topic)));
+            let mark = journal.durable_watermark();
+            let reader = reader.get_or_insert_with(|| Box::new(journal.reader(self.next).for_topic(&self.topic)));
             if let Some(stored) = reader.next()? {
                 self.behind_since = Some(stored.event.received_at);
                 self.count(stored.position.seq);
                 return Ok(Some(stored));
             }
-            self.next = mark.max(reader.position());
+            self.next = mark.max(reader.next_seq());
             // What rot took from this lane was counted and is never acknowledged.
             self.face.seen.store(self.face.acked.load(Relaxed) + self.window.unfinished() as u64, Relaxed);
         }
@@ -207,7 +207,7 @@ impl TopicQueue {
     /// Learns how old its oldest event is before it may read.
     pub fn look_behind(&mut self, journal: &Journal) {
         if self.reads_by_itself() && self.behind_since.is_none() {
-            let first = journal.reader(self.next).only(&self.topic).next();
+            let first = journal.reader(self.next).for_topic(&self.topic).next();
             self.behind_since = first.ok().flatten().map(|stored| stored.event.received_at);
         }
     }

@@ -20,7 +20,7 @@ use super::status_table::StatusTable;
 use super::supervisor::Replacement;
 use super::topic_queue::{TopicQueue, backoff};
 use super::window::Share;
-use crate::journal::{Journal, Reader, Stored};
+use crate::journal::{Journal, Reader, StoredEvent};
 use crate::metrics::Metrics;
 
 /// Everything that the thread owns.
@@ -53,7 +53,7 @@ pub(super) struct Worker {
     /// The shared reader.
     pub(super) head: Reader,
     /// Read at the head, waiting for room in its lane.
-    pub(super) held: Option<Stored>,
+    pub(super) held: Option<StoredEvent>,
     pub(super) head_due: Option<Instant>,
     pub(super) head_pauses: ExponentialBackoff,
     save_due: Instant,
@@ -72,9 +72,9 @@ impl Worker {
         let initial = settings.load_full();
         let now = Instant::now();
         // Asked first: the lanes of all that lies below it are known then.
-        let mark = journal.durable();
-        let cursors = journal.lanes();
-        let head_began = cursors.iter().map(|lane| lane.cursor).max().unwrap_or_else(|| journal.oldest());
+        let mark = journal.durable_watermark();
+        let cursors = journal.topic_cursors();
+        let head_began = cursors.iter().map(|lane| lane.cursor).max().unwrap_or_else(|| journal.oldest_seq());
         let mut worker = Worker {
             config: producer_config(&initial.librdkafka, initial.max_body),
             head: journal.reader(head_began),
@@ -132,7 +132,7 @@ impl Worker {
 
     /// Where the shared reader stands: the sequence of the next event that it hands over.
     pub(super) fn head_position(&self) -> u64 {
-        self.held.as_ref().map_or_else(|| self.head.position(), |stored| stored.position.seq)
+        self.held.as_ref().map_or_else(|| self.head.next_seq(), |stored| stored.position.seq)
     }
 
     /// Adds a lane whose events below `cursor` are finished; from there on so many lie below `counted`.

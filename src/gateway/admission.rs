@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::UnixMillis;
 use crate::event_key::{EventKey, PassThrough};
-use crate::journal::{Journal, Memory, Seen};
+use crate::journal::{Journal, MemoryLookup, SeenKey};
 use crate::outcome::Outcome;
 
 /// How the event that a delivery carries ended; told to everybody who waits for it.
@@ -45,7 +45,7 @@ pub enum Admitted {
 /// All pending keys, and the hot cache of those that key files hold.
 pub struct Admission {
     shards: Vec<Mutex<Shard>>,
-    seen: Cache<EventKey, Seen, BuildHasherDefault<PassThrough>>,
+    seen: Cache<EventKey, SeenKey, BuildHasherDefault<PassThrough>>,
 }
 
 type Shard = HashMap<EventKey, Vec<oneshot::Sender<Ending>>, BuildHasherDefault<PassThrough>>;
@@ -61,18 +61,18 @@ impl Admission {
 
     /// Decides about a key. `not_before`: what was first seen earlier has left the window.
     pub fn admit(&self, key: EventKey, not_before: UnixMillis, journal: &Journal) -> Admitted {
-        let counts = |seen: &Seen| seen.first_seen > not_before;
+        let counts = |seen: &SeenKey| seen.first_seen > not_before;
         let mut shard = self.shard(&key).lock().expect(POISON);
         if let Some(waiting) = shard.get_mut(&key) {
             let (tell, told) = oneshot::channel();
             waiting.push(tell);
             return Admitted::Waits(told);
         }
-        let memory = journal.remembered(&key);
+        let memory = journal.lookup_in_memory(&key);
         let seen = match memory {
-            Memory::Seen(seen) => Some(seen),
-            Memory::Maybe => self.seen.get(&key).filter(|seen| !journal.has_lost(seen)),
-            Memory::New => None,
+            MemoryLookup::Seen(seen) => Some(seen),
+            MemoryLookup::MaybeOnDisk => self.seen.get(&key).filter(|seen| !journal.is_lost(seen)),
+            MemoryLookup::New => None,
         };
         if let Some(seen) = seen.filter(counts) {
             return Admitted::Repeat(seen.seq);
@@ -80,13 +80,13 @@ impl Admission {
         let (tell, told) = oneshot::channel();
         shard.insert(key, vec![tell]);
         match memory {
-            Memory::Maybe => Admitted::Unsure(told),
+            MemoryLookup::MaybeOnDisk => Admitted::Unsure(told),
             _ => Admitted::First(told),
         }
     }
 
     /// Ends a pending key and wakes everybody. True if somebody was still there to hear it.
-    pub fn end(&self, key: EventKey, seen: Option<Seen>, ending: Ending) -> bool {
+    pub fn end(&self, key: EventKey, seen: Option<SeenKey>, ending: Ending) -> bool {
         if let Some(seen) = seen {
             self.seen.insert(key, seen);
         }

@@ -50,7 +50,7 @@ pub trait DiskFile: Send + Sync {
     /// The file's size in bytes.
     fn size(&self) -> io::Result<u64>;
     /// Nobody will read this file soon: the memory that caches it may be used for something else. Only ever a hint.
-    fn let_go(&self) {}
+    fn drop_from_page_cache(&self) {}
 }
 
 /// A directory on a local file system. Directory mode 0700, files 0600.
@@ -177,7 +177,7 @@ impl DiskFile for LocalFile {
         Ok(self.0.metadata()?.len())
     }
 
-    fn let_go(&self) {
+    fn drop_from_page_cache(&self) {
         // A hint that is not taken costs nothing but memory.
         let _ = rustix::fs::fadvise(&self.0, 0, None, Advice::DontNeed);
     }

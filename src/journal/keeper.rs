@@ -339,7 +339,7 @@ fn let_go(shared: &Shared) {
     for segment in shared.catalog.segments() {
         let done = segment.sealed.load(Ordering::Acquire) && !is_needed(&segment);
         if done && !segment.let_go.swap(true, Ordering::Relaxed) {
-            segment.file.let_go();
+            segment.file.drop_from_page_cache();
         }
     }
 }

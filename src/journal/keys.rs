@@ -28,7 +28,7 @@ use crate::event_key::{EventKey, PassThrough};
 
 /// When a key was first seen, and with which event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct SeenKey {
     /// The arrival of the event that is kept.
     pub first_seen: UnixMillis,
     /// Its sequence.
@@ -36,15 +36,15 @@ pub struct Seen {
 }
 
 /// Keys with what is known of them.
-pub type Remembered = Vec<(EventKey, Seen)>;
+pub type Remembered = Vec<(EventKey, SeenKey)>;
 
 /// What memory alone can say about a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Memory {
+pub enum MemoryLookup {
     /// It is the key of this event.
-    Seen(Seen),
+    Seen(SeenKey),
     /// A key file may hold it: [`Keys::lookup`] tells.
-    Maybe,
+    MaybeOnDisk,
     /// It has not been seen.
     New,
 }
@@ -62,13 +62,13 @@ pub struct Keys {
 
 #[derive(Default)]
 struct Unsealed {
-    newest: HashMap<EventKey, Seen, BuildHasherDefault<PassThrough>>,
+    newest: HashMap<EventKey, SeenKey, BuildHasherDefault<PassThrough>>,
     by_segment: HashMap<Name, Remembered>,
 }
 
 impl Keys {
     /// Notes keys of an unsealed segment.
-    pub fn note(&self, segment: Name, keys: impl Iterator<Item = (EventKey, Seen)>) {
+    pub fn note(&self, segment: Name, keys: impl Iterator<Item = (EventKey, SeenKey)>) {
         let mut unsealed = self.unsealed.lock().expect(POISON);
         let Unsealed { newest, by_segment } = &mut *unsealed;
         let list = by_segment.entry(segment).or_default();
@@ -79,13 +79,13 @@ impl Keys {
     }
 
     /// What is known without asking the disk. A file that may hold a newer entry cannot exist for an unsealed key.
-    pub fn remembered(&self, key: &EventKey) -> Memory {
+    pub fn lookup_in_memory(&self, key: &EventKey) -> MemoryLookup {
         if let Some(seen) = self.unsealed.lock().expect(POISON).newest.get(key).copied().filter(|seen| !self.is_lost(seen)) {
-            return Memory::Seen(seen);
+            return MemoryLookup::Seen(seen);
         }
         match self.files.read().expect(POISON).iter().any(|file| file.may_hold(key)) {
-            true => Memory::Maybe,
-            false => Memory::New,
+            true => MemoryLookup::MaybeOnDisk,
+            false => MemoryLookup::New,
         }
     }
 
@@ -95,9 +95,9 @@ impl Keys {
     }
 
     /// Asks the key files. Reads the disk.
-    pub fn lookup(&self, disk: &dyn Disk, key: &EventKey, damaged: &dyn Fn()) -> io::Result<Option<Seen>> {
+    pub fn lookup(&self, disk: &dyn Disk, key: &EventKey, damaged: &dyn Fn()) -> io::Result<Option<SeenKey>> {
         let candidates: Vec<_> = self.files.read().expect(POISON).iter().filter(|f| f.may_hold(key)).cloned().collect();
-        let mut newest: Option<Seen> = None;
+        let mut newest: Option<SeenKey> = None;
         for file in candidates {
             let found = file.find(disk, key, damaged)?;
             newest = newest.into_iter().chain(found).filter(|seen| !self.is_lost(seen)).max_by_key(|seen| seen.seq);
@@ -150,7 +150,7 @@ impl Keys {
     }
 
     /// True when rot has taken the event of this entry.
-    pub fn is_lost(&self, seen: &Seen) -> bool {
+    pub fn is_lost(&self, seen: &SeenKey) -> bool {
         self.lost.read().expect(POISON).iter().any(|range| range.contains(&seen.seq))
     }
 
@@ -207,7 +207,7 @@ pub struct KeyFile {
 
 impl KeyFile {
     /// The bytes of a key file; `keys` sorted and free of repeats.
-    pub fn encode(name: Name, keys: &[(EventKey, Seen)]) -> Vec<u8> {
+    pub fn encode(name: Name, keys: &[(EventKey, SeenKey)]) -> Vec<u8> {
         let newest = keys.iter().map(|(_, seen)| seen.first_seen.0).max().unwrap_or(0);
         let mut out = vec![0; HEADER];
         for (key, seen) in keys {
@@ -266,7 +266,7 @@ impl KeyFile {
     }
 
     /// Opens the file for each look-up: there are many key files, and few are ever asked.
-    fn find(&self, disk: &dyn Disk, key: &EventKey, damaged: &dyn Fn()) -> io::Result<Option<Seen>> {
+    fn find(&self, disk: &dyn Disk, key: &EventKey, damaged: &dyn Fn()) -> io::Result<Option<SeenKey>> {
         let Some(file) = self.reopen(disk)? else { return Ok(None) };
         // Shorter: it has been written anew, without the keys of lost events, and this one is about to be replaced.
         let count = match file.size()? == self.bytes {
@@ -307,7 +307,7 @@ impl KeyFile {
 }
 
 /// Looks at every entry that can still be read.
-fn find_slowly(file: &dyn DiskFile, count: u64, key: &EventKey) -> io::Result<Option<Seen>> {
+fn find_slowly(file: &dyn DiskFile, count: u64, key: &EventKey) -> io::Result<Option<SeenKey>> {
     for index in 0..count {
         if let Some((found, seen)) = entry(file, index)?
             && found == *key
@@ -319,7 +319,7 @@ fn find_slowly(file: &dyn DiskFile, count: u64, key: &EventKey) -> io::Result<Op
 }
 
 /// One entry. `None`: it is damaged, or lies in a sector that cannot be read.
-fn entry(file: &dyn DiskFile, index: u64) -> io::Result<Option<(EventKey, Seen)>> {
+fn entry(file: &dyn DiskFile, index: u64) -> io::Result<Option<(EventKey, SeenKey)>> {
     let mut entry = [0; ENTRY];
     let got = match file.read_at(&mut entry, HEADER as u64 + index * ENTRY as u64) {
         Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => 0,
@@ -330,7 +330,7 @@ fn entry(file: &dyn DiskFile, index: u64) -> io::Result<Option<(EventKey, Seen)>
     }
     let number = |at: usize| u64::from_le_bytes(entry[at..at + 8].try_into().expect("8 bytes"));
     let key = EventKey(entry[..16].try_into().expect("16 bytes"));
-    Ok(Some((key, Seen { first_seen: UnixMillis(number(16)), seq: number(24) })))
+    Ok(Some((key, SeenKey { first_seen: UnixMillis(number(16)), seq: number(24) })))
 }
 
 fn short(key: &EventKey) -> u64 {
@@ -338,7 +338,7 @@ fn short(key: &EventKey) -> u64 {
 }
 
 /// Few keys, or a filter that cannot be built (two keys that share 8 bytes): none, which means "ask the entries".
-fn encode_filter(keys: &[(EventKey, Seen)]) -> Vec<u8> {
+fn encode_filter(keys: &[(EventKey, SeenKey)]) -> Vec<u8> {
     let shorts: Vec<u64> = keys.iter().map(|(key, _)| short(key)).collect();
     let worth_it = shorts.len() >= FILTER_FROM && shorts.is_sorted_by(|a, b| a != b);
     let Some(filter) = worth_it.then(|| BinaryFuse16::try_from(&shorts).ok()).flatten() else { return Vec::new() };

@@ -45,9 +45,9 @@ use crate::metrics::Metrics;
 use disk::Disk;
 use frame::Draft;
 use keys::Keys;
-pub use keys::{Memory, Seen};
-pub use read_only::{Damage, ReadOnlyJournal, Stat, TopicStat, VerifyReport};
-pub use reader::{ReadError, Reader, Stored};
+pub use keys::{MemoryLookup, SeenKey};
+pub use read_only::{DamagedRange, JournalStat, ReadOnlyJournal, TopicStat, VerifyReport};
+pub use reader::{ReadError, Reader, StoredEvent};
 use segment_map::SegmentMap;
 use writer::{Pending, Queue};
 
@@ -63,7 +63,7 @@ pub struct Options {
     /// What one lane may hold back, with everything that lies in the segments that it holds.
     pub max_backlog: u64,
     /// Keys are remembered this long after their first event.
-    pub window: Duration,
+    pub dedupe_window: Duration,
     /// All key files together may occupy this much.
     pub max_key_bytes: u64,
     /// True when events are passed on to Kafka: every lane then pins its events until they are acknowledged.
@@ -77,7 +77,7 @@ impl Default for Options {
             retain: Duration::from_secs(3 * 24 * 3600),
             segment_size: 64 << 20,
             max_backlog: 10 << 30,
-            window: Duration::from_secs(7 * 24 * 3600),
+            dedupe_window: Duration::from_secs(7 * 24 * 3600),
             max_key_bytes: 10 << 30,
             forwards: false,
         }
@@ -92,7 +92,7 @@ pub struct Journal(Arc<Shared>);
 pub type Completion = Box<dyn FnOnce(Result<Position, AppendError>) + Send>;
 
 /// Called after every commit. False: it has nothing to watch for any more.
-pub type Watcher = Box<dyn Fn() -> bool + Send + Sync>;
+pub type CommitWatcher = Box<dyn Fn() -> bool + Send + Sync>;
 
 /// Tells the ends of one commit's events.
 pub type CompletionBatch = Box<dyn FnOnce() + Send>;
@@ -188,7 +188,7 @@ struct Shared {
     failed: AtomicBool,
     /// The last attempt to begin a segment found no room.
     no_room: AtomicBool,
-    watchers: Mutex<Vec<Watcher>>,
+    watchers: Mutex<Vec<CommitWatcher>>,
     /// Damage that has been counted: segment file and offset.
     known_rot: Mutex<HashSet<(String, u64)>>,
     teller: OnceLock<CompletionRunner>,
@@ -214,7 +214,7 @@ impl Journal {
             catalog: opened.catalog,
             keys: opened.keys,
             keeper: keeper::Inbox::new(opened.unsealed, opened.has_reserve),
-            window: AtomicU64::new(options.window.as_millis() as u64),
+            window: AtomicU64::new(options.dedupe_window.as_millis() as u64),
             born: Instant::now(),
             sync_began: AtomicU64::new(0),
             failed: AtomicBool::new(false),
@@ -260,13 +260,13 @@ impl Journal {
 
     /// Remembers keys for at least this long from now on. What has been forgotten stays forgotten; a shorter window than that
     /// in force counts from the next opening, so that a slip in a configuration forgets nothing.
-    pub fn remember_for(&self, window: Duration) {
+    pub fn extend_dedupe_window(&self, window: Duration) {
         self.0.window.fetch_max(window.as_millis() as u64, Ordering::Relaxed);
     }
 
     /// What is known about a key without asking the disk.
-    pub fn remembered(&self, key: &EventKey) -> Memory {
-        self.0.keys.remembered(key)
+    pub fn lookup_in_memory(&self, key: &EventKey) -> MemoryLookup {
+        self.0.keys.lookup_in_memory(key)
     }
 
     /// Keys of unsealed segments.
@@ -275,12 +275,12 @@ impl Journal {
     }
 
     /// Asks the key files about a key. Reads the disk.
-    pub fn lookup(&self, key: &EventKey) -> io::Result<Option<Seen>> {
+    pub fn lookup(&self, key: &EventKey) -> io::Result<Option<SeenKey>> {
         self.0.keys.lookup(&*self.0.disk, key, &|| self.0.metrics.journal_damaged.inc())
     }
 
     /// True when rot has taken the event of this key, so that whoever remembers it must forget it.
-    pub fn has_lost(&self, seen: &Seen) -> bool {
+    pub fn is_lost(&self, seen: &SeenKey) -> bool {
         self.0.keys.is_lost(seen)
     }
 
@@ -291,17 +291,17 @@ impl Journal {
     }
 
     /// The durable mark: the first sequence that is not on disk yet.
-    pub fn durable(&self) -> u64 {
+    pub fn durable_watermark(&self) -> u64 {
         self.0.mark.load(Ordering::Acquire)
     }
 
     /// The oldest sequence that can still be read.
-    pub fn oldest(&self) -> u64 {
-        self.0.catalog.oldest().unwrap_or_else(|| self.durable())
+    pub fn oldest_seq(&self) -> u64 {
+        self.0.catalog.oldest().unwrap_or_else(|| self.durable_watermark())
     }
 
     /// Calls `watcher` after every commit, on the writer's thread, for as long as it returns true: it must not block.
-    pub fn on_durable(&self, watcher: Watcher) {
+    pub fn on_commit(&self, watcher: CommitWatcher) {
         self.0.watchers.lock().expect(POISON).push(watcher);
     }
 
@@ -317,7 +317,7 @@ impl Journal {
     }
 
     /// Every lane that has a cursor; when events are passed on, every lane that has events too.
-    pub fn lanes(&self) -> Vec<TopicCursor> {
+    pub fn topic_cursors(&self) -> Vec<TopicCursor> {
         self.0.catalog.lanes(self.0.options.forwards)
     }
 
@@ -328,7 +328,7 @@ impl Journal {
     }
 
     fn count_frames(&self, lane: &str, part: Range<u64>) -> u64 {
-        let mut reader = self.reader(part.start).only(lane);
+        let mut reader = self.reader(part.start).for_topic(lane);
         let mut count = 0;
         while let Ok(Some(stored)) = reader.next()
             && stored.position.seq < part.end
@@ -348,12 +348,12 @@ impl Journal {
     }
 
     /// Brings the size metrics up to date; to be called before they are rendered.
-    pub fn measure(&self) {
+    pub fn update_metrics(&self) {
         self.0.count_sizes();
     }
 
     /// Why no new event can be kept at present, if that is so.
-    pub fn trouble(&self) -> Option<&'static str> {
+    pub fn unavailable_reason(&self) -> Option<&'static str> {
         let no_room = || self.0.no_room.load(Ordering::Relaxed).then_some("no room for new events: max_size or the disk");
         self.failed().then_some("a sync has failed; the process is ending").or_else(no_room)
     }

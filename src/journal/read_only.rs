@@ -12,7 +12,7 @@ use super::LOCK;
 use super::backlog::Backlogs;
 use super::disk::{Disk, DiskFile};
 use super::frame::{self, Head, Kind};
-use super::reader::Stored;
+use super::reader::StoredEvent;
 use super::recovery::{Found, FrameAt, assess};
 use super::segment::{self, HEADER, Name, Scanner, Step};
 use super::segment_summary::SegmentSummary;
@@ -28,7 +28,7 @@ pub struct ReadOnlyJournal {
 
 /// Sizes, cursors and lag of a journal.
 #[derive(Clone, Debug)]
-pub struct Stat {
+pub struct JournalStat {
     /// True while `run` has it open.
     pub in_use: bool,
     /// Segment files.
@@ -44,14 +44,14 @@ pub struct Stat {
     /// The sequence of the next event.
     pub next: u64,
     /// Every lane that has events or a cursor.
-    pub lanes: Vec<TopicStat>,
+    pub topics: Vec<TopicStat>,
 }
 
-/// One lane of a [`Stat`].
+/// One lane of a [`JournalStat`].
 #[derive(Clone, Debug)]
 pub struct TopicStat {
     /// The topic.
-    pub lane: Arc<str>,
+    pub topic: Arc<str>,
     /// Everything below is acknowledged; `None`: nothing of this lane has ever been passed on.
     pub cursor: Option<u64>,
     /// Events that wait for Kafka.
@@ -66,7 +66,7 @@ pub struct TopicStat {
 
 /// Bytes below the durable mark that are no frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Damage {
+pub struct DamagedRange {
     /// The file in the journal's directory.
     pub file: String,
     /// The damaged bytes.
@@ -81,9 +81,9 @@ pub struct VerifyReport {
     /// Segment files read.
     pub segments: u64,
     /// What is damaged.
-    pub damage: Vec<Damage>,
+    pub damage: Vec<DamagedRange>,
     /// Events above the durable mark, which the next start will make sure.
-    pub unsure: u64,
+    pub unconfirmed: u64,
 }
 
 impl ReadOnlyJournal {
@@ -99,7 +99,7 @@ impl ReadOnlyJournal {
     }
 
     /// The sequence of the next event that will be kept, as far as it is durable now.
-    pub fn end(&self) -> io::Result<u64> {
+    pub fn log_end(&self) -> io::Result<u64> {
         match self.published()? {
             Some(mark) => Ok(mark),
             None => self.look().map(|found| found.mark + found.tail.len() as u64),
@@ -108,10 +108,10 @@ impl ReadOnlyJournal {
 
     /// The next event; `None`: there is none at present.
     #[allow(clippy::should_implement_trait, reason = "the end is not final, and a step can fail")]
-    pub fn next(&mut self) -> io::Result<Option<Stored>> {
+    pub fn next(&mut self) -> io::Result<Option<StoredEvent>> {
         loop {
             if self.next >= self.limit {
-                self.limit = self.end()?;
+                self.limit = self.log_end()?;
                 if self.next >= self.limit {
                     return Ok(None);
                 }
@@ -127,7 +127,7 @@ impl ReadOnlyJournal {
                     self.next = head.seq + 1;
                     let Some((_, scanner, _)) = &self.open else { return Ok(None) };
                     if let Some(event) = frame::decode_event(scanner.frame()) {
-                        return Ok(Some(Stored { position: Position { log: head.log, seq: head.seq }, event }));
+                        return Ok(Some(StoredEvent { position: Position { log: head.log, seq: head.seq }, event }));
                     }
                 }
                 Step::Frame(_) | Step::Damage(_) => {}
@@ -137,11 +137,11 @@ impl ReadOnlyJournal {
     }
 
     /// Sizes, cursors and lag. Of sealed segments only the lane files are read, but for those in which some cursor stands.
-    pub fn stat(&self) -> io::Result<Stat> {
+    pub fn stat(&self) -> io::Result<JournalStat> {
         let mut found = self.look()?;
         let files = self.disk.list()?;
         let key_bytes = files.iter().filter(|(name, _)| name.ends_with(".keys")).map(|(_, size)| size).sum();
-        let mut stat = Stat {
+        let mut stat = JournalStat {
             in_use: self.disk.is_locked(LOCK)?,
             segments: found.segments.len() as u64,
             bytes: found.segments.iter().map(|segment| segment.size).sum(),
@@ -149,10 +149,10 @@ impl ReadOnlyJournal {
             events: 0,
             oldest: found.segments.first().map_or(0, |segment| segment.name.first),
             next: self.published()?.unwrap_or(found.mark + found.tail.len() as u64),
-            lanes: Vec::new(),
+            topics: Vec::new(),
         };
         for (lane, cursor) in found.cursors.iter().flatten() {
-            stat.lanes.push(TopicStat { cursor: Some(*cursor), ..TopicStat::empty(lane) });
+            stat.topics.push(TopicStat { cursor: Some(*cursor), ..TopicStat::empty(lane) });
         }
         let mut backlogs = Backlogs::new(found.cursors.iter().flatten().cloned().collect(), false);
         for index in 0..found.segments.len() {
@@ -161,8 +161,8 @@ impl ReadOnlyJournal {
             stat.add(&mut found, index, &table)?;
         }
         let backlogs = backlogs.lanes();
-        for lane in &mut stat.lanes {
-            lane.pinned = backlogs.get(&lane.lane).map_or(0, |backlog| backlog.pinned());
+        for lane in &mut stat.topics {
+            lane.pinned = backlogs.get(&lane.topic).map_or(0, |backlog| backlog.pinned());
         }
         Ok(stat)
     }
@@ -184,10 +184,10 @@ impl ReadOnlyJournal {
         let listed = segment::list(&*self.disk)?;
         checked.retain(|(name, ..)| listed.iter().any(|(listed, _)| listed == name));
         let mut verdict = VerifyReport { segments: checked.len() as u64, ..VerifyReport::default() };
-        verdict.unsure = found.tail.iter().filter(|(_, frame)| frame.head.seq >= mark).count() as u64;
+        verdict.unconfirmed = found.tail.iter().filter(|(_, frame)| frame.head.seq >= mark).count() as u64;
         for (name, events, rot) in checked {
             verdict.events += events;
-            verdict.damage.extend(rot.into_iter().map(|bytes| Damage { file: name.segment(), bytes }));
+            verdict.damage.extend(rot.into_iter().map(|bytes| DamagedRange { file: name.segment(), bytes }));
         }
         Ok(verdict)
     }
@@ -267,20 +267,20 @@ struct Listed {
 
 impl TopicStat {
     fn empty(lane: &Arc<str>) -> TopicStat {
-        TopicStat { lane: lane.clone(), cursor: None, waiting: 0, events: 0, bytes: 0, pinned: 0 }
+        TopicStat { topic: lane.clone(), cursor: None, waiting: 0, events: 0, bytes: 0, pinned: 0 }
     }
 }
 
-impl Stat {
+impl JournalStat {
     /// Adds one segment with its table; where a cursor stands inside a lane's share, its frames are counted.
     fn add(&mut self, found: &mut Found, index: usize, table: &SegmentSummary) -> io::Result<()> {
         self.events += table.events();
         for range in &table.lanes {
-            let at = self.lanes.iter().position(|lane| lane.lane == range.lane).unwrap_or(self.lanes.len());
-            if at == self.lanes.len() {
-                self.lanes.push(TopicStat::empty(&range.lane));
+            let at = self.topics.iter().position(|lane| lane.topic == range.lane).unwrap_or(self.topics.len());
+            if at == self.topics.len() {
+                self.topics.push(TopicStat::empty(&range.lane));
             }
-            let lane = &mut self.lanes[at];
+            let lane = &mut self.topics[at];
             lane.events += range.count;
             lane.bytes += range.bytes;
             lane.waiting += match lane.cursor {

@@ -13,7 +13,7 @@ use crate::event::{Event, Position};
 
 /// An event as it was kept.
 #[derive(Debug)]
-pub struct Stored {
+pub struct StoredEvent {
     /// Where it was first written.
     pub position: Position,
     /// The event.
@@ -51,19 +51,19 @@ impl Reader {
     }
 
     /// Passes over the events of other lanes, and over segments that hold none of this one.
-    pub fn only(mut self, lane: &str) -> Reader {
+    pub fn for_topic(mut self, lane: &str) -> Reader {
         self.lane = Some(lane.into());
         self
     }
 
     /// Every event below this sequence has been returned, or is not this lane's, or is gone.
-    pub fn position(&self) -> u64 {
+    pub fn next_seq(&self) -> u64 {
         self.next
     }
 
     /// The next event; `None`: there is none below the mark at present.
     #[allow(clippy::should_implement_trait, reason = "the end is not final, and a step can fail")]
-    pub fn next(&mut self) -> Result<Option<Stored>, ReadError> {
+    pub fn next(&mut self) -> Result<Option<StoredEvent>, ReadError> {
         loop {
             let mark = self.shared.mark.load(Ordering::Acquire);
             if self.next >= mark || !self.settle_in() {
@@ -98,7 +98,7 @@ impl Reader {
         true
     }
 
-    fn step(&mut self, mark: u64) -> Result<Option<Stored>, ReadError> {
+    fn step(&mut self, mark: u64) -> Result<Option<StoredEvent>, ReadError> {
         let Some(open) = &mut self.open else { return Ok(None) };
         let (end, upper) = open.segment.with(|table| (table.end, table.next.min(open.bound.unwrap_or(mark))));
         let foreign = self
@@ -136,7 +136,7 @@ impl Reader {
         }
     }
 
-    fn found(&mut self, head: Head) -> Result<Option<Stored>, ReadError> {
+    fn found(&mut self, head: Head) -> Result<Option<StoredEvent>, ReadError> {
         self.lost(head.seq);
         let Some(open) = self.open.take() else { return Ok(None) };
         // A genuine event of a later version must not be passed over: the reader stays before it.
@@ -147,7 +147,7 @@ impl Reader {
         self.next = head.seq + 1;
         self.open = Some(open);
         let mine = self.lane.as_ref().is_none_or(|lane| *lane == event.topic);
-        Ok(mine.then_some(Stored { position: Position { log: head.log, seq: head.seq }, event }))
+        Ok(mine.then_some(StoredEvent { position: Position { log: head.log, seq: head.seq }, event }))
     }
 
     /// Everything from the next event up to `seq` is gone. Its keys are forgotten, also where it had been passed on already:

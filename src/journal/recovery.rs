@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::disk::{self, Disk, DiskFile};
 use super::frame::{self, Draft, Facts, Head, Kind};
 use super::keeper::write_whole;
-use super::keys::{KeyFile, Keys, Seen};
+use super::keys::{KeyFile, Keys, SeenKey};
 use super::segment::{self, HEADER, Name, SPARE, Scanner, Step};
 use super::segment_map::{Segment, SegmentMap};
 use super::segment_summary::SegmentSummary;
@@ -415,7 +415,7 @@ fn note<'a>(keys: &Keys, name: Name, frames: impl Iterator<Item = &'a FrameAt>) 
         name,
         frames.filter_map(|frame| {
             let facts = frame.facts.as_ref()?;
-            Some((facts.key?, Seen { first_seen: facts.received_at, seq: frame.head.seq }))
+            Some((facts.key?, SeenKey { first_seen: facts.received_at, seq: frame.head.seq }))
         }),
     );
 }

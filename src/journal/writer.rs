@@ -14,7 +14,7 @@ use std::time::Instant;
 use super::disk::{DiskFile, is_full};
 use super::frame::{COMMIT_LEN, Draft, padded};
 use super::keeper::Spare;
-use super::keys::Seen;
+use super::keys::SeenKey;
 use super::segment::{self, HEADER, Name, PAGE};
 use super::segment_map::Segment;
 use super::segment_summary::SegmentSummary;
@@ -326,7 +326,7 @@ impl Running {
         let Writer { active, at, next, lock, .. } = &self.writer;
         let events = || (first..).zip(&batch);
         active.grow(offset.max(HEADER), *at, events().map(|(seq, e)| (&e.lane, seq, e.len(), e.received_at)));
-        let seen = |(seq, e): (u64, &Pending)| Some((e.key?, Seen { first_seen: e.received_at, seq }));
+        let seen = |(seq, e): (u64, &Pending)| Some((e.key?, SeenKey { first_seen: e.received_at, seq }));
         self.shared.keys.note(active.name, events().filter_map(seen));
         self.shared.catalog.settle(batch.iter().map(|event| (&event.lane, event.len())), true);
         self.shared.mark.store(*next, Ordering::Release);

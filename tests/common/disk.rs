@@ -134,7 +134,7 @@ impl SimDisk {
     }
 
     /// A second process beside the running one.
-    pub fn beside(&self) -> Arc<dyn Disk> {
+    pub fn second_process(&self) -> Arc<dyn Disk> {
         let state = self.state();
         Arc::new(Process { disk: self.clone(), process: state.process })
     }
@@ -190,7 +190,7 @@ impl SimDisk {
     }
 
     /// No step fails any more.
-    pub fn mend(&self) {
+    pub fn clear_faults(&self) {
         self.state().rules.retain(|rule| !matches!(rule.action, Action::Fail { .. }));
     }
 
@@ -201,17 +201,17 @@ impl SimDisk {
     }
 
     /// From now on a sync says that it is done, and does nothing.
-    pub fn lie(&self) {
+    pub fn ignore_syncs(&self) {
         self.state().lies = true;
     }
 
     /// How many files have become a segment again.
-    pub fn recycled(&self) -> u64 {
+    pub fn files_recycled(&self) -> u64 {
         self.state().recycled
     }
 
     /// Bytes that have been read so far.
-    pub fn read(&self) -> u64 {
+    pub fn bytes_read(&self) -> u64 {
         self.state().read
     }
 
@@ -226,7 +226,7 @@ impl SimDisk {
     }
 
     /// Changes bytes of a file, on the medium and in the cache.
-    pub fn rot(&self, name: &str, bytes: Range<usize>, change: impl Fn(u8) -> u8) {
+    pub fn corrupt(&self, name: &str, bytes: Range<usize>, change: impl Fn(u8) -> u8) {
         let mut state = self.state();
         let index = *state.names.get(name).expect("the file exists");
         let file = &mut state.files[index];
@@ -245,7 +245,7 @@ impl SimDisk {
     }
 
     /// Puts a file there, synced.
-    pub fn put(&self, name: &str, bytes: &[u8]) {
+    pub fn put_file(&self, name: &str, bytes: &[u8]) {
         let mut state = self.state();
         let index = state.files.len();
         state.files.push(Inode { cache: bytes.to_vec(), dirty: BTreeSet::new(), durable: bytes.to_vec() });
@@ -254,7 +254,7 @@ impl SimDisk {
     }
 
     /// Takes a file away, synced.
-    pub fn take(&self, name: &str) {
+    pub fn remove_file(&self, name: &str) {
         let mut state = self.state();
         state.names.remove(name).expect("the file exists");
         state.durable_names.remove(name);
@@ -295,7 +295,7 @@ impl Gate {
     }
 
     /// True if some step waits here.
-    pub fn holds(&self) -> bool {
+    pub fn has_waiting(&self) -> bool {
         self.held(&self.disk.state()) > 0
     }
 

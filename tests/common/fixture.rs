@@ -14,7 +14,7 @@ use hookhold::journal::{ReadOnlyJournal, TopicStat};
 use hookhold::source::Source;
 use rustix::process::Signal;
 
-use crate::audit::{self, Found};
+use crate::audit::{self, FoundEvent};
 use crate::kafka::{Kafka, Record};
 use crate::load::{Ledger, Order};
 use crate::process::{Home, Line, Process, wait_until};
@@ -76,10 +76,10 @@ pub fn journal(home: &Home) -> ReadOnlyJournal {
 }
 
 /// Every event of a topic in the journal.
-pub fn frames(home: &Home, topic: &str) -> Vec<Found> {
+pub fn frames(home: &Home, topic: &str) -> Vec<FoundEvent> {
     let mut journal = journal(home);
     let stored = std::iter::from_fn(|| journal.next().expect("the journal can be read"));
-    let found = stored.filter(|stored| *stored.event.topic == *topic).map(|stored| Found {
+    let found = stored.filter(|stored| *stored.event.topic == *topic).map(|stored| FoundEvent {
         log: stored.position.log.to_string(),
         seq: stored.position.seq,
         id: stored.event.id.as_deref().expect("every delivery here has an id").to_owned(),
@@ -90,12 +90,12 @@ pub fn frames(home: &Home, topic: &str) -> Vec<Found> {
 
 /// A lane as it is saved in the journal.
 pub fn saved_lane(home: &Home, topic: &str) -> Option<TopicStat> {
-    journal(home).stat().expect("the journal can be read").lanes.into_iter().find(|lane| *lane.lane == *topic)
+    journal(home).stat().expect("the journal can be read").topics.into_iter().find(|lane| *lane.topic == *topic)
 }
 
 /// Records as the audit wants them.
-pub fn found(records: &[Record]) -> Vec<Found> {
-    let found = records.iter().map(|record| Found {
+pub fn found(records: &[Record]) -> Vec<FoundEvent> {
+    let found = records.iter().map(|record| FoundEvent {
         log: record.header("hookhold-log").to_owned(),
         seq: record.seq(),
         id: record.header("ce_id").to_owned(),
@@ -110,7 +110,7 @@ pub fn audit(home: &Home, ledger: &Ledger, kafka: &Kafka, topic: &str) -> usize 
     let (frames, records) = (frames(home, topic), found(&kafka.records(topic)));
     let accepted: BTreeSet<String> = ledger.accepted().collect();
     assert!(!accepted.is_empty() && !frames.is_empty() && !records.is_empty(), "nothing to compare");
-    let faults = audit::faults(&accepted, &frames, Some(&records));
+    let faults = audit::violations(&accepted, &frames, Some(&records));
     let first: Vec<_> = faults.iter().take(20).collect();
     assert!(faults.is_empty(), "{} promises are broken: {first:#?}", faults.len());
     records.len() - frames.len()

@@ -63,7 +63,7 @@ async fn refused_because_the_journal_is_full_the_key_is_forgotten_and_all_hear_5
     all_are_refused(&harness, "evt_1", Outcome::JournalFull).await;
     assert_eq!(harness.asks_with("stripe", sized(&harness, "filler_0", 8000)).await.outcome, Outcome::Duplicate);
     // Kafka has acknowledged everything: the oldest segments may go, which another thread does.
-    harness.journal.save_cursor("webhooks.stripe", harness.journal.durable());
+    harness.journal.save_cursor("webhooks.stripe", harness.journal.durable_watermark());
     loop {
         match harness.asks_with("stripe", large(&harness, "evt_1")).await.outcome {
             Outcome::Stored => break,
@@ -80,7 +80,7 @@ async fn refused_because_its_lane_is_at_its_limit_the_key_is_forgotten_and_all_h
     fill(&harness).await;
     all_are_refused(&harness, "evt_1", Outcome::JournalFull).await;
     assert_eq!(harness.outcome("stripe-eu", "evt_1").await, Outcome::Stored, "another lane has room");
-    harness.journal.save_cursor("webhooks.stripe", harness.journal.durable());
+    harness.journal.save_cursor("webhooks.stripe", harness.journal.durable_watermark());
     assert_eq!(harness.asks_with("stripe", large(&harness, "evt_1")).await.outcome, Outcome::Stored);
 }
 
@@ -271,7 +271,7 @@ async fn synced_but_dead_before_the_answer_the_retry_is_a_duplicate() {
     for seed in 0..20 {
         let harness = Harness::with(Plan { seed, ..Plan::default() });
         let dying: SimDisk = harness.disk.clone();
-        harness.journal.on_durable(Box::new(move || {
+        harness.journal.on_commit(Box::new(move || {
             dying.cut_power();
             true
         }));
@@ -325,7 +325,7 @@ async fn lost_to_rot_before_it_was_passed_on_it_is_forgotten_and_the_retry_is_ke
         harness = if cooled { harness.cooled() } else { harness };
         assert_eq!(harness.outcome("stripe", "evt_lost").await, Outcome::Duplicate, "and the hot cache knows it");
         let (segment, bytes) = place_of(&harness, "evt_lost");
-        harness.disk.rot(&segment, bytes, |byte| !byte);
+        harness.disk.corrupt(&segment, bytes, |byte| !byte);
         assert_eq!(harness.kept(), ["evt_before", "evt_after"]);
         assert_eq!(harness.metrics.journal_damaged.get(), 1);
         assert_eq!(harness.outcome("stripe", "evt_lost").await, Outcome::Stored, "cooled: {cooled}");
@@ -347,7 +347,7 @@ async fn lost_to_rot_it_is_forgotten_also_in_its_key_file() {
     let (segment, bytes) = place_of(&harness, "evt_lost");
     let keys = segment.replace(".seg", ".keys");
     let whole = harness.disk.bytes(&keys).len();
-    harness.disk.rot(&segment, bytes, |byte| !byte);
+    harness.disk.corrupt(&segment, bytes, |byte| !byte);
     assert_eq!(harness.kept(), ["evt_before", "evt_after"]);
     until(|| harness.disk.bytes(&keys).len() < whole);
     // Nobody reads the damaged place again: the key file alone decides.

@@ -70,7 +70,7 @@ impl Harness {
 
     fn open(disk: SimDisk, clock: Arc<StoppedClock>, plan: Plan) -> Harness {
         let metrics = Arc::new(Metrics::new());
-        let options = Options { window: plan.window, ..plan.options.clone() };
+        let options = Options { dedupe_window: plan.window, ..plan.options.clone() };
         let journal = Journal::open(disk.start(), options, clock.clone(), metrics.clone()).expect("the journal opens");
         let gateway = Arc::new(Gateway::new(sources(&plan), journal.clone(), plan.hot_keys, &metrics));
         Harness { disk, clock, metrics, journal, gateway, plan }
@@ -139,7 +139,7 @@ impl Harness {
         // Told once, between the first commit and the next.
         let (tell, told) = mpsc::sync_channel(1);
         let disk = Mutex::new(Some(self.disk.clone()));
-        self.journal.on_durable(Box::new(move || {
+        self.journal.on_commit(Box::new(move || {
             let disk = disk.lock().expect("no holder panics").take();
             disk.into_iter().for_each(|disk| tell.send(disk.hold(Step::Sync, ".seg")).expect("the test waits for it"));
             false

@@ -30,7 +30,7 @@ async fn no_event_of_a_commit_is_answered_before_its_sync_returns() {
     for sender in &mut senders {
         sender.must_wait().await;
     }
-    assert_eq!(harness.journal.durable(), 1, "only the event of the commit before");
+    assert_eq!(harness.journal.durable_watermark(), 1, "only the event of the commit before");
     gate.release();
     assert_eq!(outcomes(senders).await, [Outcome::Stored; IDS]);
     assert_eq!(harness.kept()[1..], ids());

@@ -122,7 +122,7 @@ impl Harness {
 
     /// How many events the journal holds.
     pub fn kept(&self) -> u64 {
-        self.journal.durable()
+        self.journal.durable_watermark()
     }
 
     pub fn rejections(&self) -> u64 {

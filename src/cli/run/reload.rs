@@ -115,7 +115,7 @@ impl Reload {
     /// Nothing in here can go wrong. From behind to the front: whoever is let in finds everything ready.
     fn put_in_force(&self, next: &Config, certificate: Option<Certificate>) {
         self.pass_on(next);
-        self.journal.remember_for(longest_window(next));
+        self.journal.extend_dedupe_window(longest_window(next));
         self.gateway.replace_sources(next.sources.iter().cloned(), &self.metrics);
         self.gateway.rejections().set_limit(next.admin.keep_rejected as usize);
         self.gateway.warn_of_expiry(self.clock.now());
