@@ -1,38 +1,74 @@
-//! hookhold receives webhooks and holds them until Kafka has them. This page walks the path of one delivery; the modules
-//! stand in the order of that path.
+//! hookhold is a webhook gateway that stores each delivery before it answers.
+//!
+//! A provider (Stripe, GitHub, Slack, …) posts a *delivery*. hookhold verifies its signature, drops duplicates, writes the
+//! event to a local journal, answers 2xx, and forwards the exact bytes to a Kafka topic. Kafka may be down for days; the
+//! provider does not notice.
 //!
 //! ```text
-//!                Delivery          Event            Position
-//!  provider ──► server ──────► gateway ────────► journal ─────────► forward ──► Kafka
-//!                accept     verify · admit once   keep (fsync)       pass on
-//!  provider ◄── answer  ◄── Outcome ◄──────────────┘                   │ acknowledged
-//!                                                                      ▼ the lane's cursor moves
+//!              Delivery           Event             Position
+//! provider ─► server ────────► gateway ────────► journal ────────► forward ─► Kafka
+//!             HTTP, limits      verify · dedupe    append (fsync)    topic queues
+//! provider ◄─ answer   ◄─ Outcome ◄────────────────┘                  │ acknowledged
+//!                                                                     └─► the topic's cursor moves
 //! ```
 //!
-//! 1. [`server`] accepts a connection, finds the [`source::Source`] by its path and reads the body under limits. What it can
-//!    refuse before the body it refuses there. The result is an [`event::Delivery`].
-//! 2. [`gateway`] has [`verify`] interpret the source's recipe: signature first, time second. Only a verified delivery becomes
-//!    an [`event::Event`].
-//! 3. [`gateway`] admits the event once: a repeat of one that is kept is answered, a repeat of one that is on its way waits for
-//!    the same end.
-//! 4. [`journal`] writes it into the next commit, syncs, and only then gives out its [`event::Position`].
-//! 5. [`server`] answers. The status, the metric label and the log word all come from one [`outcome::Outcome`].
-//!    What was refused can be kept in [`refusals`], in memory, so that `hookhold doctor` explains it.
-//! 6. [`forward`] reads what is durable and gives it to Kafka, byte for byte. Only an acknowledgement moves a cursor.
+//! # The path of one delivery
 //!
-//! What a status promises:
+//! 1. [`server`] accepts the connection, finds the [`source::Source`] by the request's path, and reads the body under
+//!    limits. It rejects everything that can be rejected before the body is read: an unknown path, a wrong method, a
+//!    missing signature, a body that is announced too long. The result is an [`event::Delivery`].
+//! 2. [`gateway`] asks [`verify`] to check the delivery against the source's recipe: the signature first, then its
+//!    timestamp. Only a verified delivery becomes an [`event::Event`]; no other code can construct one.
+//! 3. [`gateway`] deduplicates the event. A duplicate of a stored event is answered at once. A duplicate of an event that
+//!    is still on its way to the disk waits for the same commit.
+//! 4. [`journal`] appends the event to the next commit and calls `fdatasync`. Only then does the event's
+//!    [`event::Position`] exist.
+//! 5. [`server`] sends the [`answer::Answer`]. Status code, metric label and log word all derive from one
+//!    [`outcome::Outcome`]. Rejected deliveries can be recorded in [`rejections`], so that `hookhold doctor` explains them.
+//! 6. [`forward`] reads durable events and produces them to Kafka byte for byte. Only an acknowledgement from the broker
+//!    moves the cursor of a topic.
 //!
-//! | status | the sender may rely on |
+//! [`service`] assembles these rooms into a running gateway and reloads its configuration. [`admin`] serves metrics, probes
+//! and the operator's API on a second listener. [`config`] turns `hookhold.toml` into a checked configuration.
+//!
+//! # Promises
+//!
+//! - **A 2xx means verified and on disk.** It is sent only after the sync of the commit that holds the event.
+//! - **Stored once.** A duplicate inside the dedupe window is answered 2xx and not forwarded, even after a restart. A key is
+//!   never remembered without its event, and different events are never taken for one.
+//! - **Always forwarded.** Only a broker's acknowledgement moves a cursor. One topic in trouble does not delay another.
+//! - **Byte-exact.** The Kafka value is the body that was signed.
+//! - **Never silent.** Every request ends in exactly one [`outcome::Outcome`].
+//! - **Bounded.** Every limit has a name, a default and a test; most are defined in [`limits`].
+//!
+//! What a status code means to the sender:
+//!
+//! | status | meaning |
 //! |---|---|
-//! | 2xx | verified, on disk, kept once; it reaches Kafka whatever dies in between. Or of a type that its source does not want |
-//! | 401, 404, 405, 413 | refused for good: the same delivery will be refused again |
-//! | 400, 408, 414, 431 | not a complete request; nothing is kept |
-//! | 429 | not looked at, or more than its source may send: come again |
-//! | 503 | our own trouble: come again; a repeat of what is kept meanwhile is answered 2xx |
+//! | 2xx | verified and stored, or a type that the source does not want, or an endpoint challenge |
+//! | 401, 404, 405, 413 | rejected; the same delivery will be rejected again |
+//! | 400, 408, 414, 431 | not a complete HTTP request; nothing was stored |
+//! | 429 | over a limit of the source or of the sender's address; retry later |
+//! | 503 | a problem on this side; retry later. If the event was stored meanwhile, the retry is a duplicate |
 //!
-//! Invariants, each with a test of its own: nothing unverified is kept; nothing is answered 2xx before its sync has returned;
-//! a key is never remembered without its event; readers and lanes never pass the durable mark; a cursor moves only by
-//! acknowledgement; data flows through the rooms in one direction (`tests/fences.rs`).
+//! # Vocabulary
+//!
+//! | word | meaning |
+//! |---|---|
+//! | provider, sender | the service that posts webhooks; the peer that a request comes from |
+//! | recipe | one provider's signature scheme and event fields, as data (`config/providers/`) |
+//! | source | one configured endpoint: a recipe plus the operator's secrets, topic and limits |
+//! | delivery | one HTTP request, not yet verified |
+//! | event | a verified delivery; identified by its key, ordered by its sequence |
+//! | duplicate | a delivery whose key is already stored or pending |
+//! | challenge | a provider's check that the endpoint is alive; answered, never an event |
+//! | segment, frame, commit | a file of the journal, one event in it, the events that share one sync |
+//! | durable watermark | the first sequence that is not yet on disk; readers never pass it |
+//! | cursor | per topic, the first sequence that Kafka has not acknowledged |
+//! | topic queue | the events of one topic between journal and broker |
+//!
+//! Data flows through the rooms in one direction. `tests/fences.rs` holds the arrows between them and checks that no import
+//! runs in a circle.
 
 // In path order.
 pub mod server;
