@@ -72,10 +72,10 @@ impl Gateway {
         hot_keys: u64,
         metrics: &Metrics,
     ) -> Gateway {
-        let entrances = ArcSwap::from_pointee(live_source::all(sources, &HashMap::new(), metrics));
+        let entrances = ArcSwap::from_pointee(live_source::all(sources, &HashMap::new(), &metrics.deliveries));
         let hash_key = journal.hash_key();
         tell_inside(&journal);
-        let stored_after_answer = metrics.stored_after_answer.clone();
+        let stored_after_answer = metrics.deliveries.stored_after_answer.clone();
         let (admission, lookups) = (Admission::new(hot_keys), Arc::new(Semaphore::new(MAX_LOOK_UPS)));
         let keeping = Arc::new(Keeping { journal, admission, stored_after_answer, lookups });
         Gateway { entrances, keeping, refusals: Rejections::default(), hash_key, draining: AtomicBool::new(false) }
@@ -84,7 +84,7 @@ impl Gateway {
     /// Goes on with these sources instead, all at the same moment. What has come in by a former one ends as it began.
     pub fn replace_sources(&self, sources: impl IntoIterator<Item = impl Into<Arc<Source>>>, metrics: &Metrics) {
         let former = self.entrances.load();
-        self.entrances.store(Arc::new(live_source::all(sources, &former, metrics)));
+        self.entrances.store(Arc::new(live_source::all(sources, &former, &metrics.deliveries)));
     }
 
     /// The source that listens at a path.

@@ -17,7 +17,7 @@ async fn pages_are_computed_when_asked_for_and_end_with_the_stop() {
     let (scraped, drains) = (metrics.clone(), draining.clone());
     let pages = Pages {
         metrics: metrics.clone(),
-        refresh: Box::new(move || scraped.forward_lag_events.with_label_values(&["webhooks.stripe"]).inc()),
+        refresh: Box::new(move || scraped.forward.lag_events.with_label_values(&["webhooks.stripe"]).inc()),
         readiness: Box::new(move || Readiness {
             draining: drains.load(SeqCst),
             journal: Health::ok(),

@@ -233,7 +233,7 @@ fn a_forwarder_that_is_replaced_leaves_no_block_behind() {
     let mut harness = Harness::new("localhost:1".into()).start();
     harness.keep("replaced", "evt_1", "waits");
     wait_until("the lane says why", || harness.blocked("replaced") == Some("broker_away"));
-    let blocked = harness.metrics.forward_blocked.with_label_values(&["replaced", "broker_away"]);
+    let blocked = harness.metrics.forward.blocked.with_label_values(&["replaced", "broker_away"]);
     assert_eq!(blocked.get(), 1);
     harness.stop();
     assert_eq!(blocked.get(), 0);

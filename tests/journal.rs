@@ -712,7 +712,7 @@ fn what_is_older_than_retain_is_deleted_and_keys_leave_with_their_window() {
         std::thread::yield_now();
     }
     journal.close();
-    assert_eq!(harness.metrics.dedupe_evicted.with_label_values(&["max_disk"]).get(), 0, "nothing went early");
+    assert_eq!(harness.metrics.journal.dedupe_evicted.with_label_values(&["max_disk"]).get(), 0, "nothing went early");
 }
 
 #[test]
@@ -726,7 +726,7 @@ fn key_files_beyond_their_limit_go_early_and_are_counted() {
     journal.close();
     let kept: usize = harness.disk.names(".keys").iter().map(|name| harness.disk.bytes(name).len()).sum();
     assert!(kept < 3_000, "{kept} bytes of keys");
-    assert!(harness.metrics.dedupe_evicted.with_label_values(&["max_disk"]).get() > 100);
+    assert!(harness.metrics.journal.dedupe_evicted.with_label_values(&["max_disk"]).get() > 100);
     assert_eq!(ask(&harness.open(), &key(299)), Some(299), "the newest are still known");
 }
 
@@ -748,7 +748,7 @@ fn the_file_of_a_deleted_segment_becomes_the_next_one() {
     // What an earlier life left behind the newest commit is neither read nor called damage.
     let journal = harness.open();
     whole(&journal);
-    assert_eq!(harness.metrics.journal_damaged.get(), 0);
+    assert_eq!(harness.metrics.journal.damaged.get(), 0);
     assert!(harness.disk.names(".spare").iter().all(|name| !spare.contains(name)), "a start begins without");
     keep(&journal, &sample(200, 1500));
 }
@@ -769,7 +769,7 @@ fn who_reads_a_segment_that_is_written_over_goes_on_behind_it() {
     for rest in [inside, outside] {
         assert_eq!(rest[rest.len() - 50..], (250..300).collect::<Vec<_>>());
     }
-    assert_eq!(harness.metrics.journal_damaged.get(), 0);
+    assert_eq!(harness.metrics.journal.damaged.get(), 0);
     assert_eq!(harness.outside().verify().expect("it can be read").damage, []);
 }
 
@@ -800,7 +800,7 @@ fn a_recycled_segment_that_could_not_be_begun_hides_nothing() {
     harness.kill(journal);
     let journal = harness.open();
     assert_eq!(read(&journal).last().map(|stored| stored.position), Some(last));
-    assert_eq!(harness.metrics.journal_damaged.get(), 0);
+    assert_eq!(harness.metrics.journal.damaged.get(), 0);
 }
 
 #[test]
@@ -856,7 +856,7 @@ fn a_blocked_trickle_is_refused_alone_and_the_others_flow_on() {
     }
     assert!(refused > 100, "{refused} of the blocked topic were refused");
     journal.update_metrics();
-    let pinned = |topic: &str| harness.metrics.journal_pinned.with_label_values(&[topic]).get() as u64;
+    let pinned = |topic: &str| harness.metrics.journal.pinned_bytes.with_label_values(&[topic]).get() as u64;
     assert!((3 * segment..=6 * segment).contains(&pinned(TOPICS[1])), "{} bytes, within max_backlog", pinned(TOPICS[1]));
     assert!(pinned(TOPICS[0]) < segment, "{} bytes", pinned(TOPICS[0]));
     // Once it flows, everything is as before.
@@ -901,7 +901,7 @@ fn damaged_lane_and_key_files_are_written_again_from_their_segment() {
     assert!((0..60).all(|number| ask(&journal, &key(number)) == Some(number as u64)));
     harness.disk.wait_for(|files| files.contains(&lanes[2]));
     journal.close();
-    assert_eq!(harness.metrics.journal_damaged.get(), 0, "no event is lost");
+    assert_eq!(harness.metrics.journal.damaged.get(), 0, "no event is lost");
 }
 
 #[test]
@@ -916,7 +916,7 @@ fn a_damaged_entry_of_a_key_file_hides_no_other() {
     assert_eq!(known, 59);
     let again = (0..60).filter(|number| ask(&journal, &key(*number)).is_some()).count();
     assert_eq!(again, 59);
-    assert_eq!(harness.metrics.journal_damaged.get(), 1, "counted once, not at each look");
+    assert_eq!(harness.metrics.journal.damaged.get(), 1, "counted once, not at each look");
     journal.close();
 }
 
@@ -938,7 +938,7 @@ fn a_key_file_that_is_written_anew_is_not_called_damaged_by_who_asks_it_meanwhil
         assert_eq!(ask(&journal, &key(number)), (number != 3).then_some(number as u64));
     }
     assert_eq!(ask(&journal, &EventKey([0xFF; 16])), None, "the last entry is asked for it");
-    assert_eq!(harness.metrics.journal_damaged.get(), 1, "the rot, and nothing else");
+    assert_eq!(harness.metrics.journal.damaged.get(), 1, "the rot, and nothing else");
     journal.close();
 }
 
@@ -974,9 +974,9 @@ fn rot_in_a_sealed_segment_forgets_the_keys_of_what_is_lost() {
     let expected: Vec<u64> = (0..60).filter(|seq| *seq != 3).collect();
     assert_eq!(seqs(&journal), expected);
     assert_eq!(ask(&journal, &key(3)), None, "its retry must be kept");
-    assert_eq!(harness.metrics.journal_damaged.get(), 1);
+    assert_eq!(harness.metrics.journal.damaged.get(), 1);
     assert_eq!(seqs(&journal), expected);
-    assert_eq!(harness.metrics.journal_damaged.get(), 1, "counted once");
+    assert_eq!(harness.metrics.journal.damaged.get(), 1, "counted once");
     let verdict = harness.outside().verify().expect("it can be read");
     assert_eq!(verdict.damage.len(), 1);
     assert!(verdict.damage[0].file == segment && verdict.damage[0].bytes.contains(&(at as u64)));
@@ -1062,7 +1062,7 @@ fn stat_reads_lane_files_and_tells_what_a_frame_by_frame_count_would() {
     harness.disk.wait_for(|files| sealed(files, files.iter().filter(|name| name.ends_with(".seg")).count() - 1));
     journal.close();
     journal.update_metrics();
-    let pinned = TOPICS.map(|topic| harness.metrics.journal_pinned.with_label_values(&[topic]).get() as u64);
+    let pinned = TOPICS.map(|topic| harness.metrics.journal.pinned_bytes.with_label_values(&[topic]).get() as u64);
     assert!(pinned[0] > 150 * 3_000, "its own, and what the other topic has passed in between");
     let (before, journal_bytes) =
         (harness.disk.bytes_read(), harness.outside().verify().map(|_| harness.disk.used()).expect("it can be read"));

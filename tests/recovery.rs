@@ -613,7 +613,7 @@ impl Life {
             }
         }
         self.tally.rotten += lost;
-        let counted = metrics.journal_damaged.get();
+        let counted = metrics.journal.damaged.get();
         ensure!(lost == 0 || counted > 0, "{lost} events are lost to {damage}, none is counted");
         ensure!(counted <= 2, "one damage is counted as {counted}");
         let shown = verdict.damage.iter().any(|found| found.file == damage.name && found.bytes.end as usize > damage.bytes.start);

@@ -234,7 +234,7 @@ impl House {
         let refresh = move || {
             journal.update_metrics();
             gateway.measure(clock.now());
-            metrics.dedupe_hot_keys.set(gateway.hot_keys() as i64);
+            metrics.journal.dedupe_hot_keys.set(gateway.hot_keys() as i64);
             measured.lock().expect(POISON).iter().for_each(Forwarder::measure);
         };
         let (journal, passing, stop) = (self.journal.clone(), passing.clone(), stop.clone());

@@ -94,8 +94,8 @@ impl StatusTable {
     /// Writes lag into the metrics.
     pub fn measure(&self, metrics: &Metrics, now: UnixMillis) {
         for lane in self.lanes(now) {
-            metrics.forward_lag_events.with_label_values(&[&lane.topic]).set(lane.lag_events as i64);
-            metrics.forward_lag_seconds.with_label_values(&[&lane.topic]).set(lane.lag_seconds);
+            metrics.forward.lag_events.with_label_values(&[&lane.topic]).set(lane.lag_events as i64);
+            metrics.forward.lag_seconds.with_label_values(&[&lane.topic]).set(lane.lag_seconds);
         }
     }
 

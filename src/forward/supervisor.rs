@@ -199,7 +199,7 @@ impl Worker {
     /// Lets the producer go; all that it had not got acknowledged is read again.
     fn replace(&mut self, now: Instant) {
         let Some(Replacement { reason, detail, .. }) = self.replacement.take() else { return };
-        self.metrics.producer_rebuilds.with_label_values(&[reason]).inc();
+        self.metrics.forward.producer_rebuilds.with_label_values(&[reason]).inc();
         if now > self.producer_born + STUCK_AFTER {
             self.producer_pauses = backoff(REBUILD_AFTER);
         }
@@ -258,7 +258,7 @@ impl Worker {
 
     fn show_blocked(&self, index: usize, reason: Reason, blocked: bool) {
         let labels = [&*self.lanes[index].topic, reason.word()];
-        self.metrics.forward_blocked.with_label_values(&labels).set(i64::from(blocked));
+        self.metrics.forward.blocked.with_label_values(&labels).set(i64::from(blocked));
     }
 }
 

@@ -102,7 +102,7 @@ impl Worker {
             save_due: now,
         };
         for reason in REBUILDS {
-            worker.metrics.producer_rebuilds.with_label_values(&[reason]);
+            worker.metrics.forward.producer_rebuilds.with_label_values(&[reason]);
         }
         for lane in cursors {
             let waiting = worker.journal.count(&lane.name, lane.cursor, mark);
@@ -139,7 +139,7 @@ impl Worker {
     pub(super) fn add_lane(&mut self, topic: &Arc<str>, cursor: u64, (counted, waiting): (u64, u64), now: Instant) -> usize {
         let index = self.lanes.len();
         assert!(index < MAX_LANES, "topics come from the configuration, which holds fewer");
-        let acked_total = self.metrics.forward_acked.with_label_values(&[&**topic]);
+        let acked_total = self.metrics.forward.acked.with_label_values(&[&**topic]);
         let face = self.board.add(topic, waiting);
         self.lanes.push(TopicQueue::new(topic.clone(), cursor, counted, face, acked_total, now));
         self.by_topic.insert(topic.clone(), index);

@@ -12,7 +12,7 @@ use prometheus::{Gauge, IntCounter};
 
 use super::success_rate::SuccessRate;
 use crate::clock::UnixMillis;
-use crate::metrics::Metrics;
+use crate::metrics::DeliveryMetrics;
 use crate::source::{Key, Source};
 
 /// A source and its counters. Reads like the [`Source`].
@@ -44,7 +44,7 @@ struct Usage {
 pub(super) fn all(
     sources: impl IntoIterator<Item = impl Into<Arc<Source>>>,
     former: &HashMap<String, Arc<LiveSource>>,
-    metrics: &Metrics,
+    metrics: &DeliveryMetrics,
 ) -> HashMap<String, Arc<LiveSource>> {
     let named: HashMap<&str, &LiveSource> = former.values().map(|entrance| (&*entrance.name, &**entrance)).collect();
     let entrance = |source: Arc<Source>| {
@@ -69,7 +69,7 @@ pub(super) fn all(
 }
 
 impl LiveSource {
-    fn new(source: Arc<Source>, former: Option<&LiveSource>, metrics: &Metrics) -> LiveSource {
+    fn new(source: Arc<Source>, former: Option<&LiveSource>, metrics: &DeliveryMetrics) -> LiveSource {
         metrics.declare_source(&source.name);
         match source.recipe.switches_off_at {
             Some(limit) => {
@@ -157,7 +157,7 @@ impl Deref for LiveSource {
 }
 
 impl Usage {
-    fn new(source: &Source, key: &Key, former: Option<&LiveSource>, metrics: &Metrics) -> Usage {
+    fn new(source: &Source, key: &Key, former: Option<&LiveSource>, metrics: &DeliveryMetrics) -> Usage {
         let labels = [&*source.name, &*key.name];
         if let Some(end) = key.not_after {
             metrics.secret_expiry.with_label_values(&labels).set(end.0 as f64 / 1000.0);

@@ -231,7 +231,7 @@ fn retire(shared: &Shared) {
     let expired = UnixMillis(now.0.saturating_sub(shared.window.load(Ordering::Relaxed)));
     let (old, early) = shared.keys.retire(expired, shared.options.max_key_bytes);
     for (name, keys) in &early {
-        shared.metrics.dedupe_evicted.with_label_values(&["max_disk"]).inc_by(*keys);
+        shared.metrics.journal.dedupe_evicted.with_label_values(&["max_disk"]).inc_by(*keys);
         tracing::warn!(file = name.keys(), keys, "keys are forgotten before their window ends: dedupe.max_disk is used up");
     }
     for name in old.into_iter().chain(early.into_iter().map(|(name, _)| name)) {

@@ -204,7 +204,7 @@ impl Journal {
         metrics: Arc<Metrics>,
     ) -> Result<Journal, OpenError> {
         let opened = recovery::open(&*disk, &options, &metrics)?;
-        metrics.journal_limit.set(options.max_size as i64);
+        metrics.journal.limit_bytes.set(options.max_size as i64);
         let shared = Arc::new(Shared {
             log: opened.log,
             hash_key: opened.hash_key,
@@ -276,7 +276,7 @@ impl Journal {
 
     /// Asks the key files about a key. Reads the disk.
     pub fn lookup(&self, key: &EventKey) -> io::Result<Option<SeenKey>> {
-        self.0.keys.lookup(&*self.0.disk, key, &|| self.0.metrics.journal_damaged.inc())
+        self.0.keys.lookup(&*self.0.disk, key, &|| self.0.metrics.journal.damaged.inc())
     }
 
     /// True when rot has taken the event of this key, so that whoever remembers it must forget it.
@@ -408,10 +408,10 @@ impl Shared {
     /// Brings sizes and backlogs up to date: for the metrics, and for [`SegmentMap::reserve`], which goes by what a lane pins.
     fn count_sizes(&self) {
         let bytes = self.catalog.bytes() + self.keeper.spare_bytes(self);
-        self.metrics.journal_bytes.set(bytes as i64);
-        self.metrics.journal_events.set(self.catalog.events() as i64);
+        self.metrics.journal.bytes.set(bytes as i64);
+        self.metrics.journal.events.set(self.catalog.events() as i64);
         for (lane, backlog) in self.catalog.weigh(self.options.forwards) {
-            self.metrics.journal_pinned.with_label_values(&[&*lane]).set(backlog.pinned() as i64);
+            self.metrics.journal.pinned_bytes.with_label_values(&[&*lane]).set(backlog.pinned() as i64);
         }
     }
 }

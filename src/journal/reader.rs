@@ -167,7 +167,7 @@ impl Shared {
         if !self.known_rot.lock().expect(POISON).insert((segment.to_owned(), from)) {
             return;
         }
-        self.metrics.journal_damaged.inc();
+        self.metrics.journal.damaged.inc();
         tracing::error!(segment, from, to, "damaged bytes in the journal: the events in them are lost, their keys are forgotten");
     }
 }

@@ -320,7 +320,7 @@ pub fn open(disk: &dyn Disk, options: &Options, metrics: &Metrics) -> Result<Ope
     orphaned_keys(disk, &found, &keys, metrics)
         .map_err(|source| OpenError::Io { what: "a key file could not be read or deleted".into(), source })?;
     if found.cursors.is_none() && !found.segments.is_empty() {
-        metrics.journal_damaged.inc();
+        metrics.journal.damaged.inc();
         tracing::error!("all cursors are lost to damage: every topic starts again at its oldest event");
     }
     for (lane, cursor) in found.cursors.iter().flatten() {
@@ -385,7 +385,7 @@ fn report_rot(found: &Found, metrics: &Metrics) -> HashSet<(String, u64)> {
     let mut known = HashSet::new();
     for segment in found.segments.iter().filter(|segment| segment.table.is_none()) {
         for range in segment.rot(found.mark) {
-            metrics.journal_damaged.inc();
+            metrics.journal.damaged.inc();
             tracing::error!(
                 segment = segment.name.segment(),
                 from = range.start,
@@ -431,7 +431,7 @@ fn orphaned_keys(disk: &dyn Disk, found: &Found, keys: &Keys, metrics: &Metrics)
                 disk.remove(&name.keys())?;
             }
             if file.is_none() {
-                metrics.journal_damaged.inc();
+                metrics.journal.damaged.inc();
                 tracing::error!(file = name.keys(), "a damaged key file: repeats of its events can no longer be recognised");
             }
             keys.seal(name, file);

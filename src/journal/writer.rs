@@ -286,8 +286,8 @@ impl Running {
             self.refuse(batch, AppendError::Sync, 0);
             return Err(Fatal);
         }
-        self.shared.metrics.journal_sync.observe(began.elapsed().as_secs_f64());
-        self.shared.metrics.journal_batch.observe(batch.len() as f64);
+        self.shared.metrics.journal.sync_seconds.observe(began.elapsed().as_secs_f64());
+        self.shared.metrics.journal.batch_events.observe(batch.len() as f64);
         let first = *next;
         *at = end;
         *next += batch.len() as u64;

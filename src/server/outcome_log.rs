@@ -63,15 +63,15 @@ struct Ending {
 
 impl Tally {
     fn new(source: Arc<str>, metrics: &Metrics) -> Tally {
-        metrics.declare_source(&source);
+        metrics.deliveries.declare_source(&source);
         let ending = |outcome: &Outcome| Ending {
-            count: metrics.deliveries.with_label_values(&[&*source, outcome.word()]),
+            count: metrics.deliveries.total.with_label_values(&[&*source, outcome.word()]),
             sampler: Sampler::new(),
         };
         Tally {
             endings: Outcome::ALL.iter().map(ending).collect(),
-            duration: metrics.delivery_duration.with_label_values(&[&*source]),
-            suppressed: metrics.rejected_log_suppressed.clone(),
+            duration: metrics.deliveries.duration_seconds.with_label_values(&[&*source]),
+            suppressed: metrics.deliveries.rejected_log_suppressed.clone(),
             source,
         }
     }
@@ -184,6 +184,6 @@ mod tests {
         let metrics = Arc::new(Metrics::new());
         let tallies = Tallies::new(metrics.clone());
         drop(tallies.of(&"stripe".into()).open(SocketAddr::from(([127, 0, 0, 1], 1)), Instant::now()));
-        assert_eq!(metrics.deliveries.with_label_values(&["stripe", "disconnected"]).get(), 1);
+        assert_eq!(metrics.deliveries.total.with_label_values(&["stripe", "disconnected"]).get(), 1);
     }
 }

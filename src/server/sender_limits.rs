@@ -101,7 +101,7 @@ impl SenderLimits {
                 present: HashMap::new(),
                 remembered: LruCache::unbounded_with_hasher(RandomState::new()),
             }),
-            tracked: metrics.addresses_tracked.clone(),
+            tracked: metrics.server.addresses_tracked.clone(),
             too_many: TurnedAway::new(metrics, "per_address", "its address has max_connections_per_address open"),
             limited: TurnedAway::new(metrics, "limited", "its address has used up max_rejected_per_address"),
         })
@@ -173,7 +173,7 @@ impl SenderLimits {
 
 impl TurnedAway {
     fn new(metrics: &Metrics, cause: &str, hint: &'static str) -> TurnedAway {
-        TurnedAway { count: metrics.connections_rejected.with_label_values(&[cause]), sampler: Sampler::new(), hint }
+        TurnedAway { count: metrics.server.connections_rejected.with_label_values(&[cause]), sampler: Sampler::new(), hint }
     }
 
     fn note(&self, address: IpAddr) {

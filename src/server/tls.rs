@@ -131,7 +131,7 @@ impl Tls {
 
     fn tell(&self, files: &Files) {
         let expires = self.0.served.now().expires;
-        self.0.metrics.certificate_expiry.with_label_values::<&str>(&[]).set((expires.0 / 1000) as i64);
+        self.0.metrics.server.certificate_expiry.with_label_values::<&str>(&[]).set((expires.0 / 1000) as i64);
         tracing::info!(file = %files.cert.display(), expires = expires.rfc3339(), "serving a TLS certificate");
     }
 

@@ -327,7 +327,7 @@ async fn lost_to_rot_before_it_was_passed_on_it_is_forgotten_and_the_retry_is_ke
         let (segment, bytes) = place_of(&harness, "evt_lost");
         harness.disk.corrupt(&segment, bytes, |byte| !byte);
         assert_eq!(harness.kept(), ["evt_before", "evt_after"]);
-        assert_eq!(harness.metrics.journal_damaged.get(), 1);
+        assert_eq!(harness.metrics.journal.damaged.get(), 1);
         assert_eq!(harness.outcome("stripe", "evt_lost").await, Outcome::Stored, "cooled: {cooled}");
         assert_eq!(harness.outcome("stripe", "evt_lost").await, Outcome::Duplicate);
         for id in ["evt_before", "evt_after"] {

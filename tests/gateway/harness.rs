@@ -216,17 +216,17 @@ impl Harness {
     }
 
     pub fn stored_after_answer(&self) -> u64 {
-        self.metrics.stored_after_answer.get()
+        self.metrics.deliveries.stored_after_answer.get()
     }
 
     pub fn keyless(&self, source: &str) -> u64 {
-        self.metrics.keyless.with_label_values(&[source]).get()
+        self.metrics.deliveries.keyless.with_label_values(&[source]).get()
     }
 
     /// `hookhold_success_rate`, as a scrape would find it.
     pub fn success_rate(&self, source: &str) -> f64 {
         self.gateway.measure(self.clock.now());
-        self.metrics.success_rate.with_label_values(&[source]).get()
+        self.metrics.deliveries.success_rate.with_label_values(&[source]).get()
     }
 
     pub fn passes(&self, time: Duration) {

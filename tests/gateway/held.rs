@@ -34,7 +34,7 @@ async fn no_event_of_a_commit_is_answered_before_its_sync_returns() {
     gate.release();
     assert_eq!(outcomes(senders).await, [Outcome::Stored; IDS]);
     assert_eq!(harness.kept()[1..], ids());
-    assert_eq!(harness.metrics.journal_batch.get_sample_count(), 2, "they did share one commit");
+    assert_eq!(harness.metrics.journal.batch_events.get_sample_count(), 2, "they did share one commit");
 }
 
 #[tokio::test]

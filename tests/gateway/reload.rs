@@ -37,7 +37,7 @@ async fn a_delivery_that_has_found_its_source_ends_by_it_after_a_reload() {
     let (source, delivery) = signed(&harness, "evt_1");
     harness.gateway.replace_sources([compile(&[("new", "")])], &harness.metrics);
     assert_eq!(ask_by(&harness, &source, delivery).await.0, Outcome::Stored);
-    let verified = |secret| harness.metrics.verified.with_label_values(&["shop", secret]).get();
+    let verified = |secret| harness.metrics.deliveries.verified.with_label_values(&["shop", secret]).get();
     assert_eq!((verified("old"), verified("new")), (1, 0));
     assert_eq!(ask(&harness, "evt_1").await.0, Outcome::Duplicate, "what was kept before is known after");
     assert_eq!((verified("old"), verified("new")), (1, 1));

@@ -21,7 +21,7 @@ fn serve(harness: &Harness) -> (SocketAddr, JoinHandle<()>) {
 
 /// Sends a whole request, and comes back once the gateway has believed it.
 async fn sends(harness: &Harness, address: SocketAddr, request: &[u8]) -> TcpStream {
-    let verified = || harness.metrics.verified.with_label_values(&["stripe", "secret"]).get();
+    let verified = || harness.metrics.deliveries.verified.with_label_values(&["stripe", "secret"]).get();
     let before = verified();
     let mut line = TcpStream::connect(address).await.expect("the server listens");
     line.write_all(request).await.expect("the server reads");

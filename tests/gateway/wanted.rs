@@ -28,7 +28,11 @@ async fn an_unwanted_type_is_answered_ok_and_forgotten() {
     assert_eq!(harness.asks_with("picky", of_type(&harness, "evt_3", "charge.failed")).await.outcome, Stored);
     assert_eq!(harness.asks_with("picky", of_type(&harness, "evt_1", "invoice.paid")).await.outcome, Duplicate);
     assert_eq!(harness.kept(), ["evt_1", "evt_3"]);
-    assert_eq!(harness.metrics.verified.with_label_values(&["picky", "secret"]).get(), 5, "unwanted ones are verified, too");
+    assert_eq!(
+        harness.metrics.deliveries.verified.with_label_values(&["picky", "secret"]).get(),
+        5,
+        "unwanted ones are verified, too"
+    );
 }
 
 #[tokio::test]
@@ -100,7 +104,7 @@ async fn an_answer_that_comes_too_late_or_is_not_waited_for_is_no_success() {
 #[tokio::test]
 async fn the_success_share_slides_with_the_providers_window() {
     let harness = Harness::new();
-    assert_eq!(harness.metrics.success_rate_threshold.with_label_values(&["picky"]).get(), 0.05);
+    assert_eq!(harness.metrics.deliveries.success_rate_threshold.with_label_values(&["picky"]).get(), 0.05);
     let minute = Duration::from_secs(60);
     assert_eq!(stale(&harness, of_type(&harness, "evt", "invoice.paid")).await, TimestampStale);
     harness.passes(20 * minute);

@@ -170,7 +170,7 @@ async fn a_request_cut_by_the_drain_deadline_is_kept_all_the_same() {
     assert_eq!(harness.count("stripe", "draining"), 1);
     gate.release();
     // The gateway hears of it in a task of this runtime, so it must be let run before the journal is closed.
-    harness.until(|harness| harness.metrics.stored_after_answer.get() == 1).await;
+    harness.until(|harness| harness.metrics.deliveries.stored_after_answer.get() == 1).await;
     harness.ended().await;
 }
 

@@ -113,7 +113,7 @@ impl Harness {
     }
 
     pub fn count(&self, source: &str, outcome: &str) -> u64 {
-        self.metrics.deliveries.with_label_values(&[source, outcome]).get()
+        self.metrics.deliveries.total.with_label_values(&[source, outcome]).get()
     }
 
     pub fn accepted(&self) -> u64 {
@@ -131,7 +131,7 @@ impl Harness {
     }
 
     pub fn timed(&self, source: &str) -> u64 {
-        self.metrics.delivery_duration.with_label_values(&[source]).get_sample_count()
+        self.metrics.deliveries.duration_seconds.with_label_values(&[source]).get_sample_count()
     }
 
     pub async fn until(&self, reached: impl Fn(&Harness) -> bool) {

@@ -159,7 +159,7 @@ async fn a_refusal_is_logged_with_sender_and_reason_but_no_secret_and_no_body() 
     let text = harness::logged();
     let refused: Vec<&str> = text.lines().filter(|line| line.contains("refused")).collect();
     assert!(refused.len() >= 5, "{text}");
-    assert_eq!(refused.len() as u64 + harness.metrics.rejected_log_suppressed.get(), 20);
+    assert_eq!(refused.len() as u64 + harness.metrics.deliveries.rejected_log_suppressed.get(), 20);
     for word in ["unknown_source", "remote=127.0.0.1:", "no source has the path /hooks/\\u{202e}nobody"] {
         assert!(refused.iter().all(|line| line.contains(word)), "{word}: {text}");
     }

@@ -70,7 +70,7 @@ impl Reload {
                 tracing::info!(file = %self.file.display(), changes = changes.len(), "configuration reloaded");
             }
             Err(refused) => {
-                self.metrics.config_reloaded.set(0);
+                self.metrics.config.last_reload_successful.set(0);
                 refused.log();
                 tracing::error!(file = %self.file.display(), "configuration not reloaded: everything stays as it was");
             }
@@ -139,8 +139,8 @@ impl Reload {
     }
 
     fn succeeded(&self) {
-        self.metrics.config_reloaded.set(1);
-        self.metrics.config_reloaded_at.set(self.clock.now().0 as f64 / 1000.0);
+        self.metrics.config.last_reload_successful.set(1);
+        self.metrics.config.last_reload_success.set(self.clock.now().0 as f64 / 1000.0);
     }
 }
 
