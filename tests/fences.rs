@@ -1,5 +1,6 @@
-//! The arrows between the rooms and the fences around them, held by reading `src/`: which room may name which other, which
-//! crate is named where, who may make an `Event`, and who may write files. Comments, strings and test modules do not count.
+//! The structure of `src/`, checked by reading it: which room may name which other room, where a crate may be named, which
+//! code may construct an `Event`, which file may write files, and that imports form no circle. Comments, strings and test
+//! modules do not count.
 
 #[path = "fences/imports.rs"]
 mod imports;
@@ -10,7 +11,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// Which rooms each room may name. `main` and `cli` wire everything; every room may name the leaves.
+/// The rooms that each room may name. `main` and `cli` may name every room; every room may name the leaves.
 const ARROWS: &[(&str, &[&str])] = &[
     ("config", &["source"]),
     ("source", &[]),
@@ -39,7 +40,7 @@ const LEAVES: &[&str] = &[
 ];
 const WIRING: &[&str] = &["main", "cli", "lib"];
 
-/// Which crate is named only under which paths.
+/// Crates, and the paths below which they may be named.
 const CRATES: &[(&[&str], &[&str])] = &[
     (&["hyper", "hyper_util", "http_body_util"], &["src/server", "src/admin"]),
     (&["rdkafka"], &["src/forward"]),
@@ -48,14 +49,14 @@ const CRATES: &[(&[&str], &[&str])] = &[
     (&["tokio_rustls"], &["src/server", "src/certificate.rs"]),
 ];
 
-/// Which words a room never says, in any name.
+/// Words that no name in a room may contain.
 const FOREIGN: &[(&str, &str)] = &[("src/server", "kafka"), ("src/journal", "kafka"), ("src/journal", "http")];
 
-/// Which function is called only under which path, besides where it is defined.
+/// Functions, and the path below which they may be called.
 const CALLERS: &[(&str, &str)] = &[("from_verifier", "src/verify"), ("from_journal", "src/journal")];
 const DEFINED_IN: &str = "src/event.rs";
 
-/// What changes the file system, and the only file that may do it.
+/// Calls that change the file system; only `WRITER` may make them.
 const WRITES: &[&str] = &[
     "OpenOptions",
     "File::create",
@@ -78,10 +79,10 @@ const WRITES: &[&str] = &[
     "ftruncate",
 ];
 const WRITER: &str = "src/journal/disk.rs";
-/// Except the file that the user of a verb asked for: which function makes it, and where.
+/// Exceptions: the files that a verb writes because its user asked for them.
 const ASKED_FOR: &[(&str, &str)] = &[("File::create", "src/cli/init.rs"), ("File::create_new", "src/cli/init.rs")];
 
-/// The rooms of `src/lib.rs` in the order in which a delivery passes them.
+/// The rooms of `src/lib.rs`, in the order in which a delivery passes through them.
 const PATH: &[&str] = &["server", "gateway", "verify", "journal", "forward"];
 
 #[test]
@@ -93,7 +94,7 @@ fn src_keeps_its_arrows_and_fences() {
     }
     for (name, home) in CALLERS {
         let called = files.iter().any(|(path, text)| path.starts_with(home) && Code::of(text).has(&[name]));
-        assert!(called, "nobody under {home} calls {name}: does this test still look at the right thing?");
+        assert!(called, "no code below {home} calls {name}: is this list out of date?");
     }
     let found = violations(&files);
     assert!(found.is_empty(), "{}", found.join("\n"));
@@ -135,7 +136,7 @@ fn each_kind_of_violation_is_found() {
 }
 
 #[test]
-fn comments_strings_tests_and_allowed_names_are_left_alone() {
+fn comments_strings_tests_and_allowed_names_pass() {
     let good = [
         (
             "src/journal/mod.rs",
@@ -351,13 +352,13 @@ impl Code {
         !self.find(sequence).is_empty()
     }
 
-    /// The lines where these tokens follow each other.
+    /// The lines where these tokens occur in sequence.
     fn find(&self, sequence: &[&str]) -> Vec<usize> {
         let matching = |at: &usize| sequence.iter().enumerate().all(|(offset, token)| self.token(at + offset) == *token);
         (0..self.tokens.len()).filter(matching).map(|at| self.tokens[at].0).collect()
     }
 
-    /// The lines where `a::b` is named, also as `a::{…, b}`, or where the single word `a` stands.
+    /// The lines that name `a::b`, including `a::{…, b}`; for a single word `a`, the lines that contain it.
     fn names(&self, name: &str) -> Vec<usize> {
         let Some((module, item)) = name.split_once("::") else { return self.find(&[name]) };
         let mut lines = self.find(&[module, "::", item]);
@@ -369,7 +370,7 @@ impl Code {
         lines
     }
 
-    /// The first words of paths: `x` in `x::y` and in `use x;`.
+    /// The first segments of paths: `x` in `x::y` and in `use x;`.
     fn roots(&self) -> impl Iterator<Item = (usize, &str)> {
         (0..self.tokens.len()).filter_map(|at| {
             let before = at.checked_sub(1).map_or("", |before| self.token(before));
@@ -379,7 +380,7 @@ impl Code {
         })
     }
 
-    /// What follows `crate::` directly or in a group, and the same reached by `depth` times `super::`.
+    /// The names behind `crate::`, alone or in a group, and those behind `depth` times `super::`.
     fn crate_names(&self, depth: usize) -> Vec<(usize, &str)> {
         let mut names = Vec::new();
         for at in 0..self.tokens.len() {
@@ -399,7 +400,7 @@ impl Code {
         names
     }
 
-    /// The first word of each member of the group that opens at `open`; none when no group opens there.
+    /// The first segment of each member of the group that opens at `open`; empty if no group opens there.
     fn group(&self, open: usize) -> Vec<(usize, &str)> {
         let (mut members, mut depth) = (Vec::new(), 0);
         for at in open..self.tokens.len() {
@@ -417,10 +418,10 @@ impl Code {
     }
 }
 
-/// Drops what follows `#[cfg(test)] mod name` up to its closing brace.
+/// Drops each `#[cfg(test)] mod name { … }`.
 fn without_test_modules(tokens: Vec<(usize, String)>) -> Vec<(usize, String)> {
     let head = ["#", "[", "cfg", "(", "test", ")", "]", "mod"];
-    let (mut kept, mut at) = (Vec::new(), 0);
+    let (mut rest, mut at) = (Vec::new(), 0);
     while at < tokens.len() {
         if tokens[at..].iter().map(|(_, token)| token.as_str()).take(head.len()).eq(head) {
             let mut depth = 0;
@@ -437,14 +438,14 @@ fn without_test_modules(tokens: Vec<(usize, String)>) -> Vec<(usize, String)> {
                 }
             }
         } else {
-            kept.push(tokens[at].clone());
+            rest.push(tokens[at].clone());
             at += 1;
         }
     }
-    kept
+    rest
 }
 
-/// The same text with comments, strings and characters blanked; lines keep their numbers.
+/// The text with comments, strings and character literals blanked; line numbers stay the same.
 fn without_comments_and_strings(text: &str) -> String {
     let chars: Vec<char> = text.chars().collect();
     let mut plain = String::new();
@@ -491,7 +492,7 @@ fn end_of_comment(chars: &[char], from: usize) -> usize {
     chars.len()
 }
 
-/// True at the `r` of `r"…"` and `r#"…"#`, not inside a word such as `for`.
+/// True at the `r` of `r"…"` and `r#"…"#`, but not inside a word such as `for`.
 fn opens_raw(chars: &[char], at: usize) -> bool {
     let in_word = at > 0 && (chars[at - 1].is_alphanumeric() || chars[at - 1] == '_') && chars[at - 1] != 'b';
     !in_word && chars[at + 1..].iter().find(|c| **c != '#') == Some(&'"')

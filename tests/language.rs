@@ -89,18 +89,24 @@ const RETIRED_NAMES: &[(&str, &str)] = &[
     ("tells", "completes, reports"),
     ("told", "completed, reported"),
     ("truths", "dedupe table"),
-    ("visit", "sender guard"),
-    ("visits", "sender guards"),
 ];
 
 /// First words of a doc line that say what is asked instead of what the item is.
 const QUESTIONS: &[&str] = &["What", "Who", "Whose", "How", "Since when", "Whether"];
 
 /// Places where a retired word is right: file, the text around it, and the reason.
-const ALLOWED: &[(&str, &str, &str)] = &[];
+const ALLOWED: &[(&str, &str, &str)] = &[
+    ("CHANGELOG.md", "| `kept` | `stored` |", "the list of renamed outcomes"),
+    ("CHANGELOG.md", "| `keep_refused` | `keep_rejected` |", "the list of renamed options"),
+    ("CHANGELOG.md", "| `max_refused_per_address` |", "the list of renamed options"),
+    ("CHANGELOG.md", "| `/api/refusals` |", "the list of renamed paths"),
+    ("CHANGELOG.md", "| `hookhold_kept_after_answer_total` |", "the list of renamed metrics"),
+    ("CHANGELOG.md", "| `hookhold_connections_refused_total` |", "the list of renamed metrics"),
+    ("CHANGELOG.md", "| `hookhold_refused_log_suppressed_total` |", "the list of renamed metrics"),
+];
 
 /// Findings that are still left. It only falls.
-const LEFT: usize = 5_300;
+const LEFT: usize = 5_000;
 
 /// Vocabulary of other projects, lists of this test, and text that must stay as it was published.
 const NOT_OURS: &[&str] =
