@@ -9,7 +9,7 @@ use hookhold::journal;
 use hookhold::source::Source;
 use serde_json::json;
 
-use super::{Context, End, Ending, Usage, table};
+use super::{Context, ExitStatus, UsageError, VerbResult, table};
 
 /// Report every mistake in the configuration, without starting anything.
 ///
@@ -19,7 +19,7 @@ use super::{Context, End, Ending, Usage, table};
 /// With --diff the running process is asked instead: it reads its own file with its own environment, and says what a SIGHUP
 /// would change and what needs a restart. Nothing is changed. Exit code 0 when a SIGHUP would be obeyed.
 #[derive(clap::Args)]
-pub struct Args {
+pub struct CheckArgs {
     /// Ask the running process what a reload of its configuration would change.
     #[arg(long)]
     diff: bool,
@@ -29,7 +29,7 @@ pub struct Args {
 }
 
 /// Prints the report; exit code 2 when there is a mistake.
-pub fn run(context: &Context, args: Args) -> Ending {
+pub fn run(context: &Context, args: CheckArgs) -> VerbResult {
     if args.diff {
         return super::diff::run(context, args.url);
     }
@@ -43,11 +43,11 @@ pub fn run(context: &Context, args: Args) -> Ending {
             all.iter().try_for_each(|mistake| report(&mut out, mistake, context.json()))?;
             out.flush()?;
             let plural = if all.len() == 1 { "mistake" } else { "mistakes" };
-            return Err(Usage(format!("{} {plural} in {}", all.len(), file.display())).into());
+            return Err(UsageError(format!("{} {plural} in {}", all.len(), file.display())).into());
         }
     }
     out.flush()?;
-    Ok(End::Done)
+    Ok(ExitStatus::Done)
 }
 
 fn report(out: &mut impl Write, mistake: &Diagnostic, json: bool) -> io::Result<()> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{Context, End, Ending, Usage, ask, table};
+use super::{Context, ExitStatus, UsageError, VerbResult, ask, table};
 
 /// What `/api/changes` says.
 #[derive(Deserialize)]
@@ -32,14 +32,14 @@ struct ReportedMistake {
 }
 
 /// Asks and prints; exit code 2 when the file has a mistake, 1 when a change in it needs a restart.
-pub fn run(context: &Context, url: Option<String>) -> Ending {
+pub fn run(context: &Context, url: Option<String>) -> VerbResult {
     let base = ask::listener(context, url)?;
     let page = ask::page(&base, "/api/changes")?;
     let outlook: Outlook =
         serde_json::from_str(&page).map_err(|_| format!("{base} is not the admin listener of a hookhold with reload"))?;
     if let Some(named) = context.config.as_deref().filter(|named| !same_file(named, &outlook.file)) {
         let (named, file) = (named.display(), outlook.file.display());
-        return Err(Usage(format!("the process at {base} reads {file}, so it cannot say what {named} would change")).into());
+        return Err(UsageError(format!("the process at {base} reads {file}, so it cannot say what {named} would change")).into());
     }
     let mut out = anstream::stdout().lock();
     if context.json() {
@@ -50,9 +50,9 @@ pub fn run(context: &Context, url: Option<String>) -> Ending {
     out.flush()?;
     let (mistakes, restarts) = (outlook.mistakes.len(), outlook.changes.iter().filter(|change| change.needs_restart).count());
     match (mistakes, restarts) {
-        (0, 0) => Ok(End::Done),
+        (0, 0) => Ok(ExitStatus::Done),
         (0, _) => Err("a reload would be refused: some changes need a restart".into()),
-        _ => Err(Usage(format!("a reload would be refused: mistakes in {}", outlook.file.display())).into()),
+        _ => Err(UsageError(format!("a reload would be refused: mistakes in {}", outlook.file.display())).into()),
     }
 }
 

@@ -28,7 +28,7 @@ use hookhold::verify::{Rejection, Verdict, unsigned_challenge, verify};
 use http::Method;
 use serde_json::json;
 
-use super::{Context, End, Ending, Usage};
+use super::{Context, ExitStatus, UsageError, VerbResult};
 use cause::Cause;
 use request::Request;
 
@@ -40,7 +40,7 @@ use request::Request;
 /// Exit code 0 when every delivery verifies, 1 when one is refused.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub struct DoctorArgs {
     /// The source in the configuration that the delivery was sent to.
     source: String,
     /// The recorded request: request line, headers, an empty line, the body's bytes. A file of `curl --trace` will do, and - is
@@ -74,14 +74,14 @@ struct Case {
 type Diagnosis = Result<Verdict, Rejection>;
 
 /// Judges, explains and prints.
-pub fn run(context: &Context, args: Args) -> Ending {
+pub fn run(context: &Context, args: DoctorArgs) -> VerbResult {
     let config = context.load()?;
     let names: Vec<String> = config.sources.iter().map(|source| source.name.to_string()).collect();
     let (own, others): (Vec<_>, Vec<_>) = config.sources.into_iter().partition(|source| *source.name == *args.source);
     let source = own.into_iter().next().ok_or_else(|| super::unknown_source(&args.source, &names))?;
     let cases = cases(context, source, others.into(), args)?;
     let mut out = anstream::stdout().lock();
-    let mut end = End::Done;
+    let mut end = ExitStatus::Done;
     for (number, case) in cases.iter().enumerate() {
         let verdict = judge(case);
         let causes = causes::of(case, &verdict);
@@ -92,7 +92,7 @@ pub fn run(context: &Context, args: Args) -> Ending {
             print(&mut out, case, &verdict, &causes)?
         }
         if verdict.is_err() {
-            end = End::Failed;
+            end = ExitStatus::Failed;
         }
     }
     out.flush()?;
@@ -100,7 +100,12 @@ pub fn run(context: &Context, args: Args) -> Ending {
 }
 
 /// The recorded request, or the latest ones that the running process refused.
-fn cases(context: &Context, source: Arc<Source>, others: Arc<[Arc<Source>]>, args: Args) -> Result<Vec<Case>, Box<dyn Error>> {
+fn cases(
+    context: &Context,
+    source: Arc<Source>,
+    others: Arc<[Arc<Source>]>,
+    args: DoctorArgs,
+) -> Result<Vec<Case>, Box<dyn Error>> {
     let nobody = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     let case = |request: Request, remote, at: Option<UnixMillis>, refused_as| {
         let Request { method, target, headers, body, declared } = request;
@@ -118,8 +123,8 @@ fn cases(context: &Context, source: Arc<Source>, others: Arc<[Arc<Source>]>, arg
     Ok(kept.into_iter().map(|kept| case(kept.request, kept.remote, Some(kept.received_at), Some(kept.refused_as))).collect())
 }
 
-fn recorded(file: &Path) -> Result<Request, Usage> {
-    let unread = |what: String| Usage(format!("--request {}: {what}", file.display()));
+fn recorded(file: &Path) -> Result<Request, UsageError> {
+    let unread = |what: String| UsageError(format!("--request {}: {what}", file.display()));
     let bytes = read(file).map_err(|error| unread(error.to_string()))?;
     request::parse(&bytes).map_err(|what| unread(what.to_owned()))
 }

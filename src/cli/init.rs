@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use hookhold::config::{Config, JournalConfig};
 use hookhold::source::recipe::Recipe;
 
-use super::{Context, End, Ending, KAFKA, Usage, providers};
+use super::{Context, ExitStatus, KAFKA, UsageError, VerbResult, providers};
 
 /// Write a configuration for the chosen providers, and say what to paste where.
 ///
@@ -17,7 +17,7 @@ use super::{Context, End, Ending, KAFKA, Usage, providers};
 /// asked for or written. Without a provider: the list to choose from.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub struct InitArgs {
     /// The providers to connect, by the names of `hookhold providers`.
     #[arg(value_name = "PROVIDER")]
     providers: Vec<String>,
@@ -45,10 +45,10 @@ struct Draft {
 }
 
 /// Writes the file and prints the steps, or prints the list.
-pub fn run(context: &Context, args: Args) -> Ending {
+pub fn run(context: &Context, args: InitArgs) -> VerbResult {
     if args.providers.is_empty() {
         providers::list(&mut anstream::stdout().lock(), context.json())?;
-        return Err(Usage("choose one or more of these, as in: hookhold init stripe github".to_owned()).into());
+        return Err(UsageError("choose one or more of these, as in: hookhold init stripe github".to_owned()).into());
     }
     let file = context.config.clone().unwrap_or_else(|| PathBuf::from(HERE));
     let (journal, chosen) = (journal(&file)?, chosen(&args.providers)?);
@@ -63,11 +63,11 @@ pub fn run(context: &Context, args: Args) -> Ending {
         write(&draft.file, &text, args.force)?;
         draft.steps(&mut anstream::stdout().lock(), context.json())?;
     }
-    Ok(End::Done)
+    Ok(ExitStatus::Done)
 }
 
 /// Each provider once, in the order of the command line.
-fn chosen(names: &[String]) -> Result<Vec<(String, Recipe)>, Usage> {
+fn chosen(names: &[String]) -> Result<Vec<(String, Recipe)>, UsageError> {
     let mut chosen: Vec<(String, Recipe)> = Vec::new();
     for name in names {
         if chosen.iter().all(|(other, _)| other != name) {
@@ -84,7 +84,7 @@ fn journal(file: &Path) -> Result<String, Box<dyn Error>> {
     let beside = whole.with_file_name("journal");
     let dir = if whole.starts_with("/etc") { JournalConfig::default().dir } else { beside };
     let dir = dir.into_os_string().into_string();
-    Ok(dir.map_err(|dir| Usage(format!("{}: a configuration can only name what is UTF-8", dir.display())))?)
+    Ok(dir.map_err(|dir| UsageError(format!("{}: a configuration can only name what is UTF-8", dir.display())))?)
 }
 
 fn write(path: &Path, text: &str, force: bool) -> Result<(), Box<dyn Error>> {
@@ -92,7 +92,7 @@ fn write(path: &Path, text: &str, force: bool) -> Result<(), Box<dyn Error>> {
     match file.and_then(|mut file| file.write_all(text.as_bytes())) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             let what = format!("{} is there already: --force replaces it, --stdout only prints", path.display());
-            Err(Usage(what).into())
+            Err(UsageError(what).into())
         }
         Err(error) => Err(format!("cannot write {}: {error}", path.display()).into()),
         Ok(()) => Ok(()),
@@ -146,12 +146,12 @@ impl Draft {
     }
 
     /// What the options say must be right before anything is written; secrets may still be missing.
-    fn sound(&self, text: &str) -> Result<(), Usage> {
+    fn sound(&self, text: &str) -> Result<(), UsageError> {
         let Err(mistakes) = Config::parse(HERE, text, KAFKA) else { return Ok(()) };
         let wrong = mistakes.sorted().into_iter().find(|mistake| !mistake.key.contains(".secrets"));
         let Some(wrong) = wrong else { return Ok(()) };
         let option = if wrong.key.ends_with("public_url") { "--public-url" } else { "--kafka" };
-        Err(Usage(format!("{option}: {} ({})", wrong.what, wrong.key)))
+        Err(UsageError(format!("{option}: {} ({})", wrong.what, wrong.key)))
     }
 
     fn host(&self) -> &str {

@@ -6,11 +6,11 @@ use hookhold::journal::{JournalStat, VerifyReport};
 use hookhold::units::bytes_about;
 use serde_json::json;
 
-use super::{Context, End, Ending, table};
+use super::{Context, ExitStatus, VerbResult, table};
 
 /// Look at the journal: sizes, cursors and lag, or every frame.
 #[derive(clap::Args)]
-pub struct Args {
+pub struct JournalArgs {
     #[command(subcommand)]
     verb: Verb,
 }
@@ -24,7 +24,7 @@ enum Verb {
 }
 
 /// Prints what was found.
-pub fn run(context: &Context, args: Args) -> Ending {
+pub fn run(context: &Context, args: JournalArgs) -> VerbResult {
     let journal = context.journal()?;
     let mut out = anstream::stdout().lock();
     let end = match args.verb {
@@ -35,7 +35,7 @@ pub fn run(context: &Context, args: Args) -> Ending {
             } else {
                 stat_text(&mut out, &stat)?
             }
-            End::Done
+            ExitStatus::Done
         }
         Verb::Verify => {
             let verdict = journal.verify()?;
@@ -44,7 +44,7 @@ pub fn run(context: &Context, args: Args) -> Ending {
             } else {
                 verdict_text(&mut out, &verdict)?
             }
-            if verdict.damage.is_empty() { End::Done } else { End::Failed }
+            if verdict.damage.is_empty() { ExitStatus::Done } else { ExitStatus::Failed }
         }
     };
     out.flush()?;

@@ -26,7 +26,7 @@ use hookhold::journal::ReadOnlyJournal;
 use hookhold::journal::disk::LocalDisk;
 
 /// What a verb returns: how the process ends, or the reason why it could not do its work.
-type Ending = Result<End, Box<dyn Error>>;
+type VerbResult = Result<ExitStatus, Box<dyn Error>>;
 
 /// Receives webhooks, verifies them, keeps them on disk, and passes them on to Kafka.
 ///
@@ -40,26 +40,26 @@ struct Cli {
     config: Option<PathBuf>,
     /// How results are printed: text for people, json with one object per line.
     #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
-    format: Format,
+    format: OutputFormat,
     #[command(subcommand)]
     verb: Verb,
 }
 
 #[derive(Subcommand)]
 enum Verb {
-    Init(init::Args),
-    Run(run::Args),
-    Check(check::Args),
-    Send(send::Args),
-    Tail(tail::Args),
-    Doctor(doctor::Args),
-    Journal(journal::Args),
-    Providers(providers::Args),
+    Init(init::InitArgs),
+    Run(run::RunArgs),
+    Check(check::CheckArgs),
+    Send(send::SendArgs),
+    Tail(tail::TailArgs),
+    Doctor(doctor::DoctorArgs),
+    Journal(journal::JournalArgs),
+    Providers(providers::ProvidersArgs),
 }
 
 /// How results are printed.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
+enum OutputFormat {
     Text,
     Json,
 }
@@ -67,12 +67,12 @@ enum Format {
 /// What every verb gets to know.
 struct Context {
     config: Option<PathBuf>,
-    format: Format,
+    format: OutputFormat,
 }
 
 /// How the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+enum ExitStatus {
     /// The work is done.
     Done,
     /// The work failed.
@@ -86,7 +86,7 @@ enum End {
 /// The command line asks for something that cannot be.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct Usage(String);
+struct UsageError(String);
 
 /// Nothing can be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -115,14 +115,14 @@ pub fn main() -> ExitCode {
 }
 
 /// Prints the error, unless it only says that nobody reads our output any more.
-fn explain(error: &(dyn Error + 'static)) -> End {
+fn explain(error: &(dyn Error + 'static)) -> ExitStatus {
     let chain: Vec<&(dyn Error + 'static)> = std::iter::successors(Some(error), |&error| error.source()).collect();
     if chain.iter().any(|error| is_broken_pipe(*error)) {
-        return End::Done;
+        return ExitStatus::Done;
     }
     let name = if error.is::<Diagnostics>() { "" } else { "hookhold: " };
     let _ = writeln!(anstream::stderr(), "{name}{}", causes(error));
-    if error.is::<Usage>() || error.is::<Diagnostics>() { End::Usage } else { End::Failed }
+    if error.is::<UsageError>() || error.is::<Diagnostics>() { ExitStatus::Usage } else { ExitStatus::Failed }
 }
 
 /// An error and what caused it, on one line.
@@ -152,13 +152,13 @@ impl Context {
         Ok(ReadOnlyJournal::open(Arc::new(disk))?)
     }
 
-    fn file(&self) -> Result<PathBuf, Usage> {
+    fn file(&self) -> Result<PathBuf, UsageError> {
         let missing = "no configuration: neither ./hookhold.toml nor /etc/hookhold/hookhold.toml exists; name one with --config";
-        Config::find(self.config.clone()).ok_or_else(|| Usage(missing.to_owned()))
+        Config::find(self.config.clone()).ok_or_else(|| UsageError(missing.to_owned()))
     }
 
     fn json(&self) -> bool {
-        self.format == Format::Json
+        self.format == OutputFormat::Json
     }
 }
 
@@ -174,9 +174,9 @@ fn load_with_kafka(path: &Path) -> Result<Config, Diagnostics> {
 }
 
 /// The command line names a source that is not there.
-fn unknown_source(name: &str, names: &[String]) -> Usage {
+fn unknown_source(name: &str, names: &[String]) -> UsageError {
     let hint = nearest(name, names).map_or(String::new(), |near| format!(", did you mean {near}?"));
-    Usage(format!("no source is called {}{hint}; configured: {}", name.escape_debug(), names.join(", ")))
+    UsageError(format!("no source is called {}{hint}; configured: {}", name.escape_debug(), names.join(", ")))
 }
 
 /// A mistake for machines.

@@ -10,19 +10,19 @@ use hookhold::source::{PROVIDERS, provider};
 use hookhold::units::duration_text;
 use serde_json::json;
 
-use super::{Context, End, Ending, Usage};
+use super::{Context, ExitStatus, UsageError, VerbResult};
 
 /// List the providers that are built in; with a name, say what to paste where.
 ///
 /// A provider that is not listed works too, with the recipe written inline: see config/hookhold.toml.
 #[derive(clap::Args)]
-pub struct Args {
+pub struct ProvidersArgs {
     /// The provider to connect.
     name: Option<String>,
 }
 
 /// Prints the list or one provider's steps.
-pub fn run(context: &Context, args: Args) -> Ending {
+pub fn run(context: &Context, args: ProvidersArgs) -> VerbResult {
     let mut out = anstream::stdout().lock();
     match args.name {
         None => list(&mut out, context.json())?,
@@ -36,7 +36,7 @@ pub fn run(context: &Context, args: Args) -> Ending {
         }
     }
     out.flush()?;
-    Ok(End::Done)
+    Ok(ExitStatus::Done)
 }
 
 /// One line for each provider, its name first.
@@ -45,7 +45,7 @@ pub(super) fn list(out: &mut impl Write, json: bool) -> io::Result<()> {
 }
 
 /// The recipe called `name`.
-pub(super) fn known(name: &str) -> Result<Recipe, Usage> {
+pub(super) fn known(name: &str) -> Result<Recipe, UsageError> {
     provider(name).ok_or_else(|| unknown(name))
 }
 
@@ -138,10 +138,10 @@ fn public_url(context: &Context) -> String {
     config.and_then(|config| config.server.public_url).unwrap_or_else(|| ANY_HOST.to_owned())
 }
 
-fn unknown(name: &str) -> Usage {
+fn unknown(name: &str) -> UsageError {
     let names: Vec<String> = PROVIDERS.iter().map(|(name, _)| (*name).to_owned()).collect();
     let hint = nearest(name, &names).map_or(String::new(), |near| format!(", did you mean {near}?"));
-    Usage(format!("no provider is called {}{hint}; known: {}", name.escape_debug(), names.join(", ")))
+    UsageError(format!("no provider is called {}{hint}; known: {}", name.escape_debug(), names.join(", ")))
 }
 
 /// Stands for a public URL that is not known.

@@ -25,7 +25,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
-use super::{Context, End, Ending};
+use super::{Context, ExitStatus, VerbResult};
 use reload::Reload;
 
 /// Receives deliveries until SIGTERM or SIGINT.
@@ -36,7 +36,7 @@ use reload::Reload;
 /// SIGHUP reads the configuration and its secrets again. A file with a mistake, or with a change that needs a restart, changes
 /// nothing and is reported in the log; `hookhold check --diff` shows beforehand what would change.
 #[derive(clap::Args)]
-pub struct Args {
+pub struct RunArgs {
     /// How log lines look on standard error: text or json.
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
@@ -49,7 +49,7 @@ enum LogFormat {
 }
 
 /// Runs the gateway.
-pub fn run(context: &Context, args: Args) -> Ending {
+pub fn run(context: &Context, args: RunArgs) -> VerbResult {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     // From here on a SIGHUP waits until everything runs; unheeded it would end the process in the middle of a recovery.
     let hangups = runtime.block_on(async { signal(SignalKind::hangup()) })?;
@@ -66,7 +66,7 @@ pub fn run(context: &Context, args: Args) -> Ending {
         Err(error @ OpenError::Locked) => return Err(at(dir, error)),
         Err(error) => {
             super::explain(at(dir, error).as_ref());
-            return Ok(End::JournalFailed);
+            return Ok(ExitStatus::JournalFailed);
         }
     };
     let ended = runtime.block_on(House { config, metrics, clock, journal: journal.clone(), hangups }.serve());
@@ -80,7 +80,7 @@ pub fn run(context: &Context, args: Args) -> Ending {
         if !already_failed {
             tracing::error!("the journal has failed while it was being closed; ending with exit code 3");
         }
-        return Ok(End::JournalFailed);
+        return Ok(ExitStatus::JournalFailed);
     }
     tracing::info!("stopped");
     ended
@@ -148,7 +148,7 @@ struct House {
 type Passing = Arc<Mutex<Option<Forwarder>>>;
 
 impl House {
-    async fn serve(self) -> Ending {
+    async fn serve(self) -> VerbResult {
         let deliveries = listen("server.listen", self.config.server.listen)?;
         let operators = listen("admin.listen", self.config.admin.listen)?;
         let failure = failure_of(&self.journal);
@@ -178,7 +178,7 @@ impl House {
             tracing::error!("the journal has failed: no event can be kept; ending with exit code 3");
             // Served on: everybody who waits still has to hear 503.
             drop(tokio::time::timeout(FAREWELL, serving).await);
-            return Ok(End::JournalFailed);
+            return Ok(ExitStatus::JournalFailed);
         }
         tokio::task::spawn_blocking(move || {
             let _last = reload.hold();
@@ -192,7 +192,7 @@ impl House {
         .await?;
         over.notify_one();
         admin.await?;
-        Ok(End::Done)
+        Ok(ExitStatus::Done)
     }
 
     fn reload(&self, gateway: &Arc<Gateway>, passing: &Passing, tls: &Option<Tls>) -> Arc<Reload> {
@@ -342,7 +342,7 @@ fn watch_secrets(gateway: Arc<Gateway>, clock: Arc<dyn Clock>) {
 async fn end_by_force() {
     tokio::time::sleep(FAREWELL).await;
     tracing::warn!("not everything ended in time; leaving");
-    std::process::exit(End::Failed as i32);
+    std::process::exit(ExitStatus::Failed as i32);
 }
 
 /// Between a failed sync or a second signal and the end: time for the answers to be written.

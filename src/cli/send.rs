@@ -22,7 +22,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Context, End, Ending, Usage};
+use super::{Context, ExitStatus, UsageError, VerbResult};
 use report::{Kind, Reply, Report};
 
 /// Send signed deliveries to a running gateway, and show how they were answered.
@@ -32,7 +32,7 @@ use report::{Kind, Reply, Report};
 /// delivery must get.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub struct SendArgs {
     /// The source in the configuration whose recipe and secret sign.
     source: String,
     /// Where to send [default: the source's path at [server] listen on this machine].
@@ -69,7 +69,7 @@ struct Plan {
     body: Option<Bytes>,
     /// Stands in every id, so that two runs never send the same one.
     run: u64,
-    args: Args,
+    args: SendArgs,
     handed_out: AtomicU64,
     began: Instant,
     /// True once the sending is to end early.
@@ -78,7 +78,7 @@ struct Plan {
 }
 
 /// Sends, prints the table, and compares every answer with what it should be.
-pub fn run(context: &Context, args: Args) -> Ending {
+pub fn run(context: &Context, args: SendArgs) -> VerbResult {
     let plan = Arc::new(plan(context.load()?, args)?);
     let runtime = tokio::runtime::Runtime::new()?;
     let report = runtime.block_on(send_all(plan.clone()))?;
@@ -94,16 +94,16 @@ pub fn run(context: &Context, args: Args) -> Ending {
     if !context.json() && report.is_limited() {
         writeln!(anstream::stderr(), "{LIMITED}")?;
     }
-    Ok(if report.as_expected() { End::Done } else { End::Failed })
+    Ok(if report.as_expected() { ExitStatus::Done } else { ExitStatus::Failed })
 }
 
-fn plan(config: Config, args: Args) -> Result<Plan, Box<dyn Error>> {
+fn plan(config: Config, args: SendArgs) -> Result<Plan, Box<dyn Error>> {
     let names: Vec<String> = config.sources.iter().map(|source| source.name.to_string()).collect();
     let (listen, tls) = (config.server.listen, config.server.tls.is_some());
     let found = config.sources.into_iter().find(|source| *source.name == *args.source);
     let source = found.ok_or_else(|| super::unknown_source(&args.source, &names))?;
     if let Some(tamper) = args.tamper.filter(|tamper| !tamper.applies_to(&source.recipe)) {
-        return Err(Usage(format!("{} signs no time, so its deliveries cannot be {}", source.name, word(tamper))).into());
+        return Err(UsageError(format!("{} signs no time, so its deliveries cannot be {}", source.name, word(tamper))).into());
     }
     let url = url(args.url.as_deref(), listen, tls, &source.path, args.tamper == Some(Tamper::Unknown))?;
     let client = reqwest::Client::builder().http1_only().no_proxy().redirect(reqwest::redirect::Policy::none());
@@ -124,8 +124,8 @@ fn plan(config: Config, args: Args) -> Result<Plan, Box<dyn Error>> {
     })
 }
 
-fn read(path: &Path) -> Result<Bytes, Usage> {
-    std::fs::read(path).map(Bytes::from).map_err(|error| Usage(format!("cannot read {}: {error}", path.display())))
+fn read(path: &Path) -> Result<Bytes, UsageError> {
+    std::fs::read(path).map(Bytes::from).map_err(|error| UsageError(format!("cannot read {}: {error}", path.display())))
 }
 
 /// A bar only for work that takes a while, and only on a terminal.
@@ -134,13 +134,13 @@ fn target(count: u64) -> ProgressDrawTarget {
 }
 
 /// Where to send: a given URL without a path gets the source's.
-fn url(given: Option<&str>, listen: SocketAddr, tls: bool, path: &str, nowhere: bool) -> Result<String, Usage> {
+fn url(given: Option<&str>, listen: SocketAddr, tls: bool, path: &str, nowhere: bool) -> Result<String, UsageError> {
     let host = if listen.ip().is_unspecified() { format!("127.0.0.1:{}", listen.port()) } else { listen.to_string() };
     let given = given.map_or_else(|| format!("{}://{host}", if tls { "https" } else { "http" }), str::to_owned);
-    let mut url = given.parse::<reqwest::Url>().map_err(|error| Usage(format!("--url: {error}")))?;
+    let mut url = given.parse::<reqwest::Url>().map_err(|error| UsageError(format!("--url: {error}")))?;
     // "localhost:8080" is a URL too, whose scheme is localhost.
     if !["http", "https"].contains(&url.scheme()) {
-        return Err(Usage(format!("--url: neither http:// nor https://; did you mean http://{given}?")));
+        return Err(UsageError(format!("--url: neither http:// nor https://; did you mean http://{given}?")));
     }
     let path = if url.path() == "/" { path.to_owned() } else { url.path().to_owned() };
     url.set_path(&if nowhere { format!("{path}-unknown") } else { path });

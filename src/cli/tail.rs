@@ -12,7 +12,7 @@ use hookhold::units::bytes_about;
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
 
-use super::{Context, End, Ending};
+use super::{Context, ExitStatus, VerbResult};
 
 /// Show the events that the journal keeps, oldest first.
 ///
@@ -20,7 +20,7 @@ use super::{Context, End, Ending};
 /// id, type, key, received_at, content_type, topic and body_base64.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub struct TailArgs {
     /// Wait for further events, until interrupted.
     #[arg(long, short)]
     follow: bool,
@@ -36,7 +36,7 @@ pub struct Args {
 }
 
 /// Prints events until there is none left; with `--follow`, for ever.
-pub fn run(context: &Context, args: Args) -> Ending {
+pub fn run(context: &Context, args: TailArgs) -> VerbResult {
     let mut journal = context.journal()?;
     let wanted = |stored: &StoredEvent| args.source.as_ref().is_none_or(|source| *source == *stored.event.source);
     let start = match args.from {
@@ -59,7 +59,7 @@ pub fn run(context: &Context, args: Args) -> Ending {
                     doubt(context, args.source.as_deref())?;
                 }
                 if !args.follow {
-                    return Ok(End::Done);
+                    return Ok(ExitStatus::Done);
                 }
                 std::thread::sleep(POLL);
             }
