@@ -3,8 +3,10 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde::Serialize;
+
 /// One thing that is wrong in a file, printed as `FILE:LINE: KEY: WHAT`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Diagnostic {
     /// The file as it was named.
     pub file: String,
@@ -12,7 +14,8 @@ pub struct Diagnostic {
     pub line: usize,
     /// The dotted path of the key; empty when the text is not TOML.
     pub key: String,
-    /// What is wrong, and what is allowed.
+    /// What is wrong, and what is allowed; `mistake` in JSON.
+    #[serde(rename = "mistake")]
     pub what: String,
 }
 

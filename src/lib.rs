@@ -70,6 +70,8 @@
 //! Data flows through the rooms in one direction. `tests/fences.rs` holds the arrows between them and checks that no import
 //! runs in a circle.
 
+pub mod service;
+
 // In path order.
 pub mod server;
 

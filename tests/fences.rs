@@ -13,6 +13,7 @@ use std::path::Path;
 
 /// The rooms that each room may name. `main` and `cli` may name every room; every room may name the leaves.
 const ARROWS: &[(&str, &[&str])] = &[
+    ("service", &["config", "server", "admin", "gateway", "forward", "journal"]),
     ("config", &["source"]),
     ("source", &[]),
     ("server", &["gateway", "source"]),

@@ -35,7 +35,7 @@ pub fn run(context: &Context, args: CheckArgs) -> VerbResult {
     }
     let file = context.file()?;
     let mut out = anstream::stdout().lock();
-    match super::load_with_kafka(&file) {
+    match hookhold::service::load_with_kafka(&file) {
         Ok(config) if context.json() => summary_json(&mut out, &config)?,
         Ok(config) => summary(&mut out, &config)?,
         Err(mistakes) => {
@@ -54,7 +54,7 @@ fn report(out: &mut impl Write, mistake: &Diagnostic, json: bool) -> io::Result<
     if !json {
         return writeln!(out, "{mistake}");
     }
-    writeln!(out, "{}", super::mistake_json(mistake))
+    writeln!(out, "{}", serde_json::json!(mistake))
 }
 
 fn summary(out: &mut impl Write, config: &Config) -> io::Result<()> {

@@ -15,13 +15,13 @@ mod tail;
 
 use std::error::Error;
 use std::io::{ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use hookhold::config::{Config, JournalConfig, KafkaCheck};
-use hookhold::diagnostic::{Diagnostic, Diagnostics, nearest};
+use hookhold::diagnostic::{Diagnostics, nearest};
 use hookhold::journal::ReadOnlyJournal;
 use hookhold::journal::disk::LocalDisk;
 
@@ -162,27 +162,10 @@ impl Context {
     }
 }
 
-/// Reads a configuration that makes a Kafka client: properties that are right one by one can be wrong together.
-fn load_with_kafka(path: &Path) -> Result<Config, Diagnostics> {
-    let config = Config::load(path, KAFKA)?;
-    let Some(kafka) = &config.kafka else { return Ok(config) };
-    let Some(obstacle) = hookhold::forward::check_settings(&kafka.librdkafka) else { return Ok(config) };
-    let (file, what) = (path.display().to_string(), format!("no Kafka client can be set up with these settings: {obstacle}"));
-    let mistakes = Diagnostics::default();
-    mistakes.add(Diagnostic { file, line: kafka.line, key: "kafka".to_owned(), what });
-    Err(mistakes)
-}
-
 /// The command line names a source that is not there.
 fn unknown_source(name: &str, names: &[String]) -> UsageError {
     let hint = nearest(name, names).map_or(String::new(), |near| format!(", did you mean {near}?"));
     UsageError(format!("no source is called {}{hint}; configured: {}", name.escape_debug(), names.join(", ")))
-}
-
-/// A mistake for machines.
-fn mistake_json(mistake: &Diagnostic) -> serde_json::Value {
-    let Diagnostic { file, line, key, what } = mistake;
-    serde_json::json!({ "file": file, "line": line, "key": key, "mistake": what })
 }
 
 /// Judges one librdkafka property.

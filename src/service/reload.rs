@@ -8,21 +8,21 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use hookhold::certificate::{Certificate, Files, Unusable};
-use hookhold::clock::Clock;
-use hookhold::config::{Change, Config};
-use hookhold::diagnostic::{Diagnostic, Diagnostics};
-use hookhold::forward;
-use hookhold::gateway::Gateway;
-use hookhold::journal::Journal;
-use hookhold::metrics::Metrics;
-use hookhold::server::Tls;
+use crate::certificate::{Certificate, Files, Unusable};
+use crate::clock::Clock;
+use crate::config::{Change, Config};
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::forward;
+use crate::gateway::Gateway;
+use crate::journal::Journal;
+use crate::metrics::Metrics;
+use crate::server::Tls;
 use serde_json::json;
 
-use super::{LAST_ACKNOWLEDGEMENTS, POISON, Passing};
+use super::{LAST_ACKNOWLEDGEMENTS, POISON, Passing, load_with_kafka};
 
 /// What a reload reads, compares with and replaces.
-pub(super) struct Reload {
+pub struct Reload {
     file: PathBuf,
     /// The configuration that runs. Held while it is being replaced.
     running: Mutex<Config>,
@@ -59,7 +59,7 @@ impl Reload {
     }
 
     /// Reads the file again and puts it into force, or says in the log why not. Reads files and may wait for Kafka.
-    pub(super) fn run(&self) {
+    pub fn run(&self) {
         let mut running = self.hold();
         match self.prepare(&running) {
             Ok((next, certificate, changes)) => {
@@ -83,7 +83,7 @@ impl Reload {
             Ok((_, _, changes)) | Err(ReloadError::NeedsRestart(changes)) => (changes, Vec::new()),
             Err(ReloadError::Wrong(mistakes)) => (Vec::new(), mistakes.sorted()),
         };
-        let mistakes: Vec<_> = mistakes.iter().map(super::super::mistake_json).collect();
+        let mistakes: Vec<_> = mistakes.iter().map(|mistake| json!(mistake)).collect();
         let file = std::path::absolute(&self.file).unwrap_or_else(|_| self.file.clone());
         json!({ "file": file, "changes": changes, "mistakes": mistakes }).to_string() + "\n"
     }
@@ -95,7 +95,7 @@ impl Reload {
 
     /// Everything that can go wrong.
     fn prepare(&self, running: &Config) -> Result<(Config, Option<Certificate>, Vec<Change>), ReloadError> {
-        let next = super::super::load_with_kafka(&self.file).map_err(ReloadError::Wrong)?;
+        let next = load_with_kafka(&self.file).map_err(ReloadError::Wrong)?;
         let changes = running.changes(&next);
         if changes.iter().any(|change| change.needs_restart) {
             return Err(ReloadError::NeedsRestart(changes));
