@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 
-use super::wire::Progress;
+use super::deadline::Progress;
 use crate::outcome::Outcome;
 
 /// Bytes of request bodies that are held at one time.

@@ -13,12 +13,13 @@ use tokio::select;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::http1::{self, LINGER, bare, close};
-use super::http2;
-use super::proxies;
-use super::request::{Peer, ServerState};
+use super::close::{LINGER, close};
+use super::peer::Peer;
+use super::response::bare;
 use super::shutdown::Phase;
+use super::state::ServerState;
 use super::tls::{HTTP_2, Tls};
+use super::{http1, http2, proxies};
 use crate::answer::Answer;
 use crate::log::escaped;
 use crate::outcome::Outcome;

@@ -5,8 +5,10 @@
 
 use std::net::IpAddr;
 
+use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
 
+use super::Limits;
 use crate::answer::Answer;
 use crate::gateway;
 use crate::log::escaped;
@@ -51,6 +53,14 @@ pub fn judge_head(source: &Source, head: RequestHead<'_>) -> Result<(), Answer> 
         }
         _ => Ok(()),
     }
+}
+
+/// True for a head beyond the limits that hyper keeps by itself over HTTP/1.1.
+pub(super) fn is_too_large(head: &Parts, limits: &Limits) -> bool {
+    let headers = &head.headers;
+    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let size = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>() + target;
+    size > limits.max_header_size || headers.len() > limits.max_headers
 }
 
 /// Bytes of a request target. Providers that sign their query stay far below; what is longer is no delivery.

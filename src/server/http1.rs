@@ -14,17 +14,21 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::select;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use super::Limits;
-use super::request::{self, Caller, Peer, ServerState, come_again_after};
+use super::close::{LINGER, close};
+use super::deadline::{Progress, Stage};
+use super::io::Wire;
+use super::peer::{Caller, Peer};
+use super::request;
+use super::response::{bare, head_too_large};
 use super::shutdown::Phase;
-use super::wire::{Progress, Stage, Wire};
+use super::state::ServerState;
 use crate::answer::Answer;
-use crate::clock::UnixMillis;
 use crate::outcome::Outcome;
 
 /// How driving a connection ended.
@@ -97,7 +101,7 @@ fn http(limits: &Limits) -> http1::Builder {
 fn stray(end: &End, progress: &Progress, half_a_head: bool) -> Option<Answer> {
     match end {
         End::Http(Ok(())) => None,
-        End::Http(Err(error)) if error.is_parse_too_large() => Some(request::head_too_large()),
+        End::Http(Err(error)) if error.is_parse_too_large() => Some(head_too_large()),
         End::Http(Err(error)) if error.is_parse() => Some(Answer::plain(Outcome::BadRequest).with_hint(error.to_string())),
         End::Http(Err(_)) if progress.unread() => None,
         End::Http(Err(error)) if progress.stage() == Stage::Head || error.is_incomplete_message() => {
@@ -115,46 +119,12 @@ fn stray(end: &End, progress: &Progress, half_a_head: bool) -> Option<Answer> {
     }
 }
 
-/// An answer in the words that hyper would have used.
-pub(super) fn bare(answer: &Answer, now: UnixMillis) -> String {
-    let status = answer.status;
-    let date = jiff::Timestamp::from_millisecond(now.0 as i64).unwrap_or_default().strftime("%a, %d %b %Y %H:%M:%S GMT");
-    let reason = status.canonical_reason().unwrap_or_default();
-    let retry = come_again_after(answer).map(|seconds| format!("retry-after: {seconds}\r\n")).unwrap_or_default();
-    let (length, body) = (answer.body.len(), String::from_utf8_lossy(&answer.body));
-    format!(
-        "HTTP/1.1 {} {reason}\r\n{retry}connection: close\r\ncontent-length: {length}\r\ndate: {date}\r\n\r\n{body}",
-        status.as_str()
-    )
-}
-
-/// Closes the socket. While the peer may still be sending, it is read and forgotten for a moment: closing a socket that
-/// holds unread bytes resets the connection, and the peer would never see its answer.
-pub(super) async fn close<S>(mut stream: S, words: Option<String>, unread: bool, linger: Duration)
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    if let Some(words) = words {
-        let _ = timeout(linger, stream.write_all(words.as_bytes())).await;
-    }
-    let _ = timeout(linger, stream.shutdown()).await; // over TLS it has something to say, too
-    if unread {
-        let mut sink = vec![0; SINK];
-        let _ = timeout(linger, async { while matches!(stream.read(&mut sink).await, Ok(read) if read > 0) {} }).await;
-    }
-}
-
 /// What hyper takes without being asked, on the stack.
 const HYPERS_MAX_HEADERS: usize = 100;
 
 /// Bytes that hyper holds for one connection beyond what the in-flight budget counts.
 const BUFFER_LIMIT: usize = 64 * 1024;
 
-/// How long a sender may go on sending into the void before its connection is cut.
-pub(super) const LINGER: Duration = Duration::from_secs(2);
-
 /// How long a connection must have been silent to be closed as idle in a drain. hyper's own graceful shutdown closes it at
 /// once, also when a request is already on its way; the sender would find it lost.
 const QUIET: Duration = Duration::from_millis(250);
-
-const SINK: usize = 16 * 1024;

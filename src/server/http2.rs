@@ -8,28 +8,28 @@
 
 use std::error::Error;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::select;
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::http1::LINGER;
-use super::request::{self, Caller, Gone, Peer, ServerState};
+use super::Limits;
+use super::close::LINGER;
+use super::peer::{Caller, Peer};
+use super::request::{self, Gone};
 use super::shutdown::Phase;
-use super::{Limits, note_panic};
+use super::state::ServerState;
+use super::stream_tasks::{Open, Owner, Tasks};
 use crate::answer::Answer;
 use crate::outcome::Outcome;
 
@@ -41,7 +41,7 @@ where
     let began = Instant::now();
     let owner = Owner(Tasks::new(&desk.limits));
     let result = drive(stream, peer.clone(), &desk, &owner.0, phases).await;
-    let mut asked = owner.0.rest().asked;
+    let mut asked = owner.0.asked();
     if let Err(error) = result
         && !is_io(&error)
     {
@@ -67,7 +67,7 @@ where
 {
     let service = service_fn({
         let (desk, tasks, phases) = (desk.clone(), tasks.clone(), phases.clone());
-        move |request| tasks.answer(desk.clone(), peer.clone(), phases.clone(), request)
+        move |request| answer(&tasks, desk.clone(), peer.clone(), phases.clone(), request)
     });
     let connection = http(&desk.limits, tasks.clone()).serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
@@ -86,7 +86,7 @@ where
         };
         if leave && !leaving {
             leaving = true;
-            tasks.rest().leave();
+            tasks.leave();
             connection.as_mut().graceful_shutdown();
         }
     }
@@ -108,156 +108,24 @@ fn header_list(limits: &Limits) -> usize {
     2 * limits.max_header_size + PER_FIELD * (limits.max_headers + PSEUDO_FIELDS)
 }
 
-/// The tasks of one connection: what hyper does for each stream, and the requests.
-#[derive(Clone)]
-struct Tasks(Arc<Inner>);
-
-struct Inner {
-    /// Under a lock of its own: a runtime that has ended drops what is spawned there and then.
-    set: Mutex<JoinSet<()>>,
-    rest: Mutex<Rest>,
-}
-
-/// Since when nothing is asked, and how long that is borne.
-struct Rest {
-    /// Requests that are not answered yet.
-    open: usize,
-    /// When the last one was answered, the connection was opened, or leaving began.
-    since: Instant,
-    asked: bool,
-    leaving: bool,
-    idle_timeout: Duration,
-    request_deadline: Duration,
-}
-
-impl Rest {
-    fn new(limits: &Limits) -> Rest {
-        let Limits { idle_timeout, request_deadline, .. } = *limits;
-        Rest { open: 0, since: Instant::now(), asked: false, leaving: false, idle_timeout, request_deadline }
-    }
-
-    fn begin(&mut self) {
-        self.open += 1;
-        self.asked = true;
-    }
-
-    fn end(&mut self) {
-        self.open -= 1;
-        self.since = Instant::now();
-    }
-
-    /// Anew, since a request may be on its way that was sent before the client could know.
-    fn leave(&mut self) {
-        self.leaving = true;
-        self.since = Instant::now();
-    }
-
-    fn due(&self) -> Instant {
-        let since = if self.open == 0 { self.since } else { Instant::now() };
-        since + self.patience()
-    }
-
-    /// Who has just connected has the time of a request, not that of an idle connection, to begin its first one.
-    fn patience(&self) -> Duration {
-        match self.asked {
-            _ if self.leaving => LINGER,
-            true => self.idle_timeout,
-            false => self.idle_timeout.min(self.request_deadline),
-        }
-    }
-}
-
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
-    fn execute(&self, work: F) {
-        self.spawn(work);
-    }
-}
-
-impl Tasks {
-    fn new(limits: &Limits) -> Tasks {
-        Tasks(Arc::new(Inner { set: Mutex::default(), rest: Mutex::new(Rest::new(limits)) }))
-    }
-
-    fn answer(
-        &self,
-        desk: Arc<ServerState>,
-        peer: Peer,
-        phases: watch::Receiver<Phase>,
-        request: Request<Incoming>,
-    ) -> impl Future<Output = Result<Response<Full<Bytes>>, Gone>> + use<> {
-        let (tell, told) = oneshot::channel();
-        let open = Open::new(self.clone());
-        let (head, mut body) = request.into_parts();
-        self.spawn(async move {
-            let answer = in_time(desk, peer, phases, head, &mut body).await;
-            drop(open);
-            let _ = tell.send(answer);
-            // Dropping what is still coming would reset the stream, and clients that are sending take that for the answer.
-            let _ = timeout(LINGER, async { while let Some(Ok(_)) = body.frame().await {} }).await;
-        });
-        async { told.await.unwrap_or(Err(Gone)) }
-    }
-
-    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let mut set = self.set();
-        while let Some(ended) = set.try_join_next() {
-            note_panic(ended);
-        }
-        set.spawn(work);
-    }
-
-    /// Waits until no request has been under way for as long as that is borne. What else the client sends does not count.
-    async fn idle(&self) {
-        loop {
-            let due = self.rest().due();
-            if due <= Instant::now() {
-                return;
-            }
-            sleep_until(due).await;
-        }
-    }
-
-    /// Waits for all of them, once the connection is gone.
-    async fn ended(&self) {
-        let mut set = std::mem::take(&mut *self.set());
-        while let Some(ended) = set.join_next().await {
-            note_panic(ended);
-        }
-    }
-
-    fn set(&self) -> MutexGuard<'_, JoinSet<()>> {
-        self.0.set.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn rest(&self) -> MutexGuard<'_, Rest> {
-        self.0.rest.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Ends the tasks of a connection that is given up: each of them holds the set that holds them all.
-struct Owner(Tasks);
-
-impl Drop for Owner {
-    fn drop(&mut self) {
-        let set = std::mem::take(&mut *self.0.set());
-        drop(set); // not under the lock: what it ends may be spawning
-    }
-}
-
-/// A request under way.
-struct Open(Tasks);
-
-impl Open {
-    fn new(tasks: Tasks) -> Open {
-        tasks.rest().begin();
-        Open(tasks)
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.rest().end();
-    }
+fn answer(
+    tasks: &Tasks,
+    desk: Arc<ServerState>,
+    peer: Peer,
+    phases: watch::Receiver<Phase>,
+    request: Request<Incoming>,
+) -> impl Future<Output = Result<Response<Full<Bytes>>, Gone>> + use<> {
+    let (tell, told) = oneshot::channel();
+    let open = Open::new(tasks.clone());
+    let (head, mut body) = request.into_parts();
+    tasks.spawn(async move {
+        let answer = in_time(desk, peer, phases, head, &mut body).await;
+        drop(open);
+        let _ = tell.send(answer);
+        // Dropping what is still coming would reset the stream, and clients that are sending take that for the answer.
+        let _ = timeout(LINGER, async { while let Some(Ok(_)) = body.frame().await {} }).await;
+    });
+    async { told.await.unwrap_or(Err(Gone)) }
 }
 
 /// Answers one request by its deadline, and by that of a drain.
@@ -285,14 +153,6 @@ async fn in_time(
     }
 }
 
-/// True for a head beyond the limits that hyper keeps by itself over HTTP/1.1.
-pub(super) fn is_too_large(head: &Parts, limits: &Limits) -> bool {
-    let headers = &head.headers;
-    let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
-    let size = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>() + target;
-    size > limits.max_header_size || headers.len() > limits.max_headers
-}
-
 /// True when the connection broke, which says nothing about what was sent.
 fn is_io(error: &hyper::Error) -> bool {
     error.source().is_some_and(|cause| cause.is::<io::Error>())
@@ -313,37 +173,3 @@ const PSEUDO_FIELDS: usize = 4;
 
 /// Streams that were reset and not yet forgotten, before a connection is ended for it (CVE-2023-44487).
 const RESETS: usize = 20;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::mpsc;
-    use std::thread;
-    use tokio::time::advance;
-
-    #[test]
-    fn a_request_that_a_closed_runtime_does_not_take_has_ended() {
-        let (tell, told) = mpsc::channel();
-        thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime can be built");
-            let closed = runtime.handle().clone();
-            drop(runtime);
-            let _inside = closed.enter();
-            let tasks = Tasks::new(&Limits::default());
-            let open = Open::new(tasks.clone());
-            tasks.spawn(async move { drop(open) });
-            tell.send(tasks.rest().open)
-        });
-        assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok(0), "nobody waits for a lock that he holds himself");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_idle_connection_has_its_last_moments_from_the_beginning_of_a_drain() {
-        let tasks = Tasks::new(&Limits::default());
-        advance(LINGER * 10).await;
-        tasks.rest().leave();
-        let left = Instant::now();
-        tasks.idle().await;
-        assert_eq!(left.elapsed(), LINGER);
-    }
-}

@@ -18,19 +18,24 @@
 //! [`Answer`]: crate::answer::Answer
 
 mod body;
+mod close;
 mod connection_setup;
+mod deadline;
 mod head;
 mod http1;
 mod http2;
+mod io;
 mod outcome_log;
+mod peer;
 mod proxies;
 mod request;
+mod response;
 mod sender_limits;
 mod shutdown;
+mod state;
+mod stream_tasks;
 mod tls;
-mod wire;
 
-use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::pin::Pin;
@@ -55,8 +60,9 @@ use crate::metrics::Metrics;
 use crate::units::Rate;
 use body::Budget;
 use outcome_log::{Sampler, Tallies};
-use request::{Peer, ServerState};
+use peer::Peer;
 use sender_limits::SenderLimits;
+use state::ServerState;
 
 /// What one listener takes upon itself.
 #[derive(Clone, Copy, Debug)]
@@ -120,7 +126,7 @@ impl Default for Limits {
 }
 
 /// Opens a listener.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
@@ -270,7 +276,7 @@ async fn next(
     places: &Arc<Semaphore>,
     full: &Sampler,
     desk: &ServerState,
-) -> (io::Result<(TcpStream, SocketAddr)>, Option<OwnedSemaphorePermit>) {
+) -> (std::io::Result<(TcpStream, SocketAddr)>, Option<OwnedSemaphorePermit>) {
     if places.available_permits() == 0
         && let Some(suppressed) = full.admit(Instant::now())
     {

@@ -6,104 +6,29 @@
 //! leaves after its last byte has delivered.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Response, StatusCode, Uri, Version};
+use http::{Response, Uri, Version};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use tokio::time::{Instant, sleep};
 
-use super::Limits;
-use super::body::{self, Budget, Charge};
-use super::head::{RequestHead, judge_head};
-use super::http2;
-use super::outcome_log::Tallies;
-use super::proxies::Proxies;
-use super::sender_limits::{SenderGuard, SenderLimits};
-use super::tls::Tls;
-use super::wire::{Arrival, Progress};
+use super::body::{self, Charge};
+use super::deadline::Arrival;
+use super::head::{self, RequestHead, judge_head};
+use super::peer::Caller;
+use super::response::{head_too_large, respond};
+use super::state::ServerState;
 use crate::answer::Answer;
-use crate::clock::Clock;
 use crate::event::Delivery;
-use crate::gateway::{Gateway, LiveSource};
+use crate::gateway::LiveSource;
 use crate::log::escaped;
 use crate::outcome::Outcome;
 use crate::source::Source;
-
-/// What every request needs.
-pub(super) struct ServerState {
-    pub gateway: Arc<Gateway>,
-    pub limits: Limits,
-    pub clock: Arc<dyn Clock>,
-    pub tallies: Tallies,
-    pub budget: Budget,
-    pub strangers: Arc<SenderLimits>,
-    pub tls: Option<Tls>,
-    pub proxies: Proxies,
-}
-
-/// The other end of a connection, or for whom it speaks.
-#[derive(Clone)]
-pub(super) struct Peer {
-    pub remote: SocketAddr,
-    pub visit: Arc<SenderGuard>,
-    /// Its forwarding headers are believed.
-    trusted: bool,
-}
-
-impl Peer {
-    /// `None` when the address has as many connections as it may have. A trusted proxy may have any number: it brings those
-    /// of everybody.
-    pub(super) fn connect(remote: SocketAddr, desk: &ServerState) -> Option<Peer> {
-        let (trusted, address) = (desk.proxies.trust(remote.ip()), remote.ip());
-        let visit = if trusted { desk.strangers.visit(address) } else { desk.strangers.connect(address)? };
-        Some(Peer { remote, visit: Arc::new(visit), trusted })
-    }
-
-    /// True when its connection is not worth a TLS handshake at this moment.
-    pub(super) fn is_turned_away(&self) -> bool {
-        !self.trusted && self.visit.is_turned_away(Instant::now())
-    }
-
-    /// Its TLS handshake was for nothing. A proxy's are not its own fault.
-    pub(super) fn came_for_nothing(&self) {
-        if !self.trusted {
-            self.visit.came_for_nothing();
-        }
-    }
-}
-
-/// Where a request came from and how far it has come.
-#[derive(Clone)]
-pub(super) struct Caller {
-    /// The address that counts: it is logged, kept and limited.
-    pub remote: SocketAddr,
-    pub visit: Arc<SenderGuard>,
-    pub progress: Arc<Progress>,
-    trusted: bool,
-}
-
-impl Caller {
-    pub(super) fn new(peer: Peer, desk: &ServerState) -> Caller {
-        let Peer { remote, visit, trusted } = peer;
-        Caller { remote, visit, progress: Progress::new(desk.clock.clone(), &desk.limits), trusted }
-    }
-
-    /// Becomes the one for whom a trusted proxy has sent this request.
-    fn look_behind(&mut self, desk: &ServerState, headers: &HeaderMap) {
-        let client = desk.proxies.client(self.remote, headers);
-        if client != self.remote {
-            self.remote = client;
-            self.visit = Arc::new(desk.strangers.visit(client.ip()));
-        }
-    }
-}
 
 /// The sender left before its last byte: there is nobody to answer.
 #[derive(Debug)]
@@ -155,7 +80,7 @@ pub(super) async fn answer(
 impl ServerState {
     /// Whose delivery it is; the error is the answer to what is nobody's.
     fn source(&self, head: &Parts) -> Result<Arc<LiveSource>, Answer> {
-        if head.version == Version::HTTP_2 && http2::is_too_large(head, &self.limits) {
+        if head.version == Version::HTTP_2 && head::is_too_large(head, &self.limits) {
             return Err(head_too_large());
         }
         self.gateway.source(head.uri.path()).ok_or_else(|| unknown_source(&head.uri))
@@ -266,47 +191,6 @@ fn target(head: &Parts) -> String {
         _ => head.uri.to_string(),
     }
 }
-
-/// The answer to a head beyond `max_header_size` or `max_headers`.
-pub(super) fn head_too_large() -> Answer {
-    let mut answer = Answer::plain(Outcome::BadRequest);
-    answer.status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-    answer.with_hint("the request head is longer than max_header_size, or has more than max_headers fields")
-}
-
-pub(super) fn respond(answer: Answer, close: bool) -> Response<Full<Bytes>> {
-    let come_again = come_again_after(&answer);
-    let mut response = Response::new(Full::new(answer.body));
-    *response.status_mut() = answer.status;
-    let headers = response.headers_mut();
-    if let Some(media_type) = answer.content_type.and_then(|text| HeaderValue::from_str(&text).ok()) {
-        headers.insert(CONTENT_TYPE, media_type);
-    }
-    if let Some(seconds) = come_again {
-        headers.insert(RETRY_AFTER, seconds.into());
-    }
-    if answer.status == StatusCode::METHOD_NOT_ALLOWED {
-        headers.insert(ALLOW, HeaderValue::from_static("POST"));
-    }
-    if close {
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
-}
-
-/// Whole seconds after which the sender should come again; `None` when it need not.
-pub(super) fn come_again_after(answer: &Answer) -> Option<u64> {
-    match answer.outcome {
-        // A source in shadow says nothing of its troubles.
-        _ if answer.status.is_success() => None,
-        Outcome::RateLimited => Some(answer.retry_after.as_millis().div_ceil(1000).max(1) as u64),
-        outcome => outcome.is_our_trouble().then_some(RETRY_AFTER_SECONDS),
-    }
-}
-
-/// When a sender should come again after a 503. Longer than a restart takes with the default `drain_delay` and
-/// `drain_deadline` (25 s together), so that the retry meets the next process; short enough not to matter to any provider.
-const RETRY_AFTER_SECONDS: u64 = 30;
 
 /// When a sender should come again whose address has its share of bodies under way: nearly all of them end within this.
 const SHARE_PAUSE: Duration = Duration::from_secs(5);

@@ -1,18 +1,16 @@
 //! What hyper does not tell: when the first byte of a request came, whether anything was answered, and which wait is over.
 //!
-//! [`Wire`] is the socket as hyper sees it. It notes every arrival in a [`Progress`], which the request and the connection's
-//! driver share. All three live in one task, so its lock is never contended. One timer per connection serves every wait
+//! [`Wire`](super::io::Wire) is the socket as hyper sees it. It notes every arrival in a [`Progress`], which the request and the
+//! connection's driver share. All three live in one task, so its lock is never contended. One timer per connection serves every wait
 //! (request head, body, idle time): it is only ever moved to an earlier moment, and when it fires too early it is set
 //! again. So a busy connection touches the timer wheel once in a deadline, not once in a request.
 
 use std::future::poll_fn;
-use std::io;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::Limits;
@@ -212,7 +210,11 @@ impl Progress {
         state.due.min(state.arrival.at + self.min_rate_after + bought)
     }
 
-    fn bytes_came(&self, bytes: &[u8]) {
+    pub(super) fn has_written(&self) {
+        self.lock().wrote = true;
+    }
+
+    pub(super) fn bytes_came(&self, bytes: &[u8]) {
         let mut state = self.lock();
         if state.stage == Stage::Idle && !is_nothing(bytes) {
             self.begin(&mut state);
@@ -240,56 +242,6 @@ impl Progress {
 /// True for line ends before a request, which mean nothing (RFC 9112, section 2.2): some senders put one after a body.
 fn is_nothing(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n'))
-}
-
-/// A socket, or TLS over one, that notes what passes through it.
-pub(super) struct Wire<S> {
-    stream: S,
-    progress: Arc<Progress>,
-}
-
-impl<S> Wire<S> {
-    pub(super) fn new(stream: S, progress: Arc<Progress>) -> Wire<S> {
-        Wire { stream, progress }
-    }
-
-    pub(super) fn into_stream(self) -> S {
-        self.stream
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        self.progress.bytes_came(&buf.filled()[before..]);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.progress.lock().wrote = true;
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        self.progress.lock().wrote = true;
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    /// Does nothing: the connection's driver closes the socket itself, once it has counted how the connection ended.
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
 }
 
 #[cfg(test)]
