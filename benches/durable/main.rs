@@ -18,7 +18,7 @@
 //! The journal is small enough to have gone round before the measurement begins, so its segments are written over older ones, as
 //! they are once `retain` or `max_size` has been reached. `--max-size "20 GiB"` measures the first hours of a new journal.
 
-#[path = "common/gateway.rs"]
+#[path = "../common/gateway.rs"]
 mod gateway;
 
 use std::io::{BufRead, BufReader, Read, Write};
