@@ -1,0 +1,208 @@
+//! Rounds of turns: both servers of a round run at the same time, and the senders serve one of them at a time.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use serde_json::{Value, json};
+
+use crate::gateway::Result;
+use crate::load::{BODY_BYTES, Load, PreparedRequest, Queue};
+use crate::median::Median;
+use crate::server::{Commits, JournalState, RunningServer, ServerKind};
+
+/// Everything that stays the same over all settings.
+pub struct Comparison {
+    /// The numerator of every ratio.
+    pub subject: ServerKind,
+    /// The denominator.
+    pub reference: ServerKind,
+    pub rounds: u32,
+    /// Of each server in a round.
+    pub measured: Duration,
+    /// Holds the journals.
+    pub dir: PathBuf,
+    pub load: Load,
+    /// Draws the order of every pair of turns.
+    pub order: Rng,
+    pub is_json: bool,
+}
+
+/// One combination of load and journal.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    pub connections: usize,
+    pub journal: JournalState,
+}
+
+impl Comparison {
+    /// Prints what is compared, and on what machine.
+    pub fn print_setup(&self) -> Result<()> {
+        let (file_system, _) = hookhold::journal::file_system(&self.dir)?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let (subject, reference) = (self.subject.label(), self.reference.label());
+        let (client, threads, seconds, seed) =
+            (self.load.client.label(), self.load.threads, self.measured.as_secs(), self.order.get_seed());
+        self.text(&format!("ratio = subject / reference\n  subject:   {subject}\n  reference: {reference}"));
+        self.text(&format!(
+            "{} rounds of {seconds} s each, order of turns from seed {seed}; {BODY_BYTES} B Stripe bodies, {client} senders on \
+             {threads} thread(s), journal on {file_system}, {cores} cores",
+            self.rounds
+        ));
+        self.json(json!({
+            "subject": subject, "reference": reference, "rounds": self.rounds, "seconds": seconds, "seed": seed,
+            "body_bytes": BODY_BYTES, "senders": client, "sender_threads": threads, "file_system": file_system, "cores": cores,
+        }));
+        Ok(())
+    }
+
+    /// Runs all rounds of one setting and prints each, then the median of their ratios.
+    pub fn run(&mut self, setting: Setting) -> Result<()> {
+        let Setting { connections, journal } = setting;
+        self.text(&format!("\n{connections} connections, {} journal", journal.label()));
+        let mut ratios = Vec::new();
+        for round in 1..=self.rounds {
+            ratios.push(self.round(setting, round)?);
+        }
+        let Median { value, interval } = Median::of(&ratios);
+        let (low, high) = ratios.iter().fold((f64::MAX, f64::MIN), |(low, high), &ratio| (low.min(ratio), high.max(ratio)));
+        let bounds = interval.as_ref().map_or("no 95 % interval from fewer than 6 rounds".to_owned(), |interval| {
+            let (low, high, (first, last)) = (interval.low, interval.high, interval.ranks);
+            let percent = interval.coverage * 100.0;
+            format!("{percent:.1} % interval {low:.3} to {high:.3} (order statistics {first} and {last} of {})", ratios.len())
+        });
+        self.text(&format!("  median ratio {value:.3}, {bounds}, range {low:.3} to {high:.3}"));
+        self.json(json!({
+            "connections": connections, "journal": journal.label(), "rounds": ratios.len(), "median_ratio": value,
+            "interval": interval.as_ref().map(|interval| [interval.low, interval.high]),
+            "coverage": interval.as_ref().map(|interval| interval.coverage), "range": [low, high],
+        }));
+        Ok(())
+    }
+
+    /// Starts both servers, fills their journals, measures them in turns, and returns the ratio of their rates.
+    fn round(&mut self, setting: Setting, round: u32) -> Result<f64> {
+        let Setting { connections, journal } = setting;
+        let pairs = self.measured.as_millis().div_ceil(TURN.as_millis()) as u32;
+        let seconds = (pairs * (SETTLE + TURN)).as_secs_f64();
+        let requests =
+            self.load.requests((seconds * MAX_PER_SECOND) as usize + FILL_MARGIN + journal.fill_deliveries() as usize)?;
+        let mut runs =
+            [Run::start(&self.subject, self, setting, &requests)?, Run::start(&self.reference, self, setting, &requests)?];
+        for run in &mut runs {
+            run.fill(&self.load, setting)?;
+        }
+        let mut order = String::new();
+        for _ in 0..pairs {
+            let first = self.order.usize(0..2);
+            for index in [first, 1 - first] {
+                runs[index].turn(&self.load, setting)?;
+                order.push(['s', 'r'][index]);
+            }
+        }
+        let [subject, reference] = [runs[0].result()?, runs[1].result()?];
+        drop(runs);
+        let ratio = subject.per_second / reference.per_second;
+        self.text(&format!("  round {round:>2}: subject {subject}; reference {reference}; ratio {ratio:.3}"));
+        self.json(json!({
+            "connections": connections, "journal": journal.label(), "round": round, "order": order,
+            "subject": subject.json(), "reference": reference.json(), "ratio": ratio,
+        }));
+        Ok(ratio)
+    }
+
+    fn text(&self, line: &str) {
+        if self.is_json { eprintln!("{line}") } else { println!("{line}") }
+    }
+
+    fn json(&self, line: Value) {
+        if self.is_json {
+            println!("{line}");
+        }
+    }
+}
+
+/// One server in one round.
+struct Run {
+    server: RunningServer,
+    queue: Arc<Queue>,
+    answers: u64,
+    elapsed: Duration,
+    cpu_seconds: f64,
+}
+
+impl Run {
+    fn start(kind: &ServerKind, comparison: &Comparison, setting: Setting, requests: &Arc<[PreparedRequest]>) -> Result<Run> {
+        let server = RunningServer::start(kind, setting.journal, &comparison.dir)?;
+        let queue = Arc::new(Queue::new(requests.clone(), matches!(kind, ServerKind::BareHyper)));
+        Ok(Run { server, queue, answers: 0, elapsed: Duration::ZERO, cpu_seconds: 0.0 })
+    }
+
+    /// Sends until the journal is in the state that the setting asks for.
+    fn fill(&self, load: &Load, setting: Setting) -> Result<()> {
+        let target = setting.journal.fill_deliveries();
+        if target == 0 || !self.server.has_journal() {
+            return Ok(());
+        }
+        let senders = load.start(self.server.address, setting.connections, &self.queue);
+        while self.queue.answers() < target && !senders.has_failed() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        senders.stop().map_err(|error| self.server.explain(error))
+    }
+
+    /// Keeps all connections busy for one turn, and counts from when they are.
+    fn turn(&mut self, load: &Load, setting: Setting) -> Result<()> {
+        let senders = load.start(self.server.address, setting.connections, &self.queue);
+        std::thread::sleep(SETTLE);
+        let (answers, began, cpu_seconds) = (self.queue.answers(), Instant::now(), self.server.cpu_seconds()?);
+        std::thread::sleep(TURN);
+        self.answers += self.queue.answers() - answers;
+        self.elapsed += began.elapsed();
+        self.cpu_seconds += self.server.cpu_seconds()? - cpu_seconds;
+        senders.stop().map_err(|error| self.server.explain(error))
+    }
+
+    fn result(&self) -> Result<RunResult> {
+        let count = self.answers as f64;
+        Ok(RunResult {
+            per_second: count / self.elapsed.as_secs_f64(),
+            cpu_us: self.cpu_seconds * 1e6 / count,
+            commits: self.server.commits()?,
+        })
+    }
+}
+
+/// What one server reached in one round.
+struct RunResult {
+    per_second: f64,
+    /// Processor time of the server process per delivery.
+    cpu_us: f64,
+    commits: Option<Commits>,
+}
+
+impl RunResult {
+    fn json(&self) -> Value {
+        let commits = self.commits.as_ref().map(Commits::json);
+        json!({ "per_second": self.per_second, "cpu_us": self.cpu_us, "commits": commits })
+    }
+}
+
+impl std::fmt::Display for RunResult {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:>7.0}/s, {:>4.1} us CPU", self.per_second, self.cpu_us)?;
+        match &self.commits {
+            Some(Commits { events, sync_us }) => write!(f, ", {events:.0} events per sync of {sync_us:.0} us"),
+            None => Ok(()),
+        }
+    }
+}
+
+const TURN: Duration = Duration::from_millis(500);
+/// Until every connection is busy.
+const SETTLE: Duration = Duration::from_millis(100);
+/// More than two cores receive durably; deliveries for this rate are prepared.
+const MAX_PER_SECOND: f64 = 110_000.0;
+/// What can be sent between the last look at a filling journal and the end of its senders.
+const FILL_MARGIN: usize = 10_000;

@@ -1,0 +1,212 @@
+//! The load: signed deliveries prepared in advance, and the senders that keep every connection busy with them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use clap::ValueEnum;
+use hookhold::clock::{Clock, SystemClock};
+use hookhold::config::Config;
+use hookhold::verify::sign::{SampleOptions, sign};
+use http_body_util::{BodyExt, Full};
+use hyper::Request;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+
+use crate::gateway::{Result, free, wire};
+use crate::server::{JournalState, write_configuration};
+
+/// What the senders use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Client {
+    /// Writes prepared bytes and looks at the first and last bytes of an answer: as cheap as a sender can be.
+    Socket,
+    /// hyper's HTTP/1.1 client: what a real sender costs.
+    Hyper,
+}
+
+impl Client {
+    pub fn label(self) -> &'static str {
+        match self {
+            Client::Socket => "socket",
+            Client::Hyper => "hyper",
+        }
+    }
+}
+
+/// The senders' runtime and the deliveries they send.
+pub struct Load {
+    pub client: Client,
+    pub threads: usize,
+    runtime: Runtime,
+    prepared: Option<Prepared>,
+}
+
+struct Prepared {
+    requests: Arc<[PreparedRequest]>,
+    signed: Instant,
+}
+
+impl Load {
+    pub fn new(client: Client, threads: usize) -> Result<Load> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+        Ok(Load { client, threads, runtime, prepared: None })
+    }
+
+    /// At least `count` deliveries with distinct ids. Each round starts empty journals, so rounds share them as long as their
+    /// timestamps are fresh.
+    pub fn requests(&mut self, count: usize) -> Result<Arc<[PreparedRequest]>> {
+        let is_usable = |prepared: &&Prepared| prepared.requests.len() >= count && prepared.signed.elapsed() < FRESH;
+        if let Some(prepared) = self.prepared.as_ref().filter(is_usable) {
+            return Ok(prepared.requests.clone());
+        }
+        self.prepared = None; // frees a gigabyte before the next one is filled
+        let requests: Arc<[PreparedRequest]> = prepare(self.client, count)?.into();
+        self.prepared = Some(Prepared { requests: requests.clone(), signed: Instant::now() });
+        Ok(requests)
+    }
+
+    /// Opens the connections to a server and keeps all of them busy until the senders are stopped.
+    pub fn start(&self, address: SocketAddr, connections: usize, queue: &Arc<Queue>) -> Senders<'_> {
+        queue.is_stopped.store(false, Ordering::Relaxed);
+        let tasks = (0..connections).map(|_| match self.client {
+            Client::Socket => self.runtime.spawn(send_bytes(address, queue.clone())),
+            Client::Hyper => self.runtime.spawn(send_with_hyper(address, queue.clone())),
+        });
+        Senders { tasks: tasks.collect(), queue: queue.clone(), runtime: &self.runtime }
+    }
+}
+
+/// Senders at work.
+pub struct Senders<'a> {
+    tasks: Vec<JoinHandle<Result<()>>>,
+    queue: Arc<Queue>,
+    runtime: &'a Runtime,
+}
+
+impl Senders<'_> {
+    /// Lets every sender finish its request; fails if one of them failed.
+    pub fn stop(self) -> Result<()> {
+        self.queue.is_stopped.store(true, Ordering::Relaxed);
+        for task in self.tasks {
+            self.runtime.block_on(task)??;
+        }
+        Ok(())
+    }
+
+    /// True once a sender has failed.
+    pub fn has_failed(&self) -> bool {
+        self.tasks.iter().any(JoinHandle::is_finished)
+    }
+}
+
+/// The deliveries of one server in one round, shared by all its senders.
+pub struct Queue {
+    requests: Arc<[PreparedRequest]>,
+    /// True for bare hyper, to which a duplicate costs the same.
+    is_endless: bool,
+    next: AtomicUsize,
+    answers: AtomicU64,
+    is_stopped: AtomicBool,
+}
+
+impl Queue {
+    pub fn new(requests: Arc<[PreparedRequest]>, is_endless: bool) -> Queue {
+        let (next, answers) = (AtomicUsize::new(0), AtomicU64::new(0));
+        Queue { requests, is_endless, next, answers, is_stopped: AtomicBool::new(false) }
+    }
+
+    /// Deliveries answered 200 so far.
+    pub fn answers(&self) -> u64 {
+        self.answers.load(Ordering::Relaxed)
+    }
+
+    fn next(&self) -> Result<Option<&PreparedRequest>> {
+        if self.is_stopped.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let index = self.next.fetch_add(1, Ordering::Relaxed);
+        if index >= self.requests.len() && !self.is_endless {
+            return Err("all prepared requests were sent; raise MAX_PER_SECOND".into());
+        }
+        Ok(Some(&self.requests[index % self.requests.len()]))
+    }
+}
+
+/// One signed delivery in the form that a client needs.
+pub enum PreparedRequest {
+    Bytes(Bytes),
+    Parts { target: http::Uri, headers: http::HeaderMap, body: Bytes },
+}
+
+fn prepare(client: Client, count: usize) -> Result<Vec<PreparedRequest>> {
+    let dir = tempfile::tempdir()?;
+    let file = write_configuration(dir.path(), free()?, free()?, JournalState::New)?;
+    let config = Config::load(&file, |_, _| None).map_err(|diagnostics| diagnostics.to_string())?;
+    let (source, now, run) = (&config.sources[0], SystemClock.now(), fastrand::u64(..));
+    let prepared = (0..count).map(|index| {
+        let id = format!("evt_{run:016x}{index:08}");
+        let body = body(&id);
+        let sample = sign(source, Some(body), &SampleOptions { id, event_type: None, key: None, now, tamper: None });
+        match client {
+            Client::Socket => PreparedRequest::Bytes(wire(&sample).into()),
+            Client::Hyper => {
+                let target = sample.target.parse().expect("a path is a URI");
+                PreparedRequest::Parts { target, headers: sample.headers, body: sample.body }
+            }
+        }
+    });
+    Ok(prepared.collect())
+}
+
+/// A body with the id first and the type last, like Stripe's.
+fn body(id: &str) -> Bytes {
+    let start = format!("{{\"id\": \"{id}\", \"object\": \"event\", \"data\": {{\"object\": {{\"id\": \"in_1\", \"lines\": \"");
+    let end = "\"}}, \"livemode\": false, \"type\": \"invoice.paid\"}";
+    let filler = "x".repeat(BODY_BYTES - start.len() - end.len());
+    format!("{start}{filler}{end}").into()
+}
+
+async fn send_bytes(address: SocketAddr, queue: Arc<Queue>) -> Result<()> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let mut answer = [0; 1024];
+    while let Some(PreparedRequest::Bytes(request)) = queue.next()? {
+        stream.write_all(request).await?;
+        let length = stream.read(&mut answer).await?;
+        // Every server here answers with an empty body, so the answer ends with its head.
+        if !answer[..length].starts_with(b"HTTP/1.1 200") || !answer[..length].ends_with(b"\r\n\r\n") {
+            return Err(format!("expected a whole 200, got {:?}", String::from_utf8_lossy(&answer[..length])).into());
+        }
+        queue.answers.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+async fn send_with_hyper(address: SocketAddr, queue: Arc<Queue>) -> Result<()> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let driver = tokio::spawn(connection);
+    while let Some(PreparedRequest::Parts { target, headers, body }) = queue.next()? {
+        let mut request = Request::post(target.clone()).body(Full::new(body.clone()))?;
+        *request.headers_mut() = headers.clone();
+        request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static("localhost"));
+        let response = sender.send_request(request).await?;
+        if response.status() != 200 || !response.into_body().collect().await?.to_bytes().is_empty() {
+            return Err("expected an empty 200".into());
+        }
+        queue.answers.fetch_add(1, Ordering::Relaxed);
+    }
+    drop(sender);
+    Ok(driver.await??)
+}
+
+pub const BODY_BYTES: usize = 2048;
+/// Deliveries are signed again well before Stripe's tolerance of five minutes ends.
+const FRESH: Duration = Duration::from_secs(180);

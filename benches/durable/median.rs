@@ -1,0 +1,54 @@
+//! The median of a few values and its distribution-free confidence interval.
+
+/// The median of a sample, with an interval between two of its order statistics.
+pub struct Median {
+    pub value: f64,
+    /// `None` if the sample has fewer than six values: then no pair of order statistics reaches 95 %.
+    pub interval: Option<Interval>,
+}
+
+/// The narrowest symmetric interval between order statistics that covers the true median with a probability of 95 % or more.
+pub struct Interval {
+    pub low: f64,
+    pub high: f64,
+    /// Ranks of `low` and `high` in the sorted sample, from 1.
+    pub ranks: (usize, usize),
+    /// The probability that the interval covers the median of the distribution; it depends on the sample's size alone.
+    pub coverage: f64,
+}
+
+impl Median {
+    /// Computes the median of a sample that is not empty.
+    pub fn of(sample: &[f64]) -> Median {
+        let mut sorted = sample.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let count = sorted.len();
+        let value = (sorted[(count - 1) / 2] + sorted[count / 2]) / 2.0;
+        let interval = rank(count).map(|(rank, coverage)| {
+            let ranks = (rank, count + 1 - rank);
+            Interval { low: sorted[ranks.0 - 1], high: sorted[ranks.1 - 1], ranks, coverage }
+        });
+        Median { value, interval }
+    }
+}
+
+/// The largest lower rank whose interval still covers the median with 95 %, and that interval's coverage.
+///
+/// Each value lies below the median with probability ½, so the number of values below it is binomial. The interval between
+/// ranks `r` and `n + 1 - r` misses the median if fewer than `r` values lie on one side: `2 · P(B(n, ½) < r)`.
+fn rank(count: usize) -> Option<(usize, f64)> {
+    let mut probability = 0.5_f64.powi(count as i32);
+    let mut below = 0.0;
+    let mut found = None;
+    for rank in 1..=count / 2 {
+        below += probability;
+        if 1.0 - 2.0 * below < CONFIDENCE {
+            break;
+        }
+        found = Some((rank, 1.0 - 2.0 * below));
+        probability *= (count - rank + 1) as f64 / rank as f64;
+    }
+    found
+}
+
+const CONFIDENCE: f64 = 0.95;

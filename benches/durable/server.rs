@@ -1,0 +1,200 @@
+//! The server processes that are compared: bare hyper and `hookhold run`.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use bytes::Bytes;
+use clap::ValueEnum;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+
+use crate::gateway::{Result, Server, free};
+use crate::load::BODY_BYTES;
+
+/// What serves.
+#[derive(Clone, Debug)]
+pub enum ServerKind {
+    /// Reads the whole body and answers 200; stores nothing.
+    BareHyper,
+    /// `hookhold run` of this binary: verifies the signature, deduplicates, appends with fdatasync, answers 200.
+    Hookhold(PathBuf),
+}
+
+impl ServerKind {
+    pub fn label(&self) -> String {
+        match self {
+            ServerKind::BareHyper => "bare hyper".to_owned(),
+            ServerKind::Hookhold(binary) => binary.display().to_string(),
+        }
+    }
+}
+
+/// The journal that a round begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum JournalState {
+    /// An empty directory: every segment takes new blocks from the file system.
+    New,
+    /// A journal that has reached `max_size`: every segment is written over an older one.
+    Recycled,
+}
+
+impl JournalState {
+    pub fn label(self) -> &'static str {
+        match self {
+            JournalState::New => "new",
+            JournalState::Recycled => "recycled",
+        }
+    }
+
+    /// Deliveries that bring an empty journal into this state: one and a half times `max_size`.
+    pub fn fill_deliveries(self) -> u64 {
+        match self {
+            JournalState::New => 0,
+            JournalState::Recycled => RECYCLED_BYTES / BODY_BYTES as u64 * 3 / 2,
+        }
+    }
+
+    fn max_size(self) -> u64 {
+        match self {
+            JournalState::New => NEW_BYTES,
+            JournalState::Recycled => RECYCLED_BYTES,
+        }
+    }
+}
+
+/// A server process that accepts connections; killed when dropped.
+pub struct RunningServer {
+    pub address: SocketAddr,
+    process: Server,
+    admin: Option<SocketAddr>,
+    dir: Option<tempfile::TempDir>,
+}
+
+impl RunningServer {
+    /// Starts a server; hookhold gets an empty journal in a new directory below `dir`.
+    pub fn start(kind: &ServerKind, journal: JournalState, dir: &Path) -> Result<RunningServer> {
+        match kind {
+            ServerKind::BareHyper => RunningServer::bare_hyper(),
+            ServerKind::Hookhold(binary) => RunningServer::hookhold(binary, journal, dir),
+        }
+    }
+
+    fn bare_hyper() -> Result<RunningServer> {
+        let mut command = Command::new(std::env::current_exe()?);
+        let mut child = command.arg("--serve-bare-hyper").stdout(Stdio::piped()).spawn()?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut line)?;
+        Ok(RunningServer { address: line.trim().parse()?, process: Server(child), admin: None, dir: None })
+    }
+
+    fn hookhold(binary: &Path, journal: JournalState, dir: &Path) -> Result<RunningServer> {
+        let dir = tempfile::tempdir_in(dir)?;
+        let (address, admin) = (free()?, free()?);
+        let file = write_configuration(dir.path(), address, admin, journal)?;
+        let mut command = Command::new(binary);
+        command.arg("run").arg("--config").arg(file).stderr(std::fs::File::create(dir.path().join(LOG))?);
+        let process = Server::start(&mut command, address).map_err(|error| with_log(error, dir.path()))?;
+        Ok(RunningServer { address, process, admin: Some(admin), dir: Some(dir) })
+    }
+
+    /// Adds what the server logged to an error that its senders met.
+    pub fn explain(&self, error: Failure) -> Failure {
+        match &self.dir {
+            Some(dir) => with_log(error, dir.path()),
+            None => error,
+        }
+    }
+
+    /// False for bare hyper.
+    pub fn has_journal(&self) -> bool {
+        self.admin.is_some()
+    }
+
+    /// User and system time so far, from fields 14 and 15 of proc(5)'s `stat`, in ticks of 10 ms.
+    pub fn cpu_seconds(&self) -> Result<f64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.0.id()))?;
+        let fields = stat.rsplit(") ").next().ok_or("no fields")?;
+        let ticks: u64 = fields.split(' ').skip(11).take(2).map(|field| field.parse().unwrap_or(0)).sum::<u64>();
+        Ok(ticks as f64 / 100.0)
+    }
+
+    /// Mean size and mean sync time of the journal's commits, from `/metrics`; bare hyper has none.
+    pub fn commits(&self) -> Result<Option<Commits>> {
+        let Some(admin) = self.admin else { return Ok(None) };
+        let mut stream = std::net::TcpStream::connect(admin)?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let value = |name: &str| -> f64 {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|rest| rest.trim().parse().ok()).unwrap_or(f64::NAN)
+        };
+        let mean = |name: &str| value(&format!("{name}_sum")) / value(&format!("{name}_count"));
+        let (events, sync_us) = (mean("hookhold_journal_batch_events"), mean("hookhold_journal_sync_seconds") * 1e6);
+        Ok(Some(Commits { events, sync_us }))
+    }
+}
+
+fn with_log(error: Failure, dir: &Path) -> Failure {
+    let log = std::fs::read_to_string(dir.join(LOG)).unwrap_or_default();
+    format!("{error}; the log of hookhold:\n{log}").into()
+}
+
+/// Means over all commits of a process.
+pub struct Commits {
+    pub events: f64,
+    pub sync_us: f64,
+}
+
+impl Commits {
+    pub fn json(&self) -> Value {
+        json!({ "events": self.events, "sync_us": self.sync_us })
+    }
+}
+
+/// Writes a configuration that every hookhold binary since commit d3a7dd8 reads: its keys have kept their names.
+pub fn write_configuration(dir: &Path, address: SocketAddr, admin: SocketAddr, journal: JournalState) -> Result<PathBuf> {
+    let (file, secret) = (dir.join("hookhold.toml"), dir.join("secret"));
+    std::fs::write(&secret, "whsec_benchmark")?;
+    let text = format!(
+        "[server]\nlisten = \"{address}\"\n[admin]\nlisten = \"{admin}\"\n[journal]\ndir = {:?}\nmax_size = \"{} MiB\"\n\
+         [sources.stripe]\nprovider = \"stripe\"\nsecrets = [\"file:{}\"]\n",
+        dir.join("journal"),
+        journal.max_size() >> 20,
+        secret.display(),
+    );
+    std::fs::write(&file, text)?;
+    Ok(file)
+}
+
+/// Runs the bare hyper server on a free port, which it prints.
+pub fn serve_bare_hyper() -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        println!("{}", listener.local_addr()?);
+        loop {
+            let (stream, _) = listener.accept().await?;
+            stream.set_nodelay(true)?;
+            let service = service_fn(|request: Request<Incoming>| async move {
+                request.into_body().collect().await?;
+                Ok::<_, hyper::Error>(Response::new(Empty::<Bytes>::new()))
+            });
+            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        }
+    })
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+const LOG: &str = "hookhold.log";
+/// More than a round can write, and hookhold's default.
+const NEW_BYTES: u64 = 20 << 30;
+/// Three segments of the default size that are written over, and one spare.
+const RECYCLED_BYTES: u64 = 256 << 20;
