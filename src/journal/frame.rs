@@ -11,15 +11,14 @@
 //! holds the frame. In that order a sender's task computes most of it and the writer only adds the last 24 bytes, and a frame
 //! that lies in the wrong file, or was left there by an earlier life of it, never passes.
 
-use std::fmt;
-use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::payload::{Reader, Writer, u32_at, u64_at};
 use crate::clock::UnixMillis;
-use crate::event::{Event, EventParts, Header, Integrity, LogId, header};
+use crate::event::{Event, EventParts, Integrity, LogId};
 use crate::event_key::EventKey;
 
 /// Frames begin at multiples of this many bytes.
@@ -99,7 +98,7 @@ pub struct Draft {
 impl Draft {
     /// Lays out an event. Everything that costs time happens here, in the sender's task.
     pub fn event(event: &Event) -> Draft {
-        let mut out = Writer::new(Kind::Event, HEAD + event_len(event));
+        let mut out = begin(Kind::Event, HEAD + event_len(event));
         out.0[25] = u8::from(event.dedupe_key.is_some()) | (u8::from(event.occurred_at.is_some()) << 1);
         out.0[26] = Integrity::ALL.iter().position(|i| *i == event.integrity).expect("ALL lists every value") as u8;
         out.u64(event.received_at.0);
@@ -123,28 +122,28 @@ impl Draft {
         }
         out.bytes(&event.body);
         debug_assert!(out.0.len() <= HEAD + event_len(event), "event_len forgets a field");
-        out.finish()
+        finish(out)
     }
 
     /// Lays out the first frame of a commit whose other frames, with their padding, are `others` bytes long.
     pub fn commit(mark: u64, count: u32, others: u64) -> Draft {
         let commit = Commit { mark, count, length: padded(COMMIT_LEN) as u64 + others };
-        let mut out = Writer::new(Kind::Commit, COMMIT_LEN);
+        let mut out = begin(Kind::Commit, COMMIT_LEN);
         out.u64(commit.mark);
         out.u64(commit.length);
         out.u32(commit.count);
-        out.finish()
+        finish(out)
     }
 
     /// Lays out a snapshot of all cursors.
     pub fn cursors<'a>(cursors: impl ExactSizeIterator<Item = (&'a Arc<str>, u64)>) -> Draft {
-        let mut out = Writer::new(Kind::Cursors, HEAD + 64 * cursors.len());
+        let mut out = begin(Kind::Cursors, HEAD + 64 * cursors.len());
         out.u32(cursors.len() as u32);
         for (lane, cursor) in cursors {
             out.text(lane);
             out.u64(cursor);
         }
-        out.finish()
+        finish(out)
     }
 
     /// Bytes that the frame will occupy.
@@ -228,6 +227,19 @@ pub fn decode_cursors(frame: &[u8]) -> Option<Vec<(Arc<str>, u64)>> {
     (0..count).map(|_| Some((input.text()?.into(), input.u64()?))).collect()
 }
 
+fn begin(kind: Kind, capacity: usize) -> Writer {
+    let mut bytes = Vec::with_capacity(capacity + ALIGN);
+    bytes.resize(HEAD, 0);
+    bytes[24] = kind as u8;
+    Writer(bytes)
+}
+
+fn finish(mut out: Writer) -> Draft {
+    let len = out.0.len() as u32;
+    out.0[..4].copy_from_slice(&len.to_le_bytes());
+    Draft { payload_crc: crc32c::crc32c(&out.0[24..]), bytes: out.0 }
+}
+
 fn seal(frame: &mut [u8], payload_crc: u32, log: LogId, seq: u64, segment: u64) {
     frame[8..16].copy_from_slice(&log.0.to_le_bytes());
     frame[16..24].copy_from_slice(&seq.to_le_bytes());
@@ -237,14 +249,6 @@ fn seal(frame: &mut [u8], payload_crc: u32, log: LogId, seq: u64, segment: u64) 
 
 fn bind(payload_crc: u32, log_and_seq: &[u8], segment: u64) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c_append(payload_crc, log_and_seq), &segment.to_le_bytes())
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
 
 /// An event's payload in bytes, or a few more: one allocation holds it, and none is larger than need be.
@@ -257,106 +261,9 @@ fn event_len(event: &Event) -> usize {
     FIXED_LEN + texts + request + names + headers + event.body.len()
 }
 
-/// Lays out payloads: numbers in 4 or 8 bytes, text and bytes behind a 4-byte length.
-struct Writer(Vec<u8>);
-
-impl Writer {
-    fn new(kind: Kind, capacity: usize) -> Writer {
-        let mut bytes = Vec::with_capacity(capacity + ALIGN);
-        bytes.resize(HEAD, 0);
-        bytes[24] = kind as u8;
-        Writer(bytes)
-    }
-
-    fn u32(&mut self, number: u32) {
-        self.0.extend_from_slice(&number.to_le_bytes());
-    }
-
-    fn u64(&mut self, number: u64) {
-        self.0.extend_from_slice(&number.to_le_bytes());
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.u32(bytes.len() as u32);
-        self.0.extend_from_slice(bytes);
-    }
-
-    fn text(&mut self, text: &str) {
-        self.bytes(text.as_bytes());
-    }
-
-    /// Text that is made on the spot.
-    fn print(&mut self, value: &impl fmt::Display) {
-        let at = self.0.len();
-        self.u32(0);
-        write!(self.0, "{value}").expect("memory takes every write");
-        let len = (self.0.len() - at - 4) as u32;
-        self.0[at..at + 4].copy_from_slice(&len.to_le_bytes());
-    }
-
-    fn maybe(&mut self, text: Option<&str>) {
-        match text {
-            Some(text) => self.text(text),
-            None => self.u32(ABSENT),
-        }
-    }
-
-    fn finish(mut self) -> Draft {
-        let len = self.0.len() as u32;
-        self.0[..4].copy_from_slice(&len.to_le_bytes());
-        Draft { payload_crc: crc32c::crc32c(&self.0[24..]), bytes: self.0 }
-    }
-}
-
-/// Reads payloads; every step ends in `None` where the bytes end.
-struct Reader<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
-        let taken = self.bytes.get(self.at..self.at.checked_add(len)?)?;
-        self.at += len;
-        Some(taken)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.take(4).and_then(|bytes| u32_at(bytes, 0))
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.take(8).and_then(|bytes| u64_at(bytes, 0))
-    }
-
-    fn bytes(&mut self) -> Option<&'a [u8]> {
-        let len = self.u32()?;
-        self.take(len as usize)
-    }
-
-    fn text(&mut self) -> Option<&'a str> {
-        std::str::from_utf8(self.bytes()?).ok()
-    }
-
-    fn maybe(&mut self) -> Option<Option<String>> {
-        if u32_at(self.bytes, self.at)? == ABSENT {
-            self.at += 4;
-            return Some(None);
-        }
-        Some(Some(self.text()?.to_owned()))
-    }
-
-    fn headers(&mut self) -> Option<Vec<Header>> {
-        let count = self.u32()?;
-        (0..count).map(|_| header(self.text()?, self.bytes()?)).collect()
-    }
-}
-
 /// Bytes of an event's payload besides text, headers and body: two times, the key, and thirteen lengths.
 const FIXED_LEN: usize = 8 + 16 + 8 + 13 * 4;
 /// The longest address with its port.
 const REMOTE_LEN: usize = "[ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255%4294967295]:65535".len();
-/// The length that stands for "there is none".
-const ABSENT: u32 = u32::MAX;
 /// Bytes of a commit frame.
 pub const COMMIT_LEN: usize = HEAD + 20;

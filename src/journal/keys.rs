@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use xorf::{BinaryFuse16, Descriptor, Filter};
 
 use super::disk::{Disk, DiskFile};
-use super::segment::Name;
+use super::segment_file::Name;
 use crate::clock::UnixMillis;
 use crate::event_key::{EventKey, PassThrough};
 

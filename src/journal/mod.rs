@@ -15,16 +15,25 @@
 //! - a crash: what is readable above the mark is copied and synced before anything else happens ([`recovery`]);
 //! - rot below the mark: costs the damaged frames only, is counted, and their keys are forgotten ([`reader`]).
 
+mod background;
 mod backlog;
 mod checksum;
+mod commit_queue;
+mod completion;
+mod directory_scan;
 pub mod disk;
+mod errors;
 mod frame;
-mod keeper;
+mod frame_scanner;
 mod keys;
+mod lock_file;
+mod options;
+mod payload;
 mod read_only;
 mod reader;
 mod recovery;
 mod segment;
+mod segment_file;
 mod segment_map;
 mod segment_summary;
 mod writer;
@@ -32,130 +41,33 @@ mod writer;
 use std::collections::HashSet;
 use std::io;
 use std::ops::Range;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::clock::Clock;
-use crate::event::{Event, LogId, Position};
+use crate::event::{Event, LogId};
 use crate::event_key::EventKey;
 use crate::metrics::Metrics;
+use background as keeper;
+use commit_queue::{Pending, Queue};
+pub use completion::{CommitWatcher, Completion, CompletionBatch, CompletionRunner};
 use disk::Disk;
+pub use disk::file_system;
+use errors::context;
+pub use errors::{AppendError, AppendRejected, OpenError};
 use frame::Draft;
 use keys::Keys;
 pub use keys::{MemoryLookup, SeenKey};
+pub use options::Options;
 pub use read_only::{DamagedRange, JournalStat, ReadOnlyJournal, TopicStat, VerifyReport};
 pub use reader::{ReadError, Reader, StoredEvent};
 use segment_map::SegmentMap;
-use writer::{Pending, Queue};
-
-/// How a journal is kept. Sizes in bytes.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// All segments together may occupy this much.
-    pub max_size: u64,
-    /// What is passed on is kept this long for replay.
-    pub retain: Duration,
-    /// One segment; an event that does not fit gets a segment of its own.
-    pub segment_size: u64,
-    /// What one lane may hold back, with everything that lies in the segments that it holds.
-    pub max_backlog: u64,
-    /// Keys are remembered this long after their first event.
-    pub dedupe_window: Duration,
-    /// All key files together may occupy this much.
-    pub max_key_bytes: u64,
-    /// True when events are passed on to Kafka: every lane then pins its events until they are acknowledged.
-    pub forwards: bool,
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        Options {
-            max_size: 20 << 30,
-            retain: Duration::from_secs(3 * 24 * 3600),
-            segment_size: 64 << 20,
-            max_backlog: 10 << 30,
-            dedupe_window: Duration::from_secs(7 * 24 * 3600),
-            max_key_bytes: 10 << 30,
-            forwards: false,
-        }
-    }
-}
 
 /// An open journal; cheap to clone. Dropping every handle without [`Journal::close`] is what a crash looks like.
 #[derive(Clone)]
 pub struct Journal(Arc<Shared>);
-
-/// Called once with the end of an append, on a thread of the journal or by its [`CompletionRunner`]: must not block.
-pub type Completion = Box<dyn FnOnce(Result<Position, AppendError>) + Send>;
-
-/// Called after every commit. False: it has nothing to watch for any more.
-pub type CommitWatcher = Box<dyn Fn() -> bool + Send + Sync>;
-
-/// Tells the ends of one commit's events.
-pub type CompletionBatch = Box<dyn FnOnce() + Send>;
-
-/// Takes a [`CompletionBatch`] to run it elsewhere, soon; gives it back where that cannot be.
-pub type CompletionRunner = Box<dyn Fn(CompletionBatch) -> Result<(), CompletionBatch> + Send + Sync>;
-
-/// Why an event was not taken. Nothing of it is kept, and nobody waits for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AppendRejected {
-    /// `max_size` or the disk is used up.
-    #[error("the journal is full")]
-    Full,
-    /// The event's lane is at `max_backlog`.
-    #[error("the lane's backlog is full")]
-    TopicFull,
-    /// More than [`MAX_QUEUED`] bytes wait for the writer.
-    #[error("the journal's queue is full")]
-    Overloaded,
-    /// The journal is closing.
-    #[error("the journal is closing")]
-    Closing,
-    /// A sync has failed; the process is about to end.
-    #[error("the journal has failed")]
-    Failed,
-}
-
-/// Why an event that had been taken is not known to be kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AppendError {
-    /// There was no room for it: certainly not kept.
-    #[error("the journal is full")]
-    Full,
-    /// It could not be written: not kept, its segment is abandoned.
-    #[error("the write failed")]
-    Write,
-    /// It could not be synced: unknown; recovery decides.
-    #[error("the sync failed")]
-    Sync,
-}
-
-/// Why a journal could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another process has it open for writing.
-    #[error("another hookhold is using this journal")]
-    Locked,
-    /// The events that a crash left unsure must be copied, and a small segment begun; they do not fit on the disk.
-    #[error("no room for {bytes} bytes that must be written before the journal can open: free some disk space")]
-    NoRoom {
-        /// What is needed.
-        bytes: u64,
-    },
-    /// A file could not be read or written.
-    #[error("{what}")]
-    Io {
-        /// What was being done, to which file.
-        what: String,
-        /// Why it failed.
-        #[source]
-        source: io::Error,
-    },
-}
 
 /// One topic's place in the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -414,26 +326,6 @@ impl Shared {
             self.metrics.journal.pinned_bytes.with_label_values(&[&*lane]).set(backlog.pinned() as i64);
         }
     }
-}
-
-/// The name of the file system that holds `dir`, and whether a sync on it keeps its promise (ext4 and XFS are the ones that
-/// were studied; see `docs/durability.md`).
-pub fn file_system(dir: &Path) -> io::Result<(String, bool)> {
-    let magic = rustix::fs::statfs(dir)?.f_type as u32;
-    Ok(match magic {
-        0xEF53 => ("ext4".into(), true),
-        0x5846_5342 => ("xfs".into(), true),
-        0x9123_683E => ("btrfs".into(), false),
-        0x0102_1994 => ("tmpfs".into(), false),
-        0x794C_7630 => ("overlayfs".into(), false),
-        0x6969 => ("nfs".into(), false),
-        0x2FC1_2FC1 => ("zfs".into(), false),
-        other => (format!("type 0x{other:x}"), false),
-    })
-}
-
-fn context<T>(result: io::Result<T>, what: impl FnOnce() -> String) -> Result<T, OpenError> {
-    result.map_err(|source| OpenError::Io { what: what(), source })
 }
 
 const POISON: &str = "nothing panics while it holds this lock";

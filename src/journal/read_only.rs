@@ -10,11 +10,12 @@ use std::sync::Arc;
 
 use super::LOCK;
 use super::backlog::Backlogs;
+use super::directory_scan::{Found, FrameAt, assess};
 use super::disk::{Disk, DiskFile};
 use super::frame::{self, Head, Kind};
+use super::frame_scanner::{Scanner, Step};
 use super::reader::StoredEvent;
-use super::recovery::{Found, FrameAt, assess};
-use super::segment::{self, HEADER, Name, Scanner, Step};
+use super::segment_file::{self, HEADER, Name};
 use super::segment_summary::SegmentSummary;
 use crate::event::Position;
 
@@ -181,7 +182,7 @@ impl ReadOnlyJournal {
             found.forget(index);
         }
         // One that has gone since then may have been written over while it was read, so it does not count.
-        let listed = segment::list(&*self.disk)?;
+        let listed = segment_file::list(&*self.disk)?;
         checked.retain(|(name, ..)| listed.iter().any(|(listed, _)| listed == name));
         let mut verdict = VerifyReport { segments: checked.len() as u64, ..VerifyReport::default() };
         verdict.unconfirmed = found.tail.iter().filter(|(_, frame)| frame.head.seq >= mark).count() as u64;
@@ -243,12 +244,12 @@ impl ReadOnlyJournal {
 
     fn listed(&self) -> io::Result<Vec<Listed>> {
         let mut listed = Vec::new();
-        for (name, size) in segment::list(&*self.disk)? {
+        for (name, size) in segment_file::list(&*self.disk)? {
             match self.disk.open(&name.segment()) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 file => {
                     let file = file?;
-                    if segment::is_begun(&*self.disk, &file, name, size)? {
+                    if segment_file::is_begun(&*self.disk, &file, name, size)? {
                         listed.push(Listed { name, size, file });
                     }
                 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::frame::{self, Head, Kind};
-use super::segment::{Scanner, Step};
-use super::segment_map::Segment;
+use super::frame_scanner::{Scanner, Step};
+use super::segment::Segment;
 use super::{POISON, Shared};
 use crate::event::{Event, Position};
 

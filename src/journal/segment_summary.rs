@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::disk::Disk;
-use super::segment::{HEADER, Name};
+use super::segment_file::{HEADER, Name};
 use crate::clock::UnixMillis;
 
 /// The summary of a segment.

@@ -11,102 +11,17 @@ use std::sync::{Arc, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use super::background::Spare;
+use super::commit_queue::{Pending, Queue};
 use super::disk::{DiskFile, is_full};
 use super::frame::{COMMIT_LEN, Draft, padded};
-use super::keeper::Spare;
 use super::keys::SeenKey;
-use super::segment::{self, HEADER, Name, PAGE};
-use super::segment_map::Segment;
+use super::lock_file::published;
+use super::segment::Segment;
+use super::segment_file::{self, CURSOR_ROOM, HEADER, Name, PAGE, random};
 use super::segment_summary::SegmentSummary;
-use super::{Alarm, AppendError, AppendRejected, CURSOR_DELAY, Completion, MAX_QUEUED, POISON, Shared};
-use crate::clock::UnixMillis;
-use crate::event::{LogId, Position};
-use crate::event_key::EventKey;
-
-/// An event on its way to the writer.
-pub struct Pending {
-    /// Its frame, but for sequence and checksum.
-    pub draft: Draft,
-    /// Its key.
-    pub key: Option<EventKey>,
-    /// Its arrival.
-    pub received_at: UnixMillis,
-    /// Its topic.
-    pub lane: Arc<str>,
-    /// Who waits for it.
-    pub done: Completion,
-}
-
-impl Pending {
-    fn len(&self) -> u64 {
-        self.draft.padded_len() as u64
-    }
-}
-
-/// What waits for the writer.
-#[derive(Default)]
-pub struct Queue {
-    events: Vec<Pending>,
-    bytes: usize,
-    cursors_moved: Option<Instant>,
-    closing: bool,
-    /// An event of this many bytes found no room: nor will larger ones.
-    full: Option<u64>,
-}
-
-impl Queue {
-    /// Notes that a snapshot of the cursors is due.
-    pub fn cursors_changed(&mut self, now: Instant) {
-        self.cursors_moved.get_or_insert(now);
-    }
-
-    /// Nothing more is taken.
-    pub fn close(&mut self) {
-        self.closing = true;
-    }
-
-    /// True if so many bytes more may wait; alone, an event of any size may.
-    fn takes(&self, len: u64) -> bool {
-        self.bytes == 0 || self.bytes + len as usize <= MAX_QUEUED
-    }
-
-    /// There may be room again.
-    pub fn has_room(&mut self) {
-        self.full = None;
-    }
-}
-
-impl Shared {
-    /// Takes an event for the next commit, or says why not.
-    pub fn enqueue(&self, pending: Pending) -> Result<(), AppendRejected> {
-        let len = pending.len();
-        if !self.catalog.reserve(&pending.lane, len, &self.options) {
-            return Err(AppendRejected::TopicFull);
-        }
-        let lane = pending.lane.clone();
-        let mut queue = self.queue.lock().expect(POISON);
-        let refused = match () {
-            () if self.failed.load(Ordering::Acquire) => Some(AppendRejected::Failed),
-            () if queue.closing => Some(AppendRejected::Closing),
-            () if queue.full.is_some_and(|full| len >= full) => Some(AppendRejected::Full),
-            () if !queue.takes(len) => Some(AppendRejected::Overloaded),
-            () => None,
-        };
-        if let Some(refused) = refused {
-            drop(queue);
-            self.catalog.settle([(&lane, len)].into_iter(), false);
-            return Err(refused);
-        }
-        queue.bytes += len as usize;
-        queue.events.push(pending);
-        let first = queue.events.len() == 1;
-        drop(queue);
-        if first {
-            self.queue_changed.notify_one();
-        }
-        Ok(())
-    }
-}
+use super::{Alarm, AppendError, CURSOR_DELAY, POISON, Shared};
+use crate::event::Position;
 
 /// What the writer begins with.
 pub struct Writer {
@@ -304,7 +219,7 @@ impl Running {
         buffer.clear();
         let mut offset = writer.at;
         if offset == HEADER {
-            buffer.extend_from_slice(&segment::header(writer.active.name, shared.log));
+            buffer.extend_from_slice(&segment_file::header(writer.active.name, shared.log));
             offset = 0;
         }
         let others = batch.iter().map(Pending::len).sum::<u64>() + cursors.as_ref().map_or(0, |c| c.padded_len() as u64);
@@ -412,21 +327,6 @@ fn fitting(events: &VecDeque<Pending>, room: u64) -> usize {
     events.iter().take_while(|event| left.checked_sub(event.len()).inspect(|rest| left = *rest).is_some()).count()
 }
 
-/// What stands at the start of the lock file while the lock is held: log id, mark, and a checksum of both.
-pub fn published(log: LogId, mark: u64) -> [u8; 24] {
-    let mut out = [0; 24];
-    out[..8].copy_from_slice(&log.0.to_le_bytes());
-    out[8..16].copy_from_slice(&mark.to_le_bytes());
-    let crc = crc32c::crc32c(&out[..16]);
-    out[16..20].copy_from_slice(&crc.to_le_bytes());
-    out
-}
-
-/// A random number from the operating system.
-pub fn random() -> io::Result<u64> {
-    getrandom::u64().map_err(io::Error::other)
-}
-
 /// How often the writer lets others run before a commit, at most.
 const MAX_TURNS: usize = 64;
 /// And at most so often in a row when nothing comes of it: one processor may have nobody else to run while another brings the
@@ -436,19 +336,3 @@ const MAX_IN_VAIN: usize = 4;
 const ENOUGH: usize = 64;
 /// What the commit buffer keeps of its memory after a larger commit.
 const USUAL_COMMIT: usize = 1 << 20;
-/// Bytes at the end of each segment that only cursors may use, so that they can be saved when events find no room.
-pub const CURSOR_ROOM: u64 = 16 * 1024;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_idle_queue_takes_an_event_of_any_size_and_a_busy_one_only_up_to_its_limit() {
-        let mut queue = Queue::default();
-        assert!(queue.takes(MAX_QUEUED as u64 + 1), "it would be refused for ever");
-        queue.bytes = 1;
-        assert!(queue.takes(MAX_QUEUED as u64 - 1));
-        assert!(!queue.takes(MAX_QUEUED as u64));
-    }
-}
