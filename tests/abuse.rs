@@ -200,7 +200,7 @@ fn an_address_that_has_delivered_is_never_limited_for_what_others_send_from_it()
 
 #[test]
 fn no_more_than_max_addresses_are_remembered_and_only_those_that_matter() {
-    let home = home("max_addresses = 5\nmax_refused_per_address = \"1/h\"", "");
+    let home = home("max_addresses = 5\nmax_rejected_per_address = \"1/h\"", "");
     let process = home.start();
     let tracked = || process.metric("hookhold_addresses_tracked");
     for last in 1..=20 {

@@ -17,15 +17,39 @@ use super::Limits;
 use crate::clock::{Clock, UnixMillis};
 use crate::outcome::Outcome;
 
-/// What a connection is doing.
+/// The step that the current request of a connection has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// Between two requests.
+    /// No byte of the next request has arrived.
     Idle,
-    /// Some bytes of a request head have come.
+    /// A part of the request head has arrived.
     Head,
-    /// A request is being served.
-    Serving,
+    /// The head is complete, the body is not.
+    Body,
+    /// The request is complete and waits for its response.
+    Complete,
+}
+
+/// Decides whether the connection serves another request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Closing {
+    /// It does.
+    No,
+    /// The next response is the last one.
+    AfterResponse,
+    /// The current request must not wait for the rest of its bytes; the outcome says why.
+    Cut(Outcome),
+}
+
+/// How the request before the current one was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Previous {
+    /// There was none.
+    None,
+    /// Completely.
+    Read,
+    /// Its response was given before all of its bytes had arrived.
+    Unread,
 }
 
 /// When a request's first byte was seen.
@@ -49,23 +73,15 @@ pub(super) struct Progress {
 
 struct State {
     stage: Stage,
+    closing: Closing,
+    previous: Previous,
     arrival: Arrival,
     /// When the present wait is over, however much comes.
     due: Instant,
     /// Bytes of the present request that have come.
     came: u64,
-    /// Why the request must not wait for its rest any longer.
-    cut: Option<Outcome>,
     /// Bytes have been written since the present request began.
     wrote: bool,
-    /// The present request has been read to its end.
-    complete: bool,
-    /// An answer was given before its request had been read to the end.
-    unread: bool,
-    /// The next answer is the last one.
-    leaving: bool,
-    /// There has been a request.
-    asked: bool,
 }
 
 impl Progress {
@@ -75,15 +91,12 @@ impl Progress {
         let arrival = Arrival { at: Instant::now(), wall: clock.now() };
         let state = State {
             stage: Stage::Idle,
+            closing: Closing::No,
+            previous: Previous::None,
             arrival,
             due: arrival.at + idle.min(request_deadline),
             came: 0,
-            cut: None,
             wrote: false,
-            complete: false,
-            unread: false,
-            leaving: false,
-            asked: false,
         };
         Arc::new(Progress { clock, request_deadline, idle, min_rate, min_rate_after, state: Mutex::new(state) })
     }
@@ -94,7 +107,7 @@ impl Progress {
         if state.stage == Stage::Idle {
             self.begin(&mut state);
         }
-        (state.stage, state.asked) = (Stage::Serving, true);
+        state.stage = Stage::Body;
         state.arrival
     }
 
@@ -112,7 +125,7 @@ impl Progress {
     /// The request is complete: from here the gateway keeps the deadline.
     pub(super) fn complete(&self) {
         let mut state = self.lock();
-        state.complete = true;
+        state.stage = Stage::Complete;
         state.due = state.arrival.at + self.request_deadline + self.idle;
     }
 
@@ -120,16 +133,18 @@ impl Progress {
     /// must be the last one.
     pub(super) fn answered(&self, now: Instant) -> bool {
         let mut state = self.lock();
+        state.previous = if state.stage == Stage::Complete { Previous::Read } else { Previous::Unread };
         state.stage = Stage::Idle;
-        state.unread = !state.complete;
         state.due = now + self.idle;
-        state.leaving || state.unread
+        state.closing != Closing::No || state.previous == Previous::Unread
     }
 
     /// From here on an answer closes the connection, and so does `quiet` of silence.
     pub(super) fn leave(&self, quiet: Duration) {
         let mut state = self.lock();
-        state.leaving = true;
+        if state.closing == Closing::No {
+            state.closing = Closing::AfterResponse;
+        }
         if state.stage == Stage::Idle {
             state.due = Instant::now() + quiet;
         }
@@ -138,13 +153,14 @@ impl Progress {
     /// Tells the request under way not to wait for its rest. Without one, the present wait is over.
     pub(super) fn cut(&self, why: Outcome) {
         let mut state = self.lock();
-        state.leaving = true;
-        state.cut.get_or_insert(why);
-        state.due = Instant::now() + if state.stage == Stage::Serving { self.idle } else { Duration::ZERO };
+        if state.cut().is_none() {
+            state.closing = Closing::Cut(why);
+        }
+        state.due = Instant::now() + if state.is_serving() { self.idle } else { Duration::ZERO };
     }
 
     pub(super) fn is_cut(&self) -> bool {
-        self.lock().cut.is_some()
+        self.lock().cut().is_some()
     }
 
     /// Waits for `work` until the request is cut; the error says why it was. Nobody is woken for a cut: the connection that
@@ -153,7 +169,7 @@ impl Progress {
         let mut work = pin!(work);
         poll_fn(|cx| match work.as_mut().poll(cx) {
             Poll::Ready(done) => Poll::Ready(Ok(done)),
-            Poll::Pending => self.lock().cut.map_or(Poll::Pending, |why| Poll::Ready(Err(why))),
+            Poll::Pending => self.lock().cut().map_or(Poll::Pending, |why| Poll::Ready(Err(why))),
         })
         .await
     }
@@ -164,7 +180,8 @@ impl Progress {
 
     /// There has been a request on this connection.
     pub(super) fn asked(&self) -> bool {
-        self.lock().asked
+        let state = self.lock();
+        state.is_serving() || state.previous != Previous::None
     }
 
     pub(super) fn arrival(&self) -> Arrival {
@@ -178,7 +195,7 @@ impl Progress {
 
     /// The peer may still be sending what nobody will read.
     pub(super) fn unread(&self) -> bool {
-        self.lock().unread
+        self.lock().previous == Previous::Unread
     }
 
     /// Ready when the present wait is over. Polled after the connection, so that it sees what has just arrived.
@@ -202,8 +219,8 @@ impl Progress {
     /// When the present wait is over, unless more comes. What has come buys time at `min_rate`.
     pub(super) fn due(&self) -> Instant {
         let state = self.lock();
-        let reads = state.stage == Stage::Head || (state.stage == Stage::Serving && !state.complete);
-        if !reads || state.cut.is_some() {
+        let reads = matches!(state.stage, Stage::Head | Stage::Body);
+        if !reads || state.cut().is_some() {
             return state.due;
         }
         let bought = Duration::from_micros(state.came.saturating_mul(1_000_000) / self.min_rate);
@@ -228,14 +245,26 @@ impl Progress {
         state.stage = Stage::Head;
         state.arrival = Arrival { at: Instant::now(), wall: self.clock.now() };
         // What begins after a cut has no time left, but is told so.
-        state.due = state.arrival.at + if state.cut.is_none() { self.request_deadline } else { Duration::ZERO };
+        state.due = state.arrival.at + if state.cut().is_none() { self.request_deadline } else { Duration::ZERO };
         state.came = 0;
         state.wrote = false;
-        state.complete = false;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn is_serving(&self) -> bool {
+        matches!(self.stage, Stage::Body | Stage::Complete)
+    }
+
+    fn cut(&self) -> Option<Outcome> {
+        match self.closing {
+            Closing::Cut(why) => Some(why),
+            Closing::No | Closing::AfterResponse => None,
+        }
     }
 }
 

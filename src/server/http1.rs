@@ -62,7 +62,7 @@ where
             },
             result = &mut connection => break End::Http(result),
             () = progress.overdue(timer.as_mut()) => match progress.stage() {
-                Stage::Serving => progress.cut(Outcome::TooSlow),
+                Stage::Body | Stage::Complete => progress.cut(Outcome::TooSlow),
                 Stage::Idle | Stage::Head => break End::Late,
             },
         }

@@ -1,5 +1,6 @@
 //! The tasks of one HTTP/2 connection, and how long it may be idle.
 
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,34 +18,46 @@ pub(super) struct Tasks(Arc<Inner>);
 struct Inner {
     /// Under a lock of its own: a runtime that has ended drops what is spawned there and then.
     set: Mutex<JoinSet<()>>,
-    rest: Mutex<Rest>,
+    idle: Mutex<IdleTimer>,
 }
 
-/// Since when nothing is asked, and how long that is borne.
-struct Rest {
-    /// Requests that are not answered yet.
-    open: usize,
-    /// When the last one was answered, the connection was opened, or leaving began.
+/// Decides when a connection is idle for so long that it is closed.
+struct IdleTimer {
+    activity: Activity,
+    /// When `activity` last changed, or when leaving began.
     since: Instant,
-    asked: bool,
     leaving: bool,
     idle_timeout: Duration,
     request_deadline: Duration,
 }
 
-impl Rest {
-    fn new(limits: &Limits) -> Rest {
+enum Activity {
+    /// No request has been made yet.
+    Unused,
+    /// These requests are not answered yet.
+    Busy(NonZeroUsize),
+    /// Every request has been answered.
+    Idle,
+}
+
+impl IdleTimer {
+    fn new(limits: &Limits) -> IdleTimer {
         let Limits { idle_timeout, request_deadline, .. } = *limits;
-        Rest { open: 0, since: Instant::now(), asked: false, leaving: false, idle_timeout, request_deadline }
+        IdleTimer { activity: Activity::Unused, since: Instant::now(), leaving: false, idle_timeout, request_deadline }
     }
 
     fn begin(&mut self) {
-        self.open += 1;
-        self.asked = true;
+        self.activity = Activity::Busy(match self.activity {
+            Activity::Busy(open) => open.saturating_add(1),
+            Activity::Unused | Activity::Idle => NonZeroUsize::MIN,
+        });
     }
 
     fn end(&mut self) {
-        self.open -= 1;
+        self.activity = match self.activity {
+            Activity::Busy(open) => NonZeroUsize::new(open.get() - 1).map_or(Activity::Idle, Activity::Busy),
+            Activity::Unused | Activity::Idle => Activity::Idle,
+        };
         self.since = Instant::now();
     }
 
@@ -54,18 +67,15 @@ impl Rest {
         self.since = Instant::now();
     }
 
-    fn due(&self) -> Instant {
-        let since = if self.open == 0 { self.since } else { Instant::now() };
-        since + self.patience()
-    }
-
     /// Who has just connected has the time of a request, not that of an idle connection, to begin its first one.
-    fn patience(&self) -> Duration {
-        match self.asked {
-            _ if self.leaving => LINGER,
-            true => self.idle_timeout,
-            false => self.idle_timeout.min(self.request_deadline),
-        }
+    fn due(&self) -> Instant {
+        let since = if let Activity::Busy(_) = self.activity { Instant::now() } else { self.since };
+        since
+            + match self.activity {
+                _ if self.leaving => LINGER,
+                Activity::Unused => self.idle_timeout.min(self.request_deadline),
+                Activity::Busy(_) | Activity::Idle => self.idle_timeout,
+            }
     }
 }
 
@@ -77,7 +87,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
 
 impl Tasks {
     pub(super) fn new(limits: &Limits) -> Tasks {
-        Tasks(Arc::new(Inner { set: Mutex::default(), rest: Mutex::new(Rest::new(limits)) }))
+        Tasks(Arc::new(Inner { set: Mutex::default(), idle: Mutex::new(IdleTimer::new(limits)) }))
     }
 
     pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
@@ -91,7 +101,7 @@ impl Tasks {
     /// Waits until no request has been under way for as long as that is borne. What else the client sends does not count.
     pub(super) async fn idle(&self) {
         loop {
-            let due = self.rest().due();
+            let due = self.idle_timer().due();
             if due <= Instant::now() {
                 return;
             }
@@ -109,20 +119,20 @@ impl Tasks {
 
     /// Begins to leave.
     pub(super) fn leave(&self) {
-        self.rest().leave();
+        self.idle_timer().leave();
     }
 
     /// There has been a request.
     pub(super) fn asked(&self) -> bool {
-        self.rest().asked
+        !matches!(self.idle_timer().activity, Activity::Unused)
     }
 
     fn set(&self) -> MutexGuard<'_, JoinSet<()>> {
         self.0.set.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn rest(&self) -> MutexGuard<'_, Rest> {
-        self.0.rest.lock().unwrap_or_else(PoisonError::into_inner)
+    fn idle_timer(&self) -> MutexGuard<'_, IdleTimer> {
+        self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -141,14 +151,14 @@ pub(super) struct Open(Tasks);
 
 impl Open {
     pub(super) fn new(tasks: Tasks) -> Open {
-        tasks.rest().begin();
+        tasks.idle_timer().begin();
         Open(tasks)
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.rest().end();
+        self.0.idle_timer().end();
     }
 }
 
@@ -170,16 +180,16 @@ mod tests {
             let tasks = Tasks::new(&Limits::default());
             let open = Open::new(tasks.clone());
             tasks.spawn(async move { drop(open) });
-            tell.send(tasks.rest().open)
+            tell.send(matches!(tasks.idle_timer().activity, Activity::Idle))
         });
-        assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok(0), "nobody waits for a lock that he holds himself");
+        assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok(true), "nobody waits for a lock that he holds himself");
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_idle_connection_has_its_last_moments_from_the_beginning_of_a_drain() {
         let tasks = Tasks::new(&Limits::default());
         advance(LINGER * 10).await;
-        tasks.rest().leave();
+        tasks.idle_timer().leave();
         let left = Instant::now();
         tasks.idle().await;
         assert_eq!(left.elapsed(), LINGER);
