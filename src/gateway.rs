@@ -130,7 +130,7 @@ impl Gateway {
     /// event. Dropping the future does not undo the receipt.
     pub async fn receive(&self, source: &LiveSource, delivery: Delivery, deadline: Instant) -> Answer {
         let now = delivery.received_at;
-        let verified = match verify::verify(source, &delivery) {
+        let verified = match source.verifier.verify(&delivery) {
             Ok(Verdict::Event(verified)) => verified,
             Ok(Verdict::Challenge(reply)) => return replied(Outcome::Challenge, reply),
             Err(refusal) => {
@@ -151,8 +151,8 @@ impl Gateway {
     /// From proof to answer.
     async fn keep(&self, source: &LiveSource, verified: Verified, now: UnixMillis, deadline: Instant) -> Answer {
         source.count(&verified.secret, now);
-        if !source.types.want(verified.event.event_type.as_deref()) {
-            return replied(Outcome::Filtered, source.ok.clone()).with_hint(not_listed(&verified.event));
+        if !source.types.accepts(verified.event.event_type.as_deref()) {
+            return replied(Outcome::Filtered, source.recipe.replies.accepted.clone()).with_hint(not_listed(&verified.event));
         }
         if let Some(retry_after) = source.too_many() {
             return Answer::rate_limited(retry_after).with_hint("more genuine deliveries than max_rate of this source");
@@ -176,7 +176,7 @@ impl Gateway {
         let Some(key) = key else { return self.keep_keyless(source, event) };
         let window = match identity {
             Identity::BodyWindow(_, window) => window,
-            _ => source.window,
+            _ => source.dedupe.window,
         };
         let not_before = UnixMillis(now.0.saturating_sub(window.as_millis() as u64));
         match self.keeping.admission.admit(key, not_before, &self.keeping.journal) {
@@ -313,7 +313,7 @@ fn answer(source: &Source, ending: Ending, first: bool) -> Answer {
         Ending::Kept(seq) | Ending::Seen(seq) => (Outcome::Duplicate, seq),
         Ending::Not(outcome, why) => return Answer::plain(outcome).with_hint(why),
     };
-    Answer { seq: Some(seq), ..replied(outcome, source.ok.clone()) }
+    Answer { seq: Some(seq), ..replied(outcome, source.recipe.replies.accepted.clone()) }
 }
 
 fn replied(outcome: Outcome, reply: Reply) -> Answer {
@@ -328,7 +328,7 @@ fn refused(source: &Source, refusal: Rejection) -> Answer {
     let answer = Answer::plain(refusal.outcome).with_hint(refusal.hint);
     match refusal.outcome.is_our_trouble() {
         true => answer,
-        false => Answer { status: source.bad_status, ..answer },
+        false => Answer { status: source.recipe.replies.rejected, ..answer },
     }
 }
 

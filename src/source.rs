@@ -1,12 +1,11 @@
-//! A source is an endpoint that an operator trusts for a reason: a provider's recipe, the operator's own entry laid over
-//! it, and secrets. Compiled once from configuration; nothing in here looks at a delivery or does I/O beyond reading the
-//! secrets that the entry refers to.
+//! A source is one configured endpoint: a provider's recipe, the operator's own entry over it, and the secrets. It is compiled
+//! once from the configuration. Nothing here reads a delivery, and the only I/O is reading the secrets that the entry refers to.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, StatusCode};
+use http::HeaderName;
 use ipnet::IpNet;
 
 use crate::answer::Answer;
@@ -14,84 +13,87 @@ use crate::clock::UnixMillis;
 use crate::event::is_secret;
 use crate::outcome::Outcome;
 use crate::secret;
-use crate::source::recipe::{Recipe, Reply};
+use crate::source::recipe::Recipe;
 use crate::source::url::PublicUrl;
 use crate::toml_value::{Diagnostics, Item, Location, TomlTable};
 use crate::units::Rate;
 
 pub mod key;
-pub mod pointers;
+pub(crate) mod pointers;
 pub mod providers;
 mod read;
 pub mod recipe;
-mod types;
+mod type_filter;
 pub mod url;
 mod validate;
 
 pub use key::Key;
 pub use providers::{PROVIDERS, provider};
-pub use types::Types;
+pub use type_filter::TypeFilter;
 
-/// One configured endpoint: where it listens, what it believes, where its events go.
+/// One configured endpoint: its path, the recipe and secrets that verify its deliveries, and the topic of its events.
 #[derive(Clone, Debug)]
 pub struct Source {
     /// The name in the configuration.
     pub name: Arc<str>,
-    /// The request path; `/hooks/NAME` unless the entry says otherwise.
+    /// The request path; `/hooks/NAME` by default.
     pub path: String,
-    /// Where providers call it: the entry's, else the server's. Always there when the recipe signs the URL.
+    /// The URL under which providers call it: the entry's, else the server's. Always present if the recipe signs the URL.
     pub public_url: Option<PublicUrl>,
     /// The Kafka topic of its events.
     pub topic: Arc<str>,
-    /// The name of the recipe; `None` for an inline one.
+    /// The name of the recipe; `None` for an inline recipe.
     pub provider: Option<Arc<str>>,
-    /// How its deliveries are proved and described.
+    /// The recipe, with the operator's entry over it.
     pub recipe: Arc<Recipe>,
-    /// Any of them may have signed a delivery; at least one, names distinct.
+    /// The keys of which any may have signed a delivery; at least one, with distinct names.
     pub secrets: Vec<Key>,
     /// The largest body, in bytes: the entry's, else the recipe's, else the server's.
     pub max_body: usize,
-    /// A delivery is answered within this time from its first byte.
+    /// The time from a delivery's first byte to its answer.
     pub deadline: Duration,
-    /// How long a repeat is recognised: the entry's, else the longer of the default and the recipe's retries.
-    pub window: Duration,
-    /// For recipes without an id, and only for them: byte-equal bodies within this time are repeats. The operator's opt-in.
-    pub dedupe_body: Option<Duration>,
-    /// The event types that are kept; a verified delivery of another type is answered `ok` and forgotten.
-    pub types: Types,
-    /// Everybody is answered `ok`, whatever becomes of the delivery: `danger_shadow`, for a first day beside an endpoint that
-    /// still does the work.
+    /// The window in which duplicates are recognised.
+    pub dedupe: SourceDedupe,
+    /// The event types that are stored. A verified delivery of another type gets the accepted reply and is dropped.
+    pub types: TypeFilter,
+    /// True if every delivery gets the accepted reply, rejected ones included: `danger_shadow`, for a trial run next to an
+    /// endpoint that still does the work.
     pub shadow: bool,
-    /// The answer to an accepted delivery.
-    pub ok: Reply,
-    /// The status of a refused one.
-    pub bad_status: StatusCode,
-    /// Request headers passed on to Kafka as `http-<name>`.
+    /// Request headers forwarded to Kafka as `http-<name>`.
     pub header_allow_list: Vec<HeaderName>,
-    /// The networks that deliveries may come from; empty: from anywhere.
+    /// The networks that deliveries may come from; empty: any.
     pub allow_from: Vec<IpNet>,
-    /// Genuine deliveries, repeats included; beyond it the sender is told to come again. `None`: as many as come.
+    /// The rate limit for genuine deliveries, duplicates included; `None`: no limit.
     pub max_rate: Option<Rate>,
 }
 
-/// What a source takes from the rest of the configuration.
+/// The deduplication settings of a source.
+#[derive(Clone, Debug)]
+pub struct SourceDedupe {
+    /// The dedupe window: the entry's, else the longer of the default and the time over which the provider retries.
+    pub window: Duration,
+    /// The window in which byte-equal bodies are duplicates. Only for recipes without an id, and only if the operator sets it.
+    pub body: Option<Duration>,
+}
+
+/// The settings that a source takes from the rest of the configuration.
 #[derive(Clone, Debug)]
 pub struct SourceDefaults {
-    /// The topic of a source that names none; `{source}` stands for its name.
+    /// The topic of a source that names none; `{source}` stands for the source's name.
     pub topic: String,
     /// `[server] public_url`, for sources without one of their own.
     pub public_url: Option<String>,
-    /// The largest body, in bytes, where neither entry nor recipe says one.
+    /// The largest body, in bytes, where neither entry nor recipe sets a limit.
     pub max_body: usize,
     /// The server's own deadline for an answer.
     pub request_deadline: Duration,
-    /// How long repeats are recognised.
+    /// The default dedupe window.
     pub window: Duration,
 }
 
 impl Source {
-    /// Compiles `[sources.NAME]`. Diagnostics are noted in `mistakes`, the list that `entry` was parsed with; `None` when
-    /// they leave no usable source.
+    /// Compiles `[sources.NAME]`. Reports to `mistakes`, the list that `entry` was parsed with. `None` if no usable source
+    /// is left.
     pub fn compile(name: &str, mut entry: TomlTable, defaults: &SourceDefaults, mistakes: &Diagnostics) -> Option<Source> {
         let provider = entry.take("provider");
         let (base, is_known) = base(provider.as_ref(), mistakes);
@@ -109,10 +111,10 @@ impl Source {
         let max_rate = table.take_rate("max_rate");
         let secrets = secrets(&mut table);
         let (dedupe_window, dedupe_body, body_place) = dedupe(&mut table);
-        let types = Types::take(&mut table);
+        let types = TypeFilter::take(&mut table);
         let shadow = table.take_bool("danger_shadow").unwrap_or(false);
         let recipe = read::recipe(&mut table);
-        if !types.want_all() && recipe.as_ref().is_some_and(|recipe| recipe.event.kind.0.is_empty()) {
+        if !types.accepts_all() && recipe.as_ref().is_some_and(|recipe| recipe.event.kind.0.is_empty()) {
             table.wrong("types", "this recipe finds no type in a delivery", "event.type beside it, or leave it out");
         }
         table.finish();
@@ -133,14 +135,14 @@ impl Source {
             topic: topic?.into(),
             provider: provider.and_then(Item::text).map(Into::into),
             secrets: secrets?,
-            max_body: recipe.max_body.map_or(defaults.max_body, |size| size as usize),
-            deadline: deadline(defaults.request_deadline, recipe.respond_within),
-            window: dedupe_window.unwrap_or(defaults.window.max(recipe.gives_up_after.unwrap_or_default())),
-            dedupe_body,
+            max_body: recipe.limits.max_body.map_or(defaults.max_body, |size| size as usize),
+            deadline: deadline(defaults.request_deadline, recipe.limits.respond_within),
+            dedupe: SourceDedupe {
+                window: dedupe_window.unwrap_or(defaults.window.max(recipe.limits.gives_up_after.unwrap_or_default())),
+                body: dedupe_body,
+            },
             types,
             shadow,
-            ok: recipe.ok.clone(),
-            bad_status: recipe.bad,
             header_allow_list,
             allow_from: allow_from?,
             max_rate,
@@ -148,23 +150,21 @@ impl Source {
         })
     }
 
-    /// True when deliveries from this address are looked at. An IPv4 address counts as itself in an IPv6 socket, too.
-    pub fn takes_from(&self, address: IpAddr) -> bool {
+    /// True if deliveries from this address are accepted. An IPv4 address matches in its IPv6-mapped form as well.
+    pub fn allows_address(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.allow_from.is_empty() || self.allow_from.iter().any(|network| network.contains(&address))
     }
 
-    /// What the sender is told: the answer as it is or, in shadow, the ok reply in place of any refusal. Who has left is told
-    /// nothing, and the provider's check of the endpoint gets its own reply.
-    pub fn told(&self, answer: Answer) -> Answer {
-        let is_refusal = !answer.status.is_success() && answer.outcome != Outcome::Disconnected;
-        if self.shadow && is_refusal { self.ok.clone().over(answer) } else { answer }
+    /// Returns the answer to send. In shadow mode a rejection is replaced by the accepted reply; a sender that has
+    /// disconnected gets no answer, and an endpoint challenge keeps its own reply.
+    pub fn apply_shadow(&self, answer: Answer) -> Answer {
+        let is_rejection = !answer.status.is_success() && answer.outcome != Outcome::Disconnected;
+        if self.shadow && is_rejection { self.recipe.replies.accepted.clone().over(answer) } else { answer }
     }
-}
 
-impl Source {
-    /// The first secret that is valid at a moment; the first of all when none is.
-    pub fn secret_at(&self, now: UnixMillis) -> &Key {
+    /// Returns the first key that is valid at `now`, else the first of all.
+    pub fn key_at(&self, now: UnixMillis) -> &Key {
         self.secrets.iter().find(|key| key.is_valid_at(now)).unwrap_or(&self.secrets[0])
     }
 }
@@ -259,7 +259,7 @@ fn secrets(table: &mut TomlTable) -> Option<Vec<(Item, secret::Secret)>> {
 }
 
 fn keys(secrets: Vec<(Item, secret::Secret)>, recipe: &Recipe) -> Option<Vec<Key>> {
-    let scheme = recipe.scheme();
+    let scheme = recipe.proof.scheme();
     let mut keys: Vec<Key> = Vec::new();
     for (item, secret) in &secrets {
         if keys.iter().any(|key| key.name == secret.name) {
@@ -268,7 +268,7 @@ fn keys(secrets: Vec<(Item, secret::Secret)>, recipe: &Recipe) -> Option<Vec<Key
                 "{ name = \"…\", from = \"…\" } with distinct names",
             );
         }
-        match Key::decode(secret, &recipe.key_format, &scheme) {
+        match Key::decode(secret, &recipe.proof.key_format, &scheme) {
             Ok(key) => keys.push(key),
             Err(what) => item.place.wrong(what, "a secret in the form that key_format describes"),
         }

@@ -442,7 +442,7 @@ fn wrong_usage_ends_with_2_and_says_what_is_missing() {
 #[test]
 fn a_check_that_nobody_signs_is_answered_and_proves_nothing() {
     let acme = "[sources.acme]\nauth = \"mac\"\nalgorithm = \"sha256\"\nsignature = { from = \"header:Acme\" }\ncontent = [\"body\"]\n\
-                secrets = [\"file:github-key\"]\nhandshake = [{ when = { \"json:/challenge\" = true }, authenticated = false }]\n";
+                secrets = [\"file:github-key\"]\nchallenge = [{ when = { \"json:/challenge\" = true }, authenticated = false }]\n";
     let home = Home::new(SECRETS, &(SOURCES.to_owned() + acme));
     let check = |source: &str| post(&format!("/hooks/{source}"), &[], b"{\"challenge\":\"c\"}");
     let (code, line) = examine(&home, "acme", &check("acme"), &[]);

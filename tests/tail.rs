@@ -14,7 +14,7 @@ use hookhold::journal::disk::LocalDisk;
 use hookhold::journal::{Journal, Options, ReadOnlyJournal};
 use hookhold::metrics::Metrics;
 use hookhold::verify::sign::{SampleOptions, sign};
-use hookhold::verify::{Verdict, Verified, verify};
+use hookhold::verify::{Verdict, Verified, Verifier};
 use serde_json::Value;
 
 struct Harness {
@@ -60,7 +60,9 @@ impl Harness {
             remote: SocketAddr::from(([127, 0, 0, 1], 4000)),
             received_at: UnixMillis(at),
         };
-        let Ok(Verdict::Event(Verified { event, .. })) = verify(source, &delivery) else { panic!("not an event") };
+        let Ok(Verdict::Event(Verified { event, .. })) = Verifier::new(source.clone()).verify(&delivery) else {
+            panic!("not an event")
+        };
         let (tell, told) = channel();
         journal.append(&event, Box::new(move |end| tell.send(end).unwrap())).unwrap();
         told.recv().unwrap().unwrap().seq

@@ -24,7 +24,7 @@ use hookhold::event::Delivery;
 use hookhold::log::escaped;
 use hookhold::outcome::Outcome;
 use hookhold::source::Source;
-use hookhold::verify::{Rejection, Verdict, unsigned_challenge, verify};
+use hookhold::verify::{Rejection, Verdict, Verifier, unsigned_challenge};
 use http::Method;
 use serde_json::json;
 
@@ -152,7 +152,7 @@ fn judge(case: &Case) -> Diagnosis {
         let hint = format!("{} where only POST is taken", escaped(delivery.method.as_str()));
         return refuse(Outcome::MethodNotAllowed, hint);
     }
-    if case.refused_as.is_some() && !source.takes_from(delivery.remote.ip()) {
+    if case.refused_as.is_some() && !source.allows_address(delivery.remote.ip()) {
         let hint = format!("{} is not in allow_from of this source", delivery.remote.ip());
         return refuse(Outcome::AddressNotAllowed, hint);
     }
@@ -161,7 +161,7 @@ fn judge(case: &Case) -> Diagnosis {
         let hint = format!("the body has {size} bytes, max_body of this source is {}", source.max_body);
         return refuse(Outcome::TooLarge, hint);
     }
-    verify(source, delivery)
+    Verifier::new(source.clone()).verify(delivery)
 }
 
 /// True of a check of the endpoint that is answered to whoever sends it.

@@ -61,10 +61,10 @@ pub(super) fn facts(name: &str, recipe: &Recipe) -> serde_json::Value {
         "title": recipe.title,
         "url": recipe.setup.url,
         "secret": recipe.setup.secret,
-        "integrity": recipe.integrity.word(),
-        "respond_within": recipe.respond_within.map(duration_text),
-        "gives_up_after": recipe.gives_up_after.map(duration_text),
-        "switches_off_at": recipe.switches_off_at.map(|limit| json!({ "percent": limit.percent, "within": duration_text(limit.within) })),
+        "integrity": recipe.coverage.integrity.word(),
+        "respond_within": recipe.limits.respond_within.map(duration_text),
+        "gives_up_after": recipe.limits.gives_up_after.map(duration_text),
+        "switches_off_at": recipe.limits.switches_off_at.map(|limit| json!({ "percent": limit.percent, "within": duration_text(limit.within) })),
         "facts": recipe.setup.facts,
     })
 }
@@ -99,22 +99,22 @@ pub(super) fn notes(recipe: &Recipe) -> Vec<String> {
     if !recipe.challenges.is_empty() {
         notes.push(format!("{title} checks the URL when you save it, and hookhold answers: let it run first, with the secret."));
     }
-    if let Some(limit) = recipe.respond_within {
+    if let Some(limit) = recipe.limits.respond_within {
         notes.push(format!("{title} waits {} for an answer.", duration_text(limit)));
     }
-    match recipe.gives_up_after {
+    match recipe.limits.gives_up_after {
         Some(horizon) if horizon.is_zero() => {
             notes.push(format!("{title} never sends again by itself: what it could not deliver is lost."));
         }
         Some(horizon) => notes.push(format!("{title} sends again for {} what was not answered 2xx.", duration_text(horizon))),
         None => {}
     }
-    if let Some(SwitchOff { percent, within }) = recipe.switches_off_at {
+    if let Some(SwitchOff { percent, within }) = recipe.limits.switches_off_at {
         let within = duration_text(within);
         let threshold = format!("when at most {percent} % of its deliveries within {within} get 2xx");
         notes.push(format!("{title} switches the endpoint off {threshold}."));
     }
-    notes.push(format!("Its signature covers: {} (integrity {}).", covers(recipe), recipe.integrity.word()));
+    notes.push(format!("Its signature covers: {} (integrity {}).", covers(recipe), recipe.coverage.integrity.word()));
     notes
 }
 
@@ -124,7 +124,7 @@ pub(super) fn variable(name: &str) -> String {
 }
 
 fn covers(recipe: &Recipe) -> &'static str {
-    match recipe.integrity {
+    match recipe.coverage.integrity {
         Integrity::Full => "body, id and type",
         Integrity::Body => "the body, not its id or type",
         Integrity::Partial => "a form's names and values, not where one ends and the next begins",

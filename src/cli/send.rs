@@ -245,8 +245,8 @@ impl Plan {
     fn expects(&self, kind: Kind, reply: Reply) -> bool {
         let wanted = match (kind, self.args.tamper.map(Tamper::expected)) {
             (Kind::Tampered(_), Some(Outcome::UnknownSource)) => Outcome::UnknownSource.status(),
-            (Kind::Tampered(_), _) if !self.source.shadow => self.source.bad_status,
-            _ => self.source.ok.status,
+            (Kind::Tampered(_), _) if !self.source.shadow => self.source.recipe.replies.rejected,
+            _ => self.source.recipe.replies.accepted.status,
         };
         reply == Reply::Status(wanted.as_u16())
     }

@@ -14,10 +14,12 @@ use super::success_rate::SuccessRate;
 use crate::clock::UnixMillis;
 use crate::metrics::DeliveryMetrics;
 use crate::source::{Key, Source};
+use crate::verify::Verifier;
 
 /// A source and its counters. Reads like the [`Source`].
 pub struct LiveSource {
     source: Arc<Source>,
+    pub(super) verifier: Verifier,
     /// In the order of the source's secrets.
     secrets: Vec<Usage>,
     last_verified: Gauge,
@@ -71,7 +73,7 @@ pub(super) fn all(
 impl LiveSource {
     fn new(source: Arc<Source>, former: Option<&LiveSource>, metrics: &DeliveryMetrics) -> LiveSource {
         metrics.declare_source(&source.name);
-        match source.recipe.switches_off_at {
+        match source.recipe.limits.switches_off_at {
             Some(limit) => {
                 metrics.success_rate_threshold.with_label_values(&[&*source.name]).set(f64::from(limit.percent) / 100.0)
             }
@@ -84,6 +86,7 @@ impl LiveSource {
             rate: LiveSource::rate(&source, former),
             success: LiveSource::success(&source, former),
             success_rate: metrics.success_rate.with_label_values(&[&*source.name]),
+            verifier: Verifier::new(source.clone()),
             source,
         }
     }
@@ -96,7 +99,7 @@ impl LiveSource {
 
     /// A window that stays the same is not begun anew.
     fn success(source: &Source, former: Option<&LiveSource>) -> Arc<SuccessRate> {
-        let window = |source: &Source| source.recipe.switches_off_at.map_or(HOUR, |limit| limit.within);
+        let window = |source: &Source| source.recipe.limits.switches_off_at.map_or(HOUR, |limit| limit.within);
         let same = former.filter(|former| window(former) == window(source));
         same.map_or_else(|| SuccessRate::over(window(source)), |former| former.success.clone())
     }

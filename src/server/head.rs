@@ -41,9 +41,9 @@ pub fn judge_head(source: &Source, head: RequestHead<'_>) -> Result<(), Answer> 
         let hint = format!("{} where only POST is taken", escaped(head.method.as_str()));
         return Err(Answer::plain(Outcome::MethodNotAllowed).with_hint(hint));
     }
-    if head.sender.is_some_and(|address| !source.takes_from(address)) {
+    if head.sender.is_some_and(|address| !source.allows_address(address)) {
         let hint = "the address is not in allow_from of this source";
-        return Err(Answer { status: source.bad_status, ..Answer::plain(Outcome::AddressNotAllowed).with_hint(hint) });
+        return Err(Answer { status: source.recipe.replies.rejected, ..Answer::plain(Outcome::AddressNotAllowed).with_hint(hint) });
     }
     gateway::precheck(source, head.headers)?;
     match head.content_length {

@@ -64,8 +64,8 @@ pub(super) async fn answer(
     let limited = desk.put_off(&caller, arrival, body, &mut charge).await;
     let answer = match (source, limited) {
         (Err(refused), limited) => limited.unwrap_or(refused),
-        (Ok(source), Some(limited)) => source.told(limited),
-        (Ok(source), None) => source.told(desk.serve(&source, &caller, arrival, head, body, &mut charge).await),
+        (Ok(source), Some(limited)) => source.apply_shadow(limited),
+        (Ok(source), None) => source.apply_shadow(desk.serve(&source, &caller, arrival, head, body, &mut charge).await),
     };
     let now = Instant::now();
     record.close(&answer, now);

@@ -171,6 +171,6 @@ pub(super) fn forward_settings(config: &Config) -> Option<forward::Settings> {
 
 /// How long the journal must remember keys.
 pub(super) fn longest_window(config: &Config) -> Duration {
-    let windows = config.sources.iter().flat_map(|source| [source.window, source.dedupe_body.unwrap_or_default()]);
+    let windows = config.sources.iter().flat_map(|source| [source.dedupe.window, source.dedupe.body.unwrap_or_default()]);
     windows.max().unwrap_or_default().max(config.dedupe.window)
 }

@@ -1,8 +1,7 @@
-//! A configured secret as the key of a proof: decoded, labelled, made ready once, and never printed.
+//! A configured secret as the key of a proof: decoded, named, and never printed. The verifier prepares it for use.
 
-use std::any::Any;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_PAD_INDIFFERENT, URL_SAFE_PAD_INDIFFERENT};
@@ -12,22 +11,21 @@ use crate::clock::UnixMillis;
 use crate::secret::Secret;
 use crate::source::recipe::{Encoding, KeyFormat};
 
-/// One secret of a source, ready to check with.
+/// One secret of a source, decoded.
 #[derive(Clone)]
 pub struct Key {
-    /// What logs, metrics and headers call it.
+    /// The secret's name in logs, metrics and headers.
     pub name: Arc<str>,
     /// Scheme and name, such as `mac-sha256:2026-11`.
     pub auth: Arc<str>,
-    /// From this moment on nothing is accepted that it signed; `None`: it has no end.
+    /// The time from which the key verifies nothing; `None`: it does not expire.
     pub not_after: Option<UnixMillis>,
     configured: Secret,
     bytes: Vec<u8>,
-    ready: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Key {
-    /// Follows the steps of `format` over a configured secret. `Err` says what the secret is not, without showing it.
+    /// Decodes a configured secret by the steps of `format`. The error says what is wrong without showing the secret.
     pub fn decode(secret: &Secret, format: &KeyFormat, scheme: &str) -> Result<Key, String> {
         let text =
             format.strip.iter().fold(&secret.bytes[..], |rest, prefix| rest.strip_prefix(prefix.as_bytes()).unwrap_or(rest));
@@ -46,34 +44,32 @@ impl Key {
             return Err(format!("the secret {name} is empty once decoded"));
         }
         let auth = format!("{scheme}:{name}").into();
-        let (name, configured) = (name.clone(), secret.clone());
-        Ok(Key { name, auth, not_after: secret.not_after, configured, bytes, ready: OnceLock::new() })
+        Ok(Key { name: name.clone(), auth, not_after: secret.not_after, configured: secret.clone(), bytes })
     }
 
-    /// The configured secret, so that it can be decoded in another way.
+    /// Returns the configured secret, so that it can be decoded in another way.
     pub fn configured(&self) -> &Secret {
         &self.configured
     }
 
-    /// False once its time is over.
+    /// Returns the decoded bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// True until the key expires.
     pub fn is_valid_at(&self, now: UnixMillis) -> bool {
         self.not_after.is_none_or(|end| now < end)
     }
 
-    /// True when another key of the same source stays valid for longer than this one.
+    /// True if `other`, a key of the same source, stays valid for longer than this one.
     pub fn is_outlived_by(&self, other: &Key) -> bool {
         self.not_after.is_some_and(|end| other.not_after.is_none_or(|later| later > end))
     }
 
-    /// True when both hold the same secret.
+    /// True if both keys have the same bytes.
     pub fn is_same_secret(&self, other: &Key) -> bool {
         self.bytes.ct_eq(&other.bytes).into()
-    }
-
-    /// What `make` prepares from the key's bytes: made at the first call, then kept. The verifier prepares one type only.
-    pub fn ready<T: Any + Send + Sync>(&self, make: impl FnOnce(&[u8]) -> T) -> &T {
-        let ready = self.ready.get_or_init(|| Arc::new(make(&self.bytes)));
-        ready.downcast_ref().expect("a key serves one recipe, and a recipe has one kind of proof")
     }
 }
 

@@ -1,84 +1,84 @@
-//! The places in a body that a recipe's locators point to, folded together so that one pass over a body finds them all:
-//! JSON pointers (RFC 6901), form fields, and JSON pointers inside a form field.
+//! The locations in a body that a recipe's locators name, merged so that one pass over a body finds all of them: JSON
+//! pointers (RFC 6901), form fields, and JSON pointers inside a form field. Reads no body itself.
 
-/// All places of a recipe; each distinct one has a slot.
+/// All body locations of a recipe; each distinct one has a slot.
 #[derive(Debug, Default)]
-pub struct Pointers {
-    /// Where the pass over a body in JSON begins.
-    pub root: Node,
-    /// What is looked for in a body that is a form.
-    pub form: Vec<Field>,
-    /// How many slots there are.
-    pub slots: usize,
+pub(crate) struct Pointers {
+    /// The root of the pointers into a JSON body.
+    pub(crate) root: Node,
+    /// The fields to find in a form.
+    pub(crate) form: Vec<FormField>,
+    /// The number of slots.
+    pub(crate) slots: usize,
 }
 
 /// One field of a form.
 #[derive(Debug)]
-pub struct Field {
-    /// Its name, decoded.
-    pub name: String,
-    /// The slot of its value.
-    pub slot: Option<usize>,
-    /// Where the pass over a value in JSON begins.
-    pub root: Node,
+pub(crate) struct FormField {
+    /// The decoded name.
+    pub(crate) name: String,
+    /// The slot of the field's value.
+    pub(crate) slot: Option<usize>,
+    /// The root of the pointers into a value that is JSON.
+    pub(crate) root: Node,
 }
 
-/// One place in a JSON document that some pointer leads to or through.
+/// One location in a JSON document that a pointer leads to or through.
 #[derive(Debug, Default)]
-pub struct Node {
+pub(crate) struct Node {
     /// The slot of the pointer that ends here.
-    pub slot: Option<usize>,
+    pub(crate) slot: Option<usize>,
     /// The members that pointers lead through: names, or indexes in decimal.
-    pub children: Vec<(String, Node)>,
+    pub(crate) children: Vec<(String, Node)>,
 }
 
 impl Pointers {
-    /// The slot of a pointer such as `/data/object/id`. `None` when it is not a pointer, empty, or deeper than
-    /// [`MAX_DEPTH`].
-    pub fn slot(&mut self, pointer: &str) -> Option<usize> {
+    /// Returns the slot of a pointer such as `/data/object/id`. `None` if the text is not a pointer, is empty, or is deeper
+    /// than [`MAX_DEPTH`].
+    pub(crate) fn slot(&mut self, pointer: &str) -> Option<usize> {
         let steps = steps(pointer)?;
         let node = steps.into_iter().fold(&mut self.root, Node::child);
-        Some(taken(&mut node.slot, &mut self.slots))
+        Some(slot_of(&mut node.slot, &mut self.slots))
     }
 
-    /// The slot of the form field `name`. `None` when the name is empty.
-    pub fn field_slot(&mut self, name: &str) -> Option<usize> {
+    /// Returns the slot of the form field `name`. `None` if the name is empty.
+    pub(crate) fn field_slot(&mut self, name: &str) -> Option<usize> {
         let at = self.field(name)?;
-        Some(taken(&mut self.form[at].slot, &mut self.slots))
+        Some(slot_of(&mut self.form[at].slot, &mut self.slots))
     }
 
-    /// The slot of a pointer into the JSON that the form field `NAME` holds, written `NAME/POINTER`.
-    pub fn field_json_slot(&mut self, place: &str) -> Option<usize> {
-        let (name, pointer) = place.split_at(place.find('/')?);
+    /// Returns the slot of a pointer into the JSON of a form field, written `NAME/POINTER`.
+    pub(crate) fn field_json_slot(&mut self, text: &str) -> Option<usize> {
+        let (name, pointer) = text.split_at(text.find('/')?);
         let steps = steps(pointer)?;
         let at = self.field(name)?;
         let node = steps.into_iter().fold(&mut self.form[at].root, Node::child);
-        Some(taken(&mut node.slot, &mut self.slots))
+        Some(slot_of(&mut node.slot, &mut self.slots))
     }
 
     fn field(&mut self, name: &str) -> Option<usize> {
         let known = self.form.iter().position(|field| field.name == name);
         let new = || {
-            self.form.push(Field { name: name.to_owned(), slot: None, root: Node::default() });
+            self.form.push(FormField { name: name.to_owned(), slot: None, root: Node::default() });
             self.form.len() - 1
         };
         (!name.is_empty()).then(|| known.unwrap_or_else(new))
     }
 
-    /// True when no body has to be looked into.
-    pub fn is_empty(&self) -> bool {
+    /// True if no locator needs the body.
+    pub(crate) fn is_empty(&self) -> bool {
         self.slots == 0
     }
 }
 
 impl Node {
-    /// The index of the child called `name`.
-    pub fn find(&self, name: &[u8]) -> Option<usize> {
+    /// Returns the index of the child called `name`.
+    pub(crate) fn find(&self, name: &[u8]) -> Option<usize> {
         self.children.iter().position(|(child, _)| child.as_bytes() == name)
     }
 
-    /// The index of the child that stands for element `index` of an array; `01` and `+1` are names, not indexes.
-    pub fn find_index(&self, index: usize) -> Option<usize> {
+    /// Returns the index of the child for element `index` of an array; `01` and `+1` are names, not indexes.
+    pub(crate) fn find_index(&self, index: usize) -> Option<usize> {
         let is_index = |name: &str| !(name.starts_with('+') || (name.len() > 1 && name.starts_with('0')));
         self.children.iter().position(|(name, _)| is_index(name) && name.parse() == Ok(index))
     }
@@ -92,8 +92,8 @@ impl Node {
     }
 }
 
-/// The slot that a place has, or the next one.
-fn taken(slot: &mut Option<usize>, slots: &mut usize) -> usize {
+/// Returns the slot of a location, assigning the next one if it has none.
+fn slot_of(slot: &mut Option<usize>, slots: &mut usize) -> usize {
     *slot.get_or_insert_with(|| {
         *slots += 1;
         *slots - 1
@@ -112,5 +112,5 @@ fn unescape(step: &str) -> Option<String> {
     legal.then_some(plain)
 }
 
-/// How deep a pointer may lead: the pass over a body recurses at most this far.
-pub const MAX_DEPTH: usize = 16;
+/// The deepest pointer: the pass over a body recurses at most this far.
+pub(crate) const MAX_DEPTH: usize = 16;

@@ -8,63 +8,54 @@ use std::time::Duration;
 use http::{HeaderName, StatusCode};
 
 use crate::source::pointers::Pointers;
-use crate::source::recipe::*;
+use crate::source::recipe::{
+    Algorithm, BodyHash, Choice, Encoding, Facts, KeyFormat, Locator, MacProof, ProviderLimits, Recipe, Replies, Reply, Setup,
+    SignatureFormat, SwitchOff, Term, TimeUnit, Timestamp,
+};
 use crate::source::validate;
 use crate::toml_value::{Item, TomlTable};
 
 mod challenge;
 
-/// Takes every recipe parameter out of `table`. `None` when a part without a default is missing or wrong.
-/// A source's own `key` replaces the recipe's `event.key`.
-pub fn recipe(table: &mut TomlTable) -> Option<Recipe> {
+/// Takes every recipe parameter out of `table`. `None` if a part without a default is missing or wrong. A source's own `key`
+/// replaces the recipe's `event.key`.
+pub(super) fn recipe(table: &mut TomlTable) -> Option<Recipe> {
     let auth = need(table, "auth", "mac", |table| table.take_one_of("auth", &[("mac", ())]));
-    let algorithm = need(table, "algorithm", "sha1, sha256, sha384, sha512", |t| t.take_one_of("algorithm", Algorithm::WORDS));
-    let signature = need(table, "signature", SIGNATURE, signature);
-    let contents = contents(table);
-    let body_sha256 = body_sha256(table);
     let timestamp = timestamp(table);
     let mut pointers = Pointers::default();
     let own_key = table.take("key");
     let event = facts(table, own_key, &mut pointers);
+    let proof = proof(table, timestamp.as_ref().ok().and_then(Option::as_ref), &event);
     let challenges = challenge::all(table, &mut pointers);
     let title = table.take_str("title").unwrap_or_default();
-    let encoding = table.take_one_of("encoding", Encoding::WORDS);
-    let (key_format, setup) = (key_format(table), setup(table));
-    let (ok, bad) = replies(table);
-    let (respond_within, gives_up_after, switches_off_at) = limits(table);
-    let max_body = table.take_bytes("max_body", MAX_BODY);
-    let ((signature, inline_encoding), contents) = (signature?, contents?);
-    let (timestamp, body_sha256) = (timestamp?, body_sha256?);
-    validate::agree(table, &signature, &contents, timestamp.as_ref(), &event)?;
-    validate::hash_is_signed(table, &contents, body_sha256.is_some())?;
-    let (integrity, id_signed) = validate::integrity(&contents, timestamp.as_ref(), &event);
-    let signs_form = contents.iter().any(|content| content.contains(&Term::FormSorted));
-    let reads_tags = validate::uses_tags(&contents, timestamp.as_ref(), &event);
-    let encoding = inline_encoding.or(encoding).unwrap_or(Encoding::Hex);
+    let (replies, limits, setup) = (replies(table), limits(table), setup(table));
+    let (proof, timestamp) = (proof?, timestamp.ok()?);
+    validate::parts_agree(table, &proof, timestamp.as_ref(), &event)?;
+    let coverage = validate::coverage(&proof.contents, timestamp.as_ref(), &event);
     auth?;
-    Some(Recipe {
-        title,
+    Some(Recipe { title, proof, timestamp, coverage, event, pointers, challenges: challenges?, replies, limits, setup })
+}
+
+/// A value that is present but wrong; a diagnostic has been reported.
+struct Invalid;
+
+fn proof(table: &mut TomlTable, timestamp: Option<&Timestamp>, event: &Facts) -> Option<MacProof> {
+    let algorithm = need(table, "algorithm", "sha1, sha256, sha384, sha512", |t| t.take_one_of("algorithm", Algorithm::WORDS));
+    let signature = need(table, "signature", SIGNATURE, signature);
+    let contents = contents(table);
+    let body_sha256 = body_sha256(table);
+    let encoding = table.take_one_of("encoding", Encoding::WORDS);
+    let key_format = key_format(table);
+    let ((signature, inline_encoding), contents, body_sha256) = (signature?, contents?, body_sha256.ok()?);
+    Some(MacProof {
         algorithm: algorithm?,
-        encoding,
+        encoding: inline_encoding.or(encoding).unwrap_or(Encoding::Hex),
         signature,
         key_format,
+        signs_form: contents.iter().any(|content| content.contains(&Term::FormSorted)),
+        reads_tags: validate::uses_tags(&contents, timestamp, event),
         contents,
-        signs_form,
-        reads_tags,
         body_sha256,
-        timestamp,
-        event,
-        pointers,
-        integrity,
-        id_signed,
-        challenges: challenges?,
-        ok,
-        bad,
-        respond_within,
-        gives_up_after,
-        switches_off_at,
-        max_body,
-        setup,
     })
 }
 
@@ -83,7 +74,7 @@ fn need<T>(table: &mut TomlTable, key: &str, allowed: &str, take: impl FnOnce(&m
     taken
 }
 
-fn signature(table: &mut TomlTable) -> Option<(Signature, Option<Encoding>)> {
+fn signature(table: &mut TomlTable) -> Option<(SignatureFormat, Option<Encoding>)> {
     let mut table = table.take_table("signature")?;
     let from = need(&mut table, "from", SIGNED_FROM, |table| table.take_list("from"));
     let from: Vec<HeaderName> = from.unwrap_or_default().into_iter().filter_map(|item| named_header(item, SIGNED_FROM)).collect();
@@ -98,7 +89,7 @@ fn signature(table: &mut TomlTable) -> Option<(Signature, Option<Encoding>)> {
         return None;
     }
     table.finish();
-    let signature = Signature { from, groups, items, pair, take, prefix, trim };
+    let signature = SignatureFormat { from, groups, items, pair, take, prefix, trim };
     (!signature.from.is_empty()).then_some((signature, encoding))
 }
 
@@ -129,16 +120,18 @@ fn terms(list: Item) -> Option<Vec<Term>> {
     }
 }
 
-/// The outer `None`: it is there, but wrong.
-fn body_sha256(table: &mut TomlTable) -> Option<Option<BodyHash>> {
-    let Some(item) = table.take("body_sha256") else { return Some(None) };
+fn body_sha256(table: &mut TomlTable) -> Result<Option<BodyHash>, Invalid> {
+    table.take("body_sha256").map(|item| body_hash(item).ok_or(Invalid)).transpose()
+}
+
+fn body_hash(item: Item) -> Option<BodyHash> {
     let mut table = item.table()?;
     let from = need(&mut table, "from", HASHED_FROM, |table| table.take("from"));
     let encoding = table.take_one_of("encoding", Encoding::WORDS).unwrap_or(Encoding::Hex);
     table.finish();
     let from = from?;
     match from.as_str().and_then(|text| text.strip_prefix("query:")).filter(|name| !name.is_empty()) {
-        Some(name) => Some(Some(BodyHash { query: name.to_owned(), encoding })),
+        Some(name) => Some(BodyHash { query: name.to_owned(), encoding }),
         None => from.refuse("not a query parameter", HASHED_FROM),
     }
 }
@@ -198,15 +191,17 @@ fn place(text: &str, item: &Item, pointers: &mut Pointers) -> Option<Locator> {
     }
 }
 
-/// The outer `None`: it is there, but wrong.
-fn timestamp(table: &mut TomlTable) -> Option<Option<Timestamp>> {
-    let Some(item) = table.take("timestamp") else { return Some(None) };
+fn timestamp(table: &mut TomlTable) -> Result<Option<Timestamp>, Invalid> {
+    table.take("timestamp").map(|item| signing_time(item).ok_or(Invalid)).transpose()
+}
+
+fn signing_time(item: Item) -> Option<Timestamp> {
     let mut table = item.table()?;
     let mut pointers = Pointers::default();
     let from = need(&mut table, "from", TIMED_FROM, |table| table.take("from")).map(|item| choice(item, &mut pointers));
-    let unit = table.take_one_of("unit", Unit::WORDS).unwrap_or(Unit::Seconds);
-    let past = table.take_duration("past", WINDOW).unwrap_or(DEFAULT_WINDOW);
-    let future = table.take_duration("future", WINDOW).unwrap_or(DEFAULT_WINDOW);
+    let unit = table.take_one_of("unit", TimeUnit::WORDS).unwrap_or(TimeUnit::Seconds);
+    let past = table.take_duration("past", TOLERANCE).unwrap_or(DEFAULT_TOLERANCE);
+    let future = table.take_duration("future", TOLERANCE).unwrap_or(DEFAULT_TOLERANCE);
     let is_readable = from.as_ref().is_none_or(validate::stands_alone);
     if !is_readable {
         let what = if pointers.is_empty() {
@@ -217,8 +212,7 @@ fn timestamp(table: &mut TomlTable) -> Option<Option<Timestamp>> {
         table.wrong("from", what, TIMED_FROM);
     }
     table.finish();
-    let from = from.filter(|_| is_readable)?;
-    Some(Some(Timestamp { from, unit, past, future }))
+    Some(Timestamp { from: from.filter(|_| is_readable)?, unit, past, future })
 }
 
 fn facts(table: &mut TomlTable, own_key: Option<Item>, pointers: &mut Pointers) -> Facts {
@@ -233,10 +227,10 @@ fn facts(table: &mut TomlTable, own_key: Option<Item>, pointers: &mut Pointers) 
     Facts { id, kind, type_prefix, key, time }
 }
 
-fn time(item: Item, pointers: &mut Pointers) -> Option<(Locator, Unit)> {
+fn time(item: Item, pointers: &mut Pointers) -> Option<(Locator, TimeUnit)> {
     let mut table = item.table()?;
     let from = need(&mut table, "from", LOCATORS, |table| table.take("from"));
-    let unit = need(&mut table, "unit", "s, ms, rfc3339", |table| table.take_one_of("unit", Unit::WORDS));
+    let unit = need(&mut table, "unit", "s, ms, rfc3339", |table| table.take_one_of("unit", TimeUnit::WORDS));
     table.finish();
     Some((locator(from?, pointers)?, unit?))
 }
@@ -265,7 +259,7 @@ fn key_format(table: &mut TomlTable) -> KeyFormat {
     format
 }
 
-fn replies(table: &mut TomlTable) -> (Reply, StatusCode) {
+fn replies(table: &mut TomlTable) -> Replies {
     let mut reply = table.take_section("reply");
     let mut ok = reply.take_section("ok");
     let accepted = Reply {
@@ -274,9 +268,9 @@ fn replies(table: &mut TomlTable) -> (Reply, StatusCode) {
         body: ok.take_str("body").unwrap_or_default().into(),
     };
     ok.finish();
-    let bad = status(&mut reply, "bad", 400..=499).unwrap_or(StatusCode::UNAUTHORIZED);
+    let rejected = status(&mut reply, "bad", 400..=499).unwrap_or(StatusCode::UNAUTHORIZED);
     reply.finish();
-    (accepted, bad)
+    Replies { accepted, rejected }
 }
 
 fn status(table: &mut TomlTable, key: &str, range: RangeInclusive<u64>) -> Option<StatusCode> {
@@ -292,13 +286,14 @@ fn header_value(item: Item) -> Option<Arc<str>> {
     }
 }
 
-fn limits(table: &mut TomlTable) -> (Option<Duration>, Option<Duration>, Option<SwitchOff>) {
+fn limits(table: &mut TomlTable) -> ProviderLimits {
+    let max_body = table.take_bytes("max_body", MAX_BODY);
     let mut limits = table.take_section("limits");
     let respond_within = limits.take_duration("respond_within", Duration::from_secs(1)..=Duration::from_secs(300));
     let gives_up_after = limits.take_duration("gives_up_after", Duration::ZERO..=DAYS_30);
     let switches_off_at = limits.take_table("switches_off_at").and_then(switch_off);
     limits.finish();
-    (respond_within, gives_up_after, switches_off_at)
+    ProviderLimits { respond_within, gives_up_after, switches_off_at, max_body }
 }
 
 fn switch_off(mut table: TomlTable) -> Option<SwitchOff> {
@@ -328,10 +323,10 @@ const HASHED_FROM: &str = "query:NAME";
 const TERMS: &str =
     "body, timestamp, id, header:NAME, tag:NAME, const:TEXT, url, url-other-port, form-sorted, or punctuation such as \".\"";
 const KEY_STEPS: &str = "strip-prefix:TEXT, utf8, hex, base64, base64url";
-const DEFAULT_WINDOW: Duration = Duration::from_secs(300);
+const DEFAULT_TOLERANCE: Duration = Duration::from_secs(300);
 const PERCENT: &str = "a whole number from 0 to 99";
 const MINUTE: Duration = Duration::from_secs(60);
 const DAYS_30: Duration = Duration::from_secs(30 * 86_400);
-const WINDOW: RangeInclusive<Duration> = Duration::ZERO..=DAYS_30;
+const TOLERANCE: RangeInclusive<Duration> = Duration::ZERO..=DAYS_30;
 /// The limits of `max_body`, in bytes.
 pub const MAX_BODY: RangeInclusive<u64> = 1..=1 << 30;

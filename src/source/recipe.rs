@@ -1,5 +1,5 @@
-//! The scheme language as data: what a recipe says, compiled once. The verifier interprets it; nothing in here touches a
-//! delivery. The vocabulary is the part of the language that today's recipes use.
+//! The recipe language as data: what a recipe says, compiled once. The verifier interprets it; nothing here reads a
+//! delivery. The language covers what the compiled-in recipes need and no more.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,73 +11,108 @@ use crate::answer::Answer;
 use crate::event::Integrity;
 use crate::source::pointers::Pointers;
 
-/// How one provider proves and describes its deliveries.
+/// A provider's recipe: the way it signs and describes deliveries.
 #[derive(Debug)]
 pub struct Recipe {
-    /// The provider's name as people write it; empty for an inline recipe without one.
+    /// The provider's display name; empty for an inline recipe without a title.
     pub title: String,
-    /// The hash under the message authentication code.
-    pub algorithm: Algorithm,
-    /// How the code is written in the signature.
-    pub encoding: Encoding,
-    /// Where the signatures stand.
-    pub signature: Signature,
-    /// How the configured text becomes the key's bytes.
-    pub key_format: KeyFormat,
-    /// What is signed, in order; alternatives of which any may have been, at least one.
-    pub contents: Vec<Vec<Term>>,
-    /// True when the fields of a form are signed in place of the body's bytes.
-    pub signs_form: bool,
-    /// True when content, time or facts depend on tags beside the signature, so that groups of signatures differ.
-    pub reads_tags: bool,
-    /// Where a signed URL holds the body's hash; `None` for schemes that sign the body itself.
-    pub body_sha256: Option<BodyHash>,
-    /// When it was signed; `None` when the scheme signs no time.
+    /// The proof of origin that every delivery carries.
+    pub proof: MacProof,
+    /// Location and tolerance of the signing time; `None` when the provider signs no time.
     pub timestamp: Option<Timestamp>,
-    /// Where the event's own facts are.
+    /// The part of an event that the proof covers; computed, never declared.
+    pub coverage: Coverage,
+    /// Locators of an event's id, type, ordering key and time.
     pub event: Facts,
-    /// All places in the body that `event` and `challenges` point to, for one pass over it.
-    pub pointers: Pointers,
-    /// How much of an event the proof covers; computed from `contents` and `event`, never declared.
-    pub integrity: Integrity,
-    /// True when no id can come from outside the signed bytes.
-    pub id_signed: bool,
-    /// The provider's checks of the endpoint, answered before admission and never kept; the first that fits counts.
+    /// Every location in the body that `event` and `challenges` point to, so that one pass over the body finds all of them.
+    pub(crate) pointers: Pointers,
+    /// The provider's endpoint challenges, answered before deduplication and never stored. The first that matches is used.
     pub challenges: Vec<Challenge>,
-    /// The answer to an accepted delivery.
-    pub ok: Reply,
-    /// The status of a refused one.
-    pub bad: StatusCode,
-    /// The provider gives up waiting after this time.
-    pub respond_within: Option<Duration>,
-    /// The provider stops sending an event again after this time. Zero: it never sends again by itself.
-    pub gives_up_after: Option<Duration>,
-    /// When the provider stops sending to an endpoint that fails too often; `None` where it does not say.
-    pub switches_off_at: Option<SwitchOff>,
-    /// The largest body the provider sends, in bytes.
-    pub max_body: Option<u64>,
-    /// What an operator needs to connect it.
+    /// The answers to accepted and rejected deliveries.
+    pub replies: Replies,
+    /// The limits and retry behaviour that the provider documents.
+    pub limits: ProviderLimits,
+    /// Instructions for the operator who connects the provider.
     pub setup: Setup,
 }
 
 impl Recipe {
-    /// True when the URL is part of what is signed.
+    /// True if the URL is part of the signed content.
+    pub fn signs_url(&self) -> bool {
+        self.proof.signs_url()
+    }
+}
+
+/// A message authentication code over parts of the request.
+#[derive(Debug)]
+pub struct MacProof {
+    /// The hash function under the HMAC.
+    pub algorithm: Algorithm,
+    /// The encoding of the code in a signature.
+    pub encoding: Encoding,
+    /// Location and syntax of the signatures.
+    pub signature: SignatureFormat,
+    /// The steps from the configured text to the key's bytes.
+    pub key_format: KeyFormat,
+    /// The signed content, as a list of terms in order. Any of the alternatives may have been signed; there is at least one.
+    pub contents: Vec<Vec<Term>>,
+    /// True if the fields of a form are signed instead of the body's bytes.
+    pub signs_form: bool,
+    /// True if content, time or facts depend on tags next to the signature, so that groups of signatures differ.
+    pub reads_tags: bool,
+    /// The place of the body's hash in a signed URL; `None` for schemes that sign the body itself.
+    pub body_sha256: Option<BodyHash>,
+}
+
+impl MacProof {
+    /// True if the URL is part of the signed content.
     pub fn signs_url(&self) -> bool {
         self.contents.iter().flatten().any(|term| matches!(term, Term::Url | Term::UrlOtherPort))
     }
 
-    /// True when the text of the id is a part of what is signed, wherever it stands.
+    /// True if the text of the event id is part of the signed content, whichever header it comes from.
     pub fn signs_id(&self) -> bool {
         self.contents.iter().any(|content| content.contains(&Term::Id))
     }
 
-    /// What stands before the secret's name in `hookhold-auth`.
+    /// The part before the secret's name in `hookhold-auth`, such as `mac-sha256`.
     pub fn scheme(&self) -> String {
         format!("mac-{}", self.algorithm.word())
     }
 }
 
-/// The hash under a message authentication code.
+/// The part of an event that a proof covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Coverage {
+    /// The value of `hookhold-integrity`.
+    pub integrity: Integrity,
+    /// True if no event id can come from outside the signed bytes.
+    pub id_signed: bool,
+}
+
+/// The answers to accepted and rejected deliveries.
+#[derive(Debug)]
+pub struct Replies {
+    /// The reply to an accepted delivery.
+    pub accepted: Reply,
+    /// The status of a rejected one.
+    pub rejected: StatusCode,
+}
+
+/// The limits and retry behaviour that a provider documents; `None` where it documents nothing.
+#[derive(Debug)]
+pub struct ProviderLimits {
+    /// The time that the provider waits for an answer.
+    pub respond_within: Option<Duration>,
+    /// The time over which the provider retries an event. Zero: it never retries.
+    pub gives_up_after: Option<Duration>,
+    /// The failure rate at which the provider disables an endpoint.
+    pub switches_off_at: Option<SwitchOff>,
+    /// The largest body the provider sends, in bytes.
+    pub max_body: Option<u64>,
+}
+
+/// The hash function under an HMAC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
     /// HMAC-SHA1, 20 bytes.
@@ -91,11 +126,11 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// Every algorithm with its word in recipes.
+    /// Every algorithm with its word in the recipe language.
     pub const WORDS: &[(&str, Algorithm)] =
         &[("sha1", Algorithm::Sha1), ("sha256", Algorithm::Sha256), ("sha384", Algorithm::Sha384), ("sha512", Algorithm::Sha512)];
 
-    /// The word in recipes and in `hookhold-auth`.
+    /// The word in the recipe language and in `hookhold-auth`.
     pub fn word(self) -> &'static str {
         Algorithm::WORDS.iter().find(|(_, one)| *one == self).map_or("", |(word, _)| word)
     }
@@ -111,7 +146,7 @@ impl Algorithm {
     }
 }
 
-/// How bytes are written as text.
+/// A text encoding of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
     /// Hexadecimal digits of either case.
@@ -123,41 +158,41 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// Every encoding with its word in recipes.
+    /// Every encoding with its word in the recipe language.
     pub const WORDS: &[(&str, Encoding)] =
         &[("hex", Encoding::Hex), ("base64", Encoding::Base64), ("base64url", Encoding::Base64Url)];
 
-    /// The word in recipes.
+    /// The word in the recipe language.
     pub fn word(self) -> &'static str {
         Encoding::WORDS.iter().find(|(_, one)| *one == self).map_or("", |(word, _)| word)
     }
 }
 
-/// Where signatures stand and how they are taken apart.
+/// Location of the signatures in a request, and the syntax of their header.
 #[derive(Debug)]
-pub struct Signature {
-    /// Header names; the first one that the request has counts, with all its repeats.
+pub struct SignatureFormat {
+    /// Header names. The first one that the request has is read, with all its values.
     pub from: Vec<HeaderName>,
-    /// Separates groups; tags belong to the signatures of their own group.
+    /// Separates groups; a tag belongs to the signatures of its own group.
     pub groups: Option<String>,
-    /// Separates items inside a group.
+    /// Separates the items of a group.
     pub items: Option<String>,
     /// Separates an item's tag from its value.
     pub pair: Option<String>,
-    /// The tags whose values are signatures; all others are only kept for [`Locator::Tag`].
+    /// The tags whose values are signatures. All other tags are available to [`Locator::Tag`].
     pub take: Vec<String>,
-    /// Stands before every signature and is taken off; a value without it is no signature.
+    /// The text in front of every signature; a value without it is not a signature.
     pub prefix: String,
-    /// Whether white space around items, tags and values is dropped.
+    /// True if whitespace around items, tags and values is removed.
     pub trim: bool,
 }
 
-/// The steps from the configured text to the key.
+/// The steps from the configured text to the key's bytes.
 #[derive(Debug, Default)]
 pub struct KeyFormat {
-    /// Taken off where they stand at the front, one after the other.
+    /// Prefixes removed from the text where present, one after the other.
     pub strip: Vec<String>,
-    /// How the rest is decoded; `None`: its own bytes.
+    /// The encoding of the rest; `None`: the text's own bytes are the key.
     pub encoding: Option<Encoding>,
 }
 
@@ -166,85 +201,86 @@ pub struct KeyFormat {
 pub enum Term {
     /// Fixed text.
     Literal(String),
-    /// The body's wire bytes.
+    /// The body's bytes as received.
     Body,
-    /// The text of the timestamp exactly as received.
+    /// The text of the timestamp as received.
     Timestamp,
-    /// The text of the event id exactly as received.
+    /// The text of the event id as received.
     Id,
     /// The value of a header.
     Header(HeaderName),
     /// The value of a tag in the signature header.
     Tag(String),
-    /// The public URL as configured, and the request target as it arrived.
+    /// The public URL as configured, followed by the request target as received.
     Url,
-    /// The same with the scheme's own port where none is configured, and without the port where one is.
+    /// The same URL with the scheme's default port added where no port is configured, and without the port where one is.
     UrlOtherPort,
-    /// The names and values of a form, decoded, sorted by name and then by value, equal pairs once, with nothing between
-    /// them. Nothing at all where [`Recipe::body_sha256`] proves the body.
+    /// The names and values of a form, decoded, sorted by name and then by value, without separators; equal pairs count once.
+    /// Empty where [`MacProof::body_sha256`] proves the body.
     FormSorted,
 }
 
-/// The hash of a body inside the signed URL. Where it is present it must be the body's. It proves no more than a form's fields
-/// do: those follow the URL in what is signed, so some forms could be shown as a URL with such a parameter and another body.
+/// The hash of a body inside the signed URL. Where the parameter is present, the body must match it. It proves no more than
+/// the fields of a form do: the fields follow the URL in the signed content, so some forms could be replayed as a URL with
+/// such a parameter and another body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BodyHash {
-    /// The query parameter that holds it.
+    /// The query parameter that carries the hash.
     pub query: String,
-    /// How it is written.
+    /// The encoding of the hash.
     pub encoding: Encoding,
 }
 
-/// Where one fact of a delivery is.
+/// Location of one fact in a delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Locator {
     /// The first value of a header.
     Header(HeaderName),
     /// A tag of the signature's group.
     Tag(String),
-    /// The first query parameter of a name, its value as it arrived, not decoded.
+    /// The first query parameter with this name, its value as received, not decoded.
     Query(String),
-    /// Always the same text, to name what the recipe knows.
+    /// A fixed text that the recipe itself supplies.
     Const(String),
-    /// A slot of [`Recipe::pointers`]: a text, number or truth value inside a JSON body or a form.
+    /// A slot of [`Recipe::pointers`]: a string, number or boolean inside a JSON body or a form.
     Body(usize),
 }
 
-/// Alternatives in order: the first whose every field is present counts.
+/// Alternatives in order. The first whose fields are all present is used.
 #[derive(Debug, Default)]
 pub struct Choice(pub Vec<Vec<Locator>>);
 
-/// Where the event's own facts are.
+/// Locators of the facts about an event.
 #[derive(Debug, Default)]
 pub struct Facts {
-    /// What stays the same through the provider's retries.
+    /// The id, which stays the same over the provider's retries.
     pub id: Choice,
-    /// The event's type; the fields of an alternative are joined with a dot.
+    /// The event type; the fields of an alternative are joined with a dot.
     pub kind: Choice,
-    /// What stands before the type in `ce_type`.
+    /// The text in front of the type in `ce_type`.
     pub type_prefix: Arc<str>,
     /// The ordering key.
     pub key: Choice,
-    /// The event's own time; the first alternative that can be read counts.
-    pub time: Vec<(Locator, Unit)>,
+    /// The time of the event; the first alternative that can be parsed is used.
+    pub time: Vec<(Locator, TimeUnit)>,
 }
 
-/// When a delivery was signed, and how far from now that may be.
+/// Location of the signing time, and its tolerance around the current time.
 #[derive(Debug)]
 pub struct Timestamp {
-    /// Where its text is; the first that is present counts.
+    /// Locators of the text; the first alternative that is present is used.
     pub from: Choice,
-    /// How its text is read.
-    pub unit: Unit,
-    /// The oldest that is accepted.
+    /// The format of the text.
+    pub unit: TimeUnit,
+    /// The oldest accepted age.
     pub past: Duration,
-    /// The farthest ahead that is accepted.
+    /// The farthest accepted time in the future.
     pub future: Duration,
 }
 
-/// How a time is written.
+/// A text format for times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unit {
+pub enum TimeUnit {
     /// Seconds since 1970, decimal digits only.
     Seconds,
     /// Milliseconds since 1970, decimal digits only.
@@ -253,12 +289,12 @@ pub enum Unit {
     Rfc3339,
 }
 
-impl Unit {
-    /// Every unit with its word in recipes.
-    pub const WORDS: &[(&str, Unit)] = &[("s", Unit::Seconds), ("ms", Unit::Millis), ("rfc3339", Unit::Rfc3339)];
+impl TimeUnit {
+    /// Every unit with its word in the recipe language.
+    pub const WORDS: &[(&str, TimeUnit)] = &[("s", TimeUnit::Seconds), ("ms", TimeUnit::Millis), ("rfc3339", TimeUnit::Rfc3339)];
 }
 
-/// What an accepted delivery is answered.
+/// The reply to an accepted delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     /// 200 to 299.
@@ -270,55 +306,64 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// The same ending with this reply.
+    /// Puts this reply's status and body into an answer; outcome and hint stay.
     pub fn over(self, answer: Answer) -> Answer {
         Answer { status: self.status, content_type: self.content_type, body: self.body, ..answer }
     }
 }
 
-/// A check of the endpoint by its provider. A delivery that fits but lacks what the reply echoes is a delivery like any
-/// other.
+/// An endpoint challenge: the provider's request that checks whether the endpoint works. A delivery that matches but lacks
+/// a text that the reply echoes is treated as an ordinary delivery.
 #[derive(Debug)]
 pub struct Challenge {
-    /// What it is known by, all of it: a place, and the text there; `None`: any.
-    pub when: Vec<(Locator, Option<String>)>,
-    /// Whether the provider signs it. One that it signs is answered only once it is proved.
+    /// The texts that identify it; all must match.
+    pub when: Vec<(Locator, TextMatch)>,
+    /// True if the provider signs it; then it is answered only after its signature has been verified.
     pub authenticated: bool,
     /// 200 to 299.
     pub status: StatusCode,
     /// The reply's media type.
     pub content_type: Option<Arc<str>>,
     /// The reply's body, in order.
-    pub body: Vec<Part>,
+    pub body: Vec<ReplyPart>,
+}
+
+/// The text that a challenge has at one of its locators.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TextMatch {
+    /// Any text except an empty one.
+    Any,
+    /// This text.
+    Exactly(String),
 }
 
 /// One part of the reply to a challenge.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum ReplyPart {
     /// Fixed text.
     Literal(String),
-    /// What stands at a place of the delivery, as it is.
+    /// The text at a locator, unchanged.
     Echo(Locator),
 }
 
-/// When a provider switches an endpoint off.
+/// The success rate at which a provider disables an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SwitchOff {
-    /// 0 to 99: at this percentage of deliveries answered 2xx, or below it.
+    /// 0 to 99: the provider disables the endpoint at or below this percentage of deliveries answered 2xx.
     pub percent: u8,
-    /// The time over which it counts them.
+    /// The time over which the provider measures the rate.
     pub within: Duration,
 }
 
-/// What an operator needs to connect a provider; empty texts for an inline recipe.
+/// Instructions for the operator who connects a provider; empty texts for an inline recipe.
 #[derive(Clone, Debug, Default)]
 pub struct Setup {
-    /// Where in the provider's dashboard the URL is pasted.
+    /// The page of the provider's dashboard on which the URL is entered.
     pub url: String,
-    /// Where the secret is found.
+    /// The page or text that shows the secret.
     pub secret: String,
     /// An event type of this provider, for samples.
     pub sample_type: String,
-    /// Pages and code that the recipe's facts come from.
+    /// The pages and source files that the recipe is based on.
     pub facts: Vec<String>,
 }

@@ -1,18 +1,13 @@
 //! What the parts of a recipe must agree on, and what follows from them.
 
 use crate::event::Integrity;
-use crate::source::recipe::*;
+use crate::source::recipe::{Choice, Coverage, Facts, Locator, MacProof, Term, Timestamp};
 use crate::toml_value::TomlTable;
 
 /// Notes what contradicts itself: a time that is not signed proves nothing, what the content names must have somewhere to
 /// come from, and a tag can be pointed to only when the grammar finds tags.
-pub fn agree(
-    table: &TomlTable,
-    signature: &Signature,
-    contents: &[Vec<Term>],
-    timestamp: Option<&Timestamp>,
-    event: &Facts,
-) -> Option<()> {
+pub(super) fn parts_agree(table: &TomlTable, proof: &MacProof, timestamp: Option<&Timestamp>, event: &Facts) -> Option<()> {
+    let MacProof { signature, contents, .. } = proof;
     let within = |locator: &Locator| holds(contents, locator);
     let timed = timestamp.map(|time| signs(contents, &Term::Timestamp) || time.from.0.iter().flatten().all(within));
     if !timed.unwrap_or(!contents.iter().flatten().any(|term| *term == Term::Timestamp)) {
@@ -35,12 +30,8 @@ pub fn agree(
         table.wrong("signature", "a tag is used, but the signature has none", allowed);
         return None;
     }
-    Some(())
-}
-
-/// Notes a hash of the body that nobody signs: it proves the body only inside a signed URL, and stands for `form-sorted`.
-pub fn hash_is_signed(table: &TomlTable, contents: &[Vec<Term>], has_hash: bool) -> Option<()> {
-    if has_hash && !(signs_url(contents) && signs(contents, &Term::FormSorted)) {
+    // The hash proves the body only inside a signed URL, and it takes the place of `form-sorted`.
+    if proof.body_sha256.is_some() && !(signs_url(contents) && signs(contents, &Term::FormSorted)) {
         table.wrong(
             "body_sha256",
             "the hash is not signed",
@@ -53,9 +44,9 @@ pub fn hash_is_signed(table: &TomlTable, contents: &[Vec<Term>], has_hash: bool)
 
 /// How much of an event the proof covers, and whether its id is within: computed, so that no recipe can claim too much. The
 /// fields of a form are signed without what separates them, so `ab=c` and `a=bc` are one to the proof: less than the body.
-pub fn integrity(contents: &[Vec<Term>], timestamp: Option<&Timestamp>, event: &Facts) -> (Integrity, bool) {
+pub(super) fn coverage(contents: &[Vec<Term>], timestamp: Option<&Timestamp>, event: &Facts) -> Coverage {
     if !signs(contents, &Term::Body) {
-        return (Integrity::Partial, false);
+        return Coverage { integrity: Integrity::Partial, id_signed: false };
     }
     let is_time = |locator: &Locator| timestamp.is_some_and(|time| time.from.0 == [vec![locator.clone()]]);
     let timed = signs(contents, &Term::Timestamp);
@@ -63,7 +54,7 @@ pub fn integrity(contents: &[Vec<Term>], timestamp: Option<&Timestamp>, event: &
     let all_signed = |choice: &Choice| choice.0.iter().flatten().all(signed);
     let id_signed = signs(contents, &Term::Id) || all_signed(&event.id);
     let integrity = if id_signed && all_signed(&event.kind) { Integrity::Full } else { Integrity::Body };
-    (integrity, id_signed)
+    Coverage { integrity, id_signed }
 }
 
 /// True when every alternative has the term.

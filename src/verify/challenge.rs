@@ -1,30 +1,31 @@
-//! Endpoint checks of providers: recognised and answered as the recipe says.
+//! Endpoint challenges: recognised and answered as the recipe says.
 
-use crate::source::recipe::{Challenge, Part, Recipe, Reply};
+use crate::source::recipe::{Challenge, Recipe, Reply, ReplyPart, TextMatch};
 use crate::verify::request_view::RequestView;
 
-/// The reply to the challenge that a delivery is, if it is one of those that are signed, or of those that are not.
-pub fn reply(recipe: &Recipe, authenticated: bool, site: &RequestView<'_>) -> Option<Reply> {
+/// Returns the reply to the challenge that a request is, if it is one. Considers only the challenges that the provider signs,
+/// or only those that it does not sign.
+pub(super) fn reply(recipe: &Recipe, authenticated: bool, request: &RequestView<'_>) -> Option<Reply> {
     let mut candidates = recipe.challenges.iter().filter(|challenge| challenge.authenticated == authenticated);
-    candidates.find_map(|challenge| answer(challenge, site))
+    candidates.find_map(|challenge| answer(challenge, request))
 }
 
-/// True when the recipe knows challenges without a signature.
-pub fn any_unsigned(recipe: &Recipe) -> bool {
+/// True if the recipe has challenges without a signature.
+pub(super) fn any_unsigned(recipe: &Recipe) -> bool {
     recipe.challenges.iter().any(|challenge| !challenge.authenticated)
 }
 
-fn answer(challenge: &Challenge, site: &RequestView<'_>) -> Option<Reply> {
+fn answer(challenge: &Challenge, request: &RequestView<'_>) -> Option<Reply> {
     let Challenge { when, status, content_type, body, .. } = challenge;
-    let fits = when.iter().all(|(at, wanted)| {
-        let found = site.text(at);
-        found.is_some() && (wanted.is_none() || found == wanted.as_deref())
+    let matches = when.iter().all(|(locator, wanted)| match (request.text(locator), wanted) {
+        (found, TextMatch::Any) => found.is_some(),
+        (found, TextMatch::Exactly(text)) => found == Some(text),
     });
-    let part = |part: &Part| match part {
-        Part::Literal(text) => Some(text.clone()),
-        Part::Echo(at) => site.text(at).map(str::to_owned),
+    let part = |part: &ReplyPart| match part {
+        ReplyPart::Literal(text) => Some(text.clone()),
+        ReplyPart::Echo(locator) => request.text(locator).map(str::to_owned),
     };
-    if !fits {
+    if !matches {
         return None;
     }
     let body: String = body.iter().map(part).collect::<Option<_>>()?;

@@ -5,9 +5,10 @@ use std::borrow::Cow;
 use crate::source::pointers::Pointers;
 use crate::verify::json;
 
-/// One entry per slot, as in [`json::locate`]; those of the form, decoded: `+` is a blank, `%XX` a byte. Of fields with the
-/// same name the first counts. What is not UTF-8 then becomes U+FFFD and counts as absent: two ids must not become one.
-pub fn locate<'a>(pointers: &Pointers, body: &'a [u8]) -> Vec<Option<Cow<'a, str>>> {
+/// Returns one entry per slot, as [`json::locate`] does, with the form's values decoded: `+` is a space, `%XX` a byte. Of
+/// fields with the same name the first is used. A value that is not UTF-8 would become U+FFFD, so it counts as absent:
+/// two ids must not become one.
+pub(super) fn locate<'a>(pointers: &Pointers, body: &'a [u8]) -> Vec<Option<Cow<'a, str>>> {
     let mut slots = vec![None; pointers.slots];
     if pointers.form.is_empty() {
         return slots;
@@ -29,6 +30,6 @@ pub fn locate<'a>(pointers: &Pointers, body: &'a [u8]) -> Vec<Option<Cow<'a, str
             break;
         }
     }
-    let whole = |text: &Cow<'_, str>| !text.contains(char::REPLACEMENT_CHARACTER);
-    slots.into_iter().map(|found| found.filter(whole)).collect()
+    let is_utf8 = |text: &Cow<'_, str>| !text.contains(char::REPLACEMENT_CHARACTER);
+    slots.into_iter().map(|found| found.filter(is_utf8)).collect()
 }

@@ -1,6 +1,7 @@
-//! Finds all of a recipe's pointers in one pass over a body, without building a tree. What no pointer leads to is skipped
-//! unread, however deep it is nested; the pass itself goes only as deep as the longest pointer. What one leads to is decoded
-//! by itself: an odd value, such as half a surrogate, is one fact less and costs no other.
+//! Finds all of a recipe's pointers in one pass over a body, without building a tree. Values that no pointer leads to are
+//! skipped without being parsed, at any nesting depth; the pass itself recurses only as deep as the longest pointer. Each
+//! value that a pointer leads to is decoded on its own: an invalid one, such as half a surrogate pair, costs its own fact
+//! and no other.
 
 use std::borrow::Cow;
 
@@ -10,17 +11,18 @@ use serde_json::Deserializer;
 
 use crate::source::pointers::Node;
 
-/// One entry for each of `slots`: texts as they are, whole numbers in decimal, `true` and `false`; `None` for everything
-/// else. A number with a fraction or beyond 64 bits is `None`, because rounding could make two ids one. Of members with the
-/// same name the last counts. `None` instead of entries when the body is not one JSON value, but for a byte order mark.
-pub fn locate<'a>(root: &Node, slots: usize, body: &'a [u8]) -> Option<Vec<Option<Cow<'a, str>>>> {
+/// Returns one entry for each of `slots`: strings decoded, whole numbers in decimal, `true` and `false`; `None` for every
+/// other value. A number with a fraction or beyond 64 bits is `None`, because rounding could make two ids one. Of members
+/// with the same name the last is used. Returns no entries if the body is not exactly one JSON value; a byte order mark in
+/// front is allowed.
+pub(super) fn locate<'a>(root: &Node, slots: usize, body: &'a [u8]) -> Option<Vec<Option<Cow<'a, str>>>> {
     let rest = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
     let mut walk = Walk { rest, slots: vec![None; slots] };
     walk.value(root)?;
     walk.next().is_none().then_some(walk.slots)
 }
 
-/// Goes through what pointers lead through; each step is `None` where the text is not JSON.
+/// A pass over a JSON text. Each step returns `None` if the text is not JSON.
 struct Walk<'a> {
     rest: &'a [u8],
     slots: Vec<Option<Cow<'a, str>>>,
@@ -28,7 +30,7 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     fn value(&mut self, node: &Node) -> Option<()> {
-        self.forget(node);
+        self.clear(node);
         match self.next()? {
             b'{' if !node.children.is_empty() => self.members(node),
             b'[' if !node.children.is_empty() => self.elements(node),
@@ -77,19 +79,19 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// True behind the last member or element, false behind a comma.
+    /// True after the last member or element, false after a comma.
     fn is_over(&mut self, end: u8) -> Option<bool> {
         let is_over = self.eat(end);
         (is_over || self.eat(b',')).then_some(is_over)
     }
 
-    /// An earlier member of the same name may have left something here and below.
-    fn forget(&mut self, node: &Node) {
+    /// Clears the slots here and below, which an earlier member of the same name may have filled.
+    fn clear(&mut self, node: &Node) {
         node.slot.into_iter().for_each(|slot| self.slots[slot] = None);
-        node.children.iter().for_each(|(_, child)| self.forget(child));
+        node.children.iter().for_each(|(_, child)| self.clear(child));
     }
 
-    /// The next byte that is not white space.
+    /// Skips whitespace and returns the next byte, without consuming it.
     fn next(&mut self) -> Option<u8> {
         let start = self.rest.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n')).unwrap_or(self.rest.len());
         self.rest = &self.rest[start..];
@@ -102,7 +104,7 @@ impl<'a> Walk<'a> {
         is_next
     }
 
-    /// The next value as it is written.
+    /// Consumes the next value and returns its text.
     fn skip(&mut self) -> Option<&'a [u8]> {
         let size = match self.next()? {
             b'"' => plain_string(self.rest),
@@ -114,28 +116,28 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// The length of the string in front, when nothing in it is escaped: names and most facts, for which the reader of any value
-/// costs more than they do.
+/// Returns the length of a leading string without escapes. That is every name and most facts, for which the general parser
+/// costs more than the string itself.
 fn plain_string(json: &[u8]) -> Option<usize> {
     let end = 1 + memchr2(b'"', b'\\', &json[1..])?;
-    // No short circuit, so that many bytes are looked at at once.
+    // No short circuit, so that the compiler can check many bytes at once.
     let is_text = json[1..end].iter().fold(true, |is_text, byte| is_text & (*byte >= b' '));
     (is_text && json[end] == b'"').then_some(end + 1)
 }
 
-/// The length of the value in front.
+/// Returns the length of the leading value.
 fn size_of_value(json: &[u8]) -> Option<usize> {
     let mut values = Deserializer::from_slice(json).into_iter::<IgnoredAny>();
     values.next()?.ok()?;
     Some(values.byte_offset())
 }
 
-/// What a value says, if it is one that can be a fact.
+/// Returns the text of a value, if it is of a kind that can be a fact.
 fn text(value: &[u8]) -> Option<Cow<'_, str>> {
     if value.starts_with(b"\"") {
         return string(value);
     }
-    // A number that is whole is written in one way only, but for the zero.
+    // A whole number has only one spelling, except for zero.
     let is_fact = |text: &&str| {
         let is_whole = || text.parse::<u64>().is_ok() || text.parse::<i64>().is_ok_and(|number| number < 0);
         matches!(*text, "true" | "false") || is_whole()
@@ -143,7 +145,7 @@ fn text(value: &[u8]) -> Option<Cow<'_, str>> {
     std::str::from_utf8(value).ok().filter(is_fact).map(Cow::Borrowed)
 }
 
-/// The text of a string that is JSON. `None` when it is not Unicode.
+/// Decodes a JSON string. `None` if it is not Unicode.
 fn string(value: &[u8]) -> Option<Cow<'_, str>> {
     match plain(value) {
         Some(plain) => std::str::from_utf8(plain).ok().map(Cow::Borrowed),
@@ -151,7 +153,7 @@ fn string(value: &[u8]) -> Option<Cow<'_, str>> {
     }
 }
 
-/// What stands inside a string in which nothing is escaped.
+/// Returns the content of a string without escapes.
 fn plain(value: &[u8]) -> Option<&[u8]> {
     let inside = &value[1..value.len() - 1];
     (!inside.contains(&b'\\')).then_some(inside)
@@ -166,15 +168,15 @@ mod tests {
     use super::*;
     use crate::source::pointers::Pointers;
 
-    fn places<'a>(pointers: &Pointers, json: &'a [u8]) -> Vec<Option<Cow<'a, str>>> {
+    fn found<'a>(pointers: &Pointers, json: &'a [u8]) -> Vec<Option<Cow<'a, str>>> {
         locate(&pointers.root, pointers.slots, json).expect("it is JSON")
     }
 
     const PATHS: &[&str] = &["/a", "/a/b", "/b/a", "/a/0", "/b/1/a", "/b/~0~1", "/", "/a/01", "/b/+1"];
-    /// Values that no tree can hold, each in place of the text that stands for it.
+    /// Values that a tree cannot hold; each replaces the text "odd".
     const ODD: &[&[u8]] = &[b"\"\\ud83d\"", b"\"\\ude00\\ud83d\"", b"\"caf\xe9\"", b"1e400", b"-0", b"100000000000000000000"];
 
-    /// What a tree would say.
+    /// Finds the same value in a tree.
     fn model(tree: &Value, path: &str) -> Option<String> {
         match tree.pointer(path)? {
             Value::String(text) if text == "odd" => None,
@@ -210,31 +212,31 @@ mod tests {
     }
 
     #[test]
-    fn one_pass_finds_what_a_tree_would_say() {
+    fn one_pass_finds_the_values_of_a_tree() {
         let seed = fastrand::u64(..);
         println!("seed {seed}");
         let mut random = fastrand::Rng::with_seed(seed);
         let mut pointers = Pointers::default();
         let slots: Vec<usize> = PATHS.iter().map(|path| pointers.slot(path).expect("a pointer")).collect();
-        let mut found = 0;
+        let mut count = 0;
         for _ in 0..5_000 {
             let tree = tree(&mut random, 4);
             let text = tree.to_string();
             let mut pieces = text.split("\"odd\"");
             let mut json = pieces.next().expect("there is one piece at least").as_bytes().to_vec();
             pieces.for_each(|piece| json.extend([random.choice(ODD).expect("some"), piece.as_bytes()].concat()));
-            let places = places(&pointers, &json);
+            let values = found(&pointers, &json);
             for (path, slot) in PATHS.iter().zip(&slots) {
-                assert_eq!(places[*slot].as_deref(), model(&tree, path).as_deref(), "{path} in {text}");
-                found += usize::from(places[*slot].is_some());
+                assert_eq!(values[*slot].as_deref(), model(&tree, path).as_deref(), "{path} in {text}");
+                count += usize::from(values[*slot].is_some());
             }
         }
-        assert!(found > 1_000, "only {found} places were found");
+        assert!(count > 1_000, "only {count} values were found");
     }
 
-    /// Cut, doubled and swapped bytes: the walk calls JSON what serde_json does, and nothing makes it panic.
+    /// Truncated, inserted and replaced bytes: the pass accepts the same texts as serde_json, and none makes it panic.
     #[test]
-    fn damaged_text_is_json_exactly_where_the_library_says_so() {
+    fn damaged_text_is_accepted_exactly_as_serde_json_does() {
         let seed = fastrand::u64(..);
         println!("seed {seed}");
         let mut random = fastrand::Rng::with_seed(seed);
@@ -260,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn of_members_with_the_same_name_the_last_counts_whole() {
+    fn the_last_of_equally_named_members_is_used() {
         let mut pointers = Pointers::default();
         let slot = pointers.slot("/a/b").expect("a pointer");
         for (text, expected) in [
@@ -269,12 +271,12 @@ mod tests {
             (r#"{"a":{"b":1},"a":7}"#, None),
             (r#"{"a":{"b":1},"a":[]}"#, None),
         ] {
-            assert_eq!(places(&pointers, text.as_bytes())[slot].as_deref(), expected, "{text}");
+            assert_eq!(found(&pointers, text.as_bytes())[slot].as_deref(), expected, "{text}");
         }
     }
 
     #[test]
-    fn pointers_that_lead_nowhere_are_refused() {
+    fn malformed_and_overlong_pointers_are_rejected() {
         let mut pointers = Pointers::default();
         for text in ["", "a", "/a~", "/~2", &"/a".repeat(17)] {
             assert_eq!(pointers.slot(text), None, "{text}");

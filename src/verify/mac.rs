@@ -1,28 +1,27 @@
-//! Message authentication codes: the key is prepared once and cloned per delivery, codes are compared in constant time.
+//! HMAC: a key is prepared once and its state is cloned for each delivery. Codes are compared in constant time.
 
 use hmac::{Hmac, KeyInit, Mac as _};
 use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use subtle::ConstantTimeEq;
 
-use crate::source::key::Key;
 use crate::source::recipe::Algorithm;
 
-/// A code of any algorithm: the first `size` bytes count.
+/// A message authentication code of any algorithm: the first `size` bytes of `bytes`.
 #[derive(Clone, Copy)]
-pub struct Code {
+pub(super) struct Code {
     bytes: [u8; MAX_CODE],
     size: usize,
 }
 
 impl Code {
-    /// `size` is at most [`MAX_CODE`].
-    pub fn new(bytes: [u8; MAX_CODE], size: usize) -> Code {
+    /// A code of `size` bytes, at most [`MAX_CODE`].
+    pub(super) fn new(bytes: [u8; MAX_CODE], size: usize) -> Code {
         Code { bytes, size }
     }
 
-    /// The code itself.
-    pub fn bytes(&self) -> &[u8] {
+    /// Returns the code's bytes.
+    pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes[..self.size]
     }
 
@@ -35,62 +34,58 @@ impl Code {
 
 /// A prepared key.
 #[derive(Clone)]
-pub enum Mac {
-    /// HMAC-SHA1.
+pub(super) enum MacKey {
     Sha1(Hmac<Sha1>),
-    /// HMAC-SHA256.
     Sha256(Hmac<Sha256>),
-    /// HMAC-SHA384.
     Sha384(Hmac<Sha384>),
-    /// HMAC-SHA512.
     Sha512(Hmac<Sha512>),
 }
 
 macro_rules! each {
-    ($mac:expr, $name:ident => $body:expr) => {
-        match $mac {
-            Mac::Sha1($name) => $body,
-            Mac::Sha256($name) => $body,
-            Mac::Sha384($name) => $body,
-            Mac::Sha512($name) => $body,
+    ($key:expr, $name:ident => $body:expr) => {
+        match $key {
+            MacKey::Sha1($name) => $body,
+            MacKey::Sha256($name) => $body,
+            MacKey::Sha384($name) => $body,
+            MacKey::Sha512($name) => $body,
         }
     };
 }
 
-impl Mac {
+impl MacKey {
     /// Prepares a key of any length.
-    pub fn new(algorithm: Algorithm, key: &[u8]) -> Mac {
+    pub(super) fn new(algorithm: Algorithm, key: &[u8]) -> MacKey {
         const ANY: &str = "HMAC takes keys of any length";
         match algorithm {
-            Algorithm::Sha1 => Mac::Sha1(Hmac::new_from_slice(key).expect(ANY)),
-            Algorithm::Sha256 => Mac::Sha256(Hmac::new_from_slice(key).expect(ANY)),
-            Algorithm::Sha384 => Mac::Sha384(Hmac::new_from_slice(key).expect(ANY)),
-            Algorithm::Sha512 => Mac::Sha512(Hmac::new_from_slice(key).expect(ANY)),
+            Algorithm::Sha1 => MacKey::Sha1(Hmac::new_from_slice(key).expect(ANY)),
+            Algorithm::Sha256 => MacKey::Sha256(Hmac::new_from_slice(key).expect(ANY)),
+            Algorithm::Sha384 => MacKey::Sha384(Hmac::new_from_slice(key).expect(ANY)),
+            Algorithm::Sha512 => MacKey::Sha512(Hmac::new_from_slice(key).expect(ANY)),
         }
     }
 
-    /// The code of a content in parts.
-    pub fn code(&self, content: &[&[u8]]) -> Code {
-        each!(self.clone(), mac => {
-            let mut mac = mac;
-            content.iter().for_each(|part| mac.update(part));
-            Code::of(&mac.finalize().into_bytes())
+    /// Computes the code of a content given in parts.
+    pub(super) fn code(&self, content: &[&[u8]]) -> Code {
+        each!(self.clone(), hmac => {
+            let mut hmac = hmac;
+            content.iter().for_each(|part| hmac.update(part));
+            Code::of(&hmac.finalize().into_bytes())
         })
+    }
+
+    /// True if one of `codes` is this key's code of `content`.
+    pub(super) fn makes_one_of(&self, mut codes: impl Iterator<Item = Code>, content: &[&[u8]]) -> bool {
+        let own = self.code(content);
+        codes.any(|code| bool::from(code.bytes().ct_eq(own.bytes())))
     }
 }
 
-/// True when one of `codes` is the code of `content` under `key`.
-pub fn fits(key: &Key, algorithm: Algorithm, content: &[&[u8]], mut codes: impl Iterator<Item = Code>) -> bool {
-    let own = key.ready(|bytes| Mac::new(algorithm, bytes)).code(content);
-    codes.any(|code| bool::from(code.bytes().ct_eq(own.bytes())))
-}
-
-/// SHA-256 of bytes in parts.
-pub fn sha256(parts: &[&[u8]]) -> [u8; 32] {
+/// Computes SHA-256 over bytes given in parts.
+pub(super) fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     let mut hash = Sha256::new();
     parts.iter().for_each(|part| hash.update(part));
     hash.finalize().into()
 }
 
 /// The longest code, in bytes.
-pub const MAX_CODE: usize = 64;
+pub(super) const MAX_CODE: usize = 64;

@@ -1,14 +1,13 @@
-//! Believe: interprets a source's recipe over a delivery. Signature first, time second, and only then a look into the body,
-//! but where a provider does not sign its check of the endpoint. Pure functions over wire bytes: no I/O, no clock of its own,
-//! no decoding of what was signed, but for forms that are signed by their decoded fields.
+//! Verification: interprets a source's recipe over a delivery. The signature is checked first, then the timestamp; the body is
+//! read only after that, except for endpoint challenges that the provider does not sign.
 //!
-//! What a sender can do wrong ends in a [`Rejection`]; nothing that arrives can panic or allocate beyond its own size.
+//! Pure functions over the bytes as received: no I/O, no clock, and no decoding of what was signed, except for forms that
+//! are signed by their decoded fields. Every error of a sender ends in a [`Rejection`]; no input can panic or allocate
+//! beyond its own size.
 
-use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 use crate::event::{Delivery, Event, EventParts, Header, is_secret};
 use crate::outcome::Outcome;
@@ -25,161 +24,146 @@ mod request_view;
 pub mod sign;
 mod signature;
 mod signing_input;
-mod sorted;
+mod sorted_form;
 mod tolerance;
+mod verdict;
 
+use mac::MacKey;
 use request_view::{Located, RequestView};
 use signing_input::SigningInput;
+pub use verdict::{Identity, Rejection, Verdict, Verified};
 
-/// What a delivery turns out to be.
-#[derive(Debug)]
-#[allow(clippy::large_enum_variant, reason = "nearly always the large one, and moved once")]
-pub enum Verdict {
-    /// An event of the provider.
-    Event(Verified),
-    /// The provider's check of this endpoint: to be answered, never to be kept.
-    Challenge(Reply),
+/// Verifies the deliveries of one source. Prepares the source's keys once.
+pub struct Verifier {
+    source: Arc<Source>,
+    /// One for each of the source's secrets, in their order.
+    mac_keys: Vec<MacKey>,
 }
 
-/// A believed delivery.
-#[derive(Debug)]
-pub struct Verified {
-    /// The event, still without its dedupe key.
-    pub event: Event,
-    /// What makes a repeat of it recognisable.
-    pub identity: Identity,
-    /// The name of the secret that fits.
-    pub secret: Arc<str>,
-}
+impl Verifier {
+    /// Prepares the keys of `source`.
+    pub fn new(source: impl Into<Arc<Source>>) -> Verifier {
+        let source = source.into();
+        let algorithm = source.recipe.proof.algorithm;
+        let mac_keys = source.secrets.iter().map(|key| MacKey::new(algorithm, key.bytes())).collect();
+        Verifier { source, mac_keys }
+    }
 
-/// What makes two deliveries of a source the same event. The dedupe key hashes it together with source and event type.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Identity {
-    /// The provider's id.
-    Id {
-        /// Which of the recipe's alternatives it was: order 17 and invoice 17 are two events.
-        alternative: usize,
-        /// The fields of that alternative, in order.
-        fields: Vec<String>,
-        /// SHA-256 of the body, when the id is outside the signed bytes: a signed body cannot take over another's id.
-        body_sha256: Option<[u8; 32]>,
-    },
-    /// SHA-256 of the signed content, which holds a time: only an exact replay is a repeat.
-    SignedContent([u8; 32]),
-    /// SHA-256 of the body: byte-equal bodies within the time are repeats, because the operator says so.
-    BodyWindow([u8; 32], Duration),
-    /// Nothing is ever a repeat of it.
-    Keyless,
-}
+    /// Returns the source.
+    pub fn source(&self) -> &Arc<Source> {
+        &self.source
+    }
 
-/// Why a delivery is not believed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rejection {
-    /// The ending: one of the signature and timestamp outcomes.
-    pub outcome: Outcome,
-    /// For the operator's log: what was looked for. Holds nothing that arrived.
-    pub hint: String,
-}
+    /// Checks every signature of a delivery against every secret, then the timestamp, then extracts the event's facts.
+    ///
+    /// Without a readable signature this costs nothing. Otherwise it costs one hash over the content per signature group,
+    /// alternative content and secret; before that, the sorting of a form that is signed by its fields; after a match, one
+    /// pass over the body. If the recipe has challenges without a signature, one more pass over the body comes first.
+    pub fn verify(&self, delivery: &Delivery) -> Result<Verdict, Rejection> {
+        let (source, recipe) = (&*self.source, &*self.source.recipe);
+        if let Some(reply) = unsigned_challenge(source, delivery) {
+            return Ok(Verdict::Challenge(reply));
+        }
+        let signatures = signature::read(&recipe.proof, &delivery.headers)?;
+        if signatures.is_empty() {
+            return Err(signature::unreadable(&recipe.proof));
+        }
+        let input = SigningInput::new(source, &delivery.target, &delivery.body)?;
+        let mut rejections = Vec::new();
+        for group in 0..signatures.groups {
+            let request = RequestView::new(&delivery.target, &delivery.headers, &signatures.tags, group);
+            match self.check(delivery, &input, &request, signatures.of(group)) {
+                Ok(signed) => return Ok(verdict(source, delivery, request, signed)),
+                Err(rejection) => rejections.push(rejection),
+            }
+        }
+        let closest = rejections.into_iter().max_by_key(|rejection| closeness(rejection.outcome));
+        Err(closest.unwrap_or_else(|| signature::unreadable(&recipe.proof)))
+    }
 
-impl Rejection {
-    fn new(outcome: Outcome, hint: impl Into<String>) -> Rejection {
-        Rejection { outcome, hint: hint.into() }
+    /// Checks the signatures of one group.
+    fn check<'a>(
+        &'a self,
+        delivery: &Delivery,
+        input: &'a SigningInput<'a>,
+        request: &RequestView<'a>,
+        codes: impl Iterator<Item = mac::Code> + Clone,
+    ) -> Result<Signed<'a>, Rejection> {
+        let recipe = &self.source.recipe;
+        if codes.clone().next().is_none() {
+            return Err(signature::unreadable(&recipe.proof));
+        }
+        let (mut absent, mut expired, mut is_complete) = (None, None, false);
+        for terms in &recipe.proof.contents {
+            let content = match input.parts(terms, request) {
+                Ok(content) => content,
+                Err(rejection) => {
+                    absent = Some(rejection);
+                    continue;
+                }
+            };
+            is_complete = true;
+            if let Some(key) = self.signer(&content, &codes, |key| key.is_valid_at(delivery.received_at)) {
+                let body_sha256 = input.body_hash()?;
+                tolerance::check(recipe, request, delivery.received_at)?;
+                return Ok(Signed { key, content, body_sha256 });
+            }
+            expired = expired.or_else(|| self.signer(&content, &codes, |key| !key.is_valid_at(delivery.received_at)));
+        }
+        Err(absent.filter(|_| !is_complete).unwrap_or_else(|| self.mismatch(expired)))
+    }
+
+    /// Returns the first key, of those that `is_eligible` accepts, that makes one of `codes` over `content`.
+    fn signer(
+        &self,
+        content: &[&[u8]],
+        codes: &(impl Iterator<Item = mac::Code> + Clone),
+        is_eligible: impl Fn(&Key) -> bool,
+    ) -> Option<&Key> {
+        let mut keys = self.source.secrets.iter().zip(&self.mac_keys).filter(|(key, _)| is_eligible(key));
+        keys.find(|(_, mac_key)| mac_key.makes_one_of(codes.clone(), content)).map(|(key, _)| key)
+    }
+
+    /// A match with an expired secret proves nothing, but the operator should know.
+    fn mismatch(&self, expired: Option<&Key>) -> Rejection {
+        let hint = match expired.and_then(|key| Some((&key.name, key.not_after?))) {
+            Some((name, end)) => format!("signed with the secret {name}, which expired at {}", end.rfc3339()),
+            None => format!("none of the {} configured secrets makes this signature", self.source.secrets.len()),
+        };
+        Rejection::new(Outcome::SignatureMismatch, hint)
     }
 }
 
-impl fmt::Display for Rejection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.outcome.word(), self.hint)
-    }
-}
-
-/// What can be said before the body is read: `signature_missing`, or nothing yet. Where challenges come without a
-/// signature, only the body can say.
+/// Rejects what can be rejected before the body is read: a request without a signature header. If the recipe has challenges
+/// without a signature, only the body can tell.
 pub fn precheck(source: &Source, headers: &HeaderMap) -> Result<(), Rejection> {
     if challenge::any_unsigned(&source.recipe) {
         return Ok(());
     }
-    signature::header(&source.recipe, headers).map(|_| ())
+    signature::header(&source.recipe.proof, headers).map(|_| ())
 }
 
-/// Checks every signature of a delivery against every secret of its source, then the time, then finds the event's facts.
-/// Without a readable signature it costs nothing; else one hash over the content per group of signatures, alternative content
-/// and secret, before that the sorting of a form that is signed by its fields, and once it is proved, one pass over the body.
-/// Where the recipe knows challenges without a signature, one more pass comes before everything.
-pub fn verify(source: &Source, delivery: &Delivery) -> Result<Verdict, Rejection> {
-    let recipe = &source.recipe;
-    if let Some(reply) = unsigned_challenge(source, delivery) {
-        return Ok(Verdict::Challenge(reply));
-    }
-    let signatures = signature::read(recipe, &delivery.headers)?;
-    if signatures.is_empty() {
-        return Err(signature::unreadable(recipe));
-    }
-    let ground = SigningInput::new(source, &delivery.target, &delivery.body)?;
-    let mut refusals = Vec::new();
-    for group in 0..signatures.groups {
-        let site = RequestView::new(&delivery.target, &delivery.headers, &signatures.tags, group);
-        match check(source, delivery, &ground, &site, signatures.of(group)) {
-            Ok(proof) => return Ok(believe(source, delivery, site, proof)),
-            Err(refusal) => refusals.push(refusal),
-        }
-    }
-    Err(refusals.into_iter().max_by_key(|refusal| how_close(refusal.outcome)).unwrap_or_else(|| signature::unreadable(recipe)))
-}
-
-/// The reply to a check of the endpoint that its provider does not sign, if the delivery is one: nothing is proved about it.
+/// Returns the reply to an endpoint challenge that the provider does not sign, if the delivery is one. The reply proves
+/// nothing about the sender.
 pub fn unsigned_challenge(source: &Source, delivery: &Delivery) -> Option<Reply> {
     let recipe = &source.recipe;
     if !challenge::any_unsigned(recipe) {
         return None;
     }
-    let site = RequestView::new(&delivery.target, &delivery.headers, &[], 0).with_body(&recipe.pointers, &delivery.body);
-    challenge::reply(recipe, false, &site)
+    let request = RequestView::new(&delivery.target, &delivery.headers, &[], 0).with_body(&recipe.pointers, &delivery.body);
+    challenge::reply(recipe, false, &request)
 }
 
-/// What shows that a delivery is genuine.
-struct Proof<'a> {
+/// A signature that matched.
+struct Signed<'a> {
     key: &'a Key,
     content: Vec<&'a [u8]>,
-    /// SHA-256 of the body, where it had to be computed.
+    /// SHA-256 of the body, if it had to be computed.
     body_sha256: Option<[u8; 32]>,
 }
 
-fn check<'a>(
-    source: &'a Source,
-    delivery: &Delivery,
-    ground: &'a SigningInput<'a>,
-    site: &RequestView<'a>,
-    codes: impl Iterator<Item = mac::Code> + Clone,
-) -> Result<Proof<'a>, Rejection> {
-    let recipe = &source.recipe;
-    if codes.clone().next().is_none() {
-        return Err(signature::unreadable(recipe));
-    }
-    let (mut absent, mut expired, mut is_complete) = (None, None, false);
-    for terms in &recipe.contents {
-        let content = match ground.parts(terms, site) {
-            Ok(content) => content,
-            Err(refusal) => {
-                absent = Some(refusal);
-                continue;
-            }
-        };
-        is_complete = true;
-        let fits = |key: &&Key| mac::fits(key, recipe.algorithm, &content, codes.clone());
-        let is_valid = |key: &&Key| key.is_valid_at(delivery.received_at);
-        if let Some(key) = source.secrets.iter().filter(is_valid).find(fits) {
-            let body_sha256 = ground.body_hash()?;
-            tolerance::check(recipe, site, delivery.received_at)?;
-            return Ok(Proof { key, content, body_sha256 });
-        }
-        expired = expired.or_else(|| source.secrets.iter().filter(|key| !is_valid(key)).find(fits));
-    }
-    Err(absent.filter(|_| !is_complete).unwrap_or_else(|| mismatch(source, expired)))
-}
-
-/// Of several refusals the sender's best attempt is the one to tell the operator.
-fn how_close(outcome: Outcome) -> u8 {
+/// Ranks rejections: the operator is shown the one of the sender's best attempt.
+fn closeness(outcome: Outcome) -> u8 {
     match outcome {
         Outcome::TimestampStale | Outcome::TimestampFuture => 2,
         Outcome::SignatureMismatch => 1,
@@ -187,49 +171,40 @@ fn how_close(outcome: Outcome) -> u8 {
     }
 }
 
-/// A fitting secret whose time is over proves nothing any more, but the operator hears of it.
-fn mismatch(source: &Source, expired: Option<&Key>) -> Rejection {
-    let hint = match expired.and_then(|key| Some((&key.name, key.not_after?))) {
-        Some((name, end)) => format!("signed with the secret {name}, which expired at {}", end.rfc3339()),
-        None => format!("none of the {} configured secrets makes this signature", source.secrets.len()),
-    };
-    Rejection::new(Outcome::SignatureMismatch, hint)
-}
-
-fn believe(source: &Source, delivery: &Delivery, site: RequestView<'_>, proof: Proof<'_>) -> Verdict {
+fn verdict(source: &Source, delivery: &Delivery, request: RequestView<'_>, signed: Signed<'_>) -> Verdict {
     let recipe = &source.recipe;
-    let site = site.with_body(&recipe.pointers, &delivery.body);
-    if let Some(reply) = challenge::reply(recipe, true, &site) {
+    let request = request.with_body(&recipe.pointers, &delivery.body);
+    if let Some(reply) = challenge::reply(recipe, true, &request) {
         return Verdict::Challenge(reply);
     }
-    let id = site.fact(&recipe.event.id);
+    let id = request.locate(&recipe.event.id);
     let event = Event::from_verifier(EventParts {
         received_at: delivery.received_at,
-        occurred_at: tolerance::occurred_at(recipe, &site),
+        occurred_at: tolerance::occurred_at(recipe, &request),
         source: source.name.clone(),
         topic: source.topic.clone(),
         id: id.as_ref().map(Located::joined),
-        event_type: site.fact(&recipe.event.kind).map(|fact| fact.joined()),
+        event_type: request.locate(&recipe.event.kind).map(|located| located.joined()),
         type_prefix: recipe.event.type_prefix.clone(),
-        ordering_key: site.fact(&recipe.event.key).map(|fact| fact.joined()),
+        ordering_key: request.locate(&recipe.event.key).map(|located| located.joined()),
         dedupe_key: None,
-        auth: proof.key.auth.clone(),
-        integrity: recipe.integrity,
+        auth: signed.key.auth.clone(),
+        integrity: recipe.coverage.integrity,
         method: delivery.method.to_string(),
         target: delivery.target.clone(),
         remote: delivery.remote,
-        traceparent: site.header_text(&TRACEPARENT),
-        headers: kept_headers(&delivery.headers),
+        traceparent: request.header_text(&TRACEPARENT),
+        headers: without_secrets(&delivery.headers),
         body: delivery.body.clone(),
     });
-    let identity = identity::of(source, id.as_ref(), &proof, &delivery.body);
-    Verdict::Event(Verified { event, identity, secret: proof.key.name.clone() })
+    let identity = identity::of(source, id.as_ref(), &signed, &delivery.body);
+    Verdict::Event(Verified { event, identity, secret: signed.key.name.clone() })
 }
 
-fn kept_headers(headers: &HeaderMap) -> Vec<Header> {
-    let mut kept = Vec::with_capacity(headers.len());
-    kept.extend(headers.iter().filter(|(name, _)| !is_secret(name)).map(|(name, value)| (name.clone(), value.clone())));
-    kept
+fn without_secrets(headers: &HeaderMap) -> Vec<Header> {
+    let mut stored = Vec::with_capacity(headers.len());
+    stored.extend(headers.iter().filter(|(name, _)| !is_secret(name)).map(|(name, value)| (name.clone(), value.clone())));
+    stored
 }
 
-const TRACEPARENT: http::HeaderName = http::HeaderName::from_static("traceparent");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");

@@ -1,5 +1,6 @@
-//! Where facts are looked up: headers, the target's query, the tags of one signature group, and what the recipe's pointers find
-//! in the body, once that is opened. The signed content and the event's facts look things up alike, so what was signed is what is believed.
+//! The parts of a request that locators can point to: headers, the target's query, the tags of one signature group, and the
+//! recipe's pointers into the body, once the body has been read. The signed content and the event's facts are looked up
+//! by the same functions, so the verified bytes and the extracted facts are the same.
 
 use std::borrow::Cow;
 use std::iter;
@@ -8,26 +9,27 @@ use http::{HeaderMap, HeaderName};
 
 use crate::source::pointers::Pointers;
 use crate::source::recipe::{Choice, Locator};
+use crate::verify::signature::Tag;
 use crate::verify::{form, json};
 
-/// The places of one delivery that locators can point to.
-pub struct RequestView<'a> {
+/// One request, as one group of its signatures sees it.
+pub(super) struct RequestView<'a> {
     target: &'a str,
     headers: &'a HeaderMap,
-    tags: &'a [(usize, &'a str, &'a str)],
+    tags: &'a [Tag<'a>],
     group: usize,
     body: Vec<Option<Cow<'a, str>>>,
 }
 
 impl<'a> RequestView<'a> {
-    /// The delivery as one group of signatures sees it, its body still closed.
-    pub fn new(target: &'a str, headers: &'a HeaderMap, tags: &'a [(usize, &'a str, &'a str)], group: usize) -> RequestView<'a> {
+    /// A view without the body: locators into it find nothing.
+    pub(super) fn new(target: &'a str, headers: &'a HeaderMap, tags: &'a [Tag<'a>], group: usize) -> RequestView<'a> {
         RequestView { target, headers, tags, group, body: Vec::new() }
     }
 
-    /// Opens the body: JSON, else a form. The body itself decides, not the content type, which nobody signs: a replay under
-    /// another one must not become another event.
-    pub fn with_body(self, pointers: &Pointers, body: &'a [u8]) -> RequestView<'a> {
+    /// Reads the body as JSON, else as a form. The body itself decides, not the content type, which is not signed: a replay
+    /// with another content type must not become another event.
+    pub(super) fn with_body(self, pointers: &Pointers, body: &'a [u8]) -> RequestView<'a> {
         if pointers.is_empty() {
             return self;
         }
@@ -35,25 +37,25 @@ impl<'a> RequestView<'a> {
         RequestView { body: json.unwrap_or_else(|| form::locate(pointers, body)), ..self }
     }
 
-    /// The first value of a header, unless empty.
-    pub fn header(&self, name: &HeaderName) -> Option<&'a [u8]> {
+    /// Returns the first value of a header, unless empty.
+    pub(super) fn header(&self, name: &HeaderName) -> Option<&'a [u8]> {
         self.headers.get(name).map(|value| value.as_bytes()).filter(|value| !value.is_empty())
     }
 
-    /// A header that is UTF-8 and no longer than [`MAX_FACT`].
-    pub fn header_text(&self, name: &HeaderName) -> Option<String> {
+    /// Returns a header that is UTF-8 and at most [`MAX_FACT`] long.
+    pub(super) fn header_text(&self, name: &HeaderName) -> Option<String> {
         self.header(name).and_then(text).map(str::to_owned)
     }
 
-    /// A tag of this group, else of the first group that has it; unless empty.
-    pub fn tag(&self, tag: &str) -> Option<&'a [u8]> {
-        let named = || self.tags.iter().filter(|(_, name, _)| *name == tag);
-        let found = named().find(|(group, ..)| *group == self.group).or_else(|| named().next());
-        found.map(|(_, _, value)| value.as_bytes()).filter(|value| !value.is_empty())
+    /// Returns a tag of this group, else of the first group that has it; unless empty.
+    pub(super) fn tag(&self, name: &str) -> Option<&'a [u8]> {
+        let named = || self.tags.iter().filter(|tag| tag.name == name);
+        let found = named().find(|tag| tag.group == self.group).or_else(|| named().next());
+        found.map(|tag| tag.value.as_bytes()).filter(|value| !value.is_empty())
     }
 
-    /// The bytes that a choice of single headers and tags points to.
-    pub fn signed(&self, choice: &Choice) -> Option<&'a [u8]> {
+    /// Returns the bytes that a choice of single headers and tags points to.
+    pub(super) fn signed(&self, choice: &Choice) -> Option<&'a [u8]> {
         choice.0.iter().find_map(|fields| match &fields[..] {
             [Locator::Header(name)] => self.header(name),
             [Locator::Tag(tag)] => self.tag(tag),
@@ -61,9 +63,9 @@ impl<'a> RequestView<'a> {
         })
     }
 
-    /// The fields of the first alternative that is wholly present. Text beyond [`MAX_FACT`] bytes or not UTF-8 counts as
-    /// absent: cutting it could make two events one, refusing it would lose a genuine one.
-    pub fn fact<'s>(&'s self, choice: &'s Choice) -> Option<Located<'s>> {
+    /// Returns the fields of the first alternative that is completely present. Text longer than [`MAX_FACT`] bytes or not
+    /// UTF-8 counts as absent: cutting it could make two events one, and rejecting the delivery would lose a genuine one.
+    pub(super) fn locate<'s>(&'s self, choice: &'s Choice) -> Option<Located<'s>> {
         let present = |(alternative, fields): (usize, &'s Vec<Locator>)| {
             let (first, rest) = fields.split_first()?;
             let rest: Vec<&[u8]> = rest.iter().map(|field| self.find(field)).collect::<Option<_>>()?;
@@ -71,17 +73,17 @@ impl<'a> RequestView<'a> {
         };
         let (alternative, first, rest) = choice.0.iter().enumerate().find_map(present)?;
         let rest = rest.into_iter().map(text).collect::<Option<_>>()?;
-        let fact = Located { alternative, first: text(first)?, rest };
-        (fact.fields().map(str::len).sum::<usize>() <= MAX_FACT).then_some(fact)
+        let located = Located { alternative, first: text(first)?, rest };
+        (located.fields().map(str::len).sum::<usize>() <= MAX_FACT).then_some(located)
     }
 
-    /// The text that one locator points to. Beyond [`MAX_FACT`] bytes or not UTF-8 it counts as absent.
-    pub fn text<'s>(&'s self, locator: &'s Locator) -> Option<&'s str> {
+    /// Returns the text at one locator. Text longer than [`MAX_FACT`] bytes or not UTF-8 counts as absent.
+    pub(super) fn text<'s>(&'s self, locator: &'s Locator) -> Option<&'s str> {
         self.find(locator).and_then(text)
     }
 
-    /// What one locator points to, unless empty.
-    pub fn find<'s>(&'s self, locator: &'s Locator) -> Option<&'s [u8]> {
+    /// Returns the bytes at one locator, unless empty.
+    pub(super) fn find<'s>(&'s self, locator: &'s Locator) -> Option<&'s [u8]> {
         match locator {
             Locator::Header(name) => self.header(name),
             Locator::Tag(tag) => self.tag(tag),
@@ -92,35 +94,35 @@ impl<'a> RequestView<'a> {
     }
 }
 
-/// A fact as it was found: one text, as a rule.
-pub struct Located<'s> {
-    /// Which of the recipe's alternatives it is.
-    pub alternative: usize,
+/// A fact as found in the request. Most have one field, so the first is stored without an allocation.
+pub(super) struct Located<'s> {
+    /// The index of the recipe's alternative.
+    pub(super) alternative: usize,
     first: &'s str,
     rest: Vec<&'s str>,
 }
 
 impl<'s> Located<'s> {
-    /// Its fields, in order.
-    pub fn fields(&self) -> impl Iterator<Item = &'s str> {
+    /// Returns the fields, in order.
+    pub(super) fn fields(&self) -> impl Iterator<Item = &'s str> {
         iter::once(self.first).chain(self.rest.iter().copied())
     }
 
-    /// Its fields with [`JOINT`] between them.
-    pub fn joined(&self) -> String {
+    /// Joins the fields with [`JOINT`].
+    pub(super) fn joined(&self) -> String {
         self.rest.iter().fold(self.first.to_owned(), |joined, field| joined + JOINT + field)
     }
 }
 
-/// The first query parameter of that name, as it arrived, unless empty.
-pub fn query<'a>(target: &'a str, name: &str) -> Option<&'a str> {
+/// Returns the first query parameter with that name, as received, unless empty.
+pub(super) fn query<'a>(target: &'a str, name: &str) -> Option<&'a str> {
     let (_, query) = target.split_once('?')?;
     let value = query.split('&').find_map(|pair| pair.split_once('=').filter(|(have, _)| *have == name));
     value.map(|(_, value)| value).filter(|value| !value.is_empty())
 }
 
-/// A target without scheme and host, with which it may arrive as if to a proxy.
-pub fn path_and_query(target: &str) -> &str {
+/// Removes scheme and host from a target in absolute form, which clients send to proxies.
+pub(super) fn path_and_query(target: &str) -> &str {
     let authority = target.find("://").filter(|_| !target.starts_with('/')).map(|at| at + 3);
     let path = authority.and_then(|start| Some(start + target[start..].find('/')?));
     path.map_or(target, |start| &target[start..])
@@ -131,6 +133,6 @@ fn text(bytes: &[u8]) -> Option<&str> {
 }
 
 /// The longest id, type, ordering key, traceparent or echo of a challenge, in bytes.
-pub const MAX_FACT: usize = 512;
-/// Stands between the fields of an id, type or ordering key.
-pub const JOINT: &str = ".";
+pub(super) const MAX_FACT: usize = 512;
+/// Separates the fields of an id, type or ordering key.
+pub(super) const JOINT: &str = ".";

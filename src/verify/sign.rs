@@ -1,6 +1,6 @@
-//! The same recipes backwards: samples signed with a source's own secret, genuine or damaged in one named way. Content is
-//! built by the verifier's own template, so a sample proves the recipe and the secret, not the template: that is what the
-//! published vectors in the tests are for.
+//! Signs sample deliveries: recipes run backwards with a source's own secret, genuine or damaged in one named way. The
+//! content is built by the verifier's own code, so a sample tests the recipe and the secret but not that code; the
+//! published vectors in the tests do that.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
@@ -10,10 +10,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use crate::clock::UnixMillis;
 use crate::outcome::Outcome;
 use crate::source::Source;
-use crate::source::pointers::{Field, Node, Pointers};
-use crate::source::recipe::{Choice, Encoding, Locator, Recipe, Term, Unit};
-use crate::verify::mac::{Mac, sha256};
+use crate::source::pointers::{FormField, Node, Pointers};
+use crate::source::recipe::{Choice, Encoding, Locator, MacProof, Recipe, Term, TimeUnit};
+use crate::verify::mac::{MacKey, sha256};
 use crate::verify::request_view::{JOINT, RequestView};
+use crate::verify::signature::Tag;
 use crate::verify::signing_input::SigningInput;
 use crate::verify::{json, tolerance};
 
@@ -22,26 +23,26 @@ use crate::verify::{json, tolerance};
 pub struct Sample {
     /// Always POST.
     pub method: Method,
-    /// The source's path, and the query that the recipe reads.
+    /// The source's path, with the query that the recipe reads.
     pub target: String,
-    /// Everything the recipe reads, and a content type.
+    /// Every header that the recipe reads, and a content type.
     pub headers: HeaderMap,
     /// The bytes to send.
     pub body: Bytes,
 }
 
-/// What a sample says.
+/// The content of a sample.
 #[derive(Clone, Debug)]
 pub struct SampleOptions {
-    /// The event id, where the recipe has one.
+    /// The event id, if the recipe has one.
     pub id: String,
     /// The event type as the verifier will report it; `None`: the recipe's own example.
     pub event_type: Option<String>,
-    /// The ordering key, where the recipe has one.
+    /// The ordering key, if the recipe has one.
     pub key: Option<String>,
-    /// When it is signed.
+    /// The signing time.
     pub now: UnixMillis,
-    /// What is wrong with it; `None`: it is genuine.
+    /// The damage done to the sample; `None`: it is genuine.
     pub tamper: Option<Tamper>,
 }
 
@@ -54,16 +55,16 @@ pub enum Tamper {
     Secret,
     /// The signature header is left out.
     Missing,
-    /// Signed before the oldest time that is accepted.
+    /// The signing time is older than the tolerance allows.
     Stale,
-    /// Signed after the latest time that is accepted.
+    /// The signing time is further ahead than the tolerance allows.
     Future,
-    /// Sent to a path that no source has.
+    /// The path belongs to no source.
     Unknown,
 }
 
 impl Tamper {
-    /// Every way with its word on the command line.
+    /// Every variant with its word on the command line.
     pub const WORDS: &[(&str, Tamper)] = &[
         ("body", Tamper::Body),
         ("secret", Tamper::Secret),
@@ -73,7 +74,7 @@ impl Tamper {
         ("unknown", Tamper::Unknown),
     ];
 
-    /// The outcome that the gateway must come to.
+    /// Returns the outcome that the gateway must report.
     pub fn expected(self) -> Outcome {
         match self {
             Tamper::Body | Tamper::Secret => Outcome::SignatureMismatch,
@@ -84,24 +85,25 @@ impl Tamper {
         }
     }
 
-    /// False when the recipe has nothing to damage in this way: a scheme that signs no time cannot be stale.
+    /// False if the recipe has nothing to damage in this way: a scheme that signs no time cannot be stale.
     pub fn applies_to(self, recipe: &Recipe) -> bool {
         !matches!(self, Tamper::Stale | Tamper::Future) || recipe.timestamp.is_some()
     }
 }
 
-/// Signs a delivery for `source` with its first secret that is valid then. `None` as body: a small JSON object that holds the facts, or a form.
+/// Signs a delivery for `source` with its first secret that is valid at that time. The default body is a small JSON object
+/// or a form that contains the facts.
 pub fn sign(source: &Source, body: Option<Bytes>, options: &SampleOptions) -> Sample {
     let recipe = &source.recipe;
     let body_slots = vec![None; recipe.pointers.slots];
-    let mut draft = Draft { body: body_slots, target: source.path.clone(), ..Draft::default() };
+    let mut draft = SampleDraft { body: body_slots, target: source.path.clone(), ..SampleDraft::default() };
     draft.describe(recipe, options);
     let mut body = body.unwrap_or_else(|| written(&recipe.pointers, &draft.body).into());
     draft.announce(recipe, &body);
     let text = draft.signature(source, &body, options.now, options.tamper == Some(Tamper::Secret));
-    let Draft { mut headers, mut target, .. } = draft;
+    let SampleDraft { mut headers, mut target, .. } = draft;
     if options.tamper != Some(Tamper::Missing) {
-        put(&mut headers, &recipe.signature.from[0], &text);
+        put(&mut headers, &recipe.proof.signature.from[0], &text);
     }
     if options.tamper == Some(Tamper::Body) {
         body = damaged(&body);
@@ -112,32 +114,33 @@ pub fn sign(source: &Source, body: Option<Bytes>, options: &SampleOptions) -> Sa
     Sample { method: Method::POST, target, headers, body }
 }
 
+/// A sample before it is signed.
 #[derive(Default)]
-struct Draft {
+struct SampleDraft {
     target: String,
     headers: HeaderMap,
     tags: Vec<(String, String)>,
     /// By slot.
-    body: Vec<Option<Value>>,
+    body: Vec<Option<SlotValue>>,
 }
 
-/// What a slot of the body holds.
+/// The value of one slot of the body.
 #[derive(Clone)]
-struct Value {
+struct SlotValue {
     text: String,
     /// Written without quotes in JSON.
     is_number: bool,
 }
 
-impl Draft {
+impl SampleDraft {
     fn describe(&mut self, recipe: &Recipe, options: &SampleOptions) {
         let kind = options.event_type.as_deref().unwrap_or(&recipe.setup.sample_type);
         let id = if options.id.is_empty() { FILLER } else { &options.id };
-        self.fact(&recipe.event.id, id);
-        self.fact(&recipe.event.kind, kind);
-        self.fact(&recipe.event.key, options.key.as_deref().unwrap_or_default());
+        self.put_fact(&recipe.event.id, id);
+        self.put_fact(&recipe.event.kind, kind);
+        self.put_fact(&recipe.event.key, options.key.as_deref().unwrap_or_default());
         if let Some((locator, unit)) = recipe.event.time.first() {
-            self.place(locator, tolerance::write(*unit, options.now), *unit != Unit::Rfc3339);
+            self.put_at(locator, tolerance::write(*unit, options.now), *unit != TimeUnit::Rfc3339);
         }
         if let Some(rule) = &recipe.timestamp {
             let (past, future) = (rule.past.as_millis() as u64, rule.future.as_millis() as u64);
@@ -146,23 +149,23 @@ impl Draft {
                 Some(Tamper::Future) => options.now.0 + future + BEYOND_MS,
                 _ => options.now.0,
             };
-            self.fact(&rule.from, &tolerance::write(rule.unit, UnixMillis(signed_at)));
+            self.put_fact(&rule.from, &tolerance::write(rule.unit, UnixMillis(signed_at)));
         }
-        recipe.contents.iter().flatten().for_each(|term| self.fill(term));
+        recipe.proof.contents.iter().flatten().for_each(|term| self.fill(term));
     }
 
-    /// The media type, and in the URL the hash of a body that is no form, where the recipe looks for one.
+    /// Sets the media type and, if the recipe looks for it, the body's hash in the URL; a form has no hash there.
     fn announce(&mut self, recipe: &Recipe, body: &[u8]) {
         let media_type = media_type(recipe, body);
         self.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
-        if let Some(rule) = recipe.body_sha256.as_ref().filter(|_| media_type != FORM) {
+        if let Some(rule) = recipe.proof.body_sha256.as_ref().filter(|_| media_type != FORM) {
             let hash = encode(rule.encoding, &sha256(&[body]));
-            self.place(&Locator::Query(rule.query.clone()), hash, false);
+            self.put_at(&Locator::Query(rule.query.clone()), hash, false);
         }
     }
 
-    /// Puts a fact where its first alternative with as many fields as the text has parts looks for it.
-    fn fact(&mut self, choice: &Choice, text: &str) {
+    /// Puts a fact at the locators of its first alternative that has as many fields as the text has parts.
+    fn put_fact(&mut self, choice: &Choice, text: &str) {
         let parts = |fields: &Vec<Locator>| text.splitn(fields.len(), JOINT).map(str::to_owned).collect::<Vec<_>>();
         let fits = |fields: &Vec<Locator>, parts: &[String]| {
             let says = |(locator, part): (&Locator, &String)| !matches!(locator, Locator::Const(text) if text != part);
@@ -171,12 +174,12 @@ impl Draft {
         let fitting = choice.0.iter().find(|fields| fits(fields, &parts(fields)));
         for (locator, part) in fitting.into_iter().flat_map(|fields| fields.iter().zip(parts(fields))) {
             if !part.is_empty() {
-                self.place(locator, part, false);
+                self.put_at(locator, part, false);
             }
         }
     }
 
-    fn place(&mut self, locator: &Locator, text: String, is_number: bool) {
+    fn put_at(&mut self, locator: &Locator, text: String, is_number: bool) {
         match locator {
             Locator::Header(name) => put(&mut self.headers, name, &text),
             Locator::Tag(tag) => {
@@ -184,15 +187,15 @@ impl Draft {
                 self.tags.push((tag.clone(), text));
             }
             Locator::Query(name) => {
-                let mark = if self.target.contains('?') { '&' } else { '?' };
-                self.target.push_str(&format!("{mark}{name}={text}"));
+                let separator = if self.target.contains('?') { '&' } else { '?' };
+                self.target.push_str(&format!("{separator}{name}={text}"));
             }
             Locator::Const(_) => {}
-            Locator::Body(slot) => self.body[*slot] = Some(Value { text, is_number }),
+            Locator::Body(slot) => self.body[*slot] = Some(SlotValue { text, is_number }),
         }
     }
 
-    /// Other signed parts may hold anything.
+    /// Fills in a signed part that no fact provides.
     fn fill(&mut self, term: &Term) {
         match term {
             Term::Header(name) if !self.headers.contains_key(name) => put(&mut self.headers, name, FILLER),
@@ -202,25 +205,24 @@ impl Draft {
     }
 
     fn signature(&self, source: &Source, body: &[u8], now: UnixMillis, with_another: bool) -> String {
-        let recipe = &source.recipe;
-        let tags: Vec<(usize, &str, &str)> = self.tags.iter().map(|(tag, value)| (0, &tag[..], &value[..])).collect();
-        let site = RequestView::new(&self.target, &self.headers, &tags, 0);
-        // Of more fields than the verifier reads, or of a part that no request can have, no signature is good.
-        let Ok(ground) = SigningInput::new(source, &self.target, body) else { return FILLER.to_owned() };
-        let Ok(content) = ground.parts(&recipe.contents[0], &site) else { return FILLER.to_owned() };
-        let another = Mac::new(recipe.algorithm, b"not the secret");
-        let key = source.secret_at(now).ready(|bytes| Mac::new(recipe.algorithm, bytes));
-        let code = if with_another { &another } else { key }.code(&content);
-        self.with_tags(recipe, &encode(recipe.encoding, code.bytes()))
+        let proof = &source.recipe.proof;
+        let tags: Vec<Tag<'_>> = self.tags.iter().map(|(name, value)| Tag { group: 0, name, value }).collect();
+        let request = RequestView::new(&self.target, &self.headers, &tags, 0);
+        // A form with more fields than the verifier reads, or a part that no request can have, cannot be signed.
+        let Ok(input) = SigningInput::new(source, &self.target, body) else { return FILLER.to_owned() };
+        let Ok(content) = input.parts(&proof.contents[0], &request) else { return FILLER.to_owned() };
+        let secret = if with_another { b"not the secret" } else { source.key_at(now).bytes() };
+        let code = MacKey::new(proof.algorithm, secret).code(&content);
+        self.with_tags(proof, &encode(proof.encoding, code.bytes()))
     }
 
-    fn with_tags(&self, recipe: &Recipe, code: &str) -> String {
-        let grammar = &recipe.signature;
-        let code = format!("{}{code}", grammar.prefix);
-        let Some(pair) = &grammar.pair else { return code };
+    fn with_tags(&self, proof: &MacProof, code: &str) -> String {
+        let format = &proof.signature;
+        let code = format!("{}{code}", format.prefix);
+        let Some(pair) = &format.pair else { return code };
         let tags = self.tags.iter().map(|(tag, value)| format!("{tag}{pair}{value}"));
-        let items: Vec<String> = tags.chain([format!("{}{pair}{code}", grammar.take[0])]).collect();
-        items.join(grammar.items.as_deref().unwrap_or_default())
+        let items: Vec<String> = tags.chain([format!("{}{pair}{code}", format.take[0])]).collect();
+        items.join(format.items.as_deref().unwrap_or_default())
     }
 }
 
@@ -229,15 +231,15 @@ fn put(headers: &mut HeaderMap, name: &HeaderName, text: &str) {
     headers.insert(name, value);
 }
 
-/// A body that holds these values: JSON, or a form where all of them are fields of one.
-fn written(pointers: &Pointers, values: &[Option<Value>]) -> String {
+/// Writes a body with these values: JSON, or a form if all of them are fields of a form.
+fn written(pointers: &Pointers, values: &[Option<SlotValue>]) -> String {
     let form = || Some(written_form(&pointers.form, values)).filter(|form| !form.is_empty());
     written_json(&pointers.root, values).or_else(form).unwrap_or_else(|| "{}".to_owned())
 }
 
-fn written_form(fields: &[Field], values: &[Option<Value>]) -> String {
+fn written_form(fields: &[FormField], values: &[Option<SlotValue>]) -> String {
     let mut form = form_urlencoded::Serializer::new(String::new());
-    for Field { name, slot, root } in fields {
+    for FormField { name, slot, root } in fields {
         let plain = || slot.and_then(|slot| values[slot].as_ref()).map(|value| value.text.clone());
         if let Some(text) = written_json(root, values).or_else(plain) {
             form.append_pair(name, &text);
@@ -246,16 +248,16 @@ fn written_form(fields: &[Field], values: &[Option<Value>]) -> String {
     form.finish()
 }
 
-/// What a sender would call a body that it has not named otherwise.
+/// Returns the media type that a sender would give this body.
 fn media_type(recipe: &Recipe, body: &[u8]) -> &'static str {
     let is_json = json::locate(&Node::default(), 0, body).is_some();
-    let knows_forms = recipe.signs_form || !recipe.pointers.form.is_empty();
+    let knows_forms = recipe.proof.signs_form || !recipe.pointers.form.is_empty();
     if is_json || !knows_forms { "application/json" } else { FORM }
 }
 
-/// The JSON of one place of the recipe's pointers: the value of its slot, else an object of what is below it.
-fn written_json(node: &Node, values: &[Option<Value>]) -> Option<String> {
-    let json = |value: &Value| if value.is_number { value.text.clone() } else { quoted(&value.text) };
+/// Writes the JSON of one node of the recipe's pointers: the value of its slot, else an object of its children.
+fn written_json(node: &Node, values: &[Option<SlotValue>]) -> Option<String> {
+    let json = |value: &SlotValue| if value.is_number { value.text.clone() } else { quoted(&value.text) };
     let value = node.slot.and_then(|slot| values[slot].as_ref()).map(json);
     let member = |(name, below): &(String, Node)| Some(format!("{}:{}", quoted(name), written_json(below, values)?));
     let object = || node.children.iter().filter_map(member).collect::<Vec<_>>().join(",");
@@ -283,7 +285,7 @@ fn damaged(body: &[u8]) -> Bytes {
     body.into()
 }
 
-/// How far beyond the edge of the window a stale or future sample lies, in milliseconds.
+/// The distance of a stale or future sample from the edge of the tolerance.
 const BEYOND_MS: u64 = 60_000;
 const FILLER: &str = "sample";
 const FORM: &str = "application/x-www-form-urlencoded";

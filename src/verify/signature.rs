@@ -1,5 +1,5 @@
-//! Takes a signature header apart: repeats, then groups, then items, then tag and value. Tags that no recipe takes are
-//! never errors; a delivery on which no readable signature remains is refused.
+//! Parses a signature header: its values, then groups, then items, then tag and value. Tags that no recipe names are never
+//! errors; a delivery without any readable signature is rejected.
 
 use std::iter;
 
@@ -9,34 +9,42 @@ use http::header::GetAll;
 use http::{HeaderMap, HeaderValue};
 
 use crate::outcome::Outcome;
-use crate::source::recipe::{Encoding, Recipe, Signature};
-use crate::verify::Rejection;
+use crate::source::recipe::{Encoding, MacProof, SignatureFormat};
 use crate::verify::mac::{Code, MAX_CODE};
+use crate::verify::verdict::Rejection;
 
-/// What a delivery's signature header holds.
-pub struct Signatures<'a> {
-    /// How many groups there are, at most [`MAX_GROUPS`].
-    pub groups: usize,
-    /// Every tag that is not a signature: its group, name and value.
-    pub tags: Vec<(usize, &'a str, &'a str)>,
+/// The content of a request's signature headers.
+pub(super) struct Signatures<'a> {
+    /// The number of groups, at most [`MAX_GROUPS`].
+    pub(super) groups: usize,
+    /// Every tag that is not a signature.
+    pub(super) tags: Vec<Tag<'a>>,
     codes: Vec<(usize, Code)>,
 }
 
+/// A tag next to a signature, such as `t=1700000000`.
+pub(super) struct Tag<'a> {
+    /// The index of its group.
+    pub(super) group: usize,
+    pub(super) name: &'a str,
+    pub(super) value: &'a str,
+}
+
 impl Signatures<'_> {
-    /// True without one readable signature.
-    pub fn is_empty(&self) -> bool {
+    /// True if no signature is readable.
+    pub(super) fn is_empty(&self) -> bool {
         self.codes.is_empty()
     }
 
-    /// The signatures of one group, decoded, all of the right length.
-    pub fn of(&self, group: usize) -> impl Iterator<Item = Code> + Clone {
+    /// Returns the signatures of one group, decoded, all of the right length.
+    pub(super) fn of(&self, group: usize) -> impl Iterator<Item = Code> + Clone {
         self.codes.iter().filter(move |(of, _)| *of == group).map(|(_, code)| *code)
     }
 }
 
-/// All values of the first of the recipe's signature headers that the request has.
-pub fn header<'a>(recipe: &Recipe, headers: &'a HeaderMap) -> Result<GetAll<'a, HeaderValue>, Rejection> {
-    let names = &recipe.signature.from;
+/// Returns all values of the first of the recipe's signature headers that the request has.
+pub(super) fn header<'a>(proof: &MacProof, headers: &'a HeaderMap) -> Result<GetAll<'a, HeaderValue>, Rejection> {
+    let names = &proof.signature.from;
     let mut all = names.iter().map(|name| headers.get_all(name));
     all.find(|values| values.iter().next().is_some()).ok_or_else(|| {
         let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
@@ -44,56 +52,57 @@ pub fn header<'a>(recipe: &Recipe, headers: &'a HeaderMap) -> Result<GetAll<'a, 
     })
 }
 
-/// Reads the signatures of a request. Refuses too many groups, because each costs a hash over the body.
-pub fn read<'a>(recipe: &'a Recipe, headers: &'a HeaderMap) -> Result<Signatures<'a>, Rejection> {
-    let grammar = &recipe.signature;
-    let values = header(recipe, headers)?.into_iter().filter_map(|value| value.to_str().ok());
+/// Parses the signatures of a request. Rejects too many groups, because each costs a hash over the body.
+pub(super) fn read<'a>(proof: &'a MacProof, headers: &'a HeaderMap) -> Result<Signatures<'a>, Rejection> {
+    let format = &proof.signature;
+    let values = header(proof, headers)?.into_iter().filter_map(|value| value.to_str().ok());
     let mut found = Signatures { groups: 0, tags: Vec::new(), codes: Vec::new() };
-    for group in values.flat_map(|value| split(value, grammar.groups.as_deref())) {
+    for group in values.flat_map(|value| split(value, format.groups.as_deref())) {
         if found.groups == MAX_GROUPS {
             return Err(Rejection::new(Outcome::SignatureMalformed, format!("more than {MAX_GROUPS} groups of signatures")));
         }
-        for item in split(group, grammar.items.as_deref()) {
-            found.take(recipe, grammar, item);
+        for item in split(group, format.items.as_deref()) {
+            found.add(proof, format, item);
         }
         found.groups += 1;
     }
-    if !recipe.reads_tags {
-        // Every group signs the same content: hashed once.
+    if !proof.reads_tags {
+        // Every group signs the same content, so it is hashed once.
         found.groups = found.groups.min(1);
         found.codes.iter_mut().for_each(|(group, _)| *group = 0);
     }
     Ok(found)
 }
 
-/// The refusal of a header without one readable signature.
-pub fn unreadable(recipe: &Recipe) -> Rejection {
-    let Signature { take, prefix, .. } = &recipe.signature;
+/// The rejection of a header without a readable signature.
+pub(super) fn unreadable(proof: &MacProof) -> Rejection {
+    let SignatureFormat { take, prefix, .. } = &proof.signature;
     let looked_for = match (take.is_empty(), prefix.is_empty()) {
         (false, _) => format!("with tag {}", take.join(" or ")),
         (true, false) => format!("after {prefix}"),
         (true, true) => "at all".to_owned(),
     };
-    let (size, encoding) = (recipe.algorithm.size(), recipe.encoding.word());
+    let (size, encoding) = (proof.algorithm.size(), proof.encoding.word());
     Rejection::new(Outcome::SignatureMalformed, format!("no signature of {size} bytes in {encoding} {looked_for}"))
 }
 
 impl<'a> Signatures<'a> {
-    fn take(&mut self, recipe: &Recipe, grammar: &Signature, item: &'a str) {
-        let trim = |text: &'a str| if grammar.trim { text.trim() } else { text };
-        let value = match &grammar.pair {
+    /// Adds one item of the current group: a tag, a signature, or nothing if it is neither.
+    fn add(&mut self, proof: &MacProof, format: &SignatureFormat, item: &'a str) {
+        let trim = |text: &'a str| if format.trim { text.trim() } else { text };
+        let value = match &format.pair {
             None => trim(item),
             Some(pair) => {
-                let Some((tag, value)) = cut(item, pair) else { return };
-                let (tag, value) = (trim(tag), trim(value));
-                if !grammar.take.iter().any(|take| take == tag) {
-                    return self.tags.push((self.groups, tag, value));
+                let Some((name, value)) = cut(item, pair) else { return };
+                let (name, value) = (trim(name), trim(value));
+                if !format.take.iter().any(|take| take == name) {
+                    return self.tags.push(Tag { group: self.groups, name, value });
                 }
                 value
             }
         };
-        let code = value.strip_prefix(grammar.prefix.as_str()).and_then(|text| decode(recipe.encoding, text));
-        self.codes.extend(code.filter(|code| code.bytes().len() == recipe.algorithm.size()).map(|code| (self.groups, code)));
+        let code = value.strip_prefix(format.prefix.as_str()).and_then(|text| decode(proof.encoding, text));
+        self.codes.extend(code.filter(|code| code.bytes().len() == proof.algorithm.size()).map(|code| (self.groups, code)));
     }
 }
 
@@ -106,7 +115,7 @@ fn split<'a>(text: &'a str, separator: Option<&'a str>) -> impl Iterator<Item = 
     parts.filter(|part| !part.is_empty())
 }
 
-/// Cuts at the first separator: one character, as a rule, which `str` finds faster as such than as a text.
+/// Splits at the first separator. It usually is one character, which `str` finds faster as a `char` than as a text.
 fn cut<'a>(text: &'a str, separator: &str) -> Option<(&'a str, &'a str)> {
     match separator.as_bytes() {
         [character] => text.split_once(char::from(*character)),
@@ -114,8 +123,8 @@ fn cut<'a>(text: &'a str, separator: &str) -> Option<(&'a str, &'a str)> {
     }
 }
 
-/// The bytes of a code of any length up to [`MAX_CODE`]; `None` when it is not written so.
-pub fn decode(encoding: Encoding, text: &str) -> Option<Code> {
+/// Decodes a code of at most [`MAX_CODE`] bytes; `None` if the text is not in this encoding.
+pub(super) fn decode(encoding: Encoding, text: &str) -> Option<Code> {
     let mut bytes = [0; MAX_CODE];
     let size = match encoding {
         Encoding::Hex => base16ct::mixed::decode(text, &mut bytes).ok()?.len(),
@@ -125,5 +134,5 @@ pub fn decode(encoding: Encoding, text: &str) -> Option<Code> {
     Some(Code::new(bytes, size))
 }
 
-/// How many groups of signatures a request may carry. A provider that rolls secrets sends two.
-pub const MAX_GROUPS: usize = 8;
+/// The most groups of signatures in a request. A provider sends two while a secret is rotated.
+pub(super) const MAX_GROUPS: usize = 8;

@@ -1,16 +1,16 @@
-//! Times: how old or how far ahead a genuine delivery may be, and when its event happened.
+//! Times: the tolerance around a signed timestamp, and the time of the event.
 
 use crate::clock::UnixMillis;
 use crate::outcome::Outcome;
-use crate::source::recipe::{Recipe, Unit};
-use crate::verify::Rejection;
+use crate::source::recipe::{Recipe, TimeUnit};
 use crate::verify::request_view::RequestView;
+use crate::verify::verdict::Rejection;
 
-/// Refuses a signed time outside the recipe's window; both edges are inside. Compared in the unit the provider signs, as
-/// its own library does: a time in whole seconds is not held against our milliseconds.
-pub fn check(recipe: &Recipe, site: &RequestView<'_>, received_at: UnixMillis) -> Result<(), Rejection> {
+/// Rejects a signed timestamp outside the recipe's tolerance; both edges are accepted. The comparison uses the provider's
+/// unit, as its own library does: a time in whole seconds is not compared with our milliseconds.
+pub(super) fn check(recipe: &Recipe, request: &RequestView<'_>, received_at: UnixMillis) -> Result<(), Rejection> {
     let Some(rule) = &recipe.timestamp else { return Ok(()) };
-    let text = site.signed(&rule.from).and_then(|text| std::str::from_utf8(text).ok());
+    let text = request.signed(&rule.from).and_then(|text| std::str::from_utf8(text).ok());
     let Some(signed_at) = text.and_then(|text| read(rule.unit, text)) else {
         return Err(Rejection::new(Outcome::SignatureMalformed, "the signed timestamp cannot be read"));
     };
@@ -29,37 +29,37 @@ pub fn check(recipe: &Recipe, site: &RequestView<'_>, received_at: UnixMillis) -
     Ok(())
 }
 
-/// The event's own time: the first of the recipe's places that holds a readable one.
-pub fn occurred_at(recipe: &Recipe, site: &RequestView<'_>) -> Option<UnixMillis> {
+/// Returns the time of the event: the first of the recipe's locators whose text can be parsed.
+pub(super) fn occurred_at(recipe: &Recipe, request: &RequestView<'_>) -> Option<UnixMillis> {
     recipe.event.time.iter().find_map(|(locator, unit)| {
-        let text = std::str::from_utf8(site.find(locator)?).ok()?;
+        let text = std::str::from_utf8(request.find(locator)?).ok()?;
         read(*unit, text)?.checked_mul(millis_per(*unit)).map(UnixMillis)
     })
 }
 
-/// The time as a provider writes it.
-pub fn write(unit: Unit, time: UnixMillis) -> String {
+/// Formats a time as a provider writes it.
+pub(super) fn write(unit: TimeUnit, time: UnixMillis) -> String {
     match unit {
-        Unit::Seconds | Unit::Millis => scale(unit, time.0).to_string(),
-        Unit::Rfc3339 => time.rfc3339(),
+        TimeUnit::Seconds | TimeUnit::Millis => scale(unit, time.0).to_string(),
+        TimeUnit::Rfc3339 => time.rfc3339(),
     }
 }
 
-/// A time in its own unit. Numbers are decimal digits only; a time before 1970 counts as 1970.
-fn read(unit: Unit, text: &str) -> Option<u64> {
+/// Parses a time in its own unit. Numbers are decimal digits only; a time before 1970 counts as 1970.
+fn read(unit: TimeUnit, text: &str) -> Option<u64> {
     match unit {
-        Unit::Seconds | Unit::Millis => text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?,
-        Unit::Rfc3339 => text.parse::<jiff::Timestamp>().ok().map(|time| u64::try_from(time.as_millisecond()).unwrap_or(0)),
+        TimeUnit::Seconds | TimeUnit::Millis => text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?,
+        TimeUnit::Rfc3339 => text.parse::<jiff::Timestamp>().ok().map(|time| u64::try_from(time.as_millisecond()).unwrap_or(0)),
     }
 }
 
-fn scale(unit: Unit, millis: u64) -> u64 {
+fn scale(unit: TimeUnit, millis: u64) -> u64 {
     millis / millis_per(unit)
 }
 
-fn millis_per(unit: Unit) -> u64 {
+fn millis_per(unit: TimeUnit) -> u64 {
     match unit {
-        Unit::Seconds => 1000,
-        Unit::Millis | Unit::Rfc3339 => 1,
+        TimeUnit::Seconds => 1000,
+        TimeUnit::Millis | TimeUnit::Rfc3339 => 1,
     }
 }

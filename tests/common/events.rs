@@ -13,7 +13,7 @@ use hookhold::event_key::EventKey;
 use hookhold::source::{Source, SourceDefaults};
 use hookhold::toml_value::{Diagnostics, TomlTable};
 use hookhold::verify::sign::{SampleOptions, sign};
-use hookhold::verify::{Verdict, verify};
+use hookhold::verify::{Verdict, Verifier};
 use http::{HeaderName, HeaderValue};
 
 /// The topics that events can go to.
@@ -55,7 +55,7 @@ impl Sample {
             remote: ([192, 0, 2, 1], 443).into(),
             received_at: now,
         };
-        let believed = verify(source, &delivery).expect("it is signed with the source's secret");
+        let believed = Verifier::new(source.clone()).verify(&delivery).expect("it is signed with the source's secret");
         let Verdict::Event(verified) = believed else { panic!("no handshake is built here") };
         verified.event.with_key(self.key.map(EventKey))
     }

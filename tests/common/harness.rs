@@ -13,7 +13,7 @@ use hookhold::journal::{Journal, Options};
 use hookhold::metrics::Metrics;
 use hookhold::source::Source;
 use hookhold::verify::sign::{SampleOptions, sign};
-use hookhold::verify::{Verdict, verify};
+use hookhold::verify::{Verdict, Verifier};
 use http::HeaderName;
 
 use crate::kafka::wait_until;
@@ -194,7 +194,7 @@ impl Shop {
             delivery.headers.insert(name, value.parse().expect("a header value"));
         }
         delivery.received_at = AT;
-        let believed = verify(&self.0, &delivery).unwrap_or_else(|refusal| panic!("{refusal:?}"));
+        let believed = Verifier::new(self.0.clone()).verify(&delivery).unwrap_or_else(|refusal| panic!("{refusal:?}"));
         let Verdict::Event(verified) = believed else { panic!("no handshake is built here") };
         verified.event
     }

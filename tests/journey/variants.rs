@@ -1,4 +1,4 @@
-//! What the providers send beside plain events: forms, handshakes, pings, further attempts, two signatures at once. Each
+//! What the providers send beside plain events: forms, challenges, pings, further attempts, two signatures at once. Each
 //! moves its own counter, and Kafka gets the bytes that were signed.
 
 use base64::Engine as _;
@@ -181,7 +181,7 @@ fn stripe_deliveries_during_a_rotation_of_connected_accounts_and_thin_ones_arriv
 fn an_inline_recipe_answers_a_check_that_nobody_signs_and_believes_nothing_else_unsigned() {
     let kafka = kafka::shared();
     kafka.create_topic("variants-inline", 1, &[]);
-    let check = r#"handshake = [{ when = { "form:challenge" = true }, authenticated = false, reply = { status = 202, content_type = "text/plain", body = ["const:here: ", "echo(form:challenge)"] } }]"#;
+    let check = r#"challenge = [{ when = { "form:challenge" = true }, authenticated = false, reply = { status = 202, content_type = "text/plain", body = ["const:here: ", "echo(form:challenge)"] } }]"#;
     let home = ACME.home(kafka, "variants-inline", check);
     let process = home.start();
     let unsigned = |body: &[u8]| Signed { headers: Vec::new(), body: body.to_vec(), by: "nobody".to_owned() };
@@ -231,7 +231,7 @@ fn arrived(kafka: &Kafka, topic: &str, told: &[Told], sent: &[Sent]) -> Vec<Reco
     records
 }
 
-/// The journal holds so many events, and none of them is a handshake.
+/// The journal holds so many events, and none of them is a challenge.
 fn holds(home: &Home, process: &Process<'_>, count: usize) {
     assert_eq!(process.metric("hookhold_journal_events"), Some(count as f64));
     let tail = String::from_utf8(home.verb(&["tail", "--format", "json"]).stdout).expect("JSON is text");

@@ -1,11 +1,11 @@
-//! Handshakes: which deliveries are answered as one, with what, and which are not.
+//! Endpoint challenges: which deliveries are answered as one, with what, and which are not.
 
 use bytes::Bytes;
 use hookhold::event::Delivery;
 use hookhold::outcome::Outcome;
 use hookhold::source::Source;
 use hookhold::source::recipe::Reply;
-use hookhold::verify::{Verdict, precheck};
+use hookhold::verify::{Verdict, Verifier, precheck};
 use http::{HeaderMap, StatusCode};
 
 use crate::support::*;
@@ -14,14 +14,14 @@ const CHECK: &[u8] =
     br#"{"token":"x","challenge":"3eZbrw1aBm2rZgRNFdxV2595E9CY3gmdALWMmHkvFXO7tYXAYM8P","type":"url_verification"}"#;
 const UNSIGNED: &str = r#"
 event = { id = "json:/id" }
-handshake = [
+challenge = [
   { when = { "json:/challenge" = true, "header:Acme-Check" = "1" }, authenticated = false, reply = { status = 202, content_type = "application/json", body = ["const:{\"challenge\":\"", "echo(json:/challenge)", "const:\"}"] } },
   { when = { "form:hello" = "hookhold" }, reply = { body = ["echo(form-json:data/0/nonce)", "const:."] } },
 ]
 "#;
 
 fn reply(source: &Source, delivery: &Delivery) -> Option<Reply> {
-    match hookhold::verify::verify(source, delivery) {
+    match Verifier::new(source.clone()).verify(delivery) {
         Ok(Verdict::Challenge(reply)) => Some(reply),
         _ => None,
     }
@@ -91,6 +91,6 @@ fn a_check_that_nobody_signs_is_answered_and_everything_else_still_needs_its_sig
 
 #[test]
 fn an_operator_may_do_without_a_check() {
-    let source = source("slack", "s", "handshake = []");
+    let source = source("slack", "s", "challenge = []");
     assert_eq!(verify(&source, &sample_of(&source, Some(CHECK), None)).expect("genuine").event.body, CHECK);
 }

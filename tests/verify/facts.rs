@@ -165,12 +165,12 @@ fn an_id_outside_the_signed_bytes_is_bound_to_the_body() {
         other => panic!("{other:?}"),
     };
     assert_ne!(bound(b"{}"), bound(b"{ }"));
-    assert_eq!(github.recipe.integrity, Integrity::Body);
+    assert_eq!(github.recipe.coverage.integrity, Integrity::Body);
     for name in ["stripe", "slack", "standard-webhooks", "svix"] {
         let source = provider(name);
         let identity = verify(&source, &sample(&source, None)).expect(name).identity;
         assert!(matches!(identity, Identity::Id { body_sha256: None, .. }), "{name}: {identity:?}");
-        assert_eq!(source.recipe.integrity, Integrity::Full, "{name}");
+        assert_eq!(source.recipe.coverage.integrity, Integrity::Full, "{name}");
     }
 }
 

@@ -67,7 +67,7 @@ fn a_missing_signature_is_known_before_the_body_and_the_others_are_not() {
         let source = provider(name);
         let missing = precheck(&source, &HeaderMap::new()).expect_err(name);
         assert_eq!(missing.outcome, Outcome::SignatureMissing);
-        assert!(missing.hint.contains(source.recipe.signature.from[0].as_str()), "{missing}");
+        assert!(missing.hint.contains(source.recipe.proof.signature.from[0].as_str()), "{missing}");
         assert_eq!(precheck(&source, &sample(&source, Some(Tamper::Secret)).headers), Ok(()), "{name}");
     }
 }

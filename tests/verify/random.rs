@@ -40,7 +40,7 @@ fn one_changed_byte_is_refused_or_means_the_same() {
 
 /// What only separates the fields of a form is not signed; `proofs` has what follows from that.
 fn is_plain(source: &Source, byte: &u8) -> bool {
-    !(source.recipe.signs_form && b"&=+%".contains(byte))
+    !(source.recipe.proof.signs_form && b"&=+%".contains(byte))
 }
 
 fn is_proof(name: &str) -> bool {
@@ -51,7 +51,7 @@ fn is_proof(name: &str) -> bool {
 /// In the body, or in a header that the proof is made of.
 fn change_one_byte(source: &Source, delivery: &mut Delivery, random: &mut fastrand::Rng) {
     let proof: Vec<_> = delivery.headers.keys().filter(|name| is_proof(name.as_str())).cloned().collect();
-    assert!(proof.contains(&source.recipe.signature.from[0]));
+    assert!(proof.contains(&source.recipe.proof.signature.from[0]));
     if random.bool() {
         let mut body = delivery.body.to_vec();
         flip(&mut body, random);

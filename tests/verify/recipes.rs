@@ -35,7 +35,7 @@ fn every_recipe_is_whole_and_tells_an_operator_what_to_do() {
         let setup = &recipe.setup;
         assert!(!recipe.title.is_empty() && !setup.url.is_empty() && !setup.secret.is_empty(), "{name}");
         assert!(setup.facts.iter().filter(|fact| fact.starts_with("https://")).count() >= 2, "{name}");
-        assert!(recipe.respond_within.is_some() && recipe.gives_up_after.is_some(), "{name}");
+        assert!(recipe.limits.respond_within.is_some() && recipe.limits.gives_up_after.is_some(), "{name}");
     }
     assert!(recipe("nobody").is_none());
 }
@@ -55,9 +55,9 @@ fn a_source_takes_its_limits_from_entry_recipe_and_server_in_this_order() {
     );
     assert_eq!(source("stripe", "x", "limits = { respond_within = \"3s\" }").deadline, Duration::from_millis(2400));
     assert_eq!(provider("shopify").deadline, Duration::from_secs(4), "Shopify waits 5 s");
-    assert_eq!(stripe.window, Duration::from_secs(7 * day));
-    assert_eq!(source("stripe", "x", "limits = { gives_up_after = \"9d\" }").window, Duration::from_secs(9 * day));
-    assert_eq!(source("stripe", "x", "dedupe = { window = \"1h\" }").window, Duration::from_secs(3600));
+    assert_eq!(stripe.dedupe.window, Duration::from_secs(7 * day));
+    assert_eq!(source("stripe", "x", "limits = { gives_up_after = \"9d\" }").dedupe.window, Duration::from_secs(9 * day));
+    assert_eq!(source("stripe", "x", "dedupe = { window = \"1h\" }").dedupe.window, Duration::from_secs(3600));
     assert_eq!((&*stripe.path, &*stripe.topic), ("/hooks/shop", "webhooks.shop"));
     let own = source("stripe", "x", "path = \"/in/stripe\"\ntopic = \"money\"\nheaders = [\"X-Request-Id\"]");
     assert_eq!((&*own.path, &*own.topic, own.header_allow_list[0].as_str()), ("/in/stripe", "money", "x-request-id"));
@@ -66,10 +66,24 @@ fn a_source_takes_its_limits_from_entry_recipe_and_server_in_this_order() {
 #[test]
 fn the_reply_belongs_to_the_recipe() {
     let source = provider("stripe");
-    assert_eq!((source.ok.status, source.ok.body.len(), source.bad_status.as_u16()), (http::StatusCode::OK, 0, 401));
+    assert_eq!(
+        (
+            source.recipe.replies.accepted.status,
+            source.recipe.replies.accepted.body.len(),
+            source.recipe.replies.rejected.as_u16()
+        ),
+        (http::StatusCode::OK, 0, 401)
+    );
     let own = "reply = { ok = { status = 202, content_type = \"text/plain\", body = \"thanks\" }, bad = 498 }";
     let source = inline(&format!("{INLINE}{own}"));
-    assert_eq!((source.ok.status.as_u16(), &source.ok.body[..], source.bad_status.as_u16()), (202, &b"thanks"[..], 498));
+    assert_eq!(
+        (
+            source.recipe.replies.accepted.status.as_u16(),
+            &source.recipe.replies.accepted.body[..],
+            source.recipe.replies.rejected.as_u16()
+        ),
+        (202, &b"thanks"[..], 498)
+    );
 }
 
 /// 410 unsubscribes (Standard Webhooks, Svix and others), 403 and 406 end retries at some.
@@ -78,14 +92,19 @@ fn no_refusal_makes_a_provider_give_the_endpoint_up() {
     let harmful = |status: http::StatusCode| [403, 406, 410].contains(&status.as_u16());
     for (name, _) in PROVIDERS {
         let recipe = recipe(name).expect(name);
-        assert!(recipe.ok.status.is_success() && recipe.bad.is_client_error() && !harmful(recipe.bad), "{name}");
+        assert!(
+            recipe.replies.accepted.status.is_success()
+                && recipe.replies.rejected.is_client_error()
+                && !harmful(recipe.replies.rejected),
+            "{name}"
+        );
     }
     assert!(Outcome::ALL.iter().all(|outcome| !harmful(outcome.status())));
 }
 
 #[test]
 fn a_type_is_wanted_as_listed_exactly_or_by_its_beginning() {
-    let wants = |types: &str, event_type| source("github", "x", &format!("types = {types}")).types.want(event_type);
+    let wants = |types: &str, event_type| source("github", "x", &format!("types = {types}")).types.accepts(event_type);
     for (types, wanted, unwanted) in [
         (
             r#"["push", "pull_request.*"]"#,
@@ -99,13 +118,13 @@ fn a_type_is_wanted_as_listed_exactly_or_by_its_beginning() {
         assert!(!unwanted.iter().any(|event_type| wants(types, Some(event_type))), "{types}");
         assert!(wants(types, None), "{types}: a type that cannot be told");
     }
-    assert!(provider("github").types.want(Some("anything")), "by default all are wanted");
+    assert!(provider("github").types.accepts(Some("anything")), "by default all are wanted");
 }
 
 #[test]
 fn what_providers_document_about_switching_an_endpoint_off_is_in_their_recipes() {
     for (name, percent, hours) in [("slack", 5, 1), ("shopify", 0, 4), ("svix", 0, 5 * 24)] {
-        let limit = recipe(name).expect(name).switches_off_at;
+        let limit = recipe(name).expect(name).limits.switches_off_at;
         assert_eq!(limit, Some(SwitchOff { percent, within: Duration::from_secs(hours * 3600) }), "{name}");
     }
 }
@@ -157,27 +176,27 @@ provders = "stripe""#;
 }
 
 #[test]
-fn every_mistake_of_a_handshake_is_told_and_leaves_no_source() {
-    for (handshake, what) in [
-        ("{}", "handshake.when: missing; allowed: "),
-        ("{ when = {} }", "handshake.when: every delivery would fit; allowed: "),
-        ("{ when = { \"json:/a\" = false } }", "handshake.when.json:/a: never fits; allowed: "),
-        ("{ when = { \"json:/a\" = \"\" } }", "handshake.when.json:/a: never fits; allowed: "),
-        ("{ when = { \"json:/a\" = 1 } }", "handshake.when.json:/a: must not be a number; allowed: "),
-        ("{ when = { type = \"x\" } }", "handshake.when.type: not a place in a delivery; allowed: header:NAME, "),
-        ("{ when = { \"tag:t\" = true } }", "handshake.when.tag:t: a handshake has no tags; allowed: header:NAME, "),
-        ("{ when = { \"form:\" = true } }", "handshake.when.form:: not a form field; allowed: "),
+fn every_mistake_of_a_challenge_is_told_and_leaves_no_source() {
+    for (challenge, what) in [
+        ("{}", "challenge.when: missing; allowed: "),
+        ("{ when = {} }", "challenge.when: every delivery would fit; allowed: "),
+        ("{ when = { \"json:/a\" = false } }", "challenge.when.json:/a: never fits; allowed: "),
+        ("{ when = { \"json:/a\" = \"\" } }", "challenge.when.json:/a: never fits; allowed: "),
+        ("{ when = { \"json:/a\" = 1 } }", "challenge.when.json:/a: must not be a number; allowed: "),
+        ("{ when = { type = \"x\" } }", "challenge.when.type: not a place in a delivery; allowed: header:NAME, "),
+        ("{ when = { \"tag:t\" = true } }", "challenge.when.tag:t: a challenge has no tags; allowed: header:NAME, "),
+        ("{ when = { \"form:\" = true } }", "challenge.when.form:: not a form field; allowed: "),
         ("{ when = { \"form-json:payload\" = true } }", "not a form field and a JSON pointer such as payload/data/id; allowed: "),
-        (&with_reply("body = \"echo(/a)\""), "handshake.reply.body: not a place in a delivery; allowed: "),
-        (&with_reply("body = [\"ok\"]"), "handshake.reply.body[0]: not a part of a reply; allowed: echo(LOCATOR), const:TEXT"),
-        (&with_reply("status = 302"), "handshake.reply.status: out of range; allowed: "),
-        (&with_reply("text = \"x\""), "handshake.reply.text: unknown key; allowed: body, content_type, status"),
+        (&with_reply("body = \"echo(/a)\""), "challenge.reply.body: not a place in a delivery; allowed: "),
+        (&with_reply("body = [\"ok\"]"), "challenge.reply.body[0]: not a part of a reply; allowed: echo(LOCATOR), const:TEXT"),
+        (&with_reply("status = 302"), "challenge.reply.status: out of range; allowed: "),
+        (&with_reply("text = \"x\""), "challenge.reply.text: unknown key; allowed: body, content_type, status"),
         (
             "{ when = { \"json:/a\" = true }, signed = false }",
-            "handshake.signed: unknown key; allowed: authenticated, reply, when",
+            "challenge.signed: unknown key; allowed: authenticated, reply, when",
         ),
     ] {
-        let mistakes = compile(&format!("{INLINE}handshake = {handshake}"), &[("secret", "x")]).expect_err(what).to_string();
+        let mistakes = compile(&format!("{INLINE}challenge = {challenge}"), &[("secret", "x")]).expect_err(what).to_string();
         assert!(mistakes.contains(what), "{mistakes}\ndoes not say\n{what}");
     }
 }
@@ -272,7 +291,7 @@ fn every_recipe_without_a_mistake_has_genuine_deliveries() {
 fn a_source_may_say_what_is_signed_in_either_way_whichever_its_recipe_has() {
     let one = source("twilio", "s", "content = [\"url\", \"form-sorted\"]");
     let many = source("github", "s", "content_variants = [[\"body\"], [\"header:X-Time\", \"body\"]]");
-    assert_eq!((one.recipe.contents.len(), many.recipe.contents.len()), (1, 2));
+    assert_eq!((one.recipe.proof.contents.len(), many.recipe.proof.contents.len()), (1, 2));
     for source in [one, many] {
         assert_eq!(refusal(&source, &sample(&source, None)), None);
     }
@@ -285,7 +304,7 @@ fn a_source_may_say_what_is_signed_in_either_way_whichever_its_recipe_has() {
 fn an_ipv4_network_that_is_written_as_ipv6_lets_its_addresses_in() {
     let takes = |network: &str, address: &str| {
         let source = source("github", "s", &format!("allow_from = {network:?}"));
-        source.takes_from(address.parse().expect("an address"))
+        source.allows_address(address.parse().expect("an address"))
     };
     for (network, inside, outside) in [
         ("::ffff:192.0.2.1", "192.0.2.1", "192.0.2.2"),

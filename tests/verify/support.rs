@@ -9,7 +9,7 @@ use hookhold::outcome::Outcome;
 use hookhold::source::{Source, SourceDefaults};
 use hookhold::toml_value::{Diagnostics, TomlTable};
 use hookhold::verify::sign::{SampleOptions, Tamper, sign};
-use hookhold::verify::{Rejection, Verdict, Verified};
+use hookhold::verify::{Rejection, Verdict, Verified, Verifier};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 /// The moment at which every delivery of these tests arrives, in seconds.
@@ -76,9 +76,9 @@ pub fn sample_of(source: &Source, body: Option<&[u8]>, tamper: Option<Tamper>) -
 
 /// The event that a delivery is believed to be.
 pub fn verify(source: &Source, delivery: &Delivery) -> Result<Verified, Rejection> {
-    hookhold::verify::verify(source, delivery).map(|believed| match believed {
+    Verifier::new(source.clone()).verify(delivery).map(|believed| match believed {
         Verdict::Event(verified) => verified,
-        Verdict::Challenge(reply) => panic!("a handshake that is answered {reply:?}"),
+        Verdict::Challenge(reply) => panic!("a challenge that is answered {reply:?}"),
     })
 }
 

@@ -22,7 +22,7 @@ pub fn variants(case: &Case) -> Vec<(Key, Cause)> {
                 other.name, other.name, case.source.name
             );
             let cause = Cause::certain("other_sources_secret", what, advice);
-            found.extend(decoded(case, key.configured().bytes.clone(), key, &case.source.recipe.key_format, cause));
+            found.extend(decoded(case, key.configured().bytes.clone(), key, &case.source.recipe.proof.key_format, cause));
         }
     }
     found.retain(|(key, cause)| cause.word == "secret_expired" || !own.iter().any(|own| own.is_same_secret(key)));
@@ -30,7 +30,7 @@ pub fn variants(case: &Case) -> Vec<(Key, Cause)> {
 }
 
 fn of_one(case: &Case, key: &Key) -> Vec<(Key, Cause)> {
-    let (name, bytes, format) = (&key.name, &key.configured().bytes, &case.source.recipe.key_format);
+    let (name, bytes, format) = (&key.name, &key.configured().bytes, &case.source.recipe.proof.key_format);
     let mut found = Vec::new();
     if !key.is_valid_at(case.delivery.received_at) {
         let what = format!("the secret {name} signed it, whose time is over (not_after)");
@@ -58,7 +58,7 @@ fn of_one(case: &Case, key: &Key) -> Vec<(Key, Cause)> {
 
 fn decoded(case: &Case, bytes: Vec<u8>, key: &Key, format: &KeyFormat, cause: Cause) -> Option<(Key, Cause)> {
     let secret = Secret { name: key.name.clone(), bytes, not_after: None };
-    Some((Key::decode(&secret, format, &case.source.recipe.scheme()).ok()?, cause))
+    Some((Key::decode(&secret, format, &case.source.recipe.proof.scheme()).ok()?, cause))
 }
 
 /// What a secret looks like without what does not belong to it.

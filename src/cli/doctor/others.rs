@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hookhold::source::key::Key;
 use hookhold::source::recipe::Recipe;
 use hookhold::source::{PROVIDERS, Source, provider};
+use hookhold::verify::Verifier;
 
 use super::Case;
 use super::cause::Cause;
@@ -14,7 +15,7 @@ use super::search::proof;
 pub fn claims(case: &Case) -> Vec<Cause> {
     let own = case.source.provider.as_deref();
     let elsewhere = case.others.iter().filter(|other| other.provider.is_none() || other.provider.as_deref() != own);
-    if let Some(other) = elsewhere.into_iter().find(|other| proof(other, &case.delivery).is_some()) {
+    if let Some(other) = elsewhere.into_iter().find(|other| proof(&Verifier::new((*other).clone()), &case.delivery).is_some()) {
         let what = format!("it is a genuine delivery for the source {}, not for {}", other.name, case.source.name);
         return vec![Cause::certain("other_provider", what, format!("at the sender, enter the URL that ends in {}", other.path))];
     }
@@ -27,14 +28,14 @@ pub fn claims(case: &Case) -> Vec<Cause> {
 
 fn claim(case: &Case, name: &str, recipe: Recipe) -> Cause {
     let (title, source, recipe) = (recipe.title.clone(), &case.source, Arc::new(recipe));
-    let headers: Vec<&str> = recipe.signature.from.iter().map(|name| name.as_str()).collect();
+    let headers: Vec<&str> = recipe.proof.signature.from.iter().map(|name| name.as_str()).collect();
     let what =
         format!("the headers are those of {title} ({}), and {} is another provider's source", headers.join(", "), source.name);
-    let scheme = recipe.scheme();
-    let keys = source.secrets.iter().filter_map(|key| Key::decode(key.configured(), &recipe.key_format, &scheme).ok());
+    let scheme = recipe.proof.scheme();
+    let keys = source.secrets.iter().filter_map(|key| Key::decode(key.configured(), &recipe.proof.key_format, &scheme).ok());
     let as_that = Source { secrets: keys.collect(), recipe: recipe.clone(), ..(**source).clone() };
     let is_proved = !as_that.recipe.signs_url() || as_that.public_url.is_some();
-    if is_proved && proof(&as_that, &case.delivery).is_some() {
+    if is_proved && proof(&Verifier::new(as_that), &case.delivery).is_some() {
         let what = format!("{what}; a secret of {} signed it", source.name);
         return Cause::certain("other_provider", what, format!("write provider = \"{name}\" into [sources.{}]", source.name));
     }
@@ -49,5 +50,5 @@ fn claim(case: &Case, name: &str, recipe: Recipe) -> Cause {
 }
 
 fn has_signature(recipe: &Recipe, case: &Case) -> bool {
-    recipe.signature.from.iter().any(|name| case.delivery.headers.contains_key(name))
+    recipe.proof.signature.from.iter().any(|name| case.delivery.headers.contains_key(name))
 }

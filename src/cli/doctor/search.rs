@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hookhold::event::Delivery;
 use hookhold::outcome::Outcome;
 use hookhold::source::Source;
-use hookhold::verify::{Rejection, unsigned_challenge, verify};
+use hookhold::verify::{Rejection, Verifier, unsigned_challenge};
 
 use super::cause::Cause;
 use super::causes;
@@ -13,7 +13,7 @@ use super::{Case, bodies, keys, urls};
 
 /// The source with other keys and another URL, and what is wrong then.
 struct VerifyingVariant {
-    source: Source,
+    verifier: Verifier,
     target: String,
     causes: Vec<Cause>,
 }
@@ -39,7 +39,7 @@ fn fewest(case: &Case) -> Option<(Vec<Cause>, Option<Rejection>)> {
                 continue;
             }
             delivery.target.clone_from(&believer.target);
-            if let Some(late) = proof(&believer.source, &delivery) {
+            if let Some(late) = proof(&believer.verifier, &delivery) {
                 allowed = causes.len() - 1;
                 best = Some((causes, late));
             }
@@ -53,9 +53,9 @@ fn fewest(case: &Case) -> Option<(Vec<Cause>, Option<Rejection>)> {
 
 /// What would have to be said of a delivery that is genuine: nothing, or that its time is wrong. `None`: it is not, or like a
 /// check of the endpoint that nobody signs, nothing shows it.
-pub fn proof(source: &Source, delivery: &Delivery) -> Option<Option<Rejection>> {
-    match verify(source, delivery) {
-        Ok(_) => unsigned_challenge(source, delivery).is_none().then_some(None),
+pub fn proof(verifier: &Verifier, delivery: &Delivery) -> Option<Option<Rejection>> {
+    match verifier.verify(delivery) {
+        Ok(_) => unsigned_challenge(verifier.source(), delivery).is_none().then_some(None),
         Err(refusal) => is_late(&refusal).then_some(Some(refusal)),
     }
 }
@@ -66,19 +66,23 @@ pub fn is_late(refusal: &Rejection) -> bool {
 }
 
 fn believers(case: &Case) -> Vec<VerifyingVariant> {
-    let own = VerifyingVariant { source: (*case.source).clone(), target: case.delivery.target.clone(), causes: Vec::new() };
+    let own = VerifyingVariant {
+        verifier: Verifier::new(case.source.clone()),
+        target: case.delivery.target.clone(),
+        causes: Vec::new(),
+    };
     let mut all = vec![own];
     for (called, cause) in urls::variants(case) {
         let source = Source { public_url: Some(called.public_url), ..Arc::unwrap_or_clone(case.source.clone()) };
-        all.push(VerifyingVariant { source, target: called.target, causes: vec![cause] });
+        all.push(VerifyingVariant { verifier: Verifier::new(source), target: called.target, causes: vec![cause] });
     }
     for (key, cause) in keys::variants(case) {
         for at in 0..all.len() {
-            let VerifyingVariant { source, target, causes } = &all[at];
+            let VerifyingVariant { verifier, target, causes } = &all[at];
             if causes.iter().all(|cause| cause.word == "public_url") {
-                let source = Source { secrets: vec![key.clone()], ..source.clone() };
+                let source = Source { secrets: vec![key.clone()], ..Source::clone(verifier.source()) };
                 let causes = causes.iter().chain([&cause]).cloned().collect();
-                all.push(VerifyingVariant { source, target: target.clone(), causes });
+                all.push(VerifyingVariant { verifier: Verifier::new(source), target: target.clone(), causes });
             }
         }
     }

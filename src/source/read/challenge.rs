@@ -4,7 +4,7 @@ use http::StatusCode;
 
 use super::{ACCEPTED, header_value, need, status, untagged};
 use crate::source::pointers::Pointers;
-use crate::source::recipe::{Challenge, Locator, Part};
+use crate::source::recipe::{Challenge, Locator, ReplyPart, TextMatch};
 use crate::toml_value::{Item, TomlTable};
 
 /// Takes `challenge` out of a recipe. `None` when one of them is wrong: a check that is not known would be kept as an event.
@@ -22,22 +22,26 @@ fn one(item: Item, pointers: &mut Pointers) -> Option<Challenge> {
     let status = status(&mut reply, "status", ACCEPTED).unwrap_or(StatusCode::OK);
     let content_type = reply.take("content_type").and_then(header_value);
     let parts = reply.take_list("body").unwrap_or_default();
-    let body: Vec<Option<Part>> = parts.into_iter().map(|part| reply_part(part, pointers)).collect();
+    let body: Vec<Option<ReplyPart>> = parts.into_iter().map(|part| reply_part(part, pointers)).collect();
     reply.finish();
     table.finish();
     Some(Challenge { when: when?, authenticated, status, content_type, body: body.into_iter().collect::<Option<_>>()? })
 }
 
 /// Locators as keys: `{ "json:/type" = "url_verification" }`; `true` where any text will do.
-fn predicate(mut table: TomlTable, pointers: &mut Pointers) -> Option<Vec<(Locator, Option<String>)>> {
+fn predicate(mut table: TomlTable, pointers: &mut Pointers) -> Option<Vec<(Locator, TextMatch)>> {
     let mut all = Vec::new();
     for key in table.keys() {
         let item = table.take(&key)?;
         let at = untagged(&key, &item, pointers);
         let wanted = match item.as_str() {
             Some("") => item.refuse("never fits", WHEN),
-            Some(text) => Some(Some(text.to_owned())),
-            None => item.clone().switch().and_then(|any| if any { Some(None) } else { item.refuse("never fits", WHEN) }),
+            Some(text) => Some(TextMatch::Exactly(text.to_owned())),
+            None => match item.clone().switch() {
+                Some(true) => Some(TextMatch::Any),
+                Some(false) => item.refuse("never fits", WHEN),
+                None => None,
+            },
         };
         all.push(at.zip(wanted));
     }
@@ -48,13 +52,13 @@ fn predicate(mut table: TomlTable, pointers: &mut Pointers) -> Option<Vec<(Locat
     all.into_iter().collect()
 }
 
-fn reply_part(item: Item, pointers: &mut Pointers) -> Option<Part> {
+fn reply_part(item: Item, pointers: &mut Pointers) -> Option<ReplyPart> {
     let text = item.clone().text()?;
     if let Some(at) = text.strip_prefix("echo(").and_then(|rest| rest.strip_suffix(')')) {
-        return untagged(at, &item, pointers).map(Part::Echo);
+        return untagged(at, &item, pointers).map(ReplyPart::Echo);
     }
     match text.strip_prefix("const:") {
-        Some(literal) if !literal.is_empty() => Some(Part::Literal(literal.to_owned())),
+        Some(literal) if !literal.is_empty() => Some(ReplyPart::Literal(literal.to_owned())),
         _ => item.refuse("not a part of a reply", REPLY_PARTS),
     }
 }

@@ -1,4 +1,5 @@
-//! A form as Twilio signs it (<https://www.twilio.com/docs/usage/webhooks/webhooks-security>, the official libraries).
+//! The fields of a form as Twilio signs them (<https://www.twilio.com/docs/usage/webhooks/webhooks-security> and the official
+//! libraries).
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -6,19 +7,19 @@ use std::cmp::Ordering;
 use percent_encoding::percent_decode;
 
 use crate::outcome::Outcome;
-use crate::verify::Rejection;
+use crate::verify::verdict::Rejection;
 
-/// The fields decoded, sorted by name and then by value in the order of UTF-16 code units, equal pairs once, with nothing
-/// between them. Bytes that are not UTF-8 stay as they are. Refuses more than [`MAX_FIELDS`]: each costs memory and
-/// comparisons before anything is believed.
-pub fn fields(body: &[u8]) -> Result<Vec<u8>, Rejection> {
+/// Decodes the fields and joins them without separators, sorted by name and then by value in the order of UTF-16 code units;
+/// equal pairs count once. Bytes that are not UTF-8 stay as they are. Rejects more than [`MAX_FIELDS`] fields, because each
+/// costs memory and comparisons before the sender is verified.
+pub(super) fn fields(body: &[u8]) -> Result<Vec<u8>, Rejection> {
     let pairs = body.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
-    let mut fields: Vec<Field<'_>> = pairs.take(MAX_FIELDS + 1).map(field).collect();
+    let mut fields: Vec<FormPair<'_>> = pairs.take(MAX_FIELDS + 1).map(form_pair).collect();
     if fields.len() > MAX_FIELDS {
         return Err(Rejection::new(Outcome::SignatureMalformed, format!("a form of more than {MAX_FIELDS} fields")));
     }
     if fields.iter().all(|(name, value)| name.is_ascii() && value.is_ascii()) {
-        // The same order, much faster.
+        // The same order, and much faster.
         fields.sort_unstable();
     } else {
         fields.sort_by(|a, b| by_code_units(&a.0, &b.0).then_with(|| by_code_units(&a.1, &b.1)));
@@ -29,9 +30,9 @@ pub fn fields(body: &[u8]) -> Result<Vec<u8>, Rejection> {
 }
 
 /// Name and value.
-type Field<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
+type FormPair<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
 
-fn field(pair: &[u8]) -> Field<'_> {
+fn form_pair(pair: &[u8]) -> FormPair<'_> {
     let end_of_name = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
     let value = pair.get(end_of_name + 1..).unwrap_or_default();
     (decoded(&pair[..end_of_name]), decoded(value))
@@ -41,12 +42,13 @@ fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
     if !text.contains(&b'+') {
         return percent_decode(text).into();
     }
-    let blank = |byte: &u8| if *byte == b'+' { b' ' } else { *byte };
-    percent_decode(&text.iter().map(blank).collect::<Vec<u8>>()).collect()
+    let space = |byte: &u8| if *byte == b'+' { b' ' } else { *byte };
+    percent_decode(&text.iter().map(space).collect::<Vec<u8>>()).collect()
 }
 
-/// As Java and JavaScript sort text, by UTF-16 code units: like bytes of UTF-8, but a character beyond U+FFFF (F0 to F4 in
-/// front) stands before U+E000 to U+FFFF (EE or EF). Those two change places with bytes that no UTF-8 has.
+/// Compares as Java and JavaScript do, by UTF-16 code units. That is the order of the UTF-8 bytes, except that a character
+/// above U+FFFF (first byte F0 to F4) sorts before U+E000 to U+FFFF (first byte EE or EF). So those two first bytes are
+/// swapped with bytes that do not occur in UTF-8.
 fn by_code_units(a: &[u8], b: &[u8]) -> Ordering {
     let weight = |byte: &u8| match byte {
         0xEE | 0xEF => byte + 0x10,
@@ -56,15 +58,15 @@ fn by_code_units(a: &[u8], b: &[u8]) -> Ordering {
     a.iter().map(weight).cmp(b.iter().map(weight))
 }
 
-/// The fields of a form that is signed by its fields; Twilio sends some dozens.
-pub const MAX_FIELDS: usize = 1_000;
+/// The most fields of a form that is signed by its fields; Twilio sends some dozens.
+pub(super) const MAX_FIELDS: usize = 1_000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn text_is_sorted_by_code_units() {
+    fn form_fields_sort_by_utf16_code_units() {
         let seed = fastrand::u64(..);
         println!("seed {seed}");
         let mut random = fastrand::Rng::with_seed(seed);
@@ -82,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn forms_of_ascii_alone_are_sorted_like_all_others() {
+    fn ascii_forms_sort_like_all_other_forms() {
         let text = |form: &str| String::from_utf8(fields(form.as_bytes()).expect("few fields")).expect("UTF-8");
         let ascii = "b=2&a=%2B+x&b=1&b=2&B=&a";
         assert_eq!(text(ascii), "Baa+ xb1b2");

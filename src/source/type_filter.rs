@@ -1,0 +1,58 @@
+//! The event types that a source accepts: `types = ["invoice.paid", "customer.*"]`, compiled once.
+
+use crate::toml_value::{Item, TomlTable};
+
+/// A filter over event types. The default accepts every type.
+#[derive(Clone, Debug, Default)]
+pub struct TypeFilter(Vec<TypePattern>);
+
+#[derive(Clone, Debug)]
+enum TypePattern {
+    Exactly(String),
+    StartsWith(String),
+}
+
+impl TypeFilter {
+    /// Takes the list `types`, if there is one.
+    pub(super) fn take(table: &mut TomlTable) -> TypeFilter {
+        let Some(items) = table.take_list("types") else { return TypeFilter::default() };
+        if items.is_empty() {
+            table.wrong("types", "an empty list wants nothing", ALLOWED);
+        }
+        TypeFilter(items.into_iter().filter_map(pattern).collect())
+    }
+
+    /// True if there is no list, or if the list has this type. A delivery without a readable type is accepted: it cannot be
+    /// judged, and a filtered delivery is lost.
+    pub fn accepts(&self, event_type: Option<&str>) -> bool {
+        let Some(event_type) = event_type else { return true };
+        self.accepts_all() || self.0.iter().any(|pattern| pattern.matches(event_type))
+    }
+
+    /// True if no delivery can be filtered.
+    pub fn accepts_all(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl TypePattern {
+    fn matches(&self, event_type: &str) -> bool {
+        match self {
+            TypePattern::Exactly(wanted) => event_type == wanted,
+            TypePattern::StartsWith(prefix) => event_type.starts_with(prefix),
+        }
+    }
+}
+
+fn pattern(item: Item) -> Option<TypePattern> {
+    let text = item.clone().text()?;
+    match text.strip_suffix('*') {
+        _ if text.is_empty() => item.refuse("not an event type", ALLOWED),
+        Some(prefix) if !prefix.contains('*') => Some(TypePattern::StartsWith(prefix.to_owned())),
+        None if !text.contains('*') => Some(TypePattern::Exactly(text)),
+        _ => item.refuse("a * stands for the rest of a type, so only at its end", ALLOWED),
+    }
+}
+
+const ALLOWED: &str =
+    "event types as the provider names them, such as \"invoice.paid\", \"invoice.*\" or \"*\"; leave it out to want all";
