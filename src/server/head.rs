@@ -43,7 +43,10 @@ pub fn judge_head(source: &Source, head: RequestHead<'_>) -> Result<(), Answer> 
     }
     if head.sender.is_some_and(|address| !source.allows_address(address)) {
         let hint = "the address is not in allow_from of this source";
-        return Err(Answer { status: source.recipe.replies.rejected, ..Answer::plain(Outcome::AddressNotAllowed).with_hint(hint) });
+        return Err(Answer {
+            status: source.recipe.replies.rejected,
+            ..Answer::plain(Outcome::AddressNotAllowed).with_hint(hint)
+        });
     }
     gateway::precheck(source, head.headers)?;
     match head.content_length {
