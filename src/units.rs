@@ -22,11 +22,6 @@ impl Rate {
     /// The most that can be written.
     pub const MOST: u32 = 1_000_000;
 
-    /// `count` in a minute.
-    pub const fn per_minute(count: NonZeroU32) -> Rate {
-        Rate { count, seconds: 60 }
-    }
-
     /// Reads `"100/s"`, `"600/m"` or `"36000/h"`. `None` for anything else, for 0 and beyond [`Rate::MOST`].
     pub fn parse(text: &str) -> Option<Rate> {
         let (count, unit) = text.split_once('/')?;

@@ -1,4 +1,4 @@
-//! Limits against strangers, on the real binary: none of them takes what belongs to the genuine senders. Senders have
+//! ServerLimits against strangers, on the real binary: none of them takes what belongs to the genuine senders. Senders have
 //! addresses of their own on the loopback network.
 
 #[path = "common/attack.rs"]

@@ -11,6 +11,7 @@ use std::time::Duration;
 use hookhold::clock::SystemClock;
 use hookhold::journal::disk::LocalDisk;
 use hookhold::journal::{Journal, Options};
+use hookhold::limits::JournalLimits;
 use hookhold::source::PROVIDERS;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -262,7 +263,8 @@ fn an_interrupt_ends_a_slow_send_with_its_report() {
 fn tail_doubts_a_source_that_nobody_knows() {
     let (dir, file) = configured("");
     let disk = LocalDisk::create(&dir.path().join("journal")).unwrap();
-    let options = Options { segment_size: 1 << 20, ..Options::default() };
+    let limits = JournalLimits { segment_size: 1 << 20, ..JournalLimits::default() };
+    let options = Options { limits, ..Options::default() };
     Journal::open(Arc::new(disk), options, Arc::new(SystemClock), Arc::default()).unwrap().close();
     for (source, doubted) in [("strip", true), ("stripe", false)] {
         let tail = hookhold(&["tail", "--source", source, "--config", &file]);

@@ -10,8 +10,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use hookhold::config::{AdminConfig, Config, DedupeConfig, JournalConfig, ServerConfig};
+use hookhold::config::{AdminConfig, Config, JournalConfig, ServerConfig};
 use hookhold::diagnostic::Diagnostics;
+use hookhold::limits::{AdminLimits, DedupeLimits, JournalLimits, LimitText, ServerLimits};
 
 const REFERENCE: &str = include_str!("../config/hookhold.toml");
 
@@ -121,7 +122,7 @@ fn the_reference_states_the_defaults() {
     assert_eq!(config.server, ServerConfig { public_url, tls, trusted_proxies, ..ServerConfig::default() });
     assert_eq!(config.admin, AdminConfig::default());
     assert_eq!(config.journal, JournalConfig::default());
-    assert_eq!(config.dedupe, DedupeConfig::default());
+    assert_eq!(config.dedupe, DedupeLimits::default());
     assert!(config.kafka.is_some());
     assert!(!config.sources.is_empty());
 }
@@ -143,6 +144,33 @@ fn the_reference_names_every_option() {
         let missing: Vec<&String> = known.difference(&named).collect();
         assert!(missing.is_empty(), "[{section}] of config/hookhold.toml lacks {missing:?}");
     }
+}
+
+#[test]
+fn the_reference_states_the_range_of_every_limit() {
+    let sections = [
+        ("server", ServerLimits::list()),
+        ("admin", AdminLimits::list()),
+        ("journal", JournalLimits::list()),
+        ("dedupe", DedupeLimits::list()),
+    ];
+    for (section, limits) in sections {
+        assert!(!limits.is_empty(), "[{section}] has limits");
+        for LimitText { key, default, range } in limits {
+            let text = explanation(section, key, &default);
+            assert!(text.contains(&range), "[{section}] {key}: {range} is missing from: {text}");
+        }
+    }
+}
+
+/// Returns the comment that explains `key = default` in `section` of the reference.
+fn explanation(section: &str, key: &str, default: &str) -> String {
+    let mut lines = REFERENCE.lines().skip_while(|line| !line.starts_with(&format!("[{section}]")));
+    let option = format!("{key} = {default} ");
+    let first = lines.find(|line| line.trim_start_matches('#').starts_with(&option));
+    let first = first.unwrap_or_else(|| panic!("the reference has {option}in [{section}]"));
+    let rest = lines.take_while(|line| line.starts_with(' '));
+    std::iter::once(first).chain(rest).collect()
 }
 
 /// The keys in `section` of the reference, where NAME stands for every source. That none is unknown to the code has been

@@ -30,6 +30,7 @@ const LEAVES: &[&str] = &[
     "clock",
     "event",
     "event_key",
+    "limits",
     "outcome",
     "metrics",
     "log",

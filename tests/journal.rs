@@ -18,6 +18,7 @@ use hookhold::event::{Event, Position};
 use hookhold::event_key::EventKey;
 use hookhold::journal::disk::{Disk, LocalDisk};
 use hookhold::journal::{AppendError, AppendRejected, Journal, MemoryLookup, OpenError, Options, ReadOnlyJournal, StoredEvent};
+use hookhold::limits::JournalLimits;
 use hookhold::metrics::Metrics;
 
 const NOW: u64 = 1_700_000_000_000;
@@ -34,7 +35,8 @@ struct Harness {
 
 impl Harness {
     fn new() -> Harness {
-        let options = Options { segment_size: 32 << 10, ..Options::default() };
+        let limits = JournalLimits { segment_size: 32 << 10, ..JournalLimits::default() };
+        let options = Options { limits, ..Options::default() };
         Harness { disk: SimDisk::default(), clock: Arc::new(HandClock::at(NOW)), metrics: Arc::default(), options }
     }
 
@@ -282,7 +284,7 @@ fn a_full_disk_refuses_until_there_is_space_again() {
 fn a_lane_at_its_backlog_refuses_only_its_own_events() {
     let harness = Harness::with(|options| {
         options.forwards = true;
-        options.max_backlog = 10_000;
+        options.limits.max_backlog = 10_000;
     });
     let journal = harness.open();
     let refused = (0..20).find_map(|n| match hand_over(&journal, &sample(n, 1_000).event()) {
@@ -302,7 +304,7 @@ fn a_lane_at_its_backlog_refuses_only_its_own_events() {
 /// A body full of heads that claim to be long; each would have to be read as far as it claims.
 #[test]
 fn a_body_made_to_look_like_frames_costs_a_start_little_and_hides_nothing() {
-    let harness = Harness::with(|options| options.segment_size = 1 << 20);
+    let harness = Harness::with(|options| options.limits.segment_size = 1 << 20);
     let journal = harness.open();
     keep_many(&journal, 0..10, 1_000);
     const HEADS: usize = 2_000;
@@ -338,7 +340,8 @@ fn a_body_made_to_look_like_frames_costs_a_start_little_and_hides_nothing() {
 /// Writer and keeper both delete segments, at any moment.
 #[test]
 fn while_one_thread_lays_a_file_aside_the_other_takes_no_segment() {
-    let harness = Harness::with(|options| (options.max_size, options.retain) = (8 * (32 << 10), Duration::from_secs(10)));
+    let harness =
+        Harness::with(|options| (options.limits.max_size, options.limits.retain) = (8 * (32 << 10), Duration::from_secs(10)));
     let journal = harness.open();
     keep_many(&journal, 0..30, 3_000);
     harness.disk.wait_for(|files| sealed(files, 3));
@@ -359,12 +362,12 @@ fn while_one_thread_lays_a_file_aside_the_other_takes_no_segment() {
     assert!(harness.disk.names(".spare").len() <= 1, "{:?}", harness.disk.names(".spare"));
     let segments = harness.disk.names(".seg").into_iter().chain(harness.disk.names(".spare"));
     let bytes: usize = segments.map(|name| harness.disk.bytes(&name).len()).sum();
-    assert!(bytes as u64 <= harness.options.max_size, "{bytes} bytes");
+    assert!(bytes as u64 <= harness.options.limits.max_size, "{bytes} bytes");
 }
 
 #[test]
 fn a_segment_is_not_deleted_before_its_end_is_cut_off() {
-    let harness = Harness::with(|options| options.max_size = 4 * (32 << 10));
+    let harness = Harness::with(|options| options.limits.max_size = 4 * (32 << 10));
     let journal = harness.open();
     let first = harness.disk.names(".seg").remove(0);
     let gate = harness.disk.hold(Step::Truncate, ".seg");
@@ -381,7 +384,7 @@ fn a_segment_is_not_deleted_before_its_end_is_cut_off() {
 
 #[test]
 fn a_spare_file_that_cannot_be_renamed_costs_nobody_a_503() {
-    let harness = Harness::with(|options| options.max_size = 5 * (32 << 10));
+    let harness = Harness::with(|options| options.limits.max_size = 5 * (32 << 10));
     let journal = harness.open();
     keep_many(&journal, 0..100, 1_500);
     let recycled = harness.disk.files_recycled();
@@ -396,7 +399,7 @@ fn a_spare_file_that_cannot_be_renamed_costs_nobody_a_503() {
 #[test]
 fn trouble_ends_without_traffic_once_there_is_room() {
     for full_disk in [false, true] {
-        let harness = Harness::with(|options| (options.forwards, options.max_size) = (true, 200 << 10));
+        let harness = Harness::with(|options| (options.forwards, options.limits.max_size) = (true, 200 << 10));
         let journal = harness.open();
         if full_disk {
             harness.disk.set_limit(harness.disk.used());
@@ -420,7 +423,7 @@ fn trouble_ends_without_traffic_once_there_is_room() {
 
 #[test]
 fn an_event_too_large_for_what_is_left_does_not_stop_smaller_ones() {
-    let harness = Harness::with(|options| (options.forwards, options.max_size) = (true, 200 << 10));
+    let harness = Harness::with(|options| (options.forwards, options.limits.max_size) = (true, 200 << 10));
     let journal = harness.open();
     keep(&journal, &sample(0, 100));
     let gate = harness.disk.hold(Step::Sync, ".seg");
@@ -673,7 +676,7 @@ fn key_files_are_written_from_the_reserve_when_the_disk_is_full() {
 
 #[test]
 fn an_id_is_seen_although_its_payload_has_been_deleted() {
-    let harness = Harness::with(|options| options.max_size = 200 << 10);
+    let harness = Harness::with(|options| options.limits.max_size = 200 << 10);
     let journal = harness.open();
     keep_many(&journal, 0..200, 3_000);
     let oldest = journal.oldest_seq();
@@ -691,7 +694,7 @@ fn an_id_is_seen_although_its_payload_has_been_deleted() {
 #[test]
 fn what_is_older_than_retain_is_deleted_and_keys_leave_with_their_window() {
     let harness = Harness::with(|options| {
-        options.retain = Duration::from_secs(10);
+        options.limits.retain = Duration::from_secs(10);
         options.dedupe_window = Duration::from_secs(100);
     });
     let journal = harness.open();
@@ -718,7 +721,7 @@ fn what_is_older_than_retain_is_deleted_and_keys_leave_with_their_window() {
 #[test]
 fn key_files_beyond_their_limit_go_early_and_are_counted() {
     let harness = Harness::with(|options| {
-        options.max_size = 200 << 10;
+        options.limits.max_size = 200 << 10;
         options.max_key_bytes = 1_000;
     });
     let journal = harness.open();
@@ -732,7 +735,7 @@ fn key_files_beyond_their_limit_go_early_and_are_counted() {
 
 #[test]
 fn the_file_of_a_deleted_segment_becomes_the_next_one() {
-    let harness = Harness::with(|options| options.max_size = 5 * (32 << 10));
+    let harness = Harness::with(|options| options.limits.max_size = 5 * (32 << 10));
     let journal = harness.open();
     keep_many(&journal, 0..200, 1500);
     assert!(harness.disk.files_recycled() > 3, "{} files", harness.disk.files_recycled());
@@ -756,7 +759,7 @@ fn the_file_of_a_deleted_segment_becomes_the_next_one() {
 #[test]
 fn who_reads_a_segment_that_is_written_over_goes_on_behind_it() {
     // Longer than what a reader reads ahead.
-    let harness = Harness::with(|options| (options.segment_size, options.max_size) = (1 << 20, 5 << 20));
+    let harness = Harness::with(|options| (options.limits.segment_size, options.limits.max_size) = (1 << 20, 5 << 20));
     let journal = harness.open();
     keep_many(&journal, 0..60, 30_000);
     let (mut inside, mut outside) = (journal.reader(0), harness.outside());
@@ -775,7 +778,7 @@ fn who_reads_a_segment_that_is_written_over_goes_on_behind_it() {
 
 #[test]
 fn a_recycled_segment_that_could_not_be_begun_hides_nothing() {
-    let harness = Harness::with(|options| (options.segment_size, options.max_size) = (64 << 10, 5 * (64 << 10)));
+    let harness = Harness::with(|options| (options.limits.segment_size, options.limits.max_size) = (64 << 10, 5 * (64 << 10)));
     let journal = harness.open();
     keep_many(&journal, 0..200, 1500);
     let recycled = harness.disk.files_recycled();
@@ -806,7 +809,7 @@ fn a_recycled_segment_that_could_not_be_begun_hides_nothing() {
 #[test]
 fn a_lane_with_a_cursor_pins_its_events() {
     let harness = Harness::with(|options| {
-        options.max_size = 200 << 10;
+        options.limits.max_size = 200 << 10;
         options.forwards = true;
     });
     let journal = harness.open();
@@ -834,8 +837,8 @@ fn a_lane_with_a_cursor_pins_its_events() {
 fn a_blocked_trickle_is_refused_alone_and_the_others_flow_on() {
     let segment = 32 << 10;
     let harness = Harness::with(|options| {
-        options.max_size = 12 * segment;
-        options.max_backlog = 6 * segment;
+        options.limits.max_size = 12 * segment;
+        options.limits.max_backlog = 6 * segment;
         options.forwards = true;
     });
     let journal = harness.open();
@@ -871,8 +874,8 @@ fn a_blocked_trickle_is_refused_alone_and_the_others_flow_on() {
 fn while_nothing_flows_a_topic_is_charged_with_its_own_bytes_only() {
     let segment = 32 << 10;
     let harness = Harness::with(|options| {
-        options.max_size = 12 * segment;
-        options.max_backlog = 6 * segment;
+        options.limits.max_size = 12 * segment;
+        options.limits.max_backlog = 6 * segment;
         options.forwards = true;
     });
     let journal = harness.open();
@@ -944,7 +947,7 @@ fn a_key_file_that_is_written_anew_is_not_called_damaged_by_who_asks_it_meanwhil
 
 #[test]
 fn the_key_file_of_a_segment_without_keys_is_written_once_and_goes_with_it() {
-    let harness = Harness::with(|options| options.retain = Duration::from_secs(10));
+    let harness = Harness::with(|options| options.limits.retain = Duration::from_secs(10));
     let journal = harness.open();
     let renamed = harness.disk.hold(Step::Rename, ".keys");
     let mut numbers = 0..;
@@ -1164,7 +1167,7 @@ fn random_bytes_in_any_file_never_panic_and_never_look_like_events() {
 
 #[test]
 fn the_newest_segment_with_a_commit_is_never_released() {
-    let harness = Harness::with(|options| options.retain = Duration::ZERO);
+    let harness = Harness::with(|options| options.limits.retain = Duration::ZERO);
     let journal = harness.open();
     keep_many(&journal, 0..3, 100);
     // The next segment exists, but nothing of it reaches the disk; everything older is over its time.

@@ -23,6 +23,7 @@ use hookhold::clock::Clock;
 use hookhold::event::{LogId, Position};
 use hookhold::event_key::EventKey;
 use hookhold::journal::{AppendError, AppendRejected, Journal, MemoryLookup, OpenError, Options, ReadOnlyJournal, StoredEvent};
+use hookhold::limits::JournalLimits;
 use hookhold::metrics::Metrics;
 
 /// What a life may contain.
@@ -193,15 +194,14 @@ fn live(seed: u64, trouble: Trouble) -> Result<Tally, String> {
     // With retention: segments that hold enough to be written over, and few enough that they are.
     let sizes = if retention { [24, 32, 40, 64] } else { [18, 20, 32, 64] };
     let segment_size = sizes[rng.usize(..4)] * 1024;
-    let options = Options {
+    let limits = JournalLimits {
         max_size: if retention { rng.u64(4..9) * segment_size } else { u64::MAX / 4 },
         retain: if retention && rng.bool() { Duration::from_secs(10) } else { Duration::from_secs(86_400) },
         segment_size,
         max_backlog: u64::MAX / 8,
-        dedupe_window: Duration::from_secs(7 * 86_400),
-        max_key_bytes: u64::MAX / 4,
-        forwards: rng.bool(),
     };
+    let options =
+        Options { limits, dedupe_window: Duration::from_secs(7 * 86_400), max_key_bytes: u64::MAX / 4, forwards: rng.bool() };
     let disk = SimDisk::new(seed);
     if trouble.lies {
         disk.ignore_syncs();

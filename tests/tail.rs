@@ -12,6 +12,7 @@ use hookhold::config::Config;
 use hookhold::event::Delivery;
 use hookhold::journal::disk::LocalDisk;
 use hookhold::journal::{Journal, Options, ReadOnlyJournal};
+use hookhold::limits::JournalLimits;
 use hookhold::metrics::Metrics;
 use hookhold::verify::sign::{SampleOptions, sign};
 use hookhold::verify::{Verdict, Verified, Verifier};
@@ -38,13 +39,9 @@ impl Harness {
 
     fn open(&self) -> Journal {
         let disk = Arc::new(LocalDisk::create(&self.config.journal.dir).unwrap());
-        Journal::open(
-            disk,
-            Options { segment_size: 1 << 20, ..Options::default() },
-            Arc::new(SystemClock),
-            Arc::new(Metrics::new()),
-        )
-        .unwrap()
+        let limits = JournalLimits { segment_size: 1 << 20, ..JournalLimits::default() };
+        let options = Options { limits, ..Options::default() };
+        Journal::open(disk, options, Arc::new(SystemClock), Arc::new(Metrics::new())).unwrap()
     }
 
     /// Keeps one event of `source` and returns its sequence.

@@ -92,8 +92,8 @@ fn at(place: &Path, error: impl Error + 'static) -> Box<dyn Error> {
 
 /// Each connection and each segment takes a descriptor.
 fn files_needed(config: &Config) -> u64 {
-    let segments = config.journal.max_size / config.journal.segment_size;
-    config.server.max_connections + segments + FILES_BESIDES
+    let segments = config.journal.limits.max_size / config.journal.limits.segment_size;
+    config.server.limits.max_connections as u64 + segments + FILES_BESIDES
 }
 
 /// The usual soft limit of 1024 is soon used up: takes all that the hard limit gives, and says when that is too little.

@@ -3,7 +3,8 @@
 
 use serde::Serialize;
 
-use super::{Config, DedupeConfig, KafkaConfig, ServerConfig};
+use super::{Config, KafkaConfig, ServerConfig};
+use crate::limits::{DedupeLimits, ServerLimits};
 use crate::source::Source;
 
 /// One difference.
@@ -54,7 +55,7 @@ impl Config {
             "server" => self.server != as_reloaded(&self.server, &next.server),
             "admin" => self.admin.listen != next.admin.listen,
             "journal" => self.journal != next.journal,
-            "dedupe" => self.dedupe != DedupeConfig { window: self.dedupe.window, ..next.dedupe.clone() },
+            "dedupe" => self.dedupe != DedupeLimits { window: self.dedupe.window, ..next.dedupe },
             "kafka" => self.kafka.is_some() != next.kafka.is_some(),
             "sources" => false,
             _ => true,
@@ -64,7 +65,8 @@ impl Config {
 
 /// `next` without what a reload takes over.
 fn as_reloaded(running: &ServerConfig, next: &ServerConfig) -> ServerConfig {
-    ServerConfig { public_url: running.public_url.clone(), max_body: running.max_body, tls: running.tls.clone(), ..next.clone() }
+    let limits = ServerLimits { max_body: running.limits.max_body, ..next.limits };
+    ServerConfig { public_url: running.public_url.clone(), limits, tls: running.tls.clone(), ..next.clone() }
 }
 
 fn named<'a>(config: &'a Config, name: &str) -> Option<&'a Source> {

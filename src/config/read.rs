@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{AdminConfig, Config, DAY, DedupeConfig, GIB, JournalConfig, KIB, KafkaCheck, MIB, ServerConfig, kafka};
+use super::{AdminConfig, Config, JournalConfig, KafkaCheck, ServerConfig, kafka};
 use crate::certificate::{Files, Unusable};
+use crate::limits::{AdminLimits, DedupeLimits, JournalLimits, ServerLimits};
 use crate::source::{self, Source, SourceDefaults, url};
 use crate::toml_value::{Diagnostics, Item, TomlTable};
 use crate::units::bytes_text;
@@ -24,7 +24,7 @@ pub(super) fn root(file: &str, mut root: TomlTable, kafka: KafkaCheck, mistakes:
         server: read_server(&mut server),
         admin: read_admin(&mut admin),
         journal: self::journal(&mut journal),
-        dedupe: read_dedupe(&mut dedupe),
+        dedupe: DedupeLimits::take(&mut dedupe),
         kafka: None,
         sources: Vec::new(),
         stated,
@@ -32,7 +32,7 @@ pub(super) fn root(file: &str, mut root: TomlTable, kafka: KafkaCheck, mistakes:
     if config.server.listen.port() == config.admin.listen.port() && config.admin.listen.port() != 0 {
         admin.wrong("listen", "the same port as [server] listen", "another port: deliveries are public, this is not");
     }
-    if config.server.max_body >= config.journal.largest_body() {
+    if config.server.limits.max_body as u64 >= config.journal.largest_body() {
         server.wrong("max_body", NOT_KEPT, format_args!("less than \"{}\"", bytes_text(config.journal.largest_body())));
     }
     [server, admin, journal, dedupe].into_iter().for_each(TomlTable::finish);
@@ -45,8 +45,8 @@ pub(super) fn root(file: &str, mut root: TomlTable, kafka: KafkaCheck, mistakes:
 
 fn defaults(config: &Config, topic: String) -> SourceDefaults {
     SourceDefaults {
-        max_body: config.server.max_body as usize,
-        request_deadline: config.server.request_deadline,
+        max_body: config.server.limits.max_body,
+        request_deadline: config.server.limits.request_deadline,
         window: config.dedupe.window,
         public_url: config.server.public_url.clone(),
         topic,
@@ -58,79 +58,41 @@ fn read_server(t: &mut TomlTable) -> ServerConfig {
     let config = ServerConfig {
         listen: address(t, default.listen),
         public_url: t.take("public_url").map(url::read),
-        max_body: t.take_bytes("max_body", KIB..=256 * MIB).unwrap_or(default.max_body),
-        request_deadline: t.take_duration("request_deadline", SECOND / 10..=10 * MINUTE).unwrap_or(default.request_deadline),
-        drain_delay: t.take_duration("drain_delay", Duration::ZERO..=10 * MINUTE).unwrap_or(default.drain_delay),
-        drain_deadline: t.take_duration("drain_deadline", SECOND..=60 * MINUTE).unwrap_or(default.drain_deadline),
-        max_connections: t.take_u64("max_connections", 1..=1_000_000).unwrap_or(default.max_connections),
-        max_connections_per_address: t
-            .take_u64("max_connections_per_address", 1..=1_000_000)
-            .unwrap_or(default.max_connections_per_address),
-        max_in_flight: t.take_bytes("max_in_flight", MIB..=TIB).unwrap_or(default.max_in_flight),
-        max_in_flight_per_address: t
-            .take_bytes("max_in_flight_per_address", MIB..=TIB)
-            .unwrap_or(default.max_in_flight_per_address),
-        max_rejected_per_address: t.take_rate("max_rejected_per_address").unwrap_or(default.max_rejected_per_address),
-        max_addresses: t.take_u64("max_addresses", 1..=10_000_000).unwrap_or(default.max_addresses),
-        min_rate: t.take_bytes("min_rate", 1..=MIB).unwrap_or(default.min_rate),
-        min_rate_after: t.take_duration("min_rate_after", SECOND / 10..=10 * MINUTE).unwrap_or(default.min_rate_after),
-        max_header_size: t.take_bytes("max_header_size", 8 * KIB..=MIB).unwrap_or(default.max_header_size),
-        max_headers: t.take_u64("max_headers", 16..=1_000).unwrap_or(default.max_headers),
-        idle_timeout: t.take_duration("idle_timeout", SECOND..=60 * MINUTE).unwrap_or(default.idle_timeout),
+        limits: ServerLimits::take(t),
         tls: tls(t),
-        handshake_timeout: t.take_duration("handshake_timeout", SECOND / 10..=MINUTE).unwrap_or(default.handshake_timeout),
-        max_streams: t.take_u64("max_streams", 1..=10_000).unwrap_or(default.max_streams),
         trusted_proxies: networks(t),
         proxy_protocol: t.take_bool("proxy_protocol").unwrap_or(default.proxy_protocol),
     };
     if config.proxy_protocol && config.trusted_proxies.is_empty() {
         t.wrong("proxy_protocol", "nobody is trusted to use it", "with trusted_proxies, the networks of those who send it");
     }
-    if config.max_body > config.max_in_flight {
-        t.wrong("max_in_flight", "smaller than max_body", format_args!("\"{}\" or more", bytes_text(config.max_body)));
+    let ServerLimits { max_body, max_in_flight, .. } = config.limits;
+    if max_body > max_in_flight {
+        t.wrong("max_in_flight", "smaller than max_body", format_args!("\"{}\" or more", bytes_text(max_body as u64)));
     }
     config
 }
 
 pub(super) fn read_admin(t: &mut TomlTable) -> AdminConfig {
-    let default = AdminConfig::default();
-    AdminConfig {
-        listen: address(t, default.listen),
-        keep_rejected: t.take_bytes("keep_rejected", 0..=64 * MIB).unwrap_or(default.keep_rejected),
-    }
+    AdminConfig { listen: address(t, AdminConfig::default().listen), limits: AdminLimits::take(t) }
 }
 
 /// Reads `[journal]`.
 pub(super) fn journal(t: &mut TomlTable) -> JournalConfig {
-    let default = JournalConfig::default();
-    let max_size = t.take_bytes("max_size", MIB..=256 * TIB).unwrap_or(default.max_size);
-    let config = JournalConfig {
-        dir: t.take_str("dir").map_or(default.dir, PathBuf::from),
-        max_size,
-        retain: t.take_duration("retain", SECOND..=Duration::from_secs(366 * DAY)).unwrap_or(default.retain),
-        segment_size: t.take_bytes("segment_size", 64 * KIB..=GIB).unwrap_or(default.segment_size),
-        max_backlog: t.take_bytes("max_backlog", 64 * KIB..=256 * TIB).unwrap_or(max_size / 2),
-    };
+    let dir = t.take_str("dir").map_or(JournalConfig::default().dir, PathBuf::from);
+    let config = JournalConfig { dir, limits: JournalLimits::take(t) };
+    let JournalLimits { max_size, segment_size, max_backlog, .. } = config.limits;
     if config.dir.as_os_str().is_empty() {
         t.wrong("dir", "empty", "a directory on ext4 or XFS");
     }
-    if config.segment_size > max_size / MIN_SEGMENTS {
+    if segment_size > max_size / MIN_SEGMENTS {
         let most = bytes_text(max_size / MIN_SEGMENTS);
         t.wrong("segment_size", "too large for max_size", format_args!("at most a quarter of it, \"{most}\""));
     }
-    if config.max_backlog > max_size {
+    if max_backlog > max_size {
         t.wrong("max_backlog", "larger than max_size", format_args!("at most \"{}\"", bytes_text(max_size)));
     }
     config
-}
-
-fn read_dedupe(t: &mut TomlTable) -> DedupeConfig {
-    let default = DedupeConfig::default();
-    DedupeConfig {
-        window: t.take_duration("window", SECOND..=Duration::from_secs(366 * DAY)).unwrap_or(default.window),
-        hot_keys: t.take_u64("hot_keys", 1_000..=1_000_000_000).unwrap_or(default.hot_keys),
-        max_disk: t.take_bytes("max_disk", MIB..=256 * TIB).unwrap_or(default.max_disk),
-    }
 }
 
 fn read_sources(root: &mut TomlTable, defaults: &SourceDefaults, config: &Config, mistakes: &Diagnostics) -> Vec<Arc<Source>> {
@@ -151,7 +113,8 @@ fn read_sources(root: &mut TomlTable, defaults: &SourceDefaults, config: &Config
         if let Some(other) = paths.insert(source.path.clone(), name) {
             at_path.wrong(format_args!("{} already belongs to sources.{other}", source.path), "a path of its own");
         }
-        let (max_body, most, room) = (source.max_body as u64, config.server.max_in_flight, config.journal.largest_body());
+        let (max_body, most, room) =
+            (source.max_body as u64, config.server.limits.max_in_flight as u64, config.journal.largest_body());
         if source.max_body == defaults.max_body {
             // Checked in [server].
         } else if max_body > most {
@@ -206,6 +169,3 @@ fn networks(t: &mut TomlTable) -> Vec<IpNet> {
 /// One being written, one in reserve for recovery, one being read, one to delete.
 const NOT_KEPT: &str = "larger than [journal] max_backlog and max_size have room for";
 const MIN_SEGMENTS: u64 = 4;
-const TIB: u64 = 1 << 40;
-const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);

@@ -275,12 +275,14 @@ mod tests {
     use crate::clock::{SystemClock, UnixMillis};
     use crate::journal::disk::LocalDisk;
     use crate::journal::{Journal, Options};
+    use crate::limits::JournalLimits;
 
     /// A forwarder that does not run, over a journal that is closed, with one lane that has a record in flight since then.
     fn waiting() -> (Worker, Instant, tempfile::TempDir) {
         let dir = tempfile::tempdir().expect("a directory");
         let disk = Arc::new(LocalDisk::create(dir.path()).expect("a directory"));
-        let options = Options { segment_size: 1 << 20, ..Options::default() };
+        let limits = JournalLimits { segment_size: 1 << 20, ..JournalLimits::default() };
+        let options = Options { limits, ..Options::default() };
         let journal = Journal::open(disk, options, Arc::new(SystemClock), Arc::default()).expect("a journal");
         journal.close();
         let mut worker = Worker::new(journal, Arc::default(), Arc::default(), Arc::default(), Arc::default());

@@ -116,7 +116,7 @@ impl Journal {
         metrics: Arc<Metrics>,
     ) -> Result<Journal, OpenError> {
         let opened = recovery::open(&*disk, &options, &metrics)?;
-        metrics.journal.limit_bytes.set(options.max_size as i64);
+        metrics.journal.limit_bytes.set(options.limits.max_size as i64);
         let shared = Arc::new(Shared {
             log: opened.log,
             hash_key: opened.hash_key,

@@ -2,17 +2,13 @@
 
 use std::time::Duration;
 
+use crate::limits::{DedupeLimits, JournalLimits};
+
 /// How a journal is kept. Sizes in bytes.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// All segments together may occupy this much.
-    pub max_size: u64,
-    /// What is passed on is kept this long for replay.
-    pub retain: Duration,
-    /// One segment; an event that does not fit gets a segment of its own.
-    pub segment_size: u64,
-    /// What one lane may hold back, with everything that lies in the segments that it holds.
-    pub max_backlog: u64,
+    /// Sizes and retention, as in `[journal]`.
+    pub limits: JournalLimits,
     /// Keys are remembered this long after their first event.
     pub dedupe_window: Duration,
     /// All key files together may occupy this much.
@@ -23,13 +19,11 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
+        let dedupe = DedupeLimits::default();
         Options {
-            max_size: 20 << 30,
-            retain: Duration::from_secs(3 * 24 * 3600),
-            segment_size: 64 << 20,
-            max_backlog: 10 << 30,
-            dedupe_window: Duration::from_secs(7 * 24 * 3600),
-            max_key_bytes: 10 << 30,
+            limits: JournalLimits::default(),
+            dedupe_window: dedupe.window,
+            max_key_bytes: dedupe.max_disk,
             forwards: false,
         }
     }

@@ -11,6 +11,7 @@ use super::segment::Segment;
 use super::segment_file::Name;
 use super::segment_summary::{SegmentSummary, TopicRange};
 use super::{Options, TopicCursor};
+use crate::limits::JournalLimits;
 
 /// All segments and lanes.
 #[derive(Default)]
@@ -124,11 +125,11 @@ impl SegmentMap {
             Some(state) => state,
             None => lanes.entry(lane.clone()).or_default(),
         };
-        let Options { max_backlog, segment_size, forwards, .. } = *options;
+        let JournalLimits { max_backlog, segment_size, .. } = options.limits;
         let own = state.kept + state.queued + bytes;
         // Every lane holds the last two segments for a moment, whenever one is begun.
         let is_wide = state.idle > 0 && own + state.idle + segment_size > max_backlog.max(2 * segment_size);
-        if (forwards || state.cursor.is_some()) && (own > max_backlog || is_wide) {
+        if (options.forwards || state.cursor.is_some()) && (own > max_backlog || is_wide) {
             return false;
         }
         state.queued += bytes;

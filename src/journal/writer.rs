@@ -259,7 +259,7 @@ impl Running {
     /// Leaves the active segment to the keeper and begins a new one with room for an event of `len` bytes.
     fn next_segment(&mut self, len: u64) -> Result<(), AppendError> {
         let overhead = HEADER + (padded(COMMIT_LEN) + self.snapshot().padded_len()) as u64 + CURSOR_ROOM;
-        let size = self.shared.options.segment_size.max(overhead + len);
+        let size = self.shared.options.limits.segment_size.max(overhead + len);
         let shared = self.shared.clone();
         let room = shared.keeper.make_room(&shared, size);
         let created = match room {
@@ -281,7 +281,7 @@ impl Running {
 
     /// Says once that no segment can be begun. One event that is too large for what is left does not stop the others.
     fn complain(&mut self, error: &io::Error, size: u64) -> AppendError {
-        let is_usual = size == self.shared.options.segment_size;
+        let is_usual = size == self.shared.options.limits.segment_size;
         let is_new = !std::mem::replace(&mut self.complained, true);
         if (is_usual && !self.shared.no_room.swap(true, Ordering::Relaxed)) || is_new {
             tracing::warn!(%error, size, "a new segment of the journal could not be begun");
@@ -292,7 +292,7 @@ impl Running {
     fn create(&mut self, size: u64) -> io::Result<(Name, Arc<dyn DiskFile>)> {
         let name = Name { ordinal: self.writer.ordinal, first: self.writer.next, id: random()? };
         let disk = &self.shared.disk;
-        let spare = if size == self.shared.options.segment_size { self.shared.keeper.take_spare() } else { None };
+        let spare = if size == self.shared.options.limits.segment_size { self.shared.keeper.take_spare() } else { None };
         let renamed = spare.and_then(|Spare { name: spare, file }| {
             let renamed = disk.rename(&spare, &name.segment()).inspect_err(|_| drop(disk.remove(&spare)));
             renamed.ok().map(|()| file)

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-use super::Limits;
 use crate::clock::{Clock, UnixMillis};
+use crate::limits::ServerLimits;
 use crate::outcome::Outcome;
 
 /// The step that the current request of a connection has reached.
@@ -86,8 +86,8 @@ struct State {
 
 impl Progress {
     /// Who has just connected has the time of a request, not that of an idle connection, to begin its first one.
-    pub(super) fn new(clock: Arc<dyn Clock>, limits: &Limits) -> Arc<Progress> {
-        let Limits { request_deadline, idle_timeout: idle, min_rate, min_rate_after, .. } = *limits;
+    pub(super) fn new(clock: Arc<dyn Clock>, limits: &ServerLimits) -> Arc<Progress> {
+        let ServerLimits { request_deadline, idle_timeout: idle, min_rate, min_rate_after, .. } = *limits;
         let arrival = Arrival { at: Instant::now(), wall: clock.now() };
         let state = State {
             stage: Stage::Idle,
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_request_that_crosses_the_drain_on_the_wire_gets_its_full_time() {
-        let (limits, quiet) = (Limits::default(), Duration::from_millis(250));
+        let (limits, quiet) = (ServerLimits::default(), Duration::from_millis(250));
         let progress = Progress::new(Arc::new(SystemClock), &limits);
         progress.leave(quiet);
         assert!(progress.due() <= Instant::now() + quiet);
@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_head_that_begins_after_the_cut_is_over_at_once() {
-        let progress = Progress::new(Arc::new(SystemClock), &Limits::default());
+        let progress = Progress::new(Arc::new(SystemClock), &ServerLimits::default());
         progress.cut(Outcome::Draining);
         progress.bytes_came(&[b'P'; 10]);
         assert_eq!((progress.stage(), progress.due()), (Stage::Head, progress.arrival().at));
@@ -301,7 +301,7 @@ mod tests {
 
     #[test]
     fn line_ends_between_two_requests_begin_none() {
-        let progress = Progress::new(Arc::new(SystemClock), &Limits::default());
+        let progress = Progress::new(Arc::new(SystemClock), &ServerLimits::default());
         let due = progress.due();
         progress.bytes_came(b"\r\n\r\n");
         assert_eq!((progress.stage(), progress.due()), (Stage::Idle, due));
@@ -311,7 +311,7 @@ mod tests {
 
     #[test]
     fn the_deadline_counts_from_the_first_byte() {
-        let progress = Progress::new(Arc::new(SystemClock), &Limits::default());
+        let progress = Progress::new(Arc::new(SystemClock), &ServerLimits::default());
         progress.bytes_came(&[b'P'; 1 << 20]);
         let first = progress.arrival().at;
         progress.bytes_came(b"P");
@@ -322,7 +322,7 @@ mod tests {
 
     #[test]
     fn what_comes_buys_time_at_min_rate_until_the_request_is_complete() {
-        let limits = Limits { min_rate: 1000, min_rate_after: Duration::from_secs(2), ..Limits::default() };
+        let limits = ServerLimits { min_rate: 1000, min_rate_after: Duration::from_secs(2), ..ServerLimits::default() };
         let progress = Progress::new(Arc::new(SystemClock), &limits);
         let left = || progress.due() - progress.arrival().at;
         assert_eq!(left(), limits.request_deadline, "a new connection has not the time of an idle one");

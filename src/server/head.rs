@@ -8,9 +8,9 @@ use std::net::IpAddr;
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
 
-use super::Limits;
 use crate::answer::Answer;
 use crate::gateway;
+use crate::limits::ServerLimits;
 use crate::log::escaped;
 use crate::outcome::Outcome;
 use crate::source::Source;
@@ -59,7 +59,7 @@ pub fn judge_head(source: &Source, head: RequestHead<'_>) -> Result<(), Answer> 
 }
 
 /// True for a head beyond the limits that hyper keeps by itself over HTTP/1.1.
-pub(super) fn is_too_large(head: &Parts, limits: &Limits) -> bool {
+pub(super) fn is_too_large(head: &Parts, limits: &ServerLimits) -> bool {
     let headers = &head.headers;
     let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
     let size = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>() + target;

@@ -19,7 +19,6 @@ use tokio::select;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::Limits;
 use super::close::{LINGER, close};
 use super::deadline::{Progress, Stage};
 use super::io::Wire;
@@ -29,6 +28,7 @@ use super::response::{bare, head_too_large};
 use super::shutdown::Phase;
 use super::state::ServerState;
 use crate::answer::Answer;
+use crate::limits::ServerLimits;
 use crate::outcome::Outcome;
 
 /// How driving a connection ended.
@@ -85,7 +85,7 @@ where
     asked
 }
 
-fn http(limits: &Limits) -> http1::Builder {
+fn http(limits: &ServerLimits) -> http1::Builder {
     let mut http = http1::Builder::new();
     // The head's deadline is ours (`Progress`): hyper's also runs while a connection is idle.
     http.half_close(true).header_read_timeout(None).max_header_size(limits.max_header_size);

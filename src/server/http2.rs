@@ -2,7 +2,7 @@
 //! own; this file owns those tasks, closes what is idle, and says GOAWAY when the server leaves.
 //!
 //! hyper drops the work on a request when its client resets the stream or hangs up. A delivery that is complete must not be
-//! undone by that, so the work is done in a task that hyper does not hold. Limits: `max_streams` requests at a time,
+//! undone by that, so the work is done in a task that hyper does not hold. ServerLimits: `max_streams` requests at a time,
 //! `max_header_size` and `max_headers` for each; the bodies are counted as they arrive, as over HTTP/1.1. Streams that are
 //! opened and reset at once are bounded by hyper, which then ends the connection.
 
@@ -23,7 +23,6 @@ use tokio::select;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::Limits;
 use super::close::LINGER;
 use super::peer::{Caller, Peer};
 use super::request::{self, Gone};
@@ -31,6 +30,7 @@ use super::shutdown::Phase;
 use super::state::ServerState;
 use super::stream_tasks::{Open, Owner, Tasks};
 use crate::answer::Answer;
+use crate::limits::ServerLimits;
 use crate::outcome::Outcome;
 
 /// Serves one connection until it is closed and every request on it has ended. True when there was one, or its refusal.
@@ -92,7 +92,7 @@ where
     }
 }
 
-fn http(limits: &Limits, tasks: Tasks) -> http2::Builder<Tasks> {
+fn http(limits: &ServerLimits, tasks: Tasks) -> http2::Builder<Tasks> {
     let mut http = http2::Builder::new(tasks);
     http.timer(TokioTimer::new());
     http.max_concurrent_streams(limits.max_streams as u32);
@@ -104,7 +104,7 @@ fn http(limits: &Limits, tasks: Tasks) -> http2::Builder<Tasks> {
 
 /// Bytes of a head as HTTP/2 counts them. Whatever is within our limits is within this; what is up to twice as large is answered
 /// and counted by us. Beyond that the library answers 431 by itself, and nobody hears of it.
-fn header_list(limits: &Limits) -> usize {
+fn header_list(limits: &ServerLimits) -> usize {
     2 * limits.max_header_size + PER_FIELD * (limits.max_headers + PSEUDO_FIELDS)
 }
 

@@ -37,7 +37,6 @@ mod stream_tasks;
 mod tls;
 
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,74 +55,13 @@ pub use tls::Tls;
 
 use crate::clock::Clock;
 use crate::gateway::Gateway;
+use crate::limits::ServerLimits;
 use crate::metrics::Metrics;
-use crate::units::Rate;
 use body::Budget;
 use outcome_log::{Sampler, Tallies};
 use peer::Peer;
 use sender_limits::SenderLimits;
 use state::ServerState;
-
-/// What one listener takes upon itself.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// From the first byte of a request to its answer; a source's own deadline may be shorter.
-    pub request_deadline: Duration,
-    /// Connections open at one time; more wait in the kernel's queue.
-    pub max_connections: usize,
-    /// Connections of one address open at one time; more are closed at once.
-    pub max_connections_per_address: usize,
-    /// Bytes of request bodies held at one time.
-    pub max_in_flight: usize,
-    /// Bytes of request bodies of one address held at one time, unless one body makes up most of them.
-    pub max_in_flight_per_address: usize,
-    /// Refused deliveries of one address; beyond it the next ones are not looked at. Genuine deliveries never count.
-    pub max_rejected_per_address: Rate,
-    /// Addresses without a connection that are remembered, the least recent forgotten first.
-    pub max_addresses: usize,
-    /// Bytes per second that a request must bring until it is complete.
-    pub min_rate: u64,
-    /// From the first byte of a request until `min_rate` counts.
-    pub min_rate_after: Duration,
-    /// Normal service after the first signal, so that balancers move away.
-    pub drain_delay: Duration,
-    /// After that, how long open connections are served before they are cut.
-    pub drain_deadline: Duration,
-    /// Bytes of a request head: request line and header fields.
-    pub max_header_size: usize,
-    /// Header fields of a request.
-    pub max_headers: usize,
-    /// How long a connection may stay open without a request. The default is longer than that of common balancers (60 s),
-    /// so that they are the ones who close: a balancer that sends into a connection just closed loses the request.
-    pub idle_timeout: Duration,
-    /// From the first moment of a connection to the end of its PROXY header and TLS handshake, where there are any.
-    pub handshake_timeout: Duration,
-    /// HTTP/2 requests under way on one connection.
-    pub max_streams: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            request_deadline: Duration::from_secs(8),
-            max_connections: 10_000,
-            max_connections_per_address: 2_500,
-            max_in_flight: 256 << 20,
-            max_in_flight_per_address: 64 << 20,
-            max_rejected_per_address: Rate::per_minute(NonZeroU32::new(600).expect("not 0")),
-            max_addresses: 65_536,
-            min_rate: 1 << 10,
-            min_rate_after: Duration::from_secs(2),
-            drain_delay: Duration::from_secs(5),
-            drain_deadline: Duration::from_secs(20),
-            max_header_size: 32 << 10,
-            max_headers: 100,
-            idle_timeout: Duration::from_secs(75),
-            handshake_timeout: Duration::from_secs(10),
-            max_streams: 100,
-        }
-    }
-}
 
 /// Opens a listener.
 pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
@@ -138,7 +76,7 @@ pub struct Server {
     /// Where complete requests go.
     pub gateway: Arc<Gateway>,
     /// What the listener takes upon itself.
-    pub limits: Limits,
+    pub limits: ServerLimits,
     /// HTTPS instead of HTTP.
     pub tls: Option<Tls>,
     /// Who is believed about the address of a sender.

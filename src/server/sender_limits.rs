@@ -25,11 +25,11 @@ use lru::LruCache;
 use prometheus::{IntCounter, IntGauge};
 use tokio::time::Instant;
 
-use super::Limits;
 use super::body::Budget;
 use super::outcome_log::Sampler;
 use crate::address::sender;
 use crate::answer::Answer;
+use crate::limits::ServerLimits;
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
 
@@ -90,7 +90,7 @@ pub(super) struct SenderGuard {
 }
 
 impl SenderLimits {
-    pub(super) fn new(limits: &Limits, metrics: &Metrics) -> Arc<SenderLimits> {
+    pub(super) fn new(limits: &ServerLimits, metrics: &Metrics) -> Arc<SenderLimits> {
         Arc::new(SenderLimits {
             max_connections: limits.max_connections_per_address,
             max_in_flight: limits.max_in_flight_per_address,
@@ -299,7 +299,7 @@ mod tests {
     use super::*;
     use crate::units::Rate;
 
-    fn strangers(limits: Limits) -> Arc<SenderLimits> {
+    fn strangers(limits: ServerLimits) -> Arc<SenderLimits> {
         SenderLimits::new(&limits, &Metrics::new())
     }
 
@@ -308,7 +308,7 @@ mod tests {
         let of = |text: &str| sender(text.parse().expect("an address")).to_string();
         assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
         assert_eq!(of("::ffff:192.0.2.7"), "192.0.2.7");
-        let strangers = strangers(Limits { max_connections_per_address: 1, ..Limits::default() });
+        let strangers = strangers(ServerLimits { max_connections_per_address: 1, ..ServerLimits::default() });
         let connect = |text: &str| strangers.connect(text.parse().expect("an address"));
         let first = connect("2001:db8::1");
         assert!(first.is_some() && connect("2001:db8::2").is_none() && connect("2001:db8:0:1::1").is_some());
@@ -329,7 +329,8 @@ mod tests {
 
     #[test]
     fn what_an_address_did_is_remembered_when_it_comes_again() {
-        let strangers = strangers(Limits { max_rejected_per_address: Rate::parse("1/h").expect("a rate"), ..Limits::default() });
+        let strangers =
+            strangers(ServerLimits { max_rejected_per_address: Rate::parse("1/h").expect("a rate"), ..ServerLimits::default() });
         let connect = || strangers.connect(IpAddr::from([192, 0, 2, 1])).expect("there is a place");
         connect().note(Outcome::SignatureMismatch, 0, Instant::now());
         let again = connect();

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::Limits;
 use super::body::Budget;
 use super::outcome_log::Tallies;
 use super::proxies::Proxies;
@@ -10,11 +9,12 @@ use super::sender_limits::SenderLimits;
 use super::tls::Tls;
 use crate::clock::Clock;
 use crate::gateway::Gateway;
+use crate::limits::ServerLimits;
 
 /// What every request needs.
 pub(super) struct ServerState {
     pub gateway: Arc<Gateway>,
-    pub limits: Limits,
+    pub limits: ServerLimits,
     pub clock: Arc<dyn Clock>,
     pub tallies: Tallies,
     pub budget: Budget,

@@ -9,7 +9,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::close::LINGER;
-use super::{Limits, note_panic};
+use super::note_panic;
+use crate::limits::ServerLimits;
 
 /// The tasks of one connection: what hyper does for each stream, and the requests.
 #[derive(Clone)]
@@ -41,8 +42,8 @@ enum Activity {
 }
 
 impl IdleTimer {
-    fn new(limits: &Limits) -> IdleTimer {
-        let Limits { idle_timeout, request_deadline, .. } = *limits;
+    fn new(limits: &ServerLimits) -> IdleTimer {
+        let ServerLimits { idle_timeout, request_deadline, .. } = *limits;
         IdleTimer { activity: Activity::Unused, since: Instant::now(), leaving: false, idle_timeout, request_deadline }
     }
 
@@ -86,7 +87,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
 }
 
 impl Tasks {
-    pub(super) fn new(limits: &Limits) -> Tasks {
+    pub(super) fn new(limits: &ServerLimits) -> Tasks {
         Tasks(Arc::new(Inner { set: Mutex::default(), idle: Mutex::new(IdleTimer::new(limits)) }))
     }
 
@@ -177,7 +178,7 @@ mod tests {
             let closed = runtime.handle().clone();
             drop(runtime);
             let _inside = closed.enter();
-            let tasks = Tasks::new(&Limits::default());
+            let tasks = Tasks::new(&ServerLimits::default());
             let open = Open::new(tasks.clone());
             tasks.spawn(async move { drop(open) });
             tell.send(matches!(tasks.idle_timer().activity, Activity::Idle))
@@ -187,7 +188,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_idle_connection_has_its_last_moments_from_the_beginning_of_a_drain() {
-        let tasks = Tasks::new(&Limits::default());
+        let tasks = Tasks::new(&ServerLimits::default());
         advance(LINGER * 10).await;
         tasks.idle_timer().leave();
         let left = Instant::now();

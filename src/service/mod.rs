@@ -15,14 +15,14 @@ use tokio::sync::Notify;
 use crate::admin::{self, Health, Pages, Readiness, State};
 use crate::certificate::Unusable;
 use crate::clock::Clock;
-use crate::config::{Config, ServerConfig};
+use crate::config::Config;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::forward::{self, Forwarder};
 use crate::gateway::Gateway;
 use crate::journal::disk::LocalDisk;
 use crate::journal::{self, Journal, OpenError, Options};
 use crate::metrics::Metrics;
-use crate::server::{self, Limits, Proxies, Server, Shutdown, Tls};
+use crate::server::{self, Proxies, Server, Shutdown, Tls};
 
 pub use reload::Reload;
 
@@ -50,10 +50,7 @@ pub fn open_journal(
         tracing::warn!(file_system, dir = %dir.display(), "{risk}");
     }
     let options = Options {
-        max_size: config.journal.max_size,
-        retain: config.journal.retain,
-        segment_size: config.journal.segment_size,
-        max_backlog: config.journal.max_backlog,
+        limits: config.journal.limits,
         dedupe_window: reload::longest_window(config),
         max_key_bytes: config.dedupe.max_disk,
         forwards: config.kafka.is_some(),
@@ -87,8 +84,8 @@ impl House {
         let failure = failure_of(&self.journal);
         let passing: Passing = Arc::new(Mutex::new(self.start_passing_on()));
         let sources = self.config.sources.iter().cloned();
-        let gateway = Arc::new(Gateway::new(sources, self.journal.clone(), self.config.dedupe.hot_keys, &self.metrics));
-        gateway.rejections().set_limit(self.config.admin.keep_rejected as usize);
+        let gateway = Arc::new(Gateway::new(sources, self.journal.clone(), self.config.dedupe.hot_keys as u64, &self.metrics));
+        gateway.rejections().set_limit(self.config.admin.limits.keep_rejected);
         let tls = self.tls()?;
         let reload = self.reload(&gateway, &passing, &tls);
         let stop = Shutdown::new();
@@ -149,7 +146,7 @@ impl House {
     fn server(&self, gateway: Arc<Gateway>, tls: Option<Tls>) -> Server {
         let (config, clock, metrics) = (&self.config.server, self.clock.clone(), self.metrics.clone());
         let proxies = Proxies::new(config.trusted_proxies.clone(), config.proxy_protocol);
-        Server { gateway, limits: limits(config), tls, proxies, clock, metrics }
+        Server { gateway, limits: config.limits, tls, proxies, clock, metrics }
     }
 
     fn start_passing_on(&self) -> Option<Forwarder> {
@@ -196,27 +193,6 @@ fn health(forwarder: &Forwarder) -> Health {
         Some(format!("{}: {}: {}", lane.topic, blocked.reason, blocked.detail))
     });
     Health::or(State::Degraded, blocked.collect())
-}
-
-fn limits(config: &ServerConfig) -> Limits {
-    Limits {
-        request_deadline: config.request_deadline,
-        max_connections: config.max_connections as usize,
-        max_connections_per_address: config.max_connections_per_address as usize,
-        max_in_flight: config.max_in_flight as usize,
-        max_in_flight_per_address: config.max_in_flight_per_address as usize,
-        max_rejected_per_address: config.max_rejected_per_address,
-        max_addresses: config.max_addresses as usize,
-        min_rate: config.min_rate,
-        min_rate_after: config.min_rate_after,
-        drain_delay: config.drain_delay,
-        drain_deadline: config.drain_deadline,
-        max_header_size: config.max_header_size as usize,
-        max_headers: config.max_headers as usize,
-        idle_timeout: config.idle_timeout,
-        handshake_timeout: config.handshake_timeout,
-        max_streams: config.max_streams as usize,
-    }
 }
 
 fn listen(key: &str, address: SocketAddr) -> Result<TcpListener, Box<dyn Error>> {

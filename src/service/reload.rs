@@ -117,7 +117,7 @@ impl Reload {
         self.pass_on(next);
         self.journal.extend_dedupe_window(longest_window(next));
         self.gateway.replace_sources(next.sources.iter().cloned(), &self.metrics);
-        self.gateway.rejections().set_limit(next.admin.keep_rejected as usize);
+        self.gateway.rejections().set_limit(next.admin.limits.keep_rejected);
         self.gateway.warn_of_expiry(self.clock.now());
         if let (Some(tls), Some(files), Some(certificate)) = (&self.tls, &next.server.tls, certificate) {
             tls.replace(files.clone(), certificate);

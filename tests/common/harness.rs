@@ -10,6 +10,7 @@ use hookhold::event::Event;
 use hookhold::forward::{self, Forwarder, Settings, TopicSnapshot};
 use hookhold::journal::disk::{Disk, LocalDisk};
 use hookhold::journal::{Journal, Options};
+use hookhold::limits::JournalLimits;
 use hookhold::metrics::Metrics;
 use hookhold::source::Source;
 use hookhold::verify::sign::{SampleOptions, sign};
@@ -167,7 +168,8 @@ fn local(dir: &tempfile::TempDir) -> Arc<dyn Disk> {
 
 fn open(disk: Arc<dyn Disk>) -> (Journal, Arc<Metrics>) {
     let metrics = Arc::<Metrics>::default();
-    let options = Options { segment_size: 1 << 20, forwards: true, ..Options::default() };
+    let limits = JournalLimits { segment_size: 1 << 20, ..JournalLimits::default() };
+    let options = Options { limits, forwards: true, ..Options::default() };
     let journal = Journal::open(disk, options, Arc::new(SystemClock), metrics.clone()).expect("a journal");
     (journal, metrics)
 }

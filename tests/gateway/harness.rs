@@ -13,6 +13,7 @@ use hookhold::clock::{Clock, UnixMillis};
 use hookhold::event::Delivery;
 use hookhold::gateway::{Gateway, LiveSource};
 use hookhold::journal::{Journal, Options, Reader};
+use hookhold::limits::JournalLimits;
 use hookhold::metrics::Metrics;
 use hookhold::outcome::Outcome;
 use hookhold::source::{Source, SourceDefaults};
@@ -37,7 +38,8 @@ pub struct Plan {
 
 impl Default for Plan {
     fn default() -> Plan {
-        let options = Options { segment_size: SEGMENT, max_size: 1 << 30, max_backlog: 1 << 29, ..Options::default() };
+        let limits = JournalLimits { segment_size: SEGMENT, max_size: 1 << 30, max_backlog: 1 << 29, ..JournalLimits::default() };
+        let options = Options { limits, ..Options::default() };
         Plan { options, window: 7 * DAY, deadline: Duration::from_secs(60), hot_keys: 1000, seed: 0 }
     }
 }
@@ -63,8 +65,9 @@ impl Harness {
     }
 
     /// A journal that passes events on: each topic keeps its events until they are acknowledged.
-    pub fn passing_on(options: Options) -> Harness {
-        let options = Options { forwards: true, segment_size: SEGMENT, ..options };
+    pub fn passing_on(limits: JournalLimits) -> Harness {
+        let limits = JournalLimits { segment_size: SEGMENT, ..limits };
+        let options = Options { limits, forwards: true, ..Options::default() };
         Harness::with(Plan { options, ..Plan::default() })
     }
 

@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 
-use hookhold::server::{self, Limits, Proxies, Server, Shutdown};
+use hookhold::limits::ServerLimits;
+use hookhold::server::{self, Proxies, Server, Shutdown};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, yield_now};
@@ -15,7 +16,7 @@ fn serve(harness: &Harness) -> (SocketAddr, JoinHandle<()>) {
     let listener = server::listen("127.0.0.1:0".parse().expect("an address")).expect("a free port");
     let address = listener.local_addr().expect("bound above");
     let (gateway, clock, metrics) = (harness.gateway.clone(), harness.clock.clone(), harness.metrics.clone());
-    let server = Server { gateway, limits: Limits::default(), tls: None, proxies: Proxies::default(), clock, metrics };
+    let server = Server { gateway, limits: ServerLimits::default(), tls: None, proxies: Proxies::default(), clock, metrics };
     (address, tokio::spawn(server.serve(listener, Shutdown::new())))
 }
 

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use hookhold::server::{Limits, Phase};
+use hookhold::limits::ServerLimits;
+use hookhold::server::Phase;
 use tokio::net::TcpStream;
 
 use crate::harness::{BODY, Harness, Line, chunked, expecting, post, split_at_body};
 
 #[tokio::test]
 async fn a_connection_without_a_request_is_closed_and_not_counted() {
-    let harness = Harness::open(Limits { idle_timeout: Duration::from_millis(100), ..Limits::default() }).await;
+    let harness = Harness::open(ServerLimits { idle_timeout: Duration::from_millis(100), ..ServerLimits::default() }).await;
     assert_eq!(harness.line().await.rest().await, "");
     assert!(harness.line().await.end(post(BODY)).await.contains(" 200 "));
     assert_eq!(harness.rejections(), 0);
@@ -17,7 +18,7 @@ async fn a_connection_without_a_request_is_closed_and_not_counted() {
 
 #[tokio::test]
 async fn line_ends_after_a_request_are_no_request() {
-    let limits = Limits { idle_timeout: Duration::from_millis(100), ..Limits::default() };
+    let limits = ServerLimits { idle_timeout: Duration::from_millis(100), ..ServerLimits::default() };
     let harness = Harness::open(limits).await;
     let (mut stays, mut leaves) = (harness.line().await, harness.line().await);
     for line in [&mut stays, &mut leaves] {
@@ -31,7 +32,7 @@ async fn line_ends_after_a_request_are_no_request() {
 
 #[tokio::test]
 async fn a_sender_that_leaves_before_its_last_byte_is_counted_and_not_answered() {
-    let harness = Harness::open(Limits::default()).await;
+    let harness = Harness::open(ServerLimits::default()).await;
     let (whole, pieces) = (post(BODY), chunked(BODY));
     let cases = [(&whole[..10], "-", 1), (&whole[..whole.len() - 1], "stripe", 1), (&pieces[..pieces.len() - 1], "stripe", 2)];
     for (sent, source, count) in cases {
@@ -49,7 +50,7 @@ async fn a_sender_that_leaves_before_its_last_byte_is_counted_and_not_answered()
 
 #[tokio::test]
 async fn a_sender_that_leaves_after_its_last_byte_has_delivered() {
-    let harness = Harness::open(Limits::default()).await;
+    let harness = Harness::open(ServerLimits::default()).await;
     let mut half_closed = harness.line().await;
     half_closed.send(post(BODY)).await;
     half_closed.half_close().await;
@@ -64,7 +65,7 @@ async fn a_sender_that_leaves_after_its_last_byte_has_delivered() {
 
 #[tokio::test]
 async fn connections_beyond_the_limit_wait_for_a_place() {
-    let harness = Harness::open(Limits { max_connections: 1, ..Limits::default() }).await;
+    let harness = Harness::open(ServerLimits { max_connections: 1, ..ServerLimits::default() }).await;
     let mut first = harness.line().await;
     assert!(first.ask(post(BODY)).await.contains(" 200 "));
     let mut second = harness.line().await;
@@ -77,7 +78,7 @@ async fn connections_beyond_the_limit_wait_for_a_place() {
 
 #[tokio::test]
 async fn a_drain_answers_a_hundred_requests_under_way_and_closes_idle_connections() {
-    let harness = Harness::open(Limits { drain_delay: Duration::ZERO, ..Limits::default() }).await;
+    let harness = Harness::open(ServerLimits { drain_delay: Duration::ZERO, ..ServerLimits::default() }).await;
     let (head, body) = split_at_body(&expecting(&post(BODY)));
     let mut lines = Vec::new();
     for _ in 0..100 {
@@ -100,7 +101,7 @@ async fn a_drain_answers_a_hundred_requests_under_way_and_closes_idle_connection
 
 #[tokio::test]
 async fn deliveries_during_drain_delay_are_kept_on_old_and_new_connections() {
-    let harness = Harness::open(Limits { drain_delay: Duration::from_secs(3600), ..Limits::default() }).await;
+    let harness = Harness::open(ServerLimits { drain_delay: Duration::from_secs(3600), ..ServerLimits::default() }).await;
     let mut old = harness.line().await;
     assert!(old.ask(post(BODY)).await.contains(" 200 "));
     harness.stop.signal();
@@ -114,7 +115,8 @@ async fn deliveries_during_drain_delay_are_kept_on_old_and_new_connections() {
 
 #[tokio::test]
 async fn what_is_incomplete_at_the_drain_deadline_is_answered_draining() {
-    let limits = Limits { drain_delay: Duration::ZERO, drain_deadline: Duration::from_millis(50), ..Limits::default() };
+    let limits =
+        ServerLimits { drain_delay: Duration::ZERO, drain_deadline: Duration::from_millis(50), ..ServerLimits::default() };
     let harness = Harness::open(limits).await;
     let mut lines = Vec::new();
     for (sent, source) in [(10, "-"), (post(BODY).len() - 1, "stripe")] {
@@ -134,7 +136,7 @@ async fn what_is_incomplete_at_the_drain_deadline_is_answered_draining() {
 
 #[tokio::test]
 async fn a_second_signal_ends_at_once() {
-    let harness = Harness::open(Limits { drain_delay: Duration::from_secs(3600), ..Limits::default() }).await;
+    let harness = Harness::open(ServerLimits { drain_delay: Duration::from_secs(3600), ..ServerLimits::default() }).await;
     let mut line = harness.line().await;
     assert!(line.ask(post(BODY)).await.contains(" 200 "));
     harness.stop.signal();
@@ -145,7 +147,7 @@ async fn a_second_signal_ends_at_once() {
 
 #[tokio::test]
 async fn a_drain_waits_for_requests_whose_event_is_being_written() {
-    let (harness, gate) = Harness::held(Limits { drain_delay: Duration::ZERO, ..Limits::default() }).await;
+    let (harness, gate) = Harness::held(ServerLimits { drain_delay: Duration::ZERO, ..ServerLimits::default() }).await;
     let mut lines = under_way(&harness, 100).await;
     harness.stop.signal();
     harness.stop.reached(Phase::Draining).await;
@@ -161,7 +163,8 @@ async fn a_drain_waits_for_requests_whose_event_is_being_written() {
 
 #[tokio::test]
 async fn a_request_cut_by_the_drain_deadline_is_kept_all_the_same() {
-    let limits = Limits { drain_delay: Duration::ZERO, drain_deadline: Duration::from_millis(50), ..Limits::default() };
+    let limits =
+        ServerLimits { drain_delay: Duration::ZERO, drain_deadline: Duration::from_millis(50), ..ServerLimits::default() };
     let (harness, gate) = Harness::held(limits).await;
     let mut lines = under_way(&harness, 1).await;
     harness.stop.signal();
@@ -176,7 +179,7 @@ async fn a_request_cut_by_the_drain_deadline_is_kept_all_the_same() {
 
 #[tokio::test]
 async fn a_sender_that_hangs_up_while_its_event_is_being_written_has_delivered() {
-    let (harness, gate) = Harness::held(Limits::default()).await;
+    let (harness, gate) = Harness::held(ServerLimits::default()).await;
     for line in under_way(&harness, 3).await {
         line.stream.set_zero_linger().expect("a socket has this option");
     }

@@ -12,9 +12,11 @@ use hookhold::clock::{Clock, SystemClock};
 use hookhold::gateway::Gateway;
 use hookhold::journal::disk::{Disk, LocalDisk};
 use hookhold::journal::{Journal, Options};
+use hookhold::limits::JournalLimits;
+use hookhold::limits::ServerLimits;
 use hookhold::metrics::Metrics;
 use hookhold::outcome::Outcome;
-use hookhold::server::{self, Limits, Proxies, Server, Shutdown, Tls};
+use hookhold::server::{self, Proxies, Server, Shutdown, Tls};
 use hookhold::source::{Source, SourceDefaults};
 use hookhold::toml_value::{Diagnostics, TomlTable};
 use sha2::Sha256;
@@ -44,22 +46,22 @@ pub struct Harness {
 }
 
 impl Harness {
-    pub async fn open(limits: Limits) -> Harness {
+    pub async fn open(limits: ServerLimits) -> Harness {
         Harness::with(limits, Duration::from_secs(8), |disk| disk).await
     }
 
     /// With a source that is in shadow.
-    pub async fn shadowed(limits: Limits) -> Harness {
+    pub async fn shadowed(limits: ServerLimits) -> Harness {
         Harness::build(limits, Duration::from_secs(8), SHADOW, None, |disk| disk).await
     }
 
     /// With a deadline of the source's own, on a disk laid over the real one.
-    pub async fn with(limits: Limits, deadline: Duration, over: impl FnOnce(Arc<dyn Disk>) -> Arc<dyn Disk>) -> Harness {
+    pub async fn with(limits: ServerLimits, deadline: Duration, over: impl FnOnce(Arc<dyn Disk>) -> Arc<dyn Disk>) -> Harness {
         Harness::build(limits, deadline, "", None, over).await
     }
 
     async fn build(
-        limits: Limits,
+        limits: ServerLimits,
         deadline: Duration,
         entry: &str,
         tls: Option<Files>,
@@ -69,14 +71,15 @@ impl Harness {
         let directory = TempDir::new().expect("a temporary directory can be made");
         let (metrics, stop, clock) = (Arc::new(Metrics::new()), Shutdown::new(), Arc::new(SystemClock));
         let disk = over(Arc::new(LocalDisk::create(directory.path()).expect("a temporary directory is writable")));
-        let options = Options { max_size: 64 << 20, segment_size: 1 << 20, ..Options::default() };
+        let sizes = JournalLimits { max_size: 64 << 20, segment_size: 1 << 20, ..JournalLimits::default() };
+        let options = Options { limits: sizes, ..Options::default() };
         let journal = Journal::open(disk, options, clock.clone(), metrics.clone()).expect("an empty directory is a journal");
         let gateway = Gateway::new(vec![source(directory.path(), deadline, entry)], journal.clone(), 1000, &metrics);
         let listener = server::listen("127.0.0.1:0".parse().expect("an address")).expect("a free port");
         let address = listener.local_addr().expect("bound above");
         let tls = tls.map(|files| Tls::open(files, clock.clone(), metrics.clone()).expect("a certificate and its key"));
         // Nothing here is about min_rate: halves of requests may wait for as long as the test takes.
-        let limits = Limits { min_rate_after: limits.request_deadline, ..limits };
+        let limits = ServerLimits { min_rate_after: limits.request_deadline, ..limits };
         let server = Server {
             gateway: Arc::new(gateway),
             limits,
@@ -90,7 +93,7 @@ impl Harness {
     }
 
     /// Behind TLS, with a disk whose syncs can be held.
-    pub async fn secure(limits: Limits, files: Files) -> (Harness, Arc<Gate>) {
+    pub async fn secure(limits: ServerLimits, files: Files) -> (Harness, Arc<Gate>) {
         let gate = Arc::new(Gate::default());
         let over = |disk| -> Arc<dyn Disk> { Arc::new(HeldDisk { disk, gate: gate.clone() }) };
         let harness = Harness::build(limits, Duration::from_secs(8), "", Some(files), over).await;
@@ -98,7 +101,7 @@ impl Harness {
     }
 
     /// With a disk whose syncs are held from now on.
-    pub async fn held(limits: Limits) -> (Harness, Arc<Gate>) {
+    pub async fn held(limits: ServerLimits) -> (Harness, Arc<Gate>) {
         let gate = Arc::new(Gate::default());
         let over = |disk| -> Arc<dyn Disk> { Arc::new(HeldDisk { disk, gate: gate.clone() }) };
         let harness = Harness::with(limits, Duration::from_secs(8), over).await;

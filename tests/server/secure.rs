@@ -1,6 +1,6 @@
 //! Behind TLS: who leaves when over HTTP/2, and which certificate is served after a reload.
 
-use hookhold::server::Limits;
+use hookhold::limits::ServerLimits;
 use hookhold::units::Rate;
 use tokio::runtime::Runtime;
 use tokio::task::spawn_blocking;
@@ -12,7 +12,7 @@ use crate::https::{Pair, served};
 #[tokio::test]
 async fn an_http_2_sender_that_hangs_up_while_its_event_is_being_written_has_delivered() {
     let pair = Pair::new(365);
-    let (harness, gate) = Harness::secure(Limits::default(), pair.files()).await;
+    let (harness, gate) = Harness::secure(ServerLimits::default(), pair.files()).await;
     gate.hold();
     let (sender, address) = (Runtime::new().expect("a runtime can be built"), harness.address);
     let under_way = sender.spawn(async move {
@@ -39,7 +39,7 @@ async fn an_http_2_sender_that_hangs_up_while_its_event_is_being_written_has_del
 async fn a_reload_that_read_its_certificate_before_the_renewal_does_not_undo_it() {
     let (pair, next) = (Pair::new(365), Pair::new(365));
     // Each look at the certificate is a handshake without a request.
-    let limits = Limits { max_rejected_per_address: Rate::parse("1000000/s").expect("a rate"), ..Limits::default() };
+    let limits = ServerLimits { max_rejected_per_address: Rate::parse("1000000/s").expect("a rate"), ..ServerLimits::default() };
     let (harness, _) = Harness::secure(limits, pair.files()).await;
     let until_served = async |wanted: String| {
         let address = harness.address;

@@ -14,7 +14,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::segment::Segment;
-use super::{Alarm, Options, POISON, Shared};
+use super::{Alarm, POISON, Shared};
+use crate::limits::JournalLimits;
 use retention::{release_one, retire};
 use sealing::seal_or_complain;
 pub use spares::Spare;
@@ -74,7 +75,7 @@ impl Inbox {
     /// Bytes that the spare file occupies.
     pub fn spare_bytes(&self, shared: &Shared) -> u64 {
         let there = self.work.lock().expect(POISON).spare.is_some();
-        if there { shared.options.segment_size } else { 0 }
+        if there { shared.options.limits.segment_size } else { 0 }
     }
 
     /// Makes room for a segment of `size` bytes, waiting for those that are being sealed. `None`: everything that is left is
@@ -101,12 +102,12 @@ impl Inbox {
         let room = self.room.lock().expect(POISON);
         loop {
             // A usual segment takes the place of the spare file, a larger one does not.
-            if size > shared.options.segment_size
+            if size > shared.options.limits.segment_size
                 && let Some(spare) = self.take_spare()
             {
                 drop(shared.disk.remove(&spare.name));
             }
-            if shared.catalog.bytes() + size <= shared.options.max_size {
+            if shared.catalog.bytes() + size <= shared.options.limits.max_size {
                 return Some(room);
             }
             if !release_one(shared, &room, |_| true) {
@@ -168,7 +169,7 @@ fn next(shared: &Shared) -> Option<Option<Arc<Segment>>> {
 
 /// Once the next segment will need room, makes it now: the writer then finds the file ready.
 fn prepare_spare(shared: &Shared) {
-    let Options { segment_size, max_size, .. } = shared.options;
+    let JournalLimits { segment_size, max_size, .. } = shared.options.limits;
     let room = shared.keeper.room.lock().expect(POISON);
     let is_wanted = || shared.keeper.spare_bytes(shared) == 0 && shared.catalog.bytes() + segment_size > max_size;
     while is_wanted() && release_one(shared, &room, |_| true) {}

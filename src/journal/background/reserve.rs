@@ -22,7 +22,7 @@ pub fn lay_in_reserve(shared: &Shared) {
     if !shared.keeper.reserve_missing.load(Ordering::Relaxed) {
         return;
     }
-    let is_there = match shared.disk.create(RESERVE, shared.options.segment_size) {
+    let is_there = match shared.disk.create(RESERVE, shared.options.limits.segment_size) {
         Ok(_) => true,
         Err(error) => error.kind() == io::ErrorKind::AlreadyExists,
     };

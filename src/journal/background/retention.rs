@@ -18,7 +18,7 @@ use crate::clock::UnixMillis;
 /// Deletes segments that are older than `retain`, key files that have left the window, and lets the writer try again.
 pub fn retire(shared: &Shared) {
     let now = shared.clock.now();
-    let keep_from = UnixMillis(now.0.saturating_sub(shared.options.retain.as_millis() as u64));
+    let keep_from = UnixMillis(now.0.saturating_sub(shared.options.limits.retain.as_millis() as u64));
     while release_one(shared, &shared.keeper.room.lock().expect(POISON), |table| table.newest < keep_from) {}
     let_go(shared);
     let expired = UnixMillis(now.0.saturating_sub(shared.window.load(Ordering::Relaxed)));

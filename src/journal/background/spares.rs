@@ -4,10 +4,11 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::super::Shared;
 use super::super::disk::DiskFile;
 use super::super::segment::Segment;
 use super::super::segment_file::{PAGE, SPARE};
-use super::super::{Options, Shared};
+use crate::limits::JournalLimits;
 
 /// Usually the file of a deleted segment. The next segment is written over it, which needs no new blocks: that takes a third off a sync.
 pub struct Spare {
@@ -23,10 +24,10 @@ pub fn begin_again(shared: &Shared) {
     if !shared.no_room.load(Ordering::Relaxed) {
         return;
     }
-    let Some(_room) = shared.keeper.find_room(shared, shared.options.segment_size) else { return };
+    let Some(_room) = shared.keeper.find_room(shared, shared.options.limits.segment_size) else { return };
     if shared.keeper.spare_bytes(shared) == 0 {
         let name = format!("next{SPARE}");
-        let Ok(file) = shared.disk.create(&name, shared.options.segment_size) else { return };
+        let Ok(file) = shared.disk.create(&name, shared.options.limits.segment_size) else { return };
         shared.keeper.set_spare(Spare { name, file });
     }
     shared.no_room.store(false, Ordering::Relaxed);
@@ -35,7 +36,7 @@ pub fn begin_again(shared: &Shared) {
 
 /// Makes the file of a segment that has left the catalog the spare one, if it fits beside the others, or deletes it.
 pub fn lay_aside(shared: &Shared, segment: &Segment) -> io::Result<()> {
-    let Options { segment_size, max_size, .. } = shared.options;
+    let JournalLimits { segment_size, max_size, .. } = shared.options.limits;
     let (name, size) = (segment.name.spare(), segment.size.load(Ordering::Relaxed));
     let has_room = shared.catalog.bytes() + segment_size <= max_size;
     let suits = size <= segment_size && has_room && shared.keeper.spare_bytes(shared) == 0;

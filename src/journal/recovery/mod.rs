@@ -99,7 +99,7 @@ pub fn open(disk: &dyn Disk, options: &Options, metrics: &Metrics) -> Result<Ope
         }
     }
     let writer = begin(disk, options, lock, log, next, ordinal, &catalog)?;
-    let has_reserve = lay_in_reserve(disk, options.segment_size);
+    let has_reserve = lay_in_reserve(disk, options.limits.segment_size);
     Ok(Opened { log, hash_key, next, catalog, keys, unsealed, rot, writer, has_reserve })
 }
 
@@ -191,7 +191,7 @@ fn begin(
         false => Err(error),
     };
     let start = || {
-        let (file, size) = create(options.segment_size.max(small)).or_else(or_smaller).or_else(or_reserve)?;
+        let (file, size) = create(options.limits.segment_size.max(small)).or_else(or_smaller).or_else(or_reserve)?;
         file.write_at(&bytes, 0)?;
         file.sync()?;
         disk.sync_dir()?;

@@ -1,0 +1,210 @@
+//! Every limit of `[server]`, `[admin]`, `[journal]` and `[dedupe]`: its name, default, range and meaning, in one place.
+//!
+//! The configuration reads these structs and the rooms use them as they are, so that a limit is never copied from one
+//! definition into another. A test compares the list with `config/hookhold.toml`, which adds the reasons. This file does not
+//! know how options depend on each other; `config` checks that.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use crate::toml_value::{Item, TomlTable};
+use crate::units::{Rate, bytes_text, duration_text};
+
+/// Declares the limits of one section. A default may use the values of the options above it.
+macro_rules! limits {
+    ($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $option:ident: $value:ty = $limit:expr;)* }) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub struct $name {
+            $($(#[$doc])* pub $option: $value,)*
+        }
+
+        impl $name {
+            /// Takes these options out of their section; one that is absent or wrong has its default.
+            pub fn take(section: &mut TomlTable) -> $name {
+                $(let $option: $value = $limit.take(section, stringify!($option));)*
+                $name { $($option),* }
+            }
+
+            /// Lists the options in the order of their declaration.
+            pub fn list() -> Vec<LimitText> {
+                let mut list = Vec::new();
+                $(
+                    let limit: Limit<$value> = $limit;
+                    list.push(limit.text(stringify!($option)));
+                    #[allow(unused_variables, reason = "only some defaults use it")]
+                    let $option = limit.default;
+                )*
+                list
+            }
+        }
+
+        impl Default for $name {
+            fn default() -> $name {
+                $(let $option: $value = $limit.default;)*
+                $name { $($option),* }
+            }
+        }
+    };
+}
+
+limits! {
+    /// Limits of the listener for deliveries. One field per option of the flat section `[server]`, hence their number.
+    ServerLimits {
+        /// Largest body in bytes of a source whose entry and recipe set no other limit.
+        max_body: usize = bytes(5 * MIB, KIB..=256 * MIB);
+        /// Time from the first byte of a request to its response; the deadline of a source may be shorter.
+        request_deadline: Duration = duration(8 * SECOND, SECOND / 10..=10 * MINUTE);
+        /// Time of normal service after SIGTERM, in which load balancers move away.
+        drain_delay: Duration = duration(5 * SECOND, Duration::ZERO..=10 * MINUTE);
+        /// Time from the end of `drain_delay` until open connections are closed.
+        drain_deadline: Duration = duration(20 * SECOND, SECOND..=HOUR);
+        /// Open connections; more wait in the kernel's queue.
+        max_connections: usize = count(10_000, 1..=1_000_000);
+        /// Open connections of one address; more are closed at once.
+        max_connections_per_address: usize = count(2_500, 1..=1_000_000);
+        /// Bytes of request bodies in memory at one time.
+        max_in_flight: usize = bytes(256 * MIB, MIB..=TIB);
+        /// Bytes of request bodies of one address in memory at one time, unless one body makes up most of them.
+        max_in_flight_per_address: usize = bytes(64 * MIB, MIB..=TIB);
+        /// Rejected deliveries of one address before it is answered `rate_limited`. Genuine deliveries never count.
+        max_rejected_per_address: Rate = rate("600/m");
+        /// Addresses remembered without an open connection; the least recently used is forgotten first.
+        max_addresses: usize = count(65_536, 1..=10_000_000);
+        /// Bytes per second that a request must send until it is complete.
+        min_rate: u64 = bytes(KIB, 1..=MIB);
+        /// Time from the first byte of a request until `min_rate` applies.
+        min_rate_after: Duration = duration(2 * SECOND, SECOND / 10..=10 * MINUTE);
+        /// Bytes of one request head: request line and header fields.
+        max_header_size: usize = bytes(32 * KIB, 8 * KIB..=MIB);
+        /// Header fields of one request.
+        max_headers: usize = count(100, 16..=1_000);
+        /// Time that a connection may stay open without a request.
+        idle_timeout: Duration = duration(75 * SECOND, SECOND..=HOUR);
+        /// Time from the start of a connection to the end of its PROXY header and TLS handshake.
+        handshake_timeout: Duration = duration(10 * SECOND, SECOND / 10..=MINUTE);
+        /// Concurrent HTTP/2 requests of one connection.
+        max_streams: usize = count(100, 1..=10_000);
+    }
+}
+
+limits! {
+    /// Limits of the listener for operators.
+    AdminLimits {
+        /// Bytes of memory for rejected deliveries that `hookhold doctor` can explain; 0 turns it off.
+        keep_rejected: usize = bytes(0, 0..=64 * MIB);
+    }
+}
+
+limits! {
+    /// Limits of the journal. Sizes in bytes.
+    JournalLimits {
+        /// Size of all segments together.
+        max_size: u64 = bytes(20 * GIB, MIB..=256 * TIB);
+        /// Time that a forwarded event stays available for replay.
+        retain: Duration = duration(3 * DAY, SECOND..=366 * DAY);
+        /// Size of one segment; an event that does not fit gets a segment of its own.
+        segment_size: u64 = bytes(64 * MIB, 64 * KIB..=GIB);
+        /// Size of the segments that one topic may pin.
+        max_backlog: u64 = bytes(max_size / 2, 64 * KIB..=256 * TIB);
+    }
+}
+
+limits! {
+    /// Limits of the memory for duplicates.
+    DedupeLimits {
+        /// Time from the first copy in which a duplicate is recognised; a recipe with a longer retry horizon wins.
+        window: Duration = duration(7 * DAY, SECOND..=366 * DAY);
+        /// Lookups in key files whose result stays in memory; the keys of unsealed segments are in memory anyway.
+        hot_keys: usize = count(1_000_000, 1_000..=1_000_000_000);
+        /// Bytes of all key files together.
+        max_disk: u64 = bytes(10 * GIB, MIB..=256 * TIB);
+    }
+}
+
+/// One limit as text, in the notation of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitText {
+    /// The key within its section.
+    pub key: &'static str,
+    /// The default as a TOML value.
+    pub default: String,
+    /// The range, such as `1 KiB to 256 MiB`.
+    pub range: String,
+}
+
+/// The default and the range of one option.
+struct Limit<T> {
+    default: T,
+    default_text: String,
+    range: String,
+    read: Box<dyn Fn(Item) -> Option<T>>,
+}
+
+impl<T> Limit<T> {
+    fn take(self, section: &mut TomlTable, key: &str) -> T {
+        section.take(key).and_then(self.read).unwrap_or(self.default)
+    }
+
+    fn text(&self, key: &'static str) -> LimitText {
+        LimitText { key, default: self.default_text.clone(), range: self.range.clone() }
+    }
+}
+
+fn count<T: TryFrom<u64>>(default: u64, range: RangeInclusive<u64>) -> Limit<T> {
+    Limit {
+        default: fit(default).expect("the default fits its type"),
+        default_text: default.to_string(),
+        range: between(range.start(), range.end()),
+        read: Box::new(move |item| fit(item.number(range.clone())?)),
+    }
+}
+
+fn bytes<T: TryFrom<u64>>(default: u64, range: RangeInclusive<u64>) -> Limit<T> {
+    Limit {
+        default: fit(default).expect("the default fits its type"),
+        default_text: quoted(bytes_text(default)),
+        range: between(bytes_text(*range.start()), bytes_text(*range.end())),
+        read: Box::new(move |item| fit(item.bytes(range.clone())?)),
+    }
+}
+
+fn duration(default: Duration, range: RangeInclusive<Duration>) -> Limit<Duration> {
+    Limit {
+        default,
+        default_text: quoted(duration_text(default)),
+        range: between(duration_text(*range.start()), duration_text(*range.end())),
+        read: Box::new(move |item| item.duration(range.clone())),
+    }
+}
+
+fn rate(default: &str) -> Limit<Rate> {
+    Limit {
+        default: Rate::parse(default).expect("the default is a rate"),
+        default_text: quoted(default),
+        range: between("1/h", format_args!("{}/s", Rate::MOST)),
+        read: Box::new(Item::rate),
+    }
+}
+
+fn fit<T: TryFrom<u64>>(number: u64) -> Option<T> {
+    T::try_from(number).ok()
+}
+
+fn between(low: impl Display, high: impl Display) -> String {
+    format!("{low} to {high}")
+}
+
+fn quoted(text: impl Display) -> String {
+    format!("\"{text}\"")
+}
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
