@@ -1,116 +1,155 @@
-//! The nouns that every room shares: [`Delivery`] (what arrived), [`Event`] (what was believed), [`EventKey`] (what makes
-//! two deliveries the same), [`Position`] (where an event is kept) and [`Outcome`] (how a delivery ended).
+//! The nouns that every room shares: [`Delivery`] (one received request), [`Event`] (a verified delivery) and [`Position`]
+//! (the place of a stored event in the journal).
 //!
-//! Nothing in here does I/O, and nothing knows HTTP servers, files or Kafka. An [`Event`] has two constructors: the
-//! verifier's and the journal decoder's. A test reads `src/` and refuses a third caller, so nothing unverified can be kept.
+//! Nothing here does I/O or knows about HTTP servers, files or Kafka. An [`Event`] has two constructors, one for the verifier
+//! and one for the journal's decoder, and no method that changes what it says. `tests/fences.rs` rejects a third caller, so
+//! nothing unverified can be stored.
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::ops::Deref;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, Method};
 
 use crate::clock::UnixMillis;
 use crate::event_key::EventKey;
+use crate::header_field::HeaderField;
 
-/// One HTTP request as it arrived, complete but not yet believed.
+/// One received HTTP request, complete but not yet verified.
 #[derive(Clone, Debug)]
 pub struct Delivery {
     /// The request method.
     pub method: Method,
-    /// The request target exactly as it stood in the request line (path and query, never rebuilt).
+    /// The request target exactly as received: path and query, never rebuilt.
     pub target: String,
-    /// All header fields; repeated fields keep their order.
+    /// All header fields. Repeated fields keep their order.
     pub headers: HeaderMap,
-    /// The wire bytes of the body, after de-chunking and before anything else.
+    /// The body as received, after chunked decoding and before any other decoding.
     pub body: Bytes,
-    /// The peer's address.
+    /// The sender's address.
     pub remote: SocketAddr,
-    /// When the first byte of the request head was seen.
+    /// Time at which the first byte of the request head was read.
     pub received_at: UnixMillis,
 }
 
-/// A verified delivery: its bytes, and what its source's recipe found in it. Reads like [`EventParts`].
+/// A verified delivery: its bytes, and what its source's recipe located in it. Read-only outside this file.
 #[derive(Clone, Debug)]
 pub struct Event(EventParts);
 
-/// What an [`Event`] holds; also what its two constructors take.
+/// The input of the two constructors of an [`Event`].
 #[derive(Clone, Debug)]
-pub struct EventParts {
-    /// When the delivery arrived.
-    pub received_at: UnixMillis,
-    /// The provider's own time of the event, where it gives one.
-    pub occurred_at: Option<UnixMillis>,
-    /// The name of the source in the configuration.
-    pub source: Arc<str>,
-    /// The Kafka topic, resolved at receipt.
-    pub topic: Arc<str>,
-    /// The provider's event id, the first of the recipe's id fields that is present.
-    pub id: Option<String>,
-    /// The provider's event type, as it names it.
-    pub event_type: Option<String>,
-    /// What stands before the event type in `ce_type`, such as `com.stripe.`.
-    pub type_prefix: Arc<str>,
-    /// The ordering key, where the recipe or the source names one.
-    pub ordering_key: Option<String>,
-    /// What makes a repeat of this event recognisable; `None`: nothing is ever a repeat of it.
-    pub dedupe_key: Option<EventKey>,
-    /// Scheme and name of the secret that verified it, such as `mac-sha256:2026-11`.
-    pub auth: Arc<str>,
-    /// How much of the event its proof covers.
-    pub integrity: Integrity,
+pub(crate) struct EventParts {
+    pub(crate) received_at: UnixMillis,
+    pub(crate) occurred_at: Option<UnixMillis>,
+    pub(crate) source: Arc<str>,
+    pub(crate) topic: Arc<str>,
+    pub(crate) id: Option<String>,
+    pub(crate) event_type: Option<String>,
+    pub(crate) type_prefix: Arc<str>,
+    pub(crate) ordering_key: Option<String>,
+    pub(crate) dedupe_key: Option<EventKey>,
+    pub(crate) auth: Arc<str>,
+    pub(crate) integrity: Integrity,
+    pub(crate) request: EventRequest,
+    pub(crate) body: Bytes,
+}
+
+/// The request that carried an event, without its body.
+#[derive(Clone, Debug)]
+pub struct EventRequest {
     /// The request method.
     pub method: String,
-    /// The request target as it arrived.
+    /// The request target exactly as received.
     pub target: String,
-    /// The peer's address.
+    /// The sender's address.
     pub remote: SocketAddr,
-    /// The W3C `traceparent` of the request.
+    /// The W3C `traceparent` header.
     pub traceparent: Option<String>,
-    /// Request headers in order, without those that are credentials ([`is_secret`]).
-    pub headers: Vec<Header>,
-    /// The exact bytes that were signed.
-    pub body: Bytes,
-}
-
-/// One header field: its name in lower case, its value as it came.
-pub type Header = (HeaderName, HeaderValue);
-
-/// Puts a header field together again. `None`: no request can have it.
-pub fn header(name: &str, value: &[u8]) -> Option<Header> {
-    Some((HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_bytes(value).ok()?))
-}
-
-/// True for a header that holds a credential: it is neither kept nor shown nor passed on.
-pub fn is_secret(name: &HeaderName) -> bool {
-    [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION].contains(name)
+    /// The header fields in order, without credentials ([`crate::header_field::is_credential`]).
+    pub headers: Vec<HeaderField>,
 }
 
 impl Event {
-    /// Only for the verifier, once a proof has been checked.
+    /// Constructs an event from a delivery whose proof has been checked. Only for the verifier.
     pub(crate) fn from_verifier(parts: EventParts) -> Event {
         Event(parts)
     }
 
-    /// The same event with the key under which a repeat of it will be recognised.
+    /// Constructs an event from a frame whose checksum has been checked. Only for the journal's decoder.
+    pub(crate) fn from_journal(parts: EventParts) -> Event {
+        Event(parts)
+    }
+
+    /// Returns the event with this dedupe key.
     pub fn with_key(mut self, key: Option<EventKey>) -> Event {
         self.0.dedupe_key = key;
         self
     }
 
-    /// Only for the journal's decoder, once a checksum has been checked.
-    pub(crate) fn from_journal(parts: EventParts) -> Event {
-        Event(parts)
+    /// Time at which the delivery arrived.
+    pub fn received_at(&self) -> UnixMillis {
+        self.0.received_at
     }
-}
 
-impl Deref for Event {
-    type Target = EventParts;
-    fn deref(&self) -> &EventParts {
-        &self.0
+    /// The provider's own time of the event, if the delivery contains one.
+    pub fn occurred_at(&self) -> Option<UnixMillis> {
+        self.0.occurred_at
+    }
+
+    /// The name of the source in the configuration.
+    pub fn source(&self) -> &str {
+        &self.0.source
+    }
+
+    /// The Kafka topic, resolved on receipt.
+    pub fn topic(&self) -> &Arc<str> {
+        &self.0.topic
+    }
+
+    /// The provider's event id: the first of the recipe's id fields that is present.
+    pub fn id(&self) -> Option<&str> {
+        self.0.id.as_deref()
+    }
+
+    /// The provider's event type, in the provider's spelling.
+    pub fn event_type(&self) -> Option<&str> {
+        self.0.event_type.as_deref()
+    }
+
+    /// Prefix of the event type in `ce_type`, such as `com.stripe.`.
+    pub fn type_prefix(&self) -> &str {
+        &self.0.type_prefix
+    }
+
+    /// The ordering key, if the recipe or the source names one.
+    pub fn ordering_key(&self) -> Option<&str> {
+        self.0.ordering_key.as_deref()
+    }
+
+    /// The key that identifies duplicates of this event. `None`: a keyless event, which has no duplicates.
+    pub fn dedupe_key(&self) -> Option<EventKey> {
+        self.0.dedupe_key
+    }
+
+    /// Scheme and name of the secret that verified the delivery, such as `mac-sha256:2026-11`.
+    pub fn auth(&self) -> &str {
+        &self.0.auth
+    }
+
+    /// How much of the event the proof covers.
+    pub fn integrity(&self) -> Integrity {
+        self.0.integrity
+    }
+
+    /// The request that carried the event.
+    pub fn request(&self) -> &EventRequest {
+        &self.0.request
+    }
+
+    /// The exact bytes that were signed.
+    pub fn body(&self) -> &Bytes {
+        &self.0.body
     }
 }
 
@@ -119,11 +158,11 @@ impl Deref for Event {
 pub enum Integrity {
     /// Body, id and type are signed.
     Full,
-    /// The body is signed; id or type come from unsigned headers.
+    /// The body is signed. The id or the type comes from unsigned headers.
     Body,
     /// Only parts of the event are signed.
     Partial,
-    /// Nothing of the event is signed: a token or no proof at all.
+    /// Nothing is signed: the proof is a token, or there is none.
     None,
 }
 
@@ -131,7 +170,7 @@ impl Integrity {
     /// All values, in the order of their codes in a frame.
     pub const ALL: [Integrity; 4] = [Integrity::Full, Integrity::Body, Integrity::Partial, Integrity::None];
 
-    /// The word in recipes, headers and the journal.
+    /// Returns the word used in recipes, record headers and the journal.
     pub fn word(self) -> &'static str {
         match self {
             Integrity::Full => "full",
@@ -142,7 +181,7 @@ impl Integrity {
     }
 }
 
-/// Names one opening of a journal for writing: drawn at random each time. Shown as 16 hexadecimal digits.
+/// Identifies one opening of a journal for writing. Random, displayed as 16 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LogId(pub u64);
 
@@ -152,12 +191,12 @@ impl fmt::Display for LogId {
     }
 }
 
-/// Where an event is kept. Exists only once the event is on disk; stays the same through every copy.
+/// The place of an event in the journal. Exists only once the event is on disk, and never changes when frames are copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Position {
-    /// The opening under which the event was first written.
+    /// The opening that first wrote the event.
     pub log: LogId,
-    /// The event's sequence in this journal; grows across openings.
+    /// The event's sequence in this journal. Grows across openings.
     pub seq: u64,
 }
 

@@ -151,7 +151,7 @@ impl Gateway {
     /// From proof to answer.
     async fn keep(&self, source: &LiveSource, verified: Verified, now: UnixMillis, deadline: Instant) -> Answer {
         source.count(&verified.secret, now);
-        if !source.types.accepts(verified.event.event_type.as_deref()) {
+        if !source.types.accepts(verified.event.event_type()) {
             return replied(Outcome::Filtered, source.recipe.replies.accepted.clone()).with_hint(not_listed(&verified.event));
         }
         if let Some(retry_after) = source.too_many() {
@@ -171,7 +171,7 @@ impl Gateway {
 
     fn admit(&self, source: &LiveSource, verified: Verified, now: UnixMillis) -> Decision {
         let Verified { event, identity, .. } = verified;
-        let key = key::of(&self.hash_key, &source.name, event.event_type.as_deref(), &identity);
+        let key = key::of(&self.hash_key, &source.name, event.event_type(), &identity);
         let event = event.with_key(key);
         let Some(key) = key else { return self.keep_keyless(source, event) };
         let window = match identity {
@@ -321,7 +321,7 @@ fn replied(outcome: Outcome, reply: Reply) -> Answer {
 }
 
 fn not_listed(event: &Event) -> String {
-    format!("types of this source does not list {}", escaped(event.event_type.as_deref().unwrap_or_default()))
+    format!("types of this source does not list {}", escaped(event.event_type().unwrap_or_default()))
 }
 
 fn refused(source: &Source, refusal: Rejection) -> Answer {

@@ -96,6 +96,7 @@ pub mod config;
 pub mod diagnostic;
 pub mod event;
 pub mod event_key;
+pub mod header_field;
 pub mod limits;
 pub mod log;
 pub mod metrics;

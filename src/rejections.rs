@@ -19,7 +19,8 @@ use serde_json::json;
 use crate::address::sender;
 use crate::answer::Answer;
 use crate::clock::UnixMillis;
-use crate::event::{Delivery, is_secret};
+use crate::event::Delivery;
+use crate::header_field::is_credential;
 use crate::outcome::Outcome;
 
 /// One refused delivery.
@@ -188,7 +189,7 @@ fn request(delivery: &Delivery, body: &[u8]) -> Vec<u8> {
     let Delivery { method, target, headers, .. } = delivery;
     let mut request = format!("{method} {target} HTTP/1.1\r\n").into_bytes();
     let mut field = |name: &str, value: &[u8]| request.extend([name.as_bytes(), b": ", value, b"\r\n"].concat());
-    for (name, value) in headers.iter().filter(|(name, _)| **name != TRANSFER_ENCODING && !is_secret(name)) {
+    for (name, value) in headers.iter().filter(|(name, _)| **name != TRANSFER_ENCODING && !is_credential(name)) {
         field(name.as_str(), value.as_bytes());
     }
     if !headers.contains_key(CONTENT_LENGTH) {

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use crate::answer::Answer;
 use crate::clock::UnixMillis;
-use crate::event::is_secret;
+use crate::header_field::is_credential;
 use crate::outcome::Outcome;
 use crate::secret;
 use crate::source::recipe::Recipe;
@@ -244,7 +244,7 @@ fn canonical(network: IpNet) -> IpNet {
 fn header_name(item: Item) -> Option<HeaderName> {
     let text = item.clone().text()?;
     match HeaderName::from_bytes(text.as_bytes()) {
-        Ok(name) if !is_secret(&name) => Some(name),
+        Ok(name) if !is_credential(&name) => Some(name),
         _ => item.refuse("not a header that can be passed on", "header names, but none of a header with credentials"),
     }
 }

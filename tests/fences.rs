@@ -30,6 +30,7 @@ const LEAVES: &[&str] = &[
     "clock",
     "event",
     "event_key",
+    "header_field",
     "limits",
     "outcome",
     "metrics",

@@ -129,7 +129,7 @@ fn kept(home: &Home) -> Vec<IpAddr> {
     let disk = LocalDisk::existing(&home.journal()).expect("the journal is there");
     let mut journal = ReadOnlyJournal::open(Arc::new(disk)).expect("it can be read");
     let next = || journal.next().expect("it can be read");
-    std::iter::from_fn(next).map(|StoredEvent { event, .. }| event.remote.ip()).collect()
+    std::iter::from_fn(next).map(|StoredEvent { event, .. }| event.request().remote.ip()).collect()
 }
 
 /// The addresses of the refusals with this outcome that were logged.

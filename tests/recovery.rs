@@ -505,8 +505,8 @@ impl Life {
     fn check_each(&mut self, read: &[StoredEvent]) -> Checked {
         ensure!(read.is_sorted_by(|a, b| a.position.seq < b.position.seq), "sequences do not grow");
         for stored in read {
-            let index = number(&stored.event.body).ok_or_else(|| format!("{} is not an event of ours", stored.position))?;
-            let candidates = self.events.iter().enumerate().filter(|(_, handed)| handed.sample.body == *stored.event.body);
+            let index = number(stored.event.body()).ok_or_else(|| format!("{} is not an event of ours", stored.position))?;
+            let candidates = self.events.iter().enumerate().filter(|(_, handed)| handed.sample.body == *stored.event.body());
             let fates: Vec<(usize, Fate)> = candidates.map(|(at, handed)| (at, handed.fate)).collect();
             ensure!(!fates.is_empty(), "event {index} at {} has another body", stored.position);
             let kept = fates.iter().find(|(_, fate)| matches!(fate, Fate::Kept(_)));
@@ -525,10 +525,10 @@ impl Life {
                 }
             };
             let sample = &self.events[at].sample;
-            let same = stored.event.id.as_deref() == Some(&*sample.id)
-                && *stored.event.topic == *TOPICS[sample.topic]
-                && stored.event.dedupe_key == sample.key.map(EventKey)
-                && stored.event.received_at.0 == sample.received_at;
+            let same = stored.event.id() == Some(&*sample.id)
+                && **stored.event.topic() == *TOPICS[sample.topic]
+                && stored.event.dedupe_key() == sample.key.map(EventKey)
+                && stored.event.received_at().0 == sample.received_at;
             ensure!(same, "event {at} has changed: {:?}", stored.event);
         }
         Ok(())

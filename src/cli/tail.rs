@@ -38,7 +38,7 @@ pub struct TailArgs {
 /// Prints events until there is none left; with `--follow`, for ever.
 pub fn run(context: &Context, args: TailArgs) -> VerbResult {
     let mut journal = context.journal()?;
-    let wanted = |stored: &StoredEvent| args.source.as_ref().is_none_or(|source| *source == *stored.event.source);
+    let wanted = |stored: &StoredEvent| args.source.as_ref().is_none_or(|source| *source == *stored.event.source());
     let start = match args.from {
         Some(seq) => seq,
         None => before_end(&mut journal, args.last.unwrap_or(DEFAULT_LAST), &wanted)?,
@@ -123,26 +123,26 @@ fn show(out: &mut impl Write, stored: &StoredEvent, json: bool) -> io::Result<()
         return writeln!(out);
     }
     let (seq, event) = (stored.position.seq, &stored.event);
-    let [kind, id] = [&event.event_type, &event.id].map(|text| escaped(text.as_deref().unwrap_or("-")));
-    let (at, size) = (event.received_at.rfc3339(), bytes_about(event.body.len() as u64));
-    writeln!(out, "{seq:>8}  {at}  {:<16}  {kind:<28}  {id}  {size}", event.source)
+    let [kind, id] = [event.event_type(), event.id()].map(|text| escaped(text.unwrap_or("-")));
+    let (at, size) = (event.received_at().rfc3339(), bytes_about(event.body().len() as u64));
+    writeln!(out, "{seq:>8}  {at}  {:<16}  {kind:<28}  {id}  {size}", event.source())
 }
 
 /// The key is the one that the Kafka record gets: the ordering key, else the id, else the position.
 fn line<'a>(stored: &'a StoredEvent, position: &'a str) -> Line<'a> {
     let event = &stored.event;
-    let [key, id] = [&event.ordering_key, &event.id].map(|text| text.as_deref().filter(|text| !text.is_empty()));
-    let content_type = event.headers.iter().find(|(name, _)| *name == CONTENT_TYPE);
+    let [key, id] = [event.ordering_key(), event.id()].map(|text| text.filter(|text| !text.is_empty()));
+    let content_type = event.request().headers.iter().find(|(name, _)| *name == CONTENT_TYPE);
     Line {
         seq: stored.position.seq,
-        source: &event.source,
-        id: event.id.as_deref(),
-        r#type: event.event_type.as_deref(),
+        source: event.source(),
+        id: event.id(),
+        r#type: event.event_type(),
         key: key.or(id).unwrap_or(position),
-        received_at: event.received_at.rfc3339(),
+        received_at: event.received_at().rfc3339(),
         content_type: content_type.and_then(|(_, value)| std::str::from_utf8(value.as_bytes()).ok()),
-        topic: &event.topic,
-        body_base64: STANDARD.encode(&event.body),
+        topic: event.topic(),
+        body_base64: STANDARD.encode(event.body()),
     }
 }
 

@@ -72,7 +72,7 @@ impl Worker {
     /// Gives an event to its lane, or leaves the lane behind. False: it waits for room.
     fn hand_over(&mut self, stored: StoredEvent, now: Instant) -> bool {
         let seq = stored.position.seq;
-        let index = match self.by_topic.get(&stored.event.topic) {
+        let index = match self.by_topic.get(stored.event.topic()) {
             Some(index) => *index,
             None => self.open_lane(&stored, now),
         };
@@ -95,7 +95,7 @@ impl Worker {
 
     /// A topic's first event. Its cursor is saved before any other lane's cursor can pass it.
     fn open_lane(&mut self, first: &StoredEvent, now: Instant) -> usize {
-        let topic = &first.event.topic;
+        let topic = first.event.topic();
         self.journal.save_cursor(topic, first.position.seq);
         let index = self.add_lane(topic, first.position.seq, (first.position.seq, 0), now);
         self.lanes[index].join_head();
@@ -133,10 +133,10 @@ impl Worker {
     fn send(&mut self, index: usize, stored: &StoredEvent, now: Instant) {
         let Some(producer) = &self.producer else { return };
         let settings = self.settings.load();
-        let allowed = settings.headers.get(&stored.event.source).map_or(&[][..], Vec::as_slice);
+        let allowed = settings.headers.get(stored.event.source()).map_or(&[][..], Vec::as_slice);
         let envelope = Envelope::new(stored, allowed);
         let seq = stored.position.seq;
-        if !self.lanes[index].take_up(stored, stored.event.body.len() + envelope.size(), now) {
+        if !self.lanes[index].take_up(stored, stored.event.body().len() + envelope.size(), now) {
             return;
         }
         if let Err(code) = producer.send(envelope.record(stored, ticket(index, seq))) {

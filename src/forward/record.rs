@@ -12,7 +12,7 @@ use http::header::CONTENT_TYPE;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 
-use crate::event::is_secret;
+use crate::header_field::is_credential;
 use crate::journal::StoredEvent;
 
 /// One header of a record: name and value.
@@ -29,19 +29,19 @@ impl<'a> Envelope<'a> {
     /// Describes an event; of its request headers only those in `allowed` come along, as `http-<name>`.
     pub fn new(stored: &'a StoredEvent, allowed: &[HeaderName]) -> Envelope<'a> {
         let event = &stored.event;
-        let id = present(&event.id).map_or_else(|| stored.position.to_string().into(), Cow::from);
+        let id = present(event.id()).map_or_else(|| stored.position.to_string().into(), Cow::from);
         let mut fields = cloud_event(stored, id.clone());
         fields.extend([
-            text("hookhold-source", &*event.source),
-            text("hookhold-received-at", event.received_at.rfc3339()),
+            text("hookhold-source", event.source()),
+            text("hookhold-received-at", event.received_at().rfc3339()),
             text("hookhold-log", stored.position.log.to_string()),
             text("hookhold-seq", stored.position.seq.to_string()),
-            text("hookhold-auth", &*event.auth),
-            text("hookhold-integrity", event.integrity.word()),
+            text("hookhold-auth", event.auth()),
+            text("hookhold-integrity", event.integrity().word()),
         ]);
-        let leaving = event.headers.iter().filter(|(name, _)| may_leave(name, allowed));
+        let leaving = event.request().headers.iter().filter(|(name, _)| may_leave(name, allowed));
         fields.extend(leaving.map(|(name, value)| (format!("http-{name}").into(), value.as_bytes().into())));
-        Envelope { key: present(&event.ordering_key).map_or(id, Cow::from), fields }
+        Envelope { key: present(event.ordering_key()).map_or(id, Cow::from), fields }
     }
 
     /// The bytes of key and headers.
@@ -54,10 +54,10 @@ impl<'a> Envelope<'a> {
     pub fn record(&'a self, stored: &'a StoredEvent, ticket: usize) -> BaseRecord<'a, str, [u8], usize> {
         let none = OwnedHeaders::new_with_capacity(self.fields.len());
         let headers = self.fields.iter().fold(none, |so_far, (key, value)| so_far.insert(Header { key, value: Some(&**value) }));
-        BaseRecord::with_opaque_to(&stored.event.topic, ticket)
+        BaseRecord::with_opaque_to(stored.event.topic(), ticket)
             .key(&*self.key)
-            .payload(&stored.event.body[..])
-            .timestamp(i64::try_from(stored.event.received_at.0).unwrap_or(i64::MAX))
+            .payload(&stored.event.body()[..])
+            .timestamp(i64::try_from(stored.event.received_at().0).unwrap_or(i64::MAX))
             .headers(headers)
     }
 }
@@ -65,21 +65,21 @@ impl<'a> Envelope<'a> {
 /// The attributes of CloudEvents 1.0, and the trace that the sender began.
 fn cloud_event<'a>(stored: &'a StoredEvent, id: Cow<'a, str>) -> Vec<Field<'a>> {
     let event = &stored.event;
-    let event_type = match present(&event.event_type) {
-        Some(name) => format!("{}{name}", event.type_prefix),
-        None => format!("{}.unknown", event.source),
+    let event_type = match present(event.event_type()) {
+        Some(name) => format!("{}{name}", event.type_prefix()),
+        None => format!("{}.unknown", event.source()),
     };
     let mut fields = vec![
         text("ce_specversion", "1.0"),
         text("ce_id", id),
-        text("ce_source", format!("/hooks/{}", event.source)),
+        text("ce_source", format!("/hooks/{}", event.source())),
         text("ce_type", event_type),
-        text("ce_time", event.occurred_at.unwrap_or(event.received_at).rfc3339()),
+        text("ce_time", event.occurred_at().unwrap_or(event.received_at()).rfc3339()),
     ];
-    if let Some((_, media_type)) = event.headers.iter().find(|(name, _)| *name == CONTENT_TYPE) {
+    if let Some((_, media_type)) = event.request().headers.iter().find(|(name, _)| *name == CONTENT_TYPE) {
         fields.push(("content-type".into(), media_type.as_bytes().into()));
     }
-    fields.extend(event.traceparent.as_deref().map(|trace| text("traceparent", trace)));
+    fields.extend(event.request().traceparent.as_deref().map(|trace| text("traceparent", trace)));
     fields
 }
 
@@ -91,11 +91,11 @@ fn text<'a>(name: &'a str, value: impl Into<Cow<'a, str>>) -> Field<'a> {
     (name.into(), value)
 }
 
-fn present(text: &Option<String>) -> Option<&str> {
-    text.as_deref().filter(|text| !text.is_empty())
+fn present(text: Option<&str>) -> Option<&str> {
+    text.filter(|text| !text.is_empty())
 }
 
 /// Credentials stay behind whatever the list says.
 fn may_leave(name: &HeaderName, allowed: &[HeaderName]) -> bool {
-    !is_secret(name) && allowed.contains(name)
+    !is_credential(name) && allowed.contains(name)
 }

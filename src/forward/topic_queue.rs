@@ -157,7 +157,7 @@ impl TopicQueue {
             self.progress_at = now;
             self.look_at = self.look_at.max(now + STALLED_AFTER);
         }
-        self.window.take_up(stored.position.seq, bytes, stored.event.received_at)
+        self.window.take_up(stored.position.seq, bytes, stored.event.received_at())
     }
 
     /// Notes an acknowledgement.
@@ -180,7 +180,7 @@ impl TopicQueue {
     pub fn fall_behind(&mut self, stored: &StoredEvent) {
         self.feed = Feed::Own(None);
         self.next = stored.position.seq;
-        self.behind_since = Some(stored.event.received_at);
+        self.behind_since = Some(stored.event.received_at());
     }
 
     /// Reads its own next event; `None`: there is none below the durable mark, and it is back at the head.
@@ -190,7 +190,7 @@ impl TopicQueue {
             let mark = journal.durable_watermark();
             let reader = reader.get_or_insert_with(|| Box::new(journal.reader(self.next).for_topic(&self.topic)));
             if let Some(stored) = reader.next()? {
-                self.behind_since = Some(stored.event.received_at);
+                self.behind_since = Some(stored.event.received_at());
                 self.count(stored.position.seq);
                 return Ok(Some(stored));
             }
@@ -208,7 +208,7 @@ impl TopicQueue {
     pub fn look_behind(&mut self, journal: &Journal) {
         if self.reads_by_itself() && self.behind_since.is_none() {
             let first = journal.reader(self.next).for_topic(&self.topic).next();
-            self.behind_since = first.ok().flatten().map(|stored| stored.event.received_at);
+            self.behind_since = first.ok().flatten().map(|stored| stored.event.received_at());
         }
     }
 

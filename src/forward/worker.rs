@@ -188,7 +188,7 @@ impl Worker {
         let head = self.head_position();
         let save = self.lanes.iter().any(|lane| lane.cursor_to_save(head).is_some()).then_some(self.save_due);
         let producer = self.producer.is_none().then_some(self.producer_due);
-        let held = self.held.as_ref().and_then(|stored| self.lanes[self.by_topic[&stored.event.topic]].wait_ends());
+        let held = self.held.as_ref().and_then(|stored| self.lanes[self.by_topic[stored.event.topic()]].wait_ends());
         let replacement = self.replacement.as_ref().map(|replacement| replacement.by);
         [save, producer, held, replacement, self.head_due, self.next_look()].into_iter().flatten().min()
     }

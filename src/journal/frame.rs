@@ -18,7 +18,7 @@ use bytes::Bytes;
 
 use super::payload::{Reader, Writer, u32_at, u64_at};
 use crate::clock::UnixMillis;
-use crate::event::{Event, EventParts, Integrity, LogId};
+use crate::event::{Event, EventParts, EventRequest, Integrity, LogId};
 use crate::event_key::EventKey;
 
 /// Frames begin at multiples of this many bytes.
@@ -99,28 +99,29 @@ impl Draft {
     /// Lays out an event. Everything that costs time happens here, in the sender's task.
     pub fn event(event: &Event) -> Draft {
         let mut out = begin(Kind::Event, HEAD + event_len(event));
-        out.0[25] = u8::from(event.dedupe_key.is_some()) | (u8::from(event.occurred_at.is_some()) << 1);
-        out.0[26] = Integrity::ALL.iter().position(|i| *i == event.integrity).expect("ALL lists every value") as u8;
-        out.u64(event.received_at.0);
-        out.0.extend_from_slice(&event.dedupe_key.map_or([0; 16], |key| key.0));
-        out.text(&event.topic);
-        out.u64(event.occurred_at.map_or(0, |at| at.0));
-        out.text(&event.source);
-        out.maybe(event.id.as_deref());
-        out.maybe(event.event_type.as_deref());
-        out.text(&event.type_prefix);
-        out.maybe(event.ordering_key.as_deref());
-        out.text(&event.auth);
-        out.text(&event.method);
-        out.text(&event.target);
-        out.print(&event.remote);
-        out.maybe(event.traceparent.as_deref());
-        out.u32(event.headers.len() as u32);
-        for (name, value) in &event.headers {
+        out.0[25] = u8::from(event.dedupe_key().is_some()) | (u8::from(event.occurred_at().is_some()) << 1);
+        out.0[26] = Integrity::ALL.iter().position(|i| *i == event.integrity()).expect("ALL lists every value") as u8;
+        out.u64(event.received_at().0);
+        out.0.extend_from_slice(&event.dedupe_key().map_or([0; 16], |key| key.0));
+        out.text(event.topic());
+        out.u64(event.occurred_at().map_or(0, |at| at.0));
+        out.text(event.source());
+        out.maybe(event.id());
+        out.maybe(event.event_type());
+        out.text(event.type_prefix());
+        out.maybe(event.ordering_key());
+        out.text(event.auth());
+        let request = event.request();
+        out.text(&request.method);
+        out.text(&request.target);
+        out.print(&request.remote);
+        out.maybe(request.traceparent.as_deref());
+        out.u32(request.headers.len() as u32);
+        for (name, value) in &request.headers {
             out.text(name.as_str());
             out.bytes(value.as_bytes());
         }
-        out.bytes(&event.body);
+        out.bytes(event.body());
         debug_assert!(out.0.len() <= HEAD + event_len(event), "event_len forgets a field");
         finish(out)
     }
@@ -204,11 +205,13 @@ pub fn decode_event(frame: &[u8]) -> Option<Event> {
         type_prefix: input.text()?.into(),
         ordering_key: input.maybe()?,
         auth: input.text()?.into(),
-        method: input.text()?.to_owned(),
-        target: input.text()?.to_owned(),
-        remote: input.text()?.parse::<SocketAddr>().ok()?,
-        traceparent: input.maybe()?,
-        headers: input.headers()?,
+        request: EventRequest {
+            method: input.text()?.to_owned(),
+            target: input.text()?.to_owned(),
+            remote: input.text()?.parse::<SocketAddr>().ok()?,
+            traceparent: input.maybe()?,
+            headers: input.headers()?,
+        },
         body: Bytes::copy_from_slice(input.bytes()?),
     };
     Some(Event::from_journal(parts))
@@ -253,12 +256,13 @@ fn bind(payload_crc: u32, log_and_seq: &[u8], segment: u64) -> u32 {
 
 /// An event's payload in bytes, or a few more: one allocation holds it, and none is larger than need be.
 fn event_len(event: &Event) -> usize {
-    let len = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    let texts = event.topic.len() + event.source.len() + event.type_prefix.len() + event.auth.len();
-    let request = event.method.len() + event.target.len() + REMOTE_LEN + len(&event.traceparent);
-    let names = len(&event.id) + len(&event.event_type) + len(&event.ordering_key);
-    let headers: usize = event.headers.iter().map(|(name, value)| 8 + name.as_str().len() + value.len()).sum();
-    FIXED_LEN + texts + request + names + headers + event.body.len()
+    let len = |text: Option<&str>| text.map_or(0, str::len);
+    let texts = event.topic().len() + event.source().len() + event.type_prefix().len() + event.auth().len();
+    let request = event.request();
+    let head = request.method.len() + request.target.len() + REMOTE_LEN + len(request.traceparent.as_deref());
+    let names = len(event.id()) + len(event.event_type()) + len(event.ordering_key());
+    let headers: usize = request.headers.iter().map(|(name, value)| 8 + name.as_str().len() + value.len()).sum();
+    FIXED_LEN + texts + head + names + headers + event.body().len()
 }
 
 /// Bytes of an event's payload besides text, headers and body: two times, the key, and thirteen lengths.

@@ -162,9 +162,9 @@ impl Journal {
     pub fn append(&self, event: &Event, done: Completion) -> Result<(), AppendRejected> {
         let pending = Pending {
             draft: Draft::event(event),
-            key: event.dedupe_key,
-            received_at: event.received_at,
-            lane: event.topic.clone(),
+            key: event.dedupe_key(),
+            received_at: event.received_at(),
+            lane: event.topic().clone(),
             done,
         };
         self.0.enqueue(pending)

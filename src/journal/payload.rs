@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::Write;
 
-use crate::event::{Header, header};
+use crate::header_field::{self, HeaderField};
 
 pub fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
@@ -89,9 +89,9 @@ impl<'a> Reader<'a> {
         Some(Some(self.text()?.to_owned()))
     }
 
-    pub fn headers(&mut self) -> Option<Vec<Header>> {
+    pub fn headers(&mut self) -> Option<Vec<HeaderField>> {
         let count = self.u32()?;
-        (0..count).map(|_| header(self.text()?, self.bytes()?)).collect()
+        (0..count).map(|_| header_field::parse(self.text()?, self.bytes()?)).collect()
     }
 }
 

@@ -146,7 +146,7 @@ impl Reader {
         })?;
         self.next = head.seq + 1;
         self.open = Some(open);
-        let mine = self.lane.as_ref().is_none_or(|lane| *lane == event.topic);
+        let mine = self.lane.as_ref().is_none_or(|lane| lane == event.topic());
         Ok(mine.then_some(StoredEvent { position: Position { log: head.log, seq: head.seq }, event }))
     }
 

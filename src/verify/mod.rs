@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName};
 
-use crate::event::{Delivery, Event, EventParts, Header, is_secret};
+use crate::event::{Delivery, Event, EventParts, EventRequest};
+use crate::header_field::{HeaderField, is_credential};
 use crate::outcome::Outcome;
 use crate::source::Source;
 use crate::source::key::Key;
@@ -190,20 +191,22 @@ fn verdict(source: &Source, delivery: &Delivery, request: RequestView<'_>, signe
         dedupe_key: None,
         auth: signed.key.auth.clone(),
         integrity: recipe.coverage.integrity,
-        method: delivery.method.to_string(),
-        target: delivery.target.clone(),
-        remote: delivery.remote,
-        traceparent: request.header_text(&TRACEPARENT),
-        headers: without_secrets(&delivery.headers),
+        request: EventRequest {
+            method: delivery.method.to_string(),
+            target: delivery.target.clone(),
+            remote: delivery.remote,
+            traceparent: request.header_text(&TRACEPARENT),
+            headers: without_credentials(&delivery.headers),
+        },
         body: delivery.body.clone(),
     });
     let identity = identity::of(source, id.as_ref(), &signed, &delivery.body);
     Verdict::Event(Verified { event, identity, secret: signed.key.name.clone() })
 }
 
-fn without_secrets(headers: &HeaderMap) -> Vec<Header> {
+fn without_credentials(headers: &HeaderMap) -> Vec<HeaderField> {
     let mut stored = Vec::with_capacity(headers.len());
-    stored.extend(headers.iter().filter(|(name, _)| !is_secret(name)).map(|(name, value)| (name.clone(), value.clone())));
+    stored.extend(headers.iter().filter(|(name, _)| !is_credential(name)).map(|(name, value)| (name.clone(), value.clone())));
     stored
 }
 

@@ -79,11 +79,11 @@ pub fn journal(home: &Home) -> ReadOnlyJournal {
 pub fn frames(home: &Home, topic: &str) -> Vec<FoundEvent> {
     let mut journal = journal(home);
     let stored = std::iter::from_fn(|| journal.next().expect("the journal can be read"));
-    let found = stored.filter(|stored| *stored.event.topic == *topic).map(|stored| FoundEvent {
+    let found = stored.filter(|stored| **stored.event.topic() == *topic).map(|stored| FoundEvent {
         log: stored.position.log.to_string(),
         seq: stored.position.seq,
-        id: stored.event.id.as_deref().expect("every delivery here has an id").to_owned(),
-        body: stored.event.body.clone(),
+        id: stored.event.id().expect("every delivery here has an id").to_owned(),
+        body: stored.event.body().clone(),
     });
     found.collect()
 }

@@ -239,7 +239,7 @@ impl Harness {
 
 fn next(reader: &mut Reader) -> Option<String> {
     let stored = reader.next().expect("the segment can be read")?;
-    Some(stored.event.id.clone().unwrap_or_default())
+    Some(stored.event.id().map(str::to_owned).unwrap_or_default())
 }
 
 /// A sender on its connection. Dropped, it has hung up.

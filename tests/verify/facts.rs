@@ -14,7 +14,7 @@ fn believed(source: &Source, body: &[u8]) -> Verified {
 }
 
 fn id(body: &[u8]) -> Option<String> {
-    believed(&provider("stripe"), body).event.id.clone()
+    believed(&provider("stripe"), body).event.id().map(str::to_owned)
 }
 
 #[test]
@@ -35,11 +35,11 @@ fn one_odd_value_is_one_fact_less_and_costs_no_other() {
         let places =
             [b"{\"type\":", odd, b",\"id\":\"evt_1\",\"data\":", odd, b",\"related_object\":{\"id\":\"key-1\"}}"].concat();
         let event = believed(&provider("stripe"), &places).event;
-        let facts = (event.id.as_deref(), event.event_type.as_deref(), event.ordering_key.as_deref());
+        let facts = (event.id(), event.event_type(), event.ordering_key());
         assert_eq!(facts, (Some("evt_1"), None, Some("key-1")), "{}", String::from_utf8_lossy(odd));
     }
     assert_eq!(id(b"\xef\xbb\xbf{\"id\":\"evt_1\"}").as_deref(), Some("evt_1"), "behind a byte order mark");
-    assert_eq!(believed(&provider("stripe"), b"\xef\xbb\xbf{}").event.body, &b"\xef\xbb\xbf{}"[..], "which is signed and kept");
+    assert_eq!(believed(&provider("stripe"), b"\xef\xbb\xbf{}").event.body(), &b"\xef\xbb\xbf{}"[..], "which is signed and kept");
 }
 
 #[test]
@@ -77,9 +77,9 @@ fn what_is_no_id_is_absent_and_the_delivery_is_kept_but_never_a_repeat() {
     ];
     for body in without {
         let verified = believed(&source, body);
-        assert_eq!(verified.event.id, None, "{}", String::from_utf8_lossy(body));
+        assert_eq!(verified.event.id(), None, "{}", String::from_utf8_lossy(body));
         assert_eq!(verified.identity, Identity::Keyless);
-        assert_eq!(verified.event.body, *body);
+        assert_eq!(verified.event.body(), *body);
     }
     let longest = format!(r#"{{"id":"{}"}}"#, "x".repeat(512));
     assert_eq!(id(longest.as_bytes()).map(|id| id.len()), Some(512));
@@ -97,7 +97,7 @@ fn nesting_of_any_depth_neither_overflows_nor_hides_what_stands_beside_it() {
 
 #[test]
 fn a_later_place_counts_only_where_an_earlier_one_is_absent() {
-    let key = |body: &str| believed(&provider("stripe"), body.as_bytes()).event.ordering_key.clone();
+    let key = |body: &str| believed(&provider("stripe"), body.as_bytes()).event.ordering_key().map(str::to_owned);
     assert_eq!(key(r#"{"related_object":{"id":"b"},"data":{"object":{"id":"a"}}}"#).as_deref(), Some("a"));
     assert_eq!(key(r#"{"related_object":{"id":"b"},"data":{"object":7}}"#).as_deref(), Some("b"));
     assert_eq!(key(r#"{"related_object":"b"}"#), None);
@@ -106,7 +106,7 @@ fn a_later_place_counts_only_where_an_earlier_one_is_absent() {
 #[test]
 fn a_source_may_name_its_own_ordering_key() {
     let source = source("stripe", "whsec_test", "key = [\"json:/items/1/account\", \"json:/account\"]");
-    let key = |body: &str| believed(&source, body.as_bytes()).event.ordering_key.clone();
+    let key = |body: &str| believed(&source, body.as_bytes()).event.ordering_key().map(str::to_owned);
     assert_eq!(key(r#"{"account":"acct_1","data":{"object":{"id":"in_1"}}}"#).as_deref(), Some("acct_1"));
     assert_eq!(key(r#"{"account":"acct_1","items":[{},{"account":"acct_2"},{}]}"#).as_deref(), Some("acct_2"));
 }
@@ -115,7 +115,7 @@ fn a_source_may_name_its_own_ordering_key() {
 fn fields_of_one_fact_are_all_needed() {
     let source = inline(&format!("{INLINE}event = {{ id = [[\"json:/shop\", \"json:/n\"]] }}"));
     let verified = believed(&source, br#"{"n":7,"shop":"a.b"}"#);
-    assert_eq!(verified.event.id.as_deref(), Some("a.b.7"));
+    assert_eq!(verified.event.id(), Some("a.b.7"));
     assert_eq!(verified.identity, Identity::Id { alternative: 0, fields: vec!["a.b".into(), "7".into()], body_sha256: None });
     assert_eq!(believed(&source, br#"{"n":7}"#).identity, Identity::Keyless);
 }
@@ -125,7 +125,7 @@ fn fields_of_one_fact_are_all_needed() {
 fn the_place_of_an_id_belongs_to_it_unless_its_text_alone_is_signed() {
     let source = inline(&format!("{INLINE}event = {{ id = [\"json:/order\", \"json:/invoice\"] }}"));
     let [order, invoice] = [&br#"{"order":17}"#[..], br#"{"invoice":17}"#].map(|body| believed(&source, body));
-    assert_eq!((order.event.id.as_deref(), invoice.event.id.as_deref()), (Some("17"), Some("17")));
+    assert_eq!((order.event.id(), invoice.event.id()), (Some("17"), Some("17")));
     assert_ne!(order.identity, invoice.identity);
     let svix = provider("svix");
     let delivery = sample(&svix, None);
@@ -143,7 +143,7 @@ fn a_form_is_read_like_json_where_the_body_is_none() {
     let source = inline(&format!("{INLINE}event = {{ id = \"form:id\", type = [\"json:/kind\", \"form-json:payload/a/1\"] }}"));
     let told = |body: &[u8]| {
         let event = believed(&source, body).event;
-        (event.id.clone(), event.event_type.clone())
+        (event.id().map(str::to_owned), event.event_type().map(str::to_owned))
     };
     let some = |text: &str| Some(text.to_owned());
     assert_eq!(told(b"id=a+b%2B%26%C3%A9&x"), (some("a b+&\u{e9}"), None));
@@ -218,12 +218,12 @@ fn headers_are_kept_in_order_but_for_those_that_could_be_used_again() {
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     set(&mut delivery, "traceparent", trace);
     let event = verify(&source, &delivery).expect("genuine").event;
-    let names: Vec<&str> = event.headers.iter().map(|(name, _)| name.as_str()).collect();
+    let names: Vec<&str> = event.request().headers.iter().map(|(name, _)| name.as_str()).collect();
     let expected =
         ["x-github-delivery", "x-github-event", "content-type", "x-hub-signature-256", "x-many", "x-many", "traceparent"];
     assert_eq!(names, expected);
-    assert_eq!(event.headers[5].1, "2");
-    assert_eq!(event.traceparent.as_deref(), Some(trace));
+    assert_eq!(event.request().headers[5].1, "2");
+    assert_eq!(event.request().traceparent.as_deref(), Some(trace));
 }
 
 #[test]
@@ -231,8 +231,11 @@ fn an_event_says_where_it_came_from() {
     let source = provider("stripe");
     let delivery = sample(&source, None);
     let event = verify(&source, &delivery).expect("genuine").event;
-    assert_eq!((&*event.source, &*event.topic, &*event.type_prefix), ("shop", "webhooks.shop", "com.stripe."));
-    assert_eq!((&*event.method, &*event.target, event.remote), ("POST", "/hooks/shop", delivery.remote));
-    assert_eq!((event.received_at, event.dedupe_key), (delivery.received_at, None));
-    assert_eq!(event.occurred_at.map(|time| time.0), Some(NOW * 1000));
+    assert_eq!((event.source(), &**event.topic(), event.type_prefix()), ("shop", "webhooks.shop", "com.stripe."));
+    assert_eq!(
+        (&*event.request().method, &*event.request().target, event.request().remote),
+        ("POST", "/hooks/shop", delivery.remote)
+    );
+    assert_eq!((event.received_at(), event.dedupe_key()), (delivery.received_at, None));
+    assert_eq!(event.occurred_at().map(|time| time.0), Some(NOW * 1000));
 }

@@ -22,7 +22,7 @@ pub fn of(case: &Case, verdict: &Diagnosis) -> Vec<Cause> {
 
 fn unwanted(case: &Case, believed: &Verdict) -> Option<Cause> {
     let Verdict::Event(verified) = believed else { return None };
-    let kind = verified.event.event_type.as_deref().filter(|kind| !case.source.types.accepts(Some(kind)))?;
+    let kind = verified.event.event_type().filter(|kind| !case.source.types.accepts(Some(kind)))?;
     let what = format!("the types of the source do not list {}: it is answered, and not kept", escaped(kind));
     Some(Cause::certain("filtered", what, format!("list the type in [sources.{}] if you want it", case.source.name)))
 }
