@@ -88,7 +88,7 @@ impl Gateway {
     }
 
     /// The source that listens at a path.
-    pub fn source(&self, path: &str) -> Option<Arc<LiveSource>> {
+    pub fn live_source(&self, path: &str) -> Option<Arc<LiveSource>> {
         self.entrances.load().get(path).cloned()
     }
 
@@ -100,8 +100,8 @@ impl Gateway {
     /// The names of the sources that are in shadow, sorted.
     pub fn in_shadow(&self) -> Vec<String> {
         let entrances = self.entrances.load();
-        let shadows = entrances.values().filter(|entrance| entrance.shadow);
-        let mut names: Vec<String> = shadows.map(|entrance| entrance.name.to_string()).collect();
+        let shadows = entrances.values().filter(|entrance| entrance.source.shadow);
+        let mut names: Vec<String> = shadows.map(|entrance| entrance.source.name.to_string()).collect();
         names.sort_unstable();
         names
     }
@@ -128,13 +128,14 @@ impl Gateway {
 
     /// Verifies, admits and keeps one complete delivery. At the `deadline` the answer is `deadline`, whatever becomes of the
     /// event. Dropping the future does not undo the receipt.
-    pub async fn receive(&self, source: &LiveSource, delivery: Delivery, deadline: Instant) -> Answer {
+    pub async fn receive(&self, live: &LiveSource, delivery: Delivery, deadline: Instant) -> Answer {
+        let source = &live.source;
         let now = delivery.received_at;
-        let verified = match source.verifier.verify(&delivery) {
+        let verified = match live.verifier.verify(&delivery) {
             Ok(Verdict::Event(verified)) => verified,
             Ok(Verdict::Challenge(reply)) => return replied(Outcome::Challenge, reply),
             Err(refusal) => {
-                source.success.refused(now, refusal.outcome);
+                live.success.refused(now, refusal.outcome);
                 let answer = refused(source, refusal);
                 self.refusals.keep(&source.name, &delivery, &answer);
                 return answer;
@@ -142,22 +143,23 @@ impl Gateway {
         };
         // Its memory is still in the processor's cache, and the next delivery can have it: the disk takes long.
         drop(delivery);
-        let attempt = source.success.attempt(now);
-        let answer = self.keep(source, verified, now, deadline).await;
+        let attempt = live.success.attempt(now);
+        let answer = self.keep(live, verified, now, deadline).await;
         attempt.end(&answer);
         answer
     }
 
     /// From proof to answer.
-    async fn keep(&self, source: &LiveSource, verified: Verified, now: UnixMillis, deadline: Instant) -> Answer {
-        source.count(&verified.secret, now);
+    async fn keep(&self, live: &LiveSource, verified: Verified, now: UnixMillis, deadline: Instant) -> Answer {
+        let source = &live.source;
+        live.count(&verified.secret, now);
         if !source.types.accepts(verified.event.event_type()) {
             return replied(Outcome::Filtered, source.recipe.replies.accepted.clone()).with_hint(not_listed(&verified.event));
         }
-        if let Some(retry_after) = source.too_many() {
+        if let Some(retry_after) = live.too_many() {
             return Answer::rate_limited(retry_after).with_hint("more genuine deliveries than max_rate of this source");
         }
-        let (told, first) = match self.admit(source, verified, now) {
+        let (told, first) = match self.admit(live, verified, now) {
             Decision::Now(ending) => return answer(source, ending, false),
             Decision::First(told) => (told, true),
             Decision::Waits(told) => (told, false),
@@ -169,11 +171,12 @@ impl Gateway {
         }
     }
 
-    fn admit(&self, source: &LiveSource, verified: Verified, now: UnixMillis) -> Decision {
+    fn admit(&self, live: &LiveSource, verified: Verified, now: UnixMillis) -> Decision {
+        let source = &live.source;
         let Verified { event, identity, .. } = verified;
         let key = key::of(&self.hash_key, &source.name, event.event_type(), &identity);
         let event = event.with_key(key);
-        let Some(key) = key else { return self.keep_keyless(source, event) };
+        let Some(key) = key else { return self.keep_keyless(live, event) };
         let window = match identity {
             Identity::BodyWindow(_, window) => window,
             _ => source.dedupe.window,
@@ -212,13 +215,13 @@ impl Gateway {
         hangs.then_some(Ending::Not(Outcome::Overloaded, "the running sync is older than a delivery may wait: look at the disk"))
     }
 
-    fn keep_keyless(&self, source: &LiveSource, event: Event) -> Decision {
-        if let Some(refusal) = self.refusal_of_new(source) {
+    fn keep_keyless(&self, live: &LiveSource, event: Event) -> Decision {
+        if let Some(refusal) = self.refusal_of_new(&live.source) {
             return Decision::Now(refusal);
         }
         let (tell, told) = oneshot::channel();
         let keeping = self.keeping.clone();
-        let keyless = source.keyless.clone();
+        let keyless = live.keyless.clone();
         let done = move |result: Result<Position, AppendError>| {
             let heard = tell.send(ending(result)).is_ok();
             keeping.count_unheard(result.is_ok() && !heard);

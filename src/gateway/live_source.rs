@@ -1,7 +1,6 @@
 //! A source as deliveries find it: what it believes, its counters, and its secrets that are on their way out.
 
 use std::collections::HashMap;
-use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,9 +15,10 @@ use crate::metrics::DeliveryMetrics;
 use crate::source::{Key, Source};
 use crate::verify::Verifier;
 
-/// A source and its counters. Reads like the [`Source`].
+/// A source with its counters and its rate limiter.
 pub struct LiveSource {
-    source: Arc<Source>,
+    /// The compiled source.
+    pub source: Arc<Source>,
     pub(super) verifier: Verifier,
     /// In the order of the source's secrets.
     secrets: Vec<Usage>,
@@ -48,24 +48,27 @@ pub(super) fn all(
     former: &HashMap<String, Arc<LiveSource>>,
     metrics: &DeliveryMetrics,
 ) -> HashMap<String, Arc<LiveSource>> {
-    let named: HashMap<&str, &LiveSource> = former.values().map(|entrance| (&*entrance.name, &**entrance)).collect();
+    let named: HashMap<&str, &LiveSource> = former.values().map(|entrance| (&*entrance.source.name, &**entrance)).collect();
     let entrance = |source: Arc<Source>| {
         let former = named.get(&*source.name).copied();
         (source.path.clone(), Arc::new(LiveSource::new(source, former, metrics)))
     };
     let entrances: HashMap<_, _> = sources.into_iter().map(|source| entrance(source.into())).collect();
     let gone = |source: &str, key: &Key| {
-        let stays = |entrance: &Arc<LiveSource>| *entrance.name == *source && entrance.expiry_of(&key.name).is_some();
+        let stays = |entrance: &Arc<LiveSource>| *entrance.source.name == *source && entrance.expiry_of(&key.name).is_some();
         !entrances.values().any(stays)
     };
-    for (source, key) in former.values().flat_map(|entrance| entrance.source.secrets.iter().map(|key| (&entrance.name, key))) {
+    for (source, key) in
+        former.values().flat_map(|entrance| entrance.source.secrets.iter().map(|key| (&entrance.source.name, key)))
+    {
         if key.not_after.is_some() && gone(source, key) {
             drop(metrics.secret_expiry.remove_label_values(&[&**source, &*key.name]));
         }
     }
-    for former in former.values().filter(|former| !entrances.values().any(|entrance| entrance.name == former.name)) {
-        drop(metrics.success_rate.remove_label_values(&[&*former.name]));
-        drop(metrics.success_rate_threshold.remove_label_values(&[&*former.name]));
+    for former in former.values().filter(|former| !entrances.values().any(|entrance| entrance.source.name == former.source.name))
+    {
+        drop(metrics.success_rate.remove_label_values(&[&*former.source.name]));
+        drop(metrics.success_rate_threshold.remove_label_values(&[&*former.source.name]));
     }
     entrances
 }
@@ -94,13 +97,13 @@ impl LiveSource {
     /// What is left of a rate that stays the same is not given anew.
     fn rate(source: &Source, former: Option<&LiveSource>) -> Option<Arc<DefaultDirectRateLimiter>> {
         let new = || source.max_rate.map(|rate| Arc::new(DefaultDirectRateLimiter::direct(rate.quota())));
-        former.filter(|former| former.max_rate == source.max_rate).map_or_else(new, |former| former.rate.clone())
+        former.filter(|former| former.source.max_rate == source.max_rate).map_or_else(new, |former| former.rate.clone())
     }
 
     /// A window that stays the same is not begun anew.
     fn success(source: &Source, former: Option<&LiveSource>) -> Arc<SuccessRate> {
         let window = |source: &Source| source.recipe.limits.switches_off_at.map_or(HOUR, |limit| limit.within);
-        let same = former.filter(|former| window(former) == window(source));
+        let same = former.filter(|former| window(&former.source) == window(source));
         same.map_or_else(|| SuccessRate::over(window(source)), |former| former.success.clone())
     }
 
@@ -121,7 +124,7 @@ impl LiveSource {
         let Some((key, usage)) = self.secrets().find(|(key, _)| *key.name == *secret) else { return };
         usage.verified.inc();
         if let Some(end) = key.not_after.filter(|_| usage.is_outlived && usage.told_of_use.is_due(now)) {
-            let (source, not_after) = (&*self.name, end.rfc3339());
+            let (source, not_after) = (&*self.source.name, end.rfc3339());
             tracing::warn!(source, secret, not_after, "an old secret is still in use: has the sender been given the new one?");
         }
     }
@@ -132,7 +135,7 @@ impl LiveSource {
             let Some(end) = key.not_after.filter(|end| end.since(now) <= NEAR_MS && usage.told_of_end.is_due(now)) else {
                 continue;
             };
-            let (source, secret, not_after) = (&*self.name, &*key.name, end.rfc3339());
+            let (source, secret, not_after) = (&*self.source.name, &*key.name, end.rfc3339());
             if !key.is_valid_at(now) {
                 tracing::warn!(source, secret, not_after, "the secret has expired and verifies nothing: take it out");
             } else if usage.is_outlived {
@@ -149,13 +152,6 @@ impl LiveSource {
 
     fn expiry_of(&self, secret: &str) -> Option<UnixMillis> {
         self.source.secrets.iter().find(|key| *key.name == *secret)?.not_after
-    }
-}
-
-impl Deref for LiveSource {
-    type Target = Source;
-    fn deref(&self) -> &Source {
-        &self.source
     }
 }
 

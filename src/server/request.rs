@@ -54,18 +54,18 @@ pub(super) async fn answer(
         caller.look_behind(&desk, &head.headers);
     }
     let version = head.version;
-    let source = desk.source(&head);
-    let tally = source.as_ref().map_or_else(|_| desk.tallies.stray.clone(), |source| desk.tallies.of(&source.name));
+    let live = desk.live_source(&head);
+    let tally = live.as_ref().map_or_else(|_| desk.tallies.stray.clone(), |live| desk.tallies.of(&live.source.name));
     let record = tally.open(caller.remote, arrival.at);
     let mut charge = Charge::new(&desk.budget, caller.visit.in_flight());
     if body.is_end_stream() {
         caller.progress.complete();
     }
     let limited = desk.put_off(&caller, arrival, body, &mut charge).await;
-    let answer = match (source, limited) {
+    let answer = match (live, limited) {
         (Err(refused), limited) => limited.unwrap_or(refused),
-        (Ok(source), Some(limited)) => source.apply_shadow(limited),
-        (Ok(source), None) => source.apply_shadow(desk.serve(&source, &caller, arrival, head, body, &mut charge).await),
+        (Ok(live), Some(limited)) => live.source.apply_shadow(limited),
+        (Ok(live), None) => live.source.apply_shadow(desk.serve(&live, &caller, arrival, head, body, &mut charge).await),
     };
     let now = Instant::now();
     record.close(&answer, now);
@@ -79,11 +79,11 @@ pub(super) async fn answer(
 
 impl ServerState {
     /// Whose delivery it is; the error is the answer to what is nobody's.
-    fn source(&self, head: &Parts) -> Result<Arc<LiveSource>, Answer> {
+    fn live_source(&self, head: &Parts) -> Result<Arc<LiveSource>, Answer> {
         if head.version == Version::HTTP_2 && head::is_too_large(head, &self.limits) {
             return Err(head_too_large());
         }
-        self.gateway.source(head.uri.path()).ok_or_else(|| unknown_source(&head.uri))
+        self.gateway.live_source(head.uri.path()).ok_or_else(|| unknown_source(&head.uri))
     }
 
     /// The answer to an address that is not looked at, whatever it asks for.
@@ -96,13 +96,14 @@ impl ServerState {
 
     async fn serve(
         &self,
-        source: &LiveSource,
+        live: &LiveSource,
         caller: &Caller,
         arrival: Arrival,
         head: Parts,
         body: &mut Incoming,
         charge: &mut Charge<'_>,
     ) -> Answer {
+        let source = &live.source;
         if let Err(refused) = judge_head(source, request_head(&head, caller, body)) {
             return self.without_body(source, head, caller, arrival, refused);
         }
@@ -117,7 +118,7 @@ impl ServerState {
             }
         };
         caller.progress.complete();
-        let received = self.gateway.receive(source, delivery(head, body, caller, arrival), arrival.at + deadline);
+        let received = self.gateway.receive(live, delivery(head, body, caller, arrival), arrival.at + deadline);
         caller.progress.unless_cut(received).await.unwrap_or_else(not_waited_for)
     }
 

@@ -155,7 +155,7 @@ impl Harness {
     }
 
     pub fn source(&self, name: &str) -> Arc<LiveSource> {
-        self.gateway.source(&format!("/hooks/{name}")).expect("one of the sources below")
+        self.gateway.live_source(&format!("/hooks/{name}")).expect("one of the sources below")
     }
 
     /// What this source's provider sends now about the event with this id.
@@ -171,7 +171,7 @@ impl Harness {
     fn signed(&self, source: &str, id: &str, body: Option<Bytes>) -> Delivery {
         let now = self.clock.now();
         let options = SampleOptions { id: id.into(), event_type: None, key: None, now, tamper: None };
-        let sample = sign(&self.source(source), body, &options);
+        let sample = sign(&self.source(source).source, body, &options);
         let (remote, headers): (_, HeaderMap) = (([192, 0, 2, 1], 443).into(), sample.headers);
         Delivery { method: sample.method, target: sample.target, headers, body: sample.body, remote, received_at: now }
     }

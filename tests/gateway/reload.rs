@@ -42,7 +42,7 @@ async fn a_delivery_that_has_found_its_source_ends_by_it_after_a_reload() {
     assert_eq!(ask(&harness, "evt_1").await.0, Outcome::Duplicate, "what was kept before is known after");
     assert_eq!((verified("old"), verified("new")), (1, 1));
     harness.gateway.replace_sources(Vec::<Source>::new(), &harness.metrics);
-    assert!(harness.gateway.source("/hooks/shop").is_none());
+    assert!(harness.gateway.live_source("/hooks/shop").is_none());
 }
 
 #[tokio::test]
@@ -68,9 +68,9 @@ async fn ask_by(harness: &Harness, source: &LiveSource, delivery: Delivery) -> (
 }
 
 fn signed(harness: &Harness, id: &str) -> (Arc<LiveSource>, Delivery) {
-    let source = harness.gateway.source("/hooks/shop").expect("it is there");
+    let source = harness.gateway.live_source("/hooks/shop").expect("it is there");
     let now = harness.clock.now();
-    let sample = sign(&source, None, &SampleOptions { id: id.into(), event_type: None, key: None, now, tamper: None });
+    let sample = sign(&source.source, None, &SampleOptions { id: id.into(), event_type: None, key: None, now, tamper: None });
     let remote = ([192, 0, 2, 1], 443).into();
     let (method, target, headers, body) = (sample.method, sample.target, sample.headers, sample.body);
     (source, Delivery { method, target, headers, body, remote, received_at: now })
