@@ -1,35 +1,59 @@
-//! The admin listener over real sockets: its pages, and what they say about a stop.
+//! The admin listener over real sockets: its pages, and what they answer during a shutdown.
 
 use std::future::pending;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc as blocking};
 
-use hookhold::admin::{self, Health, Pages, Readiness, State};
+use hookhold::admin::{self, AdminQueries, ComponentHealth, HealthState, Readiness};
 use hookhold::metrics::Metrics;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 
+/// A gateway whose answers a test can change.
+#[derive(Default)]
+struct Gateway {
+    metrics: Metrics,
+    draining: AtomicBool,
+    /// Reports that `/api/changes` is being rendered, and waits until it may go on.
+    changes_gate: Option<(mpsc::UnboundedSender<()>, Mutex<blocking::Receiver<()>>)>,
+}
+
+impl AdminQueries for Gateway {
+    fn metrics(&self) -> String {
+        self.metrics.forward.lag_events.with_label_values(&["webhooks.stripe"]).inc();
+        self.metrics.render()
+    }
+
+    fn readiness(&self) -> Readiness {
+        Readiness {
+            draining: self.draining.load(SeqCst),
+            journal: ComponentHealth::ok(),
+            kafka: ComponentHealth::or(HealthState::Degraded, vec!["no broker answers".into()]),
+        }
+    }
+
+    fn changes(&self) -> String {
+        if let Some((begun, gate)) = &self.changes_gate {
+            begun.send(()).expect("the test receives");
+            gate.lock().expect("nothing panics while it holds this lock").recv().expect("the test sends");
+        }
+        "{\"changes\":[]}\n".into()
+    }
+
+    fn rejections(&self, source: Option<&str>) -> Option<String> {
+        source.map(|name| format!("{{\"source\":\"{name}\"}}\n"))
+    }
+}
+
 #[tokio::test]
-async fn pages_are_computed_when_asked_for_and_end_with_the_stop() {
-    let metrics = Arc::new(Metrics::new());
-    let draining = Arc::new(AtomicBool::new(false));
-    let (scraped, drains) = (metrics.clone(), draining.clone());
-    let pages = Pages {
-        metrics: metrics.clone(),
-        refresh: Box::new(move || scraped.forward.lag_events.with_label_values(&["webhooks.stripe"]).inc()),
-        readiness: Box::new(move || Readiness {
-            draining: drains.load(SeqCst),
-            journal: Health::ok(),
-            kafka: Health::or(State::Degraded, vec!["no broker answers".into()]),
-        }),
-        changes: Box::new(|| "{\"changes\":[]}\n".into()),
-        refusals: Box::new(|source| source.map(|name| format!("{{\"source\":\"{name}\"}}\n"))),
-    };
+async fn pages_are_rendered_on_request_until_the_shutdown() {
+    let gateway = Arc::<Gateway>::default();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound above");
     let (stop, stopped) = oneshot::channel::<()>();
-    let served = tokio::spawn(admin::serve(listener, pages, async { drop(stopped.await) }));
+    let served = tokio::spawn(admin::serve(listener, gateway.clone(), async { drop(stopped.await) }));
     let ask = |line: &'static str| async move { ask(address, line).await };
 
     for count in 1..3 {
@@ -40,19 +64,19 @@ async fn pages_are_computed_when_asked_for_and_end_with_the_stop() {
     assert!(ask("GET /livez").await.starts_with("HTTP/1.1 200 "));
     let ready = ask("GET /readyz").await;
     assert!(ready.starts_with("HTTP/1.1 200 ") && ready.contains("no broker answers"), "{ready}");
-    draining.store(true, SeqCst);
+    gateway.draining.store(true, SeqCst);
     assert!(ask("GET /readyz").await.starts_with("HTTP/1.1 503 "));
     assert!(ask("GET /livez").await.starts_with("HTTP/1.1 200 "));
     let changes = ask("GET /api/changes").await;
     assert!(changes.starts_with("HTTP/1.1 200 ") && changes.ends_with("{\"changes\":[]}\n"), "{changes}");
-    let refusals = ask("GET /api/rejections?source=shop").await;
-    assert!(refusals.starts_with("HTTP/1.1 200 ") && refusals.ends_with("{\"source\":\"shop\"}\n"), "{refusals}");
+    let rejections = ask("GET /api/rejections?source=shop").await;
+    assert!(rejections.starts_with("HTTP/1.1 200 ") && rejections.ends_with("{\"source\":\"shop\"}\n"), "{rejections}");
     let off = ask("GET /api/rejections").await;
     assert!(off.starts_with("HTTP/1.1 404 ") && off.contains("keep_rejected"), "{off}");
     let head = ask("HEAD /metrics").await;
     assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");
-    let refused = ask("POST /metrics").await;
-    assert!(refused.starts_with("HTTP/1.1 405 ") && refused.contains("allow: GET, HEAD\r\n"), "{refused}");
+    let post = ask("POST /metrics").await;
+    assert!(post.starts_with("HTTP/1.1 405 ") && post.contains("allow: GET, HEAD\r\n"), "{post}");
     assert!(ask("GET /hooks/stripe").await.starts_with("HTTP/1.1 404 "));
 
     let mut idle = TcpStream::connect(address).await.expect("the listener is open");
@@ -65,39 +89,29 @@ async fn pages_are_computed_when_asked_for_and_end_with_the_stop() {
 }
 
 #[tokio::test]
-async fn a_page_that_blocks_is_made_by_one_at_a_time_whoever_leaves() {
+async fn a_blocking_page_is_rendered_once_at_a_time() {
     let (begun, mut begins) = mpsc::unbounded_channel();
-    let (go_on, gate) = std::sync::mpsc::channel::<()>();
-    let gate = Mutex::new(gate);
-    let pages = Pages {
-        metrics: Arc::default(),
-        refresh: Box::new(|| {}),
-        readiness: Box::new(|| Readiness { draining: false, journal: Health::ok(), kafka: Health::off() }),
-        changes: Box::new(move || {
-            begun.send(()).expect("we listen");
-            gate.lock().expect("nobody panics").recv().expect("we send");
-            "{}\n".into()
-        }),
-        refusals: Box::new(|_| Some("{}\n".into())),
-    };
+    let (go_on, gate) = blocking::channel::<()>();
+    let gateway = Gateway { changes_gate: Some((begun, Mutex::new(gate))), ..Gateway::default() };
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound above");
-    tokio::spawn(admin::serve(listener, pages, pending()));
-    let leaves = tokio::spawn(ask(address, "GET /api/changes"));
-    begins.recv().await.expect("it is being made");
-    leaves.abort();
+    tokio::spawn(admin::serve(listener, Arc::new(gateway), pending()));
+    let hangs_up = tokio::spawn(ask(address, "GET /api/changes"));
+    begins.recv().await.expect("the page is being rendered");
+    hangs_up.abort();
     let busy = ask(address, "GET /api/changes").await;
-    assert!(busy.starts_with("HTTP/1.1 503 ") && busy.ends_with("ask again\n"), "{busy}");
-    assert!(ask(address, "GET /api/rejections").await.starts_with("HTTP/1.1 200 "), "another page is another matter");
-    (0..2).for_each(|_| go_on.send(()).expect("it waits"));
+    assert!(busy.starts_with("HTTP/1.1 503 ") && busy.ends_with("try again\n"), "{busy}");
+    let other = ask(address, "GET /api/rejections?source=shop").await;
+    assert!(other.starts_with("HTTP/1.1 200 "), "another page has a permit of its own: {other}");
+    (0..2).for_each(|_| go_on.send(()).expect("the page waits"));
     while !ask(address, "GET /api/changes").await.starts_with("HTTP/1.1 200 ") {}
 }
 
-async fn ask(address: std::net::SocketAddr, line: &str) -> String {
+async fn ask(address: SocketAddr, line: &str) -> String {
     let mut stream = TcpStream::connect(address).await.expect("the listener is open");
     let request = format!("{line} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.expect("writable");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.expect("readable");
-    answer
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.expect("readable");
+    response
 }

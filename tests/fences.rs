@@ -21,7 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("verify", &["source"]),
     ("journal", &[]),
     ("forward", &["journal"]),
-    ("admin", &["journal"]),
+    ("admin", &[]),
 ];
 const LEAVES: &[&str] = &[
     "address",

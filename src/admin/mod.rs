@@ -1,7 +1,8 @@
-//! The second listener, for the operator and the operator's tools: `/metrics`, `/livez`, `/readyz`, `/api/changes`,
-//! `/api/rejections`. Reading only; it is never opened on the port of the deliveries, and it goes on answering until the very end of a drain.
+//! The admin listener, for operators and their tools: `/metrics`, `/livez`, `/readyz`, `/api/changes`, `/api/rejections`.
+//! Read-only, never on the port for deliveries, and open until the end of a drain.
 //!
-//! What the pages say is asked for when they are requested: this room knows [`Metrics`] and four closures, nothing else.
+//! Each page asks the running gateway through [`AdminQueries`] when it is requested. This room knows nothing else of the
+//! gateway.
 
 mod readiness;
 
@@ -22,52 +23,49 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-pub use readiness::{Health, Readiness, State};
+pub use readiness::{ComponentHealth, HealthState, Readiness};
 
-use crate::metrics::Metrics;
+/// Questions that the pages put to the running gateway.
+pub trait AdminQueries: Send + Sync {
+    /// Updates the values that are computed at scrape time, such as lag, and renders every metric. Must not block.
+    fn metrics(&self) -> String;
 
-/// What the pages are made from.
-pub struct Pages {
-    /// Shown at `/metrics`.
-    pub metrics: Arc<Metrics>,
-    /// Called before each rendering, for values that are computed when scraped, such as lag. Must not block.
-    pub refresh: Box<dyn Fn() + Send + Sync>,
-    /// Asked at each `/readyz`. Must not block.
-    pub readiness: Box<dyn Fn() -> Readiness + Send + Sync>,
-    /// Asked at each `/api/changes`: one JSON object that says what a reload of the configuration would change. May block.
-    pub changes: Box<dyn Fn() -> String + Send + Sync>,
-    /// Asked at each `/api/rejections`, with the source that `?source=NAME` names: a line of JSON for each refused delivery that
-    /// is kept, the newest first. `None`: none are kept. May block.
-    pub refusals: Rejections,
+    /// Returns the state of each component, for `/readyz`. Must not block.
+    fn readiness(&self) -> Readiness;
+
+    /// Returns the changes that a reload of the configuration would make, as one JSON object. May block.
+    fn changes(&self) -> String;
+
+    /// Returns the stored rejections of one source or of all, newest first, one line of JSON each; `None` if rejections are not
+    /// stored. May block.
+    fn rejections(&self, source: Option<&str>) -> Option<String>;
 }
 
-/// Makes the lines for one source, or for all.
-pub type Rejections = Box<dyn Fn(Option<&str>) -> Option<String> + Send + Sync>;
-
-/// The pages, and a place for the one who makes a page that may block: whoever asks and leaves again and again must not use up
-/// the threads for such work.
-struct Desk {
-    pages: Pages,
+/// The pages. Each page that may block has one permit: clients that request it and hang up must not use up the threads for
+/// blocking work.
+struct Pages {
+    queries: Arc<dyn AdminQueries>,
     changes: Arc<Semaphore>,
-    refusals: Arc<Semaphore>,
+    rejections: Arc<Semaphore>,
 }
 
-/// Serves the pages until `stop`; open connections are then cut, and all tasks have ended on return.
-pub async fn serve(listener: TcpListener, pages: Pages, stop: impl Future<Output = ()>) {
-    let desk = Arc::new(Desk { pages, changes: Arc::new(Semaphore::new(1)), refusals: Arc::new(Semaphore::new(1)) });
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+/// Serves the pages until `stop`, then closes open connections. All tasks have ended when it returns.
+pub async fn serve(listener: TcpListener, queries: Arc<dyn AdminQueries>, stop: impl Future<Output = ()>) {
+    let [changes, rejections] = [(); 2].map(|()| Arc::new(Semaphore::new(1)));
+    let pages = Arc::new(Pages { queries, changes, rejections });
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     let mut stop = std::pin::pin!(stop);
     loop {
-        let next = async { (places.clone().acquire_owned().await, listener.accept().await) };
+        let next = async { (permits.clone().acquire_owned().await, listener.accept().await) };
         select! {
             biased;
             () = &mut stop => break,
             Some(_) = connections.join_next() => {}
-            (place, accepted) = next => match accepted {
+            (permit, accepted) = next => match accepted {
                 Ok((stream, _)) => {
-                    let served = timeout(CONNECTION_LIFETIME, converse(stream, desk.clone()));
-                    connections.spawn(async move { (served.await, drop(place)).1 });
+                    let served = timeout(CONNECTION_LIFETIME, serve_connection(stream, pages.clone()));
+                    connections.spawn(async move { (served.await, drop(permit)).1 });
                 }
                 Err(_) => sleep(ACCEPT_PAUSE).await,
             }
@@ -76,44 +74,38 @@ pub async fn serve(listener: TcpListener, pages: Pages, stop: impl Future<Output
     connections.shutdown().await;
 }
 
-async fn converse(stream: TcpStream, desk: Arc<Desk>) {
+async fn serve_connection(stream: TcpStream, pages: Arc<Pages>) {
     let service = service_fn(|request: Request<Incoming>| {
-        let desk = desk.clone();
-        async move { Ok::<_, Infallible>(page(&desk, request.method(), request.uri()).await) }
+        let pages = pages.clone();
+        async move { Ok::<_, Infallible>(page(&pages, request.method(), request.uri()).await) }
     });
-    // How an operator's connection ends is nobody's business: the next scrape opens another.
+    // A connection that ends with an error needs no report: the next scrape opens another.
     let _ = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).await;
 }
 
-async fn page(desk: &Arc<Desk>, method: &Method, uri: &Uri) -> Response<Full<Bytes>> {
-    let Desk { pages, changes, refusals } = &**desk;
+async fn page(pages: &Pages, method: &Method, uri: &Uri) -> Response<Full<Bytes>> {
     match uri.path() {
         path if PATHS.contains(&path) && method != Method::GET && method != Method::HEAD => {
-            let mut refused = respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".into());
-            refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            refused
+            let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "expected GET or HEAD\n".into());
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            response
         }
-        "/metrics" => {
-            (pages.refresh)();
-            respond(StatusCode::OK, EXPOSITION, pages.metrics.render())
-        }
+        "/metrics" => respond(StatusCode::OK, EXPOSITION, pages.queries.metrics()),
         "/livez" => respond(StatusCode::OK, TEXT, "alive\n".into()),
         "/readyz" => {
-            let readiness = (pages.readiness)();
+            let readiness = pages.queries.readiness();
             let status = if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
             respond(status, JSON, readiness.to_json())
         }
         "/api/changes" => {
-            let desk = desk.clone();
-            blocking(changes, move || respond(StatusCode::OK, JSON, (desk.pages.changes)())).await
+            let queries = pages.queries.clone();
+            blocking(&pages.changes, move || respond(StatusCode::OK, JSON, queries.changes())).await
         }
         "/api/rejections" => {
-            let (desk, source) = (desk.clone(), parameter(uri, "source"));
-            blocking(refusals, move || match (desk.pages.refusals)(source.as_deref()) {
-                Some(refusals) => respond(StatusCode::OK, JSON_LINES, refusals),
-                None => {
-                    respond(StatusCode::NOT_FOUND, TEXT, "refused deliveries are not kept: set [admin] keep_rejected\n".into())
-                }
+            let (queries, source) = (pages.queries.clone(), parameter(uri, "source"));
+            blocking(&pages.rejections, move || match queries.rejections(source.as_deref()) {
+                Some(rejections) => respond(StatusCode::OK, JSON_LINES, rejections),
+                None => respond(StatusCode::NOT_FOUND, TEXT, "rejections are not stored; set [admin] keep_rejected\n".into()),
             })
             .await
         }
@@ -121,21 +113,22 @@ async fn page(desk: &Arc<Desk>, method: &Method, uri: &Uri) -> Response<Full<Byt
     }
 }
 
-/// Makes a page where it may block. Its place is taken until it is made, also when nobody waits for it any more.
-async fn blocking<F>(place: &Arc<Semaphore>, make: F) -> Response<Full<Bytes>>
+/// Renders a page on a thread for blocking work. The permit is held until the page is rendered, even if the client has hung up.
+async fn blocking<F>(permit: &Arc<Semaphore>, render: F) -> Response<Full<Bytes>>
 where
     F: FnOnce() -> Response<Full<Bytes>> + Send + 'static,
 {
-    let Ok(place) = place.clone().try_acquire_owned() else {
-        return respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, "this page is being made for somebody else: ask again\n".into());
+    let Ok(permit) = permit.clone().try_acquire_owned() else {
+        let busy = "another request for this page is in progress; try again\n";
+        return respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, busy.into());
     };
-    let bug = |_| respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "a bug in hookhold: see its log\n".into());
-    tokio::task::spawn_blocking(move || (make(), drop(place)).0).await.unwrap_or_else(bug)
+    let panicked = |_| respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "internal error; see the log of hookhold\n".into());
+    tokio::task::spawn_blocking(move || (render(), drop(permit)).0).await.unwrap_or_else(panicked)
 }
 
 fn parameter(uri: &Uri, name: &str) -> Option<String> {
     let mut pairs = form_urlencoded::parse(uri.query()?.as_bytes());
-    pairs.find(|(have, _)| have == name).map(|(_, value)| value.into_owned())
+    pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
 }
 
 fn respond(status: StatusCode, media_type: &'static str, body: String) -> Response<Full<Bytes>> {
@@ -152,10 +145,10 @@ const JSON: &str = "application/json";
 const JSON_LINES: &str = "application/jsonl";
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Connections to the admin listener at one time; more wait.
+/// Open connections to the admin listener; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 64;
 
-/// After this a connection is cut, idle, slow or busy: one limit for everything that can hang on it.
+/// Age at which a connection is closed, whether idle, slow or busy: one limit for every way in which a connection can hang.
 const CONNECTION_LIFETIME: Duration = Duration::from_secs(300);
 
 /// Pause after a failed accept, nearly always a lack of file descriptors.

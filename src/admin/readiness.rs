@@ -1,73 +1,74 @@
-//! What `/readyz` says: one word per part, and a 503 only when a balancer can do something about it.
+//! The body of `/readyz`: one word for each component, and a 503 only where a load balancer can help by sending deliveries
+//! elsewhere.
 
 use serde::Serialize;
 
-/// The state of the process as a balancer and an operator want to know it.
+/// State of the process, for load balancers and operators.
 #[derive(Clone, Debug, Serialize)]
 pub struct Readiness {
-    /// A stop has begun.
+    /// True once a shutdown has begun.
     pub draining: bool,
-    /// Whether deliveries can be kept.
-    pub journal: Health,
-    /// Whether they are passed on. Never a reason to be unready: the journal holds them meanwhile.
-    pub kafka: Health,
+    /// State of the journal: whether deliveries can be stored.
+    pub journal: ComponentHealth,
+    /// State of forwarding. Never makes the process unready, because the journal holds the events meanwhile.
+    pub kafka: ComponentHealth,
 }
 
-/// How one part does.
+/// State of one component.
 #[derive(Clone, Debug, Serialize)]
-pub struct Health {
-    /// In one word.
-    pub state: State,
-    /// Why, for the operator; one line for each thing that is wrong.
+pub struct ComponentHealth {
+    /// The state in one word.
+    pub state: HealthState,
+    /// Reasons for the state, for the operator: one line for each problem.
     pub details: Vec<String>,
 }
 
-/// One word for the state of a part.
+/// State of a component, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
-    /// Works.
+pub enum HealthState {
+    /// The component works.
     Ok,
-    /// Something is wrong that it can live with.
+    /// The component works in part, or will work again without a restart.
     Degraded,
-    /// Does not work.
+    /// The component does not work.
     Failed,
-    /// Not configured.
+    /// The component is not configured.
     Off,
 }
 
-impl Health {
-    /// All is well.
-    pub fn ok() -> Health {
-        Health { state: State::Ok, details: Vec::new() }
+impl ComponentHealth {
+    /// A component without problems.
+    pub fn ok() -> ComponentHealth {
+        ComponentHealth { state: HealthState::Ok, details: Vec::new() }
     }
 
-    /// Not configured.
-    pub fn off() -> Health {
-        Health { state: State::Off, details: Vec::new() }
+    /// A component that is not configured.
+    pub fn off() -> ComponentHealth {
+        ComponentHealth { state: HealthState::Off, details: Vec::new() }
     }
 
-    /// `Ok` without details, else `state` because of them.
-    pub fn or(state: State, details: Vec<String>) -> Health {
-        if details.is_empty() { Health::ok() } else { Health { state, details } }
+    /// Returns `state` with these details, or [`HealthState::Ok`] if there are none.
+    pub fn or(state: HealthState, details: Vec<String>) -> ComponentHealth {
+        if details.is_empty() { ComponentHealth::ok() } else { ComponentHealth { state, details } }
     }
 }
 
 impl Readiness {
-    /// False only when deliveries cannot be kept or a drain has begun.
+    /// Returns false during a drain and while deliveries cannot be stored.
     pub fn is_ready(&self) -> bool {
-        !self.draining && self.journal.state != State::Failed
+        !self.draining && self.journal.state != HealthState::Failed
     }
 
-    /// One JSON object: `ready` and everything above.
+    /// Renders one JSON object: `ready` and the fields of this struct.
     pub fn to_json(&self) -> String {
         #[derive(Serialize)]
         struct Page<'a> {
             ready: bool,
             #[serde(flatten)]
-            parts: &'a Readiness,
+            components: &'a Readiness,
         }
-        let page = Page { ready: self.is_ready(), parts: self };
+        let page = Page { ready: self.is_ready(), components: self };
         serde_json::to_string(&page).expect("strings and flags always have a JSON form") + "\n"
     }
 }
@@ -78,21 +79,21 @@ mod tests {
 
     #[test]
     fn only_a_drain_or_a_failed_journal_makes_it_unready() {
-        let trouble = |state| Health::or(state, vec!["why".into()]);
-        let well = Readiness { draining: false, journal: Health::ok(), kafka: Health::off() };
-        assert!(well.is_ready());
-        assert!(Readiness { kafka: trouble(State::Failed), ..well.clone() }.is_ready());
-        assert!(Readiness { journal: trouble(State::Degraded), ..well.clone() }.is_ready());
-        assert!(!Readiness { journal: trouble(State::Failed), ..well.clone() }.is_ready());
-        assert!(!Readiness { draining: true, ..well }.is_ready());
+        let unwell = |state| ComponentHealth::or(state, vec!["why".into()]);
+        let ready = Readiness { draining: false, journal: ComponentHealth::ok(), kafka: ComponentHealth::off() };
+        assert!(ready.is_ready());
+        assert!(Readiness { kafka: unwell(HealthState::Failed), ..ready.clone() }.is_ready());
+        assert!(Readiness { journal: unwell(HealthState::Degraded), ..ready.clone() }.is_ready());
+        assert!(!Readiness { journal: unwell(HealthState::Failed), ..ready.clone() }.is_ready());
+        assert!(!Readiness { draining: true, ..ready }.is_ready());
     }
 
     #[test]
-    fn the_page_names_what_is_wrong() {
-        let kafka = Health::or(State::Degraded, vec!["no broker answers".into()]);
-        let page = Readiness { draining: true, journal: Health::ok(), kafka }.to_json();
-        let wanted = r#"{"ready":false,"draining":true,"journal":{"state":"ok","details":[]},"#.to_owned()
+    fn the_page_names_the_problems_of_each_component() {
+        let kafka = ComponentHealth::or(HealthState::Degraded, vec!["no broker answers".into()]);
+        let page = Readiness { draining: true, journal: ComponentHealth::ok(), kafka }.to_json();
+        let expected = r#"{"ready":false,"draining":true,"journal":{"state":"ok","details":[]},"#.to_owned()
             + r#""kafka":{"state":"degraded","details":["no broker answers"]}}"#;
-        assert_eq!(page.trim_end(), wanted);
+        assert_eq!(page.trim_end(), expected);
     }
 }

@@ -35,7 +35,7 @@ pub fn run(context: &Context, args: CheckArgs) -> VerbResult {
     }
     let file = context.file()?;
     let mut out = anstream::stdout().lock();
-    match hookhold::service::load_with_kafka(&file) {
+    match hookhold::service::load_config(&file) {
         Ok(config) if context.json() => summary_json(&mut out, &config)?,
         Ok(config) => summary(&mut out, &config)?,
         Err(mistakes) => {

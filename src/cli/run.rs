@@ -1,33 +1,31 @@
-//! `hookhold run`: opens the journal, the listeners and Kafka, in this order; serves until a signal; closes them in the
-//! opposite one.
+//! `hookhold run`: arguments, log, limit of open files, signals and exit code around a [`Service`].
 
 use std::error::Error;
-use std::io::IsTerminal;
-use std::path::Path;
+use std::io::{self, IsTerminal};
 use std::sync::Arc;
 
-use hookhold::clock::{Clock, SystemClock};
+use hookhold::clock::SystemClock;
 use hookhold::config::Config;
-use hookhold::journal::OpenError;
 use hookhold::journal::disk::LocalDisk;
+use hookhold::journal::{self, OpenError};
 use hookhold::log;
-use hookhold::metrics::Metrics;
 use hookhold::server::Shutdown;
-use hookhold::service::{self, FAREWELL, House, Reload};
+use hookhold::service::{self, LAST_RESPONSES, Listeners, ServeError, Service, StartError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::spawn_blocking;
 
 use super::{Context, ExitStatus, VerbResult};
 
-/// Receives deliveries until SIGTERM or SIGINT.
+/// Run the gateway until SIGTERM or SIGINT.
 ///
-/// The first signal turns /readyz to 503 and, after drain_delay, closes the listener; requests under way are answered by
-/// drain_deadline. A second signal ends the process at once; nothing that was answered 2xx is lost by it.
+/// The first signal turns /readyz to 503 and, after drain_delay, closes the listener; open requests are answered within
+/// drain_deadline. A second signal ends the process at once; every delivery that was answered 2xx is on disk.
 ///
-/// SIGHUP reads the configuration and its secrets again. A file with a mistake, or with a change that needs a restart, changes
+/// SIGHUP reloads the configuration and its secrets. A file with a mistake, or with a change that needs a restart, changes
 /// nothing and is reported in the log; `hookhold check --diff` shows beforehand what would change.
 #[derive(clap::Args)]
 pub struct RunArgs {
-    /// How log lines look on standard error: text or json.
+    /// Format of log lines on standard error: text or json.
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
 }
@@ -41,62 +39,66 @@ enum LogFormat {
 /// Runs the gateway.
 pub fn run(context: &Context, args: RunArgs) -> VerbResult {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    // From here on a SIGHUP waits until everything runs; unheeded it would end the process in the middle of a recovery.
+    // Registered first, and handled once everything runs: a SIGHUP must not end the process in the middle of a recovery.
     let hangups = runtime.block_on(async { signal(SignalKind::hangup()) })?;
-    let config = service::load_with_kafka(&context.file()?)?;
+    let config = service::load_config(&context.file()?)?;
     let format = if args.log_format == LogFormat::Json { log::Format::Json } else { log::Format::Text };
-    log::start(format, std::io::stderr().is_terminal());
-    let metrics = Arc::new(Metrics::new());
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    log::start(format, io::stderr().is_terminal());
     raise_file_limit(files_needed(&config));
-    let dir = &config.journal.dir;
-    let disk = LocalDisk::create(dir).map_err(|error| at(dir, error))?;
-    let journal = match service::open_journal(disk, &config, &clock, &metrics) {
-        Ok(journal) => journal,
-        Err(error @ OpenError::Locked) => return Err(at(dir, error)),
-        Err(error) => {
-            super::explain(at(dir, error).as_ref());
+    let shutdown = Shutdown::new();
+    let in_journal = |error: &(dyn Error + 'static)| format!("{}: {}", config.journal.dir.display(), super::causes(error));
+    let disk = open_disk(&config).map_err(|error| in_journal(&error))?;
+    let opened = {
+        let _runtime = runtime.enter();
+        Service::open(config.clone(), Arc::new(disk), Arc::new(SystemClock), shutdown.clone())
+    };
+    let service = match opened {
+        Ok(service) => service,
+        Err(StartError::Journal(error @ OpenError::Locked)) => return Err(in_journal(&error).into()),
+        Err(StartError::Journal(error)) => {
+            super::explain(&*Box::<dyn Error>::from(in_journal(&error)));
             return Ok(ExitStatus::JournalFailed);
         }
+        Err(error) => return Err(error.into()),
     };
-    let house = House { config, metrics, clock, journal: journal.clone() };
-    let ended = runtime.block_on(house.serve(|stop, reload| heed_signals(stop, hangups, reload)));
-    let already_failed = journal.failed();
-    if !already_failed {
-        journal.close();
-    }
-    // What hangs on a dying disk, or reads a file that never ends, must not hold up the end. Until here a second signal ends it.
-    runtime.shutdown_timeout(FAREWELL);
-    if journal.failed() {
-        if !already_failed {
-            tracing::error!("the journal has failed while it was being closed; ending with exit code 3");
+    let served: Result<(), Box<dyn Error>> = runtime.block_on(async {
+        let listeners = Listeners::open(&config)?;
+        handle_signals(service.clone(), shutdown, hangups)?;
+        match service.serve(listeners).await {
+            // `stop` returns it again.
+            Err(ServeError::Journal(_)) => Ok(()),
+            served => Ok(served?),
         }
+    });
+    let stopped = service.stop();
+    // Work that hangs on a broken disk, or reads a file without an end, must not delay the exit. Until here, a second signal
+    // ends it.
+    runtime.shutdown_timeout(LAST_RESPONSES);
+    if let Err(error) = stopped {
+        tracing::error!("{error}; exiting with code 3");
         return Ok(ExitStatus::JournalFailed);
     }
     tracing::info!("stopped");
-    ended?;
-    Ok(ExitStatus::Done)
+    served.map(|()| ExitStatus::Done)
 }
 
-/// What went wrong in which directory, with its cause.
-#[derive(Debug, thiserror::Error)]
-#[error("{place}")]
-struct At {
-    place: String,
-    source: Box<dyn Error>,
+fn open_disk(config: &Config) -> io::Result<LocalDisk> {
+    let dir = &config.journal.dir;
+    let disk = LocalDisk::create(dir)?;
+    if let Ok((file_system, false)) = journal::file_system(dir) {
+        let risk = "a 2xx may not survive a power cut: the guarantees of a sync are known for ext4 and XFS only";
+        tracing::warn!(file_system, dir = %dir.display(), "{risk}");
+    }
+    Ok(disk)
 }
 
-fn at(place: &Path, error: impl Error + 'static) -> Box<dyn Error> {
-    Box::new(At { place: place.display().to_string(), source: error.into() })
-}
-
-/// Each connection and each segment takes a descriptor.
+/// Each connection and each segment needs a file descriptor.
 fn files_needed(config: &Config) -> u64 {
     let segments = config.journal.limits.max_size / config.journal.limits.segment_size;
-    config.server.limits.max_connections as u64 + segments + FILES_BESIDES
+    config.server.limits.max_connections as u64 + segments + OTHER_FILES
 }
 
-/// The usual soft limit of 1024 is soon used up: takes all that the hard limit gives, and says when that is too little.
+/// Raises the soft limit of open files, usually 1024, to the hard limit, and warns if that is too low.
 fn raise_file_limit(needed: u64) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
@@ -109,36 +111,37 @@ fn raise_file_limit(needed: u64) {
     }
 }
 
-fn heed_signals(stop: Shutdown, mut hangups: Signal, reload: Arc<Reload>) -> std::io::Result<()> {
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+fn handle_signals(service: Service, shutdown: Shutdown, mut hangups: Signal) -> io::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::spawn(async move {
         loop {
             let name = tokio::select! {
-                _ = term.recv() => "SIGTERM",
-                _ = int.recv() => "SIGINT",
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
                 _ = hangups.recv() => {
-                    let reload = reload.clone();
-                    tokio::task::spawn_blocking(move || reload.run());
+                    let service = service.clone();
+                    spawn_blocking(move || service.reload());
                     continue;
                 }
             };
-            let again = stop.begun();
-            tracing::info!(signal = name, again, "stopping; a second signal ends at once");
-            stop.signal();
+            let again = shutdown.begun();
+            tracing::info!(signal = name, again, "stopping; a second signal ends the process at once");
+            shutdown.signal();
             if again {
-                tokio::spawn(end_by_force());
+                tokio::spawn(exit_by_force());
             }
         }
     });
     Ok(())
 }
 
-/// A disk or a broker that hangs may hold up an orderly end; what was answered 2xx is on disk all the same.
-async fn end_by_force() {
-    tokio::time::sleep(FAREWELL).await;
-    tracing::warn!("not everything ended in time; leaving");
+/// Exits although a disk or a broker hangs. Every delivery that was answered 2xx is on disk by then.
+async fn exit_by_force() {
+    tokio::time::sleep(LAST_RESPONSES).await;
+    tracing::warn!("shutdown timed out; exiting");
     std::process::exit(ExitStatus::Failed as i32);
 }
 
-/// Files besides connections and segments: key files being read, the admin listener's connections, Kafka's, the program's own.
-const FILES_BESIDES: u64 = 256;
+/// Files other than connections and segments: key files being read, connections of the admin listener and of the Kafka client,
+/// and the program's own.
+const OTHER_FILES: u64 = 256;

@@ -1,232 +1,263 @@
-//! The running gateway: opens the listeners and Kafka over an open journal, in this order; serves until a stop; closes them
-//! in the opposite one.
+//! The running gateway as a library:
+//!
+//! 1. [`Service::open`] opens the journal, which recovers what a crash left, and prepares sources and TLS. Nothing is received
+//!    or forwarded yet.
+//! 2. [`Service::serve`] starts forwarding, answers deliveries and admin pages, and returns when the shutdown signal has run
+//!    its course or the journal has failed. It stops in the opposite order: deliveries, forwarding, admin pages.
+//! 3. [`Service::reload`] replaces the configuration meanwhile, whole or not at all.
+//! 4. [`Service::stop`] closes the journal.
+//!
+//! Disk, clock, shutdown signal and listeners are passed in. The service knows neither command-line arguments nor Unix signals
+//! nor exit codes, and it never ends the process.
+//!
+//! Two locks, taken in this order: the configuration (held by a reload and while forwarding starts or stops, both of which may
+//! wait for Kafka), then the forwarder (never held while waiting, because `/metrics` and `/readyz` take it).
 
+mod forwarding;
 mod reload;
+mod settings;
+mod status;
 
-use std::error::Error;
+use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
+use tokio::task::{JoinError, spawn_blocking};
 
-use crate::admin::{self, Health, Pages, Readiness, State};
+use crate::admin;
 use crate::certificate::Unusable;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::forward::{self, Forwarder};
+use crate::forward;
 use crate::gateway::Gateway;
-use crate::journal::disk::LocalDisk;
-use crate::journal::{self, Journal, OpenError, Options};
+use crate::journal::disk::Disk;
+use crate::journal::{Journal, OpenError};
 use crate::metrics::Metrics;
 use crate::server::{self, Proxies, Server, Shutdown, Tls};
+use forwarding::Forwarding;
 
-pub use reload::Reload;
+pub use settings::load_config;
 
-/// Reads a configuration that makes a Kafka client: properties that are right one by one can be wrong together.
-pub fn load_with_kafka(path: &Path) -> Result<Config, Diagnostics> {
-    let config = Config::load(path, forward::check_setting)?;
-    let Some(kafka) = &config.kafka else { return Ok(config) };
-    let Some(obstacle) = forward::check_settings(&kafka.librdkafka) else { return Ok(config) };
-    let (file, what) = (path.display().to_string(), format!("no Kafka client can be set up with these settings: {obstacle}"));
-    let mistakes = Diagnostics::default();
-    mistakes.add(Diagnostic { file, line: kafka.line, key: "kafka".to_owned(), what });
-    Err(mistakes)
+/// A gateway. Cheap to clone; every clone is a handle to the same one.
+#[derive(Clone)]
+pub struct Service(Arc<Components>);
+
+struct Components {
+    /// The configuration in force.
+    config: Mutex<Config>,
+    journal: Journal,
+    gateway: Arc<Gateway>,
+    forwarding: Forwarding,
+    tls: Option<Tls>,
+    shutdown: Shutdown,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
 }
 
-/// Opens the journal of this configuration.
-pub fn open_journal(
-    disk: LocalDisk,
-    config: &Config,
-    clock: &Arc<dyn Clock>,
-    metrics: &Arc<Metrics>,
-) -> Result<Journal, OpenError> {
-    let dir = &config.journal.dir;
-    if let Ok((file_system, false)) = journal::file_system(dir) {
-        let risk = "a 2xx may not survive a power cut: what a sync promises is known for ext4 and XFS only";
-        tracing::warn!(file_system, dir = %dir.display(), "{risk}");
+/// Open listeners for [`Service::serve`].
+pub struct Listeners {
+    /// Receives deliveries.
+    pub deliveries: TcpListener,
+    /// Serves metrics, probes and the API for operators.
+    pub admin: TcpListener,
+}
+
+/// Reason why [`Listeners::open`] failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{key}: cannot listen on {address}")]
+pub struct ListenError {
+    key: &'static str,
+    address: SocketAddr,
+    source: io::Error,
+}
+
+/// Reason why [`Service::open`] failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The journal could not be opened.
+    #[error(transparent)]
+    Journal(#[from] OpenError),
+    /// The TLS certificate cannot be served.
+    #[error(transparent)]
+    Certificate(#[from] Unusable),
+}
+
+/// Reason why [`Service::serve`] ended without a shutdown.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The journal failed and stores nothing more; the process must exit.
+    #[error(transparent)]
+    Journal(#[from] JournalFailed),
+    /// A task panicked, which is a bug in hookhold.
+    #[error("a task panicked; report this bug")]
+    Panic(#[from] JoinError),
+}
+
+/// The journal failed: which of the last events are on disk is known only after the next start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the journal failed")]
+pub struct JournalFailed;
+
+impl Listeners {
+    /// Opens the listeners that the configuration names. Must be called inside a tokio runtime.
+    pub fn open(config: &Config) -> Result<Listeners, ListenError> {
+        let open = |key, address| server::listen(address).map_err(|source| ListenError { key, address, source });
+        let deliveries = open("server.listen", config.server.listen)?;
+        Ok(Listeners { deliveries, admin: open("admin.listen", config.admin.listen)? })
     }
-    let options = Options {
-        limits: config.journal.limits,
-        dedupe_window: reload::longest_window(config),
-        max_key_bytes: config.dedupe.max_disk,
-        forwards: config.kafka.is_some(),
-    };
-    Journal::open(Arc::new(disk), options, clock.clone(), metrics.clone())
 }
 
-/// Everything that is open while the gateway runs.
-pub struct House {
-    /// What is in force at the start.
-    pub config: Config,
-    /// Shown at `/metrics`.
-    pub metrics: Arc<Metrics>,
-    /// Tells the time.
-    pub clock: Arc<dyn Clock>,
-    /// Open.
-    pub journal: Journal,
-}
+impl Service {
+    /// Opens the journal on `disk` and prepares everything that needs no listener. Blocks on the disk. Inside a tokio runtime,
+    /// deliveries are completed by a task of that runtime; without one, by the journal's own thread.
+    pub fn open(config: Config, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, shutdown: Shutdown) -> Result<Service, StartError> {
+        let metrics = Arc::new(Metrics::new());
+        let journal = Journal::open(disk, settings::journal_options(&config), clock.clone(), metrics.clone())?;
+        let files = config.server.tls.clone();
+        let tls = files.map(|files| Tls::open(files, clock.clone(), metrics.clone())).transpose();
+        let tls = tls.inspect_err(|_| journal.close())?;
+        let sources = config.sources.iter().cloned();
+        let gateway = Arc::new(Gateway::new(sources, journal.clone(), config.dedupe.hot_keys as u64, &metrics));
+        gateway.rejections().set_limit(config.admin.limits.keep_rejected);
+        let forwarding = Forwarding::new(journal.clone(), metrics.clone(), clock.clone());
+        let config = Mutex::new(config);
+        let service = Service(Arc::new(Components { config, journal, gateway, forwarding, tls, shutdown, clock, metrics }));
+        service.set_reloaded();
+        Ok(service)
+    }
 
-/// Empty without `[kafka]`, and once passing on has been stopped.
-type Passing = Arc<Mutex<Option<Forwarder>>>;
-
-impl House {
-    /// Serves until a stop; true when the journal has failed.
-    pub async fn serve(
-        self,
-        heed_signals: impl FnOnce(Shutdown, Arc<Reload>) -> std::io::Result<()>,
-    ) -> Result<bool, Box<dyn Error>> {
-        let deliveries = listen("server.listen", self.config.server.listen)?;
-        let operators = listen("admin.listen", self.config.admin.listen)?;
-        let failure = failure_of(&self.journal);
-        let passing: Passing = Arc::new(Mutex::new(self.start_passing_on()));
-        let sources = self.config.sources.iter().cloned();
-        let gateway = Arc::new(Gateway::new(sources, self.journal.clone(), self.config.dedupe.hot_keys as u64, &self.metrics));
-        gateway.rejections().set_limit(self.config.admin.limits.keep_rejected);
-        let tls = self.tls()?;
-        let reload = self.reload(&gateway, &passing, &tls);
-        let stop = Shutdown::new();
-        let over = Arc::new(Notify::new());
-        let pages = self.pages(&gateway, &passing, &reload, &stop);
-        let admin = tokio::spawn({
-            let over = over.clone();
-            async move { admin::serve(operators, pages, over.notified()).await }
-        });
-        let server = self.server(gateway.clone(), tls);
-        watch_secrets(gateway, self.clock.clone());
-        heed_signals(stop.clone(), reload.clone())?;
-        let mut serving = std::pin::pin!(server.serve(deliveries, stop));
-        let failed = tokio::select! {
+    /// Starts forwarding and serves both listeners until the shutdown signal has run its course: every delivery is answered,
+    /// and acknowledgements have been waited for. Must be called inside a tokio runtime.
+    ///
+    /// Returns early if the journal fails. Senders have then received their responses, but the process must exit.
+    pub async fn serve(&self, listeners: Listeners) -> Result<(), ServeError> {
+        let journal_failed = self.notify_of_journal_failure();
+        self.start_forwarding();
+        let close_admin = Arc::new(Notify::new());
+        let closed = close_admin.clone();
+        let queries = Arc::new(self.clone());
+        let admin = tokio::spawn(async move { admin::serve(listeners.admin, queries, closed.notified()).await });
+        let mut serving = std::pin::pin!(self.server().serve(listeners.deliveries, self.0.shutdown.clone()));
+        tokio::select! {
             biased;
-            () = failure.notified() => true,
-            () = &mut serving => false,
-        };
-        if failed {
-            tracing::error!("the journal has failed: no event can be kept; ending with exit code 3");
-            // Served on: everybody who waits still has to hear 503.
-            drop(tokio::time::timeout(FAREWELL, serving).await);
-            return Ok(true);
-        }
-        tokio::task::spawn_blocking(move || {
-            let _last = reload.hold();
-            // Others ask meanwhile how it fares: the lock is not held.
-            let forwarder = passing.lock().expect(POISON).take();
-            if let Some(forwarder) = forwarder {
-                tracing::info!("waiting for acknowledgements");
-                forwarder.stop(LAST_ACKNOWLEDGEMENTS);
+            () = journal_failed.notified() => {
+                tracing::error!("the journal failed and stores no more events; stopping");
+                // Serve on for a moment: every sender that waits for the journal still needs its 503.
+                drop(tokio::time::timeout(LAST_RESPONSES, serving).await);
+                return Err(JournalFailed.into());
             }
-        })
-        .await?;
-        over.notify_one();
-        admin.await?;
-        Ok(false)
+            () = &mut serving => {}
+            () = self.warn_of_expiring_secrets() => {}
+        }
+        let service = self.clone();
+        spawn_blocking(move || service.stop_forwarding(LAST_ACKNOWLEDGEMENTS)).await?;
+        close_admin.notify_one();
+        Ok(admin.await?)
     }
 
-    fn reload(&self, gateway: &Arc<Gateway>, passing: &Passing, tls: &Option<Tls>) -> Arc<Reload> {
-        let (gateway, passing, journal) = (gateway.clone(), passing.clone(), self.journal.clone());
-        Arc::new(Reload::new(
-            self.config.clone(),
-            gateway,
-            journal,
-            passing,
-            self.metrics.clone(),
-            self.clock.clone(),
-            tls.clone(),
-        ))
+    /// Closes the journal: commits what it has accepted and ends its threads. Stops forwarding first if it still runs. Blocks.
+    /// A journal that has failed is left alone, because closing it could wait for a broken disk.
+    pub fn stop(&self) -> Result<(), JournalFailed> {
+        if !self.0.journal.failed() {
+            // Without a forwarder there is nothing to wait for, not even a reload that reads a file without an end.
+            if self.forwarding().is_some() {
+                self.stop_forwarding(LAST_ACKNOWLEDGEMENTS);
+            }
+            self.0.journal.close();
+        }
+        if self.0.journal.failed() { Err(JournalFailed) } else { Ok(()) }
     }
 
-    fn tls(&self) -> Result<Option<Tls>, Unusable> {
-        let files = self.config.server.tls.clone();
-        files.map(|files| Tls::open(files, self.clock.clone(), self.metrics.clone())).transpose()
+    /// Starts forwarding from the cursor of each topic; does nothing without `[kafka]`. [`Service::serve`] calls this.
+    pub fn start_forwarding(&self) {
+        let config = self.config();
+        match settings::forward_settings(&config) {
+            Some(settings) => self.0.forwarding.start(settings),
+            None => tracing::info!("no [kafka] section: events stay in the journal and the oldest are deleted after `retain`"),
+        }
     }
 
-    fn server(&self, gateway: Arc<Gateway>, tls: Option<Tls>) -> Server {
-        let (config, clock, metrics) = (&self.config.server, self.clock.clone(), self.metrics.clone());
+    /// Stops forwarding, waiting up to `wait` for acknowledgements. Waits for a reload in progress; a later one does not start
+    /// forwarding again. Blocks. [`Service::serve`] and [`Service::stop`] call this.
+    pub fn stop_forwarding(&self, wait: Duration) {
+        let _no_reload = self.config();
+        self.0.forwarding.stop(wait);
+    }
+
+    /// Returns the gateway, which verifies and stores one delivery at a time.
+    pub fn gateway(&self) -> &Arc<Gateway> {
+        &self.0.gateway
+    }
+
+    /// Returns the open journal.
+    pub fn journal(&self) -> &Journal {
+        &self.0.journal
+    }
+
+    /// Returns the metrics. Values that are computed at scrape time are as of the last scrape.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.0.metrics
+    }
+
+    /// Returns the TLS certificate in use; `None` if deliveries arrive over plain HTTP.
+    pub fn tls(&self) -> Option<&Tls> {
+        self.0.tls.as_ref()
+    }
+
+    /// Returns the state of forwarding; `None` while there is no forwarder.
+    pub fn forwarding(&self) -> Option<forward::Status> {
+        self.0.forwarding.status()
+    }
+
+    fn config(&self) -> MutexGuard<'_, Config> {
+        self.0.config.lock().expect(POISON)
+    }
+
+    fn server(&self) -> Server {
+        let Components { gateway, tls, clock, metrics, .. } = &*self.0;
+        let config = self.config().server.clone();
         let proxies = Proxies::new(config.trusted_proxies.clone(), config.proxy_protocol);
-        Server { gateway, limits: config.limits, tls, proxies, clock, metrics }
-    }
-
-    fn start_passing_on(&self) -> Option<Forwarder> {
-        let Some(settings) = reload::forward_settings(&self.config) else {
-            tracing::info!("no [kafka] section: events stay in the journal, the oldest are deleted when their time is over");
-            return None;
-        };
-        Some(forward::start(self.journal.clone(), settings, self.metrics.clone(), self.clock.clone()))
-    }
-
-    fn pages(&self, gateway: &Arc<Gateway>, passing: &Passing, reload: &Arc<Reload>, stop: &Shutdown) -> Pages {
-        let (metrics, gateway, measured, journal) =
-            (self.metrics.clone(), gateway.clone(), passing.clone(), self.journal.clone());
-        let (clock, kept_by) = (self.clock.clone(), gateway.clone());
-        let refresh = move || {
-            journal.update_metrics();
-            gateway.measure(clock.now());
-            metrics.journal.dedupe_hot_keys.set(gateway.hot_keys() as i64);
-            measured.lock().expect(POISON).iter().for_each(Forwarder::measure);
-        };
-        let (journal, passing, stop) = (self.journal.clone(), passing.clone(), stop.clone());
-        let readiness = move || Readiness {
-            draining: stop.begun(),
-            journal: Health::or(State::Failed, journal.unavailable_reason().map(str::to_owned).into_iter().collect()),
-            kafka: passing.lock().expect(POISON).as_ref().map_or_else(Health::off, health),
-        };
-        let reload = reload.clone();
-        let changes = move || reload.outlook();
-        let refusals = move |source: Option<&str>| kept_by.rejections().to_json(source);
-        let metrics = self.metrics.clone();
-        let (refresh, readiness) = (Box::new(refresh), Box::new(readiness));
-        Pages { metrics, refresh, readiness, changes: Box::new(changes), refusals: Box::new(refusals) }
-    }
-}
-
-/// Kafka's troubles degrade, they never make unready: the journal holds the events meanwhile.
-fn health(forwarder: &Forwarder) -> Health {
-    let status = forwarder.status();
-    if !status.running {
-        return Health::or(State::Failed, vec!["the forwarder has died; restart hookhold and report this bug".to_owned()]);
-    }
-    let blocked = status.lanes.iter().filter_map(|lane| {
-        let blocked = lane.blocked.as_ref()?;
-        Some(format!("{}: {}: {}", lane.topic, blocked.reason, blocked.detail))
-    });
-    Health::or(State::Degraded, blocked.collect())
-}
-
-fn listen(key: &str, address: SocketAddr) -> Result<TcpListener, Box<dyn Error>> {
-    server::listen(address).map_err(|error| format!("{key}: cannot listen on {address}: {error}").into())
-}
-
-/// Rings once the journal can keep nothing more.
-fn failure_of(journal: &Journal) -> Arc<Notify> {
-    let failure = Arc::new(Notify::new());
-    let (bell, watched) = (failure.clone(), journal.clone());
-    journal.on_commit(Box::new(move || {
-        if watched.failed() {
-            bell.notify_one();
+        Server {
+            gateway: gateway.clone(),
+            limits: config.limits,
+            tls: tls.clone(),
+            proxies,
+            clock: clock.clone(),
+            metrics: metrics.clone(),
         }
-        true
-    }));
-    failure
-}
+    }
 
-/// Says in time which secrets are about to expire.
-fn watch_secrets(gateway: Arc<Gateway>, clock: Arc<dyn Clock>) {
-    tokio::spawn(async move {
-        let mut looks = tokio::time::interval(LOOK_AT_SECRETS);
+    /// Returns a signal that is given once the journal can store nothing more.
+    fn notify_of_journal_failure(&self) -> Arc<Notify> {
+        let failed = Arc::new(Notify::new());
+        let (signal, journal) = (failed.clone(), self.0.journal.clone());
+        self.0.journal.on_commit(Box::new(move || {
+            if journal.failed() {
+                signal.notify_one();
+            }
+            true
+        }));
+        failed
+    }
+
+    /// Warns of secrets that are about to expire, for as long as it is polled.
+    async fn warn_of_expiring_secrets(&self) {
+        let mut interval = tokio::time::interval(SECRET_CHECK_INTERVAL);
         loop {
-            looks.tick().await;
-            gateway.warn_of_expiry(clock.now());
+            interval.tick().await;
+            self.0.gateway.warn_of_expiry(self.0.clock.now());
         }
-    });
+    }
 }
 
-/// Between a failed sync or a second signal and the end: time for the answers to be written.
-pub const FAREWELL: Duration = Duration::from_secs(1);
-/// How often the secrets' ends are looked at; each is spoken of once a day.
-const LOOK_AT_SECRETS: Duration = Duration::from_secs(3600);
-/// How long a stop, or a change of the Kafka client, waits for Kafka. What is not acknowledged by then is passed on again at the next start.
+/// Time for the last responses to be written, between a failed sync or a second signal and the end of the process.
+pub const LAST_RESPONSES: Duration = Duration::from_secs(1);
+/// Time for the last acknowledgements at a stop or a change of the Kafka client. Events that are not acknowledged by then are
+/// sent again after the next start.
 const LAST_ACKNOWLEDGEMENTS: Duration = Duration::from_secs(3);
+/// Interval between checks for secrets about to expire. Each is reported once a day.
+const SECRET_CHECK_INTERVAL: Duration = Duration::from_secs(3600);
 const POISON: &str = "nothing panics while it holds this lock";

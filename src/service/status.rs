@@ -1,0 +1,46 @@
+//! Answers to the questions of the admin pages.
+
+use super::Service;
+use crate::admin::{AdminQueries, ComponentHealth, HealthState, Readiness};
+use crate::forward;
+
+impl AdminQueries for Service {
+    fn metrics(&self) -> String {
+        let (gateway, metrics) = (self.gateway(), self.metrics());
+        self.journal().update_metrics();
+        gateway.measure(self.0.clock.now());
+        metrics.journal.dedupe_hot_keys.set(gateway.hot_keys() as i64);
+        self.0.forwarding.measure();
+        metrics.render()
+    }
+
+    fn readiness(&self) -> Readiness {
+        let journal = self.journal().unavailable_reason().map(str::to_owned);
+        Readiness {
+            draining: self.0.shutdown.begun(),
+            journal: ComponentHealth::or(HealthState::Failed, journal.into_iter().collect()),
+            kafka: self.forwarding().map_or_else(ComponentHealth::off, kafka_health),
+        }
+    }
+
+    fn changes(&self) -> String {
+        self.preview_reload()
+    }
+
+    fn rejections(&self, source: Option<&str>) -> Option<String> {
+        self.gateway().rejections().to_json(source)
+    }
+}
+
+/// A blocked topic degrades Kafka's health and never fails it: the journal holds the events meanwhile.
+fn kafka_health(status: forward::Status) -> ComponentHealth {
+    if !status.running {
+        let died = "the forwarder died; restart hookhold and report this bug";
+        return ComponentHealth::or(HealthState::Failed, vec![died.to_owned()]);
+    }
+    let blocked = status.lanes.iter().filter_map(|topic| {
+        let blocked = topic.blocked.as_ref()?;
+        Some(format!("{}: {}: {}", topic.topic, blocked.reason, blocked.detail))
+    });
+    ComponentHealth::or(HealthState::Degraded, blocked.collect())
+}
