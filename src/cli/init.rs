@@ -17,7 +17,7 @@ use super::{Context, ExitStatus, KAFKA, UsageError, VerbResult, providers};
 /// asked for or written. Without a provider: the list to choose from.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct InitArgs {
+pub(super) struct InitArgs {
     /// The providers to connect, by the names of `hookhold providers`.
     #[arg(value_name = "PROVIDER")]
     providers: Vec<String>,
@@ -36,7 +36,7 @@ pub struct InitArgs {
 }
 
 /// Everything that the file and the steps say.
-struct Draft {
+struct ConfigDraft {
     file: PathBuf,
     journal: String,
     chosen: Vec<(String, Recipe)>,
@@ -45,17 +45,17 @@ struct Draft {
 }
 
 /// Writes the file and prints the steps, or prints the list.
-pub fn run(context: &Context, args: InitArgs) -> VerbResult {
+pub(super) fn run(context: &Context, args: InitArgs) -> VerbResult {
     if args.providers.is_empty() {
         providers::list(&mut anstream::stdout().lock(), context.json())?;
         return Err(UsageError("choose one or more of these, as in: hookhold init stripe github".to_owned()).into());
     }
-    let file = context.config.clone().unwrap_or_else(|| PathBuf::from(HERE));
+    let file = context.config.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
     let (journal, chosen) = (journal(&file)?, chosen(&args.providers)?);
     let public_url = args.public_url.map(|url| url.trim_end_matches('/').to_owned());
-    let draft = Draft { file, journal, chosen, public_url, kafka: args.kafka };
+    let draft = ConfigDraft { file, journal, chosen, public_url, kafka: args.kafka };
     let text = draft.text();
-    draft.sound(&text)?;
+    draft.validate(&text)?;
     if args.stdout {
         io::stdout().lock().write_all(text.as_bytes())?;
         draft.steps(&mut anstream::stderr().lock(), context.json())?;
@@ -71,18 +71,18 @@ fn chosen(names: &[String]) -> Result<Vec<(String, Recipe)>, UsageError> {
     let mut chosen: Vec<(String, Recipe)> = Vec::new();
     for name in names {
         if chosen.iter().all(|(other, _)| other != name) {
-            chosen.push((name.clone(), providers::known(name)?));
+            chosen.push((name.clone(), providers::recipe(name)?));
         }
     }
     Ok(chosen)
 }
 
 /// Beside the file, so that a first run needs no rights; the system's place for data when the file is in the system's place
-/// for configuration. Always the whole path: the journal must not move with the directory that hookhold is started in.
+/// for configuration. Always the absolute path: the journal must not move with the directory that hookhold is started in.
 fn journal(file: &Path) -> Result<String, Box<dyn Error>> {
-    let whole = std::path::absolute(file)?;
-    let beside = whole.with_file_name("journal");
-    let dir = if whole.starts_with("/etc") { JournalConfig::default().dir } else { beside };
+    let absolute = std::path::absolute(file)?;
+    let next_to_file = absolute.with_file_name("journal");
+    let dir = if absolute.starts_with("/etc") { JournalConfig::default().dir } else { next_to_file };
     let dir = dir.into_os_string().into_string();
     Ok(dir.map_err(|dir| UsageError(format!("{}: a configuration can only name what is UTF-8", dir.display())))?)
 }
@@ -99,7 +99,7 @@ fn write(path: &Path, text: &str, force: bool) -> Result<(), Box<dyn Error>> {
     }
 }
 
-impl Draft {
+impl ConfigDraft {
     /// The configuration; it states what somebody must decide, and leaves every other default alone.
     fn text(&self) -> String {
         let names: Vec<&str> = self.chosen.iter().map(|(name, _)| name.as_str()).collect();
@@ -125,8 +125,8 @@ impl Draft {
             (format!("\n{kafka}[kafka]"), "without it, events stay in the journal"),
             (format!("{kafka}bootstrap.servers = {}", quoted(servers)), "topics are not created by hookhold"),
         ];
-        let head = format!("# Made by: hookhold init {}\n{HEAD}", names.join(" "));
-        let settings = settings.iter().map(|(setting, why)| line(setting, why));
+        let head = format!("# Made by: hookhold init {}\n{FILE_HEADER}", names.join(" "));
+        let settings = settings.iter().map(|(setting, why)| setting_line(setting, why));
         let sources = self.chosen.iter().map(|(name, recipe)| self.source(name, recipe));
         std::iter::once(head).chain(settings).chain(sources).collect()
     }
@@ -146,16 +146,16 @@ impl Draft {
     }
 
     /// What the options say must be right before anything is written; secrets may still be missing.
-    fn sound(&self, text: &str) -> Result<(), UsageError> {
-        let Err(mistakes) = Config::parse(HERE, text, KAFKA) else { return Ok(()) };
-        let wrong = mistakes.sorted().into_iter().find(|mistake| !mistake.key.contains(".secrets"));
-        let Some(wrong) = wrong else { return Ok(()) };
-        let option = if wrong.key.ends_with("public_url") { "--public-url" } else { "--kafka" };
-        Err(UsageError(format!("{option}: {} ({})", wrong.what, wrong.key)))
+    fn validate(&self, text: &str) -> Result<(), UsageError> {
+        let Err(diagnostics) = Config::parse(DEFAULT_FILE, text, KAFKA) else { return Ok(()) };
+        let diagnostic = diagnostics.sorted().into_iter().find(|diagnostic| !diagnostic.key.contains(".secrets"));
+        let Some(diagnostic) = diagnostic else { return Ok(()) };
+        let option = if diagnostic.key.ends_with("public_url") { "--public-url" } else { "--kafka" };
+        Err(UsageError(format!("{option}: {} ({})", diagnostic.what, diagnostic.key)))
     }
 
     fn host(&self) -> &str {
-        self.public_url.as_deref().unwrap_or(providers::ANY_HOST)
+        self.public_url.as_deref().unwrap_or(providers::PLACEHOLDER_HOST)
     }
 
     /// What is left to do, in its order.
@@ -166,25 +166,25 @@ impl Draft {
         }
         for (name, recipe) in &self.chosen {
             if json {
-                writeln!(out, "{}", self.facts(name, recipe))?;
+                writeln!(out, "{}", self.provider_json(name, recipe))?;
             } else {
-                providers::connect(out, name, recipe, self.host())?;
+                providers::dashboard_steps(out, name, recipe, self.host())?;
             }
         }
-        if json { out.flush() } else { self.next(out) }
+        if json { out.flush() } else { self.next_commands(out) }
     }
 
-    fn facts(&self, name: &str, recipe: &Recipe) -> serde_json::Value {
-        let mut facts = providers::facts(name, recipe);
-        facts["file"] = self.file.display().to_string().into();
-        facts["paste"] = format!("{}/hooks/{name}", self.host()).into();
-        facts["variable"] = providers::variable(name).into();
-        facts["topic"] = topic(name).into();
-        facts
+    fn provider_json(&self, name: &str, recipe: &Recipe) -> serde_json::Value {
+        let mut object = providers::provider_json(name, recipe);
+        object["file"] = self.file.display().to_string().into();
+        object["paste"] = format!("{}/hooks/{name}", self.host()).into();
+        object["variable"] = providers::variable(name).into();
+        object["topic"] = topic(name).into();
+        object
     }
 
-    fn next(&self, out: &mut impl Write) -> io::Result<()> {
-        let here = self.file == Path::new(HERE);
+    fn next_commands(&self, out: &mut impl Write) -> io::Result<()> {
+        let here = self.file == Path::new(DEFAULT_FILE);
         let option = if here { String::new() } else { format!(" --config {}", self.file.display()) };
         writeln!(out, "Next, in a shell that has the variables:\n")?;
         writeln!(out, "   hookhold check{option}")?;
@@ -201,7 +201,7 @@ impl Draft {
 }
 
 /// One setting with its reason; the line break before a section does not count.
-fn line(setting: &str, why: &str) -> String {
+fn setting_line(setting: &str, why: &str) -> String {
     let (gap, setting) = setting.strip_prefix('\n').map_or(("", setting), |setting| ("\n", setting));
     if why.is_empty() { format!("{gap}{setting}\n") } else { format!("{gap}{setting:<48} # {why}\n") }
 }
@@ -216,8 +216,8 @@ fn quoted(text: &str) -> String {
 }
 
 /// What is written when no file is named.
-const HERE: &str = "hookhold.toml";
-const HEAD: &str = "\
+const DEFAULT_FILE: &str = "hookhold.toml";
+const FILE_HEADER: &str = "\
 # It says what somebody must decide. Every other option, with its default, limits and reason, is in config/hookhold.toml of
 # hookhold's sources. hookhold check reports every mistake at once; SIGHUP has a running hookhold read this file again.
 #

@@ -10,13 +10,13 @@ use super::{Context, ExitStatus, VerbResult, table};
 
 /// Look at the journal: sizes, cursors and lag, or every frame.
 #[derive(clap::Args)]
-pub struct JournalArgs {
+pub(super) struct JournalArgs {
     #[command(subcommand)]
-    verb: Verb,
+    verb: JournalVerb,
 }
 
 #[derive(clap::Subcommand)]
-enum Verb {
+enum JournalVerb {
     /// Show sizes, cursors, and what waits for Kafka.
     Stat,
     /// Check every frame; exit code 1 when something is damaged.
@@ -24,11 +24,11 @@ enum Verb {
 }
 
 /// Prints what was found.
-pub fn run(context: &Context, args: JournalArgs) -> VerbResult {
+pub(super) fn run(context: &Context, args: JournalArgs) -> VerbResult {
     let journal = context.journal()?;
     let mut out = anstream::stdout().lock();
     let end = match args.verb {
-        Verb::Stat => {
+        JournalVerb::Stat => {
             let stat = journal.stat()?;
             if context.json() {
                 stat_json(&mut out, &stat)?
@@ -37,14 +37,14 @@ pub fn run(context: &Context, args: JournalArgs) -> VerbResult {
             }
             ExitStatus::Done
         }
-        Verb::Verify => {
-            let verdict = journal.verify()?;
+        JournalVerb::Verify => {
+            let report = journal.verify()?;
             if context.json() {
-                verdict_json(&mut out, &verdict)?
+                report_json(&mut out, &report)?
             } else {
-                verdict_text(&mut out, &verdict)?
+                report_text(&mut out, &report)?
             }
-            if verdict.damage.is_empty() { ExitStatus::Done } else { ExitStatus::Failed }
+            if report.damage.is_empty() { ExitStatus::Done } else { ExitStatus::Failed }
         }
     };
     out.flush()?;
@@ -94,28 +94,28 @@ fn stat_json(out: &mut impl Write, stat: &JournalStat) -> io::Result<()> {
     writeln!(out, "{whole}")
 }
 
-fn verdict_text(out: &mut impl Write, verdict: &VerifyReport) -> io::Result<()> {
-    for damage in &verdict.damage {
+fn report_text(out: &mut impl Write, report: &VerifyReport) -> io::Result<()> {
+    for damage in &report.damage {
         let (from, to) = (damage.bytes.start, damage.bytes.end);
         writeln!(out, "damaged: {}, bytes {from} to {to} ({})", damage.file, bytes_about(to - from))?;
     }
-    if verdict.unconfirmed > 0 {
-        let count = verdict.unconfirmed;
+    if report.unconfirmed > 0 {
+        let count = report.unconfirmed;
         writeln!(out, "{count} events after the durable mark: readable now, made sure by the next start of hookhold run")?;
     }
-    let found = match verdict.damage.len() {
+    let found = match report.damage.len() {
         0 => "no damage".to_owned(),
         count => format!("{count} damaged ranges: the events in them are lost, everything else can be read"),
     };
-    writeln!(out, "{} events in {} segments, {found}", verdict.events, verdict.segments)
+    writeln!(out, "{} events in {} segments, {found}", report.events, report.segments)
 }
 
-fn verdict_json(out: &mut impl Write, verdict: &VerifyReport) -> io::Result<()> {
-    let damage = verdict.damage.iter().map(|damage| {
+fn report_json(out: &mut impl Write, report: &VerifyReport) -> io::Result<()> {
+    let damage = report.damage.iter().map(|damage| {
         let (from, to) = (damage.bytes.start, damage.bytes.end);
         json!({ "file": damage.file, "from": from, "to": to })
     });
-    let (events, segments, unsure) = (verdict.events, verdict.segments, verdict.unconfirmed);
+    let (events, segments, unsure) = (report.events, report.segments, report.unconfirmed);
     let damage: Vec<_> = damage.collect();
     writeln!(out, "{}", json!({ "events": events, "segments": segments, "unsure": unsure, "damage": damage }))
 }

@@ -16,20 +16,20 @@ use super::{Context, ExitStatus, UsageError, VerbResult};
 ///
 /// A provider that is not listed works too, with the recipe written inline: see config/hookhold.toml.
 #[derive(clap::Args)]
-pub struct ProvidersArgs {
+pub(super) struct ProvidersArgs {
     /// The provider to connect.
     name: Option<String>,
 }
 
 /// Prints the list or one provider's steps.
-pub fn run(context: &Context, args: ProvidersArgs) -> VerbResult {
+pub(super) fn run(context: &Context, args: ProvidersArgs) -> VerbResult {
     let mut out = anstream::stdout().lock();
     match args.name {
         None => list(&mut out, context.json())?,
         Some(name) => {
-            let recipe = known(&name)?;
+            let recipe = recipe(&name)?;
             if context.json() {
-                writeln!(out, "{}", facts(&name, &recipe))?;
+                writeln!(out, "{}", provider_json(&name, &recipe))?;
             } else {
                 steps(&mut out, &name, &recipe, &public_url(context))?;
             }
@@ -41,21 +41,21 @@ pub fn run(context: &Context, args: ProvidersArgs) -> VerbResult {
 
 /// One line for each provider, its name first.
 pub(super) fn list(out: &mut impl Write, json: bool) -> io::Result<()> {
-    PROVIDERS.iter().try_for_each(|(name, _)| line(out, name, json))
+    PROVIDERS.iter().try_for_each(|(name, _)| provider_line(out, name, json))
 }
 
 /// The recipe called `name`.
-pub(super) fn known(name: &str) -> Result<Recipe, UsageError> {
-    provider(name).ok_or_else(|| unknown(name))
+pub(super) fn recipe(name: &str) -> Result<Recipe, UsageError> {
+    provider(name).ok_or_else(|| unknown_provider(name))
 }
 
-fn line(out: &mut impl Write, name: &str, json: bool) -> io::Result<()> {
+fn provider_line(out: &mut impl Write, name: &str, json: bool) -> io::Result<()> {
     let Some(recipe) = provider(name) else { return Ok(()) };
-    if json { writeln!(out, "{}", facts(name, &recipe)) } else { writeln!(out, "{name:<20}{}", recipe.title) }
+    if json { writeln!(out, "{}", provider_json(name, &recipe)) } else { writeln!(out, "{name:<20}{}", recipe.title) }
 }
 
 /// What machines may want to know of a provider.
-pub(super) fn facts(name: &str, recipe: &Recipe) -> serde_json::Value {
+pub(super) fn provider_json(name: &str, recipe: &Recipe) -> serde_json::Value {
     json!({
         "name": name,
         "title": recipe.title,
@@ -71,7 +71,7 @@ pub(super) fn facts(name: &str, recipe: &Recipe) -> serde_json::Value {
 
 fn steps(out: &mut impl Write, name: &str, recipe: &Recipe, host: &str) -> io::Result<()> {
     let title = &recipe.title;
-    connect(out, name, recipe, host)?;
+    dashboard_steps(out, name, recipe, host)?;
     writeln!(out, "3. In hookhold.toml:\n")?;
     writeln!(out, "   [sources.{name}]\n   provider = \"{name}\"\n   secrets = [\"env:{}\"]", variable(name))?;
     if recipe.signs_url() {
@@ -84,7 +84,7 @@ fn steps(out: &mut impl Write, name: &str, recipe: &Recipe, host: &str) -> io::R
 }
 
 /// What is to be done at the provider: where the URL goes, and where the secret comes from.
-pub(super) fn connect(out: &mut impl Write, name: &str, recipe: &Recipe, host: &str) -> io::Result<()> {
+pub(super) fn dashboard_steps(out: &mut impl Write, name: &str, recipe: &Recipe, host: &str) -> io::Result<()> {
     writeln!(out, "{}\n", recipe.title)?;
     writeln!(out, "1. Where:  {}", recipe.setup.url)?;
     writeln!(out, "   Paste:  {host}/hooks/{name}\n")?;
@@ -114,7 +114,7 @@ pub(super) fn notes(recipe: &Recipe) -> Vec<String> {
         let threshold = format!("when at most {percent} % of its deliveries within {within} get 2xx");
         notes.push(format!("{title} switches the endpoint off {threshold}."));
     }
-    notes.push(format!("Its signature covers: {} (integrity {}).", covers(recipe), recipe.coverage.integrity.word()));
+    notes.push(format!("Its signature covers: {} (integrity {}).", covered_parts(recipe), recipe.coverage.integrity.word()));
     notes
 }
 
@@ -123,7 +123,7 @@ pub(super) fn variable(name: &str) -> String {
     format!("{}_WEBHOOK_SECRET", name.trim_end_matches("-webhooks").to_uppercase().replace('-', "_"))
 }
 
-fn covers(recipe: &Recipe) -> &'static str {
+fn covered_parts(recipe: &Recipe) -> &'static str {
     match recipe.coverage.integrity {
         Integrity::Full => "body, id and type",
         Integrity::Body => "the body, not its id or type",
@@ -135,14 +135,14 @@ fn covers(recipe: &Recipe) -> &'static str {
 /// What the provider calls, as far as a configuration says so.
 fn public_url(context: &Context) -> String {
     let config = context.file().ok().and_then(|file| Config::load(&file, super::KAFKA).ok());
-    config.and_then(|config| config.server.public_url).unwrap_or_else(|| ANY_HOST.to_owned())
+    config.and_then(|config| config.server.public_url).unwrap_or_else(|| PLACEHOLDER_HOST.to_owned())
 }
 
-fn unknown(name: &str) -> UsageError {
+fn unknown_provider(name: &str) -> UsageError {
     let names: Vec<String> = PROVIDERS.iter().map(|(name, _)| (*name).to_owned()).collect();
     let hint = nearest(name, &names).map_or(String::new(), |near| format!(", did you mean {near}?"));
     UsageError(format!("no provider is called {}{hint}; known: {}", name.escape_debug(), names.join(", ")))
 }
 
 /// Stands for a public URL that is not known.
-pub(super) const ANY_HOST: &str = "https://YOUR-HOST";
+pub(super) const PLACEHOLDER_HOST: &str = "https://YOUR-HOST";

@@ -23,16 +23,16 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Context, ExitStatus, UsageError, VerbResult};
-use report::{Kind, Reply, Report};
+use report::{DeliveryKind, SendReport, SendResponse};
 
 /// Send signed deliveries to a running gateway, and show how they were answered.
 ///
 /// Each delivery has an id of its own and is signed with the source's first valid secret, as the provider would do it. At the
-/// end: what was sent, how it was answered, and how long that took. Exit code 1 when an answer is not what that kind of
+/// end: what was sent, how it was answered, and how long that elapsed. Exit code 1 when an answer is not what that kind of
 /// delivery must get.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct SendArgs {
+pub(super) struct SendArgs {
     /// The source in the configuration whose recipe and secret sign.
     source: String,
     /// Where to send [default: the source's path at [server] listen on this machine].
@@ -48,7 +48,7 @@ pub struct SendArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     count: u64,
     /// At most so many per second, such as 500 or 500/s [default: as fast as the answers come].
-    #[arg(long, value_name = "R/s", value_parser = rate)]
+    #[arg(long, value_name = "R/s", value_parser = parse_rate)]
     rate: Option<f64>,
     /// How many connections send at the same time.
     #[arg(long, value_name = "C", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
@@ -57,12 +57,12 @@ pub struct SendArgs {
     #[arg(long, value_name = "P", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
     repeat_percent: u8,
     /// Damage every delivery: body, secret, missing (no signature), stale, future, or unknown (no such source).
-    #[arg(long, value_name = "HOW", value_parser = tamper, conflicts_with = "repeat_percent")]
+    #[arg(long, value_name = "HOW", value_parser = parse_tamper, conflicts_with = "repeat_percent")]
     tamper: Option<Tamper>,
 }
 
 /// Everything a connection needs to know.
-struct Plan {
+struct SendPlan {
     source: Arc<Source>,
     url: String,
     client: reqwest::Client,
@@ -70,25 +70,25 @@ struct Plan {
     /// Stands in every id, so that two runs never send the same one.
     run: u64,
     args: SendArgs,
-    handed_out: AtomicU64,
-    began: Instant,
+    next_number: AtomicU64,
+    started: Instant,
     /// True once the sending is to end early.
     stop: watch::Sender<bool>,
     progress: ProgressBar,
 }
 
 /// Sends, prints the table, and compares every answer with what it should be.
-pub fn run(context: &Context, args: SendArgs) -> VerbResult {
+pub(super) fn run(context: &Context, args: SendArgs) -> VerbResult {
     let plan = Arc::new(plan(context.load()?, args)?);
     let runtime = tokio::runtime::Runtime::new()?;
     let report = runtime.block_on(send_all(plan.clone()))?;
-    let took = plan.began.elapsed();
+    let elapsed = plan.started.elapsed();
     plan.progress.finish_and_clear();
     let mut out = anstream::stdout().lock();
     if context.json() {
-        report.print_json(&mut out, took)?
+        report.print_json(&mut out, elapsed)?
     } else {
-        report.print(&mut out, took)?
+        report.print(&mut out, elapsed)?
     }
     out.flush()?;
     if !context.json() && report.is_limited() {
@@ -97,27 +97,29 @@ pub fn run(context: &Context, args: SendArgs) -> VerbResult {
     Ok(if report.as_expected() { ExitStatus::Done } else { ExitStatus::Failed })
 }
 
-fn plan(config: Config, args: SendArgs) -> Result<Plan, Box<dyn Error>> {
+fn plan(config: Config, args: SendArgs) -> Result<SendPlan, Box<dyn Error>> {
     let names: Vec<String> = config.sources.iter().map(|source| source.name.to_string()).collect();
     let (listen, tls) = (config.server.listen, config.server.tls.is_some());
     let found = config.sources.into_iter().find(|source| *source.name == *args.source);
     let source = found.ok_or_else(|| super::unknown_source(&args.source, &names))?;
     if let Some(tamper) = args.tamper.filter(|tamper| !tamper.applies_to(&source.recipe)) {
-        return Err(UsageError(format!("{} signs no time, so its deliveries cannot be {}", source.name, word(tamper))).into());
+        return Err(
+            UsageError(format!("{} signs no time, so its deliveries cannot be {}", source.name, tamper_word(tamper))).into()
+        );
     }
     let url = url(args.url.as_deref(), listen, tls, &source.path, args.tamper == Some(Tamper::Unknown))?;
     let client = reqwest::Client::builder().http1_only().no_proxy().redirect(reqwest::redirect::Policy::none());
     // Without --url it is this machine's own listener, reached by its address, which stands in no certificate.
     let client = client.danger_accept_invalid_certs(args.url.is_none());
     let body = args.body.as_ref().map(|path| read(path)).transpose()?;
-    Ok(Plan {
+    Ok(SendPlan {
         source,
         url,
-        client: client.timeout(PATIENCE).build()?,
+        client: client.timeout(RESPONSE_TIMEOUT).build()?,
         body,
         run: fastrand::u64(..),
-        handed_out: AtomicU64::new(0),
-        began: Instant::now(),
+        next_number: AtomicU64::new(0),
+        started: Instant::now(),
         stop: watch::Sender::new(false),
         progress: ProgressBar::with_draw_target(Some(args.count), target(args.count)),
         args,
@@ -134,7 +136,7 @@ fn target(count: u64) -> ProgressDrawTarget {
 }
 
 /// Where to send: a given URL without a path gets the source's.
-fn url(given: Option<&str>, listen: SocketAddr, tls: bool, path: &str, nowhere: bool) -> Result<String, UsageError> {
+fn url(given: Option<&str>, listen: SocketAddr, tls: bool, path: &str, is_unknown_path: bool) -> Result<String, UsageError> {
     let host = if listen.ip().is_unspecified() { format!("127.0.0.1:{}", listen.port()) } else { listen.to_string() };
     let given = given.map_or_else(|| format!("{}://{host}", if tls { "https" } else { "http" }), str::to_owned);
     let mut url = given.parse::<reqwest::Url>().map_err(|error| UsageError(format!("--url: {error}")))?;
@@ -143,16 +145,16 @@ fn url(given: Option<&str>, listen: SocketAddr, tls: bool, path: &str, nowhere: 
         return Err(UsageError(format!("--url: neither http:// nor https://; did you mean http://{given}?")));
     }
     let path = if url.path() == "/" { path.to_owned() } else { url.path().to_owned() };
-    url.set_path(&if nowhere { format!("{path}-unknown") } else { path });
+    url.set_path(&if is_unknown_path { format!("{path}-unknown") } else { path });
     Ok(url.into())
 }
 
-async fn send_all(plan: Arc<Plan>) -> Result<Report, Box<dyn Error>> {
+async fn send_all(plan: Arc<SendPlan>) -> Result<SendReport, Box<dyn Error>> {
     let interrupt = signal(SignalKind::interrupt())?;
-    tokio::spawn(interrupted(plan.clone(), interrupt));
+    tokio::spawn(stop_on_interrupt(plan.clone(), interrupt));
     let connections = (0..plan.args.connections).map(|_| tokio::spawn(connection(plan.clone())));
     let connections: Vec<_> = connections.collect();
-    let mut report = Report::default();
+    let mut report = SendReport::default();
     for connection in connections {
         report.add(connection.await?);
     }
@@ -160,19 +162,19 @@ async fn send_all(plan: Arc<Plan>) -> Result<Report, Box<dyn Error>> {
 }
 
 /// Ctrl-C ends the sending, not the report.
-async fn interrupted(plan: Arc<Plan>, mut interrupt: Signal) {
+async fn stop_on_interrupt(plan: Arc<SendPlan>, mut interrupt: Signal) {
     if interrupt.recv().await.is_some() {
         plan.stop.send_replace(true);
     }
 }
 
-async fn connection(plan: Arc<Plan>) -> Report {
-    let mut report = Report::default();
+async fn connection(plan: Arc<SendPlan>) -> SendReport {
+    let mut report = SendReport::default();
     let mut earlier: Vec<Sample> = Vec::new();
     let mut stop = plan.stop.subscribe();
     while let Some(number) = plan.next() {
         if let Some(rate) = plan.args.rate {
-            let turn = plan.began + Duration::from_secs_f64(number as f64 / rate);
+            let turn = plan.started + Duration::from_secs_f64(number as f64 / rate);
             // Nothing is heard before its turn comes, unless it is the end.
             let _ = timeout_at(turn, stop.wait_for(|stop| *stop)).await;
         }
@@ -180,34 +182,34 @@ async fn connection(plan: Arc<Plan>) -> Report {
             break;
         }
         let (kind, sample) = plan.delivery(number, &mut earlier);
-        let began = Instant::now();
-        let reply = plan.send(&sample).await;
-        report.note(kind, reply, plan.expects(kind, reply), began.elapsed());
+        let started = Instant::now();
+        let response = plan.send(&sample).await;
+        report.record(kind, response, plan.expects(kind, response), started.elapsed());
         plan.progress.inc(1);
     }
     report
 }
 
-impl Plan {
+impl SendPlan {
     fn next(&self) -> Option<u64> {
-        let number = self.handed_out.fetch_add(1, Relaxed);
+        let number = self.next_number.fetch_add(1, Relaxed);
         (number < self.args.count).then_some(number)
     }
 
     /// A new delivery, or one of this connection's earlier ones that was answered.
-    fn delivery(&self, number: u64, earlier: &mut Vec<Sample>) -> (Kind, Sample) {
+    fn delivery(&self, number: u64, earlier: &mut Vec<Sample>) -> (DeliveryKind, Sample) {
         if !earlier.is_empty() && fastrand::u8(0..100) < self.args.repeat_percent {
-            return (Kind::Repeat, earlier[fastrand::usize(..earlier.len())].clone());
+            return (DeliveryKind::Duplicate, earlier[fastrand::usize(..earlier.len())].clone());
         }
         let sample = self.sample(number);
         match self.args.tamper {
-            Some(tamper) => (Kind::Tampered(word(tamper)), sample),
+            Some(tamper) => (DeliveryKind::Tampered(tamper_word(tamper)), sample),
             None => {
-                if earlier.len() == KEPT {
-                    earlier.swap_remove(fastrand::usize(..KEPT));
+                if earlier.len() == MAX_EARLIER {
+                    earlier.swap_remove(fastrand::usize(..MAX_EARLIER));
                 }
                 earlier.push(sample.clone());
-                (Kind::Genuine, sample)
+                (DeliveryKind::Genuine, sample)
             }
         }
     }
@@ -223,32 +225,32 @@ impl Plan {
         sign(&self.source, self.body.clone(), &options)
     }
 
-    async fn send(&self, sample: &Sample) -> Reply {
+    async fn send(&self, sample: &Sample) -> SendResponse {
         let query = sample.target.find('?').map_or("", |at| &sample.target[at..]);
         let url = format!("{}{query}", self.url);
         let request = self.client.request(sample.method.clone(), url).headers(sample.headers.clone());
         let mut response = match request.body(sample.body.clone()).send().await {
             Ok(response) => response,
-            Err(error) => return Reply::None(reason(&error)),
+            Err(error) => return SendResponse::Missing(reason(&error)),
         };
-        let status = Reply::Status(response.status().as_u16());
+        let status = SendResponse::Status(response.status().as_u16());
         loop {
             match response.chunk().await {
                 Ok(Some(_)) => {}
                 Ok(None) => return status,
-                Err(error) => return Reply::None(reason(&error)),
+                Err(error) => return SendResponse::Missing(reason(&error)),
             }
         }
     }
 
-    /// True when `reply` is what this kind of delivery must get.
-    fn expects(&self, kind: Kind, reply: Reply) -> bool {
+    /// True when `response` is what this kind of delivery must get.
+    fn expects(&self, kind: DeliveryKind, response: SendResponse) -> bool {
         let wanted = match (kind, self.args.tamper.map(Tamper::expected)) {
-            (Kind::Tampered(_), Some(Outcome::UnknownSource)) => Outcome::UnknownSource.status(),
-            (Kind::Tampered(_), _) if !self.source.shadow => self.source.recipe.replies.rejected,
+            (DeliveryKind::Tampered(_), Some(Outcome::UnknownSource)) => Outcome::UnknownSource.status(),
+            (DeliveryKind::Tampered(_), _) if !self.source.shadow => self.source.recipe.replies.rejected,
             _ => self.source.recipe.replies.accepted.status,
         };
-        reply == Reply::Status(wanted.as_u16())
+        response == SendResponse::Status(wanted.as_u16())
     }
 }
 
@@ -260,17 +262,17 @@ fn reason(error: &reqwest::Error) -> &'static str {
     }
 }
 
-fn word(tamper: Tamper) -> &'static str {
+fn tamper_word(tamper: Tamper) -> &'static str {
     Tamper::WORDS.iter().find(|(_, one)| *one == tamper).map_or("", |(word, _)| word)
 }
 
-fn tamper(text: &str) -> Result<Tamper, String> {
+fn parse_tamper(text: &str) -> Result<Tamper, String> {
     let words: Vec<&str> = Tamper::WORDS.iter().map(|(word, _)| *word).collect();
     let found = Tamper::WORDS.iter().find(|(word, _)| *word == text).map(|(_, tamper)| *tamper);
     found.ok_or_else(|| format!("one of {}", words.join(", ")))
 }
 
-fn rate(text: &str) -> Result<f64, String> {
+fn parse_rate(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix("/s").unwrap_or(text).parse::<f64>().ok();
     number
         .filter(|rate| (0.001..=1e9).contains(rate))
@@ -278,9 +280,9 @@ fn rate(text: &str) -> Result<f64, String> {
 }
 
 /// Longer than any deadline that a gateway can be given by default.
-const PATIENCE: Duration = Duration::from_secs(30);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Deliveries that a connection keeps to repeat.
-const KEPT: usize = 16;
+const MAX_EARLIER: usize = 16;
 const LIMITED: &str = "hookhold: 429 is rate_limited: one address sent more refused deliveries than max_rejected_per_address \
                        or more at once than max_in_flight_per_address, or the source more than its max_rate";
 const EXAMPLES: &str = "\

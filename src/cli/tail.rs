@@ -20,7 +20,7 @@ use super::{Context, ExitStatus, VerbResult};
 /// id, type, key, received_at, content_type, topic and body_base64.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct TailArgs {
+pub(super) struct TailArgs {
     /// Wait for further events, until interrupted.
     #[arg(long, short)]
     follow: bool,
@@ -36,27 +36,27 @@ pub struct TailArgs {
 }
 
 /// Prints events until there is none left; with `--follow`, for ever.
-pub fn run(context: &Context, args: TailArgs) -> VerbResult {
+pub(super) fn run(context: &Context, args: TailArgs) -> VerbResult {
     let mut journal = context.journal()?;
-    let wanted = |stored: &StoredEvent| args.source.as_ref().is_none_or(|source| *source == *stored.event.source());
+    let is_selected = |stored: &StoredEvent| args.source.as_ref().is_none_or(|source| *source == *stored.event.source());
     let start = match args.from {
         Some(seq) => seq,
-        None => before_end(&mut journal, args.last.unwrap_or(DEFAULT_LAST), &wanted)?,
+        None => seq_before_end(&mut journal, args.last.unwrap_or(DEFAULT_LAST), &is_selected)?,
     };
     journal.seek(start);
-    let mut is_found = false;
+    let mut has_printed = false;
     let mut out = BufWriter::new(anstream::stdout().lock());
     loop {
         match journal.next()? {
-            Some(stored) if wanted(&stored) => {
-                is_found = true;
-                show(&mut out, &stored, context.json())?;
+            Some(stored) if is_selected(&stored) => {
+                has_printed = true;
+                print_event(&mut out, &stored, context.json())?;
             }
             Some(_) => {}
             None => {
                 out.flush()?;
-                if !std::mem::replace(&mut is_found, true) {
-                    doubt(context, args.source.as_deref())?;
+                if !std::mem::replace(&mut has_printed, true) {
+                    warn_of_unknown_source(context, args.source.as_deref())?;
                 }
                 if !args.follow {
                     return Ok(ExitStatus::Done);
@@ -68,7 +68,7 @@ pub fn run(context: &Context, args: TailArgs) -> VerbResult {
 }
 
 /// A slip in the name looks like a source from which nothing has come. A source that was removed is known by its events.
-fn doubt(context: &Context, source: Option<&str>) -> io::Result<()> {
+fn warn_of_unknown_source(context: &Context, source: Option<&str>) -> io::Result<()> {
     let (Some(source), Ok(config)) = (source, context.load()) else { return Ok(()) };
     let names: Vec<String> = config.sources.iter().map(|source| source.name.to_string()).collect();
     if names.iter().any(|name| name == source) {
@@ -77,9 +77,9 @@ fn doubt(context: &Context, source: Option<&str>) -> io::Result<()> {
     writeln!(anstream::stderr(), "hookhold: no event of it here, and {}", super::unknown_source(source, &names))
 }
 
-/// The sequence from which on there are `count` wanted events. Looks back twice as far each time that it finds too few, so a
+/// The sequence from which on there are `count` is_selected events. Looks back twice as far each time that it finds too few, so a
 /// short look at a long journal is quick.
-fn before_end(journal: &mut ReadOnlyJournal, count: u64, wanted: &impl Fn(&StoredEvent) -> bool) -> io::Result<u64> {
+fn seq_before_end(journal: &mut ReadOnlyJournal, count: u64, is_selected: &impl Fn(&StoredEvent) -> bool) -> io::Result<u64> {
     let end = journal.log_end()?;
     let mut span = count;
     loop {
@@ -89,7 +89,7 @@ fn before_end(journal: &mut ReadOnlyJournal, count: u64, wanted: &impl Fn(&Store
         journal.seek(from);
         while let Some(stored) = journal.next()?.filter(|stored| stored.position.seq < end) {
             first_seen.get_or_insert(stored.position.seq);
-            if wanted(&stored) {
+            if is_selected(&stored) {
                 last.push_back(stored.position.seq);
             }
             if last.len() as u64 > count {
@@ -105,7 +105,7 @@ fn before_end(journal: &mut ReadOnlyJournal, count: u64, wanted: &impl Fn(&Store
 }
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct EventJson<'a> {
     seq: u64,
     source: &'a str,
     id: Option<&'a str>,
@@ -117,23 +117,23 @@ struct Line<'a> {
     body_base64: String,
 }
 
-fn show(out: &mut impl Write, stored: &StoredEvent, json: bool) -> io::Result<()> {
+fn print_event(out: &mut impl Write, stored: &StoredEvent, json: bool) -> io::Result<()> {
     if json {
-        serde_json::to_writer(&mut *out, &line(stored, &stored.position.to_string()))?;
+        serde_json::to_writer(&mut *out, &event_json(stored, &stored.position.to_string()))?;
         return writeln!(out);
     }
     let (seq, event) = (stored.position.seq, &stored.event);
-    let [kind, id] = [event.event_type(), event.id()].map(|text| escaped(text.unwrap_or("-")));
+    let [event_type, id] = [event.event_type(), event.id()].map(|text| escaped(text.unwrap_or("-")));
     let (at, size) = (event.received_at().rfc3339(), bytes_about(event.body().len() as u64));
-    writeln!(out, "{seq:>8}  {at}  {:<16}  {kind:<28}  {id}  {size}", event.source())
+    writeln!(out, "{seq:>8}  {at}  {:<16}  {event_type:<28}  {id}  {size}", event.source())
 }
 
 /// The key is the one that the Kafka record gets: the ordering key, else the id, else the position.
-fn line<'a>(stored: &'a StoredEvent, position: &'a str) -> Line<'a> {
+fn event_json<'a>(stored: &'a StoredEvent, position: &'a str) -> EventJson<'a> {
     let event = &stored.event;
     let [key, id] = [event.ordering_key(), event.id()].map(|text| text.filter(|text| !text.is_empty()));
     let content_type = event.request().headers.iter().find(|(name, _)| *name == CONTENT_TYPE);
-    Line {
+    EventJson {
         seq: stored.position.seq,
         source: event.source(),
         id: event.id(),
