@@ -1,14 +1,14 @@
-//! `hookhold journal`: looks at the journal from outside, also while `run` writes it. Neither verb writes anything.
+//! `hookhold journal`: inspects the journal read-only, while `run` writes it or while no process does.
 
 use std::io::{self, Write};
 
-use hookhold::journal::{JournalStat, VerifyReport};
+use hookhold::journal::{JournalStat, TopicStat, VerifyReport};
 use hookhold::units::bytes_about;
 use serde_json::json;
 
 use super::{Context, ExitStatus, VerbResult, table};
 
-/// Look at the journal: sizes, cursors and lag, or every frame.
+/// Inspect the journal: sizes and cursors, or every frame.
 #[derive(clap::Args)]
 pub(super) struct JournalArgs {
     #[command(subcommand)]
@@ -17,13 +17,13 @@ pub(super) struct JournalArgs {
 
 #[derive(clap::Subcommand)]
 enum JournalVerb {
-    /// Show sizes, cursors, and what waits for Kafka.
+    /// Show sizes, cursors, and the events that wait for Kafka.
     Stat,
-    /// Check every frame; exit code 1 when something is damaged.
+    /// Verify every frame; the exit code is 1 if one is damaged.
     Verify,
 }
 
-/// Prints what was found.
+/// Prints the statistics, or the damage that was found.
 pub(super) fn run(context: &Context, args: JournalArgs) -> VerbResult {
     let journal = context.journal()?;
     let mut out = anstream::stdout().lock();
@@ -59,29 +59,29 @@ fn stat_text(out: &mut impl Write, stat: &JournalStat) -> io::Result<()> {
     if stat.topics.is_empty() {
         return Ok(());
     }
-    let mut lanes = table::new(&["TOPIC", "EVENTS", "BYTES", "CURSOR", "WAITING", "PINNED"], &[1, 2, 3, 4, 5]);
-    for lane in &stat.topics {
-        let [cursor, waiting, pinned] = match lane.cursor {
-            Some(cursor) => [cursor.to_string(), lane.waiting.to_string(), bytes_about(lane.pinned)],
+    let mut topics = table::new(&["TOPIC", "EVENTS", "BYTES", "CURSOR", "WAITING", "PINNED"], &[1, 2, 3, 4, 5]);
+    for topic in &stat.topics {
+        let [cursor, waiting, pinned] = match topic.cursor {
+            Some(cursor) => [cursor.to_string(), topic.waiting.to_string(), bytes_about(topic.pinned)],
             None => [(); 3].map(|()| "-".to_owned()),
         };
-        lanes.add_row([lane.topic.to_string(), lane.events.to_string(), bytes_about(lane.bytes), cursor, waiting, pinned]);
+        topics.add_row([topic.topic.to_string(), topic.events.to_string(), bytes_about(topic.bytes), cursor, waiting, pinned]);
     }
-    writeln!(out, "\n{}", lanes.trim_fmt())
+    writeln!(out, "\n{}", topics.trim_fmt())
 }
 
 fn stat_json(out: &mut impl Write, stat: &JournalStat) -> io::Result<()> {
-    let lane = |lane: &hookhold::journal::TopicStat| {
+    let topic = |topic: &TopicStat| {
         json!({
-            "topic": lane.topic.as_ref(),
-            "cursor": lane.cursor,
-            "waiting": lane.waiting,
-            "events": lane.events,
-            "bytes": lane.bytes,
-            "pinned": lane.pinned,
+            "topic": topic.topic.as_ref(),
+            "cursor": topic.cursor,
+            "waiting": topic.waiting,
+            "events": topic.events,
+            "bytes": topic.bytes,
+            "pinned": topic.pinned,
         })
     };
-    let whole = json!({
+    let object = json!({
         "in_use": stat.in_use,
         "segments": stat.segments,
         "bytes": stat.bytes,
@@ -89,9 +89,9 @@ fn stat_json(out: &mut impl Write, stat: &JournalStat) -> io::Result<()> {
         "events": stat.events,
         "oldest": stat.oldest,
         "next": stat.next,
-        "lanes": stat.topics.iter().map(lane).collect::<Vec<_>>(),
+        "lanes": stat.topics.iter().map(topic).collect::<Vec<_>>(),
     });
-    writeln!(out, "{whole}")
+    writeln!(out, "{object}")
 }
 
 fn report_text(out: &mut impl Write, report: &VerifyReport) -> io::Result<()> {
@@ -101,11 +101,14 @@ fn report_text(out: &mut impl Write, report: &VerifyReport) -> io::Result<()> {
     }
     if report.unconfirmed > 0 {
         let count = report.unconfirmed;
-        writeln!(out, "{count} events after the durable mark: readable now, made sure by the next start of hookhold run")?;
+        writeln!(
+            out,
+            "{count} unconfirmed events after the durable watermark: readable; the next start of hookhold run syncs them"
+        )?;
     }
     let found = match report.damage.len() {
         0 => "no damage".to_owned(),
-        count => format!("{count} damaged ranges: the events in them are lost, everything else can be read"),
+        count => format!("{count} damaged ranges: their events are lost, all others are readable"),
     };
     writeln!(out, "{} events in {} segments, {found}", report.events, report.segments)
 }

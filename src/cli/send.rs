@@ -1,5 +1,6 @@
-//! `hookhold send`: genuine, repeated or damaged deliveries, signed with the source's own secret. Sandbox and load
-//! generator in one. Memory does not grow with `--count`: each connection keeps a few deliveries to repeat, no more.
+//! `hookhold send`: sends genuine, duplicate or tampered deliveries, signed with the source's own secret. It serves as a
+//! sandbox and as a load generator. Memory does not grow with `--count`: each connection remembers only a few deliveries that
+//! it can send again.
 
 mod report;
 
@@ -25,59 +26,59 @@ use tokio::time::{Instant, timeout_at};
 use super::{Context, ExitStatus, UsageError, VerbResult};
 use report::{DeliveryKind, SendReport, SendResponse};
 
-/// Send signed deliveries to a running gateway, and show how they were answered.
+/// Send test deliveries to a running gateway, and report the responses.
 ///
-/// Each delivery has an id of its own and is signed with the source's first valid secret, as the provider would do it. At the
-/// end: what was sent, how it was answered, and how long that elapsed. Exit code 1 when an answer is not what that kind of
-/// delivery must get.
+/// Each delivery has its own id and is signed with the first valid secret of the source, as the provider would sign it. The
+/// report counts the responses to each kind of delivery and shows their latency. The exit code is 1 if a response is not the
+/// expected one for its kind of delivery.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct SendArgs {
-    /// The source in the configuration whose recipe and secret sign.
+    /// Name of the configured source whose recipe and secret sign the deliveries.
     source: String,
-    /// Where to send [default: the source's path at [server] listen on this machine].
+    /// URL to send to [default: the path of the source at [server] listen on this machine].
     #[arg(long)]
     url: Option<String>,
-    /// The event type of the sample.
+    /// Event type of the sample.
     #[arg(long = "type", value_name = "TYPE")]
     event_type: Option<String>,
-    /// A file whose bytes are the body, instead of a sample.
+    /// File to send as the body, instead of a sample.
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
-    /// How many deliveries.
+    /// Number of deliveries to send.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     count: u64,
-    /// At most so many per second, such as 500 or 500/s [default: as fast as the answers come].
+    /// Maximum number of deliveries per second, such as 500 or 500/s [default: no limit].
     #[arg(long, value_name = "R/s", value_parser = parse_rate)]
     rate: Option<f64>,
-    /// How many connections send at the same time.
+    /// Number of connections that send in parallel.
     #[arg(long, value_name = "C", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
     connections: u16,
-    /// How many of a hundred deliveries are repeats of an earlier one.
+    /// Percentage of deliveries that repeat an earlier one.
     #[arg(long, value_name = "P", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
     repeat_percent: u8,
-    /// Damage every delivery: body, secret, missing (no signature), stale, future, or unknown (no such source).
+    /// Tamper with every delivery: body, secret, missing (no signature), stale, future, or unknown (no such source).
     #[arg(long, value_name = "HOW", value_parser = parse_tamper, conflicts_with = "repeat_percent")]
     tamper: Option<Tamper>,
 }
 
-/// Everything a connection needs to know.
+/// State shared by all connections.
 struct SendPlan {
     source: Arc<Source>,
     url: String,
     client: reqwest::Client,
     body: Option<Bytes>,
-    /// Stands in every id, so that two runs never send the same one.
+    /// Part of every id, so that two runs never send the same id.
     run: u64,
     args: SendArgs,
     next_number: AtomicU64,
     started: Instant,
-    /// True once the sending is to end early.
+    /// True once sending must stop early.
     stop: watch::Sender<bool>,
     progress: ProgressBar,
 }
 
-/// Sends, prints the table, and compares every answer with what it should be.
+/// Sends all deliveries and prints the report. Fails if a response was not the expected one.
 pub(super) fn run(context: &Context, args: SendArgs) -> VerbResult {
     let plan = Arc::new(plan(context.load()?, args)?);
     let runtime = tokio::runtime::Runtime::new()?;
@@ -103,13 +104,13 @@ fn plan(config: Config, args: SendArgs) -> Result<SendPlan, Box<dyn Error>> {
     let found = config.sources.into_iter().find(|source| *source.name == *args.source);
     let source = found.ok_or_else(|| super::unknown_source(&args.source, &names))?;
     if let Some(tamper) = args.tamper.filter(|tamper| !tamper.applies_to(&source.recipe)) {
-        return Err(
-            UsageError(format!("{} signs no time, so its deliveries cannot be {}", source.name, tamper_word(tamper))).into()
-        );
+        let (word, name) = (tamper_word(tamper), &source.name);
+        let what = format!("--tamper {word}: expected a source that signs a timestamp, found {name}; use another --tamper");
+        return Err(UsageError(what).into());
     }
     let url = url(args.url.as_deref(), listen, tls, &source.path, args.tamper == Some(Tamper::Unknown))?;
     let client = reqwest::Client::builder().http1_only().no_proxy().redirect(reqwest::redirect::Policy::none());
-    // Without --url it is this machine's own listener, reached by its address, which stands in no certificate.
+    // Without --url the target is the listener of this machine, reached by its address, which no certificate contains.
     let client = client.danger_accept_invalid_certs(args.url.is_none());
     let body = args.body.as_ref().map(|path| read(path)).transpose()?;
     Ok(SendPlan {
@@ -127,22 +128,24 @@ fn plan(config: Config, args: SendArgs) -> Result<SendPlan, Box<dyn Error>> {
 }
 
 fn read(path: &Path) -> Result<Bytes, UsageError> {
-    std::fs::read(path).map(Bytes::from).map_err(|error| UsageError(format!("cannot read {}: {error}", path.display())))
+    std::fs::read(path).map(Bytes::from).map_err(|error| UsageError(format!("--body: cannot read {}: {error}", path.display())))
 }
 
-/// A bar only for work that takes a while, and only on a terminal.
+/// Shows a progress bar for 100 deliveries or more; indicatif draws it only on a terminal.
 fn target(count: u64) -> ProgressDrawTarget {
     if count < 100 { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() }
 }
 
-/// Where to send: a given URL without a path gets the source's.
+/// Returns the URL to send to. A given URL without a path gets the path of the source.
 fn url(given: Option<&str>, listen: SocketAddr, tls: bool, path: &str, is_unknown_path: bool) -> Result<String, UsageError> {
     let host = if listen.ip().is_unspecified() { format!("127.0.0.1:{}", listen.port()) } else { listen.to_string() };
     let given = given.map_or_else(|| format!("{}://{host}", if tls { "https" } else { "http" }), str::to_owned);
-    let mut url = given.parse::<reqwest::Url>().map_err(|error| UsageError(format!("--url: {error}")))?;
-    // "localhost:8080" is a URL too, whose scheme is localhost.
+    let mut url = given
+        .parse::<reqwest::Url>()
+        .map_err(|error| UsageError(format!("--url: expected a URL such as http://127.0.0.1:8080, found {given:?} ({error})")))?;
+    // "localhost:8080" parses as a URL with the scheme localhost.
     if !["http", "https"].contains(&url.scheme()) {
-        return Err(UsageError(format!("--url: neither http:// nor https://; did you mean http://{given}?")));
+        return Err(UsageError(format!("--url: expected http:// or https://, found {given:?}; did you mean http://{given}?")));
     }
     let path = if url.path() == "/" { path.to_owned() } else { url.path().to_owned() };
     url.set_path(&if is_unknown_path { format!("{path}-unknown") } else { path });
@@ -161,7 +164,7 @@ async fn send_all(plan: Arc<SendPlan>) -> Result<SendReport, Box<dyn Error>> {
     Ok(report)
 }
 
-/// Ctrl-C ends the sending, not the report.
+/// Stops sending on Ctrl-C; the report is still printed.
 async fn stop_on_interrupt(plan: Arc<SendPlan>, mut interrupt: Signal) {
     if interrupt.recv().await.is_some() {
         plan.stop.send_replace(true);
@@ -174,9 +177,9 @@ async fn connection(plan: Arc<SendPlan>) -> SendReport {
     let mut stop = plan.stop.subscribe();
     while let Some(number) = plan.next() {
         if let Some(rate) = plan.args.rate {
-            let turn = plan.started + Duration::from_secs_f64(number as f64 / rate);
-            // Nothing is heard before its turn comes, unless it is the end.
-            let _ = timeout_at(turn, stop.wait_for(|stop| *stop)).await;
+            let due = plan.started + Duration::from_secs_f64(number as f64 / rate);
+            // Waits until the delivery is due, or until sending must stop.
+            let _ = timeout_at(due, stop.wait_for(|stop| *stop)).await;
         }
         if *stop.borrow() {
             break;
@@ -196,7 +199,7 @@ impl SendPlan {
         (number < self.args.count).then_some(number)
     }
 
-    /// A new delivery, or one of this connection's earlier ones that was answered.
+    /// Returns a new delivery, or an earlier one of this connection that was already answered.
     fn delivery(&self, number: u64, earlier: &mut Vec<Sample>) -> (DeliveryKind, Sample) {
         if !earlier.is_empty() && fastrand::u8(0..100) < self.args.repeat_percent {
             return (DeliveryKind::Duplicate, earlier[fastrand::usize(..earlier.len())].clone());
@@ -243,22 +246,24 @@ impl SendPlan {
         }
     }
 
-    /// True when `response` is what this kind of delivery must get.
+    /// True if `response` is the expected one for this kind of delivery.
     fn expects(&self, kind: DeliveryKind, response: SendResponse) -> bool {
-        let wanted = match (kind, self.args.tamper.map(Tamper::expected)) {
+        let expected = match (kind, self.args.tamper.map(Tamper::expected)) {
             (DeliveryKind::Tampered(_), Some(Outcome::UnknownSource)) => Outcome::UnknownSource.status(),
             (DeliveryKind::Tampered(_), _) if !self.source.shadow => self.source.recipe.replies.rejected,
             _ => self.source.recipe.replies.accepted.status,
         };
-        response == SendResponse::Status(wanted.as_u16())
+        response == SendResponse::Status(expected.as_u16())
     }
 }
 
 fn reason(error: &reqwest::Error) -> &'static str {
-    match error {
-        error if error.is_connect() => "no connection",
-        error if error.is_timeout() => "timed out",
-        _ => "connection lost",
+    if error.is_connect() {
+        "no connection"
+    } else if error.is_timeout() {
+        "timed out"
+    } else {
+        "connection lost"
     }
 }
 
@@ -269,22 +274,20 @@ fn tamper_word(tamper: Tamper) -> &'static str {
 fn parse_tamper(text: &str) -> Result<Tamper, String> {
     let words: Vec<&str> = Tamper::WORDS.iter().map(|(word, _)| *word).collect();
     let found = Tamper::WORDS.iter().find(|(word, _)| *word == text).map(|(_, tamper)| *tamper);
-    found.ok_or_else(|| format!("one of {}", words.join(", ")))
+    found.ok_or_else(|| format!("expected one of {}", words.join(", ")))
 }
 
 fn parse_rate(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix("/s").unwrap_or(text).parse::<f64>().ok();
-    number
-        .filter(|rate| (0.001..=1e9).contains(rate))
-        .ok_or_else(|| "a number of deliveries per second, such as 500/s".to_owned())
+    number.filter(|rate| (0.001..=1e9).contains(rate)).ok_or_else(|| "expected deliveries per second, such as 500/s".to_owned())
 }
 
-/// Longer than any deadline that a gateway can be given by default.
+/// Longer than every default deadline of the gateway.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Deliveries that a connection keeps to repeat.
+/// Earlier deliveries that a connection remembers, to send one of them again.
 const MAX_EARLIER: usize = 16;
-const LIMITED: &str = "hookhold: 429 is rate_limited: one address sent more refused deliveries than max_rejected_per_address \
-                       or more at once than max_in_flight_per_address, or the source more than its max_rate";
+const LIMITED: &str = "hookhold: 429 means rate_limited: this address exceeded max_rejected_per_address or \
+                       max_in_flight_per_address, or the source exceeded its max_rate";
 const EXAMPLES: &str = "\
 Examples:
   hookhold send stripe

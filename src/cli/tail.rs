@@ -1,4 +1,4 @@
-//! `hookhold tail`: reads the journal, also while `run` writes it. It shows only what is on disk.
+//! `hookhold tail`: prints the stored events. It reads the journal while `run` writes it, and prints only what is on disk.
 
 use std::collections::VecDeque;
 use std::io::{self, BufWriter, Write};
@@ -14,28 +14,28 @@ use serde::Serialize;
 
 use super::{Context, ExitStatus, VerbResult};
 
-/// Show the events that the journal keeps, oldest first.
+/// Show the events in the journal, oldest first.
 ///
-/// Works while the gateway runs, and shows only what is on disk. With --format json: one object per event with seq, source,
-/// id, type, key, received_at, content_type, topic and body_base64.
+/// Works while the gateway runs, and shows only what is on disk. With --format json it prints one object per event, with seq,
+/// source, id, type, key, received_at, content_type, topic and body_base64.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct TailArgs {
-    /// Wait for further events, until interrupted.
+    /// Wait for further events until interrupted.
     #[arg(long, short)]
     follow: bool,
-    /// Begin with this sequence, or with the oldest event if that is newer.
+    /// First sequence number to show; the oldest event if that one is newer.
     #[arg(long, value_name = "SEQ", conflicts_with = "last")]
     from: Option<u64>,
-    /// Begin so many events before the end [default: 10].
+    /// Number of latest events to show [default: 10].
     #[arg(long, value_name = "N")]
     last: Option<u64>,
-    /// Only events of this source.
+    /// Show only events of this source.
     #[arg(long, value_name = "SOURCE")]
     source: Option<String>,
 }
 
-/// Prints events until there is none left; with `--follow`, for ever.
+/// Prints the selected events; with `--follow` it then waits for more.
 pub(super) fn run(context: &Context, args: TailArgs) -> VerbResult {
     let mut journal = context.journal()?;
     let is_selected = |stored: &StoredEvent| args.source.as_ref().is_none_or(|source| *source == *stored.event.source());
@@ -44,18 +44,18 @@ pub(super) fn run(context: &Context, args: TailArgs) -> VerbResult {
         None => seq_before_end(&mut journal, args.last.unwrap_or(DEFAULT_LAST), &is_selected)?,
     };
     journal.seek(start);
-    let mut has_printed = false;
+    let mut may_warn = true;
     let mut out = BufWriter::new(anstream::stdout().lock());
     loop {
         match journal.next()? {
             Some(stored) if is_selected(&stored) => {
-                has_printed = true;
+                may_warn = false;
                 print_event(&mut out, &stored, context.json())?;
             }
             Some(_) => {}
             None => {
                 out.flush()?;
-                if !std::mem::replace(&mut has_printed, true) {
+                if std::mem::take(&mut may_warn) {
                     warn_of_unknown_source(context, args.source.as_deref())?;
                 }
                 if !args.follow {
@@ -67,18 +67,19 @@ pub(super) fn run(context: &Context, args: TailArgs) -> VerbResult {
     }
 }
 
-/// A slip in the name looks like a source from which nothing has come. A source that was removed is known by its events.
+/// Warns if the configuration has no source of this name: a misspelt name looks like a source without events. Called only if
+/// no event was printed, so a removed source whose events remain causes no warning.
 fn warn_of_unknown_source(context: &Context, source: Option<&str>) -> io::Result<()> {
     let (Some(source), Ok(config)) = (source, context.load()) else { return Ok(()) };
     let names: Vec<String> = config.sources.iter().map(|source| source.name.to_string()).collect();
     if names.iter().any(|name| name == source) {
         return Ok(());
     }
-    writeln!(anstream::stderr(), "hookhold: no event of it here, and {}", super::unknown_source(source, &names))
+    writeln!(anstream::stderr(), "hookhold: no events found; {}", super::unknown_source(source, &names))
 }
 
-/// The sequence from which on there are `count` is_selected events. Looks back twice as far each time that it finds too few, so a
-/// short look at a long journal is quick.
+/// Returns the sequence number from which `count` selected events follow. Doubles the distance it looks back whenever it finds
+/// too few, so the latest events of a long journal are found quickly.
 fn seq_before_end(journal: &mut ReadOnlyJournal, count: u64, is_selected: &impl Fn(&StoredEvent) -> bool) -> io::Result<u64> {
     let end = journal.log_end()?;
     let mut span = count;
@@ -128,7 +129,8 @@ fn print_event(out: &mut impl Write, stored: &StoredEvent, json: bool) -> io::Re
     writeln!(out, "{seq:>8}  {at}  {:<16}  {event_type:<28}  {id}  {size}", event.source())
 }
 
-/// The key is the one that the Kafka record gets: the ordering key, else the id, else the position.
+/// Returns the event for `--format json`. Its key is the key of the Kafka record: the ordering key, else the id, else the
+/// position.
 fn event_json<'a>(stored: &'a StoredEvent, position: &'a str) -> EventJson<'a> {
     let event = &stored.event;
     let [key, id] = [event.ordering_key(), event.id()].map(|text| text.filter(|text| !text.is_empty()));
@@ -147,7 +149,7 @@ fn event_json<'a>(stored: &'a StoredEvent, position: &'a str) -> EventJson<'a> {
 }
 
 const DEFAULT_LAST: u64 = 10;
-/// How soon a new event is seen.
+/// Poll interval of `--follow`.
 const POLL: Duration = Duration::from_millis(100);
 const EXAMPLES: &str = "\
 Examples:

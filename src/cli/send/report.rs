@@ -1,4 +1,4 @@
-//! What `send` found out: how often each kind of delivery got which answer, and how long the answers elapsed.
+//! The report of `send`: counts and latencies of the responses, by kind of delivery.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,14 +10,14 @@ use serde_json::json;
 
 use crate::cli::table;
 
-/// What was sent.
+/// Kind of a delivery that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum DeliveryKind {
-    /// A delivery as the provider would make it.
+    /// A delivery as the provider would send it.
     Genuine,
-    /// The same delivery once more.
+    /// An earlier delivery, sent again (`--repeat-percent`).
     Duplicate,
-    /// A delivery that must be refused, damaged as the word says.
+    /// A delivery that must be rejected, tampered with as the `--tamper` word says.
     Tampered(&'static str),
 }
 
@@ -31,12 +31,12 @@ impl fmt::Display for DeliveryKind {
     }
 }
 
-/// What came back: a status code, or none and why.
+/// Response to a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum SendResponse {
-    /// An answer with this status code.
+    /// A response with this status code.
     Status(u16),
-    /// No answer.
+    /// No response, for this reason.
     Missing(&'static str),
 }
 
@@ -49,7 +49,7 @@ impl fmt::Display for SendResponse {
     }
 }
 
-/// Counts and latencies by kind and response. Its size does not grow with the number of deliveries.
+/// Counts and latencies by delivery kind and response. Its size does not grow with the number of deliveries.
 #[derive(Default)]
 pub(super) struct SendReport {
     rows: BTreeMap<(DeliveryKind, SendResponse), ReportRow>,
@@ -61,13 +61,13 @@ struct ReportRow {
 }
 
 impl SendReport {
-    /// Notes one response and whether it is the right one for its kind.
+    /// Records one response; `expected` is true if it is the expected one for its kind.
     pub(super) fn record(&mut self, kind: DeliveryKind, response: SendResponse, expected: bool, elapsed: Duration) {
         let row = self.rows.entry((kind, response)).or_insert_with(|| ReportRow { expected, latency_us: histogram() });
         row.latency_us.saturating_record(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
     }
 
-    /// Adds what another connection noted.
+    /// Adds the report of another connection.
     pub(super) fn add(&mut self, other: SendReport) {
         for (key, row) in other.rows {
             match self.rows.get_mut(&key) {
@@ -77,12 +77,12 @@ impl SendReport {
         }
     }
 
-    /// True when every response was the right one.
+    /// True if every response was the expected one.
     pub(super) fn as_expected(&self) -> bool {
         self.rows.values().all(|row| row.expected)
     }
 
-    /// True when the gateway has answered that it was too much.
+    /// True if a response was 429.
     pub(super) fn is_limited(&self) -> bool {
         self.rows.keys().any(|(_, response)| *response == SendResponse::Status(429))
     }
@@ -91,21 +91,21 @@ impl SendReport {
         self.rows.values().map(|row| row.latency_us.len()).sum()
     }
 
-    /// Prints the table, and below it how many deliveries there were and how fast.
+    /// Prints the table, then the number of deliveries and their rate.
     pub(super) fn print(&self, out: &mut impl Write, elapsed: Duration) -> io::Result<()> {
         let headings = ["SENT", "STATUS", "COUNT", "P50 MS", "P90 MS", "P99 MS", "MAX MS", ""];
         let mut table = table::new(&headings, &[2, 3, 4, 5, 6]);
         for ((kind, response), row) in &self.rows {
             let mut cells = vec![kind.to_string(), response.to_string(), row.latency_us.len().to_string()];
             cells.extend(row.latencies_ms().iter().map(|ms| format!("{ms:.1}")));
-            cells.push(if row.expected { "as it should be".to_owned() } else { "NOT as it should be".to_owned() });
+            cells.push(if row.expected { "as expected" } else { "NOT as expected" }.to_owned());
             table.add_row(cells);
         }
         writeln!(out, "{}\n", table.trim_fmt())?;
         writeln!(out, "{} deliveries in {:.1} s, {:.0}/s", self.total(), elapsed.as_secs_f64(), self.rate(elapsed))
     }
 
-    /// Prints one object per row, then one with the totals.
+    /// Prints one JSON object per row, then one with the totals.
     pub(super) fn print_json(&self, out: &mut impl Write, elapsed: Duration) -> io::Result<()> {
         for ((kind, response), row) in &self.rows {
             let [p50, p90, p99, max] = row.latencies_ms();
@@ -131,7 +131,7 @@ impl ReportRow {
     }
 }
 
-/// One microsecond to ten minutes, in steps below one percent.
+/// Covers one microsecond to ten minutes with two significant digits, so a value is off by less than one percent.
 fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 600_000_000, 2).expect("the bounds are constant and legal")
+    Histogram::new_with_bounds(1, 600_000_000, 2).expect("the bounds are valid constants")
 }
