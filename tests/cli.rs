@@ -1,4 +1,5 @@
-//! The command line: what scripts rely on. First words, exit codes, one line per error, and silence when nobody reads.
+//! The command line as scripts use it: first words, exit codes, one line per error, and no error when standard output is
+//! closed.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -24,7 +25,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// A directory with a configuration of two sources; `rest` is put in front of them.
+/// Writes a configuration with two sources into a new directory; `rest` comes before them.
 fn configured(rest: &str) -> (tempfile::TempDir, String) {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("one"), "c2VjcmV0IG51bWJlciBvbmU=\n").unwrap();
@@ -41,7 +42,7 @@ fn configured(rest: &str) -> (tempfile::TempDir, String) {
 }
 
 #[test]
-fn providers_puts_one_name_first_on_each_line_and_no_header() {
+fn providers_prints_one_name_first_on_each_line() {
     let listed = text(&hookhold(&["providers"]).stdout);
     let names: Vec<&str> = listed.lines().filter_map(|line| line.split_whitespace().next()).collect();
     let known: Vec<&str> = PROVIDERS.iter().map(|(name, _)| *name).collect();
@@ -54,7 +55,7 @@ fn providers_puts_one_name_first_on_each_line_and_no_header() {
 }
 
 #[test]
-fn providers_says_what_to_paste_where() {
+fn providers_prints_the_steps_for_each_provider() {
     for (name, _) in PROVIDERS {
         let steps = hookhold(&["providers", name]);
         assert_eq!(steps.status.code(), Some(0));
@@ -68,7 +69,7 @@ fn providers_says_what_to_paste_where() {
 }
 
 #[test]
-fn check_shows_what_a_good_configuration_says_and_no_secret() {
+fn check_summarizes_a_valid_configuration_without_secrets() {
     let (_dir, file) = configured("[server]\npublic_url = \"https://hooks.example.com/in/\"\n");
     let check = hookhold(&["check", "--config", &file]);
     let shown = text(&check.stdout);
@@ -85,25 +86,25 @@ fn check_shows_what_a_good_configuration_says_and_no_secret() {
 }
 
 #[test]
-fn mistakes_for_machines_are_one_object_per_line() {
+fn check_prints_one_json_object_per_mistake() {
     let (_dir, file) = configured("nonsense = 1\n[server]\nmax_headers = 1\n");
     let check = hookhold(&["check", "--format", "json", "--config", &file]);
-    let mistakes: Vec<Value> = text(&check.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let diagnostics: Vec<Value> = text(&check.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(check.status.code(), Some(2));
-    assert_eq!(mistakes.len(), 2);
-    assert_eq!((&mistakes[0]["key"], &mistakes[0]["line"]), (&"nonsense".into(), &1.into()));
-    assert_eq!((&mistakes[1]["key"], &mistakes[1]["line"]), (&"server.max_headers".into(), &3.into()));
+    assert_eq!(diagnostics.len(), 2);
+    assert_eq!((&diagnostics[0]["key"], &diagnostics[0]["line"]), (&"nonsense".into(), &1.into()));
+    assert_eq!((&diagnostics[1]["key"], &diagnostics[1]["line"]), (&"server.max_headers".into(), &3.into()));
 }
 
 #[test]
-fn kafka_settings_that_make_no_client_are_a_mistake_in_check_and_at_a_start() {
+fn check_and_run_reject_kafka_settings_without_a_client() {
     let kafka = "\n[kafka]\nbootstrap.servers = \"localhost:1\"\nsecurity.protocol = \"ssl\"\nssl.ca.location = ";
     let (_dir, file) = configured(&format!("{kafka}\"/nonexistent/ca.pem\"\n"));
     let check = hookhold(&["check", "--config", &file]);
     let run = hookhold(&["run", "--config", &file]);
     assert_eq!((check.status.code(), run.status.code()), (Some(2), Some(2)));
-    for said in [text(&check.stdout), text(&run.stderr)] {
-        assert!(said.starts_with(&format!("{file}:2: kafka: ")) && said.contains("ssl.ca.location"), "{said}");
+    for output in [text(&check.stdout), text(&run.stderr)] {
+        assert!(output.starts_with(&format!("{file}:2: kafka: ")) && output.contains("ssl.ca.location"), "{output}");
     }
     let (_dir, file) = configured("\n[kafka]\nbootstrap.servers = \"localhost:1\"\n");
     let check = hookhold(&["check", "--config", &file]);
@@ -111,74 +112,75 @@ fn kafka_settings_that_make_no_client_are_a_mistake_in_check_and_at_a_start() {
 }
 
 #[test]
-fn wrong_usage_ends_with_2_and_one_line() {
+fn wrong_usage_exits_with_2_and_one_line() {
     let missing = hookhold(&["check", "--config", "/nonexistent/hookhold.toml"]);
     assert_eq!(missing.status.code(), Some(2));
-    let nowhere = Command::new(env!("CARGO_BIN_EXE_hookhold")).arg("check").current_dir("tests").output().unwrap();
+    let without_file = Command::new(env!("CARGO_BIN_EXE_hookhold")).arg("check").current_dir("tests").output().unwrap();
     if !std::path::Path::new("/etc/hookhold/hookhold.toml").exists() {
-        assert_eq!(nowhere.status.code(), Some(2));
-        assert_eq!(text(&nowhere.stderr).lines().count(), 1);
+        assert_eq!(without_file.status.code(), Some(2));
+        assert_eq!(text(&without_file.stderr).lines().count(), 1);
     }
     assert_eq!(hookhold(&["chek"]).status.code(), Some(2));
     assert_eq!(hookhold(&["send", "stripe", "--count", "0"]).status.code(), Some(2));
 }
 
 #[test]
-fn nobody_reading_is_not_an_error() {
+fn a_closed_standard_output_is_not_an_error() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let mut command = Command::new(env!("CARGO_BIN_EXE_hookhold"));
-    let ended = command.arg("providers").stdout(Stdio::from(writer)).stderr(Stdio::piped()).output().unwrap();
-    assert_eq!(ended.status.code(), Some(0));
-    assert_eq!(text(&ended.stderr), "");
+    let output = command.arg("providers").stdout(Stdio::from(writer)).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(text(&output.stderr), "");
 }
 
 #[test]
-fn send_refuses_what_cannot_be_sent() {
+fn send_rejects_arguments_that_cannot_be_sent() {
     let (_dir, file) = configured("");
     let cases: [(&[&str], &str); 5] = [
         (&["send", "strip"], "did you mean stripe?"),
-        (&["send", "code", "--tamper", "stale"], "signs no time"),
+        (&["send", "code", "--tamper", "stale"], "expected a source that signs a timestamp"),
         (&["send", "stripe", "--body", "/nonexistent/body"], "cannot read"),
         (&["send", "stripe", "--url", "not a url"], "--url"),
         (&["send", "stripe", "--url", "localhost:8080"], "did you mean http://localhost:8080?"),
     ];
     for (args, why) in cases {
-        let refused = hookhold(&[args, &["--config", &file]].concat());
-        assert_eq!(refused.status.code(), Some(2), "{args:?}");
-        assert!(text(&refused.stderr).contains(why), "{}", text(&refused.stderr));
+        let rejected = hookhold(&[args, &["--config", &file]].concat());
+        assert_eq!(rejected.status.code(), Some(2), "{args:?}");
+        assert!(text(&rejected.stderr).contains(why), "{}", text(&rejected.stderr));
     }
 }
 
 #[test]
-fn send_without_a_gateway_fails_and_says_so() {
+fn send_without_a_gateway_reports_no_connection() {
     let (_dir, file) = configured("");
-    // Port 1 of this machine: nothing listens there, and nothing outside is asked.
+    // Nothing listens on port 1 of this machine, and no other machine is involved.
     let sent = hookhold(&["send", "stripe", "--url", "http://127.0.0.1:1", "--count", "3", "--config", &file]);
     assert_eq!(sent.status.code(), Some(1));
     let table = text(&sent.stdout);
     assert!(table.contains("none: no connection") && table.contains("3 deliveries"), "{table}");
 }
 
-/// Answers 200 to everybody, and tells path and body of what came. Returns its URL.
-fn yes_to_everything() -> (String, Receiver<(String, Vec<u8>)>) {
-    always("200 OK")
+/// Starts a server that answers 200 to every request. Returns its URL, and the path and body of each request.
+fn accepting_server() -> (String, Receiver<(String, Vec<u8>)>) {
+    server_answering("200 OK")
 }
 
-fn always(status: &'static str) -> (String, Receiver<(String, Vec<u8>)>) {
+/// Starts a server that answers every request with `status`.
+fn server_answering(status: &'static str) -> (String, Receiver<(String, Vec<u8>)>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let (tell, told) = channel();
+    let (requests, received) = channel();
     std::thread::spawn(move || {
         for connection in listener.incoming().flatten() {
-            let tell = tell.clone();
-            std::thread::spawn(move || answer(connection, status, &tell));
+            let requests = requests.clone();
+            std::thread::spawn(move || answer(connection, status, &requests));
         }
     });
-    (url, told)
+    (url, received)
 }
 
-fn answer(connection: TcpStream, status: &str, tell: &Sender<(String, Vec<u8>)>) -> Option<()> {
+fn answer(connection: TcpStream, status: &str, requests: &Sender<(String, Vec<u8>)>) -> Option<()> {
     let mut reader = BufReader::new(connection.try_clone().ok()?);
     loop {
         let head: Vec<String> = reader.by_ref().lines().map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
@@ -186,89 +188,89 @@ fn answer(connection: TcpStream, status: &str, tell: &Sender<(String, Vec<u8>)>)
         let length = head.iter().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok())?;
         let mut body = vec![0; length];
         reader.read_exact(&mut body).ok()?;
-        tell.send((path, body)).ok()?;
+        requests.send((path, body)).ok()?;
         write!(&connection, "HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").ok()?;
     }
 }
 
 #[test]
-fn every_genuine_delivery_has_an_id_of_its_own_and_a_repeat_is_the_same_bytes() {
+fn genuine_deliveries_have_distinct_ids_and_repeats_equal_bytes() {
     let (_dir, file) = configured("");
-    let (url, told) = yes_to_everything();
+    let (url, received) = accepting_server();
     let args = ["send", "stripe", "--count", "60", "--connections", "3", "--format", "json", "--config", &file, "--url", &url];
     let sent = hookhold(&args);
     assert_eq!(sent.status.code(), Some(0), "{}", text(&sent.stderr));
     let bodies: BTreeSet<Vec<u8>> =
-        told.try_iter().map(|(path, body)| (path == "/hooks/stripe").then_some(body).unwrap()).collect();
+        received.try_iter().map(|(path, body)| (path == "/hooks/stripe").then_some(body).unwrap()).collect();
     assert_eq!(bodies.len(), 60);
 
     let sent = hookhold(&[&args[..], &["--repeat-percent", "50"]].concat());
     let rows: Vec<Value> = text(&sent.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let [genuine, repeats] =
         ["genuine", "repeat"].map(|kind| rows.iter().find(|row| row["sent"] == kind).expect("both were sent"));
-    let bodies: Vec<Vec<u8>> = told.try_iter().map(|(_, body)| body).collect();
+    let bodies: Vec<Vec<u8>> = received.try_iter().map(|(_, body)| body).collect();
     let distinct: BTreeSet<&Vec<u8>> = bodies.iter().collect();
     assert_eq!((bodies.len() as u64, distinct.len() as u64), (60, genuine["count"].as_u64().unwrap()));
     assert_eq!(repeats["count"].as_u64(), Some(60 - distinct.len() as u64));
 }
 
 #[test]
-fn an_answer_that_a_damaged_delivery_must_not_get_ends_with_1() {
+fn send_exits_with_1_when_a_tampered_delivery_passes() {
     let (_dir, file) = configured("");
-    let (url, told) = yes_to_everything();
+    let (url, received) = accepting_server();
     for (how, path) in [("body", "/hooks/stripe"), ("stale", "/hooks/stripe"), ("unknown", "/hooks/stripe-unknown")] {
         let sent = hookhold(&["send", "stripe", "--tamper", how, "--url", &url, "--config", &file]);
         assert_eq!(sent.status.code(), Some(1), "{how}");
-        assert!(text(&sent.stdout).contains("NOT as it should be"), "{how}");
-        assert_eq!(told.try_recv().unwrap().0, path);
+        assert!(text(&sent.stdout).contains("NOT as expected"), "{how}");
+        assert_eq!(received.try_recv().unwrap().0, path);
     }
 }
 
 #[test]
-fn too_many_deliveries_for_the_gateway_are_explained_to_people() {
+fn send_explains_429_in_text_but_not_in_json() {
     let (_dir, file) = configured("");
-    let (url, _told) = always("429 Too Many Requests");
+    let (url, _received) = server_answering("429 Too Many Requests");
     let send = |more: &[&str]| hookhold(&[&["send", "stripe", "--url", &url, "--config", &file], more].concat());
-    let (people, machines) = (send(&[]), send(&["--format", "json"]));
-    assert_eq!((people.status.code(), machines.status.code()), (Some(1), Some(1)));
-    let said = text(&people.stderr);
-    assert!(said.contains("rate_limited") && said.contains("max_rejected_per_address") && said.lines().count() == 1, "{said}");
-    assert_eq!(text(&machines.stderr), "");
+    let (as_text, as_json) = (send(&[]), send(&["--format", "json"]));
+    assert_eq!((as_text.status.code(), as_json.status.code()), (Some(1), Some(1)));
+    let hint = text(&as_text.stderr);
+    assert!(hint.contains("rate_limited") && hint.contains("max_rejected_per_address") && hint.lines().count() == 1, "{hint}");
+    assert_eq!(text(&as_json.stderr), "");
 }
 
-/// The second delivery's turn would come after more than a quarter of an hour.
+/// The second delivery is due only after 1,000 seconds.
 #[test]
-fn an_interrupt_ends_a_slow_send_with_its_report() {
+fn an_interrupted_send_still_prints_its_report() {
     let (_dir, file) = configured("");
-    let (url, told) = yes_to_everything();
+    let (url, received) = accepting_server();
     let args = ["send", "stripe", "--count", "2", "--rate", "0.001", "--url", &url, "--config", &file];
     let mut command = Command::new(env!("CARGO_BIN_EXE_hookhold"));
     let mut child = command.args(args).stdout(Stdio::piped()).spawn().unwrap();
-    told.recv().unwrap();
+    received.recv().unwrap();
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     let mut table = String::new();
-    let (tell, ended) = channel();
+    let (sender, printed) = channel();
     let mut out = child.stdout.take().unwrap();
-    std::thread::spawn(move || out.read_to_string(&mut table).map(|_| tell.send(table)));
-    let table = ended.recv_timeout(Duration::from_secs(60));
+    std::thread::spawn(move || out.read_to_string(&mut table).map(|_| sender.send(table)));
+    let table = printed.recv_timeout(Duration::from_secs(60));
     if table.is_err() {
         let _ = child.kill();
     }
     let status = child.wait().unwrap();
-    assert!(table.expect("it ends").contains("1 deliveries"));
+    assert!(table.expect("the report is printed").contains("1 deliveries"));
     assert_eq!(status.code(), Some(0));
 }
 
 #[test]
-fn tail_doubts_a_source_that_nobody_knows() {
+fn tail_warns_of_a_source_that_is_not_configured() {
     let (dir, file) = configured("");
     let disk = LocalDisk::create(&dir.path().join("journal")).unwrap();
     let limits = JournalLimits { segment_size: 1 << 20, ..JournalLimits::default() };
     let options = Options { limits, ..Options::default() };
     Journal::open(Arc::new(disk), options, Arc::new(SystemClock), Arc::default()).unwrap().close();
-    for (source, doubted) in [("strip", true), ("stripe", false)] {
+    for (source, is_warned) in [("strip", true), ("stripe", false)] {
         let tail = hookhold(&["tail", "--source", source, "--config", &file]);
         assert_eq!(tail.status.code(), Some(0));
-        assert_eq!(text(&tail.stderr).contains("did you mean stripe?"), doubted, "{}", text(&tail.stderr));
+        assert_eq!(text(&tail.stderr).contains("did you mean stripe?"), is_warned, "{}", text(&tail.stderr));
     }
 }

@@ -1,5 +1,5 @@
-//! README and docs/ say nothing that is not there: links lead to files, metrics and outcomes exist under these names, and
-//! no outcome is left out.
+//! README and docs/ agree with the code: relative links lead to files, every metric they name is declared, and README lists
+//! every outcome.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,8 +23,8 @@ fn every_relative_link_leads_to_a_file() {
 }
 
 #[test]
-fn every_metric_that_the_docs_name_is_declared() {
-    let declared = fs::read_to_string(root().join("src/metrics.rs")).expect("metrics.rs can be read");
+fn every_metric_in_the_docs_is_declared() {
+    let declared = fs::read_to_string(root().join("src/metrics.rs")).expect("metrics.rs is readable");
     let mut named = 0;
     for (path, text) in pages() {
         // The list of renamed metrics in CHANGELOG.md: its second column is the earlier name.
@@ -43,8 +43,8 @@ fn every_metric_that_the_docs_name_is_declared() {
 }
 
 #[test]
-fn the_readme_lists_every_outcome_beside_its_status() {
-    let readme = fs::read_to_string(root().join("README.md")).expect("README.md can be read");
+fn the_readme_lists_every_outcome_with_its_status() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("README.md is readable");
     let rows: Vec<&str> = readme.lines().filter(|line| line.starts_with("| ")).collect();
     let answered = Outcome::ALL.iter().filter(|outcome| !NOT_IN_THE_TABLE.contains(outcome));
     for outcome in answered {
@@ -56,7 +56,7 @@ fn the_readme_lists_every_outcome_beside_its_status() {
     }
 }
 
-/// Nobody is answered `disconnected`.
+/// `disconnected` has no response: the sender has left.
 const NOT_IN_THE_TABLE: &[Outcome] = &[Outcome::Disconnected];
 
 fn after_column(row: &str) -> &str {
@@ -68,8 +68,8 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 }
 
 fn pages() -> Vec<(PathBuf, String)> {
-    let listed = fs::read_dir(root().join("docs")).expect("docs can be listed");
-    let mut paths: Vec<PathBuf> = listed.map(|entry| entry.expect("docs can be listed").path()).collect();
+    let listed = fs::read_dir(root().join("docs")).expect("docs/ is readable");
+    let mut paths: Vec<PathBuf> = listed.map(|entry| entry.expect("docs/ is readable").path()).collect();
     paths.extend(["README.md", "CHANGELOG.md"].map(|name| root().join(name)));
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
     assert!(paths.len() >= 6, "found only {} pages", paths.len());

@@ -1,4 +1,4 @@
-//! docs/first-hour.md, run as it stands: its `sh` blocks are one script, on other ports and in a directory of their own.
+//! Runs docs/first-hour.md as a test: its `sh` blocks are one script, with other ports and a directory of its own.
 
 use std::fs;
 use std::net::TcpListener;
@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 #[test]
-fn the_first_hour_ends_with_the_event_in_kafka() {
+fn the_first_hour_ends_with_an_event_in_kafka() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = fs::read_to_string(root.join("docs/first-hour.md")).unwrap();
     let blocks: Vec<&str> = page.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
@@ -18,7 +18,7 @@ fn the_first_hour_ends_with_the_event_in_kafka() {
     let [hooks, admin, kafka, controller] = [(); 4].map(|()| format!("127.0.0.1:{}", free_port()));
     let ports = format!("sed -i 's/0.0.0.0:8080/{hooks}/; s/127.0.0.1:9464/{admin}/' hookhold.toml\n{SECRET}");
     let script = [
-        ("cargo build --release --locked\n", ""), // built already
+        ("cargo build --release --locked\n", ""), // already built
         ("$PWD/target/release", &bin),
         ("target/first-hour", &here),
         ("http://127.0.0.1:9464", &format!("http://{admin}")),
@@ -27,28 +27,28 @@ fn the_first_hour_ends_with_the_event_in_kafka() {
         ("127.0.0.1:9093", &controller),
     ]
     .iter()
-    .fold(blocks.concat(), |script, (theirs, ours)| replaced(&script, theirs, ours));
-    // Whatever happens, nothing stays behind.
+    .fold(blocks.concat(), |script, (from, to)| replaced(&script, from, to));
+    // Kills the background processes even if the script fails.
     let script = format!("set -euo pipefail\ntrap 'kill -9 $(jobs -p) 2>/dev/null || true' EXIT\n{script}");
     let run = Command::new("bash").arg("-c").arg(&script).current_dir(root).env_remove("HOOKHOLD_LOG").output().unwrap();
 
-    let (said, errors) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    let (output, errors) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
     let logs = ["hookhold.log", "kafka.log"].map(|log| fs::read_to_string(dir.path().join(log)).unwrap_or_default());
-    assert!(run.status.success(), "{said}\n{errors}\n{}", logs.join("\n"));
-    assert!(said.contains("github: refused, signature_mismatch") && said.contains("do: "), "doctor explains: {said}");
-    let record = said.lines().find(|line| line.contains("ce_source:/hooks/github")).expect("the consumer printed the record");
+    assert!(run.status.success(), "{output}\n{errors}\n{}", logs.join("\n"));
+    assert!(output.contains("github: refused, signature_mismatch") && output.contains("do: "), "doctor explains: {output}");
+    let record = output.lines().find(|line| line.contains("ce_source:/hooks/github")).expect("the consumer printed the record");
     assert!(record.contains("ce_type:com.github.pull_request.opened"), "{record}");
 }
 
-/// The script with one piece of the page replaced by what stands for it here; the piece must be there.
-fn replaced(script: &str, theirs: &str, ours: &str) -> String {
-    assert!(script.contains(theirs), "the page does not say {theirs:?} any more");
-    script.replace(theirs, ours)
+/// Replaces a text of the page with the test's; the page must contain it.
+fn replaced(script: &str, from: &str, to: &str) -> String {
+    assert!(script.contains(from), "the page no longer contains {from:?}");
+    script.replace(from, to)
 }
 
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
-/// What the page does right after `init` has written the file; by then the ports must be the test's.
+/// Follows `init` on the page; from here on the configuration needs the test's ports.
 const SECRET: &str = "export GITHUB_WEBHOOK_SECRET=";

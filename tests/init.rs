@@ -1,4 +1,4 @@
-//! `hookhold init`: what it writes is right for every provider there is, and it never harms a file that is there.
+//! `hookhold init`: its configuration works for every built-in provider, and it never overwrites a file without `--force`.
 
 #[path = "common/process.rs"]
 mod process;
@@ -12,12 +12,12 @@ use process::Home;
 use serde_json::Value;
 
 #[test]
-fn every_provider_can_be_chosen_and_its_first_delivery_is_kept() {
+fn all_providers_together_store_their_first_delivery() {
     let mut home = Home::new(&[], "");
     let named: Vec<&str> = names().collect();
     let init = home.verb(&[&["init", "--stdout", "--public-url", URL, "--format", "json"], &named[..]].concat());
     assert_eq!(init.status.code(), Some(0), "{}", text(&init.stderr));
-    home.put("hookhold.toml", on_its_ports(&text(&init.stdout), &home).as_bytes());
+    home.put("hookhold.toml", with_test_ports(&text(&init.stdout), &home).as_bytes());
     let steps: Vec<Value> = text(&init.stderr).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(steps.len(), named.len());
     for step in &steps {
@@ -29,17 +29,17 @@ fn every_provider_can_be_chosen_and_its_first_delivery_is_kept() {
     for name in &named {
         let sent = home.verb(&["send", name]);
         assert_eq!(sent.status.code(), Some(0), "{name}: {}{}", text(&sent.stdout), text(&sent.stderr));
-        let kept = process.deliveries()[&((*name).to_owned(), "stored".to_owned())];
-        assert_eq!(kept, 1, "{name}");
+        let stored = process.deliveries()[&((*name).to_owned(), "stored".to_owned())];
+        assert_eq!(stored, 1, "{name}");
     }
-    let told = text(&home.verb(&["tail", "--last", "100", "--format", "json"]).stdout);
-    let told: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines = text(&home.verb(&["tail", "--last", "100", "--format", "json"]).stdout);
+    let events: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let expected: BTreeSet<String> = named.iter().map(|name| format!("webhooks.{name}")).collect();
-    assert_eq!(told.iter().map(|event| event["topic"].as_str().unwrap().to_owned()).collect::<BTreeSet<_>>(), expected);
+    assert_eq!(events.iter().map(|event| event["topic"].as_str().unwrap().to_owned()).collect::<BTreeSet<_>>(), expected);
 }
 
 #[test]
-fn each_provider_alone_passes_check_once_the_variable_that_it_names_is_set() {
+fn each_provider_passes_check_once_its_variable_is_set() {
     for name in names() {
         let dir = tempfile::tempdir().unwrap();
         let init = hookhold(dir.path(), &["init", name, "--public-url", URL, "--kafka", "127.0.0.1:1"], None);
@@ -51,8 +51,8 @@ fn each_provider_alone_passes_check_once_the_variable_that_it_names_is_set() {
 
         let unset = hookhold(dir.path(), &["check"], None);
         assert_eq!(unset.status.code(), Some(2));
-        let mistakes = text(&unset.stdout);
-        assert!(mistakes.lines().count() == 1 && mistakes.contains(&format!("{variable} is not set")), "{mistakes}");
+        let diagnostics = text(&unset.stdout);
+        assert!(diagnostics.lines().count() == 1 && diagnostics.contains(&format!("{variable} is not set")), "{diagnostics}");
 
         let set = hookhold(dir.path(), &["check", "--format", "json"], Some(variable));
         assert_eq!(set.status.code(), Some(0), "{name}: {}", text(&set.stdout));
@@ -66,14 +66,14 @@ fn each_provider_alone_passes_check_once_the_variable_that_it_names_is_set() {
 }
 
 #[test]
-fn a_file_that_is_there_stays_as_it_is_without_force() {
+fn an_existing_file_is_replaced_only_with_force() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("own.toml");
     std::fs::write(&file, "# mine\n").unwrap();
     let args = ["init", "stripe", "--config", "own.toml"];
-    let refused = hookhold(dir.path(), &args, None);
-    assert_eq!(refused.status.code(), Some(2));
-    assert!(text(&refused.stderr).contains("own.toml is there already: --force"), "{}", text(&refused.stderr));
+    let rejected = hookhold(dir.path(), &args, None);
+    assert_eq!(rejected.status.code(), Some(2));
+    assert!(text(&rejected.stderr).contains("own.toml exists; use --force"), "{}", text(&rejected.stderr));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "# mine\n");
 
     let printed = hookhold(dir.path(), &[&args[..], &["--stdout"]].concat(), None);
@@ -87,7 +87,7 @@ fn a_file_that_is_there_stays_as_it_is_without_force() {
 }
 
 #[test]
-fn what_cannot_be_written_right_is_not_written() {
+fn init_writes_nothing_when_an_argument_is_wrong() {
     let dir = tempfile::tempdir().unwrap();
     let cases: [(&[&str], &str, i32); 8] = [
         (&["init"], "hookhold init stripe github", 2),
@@ -97,25 +97,25 @@ fn what_cannot_be_written_right_is_not_written() {
         (&["init", "stripe", "--public-url", "https://a\n[kafka]"], "--public-url: not a URL", 2),
         (&["init", "stripe", "--kafka", ""], "--kafka", 2),
         (&["init", "stripe", "--stdout", "--force"], "cannot be used with", 2),
-        (&["init", "stripe", "--config", "no/such/place.toml"], "cannot write no/such/place.toml", 1),
+        (&["init", "stripe", "--config", "no/such/dir/own.toml"], "cannot write no/such/dir/own.toml", 1),
     ];
     for (args, why, code) in cases {
-        let refused = hookhold(dir.path(), args, None);
-        assert_eq!(refused.status.code(), Some(code), "{args:?}: {}", text(&refused.stderr));
-        assert!(text(&refused.stderr).contains(why), "{args:?}: {}", text(&refused.stderr));
+        let rejected = hookhold(dir.path(), args, None);
+        assert_eq!(rejected.status.code(), Some(code), "{args:?}: {}", text(&rejected.stderr));
+        assert!(text(&rejected.stderr).contains(why), "{args:?}: {}", text(&rejected.stderr));
     }
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
 #[test]
-fn without_a_provider_all_are_listed() {
+fn init_without_a_provider_lists_them_all() {
     let listed = text(&hookhold(Path::new("/"), &["init"], None).stdout);
     assert_eq!(listed, text(&hookhold(Path::new("/"), &["providers"], None).stdout));
     assert_eq!(listed.lines().count(), PROVIDERS.len());
 }
 
-/// The same configuration on the ports of a test.
-fn on_its_ports(text: &str, home: &Home) -> String {
+/// Replaces the two ports of the configuration with those of the test.
+fn with_test_ports(text: &str, home: &Home) -> String {
     assert!(text.contains(PORTS[0]) && text.contains(PORTS[1]), "{text}");
     text.replace(PORTS[0], &format!("\"{}\"", home.hooks)).replace(PORTS[1], &format!("\"{}\"", home.admin))
 }
@@ -124,7 +124,7 @@ fn names() -> impl Iterator<Item = &'static str> {
     PROVIDERS.iter().map(|(name, _)| *name)
 }
 
-/// Runs a verb in `dir`, with the secret in one variable.
+/// Runs a verb in `dir`; `variable` holds the secret.
 fn hookhold(dir: &Path, args: &[&str], variable: Option<&str>) -> Output {
     let secret = variable.map(|variable| (variable, SECRET));
     Command::new(env!("CARGO_BIN_EXE_hookhold")).args(args).current_dir(dir).envs(secret).output().unwrap()
@@ -135,7 +135,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 const URL: &str = "https://hooks.example.com/in";
-/// What init writes for the two listeners.
+/// Addresses that init writes for the two listeners.
 const PORTS: [&str; 2] = ["\"0.0.0.0:8080\"", "\"127.0.0.1:9464\""];
-/// Fits every way in which a secret is written.
+/// Valid in every format that a provider uses for secrets.
 const SECRET: &str = "whsec_c2VjcmV0IG51bWJlciBvbmU=";

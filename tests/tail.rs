@@ -1,4 +1,4 @@
-//! `tail` and `journal`: what other processes see of a journal, while it is open for writing and after a clean stop.
+//! `tail` and `journal` read the journal from another process, while `run` writes it and after a clean stop.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -44,8 +44,8 @@ impl Harness {
         Journal::open(disk, options, Arc::new(SystemClock), Arc::new(Metrics::new())).unwrap()
     }
 
-    /// Keeps one event of `source` and returns its sequence.
-    fn keep(&self, journal: &Journal, source: &str, id: &str, at: u64) -> u64 {
+    /// Appends one event of `source` and returns its sequence number.
+    fn append(&self, journal: &Journal, source: &str, id: &str, at: u64) -> u64 {
         let source = self.config.sources.iter().find(|one| &*one.name == source).unwrap();
         let options = SampleOptions { id: id.into(), event_type: None, key: None, now: UnixMillis(at), tamper: None };
         let sample = sign(source, None, &options);
@@ -60,9 +60,9 @@ impl Harness {
         let Ok(Verdict::Event(Verified { event, .. })) = Verifier::new(source.clone()).verify(&delivery) else {
             panic!("not an event")
         };
-        let (tell, told) = channel();
-        journal.append(&event, Box::new(move |end| tell.send(end).unwrap())).unwrap();
-        told.recv().unwrap().unwrap().seq
+        let (sender, completion) = channel();
+        journal.append(&event, Box::new(move |result| sender.send(result).unwrap())).unwrap();
+        completion.recv().unwrap().unwrap().seq
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -79,8 +79,8 @@ impl Harness {
 
     fn segments(&self) -> Vec<PathBuf> {
         let files = std::fs::read_dir(&self.config.journal.dir).unwrap().map(|entry| entry.unwrap().path());
-        let segments: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|ending| ending == "seg")).collect();
-        assert!(!segments.is_empty(), "there are segments");
+        let segments: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|extension| extension == "seg")).collect();
+        assert!(!segments.is_empty(), "the journal has segments");
         segments
     }
 }
@@ -94,11 +94,12 @@ fn ids(lines: &[Value]) -> Vec<&str> {
 }
 
 #[test]
-fn tail_shows_what_is_kept_while_it_is_being_written_and_afterwards() {
+fn tail_reads_an_open_and_a_closed_journal() {
     let harness = Harness::new();
     let journal = harness.open();
-    let kept: Vec<u64> =
-        (0..30).map(|n| harness.keep(&journal, if n % 10 == 0 { "github" } else { "stripe" }, &format!("id_{n}"), AT)).collect();
+    let stored: Vec<u64> = (0..30)
+        .map(|n| harness.append(&journal, if n % 10 == 0 { "github" } else { "stripe" }, &format!("id_{n}"), AT))
+        .collect();
     for closed in [false, true] {
         if closed {
             journal.close();
@@ -106,24 +107,24 @@ fn tail_shows_what_is_kept_while_it_is_being_written_and_afterwards() {
         assert_eq!(ids(&harness.lines(&["tail", "--last", "2"])), ["id_28", "id_29"]);
         assert_eq!(harness.lines(&["tail"]).len(), 10);
         assert_eq!(harness.lines(&["tail", "--from", "0"]).len(), 30);
-        assert_eq!(harness.lines(&["tail", "--from", &kept[27].to_string()]).len(), 3);
+        assert_eq!(harness.lines(&["tail", "--from", &stored[27].to_string()]).len(), 3);
         assert_eq!(ids(&harness.lines(&["tail", "--source", "github", "--last", "2"])), ["id_10", "id_20"]);
         assert_eq!(ids(&harness.lines(&["tail", "--source", "github", "--last", "9"])), ["id_0", "id_10", "id_20"]);
-        assert!(harness.lines(&["tail", "--source", "nobody"]).is_empty());
+        assert!(harness.lines(&["tail", "--source", "unknown"]).is_empty());
         assert!(harness.lines(&["tail", "--from", "999999"]).is_empty());
     }
 }
 
 #[test]
-fn a_line_for_machines_has_the_promised_keys() {
+fn a_json_line_has_all_documented_keys() {
     let harness = Harness::new();
     let journal = harness.open();
-    let seq = harness.keep(&journal, "github", "0e9f", AT);
+    let seq = harness.append(&journal, "github", "0e9f", AT);
     let lines = harness.lines(&["tail"]);
     let keys: Vec<&String> = lines[0].as_object().unwrap().keys().collect();
-    let mut wanted = ["seq", "source", "id", "type", "key", "received_at", "content_type", "topic", "body_base64"];
-    wanted.sort_unstable();
-    assert_eq!(keys, wanted);
+    let mut expected = ["seq", "source", "id", "type", "key", "received_at", "content_type", "topic", "body_base64"];
+    expected.sort_unstable();
+    assert_eq!(keys, expected);
     assert_eq!(lines[0]["seq"], seq);
     assert_eq!(lines[0]["received_at"], "2026-11-21T07:08:13.042Z");
     assert_eq!(lines[0]["topic"], "webhooks.github");
@@ -132,30 +133,30 @@ fn a_line_for_machines_has_the_promised_keys() {
 }
 
 #[test]
-fn following_shows_an_event_that_is_kept_later_and_ends_quietly_when_nobody_reads() {
+fn tail_follow_prints_new_events_until_stdout_closes() {
     let harness = Harness::new();
     let journal = harness.open();
     let mut child =
         harness.command(&["tail", "--follow", "--format", "json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut shown = BufReader::new(child.stdout.take().unwrap());
     for id in ["first", "second"] {
-        harness.keep(&journal, "stripe", id, AT);
+        harness.append(&journal, "stripe", id, AT);
         let mut line = String::new();
         shown.read_line(&mut line).unwrap();
         assert!(line.contains(&format!("\"id\":\"{id}\"")), "{line}");
     }
     drop(shown);
-    harness.keep(&journal, "stripe", "third", AT);
-    let ended: Output = child.wait_with_output().unwrap();
-    assert_eq!((ended.status.code(), text(&ended.stderr)), (Some(0), String::new()));
+    harness.append(&journal, "stripe", "third", AT);
+    let output: Output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
 }
 
 #[test]
-fn stat_counts_and_verify_finds_a_flipped_bit() {
+fn journal_stat_counts_and_verify_finds_flipped_bits() {
     let harness = Harness::new();
     let journal = harness.open();
     for n in 0..20 {
-        harness.keep(&journal, "stripe", &format!("id_{n}"), AT);
+        harness.append(&journal, "stripe", &format!("id_{n}"), AT);
     }
     assert_eq!(harness.lines(&["journal", "stat"])[0]["in_use"], true);
     journal.save_cursor("webhooks.stripe", 15);
@@ -164,27 +165,28 @@ fn stat_counts_and_verify_finds_a_flipped_bit() {
     let stat = &harness.lines(&["journal", "stat"])[0];
     assert_eq!((&stat["in_use"], &stat["events"], &stat["next"]), (&false.into(), &20.into(), &20.into()));
     assert_eq!((&stat["lanes"][0]["cursor"], &stat["lanes"][0]["waiting"]), (&15.into(), &5.into()));
-    let verdict = &harness.lines(&["journal", "verify"])[0];
-    assert_eq!((&verdict["events"], verdict["damage"].as_array().unwrap().len()), (&20.into(), 0));
+    let report = &harness.lines(&["journal", "verify"])[0];
+    assert_eq!((&report["events"], report["damage"].as_array().unwrap().len()), (&20.into(), 0));
 
     flip_a_bit_inside("id_7", &harness.segments());
     let found = harness.command(&["journal", "verify"]).output().unwrap();
     assert_eq!(found.status.code(), Some(1), "{}", text(&found.stdout));
     assert!(text(&found.stdout).starts_with("damaged: "), "{}", text(&found.stdout));
-    assert_eq!(harness.lines(&["tail", "--from", "0"]).len(), 19, "damage costs only what it hit");
+    assert_eq!(harness.lines(&["tail", "--from", "0"]).len(), 19, "damage loses only the events in it");
 }
 
-/// A crash right after a commit must not cost more repeats than that commit could have spared.
+/// After a crash, the gateway forwards again what the last saved cursor does not cover. A commit that syncs anyway therefore
+/// saves every cursor that has moved.
 #[test]
-fn a_moved_cursor_is_saved_with_the_next_commit() {
+fn a_moved_cursor_is_saved_by_the_next_commit() {
     let harness = Harness::new();
     let journal = harness.open();
-    let outside = ReadOnlyJournal::open(Arc::new(LocalDisk::existing(&harness.config.journal.dir).unwrap())).unwrap();
+    let reader = ReadOnlyJournal::open(Arc::new(LocalDisk::existing(&harness.config.journal.dir).unwrap())).unwrap();
     for cursor in 1..=3 {
-        harness.keep(&journal, "stripe", &format!("before_{cursor}"), AT);
+        harness.append(&journal, "stripe", &format!("before_{cursor}"), AT);
         journal.save_cursor("webhooks.stripe", cursor);
-        harness.keep(&journal, "stripe", &format!("behind_{cursor}"), AT);
-        assert_eq!(outside.stat().unwrap().topics[0].cursor, Some(cursor));
+        harness.append(&journal, "stripe", &format!("after_{cursor}"), AT);
+        assert_eq!(reader.stat().unwrap().topics[0].cursor, Some(cursor));
     }
     journal.close();
 }
@@ -202,7 +204,7 @@ fn find(path: &Path, marker: &str) -> Option<usize> {
 }
 
 #[test]
-fn looking_at_the_journal_needs_no_secret_and_no_journal_is_one_line() {
+fn reading_the_journal_needs_no_secret() {
     let harness = Harness::new();
     let missing = harness.command(&["tail"]).output().unwrap();
     assert_eq!((missing.status.code(), text(&missing.stderr).lines().count()), (Some(1), 1));
