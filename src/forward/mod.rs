@@ -7,8 +7,7 @@
 //! What Kafka gets is at-least-once: after a crash, at most what was in a lane's window (10,000 records, 16 MiB) and what was
 //! acknowledged since its cursor was last saved (a second) comes again, under the same `hookhold-log` and `hookhold-seq`.
 
-mod feed;
-mod health;
+mod in_flight;
 mod kafka_error;
 mod mailbox;
 mod probe;
@@ -16,9 +15,8 @@ mod producer;
 mod record;
 mod settings;
 mod status_table;
-mod supervisor;
+mod topic_health;
 mod topic_queue;
-mod window;
 mod worker;
 
 use std::collections::HashMap;

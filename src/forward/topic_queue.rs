@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use prometheus::IntCounter;
 
-use super::health::Health;
+use super::in_flight::{Share, Window};
 use super::kafka_error::Reason;
 use super::status_table::TopicStatus;
-use super::window::{Share, Window};
+use super::topic_health::Health;
 use crate::clock::UnixMillis;
 use crate::journal::{Journal, ReadError, Reader, StoredEvent};
 

@@ -1,6 +1,9 @@
 //! The forwarder's thread: one loop that takes the news, looks after what is stuck, feeds every lane that may send, saves
 //! cursors, and sleeps when nothing is left to do. Reading is in `feed`, everything that can go wrong in `watch`.
 
+mod feed;
+mod supervisor;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,16 +15,16 @@ use rdkafka::error::RDKafkaErrorCode;
 use tracing::{error, info};
 
 use super::Settings;
+use super::in_flight::Share;
 use super::kafka_error::REBUILDS;
 use super::mailbox::{MAX_LANES, Mailbox, Report, lane_and_seq};
 use super::producer::Producer;
 use super::settings::producer_config;
 use super::status_table::StatusTable;
-use super::supervisor::Replacement;
 use super::topic_queue::{TopicQueue, backoff};
-use super::window::Share;
 use crate::journal::{Journal, Reader, StoredEvent};
 use crate::metrics::Metrics;
+use supervisor::Replacement;
 
 /// Everything that the thread owns.
 pub(super) struct Worker {

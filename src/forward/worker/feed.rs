@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use tracing::{debug, error};
 
-use super::kafka_error::Reason;
-use super::mailbox::ticket;
-use super::record::Envelope;
-use super::topic_queue::backoff;
-use super::worker::{REREAD_AFTER, Worker};
+use crate::forward::kafka_error::Reason;
+use crate::forward::mailbox::ticket;
+use crate::forward::record::Envelope;
+use crate::forward::topic_queue::backoff;
+use crate::forward::worker::{REREAD_AFTER, Worker};
 use crate::journal::StoredEvent;
 
 impl Worker {

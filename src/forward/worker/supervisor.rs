@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 use rdkafka::error::RDKafkaErrorCode;
 use tracing::{error, info, warn};
 
-use super::health::STUCK_AFTER;
-use super::kafka_error::{FaultScope, Reason, STUCK, rebuild_reason, verdict};
-use super::mailbox::Updates;
-use super::probe::{self, Finding};
-use super::producer::Producer;
-use super::topic_queue::{Block, STALLED_AFTER, backoff};
-use super::worker::{REBUILD_AFTER, Worker};
+use crate::forward::kafka_error::{FaultScope, Reason, STUCK, rebuild_reason, verdict};
+use crate::forward::mailbox::Updates;
+use crate::forward::probe::{self, Finding};
+use crate::forward::producer::Producer;
+use crate::forward::topic_health::STUCK_AFTER;
+use crate::forward::topic_queue::{Block, STALLED_AFTER, backoff};
+use crate::forward::worker::{REBUILD_AFTER, Worker};
 
 /// A producer is to be replaced.
-pub(super) struct Replacement {
+pub(in crate::forward) struct Replacement {
     /// The metric label.
     pub reason: &'static str,
     /// What goes into the log, and onto the lanes if this happens again and again.
