@@ -1,209 +1,209 @@
-//! What of one lane has been handed to Kafka and is not finished: the events from the cursor to the newest one sent. Only an
-//! acknowledgement moves the cursor, and only over events that are all acknowledged.
+//! The records of one topic that were handed to Kafka and are not finished: the events from the cursor to the newest one sent.
+//! Only an acknowledgement moves the cursor, and only past events that are all acknowledged.
 //!
-//! The window bounds memory, and with it the repeats after a crash: at most what is in the window, plus what was
-//! acknowledged since the cursor was last saved.
+//! The limit bounds memory, and with it the duplicates after a crash: at most what is in flight, plus what was acknowledged
+//! since the cursor was last saved.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::clock::UnixMillis;
 
-/// The unfinished events of one lane, in the order of their sequences.
+/// The unfinished events of one topic, in the order of their sequences.
 #[derive(Default)]
-pub(super) struct Window {
-    entries: VecDeque<Entry>,
+pub(super) struct InFlight {
+    records: VecDeque<InFlightRecord>,
     bytes: usize,
-    in_flight: usize,
+    unreported: usize,
     /// Acknowledged before a rewind and above the cursor: not to be sent again.
-    done_ahead: BTreeSet<u64>,
+    acked_ahead: BTreeSet<u64>,
 }
 
-struct Entry {
+struct InFlightRecord {
     seq: u64,
     bytes: usize,
     received_at: UnixMillis,
-    state: State,
+    state: RecordState,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    InFlight,
+enum RecordState {
+    Unreported,
     Acked,
     Failed,
 }
 
-impl Window {
-    /// True while another event may be sent; a single one always may, whatever its size.
-    pub fn has_room(&self, share: Share) -> bool {
-        self.entries.len() < share.records && self.bytes < share.bytes
+impl InFlight {
+    /// True if another event may be sent; a single one always may, whatever its size.
+    pub(super) fn has_room(&self, limit: InFlightLimit) -> bool {
+        self.records.len() < limit.records && self.bytes < limit.bytes
     }
 
-    /// True once the window has emptied by half: the lane keeps up.
-    pub fn is_half_empty(&self, share: Share) -> bool {
-        self.entries.len() <= share.records / 2 && self.bytes <= share.bytes / 2
+    /// True if at most half of the limit is used: Kafka keeps up.
+    pub(super) fn is_half_empty(&self, limit: InFlightLimit) -> bool {
+        self.records.len() <= limit.records / 2 && self.bytes <= limit.bytes / 2
     }
 
-    /// True when nothing lies between the cursor and the newest event read.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+    /// True if nothing lies between the cursor and the newest event read.
+    pub(super) fn is_empty(&self) -> bool {
+        self.records.is_empty()
     }
 
-    /// Records that librdkafka still owes a report for.
-    pub fn in_flight(&self) -> usize {
-        self.in_flight
+    /// Returns the number of records that librdkafka still owes a report for.
+    pub(super) fn unreported(&self) -> usize {
+        self.unreported
     }
 
-    /// Events that have not been acknowledged.
-    pub fn unfinished(&self) -> usize {
-        self.entries.iter().filter(|entry| entry.state != State::Acked).count()
+    /// Returns the number of events that have not been acknowledged.
+    pub(super) fn unacknowledged(&self) -> usize {
+        self.records.iter().filter(|record| record.state != RecordState::Acked).count()
     }
 
-    /// Takes an event up; false when Kafka has it already, so that it must not be sent again.
-    pub fn take_up(&mut self, seq: u64, bytes: usize, received_at: UnixMillis) -> bool {
-        let done = self.done_ahead.remove(&seq);
-        let state = if done { State::Acked } else { State::InFlight };
-        self.entries.push_back(Entry { seq, bytes, received_at, state });
+    /// Adds an event. False if Kafka has it already, so that it must not be sent again.
+    pub(super) fn insert(&mut self, seq: u64, bytes: usize, received_at: UnixMillis) -> bool {
+        let acked = self.acked_ahead.remove(&seq);
+        let state = if acked { RecordState::Acked } else { RecordState::Unreported };
+        self.records.push_back(InFlightRecord { seq, bytes, received_at, state });
         self.bytes += bytes;
-        self.in_flight += usize::from(!done);
+        self.unreported += usize::from(!acked);
         self.drop_finished();
-        !done
+        !acked
     }
 
     /// Notes an acknowledgement.
-    pub fn acked(&mut self, seq: u64) {
-        self.settle(seq, State::Acked);
+    pub(super) fn acknowledge(&mut self, seq: u64) {
+        self.report(seq, RecordState::Acked);
         self.drop_finished();
     }
 
     /// Notes a failure; the event stays unfinished.
-    pub fn failed(&mut self, seq: u64) {
-        self.settle(seq, State::Failed);
+    pub(super) fn fail(&mut self, seq: u64) {
+        self.report(seq, RecordState::Failed);
     }
 
-    /// Forgets what was sent without success, so that it is read and sent again; what was acknowledged stays so. Returns the
-    /// sequence to read from, `None` if there was nothing.
-    pub fn rewind(&mut self) -> Option<u64> {
+    /// Forgets every record, so that what is not acknowledged is read and sent again; acknowledgements are remembered.
+    /// Returns the sequence to read from, `None` if nothing was in flight.
+    pub(super) fn rewind(&mut self) -> Option<u64> {
         let cursor = self.cursor();
-        let acked = self.entries.iter().filter(|entry| entry.state == State::Acked);
-        self.done_ahead.extend(acked.map(|entry| entry.seq));
-        self.entries.clear();
+        let acked = self.records.iter().filter(|record| record.state == RecordState::Acked);
+        self.acked_ahead.extend(acked.map(|record| record.seq));
+        self.records.clear();
         self.bytes = 0;
-        self.in_flight = 0;
+        self.unreported = 0;
         cursor
     }
 
-    /// The lowest unfinished sequence.
-    pub fn cursor(&self) -> Option<u64> {
-        self.entries.front().map(|entry| entry.seq)
+    /// Returns the lowest unfinished sequence.
+    pub(super) fn cursor(&self) -> Option<u64> {
+        self.records.front().map(|record| record.seq)
     }
 
-    /// When the oldest unfinished event arrived.
-    pub fn oldest(&self) -> Option<UnixMillis> {
-        self.entries.front().map(|entry| entry.received_at)
+    /// Returns the arrival of the oldest unfinished event.
+    pub(super) fn oldest(&self) -> Option<UnixMillis> {
+        self.records.front().map(|record| record.received_at)
     }
 
-    fn settle(&mut self, seq: u64, state: State) {
-        let Ok(index) = self.entries.binary_search_by_key(&seq, |entry| entry.seq) else { return };
-        let entry = &mut self.entries[index];
-        if entry.state == State::InFlight {
-            entry.state = state;
-            self.in_flight -= 1;
+    fn report(&mut self, seq: u64, state: RecordState) {
+        let Ok(index) = self.records.binary_search_by_key(&seq, |record| record.seq) else { return };
+        let record = &mut self.records[index];
+        if record.state == RecordState::Unreported {
+            record.state = state;
+            self.unreported -= 1;
         }
     }
 
     fn drop_finished(&mut self) {
-        while let Some(first) = self.entries.front().filter(|entry| entry.state == State::Acked) {
+        while let Some(first) = self.records.front().filter(|record| record.state == RecordState::Acked) {
             self.bytes -= first.bytes;
-            self.entries.pop_front();
+            self.records.pop_front();
         }
     }
 }
 
-/// How much of the whole one lane's window may hold.
+/// Limit of one topic's records in flight: its part of what all topics may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Share {
+pub(super) struct InFlightLimit {
     records: usize,
     bytes: usize,
 }
 
-impl Share {
-    /// The share of each of `lanes` lanes.
-    pub fn of(lanes: usize) -> Share {
-        let share = |all: usize, least: usize, most: usize| (all / lanes.max(1)).clamp(least, most);
-        Share { records: share(ALL_RECORDS, LANE_RECORDS.0, LANE_RECORDS.1), bytes: share(ALL_BYTES, LANE_BYTES.0, LANE_BYTES.1) }
+impl InFlightLimit {
+    /// Returns the limit of each of `topics` topics.
+    pub(super) fn each_of(topics: usize) -> InFlightLimit {
+        let part = |all: usize, (least, most): (usize, usize)| (all / topics.max(1)).clamp(least, most);
+        InFlightLimit { records: part(ALL_RECORDS, TOPIC_RECORDS), bytes: part(ALL_BYTES, TOPIC_BYTES) }
     }
 }
 
-/// Records that all windows may hold together, unless there are very many lanes.
+/// Records of all topics together, unless there are very many topics.
 const ALL_RECORDS: usize = 80_000;
-/// Bytes (bodies, keys and headers) that all windows may hold together, unless there are very many lanes.
+/// Bytes (bodies, keys and headers) of all topics together, unless there are very many topics.
 const ALL_BYTES: usize = 128 << 20;
-/// The least and the most records of one lane.
-const LANE_RECORDS: (usize, usize) = (200, 10_000);
-/// The least and the most bytes of one lane; a single larger record is let through alone.
-const LANE_BYTES: (usize, usize) = (1 << 20, 16 << 20);
+/// The lowest and the highest limit of one topic, in records.
+const TOPIC_RECORDS: (usize, usize) = (200, 10_000);
+/// The lowest and the highest limit of one topic, in bytes; a single larger record is sent alone.
+const TOPIC_BYTES: (usize, usize) = (1 << 20, 16 << 20);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn window(seqs: &[u64]) -> Window {
-        let mut window = Window::default();
+    fn in_flight(seqs: &[u64]) -> InFlight {
+        let mut in_flight = InFlight::default();
         for seq in seqs {
-            assert!(window.take_up(*seq, 10, UnixMillis(*seq)));
+            assert!(in_flight.insert(*seq, 10, UnixMillis(*seq)));
         }
-        window
+        in_flight
     }
 
     #[test]
-    fn cursor_moves_only_over_what_is_all_acknowledged() {
-        let mut window = window(&[3, 5, 9]);
-        window.acked(5);
-        assert_eq!(window.cursor(), Some(3), "5 is acknowledged, 3 is not");
-        window.acked(3);
-        assert_eq!(window.cursor(), Some(9));
-        window.failed(9);
-        assert_eq!((window.cursor(), window.in_flight()), (Some(9), 0), "a failure does not move it");
+    fn the_cursor_passes_only_acknowledged_events() {
+        let mut in_flight = in_flight(&[3, 5, 9]);
+        in_flight.acknowledge(5);
+        assert_eq!(in_flight.cursor(), Some(3), "5 is acknowledged, 3 is not");
+        in_flight.acknowledge(3);
+        assert_eq!(in_flight.cursor(), Some(9));
+        in_flight.fail(9);
+        assert_eq!((in_flight.cursor(), in_flight.unreported()), (Some(9), 0), "a failure does not move it");
     }
 
     #[test]
-    fn rewind_sends_again_only_what_was_not_acknowledged() {
-        let mut window = window(&[3, 5, 9]);
-        window.acked(5);
-        window.failed(3);
-        window.failed(9);
-        assert_eq!(window.rewind(), Some(3));
-        assert!(window.take_up(3, 10, UnixMillis(3)));
-        assert!(!window.take_up(5, 10, UnixMillis(5)), "Kafka has 5");
-        assert!(window.take_up(9, 10, UnixMillis(9)));
-        window.acked(3);
-        assert_eq!(window.cursor(), Some(9));
+    fn a_rewind_resends_only_unacknowledged_events() {
+        let mut in_flight = in_flight(&[3, 5, 9]);
+        in_flight.acknowledge(5);
+        in_flight.fail(3);
+        in_flight.fail(9);
+        assert_eq!(in_flight.rewind(), Some(3));
+        assert!(in_flight.insert(3, 10, UnixMillis(3)));
+        assert!(!in_flight.insert(5, 10, UnixMillis(5)), "Kafka has 5");
+        assert!(in_flight.insert(9, 10, UnixMillis(9)));
+        in_flight.acknowledge(3);
+        assert_eq!(in_flight.cursor(), Some(9));
     }
 
     #[test]
-    fn a_report_counts_once() {
-        let mut window = window(&[1, 2]);
-        window.failed(1);
-        window.failed(1);
-        window.acked(7);
-        assert_eq!(window.in_flight(), 1);
+    fn a_second_report_of_a_record_is_ignored() {
+        let mut in_flight = in_flight(&[1, 2]);
+        in_flight.fail(1);
+        in_flight.fail(1);
+        in_flight.acknowledge(7);
+        assert_eq!(in_flight.unreported(), 1);
     }
 
     #[test]
-    fn a_full_window_refuses_and_a_single_record_of_any_size_fits() {
-        let share = Share::of(1);
-        let mut window = Window::default();
-        assert!(window.has_room(share));
-        window.take_up(0, 100 << 20, UnixMillis(0));
-        assert!(!window.has_room(share));
-        window.acked(0);
-        assert!(window.has_room(share) && window.is_half_empty(share));
+    fn a_single_record_of_any_size_fits_the_limit() {
+        let limit = InFlightLimit::each_of(1);
+        let mut in_flight = InFlight::default();
+        assert!(in_flight.has_room(limit));
+        in_flight.insert(0, 100 << 20, UnixMillis(0));
+        assert!(!in_flight.has_room(limit));
+        in_flight.acknowledge(0);
+        assert!(in_flight.has_room(limit) && in_flight.is_half_empty(limit));
     }
 
     #[test]
-    fn lanes_share_the_memory() {
-        assert_eq!(Share::of(1), Share::of(8));
-        assert!(Share::of(100).bytes < Share::of(8).bytes);
-        assert_eq!(Share::of(100_000), Share { records: LANE_RECORDS.0, bytes: LANE_BYTES.0 });
+    fn many_topics_share_the_memory_for_records() {
+        assert_eq!(InFlightLimit::each_of(1), InFlightLimit::each_of(8));
+        assert!(InFlightLimit::each_of(100).bytes < InFlightLimit::each_of(8).bytes);
+        assert_eq!(InFlightLimit::each_of(100_000), InFlightLimit { records: TOPIC_RECORDS.0, bytes: TOPIC_BYTES.0 });
     }
 }

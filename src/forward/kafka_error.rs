@@ -1,137 +1,146 @@
-//! The error table: what librdkafka's codes mean for a lane, in words for logs, metrics and `/readyz`, each with what the
-//! operator can do. Trouble of the environment blocks the lane it concerns; so does a record's own fault, once it is proven
-//! by sending that record alone; only the idempotent producer's fatal errors concern everybody.
+//! Classifies librdkafka's error codes, and names the reasons for a block in words for logs, metrics and `/readyz`, each with
+//! what the operator can do.
+//!
+//! An error of the environment blocks the topic it concerns. A record that Kafka rejects for its own sake blocks its topic once
+//! sending it alone has proven it. Only a fatal error of the idempotent producer concerns every topic.
 
 use rdkafka::types::RDKafkaErrorCode as Code;
 
-/// Why a lane does not flow: the metric label and log field `reason`. A closed set.
+/// Reason for a block: the metric label and log field `reason`. A closed set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reason {
+pub(super) enum BlockReason {
     /// No broker answers.
     BrokerAway,
-    /// The brokers refuse our credentials, or TLS cannot be set up.
+    /// The brokers reject our credentials, or TLS cannot be set up.
     Authentication,
     /// The topic does not exist.
     TopicMissing,
-    /// We may not write to the topic.
+    /// The principal may not write to the topic.
     NotAuthorized,
     /// A partition has no leader.
     NoLeader,
     /// A partition has fewer replicas in sync than the topic demands.
     BelowMinIsr,
-    /// The first record in line is too large or invalid for this topic.
+    /// The oldest unacknowledged record is too large or invalid for this topic.
     Record,
-    /// The client's own queue is smaller than our window.
+    /// The client's own queue is smaller than what may be in flight.
     QueueFull,
-    /// Kafka refuses for a reason that has no word here; the log line has its name.
-    Refused,
-    /// Nothing is acknowledged although the cluster looks well.
+    /// Kafka rejects records for any other reason; the log line has librdkafka's name for it.
+    Rejected,
+    /// Nothing is acknowledged although the cluster looks healthy.
     Stalled,
-    /// The journal cannot be read at this place.
+    /// The journal cannot be read at this position.
     Journal,
 }
 
-impl Reason {
-    /// The word in metrics and logs.
-    pub fn word(self) -> &'static str {
+impl BlockReason {
+    /// Returns the word in metrics and logs.
+    pub(super) fn word(self) -> &'static str {
         match self {
-            Reason::BrokerAway => "broker_away",
-            Reason::Authentication => "authentication",
-            Reason::TopicMissing => "topic_missing",
-            Reason::NotAuthorized => "not_authorized",
-            Reason::NoLeader => "no_leader",
-            Reason::BelowMinIsr => "below_min_isr",
-            Reason::Record => "record",
-            Reason::QueueFull => "queue_full",
-            Reason::Refused => "refused",
-            Reason::Stalled => "stalled",
-            Reason::Journal => "journal",
+            BlockReason::BrokerAway => "broker_away",
+            BlockReason::Authentication => "authentication",
+            BlockReason::TopicMissing => "topic_missing",
+            BlockReason::NotAuthorized => "not_authorized",
+            BlockReason::NoLeader => "no_leader",
+            BlockReason::BelowMinIsr => "below_min_isr",
+            BlockReason::Record => "record",
+            BlockReason::QueueFull => "queue_full",
+            BlockReason::Rejected => "refused",
+            BlockReason::Stalled => "stalled",
+            BlockReason::Journal => "journal",
         }
     }
 
-    /// What the operator can do about it; the lane goes on by itself afterwards.
-    pub fn remedy(self) -> &'static str {
+    /// Returns what the operator can do. Forwarding resumes by itself afterwards.
+    pub(super) fn remedy(self) -> &'static str {
         match self {
-            Reason::BrokerAway => "check that the brokers run and that bootstrap.servers is reachable from here",
-            Reason::Authentication => "check the security.protocol, sasl.* and ssl.* settings of [kafka]",
-            Reason::TopicMissing => "create the topic; hookhold never does",
-            Reason::NotAuthorized => "allow this principal to write to the topic (and IdempotentWrite on clusters before 3.0)",
-            Reason::NoLeader => "bring a replica of the partition back",
-            Reason::BelowMinIsr => "bring the missing replicas back, or lower min.insync.replicas",
-            Reason::Record => "raise the topic's max.message.bytes or relax what it accepts; see the error",
-            Reason::QueueFull => "raise queue.buffering.max.kbytes and queue.buffering.max.messages, or leave them out",
-            Reason::Refused => "see the error and the brokers' logs",
-            Reason::Stalled => "see the brokers' logs; the producer is replaced if this lasts",
-            Reason::Journal => "see the error; nothing is skipped",
+            BlockReason::BrokerAway => "check that the brokers run and that bootstrap.servers is reachable from here",
+            BlockReason::Authentication => "check the security.protocol, sasl.* and ssl.* settings of [kafka]",
+            BlockReason::TopicMissing => "create the topic; hookhold never does",
+            BlockReason::NotAuthorized => {
+                "allow this principal to write to the topic (and IdempotentWrite on clusters before 3.0)"
+            }
+            BlockReason::NoLeader => "bring a replica of the partition back",
+            BlockReason::BelowMinIsr => "bring the missing replicas back, or lower min.insync.replicas",
+            BlockReason::Record => "raise the topic's max.message.bytes or relax what it accepts; see the error",
+            BlockReason::QueueFull => "raise queue.buffering.max.kbytes and queue.buffering.max.messages, or remove them",
+            BlockReason::Rejected => "see the error and the brokers' logs",
+            BlockReason::Stalled => "see the brokers' logs; the producer is replaced if this lasts",
+            BlockReason::Journal => "see the error; nothing is skipped",
         }
     }
 }
 
-/// What to do about one failed record.
+/// What a failed record's error code concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum FaultScope {
-    /// The producer is finished.
-    Fatal,
-    /// We took it back ourselves.
-    Recalled,
-    /// Perhaps its own fault, perhaps that of a record in the same batch: to be sent alone before it is believed.
-    RecordAtFault,
-    /// Not its own fault.
-    Environment(Reason),
+pub(super) enum ErrorClass {
+    /// The whole producer, which cannot be used any more.
+    Producer,
+    /// Nothing: we purged the record ourselves.
+    Purged,
+    /// This record, or another one of its batch: only sending it alone can tell.
+    Record,
+    /// The topic, the cluster or the client.
+    Environment(BlockReason),
 }
 
-/// The row of the table for one code.
-pub(super) fn verdict(code: Code) -> FaultScope {
-    use FaultScope::*;
+/// Classifies one error code.
+pub(super) fn classify(code: Code) -> ErrorClass {
     match code {
-        Code::Fatal => Fatal,
-        Code::PurgeQueue | Code::PurgeInflight => Recalled,
+        Code::Fatal => ErrorClass::Producer,
+        Code::PurgeQueue | Code::PurgeInflight => ErrorClass::Purged,
         Code::MessageSizeTooLarge
         | Code::InvalidMessageSize
         | Code::InvalidMessage
         | Code::InvalidRecord
         | Code::InvalidTimestamp
-        | Code::PolicyViolation => RecordAtFault,
+        | Code::PolicyViolation => ErrorClass::Record,
+        other => ErrorClass::Environment(environment_reason(other)),
+    }
+}
+
+fn environment_reason(code: Code) -> BlockReason {
+    match code {
         Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition | Code::InvalidTopic => {
-            Environment(Reason::TopicMissing)
+            BlockReason::TopicMissing
         }
-        Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => Environment(Reason::NotAuthorized),
-        Code::NotEnoughReplicas | Code::NotEnoughReplicasAfterAppend => Environment(Reason::BelowMinIsr),
-        Code::LeaderNotAvailable | Code::NotLeaderForPartition => Environment(Reason::NoLeader),
-        Code::QueueFull => Environment(Reason::QueueFull),
-        Code::BrokerTransportFailure | Code::AllBrokersDown | Code::Resolve | Code::MessageTimedOut => {
-            Environment(Reason::BrokerAway)
-        }
-        Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL => Environment(Reason::Authentication),
-        _ => Environment(Reason::Refused),
+        Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => BlockReason::NotAuthorized,
+        Code::NotEnoughReplicas | Code::NotEnoughReplicasAfterAppend => BlockReason::BelowMinIsr,
+        Code::LeaderNotAvailable | Code::NotLeaderForPartition => BlockReason::NoLeader,
+        Code::QueueFull => BlockReason::QueueFull,
+        Code::BrokerTransportFailure | Code::AllBrokersDown | Code::Resolve | Code::MessageTimedOut => BlockReason::BrokerAway,
+        Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL => BlockReason::Authentication,
+        _ => BlockReason::Rejected,
+    }
+}
+
+/// Returns the label of `hookhold_producer_rebuilds_total` for a fatal error.
+pub(super) fn rebuild_reason(code: Code) -> &'static str {
+    match code {
+        Code::OutOfOrderSequenceNumber | Code::UnknownProducerId | Code::Inconsistent => "sequence",
+        Code::ClusterAuthorizationFailed => REBUILT_UNAUTHORIZED,
+        _ => "fatal",
     }
 }
 
 /// Every label of `hookhold_producer_rebuilds_total`.
-pub(super) const REBUILDS: [&str; 4] = ["sequence", "not_authorized", "fatal", STUCK];
-/// A lane did not move although its topic was well.
-pub(super) const STUCK: &str = "stuck";
-
-/// The label for a fatal error.
-pub(super) fn rebuild_reason(code: Code) -> &'static str {
-    match code {
-        Code::OutOfOrderSequenceNumber | Code::UnknownProducerId | Code::Inconsistent => "sequence",
-        Code::ClusterAuthorizationFailed => "not_authorized",
-        _ => "fatal",
-    }
-}
+pub(super) const REBUILD_REASONS: [&str; 4] = ["sequence", REBUILT_UNAUTHORIZED, "fatal", REBUILT_STUCK];
+/// The principal lacks IdempotentWrite.
+pub(super) const REBUILT_UNAUTHORIZED: &str = "not_authorized";
+/// Nothing of a topic was acknowledged although the topic was healthy.
+pub(super) const REBUILT_STUCK: &str = "stuck";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn only_the_records_own_codes_blame_the_record() {
+    fn only_a_records_own_codes_blame_the_record() {
         let away =
             [Code::AllBrokersDown, Code::UnknownTopic, Code::TopicAuthorizationFailed, Code::NotEnoughReplicas, Code::Unknown];
-        assert!(away.into_iter().all(|code| matches!(verdict(code), FaultScope::Environment(_))));
-        assert_eq!(verdict(Code::MessageSizeTooLarge), FaultScope::RecordAtFault);
-        assert_eq!(verdict(Code::PurgeInflight), FaultScope::Recalled);
-        assert_eq!(verdict(Code::UnknownTopicOrPartition), FaultScope::Environment(Reason::TopicMissing));
+        assert!(away.into_iter().all(|code| matches!(classify(code), ErrorClass::Environment(_))));
+        assert_eq!(classify(Code::MessageSizeTooLarge), ErrorClass::Record);
+        assert_eq!(classify(Code::PurgeInflight), ErrorClass::Purged);
+        assert_eq!(classify(Code::UnknownTopicOrPartition), ErrorClass::Environment(BlockReason::TopicMissing));
     }
 }

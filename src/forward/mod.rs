@@ -1,16 +1,22 @@
-//! Passing on: every durable event goes to its Kafka topic, and only the broker's acknowledgement moves a cursor. Kafka may
-//! be away for days; whoever sends deliveries does not notice.
+//! Forwarding: every durable event goes to its Kafka topic, and only a broker's acknowledgement moves a cursor. Kafka may be
+//! away for days; senders notice nothing.
 //!
-//! Each topic is a lane with its own cursor, window and troubles: a missing topic stops nobody else. The journal is the only
-//! buffer; librdkafka holds what is in flight. Nothing in here knows HTTP or how the journal keeps its files.
+//! Each topic has a queue with its own cursor, in-flight limit and block: a missing topic stops no other one. The journal is
+//! the only buffer; librdkafka holds what is in flight. Nothing in this room knows HTTP or the journal's files.
 //!
-//! What Kafka gets is at-least-once: after a crash, at most what was in a lane's window (10,000 records, 16 MiB) and what was
-//! acknowledged since its cursor was last saved (a second) comes again, under the same `hookhold-log` and `hookhold-seq`.
+//! Delivery to Kafka is at least once. After a crash, records are sent again under the same `hookhold-log` and `hookhold-seq`:
+//! at most what was in flight of a topic (10,000 records, 16 MiB) and what was acknowledged since its cursor was last saved
+//! (one second).
 
+mod backoff;
+mod client;
+mod flow;
 mod in_flight;
 mod kafka_error;
+mod log_reader;
 mod mailbox;
 mod probe;
+mod probe_schedule;
 mod producer;
 mod record;
 mod settings;
@@ -38,86 +44,87 @@ use mailbox::Mailbox;
 use status_table::StatusTable;
 use worker::Worker;
 
-/// What the forwarder is told by the configuration. Not printable: there may be passwords in it.
+/// The configuration of the forwarder. Not printable: it may hold passwords.
 #[derive(Clone, Default)]
 pub struct Settings {
-    /// The operator's librdkafka properties, secrets resolved; [`check_setting`] has nothing against any of them.
+    /// The operator's librdkafka properties with secrets resolved, each accepted by [`check_setting`].
     pub librdkafka: Vec<(String, String)>,
-    /// Per source, the request headers that travel as `http-<name>`.
+    /// Per source, the request headers that are forwarded as `http-<name>`.
     pub headers: HashMap<Arc<str>, Vec<HeaderName>>,
     /// The largest body in bytes that any source accepts.
     pub max_body: usize,
 }
 
-/// How the forwarder fares, for `/readyz`.
+/// The state of the forwarder, for `/readyz`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
-    /// False only if its thread has died, which is a bug.
+    /// False only if the forwarder's thread has panicked, which is a bug.
     pub running: bool,
-    /// Every lane that exists, by topic.
-    pub lanes: Vec<TopicSnapshot>,
+    /// Every topic that has a queue, by name.
+    pub topics: Vec<TopicSnapshot>,
 }
 
 impl Settings {
-    /// True when a client made for these settings also serves `other`.
+    /// True if a client made for these settings also serves `other`.
     fn client_serves(&self, other: &Settings) -> bool {
-        self.librdkafka == other.librdkafka && settings::carries(self.max_body) >= settings::carries(other.max_body)
+        self.librdkafka == other.librdkafka && settings::largest_body(self.max_body) >= settings::largest_body(other.max_body)
     }
 }
 
-/// The running forwarder. Dropping it without [`Forwarder::stop`] leaves its thread to the end of the process.
+/// The running forwarder. Dropping it without [`Forwarder::stop`] leaves its thread running until the process ends.
 pub struct Forwarder {
-    inbox: Arc<Mailbox>,
-    board: Arc<StatusTable>,
+    mailbox: Arc<Mailbox>,
+    status_table: Arc<StatusTable>,
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
     settings: Arc<ArcSwap<Settings>>,
     thread: thread::JoinHandle<()>,
 }
 
-/// Starts passing on from every lane's cursor. Kafka need not be there.
+/// Starts forwarding from every topic's cursor. Kafka need not be reachable.
 pub fn start(journal: Journal, settings: Settings, metrics: Arc<Metrics>, clock: Arc<dyn Clock>) -> Forwarder {
-    let (inbox, board) = (Arc::<Mailbox>::default(), Arc::<StatusTable>::default());
-    let bell = Arc::downgrade(&inbox);
-    journal.on_commit(Box::new(move || bell.upgrade().map(|inbox| inbox.leave(|_| {})).is_some()));
+    let (mailbox, status_table) = (Arc::<Mailbox>::default(), Arc::<StatusTable>::default());
+    let weak = Arc::downgrade(&mailbox);
+    journal.on_commit(Box::new(move || weak.upgrade().map(|mailbox| mailbox.wake()).is_some()));
     let settings = Arc::new(ArcSwap::from_pointee(settings));
     let work = {
-        let (settings, metrics, inbox, board) = (settings.clone(), metrics.clone(), inbox.clone(), board.clone());
-        move || Worker::new(journal, settings, metrics, inbox, board).run()
+        let (settings, metrics) = (settings.clone(), metrics.clone());
+        let (mailbox, status_table) = (mailbox.clone(), status_table.clone());
+        move || Worker::new(journal, settings, metrics, mailbox, status_table).run()
     };
     let thread = thread::Builder::new().name("forward".into()).spawn(work).expect("a thread can be started");
-    Forwarder { inbox, board, metrics, clock, settings, thread }
+    Forwarder { mailbox, status_table, metrics, clock, settings, thread }
 }
 
 impl Forwarder {
-    /// How every lane fares at this moment.
+    /// Returns the present state of every topic.
     pub fn status(&self) -> Status {
-        Status { running: !self.thread.is_finished(), lanes: self.board.lanes(self.clock.now()) }
+        Status { running: !self.thread.is_finished(), topics: self.status_table.snapshots(self.clock.now()) }
     }
 
-    /// Brings `hookhold_forward_lag_*` up to date; to be called before metrics are rendered.
+    /// Updates `hookhold_forward_lag_*`; to be called before metrics are rendered.
     pub fn measure(&self) {
-        self.board.measure(&self.metrics, self.clock.now());
+        self.status_table.measure(&self.metrics, self.clock.now());
     }
 
-    /// Goes on with other settings, from the next record on. Gives them back where they take another client: then this
-    /// forwarder must be stopped and one started with them.
+    /// Applies other settings from the next record on. Returns them if they need another client: then this forwarder must be
+    /// stopped and another one started with them.
     pub fn reconfigure(&self, settings: Settings) -> Result<(), Settings> {
         if !self.settings.load().client_serves(&settings) {
             return Err(settings);
         }
-        // The client stays as it is, and so does what it can carry.
+        // The client stays, and so does the largest body that it takes.
         let max_body = self.settings.load().max_body;
         self.settings.store(Arc::new(Settings { max_body, ..settings }));
         Ok(())
     }
 
-    /// Reads nothing more, waits up to `within` for acknowledgements on lanes that flow, hands the cursors to the journal (a
-    /// later [`Journal::close`] makes them durable) and lets the Kafka client go.
+    /// Reads nothing more, waits up to `within` for acknowledgements of topics that are not blocked, hands the cursors to the
+    /// journal (a later [`Journal::close`] makes them durable) and ends the Kafka client.
     pub fn stop(self, within: Duration) {
-        self.inbox.leave(|news| news.stop = Some(Instant::now() + within));
+        self.mailbox.post(|updates| updates.stop_by = Some(Instant::now() + within));
         if self.thread.join().is_err() {
-            tracing::error!("the forwarder had died; its cursors are as last saved");
+            tracing::error!("the forwarder had panicked; its cursors are as last saved");
         }
     }
 }

@@ -1,5 +1,6 @@
-//! Asks the cluster about one topic, on a thread of its own because the client may take seconds to answer. At most one
-//! probe runs at a time. The question also refreshes what librdkafka remembers of the topic, so that it sends again.
+//! Asks the cluster for one topic's metadata, on a thread of its own because the client may take seconds to answer. The request
+//! also refreshes librdkafka's cached metadata of the topic, so that it sends again. At most one probe runs at a time; that is
+//! the caller's duty.
 
 use std::io;
 use std::sync::Arc;
@@ -10,70 +11,60 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::Producer as _;
 
-use super::kafka_error::{FaultScope, Reason, verdict};
+use super::kafka_error::{BlockReason, ErrorClass, classify};
 use super::mailbox::Mailbox;
-use super::producer::Client;
+use super::producer::NativeProducer;
+use super::topic_health::ProbeResult;
 
-/// What the cluster says about a topic.
-#[derive(Clone, Debug)]
-pub(super) enum Finding {
-    /// Every partition has a leader and all its replicas.
-    Healthy,
-    /// It can be written to unless it demands the replicas that are missing: how many the worst partition has in sync, and
-    /// which one that is.
-    UnderReplicated(usize, String),
-    /// It cannot be written to.
-    Trouble(Reason, String),
-}
-
-/// Asks about a lane's topic; the finding comes to the inbox. Fails when there is no thread to be had.
-pub(super) fn ask(client: Arc<Client>, topic: Arc<str>, lane: usize, inbox: Arc<Mailbox>) -> io::Result<()> {
-    let probe = move || {
-        let finding = look(&client, &topic);
-        // Before the finding is told: this may be the last owner of a retired client, and its end takes a moment.
-        drop(client);
-        inbox.leave(|news| news.found = Some((lane, finding)));
+/// Starts a probe of the topic of queue `index`; its result is posted to the mailbox. Fails if no thread can be started.
+pub(super) fn start(native: Arc<NativeProducer>, topic: Arc<str>, index: usize, mailbox: Arc<Mailbox>) -> io::Result<()> {
+    let work = move || {
+        let result = probe(&native, &topic);
+        // Before the result is posted: this may be the last owner of a retired client, which takes a moment to end.
+        drop(native);
+        mailbox.post(|updates| updates.probe = Some((index, result)));
     };
-    thread::Builder::new().name("kafka-probe".into()).spawn(probe).map(drop)
+    thread::Builder::new().name("kafka-probe".into()).spawn(work).map(drop)
 }
 
-fn look(client: &Client, topic: &str) -> Finding {
-    match client.client().fetch_metadata(Some(topic), PROBE_TIMEOUT) {
-        Err(error) => away(&error),
+fn probe(native: &NativeProducer, topic: &str) -> ProbeResult {
+    match native.client().fetch_metadata(Some(topic), PROBE_TIMEOUT) {
+        Err(error) => unanswered(&error),
         Ok(metadata) => match metadata.topics().iter().find(|found| found.name() == topic) {
-            Some(found) => judge(found),
-            None => Finding::Trouble(Reason::TopicMissing, "the cluster does not list it".into()),
+            Some(found) => answered(found),
+            None => ProbeResult::Unwritable(BlockReason::TopicMissing, "the cluster does not list it".into()),
         },
     }
 }
 
-/// No answer at all: whatever the code, the broker is what is missing.
-fn away(error: &KafkaError) -> Finding {
+/// No answer at all means that no broker is reachable, whatever the code, unless the code gives a more specific reason.
+fn unanswered(error: &KafkaError) -> ProbeResult {
     let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::BrokerTransportFailure);
-    match verdict(code) {
-        FaultScope::Environment(reason) if reason != Reason::Refused => Finding::Trouble(reason, code.to_string()),
-        _ => Finding::Trouble(Reason::BrokerAway, code.to_string()),
+    match classify(code) {
+        ErrorClass::Environment(reason) if reason != BlockReason::Rejected => ProbeResult::Unwritable(reason, code.to_string()),
+        _ => ProbeResult::Unwritable(BlockReason::BrokerAway, code.to_string()),
     }
 }
 
-fn judge(topic: &MetadataTopic) -> Finding {
+fn answered(topic: &MetadataTopic) -> ProbeResult {
     if let Some(error) = topic.error() {
         let code = RDKafkaErrorCode::from(error);
-        return match verdict(code) {
-            FaultScope::Environment(reason) => Finding::Trouble(reason, code.to_string()),
-            _ => Finding::Trouble(Reason::Refused, code.to_string()),
+        return match classify(code) {
+            ErrorClass::Environment(reason) => ProbeResult::Unwritable(reason, code.to_string()),
+            _ => ProbeResult::Unwritable(BlockReason::Rejected, code.to_string()),
         };
     }
     if topic.partitions().is_empty() {
-        return Finding::Trouble(Reason::TopicMissing, "it has no partitions".into());
+        return ProbeResult::Unwritable(BlockReason::TopicMissing, "it has no partitions".into());
     }
-    if let Some(headless) = topic.partitions().iter().find(|p| p.leader() < 0) {
-        return Finding::Trouble(Reason::NoLeader, format!("partition {} has none", headless.id()));
+    if let Some(leaderless) = topic.partitions().iter().find(|p| p.leader() < 0) {
+        return ProbeResult::Unwritable(BlockReason::NoLeader, format!("partition {} has none", leaderless.id()));
     }
     let lacking = topic.partitions().iter().filter(|p| p.isr().len() < p.replicas().len());
-    lacking.min_by_key(|p| p.isr().len()).map_or(Finding::Healthy, |worst| {
+    lacking.min_by_key(|p| p.isr().len()).map_or(ProbeResult::Healthy, |worst| {
         let (in_sync, all) = (worst.isr().len(), worst.replicas().len());
-        Finding::UnderReplicated(in_sync, format!("partition {}: {in_sync} of {all} replicas in sync", worst.id()))
+        let detail = format!("partition {}: {in_sync} of {all} replicas in sync", worst.id());
+        ProbeResult::UnderReplicated { in_sync, detail }
     })
 }
 

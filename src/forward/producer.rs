@@ -1,6 +1,8 @@
-//! One librdkafka producer and the thread that polls it. Reports go to the inbox by ticket; nothing in here decides what a
-//! failure means. A producer is replaced rather than repaired. Its end never holds the forwarder up, and takes no thread of its
-//! own: under a limit on tasks there may be none, and the forwarder has to outlive that.
+//! One librdkafka producer and the thread that polls it. Delivery reports go to the mailbox by ticket; what a failure means is
+//! decided elsewhere. A producer is replaced, never repaired.
+//!
+//! Ending a producer never blocks the forwarder and needs no new thread: under a limit on tasks none may be available, and the
+//! forwarder has to survive that.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -15,94 +17,94 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 use tracing::debug;
 
-use super::mailbox::{Mailbox, Report};
-use super::settings::obstacle;
+use super::mailbox::{DeliveryReport, Mailbox};
+use super::settings::setup_failure;
 
-/// What librdkafka calls back; runs on the poll thread.
-pub(super) struct Callbacks {
-    inbox: Arc<Mailbox>,
+/// The callbacks of librdkafka; they run on the poll thread.
+pub(super) struct ProducerCallbacks {
+    mailbox: Arc<Mailbox>,
     generation: u64,
 }
 
 /// The native client with our callbacks.
-pub(super) type Client = BaseProducer<Callbacks>;
+pub(super) type NativeProducer = BaseProducer<ProducerCallbacks>;
 
 /// A running producer. `FutureProducer` is not used: it sleeps when its queue is full, and reorders.
 pub(super) struct Producer {
-    client: Arc<Client>,
-    ending: Arc<AtomicBool>,
-    /// Hears when the poll thread has let the client go.
-    over: mpsc::Receiver<()>,
+    native: Arc<NativeProducer>,
+    retired: Arc<AtomicBool>,
+    /// Receives once the poll thread has dropped the native client.
+    ended: mpsc::Receiver<()>,
 }
 
 impl Producer {
-    /// Creates the client and starts polling it; connects in the background. Otherwise says what is in the way.
-    pub fn start(config: &ClientConfig, inbox: &Arc<Mailbox>, generation: u64) -> Result<Producer, String> {
-        let callbacks = Callbacks { inbox: inbox.clone(), generation };
-        let client: Arc<Client> = Arc::new(config.create_with_context(callbacks).map_err(obstacle)?);
-        let ending = Arc::new(AtomicBool::new(false));
-        let (done, over) = mpsc::channel();
+    /// Creates the client and starts polling it; librdkafka connects in the background. Fails with librdkafka's reason.
+    pub(super) fn start(config: &ClientConfig, mailbox: &Arc<Mailbox>, generation: u64) -> Result<Producer, String> {
+        let callbacks = ProducerCallbacks { mailbox: mailbox.clone(), generation };
+        let native: Arc<NativeProducer> = Arc::new(config.create_with_context(callbacks).map_err(setup_failure)?);
+        let retired = Arc::new(AtomicBool::new(false));
+        let (done, ended) = mpsc::channel();
         let work = {
-            let (client, ending) = (client.clone(), ending.clone());
+            let (native, retired) = (native.clone(), retired.clone());
             move || {
-                poll(&client, &ending);
-                drop(client);
+                poll(&native, &retired);
+                drop(native);
                 let _ = done.send(());
             }
         };
         let thread = thread::Builder::new().name(format!("kafka-poll-{generation}"));
-        thread.spawn(work).map_err(|error| format!("no thread for it can be started: {error}"))?;
-        Ok(Producer { client, ending, over })
+        thread.spawn(work).map_err(|error| format!("cannot start its poll thread: {error}"))?;
+        Ok(Producer { native, retired, ended })
     }
 
-    /// Hands a record over; never blocks.
-    pub fn send(&self, record: BaseRecord<'_, str, [u8], usize>) -> Result<(), RDKafkaErrorCode> {
-        self.client.send(record).map_err(|(error, _)| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail))
+    /// Hands a record to librdkafka; never blocks.
+    pub(super) fn send(&self, record: BaseRecord<'_, str, [u8], usize>) -> Result<(), RDKafkaErrorCode> {
+        self.native.send(record).map_err(|(error, _)| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail))
     }
 
-    /// The error behind a fatal one.
-    pub fn cause_of_death(&self) -> Option<RDKafkaErrorCode> {
-        self.client.client().fatal_error().map(|(code, _)| code)
+    /// Returns the error that caused a fatal one.
+    pub(super) fn fatal_cause(&self) -> Option<RDKafkaErrorCode> {
+        self.native.client().fatal_error().map(|(code, _)| code)
     }
 
-    /// The native client, for probes.
-    pub fn client(&self) -> Arc<Client> {
-        self.client.clone()
+    /// Returns the native client, for probes.
+    pub(super) fn native(&self) -> Arc<NativeProducer> {
+        self.native.clone()
     }
 
-    /// Takes back everything in flight and ends the client, on the poll thread because librdkafka joins its broker threads
-    /// there. The receiver hears when it is over.
-    pub fn retire(self) -> mpsc::Receiver<()> {
-        drop(self.client);
-        self.ending.store(true, Ordering::Release);
-        self.over
+    /// Purges everything in flight and ends the client, on the poll thread because librdkafka joins its broker threads there.
+    /// The receiver gets a message when that is done.
+    pub(super) fn retire(self) -> mpsc::Receiver<()> {
+        drop(self.native);
+        self.retired.store(true, Ordering::Release);
+        self.ended
     }
 }
 
-/// Serves callbacks until the producer is retired. A panic in here would otherwise stop all acknowledgements in silence, so
-/// it counts as the producer's death.
-fn poll(client: &Client, ending: &AtomicBool) {
+/// Serves callbacks until the producer is retired. A panic here would otherwise end all acknowledgements silently, so it is
+/// reported as a fatal error.
+fn poll(native: &NativeProducer, retired: &AtomicBool) {
     let polled = catch_unwind(AssertUnwindSafe(|| {
-        while !ending.load(Ordering::Acquire) {
-            client.poll(POLL_SLICE);
+        while !retired.load(Ordering::Acquire) {
+            native.poll(POLL_SLICE);
         }
     }));
     if polled.is_err() {
-        client.context().die("its poll thread panicked");
-        // The client has to end here and not on the forwarder's thread.
-        while !ending.load(Ordering::Acquire) {
+        native.context().report_fatal("its poll thread panicked");
+        // The client has to be dropped on this thread, not on the forwarder's.
+        while !retired.load(Ordering::Acquire) {
             thread::sleep(POLL_SLICE);
         }
     }
 }
 
-impl Callbacks {
-    fn die(&self, why: &str) {
-        self.inbox.leave(|news| news.fatal = Some((self.generation, why.to_owned())));
+impl ProducerCallbacks {
+    fn report_fatal(&self, reason: &str) {
+        self.mailbox.post(|updates| updates.fatal = Some((self.generation, reason.to_owned())));
     }
 }
 
-impl ProducerContext for Callbacks {
+impl ProducerContext for ProducerCallbacks {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, delivery: &DeliveryResult<'_>, ticket: usize) {
@@ -111,30 +113,30 @@ impl ProducerContext for Callbacks {
             Err((error, _)) => Err(error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail)),
         };
         let generation = self.generation;
-        self.inbox.leave(|news| news.reports.push(Report { generation, ticket, result }));
+        self.mailbox.post(|updates| updates.reports.push(DeliveryReport { generation, ticket, result }));
     }
 }
 
-impl ClientContext for Callbacks {
-    /// librdkafka repeats itself at each attempt to connect; what matters of it has a line of our own.
+impl ClientContext for ProducerCallbacks {
+    /// Logs at debug: librdkafka repeats its lines at each attempt to connect, and what matters has a line of our own.
     fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
         debug!(target: "librdkafka", "{facility}: {message}");
     }
 
-    /// Statistics go nowhere yet; this spares their parsing if the operator asks for them.
+    /// Discards statistics, which are not used yet. This saves parsing them if the operator turns them on.
     fn stats_raw(&self, _: &[u8]) {}
 
-    /// rdkafka calls this twice per event; all of it may happen twice.
-    fn error(&self, error: KafkaError, why: &str) {
-        debug!(target: "librdkafka", "{error}: {why}");
+    /// rdkafka calls this twice per event, so every arm must be safe to run twice.
+    fn error(&self, error: KafkaError, reason: &str) {
+        debug!(target: "librdkafka", "{error}: {reason}");
         match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::Fatal) => self.die(why),
-            Some(RDKafkaErrorCode::AllBrokersDown) => self.inbox.leave(|news| news.brokers_down = true),
-            Some(code) => self.inbox.leave(|news| news.client_error = Some((code, why.to_owned()))),
+            Some(RDKafkaErrorCode::Fatal) => self.report_fatal(reason),
+            Some(RDKafkaErrorCode::AllBrokersDown) => self.mailbox.post(|updates| updates.brokers_down = true),
+            Some(code) => self.mailbox.post(|updates| updates.client_error = Some((code, reason.to_owned()))),
             None => {}
         }
     }
 }
 
-/// How long the end of a producer may wait for its poll thread.
+/// Longest time until the poll thread notices that the producer is retired.
 const POLL_SLICE: Duration = Duration::from_millis(100);

@@ -16,13 +16,13 @@ use crate::header_field::is_credential;
 use crate::journal::StoredEvent;
 
 /// One header of a record: name and value.
-type Field<'a> = (Cow<'a, str>, Cow<'a, [u8]>);
+type RecordHeader<'a> = (Cow<'a, str>, Cow<'a, [u8]>);
 
 /// What a record has besides its value, which stays in the event.
 pub(super) struct Envelope<'a> {
     /// The ordering key, else the event id, else `LOG-SEQ`; never null, so that repeats meet in one partition.
     pub key: Cow<'a, str>,
-    fields: Vec<Field<'a>>,
+    headers: Vec<RecordHeader<'a>>,
 }
 
 impl<'a> Envelope<'a> {
@@ -30,8 +30,8 @@ impl<'a> Envelope<'a> {
     pub fn new(stored: &'a StoredEvent, allowed: &[HeaderName]) -> Envelope<'a> {
         let event = &stored.event;
         let id = present(event.id()).map_or_else(|| stored.position.to_string().into(), Cow::from);
-        let mut fields = cloud_event(stored, id.clone());
-        fields.extend([
+        let mut headers = cloud_event(stored, id.clone());
+        headers.extend([
             text("hookhold-source", event.source()),
             text("hookhold-received-at", event.received_at().rfc3339()),
             text("hookhold-log", stored.position.log.to_string()),
@@ -40,20 +40,20 @@ impl<'a> Envelope<'a> {
             text("hookhold-integrity", event.integrity().word()),
         ]);
         let leaving = event.request().headers.iter().filter(|(name, _)| may_leave(name, allowed));
-        fields.extend(leaving.map(|(name, value)| (format!("http-{name}").into(), value.as_bytes().into())));
-        Envelope { key: present(event.ordering_key()).map_or(id, Cow::from), fields }
+        headers.extend(leaving.map(|(name, value)| (format!("http-{name}").into(), value.as_bytes().into())));
+        Envelope { key: present(event.ordering_key()).map_or(id, Cow::from), headers }
     }
 
     /// The bytes of key and headers.
     pub fn size(&self) -> usize {
-        self.key.len() + self.fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+        self.key.len() + self.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
     }
 
     /// The record that librdkafka takes. An empty body becomes an empty value, never null: in a compacted topic null would
     /// delete the key's history.
     pub fn record(&'a self, stored: &'a StoredEvent, ticket: usize) -> BaseRecord<'a, str, [u8], usize> {
-        let none = OwnedHeaders::new_with_capacity(self.fields.len());
-        let headers = self.fields.iter().fold(none, |so_far, (key, value)| so_far.insert(Header { key, value: Some(&**value) }));
+        let none = OwnedHeaders::new_with_capacity(self.headers.len());
+        let headers = self.headers.iter().fold(none, |so_far, (key, value)| so_far.insert(Header { key, value: Some(&**value) }));
         BaseRecord::with_opaque_to(stored.event.topic(), ticket)
             .key(&*self.key)
             .payload(&stored.event.body()[..])
@@ -63,13 +63,13 @@ impl<'a> Envelope<'a> {
 }
 
 /// The attributes of CloudEvents 1.0, and the trace that the sender began.
-fn cloud_event<'a>(stored: &'a StoredEvent, id: Cow<'a, str>) -> Vec<Field<'a>> {
+fn cloud_event<'a>(stored: &'a StoredEvent, id: Cow<'a, str>) -> Vec<RecordHeader<'a>> {
     let event = &stored.event;
     let event_type = match present(event.event_type()) {
         Some(name) => format!("{}{name}", event.type_prefix()),
         None => format!("{}.unknown", event.source()),
     };
-    let mut fields = vec![
+    let mut headers = vec![
         text("ce_specversion", "1.0"),
         text("ce_id", id),
         text("ce_source", format!("/hooks/{}", event.source())),
@@ -77,13 +77,13 @@ fn cloud_event<'a>(stored: &'a StoredEvent, id: Cow<'a, str>) -> Vec<Field<'a>> 
         text("ce_time", event.occurred_at().unwrap_or(event.received_at()).rfc3339()),
     ];
     if let Some((_, media_type)) = event.request().headers.iter().find(|(name, _)| *name == CONTENT_TYPE) {
-        fields.push(("content-type".into(), media_type.as_bytes().into()));
+        headers.push(("content-type".into(), media_type.as_bytes().into()));
     }
-    fields.extend(event.request().traceparent.as_deref().map(|trace| text("traceparent", trace)));
-    fields
+    headers.extend(event.request().traceparent.as_deref().map(|trace| text("traceparent", trace)));
+    headers
 }
 
-fn text<'a>(name: &'a str, value: impl Into<Cow<'a, str>>) -> Field<'a> {
+fn text<'a>(name: &'a str, value: impl Into<Cow<'a, str>>) -> RecordHeader<'a> {
     let value = match value.into() {
         Cow::Borrowed(value) => Cow::Borrowed(value.as_bytes()),
         Cow::Owned(value) => Cow::Owned(value.into_bytes()),

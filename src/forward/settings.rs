@@ -41,7 +41,7 @@ const PREFERRED: &[(&str, &str, &str)] = &[
 pub fn check_setting(name: &str, value: &str) -> Option<String> {
     match ClientConfig::new().set(name, value).create_native_config() {
         Ok(_) => None,
-        Err(error) => Some(obstacle(error)),
+        Err(error) => Some(setup_failure(error)),
     }
 }
 
@@ -52,11 +52,11 @@ pub fn check_settings(settings: &[(String, String)]) -> Option<String> {
     for name in SERVERS {
         config.remove(name);
     }
-    config.create::<BaseProducer>().err().map(obstacle)
+    config.create::<BaseProducer>().err().map(setup_failure)
 }
 
 /// Why there is no client, in librdkafka's words, which name the property and never repeat a secret.
-pub(super) fn obstacle(error: KafkaError) -> String {
+pub(super) fn setup_failure(error: KafkaError) -> String {
     match error {
         KafkaError::ClientConfig(_, what, ..) | KafkaError::ClientCreation(what) => what,
         other => other.to_string(),
@@ -67,7 +67,7 @@ pub(super) fn obstacle(error: KafkaError) -> String {
 pub(super) fn producer_config(settings: &[(String, String)], max_body: usize) -> ClientConfig {
     let given = |name: &str| settings.iter().any(|(key, _)| key == name);
     let mut config = ClientConfig::new();
-    config.set("message.max.bytes", (carries(max_body) + MAX_ENVELOPE).to_string());
+    config.set("message.max.bytes", (largest_body(max_body) + MAX_ENVELOPE).to_string());
     for (name, alias, value) in PREFERRED {
         if !given(name) && !given(alias) {
             config.set(*name, *value);
@@ -81,7 +81,7 @@ pub(super) fn producer_config(settings: &[(String, String)], max_body: usize) ->
 }
 
 /// The largest body that a client for bodies of up to `max_body` bytes takes.
-pub(super) fn carries(max_body: usize) -> usize {
+pub(super) fn largest_body(max_body: usize) -> usize {
     max_body.max(MAX_BODY)
 }
 

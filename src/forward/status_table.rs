@@ -1,105 +1,152 @@
-//! What others may know of the forwarder while it works: lag, cursors and blocks, for `/metrics` and `/readyz`. The
-//! forwarder writes, everybody else reads; neither waits for the other.
+//! The state of every topic as others see it: lag, cursors and blocks, for `/metrics` and `/readyz`. The forwarder writes and
+//! the listeners read; neither waits for the other.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use prometheus::{IntCounter, IntGaugeVec};
 use serde::Serialize;
 
-use super::kafka_error::Reason;
+use super::kafka_error::BlockReason;
 use crate::clock::UnixMillis;
 use crate::metrics::Metrics;
 
-/// How one lane fares.
+/// The state of one topic at one moment.
 #[derive(Clone, Debug, Serialize)]
 pub struct TopicSnapshot {
     /// The Kafka topic.
     pub topic: String,
-    /// Everything of this lane below this sequence is acknowledged.
+    /// Every event of this topic below this sequence is acknowledged.
     pub cursor: u64,
     /// Durable events that Kafka has not acknowledged.
     pub lag_events: u64,
-    /// Age in seconds of the oldest of them; 0 without any.
+    /// Age of the oldest of them in seconds; 0 without any.
     pub lag_seconds: f64,
-    /// Why the lane does not flow; absent while it does.
+    /// The block, if the topic is blocked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blocked: Option<Blocked>,
 }
 
-/// Why a lane does not flow.
+/// The reason for a topic's block.
 #[derive(Clone, Debug, Serialize)]
 pub struct Blocked {
     /// The reason's word, as in `hookhold_forward_blocked`.
     pub reason: &'static str,
-    /// What exactly was refused or missing.
+    /// The error or the missing thing.
     pub detail: String,
     /// What the operator can do.
     pub remedy: &'static str,
 }
 
-/// One lane's place on the board.
-#[derive(Default)]
+/// The published state of one topic. Its queue writes, other threads read.
 pub(super) struct TopicStatus {
-    /// Durable events from the cursor at which it started.
-    pub seen: AtomicU64,
+    topic: Arc<str>,
+    /// Durable events since the cursor at which the forwarder started.
+    seen: AtomicU64,
     /// Those of them that Kafka has acknowledged.
-    pub acked: AtomicU64,
-    /// The present cursor.
-    pub cursor: AtomicU64,
-    /// When the oldest unacknowledged event arrived, in milliseconds; 0: there is none, or none has been read yet.
-    pub oldest: AtomicU64,
+    acked: AtomicU64,
+    cursor: AtomicU64,
+    /// Arrival of the oldest unacknowledged event, Unix milliseconds; 0 if there is none or none was read yet.
+    oldest_ms: AtomicU64,
     blocked: Mutex<Option<Blocked>>,
+    acked_total: IntCounter,
+    blocked_gauges: IntGaugeVec,
 }
 
 impl TopicStatus {
-    /// Shows why the lane is blocked, or that it is not.
-    pub fn show_block(&self, block: Option<(Reason, &str)>) {
-        let block =
-            block.map(|(reason, detail)| Blocked { reason: reason.word(), detail: detail.into(), remedy: reason.remedy() });
-        *self.blocked.lock().unwrap_or_else(PoisonError::into_inner) = block;
+    /// Starts with the number of durable events that wait for an acknowledgement.
+    pub(super) fn new(topic: Arc<str>, waiting: u64, metrics: &Metrics) -> TopicStatus {
+        TopicStatus {
+            seen: waiting.into(),
+            acked: 0.into(),
+            cursor: 0.into(),
+            oldest_ms: 0.into(),
+            blocked: Mutex::default(),
+            acked_total: metrics.forward.acked.with_label_values(&[&*topic]),
+            blocked_gauges: metrics.forward.blocked.clone(),
+            topic,
+        }
     }
 
-    fn status(&self, topic: &Arc<str>, now: UnixMillis) -> TopicSnapshot {
+    /// Counts a durable event.
+    pub(super) fn count_seen(&self) {
+        self.seen.fetch_add(1, Relaxed);
+    }
+
+    /// Counts an acknowledgement.
+    pub(super) fn count_acked(&self) {
+        self.acked_total.inc();
+        self.acked.fetch_add(1, Relaxed);
+    }
+
+    /// Corrects the lag to this number of events.
+    pub(super) fn correct_lag(&self, events: u64) {
+        self.seen.store(self.acked.load(Relaxed) + events, Relaxed);
+    }
+
+    /// Publishes the cursor, and the arrival of the oldest unacknowledged event.
+    pub(super) fn publish(&self, cursor: u64, oldest: Option<UnixMillis>) {
+        self.cursor.store(cursor, Relaxed);
+        self.oldest_ms.store(oldest.map_or(0, |at| at.0), Relaxed);
+    }
+
+    /// Publishes a block or its end, here and in `hookhold_forward_blocked`.
+    pub(super) fn set_block(&self, block: Option<(BlockReason, &str)>) {
+        let block =
+            block.map(|(reason, detail)| Blocked { reason: reason.word(), detail: detail.into(), remedy: reason.remedy() });
+        let reason = block.as_ref().map(|block| block.reason);
+        let former = std::mem::replace(&mut *self.lock_blocked(), block).map(|former| former.reason);
+        if former != reason {
+            let gauge = |reason: &str| self.blocked_gauges.with_label_values(&[&*self.topic, reason]);
+            former.iter().for_each(|reason| gauge(reason).set(0));
+            reason.iter().for_each(|reason| gauge(reason).set(1));
+        }
+    }
+
+    fn snapshot(&self, now: UnixMillis) -> TopicSnapshot {
         let acked = self.acked.load(Relaxed);
         let lag_events = self.seen.load(Relaxed).saturating_sub(acked);
-        let oldest = self.oldest.load(Relaxed);
+        let oldest = self.oldest_ms.load(Relaxed);
         let waiting = lag_events > 0 && oldest > 0;
         TopicSnapshot {
-            topic: topic.to_string(),
+            topic: self.topic.to_string(),
             cursor: self.cursor.load(Relaxed),
             lag_events,
             lag_seconds: if waiting { now.since(UnixMillis(oldest)) as f64 / 1000.0 } else { 0.0 },
-            blocked: self.blocked.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            blocked: self.lock_blocked().clone(),
         }
+    }
+
+    fn lock_blocked(&self) -> MutexGuard<'_, Option<Blocked>> {
+        self.blocked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// All lanes, by topic.
+/// The published state of every topic.
 #[derive(Default)]
 pub(super) struct StatusTable(Mutex<BTreeMap<Arc<str>, Arc<TopicStatus>>>);
 
 impl StatusTable {
-    /// Gives a new lane, of which so many events wait, its place.
-    pub fn add(&self, topic: &Arc<str>, waiting: u64) -> Arc<TopicStatus> {
-        let face = || Arc::new(TopicStatus { seen: waiting.into(), ..TopicStatus::default() });
-        self.faces().entry(topic.clone()).or_insert_with(face).clone()
+    /// Adds a topic.
+    pub(super) fn add(&self, topic: &Arc<str>, status: Arc<TopicStatus>) {
+        self.lock().insert(topic.clone(), status);
     }
 
-    /// How every lane fares at this moment.
-    pub fn lanes(&self, now: UnixMillis) -> Vec<TopicSnapshot> {
-        self.faces().iter().map(|(topic, face)| face.status(topic, now)).collect()
+    /// Returns the present state of every topic.
+    pub(super) fn snapshots(&self, now: UnixMillis) -> Vec<TopicSnapshot> {
+        self.lock().values().map(|status| status.snapshot(now)).collect()
     }
 
-    /// Writes lag into the metrics.
-    pub fn measure(&self, metrics: &Metrics, now: UnixMillis) {
-        for lane in self.lanes(now) {
-            metrics.forward.lag_events.with_label_values(&[&lane.topic]).set(lane.lag_events as i64);
-            metrics.forward.lag_seconds.with_label_values(&[&lane.topic]).set(lane.lag_seconds);
+    /// Writes the lag of every topic into the metrics.
+    pub(super) fn measure(&self, metrics: &Metrics, now: UnixMillis) {
+        for topic in self.snapshots(now) {
+            metrics.forward.lag_events.with_label_values(&[&topic.topic]).set(topic.lag_events as i64);
+            metrics.forward.lag_seconds.with_label_values(&[&topic.topic]).set(topic.lag_seconds);
         }
     }
 
-    fn faces(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Arc<TopicStatus>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Arc<TopicStatus>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

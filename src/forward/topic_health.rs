@@ -1,25 +1,45 @@
-//! What the looks at a lane's topic tell while nothing of it is acknowledged: whether to wait on, or to blame the producer.
+//! Decides from metadata probes of a stalled topic whether to keep waiting or to replace the producer.
 //!
 //! An idempotent producer that has met too few replicas may never recover although its topic does
-//! (confluentinc/confluent-kafka-dotnet#2519), also while a replica more than the topic demands stays missing. How many it
-//! demands would take a permission that writing does not, so it is inferred: more replicas than there have been are enough.
+//! (confluentinc/confluent-kafka-dotnet#2519), even while a replica beyond the topic's `min.insync.replicas` stays missing.
+//! Reading that setting needs a permission that writing does not, so it is inferred: more replicas than the fewest seen since
+//! the last acknowledgement count as enough.
 
 use std::time::{Duration, Instant};
 
-/// What was found since the last acknowledgement.
+use super::kafka_error::BlockReason;
+
+/// The cluster's answer about one topic.
+#[derive(Clone, Debug)]
+pub(super) enum ProbeResult {
+    /// Every partition has a leader and all its replicas.
+    Healthy,
+    /// Every partition has a leader, and some have replicas out of sync. Whether that is enough depends on
+    /// `min.insync.replicas`.
+    UnderReplicated {
+        /// Replicas in sync of the worst partition.
+        in_sync: usize,
+        /// Names that partition.
+        detail: String,
+    },
+    /// The topic cannot be written to.
+    Unwritable(BlockReason, String),
+}
+
+/// Probe results since the last acknowledgement.
 #[derive(Default)]
-pub(super) struct Health {
-    /// Since when each look has come to the present opinion.
+pub(super) struct TopicHealth {
+    /// Time since which every probe has led to the same value of `enough`.
     since: Option<Instant>,
-    /// That opinion: the topic has the replicas that it demands.
+    /// True if the topic seems to have as many replicas in sync as it demands.
     enough: bool,
     /// The fewest replicas in sync that any partition had.
     fewest: Option<usize>,
 }
 
-impl Health {
-    /// Takes in how many replicas the worst partition has in sync; `None`: all of them.
-    pub fn found(&mut self, in_sync: Option<usize>, now: Instant) {
+impl TopicHealth {
+    /// Records the number of replicas in sync of the worst partition; `None` means all of them.
+    pub(super) fn record_in_sync(&mut self, in_sync: Option<usize>, now: Instant) {
         let enough = in_sync.is_none_or(|count| self.fewest.is_some_and(|fewest| count > fewest));
         self.fewest = in_sync.into_iter().chain(self.fewest).min();
         if enough != self.enough {
@@ -29,31 +49,31 @@ impl Health {
         self.since.get_or_insert(now);
     }
 
-    /// The topic could certainly not be written to.
-    pub fn found_trouble(&mut self) {
+    /// Records that the topic could certainly not be written to.
+    pub(super) fn record_unwritable(&mut self) {
         self.since = None;
     }
 
-    /// True when it seems to have the replicas that it demands.
-    pub fn is_enough(&self) -> bool {
+    /// True if the topic seems to have as many replicas in sync as it demands.
+    pub(super) fn has_enough_replicas(&self) -> bool {
         self.enough
     }
 
-    /// How long it has looked as it does, without any progress.
-    pub fn lasts(&self, progress_at: Instant, now: Instant) -> Duration {
+    /// Returns how long probes have agreed without an acknowledgement.
+    pub(super) fn stalled_for(&self, progress_at: Instant, now: Instant) -> Duration {
         self.since.map_or(Duration::ZERO, |since| now - since.max(progress_at))
     }
 
-    /// True when the producer is to blame, after so long.
-    pub fn is_stuck(&self, lasts: Duration) -> bool {
-        lasts >= if self.enough { STUCK_AFTER } else { STUCK_IN_DOUBT }
+    /// True if, after stalling for this long, the producer is the likely cause.
+    pub(super) fn blames_producer(&self, stalled_for: Duration) -> bool {
+        stalled_for >= if self.enough { STUCK_AFTER } else { STUCK_IN_DOUBT }
     }
 }
 
-/// How long a lane may be stuck, its topic being well, before the producer is replaced.
+/// Time without an acknowledgement, while the topic is healthy, after which the producer is replaced.
 pub(super) const STUCK_AFTER: Duration = Duration::from_secs(300);
-/// The same while replicas are missing and none has been seen to come back: a dip may have passed between two looks. A new
-/// producer costs the other lanes a moment, so it is not tried often.
+/// The same while replicas are missing and none has been seen to return: a dip may have passed between two probes. A new
+/// producer interrupts the other topics for a moment, so it is not tried often.
 const STUCK_IN_DOUBT: Duration = Duration::from_secs(1200);
 
 #[cfg(test)]
@@ -64,44 +84,48 @@ mod tests {
         begun + Duration::from_secs(60 * minutes)
     }
 
-    fn is_stuck(health: &Health, begun: Instant, minutes: u64) -> bool {
-        health.is_stuck(health.lasts(begun, after(minutes, begun)))
+    fn blames_producer(health: &TopicHealth, begun: Instant, minutes: u64) -> bool {
+        health.blames_producer(health.stalled_for(begun, after(minutes, begun)))
     }
 
     #[test]
-    fn a_replica_that_is_back_is_enough_although_another_stays_dead() {
+    fn a_returned_replica_is_enough_while_another_is_dead() {
         let begun = Instant::now();
-        let mut health = Health::default();
-        health.found(Some(1), begun);
-        assert!(!health.is_enough() && !is_stuck(&health, begun, 10), "one of three: the topic waits for the second");
-        health.found(Some(2), after(10, begun));
-        assert!(health.is_enough() && !is_stuck(&health, begun, 14), "the producer gets time to notice");
-        health.found(Some(2), after(14, begun));
-        assert!(is_stuck(&health, begun, 15));
+        let mut health = TopicHealth::default();
+        health.record_in_sync(Some(1), begun);
+        assert!(
+            !health.has_enough_replicas() && !blames_producer(&health, begun, 10),
+            "one of three: the topic waits for the second"
+        );
+        health.record_in_sync(Some(2), after(10, begun));
+        assert!(health.has_enough_replicas() && !blames_producer(&health, begun, 14), "the producer gets time to notice");
+        health.record_in_sync(Some(2), after(14, begun));
+        assert!(blames_producer(&health, begun, 15));
     }
 
     #[test]
-    fn replicas_that_are_lost_again_are_waited_for_again() {
+    fn replicas_lost_again_restart_the_wait() {
         let begun = Instant::now();
-        let mut health = Health::default();
+        let mut health = TopicHealth::default();
         for (in_sync, minute) in [(1, 0), (2, 1), (1, 4)] {
-            health.found(Some(in_sync), after(minute, begun));
+            health.record_in_sync(Some(in_sync), after(minute, begun));
         }
-        assert!(!health.is_enough() && !is_stuck(&health, begun, 20));
-        health.found_trouble();
-        health.found(Some(2), after(21, begun));
-        assert!(health.is_enough() && !is_stuck(&health, begun, 25) && is_stuck(&health, begun, 26));
+        assert!(!health.has_enough_replicas() && !blames_producer(&health, begun, 20));
+        health.record_unwritable();
+        health.record_in_sync(Some(2), after(21, begun));
+        assert!(health.has_enough_replicas() && !blames_producer(&health, begun, 25) && blames_producer(&health, begun, 26));
     }
 
     #[test]
-    fn a_producer_is_not_kept_for_ever_because_the_dip_went_unseen() {
+    fn a_stuck_producer_is_replaced_after_an_unseen_dip() {
         let begun = Instant::now();
-        let mut health = Health::default();
-        health.found(Some(2), begun);
-        assert!(!is_stuck(&health, begun, 19) && is_stuck(&health, begun, 20));
-        let mut whole = Health::default();
-        whole.found(None, begun);
-        assert!(whole.is_enough() && is_stuck(&whole, begun, 5));
-        assert!(!whole.is_stuck(whole.lasts(after(1, begun), after(5, begun))), "something was acknowledged meanwhile");
+        let mut health = TopicHealth::default();
+        health.record_in_sync(Some(2), begun);
+        assert!(!blames_producer(&health, begun, 19) && blames_producer(&health, begun, 20));
+        let mut whole = TopicHealth::default();
+        whole.record_in_sync(None, begun);
+        assert!(whole.has_enough_replicas() && blames_producer(&whole, begun, 5));
+        let stalled_for = whole.stalled_for(after(1, begun), after(5, begun));
+        assert!(!whole.blames_producer(stalled_for), "an acknowledgement came meanwhile");
     }
 }

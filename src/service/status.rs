@@ -38,7 +38,7 @@ fn kafka_health(status: forward::Status) -> ComponentHealth {
         let died = "the forwarder died; restart hookhold and report this bug";
         return ComponentHealth::or(HealthState::Failed, vec![died.to_owned()]);
     }
-    let blocked = status.lanes.iter().filter_map(|topic| {
+    let blocked = status.topics.iter().filter_map(|topic| {
         let blocked = topic.blocked.as_ref()?;
         Some(format!("{}: {}: {}", topic.topic, blocked.reason, blocked.detail))
     });

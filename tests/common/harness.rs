@@ -88,7 +88,7 @@ impl Harness {
     pub fn lane(&self, topic: &str) -> Option<TopicSnapshot> {
         let status = self.forwarder.as_ref().expect("it runs").status();
         assert!(status.running);
-        status.lanes.into_iter().find(|lane| lane.topic == topic)
+        status.topics.into_iter().find(|lane| lane.topic == topic)
     }
 
     /// The reason why a lane is blocked.

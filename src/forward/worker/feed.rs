@@ -1,128 +1,104 @@
-//! How events reach the producer: from the shared reader near the head of the journal, and from a lane's own reader behind
-//! it. No lane waits for another, except for a moment for one that flows and is only just full.
+//! Moves events to the producer: from the shared reader near the log end, and from a queue's own reader behind it. No topic
+//! waits for another, except for a moment for one that flows and has only just reached its limit.
 
 use std::time::Instant;
 
-use tracing::{debug, error};
+use tracing::debug;
 
-use crate::forward::kafka_error::Reason;
-use crate::forward::mailbox::ticket;
+use super::Worker;
+use crate::forward::kafka_error::BlockReason;
+use crate::forward::mailbox::pack_ticket;
 use crate::forward::record::Envelope;
-use crate::forward::topic_queue::backoff;
-use crate::forward::worker::{REREAD_AFTER, Worker};
 use crate::journal::StoredEvent;
 
 impl Worker {
-    /// Sends what may be sent, a bounded amount, so that reports are taken in between. False: there is nothing to do.
+    /// Sends what may be sent, a bounded amount, so that reports are applied in between. False if there is nothing to do.
     pub(super) fn feed(&mut self, now: Instant) -> bool {
         let mut moved = false;
         for _ in 0..BURST {
-            let Some(stored) = self.next_at_head(now) else { break };
+            let Some(stored) = self.next_shared(now) else { break };
             if !self.hand_over(stored, now) {
                 break;
             }
             moved = true;
         }
-        for index in 0..self.lanes.len() {
-            moved |= self.feed_by_itself(index, now);
+        for index in 0..self.queues.len() {
+            moved |= self.feed_from_own_reader(index, now);
         }
         moved
     }
 
-    fn next_at_head(&mut self, now: Instant) -> Option<StoredEvent> {
-        if self.held.is_some() || self.head_due.is_some_and(|due| now < due) {
-            return self.held.take();
-        }
-        match self.head.next() {
+    /// Reads the next event with the shared reader. A failed read blocks every queue that it feeds until it can read again.
+    fn next_shared(&mut self, now: Instant) -> Option<StoredEvent> {
+        let was_failing = self.log_reader.is_failing();
+        match self.log_reader.next(now) {
             Ok(found) => {
-                if self.head_due.take().is_some() {
-                    self.head_reads_again(now);
+                if was_failing && !self.log_reader.is_failing() {
+                    self.queues.iter_mut().filter(|queue| queue.waits_for_shared()).for_each(|queue| queue.unblock(now));
                 }
                 found
             }
             Err(error) => {
-                let pause = self.head_pauses.next().expect("the pauses have no end");
-                error!(%error, at = self.head.next_seq(), retry_in = ?pause, "the journal cannot be read here; nothing is skipped");
-                self.head = self.journal.reader(self.head.next_seq());
-                self.head_due = Some(now + pause);
-                self.block_at_head(&error.to_string(), now);
+                let error = error.to_string();
+                let fed = self.queues.iter_mut().filter(|queue| !queue.reads_by_itself() && queue.block_reason().is_none());
+                fed.for_each(|queue| queue.block(BlockReason::Journal, &error, now));
                 None
             }
         }
     }
 
-    /// Whoever is fed from here waits until it can be read.
-    fn block_at_head(&mut self, error: &str, now: Instant) {
-        for index in 0..self.lanes.len() {
-            if !self.lanes[index].reads_by_itself() && self.lanes[index].block.is_none() {
-                self.block(index, Reason::Journal, error.to_owned(), now);
-            }
-        }
-    }
-
-    fn head_reads_again(&mut self, now: Instant) {
-        self.head_pauses = backoff(REREAD_AFTER);
-        for index in 0..self.lanes.len() {
-            if self.lanes[index].waits_for_head() {
-                self.free(index, now);
-            }
-        }
-    }
-
-    /// Gives an event to its lane, or leaves the lane behind. False: it waits for room.
+    /// Gives an event to its queue, or leaves the queue behind. False if the event waits for room.
     fn hand_over(&mut self, stored: StoredEvent, now: Instant) -> bool {
         let seq = stored.position.seq;
         let index = match self.by_topic.get(stored.event.topic()) {
             Some(index) => *index,
-            None => self.open_lane(&stored, now),
+            None => self.add_first_seen(&stored, now),
         };
-        let ready = self.is_ready();
-        let lane = &mut self.lanes[index];
-        if lane.takes_from_head(seq) {
-            if ready && lane.may_send(self.share) {
+        let queue = &mut self.queues[index];
+        if queue.takes_from_shared(seq) {
+            let ready = self.client.is_ready();
+            if ready && queue.may_send(self.limit) {
                 self.send(index, &stored, now);
-            } else if ready && lane.is_worth_waiting_for(now) {
-                self.held = Some(stored);
+            } else if ready && queue.is_worth_waiting_for(now) {
+                self.log_reader.hold(stored);
                 return false;
             } else {
-                debug!(topic = &*lane.topic, seq, "lane falls behind and reads by itself");
-                lane.fall_behind(&stored);
+                debug!(topic = &*queue.topic, seq, "topic falls behind and gets a reader of its own");
+                queue.fall_behind(&stored);
             }
         }
-        self.lanes[index].count(seq);
+        self.queues[index].count(seq);
         true
     }
 
-    /// A topic's first event. Its cursor is saved before any other lane's cursor can pass it.
-    fn open_lane(&mut self, first: &StoredEvent, now: Instant) -> usize {
+    /// Adds the queue of a topic's first event. Its cursor is saved before any other topic's cursor can pass it.
+    fn add_first_seen(&mut self, first: &StoredEvent, now: Instant) -> usize {
         let topic = first.event.topic();
-        self.journal.save_cursor(topic, first.position.seq);
-        let index = self.add_lane(topic, first.position.seq, (first.position.seq, 0), now);
-        self.lanes[index].join_head();
+        let seq = first.position.seq;
+        self.journal.save_cursor(topic, seq);
+        let index = self.add_queue(topic, seq, (seq, 0), now);
+        self.queues[index].join_shared();
         self.block_without_client(index, now);
         index
     }
 
-    fn feed_by_itself(&mut self, index: usize, now: Instant) -> bool {
-        let head = self.head_position();
+    fn feed_from_own_reader(&mut self, index: usize, now: Instant) -> bool {
+        let shared = self.log_reader.position();
         for sent in 0..BURST {
-            let ready = self.is_ready();
-            let lane = &mut self.lanes[index];
-            if !ready || !lane.reads_by_itself() || !lane.may_send(self.share) {
+            let queue = &mut self.queues[index];
+            if !self.client.is_ready() || !queue.reads_by_itself() || !queue.may_send(self.limit) {
                 return sent > 0;
             }
-            match lane.read(&self.journal, head) {
-                Ok(Some(stored)) => {
-                    self.send(index, &stored, now);
-                }
+            match queue.read(&self.journal, shared) {
+                Ok(Some(stored)) => self.send(index, &stored, now),
                 Ok(None) => {
-                    debug!(topic = &*lane.topic, "lane is back at the head");
-                    self.free(index, now);
+                    debug!(topic = &*queue.topic, "topic has caught up with the shared reader");
+                    queue.unblock(now);
                     return true;
                 }
                 Err(error) => {
-                    lane.recalling = true;
-                    self.block(index, Reason::Journal, error.to_string(), now);
+                    queue.recall();
+                    queue.block(BlockReason::Journal, &error.to_string(), now);
                     return true;
                 }
             }
@@ -131,21 +107,17 @@ impl Worker {
     }
 
     fn send(&mut self, index: usize, stored: &StoredEvent, now: Instant) {
-        let Some(producer) = &self.producer else { return };
+        let Some(producer) = self.client.producer() else { return };
         let settings = self.settings.load();
         let allowed = settings.headers.get(stored.event.source()).map_or(&[][..], Vec::as_slice);
         let envelope = Envelope::new(stored, allowed);
         let seq = stored.position.seq;
-        if !self.lanes[index].take_up(stored, stored.event.body().len() + envelope.size(), now) {
+        if !self.queues[index].begin_send(stored, stored.event.body().len() + envelope.size(), now) {
             return;
         }
-        if let Err(code) = producer.send(envelope.record(stored, ticket(index, seq))) {
-            self.failed(index, seq, code, now);
+        if let Err(code) = producer.send(envelope.record(stored, pack_ticket(index, seq))) {
+            self.record_failed(index, seq, code, now);
         }
-    }
-
-    fn is_ready(&self) -> bool {
-        self.producer.is_some() && self.replacement.is_none()
     }
 }
 

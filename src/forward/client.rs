@@ -1,0 +1,244 @@
+//! The Kafka client over the lifetime of the forwarder: starts a producer, replaces it when it fails for good, and retires it.
+//! Knows no topics; what a replacement means for them is the worker's business.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::config::ClientConfig;
+use rdkafka::error::RDKafkaErrorCode;
+use tracing::error;
+
+use super::backoff::Backoff;
+use super::kafka_error::{
+    BlockReason, ErrorClass, REBUILD_REASONS, REBUILT_STUCK, REBUILT_UNAUTHORIZED, classify, rebuild_reason,
+};
+use super::mailbox::Mailbox;
+use super::probe;
+use super::producer::Producer;
+use super::settings::producer_config;
+use super::topic_health::STUCK_AFTER;
+use crate::metrics::Metrics;
+
+/// The Kafka client: at most one producer at a time, and its probes.
+pub(super) struct KafkaClient {
+    config: ClientConfig,
+    mailbox: Arc<Mailbox>,
+    metrics: Arc<Metrics>,
+    state: ClientState,
+    /// Counts producers; reports of earlier ones are outdated.
+    generation: u64,
+    backoff: Backoff,
+    /// The latest error that concerns the client as a whole since the last acknowledgement.
+    last_error: Option<(RDKafkaErrorCode, String)>,
+    /// True while a probe runs, which may outlive its producer.
+    probing: bool,
+}
+
+enum ClientState {
+    /// There is no producer until `start_at`.
+    Waiting {
+        start_at: Instant,
+        /// Reason why the last attempt failed.
+        setup_error: Option<String>,
+    },
+    Running {
+        producer: Producer,
+        started_at: Instant,
+        /// True if something was acknowledged to this producer.
+        proven: bool,
+        replacement: Option<Replacement>,
+    },
+}
+
+/// A scheduled replacement of the producer.
+pub(super) struct Replacement {
+    /// The metric label.
+    pub(super) reason: &'static str,
+    detail: String,
+    /// The latest time for it.
+    pub(super) by: Instant,
+}
+
+/// A producer that was replaced.
+pub(super) struct Replaced {
+    pub(super) detail: String,
+    /// Reason to block the topics with records in flight: the producer failed before its first acknowledgement, so its
+    /// successor may fail likewise.
+    pub(super) block: Option<BlockReason>,
+}
+
+impl KafkaClient {
+    /// Prepares a client for bodies of up to `max_body` bytes; [`KafkaClient::start`] starts its first producer.
+    pub(super) fn new(
+        librdkafka: &[(String, String)],
+        max_body: usize,
+        mailbox: Arc<Mailbox>,
+        metrics: Arc<Metrics>,
+        now: Instant,
+    ) -> KafkaClient {
+        for reason in REBUILD_REASONS {
+            metrics.forward.producer_rebuilds.with_label_values(&[reason]);
+        }
+        KafkaClient {
+            config: producer_config(librdkafka, max_body),
+            mailbox,
+            metrics,
+            state: ClientState::Waiting { start_at: now, setup_error: None },
+            generation: 0,
+            backoff: Backoff::new(REBUILD_AFTER.0, REBUILD_AFTER.1),
+            last_error: None,
+            probing: false,
+        }
+    }
+
+    /// Returns the producer, if there is one.
+    pub(super) fn producer(&self) -> Option<&Producer> {
+        match &self.state {
+            ClientState::Running { producer, .. } => Some(producer),
+            ClientState::Waiting { .. } => None,
+        }
+    }
+
+    /// True if records may be sent: there is a producer, and no replacement is due.
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(self.state, ClientState::Running { replacement: None, .. })
+    }
+
+    /// True if reports of this generation concern the present producer.
+    pub(super) fn is_current(&self, generation: u64) -> bool {
+        generation == self.generation
+    }
+
+    /// Notes an acknowledgement: the producer works.
+    pub(super) fn acknowledged(&mut self) {
+        self.last_error = None;
+        if let ClientState::Running { proven, .. } = &mut self.state {
+            *proven = true;
+        }
+    }
+
+    /// Notes an error that concerns the client as a whole.
+    pub(super) fn note_error(&mut self, code: RDKafkaErrorCode, detail: String) {
+        self.last_error = Some((code, detail));
+    }
+
+    /// Returns why no broker answers: the client's last error about credentials or TLS explains more than silence.
+    pub(super) fn unreachable_reason(&self, otherwise: &str) -> (BlockReason, String) {
+        match &self.last_error {
+            Some((code, detail)) if classify(*code) == ErrorClass::Environment(BlockReason::Authentication) => {
+                (BlockReason::Authentication, detail.clone())
+            }
+            Some((_, detail)) => (BlockReason::BrokerAway, format!("{otherwise}; {detail}")),
+            None => (BlockReason::BrokerAway, otherwise.to_owned()),
+        }
+    }
+
+    /// True if a probe can be started.
+    pub(super) fn can_probe(&self) -> bool {
+        !self.probing && self.producer().is_some()
+    }
+
+    /// Starts a probe of the topic of queue `index`. Fails if no thread can be started.
+    pub(super) fn probe(&mut self, topic: &Arc<str>, index: usize) -> io::Result<()> {
+        let ClientState::Running { producer, .. } = &self.state else { return Ok(()) };
+        probe::start(producer.native(), topic.clone(), index, self.mailbox.clone())?;
+        self.probing = true;
+        Ok(())
+    }
+
+    /// Notes that the probe has posted its result.
+    pub(super) fn probe_finished(&mut self) {
+        self.probing = false;
+    }
+
+    /// Schedules the replacement of a producer that failed for good, for now.
+    pub(super) fn producer_failed(&mut self, detail: String, now: Instant) {
+        let ClientState::Running { producer, replacement, .. } = &mut self.state else { return };
+        let cause = producer.fatal_cause().unwrap_or(RDKafkaErrorCode::Fail);
+        *replacement = Some(Replacement { reason: rebuild_reason(cause), detail, by: now });
+    }
+
+    /// Schedules the replacement of a producer that does nothing, unless one is scheduled.
+    pub(super) fn producer_stuck(&mut self, detail: String, now: Instant) {
+        let ClientState::Running { replacement, .. } = &mut self.state else { return };
+        let by = now + LET_OTHERS_FINISH;
+        replacement.get_or_insert_with(|| Replacement { reason: REBUILT_STUCK, detail, by });
+    }
+
+    /// Returns the scheduled replacement.
+    pub(super) fn replacement(&self) -> Option<&Replacement> {
+        match &self.state {
+            ClientState::Running { replacement, .. } => replacement.as_ref(),
+            ClientState::Waiting { .. } => None,
+        }
+    }
+
+    /// Carries out a scheduled replacement: retires the producer and waits a moment before the next one.
+    pub(super) fn replace(&mut self, now: Instant) -> Option<Replaced> {
+        let ClientState::Running { started_at, proven, replacement, .. } = &mut self.state else { return None };
+        let Replacement { reason, detail, .. } = replacement.take()?;
+        let (started_at, proven) = (*started_at, *proven);
+        self.metrics.forward.producer_rebuilds.with_label_values(&[reason]).inc();
+        if now > started_at + STUCK_AFTER {
+            self.backoff.reset();
+        }
+        let pause = self.backoff.next_pause();
+        error!(reason, error = detail, next_in = ?pause, "the Kafka producer failed and is replaced; records in flight are sent again");
+        let waiting = ClientState::Waiting { start_at: now + pause, setup_error: None };
+        if let ClientState::Running { producer, .. } = std::mem::replace(&mut self.state, waiting) {
+            producer.retire();
+        }
+        self.generation += 1;
+        let unproven = if reason == REBUILT_UNAUTHORIZED { BlockReason::NotAuthorized } else { BlockReason::Rejected };
+        Some(Replaced { detail, block: (!proven).then_some(unproven) })
+    }
+
+    /// Returns the time at which the next producer is to be started; `None` while one runs.
+    pub(super) fn start_due(&self) -> Option<Instant> {
+        match self.state {
+            ClientState::Waiting { start_at, .. } => Some(start_at),
+            ClientState::Running { .. } => None,
+        }
+    }
+
+    /// Starts a producer. If that fails, [`KafkaClient::setup_error`] says why, and `start_due` when to try again.
+    pub(super) fn start(&mut self, now: Instant) {
+        self.state = match Producer::start(&self.config, &self.mailbox, self.generation) {
+            Ok(producer) => ClientState::Running { producer, started_at: now, proven: false, replacement: None },
+            Err(setup_error) => {
+                let pause = self.backoff.next_pause();
+                error!(
+                    error = setup_error,
+                    retry_in = ?pause,
+                    "cannot set up the Kafka client, events wait in the journal: check [kafka]"
+                );
+                ClientState::Waiting { start_at: now + pause, setup_error: Some(setup_error) }
+            }
+        };
+    }
+
+    /// Returns why no producer could be set up, until one is.
+    pub(super) fn setup_error(&self) -> Option<&str> {
+        match &self.state {
+            ClientState::Waiting { setup_error, .. } => setup_error.as_deref(),
+            ClientState::Running { .. } => None,
+        }
+    }
+
+    /// Retires the producer for good and waits for its end, at most until `by` but at least [`RETIRE_WITHIN`].
+    pub(super) fn stop(self, by: Instant) {
+        let ClientState::Running { producer, .. } = self.state else { return };
+        let timeout = by.saturating_duration_since(Instant::now()).max(RETIRE_WITHIN);
+        if producer.retire().recv_timeout(timeout).is_err() {
+            error!("the Kafka client did not shut down in time and was abandoned");
+        }
+    }
+}
+
+/// First and longest pause (before jitter) between two producers.
+const REBUILD_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// How long the replacement of a producer that still lives waits for topics that still flow.
+const LET_OTHERS_FINISH: Duration = Duration::from_secs(30);
+/// The Kafka client gets at least this long to end.
+const RETIRE_WITHIN: Duration = Duration::from_secs(1);

@@ -1,0 +1,78 @@
+//! The reader that all topic queues near the log end share. Holds back one event while its queue is full, and pauses after a
+//! failed read: nothing is ever skipped.
+
+use std::time::{Duration, Instant};
+
+use tracing::error;
+
+use super::backoff::Backoff;
+use crate::journal::{Journal, ReadError, Reader, StoredEvent};
+
+/// The shared reader.
+pub(super) struct LogReader {
+    journal: Journal,
+    reader: Reader,
+    held: Option<StoredEvent>,
+    /// Time of the next attempt after a failed read.
+    retry_at: Option<Instant>,
+    backoff: Backoff,
+}
+
+impl LogReader {
+    /// Starts at the sequence `from`.
+    pub(super) fn new(journal: Journal, from: u64) -> LogReader {
+        let reader = journal.reader(from);
+        LogReader { journal, reader, held: None, retry_at: None, backoff: Backoff::new(REREAD_AFTER.0, REREAD_AFTER.1) }
+    }
+
+    /// Returns the next event: the one held back, else the next durable one, if there is one. During a pause it returns
+    /// `None`.
+    pub(super) fn next(&mut self, now: Instant) -> Result<Option<StoredEvent>, ReadError> {
+        if self.held.is_some() || self.retry_at.is_some_and(|at| now < at) {
+            return Ok(self.held.take());
+        }
+        let read = self.reader.next();
+        match &read {
+            Ok(_) => {
+                if self.retry_at.take().is_some() {
+                    self.backoff.reset();
+                }
+            }
+            Err(error) => {
+                let (pause, at) = (self.backoff.next_pause(), self.reader.next_seq());
+                error!(%error, at, retry_in = ?pause, "cannot read the journal at this position; nothing is skipped");
+                self.reader = self.journal.reader(at);
+                self.retry_at = Some(now + pause);
+            }
+        }
+        read
+    }
+
+    /// Takes back an event whose queue is full; [`LogReader::next`] returns it again.
+    pub(super) fn hold(&mut self, stored: StoredEvent) {
+        self.held = Some(stored);
+    }
+
+    /// Returns the event that is held back.
+    pub(super) fn held(&self) -> Option<&StoredEvent> {
+        self.held.as_ref()
+    }
+
+    /// Returns the sequence of the next event that it returns.
+    pub(super) fn position(&self) -> u64 {
+        self.held.as_ref().map_or_else(|| self.reader.next_seq(), |stored| stored.position.seq)
+    }
+
+    /// Returns the time of the next attempt while reads fail.
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    /// True if the last read failed.
+    pub(super) fn is_failing(&self) -> bool {
+        self.retry_at.is_some()
+    }
+}
+
+/// First and longest pause (before jitter) after the journal could not be read.
+const REREAD_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
