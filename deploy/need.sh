@@ -1,20 +1,20 @@
-# Sourced by deploy/quickstart and tests/run: says what is missing on this machine, asks, installs. Debian and Ubuntu only;
-# elsewhere it names what to install and stops. Starts no service.
+# Sourced by deploy/quickstart and tests/run: lists the packages that are missing on this machine, asks, and installs them on
+# Debian and Ubuntu. On other systems it prints the list and stops. It never starts a service.
 # shellcheck shell=bash
 
 packages=()   # Debian packages that are missing
-also=()       # what else will be fetched, in words
+downloads=()  # descriptions of other downloads
 
 # need PACKAGE COMMAND...: PACKAGE is missing unless COMMAND succeeds
 need() { local package=$1; shift; "$@" >/dev/null 2>&1 || packages+=("$package"); }
 
-# What `cargo build` needs: librdkafka, zstd and zlib are compiled from C, OpenSSL is linked.
+# Checks for the packages that `cargo build` needs: librdkafka, zstd and zlib are compiled from C, OpenSSL is linked.
 need_to_build() {
   local wanted found
   wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
   found=$(cargo --version 2>/dev/null | cut -d' ' -f2) || true
   if [ "$(printf '%s\n' "$wanted" "${found:-0}" | sort -V | head -n 1)" != "$wanted" ]; then
-    echo "needs a Rust toolchain, version $wanted or newer (here: ${found:-none}); rustup installs one" >&2
+    echo "Rust toolchain: expected version $wanted or newer, found ${found:-none}; install one with rustup" >&2
     exit 2
   fi
   need gcc cc --version
@@ -25,12 +25,12 @@ need_to_build() {
   need ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
 }
 
-# Lists what is missing and asks whether to install it; $1 = yes: does not ask.
+# Prints what is missing and asks whether to install it, unless $1 is yes.
 agree() {
-  [ ${#packages[@]} -gt 0 ] || [ ${#also[@]} -gt 0 ] || { echo "nothing is missing"; return; }
+  [ ${#packages[@]} -gt 0 ] || [ ${#downloads[@]} -gt 0 ] || { echo "nothing is missing"; return; }
   echo "missing on this machine:"
   [ ${#packages[@]} -eq 0 ] || echo "  Debian packages: ${packages[*]}"
-  [ ${#also[@]} -eq 0 ] || printf '  %s\n' "${also[@]}"
+  [ ${#downloads[@]} -eq 0 ] || printf '  %s\n' "${downloads[@]}"
   [ "$1" != yes ] && [ "${CI:-}" != true ] && [ -t 0 ] || return 0
   read -r -p "install now? [Y/n] " answer
   case $answer in [nN]*) echo "stopped; nothing was installed"; exit 2 ;; esac
@@ -39,15 +39,15 @@ agree() {
 as_root() {
   if [ "$(id -u)" = 0 ]; then "$@"
   elif command -v sudo >/dev/null; then sudo "$@"
-  else echo "not root, and there is no sudo; run as root: $*" >&2; exit 2; fi
+  else echo "expected root or sudo, found neither; run as root: $*" >&2; exit 2; fi
 }
 
-# NEEDRESTART_SUSPEND: on Ubuntu an installation would otherwise restart running services.
+# Without NEEDRESTART_SUSPEND, an installation on Ubuntu restarts running services.
 apt() { as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 apt-get -q "$@"; }
 
 install_packages() {
   [ ${#packages[@]} -gt 0 ] || return 0
-  command -v apt-get >/dev/null || { echo "no apt-get here: install what these Debian packages hold: ${packages[*]}" >&2; exit 2; }
+  command -v apt-get >/dev/null || { echo "apt-get: not found; install the equivalents of these Debian packages: ${packages[*]}" >&2; exit 2; }
   apt update
   apt install -y --no-install-recommends "${packages[@]}"
 }
