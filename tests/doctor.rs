@@ -11,7 +11,7 @@ use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
 use base64::Engine;
-use process::{Home, post};
+use process::{Home, Line, post};
 use sdk::{Sample, Sdk};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -357,8 +357,43 @@ fn what_is_plain_to_see_is_said() {
     assert_eq!(causes(&home, "stripe", get.as_bytes()), ["method"]);
     let elsewhere = text.replace("/hooks/stripe", "/stripe").replace("v1=", "v1=0");
     assert_eq!(causes(&home, "stripe", elsewhere.as_bytes()), ["signature_unreadable", "path?"]);
-    let large = post("/hooks/stripe", &[], &vec![b' '; (5 << 20) + 1]);
+    let signature = |code: &str| vec![("stripe-signature".to_owned(), code.to_owned())];
+    let large = post("/hooks/stripe", &signature("t=1,v1=00"), &vec![b' '; (5 << 20) + 1]);
     assert_eq!(causes(&home, "stripe", &large), ["too_large"]);
+}
+
+/// The head of a request is judged by the server's own code.
+#[test]
+fn doctor_names_the_outcome_that_the_server_counts() {
+    let sources = SOURCES.replace("provider = \"stripe\"", "provider = \"stripe\"\nmax_body = \"1 KiB\"");
+    let home = Home::new(SECRETS, &format!("server.drain_delay = \"0s\"\n{sources}"));
+    let process = home.start();
+    let body = [b' '; 5_000];
+    let signature = [("stripe-signature".to_owned(), "t=1,v1=00".to_owned())];
+    let unsigned = post("/hooks/stripe", &[], &body);
+    let wrong_method = String::from_utf8(unsigned.clone()).expect("text").replace("POST ", "PUT ").into_bytes();
+    let rejected_by_server = |request: &[u8]| {
+        let before = process.deliveries();
+        assert!(Line::open(home.hooks).ask(request).status >= 400);
+        let after = process.deliveries();
+        let counted = after.into_iter().filter(|(series, count)| before.get(series) != Some(count));
+        counted.map(|((_, outcome), _)| outcome).collect::<Vec<_>>()
+    };
+    for (request, outcome, cause) in [
+        (unsigned, "signature_missing", "signature_absent"),
+        (wrong_method, "method_not_allowed", "method"),
+        (post("/hooks/stripe", &signature, &body), "too_large", "too_large"),
+    ] {
+        assert_eq!(rejected_by_server(&request), [outcome]);
+        let (_, line) = examine(&home, "stripe", &request, &[]);
+        assert_eq!((&line["outcome"], &line["causes"][0]["cause"]), (&outcome.into(), &cause.into()), "{line}");
+    }
+    // Doctor is told the source, because a proxy may rewrite the path after the recording: it reports the path as a cause.
+    let wrong_path = post("/hooks/strip", &[], &body);
+    assert_eq!(rejected_by_server(&wrong_path), ["unknown_source"]);
+    let (_, line) = examine(&home, "stripe", &wrong_path, &[]);
+    let words: Vec<_> = line["causes"].as_array().expect("a list").iter().map(|cause| &cause["cause"]).collect();
+    assert_eq!((&line["outcome"], &words[..]), (&"signature_missing".into(), &[&"signature_absent".into(), &"path".into()][..]));
 }
 
 #[test]
@@ -425,8 +460,8 @@ fn wrong_usage_ends_with_2_and_says_what_is_missing() {
     for (args, expected) in [
         (&["doctor", "strip", "--request", "request"][..], "did you mean stripe?"),
         (&["doctor", "stripe", "--request", "absent"], "--request absent: "),
-        (&["doctor", "stripe", "--request", "request"], "no empty line ends the headers"),
-        (&["doctor", "stripe", "--request", "hookhold.toml"], "not an HTTP request"),
+        (&["doctor", "stripe", "--request", "request"], "expected an empty line after the headers"),
+        (&["doctor", "stripe", "--request", "hookhold.toml"], "expected an HTTP request"),
         (&["doctor", "stripe", "--request", "request", "--at", "yesterday"], "RFC 3339"),
         (&["doctor", "stripe", "--at", "2026-11-21T07:08:13Z"], "--request"),
         (&["doctor", "stripe", "--last", "3", "--request", "request"], "cannot be used with"),
@@ -448,7 +483,7 @@ fn a_check_that_nobody_signs_is_answered_and_proves_nothing() {
     let (code, line) = examine(&home, "acme", &check("acme"), &[]);
     assert_eq!((code, &line["verifies"], &line["proved"]), (Some(0), &true.into(), &false.into()), "{line}");
     let said = home.verb(&["doctor", "acme", "--request", "request"]).stdout;
-    assert!(String::from_utf8_lossy(&said).contains("nobody signs; nothing is proved"), "{said:?}");
+    assert!(String::from_utf8_lossy(&said).contains("unsigned endpoint challenge; this proves nothing"), "{said:?}");
     assert_eq!(causes(&home, "stripe", &check("stripe")), ["signature_absent"], "it is not certain to be another source's");
     let genuine = Signed::new(&mut Sdk::start(), "github", GITHUB, "{}").with("{}");
     let (_, line) = examine(&home, "github", &genuine, &[]);

@@ -35,7 +35,7 @@ fn the_first_hour_ends_with_an_event_in_kafka() {
     let (output, errors) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
     let logs = ["hookhold.log", "kafka.log"].map(|log| fs::read_to_string(dir.path().join(log)).unwrap_or_default());
     assert!(run.status.success(), "{output}\n{errors}\n{}", logs.join("\n"));
-    assert!(output.contains("github: refused, signature_mismatch") && output.contains("do: "), "doctor explains: {output}");
+    assert!(output.contains("github: rejected, signature_mismatch") && output.contains("do: "), "doctor explains: {output}");
     let record = output.lines().find(|line| line.contains("ce_source:/hooks/github")).expect("the consumer printed the record");
     assert!(record.contains("ce_type:com.github.pull_request.opened"), "{record}");
 }

@@ -1,36 +1,33 @@
-//! One reason why a delivery is refused, and how sure it is.
+//! One possible cause of a rejection, and its certainty.
 
 use serde_json::json;
 
-use super::Case;
-
-/// One reason, for people and, by its word, for machines.
+/// A cause, as text for people and as a word for scripts.
 #[derive(Clone, Debug)]
-pub struct Cause {
-    /// What scripts know it by.
-    pub word: &'static str,
-    /// How sure it is.
-    pub certainty: Certainty,
-    /// What is the matter.
-    pub what: String,
-    /// What to do about it.
-    pub advice: String,
+pub(super) struct Cause {
+    /// The word by which scripts recognise the cause.
+    pub(super) word: &'static str,
+    pub(super) certainty: Certainty,
+    /// The explanation.
+    pub(super) what: String,
+    /// The remedy.
+    pub(super) advice: String,
 }
 
-/// How sure a cause is.
+/// The certainty of a cause; the derived order puts the most certain first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Certainty {
-    /// With it undone the delivery is proved, or the request itself shows it.
+pub(super) enum Certainty {
+    /// The delivery verifies once the cause is undone, or the request itself shows it.
     Certain,
-    /// Something in the request speaks for it.
+    /// Something in the request is evidence for it.
     Likely,
-    /// Nothing speaks against it.
+    /// Nothing is evidence against it.
     Possible,
 }
 
 impl Certainty {
-    /// As it is printed.
-    pub fn word(self) -> &'static str {
+    /// Returns the printed word.
+    pub(super) fn word(self) -> &'static str {
         match self {
             Certainty::Certain => "certain",
             Certainty::Likely => "likely",
@@ -40,33 +37,28 @@ impl Certainty {
 }
 
 impl Cause {
-    /// Proved, or plain to see.
-    pub fn certain(word: &'static str, what: impl Into<String>, advice: impl Into<String>) -> Cause {
+    /// A cause that is proved or plainly visible.
+    pub(super) fn certain(word: &'static str, what: impl Into<String>, advice: impl Into<String>) -> Cause {
         Cause { word, certainty: Certainty::Certain, what: what.into(), advice: advice.into() }
     }
 
-    /// There is evidence.
-    pub fn likely(word: &'static str, what: impl Into<String>, advice: impl Into<String>) -> Cause {
+    /// A cause with evidence for it.
+    pub(super) fn likely(word: &'static str, what: impl Into<String>, advice: impl Into<String>) -> Cause {
         Cause { certainty: Certainty::Likely, ..Cause::certain(word, what, advice) }
     }
 
-    /// There is no evidence against it.
-    pub fn possible(word: &'static str, what: impl Into<String>, advice: impl Into<String>) -> Cause {
+    /// A cause without evidence against it.
+    pub(super) fn possible(word: &'static str, what: impl Into<String>, advice: impl Into<String>) -> Cause {
         Cause { certainty: Certainty::Possible, ..Cause::certain(word, what, advice) }
     }
 
-    /// The same, but where the time of receipt is not known, what rests on it is only possible.
-    pub fn at_its_time(self, case: &Case) -> Cause {
-        if case.is_time_given { self } else { Cause { certainty: Certainty::Possible, ..self } }
-    }
-
-    /// True when it is proved or plain to see.
-    pub fn is_certain(&self) -> bool {
+    /// True if the cause is proved or plainly visible.
+    pub(super) fn is_certain(&self) -> bool {
         self.certainty == Certainty::Certain
     }
 
-    /// For machines.
-    pub fn json(&self) -> serde_json::Value {
+    /// Returns the cause for `--format json`.
+    pub(super) fn json(&self) -> serde_json::Value {
         json!({ "cause": self.word, "certainty": self.certainty.word(), "what": self.what, "do": self.advice })
     }
 }

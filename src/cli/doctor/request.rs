@@ -1,44 +1,44 @@
-//! A recorded request, read leniently: line ends may be LF, the version may be HTTP/2, the body may be in chunks.
+//! Parses a recorded request, leniently: line ends may be LF, the version may be HTTP/2, the body may be chunked.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
-/// What a file says was sent.
+/// The request in a file.
 #[derive(Debug)]
-pub struct Request {
-    pub method: Method,
-    pub target: String,
-    pub headers: HeaderMap,
-    /// As the gateway would have read it: no more than Content-Length says, and out of its chunks.
-    pub body: Bytes,
-    /// What Content-Length says.
-    pub declared: Option<u64>,
+pub(super) struct RecordedRequest {
+    pub(super) method: Method,
+    pub(super) target: String,
+    pub(super) headers: HeaderMap,
+    /// The body as the gateway reads it: at most as long as Content-Length says, and without chunk framing.
+    pub(super) body: Bytes,
+    /// The value of Content-Length.
+    pub(super) declared: Option<u64>,
 }
 
-/// Reads a raw request, or one in a file of `curl --trace`.
-pub fn parse(file: &[u8]) -> Result<Request, &'static str> {
-    let raw = traced(file).unwrap_or_else(|| file.to_vec());
-    let raw = as_version_1(&raw);
+/// Parses a raw request, or the one in a file of `curl --trace`.
+pub(super) fn parse(file: &[u8]) -> Result<RecordedRequest, &'static str> {
+    let raw = from_trace(file).unwrap_or_else(|| file.to_vec());
+    let raw = as_http_1(&raw);
     let mut fields = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut head = httparse::Request::new(&mut fields);
     let end = match head.parse(&raw) {
         Ok(httparse::Status::Complete(end)) => end,
-        Ok(httparse::Status::Partial) => return Err("no empty line ends the headers"),
-        Err(httparse::Error::TooManyHeaders) => return Err("more than 1000 headers"),
-        Err(_) => return Err("not an HTTP request: POST /hooks/SOURCE HTTP/1.1, headers, an empty line, the body"),
+        Ok(httparse::Status::Partial) => return Err("expected an empty line after the headers, found the end of the file"),
+        Err(httparse::Error::TooManyHeaders) => return Err("expected at most 1000 headers, found more"),
+        Err(_) => return Err("expected an HTTP request: POST /hooks/SOURCE HTTP/1.1, headers, an empty line, the body"),
     };
     let mut headers = HeaderMap::new();
     for field in head.headers.iter() {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| "a header's name cannot be read")?;
-        headers.append(name, HeaderValue::from_bytes(field.value).map_err(|_| "a header's value cannot be read")?);
+        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| "the name of a header is malformed")?;
+        headers.append(name, HeaderValue::from_bytes(field.value).map_err(|_| "the value of a header is malformed")?);
     }
-    let method = Method::from_bytes(head.method.unwrap_or_default().as_bytes()).map_err(|_| "the method cannot be read")?;
-    let declared = number(&headers);
+    let method = Method::from_bytes(head.method.unwrap_or_default().as_bytes()).map_err(|_| "the method is malformed")?;
+    let declared = content_length(&headers);
     let body = body(&headers, declared, &raw[end..]);
-    Ok(Request { method, target: head.path.unwrap_or_default().to_owned(), headers, body, declared })
+    Ok(RecordedRequest { method, target: head.path.unwrap_or_default().to_owned(), headers, body, declared })
 }
 
-fn number(headers: &HeaderMap) -> Option<u64> {
+fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
 }
 
@@ -51,7 +51,7 @@ fn body(headers: &HeaderMap, declared: Option<u64>, rest: &[u8]) -> Bytes {
     Bytes::copy_from_slice(&rest[..length])
 }
 
-/// `None` when these are no chunks: a proxy may have joined them and left the header.
+/// Returns `None` if the body is not chunked: a proxy may have joined the chunks and left the header.
 fn unchunked(mut rest: &[u8]) -> Option<Vec<u8>> {
     let mut whole = Vec::new();
     loop {
@@ -66,8 +66,8 @@ fn unchunked(mut rest: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// Recorders write the request line of HTTP/2 in the same form.
-fn as_version_1(raw: &[u8]) -> Vec<u8> {
+/// Replaces the version of an HTTP/2 or HTTP/3 request line, which recorders write in the form of HTTP/1.
+fn as_http_1(raw: &[u8]) -> Vec<u8> {
     let end = raw.iter().position(|byte| *byte == b'\n').unwrap_or(raw.len());
     let (line, rest) = raw.split_at(end);
     let plain = line.strip_suffix(b"\r").unwrap_or(line);
@@ -77,8 +77,8 @@ fn as_version_1(raw: &[u8]) -> Vec<u8> {
     }
 }
 
-/// The last request in a file of `curl --trace` (<https://curl.se/docs/manpage.html#--trace>); `None` when it is no such file.
-fn traced(file: &[u8]) -> Option<Vec<u8>> {
+/// Extracts the last request of a `curl --trace` file (<https://curl.se/docs/manpage.html#--trace>); `None` for other files.
+fn from_trace(file: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(file).ok().filter(|text| text.contains("=> Send header, "))?;
     let (mut sent, mut is_ours) = (Vec::new(), false);
     let mut is_head = false;
@@ -97,14 +97,14 @@ fn traced(file: &[u8]) -> Option<Vec<u8>> {
     Some(sent)
 }
 
-/// `0010: 48 6f 73 74 ...  Host`: an offset, at most 16 bytes in hexadecimal, and the same as letters.
+/// Parses `0010: 48 6f 73 74 ...  Host`: an offset, at most 16 bytes in hexadecimal, and the same bytes as text.
 fn bytes_of(line: &str) -> Option<Vec<u8>> {
     let (_, rest) = line.split_once(": ")?;
     let columns = rest.get(..HEX_COLUMNS).unwrap_or(rest);
     base16ct::mixed::decode_vec(columns.split_whitespace().collect::<String>()).ok()
 }
 
-/// 16 bytes of two digits and a blank.
+/// 16 bytes of two digits and a space each.
 const HEX_COLUMNS: usize = 48;
 const MAX_HEADERS: usize = 1_000;
 
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_is_read_however_it_was_recorded() {
+    fn a_request_is_parsed_in_every_recorded_form() {
         let trace = "== Info: Trying 127.0.0.1:1\n=> Send header, 46 bytes (0x2e)\n\
             0000: 50 4f 53 54 20 2f 78 20 48 54 54 50 2f 31 2e 31 POST /x HTTP/1.1\n\
             0010: 0d 0a 61 3a 20 62 0d 0a 0d 0a                   ..a: b....\n\
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_refused() {
+    fn a_file_without_a_request_is_rejected() {
         for file in ["", "\n", "{}", "POST /x HTTP/1.1\r\na: b\r\n", "=> Send header, 1\nnothing", "\u{0}\u{1}", "a b c d\n\n"] {
             assert!(parse(file.as_bytes()).is_err(), "{file:?}");
         }

@@ -1,93 +1,97 @@
-//! Looks for the fewest changes with which the delivery is proved.
+//! Searches for the fewest changes with which a delivery verifies.
 
 use std::sync::Arc;
 
 use hookhold::event::Delivery;
-use hookhold::outcome::Outcome;
 use hookhold::source::Source;
 use hookhold::verify::{Rejection, Verifier, unsigned_challenge};
 
+use super::captured::CapturedDelivery;
 use super::cause::Cause;
-use super::causes;
-use super::{Case, bodies, keys, urls};
+use super::{body_variants, key_variants, timing, url_variants};
 
-/// The source with other keys and another URL, and what is wrong then.
-struct VerifyingVariant {
+/// The result of verifying one variant of a delivery.
+pub(super) enum Attempt {
+    /// The signature does not match, or nothing was signed.
+    Unproved,
+    /// The signature matches and the timestamp is within the tolerance.
+    Proved,
+    /// The signature matches, but the timestamp is outside the tolerance.
+    ProvedAtAnotherTime(Rejection),
+}
+
+impl Attempt {
+    /// Verifies `delivery`. An unsigned endpoint challenge proves nothing.
+    pub(super) fn of(verifier: &Verifier, delivery: &Delivery) -> Attempt {
+        match verifier.verify(delivery) {
+            Ok(_) if unsigned_challenge(verifier.source(), delivery).is_some() => Attempt::Unproved,
+            Ok(_) => Attempt::Proved,
+            Err(rejection) if timing::is_about_time(&rejection) => Attempt::ProvedAtAnotherTime(rejection),
+            Err(_) => Attempt::Unproved,
+        }
+    }
+
+    /// True if the signature matches.
+    pub(super) fn is_proved(&self) -> bool {
+        !matches!(self, Attempt::Unproved)
+    }
+}
+
+/// A variant of the source and of the request target, and the changes in it.
+struct Candidate {
     verifier: Verifier,
     target: String,
     causes: Vec<Cause>,
 }
 
-/// What would have been believed with one change, else with two; empty when nothing was found.
-pub fn changes(case: &Case) -> Vec<Cause> {
-    let Some((mut causes, late)) = fewest(case) else { return Vec::new() };
-    causes.extend(late.map(|refusal| causes::clock(case, &refusal)));
-    causes
-}
-
-/// The changes, and the refusal that is left after them.
-fn fewest(case: &Case) -> Option<(Vec<Cause>, Option<Rejection>)> {
-    let body = &case.delivery.body;
-    let (believers, mut best) = (believers(case), None);
+/// Returns the changes with which the delivery verifies: one if that is enough, else two. Empty if none was found.
+pub(super) fn fewest_changes(captured: &CapturedDelivery) -> Vec<Cause> {
+    let body = &captured.delivery.body;
+    let (candidates, mut fewest) = (candidates(captured), Vec::new());
     let mut allowed = if body.len() > MAX_PAIRED { 1 } else { 2 };
-    let changed = bodies::variants(body).map(|(bytes, cause)| (bytes.into(), Some(cause)));
+    let changed = body_variants::all(body).map(|(bytes, cause)| (bytes.into(), Some(cause)));
     for (body, cause) in [(body.clone(), None)].into_iter().chain(changed) {
-        let mut delivery = Delivery { body, ..case.delivery.clone() };
-        for believer in &believers {
-            let causes: Vec<Cause> = cause.iter().chain(&believer.causes).cloned().collect();
+        let mut delivery = Delivery { body, ..captured.delivery.clone() };
+        for candidate in &candidates {
+            let causes: Vec<Cause> = cause.iter().chain(&candidate.causes).cloned().collect();
             if causes.is_empty() || causes.len() > allowed {
                 continue;
             }
-            delivery.target.clone_from(&believer.target);
-            if let Some(late) = proof(&believer.verifier, &delivery) {
-                allowed = causes.len() - 1;
-                best = Some((causes, late));
-            }
+            delivery.target.clone_from(&candidate.target);
+            let late = match Attempt::of(&candidate.verifier, &delivery) {
+                Attempt::Unproved => continue,
+                Attempt::Proved => None,
+                Attempt::ProvedAtAnotherTime(rejection) => Some(timing::late_or_early(captured, &rejection)),
+            };
+            allowed = causes.len() - 1;
+            fewest = causes.into_iter().chain(late).collect();
         }
         if allowed == 0 {
             break;
         }
     }
-    best
+    fewest
 }
 
-/// What would have to be said of a delivery that is genuine: nothing, or that its time is wrong. `None`: it is not, or like a
-/// check of the endpoint that nobody signs, nothing shows it.
-pub fn proof(verifier: &Verifier, delivery: &Delivery) -> Option<Option<Rejection>> {
-    match verifier.verify(delivery) {
-        Ok(_) => unsigned_challenge(verifier.source(), delivery).is_none().then_some(None),
-        Err(refusal) => is_late(&refusal).then_some(Some(refusal)),
+fn candidates(captured: &CapturedDelivery) -> Vec<Candidate> {
+    let verifier = Verifier::new(captured.source.clone());
+    let mut all = vec![Candidate { verifier, target: captured.delivery.target.clone(), causes: Vec::new() }];
+    for (signed, cause) in url_variants::all(captured) {
+        let source = Source { public_url: Some(signed.public_url), ..Arc::unwrap_or_clone(captured.source.clone()) };
+        all.push(Candidate { verifier: Verifier::new(source), target: signed.target, causes: vec![cause] });
     }
-}
-
-/// True of refusals of genuine deliveries.
-pub fn is_late(refusal: &Rejection) -> bool {
-    matches!(refusal.outcome, Outcome::TimestampStale | Outcome::TimestampFuture)
-}
-
-fn believers(case: &Case) -> Vec<VerifyingVariant> {
-    let own = VerifyingVariant {
-        verifier: Verifier::new(case.source.clone()),
-        target: case.delivery.target.clone(),
-        causes: Vec::new(),
-    };
-    let mut all = vec![own];
-    for (called, cause) in urls::variants(case) {
-        let source = Source { public_url: Some(called.public_url), ..Arc::unwrap_or_clone(case.source.clone()) };
-        all.push(VerifyingVariant { verifier: Verifier::new(source), target: called.target, causes: vec![cause] });
-    }
-    for (key, cause) in keys::variants(case) {
+    for (key, cause) in key_variants::all(captured) {
         for at in 0..all.len() {
-            let VerifyingVariant { verifier, target, causes } = &all[at];
+            let Candidate { verifier, target, causes } = &all[at];
             if causes.iter().all(|cause| cause.word == "public_url") {
                 let source = Source { secrets: vec![key.clone()], ..Source::clone(verifier.source()) };
                 let causes = causes.iter().chain([&cause]).cloned().collect();
-                all.push(VerifyingVariant { verifier: Verifier::new(source), target: target.clone(), causes });
+                all.push(Candidate { verifier: Verifier::new(source), target: target.clone(), causes });
             }
         }
     }
     all
 }
 
-/// Bodies above this are tried with one change at a time: two would take minutes.
+/// The largest body that is tried with two changes at once; beyond it that would take minutes.
 const MAX_PAIRED: usize = 1 << 20;

@@ -1,0 +1,134 @@
+//! Undoes changes that proxies, functions and editors make to a body between the sender and hookhold.
+
+use super::cause::Cause;
+use super::json_styles;
+
+/// Undoes one kind of change; `None` if it cannot have happened.
+type Undo = fn(&[u8]) -> Option<Vec<u8>>;
+
+/// Yields the bodies that this one may have been, most likely first, each with the change that was then made to it.
+pub(super) fn all(body: &[u8]) -> impl Iterator<Item = (Vec<u8>, Cause)> + '_ {
+    let undone = CHANGES.iter().filter_map(|(word, what, undo)| Some((undo(body)?, changed(word, what))));
+    let rewritten = json_styles::all(body).flat_map(|(style, bytes)| {
+        let with_newline = [&bytes[..], b"\n"].concat();
+        let what = format!("its JSON was parsed and written again; the sender had signed it {style}");
+        let what_newline = format!("{what}, with a line break at the end");
+        [(bytes, changed("body_json", &what)), (with_newline, changed("body_json", &what_newline))]
+    });
+    undone.chain(rewritten).filter(move |(bytes, _)| bytes != body)
+}
+
+fn changed(word: &'static str, what: &str) -> Cause {
+    Cause::certain(word, format!("the body was changed on the way, or when it was recorded: {what}"), FORWARD_UNCHANGED)
+}
+
+fn with_suffix(body: &[u8], suffix: &[u8]) -> Option<Vec<u8>> {
+    Some([body, suffix].concat())
+}
+
+fn without_last_newline(body: &[u8]) -> Option<Vec<u8>> {
+    body.strip_suffix(b"\r\n").or_else(|| body.strip_suffix(b"\n")).map(<[u8]>::to_vec)
+}
+
+fn trimmed(body: &[u8]) -> Option<Vec<u8>> {
+    Some(body.trim_ascii().to_vec())
+}
+
+/// Replaces every `from`.
+fn replaced(body: &[u8], from: &str, to: &str) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(body).ok()?;
+    Some(text.replace(from, to).into_bytes())
+}
+
+fn with_crlf(body: &[u8]) -> Option<Vec<u8>> {
+    replaced(&replaced(body, "\r\n", "\n")?, "\n", "\r\n")
+}
+
+fn with_bom(body: &[u8]) -> Option<Vec<u8>> {
+    Some([BYTE_ORDER_MARK, body].concat())
+}
+
+fn without_bom(body: &[u8]) -> Option<Vec<u8>> {
+    body.strip_prefix(BYTE_ORDER_MARK).map(<[u8]>::to_vec)
+}
+
+/// The characters of ISO 8859-1 are the first 256 of Unicode.
+fn as_utf8(body: &[u8]) -> Option<Vec<u8>> {
+    Some(body.iter().map(|byte| char::from(*byte)).collect::<String>().into_bytes())
+}
+
+fn as_latin_1(body: &[u8]) -> Option<Vec<u8>> {
+    std::str::from_utf8(body).ok()?.chars().map(|character| u8::try_from(character).ok()).collect()
+}
+
+fn windows_as_utf8(body: &[u8]) -> Option<Vec<u8>> {
+    let character = |byte: &u8| match byte {
+        0x80..=0x9f => WINDOWS_1252[usize::from(byte - 0x80)],
+        _ => char::from(*byte),
+    };
+    Some(body.iter().map(character).collect::<String>().into_bytes())
+}
+
+fn as_windows(body: &[u8]) -> Option<Vec<u8>> {
+    let byte = |character: char| match (0x80..).zip(WINDOWS_1252).find(|(_, own)| *own == character) {
+        Some((byte, _)) => Some(byte),
+        None => u8::try_from(character).ok(),
+    };
+    std::str::from_utf8(body).ok()?.chars().map(byte).collect()
+}
+
+const CHANGES: &[(&str, &str, Undo)] = &[
+    ("body_newline", "a line break at its end was removed", |body| with_suffix(body, b"\n")),
+    ("body_newline", "a line break at its end was added", without_last_newline),
+    ("body_newline", "a line break at its end was removed", |body| with_suffix(body, b"\r\n")),
+    ("body_newline", "whitespace was added around it", trimmed),
+    ("body_newline", "its line breaks were changed from LF to CRLF", |body| replaced(body, "\r\n", "\n")),
+    ("body_newline", "its line breaks were changed from CRLF to LF", with_crlf),
+    ("body_charset", "a byte order mark was added", without_bom),
+    ("body_charset", "its byte order mark was removed", with_bom),
+    ("body_charset", "it was converted from UTF-8 to ISO 8859-1", as_utf8),
+    ("body_charset", "it was read as ISO 8859-1 and converted to UTF-8", as_latin_1),
+    ("body_charset", "it was converted from UTF-8 to Windows-1252", windows_as_utf8),
+    ("body_charset", "it was read as Windows-1252 and converted to UTF-8", as_windows),
+    ("body_form", "its form was decoded and encoded again, with + for spaces", |body| replaced(body, "+", "%20")),
+    ("body_form", "its form was decoded and encoded again, with %20 for spaces", |body| replaced(body, "%20", "+")),
+];
+/// The characters 0x80 to 0x9F (<https://encoding.spec.whatwg.org/index-windows-1252.txt>); all others are those of ISO 8859-1.
+const WINDOWS_1252: [char; 32] = [
+    '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}', '\u{90}', '‘', '’', '“', '”',
+    '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}', 'ž', 'Ÿ',
+];
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+const FORWARD_UNCHANGED: &str = "make every hop forward the body byte for byte: find the proxy, function or middleware in front \
+     of hookhold that parses or rewrites it, and remove it from this path";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_body_change_is_undone() {
+        for (now, before) in [
+            ("a", "a\n"),
+            ("a", "a\r\n"),
+            ("a\n", "a"),
+            (" a \n\n", "a"),
+            ("a\r\nb", "a\nb"),
+            ("a\nb\n", "a\r\nb\r\n"),
+            ("\u{feff}a", "a"),
+            ("a", "\u{feff}a"),
+            ("Ã©", "é"),
+            ("a+b", "a%20b"),
+            ("a%20b", "a+b"),
+            ("{\n  \"a\": 1\n}", "{\"a\":1}"),
+            ("{\"a\":1}", "{\n  \"a\": 1\n}\n"),
+        ] {
+            let found = all(now.as_bytes()).any(|(bytes, _)| bytes == before.as_bytes());
+            assert!(found, "{now:?} was {before:?}");
+            assert!(all(now.as_bytes()).all(|(bytes, _)| bytes != now.as_bytes()), "{now:?} was changed");
+        }
+        for (now, before) in [(&b"caf\xe9"[..], "café"), (b"\x93\x80\x94", "“€”"), ("â‚¬".as_bytes(), "€")] {
+            assert!(all(now).any(|(bytes, _)| bytes == before.as_bytes()), "{now:?} was {before}");
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! A delivery to explain: a recorded request, judged by the server's and the verifier's own code.
+
+use std::sync::Arc;
+
+use hookhold::clock::UnixMillis;
+use hookhold::event::Delivery;
+use hookhold::outcome::Outcome;
+use hookhold::server::{RequestHead, judge_head};
+use hookhold::source::Source;
+use hookhold::verify::{Rejection, Verdict, Verifier, unsigned_challenge};
+
+/// A captured delivery, and the sources that it may belong to.
+pub(super) struct CapturedDelivery {
+    pub(super) source: Arc<Source>,
+    /// Every other configured source.
+    pub(super) others: Arc<[Arc<Source>]>,
+    pub(super) delivery: Delivery,
+    /// The body's length according to Content-Length.
+    pub(super) declared: Option<u64>,
+    pub(super) is_time_given: bool,
+    /// The outcome that the running process recorded; `None` for a request from a file, whose address is not known.
+    pub(super) rejected_as: Option<String>,
+}
+
+impl CapturedDelivery {
+    /// Judges the delivery as the gateway does, as far as the request itself decides.
+    pub(super) fn judge(&self) -> Result<Verdict, Rejection> {
+        let CapturedDelivery { source, delivery, .. } = self;
+        let head = RequestHead {
+            method: &delivery.method,
+            target: &delivery.target,
+            headers: &delivery.headers,
+            sender: self.rejected_as.as_ref().map(|_| delivery.remote.ip()),
+            content_length: self.declared,
+        };
+        judge_head(source, head).map_err(|answer| Rejection { outcome: answer.outcome, hint: answer.hint })?;
+        let (size, limit) = (delivery.body.len(), source.max_body);
+        if size > limit {
+            let hint = format!("the body has {size} bytes, max_body of this source is {limit}");
+            return Err(Rejection { outcome: Outcome::TooLarge, hint });
+        }
+        Verifier::new(source.clone()).verify(delivery)
+    }
+
+    /// True for an endpoint challenge that is answered without a signature.
+    pub(super) fn is_unsigned_challenge(&self) -> bool {
+        unsigned_challenge(&self.source, &self.delivery).is_some()
+    }
+}
+
+/// Parses a time of receipt: RFC 3339, or seconds since 1970.
+pub(super) fn parse_time(text: &str) -> Result<UnixMillis, String> {
+    let seconds = text.parse::<u64>().ok().and_then(|seconds| seconds.checked_mul(1000));
+    let rfc3339 = || text.parse::<jiff::Timestamp>().ok().and_then(|time| u64::try_from(time.as_millisecond()).ok());
+    let millis = seconds.or_else(rfc3339).ok_or("expected RFC 3339, such as 2026-11-21T07:08:13Z, or seconds since 1970")?;
+    Ok(UnixMillis(millis))
+}

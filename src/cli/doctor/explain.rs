@@ -1,0 +1,121 @@
+//! Collects the causes of a verdict, most certain first, each with its remedy.
+
+use hookhold::log::escaped;
+use hookhold::outcome::Outcome;
+use hookhold::verify::{Rejection, Verdict};
+use http::Uri;
+
+use super::captured::CapturedDelivery;
+use super::cause::{Cause, Certainty};
+use super::{other_sources, search, timing};
+
+/// Returns the causes behind a verdict, most certain first. A delivery that verifies may still be filtered or misrouted.
+pub(super) fn causes(captured: &CapturedDelivery, verdict: &Result<Verdict, Rejection>) -> Vec<Cause> {
+    let mut causes = match verdict {
+        Ok(verdict) => filtered(captured, verdict).into_iter().collect(),
+        Err(rejection) => rejected(captured, rejection),
+    };
+    causes.extend(other_path(captured));
+    causes.sort_by_key(|cause| cause.certainty);
+    causes
+}
+
+fn filtered(captured: &CapturedDelivery, verdict: &Verdict) -> Option<Cause> {
+    let Verdict::Event(verified) = verdict else { return None };
+    let kind = verified.event.event_type().filter(|kind| !captured.source.types.accepts(Some(kind)))?;
+    let what = format!("the types of the source do not list {}: it is answered but not stored", escaped(kind));
+    let advice = format!("add the type to types of [sources.{}] to store such events", captured.source.name);
+    Some(Cause::certain("filtered", what, advice))
+}
+
+fn rejected(captured: &CapturedDelivery, rejection: &Rejection) -> Vec<Cause> {
+    let hint = &rejection.hint;
+    match rejection.outcome {
+        Outcome::MethodNotAllowed => vec![Cause::certain("method", hint, "configure the sender, or the proxy, to use POST")],
+        Outcome::AddressNotAllowed => vec![other_address(captured)],
+        Outcome::TooLarge => vec![Cause::certain("too_large", hint, "raise max_body of the source if such bodies are genuine")],
+        _ if timing::is_about_time(rejection) => vec![timing::late_or_early(captured, rejection)],
+        Outcome::SignatureMissing => or_else(other_sources::causes(captured), || vec![unsigned(captured, hint)]),
+        _ => {
+            let found = search::fewest_changes(captured);
+            let found = if found.is_empty() { other_sources::causes(captured) } else { found };
+            or_else(found, || unexplained(captured, rejection))
+        }
+    }
+}
+
+fn or_else(found: Vec<Cause>, rest: impl FnOnce() -> Vec<Cause>) -> Vec<Cause> {
+    if found.is_empty() { rest() } else { found }
+}
+
+fn other_address(captured: &CapturedDelivery) -> Cause {
+    let what = format!("{} is not in allow_from of this source", captured.delivery.remote.ip());
+    let advice = format!(
+        "if it is the sender's address, add it to allow_from of [sources.{}]; if it is your own proxy's, add it to [server] \
+         trusted_proxies",
+        captured.source.name
+    );
+    Cause::certain("address", what, advice)
+}
+
+fn unsigned(captured: &CapturedDelivery, hint: &str) -> Cause {
+    let title = &captured.source.recipe.title;
+    let title = if title.is_empty() { "the sender" } else { title };
+    let advice = format!(
+        "enter a secret at the sender (some sign only if one is set), and check that no proxy removes the header; otherwise the \
+         delivery is not from {title}"
+    );
+    Cause::certain("signature_absent", hint, advice)
+}
+
+/// The causes of a rejection when no variant verified.
+fn unexplained(captured: &CapturedDelivery, rejection: &Rejection) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    if rejection.outcome == Outcome::SignatureMalformed {
+        let advice = "compare the header with the provider's documentation; a proxy may have cut or rewritten it";
+        return vec![Cause::certain("signature_unreadable", &rejection.hint, advice)];
+    }
+    let body = &captured.delivery.body;
+    if let Some(declared) = captured.declared.filter(|declared| *declared != body.len() as u64) {
+        let what = format!("the file has only {} bytes of a body of {declared}", body.len());
+        causes.push(Cause::likely("body_incomplete", what, "record the request again, complete and byte for byte"));
+    }
+    if String::from_utf8_lossy(body).contains(char::REPLACEMENT_CHARACTER) {
+        let what = "the body is not UTF-8, or contains U+FFFD: its characters were converted on the way";
+        causes.push(Cause::likely("body_charset", what, "make every hop forward the body byte for byte"));
+    }
+    causes.push(other_secret(captured));
+    let what = "the body was changed, on the way or when it was recorded, in a way that cannot be undone: JSON members in another \
+                order, numbers or characters rewritten";
+    causes.push(Cause::possible("body_changed", what, "compare it with the body that the sender's dashboard shows"));
+    if captured.source.recipe.signs_url() {
+        let what = "the sender signed a URL that cannot be derived from the request";
+        let advice = "compare public_url and the path with the URL in the sender's dashboard, character by character";
+        causes.push(Cause::possible("public_url", what, advice));
+    }
+    causes
+}
+
+fn other_secret(captured: &CapturedDelivery) -> Cause {
+    let source = &captured.source;
+    let names: Vec<&str> = source.secrets.iter().map(|key| &*key.name).collect();
+    let is_wrapped = source.secrets.iter().any(|key| key.configured().is_wrapped());
+    let wrapped = if is_wrapped { "; a configured one is wrapped in whitespace or quotes" } else { "" };
+    let what = format!("a secret other than {} signed it{wrapped}", names.join(", "));
+    let page = &source.recipe.setup.secret;
+    let page = if page.is_empty() { "the one at the sender" } else { page };
+    let advice =
+        format!("compare the secret with {page}: was it rotated, or does it belong to another endpoint or to test mode?");
+    // A request does not show which secret signed it; only something odd about ours is evidence.
+    let certainty = if is_wrapped { Certainty::Likely } else { Certainty::Possible };
+    Cause { certainty, ..Cause::possible("other_secret", what, advice) }
+}
+
+/// A request that was recorded in front of a proxy may have had another path there.
+fn other_path(captured: &CapturedDelivery) -> Option<Cause> {
+    let arrived = captured.delivery.target.parse::<Uri>().ok()?.path().to_owned();
+    let own = &captured.source.path;
+    let what = format!("it was sent to {}, and the path of the source is {own}", escaped(&arrived));
+    let advice = "check that the sender's URL, or the proxy behind the point of recording, leads to that path";
+    (arrived != *own).then(|| Cause::possible("path", what, advice))
+}

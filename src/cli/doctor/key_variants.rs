@@ -1,0 +1,97 @@
+//! Variants of the configured secrets: with a copy-paste mistake undone, decoded in another way, after expiry, or those of
+//! another source.
+
+use hookhold::secret::Secret;
+use hookhold::source::key::Key;
+use hookhold::source::recipe::{Encoding, KeyFormat};
+
+use super::captured::CapturedDelivery;
+use super::cause::Cause;
+use super::timing;
+
+/// Returns every key that may have signed the delivery, with the mistake that this would reveal.
+pub(super) fn all(captured: &CapturedDelivery) -> Vec<(Key, Cause)> {
+    let source = &captured.source;
+    let mut found: Vec<(Key, Cause)> = source.secrets.iter().flat_map(|key| of_one(captured, key)).collect();
+    for other in captured.others.iter() {
+        for key in &other.secrets {
+            let what = format!("the secret {} of the source {} signed it", key.name, other.name);
+            let advice = format!(
+                "the sender uses the secret of {}: another endpoint, or its test mode. Enter the URL of {} there, or add that \
+                 secret to {}",
+                other.name, other.name, source.name
+            );
+            let cause = Cause::certain("other_sources_secret", what, advice);
+            let (bytes, format) = (key.configured().bytes.clone(), &source.recipe.proof.key_format);
+            found.extend(decoded(captured, bytes, key, format, cause));
+        }
+    }
+    found.retain(|(key, cause)| cause.word == "secret_expired" || !source.secrets.iter().any(|own| own.is_same_secret(key)));
+    found
+}
+
+fn of_one(captured: &CapturedDelivery, key: &Key) -> Vec<(Key, Cause)> {
+    let (name, bytes, format) = (&key.name, &key.configured().bytes, &captured.source.recipe.proof.key_format);
+    let mut found = Vec::new();
+    if !key.is_valid_at(captured.delivery.received_at) {
+        let what = format!("the secret {name} signed it, and that secret has expired (not_after)");
+        let advice = format!("{}enter the new secret at the sender, or extend not_after", timing::ask_for_time(captured));
+        let cause = timing::only_at_its_time(captured, Cause::certain("secret_expired", what, advice));
+        found.extend(decoded(captured, bytes.clone(), key, format, cause));
+    }
+    for (word, what, unwrapped) in unwrapped(bytes) {
+        let cause = Cause::certain(word, format!("the secret {name} {what}"), WRITE_IT_CLEAN);
+        found.extend(decoded(captured, unwrapped, key, format, cause));
+    }
+    for (suffix, what) in [("\n", "a line break"), (" ", "a space"), ("\r\n", "a line break")] {
+        let what = format!("at the sender, the secret {name} ends with {what}");
+        let advice = "enter the secret at the sender again, without surrounding whitespace";
+        let cause = Cause::certain("secret_whitespace", what, advice);
+        found.extend(decoded(captured, [&bytes[..], suffix.as_bytes()].concat(), key, format, cause));
+    }
+    for (format, written) in formats() {
+        let what = format!("the secret {name} is right, but it is decoded in the wrong way");
+        let advice =
+            format!("use the provider's own recipe, or write key_format = {written} into [sources.{}]", captured.source.name);
+        found.extend(decoded(captured, bytes.clone(), key, &format, Cause::certain("key_decoding", what, advice)));
+    }
+    found
+}
+
+fn decoded(captured: &CapturedDelivery, bytes: Vec<u8>, key: &Key, format: &KeyFormat, cause: Cause) -> Option<(Key, Cause)> {
+    let secret = Secret { name: key.name.clone(), bytes, not_after: None };
+    Some((Key::decode(&secret, format, &captured.source.recipe.proof.scheme()).ok()?, cause))
+}
+
+/// Removes whitespace and quotes around a secret.
+fn unwrapped(bytes: &[u8]) -> Vec<(&'static str, &'static str, Vec<u8>)> {
+    let without_bom = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let trimmed = without_bom.trim_ascii();
+    let unquoted = QUOTES.iter().find_map(|quote| trimmed.strip_prefix(&[*quote])?.strip_suffix(&[*quote]));
+    let mut found = Vec::new();
+    if trimmed.len() < bytes.len() {
+        found.push(("secret_whitespace", "is stored with whitespace or line breaks around it", trimmed.to_vec()));
+    }
+    if let Some(unquoted) = unquoted {
+        found.push(("secret_quotes", "is stored with quotes around it", unquoted.trim_ascii().to_vec()));
+    }
+    found
+}
+
+/// Yields the ways in which providers decode a secret, with their spelling in the recipe language.
+fn formats() -> impl Iterator<Item = (KeyFormat, String)> {
+    let ways = |strip: &'static [&'static str]| {
+        let encodings = [None, Some(Encoding::Base64), Some(Encoding::Base64Url), Some(Encoding::Hex)];
+        encodings.into_iter().map(move |encoding| {
+            let steps = strip.iter().map(|prefix| format!("\"strip-prefix:{prefix}\""));
+            let last = format!("\"{}\"", encoding.map_or("utf8", Encoding::word));
+            let written = format!("[{}]", steps.chain([last]).collect::<Vec<_>>().join(", "));
+            (KeyFormat { strip: strip.iter().map(|prefix| (*prefix).to_owned()).collect(), encoding }, written)
+        })
+    };
+    ways(&[]).chain(ways(&["whsec_"]))
+}
+
+const QUOTES: &[u8] = b"\"'`";
+const WRITE_IT_CLEAN: &str = "write the variable or the file again with nothing but the secret: no quotes, no spaces, no empty line \
+     (printf %s, not echo)";

@@ -1,0 +1,57 @@
+//! Deliveries that belong elsewhere: to another configured source, or to another provider.
+
+use std::sync::Arc;
+
+use hookhold::source::key::Key;
+use hookhold::source::recipe::Recipe;
+use hookhold::source::{PROVIDERS, Source, provider};
+use hookhold::verify::Verifier;
+
+use super::captured::CapturedDelivery;
+use super::cause::Cause;
+use super::search::Attempt;
+
+/// Returns the evidence that the delivery belongs to another source or provider; of proved ones only the first.
+pub(super) fn causes(captured: &CapturedDelivery) -> Vec<Cause> {
+    let own = captured.source.provider.as_deref();
+    let is_genuine = |other: &&Arc<Source>| Attempt::of(&Verifier::new((*other).clone()), &captured.delivery).is_proved();
+    let mut others = captured.others.iter().filter(|other| other.provider.is_none() || other.provider.as_deref() != own);
+    if let Some(other) = others.find(is_genuine) {
+        let what = format!("it is a genuine delivery for the source {}, not for {}", other.name, captured.source.name);
+        let advice = format!("at the sender, enter the URL that ends in {}", other.path);
+        return vec![Cause::certain("other_provider", what, advice)];
+    }
+    let has_own_signature = has_signature(&captured.source.recipe, captured);
+    let foreign = PROVIDERS.iter().filter(|(name, _)| Some(*name) != own).filter_map(|(name, _)| Some((*name, provider(name)?)));
+    let signed = foreign.filter(|(_, recipe)| !has_own_signature && has_signature(recipe, captured));
+    let causes: Vec<Cause> = signed.map(|(name, recipe)| other_provider(captured, name, recipe)).collect();
+    let proved = causes.iter().find(|cause| cause.is_certain()).cloned();
+    proved.map_or(causes, |cause| vec![cause])
+}
+
+fn other_provider(captured: &CapturedDelivery, name: &str, recipe: Recipe) -> Cause {
+    let (title, source, recipe) = (recipe.title.clone(), &captured.source, Arc::new(recipe));
+    let headers: Vec<&str> = recipe.proof.signature.from.iter().map(|name| name.as_str()).collect();
+    let what =
+        format!("the headers are those of {title} ({}), and {} is another provider's source", headers.join(", "), source.name);
+    let scheme = recipe.proof.scheme();
+    let keys = source.secrets.iter().filter_map(|key| Key::decode(key.configured(), &recipe.proof.key_format, &scheme).ok());
+    let as_that = Source { secrets: keys.collect(), recipe: recipe.clone(), ..(**source).clone() };
+    let can_verify = !as_that.recipe.signs_url() || as_that.public_url.is_some();
+    if can_verify && Attempt::of(&Verifier::new(as_that), &captured.delivery).is_proved() {
+        let what = format!("{what}; a secret of {} signed it", source.name);
+        return Cause::certain("other_provider", what, format!("write provider = \"{name}\" into [sources.{}]", source.name));
+    }
+    let its_own = captured.others.iter().find(|other| other.provider.as_deref() == Some(name));
+    let advice = match its_own {
+        Some(other) => {
+            format!("in {title}'s dashboard, enter the URL of the source {}, which ends in {}", other.name, other.path)
+        }
+        None => format!("add a source for {title} (see hookhold providers {name}) and enter its URL there"),
+    };
+    Cause::likely("other_provider", what, advice)
+}
+
+fn has_signature(recipe: &Recipe, captured: &CapturedDelivery) -> bool {
+    recipe.proof.signature.from.iter().any(|name| captured.delivery.headers.contains_key(name))
+}

@@ -1,0 +1,51 @@
+//! Fetches the rejected deliveries that the running process keeps (`[admin] keep_rejected`).
+
+use std::error::Error;
+use std::net::SocketAddr;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hookhold::clock::UnixMillis;
+use serde::Deserialize;
+
+use super::captured::parse_time;
+use super::request::{self, RecordedRequest};
+use crate::cli::{Context, ask};
+
+/// A rejected delivery.
+pub(super) struct RecordedRejection {
+    pub(super) request: RecordedRequest,
+    pub(super) remote: SocketAddr,
+    pub(super) received_at: UnixMillis,
+    /// The outcome at that time.
+    pub(super) rejected_as: String,
+}
+
+/// A line of `/api/rejections`.
+#[derive(Deserialize)]
+struct RejectionLine {
+    outcome: String,
+    remote: SocketAddr,
+    received_at: String,
+    request_base64: String,
+}
+
+/// Fetches the `last` rejected deliveries of a source, newest first.
+pub(super) fn newest(
+    context: &Context,
+    url: Option<String>,
+    source: &str,
+    last: usize,
+) -> Result<Vec<RecordedRejection>, Box<dyn Error>> {
+    let base = ask::listener(context, url)?;
+    let page = ask::page(&base, &format!("/api/rejections?source={source}"))
+        .map_err(|error| format!("{error}; or name a recorded request with --request FILE"))?;
+    let rejections: Option<Vec<RecordedRejection>> = page.lines().take(last).map(parse).collect();
+    rejections.ok_or_else(|| format!("{base} is not the admin listener of this version of hookhold").into())
+}
+
+fn parse(line: &str) -> Option<RecordedRejection> {
+    let RejectionLine { outcome, remote, received_at, request_base64 } = serde_json::from_str(line).ok()?;
+    let request = request::parse(&STANDARD.decode(request_base64).ok()?).ok()?;
+    Some(RecordedRejection { request, remote, received_at: parse_time(&received_at).ok()?, rejected_as: outcome })
+}

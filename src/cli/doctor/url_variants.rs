@@ -1,0 +1,87 @@
+//! Variants of a signed URL: the configured base and the request target, with what proxies and dashboards change in them.
+
+use std::collections::BTreeSet;
+
+use hookhold::log::escaped;
+use hookhold::source::url::PublicUrl;
+use http::Uri;
+
+use super::captured::CapturedDelivery;
+use super::cause::Cause;
+
+/// A signed URL in its two parts.
+pub(super) struct SignedUrl {
+    pub(super) public_url: PublicUrl,
+    pub(super) target: String,
+}
+
+/// Returns every other URL that may have been signed; none if the recipe signs no URL.
+pub(super) fn all(captured: &CapturedDelivery) -> Vec<(SignedUrl, Cause)> {
+    let source = &captured.source;
+    let Some(own) = source.public_url.as_ref().filter(|_| source.recipe.signs_url()) else { return Vec::new() };
+    let mut seen = BTreeSet::from([format!("{}{}", own.as_written(), captured.delivery.target)]);
+    let mut found = Vec::new();
+    for target in targets(captured) {
+        for base in bases(captured, own) {
+            if seen.insert(format!("{base}{target}")) {
+                let cause = cause(captured, own, &base, &target);
+                found.push((SignedUrl { public_url: PublicUrl::new(&base), target: target.clone() }, cause));
+            }
+        }
+    }
+    found
+}
+
+/// Returns combinations of scheme, host, port and prefix, the configured ones first.
+fn bases(captured: &CapturedDelivery, own: &PublicUrl) -> Vec<String> {
+    let urls = captured.others.iter().filter_map(|other| other.public_url.as_ref()).chain([own]);
+    let parsed: Vec<Uri> = [own].into_iter().chain(urls).filter_map(|url| url.as_written().parse().ok()).collect();
+    let forwarded = ["x-forwarded-host", "x-original-host", "host"].map(|name| header(captured, name));
+    let hosts = parsed.iter().filter_map(|url| url.authority().map(|host| host.to_string()));
+    let hosts = distinct(hosts.chain(forwarded.into_iter().flatten()));
+    let prefixes = parsed.iter().map(|url| url.path().trim_end_matches('/').to_owned());
+    let prefixes = distinct(prefixes.chain([String::new()]).chain(header(captured, "x-forwarded-prefix")));
+    let schemes = if own.as_written().starts_with("http://") { ["http", "https"] } else { ["https", "http"] };
+    let each = |host: &String| {
+        let urls = prefixes.iter().flat_map(|prefix| schemes.map(|scheme| format!("{scheme}://{host}{prefix}")));
+        urls.collect::<Vec<_>>()
+    };
+    hosts.iter().flat_map(each).collect()
+}
+
+fn targets(captured: &CapturedDelivery) -> Vec<String> {
+    let arrived = &captured.delivery.target;
+    let (path, query) = arrived.split_at(arrived.find('?').unwrap_or(arrived.len()));
+    let slashed = path.strip_suffix('/').map_or_else(|| format!("{path}/"), str::to_owned);
+    let before = ["x-original-uri", "x-forwarded-uri", "x-original-url", "x-rewrite-url"].map(|name| header(captured, name));
+    let variants = [format!("{slashed}{query}"), format!("{}{query}", captured.source.path), path.to_owned()];
+    distinct([arrived.clone()].into_iter().chain(variants).chain(before.into_iter().flatten()))
+}
+
+fn cause(captured: &CapturedDelivery, own: &PublicUrl, base: &str, target: &str) -> Cause {
+    let path = |target: &str| escaped(target.split('?').next().unwrap_or_default());
+    let (name, arrived) = (&captured.source.name, &captured.delivery.target);
+    let query = if target.contains('?') == arrived.contains('?') { "" } else { ", with another query" };
+    let signed = format!("{}{}", escaped(base), path(target));
+    let what = format!("the sender signed the URL {signed}{query}; hookhold expects {}{}", own.as_written(), path(arrived));
+    let advice = if target == arrived {
+        format!("write public_url = \"{}\" into [sources.{name}], or correct the URL at the sender", escaped(base))
+    } else {
+        "enter the expected URL at the sender, or make the proxy forward path and query unchanged".to_owned()
+    };
+    Cause::certain("public_url", what, advice)
+}
+
+fn header(captured: &CapturedDelivery, name: &str) -> Option<String> {
+    let text = captured.delivery.headers.get(name)?.to_str().ok()?;
+    text.split(',').next().map(|first| first.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+/// Removes repetitions; the order stays.
+fn distinct(texts: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    texts.into_iter().filter(|text| seen.insert(text.clone())).take(MAX_PARTS).collect()
+}
+
+/// The most hosts, prefixes and targets each; all combinations are tried.
+const MAX_PARTS: usize = 16;
