@@ -9,12 +9,12 @@ use hookhold::verify::Verifier;
 
 use super::captured::CapturedDelivery;
 use super::cause::Cause;
-use super::search::Attempt;
+use super::search::ProofAttempt;
 
 /// Returns the evidence that the delivery belongs to another source or provider; of proved ones only the first.
 pub(super) fn causes(captured: &CapturedDelivery) -> Vec<Cause> {
     let own = captured.source.provider.as_deref();
-    let is_genuine = |other: &&Arc<Source>| Attempt::of(&Verifier::new((*other).clone()), &captured.delivery).is_proved();
+    let is_genuine = |other: &&Arc<Source>| ProofAttempt::of(&Verifier::new((*other).clone()), &captured.delivery).is_proved();
     let mut others = captured.others.iter().filter(|other| other.provider.is_none() || other.provider.as_deref() != own);
     if let Some(other) = others.find(is_genuine) {
         let what = format!("it is a genuine delivery for the source {}, not for {}", other.name, captured.source.name);
@@ -38,7 +38,7 @@ fn other_provider(captured: &CapturedDelivery, name: &str, recipe: Recipe) -> Ca
     let keys = source.secrets.iter().filter_map(|key| Key::decode(key.configured(), &recipe.proof.key_format, &scheme).ok());
     let as_that = Source { secrets: keys.collect(), recipe: recipe.clone(), ..(**source).clone() };
     let can_verify = !as_that.recipe.signs_url() || as_that.public_url.is_some();
-    if can_verify && Attempt::of(&Verifier::new(as_that), &captured.delivery).is_proved() {
+    if can_verify && ProofAttempt::of(&Verifier::new(as_that), &captured.delivery).is_proved() {
         let what = format!("{what}; a secret of {} signed it", source.name);
         return Cause::certain("other_provider", what, format!("write provider = \"{name}\" into [sources.{}]", source.name));
     }

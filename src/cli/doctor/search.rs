@@ -11,7 +11,7 @@ use super::cause::Cause;
 use super::{body_variants, key_variants, timing, url_variants};
 
 /// The result of verifying one variant of a delivery.
-pub(super) enum Attempt {
+pub(super) enum ProofAttempt {
     /// The signature does not match, or nothing was signed.
     Unproved,
     /// The signature matches and the timestamp is within the tolerance.
@@ -20,20 +20,20 @@ pub(super) enum Attempt {
     ProvedAtAnotherTime(Rejection),
 }
 
-impl Attempt {
+impl ProofAttempt {
     /// Verifies `delivery`. An unsigned endpoint challenge proves nothing.
-    pub(super) fn of(verifier: &Verifier, delivery: &Delivery) -> Attempt {
+    pub(super) fn of(verifier: &Verifier, delivery: &Delivery) -> ProofAttempt {
         match verifier.verify(delivery) {
-            Ok(_) if unsigned_challenge(verifier.source(), delivery).is_some() => Attempt::Unproved,
-            Ok(_) => Attempt::Proved,
-            Err(rejection) if timing::is_about_time(&rejection) => Attempt::ProvedAtAnotherTime(rejection),
-            Err(_) => Attempt::Unproved,
+            Ok(_) if unsigned_challenge(verifier.source(), delivery).is_some() => ProofAttempt::Unproved,
+            Ok(_) => ProofAttempt::Proved,
+            Err(rejection) if timing::is_about_time(&rejection) => ProofAttempt::ProvedAtAnotherTime(rejection),
+            Err(_) => ProofAttempt::Unproved,
         }
     }
 
     /// True if the signature matches.
     pub(super) fn is_proved(&self) -> bool {
-        !matches!(self, Attempt::Unproved)
+        !matches!(self, ProofAttempt::Unproved)
     }
 }
 
@@ -58,10 +58,10 @@ pub(super) fn fewest_changes(captured: &CapturedDelivery) -> Vec<Cause> {
                 continue;
             }
             delivery.target.clone_from(&candidate.target);
-            let late = match Attempt::of(&candidate.verifier, &delivery) {
-                Attempt::Unproved => continue,
-                Attempt::Proved => None,
-                Attempt::ProvedAtAnotherTime(rejection) => Some(timing::late_or_early(captured, &rejection)),
+            let late = match ProofAttempt::of(&candidate.verifier, &delivery) {
+                ProofAttempt::Unproved => continue,
+                ProofAttempt::Proved => None,
+                ProofAttempt::ProvedAtAnotherTime(rejection) => Some(timing::late_or_early(captured, &rejection)),
             };
             allowed = causes.len() - 1;
             fewest = causes.into_iter().chain(late).collect();
