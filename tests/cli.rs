@@ -86,7 +86,7 @@ fn check_summarizes_a_valid_configuration_without_secrets() {
 }
 
 #[test]
-fn check_prints_one_json_object_per_mistake() {
+fn check_prints_one_json_object_per_diagnostic() {
     let (_dir, file) = configured("nonsense = 1\n[server]\nmax_headers = 1\n");
     let check = hookhold(&["check", "--format", "json", "--config", &file]);
     let diagnostics: Vec<Value> = text(&check.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();

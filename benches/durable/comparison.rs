@@ -174,7 +174,7 @@ impl Run {
     }
 }
 
-/// What one server reached in one round.
+/// Result of one server in one round.
 struct RunResult {
     per_second: f64,
     /// Processor time of the server process per delivery.
@@ -202,7 +202,7 @@ impl std::fmt::Display for RunResult {
 const TURN: Duration = Duration::from_millis(500);
 /// Until every connection is busy.
 const SETTLE: Duration = Duration::from_millis(100);
-/// More than two cores receive durably; deliveries for this rate are prepared.
+/// Deliveries are prepared for this rate; two cores do not receive as many durably.
 const MAX_PER_SECOND: f64 = 110_000.0;
-/// What can be sent between the last look at a filling journal and the end of its senders.
+/// Deliveries that senders may add between the last check of a filling journal and their stop.
 const FILL_MARGIN: usize = 10_000;

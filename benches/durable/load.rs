@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use crate::gateway::{Result, free, wire};
 use crate::server::{JournalState, write_configuration};
 
-/// What the senders use.
+/// HTTP client of the senders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Client {
     /// Writes prepared bytes and looks at the first and last bytes of an answer: as cheap as a sender can be.

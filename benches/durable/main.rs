@@ -47,7 +47,7 @@ struct BenchArgs {
     /// The directory that holds the journals, on a real disk [default: below target/].
     #[arg(long, value_name = "DIR", default_value = env!("CARGO_TARGET_TMPDIR"), hide_default_value = true)]
     dir: PathBuf,
-    /// What sends: prepared bytes on a socket, or hyper's client.
+    /// HTTP client of the senders: prepared bytes on a socket, or hyper's.
     #[arg(long, value_enum, default_value = "socket")]
     senders: Client,
     /// Threads that send.

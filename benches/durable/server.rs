@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::gateway::{Result, Server, free};
 use crate::load::BODY_BYTES;
 
-/// What serves.
+/// Server to measure.
 #[derive(Clone, Debug)]
 pub enum ServerKind {
     /// Reads the whole body and answers 200; stores nothing.
@@ -158,7 +158,7 @@ impl Commits {
     }
 }
 
-/// Writes a configuration that every hookhold binary since commit d3a7dd8 reads: its keys have kept their names.
+/// Writes a configuration that every hookhold binary since commit d3a7dd8 reads: its keys have not been renamed since.
 pub fn write_configuration(dir: &Path, address: SocketAddr, admin: SocketAddr, journal: JournalState) -> Result<PathBuf> {
     let (file, secret) = (dir.join("hookhold.toml"), dir.join("secret"));
     std::fs::write(&secret, "whsec_benchmark")?;

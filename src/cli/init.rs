@@ -229,7 +229,7 @@ fn quoted(text: &str) -> String {
 const DEFAULT_FILE: &str = "hookhold.toml";
 const FILE_HEADER: &str = "\
 # It contains the options that an operator must decide on. config/hookhold.toml in hookhold's sources
-# explains every option with its default and limits. hookhold check reports every mistake at once; a
+# explains every option with its default and limits. hookhold check reports all errors at once; a
 # running hookhold reads this file again on SIGHUP.
 #
 # A secret is never written here, only a reference to it: \"env:NAME\" names an environment variable,

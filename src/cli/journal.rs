@@ -118,7 +118,7 @@ fn report_json(out: &mut impl Write, report: &VerifyReport) -> io::Result<()> {
         let (from, to) = (damage.bytes.start, damage.bytes.end);
         json!({ "file": damage.file, "from": from, "to": to })
     });
-    let (events, segments, unsure) = (report.events, report.segments, report.unconfirmed);
+    let (events, segments, unconfirmed) = (report.events, report.segments, report.unconfirmed);
     let damage: Vec<_> = damage.collect();
-    writeln!(out, "{}", json!({ "events": events, "segments": segments, "unsure": unsure, "damage": damage }))
+    writeln!(out, "{}", json!({ "events": events, "segments": segments, "unsure": unconfirmed, "damage": damage }))
 }
