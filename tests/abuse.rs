@@ -49,7 +49,7 @@ fn genuine_deliveries_get_their_2xx_while_others_trickle_hoard_and_forge_at_full
     wait_until("the forger has been looked at, and then not", || attack.forgers_heard().keys().eq([&401, &429]));
     load.stop().assert_nobody_noticed();
     drop(attack);
-    assert!(home.log().contains("the bodies under way from this address fill max_in_flight_per_address"), "hoarding was tried");
+    assert!(home.log().contains("bodies in flight from this address fill max_in_flight_per_address"), "hoarding was tried");
     let peak = peak_memory(&process);
     assert!(peak < (64 << 20) + 100_000_000, "{peak} bytes resident");
 }
@@ -156,7 +156,7 @@ fn an_address_has_max_refused_per_address_and_is_then_not_looked_at() {
     assert!(answer.status == 429 && answer.head.contains("connection: close\r\n"), "a large body is not even read: {answer:?}");
     assert_eq!(process.metric(&deliveries("stripe", "signature_mismatch")), Some(3.0));
     assert_eq!(process.metric(&deliveries("stripe", "rate_limited")), Some(3.0));
-    assert!(home.log().contains("the last refusal was signature_mismatch"), "{}", home.log());
+    assert!(home.log().contains("the last rejection was signature_mismatch"), "{}", home.log());
     assert_eq!(self::line(&home, PROVIDER).ask(&genuine(&home, "a")).status, 200);
 }
 

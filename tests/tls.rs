@@ -73,7 +73,7 @@ fn plain_http_on_the_port_for_tls_gets_a_clear_answer_and_is_counted() {
     let process = home.start();
     let answer = Line::open(home.hooks).ask(b"POST /hooks/github HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n{}");
     assert_eq!(answer.status, 400);
-    assert_eq!(answer.body, b"This port speaks HTTPS: the URL must begin with https://\n");
+    assert_eq!(answer.body, b"This port expects HTTPS: the URL must begin with https://\n");
     assert_eq!(count(&process, "-", "bad_request"), 1);
     assert_eq!(Delivery::new("plain").send(home.hooks, None, &[]), "400 1.1");
 }
@@ -141,7 +141,7 @@ fn a_broken_new_certificate_keeps_the_old_one_and_is_reported() {
     old.become_like(&pair.cert(), &pair.key());
     let home = home(&pair, "");
     let _process = home.start();
-    let reports = || home.log().matches("the new TLS certificate cannot be served; the former one stays").count();
+    let reports = || home.log().matches("the new TLS certificate cannot be used; the previous one stays in use").count();
     pair.become_like(&other.cert(), &old.key());
     wait_until("a key of another certificate is reported", || reports() == 1);
     assert!(home.log().contains("not the key of the certificate"), "{}", home.log());

@@ -1,8 +1,8 @@
-//! Reads a request body under its limits: the source's `max_body`, the budgets of bytes in flight, and time.
+//! Reads a request body under its limits: `max_body` of the source, the budgets of bytes in flight, and time.
 //!
-//! Every byte is charged to the budgets as it arrives, before it is stored; a claimed length reserves nothing. A body that
-//! comes in one piece is never copied. Later pieces are copied together at once: keeping them apart would let a sender of
-//! one-byte chunks pin a whole read buffer with each of them.
+//! Every byte is charged to the budgets as it arrives, before it is stored; an announced length reserves nothing. A body that
+//! arrives in one piece is never copied. Later pieces are copied into one buffer at once: keeping them apart would let a
+//! sender of one-byte chunks pin a whole read buffer with each of them.
 
 use std::error::Error;
 use std::io;
@@ -15,51 +15,50 @@ use hyper::body::{Body, Incoming};
 use super::deadline::Progress;
 use crate::outcome::Outcome;
 
-/// Bytes of request bodies that are held at one time.
-pub(super) struct Budget {
+/// A limit on the bytes of request bodies in memory at one time.
+pub(super) struct InFlightBudget {
     limit: usize,
     used: AtomicUsize,
 }
 
-impl Budget {
-    pub(super) fn new(limit: usize) -> Budget {
-        Budget { limit, used: AtomicUsize::new(0) }
+impl InFlightBudget {
+    pub(super) fn new(limit: usize) -> InFlightBudget {
+        InFlightBudget { limit, used: AtomicUsize::new(0) }
     }
 
-    /// What was used before, and whether it is used up now.
+    /// Returns the bytes in use before, and true if the budget is exceeded now.
     fn add(&self, bytes: usize) -> (usize, bool) {
         let before = self.used.fetch_add(bytes, Relaxed);
         (before, before.saturating_add(bytes) > self.limit)
     }
 }
 
-/// What one request holds of the budget of all and of that of its address; it gives everything back when it is dropped.
+/// The bytes that one request uses of the server's budget and of the budget of its address. Dropping it returns them.
 ///
-/// A body that is at least as large as all others of its address together may exceed the address's budget: whoever sends
-/// large bodies gets one through at a time, and it is the newcomer that is told to come again.
-pub(super) struct Charge<'a> {
-    all: &'a Budget,
-    address: &'a Budget,
+/// A body that is at least as large as all others of its address together may exceed the budget of the address: a sender of
+/// large bodies gets one through at a time, and the newer ones are answered `rate_limited`.
+pub(super) struct InFlightCharge<'a> {
+    server: &'a InFlightBudget,
+    address: &'a InFlightBudget,
     bytes: usize,
 }
 
-impl<'a> Charge<'a> {
-    /// Nothing yet.
-    pub(super) fn new(all: &'a Budget, address: &'a Budget) -> Charge<'a> {
-        Charge { all, address, bytes: 0 }
+impl<'a> InFlightCharge<'a> {
+    pub(super) fn new(server: &'a InFlightBudget, address: &'a InFlightBudget) -> InFlightCharge<'a> {
+        InFlightCharge { server, address, bytes: 0 }
     }
 
-    /// The bytes of the body that have come.
+    /// Returns the bytes of the body that have arrived.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
     fn add(&mut self, bytes: usize) -> Result<(), Outcome> {
-        let (_, all_used) = self.all.add(bytes);
-        let (before, address_used) = self.address.add(bytes);
-        let largest = self.bytes >= before - self.bytes;
+        let (_, server_exceeded) = self.server.add(bytes);
+        let (before, address_exceeded) = self.address.add(bytes);
+        let is_largest = self.bytes >= before - self.bytes;
         self.bytes += bytes;
-        match (address_used && !largest, all_used) {
+        match (address_exceeded && !is_largest, server_exceeded) {
             (true, _) => Err(Outcome::RateLimited),
             (_, true) => Err(Outcome::Overloaded),
             _ => Ok(()),
@@ -67,21 +66,21 @@ impl<'a> Charge<'a> {
     }
 }
 
-impl Drop for Charge<'_> {
+impl Drop for InFlightCharge<'_> {
     fn drop(&mut self) {
-        self.all.used.fetch_sub(self.bytes, Relaxed);
+        self.server.used.fetch_sub(self.bytes, Relaxed);
         self.address.used.fetch_sub(self.bytes, Relaxed);
     }
 }
 
-/// Reads `body` to its end; an error is how the request ends instead.
+/// Reads the whole body. The error is the outcome of the request.
 pub(super) async fn read(
     body: &mut Incoming,
     limit: usize,
-    charge: &mut Charge<'_>,
+    charge: &mut InFlightCharge<'_>,
     progress: &Progress,
 ) -> Result<Bytes, Outcome> {
-    let mut whole = Whole::Empty;
+    let mut buffer = BodyBuffer::Empty;
     while !is_complete(body) {
         let Some(piece) = next(body, progress).await? else { break };
         if charge.bytes + piece.len() > limit {
@@ -89,63 +88,64 @@ pub(super) async fn read(
         }
         charge.add(piece.len())?;
         if !body.is_end_stream() {
-            progress.body_came(piece.len());
+            progress.body_received(piece.len());
         }
-        whole = whole.and(piece);
+        buffer = buffer.append(piece);
     }
-    Ok(whole.into_bytes())
+    Ok(buffer.into_bytes())
 }
 
-/// True once the announced length has come: over HTTP/2 a sender that then hangs up makes its stream fail, not end.
+/// True once the announced length has arrived: over HTTP/2 a sender that hangs up then makes its stream fail, not end.
 fn is_complete(body: &Incoming) -> bool {
     body.is_end_stream() || body.size_hint().exact() == Some(0)
 }
 
-/// The next piece of the body; `None` at its end. Trailers are read and forgotten: nobody signs them.
+/// Returns the next piece of the body, `None` at its end. Trailers are read and dropped: no provider signs them.
 async fn next(body: &mut Incoming, progress: &Progress) -> Result<Option<Bytes>, Outcome> {
     match progress.unless_cut(body.frame()).await? {
         None => Ok(None),
         Some(Ok(frame)) => Ok(Some(frame.into_data().unwrap_or_default())),
-        Some(Err(error)) => Err(broken(&error)),
+        Some(Err(error)) => Err(outcome_of(&error)),
     }
 }
 
-/// Bad framing is the sender's mistake; everything else means that it is gone.
-fn broken(error: &hyper::Error) -> Outcome {
+/// Malformed framing is the sender's fault; every other error means that the connection is lost.
+fn outcome_of(error: &hyper::Error) -> Outcome {
     match error.source().and_then(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind) {
         Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) => Outcome::BadRequest,
         _ => Outcome::Disconnected,
     }
 }
 
-enum Whole {
+/// The pieces of a body that have arrived.
+enum BodyBuffer {
     Empty,
-    One(Bytes),
+    OnePiece(Bytes),
     Joined(BytesMut),
 }
 
-impl Whole {
-    fn and(self, piece: Bytes) -> Whole {
+impl BodyBuffer {
+    fn append(self, piece: Bytes) -> BodyBuffer {
         match self {
-            Whole::Empty => Whole::One(piece),
-            Whole::One(first) => {
+            BodyBuffer::Empty => BodyBuffer::OnePiece(piece),
+            BodyBuffer::OnePiece(first) => {
                 let mut joined = BytesMut::with_capacity(2 * (first.len() + piece.len()));
                 joined.extend_from_slice(&first);
                 joined.extend_from_slice(&piece);
-                Whole::Joined(joined)
+                BodyBuffer::Joined(joined)
             }
-            Whole::Joined(mut joined) => {
+            BodyBuffer::Joined(mut joined) => {
                 joined.extend_from_slice(&piece);
-                Whole::Joined(joined)
+                BodyBuffer::Joined(joined)
             }
         }
     }
 
     fn into_bytes(self) -> Bytes {
         match self {
-            Whole::Empty => Bytes::new(),
-            Whole::One(piece) => piece,
-            Whole::Joined(joined) => joined.freeze(),
+            BodyBuffer::Empty => Bytes::new(),
+            BodyBuffer::OnePiece(piece) => piece,
+            BodyBuffer::Joined(joined) => joined.freeze(),
         }
     }
 }
@@ -155,24 +155,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_charge_beyond_the_budget_is_refused_and_given_back() {
-        let (all, [one, other]) = (Budget::new(10), [(); 2].map(|()| Budget::new(10)));
-        let mut first = Charge::new(&all, &one);
+    fn a_charge_beyond_the_budget_is_rejected_and_returned() {
+        let (server, [one, other]) = (InFlightBudget::new(10), [(); 2].map(|()| InFlightBudget::new(10)));
+        let mut first = InFlightCharge::new(&server, &one);
         assert_eq!(first.add(6), Ok(()));
-        let mut second = Charge::new(&all, &other);
+        let mut second = InFlightCharge::new(&server, &other);
         assert_eq!(second.add(5), Err(Outcome::Overloaded));
         drop(second);
         assert_eq!(first.add(4), Ok(()));
         drop(first);
-        assert_eq!([all, one, other].map(|budget| budget.used.into_inner()), [0; 3]);
+        assert_eq!([server, one, other].map(|budget| budget.used.into_inner()), [0; 3]);
     }
 
     #[test]
-    fn an_address_may_exceed_its_budget_with_its_largest_body_only() {
-        let (all, address) = (Budget::new(100), Budget::new(10));
-        let mut first = Charge::new(&all, &address);
+    fn only_the_largest_body_may_exceed_the_budget_of_its_address() {
+        let (server, address) = (InFlightBudget::new(100), InFlightBudget::new(10));
+        let mut first = InFlightCharge::new(&server, &address);
         assert_eq!((first.add(6), first.add(6)), (Ok(()), Ok(())));
-        let mut second = Charge::new(&all, &address);
+        let mut second = InFlightCharge::new(&server, &address);
         assert_eq!(second.add(1), Err(Outcome::RateLimited));
         drop(second);
         assert_eq!(first.add(6), Ok(()));
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn a_body_in_one_piece_is_not_copied() {
         let piece = Bytes::from(vec![7; 100]);
-        assert_eq!(Whole::Empty.and(piece.clone()).into_bytes().as_ptr(), piece.as_ptr());
-        assert_eq!(Whole::Empty.and(piece.slice(..40)).and(piece.slice(40..)).into_bytes(), piece);
+        assert_eq!(BodyBuffer::Empty.append(piece.clone()).into_bytes().as_ptr(), piece.as_ptr());
+        assert_eq!(BodyBuffer::Empty.append(piece.slice(..40)).append(piece.slice(40..)).into_bytes(), piece);
     }
 }

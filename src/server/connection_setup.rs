@@ -1,8 +1,8 @@
-//! What comes before HTTP: a trusted proxy says for whom it speaks, and a client that speaks TLS shakes hands.
+//! Sets up a connection before HTTP: reads the PROXY header of a trusted proxy, then accepts the TLS handshake.
 //!
-//! Both together have `handshake_timeout`; a connection of a listener without either goes straight to HTTP. What ends here
-//! is counted under `source="-"`, unless not one byte came: balancers look in like that all day. A handshake that no request
-//! follows speaks against its address like a refused delivery.
+//! Both together have `handshake_timeout`; a connection without either goes straight to HTTP. A connection that ends here is
+//! counted under `source="-"`, unless no byte arrived: load balancers probe ports like that all day. A TLS handshake that no
+//! request follows counts against its address like a rejected delivery.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -13,139 +13,140 @@ use tokio::select;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::close::{LINGER, close};
+use super::close::{LINGER_TIMEOUT, close};
 use super::peer::Peer;
-use super::response::bare;
+use super::response::raw_response;
 use super::shutdown::Phase;
 use super::state::ServerState;
-use super::tls::{HTTP_2, Tls};
+use super::tls::{ALPN_HTTP_2, Tls};
 use super::{http1, http2, proxies};
 use crate::answer::Answer;
 use crate::log::escaped;
 use crate::outcome::Outcome;
 
-/// Serves one connection, from its first byte to its end.
-pub(super) async fn enter(stream: TcpStream, peer: Peer, desk: Arc<ServerState>, phases: watch::Receiver<Phase>) {
-    if desk.tls.is_none() && !desk.proxies.announce(peer.remote.ip()) {
-        http1::serve(stream, peer, desk, phases).await;
+/// Serves one connection from its first byte until it is closed.
+pub(super) async fn serve(stream: TcpStream, peer: Peer, state: Arc<ServerState>, phases: watch::Receiver<Phase>) {
+    if state.tls.is_none() && !state.proxies.must_send_header(peer.remote.ip()) {
+        http1::serve(stream, peer, state, phases).await;
         return;
     }
-    let began = Instant::now();
-    // Boxed, so that the tasks of a listener without TLS do not have the size of its handshakes.
-    Box::pin(Greeting { peer, began, desk, phases }.pass(stream)).await;
+    let start = Instant::now();
+    // Boxed: without TLS, the tasks of a listener would otherwise have the size of a handshake.
+    Box::pin(ConnectionSetup { peer, start, state, phases }.run(stream)).await;
 }
 
-struct Greeting {
+struct ConnectionSetup {
     peer: Peer,
-    began: Instant,
-    desk: Arc<ServerState>,
+    start: Instant,
+    state: Arc<ServerState>,
     phases: watch::Receiver<Phase>,
 }
 
-impl Greeting {
-    async fn pass(mut self, mut stream: TcpStream) {
-        if self.desk.proxies.announce(self.peer.remote.ip()) {
-            let mut came = false;
-            let header = self.in_time(proxies::read_header(&mut stream, &mut came)).await;
-            match header.and_then(|header| header.map_err(|error| broken(&error))) {
-                Ok(Some(client)) => match Peer::connect(client, &self.desk) {
+impl ConnectionSetup {
+    async fn run(mut self, mut stream: TcpStream) {
+        if self.state.proxies.must_send_header(self.peer.remote.ip()) {
+            let mut has_started = false;
+            let header = self.in_time(proxies::read_header(&mut stream, &mut has_started)).await;
+            match header.and_then(|header| header.map_err(|error| answer_to(&error))) {
+                Ok(Some(client)) => match Peer::connect(client, &self.state) {
                     Some(peer) => self.peer = peer,
                     None => return,
                 },
                 Ok(None) => {}
-                Err(answer) => return self.refuse(stream, came.then_some(answer), PROXY_EXPECTED).await,
+                Err(answer) => return self.reject(stream, has_started.then_some(answer), PROXY_EXPECTED).await,
             }
         }
-        match self.desk.tls.clone() {
+        match self.state.tls.clone() {
             None => {
                 self.phases.mark_changed();
-                http1::serve(stream, self.peer, self.desk, self.phases).await;
+                http1::serve(stream, self.peer, self.state, self.phases).await;
             }
-            Some(tls) => self.shake_hands(stream, &tls).await,
+            Some(tls) => self.serve_tls(stream, &tls).await,
         }
     }
 
-    async fn shake_hands(mut self, stream: TcpStream, tls: &Tls) {
+    async fn serve_tls(mut self, stream: TcpStream, tls: &Tls) {
         match self.in_time(first_byte(&stream)).await {
             Ok(Ok(Some(TLS_HANDSHAKE))) => {}
             Ok(Ok(Some(_))) => {
-                let answer = Answer::plain(Outcome::BadRequest).with_hint("plain text on the port for TLS");
-                return self.refuse(stream, Some(answer), HTTPS_EXPECTED).await;
+                let answer = Answer::plain(Outcome::BadRequest).with_hint("plain text on the TLS port");
+                return self.reject(stream, Some(answer), HTTPS_EXPECTED).await;
             }
             _ => return,
         }
-        if self.peer.is_turned_away() {
+        if self.peer.rejects_handshake() {
             return;
         }
         let stream = match self.in_time(tls.accept(stream)).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err((error, stream))) => return self.refuse(stream, Some(broken(&error)), "").await,
-            Err(answer) => return self.note(&answer),
+            Ok(Err((error, stream))) => return self.reject(stream, Some(answer_to(&error)), "").await,
+            Err(answer) => return self.record(&answer),
         };
         self.phases.mark_changed();
         let peer = self.peer.clone();
-        let asked = if stream.get_ref().1.alpn_protocol() == Some(HTTP_2) {
-            http2::serve(stream, self.peer, self.desk, self.phases).await
+        let had_request = if stream.get_ref().1.alpn_protocol() == Some(ALPN_HTTP_2) {
+            http2::serve(stream, self.peer, self.state, self.phases).await
         } else {
-            http1::serve(stream, self.peer, self.desk, self.phases).await
+            http1::serve(stream, self.peer, self.state, self.phases).await
         };
-        if !asked {
-            peer.came_for_nothing();
+        if !had_request {
+            peer.count_unused_handshake();
         }
     }
 
-    /// Waits for `work` until the time is over or the drain is.
+    /// Waits for `work`, at most for the rest of `handshake_timeout` and until the drain deadline.
     async fn in_time<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Answer> {
-        let due = self.began + self.desk.limits.handshake_timeout;
+        let deadline = self.start + self.state.limits.handshake_timeout;
         select! {
             biased;
             done = work => Ok(done),
             _ = self.phases.wait_for(|phase| *phase >= Phase::Cut) => {
                 Err(Answer::plain(Outcome::Draining).with_hint("the handshake was not complete at the drain deadline"))
             }
-            () = sleep_until(due) => {
+            () = sleep_until(deadline) => {
                 Err(Answer::plain(Outcome::TooSlow).with_hint("the handshake was not complete within handshake_timeout"))
             }
         }
     }
 
-    /// Counts the ending, if there was a beginning, and closes; what is not readable is told in plain words, if any.
-    async fn refuse(self, stream: TcpStream, answer: Option<Answer>, words: &'static str) {
+    /// Records the outcome if any byte arrived, and closes the socket. `text` is the body of the 400 for a malformed start,
+    /// if not empty.
+    async fn reject(self, stream: TcpStream, answer: Option<Answer>, text: &'static str) {
         let Some(mut answer) = answer else { return };
-        self.note(&answer);
-        let speaks = answer.outcome == Outcome::BadRequest && !words.is_empty();
-        answer.body = Bytes::from_static(words.as_bytes());
-        let words = speaks.then(|| bare(&answer, self.desk.clock.now()));
-        close(stream, words, true, LINGER).await;
+        self.record(&answer);
+        let is_answered = answer.outcome == Outcome::BadRequest && !text.is_empty();
+        answer.body = Bytes::from_static(text.as_bytes());
+        let response = is_answered.then(|| raw_response(&answer, self.state.clock.now()));
+        close(stream, response, true, LINGER_TIMEOUT).await;
     }
 
-    fn note(&self, answer: &Answer) {
+    fn record(&self, answer: &Answer) {
         let now = Instant::now();
-        self.desk.tallies.stray.open(self.peer.remote, self.began).close(answer, now);
-        self.peer.visit.note(answer.outcome, 0, now);
+        self.state.outcomes.no_source.start(self.peer.remote, self.start).record(answer, now);
+        self.peer.sender.record(answer.outcome, 0, now);
         if answer.outcome == Outcome::Disconnected {
-            self.peer.came_for_nothing();
+            self.peer.count_unused_handshake();
         }
     }
 }
 
-/// What the client begins with, left where it is; `None` when it has gone.
+/// Returns the first byte without consuming it; `None` if the client has closed the connection.
 async fn first_byte(stream: &TcpStream) -> io::Result<Option<u8>> {
     let mut byte = [0];
     Ok((stream.peek(&mut byte).await? > 0).then_some(byte[0]))
 }
 
-fn broken(error: &io::Error) -> Answer {
+fn answer_to(error: &io::Error) -> Answer {
     match error.kind() {
         ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => {
-            Answer::plain(Outcome::Disconnected).with_hint("the sender left within the handshake")
+            Answer::plain(Outcome::Disconnected).with_hint("the sender disconnected within the handshake")
         }
         _ => Answer::plain(Outcome::BadRequest).with_hint(escaped(&error.to_string())),
     }
 }
 
-/// The type of a TLS record that begins a connection (RFC 8446, section 5.1).
+/// The type of the TLS record that starts a connection (RFC 8446, section 5.1).
 const TLS_HANDSHAKE: u8 = 22;
 
-const HTTPS_EXPECTED: &str = "This port speaks HTTPS: the URL must begin with https://\n";
+const HTTPS_EXPECTED: &str = "This port expects HTTPS: the URL must begin with https://\n";
 const PROXY_EXPECTED: &str = "This port expects PROXY protocol v2 from your address.\n";

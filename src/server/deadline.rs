@@ -1,9 +1,11 @@
-//! What hyper does not tell: when the first byte of a request came, whether anything was answered, and which wait is over.
+//! Times the requests of one connection: when each of them started, how long it may take, and whether the connection stays
+//! open after it.
 //!
-//! [`Wire`](super::io::Wire) is the socket as hyper sees it. It notes every arrival in a [`Progress`], which the request and the
-//! connection's driver share. All three live in one task, so its lock is never contended. One timer per connection serves every wait
-//! (request head, body, idle time): it is only ever moved to an earlier moment, and when it fires too early it is set
-//! again. So a busy connection touches the timer wheel once in a deadline, not once in a request.
+//! hyper does not report when the first byte of a request arrived or whether anything was written.
+//! [`TrackedIo`](super::io::TrackedIo) records both in a [`Progress`], which the request and the connection's task share. All
+//! three run in one task, so the lock is never contended. One timer per connection serves every wait (request head, body,
+//! idle time): a deadline that moves earlier resets it, a deadline that moves later only resets it once it has fired. So a
+//! busy connection touches the timer wheel once per deadline, not once per request.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -33,143 +35,142 @@ pub(super) enum Stage {
 /// Decides whether the connection serves another request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Closing {
-    /// It does.
+    /// The connection stays open.
     No,
     /// The next response is the last one.
     AfterResponse,
-    /// The current request must not wait for the rest of its bytes; the outcome says why.
+    /// The current request must not wait for the rest of its bytes; the outcome is its result.
     Cut(Outcome),
 }
 
-/// How the request before the current one was read.
+/// How much of the previous request was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Previous {
-    /// There was none.
+    /// The current request is the first one.
     None,
-    /// Completely.
+    /// All of it.
     Read,
-    /// Its response was given before all of its bytes had arrived.
+    /// A part of it: the response was ready before the last byte arrived.
     Unread,
 }
 
-/// When a request's first byte was seen.
+/// The moment at which the first byte of a request arrived.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arrival {
     /// For deadlines and durations.
-    pub at: Instant,
-    /// The same moment on the wall clock.
-    pub wall: UnixMillis,
+    pub(super) at: Instant,
+    /// For timestamps.
+    pub(super) wall: UnixMillis,
 }
 
-/// How far the current request of one connection has come.
+/// The progress of the current request of one connection.
 pub(super) struct Progress {
     clock: Arc<dyn Clock>,
     request_deadline: Duration,
-    idle: Duration,
+    idle_timeout: Duration,
     min_rate: u64,
     min_rate_after: Duration,
-    state: Mutex<State>,
+    state: Mutex<ProgressState>,
 }
 
-struct State {
+struct ProgressState {
     stage: Stage,
     closing: Closing,
     previous: Previous,
     arrival: Arrival,
-    /// When the present wait is over, however much comes.
-    due: Instant,
-    /// Bytes of the present request that have come.
-    came: u64,
-    /// Bytes have been written since the present request began.
-    wrote: bool,
+    /// End of the current wait if `min_rate` does not end it earlier.
+    deadline: Instant,
+    /// Bytes of the current request that have arrived.
+    received: u64,
+    /// True if bytes have been written since the current request started.
+    has_written: bool,
 }
 
 impl Progress {
-    /// Who has just connected has the time of a request, not that of an idle connection, to begin its first one.
+    /// A new connection must start its first request within `request_deadline`; `idle_timeout` applies between requests.
     pub(super) fn new(clock: Arc<dyn Clock>, limits: &ServerLimits) -> Arc<Progress> {
-        let ServerLimits { request_deadline, idle_timeout: idle, min_rate, min_rate_after, .. } = *limits;
+        let ServerLimits { request_deadline, idle_timeout, min_rate, min_rate_after, .. } = *limits;
         let arrival = Arrival { at: Instant::now(), wall: clock.now() };
-        let state = State {
+        let state = ProgressState {
             stage: Stage::Idle,
             closing: Closing::No,
             previous: Previous::None,
             arrival,
-            due: arrival.at + idle.min(request_deadline),
-            came: 0,
-            wrote: false,
+            deadline: arrival.at + idle_timeout.min(request_deadline),
+            received: 0,
+            has_written: false,
         };
-        Arc::new(Progress { clock, request_deadline, idle, min_rate, min_rate_after, state: Mutex::new(state) })
+        Arc::new(Progress { clock, request_deadline, idle_timeout, min_rate, min_rate_after, state: Mutex::new(state) })
     }
 
-    /// A request is complete up to the end of its head; a pipelined one begins only now.
-    pub(super) fn take_up(&self) -> Arrival {
+    /// Records that the request head is complete. A pipelined request starts here: its bytes arrived with the previous one.
+    pub(super) fn head_complete(&self) -> Arrival {
         let mut state = self.lock();
         if state.stage == Stage::Idle {
-            self.begin(&mut state);
+            self.start_request(&mut state);
         }
         state.stage = Stage::Body;
         state.arrival
     }
 
-    /// The rest of the request must come within `deadline` of its first byte.
-    pub(super) fn limit(&self, deadline: Duration) {
+    /// Sets the time from the first byte within which the rest of the request must arrive.
+    pub(super) fn set_deadline(&self, deadline: Duration) {
         let mut state = self.lock();
-        state.due = state.arrival.at + deadline;
+        state.deadline = state.arrival.at + deadline;
     }
 
-    /// A part of the body has come, and it is not the last.
-    pub(super) fn body_came(&self, count: usize) {
-        self.lock().came += count as u64;
+    /// Records bytes of the body, except for the last ones.
+    pub(super) fn body_received(&self, count: usize) {
+        self.lock().received += count as u64;
     }
 
-    /// The request is complete: from here the gateway keeps the deadline.
-    pub(super) fn complete(&self) {
+    /// Records that the request is complete. From here the gateway watches the deadline.
+    pub(super) fn request_complete(&self) {
         let mut state = self.lock();
         state.stage = Stage::Complete;
-        state.due = state.arrival.at + self.request_deadline + self.idle;
+        state.deadline = state.arrival.at + self.request_deadline + self.idle_timeout;
     }
 
-    /// The request is over, and was read to its end unless [`Progress::unread`] says otherwise from now on. True when its answer
-    /// must be the last one.
-    pub(super) fn answered(&self, now: Instant) -> bool {
+    /// Records that the response is ready. Returns true if the connection must close after it.
+    pub(super) fn response_ready(&self, now: Instant) -> bool {
         let mut state = self.lock();
         state.previous = if state.stage == Stage::Complete { Previous::Read } else { Previous::Unread };
         state.stage = Stage::Idle;
-        state.due = now + self.idle;
+        state.deadline = now + self.idle_timeout;
         state.closing != Closing::No || state.previous == Previous::Unread
     }
 
-    /// From here on an answer closes the connection, and so does `quiet` of silence.
-    pub(super) fn leave(&self, quiet: Duration) {
+    /// Lets the connection close after its next response, or after `idle_timeout` without a request.
+    pub(super) fn drain(&self, idle_timeout: Duration) {
         let mut state = self.lock();
         if state.closing == Closing::No {
             state.closing = Closing::AfterResponse;
         }
         if state.stage == Stage::Idle {
-            state.due = Instant::now() + quiet;
+            state.deadline = Instant::now() + idle_timeout;
         }
     }
 
-    /// Tells the request under way not to wait for its rest. Without one, the present wait is over.
-    pub(super) fn cut(&self, why: Outcome) {
+    /// Ends the current request with `outcome` unless it is complete already. Without a request, ends the current wait.
+    pub(super) fn cut(&self, outcome: Outcome) {
         let mut state = self.lock();
         if state.cut().is_none() {
-            state.closing = Closing::Cut(why);
+            state.closing = Closing::Cut(outcome);
         }
-        state.due = Instant::now() + if state.is_serving() { self.idle } else { Duration::ZERO };
+        state.deadline = Instant::now() + if state.is_serving() { self.idle_timeout } else { Duration::ZERO };
     }
 
     pub(super) fn is_cut(&self) -> bool {
         self.lock().cut().is_some()
     }
 
-    /// Waits for `work` until the request is cut; the error says why it was. Nobody is woken for a cut: the connection that
-    /// polls this request makes it.
+    /// Waits for `work` until the request is cut; the error is the outcome of the cut. A cut wakes no task: the task that
+    /// polls this request is the one that makes it.
     pub(super) async fn unless_cut<T>(&self, work: impl Future<Output = T>) -> Result<T, Outcome> {
         let mut work = pin!(work);
         poll_fn(|cx| match work.as_mut().poll(cx) {
             Poll::Ready(done) => Poll::Ready(Ok(done)),
-            Poll::Pending => self.lock().cut().map_or(Poll::Pending, |why| Poll::Ready(Err(why))),
+            Poll::Pending => self.lock().cut().map_or(Poll::Pending, |outcome| Poll::Ready(Err(outcome))),
         })
         .await
     }
@@ -178,8 +179,8 @@ impl Progress {
         self.lock().stage
     }
 
-    /// There has been a request on this connection.
-    pub(super) fn asked(&self) -> bool {
+    /// True if a request head has been complete on this connection.
+    pub(super) fn had_request(&self) -> bool {
         let state = self.lock();
         state.is_serving() || state.previous != Previous::None
     }
@@ -188,88 +189,88 @@ impl Progress {
         self.lock().arrival
     }
 
-    /// Something has been written since the present request began.
-    pub(super) fn wrote(&self) -> bool {
-        self.lock().wrote
+    /// True if bytes have been written since the current request started.
+    pub(super) fn has_written(&self) -> bool {
+        self.lock().has_written
     }
 
-    /// The peer may still be sending what nobody will read.
-    pub(super) fn unread(&self) -> bool {
+    /// True if the peer may still be sending the rest of a request that has its response.
+    pub(super) fn left_unread(&self) -> bool {
         self.lock().previous == Previous::Unread
     }
 
-    /// Ready when the present wait is over. Polled after the connection, so that it sees what has just arrived.
-    pub(super) async fn overdue(&self, mut timer: Pin<&mut Sleep>) {
+    /// Waits until the current deadline. Polled after the connection, so that it takes account of what has just arrived.
+    pub(super) async fn expired(&self, mut timer: Pin<&mut Sleep>) {
         poll_fn(|cx| {
             loop {
-                let due = self.due();
-                if timer.deadline() > due {
-                    timer.as_mut().reset(due);
+                let deadline = self.deadline();
+                if timer.deadline() > deadline {
+                    timer.as_mut().reset(deadline);
                 }
                 ready!(timer.as_mut().poll(cx));
-                if timer.deadline() >= due {
+                if timer.deadline() >= deadline {
                     return Poll::Ready(());
                 }
-                timer.as_mut().reset(due);
+                timer.as_mut().reset(deadline);
             }
         })
         .await;
     }
 
-    /// When the present wait is over, unless more comes. What has come buys time at `min_rate`.
-    pub(super) fn due(&self) -> Instant {
+    /// Returns the end of the current wait. Every byte that arrives extends it at `min_rate`, up to the deadline.
+    pub(super) fn deadline(&self) -> Instant {
         let state = self.lock();
-        let reads = matches!(state.stage, Stage::Head | Stage::Body);
-        if !reads || state.cut().is_some() {
-            return state.due;
+        let is_reading = matches!(state.stage, Stage::Head | Stage::Body);
+        if !is_reading || state.cut().is_some() {
+            return state.deadline;
         }
-        let bought = Duration::from_micros(state.came.saturating_mul(1_000_000) / self.min_rate);
-        state.due.min(state.arrival.at + self.min_rate_after + bought)
+        let earned = Duration::from_micros(state.received.saturating_mul(1_000_000) / self.min_rate);
+        state.deadline.min(state.arrival.at + self.min_rate_after + earned)
     }
 
-    pub(super) fn has_written(&self) {
-        self.lock().wrote = true;
+    pub(super) fn note_write(&self) {
+        self.lock().has_written = true;
     }
 
-    pub(super) fn bytes_came(&self, bytes: &[u8]) {
+    pub(super) fn bytes_received(&self, bytes: &[u8]) {
         let mut state = self.lock();
-        if state.stage == Stage::Idle && !is_nothing(bytes) {
-            self.begin(&mut state);
+        if state.stage == Stage::Idle && !is_line_ends(bytes) {
+            self.start_request(&mut state);
         }
         if state.stage == Stage::Head {
-            state.came += bytes.len() as u64;
+            state.received += bytes.len() as u64;
         }
     }
 
-    fn begin(&self, state: &mut State) {
+    fn start_request(&self, state: &mut ProgressState) {
         state.stage = Stage::Head;
         state.arrival = Arrival { at: Instant::now(), wall: self.clock.now() };
-        // What begins after a cut has no time left, but is told so.
-        state.due = state.arrival.at + if state.cut().is_none() { self.request_deadline } else { Duration::ZERO };
-        state.came = 0;
-        state.wrote = false;
+        // A request that starts after a cut has no time left, but it gets a response.
+        state.deadline = state.arrival.at + if state.cut().is_none() { self.request_deadline } else { Duration::ZERO };
+        state.received = 0;
+        state.has_written = false;
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, ProgressState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl ProgressState {
     fn is_serving(&self) -> bool {
         matches!(self.stage, Stage::Body | Stage::Complete)
     }
 
     fn cut(&self) -> Option<Outcome> {
         match self.closing {
-            Closing::Cut(why) => Some(why),
+            Closing::Cut(outcome) => Some(outcome),
             Closing::No | Closing::AfterResponse => None,
         }
     }
 }
 
 /// True for line ends before a request, which mean nothing (RFC 9112, section 2.2): some senders put one after a body.
-fn is_nothing(bytes: &[u8]) -> bool {
+fn is_line_ends(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n'))
 }
 
@@ -279,65 +280,65 @@ mod tests {
     use crate::clock::SystemClock;
 
     #[test]
-    fn a_request_that_crosses_the_drain_on_the_wire_gets_its_full_time() {
-        let (limits, quiet) = (ServerLimits::default(), Duration::from_millis(250));
+    fn a_request_sent_before_the_drain_gets_its_full_time() {
+        let (limits, drain_idle) = (ServerLimits::default(), Duration::from_millis(250));
         let progress = Progress::new(Arc::new(SystemClock), &limits);
-        progress.leave(quiet);
-        assert!(progress.due() <= Instant::now() + quiet);
-        progress.bytes_came(&[b'P'; 1 << 20]);
-        assert_eq!((progress.stage(), progress.due()), (Stage::Head, progress.arrival().at + limits.request_deadline));
-        progress.take_up();
-        progress.complete();
-        assert!(progress.answered(Instant::now()), "and its answer is the last one");
+        progress.drain(drain_idle);
+        assert!(progress.deadline() <= Instant::now() + drain_idle);
+        progress.bytes_received(&[b'P'; 1 << 20]);
+        assert_eq!((progress.stage(), progress.deadline()), (Stage::Head, progress.arrival().at + limits.request_deadline));
+        progress.head_complete();
+        progress.request_complete();
+        assert!(progress.response_ready(Instant::now()), "its response is the last one");
     }
 
     #[test]
-    fn a_head_that_begins_after_the_cut_is_over_at_once() {
+    fn a_head_that_starts_after_the_cut_expires_at_once() {
         let progress = Progress::new(Arc::new(SystemClock), &ServerLimits::default());
         progress.cut(Outcome::Draining);
-        progress.bytes_came(&[b'P'; 10]);
-        assert_eq!((progress.stage(), progress.due()), (Stage::Head, progress.arrival().at));
+        progress.bytes_received(&[b'P'; 10]);
+        assert_eq!((progress.stage(), progress.deadline()), (Stage::Head, progress.arrival().at));
     }
 
     #[test]
-    fn line_ends_between_two_requests_begin_none() {
+    fn line_ends_between_two_requests_start_no_request() {
         let progress = Progress::new(Arc::new(SystemClock), &ServerLimits::default());
-        let due = progress.due();
-        progress.bytes_came(b"\r\n\r\n");
-        assert_eq!((progress.stage(), progress.due()), (Stage::Idle, due));
-        progress.bytes_came(b"\r\nPOST");
+        let deadline = progress.deadline();
+        progress.bytes_received(b"\r\n\r\n");
+        assert_eq!((progress.stage(), progress.deadline()), (Stage::Idle, deadline));
+        progress.bytes_received(b"\r\nPOST");
         assert_eq!(progress.stage(), Stage::Head);
     }
 
     #[test]
     fn the_deadline_counts_from_the_first_byte() {
         let progress = Progress::new(Arc::new(SystemClock), &ServerLimits::default());
-        progress.bytes_came(&[b'P'; 1 << 20]);
+        progress.bytes_received(&[b'P'; 1 << 20]);
         let first = progress.arrival().at;
-        progress.bytes_came(b"P");
-        assert_eq!(progress.take_up().at, first);
-        progress.limit(Duration::from_secs(3));
-        assert_eq!(progress.due(), first + Duration::from_secs(3));
+        progress.bytes_received(b"P");
+        assert_eq!(progress.head_complete().at, first);
+        progress.set_deadline(Duration::from_secs(3));
+        assert_eq!(progress.deadline(), first + Duration::from_secs(3));
     }
 
     #[test]
-    fn what_comes_buys_time_at_min_rate_until_the_request_is_complete() {
+    fn received_bytes_extend_the_wait_until_the_request_is_complete() {
         let limits = ServerLimits { min_rate: 1000, min_rate_after: Duration::from_secs(2), ..ServerLimits::default() };
         let progress = Progress::new(Arc::new(SystemClock), &limits);
-        let left = || progress.due() - progress.arrival().at;
-        assert_eq!(left(), limits.request_deadline, "a new connection has not the time of an idle one");
-        progress.bytes_came(b"P");
+        let left = || progress.deadline() - progress.arrival().at;
+        assert_eq!(left(), limits.request_deadline, "a new connection does not have idle_timeout");
+        progress.bytes_received(b"P");
         assert_eq!(left(), Duration::from_millis(2001));
-        progress.take_up();
-        progress.body_came(2999);
+        progress.head_complete();
+        progress.body_received(2999);
         assert_eq!(left(), Duration::from_secs(5));
-        progress.body_came(1_000_000);
+        progress.body_received(1_000_000);
         assert_eq!(left(), limits.request_deadline);
-        progress.answered(Instant::now());
-        progress.bytes_came(b"P");
-        assert_eq!(left(), Duration::from_millis(2001), "each request by itself");
-        progress.take_up();
-        progress.complete();
-        assert!(left() > limits.request_deadline, "a complete request waits for us");
+        progress.response_ready(Instant::now());
+        progress.bytes_received(b"P");
+        assert_eq!(left(), Duration::from_millis(2001), "each request counts its own bytes");
+        progress.head_complete();
+        progress.request_complete();
+        assert!(left() > limits.request_deadline, "a complete request waits for the gateway");
     }
 }

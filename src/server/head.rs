@@ -1,7 +1,7 @@
 //! Judges a request by its head, in the order in which the server rejects requests before it reads their bodies.
 //!
-//! A pure function of the source and the request: no connection, no clock, no counter. `hookhold doctor` calls it with a
-//! recorded request, so that its verdict is the server's.
+//! [`judge_head`] is a pure function of the source and the request: no connection, no clock, no counter. `hookhold doctor`
+//! calls it with a recorded request, so its result is the server's.
 
 use std::net::IpAddr;
 
@@ -33,20 +33,18 @@ pub struct RequestHead<'a> {
 /// Checks, in this order: target length, method, address, signature header, announced length. The error is the answer to
 /// the request, with its outcome and a hint for the operator.
 pub fn judge_head(source: &Source, head: RequestHead<'_>) -> Result<(), Answer> {
-    if head.target.len() > TARGET_LIMIT {
+    if head.target.len() > MAX_TARGET_BYTES {
         let answer = Answer { status: StatusCode::URI_TOO_LONG, ..Answer::plain(Outcome::BadRequest) };
-        return Err(answer.with_hint(format!("the request target is longer than {TARGET_LIMIT} bytes")));
+        return Err(answer.with_hint(format!("the request target is longer than {MAX_TARGET_BYTES} bytes")));
     }
     if head.method != Method::POST {
-        let hint = format!("{} where only POST is taken", escaped(head.method.as_str()));
+        let hint = format!("the method is {}; only POST is accepted", escaped(head.method.as_str()));
         return Err(Answer::plain(Outcome::MethodNotAllowed).with_hint(hint));
     }
     if head.sender.is_some_and(|address| !source.allows_address(address)) {
         let hint = "the address is not in allow_from of this source";
-        return Err(Answer {
-            status: source.recipe.replies.rejected,
-            ..Answer::plain(Outcome::AddressNotAllowed).with_hint(hint)
-        });
+        let answer = Answer::plain(Outcome::AddressNotAllowed).with_hint(hint);
+        return Err(Answer { status: source.recipe.replies.rejected, ..answer });
     }
     gateway::precheck(source, head.headers)?;
     match head.content_length {
@@ -58,7 +56,7 @@ pub fn judge_head(source: &Source, head: RequestHead<'_>) -> Result<(), Answer> 
     }
 }
 
-/// True for a head beyond the limits that hyper keeps by itself over HTTP/1.1.
+/// Returns true for an HTTP/2 head beyond `max_header_size` or `max_headers`; over HTTP/1.1 hyper enforces them.
 pub(super) fn is_too_large(head: &Parts, limits: &ServerLimits) -> bool {
     let headers = &head.headers;
     let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
@@ -66,5 +64,5 @@ pub(super) fn is_too_large(head: &Parts, limits: &ServerLimits) -> bool {
     size > limits.max_header_size || headers.len() > limits.max_headers
 }
 
-/// Bytes of a request target. Providers that sign their query stay far below; what is longer is no delivery.
-pub const TARGET_LIMIT: usize = 8 * 1024;
+/// Length limit of a request target. The URLs of providers that sign their query are far shorter; no delivery needs more.
+pub const MAX_TARGET_BYTES: usize = 8 * 1024;

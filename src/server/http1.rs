@@ -1,9 +1,10 @@
-//! One connection: hyper speaks HTTP, this file keeps the time, follows the stop, and answers where hyper would be silent.
+//! Drives one HTTP/1.1 connection: hyper parses and writes, this file enforces deadlines, follows the shutdown, and responds
+//! where hyper would stay silent.
 //!
-//! What hyper refuses by itself (a head that it cannot read or that is too long) never becomes a request, so it is counted
-//! here, under `source="-"`. So are a head that does not come in time, and a sender that leaves in the middle of it.
-//! Half-closed connections stay open for their answer, and while a request is being kept the socket is not read at all:
-//! nothing that a sender does after its last byte can stop the receipt.
+//! A head that hyper rejects by itself (malformed or too long) never becomes a request, so it is counted here, under
+//! `source="-"`. So are a head that does not arrive in time, and a sender that disconnects in the middle of it. Half-closed
+//! connections stay open for their response. While an event is being stored the socket is not read at all: nothing that a
+//! sender does after its last byte can undo the delivery.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -19,112 +20,114 @@ use tokio::select;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::close::{LINGER, close};
+use super::close::{LINGER_TIMEOUT, close};
 use super::deadline::{Progress, Stage};
-use super::io::Wire;
-use super::peer::{Caller, Peer};
+use super::io::TrackedIo;
+use super::peer::{Peer, RequestContext};
 use super::request;
-use super::response::{bare, head_too_large};
+use super::response::{head_too_large, raw_response};
 use super::shutdown::Phase;
 use super::state::ServerState;
 use crate::answer::Answer;
 use crate::limits::ServerLimits;
 use crate::outcome::Outcome;
 
-/// How driving a connection ended.
-enum End {
-    /// hyper is done with it.
+/// How a connection ended.
+enum ConnectionEnd {
+    /// hyper has finished with it.
     Http(hyper::Result<()>),
-    /// No request came, or its head was not complete in time.
-    Late,
+    /// No request arrived, or its head was not complete in time.
+    TimedOut,
 }
 
-/// Serves one connection until it is closed. True when there was a request, or the refusal of one.
-pub(super) async fn serve<S>(stream: S, peer: Peer, desk: Arc<ServerState>, mut phases: watch::Receiver<Phase>) -> bool
+/// Serves one connection until it is closed. Returns true if it carried a request or a rejected head.
+pub(super) async fn serve<S>(stream: S, peer: Peer, state: Arc<ServerState>, mut phases: watch::Receiver<Phase>) -> bool
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let caller = Caller::new(peer, &desk);
-    let progress = &caller.progress;
+    let context = RequestContext::new(peer, &state);
+    let progress = &context.progress;
     let service = service_fn(|request: Request<Incoming>| {
-        let (desk, caller, (head, mut body)) = (desk.clone(), caller.clone(), request.into_parts());
-        async move { request::answer(desk, caller, head, &mut body).await }
+        let (state, context, (head, mut body)) = (state.clone(), context.clone(), request.into_parts());
+        async move { request::serve(state, context, head, &mut body).await }
     });
-    let mut connection = http(&desk.limits).serve_connection(TokioIo::new(Wire::new(stream, progress.clone())), service);
-    let mut timer = pin!(sleep_until(progress.due()));
+    let mut connection = http(&state.limits).serve_connection(TokioIo::new(TrackedIo::new(stream, progress.clone())), service);
+    let mut timer = pin!(sleep_until(progress.deadline()));
     let end = loop {
         select! {
             biased;
             _ = phases.changed() => match *phases.borrow_and_update() {
                 Phase::Serving | Phase::Leaving => {}
-                Phase::Draining => progress.leave(QUIET),
+                Phase::Draining => progress.drain(DRAIN_IDLE_TIMEOUT),
                 Phase::Cut | Phase::Now => progress.cut(Outcome::Draining),
             },
-            result = &mut connection => break End::Http(result),
-            () = progress.overdue(timer.as_mut()) => match progress.stage() {
+            result = &mut connection => break ConnectionEnd::Http(result),
+            () = progress.expired(timer.as_mut()) => match progress.stage() {
                 Stage::Body | Stage::Complete => progress.cut(Outcome::TooSlow),
-                Stage::Idle | Stage::Head => break End::Late,
+                Stage::Idle | Stage::Head => break ConnectionEnd::TimedOut,
             },
         }
     };
     let parts = connection.into_parts();
-    let half_a_head = progress.stage() == Stage::Head || !parts.read_buf.trim_ascii().is_empty();
-    let stray = stray(&end, progress, half_a_head);
-    if let Some(answer) = &stray {
+    let has_partial_head = progress.stage() == Stage::Head || !parts.read_buf.trim_ascii().is_empty();
+    let rejected = rejected_head(&end, progress, has_partial_head);
+    if let Some(answer) = &rejected {
         let now = Instant::now();
-        desk.tallies.stray.open(caller.remote, progress.arrival().at).close(answer, now);
-        caller.visit.note(answer.outcome, 0, now);
+        state.outcomes.no_source.start(context.remote, progress.arrival().at).record(answer, now);
+        context.sender.record(answer.outcome, 0, now);
     }
-    let unheard = stray.filter(|answer| answer.outcome != Outcome::Disconnected);
-    let asked = progress.asked() || unheard.is_some();
-    let unread = progress.unread() || unheard.is_some();
-    let hyper_spoke = matches!(end, End::Http(_)) && progress.wrote();
-    let words = unheard.filter(|_| !hyper_spoke).map(|answer| bare(&answer, desk.clock.now()));
-    let linger = if *phases.borrow() >= Phase::Cut { Duration::ZERO } else { LINGER };
-    close(parts.io.into_inner().into_stream(), words, unread, linger).await;
-    asked
+    let unanswered = rejected.filter(|answer| answer.outcome != Outcome::Disconnected);
+    let had_request = progress.had_request() || unanswered.is_some();
+    let unread = progress.left_unread() || unanswered.is_some();
+    let hyper_responded = matches!(end, ConnectionEnd::Http(_)) && progress.has_written();
+    let response = unanswered.filter(|_| !hyper_responded).map(|answer| raw_response(&answer, state.clock.now()));
+    let linger = if *phases.borrow() >= Phase::Cut { Duration::ZERO } else { LINGER_TIMEOUT };
+    close(parts.io.into_inner().into_stream(), response, unread, linger).await;
+    had_request
 }
 
 fn http(limits: &ServerLimits) -> http1::Builder {
     let mut http = http1::Builder::new();
-    // The head's deadline is ours (`Progress`): hyper's also runs while a connection is idle.
+    // `Progress` has the deadline of the head: hyper's own also runs while a connection is idle.
     http.half_close(true).header_read_timeout(None).max_header_size(limits.max_header_size);
-    // An answer is so small that copying its two parts together costs less than a vectored write.
-    http.writev(false).max_buf_size(BUFFER_LIMIT.max(2 * limits.max_header_size));
-    if limits.max_headers != HYPERS_MAX_HEADERS {
-        http.max_headers(limits.max_headers); // costs an allocation per request, the default does not
+    // A response is so small that copying its two parts together costs less than a vectored write.
+    http.writev(false).max_buf_size(MIN_BUFFER_BYTES.max(2 * limits.max_header_size));
+    if limits.max_headers != HYPER_DEFAULT_MAX_HEADERS {
+        http.max_headers(limits.max_headers); // allocates per request; the default does not
     }
     http
 }
 
-/// How a request ended that never became one; `None` when there was none.
-fn stray(end: &End, progress: &Progress, half_a_head: bool) -> Option<Answer> {
+/// Returns the answer to a request whose head never became complete; `None` if there was no such request.
+fn rejected_head(end: &ConnectionEnd, progress: &Progress, has_partial_head: bool) -> Option<Answer> {
     match end {
-        End::Http(Ok(())) => None,
-        End::Http(Err(error)) if error.is_parse_too_large() => Some(head_too_large()),
-        End::Http(Err(error)) if error.is_parse() => Some(Answer::plain(Outcome::BadRequest).with_hint(error.to_string())),
-        End::Http(Err(_)) if progress.unread() => None,
-        End::Http(Err(error)) if progress.stage() == Stage::Head || error.is_incomplete_message() => {
-            Some(Answer::plain(Outcome::Disconnected).with_hint("the sender left within the request head"))
+        ConnectionEnd::Http(Ok(())) => None,
+        ConnectionEnd::Http(Err(error)) if error.is_parse_too_large() => Some(head_too_large()),
+        ConnectionEnd::Http(Err(error)) if error.is_parse() => {
+            Some(Answer::plain(Outcome::BadRequest).with_hint(error.to_string()))
         }
-        End::Http(Err(_)) => None,
-        End::Late if !half_a_head => None,
-        End::Late if progress.is_cut() => {
+        ConnectionEnd::Http(Err(_)) if progress.left_unread() => None,
+        ConnectionEnd::Http(Err(error)) if progress.stage() == Stage::Head || error.is_incomplete_message() => {
+            Some(Answer::plain(Outcome::Disconnected).with_hint("the sender disconnected within the request head"))
+        }
+        ConnectionEnd::Http(Err(_)) => None,
+        ConnectionEnd::TimedOut if !has_partial_head => None,
+        ConnectionEnd::TimedOut if progress.is_cut() => {
             Some(Answer::plain(Outcome::Draining).with_hint("the request head was not complete at the drain deadline"))
         }
-        End::Late => Some(
+        ConnectionEnd::TimedOut => Some(
             Answer::plain(Outcome::TooSlow)
-                .with_hint("the request head was not complete in time, or came more slowly than min_rate"),
+                .with_hint("the request head did not arrive in time, or arrived more slowly than min_rate"),
         ),
     }
 }
 
-/// What hyper takes without being asked, on the stack.
-const HYPERS_MAX_HEADERS: usize = 100;
+/// Header fields that hyper parses on the stack.
+const HYPER_DEFAULT_MAX_HEADERS: usize = 100;
 
-/// Bytes that hyper holds for one connection beyond what the in-flight budget counts.
-const BUFFER_LIMIT: usize = 64 * 1024;
+/// Smallest limit of hyper's buffer for one connection, which the in-flight budget does not count.
+const MIN_BUFFER_BYTES: usize = 64 * 1024;
 
-/// How long a connection must have been silent to be closed as idle in a drain. hyper's own graceful shutdown closes it at
-/// once, also when a request is already on its way; the sender would find it lost.
-const QUIET: Duration = Duration::from_millis(250);
+/// Idle time after which a drain closes a connection. hyper's own graceful shutdown closes it at once, even if a request is
+/// already on its way; that request would be lost.
+const DRAIN_IDLE_TIMEOUT: Duration = Duration::from_millis(250);

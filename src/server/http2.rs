@@ -1,10 +1,10 @@
-//! HTTP/2: one connection, many requests at a time. Each request is a delivery with a task, a deadline and an ending of its
-//! own; this file owns those tasks, closes what is idle, and says GOAWAY when the server leaves.
+//! Drives one HTTP/2 connection with many concurrent requests, closes it when it is idle, and sends GOAWAY in a drain. Each
+//! request has a task, a deadline and an outcome of its own.
 //!
-//! hyper drops the work on a request when its client resets the stream or hangs up. A delivery that is complete must not be
-//! undone by that, so the work is done in a task that hyper does not hold. ServerLimits: `max_streams` requests at a time,
-//! `max_header_size` and `max_headers` for each; the bodies are counted as they arrive, as over HTTP/1.1. Streams that are
-//! opened and reset at once are bounded by hyper, which then ends the connection.
+//! hyper drops the future of a request when its client resets the stream or hangs up. A complete delivery must not be undone
+//! by that, so the work runs in a task that hyper does not hold. Limits: `max_streams` concurrent requests, `max_header_size`
+//! and `max_headers` for each; bodies are charged as they arrive, as over HTTP/1.1. hyper bounds streams that are opened and
+//! reset at once, and then ends the connection.
 
 use std::error::Error;
 use std::io;
@@ -23,123 +23,125 @@ use tokio::select;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::close::LINGER;
-use super::peer::{Caller, Peer};
-use super::request::{self, Gone};
+use super::close::LINGER_TIMEOUT;
+use super::peer::{Peer, RequestContext};
+use super::request::{self, SenderDisconnected};
 use super::shutdown::Phase;
 use super::state::ServerState;
-use super::stream_tasks::{Open, Owner, Tasks};
+use super::stream_tasks::{AbortOnDrop, ActiveRequest, StreamTasks};
 use crate::answer::Answer;
 use crate::limits::ServerLimits;
 use crate::outcome::Outcome;
 
-/// Serves one connection until it is closed and every request on it has ended. True when there was one, or its refusal.
-pub(super) async fn serve<S>(stream: S, peer: Peer, desk: Arc<ServerState>, phases: watch::Receiver<Phase>) -> bool
+/// Serves one connection until it is closed and every request on it has ended. Returns true if it carried a request, or was
+/// rejected for a protocol error.
+pub(super) async fn serve<S>(stream: S, peer: Peer, state: Arc<ServerState>, phases: watch::Receiver<Phase>) -> bool
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let began = Instant::now();
-    let owner = Owner(Tasks::new(&desk.limits));
-    let result = drive(stream, peer.clone(), &desk, &owner.0, phases).await;
-    let mut asked = owner.0.asked();
+    let start = Instant::now();
+    let owner = AbortOnDrop(StreamTasks::new(&state.limits));
+    let result = drive(stream, peer.clone(), &state, &owner.0, phases).await;
+    let mut had_request = owner.0.had_request();
     if let Err(error) = result
         && !is_io(&error)
     {
         let answer = Answer::plain(Outcome::BadRequest).with_hint(format!("HTTP/2: {}", cause(&error)));
         let now = Instant::now();
-        desk.tallies.stray.open(peer.remote, began).close(&answer, now);
-        peer.visit.note(answer.outcome, 0, now);
-        asked = true;
+        state.outcomes.no_source.start(peer.remote, start).record(&answer, now);
+        peer.sender.record(answer.outcome, 0, now);
+        had_request = true;
     }
-    owner.0.ended().await;
-    asked
+    owner.0.all_ended().await;
+    had_request
 }
 
 async fn drive<S>(
     stream: S,
     peer: Peer,
-    desk: &Arc<ServerState>,
-    tasks: &Tasks,
+    state: &Arc<ServerState>,
+    tasks: &StreamTasks,
     mut phases: watch::Receiver<Phase>,
 ) -> hyper::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn({
-        let (desk, tasks, phases) = (desk.clone(), tasks.clone(), phases.clone());
-        move |request| answer(&tasks, desk.clone(), peer.clone(), phases.clone(), request)
+        let (state, tasks, phases) = (state.clone(), tasks.clone(), phases.clone());
+        move |request| respond(&tasks, state.clone(), peer.clone(), phases.clone(), request)
     });
-    let connection = http(&desk.limits, tasks.clone()).serve_connection(TokioIo::new(stream), service);
+    let connection = http(&state.limits, tasks.clone()).serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
-    let mut leaving = false;
+    let mut has_sent_goaway = false;
     loop {
         let leave = select! {
             biased;
             _ = phases.changed() => *phases.borrow_and_update() >= Phase::Draining,
             result = connection.as_mut() => return result,
             () = tasks.idle() => {
-                if leaving {
+                if has_sent_goaway {
                     return Ok(());
                 }
                 true
             }
         };
-        if leave && !leaving {
-            leaving = true;
-            tasks.leave();
+        if leave && !has_sent_goaway {
+            has_sent_goaway = true;
+            tasks.goaway_sent();
             connection.as_mut().graceful_shutdown();
         }
     }
 }
 
-fn http(limits: &ServerLimits, tasks: Tasks) -> http2::Builder<Tasks> {
+fn http(limits: &ServerLimits, tasks: StreamTasks) -> http2::Builder<StreamTasks> {
     let mut http = http2::Builder::new(tasks);
     http.timer(TokioTimer::new());
     http.max_concurrent_streams(limits.max_streams as u32);
-    http.initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW);
-    http.max_header_list_size(header_list(limits).try_into().unwrap_or(u32::MAX));
-    http.max_pending_accept_reset_streams(RESETS);
+    http.initial_stream_window_size(FLOW_CONTROL_BYTES).initial_connection_window_size(FLOW_CONTROL_BYTES);
+    http.max_header_list_size(max_header_list_bytes(limits).try_into().unwrap_or(u32::MAX));
+    http.max_pending_accept_reset_streams(MAX_PENDING_RESETS);
     http
 }
 
-/// Bytes of a head as HTTP/2 counts them. Whatever is within our limits is within this; what is up to twice as large is answered
-/// and counted by us. Beyond that the library answers 431 by itself, and nobody hears of it.
-fn header_list(limits: &ServerLimits) -> usize {
-    2 * limits.max_header_size + PER_FIELD * (limits.max_headers + PSEUDO_FIELDS)
+/// Returns the header limit in HTTP/2's way of counting. A head within our limits is within this one, and a head of up to
+/// twice their size is answered and counted by us. Beyond that the library answers 431 by itself, uncounted.
+fn max_header_list_bytes(limits: &ServerLimits) -> usize {
+    2 * limits.max_header_size + FIELD_OVERHEAD_BYTES * (limits.max_headers + PSEUDO_FIELDS)
 }
 
-fn answer(
-    tasks: &Tasks,
-    desk: Arc<ServerState>,
+/// Starts the task of one request. Dropping the returned future does not end it.
+fn respond(
+    tasks: &StreamTasks,
+    state: Arc<ServerState>,
     peer: Peer,
     phases: watch::Receiver<Phase>,
     request: Request<Incoming>,
-) -> impl Future<Output = Result<Response<Full<Bytes>>, Gone>> + use<> {
-    let (tell, told) = oneshot::channel();
-    let open = Open::new(tasks.clone());
+) -> impl Future<Output = Result<Response<Full<Bytes>>, SenderDisconnected>> + use<> {
+    let (sender, response) = oneshot::channel();
+    let active = ActiveRequest::new(tasks.clone());
     let (head, mut body) = request.into_parts();
     tasks.spawn(async move {
-        let answer = in_time(desk, peer, phases, head, &mut body).await;
-        drop(open);
-        let _ = tell.send(answer);
-        // Dropping what is still coming would reset the stream, and clients that are sending take that for the answer.
-        let _ = timeout(LINGER, async { while let Some(Ok(_)) = body.frame().await {} }).await;
+        let result = serve_in_time(state, peer, phases, head, &mut body).await;
+        drop(active);
+        let _ = sender.send(result);
+        // Dropping an unfinished body resets its stream, which a client that is still sending takes for the response.
+        let _ = timeout(LINGER_TIMEOUT, async { while let Some(Ok(_)) = body.frame().await {} }).await;
     });
-    async { told.await.unwrap_or(Err(Gone)) }
+    async { response.await.unwrap_or(Err(SenderDisconnected)) }
 }
 
-/// Answers one request by its deadline, and by that of a drain.
-async fn in_time(
-    desk: Arc<ServerState>,
+/// Serves one request within its deadline, and within that of a drain.
+async fn serve_in_time(
+    state: Arc<ServerState>,
     peer: Peer,
     mut phases: watch::Receiver<Phase>,
     head: Parts,
     body: &mut Incoming,
-) -> Result<Response<Full<Bytes>>, Gone> {
-    let caller = Caller::new(peer, &desk);
-    let progress = caller.progress.clone();
-    let mut timer = std::pin::pin!(sleep_until(progress.due()));
-    let mut answer = std::pin::pin!(request::answer(desk.clone(), caller, head, body));
+) -> Result<Response<Full<Bytes>>, SenderDisconnected> {
+    let context = RequestContext::new(peer, &state);
+    let progress = context.progress.clone();
+    let mut timer = std::pin::pin!(sleep_until(progress.deadline()));
+    let mut response = std::pin::pin!(request::serve(state.clone(), context, head, body));
     phases.mark_changed();
     loop {
         select! {
@@ -147,13 +149,13 @@ async fn in_time(
             _ = phases.changed() => if *phases.borrow_and_update() >= Phase::Cut {
                 progress.cut(Outcome::Draining);
             },
-            answered = &mut answer => return answered,
-            () = progress.overdue(timer.as_mut()) => progress.cut(Outcome::TooSlow),
+            result = &mut response => return result,
+            () = progress.expired(timer.as_mut()) => progress.cut(Outcome::TooSlow),
         }
     }
 }
 
-/// True when the connection broke, which says nothing about what was sent.
+/// True if the connection broke, which says nothing about what the client sent.
 fn is_io(error: &hyper::Error) -> bool {
     error.source().is_some_and(|cause| cause.is::<io::Error>())
 }
@@ -162,14 +164,14 @@ fn cause(error: &hyper::Error) -> String {
     error.source().map_or_else(|| error.to_string(), |cause| crate::log::escaped(&cause.to_string()))
 }
 
-/// Bytes that a client may send before hyper has handed them on; they are handed on as they come.
-const WINDOW: u32 = 1 << 20;
+/// Flow-control credit of a stream and of a connection: bytes that a client may send ahead of what has been read.
+const FLOW_CONTROL_BYTES: u32 = 1 << 20;
 
-/// What HTTP/2 adds to the size of each field (RFC 9113, section 6.5.2).
-const PER_FIELD: usize = 32;
+/// Added by HTTP/2 to the size of each field (RFC 9113, section 6.5.2).
+const FIELD_OVERHEAD_BYTES: usize = 32;
 
 /// `:method`, `:scheme`, `:authority` and `:path`.
 const PSEUDO_FIELDS: usize = 4;
 
-/// Streams that were reset and not yet forgotten, before a connection is ended for it (CVE-2023-44487).
-const RESETS: usize = 20;
+/// Streams that were reset before they were accepted; beyond them hyper ends the connection (CVE-2023-44487).
+const MAX_PENDING_RESETS: usize = 20;

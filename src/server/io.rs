@@ -1,4 +1,4 @@
-//! The socket as hyper sees it: notes every arrival and every write in a [`Progress`].
+//! The socket as hyper sees it. Records in a [`Progress`] what arrives and that something is written.
 
 use std::io;
 use std::pin::Pin;
@@ -9,15 +9,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::deadline::Progress;
 
-/// A socket, or TLS over one, that notes what passes through it.
-pub(super) struct Wire<S> {
+/// A TCP or TLS stream whose reads and writes are recorded.
+pub(super) struct TrackedIo<S> {
     stream: S,
     progress: Arc<Progress>,
 }
 
-impl<S> Wire<S> {
-    pub(super) fn new(stream: S, progress: Arc<Progress>) -> Wire<S> {
-        Wire { stream, progress }
+impl<S> TrackedIo<S> {
+    pub(super) fn new(stream: S, progress: Arc<Progress>) -> TrackedIo<S> {
+        TrackedIo { stream, progress }
     }
 
     pub(super) fn into_stream(self) -> S {
@@ -25,23 +25,23 @@ impl<S> Wire<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for TrackedIo<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        self.progress.bytes_came(&buf.filled()[before..]);
+        self.progress.bytes_received(&buf.filled()[before..]);
         Poll::Ready(Ok(()))
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for TrackedIo<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.progress.has_written();
+        self.progress.note_write();
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        self.progress.has_written();
+        self.progress.note_write();
         Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
     }
 
@@ -53,7 +53,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    /// Does nothing: the connection's driver closes the socket itself, once it has counted how the connection ended.
+    /// Does nothing: the connection's task closes the socket itself, once it has counted how the connection ended.
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }

@@ -1,22 +1,23 @@
-//! Accept and answer: the listener, the limits, the deadlines and the drain; HTTP on one side, [`Delivery`] and [`Answer`]
-//! on the other.
+//! The listener for deliveries: connections, TLS, limits, deadlines and the drain. HTTP requests become [`Delivery`] values,
+//! [`Answer`] values become HTTP responses.
 //!
-//! hyper speaks HTTP/1.1 directly on each connection, and HTTP/2 to clients that ask for it in their TLS handshake; there is
-//! no router, since there is one route. This room knows neither signatures nor Kafka; it hands a complete request to the
-//! [`Gateway`] and sends what comes back.
+//! hyper runs directly on each connection: HTTP/2 for clients that choose it in their TLS handshake, else HTTP/1.1. There is
+//! no router because there is one route. This room knows neither signatures nor Kafka: it passes each complete request to the
+//! [`Gateway`] and sends back the answer.
 //!
 //! ```text
 //! PROXY header? · TLS?
 //! connection ── hyper ──► request: path · method · signature header · length ──► body ──► Gateway::receive
-//!      │                     └────────────── refused before the body ─────┘       │            │
-//!      └ head too long, too slow, unreadable ─► tally ◄── too large · too slow ───┘            │
-//!                                                 ▲  one Outcome: counter, duration, log line  │
-//!                                                 └────────────────────────────────────────────┘
+//!      │                     └───────────── rejected before the body ────────┘       │            │
+//!      └ head too long, too slow, unreadable ─► outcome log ◄── too large · too slow ┘            │
+//!                                                 ▲  one Outcome: counter, duration, log line     │
+//!                                                 └───────────────────────────────────────────────┘
 //! ```
 //!
 //! [`Delivery`]: crate::event::Delivery
 //! [`Answer`]: crate::answer::Answer
 
+mod accept;
 mod body;
 mod close;
 mod connection_setup;
@@ -25,6 +26,7 @@ mod head;
 mod http1;
 mod http2;
 mod io;
+mod log_sampler;
 mod outcome_log;
 mod peer;
 mod proxies;
@@ -36,19 +38,16 @@ mod state;
 mod stream_tasks;
 mod tls;
 
-use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::TcpListener;
 use tokio::select;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinSet;
-use tokio::task::coop::consume_budget;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-pub use head::{RequestHead, TARGET_LIMIT, judge_head};
+pub use accept::listen;
+pub use head::{MAX_TARGET_BYTES, RequestHead, judge_head};
 pub use proxies::Proxies;
 pub use shutdown::{Phase, Shutdown};
 pub use tls::Tls;
@@ -57,180 +56,96 @@ use crate::clock::Clock;
 use crate::gateway::Gateway;
 use crate::limits::ServerLimits;
 use crate::metrics::Metrics;
-use body::Budget;
-use outcome_log::{Sampler, Tallies};
-use peer::Peer;
+use accept::accept;
+use body::InFlightBudget;
+use outcome_log::OutcomeLog;
 use sender_limits::SenderLimits;
 use state::ServerState;
 
-/// Opens a listener.
-pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
-
-/// Everything that serving deliveries needs.
+/// The parts that a listener for deliveries is made of.
 pub struct Server {
-    /// Where complete requests go.
+    /// Receives complete requests.
     pub gateway: Arc<Gateway>,
-    /// What the listener takes upon itself.
+    /// Limits of the listener.
     pub limits: ServerLimits,
-    /// HTTPS instead of HTTP.
+    /// The certificate for HTTPS; `None` for plain HTTP.
     pub tls: Option<Tls>,
-    /// Who is believed about the address of a sender.
+    /// The proxies that may name another address as the sender's.
     pub proxies: Proxies,
-    /// Tells when a delivery arrived.
+    /// Supplies the times at which deliveries arrive.
     pub clock: Arc<dyn Clock>,
-    /// Where every ending is counted.
+    /// Receives every outcome.
     pub metrics: Arc<Metrics>,
 }
 
 impl Server {
-    /// Serves deliveries until `stop` has run its course: `drain_delay` of normal service, then no new connections, then an
-    /// answer for everybody by `drain_deadline`. Returns when every connection is closed; at [`Phase::Now`], at once.
-    pub async fn serve(self, listener: TcpListener, stop: Shutdown) {
+    /// Serves deliveries until `shutdown` completes: `drain_delay` of normal service, then no new connections, and a response
+    /// to every request by `drain_deadline`. Returns when every connection is closed; at [`Phase::Now`], at once.
+    pub async fn serve(self, listener: TcpListener, shutdown: Shutdown) {
         let Server { gateway, limits, tls, proxies, clock, metrics } = self;
         if let Ok(address) = listener.local_addr() {
             tracing::info!(%address, tls = tls.is_some(), "listening for deliveries");
         }
-        let budget = Budget::new(limits.max_in_flight);
-        let strangers = SenderLimits::new(&limits, &metrics);
-        let tallies = Tallies::new(metrics);
-        let desk = Arc::new(ServerState { gateway, limits, clock, tallies, budget, strangers, tls: tls.clone(), proxies });
+        let in_flight = InFlightBudget::new(limits.max_in_flight);
+        let sender_limits = SenderLimits::new(&limits, &metrics);
+        let outcomes = OutcomeLog::new(metrics);
+        let tls_state = tls.clone();
+        let state = Arc::new(ServerState { gateway, limits, clock, outcomes, in_flight, sender_limits, tls: tls_state, proxies });
         let mut connections = JoinSet::new();
         select! {
             biased;
-            () = stop.reached(Phase::Now) => {}
-            () = until_drained(listener, &desk, &mut connections, &stop) => {}
-            () = remind_of_shadows(&desk.gateway) => {}
-            () = keep(tls.as_ref()) => {}
+            () = shutdown.reached(Phase::Now) => {}
+            () = accept_and_drain(listener, &state, &mut connections, &shutdown) => {}
+            () = warn_of_shadow_sources(&state.gateway) => {}
+            () = watch_certificate(tls.as_ref()) => {}
         }
         connections.shutdown().await;
     }
 }
 
-/// Says at the start and then once a minute which sources answer ok to everybody.
-async fn remind_of_shadows(gateway: &Gateway) {
-    let mut minutes = interval(REMINDER);
-    minutes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+/// Logs the sources in shadow at the start and then once a minute. Never returns.
+async fn warn_of_shadow_sources(gateway: &Gateway) {
+    let mut ticks = interval(SHADOW_WARNING_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        minutes.tick().await;
+        ticks.tick().await;
         let sources = gateway.in_shadow().join(", ");
         if !sources.is_empty() {
-            tracing::warn!(%sources, "danger_shadow is on: every delivery is answered ok, also what is refused or lost");
+            tracing::warn!(%sources, "danger_shadow is on: every delivery is answered ok, even if it is rejected or lost");
         }
     }
 }
 
-async fn keep(tls: Option<&Tls>) {
+async fn watch_certificate(tls: Option<&Tls>) {
     match tls {
-        Some(tls) => tls.keep().await,
+        Some(tls) => tls.watch_files().await,
         None => std::future::pending().await,
     }
 }
 
-async fn until_drained(listener: TcpListener, desk: &Arc<ServerState>, connections: &mut JoinSet<()>, stop: &Shutdown) {
+async fn accept_and_drain(listener: TcpListener, state: &Arc<ServerState>, connections: &mut JoinSet<()>, shutdown: &Shutdown) {
     let leave = async {
-        stop.reached(Phase::Leaving).await;
-        sleep(desk.limits.drain_delay).await;
+        shutdown.reached(Phase::Leaving).await;
+        sleep(state.limits.drain_delay).await;
     };
-    accept(listener, desk, connections, stop, leave).await;
-    stop.advance(Phase::Draining);
+    accept(listener, state, connections, shutdown, leave).await;
+    shutdown.advance(Phase::Draining);
     tracing::info!(connections = connections.len(), "draining");
-    if timeout(desk.limits.drain_deadline, all_closed(connections)).await.is_err() {
-        tracing::warn!(connections = connections.len(), "drain deadline over: cutting what is left");
-        desk.gateway.begin_drain();
-        stop.advance(Phase::Cut);
-        let _ = timeout(LAST_WORDS, all_closed(connections)).await;
+    if timeout(state.limits.drain_deadline, all_closed(connections)).await.is_err() {
+        tracing::warn!(connections = connections.len(), "drain deadline passed; closing the remaining connections");
+        state.gateway.begin_drain();
+        shutdown.advance(Phase::Cut);
+        let _ = timeout(LAST_RESPONSE_TIMEOUT, all_closed(connections)).await;
     }
-}
-
-/// Takes connections until `leave`; then only those that the kernel has already accepted. Closes the listener.
-async fn accept(
-    listener: TcpListener,
-    desk: &Arc<ServerState>,
-    connections: &mut JoinSet<()>,
-    stop: &Shutdown,
-    leave: impl Future<Output = ()>,
-) {
-    let places = Arc::new(Semaphore::new(desk.limits.max_connections));
-    let (full, failed) = (Sampler::new(), Sampler::new());
-    let mut leave = std::pin::pin!(leave);
-    let mut last = None;
-    loop {
-        select! {
-            biased;
-            Some(ended) = connections.join_next() => note_panic(ended),
-            accepted = until_left(next(&listener, &places, &full, desk), leave.as_mut(), &mut last) => match accepted {
-                Some((Ok((stream, remote)), place)) => {
-                    let Some(peer) = Peer::connect(proxies::plain(remote), desk) else { continue };
-                    let _ = stream.set_nodelay(true);
-                    let served = connection_setup::enter(stream, peer, desk.clone(), stop.watch());
-                    connections.spawn(async move { served.await; drop(place) });
-                }
-                Some((Err(error), _)) if last.is_none() => {
-                    if let Some(suppressed) = failed.admit(Instant::now()) {
-                        tracing::error!(%error, suppressed, "cannot accept a connection; trying again");
-                    }
-                    // Not `sleep` alone: while accepting goes on failing, the stop must still be heard.
-                    select! {
-                        () = sleep(ACCEPT_PAUSE) => {}
-                        () = &mut leave => return,
-                    }
-                }
-                _ => return,
-            },
-        }
-    }
-}
-
-/// What comes next until `leave`; `None` after that, once nothing is there any more. Whoever goes on coming does not put off the
-/// drain: after `leave`, `last` counts down from what can have been there.
-async fn until_left<T>(
-    next: impl Future<Output = T>,
-    mut leave: Pin<&mut impl Future<Output = ()>>,
-    last: &mut Option<u32>,
-) -> Option<T> {
-    let mut next = std::pin::pin!(next);
-    while *last != Some(0) {
-        select! {
-            biased;
-            () = &mut leave, if last.is_none() => *last = Some(BACKLOG + 1), // Linux holds one more
-            next = &mut next => {
-                *last = last.map(|last| last - 1);
-                return Some(next);
-            }
-            () = consume_budget(), if last.is_some() => return None,
-        }
-    }
-    None
-}
-
-/// The next connection, once there is a place for it.
-async fn next(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-    full: &Sampler,
-    desk: &ServerState,
-) -> (std::io::Result<(TcpStream, SocketAddr)>, Option<OwnedSemaphorePermit>) {
-    if places.available_permits() == 0
-        && let Some(suppressed) = full.admit(Instant::now())
-    {
-        tracing::warn!(max_connections = desk.limits.max_connections, suppressed, "every connection is in use; new ones wait");
-    }
-    let place = places.clone().acquire_owned().await.ok();
-    (listener.accept().await, place)
 }
 
 async fn all_closed(connections: &mut JoinSet<()>) {
     while let Some(ended) = connections.join_next().await {
-        note_panic(ended);
+        report_panic(ended);
     }
 }
 
-fn note_panic(ended: Result<(), tokio::task::JoinError>) {
+fn report_panic(ended: Result<(), JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
     {
@@ -238,35 +153,7 @@ fn note_panic(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-/// Between two warnings that a source is in shadow.
-const REMINDER: Duration = Duration::from_secs(60);
+const SHADOW_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Connections that the kernel may hold for us; it lowers this to its own `somaxconn`.
-const BACKLOG: u32 = 4096;
-
-/// Pause after a failed accept: nearly always a lack of file descriptors, which passes as connections close.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// After the cut: time for the last answers to be written.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::future::{pending, ready};
-
-    #[tokio::test]
-    async fn who_goes_on_connecting_does_not_put_off_the_drain() {
-        let (mut leave, mut last, mut taken) = (std::pin::pin!(ready(())), None, 0);
-        while until_left(ready(()), leave.as_mut(), &mut last).await.is_some() {
-            taken += 1;
-        }
-        assert_eq!(taken, BACKLOG + 1, "whatever can have been there is taken, and nothing else");
-    }
-
-    #[tokio::test]
-    async fn a_drain_begins_when_nobody_waits_any_more() {
-        let (mut leave, mut last) = (std::pin::pin!(ready(())), None);
-        assert_eq!(until_left(pending::<()>(), leave.as_mut(), &mut last).await, None);
-    }
-}
+/// Time for writing the last responses after the cut.
+const LAST_RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);

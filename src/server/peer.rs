@@ -1,4 +1,4 @@
-//! The other end of a connection, and where one of its requests came from.
+//! The sender at the other end of a connection and of a request, which differ behind a trusted proxy.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,59 +10,59 @@ use super::deadline::Progress;
 use super::sender_limits::SenderGuard;
 use super::state::ServerState;
 
-/// The other end of a connection, or for whom it speaks.
+/// The other end of a connection, or the client that a PROXY header names.
 #[derive(Clone)]
 pub(super) struct Peer {
-    pub remote: SocketAddr,
-    pub visit: Arc<SenderGuard>,
-    /// Its forwarding headers are believed.
-    trusted: bool,
+    pub(super) remote: SocketAddr,
+    pub(super) sender: Arc<SenderGuard>,
+    /// True if its `X-Forwarded-For` names the sender of a request.
+    is_trusted_proxy: bool,
 }
 
 impl Peer {
-    /// `None` when the address has as many connections as it may have. A trusted proxy may have any number: it brings those
-    /// of everybody.
-    pub(super) fn connect(remote: SocketAddr, desk: &ServerState) -> Option<Peer> {
-        let (trusted, address) = (desk.proxies.trust(remote.ip()), remote.ip());
-        let visit = if trusted { desk.strangers.visit(address) } else { desk.strangers.connect(address)? };
-        Some(Peer { remote, visit: Arc::new(visit), trusted })
+    /// Counts a connection of this address. Returns `None` at its connection limit, which does not apply to a trusted proxy:
+    /// it carries the connections of all senders.
+    pub(super) fn connect(remote: SocketAddr, state: &ServerState) -> Option<Peer> {
+        let (is_trusted_proxy, address) = (state.proxies.trust(remote.ip()), remote.ip());
+        let sender = if is_trusted_proxy { state.sender_limits.track(address) } else { state.sender_limits.connect(address)? };
+        Some(Peer { remote, sender: Arc::new(sender), is_trusted_proxy })
     }
 
-    /// True when its connection is not worth a TLS handshake at this moment.
-    pub(super) fn is_turned_away(&self) -> bool {
-        !self.trusted && self.visit.is_turned_away(Instant::now())
+    /// Returns true if a TLS handshake with this peer costs more than it is worth at this moment; the rejection is counted.
+    pub(super) fn rejects_handshake(&self) -> bool {
+        !self.is_trusted_proxy && self.sender.rejects_handshake(Instant::now())
     }
 
-    /// Its TLS handshake was for nothing. A proxy's are not its own fault.
-    pub(super) fn came_for_nothing(&self) {
-        if !self.trusted {
-            self.visit.came_for_nothing();
+    /// Counts a TLS handshake that no request followed, unless a proxy made it: the proxy did so for one of its clients.
+    pub(super) fn count_unused_handshake(&self) {
+        if !self.is_trusted_proxy {
+            self.sender.count_unused_handshake();
         }
     }
 }
 
-/// Where a request came from and how far it has come.
+/// The sender of one request, and the progress of that request.
 #[derive(Clone)]
-pub(super) struct Caller {
-    /// The address that counts: it is logged, kept and limited.
-    pub remote: SocketAddr,
-    pub visit: Arc<SenderGuard>,
-    pub progress: Arc<Progress>,
-    pub trusted: bool,
+pub(super) struct RequestContext {
+    /// The address that is logged, stored and limited.
+    pub(super) remote: SocketAddr,
+    pub(super) sender: Arc<SenderGuard>,
+    pub(super) progress: Arc<Progress>,
+    pub(super) is_trusted_proxy: bool,
 }
 
-impl Caller {
-    pub(super) fn new(peer: Peer, desk: &ServerState) -> Caller {
-        let Peer { remote, visit, trusted } = peer;
-        Caller { remote, visit, progress: Progress::new(desk.clock.clone(), &desk.limits), trusted }
+impl RequestContext {
+    pub(super) fn new(peer: Peer, state: &ServerState) -> RequestContext {
+        let Peer { remote, sender, is_trusted_proxy } = peer;
+        RequestContext { remote, sender, progress: Progress::new(state.clock.clone(), &state.limits), is_trusted_proxy }
     }
 
-    /// Becomes the one for whom a trusted proxy has sent this request.
-    pub(super) fn look_behind(&mut self, desk: &ServerState, headers: &HeaderMap) {
-        let client = desk.proxies.client(self.remote, headers);
+    /// Replaces the address of a trusted proxy by the client that it forwards the request for.
+    pub(super) fn apply_forwarded_for(&mut self, state: &ServerState, headers: &HeaderMap) {
+        let client = state.proxies.client(self.remote, headers);
         if client != self.remote {
             self.remote = client;
-            self.visit = Arc::new(desk.strangers.visit(client.ip()));
+            self.sender = Arc::new(state.sender_limits.track(client.ip()));
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Which peers speak for others, and whose address counts then.
+//! Decides which address a request comes from when proxies are between its sender and this server.
 //!
-//! Only what a trusted proxy says is believed: the PROXY header it begins a connection with, and what it has added to
-//! `X-Forwarded-For`. That list grows to the right, and its left part is whatever the sender made up; so it is read from the
-//! right, over every hop that is trusted itself, and the first other one is the client. From any other peer neither changes
-//! anything.
+//! Only a trusted proxy can name another address: in the PROXY header at the start of its connection, or by what it appends to
+//! `X-Forwarded-For`. That list grows to the right, and its left part is whatever the sender made up. So it is read from the
+//! right, over every hop that is a trusted proxy itself; the first other hop is the client. From any other peer both are
+//! ignored.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -14,31 +14,31 @@ use ppp::v2::{Addresses, Command, Header, PROTOCOL_PREFIX};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-/// The networks in which trusted proxies are.
+/// The networks of the trusted proxies.
 #[derive(Clone, Debug, Default)]
 pub struct Proxies {
     networks: Vec<IpNet>,
-    announce: bool,
+    proxy_protocol: bool,
 }
 
 impl Proxies {
-    /// Trusts peers in `networks`. When they `announce`, each of their connections must begin with a PROXY v2 header.
-    pub fn new(networks: Vec<IpNet>, announce: bool) -> Proxies {
-        Proxies { networks, announce }
+    /// Trusts peers in `networks`. With `proxy_protocol`, each of their connections must start with a PROXY v2 header.
+    pub fn new(networks: Vec<IpNet>, proxy_protocol: bool) -> Proxies {
+        Proxies { networks, proxy_protocol }
     }
 
-    /// True when what this peer says about others is believed.
+    /// True if this peer is a trusted proxy.
     pub(super) fn trust(&self, peer: IpAddr) -> bool {
         self.networks.iter().any(|network| network.contains(&peer))
     }
 
-    /// True when this peer begins its connections with a PROXY header.
-    pub(super) fn announce(&self, peer: IpAddr) -> bool {
-        self.announce && self.trust(peer)
+    /// True if connections of this peer must start with a PROXY header.
+    pub(super) fn must_send_header(&self, peer: IpAddr) -> bool {
+        self.proxy_protocol && self.trust(peer)
     }
 
-    /// The client that a request of a trusted `peer` is for: the rightmost hop that is not trusted, without a port where the
-    /// proxy gives none. What cannot be read ends the search at the hop before it.
+    /// Returns the client of a request that the trusted `peer` forwards: the rightmost hop that is not trusted, with port 0
+    /// if the proxy names none. An unreadable hop ends the search at the hop to the right of it.
     pub(super) fn client(&self, peer: SocketAddr, headers: &HeaderMap) -> SocketAddr {
         let mut client = peer;
         for line in headers.get_all("x-forwarded-for").iter().rev() {
@@ -54,41 +54,41 @@ impl Proxies {
     }
 }
 
-/// An IPv4 address that was carried in an IPv6 one, as itself.
-pub(super) fn plain(address: SocketAddr) -> SocketAddr {
+/// Turns an IPv4-mapped IPv6 address into the IPv4 address.
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// `192.0.2.1`, `192.0.2.1:443`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:443`. Each hop by itself: what the sender
-/// made up may be any bytes.
+/// Parses `192.0.2.1`, `192.0.2.1:443`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:443`. Takes bytes because the part
+/// of the header that a sender made up need not be text.
 fn hop_address(hop: &[u8]) -> Option<SocketAddr> {
     let hop = str::from_utf8(hop).ok()?.trim();
     let bare = hop.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(hop);
     let address = bare.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 0));
-    address.or_else(|_| hop.parse()).ok().map(plain)
+    address.or_else(|_| hop.parse()).ok().map(canonical)
 }
 
-/// Reads the PROXY v2 header that the peer begins with, and nothing after it. `None`: the proxy speaks for itself, as in its
-/// health checks. `began` is set once a byte has come.
-pub(super) async fn read_header(stream: &mut TcpStream, began: &mut bool) -> io::Result<Option<SocketAddr>> {
-    let mut header = vec![0; FIXED_PART];
+/// Reads the PROXY v2 header at the start of a connection, and nothing after it. Returns `None` for a connection of the proxy
+/// itself, such as a health check. Sets `has_started` once a byte has arrived.
+pub(super) async fn read_header(stream: &mut TcpStream, has_started: &mut bool) -> io::Result<Option<SocketAddr>> {
+    let mut header = vec![0; FIXED_PART_BYTES];
     header[0] = stream.read_u8().await?;
-    *began = true;
+    *has_started = true;
     stream.read_exact(&mut header[1..]).await?;
     if !header.starts_with(PROTOCOL_PREFIX) {
-        return Err(invalid("a trusted proxy did not begin with a PROXY v2 header, which proxy_protocol asks for"));
+        return Err(invalid("proxy_protocol is on, but a trusted proxy sent no PROXY v2 header"));
     }
-    let rest = usize::from(u16::from_be_bytes([header[FIXED_PART - 2], header[FIXED_PART - 1]]));
-    if rest > HEADER_LIMIT {
+    let rest = usize::from(u16::from_be_bytes([header[FIXED_PART_BYTES - 2], header[FIXED_PART_BYTES - 1]]));
+    if rest > MAX_VARIABLE_PART_BYTES {
         return Err(invalid("the PROXY header is too long"));
     }
-    header.resize(FIXED_PART + rest, 0);
-    stream.read_exact(&mut header[FIXED_PART..]).await?;
+    header.resize(FIXED_PART_BYTES + rest, 0);
+    stream.read_exact(&mut header[FIXED_PART_BYTES..]).await?;
     let header = Header::try_from(&header[..]).map_err(|_| invalid("the PROXY header is malformed"))?;
     Ok(match header.addresses {
         _ if header.command == Command::Local => None,
         Addresses::IPv4(from) => Some((from.source_address, from.source_port).into()),
-        Addresses::IPv6(from) => Some(plain((from.source_address, from.source_port).into())),
+        Addresses::IPv6(from) => Some(canonical((from.source_address, from.source_port).into())),
         Addresses::Unspecified | Addresses::Unix(_) => None,
     })
 }
@@ -98,10 +98,10 @@ fn invalid(what: &'static str) -> io::Error {
 }
 
 /// Signature, version, family and length (the specification of the PROXY protocol, section 2.2).
-const FIXED_PART: usize = 16;
+const FIXED_PART_BYTES: usize = 16;
 
-/// Bytes of addresses and additions in a PROXY header. Addresses take 36; proxies add a few hundred at most.
-const HEADER_LIMIT: usize = 4096;
+/// Limit of the addresses and extensions in a PROXY header. Addresses take 36 bytes; proxies add a few hundred at most.
+const MAX_VARIABLE_PART_BYTES: usize = 4096;
 
 #[cfg(test)]
 mod tests {
@@ -118,8 +118,8 @@ mod tests {
     }
 
     #[test]
-    fn the_client_is_the_rightmost_hop_that_is_not_trusted() {
-        for (lines, wanted) in [
+    fn the_client_is_the_rightmost_untrusted_hop() {
+        for (lines, expected) in [
             (&[][..], "10.0.0.1:999"),
             (&["192.0.2.7"], "192.0.2.7:0"),
             (&["6.6.6.6, 192.0.2.7, 10.2.3.4"], "192.0.2.7:0"),
@@ -129,12 +129,12 @@ mod tests {
             (&["::ffff:192.0.2.7"], "192.0.2.7:0"),
             (&["10.9.9.9, 10.2.3.4"], "10.9.9.9:0"),
         ] {
-            assert_eq!(client(lines), wanted, "{lines:?}");
+            assert_eq!(client(lines), expected, "{lines:?}");
         }
     }
 
     #[test]
-    fn what_cannot_be_read_ends_the_search() {
+    fn an_unreadable_hop_ends_the_search_for_the_client() {
         assert_eq!(client(&["6.6.6.6, unknown, 10.2.3.4"]), "10.2.3.4:0");
         assert_eq!(client(&[""]), "10.0.0.1:999");
         assert_eq!(client(&["6.6.6.6, , 10.2.3.4"]), "10.2.3.4:0");
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_sender_makes_up_does_not_hide_its_address() {
+    fn made_up_hops_do_not_hide_the_senders_address() {
         assert_eq!(client(&["\u{e9}, 192.0.2.7, 10.2.3.4"]), "192.0.2.7:0");
         assert_eq!(client(&["\u{e9}", "\u{e9}\u{e9}, 192.0.2.7"]), "192.0.2.7:0");
     }

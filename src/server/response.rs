@@ -1,4 +1,4 @@
-//! The HTTP response to an [`Answer`].
+//! Turns an [`Answer`] into an HTTP response.
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -9,22 +9,16 @@ use crate::answer::Answer;
 use crate::clock::UnixMillis;
 use crate::outcome::Outcome;
 
-/// The answer to a head beyond `max_header_size` or `max_headers`.
-pub(super) fn head_too_large() -> Answer {
-    let mut answer = Answer::plain(Outcome::BadRequest);
-    answer.status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-    answer.with_hint("the request head is longer than max_header_size, or has more than max_headers fields")
-}
-
+/// Builds the response that hyper sends; `close` adds `Connection: close`.
 pub(super) fn respond(answer: Answer, close: bool) -> Response<Full<Bytes>> {
-    let come_again = come_again_after(&answer);
+    let retry_after = retry_after_seconds(&answer);
     let mut response = Response::new(Full::new(answer.body));
     *response.status_mut() = answer.status;
     let headers = response.headers_mut();
     if let Some(media_type) = answer.content_type.and_then(|text| HeaderValue::from_str(&text).ok()) {
         headers.insert(CONTENT_TYPE, media_type);
     }
-    if let Some(seconds) = come_again {
+    if let Some(seconds) = retry_after {
         headers.insert(RETRY_AFTER, seconds.into());
     }
     if answer.status == StatusCode::METHOD_NOT_ALLOWED {
@@ -36,12 +30,12 @@ pub(super) fn respond(answer: Answer, close: bool) -> Response<Full<Bytes>> {
     response
 }
 
-/// An answer in the words that hyper would have used.
-pub(super) fn bare(answer: &Answer, now: UnixMillis) -> String {
+/// Formats the response that closes a connection without a request, in the form that hyper uses for its own.
+pub(super) fn raw_response(answer: &Answer, now: UnixMillis) -> String {
     let status = answer.status;
     let date = jiff::Timestamp::from_millisecond(now.0 as i64).unwrap_or_default().strftime("%a, %d %b %Y %H:%M:%S GMT");
     let reason = status.canonical_reason().unwrap_or_default();
-    let retry = come_again_after(answer).map(|seconds| format!("retry-after: {seconds}\r\n")).unwrap_or_default();
+    let retry = retry_after_seconds(answer).map(|seconds| format!("retry-after: {seconds}\r\n")).unwrap_or_default();
     let (length, body) = (answer.body.len(), String::from_utf8_lossy(&answer.body));
     format!(
         "HTTP/1.1 {} {reason}\r\n{retry}connection: close\r\ncontent-length: {length}\r\ndate: {date}\r\n\r\n{body}",
@@ -49,16 +43,23 @@ pub(super) fn bare(answer: &Answer, now: UnixMillis) -> String {
     )
 }
 
-/// Whole seconds after which the sender should come again; `None` when it need not.
-fn come_again_after(answer: &Answer) -> Option<u64> {
+/// The answer to a head beyond `max_header_size` or `max_headers`.
+pub(super) fn head_too_large() -> Answer {
+    let mut answer = Answer::plain(Outcome::BadRequest);
+    answer.status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    answer.with_hint("the request head is longer than max_header_size, or has more than max_headers fields")
+}
+
+/// Returns the value of `Retry-After`; `None` if the sender need not retry.
+fn retry_after_seconds(answer: &Answer) -> Option<u64> {
     match answer.outcome {
-        // A source in shadow says nothing of its troubles.
+        // A source in shadow does not show its failures.
         _ if answer.status.is_success() => None,
         Outcome::RateLimited => Some(answer.retry_after.as_millis().div_ceil(1000).max(1) as u64),
         outcome => outcome.is_our_trouble().then_some(RETRY_AFTER_SECONDS),
     }
 }
 
-/// When a sender should come again after a 503. Longer than a restart takes with the default `drain_delay` and
-/// `drain_deadline` (25 s together), so that the retry meets the next process; short enough not to matter to any provider.
+/// `Retry-After` of a 503. Longer than a restart takes with the default `drain_delay` and `drain_deadline` (25 s together),
+/// so that the retry reaches the next process; short enough not to matter to any provider.
 const RETRY_AFTER_SECONDS: u64 = 30;

@@ -1,13 +1,13 @@
-//! Who sends, told apart by address: what each one holds open, and how many of its deliveries were refused of late.
+//! Limits unknown senders by address: what each address has open, and how many of its deliveries were rejected.
 //!
-//! Nobody is limited for sending much. Connections and body bytes are shared out, so that no address can take them all; and
-//! an address whose deliveries are refused again and again hears `rate_limited` before its next body is hashed. One from
-//! which a genuine delivery came lately is spared that: whoever can make a provider send something sends from the
-//! provider's addresses, and behind a proxy that is not trusted everybody has the same one.
+//! No address is limited for sending much. Connections and body bytes have a limit per address, so that no address can use
+//! all of them. An address whose deliveries keep being rejected is answered `rate_limited` before its next body is hashed,
+//! unless a genuine delivery has arrived from it within [`KNOWN_GOOD_FOR`]: an attacker who can make a provider send something
+//! sends from the provider's addresses, and behind a proxy that is not trusted all senders share one address.
 //!
-//! A single IPv6 customer has a /64 at least, so that is one address here. What is open is bounded by what is open at all,
-//! what is remembered beyond by `max_addresses`, the least recent forgotten first. The table is locked when a connection
-//! comes and goes; a request touches atomics only.
+//! A single IPv6 customer has at least a /64, so a /64 is one address here. Addresses with something open are bounded by the
+//! limit of connections, those that are only remembered by `max_addresses`, the least recently used forgotten first. Opening
+//! and closing a connection locks the table; a request touches atomics only.
 
 use std::collections::HashMap;
 use std::hash::RandomState;
@@ -25,68 +25,68 @@ use lru::LruCache;
 use prometheus::{IntCounter, IntGauge};
 use tokio::time::Instant;
 
-use super::body::Budget;
-use super::outcome_log::Sampler;
+use super::body::InFlightBudget;
+use super::log_sampler::LogSampler;
 use crate::address::sender;
 use crate::answer::Answer;
 use crate::limits::ServerLimits;
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
 
-/// All addresses that are known at present.
+/// The limits of all addresses, and what is known of each.
 pub(super) struct SenderLimits {
     max_connections: usize,
     max_in_flight: usize,
     max_remembered: usize,
-    refusals: Quota,
-    /// Moments in a [`Record`] are milliseconds from here.
-    opened: Instant,
+    max_rejected: Quota,
+    /// Zero of the times in a [`SenderRecord`].
+    epoch: Instant,
     table: Mutex<SenderTable>,
     tracked: IntGauge,
-    too_many: TurnedAway,
-    limited: TurnedAway,
+    too_many_connections: RejectedConnections,
+    rate_limited: RejectedConnections,
 }
 
-/// Connections that are closed as soon as they have come, for one cause.
-struct TurnedAway {
+/// Counter and log of the connections that are closed at once for one cause.
+struct RejectedConnections {
     count: IntCounter,
-    sampler: Sampler,
+    sampler: LogSampler,
     hint: &'static str,
 }
 
 struct SenderTable {
-    /// Those that have something open.
-    present: HashMap<IpAddr, Present>,
-    /// Those that have nothing open, but a past that matters.
-    remembered: LruCache<IpAddr, Arc<Record>, RandomState>,
+    /// Addresses that have something open.
+    active: HashMap<IpAddr, ActiveSender>,
+    /// Addresses that have nothing open, but rejections or a genuine delivery that still count.
+    remembered: LruCache<IpAddr, Arc<SenderRecord>, RandomState>,
 }
 
-struct Present {
-    record: Arc<Record>,
-    visits: usize,
+struct ActiveSender {
+    record: Arc<SenderRecord>,
+    guards: usize,
     connections: usize,
 }
 
-/// One address.
-struct Record {
+/// The state of one address. Times are milliseconds since [`SenderLimits::epoch`].
+struct SenderRecord {
     address: IpAddr,
-    in_flight: Budget,
-    refusals: RateLimiter<NotKeyed, InMemoryState, MonotonicClock, StateInformationMiddleware>,
-    /// Its deliveries are not looked at before this.
-    limited_until: AtomicU64,
-    /// It counts as a genuine sender's until this.
-    known_until: AtomicU64,
-    /// Nothing about it matters any more after this.
-    matters_until: AtomicU64,
-    /// Its last refusal, for the log.
-    last_refusal: AtomicU8,
+    in_flight: InFlightBudget,
+    rejections: RateLimiter<NotKeyed, InMemoryState, MonotonicClock, StateInformationMiddleware>,
+    /// Its deliveries are answered `rate_limited` until this time.
+    limited_until_ms: AtomicU64,
+    /// It is known good until this time.
+    known_good_until_ms: AtomicU64,
+    /// It is worth remembering until this time.
+    relevant_until_ms: AtomicU64,
+    /// The index of its last rejection in [`Outcome::ALL`], for the log.
+    last_rejection: AtomicU8,
 }
 
-/// An address for as long as it has something open.
+/// Counts something that an address has open, until it is dropped.
 pub(super) struct SenderGuard {
-    strangers: Arc<SenderLimits>,
-    record: Arc<Record>,
-    connects: bool,
+    limits: Arc<SenderLimits>,
+    record: Arc<SenderRecord>,
+    is_connection: bool,
 }
 
 impl SenderLimits {
@@ -95,75 +95,81 @@ impl SenderLimits {
             max_connections: limits.max_connections_per_address,
             max_in_flight: limits.max_in_flight_per_address,
             max_remembered: limits.max_addresses,
-            refusals: limits.max_rejected_per_address.quota(),
-            opened: Instant::now(),
+            max_rejected: limits.max_rejected_per_address.quota(),
+            epoch: Instant::now(),
             table: Mutex::new(SenderTable {
-                present: HashMap::new(),
+                active: HashMap::new(),
                 remembered: LruCache::unbounded_with_hasher(RandomState::new()),
             }),
             tracked: metrics.server.addresses_tracked.clone(),
-            too_many: TurnedAway::new(metrics, "per_address", "its address has max_connections_per_address open"),
-            limited: TurnedAway::new(metrics, "limited", "its address has used up max_rejected_per_address"),
+            too_many_connections: RejectedConnections::new(
+                metrics,
+                "per_address",
+                "its address has max_connections_per_address open",
+            ),
+            rate_limited: RejectedConnections::new(metrics, "limited", "its address has used up max_rejected_per_address"),
         })
     }
 
-    /// Counts one more connection of this address. `None` when it has as many as it may have: that is counted and logged.
+    /// Counts a connection of this address. Returns `None`, after counting and logging the rejection, if the address is at
+    /// its limit.
     pub(super) fn connect(self: &Arc<SenderLimits>, from: IpAddr) -> Option<SenderGuard> {
-        let visit = self.enter(from, true);
-        if visit.is_none() {
-            self.too_many.note(sender(from));
+        let guard = self.enter(from, true);
+        if guard.is_none() {
+            self.too_many_connections.record(sender(from));
         }
-        visit
+        guard
     }
 
-    /// Counts something else of this address that is open, such as a request that a proxy brings.
-    pub(super) fn visit(self: &Arc<SenderLimits>, from: IpAddr) -> SenderGuard {
-        self.enter(from, false).expect("only connections can be too many")
+    /// Counts something else that this address has open, such as a request that a proxy forwards for it.
+    pub(super) fn track(self: &Arc<SenderLimits>, from: IpAddr) -> SenderGuard {
+        self.enter(from, false).expect("only connections have a limit")
     }
 
-    fn enter(self: &Arc<SenderLimits>, from: IpAddr, connects: bool) -> Option<SenderGuard> {
+    fn enter(self: &Arc<SenderLimits>, from: IpAddr, is_connection: bool) -> Option<SenderGuard> {
         let address = sender(from);
         let mut table = self.lock();
-        let SenderTable { present, remembered } = &mut *table;
-        let present = present.entry(address).or_insert_with(|| {
-            let record = remembered.pop(&address).unwrap_or_else(|| Arc::new(Record::new(address, self)));
-            Present { record, visits: 0, connections: 0 }
+        let SenderTable { active, remembered } = &mut *table;
+        let active = active.entry(address).or_insert_with(|| {
+            let record = remembered.pop(&address).unwrap_or_else(|| Arc::new(SenderRecord::new(address, self)));
+            ActiveSender { record, guards: 0, connections: 0 }
         });
-        if connects && present.connections >= self.max_connections {
+        if is_connection && active.connections >= self.max_connections {
             return None;
         }
-        present.visits += 1;
-        present.connections += usize::from(connects);
-        let record = present.record.clone();
-        self.count(&table);
-        Some(SenderGuard { strangers: self.clone(), record, connects })
+        active.guards += 1;
+        active.connections += usize::from(is_connection);
+        let record = active.record.clone();
+        self.update_gauge(&table);
+        Some(SenderGuard { limits: self.clone(), record, is_connection })
     }
 
-    fn leave(&self, visit: &SenderGuard) {
+    fn leave(&self, guard: &SenderGuard) {
         let mut table = self.lock();
-        let SenderTable { present, remembered } = &mut *table;
-        let Some(here) = present.get_mut(&visit.record.address) else { return };
-        here.visits -= 1;
-        here.connections -= usize::from(visit.connects);
-        if here.visits > 0 {
+        let SenderTable { active, remembered } = &mut *table;
+        let Some(sender) = active.get_mut(&guard.record.address) else { return };
+        sender.guards -= 1;
+        sender.connections -= usize::from(guard.is_connection);
+        if sender.guards > 0 {
             return;
         }
-        present.remove(&visit.record.address);
-        if visit.record.matters_until.load(Relaxed) > self.millis(Instant::now()) {
-            remembered.push(visit.record.address, visit.record.clone());
+        active.remove(&guard.record.address);
+        if guard.record.relevant_until_ms.load(Relaxed) > self.millis(Instant::now()) {
+            remembered.push(guard.record.address, guard.record.clone());
             while remembered.len() > self.max_remembered {
                 remembered.pop_lru();
             }
         }
-        self.count(&table);
+        self.update_gauge(&table);
     }
 
-    fn count(&self, table: &SenderTable) {
-        self.tracked.set((table.present.len() + table.remembered.len()) as i64);
+    fn update_gauge(&self, table: &SenderTable) {
+        self.tracked.set((table.active.len() + table.remembered.len()) as i64);
     }
 
+    /// Returns the milliseconds from the epoch to `moment`.
     fn millis(&self, moment: Instant) -> u64 {
-        moment.saturating_duration_since(self.opened).as_millis() as u64
+        moment.saturating_duration_since(self.epoch).as_millis() as u64
     }
 
     fn lock(&self) -> MutexGuard<'_, SenderTable> {
@@ -171,145 +177,148 @@ impl SenderLimits {
     }
 }
 
-impl TurnedAway {
-    fn new(metrics: &Metrics, cause: &str, hint: &'static str) -> TurnedAway {
-        TurnedAway { count: metrics.server.connections_rejected.with_label_values(&[cause]), sampler: Sampler::new(), hint }
+impl RejectedConnections {
+    fn new(metrics: &Metrics, cause: &str, hint: &'static str) -> RejectedConnections {
+        let count = metrics.server.connections_rejected.with_label_values(&[cause]);
+        RejectedConnections { count, sampler: LogSampler::new(), hint }
     }
 
-    fn note(&self, address: IpAddr) {
+    fn record(&self, address: IpAddr) {
         self.count.inc();
         if let Some(suppressed) = self.sampler.admit(Instant::now()) {
-            tracing::warn!(%address, suppressed, hint = self.hint, "connection closed as soon as it came");
+            tracing::warn!(%address, suppressed, hint = self.hint, "connection rejected");
         }
     }
 }
 
-impl Record {
-    fn new(address: IpAddr, strangers: &SenderLimits) -> Record {
+impl SenderRecord {
+    fn new(address: IpAddr, limits: &SenderLimits) -> SenderRecord {
         let clock = MonotonicClock;
-        Record {
+        SenderRecord {
             address,
-            in_flight: Budget::new(strangers.max_in_flight),
-            refusals: RateLimiter::direct_with_clock(strangers.refusals, clock).with_middleware(),
-            limited_until: AtomicU64::new(0),
-            known_until: AtomicU64::new(0),
-            matters_until: AtomicU64::new(0),
-            last_refusal: AtomicU8::new(0),
+            in_flight: InFlightBudget::new(limits.max_in_flight),
+            rejections: RateLimiter::direct_with_clock(limits.max_rejected, clock).with_middleware(),
+            limited_until_ms: AtomicU64::new(0),
+            known_good_until_ms: AtomicU64::new(0),
+            relevant_until_ms: AtomicU64::new(0),
+            last_rejection: AtomicU8::new(0),
         }
     }
 }
 
 impl SenderGuard {
-    /// The body bytes that this address has in flight.
-    pub(super) fn in_flight(&self) -> &Budget {
+    /// Returns the budget of body bytes that this address has in flight.
+    pub(super) fn in_flight(&self) -> &InFlightBudget {
         &self.record.in_flight
     }
 
-    /// Why nothing from this address is looked at at this moment; `None` when everything is.
+    /// Returns the answer to every request of this address while it is limited, else `None`.
     pub(super) fn limited(&self, now: Instant) -> Option<Answer> {
-        let (now, until) = (self.strangers.millis(now), self.record.limited_until.load(Relaxed));
-        if until <= now || self.is_known(now) {
+        let (now_ms, until_ms) = (self.limits.millis(now), self.record.limited_until_ms.load(Relaxed));
+        if until_ms <= now_ms || self.is_known_good(now_ms) {
             return None;
         }
-        let last = Outcome::ALL[self.record.last_refusal.load(Relaxed) as usize].word();
-        let hint = format!("its address has used up max_rejected_per_address; the last refusal was {last}");
-        Some(Answer::rate_limited(Duration::from_millis(until - now)).with_hint(hint))
+        let last = Outcome::ALL[self.record.last_rejection.load(Relaxed) as usize].word();
+        let hint = format!("its address has used up max_rejected_per_address; the last rejection was {last}");
+        Some(Answer::rate_limited(Duration::from_millis(until_ms - now_ms)).with_hint(hint))
     }
 
-    /// True when not even a TLS handshake is worth while: it costs more than what is saved behind it. Counted and logged.
-    pub(super) fn is_turned_away(&self, now: Instant) -> bool {
+    /// Returns true, after counting and logging the rejection, while the address is limited: a TLS handshake costs more than
+    /// the limit saves after it.
+    pub(super) fn rejects_handshake(&self, now: Instant) -> bool {
         let limited = self.limited(now).is_some();
         if limited {
-            self.strangers.limited.note(self.record.address);
+            self.limits.rate_limited.record(self.record.address);
         }
         limited
     }
 
-    /// Takes note of how a delivery of `size` body bytes ended.
-    pub(super) fn note(&self, outcome: Outcome, size: usize, now: Instant) {
-        // Not a repeat: whoever has overheard a genuine delivery can send it again.
+    /// Records the outcome of a delivery of `size` body bytes.
+    pub(super) fn record(&self, outcome: Outcome, size: usize, now: Instant) {
+        // Not a duplicate: an attacker who has recorded a genuine delivery can replay it.
         if outcome == Outcome::Stored {
-            self.vouch(now);
-        } else if speaks_against(outcome) {
-            self.count_against(outcome, size, now);
+            self.mark_known_good(now);
+        } else if counts_against_sender(outcome) {
+            self.count_rejection(outcome, size, now);
         }
     }
 
-    /// Takes note of a TLS handshake without a request after it: it cost more than most refusals do.
-    pub(super) fn came_for_nothing(&self) {
-        self.count_against(Outcome::Disconnected, 0, Instant::now());
+    /// Counts a TLS handshake that no request followed: it cost more than most rejections.
+    pub(super) fn count_unused_handshake(&self) {
+        self.count_rejection(Outcome::Disconnected, 0, Instant::now());
     }
 
-    fn vouch(&self, now: Instant) {
-        let until = self.strangers.millis(now + KNOWN_FOR);
-        // Once a second is enough, and leaves the memory that an address's connections share alone.
-        if self.record.known_until.load(Relaxed) + 1000 < until {
-            self.record.known_until.store(until, Relaxed);
-            self.record.matters_until.fetch_max(until, Relaxed);
+    fn mark_known_good(&self, now: Instant) {
+        let until_ms = self.limits.millis(now + KNOWN_GOOD_FOR);
+        // At most once a second, so that the connections of one address do not contend for its cache line.
+        if self.record.known_good_until_ms.load(Relaxed) + 1000 < until_ms {
+            self.record.known_good_until_ms.store(until_ms, Relaxed);
+            self.record.relevant_until_ms.fetch_max(until_ms, Relaxed);
         }
     }
 
-    fn count_against(&self, outcome: Outcome, size: usize, now: Instant) {
-        let now = self.strangers.millis(now);
-        if self.is_known(now) {
+    fn count_rejection(&self, outcome: Outcome, size: usize, now: Instant) {
+        let now_ms = self.limits.millis(now);
+        if self.is_known_good(now_ms) {
             return;
         }
-        self.record.last_refusal.store(outcome as u8, Relaxed);
-        self.charge(size, now);
-        let forgiven = now + self.strangers.refusals.burst_size_replenished_in().as_millis() as u64;
-        self.record.matters_until.fetch_max(forgiven, Relaxed);
+        self.record.last_rejection.store(outcome as u8, Relaxed);
+        self.charge(size, now_ms);
+        let relevant_until_ms = now_ms + self.limits.max_rejected.burst_size_replenished_in().as_millis() as u64;
+        self.record.relevant_until_ms.fetch_max(relevant_until_ms, Relaxed);
     }
 
-    fn is_known(&self, now: u64) -> bool {
-        self.record.known_until.load(Relaxed) > now
+    fn is_known_good(&self, now_ms: u64) -> bool {
+        self.record.known_good_until_ms.load(Relaxed) > now_ms
     }
 
-    /// A refusal counts once, and once more for each [`UNIT`] of the body that had to be looked through.
-    fn charge(&self, size: usize, now: u64) {
-        let burst = self.strangers.refusals.burst_size();
-        let cells = NonZeroU32::MIN.saturating_add(u32::try_from(size / UNIT).unwrap_or(u32::MAX)).min(burst);
-        let wait = match self.record.refusals.check_n(cells) {
+    /// Charges one for the rejection, and one more for each [`BYTES_PER_REJECTION`] of the body that was hashed.
+    fn charge(&self, size: usize, now_ms: u64) {
+        let burst = self.limits.max_rejected.burst_size();
+        let additional = u32::try_from(size / BYTES_PER_REJECTION).unwrap_or(u32::MAX);
+        let wait = match self.record.rejections.check_n(NonZeroU32::MIN.saturating_add(additional).min(burst)) {
             Ok(Ok(left)) if left.remaining_burst_capacity() > 0 => return,
             Ok(Err(too_early)) => too_early.wait_time_from(MonotonicClock.now()),
-            _ => self.strangers.refusals.replenish_interval(),
+            _ => self.limits.max_rejected.replenish_interval(),
         };
-        self.record.limited_until.fetch_max(now + wait.as_millis() as u64, Relaxed);
+        self.record.limited_until_ms.fetch_max(now_ms + wait.as_millis() as u64, Relaxed);
     }
 }
 
 impl Drop for SenderGuard {
     fn drop(&mut self) {
-        self.strangers.leave(self);
+        self.limits.leave(self);
     }
 }
 
-/// The sender's own fault, and not for having gone away. What our trouble is speaks against nobody.
-fn speaks_against(outcome: Outcome) -> bool {
+/// True for a fault of the sender other than a lost connection. Our own failures count against no sender.
+fn counts_against_sender(outcome: Outcome) -> bool {
     outcome.status().is_client_error() && !matches!(outcome, Outcome::Disconnected | Outcome::RateLimited)
 }
 
-/// How long a genuine delivery speaks for its address. Longer than the pauses between the deliveries of a small account.
-const KNOWN_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+/// Time for which a genuine delivery makes its address known good. Longer than the pauses between the deliveries of a small
+/// account.
+const KNOWN_GOOD_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Bytes of a refused body that weigh as much as the refusal itself.
-const UNIT: usize = 64 * 1024;
+/// Body bytes that count as much as the rejection itself.
+const BYTES_PER_REJECTION: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::units::Rate;
 
-    fn strangers(limits: ServerLimits) -> Arc<SenderLimits> {
+    fn sender_limits(limits: ServerLimits) -> Arc<SenderLimits> {
         SenderLimits::new(&limits, &Metrics::new())
     }
 
     #[test]
-    fn an_ipv6_sender_is_its_64_and_a_mapped_ipv4_sender_is_itself() {
+    fn an_ipv6_sender_is_its_64_and_a_mapped_one_is_ipv4() {
         let of = |text: &str| sender(text.parse().expect("an address")).to_string();
         assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
         assert_eq!(of("::ffff:192.0.2.7"), "192.0.2.7");
-        let strangers = strangers(ServerLimits { max_connections_per_address: 1, ..ServerLimits::default() });
-        let connect = |text: &str| strangers.connect(text.parse().expect("an address"));
+        let limits = sender_limits(ServerLimits { max_connections_per_address: 1, ..ServerLimits::default() });
+        let connect = |text: &str| limits.connect(text.parse().expect("an address"));
         let first = connect("2001:db8::1");
         assert!(first.is_some() && connect("2001:db8::2").is_none() && connect("2001:db8:0:1::1").is_some());
         drop(first);
@@ -317,8 +326,9 @@ mod tests {
     }
 
     #[test]
-    fn our_own_trouble_and_a_lost_connection_speak_against_nobody() {
-        let against: Vec<&str> = Outcome::ALL.iter().filter(|outcome| speaks_against(**outcome)).map(|o| o.word()).collect();
+    fn only_the_senders_own_faults_count_against_it() {
+        let against: Vec<&str> =
+            Outcome::ALL.iter().filter(|outcome| counts_against_sender(**outcome)).map(|o| o.word()).collect();
         for outcome in ["signature_mismatch", "timestamp_stale", "unknown_source", "address_not_allowed", "too_slow"] {
             assert!(against.contains(&outcome), "{outcome}");
         }
@@ -328,16 +338,18 @@ mod tests {
     }
 
     #[test]
-    fn what_an_address_did_is_remembered_when_it_comes_again() {
-        let strangers =
-            strangers(ServerLimits { max_rejected_per_address: Rate::parse("1/h").expect("a rate"), ..ServerLimits::default() });
-        let connect = || strangers.connect(IpAddr::from([192, 0, 2, 1])).expect("there is a place");
-        connect().note(Outcome::SignatureMismatch, 0, Instant::now());
-        let again = connect();
-        let answer = again.limited(Instant::now()).expect("its only refusal is used up");
+    fn rejections_of_an_address_are_remembered_between_its_connections() {
+        let limits = sender_limits(ServerLimits {
+            max_rejected_per_address: Rate::parse("1/h").expect("a rate"),
+            ..ServerLimits::default()
+        });
+        let connect = || limits.connect(IpAddr::from([192, 0, 2, 1])).expect("below the limit");
+        connect().record(Outcome::SignatureMismatch, 0, Instant::now());
+        let second = connect();
+        let answer = second.limited(Instant::now()).expect("its only rejection is used up");
         assert_eq!(answer.outcome, Outcome::RateLimited);
         assert!(answer.retry_after > Duration::from_secs(3500), "{:?}", answer.retry_after);
-        again.note(Outcome::Stored, 0, Instant::now());
-        assert!(again.limited(Instant::now()).is_none(), "a genuine delivery, under way meanwhile, frees it");
+        second.record(Outcome::Stored, 0, Instant::now());
+        assert!(second.limited(Instant::now()).is_none(), "a genuine delivery, in progress meanwhile, lifts the limit");
     }
 }

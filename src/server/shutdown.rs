@@ -1,38 +1,38 @@
-//! The way out: one handle that everybody may look at, and that only ever moves forward.
+//! The shutdown of the process as one shared value that only moves forward.
 //!
 //! `Serving → Leaving → Draining → Cut → Now`. A signal takes the first step, the server takes the others as its delays end,
-//! a second signal jumps to the last.
+//! and a second signal jumps to the last.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// How far a stop has come.
+/// The progress of a shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// No stop has been asked for.
+    /// No shutdown has been requested.
     Serving,
-    /// Not ready any more, but everything is still served, new connections too: balancers are moving away.
+    /// Not ready any more, but every request and every new connection is served while load balancers move away.
     Leaving,
     /// The listener is closed; open connections are served with `Connection: close`.
     Draining,
-    /// The drain deadline is over: what is still incomplete is answered `draining`.
+    /// The drain deadline has passed: incomplete requests are answered `draining`.
     Cut,
-    /// A second signal: nothing is waited for.
+    /// A second signal arrived: the process exits at once.
     Now,
 }
 
-/// A cheap handle to the process's stop.
+/// A cheap handle to the shutdown of the process.
 #[derive(Clone)]
 pub struct Shutdown(Arc<watch::Sender<Phase>>);
 
 impl Shutdown {
-    /// A stop that nobody has asked for yet.
+    /// Creates a handle at [`Phase::Serving`].
     pub fn new() -> Shutdown {
         Shutdown(Arc::new(watch::Sender::new(Phase::Serving)))
     }
 
-    /// Begins the stop; the second call ends it at once. Call it once per signal.
+    /// Starts the shutdown; the second call ends it at once. Called once per signal.
     pub fn signal(&self) {
         self.advance(if self.begun() { Phase::Now } else { Phase::Leaving });
     }
@@ -42,13 +42,13 @@ impl Shutdown {
         *self.0.borrow() > Phase::Serving
     }
 
-    /// Waits until the stop has come as far as `phase`.
+    /// Waits until the shutdown has reached `phase`.
     pub async fn reached(&self, phase: Phase) {
         let reached = self.0.subscribe().wait_for(|now| *now >= phase).await.map(|_| ());
         reached.expect("this handle itself keeps the sender alive");
     }
 
-    /// Takes the next step; a step back is ignored.
+    /// Moves forward to `phase`; a step back is ignored.
     pub(super) fn advance(&self, phase: Phase) {
         self.0.send_if_modified(|now| {
             let forward = *now < phase;
@@ -57,7 +57,7 @@ impl Shutdown {
         });
     }
 
-    /// A connection's own view; it reports the present phase as its first change.
+    /// Returns the receiver of one connection; it reports the current phase as its first change.
     pub(super) fn watch(&self) -> watch::Receiver<Phase> {
         let mut phases = self.0.subscribe();
         phases.mark_changed();

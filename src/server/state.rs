@@ -1,9 +1,9 @@
-//! What every connection of a listener shares.
+//! The state that every connection of a listener shares.
 
 use std::sync::Arc;
 
-use super::body::Budget;
-use super::outcome_log::Tallies;
+use super::body::InFlightBudget;
+use super::outcome_log::OutcomeLog;
 use super::proxies::Proxies;
 use super::sender_limits::SenderLimits;
 use super::tls::Tls;
@@ -11,14 +11,14 @@ use crate::clock::Clock;
 use crate::gateway::Gateway;
 use crate::limits::ServerLimits;
 
-/// What every request needs.
 pub(super) struct ServerState {
-    pub gateway: Arc<Gateway>,
-    pub limits: ServerLimits,
-    pub clock: Arc<dyn Clock>,
-    pub tallies: Tallies,
-    pub budget: Budget,
-    pub strangers: Arc<SenderLimits>,
-    pub tls: Option<Tls>,
-    pub proxies: Proxies,
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) limits: ServerLimits,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) outcomes: OutcomeLog,
+    /// Bytes of request bodies of all connections together.
+    pub(super) in_flight: InFlightBudget,
+    pub(super) sender_limits: Arc<SenderLimits>,
+    pub(super) tls: Option<Tls>,
+    pub(super) proxies: Proxies,
 }

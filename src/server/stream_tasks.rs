@@ -1,4 +1,4 @@
-//! The tasks of one HTTP/2 connection, and how long it may be idle.
+//! The tasks of one HTTP/2 connection, and the time it has been idle.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,128 +8,71 @@ use hyper::rt::Executor;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::close::LINGER;
-use super::note_panic;
+use super::close::LINGER_TIMEOUT;
+use super::report_panic;
 use crate::limits::ServerLimits;
 
-/// The tasks of one connection: what hyper does for each stream, and the requests.
+/// The tasks of one connection: hyper's own for each stream, and the requests. A cheap handle.
 #[derive(Clone)]
-pub(super) struct Tasks(Arc<Inner>);
+pub(super) struct StreamTasks(Arc<ConnectionStreams>);
 
-struct Inner {
-    /// Under a lock of its own: a runtime that has ended drops what is spawned there and then.
-    set: Mutex<JoinSet<()>>,
+struct ConnectionStreams {
+    /// Has a lock of its own: a runtime that has shut down drops a task inside `spawn`, and dropping the task of a request
+    /// locks `idle`.
+    tasks: Mutex<JoinSet<()>>,
     idle: Mutex<IdleTimer>,
 }
 
-/// Decides when a connection is idle for so long that it is closed.
-struct IdleTimer {
-    activity: Activity,
-    /// When `activity` last changed, or when leaving began.
-    since: Instant,
-    leaving: bool,
-    idle_timeout: Duration,
-    request_deadline: Duration,
-}
-
-enum Activity {
-    /// No request has been made yet.
-    Unused,
-    /// These requests are not answered yet.
-    Busy(NonZeroUsize),
-    /// Every request has been answered.
-    Idle,
-}
-
-impl IdleTimer {
-    fn new(limits: &ServerLimits) -> IdleTimer {
-        let ServerLimits { idle_timeout, request_deadline, .. } = *limits;
-        IdleTimer { activity: Activity::Unused, since: Instant::now(), leaving: false, idle_timeout, request_deadline }
-    }
-
-    fn begin(&mut self) {
-        self.activity = Activity::Busy(match self.activity {
-            Activity::Busy(open) => open.saturating_add(1),
-            Activity::Unused | Activity::Idle => NonZeroUsize::MIN,
-        });
-    }
-
-    fn end(&mut self) {
-        self.activity = match self.activity {
-            Activity::Busy(open) => NonZeroUsize::new(open.get() - 1).map_or(Activity::Idle, Activity::Busy),
-            Activity::Unused | Activity::Idle => Activity::Idle,
-        };
-        self.since = Instant::now();
-    }
-
-    /// Anew, since a request may be on its way that was sent before the client could know.
-    fn leave(&mut self) {
-        self.leaving = true;
-        self.since = Instant::now();
-    }
-
-    /// Who has just connected has the time of a request, not that of an idle connection, to begin its first one.
-    fn due(&self) -> Instant {
-        let since = if let Activity::Busy(_) = self.activity { Instant::now() } else { self.since };
-        since
-            + match self.activity {
-                _ if self.leaving => LINGER,
-                Activity::Unused => self.idle_timeout.min(self.request_deadline),
-                Activity::Busy(_) | Activity::Idle => self.idle_timeout,
-            }
-    }
-}
-
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamTasks {
     fn execute(&self, work: F) {
         self.spawn(work);
     }
 }
 
-impl Tasks {
-    pub(super) fn new(limits: &ServerLimits) -> Tasks {
-        Tasks(Arc::new(Inner { set: Mutex::default(), idle: Mutex::new(IdleTimer::new(limits)) }))
+impl StreamTasks {
+    pub(super) fn new(limits: &ServerLimits) -> StreamTasks {
+        StreamTasks(Arc::new(ConnectionStreams { tasks: Mutex::default(), idle: Mutex::new(IdleTimer::new(limits)) }))
     }
 
     pub(super) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let mut set = self.set();
-        while let Some(ended) = set.try_join_next() {
-            note_panic(ended);
+        let mut tasks = self.tasks();
+        while let Some(ended) = tasks.try_join_next() {
+            report_panic(ended);
         }
-        set.spawn(work);
+        tasks.spawn(work);
     }
 
-    /// Waits until no request has been under way for as long as that is borne. What else the client sends does not count.
+    /// Waits until the connection has been idle for its timeout. Frames without a request do not count as activity.
     pub(super) async fn idle(&self) {
         loop {
-            let due = self.idle_timer().due();
-            if due <= Instant::now() {
+            let deadline = self.idle_timer().deadline();
+            if deadline <= Instant::now() {
                 return;
             }
-            sleep_until(due).await;
+            sleep_until(deadline).await;
         }
     }
 
-    /// Waits for all of them, once the connection is gone.
-    pub(super) async fn ended(&self) {
-        let mut set = std::mem::take(&mut *self.set());
-        while let Some(ended) = set.join_next().await {
-            note_panic(ended);
+    /// Waits for all tasks once the connection is closed.
+    pub(super) async fn all_ended(&self) {
+        let mut tasks = std::mem::take(&mut *self.tasks());
+        while let Some(ended) = tasks.join_next().await {
+            report_panic(ended);
         }
     }
 
-    /// Begins to leave.
-    pub(super) fn leave(&self) {
-        self.idle_timer().leave();
+    /// Restarts the idle time, shortened to [`LINGER_TIMEOUT`].
+    pub(super) fn goaway_sent(&self) {
+        self.idle_timer().goaway_sent();
     }
 
-    /// There has been a request.
-    pub(super) fn asked(&self) -> bool {
+    /// True if there has been a request on this connection.
+    pub(super) fn had_request(&self) -> bool {
         !matches!(self.idle_timer().activity, Activity::Unused)
     }
 
-    fn set(&self) -> MutexGuard<'_, JoinSet<()>> {
-        self.0.set.lock().unwrap_or_else(PoisonError::into_inner)
+    fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn idle_timer(&self) -> MutexGuard<'_, IdleTimer> {
@@ -137,29 +80,89 @@ impl Tasks {
     }
 }
 
-/// Ends the tasks of a connection that is given up: each of them holds the set that holds them all.
-pub(super) struct Owner(pub Tasks);
+/// Aborts the tasks of a connection that is dropped. Without it they would keep each other alive: each of them holds the set
+/// that holds them all.
+pub(super) struct AbortOnDrop(pub(super) StreamTasks);
 
-impl Drop for Owner {
+impl Drop for AbortOnDrop {
     fn drop(&mut self) {
-        let set = std::mem::take(&mut *self.0.set());
-        drop(set); // not under the lock: what it ends may be spawning
+        let tasks = std::mem::take(&mut *self.0.tasks());
+        drop(tasks); // outside the lock: a task that is aborted may be spawning
     }
 }
 
-/// A request under way.
-pub(super) struct Open(Tasks);
+/// Counts a request as active until it is dropped.
+pub(super) struct ActiveRequest(StreamTasks);
 
-impl Open {
-    pub(super) fn new(tasks: Tasks) -> Open {
-        tasks.idle_timer().begin();
-        Open(tasks)
+impl ActiveRequest {
+    pub(super) fn new(tasks: StreamTasks) -> ActiveRequest {
+        tasks.idle_timer().request_started();
+        ActiveRequest(tasks)
     }
 }
 
-impl Drop for Open {
+impl Drop for ActiveRequest {
     fn drop(&mut self) {
-        self.0.idle_timer().end();
+        self.0.idle_timer().request_ended();
+    }
+}
+
+/// Tracks how long a connection has been idle.
+struct IdleTimer {
+    activity: Activity,
+    /// The last change of `activity`, or the GOAWAY if that is later.
+    since: Instant,
+    is_leaving: bool,
+    idle_timeout: Duration,
+    request_deadline: Duration,
+}
+
+enum Activity {
+    /// There has been no request.
+    Unused,
+    /// This number of requests wait for their response.
+    Busy(NonZeroUsize),
+    /// Every request has its response.
+    Idle,
+}
+
+impl IdleTimer {
+    fn new(limits: &ServerLimits) -> IdleTimer {
+        let ServerLimits { idle_timeout, request_deadline, .. } = *limits;
+        IdleTimer { activity: Activity::Unused, since: Instant::now(), is_leaving: false, idle_timeout, request_deadline }
+    }
+
+    fn request_started(&mut self) {
+        self.activity = Activity::Busy(match self.activity {
+            Activity::Busy(active) => active.saturating_add(1),
+            Activity::Unused | Activity::Idle => NonZeroUsize::MIN,
+        });
+    }
+
+    fn request_ended(&mut self) {
+        self.activity = match self.activity {
+            Activity::Busy(active) => NonZeroUsize::new(active.get() - 1).map_or(Activity::Idle, Activity::Busy),
+            Activity::Unused | Activity::Idle => Activity::Idle,
+        };
+        self.since = Instant::now();
+    }
+
+    /// Restarts the idle time: the client may have sent a request before it could see the GOAWAY.
+    fn goaway_sent(&mut self) {
+        self.is_leaving = true;
+        self.since = Instant::now();
+    }
+
+    /// Returns the moment at which the connection has been idle for too long. A new connection must start its first request
+    /// within `request_deadline`; `idle_timeout` applies between requests.
+    fn deadline(&self) -> Instant {
+        let since = if let Activity::Busy(_) = self.activity { Instant::now() } else { self.since };
+        since
+            + match self.activity {
+                _ if self.is_leaving => LINGER_TIMEOUT,
+                Activity::Unused => self.idle_timeout.min(self.request_deadline),
+                Activity::Busy(_) | Activity::Idle => self.idle_timeout,
+            }
     }
 }
 
@@ -171,28 +174,28 @@ mod tests {
     use tokio::time::advance;
 
     #[test]
-    fn a_request_that_a_closed_runtime_does_not_take_has_ended() {
-        let (tell, told) = mpsc::channel();
+    fn a_request_that_a_closed_runtime_drops_has_ended() {
+        let (sender, ended) = mpsc::channel();
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime can be built");
             let closed = runtime.handle().clone();
             drop(runtime);
             let _inside = closed.enter();
-            let tasks = Tasks::new(&ServerLimits::default());
-            let open = Open::new(tasks.clone());
-            tasks.spawn(async move { drop(open) });
-            tell.send(matches!(tasks.idle_timer().activity, Activity::Idle))
+            let tasks = StreamTasks::new(&ServerLimits::default());
+            let active = ActiveRequest::new(tasks.clone());
+            tasks.spawn(async move { drop(active) });
+            sender.send(matches!(tasks.idle_timer().activity, Activity::Idle))
         });
-        assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok(true), "nobody waits for a lock that he holds himself");
+        assert_eq!(ended.recv_timeout(Duration::from_secs(60)), Ok(true), "spawning must not lock what the task locks");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_idle_connection_has_its_last_moments_from_the_beginning_of_a_drain() {
-        let tasks = Tasks::new(&ServerLimits::default());
-        advance(LINGER * 10).await;
-        tasks.idle_timer().leave();
-        let left = Instant::now();
+    async fn the_linger_time_of_an_idle_connection_starts_with_the_drain() {
+        let tasks = StreamTasks::new(&ServerLimits::default());
+        advance(LINGER_TIMEOUT * 10).await;
+        tasks.goaway_sent();
+        let start = Instant::now();
         tasks.idle().await;
-        assert_eq!(left.elapsed(), LINGER);
+        assert_eq!(start.elapsed(), LINGER_TIMEOUT);
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hookhold::limits::ServerLimits;
-use hookhold::server::TARGET_LIMIT;
+use hookhold::server::MAX_TARGET_BYTES;
 
 use crate::harness::{self, BODY, Harness, MAX_BODY, chunked, post, split_at_body};
 
@@ -92,8 +92,8 @@ async fn a_request_target_has_8_kib() {
     let harness = Harness::open(ServerLimits::default()).await;
     let target = |length: usize| format!("/hooks/stripe?{}", "x".repeat(length - "/hooks/stripe?".len()));
     let asked = |length: usize| post(BODY).replacen("/hooks/stripe", &target(length), 1);
-    assert!(harness.line().await.ask(asked(TARGET_LIMIT)).await.contains(" 200 "));
-    assert!(harness.line().await.ask(asked(TARGET_LIMIT + 1)).await.contains(" 414 "));
+    assert!(harness.line().await.ask(asked(MAX_TARGET_BYTES)).await.contains(" 200 "));
+    assert!(harness.line().await.ask(asked(MAX_TARGET_BYTES + 1)).await.contains(" 414 "));
     assert_eq!(harness.count("stripe", "bad_request"), 1);
 }
 
@@ -158,7 +158,7 @@ async fn a_refusal_is_logged_with_sender_and_reason_but_no_secret_and_no_body() 
     }
     assert_eq!(harness.count("-", "unknown_source"), 20);
     let text = harness::logged();
-    let refused: Vec<&str> = text.lines().filter(|line| line.contains("refused")).collect();
+    let refused: Vec<&str> = text.lines().filter(|line| line.contains("rejected")).collect();
     assert!(refused.len() >= 5, "{text}");
     assert_eq!(refused.len() as u64 + harness.metrics.deliveries.rejected_log_suppressed.get(), 20);
     for word in ["unknown_source", "remote=127.0.0.1:", "no source has the path /hooks/\\u{202e}nobody"] {

@@ -1,0 +1,132 @@
+//! Accepts connections: at most `max_connections` at a time, and in a drain only those that the kernel has queued already.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::select;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio::task::coop::consume_budget;
+use tokio::time::{Instant, sleep};
+
+use super::log_sampler::LogSampler;
+use super::peer::Peer;
+use super::shutdown::Shutdown;
+use super::state::ServerState;
+use super::{connection_setup, proxies, report_panic};
+
+/// Binds a listener.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG_CONNECTIONS)
+}
+
+/// Accepts connections until `leave` completes, then those that the kernel has queued already. Closes the listener.
+pub(super) async fn accept(
+    listener: TcpListener,
+    state: &Arc<ServerState>,
+    connections: &mut JoinSet<()>,
+    shutdown: &Shutdown,
+    leave: impl Future<Output = ()>,
+) {
+    let slots = Arc::new(Semaphore::new(state.limits.max_connections));
+    let (full_log, error_log) = (LogSampler::new(), LogSampler::new());
+    let mut leave = std::pin::pin!(leave);
+    let mut remaining = None;
+    loop {
+        select! {
+            biased;
+            Some(ended) = connections.join_next() => report_panic(ended),
+            accepted = next_until(next(&listener, &slots, &full_log, state), leave.as_mut(), &mut remaining) => match accepted {
+                Some((Ok((stream, remote)), slot)) => {
+                    let Some(peer) = Peer::connect(proxies::canonical(remote), state) else { continue };
+                    let _ = stream.set_nodelay(true);
+                    let served = connection_setup::serve(stream, peer, state.clone(), shutdown.watch());
+                    connections.spawn(async move { served.await; drop(slot) });
+                }
+                Some((Err(error), _)) if remaining.is_none() => {
+                    if let Some(suppressed) = error_log.admit(Instant::now()) {
+                        tracing::error!(%error, suppressed, "cannot accept a connection; retrying");
+                    }
+                    // Not `sleep` alone: while accepting keeps failing, a shutdown must still take effect.
+                    select! {
+                        () = sleep(ACCEPT_RETRY_DELAY) => {}
+                        () = &mut leave => return,
+                    }
+                }
+                _ => return,
+            },
+        }
+    }
+}
+
+/// Returns the result of `next` until `leave` completes. After that, returns `None` as soon as `next` has to wait, or once
+/// `remaining` has counted down from the longest possible queue: clients that keep connecting cannot delay the drain.
+async fn next_until<T>(
+    next: impl Future<Output = T>,
+    mut leave: Pin<&mut impl Future<Output = ()>>,
+    remaining: &mut Option<u32>,
+) -> Option<T> {
+    let mut next = std::pin::pin!(next);
+    while *remaining != Some(0) {
+        select! {
+            biased;
+            () = &mut leave, if remaining.is_none() => *remaining = Some(BACKLOG_CONNECTIONS + 1), // Linux queues one more
+            next = &mut next => {
+                *remaining = remaining.map(|remaining| remaining - 1);
+                return Some(next);
+            }
+            () = consume_budget(), if remaining.is_some() => return None,
+        }
+    }
+    None
+}
+
+/// Waits for a free slot, then for a connection.
+async fn next(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+    full_log: &LogSampler,
+    state: &ServerState,
+) -> (io::Result<(TcpStream, SocketAddr)>, Option<OwnedSemaphorePermit>) {
+    if slots.available_permits() == 0
+        && let Some(suppressed) = full_log.admit(Instant::now())
+    {
+        tracing::warn!(max_connections = state.limits.max_connections, suppressed, "every connection is in use; new ones wait");
+    }
+    let slot = slots.clone().acquire_owned().await.ok();
+    (listener.accept().await, slot)
+}
+
+/// Connections that the kernel may queue; it lowers this to its own `somaxconn`.
+const BACKLOG_CONNECTIONS: u32 = 4096;
+
+/// Delay after a failed accept. The cause is nearly always a lack of file descriptors, which ends as connections close.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::{pending, ready};
+
+    #[tokio::test]
+    async fn clients_that_keep_connecting_do_not_delay_the_drain() {
+        let (mut leave, mut remaining, mut taken) = (std::pin::pin!(ready(())), None, 0);
+        while next_until(ready(()), leave.as_mut(), &mut remaining).await.is_some() {
+            taken += 1;
+        }
+        assert_eq!(taken, BACKLOG_CONNECTIONS + 1, "every connection that can have been queued, and no other");
+    }
+
+    #[tokio::test]
+    async fn a_drain_starts_when_no_connection_is_queued() {
+        let (mut leave, mut remaining) = (std::pin::pin!(ready(())), None);
+        assert_eq!(next_until(pending::<()>(), leave.as_mut(), &mut remaining).await, None);
+    }
+}
