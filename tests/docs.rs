@@ -56,6 +56,27 @@ fn the_readme_lists_every_outcome_with_its_status() {
     }
 }
 
+/// A text in quotation marks on the page is the name of one of its alarms, or a message of hookhold up to the first "…".
+#[test]
+fn every_message_quoted_in_the_runbook_exists() {
+    let page = fs::read_to_string(root().join("docs/runbook.md")).expect("docs/ is readable");
+    let messages = sources(&root().join("src")).replace("\\\n", " ").split_whitespace().collect::<Vec<_>>().join(" ");
+    let prose = page.split("```").step_by(2).collect::<String>();
+    let mut quoted = 0;
+    for line in prose.lines() {
+        // Code spans with quotation marks of their own, such as option values, are no quotations.
+        let spans = line.split('`').enumerate().filter(|(index, span)| index % 2 == 0 || !span.contains('"'));
+        let text: String = spans.map(|(_, span)| span).collect();
+        for quotation in text.split('"').skip(1).step_by(2) {
+            let start = quotation.split('…').next().unwrap_or_default().trim();
+            let is_alarm = prose.lines().any(|row| row.starts_with(&format!("| {start} |")));
+            assert!(is_alarm || messages.contains(start), "docs/runbook.md quotes {start:?}, which src/ does not contain");
+            quoted += 1;
+        }
+    }
+    assert!(quoted >= 6, "found only {quoted} quotations");
+}
+
 /// `disconnected` has no response: the sender has left.
 const NOT_IN_THE_TABLE: &[Outcome] = &[Outcome::Disconnected];
 
@@ -74,6 +95,16 @@ fn pages() -> Vec<(PathBuf, String)> {
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
     assert!(paths.len() >= 6, "found only {} pages", paths.len());
     paths.into_iter().map(|path| (path.clone(), fs::read_to_string(path).expect("pages are UTF-8"))).collect()
+}
+
+/// The text of every Rust file below `dir`.
+fn sources(dir: &Path) -> String {
+    let entries = fs::read_dir(dir).expect("src/ is readable").map(|entry| entry.expect("src/ is readable").path());
+    let texts = entries.map(|path| match path.is_dir() {
+        true => sources(&path),
+        false => fs::read_to_string(&path).expect("src/ is readable"),
+    });
+    texts.collect()
 }
 
 fn root() -> &'static Path {
