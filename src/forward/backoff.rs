@@ -1,10 +1,10 @@
-//! Exponential pauses between attempts, with jitter, that never run out.
+//! Exponential backoff with jitter and without a maximum number of attempts.
 
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
-/// Pauses that double from the first to the longest, before jitter.
+/// Pauses that double, before jitter, from the first to the longest.
 pub(super) struct Backoff {
     first: Duration,
     longest: Duration,
@@ -12,7 +12,7 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// Starts with the first pause.
+    /// Creates a backoff that starts with the first pause.
     pub(super) fn new(first: Duration, longest: Duration) -> Backoff {
         Backoff { first, longest, pauses: pauses(first, longest) }
     }
@@ -22,7 +22,7 @@ impl Backoff {
         self.pauses.next().expect("built without a maximum number of pauses")
     }
 
-    /// Starts again with the first pause.
+    /// Goes back to the first pause.
     pub(super) fn reset(&mut self) {
         self.pauses = pauses(self.first, self.longest);
     }

@@ -1,5 +1,5 @@
-//! The Kafka client over the lifetime of the forwarder: starts a producer, replaces it when it fails for good, and retires it.
-//! Knows no topics; what a replacement means for them is the worker's business.
+//! The Kafka client for the lifetime of the forwarder: starts a producer, replaces it when it fails for good, and ends it. Knows
+//! no topic queues; the worker decides what a replacement means for them.
 
 use std::io;
 use std::sync::Arc;
@@ -26,26 +26,26 @@ pub(super) struct KafkaClient {
     mailbox: Arc<Mailbox>,
     metrics: Arc<Metrics>,
     state: ClientState,
-    /// Counts producers; reports of earlier ones are outdated.
+    /// Number of the current or next producer. Reports of earlier ones are outdated.
     generation: u64,
     backoff: Backoff,
-    /// The latest error that concerns the client as a whole since the last acknowledgement.
+    /// The latest client-wide error since the last acknowledgement.
     last_error: Option<(RDKafkaErrorCode, String)>,
-    /// True while a probe runs, which may outlive its producer.
+    /// True while a probe runs. It may outlive its producer.
     probing: bool,
 }
 
 enum ClientState {
-    /// There is no producer until `start_at`.
+    /// No producer runs. The next one is due at `start_at`.
     Waiting {
         start_at: Instant,
-        /// Reason why the last attempt failed.
+        /// Error of the last attempt to start one.
         setup_error: Option<String>,
     },
     Running {
         producer: Producer,
         started_at: Instant,
-        /// True if something was acknowledged to this producer.
+        /// True after this producer's first acknowledgement.
         proven: bool,
         replacement: Option<Replacement>,
     },
@@ -56,20 +56,20 @@ pub(super) struct Replacement {
     /// The metric label.
     pub(super) reason: &'static str,
     detail: String,
-    /// The latest time for it.
+    /// Latest time of the replacement. It happens earlier if no topic makes progress.
     pub(super) by: Instant,
 }
 
-/// A producer that was replaced.
+/// A replacement that was carried out.
 pub(super) struct Replaced {
     pub(super) detail: String,
-    /// Reason to block the topics with records in flight: the producer failed before its first acknowledgement, so its
-    /// successor may fail likewise.
+    /// Reason to block the topics that had records in flight. Set if the producer failed before its first acknowledgement,
+    /// because its successor may fail likewise.
     pub(super) block: Option<BlockReason>,
 }
 
 impl KafkaClient {
-    /// Prepares a client for bodies of up to `max_body` bytes; [`KafkaClient::start`] starts its first producer.
+    /// Creates a client for bodies of up to `max_body` bytes. Its first producer is due at once.
     pub(super) fn new(
         librdkafka: &[(String, String)],
         max_body: usize,
@@ -100,17 +100,17 @@ impl KafkaClient {
         }
     }
 
-    /// True if records may be sent: there is a producer, and no replacement is due.
+    /// True if records may be sent: a producer runs, and no replacement is scheduled.
     pub(super) fn is_ready(&self) -> bool {
         matches!(self.state, ClientState::Running { replacement: None, .. })
     }
 
-    /// True if reports of this generation concern the present producer.
+    /// True if this is the generation of the current producer.
     pub(super) fn is_current(&self, generation: u64) -> bool {
         generation == self.generation
     }
 
-    /// Notes an acknowledgement: the producer works.
+    /// Records an acknowledgement, which proves that the producer works.
     pub(super) fn acknowledged(&mut self) {
         self.last_error = None;
         if let ClientState::Running { proven, .. } = &mut self.state {
@@ -118,12 +118,13 @@ impl KafkaClient {
         }
     }
 
-    /// Notes an error that concerns the client as a whole.
+    /// Records a client-wide error.
     pub(super) fn note_error(&mut self, code: RDKafkaErrorCode, detail: String) {
         self.last_error = Some((code, detail));
     }
 
-    /// Returns why no broker answers: the client's last error about credentials or TLS explains more than silence.
+    /// Returns the reason for a block while no broker answers. If the client's last error is about credentials or TLS, that
+    /// error is the reason.
     pub(super) fn unreachable_reason(&self, otherwise: &str) -> (BlockReason, String) {
         match &self.last_error {
             Some((code, detail)) if classify(*code) == ErrorClass::Environment(BlockReason::Authentication) => {
@@ -147,26 +148,26 @@ impl KafkaClient {
         Ok(())
     }
 
-    /// Notes that the probe has posted its result.
+    /// Records that the probe has posted its result.
     pub(super) fn probe_finished(&mut self) {
         self.probing = false;
     }
 
-    /// Schedules the replacement of a producer that failed for good, for now.
+    /// Schedules the immediate replacement of a producer that failed for good.
     pub(super) fn producer_failed(&mut self, detail: String, now: Instant) {
         let ClientState::Running { producer, replacement, .. } = &mut self.state else { return };
         let cause = producer.fatal_cause().unwrap_or(RDKafkaErrorCode::Fail);
         *replacement = Some(Replacement { reason: rebuild_reason(cause), detail, by: now });
     }
 
-    /// Schedules the replacement of a producer that does nothing, unless one is scheduled.
+    /// Schedules the replacement of a producer that makes no progress, unless one is scheduled already.
     pub(super) fn producer_stuck(&mut self, detail: String, now: Instant) {
         let ClientState::Running { replacement, .. } = &mut self.state else { return };
         let by = now + LET_OTHERS_FINISH;
         replacement.get_or_insert_with(|| Replacement { reason: REBUILT_STUCK, detail, by });
     }
 
-    /// Returns the scheduled replacement.
+    /// Returns the scheduled replacement, if there is one.
     pub(super) fn replacement(&self) -> Option<&Replacement> {
         match &self.state {
             ClientState::Running { replacement, .. } => replacement.as_ref(),
@@ -174,7 +175,7 @@ impl KafkaClient {
         }
     }
 
-    /// Carries out a scheduled replacement: retires the producer and waits a moment before the next one.
+    /// Carries out the scheduled replacement: retires the producer and schedules the start of the next one after a pause.
     pub(super) fn replace(&mut self, now: Instant) -> Option<Replaced> {
         let ClientState::Running { started_at, proven, replacement, .. } = &mut self.state else { return None };
         let Replacement { reason, detail, .. } = replacement.take()?;
@@ -184,7 +185,12 @@ impl KafkaClient {
             self.backoff.reset();
         }
         let pause = self.backoff.next_pause();
-        error!(reason, error = detail, next_in = ?pause, "the Kafka producer failed and is replaced; records in flight are sent again");
+        error!(
+            reason,
+            error = detail,
+            next_in = ?pause,
+            "the Kafka producer has failed and is replaced; records in flight are sent again"
+        );
         let waiting = ClientState::Waiting { start_at: now + pause, setup_error: None };
         if let ClientState::Running { producer, .. } = std::mem::replace(&mut self.state, waiting) {
             producer.retire();
@@ -194,7 +200,7 @@ impl KafkaClient {
         Some(Replaced { detail, block: (!proven).then_some(unproven) })
     }
 
-    /// Returns the time at which the next producer is to be started; `None` while one runs.
+    /// Returns the time at which the next producer is due. `None` while one runs.
     pub(super) fn start_due(&self) -> Option<Instant> {
         match self.state {
             ClientState::Waiting { start_at, .. } => Some(start_at),
@@ -202,7 +208,7 @@ impl KafkaClient {
         }
     }
 
-    /// Starts a producer. If that fails, [`KafkaClient::setup_error`] says why, and `start_due` when to try again.
+    /// Starts a producer. After a failure [`KafkaClient::setup_error`] has the reason, and another attempt is due after a pause.
     pub(super) fn start(&mut self, now: Instant) {
         self.state = match Producer::start(&self.config, &self.mailbox, self.generation) {
             Ok(producer) => ClientState::Running { producer, started_at: now, proven: false, replacement: None },
@@ -218,7 +224,7 @@ impl KafkaClient {
         };
     }
 
-    /// Returns why no producer could be set up, until one is.
+    /// Returns the error of the last attempt to start a producer. `None` while one runs.
     pub(super) fn setup_error(&self) -> Option<&str> {
         match &self.state {
             ClientState::Waiting { setup_error, .. } => setup_error.as_deref(),
@@ -226,7 +232,7 @@ impl KafkaClient {
         }
     }
 
-    /// Retires the producer for good and waits for its end, at most until `by` but at least [`RETIRE_WITHIN`].
+    /// Ends the client. Waits for that until `by`, and at least for [`RETIRE_WITHIN`].
     pub(super) fn stop(self, by: Instant) {
         let ClientState::Running { producer, .. } = self.state else { return };
         let timeout = by.saturating_duration_since(Instant::now()).max(RETIRE_WITHIN);
@@ -236,9 +242,9 @@ impl KafkaClient {
     }
 }
 
-/// First and longest pause (before jitter) between two producers.
+/// First and longest pause (before jitter) before the next producer is started.
 const REBUILD_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// How long the replacement of a producer that still lives waits for topics that still flow.
+/// The replacement of a producer that still runs waits this long for topics that make progress.
 const LET_OTHERS_FINISH: Duration = Duration::from_secs(30);
-/// The Kafka client gets at least this long to end.
+/// The client gets at least this long to end.
 const RETIRE_WITHIN: Duration = Duration::from_secs(1);

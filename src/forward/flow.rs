@@ -1,31 +1,34 @@
-//! The states in which a topic queue sends or does not send, and what may follow what. Knows no records, readers or metrics.
+//! The states of a topic queue and the transitions between them. Knows no records, readers or metrics.
 //!
 //! ```text
-//!              failure                 all reported                     probe
-//! Flowing ──────────────► Recalling ────────────────► Blocked or Flowing      Blocked ──► Trial
-//!    ▲  └─ client, cluster or journal fails ─► Blocked ◄── failure, stall ──┘       │
-//!    └───────────────── acknowledgement or recovery ────────────────────────────────┘
+//!          failed record               all reported, not blocked
+//! Flowing ───────────────► Recalling ───────────────────────────► Flowing
+//!    │                         │ all reported, blocked
+//!    │ stall, no broker        ▼           topic is writable
+//!    └─────────────────────► Blocked ─────────────────────────► Trial ── acknowledged ──► Flowing
+//!                              ▲ └─ acknowledged ──► Flowing      │
+//!                              └────────── failed record ─────────┘
 //! ```
 
 use std::time::Instant;
 
 use super::kafka_error::BlockReason;
 
-/// The sending state of one topic queue.
+/// The state of one topic queue.
 #[derive(Default)]
 pub(super) enum Flow {
-    /// Sends as much as may be in flight.
+    /// Sends up to the in-flight limit.
     #[default]
     Flowing,
-    /// A record failed: sends nothing until everything in flight is reported, then rewinds.
+    /// Sends nothing because a record failed; rewinds once every record in flight is reported.
     Recalling(Option<Block>),
-    /// Sends nothing.
+    /// Sends nothing until a probe finds the topic writable.
     Blocked(Block),
-    /// Sends one record at a time; an acknowledgement ends the block.
+    /// Sends one record. Its acknowledgement ends the block.
     Trial(Block),
 }
 
-/// The reason for a block and the time at which it began.
+/// Reason and start of a block.
 #[derive(Clone, Copy)]
 pub(super) struct Block {
     pub(super) reason: BlockReason,
@@ -33,7 +36,7 @@ pub(super) struct Block {
 }
 
 impl Flow {
-    /// Returns the block, if there is one.
+    /// Returns the current block, if there is one.
     pub(super) fn block(&self) -> Option<Block> {
         match self {
             Flow::Flowing => None,
@@ -42,7 +45,7 @@ impl Flow {
         }
     }
 
-    /// Begins a block, or changes its reason; returns the former reason. A trial ends.
+    /// Begins a block or changes its reason, and ends a trial. Returns the former reason.
     pub(super) fn set_block(&mut self, reason: BlockReason, now: Instant) -> Option<BlockReason> {
         let former = self.block();
         let block = Block { reason, since: former.map_or(now, |former| former.since) };
@@ -63,7 +66,7 @@ impl Flow {
         Some(block)
     }
 
-    /// Begins a recall. A trial stays one: its only record is the one that failed, so nothing is left to wait for.
+    /// Begins a recall. A trial continues instead: the record that failed was its only one, so there is no report to wait for.
     pub(super) fn begin_recall(&mut self) {
         match self {
             Flow::Flowing | Flow::Blocked(_) => *self = Flow::Recalling(self.block()),
@@ -71,14 +74,14 @@ impl Flow {
         }
     }
 
-    /// Ends a recall: everything in flight is reported.
+    /// Ends a recall after the last report.
     pub(super) fn end_recall(&mut self) {
         if let Flow::Recalling(block) = self {
             *self = block.map_or(Flow::Flowing, Flow::Blocked);
         }
     }
 
-    /// Turns a block into a trial.
+    /// Begins a trial if the queue is blocked.
     pub(super) fn begin_trial(&mut self) {
         if let Flow::Blocked(block) = self {
             *self = Flow::Trial(*block);
@@ -106,12 +109,12 @@ mod tests {
         flow.begin_recall();
         assert_eq!(flow.set_block(BlockReason::TopicMissing, now), None);
         flow.begin_trial();
-        assert!(flow.is_recalling(), "no trial before everything is reported");
+        assert!(flow.is_recalling(), "no trial before the last report");
         flow.end_recall();
         assert!(matches!(flow, Flow::Blocked(_)) && reason(&flow) == Some(BlockReason::TopicMissing));
         flow.begin_trial();
         flow.begin_recall();
-        assert!(matches!(flow, Flow::Trial(_)), "the record of a trial was alone in flight");
+        assert!(matches!(flow, Flow::Trial(_)), "a trial has only one record in flight");
         assert_eq!(flow.set_block(BlockReason::Record, now), Some(BlockReason::TopicMissing));
         assert!(matches!(flow, Flow::Blocked(_)), "a block ends a trial");
         assert!(flow.clear_block().is_some() && matches!(flow, Flow::Flowing));

@@ -1,20 +1,20 @@
-//! The records of one topic that were handed to Kafka and are not finished: the events from the cursor to the newest one sent.
-//! Only an acknowledgement moves the cursor, and only past events that are all acknowledged.
+//! The records of one topic from its cursor to the newest one that was sent. The cursor moves only past records that are all
+//! acknowledged.
 //!
-//! The limit bounds memory, and with it the duplicates after a crash: at most what is in flight, plus what was acknowledged
-//! since the cursor was last saved.
+//! The limit bounds memory. It bounds the duplicates after a crash as well: at most the records in flight, plus those that were
+//! acknowledged since the cursor was last saved.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::clock::UnixMillis;
 
-/// The unfinished events of one topic, in the order of their sequences.
+/// The records in flight of one topic, in the order of their sequences.
 #[derive(Default)]
 pub(super) struct InFlight {
     records: VecDeque<InFlightRecord>,
     bytes: usize,
     unreported: usize,
-    /// Acknowledged before a rewind and above the cursor: not to be sent again.
+    /// Sequences above the cursor that were acknowledged before a rewind. They must not be sent again.
     acked_ahead: BTreeSet<u64>,
 }
 
@@ -33,32 +33,32 @@ enum RecordState {
 }
 
 impl InFlight {
-    /// True if another event may be sent; a single one always may, whatever its size.
+    /// True if another record may be sent. A single record always may, whatever its size.
     pub(super) fn has_room(&self, limit: InFlightLimit) -> bool {
         self.records.len() < limit.records && self.bytes < limit.bytes
     }
 
-    /// True if at most half of the limit is used: Kafka keeps up.
+    /// True if at most half of the limit is used, so that Kafka keeps up.
     pub(super) fn is_half_empty(&self, limit: InFlightLimit) -> bool {
         self.records.len() <= limit.records / 2 && self.bytes <= limit.bytes / 2
     }
 
-    /// True if nothing lies between the cursor and the newest event read.
+    /// True if every record that was sent is acknowledged.
     pub(super) fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
 
-    /// Returns the number of records that librdkafka still owes a report for.
+    /// Returns the number of records whose delivery report is missing.
     pub(super) fn unreported(&self) -> usize {
         self.unreported
     }
 
-    /// Returns the number of events that have not been acknowledged.
+    /// Returns the number of records that are not acknowledged.
     pub(super) fn unacknowledged(&self) -> usize {
         self.records.iter().filter(|record| record.state != RecordState::Acked).count()
     }
 
-    /// Adds an event. False if Kafka has it already, so that it must not be sent again.
+    /// Adds a record. False if it was acknowledged before a rewind, so that it must not be sent again.
     pub(super) fn insert(&mut self, seq: u64, bytes: usize, received_at: UnixMillis) -> bool {
         let acked = self.acked_ahead.remove(&seq);
         let state = if acked { RecordState::Acked } else { RecordState::Unreported };
@@ -69,19 +69,19 @@ impl InFlight {
         !acked
     }
 
-    /// Notes an acknowledgement.
+    /// Applies an acknowledgement.
     pub(super) fn acknowledge(&mut self, seq: u64) {
         self.report(seq, RecordState::Acked);
         self.drop_finished();
     }
 
-    /// Notes a failure; the event stays unfinished.
+    /// Applies a failure. The record stays until a rewind.
     pub(super) fn fail(&mut self, seq: u64) {
         self.report(seq, RecordState::Failed);
     }
 
-    /// Forgets every record, so that what is not acknowledged is read and sent again; acknowledgements are remembered.
-    /// Returns the sequence to read from, `None` if nothing was in flight.
+    /// Removes every record, so that those without an acknowledgement can be read and sent again. Acknowledgements are
+    /// remembered. Returns the sequence to read from, `None` if nothing was in flight.
     pub(super) fn rewind(&mut self) -> Option<u64> {
         let cursor = self.cursor();
         let acked = self.records.iter().filter(|record| record.state == RecordState::Acked);
@@ -92,12 +92,12 @@ impl InFlight {
         cursor
     }
 
-    /// Returns the lowest unfinished sequence.
+    /// Returns the lowest sequence that is not acknowledged.
     pub(super) fn cursor(&self) -> Option<u64> {
         self.records.front().map(|record| record.seq)
     }
 
-    /// Returns the arrival of the oldest unfinished event.
+    /// Returns the arrival of the oldest event that is not acknowledged.
     pub(super) fn oldest(&self) -> Option<UnixMillis> {
         self.records.front().map(|record| record.received_at)
     }
@@ -119,7 +119,7 @@ impl InFlight {
     }
 }
 
-/// Limit of one topic's records in flight: its part of what all topics may have.
+/// In-flight limit of one topic: its equal part of the limit of all topics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct InFlightLimit {
     records: usize,
@@ -134,13 +134,13 @@ impl InFlightLimit {
     }
 }
 
-/// Records of all topics together, unless there are very many topics.
+/// Records in flight of all topics together. Very many topics exceed it, because each has the minimum.
 const ALL_RECORDS: usize = 80_000;
-/// Bytes (bodies, keys and headers) of all topics together, unless there are very many topics.
+/// Bytes in flight (bodies, keys and headers) of all topics together. Very many topics exceed it, as above.
 const ALL_BYTES: usize = 128 << 20;
-/// The lowest and the highest limit of one topic, in records.
+/// Lowest and highest limit of one topic, in records.
 const TOPIC_RECORDS: (usize, usize) = (200, 10_000);
-/// The lowest and the highest limit of one topic, in bytes; a single larger record is sent alone.
+/// Lowest and highest limit of one topic, in bytes. A larger record is sent alone.
 const TOPIC_BYTES: (usize, usize) = (1 << 20, 16 << 20);
 
 #[cfg(test)]

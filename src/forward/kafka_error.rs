@@ -1,12 +1,12 @@
-//! Classifies librdkafka's error codes, and names the reasons for a block in words for logs, metrics and `/readyz`, each with
-//! what the operator can do.
+//! Classifies librdkafka's error codes, and defines the reasons for a block: their words in logs, metrics and `/readyz`, and what
+//! the operator can do about each one.
 //!
-//! An error of the environment blocks the topic it concerns. A record that Kafka rejects for its own sake blocks its topic once
-//! sending it alone has proven it. Only a fatal error of the idempotent producer concerns every topic.
+//! An error of the environment blocks the topic that it concerns. A record that is itself the cause blocks its topic once sending
+//! it alone has proven that. Only a fatal error of the idempotent producer concerns every topic.
 
 use rdkafka::types::RDKafkaErrorCode as Code;
 
-/// Reason for a block: the metric label and log field `reason`. A closed set.
+/// Reason for a topic's block; the metric label and log field `reason`. A closed set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BlockReason {
     /// No broker answers.
@@ -15,21 +15,21 @@ pub(super) enum BlockReason {
     Authentication,
     /// The topic does not exist.
     TopicMissing,
-    /// The principal may not write to the topic.
+    /// Our principal may not write to the topic.
     NotAuthorized,
     /// A partition has no leader.
     NoLeader,
     /// A partition has fewer replicas in sync than the topic demands.
     BelowMinIsr,
-    /// The oldest unacknowledged record is too large or invalid for this topic.
+    /// The record at the cursor is too large or invalid for this topic.
     Record,
     /// The client's own queue is smaller than what may be in flight.
     QueueFull,
-    /// Kafka rejects records for any other reason; the log line has librdkafka's name for it.
+    /// Kafka rejects records for another reason; the log line has librdkafka's name for it.
     Rejected,
     /// Nothing is acknowledged although the cluster looks healthy.
     Stalled,
-    /// The journal cannot be read at this position.
+    /// The journal cannot be read at the next event.
     Journal,
 }
 
@@ -51,7 +51,7 @@ impl BlockReason {
         }
     }
 
-    /// Returns what the operator can do. Forwarding resumes by itself afterwards.
+    /// Returns the operator's remedy. Forwarding resumes by itself afterwards.
     pub(super) fn remedy(self) -> &'static str {
         match self {
             BlockReason::BrokerAway => "check that the brokers run and that bootstrap.servers is reachable from here",
@@ -71,14 +71,14 @@ impl BlockReason {
     }
 }
 
-/// What a failed record's error code concerns.
+/// Scope of a failed record's error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ErrorClass {
-    /// The whole producer, which cannot be used any more.
+    /// The producer, which can no longer be used.
     Producer,
-    /// Nothing: we purged the record ourselves.
+    /// None: hookhold purged the record itself.
     Purged,
-    /// This record, or another one of its batch: only sending it alone can tell.
+    /// The record, or another one of the same batch. Sending each alone shows which.
     Record,
     /// The topic, the cluster or the client.
     Environment(BlockReason),
@@ -125,9 +125,9 @@ pub(super) fn rebuild_reason(code: Code) -> &'static str {
 
 /// Every label of `hookhold_producer_rebuilds_total`.
 pub(super) const REBUILD_REASONS: [&str; 4] = ["sequence", REBUILT_UNAUTHORIZED, "fatal", REBUILT_STUCK];
-/// The principal lacks IdempotentWrite.
+/// Our principal lacks IdempotentWrite.
 pub(super) const REBUILT_UNAUTHORIZED: &str = "not_authorized";
-/// Nothing of a topic was acknowledged although the topic was healthy.
+/// Nothing was acknowledged for a topic that was healthy.
 pub(super) const REBUILT_STUCK: &str = "stuck";
 
 #[cfg(test)]
@@ -136,9 +136,9 @@ mod tests {
 
     #[test]
     fn only_a_records_own_codes_blame_the_record() {
-        let away =
+        let environment =
             [Code::AllBrokersDown, Code::UnknownTopic, Code::TopicAuthorizationFailed, Code::NotEnoughReplicas, Code::Unknown];
-        assert!(away.into_iter().all(|code| matches!(classify(code), ErrorClass::Environment(_))));
+        assert!(environment.into_iter().all(|code| matches!(classify(code), ErrorClass::Environment(_))));
         assert_eq!(classify(Code::MessageSizeTooLarge), ErrorClass::Record);
         assert_eq!(classify(Code::PurgeInflight), ErrorClass::Purged);
         assert_eq!(classify(Code::UnknownTopicOrPartition), ErrorClass::Environment(BlockReason::TopicMissing));

@@ -1,5 +1,5 @@
-//! The reader that all topic queues near the log end share. Holds back one event while its queue is full, and pauses after a
-//! failed read: nothing is ever skipped.
+//! The reader that all topic queues near the log end share. It holds back one event while that event's queue is full, and pauses
+//! after a failed read. It never skips an event.
 
 use std::time::{Duration, Instant};
 
@@ -8,10 +8,11 @@ use tracing::error;
 use super::backoff::Backoff;
 use crate::journal::{Journal, ReadError, Reader, StoredEvent};
 
-/// The shared reader.
+/// The shared reader near the log end.
 pub(super) struct LogReader {
     journal: Journal,
     reader: Reader,
+    /// Read, but waiting for room in its queue.
     held: Option<StoredEvent>,
     /// Time of the next attempt after a failed read.
     retry_at: Option<Instant>,
@@ -19,14 +20,13 @@ pub(super) struct LogReader {
 }
 
 impl LogReader {
-    /// Starts at the sequence `from`.
+    /// Creates a reader that starts at the sequence `from`.
     pub(super) fn new(journal: Journal, from: u64) -> LogReader {
         let reader = journal.reader(from);
         LogReader { journal, reader, held: None, retry_at: None, backoff: Backoff::new(REREAD_AFTER.0, REREAD_AFTER.1) }
     }
 
-    /// Returns the next event: the one held back, else the next durable one, if there is one. During a pause it returns
-    /// `None`.
+    /// Returns the event that was held back, else the next durable event. `None` if there is none, and during a pause.
     pub(super) fn next(&mut self, now: Instant) -> Result<Option<StoredEvent>, ReadError> {
         if self.held.is_some() || self.retry_at.is_some_and(|at| now < at) {
             return Ok(self.held.take());
@@ -48,22 +48,22 @@ impl LogReader {
         read
     }
 
-    /// Takes back an event whose queue is full; [`LogReader::next`] returns it again.
+    /// Holds back an event whose queue is full. [`LogReader::next`] returns it again.
     pub(super) fn hold(&mut self, stored: StoredEvent) {
         self.held = Some(stored);
     }
 
-    /// Returns the event that is held back.
+    /// Returns the event that is held back, if there is one.
     pub(super) fn held(&self) -> Option<&StoredEvent> {
         self.held.as_ref()
     }
 
-    /// Returns the sequence of the next event that it returns.
+    /// Returns the sequence from which [`LogReader::next`] continues.
     pub(super) fn position(&self) -> u64 {
         self.held.as_ref().map_or_else(|| self.reader.next_seq(), |stored| stored.position.seq)
     }
 
-    /// Returns the time of the next attempt while reads fail.
+    /// Returns the time of the next attempt after a failed read.
     pub(super) fn retry_at(&self) -> Option<Instant> {
         self.retry_at
     }
@@ -74,5 +74,5 @@ impl LogReader {
     }
 }
 
-/// First and longest pause (before jitter) after the journal could not be read.
+/// First and longest pause (before jitter) after a failed read.
 const REREAD_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));

@@ -8,9 +8,9 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use super::topic_health::ProbeResult;
 
-/// The result of one record that was handed to librdkafka.
+/// Result of one record that was handed to librdkafka.
 pub(super) struct DeliveryReport {
-    /// Generation of the producer that got the record.
+    /// Generation of the producer that had the record.
     pub(super) generation: u64,
     /// The record, as packed by [`pack_ticket`].
     pub(super) ticket: usize,
@@ -21,15 +21,15 @@ pub(super) struct DeliveryReport {
 /// Everything posted since the forwarder last took its updates.
 #[derive(Default)]
 pub(super) struct Updates {
-    /// Delivery reports, in the order in which librdkafka gave them.
+    /// Delivery reports in librdkafka's order.
     pub(super) reports: Vec<DeliveryReport>,
-    /// Generation of a producer that failed for good, and the reason.
+    /// Generation of a producer that has failed for good, and the reason.
     pub(super) fatal: Option<(u64, String)>,
     /// True if the client has lost its last broker.
     pub(super) brokers_down: bool,
-    /// The latest error that concerns the client as a whole.
+    /// The latest client-wide error.
     pub(super) client_error: Option<(RDKafkaErrorCode, String)>,
-    /// Index of the topic queue whose probe has finished, and the result.
+    /// Index of the topic queue that was probed, and the result.
     pub(super) probe: Option<(usize, ProbeResult)>,
     /// Deadline of a requested stop.
     pub(super) stop_by: Option<Instant>,
@@ -50,12 +50,12 @@ struct MailboxContents {
 
 #[derive(Default, PartialEq, Eq)]
 enum MailboxPhase {
-    /// Nothing is posted, and the forwarder is awake.
+    /// Nothing is posted; the forwarder is awake.
     #[default]
     Empty,
-    /// Something is posted that the forwarder has not taken.
+    /// An update is posted that the forwarder has not taken.
     Posted,
-    /// Nothing is posted, and the forwarder waits on the condition variable.
+    /// Nothing is posted; the forwarder waits on the condition variable.
     Asleep,
 }
 
@@ -100,7 +100,8 @@ impl Mailbox {
         }
     }
 
-    /// Ignores poisoning: an update is posted completely or not at all, so a panic elsewhere leaves the contents intact.
+    /// Locks the contents and ignores poisoning: an update is posted completely or not at all, so a panic elsewhere leaves them
+    /// intact.
     fn lock(&self) -> MutexGuard<'_, MailboxContents> {
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -113,12 +114,12 @@ pub(super) fn pack_ticket(index: usize, seq: u64) -> usize {
     (index << SEQ_BITS) | seq as usize
 }
 
-/// The reverse of [`pack_ticket`].
+/// Splits what [`pack_ticket`] has packed.
 pub(super) fn unpack_ticket(ticket: usize) -> (usize, u64) {
     (ticket >> SEQ_BITS, (ticket & ((1 << SEQ_BITS) - 1)) as u64)
 }
 
-/// Topics that one journal can feed.
+/// Number of topics that a ticket can name.
 pub(super) const MAX_TOPICS: usize = 1 << 16;
 /// Enough for 280 million million events.
 const SEQ_BITS: u32 = 48;

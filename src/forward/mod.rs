@@ -1,12 +1,13 @@
-//! Forwarding: every durable event goes to its Kafka topic, and only a broker's acknowledgement moves a cursor. Kafka may be
-//! away for days; senders notice nothing.
+//! Forwards every durable event to its Kafka topic. Only a broker's acknowledgement moves a cursor. Kafka may be away for days
+//! without any effect on senders.
 //!
-//! Each topic has a queue with its own cursor, in-flight limit and block: a missing topic stops no other one. The journal is
-//! the only buffer; librdkafka holds what is in flight. Nothing in this room knows HTTP or the journal's files.
+//! Each topic has a queue with its own cursor, in-flight limit and block, so that a missing topic stops no other one. The
+//! journal is the only buffer; librdkafka holds only the records in flight. Nothing in this room knows HTTP or the journal's
+//! files.
 //!
-//! Delivery to Kafka is at least once. After a crash, records are sent again under the same `hookhold-log` and `hookhold-seq`:
-//! at most what was in flight of a topic (10,000 records, 16 MiB) and what was acknowledged since its cursor was last saved
-//! (one second).
+//! Delivery to Kafka is at least once. After a crash, some records are sent again with the same `hookhold-log` and
+//! `hookhold-seq`: at most those in flight (per topic 10,000 records, 16 MiB) and those that were acknowledged since the cursor
+//! was last saved (one second).
 
 mod backoff;
 mod client;
@@ -44,23 +45,23 @@ use mailbox::Mailbox;
 use status_table::StatusTable;
 use worker::Worker;
 
-/// The configuration of the forwarder. Not printable: it may hold passwords.
+/// Configuration of the forwarder. Does not implement `Debug`, because it may hold passwords.
 #[derive(Clone, Default)]
 pub struct Settings {
     /// The operator's librdkafka properties with secrets resolved, each accepted by [`check_setting`].
     pub librdkafka: Vec<(String, String)>,
-    /// Per source, the request headers that are forwarded as `http-<name>`.
+    /// Request headers that are forwarded as `http-<name>`, by source.
     pub headers: HashMap<Arc<str>, Vec<HeaderName>>,
     /// The largest body in bytes that any source accepts.
     pub max_body: usize,
 }
 
-/// The state of the forwarder, for `/readyz`.
+/// State of the forwarder, for `/readyz`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
     /// False only if the forwarder's thread has panicked, which is a bug.
     pub running: bool,
-    /// Every topic that has a queue, by name.
+    /// Every topic that has a queue, in the order of names.
     pub topics: Vec<TopicSnapshot>,
 }
 
@@ -97,34 +98,34 @@ pub fn start(journal: Journal, settings: Settings, metrics: Arc<Metrics>, clock:
 }
 
 impl Forwarder {
-    /// Returns the present state of every topic.
+    /// Returns the current state of the forwarder and of every topic.
     pub fn status(&self) -> Status {
         Status { running: !self.thread.is_finished(), topics: self.status_table.snapshots(self.clock.now()) }
     }
 
-    /// Updates `hookhold_forward_lag_*`; to be called before metrics are rendered.
+    /// Updates `hookhold_forward_lag_*`. Must be called before metrics are rendered.
     pub fn measure(&self) {
         self.status_table.measure(&self.metrics, self.clock.now());
     }
 
-    /// Applies other settings from the next record on. Returns them if they need another client: then this forwarder must be
+    /// Applies new settings from the next record on. Returns them if they need another Kafka client: then this forwarder must be
     /// stopped and another one started with them.
     pub fn reconfigure(&self, settings: Settings) -> Result<(), Settings> {
         if !self.settings.load().client_serves(&settings) {
             return Err(settings);
         }
-        // The client stays, and so does the largest body that it takes.
+        // The client stays, and so does the largest body that it accepts.
         let max_body = self.settings.load().max_body;
         self.settings.store(Arc::new(Settings { max_body, ..settings }));
         Ok(())
     }
 
-    /// Reads nothing more, waits up to `within` for acknowledgements of topics that are not blocked, hands the cursors to the
-    /// journal (a later [`Journal::close`] makes them durable) and ends the Kafka client.
+    /// Stops reading, waits up to `within` for acknowledgements of topics that are not blocked, hands the cursors to the journal
+    /// (a later [`Journal::close`] makes them durable) and ends the Kafka client.
     pub fn stop(self, within: Duration) {
         self.mailbox.post(|updates| updates.stop_by = Some(Instant::now() + within));
         if self.thread.join().is_err() {
-            tracing::error!("the forwarder had panicked; its cursors are as last saved");
+            tracing::error!("the forwarder has panicked; its cursors stay as last saved");
         }
     }
 }

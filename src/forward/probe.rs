@@ -1,6 +1,5 @@
-//! Asks the cluster for one topic's metadata, on a thread of its own because the client may take seconds to answer. The request
-//! also refreshes librdkafka's cached metadata of the topic, so that it sends again. At most one probe runs at a time; that is
-//! the caller's duty.
+//! Requests one topic's metadata from the cluster, on a thread of its own because that may take seconds. The request also
+//! refreshes librdkafka's cached metadata, so that it resumes sending to the topic. The client runs at most one probe at a time.
 
 use std::io;
 use std::sync::Arc;
@@ -18,13 +17,13 @@ use super::topic_health::ProbeResult;
 
 /// Starts a probe of the topic of queue `index`; its result is posted to the mailbox. Fails if no thread can be started.
 pub(super) fn start(native: Arc<NativeProducer>, topic: Arc<str>, index: usize, mailbox: Arc<Mailbox>) -> io::Result<()> {
-    let work = move || {
+    let run = move || {
         let result = probe(&native, &topic);
-        // Before the result is posted: this may be the last owner of a retired client, which takes a moment to end.
+        // Dropped before the result is posted: this may be the last owner of a retired client, which takes a moment to end.
         drop(native);
         mailbox.post(|updates| updates.probe = Some((index, result)));
     };
-    thread::Builder::new().name("kafka-probe".into()).spawn(work).map(drop)
+    thread::Builder::new().name("kafka-probe".into()).spawn(run).map(drop)
 }
 
 fn probe(native: &NativeProducer, topic: &str) -> ProbeResult {
@@ -37,7 +36,7 @@ fn probe(native: &NativeProducer, topic: &str) -> ProbeResult {
     }
 }
 
-/// No answer at all means that no broker is reachable, whatever the code, unless the code gives a more specific reason.
+/// Interprets a failed request. Unless the code has a reason of its own, no broker is reachable.
 fn unanswered(error: &KafkaError) -> ProbeResult {
     let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::BrokerTransportFailure);
     match classify(code) {
@@ -46,6 +45,7 @@ fn unanswered(error: &KafkaError) -> ProbeResult {
     }
 }
 
+/// Interprets the metadata of the topic.
 fn answered(topic: &MetadataTopic) -> ProbeResult {
     if let Some(error) = topic.error() {
         let code = RDKafkaErrorCode::from(error);

@@ -1,11 +1,10 @@
-//! Schedules the metadata probes of one topic: a while after the last progress, and with growing pauses while the topic is
-//! blocked.
+//! Schedules the metadata probes of one topic: some time after its last progress, and at growing intervals while it is blocked.
 
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
 
-/// The time of a topic's next probe. The probe takes place only if the topic is blocked or has records in flight by then.
+/// Time of a topic's next probe. The probe is skipped if the topic is not blocked and has nothing in flight by then.
 pub(super) struct ProbeSchedule {
     due: Instant,
     backoff: Backoff,
@@ -22,17 +21,18 @@ impl ProbeSchedule {
         self.due
     }
 
-    /// Schedules the next probe for when the topic has stalled.
+    /// Schedules the next probe at the end of [`STALLED_AFTER`].
     pub(super) fn restart(&mut self, now: Instant) {
         self.due = now + STALLED_AFTER;
     }
 
-    /// The same, unless it is scheduled for later.
+    /// Does the same, unless the next probe is scheduled for a later time.
     pub(super) fn postpone(&mut self, now: Instant) {
         self.due = self.due.max(now + STALLED_AFTER);
     }
 
-    /// Schedules the next probe after a pause, which it returns. Pauses grow until the topic has flowed for a while.
+    /// Schedules the next probe after a pause and returns the pause. Pauses grow from call to call; they start short again for a
+    /// topic that has not been blocked for [`FORGIVEN_AFTER`].
     pub(super) fn back_off(&mut self, is_blocked: bool, now: Instant) -> Duration {
         if !is_blocked && now > self.unblocked_at + FORGIVEN_AFTER {
             self.backoff.reset();
@@ -42,16 +42,16 @@ impl ProbeSchedule {
         pause
     }
 
-    /// Notes the end of a block.
+    /// Records the end of a block.
     pub(super) fn unblocked(&mut self, now: Instant) {
         self.unblocked_at = now;
         self.restart(now);
     }
 }
 
-/// Time without an acknowledgement after which the cluster is probed for the reason.
+/// A topic without an acknowledgement for this long is probed.
 pub(super) const STALLED_AFTER: Duration = Duration::from_secs(10);
 /// First and longest pause (before jitter) between two probes of a blocked topic.
 const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// After flowing this long, a topic's pauses begin short again.
+/// The pauses of a topic that has not been blocked for this long start short again.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(60);

@@ -1,8 +1,8 @@
-//! One librdkafka producer and the thread that polls it. Delivery reports go to the mailbox by ticket; what a failure means is
-//! decided elsewhere. A producer is replaced, never repaired.
+//! One librdkafka producer and the thread that polls it. Delivery reports go to the mailbox by ticket; the supervisor decides what
+//! a failure means. A producer is replaced, never repaired.
 //!
-//! Ending a producer never blocks the forwarder and needs no new thread: under a limit on tasks none may be available, and the
-//! forwarder has to survive that.
+//! Ending a producer does not block the forwarder and starts no thread: under a limit on tasks there may be none to start, and
+//! the forwarder must survive that.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use tracing::debug;
 use super::mailbox::{DeliveryReport, Mailbox};
 use super::settings::setup_failure;
 
-/// The callbacks of librdkafka; they run on the poll thread.
+/// Callbacks from librdkafka. They run on the poll thread.
 pub(super) struct ProducerCallbacks {
     mailbox: Arc<Mailbox>,
     generation: u64,
@@ -33,12 +33,12 @@ pub(super) type NativeProducer = BaseProducer<ProducerCallbacks>;
 pub(super) struct Producer {
     native: Arc<NativeProducer>,
     retired: Arc<AtomicBool>,
-    /// Receives once the poll thread has dropped the native client.
+    /// Gets a message when the poll thread has dropped the native client.
     ended: mpsc::Receiver<()>,
 }
 
 impl Producer {
-    /// Creates the client and starts polling it; librdkafka connects in the background. Fails with librdkafka's reason.
+    /// Creates the native client and starts polling it. librdkafka connects in the background.
     pub(super) fn start(config: &ClientConfig, mailbox: &Arc<Mailbox>, generation: u64) -> Result<Producer, String> {
         let callbacks = ProducerCallbacks { mailbox: mailbox.clone(), generation };
         let native: Arc<NativeProducer> = Arc::new(config.create_with_context(callbacks).map_err(setup_failure)?);
@@ -62,7 +62,7 @@ impl Producer {
         self.native.send(record).map_err(|(error, _)| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail))
     }
 
-    /// Returns the error that caused a fatal one.
+    /// Returns the error code behind a fatal error.
     pub(super) fn fatal_cause(&self) -> Option<RDKafkaErrorCode> {
         self.native.client().fatal_error().map(|(code, _)| code)
     }
@@ -72,8 +72,8 @@ impl Producer {
         self.native.clone()
     }
 
-    /// Purges everything in flight and ends the client, on the poll thread because librdkafka joins its broker threads there.
-    /// The receiver gets a message when that is done.
+    /// Purges the records in flight and ends the native client. That happens on the poll thread, because librdkafka joins its
+    /// broker threads. The receiver gets a message when it is done.
     pub(super) fn retire(self) -> mpsc::Receiver<()> {
         drop(self.native);
         self.retired.store(true, Ordering::Release);
@@ -81,8 +81,8 @@ impl Producer {
     }
 }
 
-/// Serves callbacks until the producer is retired. A panic here would otherwise end all acknowledgements silently, so it is
-/// reported as a fatal error.
+/// Serves callbacks until the producer is retired. A panic would silently end all acknowledgements, so it is reported as a fatal
+/// error.
 fn poll(native: &NativeProducer, retired: &AtomicBool) {
     let polled = catch_unwind(AssertUnwindSafe(|| {
         while !retired.load(Ordering::Acquire) {
@@ -91,7 +91,7 @@ fn poll(native: &NativeProducer, retired: &AtomicBool) {
     }));
     if polled.is_err() {
         native.context().report_fatal("its poll thread panicked");
-        // The client has to be dropped on this thread, not on the forwarder's.
+        // The native client must be dropped on this thread, not on the forwarder's.
         while !retired.load(Ordering::Acquire) {
             thread::sleep(POLL_SLICE);
         }
@@ -118,15 +118,15 @@ impl ProducerContext for ProducerCallbacks {
 }
 
 impl ClientContext for ProducerCallbacks {
-    /// Logs at debug: librdkafka repeats its lines at each attempt to connect, and what matters has a line of our own.
+    /// Logs at debug level only: librdkafka repeats its lines at each attempt to connect, and hookhold logs what matters itself.
     fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
         debug!(target: "librdkafka", "{facility}: {message}");
     }
 
-    /// Discards statistics, which are not used yet. This saves parsing them if the operator turns them on.
+    /// Discards statistics, which are not used yet. This saves parsing them if the operator enables them.
     fn stats_raw(&self, _: &[u8]) {}
 
-    /// rdkafka calls this twice per event, so every arm must be safe to run twice.
+    /// Posts client-wide errors. rdkafka calls this twice per error, so every arm must be safe to run twice.
     fn error(&self, error: KafkaError, reason: &str) {
         debug!(target: "librdkafka", "{error}: {reason}");
         match error.rdkafka_error_code() {
@@ -138,5 +138,5 @@ impl ClientContext for ProducerCallbacks {
     }
 }
 
-/// Longest time until the poll thread notices that the producer is retired.
+/// The poll thread notices within this time that the producer is retired.
 const POLL_SLICE: Duration = Duration::from_millis(100);

@@ -1,9 +1,9 @@
-//! One event as one Kafka record: the exact body as its value, the CloudEvents 1.0 Kafka binding (binary mode) in its
-//! headers, and our own facts beside it. Knows nothing of lanes or of what becomes of the record.
+//! Maps one event to one Kafka record: the exact body as its value, the CloudEvents 1.0 Kafka binding (binary mode) and our own
+//! fields in its headers. Knows nothing of topic queues or of the record's delivery.
 //!
-//! `ce_id` lets a consumer drop repeats that the provider causes; (`hookhold-log`, `hookhold-seq`) lets it drop repeats that
-//! we cause, and `hookhold-seq` is the order to sort by. Neither is ever a hash of the body: two genuine events can be
-//! byte-equal.
+//! `ce_id` lets a consumer drop duplicates that the provider causes. (`hookhold-log`, `hookhold-seq`) lets it drop duplicates
+//! that hookhold causes, and `hookhold-seq` is the order to sort by. Neither is ever a hash of the body: two genuine events can
+//! be byte-equal.
 
 use std::borrow::Cow;
 
@@ -18,16 +18,16 @@ use crate::journal::StoredEvent;
 /// One header of a record: name and value.
 type RecordHeader<'a> = (Cow<'a, str>, Cow<'a, [u8]>);
 
-/// What a record has besides its value, which stays in the event.
+/// Everything of a record except its value, which stays in the event.
 pub(super) struct Envelope<'a> {
-    /// The ordering key, else the event id, else `LOG-SEQ`; never null, so that repeats meet in one partition.
-    pub key: Cow<'a, str>,
+    /// The ordering key, else the event id, else `LOG-SEQ`. Never null, so that duplicates land in one partition.
+    key: Cow<'a, str>,
     headers: Vec<RecordHeader<'a>>,
 }
 
 impl<'a> Envelope<'a> {
-    /// Describes an event; of its request headers only those in `allowed` come along, as `http-<name>`.
-    pub fn new(stored: &'a StoredEvent, allowed: &[HeaderName]) -> Envelope<'a> {
+    /// Builds the envelope of an event. Of its request headers only those in `allowed` are added, as `http-<name>`.
+    pub(super) fn new(stored: &'a StoredEvent, allowed: &[HeaderName]) -> Envelope<'a> {
         let event = &stored.event;
         let id = present(event.id()).map_or_else(|| stored.position.to_string().into(), Cow::from);
         let mut headers = cloud_event(stored, id.clone());
@@ -39,19 +39,19 @@ impl<'a> Envelope<'a> {
             text("hookhold-auth", event.auth()),
             text("hookhold-integrity", event.integrity().word()),
         ]);
-        let leaving = event.request().headers.iter().filter(|(name, _)| may_leave(name, allowed));
-        headers.extend(leaving.map(|(name, value)| (format!("http-{name}").into(), value.as_bytes().into())));
+        let forwarded = event.request().headers.iter().filter(|(name, _)| may_forward(name, allowed));
+        headers.extend(forwarded.map(|(name, value)| (format!("http-{name}").into(), value.as_bytes().into())));
         Envelope { key: present(event.ordering_key()).map_or(id, Cow::from), headers }
     }
 
-    /// The bytes of key and headers.
-    pub fn size(&self) -> usize {
+    /// Returns the size of key and headers in bytes.
+    pub(super) fn size(&self) -> usize {
         self.key.len() + self.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
     }
 
-    /// The record that librdkafka takes. An empty body becomes an empty value, never null: in a compacted topic null would
+    /// Builds the record for librdkafka. An empty body becomes an empty value, never null: in a compacted topic null would
     /// delete the key's history.
-    pub fn record(&'a self, stored: &'a StoredEvent, ticket: usize) -> BaseRecord<'a, str, [u8], usize> {
+    pub(super) fn record(&'a self, stored: &'a StoredEvent, ticket: usize) -> BaseRecord<'a, str, [u8], usize> {
         let none = OwnedHeaders::new_with_capacity(self.headers.len());
         let headers = self.headers.iter().fold(none, |so_far, (key, value)| so_far.insert(Header { key, value: Some(&**value) }));
         BaseRecord::with_opaque_to(stored.event.topic(), ticket)
@@ -62,7 +62,7 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// The attributes of CloudEvents 1.0, and the trace that the sender began.
+/// Builds the CloudEvents 1.0 attributes, and copies the sender's content type and trace context.
 fn cloud_event<'a>(stored: &'a StoredEvent, id: Cow<'a, str>) -> Vec<RecordHeader<'a>> {
     let event = &stored.event;
     let event_type = match present(event.event_type()) {
@@ -95,7 +95,7 @@ fn present(text: Option<&str>) -> Option<&str> {
     text.filter(|text| !text.is_empty())
 }
 
-/// Credentials stay behind whatever the list says.
-fn may_leave(name: &HeaderName, allowed: &[HeaderName]) -> bool {
+/// True if a request header may be forwarded. Credentials may not, even if the list names them.
+fn may_forward(name: &HeaderName, allowed: &[HeaderName]) -> bool {
     !is_credential(name) && allowed.contains(name)
 }

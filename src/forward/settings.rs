@@ -1,29 +1,29 @@
-//! The producer's librdkafka settings: what the promises need and nobody may change, what we prefer and the operator may
-//! change, and what the operator says.
+//! The producer's librdkafka settings, in three layers: the values that hookhold's promises depend on and that cannot be changed,
+//! our defaults, which the operator may change, and the operator's own settings.
 
 use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::BaseProducer;
 
-/// What the promises rest on. The configuration refuses these under every name that they have, and says why.
+/// Settings that the promises depend on. The configuration rejects them under all their names and says why.
 const FIXED: &[(&str, &str)] = &[
     ("acks", "all"),
     ("enable.idempotence", "true"),
-    // Retries belong inside the client, where they keep the order; the journal has all the time in the world.
+    // No timeout: librdkafka retries indefinitely and preserves the order. The journal holds the records meanwhile.
     ("message.timeout.ms", "0"),
-    // Java, Streams, Flink and Connect put a key into the same partition.
+    // The Java client, Kafka Streams, Flink and Connect map a key to the same partition.
     ("partitioner", "murmur2_random"),
-    // A slip in a route must not create a topic.
+    // A misspelt topic in a source must not create a topic.
     ("allow.auto.create.topics", "false"),
 ];
 
-/// What we prefer: name, an alias under which the operator may have set it, value.
+/// Our defaults: name, an alias under which the operator may have set it, value.
 const PREFERRED: &[(&str, &str, &str)] = &[
     ("client.id", "client.id", "hookhold"),
-    // Senders are answered from the journal, so a little patience costs nobody anything and makes better batches.
+    // Senders are answered before Kafka is involved, so a short wait delays no answer and makes larger batches.
     ("linger.ms", "queue.buffering.max.ms", "10"),
     ("compression.type", "compression.codec", "lz4"),
-    // The window of each lane is the limit; this queue only has to be above their sum.
+    // The topics' in-flight limits apply; this queue only has to be larger than their sum.
     ("queue.buffering.max.kbytes", "queue.buffering.max.kbytes", "1048576"),
     ("queue.buffering.max.messages", "queue.buffering.max.messages", "1000000"),
     ("socket.timeout.ms", "socket.timeout.ms", "20000"),
@@ -31,13 +31,13 @@ const PREFERRED: &[(&str, &str, &str)] = &[
     ("socket.keepalive.enable", "socket.keepalive.enable", "true"),
     ("reconnect.backoff.max.ms", "reconnect.backoff.max.ms", "5000"),
     ("topic.metadata.refresh.interval.ms", "topic.metadata.refresh.interval.ms", "60000"),
-    // How long records for an unknown topic are held before the lane hears of it.
+    // Records for an unknown topic fail after this long, which blocks the topic as missing.
     ("topic.metadata.propagation.max.ms", "topic.metadata.propagation.max.ms", "5000"),
     ("log.connection.close", "log.connection.close", "false"),
 ];
 
-/// Says what is wrong with one of the operator's settings: a name that librdkafka does not know, or a value that it refuses.
-/// Opens no connection.
+/// Checks one of the operator's settings: returns an error if librdkafka does not know the name or rejects the value. Opens no
+/// connection.
 pub fn check_setting(name: &str, value: &str) -> Option<String> {
     match ClientConfig::new().set(name, value).create_native_config() {
         Ok(_) => None,
@@ -45,8 +45,8 @@ pub fn check_setting(name: &str, value: &str) -> Option<String> {
     }
 }
 
-/// Says why no client can be set up with settings that are right one by one: a file that is not there, credentials that lack
-/// their other half. Sets one up without servers, so that it opens no connection.
+/// Checks settings that are valid one by one but may not work together: a file that does not exist, a user name without a
+/// password. Creates a client without servers, so that it opens no connection.
 pub fn check_settings(settings: &[(String, String)]) -> Option<String> {
     let mut config = producer_config(settings, 0);
     for name in SERVERS {
@@ -55,15 +55,15 @@ pub fn check_settings(settings: &[(String, String)]) -> Option<String> {
     config.create::<BaseProducer>().err().map(setup_failure)
 }
 
-/// Why there is no client, in librdkafka's words, which name the property and never repeat a secret.
+/// Returns librdkafka's own text for why a client could not be created. It names the property and never repeats a secret.
 pub(super) fn setup_failure(error: KafkaError) -> String {
     match error {
-        KafkaError::ClientConfig(_, what, ..) | KafkaError::ClientCreation(what) => what,
+        KafkaError::ClientConfig(_, reason, ..) | KafkaError::ClientCreation(reason) => reason,
         other => other.to_string(),
     }
 }
 
-/// The whole configuration of a producer that carries bodies of up to `max_body` bytes.
+/// Builds the complete configuration of a producer for bodies of up to `max_body` bytes.
 pub(super) fn producer_config(settings: &[(String, String)], max_body: usize) -> ClientConfig {
     let given = |name: &str| settings.iter().any(|(key, _)| key == name);
     let mut config = ClientConfig::new();
@@ -80,17 +80,17 @@ pub(super) fn producer_config(settings: &[(String, String)], max_body: usize) ->
     config
 }
 
-/// The largest body that a client for bodies of up to `max_body` bytes takes.
+/// Returns the largest body that a client made for bodies of up to `max_body` bytes accepts.
 pub(super) fn largest_body(max_body: usize) -> usize {
     max_body.max(MAX_BODY)
 }
 
-/// Where the brokers are, by both its names.
+/// Both names of the setting that lists the brokers.
 const SERVERS: [&str; 2] = ["bootstrap.servers", "metadata.broker.list"];
-/// The largest body of any recipe (GitHub). The client's limit concerns one record before compression; what the topic
-/// takes is for the broker to say.
+/// The largest body of any recipe (GitHub). The client's limit applies to one record before compression; the topic's limit is
+/// the broker's to enforce.
 const MAX_BODY: usize = 25 << 20;
-/// Room for key, headers and framing beside a body.
+/// Room for key, headers and framing in addition to the body.
 const MAX_ENVELOPE: usize = 1 << 20;
 
 #[cfg(test)]
@@ -102,34 +102,34 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named() {
+    fn an_invalid_setting_is_reported_by_its_name() {
         assert_eq!(check_setting("linger.ms", "5"), None);
-        assert!(check_setting("sasl.mechanismus", "PLAIN").is_some_and(|what| what.contains("sasl.mechanismus")));
-        let zip = check_setting("compression.type", "zip").expect("a mistake");
+        assert!(check_setting("sasl.mechanismus", "PLAIN").is_some_and(|error| error.contains("sasl.mechanismus")));
+        let zip = check_setting("compression.type", "zip").expect("an error");
         assert!(zip.contains("compression") && zip.contains("zip"), "{zip}");
         assert!(check_setting("message.max.bytes", "7").is_some(), "out of range");
-        assert!(check_setting("client.id", "a\0b").is_some(), "not for a C library");
+        assert!(check_setting("client.id", "a\0b").is_some(), "a C string cannot hold it");
     }
 
     #[test]
-    fn what_is_wrong_together_is_named() {
+    fn settings_that_do_not_work_together_are_reported() {
         let servers = ("bootstrap.servers", "localhost:1");
         assert_eq!(check_settings(&pairs(&[servers])), None);
         let scram = ("sasl.mechanism", "SCRAM-SHA-512");
-        let who = [("sasl.username", "hookhold"), ("sasl.password", "sesame")];
-        let whole = pairs(&[servers, ("security.protocol", "sasl_plaintext"), scram, who[0], who[1]]);
+        let credentials = [("sasl.username", "hookhold"), ("sasl.password", "sesame")];
+        let whole = pairs(&[servers, ("security.protocol", "sasl_plaintext"), scram, credentials[0], credentials[1]]);
         assert_eq!(check_settings(&whole), None);
-        let nobody = check_settings(&whole[..3]).expect("a mistake");
-        assert!(nobody.contains("sasl.username"), "{nobody}");
-        let nowhere = [servers, ("security.protocol", "ssl"), ("ssl.ca.location", "/nonexistent/ca.pem")];
-        let nowhere = check_settings(&pairs(&nowhere)).expect("a mistake");
-        assert!(nowhere.contains("ssl.ca.location"), "{nowhere}");
+        let anonymous = check_settings(&whole[..3]).expect("an error");
+        assert!(anonymous.contains("sasl.username"), "{anonymous}");
+        let no_file = [servers, ("security.protocol", "ssl"), ("ssl.ca.location", "/nonexistent/ca.pem")];
+        let no_file = check_settings(&pairs(&no_file)).expect("an error");
+        assert!(no_file.contains("ssl.ca.location"), "{no_file}");
     }
 
     #[test]
-    fn what_we_set_is_known_to_librdkafka_and_yields_to_the_operator_except_for_what_is_fixed() {
+    fn the_operator_overrides_defaults_but_not_fixed_settings() {
         let config = producer_config(&[], 0);
-        config.create_native_config().expect("all our own settings are valid");
+        config.create_native_config().expect("our own settings are valid");
         assert_eq!(config.get("enable.idempotence"), Some("true"));
         let theirs = producer_config(&pairs(&[("queue.buffering.max.ms", "7"), ("acks", "0"), ("message.max.bytes", "9000")]), 0);
         assert_eq!((theirs.get("linger.ms"), theirs.get("queue.buffering.max.ms")), (None, Some("7")), "an alias counts");

@@ -1,5 +1,5 @@
-//! The state of every topic as others see it: lag, cursors and blocks, for `/metrics` and `/readyz`. The forwarder writes and
-//! the listeners read; neither waits for the other.
+//! The published state of every topic: lag, cursor and block, for `/metrics` and `/readyz`. The forwarder writes, the admin
+//! listener reads, and neither waits for the other.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -12,7 +12,7 @@ use super::kafka_error::BlockReason;
 use crate::clock::UnixMillis;
 use crate::metrics::Metrics;
 
-/// The state of one topic at one moment.
+/// State of one topic at one moment.
 #[derive(Clone, Debug, Serialize)]
 pub struct TopicSnapshot {
     /// The Kafka topic.
@@ -28,18 +28,18 @@ pub struct TopicSnapshot {
     pub blocked: Option<Blocked>,
 }
 
-/// The reason for a topic's block.
+/// A topic's block.
 #[derive(Clone, Debug, Serialize)]
 pub struct Blocked {
     /// The reason's word, as in `hookhold_forward_blocked`.
     pub reason: &'static str,
-    /// The error or the missing thing.
+    /// The error in detail.
     pub detail: String,
-    /// What the operator can do.
+    /// The operator's remedy.
     pub remedy: &'static str,
 }
 
-/// The published state of one topic. Its queue writes, other threads read.
+/// Published state of one topic. Its queue writes it, other threads read it.
 pub(super) struct TopicStatus {
     topic: Arc<str>,
     /// Durable events since the cursor at which the forwarder started.
@@ -55,7 +55,7 @@ pub(super) struct TopicStatus {
 }
 
 impl TopicStatus {
-    /// Starts with the number of durable events that wait for an acknowledgement.
+    /// Creates the state of a topic with `waiting` events that are durable and not acknowledged.
     pub(super) fn new(topic: Arc<str>, waiting: u64, metrics: &Metrics) -> TopicStatus {
         TopicStatus {
             seen: waiting.into(),
@@ -80,7 +80,7 @@ impl TopicStatus {
         self.acked.fetch_add(1, Relaxed);
     }
 
-    /// Corrects the lag to this number of events.
+    /// Sets the lag to this number of events.
     pub(super) fn correct_lag(&self, events: u64) {
         self.seen.store(self.acked.load(Relaxed) + events, Relaxed);
     }
@@ -123,7 +123,7 @@ impl TopicStatus {
     }
 }
 
-/// The published state of every topic.
+/// Published state of every topic.
 #[derive(Default)]
 pub(super) struct StatusTable(Mutex<BTreeMap<Arc<str>, Arc<TopicStatus>>>);
 
@@ -133,7 +133,7 @@ impl StatusTable {
         self.lock().insert(topic.clone(), status);
     }
 
-    /// Returns the present state of every topic.
+    /// Returns the current state of every topic.
     pub(super) fn snapshots(&self, now: UnixMillis) -> Vec<TopicSnapshot> {
         self.lock().values().map(|status| status.snapshot(now)).collect()
     }

@@ -1,25 +1,25 @@
 //! Decides from metadata probes of a stalled topic whether to keep waiting or to replace the producer.
 //!
-//! An idempotent producer that has met too few replicas may never recover although its topic does
-//! (confluentinc/confluent-kafka-dotnet#2519), even while a replica beyond the topic's `min.insync.replicas` stays missing.
-//! Reading that setting needs a permission that writing does not, so it is inferred: more replicas than the fewest seen since
-//! the last acknowledgement count as enough.
+//! An idempotent producer that has met too few in-sync replicas may never recover although its topic does
+//! (confluentinc/confluent-kafka-dotnet#2519). The topic has recovered as soon as it has `min.insync.replicas`, even if further
+//! replicas stay missing. Reading that setting takes a permission that writing does not, so it is inferred: more replicas than
+//! the fewest seen since the last acknowledgement are enough.
 
 use std::time::{Duration, Instant};
 
 use super::kafka_error::BlockReason;
 
-/// The cluster's answer about one topic.
+/// Result of one metadata probe.
 #[derive(Clone, Debug)]
 pub(super) enum ProbeResult {
     /// Every partition has a leader and all its replicas.
     Healthy,
-    /// Every partition has a leader, and some have replicas out of sync. Whether that is enough depends on
-    /// `min.insync.replicas`.
+    /// Every partition has a leader, but some lack in-sync replicas. The topic is writable unless `min.insync.replicas` demands
+    /// them.
     UnderReplicated {
-        /// Replicas in sync of the worst partition.
+        /// In-sync replicas of the worst partition.
         in_sync: usize,
-        /// Names that partition.
+        /// Description of that partition.
         detail: String,
     },
     /// The topic cannot be written to.
@@ -29,16 +29,16 @@ pub(super) enum ProbeResult {
 /// Probe results since the last acknowledgement.
 #[derive(Default)]
 pub(super) struct TopicHealth {
-    /// Time since which every probe has led to the same value of `enough`.
+    /// Time of the first probe since which `enough` has not changed.
     since: Option<Instant>,
-    /// True if the topic seems to have as many replicas in sync as it demands.
+    /// True if the topic seems to have `min.insync.replicas`.
     enough: bool,
-    /// The fewest replicas in sync that any partition had.
+    /// The fewest in-sync replicas that any partition had.
     fewest: Option<usize>,
 }
 
 impl TopicHealth {
-    /// Records the number of replicas in sync of the worst partition; `None` means all of them.
+    /// Records the number of in-sync replicas of the worst partition; `None` means all of them.
     pub(super) fn record_in_sync(&mut self, in_sync: Option<usize>, now: Instant) {
         let enough = in_sync.is_none_or(|count| self.fewest.is_some_and(|fewest| count > fewest));
         self.fewest = in_sync.into_iter().chain(self.fewest).min();
@@ -49,31 +49,31 @@ impl TopicHealth {
         self.since.get_or_insert(now);
     }
 
-    /// Records that the topic could certainly not be written to.
+    /// Records that the topic was certainly not writable.
     pub(super) fn record_unwritable(&mut self) {
         self.since = None;
     }
 
-    /// True if the topic seems to have as many replicas in sync as it demands.
+    /// True if the topic seems to have `min.insync.replicas`.
     pub(super) fn has_enough_replicas(&self) -> bool {
         self.enough
     }
 
-    /// Returns how long probes have agreed without an acknowledgement.
+    /// Returns the time for which probes have agreed without an acknowledgement.
     pub(super) fn stalled_for(&self, progress_at: Instant, now: Instant) -> Duration {
         self.since.map_or(Duration::ZERO, |since| now - since.max(progress_at))
     }
 
-    /// True if, after stalling for this long, the producer is the likely cause.
+    /// True if the producer is the likely cause of a stall of this length.
     pub(super) fn blames_producer(&self, stalled_for: Duration) -> bool {
         stalled_for >= if self.enough { STUCK_AFTER } else { STUCK_IN_DOUBT }
     }
 }
 
-/// Time without an acknowledgement, while the topic is healthy, after which the producer is replaced.
+/// A producer is replaced after this time without an acknowledgement for a healthy topic.
 pub(super) const STUCK_AFTER: Duration = Duration::from_secs(300);
-/// The same while replicas are missing and none has been seen to return: a dip may have passed between two probes. A new
-/// producer interrupts the other topics for a moment, so it is not tried often.
+/// The same while replicas are missing and none was seen to return: the number may have dropped and recovered between two
+/// probes. A new producer briefly interrupts the other topics, so this is not tried often.
 const STUCK_IN_DOUBT: Duration = Duration::from_secs(1200);
 
 #[cfg(test)]

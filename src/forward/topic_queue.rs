@@ -1,8 +1,8 @@
-//! The events of one topic on their way to Kafka, in order. Near the log end the queue is fed by the reader that all queues
-//! share; when it falls behind it opens a reader of its own, so that it delays no other topic.
+//! The events of one topic on their way to Kafka, in order. Near the log end, the reader that all queues share feeds the queue.
+//! A queue that falls behind opens a reader of its own, so that it delays no other topic.
 //!
-//! The queue knows what it may do next and what that means for its cursor. The supervisor decides when to probe, block or
-//! replace; only the worker talks to Kafka.
+//! The queue knows which event comes next, whether it may be sent, and where the cursor is. It does not talk to Kafka: the
+//! worker sends records and decides what a failure or a probe result means.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,23 +18,23 @@ use super::topic_health::TopicHealth;
 use crate::clock::UnixMillis;
 use crate::journal::{Journal, ReadError, Reader, StoredEvent};
 
-/// One topic's queue.
+/// The queue of one topic.
 pub(super) struct TopicQueue {
     pub(super) topic: Arc<str>,
     status: Arc<TopicStatus>,
     flow: Flow,
     feed: Feed,
     pub(super) in_flight: InFlight,
-    /// Every event of this topic below this sequence is in flight or finished.
+    /// Sequence to read next: every earlier event of the topic is in flight or finished.
     next: u64,
-    /// Every durable event of this topic below this sequence is counted in `status`.
+    /// Durable events of the topic below this sequence are counted in `status`.
     counted: u64,
     saved: SavedCursor,
-    /// Records up to this sequence are sent one at a time, to find the one that Kafka rejects.
+    /// Records up to this sequence are sent one at a time, to find out which of them Kafka rejects.
     alone_until: Option<u64>,
-    /// Time since which the shared reader has waited for room.
+    /// Time at which the shared reader first found the queue full.
     full_since: Option<Instant>,
-    /// Time of the last acknowledgement, or of the first record sent after a quiet time.
+    /// Time of the last acknowledgement, or of the first record sent after nothing was in flight.
     progress_at: Instant,
     /// Probe results since then.
     pub(super) health: TopicHealth,
@@ -57,14 +57,14 @@ enum Feed {
 /// The cursor that was last handed to the journal.
 struct SavedCursor {
     seq: u64,
-    /// True if the cursor is worth saving however little it moved: after an acknowledgement, or when the queue is back at the
+    /// True if the cursor must be saved even after a small move: after an acknowledgement, or once the queue has rejoined the
     /// shared reader.
     is_outdated: bool,
 }
 
 impl TopicQueue {
-    /// A queue whose cursor is `cursor` and whose status has counted the events below `counted`. It has a reader of its own
-    /// until it meets the shared one.
+    /// Creates a queue that starts at `cursor` and whose status has counted the events below `counted`. It uses a reader of its
+    /// own until it reaches the position of the shared one.
     pub(super) fn new(topic: Arc<str>, cursor: u64, counted: u64, status: Arc<TopicStatus>, now: Instant) -> TopicQueue {
         TopicQueue {
             topic,
@@ -84,7 +84,7 @@ impl TopicQueue {
     }
 }
 
-/// Feeding: which events the queue reads, and from where.
+/// Feeding: the events that the queue takes, and the reader that they come from.
 impl TopicQueue {
     /// True if the shared reader must hand over this event.
     pub(super) fn takes_from_shared(&self, seq: u64) -> bool {
@@ -92,11 +92,11 @@ impl TopicQueue {
     }
 
     /// True if the queue has a reader of its own.
-    pub(super) fn reads_by_itself(&self) -> bool {
+    pub(super) fn has_own_reader(&self) -> bool {
         matches!(self.feed, Feed::Own { .. })
     }
 
-    /// Counts an event that was read, by whichever reader, once.
+    /// Counts an event once, whichever reader has read it.
     pub(super) fn count(&mut self, seq: u64) {
         if seq >= self.counted {
             self.counted = seq + 1;
@@ -104,19 +104,19 @@ impl TopicQueue {
         }
     }
 
-    /// Leaves the shared reader at this event.
+    /// Leaves the shared reader and continues at this event with a reader of its own.
     pub(super) fn fall_behind(&mut self, stored: &StoredEvent) {
         self.feed = Feed::Own { reader: None, oldest: Some(stored.event.received_at()) };
         self.next = stored.position.seq;
     }
 
-    /// Is fed by the shared reader from now on.
+    /// Switches to the shared reader.
     pub(super) fn join_shared(&mut self) {
         self.feed = Feed::Shared;
     }
 
-    /// Reads the next event with the queue's own reader. `None` if there is none below the durable watermark; the queue has
-    /// then joined the shared reader, which stands at `shared`.
+    /// Reads the next event with the queue's own reader. Returns `None` after switching to the shared reader, whose position is
+    /// `shared`: there was no further event below it or below the durable watermark.
     pub(super) fn read(&mut self, journal: &Journal, shared: u64) -> Result<Option<StoredEvent>, ReadError> {
         let Feed::Own { reader, oldest } = &mut self.feed else { return Ok(None) };
         if self.next < shared {
@@ -128,16 +128,16 @@ impl TopicQueue {
                 return Ok(Some(stored));
             }
             self.next = watermark.max(reader.next_seq());
-            // Events lost to corruption were counted and are never acknowledged.
+            // Events that corruption has destroyed were counted as lag but will never be acknowledged.
             self.status.correct_lag(self.in_flight.unacknowledged() as u64);
         }
         self.join_shared();
-        // And only the cursor can pass them.
+        // For the same reason no acknowledgement moves the cursor past them; it has to be saved here.
         self.saved.is_outdated = true;
         Ok(None)
     }
 
-    /// Finds out how old the first event is before the queue may send, for the lag in seconds.
+    /// Reads the age of the first event, so that the lag in seconds is known before the queue may send.
     pub(super) fn find_oldest(&mut self, journal: &Journal) {
         if let Feed::Own { oldest: oldest @ None, .. } = &mut self.feed {
             let first = journal.reader(self.next).for_topic(&self.topic).next();
@@ -146,7 +146,7 @@ impl TopicQueue {
     }
 }
 
-/// Sending: what may be in flight, and what a report means.
+/// Sending and delivery reports.
 impl TopicQueue {
     /// True if the next record may be sent.
     pub(super) fn may_send(&self, limit: InFlightLimit) -> bool {
@@ -157,28 +157,29 @@ impl TopicQueue {
         }
     }
 
-    /// True while each record has to be acknowledged before the next one is sent.
-    pub(super) fn is_one_at_a_time(&self) -> bool {
+    /// True while each record must be acknowledged before the next one is sent.
+    fn is_one_at_a_time(&self) -> bool {
         self.alone_until.is_some_and(|last| self.in_flight.cursor().unwrap_or(self.next) <= last)
     }
 
-    /// True while the shared reader should wait for this full queue: it flows, and has not been full for long.
+    /// True if the shared reader should wait for this full queue instead of leaving it behind: the queue flows and became full
+    /// only recently.
     pub(super) fn is_worth_waiting_for(&mut self, now: Instant) -> bool {
         let flows = matches!(self.flow, Flow::Flowing) && !self.is_one_at_a_time();
         flows && now < *self.full_since.get_or_insert(now) + WAIT_FOR_ROOM
     }
 
-    /// Returns the time at which that wait ends.
+    /// Returns the time until which the shared reader waits for room.
     pub(super) fn wait_ends(&self) -> Option<Instant> {
         self.full_since.map(|since| since + WAIT_FOR_ROOM)
     }
 
-    /// Notes that this event is being sent. False if Kafka has it already.
+    /// Registers an event before it is sent. False if Kafka has acknowledged it before a rewind, so that it must not be sent.
     pub(super) fn begin_send(&mut self, stored: &StoredEvent, bytes: usize, now: Instant) -> bool {
         let seq = stored.position.seq;
         self.next = seq + 1;
         if self.flow.block().is_some() {
-            self.alone_until = self.alone_until.max(Some(seq));
+            self.send_alone_until(seq);
         }
         if self.in_flight.unreported() == 0 {
             self.progress_at = now;
@@ -187,7 +188,7 @@ impl TopicQueue {
         self.in_flight.insert(seq, bytes, stored.event.received_at())
     }
 
-    /// Notes an acknowledgement. It ends a block, unless the queue recalls its records or waits for the journal.
+    /// Applies an acknowledgement. It ends a block, unless the queue is recalling its records or waits for the journal.
     pub(super) fn acknowledge(&mut self, seq: u64, limit: InFlightLimit, now: Instant) {
         self.in_flight.acknowledge(seq);
         self.saved.is_outdated = true;
@@ -205,8 +206,7 @@ impl TopicQueue {
         }
     }
 
-    /// Notes a failed record and begins a recall. True if the record was alone in flight, so that no other record can be at
-    /// fault.
+    /// Applies a failure and begins a recall. True if the record was sent alone, so that no other record can be the cause.
     pub(super) fn fail(&mut self, seq: u64) -> bool {
         let alone = self.is_one_at_a_time() && !self.flow.is_recalling();
         self.in_flight.fail(seq);
@@ -219,7 +219,7 @@ impl TopicQueue {
         self.alone_until = self.alone_until.max(Some(seq));
     }
 
-    /// Sends nothing more until everything in flight is reported.
+    /// Begins a recall: sends nothing more until every record in flight is reported.
     pub(super) fn recall(&mut self) {
         self.flow.begin_recall();
         if matches!(self.flow, Flow::Trial(_)) {
@@ -234,15 +234,11 @@ impl TopicQueue {
         }
     }
 
-    /// Takes back everything that is not acknowledged, to be read and sent again.
+    /// Goes back to the cursor: everything that is not acknowledged is read and sent again.
     pub(super) fn rewind(&mut self) {
         self.flow.end_recall();
         self.full_since = None;
-        let unread = match self.feed {
-            Feed::Own { oldest, .. } => oldest,
-            Feed::Shared => None,
-        };
-        self.feed = Feed::Own { reader: None, oldest: self.in_flight.oldest().or(unread) };
+        self.feed = Feed::Own { reader: None, oldest: self.oldest() };
         self.next = self.in_flight.rewind().unwrap_or(self.next);
     }
 }
@@ -254,12 +250,12 @@ impl TopicQueue {
         self.flow.block().map(|block| block.reason)
     }
 
-    /// True if the queue is blocked because the shared reader cannot read on; it is unblocked together with it.
+    /// True if the queue is blocked because the shared reader fails. The block ends when that reader recovers.
     pub(super) fn waits_for_shared(&self) -> bool {
-        !self.reads_by_itself() && self.block_reason() == Some(BlockReason::Journal)
+        !self.has_own_reader() && self.block_reason() == Some(BlockReason::Journal)
     }
 
-    /// Blocks the queue, or changes the reason of its block. Each block has one log line when it begins and one when it ends.
+    /// Blocks the topic, or changes the reason of its block. A block is logged once per reason and once when it ends.
     pub(super) fn block(&mut self, reason: BlockReason, detail: &str, now: Instant) {
         self.status.set_block(Some((reason, detail)));
         if self.flow.block().is_none() {
@@ -280,18 +276,18 @@ impl TopicQueue {
         info!(topic = &*self.topic, reason = block.reason.word(), seconds, "topic is no longer blocked");
     }
 
-    /// Removes the block from status and metrics, which outlive a forwarder that is replaced; the next one finds out for
+    /// Clears the published block at a stop. The metrics outlive a forwarder that is replaced, and its successor finds out for
     /// itself what is wrong.
     pub(super) fn withdraw_block(&self) {
         self.status.set_block(None);
     }
 
-    /// Lets one record through; more if it is acknowledged.
+    /// Lets one record through. Its acknowledgement ends the block.
     pub(super) fn begin_trial(&mut self) {
         self.flow.begin_trial();
     }
 
-    /// True if an answer of the cluster about the topic would matter.
+    /// True if a probe result would matter: records are in flight, or the topic is blocked by something that Kafka can end.
     pub(super) fn needs_probe(&self) -> bool {
         self.in_flight.unreported() > 0 || (self.flow.block().is_some() && !self.waits_for_shared())
     }
@@ -301,12 +297,12 @@ impl TopicQueue {
         self.probes.due()
     }
 
-    /// Schedules the probe after one that could not be started; returns the pause.
+    /// Schedules another attempt after a probe that could not be started, and returns the pause before it.
     pub(super) fn retry_probe(&mut self, now: Instant) -> Duration {
         self.probes.back_off(self.flow.block().is_some(), now)
     }
 
-    /// Schedules the probe after one that has finished.
+    /// Schedules the probe that follows a finished one.
     pub(super) fn schedule_next_probe(&mut self, now: Instant) {
         match self.flow.block() {
             Some(_) => drop(self.probes.back_off(true, now)),
@@ -314,66 +310,71 @@ impl TopicQueue {
         }
     }
 
-    /// True if the topic needs no judgement: it flows and has had an acknowledgement a moment ago.
+    /// True if the topic is not blocked and had an acknowledgement within [`STALLED_AFTER`].
     pub(super) fn makes_progress(&self, now: Instant) -> bool {
         self.flow.block().is_none() && now < self.progress_at + STALLED_AFTER
     }
 
-    /// Returns how long probes have agreed without an acknowledgement.
+    /// Returns the time for which probes have agreed without an acknowledgement.
     pub(super) fn stalled_for(&self, now: Instant) -> Duration {
         self.health.stalled_for(self.progress_at, now)
     }
 
-    /// True if nothing is in flight or nothing was acknowledged for a moment.
+    /// True if nothing is in flight, or if nothing was acknowledged for [`QUIET_AFTER`].
     pub(super) fn is_quiet(&self, now: Instant) -> bool {
         self.in_flight.unreported() == 0 || now > self.progress_at + QUIET_AFTER
     }
 
-    /// True if acknowledgements are still likely to come.
+    /// True if records are in flight and nothing prevents their acknowledgement.
     pub(super) fn expects_acks(&self) -> bool {
         self.in_flight.unreported() > 0 && (self.flow.block().is_none() || self.waits_for_shared())
     }
 }
 
-/// The cursor.
+/// Cursor and published status.
 impl TopicQueue {
-    /// Returns the cursor if it is worth saving: after an acknowledgement, or when an idle topic's saved one has become old.
-    /// `shared` is the position of the shared reader.
+    /// Returns the cursor if it should be saved: after an acknowledgement, or when the saved cursor of an idle topic is far
+    /// behind. `shared` is the position of the shared reader.
     pub(super) fn cursor_to_save(&self, shared: u64) -> Option<u64> {
         let cursor = self.cursor(shared);
         let step = if self.saved.is_outdated { 0 } else { IDLE_CURSOR_STEP };
         (cursor > self.saved.seq + step).then_some(cursor)
     }
 
-    /// Notes that the cursor has been handed to the journal.
-    pub(super) fn saved(&mut self, cursor: u64) {
+    /// Records that this cursor was handed to the journal.
+    pub(super) fn cursor_saved(&mut self, cursor: u64) {
         self.saved = SavedCursor { seq: cursor, is_outdated: false };
     }
 
-    /// Makes the cursor worth saving however little it moved, as an idle topic's is at a stop.
-    pub(super) fn save_always(&mut self) {
+    /// Has the cursor saved even after a small move, such as the cursor of an idle topic at a stop.
+    pub(super) fn force_save(&mut self) {
         self.saved.is_outdated = true;
     }
 
-    /// Publishes cursor and age.
+    /// Publishes the cursor and the age of the oldest event.
     pub(super) fn publish(&self, shared: u64) {
+        self.status.publish(self.cursor(shared), self.oldest());
+    }
+
+    /// Returns the lowest sequence of the topic that Kafka has not acknowledged.
+    fn cursor(&self, shared: u64) -> u64 {
+        let idle = if self.has_own_reader() { self.next } else { self.next.max(shared) };
+        self.in_flight.cursor().unwrap_or(idle)
+    }
+
+    /// Returns the arrival of the oldest unacknowledged event, once known.
+    fn oldest(&self) -> Option<UnixMillis> {
         let unread = match self.feed {
             Feed::Own { oldest, .. } => oldest,
             Feed::Shared => None,
         };
-        self.status.publish(self.cursor(shared), self.in_flight.oldest().or(unread));
-    }
-
-    /// Returns the lowest sequence of this topic that Kafka has not acknowledged.
-    fn cursor(&self, shared: u64) -> u64 {
-        let idle = if self.reads_by_itself() { self.next } else { self.next.max(shared) };
-        self.in_flight.cursor().unwrap_or(idle)
+        self.in_flight.oldest().or(unread)
     }
 }
 
-/// How long the shared reader waits for room in a queue that flows; then the queue reads by itself.
+/// The shared reader waits this long for room in a queue that flows; then the queue gets a reader of its own.
 const WAIT_FOR_ROOM: Duration = Duration::from_millis(200);
-/// Without an acknowledgement for this long, a topic does not flow.
+/// A topic without an acknowledgement for this long does not delay the replacement of a producer.
 const QUIET_AFTER: Duration = Duration::from_secs(2);
-/// An idle topic's cursor is saved when it could skip this many sequences at the next start.
+/// The cursor of an idle topic is saved when that lets the next start skip this many sequences.
 const IDLE_CURSOR_STEP: u64 = 100_000;

@@ -1,5 +1,5 @@
-//! The forwarder's thread: one loop that takes updates, supervises topics and the Kafka client, feeds every topic that may
-//! send, saves cursors, and sleeps when nothing is left to do. Feeding is in `feed`, failures are in `supervisor`.
+//! The forwarder's thread: a loop that applies updates, supervises topics and the Kafka client, sends the events of every topic
+//! that may send, saves cursors, and sleeps when nothing is left to do. Sending is in `feed`, failures are in `supervisor`.
 
 mod feed;
 mod supervisor;
@@ -21,7 +21,7 @@ use super::topic_queue::TopicQueue;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 
-/// Everything that the thread owns.
+/// The state of the forwarder's thread.
 pub(super) struct Worker {
     journal: Journal,
     settings: Arc<ArcSwap<Settings>>,
@@ -38,8 +38,8 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Takes up every topic at its cursor. The shared reader begins at the highest one, or at the oldest event if there is
-    /// none: a topic's first cursor is saved before the reader passes its first event, so nothing without a cursor lies below.
+    /// Creates a queue for every topic that has a cursor. The shared reader starts at the highest cursor, or at the oldest event
+    /// if there is none. That skips no topic: a topic's first cursor is saved before the reader passes its first event.
     pub(super) fn new(
         journal: Journal,
         settings: Arc<ArcSwap<Settings>>,
@@ -48,7 +48,7 @@ impl Worker {
         status_table: Arc<StatusTable>,
     ) -> Worker {
         let now = Instant::now();
-        // Read before the cursors, so that every topic below it is among them.
+        // Read before the cursors, so that every topic with an event below the watermark is among them.
         let watermark = journal.durable_watermark();
         let cursors = journal.topic_cursors();
         let shared_from = cursors.iter().map(|topic| topic.cursor).max().unwrap_or_else(|| journal.oldest_seq());
@@ -76,7 +76,7 @@ impl Worker {
         worker
     }
 
-    /// Works until a stop is requested.
+    /// Runs until a stop is requested.
     pub(super) fn run(mut self) {
         loop {
             let updates = self.mailbox.take();
@@ -95,7 +95,8 @@ impl Worker {
         }
     }
 
-    /// Adds a queue for a topic whose events below `cursor` are finished; `waiting` events lie from there to `counted`.
+    /// Adds a queue for a topic whose events below `cursor` are finished and which has `waiting` events from there up to
+    /// `counted`. Returns its index.
     fn add_queue(&mut self, topic: &Arc<str>, cursor: u64, (counted, waiting): (u64, u64), now: Instant) -> usize {
         let index = self.queues.len();
         assert!(index < MAX_TOPICS, "topics come from the configuration, which holds fewer");
@@ -107,7 +108,7 @@ impl Worker {
         index
     }
 
-    /// Applies delivery reports.
+    /// Applies the delivery reports of the current producer; those of earlier ones are outdated.
     fn apply_reports(&mut self, reports: Vec<DeliveryReport>, now: Instant) {
         for report in reports {
             if !self.client.is_current(report.generation) {
@@ -124,7 +125,7 @@ impl Worker {
         }
     }
 
-    /// Hands moved cursors to the journal, at most once per [`SAVE_EVERY`].
+    /// Publishes every queue's status, and hands moved cursors to the journal at most once per [`SAVE_EVERY`].
     fn save_cursors(&mut self, now: Instant) {
         let shared = self.log_reader.position();
         let due = now >= self.save_due;
@@ -132,13 +133,13 @@ impl Worker {
             queue.publish(shared);
             if let Some(cursor) = queue.cursor_to_save(shared).filter(|_| due) {
                 self.journal.save_cursor(&queue.topic, cursor);
-                queue.saved(cursor);
+                queue.cursor_saved(cursor);
                 self.save_due = now + SAVE_EVERY;
             }
         }
     }
 
-    /// Returns the time at which there is something to do even without an update.
+    /// Returns the time at which the loop must run again even without an update.
     fn next_deadline(&self) -> Option<Instant> {
         let shared = self.log_reader.position();
         let save = self.queues.iter().any(|queue| queue.cursor_to_save(shared).is_some()).then_some(self.save_due);
@@ -148,7 +149,8 @@ impl Worker {
         deadlines.into_iter().flatten().min()
     }
 
-    /// Reads nothing more, waits for what is in flight of topics that flow, saves every cursor, and ends the Kafka client.
+    /// Reads nothing more, waits for records in flight that may still be acknowledged, saves every cursor, and ends the Kafka
+    /// client.
     fn stop(mut self, by: Instant) {
         loop {
             let updates = self.mailbox.take();
@@ -165,7 +167,7 @@ impl Worker {
         }
         for queue in &mut self.queues {
             queue.withdraw_block();
-            queue.save_always();
+            queue.force_save();
         }
         self.save_due = Instant::now();
         self.save_cursors(self.save_due);
@@ -175,5 +177,5 @@ impl Worker {
     }
 }
 
-/// Cursors are saved this often at most; the journal writes them with its next commit, within a second of their move.
+/// Cursors are saved at most this often; the journal writes them with its next commit, within a second of their move.
 const SAVE_EVERY: Duration = Duration::from_millis(500);

@@ -1,5 +1,5 @@
-//! Moves events to the producer: from the shared reader near the log end, and from a queue's own reader behind it. No topic
-//! waits for another, except for a moment for one that flows and has only just reached its limit.
+//! Moves events to the producer: from the shared reader near the log end, and from the queues' own readers behind it. No topic
+//! waits for another one, except briefly for a topic that flows and has just reached its in-flight limit.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use crate::forward::record::Envelope;
 use crate::journal::StoredEvent;
 
 impl Worker {
-    /// Sends what may be sent, a bounded amount, so that reports are applied in between. False if there is nothing to do.
+    /// Sends a bounded number of events, so that delivery reports are applied in between. False if there was nothing to send.
     pub(super) fn feed(&mut self, now: Instant) -> bool {
         let mut moved = false;
         for _ in 0..BURST {
@@ -28,7 +28,7 @@ impl Worker {
         moved
     }
 
-    /// Reads the next event with the shared reader. A failed read blocks every queue that it feeds until it can read again.
+    /// Reads the next event with the shared reader. If that fails, every topic that it feeds is blocked until it recovers.
     fn next_shared(&mut self, now: Instant) -> Option<StoredEvent> {
         let was_failing = self.log_reader.is_failing();
         match self.log_reader.next(now) {
@@ -40,14 +40,14 @@ impl Worker {
             }
             Err(error) => {
                 let error = error.to_string();
-                let fed = self.queues.iter_mut().filter(|queue| !queue.reads_by_itself() && queue.block_reason().is_none());
-                fed.for_each(|queue| queue.block(BlockReason::Journal, &error, now));
+                let shared = self.queues.iter_mut().filter(|queue| !queue.has_own_reader() && queue.block_reason().is_none());
+                shared.for_each(|queue| queue.block(BlockReason::Journal, &error, now));
                 None
             }
         }
     }
 
-    /// Gives an event to its queue, or leaves the queue behind. False if the event waits for room.
+    /// Sends an event, holds it back, or leaves its queue behind. False if the event was held back.
     fn hand_over(&mut self, stored: StoredEvent, now: Instant) -> bool {
         let seq = stored.position.seq;
         let index = match self.by_topic.get(stored.event.topic()) {
@@ -71,7 +71,7 @@ impl Worker {
         true
     }
 
-    /// Adds the queue of a topic's first event. Its cursor is saved before any other topic's cursor can pass it.
+    /// Adds a queue for the first event of a topic. Its cursor is saved before the cursor of any other topic can pass it.
     fn add_first_seen(&mut self, first: &StoredEvent, now: Instant) -> usize {
         let topic = first.event.topic();
         let seq = first.position.seq;
@@ -82,11 +82,12 @@ impl Worker {
         index
     }
 
+    /// Sends events from the queue's own reader, if it has one. False if there was nothing to send.
     fn feed_from_own_reader(&mut self, index: usize, now: Instant) -> bool {
         let shared = self.log_reader.position();
         for sent in 0..BURST {
             let queue = &mut self.queues[index];
-            if !self.client.is_ready() || !queue.reads_by_itself() || !queue.may_send(self.limit) {
+            if !self.client.is_ready() || !queue.has_own_reader() || !queue.may_send(self.limit) {
                 return sent > 0;
             }
             match queue.read(&self.journal, shared) {
@@ -121,5 +122,5 @@ impl Worker {
     }
 }
 
-/// Events per reader and round.
+/// Events that are read per reader before delivery reports are applied.
 const BURST: usize = 256;

@@ -1,5 +1,5 @@
-//! Everything that can go wrong between hookhold and Kafka, and how it ends: blocks topics and unblocks them, probes topics
-//! that do not move, and has the producer replaced.
+//! Handles everything that can fail between hookhold and Kafka: blocks and unblocks topics, probes topics that make no progress,
+//! and has the producer replaced.
 
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use crate::forward::probe_schedule::STALLED_AFTER;
 use crate::forward::topic_health::ProbeResult;
 
 impl Worker {
-    /// Applies what was posted to the mailbox.
+    /// Applies the updates from the mailbox.
     pub(super) fn apply_updates(&mut self, updates: Updates, now: Instant) {
         self.apply_reports(updates.reports, now);
         for queue in &mut self.queues {
@@ -34,7 +34,7 @@ impl Worker {
         }
     }
 
-    /// Replaces and starts producers, and probes a topic that does not move.
+    /// Replaces or starts the producer if that is due, and probes a topic that makes no progress.
     pub(super) fn supervise(&mut self, now: Instant) {
         let quiet = || self.queues.iter().all(|queue| queue.is_quiet(now));
         if self.client.replacement().is_some_and(|replacement| now >= replacement.by || quiet()) {
@@ -54,7 +54,7 @@ impl Worker {
         }
     }
 
-    /// Decides what one failed record means.
+    /// Applies a failed record: blocks its topic, sends its batch again one by one, or has the producer replaced.
     pub(super) fn record_failed(&mut self, index: usize, seq: u64, code: RDKafkaErrorCode, now: Instant) {
         let queue = &mut self.queues[index];
         let alone = queue.fail(seq);
@@ -67,7 +67,7 @@ impl Worker {
         }
     }
 
-    /// Blocks every topic with records in flight: the client has lost its last broker.
+    /// Blocks every topic with records in flight, because the client has lost its last broker.
     pub(super) fn brokers_down(&mut self, now: Instant) {
         for queue in &mut self.queues {
             if queue.in_flight.unreported() > 0 && queue.block_reason().is_none() {
@@ -77,13 +77,13 @@ impl Worker {
         }
     }
 
-    /// Returns the time of the next probe; `None` while one runs, because its result wakes the forwarder.
+    /// Returns the time of the next probe. `None` while a probe runs, because its result wakes the forwarder.
     pub(super) fn next_probe_due(&self) -> Option<Instant> {
         let can_probe = self.client.can_probe();
         self.queues.iter().filter(|queue| can_probe && queue.needs_probe()).map(|queue| queue.probe_due()).min()
     }
 
-    /// Blocks a queue if there is no client because none could be set up.
+    /// Blocks a topic if the Kafka client could not be set up.
     pub(super) fn block_without_client(&mut self, index: usize, now: Instant) {
         if let Some(error) = self.client.setup_error() {
             let queue = &mut self.queues[index];
@@ -92,14 +92,15 @@ impl Worker {
         }
     }
 
-    /// Returns the queue to probe. Those that have nothing in flight come first: they wait for the answer, the others resume
-    /// by themselves when Kafka does.
+    /// Returns the index of the queue to probe. Topics without records in flight come first: only a probe can end their block,
+    /// while the others resume as soon as Kafka does.
     fn next_to_probe(&self, now: Instant) -> Option<usize> {
         let due = |index: &usize| now >= self.queues[*index].probe_due() && self.queues[*index].needs_probe();
         let order = |index: &usize| (self.queues[*index].in_flight.unreported() > 0, self.queues[*index].probe_due());
         (0..self.queues.len()).filter(due).min_by_key(order)
     }
 
+    /// Applies a probe result: blocks the topic, starts a trial, or blames the producer.
     fn apply_probe(&mut self, index: usize, result: ProbeResult, now: Instant) {
         let queue = &mut self.queues[index];
         let waiting = queue.in_flight.unreported() > 0;
@@ -131,7 +132,8 @@ impl Worker {
         }
     }
 
-    /// Blocks the topic or replaces the producer if this lasts: the cluster answers, and yet nothing is acknowledged.
+    /// Handles a topic that the cluster reports as writable although nothing is acknowledged: blocks the topic, and has the
+    /// producer replaced if that lasts.
     fn judge_stall(&mut self, index: usize, now: Instant) {
         let queue = &mut self.queues[index];
         let stalled_for = queue.stalled_for(now);
@@ -145,7 +147,7 @@ impl Worker {
         }
     }
 
-    /// Replaces the producer; everything that it had not got acknowledged is read again.
+    /// Replaces the producer and rewinds every topic with records in flight.
     fn replace_producer(&mut self, now: Instant) {
         let Some(replaced) = self.client.replace(now) else { return };
         for queue in self.queues.iter_mut().filter(|queue| !queue.in_flight.is_empty()) {
@@ -156,6 +158,7 @@ impl Worker {
         }
     }
 
+    /// Starts a producer. Success ends the blocks of an earlier failure to do so, failure blocks every topic.
     fn start_producer(&mut self, now: Instant) {
         let had_failed = self.client.setup_error().is_some();
         self.client.start(now);
@@ -179,9 +182,9 @@ mod tests {
     use crate::journal::{Journal, Options};
     use crate::limits::JournalLimits;
 
-    /// A worker that does not run, over a journal that is closed, with a producer and one topic that has had a record in
-    /// flight since the returned time.
-    fn waiting() -> (Worker, Instant, tempfile::TempDir) {
+    /// Returns a worker that does not run, with a closed journal, a producer, and one topic with a record in flight since the
+    /// returned time.
+    fn stalled_worker() -> (Worker, Instant, tempfile::TempDir) {
         let dir = tempfile::tempdir().expect("a directory");
         let disk = Arc::new(LocalDisk::create(dir.path()).expect("a directory"));
         let limits = JournalLimits { segment_size: 1 << 20, ..JournalLimits::default() };
@@ -210,7 +213,7 @@ mod tests {
 
     #[test]
     fn a_stuck_producer_is_replaced_although_a_replica_stays_dead() {
-        let (mut worker, begun, _dir) = waiting();
+        let (mut worker, begun, _dir) = stalled_worker();
         let minute = |count: u64| begun + Duration::from_secs(60 * count);
         for count in 1..10 {
             worker.apply_probe(0, of_three(1), minute(count));
@@ -220,21 +223,21 @@ mod tests {
             worker.apply_probe(0, of_three(2), minute(count));
             assert_eq!(replacement(&worker), None, "the producer may still recover");
         }
-        assert_eq!(reason(&worker), Some(BlockReason::Stalled), "replicas are not what is missing now");
+        assert_eq!(reason(&worker), Some(BlockReason::Stalled), "enough replicas have returned");
         worker.apply_probe(0, of_three(2), minute(15));
         assert_eq!(replacement(&worker), Some(REBUILT_STUCK));
         worker.client.stop(begun);
     }
 
-    /// Otherwise nothing would unblock it later: it has nothing to send until the journal can be read.
+    /// With another reason, nothing would end the block: the topic has nothing to send until the journal can be read.
     #[test]
     fn a_probe_does_not_reblock_a_topic_awaiting_the_journal() {
-        let (mut worker, begun, _dir) = waiting();
+        let (mut worker, begun, _dir) = stalled_worker();
         worker.queues[0].join_shared();
         worker.queues[0].block(BlockReason::Journal, "a test", begun);
         worker.queues[0].acknowledge(0, worker.limit, begun);
         assert!(!worker.queues[0].needs_probe());
-        let earlier = ProbeResult::Unwritable(BlockReason::BrokerAway, "probed before".into());
+        let earlier = ProbeResult::Unwritable(BlockReason::BrokerAway, "an earlier probe".into());
         worker.apply_probe(0, earlier, begun + STALLED_AFTER);
         assert_eq!(reason(&worker), Some(BlockReason::Journal));
         worker.client.stop(begun);
