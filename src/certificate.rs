@@ -19,7 +19,7 @@ use crate::clock::UnixMillis;
 
 /// Where a certificate and its key are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Files {
+pub struct CertificateFiles {
     /// The server's certificate first, then what links it to a root, each in PEM.
     pub cert: PathBuf,
     /// The private key of the first one in PEM: PKCS#8, PKCS#1 or SEC1, without a password.
@@ -37,7 +37,7 @@ pub struct Certificate {
 
 /// Why two files cannot be served.
 #[derive(Debug, thiserror::Error)]
-pub enum Unusable {
+pub enum CertificateError {
     /// The certificate file.
     #[error("{}: {what}", file.display())]
     Certificate {
@@ -56,11 +56,11 @@ pub enum Unusable {
     },
 }
 
-impl Files {
+impl CertificateFiles {
     /// Reads both. Blocks on the disk.
-    pub fn read(&self) -> Result<Certificate, Unusable> {
-        let bad_cert = |what: String| Unusable::Certificate { file: self.cert.clone(), what };
-        let bad_key = |what: String| Unusable::Key { file: self.key.clone(), what };
+    pub fn read(&self) -> Result<Certificate, CertificateError> {
+        let bad_cert = |what: String| CertificateError::Certificate { file: self.cert.clone(), what };
+        let bad_key = |what: String| CertificateError::Key { file: self.key.clone(), what };
         let text = contents(&self.cert).map_err(|error| bad_cert(unreadable(&error)))?;
         let chain = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
         let chain = chain.ok().filter(|chain| !chain.is_empty()).ok_or_else(|| bad_cert("no certificate in PEM".to_owned()))?;

@@ -56,7 +56,7 @@ pub struct ServerConfig {
     /// The limits of the listener.
     pub limits: ServerLimits,
     /// Certificate and key of HTTPS; without them deliveries come over plain HTTP.
-    pub tls: Option<certificate::Files>,
+    pub tls: Option<certificate::CertificateFiles>,
     /// Networks of proxies whose word about a sender's address is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Their connections begin with a PROXY v2 header.

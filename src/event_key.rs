@@ -1,9 +1,9 @@
-//! The hash that identifies an event, and the hasher for maps keyed by it.
+//! The dedupe key of an event, and the hasher for maps keyed by it.
 
 use std::fmt;
 use std::hash::Hasher;
 
-/// A keyed 128-bit hash of what identifies an event. Its hash key lives in the journal's meta file.
+/// A keyed 128-bit hash of the fields that identify an event. The journal's meta file holds the hash key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EventKey(pub [u8; 16]);
 
@@ -13,12 +13,12 @@ impl fmt::Debug for EventKey {
     }
 }
 
-/// Event keys are keyed hashes already, so eight of their bytes are as good as any hash of them. Safe only because the hash
-/// is keyed: a sender may choose its ids.
+/// Returns the last eight bytes of a key as its hash. This is safe only because event keys are keyed hashes: senders choose
+/// their ids, but cannot choose keys that collide.
 #[derive(Default)]
-pub struct PassThrough(u64);
+pub struct PassThroughHasher(u64);
 
-impl Hasher for PassThrough {
+impl Hasher for PassThroughHasher {
     fn finish(&self) -> u64 {
         self.0
     }

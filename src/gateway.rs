@@ -1,8 +1,8 @@
-//! The corridor: one delivery is verified, admitted once, and kept. Knows neither HTTP servers nor Kafka.
+//! The path of one delivery: verify, deduplicate, append. Knows nothing of HTTP servers or Kafka.
 //!
-//! From the moment a delivery is complete until its event is handed over there is nothing to wait for, so a sender that hangs
-//! up after its last byte does not undo the receipt. Where the disk must be asked about a key first, a task that nobody can
-//! drop does it.
+//! Nothing waits between the last byte of a request and the hand-over of its event to the journal, so a sender that
+//! disconnects after its last byte does not undo the receipt. If the key must be looked up on disk first, a blocking task
+//! does it, which nothing can cancel.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,332 +10,229 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use http::HeaderMap;
-use prometheus::IntCounter;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-mod admission;
+mod appender;
+mod dedupe_table;
 mod key;
 mod live_source;
 mod success_rate;
 
-use admission::{Admission, Admitted, Ending};
+use appender::{Appender, SYNC_FAILED};
+use dedupe_table::{Claim, Resolution};
 pub use live_source::LiveSource;
 
 use crate::answer::Answer;
 use crate::clock::UnixMillis;
-use crate::event::{Delivery, Event, Position};
-use crate::event_key::EventKey;
-use crate::journal::{AppendError, AppendRejected, CompletionBatch, Journal};
+use crate::event::{Delivery, Event};
+use crate::journal::Journal;
 use crate::log::escaped;
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
-use crate::rejections::Rejections;
+use crate::rejections::RejectionStore;
 use crate::source::Source;
 use crate::source::recipe::Reply;
 use crate::verify::{self, Identity, Rejection, Verdict, Verified};
 
-/// Receives deliveries for all sources.
+/// Receives the deliveries of all sources.
 pub struct Gateway {
-    /// By path. A reload replaces it whole; a delivery keeps the entrance that it came in by to its end.
-    entrances: ArcSwap<HashMap<String, Arc<LiveSource>>>,
-    keeping: Arc<Keeping>,
-    refusals: Rejections,
+    /// By path. A reload replaces the whole map; a delivery keeps the source it started with.
+    sources: ArcSwap<HashMap<String, Arc<LiveSource>>>,
+    appender: Arc<Appender>,
+    rejections: RejectionStore,
     hash_key: [u8; 16],
     draining: AtomicBool,
 }
 
-/// What is known of a delivery once its key has been looked at.
-enum Decision {
-    /// Its end.
-    Now(Ending),
-    /// It is the first of its kind; its end will be told.
-    First(oneshot::Receiver<Ending>),
-    /// The first of its kind is under way; its end will be told.
-    Waits(oneshot::Receiver<Ending>),
-}
-
-/// What the end of an event needs, also after its sender is gone.
-struct Keeping {
-    journal: Journal,
-    admission: Arc<Admission>,
-    stored_after_answer: IntCounter,
-    /// Bounds the events that wait for a look-up on disk.
-    lookups: Arc<Semaphore>,
+/// The state of a delivery after its dedupe key was looked up.
+enum Admission {
+    /// The result is known.
+    Resolved(Resolution),
+    /// The first delivery of its event. The result arrives here.
+    First(oneshot::Receiver<Resolution>),
+    /// A duplicate of an event that is being appended. The result arrives here.
+    Duplicate(oneshot::Receiver<Resolution>),
 }
 
 impl Gateway {
-    /// A gateway for these sources; `hot_keys` bounds the cache of seen keys.
+    /// Creates a gateway for these sources. `hot_keys` limits the number of keys in the hot cache.
     pub fn new(
         sources: impl IntoIterator<Item = impl Into<Arc<Source>>>,
         journal: Journal,
         hot_keys: u64,
         metrics: &Metrics,
     ) -> Gateway {
-        let entrances = ArcSwap::from_pointee(live_source::all(sources, &HashMap::new(), &metrics.deliveries));
-        let hash_key = journal.hash_key();
-        tell_inside(&journal);
-        let stored_after_answer = metrics.deliveries.stored_after_answer.clone();
-        let (admission, lookups) = (Admission::new(hot_keys), Arc::new(Semaphore::new(MAX_LOOK_UPS)));
-        let keeping = Arc::new(Keeping { journal, admission, stored_after_answer, lookups });
-        Gateway { entrances, keeping, refusals: Rejections::default(), hash_key, draining: AtomicBool::new(false) }
+        Gateway {
+            sources: ArcSwap::from_pointee(live_source::by_path(sources, &HashMap::new(), &metrics.deliveries)),
+            hash_key: journal.hash_key(),
+            appender: Appender::new(journal, hot_keys, metrics.deliveries.stored_after_answer.clone()),
+            rejections: RejectionStore::default(),
+            draining: AtomicBool::new(false),
+        }
     }
 
-    /// Goes on with these sources instead, all at the same moment. What has come in by a former one ends as it began.
+    /// Replaces all sources at once. A delivery that has started keeps its source.
     pub fn replace_sources(&self, sources: impl IntoIterator<Item = impl Into<Arc<Source>>>, metrics: &Metrics) {
-        let former = self.entrances.load();
-        self.entrances.store(Arc::new(live_source::all(sources, &former, &metrics.deliveries)));
+        let previous = self.sources.load();
+        self.sources.store(Arc::new(live_source::by_path(sources, &previous, &metrics.deliveries)));
     }
 
-    /// The source that listens at a path.
+    /// Returns the source with this path.
     pub fn live_source(&self, path: &str) -> Option<Arc<LiveSource>> {
-        self.entrances.load().get(path).cloned()
+        self.sources.load().get(path).cloned()
     }
 
-    /// Warns of every secret that expires soon or has expired, each at most once a day; to be called now and then.
+    /// Warns about each secret that expires soon or has expired, at most once a day per secret. The caller repeats this call.
     pub fn warn_of_expiry(&self, now: UnixMillis) {
-        self.entrances.load().values().for_each(|entrance| entrance.warn_of_expiry(now));
+        self.sources.load().values().for_each(|live| live.warn_of_expiry(now));
     }
 
-    /// The names of the sources that are in shadow, sorted.
-    pub fn in_shadow(&self) -> Vec<String> {
-        let entrances = self.entrances.load();
-        let shadows = entrances.values().filter(|entrance| entrance.source.shadow);
-        let mut names: Vec<String> = shadows.map(|entrance| entrance.source.name.to_string()).collect();
+    /// Returns the names of the sources in shadow, sorted.
+    pub fn shadow_sources(&self) -> Vec<String> {
+        let sources = self.sources.load();
+        let shadows = sources.values().filter(|live| live.source.shadow);
+        let mut names: Vec<String> = shadows.map(|live| live.source.name.to_string()).collect();
         names.sort_unstable();
         names
     }
 
-    /// Where refused deliveries are kept for the operator; nothing is kept before a limit has been set.
-    pub fn rejections(&self) -> &Rejections {
-        &self.refusals
+    /// Returns the store of rejected deliveries. It stores nothing until its limit is set.
+    pub fn rejections(&self) -> &RejectionStore {
+        &self.rejections
     }
 
-    /// From now on new events are refused as `draining`; repeats of kept ones still get their 2xx.
+    /// Rejects new events as `draining` from now on. Duplicates of stored events still get their 2xx.
     pub fn begin_drain(&self) {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// Keys that memory answers: the journal's newest, and what the hot cache holds.
+    /// Returns the number of keys in memory: the journal's unsealed keys and those in the hot cache.
     pub fn hot_keys(&self) -> u64 {
-        self.keeping.journal.keys_in_memory() + self.keeping.admission.hot_keys()
+        self.appender.hot_keys()
     }
 
-    /// Brings the gauges up to date that say how each source's deliveries fared until `now`.
-    pub fn measure(&self, now: UnixMillis) {
-        self.entrances.load().values().for_each(|entrance| entrance.measure(now));
+    /// Updates the success rate of each source.
+    pub fn update_metrics(&self, now: UnixMillis) {
+        self.sources.load().values().for_each(|live| live.update_metrics(now));
     }
 
-    /// Verifies, admits and keeps one complete delivery. At the `deadline` the answer is `deadline`, whatever becomes of the
-    /// event. Dropping the future does not undo the receipt.
+    /// Verifies, deduplicates and stores one complete delivery. At `deadline` the answer is `deadline`, even if the event is
+    /// stored later. Dropping the future does not undo the receipt.
     pub async fn receive(&self, live: &LiveSource, delivery: Delivery, deadline: Instant) -> Answer {
-        let source = &live.source;
         let now = delivery.received_at;
         let verified = match live.verifier.verify(&delivery) {
             Ok(Verdict::Event(verified)) => verified,
-            Ok(Verdict::Challenge(reply)) => return replied(Outcome::Challenge, reply),
-            Err(refusal) => {
-                live.success.refused(now, refusal.outcome);
-                let answer = refused(source, refusal);
-                self.refusals.keep(&source.name, &delivery, &answer);
+            Ok(Verdict::Challenge(reply)) => return answer_with(Outcome::Challenge, reply),
+            Err(rejection) => {
+                live.success_rate.count_rejection(now, rejection.outcome);
+                let answer = rejected(&live.source, rejection);
+                self.rejections.store(&live.source.name, &delivery, &answer);
                 return answer;
             }
         };
-        // Its memory is still in the processor's cache, and the next delivery can have it: the disk takes long.
+        // Frees the delivery's memory while it is in the processor's cache, so that the next delivery can use it; the disk
+        // takes long.
         drop(delivery);
-        let attempt = live.success.attempt(now);
-        let answer = self.keep(live, verified, now, deadline).await;
-        attempt.end(&answer);
+        let guard = live.success_rate.start(now);
+        let answer = self.store(live, verified, now, deadline).await;
+        guard.finish(&answer);
         answer
     }
 
-    /// From proof to answer.
-    async fn keep(&self, live: &LiveSource, verified: Verified, now: UnixMillis, deadline: Instant) -> Answer {
+    async fn store(&self, live: &LiveSource, verified: Verified, now: UnixMillis, deadline: Instant) -> Answer {
         let source = &live.source;
-        live.count(&verified.secret, now);
+        live.count_verified(&verified.secret, now);
         if !source.types.accepts(verified.event.event_type()) {
-            return replied(Outcome::Filtered, source.recipe.replies.accepted.clone()).with_hint(not_listed(&verified.event));
+            return answer_with(Outcome::Filtered, source.recipe.replies.accepted.clone()).with_hint(unlisted(&verified.event));
         }
-        if let Some(retry_after) = live.too_many() {
-            return Answer::rate_limited(retry_after).with_hint("more genuine deliveries than max_rate of this source");
+        if let Some(retry_after) = live.wait_for_rate() {
+            return Answer::rate_limited(retry_after).with_hint("more verified deliveries than max_rate of this source allows");
         }
-        let (told, first) = match self.admit(live, verified, now) {
-            Decision::Now(ending) => return answer(source, ending, false),
-            Decision::First(told) => (told, true),
-            Decision::Waits(told) => (told, false),
+        let (receiver, first) = match self.admit(live, verified, now) {
+            Admission::Resolved(resolution) => return answer(source, resolution, false),
+            Admission::First(receiver) => (receiver, true),
+            Admission::Duplicate(receiver) => (receiver, false),
         };
-        match tokio::time::timeout_at(deadline, told).await {
-            // The journal drops its promises only when it fails.
-            Ok(told) => answer(source, told.unwrap_or(Ending::Not(Outcome::JournalFailed, FAILED)), first),
-            Err(_) => Answer::plain(Outcome::Deadline).with_hint("the journal's sync took longer than this delivery could wait"),
+        match tokio::time::timeout_at(deadline, receiver).await {
+            Ok(Ok(resolution)) => answer(source, resolution, first),
+            // The journal drops a completion only after a failed sync.
+            Ok(Err(_)) => answer(source, Resolution::Failed(Outcome::JournalFailed, SYNC_FAILED), first),
+            Err(_) => Answer::plain(Outcome::Deadline).with_hint("the journal's sync took longer than the delivery's deadline"),
         }
     }
 
-    fn admit(&self, live: &LiveSource, verified: Verified, now: UnixMillis) -> Decision {
+    fn admit(&self, live: &LiveSource, verified: Verified, now: UnixMillis) -> Admission {
         let source = &live.source;
         let Verified { event, identity, .. } = verified;
         let key = key::of(&self.hash_key, &source.name, event.event_type(), &identity);
         let event = event.with_key(key);
-        let Some(key) = key else { return self.keep_keyless(live, event) };
+        let Some(key) = key else { return self.admit_keyless(live, event) };
         let window = match identity {
             Identity::BodyWindow(_, window) => window,
             _ => source.dedupe.window,
         };
         let not_before = UnixMillis(now.0.saturating_sub(window.as_millis() as u64));
-        match self.keeping.admission.admit(key, not_before, &self.keeping.journal) {
-            Admitted::Repeat(seq) => Decision::Now(Ending::Seen(seq)),
-            Admitted::Waits(told) => Decision::Waits(told),
-            Admitted::First(told) => {
-                self.keeping.clone().hand_over(event, key, self.refusal_of_new(source));
-                Decision::First(told)
+        match self.appender.claim(key, not_before) {
+            Claim::Seen(seq) => Admission::Resolved(Resolution::Seen(seq)),
+            Claim::Pending(receiver) => Admission::Duplicate(receiver),
+            Claim::New(receiver) => {
+                self.appender.append(&event, key, self.check_accepting(source));
+                Admission::First(receiver)
             }
-            Admitted::Unsure(told) => {
-                let (keeping, refusal) = (self.keeping.clone(), self.refusal_of_new(source));
-                match self.keeping.lookups.clone().try_acquire_owned() {
-                    Ok(place) => drop(tokio::task::spawn_blocking(move || {
-                        keeping.look_up_and_hand_over(event, key, not_before, refusal);
-                        drop(place);
-                    })),
-                    Err(_) => {
-                        keeping.tell_all(key, Ending::Not(Outcome::Overloaded, "too many keys are being looked up on disk"))
-                    }
-                }
-                Decision::First(told)
+            Claim::Unconfirmed(receiver) => {
+                self.appender.look_up_and_append(event, key, not_before, self.check_accepting(source));
+                Admission::First(receiver)
             }
         }
     }
 
-    /// Why no new event is taken at present. Repeats are answered before this is asked.
-    fn refusal_of_new(&self, source: &Source) -> Option<Ending> {
+    fn admit_keyless(&self, live: &LiveSource, event: Event) -> Admission {
+        let appended = self.check_accepting(&live.source).and_then(|()| self.appender.append_keyless(&event, &live.keyless));
+        appended.map_or_else(Admission::Resolved, Admission::First)
+    }
+
+    /// Returns an error while no new event is accepted. Duplicates are answered without this check.
+    fn check_accepting(&self, source: &Source) -> Result<(), Resolution> {
         if self.draining.load(Ordering::Acquire) {
-            return Some(Ending::Not(Outcome::Draining, "the process is ending"));
+            return Err(Resolution::Failed(Outcome::Draining, "the gateway is shutting down"));
         }
-        // A sync that is older than the deadline will hardly end within it.
-        let hangs = self.keeping.journal.sync_age().is_some_and(|age| age >= source.deadline);
-        hangs.then_some(Ending::Not(Outcome::Overloaded, "the running sync is older than a delivery may wait: look at the disk"))
-    }
-
-    fn keep_keyless(&self, live: &LiveSource, event: Event) -> Decision {
-        if let Some(refusal) = self.refusal_of_new(&live.source) {
-            return Decision::Now(refusal);
-        }
-        let (tell, told) = oneshot::channel();
-        let keeping = self.keeping.clone();
-        let keyless = live.keyless.clone();
-        let done = move |result: Result<Position, AppendError>| {
-            let heard = tell.send(ending(result)).is_ok();
-            keeping.count_unheard(result.is_ok() && !heard);
-            keyless.inc_by(u64::from(result.is_ok()));
-        };
-        match self.keeping.journal.append(&event, Box::new(done)) {
-            Ok(()) => Decision::First(told),
-            Err(refused) => Decision::Now(not_taken(refused)),
+        // A sync that is older than the deadline is unlikely to end within it.
+        match self.appender.sync_age() {
+            Some(age) if age >= source.deadline => Err(Resolution::Failed(Outcome::Overloaded, SYNC_TOO_OLD)),
+            _ => Ok(()),
         }
     }
 }
 
-impl Keeping {
-    fn hand_over(self: Arc<Self>, event: Event, key: EventKey, refusal: Option<Ending>) {
-        if let Some(refusal) = refusal {
-            return self.tell_all(key, refusal);
-        }
-        let keeping = self.clone();
-        let done = move |result: Result<Position, AppendError>| {
-            let heard = keeping.admission.end(key, None, ending(result));
-            keeping.count_unheard(result.is_ok() && !heard);
-        };
-        if let Err(refused) = self.journal.append(&event, Box::new(done)) {
-            self.tell_all(key, not_taken(refused));
-        }
-    }
-
-    fn tell_all(&self, key: EventKey, ending: Ending) {
-        self.admission.end(key, None, ending);
-    }
-
-    /// Runs where it may block; the key is pending meanwhile.
-    fn look_up_and_hand_over(self: Arc<Self>, event: Event, key: EventKey, not_before: UnixMillis, refusal: Option<Ending>) {
-        match self.journal.lookup(&key) {
-            Ok(Some(seen)) if seen.first_seen > not_before => {
-                self.admission.end(key, Some(seen), Ending::Seen(seen.seq));
-            }
-            Ok(_) => self.hand_over(event, key, refusal),
-            Err(error) => {
-                tracing::error!(%error, "a key file could not be read; the delivery is refused");
-                self.tell_all(key, Ending::Not(Outcome::JournalFailed, "a key file could not be read"));
-            }
-        }
-    }
-
-    fn count_unheard(&self, unheard: bool) {
-        self.stored_after_answer.inc_by(u64::from(unheard));
-    }
-}
-
-/// Checks what the header fields of a delivery show before its body is read; the error is its answer.
+/// Checks the header fields of a delivery before its body is read. The error is the answer to the delivery.
 pub fn precheck(source: &Source, headers: &HeaderMap) -> Result<(), Answer> {
-    verify::precheck(source, headers).map_err(|refusal| refused(source, refusal))
+    verify::precheck(source, headers).map_err(|rejection| rejected(source, rejection))
 }
 
-/// Ends are told by a task of the runtime that the deliveries wait in. ReadOnlyJournal of any, the journal tells them itself.
-fn tell_inside(journal: &Journal) {
-    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-    let (tell, mut to_tell) = tokio::sync::mpsc::unbounded_channel::<CompletionBatch>();
-    runtime.spawn(async move {
-        while let Some(telling) = to_tell.recv().await {
-            telling();
-        }
-    });
-    journal.set_completion_runner(Box::new(move |telling| tell.send(telling).map_err(|unsent| unsent.0)));
-}
-
-fn ending(result: Result<Position, AppendError>) -> Ending {
-    match result {
-        Ok(position) => Ending::Kept(position.seq),
-        Err(AppendError::Full) => Ending::Not(Outcome::JournalFull, FULL),
-        Err(AppendError::Write) => Ending::Not(Outcome::JournalFailed, "the write failed: look at the disk"),
-        Err(AppendError::Sync) => Ending::Not(Outcome::JournalFailed, FAILED),
-    }
-}
-
-fn not_taken(refused: AppendRejected) -> Ending {
-    match refused {
-        AppendRejected::Full => Ending::Not(Outcome::JournalFull, FULL),
-        AppendRejected::TopicFull => {
-            Ending::Not(Outcome::JournalFull, "this topic holds back journal.max_backlog: look at Kafka")
-        }
-        AppendRejected::Overloaded => Ending::Not(Outcome::Overloaded, "more waits for the disk than the journal's queue takes"),
-        AppendRejected::Closing => Ending::Not(Outcome::Draining, "the process is ending"),
-        AppendRejected::Failed => Ending::Not(Outcome::JournalFailed, FAILED),
-    }
-}
-
-fn answer(source: &Source, ending: Ending, first: bool) -> Answer {
-    let (outcome, seq) = match ending {
-        Ending::Kept(seq) if first => (Outcome::Stored, seq),
-        Ending::Kept(seq) | Ending::Seen(seq) => (Outcome::Duplicate, seq),
-        Ending::Not(outcome, why) => return Answer::plain(outcome).with_hint(why),
+fn answer(source: &Source, resolution: Resolution, first: bool) -> Answer {
+    let (outcome, seq) = match resolution {
+        Resolution::Stored(seq) if first => (Outcome::Stored, seq),
+        Resolution::Stored(seq) | Resolution::Seen(seq) => (Outcome::Duplicate, seq),
+        Resolution::Failed(outcome, hint) => return Answer::plain(outcome).with_hint(hint),
     };
-    Answer { seq: Some(seq), ..replied(outcome, source.recipe.replies.accepted.clone()) }
+    Answer { seq: Some(seq), ..answer_with(outcome, source.recipe.replies.accepted.clone()) }
 }
 
-fn replied(outcome: Outcome, reply: Reply) -> Answer {
+fn answer_with(outcome: Outcome, reply: Reply) -> Answer {
     reply.over(Answer::plain(outcome))
 }
 
-fn not_listed(event: &Event) -> String {
-    format!("types of this source does not list {}", escaped(event.event_type().unwrap_or_default()))
-}
-
-fn refused(source: &Source, refusal: Rejection) -> Answer {
-    let answer = Answer::plain(refusal.outcome).with_hint(refusal.hint);
-    match refusal.outcome.is_our_trouble() {
+fn rejected(source: &Source, rejection: Rejection) -> Answer {
+    let answer = Answer::plain(rejection.outcome).with_hint(rejection.hint);
+    match rejection.outcome.is_unavailable() {
         true => answer,
         false => Answer { status: source.recipe.replies.rejected, ..answer },
     }
 }
 
-const FULL: &str = "journal.max_size or the disk is used up, and what is left is still needed";
-const FAILED: &str = "a sync of the journal failed; the process ends";
-/// Deliveries whose keys are looked up on disk at one time; more are refused as `overloaded`.
-const MAX_LOOK_UPS: usize = 256;
+fn unlisted(event: &Event) -> String {
+    format!("types of this source does not list {}", escaped(event.event_type().unwrap_or_default()))
+}
+
+const SYNC_TOO_OLD: &str = "the journal's running sync is older than the delivery's deadline; check the disk";

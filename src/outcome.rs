@@ -80,7 +80,7 @@ impl Outcome {
     }
 
     /// True when the sender is told to come again (503, with Retry-After).
-    pub fn is_our_trouble(self) -> bool {
+    pub fn is_unavailable(self) -> bool {
         self.code() == 503
     }
 

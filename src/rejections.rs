@@ -1,10 +1,10 @@
-//! The latest refused deliveries, as they came, so that `hookhold doctor` can explain them without anybody having recorded
-//! anything. Opt-in (`[admin] keep_rejected`), in memory only, gone with the process.
+//! The latest rejected deliveries as received, so that `hookhold doctor` can explain them without a recording. Opt-in
+//! (`[admin] keep_rejected`), in memory only, lost when the process ends.
 //!
-//! Nobody has proved who sent what is in here, so nobody may fill it: [`MOST_OF_A_SENDER`] of each address, source and
-//! outcome, [`MOST_OF_A_KIND`] of each source and outcome, [`Rejections::limit`] bytes in all. Whoever is beyond the bytes
-//! loses its oldest where most bytes are, so a flood of one kind leaves the other kinds alone. Authorization, Cookie and
-//! what a recipe uses as a token are left out, as they are in the journal.
+//! Unknown senders cause these entries, so none of them can fill the store: it holds at most [`MAX_PER_SENDER`] entries of
+//! each address, source and outcome, [`MAX_PER_GROUP`] of each source and outcome, and [`RejectionStore::limit`] bytes in
+//! total. Beyond the bytes it drops the oldest entry of the largest group, so a flood of one kind leaves the others alone.
+//! Credentials (Authorization, Cookie, Proxy-Authorization) are left out, as in the journal.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -16,75 +16,76 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use serde_json::json;
 
-use crate::address::sender;
+use crate::address::sender_address;
 use crate::answer::Answer;
 use crate::clock::UnixMillis;
 use crate::event::Delivery;
 use crate::header_field::is_credential;
 use crate::outcome::Outcome;
 
-/// One refused delivery.
+/// One rejected delivery.
 #[derive(Clone, Debug)]
 pub struct RejectedDelivery {
-    /// Counts them, from 1 since the start: the newest has the largest.
+    /// Number of this rejection since the start, from 1. The newest entry has the largest.
     pub number: u64,
-    /// The name of the source that refused it.
+    /// The name of the source that rejected it.
     pub source: Arc<str>,
-    /// Why, as it was counted.
+    /// The outcome as counted.
     pub outcome: Outcome,
-    /// Why, as it was logged.
+    /// The reason as logged.
     pub hint: String,
-    /// Whose address was logged.
+    /// The sender's address as logged.
     pub remote: SocketAddr,
-    /// When its first byte came.
+    /// Time at which its first byte was read.
     pub received_at: UnixMillis,
-    /// The request as HTTP/1.1: request line, header fields, an empty line, the body out of its chunks. Without the body
-    /// where that was never read, or was too large to be kept here; `content-length` says what there was.
+    /// The request as HTTP/1.1: request line, header fields, an empty line, the body without chunked encoding. The body is
+    /// absent if it was never read, or was too large to be stored here; `content-length` then still gives its length.
     pub request: Vec<u8>,
 }
 
-/// Keeps refused deliveries within its limits.
+/// Stores the latest rejected deliveries within its limits.
 #[derive(Default)]
-pub struct Rejections {
+pub struct RejectionStore {
     limit: AtomicUsize,
-    kept: Mutex<StoredRejection>,
+    groups: Mutex<RejectionGroups>,
 }
 
-/// By source and outcome, the oldest first.
+/// All groups, by source and outcome.
 #[derive(Default)]
-struct StoredRejection {
-    kinds: BTreeMap<(Arc<str>, &'static str), Kind>,
+struct RejectionGroups {
+    by_outcome: BTreeMap<(Arc<str>, &'static str), RejectionGroup>,
     bytes: usize,
-    /// How many have come so far.
+    /// Rejections since the start, including dropped ones.
     count: u64,
 }
 
+/// The rejections of one source and outcome, oldest first.
 #[derive(Default)]
-struct Kind {
-    refused: VecDeque<RejectedDelivery>,
+struct RejectionGroup {
+    deliveries: VecDeque<RejectedDelivery>,
     bytes: usize,
 }
 
-impl Rejections {
-    /// Keeps up to `limit` bytes from now on; 0: nothing, and forgets what there is.
+impl RejectionStore {
+    /// Sets the limit in bytes. 0 stores nothing and drops all entries.
     pub fn set_limit(&self, limit: usize) {
         self.limit.store(limit, Relaxed);
         self.lock().shrink(limit);
     }
 
-    /// Bytes that are kept at most; 0: refused deliveries are not kept.
+    /// Returns the limit in bytes. 0: rejected deliveries are not stored.
     pub fn limit(&self) -> usize {
         self.limit.load(Relaxed)
     }
 
-    /// Keeps a delivery that ended with `answer`, when that is a refusal which the delivery itself explains.
-    pub fn keep(&self, source: &Arc<str>, delivery: &Delivery, answer: &Answer) {
+    /// Stores a delivery that ended with `answer`, if that is a rejection that the delivery itself explains.
+    pub fn store(&self, source: &Arc<str>, delivery: &Delivery, answer: &Answer) {
         let limit = self.limit();
         if limit == 0 || !is_explained_by_delivery(answer.outcome) {
             return;
         }
-        let body = if delivery.body.len() <= limit / LARGEST_SHARE { &delivery.body[..] } else { &[] };
-        let refused = RejectedDelivery {
+        let body = if delivery.body.len() <= limit / BODY_DIVISOR { &delivery.body[..] } else { &[] };
+        let rejected = RejectedDelivery {
             number: 0,
             source: source.clone(),
             outcome: answer.outcome,
@@ -93,61 +94,62 @@ impl Rejections {
             received_at: delivery.received_at,
             request: request(delivery, body),
         };
-        self.lock().add(refused, limit);
+        self.lock().add(rejected, limit);
     }
 
-    /// Those of one source, or of all; the newest first.
+    /// Returns the entries of one source, or of all, newest first.
     pub fn newest(&self, source: Option<&str>) -> Vec<RejectedDelivery> {
-        let kept = self.lock();
-        let wanted = kept.kinds.iter().filter(|((name, _), _)| source.is_none_or(|source| *source == **name));
-        let mut all: Vec<RejectedDelivery> = wanted.flat_map(|(_, kind)| kind.refused.iter().cloned()).collect();
-        all.sort_by_key(|refused| std::cmp::Reverse(refused.number));
+        let groups = self.lock();
+        let matching = groups.by_outcome.iter().filter(|((name, _), _)| source.is_none_or(|source| *source == **name));
+        let mut all: Vec<RejectedDelivery> = matching.flat_map(|(_, group)| group.deliveries.iter().cloned()).collect();
+        all.sort_by_key(|rejected| std::cmp::Reverse(rejected.number));
         all
     }
 
-    /// The same, each as a line of JSON. `None`: refused deliveries are not kept.
+    /// Returns the same entries, each as a line of JSON. `None`: rejected deliveries are not stored.
     pub fn to_json(&self, source: Option<&str>) -> Option<String> {
-        (self.limit() > 0).then(|| self.newest(source).iter().map(|refused| format!("{}\n", refused.json())).collect())
+        (self.limit() > 0).then(|| self.newest(source).iter().map(|rejected| format!("{}\n", rejected.json())).collect())
     }
 
-    fn lock(&self) -> MutexGuard<'_, StoredRejection> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, RejectionGroups> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl StoredRejection {
-    fn add(&mut self, refused: RejectedDelivery, limit: usize) {
+impl RejectionGroups {
+    fn add(&mut self, rejected: RejectedDelivery, limit: usize) {
         self.count += 1;
-        let refused = RejectedDelivery { number: self.count, ..refused };
-        let kind = self.kinds.entry((refused.source.clone(), refused.outcome.word())).or_default();
-        let gone = kind.surplus(sender(refused.remote.ip())).and_then(|at| kind.remove(at)).unwrap_or_default();
-        let came = refused.size();
-        kind.bytes += came;
-        kind.refused.push_back(refused);
-        self.bytes = self.bytes + came - gone;
+        let rejected = RejectedDelivery { number: self.count, ..rejected };
+        let group = self.by_outcome.entry((rejected.source.clone(), rejected.outcome.word())).or_default();
+        let freed = group.surplus(sender_address(rejected.remote.ip())).and_then(|at| group.remove(at)).unwrap_or_default();
+        let added = rejected.size();
+        group.bytes += added;
+        group.deliveries.push_back(rejected);
+        self.bytes = self.bytes + added - freed;
         self.shrink(limit);
     }
 
     fn shrink(&mut self, limit: usize) {
         while self.bytes > limit {
-            let Some(largest) = self.kinds.values_mut().max_by_key(|kind| kind.bytes) else { return };
+            let Some(largest) = self.by_outcome.values_mut().max_by_key(|group| group.bytes) else { return };
             self.bytes -= largest.remove(0).unwrap_or(largest.bytes);
         }
-        self.kinds.retain(|_, kind| !kind.refused.is_empty());
+        self.by_outcome.retain(|_, group| !group.deliveries.is_empty());
     }
 }
 
-impl Kind {
-    /// Which one has to go before one more of `from` can come.
-    fn surplus(&self, from: IpAddr) -> Option<usize> {
-        let own: Vec<usize> = (0..self.refused.len()).filter(|at| sender(self.refused[*at].remote.ip()) == from).collect();
-        let of_sender = own.first().copied().filter(|_| own.len() >= MOST_OF_A_SENDER);
-        of_sender.or_else(|| (self.refused.len() >= MOST_OF_A_KIND).then_some(0))
+impl RejectionGroup {
+    /// Returns the index of the entry to drop before another one of `sender` is added.
+    fn surplus(&self, sender: IpAddr) -> Option<usize> {
+        let is_own = |at: &usize| sender_address(self.deliveries[*at].remote.ip()) == sender;
+        let own: Vec<usize> = (0..self.deliveries.len()).filter(is_own).collect();
+        let of_sender = own.first().copied().filter(|_| own.len() >= MAX_PER_SENDER);
+        of_sender.or_else(|| (self.deliveries.len() >= MAX_PER_GROUP).then_some(0))
     }
 
-    /// The bytes that this gives back.
+    /// Removes an entry and returns the bytes that this frees.
     fn remove(&mut self, at: usize) -> Option<usize> {
-        let size = self.refused.remove(at)?.size();
+        let size = self.deliveries.remove(at)?.size();
         self.bytes -= size;
         Some(size)
     }
@@ -170,7 +172,7 @@ impl RejectedDelivery {
     }
 }
 
-/// Nothing but the delivery, and the configuration, has to be known to say why.
+/// Returns true if the delivery and the configuration alone explain the outcome.
 fn is_explained_by_delivery(outcome: Outcome) -> bool {
     matches!(
         outcome,
@@ -200,12 +202,12 @@ fn request(delivery: &Delivery, body: &[u8]) -> Vec<u8> {
     request
 }
 
-/// Of one address, source and outcome.
-pub const MOST_OF_A_SENDER: usize = 4;
-/// Of one source and outcome.
-pub const MOST_OF_A_KIND: usize = 64;
-/// A body may take one part in so many of the limit; a larger one is left out.
-pub const LARGEST_SHARE: usize = 4;
+/// Limit of entries of one address, source and outcome.
+pub const MAX_PER_SENDER: usize = 4;
+/// Limit of entries of one source and outcome.
+pub const MAX_PER_GROUP: usize = 64;
+/// A body is stored if it is at most the limit in bytes divided by this.
+pub const BODY_DIVISOR: usize = 4;
 
 #[cfg(test)]
 mod tests {
@@ -216,14 +218,14 @@ mod tests {
 
     const LIMIT: usize = 64 << 10;
 
-    fn open(limit: usize) -> Rejections {
-        let refusals = Rejections::default();
-        refusals.set_limit(limit);
-        refusals
+    fn open(limit: usize) -> RejectionStore {
+        let store = RejectionStore::default();
+        store.set_limit(limit);
+        store
     }
 
-    /// One refused delivery, told apart by its time.
-    fn refuse(refusals: &Rejections, source: &str, outcome: Outcome, from: [u8; 4], at: u64, size: usize) {
+    /// Stores one rejected delivery, identified by its time.
+    fn reject(store: &RejectionStore, source: &str, outcome: Outcome, from: [u8; 4], at: u64, size: usize) {
         let delivery = Delivery {
             method: Method::POST,
             target: "/hooks/x".into(),
@@ -235,47 +237,47 @@ mod tests {
             remote: (from, 1000 + at as u16).into(),
             received_at: UnixMillis(at),
         };
-        refusals.keep(&source.into(), &delivery, &Answer::plain(outcome));
+        store.store(&source.into(), &delivery, &Answer::plain(outcome));
     }
 
-    fn times(refusals: &Rejections, source: &str) -> Vec<u64> {
-        refusals.newest(Some(source)).iter().map(|refused| refused.received_at.0).collect()
-    }
-
-    #[test]
-    fn a_sender_replaces_its_own_and_a_crowd_the_oldest_of_its_kind() {
-        let refusals = open(LIMIT);
-        refuse(&refusals, "shop", Outcome::SignatureMismatch, [1, 1, 1, 1], 0, 9);
-        (1..100).for_each(|at| refuse(&refusals, "shop", Outcome::SignatureMismatch, [2, 2, 2, 2], at, 9));
-        assert_eq!(times(&refusals, "shop"), [99, 98, 97, 96, 0]);
-        (0..100).for_each(|at| refuse(&refusals, "shop", Outcome::SignatureMismatch, [3, 3, 3, at], 100 + u64::from(at), 9));
-        assert_eq!(times(&refusals, "shop"), (136..200).rev().collect::<Vec<_>>());
-        refuse(&refusals, "shop", Outcome::TimestampStale, [3, 3, 3, 3], 200, 9);
-        assert_eq!(times(&refusals, "shop").len(), MOST_OF_A_KIND + 1);
+    fn times(store: &RejectionStore, source: &str) -> Vec<u64> {
+        store.newest(Some(source)).iter().map(|rejected| rejected.received_at.0).collect()
     }
 
     #[test]
-    fn a_flood_of_one_kind_stays_within_the_bytes_and_leaves_the_others() {
-        let refusals = open(LIMIT);
-        refuse(&refusals, "quiet", Outcome::TimestampStale, [1, 1, 1, 1], 1, 2000);
-        (0..64).for_each(|at| refuse(&refusals, "loud", Outcome::SignatureMismatch, [2, 2, 2, at], 2, LIMIT / LARGEST_SHARE));
-        let held: usize = refusals.newest(None).iter().map(|refused| refused.request.len()).sum();
+    fn a_sender_replaces_its_own_entry_a_crowd_the_oldest() {
+        let store = open(LIMIT);
+        reject(&store, "shop", Outcome::SignatureMismatch, [1, 1, 1, 1], 0, 9);
+        (1..100).for_each(|at| reject(&store, "shop", Outcome::SignatureMismatch, [2, 2, 2, 2], at, 9));
+        assert_eq!(times(&store, "shop"), [99, 98, 97, 96, 0]);
+        (0..100).for_each(|at| reject(&store, "shop", Outcome::SignatureMismatch, [3, 3, 3, at], 100 + u64::from(at), 9));
+        assert_eq!(times(&store, "shop"), (136..200).rev().collect::<Vec<_>>());
+        reject(&store, "shop", Outcome::TimestampStale, [3, 3, 3, 3], 200, 9);
+        assert_eq!(times(&store, "shop").len(), MAX_PER_GROUP + 1);
+    }
+
+    #[test]
+    fn a_flood_in_one_group_leaves_the_others_alone() {
+        let store = open(LIMIT);
+        reject(&store, "quiet", Outcome::TimestampStale, [1, 1, 1, 1], 1, 2000);
+        (0..64).for_each(|at| reject(&store, "loud", Outcome::SignatureMismatch, [2, 2, 2, at], 2, LIMIT / BODY_DIVISOR));
+        let held: usize = store.newest(None).iter().map(|rejected| rejected.request.len()).sum();
         assert!((LIMIT / 2..=LIMIT).contains(&held), "{held} of {LIMIT}");
-        assert_eq!(times(&refusals, "quiet"), [1]);
-        assert!(times(&refusals, "loud").len() >= 2);
-        refusals.set_limit(LIMIT / 16);
-        assert_eq!((times(&refusals, "quiet").len(), times(&refusals, "loud").len()), (1, 0), "the larger kind goes first");
-        refusals.set_limit(0);
-        refuse(&refusals, "quiet", Outcome::TimestampStale, [1, 1, 1, 1], 3, 9);
-        assert!(refusals.newest(None).is_empty() && refusals.to_json(None).is_none());
+        assert_eq!(times(&store, "quiet"), [1]);
+        assert!(times(&store, "loud").len() >= 2);
+        store.set_limit(LIMIT / 16);
+        assert_eq!((times(&store, "quiet").len(), times(&store, "loud").len()), (1, 0), "the larger group shrinks first");
+        store.set_limit(0);
+        reject(&store, "quiet", Outcome::TimestampStale, [1, 1, 1, 1], 3, 9);
+        assert!(store.newest(None).is_empty() && store.to_json(None).is_none());
     }
 
     #[test]
-    fn what_is_kept_is_the_request_without_credentials_and_without_a_body_that_is_too_large() {
-        let refusals = open(LIMIT);
-        refuse(&refusals, "shop", Outcome::SignatureMismatch, [1, 1, 1, 1], 1, 3);
-        refuse(&refusals, "shop", Outcome::SignatureMismatch, [1, 1, 1, 1], 2, LIMIT / LARGEST_SHARE + 1);
-        let requests: Vec<Vec<u8>> = refusals.newest(None).into_iter().map(|refused| refused.request).collect();
+    fn a_stored_request_has_no_credentials_and_no_large_body() {
+        let store = open(LIMIT);
+        reject(&store, "shop", Outcome::SignatureMismatch, [1, 1, 1, 1], 1, 3);
+        reject(&store, "shop", Outcome::SignatureMismatch, [1, 1, 1, 1], 2, LIMIT / BODY_DIVISOR + 1);
+        let requests: Vec<Vec<u8>> = store.newest(None).into_iter().map(|rejected| rejected.request).collect();
         let expected = [("16385", ""), ("3", "xxx")].map(|(length, body)| {
             format!("POST /hooks/x HTTP/1.1\r\nx-signature: c\r\ncontent-length: {length}\r\n\r\n{body}").into_bytes()
         });
@@ -283,12 +285,12 @@ mod tests {
     }
 
     #[test]
-    fn only_what_the_delivery_explains_is_kept() {
-        let refusals = open(LIMIT);
+    fn only_rejections_that_the_delivery_explains_are_stored() {
+        let store = open(LIMIT);
         for (at, outcome) in Outcome::ALL.iter().enumerate() {
-            refuse(&refusals, "shop", *outcome, [1, 1, 1, 1], at as u64, 3);
+            reject(&store, "shop", *outcome, [1, 1, 1, 1], at as u64, 3);
         }
-        let kept: Vec<&str> = refusals.newest(None).iter().rev().map(|refused| refused.outcome.word()).collect();
+        let stored: Vec<&str> = store.newest(None).iter().rev().map(|rejected| rejected.outcome.word()).collect();
         let expected = [
             "signature_missing",
             "signature_malformed",
@@ -299,6 +301,6 @@ mod tests {
             "method_not_allowed",
             "too_large",
         ];
-        assert_eq!(kept, expected);
+        assert_eq!(stored, expected);
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::{AdminConfig, Config, JournalConfig, KafkaCheck, ServerConfig, kafka};
-use crate::certificate::{Files, Unusable};
+use crate::certificate::{CertificateError, CertificateFiles};
 use crate::limits::{AdminLimits, DedupeLimits, JournalLimits, ServerLimits};
 use crate::source::{self, Source, SourceDefaults, url};
 use crate::toml_value::{Diagnostics, Item, TomlTable};
@@ -143,10 +143,10 @@ fn address(t: &mut TomlTable, default: SocketAddr) -> SocketAddr {
 }
 
 /// Both files or neither, and what is in them can be served.
-fn tls(t: &mut TomlTable) -> Option<Files> {
+fn tls(t: &mut TomlTable) -> Option<CertificateFiles> {
     let (cert, key) = (t.take_str("tls_cert"), t.take_str("tls_key"));
     let files = match (cert, key) {
-        (Some(cert), Some(key)) => Files { cert: cert.into(), key: key.into() },
+        (Some(cert), Some(key)) => CertificateFiles { cert: cert.into(), key: key.into() },
         (None, None) => return None,
         (given, _) => {
             let (missing, other) = if given.is_some() { ("tls_key", "tls_cert") } else { ("tls_cert", "tls_key") };
@@ -156,8 +156,8 @@ fn tls(t: &mut TomlTable) -> Option<Files> {
     };
     match files.read() {
         Ok(_) => {}
-        Err(error @ Unusable::Certificate { .. }) => t.wrong("tls_cert", error, "a file with a certificate chain in PEM"),
-        Err(error @ Unusable::Key { .. }) => t.wrong("tls_key", error, "a file with the private key of tls_cert in PEM"),
+        Err(error @ CertificateError::Certificate { .. }) => t.wrong("tls_cert", error, "a file with a certificate chain in PEM"),
+        Err(error @ CertificateError::Key { .. }) => t.wrong("tls_key", error, "a file with the private key of tls_cert in PEM"),
     }
     Some(files)
 }

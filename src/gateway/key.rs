@@ -1,4 +1,4 @@
-//! The key of an event: a keyed hash of what its provider says it is.
+//! Computes an event's dedupe key: a keyed hash of its source, its type and its identity.
 
 use siphasher::sip128::{Hasher128, SipHasher24};
 use std::hash::Hasher;
@@ -6,9 +6,9 @@ use std::hash::Hasher;
 use crate::event_key::EventKey;
 use crate::verify::Identity;
 
-/// Hashes source, event type and identity, each behind its length, so that no two of them can be taken for one another.
-/// `None`: nothing is ever a repeat of this event.
-pub fn of(hash_key: &[u8; 16], source: &str, event_type: Option<&str>, identity: &Identity) -> Option<EventKey> {
+/// Hashes source, event type and identity. Each field is length-prefixed, so that different fields never make the same input.
+/// Returns `None` for a keyless event.
+pub(super) fn of(hash_key: &[u8; 16], source: &str, event_type: Option<&str>, identity: &Identity) -> Option<EventKey> {
     let mut hasher = SipHasher24::new_with_key(hash_key);
     let mut field = |bytes: &[u8]| {
         hasher.write(&(bytes.len() as u64).to_le_bytes());
@@ -19,8 +19,8 @@ pub fn of(hash_key: &[u8; 16], source: &str, event_type: Option<&str>, identity:
     match identity {
         Identity::Keyless => return None,
         Identity::Id { alternative, fields, body_sha256 } => {
-            // The first alternative is hashed as if there were no others: as it is in every journal.
             match alternative {
+                // Without a number, because existing journals hold such keys.
                 0 => field(b"id"),
                 other => field(format!("id {other}").as_bytes()),
             }
@@ -47,13 +47,13 @@ mod tests {
         Identity::Id { alternative: 0, fields: fields.iter().map(|text| text.to_string()).collect(), body_sha256: body }
     }
 
-    fn another(alternative: usize, id: Identity) -> Identity {
+    fn with_alternative(alternative: usize, id: Identity) -> Identity {
         let Identity::Id { fields, body_sha256, .. } = id else { panic!("not an id") };
         Identity::Id { alternative, fields, body_sha256 }
     }
 
     #[test]
-    fn different_events_are_never_mistaken_for_one() {
+    fn different_events_have_different_keys() {
         let key = [7; 16];
         let all = [
             of(&key, "a", Some("t"), &id(&["1"], None)),
@@ -65,9 +65,9 @@ mod tests {
             of(&key, "a", Some("t"), &id(&["", "1"], None)),
             of(&key, "a", Some("t"), &id(&["1"], Some([0; 32]))),
             of(&key, "a", Some("t"), &id(&["1"], Some([1; 32]))),
-            of(&key, "a", Some("t"), &another(1, id(&["1"], None))),
-            of(&key, "a", Some("t"), &another(2, id(&["1"], None))),
-            of(&key, "a", Some("t"), &another(1, id(&["1"], Some([0; 32])))),
+            of(&key, "a", Some("t"), &with_alternative(1, id(&["1"], None))),
+            of(&key, "a", Some("t"), &with_alternative(2, id(&["1"], None))),
+            of(&key, "a", Some("t"), &with_alternative(1, id(&["1"], Some([0; 32])))),
             of(&key, "a", Some("t"), &Identity::SignedContent([0; 32])),
             of(&[8; 16], "a", Some("t"), &id(&["1"], None)),
         ];
@@ -77,9 +77,9 @@ mod tests {
         assert_eq!(all[0], of(&key, "a", Some("t"), &id(&["1"], None)));
     }
 
-    /// Else every event in a journal of an older version would be kept again.
+    /// With other keys, a retry of an event in an existing journal would be stored again.
     #[test]
-    fn the_keys_of_existing_journals_stay_what_they_are() {
+    fn keys_in_existing_journals_stay_valid() {
         let key = |identity: &Identity| base16ct::lower::encode_string(&of(&[7; 16], "a", Some("t"), identity).expect("a key").0);
         assert_eq!(key(&id(&["1"], None)), "c85224916f7a9cb63bb32a9844b733b5");
         assert_eq!(key(&id(&["1", "2"], Some([1; 32]))), "e807164f5d717bd7554b046ee53652d8");

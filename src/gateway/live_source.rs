@@ -1,4 +1,4 @@
-//! A source as deliveries find it: what it believes, its counters, and its secrets that are on their way out.
+//! A source at work: its verifier, its counters, its rate limiter, and the warnings about its expiring secrets.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,132 +21,129 @@ pub struct LiveSource {
     pub source: Arc<Source>,
     pub(super) verifier: Verifier,
     /// In the order of the source's secrets.
-    secrets: Vec<Usage>,
+    secrets: Vec<SecretUse>,
     last_verified: Gauge,
     pub(super) keyless: IntCounter,
-    /// Spent by genuine deliveries only: nobody else can use up a source's rate.
-    rate: Option<Arc<DefaultDirectRateLimiter>>,
-    pub(super) success: Arc<SuccessRate>,
-    success_rate: Gauge,
+    /// Charged by verified deliveries only, so that forged ones cannot use up a source's rate.
+    rate_limiter: Option<Arc<DefaultDirectRateLimiter>>,
+    pub(super) success_rate: Arc<SuccessRate>,
+    success_rate_gauge: Gauge,
 }
 
-/// How one secret fares.
-struct Usage {
+/// The counter and the warnings of one secret.
+struct SecretUse {
     verified: IntCounter,
-    /// Another one stays valid for longer, so this one should not be needed any more.
+    /// True if another secret stays valid for longer, so that this one should be out of use.
     is_outlived: bool,
-    /// Said that it is still in use.
-    told_of_use: Arc<Daily>,
-    /// Said that its end is near.
-    told_of_end: Arc<Daily>,
+    use_warning: Arc<DailyWarning>,
+    expiry_warning: Arc<DailyWarning>,
 }
 
-/// An entrance for each source, by path. What the `former` ones have said is not said again; series of secrets that are gone
-/// lose their expiry, those of sources that are gone their success share.
-pub(super) fn all(
+/// Builds the map of sources by path. A source takes over the warnings, the rate and the success rate of the `previous` one
+/// with its name. The expiry series of removed secrets and the success rate series of removed sources are deleted.
+pub(super) fn by_path(
     sources: impl IntoIterator<Item = impl Into<Arc<Source>>>,
-    former: &HashMap<String, Arc<LiveSource>>,
+    previous: &HashMap<String, Arc<LiveSource>>,
     metrics: &DeliveryMetrics,
 ) -> HashMap<String, Arc<LiveSource>> {
-    let named: HashMap<&str, &LiveSource> = former.values().map(|entrance| (&*entrance.source.name, &**entrance)).collect();
-    let entrance = |source: Arc<Source>| {
-        let former = named.get(&*source.name).copied();
-        (source.path.clone(), Arc::new(LiveSource::new(source, former, metrics)))
+    let by_name: HashMap<&str, &LiveSource> = previous.values().map(|live| (&*live.source.name, &**live)).collect();
+    let live_source = |source: Arc<Source>| {
+        let previous = by_name.get(&*source.name).copied();
+        (source.path.clone(), Arc::new(LiveSource::new(source, previous, metrics)))
     };
-    let entrances: HashMap<_, _> = sources.into_iter().map(|source| entrance(source.into())).collect();
-    let gone = |source: &str, key: &Key| {
-        let stays = |entrance: &Arc<LiveSource>| *entrance.source.name == *source && entrance.expiry_of(&key.name).is_some();
-        !entrances.values().any(stays)
-    };
-    for (source, key) in
-        former.values().flat_map(|entrance| entrance.source.secrets.iter().map(|key| (&entrance.source.name, key)))
-    {
-        if key.not_after.is_some() && gone(source, key) {
-            drop(metrics.secret_expiry.remove_label_values(&[&**source, &*key.name]));
-        }
+    let current: HashMap<_, _> = sources.into_iter().map(|source| live_source(source.into())).collect();
+    for removed in previous.values() {
+        delete_series(removed, current.values().find(|live| live.source.name == removed.source.name), metrics);
     }
-    for former in former.values().filter(|former| !entrances.values().any(|entrance| entrance.source.name == former.source.name))
-    {
-        drop(metrics.success_rate.remove_label_values(&[&*former.source.name]));
-        drop(metrics.success_rate_threshold.remove_label_values(&[&*former.source.name]));
+    current
+}
+
+/// Deletes the series of `previous` that `current`, the source of the same name, does not continue.
+fn delete_series(previous: &LiveSource, current: Option<&Arc<LiveSource>>, metrics: &DeliveryMetrics) {
+    let name = &*previous.source.name;
+    let expires = |secret: &Key| current.is_some_and(|live| live.expiry_of(&secret.name).is_some());
+    for secret in previous.source.secrets.iter().filter(|secret| secret.not_after.is_some() && !expires(secret)) {
+        drop(metrics.secret_expiry.remove_label_values(&[name, &*secret.name]));
     }
-    entrances
+    if current.is_none() {
+        drop(metrics.success_rate.remove_label_values(&[name]));
+        drop(metrics.success_rate_threshold.remove_label_values(&[name]));
+    }
 }
 
 impl LiveSource {
-    fn new(source: Arc<Source>, former: Option<&LiveSource>, metrics: &DeliveryMetrics) -> LiveSource {
-        metrics.declare_source(&source.name);
+    fn new(source: Arc<Source>, previous: Option<&LiveSource>, metrics: &DeliveryMetrics) -> LiveSource {
+        let name = &*source.name;
+        metrics.declare_source(name);
         match source.recipe.limits.switches_off_at {
-            Some(limit) => {
-                metrics.success_rate_threshold.with_label_values(&[&*source.name]).set(f64::from(limit.percent) / 100.0)
-            }
-            None => drop(metrics.success_rate_threshold.remove_label_values(&[&*source.name])),
+            Some(limit) => metrics.success_rate_threshold.with_label_values(&[name]).set(f64::from(limit.percent) / 100.0),
+            None => drop(metrics.success_rate_threshold.remove_label_values(&[name])),
         }
         LiveSource {
-            secrets: source.secrets.iter().map(|key| Usage::new(&source, key, former, metrics)).collect(),
-            last_verified: metrics.last_verified.with_label_values(&[&*source.name]),
-            keyless: metrics.keyless.with_label_values(&[&*source.name]),
-            rate: LiveSource::rate(&source, former),
-            success: LiveSource::success(&source, former),
-            success_rate: metrics.success_rate.with_label_values(&[&*source.name]),
+            secrets: source.secrets.iter().map(|secret| SecretUse::new(&source, secret, previous, metrics)).collect(),
+            last_verified: metrics.last_verified.with_label_values(&[name]),
+            keyless: metrics.keyless.with_label_values(&[name]),
+            rate_limiter: LiveSource::rate_limiter(&source, previous),
+            success_rate: LiveSource::success_rate(&source, previous),
+            success_rate_gauge: metrics.success_rate.with_label_values(&[name]),
             verifier: Verifier::new(source.clone()),
             source,
         }
     }
 
-    /// What is left of a rate that stays the same is not given anew.
-    fn rate(source: &Source, former: Option<&LiveSource>) -> Option<Arc<DefaultDirectRateLimiter>> {
+    /// Returns the previous limiter if its rate is unchanged, so that a reload does not refill it.
+    fn rate_limiter(source: &Source, previous: Option<&LiveSource>) -> Option<Arc<DefaultDirectRateLimiter>> {
         let new = || source.max_rate.map(|rate| Arc::new(DefaultDirectRateLimiter::direct(rate.quota())));
-        former.filter(|former| former.source.max_rate == source.max_rate).map_or_else(new, |former| former.rate.clone())
+        let unchanged = previous.filter(|previous| previous.source.max_rate == source.max_rate);
+        unchanged.map_or_else(new, |previous| previous.rate_limiter.clone())
     }
 
-    /// A window that stays the same is not begun anew.
-    fn success(source: &Source, former: Option<&LiveSource>) -> Arc<SuccessRate> {
-        let window = |source: &Source| source.recipe.limits.switches_off_at.map_or(HOUR, |limit| limit.within);
-        let same = former.filter(|former| window(&former.source) == window(source));
-        same.map_or_else(|| SuccessRate::over(window(source)), |former| former.success.clone())
+    /// Returns the previous counts if their period is unchanged, so that a reload does not reset them.
+    fn success_rate(source: &Source, previous: Option<&LiveSource>) -> Arc<SuccessRate> {
+        let period = |source: &Source| source.recipe.limits.switches_off_at.map_or(DEFAULT_PERIOD, |limit| limit.within);
+        let unchanged = previous.filter(|previous| period(&previous.source) == period(source));
+        unchanged.map_or_else(|| SuccessRate::over(period(source)), |previous| previous.success_rate.clone())
     }
 
-    /// Brings the gauge of the success share up to date.
-    pub(super) fn measure(&self, now: UnixMillis) {
-        self.success_rate.set(self.success.at(now));
+    /// Updates the gauge of the success rate.
+    pub(super) fn update_metrics(&self, now: UnixMillis) {
+        self.success_rate_gauge.set(self.success_rate.at(now));
     }
 
-    /// The time after which one more genuine delivery would be taken; `None`: now.
-    pub(super) fn too_many(&self) -> Option<Duration> {
-        let limiter = self.rate.as_ref()?;
-        limiter.check().err().map(|too_early| too_early.wait_time_from(limiter.clock().now()))
+    /// Counts one verified delivery against `max_rate`. Returns the time to wait if the rate is exceeded.
+    pub(super) fn wait_for_rate(&self) -> Option<Duration> {
+        let limiter = self.rate_limiter.as_ref()?;
+        limiter.check().err().map(|not_until| not_until.wait_time_from(limiter.clock().now()))
     }
 
-    /// Counts a delivery that this secret has verified. Says so, at most once a day, when another should be in use.
-    pub(super) fn count(&self, secret: &str, now: UnixMillis) {
+    /// Counts a delivery that this secret has verified. Warns, at most once a day, if another secret should be in use.
+    pub(super) fn count_verified(&self, secret: &str, now: UnixMillis) {
         self.last_verified.set(now.0 as f64 / 1000.0);
-        let Some((key, usage)) = self.secrets().find(|(key, _)| *key.name == *secret) else { return };
-        usage.verified.inc();
-        if let Some(end) = key.not_after.filter(|_| usage.is_outlived && usage.told_of_use.is_due(now)) {
+        let Some((key, secret_use)) = self.secrets().find(|(key, _)| *key.name == *secret) else { return };
+        secret_use.verified.inc();
+        if let Some(end) = key.not_after.filter(|_| secret_use.is_outlived && secret_use.use_warning.is_due(now)) {
             let (source, not_after) = (&*self.source.name, end.rfc3339());
-            tracing::warn!(source, secret, not_after, "an old secret is still in use: has the sender been given the new one?");
+            tracing::warn!(source, secret, not_after, "an old secret is still in use; check that the sender has the new one");
         }
     }
 
-    /// Warns of each secret whose end is near or over, at most once a day.
+    /// Warns about each secret that expires soon or has expired, at most once a day per secret.
     pub(super) fn warn_of_expiry(&self, now: UnixMillis) {
-        for (key, usage) in self.secrets() {
-            let Some(end) = key.not_after.filter(|end| end.since(now) <= NEAR_MS && usage.told_of_end.is_due(now)) else {
-                continue;
-            };
+        for (key, secret_use) in self.secrets() {
+            let is_due = |end: &UnixMillis| end.since(now) <= WARNING_MS && secret_use.expiry_warning.is_due(now);
+            let Some(end) = key.not_after.filter(is_due) else { continue };
             let (source, secret, not_after) = (&*self.source.name, &*key.name, end.rfc3339());
             if !key.is_valid_at(now) {
-                tracing::warn!(source, secret, not_after, "the secret has expired and verifies nothing: take it out");
-            } else if usage.is_outlived {
+                tracing::warn!(source, secret, not_after, "the secret has expired and verifies nothing; remove it");
+            } else if secret_use.is_outlived {
                 tracing::warn!(source, secret, not_after, "the secret expires soon; the sender must use the new one by then");
             } else {
-                tracing::warn!(source, secret, not_after, "the secret expires soon, and no other is valid for longer");
+                tracing::warn!(source, secret, not_after, "the secret expires soon, and no other is valid for longer; add one");
             }
         }
     }
 
-    fn secrets(&self) -> impl Iterator<Item = (&Key, &Usage)> {
+    fn secrets(&self) -> impl Iterator<Item = (&Key, &SecretUse)> {
         self.source.secrets.iter().zip(&self.secrets)
     }
 
@@ -155,51 +152,51 @@ impl LiveSource {
     }
 }
 
-impl Usage {
-    fn new(source: &Source, key: &Key, former: Option<&LiveSource>, metrics: &DeliveryMetrics) -> Usage {
+impl SecretUse {
+    fn new(source: &Source, key: &Key, previous: Option<&LiveSource>, metrics: &DeliveryMetrics) -> SecretUse {
         let labels = [&*source.name, &*key.name];
         if let Some(end) = key.not_after {
             metrics.secret_expiry.with_label_values(&labels).set(end.0 as f64 / 1000.0);
         }
-        let same =
-            former.and_then(|former| former.secrets().find(|(old, _)| old.name == key.name && old.not_after == key.not_after));
-        let (told_of_use, told_of_end) =
-            same.map(|(_, usage)| (usage.told_of_use.clone(), usage.told_of_end.clone())).unwrap_or_default();
-        Usage {
+        let is_same = |old: &Key| old.name == key.name && old.not_after == key.not_after;
+        let same = previous.and_then(|previous| previous.secrets().find(|(old, _)| is_same(old)));
+        let warnings = |(_, same): (_, &SecretUse)| (same.use_warning.clone(), same.expiry_warning.clone());
+        let (use_warning, expiry_warning) = same.map(warnings).unwrap_or_default();
+        SecretUse {
             verified: metrics.verified.with_label_values(&labels),
             is_outlived: source.secrets.iter().any(|other| key.is_outlived_by(other)),
-            told_of_use,
-            told_of_end,
+            use_warning,
+            expiry_warning,
         }
     }
 }
 
-/// True once a day.
+/// Limits a warning to one a day. Holds the time of the last one, 0 before the first.
 #[derive(Default)]
-struct Daily(AtomicU64);
+struct DailyWarning(AtomicU64);
 
-impl Daily {
+impl DailyWarning {
     fn is_due(&self, now: UnixMillis) -> bool {
         let last = self.0.load(Ordering::Relaxed);
-        let due = last == 0 || now.since(UnixMillis(last)) >= DAY_MS;
-        due && self.0.compare_exchange(last, now.0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        let is_due = last == 0 || now.since(UnixMillis(last)) >= DAY_MS;
+        is_due && self.0.compare_exchange(last, now.0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 }
 
-/// The window of the success share where the recipe names none.
-const HOUR: Duration = Duration::from_secs(60 * 60);
+/// Period of the success rate if the recipe sets none.
+const DEFAULT_PERIOD: Duration = Duration::from_secs(60 * 60);
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
-/// Warnings begin two weeks before a secret expires: time for a change that somebody else has to make.
-const NEAR_MS: u64 = 14 * DAY_MS;
+/// Warnings start two weeks before a secret expires, because another team may have to make the change.
+const WARNING_MS: u64 = 14 * DAY_MS;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn what_was_said_is_said_again_a_day_later_and_not_before() {
-        let (daily, start) = (Daily::default(), 1_700_000_000_000);
-        let said = [0, 1, DAY_MS - 1, DAY_MS, DAY_MS + 1, 2 * DAY_MS].map(|later| daily.is_due(UnixMillis(start + later)));
-        assert_eq!(said, [true, false, false, true, false, true]);
+    fn a_daily_warning_is_due_once_a_day() {
+        let (warning, start) = (DailyWarning::default(), 1_700_000_000_000);
+        let due = [0, 1, DAY_MS - 1, DAY_MS, DAY_MS + 1, 2 * DAY_MS].map(|later| warning.is_due(UnixMillis(start + later)));
+        assert_eq!(due, [true, false, false, true, false, true]);
     }
 }

@@ -24,7 +24,7 @@ use xorf::{BinaryFuse16, Descriptor, Filter};
 use super::disk::{Disk, DiskFile};
 use super::segment_file::Name;
 use crate::clock::UnixMillis;
-use crate::event_key::{EventKey, PassThrough};
+use crate::event_key::{EventKey, PassThroughHasher};
 
 /// When a key was first seen, and with which event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub struct Keys {
 
 #[derive(Default)]
 struct Unsealed {
-    newest: HashMap<EventKey, SeenKey, BuildHasherDefault<PassThrough>>,
+    newest: HashMap<EventKey, SeenKey, BuildHasherDefault<PassThroughHasher>>,
     by_segment: HashMap<Name, Remembered>,
 }
 

@@ -109,7 +109,7 @@ async fn warn_of_shadow_sources(gateway: &Gateway) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let sources = gateway.in_shadow().join(", ");
+        let sources = gateway.shadow_sources().join(", ");
         if !sources.is_empty() {
             tracing::warn!(%sources, "danger_shadow is on: every delivery is answered ok, even if it is rejected or lost");
         }

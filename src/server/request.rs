@@ -142,7 +142,7 @@ impl ServerState {
     ) -> Answer {
         let rejections = self.gateway.rejections();
         if rejections.limit() > 0 {
-            rejections.keep(&source.name, &delivery(head, Bytes::new(), context, arrival), &rejected);
+            rejections.store(&source.name, &delivery(head, Bytes::new(), context, arrival), &rejected);
         }
         rejected
     }

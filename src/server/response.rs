@@ -56,7 +56,7 @@ fn retry_after_seconds(answer: &Answer) -> Option<u64> {
         // A source in shadow does not show its failures.
         _ if answer.status.is_success() => None,
         Outcome::RateLimited => Some(answer.retry_after.as_millis().div_ceil(1000).max(1) as u64),
-        outcome => outcome.is_our_trouble().then_some(RETRY_AFTER_SECONDS),
+        outcome => outcome.is_unavailable().then_some(RETRY_AFTER_SECONDS),
     }
 }
 

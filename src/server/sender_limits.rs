@@ -27,7 +27,7 @@ use tokio::time::Instant;
 
 use super::body::InFlightBudget;
 use super::log_sampler::LogSampler;
-use crate::address::sender;
+use crate::address::sender_address;
 use crate::answer::Answer;
 use crate::limits::ServerLimits;
 use crate::metrics::Metrics;
@@ -116,7 +116,7 @@ impl SenderLimits {
     pub(super) fn connect(self: &Arc<SenderLimits>, from: IpAddr) -> Option<SenderGuard> {
         let guard = self.enter(from, true);
         if guard.is_none() {
-            self.too_many_connections.record(sender(from));
+            self.too_many_connections.record(sender_address(from));
         }
         guard
     }
@@ -127,7 +127,7 @@ impl SenderLimits {
     }
 
     fn enter(self: &Arc<SenderLimits>, from: IpAddr, is_connection: bool) -> Option<SenderGuard> {
-        let address = sender(from);
+        let address = sender_address(from);
         let mut table = self.lock();
         let SenderTable { active, remembered } = &mut *table;
         let active = active.entry(address).or_insert_with(|| {
@@ -314,7 +314,7 @@ mod tests {
 
     #[test]
     fn an_ipv6_sender_is_its_64_and_a_mapped_one_is_ipv4() {
-        let of = |text: &str| sender(text.parse().expect("an address")).to_string();
+        let of = |text: &str| sender_address(text.parse().expect("an address")).to_string();
         assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
         assert_eq!(of("::ffff:192.0.2.7"), "192.0.2.7");
         let limits = sender_limits(ServerLimits { max_connections_per_address: 1, ..ServerLimits::default() });

@@ -21,7 +21,7 @@ use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::server::TlsStream;
 
-use crate::certificate::{Certificate, Files, Unusable};
+use crate::certificate::{Certificate, CertificateError, CertificateFiles};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 
@@ -42,7 +42,7 @@ struct TlsState {
 /// The files of the certificate.
 #[derive(Clone)]
 struct WatchedFiles {
-    files: Files,
+    files: CertificateFiles,
     /// Their stamps just before they were read for the current certificate; `None` if they must be read again.
     read: Option<FileStamps>,
 }
@@ -65,7 +65,7 @@ impl ResolvesServerCert for CurrentCertificate {
 
 impl Tls {
     /// Reads certificate and key. Blocks on the disk.
-    pub fn open(files: Files, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Result<Tls, Unusable> {
+    pub fn open(files: CertificateFiles, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Result<Tls, CertificateError> {
         let read = Some(file_stamps(&files));
         let certificate = files.read()?;
         let current = Arc::new(CurrentCertificate(RwLock::new(certificate.clone())));
@@ -78,7 +78,7 @@ impl Tls {
 
     /// Uses another certificate from the next handshake on, and watches the `files` that it was read from. They may have
     /// changed since, so the next checks read them again.
-    pub fn replace(&self, files: Files, certificate: Certificate) {
+    pub fn replace(&self, files: CertificateFiles, certificate: Certificate) {
         self.install(&mut self.watched(), WatchedFiles { files, read: None }, certificate);
     }
 
@@ -101,7 +101,7 @@ impl Tls {
         }
     }
 
-    async fn read_again(&self, files: Files, now: FileStamps) -> Result<(), Unusable> {
+    async fn read_again(&self, files: CertificateFiles, now: FileStamps) -> Result<(), CertificateError> {
         let read = tokio::task::spawn_blocking(move || files.read().map(|certificate| (files, certificate))).await;
         let Ok(read) = read else { return Ok(()) }; // the runtime is shutting down
         let (files, certificate) = read?;
@@ -129,7 +129,7 @@ impl Tls {
         }
     }
 
-    fn report(&self, files: &Files) {
+    fn report(&self, files: &CertificateFiles) {
         let expires = self.0.current.load().expires;
         self.0.metrics.server.certificate_expiry.with_label_values::<&str>(&[]).set((expires.0 / 1000) as i64);
         tracing::info!(file = %files.cert.display(), expires = expires.rfc3339(), "serving a TLS certificate");
@@ -186,7 +186,7 @@ type FileStamp = Option<(u64, u64, u64, [i64; 4])>;
 /// Certificate and key.
 type FileStamps = [FileStamp; 2];
 
-fn file_stamps(files: &Files) -> FileStamps {
+fn file_stamps(files: &CertificateFiles) -> FileStamps {
     let times = |m: &Metadata| [m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec()];
     let stamp = |path: &Path| fs::metadata(path).ok().map(|m| (m.dev(), m.ino(), m.size(), times(&m)));
     [stamp(&files.cert), stamp(&files.key)]

@@ -28,7 +28,7 @@ use tokio::sync::Notify;
 use tokio::task::{JoinError, spawn_blocking};
 
 use crate::admin;
-use crate::certificate::Unusable;
+use crate::certificate::CertificateError;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::forward;
@@ -82,7 +82,7 @@ pub enum StartError {
     Journal(#[from] OpenError),
     /// The TLS certificate cannot be served.
     #[error(transparent)]
-    Certificate(#[from] Unusable),
+    Certificate(#[from] CertificateError),
 }
 
 /// Reason why [`Service::serve`] ended without a shutdown.

@@ -9,7 +9,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::{Service, settings};
-use crate::certificate::{Certificate, Files, Unusable};
+use crate::certificate::{Certificate, CertificateError, CertificateFiles};
 use crate::config::{Change, Config};
 use crate::diagnostic::{Diagnostic, Diagnostics};
 
@@ -91,13 +91,13 @@ fn prepare(running: &Config) -> Result<Reload, ReloadError> {
     if changes.iter().any(|change| change.needs_restart) {
         return Err(ReloadError::NeedsRestart(changes));
     }
-    let certificate = config.server.tls.as_ref().map(Files::read).transpose();
+    let certificate = config.server.tls.as_ref().map(CertificateFiles::read).transpose();
     let certificate = certificate.map_err(|error| unusable_certificate(&running.path, &error))?;
     Ok(Reload { config, certificate, changes })
 }
 
 /// The certificate has become unusable since the configuration was checked.
-fn unusable_certificate(file: &Path, error: &Unusable) -> ReloadError {
+fn unusable_certificate(file: &Path, error: &CertificateError) -> ReloadError {
     let diagnostics = Diagnostics::default();
     let (file, key) = (file.display().to_string(), "server.tls_cert".to_owned());
     diagnostics.add(Diagnostic { file, line: 1, key, what: error.to_string() });

@@ -8,7 +8,7 @@ impl AdminQueries for Service {
     fn metrics(&self) -> String {
         let (gateway, metrics) = (self.gateway(), self.metrics());
         self.journal().update_metrics();
-        gateway.measure(self.0.clock.now());
+        gateway.update_metrics(self.0.clock.now());
         metrics.journal.dedupe_hot_keys.set(gateway.hot_keys() as i64);
         self.0.forwarding.measure();
         metrics.render()

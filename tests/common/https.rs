@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use hookhold::certificate::Files;
+use hookhold::certificate::CertificateFiles;
 
 use crate::sdk::openssl_hmac;
 
@@ -60,8 +60,8 @@ impl Pair {
     }
 
     /// Both, for a server in this process.
-    pub fn files(&self) -> Files {
-        Files { cert: self.cert(), key: self.key() }
+    pub fn files(&self) -> CertificateFiles {
+        CertificateFiles { cert: self.cert(), key: self.key() }
     }
 
     /// The lines of `[server]` that serve it.

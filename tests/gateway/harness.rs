@@ -228,7 +228,7 @@ impl Harness {
 
     /// `hookhold_success_rate`, as a scrape would find it.
     pub fn success_rate(&self, source: &str) -> f64 {
-        self.gateway.measure(self.clock.now());
+        self.gateway.update_metrics(self.clock.now());
         self.metrics.deliveries.success_rate.with_label_values(&[source]).get()
     }
 

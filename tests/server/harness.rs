@@ -7,7 +7,7 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
-use hookhold::certificate::Files;
+use hookhold::certificate::CertificateFiles;
 use hookhold::clock::{Clock, SystemClock};
 use hookhold::gateway::Gateway;
 use hookhold::journal::disk::{Disk, LocalDisk};
@@ -64,7 +64,7 @@ impl Harness {
         limits: ServerLimits,
         deadline: Duration,
         entry: &str,
-        tls: Option<Files>,
+        tls: Option<CertificateFiles>,
         over: impl FnOnce(Arc<dyn Disk>) -> Arc<dyn Disk>,
     ) -> Harness {
         LOGGING.call_once(start_logging);
@@ -93,7 +93,7 @@ impl Harness {
     }
 
     /// Behind TLS, with a disk whose syncs can be held.
-    pub async fn secure(limits: ServerLimits, files: Files) -> (Harness, Arc<Gate>) {
+    pub async fn secure(limits: ServerLimits, files: CertificateFiles) -> (Harness, Arc<Gate>) {
         let gate = Arc::new(Gate::default());
         let over = |disk| -> Arc<dyn Disk> { Arc::new(HeldDisk { disk, gate: gate.clone() }) };
         let harness = Harness::build(limits, Duration::from_secs(8), "", Some(files), over).await;

@@ -1,0 +1,153 @@
+//! Appends events to the journal and resolves their dedupe keys, even if the sender has left in the meantime.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::IntCounter;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use super::dedupe_table::{Claim, DedupeTable, Resolution};
+use crate::clock::UnixMillis;
+use crate::event::{Event, Position};
+use crate::event_key::EventKey;
+use crate::journal::{AppendError, AppendRejected, CompletionBatch, Journal};
+use crate::outcome::Outcome;
+
+/// The journal and the dedupe table, shared by deliveries, completions and lookups.
+pub(super) struct Appender {
+    journal: Journal,
+    dedupe_table: DedupeTable,
+    stored_after_answer: IntCounter,
+    /// Limits the lookups on disk.
+    lookups: Arc<Semaphore>,
+}
+
+impl Appender {
+    pub(super) fn new(journal: Journal, hot_keys: u64, stored_after_answer: IntCounter) -> Arc<Appender> {
+        run_completions_on_runtime(&journal);
+        let lookups = Arc::new(Semaphore::new(MAX_LOOKUPS));
+        Arc::new(Appender { journal, dedupe_table: DedupeTable::new(hot_keys), stored_after_answer, lookups })
+    }
+
+    /// Claims a key. A key first seen at or before `not_before` counts as new.
+    pub(super) fn claim(&self, key: EventKey, not_before: UnixMillis) -> Claim {
+        self.dedupe_table.claim(key, not_before, &self.journal)
+    }
+
+    /// Appends the event of a key that was claimed as new, unless `accepting` is an error. Resolves the key in any case.
+    pub(super) fn append(self: &Arc<Self>, event: &Event, key: EventKey, accepting: Result<(), Resolution>) {
+        if let Err(resolution) = accepting {
+            self.dedupe_table.resolve(key, resolution);
+            return;
+        }
+        let appender = self.clone();
+        let completion = move |result: Result<Position, AppendError>| {
+            let was_received = appender.dedupe_table.resolve(key, appended(result));
+            appender.count_stored_after_answer(result.is_ok() && !was_received);
+        };
+        if let Err(rejected) = self.journal.append(event, Box::new(completion)) {
+            self.dedupe_table.resolve(key, not_appended(rejected));
+        }
+    }
+
+    /// Appends an event without a key and returns the receiver of its result.
+    pub(super) fn append_keyless(
+        self: &Arc<Self>,
+        event: &Event,
+        keyless: &IntCounter,
+    ) -> Result<oneshot::Receiver<Resolution>, Resolution> {
+        let (sender, receiver) = oneshot::channel();
+        let (appender, keyless) = (self.clone(), keyless.clone());
+        let completion = move |result: Result<Position, AppendError>| {
+            let was_received = sender.send(appended(result)).is_ok();
+            appender.count_stored_after_answer(result.is_ok() && !was_received);
+            keyless.inc_by(u64::from(result.is_ok()));
+        };
+        self.journal.append(event, Box::new(completion)).map_err(not_appended)?;
+        Ok(receiver)
+    }
+
+    /// Looks an unconfirmed key up in the key files, and appends its event if it is new. Resolves the key in any case.
+    pub(super) fn look_up_and_append(
+        self: &Arc<Self>,
+        event: Event,
+        key: EventKey,
+        not_before: UnixMillis,
+        accepting: Result<(), Resolution>,
+    ) {
+        let Ok(permit) = self.lookups.clone().try_acquire_owned() else {
+            let hint = "too many dedupe keys are being looked up on disk";
+            self.dedupe_table.resolve(key, Resolution::Failed(Outcome::Overloaded, hint));
+            return;
+        };
+        let appender = self.clone();
+        tokio::task::spawn_blocking(move || {
+            match appender.journal.lookup(&key) {
+                Ok(Some(seen)) if seen.first_seen > not_before => appender.dedupe_table.resolve_seen(key, seen),
+                Ok(_) => appender.append(&event, key, accepting),
+                Err(error) => {
+                    tracing::error!(%error, "reading a key file failed; the delivery is rejected");
+                    let hint = "reading a key file failed; check the disk";
+                    appender.dedupe_table.resolve(key, Resolution::Failed(Outcome::JournalFailed, hint));
+                }
+            }
+            drop(permit);
+        });
+    }
+
+    /// Returns how long the running sync has lasted. `None`: no sync is running.
+    pub(super) fn sync_age(&self) -> Option<Duration> {
+        self.journal.sync_age()
+    }
+
+    /// Returns the number of keys in memory: the journal's unsealed keys and those in the hot cache.
+    pub(super) fn hot_keys(&self) -> u64 {
+        self.journal.keys_in_memory() + self.dedupe_table.hot_keys()
+    }
+
+    fn count_stored_after_answer(&self, is_late: bool) {
+        self.stored_after_answer.inc_by(u64::from(is_late));
+    }
+}
+
+/// Runs the journal's completions on a task of the runtime in which the deliveries wait. Outside a runtime the journal's own
+/// thread runs them.
+fn run_completions_on_runtime(journal: &Journal) {
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    let (sender, mut receiver) = mpsc::unbounded_channel::<CompletionBatch>();
+    runtime.spawn(async move {
+        while let Some(complete) = receiver.recv().await {
+            complete();
+        }
+    });
+    journal.set_completion_runner(Box::new(move |batch| sender.send(batch).map_err(|unsent| unsent.0)));
+}
+
+fn appended(result: Result<Position, AppendError>) -> Resolution {
+    match result {
+        Ok(position) => Resolution::Stored(position.seq),
+        Err(AppendError::Full) => Resolution::Failed(Outcome::JournalFull, FULL),
+        Err(AppendError::Write) => Resolution::Failed(Outcome::JournalFailed, "a journal write failed; check the disk"),
+        Err(AppendError::Sync) => Resolution::Failed(Outcome::JournalFailed, SYNC_FAILED),
+    }
+}
+
+fn not_appended(rejected: AppendRejected) -> Resolution {
+    match rejected {
+        AppendRejected::Full => Resolution::Failed(Outcome::JournalFull, FULL),
+        AppendRejected::TopicFull => {
+            Resolution::Failed(Outcome::JournalFull, "the topic's backlog has reached journal.max_backlog; check Kafka")
+        }
+        AppendRejected::Overloaded => {
+            Resolution::Failed(Outcome::Overloaded, "the queue of the journal's writer is full; check the disk")
+        }
+        AppendRejected::Closing => Resolution::Failed(Outcome::Draining, "the gateway is shutting down"),
+        AppendRejected::Failed => Resolution::Failed(Outcome::JournalFailed, SYNC_FAILED),
+    }
+}
+
+pub(super) const SYNC_FAILED: &str = "a journal sync failed; the process exits";
+const FULL: &str =
+    "the journal has reached max_size or the disk is full, and all stored events are still needed; check Kafka and the disk";
+/// Limit of concurrent lookups on disk. Deliveries beyond it are rejected as `overloaded`.
+const MAX_LOOKUPS: usize = 256;

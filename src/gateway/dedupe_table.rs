@@ -1,0 +1,115 @@
+//! The state of each dedupe key: pending (its event is being appended, and duplicates wait for the result), seen (its event is
+//! stored) or unknown.
+//!
+//! The journal holds the truth: unsealed keys in its memory, older ones in its key files. moka caches the answers of the key
+//! files, so that a second duplicate needs no disk. New keys never enter the cache: inserting every stored key would cost each
+//! delivery an insertion and answer nothing that the journal's memory does not answer.
+//!
+//! The order of steps leaves no moment in which a stored event looks new. [`DedupeTable::claim`]: lock the shard; pending?
+//! else seen? else insert as pending. [`DedupeTable::resolve`]: the journal adds the key to its memory first, then the key
+//! leaves the pending map, then the waiters wake.
+
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+use std::sync::Mutex;
+
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+use tokio::sync::oneshot;
+
+use crate::clock::UnixMillis;
+use crate::event_key::{EventKey, PassThroughHasher};
+use crate::journal::{Journal, MemoryLookup, SeenKey};
+use crate::outcome::Outcome;
+
+/// The result for an event, sent to the delivery that brought it and to its duplicates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Resolution {
+    /// The event was stored under this sequence.
+    Stored(u64),
+    /// The event had been stored before, under this sequence.
+    Seen(u64),
+    /// The event is not known to be stored. Holds the outcome and the operator's hint.
+    Failed(Outcome, &'static str),
+}
+
+/// The answer to a delivery that claims a key. All receivers of a key get the same [`Resolution`].
+pub(super) enum Claim {
+    /// The key is new. The caller must append the event, which resolves the key.
+    New(oneshot::Receiver<Resolution>),
+    /// The key is not in memory, but may be in the key files. The caller must look it up there before it appends the event.
+    Unconfirmed(oneshot::Receiver<Resolution>),
+    /// The event is being appended.
+    Pending(oneshot::Receiver<Resolution>),
+    /// The event is stored under this sequence.
+    Seen(u64),
+}
+
+/// All pending keys, and the hot cache of keys found in the key files.
+pub(super) struct DedupeTable {
+    shards: Vec<Mutex<PendingKeys>>,
+    hot_cache: Cache<EventKey, SeenKey, BuildHasherDefault<PassThroughHasher>>,
+}
+
+type PendingKeys = HashMap<EventKey, Vec<oneshot::Sender<Resolution>>, BuildHasherDefault<PassThroughHasher>>;
+
+impl DedupeTable {
+    /// Creates a table without keys. `hot_keys` limits the number of keys in the hot cache.
+    pub(super) fn new(hot_keys: u64) -> DedupeTable {
+        // moka's default policy would admit none of the newest keys once the cache is full.
+        let hot_cache = Cache::builder().max_capacity(hot_keys).eviction_policy(EvictionPolicy::lru());
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        DedupeTable { shards, hot_cache: hot_cache.build_with_hasher(BuildHasherDefault::default()) }
+    }
+
+    /// Claims a key. A key first seen at or before `not_before` has left the window and counts as new.
+    pub(super) fn claim(&self, key: EventKey, not_before: UnixMillis, journal: &Journal) -> Claim {
+        let mut shard = self.shard(&key).lock().expect(POISON);
+        if let Some(waiters) = shard.get_mut(&key) {
+            let (sender, receiver) = oneshot::channel();
+            waiters.push(sender);
+            return Claim::Pending(receiver);
+        }
+        let memory = journal.lookup_in_memory(&key);
+        let seen = match memory {
+            MemoryLookup::Seen(seen) => Some(seen),
+            MemoryLookup::MaybeOnDisk => self.hot_cache.get(&key).filter(|seen| !journal.is_lost(seen)),
+            MemoryLookup::New => None,
+        };
+        if let Some(seen) = seen.filter(|seen| seen.first_seen > not_before) {
+            return Claim::Seen(seen.seq);
+        }
+        let (sender, receiver) = oneshot::channel();
+        shard.insert(key, vec![sender]);
+        match memory {
+            MemoryLookup::MaybeOnDisk => Claim::Unconfirmed(receiver),
+            _ => Claim::New(receiver),
+        }
+    }
+
+    /// Resolves a pending key and wakes its waiters. Returns true if at least one of them still waited.
+    pub(super) fn resolve(&self, key: EventKey, resolution: Resolution) -> bool {
+        let waiters = self.shard(&key).lock().expect(POISON).remove(&key).unwrap_or_default();
+        // `count` instead of `any`, which would stop at the first success: every waiter must get the result.
+        waiters.into_iter().filter_map(|sender| sender.send(resolution).ok()).count() > 0
+    }
+
+    /// Resolves a pending key that was found in a key file, and caches it.
+    pub(super) fn resolve_seen(&self, key: EventKey, seen: SeenKey) {
+        self.hot_cache.insert(key, seen);
+        self.resolve(key, Resolution::Seen(seen.seq));
+    }
+
+    /// Returns the number of keys in the hot cache. Runs moka's deferred maintenance first, without which the count is stale.
+    pub(super) fn hot_keys(&self) -> u64 {
+        self.hot_cache.run_pending_tasks();
+        self.hot_cache.entry_count()
+    }
+
+    fn shard(&self, key: &EventKey) -> &Mutex<PendingKeys> {
+        &self.shards[key.0[0] as usize % SHARDS]
+    }
+}
+
+const POISON: &str = "nothing panics while it holds this lock";
+const SHARDS: usize = 64;
