@@ -21,7 +21,7 @@ struct Gateway {
 }
 
 impl AdminQueries for Gateway {
-    fn metrics(&self) -> String {
+    fn render_metrics(&self) -> String {
         self.metrics.forward.lag_events.with_label_values(&["webhooks.stripe"]).inc();
         self.metrics.render()
     }

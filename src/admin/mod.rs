@@ -28,7 +28,7 @@ pub use readiness::{ComponentHealth, HealthState, Readiness};
 /// Questions that the pages put to the running gateway.
 pub trait AdminQueries: Send + Sync {
     /// Updates the values that are computed at scrape time, such as lag, and renders every metric. Must not block.
-    fn metrics(&self) -> String;
+    fn render_metrics(&self) -> String;
 
     /// Returns the state of each component, for `/readyz`. Must not block.
     fn readiness(&self) -> Readiness;
@@ -90,7 +90,7 @@ async fn page(pages: &Pages, method: &Method, uri: &Uri) -> Response<Full<Bytes>
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             response
         }
-        "/metrics" => respond(StatusCode::OK, EXPOSITION, pages.queries.metrics()),
+        "/metrics" => respond(StatusCode::OK, EXPOSITION, pages.queries.render_metrics()),
         "/livez" => respond(StatusCode::OK, TEXT, "alive\n".into()),
         "/readyz" => {
             let readiness = pages.queries.readiness();

@@ -5,7 +5,7 @@ use crate::admin::{AdminQueries, ComponentHealth, HealthState, Readiness};
 use crate::forward;
 
 impl AdminQueries for Service {
-    fn metrics(&self) -> String {
+    fn render_metrics(&self) -> String {
         let (gateway, metrics) = (self.gateway(), self.metrics());
         self.journal().update_metrics();
         gateway.update_metrics(self.0.clock.now());
