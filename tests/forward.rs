@@ -7,6 +7,8 @@ mod disk;
 mod harness;
 #[path = "common/kafka.rs"]
 mod kafka;
+#[path = "common/shop.rs"]
+mod shop;
 #[path = "verify/support.rs"]
 #[allow(dead_code, reason = "one of several users")]
 mod support;
@@ -15,11 +17,12 @@ use std::collections::BTreeSet;
 use std::io::ErrorKind;
 
 use bytes::Bytes;
-use disk::{SimDisk, Step};
-use harness::{AT, Harness, Shop};
+use disk::Step;
+use harness::Harness;
 use kafka::{Kafka, Record, wait_until};
 use rdkafka::mocking::MockCluster;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use shop::{AT, Shop};
 
 fn bytes_of(random: &mut fastrand::Rng, size: usize) -> Vec<u8> {
     std::iter::repeat_with(|| random.u8(..)).take(size).collect()
@@ -88,7 +91,7 @@ fn the_largest_body_of_any_provider_arrives_whole() {
     let harness = Harness::new(kafka.bootstrap()).start();
     harness.keep_many("large", 1, 25 << 20);
     let records = kafka.wait_for_records("large", 1);
-    let mut random = fastrand::Rng::with_seed(harness::SEED);
+    let mut random = fastrand::Rng::with_seed(shop::SEED);
     let value = records[0].value.as_deref().expect("a body");
     assert_eq!(value.len(), 25 << 20);
     assert!(value.iter().all(|byte| *byte == random.u8(..)), "byte for byte");
@@ -151,8 +154,9 @@ fn kafka_may_come_later() {
 fn a_client_that_cannot_be_set_up_blocks_every_lane_until_it_can() {
     let place = tempfile::tempdir().expect("a directory");
     let certificates = place.path().join("certificates");
-    let harness = Harness::new("localhost:1".into()).set("security.protocol", "ssl");
-    let mut harness = harness.set("ssl.ca.location", certificates.to_str().expect("text"));
+    let directory = certificates.to_str().expect("text");
+    let tls = [("security.protocol", "ssl"), ("ssl.ca.location", directory)];
+    let harness = Harness::with_kafka(&[("bootstrap.servers", "localhost:1"), tls[0], tls[1]]);
     harness.keep("early", "evt_1", "kept before the first attempt");
     harness.resume();
     wait_until("the lane says why", || harness.blocked("early") == Some("refused"));
@@ -230,7 +234,7 @@ fn a_topic_below_its_min_isr_blocks_only_its_own_lane_until_the_replica_is_back(
 /// A reload that changes `[kafka]` replaces the forwarder, and the metrics stay.
 #[test]
 fn a_forwarder_that_is_replaced_leaves_no_block_behind() {
-    let mut harness = Harness::new("localhost:1".into()).start();
+    let harness = Harness::new("localhost:1".into()).start();
     harness.keep("replaced", "evt_1", "waits");
     wait_until("the lane says why", || harness.blocked("replaced") == Some("broker_away"));
     let blocked = harness.metrics.forward.blocked.with_label_values(&["replaced", "broker_away"]);
@@ -265,7 +269,7 @@ fn a_record_that_is_too_large_blocks_its_own_lane_only() {
 fn a_topic_that_takes_records_but_not_whole_batches_gets_them_all() {
     let kafka = kafka::shared();
     kafka.create_topic("no-batches", 1, &[("max.message.bytes", "3000")]);
-    let mut harness = Harness::new(kafka.bootstrap()).set("linger.ms", "200");
+    let harness = Harness::with_kafka(&[("bootstrap.servers", &kafka.bootstrap()), ("linger.ms", "200")]);
     let kept = harness.keep_many("no-batches", 40, 1000);
     harness.resume();
     harness.wait_until_acked("no-batches", 40);
@@ -285,7 +289,7 @@ fn a_stop_and_a_start_continue_at_the_cursor() {
         kept.extend(harness.keep_many("continued", 200, 100));
         harness.stop();
         kept.extend(harness.keep_many("continued", 200, 100));
-        harness.reopen();
+        harness = harness.restarted();
         harness.resume();
     }
     kafka.wait_for_records("continued", 1200);
@@ -298,7 +302,7 @@ fn a_lane_that_falls_behind_catches_up_in_order() {
     let kafka = kafka::shared();
     kafka.create_topic("behind", 1, &[]);
     kafka.create_topic("ahead", 1, &[]);
-    let mut harness = Harness::new(kafka.bootstrap());
+    let harness = Harness::new(kafka.bootstrap());
     let mut behind = Vec::new();
     let mut ahead = Vec::new();
     for _ in 0..20 {
@@ -320,7 +324,7 @@ fn a_lane_that_falls_behind_catches_up_in_order() {
 #[test]
 fn a_lane_whose_last_events_rotted_holds_nothing_back() {
     let cluster = MockCluster::new(1).expect("a mock cluster");
-    let mut harness = Harness::new(cluster.bootstrap_servers());
+    let harness = Harness::new(cluster.bootstrap_servers());
     let rotten = harness.keep("rotten", "evt_1", "a marker that the disk spoils");
     harness.keep_many("filler", 3, 600 << 10);
     let last = harness.keep("whole", "evt_2", "fits");
@@ -343,10 +347,9 @@ fn a_lane_whose_last_events_rotted_holds_nothing_back() {
 /// Nobody can read them up, so that they are counted at once or never.
 #[test]
 fn lag_counts_all_that_waits_from_the_first_moment_on() {
-    let disk = SimDisk::default();
-    let mut harness = Harness::on(disk.start(), "localhost:1".into());
+    let harness = Harness::new("localhost:1".into());
     harness.keep_many("waiting", 30, 10);
-    disk.fail(Step::Read, ".seg", ErrorKind::Other, u64::MAX);
+    harness.disk.fail(Step::Read, ".seg", ErrorKind::Other, u64::MAX);
     harness.resume();
     wait_until("the lane is there", || harness.lane("waiting").is_some());
     assert_eq!(harness.metric(r#"hookhold_forward_lag_events{topic="waiting"}"#), Some(30.0));
@@ -355,21 +358,20 @@ fn lag_counts_all_that_waits_from_the_first_moment_on() {
 #[test]
 fn a_spot_that_cannot_be_read_blocks_whoever_is_fed_from_there_until_it_can() {
     let cluster = MockCluster::new(1).expect("a mock cluster");
-    let disk = SimDisk::default();
-    let harness = Harness::on(disk.start(), cluster.bootstrap_servers()).start();
+    let harness = Harness::new(cluster.bootstrap_servers()).start();
     for topic in ["unreadable", "behind-it"] {
         cluster.create_topic(topic, 1, 1).expect("a topic");
         harness.keep(topic, "evt_1", "can be read");
         harness.wait_until_acked(topic, 1);
     }
     let blocked = |topic| harness.metric(&format!("hookhold_forward_blocked{{reason=\"journal\",topic=\"{topic}\"}}"));
-    disk.fail(Step::Read, ".seg", ErrorKind::Other, u64::MAX);
+    harness.disk.fail(Step::Read, ".seg", ErrorKind::Other, u64::MAX);
     harness.keep("unreadable", "evt_2", "cannot be read yet");
     for topic in ["unreadable", "behind-it"] {
         wait_until("the lane says why", || harness.blocked(topic) == Some("journal"));
         assert_eq!(blocked(topic), Some(1.0));
     }
-    disk.clear_faults();
+    harness.disk.clear_faults();
     harness.wait_until_acked("unreadable", 2);
     for topic in ["unreadable", "behind-it"] {
         wait_until("the lane flows", || harness.blocked(topic).is_none());

@@ -57,7 +57,7 @@ fn sized(harness: &Harness, id: &str, size: usize) -> Delivery {
 
 #[tokio::test]
 async fn refused_because_the_journal_is_full_the_key_is_forgotten_and_all_hear_503() {
-    let harness = Harness::passing_on(JournalLimits { max_size: 8 * SEGMENT, ..JournalLimits::default() });
+    let harness = Harness::forwarding(JournalLimits { max_size: 8 * SEGMENT, ..JournalLimits::default() });
     let harness = with_an_old_event(harness).await;
     fill(&harness).await;
     all_are_refused(&harness, "evt_1", Outcome::JournalFull).await;
@@ -75,7 +75,7 @@ async fn refused_because_the_journal_is_full_the_key_is_forgotten_and_all_hear_5
 
 #[tokio::test]
 async fn refused_because_its_lane_is_at_its_limit_the_key_is_forgotten_and_all_hear_503() {
-    let harness = Harness::passing_on(JournalLimits { max_backlog: SEGMENT, ..JournalLimits::default() });
+    let harness = Harness::forwarding(JournalLimits { max_backlog: SEGMENT, ..JournalLimits::default() });
     let harness = with_an_old_event(harness).await;
     fill(&harness).await;
     all_are_refused(&harness, "evt_1", Outcome::JournalFull).await;

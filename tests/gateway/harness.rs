@@ -1,8 +1,10 @@
-//! A real gateway over a real journal on a simulated disk, with a clock that stands still.
+//! The gateway suite's part of the harness: deliveries that a test sends, holds and answers one by one.
+
+#[path = "../common/harness.rs"]
+mod common;
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::task::Poll;
 use std::time::Duration;
@@ -10,97 +12,62 @@ use std::time::Duration;
 use bytes::Bytes;
 use hookhold::answer::Answer;
 use hookhold::clock::{Clock, UnixMillis};
+use hookhold::config::KafkaConfig;
 use hookhold::event::Delivery;
 use hookhold::gateway::{Gateway, LiveSource};
-use hookhold::journal::{Journal, Options, Reader};
-use hookhold::limits::JournalLimits;
-use hookhold::metrics::Metrics;
+use hookhold::journal::Reader;
+use hookhold::limits::{DedupeLimits, JournalLimits};
 use hookhold::outcome::Outcome;
 use hookhold::source::{Source, SourceDefaults};
-use hookhold::toml_value::{Diagnostics, TomlTable};
 use hookhold::verify::sign::{SampleOptions, sign};
 use http::HeaderMap;
 use tokio::time::Instant;
 
 use crate::disk::{Gate, SimDisk, Step};
+pub use common::Harness;
+use common::TestClock;
 
-/// How a harness is built; every opening of its journal uses the same.
+/// The gateway under test; every start of a harness uses the same.
 #[derive(Clone)]
 pub struct Plan {
-    pub options: Options,
-    /// The sources' window.
+    pub journal: JournalLimits,
+    /// True if each topic keeps its events until they are acknowledged. No forwarder runs.
+    pub forwards: bool,
+    /// The sources' dedupe window.
     pub window: Duration,
-    /// The sources' deadline: a sync that is older refuses new deliveries.
+    /// The sources' deadline: while a sync is older, new deliveries are rejected.
     pub deadline: Duration,
-    pub hot_keys: u64,
+    pub hot_keys: usize,
     pub seed: u64,
 }
 
 impl Default for Plan {
     fn default() -> Plan {
-        let limits = JournalLimits { segment_size: SEGMENT, max_size: 1 << 30, max_backlog: 1 << 29, ..JournalLimits::default() };
-        let options = Options { limits, ..Options::default() };
-        Plan { options, window: 7 * DAY, deadline: Duration::from_secs(60), hot_keys: 1000, seed: 0 }
+        let journal =
+            JournalLimits { segment_size: SEGMENT, max_size: 1 << 30, max_backlog: 1 << 29, ..JournalLimits::default() };
+        Plan { journal, forwards: false, window: 7 * DAY, deadline: Duration::from_secs(60), hot_keys: 1000, seed: 0 }
     }
 }
 
-/// Everything between a complete request and the disk.
-pub struct Harness {
-    pub disk: SimDisk,
-    pub clock: Arc<StoppedClock>,
-    pub metrics: Arc<Metrics>,
-    pub journal: Journal,
-    pub gateway: Arc<Gateway>,
-    plan: Plan,
-}
-
+/// The real gateway over the real journal on a simulated disk, with a clock that only the test moves.
 impl Harness {
     pub fn new() -> Harness {
         Harness::with(Plan::default())
     }
 
     pub fn with(plan: Plan) -> Harness {
-        let clock = Arc::new(StoppedClock(AtomicU64::new(1_700_000_000_000)));
-        Harness::open(SimDisk::new(plan.seed), clock, plan)
+        let mut config = common::config(sources(&plan));
+        config.journal.limits = plan.journal;
+        config.dedupe = DedupeLimits { window: plan.window, hot_keys: plan.hot_keys, ..config.dedupe };
+        config.kafka = plan.forwards.then(KafkaConfig::default);
+        let clock = TestClock::stopped_at(UnixMillis(1_700_000_000_000));
+        Harness::build(config, SimDisk::new(plan.seed), clock)
     }
 
-    /// A journal that passes events on: each topic keeps its events until they are acknowledged.
-    pub fn passing_on(limits: JournalLimits) -> Harness {
-        let limits = JournalLimits { segment_size: SEGMENT, ..limits };
-        let options = Options { limits, forwards: true, ..Options::default() };
-        Harness::with(Plan { options, ..Plan::default() })
-    }
-
-    fn open(disk: SimDisk, clock: Arc<StoppedClock>, plan: Plan) -> Harness {
-        let metrics = Arc::new(Metrics::new());
-        let options = Options { dedupe_window: plan.window, ..plan.options.clone() };
-        let journal = Journal::open(disk.start(), options, clock.clone(), metrics.clone()).expect("the journal opens");
-        let gateway = Arc::new(Gateway::new(sources(&plan), journal.clone(), plan.hot_keys, &metrics));
-        Harness { disk, clock, metrics, journal, gateway, plan }
-    }
-
-    /// A clean stop and a new start.
-    pub fn restarted(self) -> Harness {
-        self.journal.close();
-        self.killed()
-    }
-
-    /// kill -9 and a new start.
-    pub fn killed(self) -> Harness {
-        self.disk.kill();
-        self.buried()
-    }
-
-    /// A power cut and a new start.
-    pub fn after_power_cut(self) -> Harness {
-        self.disk.cut_power();
-        self.buried()
-    }
-
-    /// The dead process can change nothing more; its threads end here.
-    fn buried(self) -> Harness {
-        self.journal.close();
-        Harness::open(self.disk, self.clock, self.plan)
+    /// A journal in which each topic keeps its events until they are acknowledged.
+    pub fn forwarding(limits: JournalLimits) -> Harness {
+        let journal = JournalLimits { segment_size: SEGMENT, ..limits };
+        Harness::with(Plan { journal, forwards: true, ..Plan::default() })
     }
 
     /// Restarts until what was kept so far is known by its key files alone: neither moka nor the journal's memory holds it. The
@@ -118,9 +85,10 @@ impl Harness {
     }
 
     /// The same journal behind another gateway, whose cache is empty.
-    pub fn with_a_cold_cache(self) -> Harness {
-        let gateway = Arc::new(Gateway::new(sources(&self.plan), self.journal.clone(), self.plan.hot_keys, &self.metrics));
-        Harness { gateway, ..self }
+    pub fn with_a_cold_cache(mut self) -> Harness {
+        let (sources, hot_keys) = (self.config().sources.clone(), self.config().dedupe.hot_keys as u64);
+        self.gateway = Arc::new(Gateway::new(sources, self.journal.clone(), hot_keys, &self.metrics));
+        self
     }
 
     /// Holds every sync of a segment; one of another event is under way.
@@ -233,7 +201,7 @@ impl Harness {
     }
 
     pub fn passes(&self, time: Duration) {
-        self.clock.0.fetch_add(time.as_millis() as u64, Ordering::Relaxed);
+        self.clock.advance(time);
     }
 }
 
@@ -282,25 +250,13 @@ pub fn until(reached: impl Fn() -> bool) {
     }
 }
 
-/// A clock that a test moves.
-pub struct StoppedClock(AtomicU64);
-
-impl Clock for StoppedClock {
-    fn now(&self) -> UnixMillis {
-        UnixMillis(self.0.load(Ordering::Relaxed))
-    }
-}
-
 /// A deadline that is reached only by a test that fails.
 pub fn far_away() -> Instant {
     Instant::now() + Duration::from_secs(60)
 }
 
-/// Compiled anew for each opening, all with the same secret.
+/// The sources of [`SOURCES`], all with the same secret.
 pub fn sources(plan: &Plan) -> Vec<Source> {
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let secret = directory.path().join("secret");
-    std::fs::write(&secret, "whsec_nobody_knows_it").expect("a temporary directory is writable");
     let defaults = SourceDefaults {
         public_url: None,
         topic: "webhooks.{source}".into(),
@@ -308,13 +264,14 @@ pub fn sources(plan: &Plan) -> Vec<Source> {
         request_deadline: plan.deadline,
         window: plan.window,
     };
+    let (window, body_window) = (plan.window.as_millis(), plan.window.min(Duration::from_secs(600)).as_millis());
     let compile = |(name, entry): &(&str, &str)| {
-        let window = plan.window.as_millis();
-        let text = format!("secrets = [\"file:{}\"]\ndedupe.window = \"{window}ms\"\n{entry}", secret.display());
-        let mistakes = Diagnostics::default();
-        let source =
-            TomlTable::parse("test", &text, &mistakes).and_then(|entry| Source::compile(name, entry, &defaults, &mistakes));
-        source.filter(|_| mistakes.is_empty()).unwrap_or_else(|| panic!("{mistakes}"))
+        let mut entry = format!("dedupe.window = \"{window}ms\"\n{entry}");
+        if *name == "opted" {
+            // No longer than the window: the journal remembers every key for the longest window of any source.
+            entry += &format!("\ndedupe.body = \"{body_window}ms\"");
+        }
+        common::source(name, "whsec_nobody_knows_it", &entry, &defaults)
     };
     SOURCES.iter().map(compile).collect()
 }
@@ -325,10 +282,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("github", "provider = \"github\""),
     ("slack", "provider = \"slack\""),
     ("bare", "auth = \"mac\"\nalgorithm = \"sha256\"\nsignature = { from = \"header:S\" }\ncontent = [\"body\"]"),
-    (
-        "opted",
-        "auth = \"mac\"\nalgorithm = \"sha256\"\nsignature = { from = \"header:S\" }\ncontent = [\"body\"]\ndedupe.body = \"10m\"",
-    ),
+    ("opted", "auth = \"mac\"\nalgorithm = \"sha256\"\nsignature = { from = \"header:S\" }\ncontent = [\"body\"]"),
     (
         "picky",
         "provider = \"stripe\"\ntypes = [\"invoice.*\", \"charge.failed\"]\n\

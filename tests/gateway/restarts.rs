@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use hookhold::journal::Options;
 use hookhold::limits::JournalLimits;
 use hookhold::outcome::Outcome;
 
@@ -33,9 +32,8 @@ async fn a_restart_every_second_does_not_prolong_the_window() {
 #[tokio::test]
 async fn an_id_whose_payload_was_deleted_by_max_size_stays_a_duplicate() {
     for hot_keys in [0, 1000] {
-        let limits = JournalLimits { max_size: 4 * SEGMENT, segment_size: SEGMENT, ..JournalLimits::default() };
-        let options = Options { limits, ..Options::default() };
-        let mut harness = Harness::with(Plan { options, hot_keys, ..Plan::default() });
+        let journal = JournalLimits { max_size: 4 * SEGMENT, segment_size: SEGMENT, ..JournalLimits::default() };
+        let mut harness = Harness::with(Plan { journal, hot_keys, ..Plan::default() });
         assert_eq!(harness.outcome("stripe", "evt_first").await, Outcome::Stored);
         for n in 0..100 {
             let body = format!(r#"{{"id":"filler_{n}","type":"t","pad":"{}"}}"#, "x".repeat(8000));

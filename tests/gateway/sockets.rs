@@ -1,30 +1,23 @@
 //! The same over real sockets: copies under way at the same time, and senders that hang up.
 
-use std::net::SocketAddr;
-
-use hookhold::limits::ServerLimits;
-use hookhold::server::{self, Proxies, Server, Shutdown};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::{JoinHandle, yield_now};
+use tokio::task::yield_now;
 
 use crate::disk::Step;
 use crate::harness::Harness;
 
-/// Ends with the test's runtime.
-fn serve(harness: &Harness) -> (SocketAddr, JoinHandle<()>) {
-    let listener = server::listen("127.0.0.1:0".parse().expect("an address")).expect("a free port");
-    let address = listener.local_addr().expect("bound above");
-    let (gateway, clock, metrics) = (harness.gateway.clone(), harness.clock.clone(), harness.metrics.clone());
-    let server = Server { gateway, limits: ServerLimits::default(), tls: None, proxies: Proxies::default(), clock, metrics };
-    (address, tokio::spawn(server.serve(listener, Shutdown::new())))
+fn serving() -> Harness {
+    let mut harness = Harness::new();
+    harness.serve();
+    harness
 }
 
 /// Sends a whole request, and comes back once the gateway has believed it.
-async fn sends(harness: &Harness, address: SocketAddr, request: &[u8]) -> TcpStream {
+async fn sends(harness: &Harness, request: &[u8]) -> TcpStream {
     let verified = || harness.metrics.deliveries.verified.with_label_values(&["stripe", "secret"]).get();
     let before = verified();
-    let mut line = TcpStream::connect(address).await.expect("the server listens");
+    let mut line = TcpStream::connect(harness.address()).await.expect("the server listens");
     line.write_all(request).await.expect("the server reads");
     while verified() == before {
         yield_now().await;
@@ -52,18 +45,17 @@ async fn answer(mut line: TcpStream) -> String {
 
 #[tokio::test]
 async fn fifty_copies_over_sockets_are_one_frame_and_the_same_bytes_after_300_hung_up() {
-    let harness = Harness::new();
-    let (address, _serving) = serve(&harness);
+    let harness = serving();
     let gate = harness.disk.hold(Step::Sync, ".seg");
     let request = request(&harness, "evt_1");
     for _ in 0..300 {
-        let line = sends(&harness, address, &request).await;
+        let line = sends(&harness, &request).await;
         line.set_zero_linger().expect("a socket has this option");
         drop(line);
     }
     let mut lines = Vec::new();
     for _ in 0..50 {
-        lines.push(sends(&harness, address, &request).await);
+        lines.push(sends(&harness, &request).await);
     }
     gate.wait_for(1);
     for line in &lines {
@@ -81,12 +73,11 @@ async fn fifty_copies_over_sockets_are_one_frame_and_the_same_bytes_after_300_hu
 
 #[tokio::test]
 async fn a_failed_sync_answers_503_over_every_socket() {
-    let harness = Harness::new();
-    let (address, _serving) = serve(&harness);
+    let harness = serving();
     let gate = harness.disk.hold(Step::Sync, ".seg");
     let mut lines = Vec::new();
     for number in 0..20 {
-        lines.push(sends(&harness, address, &request(&harness, &format!("evt_{number}"))).await);
+        lines.push(sends(&harness, &request(&harness, &format!("evt_{number}"))).await);
     }
     gate.wait_for(1);
     gate.fail(std::io::ErrorKind::Other);

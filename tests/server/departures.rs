@@ -10,7 +10,7 @@ use crate::harness::{BODY, Harness, Line, chunked, expecting, post, split_at_bod
 
 #[tokio::test]
 async fn a_connection_without_a_request_is_closed_and_not_counted() {
-    let harness = Harness::open(ServerLimits { idle_timeout: Duration::from_millis(100), ..ServerLimits::default() }).await;
+    let harness = Harness::open(ServerLimits { idle_timeout: Duration::from_millis(100), ..ServerLimits::default() });
     assert_eq!(harness.line().await.rest().await, "");
     assert!(harness.line().await.end(post(BODY)).await.contains(" 200 "));
     assert_eq!(harness.rejections(), 0);
@@ -19,7 +19,7 @@ async fn a_connection_without_a_request_is_closed_and_not_counted() {
 #[tokio::test]
 async fn line_ends_after_a_request_are_no_request() {
     let limits = ServerLimits { idle_timeout: Duration::from_millis(100), ..ServerLimits::default() };
-    let harness = Harness::open(limits).await;
+    let harness = Harness::open(limits);
     let (mut stays, mut leaves) = (harness.line().await, harness.line().await);
     for line in [&mut stays, &mut leaves] {
         assert!(line.ask(post(BODY)).await.contains(" 200 "));
@@ -32,7 +32,7 @@ async fn line_ends_after_a_request_are_no_request() {
 
 #[tokio::test]
 async fn a_sender_that_leaves_before_its_last_byte_is_counted_and_not_answered() {
-    let harness = Harness::open(ServerLimits::default()).await;
+    let harness = Harness::open(ServerLimits::default());
     let (whole, pieces) = (post(BODY), chunked(BODY));
     let cases = [(&whole[..10], "-", 1), (&whole[..whole.len() - 1], "stripe", 1), (&pieces[..pieces.len() - 1], "stripe", 2)];
     for (sent, source, count) in cases {
@@ -50,7 +50,7 @@ async fn a_sender_that_leaves_before_its_last_byte_is_counted_and_not_answered()
 
 #[tokio::test]
 async fn a_sender_that_leaves_after_its_last_byte_has_delivered() {
-    let harness = Harness::open(ServerLimits::default()).await;
+    let harness = Harness::open(ServerLimits::default());
     let mut half_closed = harness.line().await;
     half_closed.send(post(BODY)).await;
     half_closed.half_close().await;
@@ -65,7 +65,7 @@ async fn a_sender_that_leaves_after_its_last_byte_has_delivered() {
 
 #[tokio::test]
 async fn connections_beyond_the_limit_wait_for_a_place() {
-    let harness = Harness::open(ServerLimits { max_connections: 1, ..ServerLimits::default() }).await;
+    let harness = Harness::open(ServerLimits { max_connections: 1, ..ServerLimits::default() });
     let mut first = harness.line().await;
     assert!(first.ask(post(BODY)).await.contains(" 200 "));
     let mut second = harness.line().await;
@@ -78,7 +78,7 @@ async fn connections_beyond_the_limit_wait_for_a_place() {
 
 #[tokio::test]
 async fn a_drain_answers_a_hundred_requests_under_way_and_closes_idle_connections() {
-    let harness = Harness::open(ServerLimits { drain_delay: Duration::ZERO, ..ServerLimits::default() }).await;
+    let harness = Harness::open(ServerLimits { drain_delay: Duration::ZERO, ..ServerLimits::default() });
     let (head, body) = split_at_body(&expecting(&post(BODY)));
     let mut lines = Vec::new();
     for _ in 0..100 {
@@ -88,9 +88,9 @@ async fn a_drain_answers_a_hundred_requests_under_way_and_closes_idle_connection
     }
     let mut idle = harness.line().await;
     assert!(idle.ask(post(BODY)).await.contains(" 200 "));
-    harness.stop.signal();
+    harness.shutdown.signal();
     assert_eq!(idle.rest().await, "");
-    assert!(TcpStream::connect(harness.address).await.is_err(), "the listener closes before idle connections do");
+    assert!(TcpStream::connect(harness.address()).await.is_err(), "the listener closes before idle connections do");
     for mut line in lines {
         let answer = line.end(&body).await;
         assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("connection: close\r\n"), "{answer}");
@@ -101,14 +101,14 @@ async fn a_drain_answers_a_hundred_requests_under_way_and_closes_idle_connection
 
 #[tokio::test]
 async fn deliveries_during_drain_delay_are_kept_on_old_and_new_connections() {
-    let harness = Harness::open(ServerLimits { drain_delay: Duration::from_secs(3600), ..ServerLimits::default() }).await;
+    let harness = Harness::open(ServerLimits { drain_delay: Duration::from_secs(3600), ..ServerLimits::default() });
     let mut old = harness.line().await;
     assert!(old.ask(post(BODY)).await.contains(" 200 "));
-    harness.stop.signal();
-    assert!(harness.stop.begun());
+    harness.shutdown.signal();
+    assert!(harness.shutdown.begun());
     assert!(old.ask(post(BODY)).await.contains(" 200 "));
     assert!(harness.line().await.ask(post(BODY)).await.contains(" 200 "));
-    harness.stop.signal();
+    harness.shutdown.signal();
     assert_eq!(old.rest().await, "");
     harness.ended().await;
 }
@@ -117,14 +117,14 @@ async fn deliveries_during_drain_delay_are_kept_on_old_and_new_connections() {
 async fn what_is_incomplete_at_the_drain_deadline_is_answered_draining() {
     let limits =
         ServerLimits { drain_delay: Duration::ZERO, drain_deadline: Duration::from_millis(50), ..ServerLimits::default() };
-    let harness = Harness::open(limits).await;
+    let harness = Harness::open(limits);
     let mut lines = Vec::new();
     for (sent, source) in [(10, "-"), (post(BODY).len() - 1, "stripe")] {
         let mut line = harness.line().await;
         assert!(line.ask(post(BODY) + &post(BODY)[..sent]).await.contains(" 200 "));
         lines.push((line, source));
     }
-    harness.stop.signal();
+    harness.shutdown.signal();
     for (mut line, source) in lines {
         let answer = line.rest().await;
         assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: 30\r\n"), "{answer}");
@@ -136,21 +136,21 @@ async fn what_is_incomplete_at_the_drain_deadline_is_answered_draining() {
 
 #[tokio::test]
 async fn a_second_signal_ends_at_once() {
-    let harness = Harness::open(ServerLimits { drain_delay: Duration::from_secs(3600), ..ServerLimits::default() }).await;
+    let harness = Harness::open(ServerLimits { drain_delay: Duration::from_secs(3600), ..ServerLimits::default() });
     let mut line = harness.line().await;
     assert!(line.ask(post(BODY)).await.contains(" 200 "));
-    harness.stop.signal();
-    harness.stop.signal();
+    harness.shutdown.signal();
+    harness.shutdown.signal();
     harness.ended().await;
     assert_eq!(line.rest().await, "");
 }
 
 #[tokio::test]
 async fn a_drain_waits_for_requests_whose_event_is_being_written() {
-    let (harness, gate) = Harness::held(ServerLimits { drain_delay: Duration::ZERO, ..ServerLimits::default() }).await;
+    let (harness, gate) = Harness::held(ServerLimits { drain_delay: Duration::ZERO, ..ServerLimits::default() });
     let mut lines = under_way(&harness, 100).await;
-    harness.stop.signal();
-    harness.stop.reached(Phase::Draining).await;
+    harness.shutdown.signal();
+    harness.shutdown.reached(Phase::Draining).await;
     assert_eq!(harness.accepted(), 0);
     gate.release();
     for line in &mut lines {
@@ -165,9 +165,9 @@ async fn a_drain_waits_for_requests_whose_event_is_being_written() {
 async fn a_request_cut_by_the_drain_deadline_is_kept_all_the_same() {
     let limits =
         ServerLimits { drain_delay: Duration::ZERO, drain_deadline: Duration::from_millis(50), ..ServerLimits::default() };
-    let (harness, gate) = Harness::held(limits).await;
+    let (harness, gate) = Harness::held(limits);
     let mut lines = under_way(&harness, 1).await;
-    harness.stop.signal();
+    harness.shutdown.signal();
     let answer = lines[0].rest().await;
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: 30\r\n"), "{answer}");
     assert_eq!(harness.count("stripe", "draining"), 1);
@@ -179,7 +179,7 @@ async fn a_request_cut_by_the_drain_deadline_is_kept_all_the_same() {
 
 #[tokio::test]
 async fn a_sender_that_hangs_up_while_its_event_is_being_written_has_delivered() {
-    let (harness, gate) = Harness::held(ServerLimits::default()).await;
+    let (harness, gate) = Harness::held(ServerLimits::default());
     for line in under_way(&harness, 3).await {
         line.stream.set_zero_linger().expect("a socket has this option");
     }

@@ -1,31 +1,27 @@
-//! A server in front of a gateway with the one source `stripe`, and clients that speak to it in raw bytes.
+//! The server suite's part of the harness: a server on a port of its own, with the one source `stripe`, and clients that send
+//! raw bytes.
+
+#[path = "../common/harness.rs"]
+mod common;
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::{Arc, Once};
+use std::sync::Once;
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
 use hookhold::certificate::CertificateFiles;
 use hookhold::clock::{Clock, SystemClock};
-use hookhold::gateway::Gateway;
-use hookhold::journal::disk::{Disk, LocalDisk};
-use hookhold::journal::{Journal, Options};
-use hookhold::limits::JournalLimits;
-use hookhold::limits::ServerLimits;
-use hookhold::metrics::Metrics;
+use hookhold::limits::{JournalLimits, ServerLimits};
 use hookhold::outcome::Outcome;
-use hookhold::server::{self, Proxies, Server, Shutdown, Tls};
-use hookhold::source::{Source, SourceDefaults};
-use hookhold::toml_value::{Diagnostics, TomlTable};
+use hookhold::source::SourceDefaults;
 use sha2::Sha256;
-use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::task::{JoinHandle, yield_now};
+use tokio::task::yield_now;
 
-use crate::held::{Gate, HeldDisk};
+use crate::disk::{Gate, SimDisk, Step};
+pub use common::Harness;
+use common::TestClock;
 
 /// A Stripe event.
 pub const BODY: &str = r#"{"id":"evt_1","object":"event","type":"charge.succeeded"}"#;
@@ -33,84 +29,56 @@ pub const BODY: &str = r#"{"id":"evt_1","object":"event","type":"charge.succeede
 pub const MAX_BODY: usize = 4096;
 const SECRET: &str = "whsec_nobody_knows_it";
 
-/// A server on a port of its own, in front of a gateway with the one source `stripe`.
-pub struct Harness {
-    pub address: SocketAddr,
-    pub metrics: Arc<Metrics>,
-    pub stop: Shutdown,
-    /// Where it speaks TLS.
-    pub tls: Option<Tls>,
-    served: JoinHandle<()>,
-    journal: Journal,
-    _directory: TempDir,
-}
-
 impl Harness {
-    pub async fn open(limits: ServerLimits) -> Harness {
-        Harness::with(limits, Duration::from_secs(8), |disk| disk).await
+    pub fn open(limits: ServerLimits) -> Harness {
+        Harness::with_source(limits, DEADLINE, "", None)
     }
 
     /// With a source that is in shadow.
-    pub async fn shadowed(limits: ServerLimits) -> Harness {
-        Harness::build(limits, Duration::from_secs(8), SHADOW, None, |disk| disk).await
+    pub fn shadowed(limits: ServerLimits) -> Harness {
+        Harness::with_source(limits, DEADLINE, SHADOW, None)
     }
 
-    /// With a deadline of the source's own, on a disk laid over the real one.
-    pub async fn with(limits: ServerLimits, deadline: Duration, over: impl FnOnce(Arc<dyn Disk>) -> Arc<dyn Disk>) -> Harness {
-        Harness::build(limits, deadline, "", None, over).await
+    /// With a deadline of the source's own.
+    pub fn with_deadline(deadline: Duration) -> Harness {
+        Harness::with_source(ServerLimits::default(), deadline, "", None)
     }
 
-    async fn build(
-        limits: ServerLimits,
-        deadline: Duration,
-        entry: &str,
-        tls: Option<CertificateFiles>,
-        over: impl FnOnce(Arc<dyn Disk>) -> Arc<dyn Disk>,
-    ) -> Harness {
+    /// Behind TLS.
+    pub fn secure(limits: ServerLimits, files: CertificateFiles) -> Harness {
+        Harness::with_source(limits, DEADLINE, "", Some(files))
+    }
+
+    /// With a disk on which every sync of a segment is held.
+    pub fn held(limits: ServerLimits) -> (Harness, Gate) {
+        let harness = Harness::open(limits);
+        let gate = harness.disk.hold(Step::Sync, ".seg");
+        (harness, gate)
+    }
+
+    fn with_source(limits: ServerLimits, deadline: Duration, entry: &str, tls: Option<CertificateFiles>) -> Harness {
         LOGGING.call_once(start_logging);
-        let directory = TempDir::new().expect("a temporary directory can be made");
-        let (metrics, stop, clock) = (Arc::new(Metrics::new()), Shutdown::new(), Arc::new(SystemClock));
-        let disk = over(Arc::new(LocalDisk::create(directory.path()).expect("a temporary directory is writable")));
-        let sizes = JournalLimits { max_size: 64 << 20, segment_size: 1 << 20, ..JournalLimits::default() };
-        let options = Options { limits: sizes, ..Options::default() };
-        let journal = Journal::open(disk, options, clock.clone(), metrics.clone()).expect("an empty directory is a journal");
-        let gateway = Gateway::new(vec![source(directory.path(), deadline, entry)], journal.clone(), 1000, &metrics);
-        let listener = server::listen("127.0.0.1:0".parse().expect("an address")).expect("a free port");
-        let address = listener.local_addr().expect("bound above");
-        let tls = tls.map(|files| Tls::open(files, clock.clone(), metrics.clone()).expect("a certificate and its key"));
-        // Nothing here is about min_rate: halves of requests may wait for as long as the test takes.
-        let limits = ServerLimits { min_rate_after: limits.request_deadline, ..limits };
-        let server = Server {
-            gateway: Arc::new(gateway),
-            limits,
-            tls: tls.clone(),
-            proxies: Proxies::default(),
-            clock,
-            metrics: metrics.clone(),
+        let defaults = SourceDefaults {
+            public_url: None,
+            topic: "webhooks.{source}".into(),
+            max_body: 5 << 20,
+            request_deadline: deadline,
+            window: Duration::from_secs(60),
         };
-        let served = tokio::spawn(server.serve(listener, stop.clone()));
-        Harness { address, metrics, stop, tls, served, journal, _directory: directory }
-    }
-
-    /// Behind TLS, with a disk whose syncs can be held.
-    pub async fn secure(limits: ServerLimits, files: CertificateFiles) -> (Harness, Arc<Gate>) {
-        let gate = Arc::new(Gate::default());
-        let over = |disk| -> Arc<dyn Disk> { Arc::new(HeldDisk { disk, gate: gate.clone() }) };
-        let harness = Harness::build(limits, Duration::from_secs(8), "", Some(files), over).await;
-        (harness, gate)
-    }
-
-    /// With a disk whose syncs are held from now on.
-    pub async fn held(limits: ServerLimits) -> (Harness, Arc<Gate>) {
-        let gate = Arc::new(Gate::default());
-        let over = |disk| -> Arc<dyn Disk> { Arc::new(HeldDisk { disk, gate: gate.clone() }) };
-        let harness = Harness::with(limits, Duration::from_secs(8), over).await;
-        gate.hold();
-        (harness, gate)
+        let entry = format!("provider = \"stripe\"\nmax_body = \"4 KiB\"\n{entry}");
+        let mut config = common::config(vec![common::source("stripe", SECRET, &entry, &defaults)]);
+        config.journal.limits = JournalLimits { max_size: 64 << 20, segment_size: 1 << 20, ..JournalLimits::default() };
+        config.dedupe.hot_keys = 1000;
+        // Nothing here is about min_rate: halves of requests may wait for as long as the test takes.
+        config.server.limits = ServerLimits { min_rate_after: limits.request_deadline, ..limits };
+        config.server.tls = tls;
+        let mut harness = Harness::build(config, SimDisk::default(), TestClock::System);
+        harness.serve();
+        harness
     }
 
     pub async fn line(&self) -> Line {
-        let stream = TcpStream::connect(self.address).await.expect("the server listens");
+        let stream = TcpStream::connect(self.address()).await.expect("the server listens");
         stream.set_nodelay(true).expect("a socket has this option");
         Line { stream, unread: Vec::new() }
     }
@@ -141,11 +109,6 @@ impl Harness {
         while !reached(self) {
             yield_now().await;
         }
-    }
-
-    pub async fn ended(self) {
-        self.served.await.expect("the server does not panic");
-        self.journal.close();
     }
 }
 
@@ -245,24 +208,8 @@ pub fn signature(time: u64, body: &str) -> String {
     format!("t={time},v1={}", base16ct::lower::encode_string(&mac.finalize().into_bytes()))
 }
 
-/// `/hooks/stripe`, with a small `max_body`, and `more` in its entry.
-fn source(directory: &Path, deadline: Duration, more: &str) -> Source {
-    std::fs::write(directory.join("stripe"), SECRET).expect("a temporary directory is writable");
-    let secret = directory.join("stripe");
-    let text = format!("provider = \"stripe\"\nsecrets = [\"file:{}\"]\nmax_body = \"4 KiB\"\n{more}", secret.display());
-    let defaults = SourceDefaults {
-        public_url: None,
-        topic: "webhooks.{source}".into(),
-        max_body: 5 << 20,
-        request_deadline: deadline,
-        window: Duration::from_secs(60),
-    };
-    let mistakes = Diagnostics::default();
-    let source =
-        TomlTable::parse("test", &text, &mistakes).and_then(|entry| Source::compile("stripe", entry, &defaults, &mistakes));
-    source.unwrap_or_else(|| panic!("{mistakes}"))
-}
-
+/// Deadline of the source, unless a test chooses another.
+const DEADLINE: Duration = Duration::from_secs(8);
 const SHADOW: &str = r#"
 danger_shadow = true
 reply.ok = { status = 202, content_type = "text/plain", body = "thanks" }

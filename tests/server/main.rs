@@ -1,10 +1,11 @@
 //! The server over real sockets: raw bytes in, raw bytes out, and each request counted once.
 
 mod departures;
+#[path = "../common/disk.rs"]
+mod disk;
 #[path = "../common/h2.rs"]
 mod h2;
 mod harness;
-mod held;
 #[path = "../common/https.rs"]
 mod https;
 mod rejections;
@@ -20,7 +21,7 @@ use harness::{BODY, Harness, chunked, expecting, post, split_at_body, without_da
 
 #[tokio::test]
 async fn a_kept_delivery_and_its_repeat_get_the_same_bytes() {
-    let harness = Harness::open(ServerLimits::default()).await;
+    let harness = Harness::open(ServerLimits::default());
     let mut line = harness.line().await;
     let first = line.ask(post(BODY)).await;
     assert_eq!(without_date(&first), "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
@@ -31,7 +32,7 @@ async fn a_kept_delivery_and_its_repeat_get_the_same_bytes() {
 
 #[tokio::test]
 async fn a_wanted_body_is_invited_with_100_continue() {
-    let harness = Harness::open(ServerLimits::default()).await;
+    let harness = Harness::open(ServerLimits::default());
     let mut line = harness.line().await;
     let (head, body) = split_at_body(&expecting(&post(BODY)));
     assert_eq!(line.ask(head).await, "HTTP/1.1 100 Continue\r\n\r\n");
@@ -40,7 +41,7 @@ async fn a_wanted_body_is_invited_with_100_continue() {
 
 #[tokio::test]
 async fn requests_may_be_split_at_any_byte() {
-    let harness = Harness::open(ServerLimits::default()).await;
+    let harness = Harness::open(ServerLimits::default());
     for request in [post(BODY), chunked(BODY)] {
         for at in 1..request.len() {
             let mut line = harness.line().await;
@@ -59,7 +60,7 @@ async fn requests_may_be_split_at_any_byte() {
 
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_order() {
-    let harness = Harness::open(ServerLimits::default()).await;
+    let harness = Harness::open(ServerLimits::default());
     let mut line = harness.line().await;
     let get = "GET /hooks/stripe HTTP/1.1\r\nhost: h\r\n\r\n";
     line.send(post(BODY) + &chunked(BODY) + get + &post(BODY)).await;

@@ -9,7 +9,7 @@ use crate::harness::{self, BODY, Harness, MAX_BODY, chunked, post, split_at_body
 
 #[tokio::test]
 async fn early_refusals_neither_wait_for_the_body_nor_invite_it() {
-    let harness = Harness::open(ServerLimits::default()).await;
+    let harness = Harness::open(ServerLimits::default());
     let signed = "POST /hooks/stripe HTTP/1.1\r\nstripe-signature: t=1\r\ncontent-length: 4097";
     let cases = [
         ("POST /nobody HTTP/1.1\r\ncontent-length: 10", "404", "-", "unknown_source"),
@@ -28,7 +28,7 @@ async fn early_refusals_neither_wait_for_the_body_nor_invite_it() {
 
 #[tokio::test]
 async fn a_refused_sender_that_goes_on_sending_still_sees_its_answer() {
-    let harness = Harness::open(ServerLimits::default()).await;
+    let harness = Harness::open(ServerLimits::default());
     let mut line = harness.line().await;
     line.send("POST /nobody HTTP/1.1\r\ncontent-length: 4000000\r\n\r\n").await;
     assert!(line.end(vec![b'x'; 4_000_000]).await.starts_with("HTTP/1.1 404 "));
@@ -36,7 +36,7 @@ async fn a_refused_sender_that_goes_on_sending_still_sees_its_answer() {
 
 #[tokio::test]
 async fn a_body_over_max_body_is_refused_while_it_streams() {
-    let harness = Harness::open(ServerLimits::default()).await;
+    let harness = Harness::open(ServerLimits::default());
     let largest = "x".repeat(MAX_BODY);
     assert!(harness.line().await.ask(post(&largest)).await.contains(" 200 "));
     assert!(harness.line().await.ask(chunked(&largest)).await.contains(" 200 "));
@@ -48,7 +48,7 @@ async fn a_body_over_max_body_is_refused_while_it_streams() {
 
 #[tokio::test]
 async fn bodies_beyond_max_in_flight_are_overload_until_others_end() {
-    let harness = Harness::open(ServerLimits { max_in_flight: 1000, ..ServerLimits::default() }).await;
+    let harness = Harness::open(ServerLimits { max_in_flight: 1000, ..ServerLimits::default() });
     let answer = harness.line().await.ask(post(&"x".repeat(1001))).await;
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: 30\r\n"), "{answer}");
     let mut slow = harness.line().await;
@@ -63,7 +63,7 @@ async fn bodies_beyond_max_in_flight_are_overload_until_others_end() {
 #[tokio::test]
 async fn a_request_head_has_max_header_size_and_max_headers() {
     for (max_header_size, max_headers) in [(32 << 10, 100), (8 << 10, 10)] {
-        let harness = Harness::open(ServerLimits { max_header_size, max_headers, ..ServerLimits::default() }).await;
+        let harness = Harness::open(ServerLimits { max_header_size, max_headers, ..ServerLimits::default() });
         assert!(harness.line().await.ask(with_head_of(max_header_size)).await.contains(" 200 "));
         assert!(harness.line().await.ask(with_fields(max_headers)).await.contains(" 200 "));
         let too_much = [with_head_of(max_header_size + 1), with_fields(max_headers + 1)];
@@ -89,7 +89,7 @@ fn with_fields(count: usize) -> String {
 
 #[tokio::test]
 async fn a_request_target_has_8_kib() {
-    let harness = Harness::open(ServerLimits::default()).await;
+    let harness = Harness::open(ServerLimits::default());
     let target = |length: usize| format!("/hooks/stripe?{}", "x".repeat(length - "/hooks/stripe?".len()));
     let asked = |length: usize| post(BODY).replacen("/hooks/stripe", &target(length), 1);
     assert!(harness.line().await.ask(asked(MAX_TARGET_BYTES)).await.contains(" 200 "));
@@ -99,7 +99,7 @@ async fn a_request_target_has_8_kib() {
 
 #[tokio::test]
 async fn what_hyper_cannot_read_is_answered_and_counted() {
-    let harness = Harness::open(ServerLimits::default()).await;
+    let harness = Harness::open(ServerLimits::default());
     let unreadable = [
         "what is this\r\n\r\n",
         "POST /hooks/stripe HTTP/9.9\r\n\r\n",
@@ -120,7 +120,7 @@ async fn what_hyper_cannot_read_is_answered_and_counted() {
 
 #[tokio::test]
 async fn a_malformed_chunk_is_a_bad_request_of_its_source() {
-    let harness = Harness::open(ServerLimits::default()).await;
+    let harness = Harness::open(ServerLimits::default());
     let (head, _) = split_at_body(&chunked(""));
     for (before, body) in ["zz\r\n", "3\r\nabcd\r\n", "3;\nabc"].into_iter().enumerate() {
         let answer = harness.line().await.end(head.clone() + body).await;
@@ -131,7 +131,7 @@ async fn a_malformed_chunk_is_a_bad_request_of_its_source() {
 
 #[tokio::test]
 async fn a_head_or_body_that_is_not_complete_in_time_is_too_slow() {
-    let harness = Harness::open(ServerLimits { request_deadline: Duration::from_millis(30), ..ServerLimits::default() }).await;
+    let harness = Harness::open(ServerLimits { request_deadline: Duration::from_millis(30), ..ServerLimits::default() });
     for (sent, source) in [(10, "-"), (post(BODY).len() - 1, "stripe")] {
         let answer = harness.line().await.end(&post(BODY)[..sent]).await;
         assert!(answer.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{answer}");
@@ -143,7 +143,7 @@ async fn a_head_or_body_that_is_not_complete_in_time_is_too_slow() {
 
 #[tokio::test]
 async fn a_source_may_have_less_time_than_the_server() {
-    let harness = Harness::with(ServerLimits::default(), Duration::from_millis(30), |disk| disk).await;
+    let harness = Harness::with_deadline(Duration::from_millis(30));
     let answer = harness.line().await.end(&post(BODY)[..post(BODY).len() - 1]).await;
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     assert_eq!(harness.count("stripe", "too_slow"), 1);
@@ -151,7 +151,7 @@ async fn a_source_may_have_less_time_than_the_server() {
 
 #[tokio::test]
 async fn a_refusal_is_logged_with_sender_and_reason_but_no_secret_and_no_body() {
-    let harness = Harness::open(ServerLimits::default()).await;
+    let harness = Harness::open(ServerLimits::default());
     for _ in 0..20 {
         let request = post("hunter2").replacen("/hooks/stripe", "/hooks/\u{202e}nobody?token=hunter2", 1);
         assert!(harness.line().await.ask(request).await.contains(" 404 "));

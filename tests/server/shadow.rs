@@ -11,7 +11,7 @@ const THANKS: &str = "HTTP/1.1 202 Accepted\r\ncontent-type: text/plain\r\nconte
 
 #[tokio::test]
 async fn in_shadow_everybody_hears_ok_and_the_true_outcomes_are_counted() {
-    let harness = Harness::shadowed(ServerLimits::default()).await;
+    let harness = Harness::shadowed(ServerLimits::default());
     let genuine = post(BODY);
     let (chunked_head, _) = split_at_body(&chunked(""));
     let cases = [
@@ -42,18 +42,17 @@ async fn in_shadow_everybody_hears_ok_and_the_true_outcomes_are_counted() {
 
 #[tokio::test]
 async fn in_shadow_neither_our_own_trouble_nor_a_slow_sender_is_seen() {
-    let harness = Harness::shadowed(ServerLimits { max_in_flight: 10, ..ServerLimits::default() }).await;
+    let harness = Harness::shadowed(ServerLimits { max_in_flight: 10, ..ServerLimits::default() });
     assert_eq!(heard(&harness, &post(BODY)).await, THANKS, "no Retry-After either");
     assert_eq!((harness.count("stripe", "overloaded"), harness.kept()), (1, 0));
-    let harness =
-        Harness::shadowed(ServerLimits { request_deadline: Duration::from_millis(30), ..ServerLimits::default() }).await;
+    let harness = Harness::shadowed(ServerLimits { request_deadline: Duration::from_millis(30), ..ServerLimits::default() });
     assert_eq!(heard(&harness, &post(BODY)[..post(BODY).len() - 1]).await, THANKS);
     assert_eq!((harness.count("stripe", "too_slow"), harness.kept()), (1, 0));
 }
 
 #[tokio::test]
 async fn in_shadow_a_check_of_the_endpoint_gets_its_own_reply() {
-    let harness = Harness::shadowed(ServerLimits::default()).await;
+    let harness = Harness::shadowed(ServerLimits::default());
     let check = post(r#"{"type":"check","challenge":"c-1"}"#);
     assert_eq!(heard(&harness, &check).await, "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nc-1");
     assert_eq!((harness.count("stripe", "challenge"), harness.kept()), (1, 0));
@@ -61,7 +60,7 @@ async fn in_shadow_a_check_of_the_endpoint_gets_its_own_reply() {
 
 #[tokio::test]
 async fn a_shadow_is_warned_of_at_the_start_and_once_a_minute() {
-    let harness = Harness::shadowed(ServerLimits::default()).await;
+    let harness = Harness::shadowed(ServerLimits::default());
     for _ in 0..10 {
         assert!(harness.line().await.ask(post(BODY)).await.contains(" 202 "));
     }
@@ -75,7 +74,7 @@ async fn a_shadow_is_warned_of_at_the_start_and_once_a_minute() {
 
 #[tokio::test]
 async fn without_a_shadow_nothing_is_warned_of() {
-    let harness = Harness::open(ServerLimits::default()).await;
+    let harness = Harness::open(ServerLimits::default());
     assert!(harness.line().await.ask(post(BODY)).await.contains(" 200 "));
     assert!(!harness::logged().contains("danger_shadow"));
 }

@@ -1,0 +1,165 @@
+//! The forward suite's part of the harness: a journal with a forwarder behind it, and a shop whose deliveries fill it.
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hookhold::admin::AdminQueries;
+use hookhold::clock::UnixMillis;
+use hookhold::config::KafkaConfig;
+use hookhold::event::Event;
+use hookhold::forward::TopicSnapshot;
+use hookhold::limits::JournalLimits;
+use hookhold::source::Source;
+use hookhold::verify::sign::{SampleOptions, sign};
+use hookhold::verify::{Verdict, Verifier};
+use http::HeaderName;
+
+use crate::disk::SimDisk;
+use crate::harness::{self, Harness, TestClock};
+use crate::kafka::wait_until;
+use crate::support::{NOW, compile, delivery};
+
+/// Time at which every delivery arrives.
+pub const AT: UnixMillis = UnixMillis(NOW * 1000);
+
+/// Seed of the bodies of [`Harness::keep_many`].
+pub const SEED: u64 = 7;
+
+impl Harness {
+    /// A journal whose events go to these brokers once [`Harness::resume`] starts the forwarder.
+    pub fn new(bootstrap: String) -> Harness {
+        Harness::with_kafka(&[("bootstrap.servers", &bootstrap)])
+    }
+
+    /// The same with these librdkafka properties.
+    pub fn with_kafka(properties: &[(&str, &str)]) -> Harness {
+        // Shown only when a test fails.
+        let _ = tracing_subscriber::fmt().with_test_writer().with_max_level(tracing::Level::INFO).try_init();
+        let headers = ["x-shop-id", "authorization", "cookie"].map(HeaderName::from_static).to_vec();
+        let shop = Source { header_allow_list: headers, ..Shop::new("unused").0 };
+        let mut config = harness::config(vec![shop]);
+        config.journal.limits = JournalLimits { segment_size: 1 << 20, ..JournalLimits::default() };
+        let quick = [("topic.metadata.propagation.max.ms", "1000"), ("reconnect.backoff.max.ms", "500")];
+        let properties = quick.iter().chain(properties).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        config.kafka = Some(KafkaConfig { librdkafka: properties.collect(), ..KafkaConfig::default() });
+        Harness::build(config, SimDisk::default(), TestClock::System)
+    }
+
+    pub fn start(self) -> Harness {
+        self.resume();
+        self
+    }
+
+    pub fn resume(&self) {
+        assert!(self.service.forwarding().is_none());
+        self.service.start_forwarding();
+    }
+
+    pub fn stop(&self) {
+        assert!(self.service.forwarding().is_some());
+        self.service.stop_forwarding(Duration::from_secs(20));
+    }
+
+    /// How a lane fares; `None` before its first event was read.
+    pub fn lane(&self, topic: &str) -> Option<TopicSnapshot> {
+        let status = self.service.forwarding().expect("it runs");
+        assert!(status.running);
+        status.topics.into_iter().find(|lane| lane.topic == topic)
+    }
+
+    /// The reason why a lane is blocked.
+    pub fn blocked(&self, topic: &str) -> Option<&'static str> {
+        self.lane(topic)?.blocked.map(|blocked| blocked.reason)
+    }
+
+    /// Changes a byte of the event whose body holds `marker`, as a disk may.
+    pub fn rot(&self, marker: &str) {
+        let find = |bytes: &[u8]| bytes.windows(marker.len()).position(|window| window == marker.as_bytes());
+        let segments = self.disk.names(".seg").into_iter();
+        let hit = segments.filter_map(|name| Some((find(&self.disk.bytes(&name))?, name))).next();
+        let (at, segment) = hit.expect("some segment holds the marker");
+        self.disk.corrupt(&segment, at..at + 1, |_| b'?');
+    }
+
+    /// The value of the series that `series` names in full, as a scrape would see it.
+    pub fn metric(&self, series: &str) -> Option<f64> {
+        let text = self.service.render_metrics();
+        text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
+    }
+
+    pub fn wait_until_acked(&self, topic: &str, count: u64) {
+        let series = format!("hookhold_forward_acked_total{{topic=\"{topic}\"}}");
+        let enough = || self.metric(&series).is_some_and(|acked| acked >= count as f64);
+        wait_until(&format!("{topic} has {count} acknowledgements"), enough);
+    }
+
+    /// Keeps an event; returns its sequence once it is durable.
+    pub fn append(&self, event: Event) -> u64 {
+        self.append_all([event].into_iter())[0]
+    }
+
+    pub fn keep(&self, topic: &str, id: &str, body: impl Into<Bytes>) -> u64 {
+        self.append(Shop::new(topic).event(Some(id), Some("order.paid"), body, &[]))
+    }
+
+    /// Keeps events with random bodies of this size; returns their sequences, ascending, once all are durable.
+    pub fn keep_many(&self, topic: &str, count: usize, size: usize) -> Vec<u64> {
+        let (shop, mut random) = (Shop::new(topic), fastrand::Rng::with_seed(SEED));
+        let body = |random: &mut fastrand::Rng| std::iter::repeat_with(|| random.u8(..)).take(size).collect::<Vec<u8>>();
+        self.append_all((0..count).map(|n| shop.event(Some(&format!("evt_{n}")), Some("order.paid"), body(&mut random), &[])))
+    }
+
+    fn append_all(&self, events: impl Iterator<Item = Event>) -> Vec<u64> {
+        let (tell, told) = mpsc::channel();
+        for event in events {
+            let tell = tell.clone();
+            self.journal.append(&event, Box::new(move |end| tell.send(end).expect("we listen"))).expect("the journal has room");
+        }
+        drop(tell);
+        let mut seqs: Vec<u64> = told.iter().map(|end| end.expect("the disk works").seq).collect();
+        seqs.sort();
+        seqs
+    }
+}
+
+/// A provider that signs its bodies and puts everything else into headers.
+pub struct Shop(Source);
+
+impl Shop {
+    pub fn new(topic: &str) -> Shop {
+        let entry = format!("topic = {topic:?}\n{RECIPE}");
+        Shop(compile(&entry, &[("secret", "sesame")]).unwrap_or_else(|mistakes| panic!("{mistakes}")))
+    }
+
+    /// A verified delivery of this shop; one without an id has no content type and no time either.
+    pub fn event(&self, id: Option<&str>, kind: Option<&str>, body: impl Into<Bytes>, more: &[(&str, &str)]) -> Event {
+        let options = SampleOptions { id: String::new(), event_type: None, key: None, now: AT, tamper: None };
+        let sample = sign(&self.0, Some(body.into()), &options);
+        let mut delivery = delivery(sample.body, more);
+        let signature = sample.headers["x-shop-signature"].to_str().ok();
+        let facts = [("x-shop-id", id), ("x-shop-event", kind), ("x-shop-signature", signature)];
+        let named = id.map(|_| [("content-type", "application/json"), ("x-shop-time", "1699999999042")]);
+        for (name, value) in facts.into_iter().filter_map(|(name, value)| Some((name, value?))).chain(named.into_iter().flatten())
+        {
+            delivery.headers.insert(name, value.parse().expect("a header value"));
+        }
+        delivery.received_at = AT;
+        let believed = Verifier::new(self.0.clone()).verify(&delivery).unwrap_or_else(|refusal| panic!("{refusal:?}"));
+        let Verdict::Event(verified) = believed else { panic!("no handshake is built here") };
+        verified.event
+    }
+}
+
+const RECIPE: &str = r#"
+auth = "mac"
+algorithm = "sha256"
+signature = { from = "header:X-Shop-Signature" }
+content = ["body"]
+[event]
+id = ["header:X-Shop-Id"]
+type = ["header:X-Shop-Event"]
+type_prefix = "com.shop."
+key = ["header:X-Shop-Customer"]
+time = [{ from = "header:X-Shop-Time", unit = "ms" }]
+"#;
