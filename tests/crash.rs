@@ -76,9 +76,9 @@ fn what_was_answered_2xx_survives_thirty_kills_exactly_once() {
     ledger = send_again(&process, &order, ledger, &mut random);
     assert_eq!(ledger.statuses.keys().collect::<Vec<_>>(), [&200], "{:?}", ledger.statuses);
     assert_eq!(ledger.count(|tally| tally.accepted == 0), 0, "everything was sent until it was answered");
-    fixture::wait_until_passed_on(&process, TOPIC);
+    fixture::wait_until_forwarded(&process, TOPIC);
     let next = fixture::journal(&home).log_end().expect("the journal can be read");
-    wait_until("the cursor is saved", || fixture::saved_lane(&home, TOPIC).and_then(|lane| lane.cursor) == Some(next));
+    wait_until("the cursor is saved", || fixture::saved_topic(&home, TOPIC).and_then(|lane| lane.cursor) == Some(next));
     fixture::stop(process);
 
     let repeats = fixture::audit(&home, &ledger, &kafka, TOPIC);
@@ -127,7 +127,7 @@ fn left_behind(home: &Home, in_flight: u64) -> Kill {
     let lock = std::fs::read(home.journal().join("lock")).expect("the journal has a lock file");
     let published = u64::from_le_bytes(lock[8..16].try_into().expect("8 bytes"));
     let end = fixture::journal(home).log_end().expect("the journal can be read");
-    let cursor = fixture::saved_lane(home, TOPIC).and_then(|lane| lane.cursor).unwrap_or(0);
+    let cursor = fixture::saved_topic(home, TOPIC).and_then(|lane| lane.cursor).unwrap_or(0);
     let unsure = end.checked_sub(published).expect("all that was durable is still there");
     Kill { in_flight, unsure, cursor, end }
 }

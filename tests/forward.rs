@@ -89,7 +89,7 @@ fn the_largest_body_of_any_provider_arrives_whole() {
     let kafka = kafka::shared();
     kafka.create_topic("large", 1, &[("max.message.bytes", "30000000")]);
     let harness = Harness::new(kafka.bootstrap()).start();
-    harness.keep_many("large", 1, 25 << 20);
+    harness.store_many("large", 1, 25 << 20);
     let records = kafka.wait_for_records("large", 1);
     let mut random = fastrand::Rng::with_seed(shop::SEED);
     let value = records[0].value.as_deref().expect("a body");
@@ -102,8 +102,8 @@ fn a_missing_topic_blocks_only_its_own_lane_until_it_is_created() {
     let kafka = kafka::shared();
     kafka.create_topic("present", 1, &[]);
     let harness = Harness::new(kafka.bootstrap()).start();
-    let missing = harness.keep_many("created-later", 50, 10);
-    let present = harness.keep_many("present", 50, 10);
+    let missing = harness.store_many("created-later", 50, 10);
+    let present = harness.store_many("present", 50, 10);
     wait_until("the lane says why", || harness.blocked("created-later") == Some("topic_missing"));
     assert_eq!(harness.metric(r#"hookhold_forward_blocked{reason="topic_missing",topic="created-later"}"#), Some(1.0));
     assert_eq!(harness.metric(r#"hookhold_forward_lag_events{topic="created-later"}"#), Some(50.0));
@@ -124,10 +124,10 @@ fn nothing_is_missing_after_the_broker_was_killed() {
     let mut kafka = Kafka::start();
     kafka.create_topic("killed", 3, &[]);
     let harness = Harness::new(kafka.bootstrap()).start();
-    let mut kept = harness.keep_many("killed", 500, 100);
+    let mut kept = harness.store_many("killed", 500, 100);
     harness.wait_until_acked("killed", 1);
     kafka.kill();
-    kept.extend(harness.keep_many("killed", 500, 100));
+    kept.extend(harness.store_many("killed", 500, 100));
     wait_until("the lane says why", || harness.blocked("killed") == Some("broker_away"));
     kafka.restart();
     harness.wait_until_acked("killed", 1000);
@@ -141,7 +141,7 @@ fn nothing_is_missing_after_the_broker_was_killed() {
 fn kafka_may_come_later() {
     let mut kafka = Kafka::absent();
     let harness = Harness::new(kafka.bootstrap()).start();
-    let kept = harness.keep_many("late", 100, 10);
+    let kept = harness.store_many("late", 100, 10);
     wait_until("the lane says why", || harness.blocked("late") == Some("broker_away"));
     kafka.restart();
     kafka.create_topic("late", 1, &[]);
@@ -157,17 +157,17 @@ fn a_client_that_cannot_be_set_up_blocks_every_lane_until_it_can() {
     let directory = certificates.to_str().expect("text");
     let tls = [("security.protocol", "ssl"), ("ssl.ca.location", directory)];
     let harness = Harness::with_kafka(&[("bootstrap.servers", "localhost:1"), tls[0], tls[1]]);
-    harness.keep("early", "evt_1", "kept before the first attempt");
+    harness.store("early", "evt_1", "kept before the first attempt");
     harness.resume();
     wait_until("the lane says why", || harness.blocked("early") == Some("refused"));
-    harness.keep("new", "evt_2", "kept afterwards");
+    harness.store("new", "evt_2", "kept afterwards");
     for topic in ["early", "new"] {
         wait_until("the lane says why", || harness.blocked(topic) == Some("refused"));
-        let blocked = harness.lane(topic).and_then(|lane| lane.blocked).expect("still");
+        let blocked = harness.topic(topic).and_then(|lane| lane.blocked).expect("still");
         assert!(blocked.detail.contains("ssl.ca.location"), "{}", blocked.detail);
         let series = format!("hookhold_forward_blocked{{reason=\"refused\",topic=\"{topic}\"}}");
         assert_eq!(harness.metric(&series), Some(1.0));
-        assert_eq!(harness.lane(topic).map(|lane| lane.lag_events), Some(1));
+        assert_eq!(harness.topic(topic).map(|lane| lane.lag_events), Some(1));
         let age = harness.metric(&format!("hookhold_forward_lag_seconds{{topic=\"{topic}\"}}"));
         assert!(age.is_some_and(|age| age > 86_400.0), "it arrived years ago: {age:?}");
     }
@@ -186,17 +186,17 @@ fn a_topic_that_may_not_be_written_to_blocks_only_its_own_lane_until_it_may() {
         kafka.create_topic(topic, 1, &[]);
     }
     let harness = Harness::new(kafka.bootstrap()).start();
-    let mut kept = vec![harness.keep("forbidden", "evt_0", "still allowed")];
+    let mut kept = vec![harness.store("forbidden", "evt_0", "still allowed")];
     harness.wait_until_acked("forbidden", 1);
     kafka.forbid_writing("forbidden");
-    kept.extend(harness.keep_many("forbidden", 20, 10));
-    let beside = harness.keep_many("beside-forbidden", 50, 10);
+    kept.extend(harness.store_many("forbidden", 20, 10));
+    let beside = harness.store_many("beside-forbidden", 50, 10);
     wait_until("the lane says why", || harness.blocked("forbidden") == Some("not_authorized"));
     harness.wait_until_acked("beside-forbidden", 50);
     assert_eq!(seqs(&kafka.records("beside-forbidden")), beside);
     let blocked = r#"hookhold_forward_blocked{reason="not_authorized",topic="forbidden"}"#;
     assert_eq!(harness.metric(blocked), Some(1.0));
-    assert_eq!(harness.lane("forbidden").map(|lane| (lane.cursor, lane.lag_events)), Some((kept[1], 20)), "nothing passes");
+    assert_eq!(harness.topic("forbidden").map(|lane| (lane.cursor, lane.lag_events)), Some((kept[1], 20)), "nothing passes");
 
     kafka.allow_writing("forbidden");
     harness.wait_until_acked("forbidden", 21);
@@ -212,17 +212,17 @@ fn a_topic_below_its_min_isr_blocks_only_its_own_lane_until_the_replica_is_back(
     kafka.create_topic_on(&[1, 2], "thin", &[("min.insync.replicas", "2")]);
     kafka.create_topic_on(&[1], "beside-thin", &[]);
     let harness = Harness::new(kafka.bootstrap()).start();
-    let mut kept = harness.keep_many("thin", 20, 10);
+    let mut kept = harness.store_many("thin", 20, 10);
     harness.wait_until_acked("thin", 20);
     second.kill();
-    kept.extend(harness.keep_many("thin", 20, 10));
-    let beside = harness.keep_many("beside-thin", 50, 10);
+    kept.extend(harness.store_many("thin", 20, 10));
+    let beside = harness.store_many("beside-thin", 50, 10);
     wait_until("the lane says why", || harness.blocked("thin") == Some("below_min_isr"));
     harness.wait_until_acked("beside-thin", 50);
     assert_eq!(seqs(&kafka.records("beside-thin")), beside);
     let blocked = r#"hookhold_forward_blocked{reason="below_min_isr",topic="thin"}"#;
     assert_eq!(harness.metric(blocked), Some(1.0));
-    assert_eq!(harness.lane("thin").map(|lane| (lane.cursor, lane.lag_events)), Some((kept[20], 20)), "nothing passes");
+    assert_eq!(harness.topic("thin").map(|lane| (lane.cursor, lane.lag_events)), Some((kept[20], 20)), "nothing passes");
 
     second.restart();
     harness.wait_until_acked("thin", 40);
@@ -235,7 +235,7 @@ fn a_topic_below_its_min_isr_blocks_only_its_own_lane_until_the_replica_is_back(
 #[test]
 fn a_forwarder_that_is_replaced_leaves_no_block_behind() {
     let harness = Harness::new("localhost:1".into()).start();
-    harness.keep("replaced", "evt_1", "waits");
+    harness.store("replaced", "evt_1", "waits");
     wait_until("the lane says why", || harness.blocked("replaced") == Some("broker_away"));
     let blocked = harness.metrics.forward.blocked.with_label_values(&["replaced", "broker_away"]);
     assert_eq!(blocked.get(), 1);
@@ -250,13 +250,13 @@ fn a_record_that_is_too_large_blocks_its_own_lane_only() {
     kafka.create_topic("beside-small", 1, &[]);
     let harness = Harness::new(kafka.bootstrap()).start();
     let mut random = fastrand::Rng::with_seed(3);
-    let before = harness.keep("small", "evt_1", "fits");
-    let large = harness.keep("small", "evt_2", bytes_of(&mut random, 5000));
-    let after = harness.keep("small", "evt_3", "fits");
-    harness.keep_many("beside-small", 50, 10);
+    let before = harness.store("small", "evt_1", "fits");
+    let large = harness.store("small", "evt_2", bytes_of(&mut random, 5000));
+    let after = harness.store("small", "evt_3", "fits");
+    harness.store_many("beside-small", 50, 10);
     wait_until("the lane says why", || harness.blocked("small") == Some("record"));
     harness.wait_until_acked("beside-small", 50);
-    assert_eq!(harness.lane("small").map(|lane| lane.cursor), Some(large), "nothing passes the record");
+    assert_eq!(harness.topic("small").map(|lane| lane.cursor), Some(large), "nothing passes the record");
 
     kafka.configure_topic("small", &[("max.message.bytes", "1048588")]);
     harness.wait_until_acked("small", 3);
@@ -270,7 +270,7 @@ fn a_topic_that_takes_records_but_not_whole_batches_gets_them_all() {
     let kafka = kafka::shared();
     kafka.create_topic("no-batches", 1, &[("max.message.bytes", "3000")]);
     let harness = Harness::with_kafka(&[("bootstrap.servers", &kafka.bootstrap()), ("linger.ms", "200")]);
-    let kept = harness.keep_many("no-batches", 40, 1000);
+    let kept = harness.store_many("no-batches", 40, 1000);
     harness.resume();
     harness.wait_until_acked("no-batches", 40);
     let mut found = seqs(&kafka.records("no-batches"));
@@ -286,9 +286,9 @@ fn a_stop_and_a_start_continue_at_the_cursor() {
     let mut harness = Harness::new(kafka.bootstrap()).start();
     let mut kept = Vec::new();
     for _ in 0..3 {
-        kept.extend(harness.keep_many("continued", 200, 100));
+        kept.extend(harness.store_many("continued", 200, 100));
         harness.stop();
-        kept.extend(harness.keep_many("continued", 200, 100));
+        kept.extend(harness.store_many("continued", 200, 100));
         harness = harness.restarted();
         harness.resume();
     }
@@ -306,8 +306,8 @@ fn a_lane_that_falls_behind_catches_up_in_order() {
     let mut behind = Vec::new();
     let mut ahead = Vec::new();
     for _ in 0..20 {
-        behind.extend(harness.keep_many("behind", 1500, 10));
-        ahead.extend(harness.keep_many("ahead", 5, 10));
+        behind.extend(harness.store_many("behind", 1500, 10));
+        ahead.extend(harness.store_many("ahead", 5, 10));
     }
     harness.resume();
     harness.wait_until_acked("behind", 30_000);
@@ -316,7 +316,7 @@ fn a_lane_that_falls_behind_catches_up_in_order() {
     assert_eq!(found, behind, "each once, in order");
     assert_eq!(seqs(&kafka.records("ahead")), ahead);
     for topic in ["behind", "ahead"] {
-        wait_until("nothing waits", || harness.lane(topic).is_some_and(|lane| lane.lag_events == 0));
+        wait_until("nothing waits", || harness.topic(topic).is_some_and(|lane| lane.lag_events == 0));
     }
 }
 
@@ -325,33 +325,33 @@ fn a_lane_that_falls_behind_catches_up_in_order() {
 fn a_lane_whose_last_events_rotted_holds_nothing_back() {
     let cluster = MockCluster::new(1).expect("a mock cluster");
     let harness = Harness::new(cluster.bootstrap_servers());
-    let rotten = harness.keep("rotten", "evt_1", "a marker that the disk spoils");
-    harness.keep_many("filler", 3, 600 << 10);
-    let last = harness.keep("whole", "evt_2", "fits");
-    harness.keep("whole", "evt_3", "the newest of all, spoilt as well");
+    let rotten = harness.store("rotten", "evt_1", "a marker that the disk spoils");
+    harness.store_many("filler", 3, 600 << 10);
+    let last = harness.store("whole", "evt_2", "fits");
+    harness.store("whole", "evt_3", "the newest of all, spoilt as well");
     for topic in ["rotten", "filler", "whole"] {
         cluster.create_topic(topic, 1, 1).expect("a topic");
     }
-    harness.rot("a marker that the disk spoils");
-    harness.rot("the newest of all, spoilt as well");
+    harness.corrupt("a marker that the disk spoils");
+    harness.corrupt("the newest of all, spoilt as well");
     let cursor = || harness.journal.topic_cursors().into_iter().find(|lane| &*lane.name == "rotten").map(|lane| lane.cursor);
     assert_eq!(cursor(), Some(rotten), "it waits");
     harness.resume();
     harness.wait_until_acked("whole", 1);
     let cursor = || harness.journal.topic_cursors().into_iter().find(|lane| &*lane.name == "rotten").map(|lane| lane.cursor);
     wait_until("the cursor passes what is lost", || cursor() > Some(last));
-    assert_eq!(harness.lane("rotten").map(|lane| lane.lag_events), Some(0));
-    wait_until("nothing waits", || harness.lane("whole").is_some_and(|lane| lane.lag_events == 0));
+    assert_eq!(harness.topic("rotten").map(|lane| lane.lag_events), Some(0));
+    wait_until("nothing waits", || harness.topic("whole").is_some_and(|lane| lane.lag_events == 0));
 }
 
 /// Nobody can read them up, so that they are counted at once or never.
 #[test]
 fn lag_counts_all_that_waits_from_the_first_moment_on() {
     let harness = Harness::new("localhost:1".into());
-    harness.keep_many("waiting", 30, 10);
+    harness.store_many("waiting", 30, 10);
     harness.disk.fail(Step::Read, ".seg", ErrorKind::Other, u64::MAX);
     harness.resume();
-    wait_until("the lane is there", || harness.lane("waiting").is_some());
+    wait_until("the lane is there", || harness.topic("waiting").is_some());
     assert_eq!(harness.metric(r#"hookhold_forward_lag_events{topic="waiting"}"#), Some(30.0));
 }
 
@@ -361,12 +361,12 @@ fn a_spot_that_cannot_be_read_blocks_whoever_is_fed_from_there_until_it_can() {
     let harness = Harness::new(cluster.bootstrap_servers()).start();
     for topic in ["unreadable", "behind-it"] {
         cluster.create_topic(topic, 1, 1).expect("a topic");
-        harness.keep(topic, "evt_1", "can be read");
+        harness.store(topic, "evt_1", "can be read");
         harness.wait_until_acked(topic, 1);
     }
     let blocked = |topic| harness.metric(&format!("hookhold_forward_blocked{{reason=\"journal\",topic=\"{topic}\"}}"));
     harness.disk.fail(Step::Read, ".seg", ErrorKind::Other, u64::MAX);
-    harness.keep("unreadable", "evt_2", "cannot be read yet");
+    harness.store("unreadable", "evt_2", "cannot be read yet");
     for topic in ["unreadable", "behind-it"] {
         wait_until("the lane says why", || harness.blocked(topic) == Some("journal"));
         assert_eq!(blocked(topic), Some(1.0));
@@ -385,10 +385,10 @@ fn a_fatal_error_replaces_the_producer_and_loses_nothing() {
     let cluster = MockCluster::new(1).expect("a mock cluster");
     cluster.create_topic("fatal", 1, 1).expect("a topic");
     let harness = Harness::new(cluster.bootstrap_servers()).start();
-    harness.keep_many("fatal", 100, 10);
+    harness.store_many("fatal", 100, 10);
     harness.wait_until_acked("fatal", 100);
     cluster.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER]);
-    harness.keep_many("fatal", 100, 10);
+    harness.store_many("fatal", 100, 10);
     harness.wait_until_acked("fatal", 200);
     assert_eq!(harness.metric(r#"hookhold_producer_rebuilds_total{reason="sequence"}"#), Some(1.0));
     let mut found = seqs(&kafka::records_at(&cluster.bootstrap_servers(), "fatal"));

@@ -24,7 +24,7 @@ fn kafka_killed_for_half_a_minute_is_noticed_by_no_sender_and_loses_nothing() {
     let process = home.start();
     let load = Load::start(fixture::order(&home, "stripe"), Ledger::new("killed"));
     load.wait_until_sent(5 * RATE);
-    fixture::wait_until_some_are_passed_on(&process, TOPIC);
+    fixture::wait_until_some_are_forwarded(&process, TOPIC);
     assert_eq!(fixture::kafka_health(&home)["state"], "ok");
 
     kafka.kill();
@@ -71,7 +71,7 @@ fn a_kafka_section_added_at_the_next_start_gets_everything_that_was_kept_without
     load.wait_until_sent(2 * RATE);
     let ledger = load.stop();
     ledger.assert_nobody_noticed();
-    fixture::wait_until_passed_on(&process, topic);
+    fixture::wait_until_forwarded(&process, topic);
     fixture::stop(process);
     fixture::audit(&home, &ledger, kafka, topic);
 }
@@ -90,7 +90,7 @@ fn a_missing_topic_stops_only_its_own_lane_says_why_and_flows_once_created() {
     first.wait_until_sent(first.sent() + 3 * RATE);
     let (first, second) = (first.stop(), second.stop());
 
-    fixture::wait_until_passed_on(&process, present);
+    fixture::wait_until_forwarded(&process, present);
     assert_eq!(process.metric(&blocked), Some(1.0));
     assert_eq!(process.metric(&format!("hookhold_forward_acked_total{{topic=\"{missing}\"}}")).unwrap_or_default(), 0.0);
     let health = fixture::kafka_health(&home);
@@ -102,7 +102,7 @@ fn a_missing_topic_stops_only_its_own_lane_says_why_and_flows_once_created() {
     assert!(line.contains(missing) && line.contains("create the topic"), "{line}");
 
     kafka.create_topic(missing, 3, &[]);
-    fixture::wait_until_passed_on(&process, missing);
+    fixture::wait_until_forwarded(&process, missing);
     assert_eq!(process.metric(&blocked), Some(0.0));
     assert_eq!(fixture::kafka_health(&home)["state"], "ok");
     fixture::stop(process);
@@ -135,7 +135,7 @@ fn states_while(home: &Home, load: &Load, deliveries: u64) -> Vec<String> {
 fn finish(home: &Home, process: process::Process, load: Load, kafka: &Kafka) {
     let ledger = load.stop();
     ledger.assert_nobody_noticed();
-    fixture::wait_until_passed_on(&process, TOPIC);
+    fixture::wait_until_forwarded(&process, TOPIC);
     assert_eq!(fixture::kafka_health(home)["state"], "ok");
     fixture::stop(process);
     let repeats = fixture::audit(home, &ledger, kafka, TOPIC);

@@ -67,7 +67,7 @@ fn ten_reloads_under_load_refuse_no_genuine_delivery_and_lose_none() {
 
     let (ledger, took) = (load.stop(), began.elapsed());
     ledger.assert_nobody_noticed();
-    topics.iter().for_each(|topic| fixture::wait_until_passed_on(&process, topic));
+    topics.iter().for_each(|topic| fixture::wait_until_forwarded(&process, topic));
     let outcomes: BTreeSet<String> =
         process.deliveries().into_iter().filter(|(_, count)| *count > 0).map(|((_, word), _)| word).collect();
     assert_eq!(outcomes, ["duplicate", "stored"].map(str::to_owned).into());
@@ -219,7 +219,7 @@ fn other_kafka_settings_take_another_client_and_lose_nothing() {
     load.wait_until_sent(load.sent() + 500);
     let ledger = load.stop();
     ledger.assert_nobody_noticed();
-    fixture::wait_until_passed_on(&process, "resettled");
+    fixture::wait_until_forwarded(&process, "resettled");
     fixture::stop(process);
     let repeats = fixture::audit(&home, &ledger, kafka, "resettled");
     println!("repeats in Kafka: {repeats}");

@@ -20,15 +20,15 @@ use crate::load::{Ledger, Order};
 use crate::process::{Home, Line, Process, wait_until};
 
 /// A source's name, and its topic.
-pub type TopicCursor = (&'static str, &'static str);
+pub type SourceTopic = (&'static str, &'static str);
 
 /// A home with these sources that passes on to these brokers, or to nobody.
-pub fn home(lanes: &[TopicCursor], brokers: Option<&str>) -> Home {
+pub fn home(lanes: &[SourceTopic], brokers: Option<&str>) -> Home {
     Home::new(&[("secret", "whsec_dGhpcyBpcyBhIHRlc3Qgc2VjcmV0")], &config(lanes, brokers))
 }
 
 /// The configuration of such a home. Segments are small, so that there are many.
-pub fn config(lanes: &[TopicCursor], brokers: Option<&str>) -> String {
+pub fn config(lanes: &[SourceTopic], brokers: Option<&str>) -> String {
     let mut text = "server.drain_delay = \"0s\"\njournal.segment_size = \"8 MiB\"\n".to_owned();
     text += &brokers.map(|brokers| format!("[kafka]\nbootstrap.servers = {brokers:?}\n")).unwrap_or_default();
     for (name, topic) in lanes {
@@ -89,7 +89,7 @@ pub fn frames(home: &Home, topic: &str) -> Vec<FoundEvent> {
 }
 
 /// A lane as it is saved in the journal.
-pub fn saved_lane(home: &Home, topic: &str) -> Option<TopicStat> {
+pub fn saved_topic(home: &Home, topic: &str) -> Option<TopicStat> {
     journal(home).stat().expect("the journal can be read").topics.into_iter().find(|lane| *lane.topic == *topic)
 }
 
@@ -133,17 +133,17 @@ pub fn kafka_health(home: &Home) -> serde_json::Value {
 }
 
 /// Waits until Kafka has acknowledged anything of a topic.
-pub fn wait_until_some_are_passed_on(process: &Process, topic: &str) {
+pub fn wait_until_some_are_forwarded(process: &Process, topic: &str) {
     let acked = format!("hookhold_forward_acked_total{{topic=\"{topic}\"}}");
     wait_until("something is passed on", || process.metric(&acked).is_some_and(|acked| acked > 0.0));
 }
 
 /// Waits until Kafka has acknowledged every event of a topic; the longest pause of a blocked lane is no reason to give up.
-pub fn wait_until_passed_on(process: &Process, topic: &str) {
+pub fn wait_until_forwarded(process: &Process, topic: &str) {
     let lag = || process.metric(&format!("hookhold_forward_lag_events{{topic=\"{topic}\"}}"));
     let mut left = (lag(), Instant::now());
     while left.0 != Some(0.0) {
-        assert!(left.1.elapsed() < PATIENCE, "{topic}: {:?} events wait, and none is passed on", left.0);
+        assert!(left.1.elapsed() < TIMEOUT, "{topic}: {:?} events wait, and none is passed on", left.0);
         thread::park_timeout(Duration::from_millis(50));
         let now = lag();
         if now != left.0 {
@@ -159,4 +159,4 @@ pub fn stop(process: Process) {
 }
 
 /// No test depends on how long anything takes; this only ends one in which nothing happens any more.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);

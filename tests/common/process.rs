@@ -239,7 +239,7 @@ impl Line {
 
     fn over(stream: TcpStream) -> Line {
         stream.set_nodelay(true).expect("a socket has this option");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a socket has this option");
+        stream.set_read_timeout(Some(TIMEOUT)).expect("a socket has this option");
         Line(stream)
     }
 
@@ -299,7 +299,7 @@ pub fn post(path: &str, headers: &[(String, String)], body: &[u8]) -> Vec<u8> {
 
 /// Waits for a condition; panics with its name when it does not come true in a generous time.
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !condition() {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
         thread::park_timeout(Duration::from_millis(10));
@@ -324,4 +324,4 @@ pub fn reserve() -> (SocketAddr, UdpSocket) {
 }
 
 /// No test depends on how long anything takes; this only ends one that would never end.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const TIMEOUT: Duration = Duration::from_secs(60);

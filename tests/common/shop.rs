@@ -62,7 +62,7 @@ impl Harness {
     }
 
     /// How a lane fares; `None` before its first event was read.
-    pub fn lane(&self, topic: &str) -> Option<TopicSnapshot> {
+    pub fn topic(&self, topic: &str) -> Option<TopicSnapshot> {
         let status = self.service.forwarding().expect("it runs");
         assert!(status.running);
         status.topics.into_iter().find(|lane| lane.topic == topic)
@@ -70,11 +70,11 @@ impl Harness {
 
     /// The reason why a lane is blocked.
     pub fn blocked(&self, topic: &str) -> Option<&'static str> {
-        self.lane(topic)?.blocked.map(|blocked| blocked.reason)
+        self.topic(topic)?.blocked.map(|blocked| blocked.reason)
     }
 
     /// Changes a byte of the event whose body holds `marker`, as a disk may.
-    pub fn rot(&self, marker: &str) {
+    pub fn corrupt(&self, marker: &str) {
         let find = |bytes: &[u8]| bytes.windows(marker.len()).position(|window| window == marker.as_bytes());
         let segments = self.disk.names(".seg").into_iter();
         let hit = segments.filter_map(|name| Some((find(&self.disk.bytes(&name))?, name))).next();
@@ -99,12 +99,12 @@ impl Harness {
         self.append_all([event].into_iter())[0]
     }
 
-    pub fn keep(&self, topic: &str, id: &str, body: impl Into<Bytes>) -> u64 {
+    pub fn store(&self, topic: &str, id: &str, body: impl Into<Bytes>) -> u64 {
         self.append(Shop::new(topic).event(Some(id), Some("order.paid"), body, &[]))
     }
 
     /// Keeps events with random bodies of this size; returns their sequences, ascending, once all are durable.
-    pub fn keep_many(&self, topic: &str, count: usize, size: usize) -> Vec<u64> {
+    pub fn store_many(&self, topic: &str, count: usize, size: usize) -> Vec<u64> {
         let (shop, mut random) = (Shop::new(topic), fastrand::Rng::with_seed(SEED));
         let body = |random: &mut fastrand::Rng| std::iter::repeat_with(|| random.u8(..)).take(size).collect::<Vec<u8>>();
         self.append_all((0..count).map(|n| shop.event(Some(&format!("evt_{n}")), Some("order.paid"), body(&mut random), &[])))

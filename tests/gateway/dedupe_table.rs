@@ -124,7 +124,7 @@ async fn cancelled_before_it_was_looked_at_the_next_one_is_the_first() {
     let harness = Harness::new();
     drop(harness.arrives("stripe", harness.delivery("stripe", "evt_1"), Instant::now()));
     assert_eq!(harness.outcome("stripe", "evt_1").await, Outcome::Stored);
-    assert_eq!(harness.kept(), ["evt_1"]);
+    assert_eq!(harness.stored_ids(), ["evt_1"]);
 }
 
 #[tokio::test]
@@ -150,7 +150,7 @@ async fn handed_over_nobody_can_cancel_it_and_the_others_wait() {
     next.must_wait().await;
     gate.release();
     assert_eq!(next.answer().await.outcome, Outcome::Duplicate);
-    assert_eq!(harness.kept(), ["evt_1"]);
+    assert_eq!(harness.stored_ids(), ["evt_1"]);
 }
 
 #[tokio::test]
@@ -168,7 +168,7 @@ async fn committed_although_503_was_sent_it_is_seen_and_counted() {
     assert_eq!(harness.stored_after_answer(), 2);
     let retry = harness.asks("stripe", "evt_1").await;
     assert_eq!((retry.outcome, retry.seq), (Outcome::Duplicate, Some(0)));
-    assert_eq!(harness.kept(), ["evt_1", "", "behind"]);
+    assert_eq!(harness.stored_ids(), ["evt_1", "", "behind"]);
 }
 
 #[tokio::test]
@@ -182,7 +182,7 @@ async fn committed_although_its_sender_left_it_is_seen_and_counted() {
     assert_eq!(harness.stored_after_answer(), 1);
     let retry = harness.asks("stripe", "evt_1").await;
     assert_eq!((retry.outcome, retry.seq), (Outcome::Duplicate, Some(1)));
-    assert_eq!(harness.kept(), ["another", "evt_1", "behind"]);
+    assert_eq!(harness.stored_ids(), ["another", "evt_1", "behind"]);
 }
 
 #[tokio::test]
@@ -205,9 +205,9 @@ async fn in_a_failed_write_it_is_forgotten_and_its_segment_abandoned() {
     let retry = harness.asks("stripe", "evt_1").await;
     assert_eq!((retry.outcome, retry.seq), (Outcome::Stored, Some(1)));
     assert_eq!(harness.disk.names(".seg").len(), segments.len() + 1);
-    assert_eq!(harness.kept(), ["before", "evt_1"]);
+    assert_eq!(harness.stored_ids(), ["before", "evt_1"]);
     let harness = harness.killed();
-    assert_eq!(harness.kept(), ["before", "evt_1"]);
+    assert_eq!(harness.stored_ids(), ["before", "evt_1"]);
     assert_eq!(harness.outcome("stripe", "evt_1").await, Outcome::Duplicate);
 }
 
@@ -230,7 +230,7 @@ async fn in_a_failed_sync_recovery_decides() {
 
 /// Sends every event again: a duplicate if recovery has found it, kept if not. How many it has found, and how many not.
 async fn retry_all(harness: &Harness, ids: &[String], seed: u64) -> (usize, usize) {
-    let before = harness.kept();
+    let before = harness.stored_ids();
     for id in ids {
         let expected = if before.contains(id) { Outcome::Duplicate } else { Outcome::Stored };
         assert_eq!(harness.outcome("stripe", id).await, expected, "{id}, seed {seed}");
@@ -245,11 +245,11 @@ async fn killed_before_its_sync_a_frame_that_is_found_is_seen() {
     let harness = Harness::new();
     let (_gate, sender) = harness.busy().await;
     let harness = harness.killed();
-    assert_eq!(harness.kept(), ["another"], "the page cache outlives the process");
+    assert_eq!(harness.stored_ids(), ["another"], "the page cache outlives the process");
     assert_eq!(harness.outcome("stripe", "another").await, Outcome::Duplicate);
     drop(sender);
     let harness = harness.after_power_cut();
-    assert_eq!(harness.kept(), ["another"], "from the first opening on it is on the medium");
+    assert_eq!(harness.stored_ids(), ["another"], "from the first opening on it is on the medium");
 }
 
 #[tokio::test]
@@ -279,7 +279,7 @@ async fn synced_but_dead_before_the_answer_the_retry_is_a_duplicate() {
         drop(sender.has_answer().await);
         until(|| harness.disk.is_dead());
         let harness = harness.after_power_cut();
-        assert_eq!(harness.kept(), ["evt_1"], "seed {seed}");
+        assert_eq!(harness.stored_ids(), ["evt_1"], "seed {seed}");
         let retry = harness.asks("stripe", "evt_1").await;
         assert_eq!((retry.outcome, retry.seq), (Outcome::Duplicate, Some(0)), "seed {seed}");
     }
@@ -291,18 +291,18 @@ async fn expired_it_is_replaced_by_the_new_first_seen() {
     for cooled in [false, true] {
         let mut harness = Harness::with(Plan { window, ..Plan::default() });
         assert_eq!(harness.asks("stripe", "evt_1").await.seq, Some(0));
-        harness.passes(window - Duration::from_millis(1));
+        harness.advance(window - Duration::from_millis(1));
         let repeat = harness.asks("stripe", "evt_1").await;
         assert_eq!((repeat.outcome, repeat.seq), (Outcome::Duplicate, Some(0)), "in the last moment of the window");
         harness = if cooled { harness.cooled() } else { harness };
-        harness.passes(Duration::from_millis(1));
+        harness.advance(Duration::from_millis(1));
         let renewed = harness.asks("stripe", "evt_1").await;
         assert_eq!((renewed.outcome, renewed.seq), (Outcome::Stored, Some(1)), "a repeat does not prolong the window");
-        harness.passes(window - Duration::from_millis(1));
+        harness.advance(window - Duration::from_millis(1));
         harness = if cooled { harness.cooled() } else { harness };
         let repeat = harness.asks("stripe", "evt_1").await;
         assert_eq!((repeat.outcome, repeat.seq), (Outcome::Duplicate, Some(1)), "the new first-seen counts");
-        assert_eq!(harness.kept(), ["evt_1", "evt_1"]);
+        assert_eq!(harness.stored_ids(), ["evt_1", "evt_1"]);
     }
 }
 
@@ -326,14 +326,14 @@ async fn lost_to_rot_before_it_was_passed_on_it_is_forgotten_and_the_retry_is_ke
         assert_eq!(harness.outcome("stripe", "evt_lost").await, Outcome::Duplicate, "and the hot cache knows it");
         let (segment, bytes) = place_of(&harness, "evt_lost");
         harness.disk.corrupt(&segment, bytes, |byte| !byte);
-        assert_eq!(harness.kept(), ["evt_before", "evt_after"]);
+        assert_eq!(harness.stored_ids(), ["evt_before", "evt_after"]);
         assert_eq!(harness.metrics.journal.damaged.get(), 1);
         assert_eq!(harness.outcome("stripe", "evt_lost").await, Outcome::Stored, "cooled: {cooled}");
         assert_eq!(harness.outcome("stripe", "evt_lost").await, Outcome::Duplicate);
         for id in ["evt_before", "evt_after"] {
             assert_eq!(harness.outcome("stripe", id).await, Outcome::Duplicate);
         }
-        assert_eq!(harness.kept(), ["evt_before", "evt_after", "evt_lost"]);
+        assert_eq!(harness.stored_ids(), ["evt_before", "evt_after", "evt_lost"]);
     }
 }
 
@@ -348,7 +348,7 @@ async fn lost_to_rot_it_is_forgotten_also_in_its_key_file() {
     let keys = segment.replace(".seg", ".keys");
     let whole = harness.disk.bytes(&keys).len();
     harness.disk.corrupt(&segment, bytes, |byte| !byte);
-    assert_eq!(harness.kept(), ["evt_before", "evt_after"]);
+    assert_eq!(harness.stored_ids(), ["evt_before", "evt_after"]);
     until(|| harness.disk.bytes(&keys).len() < whole);
     // Nobody reads the damaged place again: the key file alone decides.
     let harness = harness.killed();

@@ -176,14 +176,14 @@ impl Harness {
     }
 
     /// The ids of all events that are kept, in order, as a lane reads them; an event without id has an empty one.
-    pub fn kept(&self) -> Vec<String> {
+    pub fn stored_ids(&self) -> Vec<String> {
         let mut reader = self.journal.reader(0);
         std::iter::from_fn(|| next(&mut reader)).collect()
     }
 
     /// How often the event with this id is kept.
     pub fn copies(&self, id: &str) -> usize {
-        self.kept().iter().filter(|kept| *kept == id).count()
+        self.stored_ids().iter().filter(|kept| *kept == id).count()
     }
 
     pub fn stored_after_answer(&self) -> u64 {
@@ -200,7 +200,7 @@ impl Harness {
         self.metrics.deliveries.success_rate.with_label_values(&[source]).get()
     }
 
-    pub fn passes(&self, time: Duration) {
+    pub fn advance(&self, time: Duration) {
         self.clock.advance(time);
     }
 }

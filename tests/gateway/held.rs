@@ -33,7 +33,7 @@ async fn no_event_of_a_commit_is_answered_before_its_sync_returns() {
     assert_eq!(harness.journal.durable_watermark(), 1, "only the event of the commit before");
     gate.release();
     assert_eq!(outcomes(senders).await, [Outcome::Stored; IDS]);
-    assert_eq!(harness.kept()[1..], ids());
+    assert_eq!(harness.stored_ids()[1..], ids());
     assert_eq!(harness.metrics.journal.batch_events.get_sample_count(), 2, "they did share one commit");
 }
 
@@ -52,7 +52,7 @@ async fn a_handshake_waits_for_no_disk_is_answered_as_often_as_it_comes_and_is_n
     }
     gate.release();
     assert_eq!(other.answer().await.outcome, Outcome::Stored);
-    assert_eq!((harness.kept(), harness.gateway.hot_keys()), (vec!["another".to_owned()], 1));
+    assert_eq!((harness.stored_ids(), harness.gateway.hot_keys()), (vec!["another".to_owned()], 1));
 }
 
 #[tokio::test]
@@ -70,7 +70,7 @@ async fn a_failed_sync_answers_503_to_all_and_ends_the_journal() {
     assert!(harness.journal.failed());
     assert_eq!(harness.outcome("stripe", "later").await, Outcome::JournalFailed);
     assert_eq!(harness.outcome("stripe", "another").await, Outcome::Duplicate, "what was kept before stays kept");
-    assert_eq!(harness.kept(), ["another"]);
+    assert_eq!(harness.stored_ids(), ["another"]);
 }
 
 #[tokio::test]
@@ -86,7 +86,7 @@ async fn fifty_copies_under_way_are_one_frame_and_fifty_2xx() {
     let mut outcomes = outcomes(senders).await;
     assert_eq!(outcomes.remove(0), Outcome::Stored);
     assert_eq!(outcomes, [Outcome::Duplicate; COPIES - 1]);
-    assert_eq!(harness.kept(), ["evt_1"]);
+    assert_eq!(harness.stored_ids(), ["evt_1"]);
 }
 
 /// Something happens to the first senders while the sync is held; fifty others then hear 2xx about one frame.
@@ -98,7 +98,7 @@ async fn fifty_copies_are_kept_once_after(first: impl AsyncFnOnce(&Harness)) {
     gate.wait_for(1);
     gate.release();
     assert_eq!(outcomes(senders).await, [Outcome::Duplicate; COPIES]);
-    assert_eq!(harness.kept(), ["evt_1"]);
+    assert_eq!(harness.stored_ids(), ["evt_1"]);
 }
 
 async fn senders_hang_up(harness: &Harness, count: usize) {
@@ -135,7 +135,7 @@ async fn an_event_is_kept_once_when_all_300_senders_hang_up() {
     senders_hang_up(&harness, 300).await;
     gate.release();
     assert_eq!(harness.outcome("stripe", "evt_1").await, Outcome::Duplicate);
-    assert_eq!(harness.kept(), ["evt_1"]);
+    assert_eq!(harness.stored_ids(), ["evt_1"]);
 }
 
 /// The key of an event kept long ago is looked up on disk first: all of this holds there too.
@@ -156,7 +156,7 @@ async fn fifty_copies_are_kept_once_although_300_hang_up_while_the_key_files_are
     }
     synced.release();
     assert_eq!(outcomes(senders).await, [Outcome::Duplicate; COPIES]);
-    assert_eq!(harness.kept(), ["old", "evt_1"]);
+    assert_eq!(harness.stored_ids(), ["old", "evt_1"]);
 }
 
 #[tokio::test]
@@ -169,5 +169,5 @@ async fn each_of_the_waiting_has_its_own_deadline() {
     let third = harness.sends("stripe", "evt_1").await;
     gate.release();
     assert_eq!(outcomes(vec![first, third]).await, [Outcome::Stored, Outcome::Duplicate]);
-    assert_eq!(harness.kept(), ["evt_1"]);
+    assert_eq!(harness.stored_ids(), ["evt_1"]);
 }

@@ -36,7 +36,7 @@ async fn the_same_id_from_two_sources_is_two_events() {
     assert_eq!(harness.outcome("stripe-eu", "evt_1").await, Stored);
     assert_eq!(harness.outcome("stripe", "evt_1").await, Duplicate);
     assert_eq!(harness.outcome("stripe-eu", "evt_1").await, Duplicate);
-    assert_eq!(harness.kept(), ["evt_1", "evt_1"]);
+    assert_eq!(harness.stored_ids(), ["evt_1", "evt_1"]);
 }
 
 #[tokio::test]
@@ -45,7 +45,7 @@ async fn sent_twice_without_id_or_signed_time_it_is_two_events() {
     for _ in 0..2 {
         assert_eq!(harness.outcome("bare", "").await, Stored);
     }
-    assert_eq!(harness.kept(), ["", ""]);
+    assert_eq!(harness.stored_ids(), ["", ""]);
     assert_eq!(harness.keyless("bare"), 2);
 }
 
@@ -68,7 +68,7 @@ async fn without_the_id_that_its_recipe_names_it_is_kept_and_never_a_repeat() {
     for _ in 0..2 {
         assert_eq!(harness.asks_with("stripe", harness.with_body("stripe", "", body)).await.outcome, Stored);
     }
-    assert_eq!(harness.kept(), ["", ""]);
+    assert_eq!(harness.stored_ids(), ["", ""]);
     assert_eq!(harness.keyless("stripe"), 2);
     assert_eq!(harness.outcome("stripe", "evt_1").await, Stored);
     assert_eq!(harness.keyless("stripe"), 2, "one with an id is not counted");
@@ -80,12 +80,12 @@ async fn a_signed_time_makes_only_an_exact_replay_a_repeat() {
     let delivery = harness.delivery("timed", "");
     assert_eq!(harness.asks_with("timed", delivery.clone()).await.outcome, Stored);
     assert_eq!(harness.asks_with("timed", delivery.clone()).await.outcome, Duplicate);
-    harness.passes(Duration::from_secs(1));
+    harness.advance(Duration::from_secs(1));
     let signed_anew = harness.delivery("timed", "");
     assert_eq!(signed_anew.body, delivery.body);
     assert_eq!(harness.asks_with("timed", signed_anew).await.outcome, Stored);
     assert_eq!(harness.asks_with("timed", delivery).await.outcome, Duplicate);
-    assert_eq!(harness.kept().len(), 2);
+    assert_eq!(harness.stored_ids().len(), 2);
     assert_eq!(harness.keyless("timed"), 0);
 }
 
@@ -97,7 +97,7 @@ async fn two_bodies_with_the_same_unsigned_id_are_two_events() {
         assert_eq!(harness.asks_with("github", harness.with_body("github", "uuid-1", body)).await.outcome, outcome);
     }
     assert_eq!(harness.asks_with("github", harness.with_body("github", "uuid-2", one)).await.outcome, Stored);
-    assert_eq!(harness.kept(), ["uuid-1", "uuid-1", "uuid-2"]);
+    assert_eq!(harness.stored_ids(), ["uuid-1", "uuid-1", "uuid-2"]);
 }
 
 #[tokio::test]
@@ -114,9 +114,9 @@ async fn the_operator_may_call_byte_equal_bodies_repeats_for_a_time() {
     let harness = Harness::new();
     let ask = async |body: &'static str| harness.asks_with("opted", harness.with_body("opted", "", body)).await.outcome;
     assert_eq!((ask("a").await, ask("b").await, ask("a").await), (Stored, Stored, Duplicate));
-    harness.passes(Duration::from_secs(600) - Duration::from_millis(1));
+    harness.advance(Duration::from_secs(600) - Duration::from_millis(1));
     assert_eq!(ask("a").await, Duplicate);
-    harness.passes(Duration::from_millis(1));
+    harness.advance(Duration::from_millis(1));
     assert_eq!((ask("a").await, ask("a").await), (Stored, Duplicate), "ten minutes after the first copy");
     assert_eq!(harness.keyless("opted"), 0);
 }
@@ -136,7 +136,7 @@ async fn the_hot_cache_may_start_cold_and_may_forget_everything() {
         }
         harness = harness.cooled();
     }
-    assert_eq!(harness.kept(), ids);
+    assert_eq!(harness.stored_ids(), ids);
 }
 
 #[tokio::test]
@@ -148,5 +148,5 @@ async fn a_key_file_that_cannot_be_read_refuses_and_does_not_guess() {
     let answer = harness.asks("stripe", "evt_1").await;
     assert_eq!(answer.status.as_u16(), 503);
     assert_eq!(harness.outcome("stripe", "evt_1").await, Duplicate, "the next one asks again");
-    assert_eq!(harness.kept(), ["evt_1"]);
+    assert_eq!(harness.stored_ids(), ["evt_1"]);
 }

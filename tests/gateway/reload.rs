@@ -21,13 +21,13 @@ async fn nothing_is_accepted_from_the_end_of_a_secrets_time_on() {
     let only = compile(&[("old", &format!(", not_after = {end}"))]);
     harness.gateway.replace_sources([only], &harness.metrics);
     let day_after = UnixMillis(1_700_092_800_000); // 2023-11-16T00:00:00Z
-    harness.passes(Duration::from_millis(day_after.since(start) - 1));
+    harness.advance(Duration::from_millis(day_after.since(start) - 1));
     assert_eq!(ask(&harness, "evt_1").await.0, Outcome::Stored, "a date counts to its end");
-    harness.passes(Duration::from_millis(1));
+    harness.advance(Duration::from_millis(1));
     let (outcome, hint) = ask(&harness, "evt_2").await;
     assert_eq!(outcome, Outcome::SignatureMismatch);
     assert_eq!(hint, "signed with the secret old, which expired at 2023-11-16T00:00:00.000Z");
-    assert_eq!(harness.kept(), ["evt_1"]);
+    assert_eq!(harness.stored_ids(), ["evt_1"]);
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ async fn a_restart_every_second_does_not_prolong_the_window() {
             Outcome::Stored => kept_at.push(second),
             outcome => assert_eq!(outcome, Outcome::Duplicate, "second {second}"),
         }
-        harness.passes(Duration::from_secs(1));
+        harness.advance(Duration::from_secs(1));
         harness = match second % 3 {
             0 => harness.restarted(),
             1 => harness.killed(),
@@ -26,7 +26,7 @@ async fn a_restart_every_second_does_not_prolong_the_window() {
         };
     }
     assert_eq!(kept_at, [0, 20, 40]);
-    assert_eq!(harness.kept(), ["evt_1"; 3]);
+    assert_eq!(harness.stored_ids(), ["evt_1"; 3]);
 }
 
 #[tokio::test]
@@ -60,7 +60,7 @@ async fn an_expired_key_leaves_the_disk_and_its_event_may_come_again() {
     let harness = harness.cooled();
     let keys = segment.replace(".seg", ".keys");
     let whole = harness.disk.bytes(&keys).len();
-    harness.passes(window * 2);
+    harness.advance(window * 2);
     let harness = harness.restarted();
     until(|| harness.disk.bytes(&keys).len() < whole);
     assert_eq!(harness.outcome("stripe", "evt_1").await, Outcome::Stored);
@@ -94,7 +94,7 @@ async fn random_day(seed: u64) -> (usize, usize) {
             4..8 => {
                 let seconds = random.u64(1..8);
                 now += seconds;
-                harness.passes(Duration::from_secs(seconds));
+                harness.advance(Duration::from_secs(seconds));
             }
             _ => {
                 let id = format!("evt_{}", random.u32(..8));
@@ -110,6 +110,6 @@ async fn random_day(seed: u64) -> (usize, usize) {
             }
         }
     }
-    assert_eq!(harness.kept(), kept, "seed {seed}");
+    assert_eq!(harness.stored_ids(), kept, "seed {seed}");
     (kept.len(), repeats)
 }

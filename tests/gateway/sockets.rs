@@ -68,7 +68,7 @@ async fn fifty_copies_over_sockets_are_one_frame_and_the_same_bytes_after_300_hu
             "HTTP/1.1 202 Accepted\r\ncontent-type: text/plain\r\nconnection: close\r\ncontent-length: 6\r\n\r\nthanks";
         assert_eq!(answer(line).await, expected);
     }
-    assert_eq!(harness.kept(), ["evt_1"]);
+    assert_eq!(harness.stored_ids(), ["evt_1"]);
 }
 
 #[tokio::test]
@@ -85,5 +85,5 @@ async fn a_failed_sync_answers_503_over_every_socket() {
         let answer = answer(line).await;
         assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nretry-after: "), "{answer}");
     }
-    assert_eq!(harness.kept(), [""; 0]);
+    assert_eq!(harness.stored_ids(), [""; 0]);
 }

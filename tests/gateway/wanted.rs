@@ -27,7 +27,7 @@ async fn an_unwanted_type_is_answered_ok_and_forgotten() {
     }
     assert_eq!(harness.asks_with("picky", of_type(&harness, "evt_3", "charge.failed")).await.outcome, Stored);
     assert_eq!(harness.asks_with("picky", of_type(&harness, "evt_1", "invoice.paid")).await.outcome, Duplicate);
-    assert_eq!(harness.kept(), ["evt_1", "evt_3"]);
+    assert_eq!(harness.stored_ids(), ["evt_1", "evt_3"]);
     assert_eq!(
         harness.metrics.deliveries.verified.with_label_values(&["picky", "secret"]).get(),
         5,
@@ -50,7 +50,7 @@ async fn a_delivery_whose_type_cannot_be_told_is_kept() {
     for body in ["", "no JSON", r#"{"id":"evt_1"}"#, r#"{"id":"evt_2","type":null}"#] {
         assert_eq!(harness.asks_with("picky", harness.with_body("picky", "", body)).await.outcome, Stored, "{body}");
     }
-    assert_eq!(harness.kept(), ["", "", "evt_1", "evt_2"]);
+    assert_eq!(harness.stored_ids(), ["", "", "evt_1", "evt_2"]);
 }
 
 #[tokio::test]
@@ -107,21 +107,21 @@ async fn the_success_share_slides_with_the_providers_window() {
     assert_eq!(harness.metrics.deliveries.success_rate_threshold.with_label_values(&["picky"]).get(), 0.05);
     let minute = Duration::from_secs(60);
     assert_eq!(stale(&harness, of_type(&harness, "evt", "invoice.paid")).await, TimestampStale);
-    harness.passes(20 * minute);
+    harness.advance(20 * minute);
     assert_eq!(harness.success_rate("picky"), 0.0);
     assert_eq!(harness.asks_with("picky", of_type(&harness, "evt_1", "invoice.paid")).await.outcome, Stored);
     assert_eq!(harness.success_rate("picky"), 0.5);
-    harness.passes(16 * minute);
+    harness.advance(16 * minute);
     assert_eq!(harness.success_rate("picky"), 1.0, "the failure was 31 minutes ago");
-    harness.passes(15 * minute);
+    harness.advance(15 * minute);
     assert!(harness.success_rate("picky").is_nan(), "nothing came for 30 minutes");
     assert_eq!(stale(&harness, of_type(&harness, "evt", "invoice.paid")).await, TimestampStale);
     assert_eq!(harness.success_rate("picky"), 0.0, "a slot that is used again begins at nothing");
 
     assert_eq!(harness.outcome("stripe", "evt_1").await, Stored);
-    harness.passes(59 * minute);
+    harness.advance(59 * minute);
     assert_eq!(harness.success_rate("stripe"), 1.0, "an hour where the recipe names no window");
-    harness.passes(minute);
+    harness.advance(minute);
     assert!(harness.success_rate("stripe").is_nan());
 }
 
@@ -144,6 +144,6 @@ fn of_type(harness: &Harness, id: &str, event_type: &str) -> Delivery {
 
 /// How this delivery ends when it comes five minutes late.
 async fn stale(harness: &Harness, delivery: Delivery) -> Outcome {
-    harness.passes(Duration::from_secs(301));
+    harness.advance(Duration::from_secs(301));
     harness.asks_with("picky", Delivery { received_at: harness.clock.now(), ..delivery }).await.outcome
 }
