@@ -1,9 +1,9 @@
-//! `kill -9` at any moment takes nothing from what was answered 2xx, keeps nothing twice, and costs no more than a bounded
-//! number of repeats in Kafka.
+//! `kill -9` at any moment loses no event that was answered 2xx, stores none twice, and causes a bounded number of duplicates in
+//! Kafka.
 //!
-//! A commit counts as under way at a kill only on proof from the disk: the journal holds frames beyond the durable mark that
-//! the writer published last, so the kill came after that commit's write and before its sync had been told to anybody. Kills
-//! while the next commit was still being gathered, or while answers were being written, are not counted.
+//! A kill counts as one during a commit only on proof from the disk: the journal holds frames beyond the durable watermark that
+//! the writer published last, so the kill came after that commit's write and before the end of its sync was reported. Kills
+//! while the next commit was still being gathered, or while answers were being written, do not count.
 
 #[path = "common/audit.rs"]
 mod audit;
@@ -30,129 +30,130 @@ use load::{Ledger, Load, Order};
 use process::{Home, Line, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// What a kill left behind.
+/// State after a kill.
 #[derive(Debug)]
 struct Kill {
     /// Requests that were written and not answered.
     in_flight: u64,
-    /// Events that lay in the journal beyond the published mark.
-    unsure: u64,
-    /// The saved cursor.
+    /// Events in the journal beyond the published watermark.
+    unconfirmed: u64,
+    /// Cursor on the disk.
     cursor: u64,
-    /// The sequence of the next event.
+    /// Sequence of the next event.
     end: u64,
 }
 
 #[test]
-fn what_was_answered_2xx_survives_thirty_kills_exactly_once() {
+fn events_answered_2xx_survive_thirty_kills_exactly_once() {
     let kafka = Kafka::start();
     kafka.create_topic(TOPIC, 3, &[]);
     let home = fixture::home(&[("stripe", TOPIC)], Some(&kafka.bootstrap()));
     let mut random = fastrand::Rng::with_seed(fixture::seed());
     let mut ledger = Ledger::new(&format!("{:08x}", random.u32(..)));
     let mut kills: Vec<Kill> = Vec::new();
-    let under_way = |kills: &[Kill]| kills.iter().filter(|kill| kill.unsure > 0).count();
-    while kills.len() < 30 || under_way(&kills) < 20 || ledger.count(|tally| tally.accepted > 0) < 50_000 {
-        assert!(kills.len() < MOST_KILLS, "{} of {} kills had a commit under way", under_way(&kills), kills.len());
+    let during_commit = |kills: &[Kill]| kills.iter().filter(|kill| kill.unconfirmed > 0).count();
+    while kills.len() < 30 || during_commit(&kills) < 20 || ledger.count(|tally| tally.accepted > 0) < 50_000 {
+        assert!(kills.len() < MOST_KILLS, "{} of {} kills came during a commit", during_commit(&kills), kills.len());
         if random.u8(0..3) == 0 {
-            cut_a_start_short(&home, &mut random);
+            kill_during_start(&home, &mut random);
         }
         let process = home.start();
         let order = Order { repeat_percent: 10, rate: None, seed: random.u64(..), ..fixture::order(&home, "stripe") };
-        ledger = send_again(&process, &order, ledger, &mut random);
+        ledger = retry(&process, &order, ledger, &mut random);
         let load = Load::start(order, ledger);
         load.wait_until_accepted(random.u64(500..3500));
         std::thread::park_timeout(Duration::from_micros(random.u64(0..20_000)));
         let in_flight = load.in_flight();
         drop(process);
         ledger = load.stop();
-        kills.push(left_behind(&home, in_flight));
-        let Kill { in_flight, unsure, cursor, end } = &kills[kills.len() - 1];
-        println!("kill {}: {in_flight} in flight, {unsure} written and unsure, cursor {cursor} of {end}", kills.len());
+        kills.push(state_after_kill(&home, in_flight));
+        let Kill { in_flight, unconfirmed, cursor, end } = &kills[kills.len() - 1];
+        println!("kill {}: {in_flight} in flight, {unconfirmed} written but unconfirmed, cursor {cursor} of {end}", kills.len());
     }
 
     let process = home.start();
     let order = Order { rate: None, ..fixture::order(&home, "stripe") };
-    ledger = send_again(&process, &order, ledger, &mut random);
+    ledger = retry(&process, &order, ledger, &mut random);
     assert_eq!(ledger.statuses.keys().collect::<Vec<_>>(), [&200], "{:?}", ledger.statuses);
     assert_eq!(ledger.count(|tally| tally.accepted == 0), 0, "everything was sent until it was answered");
     fixture::wait_until_forwarded(&process, TOPIC);
     let next = fixture::journal(&home).log_end().expect("the journal can be read");
-    wait_until("the cursor is saved", || fixture::saved_topic(&home, TOPIC).and_then(|lane| lane.cursor) == Some(next));
+    wait_until("the cursor is saved", || fixture::saved_topic(&home, TOPIC).and_then(|topic| topic.cursor) == Some(next));
     fixture::stop(process);
 
-    let repeats = fixture::audit(&home, &ledger, &kafka, TOPIC);
-    let by_kill = repeats_by_kill(&kafka.records(TOPIC), &kills).unwrap_or_else(|fault| panic!("{fault}"));
-    assert_eq!(by_kill.iter().sum::<usize>(), repeats);
+    let duplicates = fixture::audit(&home, &ledger, &kafka, TOPIC);
+    let by_kill = duplicates_by_kill(&kafka.records(TOPIC), &kills).unwrap_or_else(|violation| panic!("{violation}"));
+    assert_eq!(by_kill.iter().sum::<usize>(), duplicates);
     let cursors: BTreeSet<u64> = kills.iter().map(|kill| kill.cursor).collect();
-    assert!(cursors.len() >= 5, "cursors are saved under load, too: {cursors:?}");
+    assert!(cursors.len() >= 5, "cursors are saved under load: {cursors:?}");
     println!(
-        "{} ids acknowledged by {} answers 2xx, {} of them sent more than once; {} kills, {} with a commit under way, {} requests \
-         cut; {} recoveries copied a tail; repeats in Kafka: {repeats}, at most {} by one kill",
+        "{} ids acknowledged by {} answers 2xx, {} of them sent more than once; {} kills, {} during a commit, {} requests cut; \
+         {} recoveries copied a tail; duplicates in Kafka: {duplicates}, at most {} by one kill",
         ledger.count(|tally| tally.accepted > 0),
         ledger.statuses[&200],
         ledger.count(|tally| tally.sent > 1),
         kills.len(),
-        under_way(&kills),
+        during_commit(&kills),
         ledger.cut,
-        home.log().matches("recovered events that a crash left unsure").count(),
+        home.log().matches("recovered events").count(),
         by_kill.iter().max().expect("there were kills"),
     );
 }
 
-/// Recovery can be cut anywhere, too.
-fn cut_a_start_short(home: &Home, random: &mut fastrand::Rng) {
+/// Kills the process at a random moment of its start, because recovery can be interrupted anywhere.
+fn kill_during_start(home: &Home, random: &mut fastrand::Rng) {
     let process = home.launch();
     std::thread::park_timeout(Duration::from_micros(random.u64(0..40_000)));
     drop(process);
 }
 
-/// After a restart: acknowledged deliveries are repeats, also the newest; what was cut is accepted now.
-fn send_again(process: &process::Process, order: &Order, ledger: Ledger, random: &mut fastrand::Rng) -> Ledger {
+/// Sends deliveries again after a restart: acknowledged ones, including the newest, must be duplicates; those that were cut are
+/// accepted now.
+fn retry(process: &process::Process, order: &Order, ledger: Ledger, random: &mut fastrand::Rng) -> Ledger {
     let accepted = ledger.numbers(|tally| tally.accepted > 0);
     if accepted.is_empty() {
         return ledger;
     }
     let newest = accepted.iter().rev().take(128).copied();
-    let again: BTreeSet<usize> = newest.chain((0..128).map(|_| accepted[random.usize(0..accepted.len())])).collect();
-    let count = again.len();
-    let ledger = Load::send_again(order.clone(), ledger, again.into_iter().collect());
+    let retried: BTreeSet<usize> = newest.chain((0..128).map(|_| accepted[random.usize(0..accepted.len())])).collect();
+    let count = retried.len();
+    let ledger = Load::send_again(order.clone(), ledger, retried.into_iter().collect());
     let outcome = |outcome: &str| process.deliveries().get(&("stripe".to_owned(), outcome.to_owned())).copied().unwrap_or(0);
-    assert_eq!((outcome("duplicate"), outcome("stored")), (count as u64, 0), "acknowledged before the kill, sent again after it");
+    assert_eq!((outcome("duplicate"), outcome("stored")), (count as u64, 0), "acknowledged before the kill, retried after it");
     let cut = ledger.numbers(|tally| tally.accepted == 0);
     Load::send_again(order.clone(), ledger, cut)
 }
 
-fn left_behind(home: &Home, in_flight: u64) -> Kill {
+fn state_after_kill(home: &Home, in_flight: u64) -> Kill {
     let lock = std::fs::read(home.journal().join("lock")).expect("the journal has a lock file");
     let published = u64::from_le_bytes(lock[8..16].try_into().expect("8 bytes"));
     let end = fixture::journal(home).log_end().expect("the journal can be read");
-    let cursor = fixture::saved_topic(home, TOPIC).and_then(|lane| lane.cursor).unwrap_or(0);
-    let unsure = end.checked_sub(published).expect("all that was durable is still there");
-    Kill { in_flight, unsure, cursor, end }
+    let cursor = fixture::saved_topic(home, TOPIC).and_then(|topic| topic.cursor).unwrap_or(0);
+    let unconfirmed = end.checked_sub(published).expect("the journal still holds every durable event");
+    Kill { in_flight, unconfirmed, cursor, end }
 }
 
-/// How many records each kill made Kafka get again. A kill explains one repeat of each record between the cursor that it left
-/// on the disk and the journal's end: what was in flight, or acknowledged since that cursor was saved. More is a fault.
-fn repeats_by_kill(records: &[Record], kills: &[Kill]) -> Result<Vec<usize>, String> {
+/// Counts the duplicate records that each kill caused. A kill explains one duplicate of each record between the cursor on the
+/// disk and the journal's end: those in flight, and those acknowledged since that cursor was saved. Any other is a violation.
+fn duplicates_by_kill(records: &[Record], kills: &[Kill]) -> Result<Vec<usize>, String> {
     let mut times: BTreeMap<u64, usize> = BTreeMap::new();
     for record in records {
         *times.entry(record.seq()).or_default() += 1;
     }
-    let mut repeats = vec![0; kills.len()];
+    let mut duplicates = vec![0; kills.len()];
     for (seq, times) in times {
         let explained: Vec<usize> =
             (0..kills.len()).filter(|kill| (kills[*kill].cursor..kills[*kill].end).contains(&seq)).collect();
         if times > 1 + explained.len() {
-            return Err(format!("event {seq} is {times} times in Kafka, but {} kills explain a repeat of it", explained.len()));
+            return Err(format!("event {seq} is {times} times in Kafka, but only {} kills explain a duplicate", explained.len()));
         }
-        explained.iter().rev().take(times - 1).for_each(|kill| repeats[*kill] += 1);
+        explained.iter().rev().take(times - 1).for_each(|kill| duplicates[*kill] += 1);
     }
-    Ok(repeats)
+    Ok(duplicates)
 }
 
 #[test]
-fn an_answer_leaves_only_after_the_sync_of_its_event() {
+fn an_answer_is_sent_only_after_its_sync() {
     let home = fixture::home(&[("stripe", TOPIC)], None);
     let traced = Traced::start(&home);
     wait_until("hookhold is ready", || Line::try_open(home.hooks).is_some());
@@ -161,17 +162,18 @@ fn an_answer_leaves_only_after_the_sync_of_its_event() {
     assert_eq!(answer.status, 200);
     let trace = traced.end();
     let steps = Steps::of(&trace, id, port);
-    assert_eq!(steps.wrong(), None, "{trace}");
+    assert_eq!(steps.violation(), None, "{trace}");
 
-    let [write, sync, answer] = [&steps.write, &steps.sync, &steps.answer].map(|step| step.clone().expect("all there"));
+    let [write, sync, answer] =
+        [&steps.write, &steps.sync, &steps.answer].map(|step| step.clone().expect("every step was found"));
     assert!(write.end <= sync.start && sync.end <= answer.start);
     let early = Steps { answer: Some(write.end..write.end + 1), ..steps };
-    assert_eq!(early.wrong(), Some("answered before the sync had returned"), "planted");
+    assert_eq!(early.violation(), Some("answered before the sync had returned"), "planted");
     let unsynced: String = trace.lines().filter(|line| !line.contains("fdatasync")).map(|line| format!("{line}\n")).collect();
-    assert_eq!(Steps::of(&unsynced, id, port).wrong(), Some("no sync after the write"), "planted");
+    assert_eq!(Steps::of(&unsynced, id, port).violation(), Some("no sync after the write"), "planted");
 }
 
-/// `hookhold run` with strace beside it.
+/// `hookhold run` under strace.
 struct Traced {
     hookhold: Child,
     file: PathBuf,
@@ -183,21 +185,21 @@ impl Traced {
         let file = dir.join("trace");
         let calls = "trace=pwrite64,pwritev,fdatasync,fsync,write,writev,sendto,sendmsg";
         let mut strace = Command::new("strace");
-        // -D: hookhold is our child, strace is its.
+        // With -D hookhold is our child, and strace a child of hookhold.
         strace.args(["-D", "-f", "-yy", "-s", "4096", "-e", calls, "-e", "signal=none", "-o"]).arg(&file);
         strace.args([env!("CARGO_BIN_EXE_hookhold"), "run"]).current_dir(&dir);
         strace.stderr(File::create(dir.join("log")).expect("our own directory"));
         Traced { hookhold: strace.spawn().expect("strace can be run (Debian: strace)"), file }
     }
 
-    /// Stops hookhold and waits until its trace is whole.
+    /// Stops hookhold, waits until its trace is complete, and returns it.
     fn end(mut self) -> String {
         kill_process(Pid::from_child(&self.hookhold), Signal::TERM).expect("it is our child");
         assert_eq!(self.hookhold.wait().expect("it is our child").code(), Some(0));
         let id = self.hookhold.id().to_string();
         let is_last = |line: &str| line.strip_prefix(&id).is_some_and(|rest| rest.trim() == "+++ exited with 0 +++");
         let mut text = String::new();
-        wait_until("the trace is whole", || {
+        wait_until("the trace is complete", || {
             text = std::fs::read_to_string(&self.file).unwrap_or_default();
             text.ends_with('\n') && text.lines().last().is_some_and(is_last)
         });
@@ -212,10 +214,10 @@ impl Drop for Traced {
     }
 }
 
-/// The lines of a trace from the start of a call to its end.
+/// Lines of a trace from the start of a call to its end.
 type Span = std::ops::Range<usize>;
 
-/// Which calls wrote an event, synced its file afterwards, and answered 200.
+/// The calls that wrote an event, synced its file afterwards, and answered 200.
 #[derive(Clone, Debug)]
 struct Steps {
     write: Option<Span>,
@@ -229,8 +231,8 @@ impl Steps {
         let write = calls.iter().find(|(_, call)| call.starts_with("pwrite") && call.contains(id) && call.contains(".seg"));
         let file = write.map(|(_, call)| call.split(['<', '>']).nth(1).expect("-yy shows the file"));
         let sync = calls.iter().find(|(span, call)| {
-            let whole = call.starts_with("fdatasync(") && call.ends_with("= 0");
-            whole && file.is_some_and(|file| call.contains(file)) && write.is_some_and(|(write, _)| write.end <= span.start)
+            let succeeded = call.starts_with("fdatasync(") && call.ends_with("= 0");
+            succeeded && file.is_some_and(|file| call.contains(file)) && write.is_some_and(|(write, _)| write.end <= span.start)
         });
         let ours = format!(":{port}->");
         let answer = calls.iter().find(|(_, call)| {
@@ -241,7 +243,8 @@ impl Steps {
         Steps { write: span(write), sync: span(sync), answer: span(answer) }
     }
 
-    fn wrong(&self) -> Option<&'static str> {
+    /// Returns the first violation of the order, if there is one.
+    fn violation(&self) -> Option<&'static str> {
         match (&self.write, &self.sync, &self.answer) {
             (None, _, _) => Some("the event was not written"),
             (_, None, _) => Some("no sync after the write"),
@@ -251,7 +254,7 @@ impl Steps {
     }
 }
 
-/// Every call of a trace of many threads, with an interrupted one's two lines put together.
+/// Returns every call of a trace of many threads. The two lines of an interrupted call are joined.
 fn calls(trace: &str) -> Vec<(Span, String)> {
     let mut begun: HashMap<&str, (usize, &str)> = HashMap::new();
     let mut calls = Vec::new();
@@ -261,8 +264,8 @@ fn calls(trace: &str) -> Vec<(Span, String)> {
         if let Some(call) = call.strip_suffix(" <unfinished ...>") {
             begun.insert(thread, (number, call));
         } else if let Some(rest) = call.strip_prefix("<... ") {
-            let (start, call) = begun.remove(thread).expect("what is resumed was begun");
-            let (_, rest) = rest.split_once(" resumed>").expect("strace says so");
+            let (start, call) = begun.remove(thread).expect("a resumed call was begun");
+            let (_, rest) = rest.split_once(" resumed>").expect("strace marks a resumed call");
             calls.push((start..number + 1, format!("{call}{rest}")));
         } else {
             calls.push((number..number + 1, call.to_owned()));
@@ -273,54 +276,58 @@ fn calls(trace: &str) -> Vec<(Span, String)> {
 }
 
 #[test]
-fn the_audit_finds_every_planted_fault() {
+fn the_audit_finds_every_planted_violation() {
     let frame = |seq: u64| {
         let id = format!("evt_{seq}");
         FoundEvent { log: "00000000000000aa".into(), seq, body: load::body(&id), id }
     };
     let frames: Vec<FoundEvent> = (0..4).map(frame).collect();
     let accepted: BTreeSet<String> = frames.iter().map(|frame| frame.id.clone()).collect();
-    let repeated = [&frames[..], &frames[1..2]].concat();
-    assert_eq!(audit::violations(&accepted, &frames, Some(&repeated)), [""; 0], "a repeat of ours is none");
+    let duplicated = [&frames[..], &frames[1..2]].concat();
+    assert_eq!(audit::violations(&accepted, &frames, Some(&duplicated)), [""; 0], "a duplicate record is no violation");
 
-    let said = |frames: &[FoundEvent], records: &[FoundEvent], fault: &str| {
-        let faults = audit::violations(&accepted, frames, Some(records));
-        assert!(faults.iter().any(|said| said.contains(fault)), "{fault:?} was planted, found: {faults:?}");
+    let finds = |frames: &[FoundEvent], records: &[FoundEvent], planted: &str| {
+        let found = audit::violations(&accepted, frames, Some(records));
+        assert!(found.iter().any(|violation| violation.contains(planted)), "{planted:?} was planted, found: {found:?}");
     };
-    said(&frames[1..], &frames[1..], "answered 2xx but not kept: evt_0");
-    said(&[&frames[..], &[FoundEvent { seq: 4, ..frame(2) }]].concat(), &frames, "kept 2 times: evt_2");
-    said(&frames, &frames[1..], "kept but not in Kafka: evt_0");
-    said(&[&[FoundEvent { body: load::body("evt_1"), ..frame(0) }], &frames[1..]].concat(), &frames, "another body: evt_0");
-    for strange in [
+    finds(&frames[1..], &frames[1..], "answered 2xx but not stored: evt_0");
+    finds(&[&frames[..], &[FoundEvent { seq: 4, ..frame(2) }]].concat(), &frames, "stored 2 times: evt_2");
+    finds(&frames, &frames[1..], "stored but not in Kafka: evt_0");
+    finds(&[&[FoundEvent { body: load::body("evt_1"), ..frame(0) }], &frames[1..]].concat(), &frames, "another body: evt_0");
+    for altered in [
         FoundEvent { log: "00000000000000ab".into(), ..frame(1) },
         FoundEvent { seq: 9, ..frame(1) },
         FoundEvent { seq: 2, ..frame(1) },
     ] {
-        said(&frames, &[&frames[..], &[strange]].concat(), "not so in the journal: evt_1");
+        finds(&frames, &[&frames[..], &[altered]].concat(), "in Kafka but not in the journal: evt_1");
     }
-    said(&frames, &[&frames[..], &[FoundEvent { body: "{}".into(), ..frame(1) }]].concat(), "not so in the journal: evt_1");
+    finds(
+        &frames,
+        &[&frames[..], &[FoundEvent { body: "{}".into(), ..frame(1) }]].concat(),
+        "in Kafka but not in the journal: evt_1",
+    );
 }
 
 #[test]
-fn the_audit_finds_repeats_that_no_kill_explains() {
+fn the_audit_finds_duplicates_that_no_kill_explains() {
     let record = |seq: u64, offset| {
         let headers = vec![("hookhold-seq".to_owned(), Some(seq.to_string().into_bytes()))];
         Record { partition: 0, offset, key: None, value: None, timestamp_ms: 0, headers }
     };
-    let kill = |cursor, end| Kill { in_flight: 0, unsure: 0, cursor, end };
+    let kill = |cursor, end| Kill { in_flight: 0, unconfirmed: 0, cursor, end };
     let kills = [kill(1, 3), kill(2, 5)];
     let sent = |seqs: &[u64]| {
         let records: Vec<Record> = seqs.iter().zip(0..).map(|(seq, offset)| record(*seq, offset)).collect();
-        repeats_by_kill(&records, &kills)
+        duplicates_by_kill(&records, &kills)
     };
     assert_eq!(sent(&[0, 1, 2, 1, 2, 2, 3, 4]), Ok(vec![2, 1]));
     for (unexplained, event) in [(&[0, 1, 2, 0][..], 0), (&[1, 1, 1], 1), (&[2, 2, 2, 2], 2), (&[5, 5], 5)] {
-        assert!(sent(unexplained).is_err_and(|fault| fault.starts_with(&format!("event {event} is "))));
+        assert!(sent(unexplained).is_err_and(|violation| violation.starts_with(&format!("event {event} is "))));
     }
 }
 
 #[test]
-fn the_load_writes_down_every_refusal_and_every_lost_connection() {
+fn the_load_records_every_rejection_and_lost_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let home = fixture::home(&[("stripe", TOPIC)], None);
     let address = listener.local_addr().expect("bound above");
@@ -328,7 +335,7 @@ fn the_load_writes_down_every_refusal_and_every_lost_connection() {
     let load = Load::start(order, Ledger::new("noted"));
     answer(&listener, &["HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "HTTP/1.1 503 Later\r\n\r\n", ""]);
     answer(&listener, &["HTTP/1.1 200"]);
-    let mut last = listener.accept().expect("the sender comes again").0;
+    let mut last = listener.accept().expect("the sender reconnects").0;
     drop(listener);
     answer_on(&mut last, &["HTTP/1.1 204 None\r\n\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nshort"]);
     drop(last);
@@ -341,9 +348,9 @@ fn the_load_writes_down_every_refusal_and_every_lost_connection() {
     assert!(ledger.has_trouble());
 }
 
-/// Takes one connection, gives each of its requests one of these answers, and closes it.
+/// Accepts one connection, answers its requests with `answers` in turn, and closes it.
 fn answer(listener: &TcpListener, answers: &[&str]) {
-    answer_on(&mut listener.accept().expect("the sender comes").0, answers);
+    answer_on(&mut listener.accept().expect("the sender connects").0, answers);
 }
 
 fn answer_on(stream: &mut TcpStream, answers: &[&str]) {
@@ -351,12 +358,12 @@ fn answer_on(stream: &mut TcpStream, answers: &[&str]) {
         let mut request = BufReader::new(&*stream);
         let fields = request.by_ref().lines().map(|line| line.expect("text")).take_while(|line| !line.is_empty());
         let length = fields.filter_map(|field| Some(field.strip_prefix("content-length: ")?.parse::<usize>().expect("a number")));
-        let length = length.last().expect("it says how long its body is");
-        request.read_exact(&mut vec![0; length]).expect("it sends a body");
-        stream.write_all(answer.as_bytes()).expect("it listens");
+        let length = length.last().expect("the request has a length");
+        request.read_exact(&mut vec![0; length]).expect("the request has a body");
+        stream.write_all(answer.as_bytes()).expect("the sender reads");
     }
 }
 
 const TOPIC: &str = "webhooks.stripe";
-/// Enough for 20 with a commit under way.
+/// Enough for 20 kills during a commit.
 const MOST_KILLS: usize = 120;

@@ -1,5 +1,5 @@
-//! Kafka may be away, late, or not configured yet, and a topic may be missing: senders see nothing but 2xx, and in the end
-//! nothing is missing in Kafka. Time passes here as deliveries that were sent: 500 of them are a second.
+//! Kafka may be down, start late or not be configured yet, and a topic may be missing: senders get 2xx throughout, and in the end
+//! no event is missing in Kafka. Time is measured in deliveries: 500 of them are one second.
 
 #[path = "common/audit.rs"]
 mod audit;
@@ -17,7 +17,7 @@ use load::{Ledger, Load};
 use process::{Home, wait_until};
 
 #[test]
-fn kafka_killed_for_half_a_minute_is_noticed_by_no_sender_and_loses_nothing() {
+fn no_sender_notices_kafka_down_for_thirty_seconds() {
     let mut kafka = Kafka::start();
     kafka.create_topic(TOPIC, 3, &[]);
     let home = fixture::home(&[("stripe", TOPIC)], Some(&kafka.bootstrap()));
@@ -37,7 +37,7 @@ fn kafka_killed_for_half_a_minute_is_noticed_by_no_sender_and_loses_nothing() {
 }
 
 #[test]
-fn kafka_started_a_minute_after_hookhold_is_noticed_by_no_sender_and_misses_nothing() {
+fn no_sender_notices_kafka_starting_a_minute_late() {
     let mut kafka = Kafka::start();
     kafka.create_topic(TOPIC, 3, &[]);
     kafka.terminate();
@@ -52,7 +52,7 @@ fn kafka_started_a_minute_after_hookhold_is_noticed_by_no_sender_and_misses_noth
 }
 
 #[test]
-fn a_kafka_section_added_at_the_next_start_gets_everything_that_was_kept_without() {
+fn kafka_added_later_gets_every_event_stored_before() {
     let kafka = kafka::shared();
     let topic = "added";
     kafka.create_topic(topic, 3, &[]);
@@ -77,7 +77,7 @@ fn a_kafka_section_added_at_the_next_start_gets_everything_that_was_kept_without
 }
 
 #[test]
-fn a_missing_topic_stops_only_its_own_lane_says_why_and_flows_once_created() {
+fn a_missing_topic_blocks_only_itself_until_created() {
     let kafka = kafka::shared();
     let (present, missing) = ("there", "not-yet");
     kafka.create_topic(present, 3, &[]);
@@ -86,7 +86,7 @@ fn a_missing_topic_stops_only_its_own_lane_says_why_and_flows_once_created() {
     let load = |source, name| Load::start(fixture::order(&home, source), Ledger::new(name));
     let (first, second) = (load("first", "first"), load("second", "second"));
     let blocked = format!("hookhold_forward_blocked{{reason=\"topic_missing\",topic=\"{missing}\"}}");
-    wait_until("the lane is blocked", || process.metric(&blocked) == Some(1.0));
+    wait_until("the topic is blocked", || process.metric(&blocked) == Some(1.0));
     first.wait_until_sent(first.sent() + 3 * RATE);
     let (first, second) = (first.stop(), second.stop());
 
@@ -98,7 +98,7 @@ fn a_missing_topic_stops_only_its_own_lane_says_why_and_flows_once_created() {
     assert_eq!((&health["state"], details.len()), (&"degraded".into(), 1), "{health}");
     assert!(details[0].starts_with("not-yet: topic_missing: "), "{health}");
     let log = home.log();
-    let line = log.lines().find(|line| line.contains("topic_missing")).expect("the log says why");
+    let line = log.lines().find(|line| line.contains("topic_missing")).expect("the log has the reason");
     assert!(line.contains(missing) && line.contains("create the topic"), "{line}");
 
     kafka.create_topic(missing, 3, &[]);
@@ -112,11 +112,11 @@ fn a_missing_topic_stops_only_its_own_lane_says_why_and_flows_once_created() {
     }
 }
 
-/// What `/readyz` says about Kafka, every second while so many deliveries are sent. It is always 200, and whoever has trouble
-/// says which.
+/// Returns Kafka's state in `/readyz`, read once a second until `deliveries` more are sent. Checks that the status is 200 and that
+/// a degraded state has details.
 fn states_while(home: &Home, load: &Load, deliveries: u64) -> Vec<String> {
     let begun = load.sent();
-    let looks = (0..deliveries).step_by(RATE as usize).map(|count| {
+    let reads = (0..deliveries).step_by(RATE as usize).map(|count| {
         load.wait_until_sent(begun + count + RATE);
         let health = fixture::kafka_health(home);
         let state = health["state"].as_str().expect("a word").to_owned();
@@ -124,23 +124,23 @@ fn states_while(home: &Home, load: &Load, deliveries: u64) -> Vec<String> {
         assert_eq!(is_explained, state == "degraded", "{health}");
         state
     });
-    let states: Vec<String> = looks.collect();
+    let states: Vec<String> = reads.collect();
     let changes: Vec<&[String]> = states.chunk_by(|one, next| one == next).collect();
     let changes: Vec<String> = changes.iter().map(|same| format!("{} for {} s", same[0], same.len())).collect();
     println!("{}: {}", home.hooks, changes.join(", "));
     states
 }
 
-/// Ends the load, lets everything reach Kafka, and compares.
+/// Ends the load, waits until every event is acknowledged, and runs the audit.
 fn finish(home: &Home, process: process::Process, load: Load, kafka: &Kafka) {
     let ledger = load.stop();
     ledger.assert_nobody_noticed();
     fixture::wait_until_forwarded(&process, TOPIC);
     assert_eq!(fixture::kafka_health(home)["state"], "ok");
     fixture::stop(process);
-    let repeats = fixture::audit(home, &ledger, kafka, TOPIC);
-    let (ids, repeated) = (ledger.count(|tally| tally.accepted > 0), ledger.count(|tally| tally.sent > 1));
-    println!("{ids} ids acknowledged, {repeated} of them sent more than once; repeats in Kafka: {repeats}");
+    let duplicates = fixture::audit(home, &ledger, kafka, TOPIC);
+    let (ids, retried) = (ledger.count(|tally| tally.accepted > 0), ledger.count(|tally| tally.sent > 1));
+    println!("{ids} ids acknowledged, {retried} of them sent more than once; duplicates in Kafka: {duplicates}");
 }
 
 const TOPIC: &str = "webhooks.stripe";

@@ -1,6 +1,8 @@
-//! A real Apache Kafka for tests: one broker on free loopback ports, its data under `target/`; a second one can join it. Each
-//! can be killed, stopped and started again on the same ports and data, and it never outlives the test process, however that ends: its shell waits on a
-//! pipe from us, and when the pipe closes it kills the broker and removes the data.
+//! A real Apache Kafka for tests: a broker on free loopback ports with its data under `target/`, which a second broker can join.
+//! Each can be killed, stopped and restarted on the same ports and data.
+//!
+//! A broker never outlives the test process, however that ends: a shell reads a pipe from the test, and when the pipe closes it
+//! kills the broker and removes the data.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
@@ -34,14 +36,14 @@ pub struct Record {
 }
 
 impl Record {
-    /// The text of a header; panics when it is absent or null.
+    /// Returns the text of a header; panics if it is absent or null.
     pub fn header(&self, name: &str) -> &str {
         let found = self.headers.iter().find(|(key, _)| key == name);
         let (_, value) = found.unwrap_or_else(|| panic!("no header {name} in {:?}", self.headers));
         std::str::from_utf8(value.as_deref().expect("no header is null")).expect("header values are text here")
     }
 
-    /// Our sequence.
+    /// Returns hookhold's sequence.
     pub fn seq(&self) -> u64 {
         self.header("hookhold-seq").parse().expect("a number")
     }
@@ -56,26 +58,26 @@ pub struct Kafka {
     running: Option<Child>,
 }
 
-/// The one broker that all tests of a file share which do no harm to it; ends with the process.
+/// Returns the broker that all tests of a file share unless they kill or stop it. It ends with the process.
 pub fn shared() -> &'static Kafka {
     static SHARED: OnceLock<Kafka> = OnceLock::new();
     SHARED.get_or_init(Kafka::start)
 }
 
 impl Kafka {
-    /// Formats and starts a broker of its own and waits until it answers.
+    /// Formats and starts a new broker and waits until it answers.
     pub fn start() -> Kafka {
         let mut kafka = Kafka::absent();
         kafka.restart();
         kafka
     }
 
-    /// A broker that has its ports and its data but does not run yet.
+    /// Formats a broker on ports of its own without starting it.
     pub fn absent() -> Kafka {
         Kafka::formatted(None)
     }
 
-    /// Starts a second broker, node 2, whose controller is in this one: it must end first.
+    /// Starts a second broker, node 2, that uses the controller of this one. The second one must end first.
     pub fn join(&self) -> Kafka {
         let mut second = Kafka::formatted(Some(self.controller));
         second.restart();
@@ -100,24 +102,24 @@ impl Kafka {
         Kafka { home, port, controller, heap: if joins.is_some() { "-Xmx256m" } else { "-Xmx320m" }, running: None }
     }
 
-    /// What clients need.
+    /// Returns the value of `bootstrap.servers`.
     pub fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Ends it as a crash would (SIGKILL), and waits until it is gone.
+    /// Kills the broker (SIGKILL) and waits for its end.
     pub fn kill(&mut self) {
         self.end("kill");
     }
 
-    /// Ends it in good order (SIGTERM), and waits until it is gone.
+    /// Stops the broker cleanly (SIGTERM) and waits for its end.
     pub fn terminate(&mut self) {
         self.end("term");
     }
 
-    /// Starts it on the same ports and data, and waits until it answers.
+    /// Starts the broker on its ports and data, and waits until it answers.
     pub fn restart(&mut self) {
-        assert!(self.running.is_none(), "it runs already");
+        assert!(self.running.is_none(), "the broker runs already");
         let mut shell = Command::new("sh");
         shell.args(["-c", WATCHER, "watcher"]).arg(&self.home).arg(java(&self.home).get_program());
         shell.args(java(&self.home).get_args()).args([self.heap, "kafka.Kafka"]).arg(self.home.join("server.properties"));
@@ -134,7 +136,7 @@ impl Kafka {
         self.create(name, partitions, TopicReplication::Fixed(1), config);
     }
 
-    /// Creates a topic of one partition, led by the first of these nodes and copied to the others.
+    /// Creates a topic of one partition, led by the first of these nodes and replicated to the others.
     pub fn create_topic_on(&self, nodes: &[i32], name: &str, config: &[(&str, &str)]) {
         self.create(name, 1, TopicReplication::Variable(&[nodes]), config);
     }
@@ -155,7 +157,7 @@ impl Kafka {
         });
     }
 
-    /// Replaces all settings of a topic.
+    /// Replaces the configuration of a topic.
     pub fn configure_topic(&self, name: &str, config: &[(&str, &str)]) {
         let mut change = AlterConfig::new(ResourceSpecifier::Topic(name));
         for (key, value) in config {
@@ -165,31 +167,31 @@ impl Kafka {
         assert!(results.iter().all(Result::is_ok), "{results:?}");
     }
 
-    /// From now on a topic can only be read: whoever has a rule has only what it allows.
+    /// Makes a topic read-only. A topic with any ACL allows nothing else.
     pub fn forbid_writing(&self, topic: &str) {
-        self.rules(&["--add", "--allow-principal", "User:ANONYMOUS", "--operation", "Read", "--topic", topic]);
-        wait_until("the broker knows the rule", || self.rules(&["--list", "--topic", topic]).contains("operation=READ"));
+        self.acl_command(&["--add", "--allow-principal", "User:ANONYMOUS", "--operation", "Read", "--topic", topic]);
+        wait_until("the broker knows the ACL", || self.acl_command(&["--list", "--topic", topic]).contains("operation=READ"));
     }
 
-    /// Takes that back.
+    /// Makes a read-only topic writable again.
     pub fn allow_writing(&self, topic: &str) {
-        self.rules(&["--remove", "--force", "--topic", topic]);
+        self.acl_command(&["--remove", "--force", "--topic", topic]);
     }
 
-    fn rules(&self, args: &[&str]) -> String {
+    fn acl_command(&self, args: &[&str]) -> String {
         let mut tool = java(&self.home);
         tool.arg("org.apache.kafka.tools.AclCommand").args(["--bootstrap-server", &self.bootstrap()]).args(args);
         let output = tool.output().expect("java can be run");
         assert!(output.status.success(), "{args:?}: {output:?}");
-        String::from_utf8(output.stdout).expect("rules are text")
+        String::from_utf8(output.stdout).expect("the tool prints text")
     }
 
-    /// Every record of a topic at this moment, partition by partition in the order of offsets.
+    /// Returns every record of a topic, partition by partition in the order of offsets.
     pub fn records(&self, topic: &str) -> Vec<Record> {
         records_at(&self.bootstrap(), topic)
     }
 
-    /// The records of a topic once there are at least `count`.
+    /// Waits until a topic has at least `count` records and returns all of them.
     pub fn wait_for_records(&self, topic: &str, count: usize) -> Vec<Record> {
         let mut records = Vec::new();
         wait_until(&format!("{topic} holds {count} records"), || {
@@ -199,15 +201,15 @@ impl Kafka {
         records
     }
 
-    /// What the broker printed, for a test that failed.
+    /// Returns the output of the broker, for a failed test.
     pub fn log(&self) -> String {
         fs::read_to_string(self.home.join("log")).unwrap_or_default()
     }
 
-    fn end(&mut self, how: &str) {
-        let mut shell = self.running.take().expect("it runs");
-        writeln!(shell.stdin.take().expect("piped"), "{how}").expect("the shell listens");
-        shell.wait().expect("it is our child");
+    fn end(&mut self, word: &str) {
+        let mut shell = self.running.take().expect("the broker runs");
+        writeln!(shell.stdin.take().expect("piped"), "{word}").expect("the shell reads");
+        shell.wait().expect("the shell is our child");
     }
 
     fn wait_until_ready(&self) {
@@ -215,7 +217,7 @@ impl Kafka {
         let deadline = Instant::now() + DEADLINE;
         let is_listed = |metadata: Metadata| metadata.brokers().iter().any(|broker| broker.port() == i32::from(self.port));
         while !client.fetch_metadata(None, SLICE).is_ok_and(is_listed) {
-            assert!(Instant::now() < deadline, "the broker does not answer; it said:\n{}", self.log());
+            assert!(Instant::now() < deadline, "the broker does not answer; its output:\n{}", self.log());
         }
     }
 
@@ -234,7 +236,7 @@ impl Drop for Kafka {
     }
 }
 
-/// Every record of a topic on any cluster at this moment, partition by partition in the order of offsets.
+/// Returns every record of a topic on any cluster, partition by partition in the order of offsets.
 pub fn records_at(bootstrap: &str, topic: &str) -> Vec<Record> {
     let consumer = consumer(bootstrap);
     let metadata = consumer.fetch_metadata(Some(topic), DEADLINE).expect("the broker answers");
@@ -260,11 +262,11 @@ pub fn records_at(bootstrap: &str, topic: &str) -> Vec<Record> {
     records
 }
 
-/// Waits for a condition; panics with its name when it does not come true in a generous time.
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+/// Waits for a condition; panics with its description if it is still false after [`DEADLINE`].
+pub fn wait_until(description: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !condition() {
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        assert!(Instant::now() < deadline, "timed out waiting until {description}");
         std::thread::park_timeout(Duration::from_millis(20));
     }
 }
@@ -287,7 +289,7 @@ fn consumer(bootstrap: &str) -> BaseConsumer<Quiet> {
     config.create_with_context(Quiet).expect("these settings are valid")
 }
 
-/// A broker that is away on purpose is no news.
+/// Logs nothing: brokers are often away on purpose.
 struct Quiet;
 
 impl ClientContext for Quiet {
@@ -312,7 +314,7 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
-/// The JVM with the broker's jars, which are fetched first if need be.
+/// Returns a command that runs Java with the broker's jars, which are fetched first if they are missing.
 fn java(home: &Path) -> Command {
     static LIB: OnceLock<PathBuf> = OnceLock::new();
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka");
@@ -339,8 +341,8 @@ fn broker(port: u16) -> String {
     format!("process.roles=broker\nnode.id=2\nlisteners=PLAINTEXT://127.0.0.1:{port}\n")
 }
 
-/// Kept small for a small heap. Nothing expires: deliveries of tests may be years old. Everybody may do everything, except
-/// where a test makes rules for a topic.
+/// Returns settings that suit a small heap. Records never expire, because the deliveries of tests may be years old. Every
+/// operation is allowed, except on a topic for which a test adds ACLs.
 fn properties(home: &Path, port: u16, controller: u16) -> String {
     format!(
         "controller.quorum.voters=1@127.0.0.1:{controller}
@@ -376,8 +378,8 @@ broker.heartbeat.interval.ms=500
     )
 }
 
-/// Runs the broker beside itself and waits for a word: `kill` and `term` end it and keep its data; the end of the pipe means
-/// that nobody needs it any more.
+/// Runs the broker in the background and reads a word: `kill` and `term` end it and leave its data; the end of the pipe means
+/// that it is no longer needed.
 const WATCHER: &str = r#"home=$1; shift
 "$@" >>"$home/log" 2>&1 </dev/null & broker=$!
 echo started; exec 2>/dev/null
@@ -386,6 +388,6 @@ case $word in term) kill -TERM "$broker" ;; *) kill -KILL "$broker" ;; esac
 wait "$broker"
 [ "$word" != gone ] || rm -rf "$home""#;
 const CLUSTER_ID: &str = "aG9va2hvbGQtdGVzdC1rYQ";
-/// No test depends on how long anything takes; this only ends one that would never end.
+/// No test depends on timing; this only ends a test that would never end by itself.
 const DEADLINE: Duration = Duration::from_secs(90);
 const SLICE: Duration = Duration::from_millis(500);
