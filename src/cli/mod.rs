@@ -1,5 +1,5 @@
-//! The command line: one file per verb. A verb returns how the process ends; what it could not do comes back as one
-//! error, printed here on one line with its causes.
+//! The command line: one file per verb. A verb returns an exit status or one error, which is printed here on one line with its
+//! causes. This file knows the arguments that all verbs share, and nothing of what a verb does.
 
 mod ask;
 mod check;
@@ -25,20 +25,20 @@ use hookhold::diagnostic::{Diagnostics, nearest};
 use hookhold::journal::ReadOnlyJournal;
 use hookhold::journal::disk::LocalDisk;
 
-/// What a verb returns: how the process ends, or the reason why it could not do its work.
+/// Result of a verb: the exit status, or the error that kept it from its work.
 type VerbResult = Result<ExitStatus, Box<dyn Error>>;
 
-/// Receives webhooks, verifies them, keeps them on disk, and passes them on to Kafka.
+/// Receive webhooks, verify them, store them on disk, and forward them to Kafka.
 ///
-/// A delivery is answered 2xx only when it is verified and on disk. Repeats are answered 2xx and dropped. Kafka may be away
-/// for days: senders do not notice.
+/// A delivery is answered 2xx only when it is verified and on disk. Duplicates are answered 2xx and dropped. Kafka may be
+/// down for days: senders do not notice.
 #[derive(Parser)]
 #[command(version, max_term_width = 100, after_help = AFTER)]
 struct Cli {
-    /// The configuration [default: hookhold.toml here, else /etc/hookhold/hookhold.toml].
+    /// Configuration file [default: ./hookhold.toml, else /etc/hookhold/hookhold.toml].
     #[arg(long, short, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// How results are printed: text for people, json with one object per line.
+    /// Format of the results: text for people, json with one object per line.
     #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
     format: OutputFormat,
     #[command(subcommand)]
@@ -57,50 +57,50 @@ enum Verb {
     Providers(providers::ProvidersArgs),
 }
 
-/// How results are printed.
+/// Format in which a verb prints its results.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum OutputFormat {
     Text,
     Json,
 }
 
-/// What every verb gets to know.
+/// Arguments that all verbs share.
 struct Context {
     config: Option<PathBuf>,
     format: OutputFormat,
 }
 
-/// How the process ends.
+/// Exit status of the process; the value is the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ExitStatus {
-    /// The work is done.
+    /// The verb did its work.
     Done,
-    /// The work failed.
+    /// The verb could not do its work, or what it checked is not in order.
     Failed,
-    /// The configuration or the command line is wrong.
+    /// The configuration or the command line has a mistake.
     Usage,
-    /// The journal failed.
+    /// The journal failed, so the disk is in doubt.
     JournalFailed,
 }
 
-/// The command line asks for something that cannot be.
+/// A mistake on the command line.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct UsageError(String);
 
-/// Nothing can be looked at.
+/// The directory of the journal cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("no journal in {}; the first start of hookhold run makes it", dir.display())]
+#[error("no journal in {}; start `hookhold run` once to create it", dir.display())]
 struct NoJournal {
     dir: PathBuf,
     source: std::io::Error,
 }
 
-/// Reads the command line, runs its verb and returns the exit code. Wrong usage ends the process with exit code 2.
+/// Parses the command line, runs its verb and returns the exit code. Exits with code 2 if the command line has a mistake.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let context = Context { config: cli.config, format: cli.format };
-    let ending = match cli.verb {
+    let result = match cli.verb {
         Verb::Init(args) => init::run(&context, args),
         Verb::Run(args) => run::run(&context, args),
         Verb::Check(args) => check::run(&context, args),
@@ -110,12 +110,12 @@ pub fn main() -> ExitCode {
         Verb::Doctor(args) => doctor::run(&context, args),
         Verb::Journal(args) => journal::run(&context, args),
     };
-    let end = ending.unwrap_or_else(|error| explain(error.as_ref()));
-    ExitCode::from(end as u8)
+    let status = result.unwrap_or_else(|error| report(error.as_ref()));
+    ExitCode::from(status as u8)
 }
 
-/// Prints the error, unless it only says that nobody reads our output any more.
-fn explain(error: &(dyn Error + 'static)) -> ExitStatus {
+/// Prints an error and returns its exit status. A broken pipe is no error: the reader of our output has seen enough.
+fn report(error: &(dyn Error + 'static)) -> ExitStatus {
     let chain: Vec<&(dyn Error + 'static)> = std::iter::successors(Some(error), |&error| error.source()).collect();
     if chain.iter().any(|error| is_broken_pipe(*error)) {
         return ExitStatus::Done;
@@ -125,7 +125,7 @@ fn explain(error: &(dyn Error + 'static)) -> ExitStatus {
     if error.is::<UsageError>() || error.is::<Diagnostics>() { ExitStatus::Usage } else { ExitStatus::Failed }
 }
 
-/// An error and what caused it, on one line.
+/// Joins an error and its causes on one line.
 fn causes(error: &(dyn Error + 'static)) -> String {
     let chain = std::iter::successors(Some(error), |&error| error.source());
     let mut causes: Vec<String> = chain.map(|error| error.to_string()).collect();
@@ -140,20 +140,22 @@ fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
 }
 
 impl Context {
-    /// The configuration that the command line or the usual places name.
+    /// Loads the configuration file.
     fn load(&self) -> Result<Config, Box<dyn Error>> {
         Ok(Config::load(&self.file()?, KAFKA)?)
     }
 
-    /// The journal that the configuration names, to be looked at from outside.
+    /// Opens the journal read-only, next to a process that may be writing to it.
     fn journal(&self) -> Result<ReadOnlyJournal, Box<dyn Error>> {
         let dir = JournalConfig::load(&self.file()?)?.dir;
         let disk = LocalDisk::existing(&dir).map_err(|source| NoJournal { dir, source })?;
         Ok(ReadOnlyJournal::open(Arc::new(disk))?)
     }
 
+    /// Finds the configuration file: the one on the command line, else the first default location that exists.
     fn file(&self) -> Result<PathBuf, UsageError> {
-        let missing = "no configuration: neither ./hookhold.toml nor /etc/hookhold/hookhold.toml exists; name one with --config";
+        let missing = "expected a configuration in ./hookhold.toml or /etc/hookhold/hookhold.toml, found none; \
+                       name one with --config or create one with `hookhold init`";
         Config::find(self.config.clone()).ok_or_else(|| UsageError(missing.to_owned()))
     }
 
@@ -162,27 +164,27 @@ impl Context {
     }
 }
 
-/// The command line names a source that is not there.
+/// Returns the error for a source name that is not configured, with the nearest name that is.
 fn unknown_source(name: &str, names: &[String]) -> UsageError {
     let hint = nearest(name, names).map_or(String::new(), |near| format!(", did you mean {near}?"));
-    UsageError(format!("no source is called {}{hint}; configured: {}", name.escape_debug(), names.join(", ")))
+    UsageError(format!("no source named {}{hint}; configured: {}", name.escape_debug(), names.join(", ")))
 }
 
-/// Judges one librdkafka property.
+/// Check of one librdkafka property. `config` does not know librdkafka.
 const KAFKA: KafkaCheck = hookhold::forward::check_setting;
 
 const AFTER: &str = "\
 Examples:
-  hookhold init stripe github         a configuration for both, and what to paste where
-  hookhold providers stripe           what to paste where in Stripe's dashboard
-  hookhold check                      every mistake of ./hookhold.toml at once
-  hookhold run                        receive, keep, pass on, until SIGTERM
-  hookhold send stripe --count 100    100 genuine deliveries to the running gateway
-  hookhold tail --follow              what is being kept, as it arrives
-  hookhold doctor stripe              why its latest deliveries were refused, and what would be believed
+  hookhold init stripe github         create a configuration for both and print what to paste where
+  hookhold providers stripe           show what to paste where in Stripe's dashboard
+  hookhold check                      report every mistake in ./hookhold.toml at once
+  hookhold run                        receive, store and forward until SIGTERM
+  hookhold send stripe --count 100    send 100 genuine deliveries to the running gateway
+  hookhold tail --follow              print events as they are stored
+  hookhold doctor stripe              explain why recent deliveries were rejected and what would pass
 
 Exit codes:
-  0  done
-  1  the work failed
-  2  the command line or the configuration is wrong
-  3  the journal failed: the disk can no longer be trusted, look at it before the next start";
+  0  success
+  1  the command failed
+  2  the command line or the configuration has a mistake
+  3  the journal failed: check the disk before the next start";

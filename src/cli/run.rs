@@ -39,7 +39,7 @@ enum LogFormat {
 /// Runs the gateway.
 pub fn run(context: &Context, args: RunArgs) -> VerbResult {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    // Registered first, and handled once everything runs: a SIGHUP must not end the process in the middle of a recovery.
+    // Registered first and handled once everything runs: without a handler, a SIGHUP during the recovery ends the process.
     let hangups = runtime.block_on(async { signal(SignalKind::hangup()) })?;
     let config = service::load_config(&context.file()?)?;
     let format = if args.log_format == LogFormat::Json { log::Format::Json } else { log::Format::Text };
@@ -56,7 +56,7 @@ pub fn run(context: &Context, args: RunArgs) -> VerbResult {
         Ok(service) => service,
         Err(StartError::Journal(error @ OpenError::Locked)) => return Err(in_journal(&error).into()),
         Err(StartError::Journal(error)) => {
-            super::explain(&*Box::<dyn Error>::from(in_journal(&error)));
+            super::report(&*Box::<dyn Error>::from(in_journal(&error)));
             return Ok(ExitStatus::JournalFailed);
         }
         Err(error) => return Err(error.into()),
@@ -65,14 +65,14 @@ pub fn run(context: &Context, args: RunArgs) -> VerbResult {
         let listeners = Listeners::open(&config)?;
         handle_signals(service.clone(), shutdown, hangups)?;
         match service.serve(listeners).await {
-            // `stop` returns it again.
+            // `stop` returns the same error.
             Err(ServeError::Journal(_)) => Ok(()),
             served => Ok(served?),
         }
     });
     let stopped = service.stop();
-    // Work that hangs on a broken disk, or reads a file without an end, must not delay the exit. Until here, a second signal
-    // ends it.
+    // Work that hangs on a broken disk, or reads a file without an end, must not delay the exit. Until this line a second signal
+    // ends such work.
     runtime.shutdown_timeout(LAST_RESPONSES);
     if let Err(error) = stopped {
         tracing::error!("{error}; exiting with code 3");
