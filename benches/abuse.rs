@@ -1,8 +1,8 @@
-//! What genuine senders notice of strangers: the time from the moment a delivery is due to its 2xx, at 500 deliveries a
-//! second, first alone and then while 1,000 connections trickle and 64 forge at full speed.
+//! Measures how an attack affects genuine senders: the time from the moment a delivery is due to its 2xx, at 500 deliveries
+//! a second, first without an attack and then while 1,000 connections trickle and 64 send forged deliveries at full speed.
 //!
 //! `cargo bench --bench abuse [-- --seconds 10] [--dir DIRECTORY]`; each kind of sender has an address of its own. Senders,
-//! attackers and the gateway share the machine, so what is measured is also how the kernel divides it.
+//! attackers and the gateway share the machine, so the result depends on the kernel's scheduling as well.
 
 #[path = "../tests/common/attack.rs"]
 mod attack;
@@ -36,22 +36,22 @@ fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(send(&gateway, "warm-up", Duration::from_secs(2)))?;
     let quiet = runtime.block_on(send(&gateway, "quiet", time))?;
-    tell("quiet", &quiet);
+    report("quiet", &quiet);
     let attack = gateway.attack();
-    std::thread::sleep(Duration::from_secs(3)); // past the first cuts of the trickles
+    std::thread::sleep(Duration::from_secs(3)); // until the first trickling connections have been cut
     let attacked = runtime.block_on(send(&gateway, "attacked", time))?;
-    tell("under attack", &attacked);
+    report("under attack", &attacked);
     let ratio = p99(&attacked) / p99(&quiet);
-    println!("p99 {ratio:.1} times the quiet one; peak memory {} MB beside max_in_flight of 256 MiB", gateway.peak_memory()?);
-    println!("forgers heard {:?}; attackers connected {} times", attack.forgers_heard(), attack.opened());
+    println!("p99 is {ratio:.1} times the quiet one; peak memory {} MB at a max_in_flight of 256 MiB", gateway.peak_memory()?);
+    println!("forged deliveries by status: {:?}; attackers connected {} times", attack.forger_statuses(), attack.opened());
     Ok(())
 }
 
-fn tell(name: &str, latencies: &Histogram<u64>) {
+fn report(name: &str, latencies: &Histogram<u64>) {
     let at = |quantile| latencies.value_at_quantile(quantile) as f64 / 1000.0;
-    let (count, most) = (latencies.len(), latencies.max() as f64 / 1000.0);
+    let (count, max) = (latencies.len(), latencies.max() as f64 / 1000.0);
     println!(
-        "{name:>12}: {count} x 2xx, p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, max {most:.2} ms",
+        "{name:>12}: {count} x 2xx, p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, max {max:.2} ms",
         at(0.5),
         at(0.99),
         at(0.999)
@@ -62,7 +62,7 @@ fn p99(latencies: &Histogram<u64>) -> f64 {
     latencies.value_at_quantile(0.99) as f64
 }
 
-/// `hookhold run`.
+/// A running `hookhold run`.
 struct Gateway {
     server: Server,
     address: SocketAddr,
@@ -83,7 +83,7 @@ impl Gateway {
         );
         let (file, log) = (dir.path().join("hookhold.toml"), std::fs::File::create(dir.path().join("log"))?);
         std::fs::write(&file, &text)?;
-        let config = Config::parse("hookhold.toml", &text, |_, _| None).map_err(|mistakes| mistakes.to_string())?;
+        let config = Config::parse("hookhold.toml", &text, |_, _| None).map_err(|diagnostics| diagnostics.to_string())?;
         let source = config.sources.into_iter().next().ok_or("a source is configured")?;
         let server = Server::start(gateway::hookhold().args(["run", "--config"]).arg(&file).stderr(log), address)?;
         Ok(Gateway { server, address, source, _dir: dir })
@@ -96,57 +96,58 @@ impl Gateway {
         attack
     }
 
-    /// A whole HTTP request with a body like Stripe's of about `size` bytes, signed now.
+    /// Returns a whole HTTP request with a Stripe-like body of about `size` bytes, signed now.
     fn request(&self, id: &str, size: usize, tamper: Option<Tamper>) -> Bytes {
         let body = format!("{{\"id\":\"{id}\",\"type\":\"invoice.paid\",\"lines\":\"{}\"}}", "x".repeat(size));
         let options = SampleOptions { id: id.to_owned(), event_type: None, key: None, now: SystemClock.now(), tamper };
         wire(&sign(&self.source, Some(body.into()), &options)).into()
     }
 
-    /// In MB, from `VmHWM` in proc(5).
+    /// Peak resident memory in MB: `VmHWM` in proc(5).
     fn peak_memory(&self) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.server.0.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("Linux says so")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM in /proc")?;
         Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024 / 1_000_000)
     }
 }
 
-/// Sends at [`RATE`] over [`CONNECTIONS`] and returns the microseconds from when each delivery was due to its 2xx. Anything
-/// but a 2xx is an error.
+/// Sends at [`RATE`] over [`CONNECTIONS`] and returns the microseconds from the moment at which each delivery was due to its
+/// 2xx. Any other response is an error.
 async fn send(gateway: &Gateway, run: &str, time: Duration) -> Result<Histogram<u64>> {
     let count = RATE * time.as_secs() as u32;
     let run = format!("{run}_{:x}", fastrand::u64(..));
     let requests: Arc<Vec<Bytes>> =
         Arc::new((0..count).map(|n| gateway.request(&format!("evt_{run}_{n}"), 2_000, None)).collect());
-    let began = Instant::now() + Duration::from_millis(100);
+    let start = Instant::now() + Duration::from_millis(100);
     let mut senders = tokio::task::JoinSet::new();
     for first in 0..CONNECTIONS {
         let mut stream = TcpStream::connect(gateway.address).await?;
         stream.set_nodelay(true)?;
         let requests = requests.clone();
         senders.spawn(async move {
-            let (mut taken, mut answer) = (Vec::new(), [0; 1024]);
+            let (mut latencies, mut answer) = (Vec::new(), [0; 1024]);
             for turn in (first..count).step_by(CONNECTIONS as usize) {
-                let due = began + Duration::from_secs(turn.into()) / RATE;
+                let due = start + Duration::from_secs(turn.into()) / RATE;
                 sleep_until(due).await;
                 stream.write_all(&requests[turn as usize]).await?;
                 let read = stream.read(&mut answer).await?;
                 if !answer[..read].starts_with(b"HTTP/1.1 200") || !answer[..read].ends_with(b"\r\n\r\n") {
                     return Err(format!("not a whole 200: {:?}", String::from_utf8_lossy(&answer[..read])).into());
                 }
-                taken.push(due.elapsed());
+                latencies.push(due.elapsed());
             }
-            Result::Ok(taken)
+            Result::Ok(latencies)
         });
     }
     let mut latencies = Histogram::new(3)?;
-    while let Some(taken) = senders.join_next().await {
-        for latency in taken?? {
+    while let Some(sent) = senders.join_next().await {
+        for latency in sent?? {
             latencies.record(latency.as_micros() as u64)?;
         }
     }
     Ok(latencies)
 }
 
+/// Deliveries per second.
 const RATE: u32 = 500;
 const CONNECTIONS: u32 = 32;

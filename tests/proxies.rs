@@ -1,5 +1,5 @@
-//! Behind proxies: Debian's own nginx, Caddy and HAProxy with the snippets of `docs/deploy.md`, and peers who only say that
-//! they are proxies.
+//! hookhold behind Debian's nginx, Caddy and HAProxy with the snippets of `docs/deploy.md`, and behind peers that only claim
+//! to be proxies.
 
 #[path = "common/https.rs"]
 mod https;
@@ -16,31 +16,31 @@ use std::sync::Arc;
 
 use hookhold::journal::disk::LocalDisk;
 use hookhold::journal::{ReadOnlyJournal, StoredEvent};
-use https::{Delivery, HOST, Pair, SECRET, SOURCE, said};
+use https::{Delivery, HOST, Pair, SECRET, SOURCE, curl_status};
 use process::{Home, Line, post, reserve, tool, wait_until};
 use sdk::{Sample, Sdk};
 
-/// A proxy that runs a snippet of the page, with ports and files of this test.
-struct Front {
+/// A running proxy, configured by a snippet of the page with the ports and files of this test.
+struct ProxyProcess {
     address: SocketAddr,
     child: Child,
     dir: tempfile::TempDir,
     _reserved: UdpSocket,
 }
 
-impl Front {
-    /// Starts `name` with the snippet of the language `language`, in front of `behind`.
-    fn start(name: &str, language: &str, behind: SocketAddr, pair: &Pair) -> Front {
+impl ProxyProcess {
+    /// Starts the proxy `name` with the snippet in `language`; it forwards to `upstream`.
+    fn start(name: &str, language: &str, upstream: SocketAddr, pair: &Pair) -> ProxyProcess {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("target/ can be written to");
         let (address, reserved) = reserve();
         let both = dir.path().join("both.pem");
-        let texts = [pair.cert(), pair.key()].map(|file| fs::read_to_string(file).expect("it has been written"));
+        let texts = [pair.cert(), pair.key()].map(|file| fs::read_to_string(file).expect("the test wrote it"));
         fs::write(&both, texts.concat()).expect("target/ can be written to");
         let (cert, key, both) = (pair.cert(), pair.key(), both.display().to_string());
         let (cert, key) = (cert.display().to_string(), key.display().to_string());
         let port = address.port();
         let text = [
-            ("127.0.0.1:8080", behind.to_string()),
+            ("127.0.0.1:8080", upstream.to_string()),
             ("listen 443", format!("listen {address}")),
             ("bind :443", format!("bind {address}")),
             ("hooks.example.com {\n", format!("https://{HOST}:{port} {{\n    tls {cert} {key}\n")),
@@ -71,13 +71,13 @@ impl Front {
             .env_remove("XDG_DATA_HOME");
         let child = command.stdout(Stdio::null()).stderr(log).spawn();
         let child = child.unwrap_or_else(|error| panic!("{name}: {error}; tests/run unpacks it"));
-        let mut front = Front { address, child, dir, _reserved: reserved };
+        let mut proxy = ProxyProcess { address, child, dir, _reserved: reserved };
         wait_until("the proxy listens", || {
-            let ended = front.child.try_wait().expect("a child can be waited for");
-            assert!(ended.is_none(), "{name}: {ended:?}\n{}", front.log());
+            let ended = proxy.child.try_wait().expect("a child can be waited for");
+            assert!(ended.is_none(), "{name}: {ended:?}\n{}", proxy.log());
             Line::try_open(address).is_some()
         });
-        front
+        proxy
     }
 
     fn log(&self) -> String {
@@ -85,24 +85,24 @@ impl Front {
     }
 }
 
-impl Drop for Front {
+impl Drop for ProxyProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("the proxy said:\n{}", self.log());
+            eprintln!("log of the proxy:\n{}", self.log());
         }
     }
 }
 
-/// The `nth` code block of the page in this language.
+/// Returns the `nth` code block in `language` of the page.
 fn snippet(language: &str, nth: usize) -> String {
     let page = include_str!("../docs/deploy.md");
     let block = page.split(&format!("```{language}\n")).nth(nth + 1).and_then(|rest| rest.split("```").next());
     block.unwrap_or_else(|| panic!("docs/deploy.md has no block {nth} in {language}")).to_owned()
 }
 
-/// What nginx needs around a server: everything in one process and one directory.
+/// Wraps an nginx server block so that nginx runs in one process and one directory.
 fn nginx(dir: &Path, server: &str) -> String {
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
     let temporary: String = temporary.map(|kind| format!("{kind}_temp_path {};\n", dir.join(kind).display())).concat();
@@ -111,7 +111,7 @@ fn nginx(dir: &Path, server: &str) -> String {
     )
 }
 
-/// hookhold with the `[server]` of the page's block `nth`, but for where it listens.
+/// A home with the `[server]` section in TOML block `nth` of the page, except for addresses and certificate.
 fn home(nth: usize, more: &str) -> Home {
     let lines = snippet("toml", nth);
     let mut lines = lines.lines();
@@ -124,41 +124,41 @@ fn home(nth: usize, more: &str) -> Home {
     Home::new(&[("github", SECRET), ("twilio", TOKEN)], &format!("{server}{more}{SOURCE}{twilio}"))
 }
 
-/// The addresses that were kept, in order.
-fn kept(home: &Home) -> Vec<IpAddr> {
-    let disk = LocalDisk::existing(&home.journal()).expect("the journal is there");
-    let mut journal = ReadOnlyJournal::open(Arc::new(disk)).expect("it can be read");
-    let next = || journal.next().expect("it can be read");
+/// Returns the sender addresses of the stored events, in order.
+fn stored(home: &Home) -> Vec<IpAddr> {
+    let disk = LocalDisk::existing(&home.journal()).expect("a journal");
+    let mut journal = ReadOnlyJournal::open(Arc::new(disk)).expect("a readable journal");
+    let next = || journal.next().expect("a readable journal");
     std::iter::from_fn(next).map(|StoredEvent { event, .. }| event.request().remote.ip()).collect()
 }
 
-/// The addresses of the refusals with this outcome that were logged.
-fn refused(home: &Home, outcome: &str) -> Vec<String> {
+/// Returns the addresses in the log of the rejections with this outcome.
+fn rejected(home: &Home, outcome: &str) -> Vec<String> {
     let log = home.log();
     let lines = log.lines().filter(|line| line.contains(&format!("outcome=\"{outcome}\"")));
     let address = |line: &str| Some(line.split_once("remote=")?.1.split_once(':')?.0.to_owned());
-    lines.map(|line| address(line).expect("a refusal is logged with its address")).collect()
+    lines.map(|line| address(line).expect("a rejection is logged with its address")).collect()
 }
 
-/// From another address than the proxy's, with a header that says something else.
+/// curl options of a sender whose address is not the proxy's, and whose header names yet another one.
 const SENDER: [&str; 4] = ["--interface", "127.0.0.3", "-H", "X-Forwarded-For: 6.6.6.6"];
 const SENDERS_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
 
-fn deliver_through(front: &Front, home: &Home, pair: &Pair) {
+fn deliver_through(proxy: &ProxyProcess, home: &Home, pair: &Pair) {
     for version in ["--http1.1", "--http2"] {
         let args = [&SENDER[..], &[version]].concat();
-        assert!(Delivery::new(version).send(front.address, Some(pair), &args).starts_with("200 "));
+        assert!(Delivery::new(version).send(proxy.address, Some(pair), &args).starts_with("200 "));
     }
-    let mut forged = Delivery::new("forged").curl(front.address, Some(pair));
+    let mut forged = Delivery::new("forged").curl(proxy.address, Some(pair));
     let forged = forged.args(SENDER).args(["--data-binary", "another body"]).output().expect("curl starts");
-    assert!(said(&forged).starts_with("401 "));
-    assert_eq!(said(&twilio(front, pair).output().expect("curl starts")), "200 2");
-    assert_eq!(kept(home), [SENDERS_ADDRESS; 3]);
-    assert_eq!(refused(home, "signature_mismatch"), ["127.0.0.3"]);
+    assert!(curl_status(&forged).starts_with("401 "));
+    assert_eq!(curl_status(&twilio(proxy, pair).output().expect("curl starts")), "200 2");
+    assert_eq!(stored(home), [SENDERS_ADDRESS; 3]);
+    assert_eq!(rejected(home, "signature_mismatch"), ["127.0.0.3"]);
 }
 
-/// A form as Twilio sends it, signed by its SDK for the URL in its console.
-fn twilio(front: &Front, pair: &Pair) -> Command {
+/// A form in Twilio's format, signed by its SDK for the URL in its console.
+fn twilio(proxy: &ProxyProcess, pair: &Pair) -> Command {
     let body = b"MessageSid=SM1&MessageStatus=delivered&Body=a+b";
     let sample = Sample { scheme: "twilio", secret: TOKEN, id: "one", timestamp: 0, body };
     let signed = Sdk::start().sign_for_url(sample, &format!("https://{HOST}/hooks/twilio?shop=1%2F2"));
@@ -169,8 +169,8 @@ fn twilio(front: &Front, pair: &Pair) -> Command {
         curl.arg("-H").arg(format!("{name}: {value}"));
     }
     curl.arg("--data-binary").arg(std::str::from_utf8(body).expect("text")).arg("--cacert").arg(pair.cert());
-    curl.args(["--resolve", &format!("{HOST}:{}:127.0.0.1", front.address.port())]);
-    curl.arg(format!("https://{HOST}:{}/hooks/twilio?shop=1%2F2", front.address.port()));
+    curl.args(["--resolve", &format!("{HOST}:{}:127.0.0.1", proxy.address.port())]);
+    curl.arg(format!("https://{HOST}:{}/hooks/twilio?shop=1%2F2", proxy.address.port()));
     curl
 }
 
@@ -178,38 +178,42 @@ fn twilio(front: &Front, pair: &Pair) -> Command {
 fn behind_nginx_the_senders_address_counts_and_twilio_verifies() {
     let (home, pair) = (home(1, ""), Pair::new(30));
     let _process = home.start();
-    deliver_through(&Front::start("nginx", "nginx", home.hooks, &pair), &home, &pair);
+    deliver_through(&ProxyProcess::start("nginx", "nginx", home.hooks, &pair), &home, &pair);
 }
 
 #[test]
 fn behind_caddy_the_senders_address_counts_and_twilio_verifies() {
     let (home, pair) = (home(1, ""), Pair::new(30));
     let _process = home.start();
-    deliver_through(&Front::start("caddy", "caddy", home.hooks, &pair), &home, &pair);
+    deliver_through(&ProxyProcess::start("caddy", "caddy", home.hooks, &pair), &home, &pair);
 }
 
 #[test]
-fn behind_haproxy_with_the_proxy_protocol_the_senders_address_counts_and_twilio_verifies() {
+fn the_proxy_protocol_of_haproxy_names_the_senders_address() {
     let (home, pair) = (home(2, ""), Pair::new(30));
     let _process = home.start();
-    deliver_through(&Front::start("haproxy", "haproxy", home.hooks, &pair), &home, &pair);
+    deliver_through(&ProxyProcess::start("haproxy", "haproxy", home.hooks, &pair), &home, &pair);
 }
 
 #[test]
-fn behind_haproxy_that_passes_tls_on_the_senders_address_counts_and_twilio_verifies() {
+fn haproxy_forwards_tls_and_still_names_the_senders_address() {
     let pair = Pair::new(30);
     let home = home(2, &pair.config());
     let _process = home.start();
-    deliver_through(&Front::start("haproxy", "haproxy-tcp", home.hooks, &pair), &home, &pair);
+    deliver_through(&ProxyProcess::start("haproxy", "haproxy-tcp", home.hooks, &pair), &home, &pair);
 }
 
 #[test]
-fn a_forged_forwarding_header_from_elsewhere_changes_nothing() {
+fn x_forwarded_for_from_an_untrusted_peer_is_ignored() {
     let home = Home::new(&[("github", SECRET)], &format!("server.trusted_proxies = [\"127.0.0.9\"]\n{SOURCE}"));
     let _process = home.start();
     assert_eq!(Delivery::new("one").send(home.hooks, None, &SENDER), "200 1.1");
     assert_eq!(Delivery::new("two").send(home.hooks, None, &["--interface", "127.0.0.9", "-H", SENDER[3]]), "200 1.1");
-    assert_eq!(kept(&home), [SENDERS_ADDRESS, IpAddr::V4(Ipv4Addr::new(6, 6, 6, 6))], "only the trusted one is believed");
+    assert_eq!(
+        stored(&home),
+        [SENDERS_ADDRESS, IpAddr::V4(Ipv4Addr::new(6, 6, 6, 6))],
+        "only the header of the trusted peer is used"
+    );
 }
 
 /// A PROXY v2 header: `command` is 1 for a client's connection, 0 for the proxy's own.
@@ -222,7 +226,7 @@ fn proxy_header(command: u8, client: [u8; 4]) -> Vec<u8> {
 }
 
 #[test]
-fn a_proxy_header_counts_from_a_trusted_peer_and_from_nobody_else() {
+fn only_a_trusted_peer_may_send_a_proxy_header() {
     let config = |trusted: &str| format!("server.trusted_proxies = [\"{trusted}\"]\nserver.proxy_protocol = true\n{SOURCE}");
     let home = Home::new(&[("github", SECRET)], &config("127.0.0.1"));
     let request = |id: &str| {
@@ -239,30 +243,30 @@ fn a_proxy_header_counts_from_a_trusted_peer_and_from_nobody_else() {
     let mut own = Line::open(home.hooks);
     assert_eq!(own.ask(&[proxy_header(0, [192, 0, 2, 8]), request("the proxy's own")].concat()).status, 200);
     let client = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
-    assert_eq!(kept(&home), [client, client, IpAddr::V4(Ipv4Addr::LOCALHOST)]);
+    assert_eq!(stored(&home), [client, client, IpAddr::V4(Ipv4Addr::LOCALHOST)]);
 
     for broken in [request("without"), [&proxy_header(1, [0; 4])[..13], &[0x99, 0xff, 0xff], &[b'x'; 40]].concat()] {
         let mut line = Line::open(home.hooks);
         line.send(&broken);
         assert_eq!(line.answer().status, 400);
     }
-    assert_eq!(refused(&home, "bad_request"), ["127.0.0.1"; 2]);
+    assert_eq!(rejected(&home, "bad_request"), ["127.0.0.1"; 2]);
     drop(process);
 
     home.configure(&config("127.0.0.9"));
     let process = home.start();
     let mut forged = Line::open(home.hooks);
     assert_eq!(forged.ask(&[proxy_header(1, [192, 0, 2, 9]), request("forged")].concat()).status, 400);
-    // What hyper refuses by itself is written down once the connection is closed.
-    wait_until("it is written down", || refused(&home, "bad_request").len() == 3);
-    assert_eq!(refused(&home, "bad_request"), ["127.0.0.1"; 3]);
+    // A request that hyper rejects by itself is logged once the connection is closed.
+    wait_until("the rejection is logged", || rejected(&home, "bad_request").len() == 3);
+    assert_eq!(rejected(&home, "bad_request"), ["127.0.0.1"; 3]);
     assert_eq!(Line::open(home.hooks).ask(&request("honest")).status, 200);
     assert_eq!(process.metric("hookhold_deliveries_total{outcome=\"stored\",source=\"github\"}"), Some(1.0));
-    assert_eq!(kept(&home).last(), Some(&IpAddr::V4(Ipv4Addr::LOCALHOST)));
+    assert_eq!(stored(&home).last(), Some(&IpAddr::V4(Ipv4Addr::LOCALHOST)));
 }
 
 #[test]
-fn behind_a_trusted_proxy_each_client_has_limits_of_its_own() {
+fn each_client_behind_a_trusted_proxy_has_its_own_limits() {
     let limits = "server.max_connections_per_address = 1\nserver.max_rejected_per_address = \"1/h\"\n";
     let home = Home::new(&[("github", SECRET)], &format!("server.trusted_proxies = [\"127.0.0.1\"]\n{limits}{SOURCE}"));
     let process = home.start();
@@ -287,7 +291,7 @@ fn behind_a_trusted_proxy_each_client_has_limits_of_its_own() {
     };
     let mut first = connect([192, 0, 2, 1], "first");
     assert_eq!(first.answer().status, 200);
-    assert_eq!(connect([192, 0, 2, 1], "second").rest(), b"", "one connection for each");
+    assert_eq!(connect([192, 0, 2, 1], "second").rest(), b"", "one connection per client");
     assert_eq!(connect([192, 0, 2, 2], "third").answer().status, 200);
 }
 

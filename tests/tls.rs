@@ -1,5 +1,5 @@
-//! HTTPS at the real binary, with curl and openssl on the other side: versions, what else comes to the port, and a
-//! certificate that is replaced while deliveries flow.
+//! HTTPS on the real binary, with curl and openssl as clients: protocol versions, handshakes without a request, HTTP/2, and a
+//! certificate that is replaced under load.
 
 #[path = "common/h2.rs"]
 mod h2;
@@ -15,13 +15,13 @@ use std::path::Path;
 use std::process::Command;
 use std::time::SystemTime;
 
-use h2::{Client, Wire};
+use h2::{Client, PausableRelay};
 use http::StatusCode;
-use https::{Delivery, HOST, Pair, SECRET, SOURCE, s_client, said, served, x509};
+use https::{Delivery, HOST, Pair, SECRET, SOURCE, curl_status, s_client, served_fingerprint, x509};
 use process::{Home, Line, wait_until};
 use rustix::process::Signal;
 
-/// HTTPS with this certificate, and `server` lines besides.
+/// A home that serves HTTPS with this certificate, with additional lines for `[server]`.
 fn home(pair: &Pair, server: &str) -> Home {
     let server = server.lines().map(|line| format!("server.{line}\n")).collect::<String>();
     Home::new(&[("github", SECRET)], &format!("{}server.drain_delay = \"0s\"\n{server}{SOURCE}", pair.config()))
@@ -32,7 +32,7 @@ fn count(process: &process::Process<'_>, source: &str, outcome: &str) -> u64 {
 }
 
 #[test]
-fn a_delivery_over_https_is_kept_over_http_1_1_and_over_http_2() {
+fn https_deliveries_are_stored_over_http_1_and_http_2() {
     let pair = Pair::new(365);
     let home = home(&pair, "");
     let process = home.start();
@@ -46,11 +46,11 @@ fn a_delivery_over_https_is_kept_over_http_1_1_and_over_http_2() {
     assert_eq!((count(&process, "github", "stored"), count(&process, "github", "duplicate")), (4, 4));
     let forged = ["-H", "x-hub-signature-256: sha256=00", "--http2"];
     let mut curl = Delivery::new("forged").curl(home.hooks, Some(&pair));
-    assert_eq!(said(&curl.args(["--data-binary", "{}"]).args(forged).output().expect("curl starts")), "401 2");
+    assert_eq!(curl_status(&curl.args(["--data-binary", "{}"]).args(forged).output().expect("curl starts")), "401 2");
 }
 
 #[test]
-fn tls_1_2_and_1_3_are_spoken_and_1_1_is_refused_and_counted() {
+fn only_tls_versions_from_1_2_on_are_accepted() {
     let pair = Pair::new(365);
     let home = home(&pair, "");
     let process = home.start();
@@ -63,11 +63,11 @@ fn tls_1_2_and_1_3_are_spoken_and_1_1_is_refused_and_counted() {
     let output = s_client(home.hooks, &["-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0"]);
     assert!(!output.status.success(), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("alert"), "{output:?}");
-    wait_until("it is counted", || count(&process, "-", "bad_request") == before + 1);
+    wait_until("the outcome is counted", || count(&process, "-", "bad_request") == before + 1);
 }
 
 #[test]
-fn plain_http_on_the_port_for_tls_gets_a_clear_answer_and_is_counted() {
+fn plain_http_on_the_tls_port_gets_a_400() {
     let pair = Pair::new(365);
     let home = home(&pair, "");
     let process = home.start();
@@ -79,15 +79,15 @@ fn plain_http_on_the_port_for_tls_gets_a_clear_answer_and_is_counted() {
 }
 
 #[test]
-fn a_handshake_that_does_not_end_is_closed_at_its_limit_and_counted_once_it_had_begun() {
+fn an_unfinished_handshake_is_closed_and_counted_as_too_slow() {
     let pair = Pair::new(365);
     let home = home(&pair, "handshake_timeout = \"100ms\"");
     let process = home.start();
-    let (mut silent, mut begun) = (Line::open(home.hooks), Line::open(home.hooks));
-    begun.send(&[22, 3, 1]);
-    assert_eq!((silent.rest(), begun.rest()), (Vec::new(), Vec::new()));
-    wait_until("it is counted", || count(&process, "-", "too_slow") == 1);
-    assert_eq!(process.deliveries().values().sum::<u64>(), 1, "a connection without a byte is nothing");
+    let (mut silent, mut started) = (Line::open(home.hooks), Line::open(home.hooks));
+    started.send(&[22, 3, 1]);
+    assert_eq!((silent.rest(), started.rest()), (Vec::new(), Vec::new()));
+    wait_until("the outcome is counted", || count(&process, "-", "too_slow") == 1);
+    assert_eq!(process.deliveries().values().sum::<u64>(), 1, "a connection without a byte is not counted");
 }
 
 #[test]
@@ -95,19 +95,19 @@ fn a_handshake_counts_as_a_connection() {
     let pair = Pair::new(365);
     let home = home(&pair, "max_connections = 1\nhandshake_timeout = \"1m\"");
     let _process = home.start();
-    let mut begun = Line::open(home.hooks);
-    begun.send(&[22, 3, 1]);
-    wait_until("it has taken the only place", || home.log().contains("every connection is in use"));
-    drop(begun);
+    let mut started = Line::open(home.hooks);
+    started.send(&[22, 3, 1]);
+    wait_until("it uses the only connection", || home.log().contains("every connection is in use"));
+    drop(started);
     assert_eq!(Delivery::new("next").send(home.hooks, Some(&pair), &[]), "200 2");
 }
 
 #[test]
-fn a_certificate_replaced_under_load_fails_no_delivery_and_is_served_afterwards() {
+fn a_certificate_replaced_under_load_fails_no_delivery() {
     let (pair, next) = (Pair::new(365), Pair::new(365));
     let home = home(&pair, "");
     let both = home.journal().with_file_name("both");
-    let texts = [pair.cert(), next.cert()].map(|cert| fs::read_to_string(cert).expect("it is there"));
+    let texts = [pair.cert(), next.cert()].map(|cert| fs::read_to_string(cert).expect("the test wrote it"));
     fs::write(&both, texts.concat()).expect("target/ can be written to");
     let process = home.start();
     let old = pair.fingerprint();
@@ -115,16 +115,16 @@ fn a_certificate_replaced_under_load_fails_no_delivery_and_is_served_afterwards(
     let load = std::thread::scope(|scope| {
         let load = scope.spawn(|| home.verb(&send));
         wait_until("the load runs", || count(&process, "github", "stored") > 2000);
-        assert_eq!(served(home.hooks), old);
-        pair.become_like(&next.cert(), &next.key());
+        assert_eq!(served_fingerprint(home.hooks), old);
+        pair.replace_with(&next.cert(), &next.key());
         let mut fresh = 0;
-        wait_until("the new one is served", || {
+        wait_until("the new certificate is served", || {
             fresh += 1;
             let trust = ["--cacert", both.to_str().expect("a path in target/")];
             assert_eq!(Delivery::new(&format!("fresh-{fresh}")).send(home.hooks, Some(&pair), &trust), "200 2");
-            served(home.hooks) == next.fingerprint()
+            served_fingerprint(home.hooks) == next.fingerprint()
         });
-        assert!(!load.is_finished(), "the load ran all the while");
+        assert!(!load.is_finished(), "the load must run until the new certificate is served");
         load.join().expect("no panic")
     });
     assert_eq!(load.status.code(), Some(0), "{}", String::from_utf8_lossy(&load.stdout));
@@ -136,46 +136,50 @@ fn a_certificate_replaced_under_load_fails_no_delivery_and_is_served_afterwards(
 }
 
 #[test]
-fn a_broken_new_certificate_keeps_the_old_one_and_is_reported() {
+fn a_broken_new_certificate_is_reported_and_not_used() {
     let (pair, other, old) = (Pair::new(365), Pair::new(365), Pair::new(365));
-    old.become_like(&pair.cert(), &pair.key());
+    old.replace_with(&pair.cert(), &pair.key());
     let home = home(&pair, "");
     let _process = home.start();
     let reports = || home.log().matches("the new TLS certificate cannot be used; the previous one stays in use").count();
-    pair.become_like(&other.cert(), &old.key());
+    pair.replace_with(&other.cert(), &old.key());
     wait_until("a key of another certificate is reported", || reports() == 1);
     assert!(home.log().contains("not the key of the certificate"), "{}", home.log());
     fs::write(pair.cert(), "nothing").expect("target/ can be written to");
     wait_until("a text without a certificate is reported", || reports() == 2);
-    assert_eq!(served(home.hooks), old.fingerprint());
+    assert_eq!(served_fingerprint(home.hooks), old.fingerprint());
     assert_eq!(Delivery::new("old").send(home.hooks, Some(&old), &[]), "200 2");
-    pair.become_like(&other.cert(), &other.key());
-    wait_until("the repaired files are served", || served(home.hooks) == other.fingerprint());
+    pair.replace_with(&other.cert(), &other.key());
+    wait_until("the repaired files are served", || served_fingerprint(home.hooks) == other.fingerprint());
 }
 
 #[test]
-fn a_certificate_that_looks_like_the_old_one_from_outside_is_served_all_the_same() {
+fn a_new_certificate_of_equal_size_and_mtime_is_used() {
     let (pair, next) = (Pair::new(365), Pair::new(365));
     let put = |mut pem: Vec<u8>, to: &Path| {
         pem.resize(4096, b'\n');
         fs::write(to, pem).expect("target/ can be written to");
-        File::options().write(true).open(to).and_then(|file| file.set_modified(SystemTime::UNIX_EPOCH)).expect("it is ours");
+        File::options()
+            .write(true)
+            .open(to)
+            .and_then(|file| file.set_modified(SystemTime::UNIX_EPOCH))
+            .expect("a file of this test");
     };
     let put_each = |from: &Pair| {
         for (from, to) in [(from.cert(), pair.cert()), (from.key(), pair.key())] {
-            put(fs::read(from).expect("it is there"), &to);
+            put(fs::read(from).expect("the test wrote it"), &to);
         }
     };
     put_each(&pair);
     let home = home(&pair, "");
     let _process = home.start();
-    assert_eq!(served(home.hooks), pair.fingerprint());
+    assert_eq!(served_fingerprint(home.hooks), pair.fingerprint());
     put_each(&next);
-    wait_until("the next one is served", || served(home.hooks) == next.fingerprint());
+    wait_until("the next certificate is served", || served_fingerprint(home.hooks) == next.fingerprint());
 }
 
 #[test]
-fn sighup_takes_a_certificate_from_other_files_and_a_wrong_one_changes_nothing() {
+fn sighup_loads_another_certificate_and_rejects_a_wrong_one() {
     let (pair, next) = (Pair::new(365), Pair::new(365));
     let home = home(&pair, "");
     let process = home.start();
@@ -183,55 +187,55 @@ fn sighup_takes_a_certificate_from_other_files_and_a_wrong_one_changes_nothing()
         &format!("{}{SOURCE}", next.config()).replace("server.tls_key", "server.drain_delay = \"0s\"\nserver.tls_key"),
     );
     process.signal(Signal::HUP);
-    wait_until("the other certificate is served", || served(home.hooks) == next.fingerprint());
+    wait_until("the other certificate is served", || served_fingerprint(home.hooks) == next.fingerprint());
     home.configure(&format!(
         "server.drain_delay = \"0s\"\nserver.tls_cert = {:?}\nserver.tls_key = {:?}\n{SOURCE}",
         pair.cert(),
         next.key()
     ));
     process.signal(Signal::HUP);
-    wait_until("it is reported", || home.log().contains("configuration not reloaded"));
+    wait_until("the rejected configuration is logged", || home.log().contains("configuration not reloaded"));
     assert!(home.log().contains("server.tls_key"), "{}", home.log());
     home.configure(SOURCE);
     process.signal(Signal::HUP);
-    wait_until("plain HTTP needs a restart", || home.log().matches("this change needs a restart").count() > 0);
-    assert_eq!(served(home.hooks), next.fingerprint());
+    wait_until("the log says that plain HTTP needs a restart", || home.log().matches("this change needs a restart").count() > 0);
+    assert_eq!(served_fingerprint(home.hooks), next.fingerprint());
     assert_eq!(Delivery::new("stored").send(home.hooks, Some(&next), &[]), "200 2");
 }
 
 #[test]
-fn the_end_of_the_certificate_is_a_metric_and_within_thirty_days_one_log_line() {
+fn certificate_expiry_is_a_metric_and_a_daily_warning() {
     for (days, lines) in [(29, 1), (60, 0)] {
         let (pair, later) = (Pair::new(days), Pair::new(days));
         let home = home(&pair, "");
         let process = home.start();
-        let end = x509(&fs::read(pair.cert()).expect("it is there"), &["-enddate", "-dateopt", "iso_8601"]);
+        let end = x509(&fs::read(pair.cert()).expect("the test wrote it"), &["-enddate", "-dateopt", "iso_8601"]);
         let end = end.strip_prefix("notAfter=").expect("a date").replace(' ', "T");
         let end = end.parse::<jiff::Timestamp>().expect("ISO 8601").as_second();
         assert_eq!(process.metric("hookhold_tls_certificate_expiry_timestamp_seconds"), Some(end as f64));
-        // Looked at again with each look at the files, yet said once a day.
-        pair.become_like(&later.cert(), &later.key());
-        wait_until("the other one is served", || served(home.hooks) == later.fingerprint());
+        // The expiry is checked whenever the files are, yet logged once a day.
+        pair.replace_with(&later.cert(), &later.key());
+        wait_until("the other certificate is served", || served_fingerprint(home.hooks) == later.fingerprint());
         assert_eq!(home.log().matches("the TLS certificate expires soon").count(), lines, "{}", home.log());
     }
 }
 
 #[test]
-fn without_tls_there_is_no_such_metric() {
+fn without_tls_there_is_no_certificate_expiry_metric() {
     let home = Home::new(&[("github", SECRET)], SOURCE);
     assert_eq!(home.start().metric("hookhold_tls_certificate_expiry_timestamp_seconds"), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_does_not_come_over_http_2_gets_408_and_the_others_are_kept() {
+async fn an_incomplete_http_2_body_gets_408_alone() {
     let pair = Pair::new(365);
     let home = home(&pair, "request_deadline = \"500ms\"");
     let process = home.start();
     let mut client = Client::connect(home.hooks, &pair).await;
     let (slow, quick) = (Delivery::new("slow"), Delivery::new("quick"));
-    let mut half = client.begin(&slow).await;
+    let mut half = client.start(&slow).await;
     half.send(&slow.body[..10]).await;
-    let mut whole = client.begin(&quick).await;
+    let mut whole = client.start(&quick).await;
     whole.send(&quick.body).await;
     assert_eq!(whole.status().await, 200);
     assert_eq!(half.status().await, 408);
@@ -239,16 +243,16 @@ async fn a_body_that_does_not_come_over_http_2_gets_408_and_the_others_are_kept(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sigterm_lets_http_2_requests_end_and_then_closes_the_connection() {
+async fn sigterm_completes_http_2_requests_before_closing_the_connection() {
     let pair = Pair::new(365);
     let home = home(&pair, "request_deadline = \"10m\"\nmin_rate_after = \"10m\"\ndrain_deadline = \"1h\"");
     let process = home.start();
     let mut client = Client::connect(home.hooks, &pair).await;
     let delivery = Delivery::new("across");
-    let mut across = client.begin(&delivery).await;
+    let mut across = client.start(&delivery).await;
     across.send(&delivery.body[..10]).await;
     process.signal(Signal::TERM);
-    wait_until("new connections are refused", || Line::try_open(home.hooks).is_none());
+    wait_until("new connections fail", || Line::try_open(home.hooks).is_none());
     across.send(&delivery.body[10..]).await;
     assert_eq!(across.status().await, 200);
     client.closed().await;
@@ -256,7 +260,7 @@ async fn sigterm_lets_http_2_requests_end_and_then_closes_the_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_http_2_connection_has_no_more_time_for_its_first_request_than_a_request() {
+async fn a_silent_http_2_connection_closes_after_request_deadline() {
     let pair = Pair::new(365);
     let home = home(&pair, "request_deadline = \"100ms\"\nidle_timeout = \"1h\"");
     let process = home.start();
@@ -265,90 +269,88 @@ async fn a_new_http_2_connection_has_no_more_time_for_its_first_request_than_a_r
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_http_2_request_that_crosses_the_drain_on_the_wire_is_kept() {
+async fn http_2_requests_that_cross_the_goaway_are_stored() {
     let pair = Pair::new(365);
     let home = home(&pair, "handshake_timeout = \"3s\"\ndrain_deadline = \"1h\"");
     let process = home.start();
-    let wire = Wire::to(home.hooks).await;
-    let mut client = Client::connect(wire.address, &pair).await;
+    let relay = PausableRelay::to(home.hooks).await;
+    let mut client = Client::connect(relay.address, &pair).await;
     assert_eq!(client.deliver(&Delivery::new("before")).await, 200);
-    // Closed after handshake_timeout: by then the other connection has been idle for longer than a drain lingers.
+    // Waits for handshake_timeout, so that the other connection has been idle for longer than a drain lingers.
     assert_eq!(Line::open(home.hooks).rest(), b"");
-    wire.hold();
+    relay.hold();
     process.signal(Signal::TERM);
-    wire.spoken().await;
+    relay.has_held_back().await;
     let crossing = Delivery::new("crossing");
-    let mut under_way = client.begin(&crossing).await;
-    under_way.send(&crossing.body).await;
-    wait_until("it is kept", || count(&process, "github", "stored") == 2);
-    wire.release();
-    assert_eq!(under_way.status().await, 200);
+    let mut request = client.start(&crossing).await;
+    request.send(&crossing.body).await;
+    wait_until("it is stored", || count(&process, "github", "stored") == 2);
+    relay.release();
+    assert_eq!(request.status().await, 200);
     client.closed().await;
     assert_eq!(process.wait().code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_http_2_request_that_never_ends_gets_503_at_the_drain_deadline() {
+async fn unfinished_http_2_requests_get_503_at_drain_deadline() {
     let pair = Pair::new(365);
     let home = home(&pair, "request_deadline = \"10m\"\nmin_rate_after = \"10m\"\ndrain_deadline = \"1s\"");
     let process = home.start();
     let mut client = Client::connect(home.hooks, &pair).await;
-    let delivery = Delivery::new("never");
-    let mut never = client.begin(&delivery).await;
-    never.send(&delivery.body[..10]).await;
+    let delivery = Delivery::new("unfinished");
+    let mut unfinished = client.start(&delivery).await;
+    unfinished.send(&delivery.body[..10]).await;
     process.signal(Signal::TERM);
-    assert_eq!(never.status().await, 503);
+    assert_eq!(unfinished.status().await, 503);
     assert_eq!(process.wait().code(), Some(0));
     assert!(home.log().contains("outcome=\"draining\""), "{}", home.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_with_max_streams_requests_under_way_waits_with_the_next() {
+async fn requests_beyond_max_streams_wait_for_the_earlier_ones() {
     let pair = Pair::new(365);
     let home = home(&pair, "max_streams = 1\nmin_rate_after = \"10m\"");
     let process = home.start();
     let mut client = Client::connect(home.hooks, &pair).await;
-    let [greeting, first, second] = ["greeting", "first", "second"].map(Delivery::new);
-    let mut under_way = client.begin(&greeting).await;
-    under_way.send(&greeting.body).await;
-    assert_eq!(under_way.status().await, 200, "by now the client knows the limit");
-    let mut held = client.begin(&first).await;
+    let [zeroth, first, second] = ["zeroth", "first", "second"].map(Delivery::new);
+    assert_eq!(client.deliver(&zeroth).await, 200, "by now the client knows the limit");
+    let mut held = client.start(&first).await;
     held.send(&first.body[..10]).await;
-    let mut next = client.begin(&second).await;
+    let mut next = client.start(&second).await;
     next.send(&second.body).await;
     held.send(&first.body[10..]).await;
     assert_eq!((held.status().await, next.status().await), (StatusCode::OK, StatusCode::OK));
     assert_eq!(count(&process, "github", "stored"), 3);
     let tail = home.verb(&["tail", "--from", "0", "--format", "json"]);
-    let ids = ["greeting", "first", "second"].map(|id| format!("\"id\":\"{id}\""));
+    let ids = ["zeroth", "first", "second"].map(|id| format!("\"id\":\"{id}\""));
     for (line, id) in String::from_utf8_lossy(&tail.stdout).lines().zip(ids) {
         assert!(line.contains(&id), "{id} comes later than {line}");
     }
 }
 
 #[test]
-fn a_sender_that_leaves_within_its_body_over_http_2_is_counted_as_disconnected() {
+fn a_partial_http_2_body_is_counted_as_disconnected() {
     let pair = Pair::new(365);
     let home = home(&pair, "");
     let process = home.start();
     let sender = tokio::runtime::Runtime::new().expect("a runtime can be built");
-    let under_way = sender.block_on(async {
+    let open = sender.block_on(async {
         let mut client = Client::connect(home.hooks, &pair).await;
-        let delivery = Delivery::new("gone");
-        let mut gone = client.begin(&delivery).await;
-        gone.send(&delivery.body[..10]).await;
-        let mut whole = client.begin(&delivery).await;
+        let delivery = Delivery::new("partial");
+        let mut partial = client.start(&delivery).await;
+        partial.send(&delivery.body[..10]).await;
+        let mut whole = client.start(&delivery).await;
         whole.send(&delivery.body).await;
-        assert_eq!(whole.status().await, 200, "so the other one is inside, too");
-        (client, gone)
+        assert_eq!(whole.status().await, 200, "so the server has the partial one as well");
+        (client, partial)
     });
     sender.shutdown_background();
-    drop(under_way);
-    wait_until("it is counted", || count(&process, "github", "disconnected") == 1);
+    drop(open);
+    wait_until("the outcome is counted", || count(&process, "github", "disconnected") == 1);
 }
 
 #[test]
-fn a_head_beyond_the_limits_gets_431_over_http_2_as_over_http_1_1() {
+fn heads_beyond_the_limits_get_431_over_both_http_versions() {
     let pair = Pair::new(365);
     let home = home(&pair, "max_header_size = \"8 KiB\"\nmax_headers = 16");
     let process = home.start();
@@ -364,7 +366,7 @@ fn a_head_beyond_the_limits_gets_431_over_http_2_as_over_http_1_1() {
 }
 
 #[test]
-fn many_small_fields_within_the_limits_are_taken_over_http_2_as_over_http_1_1() {
+fn many_small_header_fields_pass_over_both_http_versions() {
     let pair = Pair::new(365);
     let home = home(&pair, "max_header_size = \"8 KiB\"\nmax_headers = 1000");
     let _process = home.start();
@@ -377,24 +379,24 @@ fn many_small_fields_within_the_limits_are_taken_over_http_2_as_over_http_1_1() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_beyond_its_refusals_is_put_off_over_http_2_whatever_it_asks_for() {
+async fn limited_addresses_get_429_for_every_http_2_request() {
     let pair = Pair::new(365);
     let home = home(&pair, "max_rejected_per_address = \"1/h\"\nmax_header_size = \"8 KiB\"");
     let process = home.start();
     let mut client = Client::connect(home.hooks, &pair).await;
     let long = [("x-long".to_owned(), "a".repeat(9000))];
-    let mut heard = Vec::new();
-    for (path, fields) in [("/nobody", &[][..]), ("/nobody", &[]), ("/hooks/github", &long)] {
-        let mut request = client.ask(path, fields, 2).await;
+    let mut statuses = Vec::new();
+    for (path, fields) in [("/unknown", &[][..]), ("/unknown", &[]), ("/hooks/github", &long)] {
+        let mut request = client.post(path, fields, 2).await;
         request.send("{}").await;
-        heard.push(request.status().await.as_u16());
+        statuses.push(request.status().await.as_u16());
     }
-    assert_eq!(heard, [404, 429, 429]);
+    assert_eq!(statuses, [404, 429, 429]);
     assert_eq!((count(&process, "-", "unknown_source"), count(&process, "-", "rate_limited")), (1, 2));
 }
 
 #[test]
-fn many_requests_on_one_http_2_connection_are_each_kept() {
+fn many_requests_on_one_http_2_connection_are_stored() {
     let pair = Pair::new(365);
     let home = home(&pair, "max_connections = 1");
     let process = home.start();
@@ -419,7 +421,7 @@ fn many_requests_on_one_http_2_connection_are_each_kept() {
 }
 
 #[test]
-fn an_address_above_max_refused_per_address_gets_no_handshake_and_others_do() {
+fn a_limited_address_gets_no_tls_handshake() {
     let pair = Pair::new(365);
     let home = home(&pair, "max_rejected_per_address = \"1/h\"");
     let process = home.start();
@@ -427,37 +429,37 @@ fn an_address_above_max_refused_per_address_gets_no_handshake_and_others_do() {
         let mut curl = Delivery::new("forged").curl(home.hooks, Some(&pair));
         curl.args(["--interface", from, "--data-binary", "forged"]).output().expect("curl starts")
     };
-    assert!(said(&forged("127.0.0.2")).starts_with("401 "));
+    assert!(curl_status(&forged("127.0.0.2")).starts_with("401 "));
     assert!(!forged("127.0.0.2").status.success());
     assert_eq!(process.metric("hookhold_connections_rejected_total{cause=\"limited\"}"), Some(1.0));
     assert!(Delivery::new("genuine").send(home.hooks, Some(&pair), &["--interface", "127.0.0.3"]).starts_with("200 "));
 }
 
 #[test]
-fn a_handshake_without_a_request_counts_like_a_refusal_and_a_connection_without_a_byte_does_not() {
+fn a_handshake_without_a_request_counts_like_a_rejection() {
     let pair = Pair::new(365);
     let home = home(&pair, "max_rejected_per_address = \"3/h\"");
     let process = home.start();
-    let shake_hands = |from: &str, protocol: &str| {
+    let handshake = |from: &str, protocol: &str| {
         let from = format!("{from}:0");
         s_client(home.hooks, &["-bind", &from, "-alpn", protocol]).status.success()
     };
-    let begin = |from: [u8; 4]| {
-        let mut begun = Line::open_from(from.into(), home.hooks);
-        begun.send(&[22, 3, 1]);
-        begun.half_close();
-        begun.rest();
+    let start = |from: [u8; 4]| {
+        let mut started = Line::open_from(from.into(), home.hooks);
+        started.send(&[22, 3, 1]);
+        started.half_close();
+        started.rest();
     };
     let tracked = || process.metric("hookhold_addresses_tracked");
     for _ in 0..10 {
         drop(Line::open_from([127, 0, 0, 9].into(), home.hooks));
     }
-    wait_until("who sent nothing is forgotten", || tracked() == Some(0.0));
-    assert!(shake_hands("127.0.0.9", "h2"));
-    let refused = || process.metric("hookhold_connections_rejected_total{cause=\"limited\"}");
-    wait_until("one is not heard over HTTP/1.1", || !shake_hands("127.0.0.2", "http/1.1"));
-    wait_until("nor one over HTTP/2", || !shake_hands("127.0.0.3", "h2"));
-    let before = refused();
-    wait_until("nor one whose handshakes are not complete", || (begin([127, 0, 0, 4]), refused() > before).1);
+    wait_until("an address that sent nothing is forgotten", || tracked() == Some(0.0));
+    assert!(handshake("127.0.0.9", "h2"));
+    let rejected = || process.metric("hookhold_connections_rejected_total{cause=\"limited\"}");
+    wait_until("an HTTP/1.1 client is limited", || !handshake("127.0.0.2", "http/1.1"));
+    wait_until("an HTTP/2 client is limited", || !handshake("127.0.0.3", "h2"));
+    let before = rejected();
+    wait_until("a client with incomplete handshakes is limited", || (start([127, 0, 0, 4]), rejected() > before).1);
     assert!(Delivery::new("genuine").send(home.hooks, Some(&pair), &["--interface", "127.0.0.5"]).starts_with("200 "));
 }

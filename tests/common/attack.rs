@@ -1,5 +1,5 @@
-//! What strangers do to an endpoint that anybody can reach: they hold connections with a byte a second, they hold memory with
-//! bodies that never end, and they forge as fast as they hear answers. Each comes again when its connection is closed.
+//! Attacks on a public endpoint: clients that hold connections with a byte a second, hold memory with bodies that never end,
+//! or send forged deliveries as fast as they are answered. Each client reconnects when its connection is closed.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
@@ -16,7 +16,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
 
-/// Attackers on a thread of their own; dropping it ends them.
+/// Attacking clients on a thread of their own; dropping it stops them.
 pub struct Attack {
     runtime: Runtime,
     shared: Arc<Shared>,
@@ -25,28 +25,28 @@ pub struct Attack {
 struct Shared {
     target: SocketAddr,
     opened: AtomicU64,
-    heard: Mutex<BTreeMap<u16, u64>>,
+    statuses: Mutex<BTreeMap<u16, u64>>,
 }
 
 impl Attack {
-    /// Nobody yet.
+    /// Starts without clients.
     pub fn new(target: SocketAddr) -> Attack {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let shared = Shared { target, opened: AtomicU64::new(0), heard: Mutex::new(BTreeMap::new()) };
+        let shared = Shared { target, opened: AtomicU64::new(0), statuses: Mutex::new(BTreeMap::new()) };
         Attack { runtime: runtime.expect("a runtime can be built"), shared: Arc::new(shared) }
     }
 
-    /// Connections that send a request one byte a second.
+    /// Opens connections that send a request at one byte a second.
     pub fn trickle(&self, from: Ipv4Addr, connections: usize, request: &[u8]) {
         self.spawn(from, connections, request, 0);
     }
 
-    /// Connections that send `held` bytes at once, and what is left one byte a second.
+    /// Opens connections that send `held` bytes at once and the rest at one byte a second.
     pub fn hoard(&self, from: Ipv4Addr, connections: usize, request: &[u8], held: usize) {
         self.spawn(from, connections, request, held);
     }
 
-    /// Connections that send a request as often as they are answered.
+    /// Opens connections that send a request again as soon as it is answered.
     pub fn forge(&self, from: Ipv4Addr, connections: usize, request: &[u8]) {
         let request = Bytes::copy_from_slice(request);
         for _ in 0..connections {
@@ -55,21 +55,21 @@ impl Attack {
                 loop {
                     let mut stream = shared.connect(from).await;
                     while let Ok(status) = exchange(&mut stream, &request).await {
-                        *shared.heard.lock().expect("no attacker panics").entry(status).or_default() += 1;
+                        *shared.statuses.lock().expect("no client panics").entry(status).or_default() += 1;
                     }
                 }
             });
         }
     }
 
-    /// Connections that have been made, again and again by the same attackers.
+    /// Returns the number of connections opened so far, reconnects included.
     pub fn opened(&self) -> u64 {
         self.shared.opened.load(SeqCst)
     }
 
-    /// What the forgers were answered, by status.
-    pub fn forgers_heard(&self) -> BTreeMap<u16, u64> {
-        self.shared.heard.lock().expect("no attacker panics").clone()
+    /// Counts the responses to forged deliveries by status.
+    pub fn forger_statuses(&self) -> BTreeMap<u16, u64> {
+        self.shared.statuses.lock().expect("no client panics").clone()
     }
 
     fn spawn(&self, from: Ipv4Addr, connections: usize, request: &[u8], held: usize) {
@@ -80,7 +80,7 @@ impl Attack {
                 loop {
                     let mut stream = shared.connect(from).await;
                     let _ = trickle(&mut stream, &request, held).await;
-                    sleep(PAUSE).await;
+                    sleep(RECONNECT_DELAY).await;
                 }
             });
         }
@@ -90,18 +90,18 @@ impl Attack {
 impl Shared {
     async fn connect(&self, from: Ipv4Addr) -> TcpStream {
         loop {
-            let socket = TcpSocket::new_v4().expect("there are descriptors");
+            let socket = TcpSocket::new_v4().expect("a free file descriptor");
             socket.bind((from, 0).into()).expect("an address of this machine");
             if let Ok(stream) = socket.connect(self.target).await {
                 self.opened.fetch_add(1, SeqCst);
                 return stream;
             }
-            sleep(PAUSE).await;
+            sleep(RECONNECT_DELAY).await;
         }
     }
 }
 
-/// Ends when anything comes back: that is a refusal.
+/// Stops at the first response, which is a rejection.
 async fn trickle(stream: &mut TcpStream, request: &[u8], held: usize) -> io::Result<()> {
     let (at_once, rest) = request.split_at(held);
     stream.write_all(at_once).await?;
@@ -114,7 +114,7 @@ async fn trickle(stream: &mut TcpStream, request: &[u8], held: usize) -> io::Res
     Ok(())
 }
 
-/// No refusal has a body, so its head is all of it.
+/// Sends a request and reads the response head; rejections have no body.
 async fn exchange(stream: &mut TcpStream, request: &[u8]) -> io::Result<u16> {
     stream.write_all(request).await?;
     let (mut answer, mut length) = ([0; 512], 0);
@@ -128,10 +128,10 @@ async fn exchange(stream: &mut TcpStream, request: &[u8]) -> io::Result<u16> {
     status.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// Before who trickles or hoards comes again: it wants to hold something, not to make noise.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Delay before a trickling or hoarding client reconnects: its goal is to hold resources, not to cause load.
+const RECONNECT_DELAY: Duration = Duration::from_millis(100);
 
-/// A thousand connections do not fit into the usual soft limit of open files.
+/// Raises the soft limit of open files, which is usually too low for a thousand connections.
 pub fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);

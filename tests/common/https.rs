@@ -1,5 +1,5 @@
-//! Certificates by the `openssl` command, and deliveries that the `curl` command carries: nothing of hookhold's own TLS is
-//! on the other side.
+//! Certificates made by the `openssl` command, and deliveries sent by the `curl` command, so that the client does not share
+//! hookhold's TLS library.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
@@ -12,13 +12,13 @@ use hookhold::certificate::CertificateFiles;
 
 use crate::sdk::openssl_hmac;
 
-/// The name that every certificate in here is for.
+/// The host name of every certificate in these tests.
 pub const HOST: &str = "hooks.example.com";
 
 /// The secret of the source `github`.
 pub const SECRET: &str = "it is only for tests";
 
-/// The source that [`Delivery`] goes to, without a deadline of its own, with its secret in the file `github`.
+/// The source that receives a [`Delivery`]; its secret is in the file `github`, and its own deadline never applies.
 pub const SOURCE: &str = "[sources.github]\nprovider = \"github\"\nsecrets = [\"file:github\"]\nlimits.respond_within = \"5m\"\n";
 
 /// A self-signed certificate with its key, as files.
@@ -27,7 +27,7 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// For [`HOST`], for so many days.
+    /// Creates a certificate for [`HOST`], valid for this number of days.
     pub fn new(days: u32) -> Pair {
         let pair = Pair { dir: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("target/ can be written to") };
         let mut openssl = Command::new("openssl");
@@ -40,44 +40,44 @@ impl Pair {
         pair
     }
 
-    /// The certificate.
+    /// Path of the certificate.
     pub fn cert(&self) -> PathBuf {
         self.dir.path().join("cert.pem")
     }
 
-    /// Its key.
+    /// Path of its key.
     pub fn key(&self) -> PathBuf {
         self.dir.path().join("key.pem")
     }
 
-    /// Puts other files in its place, as somebody does who renews a certificate: each by a rename.
-    pub fn become_like(&self, cert: &Path, key: &Path) {
+    /// Replaces both files as ACME clients renew a certificate: each by a rename.
+    pub fn replace_with(&self, cert: &Path, key: &Path) {
         for (from, to) in [(cert, self.cert()), (key, self.key())] {
-            let beside = self.dir.path().join("new");
-            fs::copy(from, &beside).expect("target/ can be written to");
-            fs::rename(&beside, to).expect("target/ can be written to");
+            let new = self.dir.path().join("new");
+            fs::copy(from, &new).expect("target/ can be written to");
+            fs::rename(&new, to).expect("target/ can be written to");
         }
     }
 
-    /// Both, for a server in this process.
+    /// Both paths, for a server in this process.
     pub fn files(&self) -> CertificateFiles {
         CertificateFiles { cert: self.cert(), key: self.key() }
     }
 
-    /// The lines of `[server]` that serve it.
+    /// Configuration lines that serve this certificate.
     pub fn config(&self) -> String {
         format!("server.tls_cert = {:?}\nserver.tls_key = {:?}\n", self.cert(), self.key())
     }
 
-    /// Its SHA-256 fingerprint.
+    /// SHA-256 fingerprint of the certificate.
     pub fn fingerprint(&self) -> String {
-        fingerprint(&fs::read(self.cert()).expect("it has been written"))
+        fingerprint(&fs::read(self.cert()).expect("the test wrote it"))
     }
 }
 
-/// What `openssl x509` says about the certificate in `pem`.
-pub fn x509(pem: &[u8], what: &[&str]) -> String {
-    let output = with_input(Command::new("openssl").args(["x509", "-noout"]).args(what), pem);
+/// Runs `openssl x509` with `args` on the certificate in `pem` and returns its output.
+pub fn x509(pem: &[u8], args: &[&str]) -> String {
+    let output = with_input(Command::new("openssl").args(["x509", "-noout"]).args(args), pem);
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).expect("openssl prints text").trim().to_owned()
 }
@@ -86,33 +86,33 @@ fn fingerprint(pem: &[u8]) -> String {
     x509(pem, &["-fingerprint", "-sha256"])
 }
 
-/// The fingerprint of the certificate that a new handshake shows.
-pub fn served(address: SocketAddr) -> String {
+/// Returns the fingerprint of the certificate in a new handshake.
+pub fn served_fingerprint(address: SocketAddr) -> String {
     fingerprint(&s_client(address, &[]).stdout)
 }
 
-/// `openssl s_client`, which sends nothing and leaves.
+/// Performs a handshake with `openssl s_client`, which then disconnects without sending data.
 pub fn s_client(address: SocketAddr, args: &[&str]) -> Output {
     let mut openssl = Command::new("openssl");
     openssl.args(["s_client", "-connect", &address.to_string(), "-servername", HOST]).args(args);
     with_input(&mut openssl, b"")
 }
 
-/// A delivery of GitHub's, signed by openssl.
+/// A GitHub delivery signed by openssl.
 pub struct Delivery {
-    /// Its id.
+    /// The delivery id.
     pub id: String,
-    /// Its body.
+    /// The body.
     pub body: String,
 }
 
 impl Delivery {
-    /// A genuine one.
+    /// Creates a genuine delivery.
     pub fn new(id: &str) -> Delivery {
         Delivery { id: id.to_owned(), body: format!("{{\"zen\":\"Keep it logically awesome.\",\"id\":\"{id}\"}}") }
     }
 
-    /// Its header fields.
+    /// The header fields, including the signature.
     pub fn headers(&self) -> Vec<(String, String)> {
         let mac = openssl_hmac("sha256", SECRET.as_bytes(), self.body.as_bytes());
         let field = |name: &str, value: &str| (name.to_owned(), value.to_owned());
@@ -124,8 +124,8 @@ impl Delivery {
         ]
     }
 
-    /// `curl` with everything that this delivery needs but its body, over TLS when a certificate is given. It prints status
-    /// and HTTP version on a line of its own after what the server says.
+    /// Prepares `curl` for this delivery without its body, over TLS if a certificate is given. It prints status and HTTP
+    /// version on a line of their own after the response.
     pub fn curl(&self, address: SocketAddr, trust: Option<&Pair>) -> Command {
         let mut curl = Command::new("curl");
         curl.args(["-sS", "--noproxy", "*", "--max-time", "60", "-X", "POST", "-w", "\n%{http_code} %{http_version}"]);
@@ -141,14 +141,14 @@ impl Delivery {
         curl
     }
 
-    /// Sends it; the status and the HTTP version, such as `200 2`.
+    /// Sends the delivery and returns status and HTTP version, such as `200 2`.
     pub fn send(&self, address: SocketAddr, trust: Option<&Pair>, args: &[&str]) -> String {
-        said(&self.curl(address, trust).args(["--data-binary", &self.body]).args(args).output().expect("curl starts"))
+        curl_status(&self.curl(address, trust).args(["--data-binary", &self.body]).args(args).output().expect("curl starts"))
     }
 }
 
-/// The last line of what `curl` printed.
-pub fn said(output: &Output) -> String {
+/// Returns the last line that `curl` printed.
+pub fn curl_status(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "curl: {} {text}", String::from_utf8_lossy(&output.stderr));
     text.lines().last().expect("curl prints a status").to_owned()
@@ -158,7 +158,7 @@ fn with_input(command: &mut Command, input: &[u8]) -> Output {
     use std::io::Write;
     let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the command starts: tests/run installs it");
-    // A command that has failed already does not read.
+    // Ignored: a command that has already failed does not read its input.
     let _ = child.stdin.take().expect("stdin is piped").write_all(input);
     child.wait_with_output().expect("the command ends")
 }
