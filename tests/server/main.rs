@@ -1,6 +1,6 @@
-//! The server over real sockets: raw bytes in, raw bytes out, and each request counted once.
+//! The server over real sockets: raw request bytes, raw response bytes, and one outcome per request.
 
-mod departures;
+mod closing;
 #[path = "../common/disk.rs"]
 mod disk;
 #[path = "../common/h2.rs"]
@@ -20,7 +20,7 @@ use tokio::task::yield_now;
 use harness::{BODY, Harness, chunked, expecting, post, split_at_body, without_date};
 
 #[tokio::test]
-async fn a_kept_delivery_and_its_repeat_get_the_same_bytes() {
+async fn a_delivery_and_its_duplicate_get_the_same_bytes() {
     let harness = Harness::open(ServerLimits::default());
     let mut line = harness.line().await;
     let first = line.ask(post(BODY)).await;
@@ -31,7 +31,7 @@ async fn a_kept_delivery_and_its_repeat_get_the_same_bytes() {
 }
 
 #[tokio::test]
-async fn a_wanted_body_is_invited_with_100_continue() {
+async fn an_accepted_head_gets_100_continue_before_its_body() {
     let harness = Harness::open(ServerLimits::default());
     let mut line = harness.line().await;
     let (head, body) = split_at_body(&expecting(&post(BODY)));

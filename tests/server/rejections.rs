@@ -1,4 +1,4 @@
-//! Every limit of the server: what is refused, when, with which bytes, and how it is counted.
+//! The limits of the server: when each rejects a request, with which response, and how the rejection is counted.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use hookhold::server::MAX_TARGET_BYTES;
 use crate::harness::{self, BODY, Harness, MAX_BODY, chunked, post, split_at_body};
 
 #[tokio::test]
-async fn early_refusals_neither_wait_for_the_body_nor_invite_it() {
+async fn early_rejections_neither_wait_for_nor_invite_a_body() {
     let harness = Harness::open(ServerLimits::default());
     let signed = "POST /hooks/stripe HTTP/1.1\r\nstripe-signature: t=1\r\ncontent-length: 4097";
     let cases = [
-        ("POST /nobody HTTP/1.1\r\ncontent-length: 10", "404", "-", "unknown_source"),
+        ("POST /unknown HTTP/1.1\r\ncontent-length: 10", "404", "-", "unknown_source"),
         ("PUT /hooks/stripe HTTP/1.1\r\ncontent-length: 10", "405", "stripe", "method_not_allowed"),
         ("POST /hooks/stripe HTTP/1.1\r\ncontent-length: 10", "401", "stripe", "signature_missing"),
         (signed, "413", "stripe", "too_large"),
@@ -27,15 +27,15 @@ async fn early_refusals_neither_wait_for_the_body_nor_invite_it() {
 }
 
 #[tokio::test]
-async fn a_refused_sender_that_goes_on_sending_still_sees_its_answer() {
+async fn a_sender_receives_its_rejection_while_it_keeps_sending() {
     let harness = Harness::open(ServerLimits::default());
     let mut line = harness.line().await;
-    line.send("POST /nobody HTTP/1.1\r\ncontent-length: 4000000\r\n\r\n").await;
+    line.send("POST /unknown HTTP/1.1\r\ncontent-length: 4000000\r\n\r\n").await;
     assert!(line.end(vec![b'x'; 4_000_000]).await.starts_with("HTTP/1.1 404 "));
 }
 
 #[tokio::test]
-async fn a_body_over_max_body_is_refused_while_it_streams() {
+async fn a_body_over_max_body_is_rejected_while_streaming() {
     let harness = Harness::open(ServerLimits::default());
     let largest = "x".repeat(MAX_BODY);
     assert!(harness.line().await.ask(post(&largest)).await.contains(" 200 "));
@@ -47,7 +47,7 @@ async fn a_body_over_max_body_is_refused_while_it_streams() {
 }
 
 #[tokio::test]
-async fn bodies_beyond_max_in_flight_are_overload_until_others_end() {
+async fn bodies_beyond_max_in_flight_are_overloaded_until_others_end() {
     let harness = Harness::open(ServerLimits { max_in_flight: 1000, ..ServerLimits::default() });
     let answer = harness.line().await.ask(post(&"x".repeat(1001))).await;
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: 30\r\n"), "{answer}");
@@ -61,7 +61,7 @@ async fn bodies_beyond_max_in_flight_are_overload_until_others_end() {
 }
 
 #[tokio::test]
-async fn a_request_head_has_max_header_size_and_max_headers() {
+async fn max_header_size_and_max_headers_limit_request_heads() {
     for (max_header_size, max_headers) in [(32 << 10, 100), (8 << 10, 10)] {
         let harness = Harness::open(ServerLimits { max_header_size, max_headers, ..ServerLimits::default() });
         assert!(harness.line().await.ask(with_head_of(max_header_size)).await.contains(" 200 "));
@@ -88,20 +88,20 @@ fn with_fields(count: usize) -> String {
 }
 
 #[tokio::test]
-async fn a_request_target_has_8_kib() {
+async fn a_request_target_has_at_most_8_kib() {
     let harness = Harness::open(ServerLimits::default());
     let target = |length: usize| format!("/hooks/stripe?{}", "x".repeat(length - "/hooks/stripe?".len()));
-    let asked = |length: usize| post(BODY).replacen("/hooks/stripe", &target(length), 1);
-    assert!(harness.line().await.ask(asked(MAX_TARGET_BYTES)).await.contains(" 200 "));
-    assert!(harness.line().await.ask(asked(MAX_TARGET_BYTES + 1)).await.contains(" 414 "));
+    let request = |length: usize| post(BODY).replacen("/hooks/stripe", &target(length), 1);
+    assert!(harness.line().await.ask(request(MAX_TARGET_BYTES)).await.contains(" 200 "));
+    assert!(harness.line().await.ask(request(MAX_TARGET_BYTES + 1)).await.contains(" 414 "));
     assert_eq!(harness.count("stripe", "bad_request"), 1);
 }
 
 #[tokio::test]
-async fn what_hyper_cannot_read_is_answered_and_counted() {
+async fn a_malformed_request_is_answered_and_counted() {
     let harness = Harness::open(ServerLimits::default());
-    let unreadable = [
-        "what is this\r\n\r\n",
+    let malformed = [
+        "not a request\r\n\r\n",
         "POST /hooks/stripe HTTP/9.9\r\n\r\n",
         "POST /hooks/stripe HTTP/1.1\r\nno colon\r\n\r\n",
         "POST /hooks/stripe HTTP/1.1\r\ncontent-length: ten\r\n\r\n",
@@ -110,7 +110,7 @@ async fn what_hyper_cannot_read_is_answered_and_counted() {
         "POST /hooks/stripe HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n",
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     ];
-    for (before, request) in unreadable.into_iter().enumerate() {
+    for (before, request) in malformed.into_iter().enumerate() {
         let answer = harness.line().await.end(request).await;
         assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{request}: {answer}");
         assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
@@ -130,7 +130,7 @@ async fn a_malformed_chunk_is_a_bad_request_of_its_source() {
 }
 
 #[tokio::test]
-async fn a_head_or_body_that_is_not_complete_in_time_is_too_slow() {
+async fn incomplete_heads_and_bodies_are_too_slow_at_the_deadline() {
     let harness = Harness::open(ServerLimits { request_deadline: Duration::from_millis(30), ..ServerLimits::default() });
     for (sent, source) in [(10, "-"), (post(BODY).len() - 1, "stripe")] {
         let answer = harness.line().await.end(&post(BODY)[..sent]).await;
@@ -142,7 +142,7 @@ async fn a_head_or_body_that_is_not_complete_in_time_is_too_slow() {
 }
 
 #[tokio::test]
-async fn a_source_may_have_less_time_than_the_server() {
+async fn a_source_may_have_a_shorter_deadline_than_the_server() {
     let harness = Harness::with_deadline(Duration::from_millis(30));
     let answer = harness.line().await.end(&post(BODY)[..post(BODY).len() - 1]).await;
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
@@ -150,19 +150,19 @@ async fn a_source_may_have_less_time_than_the_server() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_logged_with_sender_and_reason_but_no_secret_and_no_body() {
+async fn rejections_are_logged_with_sender_and_reason_without_secrets() {
     let harness = Harness::open(ServerLimits::default());
     for _ in 0..20 {
-        let request = post("hunter2").replacen("/hooks/stripe", "/hooks/\u{202e}nobody?token=hunter2", 1);
+        let request = post("hunter2").replacen("/hooks/stripe", "/hooks/\u{202e}other?token=hunter2", 1);
         assert!(harness.line().await.ask(request).await.contains(" 404 "));
     }
     assert_eq!(harness.count("-", "unknown_source"), 20);
     let text = harness::logged();
-    let refused: Vec<&str> = text.lines().filter(|line| line.contains("rejected")).collect();
-    assert!(refused.len() >= 5, "{text}");
-    assert_eq!(refused.len() as u64 + harness.metrics.deliveries.rejected_log_suppressed.get(), 20);
-    for word in ["unknown_source", "remote=127.0.0.1:", "no source has the path /hooks/\\u{202e}nobody"] {
-        assert!(refused.iter().all(|line| line.contains(word)), "{word}: {text}");
+    let rejected: Vec<&str> = text.lines().filter(|line| line.contains("rejected")).collect();
+    assert!(rejected.len() >= 5, "{text}");
+    assert_eq!(rejected.len() as u64 + harness.metrics.deliveries.rejected_log_suppressed.get(), 20);
+    for word in ["unknown_source", "remote=127.0.0.1:", "no source has the path /hooks/\\u{202e}other"] {
+        assert!(rejected.iter().all(|line| line.contains(word)), "{word}: {text}");
     }
     assert!(!text.contains("hunter2"), "{text}");
 }

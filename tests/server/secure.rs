@@ -1,4 +1,4 @@
-//! Behind TLS: who leaves when over HTTP/2, and which certificate is served after a reload.
+//! The server with TLS: hang-ups over HTTP/2, and a certificate that is renewed during a reload.
 
 use hookhold::limits::ServerLimits;
 use hookhold::units::Rate;
@@ -8,28 +8,28 @@ use tokio::task::spawn_blocking;
 use crate::disk::Step;
 use crate::h2::Client;
 use crate::harness::{BODY, Harness, now, signature};
-use crate::https::{Pair, served};
+use crate::https::{Pair, served_fingerprint};
 
 #[tokio::test]
-async fn an_http_2_sender_that_hangs_up_while_its_event_is_being_written_has_delivered() {
+async fn an_http_2_hang_up_does_not_undo_a_delivery() {
     let pair = Pair::new(365);
     let harness = Harness::secure(ServerLimits::default(), pair.files());
     let gate = harness.disk.hold(Step::Sync, ".seg");
     let (sender, address) = (Runtime::new().expect("a runtime can be built"), harness.address());
-    let under_way = sender.spawn(async move {
+    let open = sender.spawn(async move {
         let mut client = Client::connect(address, &pair).await;
         let signed = [("stripe-signature".to_owned(), signature(now(), BODY))];
-        let mut half = client.ask("/hooks/stripe", &signed, BODY.len()).await;
-        half.send(&BODY[1..]).await;
-        let mut whole = client.ask("/hooks/stripe", &signed, BODY.len()).await;
+        let mut partial = client.post("/hooks/stripe", &signed, BODY.len()).await;
+        partial.send(&BODY[1..]).await;
+        let mut whole = client.post("/hooks/stripe", &signed, BODY.len()).await;
         whole.send(BODY).await;
-        (client, half, whole)
+        (client, partial, whole)
     });
     harness.until(|_| gate.has_waiting()).await;
-    let under_way = under_way.await.expect("no panic");
+    let open = open.await.expect("no panic");
     sender.shutdown_background();
-    drop(under_way);
-    // The other request tells that the server has noticed.
+    drop(open);
+    // The partial request shows that the server has noticed.
     harness.until(|harness| harness.count("stripe", "disconnected") > 0).await;
     gate.release();
     harness.until(|harness| harness.accepted() + harness.rejections() == 2).await;
@@ -37,18 +37,18 @@ async fn an_http_2_sender_that_hangs_up_while_its_event_is_being_written_has_del
 }
 
 #[tokio::test]
-async fn a_reload_that_read_its_certificate_before_the_renewal_does_not_undo_it() {
+async fn a_reload_does_not_undo_a_concurrent_certificate_renewal() {
     let (pair, next) = (Pair::new(365), Pair::new(365));
-    // Each look at the certificate is a handshake without a request.
+    // Each read of the fingerprint is a handshake without a request, which counts as a rejection.
     let limits = ServerLimits { max_rejected_per_address: Rate::parse("1000000/s").expect("a rate"), ..ServerLimits::default() };
     let harness = Harness::secure(limits, pair.files());
-    let until_served = async |wanted: String| {
+    let until_served = async |expected: String| {
         let address = harness.address();
-        while spawn_blocking(move || served(address)).await.expect("no panic") != wanted {}
+        while spawn_blocking(move || served_fingerprint(address)).await.expect("no panic") != expected {}
     };
-    let former = pair.files().read().expect("it can be served");
-    pair.become_like(&next.cert(), &next.key());
+    let old = pair.files().read().expect("a usable certificate");
+    pair.replace_with(&next.cert(), &next.key());
     until_served(next.fingerprint()).await;
-    harness.service.tls().expect("it speaks TLS").replace(pair.files(), former);
+    harness.service.tls().expect("TLS is on").replace(pair.files(), old);
     until_served(next.fingerprint()).await;
 }

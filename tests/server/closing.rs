@@ -1,4 +1,4 @@
-//! Who leaves when: senders before and after their last byte, idle connections, and the server itself in a drain.
+//! The end of connections: senders that disconnect before or after their last byte, idle connections, and the drain.
 
 use std::time::Duration;
 
@@ -20,18 +20,18 @@ async fn a_connection_without_a_request_is_closed_and_not_counted() {
 async fn line_ends_after_a_request_are_no_request() {
     let limits = ServerLimits { idle_timeout: Duration::from_millis(100), ..ServerLimits::default() };
     let harness = Harness::open(limits);
-    let (mut stays, mut leaves) = (harness.line().await, harness.line().await);
-    for line in [&mut stays, &mut leaves] {
+    let (mut idle, mut closed) = (harness.line().await, harness.line().await);
+    for line in [&mut idle, &mut closed] {
         assert!(line.ask(post(BODY)).await.contains(" 200 "));
         line.send("\r\n").await;
     }
-    leaves.half_close().await;
-    assert_eq!((leaves.rest().await, stays.rest().await), (String::new(), String::new()));
+    closed.half_close().await;
+    assert_eq!((closed.rest().await, idle.rest().await), (String::new(), String::new()));
     assert_eq!(harness.rejections(), 0);
 }
 
 #[tokio::test]
-async fn a_sender_that_leaves_before_its_last_byte_is_counted_and_not_answered() {
+async fn an_incomplete_request_is_counted_as_disconnected_and_unanswered() {
     let harness = Harness::open(ServerLimits::default());
     let (whole, pieces) = (post(BODY), chunked(BODY));
     let cases = [(&whole[..10], "-", 1), (&whole[..whole.len() - 1], "stripe", 1), (&pieces[..pieces.len() - 1], "stripe", 2)];
@@ -49,22 +49,22 @@ async fn a_sender_that_leaves_before_its_last_byte_is_counted_and_not_answered()
 }
 
 #[tokio::test]
-async fn a_sender_that_leaves_after_its_last_byte_has_delivered() {
+async fn a_sender_may_disconnect_after_its_last_byte() {
     let harness = Harness::open(ServerLimits::default());
     let mut half_closed = harness.line().await;
     half_closed.send(post(BODY)).await;
     half_closed.half_close().await;
     assert!(half_closed.rest().await.starts_with("HTTP/1.1 200 "));
-    let mut gone = harness.line().await;
-    gone.send(post(BODY)).await;
-    gone.stream.set_zero_linger().expect("a socket has this option");
-    drop(gone);
+    let mut reset = harness.line().await;
+    reset.send(post(BODY)).await;
+    reset.stream.set_zero_linger().expect("a socket has this option");
+    drop(reset);
     harness.until(|harness| harness.accepted() + harness.rejections() == 2).await;
     assert_eq!(harness.rejections(), 0);
 }
 
 #[tokio::test]
-async fn connections_beyond_the_limit_wait_for_a_place() {
+async fn connections_beyond_max_connections_wait_for_a_free_slot() {
     let harness = Harness::open(ServerLimits { max_connections: 1, ..ServerLimits::default() });
     let mut first = harness.line().await;
     assert!(first.ask(post(BODY)).await.contains(" 200 "));
@@ -77,7 +77,7 @@ async fn connections_beyond_the_limit_wait_for_a_place() {
 }
 
 #[tokio::test]
-async fn a_drain_answers_a_hundred_requests_under_way_and_closes_idle_connections() {
+async fn a_drain_answers_open_requests_and_closes_idle_connections() {
     let harness = Harness::open(ServerLimits { drain_delay: Duration::ZERO, ..ServerLimits::default() });
     let (head, body) = split_at_body(&expecting(&post(BODY)));
     let mut lines = Vec::new();
@@ -100,7 +100,7 @@ async fn a_drain_answers_a_hundred_requests_under_way_and_closes_idle_connection
 }
 
 #[tokio::test]
-async fn deliveries_during_drain_delay_are_kept_on_old_and_new_connections() {
+async fn drain_delay_serves_old_and_new_connections_normally() {
     let harness = Harness::open(ServerLimits { drain_delay: Duration::from_secs(3600), ..ServerLimits::default() });
     let mut old = harness.line().await;
     assert!(old.ask(post(BODY)).await.contains(" 200 "));
@@ -114,7 +114,7 @@ async fn deliveries_during_drain_delay_are_kept_on_old_and_new_connections() {
 }
 
 #[tokio::test]
-async fn what_is_incomplete_at_the_drain_deadline_is_answered_draining() {
+async fn incomplete_requests_at_the_drain_deadline_are_answered_draining() {
     let limits =
         ServerLimits { drain_delay: Duration::ZERO, drain_deadline: Duration::from_millis(50), ..ServerLimits::default() };
     let harness = Harness::open(limits);
@@ -135,7 +135,7 @@ async fn what_is_incomplete_at_the_drain_deadline_is_answered_draining() {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_at_once() {
+async fn a_second_signal_ends_the_server_at_once() {
     let harness = Harness::open(ServerLimits { drain_delay: Duration::from_secs(3600), ..ServerLimits::default() });
     let mut line = harness.line().await;
     assert!(line.ask(post(BODY)).await.contains(" 200 "));
@@ -146,9 +146,9 @@ async fn a_second_signal_ends_at_once() {
 }
 
 #[tokio::test]
-async fn a_drain_waits_for_requests_whose_event_is_being_written() {
+async fn a_drain_waits_for_events_that_are_being_written() {
     let (harness, gate) = Harness::held(ServerLimits { drain_delay: Duration::ZERO, ..ServerLimits::default() });
-    let mut lines = under_way(&harness, 100).await;
+    let mut lines = open_requests(&harness, 100).await;
     harness.shutdown.signal();
     harness.shutdown.reached(Phase::Draining).await;
     assert_eq!(harness.accepted(), 0);
@@ -162,25 +162,25 @@ async fn a_drain_waits_for_requests_whose_event_is_being_written() {
 }
 
 #[tokio::test]
-async fn a_request_cut_by_the_drain_deadline_is_kept_all_the_same() {
+async fn a_request_cut_at_the_drain_deadline_is_still_stored() {
     let limits =
         ServerLimits { drain_delay: Duration::ZERO, drain_deadline: Duration::from_millis(50), ..ServerLimits::default() };
     let (harness, gate) = Harness::held(limits);
-    let mut lines = under_way(&harness, 1).await;
+    let mut lines = open_requests(&harness, 1).await;
     harness.shutdown.signal();
     let answer = lines[0].rest().await;
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: 30\r\n"), "{answer}");
     assert_eq!(harness.count("stripe", "draining"), 1);
     gate.release();
-    // The gateway hears of it in a task of this runtime, so it must be let run before the journal is closed.
+    // A task of this runtime completes the append in the gateway, so it must run before the journal is closed.
     harness.until(|harness| harness.metrics.deliveries.stored_after_answer.get() == 1).await;
     harness.ended().await;
 }
 
 #[tokio::test]
-async fn a_sender_that_hangs_up_while_its_event_is_being_written_has_delivered() {
+async fn a_hang_up_during_the_write_does_not_undo_delivery() {
     let (harness, gate) = Harness::held(ServerLimits::default());
-    for line in under_way(&harness, 3).await {
+    for line in open_requests(&harness, 3).await {
         line.stream.set_zero_linger().expect("a socket has this option");
     }
     gate.release();
@@ -188,8 +188,8 @@ async fn a_sender_that_hangs_up_while_its_event_is_being_written_has_delivered()
     assert_eq!((harness.count("stripe", "stored"), harness.rejections()), (1, 0));
 }
 
-/// Clients whose requests are complete and not answered: the server has seen each head before its body was sent.
-async fn under_way(harness: &Harness, count: usize) -> Vec<Line> {
+/// Opens connections whose requests are complete but not answered; the server has read each head before its body was sent.
+async fn open_requests(harness: &Harness, count: usize) -> Vec<Line> {
     let (head, body) = split_at_body(&expecting(&post(BODY)));
     let mut lines = Vec::new();
     for _ in 0..count {
