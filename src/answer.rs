@@ -1,4 +1,4 @@
-//! The answer to one delivery: what is sent and what is logged.
+//! The answer to one delivery: the response to its sender, and the details for the operator's log.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,38 +8,38 @@ use http::StatusCode;
 
 use crate::outcome::Outcome;
 
-/// What the sender is told, and what is written down about it.
+/// The answer to one delivery. Rooms pass it on by value; only `server` turns it into an HTTP response and a log line.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// How the delivery ended.
+    /// The result of the delivery.
     pub outcome: Outcome,
-    /// The status code to send.
+    /// The status code of the response.
     pub status: StatusCode,
-    /// The reply's media type, when it has a body.
+    /// The media type of the body.
     pub content_type: Option<Arc<str>>,
-    /// The reply's body.
+    /// The body of the response.
     pub body: Bytes,
-    /// When a sender that is `rate_limited` should come again.
+    /// Time after which a sender that is `rate_limited` may retry.
     pub retry_after: Duration,
-    /// For the operator's log only: why, in one line, outside text escaped; empty when the outcome says it all.
+    /// The reason in one line, with outside text escaped. Only for the operator's log; empty if the outcome says it all.
     pub hint: String,
-    /// Where the event is kept; for a duplicate, the first one's sequence.
+    /// The sequence of the stored event. For a duplicate, that of the first event.
     pub seq: Option<u64>,
 }
 
 impl Answer {
-    /// The outcome's own status and an empty body.
+    /// Returns an answer with the outcome's status and an empty body.
     pub fn plain(outcome: Outcome) -> Answer {
         let (status, retry_after) = (outcome.status(), Duration::ZERO);
         Answer { outcome, status, content_type: None, body: Bytes::new(), retry_after, hint: String::new(), seq: None }
     }
 
-    /// `rate_limited`, with the time after which the sender would be heard.
+    /// Returns the answer `rate_limited` for a sender that may retry after this time.
     pub fn rate_limited(retry_after: Duration) -> Answer {
         Answer { retry_after, ..Answer::plain(Outcome::RateLimited) }
     }
 
-    /// Adds the operator's hint.
+    /// Sets the hint.
     pub fn with_hint(mut self, hint: impl Into<String>) -> Answer {
         self.hint = hint.into();
         self

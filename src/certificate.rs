@@ -1,7 +1,7 @@
-//! A certificate and its key: read from two PEM files, checked against each other, ready to be served.
+//! Reads a certificate chain and its private key from two PEM files, and checks that they belong together.
 //!
-//! The configuration reads them to find mistakes, the server reads them to serve and whenever they change. Nothing of a key
-//! is ever printed.
+//! The configuration reads them to report mistakes; the server reads them at the start and whenever they change. No error
+//! contains any part of a key.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -17,76 +17,90 @@ use x509_cert::der::Decode;
 
 use crate::clock::UnixMillis;
 
-/// Where a certificate and its key are.
+/// The paths of a certificate chain and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFiles {
-    /// The server's certificate first, then what links it to a root, each in PEM.
+    /// The server's certificate and then its intermediates, in PEM.
     pub cert: PathBuf,
-    /// The private key of the first one in PEM: PKCS#8, PKCS#1 or SEC1, without a password.
+    /// The private key of the server's certificate in PEM: PKCS#8, PKCS#1 or SEC1, unencrypted.
     pub key: PathBuf,
 }
 
-/// What is served to clients.
+/// A certificate that can be served.
 #[derive(Clone, Debug)]
 pub struct Certificate {
-    /// The chain with a key that fits.
+    /// The chain with its key.
     pub certified: Arc<CertifiedKey>,
-    /// When the first certificate of the chain expires.
+    /// Time at which the first certificate of the chain expires.
     pub expires: UnixMillis,
 }
 
-/// Why two files cannot be served.
+/// The reason why two files cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
-    /// The certificate file.
+    /// The certificate file cannot be read or used.
     #[error("{}: {what}", file.display())]
     Certificate {
-        /// Its path.
+        /// The path of the file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// The mistake in it.
         what: String,
     },
-    /// The key file.
+    /// The key file cannot be read or used, or belongs to another certificate.
     #[error("{}: {what}", file.display())]
     Key {
-        /// Its path.
+        /// The path of the file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// The mistake in it.
         what: String,
     },
 }
 
 impl CertificateFiles {
-    /// Reads both. Blocks on the disk.
+    /// Reads and checks both files. Blocks on the disk.
     pub fn read(&self) -> Result<Certificate, CertificateError> {
         let bad_cert = |what: String| CertificateError::Certificate { file: self.cert.clone(), what };
         let bad_key = |what: String| CertificateError::Key { file: self.key.clone(), what };
-        let text = contents(&self.cert).map_err(|error| bad_cert(unreadable(&error)))?;
-        let chain = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
-        let chain = chain.ok().filter(|chain| !chain.is_empty()).ok_or_else(|| bad_cert("no certificate in PEM".to_owned()))?;
-        let first = x509_cert::Certificate::from_der(&chain[0]).map_err(|error| bad_cert(format!("not X.509: {error}")))?;
-        let text = contents(&self.key).map_err(|error| bad_key(unreadable(&error)))?;
-        let key =
-            PrivateKeyDer::from_pem_slice(&text).map_err(|_| bad_key("no private key in PEM without a password".to_owned()))?;
+        let chain = read_chain(&self.cert).map_err(bad_cert)?;
+        let expires = expiry(&chain[0]).map_err(bad_cert)?;
+        let key = read_key(&self.key).map_err(bad_key)?;
         let certified = CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|error| match error {
-            Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => bad_key("not the key of the certificate".to_owned()),
-            Error::InvalidCertificate(error) => bad_cert(format!("not a certificate that can be served: {error}")),
-            error => bad_key(format!("not a key that can be used: {error}")),
+            Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+                bad_key("expected the key of the certificate, found the key of another".to_owned())
+            }
+            Error::InvalidCertificate(error) => bad_cert(format!("this certificate cannot be served: {error}")),
+            error => bad_key(format!("this key cannot be used: {error}")),
         })?;
-        let expires = first.tbs_certificate().validity().not_after.to_unix_duration();
-        Ok(Certificate { certified: Arc::new(certified), expires: UnixMillis(expires.as_millis() as u64) })
+        Ok(Certificate { certified: Arc::new(certified), expires })
     }
 }
 
-fn contents(path: &Path) -> io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > MAX_FILE { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(text) }
+/// Returns at least one certificate, or a message.
+fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let chain = CertificateDer::pem_slice_iter(&contents(path)?).collect::<Result<Vec<_>, _>>();
+    let chain = chain.ok().filter(|chain| !chain.is_empty());
+    chain.ok_or_else(|| "expected a certificate chain in PEM, found none".to_owned())
 }
 
-fn unreadable(error: &io::Error) -> String {
-    format!("cannot be read: {error}")
+fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    let key = PrivateKeyDer::from_pem_slice(&contents(path)?);
+    key.map_err(|_| "expected an unencrypted private key in PEM, found none".to_owned())
 }
 
-/// Bytes of one file; a long chain has some ten thousand.
-const MAX_FILE: u64 = 1 << 20;
+fn expiry(certificate: &CertificateDer) -> Result<UnixMillis, String> {
+    let parsed = x509_cert::Certificate::from_der(certificate);
+    let parsed = parsed.map_err(|error| format!("expected an X.509 certificate, found other data: {error}"))?;
+    Ok(UnixMillis(parsed.tbs_certificate().validity().not_after.to_unix_duration().as_millis() as u64))
+}
+
+fn contents(path: &Path) -> Result<Vec<u8>, String> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > MAX_FILE_BYTES { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
+    };
+    read().map_err(|error| format!("cannot be read: {error}"))
+}
+
+/// Limit of the size of a file in bytes. A long chain has about ten thousand.
+const MAX_FILE_BYTES: u64 = 1 << 20;

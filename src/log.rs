@@ -1,24 +1,26 @@
-//! The log: set up once, as text for people or as JSON for machines, and the one way by which outside text enters it.
+//! Sets up the log, as text or as JSON, and escapes outside text for it.
 //!
-//! It goes to standard error, so that a verb's own output stays clean. It never holds a secret or a body.
+//! Log lines go to standard error, so that standard output holds only a verb's own output. They never contain a secret or a
+//! body.
 
 use std::io;
 
 use tracing_subscriber::EnvFilter;
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// One readable line per record.
+    /// One line of text per record.
     #[default]
     Text,
     /// One JSON object per line.
     Json,
 }
 
-/// Starts logging; a second call changes nothing. `HOOKHOLD_LOG` filters as in `hookhold=debug`; the default is `info`.
+/// Starts logging. A second call changes nothing. `HOOKHOLD_LOG` sets the filter, such as `hookhold=debug`; the default is
+/// `info`.
 ///
-/// Colour appears only when `colour` is set: the caller knows whether standard error is a terminal.
+/// The caller sets `colour`, because it knows if standard error is a terminal.
 pub fn start(format: Format, colour: bool) {
     let filter = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into()).with_env_var(FILTER_VARIABLE);
     let lines = tracing_subscriber::fmt().with_env_filter(filter.from_env_lossy()).with_writer(io::stderr);
@@ -27,11 +29,11 @@ pub fn start(format: Format, colour: bool) {
         Format::Json => lines.json().flatten_event(true).with_ansi(false).try_init(),
     };
     if started.is_err() {
-        tracing::debug!("logging had been started before");
+        tracing::debug!("logging was already started");
     }
 }
 
-/// Makes outside text safe to print on one line: escaped, and cut at [`OUTSIDE_TEXT_LIMIT`] characters.
+/// Escapes outside text so that it is safe to print on one line, and cuts it at [`OUTSIDE_TEXT_LIMIT`] characters.
 pub fn escaped(outside: &str) -> String {
     let mut shown: String = outside.chars().take(OUTSIDE_TEXT_LIMIT).flat_map(char::escape_debug).collect();
     if outside.chars().nth(OUTSIDE_TEXT_LIMIT).is_some() {
@@ -40,7 +42,7 @@ pub fn escaped(outside: &str) -> String {
     shown
 }
 
-/// Characters of outside text that one log line shows.
+/// Limit of characters of outside text in one log line.
 pub const OUTSIDE_TEXT_LIMIT: usize = 120;
 
 const FILTER_VARIABLE: &str = "HOOKHOLD_LOG";
@@ -50,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn outside_text_cannot_forge_or_flood_a_line() {
+    fn outside_text_cannot_forge_or_flood_log_lines() {
         assert_eq!(escaped("/hooks/\n2026 ERROR \u{1b}[31m"), "/hooks/\\n2026 ERROR \\u{1b}[31m");
         assert_eq!(escaped(&"é".repeat(OUTSIDE_TEXT_LIMIT)).chars().count(), OUTSIDE_TEXT_LIMIT);
         assert_eq!(escaped(&"a".repeat(1_000_000)).chars().count(), OUTSIDE_TEXT_LIMIT + 1);

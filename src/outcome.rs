@@ -1,10 +1,10 @@
-//! The closed set of ways in which a delivery ends.
+//! The closed set of results of a delivery.
 
 use http::StatusCode;
 
 macro_rules! outcomes {
     ($($(#[$doc:meta])* $name:ident $word:literal $status:literal,)*) => {
-        /// Every way in which a delivery can end. Status code, metric label and log word come from here alone.
+        /// The result of a delivery. The only source of its status code, metric label and log word.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Outcome { $($(#[$doc])* $name,)* }
 
@@ -12,7 +12,7 @@ macro_rules! outcomes {
             /// Every outcome.
             pub const ALL: &'static [Outcome] = &[$(Outcome::$name,)*];
 
-            /// The log field and metric label `outcome`.
+            /// Returns the word of the log field and metric label `outcome`.
             pub fn word(self) -> &'static str {
                 match self { $(Outcome::$name => $word,)* }
             }
@@ -25,66 +25,66 @@ macro_rules! outcomes {
 }
 
 outcomes! {
-    /// Verified, on disk, new.
+    /// New, verified and on disk.
     Stored "stored" 200,
-    /// A repeat of an event that is kept.
+    /// A duplicate of a stored event.
     Duplicate "duplicate" 200,
-    /// An endpoint check of the provider, answered as its recipe says; never an event.
+    /// The provider's challenge to the endpoint, answered as its recipe says. Never an event.
     Challenge "challenge" 200,
-    /// Verified, but of a type that its source does not want; not kept.
+    /// Verified, but of a type that its source filters out. Not stored.
     Filtered "filtered" 200,
-    /// The header that carries the signature is absent.
+    /// The request has no signature header.
     SignatureMissing "signature_missing" 401,
-    /// The signature could not be read.
+    /// The signature cannot be parsed.
     SignatureMalformed "signature_malformed" 401,
     /// No configured secret makes this signature.
     SignatureMismatch "signature_mismatch" 401,
-    /// Genuine, but signed too long ago.
+    /// The signature is genuine, but its timestamp is too old.
     TimestampStale "timestamp_stale" 401,
-    /// Genuine, but signed too far in the future.
+    /// The signature is genuine, but its timestamp is too far in the future.
     TimestampFuture "timestamp_future" 401,
-    /// The source takes nothing from this address.
+    /// The source does not accept deliveries from this address.
     AddressNotAllowed "address_not_allowed" 401,
     /// No source has this path.
     UnknownSource "unknown_source" 404,
-    /// The source does not take this method.
+    /// The source does not accept this method.
     MethodNotAllowed "method_not_allowed" 405,
     /// The body is longer than the source allows.
     TooLarge "too_large" 413,
-    /// More than this address or this source may send.
+    /// The sender's address or the source is over its rate limit.
     RateLimited "rate_limited" 429,
-    /// Not a request that this server can read.
+    /// The request cannot be parsed, or exceeds a limit of HTTP.
     BadRequest "bad_request" 400,
     /// The rest of the request did not arrive in time.
     TooSlow "too_slow" 408,
-    /// A key that verification needs could not be had.
+    /// A public key that verification needs could not be fetched.
     KeyUnavailable "key_unavailable" 503,
-    /// The journal, or this topic's share of it, is used up.
+    /// The journal, or this topic's share of it, is full.
     JournalFull "journal_full" 503,
-    /// The disk refused the event.
+    /// Writing or syncing the event failed.
     JournalFailed "journal_failed" 503,
-    /// The process is about to end.
+    /// The gateway is shutting down.
     Draining "draining" 503,
-    /// More work is under way than can be finished in time.
+    /// More requests are being processed than can finish in time.
     Overloaded "overloaded" 503,
-    /// The answer's deadline is over; whether the event is kept is not said.
+    /// The deadline of the delivery has passed. Its event may be stored later.
     Deadline "deadline" 503,
-    /// The sender left before its last byte.
+    /// The sender closed the connection before its last byte.
     Disconnected "disconnected" 499,
 }
 
 impl Outcome {
-    /// The status code unless a recipe or the HTTP layer says otherwise. `disconnected` is never sent.
+    /// Returns the status code, unless a recipe or the HTTP layer sets another. `disconnected` is never sent.
     pub fn status(self) -> StatusCode {
         StatusCode::from_u16(self.code()).expect("every code above lies between 100 and 999")
     }
 
-    /// True when the sender is told to come again (503, with Retry-After).
+    /// Returns true for an outcome that the gateway causes (503). The sender should retry, and gets a Retry-After.
     pub fn is_unavailable(self) -> bool {
         self.code() == 503
     }
 
-    /// True when the answer is the recipe's ok reply.
+    /// Returns true if the response is the recipe's reply to an accepted delivery.
     pub fn is_accepted(self) -> bool {
         matches!(self, Outcome::Stored | Outcome::Duplicate | Outcome::Filtered)
     }
