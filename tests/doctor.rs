@@ -1,5 +1,5 @@
-//! `hookhold doctor`: each kind of refusal is traced to its true cause. Deliveries are signed by the providers' own SDKs and
-//! then altered, as a proxy, a slip of the hand or another clock would do it; the verdict comes from the real binary.
+//! `hookhold doctor`: each kind of rejection is traced to its cause. Deliveries are signed by the providers' own SDKs and then
+//! changed as a proxy, a copy-paste mistake or a wrong clock would do; the verdict comes from the real binary.
 
 #[path = "common/process.rs"]
 mod process;
@@ -55,32 +55,33 @@ impl Signed {
         Signed { headers: signed.headers, source: scheme }
     }
 
-    /// What arrives at the source of the same name.
+    /// Returns the request that arrives at the source of the same name.
     fn with(&self, body: impl AsRef<[u8]>) -> Vec<u8> {
         post(&format!("/hooks/{}", self.source), &self.headers, body.as_ref())
     }
 }
 
-/// What doctor says: its exit code and its one JSON object. No secret is in any of its output.
+/// Runs doctor and returns its exit code and its JSON object. Checks that no output contains a secret.
 fn examine(home: &Home, source: &str, request: &[u8], more: &[&str]) -> (Option<i32>, Value) {
     home.put("request", request);
     let args = ["doctor", source, "--request", "request"];
     for format in [&["--format", "text"], &["--format", "json"]] {
         let output = home.verb(&[&args[..], more, format].concat());
-        let said = String::from_utf8([output.stdout.clone(), output.stderr].concat()).expect("doctor says text");
+        let printed = String::from_utf8([output.stdout.clone(), output.stderr].concat()).expect("the output is text");
         for (_, secret) in SECRETS {
-            // Twilio's is too short to be absent everywhere.
-            assert!(*secret == TWILIO || !said.contains(secret), "a secret was printed: {said}");
+            // Twilio's secret is too short to be absent everywhere.
+            assert!(*secret == TWILIO || !printed.contains(secret), "a secret was printed: {printed}");
         }
         if format[1] == "json" {
-            let line = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
+            let line = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {printed}"));
             return (output.status.code(), line);
         }
     }
     unreachable!("the loop ends with json")
 }
 
-/// The words of the certain causes of a refusal at the time of receipt; of the others, with a mark, when none is certain.
+/// Returns the words of the causes of a rejection at the time of receipt. A cause that is not certain ends with a question
+/// mark.
 fn causes(home: &Home, source: &str, request: &[u8]) -> Vec<String> {
     causes_at(home, source, request, NOW)
 }
@@ -100,7 +101,7 @@ fn causes_at(home: &Home, source: &str, request: &[u8], at: u64) -> Vec<String> 
 }
 
 #[test]
-fn a_delivery_that_verifies_ends_with_0_and_names_the_secret() {
+fn a_genuine_delivery_exits_0_and_names_the_secret() {
     let (home, mut sdk) = (Home::new(SECRETS, SOURCES), Sdk::start());
     for (scheme, secret) in SIGNED {
         let request = Signed::new(&mut sdk, scheme, secret, "{\"id\":1}").with("{\"id\":1}");
@@ -113,7 +114,7 @@ fn a_delivery_that_verifies_ends_with_0_and_names_the_secret() {
 }
 
 #[test]
-fn another_secret_is_named_when_nothing_else_fits() {
+fn another_secret_is_suspected_when_nothing_else_matches() {
     let (home, mut sdk) = (Home::new(SECRETS, SOURCES), Sdk::start());
     for (scheme, _) in SIGNED {
         let request = Signed::new(&mut sdk, scheme, "whsec_bm9ib2R5J3M=", "{}").with("{}");
@@ -122,11 +123,11 @@ fn another_secret_is_named_when_nothing_else_fits() {
 }
 
 #[test]
-fn quotation_marks_and_white_space_around_a_secret_are_found() {
+fn quotes_and_whitespace_around_a_secret_are_found() {
     let mut sdk = Sdk::start();
     for (scheme, secret) in SIGNED.iter().filter(|(scheme, _)| *scheme != "standard-webhooks") {
         let request = Signed::new(&mut sdk, scheme, secret, "{}").with("{}");
-        for (kept, expected) in [
+        for (stored, expected) in [
             (format!("\"{secret}\""), "secret_quotes"),
             (format!("'{secret}'\n"), "secret_quotes"),
             (format!(" {secret}"), "secret_whitespace"),
@@ -134,28 +135,28 @@ fn quotation_marks_and_white_space_around_a_secret_are_found() {
             (format!("{secret}\t\r\n"), "secret_whitespace"),
         ] {
             let home =
-                Home::new(&[("key", &kept)], &format!("[sources.{scheme}]\nprovider = {scheme:?}\nsecrets = [\"file:key\"]"));
-            assert_eq!(causes(&home, scheme, &request), [expected], "{scheme}: {kept:?}");
+                Home::new(&[("key", &stored)], &format!("[sources.{scheme}]\nprovider = {scheme:?}\nsecrets = [\"file:key\"]"));
+            assert_eq!(causes(&home, scheme, &request), [expected], "{scheme}: {stored:?}");
         }
     }
     let entered = Signed::new(&mut sdk, "github", &format!("{GITHUB}\n"), "{}").with("{}");
     assert_eq!(causes(&Home::new(SECRETS, SOURCES), "github", &entered), ["secret_whitespace"]);
 }
 
-/// A secret that must be decoded cannot even be loaded so; who reads that should not have to guess.
+/// A secret that must be decoded cannot even be loaded if it is wrapped, so the configuration error names the reason.
 #[test]
-fn the_configuration_says_what_stands_around_a_secret_that_cannot_be_decoded() {
-    for kept in [format!("\"{WEBHOOKS}\""), format!(" {WEBHOOKS}"), format!("{WEBHOOKS}\n\n")] {
+fn an_undecodable_secret_is_reported_as_wrapped() {
+    for stored in [format!("\"{WEBHOOKS}\""), format!(" {WEBHOOKS}"), format!("{WEBHOOKS}\n\n")] {
         let entry = "[sources.standard-webhooks]\nprovider = \"standard-webhooks\"\nsecrets = [\"file:key\"]";
-        let output = Home::new(&[("key", &kept)], entry).verb(&["doctor", "standard-webhooks", "--request", "request"]);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(said.contains("white space or quotation marks stand around it") && !said.contains(WEBHOOKS), "{said}");
+        let output = Home::new(&[("key", &stored)], entry).verb(&["doctor", "standard-webhooks", "--request", "request"]);
+        let printed = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{printed}");
+        assert!(printed.contains("white space or quotation marks stand around it") && !printed.contains(WEBHOOKS), "{printed}");
     }
 }
 
 #[test]
-fn a_key_that_is_decoded_in_the_wrong_way_is_found() {
+fn a_wrongly_decoded_key_is_found() {
     let mut sdk = Sdk::start();
     for (scheme, secret, wrong, right) in [
         ("stripe", STRIPE, r#"["strip-prefix:whsec_", "base64"]"#, r#"["utf8"]"#),
@@ -174,7 +175,7 @@ fn a_key_that_is_decoded_in_the_wrong_way_is_found() {
 }
 
 #[test]
-fn a_body_that_was_altered_on_the_way_is_found() {
+fn a_body_changed_on_the_way_is_found() {
     let (home, mut sdk) = (Home::new(SECRETS, SOURCES), Sdk::start());
     const PRETTY: &str = "{\n  \"id\": \"evt_1\",\n  \"amount\": 10.00,\n  \"lines\": [\n    {},\n    2\n  ]\n}";
     const COMPACT: &str = r#"{"id":"evt_1","amount":10.00,"lines":[{},2]}"#;
@@ -201,12 +202,12 @@ fn a_body_that_was_altered_on_the_way_is_found() {
             assert_eq!(causes(&home, scheme, &request), [expected], "{scheme}: {signed:?} arrived as {arrived:?}");
         }
         let request = Signed::new(&mut sdk, scheme, secret, r#"{"b":1,"a":2}"#).with(r#"{"a":2,"b":1}"#);
-        assert_eq!(causes(&home, scheme, &request), ["other_secret?", "body_changed?"], "{scheme}: nobody can undo this");
+        assert_eq!(causes(&home, scheme, &request), ["other_secret?", "body_changed?"], "{scheme}: this cannot be undone");
     }
 }
 
 #[test]
-fn a_file_that_lacks_a_part_of_the_body_says_so() {
+fn a_truncated_recording_is_reported_as_incomplete() {
     let (home, mut sdk) = (Home::new(SECRETS, SOURCES), Sdk::start());
     let mut request = Signed::new(&mut sdk, "stripe", STRIPE, "{\"id\":\"evt_1\"}").with("{\"id\":\"evt_1\"}");
     request.truncate(request.len() - 5);
@@ -214,7 +215,7 @@ fn a_file_that_lacks_a_part_of_the_body_says_so() {
 }
 
 #[test]
-fn two_things_wrong_at_once_are_both_named() {
+fn two_simultaneous_causes_are_both_named() {
     let mut sdk = Sdk::start();
     let entry = "[sources.stripe]\nprovider = \"stripe\"\nsecrets = [\"file:key\"]";
     let home = Home::new(&[("key", &format!("\"{STRIPE}\""))], entry);
@@ -224,7 +225,7 @@ fn two_things_wrong_at_once_are_both_named() {
 }
 
 #[test]
-fn a_clock_that_is_wrong_and_a_delivery_that_is_late_are_told_apart() {
+fn a_wrong_clock_and_a_late_delivery_differ() {
     let (home, mut sdk) = (Home::new(SECRETS, SOURCES), Sdk::start());
     for (scheme, secret) in SIGNED.iter().filter(|(scheme, _)| *scheme != "github") {
         let request = Signed::new(&mut sdk, scheme, secret, "{}").with("{}");
@@ -237,7 +238,7 @@ fn a_clock_that_is_wrong_and_a_delivery_that_is_late_are_told_apart() {
 }
 
 #[test]
-fn a_secret_past_its_end_is_named() {
+fn an_expired_secret_is_named_as_cause() {
     let mut sdk = Sdk::start();
     for (scheme, secret) in SIGNED {
         let entry = format!(
@@ -263,22 +264,22 @@ fn the_secret_of_another_source_is_recognised() {
 }
 
 #[test]
-fn another_providers_scheme_is_recognised_by_its_headers_and_proved_by_a_secret() {
+fn another_providers_scheme_is_recognised_and_proved() {
     let (home, mut sdk) = (Home::new(SECRETS, SOURCES), Sdk::start());
     let at = |source: &str, signed: &Signed| post(&format!("/hooks/{source}"), &signed.headers, b"{}");
     for (sent_to, own_secret) in SIGNED {
         for (scheme, secret) in SIGNED.iter().filter(|(scheme, _)| scheme != sent_to) {
             let genuine_there = Signed::new(&mut sdk, scheme, secret, "{}");
             assert_eq!(causes(&home, sent_to, &at(sent_to, &genuine_there)), ["other_provider"], "{scheme} at {sent_to}");
-            // Standard Webhooks takes only what can be decoded.
+            // Standard Webhooks accepts only a secret that can be decoded.
             if *scheme != "standard-webhooks" || own_secret.starts_with("whsec_") {
                 let with_our_secret = Signed::new(&mut sdk, scheme, own_secret, "{}");
                 let (code, line) = examine(&home, sent_to, &at(sent_to, &with_our_secret), &["--at", &NOW.to_string()]);
                 let advice = line["causes"][0]["do"].as_str().expect("an advice");
                 assert!(code == Some(1) && advice.contains(&format!("provider = \"{scheme}\"")), "{scheme} at {sent_to}: {line}");
             }
-            let strangers = Signed::new(&mut sdk, scheme, "whsec_bm9ib2R5J3M=", "{}");
-            let found = causes(&home, sent_to, &at(sent_to, &strangers));
+            let with_unknown_secret = Signed::new(&mut sdk, scheme, "whsec_bm9ib2R5J3M=", "{}");
+            let found = causes(&home, sent_to, &at(sent_to, &with_unknown_secret));
             assert!(
                 !found.is_empty() && found.iter().all(|cause| cause == "other_provider?"),
                 "{scheme} at {sent_to}: {found:?}"
@@ -290,7 +291,7 @@ fn another_providers_scheme_is_recognised_by_its_headers_and_proved_by_a_secret(
 }
 
 #[test]
-fn a_wrong_public_url_is_found_by_what_the_request_says_of_itself() {
+fn a_wrong_public_url_is_found_from_the_request() {
     let (home, mut sdk) = (Home::new(SECRETS, SOURCES), Sdk::start());
     let body = "CallSid=CA1&CallStatus=completed&To=%2B15551112222";
     for (signed, target, more) in [
@@ -321,9 +322,9 @@ fn a_wrong_public_url_is_found_by_what_the_request_says_of_itself() {
     assert_eq!(found, ["other_secret?", "body_changed?", "public_url?"]);
 }
 
-/// Square's scheme (<https://developer.squareup.com/docs/webhooks/step3validate>), as docs/deploy.md has it: the URL, then the body.
+/// Square's scheme (<https://developer.squareup.com/docs/webhooks/step3validate>), as docs/deploy.md describes it: the URL, then the body.
 #[test]
-fn a_wrong_public_url_is_found_for_an_inline_scheme_too() {
+fn a_wrong_public_url_is_found_for_inline_schemes() {
     let square = r#"
 [sources.square]
 public_url = "https://hooks.example.com"
@@ -349,7 +350,7 @@ secrets = ["file:github-key"]
 }
 
 #[test]
-fn what_is_plain_to_see_is_said() {
+fn causes_visible_in_the_request_are_reported() {
     let (home, mut sdk) = (Home::new(SECRETS, SOURCES), Sdk::start());
     let request = Signed::new(&mut sdk, "stripe", STRIPE, "{}").with("{}");
     let text = String::from_utf8(request).expect("text");
@@ -397,7 +398,7 @@ fn doctor_names_the_outcome_that_the_server_counts() {
 }
 
 #[test]
-fn a_delivery_that_verifies_may_still_be_unwanted() {
+fn a_genuine_delivery_may_still_be_filtered() {
     let entry = "[sources.stripe]\nprovider = \"stripe\"\nsecrets = [\"file:key\"]\ntypes = [\"invoice.*\"]";
     let (home, mut sdk) = (Home::new(&[("key", STRIPE)], entry), Sdk::start());
     for (body, expected) in [("{\"type\":\"charge.failed\"}", &["filtered"][..]), ("{\"type\":\"invoice.paid\"}", &[])] {
@@ -409,7 +410,7 @@ fn a_delivery_that_verifies_may_still_be_unwanted() {
 }
 
 #[test]
-fn a_request_may_come_from_standard_input() {
+fn a_request_can_come_from_standard_input() {
     let (home, mut sdk) = (Home::new(SECRETS, SOURCES), Sdk::start());
     let request = Signed::new(&mut sdk, "github", GITHUB, "{}").with("{}");
     home.put("request", &request);
@@ -429,7 +430,7 @@ fn a_request_may_come_from_standard_input() {
 }
 
 #[test]
-fn a_request_may_come_from_a_trace_of_curl() {
+fn a_request_can_come_from_a_curl_trace() {
     let (home, mut sdk) = (Home::new(SECRETS, SOURCES), Sdk::start());
     let body = format!("{{\"text\":\"{}\"}}", "é: ".repeat(30_000));
     let signed = Signed::new(&mut sdk, "github", GITHUB, &body);
@@ -441,20 +442,20 @@ fn a_request_may_come_from_a_trace_of_curl() {
     let mut curl = curl.stdin(Stdio::piped()).spawn().expect("curl starts: tests/run installs it");
     curl.stdin.take().expect("stdin is piped").write_all(body.as_bytes()).expect("curl reads all of it");
     let (mut server, _) = listener.accept().expect("curl connects");
-    let mut came = Vec::new();
-    while !came.ends_with(&body.as_bytes()[body.len() - 9..]) {
+    let mut received = Vec::new();
+    while !received.ends_with(&body.as_bytes()[body.len() - 9..]) {
         let mut part = [0; 4096];
         let count = server.read(&mut part).expect("curl sends");
-        came.extend_from_slice(&part[..count]);
+        received.extend_from_slice(&part[..count]);
     }
     server.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").expect("curl reads");
     assert!(curl.wait().expect("curl ends").success());
-    let (code, line) = examine(&home, "github", &std::fs::read(&trace).expect("curl has written it"), &[]);
+    let (code, line) = examine(&home, "github", &std::fs::read(&trace).expect("curl has written the trace"), &[]);
     assert_eq!((code, &line["verifies"]), (Some(0), &Value::Bool(true)), "{line}");
 }
 
 #[test]
-fn wrong_usage_ends_with_2_and_says_what_is_missing() {
+fn wrong_usage_exits_2_and_names_the_error() {
     let home = Home::new(SECRETS, SOURCES);
     home.put("request", b"POST /hooks/stripe HTTP/1.1\r\nhost: x\r\n");
     for (args, expected) in [
@@ -467,31 +468,31 @@ fn wrong_usage_ends_with_2_and_says_what_is_missing() {
         (&["doctor", "stripe", "--last", "3", "--request", "request"], "cannot be used with"),
     ] {
         let output = home.verb(args);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
-        assert!(said.contains(expected), "{args:?}: {said}");
+        let printed = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {printed}");
+        assert!(printed.contains(expected), "{args:?}: {printed}");
     }
 }
 
-/// The check of an endpoint that nobody signs is answered to anybody, so it proves no secret, source or change of the body.
+/// An unsigned challenge is answered to any sender, so it proves no secret, no source and no change of the body.
 #[test]
-fn a_check_that_nobody_signs_is_answered_and_proves_nothing() {
+fn an_unsigned_challenge_is_answered_and_proves_nothing() {
     let acme = "[sources.acme]\nauth = \"mac\"\nalgorithm = \"sha256\"\nsignature = { from = \"header:Acme\" }\ncontent = [\"body\"]\n\
                 secrets = [\"file:github-key\"]\nchallenge = [{ when = { \"json:/challenge\" = true }, authenticated = false }]\n";
     let home = Home::new(SECRETS, &(SOURCES.to_owned() + acme));
-    let check = |source: &str| post(&format!("/hooks/{source}"), &[], b"{\"challenge\":\"c\"}");
-    let (code, line) = examine(&home, "acme", &check("acme"), &[]);
+    let challenge = |source: &str| post(&format!("/hooks/{source}"), &[], b"{\"challenge\":\"c\"}");
+    let (code, line) = examine(&home, "acme", &challenge("acme"), &[]);
     assert_eq!((code, &line["verifies"], &line["proved"]), (Some(0), &true.into(), &false.into()), "{line}");
-    let said = home.verb(&["doctor", "acme", "--request", "request"]).stdout;
-    assert!(String::from_utf8_lossy(&said).contains("unsigned endpoint challenge; this proves nothing"), "{said:?}");
-    assert_eq!(causes(&home, "stripe", &check("stripe")), ["signature_absent"], "it is not certain to be another source's");
+    let printed = home.verb(&["doctor", "acme", "--request", "request"]).stdout;
+    assert!(String::from_utf8_lossy(&printed).contains("unsigned endpoint challenge; this proves nothing"), "{printed:?}");
+    assert_eq!(causes(&home, "stripe", &challenge("stripe")), ["signature_absent"], "it need not belong to another source");
     let genuine = Signed::new(&mut Sdk::start(), "github", GITHUB, "{}").with("{}");
     let (_, line) = examine(&home, "github", &genuine, &[]);
     assert_eq!((&line["verifies"], &line["proved"]), (&true.into(), &true.into()), "{line}");
 }
 
 #[test]
-fn what_rests_on_the_time_of_receipt_is_certain_only_where_that_is_given() {
+fn time_dependent_causes_are_certain_only_with_at() {
     let entry =
         "[sources.stripe]\nprovider = \"stripe\"\nsecrets = [{ name = \"old\", from = \"file:old\", not_after = 2021-02-01 }]";
     let (ended, whole) = (Home::new(&[("old", STRIPE)], entry), Home::new(SECRETS, SOURCES));
@@ -512,12 +513,12 @@ fn what_rests_on_the_time_of_receipt_is_certain_only_where_that_is_given() {
     }
 }
 
-/// Nothing in a request tells one secret's work from another's; white space around ours is a hint.
+/// A request does not show which secret signed it; whitespace around the configured secret is evidence.
 #[test]
-fn another_secret_is_likely_only_where_something_speaks_for_it() {
+fn another_secret_is_likely_only_with_evidence() {
     let mut sdk = Sdk::start();
-    for (kept, expected) in [(STRIPE.to_owned(), "possible"), (format!("{STRIPE}\n\n"), "likely")] {
-        let home = Home::new(&[("key", &kept)], "[sources.stripe]\nprovider = \"stripe\"\nsecrets = [\"file:key\"]");
+    for (stored, expected) in [(STRIPE.to_owned(), "possible"), (format!("{STRIPE}\n\n"), "likely")] {
+        let home = Home::new(&[("key", &stored)], "[sources.stripe]\nprovider = \"stripe\"\nsecrets = [\"file:key\"]");
         let request = Signed::new(&mut sdk, "stripe", ANOTHER, "{}").with("{}");
         let (_, line) = examine(&home, "stripe", &request, &["--at", &NOW.to_string()]);
         let cause = &line["causes"][0];
@@ -525,9 +526,9 @@ fn another_secret_is_likely_only_where_something_speaks_for_it() {
     }
 }
 
-/// Of several contents that a sender may have signed, one that is whole and does not fit says more than what another lacks.
+/// With several alternatives of the signed content, a complete one that does not match says more than an incomplete one.
 #[test]
-fn a_content_that_is_whole_is_not_called_unreadable() {
+fn a_complete_content_is_not_called_unreadable() {
     let entry = "[sources.acme]\nauth = \"mac\"\nalgorithm = \"sha256\"\nsignature = { from = \"header:Acme\" }\nsecrets = [\"file:key\"]\n\
                  content_variants = [[\"body\"], [\"header:Acme-Time\", \"body\"]]";
     let home = Home::new(&[("key", "acme")], entry);

@@ -1,4 +1,4 @@
-//! The foreign signers that the other tests lean on give the published answers.
+//! The signers that the other tests rely on produce the published signatures.
 
 #[path = "common/sdk.rs"]
 mod sdk;
@@ -52,9 +52,9 @@ fn twilio_sdk_gives_the_published_signature() {
     assert!(signed.by.starts_with("twilio "), "signed by {}", signed.by);
 }
 
-/// Shopify's SDK only validates; the signer answers what has passed that.
+/// Shopify's SDK only validates, so the signer returns a signature that the SDK has accepted.
 #[test]
-fn shopify_sdk_believes_what_openssl_signs() {
+fn shopify_sdk_accepts_the_signature_of_openssl() {
     let mut sdk = Sdk::start();
     for (scheme, name) in [("shopify", "X-Shopify-Hmac-Sha256"), ("shopify-events", "shopify-hmac-sha256")] {
         let signed = sdk.sign(sample(scheme, "shpss_0123", BODIES[3]));
@@ -64,7 +64,7 @@ fn shopify_sdk_believes_what_openssl_signs() {
     }
 }
 
-/// Stripe publishes no vector with its secret, so its SDK is held against openssl.
+/// Stripe publishes no vector with its secret, so its SDK is compared with openssl.
 #[test]
 fn stripe_sdk_agrees_with_openssl() {
     let mut sdk = Sdk::start();
@@ -78,7 +78,7 @@ fn stripe_sdk_agrees_with_openssl() {
 }
 
 #[test]
-fn bodies_that_no_sdk_takes_are_signed_by_openssl_over_the_same_content() {
+fn bodies_no_sdk_accepts_are_signed_by_openssl() {
     let mut sdk = Sdk::start();
     for scheme in ["stripe", "github", "standard-webhooks", "svix", "shopify", "shopify-events", "slack"] {
         let signers: Vec<String> = BODIES.iter().map(|body| sdk.sign(sample(scheme, WHSEC, body)).by).collect();

@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_other_port_is_none_for_one_that_is_written_and_the_schemes_own_for_none() {
+    fn the_other_port_adds_or_removes_the_port() {
         for (written, other) in [
             ("https://a.example", "https://a.example:443"),
             ("http://a.example/in", "http://a.example:80/in"),

@@ -39,7 +39,7 @@ impl<'a> SigningInput<'a> {
         if signature::decode(rule.encoding, text).is_some_and(|stated| stated.bytes() == hash) {
             return Ok(Some(hash));
         }
-        let hint = format!("the body is not the one whose hash the URL has as {}", rule.query);
+        let hint = format!("the body does not match its hash in the query parameter {}", rule.query);
         Err(Rejection::new(Outcome::SignatureMismatch, hint))
     }
 
@@ -80,5 +80,5 @@ fn absent(term: &Term) -> Rejection {
         Term::Id => "the event id".to_owned(),
         _ => "a part".to_owned(),
     };
-    Rejection::new(Outcome::SignatureMalformed, format!("{what}, which is signed, is absent"))
+    Rejection::new(Outcome::SignatureMalformed, format!("{what} is part of the signed content, but the request has none"))
 }

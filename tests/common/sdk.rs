@@ -1,6 +1,6 @@
 //! Deliveries signed by the providers' own SDKs, through one child process `node tests/sdk/sign.mjs`; and MACs by the
-//! `openssl` command for sources that have no SDK. Nothing here computes a signature itself: our verifier is never checked
-//! with our own code.
+//! `openssl` command for sources that have no SDK. Nothing here computes a signature itself, so our verifier is never
+//! checked with our own code.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-/// What is to be signed. `id` is used by `standard-webhooks` and `svix`, `timestamp` by all but `github`.
+/// A request to sign. `id` is used by `standard-webhooks` and `svix`, `timestamp` by all but `github`.
 #[derive(Clone, Copy)]
 pub struct Sample<'a> {
     /// `stripe`, `github`, `slack`, `standard-webhooks` or `svix`.
@@ -27,17 +27,17 @@ pub struct Sample<'a> {
     pub body: &'a [u8],
 }
 
-/// The headers that prove a delivery, and who made them.
+/// The headers that prove a delivery, and their signer.
 #[derive(Deserialize)]
 pub struct Signed {
-    /// Package and version, or `openssl` for bodies that the SDK cannot take (not UTF-8, or empty for GitHub's). Slack's
-    /// has only accepted the signature; openssl made it.
+    /// Package and version, or `openssl` for bodies that the SDK cannot sign (not UTF-8, or empty for GitHub's). Slack's SDK
+    /// only accepts the signature, which openssl makes.
     pub by: String,
-    /// Name and value, in the order in which the provider sends them.
+    /// Names and values, in the order in which the provider sends them.
     pub headers: Vec<(String, String)>,
 }
 
-/// The child process; it ends when this is dropped.
+/// The child process. Dropping it ends the process.
 pub struct Sdk {
     child: Child,
     requests: Option<ChildStdin>,
@@ -45,7 +45,7 @@ pub struct Sdk {
 }
 
 impl Sdk {
-    /// Starts `node` (or `$HOOKHOLD_NODE`). Panics with what to do when the packages are not there.
+    /// Starts `node` (or `$HOOKHOLD_NODE`). Panics with the remedy if the packages are not installed.
     pub fn start() -> Sdk {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk");
         assert!(dir.join("node_modules/stripe").is_dir(), "no SDKs in tests/sdk: run tests/run, or `npm ci` in tests/sdk");
@@ -61,12 +61,12 @@ impl Sdk {
         Sdk { child, requests, answers }
     }
 
-    /// The provider's own signature of `sample`.
+    /// Signs `sample` with the provider's own SDK.
     pub fn sign(&mut self, sample: Sample<'_>) -> Signed {
         self.sign_for_url(sample, "")
     }
 
-    /// The same by a provider that signs the URL that it calls.
+    /// Signs `sample` and the URL, for a provider that signs the URL it calls.
     pub fn sign_for_url(&mut self, sample: Sample<'_>, url: &str) -> Signed {
         #[derive(Serialize)]
         struct Request<'a> {
@@ -91,9 +91,9 @@ impl Sdk {
         requests.write_all(line.as_bytes()).and_then(|()| requests.flush()).expect("the signer is alive");
         line.clear();
         self.answers.read_line(&mut line).expect("the signer answers with text");
-        match serde_json::from_str(&line).unwrap_or_else(|error| panic!("the signer said {line:?}: {error}")) {
+        match serde_json::from_str(&line).unwrap_or_else(|error| panic!("the signer answered {line:?}: {error}")) {
             Reply::Signed(signed) => signed,
-            Reply::Failed { error } => panic!("the {scheme} SDK refused: {error}"),
+            Reply::Failed { error } => panic!("the {scheme} SDK failed: {error}"),
         }
     }
 }
@@ -105,7 +105,7 @@ impl Drop for Sdk {
     }
 }
 
-/// The HMAC of `content` by the `openssl` command; `digest` is its name there, such as `sha256`.
+/// Computes the HMAC of `content` with the `openssl` command; `digest` is its name there, such as `sha256`.
 pub fn openssl_hmac(digest: &str, key: &[u8], content: &[u8]) -> Vec<u8> {
     let mut child = Command::new("openssl")
         .args([

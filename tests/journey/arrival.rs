@@ -1,4 +1,4 @@
-//! What Kafka holds: value, key, timestamp and every header, for bodies of every kind; and nothing of a repeat.
+//! The records in Kafka: value, key, timestamp and every header, for bodies of every kind; a duplicate makes no record.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -10,7 +10,7 @@ use crate::scheme::{
     ACME, Facts, GITHUB, Provider, SHOPIFY, SHOPIFY_EVENTS, SLACK, STANDARD_WEBHOOKS, STRIPE, SVIX, Scheme, Signed, now,
 };
 
-/// A delivery and what its record must say.
+/// A delivery and the expected content of its record.
 struct Sent {
     what: &'static str,
     delivery: Signed,
@@ -18,53 +18,53 @@ struct Sent {
     id: String,
     /// The bounds of the receive time, in milliseconds.
     received: RangeInclusive<i64>,
-    /// Headers of the record that come from the request as they are.
-    own: Vec<(&'static str, &'static str)>,
+    /// Headers of the record that are copied from the request.
+    copied: Vec<(&'static str, &'static str)>,
 }
 
 #[test]
-fn stripe_arrives_in_kafka_as_it_was_signed_and_once() {
+fn stripe_arrives_in_kafka_byte_exact_and_once() {
     arrives(&STRIPE, "stripe 23.1.0");
 }
 
 #[test]
-fn github_arrives_in_kafka_as_it_was_signed_and_once() {
+fn github_arrives_in_kafka_byte_exact_and_once() {
     arrives(&GITHUB, "@octokit/webhooks-methods 6.0.0");
 }
 
 #[test]
-fn slack_arrives_in_kafka_as_it_was_signed_and_once() {
+fn slack_arrives_in_kafka_byte_exact_and_once() {
     arrives(&SLACK, "@slack/bolt 5.1.0");
 }
 
 #[test]
-fn standard_webhooks_arrives_in_kafka_as_it_was_signed_and_once() {
+fn standard_webhooks_arrives_in_kafka_byte_exact_and_once() {
     arrives(&STANDARD_WEBHOOKS, "standardwebhooks 1.1.1");
 }
 
 #[test]
-fn svix_arrives_in_kafka_as_it_was_signed_and_once() {
+fn svix_arrives_in_kafka_byte_exact_and_once() {
     arrives(&SVIX, "svix 2.5.0");
 }
 
-/// All of them have the same event id, which one action of a merchant gives to many deliveries.
+/// All deliveries have the same event id, because one action of a merchant causes many deliveries.
 #[test]
-fn shopify_arrives_in_kafka_as_it_was_signed_and_once() {
+fn shopify_arrives_in_kafka_byte_exact_and_once() {
     arrives(&SHOPIFY, "@shopify/shopify-api 13.1.0");
 }
 
 #[test]
-fn shopify_events_arrive_in_kafka_as_they_were_signed_and_once() {
+fn shopify_events_arrive_in_kafka_byte_exact_and_once() {
     arrives(&SHOPIFY_EVENTS, "@shopify/shopify-api 13.1.0");
 }
 
 #[test]
-fn an_inline_recipe_arrives_in_kafka_as_it_was_signed_and_once() {
+fn an_inline_recipe_arrives_in_kafka_byte_exact_and_once() {
     arrives(&ACME, "openssl");
 }
 
 #[test]
-fn a_body_of_20_mib_arrives_in_kafka_as_it_was_signed_and_once() {
+fn a_20_mib_body_arrives_byte_exact_and_once() {
     let kafka = kafka::shared();
     kafka.create_topic("twenty-mib", 1, &[("max.message.bytes", "22020096")]);
     let home = GITHUB.home(kafka, "twenty-mib", "");
@@ -88,7 +88,7 @@ fn a_body_of_20_mib_arrives_in_kafka_as_it_was_signed_and_once() {
     assert_eq!(process.metric("hookhold_deliveries_total{outcome=\"duplicate\",source=\"github\"}"), Some(1.0));
 }
 
-/// Sends bodies of every kind, each again where its provider names it, then a marker; reads the topic up to the marker.
+/// Sends bodies of every kind, each twice if its provider gives it an id, then a marker; reads the topic up to the marker.
 fn arrives(scheme: &'static Scheme, sdk: &str) {
     let (kafka, topic) = (kafka::shared(), format!("arrives-{}", scheme.name));
     kafka.create_topic(&topic, 1, &[]);
@@ -102,9 +102,9 @@ fn arrives(scheme: &'static Scheme, sdk: &str) {
         let (sent, answer) = send(scheme, &mut provider, &mut line, &id, body);
         assert_eq!((answer.status, &*answer.body), (scheme.reply.0, scheme.reply.1.as_bytes()), "{}", sent.what);
         if sent.facts.has_id {
-            assert_eq!(line.ask(&sent.delivery.request(scheme)), answer, "{}: repeated as it was", sent.what);
+            assert_eq!(line.ask(&sent.delivery.request(scheme)), answer, "{}: sent again unchanged", sent.what);
             let later = provider.sign(&id, now() - 60, sent.delivery.body.clone());
-            assert_eq!(line.ask(&later.request(scheme)), answer, "{}: signed anew", sent.what);
+            assert_eq!(line.ask(&later.request(scheme)), answer, "{}: signed again", sent.what);
         }
         all.push(sent);
     }
@@ -117,14 +117,14 @@ fn arrives(scheme: &'static Scheme, sdk: &str) {
     let log = records[0].header("hookhold-log");
     assert!(log.len() == 16 && log.bytes().all(|digit| digit.is_ascii_hexdigit()), "{log}");
     for (seq, (record, sent)) in records.iter().zip(&all).enumerate() {
-        is_as_promised(record, scheme, sent, log, seq);
+        assert_record(record, scheme, sent, log, seq);
     }
-    assert_eq!(records.len(), all.len(), "a repeat has made a record");
-    let kept = process.metric(&format!("hookhold_deliveries_total{{outcome=\"stored\",source=\"{}\"}}", scheme.name));
-    assert_eq!(kept, Some(all.len() as f64));
+    assert_eq!(records.len(), all.len(), "a duplicate made a record");
+    let stored = process.metric(&format!("hookhold_deliveries_total{{outcome=\"stored\",source=\"{}\"}}", scheme.name));
+    assert_eq!(stored, Some(all.len() as f64));
 }
 
-/// What it is, its media type, the bytes, and whether they are JSON with the provider's facts.
+/// Name, media type, bytes, and true if they are JSON with the provider's facts.
 type Body = (&'static str, &'static str, Vec<u8>, bool);
 
 fn bodies(scheme: &Scheme) -> Vec<Body> {
@@ -136,36 +136,36 @@ fn bodies(scheme: &Scheme) -> Vec<Body> {
         ("CRLF line ends", JSON, crlf(json(2, "é \u{feff} \u{2028}".as_bytes())).into_bytes(), true),
         ("bytes that are not UTF-8", JSON, json(3, b"caf\xe9 \xff\xfe\x80 \xc3"), true),
         ("a form", "application/x-www-form-urlencoded", b"payload=%7B%22a%22%3A1%7D&x=+".to_vec(), false),
-        ("no byte at all", "", Vec::new(), false),
+        ("an empty body", "", Vec::new(), false),
         ("every byte", "application/octet-stream", (0..=255).collect(), false),
     ]
 }
 
 fn send(scheme: &Scheme, provider: &mut Provider, line: &mut Line, id: &str, body: Body) -> (Sent, Answer) {
     let (what, media_type, body, is_json) = body;
-    let mut delivery = provider.sign(id, now(), body).with("Authorization", "Bearer nobody").with("Cookie", "a=b");
-    let mut own = Vec::new();
+    let mut delivery = provider.sign(id, now(), body).with("Authorization", "Bearer x").with("Cookie", "a=b");
+    let mut copied = Vec::new();
     if !media_type.is_empty() {
         delivery = delivery.with("Content-Type", media_type).with("traceparent", TRACE).with("X-Request-Id", "r-1");
-        own = vec![("content-type", media_type), ("traceparent", TRACE), ("http-x-request-id", "r-1")];
+        copied = vec![("content-type", media_type), ("traceparent", TRACE), ("http-x-request-id", "r-1")];
     }
     let before = now_ms();
     let answer = line.ask(&delivery.request(scheme));
     let received = before..=now_ms();
-    let facts = if is_json { scheme.told } else { scheme.known };
-    (Sent { what, delivery, facts, id: id.to_owned(), received, own }, answer)
+    let facts = if is_json { scheme.json_facts } else { scheme.other_facts };
+    (Sent { what, delivery, facts, id: id.to_owned(), received, copied }, answer)
 }
 
-fn is_as_promised(record: &Record, scheme: &Scheme, sent: &Sent, log: &str, seq: usize) {
-    let Sent { what, delivery, facts, id, received, own } = sent;
-    let (name, place) = (scheme.name, format!("{log}-{seq}"));
-    let id = if facts.has_id { id } else { &place };
+fn assert_record(record: &Record, scheme: &Scheme, sent: &Sent, log: &str, seq: usize) {
+    let Sent { what, delivery, facts, id, received, copied } = sent;
+    let (name, position) = (scheme.name, format!("{log}-{seq}"));
+    let id = if facts.has_id { id } else { &position };
     assert_eq!(record.value.as_ref(), Some(&delivery.body), "{what}: value");
     assert_eq!(record.key.as_deref(), Some(facts.key.unwrap_or(id).as_bytes()), "{what}: key");
     assert!(received.contains(&record.timestamp_ms), "{what}: {} is not within {received:?}", record.timestamp_ms);
     let (received_at, path, seq) = (rfc3339(record.timestamp_ms), scheme.path(), seq.to_string());
-    let mut promised = [
-        own,
+    let mut expected = [
+        copied,
         &[
             ("ce_specversion", "1.0"),
             ("ce_id", id),
@@ -181,10 +181,10 @@ fn is_as_promised(record: &Record, scheme: &Scheme, sent: &Sent, log: &str, seq:
         ][..],
     ]
     .concat();
-    promised.sort();
+    expected.sort();
     let mut found: Vec<(&str, &str)> = record.headers.iter().map(|(name, _)| (&**name, record.header(name))).collect();
     found.sort();
-    assert_eq!(found, promised, "{what}: headers");
+    assert_eq!(found, expected, "{what}: headers");
 }
 
 fn now_ms() -> i64 {
@@ -192,7 +192,7 @@ fn now_ms() -> i64 {
 }
 
 fn rfc3339(ms: i64) -> String {
-    jiff::Timestamp::from_millisecond(ms).expect("a time of our days").strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
+    jiff::Timestamp::from_millisecond(ms).expect("a valid time").strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
 }
 
 const JSON: &str = "application/json";

@@ -1,4 +1,4 @@
-//! Every kind of delivery moves its own counter by one and no other, and only genuine ones go on to Kafka.
+//! Every kind of delivery increments its own counter by one and no other, and only genuine ones are forwarded to Kafka.
 
 use std::collections::BTreeMap;
 
@@ -42,13 +42,13 @@ fn each_shopify_event_moves_its_own_counter() {
 }
 
 #[test]
-fn each_delivery_by_an_inline_recipe_moves_its_own_counter() {
+fn each_inline_recipe_delivery_moves_its_own_counter() {
     assert_eq!(each_moves_its_own_counter(&ACME), 12);
 }
 
-/// GitHub's signs no time, so its own example is a delivery to this day. The others are genuine, and of 2018 and 2021.
+/// GitHub signs no time, so its published example still verifies. The others are genuine, but from 2018 and 2021.
 #[test]
-fn published_examples_are_believed_and_refused_only_for_their_age() {
+fn published_examples_verify_except_for_their_age() {
     let kafka = kafka::shared();
     kafka.create_topic("published", 1, &[]);
     let github = [
@@ -75,9 +75,9 @@ fn published_examples_are_believed_and_refused_only_for_their_age() {
     for (scheme, headers, body, status, outcome) in examples {
         let home = scheme.home(kafka, "published", "");
         let process = home.start();
-        let (moved, got) = moved_by(&home, &process, &post(&scheme.path(), &headers, body.as_bytes()));
-        assert_eq!((got.status, moved), (status, one(scheme.name, outcome)));
-        wait_until("what was kept is passed on", || {
+        let (moved, answer) = moved_by(&home, &process, &post(&scheme.path(), &headers, body.as_bytes()));
+        assert_eq!((answer.status, moved), (status, one(scheme.name, outcome)));
+        wait_until("stored deliveries are forwarded", || {
             process.metric("hookhold_forward_acked_total{topic=\"published\"}").unwrap_or(0.0)
                 == f64::from(u8::from(status == 200))
         });
@@ -86,7 +86,7 @@ fn published_examples_are_believed_and_refused_only_for_their_age() {
     assert_eq!(values, [b"Hello, World!"]);
 }
 
-/// What a delivery is called, its bytes, and how it must end.
+/// Name, request, expected status and expected outcome of a delivery.
 type Named = (&'static str, Vec<u8>, u16, &'static str);
 
 fn each_moves_its_own_counter(scheme: &'static Scheme) -> usize {
@@ -97,12 +97,12 @@ fn each_moves_its_own_counter(scheme: &'static Scheme) -> usize {
     let mut provider = Provider::new(scheme);
     let deliveries = deliveries(scheme, &mut provider);
     for (what, request, status, outcome) in &deliveries {
-        let (moved, got) = moved_by(&home, &process, request);
-        assert_eq!(got.status, *status, "{what}");
+        let (moved, answer) = moved_by(&home, &process, request);
+        assert_eq!(answer.status, *status, "{what}");
         let source = if ["unknown_source", "bad_request"].contains(outcome) { "-" } else { scheme.name };
         assert_eq!(moved, one(source, outcome), "{what}");
-        let said = format!("outcome=\"{outcome}\"");
-        assert!(ACCEPTED.contains(outcome) || home.log().contains(&said), "{what}: the log says why:\n{}", home.log());
+        let logged = format!("outcome=\"{outcome}\"");
+        assert!(ACCEPTED.contains(outcome) || home.log().contains(&logged), "{what}: the log shows the outcome:\n{}", home.log());
     }
 
     let genuine = scheme.body("genuine", b"");
@@ -110,26 +110,26 @@ fn each_moves_its_own_counter(scheme: &'static Scheme) -> usize {
     assert_eq!(Line::open(home.hooks).ask(&marker.request(scheme)).status, scheme.reply.0);
     let records = kafka.wait_for_records(&topic, 2);
     let values: Vec<_> = records.into_iter().filter_map(|record| record.value).collect();
-    assert_eq!(values, [genuine, marker.body], "only what was kept goes on");
+    assert_eq!(values, [genuine, marker.body], "only stored deliveries are forwarded");
     deliveries.len()
 }
 
-/// What one delivery moves.
+/// Returns the difference that one delivery makes.
 pub fn one(source: &str, outcome: &str) -> BTreeMap<(String, String), u64> {
     BTreeMap::from([((source.to_owned(), outcome.to_owned()), 1)])
 }
 
-/// Sends one delivery on a connection of its own; returns the difference of all counters, and the answer.
+/// Sends one delivery on its own connection; returns the difference of all counters, and the answer.
 pub fn moved_by(home: &Home, process: &Process<'_>, request: &[u8]) -> (BTreeMap<(String, String), u64>, Answer) {
     let before = process.deliveries();
     let answer = Line::open(home.hooks).ask(request);
     if answer.status >= 400 {
-        assert_eq!(answer.body, b"", "a refusal explains nothing to the sender");
+        assert_eq!(answer.body, b"", "a rejection explains nothing to the sender");
     }
     let mut moved = BTreeMap::new();
     wait_until("a counter has moved", || {
         let after = process.deliveries();
-        assert!(before.keys().all(|series| after.contains_key(series)), "a counter has gone");
+        assert!(before.keys().all(|series| after.contains_key(series)), "a counter has disappeared");
         let differences = after.into_iter().map(|(series, count)| {
             let difference = count - before.get(&series).copied().unwrap_or(0);
             (series, difference)
@@ -161,7 +161,7 @@ fn deliveries(scheme: &'static Scheme, provider: &mut Provider) -> Vec<Named> {
         ("a tampered body", tampered.request(scheme), 401, "signature_mismatch"),
         ("signed with the wrong secret", forged.request(scheme), 401, "signature_mismatch"),
         ("without its signature", unsigned.request(scheme), 401, "signature_missing"),
-        ("with a signature that is none", garbled.request(scheme), 401, "signature_malformed"),
+        ("with an unreadable signature", garbled.request(scheme), 401, "signature_malformed"),
         ("for an unknown path", replaced("POST /hooks/", "POST /hooks/un"), 404, "unknown_source"),
         ("with the wrong method", replaced("POST ", "PUT "), 405, "method_not_allowed"),
         ("too large", large.request(scheme), 413, "too_large"),

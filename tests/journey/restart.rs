@@ -1,4 +1,4 @@
-//! What the next start owes to a clean stop: nothing comes again, nothing is forgotten.
+//! After a clean stop, the next start forwards nothing twice and forgets no duplicate.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use crate::process::{Line, Process, wait_until};
 use crate::scheme::{ACME, Provider, Signed, now};
 
 #[test]
-fn after_a_clean_stop_nothing_is_passed_on_again_and_repeats_are_still_known() {
+fn a_clean_restart_repeats_and_forgets_nothing() {
     let kafka = kafka::shared();
     kafka.create_topic("restarted", 1, &[]);
     let home = ACME.home(kafka, "restarted", "");
@@ -20,7 +20,7 @@ fn after_a_clean_stop_nothing_is_passed_on_again_and_repeats_are_still_known() {
         let process = home.start();
         let mut line = Line::open(home.hooks);
         for known in &sent {
-            assert_eq!(Some(line.ask(&known.request(&ACME))), first_answer, "a repeat gets the bytes of the first answer");
+            assert_eq!(Some(line.ask(&known.request(&ACME))), first_answer, "a duplicate gets the bytes of the first answer");
         }
         for number in 0..10 {
             let id = format!("evt_{run}_{number}");
@@ -30,18 +30,14 @@ fn after_a_clean_stop_nothing_is_passed_on_again_and_repeats_are_still_known() {
             sent.push(delivery);
         }
         assert_eq!(count(&process, "duplicate"), run as f64 * 10.0);
-        wait_until("all are passed on", || process.metric("hookhold_forward_acked_total{topic=\"restarted\"}") == Some(10.0));
+        wait_until("all are forwarded", || process.metric("hookhold_forward_acked_total{topic=\"restarted\"}") == Some(10.0));
         process.signal(Signal::TERM);
         assert_eq!(process.wait().code(), Some(0));
     }
     let records = kafka.records("restarted");
     let values: Vec<_> = records.iter().map(|record| record.value.as_ref()).collect();
     assert_eq!(values, sent.iter().map(|delivery| Some(&delivery.body)).collect::<Vec<_>>());
-    assert_eq!(
-        records.iter().map(Record::seq).collect::<Vec<_>>(),
-        (0..30).collect::<Vec<_>>(),
-        "one sequence through all starts"
-    );
+    assert_eq!(records.iter().map(Record::seq).collect::<Vec<_>>(), (0..30).collect::<Vec<_>>(), "one sequence over all starts");
     let logs: BTreeSet<&str> = records.iter().map(|record| record.header("hookhold-log")).collect();
     assert_eq!(logs.len(), 3, "every opening for writing has a log id of its own");
 }

@@ -1,4 +1,4 @@
-//! The schemes, each with what its provider sends and what of it Kafka must get; and the foreign signers.
+//! The schemes, each with the deliveries of its provider and the expected facts in Kafka; and the signers.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -6,33 +6,33 @@ use crate::kafka::Kafka;
 use crate::process::{Home, post};
 use crate::sdk::{Sample, Sdk, openssl_hmac};
 
-/// One scheme. The source has its name.
+/// One scheme. Its source has the same name.
 pub struct Scheme {
     pub name: &'static str,
-    /// What stands under `[sources.NAME]` besides `secrets`, `topic` and `headers`.
+    /// The keys of `[sources.NAME]` except `secrets`, `topic` and `headers`.
     pub recipe: &'static str,
-    /// As the provider's dashboard shows it.
+    /// The secret as the provider's dashboard shows it.
     pub secret: &'static str,
-    /// Another one of the same form.
+    /// Another secret of the same format.
     pub wrong_secret: &'static str,
     /// The header that carries the signature.
     pub signature: &'static str,
-    /// A signature that cannot be one.
+    /// A text that cannot be a signature.
     pub unreadable: &'static str,
     pub signs_a_time: bool,
     /// The answer to an accepted delivery.
     pub reply: (u16, &'static str),
     /// `hookhold-integrity`.
     pub integrity: &'static str,
-    /// A body in JSON; `ID` and `NOTE` are placeholders.
+    /// A JSON body; `ID` and `NOTE` are placeholders.
     pub json: &'static str,
-    /// What a body in JSON tells.
-    pub told: Facts,
-    /// What is known without one.
-    pub known: Facts,
+    /// The facts of a JSON body.
+    pub json_facts: Facts,
+    /// The facts of a delivery with another body.
+    pub other_facts: Facts,
 }
 
-/// What a record says about its event; `None` where hookhold must help itself.
+/// The facts in a record; `None` where hookhold uses its own default.
 #[derive(Clone, Copy)]
 pub struct Facts {
     pub has_id: bool,
@@ -52,23 +52,23 @@ pub const STRIPE: Scheme = Scheme {
     reply: (200, ""),
     integrity: "full",
     json: r#"{"id":"ID","object":"event","type":"invoice.paid","created":1700000000,"data":{"object":{"id":"in_1","note":"NOTE"}}}"#,
-    told: Facts { has_id: true, ce_type: "com.stripe.invoice.paid", key: Some("in_1"), ce_time: Some(TIME) },
-    known: Facts { has_id: false, ce_type: "stripe.unknown", key: None, ce_time: None },
+    json_facts: Facts { has_id: true, ce_type: "com.stripe.invoice.paid", key: Some("in_1"), ce_time: Some(TIME) },
+    other_facts: Facts { has_id: false, ce_type: "stripe.unknown", key: None, ce_time: None },
 };
 
 pub const GITHUB: Scheme = Scheme {
     name: "github",
     recipe: "provider = \"github\"",
     secret: "It's a Secret to Everybody",
-    wrong_secret: "It's a Secret to Nobody",
+    wrong_secret: "It's another Secret",
     signature: "x-hub-signature-256",
     unreadable: "sha256=xyz",
     signs_a_time: false,
     reply: (200, ""),
     integrity: "body",
     json: r#"{"action":"opened","number":7,"repository":{"id":1296269},"note":"NOTE"}"#,
-    told: Facts { has_id: true, ce_type: "com.github.pull_request.opened", key: Some("1296269"), ce_time: None },
-    known: Facts { has_id: true, ce_type: "com.github.pull_request", key: None, ce_time: None },
+    json_facts: Facts { has_id: true, ce_type: "com.github.pull_request.opened", key: Some("1296269"), ce_time: None },
+    other_facts: Facts { has_id: true, ce_type: "com.github.pull_request", key: None, ce_time: None },
 };
 
 pub const SLACK: Scheme = Scheme {
@@ -82,8 +82,8 @@ pub const SLACK: Scheme = Scheme {
     reply: (200, ""),
     integrity: "full",
     json: r#"{"team_id":"T1","event_id":"ID","event_time":1700000000,"type":"event_callback","event":{"type":"app_mention","channel":"C1","text":"NOTE"}}"#,
-    told: Facts { has_id: true, ce_type: "com.slack.app_mention", key: Some("C1"), ce_time: Some(TIME) },
-    known: Facts { has_id: false, ce_type: "slack.unknown", key: None, ce_time: None },
+    json_facts: Facts { has_id: true, ce_type: "com.slack.app_mention", key: Some("C1"), ce_time: Some(TIME) },
+    other_facts: Facts { has_id: false, ce_type: "slack.unknown", key: None, ce_time: None },
 };
 
 pub const STANDARD_WEBHOOKS: Scheme = Scheme {
@@ -97,8 +97,8 @@ pub const STANDARD_WEBHOOKS: Scheme = Scheme {
     reply: (200, ""),
     integrity: "full",
     json: r#"{"type":"user.created","timestamp":"2023-11-14T22:13:20Z","data":{"id":"1f81eb52","note":"NOTE"}}"#,
-    told: Facts { has_id: true, ce_type: "user.created", key: None, ce_time: Some(TIME) },
-    known: Facts { has_id: true, ce_type: "standard-webhooks.unknown", key: None, ce_time: None },
+    json_facts: Facts { has_id: true, ce_type: "user.created", key: None, ce_time: Some(TIME) },
+    other_facts: Facts { has_id: true, ce_type: "standard-webhooks.unknown", key: None, ce_time: None },
 };
 
 pub const SVIX: Scheme = Scheme {
@@ -106,8 +106,8 @@ pub const SVIX: Scheme = Scheme {
     recipe: "provider = \"svix\"",
     signature: "svix-signature",
     json: r#"{"type":"invoice.paid","data":{"id":"in_1","note":"NOTE"}}"#,
-    told: Facts { has_id: true, ce_type: "invoice.paid", key: None, ce_time: None },
-    known: Facts { has_id: true, ce_type: "svix.unknown", key: None, ce_time: None },
+    json_facts: Facts { has_id: true, ce_type: "invoice.paid", key: None, ce_time: None },
+    other_facts: Facts { has_id: true, ce_type: "svix.unknown", key: None, ce_time: None },
     ..STANDARD_WEBHOOKS
 };
 
@@ -122,13 +122,13 @@ pub const SHOPIFY: Scheme = Scheme {
     reply: (200, ""),
     integrity: "body",
     json: r#"{"id":5223452934372,"name":"1001","note":"NOTE"}"#,
-    told: Facts {
+    json_facts: Facts {
         has_id: true,
         ce_type: "com.shopify.orders/create",
         key: Some("a-shop.myshopify.com.5223452934372"),
         ce_time: Some("2023-11-14T22:13:20.123Z"),
     },
-    known: Facts {
+    other_facts: Facts {
         has_id: true,
         ce_type: "com.shopify.orders/create",
         key: Some("a-shop.myshopify.com"),
@@ -141,12 +141,12 @@ pub const SHOPIFY_EVENTS: Scheme = Scheme {
     recipe: "provider = \"shopify-events\"",
     signature: "shopify-hmac-sha256",
     json: r#"{"topic":"Product","action":"update","handle":"all","data":{"note":"NOTE"}}"#,
-    told: SHOPIFY_EVENT,
-    known: SHOPIFY_EVENT,
+    json_facts: SHOPIFY_EVENT,
+    other_facts: SHOPIFY_EVENT,
     ..SHOPIFY
 };
 
-/// Everything stands in headers.
+/// All facts are in headers.
 const SHOPIFY_EVENT: Facts = Facts {
     has_id: true,
     ce_type: "com.shopify.Product.update",
@@ -154,7 +154,7 @@ const SHOPIFY_EVENT: Facts = Facts {
     ce_time: Some("2023-11-14T22:13:20.123Z"),
 };
 
-/// A provider that nobody has heard of.
+/// A provider without a recipe.
 pub const ACME: Scheme = Scheme {
     name: "acme",
     recipe: r#"auth = "mac"
@@ -165,19 +165,19 @@ timestamp = { from = "header:X-Acme-Time", unit = "s", past = "5m", future = "5m
 event = { id = "json:/id", type = "json:/kind", type_prefix = "com.acme.", key = "json:/customer", time = [{ from = "json:/at", unit = "rfc3339" }] }
 reply = { ok = { status = 202, body = "[accepted]", content_type = "text/plain" }, bad = 401 }"#,
     secret: "acme's secret",
-    wrong_secret: "nobody's secret",
+    wrong_secret: "another secret",
     signature: "x-acme-signature",
     unreadable: "md5=00",
     signs_a_time: true,
     reply: (202, "[accepted]"),
     integrity: "full",
     json: r#"{"id":"ID","kind":"order.paid","customer":"c-7","at":"2023-11-14T23:13:20+01:00","note":"NOTE"}"#,
-    told: Facts { has_id: true, ce_type: "com.acme.order.paid", key: Some("c-7"), ce_time: Some(TIME) },
-    known: Facts { has_id: false, ce_type: "acme.unknown", key: None, ce_time: None },
+    json_facts: Facts { has_id: true, ce_type: "com.acme.order.paid", key: Some("c-7"), ce_time: Some(TIME) },
+    other_facts: Facts { has_id: false, ce_type: "acme.unknown", key: None, ce_time: None },
 };
 
 impl Scheme {
-    /// A home for one source of this scheme that passes on to `topic`. Its secret is called `2026-11`.
+    /// Returns a home with one source of this scheme that forwards to `topic`. Its secret is called `2026-11`.
     pub fn home(&self, kafka: &Kafka, topic: &str, more: &str) -> Home {
         let Scheme { name, recipe, .. } = self;
         let secrets = "secrets = [{ name = \"2026-11\", from = \"file:secret\" }]\nheaders = [\"X-Request-Id\"]";
@@ -186,9 +186,9 @@ impl Scheme {
         Home::new(&[("secret", self.secret)], &("server.drain_delay = \"0s\"\n".to_owned() + &kafka + &source))
     }
 
-    /// The body in JSON.
+    /// Returns the JSON body.
     pub fn body(&self, id: &str, note: &[u8]) -> Vec<u8> {
-        let (before, after) = self.json.split_once("NOTE").expect("every body has a place for a note");
+        let (before, after) = self.json.split_once("NOTE").expect("every body contains NOTE");
         [before.replace("ID", id).as_bytes(), note, after.as_bytes()].concat()
     }
 
@@ -197,7 +197,7 @@ impl Scheme {
     }
 }
 
-/// The provider: it signs with its own SDK, and with openssl what that cannot take.
+/// The provider. It signs with its own SDK, and with openssl if the SDK cannot sign a body.
 pub struct Provider {
     scheme: &'static Scheme,
     sdk: Option<Sdk>,
@@ -251,23 +251,23 @@ impl Signed {
     pub fn without(mut self, name: &str) -> Signed {
         let before = self.headers.len();
         self.headers.retain(|(have, _)| !have.eq_ignore_ascii_case(name));
-        assert!(self.headers.len() < before, "there is no {name} to take away");
+        assert!(self.headers.len() < before, "there is no {name} to remove");
         self
     }
 
-    /// The same headers with another body.
+    /// Changes the body and keeps the headers.
     pub fn map_body(mut self, change: impl FnOnce(&mut Vec<u8>)) -> Signed {
         change(&mut self.body);
         self
     }
 
-    /// The request for the source's path.
+    /// Returns the request to the source's path.
     pub fn request(&self, scheme: &Scheme) -> Vec<u8> {
         post(&scheme.path(), &self.headers, &self.body)
     }
 }
 
-/// Seconds since 1970.
+/// Returns the current time, Unix seconds.
 pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
 }
@@ -278,5 +278,5 @@ fn fields(fields: &[(&str, &str)]) -> Vec<(String, String)> {
 
 const WHSEC: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const OTHER_WHSEC: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
-/// 1700000000, the provider's time in every body that has one.
+/// 1700000000, the event time in every body that has one.
 const TIME: &str = "2023-11-14T22:13:20.000Z";

@@ -1,5 +1,5 @@
-//! Twilio signs the URL that it calls: a form with its fields, anything else with its hash in the query. Signed by Twilio's
-//! own SDK; the `Host` of every request is another than the public URL.
+//! Twilio signs the URL that it calls: for a form together with the fields, for other bodies with the hash in the query. The
+//! deliveries are signed by Twilio's own SDK; the `Host` of every request differs from the public URL.
 
 use sha2::{Digest, Sha256};
 
@@ -8,97 +8,97 @@ use crate::kafka::{self, Kafka};
 use crate::process::{Answer, Home, Line, post};
 use crate::sdk::{Sample, Sdk};
 
-/// A delivery and what its record must say.
-struct Case {
+/// A delivery and the expected content of its record.
+struct Example {
     what: &'static str,
     source: &'static str,
-    /// The URL that Twilio signs, up to the path; it may differ from the configured one by its port.
+    /// The URL that Twilio signs, up to the path; its port may differ from the configured one.
     signed: &'static str,
     query: &'static str,
     media_type: &'static str,
     body: &'static str,
-    /// `ce_id`, `ce_type`, key and `hookhold-integrity`, of a delivery without an idempotency token.
-    told: [Option<&'static str>; 4],
+    /// The expected `ce_id`, `ce_type`, key and `hookhold-integrity` of a delivery without an idempotency token.
+    facts: [Option<&'static str>; 4],
 }
 
 const STATUS: &str = "AccountSid=AC1&MessageSid=SM1&MessageStatus=delivered&SmsSid=SM1&SmsStatus=delivered&To=%2B15551112222";
-const CASES: &[Case] = &[
-    Case {
+const EXAMPLES: &[Example] = &[
+    Example {
         what: "a form",
         source: "twilio",
         signed: PUBLIC,
         query: "",
         media_type: FORM,
         body: STATUS,
-        told: [Some("SM1.delivered"), Some("com.twilio.message.delivered"), Some("SM1"), Some("partial")],
+        facts: [Some("SM1.delivered"), Some("com.twilio.message.delivered"), Some("SM1"), Some("partial")],
     },
-    Case {
-        what: "names that come again, values that are empty, blanks, escapes and letters of every kind",
+    Example {
+        what: "repeated names, empty values, spaces, escapes and characters of every kind",
         source: "twilio",
         signed: PUBLIC,
         query: "?a=b%20c&d=%C3%A9&'e(f)=~*&g",
         media_type: FORM,
         body: "SmsStatus=received&MessageSid=SM2&MediaUrl=b&MediaUrl=a&MediaUrl=b&MediaUrl=&MediaUrl=&Body=caf%C3%A9+%2B1%25+%e2%9c%93\
                &Empty=&Bare&b=1&B=2&a+b=3&%F0%9F%98%80=4&%EF%BD%B1=5&%C3%A9=%F0%9F%98%80%EF%BF%BD&&z=%=",
-        told: [Some("SM2.received"), Some("com.twilio.message.received"), Some("SM2"), Some("partial")],
+        facts: [Some("SM2.received"), Some("com.twilio.message.received"), Some("SM2"), Some("partial")],
     },
-    Case {
-        what: "a URL signed with the port that nobody has configured",
+    Example {
+        what: "a URL signed with a port that is not configured",
         source: "twilio",
         signed: "https://twilio.example.com:443/in",
         query: "?x=1",
         media_type: FORM,
         body: "CallSid=CA1&CallStatus=completed&SequenceNumber=2",
-        told: [Some("CA1.completed.2"), Some("com.twilio.call.completed"), Some("CA1"), Some("partial")],
+        facts: [Some("CA1.completed.2"), Some("com.twilio.call.completed"), Some("CA1"), Some("partial")],
     },
-    Case {
+    Example {
         what: "a URL signed with the port that is configured",
         source: "odd",
         signed: "https://twilio.example.com:8443",
         query: "",
         media_type: FORM,
         body: "CallSid=CA2&CallStatus=ringing",
-        told: [None, Some("com.twilio.call.ringing"), Some("CA2"), Some("partial")],
+        facts: [None, Some("com.twilio.call.ringing"), Some("CA2"), Some("partial")],
     },
-    Case {
+    Example {
         what: "a URL signed without the port that is configured",
         source: "odd",
         signed: "https://twilio.example.com",
         query: "",
         media_type: FORM,
         body: "CallSid=CA2&CallStatus=in-progress&Digits=1",
-        told: [None, Some("com.twilio.call.in-progress"), Some("CA2"), Some("partial")],
+        facts: [None, Some("com.twilio.call.in-progress"), Some("CA2"), Some("partial")],
     },
-    Case {
+    Example {
         what: "JSON",
         source: "twilio",
         signed: PUBLIC,
         query: "?x=1&bodySHA256=HASH",
         media_type: "application/json",
         body: "[{\"specversion\":\"1.0\",\"id\":\"EZ1\",\"data\":{\"caf\\u00e9\":\"é\"}}]\r\n",
-        told: [None, Some("twilio.unknown"), None, Some("partial")],
+        facts: [None, Some("twilio.unknown"), None, Some("partial")],
     },
-    Case {
+    Example {
         what: "JSON to a URL signed with the other port",
         source: "odd",
         signed: "https://twilio.example.com",
         query: "?bodySHA256=HASH",
         media_type: "application/json",
         body: "{}",
-        told: [None, Some("odd.unknown"), None, Some("partial")],
+        facts: [None, Some("odd.unknown"), None, Some("partial")],
     },
-    Case {
-        what: "no field at all",
+    Example {
+        what: "an empty form",
         source: "twilio",
         signed: PUBLIC,
         query: "",
         media_type: FORM,
         body: "",
-        told: [None, Some("twilio.unknown"), None, Some("partial")],
+        facts: [None, Some("twilio.unknown"), None, Some("partial")],
     },
 ];
 
-impl Case {
+impl Example {
     fn target(&self) -> String {
         format!(
             "/hooks/{}{}",
@@ -119,44 +119,44 @@ impl Case {
 }
 
 #[test]
-fn twilio_arrives_in_kafka_as_it_was_signed_and_once() {
+fn twilio_arrives_in_kafka_byte_exact_and_once() {
     let kafka = kafka::shared();
     kafka.create_topic("arrives-twilio", 1, &[]);
     let home = home(kafka, "arrives-twilio");
     let process = home.start();
     let (mut sdk, mut line) = (Sdk::start(), Line::open(home.hooks));
-    for case in CASES {
-        let request = case.request(&mut sdk, TOKEN, "");
+    for example in EXAMPLES {
+        let request = example.request(&mut sdk, TOKEN, "");
         let answer = line.ask(&request);
-        is_empty_twiml(case.what, &answer);
-        if case.told[0].is_some() {
-            assert_eq!(line.ask(&request), answer, "{}: repeated", case.what);
+        assert_empty_twiml(example.what, &answer);
+        if example.facts[0].is_some() {
+            assert_eq!(line.ask(&request), answer, "{}: sent again", example.what);
         }
-        let request = case.request(&mut sdk, TOKEN, &format!("{}, once more", case.what));
-        assert_eq!(line.ask(&request), answer, "{}: with a token of its own it is another event", case.what);
-        assert_eq!(line.ask(&request), answer, "{}: repeated under its token", case.what);
+        let request = example.request(&mut sdk, TOKEN, &format!("{}, once more", example.what));
+        assert_eq!(line.ask(&request), answer, "{}: another token makes another event", example.what);
+        assert_eq!(line.ask(&request), answer, "{}: sent again with its token", example.what);
     }
-    let records = kafka.wait_for_records("arrives-twilio", 2 * CASES.len());
-    for (case, pair) in CASES.iter().zip(records.chunks(2)) {
-        let token = format!("{}, once more", case.what);
-        for (record, id) in pair.iter().zip([case.told[0], Some(&*token)]) {
-            let place = format!("{}-{}", record.header("hookhold-log"), record.header("hookhold-seq"));
-            let [_, kind, key, integrity] = case.told;
-            let id = id.unwrap_or(&place);
-            assert_eq!(record.value.as_deref(), Some(case.body.as_bytes()), "{}", case.what);
-            assert_eq!(record.key.as_deref(), Some(key.unwrap_or(id).as_bytes()), "{}", case.what);
+    let records = kafka.wait_for_records("arrives-twilio", 2 * EXAMPLES.len());
+    for (example, pair) in EXAMPLES.iter().zip(records.chunks(2)) {
+        let token = format!("{}, once more", example.what);
+        for (record, id) in pair.iter().zip([example.facts[0], Some(&*token)]) {
+            let position = format!("{}-{}", record.header("hookhold-log"), record.header("hookhold-seq"));
+            let [_, kind, key, integrity] = example.facts;
+            let id = id.unwrap_or(&position);
+            assert_eq!(record.value.as_deref(), Some(example.body.as_bytes()), "{}", example.what);
+            assert_eq!(record.key.as_deref(), Some(key.unwrap_or(id).as_bytes()), "{}", example.what);
             let found = ["ce_id", "ce_type", "hookhold-integrity", "hookhold-auth"].map(|name| record.header(name));
             assert_eq!(
                 Some(found),
-                kind.zip(integrity).map(|(kind, much)| [id, kind, much, "mac-sha1:2026-11"]),
+                kind.zip(integrity).map(|(kind, integrity)| [id, kind, integrity, "mac-sha1:2026-11"]),
                 "{}",
-                case.what
+                example.what
             );
         }
     }
-    let kept: u64 =
+    let stored: u64 =
         process.deliveries().into_iter().filter(|((_, outcome), _)| outcome == "stored").map(|(_, count)| count).sum();
-    assert_eq!(kept, 2 * CASES.len() as u64, "a repeat has made a record");
+    assert_eq!(stored, 2 * EXAMPLES.len() as u64, "a duplicate made a record");
 }
 
 #[test]
@@ -166,8 +166,8 @@ fn each_twilio_delivery_moves_its_own_counter() {
     let home = home(kafka, "counted-twilio");
     let process = home.start();
     let mut sdk = Sdk::start();
-    let [form, json] = ["a form", "JSON"].map(|what| CASES.iter().find(|case| case.what == what).expect("a case"));
-    let [form_request, json_request] = [form, json].map(|case| case.request(&mut sdk, TOKEN, "token"));
+    let [form, json] = ["a form", "JSON"].map(|what| EXAMPLES.iter().find(|example| example.what == what).expect("a example"));
+    let [form_request, json_request] = [form, json].map(|example| example.request(&mut sdk, TOKEN, "token"));
     let replaced = |request: &[u8], from: &str, to: &str| {
         let text = String::from_utf8(request.to_vec()).expect("text");
         assert!(text.contains(from), "{from} is not in {text}");
@@ -183,40 +183,35 @@ fn each_twilio_delivery_moves_its_own_counter() {
         ("JSON", json_request.clone(), 200, "stored"),
         ("the same again", json_request.clone(), 200, "duplicate"),
         ("a form with another value", replaced(&form_request, "=SM1&", "=SM2&"), 401, "signature_mismatch"),
-        ("a form with a field more", replaced(&form_request, "AccountSid=AC1", "AccountSid&a=1"), 401, "signature_mismatch"),
+        ("a form with another field", replaced(&form_request, "AccountSid=AC1", "AccountSid&a=1"), 401, "signature_mismatch"),
         ("JSON with another body", replaced(&json_request, "EZ1", "EZ2"), 401, "signature_mismatch"),
-        ("JSON whose body was taken away", emptied.clone(), 401, "signature_mismatch"),
-        ("the same, with the hash of nothing", replaced(&emptied, &hash, &other_hash), 401, "signature_mismatch"),
-        (
-            "JSON whose hash was taken away",
-            replaced(&json_request, &format!("&bodySHA256={hash}"), ""),
-            401,
-            "signature_mismatch",
-        ),
+        ("JSON with an empty body", emptied.clone(), 401, "signature_mismatch"),
+        ("the same, with the hash of an empty body", replaced(&emptied, &hash, &other_hash), 401, "signature_mismatch"),
+        ("JSON without the hash", replaced(&json_request, &format!("&bodySHA256={hash}"), ""), 401, "signature_mismatch"),
         ("another query", replaced(&json_request, "x=1", "x=2"), 401, "signature_mismatch"),
-        ("a query more", replaced(&form_request, "/hooks/twilio ", "/hooks/twilio?a=b "), 401, "signature_mismatch"),
+        ("an added query", replaced(&form_request, "/hooks/twilio ", "/hooks/twilio?a=b "), 401, "signature_mismatch"),
         ("the URL of another source", replaced(&form_request, "/hooks/twilio ", "/hooks/odd "), 401, "signature_mismatch"),
         ("signed with the wrong secret", form.request(&mut sdk, "54321", "token"), 401, "signature_mismatch"),
         ("without its signature", replaced(&form_request, "X-Twilio-Signature", "X-Nothing"), 401, "signature_missing"),
         (
-            "with a signature that is none",
+            "with an unreadable signature",
             replaced(&form_request, "X-Twilio-Signature: ", "X-Twilio-Signature: ab"),
             401,
             "signature_malformed",
         ),
     ];
     for (what, request, status, outcome) in &deliveries {
-        let (moved, got) = moved_by(&home, &process, request);
+        let (moved, answer) = moved_by(&home, &process, request);
         let source = if *what == "the URL of another source" { "odd" } else { "twilio" };
-        assert_eq!((got.status, moved), (*status, one(source, outcome)), "{what}");
+        assert_eq!((answer.status, moved), (*status, one(source, outcome)), "{what}");
     }
     let records = kafka.wait_for_records("counted-twilio", 2);
     let values: Vec<_> = records.into_iter().filter_map(|record| record.value).collect();
-    assert_eq!(values, [form.body.as_bytes(), json.body.as_bytes()], "only what was kept goes on");
+    assert_eq!(values, [form.body.as_bytes(), json.body.as_bytes()], "only stored deliveries are forwarded");
 }
 
 #[test]
-fn samples_of_twilio_are_believed_and_damaged_ones_are_not() {
+fn twilio_samples_verify_unless_they_are_damaged() {
     let kafka = kafka::shared();
     kafka.create_topic("sent-twilio", 1, &[]);
     let home = home(kafka, "sent-twilio");
@@ -251,8 +246,8 @@ fn home(kafka: &Kafka, topic: &str) -> Home {
     Home::new(&[("secret", TOKEN)], &[server, kafka, source("twilio", ""), odd].concat())
 }
 
-/// Any other text in the answer would be sent to the person who wrote the message.
-fn is_empty_twiml(what: &str, answer: &Answer) {
+/// Twilio would send any other text in the answer to the author of the message.
+fn assert_empty_twiml(what: &str, answer: &Answer) {
     assert_eq!((answer.status, &*answer.body), (200, &b"<Response></Response>"[..]), "{what}");
     assert!(answer.head.contains("content-type: text/xml\r\n"), "{what}: {}", answer.head);
 }

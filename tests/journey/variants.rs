@@ -1,5 +1,5 @@
-//! What the providers send beside plain events: forms, challenges, pings, further attempts, two signatures at once. Each
-//! moves its own counter, and Kafka gets the bytes that were signed.
+//! Deliveries other than plain events: forms, challenges, pings, retries, two signatures at once. Each increments its own
+//! counter, and Kafka gets the signed bytes.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,89 +9,90 @@ use crate::kafka::{self, Kafka, Record};
 use crate::process::{Home, Process};
 use crate::scheme::{ACME, GITHUB, Provider, SLACK, STRIPE, Scheme, Signed, now};
 
-/// A delivery, and how it must end.
+/// Name, delivery and expected outcome.
 type Sent = (&'static str, Signed, &'static str);
 
-/// What a record says: key, `ce_id` and `ce_type`.
-type Told = (&'static str, &'static str, &'static str);
+/// Key, `ce_id` and `ce_type` of a record.
+type RecordFacts = (&'static str, &'static str, &'static str);
 
 #[test]
-fn slack_events_commands_and_interactions_arrive_and_its_check_of_the_url_is_only_answered() {
+fn slack_events_commands_and_interactions_arrive_unlike_challenges() {
     let kafka = kafka::shared();
     let home = home(kafka, &SLACK, "variants-slack", &[("2026-11", SLACK.secret)]);
     let process = home.start();
     let mut slack = Provider::new(&SLACK);
     let mut sign = |body: &[u8], media_type: &str| slack.sign("", now(), body.to_vec()).with("Content-Type", media_type);
     let (event, command, interaction) = (sign(EVENT, JSON), sign(COMMAND, FORM), sign(INTERACTION, FORM));
-    let (check, of_certificate) = (sign(CHECK, JSON), sign(b"token=x&ssl_check=1", FORM));
+    let (challenge, certificate_check) = (sign(CHALLENGE_BODY, JSON), sign(b"token=x&ssl_check=1", FORM));
     let late = sign(LATE, JSON).with("X-Slack-Retry-Num", "1").with("X-Slack-Retry-Reason", "connection_failed");
-    let attempt =
+    let retry =
         slack.sign("", now() - 60, EVENT.to_vec()).with("X-Slack-Retry-Num", "2").with("X-Slack-Retry-Reason", "http_timeout");
-    let forged = slack.sign_with(SLACK.wrong_secret, "", now(), CHECK.to_vec());
-    let [stale_command, stale_check] = [COMMAND, CHECK].map(|body| slack.sign("", now() - 301, body.to_vec()));
-    assert!(event.by == "@slack/bolt 5.1.0" && interaction.by == event.by && check.by == event.by);
+    let forged = slack.sign_with(SLACK.wrong_secret, "", now(), CHALLENGE_BODY.to_vec());
+    let [stale_command, stale_challenge] = [COMMAND, CHALLENGE_BODY].map(|body| slack.sign("", now() - 301, body.to_vec()));
+    assert!(event.by == "@slack/bolt 5.1.0" && interaction.by == event.by && challenge.by == event.by);
     let unsigned = |delivery: &Signed| delivery.clone().without(SLACK.signature);
     let tampered = |delivery: &Signed| delivery.clone().map_body(|body| *body.last_mut().expect("not empty") ^= 1);
     let counted: [Sent; 18] = [
-        ("the check of the URL", check.clone(), "challenge"),
-        ("the same check again", check.clone(), "challenge"),
-        ("the check of a command's certificate", of_certificate, "challenge"),
-        ("a check that somebody else signed", forged, "signature_mismatch"),
-        ("a check that nobody signed", unsigned(&check), "signature_missing"),
-        ("a check that was changed", tampered(&check), "signature_mismatch"),
-        ("a check of 301 s ago", stale_check, "timestamp_stale"),
+        ("the challenge for the URL", challenge.clone(), "challenge"),
+        ("the same challenge again", challenge.clone(), "challenge"),
+        ("the check of a command's certificate", certificate_check, "challenge"),
+        ("a challenge signed with another secret", forged, "signature_mismatch"),
+        ("an unsigned challenge", unsigned(&challenge), "signature_missing"),
+        ("a changed challenge", tampered(&challenge), "signature_mismatch"),
+        ("a challenge of 301 s ago", stale_challenge, "timestamp_stale"),
         ("an event", event.clone(), "stored"),
-        ("a further attempt, signed anew", attempt, "duplicate"),
+        ("a retry, signed again", retry, "duplicate"),
         ("an event whose first attempt was lost", late, "stored"),
         ("a slash command", command.clone(), "stored"),
-        ("a slash command that was changed", tampered(&command), "signature_mismatch"),
-        ("a slash command that nobody signed", unsigned(&command), "signature_missing"),
+        ("a changed slash command", tampered(&command), "signature_mismatch"),
+        ("an unsigned slash command", unsigned(&command), "signature_missing"),
         ("a slash command of 301 s ago", stale_command, "timestamp_stale"),
-        ("an interaction that was changed", tampered(&interaction), "signature_mismatch"),
-        ("an interaction that nobody signed", unsigned(&interaction), "signature_missing"),
+        ("a changed interaction", tampered(&interaction), "signature_mismatch"),
+        ("an unsigned interaction", unsigned(&interaction), "signature_missing"),
         ("an interaction", interaction.clone(), "stored"),
         ("the same interaction", interaction.clone(), "duplicate"),
     ];
     for (what, delivery, outcome) in &counted {
         let (moved, answer) = moved_by(&home, &process, &delivery.request(&SLACK));
         assert_eq!(moved, one("slack", outcome), "{what}");
-        let is_check = *outcome == "challenge" && delivery.body == CHECK;
-        assert_eq!(answer.body, if is_check { CHALLENGE } else { b"" }, "{what}: Slack would show any other body");
-        assert_eq!(answer.head.contains("content-type: text/plain\r\n"), is_check, "{what}");
+        let is_challenge = *outcome == "challenge" && delivery.body == CHALLENGE_BODY;
+        assert_eq!(answer.body, if is_challenge { CHALLENGE_TEXT } else { b"" }, "{what}: Slack would show any other body");
+        assert_eq!(answer.head.contains("content-type: text/plain\r\n"), is_challenge, "{what}");
         assert_eq!(answer.status, if ANSWERED.contains(outcome) { 200 } else { 401 }, "{what}");
     }
 
-    let told: [Told; 4] = [
+    let facts: [RecordFacts; 4] = [
         ("C1", "Ev1", "com.slack.app_mention"),
         ("C1", "Ev2", "com.slack.reaction_added"),
         ("C1", "398738663015.47445629121.803a", "com.slack./deploy"),
         ("C1", "12.34.ab", "com.slack.block_actions"),
     ];
-    let records = arrived(kafka, "variants-slack", &told, &counted);
-    let attempts = |record: &Record| record.headers.iter().filter(|(name, _)| name.starts_with("http-x-slack-retry-")).count();
-    assert_eq!(records.iter().map(attempts).collect::<Vec<_>>(), [0, 2, 0, 0]);
+    let records = assert_arrived(kafka, "variants-slack", &facts, &counted);
+    let retry_headers =
+        |record: &Record| record.headers.iter().filter(|(name, _)| name.starts_with("http-x-slack-retry-")).count();
+    assert_eq!(records.iter().map(retry_headers).collect::<Vec<_>>(), [0, 2, 0, 0]);
     assert_eq!(records[1].header("http-x-slack-retry-reason"), "connection_failed");
     assert_eq!(records[2].header("content-type"), FORM);
-    holds(&home, &process, 4);
+    assert_journal(&home, &process, 4);
 }
 
 #[test]
 fn hookhold_signs_slack_samples_of_every_kind() {
     let kafka = kafka::shared();
     let home = home(kafka, &SLACK, "variants-samples", &[("2026-11", SLACK.secret)]);
-    for (name, body) in [("check", CHECK), ("command", COMMAND)] {
+    for (name, body) in [("challenge", CHALLENGE_BODY), ("command", COMMAND)] {
         home.put(name, body);
     }
     let process = home.start();
-    let ways: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 6] = [
         (&[], "stored"),
-        (&["--body", "check"], "challenge"),
-        (&["--body", "check", "--tamper", "secret"], "signature_mismatch"),
+        (&["--body", "challenge"], "challenge"),
+        (&["--body", "challenge", "--tamper", "secret"], "signature_mismatch"),
         (&["--body", "command"], "stored"),
         (&["--body", "command", "--tamper", "stale"], "timestamp_stale"),
         (&["--tamper", "missing"], "signature_missing"),
     ];
-    for (args, outcome) in ways {
+    for (args, outcome) in cases {
         let before = process.deliveries()[&("slack".to_owned(), outcome.to_owned())];
         let sent = home.verb(&[&["send", "slack"], args].concat());
         assert_eq!(sent.status.code(), Some(0), "{args:?}: {}", String::from_utf8_lossy(&sent.stdout));
@@ -99,11 +100,11 @@ fn hookhold_signs_slack_samples_of_every_kind() {
     }
     let records = kafka.wait_for_records("variants-samples", 2);
     assert_eq!(records.iter().map(|record| record.header("content-type")).collect::<Vec<_>>(), [JSON, FORM]);
-    holds(&home, &process, 2);
+    assert_journal(&home, &process, 2);
 }
 
 #[test]
-fn github_forms_and_pings_arrive_under_the_id_of_their_delivery() {
+fn github_forms_and_pings_arrive_under_their_delivery_id() {
     let kafka = kafka::shared();
     let home = home(kafka, &GITHUB, "variants-github", &[("2026-11", GITHUB.secret)]);
     let process = home.start();
@@ -113,52 +114,52 @@ fn github_forms_and_pings_arrive_under_the_id_of_their_delivery() {
     let ping = |delivery: Signed| delivery.without("X-GitHub-Event").with("X-GitHub-Event", "ping");
     let form = sign("d-1", PULL_REQUEST, FORM);
     assert_eq!(form.by, "@octokit/webhooks-methods 6.0.0");
-    // What the form holds is not what is signed.
+    // The form is signed, not the JSON inside it.
     let decoded = Signed { body: form_payload(&form.body), ..form.clone() };
     let sent: [Sent; 6] = [
         ("a ping", ping(sign("d-0", PING, JSON)), "stored"),
         ("a form", form.clone(), "stored"),
-        ("the same form delivered once more", form.clone(), "duplicate"),
-        ("the form as the JSON within", decoded, "signature_mismatch"),
+        ("the same form again", form.clone(), "duplicate"),
+        ("the JSON inside the form", decoded, "signature_mismatch"),
         ("the form with another byte", form.map_body(|body| body.push(b'&')), "signature_mismatch"),
         ("a ping as a form", ping(sign("d-2", PING_FORM, FORM)), "stored"),
     ];
-    counts(&home, &process, &GITHUB, &sent);
-    let told: [Told; 3] = [
+    assert_counted(&home, &process, &GITHUB, &sent);
+    let facts: [RecordFacts; 3] = [
         ("1296269", "d-0", "com.github.ping"),
         ("1296269", "d-1", "com.github.pull_request.opened"),
         ("1296269", "d-2", "com.github.ping"),
     ];
-    arrived(kafka, "variants-github", &told, &sent);
+    assert_arrived(kafka, "variants-github", &facts, &sent);
 }
 
 #[test]
-fn stripe_deliveries_during_a_rotation_of_connected_accounts_and_thin_ones_arrive() {
+fn stripe_rotated_connected_and_thin_events_all_arrive() {
     let kafka = kafka::shared();
     let home = home(kafka, &STRIPE, "variants-stripe", &[("2026-11", STRIPE.secret), ("2026-05", STRIPE.wrong_secret)]);
     let process = home.start();
     let mut stripe = Provider::new(&STRIPE);
     let mut by = |secrets: &[&str], id: &str| both(&mut stripe, secrets, STRIPE.body(id, b"").as_slice());
-    let (new, old, nobody) = (STRIPE.secret, STRIPE.wrong_secret, "whsec_nobody");
-    let rolled = by(&[new, old], "evt_both");
-    assert_eq!((rolled.headers[0].1.matches(",v1=").count(), &*rolled.by), (2, "stripe 23.1.0"));
-    let rolling: [Sent; 6] = [
-        ("both secrets sign, the new one first", rolled.clone(), "stored"),
+    let (new, old, unknown) = (STRIPE.secret, STRIPE.wrong_secret, "whsec_unknown");
+    let rotated = by(&[new, old], "evt_both");
+    assert_eq!((rotated.headers[0].1.matches(",v1=").count(), &*rotated.by), (2, "stripe 23.1.0"));
+    let rotation: [Sent; 6] = [
+        ("both secrets sign, the new one first", rotated.clone(), "stored"),
         ("the old one first", by(&[old, new], "evt_both"), "duplicate"),
-        ("the old one beside one that is not ours", by(&[nobody, old], "evt_old"), "stored"),
-        ("two that are not ours", by(&[nobody, "whsec_none"], "evt_none"), "signature_mismatch"),
-        ("both, with another body", rolled.map_body(|body| body.push(b' ')), "signature_mismatch"),
+        ("the old one and an unknown one", by(&[unknown, old], "evt_old"), "stored"),
+        ("two unknown ones", by(&[unknown, "whsec_none"], "evt_none"), "signature_mismatch"),
+        ("both, with another body", rotated.map_body(|body| body.push(b' ')), "signature_mismatch"),
         ("the new one", by(&[new], "evt_new"), "stored"),
     ];
-    counts(&home, &process, &STRIPE, &rolling);
+    assert_counted(&home, &process, &STRIPE, &rotation);
     let kinds: [Sent; 3] = [
         ("an event of a connected account", both(&mut stripe, &[new], CONNECT), "stored"),
         ("a thin event", both(&mut stripe, &[new], THIN), "stored"),
-        ("a thin event about nothing", both(&mut stripe, &[new], THIN_ALONE), "stored"),
+        ("a thin event without an object", both(&mut stripe, &[new], THIN_ALONE), "stored"),
     ];
-    counts(&home, &process, &STRIPE, &kinds);
+    assert_counted(&home, &process, &STRIPE, &kinds);
 
-    let told: [Told; 6] = [
+    let facts: [RecordFacts; 6] = [
         ("in_1", "evt_both", "com.stripe.invoice.paid"),
         ("in_1", "evt_old", "com.stripe.invoice.paid"),
         ("in_1", "evt_new", "com.stripe.invoice.paid"),
@@ -166,25 +167,25 @@ fn stripe_deliveries_during_a_rotation_of_connected_accounts_and_thin_ones_arriv
         ("mtr_test_61R", "evt_test_65R", "com.stripe.v1.billing.meter.error_report_triggered"),
         ("evt_test_66R", "evt_test_66R", "com.stripe.v2.core.health.event_generation_failure.resolved"),
     ];
-    let sent: Vec<Sent> = rolling.into_iter().chain(kinds).collect();
-    let records = arrived(kafka, "variants-stripe", &told, &sent);
+    let sent: Vec<Sent> = rotation.into_iter().chain(kinds).collect();
+    let records = assert_arrived(kafka, "variants-stripe", &facts, &sent);
     let auth: Vec<_> = records.iter().map(|record| record.header("hookhold-auth")["mac-sha256:".len()..].to_owned()).collect();
     assert_eq!(auth, ["2026-11", "2026-05", "2026-11", "2026-11", "2026-11", "2026-11"]);
     assert_eq!(records[4].header("ce_time"), "2024-09-17T06:20:52.246Z");
     for (secret, count) in [("2026-11", 6.0), ("2026-05", 1.0)] {
         let series = format!("hookhold_verified_total{{secret={secret:?},source=\"stripe\"}}");
-        assert_eq!(process.metric(&series), Some(count), "{secret}: the duplicate is of the new one");
+        assert_eq!(process.metric(&series), Some(count), "{secret}: the duplicate counts for the new one");
     }
 }
 
 #[test]
-fn an_inline_recipe_answers_a_check_that_nobody_signs_and_believes_nothing_else_unsigned() {
+fn an_inline_recipe_answers_only_its_unsigned_challenge() {
     let kafka = kafka::shared();
     kafka.create_topic("variants-inline", 1, &[]);
-    let check = r#"challenge = [{ when = { "form:challenge" = true }, authenticated = false, reply = { status = 202, content_type = "text/plain", body = ["const:here: ", "echo(form:challenge)"] } }]"#;
-    let home = ACME.home(kafka, "variants-inline", check);
+    let challenge = r#"challenge = [{ when = { "form:challenge" = true }, authenticated = false, reply = { status = 202, content_type = "text/plain", body = ["const:here: ", "echo(form:challenge)"] } }]"#;
+    let home = ACME.home(kafka, "variants-inline", challenge);
     let process = home.start();
-    let unsigned = |body: &[u8]| Signed { headers: Vec::new(), body: body.to_vec(), by: "nobody".to_owned() };
+    let unsigned = |body: &[u8]| Signed { headers: Vec::new(), body: body.to_vec(), by: "unsigned".to_owned() };
     let marker = Provider::new(&ACME).sign("marker", now(), ACME.body("marker", b""));
     let sent: [(Signed, u16, &[u8], &str); 4] = [
         (unsigned(b"challenge=c+1%21"), 202, b"here: c 1!", "challenge"),
@@ -197,10 +198,10 @@ fn an_inline_recipe_answers_a_check_that_nobody_signs_and_believes_nothing_else_
         assert_eq!((moved, answer.status, &*answer.body), (one("acme", outcome), status, body));
     }
     assert_eq!(kafka.wait_for_records("variants-inline", 1)[0].value.as_ref(), Some(&marker.body));
-    holds(&home, &process, 1);
+    assert_journal(&home, &process, 1);
 }
 
-/// A home for one source with these secrets, and nothing else set.
+/// Returns a home with one source and these secrets.
 fn home(kafka: &Kafka, scheme: &Scheme, topic: &str, secrets: &[(&str, &str)]) -> Home {
     kafka.create_topic(topic, 1, &[]);
     let Scheme { name, recipe, .. } = scheme;
@@ -210,7 +211,7 @@ fn home(kafka: &Kafka, scheme: &Scheme, topic: &str, secrets: &[(&str, &str)]) -
     Home::new(secrets, &format!("server.drain_delay = \"0s\"\n{kafka}{source}"))
 }
 
-fn counts(home: &Home, process: &Process<'_>, scheme: &Scheme, sent: &[Sent]) {
+fn assert_counted(home: &Home, process: &Process<'_>, scheme: &Scheme, sent: &[Sent]) {
     for (what, delivery, outcome) in sent {
         let (moved, answer) = moved_by(home, process, &delivery.request(scheme));
         assert_eq!(moved, one(scheme.name, outcome), "{what}");
@@ -218,28 +219,28 @@ fn counts(home: &Home, process: &Process<'_>, scheme: &Scheme, sent: &[Sent]) {
     }
 }
 
-/// What was kept, and nothing else, byte for byte and in order.
-fn arrived(kafka: &Kafka, topic: &str, told: &[Told], sent: &[Sent]) -> Vec<Record> {
-    let records = kafka.wait_for_records(topic, told.len());
-    let kept = sent.iter().filter(|(.., outcome)| *outcome == "stored");
-    let bodies: Vec<_> = kept.map(|(_, delivery, _)| Some(&*delivery.body)).collect();
+/// Asserts that Kafka has the stored deliveries and no others, byte for byte and in order.
+fn assert_arrived(kafka: &Kafka, topic: &str, facts: &[RecordFacts], sent: &[Sent]) -> Vec<Record> {
+    let records = kafka.wait_for_records(topic, facts.len());
+    let stored = sent.iter().filter(|(.., outcome)| *outcome == "stored");
+    let bodies: Vec<_> = stored.map(|(_, delivery, _)| Some(&*delivery.body)).collect();
     assert_eq!(records.iter().map(|record| record.value.as_deref()).collect::<Vec<_>>(), bodies);
-    for (record, (key, id, kind)) in records.iter().zip(told) {
+    for (record, (key, id, kind)) in records.iter().zip(facts) {
         assert_eq!(record.key.as_deref(), Some(key.as_bytes()), "{kind}");
         assert_eq!((record.header("ce_id"), record.header("ce_type")), (*id, *kind));
     }
     records
 }
 
-/// The journal holds so many events, and none of them is a challenge.
-fn holds(home: &Home, process: &Process<'_>, count: usize) {
+/// Asserts that the journal has `count` events, none of them a challenge.
+fn assert_journal(home: &Home, process: &Process<'_>, count: usize) {
     assert_eq!(process.metric("hookhold_journal_events"), Some(count as f64));
     let tail = String::from_utf8(home.verb(&["tail", "--format", "json"]).stdout).expect("JSON is text");
     assert_eq!(tail.lines().count(), count, "{tail}");
-    assert!(!tail.contains(&STANDARD.encode(CHECK)), "{tail}");
+    assert!(!tail.contains(&STANDARD.encode(CHALLENGE_BODY)), "{tail}");
 }
 
-/// One header with a signature by each of these secrets, as Stripe sends it while one is rolled.
+/// Makes one header with a signature by each secret, as Stripe sends it during a rotation.
 fn both(stripe: &mut Provider, secrets: &[&str], body: &[u8]) -> Signed {
     let at = now();
     let mut each = secrets.iter().map(|secret| stripe.sign_with(secret, "", at, body.to_vec()));
@@ -251,7 +252,7 @@ fn both(stripe: &mut Provider, secrets: &[&str], body: &[u8]) -> Signed {
     signed
 }
 
-/// The JSON in the field `payload`.
+/// Returns the JSON in the field `payload`.
 fn form_payload(form: &[u8]) -> Vec<u8> {
     let (_, payload) = form_urlencoded::parse(form).find(|(name, _)| name == "payload").expect("GitHub's form has it");
     payload.into_owned().into_bytes()
@@ -260,8 +261,8 @@ fn form_payload(form: &[u8]) -> Vec<u8> {
 const ANSWERED: [&str; 3] = ["stored", "duplicate", "challenge"];
 const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
-const CHALLENGE: &[u8] = b"3eZbrw1aBm2rZgRNFdxV2595E9CY3gmdALWMmHkvFXO7tYXAYM8P";
-const CHECK: &[u8] = br#"{"token":"Jhj5dZrVaK7ZwHHjRyZWjbDl","challenge":"3eZbrw1aBm2rZgRNFdxV2595E9CY3gmdALWMmHkvFXO7tYXAYM8P","type":"url_verification"}"#;
+const CHALLENGE_TEXT: &[u8] = b"3eZbrw1aBm2rZgRNFdxV2595E9CY3gmdALWMmHkvFXO7tYXAYM8P";
+const CHALLENGE_BODY: &[u8] = br#"{"token":"Jhj5dZrVaK7ZwHHjRyZWjbDl","challenge":"3eZbrw1aBm2rZgRNFdxV2595E9CY3gmdALWMmHkvFXO7tYXAYM8P","type":"url_verification"}"#;
 const EVENT: &[u8] = br#"{"team_id":"T1","event":{"type":"app_mention","text":"<@U2> caf\u00e9 &trigger_id=1 ","channel":"C1"},"type":"event_callback","event_id":"Ev1","event_time":1700000000}"#;
 const LATE: &[u8] = br#"{"team_id":"T1","event":{"type":"reaction_added","item":{"type":"message","channel":"C1"}},"type":"event_callback","event_id":"Ev2","event_time":1700000001}"#;
 const COMMAND: &[u8] = b"token=x&team_id=T1&channel_id=C1&user_id=U1&command=%2Fdeploy&text=caf%C3%A9+%26+co&response_url=https%3A%2F%2Fhooks.slack.com%2Fcommands%2F1&trigger_id=398738663015.47445629121.803a";

@@ -1,4 +1,4 @@
-//! What is found in a believed delivery: id, type, ordering key, time, identity and headers.
+//! The facts of a verified delivery: id, type, ordering key, time, identity and headers.
 
 use std::time::Duration;
 
@@ -8,42 +8,45 @@ use hookhold::verify::{Identity, Verified};
 
 use crate::support::*;
 
-fn believed(source: &Source, body: &[u8]) -> Verified {
+fn verify_body(source: &Source, body: &[u8]) -> Verified {
     let delivery = sample_of(source, Some(body), None);
-    verify(source, &delivery).unwrap_or_else(|refusal| panic!("{}: {refusal}", String::from_utf8_lossy(body)))
+    verify(source, &delivery).unwrap_or_else(|rejection| panic!("{}: {rejection}", String::from_utf8_lossy(body)))
 }
 
 fn id(body: &[u8]) -> Option<String> {
-    believed(&provider("stripe"), body).event.id().map(str::to_owned)
+    verify_body(&provider("stripe"), body).event.id().map(str::to_owned)
 }
 
 #[test]
-fn an_id_is_found_wherever_json_permits_it() {
+fn an_id_is_found_in_every_valid_json() {
     assert_eq!(id(br#"{"a":[{"id":1}],"id":"evt_1"}"#).as_deref(), Some("evt_1"));
     assert_eq!(id(b" {\r\n\t\"id\" : \"evt_1\" } \n").as_deref(), Some("evt_1"));
     assert_eq!(id(br#"{"\u0069\u0064":"\u00e9\ud83d\ude00\n"}"#).as_deref(), Some("\u{e9}\u{1f600}\n"));
-    assert_eq!(id(b"{\"\xff\":\"\xff\",\"id\":\"evt_1\"}").as_deref(), Some("evt_1"), "bytes beside it do no harm");
-    assert_eq!(id(br#"{"x":"\ud800","id":"evt_1"}"#).as_deref(), Some("evt_1"), "half a surrogate beside it does no harm");
+    assert_eq!(id(b"{\"\xff\":\"\xff\",\"id\":\"evt_1\"}").as_deref(), Some("evt_1"), "other bytes do no harm");
+    assert_eq!(id(br#"{"x":"\ud800","id":"evt_1"}"#).as_deref(), Some("evt_1"), "half a surrogate elsewhere does no harm");
     assert_eq!(id(br#"{"id":"first","id":"last"}"#).as_deref(), Some("last"));
     assert_eq!(id(br#"{"id":18446744073709551615}"#).as_deref(), Some("18446744073709551615"));
     assert_eq!(id(br#"{"id":-7}"#).as_deref(), Some("-7"));
 }
 
 #[test]
-fn one_odd_value_is_one_fact_less_and_costs_no_other() {
+fn an_invalid_value_costs_only_its_own_fact() {
     for odd in [&br#""\ud83d""#[..], br#""\ude00 text""#, b"\"caf\xe9\"", b"1e400", b"-0", b"1E999"] {
-        let places =
-            [b"{\"type\":", odd, b",\"id\":\"evt_1\",\"data\":", odd, b",\"related_object\":{\"id\":\"key-1\"}}"].concat();
-        let event = believed(&provider("stripe"), &places).event;
+        let body = [b"{\"type\":", odd, b",\"id\":\"evt_1\",\"data\":", odd, b",\"related_object\":{\"id\":\"key-1\"}}"].concat();
+        let event = verify_body(&provider("stripe"), &body).event;
         let facts = (event.id(), event.event_type(), event.ordering_key());
         assert_eq!(facts, (Some("evt_1"), None, Some("key-1")), "{}", String::from_utf8_lossy(odd));
     }
-    assert_eq!(id(b"\xef\xbb\xbf{\"id\":\"evt_1\"}").as_deref(), Some("evt_1"), "behind a byte order mark");
-    assert_eq!(believed(&provider("stripe"), b"\xef\xbb\xbf{}").event.body(), &b"\xef\xbb\xbf{}"[..], "which is signed and kept");
+    assert_eq!(id(b"\xef\xbb\xbf{\"id\":\"evt_1\"}").as_deref(), Some("evt_1"), "after a byte order mark");
+    assert_eq!(
+        verify_body(&provider("stripe"), b"\xef\xbb\xbf{}").event.body(),
+        &b"\xef\xbb\xbf{}"[..],
+        "which is signed and stored"
+    );
 }
 
 #[test]
-fn what_is_no_id_is_absent_and_the_delivery_is_kept_but_never_a_repeat() {
+fn a_delivery_without_a_usable_id_is_keyless() {
     let source = provider("stripe");
     let long = format!(r#"{{"id":"{}"}}"#, "x".repeat(513));
     let without: &[&[u8]] = &[
@@ -76,7 +79,7 @@ fn what_is_no_id_is_absent_and_the_delivery_is_kept_but_never_a_repeat() {
         long.as_bytes(),
     ];
     for body in without {
-        let verified = believed(&source, body);
+        let verified = verify_body(&source, body);
         assert_eq!(verified.event.id(), None, "{}", String::from_utf8_lossy(body));
         assert_eq!(verified.identity, Identity::Keyless);
         assert_eq!(verified.event.body(), *body);
@@ -86,7 +89,7 @@ fn what_is_no_id_is_absent_and_the_delivery_is_kept_but_never_a_repeat() {
 }
 
 #[test]
-fn nesting_of_any_depth_neither_overflows_nor_hides_what_stands_beside_it() {
+fn deep_nesting_neither_overflows_nor_hides_an_id() {
     let depth = 200_000;
     let nested = format!(r#"{{"deep":{}{},"id":"evt_1"}}"#, "[".repeat(depth), "]".repeat(depth));
     assert_eq!(id(nested.as_bytes()).as_deref(), Some("evt_1"));
@@ -96,35 +99,35 @@ fn nesting_of_any_depth_neither_overflows_nor_hides_what_stands_beside_it() {
 }
 
 #[test]
-fn a_later_place_counts_only_where_an_earlier_one_is_absent() {
-    let key = |body: &str| believed(&provider("stripe"), body.as_bytes()).event.ordering_key().map(str::to_owned);
+fn a_later_alternative_is_used_only_without_an_earlier() {
+    let key = |body: &str| verify_body(&provider("stripe"), body.as_bytes()).event.ordering_key().map(str::to_owned);
     assert_eq!(key(r#"{"related_object":{"id":"b"},"data":{"object":{"id":"a"}}}"#).as_deref(), Some("a"));
     assert_eq!(key(r#"{"related_object":{"id":"b"},"data":{"object":7}}"#).as_deref(), Some("b"));
     assert_eq!(key(r#"{"related_object":"b"}"#), None);
 }
 
 #[test]
-fn a_source_may_name_its_own_ordering_key() {
+fn a_source_can_name_its_own_ordering_key() {
     let source = source("stripe", "whsec_test", "key = [\"json:/items/1/account\", \"json:/account\"]");
-    let key = |body: &str| believed(&source, body.as_bytes()).event.ordering_key().map(str::to_owned);
+    let key = |body: &str| verify_body(&source, body.as_bytes()).event.ordering_key().map(str::to_owned);
     assert_eq!(key(r#"{"account":"acct_1","data":{"object":{"id":"in_1"}}}"#).as_deref(), Some("acct_1"));
     assert_eq!(key(r#"{"account":"acct_1","items":[{},{"account":"acct_2"},{}]}"#).as_deref(), Some("acct_2"));
 }
 
 #[test]
-fn fields_of_one_fact_are_all_needed() {
+fn a_fact_needs_all_of_its_fields() {
     let source = inline(&format!("{INLINE}event = {{ id = [[\"json:/shop\", \"json:/n\"]] }}"));
-    let verified = believed(&source, br#"{"n":7,"shop":"a.b"}"#);
+    let verified = verify_body(&source, br#"{"n":7,"shop":"a.b"}"#);
     assert_eq!(verified.event.id(), Some("a.b.7"));
     assert_eq!(verified.identity, Identity::Id { alternative: 0, fields: vec!["a.b".into(), "7".into()], body_sha256: None });
-    assert_eq!(believed(&source, br#"{"n":7}"#).identity, Identity::Keyless);
+    assert_eq!(verify_body(&source, br#"{"n":7}"#).identity, Identity::Keyless);
 }
 
-/// Order 17 is not invoice 17, but an id that is signed by its text is the same in whichever header it stands.
+/// Order 17 is not invoice 17, but an id whose text is signed is the same in every header.
 #[test]
-fn the_place_of_an_id_belongs_to_it_unless_its_text_alone_is_signed() {
+fn the_location_of_an_id_is_part_of_it() {
     let source = inline(&format!("{INLINE}event = {{ id = [\"json:/order\", \"json:/invoice\"] }}"));
-    let [order, invoice] = [&br#"{"order":17}"#[..], br#"{"invoice":17}"#].map(|body| believed(&source, body));
+    let [order, invoice] = [&br#"{"order":17}"#[..], br#"{"invoice":17}"#].map(|body| verify_body(&source, body));
     assert_eq!((order.event.id(), invoice.event.id()), (Some("17"), Some("17")));
     assert_ne!(order.identity, invoice.identity);
     let svix = provider("svix");
@@ -135,32 +138,32 @@ fn the_place_of_an_id_belongs_to_it_unless_its_text_alone_is_signed() {
         moved.headers.insert(http::HeaderName::try_from(format!("webhook-{name}")).expect("a name"), value);
     }
     let [one, two] = [&delivery, &moved].map(|delivery| verify(&svix, delivery).expect("genuine").identity);
-    assert_eq!(one, two, "a replay under other names is a repeat");
+    assert_eq!(one, two, "a replay under other names is a duplicate");
 }
 
 #[test]
-fn a_form_is_read_like_json_where_the_body_is_none() {
+fn a_body_that_is_not_json_is_a_form() {
     let source = inline(&format!("{INLINE}event = {{ id = \"form:id\", type = [\"json:/kind\", \"form-json:payload/a/1\"] }}"));
-    let told = |body: &[u8]| {
-        let event = believed(&source, body).event;
+    let facts = |body: &[u8]| {
+        let event = verify_body(&source, body).event;
         (event.id().map(str::to_owned), event.event_type().map(str::to_owned))
     };
     let some = |text: &str| Some(text.to_owned());
-    assert_eq!(told(b"id=a+b%2B%26%C3%A9&x"), (some("a b+&\u{e9}"), None));
-    assert_eq!(told(b"payload=%7B%22a%22%3A%5B0%2C%22%5Cu00e9%22%5D%7D&i%64=1"), (some("1"), some("\u{e9}")));
-    assert_eq!(told(b"id=first&id=second"), (some("first"), None), "the first counts, as with headers");
-    assert_eq!(told(br#"{"kind":"k","text":"&id=1&"}"#), (None, some("k")), "text inside JSON is no field");
+    assert_eq!(facts(b"id=a+b%2B%26%C3%A9&x"), (some("a b+&\u{e9}"), None));
+    assert_eq!(facts(b"payload=%7B%22a%22%3A%5B0%2C%22%5Cu00e9%22%5D%7D&i%64=1"), (some("1"), some("\u{e9}")));
+    assert_eq!(facts(b"id=first&id=second"), (some("first"), None), "the first is used, as with headers");
+    assert_eq!(facts(br#"{"kind":"k","text":"&id=1&"}"#), (None, some("k")), "text inside JSON is not a field");
     for without in ["", "id", "id=", "ID=1", "id=%ff", "&&=&", "id=%EF%BF%BD", "payload={&payload={\"a\":[0,1]}"] {
-        assert_eq!(told(without.as_bytes()), (None, None), "{without}");
+        assert_eq!(facts(without.as_bytes()), (None, None), "{without}");
     }
     let long = format!("id={}", "%78".repeat(513));
-    assert_eq!((told(long.as_bytes()), told(&long.as_bytes()[..1539])), ((None, None), (Some("x".repeat(512)), None)));
+    assert_eq!((facts(long.as_bytes()), facts(&long.as_bytes()[..1539])), ((None, None), (Some("x".repeat(512)), None)));
 }
 
 #[test]
-fn an_id_outside_the_signed_bytes_is_bound_to_the_body() {
+fn an_unsigned_id_is_bound_to_the_body() {
     let github = provider("github");
-    let bound = |body: &[u8]| match believed(&github, body).identity {
+    let bound = |body: &[u8]| match verify_body(&github, body).identity {
         Identity::Id { alternative: 0, fields, body_sha256: Some(hash) } if fields == ["id-1"] => hash,
         other => panic!("{other:?}"),
     };
@@ -175,7 +178,7 @@ fn an_id_outside_the_signed_bytes_is_bound_to_the_body() {
 }
 
 #[test]
-fn without_an_id_only_an_exact_replay_of_a_signed_time_is_a_repeat() {
+fn without_an_id_only_an_exact_replay_is_duplicate() {
     let source = inline(&format!("{INLINE_TIMED}timestamp = {{ from = \"header:Acme-Time\", unit = \"s\" }}"));
     let one = verify(&source, &sample(&source, None)).expect("genuine").identity;
     let mut later = hookhold::verify::sign::SampleOptions {
@@ -194,22 +197,23 @@ fn without_an_id_only_an_exact_replay_of_a_signed_time_is_a_repeat() {
 }
 
 #[test]
-fn without_id_and_time_nothing_is_a_repeat_unless_the_operator_says_so() {
-    assert_eq!(believed(&inline(INLINE), b"{}").identity, Identity::Keyless);
+fn without_id_and_time_no_delivery_is_a_duplicate() {
+    assert_eq!(verify_body(&inline(INLINE), b"{}").identity, Identity::Keyless);
     let opted = inline(&format!("{INLINE}dedupe = {{ body = \"10m\" }}"));
-    let Identity::BodyWindow(hash, window) = believed(&opted, b"{}").identity else { panic!("the operator opted in") };
+    let Identity::BodyWindow(hash, window) = verify_body(&opted, b"{}").identity else { panic!("the operator opted in") };
     // printf '{}' | sha256sum
     assert_eq!(base16ct::lower::encode_string(&hash), "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a");
     assert_eq!(window, Duration::from_secs(600));
-    let beside_an_id = compile("provider = \"github\"\ndedupe = { body = \"10m\" }", &[("secret", "x")]).expect_err("no effect");
+    let with_an_id =
+        compile("provider = \"github\"\ndedupe = { body = \"10m\" }", &[("secret", "x")]).expect_err("it would have no effect");
     let expected = "hookhold.toml:3: dedupe.body: this recipe names an id, and by that alone is a delivery a repeat; allowed: ";
-    assert!(beside_an_id.to_string().starts_with(expected), "{beside_an_id}");
+    assert!(with_an_id.to_string().starts_with(expected), "{with_an_id}");
     let bodies_only = source("github", "x", "dedupe = { body = \"10m\" }\nevent = { id = [] }");
-    assert!(matches!(believed(&bodies_only, b"{}").identity, Identity::BodyWindow(..)));
+    assert!(matches!(verify_body(&bodies_only, b"{}").identity, Identity::BodyWindow(..)));
 }
 
 #[test]
-fn headers_are_kept_in_order_but_for_those_that_could_be_used_again() {
+fn headers_are_stored_in_order_without_credentials() {
     let source = provider("github");
     let mut delivery = sample(&source, None);
     for (name, value) in [("authorization", "Bearer x"), ("cookie", "a=b"), ("x-many", "1"), ("x-many", "2")] {
@@ -227,7 +231,7 @@ fn headers_are_kept_in_order_but_for_those_that_could_be_used_again() {
 }
 
 #[test]
-fn an_event_says_where_it_came_from() {
+fn an_event_records_where_it_came_from() {
     let source = provider("stripe");
     let delivery = sample(&source, None);
     let event = verify(&source, &delivery).expect("genuine").event;

@@ -1,4 +1,4 @@
-//! Believe: what hookhold promises about a delivery's proof, time and facts, and about the recipes that describe them.
+//! Verification: signatures, timestamps and facts of deliveries, and the recipes that describe them.
 
 mod challenges;
 mod facts;

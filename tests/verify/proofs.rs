@@ -1,4 +1,4 @@
-//! Signatures and times: what is believed, what is refused, and as what.
+//! Signatures and timestamps: the deliveries that verify, and the outcome of those that do not.
 
 use bytes::Bytes;
 use hookhold::clock::UnixMillis;
@@ -15,11 +15,11 @@ use crate::support::*;
 const STRIPE: &str = "stripe-signature";
 
 #[test]
-fn what_a_recipe_signs_it_believes() {
+fn every_recipe_verifies_its_own_samples() {
     assert!(!PROVIDERS.is_empty());
     for (name, _) in PROVIDERS {
         let source = provider(name);
-        let verified = verify(&source, &sample(&source, None)).unwrap_or_else(|refusal| panic!("{name}: {refusal}"));
+        let verified = verify(&source, &sample(&source, None)).unwrap_or_else(|rejection| panic!("{name}: {rejection}"));
         assert_eq!(verified.event.id(), Some("id-1"), "{name}");
         assert_eq!(verified.event.event_type(), Some(&*source.recipe.setup.sample_type), "{name}");
         let key = (!source.recipe.event.key.0.is_empty()).then_some("key-1");
@@ -28,7 +28,7 @@ fn what_a_recipe_signs_it_believes() {
 }
 
 #[test]
-fn every_hash_in_every_encoding_is_believed_and_no_other() {
+fn every_hash_and_encoding_verifies_only_its_own() {
     let names: Vec<(&str, &str)> = Algorithm::WORDS
         .iter()
         .flat_map(|(hash, _)| Encoding::WORDS.iter().map(move |(encoding, _)| (*hash, *encoding)))
@@ -41,28 +41,28 @@ fn every_hash_in_every_encoding_is_believed_and_no_other() {
     assert_eq!(sources.len(), 12);
     for (signer, signed_as) in sources.iter().zip(&names) {
         for (reader, read_as) in sources.iter().zip(&names) {
-            let believed = refusal(reader, &sample(signer, None)).is_none();
+            let verifies = rejection(reader, &sample(signer, None)).is_none();
             let alphabets_agree = signed_as.0 == read_as.0 && signed_as.1 != "hex" && read_as.1 != "hex";
-            assert!(believed || signed_as != read_as, "{signed_as:?}");
-            assert!(!believed || signed_as == read_as || alphabets_agree, "{signed_as:?} read as {read_as:?}");
+            assert!(verifies || signed_as != read_as, "{signed_as:?}");
+            assert!(!verifies || signed_as == read_as || alphabets_agree, "{signed_as:?} read as {read_as:?}");
         }
     }
 }
 
 #[test]
-fn every_way_to_damage_a_delivery_ends_in_its_own_outcome() {
+fn each_kind_of_tampering_has_its_own_outcome() {
     for (name, _) in PROVIDERS {
         let source = provider(name);
         for (word, tamper) in Tamper::WORDS {
             if *tamper != Tamper::Unknown && tamper.applies_to(&source.recipe) {
-                assert_eq!(refusal(&source, &sample(&source, Some(*tamper))), Some(tamper.expected()), "{name}: {word}");
+                assert_eq!(rejection(&source, &sample(&source, Some(*tamper))), Some(tamper.expected()), "{name}: {word}");
             }
         }
     }
 }
 
 #[test]
-fn a_missing_signature_is_known_before_the_body_and_the_others_are_not() {
+fn only_a_missing_signature_is_rejected_before_the_body() {
     for (name, _) in PROVIDERS {
         let source = provider(name);
         let missing = precheck(&source, &HeaderMap::new()).expect_err(name);
@@ -73,12 +73,12 @@ fn a_missing_signature_is_known_before_the_body_and_the_others_are_not() {
 }
 
 #[test]
-fn both_edges_of_the_window_are_inside_and_one_second_more_is_not() {
+fn both_edges_of_the_tolerance_are_accepted() {
     let source = source("stripe", "whsec_test", "timestamp = { past = \"2m\", future = \"30s\" }");
     let genuine = sample(&source, None);
     let at = |seconds: u64, millis: u64| {
         let received_at = UnixMillis(seconds * 1000 + millis);
-        refusal(&source, &hookhold::event::Delivery { received_at, ..genuine.clone() })
+        rejection(&source, &hookhold::event::Delivery { received_at, ..genuine.clone() })
     };
     assert_eq!(at(NOW + 120, 999), None);
     assert_eq!(at(NOW + 121, 0), Some(Outcome::TimestampStale));
@@ -89,28 +89,28 @@ fn both_edges_of_the_window_are_inside_and_one_second_more_is_not() {
 }
 
 #[test]
-fn times_in_milliseconds_and_in_words_have_the_same_edges() {
+fn milliseconds_and_rfc3339_have_the_same_edges() {
     for unit in ["ms", "rfc3339"] {
         let source =
             inline(&format!("{INLINE_TIMED}timestamp = {{ from = \"header:Acme-Time\", unit = \"{unit}\", past = \"1s\" }}"));
         let mut delivery = sample(&source, None);
         delivery.received_at = UnixMillis(NOW * 1000 + 1000);
-        assert_eq!(refusal(&source, &delivery), None, "{unit}");
+        assert_eq!(rejection(&source, &delivery), None, "{unit}");
         delivery.received_at = UnixMillis(NOW * 1000 + 1001);
-        assert_eq!(refusal(&source, &delivery), Some(Outcome::TimestampStale), "{unit}");
+        assert_eq!(rejection(&source, &delivery), Some(Outcome::TimestampStale), "{unit}");
     }
 }
 
 #[test]
-fn a_forged_delivery_is_called_forged_even_when_its_time_is_off() {
+fn a_forged_delivery_is_a_mismatch_even_when_stale() {
     let source = provider("stripe");
     let mut stale = sample(&source, Some(Tamper::Stale));
     stale.body = "{}".into();
-    assert_eq!(refusal(&source, &stale), Some(Outcome::SignatureMismatch));
+    assert_eq!(rejection(&source, &stale), Some(Outcome::SignatureMismatch));
 }
 
 #[test]
-fn a_genuine_time_that_is_no_time_is_malformed() {
+fn a_signed_but_unreadable_timestamp_is_malformed() {
     let source = inline(&format!("{INLINE_TIMED}timestamp = {{ from = \"header:Acme-Time\", unit = \"s\" }}"));
     for (time, code) in [
         // printf '%s.{"n":1}' TIME | openssl dgst -sha256 -hmac acme
@@ -119,32 +119,32 @@ fn a_genuine_time_that_is_no_time_is_malformed() {
         ("99999999999999999999", "5fafec16c7724818b76547e6c551683669d11fa85a8e6c9ecace37b6bf8d0224"),
     ] {
         let genuine = delivery(r#"{"n":1}"#, &[("acme-time", time), ("acme-signature", code)]);
-        let refused = verify(&source, &genuine).expect_err(time);
-        assert_eq!(refused.outcome, Outcome::SignatureMalformed, "{time}");
-        assert!(refused.hint.contains("timestamp"), "{refused}");
+        let rejected = verify(&source, &genuine).expect_err(time);
+        assert_eq!(rejected.outcome, Outcome::SignatureMalformed, "{time}");
+        assert!(rejected.hint.contains("timestamp"), "{rejected}");
     }
 }
 
 #[test]
-fn a_part_of_the_signed_content_that_is_absent_is_malformed() {
+fn an_absent_part_of_the_signed_content_is_malformed() {
     let stripe = provider("stripe");
     let mut timeless = sample(&stripe, None);
     let signature = get(&timeless, STRIPE).split_once(',').expect("t and v1").1.to_owned();
     set(&mut timeless, STRIPE, &signature);
-    assert_eq!(refusal(&stripe, &timeless), Some(Outcome::SignatureMalformed));
+    assert_eq!(rejection(&stripe, &timeless), Some(Outcome::SignatureMalformed));
     let standard = provider("standard-webhooks");
     for name in ["webhook-id", "webhook-timestamp"] {
         let mut lacking = sample(&standard, None);
         lacking.headers.remove(name);
-        assert_eq!(refusal(&standard, &lacking), Some(Outcome::SignatureMalformed), "{name}");
+        assert_eq!(rejection(&standard, &lacking), Some(Outcome::SignatureMalformed), "{name}");
     }
 }
 
 #[test]
-fn any_signature_may_fit_any_secret() {
+fn any_signature_may_match_any_secret() {
     let entry = "provider = \"stripe\"";
     let secrets = [("new", "whsec_new"), ("old", "whsec_old")];
-    let both = compile(entry, &secrets).expect("no mistakes");
+    let both = compile(entry, &secrets).expect("no diagnostics");
     for (name, secret) in secrets {
         let signed = sample(&source("stripe", secret, ""), None);
         let verified = verify(&both, &signed).expect(name);
@@ -152,12 +152,12 @@ fn any_signature_may_fit_any_secret() {
         let mut rolling = signed.clone();
         let (time, code) = get(&signed, STRIPE).split_once(',').expect("t and v1");
         set(&mut rolling, STRIPE, &format!("{time},v1={},{code},v1={}", "00".repeat(32), "ff".repeat(32)));
-        assert_eq!(refusal(&both, &rolling), None);
+        assert_eq!(rejection(&both, &rolling), None);
     }
 }
 
 #[test]
-fn a_repeated_header_is_a_list_in_which_each_keeps_its_own_time() {
+fn each_repeated_header_value_keeps_its_own_timestamp() {
     let source = provider("stripe");
     let genuine = sample(&source, None);
     let good = genuine.headers[STRIPE].clone();
@@ -166,10 +166,10 @@ fn a_repeated_header_is_a_list_in_which_each_keeps_its_own_time() {
     for list in [[&good, &forged], [&forged, &good], [&stale, &good], [&good, &good]] {
         assert_eq!(with(&source, list), None);
     }
-    assert_eq!(with(&source, [&forged, &stale]), Some(Outcome::TimestampStale), "the sender's best attempt is told");
+    assert_eq!(with(&source, [&forged, &stale]), Some(Outcome::TimestampStale), "the best attempt is reported");
     let (time, code) = good.to_str().expect("ASCII").split_once(',').expect("t and v1");
     let [time, code] = [time, code].map(|text| HeaderValue::from_str(text).expect("a header value"));
-    assert_eq!(with(&source, [&time, &code]), None, "a list that was taken apart at its comma");
+    assert_eq!(with(&source, [&time, &code]), None, "a list that was split at its comma");
 }
 
 fn with(source: &hookhold::source::Source, list: [&HeaderValue; 2]) -> Option<Outcome> {
@@ -178,19 +178,19 @@ fn with(source: &hookhold::source::Source, list: [&HeaderValue; 2]) -> Option<Ou
     for value in list {
         delivery.headers.append(STRIPE, value.clone());
     }
-    refusal(source, &delivery)
+    rejection(source, &delivery)
 }
 
 #[test]
-fn more_groups_than_anyone_sends_are_refused_before_they_cost_a_hash_each() {
+fn too_many_signature_groups_are_rejected_before_hashing() {
     let source = provider("github");
     let mut delivery = sample(&source, None);
     let name = "x-hub-signature-256";
     let good = delivery.headers[name].clone();
     (0..7).for_each(|_| assert!(delivery.headers.append(name, good.clone())));
-    assert_eq!(refusal(&source, &delivery), None);
+    assert_eq!(rejection(&source, &delivery), None);
     delivery.headers.append(name, good);
-    assert_eq!(refusal(&source, &delivery), Some(Outcome::SignatureMalformed));
+    assert_eq!(rejection(&source, &delivery), Some(Outcome::SignatureMalformed));
 }
 
 #[test]
@@ -215,45 +215,45 @@ fn a_header_without_a_readable_signature_is_malformed() {
     for text in unreadable {
         let mut delivery = genuine.clone();
         set(&mut delivery, STRIPE, &text);
-        assert_eq!(refusal(&source, &delivery), Some(Outcome::SignatureMalformed), "{text}");
+        assert_eq!(rejection(&source, &delivery), Some(Outcome::SignatureMalformed), "{text}");
     }
     let mut binary = genuine.clone();
     binary.headers.insert(STRIPE, HeaderValue::from_bytes(b"t=1,v1=\xff\xfe").expect("a header value"));
-    assert_eq!(refusal(&source, &binary), Some(Outcome::SignatureMalformed));
+    assert_eq!(rejection(&source, &binary), Some(Outcome::SignatureMalformed));
 }
 
 #[test]
-fn base64_is_read_strictly_and_hex_in_either_case() {
+fn base64_is_decoded_strictly_and_hex_case_insensitively() {
     let standard = provider("standard-webhooks");
     let genuine = sample(&standard, None);
     let mut unpadded = genuine.clone();
     set(&mut unpadded, "webhook-signature", get(&genuine, "webhook-signature").trim_end_matches('='));
-    assert_eq!(refusal(&standard, &unpadded), Some(Outcome::SignatureMalformed));
+    assert_eq!(rejection(&standard, &unpadded), Some(Outcome::SignatureMalformed));
     let github = provider("github");
     let mut upper = sample(&github, None);
     let text = get(&upper, "x-hub-signature-256")["sha256=".len()..].to_uppercase();
     set(&mut upper, "x-hub-signature-256", &format!("sha256={text}"));
-    assert_eq!(refusal(&github, &upper), None);
+    assert_eq!(rejection(&github, &upper), None);
 }
 
 #[test]
-fn white_space_around_items_is_not_part_of_them() {
+fn whitespace_around_signature_items_is_ignored() {
     let source = provider("stripe");
     let mut spaced = sample(&source, None);
     let text = get(&spaced, STRIPE).replace(',', " , ").replace('=', " = ");
     set(&mut spaced, STRIPE, &text);
-    assert_eq!(refusal(&source, &spaced), None);
+    assert_eq!(rejection(&source, &spaced), None);
     let words = crate::support::source("stripe", "whsec_test", "signature = { items = \" and \", pair = \" is \" }");
     let genuine = sample(&words, None);
     assert!(get(&genuine, STRIPE).contains(" and v1 is "), "a separator may be longer than a character");
-    assert_eq!(refusal(&words, &genuine), None);
+    assert_eq!(rejection(&words, &genuine), None);
     let exact = crate::support::source("stripe", "whsec_test", "signature = { trim = false }");
-    assert_eq!(refusal(&exact, &spaced), Some(Outcome::SignatureMalformed));
+    assert_eq!(rejection(&exact, &spaced), Some(Outcome::SignatureMalformed));
 }
 
-/// Twilio's scheme, not ours: so the integrity is no more than partial, and the body is part of what a repeat is.
+/// Twilio's scheme works this way, so the integrity is only partial, and the body is part of the identity.
 #[test]
-fn what_only_separates_the_fields_of_a_form_is_not_signed() {
+fn separators_between_form_fields_are_not_signed() {
     let source = provider("twilio");
     let genuine = sample_of(&source, Some(b"MessageSid=SM1&MessageStatus=sent"), None);
     let expected = verify(&source, &genuine).expect("genuine");
@@ -262,84 +262,85 @@ fn what_only_separates_the_fields_of_a_form_is_not_signed() {
     {
         let verified = verify(&source, &Delivery { body: Bytes::from_static(same), ..genuine.clone() }).expect("the same text");
         assert_eq!(verified.event.integrity(), Integrity::Partial);
-        assert_ne!(verified.identity, expected.identity, "an id that is not surely signed is bound to the body");
+        assert_ne!(verified.identity, expected.identity, "an id that may be unsigned is bound to the body");
     }
     for other in [&b"MessageSid=SM2&MessageStatus=sent"[..], b"MessageSid=SM1&MessageStatus=sent&a", b"MessageSid=SM1", b""] {
         assert_eq!(
-            refusal(&source, &Delivery { body: Bytes::from_static(other), ..genuine.clone() }),
+            rejection(&source, &Delivery { body: Bytes::from_static(other), ..genuine.clone() }),
             Some(Outcome::SignatureMismatch)
         );
     }
 }
 
 #[test]
-fn of_alternatives_one_may_lack_what_another_has() {
+fn one_complete_alternative_of_the_content_is_enough() {
     let variants = INLINE
         .replace("content = [\"body\"]", "content_variants = [[\"header:Acme-New\", \"body\"], [\"header:Acme-Old\", \"body\"]]");
     let old = inline(&INLINE.replace("[\"body\"]", "[\"header:Acme-Old\", \"body\"]"));
     let signed = sample(&old, None);
-    assert_eq!(refusal(&inline(&variants), &signed), None);
-    // One alternative was whole and did not fit: that says more than what another one lacks.
+    assert_eq!(rejection(&inline(&variants), &signed), None);
+    // A complete alternative that does not match says more than the missing part of another.
     let changed = Delivery { body: "{ }".into(), ..signed };
-    assert_eq!(refusal(&inline(&variants), &changed), Some(Outcome::SignatureMismatch));
+    assert_eq!(rejection(&inline(&variants), &changed), Some(Outcome::SignatureMismatch));
     let mut neither = changed;
     neither.headers.remove("acme-old");
-    assert_eq!(refusal(&inline(&variants), &neither), Some(Outcome::SignatureMalformed), "none was whole");
+    assert_eq!(rejection(&inline(&variants), &neither), Some(Outcome::SignatureMalformed), "none was complete");
 }
 
 #[test]
-fn more_fields_than_anyone_sends_are_refused_before_they_are_sorted() {
+fn too_many_form_fields_are_rejected_before_sorting() {
     let source = provider("twilio");
     let form = |fields: usize| Delivery { body: "a&".repeat(fields).into(), ..sample(&source, None) };
-    assert_eq!(refusal(&source, &form(1_000)), Some(Outcome::SignatureMismatch));
-    assert_eq!(refusal(&source, &form(1_001)), Some(Outcome::SignatureMalformed));
+    assert_eq!(rejection(&source, &form(1_000)), Some(Outcome::SignatureMismatch));
+    assert_eq!(rejection(&source, &form(1_001)), Some(Outcome::SignatureMalformed));
     let many = "a&".repeat(1_001);
-    assert_eq!(refusal(&source, &sample_of(&source, Some(many.as_bytes()), None)), Some(Outcome::SignatureMalformed));
+    assert_eq!(rejection(&source, &sample_of(&source, Some(many.as_bytes()), None)), Some(Outcome::SignatureMalformed));
 }
 
-/// Strangers have no readable signature, and the form's fields or the body's hash cost more than all else that they could ask.
+/// Unknown senders have no readable signature, and sorting a form or hashing a body costs more than anything else they can
+/// request.
 #[test]
-fn without_a_readable_signature_neither_form_nor_hash_is_looked_at() {
+fn form_and_hash_need_a_readable_signature_first() {
     let source = provider("twilio");
     let mut form = Delivery { body: "a&".repeat(1_001).into(), ..sample(&source, None) };
     let mut json = Delivery { target: "/hooks/shop?bodySHA256=00".into(), ..sample(&source, None) };
     for delivery in [&mut form, &mut json] {
         set(delivery, "x-twilio-signature", "c2hvcnQ=");
-        let refused = verify(&source, delivery).expect_err("no signature of 20 bytes");
-        assert_eq!(refused.outcome, Outcome::SignatureMalformed);
-        assert!(refused.hint.contains("no signature of 20 bytes"), "{refused}");
+        let rejected = verify(&source, delivery).expect_err("no signature of 20 bytes");
+        assert_eq!(rejected.outcome, Outcome::SignatureMalformed);
+        assert!(rejected.hint.contains("no signature of 20 bytes"), "{rejected}");
     }
 }
 
-/// The hint is the operator's: a body is called another one only where the sender is proved to have signed the URL.
+/// The hint for the operator: a body is called modified only if the sender has signed the URL.
 #[test]
-fn the_hash_in_a_url_counts_only_once_the_url_is_proved() {
+fn the_hash_in_a_url_needs_a_verified_url() {
     let source = provider("twilio");
     let genuine = sample_of(&source, Some(b"{\"a\":1}"), None);
     assert!(genuine.target.contains("bodySHA256="), "{}", genuine.target);
     let verified = verify(&source, &genuine).expect("genuine");
-    assert_eq!(verified.event.integrity(), Integrity::Partial, "a form's text could pose as the parameter");
+    assert_eq!(verified.event.integrity(), Integrity::Partial, "the text of a form could be read as the parameter");
     let hint = |delivery: &Delivery| {
-        let refused = verify(&source, delivery).expect_err("another body");
-        assert_eq!(refused.outcome, Outcome::SignatureMismatch);
-        refused.hint
+        let rejected = verify(&source, delivery).expect_err("another body");
+        assert_eq!(rejected.outcome, Outcome::SignatureMismatch);
+        rejected.hint
     };
     let mut other = Delivery { body: "{}".into(), ..genuine };
-    assert!(hint(&other).contains("the body is not the one whose hash"), "{}", hint(&other));
+    assert!(hint(&other).contains("the body does not match its hash"), "{}", hint(&other));
     other.target.push_str("&x=1");
     assert!(hint(&other).contains("none of the 1 configured secrets"), "{}", hint(&other));
 }
 
 #[test]
-fn a_url_is_signed_as_configured_and_as_it_arrived_whatever_the_host_says() {
+fn a_signed_url_never_depends_on_the_host_header() {
     let url = INLINE.replace("\"body\"", "\"url\", \"body\"");
     let source = inline(&format!("{url}public_url = \"https://a.example/in/\""));
     let mut genuine = sample(&source, None);
     genuine.headers.insert("host", HeaderValue::from_static("b.example"));
     genuine.headers.insert("x-forwarded-proto", HeaderValue::from_static("http"));
-    assert_eq!(refusal(&source, &genuine), None);
+    assert_eq!(rejection(&source, &genuine), None);
     for target in ["/hooks/shop?", "/hooks/shop/", "/hooks/Shop", "/hooks/%73hop"] {
         let other = Delivery { target: target.to_owned(), ..genuine.clone() };
-        assert_eq!(refusal(&source, &other), Some(Outcome::SignatureMismatch), "{target}");
+        assert_eq!(rejection(&source, &other), Some(Outcome::SignatureMismatch), "{target}");
     }
 }

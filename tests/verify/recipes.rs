@@ -1,4 +1,4 @@
-//! Recipes as data: the compiled-in ones, the operator's entry over them, and every mistake in either.
+//! Recipes: the compiled-in ones, the operator's entry over them, and every error in either.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use hookhold::toml_value::{Diagnostics, TomlTable};
 use crate::support::*;
 
 #[test]
-fn the_compiled_in_recipes_are_the_files_of_the_directory() {
+fn the_compiled_in_recipes_match_the_directory() {
     let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/config/providers");
     let entries = std::fs::read_dir(directory).expect("the directory of recipes");
     let name = |entry: std::io::Result<std::fs::DirEntry>| {
@@ -28,7 +28,7 @@ fn the_compiled_in_recipes_are_the_files_of_the_directory() {
 }
 
 #[test]
-fn every_recipe_is_whole_and_tells_an_operator_what_to_do() {
+fn every_recipe_is_complete_and_documents_its_setup() {
     for (name, _) in PROVIDERS {
         provider(name);
         let recipe = recipe(name).expect(name);
@@ -37,11 +37,11 @@ fn every_recipe_is_whole_and_tells_an_operator_what_to_do() {
         assert!(setup.facts.iter().filter(|fact| fact.starts_with("https://")).count() >= 2, "{name}");
         assert!(recipe.limits.respond_within.is_some() && recipe.limits.gives_up_after.is_some(), "{name}");
     }
-    assert!(recipe("nobody").is_none());
+    assert!(recipe("unknown").is_none());
 }
 
 #[test]
-fn a_source_takes_its_limits_from_entry_recipe_and_server_in_this_order() {
+fn limits_come_from_entry_then_recipe_then_server() {
     let day = 86_400;
     let (stripe, github, own) = (provider("stripe"), provider("github"), inline(INLINE));
     assert_eq!((stripe.max_body, github.max_body, own.max_body), (5 << 20, 25 << 20, 5 << 20));
@@ -64,7 +64,7 @@ fn a_source_takes_its_limits_from_entry_recipe_and_server_in_this_order() {
 }
 
 #[test]
-fn the_reply_belongs_to_the_recipe() {
+fn the_reply_comes_from_the_recipe() {
     let source = provider("stripe");
     assert_eq!(
         (
@@ -88,7 +88,7 @@ fn the_reply_belongs_to_the_recipe() {
 
 /// 410 unsubscribes (Standard Webhooks, Svix and others), 403 and 406 end retries at some.
 #[test]
-fn no_refusal_makes_a_provider_give_the_endpoint_up() {
+fn no_rejection_makes_a_provider_disable_the_endpoint() {
     let harmful = |status: http::StatusCode| [403, 406, 410].contains(&status.as_u16());
     for (name, _) in PROVIDERS {
         let recipe = recipe(name).expect(name);
@@ -103,8 +103,8 @@ fn no_refusal_makes_a_provider_give_the_endpoint_up() {
 }
 
 #[test]
-fn a_type_is_wanted_as_listed_exactly_or_by_its_beginning() {
-    let wants = |types: &str, event_type| source("github", "x", &format!("types = {types}")).types.accepts(event_type);
+fn a_type_is_accepted_exactly_or_by_prefix() {
+    let accepts = |types: &str, event_type| source("github", "x", &format!("types = {types}")).types.accepts(event_type);
     for (types, wanted, unwanted) in [
         (
             r#"["push", "pull_request.*"]"#,
@@ -114,15 +114,15 @@ fn a_type_is_wanted_as_listed_exactly_or_by_its_beginning() {
         (r#""orders/*""#, &["orders/create"], &["orders", "xorders/create"]),
         (r#"["*"]"#, &["push", ""], &[]),
     ] {
-        assert!(wanted.iter().all(|event_type| wants(types, Some(event_type))), "{types}");
-        assert!(!unwanted.iter().any(|event_type| wants(types, Some(event_type))), "{types}");
-        assert!(wants(types, None), "{types}: a type that cannot be told");
+        assert!(wanted.iter().all(|event_type| accepts(types, Some(event_type))), "{types}");
+        assert!(!unwanted.iter().any(|event_type| accepts(types, Some(event_type))), "{types}");
+        assert!(accepts(types, None), "{types}: no readable type");
     }
-    assert!(provider("github").types.accepts(Some("anything")), "by default all are wanted");
+    assert!(provider("github").types.accepts(Some("anything")), "by default every type is accepted");
 }
 
 #[test]
-fn what_providers_document_about_switching_an_endpoint_off_is_in_their_recipes() {
+fn recipes_contain_the_documented_switch_off_rates() {
     for (name, percent, hours) in [("slack", 5, 1), ("shopify", 0, 4), ("svix", 0, 5 * 24)] {
         let limit = recipe(name).expect(name).limits.switches_off_at;
         assert_eq!(limit, Some(SwitchOff { percent, within: Duration::from_secs(hours * 3600) }), "{name}");
@@ -130,7 +130,7 @@ fn what_providers_document_about_switching_an_endpoint_off_is_in_their_recipes()
 }
 
 #[test]
-fn every_mistake_of_a_recipe_is_told_at_once_with_its_place_and_what_is_allowed() {
+fn every_error_in_a_recipe_is_reported_at_once() {
     let entry = r#"auth = "jwt"
 algorithm = "md5"
 signature = { from = "query:sig", pair = "=", encoding = "hexx" }
@@ -145,7 +145,7 @@ topic = "a topic"
 headers = ["cookie"]
 secret = "env:HOME"
 provders = "stripe""#;
-    let mistakes = compile(entry, &[("secret", "x")]).expect_err("many mistakes").to_string();
+    let diagnostics = compile(entry, &[("secret", "x")]).expect_err("many errors").to_string();
     let expected = [
         ":2: auth: not one of the words known here; allowed: mac",
         ":3: algorithm: not one of the words known here; allowed: sha1, sha256, sha384, sha512",
@@ -171,12 +171,12 @@ provders = "stripe""#;
         ":15: provders: unknown key, did you mean provider?; allowed: ",
     ];
     for line in expected {
-        assert!(mistakes.lines().any(|mistake| mistake.contains(line)), "{line}\nis not among\n{mistakes}");
+        assert!(diagnostics.lines().any(|diagnostic| diagnostic.contains(line)), "{line}\nis not among\n{diagnostics}");
     }
 }
 
 #[test]
-fn every_mistake_of_a_challenge_is_told_and_leaves_no_source() {
+fn every_error_in_a_challenge_is_reported() {
     for (challenge, what) in [
         ("{}", "challenge.when: missing; allowed: "),
         ("{ when = {} }", "challenge.when: every delivery would fit; allowed: "),
@@ -196,8 +196,8 @@ fn every_mistake_of_a_challenge_is_told_and_leaves_no_source() {
             "challenge.signed: unknown key; allowed: authenticated, reply, when",
         ),
     ] {
-        let mistakes = compile(&format!("{INLINE}challenge = {challenge}"), &[("secret", "x")]).expect_err(what).to_string();
-        assert!(mistakes.contains(what), "{mistakes}\ndoes not say\n{what}");
+        let diagnostics = compile(&format!("{INLINE}challenge = {challenge}"), &[("secret", "x")]).expect_err(what).to_string();
+        assert!(diagnostics.contains(what), "{diagnostics}\ndoes not say\n{what}");
     }
 }
 
@@ -206,32 +206,32 @@ fn with_reply(reply: &str) -> String {
 }
 
 #[test]
-fn what_a_recipe_lacks_is_told() {
-    let mistakes = compile("", &[("secret", "x")]).expect_err("nothing is there").to_string();
+fn missing_parts_of_a_recipe_are_reported() {
+    let diagnostics = compile("", &[("secret", "x")]).expect_err("nothing is there").to_string();
     for key in ["auth", "algorithm", "signature", "content"] {
-        assert!(mistakes.contains(&format!(": {key}: missing; allowed: ")), "{mistakes}");
+        assert!(diagnostics.contains(&format!(": {key}: missing; allowed: ")), "{diagnostics}");
     }
-    let mistakes = compile_alone("provider = \"stripe\"").expect_err("no secrets").to_string();
-    assert!(mistakes.contains(": secrets: missing; allowed: "), "{mistakes}");
-    let mistakes = compile_alone("provider = \"strip\"\nsecrets = \"env:HOME\"").expect_err("no such provider").to_string();
+    let diagnostics = compile_alone("provider = \"stripe\"").expect_err("no secrets").to_string();
+    assert!(diagnostics.contains(": secrets: missing; allowed: "), "{diagnostics}");
+    let diagnostics = compile_alone("provider = \"strip\"\nsecrets = \"env:HOME\"").expect_err("no such provider").to_string();
     assert!(
-        mistakes.contains(
+        diagnostics.contains(
             "provider: no such provider; allowed: github, shopify, shopify-events, slack, standard-webhooks, stripe, svix, twilio"
         ),
-        "{mistakes}"
+        "{diagnostics}"
     );
 }
 
 #[test]
-fn an_unknown_provider_does_not_hide_the_other_mistakes() {
+fn an_unknown_provider_does_not_hide_other_errors() {
     let entry = "provider = \"strip\"\nsecrets = \"env:HOOKHOLD_NOT_SET\"\ntimestamp = { past = 5 }\nlimit = 1";
-    let mistakes = compile_alone(entry).expect_err("four mistakes").sorted();
-    let keys: Vec<&str> = mistakes.iter().map(|mistake| &*mistake.key).collect();
+    let diagnostics = compile_alone(entry).expect_err("four errors").sorted();
+    let keys: Vec<&str> = diagnostics.iter().map(|diagnostic| &*diagnostic.key).collect();
     assert_eq!(keys, ["provider", "secrets", "timestamp.past", "limit"]);
 }
 
 #[test]
-fn parts_that_contradict_each_other_are_a_mistake() {
+fn contradicting_parts_of_a_recipe_are_reported() {
     for (recipe, what) in [
         (format!("{INLINE}timestamp = {{ from = \"header:T\" }}"), "timestamp: a time is checked only where it is signed"),
         (INLINE_TIMED.to_owned(), "timestamp: a time is checked only where it is signed"),
@@ -261,48 +261,49 @@ fn parts_that_contradict_each_other_are_a_mistake() {
             "body_sha256.from: not a query parameter",
         ),
     ] {
-        let mistakes = compile(&recipe, &[("secret", "x")]).expect_err(what).to_string();
-        assert!(mistakes.contains(what), "{mistakes}");
+        let diagnostics = compile(&recipe, &[("secret", "x")]).expect_err(what).to_string();
+        assert!(diagnostics.contains(what), "{diagnostics}");
     }
 }
 
-fn timed(place: &str) -> String {
-    format!("{INLINE_TIMED}timestamp = {{ from = {place:?} }}")
+fn timed(locator: &str) -> String {
+    format!("{INLINE_TIMED}timestamp = {{ from = {locator:?} }}")
 }
 
-/// What `check` lets pass, `send` can sign and the gateway believes: no place is accepted that nobody reads.
+/// Every recipe that `check` accepts can be signed by `send` and verified by the gateway: no locator is accepted that the
+/// verifier does not read.
 #[test]
-fn every_recipe_without_a_mistake_has_genuine_deliveries() {
-    let places = ["header:A", "tag:t", "tag:v1", "query:q", "const:7", "json:/j", "form:f"];
-    let mut whole = 0;
-    for (time, id) in places.iter().flat_map(|time| places.map(|id| (time, id))) {
+fn every_valid_recipe_verifies_its_own_samples() {
+    let locators = ["header:A", "tag:t", "tag:v1", "query:q", "const:7", "json:/j", "form:f"];
+    let mut valid = 0;
+    for (time, id) in locators.iter().flat_map(|time| locators.map(|id| (time, id))) {
         for part in ["timestamp", "id", "header:A", "tag:t", "tag:v1", "url", "form-sorted"] {
             let recipe = INLINE_TAGGED.replace("tag:t", part).replace("\"body\"", "\"timestamp\", \"body\"");
             let entry = format!("{recipe}timestamp = {{ from = {time:?} }}\nevent = {{ id = {id:?} }}");
             let Ok(source) = compile(&entry, &[("secret", "x")]) else { continue };
-            assert_eq!(refusal(&source, &sample(&source, None)), None, "{entry}");
-            whole += 1;
+            assert_eq!(rejection(&source, &sample(&source, None)), None, "{entry}");
+            valid += 1;
         }
     }
-    assert!(whole > 20, "{whole} without a mistake");
+    assert!(valid > 20, "only {valid} valid recipes");
 }
 
 #[test]
-fn a_source_may_say_what_is_signed_in_either_way_whichever_its_recipe_has() {
+fn an_entry_replaces_content_given_in_either_form() {
     let one = source("twilio", "s", "content = [\"url\", \"form-sorted\"]");
     let many = source("github", "s", "content_variants = [[\"body\"], [\"header:X-Time\", \"body\"]]");
     assert_eq!((one.recipe.proof.contents.len(), many.recipe.proof.contents.len()), (1, 2));
     for source in [one, many] {
-        assert_eq!(refusal(&source, &sample(&source, None)), None);
+        assert_eq!(rejection(&source, &sample(&source, None)), None);
     }
     let both = "provider = \"twilio\"\ncontent = [\"body\"]\ncontent_variants = [[\"body\"]]";
-    let mistakes = compile(both, &[("secret", "s")]).expect_err("both").to_string();
-    assert!(mistakes.contains("content is there as well"), "{mistakes}");
+    let diagnostics = compile(both, &[("secret", "s")]).expect_err("both").to_string();
+    assert!(diagnostics.contains("content is there as well"), "{diagnostics}");
 }
 
 #[test]
-fn an_ipv4_network_that_is_written_as_ipv6_lets_its_addresses_in() {
-    let takes = |network: &str, address: &str| {
+fn an_ipv4_mapped_network_admits_ipv4_addresses() {
+    let admits = |network: &str, address: &str| {
         let source = source("github", "s", &format!("allow_from = {network:?}"));
         source.allows_address(address.parse().expect("an address"))
     };
@@ -314,16 +315,16 @@ fn an_ipv4_network_that_is_written_as_ipv6_lets_its_addresses_in() {
         ("2001:db8::/32", "2001:db8::1", "192.0.2.1"),
         ("10.0.0.0/8", "::ffff:10.0.0.1", "11.0.0.1"),
     ] {
-        assert!(takes(network, inside), "{inside} in {network}");
-        assert!(!takes(network, outside), "{outside} in {network}");
+        assert!(admits(network, inside), "{inside} in {network}");
+        assert!(!admits(network, outside), "{outside} in {network}");
     }
 }
 
 #[test]
-fn a_mistake_in_the_entry_is_told_at_the_entry_and_not_at_the_recipe() {
-    let mistakes = Diagnostics::default();
+fn an_error_in_the_entry_is_reported_there() {
+    let diagnostics = Diagnostics::default();
     let text = "provider = \"stripe\"\nsecrets = \"env:HOME\"\n[timestamp]\nfuture = \"soon\"\n";
-    let table = TomlTable::parse("hookhold.toml", text, &mistakes).expect("it is TOML");
-    hookhold::source::Source::compile("shop", table, &defaults(), &mistakes);
-    assert!(mistakes.to_string().starts_with("hookhold.toml:4: timestamp.future: "), "{mistakes}");
+    let table = TomlTable::parse("hookhold.toml", text, &diagnostics).expect("it is TOML");
+    hookhold::source::Source::compile("shop", table, &defaults(), &diagnostics);
+    assert!(diagnostics.to_string().starts_with("hookhold.toml:4: timestamp.future: "), "{diagnostics}");
 }

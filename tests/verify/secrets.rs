@@ -1,4 +1,4 @@
-//! Secrets: by reference, decoded by explicit steps, and never printed.
+//! Secrets: given by reference, decoded by explicit steps, never printed.
 
 use hookhold::clock::UnixMillis;
 use hookhold::outcome::Outcome;
@@ -9,26 +9,26 @@ use crate::support::*;
 fn the_same_prefix_means_different_keys() {
     let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     let (stripe, standard) = (source("stripe", secret, ""), source("standard-webhooks", secret, ""));
-    assert_eq!(refusal(&source("stripe", &secret[6..], ""), &sample(&stripe, None)), Some(Outcome::SignatureMismatch));
-    assert_eq!(refusal(&source("standard-webhooks", &secret[6..], ""), &sample(&standard, None)), None);
+    assert_eq!(rejection(&source("stripe", &secret[6..], ""), &sample(&stripe, None)), Some(Outcome::SignatureMismatch));
+    assert_eq!(rejection(&source("standard-webhooks", &secret[6..], ""), &sample(&standard, None)), None);
 }
 
 #[test]
-fn a_key_may_be_plain_text_where_the_sender_says_so() {
+fn a_key_can_be_configured_as_plain_text() {
     let plain = source("standard-webhooks", "any text", "key_format = [\"utf8\"]");
-    assert_eq!(refusal(&plain, &sample(&plain, None)), None);
+    assert_eq!(rejection(&plain, &sample(&plain, None)), None);
 }
 
 #[test]
-fn a_secret_that_cannot_be_used_is_a_mistake_that_does_not_show_it() {
+fn an_unusable_secret_is_reported_without_showing_it() {
     for (entry, secret, what) in [
         ("provider = \"svix\"", "whsec_", "empty once decoded"),
         ("provider = \"svix\"", "whsec_not*base64", "cannot be decoded"),
         ("provider = \"stripe\"", "", "is empty"),
     ] {
-        let mistakes = compile(entry, &[("mine", secret)]).expect_err(what).to_string();
-        assert!(mistakes.contains(what) && mistakes.contains("secrets[0]"), "{mistakes}");
-        assert!(!mistakes.contains("not*base64"), "{mistakes}");
+        let diagnostics = compile(entry, &[("mine", secret)]).expect_err(what).to_string();
+        assert!(diagnostics.contains(what) && diagnostics.contains("secrets[0]"), "{diagnostics}");
+        assert!(!diagnostics.contains("not*base64"), "{diagnostics}");
     }
 }
 
@@ -38,12 +38,12 @@ fn two_secrets_need_two_names() {
     let entry = |second| format!("provider = \"stripe\"\nsecrets = [{}, {}]", secret("a", "PATH"), secret(second, "HOME"));
     let source = |second| compile_alone(&entry(second));
     assert_eq!(source("b").expect("two names").secrets.len(), 2);
-    let mistakes = source("a").expect_err("one name").to_string();
-    assert!(mistakes.contains("secrets[1]: two secrets are called a; allowed: "), "{mistakes}");
+    let diagnostics = source("a").expect_err("one name").to_string();
+    assert!(diagnostics.contains("secrets[1]: two secrets are called a; allowed: "), "{diagnostics}");
 }
 
 #[test]
-fn what_is_printed_about_a_source_holds_no_secret() {
+fn the_debug_output_of_a_source_shows_no_secret() {
     let source = source("stripe", "whsec_hush", "");
     let printed = format!("{source:?}");
     assert!(printed.contains("mac-sha256:secret") && !printed.contains("hush"), "{printed}");
@@ -51,7 +51,7 @@ fn what_is_printed_about_a_source_holds_no_secret() {
 }
 
 #[test]
-fn a_secret_ends_where_its_not_after_says() {
+fn a_secret_expires_at_its_not_after() {
     let ends = [
         ("2027-01-01", 1_798_848_000_000),
         ("2027-01-01T18:00:00Z", 1_798_826_400_000),
@@ -60,18 +60,21 @@ fn a_secret_ends_where_its_not_after_says() {
     ];
     for (text, end) in ends {
         let entry = format!("provider = \"stripe\"\nsecrets = [{{ from = \"env:PATH\", not_after = {text} }}]");
-        let source = compile_alone(&entry).unwrap_or_else(|mistakes| panic!("{text}: {mistakes}"));
+        let source = compile_alone(&entry).unwrap_or_else(|diagnostics| panic!("{text}: {diagnostics}"));
         assert_eq!(source.secrets[0].not_after, Some(UnixMillis(end)), "{text}");
     }
     for text in ["2027-01-01T18:00:00", "18:00:00", "9999-12-31", "2027", "true", "\"2027-01-01\""] {
         let entry = format!("provider = \"stripe\"\nsecrets = [{{ from = \"env:PATH\", not_after = {text} }}]");
-        let mistakes = compile_alone(&entry).expect_err(text).to_string();
-        assert!(mistakes.contains("secrets[0].not_after: ") && mistakes.contains("a date such as"), "{text}: {mistakes}");
+        let diagnostics = compile_alone(&entry).expect_err(text).to_string();
+        assert!(
+            diagnostics.contains("secrets[0].not_after: ") && diagnostics.contains("a date such as"),
+            "{text}: {diagnostics}"
+        );
     }
 }
 
 #[test]
-fn samples_are_signed_with_a_secret_that_is_still_valid() {
+fn samples_are_signed_with_a_valid_secret() {
     let entry = |end| format!("provider = \"stripe\"\nsecrets = [{{ from = \"env:PATH\", not_after = {end} }}, \"env:HOME\"]");
     for (end, name) in [("2020-01-01", "HOME"), ("2099-01-01", "PATH")] {
         let source = compile_alone(&entry(end)).expect("two secrets");

@@ -1,4 +1,4 @@
-//! Sources and deliveries for the tests of `believe`.
+//! Sources and deliveries for the tests of verification.
 
 use std::io::Write;
 
@@ -12,15 +12,16 @@ use hookhold::verify::sign::{SampleOptions, Tamper, sign};
 use hookhold::verify::{Rejection, Verdict, Verified, Verifier};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-/// The moment at which every delivery of these tests arrives, in seconds.
+/// The time at which every delivery of these tests arrives, Unix seconds.
 pub const NOW: u64 = 1_700_000_000;
 
-/// A source with one secret called `secret`; `more` is TOML after `provider` and `secrets`.
+/// Returns a source with one secret called `secret`; `more` is TOML after `provider` and `secrets`.
 pub fn source(provider: &str, secret: &str, more: &str) -> Source {
-    compile(&format!("provider = {provider:?}\n{more}"), &[("secret", secret)]).unwrap_or_else(|mistakes| panic!("{mistakes}"))
+    compile(&format!("provider = {provider:?}\n{more}"), &[("secret", secret)])
+        .unwrap_or_else(|diagnostics| panic!("{diagnostics}"))
 }
 
-/// Compiles an entry with these secrets, named and stored in files.
+/// Compiles an entry with these secrets, each a name and a text.
 pub fn compile(entry: &str, secrets: &[(&str, &str)]) -> Result<Source, Diagnostics> {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let reference = |(name, text): &(&str, &str)| {
@@ -33,7 +34,7 @@ pub fn compile(entry: &str, secrets: &[(&str, &str)]) -> Result<Source, Diagnost
     compile_alone(&text)
 }
 
-/// The defaults of the configuration.
+/// Returns the defaults of the configuration.
 pub fn defaults() -> SourceDefaults {
     SourceDefaults {
         public_url: Some("https://hooks.example.com".into()),
@@ -44,7 +45,7 @@ pub fn defaults() -> SourceDefaults {
     }
 }
 
-/// A POST that arrives at [`NOW`].
+/// Returns a POST that arrives at [`NOW`].
 pub fn delivery(body: impl Into<Bytes>, headers: &[(&str, &str)]) -> Delivery {
     let mut map = HeaderMap::new();
     for (name, value) in headers {
@@ -61,12 +62,12 @@ pub fn delivery(body: impl Into<Bytes>, headers: &[(&str, &str)]) -> Delivery {
     }
 }
 
-/// The sample that `tamper` describes, as it arrives at [`NOW`].
+/// Signs the sample that `tamper` describes; it arrives at [`NOW`].
 pub fn sample(source: &Source, tamper: Option<Tamper>) -> Delivery {
     sample_of(source, None, tamper)
 }
 
-/// The same with a body of one's own.
+/// Signs a sample with the given body.
 pub fn sample_of(source: &Source, body: Option<&[u8]>, tamper: Option<Tamper>) -> Delivery {
     let now = UnixMillis(NOW * 1000);
     let options = SampleOptions { id: "id-1".into(), event_type: None, key: Some("key-1".into()), now, tamper };
@@ -74,17 +75,17 @@ pub fn sample_of(source: &Source, body: Option<&[u8]>, tamper: Option<Tamper>) -
     Delivery { headers: sample.headers, target: sample.target, ..delivery(sample.body, &[]) }
 }
 
-/// The event that a delivery is believed to be.
+/// Verifies a delivery that must not be a challenge.
 pub fn verify(source: &Source, delivery: &Delivery) -> Result<Verified, Rejection> {
-    Verifier::new(source.clone()).verify(delivery).map(|believed| match believed {
+    Verifier::new(source.clone()).verify(delivery).map(|verdict| match verdict {
         Verdict::Event(verified) => verified,
-        Verdict::Challenge(reply) => panic!("a challenge that is answered {reply:?}"),
+        Verdict::Challenge(reply) => panic!("a challenge, answered with {reply:?}"),
     })
 }
 
-/// How verification ends, when not well.
-pub fn refusal(source: &Source, delivery: &Delivery) -> Option<Outcome> {
-    verify(source, delivery).err().map(|refusal| refusal.outcome)
+/// Verifies a delivery and returns the outcome of its rejection.
+pub fn rejection(source: &Source, delivery: &Delivery) -> Option<Outcome> {
+    verify(source, delivery).err().map(|rejection| rejection.outcome)
 }
 
 /// Replaces a header's only value.
@@ -92,19 +93,19 @@ pub fn set(delivery: &mut Delivery, name: &'static str, value: &str) {
     delivery.headers.insert(name, HeaderValue::from_str(value).expect("a header value"));
 }
 
-/// A header's first value.
+/// Returns a header's first value.
 pub fn get<'a>(delivery: &'a Delivery, name: &str) -> &'a str {
-    delivery.headers.get(name).and_then(|value| value.to_str().ok()).expect("the header is there")
+    delivery.headers.get(name).and_then(|value| value.to_str().ok()).expect("the header is present")
 }
 
-/// A source with that provider's recipe and a secret in its form.
+/// Returns a source with that provider's recipe and a secret in its format.
 pub fn provider(name: &str) -> Source {
     source(name, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "")
 }
 
-/// A source with a recipe of its own, whose secret is `acme`.
+/// Returns a source with an inline recipe and the secret `acme`.
 pub fn inline(recipe: &str) -> Source {
-    compile(recipe, &[("secret", "acme")]).unwrap_or_else(|mistakes| panic!("{mistakes}"))
+    compile(recipe, &[("secret", "acme")]).unwrap_or_else(|diagnostics| panic!("{diagnostics}"))
 }
 
 /// A recipe that signs the body alone.
@@ -115,7 +116,7 @@ signature = { from = "header:Acme-Signature" }
 content = ["body"]
 "#;
 
-/// A recipe that signs a time and the body, and still lacks `timestamp`.
+/// A recipe that signs a time and the body; `timestamp` is missing.
 pub const INLINE_TIMED: &str = r#"
 auth = "mac"
 algorithm = "sha256"
@@ -131,15 +132,15 @@ signature = { from = "header:Acme-Signature", items = ",", pair = "=", take = ["
 content = ["tag:t", "body"]
 "#;
 
-/// Compiles an entry that names its own secrets, or none.
+/// Compiles an entry that includes its own secrets, or none.
 pub fn compile_alone(entry: &str) -> Result<Source, Diagnostics> {
     compile_under(entry, &defaults())
 }
 
-/// The same under defaults of one's own.
+/// Compiles such an entry with other defaults.
 pub fn compile_under(entry: &str, defaults: &SourceDefaults) -> Result<Source, Diagnostics> {
-    let mistakes = Diagnostics::default();
-    let table = TomlTable::parse("hookhold.toml", entry, &mistakes).expect("the entry is TOML");
-    let source = Source::compile("shop", table, defaults, &mistakes);
-    source.filter(|_| mistakes.is_empty()).ok_or(mistakes)
+    let diagnostics = Diagnostics::default();
+    let table = TomlTable::parse("hookhold.toml", entry, &diagnostics).expect("the entry is TOML");
+    let source = Source::compile("shop", table, defaults, &diagnostics);
+    source.filter(|_| diagnostics.is_empty()).ok_or(diagnostics)
 }

@@ -1,4 +1,4 @@
-//! Every vector file of `tests/vectors`: deliveries signed by providers, their libraries or openssl, never by our own code.
+//! The vectors in `tests/vectors`: deliveries signed by providers, their libraries or openssl, never by our own code.
 
 use std::collections::BTreeMap;
 
@@ -35,11 +35,11 @@ struct Vector {
     key: Option<String>,
     occurred_at_ms: Option<u64>,
     integrity: Option<String>,
-    refused: Option<String>,
+    rejected: Option<String>,
 }
 
 #[test]
-fn every_vector_ends_as_it_says() {
+fn every_vector_has_its_expected_outcome() {
     let files = files();
     let mut checked = 0;
     for (name, file) in &files {
@@ -52,13 +52,13 @@ fn every_vector_ends_as_it_says() {
 }
 
 #[test]
-fn every_compiled_in_recipe_has_a_genuine_and_a_refused_vector() {
+fn every_recipe_has_genuine_and_rejected_vectors() {
     let files = files();
     assert!(!PROVIDERS.is_empty());
     for (name, _) in PROVIDERS {
         let vectors = &files.get(*name).unwrap_or_else(|| panic!("tests/vectors/{name}.toml is missing")).vector;
-        assert!(vectors.iter().any(|vector| vector.refused.is_none()), "{name}: nothing genuine");
-        assert!(vectors.iter().any(|vector| vector.refused.is_some()), "{name}: nothing refused");
+        assert!(vectors.iter().any(|vector| vector.rejected.is_none()), "{name}: nothing genuine");
+        assert!(vectors.iter().any(|vector| vector.rejected.is_some()), "{name}: nothing rejected");
     }
 }
 
@@ -76,7 +76,7 @@ fn files() -> BTreeMap<String, File> {
 fn source_of(file: &str, vector: &Vector) -> Source {
     let provider = || format!("provider = {file:?}");
     let entry = vector.recipe.clone().unwrap_or_else(provider);
-    compile(&entry, &[("secret", &vector.secret)]).unwrap_or_else(|mistakes| panic!("{file}: {}: {mistakes}", vector.says))
+    compile(&entry, &[("secret", &vector.secret)]).unwrap_or_else(|diagnostics| panic!("{file}: {}: {diagnostics}", vector.says))
 }
 
 fn check(file: &str, vector: &Vector) {
@@ -87,15 +87,15 @@ fn check(file: &str, vector: &Vector) {
     let mut delivery = delivery(encoded.unwrap_or_else(|| vector.body.clone().into_bytes()), &headers);
     delivery.target = vector.target.clone().unwrap_or(delivery.target);
     delivery.received_at = UnixMillis(vector.received_at * 1000);
-    match (verify(&source, &delivery), &vector.refused) {
-        (Ok(verified), None) => agree(&says, vector, &verified, &delivery.body),
-        (Err(refusal), Some(word)) => assert_eq!(refusal.outcome.word(), word, "{says}: {refusal}"),
-        (Ok(_), Some(word)) => panic!("{says}: believed instead of {word}"),
-        (Err(refusal), None) => panic!("{says}: {refusal}"),
+    match (verify(&source, &delivery), &vector.rejected) {
+        (Ok(verified), None) => assert_facts(&says, vector, &verified, &delivery.body),
+        (Err(rejection), Some(word)) => assert_eq!(rejection.outcome.word(), word, "{says}: {rejection}"),
+        (Ok(_), Some(word)) => panic!("{says}: verified instead of {word}"),
+        (Err(rejection), None) => panic!("{says}: {rejection}"),
     }
 }
 
-fn agree(says: &str, vector: &Vector, verified: &Verified, body: &[u8]) {
+fn assert_facts(says: &str, vector: &Vector, verified: &Verified, body: &[u8]) {
     let event = &verified.event;
     assert_eq!(event.id(), vector.id.as_deref(), "{says}");
     assert_eq!(event.event_type(), vector.r#type.as_deref(), "{says}");

@@ -1,4 +1,4 @@
-//! What an operator's tools see.
+//! The tools of an operator.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -8,7 +8,7 @@ use crate::process::{Line, tool, wait_until};
 use crate::scheme::{Provider, STRIPE, now};
 
 #[test]
-fn promtool_accepts_the_metrics_of_a_gateway_at_work() {
+fn promtool_accepts_the_metrics_of_a_busy_gateway() {
     let kafka = kafka::shared();
     kafka.create_topic("seen", 1, &[]);
     let home = STRIPE.home(kafka, "seen", "");
