@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use attack::Attack;
 use bytes::Bytes;
-use gateway::{Result, Server, free, wire};
+use gateway::{Result, Server, free, request_bytes};
 use hdrhistogram::Histogram;
 use hookhold::clock::{Clock, SystemClock};
 use hookhold::config::Config;
@@ -100,7 +100,7 @@ impl Gateway {
     fn request(&self, id: &str, size: usize, tamper: Option<Tamper>) -> Bytes {
         let body = format!("{{\"id\":\"{id}\",\"type\":\"invoice.paid\",\"lines\":\"{}\"}}", "x".repeat(size));
         let options = SampleOptions { id: id.to_owned(), event_type: None, key: None, now: SystemClock.now(), tamper };
-        wire(&sign(&self.source, Some(body.into()), &options)).into()
+        request_bytes(&sign(&self.source, Some(body.into()), &options)).into()
     }
 
     /// Peak resident memory in MB: `VmHWM` in proc(5).

@@ -1,4 +1,4 @@
-//! What the benchmarks share: a `hookhold run` of their own, and a delivery as it goes over the wire.
+//! Shared by the benchmarks: a `hookhold run` of their own, and the bytes of a delivery.
 
 use std::error::Error;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 
 use hookhold::verify::sign::Sample;
 
-/// What a benchmark's step gives.
+/// Result of one step of a benchmark.
 pub type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-/// An address that nobody uses at present.
+/// Returns an unused address.
 pub fn free() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
-/// `hookhold`, with arguments still to be added.
+/// Returns the command `hookhold`, without arguments.
 pub fn hookhold() -> Command {
     Command::new(env!("CARGO_BIN_EXE_hookhold"))
 }
@@ -24,13 +24,13 @@ pub fn hookhold() -> Command {
 pub struct Server(pub Child);
 
 impl Server {
-    /// Starts it and waits until it listens.
+    /// Starts the process and waits until it listens.
     pub fn start(command: &mut Command, address: SocketAddr) -> Result<Server> {
         let server = Server(command.spawn()?);
-        let patience = Instant::now();
+        let started = Instant::now();
         while TcpStream::connect(address).is_err() {
-            if patience.elapsed() > Duration::from_secs(20) {
-                return Err("hookhold does not start".into());
+            if started.elapsed() > Duration::from_secs(20) {
+                return Err("hookhold did not listen within 20 s; run it by hand to see its log".into());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -45,8 +45,8 @@ impl Drop for Server {
     }
 }
 
-/// The whole HTTP request.
-pub fn wire(sample: &Sample) -> Vec<u8> {
+/// Returns the whole HTTP request.
+pub fn request_bytes(sample: &Sample) -> Vec<u8> {
     let mut request = format!("POST {} HTTP/1.1\r\nhost: localhost\r\n", sample.target).into_bytes();
     for (name, value) in &sample.headers {
         request.extend_from_slice(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
-use crate::gateway::{Result, free, wire};
+use crate::gateway::{Result, free, request_bytes};
 use crate::server::{JournalState, write_configuration};
 
 /// HTTP client of the senders.
@@ -155,7 +155,7 @@ fn prepare(client: Client, count: usize) -> Result<Vec<PreparedRequest>> {
         let body = body(&id);
         let sample = sign(source, Some(body), &SampleOptions { id, event_type: None, key: None, now, tamper: None });
         match client {
-            Client::Socket => PreparedRequest::Bytes(wire(&sample).into()),
+            Client::Socket => PreparedRequest::Bytes(request_bytes(&sample).into()),
             Client::Hyper => {
                 let target = sample.target.parse().expect("a path is a URI");
                 PreparedRequest::Parts { target, headers: sample.headers, body: sample.body }

@@ -1,5 +1,5 @@
-//! What the crash tests have in common: a home whose sources all speak Stripe's scheme, and what can be seen of it from
-//! outside.
+//! Shared by the tests that run the real binary under load: a home whose sources all use Stripe's recipe, and checks of its
+//! journal, its topics and its admin pages from outside the process.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
@@ -19,25 +19,25 @@ use crate::kafka::{Kafka, Record};
 use crate::load::{Ledger, Order};
 use crate::process::{Home, Line, Process, wait_until};
 
-/// A source's name, and its topic.
+/// Name of a source, and its topic.
 pub type SourceTopic = (&'static str, &'static str);
 
-/// A home with these sources that passes on to these brokers, or to nobody.
-pub fn home(lanes: &[SourceTopic], brokers: Option<&str>) -> Home {
-    Home::new(&[("secret", "whsec_dGhpcyBpcyBhIHRlc3Qgc2VjcmV0")], &config(lanes, brokers))
+/// Creates a home with these sources. Without brokers it forwards nothing.
+pub fn home(sources: &[SourceTopic], brokers: Option<&str>) -> Home {
+    Home::new(&[("secret", "whsec_dGhpcyBpcyBhIHRlc3Qgc2VjcmV0")], &config(sources, brokers))
 }
 
-/// The configuration of such a home. Segments are small, so that there are many.
-pub fn config(lanes: &[SourceTopic], brokers: Option<&str>) -> String {
+/// Returns the configuration of such a home. Segments are small, so that there are many.
+pub fn config(sources: &[SourceTopic], brokers: Option<&str>) -> String {
     let mut text = "server.drain_delay = \"0s\"\njournal.segment_size = \"8 MiB\"\n".to_owned();
     text += &brokers.map(|brokers| format!("[kafka]\nbootstrap.servers = {brokers:?}\n")).unwrap_or_default();
-    for (name, topic) in lanes {
+    for (name, topic) in sources {
         text += &format!("[sources.{name}]\nprovider = \"stripe\"\nsecrets = [\"file:secret\"]\ntopic = {topic:?}\n");
     }
     text
 }
 
-/// Load on one of the sources, with the seed that this run of the tests has.
+/// Load on one of the sources, with the seed of this test run.
 pub fn order(home: &Home, source: &str) -> Order {
     Order {
         address: home.hooks,
@@ -49,13 +49,13 @@ pub fn order(home: &Home, source: &str) -> Order {
     }
 }
 
-/// A source as the gateway has it.
+/// Returns a source as the gateway compiles it.
 pub fn source(home: &Home, name: &str) -> Arc<Source> {
     let file = home.journal().with_file_name("hookhold.toml");
     let text = std::fs::read_to_string(&file).expect("a home has a configuration");
     let text = text.replace("file:", &format!("file:{}/", file.parent().expect("an absolute path").display()));
-    let config = Config::parse("hookhold.toml", &text, |_, _| None).unwrap_or_else(|mistakes| panic!("{mistakes}"));
-    config.sources.into_iter().find(|source| *source.name == *name).expect("it is configured")
+    let config = Config::parse("hookhold.toml", &text, |_, _| None).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
+    config.sources.into_iter().find(|source| *source.name == *name).expect("the source is configured")
 }
 
 /// From `HOOKHOLD_TEST_SEED`, else drawn. Printed, and shown when a test fails.
@@ -88,12 +88,12 @@ pub fn frames(home: &Home, topic: &str) -> Vec<FoundEvent> {
     found.collect()
 }
 
-/// A lane as it is saved in the journal.
+/// Returns the saved state of a topic: its cursor and its backlog.
 pub fn saved_topic(home: &Home, topic: &str) -> Option<TopicStat> {
-    journal(home).stat().expect("the journal can be read").topics.into_iter().find(|lane| *lane.topic == *topic)
+    journal(home).stat().expect("the journal can be read").topics.into_iter().find(|saved| *saved.topic == *topic)
 }
 
-/// Records as the audit wants them.
+/// Converts records into events for the audit.
 pub fn found(records: &[Record]) -> Vec<FoundEvent> {
     let found = records.iter().map(|record| FoundEvent {
         log: record.header("hookhold-log").to_owned(),
@@ -104,8 +104,8 @@ pub fn found(records: &[Record]) -> Vec<FoundEvent> {
     found.collect()
 }
 
-/// Compares every promise of the ledger with the journal and the topic; panics with what is broken. The gateway must be at
-/// rest. Returns how many records are repeats that hookhold caused.
+/// Compares the ledger with the journal and the topic; panics with every broken promise. The gateway must be idle. Returns the
+/// number of records that hookhold itself sent twice.
 pub fn audit(home: &Home, ledger: &Ledger, kafka: &Kafka, topic: &str) -> usize {
     let (frames, records) = (frames(home, topic), found(&kafka.records(topic)));
     let accepted: BTreeSet<String> = ledger.accepted().collect();
@@ -116,14 +116,14 @@ pub fn audit(home: &Home, ledger: &Ledger, kafka: &Kafka, topic: &str) -> usize 
     records.len() - frames.len()
 }
 
-/// A page of the admin listener: its status and body.
+/// Requests a page of the admin listener; returns its status and body.
 pub fn page(home: &Home, path: &str) -> (u16, String) {
     let mut line = Line::open(home.admin);
     let answer = line.ask(format!("GET {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").as_bytes());
     (answer.status, String::from_utf8(answer.body).expect("the admin pages are text"))
 }
 
-/// What `/readyz` says about Kafka, which must be no reason to be unready.
+/// Returns Kafka's part of `/readyz`. Asserts that the gateway is ready, because Kafka must never make it unready.
 pub fn kafka_health(home: &Home) -> serde_json::Value {
     let (status, page) = page(home, "/readyz");
     assert_eq!(status, 200, "{page}");
@@ -132,18 +132,19 @@ pub fn kafka_health(home: &Home) -> serde_json::Value {
     page["kafka"].take()
 }
 
-/// Waits until Kafka has acknowledged anything of a topic.
+/// Waits until Kafka has acknowledged at least one event of a topic.
 pub fn wait_until_some_are_forwarded(process: &Process, topic: &str) {
     let acked = format!("hookhold_forward_acked_total{{topic=\"{topic}\"}}");
-    wait_until("something is passed on", || process.metric(&acked).is_some_and(|acked| acked > 0.0));
+    wait_until("an event is forwarded", || process.metric(&acked).is_some_and(|acked| acked > 0.0));
 }
 
-/// Waits until Kafka has acknowledged every event of a topic; the longest pause of a blocked lane is no reason to give up.
+/// Waits until Kafka has acknowledged every event of a topic. Gives up after a time without progress that is longer than the
+/// longest pause of a blocked topic.
 pub fn wait_until_forwarded(process: &Process, topic: &str) {
     let lag = || process.metric(&format!("hookhold_forward_lag_events{{topic=\"{topic}\"}}"));
     let mut left = (lag(), Instant::now());
     while left.0 != Some(0.0) {
-        assert!(left.1.elapsed() < TIMEOUT, "{topic}: {:?} events wait, and none is passed on", left.0);
+        assert!(left.1.elapsed() < TIMEOUT, "{topic}: {:?} events wait and none is forwarded", left.0);
         thread::park_timeout(Duration::from_millis(50));
         let now = lag();
         if now != left.0 {
@@ -152,11 +153,11 @@ pub fn wait_until_forwarded(process: &Process, topic: &str) {
     }
 }
 
-/// Asks it to stop, and expects that it does so in good order.
+/// Sends SIGTERM and asserts that the process exits with code 0.
 pub fn stop(process: Process) {
     process.signal(Signal::TERM);
     assert_eq!(process.wait().code(), Some(0));
 }
 
-/// No test depends on how long anything takes; this only ends one in which nothing happens any more.
+/// Only ends a test in which nothing happens any more; no assertion depends on a duration.
 const TIMEOUT: Duration = Duration::from_secs(120);

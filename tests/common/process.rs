@@ -1,5 +1,5 @@
-//! The real `hookhold run`: started in a directory and on loopback ports of its own, looked at from outside, ended by a
-//! signal. And a client that speaks raw HTTP/1.1, so that a test decides about every byte.
+//! Runs the real `hookhold run` in a directory and on loopback ports of its own, observes it from outside and stops it with a
+//! signal. Includes a client that sends raw bytes, so that a test chooses every byte of an HTTP/1.1 request.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A configuration, its journal and its ports; they stay the same through every start.
+/// A configuration, its journal and its ports, which stay the same through every start.
 pub struct Home {
-    /// Where deliveries go.
+    /// Address for deliveries.
     pub hooks: SocketAddr,
-    /// Where `/metrics` and `/readyz` are.
+    /// Address for `/metrics` and `/readyz`.
     pub admin: SocketAddr,
     dir: tempfile::TempDir,
     variables: BTreeMap<String, String>,
@@ -26,9 +26,9 @@ pub struct Home {
 }
 
 impl Home {
-    /// A home with the given secrets, each a file name and its text, and the given configuration. `server.listen`,
-    /// `admin.listen` and `journal.dir` are set; `config` goes on from there: first dotted keys such as
-    /// `server.drain_delay = "0s"`, then sections. A secret is `file:NAME`.
+    /// Creates a home with these secrets, each a file name and its text, and this configuration. `server.listen`,
+    /// `admin.listen` and `journal.dir` are already set; `config` continues with dotted keys such as
+    /// `server.drain_delay = "0s"`, then with sections. A secret is referenced as `file:NAME`.
     pub fn new(secrets: &[(&str, &str)], config: &str) -> Home {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("target/ can be written to");
         for (name, text) in secrets {
@@ -40,33 +40,33 @@ impl Home {
         home
     }
 
-    /// A variable in the environment of every verb.
+    /// Sets an environment variable for every verb.
     pub fn set(&mut self, name: &str, value: &str) {
         self.variables.insert(name.to_owned(), value.to_owned());
     }
 
-    /// A file in the directory of the configuration, where every verb runs.
+    /// Writes a file into the directory of the configuration, where every verb runs.
     pub fn put(&self, name: &str, bytes: &[u8]) {
         fs::write(self.dir.path().join(name), bytes).expect("target/ can be written to");
     }
 
-    /// Replaces the configuration; it counts from the next start or reload.
+    /// Replaces the configuration file; takes effect at the next start or reload.
     pub fn configure(&self, config: &str) {
         let (hooks, admin, journal) = (self.hooks, self.admin, self.journal());
         let ours = format!("server.listen = \"{hooks}\"\nadmin.listen = \"{admin}\"\njournal.dir = {journal:?}\n");
         fs::write(self.dir.path().join("hookhold.toml"), ours + config).expect("target/ can be written to");
     }
 
-    /// The journal's directory.
+    /// Returns the directory of the journal.
     pub fn journal(&self) -> PathBuf {
         self.dir.path().join("journal")
     }
 
-    /// Starts `hookhold run` and waits until `/readyz` says 200.
+    /// Starts `hookhold run` and waits until `/readyz` returns 200.
     pub fn start(&self) -> Process<'_> {
         let mut process = self.launch();
         wait_until("hookhold is ready", || {
-            assert!(process.ended().is_none(), "hookhold has ended; it said:\n{}", self.log());
+            assert!(process.ended().is_none(), "hookhold exited; its log:\n{}", self.log());
             process.ready() == Some(200)
         });
         process
@@ -77,19 +77,19 @@ impl Home {
         self.launch_with(&[])
     }
 
-    /// The same by another command, which is given `hookhold run` as its last arguments and becomes it.
+    /// Starts `hookhold run` through another command, which receives it as its last arguments and executes it.
     pub fn launch_with(&self, by: &[&str]) -> Process<'_> {
         let log = File::options().create(true).append(true).open(self.dir.path().join("log")).expect("target/ can be written to");
         let child = self.command_with(by, &["run"]).stderr(log).spawn().expect("the binary has just been built");
         Process { home: self, child }
     }
 
-    /// Another verb with this configuration, run to its end.
+    /// Runs another verb with this configuration and waits for it.
     pub fn verb(&self, args: &[&str]) -> Output {
         self.command(args).output().expect("the binary has just been built")
     }
 
-    /// What every `run` so far has logged, in one text.
+    /// Returns the log of every `run` so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
@@ -106,49 +106,49 @@ impl Home {
     }
 }
 
-/// A running gateway. Dropping it is a `kill -9`.
+/// A running gateway, killed with `kill -9` when dropped.
 pub struct Process<'a> {
     home: &'a Home,
     child: Child,
 }
 
 impl Process<'_> {
-    /// The process id.
+    /// Returns the process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Sends a signal. `Signal::KILL` is the crash.
+    /// Sends a signal. `Signal::KILL` simulates a crash.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("a child can be signalled until it is waited for");
     }
 
-    /// Has it read its configuration again; true when that is in force now.
+    /// Reloads the configuration with SIGHUP; returns true if the reload succeeded.
     pub fn reload(&self) -> bool {
         const ENDS: [&str; 2] = ["configuration reloaded", "configuration not reloaded"];
         let counts = || ENDS.map(|end| self.home.log().matches(end).count());
         let before = counts();
         self.signal(Signal::HUP);
-        wait_until("the reload has ended", || counts() != before);
+        wait_until("the reload ends", || counts() != before);
         counts()[0] > before[0]
     }
 
-    /// Waits for the end.
+    /// Waits until the process exits.
     pub fn wait(mut self) -> ExitStatus {
         let mut status = None;
-        wait_until("hookhold ends", || {
+        wait_until("hookhold exits", || {
             status = self.ended();
             status.is_some()
         });
         status.expect("waited for")
     }
 
-    /// How it has ended, if it has.
+    /// Returns the exit status once the process has exited.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child can be waited for")
     }
 
-    /// The status of `/readyz`, if anybody answers.
+    /// Returns the status of `/readyz`, or `None` if the listener is closed.
     pub fn ready(&self) -> Option<u16> {
         let mut line = Line::try_open(self.home.admin)?;
         line.send(b"GET /readyz HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
@@ -156,7 +156,7 @@ impl Process<'_> {
         Some(answer.split(' ').nth(1)?.parse().expect("a status is a number"))
     }
 
-    /// The text at `/metrics`.
+    /// Returns the text of `/metrics`.
     pub fn metrics(&self) -> String {
         let mut line = Line::open(self.home.admin);
         line.send(b"GET /metrics HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
@@ -165,19 +165,19 @@ impl Process<'_> {
         String::from_utf8(answer.body).expect("metrics are text")
     }
 
-    /// One series, written as it stands at `/metrics`: `name{label="value"}`, labels in alphabetical order.
+    /// Returns the value of one series, named as in `/metrics`: `name{label="value"}`, labels in alphabetical order.
     pub fn metric(&self, series: &str) -> Option<f64> {
         let text = self.metrics();
         let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
         Some(value.parse().expect("a metric is a number"))
     }
 
-    /// Every value of `hookhold_deliveries_total` by source and outcome.
+    /// Returns every value of `hookhold_deliveries_total` by source and outcome.
     pub fn deliveries(&self) -> BTreeMap<(String, String), u64> {
         let text = self.metrics();
         let series = text.lines().filter_map(|line| line.strip_prefix("hookhold_deliveries_total{"));
         let values: BTreeMap<_, _> = series.map(delivery_count).collect();
-        assert!(!values.is_empty(), "the counters are there from the start");
+        assert!(!values.is_empty(), "the counters exist from the start");
         values
     }
 }
@@ -187,36 +187,36 @@ impl Drop for Process<'_> {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {
-            eprintln!("hookhold said:\n{}", self.home.log());
+            eprintln!("log of hookhold:\n{}", self.home.log());
         }
     }
 }
 
-/// `outcome="stored",source="stripe"} 7`
+/// Parses `outcome="stored",source="stripe"} 7`.
 fn delivery_count(line: &str) -> ((String, String), u64) {
     let fields: Vec<&str> = line.split(['"', ' ']).collect();
     let [_, outcome, _, source, _, count] = fields[..] else { panic!("not two labels and a count: {line}") };
     ((source.to_owned(), outcome.to_owned()), count.parse().expect("a count is a number"))
 }
 
-/// A connection.
+/// A connection on which the test chooses every byte.
 pub struct Line(TcpStream);
 
-/// One answer.
+/// One response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The status code.
     pub status: u16,
-    /// Status line and header fields as they arrived, but for `date`.
+    /// Status line and header fields as they arrived, without `date`.
     pub head: String,
     /// The body.
     pub body: Vec<u8>,
 }
 
 impl Line {
-    /// Connects; panics when nobody listens.
+    /// Connects; panics if the listener is closed.
     pub fn open(address: SocketAddr) -> Line {
-        Line::try_open(address).unwrap_or_else(|| panic!("nobody listens at {address}"))
+        Line::try_open(address).unwrap_or_else(|| panic!("cannot connect to {address}"))
     }
 
     /// Connects from an address of this machine.
@@ -232,7 +232,7 @@ impl Line {
         Line::over(socket)
     }
 
-    /// Connects, if anybody listens.
+    /// Connects, or returns `None` if the listener is closed.
     pub fn try_open(address: SocketAddr) -> Option<Line> {
         Some(Line::over(TcpStream::connect(address).ok()?))
     }
@@ -243,24 +243,25 @@ impl Line {
         Line(stream)
     }
 
-    /// Writes bytes. A gateway that has refused already may close meanwhile; what it said is read all the same.
+    /// Writes bytes. Ignores errors: a gateway that rejects a request early may close the connection while the test still
+    /// sends, and its response can be read all the same.
     pub fn send(&mut self, bytes: &[u8]) {
         let _ = self.0.write_all(bytes);
     }
 
-    /// Writes a request and reads its answer.
+    /// Writes a request and reads its response.
     pub fn ask(&mut self, request: &[u8]) -> Answer {
         self.send(request);
         self.answer()
     }
 
-    /// Reads one answer.
+    /// Reads one response.
     pub fn answer(&mut self) -> Answer {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
             self.0.read_exact(&mut byte).unwrap_or_else(|error| {
-                panic!("no whole answer but {:?}: {error}", String::from_utf8_lossy(&head));
+                panic!("incomplete response {:?}: {error}", String::from_utf8_lossy(&head));
             });
             head.push(byte[0]);
         }
@@ -272,21 +273,21 @@ impl Line {
         Answer { status, head: head.split_inclusive("\r\n").filter(|line| !line.starts_with("date: ")).collect(), body }
     }
 
-    /// Says that nothing more comes.
+    /// Closes the sending side of the connection.
     pub fn half_close(&mut self) {
         let _ = self.0.shutdown(std::net::Shutdown::Write);
     }
 
-    /// Reads until the gateway closes.
+    /// Reads until the gateway closes the connection.
     pub fn rest(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        // A reset is an end, too: what had arrived before it counts.
+        // A reset also ends the connection; bytes that arrived before it count.
         let _ = self.0.read_to_end(&mut bytes);
         bytes
     }
 }
 
-/// A POST request.
+/// Builds a POST request.
 pub fn post(path: &str, headers: &[(String, String)], body: &[u8]) -> Vec<u8> {
     let fields: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let mut request =
@@ -297,23 +298,23 @@ pub fn post(path: &str, headers: &[(String, String)], body: &[u8]) -> Vec<u8> {
     request
 }
 
-/// Waits for a condition; panics with its name when it does not come true in a generous time.
+/// Waits for a condition; panics with its name if it does not come true within [`TIMEOUT`].
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + TIMEOUT;
     while !condition() {
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        assert!(Instant::now() < deadline, "timed out waiting until {what}");
         thread::park_timeout(Duration::from_millis(10));
     }
 }
 
-/// A tool such as `promtool`, where `tests/run` unpacks it, or as it is installed.
+/// Returns a tool such as `promtool`: the one that `tests/run` unpacks, else the installed one.
 pub fn tool(name: &str) -> Command {
     let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin").join(name);
     Command::new(if unpacked.exists() { unpacked } else { name.into() })
 }
 
-/// A free port that no other test takes meanwhile: the UDP port of the same number stands for it. It lies outside the range
-/// from which the kernel serves clients, else a sender could be given it while nobody listens.
+/// Reserves a free TCP port by holding the UDP port of the same number, so that no other test takes it. The port is outside the
+/// kernel's range for outgoing connections; otherwise a sender could be assigned it while the gateway is down.
 pub fn reserve() -> (SocketAddr, UdpSocket) {
     loop {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, fastrand::u16(10_000..32_000)));
@@ -323,5 +324,5 @@ pub fn reserve() -> (SocketAddr, UdpSocket) {
     }
 }
 
-/// No test depends on how long anything takes; this only ends one that would never end.
+/// Only ends a test that would never end; no assertion depends on a duration.
 pub const TIMEOUT: Duration = Duration::from_secs(60);

@@ -23,16 +23,16 @@ use crate::support::{NOW, compile, delivery};
 /// Time at which every delivery arrives.
 pub const AT: UnixMillis = UnixMillis(NOW * 1000);
 
-/// Seed of the bodies of [`Harness::keep_many`].
+/// Seed of the bodies of [`Harness::store_many`].
 pub const SEED: u64 = 7;
 
 impl Harness {
-    /// A journal whose events go to these brokers once [`Harness::resume`] starts the forwarder.
+    /// Opens a journal whose events go to these brokers once [`Harness::resume`] starts the forwarder.
     pub fn new(bootstrap: String) -> Harness {
         Harness::with_kafka(&[("bootstrap.servers", &bootstrap)])
     }
 
-    /// The same with these librdkafka properties.
+    /// Opens a journal with these librdkafka properties.
     pub fn with_kafka(properties: &[(&str, &str)]) -> Harness {
         // Shown only when a test fails.
         let _ = tracing_subscriber::fmt().with_test_writer().with_max_level(tracing::Level::INFO).try_init();
@@ -46,64 +46,69 @@ impl Harness {
         Harness::build(config, SimDisk::default(), TestClock::System)
     }
 
+    /// Starts the forwarder and returns the harness.
     pub fn start(self) -> Harness {
         self.resume();
         self
     }
 
+    /// Starts the forwarder.
     pub fn resume(&self) {
         assert!(self.service.forwarding().is_none());
         self.service.start_forwarding();
     }
 
+    /// Stops the forwarder; the journal stays open.
     pub fn stop(&self) {
         assert!(self.service.forwarding().is_some());
         self.service.stop_forwarding(Duration::from_secs(20));
     }
 
-    /// How a lane fares; `None` before its first event was read.
+    /// Returns the state of a topic; `None` before its first event was read.
     pub fn topic(&self, topic: &str) -> Option<TopicSnapshot> {
-        let status = self.service.forwarding().expect("it runs");
+        let status = self.service.forwarding().expect("the forwarder runs");
         assert!(status.running);
-        status.topics.into_iter().find(|lane| lane.topic == topic)
+        status.topics.into_iter().find(|status| status.topic == topic)
     }
 
-    /// The reason why a lane is blocked.
+    /// Returns the reason why a topic is blocked.
     pub fn blocked(&self, topic: &str) -> Option<&'static str> {
         self.topic(topic)?.blocked.map(|blocked| blocked.reason)
     }
 
-    /// Changes a byte of the event whose body holds `marker`, as a disk may.
+    /// Changes a byte of the event whose body contains `marker`, as a failing disk may.
     pub fn corrupt(&self, marker: &str) {
         let find = |bytes: &[u8]| bytes.windows(marker.len()).position(|window| window == marker.as_bytes());
         let segments = self.disk.names(".seg").into_iter();
         let hit = segments.filter_map(|name| Some((find(&self.disk.bytes(&name))?, name))).next();
-        let (at, segment) = hit.expect("some segment holds the marker");
+        let (at, segment) = hit.expect("a segment contains the marker");
         self.disk.corrupt(&segment, at..at + 1, |_| b'?');
     }
 
-    /// The value of the series that `series` names in full, as a scrape would see it.
+    /// Returns the value of one series, named as in `/metrics`, after the refresh of a scrape.
     pub fn metric(&self, series: &str) -> Option<f64> {
         let text = self.service.render_metrics();
         text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
     }
 
+    /// Waits until Kafka has acknowledged this many events of a topic.
     pub fn wait_until_acked(&self, topic: &str, count: u64) {
         let series = format!("hookhold_forward_acked_total{{topic=\"{topic}\"}}");
         let enough = || self.metric(&series).is_some_and(|acked| acked >= count as f64);
         wait_until(&format!("{topic} has {count} acknowledgements"), enough);
     }
 
-    /// Keeps an event; returns its sequence once it is durable.
+    /// Stores an event; returns its sequence number once it is durable.
     pub fn append(&self, event: Event) -> u64 {
         self.append_all([event].into_iter())[0]
     }
 
+    /// Stores a delivery of the shop; returns its sequence number once it is durable.
     pub fn store(&self, topic: &str, id: &str, body: impl Into<Bytes>) -> u64 {
         self.append(Shop::new(topic).event(Some(id), Some("order.paid"), body, &[]))
     }
 
-    /// Keeps events with random bodies of this size; returns their sequences, ascending, once all are durable.
+    /// Stores events with random bodies of this size; returns their sequence numbers, ascending, once all are durable.
     pub fn store_many(&self, topic: &str, count: usize, size: usize) -> Vec<u64> {
         let (shop, mut random) = (Shop::new(topic), fastrand::Rng::with_seed(SEED));
         let body = |random: &mut fastrand::Rng| std::iter::repeat_with(|| random.u8(..)).take(size).collect::<Vec<u8>>();
@@ -111,42 +116,45 @@ impl Harness {
     }
 
     fn append_all(&self, events: impl Iterator<Item = Event>) -> Vec<u64> {
-        let (tell, told) = mpsc::channel();
+        let (done, completions) = mpsc::channel();
         for event in events {
-            let tell = tell.clone();
-            self.journal.append(&event, Box::new(move |end| tell.send(end).expect("we listen"))).expect("the journal has room");
+            let done = done.clone();
+            self.journal
+                .append(&event, Box::new(move |result| done.send(result).expect("the test receives")))
+                .expect("the journal has room");
         }
-        drop(tell);
-        let mut seqs: Vec<u64> = told.iter().map(|end| end.expect("the disk works").seq).collect();
+        drop(done);
+        let mut seqs: Vec<u64> = completions.iter().map(|result| result.expect("the disk works").seq).collect();
         seqs.sort();
         seqs
     }
 }
 
-/// A provider that signs its bodies and puts everything else into headers.
+/// A provider that signs its bodies and sends everything else in headers.
 pub struct Shop(Source);
 
 impl Shop {
     pub fn new(topic: &str) -> Shop {
         let entry = format!("topic = {topic:?}\n{RECIPE}");
-        Shop(compile(&entry, &[("secret", "sesame")]).unwrap_or_else(|mistakes| panic!("{mistakes}")))
+        Shop(compile(&entry, &[("secret", "sesame")]).unwrap_or_else(|diagnostics| panic!("{diagnostics}")))
     }
 
-    /// A verified delivery of this shop; one without an id has no content type and no time either.
+    /// Signs and verifies a delivery. Without an id, it has no content type and no event time.
     pub fn event(&self, id: Option<&str>, kind: Option<&str>, body: impl Into<Bytes>, more: &[(&str, &str)]) -> Event {
         let options = SampleOptions { id: String::new(), event_type: None, key: None, now: AT, tamper: None };
         let sample = sign(&self.0, Some(body.into()), &options);
         let mut delivery = delivery(sample.body, more);
         let signature = sample.headers["x-shop-signature"].to_str().ok();
-        let facts = [("x-shop-id", id), ("x-shop-event", kind), ("x-shop-signature", signature)];
+        let fields = [("x-shop-id", id), ("x-shop-event", kind), ("x-shop-signature", signature)];
         let named = id.map(|_| [("content-type", "application/json"), ("x-shop-time", "1699999999042")]);
-        for (name, value) in facts.into_iter().filter_map(|(name, value)| Some((name, value?))).chain(named.into_iter().flatten())
+        for (name, value) in
+            fields.into_iter().filter_map(|(name, value)| Some((name, value?))).chain(named.into_iter().flatten())
         {
             delivery.headers.insert(name, value.parse().expect("a header value"));
         }
         delivery.received_at = AT;
-        let believed = Verifier::new(self.0.clone()).verify(&delivery).unwrap_or_else(|refusal| panic!("{refusal:?}"));
-        let Verdict::Event(verified) = believed else { panic!("no handshake is built here") };
+        let verdict = Verifier::new(self.0.clone()).verify(&delivery).unwrap_or_else(|rejection| panic!("{rejection:?}"));
+        let Verdict::Event(verified) = verdict else { panic!("the recipe has no challenge") };
         verified.event
     }
 }

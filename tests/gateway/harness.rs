@@ -1,4 +1,4 @@
-//! The gateway suite's part of the harness: deliveries that a test sends, holds and answers one by one.
+//! The gateway suite's part of the harness: senders whose deliveries a test starts, holds and completes one by one.
 
 #[path = "../common/harness.rs"]
 mod common;
@@ -70,8 +70,8 @@ impl Harness {
         Harness::with(Plan { journal, forwards: true, ..Plan::default() })
     }
 
-    /// Restarts until what was kept so far is known by its key files alone: neither moka nor the journal's memory holds it. The
-    /// keeper is at rest then, so that no read of its own takes an error that a test plants.
+    /// Restarts until the keys stored so far are in key files alone, neither in moka nor in the journal's memory. The background
+    /// thread is idle afterwards, so none of its reads consumes an error that a test plants.
     pub fn cooled(self) -> Harness {
         let segments = self.disk.names(".seg");
         let harness = self.restarted();
@@ -79,19 +79,19 @@ impl Harness {
         harness.disk.wait_for(|names| segments.iter().all(|segment| !names.contains(segment) || is_sealed(names, segment)));
         let empty: Vec<_> = harness.disk.names(".seg").into_iter().filter(|segment| !segments.contains(segment)).collect();
         let harness = harness.restarted();
-        // A segment without events is deleted as soon as it is sealed: the last that the keeper does.
+        // A segment without events is deleted as soon as it is sealed. That is the last work of the background thread.
         harness.disk.wait_for(|names| empty.iter().all(|segment| !names.contains(segment)));
         harness
     }
 
-    /// The same journal behind another gateway, whose cache is empty.
+    /// Puts another gateway, whose cache is empty, in front of the same journal.
     pub fn with_a_cold_cache(mut self) -> Harness {
         let (sources, hot_keys) = (self.config().sources.clone(), self.config().dedupe.hot_keys as u64);
         self.gateway = Arc::new(Gateway::new(sources, self.journal.clone(), hot_keys, &self.metrics));
         self
     }
 
-    /// Holds every sync of a segment; one of another event is under way.
+    /// Holds every sync of a segment, and starts one by storing another event.
     pub async fn busy(&self) -> (Gate, Sender) {
         let gate = self.disk.hold(Step::Sync, ".seg");
         let other = self.sends("stripe", "another").await;
@@ -107,16 +107,16 @@ impl Harness {
         for id in ids {
             senders.push(self.sends("stripe", id).await);
         }
-        // Told once, between the first commit and the next.
-        let (tell, told) = mpsc::sync_channel(1);
+        // Runs once, between the first commit and the next.
+        let (held, gate) = mpsc::sync_channel(1);
         let disk = Mutex::new(Some(self.disk.clone()));
         self.journal.on_commit(Box::new(move || {
             let disk = disk.lock().expect("no holder panics").take();
-            disk.into_iter().for_each(|disk| tell.send(disk.hold(Step::Sync, ".seg")).expect("the test waits for it"));
+            disk.into_iter().for_each(|disk| held.send(disk.hold(Step::Sync, ".seg")).expect("the test waits for it"));
             false
         }));
         first_gate.release();
-        let gate = told.recv().expect("the first commit ends");
+        let gate = gate.recv().expect("the first commit ends");
         assert_eq!(first.answer().await.outcome, Outcome::Stored);
         gate.wait_for(1);
         (gate, senders)
@@ -126,12 +126,12 @@ impl Harness {
         self.gateway.live_source(&format!("/hooks/{name}")).expect("one of the sources below")
     }
 
-    /// What this source's provider sends now about the event with this id.
+    /// Returns the delivery that this source's provider would send now for the event with this id.
     pub fn delivery(&self, source: &str, id: &str) -> Delivery {
         self.signed(source, id, None)
     }
 
-    /// The same with a body of one's own.
+    /// Returns such a delivery with this body.
     pub fn with_body(&self, source: &str, id: &str, body: impl Into<Bytes>) -> Delivery {
         self.signed(source, id, Some(body.into()))
     }
@@ -144,13 +144,13 @@ impl Harness {
         Delivery { method: sample.method, target: sample.target, headers, body: sample.body, remote, received_at: now }
     }
 
-    /// A complete delivery has reached the gateway; it has not been looked at yet.
+    /// Hands a complete delivery to the gateway, which has not polled it yet.
     pub fn arrives(&self, source: &str, delivery: Delivery, deadline: Instant) -> Sender {
         let (gateway, source) = (self.gateway.clone(), self.source(source));
         Sender(Box::pin(async move { gateway.receive(&source, delivery, deadline).await }))
     }
 
-    /// Sends, and comes back as soon as the sender has to wait for its answer.
+    /// Sends a delivery and returns as soon as its sender has to wait for the answer.
     pub async fn sends(&self, source: &str, id: &str) -> Sender {
         self.sends_this(source, self.delivery(source, id)).await
     }
@@ -161,7 +161,7 @@ impl Harness {
         sender
     }
 
-    /// Sends and waits for the answer.
+    /// Sends a delivery and waits for the answer.
     pub async fn asks(&self, source: &str, id: &str) -> Answer {
         self.asks_with(source, self.delivery(source, id)).await
     }
@@ -170,20 +170,20 @@ impl Harness {
         self.arrives(source, delivery, far_away()).answer().await
     }
 
-    /// How one delivery ends.
+    /// Sends a delivery and returns its outcome.
     pub async fn outcome(&self, source: &str, id: &str) -> Outcome {
         self.asks(source, id).await.outcome
     }
 
-    /// The ids of all events that are kept, in order, as a lane reads them; an event without id has an empty one.
+    /// Returns the ids of all stored events in the order in which a reader returns them; empty for an event without an id.
     pub fn stored_ids(&self) -> Vec<String> {
         let mut reader = self.journal.reader(0);
         std::iter::from_fn(|| next(&mut reader)).collect()
     }
 
-    /// How often the event with this id is kept.
+    /// Counts the stored copies of the event with this id.
     pub fn copies(&self, id: &str) -> usize {
-        self.stored_ids().iter().filter(|kept| *kept == id).count()
+        self.stored_ids().iter().filter(|stored| *stored == id).count()
     }
 
     pub fn stored_after_answer(&self) -> u64 {
@@ -194,7 +194,7 @@ impl Harness {
         self.metrics.deliveries.keyless.with_label_values(&[source]).get()
     }
 
-    /// `hookhold_success_rate`, as a scrape would find it.
+    /// Returns `hookhold_success_rate` after the refresh of a scrape.
     pub fn success_rate(&self, source: &str) -> f64 {
         self.gateway.update_metrics(self.clock.now());
         self.metrics.deliveries.success_rate.with_label_values(&[source]).get()
@@ -210,11 +210,11 @@ fn next(reader: &mut Reader) -> Option<String> {
     Some(stored.event.id().map(str::to_owned).unwrap_or_default())
 }
 
-/// A sender on its connection. Dropped, it has hung up.
+/// A sender on its connection. It hangs up when dropped.
 pub struct Sender(Pin<Box<dyn Future<Output = Answer> + Send>>);
 
 impl Sender {
-    /// Looks once whether the answer has come.
+    /// Polls once for the answer.
     pub async fn has_answer(&mut self) -> Option<Answer> {
         poll_fn(|context| match self.0.as_mut().poll(context) {
             Poll::Ready(answer) => Poll::Ready(Some(answer)),
@@ -225,7 +225,7 @@ impl Sender {
 
     pub async fn must_wait(&mut self) {
         let answer = self.has_answer().await;
-        assert!(answer.is_none(), "nobody may be answered yet, but was: {answer:?}");
+        assert!(answer.is_none(), "answered too early: {answer:?}");
     }
 
     pub async fn answer(self) -> Answer {
@@ -233,7 +233,7 @@ impl Sender {
     }
 }
 
-/// How all these senders are answered.
+/// Waits for the outcomes of all these senders.
 pub async fn outcomes(senders: Vec<Sender>) -> Vec<Outcome> {
     assert!(!senders.is_empty());
     let mut outcomes = Vec::new();
@@ -243,19 +243,19 @@ pub async fn outcomes(senders: Vec<Sender>) -> Vec<Outcome> {
     outcomes
 }
 
-/// Another thread will bring this about.
+/// Spins until another thread has fulfilled the condition.
 pub fn until(reached: impl Fn() -> bool) {
     while !reached() {
         std::thread::yield_now();
     }
 }
 
-/// A deadline that is reached only by a test that fails.
+/// Returns a deadline that only a failing test reaches.
 pub fn far_away() -> Instant {
     Instant::now() + Duration::from_secs(60)
 }
 
-/// The sources of [`SOURCES`], all with the same secret.
+/// Compiles [`SOURCES`], all with the same secret.
 pub fn sources(plan: &Plan) -> Vec<Source> {
     let defaults = SourceDefaults {
         public_url: None,
@@ -271,7 +271,7 @@ pub fn sources(plan: &Plan) -> Vec<Source> {
             // No longer than the window: the journal remembers every key for the longest window of any source.
             entry += &format!("\ndedupe.body = \"{body_window}ms\"");
         }
-        common::source(name, "whsec_nobody_knows_it", &entry, &defaults)
+        common::source(name, "whsec_only_for_tests", &entry, &defaults)
     };
     SOURCES.iter().map(compile).collect()
 }

@@ -27,19 +27,20 @@ use common::TestClock;
 pub const BODY: &str = r#"{"id":"evt_1","object":"event","type":"charge.succeeded"}"#;
 /// `max_body` of the source.
 pub const MAX_BODY: usize = 4096;
-const SECRET: &str = "whsec_nobody_knows_it";
+const SECRET: &str = "whsec_only_for_tests";
 
 impl Harness {
+    /// With these limits and defaults otherwise.
     pub fn open(limits: ServerLimits) -> Harness {
         Harness::with_source(limits, DEADLINE, "", None)
     }
 
-    /// With a source that is in shadow.
+    /// With a source in shadow mode.
     pub fn shadowed(limits: ServerLimits) -> Harness {
         Harness::with_source(limits, DEADLINE, SHADOW, None)
     }
 
-    /// With a deadline of the source's own.
+    /// With a source that has this deadline.
     pub fn with_deadline(deadline: Duration) -> Harness {
         Harness::with_source(ServerLimits::default(), deadline, "", None)
     }
@@ -49,7 +50,7 @@ impl Harness {
         Harness::with_source(limits, DEADLINE, "", Some(files))
     }
 
-    /// With a disk on which every sync of a segment is held.
+    /// With a disk that holds every sync of a segment.
     pub fn held(limits: ServerLimits) -> (Harness, Gate) {
         let harness = Harness::open(limits);
         let gate = harness.disk.hold(Step::Sync, ".seg");
@@ -91,14 +92,14 @@ impl Harness {
         self.count("stripe", "stored") + self.count("stripe", "duplicate")
     }
 
-    /// How many events the journal holds.
+    /// Counts the durable events.
     pub fn kept(&self) -> u64 {
         self.journal.durable_watermark()
     }
 
     pub fn rejections(&self) -> u64 {
-        let refused = Outcome::ALL.iter().filter(|outcome| !outcome.is_accepted());
-        refused.map(|outcome| self.count("-", outcome.word()) + self.count("stripe", outcome.word())).sum()
+        let rejected = Outcome::ALL.iter().filter(|outcome| !outcome.is_accepted());
+        rejected.map(|outcome| self.count("-", outcome.word()) + self.count("stripe", outcome.word())).sum()
     }
 
     pub fn timed(&self, source: &str) -> u64 {
@@ -112,7 +113,7 @@ impl Harness {
     }
 }
 
-/// A client that writes raw bytes and reads whole answers.
+/// A client that writes raw bytes and reads whole responses.
 pub struct Line {
     pub stream: TcpStream,
     unread: Vec<u8>,
@@ -120,7 +121,7 @@ pub struct Line {
 
 impl Line {
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        // A server that has refused already may close at any moment; what it said is read all the same.
+        // A server that rejects a request early may close the connection meanwhile; its response can be read all the same.
         let _ = self.stream.write_all(bytes.as_ref()).await;
     }
 
@@ -133,13 +134,13 @@ impl Line {
         self.answer().await
     }
 
-    /// Sends, and reads until the server closes.
+    /// Sends, and reads until the server closes the connection.
     pub async fn end(&mut self, bytes: impl AsRef<[u8]>) -> String {
         self.send(bytes).await;
         self.rest().await
     }
 
-    /// One answer: head and body.
+    /// Reads one response: head and body.
     pub async fn answer(&mut self) -> String {
         loop {
             let text = String::from_utf8_lossy(&self.unread).into_owned();
@@ -155,7 +156,7 @@ impl Line {
         }
     }
 
-    /// Everything until the server closes.
+    /// Reads until the server closes the connection.
     pub async fn rest(&mut self) -> String {
         self.stream.read_to_end(&mut self.unread).await.expect("the server closes without a reset");
         String::from_utf8_lossy(&std::mem::take(&mut self.unread)).into_owned()
@@ -166,13 +167,13 @@ pub fn post(body: &str) -> String {
     post_as_of(now(), body)
 }
 
-/// Signed at another time, in seconds since 1970.
+/// Builds a delivery that was signed at this Unix time in seconds.
 pub fn post_as_of(time: u64, body: &str) -> String {
     let (signature, length) = (signature(time, body), body.len());
     format!("POST /hooks/stripe HTTP/1.1\r\nhost: h\r\nstripe-signature: {signature}\r\ncontent-length: {length}\r\n\r\n{body}")
 }
 
-/// Two chunks and a trailer.
+/// Builds a delivery in two chunks with a trailer.
 pub fn chunked(body: &str) -> String {
     let chunk = |part: &str| if part.is_empty() { String::new() } else { format!("{:x}\r\n{part}\r\n", part.len()) };
     let (first, second) = body.split_at(body.len() / 2);
@@ -196,12 +197,12 @@ pub fn without_date(answer: &str) -> String {
     answer.split_inclusive("\r\n").filter(|line| !line.starts_with("date: ")).collect()
 }
 
-/// Seconds since 1970.
+/// Returns the Unix time in seconds.
 pub fn now() -> u64 {
     SystemClock.now().0 / 1000
 }
 
-/// Stripe's scheme, by hand.
+/// Signs a body as Stripe does, independently of the code under test.
 pub fn signature(time: u64, body: &str) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("any key length will do");
     mac.update(format!("{time}.{body}").as_bytes());
@@ -216,12 +217,12 @@ reply.ok = { status = 202, content_type = "text/plain", body = "thanks" }
 challenge = [{ when = { "json:/type" = "check" }, authenticated = true, reply = { status = 200, body = ["echo(json:/challenge)"] } }]
 "#;
 
-/// What this test has logged. Each test runs on a thread of its own, and so does its server.
+/// Returns the log of this test. Each test and its server run on a thread of their own.
 pub fn logged() -> String {
     LOG.with_borrow(|log| String::from_utf8_lossy(log).into_owned())
 }
 
-/// One subscriber for all tests: scoped ones race for tracing's cache of who listens.
+/// Installs one subscriber for all tests, because scoped subscribers race for tracing's cache of callsite interest.
 fn start_logging() {
     tracing_subscriber::fmt().with_ansi(false).with_writer(|| ThreadLog).init();
 }
