@@ -43,7 +43,7 @@ enum Closing {
     Cut(Outcome),
 }
 
-/// How much of the previous request was read.
+/// The part of the previous request that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Previous {
     /// The current request is the first one.

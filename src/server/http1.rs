@@ -32,7 +32,7 @@ use crate::answer::Answer;
 use crate::limits::ServerLimits;
 use crate::outcome::Outcome;
 
-/// How a connection ended.
+/// The result of driving a connection.
 enum ConnectionEnd {
     /// hyper has finished with it.
     Http(hyper::Result<()>),

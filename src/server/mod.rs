@@ -9,7 +9,7 @@
 //! PROXY header? · TLS?
 //! connection ── hyper ──► request: path · method · signature header · length ──► body ──► Gateway::receive
 //!      │                     └───────────── rejected before the body ────────┘       │            │
-//!      └ head too long, too slow, unreadable ─► outcome log ◄── too large · too slow ┘            │
+//!      └ head too long · slow · malformed ────► outcome log ◄── too large · too slow ┘            │
 //!                                                 ▲  one Outcome: counter, duration, log line     │
 //!                                                 └───────────────────────────────────────────────┘
 //! ```

@@ -93,7 +93,7 @@ impl Harness {
     }
 
     /// Counts the durable events.
-    pub fn kept(&self) -> u64 {
+    pub fn stored(&self) -> u64 {
         self.journal.durable_watermark()
     }
 

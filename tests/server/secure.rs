@@ -33,7 +33,7 @@ async fn an_http_2_hang_up_does_not_undo_a_delivery() {
     harness.until(|harness| harness.count("stripe", "disconnected") > 0).await;
     gate.release();
     harness.until(|harness| harness.accepted() + harness.rejections() == 2).await;
-    assert_eq!((harness.count("stripe", "stored"), harness.kept()), (1, 1));
+    assert_eq!((harness.count("stripe", "stored"), harness.stored()), (1, 1));
 }
 
 #[tokio::test]

@@ -32,7 +32,7 @@ async fn in_shadow_every_response_is_ok_and_outcomes_stay_true() {
         assert_eq!(harness.count("stripe", outcome), before + 1, "{request}");
     }
     assert_eq!((harness.accepted(), harness.rejections()), (2, cases.len() as u64 - 2));
-    assert_eq!(harness.kept(), 1);
+    assert_eq!(harness.stored(), 1);
     let unknown = harness.line().await.ask(genuine.replacen("/hooks/stripe", "/hooks/other", 1)).await;
     assert!(unknown.starts_with("HTTP/1.1 404 "), "only the path of the source is in shadow: {unknown}");
     let log = harness::logged();
@@ -44,10 +44,10 @@ async fn in_shadow_every_response_is_ok_and_outcomes_stay_true() {
 async fn shadow_hides_overload_and_slow_requests_from_senders() {
     let harness = Harness::shadowed(ServerLimits { max_in_flight: 10, ..ServerLimits::default() });
     assert_eq!(response_to(&harness, &post(BODY)).await, THANKS, "and no Retry-After");
-    assert_eq!((harness.count("stripe", "overloaded"), harness.kept()), (1, 0));
+    assert_eq!((harness.count("stripe", "overloaded"), harness.stored()), (1, 0));
     let harness = Harness::shadowed(ServerLimits { request_deadline: Duration::from_millis(30), ..ServerLimits::default() });
     assert_eq!(response_to(&harness, &post(BODY)[..post(BODY).len() - 1]).await, THANKS);
-    assert_eq!((harness.count("stripe", "too_slow"), harness.kept()), (1, 0));
+    assert_eq!((harness.count("stripe", "too_slow"), harness.stored()), (1, 0));
 }
 
 #[tokio::test]
@@ -55,7 +55,7 @@ async fn in_shadow_an_endpoint_challenge_gets_its_own_reply() {
     let harness = Harness::shadowed(ServerLimits::default());
     let challenge = post(r#"{"type":"check","challenge":"c-1"}"#);
     assert_eq!(response_to(&harness, &challenge).await, "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nc-1");
-    assert_eq!((harness.count("stripe", "challenge"), harness.kept()), (1, 0));
+    assert_eq!((harness.count("stripe", "challenge"), harness.stored()), (1, 0));
 }
 
 #[tokio::test]
