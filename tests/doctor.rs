@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 const NOW: u64 = 1_614_265_330;
 const STRIPE: &str = "whsec_c3RyaXBlIGlzIG5vdCBiYXNlNjQ=";
-const GITHUB: &str = "It's a Secret to Everybody";
+const GITHUB: &str = "a secret of GitHub";
 const WEBHOOKS: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const TWILIO: &str = "12345";
 const ANOTHER: &str = "whsec_YW5vdGhlciBzZWNyZXQgYWx0b2dldGhlcg==";
@@ -389,7 +389,8 @@ fn doctor_names_the_outcome_that_the_server_counts() {
         let (_, line) = examine(&home, "stripe", &request, &[]);
         assert_eq!((&line["outcome"], &line["causes"][0]["cause"]), (&outcome.into(), &cause.into()), "{line}");
     }
-    // Doctor is told the source, because a proxy may rewrite the path after the recording: it reports the path as a cause.
+    // The operator names the source, because a proxy may rewrite the path after the recording: doctor reports the path as a
+    // possible cause.
     let wrong_path = post("/hooks/strip", &[], &body);
     assert_eq!(rejected_by_server(&wrong_path), ["unknown_source"]);
     let (_, line) = examine(&home, "stripe", &wrong_path, &[]);

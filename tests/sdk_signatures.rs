@@ -81,9 +81,9 @@ fn stripe_sdk_agrees_with_openssl() {
 fn bodies_no_sdk_accepts_are_signed_by_openssl() {
     let mut sdk = Sdk::start();
     for scheme in ["stripe", "github", "standard-webhooks", "svix", "shopify", "shopify-events", "slack"] {
-        let signers: Vec<String> = BODIES.iter().map(|body| sdk.sign(sample(scheme, WHSEC, body)).by).collect();
-        let by_openssl: Vec<bool> = signers.iter().map(|by| by == "openssl").collect();
-        assert_eq!(by_openssl, [false, true, true, false], "{scheme}: {signers:?}");
+        let signed_by: Vec<String> = BODIES.iter().map(|body| sdk.sign(sample(scheme, WHSEC, body)).by).collect();
+        let by_openssl: Vec<bool> = signed_by.iter().map(|by| by == "openssl").collect();
+        assert_eq!(by_openssl, [false, true, true, false], "{scheme}: {signed_by:?}");
     }
     let signed = sdk.sign(sample("github", WHSEC, BODIES[1]));
     let mac = openssl_hmac("sha256", WHSEC.as_bytes(), BODIES[1]);

@@ -110,8 +110,8 @@ fn arrives(scheme: &'static Scheme, sdk: &str) {
     }
     let (marker, _) = send(scheme, &mut provider, &mut line, "marker", ("marker", JSON, scheme.body("marker", b""), true));
     all.push(marker);
-    let signers: BTreeSet<&str> = all.iter().map(|sent| &*sent.delivery.by).collect();
-    assert_eq!(signers, BTreeSet::from([sdk, "openssl"]), "text by the SDK, the rest by openssl");
+    let signed_by: BTreeSet<&str> = all.iter().map(|sent| &*sent.delivery.by).collect();
+    assert_eq!(signed_by, BTreeSet::from([sdk, "openssl"]), "text by the SDK, the rest by openssl");
 
     let records = kafka.wait_for_records(&topic, all.len());
     let log = records[0].header("hookhold-log");

@@ -164,7 +164,7 @@ fn deliveries(scheme: &'static Scheme, provider: &mut Provider) -> Vec<Named> {
         ("with an unreadable signature", garbled.request(scheme), 401, "signature_malformed"),
         ("for an unknown path", replaced("POST /hooks/", "POST /hooks/un"), 404, "unknown_source"),
         ("with the wrong method", replaced("POST ", "PUT "), 405, "method_not_allowed"),
-        ("too large", large.request(scheme), 413, "too_large"),
+        ("larger than max_body", large.request(scheme), 413, "too_large"),
         ("not HTTP at all", b"\x16\x03\x01\x02\x00 hello\r\n\r\n".to_vec(), 400, "bad_request"),
     ];
     if scheme.signs_a_time {

@@ -2,11 +2,11 @@
 // on stdout, until stdin closes.
 //   request  {"scheme": "stripe", "secret": "whsec_…", "id": "msg_1", "timestamp": 1614265330, "body": "BASE64"}
 //   answer   {"by": "stripe 23.1.0", "headers": [["stripe-signature", "t=…,v1=…"]]}   or   {"error": "…"}
-// Every SDK here takes the body as text (standardwebhooks decodes even a Buffer as UTF-8 first), so none can sign bytes
-// that are not UTF-8, and Octokit's and Shopify's refuse an empty body. Only those bodies are signed by the openssl command,
-// and the answer says so. Slack's Bolt and Shopify's SDK can only verify: openssl signs, and what they do not accept is an
-// error. For Twilio the request has a "url", the one that Twilio calls, and the id is the idempotency token. Its SDK signs a
-// form's parameters, or with `bodySHA256` in the URL nothing but that; what it signs must pass its own validation, too.
+// Every SDK here takes the body as text (standardwebhooks decodes even a Buffer as UTF-8 first), so none can sign bytes that
+// are not UTF-8, and Octokit's and Shopify's reject an empty body. Only those bodies are signed by the openssl command, and
+// the answer says so. Slack's Bolt and Shopify's SDK can only verify: openssl signs, and a signature that they do not accept
+// is an error. For Twilio the request has a "url", which Twilio calls, and the id is the idempotency token. Its SDK signs the
+// parameters of a form, or only the URL if that has `bodySHA256`; each signature must also pass the SDK's own validation.
 import { execFileSync } from "node:child_process";
 import { createInterface } from "node:readline";
 import { parse } from "node:querystring";
@@ -26,7 +26,7 @@ const sdk = {
   stripe: (r, text) => Stripe.webhooks.generateTestHeaderString({ payload: text, secret: r.secret, timestamp: r.timestamp }),
   github: (r, text) => octokit(r.secret, text),
   slack: async (r, text) => {
-    const { verifySlackRequest } = (await import("@slack/bolt")).default; // takes a while, so only where it is used
+    const { verifySlackRequest } = (await import("@slack/bolt")).default; // slow to load, so only where it is used
     const signature = openssl.slack(r, Buffer.from(text));
     const headers = { "x-slack-signature": signature, "x-slack-request-timestamp": r.timestamp };
     verifySlackRequest({ signingSecret: r.secret, body: text, headers, nowMilliseconds: r.timestamp * 1000 });
