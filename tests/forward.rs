@@ -1,5 +1,5 @@
-//! The promises of passing on, against a real Apache Kafka: nothing is missing, what arrives is exactly as described, and
-//! trouble with one topic stays with that topic.
+//! The promises of forwarding, against a real Apache Kafka: no event is missing, each record is exactly as documented, and a
+//! failure of one topic affects no other.
 
 #[path = "common/disk.rs"]
 mod disk;
@@ -34,14 +34,14 @@ fn seqs(records: &[Record]) -> Vec<u64> {
     seqs
 }
 
-/// The order of one partition's records, without repeats of what came before.
+/// Returns the order of one partition's records without duplicates of earlier ones.
 fn order(records: &[Record]) -> Vec<u64> {
     let mut seen = BTreeSet::new();
     records.iter().map(Record::seq).filter(|seq| seen.insert(*seq)).collect()
 }
 
 #[test]
-fn a_record_is_exactly_as_described() {
+fn a_record_is_exactly_as_documented() {
     let kafka = kafka::shared();
     kafka.create_topic("described", 1, &[]);
     let harness = Harness::new(kafka.bootstrap()).start();
@@ -78,10 +78,10 @@ fn a_record_is_exactly_as_described() {
     assert_eq!(names.into_iter().zip(values).collect::<Vec<_>>(), expected);
 
     assert_eq!(bare.value.as_deref(), Some(&[][..]), "an empty body is an empty value, not null");
-    assert_eq!(bare.header("ce_id"), format!("{log}-1"), "no id: log and sequence");
+    assert_eq!(bare.header("ce_id"), format!("{log}-1"), "without an id: log and sequence");
     assert_eq!(bare.key.as_deref(), Some(format!("{log}-1").as_bytes()));
     assert_eq!(bare.header("ce_type"), "shop.unknown");
-    assert_eq!(bare.header("ce_time"), "2023-11-14T22:13:20.000Z", "no time of the provider: ours");
+    assert_eq!(bare.header("ce_time"), "2023-11-14T22:13:20.000Z", "without the provider's time: time of receipt");
 }
 
 #[test]
@@ -98,13 +98,13 @@ fn the_largest_body_of_any_provider_arrives_whole() {
 }
 
 #[test]
-fn a_missing_topic_blocks_only_its_own_lane_until_it_is_created() {
+fn a_missing_topic_blocks_no_other_until_it_is_created() {
     let kafka = kafka::shared();
     kafka.create_topic("present", 1, &[]);
     let harness = Harness::new(kafka.bootstrap()).start();
     let missing = harness.store_many("created-later", 50, 10);
     let present = harness.store_many("present", 50, 10);
-    wait_until("the lane says why", || harness.blocked("created-later") == Some("topic_missing"));
+    harness.wait_until_blocked("created-later", "topic_missing");
     assert_eq!(harness.metric(r#"hookhold_forward_blocked{reason="topic_missing",topic="created-later"}"#), Some(1.0));
     assert_eq!(harness.metric(r#"hookhold_forward_lag_events{topic="created-later"}"#), Some(50.0));
     assert!(harness.metric(r#"hookhold_forward_lag_seconds{topic="created-later"}"#).is_some_and(|seconds| seconds >= 0.0));
@@ -120,123 +120,127 @@ fn a_missing_topic_blocks_only_its_own_lane_until_it_is_created() {
 }
 
 #[test]
-fn nothing_is_missing_after_the_broker_was_killed() {
+fn no_event_is_missing_after_a_killed_broker() {
     let mut kafka = Kafka::start();
     kafka.create_topic("killed", 3, &[]);
     let harness = Harness::new(kafka.bootstrap()).start();
-    let mut kept = harness.store_many("killed", 500, 100);
+    let mut stored = harness.store_many("killed", 500, 100);
     harness.wait_until_acked("killed", 1);
     kafka.kill();
-    kept.extend(harness.store_many("killed", 500, 100));
-    wait_until("the lane says why", || harness.blocked("killed") == Some("broker_away"));
+    stored.extend(harness.store_many("killed", 500, 100));
+    harness.wait_until_blocked("killed", "broker_away");
     kafka.restart();
     harness.wait_until_acked("killed", 1000);
     assert_eq!(harness.blocked("killed"), None);
     let mut found = seqs(&kafka.records("killed"));
     found.dedup();
-    assert_eq!(found, kept);
+    assert_eq!(found, stored);
 }
 
 #[test]
-fn kafka_may_come_later() {
+fn kafka_may_start_after_the_forwarder() {
     let mut kafka = Kafka::absent();
     let harness = Harness::new(kafka.bootstrap()).start();
-    let kept = harness.store_many("late", 100, 10);
-    wait_until("the lane says why", || harness.blocked("late") == Some("broker_away"));
+    let stored = harness.store_many("late", 100, 10);
+    harness.wait_until_blocked("late", "broker_away");
     kafka.restart();
     kafka.create_topic("late", 1, &[]);
     harness.wait_until_acked("late", 100);
-    assert_eq!(seqs(&kafka.records("late")), kept);
+    assert_eq!(seqs(&kafka.records("late")), stored);
 }
 
-/// The certificates lie in a directory because an empty one will do.
+/// `ssl.ca.location` names a directory, because librdkafka accepts an empty one.
 #[test]
-fn a_client_that_cannot_be_set_up_blocks_every_lane_until_it_can() {
-    let place = tempfile::tempdir().expect("a directory");
-    let certificates = place.path().join("certificates");
-    let directory = certificates.to_str().expect("text");
-    let tls = [("security.protocol", "ssl"), ("ssl.ca.location", directory)];
+fn a_client_setup_failure_blocks_every_topic_until_fixed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let certificates = dir.path().join("certificates");
+    let location = certificates.to_str().expect("text");
+    let tls = [("security.protocol", "ssl"), ("ssl.ca.location", location)];
     let harness = Harness::with_kafka(&[("bootstrap.servers", "localhost:1"), tls[0], tls[1]]);
-    harness.store("early", "evt_1", "kept before the first attempt");
+    harness.store("early", "evt_1", "stored before the first attempt");
     harness.resume();
-    wait_until("the lane says why", || harness.blocked("early") == Some("refused"));
-    harness.store("new", "evt_2", "kept afterwards");
+    harness.wait_until_blocked("early", "refused");
+    harness.store("new", "evt_2", "stored afterwards");
     for topic in ["early", "new"] {
-        wait_until("the lane says why", || harness.blocked(topic) == Some("refused"));
-        let blocked = harness.topic(topic).and_then(|lane| lane.blocked).expect("still");
+        harness.wait_until_blocked(topic, "refused");
+        let blocked = harness.topic(topic).and_then(|topic| topic.blocked).expect("the topic stays blocked");
         assert!(blocked.detail.contains("ssl.ca.location"), "{}", blocked.detail);
         let series = format!("hookhold_forward_blocked{{reason=\"refused\",topic=\"{topic}\"}}");
         assert_eq!(harness.metric(&series), Some(1.0));
-        assert_eq!(harness.topic(topic).map(|lane| lane.lag_events), Some(1));
+        assert_eq!(harness.topic(topic).map(|topic| topic.lag_events), Some(1));
         let age = harness.metric(&format!("hookhold_forward_lag_seconds{{topic=\"{topic}\"}}"));
         assert!(age.is_some_and(|age| age > 86_400.0), "it arrived years ago: {age:?}");
     }
     std::fs::create_dir(&certificates).expect("a directory");
     for topic in ["early", "new"] {
-        wait_until("the client is there and finds no broker", || harness.blocked(topic) == Some("broker_away"));
+        wait_until("the client is set up and finds no broker", || harness.blocked(topic) == Some("broker_away"));
         let series = format!("hookhold_forward_blocked{{reason=\"refused\",topic=\"{topic}\"}}");
         assert_eq!(harness.metric(&series), Some(0.0));
     }
 }
 
 #[test]
-fn a_topic_that_may_not_be_written_to_blocks_only_its_own_lane_until_it_may() {
+fn a_forbidden_topic_blocks_only_itself_until_allowed() {
     let kafka = kafka::shared();
-    for topic in ["forbidden", "beside-forbidden"] {
+    for topic in ["forbidden", "next-to-forbidden"] {
         kafka.create_topic(topic, 1, &[]);
     }
     let harness = Harness::new(kafka.bootstrap()).start();
-    let mut kept = vec![harness.store("forbidden", "evt_0", "still allowed")];
+    let mut stored = vec![harness.store("forbidden", "evt_0", "still allowed")];
     harness.wait_until_acked("forbidden", 1);
     kafka.forbid_writing("forbidden");
-    kept.extend(harness.store_many("forbidden", 20, 10));
-    let beside = harness.store_many("beside-forbidden", 50, 10);
-    wait_until("the lane says why", || harness.blocked("forbidden") == Some("not_authorized"));
-    harness.wait_until_acked("beside-forbidden", 50);
-    assert_eq!(seqs(&kafka.records("beside-forbidden")), beside);
+    stored.extend(harness.store_many("forbidden", 20, 10));
+    let other = harness.store_many("next-to-forbidden", 50, 10);
+    harness.wait_until_blocked("forbidden", "not_authorized");
+    harness.wait_until_acked("next-to-forbidden", 50);
+    assert_eq!(seqs(&kafka.records("next-to-forbidden")), other);
     let blocked = r#"hookhold_forward_blocked{reason="not_authorized",topic="forbidden"}"#;
     assert_eq!(harness.metric(blocked), Some(1.0));
-    assert_eq!(harness.topic("forbidden").map(|lane| (lane.cursor, lane.lag_events)), Some((kept[1], 20)), "nothing passes");
+    assert_eq!(
+        harness.topic("forbidden").map(|topic| (topic.cursor, topic.lag_events)),
+        Some((stored[1], 20)),
+        "the cursor stays"
+    );
 
     kafka.allow_writing("forbidden");
     harness.wait_until_acked("forbidden", 21);
     assert_eq!(harness.blocked("forbidden"), None);
     assert_eq!(harness.metric(blocked), Some(0.0));
-    assert_eq!(order(&kafka.records("forbidden")), kept);
+    assert_eq!(order(&kafka.records("forbidden")), stored);
 }
 
 #[test]
-fn a_topic_below_its_min_isr_blocks_only_its_own_lane_until_the_replica_is_back() {
+fn a_topic_below_min_isr_blocks_only_itself() {
     let kafka = Kafka::start();
     let mut second = kafka.join();
     kafka.create_topic_on(&[1, 2], "thin", &[("min.insync.replicas", "2")]);
-    kafka.create_topic_on(&[1], "beside-thin", &[]);
+    kafka.create_topic_on(&[1], "next-to-thin", &[]);
     let harness = Harness::new(kafka.bootstrap()).start();
-    let mut kept = harness.store_many("thin", 20, 10);
+    let mut stored = harness.store_many("thin", 20, 10);
     harness.wait_until_acked("thin", 20);
     second.kill();
-    kept.extend(harness.store_many("thin", 20, 10));
-    let beside = harness.store_many("beside-thin", 50, 10);
-    wait_until("the lane says why", || harness.blocked("thin") == Some("below_min_isr"));
-    harness.wait_until_acked("beside-thin", 50);
-    assert_eq!(seqs(&kafka.records("beside-thin")), beside);
+    stored.extend(harness.store_many("thin", 20, 10));
+    let other = harness.store_many("next-to-thin", 50, 10);
+    harness.wait_until_blocked("thin", "below_min_isr");
+    harness.wait_until_acked("next-to-thin", 50);
+    assert_eq!(seqs(&kafka.records("next-to-thin")), other);
     let blocked = r#"hookhold_forward_blocked{reason="below_min_isr",topic="thin"}"#;
     assert_eq!(harness.metric(blocked), Some(1.0));
-    assert_eq!(harness.topic("thin").map(|lane| (lane.cursor, lane.lag_events)), Some((kept[20], 20)), "nothing passes");
+    assert_eq!(harness.topic("thin").map(|topic| (topic.cursor, topic.lag_events)), Some((stored[20], 20)), "the cursor stays");
 
     second.restart();
     harness.wait_until_acked("thin", 40);
     assert_eq!(harness.blocked("thin"), None);
     assert_eq!(harness.metric(blocked), Some(0.0));
-    assert_eq!(order(&kafka.records("thin")), kept);
+    assert_eq!(order(&kafka.records("thin")), stored);
 }
 
-/// A reload that changes `[kafka]` replaces the forwarder, and the metrics stay.
+/// A reload that changes `[kafka]` replaces the forwarder but not the metrics.
 #[test]
-fn a_forwarder_that_is_replaced_leaves_no_block_behind() {
+fn a_replaced_forwarder_leaves_no_block_in_the_metrics() {
     let harness = Harness::new("localhost:1".into()).start();
     harness.store("replaced", "evt_1", "waits");
-    wait_until("the lane says why", || harness.blocked("replaced") == Some("broker_away"));
+    harness.wait_until_blocked("replaced", "broker_away");
     let blocked = harness.metrics.forward.blocked.with_label_values(&["replaced", "broker_away"]);
     assert_eq!(blocked.get(), 1);
     harness.stop();
@@ -244,19 +248,19 @@ fn a_forwarder_that_is_replaced_leaves_no_block_behind() {
 }
 
 #[test]
-fn a_record_that_is_too_large_blocks_its_own_lane_only() {
+fn an_oversized_record_blocks_only_its_own_topic() {
     let kafka = kafka::shared();
     kafka.create_topic("small", 1, &[("max.message.bytes", "2000")]);
-    kafka.create_topic("beside-small", 1, &[]);
+    kafka.create_topic("next-to-small", 1, &[]);
     let harness = Harness::new(kafka.bootstrap()).start();
     let mut random = fastrand::Rng::with_seed(3);
     let before = harness.store("small", "evt_1", "fits");
     let large = harness.store("small", "evt_2", bytes_of(&mut random, 5000));
     let after = harness.store("small", "evt_3", "fits");
-    harness.store_many("beside-small", 50, 10);
-    wait_until("the lane says why", || harness.blocked("small") == Some("record"));
-    harness.wait_until_acked("beside-small", 50);
-    assert_eq!(harness.topic("small").map(|lane| lane.cursor), Some(large), "nothing passes the record");
+    harness.store_many("next-to-small", 50, 10);
+    harness.wait_until_blocked("small", "record");
+    harness.wait_until_acked("next-to-small", 50);
+    assert_eq!(harness.topic("small").map(|topic| topic.cursor), Some(large), "the cursor stays at the record");
 
     kafka.configure_topic("small", &[("max.message.bytes", "1048588")]);
     harness.wait_until_acked("small", 3);
@@ -266,39 +270,43 @@ fn a_record_that_is_too_large_blocks_its_own_lane_only() {
 }
 
 #[test]
-fn a_topic_that_takes_records_but_not_whole_batches_gets_them_all() {
+fn a_topic_rejecting_batches_gets_every_single_record() {
     let kafka = kafka::shared();
     kafka.create_topic("no-batches", 1, &[("max.message.bytes", "3000")]);
     let harness = Harness::with_kafka(&[("bootstrap.servers", &kafka.bootstrap()), ("linger.ms", "200")]);
-    let kept = harness.store_many("no-batches", 40, 1000);
+    let stored = harness.store_many("no-batches", 40, 1000);
     harness.resume();
     harness.wait_until_acked("no-batches", 40);
     let mut found = seqs(&kafka.records("no-batches"));
     found.dedup();
-    assert_eq!(found, kept);
-    assert_eq!(harness.metric(r#"hookhold_forward_blocked{reason="record",topic="no-batches"}"#), None, "no record was at fault");
+    assert_eq!(found, stored);
+    assert_eq!(
+        harness.metric(r#"hookhold_forward_blocked{reason="record",topic="no-batches"}"#),
+        None,
+        "no record is too large alone"
+    );
 }
 
 #[test]
-fn a_stop_and_a_start_continue_at_the_cursor() {
+fn a_restart_continues_at_the_saved_cursor() {
     let kafka = kafka::shared();
     kafka.create_topic("continued", 2, &[]);
     let mut harness = Harness::new(kafka.bootstrap()).start();
-    let mut kept = Vec::new();
+    let mut stored = Vec::new();
     for _ in 0..3 {
-        kept.extend(harness.store_many("continued", 200, 100));
+        stored.extend(harness.store_many("continued", 200, 100));
         harness.stop();
-        kept.extend(harness.store_many("continued", 200, 100));
+        stored.extend(harness.store_many("continued", 200, 100));
         harness = harness.restarted();
         harness.resume();
     }
     kafka.wait_for_records("continued", 1200);
     harness.stop();
-    assert_eq!(seqs(&kafka.records("continued")), kept, "a clean stop repeats nothing and skips nothing");
+    assert_eq!(seqs(&kafka.records("continued")), stored, "a clean stop causes no duplicate and skips no event");
 }
 
 #[test]
-fn a_lane_that_falls_behind_catches_up_in_order() {
+fn a_topic_that_falls_behind_catches_up_in_order() {
     let kafka = kafka::shared();
     kafka.create_topic("behind", 1, &[]);
     kafka.create_topic("ahead", 1, &[]);
@@ -316,47 +324,47 @@ fn a_lane_that_falls_behind_catches_up_in_order() {
     assert_eq!(found, behind, "each once, in order");
     assert_eq!(seqs(&kafka.records("ahead")), ahead);
     for topic in ["behind", "ahead"] {
-        wait_until("nothing waits", || harness.topic(topic).is_some_and(|lane| lane.lag_events == 0));
+        wait_until("the lag is 0", || harness.topic(topic).is_some_and(|topic| topic.lag_events == 0));
     }
 }
 
-/// Its events were counted, and no acknowledgement will ever move its cursor.
+/// The corrupted events were counted as lag, and no acknowledgement will ever move the cursor past them.
 #[test]
-fn a_lane_whose_last_events_rotted_holds_nothing_back() {
+fn corrupted_last_events_do_not_hold_back_the_cursor() {
     let cluster = MockCluster::new(1).expect("a mock cluster");
     let harness = Harness::new(cluster.bootstrap_servers());
-    let rotten = harness.store("rotten", "evt_1", "a marker that the disk spoils");
+    let corrupted = harness.store("corrupted", "evt_1", "a marker that gets corrupted");
     harness.store_many("filler", 3, 600 << 10);
     let last = harness.store("whole", "evt_2", "fits");
-    harness.store("whole", "evt_3", "the newest of all, spoilt as well");
-    for topic in ["rotten", "filler", "whole"] {
+    harness.store("whole", "evt_3", "the newest event, corrupted as well");
+    for topic in ["corrupted", "filler", "whole"] {
         cluster.create_topic(topic, 1, 1).expect("a topic");
     }
-    harness.corrupt("a marker that the disk spoils");
-    harness.corrupt("the newest of all, spoilt as well");
-    let cursor = || harness.journal.topic_cursors().into_iter().find(|lane| &*lane.name == "rotten").map(|lane| lane.cursor);
-    assert_eq!(cursor(), Some(rotten), "it waits");
+    harness.corrupt("a marker that gets corrupted");
+    harness.corrupt("the newest event, corrupted as well");
+    let cursors = || harness.journal.topic_cursors().into_iter();
+    let cursor = || cursors().find(|topic| &*topic.name == "corrupted").map(|topic| topic.cursor);
+    assert_eq!(cursor(), Some(corrupted), "the event waits");
     harness.resume();
     harness.wait_until_acked("whole", 1);
-    let cursor = || harness.journal.topic_cursors().into_iter().find(|lane| &*lane.name == "rotten").map(|lane| lane.cursor);
-    wait_until("the cursor passes what is lost", || cursor() > Some(last));
-    assert_eq!(harness.topic("rotten").map(|lane| lane.lag_events), Some(0));
-    wait_until("nothing waits", || harness.topic("whole").is_some_and(|lane| lane.lag_events == 0));
+    wait_until("the cursor passes the lost event", || cursor() > Some(last));
+    assert_eq!(harness.topic("corrupted").map(|topic| topic.lag_events), Some(0));
+    wait_until("the lag is 0", || harness.topic("whole").is_some_and(|topic| topic.lag_events == 0));
 }
 
-/// Nobody can read them up, so that they are counted at once or never.
+/// The events cannot be read afterwards, so they are counted at the start or never.
 #[test]
-fn lag_counts_all_that_waits_from_the_first_moment_on() {
+fn lag_counts_every_waiting_event_from_the_start() {
     let harness = Harness::new("localhost:1".into());
     harness.store_many("waiting", 30, 10);
     harness.disk.fail(Step::Read, ".seg", ErrorKind::Other, u64::MAX);
     harness.resume();
-    wait_until("the lane is there", || harness.topic("waiting").is_some());
+    wait_until("the topic has a queue", || harness.topic("waiting").is_some());
     assert_eq!(harness.metric(r#"hookhold_forward_lag_events{topic="waiting"}"#), Some(30.0));
 }
 
 #[test]
-fn a_spot_that_cannot_be_read_blocks_whoever_is_fed_from_there_until_it_can() {
+fn an_unreadable_journal_blocks_its_topics_until_readable() {
     let cluster = MockCluster::new(1).expect("a mock cluster");
     let harness = Harness::new(cluster.bootstrap_servers()).start();
     for topic in ["unreadable", "behind-it"] {
@@ -368,18 +376,18 @@ fn a_spot_that_cannot_be_read_blocks_whoever_is_fed_from_there_until_it_can() {
     harness.disk.fail(Step::Read, ".seg", ErrorKind::Other, u64::MAX);
     harness.store("unreadable", "evt_2", "cannot be read yet");
     for topic in ["unreadable", "behind-it"] {
-        wait_until("the lane says why", || harness.blocked(topic) == Some("journal"));
+        harness.wait_until_blocked(topic, "journal");
         assert_eq!(blocked(topic), Some(1.0));
     }
     harness.disk.clear_faults();
     harness.wait_until_acked("unreadable", 2);
     for topic in ["unreadable", "behind-it"] {
-        wait_until("the lane flows", || harness.blocked(topic).is_none());
+        wait_until("the topic is no longer blocked", || harness.blocked(topic).is_none());
         assert_eq!(blocked(topic), Some(0.0));
     }
 }
 
-/// The mock cluster inside librdkafka, because a real broker cannot be made to send this error.
+/// Uses librdkafka's mock cluster, because a real broker cannot be made to send this error.
 #[test]
 fn a_fatal_error_replaces_the_producer_and_loses_nothing() {
     let cluster = MockCluster::new(1).expect("a mock cluster");

@@ -76,6 +76,11 @@ impl Harness {
         self.topic(topic)?.blocked.map(|blocked| blocked.reason)
     }
 
+    /// Waits until a topic is blocked for this reason.
+    pub fn wait_until_blocked(&self, topic: &str, reason: &str) {
+        wait_until(&format!("{topic} is blocked: {reason}"), || self.blocked(topic) == Some(reason));
+    }
+
     /// Changes a byte of the event whose body contains `marker`, as a failing disk may.
     pub fn corrupt(&self, marker: &str) {
         let find = |bytes: &[u8]| bytes.windows(marker.len()).position(|window| window == marker.as_bytes());
