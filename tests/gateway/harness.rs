@@ -72,7 +72,7 @@ impl Harness {
 
     /// Restarts until the keys stored so far are in key files alone, neither in moka nor in the journal's memory. The background
     /// thread is idle afterwards, so none of its reads consumes an error that a test plants.
-    pub fn cooled(self) -> Harness {
+    pub fn with_keys_on_disk(self) -> Harness {
         let segments = self.disk.names(".seg");
         let harness = self.restarted();
         let is_sealed = |names: &[String], segment: &String| names.contains(&segment.replace(".seg", ".lanes"));
@@ -85,27 +85,27 @@ impl Harness {
     }
 
     /// Puts another gateway, whose cache is empty, in front of the same journal.
-    pub fn with_a_cold_cache(mut self) -> Harness {
+    pub fn with_empty_cache(mut self) -> Harness {
         let (sources, hot_keys) = (self.config().sources.clone(), self.config().dedupe.hot_keys as u64);
         self.gateway = Arc::new(Gateway::new(sources, self.journal.clone(), hot_keys, &self.metrics));
         self
     }
 
     /// Holds every sync of a segment, and starts one by storing another event.
-    pub async fn busy(&self) -> (Gate, Sender) {
+    pub async fn hold_sync(&self) -> (Gate, Sender) {
         let gate = self.disk.hold(Step::Sync, ".seg");
-        let other = self.sends("stripe", "another").await;
+        let other = self.send("stripe", "another").await;
         gate.wait_for(1);
         (gate, other)
     }
 
     /// Sends these ids so that they share one commit, whose sync is held.
-    pub async fn one_commit(&self, ids: &[String]) -> (Gate, Vec<Sender>) {
+    pub async fn hold_commit(&self, ids: &[String]) -> (Gate, Vec<Sender>) {
         assert!(!ids.is_empty());
-        let (first_gate, first) = self.busy().await;
+        let (first_gate, first) = self.hold_sync().await;
         let mut senders = Vec::new();
         for id in ids {
-            senders.push(self.sends("stripe", id).await);
+            senders.push(self.send("stripe", id).await);
         }
         // Runs once, between the first commit and the next.
         let (held, gate) = mpsc::sync_channel(1);
@@ -145,34 +145,34 @@ impl Harness {
     }
 
     /// Hands a complete delivery to the gateway, which has not polled it yet.
-    pub fn arrives(&self, source: &str, delivery: Delivery, deadline: Instant) -> Sender {
+    pub fn start(&self, source: &str, delivery: Delivery, deadline: Instant) -> Sender {
         let (gateway, source) = (self.gateway.clone(), self.source(source));
         Sender(Box::pin(async move { gateway.receive(&source, delivery, deadline).await }))
     }
 
     /// Sends a delivery and returns as soon as its sender has to wait for the answer.
-    pub async fn sends(&self, source: &str, id: &str) -> Sender {
-        self.sends_this(source, self.delivery(source, id)).await
+    pub async fn send(&self, source: &str, id: &str) -> Sender {
+        self.send_this(source, self.delivery(source, id)).await
     }
 
-    pub async fn sends_this(&self, source: &str, delivery: Delivery) -> Sender {
-        let mut sender = self.arrives(source, delivery, far_away());
-        sender.must_wait().await;
+    pub async fn send_this(&self, source: &str, delivery: Delivery) -> Sender {
+        let mut sender = self.start(source, delivery, far_away());
+        sender.assert_waiting().await;
         sender
     }
 
     /// Sends a delivery and waits for the answer.
-    pub async fn asks(&self, source: &str, id: &str) -> Answer {
-        self.asks_with(source, self.delivery(source, id)).await
+    pub async fn deliver(&self, source: &str, id: &str) -> Answer {
+        self.deliver_this(source, self.delivery(source, id)).await
     }
 
-    pub async fn asks_with(&self, source: &str, delivery: Delivery) -> Answer {
-        self.arrives(source, delivery, far_away()).answer().await
+    pub async fn deliver_this(&self, source: &str, delivery: Delivery) -> Answer {
+        self.start(source, delivery, far_away()).answer().await
     }
 
     /// Sends a delivery and returns its outcome.
     pub async fn outcome(&self, source: &str, id: &str) -> Outcome {
-        self.asks(source, id).await.outcome
+        self.deliver(source, id).await.outcome
     }
 
     /// Returns the ids of all stored events in the order in which a reader returns them; empty for an event without an id.
@@ -215,7 +215,7 @@ pub struct Sender(Pin<Box<dyn Future<Output = Answer> + Send>>);
 
 impl Sender {
     /// Polls once for the answer.
-    pub async fn has_answer(&mut self) -> Option<Answer> {
+    pub async fn poll_once(&mut self) -> Option<Answer> {
         poll_fn(|context| match self.0.as_mut().poll(context) {
             Poll::Ready(answer) => Poll::Ready(Some(answer)),
             Poll::Pending => Poll::Ready(None),
@@ -223,8 +223,8 @@ impl Sender {
         .await
     }
 
-    pub async fn must_wait(&mut self) {
-        let answer = self.has_answer().await;
+    pub async fn assert_waiting(&mut self) {
+        let answer = self.poll_once().await;
         assert!(answer.is_none(), "answered too early: {answer:?}");
     }
 

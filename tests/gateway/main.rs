@@ -1,13 +1,13 @@
-//! The corridor's promises: what a 2xx and a 503 mean while the disk is slow, fails or loses, and that every event is kept
-//! once. The real gateway over the real journal; only the disk and the clock are simulated.
+//! Tests of the gateway's promises: the meaning of a 2xx and of a 503 while the disk is slow, fails or loses data, and that
+//! every event is stored once. The gateway and the journal are real; only the disk and the clock are simulated.
 
 mod dedupe_table;
 #[path = "../common/disk.rs"]
 mod disk;
+mod filtering;
 mod harness;
-mod held;
 mod identity;
+mod pending;
 mod reload;
 mod restarts;
 mod sockets;
-mod wanted;

@@ -1,4 +1,4 @@
-//! Other sources while deliveries are under way, and the end of a secret's time to the millisecond.
+//! Reloads during deliveries, and the expiry of a secret to the millisecond.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,74 +14,74 @@ use hookhold::verify::sign::{SampleOptions, sign};
 use crate::harness::{Harness, far_away};
 
 #[tokio::test]
-async fn nothing_is_accepted_from_the_end_of_a_secrets_time_on() {
+async fn a_secret_verifies_nothing_after_its_expiry() {
     let harness = Harness::new();
     let start = harness.clock.now();
-    let end = "2023-11-15"; // the clock stands at 22:13:20 the day before
+    let end = "2023-11-15"; // The clock starts on the day before, at 22:13:20.
     let only = compile(&[("old", &format!(", not_after = {end}"))]);
     harness.gateway.replace_sources([only], &harness.metrics);
     let day_after = UnixMillis(1_700_092_800_000); // 2023-11-16T00:00:00Z
     harness.advance(Duration::from_millis(day_after.since(start) - 1));
-    assert_eq!(ask(&harness, "evt_1").await.0, Outcome::Stored, "a date counts to its end");
+    assert_eq!(deliver(&harness, "evt_1").await.0, Outcome::Stored, "the last day counts to its last millisecond");
     harness.advance(Duration::from_millis(1));
-    let (outcome, hint) = ask(&harness, "evt_2").await;
+    let (outcome, hint) = deliver(&harness, "evt_2").await;
     assert_eq!(outcome, Outcome::SignatureMismatch);
     assert_eq!(hint, "signed with the secret old, which expired at 2023-11-16T00:00:00.000Z");
     assert_eq!(harness.stored_ids(), ["evt_1"]);
 }
 
 #[tokio::test]
-async fn a_delivery_that_has_found_its_source_ends_by_it_after_a_reload() {
+async fn a_delivery_keeps_its_source_across_a_reload() {
     let harness = Harness::new();
     harness.gateway.replace_sources([compile(&[("old", "")])], &harness.metrics);
-    let (source, delivery) = signed(&harness, "evt_1");
+    let (live, delivery) = signed(&harness, "evt_1");
     harness.gateway.replace_sources([compile(&[("new", "")])], &harness.metrics);
-    assert_eq!(ask_by(&harness, &source, delivery).await.0, Outcome::Stored);
+    assert_eq!(deliver_to(&harness, &live, delivery).await.0, Outcome::Stored);
     let verified = |secret| harness.metrics.deliveries.verified.with_label_values(&["shop", secret]).get();
     assert_eq!((verified("old"), verified("new")), (1, 0));
-    assert_eq!(ask(&harness, "evt_1").await.0, Outcome::Duplicate, "what was kept before is known after");
+    assert_eq!(deliver(&harness, "evt_1").await.0, Outcome::Duplicate, "an event stored before the reload is known after it");
     assert_eq!((verified("old"), verified("new")), (1, 1));
     harness.gateway.replace_sources(Vec::<Source>::new(), &harness.metrics);
     assert!(harness.gateway.live_source("/hooks/shop").is_none());
 }
 
 #[tokio::test]
-async fn a_reload_does_not_refill_a_rate_that_it_leaves_alone() {
+async fn a_reload_does_not_refill_an_unchanged_rate() {
     let harness = Harness::new();
     let with_rate = |rate: &str| harness.gateway.replace_sources([compile_with(&[("one", "")], rate)], &harness.metrics);
     with_rate("max_rate = \"1/h\"");
-    assert_eq!(ask(&harness, "evt_1").await.0, Outcome::Stored);
+    assert_eq!(deliver(&harness, "evt_1").await.0, Outcome::Stored);
     with_rate("max_rate = \"1/h\"");
-    assert_eq!(ask(&harness, "evt_2").await.0, Outcome::RateLimited);
+    assert_eq!(deliver(&harness, "evt_2").await.0, Outcome::RateLimited);
     with_rate("max_rate = \"2/h\"");
-    assert_eq!(ask(&harness, "evt_2").await.0, Outcome::Stored);
+    assert_eq!(deliver(&harness, "evt_2").await.0, Outcome::Stored);
 }
 
-async fn ask(harness: &Harness, id: &str) -> (Outcome, String) {
-    let (source, delivery) = signed(harness, id);
-    ask_by(harness, &source, delivery).await
+async fn deliver(harness: &Harness, id: &str) -> (Outcome, String) {
+    let (live, delivery) = signed(harness, id);
+    deliver_to(harness, &live, delivery).await
 }
 
-async fn ask_by(harness: &Harness, source: &LiveSource, delivery: Delivery) -> (Outcome, String) {
-    let answer = harness.gateway.receive(source, delivery, far_away()).await;
+async fn deliver_to(harness: &Harness, live: &LiveSource, delivery: Delivery) -> (Outcome, String) {
+    let answer = harness.gateway.receive(live, delivery, far_away()).await;
     (answer.outcome, answer.hint)
 }
 
 fn signed(harness: &Harness, id: &str) -> (Arc<LiveSource>, Delivery) {
-    let source = harness.gateway.live_source("/hooks/shop").expect("it is there");
+    let live = harness.gateway.live_source("/hooks/shop").expect("the source exists");
     let now = harness.clock.now();
-    let sample = sign(&source.source, None, &SampleOptions { id: id.into(), event_type: None, key: None, now, tamper: None });
+    let sample = sign(&live.source, None, &SampleOptions { id: id.into(), event_type: None, key: None, now, tamper: None });
     let remote = ([192, 0, 2, 1], 443).into();
     let (method, target, headers, body) = (sample.method, sample.target, sample.headers, sample.body);
-    (source, Delivery { method, target, headers, body, remote, received_at: now })
+    (live, Delivery { method, target, headers, body, remote, received_at: now })
 }
 
-/// A source with these secrets, whose names are their texts.
+/// Compiles the source `shop` with these secrets. The name of each secret is its value.
 fn compile(secrets: &[(&str, &str)]) -> Source {
     compile_with(secrets, "")
 }
 
-/// The same with more TOML.
+/// Compiles the same source with more TOML.
 fn compile_with(secrets: &[(&str, &str)], more: &str) -> Source {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let reference = |(name, end): &(&str, &str)| {
@@ -98,8 +98,8 @@ fn compile_with(secrets: &[(&str, &str)], more: &str) -> Source {
         window: Duration::from_secs(86_400),
         public_url: None,
     };
-    let mistakes = Diagnostics::default();
+    let diagnostics = Diagnostics::default();
     let source =
-        TomlTable::parse("test", &text, &mistakes).and_then(|entry| Source::compile("shop", entry, &defaults, &mistakes));
-    source.filter(|_| mistakes.is_empty()).unwrap_or_else(|| panic!("{mistakes}"))
+        TomlTable::parse("test", &text, &diagnostics).and_then(|entry| Source::compile("shop", entry, &defaults, &diagnostics));
+    source.filter(|_| diagnostics.is_empty()).unwrap_or_else(|| panic!("{diagnostics}"))
 }

@@ -1,4 +1,4 @@
-//! What restarts, time and a small disk do to what is remembered: nothing that a sender could notice.
+//! Dedupe across restarts, time and a small disk: senders notice no difference.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::harness::{Harness, Plan, SEGMENT, until};
 async fn a_restart_every_second_does_not_prolong_the_window() {
     let window = Duration::from_secs(20);
     let mut harness = Harness::with(Plan { window, ..Plan::default() });
-    let mut kept_at = Vec::new();
+    let mut stored_at = Vec::new();
     for second in 0..60 {
         match harness.outcome("stripe", "evt_1").await {
-            Outcome::Stored => kept_at.push(second),
+            Outcome::Stored => stored_at.push(second),
             outcome => assert_eq!(outcome, Outcome::Duplicate, "second {second}"),
         }
         harness.advance(Duration::from_secs(1));
@@ -25,25 +25,25 @@ async fn a_restart_every_second_does_not_prolong_the_window() {
             _ => harness.after_power_cut(),
         };
     }
-    assert_eq!(kept_at, [0, 20, 40]);
+    assert_eq!(stored_at, [0, 20, 40]);
     assert_eq!(harness.stored_ids(), ["evt_1"; 3]);
 }
 
 #[tokio::test]
-async fn an_id_whose_payload_was_deleted_by_max_size_stays_a_duplicate() {
+async fn an_id_stays_known_after_its_payload_is_deleted() {
     for hot_keys in [0, 1000] {
         let journal = JournalLimits { max_size: 4 * SEGMENT, segment_size: SEGMENT, ..JournalLimits::default() };
         let mut harness = Harness::with(Plan { journal, hot_keys, ..Plan::default() });
         assert_eq!(harness.outcome("stripe", "evt_first").await, Outcome::Stored);
         for n in 0..100 {
             let body = format!(r#"{{"id":"filler_{n}","type":"t","pad":"{}"}}"#, "x".repeat(8000));
-            assert_eq!(harness.asks_with("stripe", harness.with_body("stripe", "", body)).await.outcome, Outcome::Stored);
+            assert_eq!(harness.deliver_this("stripe", harness.with_body("stripe", "", body)).await.outcome, Outcome::Stored);
         }
         assert!(harness.journal.oldest_seq() > 0);
-        assert_eq!(harness.copies("evt_first"), 0, "its payload is gone");
+        assert_eq!(harness.copies("evt_first"), 0, "its payload is deleted");
         for _ in 0..2 {
-            let repeat = harness.asks("stripe", "evt_first").await;
-            assert_eq!((repeat.outcome, repeat.seq), (Outcome::Duplicate, Some(0)));
+            let duplicate = harness.deliver("stripe", "evt_first").await;
+            assert_eq!((duplicate.outcome, duplicate.seq), (Outcome::Duplicate, Some(0)));
             harness = harness.restarted();
         }
         harness = harness.after_power_cut();
@@ -52,12 +52,12 @@ async fn an_id_whose_payload_was_deleted_by_max_size_stays_a_duplicate() {
 }
 
 #[tokio::test]
-async fn an_expired_key_leaves_the_disk_and_its_event_may_come_again() {
+async fn an_expired_key_is_deleted_from_its_key_file() {
     let window = Duration::from_secs(20);
     let harness = Harness::with(Plan { window, ..Plan::default() });
     assert_eq!(harness.outcome("stripe", "evt_1").await, Outcome::Stored);
     let segment = harness.disk.names(".seg").remove(0);
-    let harness = harness.cooled();
+    let harness = harness.with_keys_on_disk();
     let keys = segment.replace(".seg", ".keys");
     let whole = harness.disk.bytes(&keys).len();
     harness.advance(window * 2);
@@ -67,30 +67,30 @@ async fn an_expired_key_leaves_the_disk_and_its_event_may_come_again() {
     assert_eq!(harness.outcome("stripe", "evt_1").await, Outcome::Duplicate);
 }
 
-/// A plain model: an id is a repeat for `window` after the arrival that was kept, whatever else happens.
+/// The model: an id is a duplicate for `window` after the delivery that was stored, whatever else happens.
 #[tokio::test]
-async fn random_days_agree_with_a_plain_model() {
+async fn random_operations_agree_with_a_plain_model() {
     let first_seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
     for seed in first_seed.map_or(0..60, |seed: u64| seed..seed + 1) {
-        let (kept, repeats) = random_day(seed).await;
-        assert!(kept > 0 && repeats > 0, "seed {seed}");
+        let (stored, duplicates) = random_operations(seed).await;
+        assert!(stored > 0 && duplicates > 0, "seed {seed}");
     }
 }
 
-async fn random_day(seed: u64) -> (usize, usize) {
+async fn random_operations(seed: u64) -> (usize, usize) {
     println!("SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let window = Duration::from_secs(20);
     let hot_keys = random.choice([0, 2, 1000]).expect("not empty");
     let mut harness = Harness::with(Plan { window, hot_keys, seed, ..Plan::default() });
     let mut first_seen: HashMap<String, u64> = HashMap::new();
-    let (mut now, mut kept, mut repeats) = (0, Vec::new(), 0);
+    let (mut now, mut stored, mut duplicates) = (0, Vec::new(), 0);
     for step in 0..80 {
         match random.u32(..20) {
             0 => harness = harness.restarted(),
             1 => harness = harness.killed(),
             2 => harness = harness.after_power_cut(),
-            3 => harness = harness.with_a_cold_cache(),
+            3 => harness = harness.with_empty_cache(),
             4..8 => {
                 let seconds = random.u64(1..8);
                 now += seconds;
@@ -101,15 +101,15 @@ async fn random_day(seed: u64) -> (usize, usize) {
                 let outcome = harness.outcome("stripe", &id).await;
                 if first_seen.get(&id).is_some_and(|first| now < first + window.as_secs()) {
                     assert_eq!(outcome, Outcome::Duplicate, "{id}, step {step}, seed {seed}");
-                    repeats += 1;
+                    duplicates += 1;
                 } else {
                     assert_eq!(outcome, Outcome::Stored, "{id}, step {step}, seed {seed}");
                     first_seen.insert(id.clone(), now);
-                    kept.push(id);
+                    stored.push(id);
                 }
             }
         }
     }
-    assert_eq!(harness.stored_ids(), kept, "seed {seed}");
-    (kept.len(), repeats)
+    assert_eq!(harness.stored_ids(), stored, "seed {seed}");
+    (stored.len(), duplicates)
 }

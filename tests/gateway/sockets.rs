@@ -1,4 +1,4 @@
-//! The same over real sockets: copies under way at the same time, and senders that hang up.
+//! Concurrent copies and disconnecting senders over real sockets.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -13,19 +13,19 @@ fn serving() -> Harness {
     harness
 }
 
-/// Sends a whole request, and comes back once the gateway has believed it.
-async fn sends(harness: &Harness, request: &[u8]) -> TcpStream {
+/// Sends a whole request and waits until the gateway has verified it.
+async fn send(harness: &Harness, request: &[u8]) -> TcpStream {
     let verified = || harness.metrics.deliveries.verified.with_label_values(&["stripe", "secret"]).get();
     let before = verified();
-    let mut line = TcpStream::connect(harness.address()).await.expect("the server listens");
-    line.write_all(request).await.expect("the server reads");
+    let mut stream = TcpStream::connect(harness.address()).await.expect("the server listens");
+    stream.write_all(request).await.expect("the server reads");
     while verified() == before {
         yield_now().await;
     }
-    line
+    stream
 }
 
-/// A request as it stands on the wire, with the server's answer to be the last on its connection.
+/// Returns a request as HTTP/1.1 bytes that asks the server to close the connection after its response.
 fn request(harness: &Harness, id: &str) -> Vec<u8> {
     let delivery = harness.delivery("stripe", id);
     let head = format!("POST {} HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-length: ", delivery.target);
@@ -37,36 +37,36 @@ fn request(harness: &Harness, id: &str) -> Vec<u8> {
     out
 }
 
-async fn answer(mut line: TcpStream) -> String {
+async fn response(mut stream: TcpStream) -> String {
     let mut text = String::new();
-    line.read_to_string(&mut text).await.expect("the server closes without a reset");
+    stream.read_to_string(&mut text).await.expect("the server closes without a reset");
     text.split_inclusive("\r\n").filter(|line| !line.starts_with("date: ")).collect()
 }
 
 #[tokio::test]
-async fn fifty_copies_over_sockets_are_one_frame_and_the_same_bytes_after_300_hung_up() {
+async fn copies_over_sockets_are_stored_once_after_disconnects() {
     let harness = serving();
     let gate = harness.disk.hold(Step::Sync, ".seg");
     let request = request(&harness, "evt_1");
     for _ in 0..300 {
-        let line = sends(&harness, &request).await;
-        line.set_zero_linger().expect("a socket has this option");
-        drop(line);
+        let stream = send(&harness, &request).await;
+        stream.set_zero_linger().expect("a socket has this option");
+        drop(stream);
     }
-    let mut lines = Vec::new();
+    let mut streams = Vec::new();
     for _ in 0..50 {
-        lines.push(sends(&harness, &request).await);
+        streams.push(send(&harness, &request).await);
     }
     gate.wait_for(1);
-    for line in &lines {
-        let nothing = line.try_read(&mut [0]).expect_err("nobody may be answered yet");
-        assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock);
+    for stream in &streams {
+        let no_data = stream.try_read(&mut [0]).expect_err("no response before the sync");
+        assert_eq!(no_data.kind(), std::io::ErrorKind::WouldBlock);
     }
     gate.release();
-    for line in lines {
+    for stream in streams {
         let expected =
             "HTTP/1.1 202 Accepted\r\ncontent-type: text/plain\r\nconnection: close\r\ncontent-length: 6\r\n\r\nthanks";
-        assert_eq!(answer(line).await, expected);
+        assert_eq!(response(stream).await, expected);
     }
     assert_eq!(harness.stored_ids(), ["evt_1"]);
 }
@@ -75,15 +75,15 @@ async fn fifty_copies_over_sockets_are_one_frame_and_the_same_bytes_after_300_hu
 async fn a_failed_sync_answers_503_over_every_socket() {
     let harness = serving();
     let gate = harness.disk.hold(Step::Sync, ".seg");
-    let mut lines = Vec::new();
+    let mut streams = Vec::new();
     for number in 0..20 {
-        lines.push(sends(&harness, &request(&harness, &format!("evt_{number}"))).await);
+        streams.push(send(&harness, &request(&harness, &format!("evt_{number}"))).await);
     }
     gate.wait_for(1);
     gate.fail(std::io::ErrorKind::Other);
-    for line in lines {
-        let answer = answer(line).await;
-        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nretry-after: "), "{answer}");
+    for stream in streams {
+        let response = response(stream).await;
+        assert!(response.starts_with("HTTP/1.1 503 ") && response.contains("\r\nretry-after: "), "{response}");
     }
     assert_eq!(harness.stored_ids(), [""; 0]);
 }
