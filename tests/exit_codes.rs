@@ -1,5 +1,5 @@
-//! A disk that fails under the real binary. `strace` makes one fdatasync wait and then fail, as a broken disk does: everybody
-//! who waits gets 503, the process ends with exit code 3, and the next start and the retries agree about what is kept.
+//! The real binary on a disk that fails. `strace` makes one fdatasync wait and then fail, as a broken disk does: every waiting
+//! sender gets 503, the process exits with code 3, and the next start and the retries agree on what is stored.
 
 #[path = "common/process.rs"]
 mod process;
@@ -14,13 +14,13 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 use sha2::Sha256;
 
-/// The sync that fails, counted by the tracer for each thread: the writer's come one for each delivery that is alone.
+/// Number of the sync that fails. The tracer counts per thread, and the writer syncs once for each delivery that is sent alone.
 const FAILING: usize = 6;
-/// While it waits, everything below arrives. Nothing here depends on how long that takes.
+/// Time for which that sync waits while the test sends its deliveries. No assertion depends on it.
 const WAITS: &str = "3s";
 const WAITING: usize = 30;
 
-/// The gateway under a tracer; ended by `kill -9` if the test does not get that far.
+/// The gateway under a tracer, killed with `kill -9` when dropped.
 struct Traced(Child);
 
 impl Traced {
@@ -28,10 +28,10 @@ impl Traced {
         kill_process(Pid::from_child(&self.0), signal).expect("a child can be signalled until it is waited for");
     }
 
-    /// The exit code, once it has ended.
+    /// Waits for the exit code.
     fn code(&mut self) -> Option<i32> {
-        wait_until("hookhold has ended", || self.0.try_wait().expect("a child can be waited for").is_some());
-        self.0.wait().expect("it has ended").code()
+        wait_until("hookhold exits", || self.0.try_wait().expect("a child can be waited for").is_some());
+        self.0.wait().expect("the process has exited").code()
     }
 }
 
@@ -43,10 +43,10 @@ impl Drop for Traced {
 }
 
 fn start_on_a_failing_disk(home: &Home) -> Traced {
-    let dir = home.journal().parent().expect("it lies in the home").to_owned();
+    let dir = home.journal().parent().expect("the journal is inside the home").to_owned();
     let log = File::create(dir.join("log")).expect("target/ can be written to");
     let inject = format!("inject=fdatasync:error=EIO:delay_enter={WAITS}:when={FAILING}");
-    // With -D the tracer is the child, and the gateway keeps its place: its exit code is seen here.
+    // With -D the tracer is a grandchild and the gateway stays our child, so its exit code arrives here.
     let child = Command::new("strace")
         .args(["-D", "-f", "-qq", "-e", "trace=fdatasync", "-e", &inject, "-o", "/dev/null"])
         .args([env!("CARGO_BIN_EXE_hookhold"), "run"])
@@ -57,13 +57,13 @@ fn start_on_a_failing_disk(home: &Home) -> Traced {
     let mut traced = Traced(child);
     wait_until("hookhold is ready", || {
         let ended = traced.0.try_wait().expect("a child can be waited for");
-        assert!(ended.is_none(), "hookhold has ended with {ended:?}; it said:\n{}", home.log());
+        assert!(ended.is_none(), "hookhold exited with {ended:?}; its log:\n{}", home.log());
         Line::try_open(home.hooks).is_some()
     });
     traced
 }
 
-/// A delivery to the source `acme`, whose scheme is one HMAC over the body.
+/// Returns a delivery to the source `acme`, whose signature is an HMAC over the body.
 fn delivery(id: &str) -> Vec<u8> {
     let body = format!("{{\"id\":{id:?}}}");
     let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("any key length will do");
@@ -79,7 +79,7 @@ fn deliver(home: &Home, id: &str) -> Answer {
     Line::open(home.hooks).ask(&delivery(id))
 }
 
-fn kept_ids(home: &Home) -> Vec<String> {
+fn stored_ids(home: &Home) -> Vec<String> {
     let tail = home.verb(&["tail", "--from", "0", "--format", "json"]);
     assert_eq!(tail.status.code(), Some(0), "{tail:?}");
     let text = String::from_utf8(tail.stdout).expect("JSON is text");
@@ -88,7 +88,7 @@ fn kept_ids(home: &Home) -> Vec<String> {
 }
 
 #[test]
-fn a_failed_sync_answers_503_to_all_who_wait_and_ends_with_exit_code_3() {
+fn a_failed_sync_answers_503_and_exits_with_code_3() {
     let home = Home::new(&[("acme", SECRET)], CONFIG);
     let mut traced = start_on_a_failing_disk(&home);
 
@@ -97,7 +97,7 @@ fn a_failed_sync_answers_503_to_all_who_wait_and_ends_with_exit_code_3() {
         assert_eq!(deliver(&home, id).status, 200);
     }
 
-    // The first begins the sync that fails; the others come while it waits, some of them as repeats of it.
+    // The first delivery starts the sync that fails; the others arrive while it waits, half of them as duplicates.
     let ids: Vec<String> = (0..WAITING).map(|number| format!("waiting_{}", number / 2)).collect();
     let mut waiting: Vec<Line> = ids.iter().map(|_| Line::open(home.hooks)).collect();
     for (line, id) in waiting.iter_mut().zip(&ids) {
@@ -108,52 +108,52 @@ fn a_failed_sync_answers_503_to_all_who_wait_and_ends_with_exit_code_3() {
         assert_eq!(answer.status, 503);
         assert!(answer.head.contains("\r\nretry-after: "), "{}", answer.head);
     }
-    assert_eq!(traced.code(), Some(3), "it said:\n{}", home.log());
+    assert_eq!(traced.code(), Some(3), "its log:\n{}", home.log());
     assert!(home.log().contains("sync of the journal failed"), "{}", home.log());
 
     let _process = home.start();
-    let found: BTreeSet<String> = kept_ids(&home).into_iter().collect();
-    assert!(acknowledged.iter().all(|id| found.contains(id)), "what was answered 2xx is kept: {found:?}");
+    let found: BTreeSet<String> = stored_ids(&home).into_iter().collect();
+    assert!(acknowledged.iter().all(|id| found.contains(id)), "every delivery that was answered 2xx is stored: {found:?}");
     for id in ids.iter().chain(&acknowledged) {
         assert_eq!(deliver(&home, id).status, 200, "{id}");
     }
-    let kept = kept_ids(&home);
-    assert_eq!(kept.iter().collect::<BTreeSet<_>>(), ids.iter().chain(&acknowledged).collect());
-    assert_eq!(kept.len(), WAITING / 2 + acknowledged.len(), "each of them once: {kept:?}");
+    let stored = stored_ids(&home);
+    assert_eq!(stored.iter().collect::<BTreeSet<_>>(), ids.iter().chain(&acknowledged).collect());
+    assert_eq!(stored.len(), WAITING / 2 + acknowledged.len(), "each event is stored once: {stored:?}");
 }
 
 #[test]
-fn a_sync_that_fails_at_the_very_end_ends_with_exit_code_3() {
+fn a_sync_that_fails_at_shutdown_exits_with_code_3() {
     let home = Home::new(&[("acme", SECRET)], CONFIG);
     let mut traced = start_on_a_failing_disk(&home);
     for number in 1..FAILING {
         assert_eq!(deliver(&home, &number.to_string()).status, 200);
     }
     traced.signal(Signal::TERM);
-    assert_eq!(traced.code(), Some(3), "it said:\n{}", home.log());
+    assert_eq!(traced.code(), Some(3), "its log:\n{}", home.log());
     assert!(home.log().contains("sync of the journal failed"), "{}", home.log());
     let _process = home.start();
-    assert_eq!(kept_ids(&home).len(), FAILING - 1);
+    assert_eq!(stored_ids(&home).len(), FAILING - 1);
 }
 
 #[test]
-fn work_that_never_ends_does_not_hold_up_the_end_after_a_failed_sync() {
+fn a_hung_reload_delays_no_exit_after_a_failed_sync() {
     let home = Home::new(&[("acme", SECRET)], CONFIG);
     let mut traced = start_on_a_failing_disk(&home);
     let file = home.journal().with_file_name("hookhold.toml");
-    fs::remove_file(&file).expect("it is ours");
+    fs::remove_file(&file).expect("the file belongs to the test");
     mknodat(CWD, &file, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("target/ can be written to");
     traced.signal(Signal::HUP);
-    // Opened once the reload has opened the other end, which it then reads in vain.
-    let _never_written = File::options().write(true).open(&file).expect("it is ours");
+    // This open returns once the reload reads the pipe. Nothing is ever written to it.
+    let _never_written = File::options().write(true).open(&file).expect("the file belongs to the test");
     for number in 1..FAILING {
         assert_eq!(deliver(&home, &number.to_string()).status, 200);
     }
     assert_eq!(deliver(&home, "fails").status, 503);
-    assert_eq!(traced.code(), Some(3), "it said:\n{}", home.log());
+    assert_eq!(traced.code(), Some(3), "its log:\n{}", home.log());
 }
 
-const SECRET: &str = "nobody knows it";
+const SECRET: &str = "only for tests";
 const CONFIG: &str = r#"
 server.request_deadline = "1m"
 server.drain_delay = "0s"

@@ -1,5 +1,5 @@
-//! SIGHUP reads configuration and secrets again, whole or not at all: no genuine delivery is refused meanwhile and none is
-//! lost; a file with a mistake changes nothing; and a secret is replaced by another without a gap.
+//! SIGHUP reloads configuration and secrets, whole or not at all: no genuine delivery is rejected or lost meanwhile, a file with
+//! a mistake changes nothing, and a secret is rotated without a gap.
 
 #[path = "common/audit.rs"]
 mod audit;
@@ -28,13 +28,13 @@ use sdk::{Sample, Sdk};
 use serde_json::{Value, json};
 
 #[test]
-fn ten_reloads_under_load_refuse_no_genuine_delivery_and_lose_none() {
+fn ten_reloads_under_load_reject_and_lose_no_delivery() {
     let kafka = kafka::shared();
     let topics = ["reloaded-0", "reloaded-1", "reloaded-2"];
     topics.iter().for_each(|topic| kafka.create_topic(topic, 3, &[]));
     let secrets: Vec<(String, String)> = (0..=RELOADS).map(|n| (format!("secret-{n}"), format!("whsec_number_{n}"))).collect();
     let secrets: Vec<(&str, &str)> = secrets.iter().map(|(name, text)| (&**name, &**text)).collect();
-    // The secret before is accepted beside the new one; topic, limits and a line of the recipe change every time.
+    // The previous secret stays valid next to the new one; topic, limits and a line of the recipe change every time.
     let config = |n: usize| {
         let accepted = if n == 0 { vec![0] } else { vec![n, n - 1] };
         let references: Vec<String> = accepted.iter().map(|n| format!("\"file:secret-{n}\"")).collect();
@@ -73,7 +73,7 @@ fn ten_reloads_under_load_refuse_no_genuine_delivery_and_lose_none() {
     assert_eq!(outcomes, ["duplicate", "stored"].map(str::to_owned).into());
     for n in 0..=RELOADS {
         let verified = process.metric(&format!("hookhold_verified_total{{secret=\"secret-{n}\",source=\"stripe\"}}"));
-        assert!(verified.is_some_and(|count| count > 0.0), "secret-{n} was in use, and its counter stays: {verified:?}");
+        assert!(verified.is_some_and(|count| count > 0.0), "secret-{n} was in use and keeps its counter: {verified:?}");
     }
     fixture::stop(process);
 
@@ -84,9 +84,9 @@ fn ten_reloads_under_load_refuse_no_genuine_delivery_and_lose_none() {
     let records: Vec<_> = topics.iter().flat_map(|topic| fixture::found(&kafka.records(topic))).collect();
     let faults = audit::violations(&accepted, &frames, Some(&records));
     assert!(faults.is_empty(), "{} promises are broken: {:#?}", faults.len(), &faults[..faults.len().min(20)]);
-    assert_eq!(records.len(), frames.len(), "nothing comes twice");
+    assert_eq!(records.len(), frames.len(), "no event was forwarded twice");
     let (ids, answers) = (accepted.len(), &ledger.statuses);
-    println!("{ids} ids acknowledged over {RELOADS} reloads in {:.1} s; answers {answers:?}", took.as_secs_f64());
+    println!("{ids} ids accepted over {RELOADS} reloads in {:.1} s; responses {answers:?}", took.as_secs_f64());
 }
 
 #[test]
@@ -99,14 +99,14 @@ fn a_file_with_a_mistake_changes_nothing_and_is_reported() {
     let broken = [
         ("not TOML", format!("{moved}[sources"), "not TOML"),
         (
-            "a secret that is not there",
+            "a secret that does not exist",
             format!("{moved}{}", source("b", "secrets = [\"env:HOOKHOLD_TEST_NOT_SET\"]\n")),
             "sources.b.secrets[0]",
         ),
-        ("a recipe that makes no sense", format!("{moved}timestamp.past = \"soon\"\n"), "sources.stripe.timestamp.past"),
+        ("a recipe with an invalid value", format!("{moved}timestamp.past = \"soon\"\n"), "sources.stripe.timestamp.past"),
         ("a change that needs a restart", format!("server.max_connections = 7\n{moved}"), "server.max_connections"),
         (
-            "Kafka, which needs a restart",
+            "a new [kafka] section, which needs a restart",
             format!("kafka.\"bootstrap.servers\" = \"localhost:1\"\n{moved}"),
             "kafka.bootstrap.servers",
         ),
@@ -138,7 +138,7 @@ fn a_file_with_a_mistake_changes_nothing_and_is_reported() {
 }
 
 #[test]
-fn a_removed_source_is_gone_a_new_one_is_there_and_what_was_under_way_ends_as_it_began() {
+fn a_reload_adds_and_removes_sources_without_breaking_open_deliveries() {
     let both = source("going", "secrets = [\"file:one\"]\n") + &source("staying", "secrets = [\"file:one\"]\n");
     let home = Home::new(&[("one", "whsec_one")], &both);
     let process = home.start();
@@ -149,7 +149,7 @@ fn a_removed_source_is_gone_a_new_one_is_there_and_what_was_under_way_ends_as_it
     let (head, body) = (&whole[..head], &whole[head + 2..]);
     let mut under_way = Line::open(home.hooks);
     under_way.send(&[head, b"expect: 100-continue\r\n\r\n"].concat());
-    assert_eq!(under_way.answer().status, 100, "its source has been found");
+    assert_eq!(under_way.answer().status, 100, "the server has found its source");
 
     home.configure(
         &(source("staying", "secrets = [\"file:one\"]\ntopic = \"elsewhere\"\n")
@@ -167,17 +167,21 @@ fn a_removed_source_is_gone_a_new_one_is_there_and_what_was_under_way_ends_as_it
     ] {
         assert!(shown.contains(part), "{part} in {shown}");
     }
-    assert_eq!(deliver(&home, &going, "evt_3").status, 200, "looking changes nothing");
+    assert_eq!(deliver(&home, &going, "evt_3").status, 200, "a preview changes nothing");
     assert!(process.reload());
 
     under_way.send(body);
-    assert_eq!(under_way.answer().status, 200, "it came in by the source that was there");
+    assert_eq!(under_way.answer().status, 200, "a delivery stays with the source that it found");
     assert_eq!(deliver(&home, &going, "evt_4").status, 404);
     assert_eq!(deliver(&home, &fixture::source(&home, "staying"), "evt_5").status, 200);
     assert_eq!(deliver(&home, &fixture::source(&home, "coming"), "evt_6").status, 200);
-    let kept = |source: &str| process.deliveries()[&(source.to_owned(), "stored".to_owned())];
-    assert_eq!((kept("going"), kept("staying"), kept("coming")), (3, 1, 1));
-    assert_eq!(process.deliveries()[&("coming".to_owned(), "deadline".to_owned())], 0, "every outcome is there from the start");
+    let stored = |source: &str| process.deliveries()[&(source.to_owned(), "stored".to_owned())];
+    assert_eq!((stored("going"), stored("staying"), stored("coming")), (3, 1, 1));
+    assert_eq!(
+        process.deliveries()[&("coming".to_owned(), "deadline".to_owned())],
+        0,
+        "every outcome has a counter from the start"
+    );
     let (code, shown) = diff(&home, &[]);
     assert!(code == Some(0) && shown.ends_with(&format!("in the process at http://{}: nothing\n", home.admin)), "{shown}");
     fixture::stop(process);
@@ -185,7 +189,7 @@ fn a_removed_source_is_gone_a_new_one_is_there_and_what_was_under_way_ends_as_it
 }
 
 #[test]
-fn another_secret_behind_the_same_reference_is_a_change_that_is_named_and_not_shown() {
+fn a_changed_secret_file_is_named_but_never_shown() {
     let home = Home::new(&[("one", "whsec_hush_1")], &source("stripe", "secrets = [{ name = \"main\", from = \"file:one\" }]\n"));
     let process = home.start();
     let old = fixture::source(&home, "stripe");
@@ -201,7 +205,7 @@ fn another_secret_behind_the_same_reference_is_a_change_that_is_named_and_not_sh
 }
 
 #[test]
-fn other_kafka_settings_take_another_client_and_lose_nothing() {
+fn changed_kafka_settings_replace_the_client_and_lose_nothing() {
     let kafka = kafka::shared();
     kafka.create_topic("resettled", 3, &[]);
     let config = |linger: u32| {
@@ -221,12 +225,12 @@ fn other_kafka_settings_take_another_client_and_lose_nothing() {
     ledger.assert_nobody_noticed();
     fixture::wait_until_forwarded(&process, "resettled");
     fixture::stop(process);
-    let repeats = fixture::audit(&home, &ledger, kafka, "resettled");
-    println!("repeats in Kafka: {repeats}");
+    let duplicates = fixture::audit(&home, &ledger, kafka, "resettled");
+    println!("duplicates in Kafka: {duplicates}");
 }
 
 #[test]
-fn old_and_new_secret_are_accepted_side_by_side_and_one_sees_which() {
+fn both_secrets_of_a_rotation_verify_and_are_counted() {
     let kafka = kafka::shared();
     kafka.create_topic("rotated", 1, &[]);
     let secret = |name: &str, file: &str, end: &str| format!("{{ name = \"{name}\", from = \"file:{file}\"{end} }}");
@@ -259,13 +263,13 @@ fn old_and_new_secret_are_accepted_side_by_side_and_one_sees_which() {
     assert_eq!(log.matches("an old secret is still in use").count(), 1, "once a day: {log}");
     assert_eq!(log.matches("the secret expires soon; the sender must use the new one by then").count(), 1, "{log}");
 
-    // The same secret, whose end is in the past: nothing that it signed is accepted any more.
+    // The same secret with its end in the past: it verifies nothing any more.
     let over = secret("2025", "old", ", not_after = 2020-01-01");
     home.configure(&config(&[over, new.clone()]));
     assert!(process.reload());
     assert_eq!((send("whsec_old", "evt_3"), send("whsec_new", "evt_4")), (401, 200));
     assert_eq!(process.deliveries()[&("stripe".to_owned(), "signature_mismatch".to_owned())], 1);
-    wait_until("the refusal is in the log", || {
+    wait_until("the rejection is in the log", || {
         home.log().contains("signed with the secret 2025, which expired at 2020-01-02T00:00:00.000Z")
     });
     assert!(home.log().contains("the secret has expired and verifies nothing: take it out"));
@@ -281,31 +285,31 @@ fn old_and_new_secret_are_accepted_side_by_side_and_one_sees_which() {
     assert_eq!(send("whsec_new", "evt_5"), 200);
     let records = kafka.wait_for_records("rotated", 5);
     assert!(!records[3].headers.iter().any(|(name, _)| name == "http-stripe-signature"));
-    assert!(records[4].header("http-stripe-signature").starts_with("t="), "passed on since the reload");
-    assert_eq!((metric(EXPIRY, "2025"), metric(VERIFIED, "2025")), (None, Some(2.0)), "what was counted stays");
+    assert!(records[4].header("http-stripe-signature").starts_with("t="), "forwarded since the reload");
+    assert_eq!((metric(EXPIRY, "2025"), metric(VERIFIED, "2025")), (None, Some(2.0)), "a counter outlives its secret");
     fixture::stop(process);
 }
 
 #[test]
-fn a_sighup_that_comes_before_everything_runs_is_obeyed_then() {
+fn a_sighup_during_the_start_is_handled_after_it() {
     let home = Home::new(&[], &source("stripe", "secrets = [\"file:pipe\"]\n"));
     let pipe = home.journal().with_file_name("pipe");
     mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe can be made");
     let process = home.launch();
-    // Opens once hookhold reads its secrets, and holds it there.
-    let mut first = fs::File::options().write(true).open(&pipe).expect("hookhold reads it");
+    // This open returns once hookhold reads its secrets; the read then waits for the test.
+    let mut first = fs::File::options().write(true).open(&pipe).expect("hookhold reads the pipe");
     process.signal(Signal::HUP);
-    first.write_all(b"whsec_first").expect("hookhold reads it");
+    first.write_all(b"whsec_first").expect("hookhold reads the pipe");
     drop(first);
     wait_until("hookhold is ready", || process.ready() == Some(200));
-    fs::write(&pipe, "whsec_second").expect("hookhold reads it once more");
-    wait_until("the configuration is read again", || home.log().contains("configuration reloaded"));
+    fs::write(&pipe, "whsec_second").expect("hookhold reads the pipe again");
+    wait_until("the configuration is reloaded", || home.log().contains("configuration reloaded"));
     assert!(home.log().contains("the secret behind pipe is another one"), "{}", home.log());
     fixture::stop(process);
 }
 
 #[test]
-fn a_process_that_cannot_be_asked_or_reads_another_file_is_an_error() {
+fn check_diff_fails_without_a_process_reading_the_same_file() {
     let home = Home::new(&[("one", "whsec_one")], &source("stripe", "secrets = [\"file:one\"]\n"));
     let output = home.verb(&["check", "--diff"]);
     let said = String::from_utf8(output.stderr).expect("text");
@@ -323,17 +327,17 @@ fn a_process_that_cannot_be_asked_or_reads_another_file_is_an_error() {
     fixture::stop(process);
 }
 
-/// A source with Stripe's recipe.
+/// Returns the section of a source with Stripe's recipe.
 fn source(name: &str, rest: &str) -> String {
     format!("[sources.{name}]\nprovider = \"stripe\"\n{rest}")
 }
 
-/// Sends one delivery, signed as `source` is configured, and reads the answer.
+/// Sends one delivery, signed as `source` is configured, and reads the response.
 fn deliver(home: &Home, source: &Source, id: &str) -> Answer {
     Line::open(home.hooks).ask(&request(source, id.to_owned()))
 }
 
-/// `hookhold check --diff`: exit code, and what it prints. For machines it says the same.
+/// Runs `hookhold check --diff`; returns its exit code and its text. Asserts that the JSON format says the same.
 fn diff(home: &Home, further: &[&str]) -> (Option<i32>, String) {
     let check = |format| home.verb(&[&["check", "--diff", "--format", format], further].concat());
     let (output, json) = (check("text"), check("json"));

@@ -1,5 +1,5 @@
-//! The way out of the real binary: what SIGTERM does to deliveries under way, to new ones and to those that never end; and
-//! the exit code and words of a start that cannot be.
+//! Shutdown of the real binary: what SIGTERM does to deliveries in progress, to new ones and to those that never complete; and
+//! exit code and message of a start that fails.
 
 #[path = "common/process.rs"]
 mod process;
@@ -14,15 +14,15 @@ use process::{Answer, Home, Line, post, wait_until};
 use rustix::process::Signal;
 use sdk::{Sample, Sdk};
 
-/// Nothing but the drain ends a request in here: every other limit is out of reach.
+/// Returns a home in which only the drain ends a request: every other limit is out of reach.
 fn home(server: &str) -> Home {
     let source = "[sources.stripe]\nprovider = \"stripe\"\nsecrets = [\"file:stripe\"]\nlimits.respond_within = \"5m\"\n";
     let server = server.lines().map(|line| format!("server.{line}\n")).collect::<String>();
-    let patient = "server.request_deadline = \"10m\"\nserver.min_rate_after = \"10m\"\n";
-    Home::new(&[("stripe", SECRET)], &format!("{patient}{server}{source}"))
+    let generous = "server.request_deadline = \"10m\"\nserver.min_rate_after = \"10m\"\n";
+    Home::new(&[("stripe", SECRET)], &format!("{generous}{server}{source}"))
 }
 
-/// A delivery of Stripe's, as bytes on the wire up to the end of the head, and its body.
+/// Returns a delivery of Stripe's: the bytes up to the end of the request head, and the body.
 fn delivery(sdk: &mut Sdk, id: &str) -> (Vec<u8>, Vec<u8>) {
     let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
     let body = format!("{{\"id\":\"{id}\",\"type\":\"invoice.paid\"}}").into_bytes();
@@ -33,7 +33,7 @@ fn delivery(sdk: &mut Sdk, id: &str) -> (Vec<u8>, Vec<u8>) {
     (head, body)
 }
 
-/// Begins a delivery: the gateway has seen its head, and a part of its body is under way.
+/// Starts a delivery: the gateway has read its head, and a part of the body has been sent.
 fn begin(home: &Home, head: &[u8], part: &[u8]) -> Line {
     let mut line = Line::open(home.hooks);
     assert_eq!(line.ask(head).status, 100);
@@ -46,7 +46,7 @@ fn deliver(line: &mut Line, (head, body): (Vec<u8>, Vec<u8>)) -> Answer {
     line.ask(&body)
 }
 
-fn kept_ids(home: &Home) -> Vec<String> {
+fn stored_ids(home: &Home) -> Vec<String> {
     let tail = home.verb(&["tail", "--from", "0", "--format", "json"]);
     assert_eq!(tail.status.code(), Some(0), "{tail:?}");
     let events = String::from_utf8(tail.stdout).expect("JSON is text");
@@ -59,7 +59,7 @@ fn listens(home: &Home) -> bool {
 }
 
 #[test]
-fn sigterm_with_100_deliveries_under_way_answers_them_all_and_exits_0() {
+fn sigterm_answers_100_deliveries_in_progress_and_exits_0() {
     let home = home("drain_delay = \"0s\"\ndrain_deadline = \"1h\"");
     let process = home.start();
     let mut sdk = Sdk::start();
@@ -72,22 +72,22 @@ fn sigterm_with_100_deliveries_under_way_answers_them_all_and_exits_0() {
     }
 
     process.signal(Signal::TERM);
-    wait_until("new connections are refused", || !listens(&home));
+    wait_until("the listener is closed", || !listens(&home));
     assert_eq!(process.ready(), Some(503));
     for (line, rest) in &mut under_way {
         let answer = line.ask(rest);
         assert_eq!(answer.status, 200);
         assert!(answer.head.contains("\r\nconnection: close\r\n"), "{}", answer.head);
-        assert_eq!(line.rest(), b"", "and then it is closed");
+        assert_eq!(line.rest(), b"", "the connection is closed afterwards");
     }
     assert_eq!(process.wait().code(), Some(0));
-    let kept = kept_ids(&home);
-    assert_eq!(kept.len(), 100);
-    assert_eq!(kept.into_iter().collect::<BTreeSet<_>>(), ids.into_iter().collect());
+    let stored = stored_ids(&home);
+    assert_eq!(stored.len(), 100);
+    assert_eq!(stored.into_iter().collect::<BTreeSet<_>>(), ids.into_iter().collect());
 }
 
 #[test]
-fn a_body_that_never_completes_is_answered_503_at_the_drain_deadline() {
+fn an_incomplete_body_gets_503_at_the_drain_deadline() {
     let home = home("drain_delay = \"0s\"\ndrain_deadline = \"1s\"");
     let process = home.start();
     let (head, body) = delivery(&mut Sdk::start(), "evt_1");
@@ -105,13 +105,13 @@ fn a_body_that_never_completes_is_answered_503_at_the_drain_deadline() {
     assert_eq!(process.wait().code(), Some(0));
     for source in ["stripe", "-"] {
         let named = |line: &&str| line.contains("outcome=\"draining\"") && line.contains(&format!("source={source:?}"));
-        assert_eq!(home.log().lines().filter(named).count(), 1, "the log names the ending:\n{}", home.log());
+        assert_eq!(home.log().lines().filter(named).count(), 1, "the log has one line for the outcome:\n{}", home.log());
     }
-    assert_eq!(kept_ids(&home), [""; 0]);
+    assert_eq!(stored_ids(&home), [""; 0]);
 }
 
 #[test]
-fn deliveries_on_open_and_new_connections_during_drain_delay_are_kept() {
+fn deliveries_during_drain_delay_are_stored_on_any_connection() {
     let home = home("drain_delay = \"10m\"\ndrain_deadline = \"1h\"");
     let process = home.start();
     let mut sdk = Sdk::start();
@@ -122,7 +122,7 @@ fn deliveries_on_open_and_new_connections_during_drain_delay_are_kept() {
     let mut across = begin(&home, &head, &body[..10]);
 
     process.signal(Signal::TERM);
-    wait_until("the gateway says that it leaves", || process.ready() == Some(503));
+    wait_until("the shutdown has begun", || process.ready() == Some(503));
     let mut new = Line::open(home.hooks);
     for (line, id) in [(&mut used, "evt_used"), (&mut idle, "evt_idle"), (&mut new, "evt_new")] {
         let answer = deliver(line, delivery(&mut sdk, id));
@@ -134,29 +134,29 @@ fn deliveries_on_open_and_new_connections_during_drain_delay_are_kept() {
     assert_eq!(process.ready(), Some(503));
     assert_eq!(process.metric("hookhold_deliveries_total{outcome=\"stored\",source=\"stripe\"}"), Some(6.0));
     drop(process);
-    assert_eq!(kept_ids(&home), ["evt_before", "evt_used", "evt_idle", "evt_new", "evt_new_again", "evt_across"]);
+    assert_eq!(stored_ids(&home), ["evt_before", "evt_used", "evt_idle", "evt_new", "evt_new_again", "evt_across"]);
 }
 
 #[test]
-fn a_second_signal_ends_at_once() {
+fn a_second_signal_ends_the_process_at_once() {
     for (first, second) in [(Signal::TERM, Signal::TERM), (Signal::INT, Signal::TERM), (Signal::TERM, Signal::INT)] {
         let (home, mut sdk) = (home("drain_delay = \"10m\"\ndrain_deadline = \"1h\""), Sdk::start());
         let process = home.start();
         let (head, body) = delivery(&mut sdk, "evt_never_complete");
         let mut line = begin(&home, &head, &body[..10]);
-        assert_eq!(deliver(&mut Line::open(home.hooks), delivery(&mut sdk, "evt_kept")).status, 200);
+        assert_eq!(deliver(&mut Line::open(home.hooks), delivery(&mut sdk, "evt_stored")).status, 200);
         process.signal(first);
-        wait_until("the gateway says that it leaves", || process.ready() == Some(503));
+        wait_until("the shutdown has begun", || process.ready() == Some(503));
         process.signal(second);
         assert_eq!(process.wait().code(), Some(0));
-        let last_words = String::from_utf8_lossy(&line.rest()).into_owned();
-        assert!(last_words.is_empty() || last_words.starts_with("HTTP/1.1 503 "), "{last_words}");
-        assert_eq!(kept_ids(&home), ["evt_kept"], "what was answered 2xx stays");
+        let response = String::from_utf8_lossy(&line.rest()).into_owned();
+        assert!(response.is_empty() || response.starts_with("HTTP/1.1 503 "), "{response}");
+        assert_eq!(stored_ids(&home), ["evt_stored"], "a delivery that was answered 2xx stays stored");
     }
 }
 
 #[test]
-fn a_port_in_use_ends_the_start_with_1_and_names_the_option_and_the_address() {
+fn a_port_in_use_fails_the_start_and_is_named() {
     for option in ["server.listen", "admin.listen"] {
         let home = home("drain_delay = \"0s\"");
         let address = if option == "server.listen" { home.hooks } else { home.admin };
@@ -169,7 +169,7 @@ fn a_port_in_use_ends_the_start_with_1_and_names_the_option_and_the_address() {
 }
 
 #[test]
-fn a_journal_that_another_run_has_open_ends_the_start_with_1_and_names_it() {
+fn a_journal_in_use_fails_the_start_and_is_named() {
     let home = home("drain_delay = \"0s\"");
     let process = home.start();
     let before = home.log();
@@ -178,15 +178,15 @@ fn a_journal_that_another_run_has_open_ends_the_start_with_1_and_names_it() {
     let said = &log[before.len()..];
     let named = |line: &str| line.starts_with("hookhold: ") && line.contains(&*home.journal().to_string_lossy());
     assert!(said.lines().any(|line| named(line) && line.contains("another")), "{said}");
-    assert_eq!(process.ready(), Some(200), "the first one does not notice");
+    assert_eq!(process.ready(), Some(200), "the first process is not affected");
 }
 
 #[test]
-fn a_limit_of_open_files_below_max_connections_is_named_at_the_start() {
+fn a_low_limit_of_open_files_is_logged_at_start() {
     for (connections, lines) in [(1_000, 1), (10, 0)] {
         let home = home(&format!("drain_delay = \"0s\"\nmax_connections = {connections}"));
         let process = home.launch_with(&["sh", "-c", "ulimit -n 1000 && exec \"$0\" \"$@\""]);
-        wait_until("it listens", || listens(&home));
+        wait_until("the listener is open", || listens(&home));
         let said = home.log().lines().filter(|line| line.contains("limit=1000 ") && line.contains("LimitNOFILE")).count();
         assert_eq!(said, lines, "{}", home.log());
         drop(process);
