@@ -95,7 +95,8 @@ pub(super) async fn read(
     Ok(buffer.into_bytes())
 }
 
-/// True once the announced length has arrived: over HTTP/2 a sender that hangs up then makes its stream fail, not end.
+/// True once the announced length has arrived. Over HTTP/2, the stream of a sender that hangs up at that point fails instead
+/// of ending.
 fn is_complete(body: &Incoming) -> bool {
     body.is_end_stream() || body.size_hint().exact() == Some(0)
 }

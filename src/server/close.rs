@@ -21,7 +21,7 @@ where
     }
 }
 
-/// Time for which a connection discards what its peer goes on sending.
+/// Time limit for discarding what the peer is still sending.
 pub(super) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
 const DISCARD_BUFFER_BYTES: usize = 16 * 1024;

@@ -199,7 +199,7 @@ impl Progress {
         self.lock().previous == Previous::Unread
     }
 
-    /// Waits until the current deadline. Polled after the connection, so that it takes account of what has just arrived.
+    /// Waits until the current deadline. Polled after the connection, so that it sees the bytes that have just arrived.
     pub(super) async fn expired(&self, mut timer: Pin<&mut Sleep>) {
         poll_fn(|cx| {
             loop {

@@ -1,4 +1,4 @@
-//! The socket as hyper sees it. Records in a [`Progress`] what arrives and that something is written.
+//! Wraps the socket for hyper and records its reads and writes in a [`Progress`].
 
 use std::io;
 use std::pin::Pin;

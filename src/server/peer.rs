@@ -1,4 +1,4 @@
-//! The sender at the other end of a connection and of a request, which differ behind a trusted proxy.
+//! The senders of a connection and of its requests; behind a trusted proxy they differ.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ impl Peer {
         Some(Peer { remote, sender: Arc::new(sender), is_trusted_proxy })
     }
 
-    /// Returns true if a TLS handshake with this peer costs more than it is worth at this moment; the rejection is counted.
+    /// Returns true, and counts the rejection, if this peer is limited and must not start a TLS handshake.
     pub(super) fn rejects_handshake(&self) -> bool {
         !self.is_trusted_proxy && self.sender.rejects_handshake(Instant::now())
     }

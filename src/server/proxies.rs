@@ -1,4 +1,4 @@
-//! Decides which address a request comes from when proxies are between its sender and this server.
+//! Finds the address of a sender whose requests pass through proxies.
 //!
 //! Only a trusted proxy can name another address: in the PROXY header at the start of its connection, or by what it appends to
 //! `X-Forwarded-For`. That list grows to the right, and its left part is whatever the sender made up. So it is read from the

@@ -1,9 +1,9 @@
 //! Serves one request, from its head to its response, in the order in which it can be rejected.
 //!
-//! Path, method, signature header and announced length are judged before the body is read. Such a rejection waits for
-//! nothing and never invites a body with `100 Continue`, which hyper sends when the body is first polled. From the last byte
-//! to the hand-over inside [`Gateway::receive`](crate::gateway::Gateway::receive) nothing here waits or looks for a hang-up:
-//! a sender that disconnects after its last byte has delivered.
+//! Path, method, signature header and announced length are judged before the body is read. Such a rejection is
+//! immediate and never invites a body with `100 Continue`, which hyper sends when the body is first polled. Between the last
+//! byte and the hand-over inside [`Gateway::receive`](crate::gateway::Gateway::receive), this file neither waits nor checks
+//! for a hang-up: a sender that disconnects after its last byte has delivered.
 
 use std::fmt;
 use std::sync::Arc;

@@ -2,8 +2,8 @@
 //!
 //! No address is limited for sending much. Connections and body bytes have a limit per address, so that no address can use
 //! all of them. An address whose deliveries keep being rejected is answered `rate_limited` before its next body is hashed,
-//! unless a genuine delivery has arrived from it within [`KNOWN_GOOD_FOR`]: an attacker who can make a provider send something
-//! sends from the provider's addresses, and behind a proxy that is not trusted all senders share one address.
+//! unless a genuine delivery has arrived from it within [`KNOWN_GOOD_FOR`]: an attacker who triggers deliveries of a
+//! provider uses the provider's addresses, and behind a proxy that is not trusted all senders share one address.
 //!
 //! A single IPv6 customer has at least a /64, so a /64 is one address here. Addresses with something open are bounded by the
 //! limit of connections, those that are only remembered by `max_addresses`, the least recently used forgotten first. Opening
@@ -33,7 +33,7 @@ use crate::limits::ServerLimits;
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
 
-/// The limits of all addresses, and what is known of each.
+/// The limits per address, and the record of each address.
 pub(super) struct SenderLimits {
     max_connections: usize,
     max_in_flight: usize,
