@@ -41,13 +41,13 @@ fn genuine_deliveries_get_2xx_during_an_attack_at_full_speed() {
     attack.hoard(HOARDER, 64, &signed(&home, body(2 << 20), None), 1 << 20);
     attack.forge(FORGER, 64, &forged(&home, 2_000));
     wait_until("all attackers have connected", || attack.opened() >= 1_000 + 64 + 64);
-    let order = Order { connections: 32, repeat_percent: 0, ..fixture::order(&home, "stripe") };
+    let order = Order { connections: 32, duplicate_percent: 0, ..fixture::order(&home, "stripe") };
     let load = Load::start(order, Ledger::new("genuine"));
     load.wait_until_accepted(3_000);
     let counted = |source: &str, outcome: &str| process.metric(&deliveries(source, outcome)).expect("declared from the start");
     wait_until("every trickling connection has been cut", || counted("-", "too_slow") >= 1_000.0);
     wait_until("the forger has been verified and then limited", || attack.forger_statuses().keys().eq([&401, &429]));
-    load.stop().assert_nobody_noticed();
+    load.stop().assert_no_sender_noticed();
     drop(attack);
     assert!(home.log().contains("bodies in flight from this address fill max_in_flight_per_address"), "the hoarders reached it");
     let peak = peak_memory(&process);

@@ -58,7 +58,7 @@ fn events_answered_2xx_survive_thirty_kills_exactly_once() {
             kill_during_start(&home, &mut random);
         }
         let process = home.start();
-        let order = Order { repeat_percent: 10, rate: None, seed: random.u64(..), ..fixture::order(&home, "stripe") };
+        let order = Order { duplicate_percent: 10, rate: None, seed: random.u64(..), ..fixture::order(&home, "stripe") };
         ledger = retry(&process, &order, ledger, &mut random);
         let load = Load::start(order, ledger);
         load.wait_until_accepted(random.u64(500..3500));
@@ -331,7 +331,7 @@ fn the_load_records_every_rejection_and_lost_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let home = fixture::home(&[("stripe", TOPIC)], None);
     let address = listener.local_addr().expect("bound above");
-    let order = Order { address, connections: 1, repeat_percent: 0, rate: None, ..fixture::order(&home, "stripe") };
+    let order = Order { address, connections: 1, duplicate_percent: 0, rate: None, ..fixture::order(&home, "stripe") };
     let load = Load::start(order, Ledger::new("noted"));
     answer(&listener, &["HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "HTTP/1.1 503 Later\r\n\r\n", ""]);
     answer(&listener, &["HTTP/1.1 200"]);
@@ -345,7 +345,7 @@ fn the_load_records_every_rejection_and_lost_connection() {
     assert_eq!((accepted, sent), (vec![1, 0, 0, 0, 1, 0], vec![1; 6]));
     assert_eq!(ledger.statuses, BTreeMap::from([(200, 1), (204, 1), (503, 1)]));
     assert_eq!(ledger.cut, 3);
-    assert!(ledger.has_trouble());
+    assert!(ledger.has_failures());
 }
 
 /// Accepts one connection, answers its requests with `answers` in turn, and closes it.

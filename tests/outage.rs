@@ -70,7 +70,7 @@ fn kafka_added_later_gets_every_event_stored_before() {
     let load = Load::start(fixture::order(&home, "stripe"), ledger);
     load.wait_until_sent(2 * RATE);
     let ledger = load.stop();
-    ledger.assert_nobody_noticed();
+    ledger.assert_no_sender_noticed();
     fixture::wait_until_forwarded(&process, topic);
     fixture::stop(process);
     fixture::audit(&home, &ledger, kafka, topic);
@@ -107,7 +107,7 @@ fn a_missing_topic_blocks_only_itself_until_created() {
     assert_eq!(fixture::kafka_health(&home)["state"], "ok");
     fixture::stop(process);
     for (ledger, topic) in [(first, present), (second, missing)] {
-        ledger.assert_nobody_noticed();
+        ledger.assert_no_sender_noticed();
         fixture::audit(&home, &ledger, kafka, topic);
     }
 }
@@ -134,7 +134,7 @@ fn states_while(home: &Home, load: &Load, deliveries: u64) -> Vec<String> {
 /// Ends the load, waits until every event is acknowledged, and runs the audit.
 fn finish(home: &Home, process: process::Process, load: Load, kafka: &Kafka) {
     let ledger = load.stop();
-    ledger.assert_nobody_noticed();
+    ledger.assert_no_sender_noticed();
     fixture::wait_until_forwarded(&process, TOPIC);
     assert_eq!(fixture::kafka_health(home)["state"], "ok");
     fixture::stop(process);

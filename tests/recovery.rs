@@ -82,7 +82,7 @@ fn assert_all_lives(seeds: Range<u64>, trouble: Trouble) {
         };
     }
     let next = Mutex::new(seeds);
-    let tally = Mutex::new(Tally::default());
+    let tally = Mutex::new(DeliveryCount::default());
     let worker = || {
         while let Some(seed) = { next.lock().expect("no panic inside").next() } {
             match live(seed, trouble) {
@@ -104,7 +104,7 @@ fn assert_all_lives(seeds: Range<u64>, trouble: Trouble) {
 
 /// What happened, so that an empty test is noticed.
 #[derive(Debug, Default)]
-struct Tally {
+struct DeliveryCount {
     lives: u64,
     acknowledged: u64,
     recovered: u64,
@@ -116,8 +116,8 @@ struct Tally {
     failed: u64,
 }
 
-impl Tally {
-    fn add(&mut self, other: Tally) {
+impl DeliveryCount {
+    fn add(&mut self, other: DeliveryCount) {
         self.lives += 1;
         self.acknowledged += other.acknowledged;
         self.recovered += other.recovered;
@@ -174,7 +174,7 @@ struct Life {
     found: HashMap<String, u64>,
     /// What came after a lane was first found is not deleted before its cursor passes, by lane.
     pinned_from: HashMap<String, u64>,
-    tally: Tally,
+    tally: DeliveryCount,
 }
 
 macro_rules! ensure {
@@ -188,7 +188,7 @@ macro_rules! ensure {
 type Checked = Result<(), String>;
 type Ends = Receiver<(usize, Result<Position, AppendError>)>;
 
-fn live(seed: u64, trouble: Trouble) -> Result<Tally, String> {
+fn live(seed: u64, trouble: Trouble) -> Result<DeliveryCount, String> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let retention = trouble.retention;
     // With retention: segments that hold enough to be written over, and few enough that they are.

@@ -66,7 +66,7 @@ fn ten_reloads_under_load_reject_and_lose_no_delivery() {
     }
 
     let (ledger, took) = (load.stop(), began.elapsed());
-    ledger.assert_nobody_noticed();
+    ledger.assert_no_sender_noticed();
     topics.iter().for_each(|topic| fixture::wait_until_forwarded(&process, topic));
     let outcomes: BTreeSet<String> =
         process.deliveries().into_iter().filter(|(_, count)| *count > 0).map(|((_, word), _)| word).collect();
@@ -222,7 +222,7 @@ fn changed_kafka_settings_replace_the_client_and_lose_nothing() {
     }
     load.wait_until_sent(load.sent() + 500);
     let ledger = load.stop();
-    ledger.assert_nobody_noticed();
+    ledger.assert_no_sender_noticed();
     fixture::wait_until_forwarded(&process, "resettled");
     fixture::stop(process);
     let duplicates = fixture::audit(&home, &ledger, kafka, "resettled");

@@ -43,7 +43,7 @@ pub fn order(home: &Home, source: &str) -> Order {
         address: home.hooks,
         source: self::source(home, source),
         connections: 64,
-        repeat_percent: 5,
+        duplicate_percent: 5,
         rate: Some(500),
         seed: seed(),
     }

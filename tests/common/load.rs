@@ -1,6 +1,6 @@
-//! Load on a running gateway, as many senders at once make it: deliveries with ids of their own, signed as `hookhold send`
-//! signs, a share of them sent again. A sender that loses its connection opens a new one; what happened to each delivery is
-//! written down, so that it can be compared with what was kept.
+//! Load on a running gateway from many concurrent senders: deliveries with unique ids, signed as `hookhold send` signs them, a
+//! share of them duplicates. A sender that loses its connection opens a new one. The ledger records the fate of each delivery, so
+//! that a test can compare it with the journal.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
@@ -20,90 +20,90 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// How to send.
+/// Parameters of a load.
 #[derive(Clone)]
 pub struct Order {
     pub address: SocketAddr,
     pub source: Arc<Source>,
     pub connections: usize,
-    /// How many of a hundred deliveries are repeats of an earlier one, which may still be under way.
-    pub repeat_percent: u8,
-    /// Deliveries per second; `None`: as fast as the answers come.
+    /// Percentage of deliveries that duplicate an earlier one, which may still be in progress.
+    pub duplicate_percent: u8,
+    /// Deliveries per second; `None` sends the next one as soon as a response arrives.
     pub rate: Option<u32>,
     pub seed: u64,
 }
 
-/// What became of every delivery, over as many loads as were given it.
+/// Record of every delivery, over one load or several.
 pub struct Ledger {
     name: String,
-    deliveries: Vec<Tally>,
-    /// Answers, by status.
+    deliveries: Vec<DeliveryCount>,
+    /// Number of responses by status.
     pub statuses: BTreeMap<u16, u64>,
-    /// Requests whose connection ended before the answer.
+    /// Number of requests whose connection ended before the response.
     pub cut: u64,
 }
 
-/// How often one id was sent, and how often that was answered 2xx.
+/// Number of times that one id was sent, and of 2xx responses to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct DeliveryCount {
     pub sent: u32,
     pub accepted: u32,
 }
 
 impl Ledger {
-    /// An empty one; `name` stands in every id.
+    /// Returns an empty ledger; every id contains `name`.
     pub fn new(name: &str) -> Ledger {
         Ledger { name: name.to_owned(), deliveries: Vec::new(), statuses: BTreeMap::new(), cut: 0 }
     }
 
-    /// Every id that was sent, with its tally.
-    pub fn all(&self) -> impl Iterator<Item = (String, Tally)> {
-        self.deliveries.iter().enumerate().map(|(number, tally)| (self.id(number), *tally))
+    /// Returns every id that was sent, with its counts.
+    pub fn all(&self) -> impl Iterator<Item = (String, DeliveryCount)> {
+        self.deliveries.iter().enumerate().map(|(number, count)| (self.id(number), *count))
     }
 
-    /// The ids that were answered 2xx at least once.
+    /// Returns the ids that were answered 2xx at least once.
     pub fn accepted(&self) -> impl Iterator<Item = String> {
-        self.all().filter(|(_, tally)| tally.accepted > 0).map(|(id, _)| id)
+        self.all().filter(|(_, count)| count.accepted > 0).map(|(id, _)| id)
     }
 
-    /// How many ids fulfil a condition.
-    pub fn count(&self, condition: impl Fn(Tally) -> bool) -> usize {
-        self.deliveries.iter().filter(|tally| condition(**tally)).count()
+    /// Counts the ids that fulfil a condition.
+    pub fn count(&self, condition: impl Fn(DeliveryCount) -> bool) -> usize {
+        self.deliveries.iter().filter(|count| condition(**count)).count()
     }
 
-    /// The numbers of all ids that fulfil a condition.
-    pub fn numbers(&self, condition: impl Fn(Tally) -> bool) -> Vec<usize> {
+    /// Returns the numbers of all ids that fulfil a condition.
+    pub fn numbers(&self, condition: impl Fn(DeliveryCount) -> bool) -> Vec<usize> {
         let numbered = self.deliveries.iter().enumerate();
-        numbered.filter(|(_, tally)| condition(**tally)).map(|(number, _)| number).collect()
+        numbered.filter(|(_, count)| condition(**count)).map(|(number, _)| number).collect()
     }
 
-    /// True unless every request was answered, and answered 200.
-    pub fn has_trouble(&self) -> bool {
+    /// Returns false if every request was answered with 200.
+    pub fn has_failures(&self) -> bool {
         self.cut > 0 || self.statuses.keys().any(|status| *status != 200)
     }
 
-    /// Panics if any sender had trouble.
-    pub fn assert_nobody_noticed(&self) {
+    /// Panics if any sender saw a failure.
+    pub fn assert_no_sender_noticed(&self) {
         assert!(self.statuses.contains_key(&200), "nothing was sent");
-        assert!(!self.has_trouble(), "statuses {:?}, connections lost {}", self.statuses, self.cut);
+        assert!(!self.has_failures(), "statuses {:?}, connections lost {}", self.statuses, self.cut);
     }
 
     fn id(&self, number: usize) -> String {
         format!("evt_{}_{number}", self.name)
     }
 
-    fn draw(&mut self, repeat_percent: u8, random: &mut fastrand::Rng) -> usize {
+    fn draw(&mut self, duplicate_percent: u8, random: &mut fastrand::Rng) -> usize {
         let known = self.deliveries.len();
-        if known > 0 && random.u8(0..100) < repeat_percent {
-            // Half of the repeats are of something recent, which may be under way.
+        if known > 0 && random.u8(0..100) < duplicate_percent {
+            // Half of the duplicates are of a recent delivery, which may still be in progress.
             return if random.bool() { random.usize(0..known) } else { random.usize(known.saturating_sub(RECENT)..known) };
         }
-        self.deliveries.push(Tally::default());
+        self.deliveries.push(DeliveryCount::default());
         known
     }
 }
 
-/// The only body that an id is ever sent with: 0.2 to 3 KiB, a pure function of the id.
+/// Returns the only body that is ever sent with an id: 0.2 to 3 KiB, a pure function of the id.
 pub fn body(id: &str) -> Bytes {
     let mut random = fastrand::Rng::with_seed(u64::from(crc32c::crc32c(id.as_bytes())));
     let (customer, size) = (random.u8(..), random.usize(100..3000));
@@ -112,7 +112,7 @@ pub fn body(id: &str) -> Bytes {
     format!(r#"{{"id":"{id}","type":"invoice.paid","created":1700000000,"data":{{"object":{object}}}}}"#).into()
 }
 
-/// A load that runs.
+/// A running load.
 pub struct Load {
     shared: Arc<Shared>,
     thread: JoinHandle<()>,
@@ -120,9 +120,9 @@ pub struct Load {
 
 struct Shared {
     order: Order,
-    /// Exactly these instead of new ones.
-    these: Option<Vec<usize>>,
-    /// Signs the next delivery. Held by every delivery under way that it has signed.
+    /// Numbers of the ledger to send, instead of new ids.
+    numbers: Option<Vec<usize>>,
+    /// Signs the next delivery. Each delivery in progress holds the source that has signed it.
     source: Mutex<Arc<Source>>,
     ledger: Mutex<Ledger>,
     random: Mutex<fastrand::Rng>,
@@ -139,65 +139,64 @@ impl Load {
         Load::run(order, ledger, None)
     }
 
-    /// Sends exactly these numbers of the ledger, each once, and waits until all are answered.
+    /// Sends these numbers of the ledger once each and waits for the responses.
     pub fn send_again(order: Order, ledger: Ledger, numbers: Vec<usize>) -> Ledger {
         let load = Load::run(order, ledger, Some(numbers));
         load.wait_for(|load| load.thread.is_finished());
         load.stop()
     }
 
-    /// Has every delivery from now on signed by another source, and waits until those that the former one signed have been
-    /// answered.
+    /// Signs every further delivery with another source, and waits until those that the previous source has signed are answered.
     pub fn sign_with(&self, source: Arc<Source>) {
-        let former = std::mem::replace(&mut *self.shared.source.lock().expect("no sender panics"), source);
-        self.wait_for(|load| Arc::strong_count(&former) == 1 + usize::from(Arc::ptr_eq(&former, &load.shared.order.source)));
+        let previous = std::mem::replace(&mut *self.shared.source.lock().expect("no sender panics"), source);
+        self.wait_for(|load| Arc::strong_count(&previous) == 1 + usize::from(Arc::ptr_eq(&previous, &load.shared.order.source)));
     }
 
-    /// Requests that have been written.
+    /// Returns the number of requests written so far.
     pub fn sent(&self) -> u64 {
         self.shared.sent.load(SeqCst)
     }
 
-    /// Requests that have been answered 2xx.
+    /// Returns the number of 2xx responses so far.
     pub fn accepted(&self) -> u64 {
         self.shared.accepted.load(SeqCst)
     }
 
-    /// Requests that have been written and not answered.
+    /// Returns the number of requests that wait for a response.
     pub fn in_flight(&self) -> u64 {
         self.shared.in_flight.load(SeqCst)
     }
 
-    /// Waits until so many requests have been written; at a rate of 500, 15,000 are half a minute.
+    /// Waits until this number of requests has been written; at a rate of 500, 15,000 take half a minute.
     pub fn wait_until_sent(&self, count: u64) {
         self.wait_for(|load| load.sent() >= count);
     }
 
-    /// Waits until so many requests have been answered 2xx.
+    /// Waits until this number of requests has been answered 2xx.
     pub fn wait_until_accepted(&self, count: u64) {
         self.wait_for(|load| load.accepted() >= count);
     }
 
-    /// Lets every request under way end, and hands back what is written down.
+    /// Waits for the responses of all requests in progress and returns the ledger.
     pub fn stop(self) -> Ledger {
         self.shared.stopping.store(true, SeqCst);
         self.wait_for(|load| load.thread.is_finished());
         self.thread.join().expect("no sender panics");
-        let shared = Arc::into_inner(self.shared).expect("its threads have ended");
+        let shared = Arc::into_inner(self.shared).expect("all senders have ended");
         shared.ledger.into_inner().expect("no sender panics")
     }
 
-    fn run(order: Order, ledger: Ledger, these: Option<Vec<usize>>) -> Load {
+    fn run(order: Order, ledger: Ledger, numbers: Option<Vec<usize>>) -> Load {
         let random = Mutex::new(fastrand::Rng::with_seed(order.seed));
         let [turns, sent, accepted, in_flight] = [(); 4].map(|()| AtomicU64::new(0));
         let (ledger, stopping) = (Mutex::new(ledger), AtomicBool::new(false));
         let source = Mutex::new(order.source.clone());
-        let shared = Arc::new(Shared { order, these, source, ledger, random, turns, sent, accepted, in_flight, stopping });
+        let shared = Arc::new(Shared { order, numbers, source, ledger, random, turns, sent, accepted, in_flight, stopping });
         let senders = shared.clone();
         Load { shared, thread: thread::spawn(move || senders.run()) }
     }
 
-    /// Waits for as long as anything moves.
+    /// Waits for a condition; panics if nothing is sent or accepted for [`STALLED`].
     fn wait_for(&self, condition: impl Fn(&Load) -> bool) {
         let mut seen = (self.sent(), self.accepted(), Instant::now());
         while !condition(self) {
@@ -206,7 +205,7 @@ impl Load {
                 seen = (self.sent(), self.accepted(), Instant::now());
             }
             let (sent, accepted, since) = seen;
-            assert!(since.elapsed() < STALLED, "nothing moves: {sent} sent, {accepted} accepted, {} waiting", self.in_flight());
+            assert!(since.elapsed() < STALLED, "no progress: {sent} sent, {accepted} accepted, {} waiting", self.in_flight());
         }
     }
 }
@@ -240,7 +239,7 @@ impl Shared {
         }
     }
 
-    /// `None` when stopped before anybody listened.
+    /// Returns `None` if the load is stopped before the gateway listens.
     async fn connect(&self) -> Option<BufStream<TcpStream>> {
         while !self.stopping.load(SeqCst) {
             if let Ok(stream) = TcpStream::connect(self.order.address).await {
@@ -257,14 +256,14 @@ impl Shared {
         if let Some(rate) = self.order.rate {
             sleep_until(began + Duration::from_secs(turn) / rate).await;
         }
-        match &self.these {
+        match &self.numbers {
             _ if self.stopping.load(SeqCst) => None,
-            Some(these) => these.get(turn as usize).copied(),
-            None => Some(self.ledger().draw(self.order.repeat_percent, &mut self.random.lock().expect("no sender panics"))),
+            Some(numbers) => numbers.get(turn as usize).copied(),
+            None => Some(self.ledger().draw(self.order.duplicate_percent, &mut self.random.lock().expect("no sender panics"))),
         }
     }
 
-    /// Gives the connection back if it can be used again.
+    /// Sends one delivery; returns the connection if it is still usable.
     async fn deliver(&self, mut connection: BufStream<TcpStream>, number: usize) -> Option<BufStream<TcpStream>> {
         let id = self.ledger().id(number);
         let source = self.source.lock().expect("no sender panics").clone();
@@ -272,10 +271,10 @@ impl Shared {
         self.in_flight.fetch_add(1, SeqCst);
         self.ledger().deliveries[number].sent += 1;
         self.sent.fetch_add(1, SeqCst);
-        let answer = exchange(&mut connection, &request).await;
+        let response = exchange(&mut connection, &request).await;
         self.in_flight.fetch_sub(1, SeqCst);
         let mut ledger = self.ledger();
-        let Ok(status) = answer else {
+        let Ok(status) = response else {
             ledger.cut += 1;
             return None;
         };
@@ -292,7 +291,7 @@ impl Shared {
     }
 }
 
-/// The delivery with this id, signed now.
+/// Returns the delivery with this id, signed now.
 pub fn request(source: &Source, id: String) -> Vec<u8> {
     let body = body(&id);
     let options = SampleOptions { id, event_type: None, key: None, now: SystemClock.now(), tamper: None };
@@ -306,7 +305,7 @@ pub fn request(source: &Source, id: String) -> Vec<u8> {
     request
 }
 
-/// Sends one request and reads the whole answer.
+/// Sends one request and reads the whole response.
 async fn exchange(connection: &mut BufStream<TcpStream>, request: &[u8]) -> io::Result<u16> {
     connection.write_all(request).await?;
     connection.flush().await?;
@@ -330,9 +329,9 @@ async fn exchange(connection: &mut BufStream<TcpStream>, request: &[u8]) -> io::
     Ok(status)
 }
 
-/// How many of the newest ids are preferred for repeats.
+/// Number of newest ids that duplicates prefer.
 const RECENT: usize = 100;
-/// Between two attempts to connect.
+/// Pause between two attempts to connect.
 const RETRY: Duration = Duration::from_millis(2);
-/// No test depends on how long anything takes; this only ends one in which nothing happens any more.
+/// Only ends a test in which nothing happens any more; no assertion depends on a duration.
 const STALLED: Duration = Duration::from_secs(30);
