@@ -139,7 +139,7 @@ fn finish(home: &Home, process: process::Process, load: Load, kafka: &Kafka) {
     assert_eq!(fixture::kafka_health(home)["state"], "ok");
     fixture::stop(process);
     let duplicates = fixture::audit(home, &ledger, kafka, TOPIC);
-    let (ids, retried) = (ledger.count(|tally| tally.accepted > 0), ledger.count(|tally| tally.sent > 1));
+    let (ids, retried) = (ledger.count(|count| count.accepted > 0), ledger.count(|count| count.sent > 1));
     println!("{ids} ids acknowledged, {retried} of them sent more than once; duplicates in Kafka: {duplicates}");
 }
 

@@ -82,11 +82,11 @@ fn assert_all_lives(seeds: Range<u64>, trouble: Trouble) {
         };
     }
     let next = Mutex::new(seeds);
-    let tally = Mutex::new(DeliveryCount::default());
+    let counts = Mutex::new(LifeCounts::default());
     let worker = || {
         while let Some(seed) = { next.lock().expect("no panic inside").next() } {
             match live(seed, trouble) {
-                Ok(one) => tally.lock().expect("no panic inside").add(one),
+                Ok(one) => counts.lock().expect("no panic inside").add(one),
                 Err(what) => panic!("seed {seed}: {what}"),
             }
         }
@@ -97,14 +97,14 @@ fn assert_all_lives(seeds: Range<u64>, trouble: Trouble) {
             handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         }
     });
-    let tally = tally.into_inner().expect("no panic inside");
-    println!("{tally:?}");
-    tally.assert_not_empty(trouble);
+    let counts = counts.into_inner().expect("no panic inside");
+    println!("{counts:?}");
+    counts.assert_not_empty(trouble);
 }
 
 /// What happened, so that an empty test is noticed.
 #[derive(Debug, Default)]
-struct DeliveryCount {
+struct LifeCounts {
     lives: u64,
     acknowledged: u64,
     recovered: u64,
@@ -116,8 +116,8 @@ struct DeliveryCount {
     failed: u64,
 }
 
-impl DeliveryCount {
-    fn add(&mut self, other: DeliveryCount) {
+impl LifeCounts {
+    fn add(&mut self, other: LifeCounts) {
         self.lives += 1;
         self.acknowledged += other.acknowledged;
         self.recovered += other.recovered;
@@ -174,7 +174,7 @@ struct Life {
     found: HashMap<String, u64>,
     /// What came after a lane was first found is not deleted before its cursor passes, by lane.
     pinned_from: HashMap<String, u64>,
-    tally: DeliveryCount,
+    counts: LifeCounts,
 }
 
 macro_rules! ensure {
@@ -188,7 +188,7 @@ macro_rules! ensure {
 type Checked = Result<(), String>;
 type Ends = Receiver<(usize, Result<Position, AppendError>)>;
 
-fn live(seed: u64, trouble: Trouble) -> Result<DeliveryCount, String> {
+fn live(seed: u64, trouble: Trouble) -> Result<LifeCounts, String> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let retention = trouble.retention;
     // With retention: segments that hold enough to be written over, and few enough that they are.
@@ -207,14 +207,14 @@ fn live(seed: u64, trouble: Trouble) -> Result<DeliveryCount, String> {
         disk.ignore_syncs();
     }
     let clock = Arc::new(HandClock::at(1_700_000_000_000));
-    let (events, saved, found, pinned_from, tally) = Default::default();
-    let mut life = Life { rng, disk, clock, options, trouble, events, saved, found, pinned_from, tally };
+    let (events, saved, found, pinned_from, counts) = Default::default();
+    let mut life = Life { rng, disk, clock, options, trouble, events, saved, found, pinned_from, counts };
     for _ in 0..life.rng.usize(2..6) {
         life.opening()?;
     }
     life.last_opening()?;
-    life.tally.recycled = life.disk.files_recycled();
-    Ok(life.tally)
+    life.counts.recycled = life.disk.files_recycled();
+    Ok(life.counts)
 }
 
 impl Life {
@@ -268,7 +268,7 @@ impl Life {
             Ok(journal) => Ok(Some((journal, metrics))),
             Err(error) if self.disk.is_dead() => {
                 drop(error);
-                self.tally.cut_openings += 1;
+                self.counts.cut_openings += 1;
                 self.crash();
                 Ok(None)
             }
@@ -285,7 +285,7 @@ impl Life {
     }
 
     fn crash(&mut self) {
-        self.tally.cuts += 1;
+        self.counts.cuts += 1;
         match self.rng.u8(..3) {
             0 => self.disk.kill(),
             _ => self.disk.cut_power(),
@@ -416,7 +416,7 @@ impl Life {
         for (index, end) in ends {
             match end {
                 Ok(position) => {
-                    self.tally.acknowledged += 1;
+                    self.counts.acknowledged += 1;
                     self.events[index].fate = Fate::Kept(position);
                     // Its sequence was free: what failed before has lost it.
                     for handed in &mut self.events[..index] {
@@ -429,7 +429,7 @@ impl Life {
                 Err(_) if self.disk.is_dead() => {}
                 Err(AppendError::Sync) => {}
                 Err(AppendError::Write | AppendError::Full) => {
-                    self.tally.failed += 1;
+                    self.counts.failed += 1;
                     self.events[index].fate = Fate::Failed;
                 }
             }
@@ -479,7 +479,7 @@ impl Life {
                 Fate::Void | Fate::Rotten => {}
             }
         }
-        self.tally.deleted += gone;
+        self.counts.deleted += gone;
         self.check_keys(journal)?;
         self.check_cursors(journal)
     }
@@ -519,7 +519,7 @@ impl Life {
                     let open = fates.iter().rev().find(|(_, fate)| matches!(fate, Fate::Open | Fate::Failed));
                     let (at, _) =
                         open.ok_or_else(|| format!("void event {index} came back at {}: {fates:?}", stored.position))?;
-                    self.tally.recovered += 1;
+                    self.counts.recovered += 1;
                     self.events[*at].fate = Fate::Kept(stored.position);
                     *at
                 }
@@ -612,7 +612,7 @@ impl Life {
                 lost += 1;
             }
         }
-        self.tally.rotten += lost;
+        self.counts.rotten += lost;
         let counted = metrics.journal.damaged.get();
         ensure!(lost == 0 || counted > 0, "{lost} events are lost to {damage}, none is counted");
         ensure!(counted <= 2, "one damage is counted as {counted}");

@@ -1,5 +1,5 @@
-//! SIGHUP reloads configuration and secrets, whole or not at all: no genuine delivery is rejected or lost meanwhile, a file with
-//! a mistake changes nothing, and a secret is rotated without a gap.
+//! SIGHUP reloads configuration and secrets, whole or not at all: no genuine delivery is rejected or lost meanwhile, an invalid
+//! file changes nothing, and a secret is rotated without a gap.
 
 #[path = "common/audit.rs"]
 mod audit;
@@ -90,7 +90,7 @@ fn ten_reloads_under_load_reject_and_lose_no_delivery() {
 }
 
 #[test]
-fn a_file_with_a_mistake_changes_nothing_and_is_reported() {
+fn an_invalid_file_changes_nothing_and_is_reported() {
     let good = source("stripe", "secrets = [\"file:old\"]\n");
     let home = Home::new(&[("old", "whsec_hush_old"), ("new", "whsec_hush_new")], &good);
     let process = home.start();

@@ -25,7 +25,7 @@ use hookhold::diagnostic::{Diagnostics, nearest};
 use hookhold::journal::ReadOnlyJournal;
 use hookhold::journal::disk::LocalDisk;
 
-/// Result of a verb: the exit status, or the error that kept it from its work.
+/// Result of a verb: the exit status, or the error that prevented its work.
 type VerbResult = Result<ExitStatus, Box<dyn Error>>;
 
 /// Receive webhooks, verify them, store them on disk, and forward them to Kafka.
@@ -177,7 +177,7 @@ const AFTER: &str = "\
 Examples:
   hookhold init stripe github         create a configuration for both and print what to paste where
   hookhold providers stripe           show what to paste where in Stripe's dashboard
-  hookhold check                      report every mistake in ./hookhold.toml at once
+  hookhold check                      report every error in ./hookhold.toml at once
   hookhold run                        receive, store and forward until SIGTERM
   hookhold send stripe --count 100    send 100 genuine deliveries to the running gateway
   hookhold tail --follow              print events as they are stored
@@ -186,5 +186,5 @@ Examples:
 Exit codes:
   0  success
   1  the command failed
-  2  the command line or the configuration has a mistake
+  2  the command line or the configuration is invalid
   3  the journal failed: check the disk before the next start";
