@@ -52,7 +52,7 @@ fn events_answered_2xx_survive_thirty_kills_exactly_once() {
     let mut ledger = Ledger::new(&format!("{:08x}", random.u32(..)));
     let mut kills: Vec<Kill> = Vec::new();
     let during_commit = |kills: &[Kill]| kills.iter().filter(|kill| kill.unconfirmed > 0).count();
-    while kills.len() < 30 || during_commit(&kills) < 20 || ledger.count(|tally| tally.accepted > 0) < 50_000 {
+    while kills.len() < 30 || during_commit(&kills) < 20 || ledger.count(|count| count.accepted > 0) < 50_000 {
         assert!(kills.len() < MOST_KILLS, "{} of {} kills came during a commit", during_commit(&kills), kills.len());
         if random.u8(0..3) == 0 {
             kill_during_start(&home, &mut random);
@@ -75,7 +75,7 @@ fn events_answered_2xx_survive_thirty_kills_exactly_once() {
     let order = Order { rate: None, ..fixture::order(&home, "stripe") };
     ledger = retry(&process, &order, ledger, &mut random);
     assert_eq!(ledger.statuses.keys().collect::<Vec<_>>(), [&200], "{:?}", ledger.statuses);
-    assert_eq!(ledger.count(|tally| tally.accepted == 0), 0, "everything was sent until it was answered");
+    assert_eq!(ledger.count(|count| count.accepted == 0), 0, "everything was sent until it was answered");
     fixture::wait_until_forwarded(&process, TOPIC);
     let next = fixture::journal(&home).log_end().expect("the journal can be read");
     wait_until("the cursor is saved", || fixture::saved_topic(&home, TOPIC).and_then(|topic| topic.cursor) == Some(next));
@@ -89,9 +89,9 @@ fn events_answered_2xx_survive_thirty_kills_exactly_once() {
     println!(
         "{} ids acknowledged by {} answers 2xx, {} of them sent more than once; {} kills, {} during a commit, {} requests cut; \
          {} recoveries copied a tail; duplicates in Kafka: {duplicates}, at most {} by one kill",
-        ledger.count(|tally| tally.accepted > 0),
+        ledger.count(|count| count.accepted > 0),
         ledger.statuses[&200],
-        ledger.count(|tally| tally.sent > 1),
+        ledger.count(|count| count.sent > 1),
         kills.len(),
         during_commit(&kills),
         ledger.cut,
@@ -110,7 +110,7 @@ fn kill_during_start(home: &Home, random: &mut fastrand::Rng) {
 /// Sends deliveries again after a restart: acknowledged ones, including the newest, must be duplicates; those that were cut are
 /// accepted now.
 fn retry(process: &process::Process, order: &Order, ledger: Ledger, random: &mut fastrand::Rng) -> Ledger {
-    let accepted = ledger.numbers(|tally| tally.accepted > 0);
+    let accepted = ledger.numbers(|count| count.accepted > 0);
     if accepted.is_empty() {
         return ledger;
     }
@@ -120,7 +120,7 @@ fn retry(process: &process::Process, order: &Order, ledger: Ledger, random: &mut
     let ledger = Load::send_again(order.clone(), ledger, retried.into_iter().collect());
     let outcome = |outcome: &str| process.deliveries().get(&("stripe".to_owned(), outcome.to_owned())).copied().unwrap_or(0);
     assert_eq!((outcome("duplicate"), outcome("stored")), (count as u64, 0), "acknowledged before the kill, retried after it");
-    let cut = ledger.numbers(|tally| tally.accepted == 0);
+    let cut = ledger.numbers(|count| count.accepted == 0);
     Load::send_again(order.clone(), ledger, cut)
 }
 
@@ -341,7 +341,7 @@ fn the_load_records_every_rejection_and_lost_connection() {
     drop(last);
     let ledger = load.stop();
 
-    let (accepted, sent): (Vec<u32>, Vec<u32>) = ledger.all().map(|(_, tally)| (tally.accepted, tally.sent)).unzip();
+    let (accepted, sent): (Vec<u32>, Vec<u32>) = ledger.all().map(|(_, count)| (count.accepted, count.sent)).unzip();
     assert_eq!((accepted, sent), (vec![1, 0, 0, 0, 1, 0], vec![1; 6]));
     assert_eq!(ledger.statuses, BTreeMap::from([(200, 1), (204, 1), (503, 1)]));
     assert_eq!(ledger.cut, 3);
