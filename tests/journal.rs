@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::Duration;
 
 use common::disk::{SimDisk, Step};
-use common::events::{HandClock, Sample, TOPICS};
+use common::events::{ManualClock, Sample, TOPICS};
 use hookhold::event::{Event, Position};
 use hookhold::event_key::EventKey;
 use hookhold::journal::disk::{Disk, LocalDisk};
@@ -28,7 +28,7 @@ type End = Receiver<Result<Position, AppendError>>;
 /// A medium, a clock and options: what stays when a journal is opened again.
 struct Harness {
     disk: SimDisk,
-    clock: Arc<HandClock>,
+    clock: Arc<ManualClock>,
     metrics: Arc<Metrics>,
     options: Options,
 }
@@ -37,7 +37,7 @@ impl Harness {
     fn new() -> Harness {
         let limits = JournalLimits { segment_size: 32 << 10, ..JournalLimits::default() };
         let options = Options { limits, ..Options::default() };
-        Harness { disk: SimDisk::default(), clock: Arc::new(HandClock::at(NOW)), metrics: Arc::default(), options }
+        Harness { disk: SimDisk::default(), clock: Arc::new(ManualClock::at(NOW)), metrics: Arc::default(), options }
     }
 
     fn with(change: impl FnOnce(&mut Options)) -> Harness {

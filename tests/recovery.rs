@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::disk::{SimDisk, Step};
-use common::events::{HandClock, Sample, TOPICS};
+use common::events::{ManualClock, Sample, TOPICS};
 use hookhold::clock::Clock;
 use hookhold::event::{LogId, Position};
 use hookhold::event_key::EventKey;
@@ -165,7 +165,7 @@ struct Handed {
 struct Life {
     rng: fastrand::Rng,
     disk: SimDisk,
-    clock: Arc<HandClock>,
+    clock: Arc<ManualClock>,
     options: Options,
     trouble: Trouble,
     events: Vec<Handed>,
@@ -206,7 +206,7 @@ fn live(seed: u64, trouble: Trouble) -> Result<LifeCounts, String> {
     if trouble.lies {
         disk.ignore_syncs();
     }
-    let clock = Arc::new(HandClock::at(1_700_000_000_000));
+    let clock = Arc::new(ManualClock::at(1_700_000_000_000));
     let (events, saved, found, pinned_from, counts) = Default::default();
     let mut life = Life { rng, disk, clock, options, trouble, events, saved, found, pinned_from, counts };
     for _ in 0..life.rng.usize(2..6) {

@@ -1,5 +1,5 @@
-//! Refused deliveries that the running process keeps, and `hookhold doctor` explains: from a real sender's SDK through the real
-//! binary, over its admin listener, to the cause.
+//! Rejected deliveries that the running gateway stores and `hookhold doctor` explains: a provider's SDK signs them, the real
+//! binary rejects them, and doctor reads them from the admin listener.
 
 #[path = "common/process.rs"]
 mod process;
@@ -13,7 +13,7 @@ use serde_json::Value;
 const STRIPE: &str = "whsec_c3RyaXBl";
 const OTHER: &str = "whsec_b3RoZXI=";
 const SECRETS: &[(&str, &str)] = &[("stripe-key", STRIPE), ("test-key", OTHER)];
-const KEEP: &str = "admin.keep_rejected = \"1 MiB\"\n";
+const KEEP_REJECTED: &str = "admin.keep_rejected = \"1 MiB\"\n";
 const SOURCES: &str = r#"
 [sources.stripe]
 provider = "stripe"
@@ -27,7 +27,7 @@ secrets = ["file:stripe-key"]
 allow_from = ["192.0.2.1"]
 "#;
 
-/// A genuine Stripe delivery of this moment under some secret.
+/// Returns the header fields of a Stripe delivery, signed now with this secret.
 fn signed(sdk: &mut Sdk, secret: &str, body: &[u8]) -> Vec<(String, String)> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
     sdk.sign(Sample { scheme: "stripe", secret, id: "", timestamp: now, body }).headers
@@ -37,7 +37,7 @@ fn deliver(home: &Home, path: &str, headers: &[(String, String)], body: &[u8]) -
     Line::open(home.hooks).ask(&post(path, headers, body)).status
 }
 
-/// The exit code of `doctor SOURCE`, and one object for each refused delivery.
+/// Runs `doctor SOURCE` and returns its exit code and one object for each rejected delivery.
 fn doctor(home: &Home, source: &str, more: &[&str]) -> (Option<i32>, Vec<Value>) {
     let output = home.verb(&[&["doctor", source, "--format", "json"], more].concat());
     let text = String::from_utf8(output.stdout).expect("JSON is text");
@@ -51,8 +51,8 @@ fn stop(process: Process<'_>) {
 }
 
 #[test]
-fn doctor_explains_the_latest_refused_deliveries_of_the_running_process() {
-    let home = Home::new(SECRETS, &format!("server.drain_delay = \"0s\"\n{KEEP}{SOURCES}"));
+fn doctor_explains_the_latest_rejections_of_a_running_gateway() {
+    let home = Home::new(SECRETS, &format!("server.drain_delay = \"0s\"\n{KEEP_REJECTED}{SOURCES}"));
     let (mut sdk, process) = (Sdk::start(), home.start());
     let body = "{\"id\":\"evt_1\",\"note\":\"\u{e9}\"}".as_bytes();
     let mut misdirected = signed(&mut sdk, OTHER, body);
@@ -62,18 +62,18 @@ fn doctor_explains_the_latest_refused_deliveries_of_the_running_process() {
     assert_eq!(deliver(&home, "/hooks/fenced", &signed(&mut sdk, STRIPE, body), body), 401);
     assert_eq!(deliver(&home, "/hooks/stripe", &signed(&mut sdk, STRIPE, body), body), 200);
 
-    let (code, refused) = doctor(&home, "stripe", &[]);
-    assert_eq!((code, refused.len()), (Some(1), 2), "{refused:?}");
+    let (code, rejected) = doctor(&home, "stripe", &[]);
+    assert_eq!((code, rejected.len()), (Some(1), 2), "{rejected:?}");
     let facts = |line: &Value| {
         let text = |key: &str| line[key].as_str().map(str::to_owned);
         (text("refused_as"), text("outcome"), line["causes"][0]["cause"].clone(), line["causes"][0]["certainty"].clone())
     };
     let missing = Some("signature_missing".to_owned());
-    assert_eq!(facts(&refused[0]), (missing.clone(), missing, "signature_absent".into(), "certain".into()));
+    assert_eq!(facts(&rejected[0]), (missing.clone(), missing, "signature_absent".into(), "certain".into()));
     let mismatch = Some("signature_mismatch".to_owned());
-    assert_eq!(facts(&refused[1]), (mismatch.clone(), mismatch, "other_sources_secret".into(), "certain".into()));
-    assert!(refused.iter().all(|line| line["remote"].as_str().is_some_and(|remote| remote.starts_with("127.0.0.1:"))));
-    assert_eq!(doctor(&home, "stripe", &["--last", "1"]).1, refused[..1]);
+    assert_eq!(facts(&rejected[1]), (mismatch.clone(), mismatch, "other_sources_secret".into(), "certain".into()));
+    assert!(rejected.iter().all(|line| line["remote"].as_str().is_some_and(|remote| remote.starts_with("127.0.0.1:"))));
+    assert_eq!(doctor(&home, "stripe", &["--last", "1"]).1, rejected[..1]);
     let (code, fenced) = doctor(&home, "fenced", &[]);
     assert_eq!(
         (code, &fenced[0]["outcome"], &fenced[0]["causes"][0]["cause"]),
@@ -82,13 +82,13 @@ fn doctor_explains_the_latest_refused_deliveries_of_the_running_process() {
     assert_eq!(doctor(&home, "test", &[]), (Some(0), Vec::new()));
 
     let text = home.verb(&["doctor", "stripe"]);
-    let said = String::from_utf8([text.stdout, text.stderr].concat()).expect("doctor says text");
-    assert!(said.contains("from 127.0.0.1:") && said.contains("certain: "), "{said}");
+    let output = String::from_utf8([text.stdout, text.stderr].concat()).expect("doctor prints text");
+    assert!(output.contains("from 127.0.0.1:") && output.contains("certain: "), "{output}");
     let mut line = Line::open(home.admin);
     let page = line.ask(b"GET /api/rejections HTTP/1.1\r\nhost: h\r\n\r\n");
     assert_eq!((page.status, page.body.split(|byte| *byte == b'\n').count()), (200, 4));
     for secret in [STRIPE, OTHER, "do-not-show"] {
-        assert!(!said.contains(secret) && !String::from_utf8_lossy(&page.body).contains(secret), "{secret} was shown");
+        assert!(!output.contains(secret) && !String::from_utf8_lossy(&page.body).contains(secret), "{secret} was shown");
     }
 
     home.put("stripe-key", OTHER.as_bytes());
@@ -98,28 +98,28 @@ fn doctor_explains_the_latest_refused_deliveries_of_the_running_process() {
 }
 
 #[test]
-fn refused_deliveries_are_kept_only_while_the_configuration_says_so() {
+fn rejections_are_stored_only_while_configured() {
     let home = Home::new(SECRETS, &format!("server.drain_delay = \"0s\"\n{SOURCES}"));
     let process = home.start();
-    let refuse = || assert_eq!(deliver(&home, "/hooks/stripe", &[], b"{}"), 401);
-    refuse();
+    let reject = || assert_eq!(deliver(&home, "/hooks/stripe", &[], b"{}"), 401);
+    reject();
     let off = home.verb(&["doctor", "stripe"]);
-    let said = String::from_utf8(off.stderr).expect("errors are text");
-    assert!(off.status.code() == Some(1) && said.contains("keep_rejected") && said.contains("--request FILE"), "{said}");
-    home.configure(&format!("server.drain_delay = \"0s\"\n{KEEP}{SOURCES}"));
+    let message = String::from_utf8(off.stderr).expect("errors are text");
+    assert!(off.status.code() == Some(1) && message.contains("keep_rejected") && message.contains("--request FILE"), "{message}");
+    home.configure(&format!("server.drain_delay = \"0s\"\n{KEEP_REJECTED}{SOURCES}"));
     assert!(process.reload());
-    assert_eq!(doctor(&home, "stripe", &[]), (Some(0), Vec::new()), "what came before is not there");
-    refuse();
+    assert_eq!(doctor(&home, "stripe", &[]), (Some(0), Vec::new()), "earlier rejections were not stored");
+    reject();
     assert_eq!(doctor(&home, "stripe", &[]).1.len(), 1);
     home.configure(SOURCES);
     assert!(!process.reload(), "drain_delay needs a restart");
     assert_eq!(doctor(&home, "stripe", &[]).1.len(), 1);
     home.configure(&format!("server.drain_delay = \"0s\"\n{SOURCES}"));
     assert!(process.reload());
-    home.configure(&format!("server.drain_delay = \"0s\"\n{KEEP}{SOURCES}"));
+    home.configure(&format!("server.drain_delay = \"0s\"\n{KEEP_REJECTED}{SOURCES}"));
     assert!(process.reload());
-    assert_eq!(doctor(&home, "stripe", &[]), (Some(0), Vec::new()), "switching it off forgets them");
+    assert_eq!(doctor(&home, "stripe", &[]), (Some(0), Vec::new()), "turning it off drops them");
     stop(process);
     let gone = home.verb(&["doctor", "stripe"]);
-    assert_eq!(gone.status.code(), Some(1), "nobody can be asked");
+    assert_eq!(gone.status.code(), Some(1), "no gateway answers");
 }

@@ -1,4 +1,4 @@
-//! Genuine events for tests of the journal: made by the verifier, because nobody else can make one.
+//! Verified events for tests of the journal. They pass through the verifier, because only it constructs events.
 
 #![allow(dead_code, reason = "each test file uses its own part of it")]
 
@@ -16,10 +16,10 @@ use hookhold::verify::sign::{SampleOptions, sign};
 use hookhold::verify::{Verdict, Verifier};
 use http::{HeaderName, HeaderValue};
 
-/// The topics that events can go to.
+/// The topics of the events.
 pub const TOPICS: [&str; 3] = ["orders", "invoices", "parcels"];
 
-/// What a test decides about an event.
+/// The parts of an event that a test chooses.
 #[derive(Clone, Debug, Default)]
 pub struct Sample {
     /// Index into [`TOPICS`].
@@ -30,14 +30,14 @@ pub struct Sample {
     pub id: String,
     /// The dedupe key.
     pub key: Option<[u8; 16]>,
-    /// When it arrives, in Unix milliseconds.
+    /// Time of arrival, Unix milliseconds.
     pub received_at: u64,
-    /// Further request headers.
+    /// Additional request headers.
     pub headers: Vec<(&'static str, Vec<u8>)>,
 }
 
 impl Sample {
-    /// The event, verified.
+    /// Signs and verifies a delivery and returns its event.
     pub fn event(&self) -> Event {
         let source = &sources()[self.topic];
         let now = UnixMillis(self.received_at);
@@ -55,28 +55,28 @@ impl Sample {
             remote: ([192, 0, 2, 1], 443).into(),
             received_at: now,
         };
-        let believed = Verifier::new(source.clone()).verify(&delivery).expect("it is signed with the source's secret");
-        let Verdict::Event(verified) = believed else { panic!("no handshake is built here") };
+        let verdict = Verifier::new(source.clone()).verify(&delivery).expect("the source's secret signed it");
+        let Verdict::Event(verified) = verdict else { panic!("the delivery is not a challenge") };
         verified.event.with_key(self.key.map(EventKey))
     }
 }
 
-/// A clock that moves only by hand.
-pub struct HandClock(AtomicU64);
+/// A clock that only the test moves.
+pub struct ManualClock(AtomicU64);
 
-impl HandClock {
-    /// Stands at this moment, in Unix milliseconds.
-    pub fn at(now: u64) -> HandClock {
-        HandClock(AtomicU64::new(now))
+impl ManualClock {
+    /// Creates a clock that stands at this time, Unix milliseconds.
+    pub fn at(now: u64) -> ManualClock {
+        ManualClock(AtomicU64::new(now))
     }
 
-    /// Goes on.
+    /// Moves the clock forward.
     pub fn advance(&self, millis: u64) {
         self.0.fetch_add(millis, Ordering::SeqCst);
     }
 }
 
-impl Clock for HandClock {
+impl Clock for ManualClock {
     fn now(&self) -> UnixMillis {
         UnixMillis(self.0.load(Ordering::SeqCst))
     }
@@ -91,8 +91,8 @@ fn source(topic: &str) -> Source {
     let mut secret = tempfile::NamedTempFile::new().expect("a temporary file");
     secret.write_all(b"a secret").expect("a secret in it");
     let text = ENTRY.replace("SECRET", &secret.path().display().to_string());
-    let mistakes = Diagnostics::default();
-    let table = TomlTable::parse("hookhold.toml", &text, &mistakes).expect("the entry is TOML");
+    let diagnostics = Diagnostics::default();
+    let table = TomlTable::parse("hookhold.toml", &text, &diagnostics).expect("the entry is TOML");
     let defaults = SourceDefaults {
         public_url: None,
         topic: "{source}".into(),
@@ -100,7 +100,7 @@ fn source(topic: &str) -> Source {
         request_deadline: std::time::Duration::from_secs(8),
         window: std::time::Duration::from_secs(7 * 86_400),
     };
-    Source::compile(topic, table, &defaults, &mistakes).unwrap_or_else(|| panic!("{mistakes}"))
+    Source::compile(topic, table, &defaults, &diagnostics).unwrap_or_else(|| panic!("{diagnostics}"))
 }
 
 const ENTRY: &str = r#"
