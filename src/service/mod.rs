@@ -129,10 +129,10 @@ impl Service {
         Ok(service)
     }
 
-    /// Starts forwarding and serves both listeners until the shutdown signal has run its course: every delivery is answered,
-    /// and acknowledgements have been waited for. Must be called inside a tokio runtime.
+    /// Starts forwarding and serves both listeners until a shutdown is complete: every delivery is answered, and Kafka has had
+    /// time for its last acknowledgements. Must be called inside a tokio runtime.
     ///
-    /// Returns early if the journal fails. Senders have then received their responses, but the process must exit.
+    /// Returns early if the journal fails, after a moment in which waiting senders receive their 503. The process must then exit.
     pub async fn serve(&self, listeners: Listeners) -> Result<(), ServeError> {
         let journal_failed = self.notify_of_journal_failure();
         self.start_forwarding();
@@ -230,13 +230,13 @@ impl Service {
         }
     }
 
-    /// Returns a signal that is given once the journal can store nothing more.
+    /// Returns a notification that fires once the journal has failed.
     fn notify_of_journal_failure(&self) -> Arc<Notify> {
         let failed = Arc::new(Notify::new());
-        let (signal, journal) = (failed.clone(), self.0.journal.clone());
+        let (notify, journal) = (failed.clone(), self.0.journal.clone());
         self.0.journal.on_commit(Box::new(move || {
             if journal.failed() {
-                signal.notify_one();
+                notify.notify_one();
             }
             true
         }));

@@ -49,6 +49,7 @@ pub enum TestClock {
 }
 
 impl Harness {
+    /// Opens a service with this configuration on this disk.
     pub fn build(config: Config, disk: SimDisk, clock: TestClock) -> Harness {
         let shutdown = Shutdown::new();
         let service = Service::open(config.clone(), disk.start(), Arc::new(clock.clone()), shutdown.clone());
@@ -57,7 +58,7 @@ impl Harness {
         Harness { service, gateway, journal, metrics, disk, clock, shutdown, config, serving: None }
     }
 
-    /// Stops in good order and starts again.
+    /// Starts again after a clean stop.
     pub fn restarted(self) -> Harness {
         self.service.stop().expect("the journal works");
         self.killed()
@@ -90,7 +91,7 @@ impl Harness {
         self.serving = Some(Serving { address, task: tokio::spawn(async move { service.serve(listeners).await }) });
     }
 
-    /// Address for deliveries.
+    /// Returns the address for deliveries.
     pub fn address(&self) -> SocketAddr {
         self.serving.as_ref().expect("the harness serves").address
     }
@@ -102,6 +103,7 @@ impl Harness {
         self.service.stop().expect("the journal works");
     }
 
+    /// Returns the configuration that the service was opened with.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -115,10 +117,12 @@ impl Drop for Harness {
 }
 
 impl TestClock {
+    /// Returns a clock that stands at this time.
     pub fn stopped_at(time: UnixMillis) -> TestClock {
         TestClock::Stopped(Arc::new(AtomicU64::new(time.0)))
     }
 
+    /// Moves a stopped clock forward.
     pub fn advance(&self, time: Duration) {
         let TestClock::Stopped(now) = self else { panic!("the clock of the system cannot be moved") };
         now.fetch_add(time.as_millis() as u64, Ordering::Relaxed);
@@ -134,7 +138,7 @@ impl Clock for TestClock {
     }
 }
 
-/// A configuration with these sources and defaults otherwise: no `[kafka]`, no TLS.
+/// Returns a configuration with these sources and defaults otherwise: no `[kafka]`, no TLS.
 pub fn config(sources: Vec<Source>) -> Config {
     Config {
         path: "hookhold.toml".into(),
