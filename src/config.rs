@@ -115,20 +115,16 @@ impl JournalConfig {
 
     /// Reads `[journal]` of `path` alone: who only looks at the journal needs none of the sources' secrets.
     pub fn load(path: &Path) -> Result<JournalConfig, Diagnostics> {
-        let mistakes = Diagnostics::default();
-        let root = TomlTable::parse(&path.display().to_string(), &contents(path)?, &mistakes);
-        let config = root.map(|mut root| read::journal(&mut root.take_section("journal")));
-        config.filter(|_| mistakes.is_empty()).ok_or(mistakes)
+        let read = |mut root: TomlTable, _: &Diagnostics| read::journal(&mut root.take_section("journal"));
+        TomlTable::read(&path.display().to_string(), &contents(path)?, read)
     }
 }
 
 impl AdminConfig {
     /// Reads `[admin]` of `path` alone: whoever asks the running process needs nothing else of it.
     pub fn load(path: &Path) -> Result<AdminConfig, Diagnostics> {
-        let mistakes = Diagnostics::default();
-        let root = TomlTable::parse(&path.display().to_string(), &contents(path)?, &mistakes);
-        let config = root.map(|mut root| read::read_admin(&mut root.take_section("admin")));
-        config.filter(|_| mistakes.is_empty()).ok_or(mistakes)
+        let read = |mut root: TomlTable, _: &Diagnostics| read::admin(&mut root.take_section("admin"));
+        TomlTable::read(&path.display().to_string(), &contents(path)?, read)
     }
 }
 
@@ -147,9 +143,7 @@ impl Config {
 
     /// Checks `text`, which every mistake calls `file`.
     pub fn parse(file: &str, text: &str, kafka: KafkaCheck) -> Result<Config, Diagnostics> {
-        let mistakes = Diagnostics::default();
-        let config = TomlTable::parse(file, text, &mistakes).map(|root| read::root(file, root, kafka, &mistakes));
-        config.filter(|_| mistakes.is_empty()).ok_or(mistakes)
+        TomlTable::read(file, text, |root, diagnostics| read::root(file, root, kafka, diagnostics))
     }
 }
 
@@ -160,10 +154,8 @@ fn contents(path: &Path) -> Result<String, Diagnostics> {
         if text.len() as u64 > MAX_FILE { Err(ErrorKind::FileTooLarge.into()) } else { Ok(text) }
     });
     read.map_err(|error| {
-        let mistakes = Diagnostics::default();
-        let place = TomlTable::empty(&path.display().to_string(), &mistakes).place;
-        place.wrong(format_args!("cannot be read: {error}"), format_args!("a text of at most {}", bytes_text(MAX_FILE)));
-        mistakes
+        let limit = bytes_text(MAX_FILE);
+        Diagnostics::one(path, 1, "", format!("cannot read the file: {error}; expected UTF-8 text of at most {limit}"))
     })
 }
 

@@ -1,22 +1,34 @@
-//! Diagnostics in text that people write: what each one says, the list they are collected in, and what was perhaps meant.
+//! Diagnostics about text that operators write: one message per mistake, the list that collects them, and the known name
+//! nearest to a misspelt one. It does not know TOML.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use strsim::damerau_levenshtein;
 
-/// One thing that is wrong in a file, printed as `FILE:LINE: KEY: WHAT`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+/// One mistake in a file, printed as `FILE:LINE: KEY: WHAT`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Diagnostic {
-    /// The file as it was named.
+    /// The file, as the command line names it.
     pub file: String,
     /// The line, from 1.
     pub line: usize,
     /// The dotted path of the key; empty when the text is not TOML.
     pub key: String,
-    /// What is wrong, and what is allowed; `mistake` in JSON.
+    /// What is expected, what is found instead, and the remedy; `mistake` in JSON.
     #[serde(rename = "mistake")]
     pub what: String,
+    /// The keys that are known there, if this one is unknown.
+    #[serde(skip)]
+    pub known: Vec<String>,
+}
+
+impl Diagnostic {
+    fn location(&self) -> (&str, usize, &str) {
+        (&self.file, self.line, &self.key)
+    }
 }
 
 impl fmt::Display for Diagnostic {
@@ -29,30 +41,70 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// All mistakes found so far; a clone is a handle to the same list. Prints one per line, in the order of the file.
+/// The diagnostics of one run; a clone is a handle to the same list. Prints one per line, in the order of the file.
 #[derive(Clone, Debug, Default)]
-pub struct Diagnostics(Arc<Mutex<Vec<Diagnostic>>>);
+pub struct Diagnostics(Arc<Mutex<DiagnosticList>>);
+
+#[derive(Debug, Default)]
+struct DiagnosticList {
+    mistakes: Vec<Diagnostic>,
+    misspelt: Vec<Misspelt>,
+    /// True if `misspelt` has grown since the text was last read.
+    is_new: bool,
+}
+
+/// An unknown key, and the known key that it is read as.
+#[derive(Debug)]
+struct Misspelt {
+    mistake: Diagnostic,
+    meant: String,
+}
 
 impl Diagnostics {
-    /// True when nothing is wrong.
+    /// Returns a list with one mistake, for checks that read no TOML themselves.
+    pub fn one(file: &Path, line: usize, key: &str, what: String) -> Diagnostics {
+        let diagnostics = Diagnostics::default();
+        let (file, key) = (file.display().to_string(), key.to_owned());
+        diagnostics.add(Diagnostic { file, line, key, what, known: Vec::new() });
+        diagnostics
+    }
+
+    /// True if there is no mistake.
     pub fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+        let found = self.lock();
+        found.mistakes.is_empty() && found.misspelt.is_empty()
     }
 
     /// Adds one.
     pub fn add(&self, mistake: Diagnostic) {
-        self.lock().push(mistake);
+        self.lock().mistakes.push(mistake);
     }
 
-    /// Every mistake once, sorted by file, line and key.
+    /// Returns every mistake once, sorted by file, line and key. Of a misspelt key whose value does not fit either, only the
+    /// spelling: the guess may be wrong.
     pub fn sorted(&self) -> Vec<Diagnostic> {
-        let mut all = self.lock().clone();
+        let found = self.lock();
+        let misspelt = || found.misspelt.iter().map(|misspelt| &misspelt.mistake);
+        let is_guess = |mistake: &&Diagnostic| misspelt().any(|misspelt| misspelt.location() == mistake.location());
+        let mistakes = found.mistakes.iter().filter(|mistake| !is_guess(mistake));
+        let mut all: Vec<Diagnostic> = mistakes.chain(misspelt()).cloned().collect();
         all.sort();
         all.dedup();
         all
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Diagnostic>> {
+    /// Starts another pass over the text if the last one found misspelt keys. The pass reads them as the keys that they are
+    /// meant to be, so it repeats every other mistake, except those that only followed from the spelling.
+    pub fn read_again(&self) -> bool {
+        let mut found = self.lock();
+        let is_new = std::mem::take(&mut found.is_new);
+        if is_new {
+            found.mistakes.clear();
+        }
+        is_new
+    }
+
+    fn lock(&self) -> MutexGuard<'_, DiagnosticList> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -66,50 +118,102 @@ impl fmt::Display for Diagnostics {
 
 impl std::error::Error for Diagnostics {}
 
-/// Where a value stands, and where to note a mistake about it.
+/// The position of a value, and the list that collects mistakes about it.
 #[derive(Clone)]
 pub struct Location {
     pub(crate) file: Arc<str>,
     pub(crate) line: usize,
     pub(crate) key: String,
-    pub(crate) mistakes: Diagnostics,
+    pub(crate) diagnostics: Diagnostics,
 }
 
 impl Location {
-    /// Notes a mistake here: `what` is wrong; `allowed` says what would be right.
-    pub fn wrong(&self, what: impl fmt::Display, allowed: impl fmt::Display) {
-        let (file, key) = (self.file.to_string(), self.key.clone());
-        self.mistakes.add(Diagnostic { file, line: self.line, key, what: format!("{what}; allowed: {allowed}") });
+    /// Reports a mistake here, in the form `cannot …: REASON; REMEDY`.
+    pub fn report(&self, what: impl fmt::Display) {
+        self.diagnostics.add(self.diagnostic(what));
     }
 
-    /// The dotted path of the key.
+    /// Reports `expected X, found Y`; a remedy may follow `found` after a semicolon.
+    pub fn expected(&self, expected: impl fmt::Display, found: impl fmt::Display) {
+        self.report(format_args!("expected {expected}, found {found}"));
+    }
+
+    /// Returns the dotted path of the key.
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// The same place, with the path of a key below it.
+    /// Returns the position of a key below this one.
     pub fn below(&self, key: &str) -> Location {
         let path = if self.key.is_empty() { key.to_owned() } else { format!("{}.{key}", self.key) };
         Location { key: path, ..self.clone() }
     }
-}
 
-/// The known name that differs from `name` in the fewest letters, when that is at most a third of them.
-pub fn nearest<'a>(name: &str, known: &'a [String]) -> Option<&'a str> {
-    let (distance, near) = known.iter().map(|known| (letters_apart(name, known), known.as_str())).min()?;
-    (distance <= (name.chars().count() / 3).max(1)).then_some(near)
-}
+    /// True if a mistake about this value or one below it has been reported.
+    pub fn has_mistake(&self) -> bool {
+        let is_here = |mistake: &Diagnostic| {
+            let rest = mistake.key.strip_prefix(&self.key);
+            mistake.file == *self.file && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        self.diagnostics.lock().mistakes.iter().any(is_here)
+    }
 
-fn letters_apart(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, letter) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, other) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(letter != *other);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+    /// Reports that this key is unknown, where `known` are not. The next pass reads it as `meant`.
+    pub(crate) fn unknown(&self, what: impl fmt::Display, known: Vec<String>, meant: Option<&str>) {
+        let mistake = Diagnostic { known, ..self.diagnostic(what) };
+        let mut found = self.diagnostics.lock();
+        match meant {
+            Some(meant) => {
+                found.misspelt.push(Misspelt { mistake, meant: meant.to_owned() });
+                found.is_new = true;
+            }
+            None => found.mistakes.push(mistake),
         }
     }
-    row[b.len()]
+
+    /// Returns the key that an earlier pass found this one to mean.
+    pub(crate) fn meant(&self) -> Option<String> {
+        let location = (&*self.file, self.line, &*self.key);
+        let found = self.diagnostics.lock();
+        found.misspelt.iter().find(|misspelt| misspelt.mistake.location() == location).map(|misspelt| misspelt.meant.clone())
+    }
+
+    fn diagnostic(&self, what: impl fmt::Display) -> Diagnostic {
+        let (file, key) = (self.file.to_string(), self.key.clone());
+        Diagnostic { file, line: self.line, key, what: what.to_string(), known: Vec::new() }
+    }
+}
+
+/// Returns the known name that `name` is probably meant to be: at most a third of the letters differ.
+pub fn nearest<'a, S: AsRef<str> + ?Sized + 'a>(name: &str, known: impl IntoIterator<Item = &'a S>) -> Option<&'a str> {
+    let apart = |known: &'a S| (damerau_levenshtein(name, known.as_ref()), known.as_ref());
+    let (distance, near) = known.into_iter().map(apart).min()?;
+    let letters = name.chars().count().max(near.chars().count());
+    (distance <= (letters / 3).max(1)).then_some(near)
+}
+
+/// Returns `; did you mean NAME?` for the nearest known name, else an empty string.
+pub fn did_you_mean<'a, S: AsRef<str> + ?Sized + 'a>(name: &str, known: impl IntoIterator<Item = &'a S>) -> String {
+    nearest(name, known).map_or(String::new(), |near| format!("; did you mean {near}?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_near_when_a_third_of_its_letters_differ() {
+        let known = ["provider", "secrets", "bootstrap.servers", "id"];
+        for (name, near) in [
+            ("provder", Some("provider")),
+            ("secrt", Some("secrets")),
+            ("secerts", Some("secrets")),
+            ("bootstrap_servers", Some("bootstrap.servers")),
+            ("di", Some("id")),
+            ("topic", None),
+            ("secret_from_vault", None),
+        ] {
+            assert_eq!(nearest(name, known), near, "{name}");
+        }
+    }
 }

@@ -157,7 +157,7 @@ fn count<T: TryFrom<u64>>(default: u64, range: RangeInclusive<u64>) -> Limit<T> 
         default: fit(default).expect("the default fits its type"),
         default_text: default.to_string(),
         range: between(range.start(), range.end()),
-        read: Box::new(move |item| fit(item.number(range.clone())?)),
+        read: Box::new(move |item| fit(item.integer(range.clone())?)),
     }
 }
 

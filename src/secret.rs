@@ -46,7 +46,7 @@ pub fn read(item: Item) -> Option<Secret> {
     let from = table.take("from");
     let not_after = table.take("not_after");
     if from.is_none() {
-        table.wrong("from", "missing", ALLOWED);
+        table.missing("from", REFERENCE);
     }
     table.finish();
     let mut secret = follow(&from?)?;
@@ -60,14 +60,10 @@ pub fn read(item: Item) -> Option<Secret> {
 }
 
 fn label(item: Item) -> Option<Arc<str>> {
-    let place = item.place.clone();
-    let text = item.text()?;
-    let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
-    if !text.is_empty() && text.len() <= MAX_NAME && text.chars().all(plain) {
-        return Some(text.into());
-    }
-    place.wrong("not a name that can stand in a metric", format_args!("1 to {MAX_NAME} letters, digits, - _ ."));
-    None
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+    let fits = |text: &str| !text.is_empty() && text.len() <= MAX_NAME && text.chars().all(is_plain);
+    let expected = format!("a name of 1 to {MAX_NAME} letters, digits, \"-\", \"_\" and \".\"");
+    item.parse(expected, |text| fits(text).then(|| text.into()))
 }
 
 fn follow(item: &Item) -> Option<Secret> {
@@ -78,29 +74,33 @@ fn follow(item: &Item) -> Option<Secret> {
     if let Some(path) = text.strip_prefix("file:") {
         return file(item, Path::new(path));
     }
-    item.refuse("a secret is never written here itself", ALLOWED)
+    item.expected(REFERENCE, "another value; keep the secret itself out of this file")
 }
 
 fn variable(item: &Item, name: &str) -> Option<Secret> {
     use std::os::unix::ffi::OsStringExt;
     let legal = |name: &str| !name.is_empty() && name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_');
     if !legal(name) {
-        return item.refuse("not the name of an environment variable", "env:NAME with letters, digits and _");
+        return item.unexpected("env:NAME with letters, digits and \"_\"");
     }
     match std::env::var_os(name).map(OsStringExt::into_vec) {
         Some(bytes) if !bytes.is_empty() => Some(Secret { name: name.into(), bytes, not_after: None }),
-        Some(_) => item.refuse(format_args!("the environment variable {name} is empty"), "a variable that holds the secret"),
-        None => item.refuse(format_args!("the environment variable {name} is not set"), "a variable that holds the secret"),
+        Some(_) => item.expected(variable_of(name), "it empty; set it where hookhold runs"),
+        None => item.expected(variable_of(name), "it not set; set it where hookhold runs"),
     }
+}
+
+fn variable_of(name: &str) -> String {
+    format!("a secret in the environment variable {name}")
 }
 
 fn file(item: &Item, path: &Path) -> Option<Secret> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     match contents(path) {
-        Ok(bytes) if bytes.is_empty() => item.refuse(format_args!("{} is empty", path.display()), A_FILE),
-        Ok(bytes) if bytes.len() as u64 > MAX_FILE => item.refuse(format_args!("{} is too large", path.display()), A_FILE),
+        Ok(bytes) if bytes.is_empty() => item.expected(FILE, format_args!("{}, which is empty", path.display())),
+        Ok(bytes) if bytes.len() as u64 > MAX_FILE => item.expected(FILE, format_args!("{}, which is larger", path.display())),
         Ok(bytes) => Some(Secret { name: name.into(), bytes, not_after: None }),
-        Err(error) => item.refuse(format_args!("cannot read {}: {error}", path.display()), A_FILE),
+        Err(error) => item.reject(format_args!("cannot read {}: {error}", path.display())),
     }
 }
 
@@ -119,5 +119,5 @@ fn contents(path: &Path) -> std::io::Result<Vec<u8>> {
 const MAX_NAME: usize = 64;
 /// A key in PEM is a few KiB; more is the wrong file.
 const MAX_FILE: u64 = 64 << 10;
-const ALLOWED: &str = "\"env:NAME\" or \"file:PATH\"";
-const A_FILE: &str = "a readable file of 1 B to 64 KiB that holds the secret";
+const REFERENCE: &str = "\"env:NAME\" or \"file:PATH\"";
+const FILE: &str = "a file of 1 B to 64 KiB with the secret";

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use crate::answer::Answer;
 use crate::clock::UnixMillis;
+use crate::diagnostic::nearest;
 use crate::header_field::is_credential;
 use crate::outcome::Outcome;
 use crate::secret;
@@ -92,17 +93,17 @@ pub struct SourceDefaults {
 }
 
 impl Source {
-    /// Compiles `[sources.NAME]`. Reports to `mistakes`, the list that `entry` was parsed with. `None` if no usable source
+    /// Compiles `[sources.NAME]`. Reports to `diagnostics`, the list that `entry` was parsed with. `None` if no usable source
     /// is left.
-    pub fn compile(name: &str, mut entry: TomlTable, defaults: &SourceDefaults, mistakes: &Diagnostics) -> Option<Source> {
+    pub fn compile(name: &str, mut entry: TomlTable, defaults: &SourceDefaults, diagnostics: &Diagnostics) -> Option<Source> {
         let provider = entry.take("provider");
-        let (base, is_known) = base(provider.as_ref(), mistakes);
+        let (base, is_known) = base(&entry, provider.as_ref(), diagnostics);
         let mut table = match base {
             Some(base) => without_content(base, &entry).overlaid(entry),
             None => entry,
         };
         let path = table.take("path").map_or(Some(format!("/hooks/{name}")), path);
-        let public_url_place = table.place_of("public_url");
+        let public_url_location = table.location_of("public_url");
         let public_url = table.take("public_url").map(url::read).or_else(|| defaults.public_url.clone());
         let topic = table.take("topic").map_or(Some(defaults.topic.replace("{source}", name)), topic);
         let headers = table.take_list("headers").unwrap_or_default();
@@ -110,22 +111,22 @@ impl Source {
         let allow_from = allow_from(&mut table);
         let max_rate = table.take_rate("max_rate");
         let secrets = secrets(&mut table);
-        let (dedupe_window, dedupe_body, body_place) = dedupe(&mut table);
+        let (dedupe_window, dedupe_body, body_location) = dedupe(&mut table);
         let types = TypeFilter::take(&mut table);
         let shadow = table.take_bool("danger_shadow").unwrap_or(false);
         let recipe = read::recipe(&mut table);
-        if !types.accepts_all() && recipe.as_ref().is_some_and(|recipe| recipe.event.kind.0.is_empty()) {
-            table.wrong("types", "this recipe finds no type in a delivery", "event.type beside it, or leave it out");
+        let has_no_type = recipe.as_ref().is_some_and(|recipe| recipe.event.kind.0.is_empty());
+        if !types.accepts_all() && has_no_type && is_known && table.accepts(&["event"]) {
+            table.expected("types", "a recipe with event.type", "none; add event.type or remove types");
         }
         table.finish();
         let recipe = recipe.filter(|_| is_known)?;
         if dedupe_body.is_some() && !recipe.event.id.0.is_empty() {
-            let allowed = "event.id = [] beside it, or leave it out";
-            body_place.wrong("this recipe names an id, and by that alone is a delivery a repeat", allowed);
+            body_location.expected("a recipe without event.id", "one with it; remove dedupe.body or add event.id = []");
         }
         if public_url.is_none() && recipe.signs_url() {
-            let allowed = format_args!("{}, here or in [server]", url::ALLOWED);
-            public_url_place.wrong("missing, but the provider signs the URL that it calls", allowed);
+            let found = "nothing; the provider signs this URL: add it here or to [server]";
+            public_url_location.expected(url::EXPECTED, found);
         }
         let secrets = keys(secrets?, &recipe);
         Some(Source {
@@ -133,7 +134,7 @@ impl Source {
             path: path?,
             public_url: public_url.as_deref().map(PublicUrl::new),
             topic: topic?.into(),
-            provider: provider.and_then(Item::text).map(Into::into),
+            provider: provider.and_then(Item::string).map(Into::into),
             secrets: secrets?,
             max_body: recipe.limits.max_body.map_or(defaults.max_body, |size| size as usize),
             deadline: deadline(defaults.request_deadline, recipe.limits.respond_within),
@@ -169,20 +170,28 @@ impl Source {
     }
 }
 
-/// The named recipe. Below an unknown name the walk goes on over some other recipe, so that the entry's other mistakes are
-/// found in the same pass; `false` then.
-fn base(provider: Option<&Item>, mistakes: &Diagnostics) -> (Option<TomlTable>, bool) {
-    let Some(item) = provider else { return (None, true) };
-    let name = item.clone().text();
-    if let Some(table) = name.as_deref().and_then(|name| providers::table(name, mistakes)) {
+/// Returns the named recipe; for an unknown name the nearest one, else any, so that the same pass finds the entry's other
+/// mistakes. `false` for an unknown name.
+fn base(entry: &TomlTable, provider: Option<&Item>, diagnostics: &Diagnostics) -> (Option<TomlTable>, bool) {
+    let Some(item) = provider else {
+        if entry.keys().iter().any(|key| PROOF.contains(&key.as_str())) {
+            return (None, true);
+        }
+        let expected = format!("{PROVIDER} or an inline recipe ({})", PROOF.join(", "));
+        entry.expected("provider", expected, "neither");
+        return (providers::table(STAND_IN, diagnostics), false);
+    };
+    let Some(name) = item.clone().string_as(PROVIDER) else { return (providers::table(STAND_IN, diagnostics), false) };
+    if let Some(table) = providers::table(&name, diagnostics) {
         return (Some(table), true);
     }
-    if name.is_some() {
-        let names: Vec<&str> = PROVIDERS.iter().map(|(name, _)| *name).collect();
-        let allowed = format!("{}; or leave it out and write the recipe inline", names.join(", "));
-        item.place.wrong("no such provider", allowed);
-    }
-    (providers::table(STAND_IN, mistakes), false)
+    let near = nearest(&name, PROVIDERS.iter().map(|(name, _)| *name));
+    let remedy = match near {
+        Some(near) => format!("did you mean \"{near}\"?"),
+        None => "run `hookhold providers` for the names, or remove it and write the recipe inline".to_owned(),
+    };
+    item.location.expected(PROVIDER, format_args!("an unknown name; {remedy}"));
+    (providers::table(near.unwrap_or(STAND_IN), diagnostics), false)
 }
 
 /// A recipe as the base of `entry`: `content` and `content_variants` are two ways to say one thing, so either overrules both.
@@ -195,27 +204,27 @@ fn without_content(mut base: TomlTable, entry: &TomlTable) -> TomlTable {
 }
 
 fn path(item: Item) -> Option<String> {
-    let text = item.clone().text()?;
+    let text = item.clone().string_as(PATH)?;
     let legal = |byte: u8| byte.is_ascii_graphic() && !b"?#%\"<>\\^`{|}".contains(&byte);
     if text.starts_with('/') && text.bytes().all(legal) {
         return Some(text);
     }
-    item.refuse("not a path", "a text that begins with / and has no query, no fragment and no escapes")
+    item.unexpected(PATH)
 }
 
 fn topic(item: Item) -> Option<String> {
-    let text = item.clone().text()?;
+    let text = item.clone().string_as(TOPIC)?;
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if (1..=249).contains(&text.len()) && text.bytes().all(legal) && text != "." && text != ".." {
         return Some(text);
     }
-    item.refuse("not a topic name of Kafka", "1 to 249 letters, digits, . _ -")
+    item.unexpected(TOPIC)
 }
 
 fn allow_from(table: &mut TomlTable) -> Option<Vec<IpNet>> {
     let Some(items) = table.take_list("allow_from") else { return Some(Vec::new()) };
     if items.is_empty() {
-        table.wrong("allow_from", "an empty list lets nobody in", "at least one network; or leave it out");
+        table.expected("allow_from", "at least one network", "an empty array; remove it to accept every address");
         return None;
     }
     items.into_iter().map(network).collect::<Vec<_>>().into_iter().collect()
@@ -223,14 +232,14 @@ fn allow_from(table: &mut TomlTable) -> Option<Vec<IpNet>> {
 
 /// A network, or a single address.
 pub(crate) fn network(item: Item) -> Option<IpNet> {
-    let text = item.clone().text()?;
+    let text = item.clone().string_as(NETWORK)?;
     let single = text.parse::<IpAddr>().map(IpNet::from);
     match single.or_else(|_| text.parse::<IpNet>()).map(canonical) {
         Ok(network) if network.trunc() == network => Some(network),
-        Ok(network) => item.refuse("bits are set behind the prefix", format_args!("\"{}\"", network.trunc())),
-        Err(_) => {
-            item.refuse("not a network", "addresses and networks such as \"3.18.12.63\", \"10.0.0.0/8\", \"2001:db8::/32\"")
+        Ok(network) => {
+            item.expected("a network without bits after its prefix", format_args!("{item}; write \"{}\"", network.trunc()))
         }
+        Err(_) => item.unexpected(NETWORK),
     }
 }
 
@@ -242,17 +251,17 @@ fn canonical(network: IpNet) -> IpNet {
 }
 
 fn header_name(item: Item) -> Option<HeaderName> {
-    let text = item.clone().text()?;
+    let text = item.clone().string()?;
     match HeaderName::from_bytes(text.as_bytes()) {
         Ok(name) if !is_credential(&name) => Some(name),
-        _ => item.refuse("not a header that can be passed on", "header names, but none of a header with credentials"),
+        _ => item.unexpected("the name of a header that holds no credentials"),
     }
 }
 
 /// Each secret with the place it was named at.
 fn secrets(table: &mut TomlTable) -> Option<Vec<(Item, secret::Secret)>> {
     let Some(items) = table.take_list("secrets").filter(|items| !items.is_empty()) else {
-        table.wrong("secrets", "missing", "a list of \"env:NAME\" or \"file:PATH\"");
+        table.missing("secrets", "an array of \"env:NAME\" or \"file:PATH\"");
         return None;
     };
     items.into_iter().map(|item| Some((item.clone(), secret::read(item)?))).collect::<Vec<_>>().into_iter().collect()
@@ -263,14 +272,12 @@ fn keys(secrets: Vec<(Item, secret::Secret)>, recipe: &Recipe) -> Option<Vec<Key
     let mut keys: Vec<Key> = Vec::new();
     for (item, secret) in &secrets {
         if keys.iter().any(|key| key.name == secret.name) {
-            item.place.wrong(
-                format_args!("two secrets are called {}", secret.name),
-                "{ name = \"…\", from = \"…\" } with distinct names",
-            );
+            let found = format_args!("{} twice; name one: {{ name = \"…\", from = \"…\" }}", secret.name);
+            item.location.expected("secrets with distinct names", found);
         }
         match Key::decode(secret, &recipe.proof.key_format, &scheme) {
             Ok(key) => keys.push(key),
-            Err(what) => item.place.wrong(what, "a secret in the form that key_format describes"),
+            Err(found) => item.location.expected("a secret in the form that key_format describes", found),
         }
     }
     (keys.len() == secrets.len()).then_some(keys)
@@ -280,9 +287,9 @@ fn dedupe(table: &mut TomlTable) -> (Option<Duration>, Option<Duration>, Locatio
     let mut dedupe = table.take_section("dedupe");
     let window = dedupe.take_duration("window", Duration::from_secs(1)..=MAX_WINDOW);
     let body = dedupe.take_duration("body", Duration::from_secs(1)..=MAX_WINDOW);
-    let place = dedupe.place_of("body");
+    let location = dedupe.location_of("body");
     dedupe.finish();
-    (window, body, place)
+    (window, body, location)
 }
 
 fn deadline(server: Duration, respond_within: Option<Duration>) -> Duration {
@@ -291,6 +298,12 @@ fn deadline(server: Duration, respond_within: Option<Duration>) -> Duration {
 
 /// Takes any text as a secret and has every part of a recipe, so an entry over it makes no mistake of its own.
 const STAND_IN: &str = "stripe";
+/// What an inline recipe needs.
+const PROOF: [&str; 4] = ["auth", "algorithm", "signature", "content"];
+const PROVIDER: &str = "a provider such as \"stripe\"";
+const PATH: &str = "a path such as \"/hooks/stripe\" without query, fragment or escapes";
+const TOPIC: &str = "a topic name of 1 to 249 letters, digits, \".\", \"_\" and \"-\"";
+const NETWORK: &str = "an address or network such as \"3.18.12.63\", \"10.0.0.0/8\" or \"2001:db8::/32\"";
 /// The bits of `::ffff:` in front of an IPv4 address.
 const IPV4_IN_IPV6: u8 = 96;
 /// The longest time that a repeat can be recognised.

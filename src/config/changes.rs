@@ -1,14 +1,14 @@
 //! What another configuration would change, and which of it only a restart can. Says that a secret has changed, never what
 //! it is or was.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Config, KafkaConfig, ServerConfig};
 use crate::limits::{DedupeLimits, ServerLimits};
 use crate::source::Source;
 
 /// One difference.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Change {
     /// The dotted path of the option.
     pub key: String,

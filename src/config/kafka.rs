@@ -3,8 +3,9 @@
 
 use std::fmt;
 
+use crate::diagnostic::nearest;
 use crate::secret;
-use crate::toml_value::{Item, TomlTable};
+use crate::toml_value::{Item, Location, TomlTable};
 
 /// Says what is wrong with one librdkafka property, if anything. Is never shown a secret.
 pub type KafkaCheck = fn(name: &str, value: &str) -> Option<String>;
@@ -24,50 +25,60 @@ impl fmt::Debug for KafkaConfig {
     }
 }
 
-/// The topic template and the properties.
+/// Reads the topic template and the properties.
 pub(super) fn read(mut t: TomlTable, check: KafkaCheck) -> (String, KafkaConfig) {
-    let topic = topic(&mut t).unwrap_or_else(|| TOPIC.to_owned());
-    let place = t.place.clone();
-    let given = t.flatten();
-    let servers = given.iter().any(|(name, _)| name == "bootstrap.servers" || name == "metadata.broker.list");
-    if !servers {
-        place.below("bootstrap.servers").wrong("missing", "\"HOST:PORT\", several with commas between");
+    let topic = t.take("topic").and_then(|item| item.parse(TOPIC_NAME, topic)).unwrap_or_else(|| TOPIC.to_owned());
+    let location = t.location.clone();
+    let mut reader = PropertyReader { check, has_servers: false };
+    let librdkafka = t.flatten().into_iter().filter_map(|(name, item)| reader.read(name, item)).collect();
+    if !reader.has_servers {
+        location.below(SERVERS[0]).expected("\"HOST:PORT\", several separated by commas", "nothing");
     }
-    let librdkafka = given.into_iter().filter_map(|(name, item)| property(name, item, check)).collect();
-    (topic, KafkaConfig { librdkafka, line: place.line })
+    (topic, KafkaConfig { librdkafka, line: location.line })
 }
 
-fn topic(t: &mut TomlTable) -> Option<String> {
-    let template = t.take_str("topic")?;
+fn topic(template: &str) -> Option<String> {
     let fixed = template.replace("{source}", "");
-    let legal = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);
-    if fixed.chars().all(legal) && template.len() <= MAX_TOPIC && !["", ".", ".."].contains(&template.as_str()) {
-        return Some(template);
-    }
-    t.wrong("topic", "not a topic name", format_args!("1 to {MAX_TOPIC} letters, digits, . _ - and {{source}}"));
-    None
+    let is_legal = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);
+    let is_topic = fixed.chars().all(is_legal) && template.len() <= MAX_TOPIC && !["", ".", ".."].contains(&template);
+    is_topic.then(|| template.to_owned())
 }
 
-fn property(name: String, item: Item, check: KafkaCheck) -> Option<(String, String)> {
-    if let Some((_, ours)) = FIXED.iter().find(|(fixed, _)| *fixed == name) {
-        return item.refuse("fixed by hookhold", ours);
-    }
-    if SECRET.contains(&name.as_str()) {
-        let place = item.place.clone();
-        let Ok(value) = String::from_utf8(secret::read(item)?.bytes) else {
-            place.wrong("the secret is not text", "UTF-8");
-            return None;
-        };
-        return Some((name, value));
-    }
-    let place = item.place.clone();
-    let value = item.scalar()?;
-    match check(&name, &value) {
-        None => Some((name, value)),
-        Some(problem) => {
-            place.wrong(problem, "librdkafka's producer properties");
-            None
+struct PropertyReader {
+    check: KafkaCheck,
+    /// True once the brokers are named, in a misspelt property as well.
+    has_servers: bool,
+}
+
+impl PropertyReader {
+    fn read(&mut self, name: String, item: Item) -> Option<(String, String)> {
+        self.has_servers |= SERVERS.contains(&name.as_str());
+        if let Some((_, why)) = FIXED.iter().find(|(fixed, _)| *fixed == name) {
+            return item.reject(format_args!("cannot be set: {why}; remove this line"));
         }
+        let location = item.location.clone();
+        if SECRET.contains(&name.as_str()) {
+            let Ok(value) = String::from_utf8(secret::read(item)?.bytes) else {
+                location.expected("a secret in UTF-8", "other bytes");
+                return None;
+            };
+            return Some((name, value));
+        }
+        let value = item.scalar()?;
+        match (self.check)(&name, &value) {
+            None => return Some((name, value)),
+            Some(problem) if problem.starts_with(NO_SUCH_PROPERTY) => self.unknown(&name, &location),
+            Some(problem) => location.report(format_args!("librdkafka rejects this value: {problem}")),
+        }
+        None
+    }
+
+    fn unknown(&mut self, name: &str, location: &Location) {
+        let known = || SERVERS.iter().chain(SECRET).chain(COMMON).copied();
+        let near = nearest(name, known());
+        self.has_servers |= near.is_some_and(|near| SERVERS.contains(&near));
+        let remedy = near.map_or(CONFIGURATION.to_owned(), |near| format!("did you mean {near}?"));
+        location.report(format_args!("unknown property; {remedy}"));
     }
 }
 
@@ -76,31 +87,38 @@ pub(super) const TOPIC: &str = "webhooks.{source}";
 /// Kafka's own limit.
 const MAX_TOPIC: usize = 249;
 
-const ACKS: &str = "leave it out; it is \"all\", since a cursor moves only when every in-sync replica has the record";
-const TIMEOUT: &str = "leave it out; the journal keeps an event until Kafka has it, however long that takes";
-const RETRIES: &str = "leave it out; the producer retries for as long as it takes";
-const IN_FLIGHT: &str = "leave it out; it is 5, the most that keeps the order of a key through retries";
+/// How librdkafka begins its message about a name that it does not know.
+const NO_SUCH_PROPERTY: &str = "No such configuration property";
+const CONFIGURATION: &str = "librdkafka's CONFIGURATION.md lists the properties of a producer";
+const TOPIC_NAME: &str = "a topic name of 1 to 249 letters, digits, \".\", \"_\", \"-\" and \"{source}\"";
+/// The brokers, by both names of the property.
+const SERVERS: [&str; 2] = ["bootstrap.servers", "metadata.broker.list"];
 
-/// Properties that a promise rests on, with all their names, and what they are.
+const ACKS: &str = "hookhold requires acks=all because a cursor moves only on acknowledgement";
+const TIMEOUT: &str = "hookhold never times a record out because the journal holds it until Kafka has it";
+const RETRIES: &str = "hookhold retries without a limit because the journal holds the event until Kafka has it";
+const IN_FLIGHT: &str = "hookhold requires 5, the most that preserves the order of a key through retries";
+
+/// Properties on which a promise depends, with all their names, and the reason.
 const FIXED: &[(&str, &str)] = &[
     ("acks", ACKS),
     ("request.required.acks", ACKS),
-    ("enable.idempotence", "leave it out; it is true, since a retry must not write a record twice or out of order"),
+    ("enable.idempotence", "hookhold requires true because a retry must not write a record twice or out of order"),
     ("message.timeout.ms", TIMEOUT),
     ("delivery.timeout.ms", TIMEOUT),
     ("retries", RETRIES),
     ("message.send.max.retries", RETRIES),
     ("max.in.flight", IN_FLIGHT),
     ("max.in.flight.requests.per.connection", IN_FLIGHT),
-    ("partitioner", "leave it out; it is murmur2_random, so that a key meets the same partition as with Java's clients"),
-    ("allow.auto.create.topics", "leave it out; it is false, so that a mistyped topic is an alarm and not a new topic"),
-    ("transactional.id", "leave it out; delivery is at-least-once with (hookhold-log, hookhold-seq) to recognise repeats"),
+    ("partitioner", "hookhold requires murmur2_random so that a key goes to the same partition as with Java clients"),
+    ("allow.auto.create.topics", "hookhold requires false so that a misspelt topic raises an alarm instead of being created"),
+    ("transactional.id", "hookhold delivers at least once, with hookhold-log and hookhold-seq to identify duplicates"),
     (
         "enable.gapless.guarantee",
-        "leave it out; it is false, since the lane keeps the order and a failed batch needs no new producer",
+        "hookhold requires false because the topic queue keeps the order and a failed batch needs no new producer",
     ),
-    ("test.mock.num.brokers", "leave it out; it is 0, since a mock cluster acknowledges what nobody keeps"),
-    ("delivery.report.only.error", "leave it out; it is false, since only an acknowledgement moves a cursor"),
+    ("test.mock.num.brokers", "hookhold requires 0 because a mock cluster acknowledges records that it does not store"),
+    ("delivery.report.only.error", "hookhold requires false because only an acknowledgement moves a cursor"),
 ];
 
 /// Properties that hold secrets.
@@ -114,4 +132,59 @@ const SECRET: &[&str] = &[
     "ssl.key.password",
     "ssl.key.pem",
     "ssl.keystore.password",
+];
+
+/// Properties that a message may suggest for a misspelt one: the usual ones of a producer, without those in `FIXED`.
+const COMMON: &[&str] = &[
+    "batch.num.messages",
+    "batch.size",
+    "broker.address.family",
+    "client.dns.lookup",
+    "client.id",
+    "client.rack",
+    "compression.codec",
+    "compression.level",
+    "compression.type",
+    "connections.max.idle.ms",
+    "debug",
+    "linger.ms",
+    "log.connection.close",
+    "message.max.bytes",
+    "metadata.max.age.ms",
+    "queue.buffering.max.kbytes",
+    "queue.buffering.max.messages",
+    "queue.buffering.max.ms",
+    "reconnect.backoff.max.ms",
+    "reconnect.backoff.ms",
+    "request.timeout.ms",
+    "retry.backoff.max.ms",
+    "retry.backoff.ms",
+    "sasl.kerberos.keytab",
+    "sasl.kerberos.principal",
+    "sasl.kerberos.service.name",
+    "sasl.mechanism",
+    "sasl.mechanisms",
+    "sasl.oauthbearer.client.id",
+    "sasl.oauthbearer.method",
+    "sasl.oauthbearer.scope",
+    "sasl.oauthbearer.token.endpoint.url",
+    "sasl.username",
+    "security.protocol",
+    "socket.connection.setup.timeout.ms",
+    "socket.keepalive.enable",
+    "socket.nagle.disable",
+    "socket.timeout.ms",
+    "ssl.ca.location",
+    "ssl.ca.pem",
+    "ssl.certificate.location",
+    "ssl.certificate.pem",
+    "ssl.cipher.suites",
+    "ssl.endpoint.identification.algorithm",
+    "ssl.key.location",
+    "ssl.keystore.location",
+    "statistics.interval.ms",
+    "sticky.partitioning.linger.ms",
+    "topic",
+    "topic.metadata.propagation.max.ms",
+    "topic.metadata.refresh.interval.ms",
 ];

@@ -11,36 +11,59 @@ use super::{AdminConfig, Config, JournalConfig, KafkaCheck, ServerConfig, kafka}
 use crate::certificate::{CertificateError, CertificateFiles};
 use crate::limits::{AdminLimits, DedupeLimits, JournalLimits, ServerLimits};
 use crate::source::{self, Source, SourceDefaults, url};
-use crate::toml_value::{Diagnostics, Item, TomlTable};
+use crate::toml_value::{Diagnostics, Item, Location, TomlTable};
 use crate::units::bytes_text;
 
 /// Reads and checks the whole file.
-pub(super) fn root(file: &str, mut root: TomlTable, kafka: KafkaCheck, mistakes: &Diagnostics) -> Config {
+pub(super) fn root(file: &str, mut root: TomlTable, kafka: KafkaCheck, diagnostics: &Diagnostics) -> Config {
     let stated = root.clone().flatten().into_iter().map(|(key, item): (_, Item)| (key, item.to_string())).collect();
     let mut section = |name| root.take_section(name);
     let [mut server, mut admin, mut journal, mut dedupe] = ["server", "admin", "journal", "dedupe"].map(&mut section);
     let config = Config {
         path: file.into(),
-        server: read_server(&mut server),
-        admin: read_admin(&mut admin),
+        server: self::server(&mut server),
+        admin: self::admin(&mut admin),
         journal: self::journal(&mut journal),
         dedupe: DedupeLimits::take(&mut dedupe),
         kafka: None,
         sources: Vec::new(),
         stated,
     };
-    if config.server.listen.port() == config.admin.listen.port() && config.admin.listen.port() != 0 {
-        admin.wrong("listen", "the same port as [server] listen", "another port: deliveries are public, this is not");
+    let (port, public) = (config.admin.listen.port(), config.server.listen.port());
+    if port == public && port != 0 && server.accepts(&["listen"]) && admin.accepts(&["listen"]) {
+        admin.expected("listen", "another port than [server] listen", format_args!("{port}; deliveries are public, this is not"));
     }
-    if config.server.limits.max_body as u64 >= config.journal.largest_body() {
-        server.wrong("max_body", NOT_KEPT, format_args!("less than \"{}\"", bytes_text(config.journal.largest_body())));
+    let bounds = BodyBounds {
+        max_in_flight: server.accepts(&["max_in_flight"]).then_some(config.server.limits.max_in_flight as u64),
+        storable: journal.accepts(&["max_size", "max_backlog", "segment_size"]).then(|| config.journal.largest_body()),
+    };
+    if server.accepts(&["max_body", "max_in_flight"]) {
+        bounds.check(config.server.limits.max_body as u64, &server.location_of("max_body"));
     }
     [server, admin, journal, dedupe].into_iter().for_each(TomlTable::finish);
     let kafka = root.take_table("kafka").map(|table| kafka::read(table, kafka));
     let (topic, kafka) = kafka.map_or((kafka::TOPIC.to_owned(), None), |(topic, kafka)| (topic, Some(kafka)));
-    let sources = read_sources(&mut root, &defaults(&config, topic), &config, mistakes);
+    let sources = read_sources(&mut root, &defaults(&config, topic), &bounds, diagnostics);
     root.finish();
     Config { kafka, sources, ..config }
+}
+
+/// The largest bodies that the rest of the configuration allows; `None` if that part has a mistake itself.
+struct BodyBounds {
+    max_in_flight: Option<u64>,
+    storable: Option<u64>,
+}
+
+impl BodyBounds {
+    fn check(&self, max_body: u64, location: &Location) {
+        let found = format!("\"{}\"", bytes_text(max_body));
+        if let Some(most) = self.max_in_flight.filter(|most| max_body > *most) {
+            location.expected(format_args!("at most [server] max_in_flight, \"{}\"", bytes_text(most)), found);
+        } else if let Some(room) = self.storable.filter(|room| max_body >= *room) {
+            let reason = "which [journal] max_backlog and max_size can hold";
+            location.expected(format_args!("less than \"{}\", {reason}", bytes_text(room)), found);
+        }
+    }
 }
 
 fn defaults(config: &Config, topic: String) -> SourceDefaults {
@@ -53,7 +76,7 @@ fn defaults(config: &Config, topic: String) -> SourceDefaults {
     }
 }
 
-fn read_server(t: &mut TomlTable) -> ServerConfig {
+fn server(t: &mut TomlTable) -> ServerConfig {
     let default = ServerConfig::default();
     let config = ServerConfig {
         listen: address(t, default.listen),
@@ -63,17 +86,18 @@ fn read_server(t: &mut TomlTable) -> ServerConfig {
         trusted_proxies: networks(t),
         proxy_protocol: t.take_bool("proxy_protocol").unwrap_or(default.proxy_protocol),
     };
-    if config.proxy_protocol && config.trusted_proxies.is_empty() {
-        t.wrong("proxy_protocol", "nobody is trusted to use it", "with trusted_proxies, the networks of those who send it");
+    if config.proxy_protocol && config.trusted_proxies.is_empty() && t.accepts(&["trusted_proxies"]) {
+        t.expected("proxy_protocol", "trusted_proxies to be set", "none; list the networks of the proxies that send the header");
     }
     let ServerLimits { max_body, max_in_flight, .. } = config.limits;
-    if max_body > max_in_flight {
-        t.wrong("max_in_flight", "smaller than max_body", format_args!("\"{}\" or more", bytes_text(max_body as u64)));
+    if max_body > max_in_flight && t.accepts(&["max_body", "max_in_flight"]) {
+        let [least, found] = [max_body, max_in_flight].map(|size| bytes_text(size as u64));
+        t.expected("max_in_flight", format_args!("at least max_body, \"{least}\""), format_args!("\"{found}\""));
     }
     config
 }
 
-pub(super) fn read_admin(t: &mut TomlTable) -> AdminConfig {
+pub(super) fn admin(t: &mut TomlTable) -> AdminConfig {
     AdminConfig { listen: address(t, AdminConfig::default().listen), limits: AdminLimits::take(t) }
 }
 
@@ -83,44 +107,45 @@ pub(super) fn journal(t: &mut TomlTable) -> JournalConfig {
     let config = JournalConfig { dir, limits: JournalLimits::take(t) };
     let JournalLimits { max_size, segment_size, max_backlog, .. } = config.limits;
     if config.dir.as_os_str().is_empty() {
-        t.wrong("dir", "empty", "a directory on ext4 or XFS");
+        t.expected("dir", "a directory on ext4 or XFS", "an empty string");
     }
-    if segment_size > max_size / MIN_SEGMENTS {
-        let most = bytes_text(max_size / MIN_SEGMENTS);
-        t.wrong("segment_size", "too large for max_size", format_args!("at most a quarter of it, \"{most}\""));
+    if segment_size > max_size / MIN_SEGMENTS && t.accepts(&["max_size", "segment_size"]) {
+        let [most, found] = [max_size / MIN_SEGMENTS, segment_size].map(bytes_text);
+        t.expected("segment_size", format_args!("at most a quarter of max_size, \"{most}\""), format_args!("\"{found}\""));
     }
-    if max_backlog > max_size {
-        t.wrong("max_backlog", "larger than max_size", format_args!("at most \"{}\"", bytes_text(max_size)));
+    if max_backlog > max_size && t.accepts(&["max_size", "max_backlog"]) {
+        let [most, found] = [max_size, max_backlog].map(bytes_text);
+        t.expected("max_backlog", format_args!("at most max_size, \"{most}\""), format_args!("\"{found}\""));
     }
     config
 }
 
-fn read_sources(root: &mut TomlTable, defaults: &SourceDefaults, config: &Config, mistakes: &Diagnostics) -> Vec<Arc<Source>> {
+fn read_sources(
+    root: &mut TomlTable,
+    defaults: &SourceDefaults,
+    bounds: &BodyBounds,
+    diagnostics: &Diagnostics,
+) -> Vec<Arc<Source>> {
     let mut table = root.take_section("sources");
     let mut paths: BTreeMap<String, String> = BTreeMap::new();
     let mut sources = Vec::new();
     let names = table.keys();
     if names.is_empty() {
-        root.wrong("sources", "no source is configured", "[sources.NAME] with provider = \"…\" or a recipe of your own");
+        root.missing("sources", "at least one section such as [sources.stripe]");
     }
     for name in names {
         let Some(entry) = table.take_table(&name) else { continue };
-        let (start, at_path, at_body) = (entry.place.clone(), entry.place_of("path"), entry.place_of("max_body"));
+        let (start, at_path, at_body) = (entry.location.clone(), entry.location_of("path"), entry.location_of("max_body"));
         if !is_name(&name) {
-            start.wrong("not a name for a source", "1 to 64 letters, digits, - or _, the first a letter or digit");
+            start.expected(SOURCE_NAME, "another name");
         }
-        let Some(source) = Source::compile(&name, entry, defaults, mistakes) else { continue };
+        let Some(source) = Source::compile(&name, entry, defaults, diagnostics) else { continue };
         if let Some(other) = paths.insert(source.path.clone(), name) {
-            at_path.wrong(format_args!("{} already belongs to sources.{other}", source.path), "a path of its own");
+            at_path.expected("a path of its own", format_args!("{}, the path of sources.{other}", source.path));
         }
-        let (max_body, most, room) =
-            (source.max_body as u64, config.server.limits.max_in_flight as u64, config.journal.largest_body());
-        if source.max_body == defaults.max_body {
-            // Checked in [server].
-        } else if max_body > most {
-            at_body.wrong("larger than [server] max_in_flight", format_args!("at most \"{}\"", bytes_text(most)));
-        } else if max_body >= room {
-            at_body.wrong(NOT_KEPT, format_args!("less than \"{}\"", bytes_text(room)));
+        // The default has been checked in [server].
+        if source.max_body != defaults.max_body {
+            bounds.check(source.max_body as u64, &at_body);
         }
         sources.push(Arc::new(source));
     }
@@ -133,13 +158,7 @@ fn is_name(name: &str) -> bool {
 }
 
 fn address(t: &mut TomlTable, default: SocketAddr) -> SocketAddr {
-    let Some(item) = t.take("listen") else { return default };
-    let place = item.place.clone();
-    let Some(text) = item.text() else { return default };
-    text.parse().unwrap_or_else(|_| {
-        place.wrong("not an address and port", "such as \"0.0.0.0:8080\" or \"[::]:8080\"");
-        default
-    })
+    t.take("listen").and_then(|item| item.parse(ADDRESS, |text| text.parse().ok())).unwrap_or(default)
 }
 
 /// Both files or neither, and what is in them can be served.
@@ -150,14 +169,16 @@ fn tls(t: &mut TomlTable) -> Option<CertificateFiles> {
         (None, None) => return None,
         (given, _) => {
             let (missing, other) = if given.is_some() { ("tls_key", "tls_cert") } else { ("tls_cert", "tls_key") };
-            t.wrong(other, format_args!("without {missing}"), "both, or neither for plain HTTP");
+            if t.accepts(&[missing]) {
+                t.expected(other, "tls_cert and tls_key, or neither for plain HTTP", format_args!("no {missing}; add it"));
+            }
             return None;
         }
     };
     match files.read() {
         Ok(_) => {}
-        Err(error @ CertificateError::Certificate { .. }) => t.wrong("tls_cert", error, "a file with a certificate chain in PEM"),
-        Err(error @ CertificateError::Key { .. }) => t.wrong("tls_key", error, "a file with the private key of tls_cert in PEM"),
+        Err(error @ CertificateError::Certificate { .. }) => t.report("tls_cert", error),
+        Err(error @ CertificateError::Key { .. }) => t.report("tls_key", error),
     }
     Some(files)
 }
@@ -166,6 +187,7 @@ fn networks(t: &mut TomlTable) -> Vec<IpNet> {
     t.take_list("trusted_proxies").unwrap_or_default().into_iter().filter_map(source::network).collect()
 }
 
+const SOURCE_NAME: &str = "a name of 1 to 64 letters, digits, \"-\" and \"_\" that begins with a letter or digit";
+const ADDRESS: &str = "a string such as \"0.0.0.0:8080\" or \"[::]:8080\"";
 /// One being written, one in reserve for recovery, one being read, one to delete.
-const NOT_KEPT: &str = "larger than [journal] max_backlog and max_size have room for";
 const MIN_SEGMENTS: u64 = 4;

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::{Service, settings};
 use crate::certificate::{Certificate, CertificateError, CertificateFiles};
 use crate::config::{Change, Config};
-use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::diagnostic::Diagnostics;
 
 /// A configuration that can replace the one in force, and what it needs.
 struct Reload {
@@ -98,10 +98,7 @@ fn prepare(running: &Config) -> Result<Reload, ReloadError> {
 
 /// The certificate has become unusable since the configuration was checked.
 fn unusable_certificate(file: &Path, error: &CertificateError) -> ReloadError {
-    let diagnostics = Diagnostics::default();
-    let (file, key) = (file.display().to_string(), "server.tls_cert".to_owned());
-    diagnostics.add(Diagnostic { file, line: 1, key, what: error.to_string() });
-    ReloadError::Invalid(diagnostics)
+    ReloadError::Invalid(Diagnostics::one(file, 1, "server.tls_cert", error.to_string()))
 }
 
 impl ReloadError {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::diagnostic::Diagnostics;
 use crate::forward;
 use crate::journal::Options;
 
@@ -15,10 +15,8 @@ pub fn load_config(path: &Path) -> Result<Config, Diagnostics> {
     let config = Config::load(path, forward::check_setting)?;
     let Some(kafka) = &config.kafka else { return Ok(config) };
     let Some(obstacle) = forward::check_settings(&kafka.librdkafka) else { return Ok(config) };
-    let (file, what) = (path.display().to_string(), format!("no Kafka client can be set up with these settings: {obstacle}"));
-    let diagnostics = Diagnostics::default();
-    diagnostics.add(Diagnostic { file, line: kafka.line, key: "kafka".to_owned(), what });
-    Err(diagnostics)
+    let what = format!("librdkafka rejects these properties together: {obstacle}");
+    Err(Diagnostics::one(path, kafka.line, "kafka", what))
 }
 
 pub(super) fn journal_options(config: &Config) -> Options {

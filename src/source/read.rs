@@ -20,7 +20,7 @@ mod challenge;
 /// Takes every recipe parameter out of `table`. `None` if a part without a default is missing or wrong. A source's own `key`
 /// replaces the recipe's `event.key`.
 pub(super) fn recipe(table: &mut TomlTable) -> Option<Recipe> {
-    let auth = need(table, "auth", "mac", |table| table.take_one_of("auth", &[("mac", ())]));
+    let auth = need(table, "auth", "\"mac\"", |table| table.take_one_of("auth", &[("mac", ())]));
     let timestamp = timestamp(table);
     let mut pointers = Pointers::default();
     let own_key = table.take("key");
@@ -30,7 +30,9 @@ pub(super) fn recipe(table: &mut TomlTable) -> Option<Recipe> {
     let title = table.take_str("title").unwrap_or_default();
     let (replies, limits, setup) = (replies(table), limits(table), setup(table));
     let (proof, timestamp) = (proof?, timestamp.ok()?);
-    validate::parts_agree(table, &proof, timestamp.as_ref(), &event)?;
+    if table.accepts(&["signature", "content", "content_variants", "body_sha256", "timestamp", "event", "key"]) {
+        validate::parts_agree(table, &proof, timestamp.as_ref(), &event)?;
+    }
     let coverage = validate::coverage(&proof.contents, timestamp.as_ref(), &event);
     auth?;
     Some(Recipe { title, proof, timestamp, coverage, event, pointers, challenges: challenges?, replies, limits, setup })
@@ -40,7 +42,7 @@ pub(super) fn recipe(table: &mut TomlTable) -> Option<Recipe> {
 struct Invalid;
 
 fn proof(table: &mut TomlTable, timestamp: Option<&Timestamp>, event: &Facts) -> Option<MacProof> {
-    let algorithm = need(table, "algorithm", "sha1, sha256, sha384, sha512", |t| t.take_one_of("algorithm", Algorithm::WORDS));
+    let algorithm = need(table, "algorithm", ALGORITHM, |table| table.take_one_of("algorithm", Algorithm::WORDS));
     let signature = need(table, "signature", SIGNATURE, signature);
     let contents = contents(table);
     let body_sha256 = body_sha256(table);
@@ -65,11 +67,11 @@ fn choice(item: Item, pointers: &mut Pointers) -> Choice {
     Choice(item.list().into_iter().map(fields).filter(|fields| !fields.is_empty()).collect())
 }
 
-fn need<T>(table: &mut TomlTable, key: &str, allowed: &str, take: impl FnOnce(&mut TomlTable) -> Option<T>) -> Option<T> {
+fn need<T>(table: &mut TomlTable, key: &str, expected: &str, take: impl FnOnce(&mut TomlTable) -> Option<T>) -> Option<T> {
     let present = table.keys().iter().any(|have| have == key);
     let taken = take(table);
     if !present {
-        table.wrong(key, "missing", allowed);
+        table.missing(key, expected);
     }
     taken
 }
@@ -77,6 +79,9 @@ fn need<T>(table: &mut TomlTable, key: &str, allowed: &str, take: impl FnOnce(&m
 fn signature(table: &mut TomlTable) -> Option<(SignatureFormat, Option<Encoding>)> {
     let mut table = table.take_table("signature")?;
     let from = need(&mut table, "from", SIGNED_FROM, |table| table.take_list("from"));
+    if from.as_ref().is_some_and(Vec::is_empty) {
+        table.expected("from", SIGNED_FROM, "an empty array");
+    }
     let from: Vec<HeaderName> = from.unwrap_or_default().into_iter().filter_map(|item| named_header(item, SIGNED_FROM)).collect();
     let mut separator = |key| table.take_str(key).filter(|text| !text.is_empty());
     let (groups, items, pair) = (separator("groups"), separator("items"), separator("pair"));
@@ -84,13 +89,14 @@ fn signature(table: &mut TomlTable) -> Option<(SignatureFormat, Option<Encoding>
     let prefix = table.take_str("prefix").unwrap_or_default();
     let trim = table.take_bool("trim").unwrap_or(true);
     let encoding = table.take_one_of("encoding", Encoding::WORDS);
-    if pair.is_some() == take.is_empty() {
-        table.wrong("take", "pair and take belong together", "pair = \"=\" with take = [\"v1\"], or neither");
-        return None;
+    let is_paired = pair.is_some() != take.is_empty();
+    if !is_paired && table.accepts(&["pair", "take"]) {
+        let found = if pair.is_some() { "pair alone" } else { "take alone" };
+        table.expected("take", "pair = \"=\" with take = [\"v1\"], or neither", found);
     }
     table.finish();
     let signature = SignatureFormat { from, groups, items, pair, take, prefix, trim };
-    (!signature.from.is_empty()).then_some((signature, encoding))
+    (is_paired && !signature.from.is_empty()).then_some((signature, encoding))
 }
 
 /// `content`, or in its place `content_variants`.
@@ -99,10 +105,10 @@ fn contents(table: &mut TomlTable) -> Option<Vec<Vec<Term>>> {
         return need(table, "content", TERMS, |table| terms(table.take("content")?)).map(|content| vec![content]);
     };
     if table.take("content").is_some() {
-        return variants.refuse("content is there as well", "one of the two");
+        return variants.expected("content or content_variants", "both; remove one of them");
     }
     let contents: Option<Vec<_>> = variants.clone().list().into_iter().map(terms).collect();
-    if contents.as_ref().is_some_and(Vec::is_empty) { variants.refuse("nothing is signed", "lists of terms") } else { contents }
+    if contents.as_ref().is_some_and(Vec::is_empty) { variants.expected("arrays of terms", "an empty array") } else { contents }
 }
 
 fn terms(list: Item) -> Option<Vec<Term>> {
@@ -116,7 +122,7 @@ fn terms(list: Item) -> Option<Vec<Term>> {
     if signs_body {
         Some(terms)
     } else {
-        list.refuse("the body is not signed", "a list that contains \"body\" or \"form-sorted\"")
+        list.expected("an array with \"body\" or \"form-sorted\"", "neither; the signature must cover the body")
     }
 }
 
@@ -130,14 +136,12 @@ fn body_hash(item: Item) -> Option<BodyHash> {
     let encoding = table.take_one_of("encoding", Encoding::WORDS).unwrap_or(Encoding::Hex);
     table.finish();
     let from = from?;
-    match from.as_str().and_then(|text| text.strip_prefix("query:")).filter(|name| !name.is_empty()) {
-        Some(name) => Some(BodyHash { query: name.to_owned(), encoding }),
-        None => from.refuse("not a query parameter", HASHED_FROM),
-    }
+    let query = |text: &str| text.strip_prefix("query:").filter(|name| !name.is_empty()).map(str::to_owned);
+    Some(BodyHash { query: from.parse(HASHED_FROM, query)?, encoding })
 }
 
 fn term(item: Item) -> Option<Term> {
-    let text = item.clone().text()?;
+    let text = item.clone().string()?;
     let bare = |text: &str| !text.is_empty() && !text.chars().any(char::is_alphanumeric);
     match text.split_once(':') {
         _ if text == "body" => Some(Term::Body),
@@ -150,13 +154,12 @@ fn term(item: Item) -> Option<Term> {
         Some(("const", literal)) if !literal.is_empty() => Some(Term::Literal(literal.to_owned())),
         Some(("header", _)) => named_header(item, TERMS).map(Term::Header),
         Some(("tag", tag)) if !tag.is_empty() => Some(Term::Tag(tag.to_owned())),
-        _ => item.refuse("not a part of signed content", TERMS),
+        _ => item.unexpected(TERMS),
     }
 }
 
-fn named_header(item: Item, allowed: &str) -> Option<HeaderName> {
-    let text = item.clone().text()?;
-    header(&text).or_else(|| item.refuse("not a header", allowed))
+fn named_header(item: Item, expected: &str) -> Option<HeaderName> {
+    item.parse(expected, header)
 }
 
 fn header(text: &str) -> Option<HeaderName> {
@@ -164,30 +167,30 @@ fn header(text: &str) -> Option<HeaderName> {
 }
 
 fn locator(item: Item, pointers: &mut Pointers) -> Option<Locator> {
-    let text = item.clone().text()?;
-    place(&text, &item, pointers)
+    let text = item.clone().string()?;
+    parse_locator(&text, &item, pointers)
 }
 
-/// The place that `text` names; mistakes are noted at `item`.
-fn place(text: &str, item: &Item, pointers: &mut Pointers) -> Option<Locator> {
+/// Parses the locator `text`; mistakes are reported at `item`.
+fn parse_locator(text: &str, item: &Item, pointers: &mut Pointers) -> Option<Locator> {
     match text.split_once(':') {
-        Some(("header", _)) => header(text).map(Locator::Header).or_else(|| item.refuse("not a header", LOCATORS)),
+        Some(("header", _)) => header(text).map(Locator::Header).or_else(|| item.unexpected(LOCATORS)),
         Some(("tag", tag)) if !tag.is_empty() => Some(Locator::Tag(tag.to_owned())),
         Some(("query", name)) if !name.is_empty() => Some(Locator::Query(name.to_owned())),
         Some(("const", text)) if !text.is_empty() => Some(Locator::Const(text.to_owned())),
         Some(("json", pointer)) => match pointers.slot(pointer) {
             Some(slot) => Some(Locator::Body(slot)),
-            None => item.refuse("not a JSON pointer such as /data/id", LOCATORS),
+            None => item.unexpected("a JSON pointer such as json:/data/id"),
         },
         Some(("form", name)) => match pointers.field_slot(name) {
             Some(slot) => Some(Locator::Body(slot)),
-            None => item.refuse("not a form field", LOCATORS),
+            None => item.unexpected("a form field such as form:id"),
         },
         Some(("form-json", place)) => match pointers.field_json_slot(place) {
             Some(slot) => Some(Locator::Body(slot)),
-            None => item.refuse("not a form field and a JSON pointer such as payload/data/id", LOCATORS),
+            None => item.unexpected("a form field and a JSON pointer such as form-json:payload/data/id"),
         },
-        _ => item.refuse("not a place in a delivery", LOCATORS),
+        _ => item.unexpected(LOCATORS),
     }
 }
 
@@ -203,13 +206,13 @@ fn signing_time(item: Item) -> Option<Timestamp> {
     let past = table.take_duration("past", TOLERANCE).unwrap_or(DEFAULT_TOLERANCE);
     let future = table.take_duration("future", TOLERANCE).unwrap_or(DEFAULT_TOLERANCE);
     let is_readable = from.as_ref().is_none_or(validate::stands_alone);
-    if !is_readable {
-        let what = if pointers.is_empty() {
-            "a time is one text, beside the signature"
+    if !is_readable && table.accepts(&["from"]) {
+        let found = if pointers.is_empty() {
+            "other locators"
         } else {
-            "the body is read only after the proof"
+            "a locator in the body; the timestamp is checked before the body is read"
         };
-        table.wrong("from", what, TIMED_FROM);
+        table.expected("from", TIMED_FROM, found);
     }
     table.finish();
     Some(Timestamp { from: from.filter(|_| is_readable)?, unit, past, future })
@@ -230,15 +233,15 @@ fn facts(table: &mut TomlTable, own_key: Option<Item>, pointers: &mut Pointers) 
 fn time(item: Item, pointers: &mut Pointers) -> Option<(Locator, TimeUnit)> {
     let mut table = item.table()?;
     let from = need(&mut table, "from", LOCATORS, |table| table.take("from"));
-    let unit = need(&mut table, "unit", "s, ms, rfc3339", |table| table.take_one_of("unit", TimeUnit::WORDS));
+    let unit = need(&mut table, "unit", UNIT, |table| table.take_one_of("unit", TimeUnit::WORDS));
     table.finish();
     Some((locator(from?, pointers)?, unit?))
 }
 
 /// A challenge may come without a signature, so its places are never tags of one.
 fn untagged(text: &str, item: &Item, pointers: &mut Pointers) -> Option<Locator> {
-    match place(text, item, pointers)? {
-        Locator::Tag(_) => item.refuse("a challenge has no tags", UNTAGGED),
+    match parse_locator(text, item, pointers)? {
+        Locator::Tag(_) => item.expected(UNTAGGED, "a tag; a challenge may be unsigned"),
         locator => Some(locator),
     }
 }
@@ -252,7 +255,7 @@ fn key_format(table: &mut TomlTable) -> KeyFormat {
             (_, "utf8") => format.encoding = None,
             _ => match Encoding::WORDS.iter().find(|(word, _)| *word == step) {
                 Some((_, encoding)) => format.encoding = Some(*encoding),
-                None => item.place.wrong("not a step from secret to key", KEY_STEPS),
+                None => item.location.expected(KEY_STEPS, "another step"),
             },
         }
     }
@@ -279,10 +282,10 @@ fn status(table: &mut TomlTable, key: &str, range: RangeInclusive<u64>) -> Optio
 }
 
 fn header_value(item: Item) -> Option<Arc<str>> {
-    let text = item.clone().text()?;
+    let text = item.clone().string()?;
     match http::HeaderValue::from_str(&text) {
         Ok(_) => Some(text.into()),
-        Err(_) => item.refuse("not a header value", "a media type such as \"text/plain\""),
+        Err(_) => item.unexpected("a media type such as \"text/plain\""),
     }
 }
 
@@ -298,7 +301,7 @@ fn limits(table: &mut TomlTable) -> ProviderLimits {
 
 fn switch_off(mut table: TomlTable) -> Option<SwitchOff> {
     let percent = need(&mut table, "percent", PERCENT, |table| table.take_u64("percent", 0..=99));
-    let within = need(&mut table, "within", "\"1m\" to \"30d\"", |table| table.take_duration("within", MINUTE..=DAYS_30));
+    let within = need(&mut table, "within", WITHIN, |table| table.take_duration("within", MINUTE..=DAYS_30));
     table.finish();
     Some(SwitchOff { percent: u8::try_from(percent?).ok()?, within: within? })
 }
@@ -313,18 +316,21 @@ fn setup(table: &mut TomlTable) -> Setup {
     Setup { url, secret, sample_type, facts }
 }
 
-const SIGNATURE: &str = "{ from = \"header:NAME\", … } with groups, items, pair, take, prefix, trim, encoding";
+const ALGORITHM: &str = "\"sha1\", \"sha256\", \"sha384\" or \"sha512\"";
+const SIGNATURE: &str = "a table such as { from = \"header:NAME\" }";
 const SIGNED_FROM: &str = "header:NAME";
-const TIMED_FROM: &str = "header:NAME, tag:NAME";
-const LOCATORS: &str = "header:NAME, json:/POINTER, form:NAME, form-json:NAME/POINTER, tag:NAME, query:NAME, const:TEXT";
+const TIMED_FROM: &str = "header:NAME or tag:NAME";
+const UNIT: &str = "\"s\", \"ms\" or \"rfc3339\"";
+const LOCATORS: &str = "header:NAME, json:/POINTER, form:NAME, form-json:NAME/POINTER, tag:NAME, query:NAME or const:TEXT";
 const ACCEPTED: RangeInclusive<u64> = 200..=299;
-const UNTAGGED: &str = "header:NAME, json:/POINTER, form:NAME, form-json:NAME/POINTER, query:NAME";
+const UNTAGGED: &str = "header:NAME, json:/POINTER, form:NAME, form-json:NAME/POINTER or query:NAME";
 const HASHED_FROM: &str = "query:NAME";
 const TERMS: &str =
-    "body, timestamp, id, header:NAME, tag:NAME, const:TEXT, url, url-other-port, form-sorted, or punctuation such as \".\"";
-const KEY_STEPS: &str = "strip-prefix:TEXT, utf8, hex, base64, base64url";
+    "body, timestamp, id, header:NAME, tag:NAME, const:TEXT, url, url-other-port, form-sorted or punctuation such as \".\"";
+const KEY_STEPS: &str = "strip-prefix:TEXT, utf8, hex, base64 or base64url";
 const DEFAULT_TOLERANCE: Duration = Duration::from_secs(300);
-const PERCENT: &str = "a whole number from 0 to 99";
+const PERCENT: &str = "an integer from 0 to 99";
+const WITHIN: &str = "a duration from \"1m\" to \"30d\"";
 const MINUTE: Duration = Duration::from_secs(60);
 const DAYS_30: Duration = Duration::from_secs(30 * 86_400);
 const TOLERANCE: RangeInclusive<Duration> = Duration::ZERO..=DAYS_30;

@@ -17,7 +17,7 @@ impl TypeFilter {
     pub(super) fn take(table: &mut TomlTable) -> TypeFilter {
         let Some(items) = table.take_list("types") else { return TypeFilter::default() };
         if items.is_empty() {
-            table.wrong("types", "an empty list wants nothing", ALLOWED);
+            table.expected("types", EXPECTED, "an empty array; remove it to store every type");
         }
         TypeFilter(items.into_iter().filter_map(pattern).collect())
     }
@@ -45,14 +45,13 @@ impl TypePattern {
 }
 
 fn pattern(item: Item) -> Option<TypePattern> {
-    let text = item.clone().text()?;
+    let text = item.clone().string_as(EXPECTED)?;
     match text.strip_suffix('*') {
-        _ if text.is_empty() => item.refuse("not an event type", ALLOWED),
+        _ if text.is_empty() => item.expected(EXPECTED, "an empty string"),
         Some(prefix) if !prefix.contains('*') => Some(TypePattern::StartsWith(prefix.to_owned())),
         None if !text.contains('*') => Some(TypePattern::Exactly(text)),
-        _ => item.refuse("a * stands for the rest of a type, so only at its end", ALLOWED),
+        _ => item.expected(EXPECTED, "a * that is not the last character"),
     }
 }
 
-const ALLOWED: &str =
-    "event types as the provider names them, such as \"invoice.paid\", \"invoice.*\" or \"*\"; leave it out to want all";
+const EXPECTED: &str = "an event type such as \"invoice.paid\", \"invoice.*\" or \"*\"";

@@ -32,12 +32,12 @@ impl PublicUrl {
 /// The value of a `public_url`, without a final slash. What is none is noted, and returned all the same: it is wrong, but not
 /// missing.
 pub fn read(item: Item) -> String {
-    let Some(text) = item.clone().text() else { return String::new() };
+    let Some(text) = item.clone().string_as(EXPECTED) else { return String::new() };
     let url = text.parse::<Uri>().unwrap_or_default();
     let web = matches!(url.scheme_str(), Some("https" | "http"));
     let bare = url.authority().is_some_and(|host| !host.as_str().contains('@')) && !text.contains(['?', '#']);
     if !(web && bare) {
-        item.place.wrong("not a URL that providers could call", ALLOWED);
+        item.location.expected(EXPECTED, "another string");
     }
     text.trim_end_matches('/').to_owned()
 }
@@ -55,8 +55,8 @@ fn other_port(text: &str) -> String {
     }
 }
 
-/// What a `public_url` looks like.
-pub const ALLOWED: &str = "http(s)://HOST[:PORT][/PREFIX] without a query";
+/// The form of a `public_url`.
+pub const EXPECTED: &str = "a URL such as \"https://hooks.example.com\" without query, fragment or user";
 
 #[cfg(test)]
 mod tests {

@@ -11,32 +11,29 @@ pub(super) fn parts_agree(table: &TomlTable, proof: &MacProof, timestamp: Option
     let within = |locator: &Locator| holds(contents, locator);
     let timed = timestamp.map(|time| signs(contents, &Term::Timestamp) || time.from.0.iter().flatten().all(within));
     if !timed.unwrap_or(!contents.iter().flatten().any(|term| *term == Term::Timestamp)) {
-        let allowed = "timestamp, with \"timestamp\" in content; or neither";
-        table.wrong("timestamp", "a time is checked only where it is signed", allowed);
+        let found = if timestamp.is_some() { "a timestamp that is not signed" } else { "\"timestamp\" in content only" };
+        table.expected("timestamp", "timestamp with \"timestamp\" in content, or neither", found);
         return None;
     }
     if contents.iter().flatten().any(|term| *term == Term::Id) && !stands_alone(&event.id) {
-        let allowed = "one header:NAME or tag:NAME, or several to choose from";
-        table.wrong("event.id", "the content contains the id, so it must be readable before the body", allowed);
+        let found = "another locator; content contains the id, which must be known before the body is read";
+        table.expected("event.id", "header:NAME or tag:NAME", found);
         return None;
     }
     if let Some(tag) = signature.take.iter().find(|tag| tags(contents, timestamp, event).any(|used| used == *tag)) {
-        let what = format_args!("{tag} is the tag of the signature itself, which is read as nothing else");
-        table.wrong("signature.take", what, "tags whose values are signatures and are used nowhere else");
+        let found = format_args!("{tag}, which another locator reads as well");
+        table.expected("signature.take", "tags that only hold signatures", found);
         return None;
     }
     if uses_tags(contents, timestamp, event) && (signature.items.is_none() || signature.pair.is_none()) {
-        let allowed = "items, pair and take, for a header such as t=1,v1=HEX";
-        table.wrong("signature", "a tag is used, but the signature has none", allowed);
+        let found = "a signature without tags; a locator reads one";
+        table.expected("signature", "items, pair and take for a header such as t=1,v1=HEX", found);
         return None;
     }
     // The hash proves the body only inside a signed URL, and it takes the place of `form-sorted`.
     if proof.body_sha256.is_some() && !(signs_url(contents) && signs(contents, &Term::FormSorted)) {
-        table.wrong(
-            "body_sha256",
-            "the hash is not signed",
-            "body_sha256, with \"url\" and \"form-sorted\" in content; or neither",
-        );
+        let expected = "body_sha256 with \"url\" and \"form-sorted\" in content";
+        table.expected("body_sha256", expected, "a hash that is not signed; remove it or sign the URL");
         return None;
     }
     Some(())

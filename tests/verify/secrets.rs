@@ -39,7 +39,7 @@ fn two_secrets_need_two_names() {
     let source = |second| compile_alone(&entry(second));
     assert_eq!(source("b").expect("two names").secrets.len(), 2);
     let diagnostics = source("a").expect_err("one name").to_string();
-    assert!(diagnostics.contains("secrets[1]: two secrets are called a; allowed: "), "{diagnostics}");
+    assert!(diagnostics.contains("secrets[1]: expected secrets with distinct names, found a twice; "), "{diagnostics}");
 }
 
 #[test]

@@ -139,8 +139,6 @@ pub fn compile_alone(entry: &str) -> Result<Source, Diagnostics> {
 
 /// Compiles such an entry with other defaults.
 pub fn compile_under(entry: &str, defaults: &SourceDefaults) -> Result<Source, Diagnostics> {
-    let diagnostics = Diagnostics::default();
-    let table = TomlTable::parse("hookhold.toml", entry, &diagnostics).expect("the entry is TOML");
-    let source = Source::compile("shop", table, defaults, &diagnostics);
-    source.filter(|_| diagnostics.is_empty()).ok_or(diagnostics)
+    let compile = |table, diagnostics: &Diagnostics| Source::compile("shop", table, defaults, diagnostics);
+    Ok(TomlTable::read("hookhold.toml", entry, compile)?.expect("a source without mistakes is usable"))
 }

@@ -35,33 +35,33 @@ fn predicate(mut table: TomlTable, pointers: &mut Pointers) -> Option<Vec<(Locat
         let item = table.take(&key)?;
         let at = untagged(&key, &item, pointers);
         let wanted = match item.as_str() {
-            Some("") => item.refuse("never fits", WHEN),
+            Some("") => item.expected(WHEN, "an empty string, which never matches"),
             Some(text) => Some(TextMatch::Exactly(text.to_owned())),
-            None => match item.clone().switch() {
+            None => match item.clone().boolean() {
                 Some(true) => Some(TextMatch::Any),
-                Some(false) => item.refuse("never fits", WHEN),
+                Some(false) => item.expected(WHEN, "false, which never matches"),
                 None => None,
             },
         };
         all.push(at.zip(wanted));
     }
     if all.is_empty() {
-        table.place.wrong("every delivery would fit", WHEN);
+        table.location.expected(WHEN, "an empty table, which every delivery matches");
         return None;
     }
     all.into_iter().collect()
 }
 
 fn reply_part(item: Item, pointers: &mut Pointers) -> Option<ReplyPart> {
-    let text = item.clone().text()?;
+    let text = item.clone().string()?;
     if let Some(at) = text.strip_prefix("echo(").and_then(|rest| rest.strip_suffix(')')) {
         return untagged(at, &item, pointers).map(ReplyPart::Echo);
     }
     match text.strip_prefix("const:") {
         Some(literal) if !literal.is_empty() => Some(ReplyPart::Literal(literal.to_owned())),
-        _ => item.refuse("not a part of a reply", REPLY_PARTS),
+        _ => item.unexpected(REPLY_PARTS),
     }
 }
 
-const WHEN: &str = "{ \"json:/type\" = \"url_verification\" }: places with the text that must stand there, or true for any";
-const REPLY_PARTS: &str = "echo(LOCATOR), const:TEXT";
+const WHEN: &str = "locators with the text at each, or true for any text, such as { \"json:/type\" = \"url_verification\" }";
+const REPLY_PARTS: &str = "echo(LOCATOR) or const:TEXT";

@@ -1,0 +1,351 @@
+//! TOML tables: keys are taken out one by one, and what remains at the end is unknown. A misspelt key is reported once and
+//! read as the key that it is meant to be, so that it causes no second message.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
+
+use super::{Item, TomlValue, alternatives};
+use crate::diagnostic::{Diagnostics, Location, nearest};
+use crate::units::Rate;
+
+/// One TOML table. Every `take_…` removes a key; [`TomlTable::finish`] reports the keys that are left.
+#[derive(Clone)]
+pub struct TomlTable {
+    /// The position of its header.
+    pub location: Location,
+    items: Vec<(String, Item)>,
+    asked: Vec<Asked>,
+}
+
+/// A key that a reader has asked for.
+#[derive(Clone)]
+struct Asked {
+    key: String,
+    /// `None` if the table did not have it.
+    location: Option<Location>,
+}
+
+impl TomlTable {
+    /// Parses `text` and reads it. A pass that finds misspelt keys is followed by another one, which reads them as the keys
+    /// that they are meant to be. `file` is the name of the text in diagnostics.
+    pub fn read<T>(file: &str, text: &str, read: impl Fn(TomlTable, &Diagnostics) -> T) -> Result<T, Diagnostics> {
+        let diagnostics = Diagnostics::default();
+        loop {
+            let value = TomlTable::parse(file, text, &diagnostics).map(|root| read(root, &diagnostics));
+            if !diagnostics.read_again() {
+                return value.filter(|_| diagnostics.is_empty()).ok_or(diagnostics);
+            }
+        }
+    }
+
+    /// Returns a table without keys, to report a mistake about the file as a whole.
+    pub fn empty(file: &str, diagnostics: &Diagnostics) -> TomlTable {
+        let location = Location { file: file.into(), line: 1, key: String::new(), diagnostics: diagnostics.clone() };
+        TomlTable { location, items: Vec::new(), asked: Vec::new() }
+    }
+
+    /// Parses `text`, called `file` in diagnostics. Reports text that is not TOML and returns `None`.
+    pub fn parse(file: &str, text: &str, diagnostics: &Diagnostics) -> Option<TomlTable> {
+        let location = |line| Location { file: file.into(), line, key: String::new(), diagnostics: diagnostics.clone() };
+        let lines = Lines::of(text);
+        match DeTable::parse(text) {
+            Ok(root) => Some(TomlTable::of(root.into_inner(), location(1), &lines)),
+            Err(error) => {
+                let line = error.span().map_or(1, |span| lines.at(span.start));
+                location(line).report(format_args!("not TOML: {}", error.message()));
+                None
+            }
+        }
+    }
+
+    /// Returns this table with `over` on top: its keys win, tables inside are merged likewise, and each value keeps its own
+    /// file and line. A recipe is the base, the operator's entry is `over`.
+    pub fn overlaid(mut self, over: TomlTable) -> TomlTable {
+        self.location = over.location;
+        for (key, item) in over.items {
+            let below = self.take(&key);
+            let merged = match (below.map(|item| item.value), item.value) {
+                (Some(TomlValue::Table(base)), TomlValue::Table(over)) => TomlValue::Table(base.overlaid(over)),
+                (_, value) => value,
+            };
+            self.items.push((key, Item { location: item.location, value: merged }));
+        }
+        self.asked = over.asked;
+        self
+    }
+
+    /// Returns the keys that have not been taken, in the order of the file.
+    pub fn keys(&self) -> Vec<String> {
+        self.items.iter().map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Returns everything that has not been taken, with dotted names for tables inside: `bootstrap.servers` is one name.
+    pub fn flatten(self) -> Vec<(String, Item)> {
+        let flat = |(key, item): (String, Item)| match item.value {
+            TomlValue::Table(inner) => inner.flatten().into_iter().map(|(rest, item)| (format!("{key}.{rest}"), item)).collect(),
+            _ => vec![(key, item)],
+        };
+        self.items.into_iter().flat_map(flat).collect()
+    }
+
+    /// Takes `key`, whatever its type.
+    pub fn take(&mut self, key: &str) -> Option<Item> {
+        let at = self.items.iter().position(|(name, _)| name == key);
+        let item = at.map(|at| self.items.remove(at).1);
+        self.asked.push(Asked { key: key.to_owned(), location: item.as_ref().map(|item| item.location.clone()) });
+        item
+    }
+
+    /// Takes the string `key`.
+    pub fn take_str(&mut self, key: &str) -> Option<String> {
+        self.take(key)?.string()
+    }
+
+    /// Takes the boolean `key`.
+    pub fn take_bool(&mut self, key: &str) -> Option<bool> {
+        self.take(key)?.boolean()
+    }
+
+    /// Takes the integer `key`; see [`Item::integer`].
+    pub fn take_u64(&mut self, key: &str, range: RangeInclusive<u64>) -> Option<u64> {
+        self.take(key)?.integer(range)
+    }
+
+    /// Takes the duration `key`; see [`Item::duration`].
+    pub fn take_duration(&mut self, key: &str, range: RangeInclusive<Duration>) -> Option<Duration> {
+        self.take(key)?.duration(range)
+    }
+
+    /// Takes the size `key`; see [`Item::bytes`].
+    pub fn take_bytes(&mut self, key: &str, range: RangeInclusive<u64>) -> Option<u64> {
+        self.take(key)?.bytes(range)
+    }
+
+    /// Takes the rate `key`; see [`Item::rate`].
+    pub fn take_rate(&mut self, key: &str) -> Option<Rate> {
+        self.take(key)?.rate()
+    }
+
+    /// Takes the word `key`; see [`Item::one_of`].
+    pub fn take_one_of<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> Option<T> {
+        self.take(key)?.one_of(choices)
+    }
+
+    /// Takes the items of the array `key`; a single value stands for an array of one. `None` if absent.
+    pub fn take_list(&mut self, key: &str) -> Option<Vec<Item>> {
+        Some(self.take(key)?.list())
+    }
+
+    /// Takes the strings of the array `key`; items of another type are reported and left out. `None` if absent.
+    pub fn take_strings(&mut self, key: &str) -> Option<Vec<String>> {
+        Some(self.take_list(key)?.into_iter().filter_map(Item::string).collect())
+    }
+
+    /// Takes the table `key`.
+    pub fn take_table(&mut self, key: &str) -> Option<TomlTable> {
+        self.take(key)?.table()
+    }
+
+    /// Takes the table `key`; an empty one if it is absent or of another type, so that defaults apply.
+    pub fn take_section(&mut self, key: &str) -> TomlTable {
+        let location = self.location.below(key);
+        self.take_table(key).unwrap_or(TomlTable { location, items: Vec::new(), asked: Vec::new() })
+    }
+
+    /// Returns the position of `key`, taken or not; that of the table if the key is absent.
+    pub fn location_of(&self, key: &str) -> Location {
+        let left = self.items.iter().find(|(name, _)| name == key).map(|(_, item)| &item.location);
+        let taken = self.asked.iter().filter(|asked| asked.key == key).find_map(|asked| asked.location.as_ref());
+        left.or(taken).cloned().unwrap_or_else(|| self.location.below(key))
+    }
+
+    /// True if no mistake has been reported about these keys, so that they can be compared with each other.
+    pub fn accepts(&self, keys: &[&str]) -> bool {
+        !keys.iter().any(|key| self.location_of(key).has_mistake())
+    }
+
+    /// Reports a mistake about `key`, present or absent; see [`Location::report`].
+    pub fn report(&self, key: &str, what: impl fmt::Display) {
+        self.location_of(key).report(what);
+    }
+
+    /// Reports `expected X, found Y` about `key`, present or absent; see [`Location::expected`].
+    pub fn expected(&self, key: &str, expected: impl fmt::Display, found: impl fmt::Display) {
+        self.location_of(key).expected(expected, found);
+    }
+
+    /// Reports that `key` is absent.
+    pub fn missing(&self, key: &str, expected: impl fmt::Display) {
+        self.expected(key, expected, "nothing");
+    }
+
+    /// Reports every key that no reader has asked for, with the nearest known one.
+    pub fn finish(self) {
+        let mut known: Vec<String> = self.asked.iter().map(|asked| asked.key.clone()).collect();
+        known.sort();
+        known.dedup();
+        let mut claimed: Vec<&str> = Vec::new();
+        for (key, Item { location, .. }) in &self.items {
+            let near = nearest(key, &known);
+            let meant = near.filter(|near| self.is_free(near, location) && !claimed.contains(near) && location.meant().is_none());
+            claimed.extend(meant);
+            let remedy = near.map_or_else(|| remedy(&known), |near| format!("did you mean {near}?"));
+            location.unknown(format_args!("unknown key; {remedy}"), known.clone(), meant);
+        }
+    }
+
+    /// True if the file of `unknown` does not have `key` itself.
+    fn is_free(&self, key: &str, unknown: &Location) -> bool {
+        let mut taken = self.asked.iter().filter(|asked| asked.key == key).filter_map(|asked| asked.location.as_ref());
+        !taken.any(|location| location.file == unknown.file)
+    }
+
+    fn of(raw: DeTable<'_>, location: Location, lines: &Lines) -> TomlTable {
+        let entry = |(key, value): (Spanned<DeString<'_>>, _)| {
+            let location = Location { line: lines.at(key.span().start), ..location.below(key.get_ref()) };
+            let name = location.meant().unwrap_or_else(|| key.into_inner().into_owned());
+            (name, item(value, location, lines))
+        };
+        TomlTable { items: raw.into_iter().map(entry).collect(), location: location.clone(), asked: Vec::new() }
+    }
+}
+
+impl fmt::Display for TomlTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let entries: Vec<String> = self.items.iter().map(|(key, item)| format!("{key} = {item}")).collect();
+        write!(f, "{{ {} }}", entries.join(", "))
+    }
+}
+
+/// Names the known keys if they are few, else the file that explains them.
+fn remedy(known: &[String]) -> String {
+    match known.len() {
+        0 => "remove it".to_owned(),
+        1..=FEW => format!("expected {}", alternatives(known)),
+        _ => "config/hookhold.toml explains every option".to_owned(),
+    }
+}
+
+fn item(raw: Spanned<DeValue<'_>>, location: Location, lines: &Lines) -> Item {
+    let value = match raw.into_inner() {
+        DeValue::String(text) => TomlValue::String(text.into_owned()),
+        DeValue::Integer(number) => TomlValue::Integer(i128::from_str_radix(number.as_str(), number.radix()).ok()),
+        DeValue::Boolean(on) => TomlValue::Boolean(on),
+        DeValue::Array(items) => {
+            TomlValue::Array(items.into_iter().enumerate().map(|(n, raw)| nth(n, raw, &location, lines)).collect())
+        }
+        DeValue::Table(table) => TomlValue::Table(TomlTable::of(table, location.clone(), lines)),
+        DeValue::Float(_) => TomlValue::Float,
+        DeValue::Datetime(date) => TomlValue::Date(date),
+    };
+    Item { location, value }
+}
+
+fn nth(n: usize, raw: Spanned<DeValue<'_>>, array: &Location, lines: &Lines) -> Item {
+    let location = Location { line: lines.at(raw.span().start), key: format!("{}[{n}]", array.key), ..array.clone() };
+    item(raw, location, lines)
+}
+
+/// Turns byte offsets into line numbers.
+struct Lines(Vec<usize>);
+
+impl Lines {
+    fn of(text: &str) -> Lines {
+        Lines(text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at).collect())
+    }
+
+    fn at(&self, offset: usize) -> usize {
+        1 + self.0.partition_point(|end| *end < offset)
+    }
+}
+
+/// So many keys fit into a message.
+const FEW: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnostic::Diagnostic;
+
+    fn walk(text: &str, walk: impl Fn(&mut TomlTable)) -> Vec<String> {
+        let read = |mut table: TomlTable, _: &Diagnostics| {
+            walk(&mut table);
+            table.finish();
+        };
+        let diagnostics = TomlTable::read("a.toml", text, read).expect_err("the text has mistakes");
+        diagnostics.sorted().iter().map(Diagnostic::to_string).collect()
+    }
+
+    #[test]
+    fn every_mistake_names_file_line_key_and_what_is_expected() {
+        let text = "listen = 7\nwait = \"5 fortnights\"\n\n[inner]\nsize = \"9 TiB\"\nlistn = true\n";
+        let found = walk(text, |table| {
+            assert_eq!(table.take_str("listen"), None);
+            assert_eq!(table.take_duration("wait", Duration::ZERO..=Duration::from_secs(60)), None);
+            let mut inner = table.take_table("inner").expect("the table is there");
+            assert_eq!(inner.take_bytes("size", 1..=1 << 20), None);
+            inner.take_bool("listen");
+            inner.finish();
+        });
+        assert_eq!(
+            found,
+            [
+                "a.toml:1: listen: expected a string, found an integer",
+                "a.toml:2: wait: expected a duration from \"0ms\" to \"1m\" in ms, s, m, h or d, found another string",
+                "a.toml:5: inner.size: expected a size from \"1 B\" to \"1 MiB\" in B, KiB, MiB, GiB or TiB, found \"9 TiB\"",
+                "a.toml:6: inner.listn: unknown key; did you mean listen?",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_misspelt_key_is_read_as_the_known_one() {
+        let read = |table: &mut TomlTable| {
+            if table.take_str("provider").is_none() {
+                table.missing("provider", "a name");
+            }
+        };
+        assert_eq!(walk("provder = \"a\"", read), ["a.toml:1: provder: unknown key; did you mean provider?"]);
+        let misspelt_and_wrong = walk("provder = 7", |table| drop(table.take_str("provider")));
+        assert_eq!(misspelt_and_wrong, ["a.toml:1: provder: unknown key; did you mean provider?"]);
+        let twice =
+            ["a.toml:1: provder: unknown key; did you mean provider?", "a.toml:2: proviner: unknown key; did you mean provider?"];
+        assert_eq!(walk("provder = \"a\"\nproviner = \"b\"", read), twice);
+        let both = ["a.toml:1: provder: unknown key; did you mean provider?"];
+        assert_eq!(walk("provder = \"a\"\nprovider = \"b\"", read), both);
+        let far = ["a.toml:1: provider: expected a name, found nothing", "a.toml:1: title: unknown key; expected provider"];
+        assert_eq!(walk("title = \"a\"", read), far);
+    }
+
+    #[test]
+    fn text_that_is_not_toml_is_one_mistake_with_its_line() {
+        let diagnostics = Diagnostics::default();
+        assert!(TomlTable::parse("a.toml", "a = 1\nb = \n", &diagnostics).is_none());
+        assert!(diagnostics.to_string().starts_with("a.toml:2: not TOML: "), "{diagnostics}");
+    }
+
+    #[test]
+    fn an_overlay_wins_key_by_key_and_keeps_its_location() {
+        let diagnostics = Diagnostics::default();
+        let base = TomlTable::parse("base.toml", "a = 1\n[t]\nx = 1\ny = 1\n", &diagnostics).expect("the text is TOML");
+        let over = TomlTable::parse("over.toml", "\n\nt.y = \"?\"\n", &diagnostics).expect("the text is TOML");
+        let mut both = base.overlaid(over);
+        assert_eq!(both.take_u64("a", 0..=9), Some(1));
+        let mut inner = both.take_table("t").expect("both have it");
+        assert_eq!(inner.take_u64("x", 0..=9), Some(1));
+        assert_eq!(inner.take_u64("y", 0..=9), None);
+        assert_eq!(diagnostics.to_string(), "over.toml:3: t.y: expected an integer from 0 to 9, found a string");
+    }
+
+    #[test]
+    fn dotted_and_quoted_names_flatten_to_the_same_name() {
+        let diagnostics = Diagnostics::default();
+        let table = TomlTable::parse("a.toml", "a.b.c = 1\n\"a.b.d\" = 2\n", &diagnostics).expect("the text is TOML");
+        let names: Vec<String> = table.flatten().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["a.b.c", "a.b.d"]);
+    }
+}
