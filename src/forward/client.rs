@@ -39,7 +39,7 @@ enum ClientState {
     /// No producer runs. The next one is due at `start_at`.
     Waiting {
         start_at: Instant,
-        /// Error of the last attempt to start one.
+        /// Error of the last attempt to start one; it blocks every topic.
         setup_error: Option<String>,
     },
     Running {
