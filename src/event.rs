@@ -2,8 +2,8 @@
 //! (the place of a stored event in the journal).
 //!
 //! Nothing here does I/O or knows about HTTP servers, files or Kafka. An [`Event`] has two constructors, one for the verifier
-//! and one for the journal's decoder, and no method that changes what it says. `tests/fences.rs` rejects a third caller, so
-//! nothing unverified can be stored.
+//! and one for the journal's decoder. `tests/fences.rs` rejects a third caller, so nothing unverified can be stored. The gateway
+//! adds the dedupe key; no other field can be changed.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -33,7 +33,7 @@ pub struct Delivery {
     pub received_at: UnixMillis,
 }
 
-/// A verified delivery: its bytes, and what its source's recipe located in it. Read-only outside this file.
+/// A verified delivery: its bytes, and the fields that its source's recipe located in them.
 #[derive(Clone, Debug)]
 pub struct Event(EventParts);
 
@@ -137,7 +137,7 @@ impl Event {
         &self.0.auth
     }
 
-    /// How much of the event the proof covers.
+    /// The extent to which the proof covers the event.
     pub fn integrity(&self) -> Integrity {
         self.0.integrity
     }
@@ -153,7 +153,7 @@ impl Event {
     }
 }
 
-/// How much of an event its proof covers (`hookhold-integrity`).
+/// The extent to which a proof covers its event (`hookhold-integrity`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Integrity {
     /// Body, id and type are signed.

@@ -2,7 +2,7 @@
 //!
 //! Nothing waits between the last byte of a request and the hand-over of its event to the journal, so a sender that
 //! disconnects after its last byte does not undo the receipt. If the key must be looked up on disk first, a blocking task
-//! does it, which nothing can cancel.
+//! does so, which cannot be cancelled.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -131,8 +131,8 @@ impl Gateway {
                 return answer;
             }
         };
-        // Frees the delivery's memory while it is in the processor's cache, so that the next delivery can use it; the disk
-        // takes long.
+        // Frees the memory now, while it is in the processor's cache, so that the next delivery reuses it during this one's
+        // sync.
         drop(delivery);
         let guard = live.success_rate.start(now);
         let answer = self.store(live, verified, now, deadline).await;

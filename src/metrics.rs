@@ -13,7 +13,7 @@ use crate::outcome::Outcome;
 /// Value of the label `source` for requests that belong to no configured source.
 pub const NO_SOURCE: &str = "-";
 
-/// All metrics, meant to be shared behind an `Arc`.
+/// All metrics, shared behind an `Arc`.
 pub struct Metrics {
     registry: Registry,
     /// Metrics of the gateway and of the outcome log: one delivery from request to response.
