@@ -1,71 +1,72 @@
-//! What each lane keeps from being deleted: its own frames that wait, and what lies with them. A segment is deleted as a whole,
-//! so one waiting frame holds back everything in it that is passed on already. That dead weight counts for every lane that holds
-//! the segment: a topic with an event in each segment would else pin the whole journal with a backlog of next to nothing.
+//! Computes how many bytes each topic keeps from being deleted: its own waiting frames, and the bytes that share a segment with
+//! them. A segment is deleted as a whole, so one waiting frame also pins everything in it that is already acknowledged. These
+//! dead bytes count for every topic that pins the segment: otherwise a topic with one event in each segment could pin the whole
+//! journal with a backlog of almost nothing.
 //!
-//! What others wait for is theirs, and a segment of which nothing is passed on yet has no dead weight: an outage of everything
-//! is bounded by `max_size` alone. Nor has the newest, which nobody could delete.
+//! Bytes that another topic waits for count for that topic only. A segment without acknowledged bytes has no dead bytes: while
+//! nothing is forwarded, only `max_size` limits the journal. Nor has the newest segment, which cannot be deleted in any case.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::segment_summary::{SegmentSummary, TopicRange};
 
-/// What one lane holds back, in bytes.
+/// Bytes that one topic pins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Backlog {
-    /// Its frames at and above its cursor.
-    pub waiting: u64,
-    /// What nobody waits for, in segments that it holds.
-    pub idle: u64,
+pub(super) struct Backlog {
+    /// Frames of the topic at and above its cursor.
+    pub(super) waiting_bytes: u64,
+    /// Bytes that no topic waits for, in segments that this topic pins.
+    pub(super) dead_bytes: u64,
 }
 
 impl Backlog {
-    /// What would be free if the lane were empty.
-    pub fn pinned(self) -> u64 {
-        self.waiting + self.idle
+    /// Returns the bytes that an empty backlog would free.
+    pub(super) fn pinned_bytes(self) -> u64 {
+        self.waiting_bytes + self.dead_bytes
     }
 }
 
-/// Adds up the backlogs of all lanes, segment by segment.
-pub struct Backlogs {
+/// Adds up the backlogs of all topics, segment by segment.
+pub(super) struct Backlogs {
     cursors: BTreeMap<Arc<str>, u64>,
-    all: bool,
-    lanes: BTreeMap<Arc<str>, Backlog>,
+    forwards: bool,
+    topics: BTreeMap<Arc<str>, Backlog>,
 }
 
 impl Backlogs {
-    /// Nothing yet, for lanes with these cursors; with `all`, lanes without one have passed nothing.
-    pub fn new(cursors: BTreeMap<Arc<str>, u64>, all: bool) -> Backlogs {
-        let lanes = cursors.keys().map(|lane| (lane.clone(), Backlog::default())).collect();
-        Backlogs { cursors, all, lanes }
+    /// Starts with empty backlogs. If events are forwarded, a topic without a cursor has acknowledged nothing.
+    pub(super) fn new(cursors: BTreeMap<Arc<str>, u64>, forwards: bool) -> Backlogs {
+        let topics = cursors.keys().map(|topic| (topic.clone(), Backlog::default())).collect();
+        Backlogs { cursors, forwards, topics }
     }
 
     /// Adds one segment that occupies `size` bytes.
-    pub fn add(&mut self, table: &SegmentSummary, size: u64, is_newest: bool) {
-        let default = self.all.then_some(0);
-        let holders = table.lanes.iter().filter_map(|range| {
-            let cursor = self.cursors.get(&range.lane).copied().or(default)?;
-            (cursor <= range.last).then_some((&range.lane, waiting(range, cursor)))
+    pub(super) fn add(&mut self, summary: &SegmentSummary, size: u64, is_newest: bool) {
+        let default = self.forwards.then_some(0);
+        let pinning = summary.topics.iter().filter_map(|range| {
+            let cursor = self.cursors.get(&range.topic).copied().or(default)?;
+            (cursor <= range.last).then_some((&range.topic, waiting_bytes(range, cursor)))
         });
-        let holders: Vec<_> = holders.collect();
-        let wanted: u64 = holders.iter().map(|(_, bytes)| bytes).sum();
-        let all: u64 = table.lanes.iter().map(|range| range.bytes).sum();
-        let idle = if is_newest || wanted == all { 0 } else { size.saturating_sub(wanted) };
-        for (lane, bytes) in holders {
-            let backlog = self.lanes.entry(lane.clone()).or_default();
-            backlog.waiting += bytes;
-            backlog.idle += idle;
+        let pinning: Vec<_> = pinning.collect();
+        let waiting: u64 = pinning.iter().map(|(_, bytes)| bytes).sum();
+        let all: u64 = summary.topics.iter().map(|range| range.bytes).sum();
+        let dead = if is_newest || waiting == all { 0 } else { size.saturating_sub(waiting) };
+        for (topic, bytes) in pinning {
+            let backlog = self.topics.entry(topic.clone()).or_default();
+            backlog.waiting_bytes += bytes;
+            backlog.dead_bytes += dead;
         }
     }
 
-    /// Every lane's backlog.
-    pub fn lanes(self) -> BTreeMap<Arc<str>, Backlog> {
-        self.lanes
+    /// Returns the backlog of each topic.
+    pub(super) fn topics(self) -> BTreeMap<Arc<str>, Backlog> {
+        self.topics
     }
 }
 
-/// Bytes of a lane's share at and above the cursor; inside a segment in proportion to the sequences.
-pub fn waiting(range: &TopicRange, cursor: u64) -> u64 {
+/// Returns the bytes of a range at and above the cursor; inside the range, in proportion to the sequences.
+pub(super) fn waiting_bytes(range: &TopicRange, cursor: u64) -> u64 {
     let (left, all) = ((range.last + 1).saturating_sub(cursor.max(range.first)), range.last + 1 - range.first);
     (u128::from(range.bytes) * u128::from(left) / u128::from(all)) as u64
 }

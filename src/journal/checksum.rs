@@ -1,37 +1,39 @@
-//! Checksums of any stretch of a file, for the price of reading the file once. Behind damage every aligned offset may begin a
-//! frame, and a body can be made of nothing but heads that claim to be megabytes long: to check each by reading all that it
-//! claims would make a start after a crash last for hours. To give up after so many would lose the genuine frames behind them.
+//! Computes the CRC-32C of any range of a file, at the price of reading the file once.
 //!
-//! CRC-32C is linear: the sum of a stretch follows from the sums up to its two ends, of which one is kept for each block.
+//! After damage, a frame may start at every aligned offset. A crafted body can consist of nothing but frame headers that claim
+//! to be megabytes long; checking each by reading everything that it claims would make a start after a crash last for hours.
+//! Giving up after a number of candidates would lose the valid frames behind them.
+//!
+//! CRC-32C is linear: the checksum of a range follows from the checksums up to its two ends. One of those is stored per block.
 
 use std::io;
 use std::sync::Arc;
 
 use super::disk::DiskFile;
 
-/// Checksum of one file from some offset on.
-pub struct Checksum {
+/// Checksums of one file from a fixed offset on.
+pub(super) struct Checksum {
     file: Arc<dyn DiskFile>,
     from: u64,
-    /// The sum from `from` up to the end of each block that has been read; the first is that of nothing.
+    /// Checksum of `from` up to the end of each block read so far; the first covers no bytes.
     blocks: Vec<u32>,
 }
 
 impl Checksum {
-    /// Nothing has been read yet.
-    pub fn new(file: Arc<dyn DiskFile>, from: u64) -> Checksum {
+    /// Starts at offset `from`, without reading yet.
+    pub(super) fn new(file: Arc<dyn DiskFile>, from: u64) -> Checksum {
         Checksum { file, from, blocks: vec![0] }
     }
 
-    /// True if a stretch may begin here without reading what lies far in front of it.
-    pub fn reach(&self, at: u64) -> bool {
-        (self.from..=self.from + self.blocks.len() as u64 * BLOCK).contains(&at)
+    /// Returns true if the checksum of a range that starts at `offset` needs no bytes far before it.
+    pub(super) fn reaches(&self, offset: u64) -> bool {
+        (self.from..=self.from + self.blocks.len() as u64 * BLOCK).contains(&offset)
     }
 
-    /// The checksum of the bytes `start..end`. `None`: the file ends before.
-    pub fn of(&mut self, start: u64, end: u64) -> io::Result<Option<u32>> {
+    /// Returns the checksum of the bytes `start..end`; `None` if the file ends before `end`.
+    pub(super) fn of(&mut self, start: u64, end: u64) -> io::Result<Option<u32>> {
         let (Some(before), Some(whole)) = (self.up_to(start)?, self.up_to(end)?) else { return Ok(None) };
-        // What is in front of the stretch, followed by as many zeroes as the stretch is long.
+        // The prefix followed by as many zeroes as the range is long.
         let shifted = crc32c::crc32c_combine(before, 0, (end - start) as usize);
         Ok(Some(whole ^ shifted))
     }
@@ -40,20 +42,20 @@ impl Checksum {
         let mut buffer = Vec::new();
         let block = (end - self.from) / BLOCK;
         while (self.blocks.len() as u64) <= block {
-            let at = self.from + (self.blocks.len() as u64 - 1) * BLOCK;
+            let offset = self.from + (self.blocks.len() as u64 - 1) * BLOCK;
             buffer.resize(CHUNK, 0);
-            let got = self.file.read_at(&mut buffer, at)?;
-            if got < BLOCK as usize {
+            let read = self.file.read_at(&mut buffer, offset)?;
+            if read < BLOCK as usize {
                 return Ok(None);
             }
-            for bytes in buffer[..got].chunks_exact(BLOCK as usize) {
+            for bytes in buffer[..read].chunks_exact(BLOCK as usize) {
                 self.blocks.push(crc32c::crc32c_append(self.blocks[self.blocks.len() - 1], bytes));
             }
         }
         let mut rest = [0; BLOCK as usize];
         let rest = &mut rest[..((end - self.from) % BLOCK) as usize];
-        let got = self.file.read_at(rest, self.from + block * BLOCK)?;
-        Ok((got == rest.len()).then(|| crc32c::crc32c_append(self.blocks[block as usize], rest)))
+        let read = self.file.read_at(rest, self.from + block * BLOCK)?;
+        Ok((read == rest.len()).then(|| crc32c::crc32c_append(self.blocks[block as usize], rest)))
     }
 }
 
@@ -66,21 +68,21 @@ mod tests {
     use crate::journal::disk::{Disk, LocalDisk};
 
     #[test]
-    fn the_sum_of_any_stretch_is_that_of_its_bytes() {
+    fn a_range_checksum_equals_that_of_its_bytes() {
         let mut rng = fastrand::Rng::with_seed(7);
         let bytes: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(600_000).collect();
         let dir = tempfile::tempdir().expect("a directory");
         let disk = LocalDisk::create(dir.path()).expect("a disk");
-        let file = disk.create("file", 0).expect("there is room");
-        file.write_at(&bytes, 0).expect("there is room");
-        let mut sums = Checksum::new(file, 64);
+        let file = disk.create("file", 0).expect("the disk has room");
+        file.write_at(&bytes, 0).expect("the disk has room");
+        let mut checksum = Checksum::new(file, 64);
         for _ in 0..500 {
             let start = rng.usize(64..bytes.len());
             let end = rng.usize(start..=bytes.len());
-            let sum = sums.of(start as u64, end as u64).expect("it can be read");
-            assert_eq!(sum, Some(crc32c::crc32c(&bytes[start..end])), "{start}..{end}");
+            let found = checksum.of(start as u64, end as u64).expect("the file can be read");
+            assert_eq!(found, Some(crc32c::crc32c(&bytes[start..end])), "{start}..{end}");
         }
-        assert_eq!(sums.of(64, 600_001).expect("it can be read"), None);
-        assert_eq!(sums.of(64, 700_000).expect("it can be read"), None);
+        assert_eq!(checksum.of(64, 600_001).expect("the file can be read"), None);
+        assert_eq!(checksum.of(64, 700_000).expect("the file can be read"), None);
     }
 }

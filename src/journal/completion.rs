@@ -1,16 +1,53 @@
-//! Completions.
+//! Callbacks of the journal: completions of appends, and watchers of commits.
 
+use std::sync::{Mutex, OnceLock};
+
+use super::POISON;
 use super::errors::AppendError;
 use crate::event::Position;
 
-/// Called once with the end of an append, on a thread of the journal or by its [`CompletionRunner`]: must not block.
+/// Called once with the result of an append, on a thread of the journal or by its [`CompletionRunner`]. Must not block.
 pub type Completion = Box<dyn FnOnce(Result<Position, AppendError>) + Send>;
 
-/// Called after every commit. False: it has nothing to watch for any more.
+/// Called after every commit, until it returns false.
 pub type CommitWatcher = Box<dyn Fn() -> bool + Send + Sync>;
 
-/// Tells the ends of one commit's events.
+/// Runs the completions of one commit's events.
 pub type CompletionBatch = Box<dyn FnOnce() + Send>;
 
-/// Takes a [`CompletionBatch`] to run it elsewhere, soon; gives it back where that cannot be.
+/// Accepts a [`CompletionBatch`] to run it elsewhere soon, or returns it if it cannot.
 pub type CompletionRunner = Box<dyn Fn(CompletionBatch) -> Result<(), CompletionBatch> + Send + Sync>;
+
+/// Watchers of commits, and the runner of completions.
+#[derive(Default)]
+pub(super) struct CommitListeners {
+    watchers: Mutex<Vec<CommitWatcher>>,
+    runner: OnceLock<CompletionRunner>,
+}
+
+impl CommitListeners {
+    pub(super) fn add_watcher(&self, watcher: CommitWatcher) {
+        self.watchers.lock().expect(POISON).push(watcher);
+    }
+
+    /// Sets the completion runner; only the first call has an effect.
+    pub(super) fn set_runner(&self, runner: CompletionRunner) {
+        drop(self.runner.set(runner));
+    }
+
+    /// Passes completions to the runner, or runs them here if there is none.
+    pub(super) fn complete(&self, batch: CompletionBatch) {
+        let accepted = match self.runner.get() {
+            Some(runner) => runner(batch),
+            None => Err(batch),
+        };
+        if let Err(batch) = accepted {
+            batch();
+        }
+    }
+
+    /// Calls all watchers and removes those that return false.
+    pub(super) fn notify_watchers(&self) {
+        self.watchers.lock().expect(POISON).retain(|watcher| watcher());
+    }
+}

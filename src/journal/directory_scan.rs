@@ -1,252 +1,286 @@
-//! What is in the directory.
+//! Finds out what a journal's directory contains, without changing anything.
+//!
+//! The durable watermark is the highest sequence of which some segment's name, commit or summary file proves that everything
+//! below it was on disk. Damage below it is corruption. Readable events above it are unconfirmed: they may be in the page cache
+//! only.
 
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
-use super::frame::{self, Facts, Head, Kind};
-use super::frame_scanner::{Scanner, Step};
-use super::keys::KeyFile;
-use super::segment_file::{self, HEADER, Name};
+use super::frame::{self, FrameFacts, FrameHeader, FrameKind};
+use super::frame_scanner::{FrameScanner, ScanStep};
+use super::key_file::{KeyFile, SeenKey};
+use super::segment_file::{self, SEGMENT_HEADER_LEN, SegmentName};
 use super::segment_summary::SegmentSummary;
 use crate::clock::UnixMillis;
+use crate::event_key::EventKey;
 
-/// What lies in the directory.
-pub struct Found {
-    /// Segments, oldest first.
-    pub segments: Vec<FoundSegment>,
-    /// Segments in which nothing was ever written: they count for nothing.
-    pub empty: Vec<Name>,
-    /// Every event below this sequence was on disk before the last opening ended.
-    pub mark: u64,
-    /// Readable events above the mark, without a gap: index of the segment, and the frame.
-    pub tail: Vec<(usize, FrameAt)>,
-    /// The newest snapshot of the cursors. `None`: there is none, although every segment begins with one.
-    pub cursors: Option<Vec<(Arc<str>, u64)>>,
+/// Content of a journal's directory.
+pub(super) struct DirectoryScan {
+    /// Oldest first.
+    pub(super) segments: Vec<ScannedSegment>,
+    /// Segments to which nothing was ever written.
+    pub(super) unused: Vec<SegmentName>,
+    pub(super) durable_watermark: u64,
+    /// Unconfirmed events, without a gap: index of the segment, and the frame.
+    pub(super) unconfirmed: Vec<(usize, ScannedFrame)>,
+    /// The newest snapshot of the cursors. `None` if all are lost: every segment starts with one.
+    pub(super) cursors: Option<Vec<(Arc<str>, u64)>>,
 }
 
-/// One segment as it was found.
-pub struct FoundSegment {
-    /// Its name.
-    pub name: Name,
-    /// The file, open for reading.
-    pub file: Arc<dyn DiskFile>,
-    /// Its size in bytes.
-    pub size: u64,
-    /// True if it begins with its own header.
-    pub has_header: bool,
-    /// Everything in it from this sequence on is void.
-    pub bound: u64,
-    /// True if the segment behind it was the next to be created: its events then reach up to `bound`. False if others have
-    /// been deleted in between.
-    pub adjoins: bool,
-    /// Its lane file, if it is sealed.
-    pub table: Option<SegmentSummary>,
-    /// Its frames, if they were read.
-    pub scan: Scan,
+/// One segment of a [`DirectoryScan`].
+pub(super) struct ScannedSegment {
+    pub(super) name: SegmentName,
+    /// Open for reading.
+    pub(super) file: Arc<dyn DiskFile>,
+    /// Size of the file in bytes.
+    pub(super) size: u64,
+    /// True if the file starts with its header.
+    pub(super) has_header: bool,
+    /// From this sequence on, newer segments supersede it.
+    pub(super) superseded_from: u64,
+    /// True if the segment after it was the next to be created, so its events reach up to `superseded_from`. False if
+    /// segments in between have been deleted.
+    pub(super) is_followed: bool,
+    /// Its summary file, if it is sealed.
+    pub(super) summary: Option<SegmentSummary>,
+    /// Its frames, as far as they have been read.
+    pub(super) frames: SegmentFrames,
 }
 
-/// What walking a segment's frames found.
+/// Frames of one segment.
 #[derive(Default)]
-pub struct Scan {
-    /// Its events.
-    pub events: Vec<FrameAt>,
-    /// The highest mark in it.
-    pub mark: u64,
-    /// The last snapshot of the cursors in it.
-    pub cursors: Option<Vec<(Arc<str>, u64)>>,
-    /// Damaged bytes, each with the next genuine frame.
-    pub damage: Vec<(Range<u64>, Head)>,
-    /// The sequence up to which its commits reach.
-    pub reach: u64,
+pub(super) struct SegmentFrames {
+    pub(super) events: Vec<ScannedFrame>,
+    /// The highest durable watermark that a commit records.
+    watermark: u64,
+    /// The last snapshot of the cursors.
+    cursors: Option<Vec<(Arc<str>, u64)>>,
+    /// Damaged bytes, each with the next valid frame.
+    damage: Vec<(Range<u64>, FrameHeader)>,
+    /// Sequence after the last event that the commits announce.
+    announced_end: u64,
 }
 
-/// A genuine event frame.
-pub struct FrameAt {
-    /// Where it begins.
-    pub offset: u64,
-    /// Its head.
-    pub head: Head,
-    /// Its key, arrival and lane; `None`: this version cannot read it.
-    pub facts: Option<Facts>,
+/// A valid event frame.
+pub(super) struct ScannedFrame {
+    pub(super) offset: u64,
+    pub(super) header: FrameHeader,
+    /// `None` if a later version wrote the frame.
+    pub(super) facts: Option<FrameFacts>,
 }
 
-impl FoundSegment {
-    /// Ranges of it that are damaged although they lie below `mark`.
-    pub fn rot(&self, mark: u64) -> Vec<Range<u64>> {
-        let below = mark.min(self.until());
-        // A commit is written once everything in front of it has been synced; other frames may be left of a torn one.
-        let is_rot = |next: &Head| next.kind == Kind::Commit || next.seq < below;
-        let damage = self.scan.damage.iter().filter(|(_, next)| is_rot(next)).map(|(range, _)| range.clone());
-        let mut rot: Vec<_> = damage.collect();
-        let last = self.scan.events.iter().rev().find(|frame| frame.head.seq < below);
-        let end = last.map_or(HEADER, |frame| frame.offset + frame::padded(frame.head.len) as u64);
-        if last.map_or(self.name.first, |frame| frame.head.seq + 1) < below && rot.last().is_none_or(|range| range.end <= end) {
-            rot.push(end..self.size);
-        }
-        if !self.has_header && last.is_some() {
-            rot.insert(0, 0..HEADER);
-        }
-        rot
-    }
-
-    /// The sequence up to which its events should reach.
-    fn until(&self) -> u64 {
-        if self.adjoins || self.table.is_some() { self.bound } else { self.bound.min(self.scan.reach) }
-    }
-
-    pub fn table_below(&self, mark: u64) -> SegmentSummary {
-        let below = mark.min(self.until());
-        let mut table = SegmentSummary::empty(self.name.first);
-        for frame in self.scan.events.iter().filter(|frame| frame.head.seq < below) {
-            let bytes = frame::padded(frame.head.len) as u64;
-            if let Some(facts) = &frame.facts {
-                table.add(&facts.lane, frame.head.seq, bytes, facts.received_at);
-            }
-            table.end = frame.offset + bytes;
-        }
-        if table.next < below {
-            // Its end is rotten: it must not be cut off with what is free, and nobody knows how old it is. It stays until its
-            // space is needed.
-            table.end = self.size;
-            table.newest = UnixMillis(u64::MAX);
-            table.next = below;
-        }
-        table
-    }
-}
-
-impl Found {
-    /// What a segment holds below `next`: its lane file, else what its frames say.
-    pub fn table(&self, index: usize, next: u64) -> SegmentSummary {
-        let found = &self.segments[index];
-        if let Some(table) = &found.table {
-            return table.clone();
-        }
-        let mut table = SegmentSummary::empty(found.name.first);
-        for frame in self.frames(index).filter(|frame| frame.head.seq < next) {
-            if let Some(facts) = &frame.facts {
-                table.add(&facts.lane, frame.head.seq, frame::padded(frame.head.len) as u64, facts.received_at);
+impl DirectoryScan {
+    /// Reads the headers of all segments, the frames of unsealed ones, and those of the newest ones until the cursors are found.
+    pub(super) fn read(disk: &dyn Disk) -> io::Result<DirectoryScan> {
+        let (mut segments, unused) = open_segments(disk)?;
+        find_superseded(&mut segments);
+        let mut cursors = None;
+        for segment in segments.iter_mut().rev() {
+            if segment.summary.is_none() || cursors.is_none() {
+                segment.frames = SegmentFrames::read(segment)?;
+                cursors = cursors.or_else(|| segment.frames.cursors.clone());
             }
         }
-        table
+        let watermarks = segments.iter().map(|segment| {
+            let sealed = segment.summary.as_ref().map_or(0, |summary| summary.next_seq);
+            segment.name.first_seq.max(segment.frames.watermark).max(sealed)
+        });
+        let durable_watermark = watermarks.max().unwrap_or(0);
+        let unconfirmed = take_unconfirmed(&mut segments, durable_watermark);
+        Ok(DirectoryScan { segments, unused, durable_watermark, unconfirmed, cursors })
     }
 
-    /// Reads the frames of a sealed segment; those of the others have been read.
-    pub fn read(&mut self, index: usize) -> io::Result<()> {
-        let found = &mut self.segments[index];
-        if found.table.is_some() && found.scan.events.is_empty() {
-            found.scan = scan(found)?;
+    /// Returns the sequence after the last readable event.
+    pub(super) fn log_end(&self) -> u64 {
+        self.durable_watermark + self.unconfirmed.len() as u64
+    }
+
+    /// Returns a segment's summary of the events below `limit`: from its summary file, or else from its frames.
+    pub(super) fn summary(&self, index: usize, limit: u64) -> SegmentSummary {
+        let segment = &self.segments[index];
+        if let Some(summary) = &segment.summary {
+            return summary.clone();
+        }
+        let mut summary = SegmentSummary::empty(segment.name.first_seq);
+        for frame in self.frames(index).filter(|frame| frame.header.seq < limit) {
+            if let Some(facts) = &frame.facts {
+                summary.add(&facts.topic, frame.header.seq, frame.padded_len(), facts.received_at);
+            }
+        }
+        summary
+    }
+
+    /// Reads the frames of a sealed segment. The frames of all others have been read.
+    pub(super) fn read_frames(&mut self, index: usize) -> io::Result<()> {
+        let segment = &mut self.segments[index];
+        if segment.summary.is_some() && segment.frames.events.is_empty() {
+            segment.frames = SegmentFrames::read(segment)?;
         }
         Ok(())
     }
 
-    /// Drops the frames of a sealed segment, so that looking at a large journal needs the memory of one segment.
-    pub fn forget(&mut self, index: usize) {
-        let found = &mut self.segments[index];
-        if found.table.is_some() {
-            found.scan = Scan::default();
+    /// Drops the frames of a sealed segment, so that a scan of a large journal needs the memory of one segment.
+    pub(super) fn drop_frames(&mut self, index: usize) {
+        let segment = &mut self.segments[index];
+        if segment.summary.is_some() {
+            segment.frames = SegmentFrames::default();
         }
     }
 
-    /// The events of a segment, as far as its frames have been read.
-    pub fn frames(&self, index: usize) -> impl Iterator<Item = &FrameAt> {
-        let tail = self.tail.iter().filter(move |(segment, _)| *segment == index).map(|(_, frame)| frame);
-        self.segments[index].scan.events.iter().chain(tail)
+    /// Returns the events of a segment, as far as its frames have been read.
+    pub(super) fn frames(&self, index: usize) -> impl Iterator<Item = &ScannedFrame> {
+        let unconfirmed = self.unconfirmed.iter().filter(move |(segment, _)| *segment == index).map(|(_, frame)| frame);
+        self.segments[index].frames.events.iter().chain(unconfirmed)
     }
 }
 
-/// Reads the directory without changing anything: headers of all segments, frames of those that are not sealed, and of the
-/// newest ones until the cursors are found.
-pub fn assess(disk: &dyn Disk) -> io::Result<Found> {
-    let (mut segments, mut empty) = (Vec::new(), Vec::new());
-    for (name, size) in segment_file::list(disk)? {
-        let file = disk.open(&name.segment())?;
-        let has_header = segment_file::has_header(&*file, name)?;
-        let sealed = KeyFile::open(disk, name)?.is_some();
-        let table = if sealed { SegmentSummary::open(disk, name)? } else { None };
-        if table.is_none() && !segment_file::is_begun(disk, &file, name, size)? {
-            empty.push(name);
-            continue;
+impl ScannedSegment {
+    /// Returns its damaged ranges below `watermark`.
+    pub(super) fn corruption(&self, watermark: u64) -> Vec<Range<u64>> {
+        let below = watermark.min(self.expected_end());
+        // A commit is written once everything before it has been synced. Other frames may remain of a torn commit.
+        let is_corruption = |next: &FrameHeader| next.kind == FrameKind::Commit || next.seq < below;
+        let damage = self.frames.damage.iter().filter(|(_, next)| is_corruption(next)).map(|(range, _)| range.clone());
+        let mut corruption: Vec<_> = damage.collect();
+        let last = self.frames.events.iter().rev().find(|frame| frame.header.seq < below);
+        let end = last.map_or(SEGMENT_HEADER_LEN, |frame| frame.offset + frame.padded_len());
+        let next_seq = last.map_or(self.name.first_seq, |frame| frame.header.seq + 1);
+        if next_seq < below && corruption.last().is_none_or(|range| range.end <= end) {
+            corruption.push(end..self.size);
         }
-        segments.push(FoundSegment {
-            name,
-            file,
-            size,
-            has_header,
-            bound: u64::MAX,
-            adjoins: true,
-            table,
-            scan: Scan::default(),
-        });
+        if !self.has_header && last.is_some() {
+            corruption.insert(0, 0..SEGMENT_HEADER_LEN);
+        }
+        corruption
     }
-    let (mut bound, mut behind) = (u64::MAX, None);
-    for found in segments.iter_mut().rev() {
-        found.adjoins = behind.is_none_or(|behind| behind == found.name.ordinal + 1);
-        behind = Some(found.name.ordinal);
-        found.bound = bound.min(found.table.as_ref().map_or(u64::MAX, |table| table.next));
-        bound = bound.min(found.name.first);
+
+    /// Returns the summary of its events below `watermark`.
+    pub(super) fn summary_below(&self, watermark: u64) -> SegmentSummary {
+        let below = watermark.min(self.expected_end());
+        let mut summary = SegmentSummary::empty(self.name.first_seq);
+        for frame in self.frames.events.iter().filter(|frame| frame.header.seq < below) {
+            if let Some(facts) = &frame.facts {
+                summary.add(&facts.topic, frame.header.seq, frame.padded_len(), facts.received_at);
+            }
+            summary.end = frame.offset + frame.padded_len();
+        }
+        if summary.next_seq < below {
+            // Its end is corrupted. It must not be truncated as unused space, and its age is unknown: it stays until its space
+            // is needed.
+            summary.end = self.size;
+            summary.newest = UnixMillis(u64::MAX);
+            summary.next_seq = below;
+        }
+        summary
     }
-    let mut cursors = None;
-    for found in segments.iter_mut().rev() {
-        if found.table.is_none() || cursors.is_none() {
-            found.scan = scan(found)?;
-            cursors = cursors.or_else(|| found.scan.cursors.clone());
+
+    /// Returns the sequence up to which its events should reach.
+    fn expected_end(&self) -> u64 {
+        match self.is_followed || self.summary.is_some() {
+            true => self.superseded_from,
+            false => self.superseded_from.min(self.frames.announced_end),
         }
     }
-    let marks = segments.iter().map(|found| {
-        let table = found.table.as_ref().map_or(0, |table| table.next);
-        found.name.first.max(found.scan.mark).max(table)
-    });
-    let mark = marks.max().unwrap_or(0);
-    let tail = tail(&mut segments, mark);
-    Ok(Found { segments, empty, mark, tail, cursors })
 }
 
-fn scan(found: &FoundSegment) -> io::Result<Scan> {
-    let mut scan = Scan::default();
-    let mut next = found.name.first;
-    let mut scanner = Scanner::new(found.file.clone(), found.name.id, HEADER, found.size);
-    let mut damaged = None;
-    loop {
-        let fits =
-            |head: &Head| head.seq >= next && (head.seq < found.bound || head.kind != Kind::Event && head.seq == found.bound);
-        let offset = scanner.offset();
-        match scanner.step(fits)? {
-            Step::End(_) => return Ok(scan),
-            Step::Damage(range) => damaged = Some(range),
-            Step::Frame(head) => {
-                scan.damage.extend(damaged.take().map(|range| (range, head)));
-                match head.kind {
-                    Kind::Event => {
-                        next = head.seq + 1;
-                        scan.reach = scan.reach.max(next);
-                        scan.events.push(FrameAt { offset, head, facts: frame::facts(scanner.frame()) });
+impl SegmentFrames {
+    fn read(segment: &ScannedSegment) -> io::Result<SegmentFrames> {
+        let mut frames = SegmentFrames::default();
+        let mut next_seq = segment.name.first_seq;
+        let mut scanner = FrameScanner::new(segment.file.clone(), segment.name.id, SEGMENT_HEADER_LEN, segment.size);
+        let mut damaged = None;
+        loop {
+            let is_current = |header: &FrameHeader| match header.kind {
+                FrameKind::Event => header.seq < segment.superseded_from,
+                FrameKind::Commit | FrameKind::Cursors => header.seq <= segment.superseded_from,
+            };
+            let offset = scanner.offset();
+            match scanner.step(|header| header.seq >= next_seq && is_current(header))? {
+                ScanStep::End(_) => return Ok(frames),
+                ScanStep::Damage(range) => damaged = Some(range),
+                ScanStep::Frame(header) => {
+                    frames.damage.extend(damaged.take().map(|range| (range, header)));
+                    frames.add(header, offset, scanner.frame());
+                    if header.kind == FrameKind::Event {
+                        next_seq = header.seq + 1;
                     }
-                    Kind::Commit => {
-                        if let Some(commit) = frame::decode_commit(scanner.frame()) {
-                            scan.mark = scan.mark.max(commit.mark);
-                            scan.reach = scan.reach.max(commit.mark + u64::from(commit.count));
-                        }
-                    }
-                    Kind::Cursors => scan.cursors = frame::decode_cursors(scanner.frame()).or(scan.cursors),
                 }
             }
         }
     }
+
+    fn add(&mut self, header: FrameHeader, offset: u64, bytes: &[u8]) {
+        match header.kind {
+            FrameKind::Event => {
+                self.announced_end = self.announced_end.max(header.seq + 1);
+                self.events.push(ScannedFrame { offset, header, facts: frame::decode_facts(bytes) });
+            }
+            FrameKind::Commit => {
+                if let Some(commit) = frame::decode_commit(bytes) {
+                    self.watermark = self.watermark.max(commit.watermark);
+                    self.announced_end = self.announced_end.max(commit.watermark + u64::from(commit.count));
+                }
+            }
+            FrameKind::Cursors => self.cursors = frame::decode_cursors(bytes).or(self.cursors.take()),
+        }
+    }
 }
 
-/// Takes the events above the mark out of the scans, as far as they go on without a gap.
-fn tail(segments: &mut [FoundSegment], mark: u64) -> Vec<(usize, FrameAt)> {
-    let mut tail: Vec<(usize, FrameAt)> = Vec::new();
-    for (index, found) in segments.iter_mut().enumerate() {
-        let above = found.scan.events.partition_point(|frame| frame.head.seq < mark);
-        for frame in found.scan.events.split_off(above) {
-            if frame.head.seq == mark + tail.len() as u64 {
-                tail.push((index, frame));
+impl ScannedFrame {
+    /// Returns the key of the event, if it has one.
+    pub(super) fn key(&self) -> Option<(EventKey, SeenKey)> {
+        let facts = self.facts.as_ref()?;
+        Some((facts.key?, SeenKey { first_seen: facts.received_at, seq: self.header.seq }))
+    }
+
+    /// Returns the bytes that the frame occupies.
+    pub(super) fn padded_len(&self) -> u64 {
+        frame::padded(self.header.len) as u64
+    }
+}
+
+/// Opens all segments; those to which nothing was ever written are returned by name only.
+fn open_segments(disk: &dyn Disk) -> io::Result<(Vec<ScannedSegment>, Vec<SegmentName>)> {
+    let (mut segments, mut unused) = (Vec::new(), Vec::new());
+    for (name, size) in segment_file::list(disk)? {
+        let file = disk.open(&name.segment_file())?;
+        let has_header = segment_file::has_header(&*file, name)?;
+        let has_keys = KeyFile::open(disk, name)?.is_some();
+        let summary = if has_keys { SegmentSummary::open(disk, name)? } else { None };
+        if summary.is_none() && !segment_file::is_started(disk, &file, name, size)? {
+            unused.push(name);
+            continue;
+        }
+        let (superseded_from, is_followed, frames) = (u64::MAX, true, SegmentFrames::default());
+        segments.push(ScannedSegment { name, file, size, has_header, superseded_from, is_followed, summary, frames });
+    }
+    Ok((segments, unused))
+}
+
+fn find_superseded(segments: &mut [ScannedSegment]) {
+    let (mut superseded_from, mut follower) = (u64::MAX, None);
+    for segment in segments.iter_mut().rev() {
+        segment.is_followed = follower.is_none_or(|ordinal| ordinal == segment.name.ordinal + 1);
+        follower = Some(segment.name.ordinal);
+        let sealed_end = segment.summary.as_ref().map_or(u64::MAX, |summary| summary.next_seq);
+        segment.superseded_from = superseded_from.min(sealed_end);
+        superseded_from = superseded_from.min(segment.name.first_seq);
+    }
+}
+
+/// Moves the events above the watermark out of the segments, up to the first gap.
+fn take_unconfirmed(segments: &mut [ScannedSegment], watermark: u64) -> Vec<(usize, ScannedFrame)> {
+    let mut unconfirmed: Vec<(usize, ScannedFrame)> = Vec::new();
+    for (index, segment) in segments.iter_mut().enumerate() {
+        let above = segment.frames.events.partition_point(|frame| frame.header.seq < watermark);
+        for frame in segment.frames.events.split_off(above) {
+            if frame.header.seq == watermark + unconfirmed.len() as u64 {
+                unconfirmed.push((index, frame));
             }
         }
     }
-    tail
+    unconfirmed
 }

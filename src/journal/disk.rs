@@ -1,8 +1,8 @@
-//! The only door to the disk. Everything that the journal writes passes the [`Disk`] and [`DiskFile`] traits, so that a
-//! test can hold, fail or lose any single step; [`LocalDisk`] is the real one.
+//! File access of the journal. Every read and write goes through the [`Disk`] and [`DiskFile`] traits, so a test can hold, fail
+//! or lose any single step; [`LocalDisk`] is the real implementation. Knows nothing about segments or frames.
 //!
-//! Names are plain file names inside one directory. A file is synced through the descriptor that wrote it; a name is safe
-//! only after [`Disk::sync_dir`].
+//! File names are plain names inside one directory. A file is synced through the descriptor that wrote it. A name survives a
+//! power cut only after [`Disk::sync_dir`].
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
@@ -15,27 +15,27 @@ use rustix::fs::{Advice, FallocateFlags, FlockOperation};
 
 /// One directory that holds a journal.
 pub trait Disk: Send + Sync {
-    /// Opens `name` for writing, creating it if need be, and locks it until the file is dropped. Fails with
-    /// [`io::ErrorKind::WouldBlock`] while another process holds it.
+    /// Opens `name` for writing, creating it if missing, and locks it until the returned file is dropped. Fails with
+    /// [`io::ErrorKind::WouldBlock`] while another process holds the lock.
     fn lock(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
-    /// Creates `name` with `size` bytes allocated ahead, all zero. Fails if it exists.
+    /// Creates `name` with `size` preallocated bytes, all zero. Fails if the file exists.
     fn create(&self, name: &str, size: u64) -> io::Result<Arc<dyn DiskFile>>;
-    /// Gives an existing file another name and opens it for writing, with `size` bytes allocated. Its bytes stay: whoever
-    /// writes over them needs no new blocks. When it fails, the file may have either name.
+    /// Renames an existing file and opens it for writing with at least `size` bytes allocated. Its old bytes stay, so
+    /// overwriting them needs no new blocks. After an error the file may have either name.
     fn recycle(&self, from: &str, to: &str, size: u64) -> io::Result<Arc<dyn DiskFile>>;
     /// Opens an existing file for reading.
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
-    /// Cuts a file that is no longer written to `size` bytes.
+    /// Truncates a file that is no longer written to `size` bytes.
     fn truncate(&self, name: &str, size: u64) -> io::Result<()>;
     /// Renames a file, replacing `to`.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Deletes a file.
     fn remove(&self, name: &str) -> io::Result<()>;
-    /// All files with their sizes in bytes, in no order.
+    /// Lists all files with their sizes in bytes, in no particular order.
     fn list(&self) -> io::Result<Vec<(String, u64)>>;
-    /// Makes creations, renames and deletions so far survive a power cut.
+    /// Makes all earlier creations, renames and deletions survive a power cut.
     fn sync_dir(&self) -> io::Result<()>;
-    /// True while some process holds the lock on `name`.
+    /// Returns true while any process holds the lock on `name`.
     fn is_locked(&self, name: &str) -> io::Result<bool>;
 }
 
@@ -47,25 +47,25 @@ pub trait DiskFile: Send + Sync {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Returns once everything written through this file is on the medium (fdatasync).
     fn sync(&self) -> io::Result<()>;
-    /// The file's size in bytes.
+    /// Returns the file's size in bytes.
     fn size(&self) -> io::Result<u64>;
-    /// Nobody will read this file soon: the memory that caches it may be used for something else. Only ever a hint.
+    /// Hints that this file will not be read soon, so its pages may leave the page cache.
     fn drop_from_page_cache(&self) {}
 }
 
-/// A directory on a local file system. Directory mode 0700, files 0600.
+/// A directory on a local file system. Creates directories with mode 0700 and files with mode 0600.
 pub struct LocalDisk {
     dir: PathBuf,
 }
 
 impl LocalDisk {
-    /// Uses `dir`, creating it with its parents if it is missing.
+    /// Opens `dir`, creating it and its parents if missing.
     pub fn create(dir: &Path) -> io::Result<LocalDisk> {
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         Ok(LocalDisk { dir: dir.to_owned() })
     }
 
-    /// Uses an existing `dir`.
+    /// Opens an existing `dir`.
     pub fn existing(dir: &Path) -> io::Result<LocalDisk> {
         std::fs::read_dir(dir)?;
         Ok(LocalDisk { dir: dir.to_owned() })
@@ -79,7 +79,7 @@ impl LocalDisk {
 impl Disk for LocalDisk {
     fn lock(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(self.path(name))?;
-        // Who only asks whether it is locked (`is_locked`) holds it for a moment.
+        // `is_locked` in another process holds the lock for a moment.
         for _ in 0..LOCK_TRIES {
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(Arc::new(LocalFile(file))),
@@ -94,16 +94,16 @@ impl Disk for LocalDisk {
         let path = self.path(name);
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
         if size > 0 {
-            allocate(&file, 0, size).inspect_err(|_| drop(std::fs::remove_file(&path)))?;
+            preallocate(&file, 0, size).inspect_err(|_| drop(std::fs::remove_file(&path)))?;
         }
         Ok(Arc::new(LocalFile(file)))
     }
 
     fn recycle(&self, from: &str, to: &str, size: u64) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).open(self.path(from))?;
-        // First: whoever opens it under its old name from now on finds that it is gone.
+        // Rename before anything else: a reader that opens the old name from now on finds that it is gone.
         std::fs::rename(self.path(from), self.path(to))?;
-        allocate(&file, file.metadata()?.len(), size)?;
+        preallocate(&file, file.metadata()?.len(), size)?;
         Ok(Arc::new(LocalFile(file)))
     }
 
@@ -127,7 +127,7 @@ impl Disk for LocalDisk {
         let mut files = Vec::new();
         for entry in std::fs::read_dir(&self.dir)? {
             let entry = entry?;
-            // A file may go away between the two calls: another process deletes old segments.
+            // Another process may delete an old segment between the two calls.
             match (entry.file_name().into_string(), entry.metadata()) {
                 (Ok(name), Ok(meta)) if meta.is_file() => files.push((name, meta.len())),
                 _ => continue,
@@ -157,16 +157,16 @@ impl DiskFile for LocalFile {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut done = 0;
-        while done < buffer.len() {
-            match self.0.read_at(&mut buffer[done..], offset + done as u64) {
+        let mut read = 0;
+        while read < buffer.len() {
+            match self.0.read_at(&mut buffer[read..], offset + read as u64) {
                 Ok(0) => break,
-                Ok(n) => done += n,
+                Ok(n) => read += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             }
         }
-        Ok(done)
+        Ok(read)
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -178,39 +178,13 @@ impl DiskFile for LocalFile {
     }
 
     fn drop_from_page_cache(&self) {
-        // A hint that is not taken costs nothing but memory.
+        // Only a hint: if the kernel ignores it, the pages stay cached.
         let _ = rustix::fs::fadvise(&self.0, 0, None, Advice::DontNeed);
     }
 }
 
-/// True if a step failed because there is no space left for this user.
-pub fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
-/// Reserves real blocks, so that a commit cannot meet a full disk. Where the file system cannot, zeroes are written behind the
-/// `len` bytes that are there: a reader may still be at those.
-fn allocate(file: &File, len: u64, size: u64) -> io::Result<()> {
-    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {
-        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => fill_with_zeroes(file, len, size),
-        result => Ok(result?),
-    }
-}
-
-fn fill_with_zeroes(file: &File, mut offset: u64, size: u64) -> io::Result<()> {
-    static SAID: std::sync::Once = std::sync::Once::new();
-    SAID.call_once(|| tracing::warn!("this file system cannot allocate space ahead; new segments are filled with zeroes"));
-    let zeroes = vec![0; ZERO_CHUNK];
-    while offset < size {
-        let step = zeroes.len().min((size - offset) as usize);
-        file.write_all_at(&zeroes[..step], offset)?;
-        offset += step as u64;
-    }
-    Ok(())
-}
-
-/// The name of the file system that holds `dir`, and whether a sync on it keeps its promise (ext4 and XFS are the ones that
-/// were studied; see `docs/durability.md`).
+/// Returns the name of the file system that holds `dir`, and true if it is known to honour a sync. ext4 and XFS are the ones
+/// that were studied; see `docs/durability.md`.
 pub fn file_system(dir: &Path) -> io::Result<(String, bool)> {
     let magic = rustix::fs::statfs(dir)?.f_type as u32;
     Ok(match magic {
@@ -225,9 +199,9 @@ pub fn file_system(dir: &Path) -> io::Result<(String, bool)> {
     })
 }
 
-/// Writes a file so that it is either whole or not there.
-pub fn write_whole(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let temporary = format!("{name}.tmp");
+/// Writes a file so that it either exists with all of `bytes`, synced, or not at all.
+pub(super) fn write_atomically(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let temporary = format!("{name}{TEMPORARY_EXT}");
     match disk.remove(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -238,6 +212,34 @@ pub fn write_whole(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> 
     disk.rename(&temporary, name)
 }
 
+/// Returns true if a step failed because the disk or the user's quota is used up.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Allocates real blocks, so that a commit cannot run into a full disk. If the file system cannot do that, writes zeroes after
+/// the first `len` bytes, which a reader may still be reading.
+fn preallocate(file: &File, len: u64, size: u64) -> io::Result<()> {
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => fill_with_zeroes(file, len, size),
+        result => Ok(result?),
+    }
+}
+
+fn fill_with_zeroes(file: &File, mut offset: u64, size: u64) -> io::Result<()> {
+    static WARNED: std::sync::Once = std::sync::Once::new();
+    WARNED.call_once(|| tracing::warn!("this file system cannot preallocate space; new segments are filled with zeroes"));
+    let zeroes = vec![0; ZERO_CHUNK];
+    while offset < size {
+        let step = zeroes.len().min((size - offset) as usize);
+        file.write_all_at(&zeroes[..step], offset)?;
+        offset += step as u64;
+    }
+    Ok(())
+}
+
+/// Extension of a file that is still being written.
+pub(super) const TEMPORARY_EXT: &str = ".tmp";
 const LOCK_TRIES: u32 = 10;
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 const ZERO_CHUNK: usize = 1 << 20;
@@ -247,12 +249,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn filling_a_file_with_zeroes_leaves_the_bytes_that_are_there() {
+    fn zero_filling_preserves_the_bytes_before_it() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("file");
-        std::fs::write(&path, [7; 3000]).expect("it can be written");
-        let file = OpenOptions::new().write(true).open(&path).expect("it can be opened");
-        fill_with_zeroes(&file, 3000, 5000).expect("there is room");
-        assert_eq!(std::fs::read(&path).expect("it can be read"), [&[7; 3000][..], &[0; 2000][..]].concat());
+        std::fs::write(&path, [7; 3000]).expect("the file can be written");
+        let file = OpenOptions::new().write(true).open(&path).expect("the file can be opened");
+        fill_with_zeroes(&file, 3000, 5000).expect("the disk has room");
+        assert_eq!(std::fs::read(&path).expect("the file can be read"), [&[7; 3000][..], &[0; 2000][..]].concat());
     }
 }

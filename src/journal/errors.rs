@@ -1,37 +1,37 @@
-//! Why the journal rejects.
+//! Errors of the journal.
 
 use std::io;
 
-/// Why an event was not taken. Nothing of it is kept, and nobody waits for it.
+/// Why an append was rejected. Nothing of the event is stored, and its completion is not called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendRejected {
     /// `max_size` or the disk is used up.
     #[error("the journal is full")]
     Full,
-    /// The event's lane is at `max_backlog`.
-    #[error("the lane's backlog is full")]
+    /// The event's topic pins `max_backlog` bytes.
+    #[error("the topic's backlog is full")]
     TopicFull,
-    /// More than [`MAX_QUEUED`] bytes wait for the writer.
+    /// More than [`MAX_QUEUED_BYTES`](super::MAX_QUEUED_BYTES) wait for the writer.
     #[error("the journal's queue is full")]
     Overloaded,
     /// The journal is closing.
     #[error("the journal is closing")]
     Closing,
-    /// A sync has failed; the process is about to end.
+    /// A sync has failed; the process is about to exit.
     #[error("the journal has failed")]
     Failed,
 }
 
-/// Why an event that had been taken is not known to be kept.
+/// Why an accepted event is not known to be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// There was no room for it: certainly not kept.
+    /// The journal had no room for it: certainly not stored.
     #[error("the journal is full")]
     Full,
-    /// It could not be written: not kept, its segment is abandoned.
+    /// The write failed: not stored, and its segment is abandoned.
     #[error("the write failed")]
     Write,
-    /// It could not be synced: unknown; recovery decides.
+    /// The sync failed: unknown; recovery decides.
     #[error("the sync failed")]
     Sync,
 }
@@ -40,25 +40,26 @@ pub enum AppendError {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has it open for writing.
-    #[error("another hookhold is using this journal")]
+    #[error("another hookhold is using this journal; stop it first")]
     Locked,
-    /// The events that a crash left unsure must be copied, and a small segment begun; they do not fit on the disk.
-    #[error("no room for {bytes} bytes that must be written before the journal can open: free some disk space")]
+    /// The disk has no room for the copy of the unconfirmed events or for a small first segment.
+    #[error("the journal cannot open without {bytes} free bytes on its disk; free some disk space")]
     NoRoom {
-        /// What is needed.
+        /// Bytes that must be written.
         bytes: u64,
     },
     /// A file could not be read or written.
     #[error("{what}")]
     Io {
-        /// What was being done, to which file.
+        /// The failed step, with the name of the file.
         what: String,
-        /// Why it failed.
+        /// The cause.
         #[source]
         source: io::Error,
     },
 }
 
-pub fn context<T>(result: io::Result<T>, what: impl FnOnce() -> String) -> Result<T, OpenError> {
+/// Adds to an I/O error what was being done.
+pub(super) fn context<T>(result: io::Result<T>, what: impl FnOnce() -> String) -> Result<T, OpenError> {
     result.map_err(|source| OpenError::Io { what: what(), source })
 }

@@ -1,4 +1,4 @@
-//! The bytes of one frame. Pure functions: no files, no clock.
+//! Encodes and decodes one frame. Pure functions: no files, no clock.
 //!
 //! ```text
 //! 0    4    8        16       24   25    26        27     28  32           len
@@ -7,98 +7,71 @@
 //! +----+----+--------+--------+----+-----+---------+------+---+--------------+
 //! ```
 //!
-//! All numbers are little-endian. `crc` is CRC-32C over bytes 24..len, then log id, sequence and the id of the segment that
-//! holds the frame. In that order a sender's task computes most of it and the writer only adds the last 24 bytes, and a frame
-//! that lies in the wrong file, or was left there by an earlier life of it, never passes.
+//! All numbers are little-endian. `crc` is the CRC-32C of bytes 24..len, followed by log id, sequence and the id of the segment
+//! that holds the frame. In this order the sender's task computes most of the checksum, and the writer adds only the last 24
+//! bytes. A frame in the wrong file, or left over from a segment that used the same file before, never passes.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::payload::{Reader, Writer, u32_at, u64_at};
+use super::payload::{PayloadReader, PayloadWriter, u32_at, u64_at};
 use crate::clock::UnixMillis;
 use crate::event::{Event, EventParts, EventRequest, Integrity, LogId};
 use crate::event_key::EventKey;
 
-/// Frames begin at multiples of this many bytes.
-pub const ALIGN: usize = 8;
-/// Bytes before a frame's payload.
-pub const HEAD: usize = 32;
-
-/// What a frame is.
+/// Kind of a frame; the values are those on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// One event.
+pub(super) enum FrameKind {
     Event = 1,
-    /// The first frame of a commit.
+    /// First frame of a commit.
     Commit = 2,
-    /// A snapshot of all cursors.
+    /// Snapshot of all cursors.
     Cursors = 3,
 }
 
-/// A frame whose checksum has been checked, or that is about to be written.
+/// Header of a frame that is valid, or about to be written.
 #[derive(Clone, Copy, Debug)]
-pub struct Head {
+pub(super) struct FrameHeader {
     /// Length in bytes, without padding.
-    pub len: usize,
-    /// The opening under which it was first written.
-    pub log: LogId,
-    /// An event's sequence; for control frames, the sequence of the next event.
-    pub seq: u64,
-    /// What it is.
-    pub kind: Kind,
+    pub(super) len: usize,
+    /// Log id under which the frame was first written.
+    pub(super) log: LogId,
+    /// Sequence of the event; in other frames, sequence of the next event.
+    pub(super) seq: u64,
+    pub(super) kind: FrameKind,
 }
 
-/// What the first frame of a commit says.
+/// Content of a commit's first frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Commit {
-    /// Every event below this sequence was on disk before this commit was written.
-    pub mark: u64,
-    /// Events in this commit.
-    pub count: u32,
-    /// Bytes of this commit with this frame and all padding.
-    pub length: u64,
+pub(super) struct CommitFrame {
+    /// Durable watermark before this commit was written.
+    pub(super) watermark: u64,
+    /// Number of events in this commit.
+    pub(super) count: u32,
+    /// Bytes of this commit, this frame and all padding included.
+    pub(super) length: u64,
 }
 
-/// The length with padding.
-pub fn padded(len: usize) -> usize {
-    len.next_multiple_of(ALIGN)
+/// Fields of an event that the journal itself needs.
+pub(super) struct FrameFacts {
+    /// Arrival of the event: the first-seen time of its key.
+    pub(super) received_at: UnixMillis,
+    pub(super) key: Option<EventKey>,
+    pub(super) topic: Arc<str>,
 }
 
-/// Reads a frame's head, if `bytes` can be the start of one that is at most `room` bytes long. Proves nothing yet.
-pub fn peek(bytes: &[u8], room: u64) -> Option<Head> {
-    let len = u32_at(bytes, 0)? as usize;
-    let kind = match bytes.get(24)? {
-        1 => Kind::Event,
-        2 => Kind::Commit,
-        3 => Kind::Cursors,
-        _ => return None,
-    };
-    let fits = (HEAD..=room.min(u32::MAX as u64) as usize).contains(&len) && bytes.get(27..HEAD)? == [0; HEAD - 27];
-    fits.then_some(Head { len, log: LogId(u64_at(bytes, 8)?), seq: u64_at(bytes, 16)?, kind })
-}
-
-/// True if `frame` (exactly `len` bytes) carries the checksum that it has in this segment.
-pub fn is_genuine(frame: &[u8], segment: u64) -> bool {
-    frame.len() >= HEAD && is_genuine_by(frame, crc32c::crc32c(&frame[24..]), segment)
-}
-
-/// The same, from a frame's head and the checksum of everything behind its first 24 bytes.
-pub fn is_genuine_by(head: &[u8], sum: u32, segment: u64) -> bool {
-    head.len() >= HEAD && u32_at(head, 4) == Some(bind(sum, &head[8..24], segment))
-}
-
-/// A frame that is complete but for sequence, log id and checksum.
-pub struct Draft {
+/// A frame that lacks only sequence, log id and checksum.
+pub(super) struct FrameDraft {
     bytes: Vec<u8>,
     payload_crc: u32,
 }
 
-impl Draft {
-    /// Lays out an event. Everything that costs time happens here, in the sender's task.
-    pub fn event(event: &Event) -> Draft {
-        let mut out = begin(Kind::Event, HEAD + event_len(event));
+impl FrameDraft {
+    /// Encodes an event. All expensive work happens here, in the sender's task.
+    pub(super) fn event(event: &Event) -> FrameDraft {
+        let mut out = start_frame(FrameKind::Event, FRAME_HEADER_LEN + event_len(event));
         out.0[25] = u8::from(event.dedupe_key().is_some()) | (u8::from(event.occurred_at().is_some()) << 1);
         out.0[26] = Integrity::ALL.iter().position(|i| *i == event.integrity()).expect("ALL lists every value") as u8;
         out.u64(event.received_at().0);
@@ -106,110 +79,128 @@ impl Draft {
         out.text(event.topic());
         out.u64(event.occurred_at().map_or(0, |at| at.0));
         out.text(event.source());
-        out.maybe(event.id());
-        out.maybe(event.event_type());
+        out.optional_text(event.id());
+        out.optional_text(event.event_type());
         out.text(event.type_prefix());
-        out.maybe(event.ordering_key());
+        out.optional_text(event.ordering_key());
         out.text(event.auth());
         let request = event.request();
         out.text(&request.method);
         out.text(&request.target);
-        out.print(&request.remote);
-        out.maybe(request.traceparent.as_deref());
+        out.display(&request.remote);
+        out.optional_text(request.traceparent.as_deref());
         out.u32(request.headers.len() as u32);
         for (name, value) in &request.headers {
             out.text(name.as_str());
             out.bytes(value.as_bytes());
         }
         out.bytes(event.body());
-        debug_assert!(out.0.len() <= HEAD + event_len(event), "event_len forgets a field");
-        finish(out)
+        debug_assert!(out.0.len() <= FRAME_HEADER_LEN + event_len(event), "event_len lacks a field");
+        finish_frame(out)
     }
 
-    /// Lays out the first frame of a commit whose other frames, with their padding, are `others` bytes long.
-    pub fn commit(mark: u64, count: u32, others: u64) -> Draft {
-        let commit = Commit { mark, count, length: padded(COMMIT_LEN) as u64 + others };
-        let mut out = begin(Kind::Commit, COMMIT_LEN);
-        out.u64(commit.mark);
-        out.u64(commit.length);
-        out.u32(commit.count);
-        finish(out)
+    /// Encodes the first frame of a commit whose other frames occupy `others` bytes, padding included.
+    pub(super) fn commit(watermark: u64, count: u32, others: u64) -> FrameDraft {
+        let mut out = start_frame(FrameKind::Commit, COMMIT_LEN);
+        out.u64(watermark);
+        out.u64(padded(COMMIT_LEN) as u64 + others);
+        out.u32(count);
+        finish_frame(out)
     }
 
-    /// Lays out a snapshot of all cursors.
-    pub fn cursors<'a>(cursors: impl ExactSizeIterator<Item = (&'a Arc<str>, u64)>) -> Draft {
-        let mut out = begin(Kind::Cursors, HEAD + 64 * cursors.len());
+    /// Encodes a snapshot of all cursors.
+    pub(super) fn cursors<'a>(cursors: impl ExactSizeIterator<Item = (&'a Arc<str>, u64)>) -> FrameDraft {
+        let mut out = start_frame(FrameKind::Cursors, FRAME_HEADER_LEN + 64 * cursors.len());
         out.u32(cursors.len() as u32);
-        for (lane, cursor) in cursors {
-            out.text(lane);
+        for (topic, cursor) in cursors {
+            out.text(topic);
             out.u64(cursor);
         }
-        finish(out)
+        finish_frame(out)
     }
 
-    /// Bytes that the frame will occupy.
-    pub fn padded_len(&self) -> usize {
+    /// Returns the bytes that the frame will occupy.
+    pub(super) fn padded_len(&self) -> usize {
         padded(self.bytes.len())
     }
 
     /// Appends the finished frame and its padding to `out`.
-    pub fn seal_into(&self, out: &mut Vec<u8>, log: LogId, seq: u64, segment: u64) {
+    pub(super) fn write_into(&self, out: &mut Vec<u8>, log: LogId, seq: u64, segment: u64) {
         let start = out.len();
         out.extend_from_slice(&self.bytes);
-        seal(&mut out[start..], self.payload_crc, log, seq, segment);
+        set_header(&mut out[start..], self.payload_crc, log, seq, segment);
         out.resize(start + self.padded_len(), 0);
     }
 }
 
-/// Appends a copy of a genuine frame, bound to another segment; log id and sequence stay.
-pub fn copy_into(frame: &[u8], out: &mut Vec<u8>, head: &Head, segment: u64) {
+/// Returns `len` with padding.
+pub(super) fn padded(len: usize) -> usize {
+    len.next_multiple_of(FRAME_ALIGN)
+}
+
+/// Parses a frame header if `bytes` may be the start of a frame of at most `room` bytes. The checksum is not checked.
+pub(super) fn parse_header(bytes: &[u8], room: u64) -> Option<FrameHeader> {
+    let len = u32_at(bytes, 0)? as usize;
+    let kind = match bytes.get(24)? {
+        1 => FrameKind::Event,
+        2 => FrameKind::Commit,
+        3 => FrameKind::Cursors,
+        _ => return None,
+    };
+    let fits = (FRAME_HEADER_LEN..=room.min(u32::MAX as u64) as usize).contains(&len)
+        && bytes.get(27..FRAME_HEADER_LEN)? == [0; FRAME_HEADER_LEN - 27];
+    fits.then_some(FrameHeader { len, log: LogId(u64_at(bytes, 8)?), seq: u64_at(bytes, 16)?, kind })
+}
+
+/// Returns true if `frame`, exactly `len` bytes, has the checksum of a frame in this segment.
+pub(super) fn is_valid(frame: &[u8], segment: u64) -> bool {
+    frame.len() >= FRAME_HEADER_LEN && matches_checksum(frame, crc32c::crc32c(&frame[24..]), segment)
+}
+
+/// Returns true if `header` carries the checksum that follows from `payload_crc`, the checksum of all bytes from 24 on.
+pub(super) fn matches_checksum(header: &[u8], payload_crc: u32, segment: u64) -> bool {
+    header.len() >= FRAME_HEADER_LEN && u32_at(header, 4) == Some(bind_crc(payload_crc, &header[8..24], segment))
+}
+
+/// Appends a copy of a valid frame, bound to another segment. Log id and sequence stay the same.
+pub(super) fn copy_into(frame: &[u8], out: &mut Vec<u8>, header: &FrameHeader, segment: u64) {
     let start = out.len();
     out.extend_from_slice(frame);
-    seal(&mut out[start..], crc32c::crc32c(&frame[24..]), head.log, head.seq, segment);
+    set_header(&mut out[start..], crc32c::crc32c(&frame[24..]), header.log, header.seq, segment);
     out.resize(start + padded(frame.len()), 0);
 }
 
-/// The fields of an event that the journal itself needs.
-pub struct Facts {
-    /// When it arrived: the first-seen time of its key.
-    pub received_at: UnixMillis,
-    /// What makes repeats recognisable.
-    pub key: Option<EventKey>,
-    /// The topic that it goes to.
-    pub lane: Arc<str>,
-}
-
-/// Reads the [`Facts`] of a genuine event frame. `None`: this version cannot read it.
-pub fn facts(frame: &[u8]) -> Option<Facts> {
-    let mut input = Reader { bytes: frame, at: HEAD };
+/// Decodes the [`FrameFacts`] of a valid event frame; `None` if a later version wrote it.
+pub(super) fn decode_facts(frame: &[u8]) -> Option<FrameFacts> {
+    let mut input = PayloadReader { bytes: frame, at: FRAME_HEADER_LEN };
     let received_at = UnixMillis(input.u64()?);
     let key: [u8; 16] = input.take(16)?.try_into().ok()?;
     let key = (frame[25] & 1 != 0).then_some(EventKey(key));
-    Some(Facts { received_at, key, lane: input.text()?.into() })
+    Some(FrameFacts { received_at, key, topic: input.text()?.into() })
 }
 
-/// Reads a genuine event frame back. `None`: this version cannot read it.
-pub fn decode_event(frame: &[u8]) -> Option<Event> {
-    let Facts { received_at, key, lane } = facts(frame)?;
-    let mut input = Reader { bytes: frame, at: HEAD + 24 + 4 + lane.len() };
+/// Decodes a valid event frame; `None` if a later version wrote it.
+pub(super) fn decode_event(frame: &[u8]) -> Option<Event> {
+    let FrameFacts { received_at, key, topic } = decode_facts(frame)?;
+    let mut input = PayloadReader { bytes: frame, at: FRAME_HEADER_LEN + 24 + 4 + topic.len() };
     let occurred_at = input.u64()?;
     let parts = EventParts {
         received_at,
         dedupe_key: key,
-        topic: lane,
+        topic,
         occurred_at: (frame[25] & 2 != 0).then_some(UnixMillis(occurred_at)),
         integrity: *Integrity::ALL.get(frame[26] as usize)?,
         source: input.text()?.into(),
-        id: input.maybe()?,
-        event_type: input.maybe()?,
+        id: input.optional_text().ok()?,
+        event_type: input.optional_text().ok()?,
         type_prefix: input.text()?.into(),
-        ordering_key: input.maybe()?,
+        ordering_key: input.optional_text().ok()?,
         auth: input.text()?.into(),
         request: EventRequest {
             method: input.text()?.to_owned(),
             target: input.text()?.to_owned(),
             remote: input.text()?.parse::<SocketAddr>().ok()?,
-            traceparent: input.maybe()?,
+            traceparent: input.optional_text().ok()?,
             headers: input.headers()?,
         },
         body: Bytes::copy_from_slice(input.bytes()?),
@@ -217,44 +208,44 @@ pub fn decode_event(frame: &[u8]) -> Option<Event> {
     Some(Event::from_journal(parts))
 }
 
-/// Reads a genuine commit frame back.
-pub fn decode_commit(frame: &[u8]) -> Option<Commit> {
-    let mut input = Reader { bytes: frame, at: HEAD };
-    Some(Commit { mark: input.u64()?, length: input.u64()?, count: input.u32()? })
+/// Decodes a valid commit frame.
+pub(super) fn decode_commit(frame: &[u8]) -> Option<CommitFrame> {
+    let mut input = PayloadReader { bytes: frame, at: FRAME_HEADER_LEN };
+    Some(CommitFrame { watermark: input.u64()?, length: input.u64()?, count: input.u32()? })
 }
 
-/// Reads a genuine cursor snapshot back.
-pub fn decode_cursors(frame: &[u8]) -> Option<Vec<(Arc<str>, u64)>> {
-    let mut input = Reader { bytes: frame, at: HEAD };
+/// Decodes a valid cursor snapshot.
+pub(super) fn decode_cursors(frame: &[u8]) -> Option<Vec<(Arc<str>, u64)>> {
+    let mut input = PayloadReader { bytes: frame, at: FRAME_HEADER_LEN };
     let count = input.u32()?;
     (0..count).map(|_| Some((input.text()?.into(), input.u64()?))).collect()
 }
 
-fn begin(kind: Kind, capacity: usize) -> Writer {
-    let mut bytes = Vec::with_capacity(capacity + ALIGN);
-    bytes.resize(HEAD, 0);
+fn start_frame(kind: FrameKind, capacity: usize) -> PayloadWriter {
+    let mut bytes = Vec::with_capacity(capacity + FRAME_ALIGN);
+    bytes.resize(FRAME_HEADER_LEN, 0);
     bytes[24] = kind as u8;
-    Writer(bytes)
+    PayloadWriter(bytes)
 }
 
-fn finish(mut out: Writer) -> Draft {
-    let len = out.0.len() as u32;
-    out.0[..4].copy_from_slice(&len.to_le_bytes());
-    Draft { payload_crc: crc32c::crc32c(&out.0[24..]), bytes: out.0 }
+fn finish_frame(PayloadWriter(mut bytes): PayloadWriter) -> FrameDraft {
+    let len = bytes.len() as u32;
+    bytes[..4].copy_from_slice(&len.to_le_bytes());
+    FrameDraft { payload_crc: crc32c::crc32c(&bytes[24..]), bytes }
 }
 
-fn seal(frame: &mut [u8], payload_crc: u32, log: LogId, seq: u64, segment: u64) {
+fn set_header(frame: &mut [u8], payload_crc: u32, log: LogId, seq: u64, segment: u64) {
     frame[8..16].copy_from_slice(&log.0.to_le_bytes());
     frame[16..24].copy_from_slice(&seq.to_le_bytes());
-    let crc = bind(payload_crc, &frame[8..24], segment);
+    let crc = bind_crc(payload_crc, &frame[8..24], segment);
     frame[4..8].copy_from_slice(&crc.to_le_bytes());
 }
 
-fn bind(payload_crc: u32, log_and_seq: &[u8], segment: u64) -> u32 {
+fn bind_crc(payload_crc: u32, log_and_seq: &[u8], segment: u64) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c_append(payload_crc, log_and_seq), &segment.to_le_bytes())
 }
 
-/// An event's payload in bytes, or a few more: one allocation holds it, and none is larger than need be.
+/// Returns an upper bound of an event's payload in bytes, tight enough for a single allocation that wastes nothing.
 fn event_len(event: &Event) -> usize {
     let len = |text: Option<&str>| text.map_or(0, str::len);
     let texts = event.topic().len() + event.source().len() + event.type_prefix().len() + event.auth().len();
@@ -265,9 +256,13 @@ fn event_len(event: &Event) -> usize {
     FIXED_LEN + texts + head + names + headers + event.body().len()
 }
 
-/// Bytes of an event's payload besides text, headers and body: two times, the key, and thirteen lengths.
+/// Frames start at multiples of this number of bytes.
+pub(super) const FRAME_ALIGN: usize = 8;
+/// Bytes before a frame's payload.
+pub(super) const FRAME_HEADER_LEN: usize = 32;
+/// Bytes of a commit frame.
+pub(super) const COMMIT_LEN: usize = FRAME_HEADER_LEN + 20;
+/// Bytes of an event's payload without text, headers and body: two times, the key, and thirteen lengths.
 const FIXED_LEN: usize = 8 + 16 + 8 + 13 * 4;
 /// The longest address with its port.
 const REMOTE_LEN: usize = "[ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255%4294967295]:65535".len();
-/// Bytes of a commit frame.
-pub const COMMIT_LEN: usize = HEAD + 20;

@@ -1,4 +1,4 @@
-//! Finds frames.
+//! Finds the valid frames of one segment, in order, even if parts of the file are damaged. Does not decode them.
 
 use std::io;
 use std::ops::Range;
@@ -6,137 +6,140 @@ use std::sync::Arc;
 
 use super::checksum::Checksum;
 use super::disk::DiskFile;
-use super::frame::{self, ALIGN, HEAD, Head};
+use super::frame::{self, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader};
 
-/// What [`Scanner::step`] met.
+/// Result of [`FrameScanner::step`].
 #[derive(Debug)]
-pub enum Step {
-    /// A genuine frame; its bytes are [`Scanner::frame`].
-    Frame(Head),
-    /// Bytes that are no frame, with a genuine frame behind them (which comes next).
+pub(super) enum ScanStep {
+    /// A valid frame; [`FrameScanner::frame`] returns its bytes.
+    Frame(FrameHeader),
+    /// Bytes that are no frame. The next step returns the valid frame after them.
     Damage(Range<u64>),
-    /// No further genuine frame from this offset on.
+    /// There is no further valid frame from this offset on.
     End(u64),
 }
 
-/// Walks the genuine frames of one segment in order.
-pub struct Scanner {
+/// Walks the valid frames of one segment in order.
+pub(super) struct FrameScanner {
     file: Arc<dyn DiskFile>,
     segment: u64,
-    size: u64,
+    limit: u64,
     at: u64,
     frame: Range<usize>,
     buffer: Vec<u8>,
     buffer_at: u64,
-    /// Checksums behind damage.
-    sums: Option<Checksum>,
+    /// Checksums after damage.
+    checksum: Option<Checksum>,
 }
 
-impl Scanner {
-    /// Starts at `at` (the first frame: [`HEADER`]) of the segment with this id and looks no further than `limit`.
-    pub fn new(file: Arc<dyn DiskFile>, segment: u64, at: u64, limit: u64) -> Scanner {
-        Scanner { file, segment, size: limit, at, frame: 0..0, buffer: Vec::new(), buffer_at: 0, sums: None }
+impl FrameScanner {
+    /// Starts at offset `at` of the segment with this id and reads no further than `limit`.
+    pub(super) fn new(file: Arc<dyn DiskFile>, segment: u64, at: u64, limit: u64) -> FrameScanner {
+        FrameScanner { file, segment, limit, at, frame: 0..0, buffer: Vec::new(), buffer_at: 0, checksum: None }
     }
 
-    /// The segment has grown: genuine frames may now reach up to `limit`.
-    pub fn grow(&mut self, limit: u64) {
-        self.size = limit;
+    /// Raises the limit after the segment has grown.
+    pub(super) fn set_limit(&mut self, limit: u64) {
+        self.limit = limit;
     }
 
-    /// Forgets what has been read ahead: at the end of a file that another process writes, it may be out of date.
-    pub fn refresh(&mut self) {
+    /// Discards what was read ahead. At the end of a file that another process writes, it may be out of date.
+    pub(super) fn refresh(&mut self) {
         self.buffer.clear();
-        self.sums = None;
+        self.checksum = None;
     }
 
-    /// The offset at which the next step begins.
-    pub fn offset(&self) -> u64 {
+    /// Returns the offset at which the next step starts.
+    pub(super) fn offset(&self) -> u64 {
         self.at
     }
 
-    /// The bytes of the frame that the last step found.
-    pub fn frame(&self) -> &[u8] {
+    /// Returns the bytes of the frame that the last step found.
+    pub(super) fn frame(&self) -> &[u8] {
         &self.buffer[self.frame.clone()]
     }
 
-    /// The next frame for which `fits` holds; other bytes count as damage if such a frame follows, else as the end.
-    pub fn step(&mut self, fits: impl Fn(&Head) -> bool) -> io::Result<Step> {
+    /// Finds the next valid frame that `accepts`. Bytes before it count as damage; without such a frame the segment has ended.
+    pub(super) fn step(&mut self, accepts: impl Fn(&FrameHeader) -> bool) -> io::Result<ScanStep> {
         let start = self.at;
         let mut at = start;
-        while at + HEAD as u64 <= self.size {
-            let is_likely = at == start || self.is_likely(at, &fits)?;
-            match if is_likely { self.frame_at(at, &fits)? } else { None } {
+        while at + FRAME_HEADER_LEN as u64 <= self.limit {
+            let is_likely = at == start || self.is_likely(at, &accepts)?;
+            match if is_likely { self.frame_at(at, &accepts)? } else { None } {
                 Some(_) if at > start => {
                     self.at = at;
-                    return Ok(Step::Damage(start..at));
+                    return Ok(ScanStep::Damage(start..at));
                 }
-                Some(head) => {
-                    self.at = at + frame::padded(head.len) as u64;
-                    return Ok(Step::Frame(head));
+                Some(header) => {
+                    self.at = at + frame::padded(header.len) as u64;
+                    return Ok(ScanStep::Frame(header));
                 }
                 None => at = self.next_candidate(at)?,
             }
         }
-        Ok(Step::End(start))
+        Ok(ScanStep::End(start))
     }
 
-    fn frame_at(&mut self, at: u64, fits: &impl Fn(&Head) -> bool) -> io::Result<Option<Head>> {
-        self.fill(at, HEAD)?;
-        let Some(head) = frame::peek(self.window(at, HEAD), self.size - at).filter(fits) else { return Ok(None) };
-        self.fill(at, head.len)?;
+    fn frame_at(&mut self, at: u64, accepts: &impl Fn(&FrameHeader) -> bool) -> io::Result<Option<FrameHeader>> {
+        let Some(header) = self.header_at(at, accepts)? else { return Ok(None) };
+        self.fill(at, header.len)?;
         let start = (at - self.buffer_at) as usize;
-        self.frame = start..(start + head.len).min(self.buffer.len());
-        Ok(frame::is_genuine(self.frame(), self.segment).then_some(head))
+        self.frame = start..(start + header.len).min(self.buffer.len());
+        Ok(frame::is_valid(self.frame(), self.segment).then_some(header))
     }
 
-    /// Checks what may be a frame without reading all that it claims to be: behind damage there may be very many.
-    fn is_likely(&mut self, at: u64, fits: &impl Fn(&Head) -> bool) -> io::Result<bool> {
-        self.fill(at, HEAD)?;
-        let Some(head) = frame::peek(self.window(at, HEAD), self.size - at).filter(fits) else { return Ok(false) };
-        if !self.sums.as_ref().is_some_and(|sums| sums.reach(at)) {
-            self.sums = Some(Checksum::new(self.file.clone(), at));
+    /// Checks a candidate without reading all bytes that it claims: after damage there may be very many candidates.
+    fn is_likely(&mut self, at: u64, accepts: &impl Fn(&FrameHeader) -> bool) -> io::Result<bool> {
+        let Some(header) = self.header_at(at, accepts)? else { return Ok(false) };
+        if !self.checksum.as_ref().is_some_and(|checksum| checksum.reaches(at)) {
+            self.checksum = Some(Checksum::new(self.file.clone(), at));
         }
-        let Some(sums) = &mut self.sums else { return Ok(true) };
-        let Some(sum) = sums.of(at + 24, at + head.len as u64)? else { return Ok(false) };
-        Ok(frame::is_genuine_by(self.window(at, HEAD), sum, self.segment))
+        let Some(checksum) = &mut self.checksum else { return Ok(true) };
+        let Some(payload_crc) = checksum.of(at + 24, at + header.len as u64)? else { return Ok(false) };
+        Ok(frame::matches_checksum(self.buffered(at, FRAME_HEADER_LEN), payload_crc, self.segment))
     }
 
-    /// Makes `len` bytes from `at` on available, as far as the file has them.
+    fn header_at(&mut self, at: u64, accepts: &impl Fn(&FrameHeader) -> bool) -> io::Result<Option<FrameHeader>> {
+        self.fill(at, FRAME_HEADER_LEN)?;
+        Ok(frame::parse_header(self.buffered(at, FRAME_HEADER_LEN), self.limit - at).filter(accepts))
+    }
+
+    /// Buffers `len` bytes from `at` on, as far as the file has them.
     fn fill(&mut self, at: u64, len: usize) -> io::Result<()> {
-        let end = (at + len as u64).min(self.size);
+        let end = (at + len as u64).min(self.limit);
         if at >= self.buffer_at && end <= self.buffer_at + self.buffer.len() as u64 {
             return Ok(());
         }
-        self.buffer.resize((len.max(CHUNK) as u64).min(self.size.saturating_sub(at)) as usize, 0);
-        // Until the read has succeeded the buffer holds nothing: the next look reads again.
+        self.buffer.resize((len.max(CHUNK) as u64).min(self.limit.saturating_sub(at)) as usize, 0);
+        // The buffer stays empty until the read has succeeded, so that the next call reads again.
         let mut buffer = std::mem::take(&mut self.buffer);
-        let got = self.file.read_at(&mut buffer, at)?;
-        buffer.truncate(got);
+        let read = self.file.read_at(&mut buffer, at)?;
+        buffer.truncate(read);
         (self.buffer, self.buffer_at) = (buffer, at);
         Ok(())
     }
 
-    fn window(&self, at: u64, len: usize) -> &[u8] {
+    fn buffered(&self, at: u64, len: usize) -> &[u8] {
         let start = ((at - self.buffer_at) as usize).min(self.buffer.len());
         &self.buffer[start..(start + len).min(self.buffer.len())]
     }
 
-    /// The next aligned offset at which a frame may begin: zeroes are passed over without a second look.
+    /// Returns the next aligned offset at which a frame may start. Runs of zeroes are skipped at once.
     fn next_candidate(&mut self, at: u64) -> io::Result<u64> {
-        let mut at = at + ALIGN as u64;
-        while at + HEAD as u64 <= self.size {
-            self.fill(at, HEAD)?;
-            let rest = self.window(at, usize::MAX - at as usize);
+        let mut at = at + FRAME_ALIGN as u64;
+        while at + FRAME_HEADER_LEN as u64 <= self.limit {
+            self.fill(at, FRAME_HEADER_LEN)?;
+            let rest = self.buffered(at, usize::MAX - at as usize);
             if rest.is_empty() {
-                // The file is shorter than it was said to be.
-                return Ok(self.size);
+                // The file is shorter than `limit`.
+                return Ok(self.limit);
             }
-            match rest.chunks_exact(ALIGN).position(|word| word[..4] != [0; 4]) {
-                Some(words) => return Ok(at + (words * ALIGN) as u64),
-                None => at += (rest.len() / ALIGN * ALIGN).max(ALIGN) as u64,
+            match rest.chunks_exact(FRAME_ALIGN).position(|word| word[..4] != [0; 4]) {
+                Some(words) => return Ok(at + (words * FRAME_ALIGN) as u64),
+                None => at += (rest.len() / FRAME_ALIGN * FRAME_ALIGN).max(FRAME_ALIGN) as u64,
             }
         }
-        Ok(self.size)
+        Ok(self.limit)
     }
 }
 

@@ -1,13 +1,25 @@
-//! Lock file.
+//! Content of the lock file: while the lock is held, its first bytes publish the durable watermark to other processes.
 
 use crate::event::LogId;
 
-/// What stands at the start of the lock file while the lock is held: log id, mark, and a checksum of both.
-pub fn published(log: LogId, mark: u64) -> [u8; 24] {
-    let mut out = [0; 24];
+/// Name of the lock file.
+pub(super) const LOCK_FILE: &str = "lock";
+
+/// Bytes at the start of the lock file.
+pub(super) const PUBLISHED_LEN: usize = 24;
+
+/// Encodes log id, durable watermark and a checksum of both.
+pub(super) fn encode_watermark(log: LogId, watermark: u64) -> [u8; PUBLISHED_LEN] {
+    let mut out = [0; PUBLISHED_LEN];
     out[..8].copy_from_slice(&log.0.to_le_bytes());
-    out[8..16].copy_from_slice(&mark.to_le_bytes());
+    out[8..16].copy_from_slice(&watermark.to_le_bytes());
     let crc = crc32c::crc32c(&out[..16]);
     out[16..20].copy_from_slice(&crc.to_le_bytes());
     out
+}
+
+/// Decodes the durable watermark; `None` if the checksum does not match, for instance in the middle of an update.
+pub(super) fn decode_watermark(bytes: &[u8; PUBLISHED_LEN]) -> Option<u64> {
+    let is_valid = bytes[16..20] == crc32c::crc32c(&bytes[..16]).to_le_bytes();
+    is_valid.then(|| u64::from_le_bytes(bytes[8..16].try_into().expect("8 bytes")))
 }

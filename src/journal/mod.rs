@@ -1,19 +1,20 @@
-//! Keeps events: the only truth. [`Journal::append`] hands an event to the writer, and its end is told only after the
-//! commit that holds it has been synced. The journal knows neither HTTP nor Kafka.
+//! The write-ahead log: stores events, and is the only source of truth about them. [`Journal::append`] passes an event to the
+//! writer; its completion is called only after the commit that holds the event has been synced. Knows neither HTTP nor Kafka.
 //!
 //! ```text
-//!  append ─► queue ─► writer: one write, one fdatasync per commit ─► mark ─► done(position)
+//!  append ─► queue ─► writer: one write, one fdatasync per commit ─► durable watermark ─► completion(position)
 //!                       │ segment full                                 │
 //!                       ▼                                              ▼
-//!                     keeper: key file, lane file, old segments     Reader: never passes the mark
+//!                     background: key file, summary, old segments     Reader: never passes the watermark
 //! ```
 //!
-//! The files and why they look as they do: `docs/journal.md`. What may go wrong, and where it is handled:
+//! The files and the reasons for their format: `docs/journal.md`. Failures, and the files that handle them:
 //!
-//! - a failed or short write: the commit's events fail, the segment is abandoned ([`writer`]);
-//! - a failed sync: everything waiting fails and the process must end, because nobody knows what is on disk ([`writer`]);
-//! - a crash: what is readable above the mark is copied and synced before anything else happens ([`recovery`]);
-//! - rot below the mark: costs the damaged frames only, is counted, and their keys are forgotten ([`reader`]).
+//! - a failed or short write: the commit's events fail, and the segment is abandoned (`writer.rs`);
+//! - a failed sync: all waiting events fail and the process must exit, because the content of the disk is unknown
+//!   (`writer.rs`);
+//! - a crash: readable events above the durable watermark are copied and synced before anything else happens (`recovery/`);
+//! - corruption below the watermark: costs the damaged frames only, is counted, and their keys are forgotten (`reader.rs`).
 
 mod background;
 mod backlog;
@@ -25,7 +26,8 @@ pub mod disk;
 mod errors;
 mod frame;
 mod frame_scanner;
-mod keys;
+mod key_file;
+mod key_index;
 mod lock_file;
 mod options;
 mod payload;
@@ -37,46 +39,43 @@ mod segment_file;
 mod segment_map;
 mod segment_summary;
 mod writer;
+mod writer_health;
 
 use std::collections::HashSet;
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::event::{Event, LogId};
 use crate::event_key::EventKey;
 use crate::metrics::Metrics;
-use background as keeper;
-use commit_queue::{Pending, Queue};
+use background::Background;
+pub use commit_queue::{CURSOR_DELAY, MAX_QUEUED_BYTES};
+use commit_queue::{CommitQueue, PendingAppend};
+use completion::CommitListeners;
 pub use completion::{CommitWatcher, Completion, CompletionBatch, CompletionRunner};
 use disk::Disk;
 pub use disk::file_system;
 use errors::context;
 pub use errors::{AppendError, AppendRejected, OpenError};
-use frame::Draft;
-use keys::Keys;
-pub use keys::{MemoryLookup, SeenKey};
+use frame::FrameDraft;
+pub use key_file::SeenKey;
+use key_index::KeyIndex;
+pub use key_index::MemoryLookup;
 pub use options::Options;
 pub use read_only::{DamagedRange, JournalStat, ReadOnlyJournal, TopicStat, VerifyReport};
 pub use reader::{ReadError, Reader, StoredEvent};
 use segment_map::SegmentMap;
+pub use segment_map::TopicCursor;
+use writer_health::WriterHealth;
 
-/// An open journal; cheap to clone. Dropping every handle without [`Journal::close`] is what a crash looks like.
+/// An open journal; cheap to clone. Dropping every handle without [`Journal::close`] is equivalent to a crash.
 #[derive(Clone)]
 pub struct Journal(Arc<Shared>);
-
-/// One topic's place in the journal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TopicCursor {
-    /// The topic.
-    pub name: Arc<str>,
-    /// Every event of this lane below this sequence is acknowledged.
-    pub cursor: u64,
-}
 
 struct Shared {
     disk: Arc<dyn Disk>,
@@ -85,254 +84,232 @@ struct Shared {
     metrics: Arc<Metrics>,
     log: LogId,
     hash_key: [u8; 16],
-    /// The first sequence that is not durable.
-    mark: AtomicU64,
-    queue: Mutex<Queue>,
-    queue_changed: Condvar,
-    catalog: SegmentMap,
-    keys: Keys,
-    keeper: keeper::Inbox,
-    /// Milliseconds for which keys are remembered.
-    window: AtomicU64,
-    born: Instant,
-    /// Milliseconds after `born` at which the running sync began, plus 1; 0: none is running.
-    sync_began: AtomicU64,
-    failed: AtomicBool,
-    /// The last attempt to begin a segment found no room.
-    no_room: AtomicBool,
-    watchers: Mutex<Vec<CommitWatcher>>,
+    durable_watermark: AtomicU64,
+    queue: CommitQueue,
+    segments: SegmentMap,
+    keys: KeyIndex,
+    background: Background,
+    health: WriterHealth,
+    listeners: CommitListeners,
     /// Damage that has been counted: segment file and offset.
-    known_rot: Mutex<HashSet<(String, u64)>>,
-    teller: OnceLock<CompletionRunner>,
+    corruption: Mutex<HashSet<(String, u64)>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Journal {
-    /// Opens the journal in `disk` for writing: locks it, recovers what a crash left, and starts its threads.
+    /// Opens the journal in `disk` for writing: locks it, recovers the events of a crash, and starts its threads.
     pub fn open(
         disk: Arc<dyn Disk>,
         options: Options,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Result<Journal, OpenError> {
-        let opened = recovery::open(&*disk, &options, &metrics)?;
+        let recovered = recovery::open(&*disk, &options, &metrics)?;
         metrics.journal.limit_bytes.set(options.limits.max_size as i64);
         let shared = Arc::new(Shared {
-            log: opened.log,
-            hash_key: opened.hash_key,
-            mark: AtomicU64::new(opened.next),
-            queue: Mutex::new(Queue::default()),
-            queue_changed: Condvar::new(),
-            catalog: opened.catalog,
-            keys: opened.keys,
-            keeper: keeper::Inbox::new(opened.unsealed, opened.has_reserve),
-            window: AtomicU64::new(options.dedupe_window.as_millis() as u64),
-            born: Instant::now(),
-            sync_began: AtomicU64::new(0),
-            failed: AtomicBool::new(false),
-            no_room: AtomicBool::new(false),
-            watchers: Mutex::new(Vec::new()),
-            known_rot: Mutex::new(opened.rot),
-            teller: OnceLock::new(),
+            log: recovered.log,
+            hash_key: recovered.hash_key,
+            durable_watermark: AtomicU64::new(recovered.next_seq),
+            queue: CommitQueue::default(),
+            segments: recovered.segments,
+            keys: recovered.keys,
+            background: Background::new(recovered.unsealed, recovered.reserve_exists),
+            health: WriterHealth::new(),
+            listeners: CommitListeners::default(),
+            corruption: Mutex::new(recovered.corruption),
             threads: Mutex::new(Vec::new()),
             disk,
             options,
             clock,
             metrics,
         });
-        shared.count_sizes();
+        shared.update_sizes();
         let journal = Journal(shared);
-        let keep = |thread: io::Result<JoinHandle<()>>| {
-            let thread = context(thread, || "the machine gives no thread".into()).inspect_err(|_| journal.close())?;
-            journal.0.threads.lock().expect(POISON).push(thread);
+        let own = |thread: io::Result<JoinHandle<()>>| {
+            let thread = context(thread, || "a thread of the journal could not be started".into());
+            journal.0.threads.lock().expect(POISON).push(thread.inspect_err(|_| journal.close())?);
             Ok(())
         };
-        keep(writer::start(journal.0.clone(), opened.writer))?;
-        keep(keeper::start(journal.0.clone()))?;
+        own(writer::start(journal.0.clone(), recovered.writer))?;
+        own(background::start(journal.0.clone()))?;
         Ok(journal)
     }
 
-    /// The random key of this journal's event keys.
+    /// Returns the random key of this journal's event keys.
     pub fn hash_key(&self) -> [u8; 16] {
         self.0.hash_key
     }
 
-    /// Hands an event to the writer; from then on nobody can cancel it, and `done` is called once with its end. Never waits
-    /// for the disk. When it is refused, `done` is dropped.
-    pub fn append(&self, event: &Event, done: Completion) -> Result<(), AppendRejected> {
-        let pending = Pending {
-            draft: Draft::event(event),
+    /// Passes an event to the writer. From then on it cannot be cancelled, and `completion` is called once with its result.
+    /// Never waits for the disk. If the event is rejected, `completion` is dropped.
+    pub fn append(&self, event: &Event, completion: Completion) -> Result<(), AppendRejected> {
+        let append = PendingAppend {
+            draft: FrameDraft::event(event),
             key: event.dedupe_key(),
             received_at: event.received_at(),
-            lane: event.topic().clone(),
-            done,
+            topic: event.topic().clone(),
+            completion,
         };
-        self.0.enqueue(pending)
+        let (shared, len, topic) = (&*self.0, append.len(), append.topic.clone());
+        if !shared.segments.reserve(&topic, len, &shared.options) {
+            return Err(AppendRejected::TopicFull);
+        }
+        shared.queue.push(append, &shared.health).inspect_err(|_| shared.segments.cancel_reserved([(&topic, len)].into_iter()))
     }
 
-    /// Remembers keys for at least this long from now on. What has been forgotten stays forgotten; a shorter window than that
-    /// in force counts from the next opening, so that a slip in a configuration forgets nothing.
+    /// Remembers keys for at least this long from now on. Keys that have been forgotten stay forgotten. A window shorter than
+    /// the current one takes effect at the next opening, so that a typing mistake in a configuration forgets nothing.
     pub fn extend_dedupe_window(&self, window: Duration) {
-        self.0.window.fetch_max(window.as_millis() as u64, Ordering::Relaxed);
+        self.0.keys.extend_window(window);
     }
 
-    /// What is known about a key without asking the disk.
+    /// Looks a key up without reading the disk.
     pub fn lookup_in_memory(&self, key: &EventKey) -> MemoryLookup {
         self.0.keys.lookup_in_memory(key)
     }
 
-    /// Keys of unsealed segments.
+    /// Returns the number of keys of unsealed segments.
     pub fn keys_in_memory(&self) -> u64 {
         self.0.keys.in_memory()
     }
 
-    /// Asks the key files about a key. Reads the disk.
+    /// Looks a key up in the key files. Reads the disk.
     pub fn lookup(&self, key: &EventKey) -> io::Result<Option<SeenKey>> {
         self.0.keys.lookup(&*self.0.disk, key, &|| self.0.metrics.journal.damaged.inc())
     }
 
-    /// True when rot has taken the event of this key, so that whoever remembers it must forget it.
+    /// Returns true if corruption destroyed the event of this key. A cache must then forget the key.
     pub fn is_lost(&self, seen: &SeenKey) -> bool {
         self.0.keys.is_lost(seen)
     }
 
-    /// How long the running sync has lasted; `None` while none is running.
+    /// Returns how long the running sync has lasted; `None` if none is running.
     pub fn sync_age(&self) -> Option<Duration> {
-        let began = Duration::from_millis(self.0.sync_began.load(Ordering::Relaxed).checked_sub(1)?);
-        Some(self.0.born.elapsed().saturating_sub(began))
+        self.0.health.sync_age()
     }
 
-    /// The durable mark: the first sequence that is not on disk yet.
+    /// Returns the first sequence that is not on disk yet.
     pub fn durable_watermark(&self) -> u64 {
-        self.0.mark.load(Ordering::Acquire)
+        self.0.durable_watermark.load(Ordering::Acquire)
     }
 
-    /// The oldest sequence that can still be read.
+    /// Returns the oldest sequence that can still be read.
     pub fn oldest_seq(&self) -> u64 {
-        self.0.catalog.oldest().unwrap_or_else(|| self.durable_watermark())
+        self.0.segments.oldest_seq().unwrap_or_else(|| self.durable_watermark())
     }
 
-    /// Calls `watcher` after every commit, on the writer's thread, for as long as it returns true: it must not block.
+    /// Calls `watcher` after every commit until it returns false. It runs on the writer's thread and must not block.
     pub fn on_commit(&self, watcher: CommitWatcher) {
-        self.0.watchers.lock().expect(POISON).push(watcher);
+        self.0.listeners.add_watcher(watcher);
     }
 
-    /// Has the good ends of appends told by `teller`, so that the writer can go on with the next commit, and so that whoever
-    /// waits is woken from inside its own runtime: one wake-up for a commit instead of one for each event. Once only.
-    pub fn set_completion_runner(&self, teller: CompletionRunner) {
-        drop(self.0.teller.set(teller));
+    /// Runs the completions of stored events through `runner`, so that the writer can start the next commit at once, and
+    /// waiting tasks are woken from inside their own runtime: one wake-up per commit instead of one per event. Only the first
+    /// call has an effect.
+    pub fn set_completion_runner(&self, runner: CompletionRunner) {
+        self.0.listeners.set_runner(runner);
     }
 
-    /// Reads events from `from` on (or from the oldest, if that is newer), never past the durable mark.
+    /// Returns a reader that starts at `from`, or at the oldest event if that is newer.
     pub fn reader(&self, from: u64) -> Reader {
-        Reader::inside(self.0.clone(), from)
+        Reader::new(self.0.clone(), from)
     }
 
-    /// Every lane that has a cursor; when events are passed on, every lane that has events too.
+    /// Returns all topics with a cursor; if events are forwarded, also those with events only.
     pub fn topic_cursors(&self) -> Vec<TopicCursor> {
-        self.0.catalog.lanes(self.0.options.forwards)
+        self.0.segments.topic_cursors(self.0.options.forwards)
     }
 
-    /// Durable events of a lane with sequences in `from..below`.
-    pub fn count(&self, lane: &str, from: u64, below: u64) -> u64 {
-        let (whole, parts) = self.0.catalog.parts(lane, from, below);
-        whole + parts.into_iter().map(|part| self.count_frames(lane, part)).sum::<u64>()
+    /// Counts a topic's durable events with sequences in `from..below`.
+    pub fn count(&self, topic: &str, from: u64, below: u64) -> u64 {
+        let (whole, partial) = self.0.segments.count(topic, from, below);
+        whole + partial.into_iter().map(|range| self.count_frames(topic, range)).sum::<u64>()
     }
 
-    fn count_frames(&self, lane: &str, part: Range<u64>) -> u64 {
-        let mut reader = self.reader(part.start).for_topic(lane);
+    fn count_frames(&self, topic: &str, range: Range<u64>) -> u64 {
+        let mut reader = self.reader(range.start).for_topic(topic);
         let mut count = 0;
         while let Ok(Some(stored)) = reader.next()
-            && stored.position.seq < part.end
+            && stored.position.seq < range.end
         {
             count += 1;
         }
         count
     }
 
-    /// Moves a lane's cursor. Written with the next commit, at the latest [`CURSOR_DELAY`] from now; calls are applied in
-    /// their order.
-    pub fn save_cursor(&self, lane: &str, cursor: u64) {
-        self.0.catalog.move_cursor(lane, cursor);
-        self.0.queue.lock().expect(POISON).cursors_changed(Instant::now());
-        self.0.queue_changed.notify_one();
-        self.0.keeper.wake();
+    /// Moves a topic's cursor. It is saved with the next commit, at the latest after [`CURSOR_DELAY`]. Calls are applied in
+    /// order.
+    pub fn save_cursor(&self, topic: &str, cursor: u64) {
+        self.0.segments.move_cursor(topic, cursor);
+        self.0.queue.save_cursors();
+        self.0.background.wake();
     }
 
-    /// Brings the size metrics up to date; to be called before they are rendered.
+    /// Updates the size metrics; to be called before they are rendered.
     pub fn update_metrics(&self) {
-        self.0.count_sizes();
+        self.0.update_sizes();
     }
 
-    /// Why no new event can be kept at present, if that is so.
+    /// Returns why new events cannot be stored now; `None` if they can.
     pub fn unavailable_reason(&self) -> Option<&'static str> {
-        let no_room = || self.0.no_room.load(Ordering::Relaxed).then_some("no room for new events: max_size or the disk");
-        self.failed().then_some("a sync has failed; the process is ending").or_else(no_room)
-    }
-
-    /// True once a sync has failed: the process must end with exit code 3.
-    pub fn failed(&self) -> bool {
-        self.0.failed.load(Ordering::Acquire)
-    }
-
-    /// Refuses further events, commits what has been taken with the mark and all cursors, and ends the threads.
-    pub fn close(&self) {
-        self.0.queue.lock().expect(POISON).close();
-        self.0.queue_changed.notify_all();
-        let threads = std::mem::take(&mut *self.0.threads.lock().expect(POISON));
-        for thread in threads {
-            // The writer first: it may need the keeper to make room.
-            drop(thread.join());
-            self.0.keeper.close();
+        if self.failed() {
+            Some("a sync has failed; the process is exiting")
+        } else if self.0.health.has_no_room() {
+            Some("no room for new events: max_size or the disk is used up")
+        } else {
+            None
         }
     }
-}
 
-/// A thread of ours that panics, which is our bug, must not leave senders waiting for ever: the process ends as after a
-/// failed sync.
-struct Alarm(Arc<Shared>);
+    /// Returns true once a sync has failed: the process must exit with code 3.
+    pub fn failed(&self) -> bool {
+        self.0.health.has_failed()
+    }
 
-impl Drop for Alarm {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.failed.store(true, Ordering::Release);
-            self.0.keeper.close();
-            self.0.notify_watchers();
+    /// Rejects further events, commits the accepted ones with the durable watermark and all cursors, and ends the threads.
+    pub fn close(&self) {
+        self.0.queue.close();
+        let threads = std::mem::take(&mut *self.0.threads.lock().expect(POISON));
+        for thread in threads {
+            // The writer first: it may need the background thread to make room.
+            drop(thread.join());
+            self.0.background.close();
         }
     }
 }
 
 impl Shared {
-    fn tell(&self, telling: CompletionBatch) {
-        let told = match self.teller.get() {
-            Some(teller) => teller(telling),
-            None => Err(telling),
-        };
-        if let Err(telling) = told {
-            telling();
+    /// Updates sizes and backlogs: for the metrics, and for [`SegmentMap::reserve`], which compares what a topic pins.
+    fn update_sizes(&self) {
+        let bytes = self.segments.bytes() + self.background.spare_bytes(self);
+        self.metrics.journal.bytes.set(bytes as i64);
+        self.metrics.journal.events.set(self.segments.events() as i64);
+        for (topic, backlog) in self.segments.update_backlogs(self.options.forwards) {
+            self.metrics.journal.pinned_bytes.with_label_values(&[&*topic]).set(backlog.pinned_bytes() as i64);
         }
     }
+}
 
-    fn notify_watchers(&self) {
-        self.watchers.lock().expect(POISON).retain(|watcher| watcher());
-    }
+/// Starts a thread of the journal.
+fn spawn(name: &str, shared: Arc<Shared>, run: impl FnOnce(Arc<Shared>) + Send + 'static) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.into()).spawn(move || {
+        let _guard = PanicGuard(shared.clone());
+        run(shared);
+    })
+}
 
-    /// Brings sizes and backlogs up to date: for the metrics, and for [`SegmentMap::reserve`], which goes by what a lane pins.
-    fn count_sizes(&self) {
-        let bytes = self.catalog.bytes() + self.keeper.spare_bytes(self);
-        self.metrics.journal.bytes.set(bytes as i64);
-        self.metrics.journal.events.set(self.catalog.events() as i64);
-        for (lane, backlog) in self.catalog.weigh(self.options.forwards) {
-            self.metrics.journal.pinned_bytes.with_label_values(&[&*lane]).set(backlog.pinned() as i64);
+/// Ends the process, as after a failed sync, if a thread of the journal panics. That is our bug, and senders would otherwise
+/// wait without end.
+struct PanicGuard(Arc<Shared>);
+
+impl Drop for PanicGuard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.health.set_failed();
+            self.0.background.close();
+            self.0.listeners.notify_watchers();
         }
     }
 }
 
 const POISON: &str = "nothing panics while it holds this lock";
-/// Bytes that may wait for the writer; more are refused as `overloaded`.
-pub const MAX_QUEUED: usize = 256 << 20;
-/// How long a moved cursor may wait for a commit of events to ride on.
-pub const CURSOR_DELAY: Duration = Duration::from_millis(500);
-const META: &str = "meta";
-const LOCK: &str = "lock";
-const RESERVE: &str = "reserve";

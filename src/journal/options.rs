@@ -1,19 +1,19 @@
-//! Options.
+//! Options of a journal.
 
 use std::time::Duration;
 
 use crate::limits::{DedupeLimits, JournalLimits};
 
-/// How a journal is kept. Sizes in bytes.
+/// Options of a journal. Sizes in bytes.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Sizes and retention, as in `[journal]`.
+    /// Sizes and retention, as in section `[journal]`.
     pub limits: JournalLimits,
     /// Keys are remembered this long after their first event.
     pub dedupe_window: Duration,
-    /// All key files together may occupy this much.
+    /// Upper limit of all key files together.
     pub max_key_bytes: u64,
-    /// True when events are passed on to Kafka: every lane then pins its events until they are acknowledged.
+    /// True if events are forwarded to Kafka: every topic then pins its events until they are acknowledged.
     pub forwards: bool,
 }
 

@@ -1,301 +1,322 @@
-//! The journal as another process sees it: read-only, also while `run` writes it. Behind `tail`, `journal stat` and
+//! Reads a journal without opening it for writing, even while `hookhold run` writes it. Used by `tail`, `journal stat` and
 //! `journal verify`.
 //!
-//! While the lock is held the writer publishes its mark at the start of the lock file, and nothing beyond it is shown. While
-//! it is not, the recorded marks count, and behind them whatever the next start would recover.
+//! While the journal is locked, its writer publishes the durable watermark at the start of the lock file, and nothing beyond it
+//! is shown. Otherwise the recorded watermarks count, together with the events that the next start would recover.
 
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::LOCK;
 use super::backlog::Backlogs;
-use super::directory_scan::{Found, FrameAt, assess};
+use super::directory_scan::{DirectoryScan, ScannedFrame};
 use super::disk::{Disk, DiskFile};
-use super::frame::{self, Head, Kind};
-use super::frame_scanner::{Scanner, Step};
+use super::frame::{self, FrameKind};
+use super::frame_scanner::{FrameScanner, ScanStep};
+use super::lock_file::{LOCK_FILE, PUBLISHED_LEN, decode_watermark};
 use super::reader::StoredEvent;
-use super::segment_file::{self, HEADER, Name};
-use super::segment_summary::SegmentSummary;
+use super::segment_file::{self, KEYS_EXT, SEGMENT_HEADER_LEN, SegmentName};
+use super::segment_summary::{SegmentSummary, TopicRange};
 use crate::event::Position;
 
 /// A journal that is only read.
 pub struct ReadOnlyJournal {
     disk: Arc<dyn Disk>,
-    next: u64,
-    limit: u64,
-    open: Option<(Name, Scanner, Option<u64>)>,
+    next_seq: u64,
+    /// Log end as of the last check.
+    log_end: u64,
+    segment: Option<ScannedFile>,
+}
+
+/// Segment file that a [`ReadOnlyJournal`] reads.
+struct ScannedFile {
+    name: SegmentName,
+    scanner: FrameScanner,
+    /// Sequence from which on a newer segment supersedes it; `None` while it is the newest.
+    superseded_from: Option<u64>,
 }
 
 /// Sizes, cursors and lag of a journal.
 #[derive(Clone, Debug)]
 pub struct JournalStat {
-    /// True while `run` has it open.
+    /// True while `hookhold run` has it open.
     pub in_use: bool,
-    /// Segment files.
+    /// Number of segment files.
     pub segments: u64,
     /// Bytes that they occupy.
     pub bytes: u64,
     /// Bytes of all key files.
     pub key_bytes: u64,
-    /// Events that can be read.
+    /// Number of readable events.
     pub events: u64,
     /// The oldest sequence.
     pub oldest: u64,
-    /// The sequence of the next event.
+    /// Sequence of the next event.
     pub next: u64,
-    /// Every lane that has events or a cursor.
+    /// Every topic with events or a cursor.
     pub topics: Vec<TopicStat>,
 }
 
-/// One lane of a [`JournalStat`].
+/// One topic of a [`JournalStat`].
 #[derive(Clone, Debug)]
 pub struct TopicStat {
     /// The topic.
     pub topic: Arc<str>,
-    /// Everything below is acknowledged; `None`: nothing of this lane has ever been passed on.
+    /// Everything below is acknowledged; `None` if nothing of this topic was ever forwarded.
     pub cursor: Option<u64>,
-    /// Events that wait for Kafka.
+    /// Number of events that wait for Kafka.
     pub waiting: u64,
-    /// Events that are kept.
+    /// Number of stored events.
     pub events: u64,
     /// Bytes that they occupy.
     pub bytes: u64,
-    /// Bytes that cannot be deleted before this lane has passed them on.
+    /// Bytes that cannot be deleted until this topic has been forwarded.
     pub pinned: u64,
 }
 
-/// Bytes below the durable mark that are no frame.
+/// Bytes below the durable watermark that are no frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DamagedRange {
-    /// The file in the journal's directory.
+    /// Name of the file in the journal's directory.
     pub file: String,
     /// The damaged bytes.
     pub bytes: Range<u64>,
 }
 
-/// What checking every frame found.
+/// Result of checking every frame.
 #[derive(Clone, Debug, Default)]
 pub struct VerifyReport {
-    /// Genuine events.
+    /// Number of valid events.
     pub events: u64,
-    /// Segment files read.
+    /// Number of segment files read.
     pub segments: u64,
-    /// What is damaged.
+    /// All damaged ranges.
     pub damage: Vec<DamagedRange>,
-    /// Events above the durable mark, which the next start will make sure.
+    /// Number of events above the durable watermark, which the next start will copy and sync.
     pub unconfirmed: u64,
 }
 
 impl ReadOnlyJournal {
-    /// Looks at the journal in `disk`, ready to read from its oldest event on.
+    /// Opens the journal in `disk`, to be read from its oldest event on.
     pub fn open(disk: Arc<dyn Disk>) -> io::Result<ReadOnlyJournal> {
-        Ok(ReadOnlyJournal { disk, next: 0, limit: 0, open: None })
+        Ok(ReadOnlyJournal { disk, next_seq: 0, log_end: 0, segment: None })
     }
 
-    /// Reading goes on at `seq`, or at the oldest event if that is newer.
+    /// Continues to read at `seq`, or at the oldest event if that is newer.
     pub fn seek(&mut self, seq: u64) {
-        self.next = seq;
-        self.open = None;
+        self.next_seq = seq;
+        self.segment = None;
     }
 
-    /// The sequence of the next event that will be kept, as far as it is durable now.
+    /// Returns the sequence of the next event to be stored, as far as the journal is durable now.
     pub fn log_end(&self) -> io::Result<u64> {
-        match self.published()? {
-            Some(mark) => Ok(mark),
-            None => self.look().map(|found| found.mark + found.tail.len() as u64),
+        match self.published_watermark()? {
+            Some(watermark) => Ok(watermark),
+            None => self.scan().map(|scan| scan.log_end()),
         }
     }
 
-    /// The next event; `None`: there is none at present.
+    /// Returns the next event; `None` if there is none now.
     #[allow(clippy::should_implement_trait, reason = "the end is not final, and a step can fail")]
     pub fn next(&mut self) -> io::Result<Option<StoredEvent>> {
         loop {
-            if self.next >= self.limit {
-                self.limit = self.log_end()?;
-                if self.next >= self.limit {
+            if self.next_seq >= self.log_end {
+                self.log_end = self.log_end()?;
+                if self.next_seq >= self.log_end {
                     return Ok(None);
                 }
-                self.catch_up()?;
+                self.refresh_segment()?;
             }
-            let limit = self.limit;
-            let Some((_, scanner, bound)) = self.settle_in()? else { return Ok(None) };
-            // Frames from the limit on are not passed over: they come when the limit has moved.
-            let upper = bound.unwrap_or(limit).min(limit);
-            let step = scanner.step(|head: &Head| head.kind != Kind::Event || head.seq < upper)?;
+            let log_end = self.log_end;
+            let Some(current) = self.open_segment()? else { return Ok(None) };
+            // Frames from the log end on are not skipped: they follow once it has moved.
+            let limit = current.superseded_from.unwrap_or(log_end).min(log_end);
+            let step = current.scanner.step(|header| header.kind != FrameKind::Event || header.seq < limit)?;
             match step {
-                Step::Frame(head) if head.kind == Kind::Event && head.seq >= self.next => {
-                    self.next = head.seq + 1;
-                    let Some((_, scanner, _)) = &self.open else { return Ok(None) };
-                    if let Some(event) = frame::decode_event(scanner.frame()) {
-                        return Ok(Some(StoredEvent { position: Position { log: head.log, seq: head.seq }, event }));
+                ScanStep::Frame(header) if header.kind == FrameKind::Event && header.seq >= self.next_seq => {
+                    self.next_seq = header.seq + 1;
+                    let Some(current) = &self.segment else { return Ok(None) };
+                    if let Some(event) = frame::decode_event(current.scanner.frame()) {
+                        let position = Position { log: header.log, seq: header.seq };
+                        return Ok(Some(StoredEvent { position, event }));
                     }
                 }
-                Step::Frame(_) | Step::Damage(_) => {}
-                Step::End(_) => self.next = upper.max(self.next),
+                ScanStep::Frame(_) | ScanStep::Damage(_) => {}
+                ScanStep::End(_) => self.next_seq = limit.max(self.next_seq),
             }
         }
     }
 
-    /// Sizes, cursors and lag. Of sealed segments only the lane files are read, but for those in which some cursor stands.
+    /// Returns sizes, cursors and lag. Of sealed segments it reads only the summary files, except where a cursor lies inside a
+    /// segment.
     pub fn stat(&self) -> io::Result<JournalStat> {
-        let mut found = self.look()?;
+        let mut scan = self.scan()?;
         let files = self.disk.list()?;
-        let key_bytes = files.iter().filter(|(name, _)| name.ends_with(".keys")).map(|(_, size)| size).sum();
+        let key_bytes = files.iter().filter(|(name, _)| name.ends_with(KEYS_EXT)).map(|(_, size)| size).sum();
         let mut stat = JournalStat {
-            in_use: self.disk.is_locked(LOCK)?,
-            segments: found.segments.len() as u64,
-            bytes: found.segments.iter().map(|segment| segment.size).sum(),
+            in_use: self.disk.is_locked(LOCK_FILE)?,
+            segments: scan.segments.len() as u64,
+            bytes: scan.segments.iter().map(|segment| segment.size).sum(),
             key_bytes,
             events: 0,
-            oldest: found.segments.first().map_or(0, |segment| segment.name.first),
-            next: self.published()?.unwrap_or(found.mark + found.tail.len() as u64),
+            oldest: scan.segments.first().map_or(0, |segment| segment.name.first_seq),
+            next: self.published_watermark()?.unwrap_or(scan.log_end()),
             topics: Vec::new(),
         };
-        for (lane, cursor) in found.cursors.iter().flatten() {
-            stat.topics.push(TopicStat { cursor: Some(*cursor), ..TopicStat::empty(lane) });
+        for (topic, cursor) in scan.cursors.iter().flatten() {
+            stat.topics.push(TopicStat { cursor: Some(*cursor), ..TopicStat::empty(topic) });
         }
-        let mut backlogs = Backlogs::new(found.cursors.iter().flatten().cloned().collect(), false);
-        for index in 0..found.segments.len() {
-            let table = found.table(index, stat.next);
-            backlogs.add(&table, found.segments[index].size, index + 1 == found.segments.len());
-            stat.add(&mut found, index, &table)?;
+        let mut backlogs = Backlogs::new(scan.cursors.iter().flatten().cloned().collect(), false);
+        for index in 0..scan.segments.len() {
+            let summary = scan.summary(index, stat.next);
+            backlogs.add(&summary, scan.segments[index].size, index + 1 == scan.segments.len());
+            stat.add(&mut scan, index, &summary)?;
         }
-        let backlogs = backlogs.lanes();
-        for lane in &mut stat.topics {
-            lane.pinned = backlogs.get(&lane.topic).map_or(0, |backlog| backlog.pinned());
+        let backlogs = backlogs.topics();
+        for topic in &mut stat.topics {
+            topic.pinned = backlogs.get(&topic.topic).map_or(0, |backlog| backlog.pinned_bytes());
         }
         Ok(stat)
     }
 
     /// Checks every frame of every segment, one segment after the other.
     pub fn verify(&self) -> io::Result<VerifyReport> {
-        // Read first: the writer may be in the middle of what lies behind it.
-        let published = self.published()?;
-        let mut found = self.look()?;
-        let mark = published.unwrap_or(found.mark);
+        // Read before the segments: the writer may be in the middle of a commit above it.
+        let published = self.published_watermark()?;
+        let mut scan = self.scan()?;
+        let watermark = published.unwrap_or(scan.durable_watermark);
         let mut checked = Vec::new();
-        for index in 0..found.segments.len() {
-            found.read(index)?;
-            let events = found.frames(index).filter(|frame| frame.head.seq < mark).count() as u64;
-            checked.push((found.segments[index].name, events, found.segments[index].rot(mark.min(found.mark))));
-            found.forget(index);
+        for index in 0..scan.segments.len() {
+            scan.read_frames(index)?;
+            let events = scan.frames(index).filter(|frame| frame.header.seq < watermark).count() as u64;
+            let segment = &scan.segments[index];
+            checked.push((segment.name, events, segment.corruption(watermark.min(scan.durable_watermark))));
+            scan.drop_frames(index);
         }
-        // One that has gone since then may have been written over while it was read, so it does not count.
-        let listed = segment_file::list(&*self.disk)?;
-        checked.retain(|(name, ..)| listed.iter().any(|(listed, _)| listed == name));
-        let mut verdict = VerifyReport { segments: checked.len() as u64, ..VerifyReport::default() };
-        verdict.unconfirmed = found.tail.iter().filter(|(_, frame)| frame.head.seq >= mark).count() as u64;
-        for (name, events, rot) in checked {
-            verdict.events += events;
-            verdict.damage.extend(rot.into_iter().map(|bytes| DamagedRange { file: name.segment(), bytes }));
+        // A segment that is gone by now may have been overwritten while it was read, so it does not count.
+        let existing = segment_file::list(&*self.disk)?;
+        checked.retain(|(name, ..)| existing.iter().any(|(existing, _)| existing == name));
+        let mut report = VerifyReport { segments: checked.len() as u64, ..VerifyReport::default() };
+        report.unconfirmed = scan.unconfirmed.iter().filter(|(_, frame)| frame.header.seq >= watermark).count() as u64;
+        for (name, events, corruption) in checked {
+            report.events += events;
+            report.damage.extend(corruption.into_iter().map(|bytes| DamagedRange { file: name.segment_file(), bytes }));
         }
-        Ok(verdict)
+        Ok(report)
     }
 
-    /// A segment may be deleted between being listed and being opened: then it is looked at anew.
-    fn look(&self) -> io::Result<Found> {
+    /// Scans the directory. If a segment is deleted between being listed and being opened, scans again.
+    fn scan(&self) -> io::Result<DirectoryScan> {
         let mut tries = 0;
         loop {
-            match assess(&*self.disk) {
+            match DirectoryScan::read(&*self.disk) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound && tries < RETRIES => tries += 1,
-                found => return found,
+                scan => return scan,
             }
         }
     }
 
-    fn published(&self) -> io::Result<Option<u64>> {
-        if !self.disk.is_locked(LOCK)? {
+    fn published_watermark(&self) -> io::Result<Option<u64>> {
+        if !self.disk.is_locked(LOCK_FILE)? {
             return Ok(None);
         }
-        let file = self.disk.open(LOCK)?;
-        let mut bytes = [0; 24];
+        let file = self.disk.open(LOCK_FILE)?;
+        let mut bytes = [0; PUBLISHED_LEN];
         for _ in 0..RETRIES {
-            let got = file.read_at(&mut bytes, 0)?;
-            if got == bytes.len() && bytes[16..20] == crc32c::crc32c(&bytes[..16]).to_le_bytes() {
-                return Ok(Some(u64::from_le_bytes(bytes[8..16].try_into().expect("8 bytes"))));
+            let read = file.read_at(&mut bytes, 0)?;
+            if let Some(watermark) = decode_watermark(&bytes).filter(|_| read == bytes.len()) {
+                return Ok(Some(watermark));
             }
         }
         Ok(None)
     }
 
-    /// The newest segment has grown, or a newer one has begun behind it.
-    fn catch_up(&mut self) -> io::Result<()> {
-        let listed = self.listed()?;
-        if let Some((name, scanner, bound)) = &mut self.open {
-            scanner.refresh();
-            let newer = listed.iter().filter(|segment| segment.name > *name);
-            *bound = newer.map(|segment| segment.name.first).min();
+    /// Prepares for more frames: the newest segment has grown, or a newer one has been started.
+    fn refresh_segment(&mut self) -> io::Result<()> {
+        let files = self.segment_files()?;
+        if let Some(current) = &mut self.segment {
+            current.scanner.refresh();
+            let newer = files.iter().filter(|file| file.name > current.name);
+            current.superseded_from = newer.map(|file| file.name.first_seq).min();
         }
         Ok(())
     }
 
-    fn settle_in(&mut self) -> io::Result<Option<&mut (Name, Scanner, Option<u64>)>> {
-        let stale = self.open.as_ref().is_none_or(|(_, _, bound)| bound.is_some_and(|bound| self.next >= bound));
-        if stale {
-            let listed = self.listed()?;
-            let index = listed.iter().rposition(|segment| segment.name.first <= self.next).unwrap_or(0);
-            let bound = listed.get(index + 1).map(|segment| segment.name.first);
-            let Some(Listed { name, size, file, .. }) = listed.into_iter().nth(index) else { return Ok(None) };
-            self.open = Some((name, Scanner::new(file, name.id, HEADER, size), bound));
+    fn open_segment(&mut self) -> io::Result<Option<&mut ScannedFile>> {
+        let is_exhausted =
+            self.segment.as_ref().is_none_or(|current| current.superseded_from.is_some_and(|end| self.next_seq >= end));
+        if is_exhausted {
+            let files = self.segment_files()?;
+            let index = files.iter().rposition(|file| file.name.first_seq <= self.next_seq).unwrap_or(0);
+            let superseded_from = files.get(index + 1).map(|file| file.name.first_seq);
+            let Some(SegmentFile { name, size, file }) = files.into_iter().nth(index) else { return Ok(None) };
+            let scanner = FrameScanner::new(file, name.id, SEGMENT_HEADER_LEN, size);
+            self.segment = Some(ScannedFile { name, scanner, superseded_from });
         }
-        Ok(self.open.as_mut())
+        Ok(self.segment.as_mut())
     }
 
-    fn listed(&self) -> io::Result<Vec<Listed>> {
-        let mut listed = Vec::new();
+    /// Opens all segment files, oldest first.
+    fn segment_files(&self) -> io::Result<Vec<SegmentFile>> {
+        let mut files = Vec::new();
         for (name, size) in segment_file::list(&*self.disk)? {
-            match self.disk.open(&name.segment()) {
+            match self.disk.open(&name.segment_file()) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 file => {
                     let file = file?;
-                    if segment_file::is_begun(&*self.disk, &file, name, size)? {
-                        listed.push(Listed { name, size, file });
+                    if segment_file::is_started(&*self.disk, &file, name, size)? {
+                        files.push(SegmentFile { name, size, file });
                     }
                 }
             }
         }
-        Ok(listed)
+        Ok(files)
     }
 }
 
-/// A segment file that exists now.
-struct Listed {
-    name: Name,
+struct SegmentFile {
+    name: SegmentName,
     size: u64,
     file: Arc<dyn DiskFile>,
 }
 
 impl TopicStat {
-    fn empty(lane: &Arc<str>) -> TopicStat {
-        TopicStat { topic: lane.clone(), cursor: None, waiting: 0, events: 0, bytes: 0, pinned: 0 }
+    fn empty(topic: &Arc<str>) -> TopicStat {
+        TopicStat { topic: topic.clone(), cursor: None, waiting: 0, events: 0, bytes: 0, pinned: 0 }
+    }
+
+    /// Adds the topic's events in one segment.
+    fn add(&mut self, scan: &mut DirectoryScan, index: usize, range: &TopicRange) -> io::Result<()> {
+        self.events += range.count;
+        self.bytes += range.bytes;
+        self.waiting += match self.cursor {
+            Some(cursor) if cursor <= range.first => range.count,
+            Some(cursor) if cursor <= range.last => {
+                scan.read_frames(index)?;
+                let is_waiting = |frame: &&ScannedFrame| {
+                    let is_mine = frame.facts.as_ref().is_some_and(|facts| facts.topic == range.topic);
+                    is_mine && (cursor..=range.last).contains(&frame.header.seq)
+                };
+                scan.frames(index).filter(is_waiting).count() as u64
+            }
+            _ => 0,
+        };
+        Ok(())
     }
 }
 
 impl JournalStat {
-    /// Adds one segment with its table; where a cursor stands inside a lane's share, its frames are counted.
-    fn add(&mut self, found: &mut Found, index: usize, table: &SegmentSummary) -> io::Result<()> {
-        self.events += table.events();
-        for range in &table.lanes {
-            let at = self.topics.iter().position(|lane| lane.topic == range.lane).unwrap_or(self.topics.len());
+    /// Adds one segment. If a cursor lies inside it, counts its frames.
+    fn add(&mut self, scan: &mut DirectoryScan, index: usize, summary: &SegmentSummary) -> io::Result<()> {
+        self.events += summary.events();
+        for range in &summary.topics {
+            let at = self.topics.iter().position(|topic| topic.topic == range.topic).unwrap_or(self.topics.len());
             if at == self.topics.len() {
-                self.topics.push(TopicStat::empty(&range.lane));
+                self.topics.push(TopicStat::empty(&range.topic));
             }
-            let lane = &mut self.topics[at];
-            lane.events += range.count;
-            lane.bytes += range.bytes;
-            lane.waiting += match lane.cursor {
-                Some(cursor) if cursor <= range.first => range.count,
-                Some(cursor) if cursor <= range.last => {
-                    found.read(index)?;
-                    let mine = |frame: &&FrameAt| frame.facts.as_ref().is_some_and(|facts| facts.lane == range.lane);
-                    let open = cursor..=range.last;
-                    found.frames(index).filter(mine).filter(|frame| open.contains(&frame.head.seq)).count() as u64
-                }
-                _ => 0,
-            };
+            self.topics[at].add(scan, index, range)?;
         }
-        found.forget(index);
+        scan.drop_frames(index);
         Ok(())
     }
 }

@@ -1,170 +1,176 @@
-//! Reads events in order, never past the durable mark. Damage below the mark costs the frames that it hit: it is counted, the
-//! keys of what is lost are forgotten (so that a retry is kept), and reading goes on behind it.
+//! Reads events in order, never past the durable watermark. Damage below the watermark costs the frames that it hit: it is
+//! counted, the keys of the lost events are forgotten, so that a retry is stored, and reading continues after it.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::frame::{self, Head, Kind};
-use super::frame_scanner::{Scanner, Step};
+use super::frame::{self, FrameHeader, FrameKind};
+use super::frame_scanner::{FrameScanner, ScanStep};
 use super::segment::Segment;
 use super::{POISON, Shared};
 use crate::event::{Event, Position};
 
-/// An event as it was kept.
+/// An event read from the journal.
 #[derive(Debug)]
 pub struct StoredEvent {
-    /// Where it was first written.
+    /// Position under which the event was first written.
     pub position: Position,
     /// The event.
     pub event: Event,
 }
 
-/// A segment could not be read. The reader stays where it was; the next call tries again.
+/// A segment could not be read. The reader keeps its position; the next call tries again.
 #[derive(Debug, thiserror::Error)]
 #[error("{file} could not be read")]
 pub struct ReadError {
-    /// The segment's file name.
+    /// Name of the segment's file.
     pub file: String,
-    /// Why.
+    /// The cause.
     #[source]
     pub source: io::Error,
 }
 
-/// A place in the open journal that moves forward.
+/// Reads the open journal from one sequence on.
 pub struct Reader {
     shared: Arc<Shared>,
-    next: u64,
-    lane: Option<Arc<str>>,
-    open: Option<Open>,
+    next_seq: u64,
+    topic: Option<Arc<str>>,
+    segment: Option<ReadSegment>,
 }
 
-struct Open {
+/// Segment that a [`Reader`] reads.
+struct ReadSegment {
     segment: Arc<Segment>,
-    bound: Option<u64>,
-    scanner: Scanner,
+    /// Sequence from which on a newer segment supersedes it; `None` while it is the newest.
+    superseded_from: Option<u64>,
+    scanner: FrameScanner,
 }
 
 impl Reader {
-    pub(super) fn inside(shared: Arc<Shared>, from: u64) -> Reader {
-        Reader { shared, next: from, lane: None, open: None }
+    pub(super) fn new(shared: Arc<Shared>, from: u64) -> Reader {
+        Reader { shared, next_seq: from, topic: None, segment: None }
     }
 
-    /// Passes over the events of other lanes, and over segments that hold none of this one.
-    pub fn for_topic(mut self, lane: &str) -> Reader {
-        self.lane = Some(lane.into());
+    /// Skips the events of all other topics, and segments without events of this topic.
+    pub fn for_topic(mut self, topic: &str) -> Reader {
+        self.topic = Some(topic.into());
         self
     }
 
-    /// Every event below this sequence has been returned, or is not this lane's, or is gone.
+    /// Returns the sequence at which the next search starts. Every event below it has been returned, belongs to another topic
+    /// or is gone.
     pub fn next_seq(&self) -> u64 {
-        self.next
+        self.next_seq
     }
 
-    /// The next event; `None`: there is none below the mark at present.
+    /// Returns the next event; `None` if there is none below the durable watermark now.
     #[allow(clippy::should_implement_trait, reason = "the end is not final, and a step can fail")]
     pub fn next(&mut self) -> Result<Option<StoredEvent>, ReadError> {
         loop {
-            let mark = self.shared.mark.load(Ordering::Acquire);
-            if self.next >= mark || !self.settle_in() {
+            let watermark = self.shared.durable_watermark.load(Ordering::Acquire);
+            if self.next_seq >= watermark || !self.open_segment() {
                 return Ok(None);
             }
-            if let Some(stored) = self.step(mark)? {
+            if let Some(stored) = self.step(watermark)? {
                 return Ok(Some(stored));
             }
         }
     }
 
-    /// Opens the segment that holds the next event. False: there is no segment at all.
-    fn settle_in(&mut self) -> bool {
-        // A segment's bound is known only once there is a newer one.
-        let stale = self.open.as_ref().is_none_or(|open| match open.bound {
-            Some(bound) => self.next >= bound,
-            None => self.next >= open.segment.with(|table| table.next),
+    /// Opens the segment that holds the next event. Returns false if the journal has no segment.
+    fn open_segment(&mut self) -> bool {
+        // The end of a segment is known only once a newer one exists.
+        let is_exhausted = self.segment.as_ref().is_none_or(|current| match current.superseded_from {
+            Some(end) => self.next_seq >= end,
+            None => self.next_seq >= current.segment.with_summary(|summary| summary.next_seq),
         });
-        if !stale {
+        if !is_exhausted {
             return true;
         }
-        let Some((segment, bound)) = self.shared.catalog.holding(self.next) else { return false };
-        self.next = self.next.max(segment.name.first);
-        match &mut self.open {
-            Some(open) if open.segment.name == segment.name => open.bound = bound,
-            open => {
-                let scanner =
-                    Scanner::new(segment.file.clone(), segment.name.id, segment.seek(self.next), segment.with(|t| t.end));
-                *open = Some(Open { segment, bound, scanner });
+        let Some((segment, superseded_from)) = self.shared.segments.locate(self.next_seq) else { return false };
+        self.next_seq = self.next_seq.max(segment.name.first_seq);
+        match &mut self.segment {
+            Some(current) if current.segment.name == segment.name => current.superseded_from = superseded_from,
+            current => {
+                let (offset, end) = (segment.read_offset(self.next_seq), segment.with_summary(|summary| summary.end));
+                let scanner = FrameScanner::new(segment.file.clone(), segment.name.id, offset, end);
+                *current = Some(ReadSegment { segment, superseded_from, scanner });
             }
         }
         true
     }
 
-    fn step(&mut self, mark: u64) -> Result<Option<StoredEvent>, ReadError> {
-        let Some(open) = &mut self.open else { return Ok(None) };
-        let (end, upper) = open.segment.with(|table| (table.end, table.next.min(open.bound.unwrap_or(mark))));
-        let foreign = self
-            .lane
-            .as_ref()
-            .is_some_and(|lane| open.segment.with(|table| table.lane(lane).is_none_or(|range| range.last < self.next)));
-        if self.next >= upper || foreign {
-            // Nothing here, or nothing of this lane up to what is durable now.
-            self.next = self.next.max(open.bound.unwrap_or(upper.min(mark)));
+    fn step(&mut self, watermark: u64) -> Result<Option<StoredEvent>, ReadError> {
+        let Some(current) = &mut self.segment else { return Ok(None) };
+        let (end, limit) = current
+            .segment
+            .with_summary(|summary| (summary.end, summary.next_seq.min(current.superseded_from.unwrap_or(watermark))));
+        let lacks_topic = self.topic.as_ref().is_some_and(|topic| {
+            current.segment.with_summary(|summary| summary.topic(topic).is_none_or(|range| range.last < self.next_seq))
+        });
+        if self.next_seq >= limit || lacks_topic {
+            // This segment has nothing more that is durable, or nothing of this topic.
+            self.next_seq = self.next_seq.max(current.superseded_from.unwrap_or(limit.min(watermark)));
             return Ok(None);
         }
-        open.scanner.grow(end);
-        let next = self.next;
-        let fits = |head: &Head| head.kind != Kind::Event || (head.seq >= next && head.seq < upper);
-        let skips = |head: &Head| head.kind == Kind::Event && head.seq < next;
-        let step = open.scanner.step(|head| fits(head) || skips(head));
-        let file = || open.segment.name.segment();
+        current.scanner.set_limit(end);
+        let next_seq = self.next_seq;
+        // Events before the next one are accepted as well, to be skipped: they are not damage.
+        let step = current.scanner.step(|header| header.kind != FrameKind::Event || header.seq < limit);
+        let file = || current.segment.name.segment_file();
         match step.map_err(|source| ReadError { file: file(), source })? {
-            Step::Frame(head) if head.kind == Kind::Event && head.seq >= next => self.found(head),
-            Step::Frame(_) => Ok(None),
-            // Deleted while it was read: its file may be in another life already.
-            _ if !self.shared.catalog.has(open.segment.name) => {
-                self.open = None;
+            ScanStep::Frame(header) if header.kind == FrameKind::Event && header.seq >= next_seq => self.decode(header),
+            ScanStep::Frame(_) => Ok(None),
+            // The segment was deleted while it was read. Its file may be another segment already.
+            _ if !self.shared.segments.contains(current.segment.name) => {
+                self.segment = None;
                 Ok(None)
             }
-            Step::Damage(range) => {
-                self.shared.report_rot(&file(), range.start, range.end);
+            ScanStep::Damage(range) => {
+                self.shared.report_corruption(&file(), range.start, range.end);
                 Ok(None)
             }
-            Step::End(at) => {
-                self.shared.report_rot(&file(), at, end);
-                self.lost(upper);
+            ScanStep::End(at) => {
+                self.shared.report_corruption(&file(), at, end);
+                self.skip_lost(limit);
                 Ok(None)
             }
         }
     }
 
-    fn found(&mut self, head: Head) -> Result<Option<StoredEvent>, ReadError> {
-        self.lost(head.seq);
-        let Some(open) = self.open.take() else { return Ok(None) };
-        // A genuine event of a later version must not be passed over: the reader stays before it.
-        let event = frame::decode_event(open.scanner.frame()).ok_or_else(|| ReadError {
-            file: open.segment.name.segment(),
-            source: io::Error::new(io::ErrorKind::InvalidData, format!("event {} is of a later version", head.seq)),
+    fn decode(&mut self, header: FrameHeader) -> Result<Option<StoredEvent>, ReadError> {
+        self.skip_lost(header.seq);
+        let Some(current) = self.segment.take() else { return Ok(None) };
+        // A valid event of a later version must not be skipped: the reader stays before it.
+        let event = frame::decode_event(current.scanner.frame()).ok_or_else(|| ReadError {
+            file: current.segment.name.segment_file(),
+            source: io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("a later version wrote event {}; start that version", header.seq),
+            ),
         })?;
-        self.next = head.seq + 1;
-        self.open = Some(open);
-        let mine = self.lane.as_ref().is_none_or(|lane| lane == event.topic());
-        Ok(mine.then_some(StoredEvent { position: Position { log: head.log, seq: head.seq }, event }))
+        self.next_seq = header.seq + 1;
+        self.segment = Some(current);
+        let is_wanted = self.topic.as_ref().is_none_or(|topic| topic == event.topic());
+        Ok(is_wanted.then_some(StoredEvent { position: Position { log: header.log, seq: header.seq }, event }))
     }
 
-    /// Everything from the next event up to `seq` is gone. Its keys are forgotten, also where it had been passed on already:
-    /// a repeat that is kept twice is better than a retry that is not kept.
-    fn lost(&mut self, seq: u64) {
-        if seq > self.next {
-            self.shared.keys.forget(self.next..seq);
-            self.shared.keeper.wake();
-            self.next = seq;
+    /// Skips lost events up to `seq` and forgets their keys, including those of events that were forwarded already: an event
+    /// that is stored twice is better than a retry that is not stored.
+    fn skip_lost(&mut self, seq: u64) {
+        if seq > self.next_seq {
+            self.shared.keys.forget(self.next_seq..seq);
+            self.shared.background.wake();
+            self.next_seq = seq;
         }
     }
 }
 
 impl Shared {
-    /// Several readers may meet the same damage; it counts once.
-    fn report_rot(&self, segment: &str, from: u64, to: u64) {
-        if !self.known_rot.lock().expect(POISON).insert((segment.to_owned(), from)) {
+    /// Counts and logs damage once, even if several readers find it.
+    fn report_corruption(&self, segment: &str, from: u64, to: u64) {
+        if !self.corruption.lock().expect(POISON).insert((segment.to_owned(), from)) {
             return;
         }
         self.metrics.journal.damaged.inc();

@@ -1,75 +1,109 @@
-//! One segment of the open journal.
+//! One segment of the open journal, in memory: its file, its state and its summary.
 
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use super::POISON;
 use super::disk::DiskFile;
-use super::segment_file::Name;
+use super::segment_file::{SEGMENT_HEADER_LEN, SegmentName};
 use super::segment_summary::SegmentSummary;
 use crate::clock::UnixMillis;
 
+/// Life of a segment, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum SegmentState {
+    /// Its key file and summary file are not on disk yet.
+    Unsealed,
+    /// Both files are on disk.
+    Sealed,
+    /// Sealed, and its pages have been dropped from the page cache.
+    Uncached,
+}
+
 /// One segment of the open journal.
-pub struct Segment {
-    /// Its name.
-    pub name: Name,
-    /// The file, open for reading, and for writing while it is the newest.
-    pub file: Arc<dyn DiskFile>,
-    /// Bytes that it occupies.
-    pub size: AtomicU64,
-    /// True once its key file and lane file are on disk.
-    pub sealed: AtomicBool,
-    /// True once its cached pages have been let go.
-    pub let_go: AtomicBool,
-    table: Mutex<SegmentSummary>,
-    /// Sequences and the offsets at which readers may begin to look for them; grows with the segment.
-    steps: Mutex<Vec<(u64, u64)>>,
+pub(super) struct Segment {
+    pub(super) name: SegmentName,
+    /// Open for reading; for writing as well while the segment is the newest.
+    pub(super) file: Arc<dyn DiskFile>,
+    /// Bytes that the file occupies.
+    pub(super) size: AtomicU64,
+    state: AtomicU8,
+    summary: Mutex<SegmentSummary>,
+    /// Sequences and the offsets at which a reader may start to look for them.
+    read_points: Mutex<Vec<(u64, u64)>>,
 }
 
 impl Segment {
-    /// A segment as it was found, or as it begins.
-    pub fn new(name: Name, file: Arc<dyn DiskFile>, size: u64, table: SegmentSummary, sealed: bool) -> Arc<Segment> {
+    pub(super) fn new(
+        name: SegmentName,
+        file: Arc<dyn DiskFile>,
+        size: u64,
+        summary: SegmentSummary,
+        state: SegmentState,
+    ) -> Arc<Segment> {
         Arc::new(Segment {
             name,
             file,
             size: size.into(),
-            sealed: sealed.into(),
-            let_go: false.into(),
-            table: Mutex::new(table),
-            steps: Mutex::default(),
+            state: AtomicU8::new(state as u8),
+            summary: Mutex::new(summary),
+            read_points: Mutex::default(),
         })
     }
 
-    /// A copy of its table.
-    pub fn table(&self) -> SegmentSummary {
-        self.table.lock().expect(POISON).clone()
+    /// Returns true once its key file and summary file are on disk.
+    pub(super) fn is_sealed(&self) -> bool {
+        self.state.load(Ordering::Acquire) >= SegmentState::Sealed as u8
     }
 
-    /// Looks at its table.
-    pub fn with<T>(&self, look: impl FnOnce(&SegmentSummary) -> T) -> T {
-        look(&self.table.lock().expect(POISON))
+    /// Records that both files are on disk.
+    pub(super) fn set_sealed(&self) {
+        self.state.store(SegmentState::Sealed as u8, Ordering::Release);
     }
 
-    /// Adds a durable commit that began at `offset` and ended at `end`: lane, sequence, bytes and arrival of each event.
-    pub fn grow<'a>(&self, offset: u64, end: u64, events: impl Iterator<Item = (&'a Arc<str>, u64, u64, UnixMillis)>) {
-        let mut table = self.table.lock().expect(POISON);
-        let mut steps = self.steps.lock().expect(POISON);
-        if steps.last().is_none_or(|(_, last)| offset >= last + STEP) {
-            steps.push((table.next, offset));
+    /// Drops a sealed segment from the page cache, once.
+    pub(super) fn drop_from_page_cache(&self) {
+        let (sealed, uncached) = (SegmentState::Sealed as u8, SegmentState::Uncached as u8);
+        if self.state.compare_exchange(sealed, uncached, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            self.file.drop_from_page_cache();
         }
-        for (lane, seq, bytes, received_at) in events {
-            table.add(lane, seq, bytes, received_at);
-        }
-        table.end = end;
     }
 
-    /// An offset at or before the frame with this sequence, where a frame begins.
-    pub fn seek(&self, seq: u64) -> u64 {
-        let steps = self.steps.lock().expect(POISON);
-        let before = steps.partition_point(|(first, _)| *first <= seq);
-        before.checked_sub(1).map_or(super::segment_file::HEADER, |index| steps[index].1)
+    /// Returns a copy of its summary.
+    pub(super) fn summary(&self) -> SegmentSummary {
+        self.with_summary(SegmentSummary::clone)
+    }
+
+    /// Runs `look` on its summary.
+    pub(super) fn with_summary<T>(&self, look: impl FnOnce(&SegmentSummary) -> T) -> T {
+        look(&self.summary.lock().expect(POISON))
+    }
+
+    /// Adds a durable commit at `offset..end`: topic, sequence, bytes and arrival of each event.
+    pub(super) fn add_commit<'a>(
+        &self,
+        offset: u64,
+        end: u64,
+        events: impl Iterator<Item = (&'a Arc<str>, u64, u64, UnixMillis)>,
+    ) {
+        let mut summary = self.summary.lock().expect(POISON);
+        let mut read_points = self.read_points.lock().expect(POISON);
+        if read_points.last().is_none_or(|(_, last)| offset >= last + READ_POINT_DISTANCE) {
+            read_points.push((summary.next_seq, offset));
+        }
+        for (topic, seq, bytes, received_at) in events {
+            summary.add(topic, seq, bytes, received_at);
+        }
+        summary.end = end;
+    }
+
+    /// Returns the offset of a frame at or before the frame with this sequence.
+    pub(super) fn read_offset(&self, seq: u64) -> u64 {
+        let read_points = self.read_points.lock().expect(POISON);
+        let before = read_points.partition_point(|(first, _)| *first <= seq);
+        before.checked_sub(1).map_or(SEGMENT_HEADER_LEN, |index| read_points[index].1)
     }
 }
 
-/// Bytes between two places at which a reader may begin.
-const STEP: u64 = 256 * 1024;
-const POISON: &str = "nothing panics while it holds this lock";
+/// Bytes between two read points.
+const READ_POINT_DISTANCE: u64 = 256 * 1024;

@@ -1,4 +1,5 @@
-//! One segment file: its name, its header, and finding frames in it although parts of it may be damaged.
+//! Names and headers of segment files, and which of them exist. Does not look into frames beyond finding out whether there are
+//! any.
 //!
 //! ```text
 //! 0         8        12   16          24      32              64
@@ -7,132 +8,139 @@
 //! +---------+--------+----+-----------+-------+---------------+--------+--------+---
 //! ```
 //!
-//! A header is written together with the first commit, so one sync makes both safe. A file that is needed no more may be written
-//! over as another segment: its first page is zeroed before it gets the new name, and its old frames carry the old id. The file name is `ORDINAL-FIRST-ID.seg`:
-//! first sequence and id stand in the name too, so that a lost header neither hides frames nor revives what is void. The name
-//! counts once anything has been written into the file: a segment that could not be begun leaves an empty file at most, and the
-//! one before it goes on.
+//! A header is written together with the first commit, so one sync makes both durable. The file of a deleted segment may be
+//! recycled: its first page is zeroed before it gets its new name, and its old frames carry the old segment id.
+//!
+//! A file is named `ORDINAL-FIRST-ID.seg`. Because the name contains first sequence and id, a lost header neither hides frames
+//! nor revives superseded ones. A name counts once anything has been written to the file: a segment that could not be started
+//! leaves at most an empty file, and the segment before it continues.
 
 use std::io;
 use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
-use super::frame_scanner::{Scanner, Step};
+use super::frame_scanner::{FrameScanner, ScanStep};
 use crate::event::LogId;
 
-/// Bytes before the first frame.
-pub const HEADER: u64 = 64;
-/// Commits are written up to the end of their last page of so many bytes: what an earlier life of the file left there need not be
-/// read first.
-pub const PAGE: u64 = 4096;
-/// The ending of a spare file.
-pub const SPARE: &str = ".spare";
-/// The version of everything that lies in the directory.
-pub const FORMAT: u32 = 1;
-
-/// A segment's name.
+/// Name of a segment, shared by its files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name {
-    /// Its place in the order of creation.
-    pub ordinal: u64,
-    /// Everything below this sequence was on disk before; from here on, older segments are void.
-    pub first: u64,
-    /// Drawn at random.
-    pub id: u64,
+pub(super) struct SegmentName {
+    /// Position in the order of creation.
+    pub(super) ordinal: u64,
+    /// Everything below this sequence was durable before this segment; from it on, older segments are superseded.
+    pub(super) first_seq: u64,
+    /// Random.
+    pub(super) id: u64,
 }
 
-impl Name {
-    /// The file that holds the frames.
-    pub fn segment(self) -> String {
-        self.with(".seg")
+impl SegmentName {
+    /// Returns a name with a random id.
+    pub(super) fn new(ordinal: u64, first_seq: u64) -> io::Result<SegmentName> {
+        Ok(SegmentName { ordinal, first_seq, id: random_u64()? })
     }
 
-    /// The file that held the frames, waiting to become another segment.
-    pub fn spare(self) -> String {
-        self.with(SPARE)
+    /// File that holds the frames.
+    pub(super) fn segment_file(self) -> String {
+        self.with_ext(SEGMENT_EXT)
     }
 
-    /// The file that remembers its keys.
-    pub fn keys(self) -> String {
-        self.with(".keys")
+    /// File that held the frames and waits to become another segment.
+    pub(super) fn spare_file(self) -> String {
+        self.with_ext(SPARE_EXT)
     }
 
-    /// The file that tells which lanes have frames in it.
-    pub fn lanes(self) -> String {
-        self.with(".lanes")
+    /// File that holds the keys.
+    pub(super) fn key_file(self) -> String {
+        self.with_ext(KEYS_EXT)
     }
 
-    /// Reads the name of a file with this ending; `None` for any other file.
-    pub fn parse(file: &str, ending: &str) -> Option<Name> {
-        let mut parts = file.strip_suffix(ending)?.splitn(3, '-');
-        let (ordinal, first) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-        let name = Name { ordinal, first, id: u64::from_str_radix(parts.next()?, 16).ok()? };
-        (name.with(ending) == file).then_some(name)
+    /// File that holds the segment summary.
+    pub(super) fn summary_file(self) -> String {
+        self.with_ext(SUMMARY_EXT)
     }
 
-    fn with(self, ending: &str) -> String {
-        format!("{:010}-{}-{:016x}{ending}", self.ordinal, self.first, self.id)
+    /// Parses the name of a file with this extension; `None` for any other file.
+    pub(super) fn parse(file: &str, ext: &str) -> Option<SegmentName> {
+        let mut parts = file.strip_suffix(ext)?.splitn(3, '-');
+        let (ordinal, first_seq) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        let name = SegmentName { ordinal, first_seq, id: u64::from_str_radix(parts.next()?, 16).ok()? };
+        (name.with_ext(ext) == file).then_some(name)
+    }
+
+    fn with_ext(self, ext: &str) -> String {
+        format!("{:010}-{}-{:016x}{ext}", self.ordinal, self.first_seq, self.id)
     }
 }
 
-/// The header's bytes of a segment that this opening creates.
-pub fn header(name: Name, log: LogId) -> [u8; HEADER as usize] {
-    let mut out = [0; HEADER as usize];
+/// Encodes the header of a segment.
+pub(super) fn encode_header(name: SegmentName, log: LogId) -> [u8; SEGMENT_HEADER_LEN as usize] {
+    let mut out = [0; SEGMENT_HEADER_LEN as usize];
     out[..8].copy_from_slice(MAGIC);
-    out[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+    out[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
     out[16..24].copy_from_slice(&name.id.to_le_bytes());
     out[24..32].copy_from_slice(&log.0.to_le_bytes());
-    out[32..40].copy_from_slice(&name.first.to_le_bytes());
-    let crc = checksum(&out);
+    out[32..40].copy_from_slice(&name.first_seq.to_le_bytes());
+    let crc = header_crc(&out);
     out[12..16].copy_from_slice(&crc.to_le_bytes());
     out
 }
 
-/// True if the segment begins with its own header. Fails where a later version wrote it.
-pub fn has_header(file: &dyn DiskFile, name: Name) -> io::Result<bool> {
-    let mut bytes = [0; HEADER as usize];
+/// Returns true if the file starts with the header of this segment. Fails if a later version wrote it.
+pub(super) fn has_header(file: &dyn DiskFile, name: SegmentName) -> io::Result<bool> {
+    let mut bytes = [0; SEGMENT_HEADER_LEN as usize];
     if file.read_at(&mut bytes, 0)? < bytes.len() || &bytes[..8] != MAGIC {
         return Ok(false);
     }
-    let is_ours = bytes[12..16] == checksum(&bytes).to_le_bytes() && bytes[16..24] == name.id.to_le_bytes();
-    if is_ours && bytes[8..12] != FORMAT.to_le_bytes() {
-        let version = u32::from_le_bytes(bytes[8..12].try_into().expect("4 bytes"));
-        return Err(io::Error::new(io::ErrorKind::Unsupported, format!("written by a later version (format {version})")));
+    let is_ours = bytes[12..16] == header_crc(&bytes).to_le_bytes() && bytes[16..24] == name.id.to_le_bytes();
+    if is_ours && bytes[8..12] != FORMAT_VERSION.to_le_bytes() {
+        let found = u32::from_le_bytes(bytes[8..12].try_into().expect("4 bytes"));
+        let what = format!("expected format {FORMAT_VERSION}, found format {found} of a later version; start that version");
+        return Err(io::Error::new(io::ErrorKind::Unsupported, what));
     }
     Ok(is_ours)
 }
 
-/// True if anything was ever written to the segment: the first page of a new one is all zero, and what lies behind it is zero
-/// too or the rest of another life of the file. What rot has zeroed is known by its lane file or by a later frame.
-pub fn is_begun(disk: &dyn Disk, file: &Arc<dyn DiskFile>, name: Name, size: u64) -> io::Result<bool> {
+/// Returns true if anything was ever written to the segment. The first page of a new segment is zero, and everything after it is
+/// zero or left over from an earlier segment in the same file. A segment whose first page was zeroed by corruption is known by
+/// its summary file or by a later frame.
+pub(super) fn is_started(disk: &dyn Disk, file: &Arc<dyn DiskFile>, name: SegmentName, size: u64) -> io::Result<bool> {
     let mut page = [0; PAGE as usize];
-    let got = file.read_at(&mut page, 0)?;
-    if page[..got].iter().any(|byte| *byte != 0) || disk.open(&name.lanes()).is_ok() {
+    let read = file.read_at(&mut page, 0)?;
+    if page[..read].iter().any(|byte| *byte != 0) || disk.open(&name.summary_file()).is_ok() {
         return Ok(true);
     }
-    let step = Scanner::new(file.clone(), name.id, HEADER, size).step(|_| true)?;
-    Ok(!matches!(step, Step::End(_)))
-}
-
-/// Covers the version too: a damaged one must not look like a later one, which would end the start.
-fn checksum(header: &[u8; HEADER as usize]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&header[..12]), &header[16..])
+    let step = FrameScanner::new(file.clone(), name.id, SEGMENT_HEADER_LEN, size).step(|_| true)?;
+    Ok(!matches!(step, ScanStep::End(_)))
 }
 
 /// Lists the segments of a directory, oldest first, with their sizes in bytes.
-pub fn list(disk: &dyn Disk) -> io::Result<Vec<(Name, u64)>> {
-    let mut found: Vec<_> =
-        disk.list()?.into_iter().filter_map(|(file, size)| Some((Name::parse(&file, ".seg")?, size))).collect();
-    found.sort();
-    Ok(found)
+pub(super) fn list(disk: &dyn Disk) -> io::Result<Vec<(SegmentName, u64)>> {
+    let names = disk.list()?.into_iter().filter_map(|(file, size)| Some((SegmentName::parse(&file, SEGMENT_EXT)?, size)));
+    let mut segments: Vec<_> = names.collect();
+    segments.sort();
+    Ok(segments)
 }
 
-const MAGIC: &[u8; 8] = b"hookhold";
-
-/// A random number from the operating system.
-pub fn random() -> io::Result<u64> {
+/// Draws a random number from the operating system.
+pub(super) fn random_u64() -> io::Result<u64> {
     getrandom::u64().map_err(io::Error::other)
 }
 
+/// Covers the version as well: a damaged version must not look like a later one, which would end the start.
+fn header_crc(header: &[u8; SEGMENT_HEADER_LEN as usize]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&header[..12]), &header[16..])
+}
+
+/// Version of every file in the directory.
+pub(super) const FORMAT_VERSION: u32 = 1;
+/// Bytes before the first frame.
+pub(super) const SEGMENT_HEADER_LEN: u64 = 64;
+/// Size of a page. A commit is padded to the end of its last page, so the old content of a recycled file need not be read first.
+pub(super) const PAGE: u64 = 4096;
 /// Bytes at the end of each segment that only cursors may use, so that they can be saved when events find no room.
-pub const CURSOR_ROOM: u64 = 16 * 1024;
+pub(super) const CURSOR_ROOM: u64 = 16 * 1024;
+pub(super) const SEGMENT_EXT: &str = ".seg";
+pub(super) const SPARE_EXT: &str = ".spare";
+pub(super) const KEYS_EXT: &str = ".keys";
+pub(super) const SUMMARY_EXT: &str = ".lanes";
+const MAGIC: &[u8; 8] = b"hookhold";

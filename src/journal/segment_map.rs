@@ -1,190 +1,209 @@
-//! What the open journal has on disk, in memory: its segments in order with their tables, and every lane with its cursor
-//! and backlog. No I/O happens here.
+//! The open journal's segments in order, and the cursor and backlog of each topic. Memory only: no I/O happens here.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, RwLock};
 
-use super::backlog::{Backlog, Backlogs, waiting};
+use super::POISON;
+use super::backlog::{Backlog, Backlogs, waiting_bytes};
+use super::options::Options;
 use super::segment::Segment;
-use super::segment_file::Name;
+use super::segment_file::SegmentName;
 use super::segment_summary::{SegmentSummary, TopicRange};
-use super::{Options, TopicCursor};
 use crate::limits::JournalLimits;
 
-/// All segments and lanes.
+/// Position of one topic in the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicCursor {
+    /// The topic.
+    pub name: Arc<str>,
+    /// Every event of this topic below this sequence is acknowledged.
+    pub cursor: u64,
+}
+
+/// All segments and topics.
 #[derive(Default)]
-pub struct SegmentMap {
-    segments: RwLock<BTreeMap<Name, Arc<Segment>>>,
-    lanes: Mutex<BTreeMap<Arc<str>, TopicState>>,
+pub(super) struct SegmentMap {
+    segments: RwLock<BTreeMap<SegmentName, Arc<Segment>>>,
+    topics: Mutex<BTreeMap<Arc<str>, TopicState>>,
 }
 
 #[derive(Clone, Default)]
 struct TopicState {
     cursor: Option<u64>,
-    /// Bytes of its frames at and above the cursor that are on disk.
-    kept: u64,
-    /// What it pins besides, as of the last [`SegmentMap::weigh`].
-    idle: u64,
-    /// Bytes of its frames that wait for the writer.
-    queued: u64,
+    /// Bytes of durable frames at and above the cursor.
+    waiting_bytes: u64,
+    /// Dead bytes that the topic pins, as of the last [`SegmentMap::update_backlogs`].
+    dead_bytes: u64,
+    /// Bytes of frames that wait for the writer.
+    queued_bytes: u64,
 }
 
 impl SegmentMap {
     /// Adds a segment.
-    pub fn add(&self, segment: Arc<Segment>) {
+    pub(super) fn add(&self, segment: Arc<Segment>) {
         self.segments.write().expect(POISON).insert(segment.name, segment);
     }
 
-    /// Takes a segment out.
-    pub fn remove(&self, name: Name) {
+    /// Removes a segment.
+    pub(super) fn remove(&self, name: SegmentName) {
         self.segments.write().expect(POISON).remove(&name);
     }
 
-    /// True while a segment has not been taken out.
-    pub fn has(&self, name: Name) -> bool {
+    /// Returns true until the segment is removed.
+    pub(super) fn contains(&self, name: SegmentName) -> bool {
         self.segments.read().expect(POISON).contains_key(&name)
     }
 
-    /// All segments, oldest first.
-    pub fn segments(&self) -> Vec<Arc<Segment>> {
+    /// Returns all segments, oldest first.
+    pub(super) fn segments(&self) -> Vec<Arc<Segment>> {
         self.segments.read().expect(POISON).values().cloned().collect()
     }
 
-    /// The segment in which a sequence lies, or the next newer one that still exists, with the sequence at which the segment
-    /// behind it takes over.
-    pub fn holding(&self, seq: u64) -> Option<(Arc<Segment>, Option<u64>)> {
+    /// Returns the segment that holds a sequence, or else the next newer one that still exists, with the sequence from which on
+    /// a newer segment supersedes it.
+    pub(super) fn locate(&self, seq: u64) -> Option<(Arc<Segment>, Option<u64>)> {
         let segments = self.segments();
-        let index = segments.iter().rposition(|segment| segment.name.first <= seq).unwrap_or(0);
-        let bound = segments.iter().skip(index + 1).map(|segment| segment.name.first).min();
-        Some((segments.get(index)?.clone(), bound))
+        let index = segments.iter().rposition(|segment| segment.name.first_seq <= seq).unwrap_or(0);
+        let superseded_from = segments.iter().skip(index + 1).map(|segment| segment.name.first_seq).min();
+        Some((segments.get(index)?.clone(), superseded_from))
     }
 
-    /// The oldest sequence of any segment.
-    pub fn oldest(&self) -> Option<u64> {
-        self.segments.read().expect(POISON).values().map(|s| s.name.first).next()
+    /// Returns the oldest sequence of any segment.
+    pub(super) fn oldest_seq(&self) -> Option<u64> {
+        self.segments.read().expect(POISON).values().map(|segment| segment.name.first_seq).next()
     }
 
-    /// Bytes that all segments occupy.
-    pub fn bytes(&self) -> u64 {
-        self.segments.read().expect(POISON).values().map(|s| s.size.load(Ordering::Relaxed)).sum()
+    /// Returns the bytes that all segments occupy.
+    pub(super) fn bytes(&self) -> u64 {
+        self.segments.read().expect(POISON).values().map(|segment| segment.size.load(Ordering::Relaxed)).sum()
     }
 
-    /// Events in all segments.
-    pub fn events(&self) -> u64 {
-        self.segments.read().expect(POISON).values().map(|s| s.with(SegmentSummary::events)).sum()
+    /// Returns the number of events in all segments.
+    pub(super) fn events(&self) -> u64 {
+        self.segments.read().expect(POISON).values().map(|segment| segment.with_summary(SegmentSummary::events)).sum()
     }
 
-    /// Every lane that has a cursor; with `all` also those that only have events, which begin at their oldest.
-    pub fn lanes(&self, all: bool) -> Vec<TopicCursor> {
+    /// Returns all topics with a cursor. If events are forwarded, also those with events only; they start at their oldest event.
+    pub(super) fn topic_cursors(&self, forwards: bool) -> Vec<TopicCursor> {
         let mut cursors = self.cursors();
-        if all {
+        if forwards {
             for segment in self.segments() {
-                for range in segment.table().lanes {
-                    cursors.entry(range.lane).or_insert(range.first);
+                for range in segment.summary().topics {
+                    cursors.entry(range.topic).or_insert(range.first);
                 }
             }
         }
         cursors.into_iter().map(|(name, cursor)| TopicCursor { name, cursor }).collect()
     }
 
-    /// All cursors.
-    pub fn cursors(&self) -> BTreeMap<Arc<str>, u64> {
-        let lanes = self.lanes.lock().expect(POISON);
-        lanes.iter().filter_map(|(name, lane)| Some((name.clone(), lane.cursor?))).collect()
+    /// Returns all cursors.
+    pub(super) fn cursors(&self) -> BTreeMap<Arc<str>, u64> {
+        let topics = self.topics.lock().expect(POISON);
+        topics.iter().filter_map(|(name, state)| Some((name.clone(), state.cursor?))).collect()
     }
 
-    /// Sets a lane's cursor and counts its own frames anew.
-    pub fn move_cursor(&self, lane: &str, cursor: u64) {
-        let kept =
-            self.segments().iter().map(|s| s.with(|table| table.lane(lane).map_or(0, |range| waiting(range, cursor)))).sum();
-        let mut lanes = self.lanes.lock().expect(POISON);
-        let state = lanes.entry(lane.into()).or_default();
+    /// Sets a topic's cursor and recomputes its waiting bytes.
+    pub(super) fn move_cursor(&self, topic: &str, cursor: u64) {
+        let waiting = |summary: &SegmentSummary| summary.topic(topic).map_or(0, |range| waiting_bytes(range, cursor));
+        let waiting = self.segments().iter().map(|segment| segment.with_summary(waiting)).sum();
+        let mut topics = self.topics.lock().expect(POISON);
+        let state = topics.entry(topic.into()).or_default();
         state.cursor = Some(cursor);
-        state.kept = kept;
-        if kept == 0 {
-            state.idle = 0;
+        state.waiting_bytes = waiting;
+        if waiting == 0 {
+            state.dead_bytes = 0;
         }
     }
 
-    /// Gives a lane its first cursor, if it has none. True if it had none.
-    pub fn begin_lane(&self, lane: &Arc<str>, first: u64) -> bool {
-        let mut lanes = self.lanes.lock().expect(POISON);
-        let state = lanes.entry(lane.clone()).or_default();
-        let new = state.cursor.is_none();
+    /// Sets a topic's cursor if it has none. Returns true if it had none.
+    pub(super) fn start_cursor(&self, topic: &Arc<str>, first: u64) -> bool {
+        let mut topics = self.topics.lock().expect(POISON);
+        let state = topics.entry(topic.clone()).or_default();
+        let is_new = state.cursor.is_none();
         state.cursor.get_or_insert(first);
-        new
+        is_new
     }
 
-    /// Counts bytes as waiting for the writer, unless the lane then holds back more than `max_backlog`: in frames of its own, or
-    /// in whole segments, among them the one that these bytes would go to. Lanes that hold nothing back have no limit.
-    pub fn reserve(&self, lane: &Arc<str>, bytes: u64, options: &Options) -> bool {
-        let mut lanes = self.lanes.lock().expect(POISON);
-        let state = match lanes.get_mut(lane) {
+    /// Reserves bytes for an event that waits for the writer. Returns false if the topic would then pin more than
+    /// `max_backlog`: by its own frames, or by whole segments, including the one that these bytes would go to. A topic that
+    /// pins nothing has no limit.
+    pub(super) fn reserve(&self, topic: &Arc<str>, bytes: u64, options: &Options) -> bool {
+        let mut topics = self.topics.lock().expect(POISON);
+        let state = match topics.get_mut(topic) {
             Some(state) => state,
-            None => lanes.entry(lane.clone()).or_default(),
+            None => topics.entry(topic.clone()).or_default(),
         };
         let JournalLimits { max_backlog, segment_size, .. } = options.limits;
-        let own = state.kept + state.queued + bytes;
-        // Every lane holds the last two segments for a moment, whenever one is begun.
-        let is_wide = state.idle > 0 && own + state.idle + segment_size > max_backlog.max(2 * segment_size);
-        if (options.forwards || state.cursor.is_some()) && (own > max_backlog || is_wide) {
+        let own = state.waiting_bytes + state.queued_bytes + bytes;
+        // Whenever a segment is started, every topic pins the last two segments for a moment.
+        let pins_too_much = state.dead_bytes > 0 && own + state.dead_bytes + segment_size > max_backlog.max(2 * segment_size);
+        if (options.forwards || state.cursor.is_some()) && (own > max_backlog || pins_too_much) {
             return false;
         }
-        state.queued += bytes;
+        state.queued_bytes += bytes;
         true
     }
 
-    /// Ends reservations: the bytes are on disk (`kept`), or were not written.
-    pub fn settle<'a>(&self, reserved: impl Iterator<Item = (&'a Arc<str>, u64)>, kept: bool) {
-        let mut lanes = self.lanes.lock().expect(POISON);
-        for (lane, bytes) in reserved {
-            if let Some(state) = lanes.get_mut(lane) {
-                state.queued = state.queued.saturating_sub(bytes);
-                state.kept += if kept { bytes } else { 0 };
+    /// Turns reservations into waiting bytes: the frames are durable.
+    pub(super) fn commit_reserved<'a>(&self, reserved: impl Iterator<Item = (&'a Arc<str>, u64)>) {
+        let mut topics = self.topics.lock().expect(POISON);
+        for (topic, bytes) in reserved {
+            if let Some(state) = topics.get_mut(topic) {
+                state.queued_bytes = state.queued_bytes.saturating_sub(bytes);
+                state.waiting_bytes += bytes;
             }
         }
     }
 
-    /// What each lane keeps from being deleted. From now on [`SegmentMap::reserve`] goes by it.
-    pub fn weigh(&self, all: bool) -> BTreeMap<Arc<str>, Backlog> {
-        let mut backlogs = Backlogs::new(self.cursors(), all);
+    /// Gives up reservations: the frames were not written.
+    pub(super) fn cancel_reserved<'a>(&self, reserved: impl Iterator<Item = (&'a Arc<str>, u64)>) {
+        let mut topics = self.topics.lock().expect(POISON);
+        for (topic, bytes) in reserved {
+            if let Some(state) = topics.get_mut(topic) {
+                state.queued_bytes = state.queued_bytes.saturating_sub(bytes);
+            }
+        }
+    }
+
+    /// Computes what each topic pins. [`SegmentMap::reserve`] uses these values from now on.
+    pub(super) fn update_backlogs(&self, forwards: bool) -> BTreeMap<Arc<str>, Backlog> {
+        let mut backlogs = Backlogs::new(self.cursors(), forwards);
         let segments = self.segments();
         for segment in &segments {
             let (size, is_newest) = (segment.size.load(Ordering::Relaxed), segment.name == segments[segments.len() - 1].name);
-            segment.with(|table| backlogs.add(table, size, is_newest));
+            segment.with_summary(|summary| backlogs.add(summary, size, is_newest));
         }
-        let backlogs = backlogs.lanes();
-        for (lane, state) in self.lanes.lock().expect(POISON).iter_mut() {
-            state.idle = backlogs.get(lane).map_or(0, |backlog| backlog.idle);
+        let backlogs = backlogs.topics();
+        for (topic, state) in self.topics.lock().expect(POISON).iter_mut() {
+            state.dead_bytes = backlogs.get(topic).map_or(0, |backlog| backlog.dead_bytes);
         }
         backlogs
     }
 
-    /// Tells whether some lane has not passed all its events in a segment, as of now; with `all`, a lane without a cursor has
-    /// passed none.
-    pub fn needs(&self, all: bool) -> impl Fn(&Segment) -> bool + use<> {
+    /// Returns a predicate, as of now: true for a segment with events that some topic has not acknowledged. If events are
+    /// forwarded, a topic without a cursor has acknowledged nothing.
+    pub(super) fn pinned(&self, forwards: bool) -> impl Fn(&Segment) -> bool + use<> {
         let cursors = self.cursors();
         move |segment| {
-            let needs = |range: &TopicRange| cursors.get(&range.lane).map_or(all, |cursor| *cursor <= range.last);
-            segment.with(|table| table.lanes.iter().any(needs))
+            let pins = |range: &TopicRange| cursors.get(&range.topic).map_or(forwards, |cursor| *cursor <= range.last);
+            segment.with_summary(|summary| summary.topics.iter().any(pins))
         }
     }
 
-    /// How many events a lane has in `from..below` in segments that lie wholly inside, and the ranges where one must look.
-    pub fn parts(&self, lane: &str, from: u64, below: u64) -> (u64, Vec<Range<u64>>) {
+    /// Counts a topic's events in `from..below`. Returns the count of segments that lie wholly inside, and the ranges of
+    /// the others, whose frames must be counted.
+    pub(super) fn count(&self, topic: &str, from: u64, below: u64) -> (u64, Vec<Range<u64>>) {
         let mut whole = 0;
-        let mut parts = Vec::new();
-        for range in self.segments().iter().filter_map(|s| s.with(|table| table.lane(lane).cloned())) {
+        let mut partial = Vec::new();
+        for range in self.segments().iter().filter_map(|segment| segment.with_summary(|s| s.topic(topic).cloned())) {
             if range.first >= from && range.last < below {
                 whole += range.count;
             } else if range.last >= from && range.first < below {
-                parts.push(range.first.max(from)..below.min(range.last + 1));
+                partial.push(range.first.max(from)..below.min(range.last + 1));
             }
         }
-        (whole, parts)
+        (whole, partial)
     }
 }
-
-const POISON: &str = "nothing panics while it holds this lock";

@@ -1,338 +1,293 @@
-//! The one thread that writes. It takes whatever arrived during the last sync, writes it as one commit, syncs once, moves the
-//! mark and tells everybody. There is no timer: under load the batches grow by themselves.
+//! The only thread that writes events. It takes the events that arrived during the last sync, writes them as one commit, syncs
+//! once, moves the durable watermark and completes all of them.
 //!
-//! A failed write or a full disk fails that commit's events and abandons the segment. A failed sync is never tried again:
-//! everything that waits fails, nothing more is taken, and the process must end, because only recovery can tell what is kept.
+//! A failed write or a full disk fails the events of that commit and abandons the segment. A failed sync is never retried: all
+//! waiting events fail, no event is accepted any more, and the process must exit, because only recovery can tell what is
+//! stored.
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::background::Spare;
-use super::commit_queue::{Pending, Queue};
+use super::commit_queue::PendingAppend;
 use super::disk::{DiskFile, is_full};
-use super::frame::{COMMIT_LEN, Draft, padded};
-use super::keys::SeenKey;
-use super::lock_file::published;
-use super::segment::Segment;
-use super::segment_file::{self, CURSOR_ROOM, HEADER, Name, PAGE, random};
+use super::errors::AppendError;
+use super::frame::{COMMIT_LEN, FrameDraft, padded};
+use super::key_file::SeenKey;
+use super::lock_file::encode_watermark;
+use super::segment::{Segment, SegmentState};
+use super::segment_file::{CURSOR_ROOM, PAGE, SEGMENT_HEADER_LEN, SegmentName, encode_header};
 use super::segment_summary::SegmentSummary;
-use super::{Alarm, AppendError, CURSOR_DELAY, POISON, Shared};
+use super::{Shared, spawn};
 use crate::event::Position;
 
-/// What the writer begins with.
-pub struct Writer {
+/// Position of the writer.
+pub(super) struct WriterState {
     /// The newest segment.
-    pub active: Arc<Segment>,
-    /// Where its next commit goes.
-    pub at: u64,
-    /// The sequence of the next event.
-    pub next: u64,
-    /// The lock file, at whose start the mark is published.
-    pub lock: Arc<dyn DiskFile>,
-    /// The ordinal of the next segment.
-    pub ordinal: u64,
+    pub(super) active: Arc<Segment>,
+    /// Offset of the next commit.
+    pub(super) offset: u64,
+    /// Sequence of the next event.
+    pub(super) next_seq: u64,
+    /// The lock file, which publishes the durable watermark.
+    pub(super) lock: Arc<dyn DiskFile>,
+    /// Ordinal of the next segment.
+    pub(super) next_ordinal: u64,
 }
 
 /// Starts the writer's thread.
-pub fn start(shared: Arc<Shared>, writer: Writer) -> io::Result<JoinHandle<()>> {
-    let run = move || {
-        let _alarm = Alarm(shared.clone());
-        Running { shared, writer, buffer: Vec::new(), abandoned: false, complained: false }.run();
-    };
-    std::thread::Builder::new().name("journal-writer".into()).spawn(run)
+pub(super) fn start(shared: Arc<Shared>, state: WriterState) -> io::Result<JoinHandle<()>> {
+    spawn("journal-writer", shared, move |shared| {
+        let (buffer, active) = (Vec::new(), ActiveSegment::Usable);
+        CommitWriter { shared, state, buffer, active, no_segment_logged: false }.run();
+    })
 }
 
-struct Running {
+struct CommitWriter {
     shared: Arc<Shared>,
-    writer: Writer,
+    state: WriterState,
     buffer: Vec<u8>,
-    abandoned: bool,
-    /// It has been said that no segment can be begun.
-    complained: bool,
+    active: ActiveSegment,
+    /// True if it has been logged that no segment can be started.
+    no_segment_logged: bool,
 }
 
-/// What the queue gave.
-struct Work {
-    events: VecDeque<Pending>,
-    save_cursors: bool,
-    closing: bool,
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ActiveSegment {
+    Usable,
+    /// A write to it has failed.
+    Abandoned,
 }
 
-/// The process cannot go on: a sync failed.
-struct Fatal;
+/// A sync has failed: the process cannot continue.
+struct SyncFailed;
 
-impl Running {
+impl CommitWriter {
     fn run(mut self) {
         loop {
-            let work = self.take();
-            if self.commit_all(work.events, work.save_cursors || work.closing).is_err() {
-                return self.fail_everything();
+            let batch = self.shared.queue.next_batch();
+            if self.commit_all(batch.events, batch.save_cursors || batch.is_last).is_err() {
+                return self.fail_queued();
             }
-            if work.closing {
-                let end = self.writer.at;
-                return drop(self.shared.disk.truncate(&self.writer.active.name.segment(), end));
+            if batch.is_last {
+                let end = self.state.offset;
+                return drop(self.shared.disk.truncate(&self.state.active.name.segment_file(), end));
             }
         }
     }
 
-    fn take(&self) -> Work {
-        let mut queue = self.shared.queue.lock().expect(POISON);
-        loop {
-            let due = queue.cursors_moved.map(|moved| moved + CURSOR_DELAY);
-            // A commit that is written anyway carries them for nothing.
-            let save_cursors = due.is_some_and(|due| !queue.events.is_empty() || Instant::now() >= due);
-            if !queue.events.is_empty() || queue.closing || save_cursors {
-                drop(queue);
-                queue = self.let_others_in();
-                let save_cursors = save_cursors || (queue.closing && queue.events.is_empty());
-                if save_cursors {
-                    queue.cursors_moved = None;
-                }
-                queue.bytes = 0;
-                let closing = queue.closing && queue.events.is_empty();
-                return Work { events: std::mem::take(&mut queue.events).into(), save_cursors, closing };
-            }
-            queue = match due {
-                None => self.shared.queue_changed.wait(queue).expect(POISON),
-                Some(due) => {
-                    let rest = due.saturating_duration_since(Instant::now());
-                    self.shared.queue_changed.wait_timeout(queue, rest).expect(POISON).0
-                }
-            };
-        }
-    }
-
-    /// While senders' tasks are runnable and bring more events, a sync would only take the processor from them: lets them run
-    /// first, until enough have come or several turns in a row have brought nothing. When nobody else is there the turns are over
-    /// at once, so it is no timer.
-    fn let_others_in(&self) -> MutexGuard<'_, Queue> {
-        let (mut queue, mut in_vain) = (self.shared.queue.lock().expect(POISON), 0);
-        for _ in 0..MAX_TURNS {
-            let before = queue.events.len();
-            if before >= ENOUGH || in_vain == MAX_IN_VAIN {
-                break;
-            }
-            drop(queue);
-            std::thread::yield_now();
-            queue = self.shared.queue.lock().expect(POISON);
-            in_vain = if queue.events.len() == before { in_vain + 1 } else { 0 };
-        }
-        queue
-    }
-
-    /// Commits everything, in as many commits as segments are needed.
-    fn commit_all(&mut self, mut events: VecDeque<Pending>, mut save_cursors: bool) -> Result<(), Fatal> {
-        let mut may_begin_for_cursors = true;
+    /// Commits all events, in as many commits as segments are needed.
+    fn commit_all(&mut self, mut events: VecDeque<PendingAppend>, mut save_cursors: bool) -> Result<(), SyncFailed> {
+        let mut may_start_segment_for_cursors = true;
         loop {
             let cursors = self.cursors_frame(save_cursors, &events);
             let overhead = padded(COMMIT_LEN) as u64 + cursors.as_ref().map_or(0, |draft| draft.padded_len() as u64);
             let room = self.room().saturating_sub(overhead);
             let fits = fitting(&events, room.saturating_sub(CURSOR_ROOM));
             if fits > 0 || (events.is_empty() && save_cursors && room > 0) {
-                if let Err(fatal) = self.commit(events.drain(..fits).collect(), cursors) {
-                    self.refuse(events.into(), AppendError::Sync, 0);
-                    return Err(fatal);
+                if let Err(failed) = self.commit(events.drain(..fits).collect(), cursors) {
+                    self.fail(events.into(), AppendError::Sync);
+                    return Err(failed);
                 }
                 // A failed write has saved nothing.
-                save_cursors &= self.abandoned;
+                save_cursors &= self.active == ActiveSegment::Abandoned;
             }
-            let need = match events.front() {
+            let needed = match events.front() {
                 Some(first) => first.len(),
-                None if save_cursors && std::mem::take(&mut may_begin_for_cursors) => 0,
+                None if save_cursors && std::mem::take(&mut may_start_segment_for_cursors) => 0,
                 None => break,
             };
-            if let Err(error) = self.next_segment(need) {
-                // Smaller ones may still fit into what is left.
-                let (smaller, refused): (Vec<_>, Vec<_>) =
-                    events.into_iter().partition(|e: &Pending| error == AppendError::Full && e.len() < need);
-                self.refuse(refused, error, need);
+            if let Err(error) = self.start_segment(needed) {
+                // Smaller events may still fit.
+                let (smaller, failed): (Vec<_>, Vec<_>) =
+                    events.into_iter().partition(|event| error == AppendError::Full && event.len() < needed);
+                if error == AppendError::Full && !failed.is_empty() {
+                    self.shared.queue.set_no_room(needed);
+                }
+                self.fail(failed, error);
                 events = VecDeque::from(smaller);
             }
         }
         if save_cursors {
-            self.shared.queue.lock().expect(POISON).cursors_changed(Instant::now());
+            self.shared.queue.retry_cursors();
         }
         Ok(())
     }
 
-    /// Bytes left in the active segment.
+    /// Returns the bytes left in the active segment.
     fn room(&self) -> u64 {
-        let size = self.writer.active.size.load(Ordering::Relaxed);
-        if self.abandoned { 0 } else { size.saturating_sub(self.writer.at) }
+        match self.active {
+            ActiveSegment::Usable => self.state.active.size.load(Ordering::Relaxed).saturating_sub(self.state.offset),
+            ActiveSegment::Abandoned => 0,
+        }
     }
 
-    /// The snapshot that this commit carries: when one is due, when the segment begins, when a lane begins.
-    fn cursors_frame(&self, due: bool, events: &VecDeque<Pending>) -> Option<Draft> {
-        let mut due = due || self.writer.at == HEADER;
+    /// Returns the snapshot of cursors that this commit carries: if one is due, if the segment starts, or if a topic is new.
+    fn cursors_frame(&self, is_due: bool, events: &VecDeque<PendingAppend>) -> Option<FrameDraft> {
+        let mut is_due = is_due || self.state.offset == SEGMENT_HEADER_LEN;
         if self.shared.options.forwards {
             for event in events {
-                // Not the event's own sequence: should this commit fail, a later event of the lane gets a lower one.
-                due |= self.shared.catalog.begin_lane(&event.lane, self.writer.next);
+                // Not the sequence of the event itself: if this commit fails, a later event of the topic gets a lower one.
+                is_due |= self.shared.segments.start_cursor(&event.topic, self.state.next_seq);
             }
         }
-        due.then(|| self.snapshot())
+        is_due.then(|| self.snapshot())
     }
 
-    fn snapshot(&self) -> Draft {
-        Draft::cursors(self.shared.catalog.cursors().iter().map(|(lane, cursor)| (lane, *cursor)))
+    fn snapshot(&self) -> FrameDraft {
+        FrameDraft::cursors(self.shared.segments.cursors().iter().map(|(topic, cursor)| (topic, *cursor)))
     }
 
-    /// Writes and syncs one commit. After a failed write nothing of it is kept and the segment is abandoned.
-    fn commit(&mut self, batch: Vec<Pending>, cursors: Option<Draft>) -> Result<(), Fatal> {
-        let (offset, end) = self.lay_out(&batch, cursors);
-        let Writer { active, at, next, .. } = &mut self.writer;
+    /// Writes and syncs one commit. After a failed write nothing of it is stored, and the segment is abandoned.
+    fn commit(&mut self, batch: Vec<PendingAppend>, cursors: Option<FrameDraft>) -> Result<(), SyncFailed> {
+        let (offset, end) = self.encode_commit(&batch, cursors);
+        let WriterState { active, offset: next_offset, next_seq, .. } = &mut self.state;
         if let Err(error) = active.file.write_at(&self.buffer, offset) {
-            tracing::error!(file = active.name.segment(), %error, "a write to the journal failed; its segment is abandoned");
-            self.abandoned = true;
-            self.refuse(batch, AppendError::Write, 0);
+            let file = active.name.segment_file();
+            tracing::error!(file, %error, "a write to the journal failed; its segment is abandoned");
+            self.active = ActiveSegment::Abandoned;
+            self.fail(batch, AppendError::Write);
             return Ok(());
         }
-        let began = Instant::now();
-        self.shared.sync_began.store(self.shared.born.elapsed().as_millis() as u64 + 1, Ordering::Relaxed);
+        let started = Instant::now();
+        self.shared.health.sync_started();
         let synced = active.file.sync();
-        self.shared.sync_began.store(0, Ordering::Relaxed);
+        self.shared.health.sync_ended();
         if let Err(error) = synced {
-            tracing::error!(file = active.name.segment(), %error, "a sync of the journal failed; the process ends");
-            self.shared.failed.store(true, Ordering::Release);
-            self.refuse(batch, AppendError::Sync, 0);
-            return Err(Fatal);
+            tracing::error!(file = active.name.segment_file(), %error, "a sync of the journal failed; the process exits");
+            self.shared.health.set_failed();
+            self.fail(batch, AppendError::Sync);
+            return Err(SyncFailed);
         }
-        self.shared.metrics.journal.sync_seconds.observe(began.elapsed().as_secs_f64());
+        self.shared.metrics.journal.sync_seconds.observe(started.elapsed().as_secs_f64());
         self.shared.metrics.journal.batch_events.observe(batch.len() as f64);
-        let first = *next;
-        *at = end;
-        *next += batch.len() as u64;
+        let first = *next_seq;
+        *next_offset = end;
+        *next_seq += batch.len() as u64;
         self.publish(batch, first, offset);
         self.buffer.clear();
-        self.buffer.shrink_to(USUAL_COMMIT);
+        self.buffer.shrink_to(USUAL_COMMIT_BYTES);
         Ok(())
     }
 
-    /// Fills the buffer with one commit and the rest of its last page, and says where the commit begins and ends.
-    fn lay_out(&mut self, batch: &[Pending], cursors: Option<Draft>) -> (u64, u64) {
-        let Running { shared, writer, buffer, .. } = self;
-        let id = writer.active.name.id;
+    /// Fills the buffer with one commit, padded to the end of its last page. Returns the offsets where the commit starts and
+    /// ends.
+    fn encode_commit(&mut self, batch: &[PendingAppend], cursors: Option<FrameDraft>) -> (u64, u64) {
+        let CommitWriter { shared, state, buffer, .. } = self;
+        let id = state.active.name.id;
         buffer.clear();
-        let mut offset = writer.at;
-        if offset == HEADER {
-            buffer.extend_from_slice(&segment_file::header(writer.active.name, shared.log));
+        let mut offset = state.offset;
+        if offset == SEGMENT_HEADER_LEN {
+            buffer.extend_from_slice(&encode_header(state.active.name, shared.log));
             offset = 0;
         }
-        let others = batch.iter().map(Pending::len).sum::<u64>() + cursors.as_ref().map_or(0, |c| c.padded_len() as u64);
-        Draft::commit(writer.next, batch.len() as u32, others).seal_into(buffer, shared.log, writer.next, id);
+        let others = batch.iter().map(PendingAppend::len).sum::<u64>() + cursors.as_ref().map_or(0, |c| c.padded_len() as u64);
+        let commit = FrameDraft::commit(state.next_seq, batch.len() as u32, others);
+        commit.write_into(buffer, shared.log, state.next_seq, id);
         if let Some(cursors) = cursors {
-            cursors.seal_into(buffer, shared.log, writer.next, id);
+            cursors.write_into(buffer, shared.log, state.next_seq, id);
         }
-        for (seq, event) in (writer.next..).zip(batch) {
-            event.draft.seal_into(buffer, shared.log, seq, id);
+        for (seq, event) in (state.next_seq..).zip(batch) {
+            event.draft.write_into(buffer, shared.log, seq, id);
         }
         let end = offset + buffer.len() as u64;
-        let page_end = end.next_multiple_of(PAGE).min(writer.active.size.load(Ordering::Relaxed));
+        let page_end = end.next_multiple_of(PAGE).min(state.active.size.load(Ordering::Relaxed));
         buffer.resize(buffer.len() + page_end.saturating_sub(end) as usize, 0);
         (offset, end)
     }
 
-    /// Makes a synced commit visible: table, keys, mark, then everybody who waits.
-    fn publish(&mut self, batch: Vec<Pending>, first: u64, offset: u64) {
-        let Writer { active, at, next, lock, .. } = &self.writer;
+    /// Makes a synced commit visible: summary, keys and watermark first, then watchers and completions.
+    fn publish(&mut self, batch: Vec<PendingAppend>, first: u64, offset: u64) {
+        let WriterState { active, offset: end, next_seq, lock, .. } = &self.state;
         let events = || (first..).zip(&batch);
-        active.grow(offset.max(HEADER), *at, events().map(|(seq, e)| (&e.lane, seq, e.len(), e.received_at)));
-        let seen = |(seq, e): (u64, &Pending)| Some((e.key?, SeenKey { first_seen: e.received_at, seq }));
-        self.shared.keys.note(active.name, events().filter_map(seen));
-        self.shared.catalog.settle(batch.iter().map(|event| (&event.lane, event.len())), true);
-        self.shared.mark.store(*next, Ordering::Release);
-        // Only other processes read this; they fall back to the recorded marks when it is missing.
-        drop(lock.write_at(&published(self.shared.log, *next), 0));
-        self.shared.notify_watchers();
+        let added = events().map(|(seq, event)| (&event.topic, seq, event.len(), event.received_at));
+        active.add_commit(offset.max(SEGMENT_HEADER_LEN), *end, added);
+        let seen = |(seq, event): (u64, &PendingAppend)| Some((event.key?, SeenKey { first_seen: event.received_at, seq }));
+        self.shared.keys.add(active.name, events().filter_map(seen));
+        self.shared.segments.commit_reserved(batch.iter().map(|event| (&event.topic, event.len())));
+        self.shared.durable_watermark.store(*next_seq, Ordering::Release);
+        // Only other processes read this. Without it they use the recorded watermarks.
+        drop(lock.write_at(&encode_watermark(self.shared.log, *next_seq), 0));
+        self.shared.listeners.notify_watchers();
         let log = self.shared.log;
-        self.shared.tell(Box::new(move || {
+        self.shared.listeners.complete(Box::new(move || {
             for (seq, event) in (first..).zip(batch) {
-                (event.done)(Ok(Position { log, seq }));
+                (event.completion)(Ok(Position { log, seq }));
             }
         }));
     }
 
-    /// Leaves the active segment to the keeper and begins a new one with room for an event of `len` bytes.
-    fn next_segment(&mut self, len: u64) -> Result<(), AppendError> {
-        let overhead = HEADER + (padded(COMMIT_LEN) + self.snapshot().padded_len()) as u64 + CURSOR_ROOM;
+    /// Starts a segment with room for an event of `len` bytes, and passes the active one to the background thread for sealing.
+    fn start_segment(&mut self, len: u64) -> Result<(), AppendError> {
+        let overhead = SEGMENT_HEADER_LEN + (padded(COMMIT_LEN) + self.snapshot().padded_len()) as u64 + CURSOR_ROOM;
         let size = self.shared.options.limits.segment_size.max(overhead + len);
         let shared = self.shared.clone();
-        let room = shared.keeper.make_room(&shared, size);
+        let room = shared.background.make_room(&shared, size);
         let created = match room {
-            Some(_) => self.create(size),
+            Some(_) => self.create_file(size),
             None => Err(io::Error::new(io::ErrorKind::StorageFull, "max_size is used up")),
         };
-        let (name, file) = created.map_err(|error| self.complain(&error, size))?;
-        let segment = Segment::new(name, file, size, SegmentSummary::empty(self.writer.next), false);
-        shared.catalog.add(segment.clone());
+        let (name, file) = created.map_err(|error| self.log_no_segment(&error, size))?;
+        let summary = SegmentSummary::empty(self.state.next_seq);
+        let segment = Segment::new(name, file, size, summary, SegmentState::Unsealed);
+        shared.segments.add(segment.clone());
         drop(room);
-        let full = std::mem::replace(&mut self.writer.active, segment);
-        self.writer.at = HEADER;
-        (self.abandoned, self.complained) = (false, false);
-        shared.no_room.store(false, Ordering::Relaxed);
-        shared.keeper.seal(full);
-        shared.count_sizes();
+        let full = std::mem::replace(&mut self.state.active, segment);
+        self.state.offset = SEGMENT_HEADER_LEN;
+        (self.active, self.no_segment_logged) = (ActiveSegment::Usable, false);
+        shared.health.set_room();
+        shared.background.seal(full);
+        shared.update_sizes();
         Ok(())
     }
 
-    /// Says once that no segment can be begun. One event that is too large for what is left does not stop the others.
-    fn complain(&mut self, error: &io::Error, size: u64) -> AppendError {
+    /// Logs once that no segment can be started. An event that is too large for the rest of the disk does not make the journal
+    /// unavailable to others.
+    fn log_no_segment(&mut self, error: &io::Error, size: u64) -> AppendError {
         let is_usual = size == self.shared.options.limits.segment_size;
-        let is_new = !std::mem::replace(&mut self.complained, true);
-        if (is_usual && !self.shared.no_room.swap(true, Ordering::Relaxed)) || is_new {
-            tracing::warn!(%error, size, "a new segment of the journal could not be begun");
+        let is_new = !std::mem::replace(&mut self.no_segment_logged, true);
+        if (is_usual && self.shared.health.set_no_room()) || is_new {
+            tracing::warn!(%error, size, "a new segment of the journal could not be started");
         }
         if is_full(error) { AppendError::Full } else { AppendError::Write }
     }
 
-    fn create(&mut self, size: u64) -> io::Result<(Name, Arc<dyn DiskFile>)> {
-        let name = Name { ordinal: self.writer.ordinal, first: self.writer.next, id: random()? };
+    fn create_file(&mut self, size: u64) -> io::Result<(SegmentName, Arc<dyn DiskFile>)> {
+        let name = SegmentName::new(self.state.next_ordinal, self.state.next_seq)?;
         let disk = &self.shared.disk;
-        let spare = if size == self.shared.options.limits.segment_size { self.shared.keeper.take_spare() } else { None };
+        let spare = if size == self.shared.options.limits.segment_size { self.shared.background.take_spare() } else { None };
         let renamed = spare.and_then(|Spare { name: spare, file }| {
-            let renamed = disk.rename(&spare, &name.segment()).inspect_err(|_| drop(disk.remove(&spare)));
+            let renamed = disk.rename(&spare, &name.segment_file()).inspect_err(|_| drop(disk.remove(&spare)));
             renamed.ok().map(|()| file)
         });
-        let file = renamed.map_or_else(|| disk.create(&name.segment(), size), Ok)?;
-        disk.sync_dir().inspect_err(|_| drop(disk.remove(&name.segment())))?;
-        self.writer.ordinal += 1;
+        let file = renamed.map_or_else(|| disk.create(&name.segment_file(), size), Ok)?;
+        disk.sync_dir().inspect_err(|_| drop(disk.remove(&name.segment_file())))?;
+        self.state.next_ordinal += 1;
         Ok((name, file))
     }
 
-    fn refuse(&self, events: Vec<Pending>, error: AppendError, need: u64) {
-        if error == AppendError::Full && !events.is_empty() {
-            let full = &mut self.shared.queue.lock().expect(POISON).full;
-            *full = Some(full.unwrap_or(need).min(need));
-        }
-        self.shared.catalog.settle(events.iter().map(|event| (&event.lane, event.len())), false);
+    fn fail(&self, events: Vec<PendingAppend>, error: AppendError) {
+        self.shared.segments.cancel_reserved(events.iter().map(|event| (&event.topic, event.len())));
         for event in events {
-            (event.done)(Err(error));
+            (event.completion)(Err(error));
         }
     }
 
-    fn fail_everything(&self) {
-        let events = std::mem::take(&mut self.shared.queue.lock().expect(POISON).events);
-        self.refuse(events, AppendError::Sync, 0);
-        self.shared.notify_watchers();
+    fn fail_queued(&self) {
+        self.fail(self.shared.queue.drain(), AppendError::Sync);
+        self.shared.listeners.notify_watchers();
     }
 }
 
-/// How many of the first events fit into `room` bytes.
-fn fitting(events: &VecDeque<Pending>, room: u64) -> usize {
+/// Returns how many of the first events fit into `room` bytes.
+fn fitting(events: &VecDeque<PendingAppend>, room: u64) -> usize {
     let mut left = room;
     events.iter().take_while(|event| left.checked_sub(event.len()).inspect(|rest| left = *rest).is_some()).count()
 }
 
-/// How often the writer lets others run before a commit, at most.
-const MAX_TURNS: usize = 64;
-/// And at most so often in a row when nothing comes of it: one processor may have nobody else to run while another brings the
-/// next event in a few microseconds.
-const MAX_IN_VAIN: usize = 4;
-/// Events that are worth a commit: with more of them its fixed cost hardly shows in each.
-const ENOUGH: usize = 64;
-/// What the commit buffer keeps of its memory after a larger commit.
-const USUAL_COMMIT: usize = 1 << 20;
+/// Capacity that the commit buffer keeps after a larger commit.
+const USUAL_COMMIT_BYTES: usize = 1 << 20;

@@ -1,6 +1,7 @@
-//! The thread behind the writer: seals full segments (key file, lane file), and deletes what nobody needs any more. The
-//! writer asks it for room before it begins a segment.
+//! The thread behind the writer. It seals full segments, deletes expired segments and keys, and prepares the file of the next
+//! segment. The writer asks it for room before it starts a segment.
 
+mod key_retention;
 mod reserve;
 mod retention;
 mod sealing;
@@ -8,172 +9,201 @@ mod spares;
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::segment::Segment;
-use super::{Alarm, POISON, Shared};
-use crate::limits::JournalLimits;
-use retention::{release_one, retire};
-use sealing::seal_or_complain;
-pub use spares::Spare;
+use super::{POISON, Shared, spawn};
+use reserve::Reserve;
+pub(super) use reserve::{release_reserve, restore_reserve, write_with_reserve};
+use retention::{Retention, SpaceGuard};
+pub(super) use spares::Spare;
+use spares::SpareSlot;
 
-/// Where the keeper's work arrives.
-pub struct Inbox {
-    work: Mutex<Work>,
+/// Work of the background thread, and what it shares with the writer.
+pub(super) struct Background {
+    tasks: Mutex<TaskQueue>,
     changed: Condvar,
-    /// Held by whoever deletes segments or begins one: two at a time would choose the same, or count the same room.
-    room: Mutex<()>,
-    /// The reserve is not there.
-    reserve_missing: AtomicBool,
+    retention: Retention,
+    spare: SpareSlot,
+    reserve: Reserve,
 }
 
-/// Room within `max_size` for one more segment, until it is dropped.
-pub type Room<'a> = MutexGuard<'a, ()>;
-
-struct Work {
+struct TaskQueue {
     to_seal: VecDeque<Arc<Segment>>,
-    /// Segments that could not be sealed; tried again at the next look round.
-    later: VecDeque<Arc<Segment>>,
-    woken: bool,
-    closing: bool,
-    spare: Option<Spare>,
+    /// Segments that could not be sealed; retried at the next periodic check.
+    retry: VecDeque<Arc<Segment>>,
+    request: TaskRequest,
 }
 
-impl Inbox {
-    /// Begins with segments that were found unsealed, perhaps without a reserve.
-    pub fn new(unsealed: Vec<Arc<Segment>>, has_reserve: bool) -> Inbox {
-        let work = Work { to_seal: unsealed.into(), later: VecDeque::new(), woken: true, closing: false, spare: None };
-        Inbox { work: Mutex::new(work), changed: Condvar::new(), room: Mutex::default(), reserve_missing: (!has_reserve).into() }
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum TaskRequest {
+    None,
+    /// Run the maintenance now: something may have become free.
+    Check,
+    Stop,
+}
+
+enum Task {
+    /// The segment stays queued until it is sealed.
+    Seal(Arc<Segment>),
+    Check,
+    Stop,
+}
+
+impl Background {
+    /// Starts with the segments that recovery found unsealed.
+    pub(super) fn new(unsealed: Vec<Arc<Segment>>, reserve_exists: bool) -> Background {
+        let tasks = TaskQueue { to_seal: unsealed.into(), retry: VecDeque::new(), request: TaskRequest::Check };
+        Background {
+            tasks: Mutex::new(tasks),
+            changed: Condvar::new(),
+            retention: Retention::default(),
+            spare: SpareSlot::default(),
+            reserve: Reserve::new(reserve_exists),
+        }
     }
 
-    /// Hands over a full segment.
-    pub fn seal(&self, segment: Arc<Segment>) {
-        self.work.lock().expect(POISON).to_seal.push_back(segment);
+    /// Queues a full segment for sealing.
+    pub(super) fn seal(&self, segment: Arc<Segment>) {
+        self.tasks.lock().expect(POISON).to_seal.push_back(segment);
         self.changed.notify_all();
     }
 
-    /// Something may have become free.
-    pub fn wake(&self) {
-        self.work.lock().expect(POISON).woken = true;
+    /// Runs the maintenance soon: something may have become free.
+    pub(super) fn wake(&self) {
+        self.tasks.lock().expect(POISON).request_check();
         self.changed.notify_all();
     }
 
-    /// Ends the thread once the work at hand is done.
-    pub fn close(&self) {
-        self.work.lock().expect(POISON).closing = true;
+    /// Ends the thread after its current task.
+    pub(super) fn close(&self) {
+        self.tasks.lock().expect(POISON).request = TaskRequest::Stop;
         self.changed.notify_all();
     }
 
-    /// The spare file, for a segment of `segment_size`.
-    pub fn take_spare(&self) -> Option<Spare> {
-        self.work.lock().expect(POISON).spare.take()
+    /// Takes the spare file, for a segment of `segment_size`.
+    pub(super) fn take_spare(&self) -> Option<Spare> {
+        self.spare.take()
     }
 
-    /// Bytes that the spare file occupies.
-    pub fn spare_bytes(&self, shared: &Shared) -> u64 {
-        let there = self.work.lock().expect(POISON).spare.is_some();
-        if there { shared.options.limits.segment_size } else { 0 }
+    /// Returns the bytes that the spare file occupies.
+    pub(super) fn spare_bytes(&self, shared: &Shared) -> u64 {
+        if self.spare.is_some() { shared.options.limits.segment_size } else { 0 }
     }
 
-    /// Makes room for a segment of `size` bytes, waiting for those that are being sealed. `None`: everything that is left is
-    /// needed.
-    pub fn make_room(&self, shared: &Shared, size: u64) -> Option<Room<'_>> {
+    /// Makes room for a segment of `size` bytes, waiting for segments that are being sealed. `None` if everything that is left
+    /// is needed.
+    pub(super) fn make_room(&self, shared: &Shared, size: u64) -> Option<SpaceGuard<'_>> {
         loop {
-            // Counted before the look round: what is sealed meanwhile must not be missed.
-            let waiting = self.work.lock().expect(POISON).to_seal.len();
-            if let Some(room) = self.find_room(shared, size) {
-                return Some(room);
+            // Counted before the search: a segment that is sealed meanwhile must not be missed.
+            let waiting = self.tasks.lock().expect(POISON).to_seal.len();
+            if let Some(space) = self.retention.make_space(shared, size) {
+                return Some(space);
             }
-            let mut work = self.work.lock().expect(POISON);
-            if waiting == 0 || work.closing {
+            let mut tasks = self.tasks.lock().expect(POISON);
+            if waiting == 0 || tasks.request == TaskRequest::Stop {
                 return None;
             }
-            while work.to_seal.len() == waiting && !work.closing {
-                work = self.changed.wait(work).expect(POISON);
+            while tasks.to_seal.len() == waiting && tasks.request != TaskRequest::Stop {
+                tasks = self.changed.wait(tasks).expect(POISON);
             }
         }
     }
 
-    /// Deletes old segments until one of `size` bytes fits.
-    fn find_room(&self, shared: &Shared, size: u64) -> Option<Room<'_>> {
-        let room = self.room.lock().expect(POISON);
+    fn next_task(&self) -> Task {
+        let mut tasks = self.tasks.lock().expect(POISON);
         loop {
-            // A usual segment takes the place of the spare file, a larger one does not.
-            if size > shared.options.limits.segment_size
-                && let Some(spare) = self.take_spare()
-            {
-                drop(shared.disk.remove(&spare.name));
+            if tasks.request == TaskRequest::Stop {
+                return Task::Stop;
             }
-            if shared.catalog.bytes() + size <= shared.options.limits.max_size {
-                return Some(room);
+            if let Some(segment) = tasks.to_seal.front() {
+                return Task::Seal(segment.clone());
             }
-            if !release_one(shared, &room, |_| true) {
-                return None;
+            if tasks.request == TaskRequest::Check {
+                tasks.request = TaskRequest::None;
+                return Task::Check;
+            }
+            let (guard, waited) = self.changed.wait_timeout(tasks, CHECK_INTERVAL).expect(POISON);
+            tasks = guard;
+            if waited.timed_out() {
+                tasks.request_check();
+                let retry = std::mem::take(&mut tasks.retry);
+                tasks.to_seal.extend(retry);
             }
         }
     }
 
-    fn set_spare(&self, spare: Spare) {
-        self.work.lock().expect(POISON).spare = Some(spare);
+    /// Removes a segment from the queue; one that could not be sealed is retried later.
+    fn finish_sealing(&self, segment: Arc<Segment>, is_sealed: bool) {
+        let mut tasks = self.tasks.lock().expect(POISON);
+        tasks.to_seal.pop_front();
+        tasks.retry.extend((!is_sealed).then_some(segment));
+        self.changed.notify_all();
     }
 }
 
-/// Starts the keeper's thread.
-pub fn start(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name("journal-keeper".into()).spawn(move || {
-        let _alarm = Alarm(shared.clone());
-        run(&shared);
-    })
+impl TaskQueue {
+    fn request_check(&mut self) {
+        if self.request == TaskRequest::None {
+            self.request = TaskRequest::Check;
+        }
+    }
+}
+
+/// Starts the background thread.
+pub(super) fn start(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
+    spawn("journal-bg", shared, |shared| run(&shared))
 }
 
 fn run(shared: &Shared) {
-    while let Some(segment) = next(shared) {
-        if let Some(segment) = segment {
-            let sealed = seal_or_complain(shared, &segment);
-            let mut work = shared.keeper.work.lock().expect(POISON);
-            work.to_seal.pop_front();
-            work.later.extend((!sealed).then_some(segment));
-            shared.keeper.changed.notify_all();
-        }
-        retire(shared);
-        prepare_spare(shared);
-    }
-}
-
-/// Waits for work. `Some(None)`: look round; `None`: the end. A segment stays in the queue until it is sealed.
-fn next(shared: &Shared) -> Option<Option<Arc<Segment>>> {
-    let inbox = &shared.keeper;
-    let mut work = inbox.work.lock().expect(POISON);
     loop {
-        if work.closing {
-            return None;
+        match shared.background.next_task() {
+            Task::Seal(segment) => {
+                let is_sealed = sealing::try_seal(shared, &segment);
+                shared.background.finish_sealing(segment, is_sealed);
+            }
+            Task::Check => {}
+            Task::Stop => return,
         }
-        if let Some(segment) = work.to_seal.front() {
-            return Some(Some(segment.clone()));
-        }
-        if std::mem::take(&mut work.woken) {
-            return Some(None);
-        }
-        let (guard, waited) = inbox.changed.wait_timeout(work, LOOK_ROUND).expect(POISON);
-        work = guard;
-        if waited.timed_out() {
-            work.woken = true;
-            let later = std::mem::take(&mut work.later);
-            work.to_seal.extend(later);
-        }
+        maintain(shared);
     }
 }
 
-/// Once the next segment will need room, makes it now: the writer then finds the file ready.
-fn prepare_spare(shared: &Shared) {
-    let JournalLimits { segment_size, max_size, .. } = shared.options.limits;
-    let room = shared.keeper.room.lock().expect(POISON);
-    let is_wanted = || shared.keeper.spare_bytes(shared) == 0 && shared.catalog.bytes() + segment_size > max_size;
-    while is_wanted() && release_one(shared, &room, |_| true) {}
+fn maintain(shared: &Shared) {
+    retention::delete_expired(shared);
+    retention::drop_from_page_cache(shared);
+    key_retention::delete_expired(shared);
+    key_retention::rewrite_stale(shared);
+    shared.background.reserve.restore(shared);
+    restore_availability(shared);
+    shared.queue.set_room();
+    shared.update_sizes();
+    prepare_spare(shared);
 }
 
-/// How often the keeper looks for expired segments and keys while nothing else happens.
-const LOOK_ROUND: Duration = Duration::from_secs(1);
+/// Retries to start a segment after the writer has found no room, and prepares its file. The writer itself would retry only
+/// for an event, and there may be none: `/readyz` tells balancers to send nothing.
+fn restore_availability(shared: &Shared) {
+    if !shared.health.has_no_room() {
+        return;
+    }
+    let Some(_space) = shared.background.retention.make_space(shared, shared.options.limits.segment_size) else { return };
+    if !shared.background.spare.is_some() && spares::create(shared).is_err() {
+        return;
+    }
+    shared.health.set_room();
+    tracing::info!("the journal has room for new events again");
+}
+
+/// Deletes old segments once the next segment will need their space, so that the writer finds its file ready.
+fn prepare_spare(shared: &Shared) {
+    let (segment_size, max_size) = (shared.options.limits.segment_size, shared.options.limits.max_size);
+    let space = shared.background.retention.lock();
+    let is_wanted = || !shared.background.spare.is_some() && shared.segments.bytes() + segment_size > max_size;
+    while is_wanted() && retention::delete_oldest(shared, &space, |_| true) {}
+}
+
+/// Time between two checks for expired segments and keys while nothing else happens.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);

@@ -1,104 +1,90 @@
-//! Deletes.
+//! Deletes segments: expired ones, and old ones whose space is needed. Never deletes a segment that a topic still needs.
 
-use std::io;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard};
 
-use super::super::disk::write_whole;
-use super::super::keys::KeyFile;
 use super::super::segment::Segment;
-use super::super::segment_file::{HEADER, Name};
+use super::super::segment_file::SEGMENT_HEADER_LEN;
 use super::super::segment_summary::SegmentSummary;
 use super::super::{POISON, Shared};
-use super::Room;
-use super::reserve::lay_in_reserve;
-use super::spares::{begin_again, lay_aside};
+use super::spares;
 use crate::clock::UnixMillis;
 
-/// Deletes segments that are older than `retain`, key files that have left the window, and lets the writer try again.
-pub fn retire(shared: &Shared) {
-    let now = shared.clock.now();
-    let keep_from = UnixMillis(now.0.saturating_sub(shared.options.limits.retain.as_millis() as u64));
-    while release_one(shared, &shared.keeper.room.lock().expect(POISON), |table| table.newest < keep_from) {}
-    let_go(shared);
-    let expired = UnixMillis(now.0.saturating_sub(shared.window.load(Ordering::Relaxed)));
-    let (old, early) = shared.keys.retire(expired, shared.options.max_key_bytes);
-    for (name, keys) in &early {
-        shared.metrics.journal.dedupe_evicted.with_label_values(&["max_disk"]).inc_by(*keys);
-        tracing::warn!(file = name.keys(), keys, "keys are forgotten before their window ends: dedupe.max_disk is used up");
+/// Serializes the deletion and the start of segments: two threads at a time would choose the same segment or count the same
+/// space.
+#[derive(Default)]
+pub(super) struct Retention(Mutex<()>);
+
+/// Space within `max_size` for one more segment, until it is dropped.
+pub(crate) type SpaceGuard<'a> = MutexGuard<'a, ()>;
+
+impl Retention {
+    pub(super) fn lock(&self) -> SpaceGuard<'_> {
+        self.0.lock().expect(POISON)
     }
-    for name in old.into_iter().chain(early.into_iter().map(|(name, _)| name)) {
-        forget_keys(shared, name);
+
+    /// Deletes old segments until one of `size` bytes fits.
+    pub(super) fn make_space(&self, shared: &Shared, size: u64) -> Option<SpaceGuard<'_>> {
+        let space = self.lock();
+        loop {
+            // A segment of the usual size takes the place of the spare file; a larger one does not.
+            if size > shared.options.limits.segment_size
+                && let Some(spare) = shared.background.take_spare()
+            {
+                drop(shared.disk.remove(&spare.name));
+            }
+            if shared.segments.bytes() + size <= shared.options.limits.max_size {
+                return Some(space);
+            }
+            if !delete_oldest(shared, &space, |_| true) {
+                return None;
+            }
+        }
     }
-    forget_lost_keys(shared);
-    lay_in_reserve(shared);
-    begin_again(shared);
-    shared.queue.lock().expect(POISON).has_room();
-    shared.count_sizes();
 }
 
-/// A segment that still exists keeps an empty key file: without any it would be read again at the next start.
-fn forget_keys(shared: &Shared, name: Name) {
-    let exists = shared.catalog.segments().iter().any(|segment| segment.name == name);
-    let result = match exists {
-        true => write_whole(&*shared.disk, &name.keys(), &KeyFile::encode(name, &[])),
-        false => shared.disk.remove(&name.keys()),
-    };
-    if let Err(error) = result {
-        tracing::warn!(file = name.keys(), %error, "an expired key file could not be deleted");
-    }
+/// Deletes all segments that are older than `retain`.
+pub(super) fn delete_expired(shared: &Shared) {
+    let oldest = UnixMillis(shared.clock.now().0.saturating_sub(shared.options.limits.retain.as_millis() as u64));
+    while delete_oldest(shared, &shared.background.retention.lock(), |summary| summary.newest < oldest) {}
 }
 
-/// Deletes the oldest segment that is sealed, that no lane needs and that `may_go`.
-pub fn release_one(shared: &Shared, _room: &Room, may_go: impl Fn(&SegmentSummary) -> bool) -> bool {
-    let mut segments = shared.catalog.segments();
-    // A segment without a commit does not tell yet where the sequences go on: the one before it must stay.
-    let newest = segments.iter().rposition(|segment| segment.with(|table| table.end > HEADER));
+/// Deletes the oldest segment that is sealed, that no topic needs and that `may_delete` accepts. Returns false if there is none.
+pub(super) fn delete_oldest(shared: &Shared, _space: &SpaceGuard, may_delete: impl Fn(&SegmentSummary) -> bool) -> bool {
+    let mut segments = shared.segments.segments();
+    // A segment without a commit does not prove yet where the sequences continue: the one before it must stay.
+    let newest = segments.iter().rposition(|segment| segment.with_summary(|summary| summary.end > SEGMENT_HEADER_LEN));
     segments.truncate(newest.unwrap_or(0));
-    // One that is not sealed yet will be read again at the next start: what lay behind it must not look lost then.
-    let sealed = segments.iter().take_while(|segment| segment.sealed.load(Ordering::Acquire)).count();
+    // An unsealed segment will be read again at the next start. The segments before it must not look lost then.
+    let sealed = segments.iter().take_while(|segment| segment.is_sealed()).count();
     segments.truncate(sealed);
-    let is_needed = shared.catalog.needs(shared.options.forwards);
-    let free = |s: &Arc<Segment>| s.with(&may_go) && !is_needed(s);
-    let Some(segment) = segments.into_iter().find(free) else { return false };
-    // The catalog first: a reader that finds the segment may still use its open file.
-    shared.catalog.remove(segment.name);
-    let disk = &shared.disk;
-    let gone = lay_aside(shared, &segment).and_then(|()| disk.remove(&segment.name.lanes()));
-    if !shared.keys.has_file(segment.name) {
-        // An empty one, whose keys are forgotten already.
-        drop(disk.remove(&segment.name.keys()));
-    }
-    if let Err(error) = gone.and_then(|()| disk.sync_dir()) {
-        tracing::warn!(segment = segment.name.segment(), %error, "an old segment could not be deleted");
-    }
+    let is_pinned = shared.segments.pinned(shared.options.forwards);
+    let Some(segment) = segments.into_iter().find(|s| s.with_summary(&may_delete) && !is_pinned(s)) else { return false };
+    delete(shared, &segment);
     true
 }
 
-/// Gives back the memory in which the machine caches what is sealed and passed on. Nobody reads that soon, and the writer's next
-/// pages then come from warm memory instead of pushing out something that others need.
-fn let_go(shared: &Shared) {
-    let is_needed = shared.catalog.needs(shared.options.forwards);
-    for segment in shared.catalog.segments() {
-        let done = segment.sealed.load(Ordering::Acquire) && !is_needed(&segment);
-        if done && !segment.let_go.swap(true, Ordering::Relaxed) {
-            segment.file.drop_from_page_cache();
-        }
+fn delete(shared: &Shared, segment: &Segment) {
+    // Out of the map first. A reader that found the segment earlier may still use its open file.
+    shared.segments.remove(segment.name);
+    let disk = &shared.disk;
+    let deleted = spares::recycle_or_delete(shared, segment).and_then(|()| disk.remove(&segment.name.summary_file()));
+    if !shared.keys.has_file(segment.name) {
+        // The key file is empty: its keys are forgotten already.
+        drop(disk.remove(&segment.name.key_file()));
+    }
+    if let Err(error) = deleted.and_then(|()| disk.sync_dir()) {
+        let file = segment.name.segment_file();
+        tracing::warn!(segment = file, %error, "an old segment could not be deleted");
     }
 }
 
-/// Writes key files anew from which rot has taken events; until then memory alone knows.
-fn forget_lost_keys(shared: &Shared) {
-    let rewrite = || {
-        for (name, keys) in shared.keys.to_rewrite(&*shared.disk)? {
-            write_whole(&*shared.disk, &name.keys(), &KeyFile::encode(name, &keys))?;
-            shared.disk.sync_dir()?;
-            shared.keys.replace(name, KeyFile::open(&*shared.disk, name)?);
+/// Drops sealed and forwarded segments from the page cache. Nothing reads them soon, and the writer's next pages then come from
+/// warm memory instead of displacing pages that others need.
+pub(super) fn drop_from_page_cache(shared: &Shared) {
+    let is_pinned = shared.segments.pinned(shared.options.forwards);
+    for segment in shared.segments.segments() {
+        if segment.is_sealed() && !is_pinned(&segment) {
+            segment.drop_from_page_cache();
         }
-        io::Result::Ok(())
-    };
-    if let Err(error) = rewrite() {
-        shared.keys.look_again();
-        tracing::warn!(%error, "a key file could not be written anew after damage");
     }
 }

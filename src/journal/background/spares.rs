@@ -1,61 +1,71 @@
-//! Spares.
+//! The spare file: usually the file of a deleted segment, which the next segment overwrites. That needs no new blocks, which
+//! takes a third off a sync.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
-use super::super::Shared;
 use super::super::disk::DiskFile;
 use super::super::segment::Segment;
-use super::super::segment_file::{PAGE, SPARE};
-use crate::limits::JournalLimits;
+use super::super::segment_file::{PAGE, SPARE_EXT};
+use super::super::{POISON, Shared};
 
-/// Usually the file of a deleted segment. The next segment is written over it, which needs no new blocks: that takes a third off a sync.
-pub struct Spare {
-    /// Its present name.
-    pub name: String,
-    /// Open for writing, `segment_size` long, the first page zeroed and synced.
-    pub file: Arc<dyn DiskFile>,
+/// A file that is ready to become the next segment.
+pub(crate) struct Spare {
+    /// Current name.
+    pub(crate) name: String,
+    /// Open for writing, `segment_size` long, its first page zeroed and synced.
+    pub(crate) file: Arc<dyn DiskFile>,
 }
 
-/// After the writer has found no room nobody may be sending: `/readyz` tells balancers so, and only an event would make the
-/// writer try again. So the keeper does, and lays the file ready.
-pub fn begin_again(shared: &Shared) {
-    if !shared.no_room.load(Ordering::Relaxed) {
-        return;
+/// Place for one spare file.
+#[derive(Default)]
+pub(super) struct SpareSlot(Mutex<Option<Spare>>);
+
+impl SpareSlot {
+    pub(super) fn take(&self) -> Option<Spare> {
+        self.0.lock().expect(POISON).take()
     }
-    let Some(_room) = shared.keeper.find_room(shared, shared.options.limits.segment_size) else { return };
-    if shared.keeper.spare_bytes(shared) == 0 {
-        let name = format!("next{SPARE}");
-        let Ok(file) = shared.disk.create(&name, shared.options.limits.segment_size) else { return };
-        shared.keeper.set_spare(Spare { name, file });
+
+    pub(super) fn is_some(&self) -> bool {
+        self.0.lock().expect(POISON).is_some()
     }
-    shared.no_room.store(false, Ordering::Relaxed);
-    tracing::info!("there is room for new events again");
+
+    fn set(&self, spare: Spare) {
+        *self.0.lock().expect(POISON) = Some(spare);
+    }
 }
 
-/// Makes the file of a segment that has left the catalog the spare one, if it fits beside the others, or deletes it.
-pub fn lay_aside(shared: &Shared, segment: &Segment) -> io::Result<()> {
-    let JournalLimits { segment_size, max_size, .. } = shared.options.limits;
-    let (name, size) = (segment.name.spare(), segment.size.load(Ordering::Relaxed));
-    let has_room = shared.catalog.bytes() + segment_size <= max_size;
-    let suits = size <= segment_size && has_room && shared.keeper.spare_bytes(shared) == 0;
-    if !suits {
-        return shared.disk.remove(&segment.name.segment());
+/// Creates a spare file.
+pub(super) fn create(shared: &Shared) -> io::Result<()> {
+    let name = format!("next{SPARE_EXT}");
+    let file = shared.disk.create(&name, shared.options.limits.segment_size)?;
+    shared.background.spare.set(Spare { name, file });
+    Ok(())
+}
+
+/// Makes the file of a removed segment the spare file if it fits next to the segments, or deletes it.
+pub(super) fn recycle_or_delete(shared: &Shared, segment: &Segment) -> io::Result<()> {
+    let (segment_size, max_size) = (shared.options.limits.segment_size, shared.options.limits.max_size);
+    let (name, size) = (segment.name.spare_file(), segment.size.load(Ordering::Relaxed));
+    let has_room = shared.segments.bytes() + segment_size <= max_size;
+    if size > segment_size || !has_room || shared.background.spare.is_some() {
+        return shared.disk.remove(&segment.name.segment_file());
     }
-    let lay = || {
-        let file = shared.disk.recycle(&segment.name.segment(), &name, segment_size)?;
-        // Before the first byte changes, the old name must be gone for good.
+    let recycle = || {
+        let file = shared.disk.recycle(&segment.name.segment_file(), &name, segment_size)?;
+        // The old name must be durably gone before the first byte changes.
         shared.disk.sync_dir()?;
         file.write_at(&[0; PAGE as usize], 0)?;
         file.sync()?;
         io::Result::Ok(Spare { name: name.clone(), file })
     };
-    match lay() {
+    match recycle() {
         Ok(spare) => {
-            shared.keeper.set_spare(spare);
+            shared.background.spare.set(spare);
             Ok(())
         }
-        Err(_) => shared.disk.remove(&name).or_else(|_| shared.disk.remove(&segment.name.segment())),
+        // After an error the file may have either name.
+        Err(_) => shared.disk.remove(&name).or_else(|_| shared.disk.remove(&segment.name.segment_file())),
     }
 }

@@ -1,43 +1,55 @@
-//! The meta file.
+//! The meta file: the format version and the hash key of the event keys, drawn at the first start.
 
 use std::io;
 
-use super::super::META;
-use super::super::disk::{Disk, write_whole};
-use super::super::segment_file;
+use super::super::disk::{Disk, write_atomically};
+use super::super::segment_file::{self, FORMAT_VERSION};
 
-/// The hash key, drawn at the first start. A journal with segments but without it would take every repeat for new.
-pub fn meta(disk: &dyn Disk) -> io::Result<[u8; 16]> {
-    let mut bytes = [0; META_LEN];
-    match disk.open(META) {
+/// Reads the hash key, or draws one for a new journal. A journal with segments but without its hash key would recognize no
+/// duplicate, so that is an error.
+pub(super) fn hash_key(disk: &dyn Disk) -> io::Result<[u8; 16]> {
+    let bytes = match disk.open(META_FILE) {
         Ok(file) => {
-            let got = file.read_at(&mut bytes, 0)?;
-            let genuine =
-                got == META_LEN && &bytes[..8] == META_MAGIC && bytes[28..] == crc32c::crc32c(&bytes[..28]).to_le_bytes();
-            if !genuine {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "it is damaged; restore it from a copy of the directory"));
-            }
-            if bytes[8..12] != segment_file::FORMAT.to_le_bytes() {
-                return Err(io::Error::new(io::ErrorKind::Unsupported, "a later version of hookhold wrote it"));
-            }
+            let mut bytes = [0; META_LEN];
+            let read = file.read_at(&mut bytes, 0)?;
+            check(&bytes, read)?;
+            bytes
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if !segment_file::list(disk)?.is_empty() {
-                return Err(io::Error::new(io::ErrorKind::NotFound, "it is missing, but there are segments; restore it"));
-            }
-            bytes[..8].copy_from_slice(META_MAGIC);
-            bytes[8..12].copy_from_slice(&segment_file::FORMAT.to_le_bytes());
-            getrandom::fill(&mut bytes[12..28]).map_err(io::Error::other)?;
-            let crc = crc32c::crc32c(&bytes[..28]);
-            bytes[28..].copy_from_slice(&crc.to_le_bytes());
-            write_whole(disk, META, &bytes)?;
-            disk.sync_dir()?;
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => create(disk)?,
         Err(error) => return Err(error),
-    }
+    };
     Ok(bytes[12..28].try_into().expect("16 bytes"))
 }
 
-const META_MAGIC: &[u8; 8] = b"hookmeta";
+fn check(bytes: &[u8; META_LEN], read: usize) -> io::Result<()> {
+    let is_valid = read == META_LEN && &bytes[..8] == MAGIC && bytes[28..] == crc32c::crc32c(&bytes[..28]).to_le_bytes();
+    if !is_valid {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "damaged; restore it from a copy of the directory"));
+    }
+    if bytes[8..12] != FORMAT_VERSION.to_le_bytes() {
+        let found = u32::from_le_bytes(bytes[8..12].try_into().expect("4 bytes"));
+        let what = format!("expected format {FORMAT_VERSION}, found format {found} of a later version; start that version");
+        return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+    }
+    Ok(())
+}
 
+fn create(disk: &dyn Disk) -> io::Result<[u8; META_LEN]> {
+    if !segment_file::list(disk)?.is_empty() {
+        let what = "missing although segments exist; restore it from a copy of the directory";
+        return Err(io::Error::new(io::ErrorKind::NotFound, what));
+    }
+    let mut bytes = [0; META_LEN];
+    bytes[..8].copy_from_slice(MAGIC);
+    bytes[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+    getrandom::fill(&mut bytes[12..28]).map_err(io::Error::other)?;
+    let crc = crc32c::crc32c(&bytes[..28]);
+    bytes[28..].copy_from_slice(&crc.to_le_bytes());
+    write_atomically(disk, META_FILE, &bytes)?;
+    disk.sync_dir()?;
+    Ok(bytes)
+}
+
+pub(super) const META_FILE: &str = "meta";
+const MAGIC: &[u8; 8] = b"hookmeta";
 const META_LEN: usize = 32;

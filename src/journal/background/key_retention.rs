@@ -1,0 +1,49 @@
+//! Deletes key files that have left the dedupe window, and rewrites those that contain keys of lost events.
+
+use std::io;
+
+use super::super::Shared;
+use super::super::disk::write_atomically;
+use super::super::key_file::KeyFile;
+use super::super::segment_file::SegmentName;
+
+/// Deletes key files that have left the dedupe window or exceed `max_key_bytes`.
+pub(super) fn delete_expired(shared: &Shared) {
+    let (expired, evicted) = shared.keys.remove_expired(shared.clock.now(), shared.options.max_key_bytes);
+    for (name, keys) in &evicted {
+        shared.metrics.journal.dedupe_evicted.with_label_values(&["max_disk"]).inc_by(*keys);
+        let file = name.key_file();
+        tracing::warn!(file, keys, "keys are forgotten before their window ends: dedupe.max_disk is used up; raise it");
+    }
+    for name in expired.into_iter().chain(evicted.into_iter().map(|(name, _)| name)) {
+        delete(shared, name);
+    }
+}
+
+/// Deletes one key file. If its segment still exists, an empty key file takes its place: without any, the next start would read
+/// the segment again.
+fn delete(shared: &Shared, name: SegmentName) {
+    let deleted = match shared.segments.contains(name) {
+        true => write_atomically(&*shared.disk, &name.key_file(), &KeyFile::encode(name, &[])),
+        false => shared.disk.remove(&name.key_file()),
+    };
+    if let Err(error) = deleted {
+        tracing::warn!(file = name.key_file(), %error, "an expired key file could not be deleted");
+    }
+}
+
+/// Rewrites key files without the keys of lost events. Until then only memory knows that they are lost.
+pub(super) fn rewrite_stale(shared: &Shared) {
+    let rewrite = || {
+        for (name, entries) in shared.keys.stale_files(&*shared.disk)? {
+            write_atomically(&*shared.disk, &name.key_file(), &KeyFile::encode(name, &entries))?;
+            shared.disk.sync_dir()?;
+            shared.keys.replace_file(name, KeyFile::open(&*shared.disk, name)?);
+        }
+        io::Result::Ok(())
+    };
+    if let Err(error) = rewrite() {
+        shared.keys.retry_stale_files();
+        tracing::warn!(%error, "a key file could not be rewritten after damage; retrying");
+    }
+}

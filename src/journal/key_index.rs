@@ -1,0 +1,194 @@
+//! Which keys have been seen: those of unsealed segments in memory, those of sealed segments in one [`KeyFile`] each. A key file
+//! outlives its segment until its newest key leaves the dedupe window.
+//!
+//! Only an equal 128-bit key is a duplicate. Of two entries with the same key, the newer counts.
+
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
+
+use super::POISON;
+use super::disk::Disk;
+use super::key_file::{KeyEntries, KeyFile, SeenKey};
+use super::segment_file::SegmentName;
+use crate::clock::UnixMillis;
+use crate::event_key::{EventKey, PassThroughHasher};
+
+/// Result of a lookup that does not read the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryLookup {
+    /// The key of this event.
+    Seen(SeenKey),
+    /// A key file may contain it; only a lookup on disk can tell.
+    MaybeOnDisk,
+    /// Not seen.
+    New,
+}
+
+/// All seen keys.
+pub(super) struct KeyIndex {
+    /// Milliseconds for which keys are remembered.
+    window_ms: AtomicU64,
+    unsealed: Mutex<UnsealedKeys>,
+    files: RwLock<Vec<Arc<KeyFile>>>,
+    /// Sequences of events lost to corruption. Their keys no longer count, wherever they are found.
+    lost: RwLock<Vec<Range<u64>>>,
+    /// True while key files may still contain keys of lost events.
+    has_stale_files: AtomicBool,
+}
+
+#[derive(Default)]
+struct UnsealedKeys {
+    newest: HashMap<EventKey, SeenKey, BuildHasherDefault<PassThroughHasher>>,
+    by_segment: HashMap<SegmentName, KeyEntries>,
+}
+
+impl KeyIndex {
+    /// Creates an empty index with this dedupe window.
+    pub(super) fn new(window: Duration) -> KeyIndex {
+        KeyIndex {
+            window_ms: (window.as_millis() as u64).into(),
+            unsealed: Mutex::default(),
+            files: RwLock::default(),
+            lost: RwLock::default(),
+            has_stale_files: false.into(),
+        }
+    }
+
+    /// Raises the dedupe window.
+    pub(super) fn extend_window(&self, window: Duration) {
+        self.window_ms.fetch_max(window.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// Adds keys of an unsealed segment.
+    pub(super) fn add(&self, segment: SegmentName, keys: impl Iterator<Item = (EventKey, SeenKey)>) {
+        let mut unsealed = self.unsealed.lock().expect(POISON);
+        let UnsealedKeys { newest, by_segment } = &mut *unsealed;
+        let entries = by_segment.entry(segment).or_default();
+        for (key, seen) in keys {
+            newest.insert(key, seen);
+            entries.push((key, seen));
+        }
+    }
+
+    /// Looks a key up without reading the disk. An unsealed key is always newer than any entry in a key file.
+    pub(super) fn lookup_in_memory(&self, key: &EventKey) -> MemoryLookup {
+        if let Some(seen) = self.unsealed.lock().expect(POISON).newest.get(key).copied().filter(|seen| !self.is_lost(seen)) {
+            return MemoryLookup::Seen(seen);
+        }
+        match self.files.read().expect(POISON).iter().any(|file| file.may_contain(key)) {
+            true => MemoryLookup::MaybeOnDisk,
+            false => MemoryLookup::New,
+        }
+    }
+
+    /// Returns the number of keys of unsealed segments.
+    pub(super) fn in_memory(&self) -> u64 {
+        self.unsealed.lock().expect(POISON).newest.len() as u64
+    }
+
+    /// Looks a key up in the key files. Reads the disk; calls `damaged` once for each damaged file.
+    pub(super) fn lookup(&self, disk: &dyn Disk, key: &EventKey, damaged: &dyn Fn()) -> io::Result<Option<SeenKey>> {
+        let candidates: Vec<_> = self.files.read().expect(POISON).iter().filter(|f| f.may_contain(key)).cloned().collect();
+        let mut newest: Option<SeenKey> = None;
+        for file in candidates {
+            let found = file.find(disk, key, damaged)?;
+            newest = newest.into_iter().chain(found).filter(|seen| !self.is_lost(seen)).max_by_key(|seen| seen.seq);
+        }
+        Ok(newest)
+    }
+
+    /// Forgets the keys of events lost to corruption, so that a retry is stored. Every reader that passes the damage calls
+    /// this.
+    pub(super) fn forget(&self, sequences: Range<u64>) {
+        let mut lost = self.lost.write().expect(POISON);
+        if lost.iter().any(|known| known.start <= sequences.start && sequences.end <= known.end) {
+            return;
+        }
+        lost.push(sequences);
+        self.has_stale_files.store(true, Ordering::Release);
+    }
+
+    /// Returns true if corruption destroyed the event of this entry.
+    pub(super) fn is_lost(&self, seen: &SeenKey) -> bool {
+        self.lost.read().expect(POISON).iter().any(|range| range.contains(&seen.seq))
+    }
+
+    /// Returns the key files that still contain keys of lost events, with the entries to keep.
+    pub(super) fn stale_files(&self, disk: &dyn Disk) -> io::Result<Vec<(SegmentName, KeyEntries)>> {
+        if !self.has_stale_files.swap(false, Ordering::AcqRel) {
+            return Ok(Vec::new());
+        }
+        let files = self.files.read().expect(POISON).clone();
+        let mut stale = Vec::new();
+        for file in files {
+            let all = file.entries(disk)?;
+            let left: Vec<_> = all.iter().filter(|(_, seen)| !self.is_lost(seen)).copied().collect();
+            if left.len() < all.len() {
+                stale.push((file.name, left));
+            }
+        }
+        Ok(stale)
+    }
+
+    /// Makes the next call of [`KeyIndex::stale_files`] return the same files again, after a rewrite has failed.
+    pub(super) fn retry_stale_files(&self) {
+        self.has_stale_files.store(true, Ordering::Release);
+    }
+
+    /// Returns true while lookups search a segment's key file.
+    pub(super) fn has_file(&self, name: SegmentName) -> bool {
+        self.files.read().expect(POISON).iter().any(|file| file.name == name)
+    }
+
+    /// Replaces a rewritten key file.
+    pub(super) fn replace_file(&self, name: SegmentName, file: Option<KeyFile>) {
+        let mut files = self.files.write().expect(POISON);
+        files.retain(|file| file.name != name);
+        files.extend(file.filter(KeyFile::has_keys).map(Arc::new));
+    }
+
+    /// Returns the keys of a segment that is about to be sealed: sorted, only the newest entry of each key.
+    pub(super) fn unsealed_entries(&self, segment: SegmentName) -> KeyEntries {
+        let mut entries = self.unsealed.lock().expect(POISON).by_segment.get(&segment).cloned().unwrap_or_default();
+        entries.retain(|(_, seen)| !self.is_lost(seen));
+        entries.sort_by_key(|(key, seen)| (*key, std::cmp::Reverse(seen.seq)));
+        entries.dedup_by_key(|(key, _)| *key);
+        entries
+    }
+
+    /// Moves a segment's keys from memory to its key file. A file without keys is never searched.
+    pub(super) fn seal(&self, segment: SegmentName, file: Option<KeyFile>) {
+        self.files.write().expect(POISON).extend(file.filter(KeyFile::has_keys).map(Arc::new));
+        let mut unsealed = self.unsealed.lock().expect(POISON);
+        for (key, seen) in unsealed.by_segment.remove(&segment).unwrap_or_default() {
+            if unsealed.newest.get(&key).is_some_and(|newest| newest.seq == seen.seq) {
+                unsealed.newest.remove(&key);
+            }
+        }
+    }
+
+    /// Removes the key files whose newest key has left the dedupe window, then the oldest ones beyond `max_bytes`. Returns
+    /// their names; for the second kind with the number of keys that are evicted early.
+    pub(super) fn remove_expired(&self, now: UnixMillis, max_bytes: u64) -> (Vec<SegmentName>, Vec<(SegmentName, u64)>) {
+        let oldest = UnixMillis(now.0.saturating_sub(self.window_ms.load(Ordering::Relaxed)));
+        let mut files = self.files.write().expect(POISON);
+        files.sort_by_key(|file| file.name);
+        let (expired, current): (Vec<_>, Vec<_>) = files.drain(..).partition(|file| file.newest < oldest);
+        let mut bytes: u64 = current.iter().map(|file| file.bytes).sum();
+        let mut evicted = Vec::new();
+        for file in current {
+            if bytes > max_bytes {
+                bytes -= file.bytes;
+                evicted.push((file.name, file.count));
+            } else {
+                files.push(file);
+            }
+        }
+        (expired.iter().map(|file| file.name).collect(), evicted)
+    }
+}

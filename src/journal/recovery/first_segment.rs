@@ -1,0 +1,62 @@
+//! Starts the first segment of an opening. Once it is synced, all events above the durable watermark in older segments are
+//! superseded.
+
+use std::io;
+use std::sync::Arc;
+
+use super::super::background::release_reserve;
+use super::super::disk::{Disk, DiskFile, is_full};
+use super::super::errors::{OpenError, context};
+use super::super::frame::FrameDraft;
+use super::super::lock_file::encode_watermark;
+use super::super::options::Options;
+use super::super::segment::{Segment, SegmentState};
+use super::super::segment_file::{CURSOR_ROOM, SegmentName, encode_header};
+use super::super::segment_map::SegmentMap;
+use super::super::segment_summary::SegmentSummary;
+use super::super::writer::WriterState;
+use crate::event::LogId;
+
+/// Starts a segment whose first event gets `next_seq`, and adds it to `segments`. On a full disk a small segment must do, if
+/// need be in place of the reserve: acknowledgements can then free space.
+pub(super) fn start(
+    disk: &dyn Disk,
+    options: &Options,
+    lock: Arc<dyn DiskFile>,
+    log: LogId,
+    next_seq: u64,
+    ordinal: u64,
+    segments: &SegmentMap,
+) -> Result<WriterState, OpenError> {
+    let name = context(SegmentName::new(ordinal, next_seq), || super::NO_RANDOM.into())?;
+    let mut bytes = encode_header(name, log).to_vec();
+    let cursors = segments.cursors();
+    let cursors = FrameDraft::cursors(cursors.iter().map(|(topic, cursor)| (topic, *cursor)));
+    FrameDraft::commit(next_seq, 0, cursors.padded_len() as u64).write_into(&mut bytes, log, next_seq, name.id);
+    cursors.write_into(&mut bytes, log, next_seq, name.id);
+    let offset = bytes.len() as u64;
+    let small = offset + 4 * CURSOR_ROOM;
+    let create = |size| disk.create(&name.segment_file(), size).map(|file| (file, size));
+    let or_small = |error: io::Error| if is_full(&error) { create(small) } else { Err(error) };
+    let or_without_reserve = |error: io::Error| match is_full(&error) && release_reserve(disk).is_ok() {
+        true => create(small),
+        false => Err(error),
+    };
+    let start = || {
+        let (file, size) = create(options.limits.segment_size.max(small)).or_else(or_small).or_else(or_without_reserve)?;
+        file.write_at(&bytes, 0)?;
+        file.sync()?;
+        disk.sync_dir()?;
+        lock.write_at(&encode_watermark(log, next_seq), 0)?;
+        Ok((file, size))
+    };
+    let (file, size) = start().map_err(|source| match is_full(&source) {
+        true => OpenError::NoRoom { bytes: small },
+        false => OpenError::Io { what: "the first segment of the journal could not be started".into(), source },
+    })?;
+    let mut summary = SegmentSummary::empty(next_seq);
+    summary.end = offset;
+    let active = Segment::new(name, file, size, summary, SegmentState::Unsealed);
+    segments.add(active.clone());
+    Ok(WriterState { active, offset, next_seq, lock, next_ordinal: ordinal + 1 })
+}

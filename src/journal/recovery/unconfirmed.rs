@@ -1,0 +1,69 @@
+//! Copies unconfirmed events into a segment that is complete and synced before it has a name.
+
+use std::io;
+use std::sync::Arc;
+
+use super::super::background::write_with_reserve;
+use super::super::directory_scan::DirectoryScan;
+use super::super::disk::{Disk, is_full};
+use super::super::errors::{OpenError, context};
+use super::super::frame::{self, FrameDraft};
+use super::super::key_index::KeyIndex;
+use super::super::segment::{Segment, SegmentState};
+use super::super::segment_file::{SegmentName, encode_header};
+use super::super::segment_summary::SegmentSummary;
+use crate::event::LogId;
+
+/// Copies the unconfirmed events of a scan into a new segment.
+pub(super) fn copy(
+    disk: &dyn Disk,
+    scan: &DirectoryScan,
+    log: LogId,
+    ordinal: u64,
+    keys: &KeyIndex,
+) -> Result<Arc<Segment>, OpenError> {
+    let name = context(SegmentName::new(ordinal, scan.durable_watermark), || super::NO_RANDOM.into())?;
+    let (bytes, summary) = context(encode(scan, log, name), || "the unconfirmed events of the journal could not be read".into())?;
+    let write = || {
+        write_with_reserve(disk, &name.segment_file(), &bytes, || {})?;
+        disk.sync_dir()?;
+        disk.open(&name.segment_file())
+    };
+    let file = write().map_err(|source| match is_full(&source) {
+        true => OpenError::NoRoom { bytes: bytes.len() as u64 },
+        false => OpenError::Io { what: "the unconfirmed events of the journal could not be copied".into(), source },
+    })?;
+    tracing::info!(events = scan.unconfirmed.len(), segment = name.segment_file(), "recovered the unconfirmed events of a crash");
+    keys.add(name, scan.unconfirmed.iter().filter_map(|(_, frame)| frame.key()));
+    Ok(Segment::new(name, file, bytes.len() as u64, summary, SegmentState::Unsealed))
+}
+
+/// Encodes the copy. It ends with a commit that records a watermark after its last event: it exists as a whole or not at all.
+fn encode(scan: &DirectoryScan, log: LogId, name: SegmentName) -> io::Result<(Vec<u8>, SegmentSummary)> {
+    let (first, end) = (scan.durable_watermark, scan.log_end());
+    let mut out = encode_header(name, log).to_vec();
+    let cursors = scan.cursors.as_deref().unwrap_or_default();
+    let cursors = FrameDraft::cursors(cursors.iter().map(|(topic, cursor)| (topic, *cursor)));
+    let events = scan.unconfirmed.iter().map(|(_, frame)| frame.padded_len()).sum::<u64>();
+    let others = cursors.padded_len() as u64 + events;
+    FrameDraft::commit(first, scan.unconfirmed.len() as u32, others).write_into(&mut out, log, first, name.id);
+    cursors.write_into(&mut out, log, first, name.id);
+    let mut summary = SegmentSummary::empty(first);
+    let mut bytes = Vec::new();
+    for (index, frame) in &scan.unconfirmed {
+        let (segment, header) = (&scan.segments[*index], &frame.header);
+        bytes.resize(header.len, 0);
+        let read = segment.file.read_at(&mut bytes, frame.offset)?;
+        if read < bytes.len() || !frame::is_valid(&bytes, segment.name.id) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a frame changed between two reads"));
+        }
+        frame::copy_into(&bytes, &mut out, header, name.id);
+        summary.next_seq = header.seq + 1;
+        if let Some(facts) = &frame.facts {
+            summary.add(&facts.topic, header.seq, frame.padded_len(), facts.received_at);
+        }
+    }
+    FrameDraft::commit(end, 0, 0).write_into(&mut out, log, end, name.id);
+    summary.end = out.len() as u64;
+    Ok((out, summary))
+}

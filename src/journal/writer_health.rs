@@ -1,0 +1,76 @@
+//! Health of the writer: whether new events can be stored, and how long the running sync has lasted.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+#[repr(u8)]
+enum Availability {
+    Available,
+    /// The last attempt to start a segment found no room.
+    NoRoom,
+    /// A sync has failed, or a thread has panicked. Final.
+    Failed,
+}
+
+/// Health of the writer, readable without a lock.
+pub(super) struct WriterHealth {
+    availability: AtomicU8,
+    opened: Instant,
+    /// Milliseconds from `opened` to the start of the running sync, plus 1; 0 if none is running.
+    sync_started: AtomicU64,
+}
+
+impl WriterHealth {
+    pub(super) fn new() -> WriterHealth {
+        WriterHealth {
+            availability: AtomicU8::new(Availability::Available as u8),
+            opened: Instant::now(),
+            sync_started: AtomicU64::new(0),
+        }
+    }
+
+    /// Records a failure that the process must not survive.
+    pub(super) fn set_failed(&self) {
+        self.availability.store(Availability::Failed as u8, Ordering::Release);
+    }
+
+    /// Returns true once the journal has failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.availability.load(Ordering::Acquire) == Availability::Failed as u8
+    }
+
+    /// Records that no segment could be started. Returns true if one could until now.
+    pub(super) fn set_no_room(&self) -> bool {
+        self.change(Availability::Available, Availability::NoRoom)
+    }
+
+    /// Records that a segment can be started again.
+    pub(super) fn set_room(&self) {
+        self.change(Availability::NoRoom, Availability::Available);
+    }
+
+    /// Returns true while no segment can be started.
+    pub(super) fn has_no_room(&self) -> bool {
+        self.availability.load(Ordering::Relaxed) == Availability::NoRoom as u8
+    }
+
+    /// Records the start of a sync.
+    pub(super) fn sync_started(&self) {
+        self.sync_started.store(self.opened.elapsed().as_millis() as u64 + 1, Ordering::Relaxed);
+    }
+
+    /// Records the end of the running sync.
+    pub(super) fn sync_ended(&self) {
+        self.sync_started.store(0, Ordering::Relaxed);
+    }
+
+    /// Returns how long the running sync has lasted; `None` if none is running.
+    pub(super) fn sync_age(&self) -> Option<Duration> {
+        let started = Duration::from_millis(self.sync_started.load(Ordering::Relaxed).checked_sub(1)?);
+        Some(self.opened.elapsed().saturating_sub(started))
+    }
+
+    fn change(&self, from: Availability, to: Availability) -> bool {
+        self.availability.compare_exchange(from as u8, to as u8, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+}
