@@ -783,16 +783,21 @@ fn a_recycled_segment_that_could_not_be_begun_hides_nothing() {
     keep_many(&journal, 0..200, 1500);
     let recycled = harness.disk.files_recycled();
     let gate = harness.disk.hold(Step::Rename, ".seg");
+    // While the writer waits at the gate, the background thread seals nothing. All older segments must be sealed by then, so
+    // that the failures below hit the writer.
+    let wait_until_older_are_sealed = || {
+        let older = harness.disk.names(".seg").into_iter().rev().skip(1);
+        older.for_each(|name| while harness.disk.len(&name) == Some(64 << 10) {});
+    };
+    wait_until_older_are_sealed();
     let (mut number, mut end) = (200, hand_over(&journal, &sample(200, 8_000).event()).expect("taken"));
     while !gate.has_waiting() {
-        if end.try_recv().is_ok_and(|told| told.is_ok()) {
+        if end.try_recv().is_ok_and(|end| end.is_ok()) {
             number += 1;
+            wait_until_older_are_sealed();
             end = hand_over(&journal, &sample(number, 8_000).event()).expect("taken");
         }
     }
-    // The keeper has nothing more to do: what fails now fails for the writer.
-    let older = harness.disk.names(".seg").into_iter().rev().skip(1);
-    older.for_each(|name| while harness.disk.names(&name).len() == 1 && harness.disk.bytes(&name).len() == 64 << 10 {});
     // The name of a new segment is there, but not surely, and cannot be taken back: the one before it goes on.
     harness.disk.fail(Step::SyncDir, "", io::ErrorKind::Other, 1);
     harness.disk.fail(Step::Remove, ".seg", io::ErrorKind::Other, 1);

@@ -244,6 +244,12 @@ impl SimDisk {
         state.files[*state.names.get(name).expect("the file exists")].cache.clone()
     }
 
+    /// Returns the length of a file; `None` if it does not exist.
+    pub fn len(&self, name: &str) -> Option<usize> {
+        let state = self.state();
+        state.names.get(name).map(|index| state.files[*index].cache.len())
+    }
+
     /// Puts a file there, synced.
     pub fn put_file(&self, name: &str, bytes: &[u8]) {
         let mut state = self.state();
