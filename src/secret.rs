@@ -86,7 +86,7 @@ fn variable(item: &Item, name: &str) -> Option<Secret> {
     match std::env::var_os(name).map(OsStringExt::into_vec) {
         Some(bytes) if !bytes.is_empty() => Some(Secret { name: name.into(), bytes, not_after: None }),
         Some(_) => item.expected(variable_of(name), "it empty; set it where hookhold runs"),
-        None => item.expected(variable_of(name), "it not set; set it where hookhold runs"),
+        None => item.expected(variable_of(name), "it unset; set it where hookhold runs"),
     }
 }
 

@@ -52,7 +52,10 @@ fn each_provider_passes_check_once_its_variable_is_set() {
         let unset = hookhold(dir.path(), &["check"], None);
         assert_eq!(unset.status.code(), Some(2));
         let diagnostics = text(&unset.stdout);
-        assert!(diagnostics.lines().count() == 1 && diagnostics.contains(&format!("{variable} is not set")), "{diagnostics}");
+        assert!(
+            diagnostics.lines().count() == 1 && diagnostics.contains(&format!("{variable}, found it unset")),
+            "{diagnostics}"
+        );
 
         let set = hookhold(dir.path(), &["check", "--format", "json"], Some(variable));
         assert_eq!(set.status.code(), Some(0), "{name}: {}", text(&set.stdout));
@@ -92,9 +95,9 @@ fn init_writes_nothing_when_an_argument_is_wrong() {
     let cases: [(&[&str], &str, i32); 8] = [
         (&["init"], "hookhold init stripe github", 2),
         (&["init", "stripe", "strip"], "did you mean stripe?", 2),
-        (&["init", "twilio"], "--public-url: missing, but the provider signs the URL", 2),
-        (&["init", "stripe", "--public-url", "hooks.example.com"], "--public-url: not a URL", 2),
-        (&["init", "stripe", "--public-url", "https://a\n[kafka]"], "--public-url: not a URL", 2),
+        (&["init", "twilio"], "found nothing; the provider signs this URL", 2),
+        (&["init", "stripe", "--public-url", "hooks.example.com"], "--public-url: expected a URL such as", 2),
+        (&["init", "stripe", "--public-url", "https://a\n[kafka]"], "--public-url: expected a URL such as", 2),
         (&["init", "stripe", "--kafka", ""], "--kafka", 2),
         (&["init", "stripe", "--stdout", "--force"], "cannot be used with", 2),
         (&["init", "stripe", "--config", "no/such/dir/own.toml"], "cannot write no/such/dir/own.toml", 1),
