@@ -170,8 +170,8 @@ impl Source {
     }
 }
 
-/// Returns the named recipe; for an unknown name the nearest one, else any, so that the same pass finds the entry's other
-/// mistakes. `false` for an unknown name.
+/// Returns the named recipe, and true. For an unknown name returns the nearest recipe, else any, so that the same pass finds
+/// the entry's other mistakes, and false.
 fn base(entry: &TomlTable, provider: Option<&Item>, diagnostics: &Diagnostics) -> (Option<TomlTable>, bool) {
     let Some(item) = provider else {
         if entry.keys().iter().any(|key| PROOF.contains(&key.as_str())) {
@@ -194,11 +194,12 @@ fn base(entry: &TomlTable, provider: Option<&Item>, diagnostics: &Diagnostics) -
     (providers::table(near.unwrap_or(STAND_IN), diagnostics), false)
 }
 
-/// A recipe as the base of `entry`: `content` and `content_variants` are two ways to say one thing, so either overrules both.
+/// Returns a recipe as the base of `entry`. `content` and `content_variants` are alternatives, so either in the entry replaces
+/// both.
 fn without_content(mut base: TomlTable, entry: &TomlTable) -> TomlTable {
-    const WAYS: [&str; 2] = ["content", "content_variants"];
-    if entry.keys().iter().any(|key| WAYS.contains(&key.as_str())) {
-        WAYS.iter().for_each(|key| drop(base.take(key)));
+    const ALTERNATIVES: [&str; 2] = ["content", "content_variants"];
+    if entry.keys().iter().any(|key| ALTERNATIVES.contains(&key.as_str())) {
+        ALTERNATIVES.iter().for_each(|key| drop(base.take(key)));
     }
     base
 }
@@ -230,7 +231,7 @@ fn allow_from(table: &mut TomlTable) -> Option<Vec<IpNet>> {
     items.into_iter().map(network).collect::<Vec<_>>().into_iter().collect()
 }
 
-/// A network, or a single address.
+/// Parses a network or a single address.
 pub(crate) fn network(item: Item) -> Option<IpNet> {
     let text = item.clone().string_as(NETWORK)?;
     let single = text.parse::<IpAddr>().map(IpNet::from);
@@ -243,7 +244,7 @@ pub(crate) fn network(item: Item) -> Option<IpNet> {
     }
 }
 
-/// Addresses are compared in their canonical form, so a network of IPv4 addresses that is written as IPv6 must be, too.
+/// Turns a network of IPv4-mapped IPv6 addresses into one of IPv4 addresses, because addresses are compared in that form.
 fn canonical(network: IpNet) -> IpNet {
     let address = network.addr().to_canonical();
     let prefix = network.prefix_len().checked_sub(IPV4_IN_IPV6).filter(|_| network.addr().is_ipv6() && address.is_ipv4());
@@ -258,7 +259,7 @@ fn header_name(item: Item) -> Option<HeaderName> {
     }
 }
 
-/// Each secret with the place it was named at.
+/// Returns each secret with the item that names it.
 fn secrets(table: &mut TomlTable) -> Option<Vec<(Item, secret::Secret)>> {
     let Some(items) = table.take_list("secrets").filter(|items| !items.is_empty()) else {
         table.missing("secrets", "an array of \"env:NAME\" or \"file:PATH\"");
@@ -296,9 +297,10 @@ fn deadline(server: Duration, respond_within: Option<Duration>) -> Duration {
     respond_within.map_or(server, |limit| server.min(limit * 4 / 5))
 }
 
-/// Takes any text as a secret and has every part of a recipe, so an entry over it makes no mistake of its own.
+/// Replaces an unknown provider: its recipe accepts any text as a secret and has every part, so it adds no mistakes to an
+/// entry over it.
 const STAND_IN: &str = "stripe";
-/// What an inline recipe needs.
+/// The required keys of an inline recipe.
 const PROOF: [&str; 4] = ["auth", "algorithm", "signature", "content"];
 const PROVIDER: &str = "a provider such as \"stripe\"";
 const PATH: &str = "a path such as \"/hooks/stripe\" without query, fragment or escapes";
@@ -306,5 +308,5 @@ const TOPIC: &str = "a topic name of 1 to 249 letters, digits, \".\", \"_\" and 
 const NETWORK: &str = "an address or network such as \"3.18.12.63\", \"10.0.0.0/8\" or \"2001:db8::/32\"";
 /// The bits of `::ffff:` in front of an IPv4 address.
 const IPV4_IN_IPV6: u8 = 96;
-/// The longest time that a repeat can be recognised.
+/// The longest dedupe window.
 const MAX_WINDOW: Duration = Duration::from_secs(90 * 86_400);

@@ -151,7 +151,7 @@ fn an_undecodable_secret_is_reported_as_wrapped() {
         let output = Home::new(&[("key", &stored)], entry).verb(&["doctor", "standard-webhooks", "--request", "request"]);
         let printed = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{printed}");
-        assert!(printed.contains("white space or quotation marks stand around it") && !printed.contains(WEBHOOKS), "{printed}");
+        assert!(printed.contains("remove the whitespace or quotes around it") && !printed.contains(WEBHOOKS), "{printed}");
     }
 }
 

@@ -25,7 +25,8 @@ pub struct Key {
 }
 
 impl Key {
-    /// Decodes a configured secret by the steps of `format`. The error says what is wrong without showing the secret.
+    /// Decodes a configured secret by the steps of `format`. The error describes what was found, without showing the
+    /// secret.
     pub fn decode(secret: &Secret, format: &KeyFormat, scheme: &str) -> Result<Key, String> {
         let text =
             format.strip.iter().fold(&secret.bytes[..], |rest, prefix| rest.strip_prefix(prefix.as_bytes()).unwrap_or(rest));
@@ -37,11 +38,11 @@ impl Key {
         };
         let name = &secret.name;
         let bytes = bytes.ok_or_else(|| {
-            let why = if secret.is_wrapped() { ": white space or quotation marks stand around it" } else { "" };
-            format!("the secret {name} cannot be decoded{why}")
+            let remedy = if secret.is_wrapped() { "; remove the whitespace or quotes around it" } else { "" };
+            format!("{name}, which cannot be decoded{remedy}")
         })?;
         if bytes.is_empty() {
-            return Err(format!("the secret {name} is empty once decoded"));
+            return Err(format!("{name}, which is empty once decoded"));
         }
         let auth = format!("{scheme}:{name}").into();
         Ok(Key { name: name.clone(), auth, not_after: secret.not_after, configured: secret.clone(), bytes })

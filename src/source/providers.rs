@@ -1,5 +1,5 @@
-//! The recipes that are compiled in. A provider is a file: to add one, add `config/providers/NAME.toml` and its line here;
-//! a test holds this list equal to the directory.
+//! The compiled-in recipes. To add a provider, add `config/providers/NAME.toml` and its name here; a test compares this list
+//! with the directory.
 
 use crate::source::read;
 use crate::source::recipe::Recipe;
@@ -11,18 +11,18 @@ macro_rules! recipes {
     };
 }
 
-/// Every compiled-in recipe: its name and its text, in the order of their names.
+/// The name and text of every compiled-in recipe, sorted by name.
 pub const PROVIDERS: &[(&str, &str)] =
     recipes! { "github" "shopify" "shopify-events" "slack" "standard-webhooks" "stripe" "svix" "twilio" };
 
-/// The recipe called `name`, compiled; for showing what it says. `None` when there is no such recipe.
+/// Compiles the recipe called `name`, to show its content. `None` if there is no such recipe.
 pub fn provider(name: &str) -> Option<Recipe> {
     let mut table = table(name, &Diagnostics::default())?;
     read::recipe(&mut table)
 }
 
-/// The recipe called `name`, as a table that notes its mistakes in `mistakes`.
-pub(super) fn table(name: &str, mistakes: &Diagnostics) -> Option<TomlTable> {
+/// Parses the recipe called `name` as a table that reports to `diagnostics`.
+pub(super) fn table(name: &str, diagnostics: &Diagnostics) -> Option<TomlTable> {
     let (_, text) = PROVIDERS.iter().find(|(known, _)| *known == name)?;
-    TomlTable::parse(&format!("config/providers/{name}.toml"), text, mistakes)
+    TomlTable::parse(&format!("config/providers/{name}.toml"), text, diagnostics)
 }

@@ -1,5 +1,5 @@
-//! Reads a recipe from TOML: a provider's file, an operator's inline parameters, or one laid over the other. Every
-//! mistake is noted with its place and with what is allowed.
+//! Reads a recipe from TOML: a provider's file, an operator's inline parameters, or the latter over the former. Reports every
+//! mistake with its location and the expected form. `validate` checks that the parts agree.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -61,12 +61,13 @@ fn proof(table: &mut TomlTable, timestamp: Option<&Timestamp>, event: &Facts) ->
     })
 }
 
-/// One fact's alternatives: a text, a list of texts, or lists inside the list for facts of several fields.
+/// Parses the alternatives of one fact: a string, an array of strings, or arrays inside the array for facts of several fields.
 fn choice(item: Item, pointers: &mut Pointers) -> Choice {
     let fields = |item: Item| -> Vec<Locator> { item.list().into_iter().filter_map(|one| locator(one, pointers)).collect() };
     Choice(item.list().into_iter().map(fields).filter(|fields| !fields.is_empty()).collect())
 }
 
+/// Takes a required key with `take`.
 fn need<T>(table: &mut TomlTable, key: &str, expected: &str, take: impl FnOnce(&mut TomlTable) -> Option<T>) -> Option<T> {
     let present = table.keys().iter().any(|have| have == key);
     let taken = take(table);
@@ -99,7 +100,7 @@ fn signature(table: &mut TomlTable) -> Option<(SignatureFormat, Option<Encoding>
     (is_paired && !signature.from.is_empty()).then_some((signature, encoding))
 }
 
-/// `content`, or in its place `content_variants`.
+/// Takes `content` or `content_variants`.
 fn contents(table: &mut TomlTable) -> Option<Vec<Vec<Term>>> {
     let Some(variants) = table.take("content_variants") else {
         return need(table, "content", TERMS, |table| terms(table.take("content")?)).map(|content| vec![content]);
@@ -186,7 +187,7 @@ fn parse_locator(text: &str, item: &Item, pointers: &mut Pointers) -> Option<Loc
             Some(slot) => Some(Locator::Body(slot)),
             None => item.unexpected("a form field such as form:id"),
         },
-        Some(("form-json", place)) => match pointers.field_json_slot(place) {
+        Some(("form-json", location)) => match pointers.field_json_slot(location) {
             Some(slot) => Some(Locator::Body(slot)),
             None => item.unexpected("a form field and a JSON pointer such as form-json:payload/data/id"),
         },
@@ -205,7 +206,7 @@ fn signing_time(item: Item) -> Option<Timestamp> {
     let unit = table.take_one_of("unit", TimeUnit::WORDS).unwrap_or(TimeUnit::Seconds);
     let past = table.take_duration("past", TOLERANCE).unwrap_or(DEFAULT_TOLERANCE);
     let future = table.take_duration("future", TOLERANCE).unwrap_or(DEFAULT_TOLERANCE);
-    let is_readable = from.as_ref().is_none_or(validate::stands_alone);
+    let is_readable = from.as_ref().is_none_or(validate::is_early);
     if !is_readable && table.accepts(&["from"]) {
         let found = if pointers.is_empty() {
             "other locators"
@@ -238,7 +239,7 @@ fn time(item: Item, pointers: &mut Pointers) -> Option<(Locator, TimeUnit)> {
     Some((locator(from?, pointers)?, unit?))
 }
 
-/// A challenge may come without a signature, so its places are never tags of one.
+/// Parses a locator of a challenge. It cannot be a tag, because a challenge may be unsigned.
 fn untagged(text: &str, item: &Item, pointers: &mut Pointers) -> Option<Locator> {
     match parse_locator(text, item, pointers)? {
         Locator::Tag(_) => item.expected(UNTAGGED, "a tag; a challenge may be unsigned"),

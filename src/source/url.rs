@@ -1,11 +1,11 @@
-//! The URL under which a provider knows a source. A provider that signs it signs what its own dashboard says, so it comes
-//! from the configuration and the request line, never from `Host` or a forwarding header.
+//! The URL under which a provider calls a source. A provider that signs the URL signs the one in its own dashboard, so the URL
+//! comes from the configuration and the request line, never from `Host` or a forwarding header.
 
 use http::Uri;
 
 use crate::toml_value::Item;
 
-/// Scheme, host, port and path prefix as providers see them; a request target goes on from there.
+/// Scheme, host, port and path prefix as providers see them; the request target follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicUrl {
     as_written: String,
@@ -13,30 +13,30 @@ pub struct PublicUrl {
 }
 
 impl PublicUrl {
-    /// Takes apart what [`read`] has accepted.
+    /// Splits a URL that [`read`] has accepted.
     pub fn new(text: &str) -> PublicUrl {
         PublicUrl { as_written: text.to_owned(), other_port: other_port(text) }
     }
 
-    /// As it is configured, without a final slash.
+    /// Returns the URL as configured, without a final slash.
     pub fn as_written(&self) -> &str {
         &self.as_written
     }
 
-    /// With the scheme's own port where none is written, and without the port where one is.
+    /// Returns the URL with the scheme's default port added if it has no port, and without the port if it has one.
     pub fn other_port(&self) -> &str {
         &self.other_port
     }
 }
 
-/// The value of a `public_url`, without a final slash. What is none is noted, and returned all the same: it is wrong, but not
-/// missing.
+/// Reads a `public_url` and removes a final slash. A wrong value is reported and still returned, so that it is not reported as
+/// missing a second time.
 pub fn read(item: Item) -> String {
     let Some(text) = item.clone().string_as(EXPECTED) else { return String::new() };
     let url = text.parse::<Uri>().unwrap_or_default();
-    let web = matches!(url.scheme_str(), Some("https" | "http"));
-    let bare = url.authority().is_some_and(|host| !host.as_str().contains('@')) && !text.contains(['?', '#']);
-    if !(web && bare) {
+    let is_http = matches!(url.scheme_str(), Some("https" | "http"));
+    let is_bare = url.authority().is_some_and(|host| !host.as_str().contains('@')) && !text.contains(['?', '#']);
+    if !(is_http && is_bare) {
         item.location.expected(EXPECTED, "another string");
     }
     text.trim_end_matches('/').to_owned()
@@ -45,13 +45,13 @@ pub fn read(item: Item) -> String {
 fn other_port(text: &str) -> String {
     let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
     let (authority, prefix) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    // The colons of an IPv6 address stand inside its brackets.
+    // An IPv6 address has its colons inside brackets.
     let after_address = authority.rfind(']').map_or(0, |end| end + 1);
     let port = authority[after_address..].find(':').map(|colon| after_address + colon);
-    let own = if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" };
+    let default = if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" };
     match port {
         Some(colon) => format!("{scheme}://{}{prefix}", &authority[..colon]),
-        None => format!("{scheme}://{authority}{own}{prefix}"),
+        None => format!("{scheme}://{authority}{default}{prefix}"),
     }
 }
 

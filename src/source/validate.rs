@@ -1,21 +1,24 @@
-//! What the parts of a recipe must agree on, and what follows from them.
+//! Checks that the parts of a recipe agree with each other, and computes how much of an event the proof covers.
 
 use crate::event::Integrity;
 use crate::source::recipe::{Choice, Coverage, Facts, Locator, MacProof, Term, Timestamp};
 use crate::toml_value::TomlTable;
 
-/// Notes what contradicts itself: a time that is not signed proves nothing, what the content names must have somewhere to
-/// come from, and a tag can be pointed to only when the grammar finds tags.
+/// Reports contradictions: a timestamp that is not signed proves nothing, a term of the content needs a locator, and a locator
+/// can read a tag only if the signature format has tags.
 pub(super) fn parts_agree(table: &TomlTable, proof: &MacProof, timestamp: Option<&Timestamp>, event: &Facts) -> Option<()> {
     let MacProof { signature, contents, .. } = proof;
-    let within = |locator: &Locator| holds(contents, locator);
+    let within = |locator: &Locator| covers(contents, locator);
     let timed = timestamp.map(|time| signs(contents, &Term::Timestamp) || time.from.0.iter().flatten().all(within));
     if !timed.unwrap_or(!contents.iter().flatten().any(|term| *term == Term::Timestamp)) {
-        let found = if timestamp.is_some() { "a timestamp that is not signed" } else { "\"timestamp\" in content only" };
+        let found = match timestamp {
+            Some(_) => "a timestamp that is not signed; add \"timestamp\" to content",
+            None => "\"timestamp\" in content only; add timestamp",
+        };
         table.expected("timestamp", "timestamp with \"timestamp\" in content, or neither", found);
         return None;
     }
-    if contents.iter().flatten().any(|term| *term == Term::Id) && !stands_alone(&event.id) {
+    if contents.iter().flatten().any(|term| *term == Term::Id) && !is_early(&event.id) {
         let found = "another locator; content contains the id, which must be known before the body is read";
         table.expected("event.id", "header:NAME or tag:NAME", found);
         return None;
@@ -39,33 +42,33 @@ pub(super) fn parts_agree(table: &TomlTable, proof: &MacProof, timestamp: Option
     Some(())
 }
 
-/// How much of an event the proof covers, and whether its id is within: computed, so that no recipe can claim too much. The
-/// fields of a form are signed without what separates them, so `ab=c` and `a=bc` are one to the proof: less than the body.
+/// Computes how much of an event the proof covers, so that no recipe can claim too much. The fields of a form are signed
+/// without separators, so the proof cannot tell `ab=c` from `a=bc`: it covers less than the body.
 pub(super) fn coverage(contents: &[Vec<Term>], timestamp: Option<&Timestamp>, event: &Facts) -> Coverage {
     if !signs(contents, &Term::Body) {
         return Coverage { integrity: Integrity::Partial, id_signed: false };
     }
     let is_time = |locator: &Locator| timestamp.is_some_and(|time| time.from.0 == [vec![locator.clone()]]);
     let timed = signs(contents, &Term::Timestamp);
-    let signed = |locator: &Locator| holds(contents, locator) || (timed && is_time(locator));
+    let signed = |locator: &Locator| covers(contents, locator) || (timed && is_time(locator));
     let all_signed = |choice: &Choice| choice.0.iter().flatten().all(signed);
     let id_signed = signs(contents, &Term::Id) || all_signed(&event.id);
     let integrity = if id_signed && all_signed(&event.kind) { Integrity::Full } else { Integrity::Body };
     Coverage { integrity, id_signed }
 }
 
-/// True when every alternative has the term.
+/// True if every alternative has the term.
 fn signs(contents: &[Vec<Term>], term: &Term) -> bool {
     contents.iter().all(|content| content.contains(term))
 }
 
-/// True when every alternative has the URL.
+/// True if every alternative has the URL.
 fn signs_url(contents: &[Vec<Term>]) -> bool {
     contents.iter().all(|content| content.contains(&Term::Url) || content.contains(&Term::UrlOtherPort))
 }
 
-/// True when what the locator points to is signed whichever alternative was.
-fn holds(contents: &[Vec<Term>], locator: &Locator) -> bool {
+/// True if the text at the locator is signed in every alternative.
+fn covers(contents: &[Vec<Term>], locator: &Locator) -> bool {
     match locator {
         Locator::Body(_) => signs(contents, &Term::Body),
         Locator::Header(name) => signs(contents, &Term::Header(name.clone())),
@@ -75,18 +78,18 @@ fn holds(contents: &[Vec<Term>], locator: &Locator) -> bool {
     }
 }
 
-/// True of a fact that can be read before the proof, as one piece of the signed bytes.
-pub(super) fn stands_alone(fact: &Choice) -> bool {
-    let early = |fields: &Vec<Locator>| matches!(fields[..], [Locator::Header(_) | Locator::Tag(_)]);
-    !fact.0.is_empty() && fact.0.iter().all(early)
+/// True for a fact that can be read before the proof, as one piece of the signed bytes.
+pub(super) fn is_early(fact: &Choice) -> bool {
+    let is_early = |fields: &Vec<Locator>| matches!(fields[..], [Locator::Header(_) | Locator::Tag(_)]);
+    !fact.0.is_empty() && fact.0.iter().all(is_early)
 }
 
-/// True when something is read from the tags beside a signature.
+/// True if a locator or term reads a tag next to a signature.
 pub(super) fn uses_tags(contents: &[Vec<Term>], timestamp: Option<&Timestamp>, event: &Facts) -> bool {
     tags(contents, timestamp, event).next().is_some()
 }
 
-/// The tags that something is read from.
+/// Yields the tags that locators and terms read.
 fn tags<'a>(contents: &'a [Vec<Term>], timestamp: Option<&'a Timestamp>, event: &'a Facts) -> impl Iterator<Item = &'a String> {
     let choices = [&event.id, &event.kind, &event.key].into_iter().chain(timestamp.map(|time| &time.from));
     let times = event.time.iter().map(|(locator, _)| locator);

@@ -244,9 +244,12 @@ fn contradicting_parts_of_a_recipe_are_reported() {
     for (recipe, what) in [
         (
             format!("{INLINE}timestamp = {{ from = \"header:T\" }}"),
-            "timestamp with \"timestamp\" in content, or neither, found a timestamp that is not signed",
+            "timestamp with \"timestamp\" in content, or neither, found a timestamp that is not signed; add \"timestamp\" to content",
         ),
-        (INLINE_TIMED.to_owned(), "timestamp with \"timestamp\" in content, or neither, found \"timestamp\" in content only"),
+        (
+            INLINE_TIMED.to_owned(),
+            "timestamp with \"timestamp\" in content, or neither, found \"timestamp\" in content only; add timestamp",
+        ),
         (
             INLINE.replace("\"body\"", "\"id\", \"body\""),
             "event.id: expected header:NAME or tag:NAME, found another locator; content contains the id",

@@ -1,4 +1,4 @@
-//! Reads a recipe's challenges: what they are known by, and what they are answered.
+//! Reads the endpoint challenges of a recipe: the texts that identify each, and its reply.
 
 use http::StatusCode;
 
@@ -7,7 +7,8 @@ use crate::source::pointers::Pointers;
 use crate::source::recipe::{Challenge, Locator, ReplyPart, TextMatch};
 use crate::toml_value::{Item, TomlTable};
 
-/// Takes `challenge` out of a recipe. `None` when one of them is wrong: a check that is not known would be kept as an event.
+/// Takes `challenge` out of a recipe. `None` if one of them is wrong: a challenge that is not recognised would be stored as an
+/// event.
 pub(super) fn all(table: &mut TomlTable, pointers: &mut Pointers) -> Option<Vec<Challenge>> {
     let items = table.take_list("challenge").unwrap_or_default();
     let all: Vec<Option<Challenge>> = items.into_iter().map(|item| one(item, pointers)).collect();
@@ -28,12 +29,12 @@ fn one(item: Item, pointers: &mut Pointers) -> Option<Challenge> {
     Some(Challenge { when: when?, authenticated, status, content_type, body: body.into_iter().collect::<Option<_>>()? })
 }
 
-/// Locators as keys: `{ "json:/type" = "url_verification" }`; `true` where any text will do.
+/// Parses locators as keys: `{ "json:/type" = "url_verification" }`; `true` stands for any text.
 fn predicate(mut table: TomlTable, pointers: &mut Pointers) -> Option<Vec<(Locator, TextMatch)>> {
     let mut all = Vec::new();
     for key in table.keys() {
         let item = table.take(&key)?;
-        let at = untagged(&key, &item, pointers);
+        let locator = untagged(&key, &item, pointers);
         let wanted = match item.as_str() {
             Some("") => item.expected(WHEN, "an empty string, which never matches"),
             Some(text) => Some(TextMatch::Exactly(text.to_owned())),
@@ -43,7 +44,7 @@ fn predicate(mut table: TomlTable, pointers: &mut Pointers) -> Option<Vec<(Locat
                 None => None,
             },
         };
-        all.push(at.zip(wanted));
+        all.push(locator.zip(wanted));
     }
     if all.is_empty() {
         table.location.expected(WHEN, "an empty table, which every delivery matches");
@@ -54,8 +55,8 @@ fn predicate(mut table: TomlTable, pointers: &mut Pointers) -> Option<Vec<(Locat
 
 fn reply_part(item: Item, pointers: &mut Pointers) -> Option<ReplyPart> {
     let text = item.clone().string()?;
-    if let Some(at) = text.strip_prefix("echo(").and_then(|rest| rest.strip_suffix(')')) {
-        return untagged(at, &item, pointers).map(ReplyPart::Echo);
+    if let Some(locator) = text.strip_prefix("echo(").and_then(|rest| rest.strip_suffix(')')) {
+        return untagged(locator, &item, pointers).map(ReplyPart::Echo);
     }
     match text.strip_prefix("const:") {
         Some(literal) if !literal.is_empty() => Some(ReplyPart::Literal(literal.to_owned())),
