@@ -1,0 +1,198 @@
+//! append.
+
+use crate::disk::Step;
+use crate::events::{Sample, TOPICS};
+use hookhold::journal::{AppendError, AppendRejected};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::TryRecvError;
+
+use crate::harness::*;
+
+#[test]
+fn nobody_hears_of_an_event_before_its_sync_has_returned() {
+    let harness = Harness::new();
+    let journal = harness.open();
+    let gate = harness.disk.hold(Step::Sync, ".seg");
+    let first = hand_over(&journal, &sample(0, 10).event()).expect("taken");
+    gate.wait_for(1);
+    let others: Vec<End> = (1..20).map(|n| hand_over(&journal, &sample(n, 10).event()).expect("taken")).collect();
+    assert_eq!(first.try_recv(), Err(TryRecvError::Empty));
+    assert!(others.iter().all(|end| end.try_recv() == Err(TryRecvError::Empty)));
+    assert_eq!(journal.durable_watermark(), 0);
+    assert!(read(&journal).is_empty(), "readers never pass the mark");
+    assert_eq!(harness.outside().log_end().expect("a mark"), 0);
+    assert!(journal.sync_age().is_some());
+    gate.release();
+    assert_eq!(first.recv().expect("told").expect("kept").seq, 0);
+    let kept: Vec<u64> = others.iter().map(|end| end.recv().expect("told").expect("kept").seq).collect();
+    assert_eq!(kept, (1..20).collect::<Vec<_>>());
+    assert_eq!(journal.durable_watermark(), 20);
+    journal.close();
+}
+
+#[test]
+fn who_watches_no_longer_is_let_go() {
+    let harness = Harness::new();
+    let journal = harness.open();
+    let (for_ever, once) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    for (calls, goes_on) in [(for_ever.clone(), true), (once.clone(), false)] {
+        journal.on_commit(Box::new(move || {
+            calls.fetch_add(1, Ordering::Relaxed);
+            goes_on
+        }));
+    }
+    keep_many(&journal, 0..3, 100);
+    assert_eq!((for_ever.load(Ordering::Relaxed), once.load(Ordering::Relaxed)), (3, 1));
+    assert_eq!((Arc::strong_count(&for_ever), Arc::strong_count(&once)), (2, 1), "what it held is free");
+    journal.close();
+}
+
+#[test]
+fn a_failed_sync_fails_everybody_and_nothing_more_is_taken() {
+    let harness = Harness::new();
+    let journal = harness.open();
+    keep(&journal, &sample(0, 10));
+    let gate = harness.disk.hold(Step::Sync, ".seg");
+    let first = hand_over(&journal, &sample(1, 10).event()).expect("taken");
+    gate.wait_for(1);
+    // More than one commit's worth: some of them would go into the next segment.
+    let others: Vec<End> = (2..30).map(|n| hand_over(&journal, &sample(n, 3_000).event()).expect("taken")).collect();
+    gate.fail(io::ErrorKind::Other);
+    assert_eq!(first.recv().expect("told"), Err(AppendError::Sync));
+    for end in &others {
+        assert_eq!(end.recv().expect("told, not dropped"), Err(AppendError::Sync));
+    }
+    assert!(journal.failed());
+    assert_eq!(hand_over(&journal, &sample(31, 10).event()).err(), Some(AppendRejected::Failed));
+    assert_eq!(journal.durable_watermark(), 1);
+    journal.close();
+}
+
+#[test]
+fn events_behind_a_failed_batch_of_the_same_commit_are_told_too() {
+    let harness = Harness::new();
+    let journal = harness.open();
+    let gate = harness.disk.hold(Step::Write, ".seg");
+    let first = hand_over(&journal, &sample(0, 10).event()).expect("taken");
+    gate.wait_for(1);
+    // All of these are taken at once and need several segments; the sync of the first batch fails.
+    let others: Vec<End> = (1..60).map(|n| hand_over(&journal, &sample(n, 3_000).event()).expect("taken")).collect();
+    let syncs = harness.disk.hold(Step::Sync, ".seg");
+    gate.release();
+    syncs.wait_for(1);
+    let writes = harness.disk.hold(Step::Write, ".seg");
+    syncs.release();
+    assert!(first.recv().expect("told").is_ok());
+    writes.wait_for(1);
+    harness.disk.fail(Step::Sync, ".seg", io::ErrorKind::Other, 1);
+    writes.release();
+    for end in &others {
+        assert_eq!(end.recv().expect("told, not dropped"), Err(AppendError::Sync));
+    }
+    journal.close();
+}
+
+#[test]
+fn a_failed_write_abandons_the_segment_and_the_next_event_is_kept_in_a_new_one() {
+    let harness = Harness::new();
+    let journal = harness.open();
+    keep(&journal, &sample(0, 10));
+    harness.disk.fail(Step::Write, ".seg", io::ErrorKind::Other, 1);
+    assert_eq!(try_keep(&journal, &sample(1, 5_000)), Err(AppendError::Write));
+    assert_eq!(ask(&journal, &key(1)), None);
+    assert_eq!(keep(&journal, &sample(2, 10)).seq, 1, "the sequence was never used");
+    assert!(!journal.failed());
+    harness.kill(journal);
+    harness.disk.cut_power();
+    let journal = harness.open();
+    let bodies: Vec<_> = read(&journal).into_iter().map(|stored| stored.event.id().map(str::to_owned)).collect();
+    assert_eq!(bodies, [Some("id-0".to_owned()), Some("id-2".to_owned())]);
+    assert_eq!(ask(&journal, &key(1)), None, "its retry must be kept");
+    journal.close();
+}
+
+#[test]
+fn an_oversized_event_gets_a_segment_of_its_own() {
+    let harness = Harness::new();
+    let journal = harness.open();
+    keep(&journal, &sample(0, 10));
+    let large = sample(1, 300_000);
+    keep(&journal, &large);
+    keep(&journal, &sample(2, 10));
+    let stored = read(&journal);
+    assert_eq!(stored.iter().map(|stored| stored.position.seq).collect::<Vec<_>>(), [0, 1, 2]);
+    assert_eq!(*stored[1].event.body(), large.body);
+    assert_eq!(harness.disk.names(".seg").len(), 3, "one before it, its own, one behind it");
+    harness.kill(journal);
+    harness.disk.cut_power();
+    assert_eq!(seqs(&harness.open()), [0, 1, 2]);
+}
+
+/// `docs/journal.md`: who reads the files with other means can go from commit to commit.
+#[test]
+fn every_commit_says_how_long_it_is() {
+    let harness = Harness::with(|options| options.forwards = true);
+    let journal = harness.open();
+    keep_many(&journal, 0..10, 100);
+    harness.kill(journal);
+    // A copy of what was unsure, a segment that begins with an opening, and commits of cursors alone.
+    let journal = harness.open();
+    keep_many(&journal, 10..20, 3_000);
+    journal.save_cursor(TOPICS[0], 7);
+    journal.close();
+    let mut commits = 0;
+    for name in harness.disk.names(".seg") {
+        let bytes = harness.disk.bytes(&name);
+        let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes")) as usize;
+        let frame_len = |at: usize| (number(at) as u32 as usize).next_multiple_of(8);
+        let (mut at, mut commit_ends) = (64, 64);
+        while at + 32 < bytes.len() && frame_len(at) > 0 {
+            if bytes[at + 24] == 2 {
+                assert_eq!(at, commit_ends, "commit {commits} in {name}");
+                commit_ends = at + number(at + 40);
+                commits += 1;
+            }
+            at += frame_len(at);
+        }
+        assert_eq!(at, commit_ends, "the last commit in {name}");
+    }
+    assert!(commits > 20, "{commits} commits");
+}
+
+#[test]
+fn every_field_of_an_event_comes_back_byte_for_byte() {
+    let harness = Harness::new();
+    let journal = harness.open();
+    let full = Sample {
+        topic: 2,
+        body: (0..=255).chain([0, 13, 10, 0xFF, 0xFE]).collect(),
+        id: "an id".into(),
+        key: Some([7; 16]),
+        received_at: NOW + 17,
+        headers: vec![
+            ("x-type", b"order.paid".to_vec()),
+            ("x-latin", vec![0x41, 0xE9, 0xFF, 0x80]),
+            ("x-twice", b"one".to_vec()),
+            ("x-twice", b"two".to_vec()),
+            ("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_vec()),
+        ],
+    };
+    let bare = Sample { body: Vec::new(), id: String::new(), ..Sample::default() };
+    let events = [full.event(), bare.event()];
+    assert!(events[0].request().headers.iter().any(|(name, value)| name == "x-latin" && value == &[0x41, 0xE9, 0xFF, 0x80][..]));
+    assert!(events[0].request().traceparent.is_some() && events[1].dedupe_key().is_none());
+    for event in &events {
+        hand_over(&journal, event).expect("taken").recv().expect("told").expect("kept");
+    }
+    journal.close();
+    let journal = harness.open();
+    let stored = read(&journal);
+    assert_eq!(stored.len(), 2);
+    for (event, stored) in events.iter().zip(&stored) {
+        assert_eq!(format!("{event:?}"), format!("{:?}", stored.event));
+        assert_eq!(event.body(), stored.event.body());
+    }
+    journal.close();
+}

@@ -1,0 +1,16 @@
+//! The promises of the journal, one by one, on a simulated disk; what only a real directory can show, on one.
+
+#[path = "../common/disk.rs"]
+mod disk;
+#[path = "../common/events.rs"]
+mod events;
+
+mod append;
+mod backlog;
+mod damage;
+mod harness;
+mod opening;
+mod read_only;
+mod recycling;
+mod retention;
+mod space;
