@@ -272,7 +272,7 @@ fn both_secrets_of_a_rotation_verify_and_are_counted() {
     wait_until("the rejection is in the log", || {
         home.log().contains("signed with the secret 2025, which expired at 2020-01-02T00:00:00.000Z")
     });
-    assert!(home.log().contains("the secret has expired and verifies nothing: take it out"));
+    assert!(home.log().contains("the secret has expired and verifies nothing; remove it"));
     assert_eq!(metric(EXPIRY, "2025"), Some(1_577_923_200.0));
     let check = home.verb(&["check"]);
     assert!(String::from_utf8_lossy(&check.stdout).contains("2025 until 2020-01-02T00:00:00.000Z"));

@@ -212,6 +212,7 @@ impl Service {
         self.0.forwarding.status()
     }
 
+    /// Locks the configuration: no reload starts, and forwarding neither starts nor stops, while the guard lives.
     fn config(&self) -> MutexGuard<'_, Config> {
         self.0.config.lock().expect(POISON)
     }
