@@ -47,7 +47,7 @@ pub struct Source {
     pub provider: Option<Arc<str>>,
     /// The recipe, with the operator's entry over it.
     pub recipe: Arc<Recipe>,
-    /// The keys of which any may have signed a delivery; at least one, with distinct names.
+    /// The keys, any of which may have signed a delivery; at least one, with distinct names.
     pub secrets: Vec<Key>,
     /// The largest body, in bytes: the entry's, else the recipe's, else the server's.
     pub max_body: usize,

@@ -9,8 +9,8 @@ use http::{HeaderName, StatusCode};
 
 use crate::source::pointers::Pointers;
 use crate::source::recipe::{
-    Algorithm, BodyHash, Choice, Encoding, Facts, KeyFormat, Locator, MacProof, ProviderLimits, Recipe, Replies, Reply, Setup,
-    SignatureFormat, SwitchOff, Term, TimeUnit, Timestamp,
+    Algorithm, BodyHash, Choice, Encoding, EventLocators, KeyFormat, Locator, MacProof, ProviderLimits, Recipe, Replies, Reply,
+    Setup, SignatureFormat, SwitchOff, Term, TimeUnit, Timestamp,
 };
 use crate::source::validate;
 use crate::toml_value::{Item, TomlTable};
@@ -41,7 +41,7 @@ pub(super) fn recipe(table: &mut TomlTable) -> Option<Recipe> {
 /// A value that is present but wrong; a diagnostic has been reported.
 struct Invalid;
 
-fn proof(table: &mut TomlTable, timestamp: Option<&Timestamp>, event: &Facts) -> Option<MacProof> {
+fn proof(table: &mut TomlTable, timestamp: Option<&Timestamp>, event: &EventLocators) -> Option<MacProof> {
     let algorithm = need(table, "algorithm", ALGORITHM, |table| table.take_one_of("algorithm", Algorithm::WORDS));
     let signature = need(table, "signature", SIGNATURE, signature);
     let contents = contents(table);
@@ -219,7 +219,7 @@ fn signing_time(item: Item) -> Option<Timestamp> {
     Some(Timestamp { from: from.filter(|_| is_readable)?, unit, past, future })
 }
 
-fn facts(table: &mut TomlTable, own_key: Option<Item>, pointers: &mut Pointers) -> Facts {
+fn facts(table: &mut TomlTable, own_key: Option<Item>, pointers: &mut Pointers) -> EventLocators {
     let mut event = table.take_section("event");
     let recipe_key = event.take("key");
     let mut read = |item: Option<Item>| item.map(|item| choice(item, pointers)).unwrap_or_default();
@@ -228,7 +228,7 @@ fn facts(table: &mut TomlTable, own_key: Option<Item>, pointers: &mut Pointers) 
     let times = event.take_list("time").unwrap_or_default();
     let time = times.into_iter().filter_map(|item| time(item, pointers)).collect();
     event.finish();
-    Facts { id, kind, type_prefix, key, time }
+    EventLocators { id, kind, type_prefix, key, time }
 }
 
 fn time(item: Item, pointers: &mut Pointers) -> Option<(Locator, TimeUnit)> {

@@ -1,4 +1,4 @@
-//! The recipe language as data: what a recipe says, compiled once. The verifier interprets it; nothing here reads a
+//! The recipe language as data: the content of a recipe, compiled once. The verifier interprets it; nothing here reads a
 //! delivery. The language covers what the compiled-in recipes need and no more.
 
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub struct Recipe {
     /// The part of an event that the proof covers; computed, never declared.
     pub coverage: Coverage,
     /// Locators of an event's id, type, ordering key and time.
-    pub event: Facts,
+    pub event: EventLocators,
     /// Every location in the body that `event` and `challenges` point to, so that one pass over the body finds all of them.
     pub(crate) pointers: Pointers,
     /// The provider's endpoint challenges, answered before deduplication and never stored. The first that matches is used.
@@ -242,7 +242,7 @@ pub enum Locator {
     Query(String),
     /// A fixed text that the recipe itself supplies.
     Const(String),
-    /// A slot of [`Recipe::pointers`]: a string, number or boolean inside a JSON body or a form.
+    /// A slot of the recipe's pointers: a string, number or boolean inside a JSON body or a form.
     Body(usize),
 }
 
@@ -252,7 +252,7 @@ pub struct Choice(pub Vec<Vec<Locator>>);
 
 /// Locators of the facts about an event.
 #[derive(Debug, Default)]
-pub struct Facts {
+pub struct EventLocators {
     /// The id, which stays the same over the provider's retries.
     pub id: Choice,
     /// The event type; the fields of an alternative are joined with a dot.

@@ -1,12 +1,17 @@
 //! Checks that the parts of a recipe agree with each other, and computes how much of an event the proof covers.
 
 use crate::event::Integrity;
-use crate::source::recipe::{Choice, Coverage, Facts, Locator, MacProof, Term, Timestamp};
+use crate::source::recipe::{Choice, Coverage, EventLocators, Locator, MacProof, Term, Timestamp};
 use crate::toml_value::TomlTable;
 
 /// Reports contradictions: a timestamp that is not signed proves nothing, a term of the content needs a locator, and a locator
 /// can read a tag only if the signature format has tags.
-pub(super) fn parts_agree(table: &TomlTable, proof: &MacProof, timestamp: Option<&Timestamp>, event: &Facts) -> Option<()> {
+pub(super) fn parts_agree(
+    table: &TomlTable,
+    proof: &MacProof,
+    timestamp: Option<&Timestamp>,
+    event: &EventLocators,
+) -> Option<()> {
     let MacProof { signature, contents, .. } = proof;
     let within = |locator: &Locator| covers(contents, locator);
     let timed = timestamp.map(|time| signs(contents, &Term::Timestamp) || time.from.0.iter().flatten().all(within));
@@ -44,7 +49,7 @@ pub(super) fn parts_agree(table: &TomlTable, proof: &MacProof, timestamp: Option
 
 /// Computes how much of an event the proof covers, so that no recipe can claim too much. The fields of a form are signed
 /// without separators, so the proof cannot tell `ab=c` from `a=bc`: it covers less than the body.
-pub(super) fn coverage(contents: &[Vec<Term>], timestamp: Option<&Timestamp>, event: &Facts) -> Coverage {
+pub(super) fn coverage(contents: &[Vec<Term>], timestamp: Option<&Timestamp>, event: &EventLocators) -> Coverage {
     if !signs(contents, &Term::Body) {
         return Coverage { integrity: Integrity::Partial, id_signed: false };
     }
@@ -85,12 +90,16 @@ pub(super) fn is_early(fact: &Choice) -> bool {
 }
 
 /// True if a locator or term reads a tag next to a signature.
-pub(super) fn uses_tags(contents: &[Vec<Term>], timestamp: Option<&Timestamp>, event: &Facts) -> bool {
+pub(super) fn uses_tags(contents: &[Vec<Term>], timestamp: Option<&Timestamp>, event: &EventLocators) -> bool {
     tags(contents, timestamp, event).next().is_some()
 }
 
 /// Yields the tags that locators and terms read.
-fn tags<'a>(contents: &'a [Vec<Term>], timestamp: Option<&'a Timestamp>, event: &'a Facts) -> impl Iterator<Item = &'a String> {
+fn tags<'a>(
+    contents: &'a [Vec<Term>],
+    timestamp: Option<&'a Timestamp>,
+    event: &'a EventLocators,
+) -> impl Iterator<Item = &'a String> {
     let choices = [&event.id, &event.kind, &event.key].into_iter().chain(timestamp.map(|time| &time.from));
     let times = event.time.iter().map(|(locator, _)| locator);
     let pointed = choices.flat_map(|choice| choice.0.iter().flatten()).chain(times).filter_map(|locator| match locator {
