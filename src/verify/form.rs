@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use crate::source::pointers::Pointers;
 use crate::verify::json;
 
-/// Returns one entry per slot, as [`json::locate`] does, with the form's values decoded: `+` is a space, `%XX` a byte. Of
-/// fields with the same name the first is used. A value that is not UTF-8 would become U+FFFD, so it counts as absent:
+/// Returns one entry per slot, as [`json::locate`] does, with the form's values decoded: `+` is a space, `%XX` a byte. The
+/// first of several fields with the same name is used. A value that is not UTF-8 would become U+FFFD, so it counts as absent:
 /// two ids must not become one.
 pub(super) fn locate<'a>(pointers: &Pointers, body: &'a [u8]) -> Vec<Option<Cow<'a, str>>> {
     let mut slots = vec![None; pointers.slots];

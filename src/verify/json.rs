@@ -12,8 +12,8 @@ use serde_json::Deserializer;
 use crate::source::pointers::Node;
 
 /// Returns one entry for each of `slots`: strings decoded, whole numbers in decimal, `true` and `false`; `None` for every
-/// other value. A number with a fraction or beyond 64 bits is `None`, because rounding could make two ids one. Of members
-/// with the same name the last is used. Returns no entries if the body is not exactly one JSON value; a byte order mark in
+/// other value. A number with a fraction or beyond 64 bits is `None`, because rounding could make two ids one. The last
+/// of several members with the same name is used. Returns no entries if the body is not exactly one JSON value; a byte order mark in
 /// front is allowed.
 pub(super) fn locate<'a>(root: &Node, slots: usize, body: &'a [u8]) -> Option<Vec<Option<Cow<'a, str>>>> {
     let rest = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);

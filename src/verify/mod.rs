@@ -57,9 +57,9 @@ impl Verifier {
 
     /// Checks every signature of a delivery against every secret, then the timestamp, then extracts the event's facts.
     ///
-    /// Without a readable signature this costs nothing. Otherwise it costs one hash over the content per signature group,
-    /// alternative content and secret; before that, the sorting of a form that is signed by its fields; after a match, one
-    /// pass over the body. If the recipe has challenges without a signature, one more pass over the body comes first.
+    /// A delivery without a readable signature costs nothing. Any other costs one hash over the content per signature group,
+    /// alternative content and secret, and one pass over the body after a match. A form that is signed by its fields is
+    /// sorted first. A recipe with unsigned challenges adds a pass over every body.
     pub fn verify(&self, delivery: &Delivery) -> Result<Verdict, Rejection> {
         let (source, recipe) = (&*self.source, &*self.source.recipe);
         if let Some(reply) = unsigned_challenge(source, delivery) {
@@ -163,7 +163,7 @@ struct Signed<'a> {
     body_sha256: Option<[u8; 32]>,
 }
 
-/// Ranks rejections: the operator is shown the one of the sender's best attempt.
+/// Ranks rejections: the operator sees the rejection of the sender's best attempt.
 fn closeness(outcome: Outcome) -> u8 {
     match outcome {
         Outcome::TimestampStale | Outcome::TimestampFuture => 2,

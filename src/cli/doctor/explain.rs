@@ -106,7 +106,7 @@ fn other_secret(captured: &CapturedDelivery) -> Cause {
     let page = if page.is_empty() { "the one at the sender" } else { page };
     let advice =
         format!("compare the secret with {page}: was it rotated, or does it belong to another endpoint or to test mode?");
-    // A request does not show which secret signed it; only something odd about ours is evidence.
+    // A request does not show which secret signed it; only a mistake in the configured one is evidence.
     let certainty = if is_wrapped { Certainty::Likely } else { Certainty::Possible };
     Cause { certainty, ..Cause::possible("other_secret", what, advice) }
 }

@@ -1,4 +1,4 @@
-//! Variants of a signed URL: the configured base and the request target, with what proxies and dashboards change in them.
+//! Variants of a signed URL: the configured base and the request target, with the changes that proxies and dashboards make.
 
 use std::collections::BTreeSet;
 
