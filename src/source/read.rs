@@ -336,4 +336,4 @@ const MINUTE: Duration = Duration::from_secs(60);
 const DAYS_30: Duration = Duration::from_secs(30 * 86_400);
 const TOLERANCE: RangeInclusive<Duration> = Duration::ZERO..=DAYS_30;
 /// The limits of `max_body`, in bytes.
-pub const MAX_BODY: RangeInclusive<u64> = 1..=1 << 30;
+const MAX_BODY: RangeInclusive<u64> = 1..=1 << 30;
