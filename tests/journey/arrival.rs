@@ -59,7 +59,7 @@ fn shopify_events_arrive_in_kafka_byte_exact_and_once() {
 }
 
 #[test]
-fn an_inline_recipe_arrives_in_kafka_byte_exact_and_once() {
+fn acme_arrives_in_kafka_byte_exact_and_once() {
     arrives(&ACME, "openssl");
 }
 
