@@ -63,8 +63,9 @@ pub fn run(context: &Context, args: RunArgs) -> VerbResult {
     };
     let served: Result<(), Box<dyn Error>> = runtime.block_on(async {
         let listeners = Listeners::open(&config)?;
+        let serving = service.start(listeners);
         handle_signals(service.clone(), shutdown, hangups)?;
-        match service.serve(listeners).await {
+        match serving.await {
             // `stop` returns the same error.
             Err(ServeError::Journal(_)) => Ok(()),
             served => Ok(served?),

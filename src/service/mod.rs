@@ -2,8 +2,8 @@
 //!
 //! 1. [`Service::open`] opens the journal, which recovers what a crash left, and prepares sources and TLS. Nothing is received
 //!    or forwarded yet.
-//! 2. [`Service::serve`] starts forwarding, answers deliveries and admin pages, and returns when the shutdown signal has run
-//!    its course or the journal has failed. It stops in the opposite order: deliveries, forwarding, admin pages.
+//! 2. [`Service::start`] starts forwarding and serves deliveries and admin pages until the shutdown signal or a failed journal.
+//!    They stop in the opposite order: deliveries, forwarding, admin pages.
 //! 3. [`Service::reload`] replaces the configuration meanwhile, whole or not at all.
 //! 4. [`Service::stop`] closes the journal.
 //!
@@ -57,7 +57,7 @@ struct Components {
     metrics: Arc<Metrics>,
 }
 
-/// Open listeners for [`Service::serve`].
+/// Open listeners for [`Service::start`].
 pub struct Listeners {
     /// Receives deliveries.
     pub deliveries: TcpListener,
@@ -85,7 +85,7 @@ pub enum StartError {
     Certificate(#[from] CertificateError),
 }
 
-/// Reason why [`Service::serve`] ended without a shutdown.
+/// Reason why a service ended without a shutdown.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The journal failed and stores nothing more; the process must exit.
@@ -129,18 +129,25 @@ impl Service {
         Ok(service)
     }
 
-    /// Starts forwarding and serves both listeners until a shutdown is complete: every delivery is answered, and Kafka has had
-    /// time for its last acknowledgements. Must be called inside a tokio runtime.
+    /// Starts forwarding, and returns a future that serves both listeners until a shutdown is complete: every delivery is
+    /// answered, and Kafka has had time for its last acknowledgements. Must be called inside a tokio runtime.
     ///
-    /// Returns early if the journal fails, after a moment in which waiting senders receive their 503. The process must then exit.
-    pub async fn serve(&self, listeners: Listeners) -> Result<(), ServeError> {
-        let journal_failed = self.notify_of_journal_failure();
+    /// The future returns early if the journal fails, after a moment in which waiting senders receive their 503. The process must
+    /// then exit.
+    pub fn start(&self, listeners: Listeners) -> impl Future<Output = Result<(), ServeError>> + Send + use<> {
+        // Everything that needs the configuration happens here and not in the future: a reload that hangs on a file holds the
+        // configuration, and must not keep the listeners from being served. So a caller starts first and then handles SIGHUP.
         self.start_forwarding();
+        let serving = self.server().serve(listeners.deliveries, self.0.shutdown.clone());
+        self.clone().serve(serving, listeners.admin)
+    }
+
+    async fn serve(self, serving: impl Future<Output = ()>, admin: TcpListener) -> Result<(), ServeError> {
+        let journal_failed = self.notify_of_journal_failure();
         let close_admin = Arc::new(Notify::new());
-        let closed = close_admin.clone();
-        let queries = Arc::new(self.clone());
-        let admin = tokio::spawn(async move { admin::serve(listeners.admin, queries, closed.notified()).await });
-        let mut serving = std::pin::pin!(self.server().serve(listeners.deliveries, self.0.shutdown.clone()));
+        let (queries, closed) = (Arc::new(self.clone()), close_admin.clone());
+        let admin = tokio::spawn(async move { admin::serve(admin, queries, closed.notified()).await });
+        let mut serving = std::pin::pin!(serving);
         tokio::select! {
             biased;
             () = journal_failed.notified() => {
@@ -152,8 +159,7 @@ impl Service {
             () = &mut serving => {}
             () = self.warn_of_expiring_secrets() => {}
         }
-        let service = self.clone();
-        spawn_blocking(move || service.stop_forwarding(LAST_ACKNOWLEDGEMENTS)).await?;
+        spawn_blocking(move || self.stop_forwarding(LAST_ACKNOWLEDGEMENTS)).await?;
         close_admin.notify_one();
         Ok(admin.await?)
     }
@@ -171,7 +177,7 @@ impl Service {
         if self.0.journal.failed() { Err(JournalFailed) } else { Ok(()) }
     }
 
-    /// Starts forwarding from the cursor of each topic; does nothing without `[kafka]`. [`Service::serve`] calls this.
+    /// Starts forwarding from the cursor of each topic; does nothing without `[kafka]`. [`Service::start`] calls this.
     pub fn start_forwarding(&self) {
         let config = self.config();
         match settings::forward_settings(&config) {
@@ -181,7 +187,7 @@ impl Service {
     }
 
     /// Stops forwarding, waiting up to `wait` for acknowledgements. Waits for a reload in progress; a later one does not start
-    /// forwarding again. Blocks. [`Service::serve`] and [`Service::stop`] call this.
+    /// forwarding again. Blocks. A shutdown and [`Service::stop`] call this.
     pub fn stop_forwarding(&self, wait: Duration) {
         let _no_reload = self.config();
         self.0.forwarding.stop(wait);
@@ -241,6 +247,10 @@ impl Service {
             }
             true
         }));
+        // It may have failed before the callback was registered.
+        if self.0.journal.failed() {
+            failed.notify_one();
+        }
         failed
     }
 

@@ -87,8 +87,7 @@ impl Harness {
         let listen = || server::listen(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
         let listeners = Listeners { deliveries: listen(), admin: listen() };
         let address = listeners.deliveries.local_addr().expect("the listener is open");
-        let service = self.service.clone();
-        self.serving = Some(Serving { address, task: tokio::spawn(async move { service.serve(listeners).await }) });
+        self.serving = Some(Serving { address, task: tokio::spawn(self.service.start(listeners)) });
     }
 
     /// Returns the address for deliveries.

@@ -1,0 +1,52 @@
+//! The service as a library: what a caller may do to it while it runs.
+
+#[path = "common/disk.rs"]
+mod disk;
+#[path = "common/harness.rs"]
+mod harness;
+
+use std::fs::File;
+use std::thread;
+use std::time::Duration;
+
+use disk::SimDisk;
+use harness::{Harness, TestClock};
+use hookhold::source::SourceDefaults;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// A reload holds the configuration while it reads the file, here a pipe that nothing is written to.
+#[tokio::test]
+async fn listeners_are_served_while_a_reload_hangs() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("hookhold.toml");
+    mknodat(CWD, &file, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a temporary directory is writable");
+    let defaults = SourceDefaults {
+        public_url: None,
+        topic: "webhooks.{source}".into(),
+        max_body: 5 << 20,
+        request_deadline: Duration::from_secs(8),
+        window: Duration::from_secs(60),
+    };
+    let source = harness::source("stripe", "whsec_only_for_tests", "provider = \"stripe\"", &defaults);
+    let mut config = harness::config(vec![source]);
+    config.path = file.clone();
+    let mut harness = Harness::build(config, SimDisk::default(), TestClock::System);
+    harness.serve();
+    let service = harness.service.clone();
+    let reload = thread::spawn(move || service.reload());
+    // This open returns once the reload reads the pipe. Nothing has polled the listeners by then.
+    let pipe = File::options().write(true).open(&file).expect("the reload reads the pipe");
+
+    let mut connection = TcpStream::connect(harness.address()).await.expect("the listener is open");
+    connection.write_all(b"GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").await.expect("writable");
+    let mut response = String::new();
+    connection.read_to_string(&mut response).await.expect("the server closes without a reset");
+    assert!(response.starts_with("HTTP/1.1 404 "), "{response}");
+    assert!(!reload.is_finished());
+
+    drop(pipe);
+    reload.join().expect("a reload does not panic");
+    assert_eq!(harness.metrics.config.last_reload_successful.get(), 0, "an empty file is no configuration");
+}
