@@ -1,7 +1,7 @@
-//! Turns the text of `hookhold.toml` into a [`Config`], or into every mistake in it. Each option is read in one line that
-//! names its limits, and has its default in one place; `config/hookhold.toml` repeats both, and a test compares them.
+//! Turns the text of `hookhold.toml` into a [`Config`], or into a list of every mistake in it. `config/hookhold.toml` documents
+//! each option; a test compares it with the defaults and limits in the code.
 //!
-//! It opens no listener, no journal and no connection, and it does not know librdkafka: whoever loads hands in a check.
+//! This room opens no listener, no journal and no connection. It does not know librdkafka: the caller passes a check in.
 
 mod changes;
 mod kafka;
@@ -22,44 +22,44 @@ use crate::source::Source;
 use crate::toml_value::{Diagnostics, TomlTable};
 use crate::units::bytes_text;
 
-pub use changes::Change;
+pub use changes::ConfigChange;
 pub use kafka::{KafkaCheck, KafkaConfig};
 
-/// A whole configuration, checked; cheap to clone.
+/// A checked configuration; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The file it was read from.
+    /// The file that it was read from.
     pub path: PathBuf,
     /// `[server]`: the listener for deliveries.
     pub server: ServerConfig,
     /// `[admin]`: the listener for operators.
     pub admin: AdminConfig,
-    /// `[journal]`: where events are kept.
+    /// `[journal]`: where events are stored.
     pub journal: JournalConfig,
-    /// `[dedupe]`: how long repeats are recognised.
+    /// `[dedupe]`: how long duplicates are recognised.
     pub dedupe: DedupeLimits,
     /// `[kafka]`; without it, events stay in the journal.
     pub kafka: Option<KafkaConfig>,
     /// `[sources.NAME]`, in the order of the file; never empty.
     pub sources: Vec<Arc<Source>>,
-    /// What the file states, as dotted keys and TOML; secrets stand in it by reference only.
+    /// The options that the file sets, as dotted keys with their TOML values. Holds references to secrets, never a secret.
     pub stated: BTreeMap<String, String>,
 }
 
-/// The listener for deliveries and its limits.
+/// `[server]`: the listener for deliveries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerConfig {
     /// Address and port for deliveries.
     pub listen: SocketAddr,
-    /// Scheme, host, port and path prefix as providers see them, without a final slash.
+    /// Scheme, host, port and path prefix that providers call, without a final slash.
     pub public_url: Option<String>,
-    /// The limits of the listener.
+    /// Limits on connections, requests and senders.
     pub limits: ServerLimits,
-    /// Certificate and key of HTTPS; without them deliveries come over plain HTTP.
+    /// Certificate and key for HTTPS; `None` for plain HTTP.
     pub tls: Option<certificate::CertificateFiles>,
-    /// Networks of proxies whose word about a sender's address is believed.
+    /// Networks of proxies that are trusted to name the sender's address.
     pub trusted_proxies: Vec<IpNet>,
-    /// Their connections begin with a PROXY v2 header.
+    /// True if connections from trusted proxies begin with a PROXY v2 header.
     pub proxy_protocol: bool,
 }
 
@@ -76,12 +76,12 @@ impl Default for ServerConfig {
     }
 }
 
-/// The listener for metrics, probes and the console.
+/// `[admin]`: the listener for metrics, probes and the console.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminConfig {
     /// Address and port for operators.
     pub listen: SocketAddr,
-    /// The limits of what is kept for the operator.
+    /// Limits on what is stored for the operator.
     pub limits: AdminLimits,
 }
 
@@ -91,12 +91,12 @@ impl Default for AdminConfig {
     }
 }
 
-/// Where and how long events are kept.
+/// `[journal]`: where and how long events are stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JournalConfig {
-    /// The directory; a relative one begins at the working directory.
+    /// The directory; a relative path starts at the working directory.
     pub dir: PathBuf,
-    /// How much of them is kept, and for how long.
+    /// Limits on size and retention.
     pub limits: JournalLimits,
 }
 
@@ -107,13 +107,14 @@ impl Default for JournalConfig {
 }
 
 impl JournalConfig {
-    /// No body of so many bytes can ever be kept: it must fit into one topic's share, and beside the segment in use.
+    /// Returns the size from which on no body can be stored: a body must fit into the backlog of one topic, and into
+    /// `max_size` together with the segment in use.
     fn largest_body(&self) -> u64 {
         let JournalLimits { max_backlog, max_size, segment_size, .. } = self.limits;
         max_backlog.min(max_size.saturating_sub(segment_size))
     }
 
-    /// Reads `[journal]` of `path` alone: who only looks at the journal needs none of the sources' secrets.
+    /// Reads only `[journal]` of `path`, for verbs that read the journal and have no access to the sources' secrets.
     pub fn load(path: &Path) -> Result<JournalConfig, Diagnostics> {
         let read = |mut root: TomlTable, _: &Diagnostics| read::journal(&mut root.take_section("journal"));
         TomlTable::read(&path.display().to_string(), &contents(path)?, read)
@@ -121,7 +122,7 @@ impl JournalConfig {
 }
 
 impl AdminConfig {
-    /// Reads `[admin]` of `path` alone: whoever asks the running process needs nothing else of it.
+    /// Reads only `[admin]` of `path`, for verbs that query the running process.
     pub fn load(path: &Path) -> Result<AdminConfig, Diagnostics> {
         let read = |mut root: TomlTable, _: &Diagnostics| read::admin(&mut root.take_section("admin"));
         TomlTable::read(&path.display().to_string(), &contents(path)?, read)
@@ -129,19 +130,20 @@ impl AdminConfig {
 }
 
 impl Config {
-    /// The file to read: the one named, else `hookhold.toml` here, else in `/etc/hookhold`. `None` when there is none.
+    /// Returns the file to read: the named one, else `hookhold.toml` in the working directory, else the one in `/etc/hookhold`.
+    /// `None` if there is none.
     pub fn find(named: Option<PathBuf>) -> Option<PathBuf> {
-        named.or_else(|| PLACES.iter().map(PathBuf::from).find(|place| place.exists()))
+        named.or_else(|| DEFAULT_FILES.iter().map(PathBuf::from).find(|file| file.exists()))
     }
 
-    /// Reads and checks `path`. `kafka` judges one librdkafka property.
+    /// Reads and checks the file `path`. `kafka` checks one librdkafka property.
     pub fn load(path: &Path, kafka: KafkaCheck) -> Result<Config, Diagnostics> {
         let text = contents(path)?;
         let config = Config::parse(&path.display().to_string(), &text, kafka)?;
         Ok(Config { path: path.to_owned(), ..config })
     }
 
-    /// Checks `text`, which every mistake calls `file`.
+    /// Parses and checks `text`; `file` is its name in diagnostics.
     pub fn parse(file: &str, text: &str, kafka: KafkaCheck) -> Result<Config, Diagnostics> {
         TomlTable::read(file, text, |root, diagnostics| read::root(file, root, kafka, diagnostics))
     }
@@ -159,5 +161,5 @@ fn contents(path: &Path) -> Result<String, Diagnostics> {
     })
 }
 
-const PLACES: [&str; 2] = ["hookhold.toml", "/etc/hookhold/hookhold.toml"];
+const DEFAULT_FILES: [&str; 2] = ["hookhold.toml", "/etc/hookhold/hookhold.toml"];
 const MAX_FILE: u64 = 1 << 20;

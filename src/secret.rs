@@ -1,5 +1,5 @@
-//! Secrets by reference: `env:NAME` or `file:PATH`, never the literal text. A secret has a name, which may be shown
-//! everywhere, and bytes, which are never printed: not in a message, not by `Debug`.
+//! Secrets by reference: `env:NAME` or `file:PATH`, never the literal text. A secret has a name, which logs and metrics show,
+//! and bytes, which neither a message nor `Debug` prints.
 
 use std::fmt;
 use std::io::Read;
@@ -12,16 +12,16 @@ use crate::toml_value::Item;
 /// A named secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
-    /// What logs, metrics and headers call it: its given name, else the variable's or the file's base name.
+    /// Its name in logs, metrics and headers: the configured one, else that of the variable or the base name of the file.
     pub name: Arc<str>,
-    /// The secret as it was stored, without a final line break.
+    /// The secret as stored, without a final line break.
     pub bytes: Vec<u8>,
-    /// From this moment on nothing is accepted that it signed; `None`: it has no end.
+    /// The time from which on its signatures are rejected; `None` if it does not expire.
     pub not_after: Option<UnixMillis>,
 }
 
 impl Secret {
-    /// True when white space or quotation marks stand around it: a slip of the hand, as a rule.
+    /// True if the secret is wrapped in whitespace or quotes, usually a copy-paste mistake.
     pub fn is_wrapped(&self) -> bool {
         let bare = self.bytes.trim_ascii();
         let quote = |byte: Option<&u8>| byte.is_some_and(|byte| b"\"'`".contains(byte));
@@ -35,8 +35,9 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Reads `"env:NAME"`, `"file:PATH"` (relative to the working directory) or `{ name = "…", from = "env:…", not_after = 2027-01-01 }`.
-/// Anything else, an unset variable, an unreadable or empty file is noted as a mistake that does not repeat the text.
+/// Reads `"env:NAME"`, `"file:PATH"` (relative to the working directory) or
+/// `{ name = "…", from = "env:…", not_after = 2027-01-01 }`. Reports anything else, an unset variable, and an unreadable or
+/// empty file, without repeating the text.
 pub fn read(item: Item) -> Option<Secret> {
     if !item.is_table() {
         return follow(&item);
@@ -117,7 +118,7 @@ fn contents(path: &Path) -> std::io::Result<Vec<u8>> {
 }
 
 const MAX_NAME: usize = 64;
-/// A key in PEM is a few KiB; more is the wrong file.
+/// A PEM key has a few KiB; a larger file is the wrong one.
 const MAX_FILE: u64 = 64 << 10;
 const REFERENCE: &str = "\"env:NAME\" or \"file:PATH\"";
 const FILE: &str = "a file of 1 B to 64 KiB with the secret";

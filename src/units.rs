@@ -1,4 +1,4 @@
-//! Durations, sizes and rates as people write them: `"5m"`, `"64 MiB"`, `"600/m"`. Reading and printing agree.
+//! Durations, sizes and rates as text: `"5m"`, `"64 MiB"`, `"600/m"`. Printed text can be parsed again.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -11,7 +11,7 @@ const SIZES: &[(&str, u64)] = &[("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 <<
 
 const PERIODS: &[(&str, u32)] = &[("s", 1), ("m", 60), ("h", 3600)];
 
-/// So many in a period: all of them may come at once, then they come evenly.
+/// A count per period. A limiter admits the whole count as a burst and refills it evenly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     count: NonZeroU32,
@@ -19,10 +19,10 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// The most that can be written.
+    /// The largest count that can be configured.
     pub const MOST: u32 = 1_000_000;
 
-    /// Reads `"100/s"`, `"600/m"` or `"36000/h"`. `None` for anything else, for 0 and beyond [`Rate::MOST`].
+    /// Parses `"100/s"`, `"600/m"` or `"36000/h"`. `None` for anything else, for 0 and for more than [`Rate::MOST`].
     pub fn parse(text: &str) -> Option<Rate> {
         let (count, unit) = text.split_once('/')?;
         let (_, seconds) = PERIODS.iter().find(|(name, _)| *name == unit)?;
@@ -30,7 +30,7 @@ impl Rate {
         Some(Rate { count: count?, seconds: *seconds }).filter(|rate| rate.count.get() <= Rate::MOST)
     }
 
-    /// The same for a limiter.
+    /// Converts the rate for a limiter.
     pub fn quota(self) -> Quota {
         let interval = Duration::from_secs(self.seconds.into()) / self.count.get();
         Quota::with_period(interval).expect("at least a microsecond").allow_burst(self.count)
@@ -44,27 +44,27 @@ impl fmt::Display for Rate {
     }
 }
 
-/// Reads a whole number with `ms`, `s`, `m`, `h` or `d`. `None` for anything else, and beyond 64 bits of milliseconds.
+/// Parses a whole number with `ms`, `s`, `m`, `h` or `d`. `None` for anything else and for more than 64 bits of milliseconds.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     parse(text, DURATIONS).map(Duration::from_millis)
 }
 
-/// Reads a whole number with `B`, `KiB`, `MiB`, `GiB` or `TiB`. `None` for anything else, and beyond 64 bits.
+/// Parses a whole number with `B`, `KiB`, `MiB`, `GiB` or `TiB`. `None` for anything else and for more than 64 bits.
 pub fn parse_bytes(text: &str) -> Option<u64> {
     parse(text, SIZES)
 }
 
-/// Prints a duration in the largest unit that divides it; what is below a millisecond is cut off.
+/// Formats a duration in the largest unit that divides it; drops fractions of a millisecond.
 pub fn duration_text(length: Duration) -> String {
     print(u64::try_from(length.as_millis()).unwrap_or(u64::MAX), DURATIONS, "")
 }
 
-/// Prints a number of bytes in the largest unit that divides it.
+/// Formats a number of bytes in the largest unit that divides it.
 pub fn bytes_text(size: u64) -> String {
     print(size, SIZES, " ")
 }
 
-/// Prints a number of bytes for people: one digit after the point, in the largest unit that it fills.
+/// Formats a number of bytes with one decimal in the largest unit that does not exceed it.
 pub fn bytes_about(size: u64) -> String {
     match SIZES.iter().find(|(_, factor)| size >= *factor) {
         Some((unit, factor)) if *factor > 1 => format!("{:.1} {unit}", size as f64 / *factor as f64),
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_printed_can_be_read_again() {
+    fn printed_durations_sizes_and_rates_parse_back() {
         for millis in [0, 1, 500, 1_000, 90_000, 86_400_000, 604_800_000, u64::MAX] {
             let length = Duration::from_millis(millis);
             assert_eq!(parse_duration(&duration_text(length)), Some(length));
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_unit_or_no_end_is_refused() {
+    fn amounts_without_a_unit_or_out_of_range_are_rejected() {
         for text in ["", "5", "m", "5 minutes", "-5s", "1.5h", "18446744073709551615d", "99999999999999999999s", "5ß"] {
             assert_eq!(parse_duration(text), None, "{text}");
         }

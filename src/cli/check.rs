@@ -1,4 +1,4 @@
-//! `hookhold check`: every mistake of a configuration at once, or a summary of what it says.
+//! `hookhold check`: prints every mistake of the configuration at once, or a summary of it.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -11,24 +11,25 @@ use serde_json::json;
 
 use super::{Context, ExitStatus, UsageError, VerbResult, table};
 
-/// Report every mistake in the configuration, without starting anything.
+/// Check the configuration without starting the gateway.
 ///
-/// Each mistake comes with file, line, key and what is allowed. Without mistakes: the sources with the URL to paste, their
-/// topics and the names of their secrets, and the file system of the journal. Secrets themselves are never printed.
+/// Prints every mistake at once with its file, line and key, what is expected, what was found and how to mend it. Without
+/// mistakes, prints each source with the URL to paste, its topic and the names of its secrets, and the file system of the
+/// journal. Never prints a secret.
 ///
-/// With --diff the running process is asked instead: it reads its own file with its own environment, and says what a SIGHUP
-/// would change and what needs a restart. Nothing is changed. Exit code 0 when a SIGHUP would be obeyed.
+/// With --diff, the running process reads its own file in its own environment and reports what a SIGHUP would change and which
+/// changes need a restart. Nothing changes. Exits with 0 if a SIGHUP would succeed.
 #[derive(clap::Args)]
 pub struct CheckArgs {
-    /// Ask the running process what a reload of its configuration would change.
+    /// Show what a reload of the running process would change.
     #[arg(long)]
     diff: bool,
-    /// The admin listener to ask [default: [admin] listen of the configuration, on this machine].
+    /// The admin listener of that process [default: [admin] listen of the configuration, on this machine].
     #[arg(long, requires = "diff")]
     url: Option<String>,
 }
 
-/// Prints the report; exit code 2 when there is a mistake.
+/// Prints the report. Exits with 2 if there is a mistake.
 pub fn run(context: &Context, args: CheckArgs) -> VerbResult {
     if args.diff {
         return super::diff::run(context, args.url);
@@ -38,9 +39,9 @@ pub fn run(context: &Context, args: CheckArgs) -> VerbResult {
     match hookhold::service::load_config(&file) {
         Ok(config) if context.json() => summary_json(&mut out, &config)?,
         Ok(config) => summary(&mut out, &config)?,
-        Err(mistakes) => {
-            let all = mistakes.sorted();
-            all.iter().try_for_each(|mistake| report(&mut out, mistake, context.json()))?;
+        Err(diagnostics) => {
+            let all = diagnostics.sorted();
+            all.iter().try_for_each(|diagnostic| report(&mut out, diagnostic, context.json()))?;
             out.flush()?;
             let plural = if all.len() == 1 { "mistake" } else { "mistakes" };
             return Err(UsageError(format!("{} {plural} in {}", all.len(), file.display())).into());
@@ -50,18 +51,20 @@ pub fn run(context: &Context, args: CheckArgs) -> VerbResult {
     Ok(ExitStatus::Done)
 }
 
-fn report(out: &mut impl Write, mistake: &Diagnostic, json: bool) -> io::Result<()> {
-    if !json {
-        return writeln!(out, "{mistake}");
-    }
-    writeln!(out, "{}", serde_json::json!(mistake))
+fn report(out: &mut impl Write, diagnostic: &Diagnostic, json: bool) -> io::Result<()> {
+    if json { writeln!(out, "{}", json!(diagnostic)) } else { writeln!(out, "{diagnostic}") }
 }
 
 fn summary(out: &mut impl Write, config: &Config) -> io::Result<()> {
     writeln!(out, "{}: no mistakes\n", config.path.display())?;
     let mut sources = table::new(&["SOURCE", "URL", "TOPIC", "SECRETS"], &[]);
     for source in &config.sources {
-        sources.add_row([source.name.to_string(), url(config, source), source.topic.to_string(), secrets(source).join(", ")]);
+        sources.add_row([
+            source.name.to_string(),
+            url(config, source),
+            source.topic.to_string(),
+            secret_names(source).join(", "),
+        ]);
     }
     writeln!(out, "{}\n", sources.trim_fmt())?;
     writeln!(out, "journal  {} on {}", config.journal.dir.display(), file_system(config)?.0)?;
@@ -71,7 +74,7 @@ fn summary(out: &mut impl Write, config: &Config) -> io::Result<()> {
         writeln!(out, "\nwarning: {warning}")?;
     }
     for source in config.sources.iter().filter(|source| source.shadow) {
-        let what = "every delivery is answered ok, also what is refused or lost";
+        let what = "every delivery is answered ok, even if it is rejected or lost";
         writeln!(out, "\nwarning: sources.{}.danger_shadow is on: {what}", source.name)?;
     }
     Ok(())
@@ -103,7 +106,7 @@ fn summary_json(out: &mut impl Write, config: &Config) -> io::Result<()> {
     writeln!(out, "{summary}")
 }
 
-/// What to paste into a dashboard, as far as the configuration knows it.
+/// Returns the URL to paste into a dashboard, with `HOST` where the configuration does not know it.
 fn url(config: &Config, source: &Source) -> String {
     let (listen, path) = (config.server.listen, &source.path);
     let scheme = if config.server.tls.is_some() { "https" } else { "http" };
@@ -114,8 +117,8 @@ fn url(config: &Config, source: &Source) -> String {
     }
 }
 
-/// Names, with the end of those that have one.
-fn secrets(source: &Source) -> Vec<String> {
+/// Returns the names of the secrets, with the expiry of those that have one.
+fn secret_names(source: &Source) -> Vec<String> {
     let secrets = source.secrets.iter();
     secrets
         .map(|secret| secret.not_after.map_or(secret.name.to_string(), |end| format!("{} until {}", secret.name, end.rfc3339())))
@@ -129,7 +132,7 @@ fn servers(config: &Config) -> Option<&str> {
         .map(|(_, servers)| servers.as_str())
 }
 
-/// The journal's file system by name, and whether its promises are known to hold.
+/// Returns the name of the journal's file system, and true if its sync is known to be honest.
 fn file_system(config: &Config) -> io::Result<(String, bool)> {
     let whole = std::path::absolute(&config.journal.dir)?;
     journal::file_system(whole.ancestors().find(|dir| dir.exists()).unwrap_or(&whole))
@@ -137,6 +140,6 @@ fn file_system(config: &Config) -> io::Result<(String, bool)> {
 
 fn warning(config: &Config) -> io::Result<Option<String>> {
     let (name, trusted) = file_system(config)?;
-    let text = || format!("{name}: a 2xx means on disk only where sync is honest; that is known of ext4 and XFS");
+    let text = || format!("{name}: a 2xx may not survive a power cut; the guarantees of a sync are known for ext4 and XFS only");
     Ok((!trusted).then(text))
 }

@@ -1,82 +1,67 @@
-//! `hookhold check --diff`: what a reload would change, told by the process that would do it. Only that process has its
-//! environment, its working directory and its rights, so nobody else could say.
+//! `hookhold check --diff`: shows what a reload would change. The running process answers, because only it has its own
+//! environment, working directory and permissions.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use hookhold::config::ConfigChange;
+use hookhold::diagnostic::Diagnostic;
 use serde::Deserialize;
 
 use super::{Context, ExitStatus, UsageError, VerbResult, ask, table};
 
-/// What `/api/changes` says.
+/// The response of `/api/changes`.
 #[derive(Deserialize)]
-struct Outlook {
+struct ReloadPreview {
     file: PathBuf,
-    changes: Vec<Change>,
-    mistakes: Vec<ReportedMistake>,
+    changes: Vec<ConfigChange>,
+    #[serde(rename = "mistakes")]
+    diagnostics: Vec<Diagnostic>,
 }
 
-#[derive(Deserialize)]
-struct Change {
-    key: String,
-    change: String,
-    needs_restart: bool,
-}
-
-#[derive(Deserialize)]
-struct ReportedMistake {
-    file: String,
-    line: usize,
-    key: String,
-    mistake: String,
-}
-
-/// Asks and prints; exit code 2 when the file has a mistake, 1 when a change in it needs a restart.
+/// Prints the preview. Exits with 2 if the file has a mistake, with 1 if a change needs a restart.
 pub fn run(context: &Context, url: Option<String>) -> VerbResult {
     let base = ask::listener(context, url)?;
     let page = ask::page(&base, "/api/changes")?;
-    let outlook: Outlook =
-        serde_json::from_str(&page).map_err(|_| format!("{base} is not the admin listener of a hookhold with reload"))?;
-    if let Some(named) = context.config.as_deref().filter(|named| !same_file(named, &outlook.file)) {
-        let (named, file) = (named.display(), outlook.file.display());
-        return Err(UsageError(format!("the process at {base} reads {file}, so it cannot say what {named} would change")).into());
+    let preview: ReloadPreview = serde_json::from_str(&page)
+        .map_err(|_| format!("{base}: expected the admin listener of hookhold, found another server"))?;
+    if let Some(named) = context.config.as_deref().filter(|named| !is_same_file(named, &preview.file)) {
+        let (named, file) = (named.display(), preview.file.display());
+        return Err(UsageError(format!("the process at {base} reads {file}, not {named}; leave --config out")).into());
     }
     let mut out = anstream::stdout().lock();
     if context.json() {
         writeln!(out, "{}", page.trim_end())?;
     } else {
-        print(&mut out, &outlook, &base)?;
+        print(&mut out, &preview, &base)?;
     }
     out.flush()?;
-    let (mistakes, restarts) = (outlook.mistakes.len(), outlook.changes.iter().filter(|change| change.needs_restart).count());
-    match (mistakes, restarts) {
-        (0, 0) => Ok(ExitStatus::Done),
-        (0, _) => Err("a reload would be refused: some changes need a restart".into()),
-        _ => Err(UsageError(format!("a reload would be refused: mistakes in {}", outlook.file.display())).into()),
+    if !preview.diagnostics.is_empty() {
+        return Err(UsageError(format!("a reload would fail: {} has mistakes", preview.file.display())).into());
     }
+    if preview.changes.iter().any(|change| change.needs_restart) {
+        return Err("a reload would fail: some changes need a restart".into());
+    }
+    Ok(ExitStatus::Done)
 }
 
-fn same_file(one: &Path, other: &Path) -> bool {
-    let whole = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    whole(one) == whole(other)
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let canonical = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    canonical(one) == canonical(other)
 }
 
-fn print(out: &mut impl Write, outlook: &Outlook, base: &str) -> io::Result<()> {
-    let Outlook { file, changes, mistakes } = outlook;
-    let heading = format!("{}: what a reload would change in the process at {base}", file.display());
-    for ReportedMistake { file, line, key, mistake } in mistakes {
-        let key = if key.is_empty() { String::new() } else { format!("{key}: ") };
-        writeln!(out, "{file}:{line}: {key}{mistake}")?;
+fn print(out: &mut impl Write, preview: &ReloadPreview, base: &str) -> io::Result<()> {
+    let ReloadPreview { file, changes, diagnostics } = preview;
+    if !diagnostics.is_empty() {
+        return diagnostics.iter().try_for_each(|diagnostic| writeln!(out, "{diagnostic}"));
     }
-    if !mistakes.is_empty() {
-        return Ok(());
-    }
+    let heading = format!("{}: changes of a reload in the process at {base}", file.display());
     if changes.is_empty() {
-        return writeln!(out, "{heading}: nothing");
+        return writeln!(out, "{heading}: none");
     }
     writeln!(out, "{heading}\n")?;
     let mut rows = table::new(&["OPTION", "CHANGE", ""], &[]);
-    for Change { key, change, needs_restart } in changes {
+    for ConfigChange { key, change, needs_restart } in changes {
         rows.add_row([key.as_str(), change, if *needs_restart { "needs a restart" } else { "" }]);
     }
     writeln!(out, "{}", rows.trim_fmt())

@@ -1,8 +1,8 @@
-//! Plain tables: no borders, two spaces between columns, so that `cut` and `awk` work on them.
+//! Plain tables without borders, two spaces between columns, for a terminal as well as for `cut` and `awk`.
 
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
 
-/// A table with `headings`; the columns listed in `right` hold numbers.
+/// Returns a table with these headings; the columns listed in `right` are aligned to the right.
 pub fn new(headings: &[&str], right: &[usize]) -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(headings.to_vec());

@@ -1,5 +1,5 @@
-//! What another configuration would change, and which of it only a restart can. Says that a secret has changed, never what
-//! it is or was.
+//! Compares two configurations: lists the options that differ, and which of them need a restart. Reports that a secret has
+//! changed, never its value.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,27 +7,27 @@ use super::{Config, KafkaConfig, ServerConfig};
 use crate::limits::{DedupeLimits, ServerLimits};
 use crate::source::Source;
 
-/// One difference.
+/// One option that differs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Change {
+pub struct ConfigChange {
     /// The dotted path of the option.
     pub key: String,
-    /// How it changes, in words.
+    /// A description of the change.
     pub change: String,
-    /// True when only a restart can bring it about.
+    /// True if the change takes effect only with a restart.
     pub needs_restart: bool,
 }
 
 impl Config {
-    /// What `next` would change, in the order of the keys.
-    pub fn changes(&self, next: &Config) -> Vec<Change> {
+    /// Returns what `next` changes, sorted by key.
+    pub fn changes(&self, next: &Config) -> Vec<ConfigChange> {
         let keys = self.stated.keys().chain(next.stated.keys());
-        let mut changes: Vec<Change> = keys.filter_map(|key| self.option(next, key)).collect();
+        let mut changes: Vec<ConfigChange> = keys.filter_map(|key| self.option(next, key)).collect();
         for (old, new) in self.sources.iter().filter_map(|old| Some((old, named(next, &old.name)?))) {
-            changes.extend(secrets(old, new));
+            changes.extend(changed_secrets(old, new));
         }
         if let (Some(old), Some(new)) = (&self.kafka, &next.kafka) {
-            let replaced = properties(old, new).map(|name| behind(format!("kafka.{name}"), "it"));
+            let replaced = changed_properties(old, new).map(|name| new_secret(format!("kafka.{name}"), "the secret"));
             changes.extend(replaced.filter(|change| self.stated.get(&change.key) == next.stated.get(&change.key)));
         }
         changes.sort();
@@ -35,7 +35,7 @@ impl Config {
         changes
     }
 
-    fn option(&self, next: &Config, key: &str) -> Option<Change> {
+    fn option(&self, next: &Config, key: &str) -> Option<ConfigChange> {
         let change = match (self.stated.get(key), next.stated.get(key)) {
             (old, new) if old == new => return None,
             (Some(old), Some(new)) => format!("{old} → {new}"),
@@ -43,10 +43,10 @@ impl Config {
             (Some(old), None) => format!("removed: {old}"),
             (None, None) => return None,
         };
-        Some(Change { key: key.to_owned(), change, needs_restart: self.needs_restart(next, key) })
+        Some(ConfigChange { key: key.to_owned(), change, needs_restart: self.needs_restart(next, key) })
     }
 
-    /// False also for another spelling of the same value.
+    /// Compares values, so another spelling of the same value needs no restart.
     fn needs_restart(&self, next: &Config, key: &str) -> bool {
         let (section, _) = key.split_once('.').unwrap_or((key, ""));
         match section {
@@ -63,7 +63,7 @@ impl Config {
     }
 }
 
-/// `next` without what a reload takes over.
+/// Returns `next` with the values of `running` in all options that a reload applies.
 fn as_reloaded(running: &ServerConfig, next: &ServerConfig) -> ServerConfig {
     let limits = ServerLimits { max_body: running.limits.max_body, ..next.limits };
     ServerConfig { public_url: running.public_url.clone(), limits, tls: running.tls.clone(), ..next.clone() }
@@ -73,22 +73,22 @@ fn named<'a>(config: &'a Config, name: &str) -> Option<&'a Source> {
     config.sources.iter().map(|source| &**source).find(|source| *source.name == *name)
 }
 
-/// Secrets of one name that are another one now.
-fn secrets(old: &Source, new: &Source) -> Vec<Change> {
+/// Lists the secrets whose name stays and whose value differs.
+fn changed_secrets(old: &Source, new: &Source) -> Vec<ConfigChange> {
     let same_name = |key: &&crate::source::Key| old.secrets.iter().any(|old| old.name == key.name && !old.is_same_secret(key));
-    let place = format!("sources.{}.secrets", new.name);
-    new.secrets.iter().filter(same_name).map(|key| behind(place.clone(), &key.name)).collect()
+    let option = format!("sources.{}.secrets", new.name);
+    new.secrets.iter().filter(same_name).map(|key| new_secret(option.clone(), &format!("the secret {}", key.name))).collect()
 }
 
-/// Properties whose reference stays and whose value does not.
-fn properties<'a>(old: &'a KafkaConfig, new: &'a KafkaConfig) -> impl Iterator<Item = &'a str> {
+/// Lists the properties whose value differs, which may stand behind an unchanged reference.
+fn changed_properties<'a>(old: &'a KafkaConfig, new: &'a KafkaConfig) -> impl Iterator<Item = &'a str> {
     let differs = |(name, value): &&(String, String)| old.librdkafka.iter().any(|(old, was)| old == name && was != value);
     new.librdkafka.iter().filter(differs).map(|(name, _)| name.as_str())
 }
 
-fn behind(key: String, what: &str) -> Change {
-    Change { key, change: format!("the secret behind {what} is another one"), needs_restart: false }
+fn new_secret(key: String, what: &str) -> ConfigChange {
+    ConfigChange { key, change: format!("{what} has changed"), needs_restart: false }
 }
 
-/// What a reload takes over besides `[sources]`, what stands in `[kafka]`, and another certificate.
+/// Options that a reload applies, in addition to `[sources]`, the properties in `[kafka]` and a new certificate.
 const RELOADED: &[&str] = &["server.public_url", "server.max_body", "admin.keep_rejected", "dedupe.window"];

@@ -1,5 +1,5 @@
-//! `[kafka]`: librdkafka's own names, passed through. What hookhold promises depends on some of them, so those are fixed
-//! and refused, by every name they have. Passwords come by reference only.
+//! `[kafka]`: librdkafka's properties under their own names. Those on which a promise depends are fixed and rejected under all
+//! their names. Passwords are accepted by reference only.
 
 use std::fmt;
 
@@ -7,15 +7,15 @@ use crate::diagnostic::nearest;
 use crate::secret;
 use crate::toml_value::{Item, Location, TomlTable};
 
-/// Says what is wrong with one librdkafka property, if anything. Is never shown a secret.
+/// Returns librdkafka's complaint about one property, if any. Never receives a secret.
 pub type KafkaCheck = fn(name: &str, value: &str) -> Option<String>;
 
-/// How to reach Kafka.
+/// The connection to Kafka.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct KafkaConfig {
-    /// librdkafka's properties with references followed, in the order of the file.
+    /// librdkafka's properties in the order of the file, with references resolved.
     pub librdkafka: Vec<(String, String)>,
-    /// The line of `[kafka]`, for what is wrong with all of it together.
+    /// The line of `[kafka]`, for mistakes about the section as a whole.
     pub line: usize,
 }
 
@@ -82,9 +82,9 @@ impl PropertyReader {
     }
 }
 
-/// What events without a topic of their own go to.
+/// The topic of a source that names none.
 pub(super) const TOPIC: &str = "webhooks.{source}";
-/// Kafka's own limit.
+/// Kafka's limit, in characters.
 const MAX_TOPIC: usize = 249;
 
 /// How librdkafka begins its message about a name that it does not know.
@@ -121,7 +121,7 @@ const FIXED: &[(&str, &str)] = &[
     ("delivery.report.only.error", "hookhold requires false because only an acknowledgement moves a cursor"),
 ];
 
-/// Properties that hold secrets.
+/// Properties that hold secrets and are accepted by reference only.
 const SECRET: &[&str] = &[
     "sasl.password",
     "sasl.oauthbearer.config",

@@ -1,4 +1,4 @@
-//! One reader per section: each option with its limits, then what must hold between options.
+//! One reader per section, then the checks between options.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use crate::source::{self, Source, SourceDefaults, url};
 use crate::toml_value::{Diagnostics, Item, Location, TomlTable};
 use crate::units::bytes_text;
 
-/// Reads and checks the whole file.
+/// Reads and checks a whole file.
 pub(super) fn root(file: &str, mut root: TomlTable, kafka: KafkaCheck, diagnostics: &Diagnostics) -> Config {
     let stated = root.clone().flatten().into_iter().map(|(key, item): (_, Item)| (key, item.to_string())).collect();
     let mut section = |name| root.take_section(name);
@@ -161,7 +161,7 @@ fn address(t: &mut TomlTable, default: SocketAddr) -> SocketAddr {
     t.take("listen").and_then(|item| item.parse(ADDRESS, |text| text.parse().ok())).unwrap_or(default)
 }
 
-/// Both files or neither, and what is in them can be served.
+/// Reads `tls_cert` and `tls_key`, which need each other, and checks that the certificate can be served.
 fn tls(t: &mut TomlTable) -> Option<CertificateFiles> {
     let (cert, key) = (t.take_str("tls_cert"), t.take_str("tls_key"));
     let files = match (cert, key) {
@@ -189,5 +189,5 @@ fn networks(t: &mut TomlTable) -> Vec<IpNet> {
 
 const SOURCE_NAME: &str = "a name of 1 to 64 letters, digits, \"-\" and \"_\" that begins with a letter or digit";
 const ADDRESS: &str = "a string such as \"0.0.0.0:8080\" or \"[::]:8080\"";
-/// One being written, one in reserve for recovery, one being read, one to delete.
+/// One segment being written, one in reserve for recovery, one being read, one to delete.
 const MIN_SEGMENTS: u64 = 4;

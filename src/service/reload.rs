@@ -10,14 +10,14 @@ use serde_json::json;
 
 use super::{Service, settings};
 use crate::certificate::{Certificate, CertificateError, CertificateFiles};
-use crate::config::{Change, Config};
+use crate::config::{Config, ConfigChange};
 use crate::diagnostic::Diagnostics;
 
 /// A configuration that can replace the one in force, and what it needs.
 struct Reload {
     config: Config,
     certificate: Option<Certificate>,
-    changes: Vec<Change>,
+    changes: Vec<ConfigChange>,
 }
 
 /// Reason why the configuration in force stays.
@@ -25,7 +25,7 @@ enum ReloadError {
     /// The file has mistakes.
     Invalid(Diagnostics),
     /// Some of these changes need a restart.
-    NeedsRestart(Vec<Change>),
+    NeedsRestart(Vec<ConfigChange>),
 }
 
 impl Service {
@@ -39,7 +39,7 @@ impl Service {
                 self.apply(&config, certificate);
                 *running = config;
                 self.set_reloaded();
-                changes.iter().for_each(|Change { key, change, .. }| tracing::info!(key, change, "configuration changed"));
+                changes.iter().for_each(|ConfigChange { key, change, .. }| tracing::info!(key, change, "configuration changed"));
                 tracing::info!(file, changes = changes.len(), "configuration reloaded");
             }
             Err(error) => {
