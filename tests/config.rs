@@ -1,5 +1,5 @@
-//! `hookhold.toml`: every mistake is found at once, each with its place, and no secret is printed; the file that documents
-//! all options says what the code does.
+//! `hookhold.toml`: every mistake is reported once with its location, and no secret is printed. The reference file
+//! `config/hookhold.toml` agrees with the code.
 
 #[path = "common/https.rs"]
 mod https;
@@ -23,15 +23,15 @@ fn parse(text: &str) -> Result<Config, Diagnostics> {
 
 fn broken_configurations() -> Vec<PathBuf> {
     let files: Vec<PathBuf> = std::fs::read_dir("tests/configs").unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert!(files.len() >= 8, "the broken configurations are there");
+    assert!(files.len() >= 20, "{} broken configurations", files.len());
     files
 }
 
-/// What the `#!` marks of a broken configuration announce: line, and how the message begins.
-fn announced(text: &str) -> Vec<(usize, String)> {
-    let mark = |(at, line): (usize, &str)| Some((at + 1, line.split_once("#! ")?.1.to_owned()));
-    let all: Vec<_> = text.lines().enumerate().filter_map(mark).collect();
-    assert!(!all.is_empty(), "something is wrong in every broken configuration");
+/// Returns what the `#!` comments of a broken configuration expect: the line, and the start of the message.
+fn expected_messages(text: &str) -> Vec<(usize, String)> {
+    let message = |(at, line): (usize, &str)| Some((at + 1, line.split_once("#! ")?.1.to_owned()));
+    let all: Vec<_> = text.lines().enumerate().filter_map(message).collect();
+    assert!(!all.is_empty(), "every broken configuration has a mistake");
     all
 }
 
@@ -45,34 +45,34 @@ fn is_in_form(what: &str) -> bool {
 }
 
 #[test]
-fn every_mistake_is_found_where_it_stands_and_nothing_else() {
+fn every_mistake_has_one_message_at_its_line() {
     for path in broken_configurations() {
         let text = std::fs::read_to_string(&path).unwrap();
-        let mistakes = parse(&text).expect_err("it is broken").sorted();
-        let wanted = announced(&text);
-        let report = || mistakes.iter().map(|mistake| format!("{mistake}\n")).collect::<String>();
-        assert_eq!(mistakes.len(), wanted.len(), "{}:\n{}", path.display(), report());
-        for (mistake, (line, begin)) in mistakes.iter().zip(&wanted) {
-            let whole = mistake.to_string();
-            let expected = format!("hookhold.toml:{line}: {begin}");
-            assert!(whole.starts_with(&expected), "{}: wanted\n{expected}\nin\n{}", path.display(), report());
-            assert!(is_in_form(&mistake.what), "{whole}");
+        let diagnostics = parse(&text).expect_err("the configuration is broken").sorted();
+        let expected = expected_messages(&text);
+        let report = || diagnostics.iter().map(|diagnostic| format!("{diagnostic}\n")).collect::<String>();
+        assert_eq!(diagnostics.len(), expected.len(), "{}:\n{}", path.display(), report());
+        for (diagnostic, (line, start)) in diagnostics.iter().zip(&expected) {
+            let message = diagnostic.to_string();
+            let start = format!("hookhold.toml:{line}: {start}");
+            assert!(message.starts_with(&start), "{}: expected\n{start}\nin\n{}", path.display(), report());
+            assert!(is_in_form(&diagnostic.what), "{message}");
         }
         assert!(!report().contains("SECRET"), "a secret was printed: {}", report());
     }
 }
 
 #[test]
-fn ten_mistakes_get_ten_messages_in_one_check() {
+fn check_prints_ten_messages_for_ten_mistakes() {
     let file = "tests/configs/ten-mistakes.toml";
-    let wanted = announced(&std::fs::read_to_string(file).unwrap());
-    assert_eq!(wanted.len(), 10);
+    let expected = expected_messages(&std::fs::read_to_string(file).unwrap());
+    assert_eq!(expected.len(), 10);
     let check = Command::new(env!("CARGO_BIN_EXE_hookhold")).args(["check", "--config", file]).output().unwrap();
     let (out, err) = (String::from_utf8(check.stdout).unwrap(), String::from_utf8(check.stderr).unwrap());
     assert_eq!(check.status.code(), Some(2), "{err}");
     assert_eq!(out.lines().count(), 10, "{out}");
-    for (message, (line, begin)) in out.lines().zip(&wanted) {
-        assert!(message.starts_with(&format!("{file}:{line}: {begin}")), "{message}");
+    for (message, (line, start)) in out.lines().zip(&expected) {
+        assert!(message.starts_with(&format!("{file}:{line}: {start}")), "{message}");
         let what = message.splitn(3, ": ").nth(2).expect("file, key and mistake");
         assert!(is_in_form(what), "{message}");
     }
@@ -80,83 +80,114 @@ fn ten_mistakes_get_ten_messages_in_one_check() {
     assert_eq!(err, format!("hookhold: 10 mistakes in {file}\n"));
 }
 
-/// Some of librdkafka's properties are -1 for "none".
+/// Drops one letter of each key of the reference file in turn.
 #[test]
-fn negative_numbers_reach_librdkafka_and_no_option_of_ours() {
+fn a_misspelt_key_anywhere_causes_one_message() {
+    let (_pair, reference) = full_reference();
+    let lines: Vec<&str> = reference.lines().collect();
+    let mut misspelt = 0;
+    for (at, line) in lines.iter().enumerate() {
+        let Some(wrong) = misspell_key(line) else { continue };
+        let text = [&lines[..at], &[wrong.as_str()], &lines[at + 1..]].concat().join("\n");
+        let diagnostics = parse(&text).expect_err(&wrong).sorted();
+        let is_one = diagnostics.len() == 1 && diagnostics[0].line == at + 1 && diagnostics[0].what.contains("; did you mean ");
+        assert!(is_one, "{wrong}: {diagnostics:#?}");
+        misspelt += 1;
+    }
+    assert!(misspelt > 70, "{misspelt} keys");
+}
+
+/// Returns `key = value` without the last letter but one of the key. `None` for other lines, and for `id`, of which too little
+/// is left.
+fn misspell_key(line: &str) -> Option<String> {
+    let (key, value) = line.split_once(" = ").filter(|(key, _)| key.starts_with(|first: char| first.is_ascii_lowercase()))?;
+    let at = key.len().checked_sub(2).filter(|_| !key.ends_with(".id"))?;
+    Some(format!("{}{} = {value}", &key[..at], &key[at + 1..]))
+}
+
+/// Some of librdkafka's properties use -1 for "none".
+#[test]
+fn negative_integers_reach_librdkafka_but_no_own_option() {
     let sources = "[sources.s]\nprovider = \"stripe\"\nsecrets = \"file:Cargo.toml\"\n";
     let kafka = "[kafka]\nbootstrap.servers = \"localhost:1\"\n\"topic.metadata.refresh.interval.ms\" = -1\nbatch.size = 0x10\n";
-    let config = parse(&format!("{kafka}{sources}")).unwrap_or_else(|mistakes| panic!("{mistakes}"));
-    let properties = config.kafka.expect("it is there").librdkafka;
+    let config = parse(&format!("{kafka}{sources}")).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
+    let properties = config.kafka.expect("[kafka] is set").librdkafka;
     for (name, value) in [("topic.metadata.refresh.interval.ms", "-1"), ("batch.size", "16")] {
         assert!(properties.contains(&(name.to_owned(), value.to_owned())), "{properties:?}");
     }
-    let mistakes = parse(&format!("[server]\nmax_streams = -1\n{sources}")).expect_err("negative").to_string();
-    assert!(
-        mistakes.starts_with("hookhold.toml:2: server.max_streams: expected an integer from 1 to 10000, found -1"),
-        "{mistakes}"
-    );
+    let diagnostics = parse(&format!("[server]\nmax_streams = -1\n{sources}")).expect_err("negative").to_string();
+    assert_eq!(diagnostics, "hookhold.toml:2: server.max_streams: expected an integer from 1 to 10000, found -1");
 }
 
-/// The reference with every option un-commented and its secrets pointed at a file that exists.
-fn reference_in_full() -> String {
-    let uncomment = |line: &str| match line.strip_prefix('#') {
-        Some(option) if option.starts_with(|first: char| first.is_ascii_lowercase() || "[\"{".contains(first)) => {
-            option.to_owned()
-        }
-        _ => line.to_owned(),
-    };
-    let text: Vec<String> = REFERENCE.lines().map(uncomment).collect();
-    assert!(text.len() > 50, "the reference is there");
+/// Returns the reference file with every option and example uncommented, and its secrets pointed at an existing file.
+fn uncommented_reference() -> String {
+    let text: Vec<&str> = REFERENCE.lines().map(|line| option_of(line).unwrap_or(line)).collect();
+    assert!(text.len() > 200, "{} lines", text.len());
     let references = point(&text.join("\n"), "\"env:", "\"file:Cargo.toml\"");
     point(&references, "\"file:", "\"file:Cargo.toml\"")
 }
 
-/// Replaces every quoted text that begins with `begin`.
-fn point(text: &str, begin: &str, with: &str) -> String {
-    let mut parts = text.split(begin);
+/// Returns the option in a commented line. A comment begins with a # and one space; an option has no space, its continuation
+/// two of them.
+fn option_of(line: &str) -> Option<&str> {
+    line.strip_prefix('#').filter(|option| option.starts_with("  ") || option.starts_with(|first| first != ' ' && first != '#'))
+}
+
+/// The same with a certificate that can be served.
+fn full_reference() -> (https::Pair, String) {
+    let pair = https::Pair::new(30);
+    let replace =
+        |text: String, name: &str, file: PathBuf| text.replace(&format!("/etc/hookhold/tls/{name}"), &file.to_string_lossy());
+    let text = replace(uncommented_reference(), "fullchain.pem", pair.cert());
+    let text = replace(text, "privkey.pem", pair.key());
+    (pair, text)
+}
+
+/// Replaces every quoted text that begins with `start`.
+fn point(text: &str, start: &str, with: &str) -> String {
+    let mut parts = text.split(start);
     let first = parts.next().unwrap_or_default().to_owned();
     parts.fold(first, |done, part| done + with + part.split_once('"').map_or("", |(_, rest)| rest))
 }
 
 #[test]
-fn the_reference_states_the_defaults() {
-    let pair = https::Pair::new(30);
-    let [cert, key] = [("fullchain.pem", pair.cert()), ("privkey.pem", pair.key())];
-    let place =
-        |text: String, (name, file): (&str, PathBuf)| text.replace(&format!("/etc/hookhold/tls/{name}"), &file.to_string_lossy());
-    let text = place(place(reference_in_full(), cert), key);
-    let config = parse(&text).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+fn the_reference_file_parses_to_the_defaults() {
+    let (_pair, text) = full_reference();
+    let config = parse(&text).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     let ServerConfig { public_url, tls, trusted_proxies, .. } = config.server.clone();
-    assert!(public_url.is_some() && tls.is_some() && !trusted_proxies.is_empty(), "examples without a default");
+    assert!(public_url.is_some() && tls.is_some() && !trusted_proxies.is_empty(), "options without a default");
     assert_eq!(config.server, ServerConfig { public_url, tls, trusted_proxies, ..ServerConfig::default() });
     assert_eq!(config.admin, AdminConfig::default());
     assert_eq!(config.journal, JournalConfig::default());
     assert_eq!(config.dedupe, DedupeLimits::default());
     assert!(config.kafka.is_some());
-    assert!(!config.sources.is_empty());
+    assert_eq!(config.sources.len(), 3, "three examples");
 }
 
 #[test]
-fn the_reference_as_shipped_lacks_nothing_but_a_source() {
-    let mistakes = parse(REFERENCE).expect_err("a source is needed").sorted();
-    let keys: Vec<&str> = mistakes.iter().map(|mistake| mistake.key.as_str()).collect();
+fn the_reference_file_as_shipped_only_lacks_a_source() {
+    let diagnostics = parse(REFERENCE).expect_err("a source is required").sorted();
+    let keys: Vec<&str> = diagnostics.iter().map(|diagnostic| diagnostic.key.as_str()).collect();
     assert_eq!(keys, ["sources"]);
 }
 
 #[test]
-fn the_reference_names_every_option() {
-    let text = reference_in_full();
-    let reference: toml::Table = toml::from_str(&text).unwrap();
-    for section in ["server", "admin", "journal", "dedupe", "sources.NAME", "sources.NAME.dedupe"] {
-        let known = options(section);
-        let named = named(&reference, section);
+fn the_reference_file_names_every_option() {
+    let reference: toml::Table = toml::from_str(&uncommented_reference()).unwrap();
+    let sections = ["server", "admin", "journal", "dedupe", "sources.NAME", "sources.NAME.dedupe", "sources.NAME.signature"];
+    let recipe = ["timestamp", "body_sha256", "event", "reply", "reply.ok", "limits", "limits.switches_off_at", "setup"];
+    let sections = sections.map(str::to_owned).into_iter().chain(recipe.map(|part| format!("sources.NAME.{part}")));
+    for section in sections {
+        let (known, named) = (options(&section), named(&reference, &section));
         let missing: Vec<&String> = known.difference(&named).collect();
+        // A recipe has either of them.
+        let missing: Vec<_> = missing.into_iter().filter(|key| *key != "content_variants").collect();
         assert!(missing.is_empty(), "[{section}] of config/hookhold.toml lacks {missing:?}");
     }
 }
 
 #[test]
-fn the_reference_states_the_range_of_every_limit() {
+fn the_reference_file_states_the_range_of_every_limit() {
     let sections = [
         ("server", ServerLimits::list()),
         ("admin", AdminLimits::list()),
@@ -167,55 +198,72 @@ fn the_reference_states_the_range_of_every_limit() {
         assert!(!limits.is_empty(), "[{section}] has limits");
         for LimitText { key, default, range } in limits {
             let text = explanation(section, key, &default);
-            assert!(text.contains(&range), "[{section}] {key}: {range} is missing from: {text}");
+            assert!(text.contains(&format!("# Range: {range}.")), "[{section}] {key}: expected {range}, found {text}");
         }
     }
 }
 
-/// Returns the comment that explains `key = default` in `section` of the reference.
+/// Returns the comment above `key = default` in `section` of the reference file.
 fn explanation(section: &str, key: &str, default: &str) -> String {
-    let mut lines = REFERENCE.lines().skip_while(|line| !line.starts_with(&format!("[{section}]")));
-    let option = format!("{key} = {default} ");
-    let first = lines.find(|line| line.trim_start_matches('#').starts_with(&option));
-    let first = first.unwrap_or_else(|| panic!("the reference has {option}in [{section}]"));
-    let rest = lines.take_while(|line| line.starts_with(' '));
-    std::iter::once(first).chain(rest).collect()
+    let (_, text) = REFERENCE.split_once(&format!("[{section}]\n")).expect("the section is there");
+    let option = format!("{key} = {default}");
+    let paragraph = text
+        .split("\n\n")
+        .find(|paragraph| paragraph.trim_start_matches('#').lines().any(|line| line.trim_start_matches('#') == option));
+    paragraph.unwrap_or_else(|| panic!("[{section}] lacks {option}")).to_owned()
 }
 
-/// The keys in `section` of the reference, where NAME stands for every source. That none is unknown to the code has been
-/// shown by reading it without a mistake.
+#[test]
+fn the_reference_file_explains_each_option_above_it() {
+    let (options, _) = REFERENCE.split_once("\n# ---- Example").expect("examples have their own headings");
+    let mut explained = 0;
+    for paragraph in options.trim_end().split("\n\n") {
+        let lines: Vec<&str> = paragraph.lines().collect();
+        let (last, comment) = lines.split_last().expect("no paragraph is empty");
+        assert!(comment.iter().all(|line| *line == "#" || line.starts_with("# ")), "one option per paragraph: {paragraph}");
+        let is_option = option_of(last).unwrap_or(last).contains(" = ");
+        assert!(!is_option || !comment.is_empty(), "an option without an explanation: {paragraph}");
+        explained += usize::from(is_option);
+    }
+    assert!(explained > 30, "{explained} options");
+    let long: Vec<&str> = REFERENCE.lines().filter(|line| line.chars().count() > 100).collect();
+    assert!(long.is_empty(), "over 100 columns: {long:#?}");
+}
+
+/// Returns the keys in `section` of the reference file, where NAME stands for every source. The file parses without a mistake,
+/// so the code knows each of them.
 fn named(reference: &toml::Table, section: &str) -> BTreeSet<String> {
     let below = |tables: Vec<toml::Table>, part: &str| {
         let inner = |(key, value): (&String, &toml::Value)| (key == part || part == "NAME").then(|| value.as_table().cloned())?;
         tables.iter().flat_map(|table| table.iter().filter_map(inner).collect::<Vec<_>>()).collect()
     };
     let tables = section.split('.').fold(vec![reference.clone()], below);
-    assert!(!tables.is_empty(), "the reference has [{section}]");
+    assert!(!tables.is_empty(), "the reference file has [{section}]");
     tables.iter().flat_map(|table| table.keys().cloned()).collect()
 }
 
 /// Returns the keys that the code reads in `section`: an unknown key is reported with all of them.
 fn options(section: &str) -> BTreeSet<String> {
-    let mistakes = parse(&format!("[{section}]\nno_such_option = 1\n")).expect_err("an unknown key").sorted();
-    let unknown = mistakes.iter().find(|mistake| mistake.key.ends_with(".no_such_option")).expect("it is reported");
+    let diagnostics = parse(&format!("[{section}]\nno_such_option = 1\n")).expect_err("an unknown key").sorted();
+    let unknown = diagnostics.iter().find(|diagnostic| diagnostic.key.ends_with(".no_such_option")).expect("it is reported");
     assert!(!unknown.known.is_empty(), "[{section}] has keys");
     unknown.known.iter().cloned().collect()
 }
 
 #[test]
-fn a_reload_takes_over_what_the_reference_says_and_names_what_needs_a_restart() {
+fn a_reload_applies_what_the_reference_file_says() {
     let with = |line: &str| parse(&format!("{line}\n[sources.s]\nprovider = \"stripe\"\nsecrets = [\"file:Cargo.toml\"]\n"));
     let running = with("").expect("a configuration");
-    let reference: toml::Table = toml::from_str(&reference_in_full()).unwrap();
+    let reference: toml::Table = toml::from_str(&uncommented_reference()).unwrap();
     let stated = named_options(&reference, &["server", "admin", "journal", "dedupe"]);
     assert!(stated.len() > 15, "{stated:?}");
-    // Their examples are not what runs without them; tests/tls.rs reloads certificates.
+    // Without these options something else runs; tests/tls.rs reloads certificates.
     let examples = ["server.tls_cert", "server.tls_key", "server.trusted_proxies"];
     for (key, value) in stated.iter().filter(|(key, _)| !examples.contains(&key.as_str())) {
-        // The default in another spelling, or for what has none, a value.
-        let same = running.changes(&with(&format!("{key} = {value}")).expect("the reference is right"));
+        // The default in another spelling, or a value for an option without a default.
+        let same = running.changes(&with(&format!("{key} = {value}")).expect("a valid option"));
         assert_eq!(same.iter().map(|change| &*change.key).collect::<Vec<_>>(), [key]);
-        assert!(!same[0].needs_restart, "{key} = {value} is what runs");
+        assert!(!same[0].needs_restart, "{key} = {value} changes nothing");
     }
     let other = [
         ("server.listen", "\"127.0.0.1:1\"", true),
@@ -234,7 +282,7 @@ fn a_reload_takes_over_what_the_reference_says_and_names_what_needs_a_restart() 
         ("sources.other", "{ provider = \"stripe\", secrets = \"file:Cargo.toml\" }", false),
     ];
     for (key, value, needs_restart) in other {
-        let next = with(&format!("{key} = {value}")).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        let next = with(&format!("{key} = {value}")).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
         for (one, two) in [(&running, &next), (&next, &running)] {
             let changes = one.changes(two);
             assert!(!changes.is_empty() && changes.iter().all(|change| change.needs_restart == needs_restart), "{changes:?}");
@@ -244,7 +292,7 @@ fn a_reload_takes_over_what_the_reference_says_and_names_what_needs_a_restart() 
 }
 
 #[test]
-fn another_password_behind_the_same_reference_is_a_change() {
+fn a_changed_password_behind_its_reference_is_a_change() {
     let password = tempfile::NamedTempFile::new().expect("a temporary file");
     let config = |text: &str| {
         std::fs::write(password.path(), text).expect("a temporary file");
@@ -253,12 +301,12 @@ fn another_password_behind_the_same_reference_is_a_change() {
         parse(&format!("{kafka}[sources.s]\nprovider = \"stripe\"\nsecrets = \"file:Cargo.toml\"\n")).expect("a configuration")
     };
     let changes = config("hush").changes(&config("hush hush"));
-    let said: Vec<String> = changes.iter().map(|change| format!("{}: {}", change.key, change.change)).collect();
-    assert_eq!(said, ["kafka.sasl.password: the secret behind it is another one"]);
+    let listed: Vec<String> = changes.iter().map(|change| format!("{}: {}", change.key, change.change)).collect();
+    assert_eq!(listed, ["kafka.sasl.password: the secret has changed"]);
     assert!(!changes[0].needs_restart);
 }
 
-/// Every option that the reference states in these sections, as `section.key` and TOML.
+/// Returns every option of these sections in the reference file, as `section.key` and TOML.
 fn named_options(reference: &toml::Table, sections: &[&str]) -> Vec<(String, String)> {
     let options = |section: &&str| {
         let table = reference[*section].as_table().expect("a section").clone();
@@ -268,15 +316,15 @@ fn named_options(reference: &toml::Table, sections: &[&str]) -> Vec<(String, Str
 }
 
 #[test]
-fn a_configuration_that_is_not_there_is_a_mistake_and_not_a_panic() {
-    let missing = Config::load(Path::new("tests/configs/no-such-file.toml"), check_setting).expect_err("it is missing");
+fn a_missing_configuration_file_is_reported_with_its_path() {
+    let missing = Config::load(Path::new("tests/configs/no-such-file.toml"), check_setting).expect_err("the file is missing");
     assert!(missing.to_string().starts_with("tests/configs/no-such-file.toml:1: cannot read the file: "), "{missing}");
 }
 
-/// Swaps, doubles and cuts pieces of the reference, so that values of every kind stand where others belong.
+/// Swaps, doubles and cuts lines of the reference file, so that values of every type stand in place of others.
 #[test]
-fn no_text_makes_it_panic() {
-    let reference = reference_in_full();
+fn no_mutation_of_the_reference_file_panics() {
+    let reference = uncommented_reference();
     let lines: Vec<&str> = reference.lines().collect();
     let values: Vec<&str> = lines.iter().filter_map(|line| line.split_once(" = ")).map(|(_, value)| value).collect();
     assert!(values.len() > 30, "there are values to swap");
@@ -300,12 +348,12 @@ fn no_text_makes_it_panic() {
             text.push('\n');
         }
         let outcome = std::panic::catch_unwind(|| parse(&text).is_ok());
-        assert!(outcome.is_ok(), "seed {seed} made this panic:\n{text}");
+        assert!(outcome.is_ok(), "seed {seed} panics:\n{text}");
     }
 }
 
 #[test]
-fn deep_nesting_is_a_mistake_and_not_a_crash() {
+fn deeply_nested_toml_is_rejected_without_a_crash() {
     for deep in ["[".repeat(50_000), "{a=".repeat(50_000)] {
         assert!(parse(&format!("a = {deep}")).is_err());
     }
