@@ -1,8 +1,8 @@
-//! A disk in memory for tests of the journal. It keeps only what POSIX promises: a written page may or may not survive a power
-//! cut until its file has been synced, a name until its directory has been; and any single step can fail, wait or be the last.
+//! Simulates a disk in memory, with no more guarantees than POSIX gives: a written page may or may not survive a power cut
+//! until its file is synced, and a name until its directory is synced. Any single step can fail, wait or be the last.
 //!
-//! [`SimDisk`] is the medium; [`SimDisk::start`] is a process that uses it. A process ends by [`SimDisk::kill`] (the page cache
-//! stays), by [`SimDisk::cut_power`] (the page cache goes) or in the middle of a step, by [`SimDisk::die_after`].
+//! [`SimDisk`] is the medium, [`SimDisk::start`] starts a process that uses it. A process ends by [`SimDisk::kill`] (the page
+//! cache stays), by [`SimDisk::cut_power`] (the page cache is lost), or in the middle of a step by [`SimDisk::die_after`].
 
 #![allow(dead_code, reason = "each test file uses its own part of it")]
 
@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 
 use hookhold::journal::disk::{Disk, DiskFile};
 
-/// What can be failed, held and counted.
+/// Kind of a disk operation; each can be failed or held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     Lock,
@@ -47,12 +47,12 @@ struct State {
     locks: HashMap<String, Weak<()>>,
     rules: Vec<Rule>,
     limit: u64,
-    /// The running process; older ones are dead.
+    /// Number of the running process; older ones are dead.
     process: u64,
     dead: bool,
     steps: u64,
     die_at: Option<u64>,
-    lies: bool,
+    ignores_syncs: bool,
     recycled: u64,
     read: u64,
     rng: fastrand::Rng,
@@ -65,10 +65,10 @@ struct Inode {
     durable: Vec<u8>,
 }
 
-/// One atomic change: names that go, and a name that comes.
+/// One atomic change of the directory.
 struct NameChange {
-    gone: String,
-    new: Option<(String, usize)>,
+    removed: String,
+    added: Option<(String, usize)>,
 }
 
 struct Rule {
@@ -79,7 +79,7 @@ struct Rule {
 }
 
 enum Action {
-    /// The next `times` fail.
+    /// Fails the next `times` steps.
     Fail {
         error: io::ErrorKind,
         times: u64,
@@ -89,7 +89,7 @@ enum Action {
     },
 }
 
-/// Steps that wait until it is released or dropped.
+/// Holds steps until it is released or dropped.
 pub struct Gate {
     disk: SimDisk,
     id: u64,
@@ -102,7 +102,7 @@ impl Default for SimDisk {
 }
 
 impl SimDisk {
-    /// An empty directory on an endless disk.
+    /// Creates an empty directory on a disk without a limit.
     pub fn new(seed: u64) -> SimDisk {
         let state = State {
             files: Vec::new(),
@@ -116,7 +116,7 @@ impl SimDisk {
             dead: true,
             steps: 0,
             die_at: None,
-            lies: false,
+            ignores_syncs: false,
             recycled: 0,
             read: 0,
             rng: fastrand::Rng::with_seed(seed),
@@ -124,7 +124,7 @@ impl SimDisk {
         SimDisk(Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() }))
     }
 
-    /// A new process. Whoever still uses an older one gets errors.
+    /// Starts a new process. All older processes get errors from now on.
     pub fn start(&self) -> Arc<dyn Disk> {
         let mut state = self.state();
         state.process += 1;
@@ -133,13 +133,13 @@ impl SimDisk {
         Arc::new(Process { disk: self.clone(), process: state.process })
     }
 
-    /// A second process beside the running one.
+    /// Starts a second process next to the running one.
     pub fn second_process(&self) -> Arc<dyn Disk> {
         let state = self.state();
         Arc::new(Process { disk: self.clone(), process: state.process })
     }
 
-    /// kill -9: the process is gone, what it has written is in the page cache.
+    /// Kills the process as by `kill -9`. Everything it has written is in the page cache.
     pub fn kill(&self) {
         let mut state = self.state();
         state.dead = true;
@@ -149,7 +149,7 @@ impl SimDisk {
         self.0.changed.notify_all();
     }
 
-    /// The process is killed, and every unsynced page and name survives or not, each by itself.
+    /// Kills the process and cuts the power. Every unsynced page and name survives or not, independently of the others.
     pub fn cut_power(&self) {
         self.kill();
         let State { files, names, durable_names, unsynced, rng, .. } = &mut *self.state();
@@ -173,59 +173,59 @@ impl SimDisk {
         names.clone_from(durable_names);
     }
 
-    /// The process dies in its `steps`-th changing step from now on: what that step should have done is done in part.
+    /// Kills the process in its `steps`-th write access from now on, which takes effect only in part.
     pub fn die_after(&self, steps: u64) {
         let mut state = self.state();
         state.die_at = Some(state.steps + steps);
     }
 
-    /// True once the process has died.
+    /// Returns true once the process has died.
     pub fn is_dead(&self) -> bool {
         self.state().dead
     }
 
-    /// The next `times` steps of this kind on files whose names end so will fail.
+    /// Fails the next `times` steps of this kind on files whose names end with `ending`.
     pub fn fail(&self, step: Step, ending: &str, error: io::ErrorKind, times: u64) {
         self.rule(step, ending, Action::Fail { error, times });
     }
 
-    /// No step fails any more.
+    /// Cancels all faults.
     pub fn clear_faults(&self) {
         self.state().rules.retain(|rule| !matches!(rule.action, Action::Fail { .. }));
     }
 
-    /// Steps of this kind on files whose names end so wait.
+    /// Holds all steps of this kind on files whose names end with `ending`.
     pub fn hold(&self, step: Step, ending: &str) -> Gate {
         let id = self.rule(step, ending, Action::Hold { waiting: 0 });
         Gate { disk: self.clone(), id }
     }
 
-    /// From now on a sync says that it is done, and does nothing.
+    /// Makes every sync from now on report success without any effect.
     pub fn ignore_syncs(&self) {
-        self.state().lies = true;
+        self.state().ignores_syncs = true;
     }
 
-    /// How many files have become a segment again.
+    /// Returns how many spare files have become a segment.
     pub fn files_recycled(&self) -> u64 {
         self.state().recycled
     }
 
-    /// Bytes that have been read so far.
+    /// Returns the number of bytes read so far.
     pub fn bytes_read(&self) -> u64 {
         self.state().read
     }
 
-    /// All files together may occupy so many bytes.
+    /// Limits the bytes of all files together.
     pub fn set_limit(&self, bytes: u64) {
         self.state().limit = bytes;
     }
 
-    /// Bytes that all files occupy.
+    /// Returns the bytes that all files occupy.
     pub fn used(&self) -> u64 {
         self.state().used()
     }
 
-    /// Changes bytes of a file, on the medium and in the cache.
+    /// Changes bytes of a file, on the medium and in the page cache.
     pub fn corrupt(&self, name: &str, bytes: Range<usize>, change: impl Fn(u8) -> u8) {
         let mut state = self.state();
         let index = *state.names.get(name).expect("the file exists");
@@ -238,7 +238,7 @@ impl SimDisk {
         }
     }
 
-    /// The bytes of a file as a process would read them.
+    /// Returns the bytes of a file as a process would read them.
     pub fn bytes(&self, name: &str) -> Vec<u8> {
         let state = self.state();
         state.files[*state.names.get(name).expect("the file exists")].cache.clone()
@@ -250,7 +250,7 @@ impl SimDisk {
         state.names.get(name).map(|index| state.files[*index].cache.len())
     }
 
-    /// Puts a file there, synced.
+    /// Creates a synced file.
     pub fn put_file(&self, name: &str, bytes: &[u8]) {
         let mut state = self.state();
         let index = state.files.len();
@@ -259,23 +259,23 @@ impl SimDisk {
         state.durable_names.insert(name.into(), index);
     }
 
-    /// Takes a file away, synced.
+    /// Removes a file durably.
     pub fn remove_file(&self, name: &str) {
         let mut state = self.state();
         state.names.remove(name).expect("the file exists");
         state.durable_names.remove(name);
     }
 
-    /// The names of all files with this ending, in order.
+    /// Returns the names of all files that end with `ending`, in order.
     pub fn names(&self, ending: &str) -> Vec<String> {
         self.state().names.keys().filter(|name| name.ends_with(ending)).cloned().collect()
     }
 
-    /// Waits until the directory fulfils a condition.
+    /// Waits until the file names fulfil a condition.
     pub fn wait_for(&self, condition: impl Fn(&[String]) -> bool) {
         let mut state = self.state();
         while !condition(&state.names.keys().cloned().collect::<Vec<_>>()) {
-            state = self.0.changed.wait(state).expect("no test panics while it holds the lock");
+            state = self.0.changed.wait(state).expect("no test panics while it holds this lock");
         }
     }
 
@@ -287,33 +287,33 @@ impl SimDisk {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().expect("no test panics while it holds the lock")
+        self.0.state.lock().expect("no test panics while it holds this lock")
     }
 }
 
 impl Gate {
-    /// Waits until so many steps wait here at the same time.
+    /// Waits until this many steps are held here at the same time.
     pub fn wait_for(&self, steps: u64) {
         let mut state = self.disk.state();
         while self.held(&state) < steps {
-            state = self.disk.0.changed.wait(state).expect("no test panics while it holds the lock");
+            state = self.disk.0.changed.wait(state).expect("no test panics while it holds this lock");
         }
     }
 
-    /// True if some step waits here.
+    /// Returns true if a step is held here.
     pub fn has_waiting(&self) -> bool {
         self.held(&self.disk.state()) > 0
     }
 
     fn held(&self, state: &State) -> u64 {
-        let mine = state.rules.iter().find(|rule| rule.id == self.id);
-        mine.map_or(0, |rule| if let Action::Hold { waiting } = rule.action { waiting } else { 0 })
+        let rule = state.rules.iter().find(|rule| rule.id == self.id);
+        rule.map_or(0, |rule| if let Action::Hold { waiting } = rule.action { waiting } else { 0 })
     }
 
-    /// Lets them all go on.
+    /// Lets all held steps continue.
     pub fn release(self) {}
 
-    /// Lets them fail.
+    /// Makes the held steps fail.
     pub fn fail(self, error: io::ErrorKind) {
         let mut state = self.disk.state();
         for rule in state.rules.iter_mut().filter(|rule| rule.id == self.id) {
@@ -333,8 +333,8 @@ impl Drop for Gate {
 
 impl NameChange {
     fn apply(self, names: &mut BTreeMap<String, usize>) {
-        names.remove(&self.gone);
-        names.extend(self.new);
+        names.remove(&self.removed);
+        names.extend(self.added);
     }
 }
 
@@ -375,26 +375,26 @@ impl State {
         self.names.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    fn change(&mut self, gone: &str, new: Option<(String, usize)>) {
-        NameChange { gone: gone.into(), new: new.clone() }.apply(&mut self.names);
-        self.unsynced.push(NameChange { gone: gone.into(), new });
+    fn rename(&mut self, removed: &str, added: Option<(String, usize)>) {
+        NameChange { removed: removed.into(), added: added.clone() }.apply(&mut self.names);
+        self.unsynced.push(NameChange { removed: removed.into(), added });
     }
 }
 
-/// How a step ends before it has begun.
-enum Early {
-    /// The process died, perhaps with some of the step done.
+/// Why a step does not run.
+enum StepError {
+    /// The process died, perhaps with a part of the step done.
     Dead {
         in_this_step: bool,
     },
     Failed(io::ErrorKind),
 }
 
-impl From<Early> for io::Error {
-    fn from(early: Early) -> io::Error {
-        match early {
-            Early::Dead { .. } => io::Error::other("the process is dead"),
-            Early::Failed(kind) => kind.into(),
+impl From<StepError> for io::Error {
+    fn from(error: StepError) -> io::Error {
+        match error {
+            StepError::Dead { .. } => io::Error::other("the process is dead"),
+            StepError::Failed(kind) => kind.into(),
         }
     }
 }
@@ -405,18 +405,18 @@ struct Process {
 }
 
 impl Process {
-    fn begin(&self, step: Step, name: &str) -> Result<MutexGuard<'_, State>, (MutexGuard<'_, State>, Early)> {
+    fn begin(&self, step: Step, name: &str) -> Result<MutexGuard<'_, State>, (MutexGuard<'_, State>, StepError)> {
         let mut state = self.disk.state();
         let changes = !matches!(step, Step::Read | Step::List | Step::Open);
         state.steps += u64::from(changes);
         loop {
             if state.dead || state.process != self.process {
-                return Err((state, Early::Dead { in_this_step: false }));
+                return Err((state, StepError::Dead { in_this_step: false }));
             }
             if changes && state.die_at.is_some_and(|at| state.steps >= at) {
                 state.dead = true;
                 self.disk.0.changed.notify_all();
-                return Err((state, Early::Dead { in_this_step: true }));
+                return Err((state, StepError::Dead { in_this_step: true }));
             }
             let rule = state.rules.iter_mut().find(|rule| rule.step == step && name.ends_with(&rule.ending));
             match rule.map(|rule| (&mut rule.action, rule.id)) {
@@ -425,12 +425,12 @@ impl Process {
                     let error = *error;
                     *times -= 1;
                     state.rules.retain(|rule| !matches!(rule.action, Action::Fail { times: 0, .. }));
-                    return Err((state, Early::Failed(error)));
+                    return Err((state, StepError::Failed(error)));
                 }
                 Some((Action::Hold { waiting }, id)) => {
                     *waiting += 1;
                     self.disk.0.changed.notify_all();
-                    state = self.disk.0.changed.wait(state).expect("no test panics while it holds the lock");
+                    state = self.disk.0.changed.wait(state).expect("no test panics while it holds this lock");
                     for rule in state.rules.iter_mut().filter(|rule| rule.id == id) {
                         if let Action::Hold { waiting } = &mut rule.action {
                             *waiting -= 1;
@@ -442,7 +442,7 @@ impl Process {
     }
 
     fn enter(&self, step: Step, name: &str) -> io::Result<MutexGuard<'_, State>> {
-        self.begin(step, name).map_err(|(_, early)| early.into())
+        self.begin(step, name).map_err(|(_, error)| error.into())
     }
 
     fn file(&self, index: usize, name: &str, lock: Option<Arc<()>>) -> Arc<dyn DiskFile> {
@@ -460,7 +460,7 @@ impl Disk for Process {
         if !state.names.contains_key(name) {
             let index = state.files.len();
             state.files.push(Inode::default());
-            state.change(name, Some((name.into(), index)));
+            state.rename(name, Some((name.into(), index)));
         }
         let (index, lock) = (state.index(name)?, Arc::new(()));
         state.locks.insert(name.into(), Arc::downgrade(&lock));
@@ -477,7 +477,7 @@ impl Disk for Process {
         }
         let index = state.files.len();
         state.files.push(Inode { cache: vec![0; size as usize], ..Inode::default() });
-        state.change(name, Some((name.into(), index)));
+        state.rename(name, Some((name.into(), index)));
         self.disk.0.changed.notify_all();
         Ok(self.file(index, name, None))
     }
@@ -485,7 +485,7 @@ impl Disk for Process {
     fn recycle(&self, from: &str, to: &str, size: u64) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.enter(Step::Rename, to)?;
         let index = state.index(from)?;
-        state.change(from, Some((to.into(), index)));
+        state.rename(from, Some((to.into(), index)));
         self.disk.0.changed.notify_all();
         let more = size.saturating_sub(state.files[index].cache.len() as u64);
         if state.used() + more > state.limit {
@@ -512,7 +512,7 @@ impl Disk for Process {
         let mut state = self.enter(Step::Rename, to)?;
         let index = state.index(from)?;
         state.recycled += u64::from(from.ends_with(".spare"));
-        state.change(from, Some((to.into(), index)));
+        state.rename(from, Some((to.into(), index)));
         self.disk.0.changed.notify_all();
         Ok(())
     }
@@ -520,7 +520,7 @@ impl Disk for Process {
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut state = self.enter(Step::Remove, name)?;
         state.index(name)?;
-        state.change(name, None);
+        state.rename(name, None);
         self.disk.0.changed.notify_all();
         Ok(())
     }
@@ -532,7 +532,7 @@ impl Disk for Process {
 
     fn sync_dir(&self) -> io::Result<()> {
         let mut state = self.enter(Step::SyncDir, "")?;
-        if !state.lies {
+        if !state.ignores_syncs {
             state.durable_names = state.names.clone();
             state.unsynced.clear();
         }
@@ -552,7 +552,7 @@ struct File {
 }
 
 impl File {
-    /// The name that it has now, else the one that it was opened under.
+    /// Returns its current name, or else the name under which it was opened.
     fn name(&self) -> String {
         let state = self.process.disk.state();
         let now = state.names.iter().find(|(_, index)| **index == self.index);
@@ -568,13 +568,13 @@ impl DiskFile for File {
                 state.files[index].write(bytes, offset as usize);
                 Ok(())
             }
-            Err((mut state, early)) => {
-                // A write that is cut or fails may have done a part of its work.
-                if !matches!(early, Early::Dead { in_this_step: false }) {
+            Err((mut state, error)) => {
+                // A write that is interrupted or fails may have written a part.
+                if !matches!(error, StepError::Dead { in_this_step: false }) {
                     let part = state.rng.usize(..=bytes.len());
                     state.files[index].write(&bytes[..part], offset as usize);
                 }
-                Err(early.into())
+                Err(error.into())
             }
         }
     }
@@ -592,14 +592,14 @@ impl DiskFile for File {
         let index = self.index;
         match self.process.begin(Step::Sync, &self.name()) {
             Ok(mut state) => {
-                if !state.lies {
+                if !state.ignores_syncs {
                     state.files[index].sync();
                 }
             }
-            Err((mut state, early)) => {
-                // Some pages reach the medium. After a failed sync the others count as clean although they are not there.
-                let failed = matches!(early, Early::Failed(_));
-                if !matches!(early, Early::Dead { in_this_step: false }) {
+            Err((mut state, error)) => {
+                // Some pages reach the medium. After a failed sync the kernel treats the others as clean although they do not.
+                let failed = matches!(error, StepError::Failed(_));
+                if !matches!(error, StepError::Dead { in_this_step: false }) {
                     let State { files, rng, .. } = &mut *state;
                     for page in files[index].dirty.clone() {
                         if rng.bool() {
@@ -610,7 +610,7 @@ impl DiskFile for File {
                         }
                     }
                 }
-                return Err(early.into());
+                return Err(error.into());
             }
         }
         Ok(())

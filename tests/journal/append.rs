@@ -1,115 +1,116 @@
-//! append.
+//! Appends: their completion, their failures, and the frames that they write.
 
-use crate::disk::Step;
-use crate::events::{Sample, TOPICS};
-use hookhold::journal::{AppendError, AppendRejected};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::TryRecvError;
 
+use hookhold::journal::{AppendError, AppendRejected};
+
+use crate::disk::Step;
+use crate::events::{Sample, TOPICS};
 use crate::harness::*;
 
 #[test]
-fn nobody_hears_of_an_event_before_its_sync_has_returned() {
+fn an_append_completes_only_after_its_sync() {
     let harness = Harness::new();
     let journal = harness.open();
     let gate = harness.disk.hold(Step::Sync, ".seg");
-    let first = hand_over(&journal, &sample(0, 10).event()).expect("taken");
+    let first = append(&journal, &sample(0, 10).event()).expect("accepted");
     gate.wait_for(1);
-    let others: Vec<End> = (1..20).map(|n| hand_over(&journal, &sample(n, 10).event()).expect("taken")).collect();
+    let others: Vec<AppendResult> = (1..20).map(|n| append(&journal, &sample(n, 10).event()).expect("accepted")).collect();
     assert_eq!(first.try_recv(), Err(TryRecvError::Empty));
     assert!(others.iter().all(|end| end.try_recv() == Err(TryRecvError::Empty)));
     assert_eq!(journal.durable_watermark(), 0);
-    assert!(read(&journal).is_empty(), "readers never pass the mark");
-    assert_eq!(harness.outside().log_end().expect("a mark"), 0);
+    assert!(read(&journal).is_empty(), "readers never pass the durable watermark");
+    assert_eq!(harness.read_only().log_end().expect("a watermark"), 0);
     assert!(journal.sync_age().is_some());
     gate.release();
-    assert_eq!(first.recv().expect("told").expect("kept").seq, 0);
-    let kept: Vec<u64> = others.iter().map(|end| end.recv().expect("told").expect("kept").seq).collect();
-    assert_eq!(kept, (1..20).collect::<Vec<_>>());
+    assert_eq!(first.recv().expect("a result").expect("stored").seq, 0);
+    let stored: Vec<u64> = others.iter().map(|end| end.recv().expect("a result").expect("stored").seq).collect();
+    assert_eq!(stored, (1..20).collect::<Vec<_>>());
     assert_eq!(journal.durable_watermark(), 20);
     journal.close();
 }
 
 #[test]
-fn who_watches_no_longer_is_let_go() {
+fn a_finished_watcher_is_dropped_after_the_commit() {
     let harness = Harness::new();
     let journal = harness.open();
-    let (for_ever, once) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-    for (calls, goes_on) in [(for_ever.clone(), true), (once.clone(), false)] {
+    let (always, once) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    for (calls, continues) in [(always.clone(), true), (once.clone(), false)] {
         journal.on_commit(Box::new(move || {
             calls.fetch_add(1, Ordering::Relaxed);
-            goes_on
+            continues
         }));
     }
-    keep_many(&journal, 0..3, 100);
-    assert_eq!((for_ever.load(Ordering::Relaxed), once.load(Ordering::Relaxed)), (3, 1));
-    assert_eq!((Arc::strong_count(&for_ever), Arc::strong_count(&once)), (2, 1), "what it held is free");
+    store_many(&journal, 0..3, 100);
+    assert_eq!((always.load(Ordering::Relaxed), once.load(Ordering::Relaxed)), (3, 1));
+    assert_eq!((Arc::strong_count(&always), Arc::strong_count(&once)), (2, 1), "its captures are freed");
     journal.close();
 }
 
 #[test]
-fn a_failed_sync_fails_everybody_and_nothing_more_is_taken() {
+fn a_failed_sync_fails_all_and_rejects_later_appends() {
     let harness = Harness::new();
     let journal = harness.open();
-    keep(&journal, &sample(0, 10));
+    store(&journal, &sample(0, 10));
     let gate = harness.disk.hold(Step::Sync, ".seg");
-    let first = hand_over(&journal, &sample(1, 10).event()).expect("taken");
+    let first = append(&journal, &sample(1, 10).event()).expect("accepted");
     gate.wait_for(1);
-    // More than one commit's worth: some of them would go into the next segment.
-    let others: Vec<End> = (2..30).map(|n| hand_over(&journal, &sample(n, 3_000).event()).expect("taken")).collect();
+    // More events than fit into the segment: some would go into the next one.
+    let others: Vec<AppendResult> = (2..30).map(|n| append(&journal, &sample(n, 3_000).event()).expect("accepted")).collect();
     gate.fail(io::ErrorKind::Other);
-    assert_eq!(first.recv().expect("told"), Err(AppendError::Sync));
+    assert_eq!(first.recv().expect("a result"), Err(AppendError::Sync));
     for end in &others {
-        assert_eq!(end.recv().expect("told, not dropped"), Err(AppendError::Sync));
+        assert_eq!(end.recv().expect("completed, not dropped"), Err(AppendError::Sync));
     }
     assert!(journal.failed());
-    assert_eq!(hand_over(&journal, &sample(31, 10).event()).err(), Some(AppendRejected::Failed));
+    assert_eq!(append(&journal, &sample(31, 10).event()).err(), Some(AppendRejected::Failed));
     assert_eq!(journal.durable_watermark(), 1);
     journal.close();
 }
 
 #[test]
-fn events_behind_a_failed_batch_of_the_same_commit_are_told_too() {
+fn a_failed_sync_completes_events_of_later_segments() {
     let harness = Harness::new();
     let journal = harness.open();
     let gate = harness.disk.hold(Step::Write, ".seg");
-    let first = hand_over(&journal, &sample(0, 10).event()).expect("taken");
+    let first = append(&journal, &sample(0, 10).event()).expect("accepted");
     gate.wait_for(1);
-    // All of these are taken at once and need several segments; the sync of the first batch fails.
-    let others: Vec<End> = (1..60).map(|n| hand_over(&journal, &sample(n, 3_000).event()).expect("taken")).collect();
+    // The writer takes all of these at once, and they need several segments. The sync of the first commit fails.
+    let others: Vec<AppendResult> = (1..60).map(|n| append(&journal, &sample(n, 3_000).event()).expect("accepted")).collect();
     let syncs = harness.disk.hold(Step::Sync, ".seg");
     gate.release();
     syncs.wait_for(1);
     let writes = harness.disk.hold(Step::Write, ".seg");
     syncs.release();
-    assert!(first.recv().expect("told").is_ok());
+    assert!(first.recv().expect("a result").is_ok());
     writes.wait_for(1);
     harness.disk.fail(Step::Sync, ".seg", io::ErrorKind::Other, 1);
     writes.release();
     for end in &others {
-        assert_eq!(end.recv().expect("told, not dropped"), Err(AppendError::Sync));
+        assert_eq!(end.recv().expect("completed, not dropped"), Err(AppendError::Sync));
     }
     journal.close();
 }
 
 #[test]
-fn a_failed_write_abandons_the_segment_and_the_next_event_is_kept_in_a_new_one() {
+fn a_failed_write_continues_in_a_new_segment() {
     let harness = Harness::new();
     let journal = harness.open();
-    keep(&journal, &sample(0, 10));
+    store(&journal, &sample(0, 10));
     harness.disk.fail(Step::Write, ".seg", io::ErrorKind::Other, 1);
-    assert_eq!(try_keep(&journal, &sample(1, 5_000)), Err(AppendError::Write));
-    assert_eq!(ask(&journal, &key(1)), None);
-    assert_eq!(keep(&journal, &sample(2, 10)).seq, 1, "the sequence was never used");
+    assert_eq!(try_store(&journal, &sample(1, 5_000)), Err(AppendError::Write));
+    assert_eq!(lookup(&journal, &key(1)), None);
+    assert_eq!(store(&journal, &sample(2, 10)).seq, 1, "the sequence was never used");
     assert!(!journal.failed());
     harness.kill(journal);
     harness.disk.cut_power();
     let journal = harness.open();
     let bodies: Vec<_> = read(&journal).into_iter().map(|stored| stored.event.id().map(str::to_owned)).collect();
     assert_eq!(bodies, [Some("id-0".to_owned()), Some("id-2".to_owned())]);
-    assert_eq!(ask(&journal, &key(1)), None, "its retry must be kept");
+    assert_eq!(lookup(&journal, &key(1)), None, "its retry must be stored");
     journal.close();
 }
 
@@ -117,29 +118,29 @@ fn a_failed_write_abandons_the_segment_and_the_next_event_is_kept_in_a_new_one()
 fn an_oversized_event_gets_a_segment_of_its_own() {
     let harness = Harness::new();
     let journal = harness.open();
-    keep(&journal, &sample(0, 10));
+    store(&journal, &sample(0, 10));
     let large = sample(1, 300_000);
-    keep(&journal, &large);
-    keep(&journal, &sample(2, 10));
+    store(&journal, &large);
+    store(&journal, &sample(2, 10));
     let stored = read(&journal);
     assert_eq!(stored.iter().map(|stored| stored.position.seq).collect::<Vec<_>>(), [0, 1, 2]);
     assert_eq!(*stored[1].event.body(), large.body);
-    assert_eq!(harness.disk.names(".seg").len(), 3, "one before it, its own, one behind it");
+    assert_eq!(harness.disk.names(".seg").len(), 3, "one before it, its own, one after it");
     harness.kill(journal);
     harness.disk.cut_power();
     assert_eq!(seqs(&harness.open()), [0, 1, 2]);
 }
 
-/// `docs/journal.md`: who reads the files with other means can go from commit to commit.
+/// `docs/journal.md`: another program that reads the files can skip from commit to commit.
 #[test]
-fn every_commit_says_how_long_it_is() {
+fn every_commit_records_its_own_length() {
     let harness = Harness::with(|options| options.forwards = true);
     let journal = harness.open();
-    keep_many(&journal, 0..10, 100);
+    store_many(&journal, 0..10, 100);
     harness.kill(journal);
-    // A copy of what was unsure, a segment that begins with an opening, and commits of cursors alone.
+    // A copy of unconfirmed events, the first segment of an opening, and commits that hold only cursors.
     let journal = harness.open();
-    keep_many(&journal, 10..20, 3_000);
+    store_many(&journal, 10..20, 3_000);
     journal.save_cursor(TOPICS[0], 7);
     journal.close();
     let mut commits = 0;
@@ -147,22 +148,22 @@ fn every_commit_says_how_long_it_is() {
         let bytes = harness.disk.bytes(&name);
         let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes")) as usize;
         let frame_len = |at: usize| (number(at) as u32 as usize).next_multiple_of(8);
-        let (mut at, mut commit_ends) = (64, 64);
+        let (mut at, mut commit_end) = (64, 64);
         while at + 32 < bytes.len() && frame_len(at) > 0 {
             if bytes[at + 24] == 2 {
-                assert_eq!(at, commit_ends, "commit {commits} in {name}");
-                commit_ends = at + number(at + 40);
+                assert_eq!(at, commit_end, "commit {commits} in {name}");
+                commit_end = at + number(at + 40);
                 commits += 1;
             }
             at += frame_len(at);
         }
-        assert_eq!(at, commit_ends, "the last commit in {name}");
+        assert_eq!(at, commit_end, "the last commit in {name}");
     }
     assert!(commits > 20, "{commits} commits");
 }
 
 #[test]
-fn every_field_of_an_event_comes_back_byte_for_byte() {
+fn every_field_of_an_event_survives_unchanged() {
     let harness = Harness::new();
     let journal = harness.open();
     let full = Sample {
@@ -184,7 +185,7 @@ fn every_field_of_an_event_comes_back_byte_for_byte() {
     assert!(events[0].request().headers.iter().any(|(name, value)| name == "x-latin" && value == &[0x41, 0xE9, 0xFF, 0x80][..]));
     assert!(events[0].request().traceparent.is_some() && events[1].dedupe_key().is_none());
     for event in &events {
-        hand_over(&journal, event).expect("taken").recv().expect("told").expect("kept");
+        append(&journal, event).expect("accepted").recv().expect("a result").expect("stored");
     }
     journal.close();
     let journal = harness.open();

@@ -1,20 +1,25 @@
-//! The fixture of these tests.
+//! Fixture of these tests: a simulated disk, a manual clock, and helpers that append and read events.
 
-use crate::disk::SimDisk;
-use crate::events::{ManualClock, Sample};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+
 use hookhold::event::{Event, Position};
 use hookhold::event_key::EventKey;
 use hookhold::journal::{AppendError, AppendRejected, Journal, MemoryLookup, OpenError, Options, ReadOnlyJournal, StoredEvent};
 use hookhold::limits::JournalLimits;
 use hookhold::metrics::Metrics;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
+
+use crate::disk::SimDisk;
+use crate::events::{ManualClock, Sample};
 
 pub const NOW: u64 = 1_700_000_000_000;
+/// Extension of the files that hold a segment's summary.
+pub const SUMMARY_EXT: &str = ".lanes";
 
-pub type End = Receiver<Result<Position, AppendError>>;
+/// Receives the result of an append.
+pub type AppendResult = Receiver<Result<Position, AppendError>>;
 
-/// A medium, a clock and options: what stays when a journal is opened again.
+/// Disk, clock and options: the state that survives the closing of a journal.
 pub struct Harness {
     pub disk: SimDisk,
     pub clock: Arc<ManualClock>,
@@ -35,23 +40,34 @@ impl Harness {
         harness
     }
 
+    /// Returns a harness with a closed journal of events 0 to 59 in several segments, at least two of them sealed.
+    pub fn with_sealed_segments() -> Harness {
+        let harness = Harness::new();
+        let journal = harness.open();
+        store_many(&journal, 0..60, 2_000);
+        harness.disk.wait_for(|files| has_sealed(files, 2));
+        journal.close();
+        harness
+    }
+
     pub fn open(&self) -> Journal {
-        self.try_open().expect("it opens")
+        self.try_open().expect("the journal opens")
     }
 
     pub fn try_open(&self) -> Result<Journal, OpenError> {
         Journal::open(self.disk.start(), self.options.clone(), self.clock.clone(), self.metrics.clone())
     }
 
-    /// The process ends without a word; its threads are collected.
+    /// Kills the process of the journal and joins its threads.
     pub fn kill(&self, journal: Journal) {
         self.disk.kill();
         journal.close();
     }
 
-    pub fn outside(&self) -> ReadOnlyJournal {
+    /// Opens the journal for reading, in the running process or in a new one.
+    pub fn read_only(&self) -> ReadOnlyJournal {
         let process = if self.disk.is_dead() { self.disk.start() } else { self.disk.second_process() };
-        ReadOnlyJournal::open(process).expect("it can be looked at")
+        ReadOnlyJournal::open(process).expect("the journal opens for reading")
     }
 }
 
@@ -67,35 +83,36 @@ pub fn key(number: usize) -> EventKey {
     EventKey(key)
 }
 
-/// Hands an event over and returns where its end will arrive.
-pub fn hand_over(journal: &Journal, event: &Event) -> Result<End, AppendRejected> {
-    let (sender, end) = channel();
-    journal.append(event, Box::new(move |result| sender.send(result).unwrap_or(())))?;
-    Ok(end)
+/// Starts an append.
+pub fn append(journal: &Journal, event: &Event) -> Result<AppendResult, AppendRejected> {
+    let (sender, result) = channel();
+    journal.append(event, Box::new(move |end| sender.send(end).unwrap_or(())))?;
+    Ok(result)
 }
 
-pub fn try_keep(journal: &Journal, sample: &Sample) -> Result<Position, AppendError> {
-    hand_over(journal, &sample.event()).expect("it is taken").recv().expect("its end is told")
+/// Appends an event and waits for its result.
+pub fn try_store(journal: &Journal, sample: &Sample) -> Result<Position, AppendError> {
+    append(journal, &sample.event()).expect("accepted").recv().expect("a result")
 }
 
-/// The end of an event that may be refused at the door or at the writer.
-pub fn try_hand_over(journal: &Journal, sample: &Sample) -> Result<Position, AppendRejected> {
-    match hand_over(journal, &sample.event())?.recv().expect("its end is told") {
+/// Appends an event that may find the journal full, either at once or in the writer.
+pub fn store_or_reject(journal: &Journal, sample: &Sample) -> Result<Position, AppendRejected> {
+    match append(journal, &sample.event())?.recv().expect("a result") {
         Err(AppendError::Full) => Err(AppendRejected::Full),
-        end => Ok(end.expect("it is kept")),
+        end => Ok(end.expect("stored")),
     }
 }
 
-pub fn keep(journal: &Journal, sample: &Sample) -> Position {
-    try_keep(journal, sample).expect("it is kept")
+pub fn store(journal: &Journal, sample: &Sample) -> Position {
+    try_store(journal, sample).expect("stored")
 }
 
-pub fn keep_many(journal: &Journal, numbers: std::ops::Range<usize>, length: usize) -> Vec<Position> {
-    numbers.map(|number| keep(journal, &sample(number, length))).collect()
+pub fn store_many(journal: &Journal, numbers: std::ops::Range<usize>, length: usize) -> Vec<Position> {
+    numbers.map(|number| store(journal, &sample(number, length))).collect()
 }
 
-/// Lets the writer go as far as it can; what it must not do would have happened by then.
-pub fn come_to_rest(journal: &Journal) {
+/// Lets the threads run until nothing changes any more, so that a forbidden step would have happened.
+pub fn wait_until_idle(journal: &Journal) {
     let mut before = None;
     while before != Some(journal.durable_watermark()) {
         before = Some(journal.durable_watermark());
@@ -105,14 +122,15 @@ pub fn come_to_rest(journal: &Journal) {
 
 pub fn read(journal: &Journal) -> Vec<StoredEvent> {
     let mut reader = journal.reader(0);
-    std::iter::from_fn(|| reader.next().expect("it can be read")).collect()
+    std::iter::from_fn(|| reader.next().expect("the journal can be read")).collect()
 }
 
 pub fn seqs(journal: &Journal) -> Vec<u64> {
     read(journal).iter().map(|stored| stored.position.seq).collect()
 }
 
-pub fn ask(journal: &Journal, key: &EventKey) -> Option<u64> {
+/// Returns the sequence of a key's event.
+pub fn lookup(journal: &Journal, key: &EventKey) -> Option<u64> {
     match journal.lookup_in_memory(key) {
         MemoryLookup::Seen(seen) => Some(seen.seq),
         MemoryLookup::New => None,
@@ -120,16 +138,7 @@ pub fn ask(journal: &Journal, key: &EventKey) -> Option<u64> {
     }
 }
 
-/// A harness whose journal holds events 0 to 59 in several segments, two of them sealed, and is closed.
-pub fn filled() -> Harness {
-    let harness = Harness::new();
-    let journal = harness.open();
-    keep_many(&journal, 0..60, 2_000);
-    harness.disk.wait_for(|files| sealed(files, 2));
-    journal.close();
-    harness
-}
-
-pub fn sealed(files: &[String], count: usize) -> bool {
-    files.iter().filter(|name| name.ends_with(".lanes")).count() >= count
+/// Returns true if at least `count` segments are sealed.
+pub fn has_sealed(files: &[String], count: usize) -> bool {
+    files.iter().filter(|name| name.ends_with(SUMMARY_EXT)).count() >= count
 }

@@ -1,67 +1,68 @@
-//! opening.
+//! Opening and closing: clean stops, kills, the lock, the meta file and file modes.
 
-use crate::disk::Step;
-use crate::events::TOPICS;
-use hookhold::event::Position;
-use hookhold::journal::disk::{Disk, LocalDisk};
-use hookhold::journal::{AppendError, Journal, OpenError};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
+use hookhold::event::Position;
+use hookhold::journal::disk::{Disk, LocalDisk};
+use hookhold::journal::{AppendError, Journal, OpenError};
+
+use crate::disk::Step;
+use crate::events::TOPICS;
 use crate::harness::*;
 
 #[test]
-fn a_clean_stop_needs_no_copy() {
+fn a_clean_stop_leaves_nothing_to_copy() {
     let harness = Harness::new();
     let journal = harness.open();
-    keep_many(&journal, 0..5, 100);
+    store_many(&journal, 0..5, 100);
     journal.save_cursor(TOPICS[0], 3);
     journal.close();
     harness.disk.cut_power();
-    let verdict = harness.outside().verify().expect("it can be read");
-    assert_eq!((verdict.events, verdict.unconfirmed), (5, 0), "the last commit holds the mark");
+    let report = harness.read_only().verify().expect("the journal can be read");
+    assert_eq!((report.events, report.unconfirmed), (5, 0), "the last commit records the durable watermark");
     let before = harness.disk.names(".seg").len();
     let journal = harness.open();
     assert_eq!(harness.disk.names(".seg").len(), before + 1, "only the segment of this opening is new");
-    assert_eq!(journal.topic_cursors().iter().map(|lane| lane.cursor).collect::<Vec<_>>(), [3]);
+    assert_eq!(journal.topic_cursors().iter().map(|topic| topic.cursor).collect::<Vec<_>>(), [3]);
     assert_eq!(seqs(&journal), [0, 1, 2, 3, 4]);
     journal.close();
 }
 
 #[test]
-fn a_stop_behind_a_full_or_abandoned_segment_still_holds_the_mark() {
+fn a_stop_after_a_failed_write_records_the_watermark() {
     let harness = Harness::new();
     let journal = harness.open();
-    keep(&journal, &sample(0, 100));
+    store(&journal, &sample(0, 100));
     harness.disk.fail(Step::Write, ".seg", io::ErrorKind::Other, 1);
-    assert_eq!(try_keep(&journal, &sample(1, 100)), Err(AppendError::Write));
+    assert_eq!(try_store(&journal, &sample(1, 100)), Err(AppendError::Write));
     journal.save_cursor(TOPICS[0], 1);
     journal.close();
     harness.disk.cut_power();
-    let verdict = harness.outside().verify().expect("it can be read");
-    assert_eq!((verdict.events, verdict.unconfirmed), (1, 0));
+    let report = harness.read_only().verify().expect("the journal can be read");
+    assert_eq!((report.events, report.unconfirmed), (1, 0));
     assert_eq!(harness.open().topic_cursors()[0].cursor, 1);
 }
 
 #[test]
-fn after_a_kill_the_last_commit_is_copied_under_its_first_position() {
+fn a_kill_preserves_the_positions_of_all_events() {
     let harness = Harness::new();
     let journal = harness.open();
-    let positions = keep_many(&journal, 0..5, 100);
+    let positions = store_many(&journal, 0..5, 100);
     harness.kill(journal);
-    assert_eq!(harness.outside().verify().expect("it can be read").unconfirmed, 1, "the last of five commits");
+    assert_eq!(harness.read_only().verify().expect("the journal can be read").unconfirmed, 1, "the last of five commits");
     let journal = harness.open();
     let found: Vec<Position> = read(&journal).iter().map(|stored| stored.position).collect();
     assert_eq!(found, positions);
-    let next = keep(&journal, &sample(5, 10));
+    let next = store(&journal, &sample(5, 10));
     assert_eq!(next.seq, 5);
     assert_ne!(next.log, positions[0].log, "every opening draws a new log id");
     journal.close();
 }
 
 #[test]
-fn a_second_opening_is_refused_while_the_first_lives() {
+fn a_second_opening_is_rejected_until_the_first_closes() {
     let harness = Harness::new();
     let journal = harness.open();
     let second =
@@ -72,12 +73,12 @@ fn a_second_opening_is_refused_while_the_first_lives() {
 }
 
 #[test]
-fn a_second_opening_of_a_real_directory_is_refused() {
+fn a_second_opening_of_a_directory_is_rejected() {
     let dir = tempfile::tempdir().expect("a directory");
     let harness = Harness::new();
     let disk = || Arc::new(LocalDisk::create(dir.path()).expect("a disk"));
     let open = || Journal::open(disk(), harness.options.clone(), harness.clock.clone(), harness.metrics.clone());
-    let journal = open().expect("it opens");
+    let journal = open().expect("the journal opens");
     assert!(disk().is_locked("lock").expect("an answer"));
     assert!(matches!(open(), Err(OpenError::Locked)));
     journal.close();
@@ -86,10 +87,10 @@ fn a_second_opening_of_a_real_directory_is_refused() {
 }
 
 #[test]
-fn the_meta_file_missing_damaged_or_later_says_so() {
+fn a_missing_damaged_or_later_meta_file_is_named() {
     let text = |harness: &Harness| match harness.try_open() {
         Err(error) => format!("{error}: {}", std::error::Error::source(&error).expect("a cause")),
-        Ok(_) => panic!("it opened"),
+        Ok(_) => panic!("the journal opened"),
     };
     let harness = Harness::new();
     harness.open().close();
@@ -114,13 +115,14 @@ fn the_meta_file_missing_damaged_or_later_says_so() {
 }
 
 #[test]
-fn directory_and_files_are_the_owners_alone() {
+fn only_the_owner_can_access_directory_and_files() {
     let parent = tempfile::tempdir().expect("a directory");
     let dir = parent.path().join("a/journal");
     let harness = Harness::new();
     let disk = Arc::new(LocalDisk::create(&dir).expect("a disk"));
-    let journal = Journal::open(disk, harness.options.clone(), harness.clock.clone(), harness.metrics.clone()).expect("it opens");
-    keep_many(&journal, 0..60, 2_000);
+    let journal =
+        Journal::open(disk, harness.options.clone(), harness.clock.clone(), harness.metrics.clone()).expect("the journal opens");
+    store_many(&journal, 0..60, 2_000);
     journal.close();
     let mode = |path: &std::path::Path| std::fs::metadata(path).expect("it exists").permissions().mode() & 0o777;
     assert_eq!(mode(&dir), 0o700);

@@ -1,64 +1,69 @@
-//! Life.
+//! One life of a journal: what is done to it, and the model that records what every event became.
 
-use crate::disk::{SimDisk, Step};
-use crate::events::{ManualClock, Sample, TOPICS};
-use hookhold::clock::Clock;
-use hookhold::event::Position;
-use hookhold::journal::{AppendError, AppendRejected, Journal, OpenError, Options};
-use hookhold::limits::JournalLimits;
-use hookhold::metrics::Metrics;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use crate::*;
+use hookhold::clock::Clock;
+use hookhold::event::Position;
+use hookhold::journal::{AppendError, AppendRejected, Journal, OpenError, Options};
+use hookhold::limits::JournalLimits;
+use hookhold::metrics::Metrics;
 
-/// What the model knows about an event that was handed over.
+use crate::disk::{SimDisk, Step};
+use crate::events::{ManualClock, Sample, TOPICS};
+use crate::{Hazards, LifeCounts};
+
+/// State of an event in the model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fate {
-    /// Its end was not told: it may be kept or not.
-    Open,
-    /// Told to be not kept; it may still lie on the disk.
+    /// Without a result: it may be stored or not.
+    Unknown,
+    /// Reported as not stored. It may still be on the disk.
     Failed,
-    /// Not kept, and it must never appear.
-    Void,
-    /// Kept for ever, here.
-    Kept(Position),
-    /// Lost to rot.
-    Rotten,
+    /// Not stored, and it must never appear.
+    Superseded,
+    /// Stored at this position from now on.
+    Stored(Position),
+    /// Lost to corruption.
+    Corrupted,
 }
 
-pub struct Handed {
+pub struct ModelEvent {
     pub sample: Sample,
     pub fate: Fate,
 }
 
-/// One life: the medium, the model, and what was seen on the way.
+/// One life: the disk, the model, and what was seen on the way.
 pub struct Life {
     pub rng: fastrand::Rng,
     pub disk: SimDisk,
     pub clock: Arc<ManualClock>,
     pub options: Options,
-    pub trouble: Trouble,
-    pub events: Vec<Handed>,
-    /// The highest cursor that was ever saved, by lane; and the one that was found at the last start.
+    pub hazards: Hazards,
+    pub events: Vec<ModelEvent>,
+    /// By topic, the highest cursor that was ever saved.
     pub saved: HashMap<String, u64>,
+    /// By topic, the cursor at the last start.
     pub found: HashMap<String, u64>,
-    /// What came after a lane was first found is not deleted before its cursor passes, by lane.
+    /// By topic, the durable watermark when its cursor was first found. Later events are not deleted before the cursor passes.
     pub pinned_from: HashMap<String, u64>,
     pub counts: LifeCounts,
 }
 
+/// An error describes the broken promise.
 pub type Checked = Result<(), String>;
 
-pub type Ends = Receiver<(usize, Result<Position, AppendError>)>;
+/// Results of appends, with the index of the event.
+pub type Results = Receiver<(usize, Result<Position, AppendError>)>;
 
-pub fn live(seed: u64, trouble: Trouble) -> Result<LifeCounts, String> {
+/// Runs the life of this seed.
+pub fn run(seed: u64, hazards: Hazards) -> Result<LifeCounts, String> {
     let mut rng = fastrand::Rng::with_seed(seed);
-    let retention = trouble.retention;
-    // With retention: segments that hold enough to be written over, and few enough that they are.
+    let retention = hazards.retention;
+    // With retention, a segment must hold enough to be worth recycling, and there must be few enough that it happens.
     let sizes = if retention { [24, 32, 40, 64] } else { [18, 20, 32, 64] };
     let segment_size = sizes[rng.usize(..4)] * 1024;
     let limits = JournalLimits {
@@ -70,12 +75,12 @@ pub fn live(seed: u64, trouble: Trouble) -> Result<LifeCounts, String> {
     let options =
         Options { limits, dedupe_window: Duration::from_secs(7 * 86_400), max_key_bytes: u64::MAX / 4, forwards: rng.bool() };
     let disk = SimDisk::new(seed);
-    if trouble.lies {
+    if hazards.ignored_syncs {
         disk.ignore_syncs();
     }
     let clock = Arc::new(ManualClock::at(1_700_000_000_000));
     let (events, saved, found, pinned_from, counts) = Default::default();
-    let mut life = Life { rng, disk, clock, options, trouble, events, saved, found, pinned_from, counts };
+    let mut life = Life { rng, disk, clock, options, hazards, events, saved, found, pinned_from, counts };
     for _ in 0..life.rng.usize(2..6) {
         life.opening()?;
     }
@@ -85,48 +90,48 @@ pub fn live(seed: u64, trouble: Trouble) -> Result<LifeCounts, String> {
 }
 
 impl Life {
-    /// Opens, checks, uses and ends the journal; each part may be cut.
-    pub fn opening(&mut self) -> Checked {
-        let cut_early = self.rng.u8(..3) == 0;
-        let Some((journal, _)) = self.open(cut_early)? else { return Ok(()) };
+    /// Opens, checks, uses and ends the journal. Each part may be interrupted.
+    fn opening(&mut self) -> Checked {
+        let interrupt = self.rng.u8(..3) == 0;
+        let Some((journal, _)) = self.open(interrupt)? else { return Ok(()) };
         let checked = self.check(&journal);
         if !self.disk.is_dead() {
             checked?;
-            self.use_it(&journal)?;
+            self.use_journal(&journal)?;
         }
         self.end(journal);
         Ok(())
     }
 
-    /// Opens twice without any trouble, and damages the disk in between.
-    pub fn last_opening(&mut self) -> Checked {
+    /// Opens three times without hazards, and damages the disk before the last one.
+    fn last_opening(&mut self) -> Checked {
         self.disk.kill();
         self.disk.set_limit(u64::MAX);
-        let Some((journal, _)) = self.open(false)? else { return Err("it does not open".into()) };
+        let Some((journal, _)) = self.open(false)? else { return Err("the journal does not open".into()) };
         self.check(&journal)?;
-        let ends = self.append(&journal, 3)?;
+        let results = self.append_some(&journal, 3)?;
         journal.close();
-        self.settle(ends)?;
+        self.record(results)?;
         if self.rng.bool() {
             self.disk.cut_power();
         }
-        // Once more, so that a newer segment says how far the older ones were on disk.
-        let Some((journal, _)) = self.open(false)? else { return Err("it does not open again".into()) };
+        // The second opening starts a newer segment, which proves how far the older ones were on disk.
+        let Some((journal, _)) = self.open(false)? else { return Err("the journal does not open a second time".into()) };
         journal.close();
-        let damage = self.trouble.rot.then(|| self.damage()).flatten();
-        let Some((journal, metrics)) = self.open(false)? else { return Err("it does not open a third time".into()) };
+        let damage = self.hazards.corruption.then(|| self.damage()).flatten();
+        let Some((journal, metrics)) = self.open(false)? else { return Err("the journal does not open a third time".into()) };
         match damage {
             None => self.check(&journal)?,
             Some(damage) => self.check_damaged(&journal, &metrics, &damage)?,
         }
         journal.close();
-        self.check_from_outside()
+        self.check_read_only()
     }
 
-    pub fn open(&mut self, cut: bool) -> Result<Option<(Journal, Arc<Metrics>)>, String> {
+    fn open(&mut self, interrupt: bool) -> Result<Option<(Journal, Arc<Metrics>)>, String> {
         self.disk.kill();
         let process = self.disk.start();
-        if cut {
+        if interrupt {
             self.disk.die_after(self.rng.u64(1..25));
         }
         let metrics = Arc::new(Metrics::new());
@@ -135,47 +140,47 @@ impl Life {
             Ok(journal) => Ok(Some((journal, metrics))),
             Err(error) if self.disk.is_dead() => {
                 drop(error);
-                self.counts.cut_openings += 1;
+                self.counts.interrupted_openings += 1;
                 self.crash();
                 Ok(None)
             }
-            Err(OpenError::NoRoom { .. }) if self.trouble.faults => {
+            Err(OpenError::NoRoom { .. }) if self.hazards.faults => {
                 self.disk.set_limit(u64::MAX);
                 self.crash();
                 Ok(None)
             }
             Err(error) => {
                 let cause = std::error::Error::source(&error).map(|source| source.to_string());
-                Err(format!("it does not open: {error}: {}", cause.unwrap_or_default()))
+                Err(format!("the journal does not open: {error}: {}", cause.unwrap_or_default()))
             }
         }
     }
 
-    pub fn crash(&mut self) {
-        self.counts.cuts += 1;
+    fn crash(&mut self) {
+        self.counts.crashes += 1;
         match self.rng.u8(..3) {
             0 => self.disk.kill(),
             _ => self.disk.cut_power(),
         }
     }
 
-    pub fn use_it(&mut self, journal: &Journal) -> Checked {
+    fn use_journal(&mut self, journal: &Journal) -> Checked {
         if self.rng.u8(..3) > 0 {
             let steps = [8, 30, 90][self.rng.usize(..3)];
-            let steps = if self.trouble.long { 10 * steps } else { steps };
+            let steps = if self.hazards.long { 10 * steps } else { steps };
             self.disk.die_after(self.rng.u64(1..steps));
         }
-        let mut ends = Vec::new();
-        let rounds = if self.trouble.long { 10..60 } else { 1..12 };
+        let mut results = Vec::new();
+        let rounds = if self.hazards.long { 10..60 } else { 1..12 };
         for _ in 0..self.rng.usize(rounds) {
-            if self.trouble.faults {
-                self.make_trouble();
+            if self.hazards.faults {
+                self.inject_fault();
             }
             let count = [2, 4, 16][self.rng.usize(..3)];
-            ends.push(self.append(journal, count)?);
+            results.push(self.append_some(journal, count)?);
             if self.rng.bool() {
-                for ends in ends.drain(..) {
-                    self.settle(ends)?;
+                for results in results.drain(..) {
+                    self.record(results)?;
                 }
             }
             if self.rng.u8(..3) == 0 {
@@ -189,27 +194,27 @@ impl Life {
             self.crash();
         }
         self.stop_writing(journal);
-        for ends in ends {
-            self.settle(ends)?;
+        for results in results {
+            self.record(results)?;
         }
         Ok(())
     }
 
-    /// Nothing reaches the disk any more; then the threads can be collected.
-    pub fn stop_writing(&mut self, journal: &Journal) {
+    /// Joins the threads, sometimes after a kill, so that nothing reaches the disk any more.
+    fn stop_writing(&mut self, journal: &Journal) {
         if !self.disk.is_dead() && self.rng.bool() {
             self.disk.kill();
         }
         journal.close();
     }
 
-    pub fn end(&mut self, journal: Journal) {
+    fn end(&mut self, journal: Journal) {
         self.disk.kill();
         journal.close();
         self.crash();
     }
 
-    pub fn make_trouble(&mut self) {
+    fn inject_fault(&mut self) {
         let error = io::ErrorKind::Other;
         match self.rng.u8(..10) {
             0 => self.disk.fail(Step::Write, ".seg", error, 1),
@@ -224,45 +229,41 @@ impl Life {
         }
     }
 
-    /// Hands over some events: new ones, and those again whose senders were told 503.
-    pub fn append(&mut self, journal: &Journal, count: usize) -> Result<Ends, String> {
-        let (sender, ends) = channel();
+    /// Appends some events: new ones, and retries of those that were answered 503.
+    fn append_some(&mut self, journal: &Journal, count: usize) -> Result<Results, String> {
+        let (sender, results) = channel();
         for _ in 0..self.rng.usize(..=count) {
-            let again = self.failed_for_good();
-            let sample = again.filter(|_| self.rng.bool()).unwrap_or_else(|| self.new_sample());
-            self.hand_over(journal, sample, &sender)?;
+            let retry = self.failed_event();
+            let sample = retry.filter(|_| self.rng.bool()).unwrap_or_else(|| self.new_sample());
+            self.append(journal, sample, &sender)?;
         }
-        Ok(ends)
+        Ok(results)
     }
 
-    pub fn hand_over(
-        &mut self,
-        journal: &Journal,
-        sample: Sample,
-        ends: &Sender<(usize, Result<Position, AppendError>)>,
-    ) -> Checked {
+    fn append(&mut self, journal: &Journal, sample: Sample, results: &Sender<(usize, Result<Position, AppendError>)>) -> Checked {
         let index = self.events.len();
-        let ends = ends.clone();
-        let told = journal.append(&sample.event(), Box::new(move |end| ends.send((index, end)).unwrap_or(())));
-        match told {
-            Ok(()) => self.events.push(Handed { sample, fate: Fate::Open }),
+        let results = results.clone();
+        let accepted = journal.append(&sample.event(), Box::new(move |end| results.send((index, end)).unwrap_or(())));
+        match accepted {
+            Ok(()) => self.events.push(ModelEvent { sample, fate: Fate::Unknown }),
             Err(AppendRejected::Full | AppendRejected::Failed | AppendRejected::Closing) => {
-                self.events.push(Handed { sample, fate: Fate::Void });
+                self.events.push(ModelEvent { sample, fate: Fate::Superseded });
             }
-            Err(other) => return Err(format!("refused as {other}")),
+            Err(other) => return Err(format!("rejected as {other}")),
         }
         Ok(())
     }
 
-    /// An event that is certainly not kept, and that has not been sent again.
-    pub fn failed_for_good(&self) -> Option<Sample> {
+    /// Returns the last event if it is certainly not stored and has not been retried.
+    fn failed_event(&self) -> Option<Sample> {
+        let has_failed = |event: &ModelEvent| matches!(event.fate, Fate::Failed | Fate::Superseded);
         let last = self.events.last()?;
-        let open = |handed: &Handed| handed.sample.key == last.sample.key && !matches!(handed.fate, Fate::Failed | Fate::Void);
-        let failed = matches!(last.fate, Fate::Failed | Fate::Void) && last.sample.key.is_some();
-        (failed && !self.events.iter().any(open)).then(|| last.sample.clone())
+        let is_retried = |event: &ModelEvent| event.sample.key == last.sample.key && !has_failed(event);
+        let may_retry = has_failed(last) && last.sample.key.is_some();
+        (may_retry && !self.events.iter().any(is_retried)).then(|| last.sample.clone())
     }
 
-    pub fn new_sample(&mut self) -> Sample {
+    fn new_sample(&mut self) -> Sample {
         let number = self.events.len();
         let length = match self.rng.u8(..20) {
             0..3 => self.rng.usize(2_000..9_000),
@@ -283,21 +284,21 @@ impl Life {
         }
     }
 
-    /// Waits for the ends of all that was handed over, and believes them.
-    pub fn settle(&mut self, ends: Ends) -> Checked {
-        for (index, end) in ends {
-            match end {
+    /// Waits for the results of all appends and records them in the model.
+    fn record(&mut self, results: Results) -> Checked {
+        for (index, result) in results {
+            match result {
                 Ok(position) => {
                     self.counts.acknowledged += 1;
-                    self.events[index].fate = Fate::Kept(position);
-                    // Its sequence was free: what failed before has lost it.
-                    for handed in &mut self.events[..index] {
-                        if handed.fate == Fate::Failed {
-                            handed.fate = Fate::Void;
+                    self.events[index].fate = Fate::Stored(position);
+                    // It uses the sequence of the events that failed before it.
+                    for event in &mut self.events[..index] {
+                        if event.fate == Fate::Failed {
+                            event.fate = Fate::Superseded;
                         }
                     }
                 }
-                // A dead process tells nobody.
+                // A dead process answers no sender.
                 Err(_) if self.disk.is_dead() => {}
                 Err(AppendError::Sync) => {}
                 Err(AppendError::Write | AppendError::Full) => {
@@ -309,17 +310,17 @@ impl Life {
         Ok(())
     }
 
-    pub fn save_cursors(&mut self, journal: &Journal) {
-        let lanes = journal.topic_cursors();
-        for lane in TOPICS {
-            let at = lanes.iter().find(|found| *found.name == *lane).map(|found| found.cursor);
-            // Who passes events on moves only the cursor of a lane that has some.
-            if at.is_none() && self.options.forwards || self.rng.bool() {
+    fn save_cursors(&mut self, journal: &Journal) {
+        let cursors = journal.topic_cursors();
+        for topic in TOPICS {
+            let cursor = cursors.iter().find(|found| *found.name == *topic).map(|found| found.cursor);
+            // The forwarder moves only cursors of topics with events.
+            if cursor.is_none() && self.options.forwards || self.rng.bool() {
                 continue;
             }
-            let cursor = self.rng.u64(at.unwrap_or(0)..=journal.durable_watermark());
-            journal.save_cursor(lane, cursor);
-            let highest = self.saved.entry(lane.into()).or_default();
+            let cursor = self.rng.u64(cursor.unwrap_or(0)..=journal.durable_watermark());
+            journal.save_cursor(topic, cursor);
+            let highest = self.saved.entry(topic.into()).or_default();
             *highest = cursor.max(*highest);
         }
     }

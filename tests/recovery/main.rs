@@ -1,9 +1,9 @@
-//! What is acknowledged survives: random lives of a journal on a disk that loses whatever was not synced, with a plain model
-//! to disagree with.
+//! Acknowledged events survive: random lives of a journal, on a disk that loses everything that was not synced, compared with a
+//! plain model.
 //!
-//! A life is a row of openings; each ends by a close, a kill or a power cut, at any step, also in the middle of a recovery.
-//! `HOOKHOLD_SEED=n` runs one life again. The seed decides what happens, the threads decide how it interleaves: a seed that
-//! failed once may need several runs.
+//! A life is a sequence of openings. Each ends in a close, a kill or a power cut, at any step, including the steps of a
+//! recovery. `HOOKHOLD_SEED=n` runs one life again. The seed decides what happens, the threads decide how it interleaves: a
+//! seed that failed once may need several runs.
 
 mod checks;
 #[path = "../common/disk.rs"]
@@ -15,68 +15,66 @@ mod life;
 use std::ops::Range;
 use std::sync::Mutex;
 
-use life::live;
-
-/// What a life may contain.
+/// What may go wrong in a life.
 #[derive(Clone, Copy, Default)]
-struct Trouble {
+struct Hazards {
     /// Old segments are deleted.
     retention: bool,
     /// Writes, syncs and creations fail; the disk becomes full.
     faults: bool,
-    /// Bytes below the mark change.
-    rot: bool,
-    /// Every sync lies.
-    lies: bool,
-    /// Openings are long, so that files of deleted segments are written over.
+    /// Bytes below the durable watermark change.
+    corruption: bool,
+    /// Syncs have no effect.
+    ignored_syncs: bool,
+    /// Openings last long enough that files of deleted segments are recycled.
     long: bool,
 }
 
 #[test]
-fn what_is_acknowledged_survives_power_cuts_and_kills() {
-    assert_all_lives(0..1000, Trouble::default());
+fn acknowledged_events_survive_power_cuts_and_kills() {
+    assert_all_lives(0..1000, Hazards::default());
 }
 
 #[test]
-fn what_is_acknowledged_survives_failing_disks() {
-    assert_all_lives(1000..1400, Trouble { faults: true, ..Trouble::default() });
+fn acknowledged_events_survive_failing_and_full_disks() {
+    assert_all_lives(1000..1400, Hazards { faults: true, ..Hazards::default() });
 }
 
 #[test]
-fn what_is_acknowledged_survives_beside_retention() {
-    assert_all_lives(1400..1700, Trouble { retention: true, faults: true, ..Trouble::default() });
+fn acknowledged_events_survive_retention_on_failing_disks() {
+    assert_all_lives(1400..1700, Hazards { retention: true, faults: true, ..Hazards::default() });
 }
 
 #[test]
-fn what_is_acknowledged_survives_in_files_that_are_written_over() {
-    assert_all_lives(2000..2300, Trouble { retention: true, long: true, ..Trouble::default() });
+fn acknowledged_events_survive_in_recycled_files() {
+    assert_all_lives(2000..2300, Hazards { retention: true, long: true, ..Hazards::default() });
 }
 
 #[test]
-fn rot_costs_only_what_it_hits() {
-    assert_all_lives(1700..2000, Trouble { rot: true, ..Trouble::default() });
+fn corruption_loses_only_the_events_it_hits() {
+    assert_all_lives(1700..2000, Hazards { corruption: true, ..Hazards::default() });
 }
 
 #[test]
-fn a_mistaken_early_answer_is_found() {
-    let lies = Trouble { lies: true, ..Trouble::default() };
-    let found: Vec<_> = (0..40).filter_map(|seed| live(seed, lies).err()).collect();
-    assert!(found.len() > 10, "only {} of 40 lives were found to be lies", found.len());
-    assert!(found.iter().any(|what| what.contains("is lost")), "{found:?}");
+fn the_model_notices_a_disk_that_ignores_syncs() {
+    let hazards = Hazards { ignored_syncs: true, ..Hazards::default() };
+    let noticed: Vec<_> = (0..40).filter_map(|seed| life::run(seed, hazards).err()).collect();
+    assert!(noticed.len() > 10, "the model noticed only {} of 40 lives", noticed.len());
+    assert!(noticed.iter().any(|what| what.contains("is lost")), "{noticed:?}");
 }
 
-fn assert_all_lives(seeds: Range<u64>, trouble: Trouble) {
+fn assert_all_lives(seeds: Range<u64>, hazards: Hazards) {
     if let Ok(seed) = std::env::var("HOOKHOLD_SEED") {
         let seed = seed.parse().expect("HOOKHOLD_SEED is a number");
         return if seeds.contains(&seed) {
-            assert_eq!(live(seed, trouble).err(), None, "seed {seed}")
+            assert_eq!(life::run(seed, hazards).err(), None, "seed {seed}")
         };
     }
     let next = Mutex::new(seeds);
     let counts = Mutex::new(LifeCounts::default());
     let worker = || {
         while let Some(seed) = { next.lock().expect("no panic inside").next() } {
-            match live(seed, trouble) {
+            match life::run(seed, hazards) {
                 Ok(one) => counts.lock().expect("no panic inside").add(one),
                 Err(what) => panic!("seed {seed}: {what}"),
             }
@@ -90,18 +88,18 @@ fn assert_all_lives(seeds: Range<u64>, trouble: Trouble) {
     });
     let counts = counts.into_inner().expect("no panic inside");
     println!("{counts:?}");
-    counts.assert_not_empty(trouble);
+    counts.assert_not_empty(hazards);
 }
 
-/// What happened, so that an empty test is noticed.
+/// Counts what happened, so that an empty test is noticed.
 #[derive(Debug, Default)]
 struct LifeCounts {
     lives: u64,
     acknowledged: u64,
     recovered: u64,
-    cut_openings: u64,
-    cuts: u64,
-    rotten: u64,
+    interrupted_openings: u64,
+    crashes: u64,
+    corrupted: u64,
     deleted: u64,
     recycled: u64,
     failed: u64,
@@ -112,22 +110,22 @@ impl LifeCounts {
         self.lives += 1;
         self.acknowledged += other.acknowledged;
         self.recovered += other.recovered;
-        self.cut_openings += other.cut_openings;
-        self.cuts += other.cuts;
-        self.rotten += other.rotten;
+        self.interrupted_openings += other.interrupted_openings;
+        self.crashes += other.crashes;
+        self.corrupted += other.corrupted;
         self.deleted += other.deleted;
         self.recycled += other.recycled;
         self.failed += other.failed;
     }
 
-    fn assert_not_empty(&self, trouble: Trouble) {
+    fn assert_not_empty(&self, hazards: Hazards) {
         let lives = self.lives;
         assert!(lives >= 300, "{self:?}");
-        assert!(self.acknowledged > 10 * lives && self.cuts > lives && self.cut_openings > lives / 10, "{self:?}");
+        assert!(self.acknowledged > 10 * lives && self.crashes > lives && self.interrupted_openings > lives / 10, "{self:?}");
         assert!(self.recovered > lives / 10, "{self:?}");
-        assert!(!trouble.rot || self.rotten > lives / 5, "{self:?}");
-        assert!(!trouble.retention || self.deleted > lives / 2, "{self:?}");
-        assert!(!trouble.long || self.recycled > lives, "{self:?}");
-        assert!(!trouble.faults || self.failed > lives / 10, "{self:?}");
+        assert!(!hazards.corruption || self.corrupted > lives / 5, "{self:?}");
+        assert!(!hazards.retention || self.deleted > lives / 2, "{self:?}");
+        assert!(!hazards.long || self.recycled > lives, "{self:?}");
+        assert!(!hazards.faults || self.failed > lives / 10, "{self:?}");
     }
 }
