@@ -49,7 +49,10 @@ fn genuine_deliveries_get_2xx_during_an_attack_at_full_speed() {
     wait_until("the forger has been verified and then limited", || attack.forger_statuses().keys().eq([&401, &429]));
     load.stop().assert_no_sender_noticed();
     drop(attack);
-    assert!(home.log().contains("bodies in flight from this address fill max_in_flight_per_address"), "the hoarders reached it");
+    assert!(
+        home.log().contains("the bodies in flight from this address exceed max_in_flight_per_address"),
+        "the hoarders reached it"
+    );
     let peak = peak_memory(&process);
     assert!(peak < (64 << 20) + 100_000_000, "{peak} bytes resident");
 }
@@ -65,7 +68,8 @@ fn connections_beyond_max_connections_per_address_are_closed() {
     assert_eq!(line(&home, PROVIDER).rest(), b"");
     assert_eq!(process.metric("hookhold_connections_rejected_total{cause=\"per_address\"}"), Some(1.0));
     assert!(
-        home.log().contains("address=127.0.0.1 suppressed=0 hint=\"its address has max_connections_per_address open\""),
+        home.log()
+            .contains("address=127.0.0.1 suppressed=0 hint=\"the address has max_connections_per_address connections open\""),
         "{}",
         home.log()
     );

@@ -1,4 +1,5 @@
-//! Accepts connections: at most `max_connections` at a time, and in a drain only those that the kernel has queued already.
+//! Accepts connections, at most `max_connections` at a time. A drain accepts only the connections that the kernel has
+//! already queued.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,7 +20,7 @@ use super::shutdown::Shutdown;
 use super::state::ServerState;
 use super::{connection_setup, proxies, report_panic};
 
-/// Binds a listener.
+/// Opens a listener on `address`.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
@@ -27,7 +28,8 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG_CONNECTIONS)
 }
 
-/// Accepts connections until `leave` completes, then those that the kernel has queued already. Closes the listener.
+/// Accepts connections until `leave` completes, then the connections that the kernel has already queued. Closes the
+/// listener.
 pub(super) async fn accept(
     listener: TcpListener,
     state: &Arc<ServerState>,
@@ -54,7 +56,7 @@ pub(super) async fn accept(
                     if let Some(suppressed) = error_log.admit(Instant::now()) {
                         tracing::error!(%error, suppressed, "cannot accept a connection; retrying");
                     }
-                    // Not `sleep` alone: while accepting keeps failing, a shutdown must still take effect.
+                    // `sleep` alone would delay a shutdown while accepting keeps failing.
                     select! {
                         () = sleep(ACCEPT_RETRY_DELAY) => {}
                         () = &mut leave => return,
@@ -66,8 +68,9 @@ pub(super) async fn accept(
     }
 }
 
-/// Returns the result of `next` until `leave` completes. After that, returns `None` as soon as `next` has to wait, or once
-/// `remaining` has counted down from the longest possible queue: clients that keep connecting cannot delay the drain.
+/// Returns the result of `next` until `leave` completes. After that, returns `None` as soon as `next` has to wait or
+/// `remaining` has counted down from the longest possible queue, so that clients that keep connecting cannot delay the
+/// drain.
 async fn next_until<T>(
     next: impl Future<Output = T>,
     mut leave: Pin<&mut impl Future<Output = ()>>,
@@ -98,13 +101,17 @@ async fn next(
     if slots.available_permits() == 0
         && let Some(suppressed) = full_log.admit(Instant::now())
     {
-        tracing::warn!(max_connections = state.limits.max_connections, suppressed, "every connection is in use; new ones wait");
+        tracing::warn!(
+            max_connections = state.limits.max_connections,
+            suppressed,
+            "connection limit reached; new connections wait"
+        );
     }
     let slot = slots.clone().acquire_owned().await.ok();
     (listener.accept().await, slot)
 }
 
-/// Connections that the kernel may queue; it lowers this to its own `somaxconn`.
+/// Limit on connections that the kernel queues. Linux lowers it to `net.core.somaxconn`.
 const BACKLOG_CONNECTIONS: u32 = 4096;
 
 /// Delay after a failed accept. The cause is nearly always a lack of file descriptors, which ends as connections close.
@@ -121,7 +128,7 @@ mod tests {
         while next_until(ready(()), leave.as_mut(), &mut remaining).await.is_some() {
             taken += 1;
         }
-        assert_eq!(taken, BACKLOG_CONNECTIONS + 1, "every connection that can have been queued, and no other");
+        assert_eq!(taken, BACKLOG_CONNECTIONS + 1, "a drain accepts at most the longest possible queue");
     }
 
     #[tokio::test]

@@ -1,8 +1,8 @@
-//! Reads a request body under its limits: `max_body` of the source, the budgets of bytes in flight, and time.
+//! Reads a request body within its limits: the `max_body` of the source, the budgets of bytes in flight, and the deadline.
 //!
-//! Every byte is charged to the budgets as it arrives, before it is stored; an announced length reserves nothing. A body that
-//! arrives in one piece is never copied. Later pieces are copied into one buffer at once: keeping them apart would let a
-//! sender of one-byte chunks pin a whole read buffer with each of them.
+//! Every byte is charged to the budgets as it arrives, before it is buffered. An announced length reserves nothing. A body
+//! that arrives in one piece is never copied. Later pieces are copied into one buffer at once, because separate pieces
+//! would let a sender of one-byte chunks pin a whole read buffer with each chunk.
 
 use std::error::Error;
 use std::io;
@@ -15,7 +15,7 @@ use hyper::body::{Body, Incoming};
 use super::deadline::Progress;
 use crate::outcome::Outcome;
 
-/// A limit on the bytes of request bodies in memory at one time.
+/// Limit on the bytes of request bodies that are in memory at the same time.
 pub(super) struct InFlightBudget {
     limit: usize,
     used: AtomicUsize,
@@ -26,17 +26,17 @@ impl InFlightBudget {
         InFlightBudget { limit, used: AtomicUsize::new(0) }
     }
 
-    /// Returns the bytes in use before, and true if the budget is exceeded now.
+    /// Adds `bytes`. Returns the bytes that were in use before, and true if the budget is now exceeded.
     fn add(&self, bytes: usize) -> (usize, bool) {
         let before = self.used.fetch_add(bytes, Relaxed);
         (before, before.saturating_add(bytes) > self.limit)
     }
 }
 
-/// The bytes that one request uses of the server's budget and of the budget of its address. Dropping it returns them.
+/// Bytes that one request uses of the server's budget and of its address's budget. Dropping the charge releases them.
 ///
-/// A body that is at least as large as all others of its address together may exceed the budget of the address: a sender of
-/// large bodies gets one through at a time, and the newer ones are answered `rate_limited`.
+/// A body that is at least as large as all others of its address together may exceed the address's budget. So an address
+/// that sends large bodies completes one at a time; newer bodies are answered `rate_limited`.
 pub(super) struct InFlightCharge<'a> {
     server: &'a InFlightBudget,
     address: &'a InFlightBudget,
@@ -48,7 +48,7 @@ impl<'a> InFlightCharge<'a> {
         InFlightCharge { server, address, bytes: 0 }
     }
 
-    /// Returns the bytes of the body that have arrived.
+    /// Returns the number of body bytes that have arrived.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -95,13 +95,13 @@ pub(super) async fn read(
     Ok(buffer.into_bytes())
 }
 
-/// True once the announced length has arrived. Over HTTP/2, the stream of a sender that hangs up at that point fails instead
-/// of ending.
+/// True if the body has ended or its announced length has arrived. The length is checked because over HTTP/2 the stream of
+/// a sender that disconnects after its last byte fails instead of ending.
 fn is_complete(body: &Incoming) -> bool {
     body.is_end_stream() || body.size_hint().exact() == Some(0)
 }
 
-/// Returns the next piece of the body, `None` at its end. Trailers are read and dropped: no provider signs them.
+/// Returns the next piece of the body; `None` at its end. Reads and drops trailers, because no provider signs them.
 async fn next(body: &mut Incoming, progress: &Progress) -> Result<Option<Bytes>, Outcome> {
     match progress.unless_cut(body.frame()).await? {
         None => Ok(None),
@@ -110,7 +110,7 @@ async fn next(body: &mut Incoming, progress: &Progress) -> Result<Option<Bytes>,
     }
 }
 
-/// Malformed framing is the sender's fault; every other error means that the connection is lost.
+/// Returns the outcome of a failed read: `bad_request` for malformed framing, else `disconnected`.
 fn outcome_of(error: &hyper::Error) -> Outcome {
     match error.source().and_then(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind) {
         Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) => Outcome::BadRequest,
@@ -118,7 +118,7 @@ fn outcome_of(error: &hyper::Error) -> Outcome {
     }
 }
 
-/// The pieces of a body that have arrived.
+/// Pieces of a body that have arrived.
 enum BodyBuffer {
     Empty,
     OnePiece(Bytes),
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_largest_body_may_exceed_the_budget_of_its_address() {
+    fn only_the_largest_body_may_exceed_its_address_budget() {
         let (server, address) = (InFlightBudget::new(100), InFlightBudget::new(10));
         let mut first = InFlightCharge::new(&server, &address);
         assert_eq!((first.add(6), first.add(6)), (Ok(()), Ok(())));

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-/// Writes `response` and closes the socket. If `unread` bytes may still arrive, they are read and discarded for up to
-/// `linger`: closing a socket that holds unread bytes resets the connection, and the peer would never see its response.
+/// Writes `response` and closes the socket. If `unread` bytes may still arrive, reads and discards them for up to `linger`,
+/// because closing a socket that holds unread bytes resets the connection, and the peer loses the response.
 pub(super) async fn close<S>(mut stream: S, response: Option<String>, unread: bool, linger: Duration)
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -21,7 +21,7 @@ where
     }
 }
 
-/// Time limit for discarding what the peer is still sending.
+/// Time limit for discarding bytes that the peer still sends.
 pub(super) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
 const DISCARD_BUFFER_BYTES: usize = 16 * 1024;

@@ -1,8 +1,8 @@
-//! Sets up a connection before HTTP: reads the PROXY header of a trusted proxy, then accepts the TLS handshake.
+//! Sets up a connection before HTTP: reads the PROXY header of a trusted proxy, then performs the TLS handshake.
 //!
-//! Both together have `handshake_timeout`; a connection without either goes straight to HTTP. A connection that ends here is
-//! counted under `source="-"`, unless no byte arrived: load balancers probe ports like that all day. A TLS handshake that no
-//! request follows counts against its address like a rejected delivery.
+//! Both together must finish within `handshake_timeout`. A connection that needs neither goes straight to HTTP. A
+//! connection that ends here is counted under `source="-"`, unless no byte arrived, because load balancers probe ports that
+//! way all day. A TLS handshake without a request counts against its address like a rejected delivery.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub(super) async fn serve(stream: TcpStream, peer: Peer, state: Arc<ServerState>
         return;
     }
     let start = Instant::now();
-    // Boxed: without TLS, the tasks of a listener would otherwise have the size of a handshake.
+    // Boxed, so that the tasks of a listener without TLS do not have the size of a handshake.
     Box::pin(ConnectionSetup { peer, start, state, phases }.run(stream)).await;
 }
 
@@ -69,7 +69,8 @@ impl ConnectionSetup {
         match self.in_time(first_byte(&stream)).await {
             Ok(Ok(Some(TLS_HANDSHAKE))) => {}
             Ok(Ok(Some(_))) => {
-                let answer = Answer::plain(Outcome::BadRequest).with_hint("plain text on the TLS port");
+                let answer = Answer::plain(Outcome::BadRequest)
+                    .with_hint("expected a TLS handshake, found plain text; the URL must begin with https://");
                 return self.reject(stream, Some(answer), HTTPS_EXPECTED).await;
             }
             _ => return,
@@ -94,7 +95,7 @@ impl ConnectionSetup {
         }
     }
 
-    /// Waits for `work`, at most for the rest of `handshake_timeout` and until the drain deadline.
+    /// Waits for `work` until `handshake_timeout` or the drain deadline has passed. The error is the answer to record.
     async fn in_time<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Answer> {
         let deadline = self.start + self.state.limits.handshake_timeout;
         select! {
@@ -109,8 +110,8 @@ impl ConnectionSetup {
         }
     }
 
-    /// Records the outcome if any byte arrived, and closes the socket. `text` is the body of the 400 for a malformed start,
-    /// if not empty.
+    /// Records the outcome and closes the socket; without an answer (no byte has arrived), only closes the socket. A
+    /// `bad_request` is answered 400 with the body `text`, unless that is empty.
     async fn reject(self, stream: TcpStream, answer: Option<Answer>, text: &'static str) {
         let Some(mut answer) = answer else { return };
         self.record(&answer);
@@ -139,13 +140,13 @@ async fn first_byte(stream: &TcpStream) -> io::Result<Option<u8>> {
 fn answer_to(error: &io::Error) -> Answer {
     match error.kind() {
         ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => {
-            Answer::plain(Outcome::Disconnected).with_hint("the sender disconnected within the handshake")
+            Answer::plain(Outcome::Disconnected).with_hint("the sender disconnected during the handshake")
         }
         _ => Answer::plain(Outcome::BadRequest).with_hint(escaped(&error.to_string())),
     }
 }
 
-/// The type of the TLS record that starts a connection (RFC 8446, section 5.1).
+/// Type of the TLS record that starts a connection (RFC 8446, section 5.1).
 const TLS_HANDSHAKE: u8 = 22;
 
 const HTTPS_EXPECTED: &str = "This port expects HTTPS: the URL must begin with https://\n";

@@ -1,11 +1,11 @@
-//! Times the requests of one connection: when each of them started, how long it may take, and whether the connection stays
-//! open after it.
+//! Tracks the requests of one connection: the start and the deadline of each, and the decision to close the connection
+//! after it.
 //!
-//! hyper does not report when the first byte of a request arrived or whether anything was written.
-//! [`TrackedIo`](super::io::TrackedIo) records both in a [`Progress`], which the request and the connection's task share. All
-//! three run in one task, so the lock is never contended. One timer per connection serves every wait (request head, body,
-//! idle time): a deadline that moves earlier resets it, a deadline that moves later only resets it once it has fired. So a
-//! busy connection touches the timer wheel once per deadline, not once per request.
+//! hyper reports neither the arrival of a request's first byte nor writes to the socket.
+//! [`TrackedIo`](super::io::TrackedIo) records both in a [`Progress`], which the request and the connection's driver share.
+//! All three run in one task, so the lock is never contended. One timer per connection serves every wait (request head,
+//! body, idle time). A deadline that moves earlier resets the timer at once; a deadline that moves later resets it only
+//! after it has fired. So a busy connection touches the timer wheel once per deadline, not once per request.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -19,7 +19,7 @@ use crate::clock::{Clock, UnixMillis};
 use crate::limits::ServerLimits;
 use crate::outcome::Outcome;
 
-/// The step that the current request of a connection has reached.
+/// Step that the current request of a connection has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     /// No byte of the next request has arrived.
@@ -32,18 +32,18 @@ pub(super) enum Stage {
     Complete,
 }
 
-/// Decides whether the connection serves another request.
+/// State of the decision to close a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Closing {
     /// The connection stays open.
     No,
     /// The next response is the last one.
     AfterResponse,
-    /// The current request must not wait for the rest of its bytes; the outcome is its result.
+    /// The current request must not wait for its remaining bytes; the outcome is its result.
     Cut(Outcome),
 }
 
-/// The part of the previous request that was read.
+/// Part of the previous request that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Previous {
     /// The current request is the first one.
@@ -54,16 +54,16 @@ enum Previous {
     Unread,
 }
 
-/// The moment at which the first byte of a request arrived.
+/// Arrival of the first byte of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arrival {
-    /// For deadlines and durations.
+    /// Monotonic time, for deadlines and durations.
     pub(super) at: Instant,
-    /// For timestamps.
+    /// Wall-clock time, for timestamps.
     pub(super) wall: UnixMillis,
 }
 
-/// The progress of the current request of one connection.
+/// Progress of the current request of one connection.
 pub(super) struct Progress {
     clock: Arc<dyn Clock>,
     request_deadline: Duration,
@@ -87,7 +87,8 @@ struct ProgressState {
 }
 
 impl Progress {
-    /// A new connection must start its first request within `request_deadline`; `idle_timeout` applies between requests.
+    /// Creates the progress of a new connection. Its first request must start within `request_deadline`; `idle_timeout`
+    /// applies only between requests.
     pub(super) fn new(clock: Arc<dyn Clock>, limits: &ServerLimits) -> Arc<Progress> {
         let ServerLimits { request_deadline, idle_timeout, min_rate, min_rate_after, .. } = *limits;
         let arrival = Arrival { at: Instant::now(), wall: clock.now() };
@@ -103,7 +104,8 @@ impl Progress {
         Arc::new(Progress { clock, request_deadline, idle_timeout, min_rate, min_rate_after, state: Mutex::new(state) })
     }
 
-    /// Records that the request head is complete. A pipelined request starts here: its bytes arrived with the previous one.
+    /// Records that the request head is complete, and returns the request's arrival. A pipelined request starts here,
+    /// because its bytes arrived with the previous one.
     pub(super) fn head_complete(&self) -> Arrival {
         let mut state = self.lock();
         if state.stage == Stage::Idle {
@@ -113,18 +115,18 @@ impl Progress {
         state.arrival
     }
 
-    /// Sets the time from the first byte within which the rest of the request must arrive.
+    /// Requires the rest of the request to arrive within `deadline` of the first byte.
     pub(super) fn set_deadline(&self, deadline: Duration) {
         let mut state = self.lock();
         state.deadline = state.arrival.at + deadline;
     }
 
-    /// Records bytes of the body, except for the last ones.
+    /// Records body bytes. Not called for the last piece, which completes the request.
     pub(super) fn body_received(&self, count: usize) {
         self.lock().received += count as u64;
     }
 
-    /// Records that the request is complete. From here the gateway watches the deadline.
+    /// Records that the request is complete. The gateway enforces the deadline from now on.
     pub(super) fn request_complete(&self) {
         let mut state = self.lock();
         state.stage = Stage::Complete;
@@ -140,7 +142,7 @@ impl Progress {
         state.closing != Closing::No || state.previous == Previous::Unread
     }
 
-    /// Lets the connection close after its next response, or after `idle_timeout` without a request.
+    /// Makes the connection close after its next response, or after `idle_timeout` without a request.
     pub(super) fn drain(&self, idle_timeout: Duration) {
         let mut state = self.lock();
         if state.closing == Closing::No {
@@ -151,7 +153,7 @@ impl Progress {
         }
     }
 
-    /// Ends the current request with `outcome` unless it is complete already. Without a request, ends the current wait.
+    /// Ends the current request with `outcome` as soon as it has to wait. Without a request, ends the current wait.
     pub(super) fn cut(&self, outcome: Outcome) {
         let mut state = self.lock();
         if state.cut().is_none() {
@@ -164,8 +166,8 @@ impl Progress {
         self.lock().cut().is_some()
     }
 
-    /// Waits for `work` until the request is cut; the error is the outcome of the cut. A cut wakes no task: the task that
-    /// polls this request is the one that makes it.
+    /// Waits for `work` until the request is cut; the error is the outcome of the cut. A cut wakes no task, because the
+    /// task that polls the request is also the task that cuts it.
     pub(super) async fn unless_cut<T>(&self, work: impl Future<Output = T>) -> Result<T, Outcome> {
         let mut work = pin!(work);
         poll_fn(|cx| match work.as_mut().poll(cx) {
@@ -179,7 +181,7 @@ impl Progress {
         self.lock().stage
     }
 
-    /// True if a request head has been complete on this connection.
+    /// True if this connection has carried a complete request head.
     pub(super) fn had_request(&self) -> bool {
         let state = self.lock();
         state.is_serving() || state.previous != Previous::None
@@ -199,7 +201,7 @@ impl Progress {
         self.lock().previous == Previous::Unread
     }
 
-    /// Waits until the current deadline. Polled after the connection, so that it sees the bytes that have just arrived.
+    /// Waits until the current deadline. Must be polled after the connection, so that bytes that have just arrived count.
     pub(super) async fn expired(&self, mut timer: Pin<&mut Sleep>) {
         poll_fn(|cx| {
             loop {
@@ -217,7 +219,8 @@ impl Progress {
         .await;
     }
 
-    /// Returns the end of the current wait. Every byte that arrives extends it at `min_rate`, up to the deadline.
+    /// Returns the end of the current wait. While a request arrives, each byte extends the wait by `1 / min_rate` seconds,
+    /// up to the request's deadline.
     pub(super) fn deadline(&self) -> Instant {
         let state = self.lock();
         let is_reading = matches!(state.stage, Stage::Head | Stage::Body);
@@ -245,7 +248,7 @@ impl Progress {
     fn start_request(&self, state: &mut ProgressState) {
         state.stage = Stage::Head;
         state.arrival = Arrival { at: Instant::now(), wall: self.clock.now() };
-        // A request that starts after a cut has no time left, but it gets a response.
+        // A request that starts after a cut has no time left, but still gets a response.
         state.deadline = state.arrival.at + if state.cut().is_none() { self.request_deadline } else { Duration::ZERO };
         state.received = 0;
         state.has_written = false;
@@ -269,7 +272,8 @@ impl ProgressState {
     }
 }
 
-/// True for line ends before a request, which mean nothing (RFC 9112, section 2.2): some senders put one after a body.
+/// True if `bytes` are only line ends. Before a request they have no meaning (RFC 9112, section 2.2); some senders add one
+/// after a body.
 fn is_line_ends(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n'))
 }
@@ -280,7 +284,7 @@ mod tests {
     use crate::clock::SystemClock;
 
     #[test]
-    fn a_request_sent_before_the_drain_gets_its_full_time() {
+    fn a_request_before_the_drain_gets_its_full_time() {
         let (limits, drain_idle) = (ServerLimits::default(), Duration::from_millis(250));
         let progress = Progress::new(Arc::new(SystemClock), &limits);
         progress.drain(drain_idle);
@@ -293,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_that_starts_after_the_cut_expires_at_once() {
+    fn a_head_after_the_cut_expires_at_once() {
         let progress = Progress::new(Arc::new(SystemClock), &ServerLimits::default());
         progress.cut(Outcome::Draining);
         progress.bytes_received(&[b'P'; 10]);
@@ -322,11 +326,11 @@ mod tests {
     }
 
     #[test]
-    fn received_bytes_extend_the_wait_until_the_request_is_complete() {
+    fn received_bytes_extend_the_wait_of_an_incomplete_request() {
         let limits = ServerLimits { min_rate: 1000, min_rate_after: Duration::from_secs(2), ..ServerLimits::default() };
         let progress = Progress::new(Arc::new(SystemClock), &limits);
         let left = || progress.deadline() - progress.arrival().at;
-        assert_eq!(left(), limits.request_deadline, "a new connection does not have idle_timeout");
+        assert_eq!(left(), limits.request_deadline, "idle_timeout does not apply to a new connection");
         progress.bytes_received(b"P");
         assert_eq!(left(), Duration::from_millis(2001));
         progress.head_complete();

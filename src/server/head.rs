@@ -1,7 +1,7 @@
-//! Judges a request by its head, in the order in which the server rejects requests before it reads their bodies.
+//! Checks the head of a request, in the order in which the server rejects requests without reading their bodies.
 //!
-//! [`judge_head`] is a pure function of the source and the request: no connection, no clock, no counter. `hookhold doctor`
-//! calls it with a recorded request, so its result is the server's.
+//! [`judge_head`] is a pure function: it uses no connection, clock or counter. `hookhold doctor` calls it with a stored
+//! request and so gets the server's result.
 
 use std::net::IpAddr;
 
@@ -15,22 +15,22 @@ use crate::log::escaped;
 use crate::outcome::Outcome;
 use crate::source::Source;
 
-/// The parts of a request that are known before its body is read.
+/// Parts of a request that are known before its body is read.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestHead<'a> {
     /// The request method.
     pub method: &'a Method,
-    /// Path and query, as they stand in the request target.
+    /// Path and query, unchanged from the request target.
     pub target: &'a str,
     /// All header fields.
     pub headers: &'a HeaderMap,
-    /// The sender's address; `None` if it is unknown, which skips the check against `allow_from`.
+    /// The sender's address. `None` if it is unknown; then `allow_from` is not checked.
     pub sender: Option<IpAddr>,
-    /// The length of the body in bytes; `None` if the head does not announce it (a chunked body).
+    /// Length of the body in bytes; `None` if the head does not announce it (a chunked body).
     pub content_length: Option<u64>,
 }
 
-/// Checks, in this order: target length, method, address, signature header, announced length. The error is the answer to
+/// Checks target length, method, address, signature header and announced length, in this order. The error is the answer to
 /// the request, with its outcome and a hint for the operator.
 pub fn judge_head(source: &Source, head: RequestHead<'_>) -> Result<(), Answer> {
     if head.target.len() > MAX_TARGET_BYTES {
@@ -49,14 +49,15 @@ pub fn judge_head(source: &Source, head: RequestHead<'_>) -> Result<(), Answer> 
     gateway::precheck(source, head.headers)?;
     match head.content_length {
         Some(length) if length > source.max_body as u64 => {
-            let hint = format!("content-length is {length}, max_body of this source is {}", source.max_body);
+            let most = source.max_body;
+            let hint = format!("content-length: expected at most {most} (max_body of this source), found {length}");
             Err(Answer::plain(Outcome::TooLarge).with_hint(hint))
         }
         _ => Ok(()),
     }
 }
 
-/// Returns true for an HTTP/2 head beyond `max_header_size` or `max_headers`; over HTTP/1.1 hyper enforces them.
+/// True if an HTTP/2 head exceeds `max_header_size` or `max_headers`. Over HTTP/1.1, hyper enforces both limits.
 pub(super) fn is_too_large(head: &Parts, limits: &ServerLimits) -> bool {
     let headers = &head.headers;
     let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
@@ -64,5 +65,5 @@ pub(super) fn is_too_large(head: &Parts, limits: &ServerLimits) -> bool {
     size > limits.max_header_size || headers.len() > limits.max_headers
 }
 
-/// Length limit of a request target. The URLs of providers that sign their query are far shorter; no delivery needs more.
+/// Largest length of a request target in bytes. Providers that sign the query use far shorter URLs; no delivery needs more.
 pub const MAX_TARGET_BYTES: usize = 8 * 1024;

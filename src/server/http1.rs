@@ -1,10 +1,10 @@
-//! Drives one HTTP/1.1 connection: hyper parses and writes, this file enforces deadlines, follows the shutdown, and responds
-//! where hyper would stay silent.
+//! Drives one HTTP/1.1 connection. hyper parses requests and writes responses; this file enforces deadlines, follows the
+//! shutdown, and responds where hyper would close the connection without a response.
 //!
 //! A head that hyper rejects by itself (malformed or too long) never becomes a request, so it is counted here, under
-//! `source="-"`. So are a head that does not arrive in time, and a sender that disconnects in the middle of it. Half-closed
-//! connections stay open for their response. While an event is being stored the socket is not read at all: nothing that a
-//! sender does after its last byte can undo the delivery.
+//! `source="-"`. A head that does not arrive in time and a sender that disconnects within the head are counted likewise. A
+//! half-closed connection stays open for its response. While an event is being stored, the socket is not read, so nothing
+//! that a sender does after its last byte can undo the delivery.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -32,9 +32,9 @@ use crate::answer::Answer;
 use crate::limits::ServerLimits;
 use crate::outcome::Outcome;
 
-/// The result of driving a connection.
+/// Result of driving a connection.
 enum ConnectionEnd {
-    /// hyper has finished with it.
+    /// hyper has finished the connection.
     Http(hyper::Result<()>),
     /// No request arrived, or its head was not complete in time.
     TimedOut,
@@ -88,17 +88,17 @@ where
 
 fn http(limits: &ServerLimits) -> http1::Builder {
     let mut http = http1::Builder::new();
-    // `Progress` has the deadline of the head: hyper's own also runs while a connection is idle.
+    // `Progress` enforces the deadline of the head. hyper's own timeout also runs while a connection is idle.
     http.half_close(true).header_read_timeout(None).max_header_size(limits.max_header_size);
-    // A response is so small that copying its two parts together costs less than a vectored write.
+    // Responses are small: copying head and body into one buffer costs less than a vectored write.
     http.writev(false).max_buf_size(MIN_BUFFER_BYTES.max(2 * limits.max_header_size));
     if limits.max_headers != HYPER_DEFAULT_MAX_HEADERS {
-        http.max_headers(limits.max_headers); // allocates per request; the default does not
+        http.max_headers(limits.max_headers); // any value but the default costs an allocation per request
     }
     http
 }
 
-/// Returns the answer to a request whose head never became complete; `None` if there was no such request.
+/// Returns the answer to a head that is malformed, too long or incomplete; `None` if there is no such head.
 fn rejected_head(end: &ConnectionEnd, progress: &Progress, has_partial_head: bool) -> Option<Answer> {
     match end {
         ConnectionEnd::Http(Ok(())) => None,
@@ -108,7 +108,7 @@ fn rejected_head(end: &ConnectionEnd, progress: &Progress, has_partial_head: boo
         }
         ConnectionEnd::Http(Err(_)) if progress.left_unread() => None,
         ConnectionEnd::Http(Err(error)) if progress.stage() == Stage::Head || error.is_incomplete_message() => {
-            Some(Answer::plain(Outcome::Disconnected).with_hint("the sender disconnected within the request head"))
+            Some(Answer::plain(Outcome::Disconnected).with_hint("the sender disconnected before the end of the request head"))
         }
         ConnectionEnd::Http(Err(_)) => None,
         ConnectionEnd::TimedOut if !has_partial_head => None,
@@ -122,12 +122,12 @@ fn rejected_head(end: &ConnectionEnd, progress: &Progress, has_partial_head: boo
     }
 }
 
-/// Header fields that hyper parses on the stack.
+/// Number of header fields that hyper parses without an allocation.
 const HYPER_DEFAULT_MAX_HEADERS: usize = 100;
 
-/// Smallest limit of hyper's buffer for one connection, which the in-flight budget does not count.
+/// Lower bound for the limit on hyper's buffer of one connection. The in-flight budget does not include this buffer.
 const MIN_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Idle time after which a drain closes a connection. hyper's own graceful shutdown closes it at once, even if a request is
-/// already on its way; that request would be lost.
+/// Idle time after which a drain closes a connection. hyper's own graceful shutdown closes it at once, and a request that
+/// is already on its way is lost.
 const DRAIN_IDLE_TIMEOUT: Duration = Duration::from_millis(250);

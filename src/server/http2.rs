@@ -1,10 +1,10 @@
 //! Drives one HTTP/2 connection with many concurrent requests, closes it when it is idle, and sends GOAWAY in a drain. Each
-//! request has a task, a deadline and an outcome of its own.
+//! request has its own task, deadline and outcome.
 //!
-//! hyper drops the future of a request when its client resets the stream or hangs up. A complete delivery must not be undone
-//! by that, so the work runs in a task that hyper does not hold. Limits: `max_streams` concurrent requests, `max_header_size`
-//! and `max_headers` for each; bodies are charged as they arrive, as over HTTP/1.1. hyper bounds streams that are opened and
-//! reset at once, and then ends the connection.
+//! hyper drops the future of a request when its client resets the stream or disconnects. That must not undo a complete
+//! delivery, so the work runs in a task that hyper does not own. Limits: `max_streams` concurrent requests,
+//! `max_header_size` and `max_headers` for each; bodies are charged as they arrive, as over HTTP/1.1. hyper limits streams
+//! that are opened and reset at once, and closes a connection that exceeds this limit.
 
 use std::error::Error;
 use std::io;
@@ -33,8 +33,8 @@ use crate::answer::Answer;
 use crate::limits::ServerLimits;
 use crate::outcome::Outcome;
 
-/// Serves one connection until it is closed and every request on it has ended. Returns true if it carried a request, or was
-/// rejected for a protocol error.
+/// Serves one connection until it is closed and every request on it has ended. Returns true if the connection carried a
+/// request or violated the protocol.
 pub(super) async fn serve<S>(stream: S, peer: Peer, state: Arc<ServerState>, phases: watch::Receiver<Phase>) -> bool
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -103,13 +103,13 @@ fn http(limits: &ServerLimits, tasks: StreamTasks) -> http2::Builder<StreamTasks
     http
 }
 
-/// Returns the header limit in HTTP/2's way of counting. A head within our limits is within this one, and a head of up to
-/// twice their size is answered and counted by us. Beyond that the library answers 431 by itself, uncounted.
+/// Returns the limit on header bytes as HTTP/2 counts them. Every head within our own limits is within this one. This room
+/// rejects and counts heads of up to twice our limits; hyper answers larger ones 431 by itself, uncounted.
 fn max_header_list_bytes(limits: &ServerLimits) -> usize {
     2 * limits.max_header_size + FIELD_OVERHEAD_BYTES * (limits.max_headers + PSEUDO_FIELDS)
 }
 
-/// Starts the task of one request. Dropping the returned future does not end it.
+/// Starts the task of one request. Dropping the returned future does not end the task.
 fn respond(
     tasks: &StreamTasks,
     state: Arc<ServerState>,
@@ -124,13 +124,14 @@ fn respond(
         let result = serve_in_time(state, peer, phases, head, &mut body).await;
         drop(active);
         let _ = sender.send(result);
-        // Dropping an unfinished body resets its stream, which a client that is still sending takes for the response.
+        // Dropping an unfinished body resets its stream, and a client that is still sending would read the reset as the
+        // response.
         let _ = timeout(LINGER_TIMEOUT, async { while let Some(Ok(_)) = body.frame().await {} }).await;
     });
     async { response.await.unwrap_or(Err(SenderDisconnected)) }
 }
 
-/// Serves one request within its deadline, and within that of a drain.
+/// Serves one request until its deadline or the drain deadline has passed.
 async fn serve_in_time(
     state: Arc<ServerState>,
     peer: Peer,
@@ -155,7 +156,7 @@ async fn serve_in_time(
     }
 }
 
-/// True if the connection broke, which says nothing about what the client sent.
+/// True if the connection failed; false if the client violated the protocol.
 fn is_io(error: &hyper::Error) -> bool {
     error.source().is_some_and(|cause| cause.is::<io::Error>())
 }
@@ -164,14 +165,14 @@ fn cause(error: &hyper::Error) -> String {
     error.source().map_or_else(|| error.to_string(), |cause| crate::log::escaped(&cause.to_string()))
 }
 
-/// Flow-control credit of a stream and of a connection: bytes that a client may send ahead of what has been read.
+/// Flow-control credit of a stream and of a connection: bytes that a client may send before earlier ones are read.
 const FLOW_CONTROL_BYTES: u32 = 1 << 20;
 
-/// Added by HTTP/2 to the size of each field (RFC 9113, section 6.5.2).
+/// Bytes that HTTP/2 adds to the size of each header field (RFC 9113, section 6.5.2).
 const FIELD_OVERHEAD_BYTES: usize = 32;
 
-/// `:method`, `:scheme`, `:authority` and `:path`.
+/// Number of pseudo-header fields: `:method`, `:scheme`, `:authority` and `:path`.
 const PSEUDO_FIELDS: usize = 4;
 
-/// Streams that were reset before they were accepted; beyond them hyper ends the connection (CVE-2023-44487).
+/// Limit on streams that were reset before hyper accepted them. Beyond it, hyper closes the connection (CVE-2023-44487).
 const MAX_PENDING_RESETS: usize = 20;

@@ -53,7 +53,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TrackedIo<S> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    /// Does nothing: the connection's task closes the socket itself, once it has counted how the connection ended.
+    /// Does nothing, because the connection's driver closes the socket after it has recorded the outcome.
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }

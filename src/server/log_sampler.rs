@@ -1,15 +1,15 @@
-//! Limits how often one kind of log line is written, so that a flood of rejections costs neither disk nor attention.
+//! Limits the rate of one kind of log line, so that a flood of rejections neither fills the disk nor hides other lines.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A token bucket: lets [`BURST_LINES`] lines through at once, then one per [`LINE_INTERVAL`].
+/// Token bucket that admits [`BURST_LINES`] lines at once, then one per [`LINE_INTERVAL`].
 pub(super) struct LogSampler(Mutex<LogBucket>);
 
 struct LogBucket {
-    /// When the bucket will be full again; `None` before the first line.
+    /// Time at which the bucket is full again; `None` before the first line.
     full_at: Option<Instant>,
     suppressed: u64,
 }
@@ -19,7 +19,7 @@ impl LogSampler {
         LogSampler(Mutex::new(LogBucket { full_at: None, suppressed: 0 }))
     }
 
-    /// Returns the number of lines suppressed since the last one if a line may be written now, else `None`.
+    /// Returns the number of lines suppressed since the last admitted one; `None` if no line may be written now.
     pub(super) fn admit(&self, now: Instant) -> Option<u64> {
         let mut bucket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let full_at = bucket.full_at.map_or(now, |at| at.max(now)) + LINE_INTERVAL;
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_logs_five_lines_and_then_one_a_second() {
+    fn a_flood_logs_five_lines_then_one_a_second() {
         let (sampler, start) = (LogSampler::new(), Instant::now());
         let lines = |at: Instant| (0..100).filter_map(|_| sampler.admit(at)).collect::<Vec<_>>();
         assert_eq!(lines(start), [0; 5]);

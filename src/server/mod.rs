@@ -1,9 +1,9 @@
-//! The listener for deliveries: connections, TLS, limits, deadlines and the drain. HTTP requests become [`Delivery`] values,
-//! [`Answer`] values become HTTP responses.
+//! The listener for deliveries: connections, TLS, limits, deadlines and the drain. Turns HTTP requests into [`Delivery`]
+//! values, and [`Answer`] values into HTTP responses.
 //!
-//! hyper runs directly on each connection: HTTP/2 for clients that choose it in their TLS handshake, else HTTP/1.1. There is
-//! no router because there is one route. This room knows neither signatures nor Kafka: it passes each complete request to the
-//! [`Gateway`] and sends back the answer.
+//! hyper runs directly on each connection, with HTTP/2 for clients that choose it in their TLS handshake, else with
+//! HTTP/1.1. There is one route, so there is no router. This room depends on neither signature algorithms nor Kafka: it
+//! passes each complete request to the [`Gateway`] and sends back the answer.
 //!
 //! ```text
 //! PROXY header? · TLS?
@@ -62,25 +62,26 @@ use outcome_log::OutcomeLog;
 use sender_limits::SenderLimits;
 use state::ServerState;
 
-/// The parts that a listener for deliveries is made of.
+/// Parts of the listener for deliveries.
 pub struct Server {
-    /// Receives complete requests.
+    /// Gateway that receives complete requests.
     pub gateway: Arc<Gateway>,
     /// Limits of the listener.
     pub limits: ServerLimits,
-    /// The certificate for HTTPS; `None` for plain HTTP.
+    /// Certificate for HTTPS; `None` for plain HTTP.
     pub tls: Option<Tls>,
-    /// The proxies that may name another address as the sender's.
+    /// Trusted proxies, which may name the address of a sender.
     pub proxies: Proxies,
-    /// Supplies the times at which deliveries arrive.
+    /// Clock for the arrival times of deliveries.
     pub clock: Arc<dyn Clock>,
-    /// Receives every outcome.
+    /// Metrics in which every outcome is counted.
     pub metrics: Arc<Metrics>,
 }
 
 impl Server {
-    /// Serves deliveries until `shutdown` completes: `drain_delay` of normal service, then no new connections, and a response
-    /// to every request by `drain_deadline`. Returns when every connection is closed; at [`Phase::Now`], at once.
+    /// Serves deliveries until `shutdown` is complete: first `drain_delay` of normal service, then no new connections and a
+    /// response to every request within `drain_deadline`. Returns when every connection is closed, or at once at
+    /// [`Phase::Now`].
     pub async fn serve(self, listener: TcpListener, shutdown: Shutdown) {
         let Server { gateway, limits, tls, proxies, clock, metrics } = self;
         if let Ok(address) = listener.local_addr() {
@@ -149,7 +150,7 @@ fn report_panic(ended: Result<(), JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
     {
-        tracing::error!(%error, "a connection's task panicked; this is a bug in hookhold");
+        tracing::error!(%error, "the task of a connection panicked; report this bug");
     }
 }
 

@@ -1,8 +1,8 @@
 //! Records the outcome of every request exactly once: in a counter, in the duration histogram and in the log.
 //!
-//! The metric children of a source are looked up at its first request only. Accepted deliveries are logged at debug level.
-//! Rejections are warnings with the sender's address and a hint for the operator, sampled per source and outcome; the lines
-//! left out are counted.
+//! The metric children of a source are looked up only at its first request. Accepted deliveries are logged at debug level.
+//! Rejections are logged as warnings with the sender's address and a hint for the operator, sampled per source and outcome.
+//! Suppressed lines are counted.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -17,9 +17,9 @@ use crate::answer::Answer;
 use crate::metrics::{Metrics, NO_SOURCE};
 use crate::outcome::Outcome;
 
-/// The outcomes of all sources.
+/// Records the outcomes of all sources.
 pub(super) struct OutcomeLog {
-    /// Grows with the sources that a reload adds; their names come from the configuration.
+    /// Outcomes by name of the source. A reload adds names, all from the configuration.
     sources: ArcSwap<HashMap<Arc<str>, Arc<SourceOutcomes>>>,
     metrics: Arc<Metrics>,
     /// Outcomes of requests that belong to no source.
@@ -32,7 +32,7 @@ impl OutcomeLog {
         OutcomeLog { sources: ArcSwap::default(), metrics, no_source }
     }
 
-    /// Returns the outcomes of a configured source.
+    /// Returns the counters and log samplers of a configured source.
     pub(super) fn source(&self, name: &Arc<str>) -> Arc<SourceOutcomes> {
         if let Some(outcomes) = self.sources.load().get(name) {
             return outcomes.clone();
@@ -43,7 +43,7 @@ impl OutcomeLog {
             known.entry(name.clone()).or_insert_with(|| outcomes.clone());
             known
         });
-        // Of two concurrent first requests, both use the entry that was inserted first.
+        // Two concurrent first requests both use the entry that was inserted first.
         self.sources.load().get(name).cloned().unwrap_or(outcomes)
     }
 }

@@ -1,4 +1,4 @@
-//! The senders of a connection and of its requests; behind a trusted proxy they differ.
+//! Identifies the sender of a connection and of each request on it. The two differ behind a trusted proxy.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,25 +15,26 @@ use super::state::ServerState;
 pub(super) struct Peer {
     pub(super) remote: SocketAddr,
     pub(super) sender: Arc<SenderGuard>,
-    /// True if its `X-Forwarded-For` names the sender of a request.
+    /// True if the peer is a trusted proxy, whose `X-Forwarded-For` names the sender of each request.
     is_trusted_proxy: bool,
 }
 
 impl Peer {
-    /// Counts a connection of this address. Returns `None` at its connection limit, which does not apply to a trusted proxy:
-    /// it carries the connections of all senders.
+    /// Counts a connection of this address. Returns `None` if the address is at its connection limit. A trusted proxy has
+    /// no such limit, because it carries the connections of all its clients.
     pub(super) fn connect(remote: SocketAddr, state: &ServerState) -> Option<Peer> {
         let (is_trusted_proxy, address) = (state.proxies.trust(remote.ip()), remote.ip());
         let sender = if is_trusted_proxy { state.sender_limits.track(address) } else { state.sender_limits.connect(address)? };
         Some(Peer { remote, sender: Arc::new(sender), is_trusted_proxy })
     }
 
-    /// Returns true, and counts the rejection, if this peer is limited and must not start a TLS handshake.
+    /// Returns true if this peer is limited and must not start a TLS handshake; the rejection is then counted.
     pub(super) fn rejects_handshake(&self) -> bool {
         !self.is_trusted_proxy && self.sender.rejects_handshake(Instant::now())
     }
 
-    /// Counts a TLS handshake that no request followed, unless a proxy made it: the proxy did so for one of its clients.
+    /// Counts a TLS handshake without a request against the address of this peer. A trusted proxy is exempt, because it
+    /// acts for its clients.
     pub(super) fn count_unused_handshake(&self) {
         if !self.is_trusted_proxy {
             self.sender.count_unused_handshake();
@@ -44,7 +45,7 @@ impl Peer {
 /// The sender of one request, and the progress of that request.
 #[derive(Clone)]
 pub(super) struct RequestContext {
-    /// The address that is logged, stored and limited.
+    /// Address that is logged, stored and limited.
     pub(super) remote: SocketAddr,
     pub(super) sender: Arc<SenderGuard>,
     pub(super) progress: Arc<Progress>,
@@ -57,7 +58,7 @@ impl RequestContext {
         RequestContext { remote, sender, progress: Progress::new(state.clock.clone(), &state.limits), is_trusted_proxy }
     }
 
-    /// Replaces the address of a trusted proxy by the client that it forwards the request for.
+    /// Replaces a trusted proxy's address with the address of the client whose request it forwards.
     pub(super) fn apply_forwarded_for(&mut self, state: &ServerState, headers: &HeaderMap) {
         let client = state.proxies.client(self.remote, headers);
         if client != self.remote {

@@ -1,9 +1,9 @@
 //! Finds the address of a sender whose requests pass through proxies.
 //!
-//! Only a trusted proxy can name another address: in the PROXY header at the start of its connection, or by what it appends to
-//! `X-Forwarded-For`. That list grows to the right, and its left part is whatever the sender made up. So it is read from the
-//! right, over every hop that is a trusted proxy itself; the first other hop is the client. From any other peer both are
-//! ignored.
+//! Only a trusted proxy can name another address: in the PROXY header at the start of its connection, or in the entry that
+//! it appends to `X-Forwarded-For`. Each proxy appends on the right, and a sender can forge the left part of the list. So
+//! the list is read from the right: hops that are trusted proxies are skipped, and the first other hop is the client. Both
+//! headers are ignored on connections from any other peer.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -14,7 +14,7 @@ use ppp::v2::{Addresses, Command, Header, PROTOCOL_PREFIX};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-/// The networks of the trusted proxies.
+/// Networks of the trusted proxies.
 #[derive(Clone, Debug, Default)]
 pub struct Proxies {
     networks: Vec<IpNet>,
@@ -22,7 +22,8 @@ pub struct Proxies {
 }
 
 impl Proxies {
-    /// Trusts peers in `networks`. With `proxy_protocol`, each of their connections must start with a PROXY v2 header.
+    /// Creates a set that trusts peers in `networks`. With `proxy_protocol`, each of their connections must start with a
+    /// PROXY v2 header.
     pub fn new(networks: Vec<IpNet>, proxy_protocol: bool) -> Proxies {
         Proxies { networks, proxy_protocol }
     }
@@ -38,7 +39,7 @@ impl Proxies {
     }
 
     /// Returns the client of a request that the trusted `peer` forwards: the rightmost hop that is not trusted, with port 0
-    /// if the proxy names none. An unreadable hop ends the search at the hop to the right of it.
+    /// if the proxy names none. An unreadable hop ends the search; the client is then the hop to the right of it.
     pub(super) fn client(&self, peer: SocketAddr, headers: &HeaderMap) -> SocketAddr {
         let mut client = peer;
         for line in headers.get_all("x-forwarded-for").iter().rev() {
@@ -54,13 +55,13 @@ impl Proxies {
     }
 }
 
-/// Turns an IPv4-mapped IPv6 address into the IPv4 address.
+/// Converts an IPv4-mapped IPv6 address into the IPv4 address.
 pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Parses `192.0.2.1`, `192.0.2.1:443`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:443`. Takes bytes because the part
-/// of the header that a sender made up need not be text.
+/// Parses `192.0.2.1`, `192.0.2.1:443`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:443`. Takes bytes, because a
+/// forged hop may not be text.
 fn hop_address(hop: &[u8]) -> Option<SocketAddr> {
     let hop = str::from_utf8(hop).ok()?.trim();
     let bare = hop.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(hop);
@@ -68,15 +69,17 @@ fn hop_address(hop: &[u8]) -> Option<SocketAddr> {
     address.or_else(|_| hop.parse()).ok().map(canonical)
 }
 
-/// Reads the PROXY v2 header at the start of a connection, and nothing after it. Returns `None` for a connection of the proxy
-/// itself, such as a health check. Sets `has_started` once a byte has arrived.
+/// Reads the PROXY v2 header at the start of a connection, and nothing after it. Returns `None` if the proxy opened the
+/// connection for itself, for example for a health check. Sets `has_started` once a byte has arrived.
 pub(super) async fn read_header(stream: &mut TcpStream, has_started: &mut bool) -> io::Result<Option<SocketAddr>> {
     let mut header = vec![0; FIXED_PART_BYTES];
     header[0] = stream.read_u8().await?;
     *has_started = true;
     stream.read_exact(&mut header[1..]).await?;
     if !header.starts_with(PROTOCOL_PREFIX) {
-        return Err(invalid("proxy_protocol is on, but a trusted proxy sent no PROXY v2 header"));
+        return Err(invalid(
+            "expected a PROXY v2 header from a trusted proxy, found none; enable it at the proxy or turn proxy_protocol off",
+        ));
     }
     let rest = usize::from(u16::from_be_bytes([header[FIXED_PART_BYTES - 2], header[FIXED_PART_BYTES - 1]]));
     if rest > MAX_VARIABLE_PART_BYTES {
@@ -97,10 +100,10 @@ fn invalid(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// Signature, version, family and length (the specification of the PROXY protocol, section 2.2).
+/// Length of signature, version, family and length field (the specification of the PROXY protocol, section 2.2).
 const FIXED_PART_BYTES: usize = 16;
 
-/// Limit of the addresses and extensions in a PROXY header. Addresses take 36 bytes; proxies add a few hundred at most.
+/// Largest accepted length of addresses and extensions. Addresses take 36 bytes; proxies add a few hundred at most.
 const MAX_VARIABLE_PART_BYTES: usize = 4096;
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Serves one request, from its head to its response, in the order in which it can be rejected.
 //!
-//! Path, method, signature header and announced length are judged before the body is read. Such a rejection is
-//! immediate and never invites a body with `100 Continue`, which hyper sends when the body is first polled. Between the last
+//! Path, method, signature header and announced length are checked before the body is read. A rejection at this point is
+//! immediate, and does not invite the body: hyper sends `100 Continue` only when the body is first polled. Between the last
 //! byte and the hand-over inside [`Gateway::receive`](crate::gateway::Gateway::receive), this file neither waits nor checks
-//! for a hang-up: a sender that disconnects after its last byte has delivered.
+//! for a disconnect, so a sender that disconnects after its last byte has still delivered.
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use crate::log::escaped;
 use crate::outcome::Outcome;
 use crate::source::Source;
 
-/// The sender disconnected before its last byte, so there is no response.
+/// Error of a sender that disconnected before its last byte. There is no response.
 #[derive(Debug)]
 pub(super) struct SenderDisconnected;
 
@@ -42,7 +42,7 @@ impl fmt::Display for SenderDisconnected {
 
 impl std::error::Error for SenderDisconnected {}
 
-/// Serves one request. Its outcome is recorded once, before the response can be seen.
+/// Serves one request. Records its outcome once, before the response is sent.
 pub(super) async fn serve(
     state: Arc<ServerState>,
     mut context: RequestContext,
@@ -79,7 +79,8 @@ pub(super) async fn serve(
 }
 
 impl ServerState {
-    /// Returns the source that the request is for, or the answer if there is none.
+    /// Returns the source at the path of the request. The error is the answer if there is none, or if the HTTP/2 head is
+    /// too large.
     fn live_source(&self, head: &Parts) -> Result<Arc<LiveSource>, Answer> {
         if head.version == Version::HTTP_2 && head::is_too_large(head, &self.limits) {
             return Err(head_too_large());
@@ -87,7 +88,7 @@ impl ServerState {
         self.gateway.live_source(head.uri.path()).ok_or_else(|| unknown_source(&head.uri))
     }
 
-    /// Returns the answer to a sender that is at its limit of rejections, whatever its request is.
+    /// Returns the answer to a sender whose address is limited, after a delay; `None` if the address is not limited.
     async fn reject_limited_sender(
         &self,
         context: &RequestContext,
@@ -131,7 +132,7 @@ impl ServerState {
         context.progress.unless_cut(received).await.unwrap_or_else(cut_while_storing)
     }
 
-    /// Stores the rejection of a request whose body is unknown, for `hookhold doctor`.
+    /// Stores, for `hookhold doctor`, the rejection of a request whose body was not read to the end.
     fn reject_unread(
         &self,
         source: &Source,
@@ -147,8 +148,8 @@ impl ServerState {
         rejected
     }
 
-    /// Reads and drops a small body. Closing the connection instead would make the sender repeat its handshake, which costs
-    /// more.
+    /// Reads and drops a small body. Closing the connection instead would cost more, because the sender would repeat its
+    /// handshake.
     async fn discard_small_body(&self, body: &mut Incoming, context: &RequestContext, charge: &mut InFlightCharge<'_>) {
         let is_small = body.size_hint().upper().is_some_and(|size| size <= MAX_DISCARDED_BODY_BYTES as u64);
         if is_small && body::read(body, MAX_DISCARDED_BODY_BYTES, charge, &context.progress).await.is_ok() {
@@ -184,8 +185,8 @@ fn unknown_source(uri: &Uri) -> Answer {
 
 fn unread_body_hint(outcome: Outcome, source: &Source) -> String {
     match outcome {
-        Outcome::TooLarge => format!("the body is longer than max_body of this source, {} bytes", source.max_body),
-        Outcome::Overloaded => "bodies in flight fill max_in_flight".to_owned(),
+        Outcome::TooLarge => format!("body: expected at most {} bytes (max_body of this source), found more", source.max_body),
+        Outcome::Overloaded => "the bodies in flight exceed max_in_flight".to_owned(),
         Outcome::TooSlow => "the body did not arrive in time, or arrived more slowly than min_rate".to_owned(),
         Outcome::Draining => "the body was not complete at the drain deadline".to_owned(),
         Outcome::BadRequest => "the chunked body is malformed".to_owned(),
@@ -196,12 +197,12 @@ fn unread_body_hint(outcome: Outcome, source: &Source) -> String {
 /// Returns the answer to a request that was cut while its event was being stored. The event may still be stored.
 fn cut_while_storing(outcome: Outcome) -> Answer {
     match outcome {
-        Outcome::Draining => Answer::plain(Outcome::Draining).with_hint("not yet stored at the drain deadline"),
+        Outcome::Draining => Answer::plain(Outcome::Draining).with_hint("the event was not stored by the drain deadline"),
         _ => Answer::plain(Outcome::Deadline),
     }
 }
 
-/// Returns the target as it stands in the request line, or in HTTP/2's `:path`.
+/// Returns the target, unchanged from the request line or from HTTP/2's `:path`.
 fn target(head: &Parts) -> String {
     match head.uri.path_and_query() {
         Some(target) if head.uri.authority().is_none() || head.version == Version::HTTP_2 => target.as_str().to_owned(),
@@ -209,12 +210,12 @@ fn target(head: &Parts) -> String {
     }
 }
 
-/// `Retry-After` of a sender whose address has used its budget of bytes in flight: nearly all bodies complete within this.
+/// `Retry-After` for a sender whose address has used up its in-flight budget. Nearly all bodies complete within this time.
 const IN_FLIGHT_RETRY_AFTER: Duration = Duration::from_secs(5);
-const ADDRESS_IN_FLIGHT_USED: &str = "bodies in flight from this address fill max_in_flight_per_address";
+const ADDRESS_IN_FLIGHT_USED: &str = "the bodies in flight from this address exceed max_in_flight_per_address";
 
-/// Delay of a `rate_limited` response: a sender that waits for each response gets ten a second per connection, which leaves
-/// the CPU to the others.
+/// Delay of a `rate_limited` response. It limits a sender that waits for each response to ten requests a second per
+/// connection, which leaves the CPU to other senders.
 const RATE_LIMITED_DELAY: Duration = Duration::from_millis(100);
 
 const MAX_DISCARDED_BODY_BYTES: usize = 16 * 1024;

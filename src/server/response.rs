@@ -30,7 +30,8 @@ pub(super) fn respond(answer: Answer, close: bool) -> Response<Full<Bytes>> {
     response
 }
 
-/// Formats the response that closes a connection without a request, in the form that hyper uses for its own.
+/// Formats the response to a head that never became a request, in the form of hyper's own responses. The connection closes
+/// after it.
 pub(super) fn raw_response(answer: &Answer, now: UnixMillis) -> String {
     let status = answer.status;
     let date = jiff::Timestamp::from_millisecond(now.0 as i64).unwrap_or_default().strftime("%a, %d %b %Y %H:%M:%S GMT");
@@ -43,17 +44,17 @@ pub(super) fn raw_response(answer: &Answer, now: UnixMillis) -> String {
     )
 }
 
-/// The answer to a head beyond `max_header_size` or `max_headers`.
+/// Returns the answer to a head beyond `max_header_size` or `max_headers`.
 pub(super) fn head_too_large() -> Answer {
     let mut answer = Answer::plain(Outcome::BadRequest);
     answer.status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-    answer.with_hint("the request head is longer than max_header_size, or has more than max_headers fields")
+    answer.with_hint("the request head is longer than max_header_size or has more than max_headers fields")
 }
 
 /// Returns the value of `Retry-After`; `None` if the sender need not retry.
 fn retry_after_seconds(answer: &Answer) -> Option<u64> {
     match answer.outcome {
-        // A source in shadow does not show its failures.
+        // A source in shadow hides its failures from the sender.
         _ if answer.status.is_success() => None,
         Outcome::RateLimited => Some(answer.retry_after.as_millis().div_ceil(1000).max(1) as u64),
         outcome => outcome.is_unavailable().then_some(RETRY_AFTER_SECONDS),
@@ -61,5 +62,5 @@ fn retry_after_seconds(answer: &Answer) -> Option<u64> {
 }
 
 /// `Retry-After` of a 503. Longer than a restart takes with the default `drain_delay` and `drain_deadline` (25 s together),
-/// so that the retry reaches the next process; short enough not to matter to any provider.
+/// so that the retry reaches the next process, but too short to matter to any provider.
 const RETRY_AFTER_SECONDS: u64 = 30;

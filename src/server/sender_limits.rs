@@ -1,13 +1,14 @@
-//! Limits unknown senders by address: what each address has open, and how many of its deliveries were rejected.
+//! Limits unknown senders by address: open connections, body bytes in flight, and rejected deliveries.
 //!
-//! No address is limited for sending much. Connections and body bytes have a limit per address, so that no address can use
-//! all of them. An address whose deliveries keep being rejected is answered `rate_limited` before its next body is hashed,
-//! unless a genuine delivery has arrived from it within [`KNOWN_GOOD_FOR`]: an attacker who triggers deliveries of a
-//! provider uses the provider's addresses, and behind a proxy that is not trusted all senders share one address.
+//! Genuine deliveries never count against an address. Connections and body bytes have a limit per address, so that no
+//! address can use all of them. An address whose deliveries keep being rejected is answered `rate_limited` before its next
+//! body is hashed, unless it has sent a genuine delivery within [`KNOWN_GOOD_FOR`]. The exception is needed because an
+//! attacker can make a provider send rejected deliveries from the provider's own addresses, and because all senders behind
+//! an untrusted proxy share one address.
 //!
-//! A single IPv6 customer has at least a /64, so a /64 is one address here. Addresses with something open are bounded by the
-//! limit of connections, those that are only remembered by `max_addresses`, the least recently used forgotten first. Opening
-//! and closing a connection locks the table; a request touches atomics only.
+//! A single IPv6 customer has at least a /64, so a /64 counts as one address. The connection limit bounds the addresses
+//! with open connections or requests. `max_addresses` bounds the remembered addresses; the least recently used is forgotten
+//! first. Opening and closing a connection locks the table; a request uses atomics only.
 
 use std::collections::HashMap;
 use std::hash::RandomState;
@@ -33,13 +34,13 @@ use crate::limits::ServerLimits;
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
 
-/// The limits per address, and the record of each address.
+/// Limits per address, and the record of each address.
 pub(super) struct SenderLimits {
     max_connections: usize,
     max_in_flight: usize,
     max_remembered: usize,
     max_rejected: Quota,
-    /// Zero of the times in a [`SenderRecord`].
+    /// Reference point of the times in a [`SenderRecord`].
     epoch: Instant,
     table: Mutex<SenderTable>,
     tracked: IntGauge,
@@ -47,7 +48,7 @@ pub(super) struct SenderLimits {
     rate_limited: RejectedConnections,
 }
 
-/// Counter and log of the connections that are closed at once for one cause.
+/// Counter and log sampler of connections that are closed at once, for one cause.
 struct RejectedConnections {
     count: IntCounter,
     sampler: LogSampler,
@@ -55,9 +56,9 @@ struct RejectedConnections {
 }
 
 struct SenderTable {
-    /// Addresses that have something open.
+    /// Addresses with open connections or requests.
     active: HashMap<IpAddr, ActiveSender>,
-    /// Addresses that have nothing open, but rejections or a genuine delivery that still count.
+    /// Addresses without open connections or requests whose rejections or genuine delivery still count.
     remembered: LruCache<IpAddr, Arc<SenderRecord>, RandomState>,
 }
 
@@ -67,22 +68,22 @@ struct ActiveSender {
     connections: usize,
 }
 
-/// The state of one address. Times are milliseconds since [`SenderLimits::epoch`].
+/// State of one address. Times are milliseconds since [`SenderLimits::epoch`].
 struct SenderRecord {
     address: IpAddr,
     in_flight: InFlightBudget,
     rejections: RateLimiter<NotKeyed, InMemoryState, MonotonicClock, StateInformationMiddleware>,
-    /// Its deliveries are answered `rate_limited` until this time.
+    /// Time until which its deliveries are answered `rate_limited`.
     limited_until_ms: AtomicU64,
-    /// It is known good until this time.
+    /// Time until which it is known good.
     known_good_until_ms: AtomicU64,
-    /// It is worth remembering until this time.
+    /// Time until which the record must be remembered.
     relevant_until_ms: AtomicU64,
-    /// The index of its last rejection in [`Outcome::ALL`], for the log.
+    /// Index of its last rejection in [`Outcome::ALL`], for the log.
     last_rejection: AtomicU8,
 }
 
-/// Counts something that an address has open, until it is dropped.
+/// Counts one open connection or request of an address until dropped.
 pub(super) struct SenderGuard {
     limits: Arc<SenderLimits>,
     record: Arc<SenderRecord>,
@@ -105,14 +106,14 @@ impl SenderLimits {
             too_many_connections: RejectedConnections::new(
                 metrics,
                 "per_address",
-                "its address has max_connections_per_address open",
+                "the address has max_connections_per_address connections open",
             ),
-            rate_limited: RejectedConnections::new(metrics, "limited", "its address has used up max_rejected_per_address"),
+            rate_limited: RejectedConnections::new(metrics, "limited", "the address has used up max_rejected_per_address"),
         })
     }
 
-    /// Counts a connection of this address. Returns `None`, after counting and logging the rejection, if the address is at
-    /// its limit.
+    /// Counts a connection of this address. Returns `None` if the address is at its limit; the rejection is then counted
+    /// and logged.
     pub(super) fn connect(self: &Arc<SenderLimits>, from: IpAddr) -> Option<SenderGuard> {
         let guard = self.enter(from, true);
         if guard.is_none() {
@@ -121,7 +122,8 @@ impl SenderLimits {
         guard
     }
 
-    /// Counts something else that this address has open, such as a request that a proxy forwards for it.
+    /// Counts a connection or request that has no limit: the connection of a trusted proxy, or a request that the proxy
+    /// forwards for this address.
     pub(super) fn track(self: &Arc<SenderLimits>, from: IpAddr) -> SenderGuard {
         self.enter(from, false).expect("only connections have a limit")
     }
@@ -207,24 +209,24 @@ impl SenderRecord {
 }
 
 impl SenderGuard {
-    /// Returns the budget of body bytes that this address has in flight.
+    /// Returns the in-flight budget of this address.
     pub(super) fn in_flight(&self) -> &InFlightBudget {
         &self.record.in_flight
     }
 
-    /// Returns the answer to every request of this address while it is limited, else `None`.
+    /// Returns the answer to every request of this address while it is limited; `None` while it is not.
     pub(super) fn limited(&self, now: Instant) -> Option<Answer> {
         let (now_ms, until_ms) = (self.limits.millis(now), self.record.limited_until_ms.load(Relaxed));
         if until_ms <= now_ms || self.is_known_good(now_ms) {
             return None;
         }
         let last = Outcome::ALL[self.record.last_rejection.load(Relaxed) as usize].word();
-        let hint = format!("its address has used up max_rejected_per_address; the last rejection was {last}");
+        let hint = format!("the address has used up max_rejected_per_address; the last rejection was {last}");
         Some(Answer::rate_limited(Duration::from_millis(until_ms - now_ms)).with_hint(hint))
     }
 
-    /// Returns true, after counting and logging the rejection, while the address is limited: a TLS handshake costs more than
-    /// the limit saves after it.
+    /// Returns true while the address is limited; the rejection is then counted and logged. Limiting only the requests
+    /// would save less than their TLS handshake costs.
     pub(super) fn rejects_handshake(&self, now: Instant) -> bool {
         let limited = self.limited(now).is_some();
         if limited {
@@ -235,7 +237,7 @@ impl SenderGuard {
 
     /// Records the outcome of a delivery of `size` body bytes.
     pub(super) fn record(&self, outcome: Outcome, size: usize, now: Instant) {
-        // Not a duplicate: an attacker who has recorded a genuine delivery can replay it.
+        // A duplicate proves nothing: an attacker who has recorded a genuine delivery can replay it.
         if outcome == Outcome::Stored {
             self.mark_known_good(now);
         } else if counts_against_sender(outcome) {
@@ -243,14 +245,14 @@ impl SenderGuard {
         }
     }
 
-    /// Counts a TLS handshake that no request followed: it cost more than most rejections.
+    /// Counts a TLS handshake without a request, which costs more than most rejections.
     pub(super) fn count_unused_handshake(&self) {
         self.count_rejection(Outcome::Disconnected, 0, Instant::now());
     }
 
     fn mark_known_good(&self, now: Instant) {
         let until_ms = self.limits.millis(now + KNOWN_GOOD_FOR);
-        // At most once a second, so that the connections of one address do not contend for its cache line.
+        // Stored at most once a second, so that the connections of one address do not contend for its cache line.
         if self.record.known_good_until_ms.load(Relaxed) + 1000 < until_ms {
             self.record.known_good_until_ms.store(until_ms, Relaxed);
             self.record.relevant_until_ms.fetch_max(until_ms, Relaxed);
@@ -272,7 +274,7 @@ impl SenderGuard {
         self.record.known_good_until_ms.load(Relaxed) > now_ms
     }
 
-    /// Charges one for the rejection, and one more for each [`BYTES_PER_REJECTION`] of the body that was hashed.
+    /// Charges one for the rejection, and one more for each [`BYTES_PER_REJECTION`] of the hashed body.
     fn charge(&self, size: usize, now_ms: u64) {
         let burst = self.limits.max_rejected.burst_size();
         let additional = u32::try_from(size / BYTES_PER_REJECTION).unwrap_or(u32::MAX);
@@ -291,7 +293,8 @@ impl Drop for SenderGuard {
     }
 }
 
-/// True for a fault of the sender other than a lost connection. Our own failures count against no sender.
+/// True if the outcome is the fault of the sender. Lost connections, `rate_limited` and our own failures count against no
+/// sender.
 fn counts_against_sender(outcome: Outcome) -> bool {
     outcome.status().is_client_error() && !matches!(outcome, Outcome::Disconnected | Outcome::RateLimited)
 }
@@ -313,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_sender_is_its_64_and_a_mapped_one_is_ipv4() {
+    fn an_ipv6_sender_is_limited_by_its_64() {
         let of = |text: &str| sender_address(text.parse().expect("an address")).to_string();
         assert_eq!(of("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
         assert_eq!(of("::ffff:192.0.2.7"), "192.0.2.7");
@@ -350,6 +353,6 @@ mod tests {
         assert_eq!(answer.outcome, Outcome::RateLimited);
         assert!(answer.retry_after > Duration::from_secs(3500), "{:?}", answer.retry_after);
         second.record(Outcome::Stored, 0, Instant::now());
-        assert!(second.limited(Instant::now()).is_none(), "a genuine delivery, in progress meanwhile, lifts the limit");
+        assert!(second.limited(Instant::now()).is_none(), "a genuine delivery in progress ends the limit");
     }
 }

@@ -1,4 +1,4 @@
-//! The shutdown of the process as one shared value that only moves forward.
+//! The shutdown of the process, as one shared value that only moves forward.
 //!
 //! `Serving → Leaving → Draining → Cut → Now`. A signal takes the first step, the server takes the others as its delays end,
 //! and a second signal jumps to the last.
@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// The progress of a shutdown.
+/// Progress of a shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// No shutdown has been requested.
     Serving,
-    /// Not ready any more, but every request and every new connection is served while load balancers move away.
+    /// `/readyz` is 503, but every request and every new connection is still served, so that load balancers can move away.
     Leaving,
     /// The listener is closed; open connections are served with `Connection: close`.
     Draining,
@@ -32,7 +32,7 @@ impl Shutdown {
         Shutdown(Arc::new(watch::Sender::new(Phase::Serving)))
     }
 
-    /// Starts the shutdown; the second call ends it at once. Called once per signal.
+    /// Starts the shutdown. A second call moves to [`Phase::Now`]. Must be called once per signal.
     pub fn signal(&self) {
         self.advance(if self.begun() { Phase::Now } else { Phase::Leaving });
     }
@@ -57,7 +57,7 @@ impl Shutdown {
         });
     }
 
-    /// Returns the receiver of one connection; it reports the current phase as its first change.
+    /// Returns a receiver for one connection, which reports the current phase as its first change.
     pub(super) fn watch(&self) -> watch::Receiver<Phase> {
         let mut phases = self.0.subscribe();
         phases.mark_changed();

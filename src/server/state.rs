@@ -16,7 +16,7 @@ pub(super) struct ServerState {
     pub(super) limits: ServerLimits,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) outcomes: OutcomeLog,
-    /// Bytes of request bodies of all connections together.
+    /// In-flight budget of all connections together.
     pub(super) in_flight: InFlightBudget,
     pub(super) sender_limits: Arc<SenderLimits>,
     pub(super) tls: Option<Tls>,

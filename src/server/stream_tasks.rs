@@ -1,4 +1,4 @@
-//! The tasks of one HTTP/2 connection, and the time it has been idle.
+//! Holds the tasks of one HTTP/2 connection, and tracks the time it has been idle.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,13 +12,13 @@ use super::close::LINGER_TIMEOUT;
 use super::report_panic;
 use crate::limits::ServerLimits;
 
-/// The tasks of one connection: hyper's own for each stream, and the requests. A cheap handle.
+/// The tasks of one connection: one of hyper for each stream, and one of ours for each request. A cheap handle.
 #[derive(Clone)]
 pub(super) struct StreamTasks(Arc<ConnectionStreams>);
 
 struct ConnectionStreams {
-    /// Has a lock of its own: a runtime that has shut down drops a task inside `spawn`, and dropping the task of a request
-    /// locks `idle`.
+    /// Locked separately from `idle`, because a runtime that has shut down drops a task inside `spawn`, and dropping the
+    /// task of a request locks `idle`.
     tasks: Mutex<JoinSet<()>>,
     idle: Mutex<IdleTimer>,
 }
@@ -66,7 +66,7 @@ impl StreamTasks {
         self.idle_timer().goaway_sent();
     }
 
-    /// True if there has been a request on this connection.
+    /// True if this connection has carried a request.
     pub(super) fn had_request(&self) -> bool {
         !matches!(self.idle_timer().activity, Activity::Unused)
     }
@@ -80,14 +80,14 @@ impl StreamTasks {
     }
 }
 
-/// Aborts the tasks of a connection that is dropped. Without it they would keep each other alive: each of them holds the set
-/// that holds them all.
+/// Aborts the tasks of a connection when dropped. Each task holds the set that holds all of them, so without this guard
+/// they would keep each other alive.
 pub(super) struct AbortOnDrop(pub(super) StreamTasks);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         let tasks = std::mem::take(&mut *self.0.tasks());
-        drop(tasks); // outside the lock: a task that is aborted may be spawning
+        drop(tasks); // outside the lock, because an aborted task may be spawning another
     }
 }
 
@@ -110,7 +110,7 @@ impl Drop for ActiveRequest {
 /// Tracks how long a connection has been idle.
 struct IdleTimer {
     activity: Activity,
-    /// The last change of `activity`, or the GOAWAY if that is later.
+    /// Time of the last change of `activity`, or of the GOAWAY if that is later.
     since: Instant,
     is_leaving: bool,
     idle_timeout: Duration,
@@ -147,14 +147,14 @@ impl IdleTimer {
         self.since = Instant::now();
     }
 
-    /// Restarts the idle time: the client may have sent a request before it could see the GOAWAY.
+    /// Restarts the idle time, because the client may have sent a request before it received the GOAWAY.
     fn goaway_sent(&mut self) {
         self.is_leaving = true;
         self.since = Instant::now();
     }
 
-    /// Returns the moment at which the connection has been idle for too long. A new connection must start its first request
-    /// within `request_deadline`; `idle_timeout` applies between requests.
+    /// Returns the time at which the connection has been idle for too long. A new connection must start its first request
+    /// within `request_deadline`; `idle_timeout` applies only between requests.
     fn deadline(&self) -> Instant {
         let since = if let Activity::Busy(_) = self.activity { Instant::now() } else { self.since };
         since
@@ -186,11 +186,11 @@ mod tests {
             tasks.spawn(async move { drop(active) });
             sender.send(matches!(tasks.idle_timer().activity, Activity::Idle))
         });
-        assert_eq!(ended.recv_timeout(Duration::from_secs(60)), Ok(true), "spawning must not lock what the task locks");
+        assert_eq!(ended.recv_timeout(Duration::from_secs(60)), Ok(true), "spawning must not hold the lock that the task takes");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_linger_time_of_an_idle_connection_starts_with_the_drain() {
+    async fn an_idle_connection_lingers_from_the_drain_on() {
         let tasks = StreamTasks::new(&ServerLimits::default());
         advance(LINGER_TIMEOUT * 10).await;
         tasks.goaway_sent();

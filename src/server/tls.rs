@@ -1,8 +1,8 @@
 //! TLS for the deliveries listener: the handshake, and a certificate that can be replaced while connections are open.
 //!
-//! A new certificate applies to handshakes that start after it; open connections do not notice. Files that cannot be used
-//! change nothing. They are checked every [`FILE_CHECK_INTERVAL`], and read once two checks in a row found them unchanged: a
-//! renewal writes two files, one after the other. Files that cannot be read are retried at every check.
+//! A new certificate applies to later handshakes and does not affect open connections. Unusable files change nothing. Files
+//! are checked every [`FILE_CHECK_INTERVAL`]. Changed files are read once two checks in a row have found them unchanged,
+//! because a renewal writes two files one after the other. Files that cannot be read are retried at every check.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -39,15 +39,15 @@ struct TlsState {
     expiry_warned: Mutex<Option<Instant>>,
 }
 
-/// The files of the certificate.
+/// Files of the certificate.
 #[derive(Clone)]
 struct WatchedFiles {
     files: CertificateFiles,
-    /// Their stamps just before they were read for the current certificate; `None` if they must be read again.
+    /// Stamps of the files just before they were read for the current certificate; `None` if they must be read again.
     read: Option<FileStamps>,
 }
 
-/// The certificate of the next handshake.
+/// Certificate of the next handshake.
 #[derive(Debug)]
 struct CurrentCertificate(RwLock<Certificate>);
 
@@ -64,7 +64,7 @@ impl ResolvesServerCert for CurrentCertificate {
 }
 
 impl Tls {
-    /// Reads certificate and key. Blocks on the disk.
+    /// Creates the TLS of a listener from the certificate and key in `files`. Blocks on the disk.
     pub fn open(files: CertificateFiles, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Result<Tls, CertificateError> {
         let read = Some(file_stamps(&files));
         let certificate = files.read()?;
@@ -76,8 +76,8 @@ impl Tls {
         Ok(tls)
     }
 
-    /// Uses another certificate from the next handshake on, and watches the `files` that it was read from. They may have
-    /// changed since, so the next checks read them again.
+    /// Uses another certificate from the next handshake on, and watches the `files` from which it was read. The files may
+    /// have changed since, so the next checks read them again.
     pub fn replace(&self, files: CertificateFiles, certificate: Certificate) {
         self.install(&mut self.watched(), WatchedFiles { files, read: None }, certificate);
     }
@@ -106,14 +106,15 @@ impl Tls {
         let Ok(read) = read else { return Ok(()) }; // the runtime is shutting down
         let (files, certificate) = read?;
         let mut watched = self.watched();
-        // A reload may have named other files meanwhile.
+        // A reload may have switched to other files meanwhile.
         if watched.files == files {
             self.install(&mut watched, WatchedFiles { files, read: Some(now) }, certificate);
         }
         Ok(())
     }
 
-    /// Performs a client's handshake. The error comes with the socket, on which an alert has been sent to the client.
+    /// Performs the handshake with a client. After a failure the client has received an alert; the error includes the
+    /// socket.
     pub(super) async fn accept(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, (io::Error, TcpStream)> {
         self.0.acceptor.accept(stream).into_fallible().await
     }
@@ -152,7 +153,7 @@ impl Tls {
     }
 }
 
-/// Remembers the stamps of earlier checks.
+/// Detects changed files by comparing their stamps with those of earlier checks.
 #[derive(Default)]
 struct ChangeDetector {
     last: Option<FileStamps>,
@@ -160,18 +161,19 @@ struct ChangeDetector {
 }
 
 impl ChangeDetector {
-    /// Returns true if the files have not changed since the last check, but since they were read.
+    /// True if the files are unchanged since the last check and changed since they were read.
     fn must_read(&mut self, now: FileStamps, read: Option<FileStamps>) -> bool {
         self.last.replace(now) == Some(now) && read != Some(now)
     }
 
-    /// Returns true for the first failure to read files with these stamps.
+    /// True at the first failure to read files with these stamps.
     fn must_report(&mut self, now: FileStamps) -> bool {
         self.reported.replace(now) != Some(now)
     }
 }
 
-/// TLS 1.2 and 1.3 with rustls' own choice of ciphers; HTTP/2 if the client supports it.
+/// Builds the rustls configuration: TLS 1.2 and 1.3 with rustls' own choice of ciphers, and HTTP/2 if the client supports
+/// it.
 fn rustls_config(certificate: Arc<CurrentCertificate>) -> ServerConfig {
     let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let builder = builder.with_protocol_versions(&[&TLS13, &TLS12]).expect("ring has ciphers for both");
@@ -180,10 +182,11 @@ fn rustls_config(certificate: Arc<CurrentCertificate>) -> ServerConfig {
     config
 }
 
-/// Changes when a file is written, replaced, given to another owner or reached through another link: device, inode, size,
-/// mtime and ctime. A program can set mtime back, but not ctime. `None` for a missing file.
+/// Device, inode, size, mtime and ctime of a file; `None` for a missing file. The stamp changes when the file is written,
+/// replaced, given to another owner or reached through another link. ctime is included because a program can set mtime
+/// back, but not ctime.
 type FileStamp = Option<(u64, u64, u64, [i64; 4])>;
-/// Certificate and key.
+/// Stamps of certificate and key.
 type FileStamps = [FileStamp; 2];
 
 fn file_stamps(files: &CertificateFiles) -> FileStamps {
@@ -198,7 +201,7 @@ const ALPN_HTTP_1_1: &[u8] = b"http/1.1";
 
 const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Time before the expiry from which warnings are logged: the usual clients renew a certificate 30 days before.
+/// Remaining validity below which warnings are logged: the usual clients renew a certificate 30 days before its expiry.
 const EXPIRY_WARNING: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -218,7 +221,7 @@ mod tests {
             assert!(detector.must_read(stamps(2), read));
             assert_eq!(detector.must_report(stamps(2)), first);
         }
-        assert!(!detector.must_read(stamps(2), Some(stamps(2))), "it has been read");
+        assert!(!detector.must_read(stamps(2), Some(stamps(2))), "the files have been read since");
         assert_eq!([stamps(3), stamps(3)].map(|now| detector.must_read(now, Some(stamps(2)))), [false, true]);
         assert!(detector.must_report(stamps(3)));
         assert!(detector.must_read(stamps(3), None), "a reload asks for another read");
