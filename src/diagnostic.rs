@@ -20,7 +20,7 @@ pub struct Diagnostic {
     /// What is expected, what is found instead, and the remedy; `mistake` in JSON.
     #[serde(rename = "mistake")]
     pub what: String,
-    /// The keys that are known there, if this one is unknown.
+    /// The known keys of the same table, if this key is unknown.
     #[serde(skip)]
     pub known: Vec<String>,
 }
@@ -41,21 +41,21 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// The diagnostics of one run; a clone is a handle to the same list. Prints one per line, in the order of the file.
+/// The diagnostics of one file; a clone is a handle to the same list. Prints one per line, in the order of the file.
 #[derive(Clone, Debug, Default)]
 pub struct Diagnostics(Arc<Mutex<DiagnosticList>>);
 
 #[derive(Debug, Default)]
 struct DiagnosticList {
     mistakes: Vec<Diagnostic>,
-    misspelt: Vec<Misspelt>,
-    /// True if `misspelt` has grown since the text was last read.
-    is_new: bool,
+    misspelt: Vec<MisspeltKey>,
+    /// True if the current pass has found misspelt keys.
+    has_new_misspelt: bool,
 }
 
 /// An unknown key, and the known key that it is read as.
 #[derive(Debug)]
-struct Misspelt {
+struct MisspeltKey {
     mistake: Diagnostic,
     meant: String,
 }
@@ -75,13 +75,13 @@ impl Diagnostics {
         found.mistakes.is_empty() && found.misspelt.is_empty()
     }
 
-    /// Adds one.
+    /// Adds a mistake.
     pub fn add(&self, mistake: Diagnostic) {
         self.lock().mistakes.push(mistake);
     }
 
-    /// Returns every mistake once, sorted by file, line and key. Of a misspelt key whose value does not fit either, only the
-    /// spelling: the guess may be wrong.
+    /// Returns every mistake once, sorted by file, line and key. Leaves out mistakes in the value of a misspelt key, because the
+    /// guess at the key may be wrong.
     pub fn sorted(&self) -> Vec<Diagnostic> {
         let found = self.lock();
         let misspelt = || found.misspelt.iter().map(|misspelt| &misspelt.mistake);
@@ -93,15 +93,16 @@ impl Diagnostics {
         all
     }
 
-    /// Starts another pass over the text if the last one found misspelt keys. The pass reads them as the keys that they are
-    /// meant to be, so it repeats every other mistake, except those that only followed from the spelling.
+    /// Returns true if the last pass over the text found misspelt keys, and discards its other mistakes. The next pass reads
+    /// these keys as the ones that they are meant to be, and reports the other mistakes again, except those that followed from
+    /// the spelling.
     pub fn read_again(&self) -> bool {
         let mut found = self.lock();
-        let is_new = std::mem::take(&mut found.is_new);
-        if is_new {
+        let has_new_misspelt = std::mem::take(&mut found.has_new_misspelt);
+        if has_new_misspelt {
             found.mistakes.clear();
         }
-        is_new
+        has_new_misspelt
     }
 
     fn lock(&self) -> MutexGuard<'_, DiagnosticList> {
@@ -158,20 +159,20 @@ impl Location {
         self.diagnostics.lock().mistakes.iter().any(is_here)
     }
 
-    /// Reports that this key is unknown, where `known` are not. The next pass reads it as `meant`.
+    /// Reports an unknown key; `known` are the other keys of its table. The next pass reads it as `meant`.
     pub(crate) fn unknown(&self, what: impl fmt::Display, known: Vec<String>, meant: Option<&str>) {
         let mistake = Diagnostic { known, ..self.diagnostic(what) };
         let mut found = self.diagnostics.lock();
         match meant {
             Some(meant) => {
-                found.misspelt.push(Misspelt { mistake, meant: meant.to_owned() });
-                found.is_new = true;
+                found.misspelt.push(MisspeltKey { mistake, meant: meant.to_owned() });
+                found.has_new_misspelt = true;
             }
             None => found.mistakes.push(mistake),
         }
     }
 
-    /// Returns the key that an earlier pass found this one to mean.
+    /// Returns the known key that an earlier pass took this one for.
     pub(crate) fn meant(&self) -> Option<String> {
         let location = (&*self.file, self.line, &*self.key);
         let found = self.diagnostics.lock();
@@ -184,7 +185,7 @@ impl Location {
     }
 }
 
-/// Returns the known name that `name` is probably meant to be: at most a third of the letters differ.
+/// Returns the known name that `name` is probably meant to be: no more than a third of its letters differ.
 pub fn nearest<'a, S: AsRef<str> + ?Sized + 'a>(name: &str, known: impl IntoIterator<Item = &'a S>) -> Option<&'a str> {
     let apart = |known: &'a S| (damerau_levenshtein(name, known.as_ref()), known.as_ref());
     let (distance, near) = known.into_iter().map(apart).min()?;

@@ -1,8 +1,8 @@
 //! Every limit of `[server]`, `[admin]`, `[journal]` and `[dedupe]`: its name, default, range and meaning, in one place.
 //!
-//! The configuration reads these structs and the rooms use them as they are, so that a limit is never copied from one
-//! definition into another. A test compares the list with `config/hookhold.toml`, which adds the reasons. This file does not
-//! know how options depend on each other; `config` checks that.
+//! The configuration reads these structs and the rooms use them directly, so no limit is copied from one definition into
+//! another. A test compares the list with `config/hookhold.toml`, which adds the reasons. This file does not know how options
+//! depend on each other; `config` checks that.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -21,7 +21,7 @@ macro_rules! limits {
         }
 
         impl $name {
-            /// Takes these options out of their section; one that is absent or wrong has its default.
+            /// Takes these options out of their section. An absent or invalid option has its default.
             pub fn take(section: &mut TomlTable) -> $name {
                 $(let $option: $value = $limit.take(section, stringify!($option));)*
                 $name { $($option),* }
@@ -80,7 +80,8 @@ limits! {
         max_header_size: usize = bytes(32 * KIB, 8 * KIB..=MIB);
         /// Header fields of one request.
         max_headers: usize = count(100, 16..=1_000);
-        /// Time that a connection may stay open without a request.
+        /// Time that a connection may stay open without a request. The default exceeds that of common load balancers, 60 s, so
+        /// that the balancer closes first: one that sends into a connection that was just closed loses the request.
         idle_timeout: Duration = duration(75 * SECOND, SECOND..=HOUR);
         /// Time from the start of a connection to the end of its PROXY header and TLS handshake.
         handshake_timeout: Duration = duration(10 * SECOND, SECOND / 10..=MINUTE);
@@ -117,7 +118,7 @@ limits! {
         /// Time from the first copy in which a duplicate is recognised; a recipe with a longer retry horizon wins.
         window: Duration = duration(7 * DAY, SECOND..=366 * DAY);
         /// Lookups in key files whose result stays in memory; the keys of unsealed segments are in memory anyway.
-        hot_keys: usize = count(1_000_000, 1_000..=1_000_000_000);
+        hot_keys: u64 = count(1_000_000, 1_000..=1_000_000_000);
         /// Bytes of all key files together.
         max_disk: u64 = bytes(10 * GIB, MIB..=256 * TIB);
     }

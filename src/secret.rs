@@ -50,12 +50,14 @@ pub fn read(item: Item) -> Option<Secret> {
         table.missing("from", REFERENCE);
     }
     table.finish();
+    let (is_named, name) = (name.is_some(), name.and_then(label));
+    let (is_limited, end) = (not_after.is_some(), not_after.and_then(Item::end));
     let mut secret = follow(&from?)?;
-    if let Some(name) = name {
-        secret.name = label(name)?;
+    if is_named {
+        secret.name = name?;
     }
-    if let Some(end) = not_after {
-        secret.not_after = Some(end.end()?);
+    if is_limited {
+        secret.not_after = Some(end?);
     }
     Some(secret)
 }

@@ -76,7 +76,7 @@ impl Item {
         }
     }
 
-    /// Reads a date, which includes its whole day in UTC, or a date and time with an offset: the moment at which it ends.
+    /// Reads a date, or a date and time with an offset. Returns the moment at which it ends; a date ends with its day in UTC.
     pub fn end(self) -> Option<UnixMillis> {
         let TomlValue::Date(date) = &self.value else { return self.mismatch(A_DATE) };
         let Some(end) = end_of(date) else { return self.expected(A_DATE, "a date or time without an offset") };
@@ -141,7 +141,7 @@ impl Item {
         if let TomlValue::Table(table) = self.value { Some(table) } else { self.mismatch("a table") }
     }
 
-    /// Reports that a value, or a string of this content, is not what was expected, and returns `None`. Does not show it.
+    /// Reports a value of another type, or a string of other content, and returns `None`. Does not show the value.
     pub fn unexpected<T>(&self, expected: impl fmt::Display) -> Option<T> {
         self.expected(expected, self.as_str().map_or(self.kind(), |_| "another string"))
     }
@@ -152,7 +152,7 @@ impl Item {
         None
     }
 
-    /// Reports a mistake that is no matter of expected and found, and returns `None`.
+    /// Reports a mistake in other words than expected and found, and returns `None`.
     pub fn reject<T>(&self, what: impl fmt::Display) -> Option<T> {
         self.location.report(what);
         None

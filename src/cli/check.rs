@@ -13,7 +13,7 @@ use super::{Context, ExitStatus, UsageError, VerbResult, table};
 
 /// Check the configuration without starting the gateway.
 ///
-/// Prints every mistake at once with its file, line and key, what is expected, what was found and how to mend it. Without
+/// Prints every mistake at once with its file, line and key, what is expected, what was found and how to fix it. Without
 /// mistakes, prints each source with the URL to paste, its topic and the names of its secrets, and the file system of the
 /// journal. Never prints a secret.
 ///

@@ -31,7 +31,7 @@ pub(super) fn root(file: &str, mut root: TomlTable, kafka: KafkaCheck, diagnosti
     };
     let (port, public) = (config.admin.listen.port(), config.server.listen.port());
     if port == public && port != 0 && server.accepts(&["listen"]) && admin.accepts(&["listen"]) {
-        admin.expected("listen", "another port than [server] listen", format_args!("{port}; deliveries are public, this is not"));
+        admin.expected("listen", "another port than [server] listen", format_args!("{port}; use a port that stays private"));
     }
     let bounds = BodyBounds {
         max_in_flight: server.accepts(&["max_in_flight"]).then_some(config.server.limits.max_in_flight as u64),
@@ -131,7 +131,7 @@ fn read_sources(
     let mut sources = Vec::new();
     let names = table.keys();
     if names.is_empty() {
-        root.missing("sources", "at least one section such as [sources.stripe]");
+        root.expected("sources", "at least one section such as [sources.stripe]", "nothing; `hookhold init` writes one");
     }
     for name in names {
         let Some(entry) = table.take_table(&name) else { continue };

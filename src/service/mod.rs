@@ -120,7 +120,7 @@ impl Service {
         let tls = files.map(|files| Tls::open(files, clock.clone(), metrics.clone())).transpose();
         let tls = tls.inspect_err(|_| journal.close())?;
         let sources = config.sources.iter().cloned();
-        let gateway = Arc::new(Gateway::new(sources, journal.clone(), config.dedupe.hot_keys as u64, &metrics));
+        let gateway = Arc::new(Gateway::new(sources, journal.clone(), config.dedupe.hot_keys, &metrics));
         gateway.rejections().set_limit(config.admin.limits.keep_rejected);
         let forwarding = Forwarding::new(journal.clone(), metrics.clone(), clock.clone());
         let config = Mutex::new(config);

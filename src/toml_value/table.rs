@@ -1,5 +1,5 @@
-//! TOML tables: keys are taken out one by one, and what remains at the end is unknown. A misspelt key is reported once and
-//! read as the key that it is meant to be, so that it causes no second message.
+//! TOML tables: a reader takes the keys out one by one, and the keys that remain are unknown. A misspelt key is reported once
+//! and then read as the key that it is meant to be, so that it causes no second message.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -263,7 +263,7 @@ impl Lines {
     }
 }
 
-/// So many keys fit into a message.
+/// The most keys that a message lists.
 const FEW: usize = 8;
 
 #[cfg(test)]

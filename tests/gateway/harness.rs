@@ -37,7 +37,7 @@ pub struct Plan {
     pub window: Duration,
     /// The sources' deadline: while a sync is older, new deliveries are rejected.
     pub deadline: Duration,
-    pub hot_keys: usize,
+    pub hot_keys: u64,
     pub seed: u64,
 }
 
@@ -86,7 +86,7 @@ impl Harness {
 
     /// Puts another gateway, whose cache is empty, in front of the same journal.
     pub fn with_empty_cache(mut self) -> Harness {
-        let (sources, hot_keys) = (self.config().sources.clone(), self.config().dedupe.hot_keys as u64);
+        let (sources, hot_keys) = (self.config().sources.clone(), self.config().dedupe.hot_keys);
         self.gateway = Arc::new(Gateway::new(sources, self.journal.clone(), hot_keys, &self.metrics));
         self
     }
