@@ -128,7 +128,7 @@ impl KeyFile {
                     if !self.damage_reported.swap(true, Ordering::Relaxed) {
                         damaged();
                         let file = self.name.key_file();
-                        tracing::error!(file, "a key file is damaged: duplicates of some events are not recognized");
+                        tracing::error!(file, "a key file is damaged: duplicates of some events are not recognised");
                     }
                     return find_linearly(&*file, count, key);
                 }

@@ -23,7 +23,7 @@ use crate::event_key::{EventKey, PassThroughHasher};
 pub enum MemoryLookup {
     /// The key of this event.
     Seen(SeenKey),
-    /// A key file may contain it; only a lookup on disk can tell.
+    /// A key file may contain it; only a lookup on disk can decide.
     MaybeOnDisk,
     /// Not seen.
     New,

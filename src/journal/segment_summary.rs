@@ -36,7 +36,7 @@ pub(super) struct TopicRange {
 }
 
 impl SegmentSummary {
-    /// Summarizes an empty segment whose first event will have this sequence.
+    /// Summarises an empty segment whose first event will have this sequence.
     pub(super) fn empty(first_seq: u64) -> SegmentSummary {
         SegmentSummary { end: SEGMENT_HEADER_LEN, next_seq: first_seq, newest: UnixMillis(0), topics: Vec::new() }
     }

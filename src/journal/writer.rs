@@ -2,7 +2,7 @@
 //! once, moves the durable watermark and completes all of them.
 //!
 //! A failed write or a full disk fails the events of that commit and abandons the segment. A failed sync is never retried: all
-//! waiting events fail, no event is accepted any more, and the process must exit, because only recovery can tell what is
+//! waiting events fail, no event is accepted any more, and the process must exit, because only recovery can decide what is
 //! stored.
 
 use std::collections::VecDeque;

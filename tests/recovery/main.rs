@@ -15,7 +15,7 @@ mod life;
 use std::ops::Range;
 use std::sync::Mutex;
 
-/// What may go wrong in a life.
+/// Hazards of a life.
 #[derive(Clone, Copy, Default)]
 struct Hazards {
     /// Old segments are deleted.

@@ -9,7 +9,7 @@ use super::super::{POISON, Shared};
 use super::spares;
 use crate::clock::UnixMillis;
 
-/// Serializes the deletion and the start of segments: two threads at a time would choose the same segment or count the same
+/// Serialises the deletion and the start of segments: two threads at a time would choose the same segment or count the same
 /// space.
 #[derive(Default)]
 pub(super) struct Retention(Mutex<()>);

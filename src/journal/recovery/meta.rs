@@ -5,7 +5,7 @@ use std::io;
 use super::super::disk::{Disk, write_atomically};
 use super::super::segment_file::{self, FORMAT_VERSION};
 
-/// Reads the hash key, or draws one for a new journal. A journal with segments but without its hash key would recognize no
+/// Reads the hash key, or draws one for a new journal. A journal with segments but without its hash key would recognise no
 /// duplicate, so that is an error.
 pub(super) fn hash_key(disk: &dyn Disk) -> io::Result<[u8; 16]> {
     let bytes = match disk.open(META_FILE) {

@@ -141,7 +141,7 @@ fn adopt_orphaned_keys(disk: &dyn Disk, scan: &DirectoryScan, keys: &KeyIndex, m
         }
         if key_file.is_none() {
             metrics.journal.damaged.inc();
-            tracing::error!(file, "a key file is damaged: duplicates of its events can no longer be recognized");
+            tracing::error!(file, "a key file is damaged: duplicates of its events can no longer be recognised");
         }
         keys.seal(name, key_file);
     }
