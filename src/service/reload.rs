@@ -106,7 +106,7 @@ impl ReloadError {
         match self {
             ReloadError::Invalid(diagnostics) => diagnostics.sorted().iter().for_each(|diagnostic| {
                 let (file, line, key) = (&*diagnostic.file, diagnostic.line, &*diagnostic.key);
-                tracing::error!(file, line, key, error = &*diagnostic.what, "invalid configuration");
+                tracing::error!(file, line, key, mistake = &*diagnostic.what, "mistake in the configuration");
             }),
             ReloadError::NeedsRestart(changes) => changes.iter().filter(|change| change.needs_restart).for_each(|change| {
                 tracing::error!(key = &*change.key, change = &*change.change, "this change needs a restart");
