@@ -96,7 +96,7 @@ impl Diagnostics {
     /// Returns true if the last pass over the text found misspelt keys, and discards its other mistakes. The next pass reads
     /// these keys as the ones that they are meant to be, and reports the other mistakes again, except those that followed from
     /// the spelling.
-    pub fn read_again(&self) -> bool {
+    pub(crate) fn read_again(&self) -> bool {
         let mut found = self.lock();
         let has_new_misspelt = std::mem::take(&mut found.has_new_misspelt);
         if has_new_misspelt {
@@ -151,7 +151,7 @@ impl Location {
     }
 
     /// True if a mistake about this value or one below it has been reported.
-    pub fn has_mistake(&self) -> bool {
+    pub(crate) fn has_mistake(&self) -> bool {
         let is_here = |mistake: &Diagnostic| {
             let rest = mistake.key.strip_prefix(&self.key);
             mistake.file == *self.file && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))

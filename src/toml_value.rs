@@ -202,7 +202,7 @@ impl fmt::Display for Item {
 }
 
 /// Joins alternatives: `a, b or c`.
-pub fn alternatives(words: &[String]) -> String {
+fn alternatives(words: &[String]) -> String {
     match words {
         [] => String::new(),
         [only] => only.clone(),

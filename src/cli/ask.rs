@@ -10,7 +10,7 @@ use http::StatusCode;
 use super::Context;
 
 /// Returns the URL of the admin listener: the named one, else that of the configuration, on this machine.
-pub fn listener(context: &Context, named: Option<String>) -> Result<String, Box<dyn Error>> {
+pub(super) fn listener(context: &Context, named: Option<String>) -> Result<String, Box<dyn Error>> {
     if let Some(named) = named {
         return Ok(named.trim_end_matches('/').to_owned());
     }
@@ -20,7 +20,7 @@ pub fn listener(context: &Context, named: Option<String>) -> Result<String, Box<
 }
 
 /// Returns the page at `path` of the admin listener `base`. Any status but 200 is an error with the text of the response.
-pub fn page(base: &str, path: &str) -> Result<String, Box<dyn Error>> {
+pub(super) fn page(base: &str, path: &str) -> Result<String, Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let response = runtime.block_on(async {
         let client = reqwest::Client::builder().http1_only().no_proxy().timeout(TIMEOUT).build()?;

@@ -20,7 +20,7 @@ use super::{Context, ExitStatus, UsageError, VerbResult, table};
 /// With --diff, the running process reads its own file in its own environment and reports what a SIGHUP would change and which
 /// changes need a restart. Nothing changes. Exits with 0 if a SIGHUP would succeed.
 #[derive(clap::Args)]
-pub struct CheckArgs {
+pub(super) struct CheckArgs {
     /// Show what a reload of the running process would change.
     #[arg(long)]
     diff: bool,
@@ -30,7 +30,7 @@ pub struct CheckArgs {
 }
 
 /// Prints the report. Exits with 2 if there is a mistake.
-pub fn run(context: &Context, args: CheckArgs) -> VerbResult {
+pub(super) fn run(context: &Context, args: CheckArgs) -> VerbResult {
     if args.diff {
         return super::diff::run(context, args.url);
     }

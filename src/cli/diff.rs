@@ -20,7 +20,7 @@ struct ReloadPreview {
 }
 
 /// Prints the preview. Exits with 2 if the file has a mistake, with 1 if a change needs a restart.
-pub fn run(context: &Context, url: Option<String>) -> VerbResult {
+pub(super) fn run(context: &Context, url: Option<String>) -> VerbResult {
     let base = ask::listener(context, url)?;
     let page = ask::page(&base, "/api/changes")?;
     let preview: ReloadPreview = serde_json::from_str(&page)

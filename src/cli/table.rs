@@ -3,7 +3,7 @@
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
 
 /// Returns a table with these headings; the columns listed in `right` are aligned to the right.
-pub fn new(headings: &[&str], right: &[usize]) -> Table {
+pub(super) fn new(headings: &[&str], right: &[usize]) -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(headings.to_vec());
     for (at, column) in table.column_iter_mut().enumerate() {

@@ -42,12 +42,6 @@ impl TomlTable {
         }
     }
 
-    /// Returns a table without keys, to report a mistake about the file as a whole.
-    pub fn empty(file: &str, diagnostics: &Diagnostics) -> TomlTable {
-        let location = Location { file: file.into(), line: 1, key: String::new(), diagnostics: diagnostics.clone() };
-        TomlTable { location, items: Vec::new(), asked: Vec::new() }
-    }
-
     /// Parses `text`, called `file` in diagnostics. Reports text that is not TOML and returns `None`.
     pub fn parse(file: &str, text: &str, diagnostics: &Diagnostics) -> Option<TomlTable> {
         let location = |line| Location { file: file.into(), line, key: String::new(), diagnostics: diagnostics.clone() };
