@@ -1,10 +1,10 @@
-//! Exponential backoff with jitter and without a maximum number of attempts.
+//! Exponential backoff with jitter and without a limit on attempts.
 
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
-/// Pauses that double, before jitter, from the first to the longest.
+/// Pauses that double (before jitter) from the first to the longest.
 pub(super) struct Backoff {
     first: Duration,
     longest: Duration,
@@ -19,10 +19,10 @@ impl Backoff {
 
     /// Returns the next pause.
     pub(super) fn next_pause(&mut self) -> Duration {
-        self.pauses.next().expect("built without a maximum number of pauses")
+        self.pauses.next().expect("the builder sets no maximum number of pauses")
     }
 
-    /// Goes back to the first pause.
+    /// Restarts with the first pause.
     pub(super) fn reset(&mut self) {
         self.pauses = pauses(self.first, self.longest);
     }

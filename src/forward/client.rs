@@ -1,5 +1,5 @@
-//! The Kafka client for the lifetime of the forwarder: starts a producer, replaces it when it fails for good, and ends it. Knows
-//! no topic queues; the worker decides what a replacement means for them.
+//! Manages the Kafka producer: starts it, replaces it after a permanent failure, and ends it. Does not depend on topic
+//! queues; the worker applies a replacement to them.
 
 use std::io;
 use std::sync::Arc;
@@ -26,20 +26,21 @@ pub(super) struct KafkaClient {
     mailbox: Arc<Mailbox>,
     metrics: Arc<Metrics>,
     state: ClientState,
-    /// Number of the current or next producer. Reports of earlier ones are outdated.
+    /// Number of the current or next producer. Reports of earlier producers are outdated.
     generation: u64,
     backoff: Backoff,
-    /// The latest client-wide error since the last acknowledgement.
+    /// Latest client-wide error since the last acknowledgement.
     last_error: Option<(RDKafkaErrorCode, String)>,
-    /// True while a probe runs. It may outlive its producer.
+    /// True while a probe runs. A probe may outlive its producer.
     probing: bool,
 }
 
 enum ClientState {
-    /// No producer runs. The next one is due at `start_at`.
+    /// No producer runs.
     Waiting {
+        /// Time at which the next producer is due.
         start_at: Instant,
-        /// Error of the last attempt to start one; it blocks every topic.
+        /// Error of the last attempt to start a producer. The error blocks every topic.
         setup_error: Option<String>,
     },
     Running {
@@ -53,18 +54,18 @@ enum ClientState {
 
 /// A scheduled replacement of the producer.
 pub(super) struct Replacement {
-    /// The metric label.
+    /// Metric label.
     pub(super) reason: &'static str,
     detail: String,
-    /// Latest time of the replacement. It happens earlier if no topic makes progress.
+    /// Latest time of the replacement. If no topic makes progress, the replacement is made earlier.
     pub(super) by: Instant,
 }
 
-/// A replacement that was carried out.
+/// Replacement that was carried out.
 pub(super) struct Replaced {
     pub(super) detail: String,
     /// Reason to block the topics that had records in flight. Set if the producer failed before its first acknowledgement,
-    /// because its successor may fail likewise.
+    /// because the next producer may fail likewise.
     pub(super) block: Option<BlockReason>,
 }
 
@@ -92,7 +93,7 @@ impl KafkaClient {
         }
     }
 
-    /// Returns the producer, if there is one.
+    /// Returns the running producer; `None` if none runs.
     pub(super) fn producer(&self) -> Option<&Producer> {
         match &self.state {
             ClientState::Running { producer, .. } => Some(producer),
@@ -105,7 +106,7 @@ impl KafkaClient {
         matches!(self.state, ClientState::Running { replacement: None, .. })
     }
 
-    /// True if this is the generation of the current producer.
+    /// True if `generation` is that of the current producer.
     pub(super) fn is_current(&self, generation: u64) -> bool {
         generation == self.generation
     }
@@ -123,8 +124,8 @@ impl KafkaClient {
         self.last_error = Some((code, detail));
     }
 
-    /// Returns the reason for a block while no broker answers. If the client's last error is about credentials or TLS, that
-    /// error is the reason.
+    /// Returns the reason and the detail of a block while no broker answers. If the client's last error concerns
+    /// credentials or TLS, that error is the reason.
     pub(super) fn unreachable_reason(&self, otherwise: &str) -> (BlockReason, String) {
         match &self.last_error {
             Some((code, detail)) if classify(*code) == ErrorClass::Environment(BlockReason::Authentication) => {
@@ -153,7 +154,7 @@ impl KafkaClient {
         self.probing = false;
     }
 
-    /// Schedules the immediate replacement of a producer that failed for good.
+    /// Schedules the immediate replacement of a producer that has failed permanently.
     pub(super) fn producer_failed(&mut self, detail: String, now: Instant) {
         let ClientState::Running { producer, replacement, .. } = &mut self.state else { return };
         let cause = producer.fatal_cause().unwrap_or(RDKafkaErrorCode::Fail);
@@ -167,7 +168,7 @@ impl KafkaClient {
         replacement.get_or_insert_with(|| Replacement { reason: REBUILT_STUCK, detail, by });
     }
 
-    /// Returns the scheduled replacement, if there is one.
+    /// Returns the scheduled replacement; `None` if none is scheduled.
     pub(super) fn replacement(&self) -> Option<&Replacement> {
         match &self.state {
             ClientState::Running { replacement, .. } => replacement.as_ref(),
@@ -175,7 +176,7 @@ impl KafkaClient {
         }
     }
 
-    /// Carries out the scheduled replacement: retires the producer and schedules the start of the next one after a pause.
+    /// Carries out the scheduled replacement: retires the producer, and schedules the start of the next one after a pause.
     pub(super) fn replace(&mut self, now: Instant) -> Option<Replaced> {
         let ClientState::Running { started_at, proven, replacement, .. } = &mut self.state else { return None };
         let Replacement { reason, detail, .. } = replacement.take()?;
@@ -189,7 +190,7 @@ impl KafkaClient {
             reason,
             error = detail,
             next_in = ?pause,
-            "the Kafka producer has failed and is replaced; records in flight are sent again"
+            "the Kafka producer failed and is replaced; records in flight are sent again"
         );
         let waiting = ClientState::Waiting { start_at: now + pause, setup_error: None };
         if let ClientState::Running { producer, .. } = std::mem::replace(&mut self.state, waiting) {
@@ -200,7 +201,7 @@ impl KafkaClient {
         Some(Replaced { detail, block: (!proven).then_some(unproven) })
     }
 
-    /// Returns the time at which the next producer is due. `None` while one runs.
+    /// Returns the time at which the next producer is due; `None` while one runs.
     pub(super) fn start_due(&self) -> Option<Instant> {
         match self.state {
             ClientState::Waiting { start_at, .. } => Some(start_at),
@@ -208,7 +209,8 @@ impl KafkaClient {
         }
     }
 
-    /// Starts a producer. After a failure [`KafkaClient::setup_error`] has the reason, and another attempt is due after a pause.
+    /// Starts a producer. On failure, [`KafkaClient::setup_error`] returns the error, and another attempt is due after a
+    /// pause.
     pub(super) fn start(&mut self, now: Instant) {
         self.state = match Producer::start(&self.config, &self.mailbox, self.generation) {
             Ok(producer) => ClientState::Running { producer, started_at: now, proven: false, replacement: None },
@@ -217,14 +219,14 @@ impl KafkaClient {
                 error!(
                     error = setup_error,
                     retry_in = ?pause,
-                    "cannot set up the Kafka client, events wait in the journal: check [kafka]"
+                    "cannot set up the Kafka client; events wait in the journal; check [kafka]"
                 );
                 ClientState::Waiting { start_at: now + pause, setup_error: Some(setup_error) }
             }
         };
     }
 
-    /// Returns the error of the last attempt to start a producer. `None` while one runs.
+    /// Returns the error of the last attempt to start a producer; `None` while one runs.
     pub(super) fn setup_error(&self) -> Option<&str> {
         match &self.state {
             ClientState::Waiting { setup_error, .. } => setup_error.as_deref(),
@@ -232,19 +234,19 @@ impl KafkaClient {
         }
     }
 
-    /// Ends the client. Waits for that until `by`, and at least for [`RETIRE_WITHIN`].
+    /// Ends the client. Waits until `by` for the end, but at least for [`RETIRE_WITHIN`].
     pub(super) fn stop(self, by: Instant) {
         let ClientState::Running { producer, .. } = self.state else { return };
         let timeout = by.saturating_duration_since(Instant::now()).max(RETIRE_WITHIN);
         if producer.retire().recv_timeout(timeout).is_err() {
-            error!("the Kafka client did not shut down in time and was abandoned");
+            error!("the Kafka client did not end in time and was abandoned");
         }
     }
 }
 
-/// First and longest pause (before jitter) before the next producer is started.
+/// First and longest pause (before jitter) before the start of the next producer.
 const REBUILD_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// The replacement of a producer that still runs waits this long for topics that make progress.
+/// Time for which the replacement of a running producer waits for topics that make progress.
 const LET_OTHERS_FINISH: Duration = Duration::from_secs(30);
-/// The client gets at least this long to end.
+/// Minimum time for the client to end.
 const RETIRE_WITHIN: Duration = Duration::from_secs(1);

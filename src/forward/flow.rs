@@ -1,4 +1,4 @@
-//! The states of a topic queue and the transitions between them. Knows no records, readers or metrics.
+//! The states of a topic queue and the transitions between them. Does not depend on records, readers or metrics.
 //!
 //! ```text
 //!          failed record               all reported, not blocked
@@ -14,13 +14,13 @@ use std::time::Instant;
 
 use super::kafka_error::BlockReason;
 
-/// The state of one topic queue.
+/// State of one topic queue.
 #[derive(Default)]
 pub(super) enum Flow {
     /// Sends up to the in-flight limit.
     #[default]
     Flowing,
-    /// Sends nothing because a record failed; rewinds once every record in flight is reported.
+    /// Sends nothing because a record failed. Rewinds once every record in flight is reported.
     Recalling(Option<Block>),
     /// Sends nothing until a probe finds the topic writable.
     Blocked(Block),
@@ -36,7 +36,7 @@ pub(super) struct Block {
 }
 
 impl Flow {
-    /// Returns the current block, if there is one.
+    /// Returns the current block; `None` if the queue is not blocked.
     pub(super) fn block(&self) -> Option<Block> {
         match self {
             Flow::Flowing => None,
@@ -66,7 +66,7 @@ impl Flow {
         Some(block)
     }
 
-    /// Begins a recall. A trial continues instead: the record that failed was its only one, so there is no report to wait for.
+    /// Begins a recall. Does not change a trial, because the failed record was its only one and no report is outstanding.
     pub(super) fn begin_recall(&mut self) {
         match self {
             Flow::Flowing | Flow::Blocked(_) => *self = Flow::Recalling(self.block()),
@@ -109,7 +109,7 @@ mod tests {
         flow.begin_recall();
         assert_eq!(flow.set_block(BlockReason::TopicMissing, now), None);
         flow.begin_trial();
-        assert!(flow.is_recalling(), "no trial before the last report");
+        assert!(flow.is_recalling(), "a trial must wait for the last report");
         flow.end_recall();
         assert!(matches!(flow, Flow::Blocked(_)) && reason(&flow) == Some(BlockReason::TopicMissing));
         flow.begin_trial();
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_that_ends_during_a_recall_leaves_it() {
+    fn a_recall_continues_after_the_block_ends() {
         let mut flow = Flow::default();
         flow.set_block(BlockReason::Journal, Instant::now());
         flow.begin_recall();

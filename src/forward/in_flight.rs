@@ -1,20 +1,20 @@
-//! The records of one topic from its cursor to the newest one that was sent. The cursor moves only past records that are all
-//! acknowledged.
+//! Tracks the records of one topic from its cursor to the newest record sent. The cursor moves only past acknowledged
+//! records.
 //!
-//! The limit bounds memory. It bounds the duplicates after a crash as well: at most the records in flight, plus those that were
+//! The in-flight limit bounds memory and the duplicates after a crash: at most the records in flight, plus the records
 //! acknowledged since the cursor was last saved.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::clock::UnixMillis;
 
-/// The records in flight of one topic, in the order of their sequences.
+/// Records in flight of one topic, in the order of their sequences.
 #[derive(Default)]
 pub(super) struct InFlight {
     records: VecDeque<InFlightRecord>,
     bytes: usize,
     unreported: usize,
-    /// Sequences above the cursor that were acknowledged before a rewind. They must not be sent again.
+    /// Sequences above the cursor that were acknowledged before a rewind and must not be sent again.
     acked_ahead: BTreeSet<u64>,
 }
 
@@ -33,12 +33,12 @@ enum RecordState {
 }
 
 impl InFlight {
-    /// True if another record may be sent. A single record always may, whatever its size.
+    /// True if another record may be sent. A single record may always be sent, whatever its size.
     pub(super) fn has_room(&self, limit: InFlightLimit) -> bool {
         self.records.len() < limit.records && self.bytes < limit.bytes
     }
 
-    /// True if at most half of the limit is used, so that Kafka keeps up.
+    /// True if at most half of the limit is used, which shows that Kafka keeps up.
     pub(super) fn is_half_empty(&self, limit: InFlightLimit) -> bool {
         self.records.len() <= limit.records / 2 && self.bytes <= limit.bytes / 2
     }
@@ -58,7 +58,7 @@ impl InFlight {
         self.records.iter().filter(|record| record.state != RecordState::Acked).count()
     }
 
-    /// Adds a record. False if it was acknowledged before a rewind, so that it must not be sent again.
+    /// Adds a record. Returns false if it was acknowledged before a rewind and must not be sent again.
     pub(super) fn insert(&mut self, seq: u64, bytes: usize, received_at: UnixMillis) -> bool {
         let acked = self.acked_ahead.remove(&seq);
         let state = if acked { RecordState::Acked } else { RecordState::Unreported };
@@ -80,8 +80,8 @@ impl InFlight {
         self.report(seq, RecordState::Failed);
     }
 
-    /// Removes every record, so that those without an acknowledgement can be read and sent again. Acknowledgements are
-    /// remembered. Returns the sequence to read from, `None` if nothing was in flight.
+    /// Removes every record, so that unacknowledged records can be read and sent again. Remembers acknowledgements. Returns
+    /// the sequence to read from; `None` if nothing was in flight.
     pub(super) fn rewind(&mut self) -> Option<u64> {
         let cursor = self.cursor();
         let acked = self.records.iter().filter(|record| record.state == RecordState::Acked);
@@ -92,12 +92,12 @@ impl InFlight {
         cursor
     }
 
-    /// Returns the lowest sequence that is not acknowledged.
+    /// Returns the lowest sequence that is not acknowledged; `None` if nothing is in flight.
     pub(super) fn cursor(&self) -> Option<u64> {
         self.records.front().map(|record| record.seq)
     }
 
-    /// Returns the arrival of the oldest event that is not acknowledged.
+    /// Returns the arrival time of the oldest event that is not acknowledged.
     pub(super) fn oldest(&self) -> Option<UnixMillis> {
         self.records.front().map(|record| record.received_at)
     }
@@ -119,7 +119,7 @@ impl InFlight {
     }
 }
 
-/// In-flight limit of one topic: its equal part of the limit of all topics.
+/// In-flight limit of one topic: an equal part of the limit of all topics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct InFlightLimit {
     records: usize,
@@ -134,9 +134,11 @@ impl InFlightLimit {
     }
 }
 
-/// Records in flight of all topics together. Very many topics exceed it, because each has the minimum.
+/// Limit on the records in flight of all topics together. Many topics exceed it, because each topic has the minimum of
+/// [`TOPIC_RECORDS`].
 const ALL_RECORDS: usize = 80_000;
-/// Bytes in flight (bodies, keys and headers) of all topics together. Very many topics exceed it, as above.
+/// Limit on the bytes in flight (bodies, keys and headers) of all topics together. Many topics exceed it, because each
+/// topic has the minimum of [`TOPIC_BYTES`].
 const ALL_BYTES: usize = 128 << 20;
 /// Lowest and highest limit of one topic, in records.
 const TOPIC_RECORDS: (usize, usize) = (200, 10_000);
@@ -163,7 +165,7 @@ mod tests {
         in_flight.acknowledge(3);
         assert_eq!(in_flight.cursor(), Some(9));
         in_flight.fail(9);
-        assert_eq!((in_flight.cursor(), in_flight.unreported()), (Some(9), 0), "a failure does not move it");
+        assert_eq!((in_flight.cursor(), in_flight.unreported()), (Some(9), 0), "a failure does not move the cursor");
     }
 
     #[test]
@@ -174,7 +176,7 @@ mod tests {
         in_flight.fail(9);
         assert_eq!(in_flight.rewind(), Some(3));
         assert!(in_flight.insert(3, 10, UnixMillis(3)));
-        assert!(!in_flight.insert(5, 10, UnixMillis(5)), "Kafka has 5");
+        assert!(!in_flight.insert(5, 10, UnixMillis(5)), "5 was acknowledged before the rewind");
         assert!(in_flight.insert(9, 10, UnixMillis(9)));
         in_flight.acknowledge(3);
         assert_eq!(in_flight.cursor(), Some(9));

@@ -1,8 +1,8 @@
-//! Classifies librdkafka's error codes, and defines the reasons for a block: their words in logs, metrics and `/readyz`, and what
-//! the operator can do about each one.
+//! Classifies librdkafka's error codes. Defines the reasons for a block, their words in logs, metrics and `/readyz`, and
+//! the operator's remedy for each.
 //!
-//! An error of the environment blocks the topic that it concerns. A record that is itself the cause blocks its topic once sending
-//! it alone has proven that. Only a fatal error of the idempotent producer concerns every topic.
+//! An error of the environment blocks only the topic that it concerns. A rejected record blocks its topic only after it has
+//! failed when sent alone. A fatal error of the idempotent producer affects every topic.
 
 use rdkafka::types::RDKafkaErrorCode as Code;
 
@@ -23,13 +23,13 @@ pub(super) enum BlockReason {
     BelowMinIsr,
     /// The record at the cursor is too large or invalid for this topic.
     Record,
-    /// The client's own queue is smaller than what may be in flight.
+    /// librdkafka's queue is smaller than the in-flight limit.
     QueueFull,
-    /// Kafka rejects records for another reason; the log line has librdkafka's name for it.
+    /// Kafka rejects records for another reason; the log line has the error of librdkafka.
     Rejected,
     /// Nothing is acknowledged although the cluster looks healthy.
     Stalled,
-    /// The journal cannot be read at the next event.
+    /// The journal cannot be read at the next event of the topic.
     Journal,
 }
 
@@ -51,34 +51,34 @@ impl BlockReason {
         }
     }
 
-    /// Returns the operator's remedy. Forwarding resumes by itself afterwards.
+    /// Returns the operator's remedy. Forwarding resumes by itself once the cause is removed.
     pub(super) fn remedy(self) -> &'static str {
         match self {
-            BlockReason::BrokerAway => "check that the brokers run and that bootstrap.servers is reachable from here",
+            BlockReason::BrokerAway => "check that the brokers run and that this machine reaches bootstrap.servers",
             BlockReason::Authentication => "check the security.protocol, sasl.* and ssl.* settings of [kafka]",
-            BlockReason::TopicMissing => "create the topic; hookhold never does",
+            BlockReason::TopicMissing => "create the topic; hookhold never creates one",
             BlockReason::NotAuthorized => {
                 "allow this principal to write to the topic (and IdempotentWrite on clusters before 3.0)"
             }
-            BlockReason::NoLeader => "bring a replica of the partition back",
-            BlockReason::BelowMinIsr => "bring the missing replicas back, or lower min.insync.replicas",
-            BlockReason::Record => "raise the topic's max.message.bytes or relax what it accepts; see the error",
+            BlockReason::NoLeader => "restart a broker that has a replica of the partition",
+            BlockReason::BelowMinIsr => "restart the brokers of the missing replicas, or lower min.insync.replicas",
+            BlockReason::Record => "see the error; raise max.message.bytes of the topic or relax its validation",
             BlockReason::QueueFull => "raise queue.buffering.max.kbytes and queue.buffering.max.messages, or remove them",
             BlockReason::Rejected => "see the error and the brokers' logs",
-            BlockReason::Stalled => "see the brokers' logs; the producer is replaced if this lasts",
-            BlockReason::Journal => "see the error; nothing is skipped",
+            BlockReason::Stalled => "see the brokers' logs; hookhold replaces the producer if the stall lasts",
+            BlockReason::Journal => "see the error and check the disk; no event is skipped",
         }
     }
 }
 
-/// Scope of a failed record's error.
+/// Cause of a failed record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ErrorClass {
-    /// The producer, which can no longer be used.
+    /// The producer, which cannot be used any more.
     Producer,
-    /// None: hookhold purged the record itself.
+    /// A purge by hookhold itself, so nothing is wrong.
     Purged,
-    /// The record, or another one of the same batch. Sending each alone shows which.
+    /// The record, or another record of its batch. Sending each record alone identifies it.
     Record,
     /// The topic, the cluster or the client.
     Environment(BlockReason),
@@ -114,7 +114,7 @@ fn environment_reason(code: Code) -> BlockReason {
     }
 }
 
-/// Returns the label of `hookhold_producer_rebuilds_total` for a fatal error.
+/// Returns the label of `hookhold_producer_rebuilds_total` for the cause of a fatal error.
 pub(super) fn rebuild_reason(code: Code) -> &'static str {
     match code {
         Code::OutOfOrderSequenceNumber | Code::UnknownProducerId | Code::Inconsistent => "sequence",
@@ -125,9 +125,9 @@ pub(super) fn rebuild_reason(code: Code) -> &'static str {
 
 /// Every label of `hookhold_producer_rebuilds_total`.
 pub(super) const REBUILD_REASONS: [&str; 4] = ["sequence", REBUILT_UNAUTHORIZED, "fatal", REBUILT_STUCK];
-/// Our principal lacks IdempotentWrite.
+/// Label for a principal without IdempotentWrite.
 pub(super) const REBUILT_UNAUTHORIZED: &str = "not_authorized";
-/// Nothing was acknowledged for a topic that was healthy.
+/// Label for a healthy topic without acknowledgements.
 pub(super) const REBUILT_STUCK: &str = "stuck";
 
 #[cfg(test)]
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_records_own_codes_blame_the_record() {
+    fn environment_errors_never_count_as_record_errors() {
         let environment =
             [Code::AllBrokersDown, Code::UnknownTopic, Code::TopicAuthorizationFailed, Code::NotEnoughReplicas, Code::Unknown];
         assert!(environment.into_iter().all(|code| matches!(classify(code), ErrorClass::Environment(_))));

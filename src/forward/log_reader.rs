@@ -1,5 +1,5 @@
-//! The reader that all topic queues near the log end share. It holds back one event while that event's queue is full, and pauses
-//! after a failed read. It never skips an event.
+//! Reads the journal near its log end for all topic queues. Holds back one event while that event's queue is full, and
+//! pauses after a failed read. Never skips an event.
 
 use std::time::{Duration, Instant};
 
@@ -8,11 +8,11 @@ use tracing::error;
 use super::backoff::Backoff;
 use crate::journal::{Journal, ReadError, Reader, StoredEvent};
 
-/// The shared reader near the log end.
+/// Shared reader near the log end.
 pub(super) struct LogReader {
     journal: Journal,
     reader: Reader,
-    /// Read, but waiting for room in its queue.
+    /// Event that was read and waits for room in its queue.
     held: Option<StoredEvent>,
     /// Time of the next attempt after a failed read.
     retry_at: Option<Instant>,
@@ -26,7 +26,7 @@ impl LogReader {
         LogReader { journal, reader, held: None, retry_at: None, backoff: Backoff::new(REREAD_AFTER.0, REREAD_AFTER.1) }
     }
 
-    /// Returns the event that was held back, else the next durable event. `None` if there is none, and during a pause.
+    /// Returns the held event, else the next durable event. Returns `None` if there is none, and during a pause.
     pub(super) fn next(&mut self, now: Instant) -> Result<Option<StoredEvent>, ReadError> {
         if self.held.is_some() || self.retry_at.is_some_and(|at| now < at) {
             return Ok(self.held.take());
@@ -40,7 +40,7 @@ impl LogReader {
             }
             Err(error) => {
                 let (pause, at) = (self.backoff.next_pause(), self.reader.next_seq());
-                error!(%error, at, retry_in = ?pause, "cannot read the journal at this position; nothing is skipped");
+                error!(%error, at, retry_in = ?pause, "cannot read the journal at this position; no event is skipped; check the disk");
                 self.reader = self.journal.reader(at);
                 self.retry_at = Some(now + pause);
             }
@@ -53,17 +53,17 @@ impl LogReader {
         self.held = Some(stored);
     }
 
-    /// Returns the event that is held back, if there is one.
+    /// Returns the held event; `None` if no event is held back.
     pub(super) fn held(&self) -> Option<&StoredEvent> {
         self.held.as_ref()
     }
 
-    /// Returns the sequence from which [`LogReader::next`] continues.
+    /// Returns the sequence of the event that [`LogReader::next`] returns next.
     pub(super) fn position(&self) -> u64 {
         self.held.as_ref().map_or_else(|| self.reader.next_seq(), |stored| stored.position.seq)
     }
 
-    /// Returns the time of the next attempt after a failed read.
+    /// Returns the time of the next attempt after a failed read; `None` if the last read succeeded.
     pub(super) fn retry_at(&self) -> Option<Instant> {
         self.retry_at
     }

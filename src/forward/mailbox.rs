@@ -1,5 +1,5 @@
-//! The forwarder's only wake-up point. Commits, delivery reports, client errors, probe results and the stop request are posted
-//! here, and the forwarder sleeps here when it has nothing to do. Posting never waits for the forwarder.
+//! The forwarder's only wake-up point. Commits, delivery reports, client errors, probe results and the stop request are
+//! posted to the mailbox, and the idle forwarder sleeps on it. Posting never waits for the forwarder.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -18,12 +18,12 @@ pub(super) struct DeliveryReport {
     pub(super) result: Result<(), RDKafkaErrorCode>,
 }
 
-/// Everything posted since the forwarder last took its updates.
+/// Updates that were posted since the forwarder last took them.
 #[derive(Default)]
 pub(super) struct Updates {
     /// Delivery reports in librdkafka's order.
     pub(super) reports: Vec<DeliveryReport>,
-    /// Generation of a producer that has failed for good, and the reason.
+    /// Generation of a producer that has failed permanently, and the reason.
     pub(super) fatal: Option<(u64, String)>,
     /// True if the client has lost its last broker.
     pub(super) brokers_down: bool,
@@ -35,7 +35,7 @@ pub(super) struct Updates {
     pub(super) stop_by: Option<Instant>,
 }
 
-/// Shared by the forwarder, its poll threads, its probes and the journal's writer.
+/// Mailbox of the forwarder, shared with its poll threads, its probes and the journal's writer.
 #[derive(Default)]
 pub(super) struct Mailbox {
     contents: Mutex<MailboxContents>,
@@ -74,14 +74,14 @@ impl Mailbox {
         self.post(|_| {});
     }
 
-    /// Takes everything that was posted.
+    /// Takes all posted updates.
     pub(super) fn take(&self) -> Updates {
         let mut contents = self.lock();
         contents.phase = MailboxPhase::Empty;
         std::mem::take(&mut contents.updates)
     }
 
-    /// Sleeps until something is posted, at most until `deadline`.
+    /// Sleeps until an update is posted or `deadline` has passed.
     pub(super) fn wait(&self, deadline: Option<Instant>) {
         let mut contents = self.lock();
         while contents.phase != MailboxPhase::Posted {
@@ -100,7 +100,7 @@ impl Mailbox {
         }
     }
 
-    /// Locks the contents and ignores poisoning: an update is posted completely or not at all, so a panic elsewhere leaves them
+    /// Locks the contents. Ignores poisoning: an update is posted completely or not at all, so a panic leaves the contents
     /// intact.
     fn lock(&self) -> MutexGuard<'_, MailboxContents> {
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
@@ -114,13 +114,13 @@ pub(super) fn pack_ticket(index: usize, seq: u64) -> usize {
     (index << SEQ_BITS) | seq as usize
 }
 
-/// Splits what [`pack_ticket`] has packed.
+/// Unpacks a ticket into the index of a topic queue and a sequence.
 pub(super) fn unpack_ticket(ticket: usize) -> (usize, u64) {
     (ticket >> SEQ_BITS, (ticket & ((1 << SEQ_BITS) - 1)) as u64)
 }
 
-/// Number of topics that a ticket can name.
+/// Number of topics that a ticket can distinguish.
 pub(super) const MAX_TOPICS: usize = 1 << 16;
-/// Enough for 280 million million events.
+/// Bits of a ticket for the sequence: enough for 280 million million events.
 const SEQ_BITS: u32 = 48;
 const _: () = assert!(usize::BITS == 64, "a ticket needs 64 bits");

@@ -1,13 +1,13 @@
-//! Forwards every durable event to its Kafka topic. Only a broker's acknowledgement moves a cursor. Kafka may be away for days
-//! without any effect on senders.
+//! Forwards every durable event to its Kafka topic. Only a broker's acknowledgement moves a cursor. Kafka may be
+//! unreachable for days without any effect on senders.
 //!
-//! Each topic has a queue with its own cursor, in-flight limit and block, so that a missing topic stops no other one. The
-//! journal is the only buffer; librdkafka holds only the records in flight. Nothing in this room knows HTTP or the journal's
-//! files.
+//! Each topic has a queue with its own cursor, in-flight limit and block, so a missing topic does not stop the others. The
+//! journal is the only buffer; librdkafka holds only the records in flight. This room depends neither on HTTP nor on the
+//! journal's file format.
 //!
 //! Delivery to Kafka is at least once. After a crash, some records are sent again with the same `hookhold-log` and
-//! `hookhold-seq`: at most those in flight (per topic 10,000 records, 16 MiB) and those that were acknowledged since the cursor
-//! was last saved (one second).
+//! `hookhold-seq`: at most the records in flight (per topic 10,000 records, 16 MiB) and the records acknowledged since the
+//! cursor was last saved (one second).
 
 mod backoff;
 mod client;
@@ -45,14 +45,14 @@ use mailbox::Mailbox;
 use status_table::StatusTable;
 use worker::Worker;
 
-/// Configuration of the forwarder. Does not implement `Debug`, because it may hold passwords.
+/// Settings of the forwarder. Does not implement `Debug`, because it may hold passwords.
 #[derive(Clone, Default)]
 pub struct Settings {
     /// The operator's librdkafka properties with secrets resolved, each accepted by [`check_setting`].
     pub librdkafka: Vec<(String, String)>,
     /// Request headers that are forwarded as `http-<name>`, by source.
     pub headers: HashMap<Arc<str>, Vec<HeaderName>>,
-    /// The largest body in bytes that any source accepts.
+    /// Largest body in bytes that any source accepts.
     pub max_body: usize,
 }
 
@@ -61,12 +61,12 @@ pub struct Settings {
 pub struct Status {
     /// False only if the forwarder's thread has panicked, which is a bug.
     pub running: bool,
-    /// Every topic that has a queue, in the order of names.
+    /// Every topic that has a queue, sorted by name.
     pub topics: Vec<TopicSnapshot>,
 }
 
 impl Settings {
-    /// True if a client made for these settings also serves `other`.
+    /// True if a client that was created for these settings also serves `other`.
     fn client_serves(&self, other: &Settings) -> bool {
         self.librdkafka == other.librdkafka && settings::largest_body(self.max_body) >= settings::largest_body(other.max_body)
     }
@@ -103,18 +103,18 @@ impl Forwarder {
         Status { running: !self.thread.is_finished(), topics: self.status_table.snapshots(self.clock.now()) }
     }
 
-    /// Updates `hookhold_forward_lag_*`. Must be called before metrics are rendered.
+    /// Updates `hookhold_forward_lag_*`. Must be called before the metrics are rendered.
     pub fn measure(&self) {
         self.status_table.measure(&self.metrics, self.clock.now());
     }
 
-    /// Applies new settings from the next record on. Returns them if they need another Kafka client: then this forwarder must be
-    /// stopped and another one started with them.
+    /// Applies new settings from the next record on. Returns them as an error if they need another Kafka client; the caller
+    /// must then stop this forwarder and start another one with them.
     pub fn reconfigure(&self, settings: Settings) -> Result<(), Settings> {
         if !self.settings.load().client_serves(&settings) {
             return Err(settings);
         }
-        // The client stays, and so does the largest body that it accepts.
+        // The client is not replaced, so its largest accepted body does not change.
         let max_body = self.settings.load().max_body;
         self.settings.store(Arc::new(Settings { max_body, ..settings }));
         Ok(())
@@ -125,7 +125,7 @@ impl Forwarder {
     pub fn stop(self, within: Duration) {
         self.mailbox.post(|updates| updates.stop_by = Some(Instant::now() + within));
         if self.thread.join().is_err() {
-            tracing::error!("the forwarder has panicked; its cursors stay as last saved");
+            tracing::error!("the forwarder panicked; its cursors stay as last saved; report this bug");
         }
     }
 }

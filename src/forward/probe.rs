@@ -1,5 +1,6 @@
-//! Requests one topic's metadata from the cluster, on a thread of its own because that may take seconds. The request also
-//! refreshes librdkafka's cached metadata, so that it resumes sending to the topic. The client runs at most one probe at a time.
+//! Requests the metadata of one topic from the cluster, on a separate thread because a request may take seconds. The
+//! request also refreshes the metadata that librdkafka has cached, so that librdkafka resumes sending to the topic. The
+//! client runs at most one probe at a time.
 
 use std::io;
 use std::sync::Arc;
@@ -15,11 +16,12 @@ use super::mailbox::Mailbox;
 use super::producer::NativeProducer;
 use super::topic_health::ProbeResult;
 
-/// Starts a probe of the topic of queue `index`; its result is posted to the mailbox. Fails if no thread can be started.
+/// Starts a probe of the topic of queue `index`, and posts its result to the mailbox. Fails if no thread can be started.
 pub(super) fn start(native: Arc<NativeProducer>, topic: Arc<str>, index: usize, mailbox: Arc<Mailbox>) -> io::Result<()> {
     let run = move || {
         let result = probe(&native, &topic);
-        // Dropped before the result is posted: this may be the last owner of a retired client, which takes a moment to end.
+        // Dropped before the result is posted, because this may be the last owner of a retired client, and ending it takes
+        // a moment.
         drop(native);
         mailbox.post(|updates| updates.probe = Some((index, result)));
     };
@@ -31,12 +33,12 @@ fn probe(native: &NativeProducer, topic: &str) -> ProbeResult {
         Err(error) => unanswered(&error),
         Ok(metadata) => match metadata.topics().iter().find(|found| found.name() == topic) {
             Some(found) => answered(found),
-            None => ProbeResult::Unwritable(BlockReason::TopicMissing, "the cluster does not list it".into()),
+            None => ProbeResult::Unwritable(BlockReason::TopicMissing, "the cluster does not list the topic".into()),
         },
     }
 }
 
-/// Interprets a failed request. Unless the code has a reason of its own, no broker is reachable.
+/// Interprets a failed request. An error without a specific reason means that no broker is reachable.
 fn unanswered(error: &KafkaError) -> ProbeResult {
     let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::BrokerTransportFailure);
     match classify(code) {
@@ -55,10 +57,10 @@ fn answered(topic: &MetadataTopic) -> ProbeResult {
         };
     }
     if topic.partitions().is_empty() {
-        return ProbeResult::Unwritable(BlockReason::TopicMissing, "it has no partitions".into());
+        return ProbeResult::Unwritable(BlockReason::TopicMissing, "the topic has no partitions".into());
     }
     if let Some(leaderless) = topic.partitions().iter().find(|p| p.leader() < 0) {
-        return ProbeResult::Unwritable(BlockReason::NoLeader, format!("partition {} has none", leaderless.id()));
+        return ProbeResult::Unwritable(BlockReason::NoLeader, format!("partition {} has no leader", leaderless.id()));
     }
     let lacking = topic.partitions().iter().filter(|p| p.isr().len() < p.replicas().len());
     lacking.min_by_key(|p| p.isr().len()).map_or(ProbeResult::Healthy, |worst| {

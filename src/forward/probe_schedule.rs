@@ -1,10 +1,11 @@
-//! Schedules the metadata probes of one topic: some time after its last progress, and at growing intervals while it is blocked.
+//! Schedules the metadata probes of one topic: [`STALLED_AFTER`] after its last progress, and at growing intervals while it
+//! is blocked.
 
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
 
-/// Time of a topic's next probe. The probe is skipped if the topic is not blocked and has nothing in flight by then.
+/// Time of a topic's next probe. The probe is skipped if the topic is then not blocked and has nothing in flight.
 pub(super) struct ProbeSchedule {
     due: Instant,
     backoff: Backoff,
@@ -21,20 +22,20 @@ impl ProbeSchedule {
         self.due
     }
 
-    /// Schedules the next probe at the end of [`STALLED_AFTER`].
+    /// Schedules the next probe [`STALLED_AFTER`] from now.
     pub(super) fn restart(&mut self, now: Instant) {
         self.due = now + STALLED_AFTER;
     }
 
-    /// Does the same, unless the next probe is scheduled for a later time.
+    /// Schedules the next probe [`STALLED_AFTER`] from now, unless it is scheduled for later.
     pub(super) fn postpone(&mut self, now: Instant) {
         self.due = self.due.max(now + STALLED_AFTER);
     }
 
-    /// Schedules the next probe after a pause and returns the pause. Pauses grow from call to call; they start short again for a
-    /// topic that has not been blocked for [`FORGIVEN_AFTER`].
+    /// Schedules the next probe after a pause, and returns the pause. Pauses grow with each call, and restart with the
+    /// first one for a topic that has not been blocked for [`RESET_AFTER`].
     pub(super) fn back_off(&mut self, is_blocked: bool, now: Instant) -> Duration {
-        if !is_blocked && now > self.unblocked_at + FORGIVEN_AFTER {
+        if !is_blocked && now > self.unblocked_at + RESET_AFTER {
             self.backoff.reset();
         }
         let pause = self.backoff.next_pause();
@@ -49,9 +50,9 @@ impl ProbeSchedule {
     }
 }
 
-/// A topic without an acknowledgement for this long is probed.
+/// Time without an acknowledgement after which a topic is probed.
 pub(super) const STALLED_AFTER: Duration = Duration::from_secs(10);
 /// First and longest pause (before jitter) between two probes of a blocked topic.
 const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// The pauses of a topic that has not been blocked for this long start short again.
-const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
+/// Time without a block after which the pauses of a topic restart with the first one.
+const RESET_AFTER: Duration = Duration::from_secs(60);

@@ -1,7 +1,7 @@
-//! One librdkafka producer and the thread that polls it. Delivery reports go to the mailbox by ticket; the supervisor decides what
-//! a failure means. A producer is replaced, never repaired.
+//! Runs one librdkafka producer and the thread that polls it. Posts delivery reports to the mailbox by ticket; the
+//! supervisor decides on failures. A producer is replaced, never repaired.
 //!
-//! Ending a producer does not block the forwarder and starts no thread: under a limit on tasks there may be none to start, and
+//! Ending a producer neither blocks the forwarder nor starts a thread: at a limit on tasks no thread can be started, and
 //! the forwarder must survive that.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,14 +26,14 @@ pub(super) struct ProducerCallbacks {
     generation: u64,
 }
 
-/// The native client with our callbacks.
+/// Native client with our callbacks.
 pub(super) type NativeProducer = BaseProducer<ProducerCallbacks>;
 
-/// A running producer. `FutureProducer` is not used: it sleeps when its queue is full, and reorders.
+/// A running producer. `FutureProducer` is not used, because it sleeps when its queue is full and reorders records.
 pub(super) struct Producer {
     native: Arc<NativeProducer>,
     retired: Arc<AtomicBool>,
-    /// Gets a message when the poll thread has dropped the native client.
+    /// Receives a message when the poll thread has dropped the native client.
     ended: mpsc::Receiver<()>,
 }
 
@@ -72,8 +72,8 @@ impl Producer {
         self.native.clone()
     }
 
-    /// Purges the records in flight and ends the native client. That happens on the poll thread, because librdkafka joins its
-    /// broker threads. The receiver gets a message when it is done.
+    /// Ends the native client and purges its records in flight. The poll thread does both, because librdkafka joins its
+    /// broker threads meanwhile. The receiver gets a message when the client has ended.
     pub(super) fn retire(self) -> mpsc::Receiver<()> {
         drop(self.native);
         self.retired.store(true, Ordering::Release);
@@ -81,8 +81,8 @@ impl Producer {
     }
 }
 
-/// Serves callbacks until the producer is retired. A panic would silently end all acknowledgements, so it is reported as a fatal
-/// error.
+/// Serves callbacks until the producer is retired. A panic would end all acknowledgements silently, so it is reported as a
+/// fatal error.
 fn poll(native: &NativeProducer, retired: &AtomicBool) {
     let polled = catch_unwind(AssertUnwindSafe(|| {
         while !retired.load(Ordering::Acquire) {
@@ -118,15 +118,16 @@ impl ProducerContext for ProducerCallbacks {
 }
 
 impl ClientContext for ProducerCallbacks {
-    /// Logs at debug level only: librdkafka repeats its lines at each attempt to connect, and hookhold logs what matters itself.
+    /// Logs at debug level only, because librdkafka repeats its lines at each attempt to connect. hookhold logs the
+    /// important changes itself.
     fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
         debug!(target: "librdkafka", "{facility}: {message}");
     }
 
-    /// Discards statistics, which are not used yet. This saves parsing them if the operator enables them.
+    /// Discards statistics, which hookhold does not use. This saves parsing them if the operator enables them.
     fn stats_raw(&self, _: &[u8]) {}
 
-    /// Posts client-wide errors. rdkafka calls this twice per error, so every arm must be safe to run twice.
+    /// Posts client-wide errors. rdkafka calls this function twice per error, so every arm must be safe to run twice.
     fn error(&self, error: KafkaError, reason: &str) {
         debug!(target: "librdkafka", "{error}: {reason}");
         match error.rdkafka_error_code() {
@@ -138,5 +139,5 @@ impl ClientContext for ProducerCallbacks {
     }
 }
 
-/// The poll thread notices within this time that the producer is retired.
+/// Longest time until the poll thread notices that the producer is retired.
 const POLL_SLICE: Duration = Duration::from_millis(100);

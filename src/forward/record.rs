@@ -1,9 +1,9 @@
-//! Maps one event to one Kafka record: the exact body as its value, the CloudEvents 1.0 Kafka binding (binary mode) and our own
-//! fields in its headers. Knows nothing of topic queues or of the record's delivery.
+//! Maps one event to one Kafka record. The value is the exact body. The headers follow the CloudEvents 1.0 Kafka binding
+//! (binary mode) and add our own fields. Does not depend on topic queues or on delivery.
 //!
-//! `ce_id` lets a consumer drop duplicates that the provider causes. (`hookhold-log`, `hookhold-seq`) lets it drop duplicates
-//! that hookhold causes, and `hookhold-seq` is the order to sort by. Neither is ever a hash of the body: two genuine events can
-//! be byte-equal.
+//! `ce_id` lets a consumer drop duplicates that the provider causes. (`hookhold-log`, `hookhold-seq`) lets it drop
+//! duplicates that hookhold causes; consumers sort by `hookhold-seq`. Neither is ever a hash of the body, because two
+//! genuine events can be byte-equal.
 
 use std::borrow::Cow;
 
@@ -18,15 +18,15 @@ use crate::journal::StoredEvent;
 /// One header of a record: name and value.
 type RecordHeader<'a> = (Cow<'a, str>, Cow<'a, [u8]>);
 
-/// Everything of a record except its value, which stays in the event.
+/// Key and headers of a record. The value stays in the event.
 pub(super) struct Envelope<'a> {
-    /// The ordering key, else the event id, else `LOG-SEQ`. Never null, so that duplicates land in one partition.
+    /// Ordering key, else event id, else `LOG-SEQ`. Never null, so that duplicates have the same partition.
     key: Cow<'a, str>,
     headers: Vec<RecordHeader<'a>>,
 }
 
 impl<'a> Envelope<'a> {
-    /// Builds the envelope of an event. Of its request headers only those in `allowed` are added, as `http-<name>`.
+    /// Builds the envelope of an event. Adds each request header that is in `allowed`, as `http-<name>`.
     pub(super) fn new(stored: &'a StoredEvent, allowed: &[HeaderName]) -> Envelope<'a> {
         let event = &stored.event;
         let id = present(event.id()).map_or_else(|| stored.position.to_string().into(), Cow::from);
@@ -49,8 +49,8 @@ impl<'a> Envelope<'a> {
         self.key.len() + self.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
     }
 
-    /// Builds the record for librdkafka. An empty body becomes an empty value, never null: in a compacted topic null would
-    /// delete the key's history.
+    /// Builds the record for librdkafka. An empty body becomes an empty value, never null, because null would delete the
+    /// key's history in a compacted topic.
     pub(super) fn record(&'a self, stored: &'a StoredEvent, ticket: usize) -> BaseRecord<'a, str, [u8], usize> {
         let none = OwnedHeaders::new_with_capacity(self.headers.len());
         let headers = self.headers.iter().fold(none, |so_far, (key, value)| so_far.insert(Header { key, value: Some(&**value) }));
@@ -95,7 +95,7 @@ fn present(text: Option<&str>) -> Option<&str> {
     text.filter(|text| !text.is_empty())
 }
 
-/// True if a request header may be forwarded. Credentials may not, even if the list names them.
+/// True if a request header may be forwarded. Credentials are never forwarded, even if the list names them.
 fn may_forward(name: &HeaderName, allowed: &[HeaderName]) -> bool {
     !is_credential(name) && allowed.contains(name)
 }

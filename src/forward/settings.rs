@@ -1,15 +1,15 @@
-//! The producer's librdkafka settings, in three layers: the values that hookhold's promises depend on and that cannot be changed,
-//! our defaults, which the operator may change, and the operator's own settings.
+//! Builds the producer's librdkafka settings in three layers: fixed values that hookhold's promises depend on, our
+//! defaults, and the operator's settings, which override the defaults.
 
 use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::BaseProducer;
 
-/// Settings that the promises depend on. The configuration rejects them under all their names and says why.
+/// Settings that the promises depend on. The configuration rejects them under all their names, with the reason.
 const FIXED: &[(&str, &str)] = &[
     ("acks", "all"),
     ("enable.idempotence", "true"),
-    // No timeout: librdkafka retries indefinitely and preserves the order. The journal holds the records meanwhile.
+    // No timeout: librdkafka retries indefinitely and preserves the order, while the journal holds the events.
     ("message.timeout.ms", "0"),
     // The Java client, Kafka Streams, Flink and Connect map a key to the same partition.
     ("partitioner", "murmur2_random"),
@@ -17,7 +17,7 @@ const FIXED: &[(&str, &str)] = &[
     ("allow.auto.create.topics", "false"),
 ];
 
-/// Our defaults: name, an alias under which the operator may have set it, value.
+/// Our defaults: name, alias that the operator may use instead, value.
 const PREFERRED: &[(&str, &str, &str)] = &[
     ("client.id", "client.id", "hookhold"),
     // Senders are answered before Kafka is involved, so a short wait delays no answer and makes larger batches.
@@ -31,13 +31,13 @@ const PREFERRED: &[(&str, &str, &str)] = &[
     ("socket.keepalive.enable", "socket.keepalive.enable", "true"),
     ("reconnect.backoff.max.ms", "reconnect.backoff.max.ms", "5000"),
     ("topic.metadata.refresh.interval.ms", "topic.metadata.refresh.interval.ms", "60000"),
-    // Records for an unknown topic fail after this long, which blocks the topic as missing.
+    // Time after which a record for an unknown topic fails, which blocks the topic as missing.
     ("topic.metadata.propagation.max.ms", "topic.metadata.propagation.max.ms", "5000"),
     ("log.connection.close", "log.connection.close", "false"),
 ];
 
-/// Checks one of the operator's settings: returns an error if librdkafka does not know the name or rejects the value. Opens no
-/// connection.
+/// Checks one of the operator's settings. Returns an error if librdkafka does not support the name or rejects the value.
+/// Opens no connection.
 pub fn check_setting(name: &str, value: &str) -> Option<String> {
     match ClientConfig::new().set(name, value).create_native_config() {
         Ok(_) => None,
@@ -45,8 +45,8 @@ pub fn check_setting(name: &str, value: &str) -> Option<String> {
     }
 }
 
-/// Checks settings that are valid one by one but may not work together: a file that does not exist, a user name without a
-/// password. Creates a client without servers, so that it opens no connection.
+/// Checks all settings together, because valid ones may not work together: a file may not exist, or a user name may lack
+/// its password. Creates a client without servers, which opens no connection.
 pub fn check_settings(settings: &[(String, String)]) -> Option<String> {
     let mut config = producer_config(settings, 0);
     for name in SERVERS {
@@ -55,7 +55,7 @@ pub fn check_settings(settings: &[(String, String)]) -> Option<String> {
     config.create::<BaseProducer>().err().map(setup_failure)
 }
 
-/// Returns librdkafka's own text for why a client could not be created. It names the property and never repeats a secret.
+/// Returns librdkafka's reason why a client could not be created. The text names the property and never repeats a secret.
 pub(super) fn setup_failure(error: KafkaError) -> String {
     match error {
         KafkaError::ClientConfig(_, reason, ..) | KafkaError::ClientCreation(reason) => reason,
@@ -80,15 +80,15 @@ pub(super) fn producer_config(settings: &[(String, String)], max_body: usize) ->
     config
 }
 
-/// Returns the largest body that a client made for bodies of up to `max_body` bytes accepts.
+/// Returns the largest body that a client accepts if it was created for bodies of up to `max_body` bytes.
 pub(super) fn largest_body(max_body: usize) -> usize {
     max_body.max(MAX_BODY)
 }
 
 /// Both names of the setting that lists the brokers.
 const SERVERS: [&str; 2] = ["bootstrap.servers", "metadata.broker.list"];
-/// The largest body of any recipe (GitHub). The client's limit applies to one record before compression; the topic's limit is
-/// the broker's to enforce.
+/// Largest body of any recipe (GitHub). The client's limit applies to one record before compression; the broker enforces
+/// the limit of the topic.
 const MAX_BODY: usize = 25 << 20;
 /// Room for key, headers and framing in addition to the body.
 const MAX_ENVELOPE: usize = 1 << 20;
@@ -108,7 +108,7 @@ mod tests {
         let zip = check_setting("compression.type", "zip").expect("an error");
         assert!(zip.contains("compression") && zip.contains("zip"), "{zip}");
         assert!(check_setting("message.max.bytes", "7").is_some(), "out of range");
-        assert!(check_setting("client.id", "a\0b").is_some(), "a C string cannot hold it");
+        assert!(check_setting("client.id", "a\0b").is_some(), "a C string cannot contain NUL");
     }
 
     #[test]
@@ -132,7 +132,11 @@ mod tests {
         config.create_native_config().expect("our own settings are valid");
         assert_eq!(config.get("enable.idempotence"), Some("true"));
         let theirs = producer_config(&pairs(&[("queue.buffering.max.ms", "7"), ("acks", "0"), ("message.max.bytes", "9000")]), 0);
-        assert_eq!((theirs.get("linger.ms"), theirs.get("queue.buffering.max.ms")), (None, Some("7")), "an alias counts");
+        assert_eq!(
+            (theirs.get("linger.ms"), theirs.get("queue.buffering.max.ms")),
+            (None, Some("7")),
+            "an alias replaces the default"
+        );
         assert_eq!((theirs.get("acks"), theirs.get("message.max.bytes")), (Some("all"), Some("9000")));
     }
 

@@ -1,4 +1,4 @@
-//! The published state of every topic: lag, cursor and block, for `/metrics` and `/readyz`. The forwarder writes, the admin
+//! Publishes the state of every topic (lag, cursor and block) for `/metrics` and `/readyz`. The forwarder writes, the admin
 //! listener reads, and neither waits for the other.
 
 use std::collections::BTreeMap;
@@ -17,11 +17,11 @@ use crate::metrics::Metrics;
 pub struct TopicSnapshot {
     /// The Kafka topic.
     pub topic: String,
-    /// Every event of this topic below this sequence is acknowledged.
+    /// Sequence below which every event of the topic is acknowledged.
     pub cursor: u64,
     /// Durable events that Kafka has not acknowledged.
     pub lag_events: u64,
-    /// Age of the oldest of them in seconds; 0 without any.
+    /// Age of the oldest event that is not acknowledged, in seconds; 0 without such an event.
     pub lag_seconds: f64,
     /// The block, if the topic is blocked.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -31,11 +31,11 @@ pub struct TopicSnapshot {
 /// A topic's block.
 #[derive(Clone, Debug, Serialize)]
 pub struct Blocked {
-    /// The reason's word, as in `hookhold_forward_blocked`.
+    /// Word for the reason, as in `hookhold_forward_blocked`.
     pub reason: &'static str,
-    /// The error in detail.
+    /// Detail of the error.
     pub detail: String,
-    /// The operator's remedy.
+    /// Remedy for the operator.
     pub remedy: &'static str,
 }
 
@@ -44,10 +44,10 @@ pub(super) struct TopicStatus {
     topic: Arc<str>,
     /// Durable events since the cursor at which the forwarder started.
     seen: AtomicU64,
-    /// Those of them that Kafka has acknowledged.
+    /// Events counted in `seen` that Kafka has acknowledged.
     acked: AtomicU64,
     cursor: AtomicU64,
-    /// Arrival of the oldest unacknowledged event, Unix milliseconds; 0 if there is none or none was read yet.
+    /// Arrival of the oldest unacknowledged event, Unix milliseconds; 0 if there is none or none has been read yet.
     oldest_ms: AtomicU64,
     blocked: Mutex<Option<Blocked>>,
     acked_total: IntCounter,
@@ -55,7 +55,7 @@ pub(super) struct TopicStatus {
 }
 
 impl TopicStatus {
-    /// Creates the state of a topic with `waiting` events that are durable and not acknowledged.
+    /// Creates the state of a topic with `waiting` durable events that are not acknowledged.
     pub(super) fn new(topic: Arc<str>, waiting: u64, metrics: &Metrics) -> TopicStatus {
         TopicStatus {
             seen: waiting.into(),
@@ -85,7 +85,7 @@ impl TopicStatus {
         self.seen.store(self.acked.load(Relaxed) + events, Relaxed);
     }
 
-    /// Publishes the cursor, and the arrival of the oldest unacknowledged event.
+    /// Publishes the cursor and the arrival time of the oldest unacknowledged event.
     pub(super) fn publish(&self, cursor: u64, oldest: Option<UnixMillis>) {
         self.cursor.store(cursor, Relaxed);
         self.oldest_ms.store(oldest.map_or(0, |at| at.0), Relaxed);

@@ -1,9 +1,9 @@
 //! Decides from metadata probes of a stalled topic whether to keep waiting or to replace the producer.
 //!
-//! An idempotent producer that has met too few in-sync replicas may never recover although its topic does
-//! (confluentinc/confluent-kafka-dotnet#2519). The topic has recovered as soon as it has `min.insync.replicas`, even if further
-//! replicas stay missing. Reading that setting takes a permission that writing does not, so it is inferred: more replicas than
-//! the fewest seen since the last acknowledgement are enough.
+//! An idempotent producer that has met too few in-sync replicas may never recover, although its topic does
+//! (confluentinc/confluent-kafka-dotnet#2519). The topic has recovered as soon as it has `min.insync.replicas`, even if
+//! further replicas are still missing. Reading that setting needs a permission that writing does not, so it is inferred:
+//! more replicas than the fewest seen since the last acknowledgement are enough.
 
 use std::time::{Duration, Instant};
 
@@ -14,8 +14,8 @@ use super::kafka_error::BlockReason;
 pub(super) enum ProbeResult {
     /// Every partition has a leader and all its replicas.
     Healthy,
-    /// Every partition has a leader, but some lack in-sync replicas. The topic is writable unless `min.insync.replicas` demands
-    /// them.
+    /// Every partition has a leader, but some lack in-sync replicas. The topic is writable unless `min.insync.replicas`
+    /// requires the missing ones.
     UnderReplicated {
         /// In-sync replicas of the worst partition.
         in_sync: usize,
@@ -29,11 +29,11 @@ pub(super) enum ProbeResult {
 /// Probe results since the last acknowledgement.
 #[derive(Default)]
 pub(super) struct TopicHealth {
-    /// Time of the first probe since which `enough` has not changed.
+    /// Time of the first of the latest probes that agree on `enough`.
     since: Option<Instant>,
     /// True if the topic seems to have `min.insync.replicas`.
     enough: bool,
-    /// The fewest in-sync replicas that any partition had.
+    /// Fewest in-sync replicas that any partition had.
     fewest: Option<usize>,
 }
 
@@ -49,7 +49,7 @@ impl TopicHealth {
         self.since.get_or_insert(now);
     }
 
-    /// Records that the topic was certainly not writable.
+    /// Records that the topic is certainly not writable.
     pub(super) fn record_unwritable(&mut self) {
         self.since = None;
     }
@@ -70,10 +70,10 @@ impl TopicHealth {
     }
 }
 
-/// A producer is replaced after this time without an acknowledgement for a healthy topic.
+/// Time without an acknowledgement for a healthy topic after which the producer is replaced.
 pub(super) const STUCK_AFTER: Duration = Duration::from_secs(300);
-/// The same while replicas are missing and none was seen to return: the number may have dropped and recovered between two
-/// probes. A new producer briefly interrupts the other topics, so this is not tried often.
+/// The same time while replicas are missing and no probe has seen one return: the number may have fallen and recovered
+/// between two probes. Longer than [`STUCK_AFTER`], because a new producer briefly interrupts the other topics.
 const STUCK_IN_DOUBT: Duration = Duration::from_secs(1200);
 
 #[cfg(test)]
@@ -95,10 +95,10 @@ mod tests {
         health.record_in_sync(Some(1), begun);
         assert!(
             !health.has_enough_replicas() && !blames_producer(&health, begun, 10),
-            "one of three: the topic waits for the second"
+            "with one of three replicas, the topic waits for the second"
         );
         health.record_in_sync(Some(2), after(10, begun));
-        assert!(health.has_enough_replicas() && !blames_producer(&health, begun, 14), "the producer gets time to notice");
+        assert!(health.has_enough_replicas() && !blames_producer(&health, begun, 14), "the producer gets time to recover");
         health.record_in_sync(Some(2), after(14, begun));
         assert!(blames_producer(&health, begun, 15));
     }
@@ -126,6 +126,6 @@ mod tests {
         whole.record_in_sync(None, begun);
         assert!(whole.has_enough_replicas() && blames_producer(&whole, begun, 5));
         let stalled_for = whole.stalled_for(after(1, begun), after(5, begun));
-        assert!(!whole.blames_producer(stalled_for), "an acknowledgement came meanwhile");
+        assert!(!whole.blames_producer(stalled_for), "an acknowledgement restarts the wait");
     }
 }

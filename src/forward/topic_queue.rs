@@ -1,8 +1,8 @@
-//! The events of one topic on their way to Kafka, in order. Near the log end, the reader that all queues share feeds the queue.
+//! Queues the events of one topic for Kafka, in order. Near the log end, the reader that all queues share feeds the queue.
 //! A queue that falls behind opens a reader of its own, so that it delays no other topic.
 //!
-//! The queue knows which event comes next, whether it may be sent, and where the cursor is. It does not talk to Kafka: the
-//! worker sends records and decides what a failure or a probe result means.
+//! The queue tracks the next event, the records in flight, the block and the cursor. It does not depend on the Kafka
+//! client: the worker sends records, and interprets failures and probe results.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,46 +25,46 @@ pub(super) struct TopicQueue {
     flow: Flow,
     feed: Feed,
     pub(super) in_flight: InFlight,
-    /// Sequence to read next: every earlier event of the topic is in flight or finished.
+    /// Sequence to read next. Every earlier event of the topic is in flight or finished.
     next: u64,
     /// Durable events of the topic below this sequence are counted in `status`.
     counted: u64,
     saved: SavedCursor,
-    /// Records up to this sequence are sent one at a time, to find out which of them Kafka rejects.
+    /// Records up to this sequence are sent one at a time, to identify the record that Kafka rejects.
     alone_until: Option<u64>,
     /// Time at which the shared reader first found the queue full.
     full_since: Option<Instant>,
-    /// Time of the last acknowledgement, or of the first record sent after nothing was in flight.
+    /// Time of the last acknowledgement, or of the first record that was sent after a time with nothing in flight.
     progress_at: Instant,
-    /// Probe results since then.
+    /// Probe results since `progress_at`.
     pub(super) health: TopicHealth,
     probes: ProbeSchedule,
 }
 
-/// The source of a queue's events.
+/// Source of a queue's events.
 enum Feed {
     /// The shared reader.
     Shared,
     /// A reader of its own.
     Own {
-        /// Opened when the queue may send.
+        /// `None` until the queue may send.
         reader: Option<Box<Reader>>,
-        /// Arrival of the first event that is not in flight, once known.
+        /// Arrival time of the first event that is not in flight; `None` while unknown.
         oldest: Option<UnixMillis>,
     },
 }
 
-/// The cursor that was last handed to the journal.
+/// Cursor that was last handed to the journal.
 struct SavedCursor {
     seq: u64,
-    /// True if the cursor must be saved even after a small move: after an acknowledgement, or once the queue has rejoined the
+    /// True if the cursor must be saved even after a small move: after an acknowledgement, and after the switch to the
     /// shared reader.
     is_outdated: bool,
 }
 
 impl TopicQueue {
-    /// Creates a queue that starts at `cursor` and whose status has counted the events below `counted`. It uses a reader of its
-    /// own until it reaches the position of the shared one.
+    /// Creates a queue that starts at `cursor` and whose status has counted the events below `counted`. The queue uses a
+    /// reader of its own until that reader reaches the shared one.
     pub(super) fn new(topic: Arc<str>, cursor: u64, counted: u64, status: Arc<TopicStatus>, now: Instant) -> TopicQueue {
         TopicQueue {
             topic,
@@ -84,9 +84,9 @@ impl TopicQueue {
     }
 }
 
-/// Feeding: the events that the queue takes, and the reader that they come from.
+/// Feeding: reads events from the shared reader or from the queue's own.
 impl TopicQueue {
-    /// True if the shared reader must hand over this event.
+    /// True if the shared reader must hand over the event with this sequence.
     pub(super) fn takes_from_shared(&self, seq: u64) -> bool {
         matches!(self.feed, Feed::Shared) && seq >= self.next
     }
@@ -104,7 +104,7 @@ impl TopicQueue {
         }
     }
 
-    /// Leaves the shared reader and continues at this event with a reader of its own.
+    /// Leaves the shared reader, and continues at this event with a reader of its own.
     pub(super) fn fall_behind(&mut self, stored: &StoredEvent) {
         self.feed = Feed::Own { reader: None, oldest: Some(stored.event.received_at()) };
         self.next = stored.position.seq;
@@ -115,8 +115,8 @@ impl TopicQueue {
         self.feed = Feed::Shared;
     }
 
-    /// Reads the next event with the queue's own reader. Returns `None` after switching to the shared reader, whose position is
-    /// `shared`: there was no further event below it or below the durable watermark.
+    /// Reads the next event with the queue's own reader. If the queue has reached `shared` (the position of the shared
+    /// reader) or has no further durable event, switches to the shared reader and returns `None`.
     pub(super) fn read(&mut self, journal: &Journal, shared: u64) -> Result<Option<StoredEvent>, ReadError> {
         let Feed::Own { reader, oldest } = &mut self.feed else { return Ok(None) };
         if self.next < shared {
@@ -132,12 +132,12 @@ impl TopicQueue {
             self.status.correct_lag(self.in_flight.unacknowledged() as u64);
         }
         self.join_shared();
-        // For the same reason no acknowledgement moves the cursor past them; it has to be saved here.
+        // No acknowledgement moves the cursor past destroyed events, so the cursor is saved here.
         self.saved.is_outdated = true;
         Ok(None)
     }
 
-    /// Reads the age of the first event, so that the lag in seconds is known before the queue may send.
+    /// Reads the arrival time of the first event, so that the lag in seconds is known before the queue may send.
     pub(super) fn find_oldest(&mut self, journal: &Journal) {
         if let Feed::Own { oldest: oldest @ None, .. } = &mut self.feed {
             let first = journal.reader(self.next).for_topic(&self.topic).next();
@@ -162,19 +162,20 @@ impl TopicQueue {
         self.alone_until.is_some_and(|last| self.in_flight.cursor().unwrap_or(self.next) <= last)
     }
 
-    /// True if the shared reader should wait for this full queue instead of leaving it behind: the queue flows and became full
-    /// only recently.
+    /// True if the shared reader should wait for this full queue instead of leaving it behind: the queue flows, and has
+    /// been full only for a short time.
     pub(super) fn is_worth_waiting_for(&mut self, now: Instant) -> bool {
         let flows = matches!(self.flow, Flow::Flowing) && !self.is_one_at_a_time();
         flows && now < *self.full_since.get_or_insert(now) + WAIT_FOR_ROOM
     }
 
-    /// Returns the time until which the shared reader waits for room.
+    /// Returns the end of the shared reader's wait for room; `None` if the queue is not full.
     pub(super) fn wait_ends(&self) -> Option<Instant> {
         self.full_since.map(|since| since + WAIT_FOR_ROOM)
     }
 
-    /// Registers an event before it is sent. False if Kafka has acknowledged it before a rewind, so that it must not be sent.
+    /// Registers an event before it is sent. Returns false if Kafka acknowledged it before a rewind, so that it must not be
+    /// sent.
     pub(super) fn begin_send(&mut self, stored: &StoredEvent, bytes: usize, now: Instant) -> bool {
         let seq = stored.position.seq;
         self.next = seq + 1;
@@ -188,7 +189,7 @@ impl TopicQueue {
         self.in_flight.insert(seq, bytes, stored.event.received_at())
     }
 
-    /// Applies an acknowledgement. It ends a block, unless the queue is recalling its records or waits for the journal.
+    /// Applies an acknowledgement. Ends the block, unless the queue recalls its records or waits for the journal.
     pub(super) fn acknowledge(&mut self, seq: u64, limit: InFlightLimit, now: Instant) {
         self.in_flight.acknowledge(seq);
         self.saved.is_outdated = true;
@@ -206,7 +207,7 @@ impl TopicQueue {
         }
     }
 
-    /// Applies a failure and begins a recall. True if the record was sent alone, so that no other record can be the cause.
+    /// Applies a failure and begins a recall. Returns true if the record was sent alone and is therefore the cause.
     pub(super) fn fail(&mut self, seq: u64) -> bool {
         let alone = self.is_one_at_a_time() && !self.flow.is_recalling();
         self.in_flight.fail(seq);
@@ -219,7 +220,7 @@ impl TopicQueue {
         self.alone_until = self.alone_until.max(Some(seq));
     }
 
-    /// Begins a recall: sends nothing more until every record in flight is reported.
+    /// Begins a recall: sends nothing until every record in flight is reported.
     pub(super) fn recall(&mut self) {
         self.flow.begin_recall();
         if matches!(self.flow, Flow::Trial(_)) {
@@ -234,7 +235,7 @@ impl TopicQueue {
         }
     }
 
-    /// Goes back to the cursor: everything that is not acknowledged is read and sent again.
+    /// Goes back to the cursor, so that all unacknowledged events are read and sent again.
     pub(super) fn rewind(&mut self) {
         self.flow.end_recall();
         self.full_since = None;
@@ -245,17 +246,17 @@ impl TopicQueue {
 
 /// Blocks and probes.
 impl TopicQueue {
-    /// Returns the reason for the block, if there is one.
+    /// Returns the reason for the block; `None` if the topic is not blocked.
     pub(super) fn block_reason(&self) -> Option<BlockReason> {
         self.flow.block().map(|block| block.reason)
     }
 
-    /// True if the queue is blocked because the shared reader fails. The block ends when that reader recovers.
+    /// True if the queue is blocked because the shared reader fails. The next successful read ends the block.
     pub(super) fn waits_for_shared(&self) -> bool {
         !self.has_own_reader() && self.block_reason() == Some(BlockReason::Journal)
     }
 
-    /// Blocks the topic, or changes the reason of its block. A block is logged once per reason and once when it ends.
+    /// Blocks the topic or changes the reason for its block. Logs each reason once, and the end of the block once.
     pub(super) fn block(&mut self, reason: BlockReason, detail: &str, now: Instant) {
         self.status.set_block(Some((reason, detail)));
         if self.flow.block().is_none() {
@@ -263,7 +264,7 @@ impl TopicQueue {
         }
         if self.flow.set_block(reason, now) != Some(reason) {
             let (topic, remedy) = (&*self.topic, reason.remedy());
-            warn!(topic, reason = reason.word(), error = detail, "topic is blocked, its events wait in the journal: {remedy}");
+            warn!(topic, reason = reason.word(), error = detail, "topic is blocked; its events wait in the journal; {remedy}");
         }
     }
 
@@ -276,18 +277,18 @@ impl TopicQueue {
         info!(topic = &*self.topic, reason = block.reason.word(), seconds, "topic is no longer blocked");
     }
 
-    /// Clears the published block at a stop. The metrics outlive a forwarder that is replaced, and its successor finds out for
-    /// itself what is wrong.
+    /// Clears the published block at a stop. The metrics outlive a forwarder that is replaced, and the next forwarder
+    /// detects blocks itself.
     pub(super) fn withdraw_block(&self) {
         self.status.set_block(None);
     }
 
-    /// Lets one record through. Its acknowledgement ends the block.
+    /// Allows one record to be sent. Its acknowledgement ends the block.
     pub(super) fn begin_trial(&mut self) {
         self.flow.begin_trial();
     }
 
-    /// True if a probe result would matter: records are in flight, or the topic is blocked by something that Kafka can end.
+    /// True if a probe result is useful: records are in flight, or the topic has a block that Kafka can end.
     pub(super) fn needs_probe(&self) -> bool {
         self.in_flight.unreported() > 0 || (self.flow.block().is_some() && !self.waits_for_shared())
     }
@@ -302,7 +303,7 @@ impl TopicQueue {
         self.probes.back_off(self.flow.block().is_some(), now)
     }
 
-    /// Schedules the probe that follows a finished one.
+    /// Schedules the next probe after a finished one.
     pub(super) fn schedule_next_probe(&mut self, now: Instant) {
         match self.flow.block() {
             Some(_) => drop(self.probes.back_off(true, now)),
@@ -346,7 +347,7 @@ impl TopicQueue {
         self.saved = SavedCursor { seq: cursor, is_outdated: false };
     }
 
-    /// Has the cursor saved even after a small move, such as the cursor of an idle topic at a stop.
+    /// Causes the next save to include the cursor even after a small move, as for an idle topic at a stop.
     pub(super) fn force_save(&mut self) {
         self.saved.is_outdated = true;
     }
@@ -362,7 +363,7 @@ impl TopicQueue {
         self.in_flight.cursor().unwrap_or(idle)
     }
 
-    /// Returns the arrival of the oldest unacknowledged event, once known.
+    /// Returns the arrival time of the oldest unacknowledged event; `None` while unknown.
     fn oldest(&self) -> Option<UnixMillis> {
         let unread = match self.feed {
             Feed::Own { oldest, .. } => oldest,
@@ -372,9 +373,9 @@ impl TopicQueue {
     }
 }
 
-/// The shared reader waits this long for room in a queue that flows; then the queue gets a reader of its own.
+/// Longest wait of the shared reader for room in a queue that flows. The queue then gets a reader of its own.
 const WAIT_FOR_ROOM: Duration = Duration::from_millis(200);
-/// A topic without an acknowledgement for this long does not delay the replacement of a producer.
+/// Time without an acknowledgement after which a topic no longer delays the replacement of a producer.
 const QUIET_AFTER: Duration = Duration::from_secs(2);
-/// The cursor of an idle topic is saved when that lets the next start skip this many sequences.
+/// Number of sequences by which an idle topic's cursor must move to be saved; the next start skips them.
 const IDLE_CURSOR_STEP: u64 = 100_000;

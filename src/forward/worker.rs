@@ -1,5 +1,5 @@
-//! The forwarder's thread: a loop that applies updates, supervises topics and the Kafka client, sends the events of every topic
-//! that may send, saves cursors, and sleeps when nothing is left to do. Sending is in `feed`, failures are in `supervisor`.
+//! The forwarder's thread: a loop that applies updates, supervises topics and the Kafka client, sends the events of every
+//! topic that may send, saves cursors, and sleeps when no work is left. `feed` sends, `supervisor` handles failures.
 
 mod feed;
 mod supervisor;
@@ -21,7 +21,7 @@ use super::topic_queue::TopicQueue;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 
-/// The state of the forwarder's thread.
+/// State of the forwarder's thread.
 pub(super) struct Worker {
     journal: Journal,
     settings: Arc<ArcSwap<Settings>>,
@@ -31,15 +31,16 @@ pub(super) struct Worker {
     client: KafkaClient,
     log_reader: LogReader,
     queues: Vec<TopicQueue>,
-    /// Indices into `queues`.
+    /// Index in `queues` of each topic.
     by_topic: HashMap<Arc<str>, usize>,
     limit: InFlightLimit,
     save_due: Instant,
 }
 
 impl Worker {
-    /// Creates a queue for every topic that has a cursor. The shared reader starts at the highest cursor, or at the oldest event
-    /// if there is none. That skips no topic: a topic's first cursor is saved before the reader passes its first event.
+    /// Creates a queue for every topic that has a cursor. The shared reader starts at the highest cursor, or at the oldest
+    /// event if there is no cursor. This skips no topic, because a topic's first cursor is saved before the reader passes
+    /// its first event.
     pub(super) fn new(
         journal: Journal,
         settings: Arc<ArcSwap<Settings>>,
@@ -48,7 +49,7 @@ impl Worker {
         status_table: Arc<StatusTable>,
     ) -> Worker {
         let now = Instant::now();
-        // Read before the cursors, so that every topic with an event below the watermark is among them.
+        // Read before the cursors, so that every topic with an event below the watermark has a cursor.
         let watermark = journal.durable_watermark();
         let cursors = journal.topic_cursors();
         let shared_from = cursors.iter().map(|topic| topic.cursor).max().unwrap_or_else(|| journal.oldest_seq());
@@ -95,11 +96,11 @@ impl Worker {
         }
     }
 
-    /// Adds a queue for a topic whose events below `cursor` are finished and which has `waiting` events from there up to
-    /// `counted`. Returns its index.
+    /// Adds a queue for a topic and returns its index. The topic's events below `cursor` are finished; `waiting` is the
+    /// number of its events from `cursor` up to `counted`.
     fn add_queue(&mut self, topic: &Arc<str>, cursor: u64, (counted, waiting): (u64, u64), now: Instant) -> usize {
         let index = self.queues.len();
-        assert!(index < MAX_TOPICS, "topics come from the configuration, which holds fewer");
+        assert!(index < MAX_TOPICS, "topics are from the configuration, which has fewer");
         let status = Arc::new(TopicStatus::new(topic.clone(), waiting, &self.metrics));
         self.status_table.add(topic, status.clone());
         self.queues.push(TopicQueue::new(topic.clone(), cursor, counted, status, now));
@@ -108,7 +109,7 @@ impl Worker {
         index
     }
 
-    /// Applies the delivery reports of the current producer; those of earlier ones are outdated.
+    /// Applies the delivery reports of the current producer. Reports of earlier producers are outdated.
     fn apply_reports(&mut self, reports: Vec<DeliveryReport>, now: Instant) {
         for report in reports {
             if !self.client.is_current(report.generation) {
@@ -139,7 +140,7 @@ impl Worker {
         }
     }
 
-    /// Returns the time at which the loop must run again even without an update.
+    /// Returns the time at which the loop must run again even without an update; `None` if only an update can cause work.
     fn next_deadline(&self) -> Option<Instant> {
         let shared = self.log_reader.position();
         let save = self.queues.iter().any(|queue| queue.cursor_to_save(shared).is_some()).then_some(self.save_due);
@@ -149,7 +150,7 @@ impl Worker {
         deadlines.into_iter().flatten().min()
     }
 
-    /// Reads nothing more, waits for records in flight that may still be acknowledged, saves every cursor, and ends the Kafka
+    /// Stops reading, waits for records in flight that may still be acknowledged, saves every cursor, and ends the Kafka
     /// client.
     fn stop(mut self, by: Instant) {
         loop {
@@ -172,10 +173,11 @@ impl Worker {
         self.save_due = Instant::now();
         self.save_cursors(self.save_due);
         let unacknowledged: usize = self.queues.iter().map(|queue| queue.in_flight.unreported()).sum();
-        info!(unacknowledged, "forwarding stopped; events that are not acknowledged are sent again at the next start");
+        info!(unacknowledged, "forwarding stopped; unacknowledged events are sent again at the next start");
         self.client.stop(by);
     }
 }
 
-/// Cursors are saved at most this often; the journal writes them with its next commit, within a second of their move.
+/// Shortest time between two saves of cursors. The journal writes a cursor with its next commit, within a second of the
+/// move.
 const SAVE_EVERY: Duration = Duration::from_millis(500);

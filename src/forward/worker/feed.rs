@@ -1,5 +1,5 @@
-//! Moves events to the producer: from the shared reader near the log end, and from the queues' own readers behind it. No topic
-//! waits for another one, except briefly for a topic that flows and has just reached its in-flight limit.
+//! Moves events to the producer, from the shared reader near the log end and from the queues' own readers behind it. No
+//! topic waits for another, except briefly for a topic that flows and has just reached its in-flight limit.
 
 use std::time::Instant;
 
@@ -12,7 +12,8 @@ use crate::forward::record::Envelope;
 use crate::journal::StoredEvent;
 
 impl Worker {
-    /// Sends a bounded number of events, so that delivery reports are applied in between. False if there was nothing to send.
+    /// Sends a bounded number of events, so that delivery reports are applied in between. Returns false if there was
+    /// nothing to send.
     pub(super) fn feed(&mut self, now: Instant) -> bool {
         let mut moved = false;
         for _ in 0..BURST {
@@ -28,7 +29,8 @@ impl Worker {
         moved
     }
 
-    /// Reads the next event with the shared reader. If that fails, every topic that it feeds is blocked until it recovers.
+    /// Reads the next event with the shared reader. A failed read blocks every topic that this reader feeds, until a read
+    /// succeeds.
     fn next_shared(&mut self, now: Instant) -> Option<StoredEvent> {
         let was_failing = self.log_reader.is_failing();
         match self.log_reader.next(now) {
@@ -47,7 +49,7 @@ impl Worker {
         }
     }
 
-    /// Sends an event, holds it back, or leaves its queue behind. False if the event was held back.
+    /// Sends an event, holds it back, or leaves its queue behind. Returns false if the event was held back.
     fn hand_over(&mut self, stored: StoredEvent, now: Instant) -> bool {
         let seq = stored.position.seq;
         let index = match self.by_topic.get(stored.event.topic()) {
@@ -71,7 +73,7 @@ impl Worker {
         true
     }
 
-    /// Adds a queue for the first event of a topic. Its cursor is saved before the cursor of any other topic can pass it.
+    /// Adds a queue for the first event of a topic. Saves its cursor before the cursor of any other topic can pass it.
     fn add_first_seen(&mut self, first: &StoredEvent, now: Instant) -> usize {
         let topic = first.event.topic();
         let seq = first.position.seq;
@@ -82,7 +84,7 @@ impl Worker {
         index
     }
 
-    /// Sends events from the queue's own reader, if it has one. False if there was nothing to send.
+    /// Sends events from the queue's own reader, if it has one. Returns false if there was nothing to send.
     fn feed_from_own_reader(&mut self, index: usize, now: Instant) -> bool {
         let shared = self.log_reader.position();
         for sent in 0..BURST {
@@ -122,5 +124,5 @@ impl Worker {
     }
 }
 
-/// Events that are read per reader before delivery reports are applied.
+/// Largest number of events per reader between two rounds of delivery reports.
 const BURST: usize = 256;

@@ -1,5 +1,5 @@
-//! Handles everything that can fail between hookhold and Kafka: blocks and unblocks topics, probes topics that make no progress,
-//! and has the producer replaced.
+//! Handles failures between hookhold and Kafka: blocks and unblocks topics, probes topics that make no progress, and
+//! schedules the replacement of the producer.
 
 use std::time::Instant;
 
@@ -34,7 +34,7 @@ impl Worker {
         }
     }
 
-    /// Replaces or starts the producer if that is due, and probes a topic that makes no progress.
+    /// Replaces or starts the producer if either is due, and probes a topic that makes no progress.
     pub(super) fn supervise(&mut self, now: Instant) {
         let quiet = || self.queues.iter().all(|queue| queue.is_quiet(now));
         if self.client.replacement().is_some_and(|replacement| now >= replacement.by || quiet()) {
@@ -49,12 +49,13 @@ impl Worker {
             let queue = &mut self.queues[index];
             if let Err(error) = self.client.probe(&queue.topic, index) {
                 let (pause, topic) = (queue.retry_probe(now), &*queue.topic);
-                warn!(topic, %error, retry_in = ?pause, "cannot start a thread to probe the topic: raise the limit on tasks");
+                warn!(topic, %error, retry_in = ?pause, "cannot start a thread to probe the topic; raise the limit on tasks");
             }
         }
     }
 
-    /// Applies a failed record: blocks its topic, sends its batch again one by one, or has the producer replaced.
+    /// Handles a failed record: blocks its topic, sends its batch again one record at a time, or schedules the replacement
+    /// of the producer.
     pub(super) fn record_failed(&mut self, index: usize, seq: u64, code: RDKafkaErrorCode, now: Instant) {
         let queue = &mut self.queues[index];
         let alone = queue.fail(seq);
@@ -77,7 +78,7 @@ impl Worker {
         }
     }
 
-    /// Returns the time of the next probe. `None` while a probe runs, because its result wakes the forwarder.
+    /// Returns the time of the next probe; `None` while a probe runs, because its result wakes the forwarder.
     pub(super) fn next_probe_due(&self) -> Option<Instant> {
         let can_probe = self.client.can_probe();
         self.queues.iter().filter(|queue| can_probe && queue.needs_probe()).map(|queue| queue.probe_due()).min()
@@ -88,19 +89,19 @@ impl Worker {
         if let Some(error) = self.client.setup_error() {
             let queue = &mut self.queues[index];
             queue.find_oldest(&self.journal);
-            queue.block(BlockReason::Rejected, &format!("cannot set up the Kafka client, check [kafka]: {error}"), now);
+            queue.block(BlockReason::Rejected, &format!("cannot set up the Kafka client; check [kafka]: {error}"), now);
         }
     }
 
-    /// Returns the index of the queue to probe. Topics without records in flight come first: only a probe can end their block,
-    /// while the others resume as soon as Kafka does.
+    /// Returns the index of the queue to probe. Prefers topics without records in flight, because only a probe can end
+    /// their block; the others resume as soon as Kafka does.
     fn next_to_probe(&self, now: Instant) -> Option<usize> {
         let due = |index: &usize| now >= self.queues[*index].probe_due() && self.queues[*index].needs_probe();
         let order = |index: &usize| (self.queues[*index].in_flight.unreported() > 0, self.queues[*index].probe_due());
         (0..self.queues.len()).filter(due).min_by_key(order)
     }
 
-    /// Applies a probe result: blocks the topic, starts a trial, or blames the producer.
+    /// Applies a probe result: blocks the topic, starts a trial, or schedules the replacement of the producer.
     fn apply_probe(&mut self, index: usize, result: ProbeResult, now: Instant) {
         let queue = &mut self.queues[index];
         let waiting = queue.in_flight.unreported() > 0;
@@ -132,15 +133,15 @@ impl Worker {
         }
     }
 
-    /// Handles a topic that the cluster reports as writable although nothing is acknowledged: blocks the topic, and has the
-    /// producer replaced if that lasts.
+    /// Handles a topic without acknowledgements that the cluster reports as writable: blocks it, and schedules the
+    /// replacement of the producer if the stall lasts.
     fn judge_stall(&mut self, index: usize, now: Instant) {
         let queue = &mut self.queues[index];
         let stalled_for = queue.stalled_for(now);
         let seconds = stalled_for.as_secs();
         if queue.health.blames_producer(stalled_for) && self.client.replacement().is_none() {
             let topic = &queue.topic;
-            let detail = format!("nothing of {topic} was acknowledged for {seconds} s although its topic has leaders");
+            let detail = format!("no record of {topic} was acknowledged for {seconds} s although its partitions have leaders");
             self.client.producer_stuck(detail, now);
         } else if queue.health.has_enough_replicas() && stalled_for >= STALLED_AFTER {
             queue.block(BlockReason::Stalled, &format!("no acknowledgement for {seconds} s"), now);
@@ -158,7 +159,7 @@ impl Worker {
         }
     }
 
-    /// Starts a producer. Success ends the blocks of an earlier failure to do so, failure blocks every topic.
+    /// Starts a producer. A failure blocks every topic; a success ends the blocks of earlier failures.
     fn start_producer(&mut self, now: Instant) {
         let had_failed = self.client.setup_error().is_some();
         self.client.start(now);
@@ -212,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stuck_producer_is_replaced_although_a_replica_stays_dead() {
+    fn a_stuck_producer_is_replaced_despite_a_dead_replica() {
         let (mut worker, begun, _dir) = stalled_worker();
         let minute = |count: u64| begun + Duration::from_secs(60 * count);
         for count in 1..10 {
@@ -229,12 +230,12 @@ mod tests {
         worker.client.stop(begun);
     }
 
-    /// With another reason, nothing would end the block: the topic has nothing to send until the journal can be read.
+    /// Another reason would block the topic permanently, because it has nothing to send until the journal can be read.
     #[test]
-    fn a_probe_does_not_reblock_a_topic_awaiting_the_journal() {
+    fn a_probe_cannot_reblock_a_topic_awaiting_the_journal() {
         let (mut worker, begun, _dir) = stalled_worker();
         worker.queues[0].join_shared();
-        worker.queues[0].block(BlockReason::Journal, "a test", begun);
+        worker.queues[0].block(BlockReason::Journal, "cannot read", begun);
         worker.queues[0].acknowledge(0, worker.limit, begun);
         assert!(!worker.queues[0].needs_probe());
         let earlier = ProbeResult::Unwritable(BlockReason::BrokerAway, "an earlier probe".into());
