@@ -108,7 +108,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("CHANGELOG.md", "| `hookhold_kept_after_answer_total` |", "the list of renamed metrics"),
     ("CHANGELOG.md", "| `hookhold_connections_refused_total` |", "the list of renamed metrics"),
     ("CHANGELOG.md", "| `hookhold_refused_log_suppressed_total` |", "the list of renamed metrics"),
-    ("docs/runbook.md", "| `refused` | see the error", "a value of the metric label reason"),
+    ("docs/runbook.md", "| `refused` | Kafka rejects", "a value of the metric label reason"),
     ("docs/journal.md", ".lanes", "a file name on disk"),
     ("src/cli/journal.rs", "\"lanes\": stat.topics", "a key of journal stat --format json"),
     ("src/journal/segment_file.rs", "\".lanes\"", "a file name on disk"),
