@@ -1,8 +1,9 @@
-//! Measures how an attack affects genuine senders: the time from the moment a delivery is due to its 2xx, at 500 deliveries
-//! a second, first without an attack and then while 1,000 connections trickle and 64 send forged deliveries at full speed.
+//! Measures the latency of genuine senders at 500 deliveries per second, first alone and then under attack: 1,000 connections
+//! send one byte per second, and 64 send forged deliveries at full speed. Latency is the time from the moment at which a
+//! delivery is due to its 2xx.
 //!
-//! `cargo bench --bench abuse [-- --seconds 10] [--dir DIRECTORY]`; each kind of sender has an address of its own. Senders,
-//! attackers and the gateway share the machine, so the result depends on the kernel's scheduling as well.
+//! `cargo bench --bench abuse [-- --seconds 10] [--dir DIRECTORY]`. Each kind of sender has its own address. Senders, attackers
+//! and the gateway share the machine, so the result also depends on the kernel's scheduling.
 
 #[path = "../tests/common/attack.rs"]
 mod attack;
@@ -38,12 +39,15 @@ fn main() -> Result<()> {
     let quiet = runtime.block_on(send(&gateway, "quiet", time))?;
     report("quiet", &quiet);
     let attack = gateway.attack();
-    std::thread::sleep(Duration::from_secs(3)); // until the first trickling connections have been cut
+    std::thread::sleep(Duration::from_secs(3)); // until the gateway has closed the first slow connections
     let attacked = runtime.block_on(send(&gateway, "attacked", time))?;
     report("under attack", &attacked);
     let ratio = p99(&attacked) / p99(&quiet);
-    println!("p99 is {ratio:.1} times the quiet one; peak memory {} MB at a max_in_flight of 256 MiB", gateway.peak_memory()?);
-    println!("forged deliveries by status: {:?}; attackers connected {} times", attack.forger_statuses(), attack.opened());
+    println!(
+        "p99 under attack is {ratio:.1} times the quiet one; peak memory {} MB with max_in_flight = 256 MiB",
+        gateway.peak_memory()?
+    );
+    println!("forged deliveries by status: {:?}; the attackers opened {} connections", attack.forger_statuses(), attack.opened());
     Ok(())
 }
 
@@ -96,14 +100,14 @@ impl Gateway {
         attack
     }
 
-    /// Returns a whole HTTP request with a Stripe-like body of about `size` bytes, signed now.
+    /// Returns a complete HTTP request with a Stripe-like body of about `size` bytes, signed now.
     fn request(&self, id: &str, size: usize, tamper: Option<Tamper>) -> Bytes {
         let body = format!("{{\"id\":\"{id}\",\"type\":\"invoice.paid\",\"lines\":\"{}\"}}", "x".repeat(size));
         let options = SampleOptions { id: id.to_owned(), event_type: None, key: None, now: SystemClock.now(), tamper };
         request_bytes(&sign(&self.source, Some(body.into()), &options)).into()
     }
 
-    /// Peak resident memory in MB: `VmHWM` in proc(5).
+    /// Returns the peak resident memory in MB (`VmHWM` in proc(5)).
     fn peak_memory(&self) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.server.0.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM in /proc")?;
@@ -111,8 +115,8 @@ impl Gateway {
     }
 }
 
-/// Sends at [`RATE`] over [`CONNECTIONS`] and returns the microseconds from the moment at which each delivery was due to its
-/// 2xx. Any other response is an error.
+/// Sends at [`RATE`] over [`CONNECTIONS`] and returns the latencies in microseconds. A response that is not a complete 200 is
+/// an error.
 async fn send(gateway: &Gateway, run: &str, time: Duration) -> Result<Histogram<u64>> {
     let count = RATE * time.as_secs() as u32;
     let run = format!("{run}_{:x}", fastrand::u64(..));
@@ -132,7 +136,7 @@ async fn send(gateway: &Gateway, run: &str, time: Duration) -> Result<Histogram<
                 stream.write_all(&requests[turn as usize]).await?;
                 let read = stream.read(&mut answer).await?;
                 if !answer[..read].starts_with(b"HTTP/1.1 200") || !answer[..read].ends_with(b"\r\n\r\n") {
-                    return Err(format!("not a whole 200: {:?}", String::from_utf8_lossy(&answer[..read])).into());
+                    return Err(format!("expected a complete 200, found {:?}", String::from_utf8_lossy(&answer[..read])).into());
                 }
                 latencies.push(due.elapsed());
             }
@@ -150,4 +154,5 @@ async fn send(gateway: &Gateway, run: &str, time: Duration) -> Result<Histogram<
 
 /// Deliveries per second.
 const RATE: u32 = 500;
+/// Connections of the genuine senders.
 const CONNECTIONS: u32 = 32;

@@ -1,4 +1,4 @@
-//! Shared by the benchmarks: a `hookhold run` of their own, and the bytes of a delivery.
+//! Helpers of both benchmarks: a `hookhold run` process, and the bytes of a delivery.
 
 use std::error::Error;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -20,7 +20,7 @@ pub fn hookhold() -> Command {
     Command::new(env!("CARGO_BIN_EXE_hookhold"))
 }
 
-/// A server process; killed when dropped.
+/// A server process. It is killed when dropped.
 pub struct Server(pub Child);
 
 impl Server {
@@ -45,7 +45,7 @@ impl Drop for Server {
     }
 }
 
-/// Returns the whole HTTP request.
+/// Returns the bytes of a complete HTTP request.
 pub fn request_bytes(sample: &Sample) -> Vec<u8> {
     let mut request = format!("POST {} HTTP/1.1\r\nhost: localhost\r\n", sample.target).into_bytes();
     for (name, value) in &sample.headers {

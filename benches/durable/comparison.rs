@@ -1,4 +1,4 @@
-//! Rounds of turns: both servers of a round run at the same time, and the senders serve one of them at a time.
+//! Rounds of turns. Both servers of a round run at the same time, and the senders send to one of them at a time.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,20 +12,23 @@ use crate::load::{BODY_BYTES, Load, PreparedRequest, Queue};
 use crate::median::Median;
 use crate::server::{Commits, JournalState, RunningServer, ServerKind};
 
-/// Everything that stays the same over all settings.
+/// The two servers, and the options that all settings share.
 pub struct Comparison {
-    /// The numerator of every ratio.
+    /// The server whose rate is the numerator of every ratio.
     pub subject: ServerKind,
-    /// The denominator.
+    /// The server whose rate is the denominator.
     pub reference: ServerKind,
+    /// Rounds per setting.
     pub rounds: u32,
-    /// Of each server in a round.
+    /// Measured time of each server in a round.
     pub measured: Duration,
-    /// Holds the journals.
+    /// Directory of the journals.
     pub dir: PathBuf,
+    /// The senders and their deliveries.
     pub load: Load,
-    /// Draws the order of every pair of turns.
+    /// Random generator for the order of each pair of turns.
     pub order: Rng,
+    /// True for `--format json`.
     pub is_json: bool,
 }
 
@@ -37,7 +40,7 @@ pub struct Setting {
 }
 
 impl Comparison {
-    /// Prints what is compared, and on what machine.
+    /// Prints the two servers, the options, and the machine.
     pub fn print_setup(&self) -> Result<()> {
         let (file_system, _) = hookhold::journal::file_system(&self.dir)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -57,7 +60,7 @@ impl Comparison {
         Ok(())
     }
 
-    /// Runs all rounds of one setting and prints each, then the median of their ratios.
+    /// Runs all rounds of one setting, prints each round, and then the median of their ratios.
     pub fn run(&mut self, setting: Setting) -> Result<()> {
         let Setting { connections, journal } = setting;
         self.text(&format!("\n{connections} connections, {} journal", journal.label()));
@@ -139,7 +142,7 @@ impl Run {
         Ok(Run { server, queue, answers: 0, elapsed: Duration::ZERO, cpu_seconds: 0.0 })
     }
 
-    /// Sends until the journal is in the state that the setting asks for.
+    /// Sends until the journal is in the state of the setting.
     fn fill(&self, load: &Load, setting: Setting) -> Result<()> {
         let target = setting.journal.fill_deliveries();
         if target == 0 || !self.server.has_journal() {
@@ -152,7 +155,7 @@ impl Run {
         senders.stop().map_err(|error| self.server.explain(error))
     }
 
-    /// Keeps all connections busy for one turn, and counts from when they are.
+    /// Keeps all connections busy for one turn. The measurement starts after [`SETTLE`].
     fn turn(&mut self, load: &Load, setting: Setting) -> Result<()> {
         let senders = load.start(self.server.address, setting.connections, &self.queue);
         std::thread::sleep(SETTLE);
@@ -199,10 +202,11 @@ impl std::fmt::Display for RunResult {
     }
 }
 
+/// Measured time of one turn.
 const TURN: Duration = Duration::from_millis(500);
-/// Until every connection is busy.
+/// Time until every connection is busy, before the measurement of a turn.
 const SETTLE: Duration = Duration::from_millis(100);
-/// Deliveries are prepared for this rate; two cores do not receive as many durably.
+/// Rate for which deliveries are prepared. Two cores cannot store as many events per second.
 const MAX_PER_SECOND: f64 = 110_000.0;
-/// Deliveries that senders may add between the last check of a filling journal and their stop.
+/// Deliveries that senders may still send after the last check of [`Run::fill`].
 const FILL_MARGIN: usize = 10_000;

@@ -1,4 +1,4 @@
-//! The load: signed deliveries prepared in advance, and the senders that keep every connection busy with them.
+//! The load: deliveries that are signed in advance, and the senders that keep every connection busy with them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,9 +24,9 @@ use crate::server::{JournalState, write_configuration};
 /// HTTP client of the senders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Client {
-    /// Writes prepared bytes and looks at the first and last bytes of an answer: as cheap as a sender can be.
+    /// Prepared bytes on a socket. Checks only the first and last bytes of a response, to be as cheap as possible.
     Socket,
-    /// hyper's HTTP/1.1 client: what a real sender costs.
+    /// hyper's HTTP/1.1 client, with the cost of a real sender.
     Hyper,
 }
 
@@ -39,7 +39,7 @@ impl Client {
     }
 }
 
-/// The senders' runtime and the deliveries they send.
+/// Runtime of the senders, and the deliveries that they send.
 pub struct Load {
     pub client: Client,
     pub threads: usize,
@@ -58,14 +58,14 @@ impl Load {
         Ok(Load { client, threads, runtime, prepared: None })
     }
 
-    /// At least `count` deliveries with distinct ids. Each round starts empty journals, so rounds share them as long as their
-    /// timestamps are fresh.
+    /// Returns at least `count` deliveries with distinct ids. Each round starts with empty journals, so rounds share the
+    /// deliveries while their timestamps are fresh.
     pub fn requests(&mut self, count: usize) -> Result<Arc<[PreparedRequest]>> {
         let is_usable = |prepared: &&Prepared| prepared.requests.len() >= count && prepared.signed.elapsed() < FRESH;
         if let Some(prepared) = self.prepared.as_ref().filter(is_usable) {
             return Ok(prepared.requests.clone());
         }
-        self.prepared = None; // frees a gigabyte before the next one is filled
+        self.prepared = None; // frees a gigabyte before the next one is allocated
         let requests: Arc<[PreparedRequest]> = prepare(self.client, count)?.into();
         self.prepared = Some(Prepared { requests: requests.clone(), signed: Instant::now() });
         Ok(requests)
@@ -82,7 +82,7 @@ impl Load {
     }
 }
 
-/// Senders at work.
+/// Running senders.
 pub struct Senders<'a> {
     tasks: Vec<JoinHandle<Result<()>>>,
     queue: Arc<Queue>,
@@ -90,7 +90,7 @@ pub struct Senders<'a> {
 }
 
 impl Senders<'_> {
-    /// Lets every sender finish its request; fails if one of them failed.
+    /// Lets every sender finish its request. Fails if one of them failed.
     pub fn stop(self) -> Result<()> {
         self.queue.is_stopped.store(true, Ordering::Relaxed);
         for task in self.tasks {
@@ -108,7 +108,7 @@ impl Senders<'_> {
 /// The deliveries of one server in one round, shared by all its senders.
 pub struct Queue {
     requests: Arc<[PreparedRequest]>,
-    /// True for bare hyper, to which a duplicate costs the same.
+    /// True if sending starts again after the last delivery: for bare hyper, where a duplicate costs the same.
     is_endless: bool,
     next: AtomicUsize,
     answers: AtomicU64,
@@ -121,7 +121,7 @@ impl Queue {
         Queue { requests, is_endless, next, answers, is_stopped: AtomicBool::new(false) }
     }
 
-    /// Deliveries answered 200 so far.
+    /// Returns the number of deliveries that were answered 200 so far.
     pub fn answers(&self) -> u64 {
         self.answers.load(Ordering::Relaxed)
     }
@@ -165,7 +165,7 @@ fn prepare(client: Client, count: usize) -> Result<Vec<PreparedRequest>> {
     Ok(prepared.collect())
 }
 
-/// A body with the id first and the type last, like Stripe's.
+/// Returns a body with the id first and the type last, like Stripe's.
 fn body(id: &str) -> Bytes {
     let start = format!("{{\"id\": \"{id}\", \"object\": \"event\", \"data\": {{\"object\": {{\"id\": \"in_1\", \"lines\": \"");
     let end = "\"}}, \"livemode\": false, \"type\": \"invoice.paid\"}";
@@ -180,9 +180,9 @@ async fn send_bytes(address: SocketAddr, queue: Arc<Queue>) -> Result<()> {
     while let Some(PreparedRequest::Bytes(request)) = queue.next()? {
         stream.write_all(request).await?;
         let length = stream.read(&mut answer).await?;
-        // Every server here answers with an empty body, so the answer ends with its head.
+        // Every server here answers with an empty body, so the response ends with its head.
         if !answer[..length].starts_with(b"HTTP/1.1 200") || !answer[..length].ends_with(b"\r\n\r\n") {
-            return Err(format!("expected a whole 200, got {:?}", String::from_utf8_lossy(&answer[..length])).into());
+            return Err(format!("expected a complete 200, found {:?}", String::from_utf8_lossy(&answer[..length])).into());
         }
         queue.answers.fetch_add(1, Ordering::Relaxed);
     }
@@ -208,8 +208,10 @@ async fn send_with_hyper(address: SocketAddr, queue: Arc<Queue>) -> Result<()> {
     Ok(driver.await??)
 }
 
+/// Size of every body.
 pub const BODY_BYTES: usize = 2048;
-/// Timestamps lie in the future. The recipe accepts five minutes in both directions, so a delivery stays valid for nine.
+/// Distance of the timestamps into the future. The recipe accepts five minutes in both directions, so a delivery stays valid for
+/// nine minutes.
 const AHEAD: Duration = Duration::from_secs(240);
-/// Age at which a new round signs its deliveries again; it leaves the round more than five minutes.
+/// Age at which a new round signs its deliveries again. They stay valid for six more minutes, longer than a round.
 const FRESH: Duration = Duration::from_secs(180);

@@ -47,10 +47,10 @@ struct BenchArgs {
     /// The directory that holds the journals, on a real disk [default: below target/].
     #[arg(long, value_name = "DIR", default_value = env!("CARGO_TARGET_TMPDIR"), hide_default_value = true)]
     dir: PathBuf,
-    /// HTTP client of the senders: prepared bytes on a socket, or hyper's.
+    /// HTTP client of the senders.
     #[arg(long, value_enum, default_value = "socket")]
     senders: Client,
-    /// Threads that send.
+    /// Number of threads that send.
     #[arg(long, value_name = "T", default_value_t = 1)]
     sender_threads: usize,
     /// Seed for the order of the turns [default: random, printed].
@@ -59,7 +59,7 @@ struct BenchArgs {
     /// Format of the results on standard output; with json, the text goes to standard error.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
-    /// Serve as the bare hyper process; the benchmark starts itself with it.
+    /// Run the bare hyper server. The benchmark starts itself with this option.
     #[arg(long, hide = true)]
     serve_bare_hyper: bool,
     /// Passed by cargo to every benchmark.

@@ -1,9 +1,9 @@
-//! The median of a few values and its distribution-free confidence interval.
+//! Computes the median of a few values and its distribution-free confidence interval.
 
 /// The median of a sample, with an interval between two of its order statistics.
 pub struct Median {
     pub value: f64,
-    /// `None` if the sample has fewer than six values: then no pair of order statistics reaches 95 %.
+    /// `None` if the sample has fewer than six values, because no pair of order statistics then reaches 95 %.
     pub interval: Option<Interval>,
 }
 
@@ -13,7 +13,7 @@ pub struct Interval {
     pub high: f64,
     /// Ranks of `low` and `high` in the sorted sample, from 1.
     pub ranks: (usize, usize),
-    /// The probability that the interval covers the median of the distribution; it depends on the sample's size alone.
+    /// The probability that the interval covers the median of the distribution. It depends only on the size of the sample.
     pub coverage: f64,
 }
 
@@ -32,10 +32,10 @@ impl Median {
     }
 }
 
-/// The largest lower rank whose interval still covers the median with 95 %, and that interval's coverage.
+/// Returns the largest lower rank whose interval covers the median with 95 % or more, and the coverage of that interval.
 ///
-/// Each value lies below the median with probability ½, so the number of values below it is binomial. The interval between
-/// ranks `r` and `n + 1 - r` misses the median if fewer than `r` values lie on one side: `2 · P(B(n, ½) < r)`.
+/// Each value is below the median with probability ½, so the number of values below the median is binomial. The interval
+/// between ranks `r` and `n + 1 - r` misses the median if fewer than `r` values are on one side: `2 · P(B(n, ½) < r)`.
 fn rank(count: usize) -> Option<(usize, f64)> {
     let mut probability = 0.5_f64.powi(count as i32);
     let mut below = 0.0;

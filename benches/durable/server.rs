@@ -20,9 +20,9 @@ use crate::load::BODY_BYTES;
 /// Server to measure.
 #[derive(Clone, Debug)]
 pub enum ServerKind {
-    /// Reads the whole body and answers 200; stores nothing.
+    /// Reads the whole body and answers 200. Stores nothing.
     BareHyper,
-    /// `hookhold run` of this binary: verifies the signature, deduplicates, appends with fdatasync, answers 200.
+    /// `hookhold run` of this binary. Verifies the signature, deduplicates, appends with fdatasync, and answers 200.
     Hookhold(PathBuf),
 }
 
@@ -35,12 +35,12 @@ impl ServerKind {
     }
 }
 
-/// The journal that a round begins with.
+/// State of the journal at the start of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum JournalState {
-    /// An empty directory: every segment takes new blocks from the file system.
+    /// An empty directory. Every segment takes new blocks from the file system.
     New,
-    /// A journal that has reached `max_size`: every segment is written over an older one.
+    /// A journal that has reached `max_size`. Every segment is written over an older one.
     Recycled,
 }
 
@@ -52,7 +52,7 @@ impl JournalState {
         }
     }
 
-    /// Deliveries that bring an empty journal into this state: one and a half times `max_size`.
+    /// Returns the number of deliveries that bring an empty journal into this state: one and a half times `max_size`.
     pub fn fill_deliveries(self) -> u64 {
         match self {
             JournalState::New => 0,
@@ -68,7 +68,7 @@ impl JournalState {
     }
 }
 
-/// A server process that accepts connections; killed when dropped.
+/// A server process that accepts connections. It is killed when dropped.
 pub struct RunningServer {
     pub address: SocketAddr,
     process: Server,
@@ -77,7 +77,7 @@ pub struct RunningServer {
 }
 
 impl RunningServer {
-    /// Starts a server; hookhold gets an empty journal in a new directory below `dir`.
+    /// Starts a server. hookhold gets an empty journal in a new directory below `dir`.
     pub fn start(kind: &ServerKind, journal: JournalState, dir: &Path) -> Result<RunningServer> {
         match kind {
             ServerKind::BareHyper => RunningServer::bare_hyper(),
@@ -103,7 +103,7 @@ impl RunningServer {
         Ok(RunningServer { address, process, admin: Some(admin), dir: Some(dir) })
     }
 
-    /// Adds what the server logged to an error that its senders met.
+    /// Adds the server's log to an error of its senders.
     pub fn explain(&self, error: Failure) -> Failure {
         match &self.dir {
             Some(dir) => with_log(error, dir.path()),
@@ -111,12 +111,12 @@ impl RunningServer {
         }
     }
 
-    /// False for bare hyper.
+    /// True for hookhold, false for bare hyper.
     pub fn has_journal(&self) -> bool {
         self.admin.is_some()
     }
 
-    /// User and system time so far, from fields 14 and 15 of proc(5)'s `stat`, in ticks of 10 ms.
+    /// Returns user and system time so far, from fields 14 and 15 of proc(5)'s `stat`, in ticks of 10 ms.
     pub fn cpu_seconds(&self) -> Result<f64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.0.id()))?;
         let fields = stat.rsplit(") ").next().ok_or("no fields")?;
@@ -124,7 +124,7 @@ impl RunningServer {
         Ok(ticks as f64 / 100.0)
     }
 
-    /// Mean size and mean sync time of the journal's commits, from `/metrics`; bare hyper has none.
+    /// Returns the mean size and mean sync time of the journal's commits, from `/metrics`. `None` for bare hyper.
     pub fn commits(&self) -> Result<Option<Commits>> {
         let Some(admin) = self.admin else { return Ok(None) };
         let mut stream = std::net::TcpStream::connect(admin)?;
@@ -146,7 +146,7 @@ fn with_log(error: Failure, dir: &Path) -> Failure {
     format!("{error}; the log of hookhold:\n{log}").into()
 }
 
-/// Means over all commits of a process.
+/// Mean values over all commits of a process.
 pub struct Commits {
     pub events: f64,
     pub sync_us: f64,
@@ -158,7 +158,7 @@ impl Commits {
     }
 }
 
-/// Writes a configuration that every hookhold binary since commit d3a7dd8 reads: its keys have not been renamed since.
+/// Writes a configuration that every hookhold binary since commit d3a7dd8 reads, because its keys have not been renamed since.
 pub fn write_configuration(dir: &Path, address: SocketAddr, admin: SocketAddr, journal: JournalState) -> Result<PathBuf> {
     let (file, secret) = (dir.join("hookhold.toml"), dir.join("secret"));
     std::fs::write(&secret, "whsec_benchmark")?;
@@ -194,7 +194,7 @@ pub fn serve_bare_hyper() -> Result<()> {
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const LOG: &str = "hookhold.log";
-/// More than a round can write, and hookhold's default.
+/// `max_size` of a new journal: more than a round can write, and hookhold's default.
 const NEW_BYTES: u64 = 20 << 30;
-/// Three segments of the default size that are written over, and one spare.
+/// `max_size` of a recycled journal: three segments of the default size that are written over, and one spare.
 const RECYCLED_BYTES: u64 = 256 << 20;
