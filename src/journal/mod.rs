@@ -126,8 +126,9 @@ impl Journal {
         shared.update_sizes();
         let journal = Journal(shared);
         let own = |thread: io::Result<JoinHandle<()>>| {
-            let thread = context(thread, || "a thread of the journal could not be started".into());
-            journal.0.threads.lock().expect(POISON).push(thread.inspect_err(|_| journal.close())?);
+            let started = context(thread, || "a thread of the journal could not be started".into());
+            let thread = started.inspect_err(|_| journal.close())?;
+            journal.0.threads.lock().expect(POISON).push(thread);
             Ok(())
         };
         own(writer::start(journal.0.clone(), recovered.writer))?;
