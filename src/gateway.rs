@@ -1,8 +1,8 @@
-//! The path of one delivery: verify, deduplicate, append. Knows nothing of HTTP servers or Kafka.
+//! The path of one delivery: verify, deduplicate, append. Does not depend on HTTP servers or Kafka.
 //!
-//! Nothing waits between the last byte of a request and the hand-over of its event to the journal, so a sender that
-//! disconnects after its last byte does not undo the receipt. If the key must be looked up on disk first, a blocking task
-//! does so, which cannot be cancelled.
+//! [`Gateway::receive`] hands the event to the journal before it suspends for the first time, so a sender that disconnects
+//! after the last byte of its request cannot cancel the append. If the dedupe key must be looked up on disk first, a blocking
+//! task looks it up and appends the event, and a blocking task cannot be cancelled.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ use crate::verify::{self, Identity, Rejection, Verdict, Verified};
 
 /// Receives the deliveries of all sources.
 pub struct Gateway {
-    /// By path. A reload replaces the whole map; a delivery keeps the source it started with.
+    /// Sources by path. A reload replaces the whole map, but a delivery that has started keeps its source.
     sources: ArcSwap<HashMap<String, Arc<LiveSource>>>,
     appender: Arc<Appender>,
     rejections: RejectionStore,
@@ -49,9 +49,9 @@ pub struct Gateway {
 enum Admission {
     /// The result is known.
     Resolved(Resolution),
-    /// The first delivery of its event. The result arrives here.
+    /// The first delivery of its event. Receives the result of the append.
     First(oneshot::Receiver<Resolution>),
-    /// A duplicate of an event that is being appended. The result arrives here.
+    /// A duplicate of an event that is being appended. Receives the result of that append.
     Duplicate(oneshot::Receiver<Resolution>),
 }
 
@@ -83,12 +83,13 @@ impl Gateway {
         self.sources.load().get(path).cloned()
     }
 
-    /// Warns about each secret that expires soon or has expired, at most once a day per secret. The caller repeats this call.
+    /// Warns about each secret that expires soon or has expired, at most once a day per secret. Must be called
+    /// periodically.
     pub fn warn_of_expiry(&self, now: UnixMillis) {
         self.sources.load().values().for_each(|live| live.warn_of_expiry(now));
     }
 
-    /// Returns the names of the sources in shadow, sorted.
+    /// Returns the sorted names of the sources with `danger_shadow`.
     pub fn shadow_sources(&self) -> Vec<String> {
         let sources = self.sources.load();
         let shadows = sources.values().filter(|live| live.source.shadow);
@@ -97,7 +98,7 @@ impl Gateway {
         names
     }
 
-    /// Returns the store of rejected deliveries. It stores nothing until its limit is set.
+    /// Returns the store of rejected deliveries, which is empty until its limit is set.
     pub fn rejections(&self) -> &RejectionStore {
         &self.rejections
     }
@@ -107,7 +108,7 @@ impl Gateway {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// Returns the number of keys in memory: the journal's unsealed keys and those in the hot cache.
+    /// Returns the number of keys in memory: the journal's unsealed keys and the keys in the hot cache.
     pub fn hot_keys(&self) -> u64 {
         self.appender.hot_keys()
     }
@@ -117,8 +118,8 @@ impl Gateway {
         self.sources.load().values().for_each(|live| live.update_metrics(now));
     }
 
-    /// Verifies, deduplicates and stores one complete delivery. At `deadline` the answer is `deadline`, even if the event is
-    /// stored later. Dropping the future does not undo the receipt.
+    /// Verifies, deduplicates and stores one complete delivery. Answers `deadline` when that time has come, even if the event
+    /// is stored later. Dropping the future does not cancel the append.
     pub async fn receive(&self, live: &LiveSource, delivery: Delivery, deadline: Instant) -> Answer {
         let now = delivery.received_at;
         let verified = match live.verifier.verify(&delivery) {
@@ -131,8 +132,7 @@ impl Gateway {
                 return answer;
             }
         };
-        // Frees the memory now, while it is in the processor's cache, so that the next delivery reuses it during this one's
-        // sync.
+        // Free the memory while it is in the processor's cache: the next delivery reuses it during this delivery's sync.
         drop(delivery);
         let guard = live.success_rate.start(now);
         let answer = self.store(live, verified, now, deadline).await;
@@ -144,10 +144,11 @@ impl Gateway {
         let source = &live.source;
         live.count_verified(&verified.secret, now);
         if !source.types.accepts(verified.event.event_type()) {
-            return answer_with(Outcome::Filtered, source.recipe.replies.accepted.clone()).with_hint(unlisted(&verified.event));
+            return answer_with(Outcome::Filtered, source.recipe.replies.accepted.clone())
+                .with_hint(unlisted(source, &verified.event));
         }
         if let Some(retry_after) = live.wait_for_rate() {
-            return Answer::rate_limited(retry_after).with_hint("more verified deliveries than max_rate of this source allows");
+            return Answer::rate_limited(retry_after).with_hint(RATE_EXCEEDED);
         }
         let (receiver, first) = match self.admit(live, verified, now) {
             Admission::Resolved(resolution) => return answer(source, resolution, false),
@@ -158,7 +159,7 @@ impl Gateway {
             Ok(Ok(resolution)) => answer(source, resolution, first),
             // The journal drops a completion only after a failed sync.
             Ok(Err(_)) => answer(source, Resolution::Failed(Outcome::JournalFailed, SYNC_FAILED), first),
-            Err(_) => Answer::plain(Outcome::Deadline).with_hint("the journal's sync took longer than the delivery's deadline"),
+            Err(_) => Answer::plain(Outcome::Deadline).with_hint(NOT_SYNCED_IN_TIME),
         }
     }
 
@@ -192,12 +193,12 @@ impl Gateway {
         appended.map_or_else(Admission::Resolved, Admission::First)
     }
 
-    /// Returns an error while no new event is accepted. Duplicates are answered without this check.
+    /// Returns an error while the gateway accepts no new events. Duplicates of stored events still get their 2xx.
     fn check_accepting(&self, source: &Source) -> Result<(), Resolution> {
         if self.draining.load(Ordering::Acquire) {
             return Err(Resolution::Failed(Outcome::Draining, "the gateway is shutting down"));
         }
-        // A sync that is older than the deadline is unlikely to end within it.
+        // A sync that has already run for a whole deadline is unlikely to end within the next one.
         match self.appender.sync_age() {
             Some(age) if age >= source.deadline => Err(Resolution::Failed(Outcome::Overloaded, SYNC_TOO_OLD)),
             _ => Ok(()),
@@ -205,7 +206,7 @@ impl Gateway {
     }
 }
 
-/// Checks the header fields of a delivery before its body is read. The error is the answer to the delivery.
+/// Checks the header fields of a delivery before its body is read. An error is the answer to send.
 pub fn precheck(source: &Source, headers: &HeaderMap) -> Result<(), Answer> {
     verify::precheck(source, headers).map_err(|rejection| rejected(source, rejection))
 }
@@ -231,8 +232,10 @@ fn rejected(source: &Source, rejection: Rejection) -> Answer {
     }
 }
 
-fn unlisted(event: &Event) -> String {
-    format!("types of this source does not list {}", escaped(event.event_type().unwrap_or_default()))
+fn unlisted(source: &Source, event: &Event) -> String {
+    format!("sources.{}.types does not list {}", source.name, escaped(event.event_type().unwrap_or_default()))
 }
 
-const SYNC_TOO_OLD: &str = "the journal's running sync is older than the delivery's deadline; check the disk";
+const RATE_EXCEEDED: &str = "this source received more verified deliveries than max_rate allows; raise or remove max_rate";
+const NOT_SYNCED_IN_TIME: &str = "the journal did not sync the event before the delivery's deadline; check the disk";
+const SYNC_TOO_OLD: &str = "a journal sync has been running for longer than the delivery's deadline; check the disk";

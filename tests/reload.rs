@@ -261,7 +261,7 @@ fn both_secrets_of_a_rotation_verify_and_are_counted() {
     assert_eq!(proofs, ["mac-sha256:2025", "mac-sha256:2026", "mac-sha256:2025"]);
     let log = home.log();
     assert_eq!(log.matches("an old secret is still in use").count(), 1, "once a day: {log}");
-    assert_eq!(log.matches("the secret expires soon; the sender must use the new one by then").count(), 1, "{log}");
+    assert_eq!(log.matches("the secret expires soon; switch the sender to the new one").count(), 1, "{log}");
 
     // The same secret with its end in the past: it verifies nothing any more.
     let over = secret("2025", "old", ", not_after = 2020-01-01");

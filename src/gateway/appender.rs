@@ -1,4 +1,4 @@
-//! Appends events to the journal and resolves their dedupe keys, even if the sender has left in the meantime.
+//! Appends events to the journal and resolves their dedupe keys, even if the sender has disconnected.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub(super) struct Appender {
     journal: Journal,
     dedupe_table: DedupeTable,
     stored_after_answer: IntCounter,
-    /// Limits the lookups on disk.
+    /// Limits the number of concurrent lookups on disk.
     lookups: Arc<Semaphore>,
 }
 
@@ -29,7 +29,7 @@ impl Appender {
         Arc::new(Appender { journal, dedupe_table: DedupeTable::new(hot_keys), stored_after_answer, lookups })
     }
 
-    /// Claims a key. A key first seen at or before `not_before` counts as new.
+    /// Claims a key. A key first seen at or before `not_before` has left the window and counts as new.
     pub(super) fn claim(&self, key: EventKey, not_before: UnixMillis) -> Claim {
         self.dedupe_table.claim(key, not_before, &self.journal)
     }
@@ -67,7 +67,8 @@ impl Appender {
         Ok(receiver)
     }
 
-    /// Looks an unconfirmed key up in the key files, and appends its event if it is new. Resolves the key in any case.
+    /// Looks up an unconfirmed key in the key files, on a blocking thread, and appends the event if the key is new. Resolves
+    /// the key in any case.
     pub(super) fn look_up_and_append(
         self: &Arc<Self>,
         event: Event,
@@ -76,7 +77,7 @@ impl Appender {
         accepting: Result<(), Resolution>,
     ) {
         let Ok(permit) = self.lookups.clone().try_acquire_owned() else {
-            let hint = "too many dedupe keys are being looked up on disk";
+            let hint = "too many dedupe keys are being looked up on disk; check the disk";
             self.dedupe_table.resolve(key, Resolution::Failed(Outcome::Overloaded, hint));
             return;
         };
@@ -86,7 +87,7 @@ impl Appender {
                 Ok(Some(seen)) if seen.first_seen > not_before => appender.dedupe_table.resolve_seen(key, seen),
                 Ok(_) => appender.append(&event, key, accepting),
                 Err(error) => {
-                    tracing::error!(%error, "reading a key file failed; the delivery is rejected");
+                    tracing::error!(%error, "reading a key file failed and the delivery was rejected; check the disk");
                     let hint = "reading a key file failed; check the disk";
                     appender.dedupe_table.resolve(key, Resolution::Failed(Outcome::JournalFailed, hint));
                 }
@@ -95,12 +96,12 @@ impl Appender {
         });
     }
 
-    /// Returns how long the running sync has lasted. `None`: no sync is running.
+    /// Returns the time since the running sync started, or `None` if no sync is running.
     pub(super) fn sync_age(&self) -> Option<Duration> {
         self.journal.sync_age()
     }
 
-    /// Returns the number of keys in memory: the journal's unsealed keys and those in the hot cache.
+    /// Returns the number of keys in memory: the journal's unsealed keys and the keys in the hot cache.
     pub(super) fn hot_keys(&self) -> u64 {
         self.journal.keys_in_memory() + self.dedupe_table.hot_keys()
     }
@@ -110,8 +111,8 @@ impl Appender {
     }
 }
 
-/// Runs the journal's completions on a task of the runtime in which the deliveries wait. Outside a runtime the journal's own
-/// thread runs them.
+/// Runs the journal's completions in a task of the current runtime, where the deliveries wait for them. Outside a runtime the
+/// journal's own thread runs the completions.
 fn run_completions_on_runtime(journal: &Journal) {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
     let (sender, mut receiver) = mpsc::unbounded_channel::<CompletionBatch>();
@@ -146,7 +147,7 @@ fn not_appended(rejected: AppendRejected) -> Resolution {
     }
 }
 
-pub(super) const SYNC_FAILED: &str = "a journal sync failed; the process exits";
+pub(super) const SYNC_FAILED: &str = "a journal sync failed and the process exits; check the disk";
 const FULL: &str =
     "the journal has reached max_size or the disk is full, and all stored events are still needed; check Kafka and the disk";
 /// Limit of concurrent lookups on disk. Deliveries beyond it are rejected as `overloaded`.

@@ -1,13 +1,16 @@
 //! The state of each dedupe key: pending (its event is being appended, and duplicates wait for the result), seen (its event is
 //! stored) or unknown.
 //!
-//! The journal holds the truth: unsealed keys in its memory, older ones in its key files. moka caches the answers of the key
-//! files, so that a second duplicate needs no disk. New keys never enter the cache: inserting every stored key would cost each
-//! delivery an insertion and answer nothing that the journal's memory does not answer.
+//! The journal is the source of truth: it has unsealed keys in memory and older keys in key files. The hot cache (moka) holds
+//! results of key-file lookups, so that a second duplicate needs no disk read. New keys never enter the cache, because the
+//! journal's memory already finds them and every delivery would pay for an insertion.
 //!
-//! The order of steps leaves no moment in which a stored event looks new. [`DedupeTable::claim`]: lock the shard; pending?
-//! else seen? else insert as pending. [`DedupeTable::resolve`]: the journal adds the key to its memory first, then the key
-//! leaves the pending map, then the waiters wake.
+//! The order of steps ensures that a stored event never looks new:
+//!
+//! - [`DedupeTable::claim`] locks the shard, checks for a pending key, then for a seen one. It inserts the key as pending only
+//!   if it found neither.
+//! - [`DedupeTable::resolve`] runs after the journal has added the key to its memory. It removes the pending key, then wakes
+//!   the waiters.
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
@@ -22,24 +25,24 @@ use crate::event_key::{EventKey, PassThroughHasher};
 use crate::journal::{Journal, MemoryLookup, SeenKey};
 use crate::outcome::Outcome;
 
-/// The result for an event, sent to the delivery that brought it and to its duplicates.
+/// The result for an event, sent to its first delivery and to the duplicates that wait for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Resolution {
     /// The event was stored under this sequence.
     Stored(u64),
-    /// The event had been stored before, under this sequence.
+    /// The event was already stored, under this sequence.
     Seen(u64),
     /// The event is not known to be stored. Holds the outcome and the operator's hint.
     Failed(Outcome, &'static str),
 }
 
-/// The answer to a delivery that claims a key. All receivers of a key get the same [`Resolution`].
+/// The result of claiming a key. All receivers of a key get the same [`Resolution`].
 pub(super) enum Claim {
     /// The key is new. The caller must append the event, which resolves the key.
     New(oneshot::Receiver<Resolution>),
-    /// The key is not in memory, but may be in the key files. The caller must look it up there before it appends the event.
+    /// The key is not in memory, but may be in the key files. The caller must look there before it appends the event.
     Unconfirmed(oneshot::Receiver<Resolution>),
-    /// The event is being appended.
+    /// Another delivery is appending the event.
     Pending(oneshot::Receiver<Resolution>),
     /// The event is stored under this sequence.
     Seen(u64),
@@ -56,7 +59,7 @@ type PendingKeys = HashMap<EventKey, Vec<oneshot::Sender<Resolution>>, BuildHash
 impl DedupeTable {
     /// Creates a table without keys. `hot_keys` limits the number of keys in the hot cache.
     pub(super) fn new(hot_keys: u64) -> DedupeTable {
-        // moka's default policy would admit none of the newest keys once the cache is full.
+        // LRU, because moka's default policy rejects the newest keys once the cache is full.
         let hot_cache = Cache::builder().max_capacity(hot_keys).eviction_policy(EvictionPolicy::lru());
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
         DedupeTable { shards, hot_cache: hot_cache.build_with_hasher(BuildHasherDefault::default()) }
@@ -87,7 +90,7 @@ impl DedupeTable {
         }
     }
 
-    /// Resolves a pending key and wakes its waiters. Returns true if at least one of them still waited.
+    /// Resolves a pending key and wakes its waiters. Returns true if at least one waiter got the resolution.
     pub(super) fn resolve(&self, key: EventKey, resolution: Resolution) -> bool {
         let waiters = self.shard(&key).lock().expect(POISON).remove(&key).unwrap_or_default();
         // `count` instead of `any`, which would stop at the first success: every waiter must get the result.
@@ -100,7 +103,8 @@ impl DedupeTable {
         self.resolve(key, Resolution::Seen(seen.seq));
     }
 
-    /// Returns the number of keys in the hot cache. Runs moka's deferred maintenance first, without which the count is stale.
+    /// Returns the number of keys in the hot cache. Runs moka's deferred maintenance first, because the count is stale
+    /// without it.
     pub(super) fn hot_keys(&self) -> u64 {
         self.hot_cache.run_pending_tasks();
         self.hot_cache.entry_count()
@@ -111,5 +115,5 @@ impl DedupeTable {
     }
 }
 
-const POISON: &str = "nothing panics while it holds this lock";
+const POISON: &str = "no code panics while it holds this lock";
 const SHARDS: usize = 64;

@@ -6,8 +6,8 @@ use std::hash::Hasher;
 use crate::event_key::EventKey;
 use crate::verify::Identity;
 
-/// Hashes source, event type and identity. Each field is length-prefixed, so that different fields never make the same input.
-/// Returns `None` for a keyless event.
+/// Hashes source, event type and identity. Each field is length-prefixed, so that different fields never result in
+/// the same hash input. Returns `None` for a keyless event.
 pub(super) fn of(hash_key: &[u8; 16], source: &str, event_type: Option<&str>, identity: &Identity) -> Option<EventKey> {
     let mut hasher = SipHasher24::new_with_key(hash_key);
     let mut field = |bytes: &[u8]| {
@@ -20,7 +20,7 @@ pub(super) fn of(hash_key: &[u8; 16], source: &str, event_type: Option<&str>, id
         Identity::Keyless => return None,
         Identity::Id { alternative, fields, body_sha256 } => {
             match alternative {
-                // Without a number, because existing journals hold such keys.
+                // No number here: existing journals contain keys of this form.
                 0 => field(b"id"),
                 other => field(format!("id {other}").as_bytes()),
             }
@@ -48,7 +48,7 @@ mod tests {
     }
 
     fn with_alternative(alternative: usize, id: Identity) -> Identity {
-        let Identity::Id { fields, body_sha256, .. } = id else { panic!("not an id") };
+        let Identity::Id { fields, body_sha256, .. } = id else { panic!("expected an id") };
         Identity::Id { alternative, fields, body_sha256 }
     }
 

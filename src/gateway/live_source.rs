@@ -1,4 +1,4 @@
-//! A source at work: its verifier, its counters, its rate limiter, and the warnings about its expiring secrets.
+//! The runtime state of a source: verifier, counters, rate limiter, and warnings about expiring secrets.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,16 +15,16 @@ use crate::metrics::DeliveryMetrics;
 use crate::source::{Key, Source};
 use crate::verify::Verifier;
 
-/// A source with its counters and its rate limiter.
+/// A source with its verifier, its counters and its rate limiter.
 pub struct LiveSource {
     /// The compiled source.
     pub source: Arc<Source>,
     pub(super) verifier: Verifier,
-    /// In the order of the source's secrets.
+    /// One entry per secret, in the order of the source's secrets.
     secrets: Vec<SecretUse>,
     last_verified: Gauge,
     pub(super) keyless: IntCounter,
-    /// Charged by verified deliveries only, so that forged ones cannot use up a source's rate.
+    /// Charged for verified deliveries only, so that forged deliveries cannot use up the source's rate.
     rate_limiter: Option<Arc<DefaultDirectRateLimiter>>,
     pub(super) success_rate: Arc<SuccessRate>,
     success_rate_gauge: Gauge,
@@ -33,14 +33,14 @@ pub struct LiveSource {
 /// The counter and the warnings of one secret.
 struct SecretUse {
     verified: IntCounter,
-    /// True if another secret stays valid for longer, so that this one should be out of use.
+    /// True if another secret stays valid for longer, so that senders should no longer use this one.
     is_outlived: bool,
     use_warning: Arc<DailyWarning>,
     expiry_warning: Arc<DailyWarning>,
 }
 
-/// Builds the map of sources by path. A source takes over the warnings, the rate and the success rate of the `previous` one
-/// with its name. The expiry series of removed secrets and the success rate series of removed sources are deleted.
+/// Builds the map of sources by path. A source that has the name of a `previous` source takes over its warnings, rate limiter
+/// and success rate. Deletes the expiry series of removed secrets and the success rate series of removed sources.
 pub(super) fn by_path(
     sources: impl IntoIterator<Item = impl Into<Arc<Source>>>,
     previous: &HashMap<String, Arc<LiveSource>>,
@@ -58,7 +58,7 @@ pub(super) fn by_path(
     current
 }
 
-/// Deletes the series of `previous` that `current`, the source of the same name, does not continue.
+/// Deletes the series of `previous` that no longer apply. `current` is the new source with the same name, if any.
 fn delete_series(previous: &LiveSource, current: Option<&Arc<LiveSource>>, metrics: &DeliveryMetrics) {
     let name = &*previous.source.name;
     let expires = |secret: &Key| current.is_some_and(|live| live.expiry_of(&secret.name).is_some());
@@ -116,7 +116,7 @@ impl LiveSource {
         limiter.check().err().map(|not_until| not_until.wait_time_from(limiter.clock().now()))
     }
 
-    /// Counts a delivery that this secret has verified. Warns, at most once a day, if another secret should be in use.
+    /// Counts a delivery that this secret has verified. Warns at most once a day if the sender should use another secret.
     pub(super) fn count_verified(&self, secret: &str, now: UnixMillis) {
         self.last_verified.set(now.0 as f64 / 1000.0);
         let Some((key, secret_use)) = self.secrets().find(|(key, _)| *key.name == *secret) else { return };
@@ -136,9 +136,9 @@ impl LiveSource {
             if !key.is_valid_at(now) {
                 tracing::warn!(source, secret, not_after, "the secret has expired and verifies nothing; remove it");
             } else if secret_use.is_outlived {
-                tracing::warn!(source, secret, not_after, "the secret expires soon; the sender must use the new one by then");
+                tracing::warn!(source, secret, not_after, "the secret expires soon; switch the sender to the new one");
             } else {
-                tracing::warn!(source, secret, not_after, "the secret expires soon, and no other is valid for longer; add one");
+                tracing::warn!(source, secret, not_after, "the secret expires soon and no other is valid for longer; add one");
             }
         }
     }
@@ -171,7 +171,7 @@ impl SecretUse {
     }
 }
 
-/// Limits a warning to one a day. Holds the time of the last one, 0 before the first.
+/// Limits a warning to once a day. Holds the time of the last warning, 0 before the first.
 #[derive(Default)]
 struct DailyWarning(AtomicU64);
 
@@ -186,7 +186,7 @@ impl DailyWarning {
 /// Period of the success rate if the recipe sets none.
 const DEFAULT_PERIOD: Duration = Duration::from_secs(60 * 60);
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
-/// Warnings start two weeks before a secret expires, because another team may have to make the change.
+/// Time from the first warning to the expiry of a secret: two weeks, because another team may have to make the change.
 const WARNING_MS: u64 = 14 * DAY_MS;
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
-//! The share of a source's deliveries that are answered 2xx over a sliding period, by which its provider judges the endpoint.
+//! Measures the share of a source's deliveries that were answered 2xx over a sliding period. Some providers disable an
+//! endpoint when this share is too low.
 //!
-//! Only deliveries signed by a configured secret count, including stale ones. An unknown sender cannot make them, only replay
-//! one that it has seen, so forged deliveries cannot hide the rate of the provider's own. For the same reason a rejection
-//! before the proof does not count: a wrong secret shows as `signature_mismatch` while nothing is verified any more.
+//! Only deliveries signed by a configured secret count, including stale ones. An unknown sender cannot forge such a delivery,
+//! only replay one that it has seen, so forged deliveries do not distort the rate. For the same reason a delivery that fails
+//! its proof does not count. A wrong secret therefore does not lower the rate: it is visible as `signature_mismatch` and in
+//! the absence of verified deliveries.
 //!
-//! The period is cut into [`SLOTS`] slots, and the oldest slot expires as a whole. Memory does not grow with the deliveries.
+//! The period is divided into [`SLOTS`] slots, and the oldest slot expires as a whole. Memory does not grow with the number
+//! of deliveries.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -28,8 +31,8 @@ struct TimeSlot {
     failed: u64,
 }
 
-/// Counts one verified delivery when it is dropped: as failed, unless `finish` got a successful answer. A future dropped
-/// before its answer means that the sender no longer waits.
+/// Counts one verified delivery when dropped: as successful if `finish` recorded a 2xx answer, otherwise as failed. A guard
+/// dropped without `finish` belongs to a delivery whose sender has disconnected.
 pub(super) struct SuccessGuard {
     rate: Arc<SuccessRate>,
     at: UnixMillis,
@@ -42,8 +45,8 @@ impl SuccessRate {
         Arc::new(SuccessRate { slot_ms, slots: Mutex::new([TimeSlot::default(); SLOTS]) })
     }
 
-    /// Counts a rejected delivery as failed if its signature was genuine: one that is stale or from the future is the
-    /// provider's own.
+    /// Counts a rejected delivery as failed if its signature was genuine. Among rejections, only deliveries with a stale or
+    /// future timestamp have a genuine signature.
     pub(super) fn count_rejection(&self, at: UnixMillis, outcome: Outcome) {
         if matches!(outcome, Outcome::TimestampStale | Outcome::TimestampFuture) {
             self.count(at, false);
@@ -89,5 +92,5 @@ impl Drop for SuccessGuard {
     }
 }
 
-/// Number of slots in a period. The rate is exact to one slot.
+/// Number of slots in a period. The rate is accurate to one slot.
 const SLOTS: usize = 60;
