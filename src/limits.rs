@@ -1,8 +1,8 @@
-//! Every limit of `[server]`, `[admin]`, `[journal]` and `[dedupe]`: its name, default, range and meaning, in one place.
+//! Defines every limit of `[server]`, `[admin]`, `[journal]` and `[dedupe]` in one place: name, default, range and meaning.
 //!
-//! The configuration reads these structs and the rooms use them directly, so no limit is copied from one definition into
-//! another. A test compares the list with `config/hookhold.toml`, which adds the reasons. This file does not know how options
-//! depend on each other; `config` checks that.
+//! The configuration fills these structs and the rooms use them directly, so that a limit is never copied into a second
+//! definition. A test compares the list with `config/hookhold.toml`, which adds the reasons. `config` checks the dependencies
+//! between options.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -21,7 +21,8 @@ macro_rules! limits {
         }
 
         impl $name {
-            /// Takes these options out of their section. An absent or invalid option has its default.
+            /// Takes these options out of their section. An absent option gets its default, and so does an invalid option
+            /// after it is reported.
             pub fn take(section: &mut TomlTable) -> $name {
                 $(let $option: $value = $limit.take(section, stringify!($option));)*
                 $name { $($option),* }
@@ -50,29 +51,30 @@ macro_rules! limits {
 }
 
 limits! {
-    /// Limits of the listener for deliveries. One field per option of the flat section `[server]`, hence their number.
+    /// Limits of the listener for deliveries. The section `[server]` is flat, so this struct has one field per option.
     ServerLimits {
         /// Largest body in bytes of a source whose entry and recipe set no other limit.
         max_body: usize = bytes(5 * MIB, KIB..=256 * MIB);
-        /// Time from the first byte of a request to its response; the deadline of a source may be shorter.
+        /// Time from the first byte of a request to its response. The deadline of a source may be shorter.
         request_deadline: Duration = duration(8 * SECOND, SECOND / 10..=10 * MINUTE);
-        /// Time of normal service after SIGTERM, in which load balancers move away.
+        /// Time of normal service after SIGTERM, so that load balancers can remove the instance.
         drain_delay: Duration = duration(5 * SECOND, Duration::ZERO..=10 * MINUTE);
         /// Time from the end of `drain_delay` until open connections are closed.
         drain_deadline: Duration = duration(20 * SECOND, SECOND..=HOUR);
-        /// Open connections; more wait in the kernel's queue.
+        /// Open connections. Further connections wait in the kernel's queue.
         max_connections: usize = count(10_000, 1..=1_000_000);
-        /// Open connections of one address; more are closed at once.
+        /// Open connections of one address. Further connections are closed right after accept.
         max_connections_per_address: usize = count(2_500, 1..=1_000_000);
         /// Bytes of request bodies in memory at one time.
         max_in_flight: usize = bytes(256 * MIB, MIB..=TIB);
-        /// Bytes of request bodies of one address in memory at one time, unless one body makes up most of them.
+        /// Bytes of request bodies of one address in memory at one time. A body at least as
+        /// large as all others together may exceed the limit.
         max_in_flight_per_address: usize = bytes(64 * MIB, MIB..=TIB);
-        /// Rejected deliveries of one address before it is answered `rate_limited`. Genuine deliveries never count.
+        /// Rejected deliveries of one address before its requests are answered `rate_limited`. Genuine deliveries never count.
         max_rejected_per_address: Rate = rate("600/m");
-        /// Addresses remembered without an open connection; the least recently used is forgotten first.
+        /// Addresses in memory without an open connection. The least recently used address is dropped first.
         max_addresses: usize = count(65_536, 1..=10_000_000);
-        /// Bytes per second that a request must send until it is complete.
+        /// Lowest transfer rate of an incomplete request, in bytes per second.
         min_rate: u64 = bytes(KIB, 1..=MIB);
         /// Time from the first byte of a request until `min_rate` applies.
         min_rate_after: Duration = duration(2 * SECOND, SECOND / 10..=10 * MINUTE);
@@ -93,7 +95,7 @@ limits! {
 limits! {
     /// Limits of the listener for operators.
     AdminLimits {
-        /// Bytes of memory for rejected deliveries that `hookhold doctor` can explain; 0 turns it off.
+        /// Bytes of memory for rejected deliveries that `hookhold doctor` can explain. With 0 none are stored.
         keep_rejected: usize = bytes(0, 0..=64 * MIB);
     }
 }
@@ -105,19 +107,19 @@ limits! {
         max_size: u64 = bytes(20 * GIB, MIB..=256 * TIB);
         /// Time that a forwarded event stays available for replay.
         retain: Duration = duration(3 * DAY, SECOND..=366 * DAY);
-        /// Size of one segment; an event that does not fit gets a segment of its own.
+        /// Size of one segment. An event that does not fit gets a segment of its own.
         segment_size: u64 = bytes(64 * MIB, 64 * KIB..=GIB);
-        /// Size of the segments that one topic may pin.
+        /// Size of all segments that one topic may pin.
         max_backlog: u64 = bytes(max_size / 2, 64 * KIB..=256 * TIB);
     }
 }
 
 limits! {
-    /// Limits of the memory for duplicates.
+    /// Limits of deduplication.
     DedupeLimits {
-        /// Time from the first copy in which a duplicate is recognised; a recipe with a longer retry horizon wins.
+        /// Time after the first copy during which duplicates are recognised. A recipe with a longer retry horizon extends it.
         window: Duration = duration(7 * DAY, SECOND..=366 * DAY);
-        /// Lookups in key files whose result stays in memory; the keys of unsealed segments are in memory anyway.
+        /// Key-file lookups whose results stay in memory. The keys of unsealed segments are always in memory.
         hot_keys: u64 = count(1_000_000, 1_000..=1_000_000_000);
         /// Bytes of all key files together.
         max_disk: u64 = bytes(10 * GIB, MIB..=256 * TIB);

@@ -1,4 +1,4 @@
-//! Every metric of hookhold, declared once: name, labels and help text. One struct for each room that counts or measures.
+//! Declares every metric of hookhold once, with name, labels and help text. Each room that counts or measures has one struct.
 //!
 //! A label value comes from the configuration or from a closed set, never from the network: a request to an unknown path
 //! counts under `source="-"`.
@@ -90,7 +90,7 @@ metrics! {
         pinned_bytes: IntGaugeVec = gauges("hookhold_journal_pinned_bytes", &["topic"]);
         /// Damaged ranges found below the journal's durable watermark.
         damaged: IntCounter = counter("hookhold_journal_damaged_total");
-        /// Dedupe keys held in memory: those of unsealed segments and those in the hot cache.
+        /// Dedupe keys in memory: keys of unsealed segments and keys in the hot cache.
         dedupe_hot_keys: IntGauge = gauge("hookhold_dedupe_hot_keys");
         /// Dedupe keys dropped before the end of their window.
         dedupe_evicted: IntCounterVec = counters("hookhold_dedupe_evicted_total", &["cause"]);
@@ -104,7 +104,7 @@ metrics! {
         acked: IntCounterVec = counters("hookhold_forward_acked_total", &["topic"]);
         /// Durable events that Kafka has not acknowledged.
         lag_events: IntGaugeVec = gauges("hookhold_forward_lag_events", &["topic"]);
-        /// Age of the oldest event that Kafka has not acknowledged; 0 without any.
+        /// Age in seconds of the oldest event that Kafka has not acknowledged; 0 without any.
         lag_seconds: GaugeVec = float_gauges("hookhold_forward_lag_seconds", &["topic"]);
         /// 1 while a topic is blocked, by reason.
         blocked: IntGaugeVec = gauges("hookhold_forward_blocked", &["topic", "reason"]);
@@ -118,7 +118,7 @@ metrics! {
     ServerMetrics {
         /// Connections closed right after accept, by cause.
         connections_rejected: IntCounterVec = counters("hookhold_connections_rejected_total", &["cause"]);
-        /// Sender addresses with an open connection or a remembered history.
+        /// Sender addresses in memory because of an open connection, a recent rejection or a genuine delivery.
         addresses_tracked: IntGauge = gauge("hookhold_addresses_tracked");
         /// Unix time at which the served TLS certificate expires; absent without TLS.
         certificate_expiry: IntGaugeVec = gauges("hookhold_tls_certificate_expiry_timestamp_seconds", &[]);
@@ -172,7 +172,7 @@ impl Default for Metrics {
 }
 
 impl DeliveryMetrics {
-    /// Creates every series of a source with value 0, so that `rate()` sees the first increment.
+    /// Creates the outcome and duration series of a source with value 0, so that `rate()` sees the first increment.
     pub fn declare_source(&self, source: &str) {
         for outcome in Outcome::ALL {
             self.total.with_label_values(&[source, outcome.word()]);
@@ -219,7 +219,7 @@ fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: prometh
     metric
 }
 
-/// From well below one sync of a fast disk to the default deadline (8 s).
+/// Bucket limits in seconds, from well below one sync of a fast disk to the default deadline (8 s).
 const LATENCY_BUCKETS: &[f64] =
     &[0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 8.0];
 const SYNC_BUCKETS: &[f64] = &[0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0];
