@@ -1,7 +1,7 @@
 //! Reads a certificate chain and its private key from two PEM files, and checks that they belong together.
 //!
-//! The configuration reads them to report mistakes; the server reads them at the start and whenever they change. No error
-//! contains any part of a key.
+//! The configuration reads the files to report mistakes, and the server reads them at the start and after each change. No
+//! error contains any part of a key.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -20,9 +20,9 @@ use crate::clock::UnixMillis;
 /// The paths of a certificate chain and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFiles {
-    /// The server's certificate and then its intermediates, in PEM.
+    /// Path of a PEM file: the server's certificate, followed by its intermediates.
     pub cert: PathBuf,
-    /// The private key of the server's certificate in PEM: PKCS#8, PKCS#1 or SEC1, unencrypted.
+    /// Path of a PEM file: the private key of the server's certificate as PKCS#8, PKCS#1 or SEC1, unencrypted.
     pub key: PathBuf,
 }
 
@@ -35,7 +35,7 @@ pub struct Certificate {
     pub expires: UnixMillis,
 }
 
-/// The reason why two files cannot be served.
+/// The reason why a pair of files cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// The certificate file cannot be read or used.
@@ -43,7 +43,7 @@ pub enum CertificateError {
     Certificate {
         /// The path of the file.
         file: PathBuf,
-        /// The mistake in it.
+        /// The problem with the file, without its path.
         what: String,
     },
     /// The key file cannot be read or used, or belongs to another certificate.
@@ -51,7 +51,7 @@ pub enum CertificateError {
     Key {
         /// The path of the file.
         file: PathBuf,
-        /// The mistake in it.
+        /// The problem with the file, without its path.
         what: String,
     },
 }
@@ -66,16 +66,17 @@ impl CertificateFiles {
         let key = read_key(&self.key).map_err(bad_key)?;
         let certified = CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|error| match error {
             Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
-                bad_key("expected the key of the certificate, found the key of another".to_owned())
+                let cert = self.cert.display();
+                bad_key(format!("expected the private key of {cert}, found the key of another; use a matching pair"))
             }
-            Error::InvalidCertificate(error) => bad_cert(format!("this certificate cannot be served: {error}")),
-            error => bad_key(format!("this key cannot be used: {error}")),
+            Error::InvalidCertificate(error) => bad_cert(format!("rustls rejects this certificate: {error}")),
+            error => bad_key(format!("rustls rejects this key: {error}")),
         })?;
         Ok(Certificate { certified: Arc::new(certified), expires })
     }
 }
 
-/// Returns at least one certificate, or a message.
+/// Reads a chain of at least one certificate. An error is a message without the path.
 fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let chain = CertificateDer::pem_slice_iter(&contents(path)?).collect::<Result<Vec<_>, _>>();
     let chain = chain.ok().filter(|chain| !chain.is_empty());
@@ -102,5 +103,5 @@ fn contents(path: &Path) -> Result<Vec<u8>, String> {
     read().map_err(|error| format!("cannot be read: {error}"))
 }
 
-/// Limit of the size of a file in bytes. A long chain has about ten thousand.
+/// Limit on the size of a file in bytes. A long chain has about 10,000 bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
