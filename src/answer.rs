@@ -8,7 +8,7 @@ use http::StatusCode;
 
 use crate::outcome::Outcome;
 
-/// The answer to one delivery. Rooms pass it on by value; only `server` turns it into an HTTP response and a log line.
+/// The answer to one delivery, as plain data. Only `server` turns an answer into an HTTP response and a log line.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// The result of the delivery.
@@ -21,9 +21,10 @@ pub struct Answer {
     pub body: Bytes,
     /// Time after which a sender that is `rate_limited` may retry.
     pub retry_after: Duration,
-    /// The reason in one line, with outside text escaped. Only for the operator's log; empty if the outcome says it all.
+    /// The reason in one line, with outside text escaped. Only for the operator's log. Empty if the outcome needs no
+    /// explanation.
     pub hint: String,
-    /// The sequence of the stored event. For a duplicate, that of the first event.
+    /// The sequence of the stored event. A duplicate has the sequence of the first delivery's event.
     pub seq: Option<u64>,
 }
 

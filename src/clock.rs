@@ -13,7 +13,7 @@ impl UnixMillis {
         format!("{time:.3}")
     }
 
-    /// Returns the milliseconds since `earlier`, or 0 if `earlier` is later.
+    /// Returns the milliseconds from `earlier` to this time, or 0 if `earlier` is the later one.
     pub fn since(self, earlier: UnixMillis) -> u64 {
         self.0.saturating_sub(earlier.0)
     }

@@ -1,9 +1,9 @@
-//! The nouns that every room shares: [`Delivery`] (one received request), [`Event`] (a verified delivery) and [`Position`]
+//! The types that every room shares: [`Delivery`] (one received request), [`Event`] (a verified delivery) and [`Position`]
 //! (the place of a stored event in the journal).
 //!
-//! Nothing here does I/O or knows about HTTP servers, files or Kafka. An [`Event`] has two constructors, one for the verifier
-//! and one for the journal's decoder. `tests/fences.rs` rejects a third caller, so nothing unverified can be stored. The gateway
-//! adds the dedupe key; no other field can be changed.
+//! This file does no I/O and does not depend on HTTP servers, files or Kafka. An [`Event`] has two constructors, one for the
+//! verifier and one for the journal's decoder. `tests/fences.rs` rejects a third caller, so an unverified delivery cannot be
+//! stored. The gateway adds the dedupe key; no other field can be changed.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -87,67 +87,67 @@ impl Event {
         self
     }
 
-    /// Time at which the delivery arrived.
+    /// Returns the time at which the delivery arrived.
     pub fn received_at(&self) -> UnixMillis {
         self.0.received_at
     }
 
-    /// The provider's own time of the event, if the delivery contains one.
+    /// Returns the provider's own time of the event, if the delivery contains one.
     pub fn occurred_at(&self) -> Option<UnixMillis> {
         self.0.occurred_at
     }
 
-    /// The name of the source in the configuration.
+    /// Returns the name of the source in the configuration.
     pub fn source(&self) -> &str {
         &self.0.source
     }
 
-    /// The Kafka topic, resolved on receipt.
+    /// Returns the Kafka topic, which was resolved on receipt.
     pub fn topic(&self) -> &Arc<str> {
         &self.0.topic
     }
 
-    /// The provider's event id: the first of the recipe's id fields that is present.
+    /// Returns the provider's event id: the first of the recipe's id fields that is present.
     pub fn id(&self) -> Option<&str> {
         self.0.id.as_deref()
     }
 
-    /// The provider's event type, in the provider's spelling.
+    /// Returns the provider's event type, in the provider's spelling.
     pub fn event_type(&self) -> Option<&str> {
         self.0.event_type.as_deref()
     }
 
-    /// Prefix of the event type in `ce_type`, such as `com.stripe.`.
+    /// Returns the prefix of the event type in `ce_type`, such as `com.stripe.`.
     pub fn type_prefix(&self) -> &str {
         &self.0.type_prefix
     }
 
-    /// The ordering key, if the recipe or the source names one.
+    /// Returns the ordering key, if the recipe or the source names one.
     pub fn ordering_key(&self) -> Option<&str> {
         self.0.ordering_key.as_deref()
     }
 
-    /// The key that identifies duplicates of this event. `None`: a keyless event, which has no duplicates.
+    /// Returns the key that identifies duplicates of this event, or `None` for a keyless event, which has no duplicates.
     pub fn dedupe_key(&self) -> Option<EventKey> {
         self.0.dedupe_key
     }
 
-    /// Scheme and name of the secret that verified the delivery, such as `mac-sha256:2026-11`.
+    /// Returns scheme and name of the secret that verified the delivery, such as `mac-sha256:2026-11`.
     pub fn auth(&self) -> &str {
         &self.0.auth
     }
 
-    /// The extent to which the proof covers the event.
+    /// Returns the extent to which the proof covers the event.
     pub fn integrity(&self) -> Integrity {
         self.0.integrity
     }
 
-    /// The request that carried the event.
+    /// Returns the request that carried the event.
     pub fn request(&self) -> &EventRequest {
         &self.0.request
     }
 
-    /// The exact bytes that were signed.
+    /// Returns the body, byte for byte as it was received and signed.
     pub fn body(&self) -> &Bytes {
         &self.0.body
     }
@@ -162,7 +162,7 @@ pub enum Integrity {
     Body,
     /// Only parts of the event are signed.
     Partial,
-    /// Nothing is signed: the proof is a token, or there is none.
+    /// No part is signed: the proof is a token, or the source has no proof.
     None,
 }
 
@@ -191,7 +191,8 @@ impl fmt::Display for LogId {
     }
 }
 
-/// The place of an event in the journal. Exists only once the event is on disk, and never changes when frames are copied.
+/// The place of an event in the journal. Exists only once the event is on disk, and stays the same when frames
+/// are copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Position {
     /// The opening that first wrote the event.

@@ -13,8 +13,8 @@ impl fmt::Debug for EventKey {
     }
 }
 
-/// Returns the last eight bytes of a key as its hash. This is safe only because event keys are keyed hashes: senders choose
-/// their ids, but cannot choose keys that collide.
+/// A hasher that returns the last eight bytes of a key. Safe only because event keys are keyed hashes: senders choose their
+/// ids, but cannot choose keys that collide.
 #[derive(Default)]
 pub struct PassThroughHasher(u64);
 

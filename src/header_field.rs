@@ -3,10 +3,10 @@
 use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
 use http::{HeaderName, HeaderValue};
 
-/// One header field: its name in lower case, its value as received.
+/// One header field: its name in lower case and its value as received.
 pub type HeaderField = (HeaderName, HeaderValue);
 
-/// Parses a header field from stored bytes. Returns `None` if no request can carry it.
+/// Parses a header field from stored bytes. Returns `None` if the bytes are not a valid field.
 pub fn parse(name: &str, value: &[u8]) -> Option<HeaderField> {
     Some((HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_bytes(value).ok()?))
 }

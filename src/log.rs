@@ -1,7 +1,7 @@
 //! Sets up the log, as text or as JSON, and escapes outside text for it.
 //!
-//! Log lines go to standard error, so that standard output holds only a verb's own output. They never contain a secret or a
-//! body.
+//! Log lines go to standard error, so that standard output holds only a verb's own output. Log lines never contain a secret
+//! or a body.
 
 use std::io;
 
@@ -20,7 +20,7 @@ pub enum Format {
 /// Starts logging. A second call changes nothing. `HOOKHOLD_LOG` sets the filter, such as `hookhold=debug`; the default is
 /// `info`.
 ///
-/// The caller sets `colour`, because it knows if standard error is a terminal.
+/// `colour` must be true only if standard error is a terminal.
 pub fn start(format: Format, colour: bool) {
     let filter = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into()).with_env_var(FILTER_VARIABLE);
     let lines = tracing_subscriber::fmt().with_env_filter(filter.from_env_lossy()).with_writer(io::stderr);
@@ -42,7 +42,7 @@ pub fn escaped(outside: &str) -> String {
     shown
 }
 
-/// Limit of characters of outside text in one log line.
+/// Limit on the characters of one outside text in a log line.
 pub const OUTSIDE_TEXT_LIMIT: usize = 120;
 
 const FILTER_VARIABLE: &str = "HOOKHOLD_LOG";

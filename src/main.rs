@@ -2,7 +2,7 @@
 
 mod cli;
 
-/// A delivery is many small allocations that are freed a moment later, often by another thread.
+/// jemalloc, because a delivery makes many small allocations that are freed a moment later, often by another thread.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -4,12 +4,12 @@ use http::StatusCode;
 
 macro_rules! outcomes {
     ($($(#[$doc:meta])* $name:ident $word:literal $status:literal,)*) => {
-        /// The result of a delivery. The only source of its status code, metric label and log word.
+        /// The result of a delivery. Defines the status code, the metric label and the log word in one place.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Outcome { $($(#[$doc])* $name,)* }
 
         impl Outcome {
-            /// Every outcome.
+            /// All outcomes.
             pub const ALL: &'static [Outcome] = &[$(Outcome::$name,)*];
 
             /// Returns the word of the log field and metric label `outcome`.
@@ -25,19 +25,19 @@ macro_rules! outcomes {
 }
 
 outcomes! {
-    /// New, verified and on disk.
+    /// The event is new, verified and on disk.
     Stored "stored" 200,
-    /// A duplicate of a stored event.
+    /// The delivery is a duplicate of a stored event.
     Duplicate "duplicate" 200,
-    /// The provider's challenge to the endpoint, answered as its recipe says. Never an event.
+    /// The delivery is the provider's endpoint challenge. The recipe defines its answer. Never stored.
     Challenge "challenge" 200,
-    /// Verified, but of a type that its source filters out. Not stored.
+    /// The event is verified, but its source filters out this type. Not stored.
     Filtered "filtered" 200,
     /// The request has no signature header.
     SignatureMissing "signature_missing" 401,
     /// The signature cannot be parsed.
     SignatureMalformed "signature_malformed" 401,
-    /// No configured secret makes this signature.
+    /// No configured secret produces this signature.
     SignatureMismatch "signature_mismatch" 401,
     /// The signature is genuine, but its timestamp is too old.
     TimestampStale "timestamp_stale" 401,
@@ -74,12 +74,12 @@ outcomes! {
 }
 
 impl Outcome {
-    /// Returns the status code, unless a recipe or the HTTP layer sets another. `disconnected` is never sent.
+    /// Returns the default status code, which a recipe or the HTTP layer may replace. The code of `disconnected` is never sent.
     pub fn status(self) -> StatusCode {
-        StatusCode::from_u16(self.code()).expect("every code above lies between 100 and 999")
+        StatusCode::from_u16(self.code()).expect("every code above is between 100 and 999")
     }
 
-    /// Returns true for an outcome that the gateway causes (503). The sender should retry, and gets a Retry-After.
+    /// Returns true for an outcome that the gateway causes (503). The sender should retry and gets a Retry-After.
     pub fn is_unavailable(self) -> bool {
         self.code() == 503
     }

@@ -1,10 +1,10 @@
-//! The latest rejected deliveries as received, so that `hookhold doctor` can explain them without a recording. Opt-in
-//! (`[admin] keep_rejected`), in memory only, lost when the process ends.
+//! Holds the latest rejected deliveries as received, so that `hookhold doctor` can explain them without a recording. The
+//! store is opt-in (`[admin] keep_rejected`), in memory only, and lost when the process ends.
 //!
-//! Unknown senders cause these entries, so none of them can fill the store: it holds at most [`MAX_PER_SENDER`] entries of
-//! each address, source and outcome, [`MAX_PER_GROUP`] of each source and outcome, and [`RejectionStore::limit`] bytes in
-//! total. Beyond the bytes it drops the oldest entry of the largest group, so a flood of one kind leaves the others alone.
-//! Credentials (Authorization, Cookie, Proxy-Authorization) are left out, as in the journal.
+//! Unknown senders cause most entries, so no single sender may fill the store. It holds at most [`MAX_PER_SENDER`] entries of each
+//! address, source and outcome, [`MAX_PER_GROUP`] of each source and outcome, and [`RejectionStore::limit`] bytes in total.
+//! When the bytes are used up, it drops the oldest entry of the largest group, so that a flood in one group does not evict
+//! the others. Credentials (Authorization, Cookie, Proxy-Authorization) are left out, as in the journal.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -26,20 +26,21 @@ use crate::outcome::Outcome;
 /// One rejected delivery.
 #[derive(Clone, Debug)]
 pub struct RejectedDelivery {
-    /// Number of this rejection since the start, from 1. The newest entry has the largest.
+    /// Number of the rejection since the process started, from 1. The newest entry has the largest number.
     pub number: u64,
-    /// The name of the source that rejected it.
+    /// The name of the source that rejected the delivery.
     pub source: Arc<str>,
-    /// The outcome as counted.
+    /// The outcome, as in the metric.
     pub outcome: Outcome,
-    /// The reason as logged.
+    /// The reason, as in the log line.
     pub hint: String,
-    /// The sender's address as logged.
+    /// The sender's address, as in the log line.
     pub remote: SocketAddr,
-    /// Time at which its first byte was read.
+    /// Time at which the first byte of the request was read.
     pub received_at: UnixMillis,
-    /// The request as HTTP/1.1: request line, header fields, an empty line, the body without chunked encoding. The body is
-    /// absent if it was never read, or was too large to be stored here; `content-length` then still gives its length.
+    /// The request as HTTP/1.1: request line, header fields, an empty line, and the body without chunked encoding. The body
+    /// is absent if it was never read or is larger than `limit / BODY_DIVISOR`. `content-length` then still gives the announced
+    /// or received length.
     pub request: Vec<u8>,
 }
 
@@ -67,18 +68,18 @@ struct RejectionGroup {
 }
 
 impl RejectionStore {
-    /// Sets the limit in bytes. 0 stores nothing and drops all entries.
+    /// Sets the limit in bytes. With 0 the store drops all entries and stores no more.
     pub fn set_limit(&self, limit: usize) {
         self.limit.store(limit, Relaxed);
         self.lock().shrink(limit);
     }
 
-    /// Returns the limit in bytes. 0: rejected deliveries are not stored.
+    /// Returns the limit in bytes. With 0 no rejected delivery is stored.
     pub fn limit(&self) -> usize {
         self.limit.load(Relaxed)
     }
 
-    /// Stores a delivery that ended with `answer`, if that is a rejection that the delivery itself explains.
+    /// Stores a delivery that got `answer`, if the delivery itself explains this rejection.
     pub fn store(&self, source: &Arc<str>, delivery: &Delivery, answer: &Answer) {
         let limit = self.limit();
         if limit == 0 || !is_explained_by_delivery(answer.outcome) {
@@ -97,7 +98,7 @@ impl RejectionStore {
         self.lock().add(rejected, limit);
     }
 
-    /// Returns the entries of one source, or of all, newest first.
+    /// Returns the entries of one source, or of all sources, newest first.
     pub fn newest(&self, source: Option<&str>) -> Vec<RejectedDelivery> {
         let groups = self.lock();
         let matching = groups.by_outcome.iter().filter(|((name, _), _)| source.is_none_or(|source| *source == **name));
@@ -106,7 +107,7 @@ impl RejectionStore {
         all
     }
 
-    /// Returns the same entries, each as a line of JSON. `None`: rejected deliveries are not stored.
+    /// Returns the entries of [`RejectionStore::newest`], each as one line of JSON, or `None` if the limit is 0.
     pub fn to_json(&self, source: Option<&str>) -> Option<String> {
         (self.limit() > 0).then(|| self.newest(source).iter().map(|rejected| format!("{}\n", rejected.json())).collect())
     }
@@ -139,7 +140,7 @@ impl RejectionGroups {
 }
 
 impl RejectionGroup {
-    /// Returns the index of the entry to drop before another one of `sender` is added.
+    /// Returns the index of the entry to drop before another entry of `sender` is added, if any.
     fn surplus(&self, sender: IpAddr) -> Option<usize> {
         let is_own = |at: &usize| sender_address(self.deliveries[*at].remote.ip()) == sender;
         let own: Vec<usize> = (0..self.deliveries.len()).filter(is_own).collect();
@@ -147,7 +148,7 @@ impl RejectionGroup {
         of_sender.or_else(|| (self.deliveries.len() >= MAX_PER_GROUP).then_some(0))
     }
 
-    /// Removes an entry and returns the bytes that this frees.
+    /// Removes an entry and returns the freed bytes.
     fn remove(&mut self, at: usize) -> Option<usize> {
         let size = self.deliveries.remove(at)?.size();
         self.bytes -= size;
@@ -206,7 +207,7 @@ fn request(delivery: &Delivery, body: &[u8]) -> Vec<u8> {
 pub const MAX_PER_SENDER: usize = 4;
 /// Limit of entries of one source and outcome.
 pub const MAX_PER_GROUP: usize = 64;
-/// A body is stored if it is at most the limit in bytes divided by this.
+/// Divisor of the limit in bytes. The result is the size of the largest body that is stored.
 pub const BODY_DIVISOR: usize = 4;
 
 #[cfg(test)]
@@ -245,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_replaces_its_own_entry_a_crowd_the_oldest() {
+    fn each_sender_and_each_group_has_its_own_limit() {
         let store = open(LIMIT);
         reject(&store, "shop", Outcome::SignatureMismatch, [1, 1, 1, 1], 0, 9);
         (1..100).for_each(|at| reject(&store, "shop", Outcome::SignatureMismatch, [2, 2, 2, 2], at, 9));
