@@ -1,8 +1,8 @@
 //! hookhold is a webhook gateway that stores each delivery before it answers.
 //!
 //! A provider (Stripe, GitHub, Slack, …) posts a *delivery*. hookhold verifies its signature, drops duplicates, writes the
-//! event to a local journal, answers 2xx, and forwards the exact bytes to a Kafka topic. Kafka may be down for days; the
-//! provider does not notice.
+//! event to a local journal, answers 2xx, and forwards the exact bytes to a Kafka topic. If Kafka is down for days, the
+//! provider still gets its 2xx.
 //!
 //! ```text
 //!              Delivery           Event             Position
@@ -15,16 +15,16 @@
 //! # The path of one delivery
 //!
 //! 1. [`server`] accepts the connection, finds the [`source::Source`] by the request's path, and reads the body under
-//!    limits. It rejects everything that can be rejected before the body is read: an unknown path, a wrong method, a
-//!    missing signature, a body that is announced too long. The result is an [`event::Delivery`].
+//!    limits. Before it reads the body, it rejects an unknown path, a wrong method, a missing signature or an announced
+//!    length above the limit. The result is an [`event::Delivery`].
 //! 2. [`gateway`] asks [`verify`] to check the delivery against the source's recipe: the signature first, then its
 //!    timestamp. Only a verified delivery becomes an [`event::Event`]; no other code can construct one.
-//! 3. [`gateway`] deduplicates the event. A duplicate of a stored event is answered at once. A duplicate of an event that
-//!    is still on its way to the disk waits for the same commit.
+//! 3. [`gateway`] deduplicates the event. It answers a duplicate of a stored event at once. A duplicate of an event that is
+//!    still on its way to the disk waits for the same commit.
 //! 4. [`journal`] appends the event to the next commit and calls `fdatasync`. Only then does the event's
 //!    [`event::Position`] exist.
 //! 5. [`server`] sends the [`answer::Answer`]. Status code, metric label and log word all derive from one
-//!    [`outcome::Outcome`]. Rejected deliveries can be recorded in [`rejections`], so that `hookhold doctor` explains them.
+//!    [`outcome::Outcome`]. If the operator enables it, [`rejections`] records rejected deliveries for `hookhold doctor`.
 //! 6. [`forward`] reads durable events and produces them to Kafka byte for byte. Only an acknowledgement from the broker
 //!    moves the cursor of a topic.
 //!
@@ -35,40 +35,42 @@
 //!
 //! - **A 2xx means verified and on disk.** It is sent only after the sync of the commit that holds the event.
 //! - **Stored once.** A duplicate inside the dedupe window is answered 2xx and not forwarded, even after a restart. A key is
-//!   never remembered without its event, and different events are never taken for one.
-//! - **Always forwarded.** Only a broker's acknowledgement moves a cursor. One topic in trouble does not delay another.
+//!   never remembered without its event, and different events are never treated as duplicates.
+//! - **Always forwarded.** Only a broker's acknowledgement moves a cursor. A blocked topic does not delay another one.
 //! - **Byte-exact.** The Kafka value is the body that was signed.
 //! - **Never silent.** Every request ends in exactly one [`outcome::Outcome`].
 //! - **Bounded.** Every limit has a name, a default and a test; most are defined in [`limits`].
 //!
-//! What a status code means to the sender:
+//! Status codes, as the sender sees them:
 //!
 //! | status | meaning |
 //! |---|---|
-//! | 2xx | verified and stored, or a type that the source does not want, or an endpoint challenge |
-//! | 401, 404, 405, 413 | rejected; the same delivery will be rejected again |
+//! | 2xx | verified and stored, or filtered by `types`, or an endpoint challenge |
+//! | 401, 404, 405, 413 | rejected; the same delivery would be rejected again |
 //! | 400, 408, 414, 431 | not a complete HTTP request; nothing was stored |
-//! | 429 | over a limit of the source or of the sender's address; retry later |
+//! | 429 | above a limit of the source or of the sender's address; retry later |
 //! | 503 | a problem on this side; retry later. If the event was stored meanwhile, the retry is a duplicate |
 //!
 //! # Vocabulary
 //!
 //! | word | meaning |
 //! |---|---|
-//! | provider, sender | the service that posts webhooks; the peer that a request comes from |
+//! | provider | the service that posts webhooks |
+//! | sender | the peer that sends a request |
 //! | recipe | one provider's signature scheme and event fields, as data (`config/providers/`) |
 //! | source | one configured endpoint: a recipe plus the operator's secrets, topic and limits |
 //! | delivery | one HTTP request, not yet verified |
-//! | event | a verified delivery; identified by its key, ordered by its sequence |
+//! | event | a verified delivery, with a key for deduplication and a sequence for its order |
 //! | duplicate | a delivery whose key is already stored or pending |
-//! | challenge | a provider's check that the endpoint is alive; answered, never an event |
-//! | segment, frame, commit | a file of the journal, one event in it, the events that share one sync |
+//! | challenge | a provider's check of the endpoint; answered, never stored |
+//! | segment | one file of the journal |
+//! | frame | one record in a segment, usually an event |
+//! | commit | the events that share one sync |
 //! | durable watermark | the first sequence that is not yet on disk; readers never pass it |
 //! | cursor | per topic, the first sequence that Kafka has not acknowledged |
 //! | topic queue | the events of one topic between journal and broker |
 //!
-//! Data flows through the rooms in one direction. `tests/fences.rs` holds the arrows between them and checks that no import
-//! runs in a circle.
+//! Data flows through the rooms in one direction. `tests/fences.rs` checks the imports between rooms and rejects circles.
 
 pub mod service;
 
@@ -87,7 +89,7 @@ pub mod forward;
 
 pub mod admin;
 
-// Known to all.
+// Modules that every room may import.
 pub mod address;
 pub mod answer;
 pub mod certificate;
