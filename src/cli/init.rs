@@ -1,5 +1,5 @@
-//! `hookhold init`: writes a commented configuration for the chosen providers and prints the next steps. It writes one file,
-//! and replaces an existing one only with `--force`.
+//! `hookhold init`: writes a commented configuration for the chosen providers and prints the next steps. It writes only this
+//! file, and replaces an existing one only with `--force`.
 
 use std::error::Error;
 use std::fs::File;
@@ -13,12 +13,12 @@ use super::{Context, ExitStatus, KAFKA, UsageError, VerbResult, providers};
 
 /// Write a configuration for the chosen providers, and show how to connect them.
 ///
-/// Writes ./hookhold.toml, or the file of --config. The file refers to each secret by an environment variable; hookhold never
-/// asks for a secret or writes one. Without a provider, init lists those that exist.
+/// Writes ./hookhold.toml, or the file of --config. The file contains the name of an environment variable for each secret;
+/// hookhold never asks for a secret or writes one. Without PROVIDER, init lists all providers.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct InitArgs {
-    /// Providers to connect, by their names in `hookhold providers`.
+    /// Names of the providers to connect, as in `hookhold providers`.
     #[arg(value_name = "PROVIDER")]
     providers: Vec<String>,
     /// URL that providers call: https://HOST[:PORT][/PREFIX]; required by providers that sign the URL.
@@ -35,7 +35,7 @@ pub(super) struct InitArgs {
     force: bool,
 }
 
-/// Everything that the file and the steps contain.
+/// Content of the file and of the printed steps.
 struct ConfigDraft {
     file: PathBuf,
     journal: String,
@@ -49,7 +49,8 @@ pub(super) fn run(context: &Context, args: InitArgs) -> VerbResult {
     if args.providers.is_empty() {
         providers::list(&mut anstream::stdout().lock(), context.json())?;
         return Err(UsageError(
-            "PROVIDER: expected one or more of the names above; run for example: hookhold init stripe github".to_owned(),
+            "PROVIDER: expected one or more of the names above, found none; run for example hookhold init stripe github"
+                .to_owned(),
         )
         .into());
     }
@@ -161,7 +162,7 @@ dir = {dir}
         format!("\n{notes}[sources.{name}]\nprovider = \"{name}\"\nsecrets = [\"env:{variable}\"]\ntopic = \"{}\"\n", topic(name))
     }
 
-    /// Checks the command line's values by parsing the configuration before it is written; secrets may still be missing.
+    /// Parses the configuration before it is written, to check the values from the command line. Secrets may still be missing.
     fn validate(&self, text: &str) -> Result<(), UsageError> {
         let Err(diagnostics) = Config::parse(DEFAULT_FILE, text, KAFKA) else { return Ok(()) };
         let diagnostic = diagnostics.sorted().into_iter().find(|diagnostic| !diagnostic.key.contains(".secrets"));
@@ -210,7 +211,7 @@ dir = {dir}
         }
         if self.kafka.is_some() {
             let topics: Vec<String> = self.chosen.iter().map(|(name, _)| topic(name)).collect();
-            writeln!(out, "\nCreate these topics in Kafka, hookhold does not: {}", topics.join(", "))?;
+            writeln!(out, "\nCreate these topics in Kafka, because hookhold creates none: {}", topics.join(", "))?;
         }
         out.flush()
     }
@@ -225,7 +226,7 @@ fn quoted(text: &str) -> String {
     toml::Value::from(text).to_string()
 }
 
-/// Written unless `--config` names another file.
+/// File to write unless `--config` names another.
 const DEFAULT_FILE: &str = "hookhold.toml";
 const FILE_HEADER: &str = "\
 # It contains the options that an operator must decide on. config/hookhold.toml in hookhold's sources

@@ -1,4 +1,4 @@
-//! `hookhold journal`: inspects the journal read-only, while `run` writes it or while no process does.
+//! `hookhold journal`: inspects the journal without changing it, also while `run` writes to it.
 
 use std::io::{self, Write};
 
@@ -101,14 +101,11 @@ fn report_text(out: &mut impl Write, report: &VerifyReport) -> io::Result<()> {
     }
     if report.unconfirmed > 0 {
         let count = report.unconfirmed;
-        writeln!(
-            out,
-            "{count} unconfirmed events after the durable watermark: readable; the next start of hookhold run syncs them"
-        )?;
+        writeln!(out, "{count} unconfirmed events above the durable watermark; the next start of hookhold run syncs them")?;
     }
     let found = match report.damage.len() {
         0 => "no damage".to_owned(),
-        count => format!("{count} damaged ranges: their events are lost, all others are readable"),
+        count => format!("{count} damaged ranges; their events are lost, all others are readable"),
     };
     writeln!(out, "{} events in {} segments, {found}", report.events, report.segments)
 }

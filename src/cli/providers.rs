@@ -95,7 +95,7 @@ pub(super) fn dashboard_steps(out: &mut impl Write, name: &str, recipe: &Recipe,
     writeln!(out, "   Set:    export {}='...'   (or write it to a file that only hookhold can read)\n", variable(name))
 }
 
-/// Returns facts about a provider that matter to an operator, one per line.
+/// Returns sentences about a provider that an operator should know, one per line.
 pub(super) fn notes(recipe: &Recipe) -> Vec<String> {
     let title = &recipe.title;
     let mut notes = Vec::new();
@@ -147,7 +147,7 @@ fn unknown_provider(name: &str) -> UsageError {
     let names: Vec<String> = PROVIDERS.iter().map(|(name, _)| (*name).to_owned()).collect();
     let hint = match nearest(name, &names) {
         Some(near) => format!("did you mean {near}?"),
-        None => format!("hookhold providers lists the {} built-in ones", names.len()),
+        None => format!("run hookhold providers to list the {} built-in names", names.len()),
     };
     UsageError(format!("provider: expected a built-in name, found {}; {hint}", name.escape_debug()))
 }

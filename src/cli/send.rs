@@ -1,6 +1,5 @@
-//! `hookhold send`: sends genuine, duplicate or tampered deliveries, signed with the source's own secret. It serves as a
-//! sandbox and as a load generator. Memory does not grow with `--count`: each connection remembers only a few deliveries that
-//! it can send again.
+//! `hookhold send`: sends genuine, duplicate or tampered deliveries, signed with the source's own secret, as a test or as a
+//! load generator. Memory does not grow with `--count`, because each connection remembers only a few deliveries to send again.
 
 mod report;
 
@@ -34,7 +33,7 @@ use report::{DeliveryKind, SendReport, SendResponse};
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct SendArgs {
-    /// Name of the configured source whose recipe and secret sign the deliveries.
+    /// Name of the source whose recipe and secret sign the deliveries.
     source: String,
     /// URL to send to [default: the path of the source at [server] listen on this machine].
     #[arg(long)]
@@ -68,7 +67,7 @@ struct SendPlan {
     url: String,
     client: reqwest::Client,
     body: Option<Bytes>,
-    /// Part of every id, so that two runs never send the same id.
+    /// Random part of every id, so that two runs never send the same id.
     run: u64,
     args: SendArgs,
     next_number: AtomicU64,
@@ -110,7 +109,7 @@ fn plan(config: Config, args: SendArgs) -> Result<SendPlan, Box<dyn Error>> {
     }
     let url = url(args.url.as_deref(), listen, tls, &source.path, args.tamper == Some(Tamper::Unknown))?;
     let client = reqwest::Client::builder().http1_only().no_proxy().redirect(reqwest::redirect::Policy::none());
-    // Without --url the target is the listener of this machine, reached by its address, which no certificate contains.
+    // Without --url the client connects to the listener's address on this machine, which no certificate contains.
     let client = client.danger_accept_invalid_certs(args.url.is_none());
     let body = args.body.as_ref().map(|path| read(path)).transpose()?;
     Ok(SendPlan {
@@ -136,7 +135,7 @@ fn target(count: u64) -> ProgressDrawTarget {
     if count < 100 { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() }
 }
 
-/// Returns the URL to send to. A given URL without a path gets the path of the source.
+/// Returns the URL to send to. If `given` has no path, adds the path of the source.
 fn url(given: Option<&str>, listen: SocketAddr, tls: bool, path: &str, is_unknown_path: bool) -> Result<String, UsageError> {
     let host = if listen.ip().is_unspecified() { format!("127.0.0.1:{}", listen.port()) } else { listen.to_string() };
     let given = given.map_or_else(|| format!("{}://{host}", if tls { "https" } else { "http" }), str::to_owned);
@@ -199,7 +198,7 @@ impl SendPlan {
         (number < self.args.count).then_some(number)
     }
 
-    /// Returns a new delivery, or an earlier one of this connection that was already answered.
+    /// Returns a new delivery, or an earlier one of this connection to be sent again.
     fn delivery(&self, number: u64, earlier: &mut Vec<Sample>) -> (DeliveryKind, Sample) {
         if !earlier.is_empty() && fastrand::u8(0..100) < self.args.repeat_percent {
             return (DeliveryKind::Duplicate, earlier[fastrand::usize(..earlier.len())].clone());
@@ -282,12 +281,12 @@ fn parse_rate(text: &str) -> Result<f64, String> {
     number.filter(|rate| (0.001..=1e9).contains(rate)).ok_or_else(|| "expected deliveries per second, such as 500/s".to_owned())
 }
 
-/// Longer than every default deadline of the gateway.
+/// Time to wait for a response, longer than every default deadline of the gateway.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Earlier deliveries that a connection remembers, to send one of them again.
 const MAX_EARLIER: usize = 16;
 const LIMITED: &str = "hookhold: 429 means rate_limited: this address exceeded max_rejected_per_address or \
-                       max_in_flight_per_address, or the source exceeded its max_rate";
+                       max_in_flight_per_address, or the source exceeded its max_rate; raise that limit or lower --rate";
 const EXAMPLES: &str = "\
 Examples:
   hookhold send stripe

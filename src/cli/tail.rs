@@ -1,4 +1,4 @@
-//! `hookhold tail`: prints the stored events. It reads the journal while `run` writes it, and prints only what is on disk.
+//! `hookhold tail`: prints stored events. It works while `run` writes to the journal, and prints only events that are on disk.
 
 use std::collections::VecDeque;
 use std::io::{self, BufWriter, Write};
@@ -16,15 +16,15 @@ use super::{Context, ExitStatus, VerbResult};
 
 /// Show the events in the journal, oldest first.
 ///
-/// Works while the gateway runs, and shows only what is on disk. With --format json it prints one object per event, with seq,
-/// source, id, type, key, received_at, content_type, topic and body_base64.
+/// Works while the gateway runs, and shows only events that are on disk. With --format json, each event is one object with
+/// seq, source, id, type, key, received_at, content_type, topic and body_base64.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct TailArgs {
     /// Wait for further events until interrupted.
     #[arg(long, short)]
     follow: bool,
-    /// First sequence number to show; the oldest event if that one is newer.
+    /// First sequence number to show. If its event is no longer in the journal, start at the oldest one.
     #[arg(long, value_name = "SEQ", conflicts_with = "last")]
     from: Option<u64>,
     /// Number of latest events to show [default: 10].
@@ -67,8 +67,8 @@ pub(super) fn run(context: &Context, args: TailArgs) -> VerbResult {
     }
 }
 
-/// Warns if the configuration has no source of this name: a misspelt name looks like a source without events. Called only if
-/// no event was printed, so a removed source whose events remain causes no warning.
+/// Warns if the configuration has no source of this name, because a misspelt name looks like a source without events. Called
+/// only if no event was printed, so a removed source whose events remain causes no warning.
 fn warn_of_unknown_source(context: &Context, source: Option<&str>) -> io::Result<()> {
     let (Some(source), Ok(config)) = (source, context.load()) else { return Ok(()) };
     let names: Vec<String> = config.sources.iter().map(|source| source.name.to_string()).collect();
@@ -78,8 +78,8 @@ fn warn_of_unknown_source(context: &Context, source: Option<&str>) -> io::Result
     writeln!(anstream::stderr(), "hookhold: no events found; {}", super::unknown_source(source, &names))
 }
 
-/// Returns the sequence number from which `count` selected events follow. Doubles the distance it looks back whenever it finds
-/// too few, so the latest events of a long journal are found quickly.
+/// Returns the sequence number of the first of the `count` latest selected events. Reads from `count` sequences before the log
+/// end, and doubles this distance until it finds enough, so that it reads only the end of a long journal.
 fn seq_before_end(journal: &mut ReadOnlyJournal, count: u64, is_selected: &impl Fn(&StoredEvent) -> bool) -> io::Result<u64> {
     let end = journal.log_end()?;
     let mut span = count;
@@ -129,8 +129,8 @@ fn print_event(out: &mut impl Write, stored: &StoredEvent, json: bool) -> io::Re
     writeln!(out, "{seq:>8}  {at}  {:<16}  {event_type:<28}  {id}  {size}", event.source())
 }
 
-/// Returns the event for `--format json`. Its key is the key of the Kafka record: the ordering key, else the id, else the
-/// position.
+/// Returns the event for `--format json`. The field `key` is the key of the Kafka record: the ordering key, else the id, else
+/// the position.
 fn event_json<'a>(stored: &'a StoredEvent, position: &'a str) -> EventJson<'a> {
     let event = &stored.event;
     let [key, id] = [event.ordering_key(), event.id()].map(|text| text.filter(|text| !text.is_empty()));

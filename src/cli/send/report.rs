@@ -17,7 +17,7 @@ pub(super) enum DeliveryKind {
     Genuine,
     /// An earlier delivery, sent again (`--repeat-percent`).
     Duplicate,
-    /// A delivery that must be rejected, tampered with as the `--tamper` word says.
+    /// A delivery that must be rejected, with its word for `--tamper`.
     Tampered(&'static str),
 }
 
@@ -36,7 +36,7 @@ impl fmt::Display for DeliveryKind {
 pub(super) enum SendResponse {
     /// A response with this status code.
     Status(u16),
-    /// No response, for this reason.
+    /// No response, with the reason.
     Missing(&'static str),
 }
 
@@ -61,7 +61,7 @@ struct ReportRow {
 }
 
 impl SendReport {
-    /// Records one response; `expected` is true if it is the expected one for its kind.
+    /// Records one response. `expected` is true if the response is the right one for `kind`.
     pub(super) fn record(&mut self, kind: DeliveryKind, response: SendResponse, expected: bool, elapsed: Duration) {
         let row = self.rows.entry((kind, response)).or_insert_with(|| ReportRow { expected, latency_us: histogram() });
         row.latency_us.saturating_record(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
@@ -131,7 +131,7 @@ impl ReportRow {
     }
 }
 
-/// Covers one microsecond to ten minutes with two significant digits, so a value is off by less than one percent.
+/// Returns a histogram for one microsecond to ten minutes. It stores two significant digits: an error below one percent.
 fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 600_000_000, 2).expect("the bounds are valid constants")
 }
