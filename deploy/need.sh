@@ -5,7 +5,7 @@
 packages=()   # Debian packages that are missing
 downloads=()  # descriptions of other downloads
 
-# need PACKAGE COMMAND...: PACKAGE is missing unless COMMAND succeeds
+# need PACKAGE COMMAND...: adds PACKAGE to the missing packages unless COMMAND succeeds.
 need() { local package=$1; shift; "$@" >/dev/null 2>&1 || packages+=("$package"); }
 
 # Checks for the packages that `cargo build` needs: librdkafka, zstd and zlib are compiled from C, OpenSSL is linked.
@@ -47,7 +47,7 @@ apt() { as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 apt-get
 
 install_packages() {
   [ ${#packages[@]} -gt 0 ] || return 0
-  command -v apt-get >/dev/null || { echo "apt-get: not found; install the equivalents of these Debian packages: ${packages[*]}" >&2; exit 2; }
+  command -v apt-get >/dev/null || { echo "expected apt-get, found none; install the equivalents of these Debian packages: ${packages[*]}" >&2; exit 2; }
   apt update
   apt install -y --no-install-recommends "${packages[@]}"
 }
