@@ -1,4 +1,4 @@
-//! The end of connections: senders that disconnect before or after their last byte, idle connections, and the drain.
+//! Tests of closing connections: senders that disconnect before or after their last byte, idle connections, and the drain.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use crate::harness::{BODY, Harness, Line, chunked, expecting, post, split_at_body};
 
 #[tokio::test]
-async fn a_connection_without_a_request_is_closed_and_not_counted() {
+async fn a_connection_without_requests_closes_and_is_not_counted() {
     let harness = Harness::open(ServerLimits { idle_timeout: Duration::from_millis(100), ..ServerLimits::default() });
     assert_eq!(harness.line().await.rest().await, "");
     assert!(harness.line().await.end(post(BODY)).await.contains(" 200 "));
@@ -17,7 +17,7 @@ async fn a_connection_without_a_request_is_closed_and_not_counted() {
 }
 
 #[tokio::test]
-async fn line_ends_after_a_request_are_no_request() {
+async fn trailing_line_ends_do_not_count_as_a_request() {
     let limits = ServerLimits { idle_timeout: Duration::from_millis(100), ..ServerLimits::default() };
     let harness = Harness::open(limits);
     let (mut idle, mut closed) = (harness.line().await, harness.line().await);
@@ -114,7 +114,7 @@ async fn drain_delay_serves_old_and_new_connections_normally() {
 }
 
 #[tokio::test]
-async fn incomplete_requests_at_the_drain_deadline_are_answered_draining() {
+async fn incomplete_requests_get_503_at_the_drain_deadline() {
     let limits =
         ServerLimits { drain_delay: Duration::ZERO, drain_deadline: Duration::from_millis(50), ..ServerLimits::default() };
     let harness = Harness::open(limits);
@@ -162,7 +162,7 @@ async fn a_drain_waits_for_events_that_are_being_written() {
 }
 
 #[tokio::test]
-async fn a_request_cut_at_the_drain_deadline_is_still_stored() {
+async fn a_request_cut_at_drain_deadline_is_still_stored() {
     let limits =
         ServerLimits { drain_delay: Duration::ZERO, drain_deadline: Duration::from_millis(50), ..ServerLimits::default() };
     let (harness, gate) = Harness::held(limits);
@@ -172,13 +172,13 @@ async fn a_request_cut_at_the_drain_deadline_is_still_stored() {
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: 30\r\n"), "{answer}");
     assert_eq!(harness.count("stripe", "draining"), 1);
     gate.release();
-    // A task of this runtime completes the append in the gateway, so it must run before the journal is closed.
+    // The gateway completes the append on a task of this runtime. That task must run before the journal is closed.
     harness.until(|harness| harness.metrics.deliveries.stored_after_answer.get() == 1).await;
     harness.ended().await;
 }
 
 #[tokio::test]
-async fn a_hang_up_during_the_write_does_not_undo_delivery() {
+async fn a_disconnect_during_the_write_loses_no_event() {
     let (harness, gate) = Harness::held(ServerLimits::default());
     for line in open_requests(&harness, 3).await {
         line.stream.set_zero_linger().expect("a socket has this option");
@@ -188,7 +188,7 @@ async fn a_hang_up_during_the_write_does_not_undo_delivery() {
     assert_eq!((harness.count("stripe", "stored"), harness.rejections()), (1, 0));
 }
 
-/// Opens connections whose requests are complete but not answered; the server has read each head before its body was sent.
+/// Opens connections, each with a complete request that is not answered yet. Sends each body after the server has read the head.
 async fn open_requests(harness: &Harness, count: usize) -> Vec<Line> {
     let (head, body) = split_at_body(&expecting(&post(BODY)));
     let mut lines = Vec::new();

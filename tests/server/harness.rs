@@ -1,5 +1,5 @@
-//! The server suite's part of the harness: a server on a port of its own, with the one source `stripe`, and clients that send
-//! raw bytes.
+//! The server suite's part of the harness: a server on its own port with the single source `stripe`, and clients that send raw
+//! bytes.
 
 #[path = "../common/harness.rs"]
 mod common;
@@ -30,27 +30,27 @@ pub const MAX_BODY: usize = 4096;
 const SECRET: &str = "whsec_only_for_tests";
 
 impl Harness {
-    /// With these limits and defaults otherwise.
+    /// Returns a harness with these limits. All other settings are the defaults.
     pub fn open(limits: ServerLimits) -> Harness {
         Harness::with_source(limits, DEADLINE, "", None)
     }
 
-    /// With a source in shadow mode.
+    /// Returns a harness whose source is in shadow mode.
     pub fn shadowed(limits: ServerLimits) -> Harness {
         Harness::with_source(limits, DEADLINE, SHADOW, None)
     }
 
-    /// With a source that has this deadline.
+    /// Returns a harness whose source has this deadline.
     pub fn with_deadline(deadline: Duration) -> Harness {
         Harness::with_source(ServerLimits::default(), deadline, "", None)
     }
 
-    /// Behind TLS.
+    /// Returns a harness that serves HTTPS with this certificate.
     pub fn secure(limits: ServerLimits, files: CertificateFiles) -> Harness {
         Harness::with_source(limits, DEADLINE, "", Some(files))
     }
 
-    /// With a disk that holds every sync of a segment.
+    /// Returns a harness whose disk holds every sync of a segment, and the gate that releases the syncs.
     pub fn held(limits: ServerLimits) -> (Harness, Gate) {
         let harness = Harness::open(limits);
         let gate = harness.disk.hold(Step::Sync, ".seg");
@@ -70,7 +70,7 @@ impl Harness {
         let mut config = common::config(vec![common::source("stripe", SECRET, &entry, &defaults)]);
         config.journal.limits = JournalLimits { max_size: 64 << 20, segment_size: 1 << 20, ..JournalLimits::default() };
         config.dedupe.hot_keys = 1000;
-        // Nothing here is about min_rate: halves of requests may wait for as long as the test takes.
+        // No test here covers min_rate, so a half-sent request may wait for as long as the test takes.
         config.server.limits = ServerLimits { min_rate_after: limits.request_deadline, ..limits };
         config.server.tls = tls;
         let mut harness = Harness::build(config, SimDisk::default(), TestClock::System);
@@ -121,7 +121,7 @@ pub struct Line {
 
 impl Line {
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        // A server that rejects a request early may close the connection meanwhile; its response can be read all the same.
+        // The server may reject the request and close the connection before the last byte. Its response can still be read.
         let _ = self.stream.write_all(bytes.as_ref()).await;
     }
 
@@ -134,13 +134,13 @@ impl Line {
         self.answer().await
     }
 
-    /// Sends, and reads until the server closes the connection.
+    /// Sends bytes, then reads until the server closes the connection.
     pub async fn end(&mut self, bytes: impl AsRef<[u8]>) -> String {
         self.send(bytes).await;
         self.rest().await
     }
 
-    /// Reads one response: head and body.
+    /// Reads one response and returns its head and body.
     pub async fn answer(&mut self) -> String {
         loop {
             let text = String::from_utf8_lossy(&self.unread).into_owned();
@@ -204,7 +204,7 @@ pub fn now() -> u64 {
 
 /// Signs a body as Stripe does, independently of the code under test.
 pub fn signature(time: u64, body: &str) -> String {
-    let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("any key length will do");
+    let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("HMAC accepts keys of any length");
     mac.update(format!("{time}.{body}").as_bytes());
     format!("t={time},v1={}", base16ct::lower::encode_string(&mac.finalize().into_bytes()))
 }
@@ -217,7 +217,7 @@ reply.ok = { status = 202, content_type = "text/plain", body = "thanks" }
 challenge = [{ when = { "json:/type" = "check" }, authenticated = true, reply = { status = 200, body = ["echo(json:/challenge)"] } }]
 "#;
 
-/// Returns the log of this test. Each test and its server run on a thread of their own.
+/// Returns the log of this test. The log is per thread, because each test and its server share one thread.
 pub fn logged() -> String {
     LOG.with_borrow(|log| String::from_utf8_lossy(log).into_owned())
 }

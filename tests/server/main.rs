@@ -1,4 +1,4 @@
-//! The server over real sockets: raw request bytes, raw response bytes, and one outcome per request.
+//! Tests of the server over real sockets: raw request bytes, raw response bytes, and one outcome per request.
 
 mod closing;
 #[path = "../common/disk.rs"]

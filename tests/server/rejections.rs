@@ -1,4 +1,4 @@
-//! The limits of the server: when each rejects a request, with which response, and how the rejection is counted.
+//! Tests of the server's limits: each limit rejects a request with its own response, and the rejection is counted.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use hookhold::server::MAX_TARGET_BYTES;
 use crate::harness::{self, BODY, Harness, MAX_BODY, chunked, post, split_at_body};
 
 #[tokio::test]
-async fn early_rejections_neither_wait_for_nor_invite_a_body() {
+async fn early_rejections_do_not_wait_for_the_body() {
     let harness = Harness::open(ServerLimits::default());
     let signed = "POST /hooks/stripe HTTP/1.1\r\nstripe-signature: t=1\r\ncontent-length: 4097";
     let cases = [
@@ -47,7 +47,7 @@ async fn a_body_over_max_body_is_rejected_while_streaming() {
 }
 
 #[tokio::test]
-async fn bodies_beyond_max_in_flight_are_overloaded_until_others_end() {
+async fn bodies_beyond_max_in_flight_are_rejected_as_overloaded() {
     let harness = Harness::open(ServerLimits { max_in_flight: 1000, ..ServerLimits::default() });
     let answer = harness.line().await.ask(post(&"x".repeat(1001))).await;
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: 30\r\n"), "{answer}");
@@ -119,7 +119,7 @@ async fn a_malformed_request_is_answered_and_counted() {
 }
 
 #[tokio::test]
-async fn a_malformed_chunk_is_a_bad_request_of_its_source() {
+async fn a_malformed_chunk_gets_400_for_its_source() {
     let harness = Harness::open(ServerLimits::default());
     let (head, _) = split_at_body(&chunked(""));
     for (before, body) in ["zz\r\n", "3\r\nabcd\r\n", "3;\nabc"].into_iter().enumerate() {
@@ -130,7 +130,7 @@ async fn a_malformed_chunk_is_a_bad_request_of_its_source() {
 }
 
 #[tokio::test]
-async fn incomplete_heads_and_bodies_are_too_slow_at_the_deadline() {
+async fn incomplete_heads_and_bodies_get_408_at_the_deadline() {
     let harness = Harness::open(ServerLimits { request_deadline: Duration::from_millis(30), ..ServerLimits::default() });
     for (sent, source) in [(10, "-"), (post(BODY).len() - 1, "stripe")] {
         let answer = harness.line().await.end(&post(BODY)[..sent]).await;
@@ -142,7 +142,7 @@ async fn incomplete_heads_and_bodies_are_too_slow_at_the_deadline() {
 }
 
 #[tokio::test]
-async fn a_source_may_have_a_shorter_deadline_than_the_server() {
+async fn the_shorter_deadline_of_a_source_applies() {
     let harness = Harness::with_deadline(Duration::from_millis(30));
     let answer = harness.line().await.end(&post(BODY)[..post(BODY).len() - 1]).await;
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");

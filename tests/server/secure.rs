@@ -1,4 +1,4 @@
-//! The server with TLS: hang-ups over HTTP/2, and a certificate that is renewed during a reload.
+//! Tests of the server behind TLS: disconnects over HTTP/2, and a certificate that is renewed during a reload.
 
 use hookhold::limits::ServerLimits;
 use hookhold::units::Rate;
@@ -11,7 +11,7 @@ use crate::harness::{BODY, Harness, now, signature};
 use crate::https::{Pair, served_fingerprint};
 
 #[tokio::test]
-async fn an_http_2_hang_up_does_not_undo_a_delivery() {
+async fn an_http_2_disconnect_loses_no_complete_delivery() {
     let pair = Pair::new(365);
     let harness = Harness::secure(ServerLimits::default(), pair.files());
     let gate = harness.disk.hold(Step::Sync, ".seg");
@@ -29,7 +29,7 @@ async fn an_http_2_hang_up_does_not_undo_a_delivery() {
     let open = open.await.expect("no panic");
     sender.shutdown_background();
     drop(open);
-    // The partial request shows that the server has noticed.
+    // Once the partial request is counted, the server has processed the disconnect.
     harness.until(|harness| harness.count("stripe", "disconnected") > 0).await;
     gate.release();
     harness.until(|harness| harness.accepted() + harness.rejections() == 2).await;

@@ -1,4 +1,4 @@
-//! A source in shadow: every response is ok, while metrics and log show the true outcome.
+//! Tests of a source in shadow: every response is ok, while metrics and log show the true outcome.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::harness::{self, BODY, Harness, MAX_BODY, chunked, now, post, post_as_
 const THANKS: &str = "HTTP/1.1 202 Accepted\r\ncontent-type: text/plain\r\ncontent-length: 6\r\n\r\nthanks";
 
 #[tokio::test]
-async fn in_shadow_every_response_is_ok_and_outcomes_stay_true() {
+async fn shadow_answers_ok_and_records_the_true_outcome() {
     let harness = Harness::shadowed(ServerLimits::default());
     let genuine = post(BODY);
     let (chunked_head, _) = split_at_body(&chunked(""));
@@ -34,7 +34,7 @@ async fn in_shadow_every_response_is_ok_and_outcomes_stay_true() {
     assert_eq!((harness.accepted(), harness.rejections()), (2, cases.len() as u64 - 2));
     assert_eq!(harness.stored(), 1);
     let unknown = harness.line().await.ask(genuine.replacen("/hooks/stripe", "/hooks/other", 1)).await;
-    assert!(unknown.starts_with("HTTP/1.1 404 "), "only the path of the source is in shadow: {unknown}");
+    assert!(unknown.starts_with("HTTP/1.1 404 "), "a path without a source is not in shadow: {unknown}");
     let log = harness::logged();
     let rejected = |line: &&str| line.contains("outcome=\"signature_missing\" status=202");
     assert_eq!(log.lines().filter(rejected).count(), 1, "the log has the true outcome and the status that was sent: {log}");
@@ -43,7 +43,7 @@ async fn in_shadow_every_response_is_ok_and_outcomes_stay_true() {
 #[tokio::test]
 async fn shadow_hides_overload_and_slow_requests_from_senders() {
     let harness = Harness::shadowed(ServerLimits { max_in_flight: 10, ..ServerLimits::default() });
-    assert_eq!(response_to(&harness, &post(BODY)).await, THANKS, "and no Retry-After");
+    assert_eq!(response_to(&harness, &post(BODY)).await, THANKS, "the response has no Retry-After");
     assert_eq!((harness.count("stripe", "overloaded"), harness.stored()), (1, 0));
     let harness = Harness::shadowed(ServerLimits { request_deadline: Duration::from_millis(30), ..ServerLimits::default() });
     assert_eq!(response_to(&harness, &post(BODY)[..post(BODY).len() - 1]).await, THANKS);
@@ -65,7 +65,7 @@ async fn shadow_is_logged_at_the_start_and_every_minute() {
         assert!(harness.line().await.ask(post(BODY)).await.contains(" 202 "));
     }
     let warnings = || harness::logged().matches("danger_shadow is on").count();
-    assert_eq!(warnings(), 1, "once, not per delivery: {}", harness::logged());
+    assert_eq!(warnings(), 1, "the warning is logged once, not per delivery: {}", harness::logged());
     tokio::time::pause();
     sleep(Duration::from_secs(120)).await;
     assert_eq!(warnings(), 3, "{}", harness::logged());
