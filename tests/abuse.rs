@@ -1,5 +1,5 @@
-//! Limits on unknown senders, on the real binary: an attack from other addresses does not affect genuine senders. Each sender
-//! has an address of its own on the loopback network.
+//! Tests of the limits on unknown senders, with the real binary: an attack from other addresses does not affect genuine senders.
+//! Each sender has its own loopback address.
 
 #[path = "common/attack.rs"]
 mod attack;
@@ -32,7 +32,7 @@ const FORGER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 const HOARDER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 4);
 
 #[test]
-fn genuine_deliveries_get_2xx_during_an_attack_at_full_speed() {
+fn genuine_deliveries_get_2xx_during_a_full_speed_attack() {
     attack::raise_file_limit();
     let home = home("max_in_flight = \"64 MiB\"\nmax_in_flight_per_address = \"32 MiB\"", "");
     let process = home.start();
@@ -44,14 +44,16 @@ fn genuine_deliveries_get_2xx_during_an_attack_at_full_speed() {
     let order = Order { connections: 32, duplicate_percent: 0, ..fixture::order(&home, "stripe") };
     let load = Load::start(order, Ledger::new("genuine"));
     load.wait_until_accepted(3_000);
-    let counted = |source: &str, outcome: &str| process.metric(&deliveries(source, outcome)).expect("declared from the start");
+    let counted = |source: &str, outcome: &str| {
+        process.metric(&deliveries(source, outcome)).expect("every outcome has a counter from the start")
+    };
     wait_until("every trickling connection has been cut", || counted("-", "too_slow") >= 1_000.0);
-    wait_until("the forger has been verified and then limited", || attack.forger_statuses().keys().eq([&401, &429]));
+    wait_until("the forger has got 401 and then 429", || attack.forger_statuses().keys().eq([&401, &429]));
     load.stop().assert_no_sender_noticed();
     drop(attack);
     assert!(
         home.log().contains("the bodies in flight from this address exceed max_in_flight_per_address"),
-        "the hoarders reached it"
+        "the hoarding clients filled their budget"
     );
     let peak = peak_memory(&process);
     assert!(peak < (64 << 20) + 100_000_000, "{peak} bytes resident");
@@ -76,7 +78,7 @@ fn connections_beyond_max_connections_per_address_are_closed() {
     assert_eq!(line(&home, OTHER).ask(&genuine(&home, "a")).status, 200);
     open.pop();
     let last = String::from_utf8(genuine(&home, "a")).expect("text").replacen("host:", "connection: close\r\nhost:", 1);
-    wait_until("a connection is free again", || {
+    wait_until("a new connection is accepted again", || {
         let mut line = line(&home, PROVIDER);
         line.send(last.as_bytes());
         line.rest().starts_with(b"HTTP/1.1 200 ")
@@ -84,7 +86,7 @@ fn connections_beyond_max_connections_per_address_are_closed() {
 }
 
 #[test]
-fn only_the_largest_body_exceeds_max_in_flight_per_address() {
+fn one_body_may_exceed_max_in_flight_per_address() {
     let home = home("max_in_flight_per_address = \"1 MiB\"\nrequest_deadline = \"10m\"", "");
     let process = home.start();
     let (large, small) = (body(2 << 20), body(1 << 10));
@@ -127,7 +129,7 @@ fn a_silent_new_connection_closes_after_request_deadline() {
 }
 
 #[test]
-fn only_genuine_deliveries_use_up_max_rate_of_a_source() {
+fn only_genuine_deliveries_count_towards_max_rate() {
     let home = home("", "max_rate = \"2/h\"");
     let process = home.start();
     let mut line = line(&home, PROVIDER);
@@ -139,13 +141,13 @@ fn only_genuine_deliveries_use_up_max_rate_of_a_source() {
     let seconds = retry_after(&statuses[2]);
     assert!((1..=1800).contains(&seconds), "{seconds}");
     statuses[0] = self::line(&home, OTHER).ask(&genuine(&home, "c"));
-    assert_eq!(statuses[0].status, 429, "from any address");
+    assert_eq!(statuses[0].status, 429, "the limit applies to every address");
     assert_eq!(process.metric(&deliveries("stripe", "rate_limited")), Some(2.0));
     assert_eq!(process.metric(&deliveries("stripe", "stored")), Some(2.0));
 }
 
 #[test]
-fn an_address_beyond_max_rejected_per_address_is_not_verified() {
+fn deliveries_beyond_max_rejected_per_address_are_not_verified() {
     let home = home("max_rejected_per_address = \"3/h\"", "");
     let process = home.start();
     let mut line = line(&home, OTHER);
@@ -203,7 +205,7 @@ fn forgeries_never_limit_an_address_that_has_delivered() {
 }
 
 #[test]
-fn only_rejected_addresses_are_remembered_up_to_max_addresses() {
+fn only_rejected_addresses_are_tracked_up_to_max_addresses() {
     let home = home("max_addresses = 5\nmax_rejected_per_address = \"1/h\"", "");
     let process = home.start();
     let tracked = || process.metric("hookhold_addresses_tracked");
@@ -211,18 +213,22 @@ fn only_rejected_addresses_are_remembered_up_to_max_addresses() {
         let silent = line(&home, Ipv4Addr::new(127, 0, 1, last));
         wait_until("the connection is counted", || tracked() == Some(1.0));
         drop(silent);
-        wait_until("an address without a rejection is forgotten", || tracked() == Some(0.0));
+        wait_until("an address without a rejection is no longer tracked", || tracked() == Some(0.0));
     }
     for last in 1..=20 {
         assert_eq!(line(&home, Ipv4Addr::new(127, 0, 2, last)).ask(&forged(&home, 100)).status, 401);
-        wait_until("its connection is closed", || tracked() == Some(f64::from(last.min(5))));
+        wait_until("the address is tracked and its connection is closed", || tracked() == Some(f64::from(last.min(5))));
     }
     assert_eq!(
         line(&home, Ipv4Addr::new(127, 0, 2, 20)).ask(&forged(&home, 100)).status,
         429,
-        "the latest addresses are remembered"
+        "the newest addresses are tracked"
     );
-    assert_eq!(line(&home, Ipv4Addr::new(127, 0, 2, 1)).ask(&forged(&home, 100)).status, 401, "the oldest ones are not");
+    assert_eq!(
+        line(&home, Ipv4Addr::new(127, 0, 2, 1)).ask(&forged(&home, 100)).status,
+        401,
+        "the oldest addresses are not tracked"
+    );
 }
 
 #[test]
@@ -242,7 +248,7 @@ fn a_source_accepts_deliveries_only_from_allow_from() {
     assert_eq!(process.metric(&deliveries("stripe", "address_not_allowed")), Some(3.0));
 }
 
-/// A home with the source `stripe` and additional lines for `[server]` and for the source.
+/// Creates a home with the source `stripe` and additional lines for `[server]` and for the source.
 fn home(server: &str, source: &str) -> Home {
     let server: String = server.lines().map(|line| format!("server.{line}\n")).collect();
     let config = fixture::config(&[("stripe", "webhooks.stripe")], None);
@@ -253,7 +259,7 @@ fn deliveries(source: &str, outcome: &str) -> String {
     format!("hookhold_deliveries_total{{outcome=\"{outcome}\",source=\"{source}\"}}")
 }
 
-/// The seconds in `Retry-After` of a 429.
+/// Returns the seconds in `Retry-After` of a 429.
 fn retry_after(answer: &Answer) -> u64 {
     assert_eq!(answer.status, 429);
     let after = answer.head.lines().find_map(|line| line.strip_prefix("retry-after: "));
@@ -284,12 +290,12 @@ fn source(home: &Home) -> Arc<Source> {
     fixture::source(home, "stripe")
 }
 
-/// A Stripe event of at least `size` bytes, with a random id.
+/// Returns a Stripe event of at least `size` bytes with a random id.
 fn body(size: usize) -> Bytes {
     format!(r#"{{"id":"evt_{}","type":"invoice.paid","note":"{}"}}"#, fastrand::u64(..), "x".repeat(size)).into()
 }
 
-/// Peak resident memory of the process, in bytes: `VmHWM` in proc(5).
+/// Returns the peak resident memory of the process in bytes: `VmHWM` in proc(5).
 fn peak_memory(process: &Process) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).expect("the process runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM is in /proc");

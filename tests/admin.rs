@@ -1,4 +1,4 @@
-//! The admin listener over real sockets: its pages, and what they answer during a shutdown.
+//! Tests of the admin listener over real sockets: its pages before and during a shutdown.
 
 use std::future::pending;
 use std::net::SocketAddr;
@@ -11,12 +11,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 
-/// A gateway whose answers a test can change.
+/// A gateway with answers that a test can change.
 #[derive(Default)]
 struct Gateway {
     metrics: Metrics,
     draining: AtomicBool,
-    /// Reports that `/api/changes` is being rendered, and waits until it may go on.
+    /// Pauses `/api/changes`: reports that rendering has begun, and waits for the test.
     changes_gate: Option<(mpsc::UnboundedSender<()>, Mutex<blocking::Receiver<()>>)>,
 }
 
@@ -80,7 +80,7 @@ async fn pages_are_rendered_on_request_until_the_shutdown() {
     assert!(ask("GET /hooks/stripe").await.starts_with("HTTP/1.1 404 "));
 
     let mut idle = TcpStream::connect(address).await.expect("the listener is open");
-    stop.send(()).expect("the server waits for it");
+    stop.send(()).expect("the server waits for the signal");
     served.await.expect("the admin listener does not panic");
     let mut rest = Vec::new();
     let closed = idle.read_to_end(&mut rest).await;
@@ -91,7 +91,7 @@ async fn pages_are_rendered_on_request_until_the_shutdown() {
 #[tokio::test]
 async fn a_blocking_page_is_rendered_once_at_a_time() {
     let (begun, mut begins) = mpsc::unbounded_channel();
-    let (go_on, gate) = blocking::channel::<()>();
+    let (release, gate) = blocking::channel::<()>();
     let gateway = Gateway { changes_gate: Some((begun, Mutex::new(gate))), ..Gateway::default() };
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound above");
@@ -103,7 +103,7 @@ async fn a_blocking_page_is_rendered_once_at_a_time() {
     assert!(busy.starts_with("HTTP/1.1 503 ") && busy.ends_with("try again\n"), "{busy}");
     let other = ask(address, "GET /api/rejections?source=shop").await;
     assert!(other.starts_with("HTTP/1.1 200 "), "another page has a permit of its own: {other}");
-    (0..2).for_each(|_| go_on.send(()).expect("the page waits"));
+    (0..2).for_each(|_| release.send(()).expect("the page waits"));
     while !ask(address, "GET /api/changes").await.starts_with("HTTP/1.1 200 ") {}
 }
 

@@ -1,5 +1,5 @@
-//! The command line as scripts use it: first words, exit codes, one line per error, and no error when standard output is
-//! closed.
+//! Tests of the command line as scripts use it: the first word of each line, exit codes, one line per error, and no error when
+//! standard output is closed.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -25,7 +25,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// Writes a configuration with two sources into a new directory; `rest` comes before them.
+/// Writes a configuration with two sources into a new directory; `rest` precedes the sources. Returns the directory and the file.
 fn configured(rest: &str) -> (tempfile::TempDir, String) {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("one"), "c2VjcmV0IG51bWJlciBvbmU=\n").unwrap();
@@ -154,7 +154,7 @@ fn send_rejects_arguments_that_cannot_be_sent() {
 #[test]
 fn send_without_a_gateway_reports_no_connection() {
     let (_dir, file) = configured("");
-    // Nothing listens on port 1 of this machine, and no other machine is involved.
+    // No process listens on port 1 of the loopback address.
     let sent = hookhold(&["send", "stripe", "--url", "http://127.0.0.1:1", "--count", "3", "--config", &file]);
     assert_eq!(sent.status.code(), Some(1));
     let table = text(&sent.stdout);

@@ -1,9 +1,9 @@
-//! `kill -9` at any moment loses no event that was answered 2xx, stores none twice, and causes a bounded number of duplicates in
-//! Kafka.
+//! Tests that `kill -9` at any moment loses no event that was answered 2xx, stores no event twice, and causes a bounded number of
+//! duplicates in Kafka.
 //!
-//! A kill counts as one during a commit only on proof from the disk: the journal holds frames beyond the durable watermark that
-//! the writer published last, so the kill came after that commit's write and before the end of its sync was reported. Kills
-//! while the next commit was still being gathered, or while answers were being written, do not count.
+//! A kill counts as a kill during a commit only if the disk proves it: the journal holds frames beyond the last published durable
+//! watermark. Such a kill happened after the commit was written and before the writer published the end of its sync. Kills while
+//! the writer gathered the next commit, or while answers were being sent, do not count.
 
 #[path = "common/audit.rs"]
 mod audit;
@@ -30,16 +30,16 @@ use load::{Ledger, Load, Order};
 use process::{Home, Line, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// State after a kill.
+/// State of the load and the journal after a kill.
 #[derive(Debug)]
 struct Kill {
-    /// Requests that were written and not answered.
+    /// Number of requests that were sent but not answered.
     in_flight: u64,
-    /// Events in the journal beyond the published watermark.
+    /// Number of events in the journal beyond the published watermark.
     unconfirmed: u64,
-    /// Cursor on the disk.
+    /// Saved cursor of the topic.
     cursor: u64,
-    /// Sequence of the next event.
+    /// Log end: the sequence of the next event.
     end: u64,
 }
 
@@ -53,7 +53,7 @@ fn events_answered_2xx_survive_thirty_kills_exactly_once() {
     let mut kills: Vec<Kill> = Vec::new();
     let during_commit = |kills: &[Kill]| kills.iter().filter(|kill| kill.unconfirmed > 0).count();
     while kills.len() < 30 || during_commit(&kills) < 20 || ledger.count(|count| count.accepted > 0) < 50_000 {
-        assert!(kills.len() < MOST_KILLS, "{} of {} kills came during a commit", during_commit(&kills), kills.len());
+        assert!(kills.len() < MOST_KILLS, "only {} of {} kills hit a commit", during_commit(&kills), kills.len());
         if random.u8(0..3) == 0 {
             kill_during_start(&home, &mut random);
         }
@@ -75,7 +75,7 @@ fn events_answered_2xx_survive_thirty_kills_exactly_once() {
     let order = Order { rate: None, ..fixture::order(&home, "stripe") };
     ledger = retry(&process, &order, ledger, &mut random);
     assert_eq!(ledger.statuses.keys().collect::<Vec<_>>(), [&200], "{:?}", ledger.statuses);
-    assert_eq!(ledger.count(|count| count.accepted == 0), 0, "everything was sent until it was answered");
+    assert_eq!(ledger.count(|count| count.accepted == 0), 0, "every delivery was sent until it was answered");
     fixture::wait_until_forwarded(&process, TOPIC);
     let next = fixture::journal(&home).log_end().expect("the journal can be read");
     wait_until("the cursor is saved", || fixture::saved_topic(&home, TOPIC).and_then(|topic| topic.cursor) == Some(next));
@@ -107,8 +107,8 @@ fn kill_during_start(home: &Home, random: &mut fastrand::Rng) {
     drop(process);
 }
 
-/// Sends deliveries again after a restart: acknowledged ones, including the newest, must be duplicates; those that were cut are
-/// accepted now.
+/// Sends deliveries again after a restart. Acknowledged deliveries, including the newest, must be duplicates. Deliveries whose
+/// connection was cut are accepted now.
 fn retry(process: &process::Process, order: &Order, ledger: Ledger, random: &mut fastrand::Rng) -> Ledger {
     let accepted = ledger.numbers(|count| count.accepted > 0);
     if accepted.is_empty() {
@@ -119,7 +119,11 @@ fn retry(process: &process::Process, order: &Order, ledger: Ledger, random: &mut
     let count = retried.len();
     let ledger = Load::send_again(order.clone(), ledger, retried.into_iter().collect());
     let outcome = |outcome: &str| process.deliveries().get(&("stripe".to_owned(), outcome.to_owned())).copied().unwrap_or(0);
-    assert_eq!((outcome("duplicate"), outcome("stored")), (count as u64, 0), "acknowledged before the kill, retried after it");
+    assert_eq!(
+        (outcome("duplicate"), outcome("stored")),
+        (count as u64, 0),
+        "each delivery acknowledged before the kill is a duplicate after it"
+    );
     let cut = ledger.numbers(|count| count.accepted == 0);
     Load::send_again(order.clone(), ledger, cut)
 }
@@ -133,8 +137,9 @@ fn state_after_kill(home: &Home, in_flight: u64) -> Kill {
     Kill { in_flight, unconfirmed, cursor, end }
 }
 
-/// Counts the duplicate records that each kill caused. A kill explains one duplicate of each record between the cursor on the
-/// disk and the journal's end: those in flight, and those acknowledged since that cursor was saved. Any other is a violation.
+/// Counts the duplicate records that each kill caused. A kill explains one duplicate of each record between the saved cursor and
+/// the log end, because these records were in flight or acknowledged since the cursor was saved. Any other duplicate is a
+/// violation.
 fn duplicates_by_kill(records: &[Record], kills: &[Kill]) -> Result<Vec<usize>, String> {
     let mut times: BTreeMap<u64, usize> = BTreeMap::new();
     for record in records {
@@ -145,7 +150,7 @@ fn duplicates_by_kill(records: &[Record], kills: &[Kill]) -> Result<Vec<usize>, 
         let explained: Vec<usize> =
             (0..kills.len()).filter(|kill| (kills[*kill].cursor..kills[*kill].end).contains(&seq)).collect();
         if times > 1 + explained.len() {
-            return Err(format!("event {seq} is {times} times in Kafka, but only {} kills explain a duplicate", explained.len()));
+            return Err(format!("event {seq} is in Kafka {times} times, but only {} kills explain a duplicate", explained.len()));
         }
         explained.iter().rev().take(times - 1).for_each(|kill| duplicates[*kill] += 1);
     }
@@ -181,21 +186,21 @@ struct Traced {
 
 impl Traced {
     fn start(home: &Home) -> Traced {
-        let dir = home.journal().parent().expect("it is inside the home").to_owned();
+        let dir = home.journal().parent().expect("the journal is inside the home").to_owned();
         let file = dir.join("trace");
         let calls = "trace=pwrite64,pwritev,fdatasync,fsync,write,writev,sendto,sendmsg";
         let mut strace = Command::new("strace");
-        // With -D hookhold is our child, and strace a child of hookhold.
+        // With -D, hookhold is our child and strace is a child of hookhold.
         strace.args(["-D", "-f", "-yy", "-s", "4096", "-e", calls, "-e", "signal=none", "-o"]).arg(&file);
         strace.args([env!("CARGO_BIN_EXE_hookhold"), "run"]).current_dir(&dir);
-        strace.stderr(File::create(dir.join("log")).expect("our own directory"));
+        strace.stderr(File::create(dir.join("log")).expect("target/ can be written to"));
         Traced { hookhold: strace.spawn().expect("strace can be run (Debian: strace)"), file }
     }
 
-    /// Stops hookhold, waits until its trace is complete, and returns it.
+    /// Stops hookhold, waits until its trace is complete, and returns the trace.
     fn end(mut self) -> String {
-        kill_process(Pid::from_child(&self.hookhold), Signal::TERM).expect("it is our child");
-        assert_eq!(self.hookhold.wait().expect("it is our child").code(), Some(0));
+        kill_process(Pid::from_child(&self.hookhold), Signal::TERM).expect("hookhold is our child");
+        assert_eq!(self.hookhold.wait().expect("hookhold is our child").code(), Some(0));
         let id = self.hookhold.id().to_string();
         let is_last = |line: &str| line.strip_prefix(&id).is_some_and(|rest| rest.trim() == "+++ exited with 0 +++");
         let mut text = String::new();
@@ -214,7 +219,7 @@ impl Drop for Traced {
     }
 }
 
-/// Lines of a trace from the start of a call to its end.
+/// Lines of a trace from the start to the end of one call.
 type Span = std::ops::Range<usize>;
 
 /// The calls that wrote an event, synced its file afterwards, and answered 200.
@@ -243,7 +248,7 @@ impl Steps {
         Steps { write: span(write), sync: span(sync), answer: span(answer) }
     }
 
-    /// Returns the first violation of the order, if there is one.
+    /// Returns the first violation of the order; `None` if the order is correct.
     fn violation(&self) -> Option<&'static str> {
         match (&self.write, &self.sync, &self.answer) {
             (None, _, _) => Some("the event was not written"),
@@ -254,7 +259,7 @@ impl Steps {
     }
 }
 
-/// Returns every call of a trace of many threads. The two lines of an interrupted call are joined.
+/// Returns every call in a trace of many threads. Joins the two lines of an interrupted call.
 fn calls(trace: &str) -> Vec<(Span, String)> {
     let mut begun: HashMap<&str, (usize, &str)> = HashMap::new();
     let mut calls = Vec::new();
@@ -271,7 +276,7 @@ fn calls(trace: &str) -> Vec<(Span, String)> {
             calls.push((number..number + 1, call.to_owned()));
         }
     }
-    assert!(!calls.is_empty(), "an empty trace");
+    assert!(!calls.is_empty(), "the trace is empty");
     calls
 }
 
@@ -365,5 +370,5 @@ fn answer_on(stream: &mut TcpStream, answers: &[&str]) {
 }
 
 const TOPIC: &str = "webhooks.stripe";
-/// Enough for 20 kills during a commit.
+/// Maximum number of kills, enough for 20 kills during a commit.
 const MOST_KILLS: usize = 120;

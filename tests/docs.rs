@@ -1,5 +1,5 @@
-//! README and docs/ agree with the code: relative links lead to files, every metric they name is declared, and README lists
-//! every outcome.
+//! Tests that README.md and docs/ agree with the code: relative links lead to files, every metric is declared, README.md lists
+//! every outcome, and the runbook quotes existing messages.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ fn every_metric_in_the_docs_is_declared() {
     let declared = fs::read_to_string(root().join("src/metrics.rs")).expect("metrics.rs is readable");
     let mut named = 0;
     for (path, text) in pages() {
-        // The list of renamed metrics in CHANGELOG.md: its second column is the earlier name.
+        // CHANGELOG.md lists renamed metrics. The first name in a row is the earlier one, which is no longer declared.
         let current: String = text
             .lines()
             .map(|line| line.strip_prefix("| metric | ").map_or(line, after_column))
@@ -56,7 +56,7 @@ fn the_readme_lists_every_outcome_with_its_status() {
     }
 }
 
-/// A text in quotation marks on the page is the name of one of its alarms, or a message of hookhold up to the first "…".
+/// Each text in quotation marks must be the name of an alarm on the page or, up to the first "…", a message of hookhold.
 #[test]
 fn every_message_quoted_in_the_runbook_exists() {
     let page = fs::read_to_string(root().join("docs/runbook.md")).expect("docs/ is readable");
@@ -64,7 +64,7 @@ fn every_message_quoted_in_the_runbook_exists() {
     let prose = page.split("```").step_by(2).collect::<String>();
     let mut quoted = 0;
     for line in prose.lines() {
-        // Code spans with quotation marks of their own, such as option values, are no quotations.
+        // Code spans that contain quotation marks, such as option values, are not quotations.
         let spans = line.split('`').enumerate().filter(|(index, span)| index % 2 == 0 || !span.contains('"'));
         let text: String = spans.map(|(_, span)| span).collect();
         for quotation in text.split('"').skip(1).step_by(2) {
@@ -77,7 +77,7 @@ fn every_message_quoted_in_the_runbook_exists() {
     assert!(quoted >= 6, "found only {quoted} quotations");
 }
 
-/// `disconnected` has no response: the sender has left.
+/// Outcomes that README.md does not list. `disconnected` has no response, because the sender has left.
 const NOT_IN_THE_TABLE: &[Outcome] = &[Outcome::Disconnected];
 
 fn after_column(row: &str) -> &str {
@@ -97,7 +97,7 @@ fn pages() -> Vec<(PathBuf, String)> {
     paths.into_iter().map(|path| (path.clone(), fs::read_to_string(path).expect("pages are UTF-8"))).collect()
 }
 
-/// The text of every Rust file below `dir`.
+/// Returns the text of every Rust file below `dir`.
 fn sources(dir: &Path) -> String {
     let entries = fs::read_dir(dir).expect("src/ is readable").map(|entry| entry.expect("src/ is readable").path());
     let texts = entries.map(|path| match path.is_dir() {

@@ -1,5 +1,5 @@
-//! The real binary on a disk that fails. `strace` makes one fdatasync wait and then fail, as a broken disk does: every waiting
-//! sender gets 503, the process exits with code 3, and the next start and the retries agree on what is stored.
+//! Tests of the real binary on a failing disk. `strace` delays one fdatasync and then fails it, as a broken disk does. Every
+//! waiting sender gets 503, the process exits with code 3, and the next start and the retries agree on the stored events.
 
 #[path = "common/process.rs"]
 mod process;
@@ -14,13 +14,14 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 use sha2::Sha256;
 
-/// Number of the sync that fails. The tracer counts per thread, and the writer syncs once for each delivery that is sent alone.
+/// Number of the sync that fails. `strace` counts per thread, and the writer syncs once for each delivery that is sent alone.
 const FAILING: usize = 6;
-/// Time for which that sync waits while the test sends its deliveries. No assertion depends on it.
+/// Delay of the failing sync, during which the test sends its deliveries. No assertion depends on it.
 const WAITS: &str = "3s";
+/// Number of deliveries that wait for the failing sync.
 const WAITING: usize = 30;
 
-/// The gateway under a tracer, killed with `kill -9` when dropped.
+/// The gateway under `strace`, killed with `kill -9` when dropped.
 struct Traced(Child);
 
 impl Traced {
@@ -28,7 +29,7 @@ impl Traced {
         kill_process(Pid::from_child(&self.0), signal).expect("a child can be signalled until it is waited for");
     }
 
-    /// Waits for the exit code.
+    /// Waits until the process exits and returns its exit code.
     fn code(&mut self) -> Option<i32> {
         wait_until("hookhold exits", || self.0.try_wait().expect("a child can be waited for").is_some());
         self.0.wait().expect("the process has exited").code()
@@ -46,7 +47,7 @@ fn start_on_a_failing_disk(home: &Home) -> Traced {
     let dir = home.journal().parent().expect("the journal is inside the home").to_owned();
     let log = File::create(dir.join("log")).expect("target/ can be written to");
     let inject = format!("inject=fdatasync:error=EIO:delay_enter={WAITS}:when={FAILING}");
-    // With -D the tracer is a grandchild and the gateway stays our child, so its exit code arrives here.
+    // With -D, strace is a grandchild and the gateway stays our child, so the test gets the gateway's exit code.
     let child = Command::new("strace")
         .args(["-D", "-f", "-qq", "-e", "trace=fdatasync", "-e", &inject, "-o", "/dev/null"])
         .args([env!("CARGO_BIN_EXE_hookhold"), "run"])
@@ -66,7 +67,7 @@ fn start_on_a_failing_disk(home: &Home) -> Traced {
 /// Returns a delivery to the source `acme`, whose signature is an HMAC over the body.
 fn delivery(id: &str) -> Vec<u8> {
     let body = format!("{{\"id\":{id:?}}}");
-    let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("any key length will do");
+    let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("HMAC accepts keys of any length");
     mac.update(body.as_bytes());
     post(
         "/hooks/acme",
@@ -88,7 +89,7 @@ fn stored_ids(home: &Home) -> Vec<String> {
 }
 
 #[test]
-fn a_failed_sync_answers_503_and_exits_with_code_3() {
+fn a_failed_sync_answers_503_and_exits_3() {
     let home = Home::new(&[("acme", SECRET)], CONFIG);
     let mut traced = start_on_a_failing_disk(&home);
 
@@ -108,7 +109,7 @@ fn a_failed_sync_answers_503_and_exits_with_code_3() {
         assert_eq!(answer.status, 503);
         assert!(answer.head.contains("\r\nretry-after: "), "{}", answer.head);
     }
-    assert_eq!(traced.code(), Some(3), "its log:\n{}", home.log());
+    assert_eq!(traced.code(), Some(3), "log of hookhold:\n{}", home.log());
     assert!(home.log().contains("sync of the journal failed"), "{}", home.log());
 
     let _process = home.start();
@@ -123,34 +124,34 @@ fn a_failed_sync_answers_503_and_exits_with_code_3() {
 }
 
 #[test]
-fn a_sync_that_fails_at_shutdown_exits_with_code_3() {
+fn a_failed_sync_at_shutdown_exits_with_3() {
     let home = Home::new(&[("acme", SECRET)], CONFIG);
     let mut traced = start_on_a_failing_disk(&home);
     for number in 1..FAILING {
         assert_eq!(deliver(&home, &number.to_string()).status, 200);
     }
     traced.signal(Signal::TERM);
-    assert_eq!(traced.code(), Some(3), "its log:\n{}", home.log());
+    assert_eq!(traced.code(), Some(3), "log of hookhold:\n{}", home.log());
     assert!(home.log().contains("sync of the journal failed"), "{}", home.log());
     let _process = home.start();
     assert_eq!(stored_ids(&home).len(), FAILING - 1);
 }
 
 #[test]
-fn a_hung_reload_delays_no_exit_after_a_failed_sync() {
+fn a_failed_sync_exits_despite_a_hung_reload() {
     let home = Home::new(&[("acme", SECRET)], CONFIG);
     let mut traced = start_on_a_failing_disk(&home);
     let file = home.journal().with_file_name("hookhold.toml");
     fs::remove_file(&file).expect("the file belongs to the test");
     mknodat(CWD, &file, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("target/ can be written to");
     traced.signal(Signal::HUP);
-    // This open returns once the reload reads the pipe. Nothing is ever written to it.
+    // This open returns once the reload reads the pipe. The test writes nothing, so the reload hangs.
     let _never_written = File::options().write(true).open(&file).expect("the file belongs to the test");
     for number in 1..FAILING {
         assert_eq!(deliver(&home, &number.to_string()).status, 200);
     }
     assert_eq!(deliver(&home, "fails").status, 503);
-    assert_eq!(traced.code(), Some(3), "its log:\n{}", home.log());
+    assert_eq!(traced.code(), Some(3), "log of hookhold:\n{}", home.log());
 }
 
 const SECRET: &str = "only for tests";

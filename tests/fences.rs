@@ -1,6 +1,6 @@
-//! The structure of `src/`, checked by reading it: which room may name which other room, where a crate may be named, which
-//! code may construct an `Event`, which file may write files, and that imports form no circle. Comments, strings and test
-//! modules do not count.
+//! Tests of the structure of `src/`: each room names only the allowed rooms and crates, only two rooms construct an `Event`, one
+//! file writes files, imports form no circle, and functions, files and structs have a maximum size. The tests read the source
+//! text without comments, strings and test modules.
 
 #[path = "fences/imports.rs"]
 mod imports;
@@ -43,7 +43,7 @@ const LEAVES: &[&str] = &[
 ];
 const WIRING: &[&str] = &["main", "cli", "lib"];
 
-/// Crates, and the paths below which they may be named.
+/// Crates, and the paths that may name them.
 const CRATES: &[(&[&str], &[&str])] = &[
     (&["hyper", "hyper_util", "http_body_util"], &["src/server", "src/admin"]),
     (&["rdkafka"], &["src/forward"]),
@@ -52,10 +52,10 @@ const CRATES: &[(&[&str], &[&str])] = &[
     (&["tokio_rustls"], &["src/server", "src/certificate.rs"]),
 ];
 
-/// Words that no name in a room may contain.
+/// Rooms, and a word that no name in the room may contain.
 const FOREIGN: &[(&str, &str)] = &[("src/server", "kafka"), ("src/journal", "kafka"), ("src/journal", "http")];
 
-/// Functions, and the path below which they may be called.
+/// Functions, and the path that may call them.
 const CALLERS: &[(&str, &str)] = &[("from_verifier", "src/verify"), ("from_journal", "src/journal")];
 const DEFINED_IN: &str = "src/event.rs";
 
@@ -82,7 +82,7 @@ const WRITES: &[&str] = &[
     "ftruncate",
 ];
 const WRITER: &str = "src/journal/disk.rs";
-/// Exceptions: the files that a verb writes because its user asked for them.
+/// Exceptions for files that a verb writes at the user's request: a call, and the file that may make it.
 const ASKED_FOR: &[(&str, &str)] = &[("File::create", "src/cli/init.rs"), ("File::create_new", "src/cli/init.rs")];
 
 /// The rooms of `src/lib.rs`, in the order in which a delivery passes through them.
@@ -93,11 +93,14 @@ fn src_keeps_its_arrows_and_fences() {
     let files = sources();
     assert!(files.len() > 10, "found only {} files in src", files.len());
     for (room, _) in ARROWS {
-        assert!(files.iter().any(|(path, _)| room_of(path) == *room), "no file of the room {room}: is this list out of date?");
+        assert!(
+            files.iter().any(|(path, _)| room_of(path) == *room),
+            "no file belongs to the room {room}; remove it from ARROWS"
+        );
     }
     for (name, home) in CALLERS {
         let called = files.iter().any(|(path, text)| path.starts_with(home) && Code::of(text).has(&[name]));
-        assert!(called, "no code below {home} calls {name}: is this list out of date?");
+        assert!(called, "no code below {home} calls {name}; correct CALLERS");
     }
     let found = violations(&files);
     assert!(found.is_empty(), "{}", found.join("\n"));
@@ -114,13 +117,13 @@ fn each_kind_of_violation_is_found() {
         ),
         ("src/gateway.rs", "fn f() { super::forward::start() }", "gateway may not name forward"),
         ("src/admin/api.rs", "fn f() { super::super::config::load() }", "admin may not name config"),
-        ("src/surprise.rs", "fn f() {}", "no arrows are known for surprise"),
+        ("src/surprise.rs", "fn f() {}", "ARROWS has no room surprise"),
         ("src/gateway.rs", "use hyper::body;", "hyper belongs to"),
         ("src/gateway.rs", "fn f() -> rdkafka::error::KafkaError { todo() }", "rdkafka belongs to"),
         ("src/journal/key.rs", "use {sha2::Sha256};", "sha2 belongs to"),
         ("src/verify/mac.rs", "use moka;", "moka belongs to"),
         ("src/admin/mod.rs", "use tokio_rustls::TlsAcceptor;", "tokio_rustls belongs to"),
-        ("src/journal/frame.rs", "use http::HeaderMap;", "src/journal does not know http"),
+        ("src/journal/frame.rs", "use http::HeaderMap;", "src/journal may not name http"),
         ("src/gateway.rs", "fn f(p: EventParts) -> Event { Event::from_verifier(p) }", "from_verifier belongs to"),
         ("src/verify/mod.rs", "let make = Event::from_journal;", "from_journal belongs to"),
         ("src/journal/writer.rs", "fn f() { std::fs::write(a, b) }", "fs::write belongs to"),
@@ -128,9 +131,9 @@ fn each_kind_of_violation_is_found() {
         ("src/config.rs", "let f = OpenOptions::new();", "OpenOptions belongs to"),
         ("src/cli/init.rs", "fn f() { std::fs::remove_file(a) }", "fs::remove_file belongs to src/journal/disk.rs"),
         ("src/cli/check.rs", "use std::fs::File; fn f() { File::create(a) }", "File::create belongs to"),
-        ("src/server/mod.rs", "fn kafka_is_up() -> bool { true }", "src/server does not know kafka"),
-        ("src/verify/locate.rs", "let tree: serde_json::Value = parse();", "verify builds no JSON tree"),
-        ("src/lib.rs", "pub mod journal;\npub mod server;", "modules stand in path order"),
+        ("src/server/mod.rs", "fn kafka_is_up() -> bool { true }", "src/server may not name kafka"),
+        ("src/verify/locate.rs", "let tree: serde_json::Value = parse();", "verify may not build a JSON tree"),
+        ("src/lib.rs", "pub mod journal;\npub mod server;", "expected the modules in path order"),
     ];
     for (path, text, expected) in bad {
         let found = violations(&[(path.to_string(), text.to_string())]);
@@ -215,50 +218,50 @@ fn each_planted_excess_of_size_is_found() {
     assert_eq!(sizes::violations(&[("src/a.rs".to_owned(), explained)]), Vec::<String>::new());
 }
 
-/// True for a module that is compiled only for tests.
+/// True if these attributes mark a module that is compiled only for tests.
 fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|attribute| attribute.path().is_ident("cfg") && format!("{:?}", attribute.meta).contains("test"))
 }
 
-/// Every violation, one line each: `src/gateway.rs:12: gateway may not name forward (…)`.
+/// Returns every violation, one line each: `src/gateway.rs:12: gateway may not name forward (…)`.
 fn violations(files: &[(String, String)]) -> Vec<String> {
     let mut found = Vec::new();
     for (path, text) in files {
         let code = Code::of(text);
-        let mut say = |line: usize, what: String| found.push(format!("{path}:{line}: {what}"));
-        arrows(path, &code, &mut say);
+        let mut report = |line: usize, what: String| found.push(format!("{path}:{line}: {what}"));
+        arrows(path, &code, &mut report);
         for (crates, homes) in CRATES {
             for (line, name) in code.roots().filter(|(_, name)| crates.contains(name)) {
-                belongs(path, line, name, homes, &mut say);
+                belongs(path, line, name, homes, &mut report);
             }
         }
         for (name, home) in CALLERS {
             for line in code.find(&[name]) {
-                belongs(path, line, name, &[home, DEFINED_IN], &mut say);
+                belongs(path, line, name, &[home, DEFINED_IN], &mut report);
             }
         }
         for name in WRITES {
             let asked_for = ASKED_FOR.iter().filter(|(call, _)| call == name).map(|(_, home)| *home);
             let homes: Vec<&str> = asked_for.chain([WRITER]).collect();
             for line in code.names(name) {
-                belongs(path, line, name, &homes, &mut say);
+                belongs(path, line, name, &homes, &mut report);
             }
         }
-        words(path, &code, &mut say);
+        words(path, &code, &mut report);
         if path == "src/lib.rs" {
-            path_order(&code, &mut say);
+            path_order(&code, &mut report);
         }
     }
     found
 }
 
-fn belongs(path: &str, line: usize, name: &str, homes: &[&str], say: &mut impl FnMut(usize, String)) {
+fn belongs(path: &str, line: usize, name: &str, homes: &[&str], report: &mut impl FnMut(usize, String)) {
     if !homes.iter().any(|home| path.starts_with(home)) {
-        say(line, format!("{name} belongs to {}", homes.join(", ")));
+        report(line, format!("{name} belongs to {}", homes.join(", ")));
     }
 }
 
-fn arrows(path: &str, code: &Code, say: &mut impl FnMut(usize, String)) {
+fn arrows(path: &str, code: &Code, report: &mut impl FnMut(usize, String)) {
     let room = room_of(path);
     if WIRING.contains(&room) {
         return;
@@ -266,41 +269,43 @@ fn arrows(path: &str, code: &Code, say: &mut impl FnMut(usize, String)) {
     let allowed = match ARROWS.iter().find(|(from, _)| *from == room) {
         Some((_, allowed)) => *allowed,
         None if LEAVES.contains(&room) => &[],
-        None => return say(1, format!("no arrows are known for {room}: add it to design and to this test")),
+        None => return report(1, format!("ARROWS has no room {room}; add it with the rooms that it may name")),
     };
     let rooms: BTreeSet<&str> = ARROWS.iter().map(|(room, _)| *room).chain(WIRING.iter().copied()).collect();
     for (line, name) in code.crate_names(path.matches('/').count()) {
         if rooms.contains(name) && name != room && !allowed.contains(&name) {
-            say(line, format!("{room} may not name {name} (allowed: {})", allowed.join(", ")));
+            report(line, format!("{room} may not name {name} (allowed: {})", allowed.join(", ")));
         }
     }
 }
 
-fn words(path: &str, code: &Code, say: &mut impl FnMut(usize, String)) {
+fn words(path: &str, code: &Code, report: &mut impl FnMut(usize, String)) {
     for (home, word) in FOREIGN.iter().filter(|(home, _)| path.starts_with(home)) {
         for (line, token) in code.tokens.iter().filter(|(_, token)| token.to_lowercase().contains(word)) {
-            say(*line, format!("{home} does not know {word} ({token})"));
+            report(*line, format!("{home} may not name {word} ({token})"));
         }
     }
     if path.starts_with("src/verify") {
-        code.find(&["serde_json", "::", "Value"]).into_iter().for_each(|line| say(line, "verify builds no JSON tree".into()));
+        code.find(&["serde_json", "::", "Value"])
+            .into_iter()
+            .for_each(|line| report(line, "verify may not build a JSON tree".into()));
     }
 }
 
-fn path_order(code: &Code, say: &mut impl FnMut(usize, String)) {
+fn path_order(code: &Code, report: &mut impl FnMut(usize, String)) {
     let places: Vec<usize> = PATH.iter().filter_map(|room| code.find(&["mod", room, ";"]).first().copied()).collect();
     if !places.is_sorted() {
-        say(1, format!("modules stand in path order: {}", PATH.join(", ")));
+        report(1, format!("expected the modules in path order: {}", PATH.join(", ")));
     }
 }
 
-/// `src/journal/disk.rs` → `journal`, `src/gateway.rs` → `gateway`.
+/// Returns the room of a file: `src/journal/disk.rs` → `journal`, `src/gateway.rs` → `gateway`.
 fn room_of(path: &str) -> &str {
     let inside = path.strip_prefix("src/").expect("every path begins with src/");
     inside.split('/').next().unwrap_or(inside).trim_end_matches(".rs")
 }
 
-/// The files below `src`, without those that are only a test module.
+/// Returns path and text of each file below `src`, without files that are a test module.
 fn sources() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut dirs = vec![root.join("src")];
@@ -355,13 +360,13 @@ impl Code {
         !self.find(sequence).is_empty()
     }
 
-    /// The lines where these tokens occur in sequence.
+    /// Returns the lines where these tokens occur in sequence.
     fn find(&self, sequence: &[&str]) -> Vec<usize> {
         let matching = |at: &usize| sequence.iter().enumerate().all(|(offset, token)| self.token(at + offset) == *token);
         (0..self.tokens.len()).filter(matching).map(|at| self.tokens[at].0).collect()
     }
 
-    /// The lines that name `a::b`, including `a::{…, b}`; for a single word `a`, the lines that contain it.
+    /// Returns the lines that name `a::b`, including `a::{…, b}`; for a single word `a`, the lines that contain it.
     fn names(&self, name: &str) -> Vec<usize> {
         let Some((module, item)) = name.split_once("::") else { return self.find(&[name]) };
         let mut lines = self.find(&[module, "::", item]);
@@ -373,7 +378,7 @@ impl Code {
         lines
     }
 
-    /// The first segments of paths: `x` in `x::y` and in `use x;`.
+    /// Returns the first segments of paths: `x` in `x::y` and in `use x;`.
     fn roots(&self) -> impl Iterator<Item = (usize, &str)> {
         (0..self.tokens.len()).filter_map(|at| {
             let before = at.checked_sub(1).map_or("", |before| self.token(before));
@@ -383,7 +388,7 @@ impl Code {
         })
     }
 
-    /// The names behind `crate::`, alone or in a group, and those behind `depth` times `super::`.
+    /// Returns the names after `crate::` and after `depth` times `super::`, alone or in a group.
     fn crate_names(&self, depth: usize) -> Vec<(usize, &str)> {
         let mut names = Vec::new();
         for at in 0..self.tokens.len() {
@@ -403,7 +408,7 @@ impl Code {
         names
     }
 
-    /// The first segment of each member of the group that opens at `open`; empty if no group opens there.
+    /// Returns the first segment of each member of the group that opens at `open`; empty if no group opens there.
     fn group(&self, open: usize) -> Vec<(usize, &str)> {
         let (mut members, mut depth) = (Vec::new(), 0);
         for at in open..self.tokens.len() {
@@ -448,7 +453,7 @@ fn without_test_modules(tokens: Vec<(usize, String)>) -> Vec<(usize, String)> {
     rest
 }
 
-/// The text with comments, strings and character literals blanked; line numbers stay the same.
+/// Returns the text with comments, strings and character literals blanked. Line numbers stay the same.
 fn without_comments_and_strings(text: &str) -> String {
     let chars: Vec<char> = text.chars().collect();
     let mut plain = String::new();
@@ -495,7 +500,7 @@ fn end_of_comment(chars: &[char], from: usize) -> usize {
     chars.len()
 }
 
-/// True at the `r` of `r"…"` and `r#"…"#`, but not inside a word such as `for`.
+/// True if a raw string opens at this `r`, as in `r"…"` and `r#"…"#`; false inside a word such as `for`.
 fn opens_raw(chars: &[char], at: usize) -> bool {
     let in_word = at > 0 && (chars[at - 1].is_alphanumeric() || chars[at - 1] == '_') && chars[at - 1] != 'b';
     !in_word && chars[at + 1..].iter().find(|c| **c != '#') == Some(&'"')

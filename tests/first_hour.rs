@@ -1,4 +1,4 @@
-//! Runs docs/first-hour.md as a test: its `sh` blocks are one script, with other ports and a directory of its own.
+//! Runs docs/first-hour.md as a test: joins its `sh` blocks into one script, with the ports and the directory of the test.
 
 use std::fs;
 use std::net::TcpListener;
@@ -35,12 +35,15 @@ fn the_first_hour_ends_with_an_event_in_kafka() {
     let (output, errors) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
     let logs = ["hookhold.log", "kafka.log"].map(|log| fs::read_to_string(dir.path().join(log)).unwrap_or_default());
     assert!(run.status.success(), "{output}\n{errors}\n{}", logs.join("\n"));
-    assert!(output.contains("github: rejected, signature_mismatch") && output.contains("do: "), "doctor explains: {output}");
+    assert!(
+        output.contains("github: rejected, signature_mismatch") && output.contains("do: "),
+        "doctor explains the rejection: {output}"
+    );
     let record = output.lines().find(|line| line.contains("ce_source:/hooks/github")).expect("the consumer printed the record");
     assert!(record.contains("ce_type:com.github.pull_request.opened"), "{record}");
 }
 
-/// Replaces a text of the page with the test's; the page must contain it.
+/// Replaces a text of the page with the test's text. Panics if the page does not contain it.
 fn replaced(script: &str, from: &str, to: &str) -> String {
     assert!(script.contains(from), "the page no longer contains {from:?}");
     script.replace(from, to)
@@ -50,5 +53,5 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
-/// Follows `init` on the page; from here on the configuration needs the test's ports.
+/// First line after `init` on the page. The configuration exists from here on and needs the test's ports.
 const SECRET: &str = "export GITHUB_WEBHOOK_SECRET=";

@@ -1,5 +1,5 @@
-//! The promises of forwarding, against a real Apache Kafka: no event is missing, each record is exactly as documented, and a
-//! failure of one topic affects no other.
+//! Tests of forwarding to a real Apache Kafka: no event is missing, each record is exactly as documented, and a failure of one
+//! topic affects no other.
 
 #[path = "common/disk.rs"]
 mod disk;
@@ -34,7 +34,7 @@ fn seqs(records: &[Record]) -> Vec<u64> {
     seqs
 }
 
-/// Returns the order of one partition's records without duplicates of earlier ones.
+/// Returns the sequences of one partition's records in order, without duplicates.
 fn order(records: &[Record]) -> Vec<u64> {
     let mut seen = BTreeSet::new();
     records.iter().map(Record::seq).filter(|seq| seen.insert(*seq)).collect()
@@ -52,7 +52,7 @@ fn a_record_is_exactly_as_documented() {
     harness.append(shop.event(None, None, Bytes::new(), &[]));
 
     let records = kafka.wait_for_records("described", 2);
-    let [full, bare] = &records[..] else { panic!("two records, not {records:?}") };
+    let [full, bare] = &records[..] else { panic!("expected two records, found {records:?}") };
     let names: Vec<&str> = full.headers.iter().map(|(name, _)| &**name).collect();
     let log = full.header("hookhold-log");
     assert_eq!(full.value.as_deref(), Some(&b"{\"a\":\"\\u00e9\xff\"}\r\n"[..]));
@@ -78,10 +78,14 @@ fn a_record_is_exactly_as_documented() {
     assert_eq!(names.into_iter().zip(values).collect::<Vec<_>>(), expected);
 
     assert_eq!(bare.value.as_deref(), Some(&[][..]), "an empty body is an empty value, not null");
-    assert_eq!(bare.header("ce_id"), format!("{log}-1"), "without an id: log and sequence");
+    assert_eq!(bare.header("ce_id"), format!("{log}-1"), "the id of an event without one is its log and sequence");
     assert_eq!(bare.key.as_deref(), Some(format!("{log}-1").as_bytes()));
     assert_eq!(bare.header("ce_type"), "shop.unknown");
-    assert_eq!(bare.header("ce_time"), "2023-11-14T22:13:20.000Z", "without the provider's time: time of receipt");
+    assert_eq!(
+        bare.header("ce_time"),
+        "2023-11-14T22:13:20.000Z",
+        "without the provider's time, the record has the time of receipt"
+    );
 }
 
 #[test]
@@ -94,11 +98,11 @@ fn the_largest_body_of_any_provider_arrives_whole() {
     let mut random = fastrand::Rng::with_seed(shop::SEED);
     let value = records[0].value.as_deref().expect("a body");
     assert_eq!(value.len(), 25 << 20);
-    assert!(value.iter().all(|byte| *byte == random.u8(..)), "byte for byte");
+    assert!(value.iter().all(|byte| *byte == random.u8(..)), "the record has the body byte for byte");
 }
 
 #[test]
-fn a_missing_topic_blocks_no_other_until_it_is_created() {
+fn a_missing_topic_blocks_only_itself_and_catches_up() {
     let kafka = kafka::shared();
     kafka.create_topic("present", 1, &[]);
     let harness = Harness::new(kafka.bootstrap()).start();
@@ -116,7 +120,7 @@ fn a_missing_topic_blocks_no_other_until_it_is_created() {
     assert_eq!(harness.blocked("created-later"), None);
     assert_eq!(harness.metric(r#"hookhold_forward_blocked{reason="topic_missing",topic="created-later"}"#), Some(0.0));
     assert_eq!(harness.metric(r#"hookhold_forward_lag_events{topic="created-later"}"#), Some(0.0));
-    assert_eq!(seqs(&kafka.records("created-later")), missing, "each once, in order");
+    assert_eq!(seqs(&kafka.records("created-later")), missing, "each event once, in order");
 }
 
 #[test]
@@ -149,7 +153,7 @@ fn kafka_may_start_after_the_forwarder() {
     assert_eq!(seqs(&kafka.records("late")), stored);
 }
 
-/// `ssl.ca.location` names a directory, because librdkafka accepts an empty one.
+/// `ssl.ca.location` names a directory that is missing at first. librdkafka accepts it once it exists, although it is empty.
 #[test]
 fn a_client_setup_failure_blocks_every_topic_until_fixed() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -169,7 +173,7 @@ fn a_client_setup_failure_blocks_every_topic_until_fixed() {
         assert_eq!(harness.metric(&series), Some(1.0));
         assert_eq!(harness.topic(topic).map(|topic| topic.lag_events), Some(1));
         let age = harness.metric(&format!("hookhold_forward_lag_seconds{{topic=\"{topic}\"}}"));
-        assert!(age.is_some_and(|age| age > 86_400.0), "it arrived years ago: {age:?}");
+        assert!(age.is_some_and(|age| age > 86_400.0), "the event arrived years ago: {age:?}");
     }
     std::fs::create_dir(&certificates).expect("a directory");
     for topic in ["early", "new"] {
@@ -283,7 +287,7 @@ fn a_topic_rejecting_batches_gets_every_single_record() {
     assert_eq!(
         harness.metric(r#"hookhold_forward_blocked{reason="record",topic="no-batches"}"#),
         None,
-        "no record is too large alone"
+        "every single record is small enough"
     );
 }
 
@@ -321,14 +325,14 @@ fn a_topic_that_falls_behind_catches_up_in_order() {
     harness.wait_until_acked("behind", 30_000);
     harness.wait_until_acked("ahead", 100);
     let found: Vec<u64> = kafka.records("behind").iter().map(Record::seq).collect();
-    assert_eq!(found, behind, "each once, in order");
+    assert_eq!(found, behind, "each event once, in order");
     assert_eq!(seqs(&kafka.records("ahead")), ahead);
     for topic in ["behind", "ahead"] {
         wait_until("the lag is 0", || harness.topic(topic).is_some_and(|topic| topic.lag_events == 0));
     }
 }
 
-/// The corrupted events were counted as lag, and no acknowledgement will ever move the cursor past them.
+/// Corrupted events count as lag until the reader finds them, and no acknowledgement moves a cursor past them.
 #[test]
 fn corrupted_last_events_do_not_hold_back_the_cursor() {
     let cluster = MockCluster::new(1).expect("a mock cluster");
@@ -352,7 +356,7 @@ fn corrupted_last_events_do_not_hold_back_the_cursor() {
     wait_until("the lag is 0", || harness.topic("whole").is_some_and(|topic| topic.lag_events == 0));
 }
 
-/// The events cannot be read afterwards, so they are counted at the start or never.
+/// The disk fails every read once the forwarder starts, so the lag must be the journal's own count of waiting events.
 #[test]
 fn lag_counts_every_waiting_event_from_the_start() {
     let harness = Harness::new("localhost:1".into());

@@ -1,4 +1,4 @@
-//! `hookhold init`: its configuration works for every built-in provider, and it never overwrites a file without `--force`.
+//! Tests of `hookhold init`: its configuration works for every built-in provider, and it overwrites a file only with `--force`.
 
 #[path = "common/process.rs"]
 mod process;
@@ -117,7 +117,7 @@ fn init_without_a_provider_lists_them_all() {
     assert_eq!(listed.lines().count(), PROVIDERS.len());
 }
 
-/// Replaces the two ports of the configuration with those of the test.
+/// Replaces the two listen addresses of the configuration with the test's addresses.
 fn with_test_ports(text: &str, home: &Home) -> String {
     assert!(text.contains(PORTS[0]) && text.contains(PORTS[1]), "{text}");
     text.replace(PORTS[0], &format!("\"{}\"", home.hooks)).replace(PORTS[1], &format!("\"{}\"", home.admin))
@@ -127,7 +127,7 @@ fn names() -> impl Iterator<Item = &'static str> {
     PROVIDERS.iter().map(|(name, _)| *name)
 }
 
-/// Runs a verb in `dir`; `variable` holds the secret.
+/// Runs a verb in `dir` with the secret in the environment variable `variable`.
 fn hookhold(dir: &Path, args: &[&str], variable: Option<&str>) -> Output {
     let secret = variable.map(|variable| (variable, SECRET));
     Command::new(env!("CARGO_BIN_EXE_hookhold")).args(args).current_dir(dir).envs(secret).output().unwrap()
@@ -138,7 +138,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 const URL: &str = "https://hooks.example.com/in";
-/// Addresses that init writes for the two listeners.
+/// Listen addresses in the configuration that `init` writes.
 const PORTS: [&str; 2] = ["\"0.0.0.0:8080\"", "\"127.0.0.1:9464\""];
-/// Valid in every format that a provider uses for secrets.
+/// A secret that is valid in the format of every provider.
 const SECRET: &str = "whsec_c2VjcmV0IG51bWJlciBvbmU=";

@@ -1,5 +1,5 @@
-//! The vocabulary and the English of the project: words that were replaced, and phrases that make a reader stop, do not
-//! occur in comments, documentation, help texts, messages or names.
+//! Tests of vocabulary and English: replaced words, and phrases on the stop list, do not occur in comments, documentation, help
+//! texts, messages or names.
 //!
 //! Every text file of the repository is read as one sequence of words, so a phrase is found across a line break. Identifiers
 //! are read as their parts: `rewind_lane` and `LaneState` both contain `lane`.
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Phrases that no text uses. A comma is a word of its own.
+/// The stop list: phrases that no text uses. A comma is a word of its own.
 const PHRASES: &[&str] = &[
     "as a rule",
     "come again",
@@ -91,10 +91,10 @@ const RETIRED_NAMES: &[(&str, &str)] = &[
     ("truths", "dedupe table"),
 ];
 
-/// First words of a doc line that say what is asked instead of what the item is.
+/// Question words. A doc line says what the item is, so it begins with none of them.
 const QUESTIONS: &[&str] = &["What", "Who", "Whose", "How", "Since when", "Whether"];
 
-/// Places where a retired word is right: file, the text around it, and the reason.
+/// Allowed uses of retired words: file, text of the line, and reason.
 const ALLOWED: &[(&str, &str, &str)] = &[
     ("src/cli/doctor.rs", "\"refused_as\"", "a public JSON key"),
     ("tests/journey/scheme.rs", "It's a Secret to Everybody", "the secret of GitHub's published example"),
@@ -117,10 +117,10 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("tests/tail.rs", "&stat[\"lanes\"]", "a key of journal stat --format json"),
 ];
 
-/// Findings that are still left. It only falls.
+/// Number of findings that are still allowed. Lower it with every correction.
 const LEFT: usize = 5_000;
 
-/// Vocabulary of other projects, lists of this test, and text that must stay as it was published.
+/// Files and directories that the tests skip: build output, code of other projects, published texts, and this file.
 const NOT_OURS: &[&str] =
     &["target", "node_modules", ".git", "Cargo.lock", "LICENSE", "LICENSES", "package-lock.json", "language.rs"];
 
@@ -149,7 +149,7 @@ fn each_allowed_use_still_exists() {
 }
 
 #[test]
-fn a_planted_sentence_is_found_in_every_kind_of_file() {
+fn a_planted_sentence_is_found_in_every_file_type() {
     let planted = [
         ("src/a.rs", "/// Who connects is served, as a\n/// rule.\nfn f() {}", vec!["Who", "as a rule"]),
         ("src/a.rs", "fn rewind_lane(x: LaneState) {} // fine", vec!["lane", "lane"]),
@@ -171,7 +171,7 @@ fn a_planted_sentence_is_found_in_every_kind_of_file() {
     assert_eq!(findings("src/a.rs", fine), []);
 }
 
-/// Every finding in a file, with its line.
+/// Returns every finding in a file with its line.
 fn findings(path: &str, text: &str) -> Vec<(usize, String)> {
     let lines: Vec<&str> = text.lines().collect();
     let words: Vec<(usize, &str)> =
@@ -204,7 +204,7 @@ fn findings(path: &str, text: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// Doc paragraphs that begin with a question word, and comments with `Who` as the subject.
+/// Reports doc paragraphs that begin with a question word, and comments with `Who` as the subject.
 fn questions(lines: &[&str], found: &mut Vec<(usize, String)>) {
     let mut in_doc = false;
     for (index, line) in lines.iter().enumerate() {
@@ -221,13 +221,13 @@ fn questions(lines: &[&str], found: &mut Vec<(usize, String)>) {
     }
 }
 
-/// True if the word stands in code on this line of a Rust file, outside of comments and strings.
+/// True if the code on this line of a Rust file, outside of comments and strings, contains the word.
 fn is_code(line: &str, word: &str) -> bool {
     let code = line.split("//").next().unwrap_or_default();
     code.split('"').step_by(2).any(|part| words(part).any(|other| other == word))
 }
 
-/// `rewind_lane` → rewind, lane; `LaneState` → lane, state.
+/// Splits an identifier into its parts: `rewind_lane` → rewind, lane; `LaneState` → lane, state.
 fn identifier_parts(word: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut before = '_';
@@ -244,7 +244,7 @@ fn identifier_parts(word: &str) -> Vec<String> {
     parts
 }
 
-/// The words of a line; a comma is a word.
+/// Returns the words of a line; a comma is a word.
 fn words(line: &str) -> impl Iterator<Item = &str> {
     let mut rest = line;
     std::iter::from_fn(move || {
@@ -260,7 +260,7 @@ fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// Every text file of the repository: path below its root, content.
+/// Returns every text file of the repository as path below the root and content.
 fn texts() -> Vec<(String, String)> {
     let mut dirs = vec![root().to_owned()];
     let mut files = Vec::new();

@@ -1,5 +1,5 @@
-//! Kafka may be down, start late or not be configured yet, and a topic may be missing: senders get 2xx throughout, and in the end
-//! no event is missing in Kafka. Time is measured in deliveries: 500 of them are one second.
+//! Tests of outages: Kafka is down, starts late or is not configured yet, or a topic is missing. Senders get 2xx throughout, and
+//! Kafka has every event in the end. Time is measured in deliveries: 500 deliveries take one second.
 
 #[path = "common/audit.rs"]
 mod audit;
@@ -112,8 +112,8 @@ fn a_missing_topic_blocks_only_itself_until_created() {
     }
 }
 
-/// Returns Kafka's state in `/readyz`, read once a second until `deliveries` more are sent. Checks that the status is 200 and that
-/// a degraded state has details.
+/// Returns Kafka's state in `/readyz` for each second until `deliveries` more are sent. Asserts that the status is 200 and that
+/// exactly the degraded state has details.
 fn states_while(home: &Home, load: &Load, deliveries: u64) -> Vec<String> {
     let begun = load.sent();
     let reads = (0..deliveries).step_by(RATE as usize).map(|count| {

@@ -1,5 +1,5 @@
-//! hookhold behind Debian's nginx, Caddy and HAProxy with the snippets of `docs/deploy.md`, and behind peers that only claim
-//! to be proxies.
+//! Tests of hookhold behind Debian's nginx, Caddy and HAProxy, configured by the snippets of `docs/deploy.md`, and behind peers
+//! that only claim to be proxies.
 
 #[path = "common/https.rs"]
 mod https;
@@ -20,7 +20,7 @@ use https::{Delivery, HOST, Pair, SECRET, SOURCE, curl_status};
 use process::{Home, Line, post, reserve, tool, wait_until};
 use sdk::{Sample, Sdk};
 
-/// A running proxy, configured by a snippet of the page with the ports and files of this test.
+/// A running proxy, configured by a snippet of `docs/deploy.md` with the ports and files of this test.
 struct ProxyProcess {
     address: SocketAddr,
     child: Child,
@@ -29,7 +29,7 @@ struct ProxyProcess {
 }
 
 impl ProxyProcess {
-    /// Starts the proxy `name` with the snippet in `language`; it forwards to `upstream`.
+    /// Starts the proxy `name` in front of `upstream`, configured by the snippet in `language`.
     fn start(name: &str, language: &str, upstream: SocketAddr, pair: &Pair) -> ProxyProcess {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("target/ can be written to");
         let (address, reserved) = reserve();
@@ -70,7 +70,7 @@ impl ProxyProcess {
             .env_remove("XDG_CONFIG_HOME")
             .env_remove("XDG_DATA_HOME");
         let child = command.stdout(Stdio::null()).stderr(log).spawn();
-        let child = child.unwrap_or_else(|error| panic!("{name}: {error}; tests/run unpacks it"));
+        let child = child.unwrap_or_else(|error| panic!("cannot start {name}: {error}; run tests/run, which unpacks it"));
         let mut proxy = ProxyProcess { address, child, dir, _reserved: reserved };
         wait_until("the proxy listens", || {
             let ended = proxy.child.try_wait().expect("a child can be waited for");
@@ -95,7 +95,7 @@ impl Drop for ProxyProcess {
     }
 }
 
-/// Returns the `nth` code block in `language` of the page.
+/// Returns the `nth` code block in `language` of `docs/deploy.md`.
 fn snippet(language: &str, nth: usize) -> String {
     let page = include_str!("../docs/deploy.md");
     let block = page.split(&format!("```{language}\n")).nth(nth + 1).and_then(|rest| rest.split("```").next());
@@ -111,7 +111,7 @@ fn nginx(dir: &Path, server: &str) -> String {
     )
 }
 
-/// A home with the `[server]` section in TOML block `nth` of the page, except for addresses and certificate.
+/// Creates a home with the `[server]` section of TOML block `nth` of `docs/deploy.md`, without its addresses and certificate.
 fn home(nth: usize, more: &str) -> Home {
     let lines = snippet("toml", nth);
     let mut lines = lines.lines();
@@ -132,7 +132,7 @@ fn stored(home: &Home) -> Vec<IpAddr> {
     std::iter::from_fn(next).map(|StoredEvent { event, .. }| event.request().remote.ip()).collect()
 }
 
-/// Returns the addresses in the log of the rejections with this outcome.
+/// Returns the sender address of each logged rejection with this outcome.
 fn rejected(home: &Home, outcome: &str) -> Vec<String> {
     let log = home.log();
     let lines = log.lines().filter(|line| line.contains(&format!("outcome=\"{outcome}\"")));
@@ -140,7 +140,7 @@ fn rejected(home: &Home, outcome: &str) -> Vec<String> {
     lines.map(|line| address(line).expect("a rejection is logged with its address")).collect()
 }
 
-/// curl options of a sender whose address is not the proxy's, and whose header names yet another one.
+/// curl options that send from an address other than the proxy's, with a header that names a third address.
 const SENDER: [&str; 4] = ["--interface", "127.0.0.3", "-H", "X-Forwarded-For: 6.6.6.6"];
 const SENDERS_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
 
@@ -157,7 +157,7 @@ fn deliver_through(proxy: &ProxyProcess, home: &Home, pair: &Pair) {
     assert_eq!(rejected(home, "signature_mismatch"), ["127.0.0.3"]);
 }
 
-/// A form in Twilio's format, signed by its SDK for the URL in its console.
+/// Returns a `curl` command that sends a form as Twilio does, signed by Twilio's SDK for the public URL.
 fn twilio(proxy: &ProxyProcess, pair: &Pair) -> Command {
     let body = b"MessageSid=SM1&MessageStatus=delivered&Body=a+b";
     let sample = Sample { scheme: "twilio", secret: TOKEN, id: "one", timestamp: 0, body };
@@ -216,7 +216,7 @@ fn x_forwarded_for_from_an_untrusted_peer_is_ignored() {
     );
 }
 
-/// A PROXY v2 header: `command` is 1 for a client's connection, 0 for the proxy's own.
+/// Returns a PROXY v2 header; `command` is 1 for a client's connection and 0 for a connection of the proxy itself.
 fn proxy_header(command: u8, client: [u8; 4]) -> Vec<u8> {
     let mut header = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
     header.extend([0x20 | command, 0x11, 0, 12]);
@@ -266,7 +266,7 @@ fn only_a_trusted_peer_may_send_a_proxy_header() {
 }
 
 #[test]
-fn each_client_behind_a_trusted_proxy_has_its_own_limits() {
+fn each_client_behind_a_proxy_has_its_own_limits() {
     let limits = "server.max_connections_per_address = 1\nserver.max_rejected_per_address = \"1/h\"\n";
     let home = Home::new(&[("github", SECRET)], &format!("server.trusted_proxies = [\"127.0.0.1\"]\n{limits}{SOURCE}"));
     let process = home.start();
@@ -291,7 +291,7 @@ fn each_client_behind_a_trusted_proxy_has_its_own_limits() {
     };
     let mut first = connect([192, 0, 2, 1], "first");
     assert_eq!(first.answer().status, 200);
-    assert_eq!(connect([192, 0, 2, 1], "second").rest(), b"", "one connection per client");
+    assert_eq!(connect([192, 0, 2, 1], "second").rest(), b"", "each client may open one connection");
     assert_eq!(connect([192, 0, 2, 2], "third").answer().status, 200);
 }
 

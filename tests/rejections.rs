@@ -1,5 +1,5 @@
-//! Rejected deliveries that the running gateway stores and `hookhold doctor` explains: a provider's SDK signs them, the real
-//! binary rejects them, and doctor reads them from the admin listener.
+//! Tests of stored rejections: a provider's SDK signs deliveries, the real binary rejects and stores them, and `hookhold doctor`
+//! reads them from the admin listener and explains them.
 
 #[path = "common/process.rs"]
 mod process;
@@ -118,7 +118,7 @@ fn rejections_are_stored_only_while_configured() {
     assert!(process.reload());
     home.configure(&format!("server.drain_delay = \"0s\"\n{KEEP_REJECTED}{SOURCES}"));
     assert!(process.reload());
-    assert_eq!(doctor(&home, "stripe", &[]), (Some(0), Vec::new()), "turning it off drops them");
+    assert_eq!(doctor(&home, "stripe", &[]), (Some(0), Vec::new()), "turning keep_rejected off drops the stored rejections");
     stop(process);
     let gone = home.verb(&["doctor", "stripe"]);
     assert_eq!(gone.status.code(), Some(1), "no gateway answers");

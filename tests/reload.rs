@@ -1,5 +1,5 @@
-//! SIGHUP reloads configuration and secrets, whole or not at all: no genuine delivery is rejected or lost meanwhile, an invalid
-//! file changes nothing, and a secret is rotated without a gap.
+//! Tests that SIGHUP reloads configuration and secrets completely or not at all. No genuine delivery is rejected or lost during a
+//! reload, an invalid file changes nothing, and a secret rotates without a gap.
 
 #[path = "common/audit.rs"]
 mod audit;
@@ -34,7 +34,7 @@ fn ten_reloads_under_load_reject_and_lose_no_delivery() {
     topics.iter().for_each(|topic| kafka.create_topic(topic, 3, &[]));
     let secrets: Vec<(String, String)> = (0..=RELOADS).map(|n| (format!("secret-{n}"), format!("whsec_number_{n}"))).collect();
     let secrets: Vec<(&str, &str)> = secrets.iter().map(|(name, text)| (&**name, &**text)).collect();
-    // The previous secret stays valid next to the new one; topic, limits and a line of the recipe change every time.
+    // The previous secret stays valid with the new one. Every reload changes the topic, the limits and a line of the recipe.
     let config = |n: usize| {
         let accepted = if n == 0 { vec![0] } else { vec![n, n - 1] };
         let references: Vec<String> = accepted.iter().map(|n| format!("\"file:secret-{n}\"")).collect();
@@ -138,7 +138,7 @@ fn an_invalid_file_changes_nothing_and_is_reported() {
 }
 
 #[test]
-fn a_reload_adds_and_removes_sources_without_breaking_open_deliveries() {
+fn adding_and_removing_sources_breaks_no_open_delivery() {
     let both = source("going", "secrets = [\"file:one\"]\n") + &source("staying", "secrets = [\"file:one\"]\n");
     let home = Home::new(&[("one", "whsec_one")], &both);
     let process = home.start();
@@ -149,7 +149,7 @@ fn a_reload_adds_and_removes_sources_without_breaking_open_deliveries() {
     let (head, body) = (&whole[..head], &whole[head + 2..]);
     let mut under_way = Line::open(home.hooks);
     under_way.send(&[head, b"expect: 100-continue\r\n\r\n"].concat());
-    assert_eq!(under_way.answer().status, 100, "the server has found its source");
+    assert_eq!(under_way.answer().status, 100, "the source of the open delivery is known");
 
     home.configure(
         &(source("staying", "secrets = [\"file:one\"]\ntopic = \"elsewhere\"\n")
@@ -171,7 +171,7 @@ fn a_reload_adds_and_removes_sources_without_breaking_open_deliveries() {
     assert!(process.reload());
 
     under_way.send(body);
-    assert_eq!(under_way.answer().status, 200, "a delivery stays with the source that it found");
+    assert_eq!(under_way.answer().status, 200, "the open delivery is still verified by its source");
     assert_eq!(deliver(&home, &going, "evt_4").status, 404);
     assert_eq!(deliver(&home, &fixture::source(&home, "staying"), "evt_5").status, 200);
     assert_eq!(deliver(&home, &fixture::source(&home, "coming"), "evt_6").status, 200);
@@ -263,7 +263,7 @@ fn both_secrets_of_a_rotation_verify_and_are_counted() {
     assert_eq!(log.matches("an old secret is still in use").count(), 1, "once a day: {log}");
     assert_eq!(log.matches("the secret expires soon; switch the sender to the new one").count(), 1, "{log}");
 
-    // The same secret with its end in the past: it verifies nothing any more.
+    // The old secret now expires in the past, so it no longer verifies a delivery.
     let over = secret("2025", "old", ", not_after = 2020-01-01");
     home.configure(&config(&[over, new.clone()]));
     assert!(process.reload());
@@ -286,7 +286,7 @@ fn both_secrets_of_a_rotation_verify_and_are_counted() {
     let records = kafka.wait_for_records("rotated", 5);
     assert!(!records[3].headers.iter().any(|(name, _)| name == "http-stripe-signature"));
     assert!(records[4].header("http-stripe-signature").starts_with("t="), "forwarded since the reload");
-    assert_eq!((metric(EXPIRY, "2025"), metric(VERIFIED, "2025")), (None, Some(2.0)), "a counter outlives its secret");
+    assert_eq!((metric(EXPIRY, "2025"), metric(VERIFIED, "2025")), (None, Some(2.0)), "the counter of a removed secret remains");
     fixture::stop(process);
 }
 
@@ -309,7 +309,7 @@ fn a_sighup_during_the_start_is_handled_after_it() {
 }
 
 #[test]
-fn check_diff_fails_without_a_process_reading_the_same_file() {
+fn check_diff_requires_a_process_with_the_same_file() {
     let home = Home::new(&[("one", "whsec_one")], &source("stripe", "secrets = [\"file:one\"]\n"));
     let output = home.verb(&["check", "--diff"]);
     let said = String::from_utf8(output.stderr).expect("text");
@@ -332,12 +332,12 @@ fn source(name: &str, rest: &str) -> String {
     format!("[sources.{name}]\nprovider = \"stripe\"\n{rest}")
 }
 
-/// Sends one delivery, signed as `source` is configured, and reads the response.
+/// Sends one delivery, signed with the secret of `source`, and returns the response.
 fn deliver(home: &Home, source: &Source, id: &str) -> Answer {
     Line::open(home.hooks).ask(&request(source, id.to_owned()))
 }
 
-/// Runs `hookhold check --diff`; returns its exit code and its text. Asserts that the JSON format says the same.
+/// Runs `hookhold check --diff` and returns its exit code and text. Asserts that the text contains every key of the JSON format.
 fn diff(home: &Home, further: &[&str]) -> (Option<i32>, String) {
     let check = |format| home.verb(&[&["check", "--diff", "--format", format], further].concat());
     let (output, json) = (check("text"), check("json"));

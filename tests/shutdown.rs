@@ -1,5 +1,5 @@
-//! Shutdown of the real binary: what SIGTERM does to deliveries in progress, to new ones and to those that never complete; and
-//! exit code and message of a start that fails.
+//! Tests of shutdown on the real binary: the effect of SIGTERM on deliveries in progress, on new deliveries and on deliveries
+//! that never complete. Further tests check the exit code and the message of a failed start.
 
 #[path = "common/process.rs"]
 mod process;
@@ -14,7 +14,7 @@ use process::{Answer, Home, Line, post, wait_until};
 use rustix::process::Signal;
 use sdk::{Sample, Sdk};
 
-/// Returns a home in which only the drain ends a request: every other limit is out of reach.
+/// Creates a home in which only the drain ends a request, because every other limit is out of reach.
 fn home(server: &str) -> Home {
     let source = "[sources.stripe]\nprovider = \"stripe\"\nsecrets = [\"file:stripe\"]\nlimits.respond_within = \"5m\"\n";
     let server = server.lines().map(|line| format!("server.{line}\n")).collect::<String>();
@@ -22,7 +22,7 @@ fn home(server: &str) -> Home {
     Home::new(&[("stripe", SECRET)], &format!("{generous}{server}{source}"))
 }
 
-/// Returns a delivery of Stripe's: the bytes up to the end of the request head, and the body.
+/// Returns the request head and the body of a Stripe delivery.
 fn delivery(sdk: &mut Sdk, id: &str) -> (Vec<u8>, Vec<u8>) {
     let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
     let body = format!("{{\"id\":\"{id}\",\"type\":\"invoice.paid\"}}").into_bytes();
@@ -33,7 +33,7 @@ fn delivery(sdk: &mut Sdk, id: &str) -> (Vec<u8>, Vec<u8>) {
     (head, body)
 }
 
-/// Starts a delivery: the gateway has read its head, and a part of the body has been sent.
+/// Sends the head of a delivery and, after the 100 response, a part of its body.
 fn begin(home: &Home, head: &[u8], part: &[u8]) -> Line {
     let mut line = Line::open(home.hooks);
     assert_eq!(line.ask(head).status, 100);
@@ -156,7 +156,7 @@ fn a_second_signal_ends_the_process_at_once() {
 }
 
 #[test]
-fn a_port_in_use_fails_the_start_and_is_named() {
+fn a_failed_start_names_the_port_in_use() {
     for option in ["server.listen", "admin.listen"] {
         let home = home("drain_delay = \"0s\"");
         let address = if option == "server.listen" { home.hooks } else { home.admin };
@@ -169,7 +169,7 @@ fn a_port_in_use_fails_the_start_and_is_named() {
 }
 
 #[test]
-fn a_journal_in_use_fails_the_start_and_is_named() {
+fn a_failed_start_names_the_journal_in_use() {
     let home = home("drain_delay = \"0s\"");
     let process = home.start();
     let before = home.log();
@@ -182,7 +182,7 @@ fn a_journal_in_use_fails_the_start_and_is_named() {
 }
 
 #[test]
-fn a_low_limit_of_open_files_is_logged_at_start() {
+fn a_low_open_file_limit_is_logged_at_start() {
     for (connections, lines) in [(1_000, 1), (10, 0)] {
         let home = home(&format!("drain_delay = \"0s\"\nmax_connections = {connections}"));
         let process = home.launch_with(&["sh", "-c", "ulimit -n 1000 && exec \"$0\" \"$@\""]);

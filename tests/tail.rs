@@ -1,4 +1,4 @@
-//! `tail` and `journal` read the journal from another process, while `run` writes it and after a clean stop.
+//! Tests that `tail` and `journal` read a journal while another process writes it and after a clean stop.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -58,7 +58,7 @@ impl Harness {
             received_at: UnixMillis(at),
         };
         let Ok(Verdict::Event(Verified { event, .. })) = Verifier::new(source.clone()).verify(&delivery) else {
-            panic!("not an event")
+            panic!("the delivery is not an event")
         };
         let (sender, completion) = channel();
         journal.append(&event, Box::new(move |result| sender.send(result).unwrap())).unwrap();
@@ -172,11 +172,11 @@ fn journal_stat_counts_and_verify_finds_flipped_bits() {
     let found = harness.command(&["journal", "verify"]).output().unwrap();
     assert_eq!(found.status.code(), Some(1), "{}", text(&found.stdout));
     assert!(text(&found.stdout).starts_with("damaged: "), "{}", text(&found.stdout));
-    assert_eq!(harness.lines(&["tail", "--from", "0"]).len(), 19, "damage loses only the events in it");
+    assert_eq!(harness.lines(&["tail", "--from", "0"]).len(), 19, "only the damaged event is lost");
 }
 
-/// After a crash, the gateway forwards again what the last saved cursor does not cover. A commit that syncs anyway therefore
-/// saves every cursor that has moved.
+/// After a crash, the gateway forwards every event behind the last saved cursor again. A commit therefore saves the cursors that
+/// have moved, because it syncs anyway.
 #[test]
 fn a_moved_cursor_is_saved_by_the_next_commit() {
     let harness = Harness::new();
@@ -193,7 +193,7 @@ fn a_moved_cursor_is_saved_by_the_next_commit() {
 
 fn flip_a_bit_inside(marker: &str, segments: &[PathBuf]) {
     let holds = |path: &&PathBuf| find(path, marker).is_some();
-    let path = segments.iter().find(holds).expect("some segment holds the marker");
+    let path = segments.iter().find(holds).expect("a segment contains the marker");
     let mut bytes = std::fs::read(path).unwrap();
     bytes[find(path, marker).unwrap()] ^= 1;
     std::fs::write(path, bytes).unwrap();
@@ -214,5 +214,5 @@ fn reading_the_journal_needs_no_secret() {
     assert_eq!(harness.command(&["check"]).output().unwrap().status.code(), Some(2));
 }
 
-/// 2026-11-21T07:08:13.042Z in milliseconds.
+/// Time of arrival, Unix milliseconds: 2026-11-21T07:08:13.042Z.
 const AT: u64 = 1_795_244_893_042;

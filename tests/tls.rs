@@ -1,5 +1,5 @@
-//! HTTPS on the real binary, with curl and openssl as clients: protocol versions, handshakes without a request, HTTP/2, and a
-//! certificate that is replaced under load.
+//! Tests of HTTPS on the real binary, with curl and openssl as clients: protocol versions, handshakes without a request, HTTP/2,
+//! and a certificate that is replaced under load.
 
 #[path = "common/h2.rs"]
 mod h2;
@@ -21,7 +21,7 @@ use https::{Delivery, HOST, Pair, SECRET, SOURCE, curl_status, s_client, served_
 use process::{Home, Line, wait_until};
 use rustix::process::Signal;
 
-/// A home that serves HTTPS with this certificate, with additional lines for `[server]`.
+/// Creates a home that serves HTTPS with this certificate and has additional lines for `[server]`.
 fn home(pair: &Pair, server: &str) -> Home {
     let server = server.lines().map(|line| format!("server.{line}\n")).collect::<String>();
     Home::new(&[("github", SECRET)], &format!("{}server.drain_delay = \"0s\"\n{server}{SOURCE}", pair.config()))
@@ -32,7 +32,7 @@ fn count(process: &process::Process<'_>, source: &str, outcome: &str) -> u64 {
 }
 
 #[test]
-fn https_deliveries_are_stored_over_http_1_and_http_2() {
+fn https_deliveries_are_stored_over_both_http_versions() {
     let pair = Pair::new(365);
     let home = home(&pair, "");
     let process = home.start();
@@ -50,7 +50,7 @@ fn https_deliveries_are_stored_over_http_1_and_http_2() {
 }
 
 #[test]
-fn only_tls_versions_from_1_2_on_are_accepted() {
+fn tls_versions_below_1_2_are_rejected() {
     let pair = Pair::new(365);
     let home = home(&pair, "");
     let process = home.start();
@@ -79,7 +79,7 @@ fn plain_http_on_the_tls_port_gets_a_400() {
 }
 
 #[test]
-fn an_unfinished_handshake_is_closed_and_counted_as_too_slow() {
+fn an_unfinished_handshake_closes_and_counts_as_too_slow() {
     let pair = Pair::new(365);
     let home = home(&pair, "handshake_timeout = \"100ms\"");
     let process = home.start();
@@ -97,7 +97,7 @@ fn a_handshake_counts_as_a_connection() {
     let _process = home.start();
     let mut started = Line::open(home.hooks);
     started.send(&[22, 3, 1]);
-    wait_until("it uses the only connection", || home.log().contains("connection limit reached; new connections wait"));
+    wait_until("the handshake uses the only connection", || home.log().contains("connection limit reached; new connections wait"));
     drop(started);
     assert_eq!(Delivery::new("next").send(home.hooks, Some(&pair), &[]), "200 2");
 }
@@ -154,7 +154,7 @@ fn a_broken_new_certificate_is_reported_and_not_used() {
 }
 
 #[test]
-fn a_new_certificate_of_equal_size_and_mtime_is_used() {
+fn a_new_certificate_with_equal_metadata_is_used() {
     let (pair, next) = (Pair::new(365), Pair::new(365));
     let put = |mut pem: Vec<u8>, to: &Path| {
         pem.resize(4096, b'\n');
@@ -198,7 +198,9 @@ fn sighup_loads_another_certificate_and_rejects_a_wrong_one() {
     assert!(home.log().contains("server.tls_key"), "{}", home.log());
     home.configure(SOURCE);
     process.signal(Signal::HUP);
-    wait_until("the log says that plain HTTP needs a restart", || home.log().matches("this change needs a restart").count() > 0);
+    wait_until("the log reports that plain HTTP needs a restart", || {
+        home.log().matches("this change needs a restart").count() > 0
+    });
     assert_eq!(served_fingerprint(home.hooks), next.fingerprint());
     assert_eq!(Delivery::new("stored").send(home.hooks, Some(&next), &[]), "200 2");
 }
@@ -213,7 +215,7 @@ fn certificate_expiry_is_a_metric_and_a_daily_warning() {
         let end = end.strip_prefix("notAfter=").expect("a date").replace(' ', "T");
         let end = end.parse::<jiff::Timestamp>().expect("ISO 8601").as_second();
         assert_eq!(process.metric("hookhold_tls_certificate_expiry_timestamp_seconds"), Some(end as f64));
-        // The expiry is checked whenever the files are, yet logged once a day.
+        // The gateway checks the expiry each time that it checks the files, but logs the warning once a day.
         pair.replace_with(&later.cert(), &later.key());
         wait_until("the other certificate is served", || served_fingerprint(home.hooks) == later.fingerprint());
         assert_eq!(home.log().matches("the TLS certificate expires soon").count(), lines, "{}", home.log());
@@ -221,7 +223,7 @@ fn certificate_expiry_is_a_metric_and_a_daily_warning() {
 }
 
 #[test]
-fn without_tls_there_is_no_certificate_expiry_metric() {
+fn without_tls_no_certificate_expiry_is_exported() {
     let home = Home::new(&[("github", SECRET)], SOURCE);
     assert_eq!(home.start().metric("hookhold_tls_certificate_expiry_timestamp_seconds"), None);
 }
@@ -276,7 +278,7 @@ async fn http_2_requests_that_cross_the_goaway_are_stored() {
     let relay = PausableRelay::to(home.hooks).await;
     let mut client = Client::connect(relay.address, &pair).await;
     assert_eq!(client.deliver(&Delivery::new("before")).await, 200);
-    // Waits for handshake_timeout, so that the other connection has been idle for longer than a drain lingers.
+    // This connection is closed after handshake_timeout. By then the other one has been idle for longer than a drain lingers.
     assert_eq!(Line::open(home.hooks).rest(), b"");
     relay.hold();
     process.signal(Signal::TERM);
@@ -284,7 +286,7 @@ async fn http_2_requests_that_cross_the_goaway_are_stored() {
     let crossing = Delivery::new("crossing");
     let mut request = client.start(&crossing).await;
     request.send(&crossing.body).await;
-    wait_until("it is stored", || count(&process, "github", "stored") == 2);
+    wait_until("the request is stored", || count(&process, "github", "stored") == 2);
     relay.release();
     assert_eq!(request.status().await, 200);
     client.closed().await;
@@ -313,7 +315,7 @@ async fn requests_beyond_max_streams_wait_for_the_earlier_ones() {
     let process = home.start();
     let mut client = Client::connect(home.hooks, &pair).await;
     let [zeroth, first, second] = ["zeroth", "first", "second"].map(Delivery::new);
-    assert_eq!(client.deliver(&zeroth).await, 200, "by now the client knows the limit");
+    assert_eq!(client.deliver(&zeroth).await, 200, "the client has received max_streams by now");
     let mut held = client.start(&first).await;
     held.send(&first.body[..10]).await;
     let mut next = client.start(&second).await;
@@ -324,7 +326,7 @@ async fn requests_beyond_max_streams_wait_for_the_earlier_ones() {
     let tail = home.verb(&["tail", "--from", "0", "--format", "json"]);
     let ids = ["zeroth", "first", "second"].map(|id| format!("\"id\":\"{id}\""));
     for (line, id) in String::from_utf8_lossy(&tail.stdout).lines().zip(ids) {
-        assert!(line.contains(&id), "{id} comes later than {line}");
+        assert!(line.contains(&id), "expected {id}, found {line}");
     }
 }
 
@@ -341,7 +343,7 @@ fn a_partial_http_2_body_is_counted_as_disconnected() {
         partial.send(&delivery.body[..10]).await;
         let mut whole = client.start(&delivery).await;
         whole.send(&delivery.body).await;
-        assert_eq!(whole.status().await, 200, "so the server has the partial one as well");
+        assert_eq!(whole.status().await, 200, "the server has therefore read the partial request");
         (client, partial)
     });
     sender.shutdown_background();
@@ -350,7 +352,7 @@ fn a_partial_http_2_body_is_counted_as_disconnected() {
 }
 
 #[test]
-fn heads_beyond_the_limits_get_431_over_both_http_versions() {
+fn oversized_heads_get_431_over_both_http_versions() {
     let pair = Pair::new(365);
     let home = home(&pair, "max_header_size = \"8 KiB\"\nmax_headers = 16");
     let process = home.start();
@@ -454,7 +456,7 @@ fn a_handshake_without_a_request_counts_like_a_rejection() {
     for _ in 0..10 {
         drop(Line::open_from([127, 0, 0, 9].into(), home.hooks));
     }
-    wait_until("an address that sent nothing is forgotten", || tracked() == Some(0.0));
+    wait_until("an address that sent nothing is no longer tracked", || tracked() == Some(0.0));
     assert!(handshake("127.0.0.9", "h2"));
     let rejected = || process.metric("hookhold_connections_rejected_total{cause=\"limited\"}");
     wait_until("an HTTP/1.1 client is limited", || !handshake("127.0.0.2", "http/1.1"));

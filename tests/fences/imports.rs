@@ -7,16 +7,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use syn::visit::Visit;
 
-/// A module: the crate (`lib` or `bin`), then the names below it.
+/// Path of a module: the crate (`lib` or `bin`), then the names below it.
 type Module = Vec<String>;
 
-/// Every circle, one line each: `src/a.rs → src/b.rs → src/a.rs`.
+/// Returns every circle, one line each: `src/a.rs → src/b.rs → src/a.rs`.
 pub fn circles(files: &[(String, String)]) -> Vec<String> {
     let graph = Graph::of(files);
     let mut circles = BTreeSet::new();
     for start in graph.arrows.keys() {
         if let Some(path) = graph.way_back(start) {
-            // Each circle once: it begins at its first file.
+            // Reports each circle once, from its first file in alphabetical order.
             if path.iter().min() == Some(start) {
                 circles.insert(path.iter().chain([start]).cloned().collect::<Vec<_>>().join(" → "));
             }
@@ -44,7 +44,7 @@ impl Graph {
         Graph { arrows }
     }
 
-    /// The shortest way from a file back to itself.
+    /// Returns the shortest path of arrows from a file back to itself.
     fn way_back(&self, start: &str) -> Option<Vec<String>> {
         let mut ways = vec![vec![start.to_owned()]];
         let mut seen = BTreeSet::new();
@@ -66,7 +66,7 @@ impl Graph {
     }
 }
 
-/// The module that defines what `path` names, seen from `module`; `None` outside of this project.
+/// Returns the module that defines the item at `path`, as seen from `module`; `None` for an item of another crate.
 fn resolve(modules: &BTreeMap<Module, Names>, module: &Module, path: &[String], depth: usize) -> Option<Module> {
     let mut at = module.clone();
     let mut rest = path;
@@ -104,7 +104,7 @@ fn child(module: &Module, name: &str) -> Module {
     module.iter().cloned().chain([name.to_owned()]).collect()
 }
 
-/// `src/journal/mod.rs` → lib, journal; `src/cli/run.rs` → bin, cli, run.
+/// Returns the module of a file: `src/journal/mod.rs` → lib, journal; `src/cli/run.rs` → bin, cli, run.
 fn module_of(path: &str) -> Module {
     let inside = path.strip_prefix("src/").expect("every path begins with src/").trim_end_matches(".rs");
     let names: Vec<&str> = inside.split('/').filter(|name| !["lib", "main", "mod"].contains(name)).collect();
@@ -112,7 +112,7 @@ fn module_of(path: &str) -> Module {
     [if is_bin { "bin" } else { "lib" }].into_iter().chain(names).map(str::to_owned).collect()
 }
 
-/// The paths that one file names outside of its test module, and what its imports call them.
+/// The paths that one file names outside of its test module, and its imports by the name that the file uses.
 #[derive(Default)]
 struct Names {
     file: String,

@@ -1,30 +1,30 @@
-//! How long a function or file may be, how many fields a struct may have, and that a type name means one thing.
+//! Limits on the length of functions and files and on the fields of a struct, and the rule that each type has a unique name.
 
 use std::collections::BTreeMap;
 
 use syn::spanned::Spanned;
 use syn::visit::Visit;
 
-/// A function fits on a screen.
+/// Maximum length of a function, so that it fits on a screen.
 const MAX_FUNCTION_LINES: usize = 70;
-/// A longer file says why in its first lines, with the words "450 lines".
+/// Maximum length of a file. A longer file gives the reason in its first lines, with the words "450 lines".
 const MAX_FILE_LINES: usize = 450;
-/// A larger struct says why in its doc comment, with the word "fields".
+/// Maximum size of a struct. A larger struct gives the reason in its doc comment, with the word "fields".
 const MAX_FIELDS: usize = 15;
-/// Files with a limit of their own.
+/// Files with a lower limit of lines.
 const SHORTER: &[(&str, usize)] = &[("src/cli/run.rs", 150)];
 const FIRST_LINES: usize = 12;
 
-/// Every violation, one line each.
+/// Returns every violation, one line each.
 pub fn violations(files: &[(String, String)]) -> Vec<String> {
     let mut found = Vec::new();
     let mut types: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (path, text) in files {
         let lines = text.lines().count();
         let own = SHORTER.iter().find(|(file, _)| file == path).map(|(_, most)| *most);
-        let says_why = text.lines().take(FIRST_LINES).any(|line| line.contains("450 lines"));
+        let explains = text.lines().take(FIRST_LINES).any(|line| line.contains("450 lines"));
         let most = own.unwrap_or(MAX_FILE_LINES);
-        if lines > most && (own.is_some() || !says_why) {
+        if lines > most && (own.is_some() || !explains) {
             found.push(format!("{path}: {lines} lines, at most {most}"));
         }
         let mut sizes = Sizes { path, found: &mut found, types: &mut types };

@@ -1,5 +1,4 @@
-//! The dedupe table of the design contract, row by row: the state of the key after each way in which a delivery can end, and the
-//! answers to waiting duplicates.
+//! Tests of the dedupe table: the state of a key after each possible end of its delivery, and the answers to waiting duplicates.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -12,8 +11,8 @@ use tokio::time::Instant;
 use crate::disk::{SimDisk, Step};
 use crate::harness::{Harness, Plan, SEGMENT, far_away, outcomes, until};
 
-/// Sends five copies of an event while its key is being looked up on disk, and a sixth one afterwards. Asserts that all six are
-/// rejected with `outcome` and nothing is stored.
+/// Sends five copies of an event while its key is being looked up on disk, and a sixth copy afterwards. Asserts that all copies
+/// are rejected with `outcome` and none is stored.
 async fn assert_all_rejected(harness: &Harness, id: &str, outcome: Outcome) {
     let gate = harness.disk.hold(Step::Read, ".keys");
     let mut senders = Vec::new();
@@ -30,13 +29,13 @@ async fn assert_all_rejected(harness: &Harness, id: &str, outcome: Outcome) {
     assert_eq!(harness.outcome("stripe", "old").await, Outcome::Duplicate, "a stored event gets its 2xx");
 }
 
-/// Stores the event `old`, so that only a key file holds its key.
+/// Stores the event `old` and restarts the harness, so that only a key file holds the key.
 async fn with_old_event(harness: Harness) -> Harness {
     assert_eq!(harness.outcome("stripe", "old").await, Outcome::Stored);
     harness.with_keys_on_disk()
 }
 
-/// Sends events until the journal rejects one as full. From then on it rejects every event of that size or larger.
+/// Sends events until the journal is full. From then on, the journal rejects every event of that size or larger.
 async fn fill(harness: &Harness) {
     for n in 0..1000 {
         match harness.deliver_this("stripe", sized(harness, &format!("filler_{n}"), 8000)).await.outcome {
@@ -64,7 +63,7 @@ async fn a_full_journal_forgets_the_key_and_answers_503() {
     fill(&harness).await;
     assert_all_rejected(&harness, "evt_1", Outcome::JournalFull).await;
     assert_eq!(harness.deliver_this("stripe", sized(&harness, "filler_0", 8000)).await.outcome, Outcome::Duplicate);
-    // As if Kafka had acknowledged everything: a background thread now deletes the oldest segments.
+    // Simulates that Kafka has acknowledged every event. The background thread then deletes the oldest segments.
     harness.journal.save_cursor("webhooks.stripe", harness.journal.durable_watermark());
     loop {
         match harness.deliver_this("stripe", large(&harness, "evt_1")).await.outcome {
@@ -213,7 +212,7 @@ async fn a_failed_write_forgets_keys_and_abandons_the_segment() {
     assert_eq!(harness.outcome("stripe", "evt_1").await, Outcome::Duplicate);
 }
 
-/// Recovery and the retries agree whatever reached the disk: every event is stored once.
+/// Whatever part of the commit reached the disk, recovery and the retries agree, and every event is stored once.
 #[tokio::test]
 async fn after_a_failed_sync_recovery_decides_about_keys() {
     let ids: Vec<String> = (0..20).map(|n| format!("evt_{n}")).collect();
@@ -227,10 +226,10 @@ async fn after_a_failed_sync_recovery_decides_about_keys() {
         let (now_found, now_lost) = retry_all(&harness, &ids, seed).await;
         (found, lost) = (found + now_found, lost + now_lost);
     }
-    assert!(found > 0 && lost > 0, "both must happen: {found} found, {lost} lost");
+    assert!(found > 0 && lost > 0, "expected found and lost events: {found} found, {lost} lost");
 }
 
-/// Retries every event: it is a duplicate if recovery found it, and stored if not. Returns the number of each.
+/// Retries every event. An event that recovery found must be a duplicate; any other event must be stored. Returns both numbers.
 async fn retry_all(harness: &Harness, ids: &[String], seed: u64) -> (usize, usize) {
     let before = harness.stored_ids();
     for id in ids {
@@ -265,7 +264,7 @@ async fn a_frame_lost_in_a_power_cut_is_forgotten() {
         (found, lost) = (found + now_found, lost + now_lost);
         drop(sender);
     }
-    assert!(found > 0 && lost > 0, "both must happen: {found} found, {lost} lost");
+    assert!(found > 0 && lost > 0, "expected found and lost events: {found} found, {lost} lost");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Deliveries whose type the source filters out, and the success rate that a provider sees.
+//! Tests of deliveries that a source filters out by type, and of the success rate that a provider sees.
 
 use std::time::Duration;
 

@@ -27,15 +27,15 @@ use crate::disk::{Gate, SimDisk, Step};
 pub use common::Harness;
 use common::TestClock;
 
-/// The gateway under test; every start of a harness uses the same.
+/// Configuration of the gateway under test. Every start of a harness uses the same plan.
 #[derive(Clone)]
 pub struct Plan {
     pub journal: JournalLimits,
-    /// True if each topic keeps its events until they are acknowledged. No forwarder runs.
+    /// True if each topic retains its events until they are acknowledged. No forwarder runs in either case.
     pub forwards: bool,
-    /// The sources' dedupe window.
+    /// Dedupe window of every source.
     pub window: Duration,
-    /// The sources' deadline: while a sync is older, new deliveries are rejected.
+    /// Deadline of every source. While a sync has been running for longer, new deliveries are rejected.
     pub deadline: Duration,
     pub hot_keys: u64,
     pub seed: u64,
@@ -64,13 +64,13 @@ impl Harness {
         Harness::build(config, SimDisk::new(plan.seed), clock)
     }
 
-    /// A journal in which each topic keeps its events until they are acknowledged.
+    /// Returns a harness whose journal retains the events of each topic until they are acknowledged.
     pub fn forwarding(limits: JournalLimits) -> Harness {
         let journal = JournalLimits { segment_size: SEGMENT, ..limits };
         Harness::with(Plan { journal, forwards: true, ..Plan::default() })
     }
 
-    /// Restarts until the keys stored so far are in key files alone, neither in moka nor in the journal's memory. The background
+    /// Restarts until only key files hold the keys stored so far, not the hot cache and not the journal's memory. The background
     /// thread is idle afterwards, so none of its reads consumes an error that a test plants.
     pub fn with_keys_on_disk(self) -> Harness {
         let segments = self.disk.names(".seg");
@@ -84,14 +84,14 @@ impl Harness {
         harness
     }
 
-    /// Puts another gateway, whose cache is empty, in front of the same journal.
+    /// Replaces the gateway with another one that has an empty hot cache and the same journal.
     pub fn with_empty_cache(mut self) -> Harness {
         let (sources, hot_keys) = (self.config().sources.clone(), self.config().dedupe.hot_keys);
         self.gateway = Arc::new(Gateway::new(sources, self.journal.clone(), hot_keys, &self.metrics));
         self
     }
 
-    /// Holds every sync of a segment, and starts one by storing another event.
+    /// Holds every sync of a segment, and starts a sync by sending another event. Returns the gate and the sender of that event.
     pub async fn hold_sync(&self) -> (Gate, Sender) {
         let gate = self.disk.hold(Step::Sync, ".seg");
         let other = self.send("stripe", "another").await;
@@ -99,7 +99,7 @@ impl Harness {
         (gate, other)
     }
 
-    /// Sends these ids so that they share one commit, whose sync is held.
+    /// Sends one event for each id, so that all share one commit, and holds the sync of that commit.
     pub async fn hold_commit(&self, ids: &[String]) -> (Gate, Vec<Sender>) {
         assert!(!ids.is_empty());
         let (first_gate, first) = self.hold_sync().await;
@@ -107,12 +107,12 @@ impl Harness {
         for id in ids {
             senders.push(self.send("stripe", id).await);
         }
-        // Runs once, between the first commit and the next.
+        // The closure holds the next sync once, between the first commit and the next.
         let (held, gate) = mpsc::sync_channel(1);
         let disk = Mutex::new(Some(self.disk.clone()));
         self.journal.on_commit(Box::new(move || {
             let disk = disk.lock().expect("no holder panics").take();
-            disk.into_iter().for_each(|disk| held.send(disk.hold(Step::Sync, ".seg")).expect("the test waits for it"));
+            disk.into_iter().for_each(|disk| held.send(disk.hold(Step::Sync, ".seg")).expect("the test waits for the gate"));
             false
         }));
         first_gate.release();
@@ -123,15 +123,15 @@ impl Harness {
     }
 
     pub fn source(&self, name: &str) -> Arc<LiveSource> {
-        self.gateway.live_source(&format!("/hooks/{name}")).expect("one of the sources below")
+        self.gateway.live_source(&format!("/hooks/{name}")).expect("the source is in SOURCES")
     }
 
-    /// Returns the delivery that this source's provider would send now for the event with this id.
+    /// Returns a delivery for the event with this id, signed now as the provider of this source does.
     pub fn delivery(&self, source: &str, id: &str) -> Delivery {
         self.signed(source, id, None)
     }
 
-    /// Returns such a delivery with this body.
+    /// Returns a delivery with this id and body, signed now as the provider of this source does.
     pub fn with_body(&self, source: &str, id: &str, body: impl Into<Bytes>) -> Delivery {
         self.signed(source, id, Some(body.into()))
     }
@@ -144,13 +144,13 @@ impl Harness {
         Delivery { method: sample.method, target: sample.target, headers, body: sample.body, remote, received_at: now }
     }
 
-    /// Hands a complete delivery to the gateway, which has not polled it yet.
+    /// Creates a sender for a complete delivery. The gateway receives the delivery when the sender is first polled.
     pub fn start(&self, source: &str, delivery: Delivery, deadline: Instant) -> Sender {
         let (gateway, source) = (self.gateway.clone(), self.source(source));
         Sender(Box::pin(async move { gateway.receive(&source, delivery, deadline).await }))
     }
 
-    /// Sends a delivery and returns as soon as its sender has to wait for the answer.
+    /// Sends a delivery and returns its sender, which waits for the answer.
     pub async fn send(&self, source: &str, id: &str) -> Sender {
         self.send_this(source, self.delivery(source, id)).await
     }
@@ -175,7 +175,7 @@ impl Harness {
         self.deliver(source, id).await.outcome
     }
 
-    /// Returns the ids of all stored events in the order in which a reader returns them; empty for an event without an id.
+    /// Returns the ids of all stored events in the order of a reader. An event without an id has an empty one.
     pub fn stored_ids(&self) -> Vec<String> {
         let mut reader = self.journal.reader(0);
         std::iter::from_fn(|| next(&mut reader)).collect()
@@ -210,11 +210,11 @@ fn next(reader: &mut Reader) -> Option<String> {
     Some(stored.event.id().map(str::to_owned).unwrap_or_default())
 }
 
-/// A sender on its connection. It hangs up when dropped.
+/// A sender that waits for its answer. Dropping it closes the connection.
 pub struct Sender(Pin<Box<dyn Future<Output = Answer> + Send>>);
 
 impl Sender {
-    /// Polls once for the answer.
+    /// Polls once and returns the answer if it is ready.
     pub async fn poll_once(&mut self) -> Option<Answer> {
         poll_fn(|context| match self.0.as_mut().poll(context) {
             Poll::Ready(answer) => Poll::Ready(Some(answer)),
@@ -243,7 +243,7 @@ pub async fn outcomes(senders: Vec<Sender>) -> Vec<Outcome> {
     outcomes
 }
 
-/// Spins until another thread has fulfilled the condition.
+/// Spins until another thread fulfils the condition.
 pub fn until(reached: impl Fn() -> bool) {
     while !reached() {
         std::thread::yield_now();
@@ -268,7 +268,7 @@ pub fn sources(plan: &Plan) -> Vec<Source> {
     let compile = |(name, entry): &(&str, &str)| {
         let mut entry = format!("dedupe.window = \"{window}ms\"\n{entry}");
         if *name == "opted" {
-            // No longer than the window: the journal remembers every key for the longest window of any source.
+            // At most the window, because the journal retains every key for the longest window of any source.
             entry += &format!("\ndedupe.body = \"{body_window}ms\"");
         }
         common::source(name, "whsec_only_for_tests", &entry, &defaults)
@@ -297,5 +297,5 @@ const SOURCES: &[(&str, &str)] = &[
 ];
 
 pub const DAY: Duration = Duration::from_secs(86_400);
-/// The smallest segment.
+/// Size of the smallest segment, in bytes.
 pub const SEGMENT: u64 = 64 << 10;

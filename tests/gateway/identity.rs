@@ -1,4 +1,4 @@
-//! Which deliveries are duplicates of an event, and which are other events.
+//! Tests of event identity: deliveries that are duplicates of a stored event, and deliveries that are other events.
 
 use std::time::Duration;
 
@@ -120,7 +120,11 @@ async fn dedupe_body_makes_equal_bodies_duplicates_for_a_time() {
     harness.advance(Duration::from_secs(600) - Duration::from_millis(1));
     assert_eq!(ask("a").await, Duplicate);
     harness.advance(Duration::from_millis(1));
-    assert_eq!((ask("a").await, ask("a").await), (Stored, Duplicate), "ten minutes after the first copy it is new");
+    assert_eq!(
+        (ask("a").await, ask("a").await),
+        (Stored, Duplicate),
+        "ten minutes after the first copy, the body is a new event"
+    );
     assert_eq!(harness.keyless("opted"), 0);
 }
 
@@ -131,7 +135,7 @@ async fn duplicates_are_recognised_without_the_hot_cache() {
     for id in &ids {
         assert_eq!(harness.outcome("stripe", id).await, Stored);
     }
-    // First from the keys in memory, then from a key file that is large enough to have a filter.
+    // The first round finds the keys in memory, the second in a key file that is large enough to have a filter.
     let mut harness = harness.with_empty_cache();
     for round in 0..2 {
         for id in &ids {
@@ -143,7 +147,7 @@ async fn duplicates_are_recognised_without_the_hot_cache() {
 }
 
 #[tokio::test]
-async fn an_unreadable_key_file_rejects_instead_of_guessing() {
+async fn an_unreadable_key_file_answers_503() {
     let harness = Harness::new();
     assert_eq!(harness.outcome("stripe", "evt_1").await, Stored);
     let harness = harness.with_keys_on_disk();

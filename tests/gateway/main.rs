@@ -1,4 +1,4 @@
-//! Tests of the gateway's promises: the meaning of a 2xx and of a 503 while the disk is slow, fails or loses data, and that
+//! Tests of the gateway's promises while the disk is slow, fails or loses data: an event that was answered 2xx is stored, and
 //! every event is stored once. The gateway and the journal are real; only the disk and the clock are simulated.
 
 mod dedupe_table;

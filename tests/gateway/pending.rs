@@ -1,5 +1,5 @@
-//! Deliveries while a sync is held: none is answered 2xx before the sync returns, and fifty copies of an event become one frame,
-//! whichever senders disconnect.
+//! Tests of deliveries while a sync is held: none is answered 2xx before the sync returns, and fifty copies of an event become one
+//! frame, even if senders disconnect.
 
 use std::io::ErrorKind;
 
@@ -139,7 +139,7 @@ async fn an_event_is_stored_once_although_all_disconnect() {
     assert_eq!(harness.stored_ids(), ["evt_1"]);
 }
 
-/// The same promises hold while a key that is not in memory is looked up on disk.
+/// The key is not in memory, so the senders disconnect and time out while a key file is read.
 #[tokio::test]
 async fn copies_are_stored_once_during_a_lookup_on_disk() {
     let harness = Harness::new();

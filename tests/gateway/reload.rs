@@ -1,4 +1,4 @@
-//! Reloads during deliveries, and the expiry of a secret to the millisecond.
+//! Tests of reloads during deliveries, and of the expiry of a secret to the millisecond.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +39,11 @@ async fn a_delivery_keeps_its_source_across_a_reload() {
     assert_eq!(deliver_to(&harness, &live, delivery).await.0, Outcome::Stored);
     let verified = |secret| harness.metrics.deliveries.verified.with_label_values(&["shop", secret]).get();
     assert_eq!((verified("old"), verified("new")), (1, 0));
-    assert_eq!(deliver(&harness, "evt_1").await.0, Outcome::Duplicate, "an event stored before the reload is known after it");
+    assert_eq!(
+        deliver(&harness, "evt_1").await.0,
+        Outcome::Duplicate,
+        "an event stored before the reload is a duplicate after it"
+    );
     assert_eq!((verified("old"), verified("new")), (1, 1));
     harness.gateway.replace_sources(Vec::<Source>::new(), &harness.metrics);
     assert!(harness.gateway.live_source("/hooks/shop").is_none());
@@ -81,7 +85,7 @@ fn compile(secrets: &[(&str, &str)]) -> Source {
     compile_with(secrets, "")
 }
 
-/// Compiles the same source with more TOML.
+/// Compiles the source `shop` with these secrets and more TOML.
 fn compile_with(secrets: &[(&str, &str)], more: &str) -> Source {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let reference = |(name, end): &(&str, &str)| {

@@ -1,4 +1,4 @@
-//! Dedupe across restarts, time and a small disk: senders notice no difference.
+//! Tests of dedupe across restarts, over time and on a small disk: senders notice no difference.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -67,7 +67,7 @@ async fn an_expired_key_is_deleted_from_its_key_file() {
     assert_eq!(harness.outcome("stripe", "evt_1").await, Outcome::Duplicate);
 }
 
-/// The model: an id is a duplicate for `window` after the delivery that was stored, whatever else happens.
+/// In the model, an id is a duplicate for `window` after its stored delivery. No other operation matters.
 #[tokio::test]
 async fn random_operations_agree_with_a_plain_model() {
     let first_seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());

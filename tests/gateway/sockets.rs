@@ -1,4 +1,4 @@
-//! Concurrent copies and disconnecting senders over real sockets.
+//! Tests of concurrent copies and disconnecting senders over real sockets.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
