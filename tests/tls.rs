@@ -97,7 +97,9 @@ fn a_handshake_counts_as_a_connection() {
     let _process = home.start();
     let mut started = Line::open(home.hooks);
     started.send(&[22, 3, 1]);
-    wait_until("the handshake uses the only connection", || home.log().contains("connection limit reached; new connections wait"));
+    wait_until("the handshake uses the only connection", || {
+        home.log().contains("connection limit reached; new connections wait")
+    });
     drop(started);
     assert_eq!(Delivery::new("next").send(home.hooks, Some(&pair), &[]), "200 2");
 }

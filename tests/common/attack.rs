@@ -1,5 +1,5 @@
-//! Attacks on a public endpoint: clients that hold connections with a byte a second, hold memory with bodies that never end,
-//! or send forged deliveries as fast as they are answered. Each client reconnects when its connection is closed.
+//! Attacks on a public endpoint. The clients hold connections open with one byte a second, hold memory with bodies that never
+//! end, or send forged deliveries as fast as the server answers. Each client reconnects when its connection is closed.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
@@ -16,7 +16,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
 
-/// Attacking clients on a thread of their own; dropping it stops them.
+/// Attacking clients, which run on their own thread. Dropping the value stops them.
 pub struct Attack {
     runtime: Runtime,
     shared: Arc<Shared>,
@@ -29,7 +29,7 @@ struct Shared {
 }
 
 impl Attack {
-    /// Starts without clients.
+    /// Returns an attack on this address, without clients yet.
     pub fn new(target: SocketAddr) -> Attack {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let shared = Shared { target, opened: AtomicU64::new(0), statuses: Mutex::new(BTreeMap::new()) };
@@ -41,7 +41,7 @@ impl Attack {
         self.spawn(from, connections, request, 0);
     }
 
-    /// Opens connections that send `held` bytes at once and the rest at one byte a second.
+    /// Opens connections that send the first `held` bytes at once and the rest at one byte a second.
     pub fn hoard(&self, from: Ipv4Addr, connections: usize, request: &[u8], held: usize) {
         self.spawn(from, connections, request, held);
     }
@@ -67,7 +67,7 @@ impl Attack {
         self.shared.opened.load(SeqCst)
     }
 
-    /// Counts the responses to forged deliveries by status.
+    /// Returns the number of responses to forged deliveries by status.
     pub fn forger_statuses(&self) -> BTreeMap<u16, u64> {
         self.shared.statuses.lock().expect("no client panics").clone()
     }
@@ -101,7 +101,7 @@ impl Shared {
     }
 }
 
-/// Stops at the first response, which is a rejection.
+/// Sends the first `held` bytes at once and the rest at one byte a second. Stops at the first response, which is a rejection.
 async fn trickle(stream: &mut TcpStream, request: &[u8], held: usize) -> io::Result<()> {
     let (at_once, rest) = request.split_at(held);
     stream.write_all(at_once).await?;
@@ -114,7 +114,7 @@ async fn trickle(stream: &mut TcpStream, request: &[u8], held: usize) -> io::Res
     Ok(())
 }
 
-/// Sends a request and reads the response head; rejections have no body.
+/// Sends a request and returns the status of its response. Reads only the head, because rejections have no body.
 async fn exchange(stream: &mut TcpStream, request: &[u8]) -> io::Result<u16> {
     stream.write_all(request).await?;
     let (mut answer, mut length) = ([0; 512], 0);
@@ -128,13 +128,13 @@ async fn exchange(stream: &mut TcpStream, request: &[u8]) -> io::Result<u16> {
     status.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// Delay before a trickling or hoarding client reconnects: its goal is to hold resources, not to cause load.
+/// Delay before a trickling or hoarding client reconnects, because such clients hold resources and cause little load.
 const RECONNECT_DELAY: Duration = Duration::from_millis(100);
 
 /// Raises the soft limit of open files, which is usually too low for a thousand connections.
 pub fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("up to the hard limit");
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("the soft limit may be raised to the hard limit");
     assert!(maximum.is_none_or(|most| most > 2_000), "the hard limit of open files is too low: {maximum:?}");
 }

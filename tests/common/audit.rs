@@ -1,5 +1,5 @@
-//! Compares the deliveries that were answered 2xx with the journal and with Kafka. Pure, so that it can itself be tested with
-//! planted violations.
+//! Compares the deliveries that were answered 2xx with the journal and with Kafka. The functions are pure, so a test can check
+//! them with planted violations.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
@@ -9,10 +9,10 @@ use bytes::Bytes;
 
 use crate::load::body;
 
-/// One event that was found: a frame of the journal, or a record in Kafka.
+/// An event found as a frame of the journal or as a record in Kafka.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundEvent {
-    /// The log id, 16 hexadecimal digits.
+    /// Log id, 16 hexadecimal digits.
     pub log: String,
     pub seq: u64,
     pub id: String,
@@ -25,8 +25,8 @@ impl FoundEvent {
     }
 }
 
-/// Returns a description of every broken promise. `accepted` are the ids that were answered 2xx, `frames` is the whole journal,
-/// `records` the whole topic or `None` to check the journal only.
+/// Returns a description of every broken promise. `accepted` holds the ids that were answered 2xx, `frames` the whole journal, and
+/// `records` the whole topic, or `None` to check only the journal.
 pub fn violations(accepted: &BTreeSet<String>, frames: &[FoundEvent], records: Option<&[FoundEvent]>) -> Vec<String> {
     let mut violations = Vec::new();
     let mut stored: BTreeMap<&str, Vec<&FoundEvent>> = BTreeMap::new();
@@ -49,7 +49,7 @@ pub fn violations(accepted: &BTreeSet<String>, frames: &[FoundEvent], records: O
     violations
 }
 
-/// Checks that every frame is in Kafka at least once, and that every record is byte for byte a frame with the same log and
+/// Reports every frame that is missing in Kafka, and every record that is not byte for byte the frame with the same log and
 /// sequence.
 fn check_records(frames: &[FoundEvent], records: &[FoundEvent], violations: &mut Vec<String>) {
     let by_seq: BTreeMap<u64, &FoundEvent> = frames.iter().map(|frame| (frame.seq, frame)).collect();

@@ -1,4 +1,4 @@
-//! Verified events for tests of the journal. They pass through the verifier, because only it constructs events.
+//! Verified events for tests of the journal. Each event passes through the verifier, because only the verifier constructs events.
 
 #![allow(dead_code, reason = "each test file uses its own part of it")]
 
@@ -16,7 +16,7 @@ use hookhold::verify::sign::{SampleOptions, sign};
 use hookhold::verify::{Verdict, Verifier};
 use http::{HeaderName, HeaderValue};
 
-/// The topics of the events.
+/// Topics of the events.
 pub const TOPICS: [&str; 3] = ["orders", "invoices", "parcels"];
 
 /// The parts of an event that a test chooses.
@@ -24,11 +24,9 @@ pub const TOPICS: [&str; 3] = ["orders", "invoices", "parcels"];
 pub struct Sample {
     /// Index into [`TOPICS`].
     pub topic: usize,
-    /// The body.
     pub body: Vec<u8>,
-    /// The event id.
     pub id: String,
-    /// The dedupe key.
+    /// Dedupe key; `None` for a keyless event.
     pub key: Option<[u8; 16]>,
     /// Time of arrival, Unix milliseconds.
     pub received_at: u64,
@@ -65,7 +63,7 @@ impl Sample {
 pub struct ManualClock(AtomicU64);
 
 impl ManualClock {
-    /// Creates a clock that stands at this time, Unix milliseconds.
+    /// Creates a clock that shows this time, Unix milliseconds.
     pub fn at(now: u64) -> ManualClock {
         ManualClock(AtomicU64::new(now))
     }
@@ -89,7 +87,7 @@ fn sources() -> &'static [Source] {
 
 fn source(topic: &str) -> Source {
     let mut secret = tempfile::NamedTempFile::new().expect("a temporary file");
-    secret.write_all(b"a secret").expect("a secret in it");
+    secret.write_all(b"a secret").expect("a temporary file is writable");
     let text = ENTRY.replace("SECRET", &secret.path().display().to_string());
     let diagnostics = Diagnostics::default();
     let table = TomlTable::parse("hookhold.toml", &text, &diagnostics).expect("the entry is TOML");

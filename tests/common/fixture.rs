@@ -1,4 +1,4 @@
-//! Shared by the tests that run the real binary under load: a home whose sources all use Stripe's recipe, and checks of its
+//! A fixture for tests that run the real binary under load: a home whose sources all use Stripe's recipe, and checks of its
 //! journal, its topics and its admin pages from outside the process.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
@@ -19,15 +19,15 @@ use crate::kafka::{Kafka, Record};
 use crate::load::{Ledger, Order};
 use crate::process::{Home, Line, Process, wait_until};
 
-/// Name of a source, and its topic.
+/// Name and topic of a source.
 pub type SourceTopic = (&'static str, &'static str);
 
-/// Creates a home with these sources. Without brokers it forwards nothing.
+/// Creates a home with these sources. Without brokers, the gateway does not forward.
 pub fn home(sources: &[SourceTopic], brokers: Option<&str>) -> Home {
     Home::new(&[("secret", "whsec_dGhpcyBpcyBhIHRlc3Qgc2VjcmV0")], &config(sources, brokers))
 }
 
-/// Returns the configuration of such a home. Segments are small, so that there are many.
+/// Returns the configuration of a home with these sources. Small segments make the journal use many of them.
 pub fn config(sources: &[SourceTopic], brokers: Option<&str>) -> String {
     let mut text = "server.drain_delay = \"0s\"\njournal.segment_size = \"8 MiB\"\n".to_owned();
     text += &brokers.map(|brokers| format!("[kafka]\nbootstrap.servers = {brokers:?}\n")).unwrap_or_default();
@@ -37,7 +37,7 @@ pub fn config(sources: &[SourceTopic], brokers: Option<&str>) -> String {
     text
 }
 
-/// Load on one of the sources, with the seed of this test run.
+/// Returns the parameters of a load on one of the sources, with the seed of this test run.
 pub fn order(home: &Home, source: &str) -> Order {
     Order {
         address: home.hooks,
@@ -58,7 +58,7 @@ pub fn source(home: &Home, name: &str) -> Arc<Source> {
     config.sources.into_iter().find(|source| *source.name == *name).expect("the source is configured")
 }
 
-/// From `HOOKHOLD_TEST_SEED`, else drawn. Printed, and shown when a test fails.
+/// Returns the seed of this test run: `HOOKHOLD_TEST_SEED`, or a random number. Prints it, so a failed test shows it.
 pub fn seed() -> u64 {
     static SEED: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
     *SEED.get_or_init(|| {
@@ -69,13 +69,13 @@ pub fn seed() -> u64 {
     })
 }
 
-/// The journal as another process sees it.
+/// Opens the journal as another process does.
 pub fn journal(home: &Home) -> ReadOnlyJournal {
     let disk = LocalDisk::existing(&home.journal()).expect("the journal exists");
     ReadOnlyJournal::open(Arc::new(disk)).expect("the journal can be read")
 }
 
-/// Every event of a topic in the journal.
+/// Returns every event of a topic in the journal.
 pub fn frames(home: &Home, topic: &str) -> Vec<FoundEvent> {
     let mut journal = journal(home);
     let stored = std::iter::from_fn(|| journal.next().expect("the journal can be read"));
@@ -104,8 +104,8 @@ pub fn found(records: &[Record]) -> Vec<FoundEvent> {
     found.collect()
 }
 
-/// Compares the ledger with the journal and the topic; panics with every broken promise. The gateway must be idle. Returns the
-/// number of records that hookhold itself sent twice.
+/// Compares the ledger with the journal and the topic, and panics if a promise is broken. The gateway must be idle. Returns the
+/// number of duplicate records in the topic.
 pub fn audit(home: &Home, ledger: &Ledger, kafka: &Kafka, topic: &str) -> usize {
     let (frames, records) = (frames(home, topic), found(&kafka.records(topic)));
     let accepted: BTreeSet<String> = ledger.accepted().collect();
@@ -138,7 +138,7 @@ pub fn wait_until_some_are_forwarded(process: &Process, topic: &str) {
     wait_until("an event is forwarded", || process.metric(&acked).is_some_and(|acked| acked > 0.0));
 }
 
-/// Waits until Kafka has acknowledged every event of a topic. Gives up after a time without progress that is longer than the
+/// Waits until Kafka has acknowledged every event of a topic. Panics after [`TIMEOUT`] without progress, which is longer than the
 /// longest pause of a blocked topic.
 pub fn wait_until_forwarded(process: &Process, topic: &str) {
     let lag = || process.metric(&format!("hookhold_forward_lag_events{{topic=\"{topic}\"}}"));
@@ -159,5 +159,5 @@ pub fn stop(process: Process) {
     assert_eq!(process.wait().code(), Some(0));
 }
 
-/// Only ends a test in which nothing happens any more; no assertion depends on a duration.
+/// Limit on waiting without progress. It only ends a stuck test; no assertion depends on it.
 const TIMEOUT: Duration = Duration::from_secs(120);

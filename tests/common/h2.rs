@@ -1,4 +1,4 @@
-//! An HTTP/2 client over rustls, hyper's own, that sends each body in the pieces that a test chooses.
+//! An HTTP/2 client, built from hyper and rustls, that sends each body in the pieces that a test chooses.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
@@ -24,7 +24,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::https::{Delivery, HOST, Pair};
 
-/// One HTTP/2 connection.
+/// A client with one HTTP/2 connection.
 pub struct Client {
     requests: SendRequest<Channel<Bytes>>,
     connection: JoinHandle<hyper::Result<()>>,
@@ -32,13 +32,13 @@ pub struct Client {
 
 /// A request whose head has been sent.
 pub struct PendingRequest {
-    /// Receives the body.
+    /// Sends the pieces of the body.
     pub body: Sender<Bytes>,
     response: JoinHandle<hyper::Result<Response<Incoming>>>,
 }
 
 impl Client {
-    /// Connects, trusting only this certificate.
+    /// Connects and trusts only this certificate.
     pub async fn connect(address: SocketAddr, pair: &Pair) -> Client {
         let mut roots = RootCertStore::empty();
         let pem = fs::read(pair.cert()).expect("the test wrote it");
@@ -100,7 +100,7 @@ impl PendingRequest {
 
 /// A TCP relay that can hold back the server's bytes, as if they were still on their way to the client.
 pub struct PausableRelay {
-    /// The client connects here.
+    /// Address to which the client connects.
     pub address: SocketAddr,
     held: watch::Sender<bool>,
     holds_bytes: Arc<Notify>,

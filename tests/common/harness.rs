@@ -1,5 +1,5 @@
 //! The harness of every test that runs a gateway inside its own process: a [`Service`] on the disk and the clock that the test
-//! passes in. Each suite adds methods of its own to it, next to its tests.
+//! passes in. Each suite adds its own methods to the harness, next to its tests.
 
 #![allow(dead_code, reason = "each suite uses a part of this")]
 
@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 
 use crate::disk::SimDisk;
 
-/// A gateway whose listeners are closed until [`Harness::serve`]. It is closed when dropped.
+/// A gateway whose listeners are closed until [`Harness::serve`]. Dropping the harness closes the journal.
 pub struct Harness {
     pub service: Service,
     pub gateway: Arc<Gateway>,
@@ -41,7 +41,7 @@ struct Serving {
     task: JoinHandle<Result<(), ServeError>>,
 }
 
-/// The clock of the system, or one that only the test moves. Clones share their time.
+/// The system clock, or a clock that only the test moves. Clones share their time.
 #[derive(Clone)]
 pub enum TestClock {
     System,
@@ -58,26 +58,26 @@ impl Harness {
         Harness { service, gateway, journal, metrics, disk, clock, shutdown, config, serving: None }
     }
 
-    /// Starts again after a clean stop.
+    /// Stops the service cleanly and opens it again on the same disk.
     pub fn restarted(self) -> Harness {
         self.service.stop().expect("the journal works");
         self.killed()
     }
 
-    /// Starts again after `kill -9`.
+    /// Opens the service again on the same disk, as after `kill -9`.
     pub fn killed(self) -> Harness {
         self.disk.kill();
         self.started_again()
     }
 
-    /// Starts again after a power cut.
+    /// Opens the service again on the same disk, as after a power cut.
     pub fn after_power_cut(self) -> Harness {
         self.disk.cut_power();
         self.started_again()
     }
 
     fn started_again(self) -> Harness {
-        // The dead process changes nothing more; this ends its threads.
+        // The disk ignores the killed process. Closing its journal ends its threads.
         self.journal.close();
         Harness::build(self.config.clone(), self.disk.clone(), self.clock.clone())
     }
@@ -116,14 +116,14 @@ impl Drop for Harness {
 }
 
 impl TestClock {
-    /// Returns a clock that stands at this time.
+    /// Returns a stopped clock that shows this time.
     pub fn stopped_at(time: UnixMillis) -> TestClock {
         TestClock::Stopped(Arc::new(AtomicU64::new(time.0)))
     }
 
     /// Moves a stopped clock forward.
     pub fn advance(&self, time: Duration) {
-        let TestClock::Stopped(now) = self else { panic!("the clock of the system cannot be moved") };
+        let TestClock::Stopped(now) = self else { panic!("the system clock cannot be moved") };
         now.fetch_add(time.as_millis() as u64, Ordering::Relaxed);
     }
 }
@@ -137,7 +137,7 @@ impl Clock for TestClock {
     }
 }
 
-/// Returns a configuration with these sources and defaults otherwise: no `[kafka]`, no TLS.
+/// Returns a configuration with these sources. All other settings are the defaults: no `[kafka]`, no TLS.
 pub fn config(sources: Vec<Source>) -> Config {
     Config {
         path: "hookhold.toml".into(),
@@ -151,7 +151,7 @@ pub fn config(sources: Vec<Source>) -> Config {
     }
 }
 
-/// Compiles a source with one secret, which is called `secret`; `entry` is the rest of its TOML.
+/// Compiles a source with one secret, named `secret`; `entry` is the rest of its TOML.
 pub fn source(name: &str, secret: &str, entry: &str, defaults: &SourceDefaults) -> Source {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let file = directory.path().join("secret");

@@ -1,5 +1,5 @@
-//! Certificates made by the `openssl` command, and deliveries sent by the `curl` command, so that the client does not share
-//! hookhold's TLS library.
+//! Certificates from the `openssl` command and deliveries sent by the `curl` command, so the client does not share hookhold's TLS
+//! library.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
@@ -12,16 +12,16 @@ use hookhold::certificate::CertificateFiles;
 
 use crate::sdk::openssl_hmac;
 
-/// The host name of every certificate in these tests.
+/// Host name of every certificate in these tests.
 pub const HOST: &str = "hooks.example.com";
 
-/// The secret of the source `github`.
+/// Secret of the source `github`.
 pub const SECRET: &str = "it is only for tests";
 
-/// The source that receives a [`Delivery`]; its secret is in the file `github`, and its own deadline never applies.
+/// Configuration of the source that receives a [`Delivery`]. The file `github` holds its secret, and its long deadline never applies.
 pub const SOURCE: &str = "[sources.github]\nprovider = \"github\"\nsecrets = [\"file:github\"]\nlimits.respond_within = \"5m\"\n";
 
-/// A self-signed certificate with its key, as files.
+/// A self-signed certificate and its private key, as files.
 pub struct Pair {
     dir: tempfile::TempDir,
 }
@@ -40,17 +40,17 @@ impl Pair {
         pair
     }
 
-    /// Path of the certificate.
+    /// Returns the path of the certificate.
     pub fn cert(&self) -> PathBuf {
         self.dir.path().join("cert.pem")
     }
 
-    /// Path of its key.
+    /// Returns the path of the private key.
     pub fn key(&self) -> PathBuf {
         self.dir.path().join("key.pem")
     }
 
-    /// Replaces both files as ACME clients renew a certificate: each by a rename.
+    /// Replaces each file by a rename, as ACME clients do.
     pub fn replace_with(&self, cert: &Path, key: &Path) {
         for (from, to) in [(cert, self.cert()), (key, self.key())] {
             let new = self.dir.path().join("new");
@@ -59,17 +59,17 @@ impl Pair {
         }
     }
 
-    /// Both paths, for a server in this process.
+    /// Returns both paths for a server in this process.
     pub fn files(&self) -> CertificateFiles {
         CertificateFiles { cert: self.cert(), key: self.key() }
     }
 
-    /// Configuration lines that serve this certificate.
+    /// Returns the configuration lines that serve this certificate.
     pub fn config(&self) -> String {
         format!("server.tls_cert = {:?}\nserver.tls_key = {:?}\n", self.cert(), self.key())
     }
 
-    /// SHA-256 fingerprint of the certificate.
+    /// Returns the SHA-256 fingerprint of the certificate.
     pub fn fingerprint(&self) -> String {
         fingerprint(&fs::read(self.cert()).expect("the test wrote it"))
     }
@@ -86,7 +86,7 @@ fn fingerprint(pem: &[u8]) -> String {
     x509(pem, &["-fingerprint", "-sha256"])
 }
 
-/// Returns the fingerprint of the certificate in a new handshake.
+/// Performs a handshake and returns the fingerprint of the server's certificate.
 pub fn served_fingerprint(address: SocketAddr) -> String {
     fingerprint(&s_client(address, &[]).stdout)
 }
@@ -100,9 +100,7 @@ pub fn s_client(address: SocketAddr, args: &[&str]) -> Output {
 
 /// A GitHub delivery signed by openssl.
 pub struct Delivery {
-    /// The delivery id.
     pub id: String,
-    /// The body.
     pub body: String,
 }
 
@@ -112,7 +110,7 @@ impl Delivery {
         Delivery { id: id.to_owned(), body: format!("{{\"zen\":\"Keep it logically awesome.\",\"id\":\"{id}\"}}") }
     }
 
-    /// The header fields, including the signature.
+    /// Returns the header fields, including the signature.
     pub fn headers(&self) -> Vec<(String, String)> {
         let mac = openssl_hmac("sha256", SECRET.as_bytes(), self.body.as_bytes());
         let field = |name: &str, value: &str| (name.to_owned(), value.to_owned());
@@ -124,8 +122,8 @@ impl Delivery {
         ]
     }
 
-    /// Prepares `curl` for this delivery without its body, over TLS if a certificate is given. It prints status and HTTP
-    /// version on a line of their own after the response.
+    /// Returns a `curl` command for this delivery without its body, over TLS if a certificate is given. `curl` prints the status
+    /// and the HTTP version on a line after the response.
     pub fn curl(&self, address: SocketAddr, trust: Option<&Pair>) -> Command {
         let mut curl = Command::new("curl");
         curl.args(["-sS", "--noproxy", "*", "--max-time", "60", "-X", "POST", "-w", "\n%{http_code} %{http_version}"]);
@@ -158,7 +156,7 @@ fn with_input(command: &mut Command, input: &[u8]) -> Output {
     use std::io::Write;
     let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the command starts: tests/run installs it");
-    // Ignored: a command that has already failed does not read its input.
+    // Ignores errors, because a command that has already failed does not read its input.
     let _ = child.stdin.take().expect("stdin is piped").write_all(input);
     child.wait_with_output().expect("the command ends")
 }

@@ -1,8 +1,8 @@
 //! A real Apache Kafka for tests: a broker on free loopback ports with its data under `target/`, which a second broker can join.
-//! Each can be killed, stopped and restarted on the same ports and data.
+//! A test can kill, stop and restart each broker on the same ports and data.
 //!
-//! A broker never outlives the test process, however that ends: a shell reads a pipe from the test, and when the pipe closes it
-//! kills the broker and removes the data.
+//! A broker never outlives the test process, even if the test process is killed. A shell reads a pipe from the test; when the
+//! pipe closes, the shell kills the broker and removes its data.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
@@ -24,7 +24,7 @@ use rdkafka::message::{Headers, Message};
 use rdkafka::metadata::Metadata;
 use rdkafka::{Offset, TopicPartitionList};
 
-/// One record, as a consumer sees it.
+/// One record as a consumer reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     pub partition: i32,
@@ -43,13 +43,13 @@ impl Record {
         std::str::from_utf8(value.as_deref().expect("no header is null")).expect("header values are text here")
     }
 
-    /// Returns hookhold's sequence.
+    /// Returns the sequence in the header `hookhold-seq`.
     pub fn seq(&self) -> u64 {
         self.header("hookhold-seq").parse().expect("a number")
     }
 }
 
-/// A broker.
+/// A broker. Dropping the value kills the broker and removes its data.
 pub struct Kafka {
     home: PathBuf,
     port: u16,
@@ -58,7 +58,7 @@ pub struct Kafka {
     running: Option<Child>,
 }
 
-/// Returns the broker that all tests of a file share unless they kill or stop it. It ends with the process.
+/// Returns the broker that the tests of a file share, except tests that kill or stop a broker. The broker ends with the process.
 pub fn shared() -> &'static Kafka {
     static SHARED: OnceLock<Kafka> = OnceLock::new();
     SHARED.get_or_init(Kafka::start)
@@ -77,7 +77,7 @@ impl Kafka {
         Kafka::formatted(None)
     }
 
-    /// Starts a second broker, node 2, that uses the controller of this one. The second one must end first.
+    /// Starts a second broker, node 2, that uses the controller of this broker. Drop the second broker before this broker.
     pub fn join(&self) -> Kafka {
         let mut second = Kafka::formatted(Some(self.controller));
         second.restart();
@@ -107,19 +107,19 @@ impl Kafka {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Kills the broker (SIGKILL) and waits for its end.
+    /// Kills the broker with SIGKILL and waits until it has exited.
     pub fn kill(&mut self) {
         self.end("kill");
     }
 
-    /// Stops the broker cleanly (SIGTERM) and waits for its end.
+    /// Stops the broker cleanly with SIGTERM and waits until it has exited.
     pub fn terminate(&mut self) {
         self.end("term");
     }
 
     /// Starts the broker on its ports and data, and waits until it answers.
     pub fn restart(&mut self) {
-        assert!(self.running.is_none(), "the broker runs already");
+        assert!(self.running.is_none(), "the broker is already running");
         let mut shell = Command::new("sh");
         shell.args(["-c", WATCHER, "watcher"]).arg(&self.home).arg(java(&self.home).get_program());
         shell.args(java(&self.home).get_args()).args([self.heap, "kafka.Kafka"]).arg(self.home.join("server.properties"));
@@ -167,10 +167,10 @@ impl Kafka {
         assert!(results.iter().all(Result::is_ok), "{results:?}");
     }
 
-    /// Makes a topic read-only. A topic with any ACL allows nothing else.
+    /// Makes a topic read-only with an ACL for reading. A topic with ACLs allows only the operations that they list.
     pub fn forbid_writing(&self, topic: &str) {
         self.acl_command(&["--add", "--allow-principal", "User:ANONYMOUS", "--operation", "Read", "--topic", topic]);
-        wait_until("the broker knows the ACL", || self.acl_command(&["--list", "--topic", topic]).contains("operation=READ"));
+        wait_until("the broker applies the ACL", || self.acl_command(&["--list", "--topic", topic]).contains("operation=READ"));
     }
 
     /// Makes a read-only topic writable again.
@@ -186,7 +186,7 @@ impl Kafka {
         String::from_utf8(output.stdout).expect("the tool prints text")
     }
 
-    /// Returns every record of a topic, partition by partition in the order of offsets.
+    /// Returns every record of a topic, ordered by partition and offset.
     pub fn records(&self, topic: &str) -> Vec<Record> {
         records_at(&self.bootstrap(), topic)
     }
@@ -201,7 +201,7 @@ impl Kafka {
         records
     }
 
-    /// Returns the output of the broker, for a failed test.
+    /// Returns the output of the broker.
     pub fn log(&self) -> String {
         fs::read_to_string(self.home.join("log")).unwrap_or_default()
     }
@@ -236,7 +236,7 @@ impl Drop for Kafka {
     }
 }
 
-/// Returns every record of a topic on any cluster, partition by partition in the order of offsets.
+/// Returns every record of a topic on any cluster, ordered by partition and offset.
 pub fn records_at(bootstrap: &str, topic: &str) -> Vec<Record> {
     let consumer = consumer(bootstrap);
     let metadata = consumer.fetch_metadata(Some(topic), DEADLINE).expect("the broker answers");
@@ -251,10 +251,10 @@ pub fn records_at(bootstrap: &str, topic: &str) -> Vec<Record> {
     let deadline = Instant::now() + DEADLINE;
     let mut records = Vec::new();
     while (records.len() as i64) < missing {
-        assert!(Instant::now() < deadline, "{} of {missing} records of {topic} could be read", records.len());
+        assert!(Instant::now() < deadline, "read only {} of {missing} records of {topic}", records.len());
         match consumer.poll(SLICE) {
             Some(Ok(message)) => records.push(record(&message)),
-            Some(Err(error)) => panic!("{topic} cannot be read: {error}"),
+            Some(Err(error)) => panic!("cannot read {topic}: {error}"),
             None => {}
         }
     }
@@ -289,7 +289,7 @@ fn consumer(bootstrap: &str) -> BaseConsumer<Quiet> {
     config.create_with_context(Quiet).expect("these settings are valid")
 }
 
-/// Logs nothing: brokers are often away on purpose.
+/// A client context that logs nothing, because tests stop brokers on purpose.
 struct Quiet;
 
 impl ClientContext for Quiet {
@@ -314,7 +314,7 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
-/// Returns a command that runs Java with the broker's jars, which are fetched first if they are missing.
+/// Returns a command that runs Java with the broker's jars. Fetches the jars first if they are missing.
 fn java(home: &Path) -> Command {
     static LIB: OnceLock<PathBuf> = OnceLock::new();
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka");
@@ -378,8 +378,8 @@ broker.heartbeat.interval.ms=500
     )
 }
 
-/// Runs the broker in the background and reads a word: `kill` and `term` end it and leave its data; the end of the pipe means
-/// that it is no longer needed.
+/// Shell script that runs the broker in the background and reads one word. `kill` and `term` end the broker and leave its data;
+/// the end of the pipe ends the broker and removes its data.
 const WATCHER: &str = r#"home=$1; shift
 "$@" >>"$home/log" 2>&1 </dev/null & broker=$!
 echo started; exec 2>/dev/null
@@ -388,6 +388,6 @@ case $word in term) kill -TERM "$broker" ;; *) kill -KILL "$broker" ;; esac
 wait "$broker"
 [ "$word" != gone ] || rm -rf "$home""#;
 const CLUSTER_ID: &str = "aG9va2hvbGQtdGVzdC1rYQ";
-/// No test depends on timing; this only ends a test that would never end by itself.
+/// Limit of each wait. It only ends a stuck test; no assertion depends on it.
 const DEADLINE: Duration = Duration::from_secs(90);
 const SLICE: Duration = Duration::from_millis(500);

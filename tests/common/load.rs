@@ -1,6 +1,6 @@
-//! Load on a running gateway from many concurrent senders: deliveries with unique ids, signed as `hookhold send` signs them, a
-//! share of them duplicates. A sender that loses its connection opens a new one. The ledger records the fate of each delivery, so
-//! that a test can compare it with the journal.
+//! Load on a running gateway from many concurrent senders: deliveries with unique ids, signed as `hookhold send` does, and a share
+//! of duplicates. A sender that loses its connection opens a new one. The ledger records the responses to each delivery, so a test
+//! can compare them with the journal.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
@@ -33,7 +33,7 @@ pub struct Order {
     pub seed: u64,
 }
 
-/// Record of every delivery, over one load or several.
+/// Record of every delivery of one or several loads.
 pub struct Ledger {
     name: String,
     deliveries: Vec<DeliveryCount>,
@@ -43,7 +43,7 @@ pub struct Ledger {
     pub cut: u64,
 }
 
-/// Number of times that one id was sent, and of 2xx responses to it.
+/// Number of deliveries of one id, and number of 2xx responses to them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeliveryCount {
     pub sent: u32,
@@ -66,25 +66,25 @@ impl Ledger {
         self.all().filter(|(_, count)| count.accepted > 0).map(|(id, _)| id)
     }
 
-    /// Counts the ids that fulfil a condition.
+    /// Returns the number of ids that fulfil a condition.
     pub fn count(&self, condition: impl Fn(DeliveryCount) -> bool) -> usize {
         self.deliveries.iter().filter(|count| condition(**count)).count()
     }
 
-    /// Returns the numbers of all ids that fulfil a condition.
+    /// Returns the index of every id that fulfils a condition.
     pub fn numbers(&self, condition: impl Fn(DeliveryCount) -> bool) -> Vec<usize> {
         let numbered = self.deliveries.iter().enumerate();
         numbered.filter(|(_, count)| condition(**count)).map(|(number, _)| number).collect()
     }
 
-    /// Returns false if every request was answered with 200.
+    /// True if any request was cut or got a status other than 200.
     pub fn has_failures(&self) -> bool {
         self.cut > 0 || self.statuses.keys().any(|status| *status != 200)
     }
 
     /// Panics if any sender saw a failure.
     pub fn assert_no_sender_noticed(&self) {
-        assert!(self.statuses.contains_key(&200), "nothing was sent");
+        assert!(self.statuses.contains_key(&200), "no delivery was answered 200");
         assert!(!self.has_failures(), "statuses {:?}, connections lost {}", self.statuses, self.cut);
     }
 
@@ -95,7 +95,7 @@ impl Ledger {
     fn draw(&mut self, duplicate_percent: u8, random: &mut fastrand::Rng) -> usize {
         let known = self.deliveries.len();
         if known > 0 && random.u8(0..100) < duplicate_percent {
-            // Half of the duplicates are of a recent delivery, which may still be in progress.
+            // Half of the duplicates repeat a recent delivery, which may still be in progress.
             return if random.bool() { random.usize(0..known) } else { random.usize(known.saturating_sub(RECENT)..known) };
         }
         self.deliveries.push(DeliveryCount::default());
@@ -103,7 +103,7 @@ impl Ledger {
     }
 }
 
-/// Returns the only body that is ever sent with an id: 0.2 to 3 KiB, a pure function of the id.
+/// Returns the body of every delivery with this id: 0.2 to 3 KiB, a pure function of the id.
 pub fn body(id: &str) -> Bytes {
     let mut random = fastrand::Rng::with_seed(u64::from(crc32c::crc32c(id.as_bytes())));
     let (customer, size) = (random.u8(..), random.usize(100..3000));
@@ -120,9 +120,9 @@ pub struct Load {
 
 struct Shared {
     order: Order,
-    /// Numbers of the ledger to send, instead of new ids.
+    /// Indices of ledger entries to send instead of new ids.
     numbers: Option<Vec<usize>>,
-    /// Signs the next delivery. Each delivery in progress holds the source that has signed it.
+    /// Source that signs the next delivery. Each delivery in progress holds the source that signed it.
     source: Mutex<Arc<Source>>,
     ledger: Mutex<Ledger>,
     random: Mutex<fastrand::Rng>,
@@ -134,19 +134,19 @@ struct Shared {
 }
 
 impl Load {
-    /// Sends until stopped.
+    /// Sends new deliveries until [`Load::stop`].
     pub fn start(order: Order, ledger: Ledger) -> Load {
         Load::run(order, ledger, None)
     }
 
-    /// Sends these numbers of the ledger once each and waits for the responses.
+    /// Sends each of these ledger entries once and waits for the responses.
     pub fn send_again(order: Order, ledger: Ledger, numbers: Vec<usize>) -> Ledger {
         let load = Load::run(order, ledger, Some(numbers));
         load.wait_for(|load| load.thread.is_finished());
         load.stop()
     }
 
-    /// Signs every further delivery with another source, and waits until those that the previous source has signed are answered.
+    /// Signs every further delivery with another source. Waits until all deliveries that the previous source signed are answered.
     pub fn sign_with(&self, source: Arc<Source>) {
         let previous = std::mem::replace(&mut *self.shared.source.lock().expect("no sender panics"), source);
         self.wait_for(|load| Arc::strong_count(&previous) == 1 + usize::from(Arc::ptr_eq(&previous, &load.shared.order.source)));
@@ -167,7 +167,7 @@ impl Load {
         self.shared.in_flight.load(SeqCst)
     }
 
-    /// Waits until this number of requests has been written; at a rate of 500, 15,000 take half a minute.
+    /// Waits until this number of requests has been written. At a rate of 500, 15,000 requests take half a minute.
     pub fn wait_until_sent(&self, count: u64) {
         self.wait_for(|load| load.sent() >= count);
     }
@@ -239,7 +239,7 @@ impl Shared {
         }
     }
 
-    /// Returns `None` if the load is stopped before the gateway listens.
+    /// Connects to the gateway; returns `None` if the load is stopped first.
     async fn connect(&self) -> Option<BufStream<TcpStream>> {
         while !self.stopping.load(SeqCst) {
             if let Ok(stream) = TcpStream::connect(self.order.address).await {
@@ -263,7 +263,7 @@ impl Shared {
         }
     }
 
-    /// Sends one delivery; returns the connection if it is still usable.
+    /// Sends one delivery and returns the connection if it is still usable.
     async fn deliver(&self, mut connection: BufStream<TcpStream>, number: usize) -> Option<BufStream<TcpStream>> {
         let id = self.ledger().id(number);
         let source = self.source.lock().expect("no sender panics").clone();
@@ -329,9 +329,9 @@ async fn exchange(connection: &mut BufStream<TcpStream>, request: &[u8]) -> io::
     Ok(status)
 }
 
-/// Number of newest ids that duplicates prefer.
+/// Number of newest ids from which half of the duplicates are drawn.
 const RECENT: usize = 100;
 /// Pause between two attempts to connect.
 const RETRY: Duration = Duration::from_millis(2);
-/// Only ends a test in which nothing happens any more; no assertion depends on a duration.
+/// Limit on waiting without progress. It only ends a stuck test; no assertion depends on it.
 const STALLED: Duration = Duration::from_secs(30);

@@ -1,5 +1,5 @@
-//! Runs the real `hookhold run` in a directory and on loopback ports of its own, observes it from outside and stops it with a
-//! signal. Includes a client that sends raw bytes, so that a test chooses every byte of an HTTP/1.1 request.
+//! Runs the real `hookhold run` in its own directory and on its own loopback ports, observes the process from outside and stops it
+//! with a signal. Includes a client that sends raw bytes, so a test chooses every byte of an HTTP/1.1 request.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A configuration, its journal and its ports, which stay the same through every start.
+/// A configuration with its journal and its ports. All starts of a home share them.
 pub struct Home {
     /// Address for deliveries.
     pub hooks: SocketAddr,
@@ -50,7 +50,7 @@ impl Home {
         fs::write(self.dir.path().join(name), bytes).expect("target/ can be written to");
     }
 
-    /// Replaces the configuration file; takes effect at the next start or reload.
+    /// Replaces the configuration file. The change takes effect at the next start or reload.
     pub fn configure(&self, config: &str) {
         let (hooks, admin, journal) = (self.hooks, self.admin, self.journal());
         let ours = format!("server.listen = \"{hooks}\"\nadmin.listen = \"{admin}\"\njournal.dir = {journal:?}\n");
@@ -72,12 +72,12 @@ impl Home {
         process
     }
 
-    /// Starts `hookhold run` and waits for nothing.
+    /// Starts `hookhold run` without waiting until it is ready.
     pub fn launch(&self) -> Process<'_> {
         self.launch_with(&[])
     }
 
-    /// Starts `hookhold run` through another command, which receives it as its last arguments and executes it.
+    /// Starts `hookhold run` through the command `by`, which gets `hookhold run` as its last arguments and executes it.
     pub fn launch_with(&self, by: &[&str]) -> Process<'_> {
         let log = File::options().create(true).append(true).open(self.dir.path().join("log")).expect("target/ can be written to");
         let child = self.command_with(by, &["run"]).stderr(log).spawn().expect("the binary has just been built");
@@ -123,7 +123,7 @@ impl Process<'_> {
         kill_process(Pid::from_child(&self.child), signal).expect("a child can be signalled until it is waited for");
     }
 
-    /// Reloads the configuration with SIGHUP; returns true if the reload succeeded.
+    /// Reloads the configuration with SIGHUP and returns true if the reload succeeded.
     pub fn reload(&self) -> bool {
         const ENDS: [&str; 2] = ["configuration reloaded", "configuration not reloaded"];
         let counts = || ENDS.map(|end| self.home.log().matches(end).count());
@@ -133,7 +133,7 @@ impl Process<'_> {
         counts()[0] > before[0]
     }
 
-    /// Waits until the process exits.
+    /// Waits until the process exits and returns its exit status.
     pub fn wait(mut self) -> ExitStatus {
         let mut status = None;
         wait_until("hookhold exits", || {
@@ -143,7 +143,7 @@ impl Process<'_> {
         status.expect("waited for")
     }
 
-    /// Returns the exit status once the process has exited.
+    /// Returns the exit status; `None` while the process runs.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child can be waited for")
     }
@@ -192,24 +192,22 @@ impl Drop for Process<'_> {
     }
 }
 
-/// Parses `outcome="stored",source="stripe"} 7`.
+/// Parses the end of a series, such as `outcome="stored",source="stripe"} 7`.
 fn delivery_count(line: &str) -> ((String, String), u64) {
     let fields: Vec<&str> = line.split(['"', ' ']).collect();
     let [_, outcome, _, source, _, count] = fields[..] else { panic!("not two labels and a count: {line}") };
     ((source.to_owned(), outcome.to_owned()), count.parse().expect("a count is a number"))
 }
 
-/// A connection on which the test chooses every byte.
+/// A client connection on which the test chooses every byte.
 pub struct Line(TcpStream);
 
 /// One response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// The status code.
     pub status: u16,
-    /// Status line and header fields as they arrived, without `date`.
+    /// Status line and header fields as received, without `date`.
     pub head: String,
-    /// The body.
     pub body: Vec<u8>,
 }
 
@@ -219,7 +217,7 @@ impl Line {
         Line::try_open(address).unwrap_or_else(|| panic!("cannot connect to {address}"))
     }
 
-    /// Connects from an address of this machine.
+    /// Connects from this local address.
     pub fn open_from(from: Ipv4Addr, to: SocketAddr) -> Line {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime can be built");
         let socket = runtime.block_on(async {
@@ -232,7 +230,7 @@ impl Line {
         Line::over(socket)
     }
 
-    /// Connects, or returns `None` if the listener is closed.
+    /// Connects; returns `None` if the listener is closed.
     pub fn try_open(address: SocketAddr) -> Option<Line> {
         Some(Line::over(TcpStream::connect(address).ok()?))
     }
@@ -243,8 +241,8 @@ impl Line {
         Line(stream)
     }
 
-    /// Writes bytes. Ignores errors: a gateway that rejects a request early may close the connection while the test still
-    /// sends, and its response can be read all the same.
+    /// Writes bytes. Ignores errors, because a gateway that rejects a request early may close the connection while the test still
+    /// sends. The response can still be read.
     pub fn send(&mut self, bytes: &[u8]) {
         let _ = self.0.write_all(bytes);
     }
@@ -298,7 +296,7 @@ pub fn post(path: &str, headers: &[(String, String)], body: &[u8]) -> Vec<u8> {
     request
 }
 
-/// Waits for a condition; panics with its name if it does not come true within [`TIMEOUT`].
+/// Waits for a condition; panics with its description after [`TIMEOUT`].
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + TIMEOUT;
     while !condition() {
@@ -307,14 +305,14 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Returns a tool such as `promtool`: the one that `tests/run` unpacks, else the installed one.
+/// Returns a command for a tool such as `promtool`: the copy that `tests/run` unpacks, or the installed tool.
 pub fn tool(name: &str) -> Command {
     let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin").join(name);
     Command::new(if unpacked.exists() { unpacked } else { name.into() })
 }
 
-/// Reserves a free TCP port by holding the UDP port of the same number, so that no other test takes it. The port is outside the
-/// kernel's range for outgoing connections; otherwise a sender could be assigned it while the gateway is down.
+/// Reserves a free TCP port: holds the UDP port of the same number, so no other test takes the TCP port. The port is outside the
+/// kernel's range for outgoing connections; otherwise the kernel could assign it to a sender while the gateway is down.
 pub fn reserve() -> (SocketAddr, UdpSocket) {
     loop {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, fastrand::u16(10_000..32_000)));
@@ -324,5 +322,5 @@ pub fn reserve() -> (SocketAddr, UdpSocket) {
     }
 }
 
-/// Only ends a test that would never end; no assertion depends on a duration.
+/// Limit of each wait. It only ends a stuck test; no assertion depends on it.
 pub const TIMEOUT: Duration = Duration::from_secs(60);

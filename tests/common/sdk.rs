@@ -1,6 +1,6 @@
-//! Deliveries signed by the providers' own SDKs, through one child process `node tests/sdk/sign.mjs`; and MACs by the
-//! `openssl` command for sources that have no SDK. Nothing here computes a signature itself, so our verifier is never
-//! checked with our own code.
+//! Deliveries signed by the providers' own SDKs, through one child process `node tests/sdk/sign.mjs`, and MACs from the `openssl`
+//! command for sources that have no SDK. No code here computes a signature, so the tests never check our verifier with our own
+//! code.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
@@ -12,32 +12,32 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-/// A request to sign. `id` is used by `standard-webhooks` and `svix`, `timestamp` by all but `github`.
+/// A request to sign. Each scheme uses only the fields that its provider signs or sends.
 #[derive(Clone, Copy)]
 pub struct Sample<'a> {
-    /// `stripe`, `github`, `slack`, `standard-webhooks` or `svix`.
+    /// Name of a scheme in `tests/sdk/sign.mjs`, such as `stripe` or `standard-webhooks`.
     pub scheme: &'a str,
-    /// The secret as the provider's dashboard shows it.
+    /// Secret in the format of the provider's dashboard.
     pub secret: &'a str,
-    /// The message id.
+    /// Message id.
     pub id: &'a str,
-    /// Seconds since 1970.
+    /// Time of the signature, Unix seconds.
     pub timestamp: u64,
-    /// The body, any bytes.
+    /// Body; any bytes.
     pub body: &'a [u8],
 }
 
-/// The headers that prove a delivery, and their signer.
+/// The signed headers of a delivery, and their signer.
 #[derive(Deserialize)]
 pub struct Signed {
-    /// Package and version, or `openssl` for bodies that the SDK cannot sign (not UTF-8, or empty for GitHub's). Slack's SDK
-    /// only accepts the signature, which openssl makes.
+    /// Package and version, or `openssl` for a body that the SDK cannot sign: a body that is not UTF-8, or an empty one for GitHub
+    /// and Shopify. The SDKs of Slack and Shopify can only verify, so they check a signature from openssl.
     pub by: String,
     /// Names and values, in the order in which the provider sends them.
     pub headers: Vec<(String, String)>,
 }
 
-/// The child process. Dropping it ends the process.
+/// The signing child process. Dropping the value ends the process.
 pub struct Sdk {
     child: Child,
     requests: Option<ChildStdin>,
@@ -85,7 +85,7 @@ impl Sdk {
         }
         let Sample { scheme, secret, id, timestamp, body } = sample;
         let request = Request { scheme, secret, id, timestamp, url, body: STANDARD.encode(body) };
-        let mut line = serde_json::to_string(&request).expect("plain strings and a number");
+        let mut line = serde_json::to_string(&request).expect("a request is strings and a number");
         line.push('\n');
         let requests = self.requests.as_mut().expect("open until dropped");
         requests.write_all(line.as_bytes()).and_then(|()| requests.flush()).expect("the signer is alive");

@@ -1,4 +1,4 @@
-//! The forward suite's part of the harness: a journal with a forwarder behind it, and a shop whose deliveries fill it.
+//! The forward suite's part of the harness: a journal with a forwarder, and a shop whose deliveries fill the journal.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -34,7 +34,7 @@ impl Harness {
 
     /// Opens a journal with these librdkafka properties.
     pub fn with_kafka(properties: &[(&str, &str)]) -> Harness {
-        // Shown only when a test fails.
+        // The test runner shows the log only when a test fails.
         let _ = tracing_subscriber::fmt().with_test_writer().with_max_level(tracing::Level::INFO).try_init();
         let headers = ["x-shop-id", "authorization", "cookie"].map(HeaderName::from_static).to_vec();
         let shop = Source { header_allow_list: headers, ..Shop::new("unused").0 };
@@ -71,7 +71,7 @@ impl Harness {
         status.topics.into_iter().find(|status| status.topic == topic)
     }
 
-    /// Returns the reason why a topic is blocked.
+    /// Returns the reason why a topic is blocked; `None` if the topic is not blocked.
     pub fn blocked(&self, topic: &str) -> Option<&'static str> {
         self.topic(topic)?.blocked.map(|blocked| blocked.reason)
     }
@@ -81,7 +81,7 @@ impl Harness {
         wait_until(&format!("{topic} is blocked: {reason}"), || self.blocked(topic) == Some(reason));
     }
 
-    /// Changes a byte of the event whose body contains `marker`, as a failing disk may.
+    /// Changes a byte of the event whose body contains `marker`, as a failing disk does.
     pub fn corrupt(&self, marker: &str) {
         let find = |bytes: &[u8]| bytes.windows(marker.len()).position(|window| window == marker.as_bytes());
         let segments = self.disk.names(".seg").into_iter();
@@ -103,17 +103,17 @@ impl Harness {
         wait_until(&format!("{topic} has {count} acknowledgements"), enough);
     }
 
-    /// Stores an event; returns its sequence number once it is durable.
+    /// Stores an event and returns its sequence number once the event is durable.
     pub fn append(&self, event: Event) -> u64 {
         self.append_all([event].into_iter())[0]
     }
 
-    /// Stores a delivery of the shop; returns its sequence number once it is durable.
+    /// Stores a delivery of the shop and returns its sequence number once the event is durable.
     pub fn store(&self, topic: &str, id: &str, body: impl Into<Bytes>) -> u64 {
         self.append(Shop::new(topic).event(Some(id), Some("order.paid"), body, &[]))
     }
 
-    /// Stores events with random bodies of this size; returns their sequence numbers, ascending, once all are durable.
+    /// Stores events with random bodies of this size. Returns their sequence numbers in order once all events are durable.
     pub fn store_many(&self, topic: &str, count: usize, size: usize) -> Vec<u64> {
         let (shop, mut random) = (Shop::new(topic), fastrand::Rng::with_seed(SEED));
         let body = |random: &mut fastrand::Rng| std::iter::repeat_with(|| random.u8(..)).take(size).collect::<Vec<u8>>();
@@ -135,7 +135,7 @@ impl Harness {
     }
 }
 
-/// A provider that signs its bodies and sends everything else in headers.
+/// A provider that signs its bodies and sends all other data in headers.
 pub struct Shop(Source);
 
 impl Shop {
@@ -144,7 +144,7 @@ impl Shop {
         Shop(compile(&entry, &[("secret", "sesame")]).unwrap_or_else(|diagnostics| panic!("{diagnostics}")))
     }
 
-    /// Signs and verifies a delivery. Without an id, it has no content type and no event time.
+    /// Signs and verifies a delivery and returns its event. A delivery without an id has no content type and no event time.
     pub fn event(&self, id: Option<&str>, kind: Option<&str>, body: impl Into<Bytes>, more: &[(&str, &str)]) -> Event {
         let options = SampleOptions { id: String::new(), event_type: None, key: None, now: AT, tamper: None };
         let sample = sign(&self.0, Some(body.into()), &options);
