@@ -153,7 +153,8 @@ fn kafka_may_start_after_the_forwarder() {
     assert_eq!(seqs(&kafka.records("late")), stored);
 }
 
-/// `ssl.ca.location` names a directory that is missing at first. librdkafka accepts it once it exists, although it is empty.
+/// `ssl.ca.location` names a directory that is missing at first. librdkafka accepts the directory once it exists, even an empty
+/// one.
 #[test]
 fn a_client_setup_failure_blocks_every_topic_until_fixed() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -175,7 +175,7 @@ fn journal_stat_counts_and_verify_finds_flipped_bits() {
     assert_eq!(harness.lines(&["tail", "--from", "0"]).len(), 19, "only the damaged event is lost");
 }
 
-/// After a crash, the gateway forwards every event behind the last saved cursor again. A commit therefore saves the cursors that
+/// After a crash, the gateway forwards every event after the last saved cursor again. A commit therefore saves the cursors that
 /// have moved, because it syncs anyway.
 #[test]
 fn a_moved_cursor_is_saved_by_the_next_commit() {

@@ -1,8 +1,8 @@
-//! Simulates a disk in memory, with no more guarantees than POSIX gives: a written page may or may not survive a power cut
-//! until its file is synced, and a name until its directory is synced. Any single step can fail, wait or be the last.
+//! A simulated disk in memory. It guarantees only what POSIX guarantees: a power cut may lose a written page until its file is
+//! synced, and a name until its directory is synced. A test can make any single step fail, wait or be the last one.
 //!
-//! [`SimDisk`] is the medium, [`SimDisk::start`] starts a process that uses it. A process ends by [`SimDisk::kill`] (the page
-//! cache stays), by [`SimDisk::cut_power`] (the page cache is lost), or in the middle of a step by [`SimDisk::die_after`].
+//! [`SimDisk`] is the medium, and [`SimDisk::start`] starts a process that uses it. A process ends by [`SimDisk::kill`], which
+//! leaves the page cache, by [`SimDisk::cut_power`], which discards it, or in the middle of a step by [`SimDisk::die_after`].
 
 #![allow(dead_code, reason = "each test file uses its own part of it")]
 
@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 
 use hookhold::journal::disk::{Disk, DiskFile};
 
-/// Kind of a disk operation; each can be failed or held.
+/// Kind of disk operation that a test can fail or hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     Lock,
@@ -47,7 +47,7 @@ struct State {
     locks: HashMap<String, Weak<()>>,
     rules: Vec<Rule>,
     limit: u64,
-    /// Number of the running process; older ones are dead.
+    /// Number of the running process. All earlier processes are dead.
     process: u64,
     dead: bool,
     steps: u64,
@@ -65,7 +65,7 @@ struct Inode {
     durable: Vec<u8>,
 }
 
-/// One atomic change of the directory.
+/// One atomic change of the directory: removes a name and may add one.
 struct NameChange {
     removed: String,
     added: Option<(String, usize)>,
@@ -80,13 +80,9 @@ struct Rule {
 
 enum Action {
     /// Fails the next `times` steps.
-    Fail {
-        error: io::ErrorKind,
-        times: u64,
-    },
-    Hold {
-        waiting: u64,
-    },
+    Fail { error: io::ErrorKind, times: u64 },
+    /// Holds every step until the gate is released.
+    Hold { waiting: u64 },
 }
 
 /// Holds steps until it is released or dropped.
@@ -124,7 +120,7 @@ impl SimDisk {
         SimDisk(Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() }))
     }
 
-    /// Starts a new process. All older processes get errors from now on.
+    /// Starts a new process. Every step of an earlier process fails from now on.
     pub fn start(&self) -> Arc<dyn Disk> {
         let mut state = self.state();
         state.process += 1;
@@ -139,7 +135,7 @@ impl SimDisk {
         Arc::new(Process { disk: self.clone(), process: state.process })
     }
 
-    /// Kills the process as by `kill -9`. Everything it has written is in the page cache.
+    /// Kills the process as `kill -9` does. The page cache retains every write of the process.
     pub fn kill(&self) {
         let mut state = self.state();
         state.dead = true;
@@ -149,7 +145,7 @@ impl SimDisk {
         self.0.changed.notify_all();
     }
 
-    /// Kills the process and cuts the power. Every unsynced page and name survives or not, independently of the others.
+    /// Kills the process and cuts the power. Each unsynced page and each unsynced name survives or is lost independently.
     pub fn cut_power(&self) {
         self.kill();
         let State { files, names, durable_names, unsynced, rng, .. } = &mut *self.state();
@@ -173,18 +169,18 @@ impl SimDisk {
         names.clone_from(durable_names);
     }
 
-    /// Kills the process in its `steps`-th write access from now on, which takes effect only in part.
+    /// Kills the process in the `steps`-th step from now that changes the disk. That step may take effect in part.
     pub fn die_after(&self, steps: u64) {
         let mut state = self.state();
         state.die_at = Some(state.steps + steps);
     }
 
-    /// Returns true once the process has died.
+    /// True once the process has died.
     pub fn is_dead(&self) -> bool {
         self.state().dead
     }
 
-    /// Fails the next `times` steps of this kind on files whose names end with `ending`.
+    /// Makes the next `times` steps of this kind fail on files whose names end with `ending`.
     pub fn fail(&self, step: Step, ending: &str, error: io::ErrorKind, times: u64) {
         self.rule(step, ending, Action::Fail { error, times });
     }
@@ -194,18 +190,18 @@ impl SimDisk {
         self.state().rules.retain(|rule| !matches!(rule.action, Action::Fail { .. }));
     }
 
-    /// Holds all steps of this kind on files whose names end with `ending`.
+    /// Holds every step of this kind on files whose names end with `ending`, until the gate is released.
     pub fn hold(&self, step: Step, ending: &str) -> Gate {
         let id = self.rule(step, ending, Action::Hold { waiting: 0 });
         Gate { disk: self.clone(), id }
     }
 
-    /// Makes every sync from now on report success without any effect.
+    /// Makes every later sync succeed without any effect.
     pub fn ignore_syncs(&self) {
         self.state().ignores_syncs = true;
     }
 
-    /// Returns how many spare files have become a segment.
+    /// Returns the number of spare files that have become a segment.
     pub fn files_recycled(&self) -> u64 {
         self.state().recycled
     }
@@ -215,12 +211,12 @@ impl SimDisk {
         self.state().read
     }
 
-    /// Limits the bytes of all files together.
+    /// Limits the total size of all files.
     pub fn set_limit(&self, bytes: u64) {
         self.state().limit = bytes;
     }
 
-    /// Returns the bytes that all files occupy.
+    /// Returns the total size of all files in bytes.
     pub fn used(&self) -> u64 {
         self.state().used()
     }
@@ -238,7 +234,7 @@ impl SimDisk {
         }
     }
 
-    /// Returns the bytes of a file as a process would read them.
+    /// Returns the bytes of a file as a process reads them.
     pub fn bytes(&self, name: &str) -> Vec<u8> {
         let state = self.state();
         state.files[*state.names.get(name).expect("the file exists")].cache.clone()
@@ -250,7 +246,7 @@ impl SimDisk {
         state.names.get(name).map(|index| state.files[*index].cache.len())
     }
 
-    /// Creates a synced file.
+    /// Creates a file and syncs it.
     pub fn put_file(&self, name: &str, bytes: &[u8]) {
         let mut state = self.state();
         let index = state.files.len();
@@ -259,7 +255,7 @@ impl SimDisk {
         state.durable_names.insert(name.into(), index);
     }
 
-    /// Removes a file durably.
+    /// Removes a file and syncs the removal.
     pub fn remove_file(&self, name: &str) {
         let mut state = self.state();
         state.names.remove(name).expect("the file exists");
@@ -292,7 +288,7 @@ impl SimDisk {
 }
 
 impl Gate {
-    /// Waits until this many steps are held here at the same time.
+    /// Waits until the gate holds at least this many steps.
     pub fn wait_for(&self, steps: u64) {
         let mut state = self.disk.state();
         while self.held(&state) < steps {
@@ -300,7 +296,7 @@ impl Gate {
         }
     }
 
-    /// Returns true if a step is held here.
+    /// True if the gate holds a step.
     pub fn has_waiting(&self) -> bool {
         self.held(&self.disk.state()) > 0
     }
@@ -313,7 +309,7 @@ impl Gate {
     /// Lets all held steps continue.
     pub fn release(self) {}
 
-    /// Makes the held steps fail.
+    /// Makes one held step fail and lets the others continue.
     pub fn fail(self, error: io::ErrorKind) {
         let mut state = self.disk.state();
         for rule in state.rules.iter_mut().filter(|rule| rule.id == self.id) {
@@ -381,9 +377,9 @@ impl State {
     }
 }
 
-/// Why a step does not run.
+/// Reason why a step does not complete.
 enum StepError {
-    /// The process died, perhaps with a part of the step done.
+    /// The process is dead. A step that the death interrupted may have a partial effect.
     Dead {
         in_this_step: bool,
     },
@@ -552,7 +548,7 @@ struct File {
 }
 
 impl File {
-    /// Returns its current name, or else the name under which it was opened.
+    /// Returns the current name of the file, or the name at opening if the file no longer has one.
     fn name(&self) -> String {
         let state = self.process.disk.state();
         let now = state.names.iter().find(|(_, index)| **index == self.index);
@@ -569,7 +565,7 @@ impl DiskFile for File {
                 Ok(())
             }
             Err((mut state, error)) => {
-                // A write that is interrupted or fails may have written a part.
+                // An interrupted or failed write may have written a part of its bytes.
                 if !matches!(error, StepError::Dead { in_this_step: false }) {
                     let part = state.rng.usize(..=bytes.len());
                     state.files[index].write(&bytes[..part], offset as usize);
@@ -597,7 +593,7 @@ impl DiskFile for File {
                 }
             }
             Err((mut state, error)) => {
-                // Some pages reach the medium. After a failed sync the kernel treats the others as clean although they do not.
+                // Some pages reach the medium. After a failed sync, the other pages count as clean although they are lost.
                 let failed = matches!(error, StepError::Failed(_));
                 if !matches!(error, StepError::Dead { in_this_step: false }) {
                     let State { files, rng, .. } = &mut *state;

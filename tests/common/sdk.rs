@@ -105,7 +105,7 @@ impl Drop for Sdk {
     }
 }
 
-/// Computes the HMAC of `content` with the `openssl` command; `digest` is its name there, such as `sha256`.
+/// Computes the HMAC of `content` with the `openssl` command; `digest` is one of its digest names, such as `sha256`.
 pub fn openssl_hmac(digest: &str, key: &[u8], content: &[u8]) -> Vec<u8> {
     let mut child = Command::new("openssl")
         .args([

@@ -212,7 +212,7 @@ async fn a_failed_write_forgets_keys_and_abandons_the_segment() {
     assert_eq!(harness.outcome("stripe", "evt_1").await, Outcome::Duplicate);
 }
 
-/// Whatever part of the commit reached the disk, recovery and the retries agree, and every event is stored once.
+/// Recovery and the retries agree on the part of the commit that reached the disk, so every event is stored once.
 #[tokio::test]
 async fn after_a_failed_sync_recovery_decides_about_keys() {
     let ids: Vec<String> = (0..20).map(|n| format!("evt_{n}")).collect();

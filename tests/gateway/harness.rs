@@ -175,7 +175,7 @@ impl Harness {
         self.deliver(source, id).await.outcome
     }
 
-    /// Returns the ids of all stored events in the order of a reader. An event without an id has an empty one.
+    /// Returns the ids of all stored events in reading order; an empty string for an event without an id.
     pub fn stored_ids(&self) -> Vec<String> {
         let mut reader = self.journal.reader(0);
         std::iter::from_fn(|| next(&mut reader)).collect()
