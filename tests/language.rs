@@ -98,6 +98,7 @@ const QUESTIONS: &[&str] = &["What", "Who", "Whose", "How", "Since when", "Wheth
 const ALLOWED: &[(&str, &str, &str)] = &[
     ("src/cli/doctor.rs", "\"refused_as\"", "a public JSON key"),
     ("src/forward/kafka_error.rs", "=> \"refused\"", "a value of the metric label reason"),
+    ("src/server/http1.rs", "malformed, too long or incomplete", "the word says how long"),
     ("tests/forward.rs", "\"refused\"", "a value of the metric label reason"),
     ("tests/forward.rs", "reason=\\\"refused\\\"", "a value of the metric label reason"),
     ("tests/gateway/harness.rs", "\".lanes\"", "the extension of the journal's topic summaries"),
@@ -123,7 +124,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
 ];
 
 /// Number of findings that are still allowed. Lower it with every correction.
-const LEFT: usize = 5_000;
+const LEFT: usize = 34;
 
 /// Files and directories that the tests skip: build output, code of other projects, published texts, and this file.
 const NOT_OURS: &[&str] =
