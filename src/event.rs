@@ -191,8 +191,8 @@ impl fmt::Display for LogId {
     }
 }
 
-/// The place of an event in the journal. Exists only once the event is on disk, and stays the same when frames
-/// are copied.
+/// The place of an event in the journal. Exists only once the event is on disk, and stays the same when
+/// frames are copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Position {
     /// The opening that first wrote the event.

@@ -83,8 +83,8 @@ impl Gateway {
         self.sources.load().get(path).cloned()
     }
 
-    /// Warns about each secret that expires soon or has expired, at most once a day per secret. Must be called
-    /// periodically.
+    /// Warns about each secret that expires soon or has expired, at most once a day per secret. Must be
+    /// called periodically.
     pub fn warn_of_expiry(&self, now: UnixMillis) {
         self.sources.load().values().for_each(|live| live.warn_of_expiry(now));
     }
@@ -118,8 +118,8 @@ impl Gateway {
         self.sources.load().values().for_each(|live| live.update_metrics(now));
     }
 
-    /// Verifies, deduplicates and stores one complete delivery. Answers `deadline` when that time has come, even if the event
-    /// is stored later. Dropping the future does not cancel the append.
+    /// Verifies, deduplicates and stores one complete delivery. Once `deadline` has passed, the answer is `deadline`, even if
+    /// the event is stored later. Dropping the future does not cancel the append.
     pub async fn receive(&self, live: &LiveSource, delivery: Delivery, deadline: Instant) -> Answer {
         let now = delivery.received_at;
         let verified = match live.verifier.verify(&delivery) {

@@ -67,8 +67,8 @@ limits! {
         max_connections_per_address: usize = count(2_500, 1..=1_000_000);
         /// Bytes of request bodies in memory at one time.
         max_in_flight: usize = bytes(256 * MIB, MIB..=TIB);
-        /// Bytes of request bodies of one address in memory at one time. A body at least as
-        /// large as all others together may exceed the limit.
+        /// Bytes of request bodies of one address in memory at one time. A body at least as large as all others
+        /// together may exceed the limit.
         max_in_flight_per_address: usize = bytes(64 * MIB, MIB..=TIB);
         /// Rejected deliveries of one address before its requests are answered `rate_limited`. Genuine deliveries never count.
         max_rejected_per_address: Rate = rate("600/m");
@@ -82,8 +82,8 @@ limits! {
         max_header_size: usize = bytes(32 * KIB, 8 * KIB..=MIB);
         /// Header fields of one request.
         max_headers: usize = count(100, 16..=1_000);
-        /// Time that a connection may stay open without a request. The default exceeds that of common load balancers, 60 s, so
-        /// that the balancer closes first: one that sends into a connection that was just closed loses the request.
+        /// Time that a connection may stay open without a request. The default is longer than the 60 s of common load
+        /// balancers, so that the balancer closes first: a request that it sends into a closed connection is lost.
         idle_timeout: Duration = duration(75 * SECOND, SECOND..=HOUR);
         /// Time from the start of a connection to the end of its PROXY header and TLS handshake.
         handshake_timeout: Duration = duration(10 * SECOND, SECOND / 10..=MINUTE);

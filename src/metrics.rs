@@ -66,7 +66,7 @@ metrics! {
         success_rate_threshold: GaugeVec = float_gauges("hookhold_success_rate_threshold", &["source"]);
         /// Events stored after their sender had been answered 503 deadline or had disconnected.
         stored_after_answer: IntCounter = counter("hookhold_stored_after_answer_total");
-        /// Stored events without a dedupe key, whose duplicates cannot be recognised.
+        /// Events stored without a dedupe key; their duplicates cannot be recognised.
         keyless: IntCounterVec = counters("hookhold_keyless_total", &["source"]);
         /// Rejected deliveries that sampling left out of the log.
         rejected_log_suppressed: IntCounter = counter("hookhold_rejected_log_suppressed_total");

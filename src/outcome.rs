@@ -12,7 +12,7 @@ macro_rules! outcomes {
             /// All outcomes.
             pub const ALL: &'static [Outcome] = &[$(Outcome::$name,)*];
 
-            /// Returns the word of the log field and metric label `outcome`.
+            /// Returns the value of the log field and metric label `outcome`.
             pub fn word(self) -> &'static str {
                 match self { $(Outcome::$name => $word,)* }
             }
@@ -69,7 +69,7 @@ outcomes! {
     Overloaded "overloaded" 503,
     /// The deadline of the delivery has passed. Its event may be stored later.
     Deadline "deadline" 503,
-    /// The sender closed the connection before its last byte.
+    /// The sender closed the connection before the last byte of the request.
     Disconnected "disconnected" 499,
 }
 

@@ -1,10 +1,10 @@
 //! Holds the latest rejected deliveries as received, so that `hookhold doctor` can explain them without a recording. The
 //! store is opt-in (`[admin] keep_rejected`), in memory only, and lost when the process ends.
 //!
-//! Unknown senders cause most entries, so no single sender may fill the store. It holds at most [`MAX_PER_SENDER`] entries of each
-//! address, source and outcome, [`MAX_PER_GROUP`] of each source and outcome, and [`RejectionStore::limit`] bytes in total.
-//! When the bytes are used up, it drops the oldest entry of the largest group, so that a flood in one group does not evict
-//! the others. Credentials (Authorization, Cookie, Proxy-Authorization) are left out, as in the journal.
+//! Unknown senders cause most entries, so no single sender may fill the store. It holds at most [`MAX_PER_SENDER`] entries of
+//! each address, source and outcome, [`MAX_PER_GROUP`] of each source and outcome, and [`RejectionStore::limit`] bytes in
+//! total. When the bytes are used up, it drops the oldest entry of the largest group, so that a flood in one group does not
+//! evict the others. Credentials (Authorization, Cookie, Proxy-Authorization) are left out, as in the journal.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -203,9 +203,9 @@ fn request(delivery: &Delivery, body: &[u8]) -> Vec<u8> {
     request
 }
 
-/// Limit of entries of one address, source and outcome.
+/// Limit on the entries of one address, source and outcome.
 pub const MAX_PER_SENDER: usize = 4;
-/// Limit of entries of one source and outcome.
+/// Limit on the entries of one source and outcome.
 pub const MAX_PER_GROUP: usize = 64;
 /// Divisor of the limit in bytes. The result is the size of the largest body that is stored.
 pub const BODY_DIVISOR: usize = 4;

@@ -150,5 +150,5 @@ fn not_appended(rejected: AppendRejected) -> Resolution {
 pub(super) const SYNC_FAILED: &str = "a journal sync failed and the process exits; check the disk";
 const FULL: &str =
     "the journal has reached max_size or the disk is full, and all stored events are still needed; check Kafka and the disk";
-/// Limit of concurrent lookups on disk. Deliveries beyond it are rejected as `overloaded`.
+/// Limit on concurrent lookups on disk. Deliveries beyond it are rejected as `overloaded`.
 const MAX_LOOKUPS: usize = 256;

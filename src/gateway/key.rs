@@ -6,8 +6,8 @@ use std::hash::Hasher;
 use crate::event_key::EventKey;
 use crate::verify::Identity;
 
-/// Hashes source, event type and identity. Each field is length-prefixed, so that different fields never result in
-/// the same hash input. Returns `None` for a keyless event.
+/// Hashes source, event type and identity. Each field is length-prefixed, so that different fields never result in the
+/// same hash input. Returns `None` for a keyless event.
 pub(super) fn of(hash_key: &[u8; 16], source: &str, event_type: Option<&str>, identity: &Identity) -> Option<EventKey> {
     let mut hasher = SipHasher24::new_with_key(hash_key);
     let mut field = |bytes: &[u8]| {
@@ -77,7 +77,7 @@ mod tests {
         assert_eq!(all[0], of(&key, "a", Some("t"), &id(&["1"], None)));
     }
 
-    /// With other keys, a retry of an event in an existing journal would be stored again.
+    /// If the hash changed, existing journals would store retries of their events again.
     #[test]
     fn keys_in_existing_journals_stay_valid() {
         let key = |identity: &Identity| base16ct::lower::encode_string(&of(&[7; 16], "a", Some("t"), identity).expect("a key").0);
