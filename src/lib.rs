@@ -89,7 +89,7 @@ pub mod forward;
 
 pub mod admin;
 
-// Modules that every room may import.
+// Modules that every room may import, except `config`, which only `service` imports.
 pub mod address;
 pub mod answer;
 pub mod certificate;

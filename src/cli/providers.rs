@@ -14,7 +14,7 @@ use super::{Context, ExitStatus, UsageError, VerbResult};
 
 /// List the built-in providers, or show how to connect one.
 ///
-/// A provider that is not listed works with an inline recipe: see config/hookhold.toml.
+/// A sender that is not listed and signs with an HMAC works with an inline recipe: see docs/providers.md.
 #[derive(clap::Args)]
 pub(super) struct ProvidersArgs {
     /// Provider to connect.

@@ -29,7 +29,7 @@ use report::{DeliveryKind, SendReport, SendResponse};
 ///
 /// Each delivery has its own id and is signed with the first valid secret of the source, as the provider would sign it. The
 /// report counts the responses to each kind of delivery and shows their latency. The exit code is 1 if a response is not the
-/// expected one for its kind of delivery.
+/// expected one.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct SendArgs {

@@ -24,10 +24,10 @@ pub(super) struct TailArgs {
     /// Wait for further events until interrupted.
     #[arg(long, short)]
     follow: bool,
-    /// First sequence number to show. If its event is no longer in the journal, start at the oldest one.
+    /// Show events from this sequence number on, or from the oldest event if that is newer.
     #[arg(long, value_name = "SEQ", conflicts_with = "last")]
     from: Option<u64>,
-    /// Number of latest events to show [default: 10].
+    /// Show the N latest events [default: 10].
     #[arg(long, value_name = "N")]
     last: Option<u64>,
     /// Show only events of this source.
