@@ -147,7 +147,7 @@ impl Event {
         &self.0.request
     }
 
-    /// Returns the body, byte for byte as it was received and signed.
+    /// Returns the body, byte for byte as received.
     pub fn body(&self) -> &Bytes {
         &self.0.body
     }
