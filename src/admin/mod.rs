@@ -1,7 +1,7 @@
 //! The admin listener, for operators and their tools: `/metrics`, `/livez`, `/readyz`, `/api/changes`, `/api/rejections`.
 //! Read-only, never on the port for deliveries, and open until the end of a drain.
 //!
-//! Each page asks the running gateway through [`AdminQueries`] when it is requested. This room knows nothing else of the
+//! Each request for a page queries the running gateway through [`AdminQueries`]. This room depends on nothing else of the
 //! gateway.
 
 mod readiness;
@@ -25,7 +25,7 @@ use tokio::time::{sleep, timeout};
 
 pub use readiness::{ComponentHealth, HealthState, Readiness};
 
-/// Questions that the pages put to the running gateway.
+/// Queries of the pages to the running gateway.
 pub trait AdminQueries: Send + Sync {
     /// Updates the values that are computed at scrape time, such as lag, and renders every metric. Must not block.
     fn render_metrics(&self) -> String;
@@ -36,20 +36,20 @@ pub trait AdminQueries: Send + Sync {
     /// Returns the changes that a reload of the configuration would make, as one JSON object. May block.
     fn changes(&self) -> String;
 
-    /// Returns the stored rejections of one source or of all, newest first, one line of JSON each; `None` if rejections are not
-    /// stored. May block.
+    /// Returns the stored rejections of one source or of all, newest first, one JSON object per line; `None` if rejections
+    /// are not stored. May block.
     fn rejections(&self, source: Option<&str>) -> Option<String>;
 }
 
-/// The pages. Each page that may block has one permit: clients that request it and hang up must not use up the threads for
-/// blocking work.
+/// State of the pages. Each page that may block has one permit, so that clients that request it and disconnect cannot use
+/// up the threads for blocking work.
 struct Pages {
     queries: Arc<dyn AdminQueries>,
     changes: Arc<Semaphore>,
     rejections: Arc<Semaphore>,
 }
 
-/// Serves the pages until `stop`, then closes open connections. All tasks have ended when it returns.
+/// Serves the pages until `stop` completes, then closes open connections. Returns when all tasks have ended.
 pub async fn serve(listener: TcpListener, queries: Arc<dyn AdminQueries>, stop: impl Future<Output = ()>) {
     let [changes, rejections] = [(); 2].map(|()| Arc::new(Semaphore::new(1)));
     let pages = Arc::new(Pages { queries, changes, rejections });
@@ -79,7 +79,7 @@ async fn serve_connection(stream: TcpStream, pages: Arc<Pages>) {
         let pages = pages.clone();
         async move { Ok::<_, Infallible>(page(&pages, request.method(), request.uri()).await) }
     });
-    // A connection that ends with an error needs no report: the next scrape opens another.
+    // A failed connection needs no log line, because the next scrape opens another.
     let _ = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).await;
 }
 
@@ -109,11 +109,12 @@ async fn page(pages: &Pages, method: &Method, uri: &Uri) -> Response<Full<Bytes>
             })
             .await
         }
-        _ => respond(StatusCode::NOT_FOUND, TEXT, format!("pages: {}\n", PATHS.join(" "))),
+        _ => respond(StatusCode::NOT_FOUND, TEXT, format!("expected one of {}\n", PATHS.join(", "))),
     }
 }
 
-/// Renders a page on a thread for blocking work. The permit is held until the page is rendered, even if the client has hung up.
+/// Renders a page on a thread for blocking work. Holds the permit until the page is rendered, even if the client has
+/// disconnected.
 async fn blocking<F>(permit: &Arc<Semaphore>, render: F) -> Response<Full<Bytes>>
 where
     F: FnOnce() -> Response<Full<Bytes>> + Send + 'static,
@@ -145,11 +146,11 @@ const JSON: &str = "application/json";
 const JSON_LINES: &str = "application/jsonl";
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Open connections to the admin listener; further ones wait to be accepted.
+/// Limit on open connections to the admin listener. Further connections wait to be accepted.
 const MAX_CONNECTIONS: usize = 64;
 
 /// Age at which a connection is closed, whether idle, slow or busy: one limit for every way in which a connection can hang.
 const CONNECTION_LIFETIME: Duration = Duration::from_secs(300);
 
-/// Pause after a failed accept, nearly always a lack of file descriptors.
+/// Pause after a failed accept. The cause is nearly always a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -1,5 +1,5 @@
-//! The body of `/readyz`: one word for each component, and a 503 only where a load balancer can help by sending deliveries
-//! elsewhere.
+//! The body of `/readyz`: one word for each component. The status is 503 only if a load balancer can help by sending
+//! deliveries elsewhere.
 
 use serde::Serialize;
 
@@ -8,7 +8,7 @@ use serde::Serialize;
 pub struct Readiness {
     /// True once a shutdown has begun.
     pub draining: bool,
-    /// State of the journal: whether deliveries can be stored.
+    /// State of the journal; failed if deliveries cannot be stored.
     pub journal: ComponentHealth,
     /// State of forwarding. Never makes the process unready, because the journal holds the events meanwhile.
     pub kafka: ComponentHealth,
@@ -17,7 +17,7 @@ pub struct Readiness {
 /// State of one component.
 #[derive(Clone, Debug, Serialize)]
 pub struct ComponentHealth {
-    /// The state in one word.
+    /// State in one word.
     pub state: HealthState,
     /// Reasons for the state, for the operator: one line for each problem.
     pub details: Vec<String>,
@@ -38,12 +38,12 @@ pub enum HealthState {
 }
 
 impl ComponentHealth {
-    /// A component without problems.
+    /// Returns the health of a component without problems.
     pub fn ok() -> ComponentHealth {
         ComponentHealth { state: HealthState::Ok, details: Vec::new() }
     }
 
-    /// A component that is not configured.
+    /// Returns the health of a component that is not configured.
     pub fn off() -> ComponentHealth {
         ComponentHealth { state: HealthState::Off, details: Vec::new() }
     }
@@ -55,12 +55,12 @@ impl ComponentHealth {
 }
 
 impl Readiness {
-    /// Returns false during a drain and while deliveries cannot be stored.
+    /// True unless a shutdown has begun or deliveries cannot be stored.
     pub fn is_ready(&self) -> bool {
         !self.draining && self.journal.state != HealthState::Failed
     }
 
-    /// Renders one JSON object: `ready` and the fields of this struct.
+    /// Renders `ready` and the fields of this struct as one JSON object.
     pub fn to_json(&self) -> String {
         #[derive(Serialize)]
         struct Page<'a> {
@@ -69,7 +69,7 @@ impl Readiness {
             components: &'a Readiness,
         }
         let page = Page { ready: self.is_ready(), components: self };
-        serde_json::to_string(&page).expect("strings and flags always have a JSON form") + "\n"
+        serde_json::to_string(&page).expect("strings and flags can always be written as JSON") + "\n"
     }
 }
 
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_drain_or_a_failed_journal_makes_it_unready() {
+    fn only_a_drain_or_failed_journal_is_unready() {
         let unwell = |state| ComponentHealth::or(state, vec!["why".into()]);
         let ready = Readiness { draining: false, journal: ComponentHealth::ok(), kafka: ComponentHealth::off() };
         assert!(ready.is_ready());

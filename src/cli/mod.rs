@@ -1,5 +1,5 @@
-//! The command line: one file per verb. A verb returns an exit status or one error, which is printed here on one line with its
-//! causes. This file knows the arguments that all verbs share, and nothing of what a verb does.
+//! The command line, one file per verb. A verb returns an exit status or one error; this file prints the error and its
+//! causes on one line. It handles the arguments that all verbs share, and does not depend on the work of a verb.
 
 mod ask;
 mod check;
@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use hookhold::config::{Config, JournalConfig, KafkaCheck};
-use hookhold::diagnostic::{Diagnostics, nearest};
+use hookhold::diagnostic::{Diagnostics, did_you_mean};
 use hookhold::journal::ReadOnlyJournal;
 use hookhold::journal::disk::LocalDisk;
 
@@ -31,7 +31,7 @@ type VerbResult = Result<ExitStatus, Box<dyn Error>>;
 /// Receive webhooks, verify them, store them on disk, and forward them to Kafka.
 ///
 /// A delivery is answered 2xx only when it is verified and on disk. Duplicates are answered 2xx and dropped. Kafka may be
-/// down for days: senders do not notice.
+/// down for days without any effect on senders.
 #[derive(Parser)]
 #[command(version, max_term_width = 100, after_help = AFTER)]
 struct Cli {
@@ -73,13 +73,13 @@ struct Context {
 /// Exit status of the process; the value is the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ExitStatus {
-    /// The verb did its work.
+    /// The verb succeeded.
     Done,
-    /// The verb could not do its work, or what it checked is not in order.
+    /// The verb failed, or a check found a problem.
     Failed,
     /// The configuration or the command line has a mistake.
     Usage,
-    /// The journal failed, so the disk is in doubt.
+    /// The journal failed. The disk must be checked.
     JournalFailed,
 }
 
@@ -114,7 +114,7 @@ pub fn main() -> ExitCode {
     ExitCode::from(status as u8)
 }
 
-/// Prints an error and returns its exit status. A broken pipe is no error: the reader of our output has seen enough.
+/// Prints an error and returns its exit status. A broken pipe is not an error: the reader of the output has closed it.
 fn report(error: &(dyn Error + 'static)) -> ExitStatus {
     let chain: Vec<&(dyn Error + 'static)> = std::iter::successors(Some(error), |&error| error.source()).collect();
     if chain.iter().any(|error| is_broken_pipe(*error)) {
@@ -145,7 +145,7 @@ impl Context {
         Ok(Config::load(&self.file()?, KAFKA)?)
     }
 
-    /// Opens the journal read-only, next to a process that may be writing to it.
+    /// Opens the journal read-only. Another process may be writing to it.
     fn journal(&self) -> Result<ReadOnlyJournal, Box<dyn Error>> {
         let dir = JournalConfig::load(&self.file()?)?.dir;
         let disk = LocalDisk::existing(&dir).map_err(|source| NoJournal { dir, source })?;
@@ -164,13 +164,13 @@ impl Context {
     }
 }
 
-/// Returns the error for a source name that is not configured, with the nearest name that is.
+/// Returns the error for a source that is not configured, with the configured names.
 fn unknown_source(name: &str, names: &[String]) -> UsageError {
-    let hint = nearest(name, names).map_or(String::new(), |near| format!(", did you mean {near}?"));
-    UsageError(format!("no source named {}{hint}; configured: {}", name.escape_debug(), names.join(", ")))
+    let (configured, hint) = (names.join(", "), did_you_mean(name, names));
+    UsageError(format!("no source named {}; configured: {configured}{hint}", name.escape_debug()))
 }
 
-/// Check of one librdkafka property. `config` does not know librdkafka.
+/// Checks one librdkafka property. Passed in, because `config` does not depend on librdkafka.
 const KAFKA: KafkaCheck = hookhold::forward::check_setting;
 
 const AFTER: &str = "\
@@ -187,4 +187,4 @@ Exit codes:
   0  success
   1  the command failed
   2  the command line or the configuration is invalid
-  3  the journal failed: check the disk before the next start";
+  3  the journal failed; check the disk before the next start";

@@ -1,4 +1,4 @@
-//! `hookhold run`: arguments, log, limit of open files, signals and exit code around a [`Service`].
+//! Runs a [`Service`]: arguments, log, limit of open files, signals and exit code of `hookhold run`.
 
 use std::error::Error;
 use std::io::{self, IsTerminal};
@@ -22,7 +22,7 @@ use super::{Context, ExitStatus, VerbResult};
 /// drain_deadline. A second signal ends the process at once; every delivery that was answered 2xx is on disk.
 ///
 /// SIGHUP reloads the configuration and its secrets. A file with a mistake, or with a change that needs a restart, changes
-/// nothing and is reported in the log; `hookhold check --diff` shows beforehand what would change.
+/// nothing and is reported in the log; `hookhold check --diff` shows the changes beforehand.
 #[derive(clap::Args)]
 pub struct RunArgs {
     /// Format of log lines on standard error: text or json.
@@ -39,7 +39,7 @@ enum LogFormat {
 /// Runs the gateway.
 pub fn run(context: &Context, args: RunArgs) -> VerbResult {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    // Registered first and handled once everything runs: without a handler, a SIGHUP during the recovery ends the process.
+    // Registered before the recovery, during which an unhandled SIGHUP would end the process. Handled once everything runs.
     let hangups = runtime.block_on(async { signal(SignalKind::hangup()) })?;
     let config = service::load_config(&context.file()?)?;
     let format = if args.log_format == LogFormat::Json { log::Format::Json } else { log::Format::Text };
@@ -72,11 +72,11 @@ pub fn run(context: &Context, args: RunArgs) -> VerbResult {
         }
     });
     let stopped = service.stop();
-    // Work that hangs on a broken disk, or reads a file without an end, must not delay the exit. Until this line a second signal
+    // Work that hangs on a broken disk or reads an endless file must not delay the exit. Up to this line, a second signal
     // ends such work.
     runtime.shutdown_timeout(LAST_RESPONSES);
     if let Err(error) = stopped {
-        tracing::error!("{error}; exiting with code 3");
+        tracing::error!("{error}; exiting with code 3; check the disk");
         return Ok(ExitStatus::JournalFailed);
     }
     tracing::info!("stopped");
@@ -87,13 +87,13 @@ fn open_disk(config: &Config) -> io::Result<LocalDisk> {
     let dir = &config.journal.dir;
     let disk = LocalDisk::create(dir)?;
     if let Ok((file_system, false)) = journal::file_system(dir) {
-        let risk = "a 2xx may not survive a power cut: the guarantees of a sync are known for ext4 and XFS only";
+        let risk = "a 2xx may not survive a power cut; move the journal to ext4 or XFS, whose sync guarantees are known";
         tracing::warn!(file_system, dir = %dir.display(), "{risk}");
     }
     Ok(disk)
 }
 
-/// Each connection and each segment needs a file descriptor.
+/// Returns the number of file descriptors that connections, segments and other files need.
 fn files_needed(config: &Config) -> u64 {
     let segments = config.journal.limits.max_size / config.journal.limits.segment_size;
     config.server.limits.max_connections as u64 + segments + OTHER_FILES
@@ -106,7 +106,7 @@ fn raise_file_limit(needed: u64) {
     let raised = current == maximum || setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok();
     let limit = if raised { maximum } else { current };
     if let Some(limit) = limit.filter(|limit| *limit < needed) {
-        let hint = "connections beyond it wait: raise LimitNOFILE in the systemd unit, `ulimit -Hn` in a shell or --ulimit nofile \
+        let hint = "further connections wait; raise LimitNOFILE in the systemd unit, `ulimit -Hn` in a shell or --ulimit nofile \
                     of a container, or lower max_connections";
         tracing::warn!(limit, needed, hint, "the limit of open files is too low for max_connections and the journal");
     }
@@ -136,7 +136,7 @@ fn handle_signals(service: Service, shutdown: Shutdown, mut hangups: Signal) -> 
     Ok(())
 }
 
-/// Exits although a disk or a broker hangs. Every delivery that was answered 2xx is on disk by then.
+/// Exits even if a disk or a broker hangs. Every delivery that was answered 2xx is on disk by then.
 async fn exit_by_force() {
     tokio::time::sleep(LAST_RESPONSES).await;
     tracing::warn!("shutdown timed out; exiting");

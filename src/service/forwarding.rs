@@ -1,4 +1,4 @@
-//! The owner of the forwarder: starts, replaces and stops it, and answers questions about it meanwhile.
+//! Owns the forwarder: starts, replaces and stops it, and reports its state meanwhile.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -9,11 +9,11 @@ use crate::forward::{self, Forwarder};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 
-/// The forwarder, and what a new one is made of.
+/// The forwarder, and the parts that a new forwarder needs.
 ///
-/// The caller makes sure, by holding the lock of the configuration, that no two of `start`, `apply` and `stop` overlap. The
-/// lock in here is held only to look at the forwarder or to exchange it, never while one stops: a stop waits for Kafka, and
-/// `/metrics` and `/readyz` must not.
+/// The caller holds the lock of the configuration, so `start`, `apply` and `stop` never overlap. The lock of `forwarder` is
+/// held only to read or exchange the forwarder, never during its stop: a stop waits for Kafka, while `/metrics` and
+/// `/readyz` must not wait.
 pub(super) struct Forwarding {
     /// `None` without `[kafka]`, while the Kafka client is replaced, and after a stop.
     forwarder: Mutex<Option<Forwarder>>,
@@ -27,14 +27,14 @@ impl Forwarding {
         Forwarding { forwarder: Mutex::new(None), journal, metrics, clock }
     }
 
-    /// Starts a forwarder. There must be none.
+    /// Starts a forwarder. Must not be called while one runs.
     pub(super) fn start(&self, settings: forward::Settings) {
         let forwarder = forward::start(self.journal.clone(), settings, self.metrics.clone(), self.clock.clone());
         *self.lock() = Some(forwarder);
     }
 
-    /// Puts other settings into force. A change that needs another Kafka client stops the forwarder, which waits for
-    /// acknowledgements, and starts another. Does nothing where there is no forwarder.
+    /// Applies other settings. A change that needs another Kafka client stops the forwarder, which waits for
+    /// acknowledgements, and starts another. Does nothing without a forwarder.
     pub(super) fn apply(&self, settings: forward::Settings) {
         let Some(Err(settings)) = self.lock().as_ref().map(|forwarder| forwarder.reconfigure(settings)) else { return };
         self.stop(LAST_ACKNOWLEDGEMENTS);
@@ -43,7 +43,7 @@ impl Forwarding {
 
     /// Stops the forwarder, if there is one, waiting up to `wait` for acknowledgements.
     pub(super) fn stop(&self, wait: Duration) {
-        // A binding of its own: the lock must be free before the forwarder stops.
+        // A separate statement, so that the lock is released before the forwarder stops.
         let forwarder = self.lock().take();
         if let Some(forwarder) = forwarder {
             tracing::info!("waiting for acknowledgements from Kafka");

@@ -1,17 +1,18 @@
 //! The running gateway as a library:
 //!
-//! 1. [`Service::open`] opens the journal, which recovers what a crash left, and prepares sources and TLS. Nothing is received
-//!    or forwarded yet.
-//! 2. [`Service::start`] starts forwarding and serves deliveries and admin pages until the shutdown signal or a failed journal.
-//!    They stop in the opposite order: deliveries, forwarding, admin pages.
-//! 3. [`Service::reload`] replaces the configuration meanwhile, whole or not at all.
+//! 1. [`Service::open`] opens the journal, which includes recovery after a crash, and prepares sources and TLS. It neither
+//!    receives nor forwards events.
+//! 2. [`Service::start`] starts forwarding, and serves deliveries and admin pages until a shutdown or a failure of the journal.
+//!    A shutdown stops deliveries first, then forwarding, then admin pages.
+//! 3. [`Service::reload`] replaces the configuration meanwhile, as a whole or not at all.
 //! 4. [`Service::stop`] closes the journal.
 //!
-//! Disk, clock, shutdown signal and listeners are passed in. The service knows neither command-line arguments nor Unix signals
-//! nor exit codes, and it never ends the process.
+//! Disk, clock, shutdown signal and listeners are passed in. The service depends neither on command-line arguments nor on
+//! Unix signals or exit codes, and never ends the process.
 //!
-//! Two locks, taken in this order: the configuration (held by a reload and while forwarding starts or stops, both of which may
-//! wait for Kafka), then the forwarder (never held while waiting, because `/metrics` and `/readyz` take it).
+//! Two locks are taken in a fixed order: first the lock of the configuration, then the lock of the forwarder. A reload
+//! holds the first one, and so do the start and the stop of forwarding; all three may wait for Kafka. The second one is
+//! never held during a wait, because `/metrics` and `/readyz` take it.
 
 mod forwarding;
 mod reload;
@@ -41,12 +42,12 @@ use forwarding::Forwarding;
 
 pub use settings::load_config;
 
-/// A gateway. Cheap to clone; every clone is a handle to the same one.
+/// A running gateway. Every clone is a cheap handle to the same gateway.
 #[derive(Clone)]
 pub struct Service(Arc<Components>);
 
 struct Components {
-    /// The configuration in force.
+    /// Configuration in force.
     config: Mutex<Config>,
     journal: Journal,
     gateway: Arc<Gateway>,
@@ -96,13 +97,13 @@ pub enum ServeError {
     Panic(#[from] JoinError),
 }
 
-/// The journal failed: which of the last events are on disk is known only after the next start.
+/// The journal failed. The next start determines which of the last events are on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the journal failed")]
 pub struct JournalFailed;
 
 impl Listeners {
-    /// Opens the listeners that the configuration names. Must be called inside a tokio runtime.
+    /// Opens the listeners of the configuration. Must be called inside a tokio runtime.
     pub fn open(config: &Config) -> Result<Listeners, ListenError> {
         let open = |key, address| server::listen(address).map_err(|source| ListenError { key, address, source });
         let deliveries = open("server.listen", config.server.listen)?;
@@ -135,8 +136,8 @@ impl Service {
     /// The future returns early if the journal fails, after a moment in which waiting senders receive their 503. The process must
     /// then exit.
     pub fn start(&self, listeners: Listeners) -> impl Future<Output = Result<(), ServeError>> + Send + use<> {
-        // Everything that needs the configuration happens here and not in the future: a reload that hangs on a file holds the
-        // configuration, and must not keep the listeners from being served. So a caller starts first and then handles SIGHUP.
+        // The configuration is read here and not in the future: a reload that hangs on a file holds the configuration, and
+        // must not delay the listeners. So a caller starts the service first and then handles SIGHUP.
         self.start_forwarding();
         let serving = self.server().serve(listeners.deliveries, self.0.shutdown.clone());
         self.clone().serve(serving, listeners.admin)
@@ -152,7 +153,7 @@ impl Service {
             biased;
             () = journal_failed.notified() => {
                 tracing::error!("the journal failed and stores no more events; stopping");
-                // Serve on for a moment: every sender that waits for the journal still needs its 503.
+                // Serving continues for a moment, because every sender that waits for the journal still needs its 503.
                 drop(tokio::time::timeout(LAST_RESPONSES, serving).await);
                 return Err(JournalFailed.into());
             }
@@ -164,11 +165,12 @@ impl Service {
         Ok(admin.await?)
     }
 
-    /// Closes the journal: commits what it has accepted and ends its threads. Stops forwarding first if it still runs. Blocks.
-    /// A journal that has failed is left alone, because closing it could wait for a broken disk.
+    /// Closes the journal: commits all accepted events and ends its threads. Stops forwarding first if it still runs.
+    /// Blocks. Does not close a journal that has failed, because that could wait for a broken disk.
     pub fn stop(&self) -> Result<(), JournalFailed> {
         if !self.0.journal.failed() {
-            // Without a forwarder there is nothing to wait for, not even a reload that reads a file without an end.
+            // Without a forwarder, the lock of the configuration is not taken: a reload that reads an endless file may hold
+            // it.
             if self.forwarding().is_some() {
                 self.stop_forwarding(LAST_ACKNOWLEDGEMENTS);
             }
@@ -177,17 +179,17 @@ impl Service {
         if self.0.journal.failed() { Err(JournalFailed) } else { Ok(()) }
     }
 
-    /// Starts forwarding from the cursor of each topic; does nothing without `[kafka]`. [`Service::start`] calls this.
+    /// Starts forwarding from the cursor of each topic. Does nothing without `[kafka]`. [`Service::start`] calls this.
     pub fn start_forwarding(&self) {
         let config = self.config();
         match settings::forward_settings(&config) {
             Some(settings) => self.0.forwarding.start(settings),
-            None => tracing::info!("no [kafka] section: events stay in the journal and the oldest are deleted after `retain`"),
+            None => tracing::info!("no [kafka] section; events stay in the journal and are deleted after `retain`, oldest first"),
         }
     }
 
-    /// Stops forwarding, waiting up to `wait` for acknowledgements. Waits for a reload in progress; a later one does not start
-    /// forwarding again. Blocks. A shutdown and [`Service::stop`] call this.
+    /// Stops forwarding, and waits up to `wait` for acknowledgements. Waits for a reload in progress; a later reload does
+    /// not start forwarding again. Blocks. A shutdown and [`Service::stop`] call this.
     pub fn stop_forwarding(&self, wait: Duration) {
         let _no_reload = self.config();
         self.0.forwarding.stop(wait);
@@ -203,7 +205,7 @@ impl Service {
         &self.0.journal
     }
 
-    /// Returns the metrics. Values that are computed at scrape time are as of the last scrape.
+    /// Returns the metrics. Values that are computed at scrape time date from the last scrape.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.0.metrics
     }
@@ -247,14 +249,14 @@ impl Service {
             }
             true
         }));
-        // It may have failed before the callback was registered.
+        // The journal may have failed before the callback was registered.
         if self.0.journal.failed() {
             failed.notify_one();
         }
         failed
     }
 
-    /// Warns of secrets that are about to expire, for as long as it is polled.
+    /// Warns of secrets that are about to expire. Never returns.
     async fn warn_of_expiring_secrets(&self) {
         let mut interval = tokio::time::interval(SECRET_CHECK_INTERVAL);
         loop {
@@ -264,11 +266,11 @@ impl Service {
     }
 }
 
-/// Time for the last responses to be written, between a failed sync or a second signal and the end of the process.
+/// Time for writing the last responses, between a failed sync or a second signal and the end of the process.
 pub const LAST_RESPONSES: Duration = Duration::from_secs(1);
-/// Time for the last acknowledgements at a stop or a change of the Kafka client. Events that are not acknowledged by then are
-/// sent again after the next start.
+/// Time for the last acknowledgements at a stop or a change of the Kafka client. Events that are not acknowledged by then
+/// are sent again after the next start.
 const LAST_ACKNOWLEDGEMENTS: Duration = Duration::from_secs(3);
-/// Interval between checks for secrets about to expire. Each is reported once a day.
+/// Interval between checks for secrets that are about to expire. Each secret is reported once a day.
 const SECRET_CHECK_INTERVAL: Duration = Duration::from_secs(3600);
 const POISON: &str = "nothing panics while it holds this lock";

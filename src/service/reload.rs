@@ -1,8 +1,8 @@
-//! Reload of the configuration while the gateway runs. The whole file is read and checked first. Only if it has no mistake and
-//! needs no restart is anything changed, so the process always runs exactly one configuration.
+//! Reloads the configuration while the gateway runs. Reads and checks the whole file first, and changes something only if
+//! the file has no mistake and needs no restart. So the process always runs exactly one configuration.
 //!
-//! A delivery that has found its source is processed by that source, even if a reload replaces it meanwhile. The journal and
-//! the listeners stay open; the Kafka client is replaced only if its own settings change.
+//! A delivery is processed by the source that it found on arrival, even if a reload replaces that source meanwhile. The
+//! journal and the listeners stay open; the Kafka client is replaced only if its own settings change.
 
 use std::path::Path;
 
@@ -13,24 +13,24 @@ use crate::certificate::{Certificate, CertificateError, CertificateFiles};
 use crate::config::{Config, ConfigChange};
 use crate::diagnostic::Diagnostics;
 
-/// A configuration that can replace the one in force, and what it needs.
+/// A configuration that can replace the one in force, with its certificate and its changes.
 struct Reload {
     config: Config,
     certificate: Option<Certificate>,
     changes: Vec<ConfigChange>,
 }
 
-/// Reason why the configuration in force stays.
+/// Reason why a reload changed nothing.
 enum ReloadError {
     /// The file has mistakes.
     Invalid(Diagnostics),
-    /// Some of these changes need a restart.
+    /// At least one of these changes needs a restart.
     NeedsRestart(Vec<ConfigChange>),
 }
 
 impl Service {
-    /// Reads the configuration file again and puts it into force, or logs why it stays as it is. Reads files and may wait for
-    /// Kafka, so it blocks.
+    /// Reads the configuration file again and applies it, or logs the reason why it cannot be applied. Blocks on files and
+    /// may wait for Kafka.
     pub fn reload(&self) {
         let mut running = self.config();
         let file = running.path.display().to_string();
@@ -45,12 +45,12 @@ impl Service {
             Err(error) => {
                 self.metrics().config.last_reload_successful.set(0);
                 error.log();
-                tracing::error!(file, "configuration not reloaded: everything stays as it was");
+                tracing::error!(file, "configuration not reloaded; the previous one stays in force");
             }
         }
     }
 
-    /// Returns what [`Service::reload`] would do, as one JSON object. Changes nothing.
+    /// Returns the changes or the mistakes that [`Service::reload`] would find, as one JSON object. Changes nothing.
     pub(super) fn preview_reload(&self) -> String {
         let running = self.config();
         let (changes, diagnostics) = match prepare(&running) {
@@ -68,8 +68,8 @@ impl Service {
         metrics.last_reload_success.set(self.0.clock.now().0 as f64 / 1000.0);
     }
 
-    /// Puts `next` into force. Cannot fail. Starts at Kafka and ends at the listener, so that a delivery accepted under the new
-    /// configuration finds everything behind it ready.
+    /// Applies `next`. Cannot fail. Begins with Kafka and ends with the listener, so that a delivery accepted under the new
+    /// configuration finds every later step ready.
     fn apply(&self, next: &Config, certificate: Option<Certificate>) {
         if let Some(settings) = settings::forward_settings(next) {
             self.0.forwarding.apply(settings);
@@ -84,7 +84,7 @@ impl Service {
     }
 }
 
-/// Does everything that can fail.
+/// Performs every step of a reload that can fail, and changes nothing.
 fn prepare(running: &Config) -> Result<Reload, ReloadError> {
     let config = settings::load_config(&running.path).map_err(ReloadError::Invalid)?;
     let changes = running.changes(&config);
@@ -96,7 +96,7 @@ fn prepare(running: &Config) -> Result<Reload, ReloadError> {
     Ok(Reload { config, certificate, changes })
 }
 
-/// The certificate has become unusable since the configuration was checked.
+/// Returns the error for a certificate that has become unusable since the configuration was checked.
 fn unusable_certificate(file: &Path, error: &CertificateError) -> ReloadError {
     ReloadError::Invalid(Diagnostics::one(file, 1, "server.tls_cert", error.to_string()))
 }
@@ -109,7 +109,11 @@ impl ReloadError {
                 tracing::error!(file, line, key, mistake = &*diagnostic.what, "mistake in the configuration");
             }),
             ReloadError::NeedsRestart(changes) => changes.iter().filter(|change| change.needs_restart).for_each(|change| {
-                tracing::error!(key = &*change.key, change = &*change.change, "this change needs a restart");
+                tracing::error!(
+                    key = &*change.key,
+                    change = &*change.change,
+                    "this change needs a restart; restart hookhold or revert it"
+                );
             }),
         }
     }

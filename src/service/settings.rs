@@ -1,5 +1,5 @@
-//! Settings of each room, from the configuration. Reading and checking a configuration file as a whole happens here as well,
-//! because only this room knows both `config` and `forward`.
+//! Derives the settings of each room from the configuration. Reads and checks the configuration file as well, because only
+//! this room depends on both `config` and `forward`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use crate::diagnostic::Diagnostics;
 use crate::forward;
 use crate::journal::Options;
 
-/// Reads and checks a configuration file. Checks `[kafka]` as a whole as well as one property at a time: properties that are
-/// valid one by one can contradict each other.
+/// Reads and checks a configuration file. Checks the properties of `[kafka]` one by one and then together, because
+/// properties that are valid alone can contradict each other.
 pub fn load_config(path: &Path) -> Result<Config, Diagnostics> {
     let config = Config::load(path, forward::check_setting)?;
     let Some(kafka) = &config.kafka else { return Ok(config) };
@@ -28,7 +28,7 @@ pub(super) fn journal_options(config: &Config) -> Options {
     }
 }
 
-/// Settings of the forwarder; `None` without `[kafka]`.
+/// Returns the settings of the forwarder; `None` without `[kafka]`.
 pub(super) fn forward_settings(config: &Config) -> Option<forward::Settings> {
     let kafka = config.kafka.as_ref()?;
     let sources = &config.sources;
@@ -39,7 +39,7 @@ pub(super) fn forward_settings(config: &Config) -> Option<forward::Settings> {
     })
 }
 
-/// Time for which the journal must remember keys.
+/// Returns the longest dedupe window of any source. The journal must remember keys for this time.
 pub(super) fn longest_dedupe_window(config: &Config) -> Duration {
     let windows = config.sources.iter().flat_map(|source| [source.dedupe.window, source.dedupe.body.unwrap_or_default()]);
     windows.max().unwrap_or_default().max(config.dedupe.window)

@@ -1,4 +1,4 @@
-//! Answers to the questions of the admin pages.
+//! Answers the queries of the admin pages.
 
 use super::Service;
 use crate::admin::{AdminQueries, ComponentHealth, HealthState, Readiness};
@@ -32,11 +32,12 @@ impl AdminQueries for Service {
     }
 }
 
-/// A blocked topic degrades Kafka's health and never fails it: the journal holds the events meanwhile.
+/// Returns the health of forwarding. A blocked topic degrades it and never fails it, because the journal holds the events
+/// meanwhile.
 fn kafka_health(status: forward::Status) -> ComponentHealth {
     if !status.running {
-        let died = "the forwarder died; restart hookhold and report this bug";
-        return ComponentHealth::or(HealthState::Failed, vec![died.to_owned()]);
+        let panicked = "the forwarder panicked; restart hookhold and report this bug";
+        return ComponentHealth::or(HealthState::Failed, vec![panicked.to_owned()]);
     }
     let blocked = status.topics.iter().filter_map(|topic| {
         let blocked = topic.blocked.as_ref()?;
