@@ -1,5 +1,5 @@
 //! The admin listener, for operators and their tools: `/metrics`, `/livez`, `/readyz`, `/api/changes`, `/api/rejections`.
-//! Read-only, never on the port for deliveries, and open until the end of a drain.
+//! It is read-only, never shares the port for deliveries, and stays open until the end of a drain.
 //!
 //! Each request for a page queries the running gateway through [`AdminQueries`]. This room depends on nothing else of the
 //! gateway.

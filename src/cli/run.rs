@@ -39,7 +39,7 @@ enum LogFormat {
 /// Runs the gateway.
 pub fn run(context: &Context, args: RunArgs) -> VerbResult {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    // Registered before the recovery, during which an unhandled SIGHUP would end the process. Handled once everything runs.
+    // Registered before the recovery, because an unhandled SIGHUP would end the process. Handled once everything runs.
     let hangups = runtime.block_on(async { signal(SignalKind::hangup()) })?;
     let config = service::load_config(&context.file()?)?;
     let format = if args.log_format == LogFormat::Json { log::Format::Json } else { log::Format::Text };

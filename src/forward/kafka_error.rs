@@ -19,7 +19,7 @@ pub(super) enum BlockReason {
     NotAuthorized,
     /// A partition has no leader.
     NoLeader,
-    /// A partition has fewer replicas in sync than the topic demands.
+    /// A partition has fewer replicas in sync than the topic requires.
     BelowMinIsr,
     /// The record at the cursor is too large or invalid for this topic.
     Record,
@@ -27,7 +27,7 @@ pub(super) enum BlockReason {
     QueueFull,
     /// Kafka rejects records for another reason; the log line has the error of librdkafka.
     Rejected,
-    /// Nothing is acknowledged although the cluster looks healthy.
+    /// No record is acknowledged although the cluster reports the topic as healthy.
     Stalled,
     /// The journal cannot be read at the next event of the topic.
     Journal,

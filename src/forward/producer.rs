@@ -53,7 +53,7 @@ impl Producer {
             }
         };
         let thread = thread::Builder::new().name(format!("kafka-poll-{generation}"));
-        thread.spawn(work).map_err(|error| format!("cannot start its poll thread: {error}"))?;
+        thread.spawn(work).map_err(|error| format!("cannot start the poll thread: {error}"))?;
         Ok(Producer { native, retired, ended })
     }
 
@@ -62,7 +62,7 @@ impl Producer {
         self.native.send(record).map_err(|(error, _)| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail))
     }
 
-    /// Returns the error code behind a fatal error.
+    /// Returns the error code that caused a fatal error.
     pub(super) fn fatal_cause(&self) -> Option<RDKafkaErrorCode> {
         self.native.client().fatal_error().map(|(code, _)| code)
     }
@@ -90,7 +90,7 @@ fn poll(native: &NativeProducer, retired: &AtomicBool) {
         }
     }));
     if polled.is_err() {
-        native.context().report_fatal("its poll thread panicked");
+        native.context().report_fatal("the poll thread panicked");
         // The native client must be dropped on this thread, not on the forwarder's.
         while !retired.load(Ordering::Acquire) {
             thread::sleep(POLL_SLICE);

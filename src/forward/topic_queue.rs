@@ -352,7 +352,7 @@ impl TopicQueue {
         self.saved.is_outdated = true;
     }
 
-    /// Publishes the cursor and the age of the oldest event.
+    /// Publishes the cursor and the arrival time of the oldest event.
     pub(super) fn publish(&self, shared: u64) {
         self.status.publish(self.cursor(shared), self.oldest());
     }

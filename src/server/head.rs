@@ -35,10 +35,12 @@ pub struct RequestHead<'a> {
 pub fn judge_head(source: &Source, head: RequestHead<'_>) -> Result<(), Answer> {
     if head.target.len() > MAX_TARGET_BYTES {
         let answer = Answer { status: StatusCode::URI_TOO_LONG, ..Answer::plain(Outcome::BadRequest) };
-        return Err(answer.with_hint(format!("the request target is longer than {MAX_TARGET_BYTES} bytes")));
+        return Err(
+            answer.with_hint(format!("request target: expected at most {MAX_TARGET_BYTES} bytes, found {}", head.target.len()))
+        );
     }
     if head.method != Method::POST {
-        let hint = format!("the method is {}; only POST is accepted", escaped(head.method.as_str()));
+        let hint = format!("method: expected POST, found {}", escaped(head.method.as_str()));
         return Err(Answer::plain(Outcome::MethodNotAllowed).with_hint(hint));
     }
     if head.sender.is_some_and(|address| !source.allows_address(address)) {

@@ -19,7 +19,7 @@ use crate::outcome::Outcome;
 
 /// Records the outcomes of all sources.
 pub(super) struct OutcomeLog {
-    /// Outcomes by name of the source. A reload adds names, all from the configuration.
+    /// Outcomes by source name. The map is bounded, because all names are from the configuration; a reload may add some.
     sources: ArcSwap<HashMap<Arc<str>, Arc<SourceOutcomes>>>,
     metrics: Arc<Metrics>,
     /// Outcomes of requests that belong to no source.

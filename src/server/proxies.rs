@@ -61,7 +61,7 @@ pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
 }
 
 /// Parses `192.0.2.1`, `192.0.2.1:443`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:443`. Takes bytes, because a
-/// forged hop may not be text.
+/// forged hop can be invalid UTF-8.
 fn hop_address(hop: &[u8]) -> Option<SocketAddr> {
     let hop = str::from_utf8(hop).ok()?.trim();
     let bare = hop.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(hop);

@@ -80,7 +80,7 @@ impl StreamTasks {
     }
 }
 
-/// Aborts the tasks of a connection when dropped. Each task holds the set that holds all of them, so without this guard
+/// Aborts the tasks of a connection when dropped. Each task owns a handle to the set of all tasks, so without this guard
 /// they would keep each other alive.
 pub(super) struct AbortOnDrop(pub(super) StreamTasks);
 
@@ -120,7 +120,7 @@ struct IdleTimer {
 enum Activity {
     /// There has been no request.
     Unused,
-    /// This number of requests wait for their response.
+    /// Number of requests that wait for their response.
     Busy(NonZeroUsize),
     /// Every request has its response.
     Idle,

@@ -145,7 +145,7 @@ impl Tls {
         }
         *warned = Some(Instant::now());
         let days = left.as_secs() / DAY.as_secs();
-        tracing::warn!(file = %self.watched().files.cert.display(), expires = expires.rfc3339(), days, "the TLS certificate expires soon");
+        tracing::warn!(file = %self.watched().files.cert.display(), expires = expires.rfc3339(), days, "the TLS certificate expires soon; renew it");
     }
 
     fn watched(&self) -> MutexGuard<'_, WatchedFiles> {

@@ -60,9 +60,9 @@ struct Components {
 
 /// Open listeners for [`Service::start`].
 pub struct Listeners {
-    /// Receives deliveries.
+    /// Listener for deliveries.
     pub deliveries: TcpListener,
-    /// Serves metrics, probes and the API for operators.
+    /// Listener for metrics, probes and the operators' API.
     pub admin: TcpListener,
 }
 
