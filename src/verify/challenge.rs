@@ -1,16 +1,16 @@
-//! Endpoint challenges: recognised and answered as the recipe says.
+//! Recognises endpoint challenges and builds the replies that the recipe defines.
 
 use crate::source::recipe::{Challenge, Recipe, Reply, ReplyPart, TextMatch};
 use crate::verify::request_view::RequestView;
 
-/// Returns the reply to the challenge that a request is, if it is one. Considers only the challenges that the provider signs,
-/// or only those that it does not sign.
+/// Returns the reply to an endpoint challenge; `None` for any other request. Considers the recipe's signed challenges if
+/// `authenticated` is true, else its unsigned challenges.
 pub(super) fn reply(recipe: &Recipe, authenticated: bool, request: &RequestView<'_>) -> Option<Reply> {
     let mut candidates = recipe.challenges.iter().filter(|challenge| challenge.authenticated == authenticated);
     candidates.find_map(|challenge| answer(challenge, request))
 }
 
-/// True if the recipe has challenges without a signature.
+/// True if the recipe has an unsigned challenge.
 pub(super) fn any_unsigned(recipe: &Recipe) -> bool {
     recipe.challenges.iter().any(|challenge| !challenge.authenticated)
 }

@@ -1,13 +1,14 @@
-//! Bodies that are forms (`application/x-www-form-urlencoded`, <https://url.spec.whatwg.org/#urlencoded-parsing>).
+//! Finds the values at a recipe's locators in a form (`application/x-www-form-urlencoded`,
+//! <https://url.spec.whatwg.org/#urlencoded-parsing>).
 
 use std::borrow::Cow;
 
 use crate::source::pointers::Pointers;
 use crate::verify::json;
 
-/// Returns one entry per slot, as [`json::locate`] does, with the form's values decoded: `+` is a space, `%XX` a byte. The
-/// first of several fields with the same name is used. A value that is not UTF-8 would become U+FFFD, so it counts as absent:
-/// two ids must not become one.
+/// Returns one entry for each slot, as [`json::locate`] does. Values are decoded: `+` is a space, `%XX` is a byte. Of several
+/// fields with the same name, the first is used. A value that is not UTF-8 counts as absent, because decoding replaces its
+/// bytes with U+FFFD and could make two ids equal.
 pub(super) fn locate<'a>(pointers: &Pointers, body: &'a [u8]) -> Vec<Option<Cow<'a, str>>> {
     let mut slots = vec![None; pointers.slots];
     if pointers.form.is_empty() {

@@ -1,4 +1,4 @@
-//! The identity by which duplicates are recognised, from the strongest that a provider offers to the weakest.
+//! Chooses the identity by which duplicates are recognised: the event id, else a hash of the body or of the signed content.
 
 use crate::source::Source;
 use crate::verify::mac::sha256;
@@ -12,7 +12,7 @@ pub(super) fn of(source: &Source, id: Option<&Located<'_>>, signed: &Signed<'_>,
     let body_sha256 = || signed.body_sha256.unwrap_or_else(|| sha256(&[body]));
     match (id, source.dedupe.body) {
         (Some(id), _) => {
-            // If the id's text is signed, its location is not: the same id moved to another header is not a new event.
+            // `Term::Id` signs the id's text but not its location, so the same id in another header is not a new event.
             let alternative = if id.alternative > 0 && recipe.proof.signs_id() { 0 } else { id.alternative };
             let fields = id.fields().map(str::to_owned).collect();
             Identity::Id { alternative, fields, body_sha256: (!recipe.coverage.id_signed).then(body_sha256) }

@@ -1,7 +1,7 @@
-//! Finds all of a recipe's pointers in one pass over a body, without building a tree. Values that no pointer leads to are
-//! skipped without being parsed, at any nesting depth; the pass itself recurses only as deep as the longest pointer. Each
-//! value that a pointer leads to is decoded on its own: an invalid one, such as half a surrogate pair, costs its own fact
-//! and no other.
+//! Finds the values at all of a recipe's pointers in one pass over a body, without building a tree. The pass skips values
+//! that no pointer leads to, at any nesting depth, without decoding them. It recurses only as deep as the longest pointer.
+//! It decodes the value at each pointer separately, so an invalid value, such as half a surrogate pair, makes only its own
+//! fact absent.
 
 use std::borrow::Cow;
 
@@ -11,10 +11,10 @@ use serde_json::Deserializer;
 
 use crate::source::pointers::Node;
 
-/// Returns one entry for each of `slots`: strings decoded, whole numbers in decimal, `true` and `false`; `None` for every
-/// other value. A number with a fraction or beyond 64 bits is `None`, because rounding could make two ids one. The last
-/// of several members with the same name is used. Returns no entries if the body is not exactly one JSON value; a byte order mark in
-/// front is allowed.
+/// Returns one entry for each of `slots`: a decoded string, a whole number in decimal, `true` or `false`; `None` for every
+/// other value. A number with a fraction or beyond 64 bits is `None`, because rounding could make two ids equal. Of several
+/// members with the same name, the last is used. Returns no entries if the body is not exactly one JSON value; a leading byte
+/// order mark is allowed.
 pub(super) fn locate<'a>(root: &Node, slots: usize, body: &'a [u8]) -> Option<Vec<Option<Cow<'a, str>>>> {
     let rest = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
     let mut walk = Walk { rest, slots: vec![None; slots] };
@@ -85,7 +85,7 @@ impl<'a> Walk<'a> {
         (is_over || self.eat(b',')).then_some(is_over)
     }
 
-    /// Clears the slots here and below, which an earlier member of the same name may have filled.
+    /// Clears the slots of a node and its children, which an earlier member with the same name may have filled.
     fn clear(&mut self, node: &Node) {
         node.slot.into_iter().for_each(|slot| self.slots[slot] = None);
         node.children.iter().for_each(|(_, child)| self.clear(child));
@@ -116,11 +116,11 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Returns the length of a leading string without escapes. That is every name and most facts, for which the general parser
-/// costs more than the string itself.
+/// Returns the length of a leading string without escapes. Names and most facts are such strings, and starting the general
+/// parser for them would take longer than scanning them.
 fn plain_string(json: &[u8]) -> Option<usize> {
     let end = 1 + memchr2(b'"', b'\\', &json[1..])?;
-    // No short circuit, so that the compiler can check many bytes at once.
+    // `&` does not short-circuit, so the compiler can check many bytes at once.
     let is_text = json[1..end].iter().fold(true, |is_text, byte| is_text & (*byte >= b' '));
     (is_text && json[end] == b'"').then_some(end + 1)
 }
@@ -132,12 +132,12 @@ fn size_of_value(json: &[u8]) -> Option<usize> {
     Some(values.byte_offset())
 }
 
-/// Returns the text of a value, if it is of a kind that can be a fact.
+/// Returns the text of a string, whole number or boolean; `None` for any other value, because it cannot be a fact.
 fn text(value: &[u8]) -> Option<Cow<'_, str>> {
     if value.starts_with(b"\"") {
         return string(value);
     }
-    // A whole number has only one spelling, except for zero.
+    // Without an exponent, every whole number except zero has one spelling. `-0` is not a fact.
     let is_fact = |text: &&str| {
         let is_whole = || text.parse::<u64>().is_ok() || text.parse::<i64>().is_ok_and(|number| number < 0);
         matches!(*text, "true" | "false") || is_whole()
@@ -145,7 +145,7 @@ fn text(value: &[u8]) -> Option<Cow<'_, str>> {
     std::str::from_utf8(value).ok().filter(is_fact).map(Cow::Borrowed)
 }
 
-/// Decodes a JSON string. `None` if it is not Unicode.
+/// Decodes a JSON string; `None` if it is not valid Unicode.
 fn string(value: &[u8]) -> Option<Cow<'_, str>> {
     match plain(value) {
         Some(plain) => std::str::from_utf8(plain).ok().map(Cow::Borrowed),
@@ -153,7 +153,7 @@ fn string(value: &[u8]) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Returns the content of a string without escapes.
+/// Returns the content of a string; `None` if it has escapes.
 fn plain(value: &[u8]) -> Option<&[u8]> {
     let inside = &value[1..value.len() - 1];
     (!inside.contains(&b'\\')).then_some(inside)
@@ -173,10 +173,10 @@ mod tests {
     }
 
     const PATHS: &[&str] = &["/a", "/a/b", "/b/a", "/a/0", "/b/1/a", "/b/~0~1", "/", "/a/01", "/b/+1"];
-    /// Values that a tree cannot hold; each replaces the text "odd".
+    /// Values that `serde_json::Value` cannot represent; each replaces the text "odd".
     const ODD: &[&[u8]] = &[b"\"\\ud83d\"", b"\"\\ude00\\ud83d\"", b"\"caf\xe9\"", b"1e400", b"-0", b"100000000000000000000"];
 
-    /// Finds the same value in a tree.
+    /// Returns the value at `path` in a tree, in the format of `locate`.
     fn model(tree: &Value, path: &str) -> Option<String> {
         match tree.pointer(path)? {
             Value::String(text) if text == "odd" => None,
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn one_pass_finds_the_values_of_a_tree() {
+    fn one_pass_finds_the_same_values_as_a_tree() {
         let seed = fastrand::u64(..);
         println!("seed {seed}");
         let mut random = fastrand::Rng::with_seed(seed);
@@ -223,7 +223,7 @@ mod tests {
             let tree = tree(&mut random, 4);
             let text = tree.to_string();
             let mut pieces = text.split("\"odd\"");
-            let mut json = pieces.next().expect("there is one piece at least").as_bytes().to_vec();
+            let mut json = pieces.next().expect("split yields at least one piece").as_bytes().to_vec();
             pieces.for_each(|piece| json.extend([random.choice(ODD).expect("some"), piece.as_bytes()].concat()));
             let values = found(&pointers, &json);
             for (path, slot) in PATHS.iter().zip(&slots) {
@@ -234,9 +234,9 @@ mod tests {
         assert!(count > 1_000, "only {count} values were found");
     }
 
-    /// Truncated, inserted and replaced bytes: the pass accepts the same texts as serde_json, and none makes it panic.
+    /// Truncates, inserts and replaces bytes. The pass must accept the same texts as serde_json, and no text may cause a panic.
     #[test]
-    fn damaged_text_is_accepted_exactly_as_serde_json_does() {
+    fn damaged_json_is_accepted_only_if_serde_accepts_it() {
         let seed = fastrand::u64(..);
         println!("seed {seed}");
         let mut random = fastrand::Rng::with_seed(seed);
@@ -258,7 +258,7 @@ mod tests {
             assert_eq!(found, is_json, "{}", json.escape_ascii());
             whole += usize::from(is_json);
         }
-        assert!((2_000..18_000).contains(&whole), "{whole} were JSON");
+        assert!((2_000..18_000).contains(&whole), "{whole} texts were JSON");
     }
 
     #[test]

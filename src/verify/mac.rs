@@ -1,4 +1,5 @@
-//! HMAC: a key is prepared once and its state is cloned for each delivery. Codes are compared in constant time.
+//! Computes and compares HMACs. A key is prepared once, and its state is cloned for each delivery. Codes are compared in
+//! constant time.
 
 use hmac::{Hmac, KeyInit, Mac as _};
 use sha1::Sha1;
@@ -15,7 +16,7 @@ pub(super) struct Code {
 }
 
 impl Code {
-    /// A code of `size` bytes, at most [`MAX_CODE`].
+    /// Creates a code from the first `size` bytes, at most [`MAX_CODE`].
     pub(super) fn new(bytes: [u8; MAX_CODE], size: usize) -> Code {
         Code { bytes, size }
     }
@@ -64,7 +65,7 @@ impl MacKey {
         }
     }
 
-    /// Computes the code of a content given in parts.
+    /// Computes the code of content given in parts.
     pub(super) fn code(&self, content: &[&[u8]]) -> Code {
         each!(self.clone(), hmac => {
             let mut hmac = hmac;
@@ -87,5 +88,5 @@ pub(super) fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     hash.finalize().into()
 }
 
-/// The longest code, in bytes.
+/// Length of the longest code, in bytes.
 pub(super) const MAX_CODE: usize = 64;

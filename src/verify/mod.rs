@@ -1,9 +1,10 @@
-//! Verification: interprets a source's recipe over a delivery. The signature is checked first, then the timestamp; the body is
-//! read only after that, except for endpoint challenges that the provider does not sign.
+//! Verifies deliveries: applies a source's recipe to a delivery. The verifier checks the signature first and the timestamp
+//! next, and extracts facts from the body only after both. The exception is an unsigned endpoint challenge, which it looks for
+//! before the signature.
 //!
-//! Pure functions over the bytes as received: no I/O, no clock, and no decoding of what was signed, except for forms that
-//! are signed by their decoded fields. Every error of a sender ends in a [`Rejection`]; no input can panic or allocate
-//! beyond its own size.
+//! All functions are pure: they use no I/O and no clock. They work on the bytes as received. Before the proof they decode signed
+//! bytes only for forms that are signed by their decoded fields. Every error of a sender ends in a [`Rejection`]. No input
+//! causes a panic or an allocation beyond its own size.
 
 use std::sync::Arc;
 
@@ -37,7 +38,7 @@ pub use verdict::{Identity, Rejection, Verdict, Verified};
 /// Verifies the deliveries of one source. Prepares the source's keys once.
 pub struct Verifier {
     source: Arc<Source>,
-    /// One for each of the source's secrets, in their order.
+    /// The prepared keys, one for each of the source's secrets, in the same order.
     mac_keys: Vec<MacKey>,
 }
 
@@ -50,16 +51,17 @@ impl Verifier {
         Verifier { source, mac_keys }
     }
 
-    /// Returns the source.
+    /// Returns the source that this verifier was built for.
     pub fn source(&self) -> &Arc<Source> {
         &self.source
     }
 
     /// Checks every signature of a delivery against every secret, then the timestamp, then extracts the event's facts.
     ///
-    /// A delivery without a readable signature costs nothing. Any other costs one hash over the content per signature group,
-    /// alternative content and secret, and one pass over the body after a match. A form that is signed by its fields is
-    /// sorted first. A recipe with unsigned challenges adds a pass over every body.
+    /// A delivery without a readable signature is rejected without hashing. For any other delivery, each combination of
+    /// signature group, alternative content and secret costs one hash over the content, and a match costs one pass over the
+    /// body. A form that is signed by its fields is sorted first. A recipe with an unsigned challenge adds one pass over every
+    /// body.
     pub fn verify(&self, delivery: &Delivery) -> Result<Verdict, Rejection> {
         let (source, recipe) = (&*self.source, &*self.source.recipe);
         if let Some(reply) = unsigned_challenge(source, delivery) {
@@ -82,7 +84,7 @@ impl Verifier {
         Err(closest.unwrap_or_else(|| signature::unreadable(&recipe.proof)))
     }
 
-    /// Checks the signatures of one group.
+    /// Checks the signatures of one group against every alternative content and every secret.
     fn check<'a>(
         &'a self,
         delivery: &Delivery,
@@ -114,7 +116,7 @@ impl Verifier {
         Err(absent.filter(|_| !is_complete).unwrap_or_else(|| self.mismatch(expired)))
     }
 
-    /// Returns the first key, of those that `is_eligible` accepts, that makes one of `codes` over `content`.
+    /// Returns the first key that `is_eligible` accepts and that produces one of `codes` over `content`.
     fn signer(
         &self,
         content: &[&[u8]],
@@ -125,18 +127,19 @@ impl Verifier {
         keys.find(|(_, mac_key)| mac_key.makes_one_of(codes.clone(), content)).map(|(key, _)| key)
     }
 
-    /// A match with an expired secret proves nothing, but the operator should know.
+    /// Returns the rejection for a signature that no valid secret produces. Its hint names an expired secret that matches: the
+    /// match proves nothing, but it explains the rejection to the operator.
     fn mismatch(&self, expired: Option<&Key>) -> Rejection {
         let hint = match expired.and_then(|key| Some((&key.name, key.not_after?))) {
             Some((name, end)) => format!("signed with the secret {name}, which expired at {}", end.rfc3339()),
-            None => format!("none of the {} configured secrets makes this signature", self.source.secrets.len()),
+            None => format!("none of the {} configured secrets produces this signature", self.source.secrets.len()),
         };
         Rejection::new(Outcome::SignatureMismatch, hint)
     }
 }
 
-/// Rejects what can be rejected before the body is read: a request without a signature header. If the recipe has challenges
-/// without a signature, only the body can tell.
+/// Rejects a request without a signature header before its body is read. Rejects nothing if the recipe has an unsigned
+/// challenge, because only the body identifies such a challenge.
 pub fn precheck(source: &Source, headers: &HeaderMap) -> Result<(), Rejection> {
     if challenge::any_unsigned(&source.recipe) {
         return Ok(());
@@ -144,8 +147,8 @@ pub fn precheck(source: &Source, headers: &HeaderMap) -> Result<(), Rejection> {
     signature::header(&source.recipe.proof, headers).map(|_| ())
 }
 
-/// Returns the reply to an endpoint challenge that the provider does not sign, if the delivery is one. The reply proves
-/// nothing about the sender.
+/// Returns the reply to an unsigned endpoint challenge; `None` for any other delivery. Such a challenge proves nothing about
+/// its sender.
 pub fn unsigned_challenge(source: &Source, delivery: &Delivery) -> Option<Reply> {
     let recipe = &source.recipe;
     if !challenge::any_unsigned(recipe) {
@@ -159,11 +162,12 @@ pub fn unsigned_challenge(source: &Source, delivery: &Delivery) -> Option<Reply>
 struct Signed<'a> {
     key: &'a Key,
     content: Vec<&'a [u8]>,
-    /// SHA-256 of the body, if it had to be computed.
+    /// SHA-256 of the body; `None` if the verifier did not need it.
     body_sha256: Option<[u8; 32]>,
 }
 
-/// Ranks rejections: the operator sees the rejection of the sender's best attempt.
+/// Returns the rank of a rejection. The later the failed check, the higher the rank. The verifier reports the highest-ranked
+/// rejection of a delivery.
 fn closeness(outcome: Outcome) -> u8 {
     match outcome {
         Outcome::TimestampStale | Outcome::TimestampFuture => 2,

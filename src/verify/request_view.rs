@@ -1,6 +1,6 @@
-//! The parts of a request that locators can point to: headers, the target's query, the tags of one signature group, and the
-//! recipe's pointers into the body, once the body has been read. The signed content and the event's facts are looked up
-//! by the same functions, so the verified bytes and the extracted facts are the same.
+//! The parts of a request that locators can point to: headers, the target's query, the tags of one signature group and,
+//! after the body has been read, the values at the recipe's pointers into the body. The same functions look up the signed
+//! content and the event's facts, so a signed fact always comes from the verified bytes.
 
 use std::borrow::Cow;
 use std::iter;
@@ -12,7 +12,7 @@ use crate::source::recipe::{Choice, Locator};
 use crate::verify::signature::Tag;
 use crate::verify::{form, json};
 
-/// One request, as one group of its signatures sees it.
+/// A view of one request for one group of its signatures.
 pub(super) struct RequestView<'a> {
     target: &'a str,
     headers: &'a HeaderMap,
@@ -22,13 +22,13 @@ pub(super) struct RequestView<'a> {
 }
 
 impl<'a> RequestView<'a> {
-    /// A view without the body: locators into it find nothing.
+    /// Creates a view without the body. Locators into the body find nothing.
     pub(super) fn new(target: &'a str, headers: &'a HeaderMap, tags: &'a [Tag<'a>], group: usize) -> RequestView<'a> {
         RequestView { target, headers, tags, group, body: Vec::new() }
     }
 
-    /// Reads the body as JSON, else as a form. The body itself decides, not the content type, which is not signed: a replay
-    /// with another content type must not become another event.
+    /// Adds the values in the body, parsed as JSON, else as a form. The content type is ignored because it is not signed: a
+    /// replay with another content type must not become another event.
     pub(super) fn with_body(self, pointers: &Pointers, body: &'a [u8]) -> RequestView<'a> {
         if pointers.is_empty() {
             return self;
@@ -37,24 +37,24 @@ impl<'a> RequestView<'a> {
         RequestView { body: json.unwrap_or_else(|| form::locate(pointers, body)), ..self }
     }
 
-    /// Returns the first value of a header, unless empty.
+    /// Returns the first value of a header; `None` if it is absent or empty.
     pub(super) fn header(&self, name: &HeaderName) -> Option<&'a [u8]> {
         self.headers.get(name).map(|value| value.as_bytes()).filter(|value| !value.is_empty())
     }
 
-    /// Returns a header that is UTF-8 and at most [`MAX_FACT`] long.
+    /// Returns the first value of a header as text; `None` if it is empty, not UTF-8 or longer than [`MAX_FACT`] bytes.
     pub(super) fn header_text(&self, name: &HeaderName) -> Option<String> {
         self.header(name).and_then(text).map(str::to_owned)
     }
 
-    /// Returns a tag of this group, else of the first group that has it; unless empty.
+    /// Returns the value of a tag in this group, else in the first group that has the tag; `None` if it is absent or empty.
     pub(super) fn tag(&self, name: &str) -> Option<&'a [u8]> {
         let named = || self.tags.iter().filter(|tag| tag.name == name);
         let found = named().find(|tag| tag.group == self.group).or_else(|| named().next());
         found.map(|tag| tag.value.as_bytes()).filter(|value| !value.is_empty())
     }
 
-    /// Returns the bytes that a choice of single headers and tags points to.
+    /// Returns the bytes at the first alternative that is present. Skips alternatives other than a single header or tag.
     pub(super) fn signed(&self, choice: &Choice) -> Option<&'a [u8]> {
         choice.0.iter().find_map(|fields| match &fields[..] {
             [Locator::Header(name)] => self.header(name),
@@ -63,8 +63,8 @@ impl<'a> RequestView<'a> {
         })
     }
 
-    /// Returns the fields of the first alternative that is completely present. Text longer than [`MAX_FACT`] bytes or not
-    /// UTF-8 counts as absent: cutting it could make two events one, and rejecting the delivery would lose a genuine one.
+    /// Returns the fields of the first alternative whose fields are all present; `None` if they are not UTF-8 or longer than
+    /// [`MAX_FACT`] bytes in total. Truncating them could make two ids equal, and rejecting the delivery would lose an event.
     pub(super) fn locate<'s>(&'s self, choice: &'s Choice) -> Option<Located<'s>> {
         let present = |(alternative, fields): (usize, &'s Vec<Locator>)| {
             let (first, rest) = fields.split_first()?;
@@ -77,12 +77,12 @@ impl<'a> RequestView<'a> {
         (located.fields().map(str::len).sum::<usize>() <= MAX_FACT).then_some(located)
     }
 
-    /// Returns the text at one locator. Text longer than [`MAX_FACT`] bytes or not UTF-8 counts as absent.
+    /// Returns the text at a locator; `None` if it is absent, empty, not UTF-8 or longer than [`MAX_FACT`] bytes.
     pub(super) fn text<'s>(&'s self, locator: &'s Locator) -> Option<&'s str> {
         self.find(locator).and_then(text)
     }
 
-    /// Returns the bytes at one locator, unless empty.
+    /// Returns the bytes at a locator; `None` if they are absent or empty.
     pub(super) fn find<'s>(&'s self, locator: &'s Locator) -> Option<&'s [u8]> {
         match locator {
             Locator::Header(name) => self.header(name),
@@ -94,7 +94,7 @@ impl<'a> RequestView<'a> {
     }
 }
 
-/// A fact as found in the request. Most have one field, so the first is stored without an allocation.
+/// A fact found in a request. Most facts have one field, so the first field needs no allocation.
 pub(super) struct Located<'s> {
     /// The index of the recipe's alternative.
     pub(super) alternative: usize,
@@ -114,7 +114,7 @@ impl<'s> Located<'s> {
     }
 }
 
-/// Returns the first query parameter with that name, as received, unless empty.
+/// Returns the value of the first query parameter called `name`, as received; `None` if it is absent or empty.
 pub(super) fn query<'a>(target: &'a str, name: &str) -> Option<&'a str> {
     let (_, query) = target.split_once('?')?;
     let value = query.split('&').find_map(|pair| pair.split_once('=').filter(|(have, _)| *have == name));
@@ -132,7 +132,7 @@ fn text(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes).ok().filter(|text| text.len() <= MAX_FACT)
 }
 
-/// The longest id, type, ordering key, traceparent or echo of a challenge, in bytes.
+/// Maximum length of an id, type, ordering key, traceparent or challenge echo, in bytes.
 pub(super) const MAX_FACT: usize = 512;
 /// Separates the fields of an id, type or ordering key.
 pub(super) const JOINT: &str = ".";

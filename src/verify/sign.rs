@@ -1,6 +1,6 @@
-//! Signs sample deliveries: recipes run backwards with a source's own secret, genuine or damaged in one named way. The
-//! content is built by the verifier's own code, so a sample tests the recipe and the secret but not that code; the
-//! published vectors in the tests do that.
+//! Signs sample deliveries with a source's own recipe and secret. A sample is genuine or damaged in one named way. The
+//! verifier's own code builds the signed content, so a sample tests the recipe and the secret but not that code. The
+//! published vectors in `tests/vectors` test the code.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
@@ -21,7 +21,7 @@ use crate::verify::{json, tolerance};
 /// A request that a provider could have sent.
 #[derive(Clone, Debug)]
 pub struct Sample {
-    /// Always POST.
+    /// The method, always POST.
     pub method: Method,
     /// The source's path, with the query that the recipe reads.
     pub target: String,
@@ -31,18 +31,18 @@ pub struct Sample {
     pub body: Bytes,
 }
 
-/// The content of a sample.
+/// The facts, the signing time and the damage of a sample.
 #[derive(Clone, Debug)]
 pub struct SampleOptions {
     /// The event id, if the recipe has one.
     pub id: String,
-    /// The event type as the verifier will report it; `None`: the recipe's own example.
+    /// The event type that the verifier should find; `None` for the recipe's own example.
     pub event_type: Option<String>,
     /// The ordering key, if the recipe has one.
     pub key: Option<String>,
     /// The signing time.
     pub now: UnixMillis,
-    /// The damage done to the sample; `None`: it is genuine.
+    /// The damage to the sample; `None` for a genuine one.
     pub tamper: Option<Tamper>,
 }
 
@@ -51,7 +51,7 @@ pub struct SampleOptions {
 pub enum Tamper {
     /// The body is changed after signing.
     Body,
-    /// Another secret signs.
+    /// Another secret signs the sample.
     Secret,
     /// The signature header is left out.
     Missing,
@@ -85,14 +85,14 @@ impl Tamper {
         }
     }
 
-    /// False if the recipe has nothing to damage in this way: a scheme that signs no time cannot be stale.
+    /// True if samples of the recipe can be damaged in this way. Without a signed time, no sample is stale or in the future.
     pub fn applies_to(self, recipe: &Recipe) -> bool {
         !matches!(self, Tamper::Stale | Tamper::Future) || recipe.timestamp.is_some()
     }
 }
 
-/// Signs a delivery for `source` with its first secret that is valid at that time. The default body is a small JSON object
-/// or a form that contains the facts.
+/// Signs a delivery for `source` with its first secret that is valid at `options.now`. The default body is a small JSON
+/// object or a form that contains the facts.
 pub fn sign(source: &Source, body: Option<Bytes>, options: &SampleOptions) -> Sample {
     let recipe = &source.recipe;
     let body_slots = vec![None; recipe.pointers.slots];
@@ -120,7 +120,7 @@ struct SampleDraft {
     target: String,
     headers: HeaderMap,
     tags: Vec<(String, String)>,
-    /// By slot.
+    /// The values in the body, by slot.
     body: Vec<Option<SlotValue>>,
 }
 
@@ -128,7 +128,7 @@ struct SampleDraft {
 #[derive(Clone)]
 struct SlotValue {
     text: String,
-    /// Written without quotes in JSON.
+    /// True if the text is written without quotes in JSON.
     is_number: bool,
 }
 
@@ -154,7 +154,7 @@ impl SampleDraft {
         recipe.proof.contents.iter().flatten().for_each(|term| self.fill(term));
     }
 
-    /// Sets the media type and, if the recipe looks for it, the body's hash in the URL; a form has no hash there.
+    /// Sets the media type. Adds the body's hash to the URL if the recipe reads it there and the body is not a form.
     fn announce(&mut self, recipe: &Recipe, body: &[u8]) {
         let media_type = media_type(recipe, body);
         self.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
@@ -164,12 +164,12 @@ impl SampleDraft {
         }
     }
 
-    /// Puts a fact at the locators of its first alternative that has as many fields as the text has parts.
+    /// Writes a fact to the locators of the first alternative that has one field for each part of the text.
     fn put_fact(&mut self, choice: &Choice, text: &str) {
         let parts = |fields: &Vec<Locator>| text.splitn(fields.len(), JOINT).map(str::to_owned).collect::<Vec<_>>();
         let fits = |fields: &Vec<Locator>, parts: &[String]| {
-            let says = |(locator, part): (&Locator, &String)| !matches!(locator, Locator::Const(text) if text != part);
-            fields.len() == parts.len() && fields.iter().zip(parts).all(says)
+            let agrees = |(locator, part): (&Locator, &String)| !matches!(locator, Locator::Const(text) if text != part);
+            fields.len() == parts.len() && fields.iter().zip(parts).all(agrees)
         };
         let fitting = choice.0.iter().find(|fields| fits(fields, &parts(fields)));
         for (locator, part) in fitting.into_iter().flat_map(|fields| fields.iter().zip(parts(fields))) {
@@ -208,7 +208,7 @@ impl SampleDraft {
         let proof = &source.recipe.proof;
         let tags: Vec<Tag<'_>> = self.tags.iter().map(|(name, value)| Tag { group: 0, name, value }).collect();
         let request = RequestView::new(&self.target, &self.headers, &tags, 0);
-        // A form with more fields than the verifier reads, or a part that no request can have, cannot be signed.
+        // Signing fails if the form has more fields than the verifier reads, or if no request can have a signed part.
         let Ok(input) = SigningInput::new(source, &self.target, body) else { return FILLER.to_owned() };
         let Ok(content) = input.parts(&proof.contents[0], &request) else { return FILLER.to_owned() };
         let secret = if with_another { b"not the secret" } else { source.key_at(now).bytes() };
@@ -231,7 +231,7 @@ fn put(headers: &mut HeaderMap, name: &HeaderName, text: &str) {
     headers.insert(name, value);
 }
 
-/// Writes a body with these values: JSON, or a form if all of them are fields of a form.
+/// Writes a body with these values: JSON if one of them has a JSON pointer, else a form. Without values the body is `{}`.
 fn written(pointers: &Pointers, values: &[Option<SlotValue>]) -> String {
     let form = || Some(written_form(&pointers.form, values)).filter(|form| !form.is_empty());
     written_json(&pointers.root, values).or_else(form).unwrap_or_else(|| "{}".to_owned())
@@ -285,7 +285,7 @@ fn damaged(body: &[u8]) -> Bytes {
     body.into()
 }
 
-/// The distance of a stale or future sample from the edge of the tolerance.
+/// Distance of a stale or future sample from the edge of the tolerance.
 const BEYOND_MS: u64 = 60_000;
 const FILLER: &str = "sample";
 const FORM: &str = "application/x-www-form-urlencoded";

@@ -1,5 +1,5 @@
-//! Parses a signature header: its values, then groups, then items, then tag and value. Tags that no recipe names are never
-//! errors; a delivery without any readable signature is rejected.
+//! Parses a signature header: its values, then groups, then items, then tag and value. An unknown tag is not an error. A
+//! delivery without a readable signature is rejected.
 
 use std::iter;
 
@@ -13,7 +13,7 @@ use crate::source::recipe::{Encoding, MacProof, SignatureFormat};
 use crate::verify::mac::{Code, MAX_CODE};
 use crate::verify::verdict::Rejection;
 
-/// The content of a request's signature headers.
+/// The parsed signature headers of a request.
 pub(super) struct Signatures<'a> {
     /// The number of groups, at most [`MAX_GROUPS`].
     pub(super) groups: usize,
@@ -36,13 +36,14 @@ impl Signatures<'_> {
         self.codes.is_empty()
     }
 
-    /// Returns the signatures of one group, decoded, all of the right length.
+    /// Returns the decoded signatures of one group. All have the length of the algorithm's code.
     pub(super) fn of(&self, group: usize) -> impl Iterator<Item = Code> + Clone {
         self.codes.iter().filter(move |(of, _)| *of == group).map(|(_, code)| *code)
     }
 }
 
-/// Returns all values of the first of the recipe's signature headers that the request has.
+/// Looks for the recipe's signature headers in order and returns all values of the first one found. Rejects a request without
+/// any of them.
 pub(super) fn header<'a>(proof: &MacProof, headers: &'a HeaderMap) -> Result<GetAll<'a, HeaderValue>, Rejection> {
     let names = &proof.signature.from;
     let mut all = names.iter().map(|name| headers.get_all(name));
@@ -52,14 +53,17 @@ pub(super) fn header<'a>(proof: &MacProof, headers: &'a HeaderMap) -> Result<Get
     })
 }
 
-/// Parses the signatures of a request. Rejects too many groups, because each costs a hash over the body.
+/// Parses the signatures of a request. Rejects more than [`MAX_GROUPS`] groups, because each costs a hash over the body.
 pub(super) fn read<'a>(proof: &'a MacProof, headers: &'a HeaderMap) -> Result<Signatures<'a>, Rejection> {
     let format = &proof.signature;
     let values = header(proof, headers)?.into_iter().filter_map(|value| value.to_str().ok());
     let mut found = Signatures { groups: 0, tags: Vec::new(), codes: Vec::new() };
     for group in values.flat_map(|value| split(value, format.groups.as_deref())) {
         if found.groups == MAX_GROUPS {
-            return Err(Rejection::new(Outcome::SignatureMalformed, format!("more than {MAX_GROUPS} groups of signatures")));
+            return Err(Rejection::new(
+                Outcome::SignatureMalformed,
+                format!("the request has more than {MAX_GROUPS} groups of signatures"),
+            ));
         }
         for item in split(group, format.items.as_deref()) {
             found.add(proof, format, item);
@@ -67,27 +71,27 @@ pub(super) fn read<'a>(proof: &'a MacProof, headers: &'a HeaderMap) -> Result<Si
         found.groups += 1;
     }
     if !proof.reads_tags {
-        // Every group signs the same content, so it is hashed once.
+        // All groups sign the same content. Merged into one group, they cost one hash.
         found.groups = found.groups.min(1);
         found.codes.iter_mut().for_each(|(group, _)| *group = 0);
     }
     Ok(found)
 }
 
-/// The rejection of a header without a readable signature.
+/// Returns the rejection of a header without a readable signature.
 pub(super) fn unreadable(proof: &MacProof) -> Rejection {
     let SignatureFormat { take, prefix, .. } = &proof.signature;
     let looked_for = match (take.is_empty(), prefix.is_empty()) {
-        (false, _) => format!("with tag {}", take.join(" or ")),
-        (true, false) => format!("after {prefix}"),
-        (true, true) => "at all".to_owned(),
+        (false, _) => format!(" with tag {}", take.join(" or ")),
+        (true, false) => format!(" after {prefix}"),
+        (true, true) => String::new(),
     };
     let (size, encoding) = (proof.algorithm.size(), proof.encoding.word());
-    Rejection::new(Outcome::SignatureMalformed, format!("no signature of {size} bytes in {encoding} {looked_for}"))
+    Rejection::new(Outcome::SignatureMalformed, format!("the header has no signature of {size} bytes in {encoding}{looked_for}"))
 }
 
 impl<'a> Signatures<'a> {
-    /// Adds one item of the current group: a tag, a signature, or nothing if it is neither.
+    /// Parses one item of the current group. Adds a tag or a readable signature; ignores any other item.
     fn add(&mut self, proof: &MacProof, format: &SignatureFormat, item: &'a str) {
         let trim = |text: &'a str| if format.trim { text.trim() } else { text };
         let value = match &format.pair {
@@ -115,7 +119,7 @@ fn split<'a>(text: &'a str, separator: Option<&'a str>) -> impl Iterator<Item = 
     parts.filter(|part| !part.is_empty())
 }
 
-/// Splits at the first separator. It usually is one character, which `str` finds faster as a `char` than as a text.
+/// Splits at the first separator. Most separators are one character, and `str` finds a `char` faster than a string.
 fn cut<'a>(text: &'a str, separator: &str) -> Option<(&'a str, &'a str)> {
     match separator.as_bytes() {
         [character] => text.split_once(char::from(*character)),
@@ -123,7 +127,7 @@ fn cut<'a>(text: &'a str, separator: &str) -> Option<(&'a str, &'a str)> {
     }
 }
 
-/// Decodes a code of at most [`MAX_CODE`] bytes; `None` if the text is not in this encoding.
+/// Decodes a code; `None` if the text is not in this encoding or the code is longer than [`MAX_CODE`] bytes.
 pub(super) fn decode(encoding: Encoding, text: &str) -> Option<Code> {
     let mut bytes = [0; MAX_CODE];
     let size = match encoding {
@@ -134,5 +138,5 @@ pub(super) fn decode(encoding: Encoding, text: &str) -> Option<Code> {
     Some(Code::new(bytes, size))
 }
 
-/// The most groups of signatures in a request. A provider sends two while a secret is rotated.
+/// Maximum number of signature groups in a request. Providers send two while a secret is rotated.
 pub(super) const MAX_GROUPS: usize = 8;

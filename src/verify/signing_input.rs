@@ -1,5 +1,5 @@
-//! The signed content: the recipe's terms filled in from the request, as slices of the bytes received. Only the fields of a
-//! form are copied, because they are signed decoded and in another order.
+//! Builds the signed content: fills in the recipe's terms with slices of the bytes received. Only the fields of a form are
+//! copied, because they are signed decoded and in another order.
 
 use crate::outcome::Outcome;
 use crate::source::Source;
@@ -9,18 +9,18 @@ use crate::verify::request_view::{RequestView, path_and_query, query};
 use crate::verify::verdict::Rejection;
 use crate::verify::{signature, sorted_form};
 
-/// The data that the terms of a recipe are filled in from.
+/// The parts of a request that the terms of a recipe refer to.
 pub(super) struct SigningInput<'a> {
     source: &'a Source,
     target: &'a str,
     body: &'a [u8],
     form: Vec<u8>,
-    /// The body's hash as the URL states it.
+    /// The hash of the body in the URL, with the recipe's rule for it.
     hash: Option<(&'a BodyHash, &'a str)>,
 }
 
 impl<'a> SigningInput<'a> {
-    /// The input of a request to `source`. Rejects a signed form of more than [`sorted_form::MAX_FIELDS`] fields.
+    /// Creates the input for a request to `source`. Rejects a signed form of more than [`sorted_form::MAX_FIELDS`] fields.
     pub(super) fn new(source: &'a Source, target: &'a str, body: &'a [u8]) -> Result<SigningInput<'a>, Rejection> {
         let proof = &source.recipe.proof;
         let hash = proof.body_sha256.as_ref().and_then(|rule| Some((rule, query(target, &rule.query)?)));
@@ -31,8 +31,8 @@ impl<'a> SigningInput<'a> {
         Ok(SigningInput { source, target: path_and_query(target), body, form, hash })
     }
 
-    /// Returns SHA-256 of the body if the URL states it. Rejects a body with another hash. Called only once the URL has been
-    /// verified: hashing a body is more work than an unknown sender may cause.
+    /// Returns SHA-256 of the body if the URL contains the hash. Rejects a body with another hash. Call it only after the URL
+    /// has been verified, because an unknown sender must not cause the work of hashing a body.
     pub(super) fn body_hash(&self) -> Result<Option<[u8; 32]>, Rejection> {
         let Some((rule, text)) = self.hash else { return Ok(None) };
         let hash = sha256(&[self.body]);
@@ -43,7 +43,7 @@ impl<'a> SigningInput<'a> {
         Err(Rejection::new(Outcome::SignatureMismatch, hint))
     }
 
-    /// Returns the parts to hash, in order. A part that the request lacks makes the signature unreadable.
+    /// Returns the parts to hash, in order. Rejects a request that lacks one of them.
     pub(super) fn parts(&'a self, terms: &'a [Term], request: &RequestView<'a>) -> Result<Vec<&'a [u8]>, Rejection> {
         let mut parts = Vec::with_capacity(terms.len() + 1);
         for term in terms {
@@ -78,7 +78,7 @@ fn absent(term: &Term) -> Rejection {
         Term::Tag(tag) => format!("the tag {tag}"),
         Term::Timestamp => "the timestamp".to_owned(),
         Term::Id => "the event id".to_owned(),
-        _ => "a part".to_owned(),
+        _ => "another term".to_owned(),
     };
-    Rejection::new(Outcome::SignatureMalformed, format!("{what} is part of the signed content, but the request has none"))
+    Rejection::new(Outcome::SignatureMalformed, format!("the request lacks {what}, which is part of the signed content"))
 }

@@ -1,5 +1,5 @@
-//! The fields of a form as Twilio signs them (<https://www.twilio.com/docs/usage/webhooks/webhooks-security> and the official
-//! libraries).
+//! Builds the signed text of a form from its fields, as Twilio does
+//! (<https://www.twilio.com/docs/usage/webhooks/webhooks-security> and Twilio's official libraries).
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -9,17 +9,17 @@ use percent_encoding::percent_decode;
 use crate::outcome::Outcome;
 use crate::verify::verdict::Rejection;
 
-/// Decodes the fields and joins them without separators, sorted by name and then by value in the order of UTF-16 code units;
-/// equal pairs count once. Bytes that are not UTF-8 stay as they are. Rejects more than [`MAX_FIELDS`] fields, because each
-/// costs memory and comparisons before the sender is verified.
+/// Decodes the fields, sorts them by name and then by value in the order of UTF-16 code units, and joins them without
+/// separators. Equal pairs count once. Bytes that are not UTF-8 do not change. Rejects more than [`MAX_FIELDS`] fields,
+/// because each field costs memory and comparisons before the sender is verified.
 pub(super) fn fields(body: &[u8]) -> Result<Vec<u8>, Rejection> {
     let pairs = body.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
     let mut fields: Vec<FormPair<'_>> = pairs.take(MAX_FIELDS + 1).map(form_pair).collect();
     if fields.len() > MAX_FIELDS {
-        return Err(Rejection::new(Outcome::SignatureMalformed, format!("a form of more than {MAX_FIELDS} fields")));
+        return Err(Rejection::new(Outcome::SignatureMalformed, format!("the form has more than {MAX_FIELDS} fields")));
     }
     if fields.iter().all(|(name, value)| name.is_ascii() && value.is_ascii()) {
-        // The same order, and much faster.
+        // The order of ASCII bytes is the order of UTF-16 code units, and this sort is much faster.
         fields.sort_unstable();
     } else {
         fields.sort_by(|a, b| by_code_units(&a.0, &b.0).then_with(|| by_code_units(&a.1, &b.1)));
@@ -29,7 +29,7 @@ pub(super) fn fields(body: &[u8]) -> Result<Vec<u8>, Rejection> {
     Ok(texts.concat())
 }
 
-/// Name and value.
+/// Decoded name and value of one field.
 type FormPair<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
 
 fn form_pair(pair: &[u8]) -> FormPair<'_> {
@@ -46,9 +46,9 @@ fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
     percent_decode(&text.iter().map(space).collect::<Vec<u8>>()).collect()
 }
 
-/// Compares as Java and JavaScript do, by UTF-16 code units. That is the order of the UTF-8 bytes, except that a character
-/// above U+FFFF (first byte F0 to F4) sorts before U+E000 to U+FFFF (first byte EE or EF). So those two first bytes are
-/// swapped with bytes that do not occur in UTF-8.
+/// Compares by UTF-16 code units, as Java and JavaScript do. The order is that of the UTF-8 bytes, except that a character
+/// above U+FFFF (first byte F0 to F4) sorts before U+E000 to U+FFFF (first byte EE or EF). Therefore EE and EF are swapped
+/// with FE and FF, which do not occur in UTF-8.
 fn by_code_units(a: &[u8], b: &[u8]) -> Ordering {
     let weight = |byte: &u8| match byte {
         0xEE | 0xEF => byte + 0x10,
@@ -58,7 +58,7 @@ fn by_code_units(a: &[u8], b: &[u8]) -> Ordering {
     a.iter().map(weight).cmp(b.iter().map(weight))
 }
 
-/// The most fields of a form that is signed by its fields; Twilio sends some dozens.
+/// Maximum number of fields in a form that is signed by its fields. Twilio sends a few dozen.
 pub(super) const MAX_FIELDS: usize = 1_000;
 
 #[cfg(test)]
@@ -80,7 +80,7 @@ mod tests {
             assert_eq!(by_code_units(a.as_bytes(), b.as_bytes()), a.encode_utf16().cmp(b.encode_utf16()), "{a:?} {b:?}");
             below += usize::from(a < b && a.encode_utf16().gt(b.encode_utf16()));
         }
-        assert!(below > 100, "the two orders differ");
+        assert!(below > 100, "only {below} pairs sort differently by bytes");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Times: the tolerance around a signed timestamp, and the time of the event.
+//! Checks the tolerance of a signed timestamp, and reads the time of the event.
 
 use crate::clock::UnixMillis;
 use crate::outcome::Outcome;
@@ -6,8 +6,8 @@ use crate::source::recipe::{Recipe, TimeUnit};
 use crate::verify::request_view::RequestView;
 use crate::verify::verdict::Rejection;
 
-/// Rejects a signed timestamp outside the recipe's tolerance; both edges are accepted. The comparison uses the provider's
-/// unit, as its own library does: a time in whole seconds is not compared with our milliseconds.
+/// Rejects a signed timestamp outside the recipe's tolerance. Both edges are accepted. The comparison uses the provider's
+/// unit, as the provider's own library does: whole seconds are compared with whole seconds, not with milliseconds.
 pub(super) fn check(recipe: &Recipe, request: &RequestView<'_>, received_at: UnixMillis) -> Result<(), Rejection> {
     let Some(rule) = &recipe.timestamp else { return Ok(()) };
     let text = request.signed(&rule.from).and_then(|text| std::str::from_utf8(text).ok());
@@ -19,17 +19,17 @@ pub(super) fn check(recipe: &Recipe, request: &RequestView<'_>, received_at: Uni
     let (age, ahead) = (millis(now.saturating_sub(signed_at)), millis(signed_at.saturating_sub(now)));
     let seconds = |millis: u128| millis / 1000;
     if age > past {
-        let hint = format!("signed {} s before it arrived, {} s are allowed", seconds(age), seconds(past));
+        let hint = format!("signed {} s before it arrived; at most {} s are allowed", seconds(age), seconds(past));
         return Err(Rejection::new(Outcome::TimestampStale, hint));
     }
     if ahead > future {
-        let hint = format!("signed {} s after it arrived, {} s are allowed", seconds(ahead), seconds(future));
+        let hint = format!("signed {} s after it arrived; at most {} s are allowed", seconds(ahead), seconds(future));
         return Err(Rejection::new(Outcome::TimestampFuture, hint));
     }
     Ok(())
 }
 
-/// Returns the time of the event: the first of the recipe's locators whose text can be parsed.
+/// Returns the time of the event, from the first of the recipe's locators whose text can be parsed.
 pub(super) fn occurred_at(recipe: &Recipe, request: &RequestView<'_>) -> Option<UnixMillis> {
     recipe.event.time.iter().find_map(|(locator, unit)| {
         let text = std::str::from_utf8(request.find(locator)?).ok()?;
@@ -45,7 +45,7 @@ pub(super) fn write(unit: TimeUnit, time: UnixMillis) -> String {
     }
 }
 
-/// Parses a time in its own unit. Numbers are decimal digits only; a time before 1970 counts as 1970.
+/// Parses a time and returns it in its own unit. A number has decimal digits only. A time before 1970 counts as 1970.
 fn read(unit: TimeUnit, text: &str) -> Option<u64> {
     match unit {
         TimeUnit::Seconds | TimeUnit::Millis => text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?,

@@ -8,13 +8,13 @@ use crate::event::Event;
 use crate::outcome::Outcome;
 use crate::source::recipe::Reply;
 
-/// An accepted delivery.
+/// The result for an accepted delivery.
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant, reason = "nearly always the large one, and moved once")]
+#[allow(clippy::large_enum_variant, reason = "nearly every verdict is an event, and it is moved once")]
 pub enum Verdict {
     /// An event of the provider.
     Event(Verified),
-    /// An endpoint challenge: answered with this reply and never stored.
+    /// An endpoint challenge, which is answered with this reply and never stored.
     Challenge(Reply),
 }
 
@@ -29,27 +29,29 @@ pub struct Verified {
     pub secret: Arc<str>,
 }
 
-/// The data that makes two deliveries of a source the same event. The dedupe key is a hash of source, event type and this.
+/// The data by which two deliveries of a source are recognised as the same event. The dedupe key is a hash of the source, the
+/// event type and this identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {
     /// The provider's id.
     Id {
-        /// The index of the recipe's alternative that was found: order 17 and invoice 17 are two events.
+        /// The index of the recipe's alternative that was found. It distinguishes order 17 from invoice 17.
         alternative: usize,
         /// The fields of that alternative, in order.
         fields: Vec<String>,
-        /// SHA-256 of the body if the id is outside the signed bytes, so that a signed body cannot take over another's id.
+        /// SHA-256 of the body if the id is outside the signed bytes. Without this hash, an old signed body could be
+        /// replayed with the id of a new event, and the new event would then count as a duplicate.
         body_sha256: Option<[u8; 32]>,
     },
-    /// SHA-256 of the signed content, which includes a time: only an exact replay is a duplicate.
+    /// SHA-256 of the signed content. It includes a time, so only an exact replay is a duplicate.
     SignedContent([u8; 32]),
-    /// SHA-256 of the body: byte-equal bodies within this window are duplicates, because the operator configured it.
+    /// SHA-256 of the body, and the window in which byte-equal bodies are duplicates. Used only if the operator sets it.
     BodyWindow([u8; 32], Duration),
     /// No delivery is ever a duplicate of this one.
     Keyless,
 }
 
-/// The reason why a delivery was rejected.
+/// The reason for a rejection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     /// One of the signature and timestamp outcomes.

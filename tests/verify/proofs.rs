@@ -1,4 +1,4 @@
-//! Signatures and timestamps: the deliveries that verify, and the outcome of those that do not.
+//! Signatures and timestamps: genuine deliveries verify, and every other delivery has its own outcome.
 
 use bytes::Bytes;
 use hookhold::clock::UnixMillis;
@@ -169,7 +169,7 @@ fn each_repeated_header_value_keeps_its_own_timestamp() {
     assert_eq!(with(&source, [&forged, &stale]), Some(Outcome::TimestampStale), "the best attempt is reported");
     let (time, code) = good.to_str().expect("ASCII").split_once(',').expect("t and v1");
     let [time, code] = [time, code].map(|text| HeaderValue::from_str(text).expect("a header value"));
-    assert_eq!(with(&source, [&time, &code]), None, "a list that was split at its comma");
+    assert_eq!(with(&source, [&time, &code]), None, "a list split at its comma is read");
 }
 
 fn with(source: &hookhold::source::Source, list: [&HeaderValue; 2]) -> Option<Outcome> {
@@ -251,7 +251,7 @@ fn whitespace_around_signature_items_is_ignored() {
     assert_eq!(rejection(&exact, &spaced), Some(Outcome::SignatureMalformed));
 }
 
-/// Twilio's scheme works this way, so the integrity is only partial, and the body is part of the identity.
+/// Twilio's scheme does not sign separators, so the integrity is only partial and the body is part of the identity.
 #[test]
 fn separators_between_form_fields_are_not_signed() {
     let source = provider("twilio");
@@ -279,12 +279,12 @@ fn one_complete_alternative_of_the_content_is_enough() {
     let old = inline(&INLINE.replace("[\"body\"]", "[\"header:Acme-Old\", \"body\"]"));
     let signed = sample(&old, None);
     assert_eq!(rejection(&inline(&variants), &signed), None);
-    // A complete alternative that does not match says more than the missing part of another.
+    // The mismatch of a complete alternative is reported, not the missing part of another alternative.
     let changed = Delivery { body: "{ }".into(), ..signed };
     assert_eq!(rejection(&inline(&variants), &changed), Some(Outcome::SignatureMismatch));
     let mut neither = changed;
     neither.headers.remove("acme-old");
-    assert_eq!(rejection(&inline(&variants), &neither), Some(Outcome::SignatureMalformed), "none was complete");
+    assert_eq!(rejection(&inline(&variants), &neither), Some(Outcome::SignatureMalformed), "no alternative is complete");
 }
 
 #[test]
@@ -297,8 +297,8 @@ fn too_many_form_fields_are_rejected_before_sorting() {
     assert_eq!(rejection(&source, &sample_of(&source, Some(many.as_bytes()), None)), Some(Outcome::SignatureMalformed));
 }
 
-/// Unknown senders have no readable signature, and sorting a form or hashing a body costs more than anything else they can
-/// request.
+/// Sorting a form and hashing a body are the most expensive work that a request can cause, so a request without a readable
+/// signature must cause neither.
 #[test]
 fn form_and_hash_need_a_readable_signature_first() {
     let source = provider("twilio");
@@ -312,7 +312,7 @@ fn form_and_hash_need_a_readable_signature_first() {
     }
 }
 
-/// The hint for the operator: a body is called modified only if the sender has signed the URL.
+/// The hint reports a modified body only if the sender has signed the URL.
 #[test]
 fn the_hash_in_a_url_needs_a_verified_url() {
     let source = provider("twilio");
