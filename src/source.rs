@@ -1,5 +1,5 @@
-//! A source is one configured endpoint: a provider's recipe, the operator's own entry over it, and the secrets. It is compiled
-//! once from the configuration. Nothing here reads a delivery, and the only I/O is reading the secrets that the entry refers to.
+//! A source is one configured endpoint: a provider's recipe, overridden by the operator's entry, and the secrets. It is compiled
+//! once from the configuration. This module reads no deliveries. Its only I/O is to read the secrets that the entry refers to.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -39,32 +39,32 @@ pub struct Source {
     pub name: Arc<str>,
     /// The request path; `/hooks/NAME` by default.
     pub path: String,
-    /// The URL under which providers call it: the entry's, else the server's. Always present if the recipe signs the URL.
+    /// The URL that providers call: the entry's, else the server's. Always present if the recipe signs the URL.
     pub public_url: Option<PublicUrl>,
     /// The Kafka topic of its events.
     pub topic: Arc<str>,
     /// The name of the recipe; `None` for an inline recipe.
     pub provider: Option<Arc<str>>,
-    /// The recipe, with the operator's entry over it.
+    /// The recipe, overridden by the operator's entry.
     pub recipe: Arc<Recipe>,
-    /// The keys, any of which may have signed a delivery; at least one, with distinct names.
+    /// The keys that may sign a delivery. At least one, all with distinct names.
     pub secrets: Vec<Key>,
     /// The largest body, in bytes: the entry's, else the recipe's, else the server's.
     pub max_body: usize,
     /// The time from a delivery's first byte to its answer.
     pub deadline: Duration,
-    /// The window in which duplicates are recognised.
+    /// The deduplication settings.
     pub dedupe: SourceDedupe,
     /// The event types that are stored. A verified delivery of another type gets the accepted reply and is dropped.
     pub types: TypeFilter,
-    /// True if every delivery gets the accepted reply, rejected ones included: `danger_shadow`, for a trial run next to an
-    /// endpoint that still does the work.
+    /// True if every delivery gets the accepted reply, even a rejected one (`danger_shadow`). Used for a trial run next to an
+    /// endpoint that still processes the deliveries.
     pub shadow: bool,
     /// Request headers forwarded to Kafka as `http-<name>`.
     pub header_allow_list: Vec<HeaderName>,
-    /// The networks that deliveries may come from; empty: any.
+    /// The networks from which deliveries are accepted; empty to accept every address.
     pub allow_from: Vec<IpNet>,
-    /// The rate limit for genuine deliveries, duplicates included; `None`: no limit.
+    /// The rate limit for genuine deliveries, duplicates included; `None` for no limit.
     pub max_rate: Option<Rate>,
 }
 
@@ -80,11 +80,11 @@ pub struct SourceDedupe {
 /// The settings that a source takes from the rest of the configuration.
 #[derive(Clone, Debug)]
 pub struct SourceDefaults {
-    /// The topic of a source that names none; `{source}` stands for the source's name.
+    /// The topic of a source without its own topic; `{source}` stands for the source's name.
     pub topic: String,
-    /// `[server] public_url`, for sources without one of their own.
+    /// `[server] public_url`, for sources without their own URL.
     pub public_url: Option<String>,
-    /// The largest body, in bytes, where neither entry nor recipe sets a limit.
+    /// The largest body, in bytes, if neither entry nor recipe sets a limit.
     pub max_body: usize,
     /// The server's own deadline for an answer.
     pub request_deadline: Duration,
@@ -93,8 +93,8 @@ pub struct SourceDefaults {
 }
 
 impl Source {
-    /// Compiles `[sources.NAME]`. Reports to `diagnostics`, the list that `entry` was parsed with. `None` if no usable source
-    /// is left.
+    /// Compiles `[sources.NAME]`. Reports mistakes to `diagnostics`, the list that `entry` was parsed with. Returns `None` if the
+    /// entry does not make a usable source.
     pub fn compile(name: &str, mut entry: TomlTable, defaults: &SourceDefaults, diagnostics: &Diagnostics) -> Option<Source> {
         let provider = entry.take("provider");
         let (base, is_known) = base(&entry, provider.as_ref(), diagnostics);
@@ -157,21 +157,22 @@ impl Source {
         self.allow_from.is_empty() || self.allow_from.iter().any(|network| network.contains(&address))
     }
 
-    /// Returns the answer to send. In shadow mode a rejection is replaced by the accepted reply; a sender that has
-    /// disconnected gets no answer, and an endpoint challenge keeps its own reply.
+    /// Returns the answer to send. Shadow mode replaces a rejection with the accepted reply, except for a sender that has
+    /// disconnected. It does not change the reply to an endpoint challenge.
     pub fn apply_shadow(&self, answer: Answer) -> Answer {
         let is_rejection = !answer.status.is_success() && answer.outcome != Outcome::Disconnected;
         if self.shadow && is_rejection { self.recipe.replies.accepted.clone().over(answer) } else { answer }
     }
 
-    /// Returns the first key that is valid at `now`, else the first of all.
+    /// Returns the first key that is valid at `now`, else the first key.
     pub fn key_at(&self, now: UnixMillis) -> &Key {
         self.secrets.iter().find(|key| key.is_valid_at(now)).unwrap_or(&self.secrets[0])
     }
 }
 
-/// Returns the named recipe, and true. For an unknown name returns the nearest recipe, else any, so that the same pass finds
-/// the entry's other mistakes, and false.
+/// Returns the recipe that the entry overrides, and true unless the provider is unknown. An inline recipe overrides no recipe.
+/// For an unknown provider, returns the recipe with the most similar name, else a stand-in, so that the same pass finds the
+/// other mistakes in the entry.
 fn base(entry: &TomlTable, provider: Option<&Item>, diagnostics: &Diagnostics) -> (Option<TomlTable>, bool) {
     let Some(item) = provider else {
         if entry.keys().iter().any(|key| PROOF.contains(&key.as_str())) {
@@ -194,8 +195,8 @@ fn base(entry: &TomlTable, provider: Option<&Item>, diagnostics: &Diagnostics) -
     (providers::table(near.unwrap_or(STAND_IN), diagnostics), false)
 }
 
-/// Returns a recipe as the base of `entry`. `content` and `content_variants` are alternatives, so either in the entry replaces
-/// both.
+/// Returns a recipe as the base of `entry`. Removes `content` and `content_variants` from the recipe if the entry has one of
+/// them, because the two keys exclude each other.
 fn without_content(mut base: TomlTable, entry: &TomlTable) -> TomlTable {
     const ALTERNATIVES: [&str; 2] = ["content", "content_variants"];
     if entry.keys().iter().any(|key| ALTERNATIVES.contains(&key.as_str())) {
@@ -244,7 +245,7 @@ pub(crate) fn network(item: Item) -> Option<IpNet> {
     }
 }
 
-/// Turns a network of IPv4-mapped IPv6 addresses into one of IPv4 addresses, because addresses are compared in that form.
+/// Converts a network of IPv4-mapped IPv6 addresses to a network of IPv4 addresses, because addresses are compared as IPv4.
 fn canonical(network: IpNet) -> IpNet {
     let address = network.addr().to_canonical();
     let prefix = network.prefix_len().checked_sub(IPV4_IN_IPV6).filter(|_| network.addr().is_ipv6() && address.is_ipv4());
@@ -297,8 +298,8 @@ fn deadline(server: Duration, respond_within: Option<Duration>) -> Duration {
     respond_within.map_or(server, |limit| server.min(limit * 4 / 5))
 }
 
-/// Replaces an unknown provider: its recipe accepts any text as a secret and has every part, so it adds no mistakes to an
-/// entry over it.
+/// The recipe that replaces an unknown provider. It accepts any text as a secret and has every part, so it adds no
+/// mistakes of its own to the report.
 const STAND_IN: &str = "stripe";
 /// The required keys of an inline recipe.
 const PROOF: [&str; 4] = ["auth", "algorithm", "signature", "content"];
@@ -306,7 +307,7 @@ const PROVIDER: &str = "a provider such as \"stripe\"";
 const PATH: &str = "a path such as \"/hooks/stripe\" without query, fragment or escapes";
 const TOPIC: &str = "a topic name of 1 to 249 letters, digits, \".\", \"_\" and \"-\"";
 const NETWORK: &str = "an address or network such as \"3.18.12.63\", \"10.0.0.0/8\" or \"2001:db8::/32\"";
-/// The bits of `::ffff:` in front of an IPv4 address.
+/// Length of the prefix `::ffff:` in front of an IPv4 address, in bits.
 const IPV4_IN_IPV6: u8 = 96;
 /// The longest dedupe window.
 const MAX_WINDOW: Duration = Duration::from_secs(90 * 86_400);

@@ -18,15 +18,15 @@ pub struct Key {
     pub name: Arc<str>,
     /// Scheme and name, such as `mac-sha256:2026-11`.
     pub auth: Arc<str>,
-    /// The time from which the key verifies nothing; `None`: it does not expire.
+    /// The time at which the key expires; `None` if it does not expire.
     pub not_after: Option<UnixMillis>,
     configured: Secret,
     bytes: Vec<u8>,
 }
 
 impl Key {
-    /// Decodes a configured secret by the steps of `format`. The error describes what was found, without showing the
-    /// secret.
+    /// Decodes a configured secret by the steps of `format`. The error is the text after `found` in a diagnostic and does not
+    /// contain the secret.
     pub fn decode(secret: &Secret, format: &KeyFormat, scheme: &str) -> Result<Key, String> {
         let text =
             format.strip.iter().fold(&secret.bytes[..], |rest, prefix| rest.strip_prefix(prefix.as_bytes()).unwrap_or(rest));
@@ -48,7 +48,7 @@ impl Key {
         Ok(Key { name: name.clone(), auth, not_after: secret.not_after, configured: secret.clone(), bytes })
     }
 
-    /// Returns the configured secret, so that it can be decoded in another way.
+    /// Returns the configured secret, for decoding it in another way.
     pub fn configured(&self) -> &Secret {
         &self.configured
     }
@@ -63,7 +63,7 @@ impl Key {
         self.not_after.is_none_or(|end| now < end)
     }
 
-    /// True if `other`, a key of the same source, stays valid for longer than this one.
+    /// True if `other` expires later than this key. Both are keys of the same source.
     pub fn is_outlived_by(&self, other: &Key) -> bool {
         self.not_after.is_some_and(|end| other.not_after.is_none_or(|later| later > end))
     }

@@ -1,7 +1,7 @@
-//! The locations in a body that a recipe's locators name, merged so that one pass over a body finds all of them: JSON
-//! pointers (RFC 6901), form fields, and JSON pointers inside a form field. Reads no body itself.
+//! The body locations of a recipe's locators: JSON pointers (RFC 6901), form fields, and JSON pointers inside a form field.
+//! They are merged into trees, so one pass over a body finds all of them. This module reads no bodies.
 
-/// All body locations of a recipe; each distinct one has a slot.
+/// All body locations of a recipe. Each distinct location has a slot.
 #[derive(Debug, Default)]
 pub(crate) struct Pointers {
     /// The root of the pointers into a JSON body.
@@ -23,12 +23,12 @@ pub(crate) struct FormField {
     pub(crate) root: Node,
 }
 
-/// One location in a JSON document that a pointer leads to or through.
+/// One location in a JSON document on the path of a pointer.
 #[derive(Debug, Default)]
 pub(crate) struct Node {
     /// The slot of the pointer that ends here.
     pub(crate) slot: Option<usize>,
-    /// The members that pointers lead through: names, or indexes in decimal.
+    /// The next steps of the pointers: member names, or array indexes in decimal.
     pub(crate) children: Vec<(String, Node)>,
 }
 
@@ -92,7 +92,7 @@ impl Node {
     }
 }
 
-/// Returns the slot of a location, assigning the next one if it has none.
+/// Returns the slot of a location. Assigns the next slot if the location has none.
 fn slot_of(slot: &mut Option<usize>, slots: &mut usize) -> usize {
     *slot.get_or_insert_with(|| {
         *slots += 1;
@@ -112,5 +112,5 @@ fn unescape(step: &str) -> Option<String> {
     legal.then_some(plain)
 }
 
-/// The deepest pointer: the pass over a body recurses at most this far.
+/// Maximum number of steps in a pointer, and so the maximum recursion depth of the pass over a body.
 pub(crate) const MAX_DEPTH: usize = 16;

@@ -15,7 +15,7 @@ macro_rules! recipes {
 pub const PROVIDERS: &[(&str, &str)] =
     recipes! { "github" "shopify" "shopify-events" "slack" "standard-webhooks" "stripe" "svix" "twilio" };
 
-/// Compiles the recipe called `name`, to show its content. `None` if there is no such recipe.
+/// Compiles the recipe called `name`, to show its content; `None` for an unknown name.
 pub fn provider(name: &str) -> Option<Recipe> {
     let mut table = table(name, &Diagnostics::default())?;
     read::recipe(&mut table)

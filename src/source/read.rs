@@ -1,5 +1,5 @@
-//! Reads a recipe from TOML: a provider's file, an operator's inline parameters, or the latter over the former. Reports every
-//! mistake with its location and the expected form. `validate` checks that the parts agree.
+//! Reads a recipe from TOML: an operator's inline parameters, or a provider's file overridden by the operator's entry. Reports
+//! every mistake with its location and the expected form. `validate` then checks that the parts agree.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use crate::toml_value::{Item, TomlTable};
 
 mod challenge;
 
-/// Takes every recipe parameter out of `table`. `None` if a part without a default is missing or wrong. A source's own `key`
-/// replaces the recipe's `event.key`.
+/// Takes every recipe parameter out of `table`. Returns `None` if a part without a default is missing or invalid. A source's own
+/// `key` replaces the recipe's `event.key`.
 pub(super) fn recipe(table: &mut TomlTable) -> Option<Recipe> {
     let auth = need(table, "auth", "\"mac\"", |table| table.take_one_of("auth", &[("mac", ())]));
     let timestamp = timestamp(table);
@@ -38,7 +38,7 @@ pub(super) fn recipe(table: &mut TomlTable) -> Option<Recipe> {
     Some(Recipe { title, proof, timestamp, coverage, event, pointers, challenges: challenges?, replies, limits, setup })
 }
 
-/// A value that is present but wrong; a diagnostic has been reported.
+/// The error for a value that is present but invalid and has already been reported.
 struct Invalid;
 
 fn proof(table: &mut TomlTable, timestamp: Option<&Timestamp>, event: &EventLocators) -> Option<MacProof> {
@@ -61,13 +61,13 @@ fn proof(table: &mut TomlTable, timestamp: Option<&Timestamp>, event: &EventLoca
     })
 }
 
-/// Parses the alternatives of one fact: a string, an array of strings, or arrays inside the array for facts of several fields.
+/// Parses the alternatives of one fact: a string, an array of strings, or an array of arrays if a fact has several fields.
 fn choice(item: Item, pointers: &mut Pointers) -> Choice {
     let fields = |item: Item| -> Vec<Locator> { item.list().into_iter().filter_map(|one| locator(one, pointers)).collect() };
     Choice(item.list().into_iter().map(fields).filter(|fields| !fields.is_empty()).collect())
 }
 
-/// Takes a required key with `take`.
+/// Takes a required key with `take`, and reports the key if it is missing.
 fn need<T>(table: &mut TomlTable, key: &str, expected: &str, take: impl FnOnce(&mut TomlTable) -> Option<T>) -> Option<T> {
     let present = table.keys().iter().any(|have| have == key);
     let taken = take(table);
@@ -172,7 +172,7 @@ fn locator(item: Item, pointers: &mut Pointers) -> Option<Locator> {
     parse_locator(&text, &item, pointers)
 }
 
-/// Parses the locator `text`; mistakes are reported at `item`.
+/// Parses the locator `text` and reports mistakes at `item`.
 fn parse_locator(text: &str, item: &Item, pointers: &mut Pointers) -> Option<Locator> {
     match text.split_once(':') {
         Some(("header", _)) => header(text).map(Locator::Header).or_else(|| item.unexpected(LOCATORS)),
@@ -239,7 +239,7 @@ fn time(item: Item, pointers: &mut Pointers) -> Option<(Locator, TimeUnit)> {
     Some((locator(from?, pointers)?, unit?))
 }
 
-/// Parses a locator of a challenge. It cannot be a tag, because a challenge may be unsigned.
+/// Parses a locator of a challenge. Rejects a tag, because a challenge may be unsigned.
 fn untagged(text: &str, item: &Item, pointers: &mut Pointers) -> Option<Locator> {
     match parse_locator(text, item, pointers)? {
         Locator::Tag(_) => item.expected(UNTAGGED, "a tag; a challenge may be unsigned"),
@@ -335,5 +335,5 @@ const WITHIN: &str = "a duration from \"1m\" to \"30d\"";
 const MINUTE: Duration = Duration::from_secs(60);
 const DAYS_30: Duration = Duration::from_secs(30 * 86_400);
 const TOLERANCE: RangeInclusive<Duration> = Duration::ZERO..=DAYS_30;
-/// The limits of `max_body`, in bytes.
+/// The range of `max_body`, in bytes.
 const MAX_BODY: RangeInclusive<u64> = 1..=1 << 30;

@@ -1,5 +1,5 @@
-//! The recipe language as data: the content of a recipe, compiled once. The verifier interprets it; nothing here reads a
-//! delivery. The language covers what the compiled-in recipes need and no more.
+//! The recipe language as data types. A recipe is compiled into them once, and the verifier interprets them. This module reads
+//! no deliveries. The language has only the features that the compiled-in recipes need.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,22 +11,22 @@ use crate::answer::Answer;
 use crate::event::Integrity;
 use crate::source::pointers::Pointers;
 
-/// A provider's recipe: the way it signs and describes deliveries.
+/// A provider's recipe: its signature scheme, the locations of event facts, its endpoint challenges, replies and limits.
 #[derive(Debug)]
 pub struct Recipe {
     /// The provider's display name; empty for an inline recipe without a title.
     pub title: String,
     /// The proof of origin that every delivery carries.
     pub proof: MacProof,
-    /// Location and tolerance of the signing time; `None` when the provider signs no time.
+    /// Location and tolerance of the signing time; `None` if the provider signs no time.
     pub timestamp: Option<Timestamp>,
-    /// The part of an event that the proof covers; computed, never declared.
+    /// The part of an event that the proof covers. It is computed from the recipe, never declared in it.
     pub coverage: Coverage,
     /// Locators of an event's id, type, ordering key and time.
     pub event: EventLocators,
-    /// Every location in the body that `event` and `challenges` point to, so that one pass over the body finds all of them.
+    /// All locations in the body that `event` and `challenges` point to, merged for one pass over the body.
     pub(crate) pointers: Pointers,
-    /// The provider's endpoint challenges, answered before deduplication and never stored. The first that matches is used.
+    /// The provider's endpoint challenges, answered before deduplication and never stored. The first match is used.
     pub challenges: Vec<Challenge>,
     /// The answers to accepted and rejected deliveries.
     pub replies: Replies,
@@ -54,13 +54,13 @@ pub struct MacProof {
     pub signature: SignatureFormat,
     /// The steps from the configured text to the key's bytes.
     pub key_format: KeyFormat,
-    /// The signed content, as a list of terms in order. Any of the alternatives may have been signed; there is at least one.
+    /// The alternatives of the signed content, each a list of terms in order; at least one. A signature may cover any of them.
     pub contents: Vec<Vec<Term>>,
     /// True if the fields of a form are signed instead of the body's bytes.
     pub signs_form: bool,
-    /// True if content, time or facts depend on tags next to the signature, so that groups of signatures differ.
+    /// True if content, time or facts depend on tags next to the signature. Then each group of signatures is checked separately.
     pub reads_tags: bool,
-    /// The place of the body's hash in a signed URL; `None` for schemes that sign the body itself.
+    /// Location of the body's hash in a signed URL; `None` for schemes that sign the body itself.
     pub body_sha256: Option<BodyHash>,
 }
 
@@ -70,12 +70,12 @@ impl MacProof {
         self.contents.iter().flatten().any(|term| matches!(term, Term::Url | Term::UrlOtherPort))
     }
 
-    /// True if the text of the event id is part of the signed content, whichever header it comes from.
+    /// True if the text of the event id is part of the signed content, independent of the header that contains it.
     pub fn signs_id(&self) -> bool {
         self.contents.iter().any(|content| content.contains(&Term::Id))
     }
 
-    /// The part before the secret's name in `hookhold-auth`, such as `mac-sha256`.
+    /// Returns the part before the secret's name in `hookhold-auth`, such as `mac-sha256`.
     pub fn scheme(&self) -> String {
         format!("mac-{}", self.algorithm.word())
     }
@@ -86,7 +86,7 @@ impl MacProof {
 pub struct Coverage {
     /// The value of `hookhold-integrity`.
     pub integrity: Integrity,
-    /// True if no event id can come from outside the signed bytes.
+    /// True if every event id comes from the signed bytes.
     pub id_signed: bool,
 }
 
@@ -95,7 +95,7 @@ pub struct Coverage {
 pub struct Replies {
     /// The reply to an accepted delivery.
     pub accepted: Reply,
-    /// The status of a rejected one.
+    /// The status for a rejected delivery.
     pub rejected: StatusCode,
 }
 
@@ -104,9 +104,9 @@ pub struct Replies {
 pub struct ProviderLimits {
     /// The time that the provider waits for an answer.
     pub respond_within: Option<Duration>,
-    /// The time over which the provider retries an event. Zero: it never retries.
+    /// The time over which the provider retries an event; zero if it never retries.
     pub gives_up_after: Option<Duration>,
-    /// The failure rate at which the provider disables an endpoint.
+    /// The success rate at which the provider disables an endpoint.
     pub switches_off_at: Option<SwitchOff>,
     /// The largest body the provider sends, in bytes.
     pub max_body: Option<u64>,
@@ -130,12 +130,12 @@ impl Algorithm {
     pub const WORDS: &[(&str, Algorithm)] =
         &[("sha1", Algorithm::Sha1), ("sha256", Algorithm::Sha256), ("sha384", Algorithm::Sha384), ("sha512", Algorithm::Sha512)];
 
-    /// The word in the recipe language and in `hookhold-auth`.
+    /// Returns the word in the recipe language and in `hookhold-auth`.
     pub fn word(self) -> &'static str {
         Algorithm::WORDS.iter().find(|(_, one)| *one == self).map_or("", |(word, _)| word)
     }
 
-    /// The length of the code in bytes.
+    /// Returns the length of the code in bytes.
     pub fn size(self) -> usize {
         match self {
             Algorithm::Sha1 => 20,
@@ -162,7 +162,7 @@ impl Encoding {
     pub const WORDS: &[(&str, Encoding)] =
         &[("hex", Encoding::Hex), ("base64", Encoding::Base64), ("base64url", Encoding::Base64Url)];
 
-    /// The word in the recipe language.
+    /// Returns the word in the recipe language.
     pub fn word(self) -> &'static str {
         Encoding::WORDS.iter().find(|(_, one)| *one == self).map_or("", |(word, _)| word)
     }
@@ -171,17 +171,17 @@ impl Encoding {
 /// Location of the signatures in a request, and the syntax of their header.
 #[derive(Debug)]
 pub struct SignatureFormat {
-    /// Header names. The first one that the request has is read, with all its values.
+    /// Header names. The first header that the request has is read, with all its values.
     pub from: Vec<HeaderName>,
-    /// Separates groups; a tag belongs to the signatures of its own group.
+    /// Separator of groups. A tag belongs to the signatures of its own group.
     pub groups: Option<String>,
-    /// Separates the items of a group.
+    /// Separator of the items in a group.
     pub items: Option<String>,
-    /// Separates an item's tag from its value.
+    /// Separator between the tag and the value of an item.
     pub pair: Option<String>,
     /// The tags whose values are signatures. All other tags are available to [`Locator::Tag`].
     pub take: Vec<String>,
-    /// The text in front of every signature; a value without it is not a signature.
+    /// The text in front of every signature. A value without this prefix is not a signature.
     pub prefix: String,
     /// True if whitespace around items, tags and values is removed.
     pub trim: bool,
@@ -190,9 +190,9 @@ pub struct SignatureFormat {
 /// The steps from the configured text to the key's bytes.
 #[derive(Debug, Default)]
 pub struct KeyFormat {
-    /// Prefixes removed from the text where present, one after the other.
+    /// Prefixes to remove from the text if present, in this order.
     pub strip: Vec<String>,
-    /// The encoding of the rest; `None`: the text's own bytes are the key.
+    /// The encoding of the rest; `None` if the text's own bytes are the key.
     pub encoding: Option<Encoding>,
 }
 
@@ -213,16 +213,16 @@ pub enum Term {
     Tag(String),
     /// The public URL as configured, followed by the request target as received.
     Url,
-    /// The same URL with the scheme's default port added where no port is configured, and without the port where one is.
+    /// The same URL, with the scheme's default port if no port is configured, else without the configured port.
     UrlOtherPort,
-    /// The names and values of a form, decoded, sorted by name and then by value, without separators; equal pairs count once.
-    /// Empty where [`MacProof::body_sha256`] proves the body.
+    /// The decoded names and values of a form, sorted by name and then by value, without separators. Equal pairs count once.
+    /// Empty if [`MacProof::body_sha256`] proves the body.
     FormSorted,
 }
 
-/// The hash of a body inside the signed URL. Where the parameter is present, the body must match it. It proves no more than
-/// the fields of a form do: the fields follow the URL in the signed content, so some forms could be replayed as a URL with
-/// such a parameter and another body.
+/// The hash of a body inside the signed URL. If the parameter is present, the body must match it. The hash proves no more than
+/// signed form fields do: the fields follow the URL directly in the signed content, so some forms could be replayed as a URL
+/// with this parameter and another body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BodyHash {
     /// The query parameter that carries the hash.
@@ -238,7 +238,7 @@ pub enum Locator {
     Header(HeaderName),
     /// A tag of the signature's group.
     Tag(String),
-    /// The first query parameter with this name, its value as received, not decoded.
+    /// The first query parameter with this name. Its value is used as received, not decoded.
     Query(String),
     /// A fixed text that the recipe itself supplies.
     Const(String),
@@ -246,14 +246,14 @@ pub enum Locator {
     Body(usize),
 }
 
-/// Alternatives in order. The first whose fields are all present is used.
+/// The alternatives of a fact, in order. The first alternative whose fields are all present is used.
 #[derive(Debug, Default)]
 pub struct Choice(pub Vec<Vec<Locator>>);
 
 /// Locators of the facts about an event.
 #[derive(Debug, Default)]
 pub struct EventLocators {
-    /// The id, which stays the same over the provider's retries.
+    /// The id, which does not change when the provider retries.
     pub id: Choice,
     /// The event type; the fields of an alternative are joined with a dot.
     pub kind: Choice,
@@ -261,7 +261,7 @@ pub struct EventLocators {
     pub type_prefix: Arc<str>,
     /// The ordering key.
     pub key: Choice,
-    /// The time of the event; the first alternative that can be parsed is used.
+    /// Locators of the event's time. The first whose text can be parsed is used.
     pub time: Vec<(Locator, TimeUnit)>,
 }
 
@@ -297,30 +297,30 @@ impl TimeUnit {
 /// The reply to an accepted delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
-    /// 200 to 299.
+    /// The status, 200 to 299.
     pub status: StatusCode,
     /// The body's media type.
     pub content_type: Option<Arc<str>>,
-    /// Usually empty.
+    /// The body, usually empty.
     pub body: Bytes,
 }
 
 impl Reply {
-    /// Puts this reply's status and body into an answer; outcome and hint stay.
+    /// Replaces status, content type and body of an answer. Its outcome and hint do not change.
     pub fn over(self, answer: Answer) -> Answer {
         Answer { status: self.status, content_type: self.content_type, body: self.body, ..answer }
     }
 }
 
-/// An endpoint challenge: the provider's request that checks whether the endpoint works. A delivery that matches but lacks
-/// a text that the reply echoes is treated as an ordinary delivery.
+/// An endpoint challenge, which a provider sends to check an endpoint. A delivery that matches but lacks a text for the reply to
+/// echo is an ordinary delivery.
 #[derive(Debug)]
 pub struct Challenge {
-    /// The texts that identify it; all must match.
+    /// The texts that identify the challenge. All of them must match.
     pub when: Vec<(Locator, TextMatch)>,
-    /// True if the provider signs it; then it is answered only after its signature has been verified.
+    /// True if the provider signs the challenge. A signed challenge is answered only after its signature has been verified.
     pub authenticated: bool,
-    /// 200 to 299.
+    /// The status of the reply, 200 to 299.
     pub status: StatusCode,
     /// The reply's media type.
     pub content_type: Option<Arc<str>>,
@@ -328,7 +328,7 @@ pub struct Challenge {
     pub body: Vec<ReplyPart>,
 }
 
-/// The text that a challenge has at one of its locators.
+/// The text that a challenge must have at a locator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TextMatch {
     /// Any text except an empty one.
@@ -349,7 +349,7 @@ pub enum ReplyPart {
 /// The success rate at which a provider disables an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SwitchOff {
-    /// 0 to 99: the provider disables the endpoint at or below this percentage of deliveries answered 2xx.
+    /// The highest percentage of deliveries answered 2xx at which the provider disables the endpoint, 0 to 99.
     pub percent: u8,
     /// The time over which the provider measures the rate.
     pub within: Duration,

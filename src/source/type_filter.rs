@@ -13,7 +13,7 @@ enum TypePattern {
 }
 
 impl TypeFilter {
-    /// Takes the list `types`, if there is one.
+    /// Takes the list `types`. Without a list, every type is accepted.
     pub(super) fn take(table: &mut TomlTable) -> TypeFilter {
         let Some(items) = table.take_list("types") else { return TypeFilter::default() };
         if items.is_empty() {
@@ -22,14 +22,14 @@ impl TypeFilter {
         TypeFilter(items.into_iter().filter_map(pattern).collect())
     }
 
-    /// True if there is no list, or if the list has this type. A delivery without a readable type is accepted: it cannot be
-    /// judged, and a filtered delivery is lost.
+    /// True if the list is empty or contains this type. A delivery without a readable type is accepted, because a filtered
+    /// delivery is lost.
     pub fn accepts(&self, event_type: Option<&str>) -> bool {
         let Some(event_type) = event_type else { return true };
         self.accepts_all() || self.0.iter().any(|pattern| pattern.matches(event_type))
     }
 
-    /// True if no delivery can be filtered.
+    /// True if the filter rejects no type.
     pub fn accepts_all(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,11 +1,11 @@
-//! The URL under which a provider calls a source. A provider that signs the URL signs the one in its own dashboard, so the URL
-//! comes from the configuration and the request line, never from `Host` or a forwarding header.
+//! The URL that a provider calls. A provider that signs the URL signs the URL entered in its dashboard. Therefore hookhold takes
+//! the URL from the configuration and the request line, never from `Host` or a forwarding header.
 
 use http::Uri;
 
 use crate::toml_value::Item;
 
-/// Scheme, host, port and path prefix as providers see them; the request target follows.
+/// Scheme, host, port and path prefix of the URL that providers call. The request target follows them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicUrl {
     as_written: String,
@@ -13,7 +13,7 @@ pub struct PublicUrl {
 }
 
 impl PublicUrl {
-    /// Splits a URL that [`read`] has accepted.
+    /// Stores a URL that [`read`] has accepted, in both forms of its port.
     pub fn new(text: &str) -> PublicUrl {
         PublicUrl { as_written: text.to_owned(), other_port: other_port(text) }
     }
@@ -29,8 +29,8 @@ impl PublicUrl {
     }
 }
 
-/// Reads a `public_url` and removes a final slash. A wrong value is reported and still returned, so that it is not reported as
-/// missing a second time.
+/// Reads a `public_url` and removes final slashes. Reports an invalid value but still returns it, because otherwise the value
+/// would also be reported as missing.
 pub fn read(item: Item) -> String {
     let Some(text) = item.clone().string_as(EXPECTED) else { return String::new() };
     let url = text.parse::<Uri>().unwrap_or_default();

@@ -1,11 +1,11 @@
-//! Checks that the parts of a recipe agree with each other, and computes how much of an event the proof covers.
+//! Checks that the parts of a recipe agree with each other, and computes the part of an event that the proof covers.
 
 use crate::event::Integrity;
 use crate::source::recipe::{Choice, Coverage, EventLocators, Locator, MacProof, Term, Timestamp};
 use crate::toml_value::TomlTable;
 
-/// Reports contradictions: a timestamp that is not signed proves nothing, a term of the content needs a locator, and a locator
-/// can read a tag only if the signature format has tags.
+/// Reports contradictions between parts, such as a timestamp that is not signed and so proves nothing, a content term without
+/// its locator, or a locator for a tag although the signature format has no tags.
 pub(super) fn parts_agree(
     table: &TomlTable,
     proof: &MacProof,
@@ -34,11 +34,11 @@ pub(super) fn parts_agree(
         return None;
     }
     if uses_tags(contents, timestamp, event) && (signature.items.is_none() || signature.pair.is_none()) {
-        let found = "a signature without tags; a locator reads one";
+        let found = "a signature without tags; add them or remove the locator of a tag";
         table.expected("signature", "items, pair and take for a header such as t=1,v1=HEX", found);
         return None;
     }
-    // The hash proves the body only inside a signed URL, and it takes the place of `form-sorted`.
+    // The hash proves the body only inside a signed URL, and it replaces `form-sorted`.
     if proof.body_sha256.is_some() && !(signs_url(contents) && signs(contents, &Term::FormSorted)) {
         let expected = "body_sha256 with \"url\" and \"form-sorted\" in content";
         table.expected("body_sha256", expected, "a hash that is not signed; remove it or sign the URL");
@@ -47,8 +47,9 @@ pub(super) fn parts_agree(
     Some(())
 }
 
-/// Computes how much of an event the proof covers, so that no recipe can claim too much. The fields of a form are signed
-/// without separators, so the proof cannot tell `ab=c` from `a=bc`: it covers less than the body.
+/// Computes the part of an event that the proof covers. A recipe cannot declare this part, because it could claim too much. The
+/// fields of a form are signed without separators, so their proof cannot distinguish `ab=c` from `a=bc` and covers less than
+/// the body.
 pub(super) fn coverage(contents: &[Vec<Term>], timestamp: Option<&Timestamp>, event: &EventLocators) -> Coverage {
     if !signs(contents, &Term::Body) {
         return Coverage { integrity: Integrity::Partial, id_signed: false };
@@ -83,7 +84,7 @@ fn covers(contents: &[Vec<Term>], locator: &Locator) -> bool {
     }
 }
 
-/// True for a fact that can be read before the proof, as one piece of the signed bytes.
+/// True if a fact can be read before the proof, as one piece of the signed bytes: each alternative is one header or tag.
 pub(super) fn is_early(fact: &Choice) -> bool {
     let is_early = |fields: &Vec<Locator>| matches!(fields[..], [Locator::Header(_) | Locator::Tag(_)]);
     !fact.0.is_empty() && fact.0.iter().all(is_early)

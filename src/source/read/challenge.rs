@@ -1,4 +1,4 @@
-//! Reads the endpoint challenges of a recipe: the texts that identify each, and its reply.
+//! Reads the endpoint challenges of a recipe: the texts that identify each challenge, and its reply.
 
 use http::StatusCode;
 
@@ -7,8 +7,8 @@ use crate::source::pointers::Pointers;
 use crate::source::recipe::{Challenge, Locator, ReplyPart, TextMatch};
 use crate::toml_value::{Item, TomlTable};
 
-/// Takes `challenge` out of a recipe. `None` if one of them is wrong: a challenge that is not recognised would be stored as an
-/// event.
+/// Takes the challenges out of a recipe. Returns `None` if one of them is invalid, because a challenge that is not recognised
+/// would be stored as an event.
 pub(super) fn all(table: &mut TomlTable, pointers: &mut Pointers) -> Option<Vec<Challenge>> {
     let items = table.take_list("challenge").unwrap_or_default();
     let all: Vec<Option<Challenge>> = items.into_iter().map(|item| one(item, pointers)).collect();
@@ -29,7 +29,7 @@ fn one(item: Item, pointers: &mut Pointers) -> Option<Challenge> {
     Some(Challenge { when: when?, authenticated, status, content_type, body: body.into_iter().collect::<Option<_>>()? })
 }
 
-/// Parses locators as keys: `{ "json:/type" = "url_verification" }`; `true` stands for any text.
+/// Parses a table whose keys are locators, such as `{ "json:/type" = "url_verification" }`. `true` matches any text.
 fn predicate(mut table: TomlTable, pointers: &mut Pointers) -> Option<Vec<(Locator, TextMatch)>> {
     let mut all = Vec::new();
     for key in table.keys() {
