@@ -1,6 +1,6 @@
-//! `hookhold doctor`: explains why a delivery is rejected. It has no verifier of its own: it runs the real one over variants of
-//! secret, body and URL until one verifies. A signature cannot match by coincidence, so a cause found that way is certain.
-//! All other causes are evidence and are labelled as such.
+//! `hookhold doctor`: explains why a delivery is rejected. It runs the gateway's own verifier over variants of secret, body and
+//! URL until one variant verifies. A signature cannot match by coincidence, so a cause found in this way is certain. All other
+//! causes rest on evidence and are labelled `likely` or `possible`.
 
 mod body_variants;
 mod captured;
@@ -32,20 +32,20 @@ use captured::CapturedDelivery;
 use cause::Cause;
 use request::RecordedRequest;
 
-/// Explain why a delivery is rejected and what to do about it.
+/// Explain why a delivery was rejected, with a remedy for each cause.
 ///
-/// Reads a recorded HTTP request, or fetches the latest rejected deliveries from the running process, and judges them as the
-/// gateway does. For a rejected delivery, doctor looks for the change that makes it verify: another secret or another decoding
-/// of it, the body before it was modified, another URL, another provider's scheme, another time. Secrets are named, never
-/// printed. Exit code 0 if every delivery verifies, 1 if one is rejected.
+/// Reads a recorded HTTP request, or fetches the latest rejected deliveries from the running process, and checks them as the
+/// gateway does. For a rejected delivery, doctor searches for a change that makes it verify: another secret, another decoding of
+/// the secret, the body before it was changed, another URL, another provider's scheme or another time. Doctor prints the names
+/// of secrets, never the secrets. The exit code is 0 if every delivery verifies, 1 if one is rejected.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct DoctorArgs {
-    /// The source in the configuration that the delivery was sent to.
+    /// The configured source that the delivery was sent to.
     source: String,
-    /// The recorded request: request line, headers, an empty line, the body's bytes. A file written by `curl --trace` works,
-    /// and - reads standard input. Without this option the running process is asked; it keeps rejected deliveries if [admin]
-    /// keep_rejected is set.
+    /// The file with the recorded request: request line, headers, an empty line and the body's bytes. A file written by
+    /// `curl --trace` works, and - reads standard input. Without this option, doctor asks the running process, which stores
+    /// rejected deliveries only if [admin] keep_rejected is set.
     #[arg(long, value_name = "FILE")]
     request: Option<PathBuf>,
     /// The time of receipt, such as 2026-11-21T07:08:13Z or seconds since 1970 [default: now].
@@ -59,7 +59,7 @@ pub(super) struct DoctorArgs {
     url: Option<String>,
 }
 
-/// Judges, explains and prints.
+/// Checks the deliveries, finds the causes of each rejection and prints them.
 pub(super) fn run(context: &Context, args: DoctorArgs) -> VerbResult {
     let config = context.load()?;
     let names: Vec<String> = config.sources.iter().map(|source| source.name.to_string()).collect();
@@ -105,7 +105,7 @@ fn deliveries(
     }
     let rejections = recorded::newest(context, args.url, &source.name, args.last)?;
     if rejections.is_empty() {
-        writeln!(anstream::stderr(), "hookhold: the running process has no rejected delivery of {}", source.name)?;
+        writeln!(anstream::stderr(), "hookhold: the running process has stored no rejected delivery of {}", source.name)?;
     }
     let captured = |rejection: recorded::RecordedRejection| {
         captured(rejection.request, rejection.remote, Some(rejection.received_at), Some(rejection.rejected_as))
@@ -145,7 +145,7 @@ fn print(
         Err(rejection) => writeln!(out, "{name}: rejected, {rejection}")?,
     }
     if let (Ok(_), Some(outcome)) = (verdict, &captured.rejected_as) {
-        writeln!(out, "   it was rejected as {outcome}; secrets or configuration have changed since")?;
+        writeln!(out, "   it was rejected as {outcome}; the secrets or the configuration have changed since then")?;
     }
     for (number, cause) in (1..).zip(causes) {
         writeln!(out, "\n{number}. {}: {}", cause.certainty.word(), cause.what)?;
@@ -181,19 +181,19 @@ fn print_json(
     writeln!(out, "{line}")
 }
 
-/// The largest `[server] max_body` and room for the request head. A source may accept larger bodies, and the hexadecimal of
-/// `curl --trace` is several times as long as the body; such recordings must be made smaller.
+/// The largest file to read, in bytes: the maximum of `[server] max_body` and room for the request head. A source may accept
+/// larger bodies, and `curl --trace` writes several times the length of the body. Larger files are rejected.
 const MAX_FILE: u64 = 257 << 20;
 const EXAMPLES: &str = "\
-Ways to record FILE (it must hold the bytes as sent; an editor that saves them may change them):
+Ways to record FILE (it must contain the bytes as sent; saving them in an editor may change them):
   the sender's dashboard     headers and payload of the delivery, below POST /hooks/SOURCE HTTP/1.1
-  nc -l 9000 > FILE          while the sender, or a proxy, is pointed there
+  nc -l 9000 > FILE          while the sender, or a proxy, sends to this port
   mitmproxy                  export.file raw_request @focus FILE
   Wireshark, tcpdump         Follow > TCP Stream > Raw > Save as, between proxy and hookhold
-  curl --trace FILE …        for a request that you repeat yourself
+  curl --trace FILE …        for a request that you send yourself
 
 Examples:
-  hookhold doctor stripe                               the latest rejected deliveries, with [admin] keep_rejected
+  hookhold doctor stripe                               the latest rejected deliveries; needs [admin] keep_rejected
   hookhold doctor stripe --request rejected.http
   hookhold doctor stripe --request rejected.http --at 2026-11-21T07:08:13Z   the time in the log
   hookhold doctor github --request - --format json < rejected.http";

@@ -3,15 +3,15 @@
 use super::cause::Cause;
 use super::json_styles;
 
-/// Undoes one kind of change; `None` if it cannot have happened.
+/// A function that undoes one kind of change; `None` if the change cannot have happened.
 type Undo = fn(&[u8]) -> Option<Vec<u8>>;
 
-/// Yields the bodies that this one may have been, most likely first, each with the change that was then made to it.
+/// Yields the possible original bodies, most likely first, each with the change that turned it into `body`.
 pub(super) fn all(body: &[u8]) -> impl Iterator<Item = (Vec<u8>, Cause)> + '_ {
     let undone = CHANGES.iter().filter_map(|(word, what, undo)| Some((undo(body)?, changed(word, what))));
     let rewritten = json_styles::all(body).flat_map(|(style, bytes)| {
         let with_newline = [&bytes[..], b"\n"].concat();
-        let what = format!("its JSON was parsed and written again; the sender had signed it {style}");
+        let what = format!("its JSON was parsed and serialized again; the sender signed it {style}");
         let what_newline = format!("{what}, with a line break at the end");
         [(bytes, changed("body_json", &what)), (with_newline, changed("body_json", &what_newline))]
     });
@@ -19,7 +19,7 @@ pub(super) fn all(body: &[u8]) -> impl Iterator<Item = (Vec<u8>, Cause)> + '_ {
 }
 
 fn changed(word: &'static str, what: &str) -> Cause {
-    Cause::certain(word, format!("the body was changed on the way, or when it was recorded: {what}"), FORWARD_UNCHANGED)
+    Cause::certain(word, format!("the body was changed in transit, or when it was recorded: {what}"), FORWARD_UNCHANGED)
 }
 
 fn with_suffix(body: &[u8], suffix: &[u8]) -> Option<Vec<u8>> {
@@ -34,7 +34,7 @@ fn trimmed(body: &[u8]) -> Option<Vec<u8>> {
     Some(body.trim_ascii().to_vec())
 }
 
-/// Replaces every `from`.
+/// Replaces every occurrence of `from`.
 fn replaced(body: &[u8], from: &str, to: &str) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(body).ok()?;
     Some(text.replace(from, to).into_bytes())
@@ -52,7 +52,7 @@ fn without_bom(body: &[u8]) -> Option<Vec<u8>> {
     body.strip_prefix(BYTE_ORDER_MARK).map(<[u8]>::to_vec)
 }
 
-/// The characters of ISO 8859-1 are the first 256 of Unicode.
+/// Converts ISO 8859-1 to UTF-8. The characters of ISO 8859-1 are the first 256 of Unicode.
 fn as_utf8(body: &[u8]) -> Option<Vec<u8>> {
     Some(body.iter().map(|byte| char::from(*byte)).collect::<String>().into_bytes())
 }
@@ -93,7 +93,8 @@ const CHANGES: &[(&str, &str, Undo)] = &[
     ("body_form", "its form was decoded and encoded again, with + for spaces", |body| replaced(body, "+", "%20")),
     ("body_form", "its form was decoded and encoded again, with %20 for spaces", |body| replaced(body, "%20", "+")),
 ];
-/// The characters 0x80 to 0x9F (<https://encoding.spec.whatwg.org/index-windows-1252.txt>); all others are those of ISO 8859-1.
+/// The characters 0x80 to 0x9F of Windows-1252 (<https://encoding.spec.whatwg.org/index-windows-1252.txt>). All other
+/// characters are the same as in ISO 8859-1.
 const WINDOWS_1252: [char; 32] = [
     '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}', '\u{90}', '‘', '’', '“', '”',
     '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}', 'ž', 'Ÿ',
@@ -124,11 +125,11 @@ mod tests {
             ("{\"a\":1}", "{\n  \"a\": 1\n}\n"),
         ] {
             let found = all(now.as_bytes()).any(|(bytes, _)| bytes == before.as_bytes());
-            assert!(found, "{now:?} was {before:?}");
-            assert!(all(now.as_bytes()).all(|(bytes, _)| bytes != now.as_bytes()), "{now:?} was changed");
+            assert!(found, "no variant of {now:?} is {before:?}");
+            assert!(all(now.as_bytes()).all(|(bytes, _)| bytes != now.as_bytes()), "a variant of {now:?} is unchanged");
         }
         for (now, before) in [(&b"caf\xe9"[..], "café"), (b"\x93\x80\x94", "“€”"), ("â‚¬".as_bytes(), "€")] {
-            assert!(all(now).any(|(bytes, _)| bytes == before.as_bytes()), "{now:?} was {before}");
+            assert!(all(now).any(|(bytes, _)| bytes == before.as_bytes()), "no variant of {now:?} is {before}");
         }
     }
 }

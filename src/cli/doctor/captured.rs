@@ -1,4 +1,4 @@
-//! A delivery to explain: a recorded request, judged by the server's and the verifier's own code.
+//! A delivery to explain: a recorded request, checked by the code of the server and the verifier.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use hookhold::server::{RequestHead, judge_head};
 use hookhold::source::Source;
 use hookhold::verify::{Rejection, Verdict, Verifier, unsigned_challenge};
 
-/// A captured delivery, and the sources that it may belong to.
+/// A captured delivery and the sources that it may belong to.
 pub(super) struct CapturedDelivery {
     pub(super) source: Arc<Source>,
     /// Every other configured source.
@@ -17,13 +17,14 @@ pub(super) struct CapturedDelivery {
     pub(super) delivery: Delivery,
     /// The body's length according to Content-Length.
     pub(super) declared: Option<u64>,
+    /// True if the time of receipt is known.
     pub(super) is_time_given: bool,
     /// The outcome that the running process recorded; `None` for a request from a file, whose address is not known.
     pub(super) rejected_as: Option<String>,
 }
 
 impl CapturedDelivery {
-    /// Judges the delivery as the gateway does, as far as the request itself decides.
+    /// Applies the checks of the gateway that depend only on the request.
     pub(super) fn judge(&self) -> Result<Verdict, Rejection> {
         let CapturedDelivery { source, delivery, .. } = self;
         let head = RequestHead {
@@ -36,7 +37,7 @@ impl CapturedDelivery {
         judge_head(source, head).map_err(|answer| Rejection { outcome: answer.outcome, hint: answer.hint })?;
         let (size, limit) = (delivery.body.len(), source.max_body);
         if size > limit {
-            let hint = format!("the body has {size} bytes, max_body of this source is {limit}");
+            let hint = format!("the body has {size} bytes; max_body of this source is {limit}");
             return Err(Rejection { outcome: Outcome::TooLarge, hint });
         }
         Verifier::new(source.clone()).verify(delivery)

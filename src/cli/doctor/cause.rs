@@ -17,11 +17,11 @@ pub(super) struct Cause {
 /// The certainty of a cause; the derived order puts the most certain first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Certainty {
-    /// The delivery verifies once the cause is undone, or the request itself shows it.
+    /// The delivery verifies if the cause is undone, or the request itself shows the cause.
     Certain,
-    /// Something in the request is evidence for it.
+    /// The request or the configuration contains evidence for the cause.
     Likely,
-    /// Nothing is evidence against it.
+    /// No evidence contradicts the cause.
     Possible,
 }
 
@@ -37,17 +37,17 @@ impl Certainty {
 }
 
 impl Cause {
-    /// A cause that is proved or plainly visible.
+    /// Creates a cause that is proved or plainly visible.
     pub(super) fn certain(word: &'static str, what: impl Into<String>, advice: impl Into<String>) -> Cause {
         Cause { word, certainty: Certainty::Certain, what: what.into(), advice: advice.into() }
     }
 
-    /// A cause with evidence for it.
+    /// Creates a cause with evidence for it.
     pub(super) fn likely(word: &'static str, what: impl Into<String>, advice: impl Into<String>) -> Cause {
         Cause { certainty: Certainty::Likely, ..Cause::certain(word, what, advice) }
     }
 
-    /// A cause without evidence against it.
+    /// Creates a cause without evidence against it.
     pub(super) fn possible(word: &'static str, what: impl Into<String>, advice: impl Into<String>) -> Cause {
         Cause { certainty: Certainty::Possible, ..Cause::certain(word, what, advice) }
     }

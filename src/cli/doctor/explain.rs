@@ -23,15 +23,18 @@ pub(super) fn causes(captured: &CapturedDelivery, verdict: &Result<Verdict, Reje
 fn filtered(captured: &CapturedDelivery, verdict: &Verdict) -> Option<Cause> {
     let Verdict::Event(verified) = verdict else { return None };
     let kind = verified.event.event_type().filter(|kind| !captured.source.types.accepts(Some(kind)))?;
-    let what = format!("the types of the source do not list {}: it is answered but not stored", escaped(kind));
-    let advice = format!("add the type to types of [sources.{}] to store such events", captured.source.name);
+    let what = format!(
+        "the option types of the source does not list {}, so hookhold answers 2xx without storing the event",
+        escaped(kind)
+    );
+    let advice = format!("add the type to types in [sources.{}] to store such events", captured.source.name);
     Some(Cause::certain("filtered", what, advice))
 }
 
 fn rejected(captured: &CapturedDelivery, rejection: &Rejection) -> Vec<Cause> {
     let hint = &rejection.hint;
     match rejection.outcome {
-        Outcome::MethodNotAllowed => vec![Cause::certain("method", hint, "configure the sender, or the proxy, to use POST")],
+        Outcome::MethodNotAllowed => vec![Cause::certain("method", hint, "configure the sender or the proxy to use POST")],
         Outcome::AddressNotAllowed => vec![other_address(captured)],
         Outcome::TooLarge => vec![Cause::certain("too_large", hint, "raise max_body of the source if such bodies are genuine")],
         _ if timing::is_about_time(rejection) => vec![timing::late_or_early(captured, rejection)],
@@ -51,7 +54,7 @@ fn or_else(found: Vec<Cause>, rest: impl FnOnce() -> Vec<Cause>) -> Vec<Cause> {
 fn other_address(captured: &CapturedDelivery) -> Cause {
     let what = format!("{} is not in allow_from of this source", captured.delivery.remote.ip());
     let advice = format!(
-        "if it is the sender's address, add it to allow_from of [sources.{}]; if it is your own proxy's, add it to [server] \
+        "if it is the sender's address, add it to allow_from of [sources.{}]; if it is the address of your own proxy, add it to [server] \
          trusted_proxies",
         captured.source.name
     );
@@ -62,32 +65,32 @@ fn unsigned(captured: &CapturedDelivery, hint: &str) -> Cause {
     let title = &captured.source.recipe.title;
     let title = if title.is_empty() { "the sender" } else { title };
     let advice = format!(
-        "enter a secret at the sender (some sign only if one is set), and check that no proxy removes the header; otherwise the \
+        "enter a secret at the sender (some senders sign only then), and check that no proxy removes the header; otherwise the \
          delivery is not from {title}"
     );
     Cause::certain("signature_absent", hint, advice)
 }
 
-/// The causes of a rejection when no variant verified.
+/// Returns the remaining causes of a rejection after no variant has verified.
 fn unexplained(captured: &CapturedDelivery, rejection: &Rejection) -> Vec<Cause> {
     let mut causes = Vec::new();
     if rejection.outcome == Outcome::SignatureMalformed {
-        let advice = "compare the header with the provider's documentation; a proxy may have cut or rewritten it";
+        let advice = "compare the header with the provider's documentation; a proxy may have truncated or rewritten the header";
         return vec![Cause::certain("signature_unreadable", &rejection.hint, advice)];
     }
     let body = &captured.delivery.body;
     if let Some(declared) = captured.declared.filter(|declared| *declared != body.len() as u64) {
-        let what = format!("the file has only {} bytes of a body of {declared}", body.len());
+        let what = format!("the file has only {} of the body's {declared} bytes", body.len());
         causes.push(Cause::likely("body_incomplete", what, "record the request again, complete and byte for byte"));
     }
     if String::from_utf8_lossy(body).contains(char::REPLACEMENT_CHARACTER) {
-        let what = "the body is not UTF-8, or contains U+FFFD: its characters were converted on the way";
+        let what = "the body is not UTF-8, or it contains U+FFFD, probably because its characters were converted in transit";
         causes.push(Cause::likely("body_charset", what, "make every hop forward the body byte for byte"));
     }
     causes.push(other_secret(captured));
-    let what = "the body was changed, on the way or when it was recorded, in a way that cannot be undone: JSON members in another \
-                order, numbers or characters rewritten";
-    causes.push(Cause::possible("body_changed", what, "compare it with the body that the sender's dashboard shows"));
+    let what = "the body was changed, in transit or when it was recorded, in a way that cannot be undone, such as JSON members in \
+                another order or rewritten numbers or characters";
+    causes.push(Cause::possible("body_changed", what, "compare the body with the sender's dashboard"));
     if captured.source.recipe.signs_url() {
         let what = "the sender signed a URL that cannot be derived from the request";
         let advice = "compare public_url and the path with the URL in the sender's dashboard, character by character";
@@ -101,21 +104,23 @@ fn other_secret(captured: &CapturedDelivery) -> Cause {
     let names: Vec<&str> = source.secrets.iter().map(|key| &*key.name).collect();
     let is_wrapped = source.secrets.iter().any(|key| key.configured().is_wrapped());
     let wrapped = if is_wrapped { "; a configured one is wrapped in whitespace or quotes" } else { "" };
-    let what = format!("a secret other than {} signed it{wrapped}", names.join(", "));
+    let what = format!("the delivery was signed with a secret other than {}{wrapped}", names.join(", "));
     let page = &source.recipe.setup.secret;
-    let page = if page.is_empty() { "the one at the sender" } else { page };
-    let advice =
-        format!("compare the secret with {page}: was it rotated, or does it belong to another endpoint or to test mode?");
-    // A request does not show which secret signed it; only a mistake in the configured one is evidence.
+    let page = if page.is_empty() { "the secret at the sender" } else { page };
+    let advice = format!(
+        "compare the configured secret with {page}; it may have been rotated, or it may belong to another endpoint or to test mode"
+    );
+    // A request does not show which secret signed it. Only a mistake in the configured secret is evidence.
     let certainty = if is_wrapped { Certainty::Likely } else { Certainty::Possible };
     Cause { certainty, ..Cause::possible("other_secret", what, advice) }
 }
 
-/// A request that was recorded in front of a proxy may have had another path there.
+/// Returns a possible cause if the request has another path than the source. A request that was recorded in front of a proxy may
+/// have had another path there.
 fn other_path(captured: &CapturedDelivery) -> Option<Cause> {
     let arrived = captured.delivery.target.parse::<Uri>().ok()?.path().to_owned();
     let own = &captured.source.path;
-    let what = format!("it was sent to {}, and the path of the source is {own}", escaped(&arrived));
-    let advice = "check that the sender's URL, or the proxy behind the point of recording, leads to that path";
+    let what = format!("the request was sent to {}, but the path of the source is {own}", escaped(&arrived));
+    let advice = "change the sender's URL, or the proxy behind the point of recording, so that requests arrive at that path";
     (arrived != *own).then(|| Cause::possible("path", what, advice))
 }

@@ -1,12 +1,12 @@
-//! Writes a JSON value as common serializers do, with other whitespace and other escapes. Members keep their order and
-//! numbers their digits, so the output of one serializer can be turned back into the input that it parsed.
+//! Writes a JSON text in the styles of common serializers, which differ in whitespace and escapes. The order of members and the
+//! digits of numbers do not change, so one of the styles may be the text that the sender signed.
 
 use std::borrow::Cow;
 use std::iter;
 
 use serde::de::IgnoredAny;
 
-/// Yields `body` in every style, with a description of the style; nothing if it is not JSON.
+/// Yields `body` in every style, each with a description. Yields nothing if `body` is not JSON.
 pub(super) fn all(body: &[u8]) -> impl Iterator<Item = (String, Vec<u8>)> + '_ {
     let json = std::str::from_utf8(body).ok().filter(|text| serde_json::from_str::<IgnoredAny>(text).is_ok());
     let styles = SPACINGS.iter().flat_map(|spacing| ESCAPINGS.iter().map(move |escaping| (spacing, escaping)));
@@ -26,7 +26,8 @@ struct Spacing {
 
 type Escaping = fn(&str) -> Cow<'_, str>;
 
-/// Returns `None` if the output would exceed [`MAX_GROWTH`]: the deeper the nesting, the longer every indented line.
+/// Writes a JSON text in one style. Returns `None` if the output would exceed [`MAX_GROWTH`], because every indented line grows
+/// with the nesting depth.
 fn written(text: &str, spacing: &Spacing, escaping: Escaping) -> Option<String> {
     let (mut out, mut depth, mut is_empty) = (String::with_capacity(text.len()), 0_usize, false);
     let line = |out: &mut String, depth: usize| {
@@ -92,7 +93,7 @@ fn unchanged(token: &str) -> Cow<'_, str> {
     token.into()
 }
 
-/// Uses only the escapes that JSON requires.
+/// Writes a string with only the escapes that JSON requires.
 fn minimal(token: &str) -> Cow<'_, str> {
     let text = serde_json::from_str::<String>(token).and_then(|text| serde_json::to_string(&text));
     text.map_or(Cow::Borrowed(token), Cow::Owned)
@@ -114,7 +115,8 @@ fn html(token: &str) -> Cow<'_, str> {
     escape(&minimal(token), |character| "<>&\u{2028}\u{2029}".contains(character)).into()
 }
 
-/// Writes some characters as `\u` escapes in lower case; characters above U+FFFF as surrogate pairs.
+/// Replaces the characters that `is_escaped` selects with `\u` escapes in lower case. A character above U+FFFF becomes a
+/// surrogate pair.
 fn escape(text: &str, is_escaped: fn(char) -> bool) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
@@ -126,7 +128,7 @@ fn escape(text: &str, is_escaped: fn(char) -> bool) -> String {
     out
 }
 
-/// The longest indentation of one level.
+/// The widest indentation of one level, in characters.
 const INDENT: usize = 4;
 /// The largest ratio of output to input. Indentation makes ordinary JSON several times as long.
 const MAX_GROWTH: usize = 16;
@@ -173,6 +175,6 @@ mod tests {
     fn deeply_nested_json_is_not_indented() {
         let deep = "[".repeat(50_000) + &"]".repeat(50_000);
         let lengths: Vec<usize> = all(deep.as_bytes()).map(|(_, bytes)| bytes.len()).collect();
-        assert_eq!(lengths, vec![deep.len(); 2 * ESCAPINGS.len()], "only without indents");
+        assert_eq!(lengths, vec![deep.len(); 2 * ESCAPINGS.len()], "only the styles without indentation");
     }
 }

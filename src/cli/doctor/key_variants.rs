@@ -1,5 +1,5 @@
-//! Variants of the configured secrets: with a copy-paste mistake undone, decoded in another way, after expiry, or those of
-//! another source.
+//! Variants of the configured secrets: without a copy-paste mistake, decoded in another way, expired, or configured for another
+//! source.
 
 use hookhold::secret::Secret;
 use hookhold::source::key::Key;
@@ -9,16 +9,16 @@ use super::captured::CapturedDelivery;
 use super::cause::Cause;
 use super::timing;
 
-/// Returns every key that may have signed the delivery, with the mistake that this would reveal.
+/// Returns every key that may have signed the delivery, each with the cause that a match proves.
 pub(super) fn all(captured: &CapturedDelivery) -> Vec<(Key, Cause)> {
     let source = &captured.source;
     let mut found: Vec<(Key, Cause)> = source.secrets.iter().flat_map(|key| of_one(captured, key)).collect();
     for other in captured.others.iter() {
         for key in &other.secrets {
-            let what = format!("the secret {} of the source {} signed it", key.name, other.name);
+            let what = format!("the delivery was signed with the secret {} of the source {}", key.name, other.name);
             let advice = format!(
-                "the sender uses the secret of {}: another endpoint, or its test mode. Enter the URL of {} there, or add that \
-                 secret to {}",
+                "the sender signs with the secret of {}, which belongs to another endpoint or to test mode: enter the URL of {} at \
+                 the sender, or add that secret to [sources.{}]",
                 other.name, other.name, source.name
             );
             let cause = Cause::certain("other_sources_secret", what, advice);
@@ -34,7 +34,7 @@ fn of_one(captured: &CapturedDelivery, key: &Key) -> Vec<(Key, Cause)> {
     let (name, bytes, format) = (&key.name, &key.configured().bytes, &captured.source.recipe.proof.key_format);
     let mut found = Vec::new();
     if !key.is_valid_at(captured.delivery.received_at) {
-        let what = format!("the secret {name} signed it, and that secret has expired (not_after)");
+        let what = format!("the delivery was signed with the secret {name}, which has expired (not_after)");
         let advice = format!("{}enter the new secret at the sender, or extend not_after", timing::ask_for_time(captured));
         let cause = timing::only_at_its_time(captured, Cause::certain("secret_expired", what, advice));
         found.extend(decoded(captured, bytes.clone(), key, format, cause));
@@ -44,13 +44,13 @@ fn of_one(captured: &CapturedDelivery, key: &Key) -> Vec<(Key, Cause)> {
         found.extend(decoded(captured, unwrapped, key, format, cause));
     }
     for (suffix, what) in [("\n", "a line break"), (" ", "a space"), ("\r\n", "a line break")] {
-        let what = format!("at the sender, the secret {name} ends with {what}");
+        let what = format!("the secret {name} ends with {what} at the sender");
         let advice = "enter the secret at the sender again, without surrounding whitespace";
         let cause = Cause::certain("secret_whitespace", what, advice);
         found.extend(decoded(captured, [&bytes[..], suffix.as_bytes()].concat(), key, format, cause));
     }
     for (format, written) in formats() {
-        let what = format!("the secret {name} is right, but it is decoded in the wrong way");
+        let what = format!("the secret {name} is right but decoded in the wrong way");
         let advice =
             format!("use the provider's own recipe, or write key_format = {written} into [sources.{}]", captured.source.name);
         found.extend(decoded(captured, bytes.clone(), key, &format, Cause::certain("key_decoding", what, advice)));
@@ -78,7 +78,7 @@ fn unwrapped(bytes: &[u8]) -> Vec<(&'static str, &'static str, Vec<u8>)> {
     found
 }
 
-/// Yields the ways in which providers decode a secret, with their spelling in the recipe language.
+/// Yields the key formats that providers use, each with its spelling in the recipe language.
 fn formats() -> impl Iterator<Item = (KeyFormat, String)> {
     let ways = |strip: &'static [&'static str]| {
         let encodings = [None, Some(Encoding::Base64), Some(Encoding::Base64Url), Some(Encoding::Hex)];
@@ -93,5 +93,5 @@ fn formats() -> impl Iterator<Item = (KeyFormat, String)> {
 }
 
 const QUOTES: &[u8] = b"\"'`";
-const WRITE_IT_CLEAN: &str = "write the variable or the file again with nothing but the secret: no quotes, no spaces, no empty line \
+const WRITE_IT_CLEAN: &str = "write the variable or the file again with the secret alone: no quotes, no spaces, no empty line \
      (printf %s, not echo)";

@@ -1,4 +1,4 @@
-//! Deliveries that belong elsewhere: to another configured source, or to another provider.
+//! Finds the other configured source or the other provider that a delivery belongs to.
 
 use std::sync::Arc;
 
@@ -11,13 +11,13 @@ use super::captured::CapturedDelivery;
 use super::cause::Cause;
 use super::search::ProofAttempt;
 
-/// Returns the evidence that the delivery belongs to another source or provider; of proved ones only the first.
+/// Returns the causes that assign the delivery to another source or provider. If a cause is proved, returns only that cause.
 pub(super) fn causes(captured: &CapturedDelivery) -> Vec<Cause> {
     let own = captured.source.provider.as_deref();
     let is_genuine = |other: &&Arc<Source>| ProofAttempt::of(&Verifier::new((*other).clone()), &captured.delivery).is_proved();
     let mut others = captured.others.iter().filter(|other| other.provider.is_none() || other.provider.as_deref() != own);
     if let Some(other) = others.find(is_genuine) {
-        let what = format!("it is a genuine delivery for the source {}, not for {}", other.name, captured.source.name);
+        let what = format!("the delivery is genuine, but for the source {}, not for {}", other.name, captured.source.name);
         let advice = format!("at the sender, enter the URL that ends in {}", other.path);
         return vec![Cause::certain("other_provider", what, advice)];
     }
@@ -32,14 +32,17 @@ pub(super) fn causes(captured: &CapturedDelivery) -> Vec<Cause> {
 fn other_provider(captured: &CapturedDelivery, name: &str, recipe: Recipe) -> Cause {
     let (title, source, recipe) = (recipe.title.clone(), &captured.source, Arc::new(recipe));
     let headers: Vec<&str> = recipe.proof.signature.from.iter().map(|name| name.as_str()).collect();
-    let what =
-        format!("the headers are those of {title} ({}), and {} is another provider's source", headers.join(", "), source.name);
+    let what = format!(
+        "the request has the headers of {title} ({}), but {} is a source of another provider",
+        headers.join(", "),
+        source.name
+    );
     let scheme = recipe.proof.scheme();
     let keys = source.secrets.iter().filter_map(|key| Key::decode(key.configured(), &recipe.proof.key_format, &scheme).ok());
     let as_that = Source { secrets: keys.collect(), recipe: recipe.clone(), ..(**source).clone() };
     let can_verify = !as_that.recipe.signs_url() || as_that.public_url.is_some();
     if can_verify && ProofAttempt::of(&Verifier::new(as_that), &captured.delivery).is_proved() {
-        let what = format!("{what}; a secret of {} signed it", source.name);
+        let what = format!("{what}; the request was signed with a secret of {}", source.name);
         return Cause::certain("other_provider", what, format!("write provider = \"{name}\" into [sources.{}]", source.name));
     }
     let its_own = captured.others.iter().find(|other| other.provider.as_deref() == Some(name));

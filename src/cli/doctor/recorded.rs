@@ -1,4 +1,4 @@
-//! Fetches the rejected deliveries that the running process keeps (`[admin] keep_rejected`).
+//! Fetches the rejected deliveries that the running process has stored (`[admin] keep_rejected`).
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ pub(super) struct RecordedRejection {
     pub(super) request: RecordedRequest,
     pub(super) remote: SocketAddr,
     pub(super) received_at: UnixMillis,
-    /// The outcome at that time.
+    /// The outcome that the running process recorded.
     pub(super) rejected_as: String,
 }
 
@@ -41,7 +41,9 @@ pub(super) fn newest(
     let page = ask::page(&base, &format!("/api/rejections?source={source}"))
         .map_err(|error| format!("{error}; or name a recorded request with --request FILE"))?;
     let rejections: Option<Vec<RecordedRejection>> = page.lines().take(last).map(parse).collect();
-    rejections.ok_or_else(|| format!("{base} is not the admin listener of this version of hookhold").into())
+    rejections.ok_or_else(|| {
+        format!("{base}: expected the admin listener of this version of hookhold, found another answer; check --url").into()
+    })
 }
 
 fn parse(line: &str) -> Option<RecordedRejection> {

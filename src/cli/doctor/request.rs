@@ -1,21 +1,21 @@
-//! Parses a recorded request, leniently: line ends may be LF, the version may be HTTP/2, the body may be chunked.
+//! Parses a recorded request leniently: line ends may be LF, the version may be HTTP/2, the body may be chunked.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
-/// The request in a file.
+/// A request that was read from a file.
 #[derive(Debug)]
 pub(super) struct RecordedRequest {
     pub(super) method: Method,
     pub(super) target: String,
     pub(super) headers: HeaderMap,
-    /// The body as the gateway reads it: at most as long as Content-Length says, and without chunk framing.
+    /// The body as the gateway reads it: not longer than Content-Length, and without chunk framing.
     pub(super) body: Bytes,
     /// The value of Content-Length.
     pub(super) declared: Option<u64>,
 }
 
-/// Parses a raw request, or the one in a file of `curl --trace`.
+/// Parses a raw request, or the last request in a file of `curl --trace`.
 pub(super) fn parse(file: &[u8]) -> Result<RecordedRequest, &'static str> {
     let raw = from_trace(file).unwrap_or_else(|| file.to_vec());
     let raw = as_http_1(&raw);
@@ -29,10 +29,11 @@ pub(super) fn parse(file: &[u8]) -> Result<RecordedRequest, &'static str> {
     };
     let mut headers = HeaderMap::new();
     for field in head.headers.iter() {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| "the name of a header is malformed")?;
-        headers.append(name, HeaderValue::from_bytes(field.value).map_err(|_| "the value of a header is malformed")?);
+        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| "expected HTTP headers, found a malformed name")?;
+        headers.append(name, HeaderValue::from_bytes(field.value).map_err(|_| "expected HTTP headers, found a malformed value")?);
     }
-    let method = Method::from_bytes(head.method.unwrap_or_default().as_bytes()).map_err(|_| "the method is malformed")?;
+    let method = Method::from_bytes(head.method.unwrap_or_default().as_bytes())
+        .map_err(|_| "expected an HTTP method, found a malformed one")?;
     let declared = content_length(&headers);
     let body = body(&headers, declared, &raw[end..]);
     Ok(RecordedRequest { method, target: head.path.unwrap_or_default().to_owned(), headers, body, declared })
@@ -51,7 +52,7 @@ fn body(headers: &HeaderMap, declared: Option<u64>, rest: &[u8]) -> Bytes {
     Bytes::copy_from_slice(&rest[..length])
 }
 
-/// Returns `None` if the body is not chunked: a proxy may have joined the chunks and left the header.
+/// Joins the chunks of a body. Returns `None` if the body has no chunks: a proxy may have joined them but left the header.
 fn unchunked(mut rest: &[u8]) -> Option<Vec<u8>> {
     let mut whole = Vec::new();
     loop {
@@ -66,7 +67,7 @@ fn unchunked(mut rest: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// Replaces the version of an HTTP/2 or HTTP/3 request line, which recorders write in the form of HTTP/1.
+/// Replaces the version in an HTTP/2 or HTTP/3 request line with HTTP/1.1. Recorders write such requests in the form of HTTP/1.
 fn as_http_1(raw: &[u8]) -> Vec<u8> {
     let end = raw.iter().position(|byte| *byte == b'\n').unwrap_or(raw.len());
     let (line, rest) = raw.split_at(end);
@@ -97,14 +98,14 @@ fn from_trace(file: &[u8]) -> Option<Vec<u8>> {
     Some(sent)
 }
 
-/// Parses `0010: 48 6f 73 74 ...  Host`: an offset, at most 16 bytes in hexadecimal, and the same bytes as text.
+/// Parses a line such as `0010: 48 6f 73 74 ...  Host`: an offset, at most 16 bytes in hexadecimal, and the same bytes as text.
 fn bytes_of(line: &str) -> Option<Vec<u8>> {
     let (_, rest) = line.split_once(": ")?;
     let columns = rest.get(..HEX_COLUMNS).unwrap_or(rest);
     base16ct::mixed::decode_vec(columns.split_whitespace().collect::<String>()).ok()
 }
 
-/// 16 bytes of two digits and a space each.
+/// Width of the hexadecimal columns: 16 bytes, each two digits and a space.
 const HEX_COLUMNS: usize = 48;
 const MAX_HEADERS: usize = 1_000;
 

@@ -37,14 +37,14 @@ impl ProofAttempt {
     }
 }
 
-/// A variant of the source and of the request target, and the changes in it.
+/// A variant of the source and of the request target, with the changes that it contains.
 struct Candidate {
     verifier: Verifier,
     target: String,
     causes: Vec<Cause>,
 }
 
-/// Returns the changes with which the delivery verifies: one if that is enough, else two. Empty if none was found.
+/// Returns the changes with which the delivery verifies: one if one is enough, else two. Empty if no changes were found.
 pub(super) fn fewest_changes(captured: &CapturedDelivery) -> Vec<Cause> {
     let body = &captured.delivery.body;
     let (candidates, mut fewest) = (candidates(captured), Vec::new());
@@ -93,5 +93,5 @@ fn candidates(captured: &CapturedDelivery) -> Vec<Candidate> {
     all
 }
 
-/// The largest body that is tried with two changes at once; beyond it that would take minutes.
+/// The largest body, in bytes, that is tried with two changes at once. Larger bodies would take minutes.
 const MAX_PAIRED: usize = 1 << 20;

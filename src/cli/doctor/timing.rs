@@ -1,4 +1,4 @@
-//! Causes that depend on the time of receipt. Without `--at` that time is not known, so such a cause is only possible.
+//! Causes that depend on the time of receipt. If that time is not known (no `--at`), such a cause is only possible.
 
 use hookhold::outcome::Outcome;
 use hookhold::units::duration_text;
@@ -7,7 +7,7 @@ use hookhold::verify::Rejection;
 use super::captured::CapturedDelivery;
 use super::cause::{Cause, Certainty};
 
-/// The cause of a delivery whose signature matches and whose timestamp is outside the tolerance.
+/// Returns the cause for a delivery whose signature matches but whose timestamp is outside the tolerance.
 pub(super) fn late_or_early(captured: &CapturedDelivery, rejection: &Rejection) -> Cause {
     let assumed = if captured.is_time_given { "" } else { " (judged as if it arrived now)" };
     let what = format!("the signature matches, but the timestamp is outside the tolerance: {}{assumed}", rejection.hint);
@@ -36,12 +36,12 @@ pub(super) fn only_at_its_time(captured: &CapturedDelivery, cause: Cause) -> Cau
     if captured.is_time_given { cause } else { Cause { certainty: Certainty::Possible, ..cause } }
 }
 
-/// The first part of an advice that applies only if the time of receipt leads to the same rejection.
+/// Returns the first part of the advice. If the time of receipt is not known, the advice applies only after a check with `--at`.
 pub(super) fn ask_for_time(captured: &CapturedDelivery) -> &'static str {
     if captured.is_time_given { "" } else { "give the time of receipt with --at; if the rejection stays the same, " }
 }
 
-/// True for the rejections of a delivery whose signature matches.
+/// True if the signature matches and only the timestamp is rejected.
 pub(super) fn is_about_time(rejection: &Rejection) -> bool {
     matches!(rejection.outcome, Outcome::TimestampStale | Outcome::TimestampFuture)
 }

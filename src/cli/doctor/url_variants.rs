@@ -15,7 +15,7 @@ pub(super) struct SignedUrl {
     pub(super) target: String,
 }
 
-/// Returns every other URL that may have been signed; none if the recipe signs no URL.
+/// Returns every other URL that may have been signed. Empty if the recipe signs no URL.
 pub(super) fn all(captured: &CapturedDelivery) -> Vec<(SignedUrl, Cause)> {
     let source = &captured.source;
     let Some(own) = source.public_url.as_ref().filter(|_| source.recipe.signs_url()) else { return Vec::new() };
@@ -32,7 +32,7 @@ pub(super) fn all(captured: &CapturedDelivery) -> Vec<(SignedUrl, Cause)> {
     found
 }
 
-/// Returns combinations of scheme, host, port and prefix, the configured ones first.
+/// Returns combinations of scheme, host, port and prefix. The configured parts come first.
 fn bases(captured: &CapturedDelivery, own: &PublicUrl) -> Vec<String> {
     let urls = captured.others.iter().filter_map(|other| other.public_url.as_ref()).chain([own]);
     let parsed: Vec<Uri> = [own].into_iter().chain(urls).filter_map(|url| url.as_written().parse().ok()).collect();
@@ -77,11 +77,11 @@ fn header(captured: &CapturedDelivery, name: &str) -> Option<String> {
     text.split(',').next().map(|first| first.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
-/// Removes repetitions; the order stays.
+/// Removes duplicates without changing the order. Returns at most [`MAX_PARTS`] texts.
 fn distinct(texts: impl IntoIterator<Item = String>) -> Vec<String> {
     let mut seen = BTreeSet::new();
     texts.into_iter().filter(|text| seen.insert(text.clone())).take(MAX_PARTS).collect()
 }
 
-/// The most hosts, prefixes and targets each; all combinations are tried.
+/// Maximum number of hosts, of prefixes and of targets. All combinations are tried.
 const MAX_PARTS: usize = 16;
