@@ -1,4 +1,4 @@
-//! The vectors in `tests/vectors`: deliveries signed by providers, their libraries or openssl, never by our own code.
+//! The vectors in `tests/vectors`: deliveries signed by providers, their libraries or openssl, never by hookhold's own code.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ struct File {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Vector {
-    says: String,
+    case: String,
     source: String,
     recipe: Option<String>,
     secret: String,
@@ -57,8 +57,8 @@ fn every_recipe_has_genuine_and_rejected_vectors() {
     assert!(!PROVIDERS.is_empty());
     for (name, _) in PROVIDERS {
         let vectors = &files.get(*name).unwrap_or_else(|| panic!("tests/vectors/{name}.toml is missing")).vector;
-        assert!(vectors.iter().any(|vector| vector.rejected.is_none()), "{name}: nothing genuine");
-        assert!(vectors.iter().any(|vector| vector.rejected.is_some()), "{name}: nothing rejected");
+        assert!(vectors.iter().any(|vector| vector.rejected.is_none()), "{name}: no genuine vector");
+        assert!(vectors.iter().any(|vector| vector.rejected.is_some()), "{name}: no rejected vector");
     }
 }
 
@@ -76,11 +76,11 @@ fn files() -> BTreeMap<String, File> {
 fn source_of(file: &str, vector: &Vector) -> Source {
     let provider = || format!("provider = {file:?}");
     let entry = vector.recipe.clone().unwrap_or_else(provider);
-    compile(&entry, &[("secret", &vector.secret)]).unwrap_or_else(|diagnostics| panic!("{file}: {}: {diagnostics}", vector.says))
+    compile(&entry, &[("secret", &vector.secret)]).unwrap_or_else(|diagnostics| panic!("{file}: {}: {diagnostics}", vector.case))
 }
 
 fn check(file: &str, vector: &Vector) {
-    let says = format!("{file}: {} ({})", vector.says, vector.source);
+    let case = format!("{file}: {} ({})", vector.case, vector.source);
     let source = source_of(file, vector);
     let headers: Vec<(&str, &str)> = vector.headers.iter().map(|(name, value)| (&name[..], &value[..])).collect();
     let encoded = vector.body_base64.as_ref().map(|text| STANDARD.decode(text).expect("base64"));
@@ -88,19 +88,19 @@ fn check(file: &str, vector: &Vector) {
     delivery.target = vector.target.clone().unwrap_or(delivery.target);
     delivery.received_at = UnixMillis(vector.received_at * 1000);
     match (verify(&source, &delivery), &vector.rejected) {
-        (Ok(verified), None) => assert_facts(&says, vector, &verified, &delivery.body),
-        (Err(rejection), Some(word)) => assert_eq!(rejection.outcome.word(), word, "{says}: {rejection}"),
-        (Ok(_), Some(word)) => panic!("{says}: verified instead of {word}"),
-        (Err(rejection), None) => panic!("{says}: {rejection}"),
+        (Ok(verified), None) => assert_facts(&case, vector, &verified, &delivery.body),
+        (Err(rejection), Some(word)) => assert_eq!(rejection.outcome.word(), word, "{case}: {rejection}"),
+        (Ok(_), Some(word)) => panic!("{case}: verified instead of {word}"),
+        (Err(rejection), None) => panic!("{case}: {rejection}"),
     }
 }
 
-fn assert_facts(says: &str, vector: &Vector, verified: &Verified, body: &[u8]) {
+fn assert_facts(case: &str, vector: &Vector, verified: &Verified, body: &[u8]) {
     let event = &verified.event;
-    assert_eq!(event.id(), vector.id.as_deref(), "{says}");
-    assert_eq!(event.event_type(), vector.r#type.as_deref(), "{says}");
-    assert_eq!(event.ordering_key(), vector.key.as_deref(), "{says}");
-    assert_eq!(event.occurred_at(), vector.occurred_at_ms.map(UnixMillis), "{says}");
-    assert_eq!(Some(event.integrity().word()), vector.integrity.as_deref(), "{says}");
-    assert_eq!(event.body(), body, "{says}");
+    assert_eq!(event.id(), vector.id.as_deref(), "{case}");
+    assert_eq!(event.event_type(), vector.r#type.as_deref(), "{case}");
+    assert_eq!(event.ordering_key(), vector.key.as_deref(), "{case}");
+    assert_eq!(event.occurred_at(), vector.occurred_at_ms.map(UnixMillis), "{case}");
+    assert_eq!(Some(event.integrity().word()), vector.integrity.as_deref(), "{case}");
+    assert_eq!(event.body(), body, "{case}");
 }
