@@ -1,5 +1,5 @@
-//! `hookhold doctor`: each kind of rejection is traced to its cause. Deliveries are signed by the providers' own SDKs and then
-//! changed as a proxy, a copy-paste mistake or a wrong clock would do; the verdict comes from the real binary.
+//! `hookhold doctor` finds the cause of each kind of rejection. The providers' own SDKs sign the deliveries. The tests then
+//! change them as a proxy, a copy-paste mistake or a wrong clock would do, and run the real binary.
 
 #[path = "common/process.rs"]
 mod process;
@@ -80,8 +80,8 @@ fn examine(home: &Home, source: &str, request: &[u8], more: &[&str]) -> (Option<
     unreachable!("the loop ends with json")
 }
 
-/// Returns the words of the causes of a rejection at the time of receipt. A cause that is not certain ends with a question
-/// mark.
+/// Returns the words of the causes of a rejection at the time of receipt. A question mark follows the word of a cause that is
+/// not certain.
 fn causes(home: &Home, source: &str, request: &[u8]) -> Vec<String> {
     causes_at(home, source, request, NOW)
 }
@@ -143,7 +143,7 @@ fn quotes_and_whitespace_around_a_secret_are_found() {
     assert_eq!(causes(&Home::new(SECRETS, SOURCES), "github", &entered), ["secret_whitespace"]);
 }
 
-/// A secret that must be decoded cannot even be loaded if it is wrapped, so the configuration error names the reason.
+/// A wrapped secret that must be decoded cannot be loaded, so the configuration error names the reason.
 #[test]
 fn an_undecodable_secret_is_reported_as_wrapped() {
     for stored in [format!("\"{WEBHOOKS}\""), format!(" {WEBHOOKS}"), format!("{WEBHOOKS}\n\n")] {
@@ -170,7 +170,11 @@ fn a_wrongly_decoded_key_is_found() {
         let (_, line) = examine(&home, scheme, &request, &["--at", &NOW.to_string()]);
         assert!(line["causes"][0]["do"].as_str().is_some_and(|advice| advice.contains(right)), "{line}");
         home.configure(&entry.replace(wrong, right));
-        assert_eq!(examine(&home, scheme, &request, &["--at", &NOW.to_string()]).0, Some(0), "{scheme}: the advice helps");
+        assert_eq!(
+            examine(&home, scheme, &request, &["--at", &NOW.to_string()]).0,
+            Some(0),
+            "{scheme}: the delivery verifies after the advice"
+        );
     }
 }
 
@@ -202,7 +206,11 @@ fn a_body_changed_on_the_way_is_found() {
             assert_eq!(causes(&home, scheme, &request), [expected], "{scheme}: {signed:?} arrived as {arrived:?}");
         }
         let request = Signed::new(&mut sdk, scheme, secret, r#"{"b":1,"a":2}"#).with(r#"{"a":2,"b":1}"#);
-        assert_eq!(causes(&home, scheme, &request), ["other_secret?", "body_changed?"], "{scheme}: this cannot be undone");
+        assert_eq!(
+            causes(&home, scheme, &request),
+            ["other_secret?", "body_changed?"],
+            "{scheme}: another order cannot be undone"
+        );
     }
 }
 
@@ -225,7 +233,7 @@ fn two_simultaneous_causes_are_both_named() {
 }
 
 #[test]
-fn a_wrong_clock_and_a_late_delivery_differ() {
+fn a_wrong_clock_is_distinguished_from_a_late_delivery() {
     let (home, mut sdk) = (Home::new(SECRETS, SOURCES), Sdk::start());
     for (scheme, secret) in SIGNED.iter().filter(|(scheme, _)| *scheme != "github") {
         let request = Signed::new(&mut sdk, scheme, secret, "{}").with("{}");
@@ -322,7 +330,7 @@ fn a_wrong_public_url_is_found_from_the_request() {
     assert_eq!(found, ["other_secret?", "body_changed?", "public_url?"]);
 }
 
-/// Square's scheme (<https://developer.squareup.com/docs/webhooks/step3validate>), as docs/deploy.md describes it: the URL, then the body.
+/// Square signs the URL and then the body (<https://developer.squareup.com/docs/webhooks/step3validate>, docs/deploy.md).
 #[test]
 fn a_wrong_public_url_is_found_for_inline_schemes() {
     let square = r#"
@@ -363,7 +371,7 @@ fn causes_visible_in_the_request_are_reported() {
     assert_eq!(causes(&home, "stripe", &large), ["too_large"]);
 }
 
-/// The head of a request is judged by the server's own code.
+/// Doctor checks the head of a request with the server's own code.
 #[test]
 fn doctor_names_the_outcome_that_the_server_counts() {
     let sources = SOURCES.replace("provider = \"stripe\"", "provider = \"stripe\"\nmax_body = \"1 KiB\"");
@@ -389,8 +397,8 @@ fn doctor_names_the_outcome_that_the_server_counts() {
         let (_, line) = examine(&home, "stripe", &request, &[]);
         assert_eq!((&line["outcome"], &line["causes"][0]["cause"]), (&outcome.into(), &cause.into()), "{line}");
     }
-    // The operator names the source, because a proxy may rewrite the path after the recording: doctor reports the path as a
-    // possible cause.
+    // The operator names the source, because a proxy may rewrite the path after the recording. Doctor therefore reports the path
+    // only as a possible cause.
     let wrong_path = post("/hooks/strip", &[], &body);
     assert_eq!(rejected_by_server(&wrong_path), ["unknown_source"]);
     let (_, line) = examine(&home, "stripe", &wrong_path, &[]);
@@ -475,7 +483,7 @@ fn wrong_usage_exits_2_and_names_the_error() {
     }
 }
 
-/// An unsigned challenge is answered to any sender, so it proves no secret, no source and no change of the body.
+/// Any sender gets the answer to an unsigned challenge, so it proves no secret, no source and no change of the body.
 #[test]
 fn an_unsigned_challenge_is_answered_and_proves_nothing() {
     let acme = "[sources.acme]\nauth = \"mac\"\nalgorithm = \"sha256\"\nsignature = { from = \"header:Acme\" }\ncontent = [\"body\"]\n\
@@ -514,7 +522,7 @@ fn time_dependent_causes_are_certain_only_with_at() {
     }
 }
 
-/// A request does not show which secret signed it; whitespace around the configured secret is evidence.
+/// A request does not show which secret signed it, but whitespace around the configured secret is evidence.
 #[test]
 fn another_secret_is_likely_only_with_evidence() {
     let mut sdk = Sdk::start();
@@ -527,9 +535,9 @@ fn another_secret_is_likely_only_with_evidence() {
     }
 }
 
-/// With several alternatives of the signed content, a complete one that does not match says more than an incomplete one.
+/// Of several alternatives of the signed content, the mismatch of a complete one is reported, not the missing part of another.
 #[test]
-fn a_complete_content_is_not_called_unreadable() {
+fn a_signature_over_complete_content_is_not_reported_unreadable() {
     let entry = "[sources.acme]\nauth = \"mac\"\nalgorithm = \"sha256\"\nsignature = { from = \"header:Acme\" }\nsecrets = [\"file:key\"]\n\
                  content_variants = [[\"body\"], [\"header:Acme-Time\", \"body\"]]";
     let home = Home::new(&[("key", "acme")], entry);

@@ -1,4 +1,4 @@
-//! The signers that the other tests rely on produce the published signatures.
+//! The signers in `tests/common/sdk.rs` produce the published signatures. Other tests rely on these signers.
 
 #[path = "common/sdk.rs"]
 mod sdk;

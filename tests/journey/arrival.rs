@@ -1,4 +1,4 @@
-//! The records in Kafka: value, key, timestamp and every header, for bodies of every kind; a duplicate makes no record.
+//! The records in Kafka: value, key, timestamp and every header, for bodies of every kind. A duplicate makes no record.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -47,7 +47,7 @@ fn svix_arrives_in_kafka_byte_exact_and_once() {
     arrives(&SVIX, "svix 2.5.0");
 }
 
-/// All deliveries have the same event id, because one action of a merchant causes many deliveries.
+/// All deliveries have the same `X-Shopify-Event-Id`, because one action of a merchant causes many deliveries.
 #[test]
 fn shopify_arrives_in_kafka_byte_exact_and_once() {
     arrives(&SHOPIFY, "@shopify/shopify-api 13.1.0");
@@ -88,7 +88,7 @@ fn a_20_mib_body_arrives_byte_exact_and_once() {
     assert_eq!(process.metric("hookhold_deliveries_total{outcome=\"duplicate\",source=\"github\"}"), Some(1.0));
 }
 
-/// Sends bodies of every kind, each twice if its provider gives it an id, then a marker; reads the topic up to the marker.
+/// Sends bodies of every kind, three times if the provider gives an id, and then a marker. Reads the topic up to the marker.
 fn arrives(scheme: &'static Scheme, sdk: &str) {
     let (kafka, topic) = (kafka::shared(), format!("arrives-{}", scheme.name));
     kafka.create_topic(&topic, 1, &[]);
@@ -111,7 +111,7 @@ fn arrives(scheme: &'static Scheme, sdk: &str) {
     let (marker, _) = send(scheme, &mut provider, &mut line, "marker", ("marker", JSON, scheme.body("marker", b""), true));
     all.push(marker);
     let signed_by: BTreeSet<&str> = all.iter().map(|sent| &*sent.delivery.by).collect();
-    assert_eq!(signed_by, BTreeSet::from([sdk, "openssl"]), "text by the SDK, the rest by openssl");
+    assert_eq!(signed_by, BTreeSet::from([sdk, "openssl"]), "the SDK signs text, openssl signs the rest");
 
     let records = kafka.wait_for_records(&topic, all.len());
     let log = records[0].header("hookhold-log");

@@ -1,4 +1,4 @@
-//! Every kind of delivery increments its own counter by one and no other, and only genuine ones are forwarded to Kafka.
+//! Every kind of delivery increments its own counter by one and no other counter. Only genuine deliveries are forwarded to Kafka.
 
 use std::collections::BTreeMap;
 
@@ -46,7 +46,7 @@ fn each_inline_recipe_delivery_moves_its_own_counter() {
     assert_eq!(each_moves_its_own_counter(&ACME), 12);
 }
 
-/// GitHub signs no time, so its published example still verifies. The others are genuine, but from 2018 and 2021.
+/// GitHub signs no time, so its published example still verifies. The other examples are genuine, but from 2018 and 2021.
 #[test]
 fn published_examples_verify_except_for_their_age() {
     let kafka = kafka::shared();
@@ -114,12 +114,12 @@ fn each_moves_its_own_counter(scheme: &'static Scheme) -> usize {
     deliveries.len()
 }
 
-/// Returns the difference that one delivery makes.
+/// Returns the change in the counters that one delivery with this outcome makes.
 pub fn one(source: &str, outcome: &str) -> BTreeMap<(String, String), u64> {
     BTreeMap::from([((source.to_owned(), outcome.to_owned()), 1)])
 }
 
-/// Sends one delivery on its own connection; returns the difference of all counters, and the answer.
+/// Sends one delivery on its own connection. Returns the change in all counters, and the answer.
 pub fn moved_by(home: &Home, process: &Process<'_>, request: &[u8]) -> (BTreeMap<(String, String), u64>, Answer) {
     let before = process.deliveries();
     let answer = Line::open(home.hooks).ask(request);

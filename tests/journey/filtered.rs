@@ -1,5 +1,5 @@
-//! Deliveries that are not stored but answered 2xx, so that the provider does not disable the endpoint: filtered event types,
-//! and every delivery to a source in shadow mode.
+//! Deliveries that are answered 2xx but not stored, because a provider may disable an endpoint that rejects deliveries: filtered
+//! event types, and rejected deliveries to a source in shadow mode.
 
 use crate::counters::{moved_by, one};
 use crate::process::Home;
@@ -25,7 +25,7 @@ fn an_unwanted_type_is_answered_ok_and_only_counted() {
         assert_eq!((moved, answer.status), (one("stripe", outcome), status));
     }
     assert_eq!(stored(&home), ["evt_1"]);
-    // Three of the four deliveries that the provider's secret signed.
+    // The provider's secret signed four deliveries, and three of them were answered 2xx.
     assert_eq!(process.metric("hookhold_success_rate{source=\"stripe\"}"), Some(0.75));
     assert_eq!(process.metric("hookhold_success_rate_threshold{source=\"stripe\"}"), Some(0.05));
 }

@@ -1,5 +1,5 @@
-//! Through the real binary into a real Kafka: deliveries signed by the providers' own SDKs or by openssl, never by our own
-//! code; the records in Kafka afterwards, the effect of a duplicate, and the counter that each kind of delivery moves.
+//! Sends deliveries through the real binary into a real Kafka. The providers' own SDKs or openssl sign them, never hookhold's own
+//! code. The tests check the records in Kafka, the handling of duplicates, and the counter that each kind of delivery increments.
 
 mod arrival;
 mod counters;

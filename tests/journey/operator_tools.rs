@@ -1,4 +1,4 @@
-//! The tools of an operator.
+//! Tools that operators use with hookhold.
 
 use std::io::Write;
 use std::process::Stdio;

@@ -1,4 +1,4 @@
-//! The schemes, each with the deliveries of its provider and the expected facts in Kafka; and the signers.
+//! The signature schemes with their sample deliveries and the expected facts in Kafka, and the providers that sign.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -6,7 +6,7 @@ use crate::kafka::Kafka;
 use crate::process::{Home, post};
 use crate::sdk::{Sample, Sdk, openssl_hmac};
 
-/// One scheme. Its source has the same name.
+/// One signature scheme. Its source has the same name.
 pub struct Scheme {
     pub name: &'static str,
     /// The keys of `[sources.NAME]` except `secrets`, `topic` and `headers`.
@@ -22,7 +22,7 @@ pub struct Scheme {
     pub signs_a_time: bool,
     /// The answer to an accepted delivery.
     pub reply: (u16, &'static str),
-    /// `hookhold-integrity`.
+    /// The expected `hookhold-integrity`.
     pub integrity: &'static str,
     /// A JSON body; `ID` and `NOTE` are placeholders.
     pub json: &'static str,
@@ -32,7 +32,7 @@ pub struct Scheme {
     pub other_facts: Facts,
 }
 
-/// The facts in a record; `None` where hookhold uses its own default.
+/// The facts in a record; `None` if hookhold uses its own default.
 #[derive(Clone, Copy)]
 pub struct Facts {
     pub has_id: bool,
@@ -197,7 +197,7 @@ impl Scheme {
     }
 }
 
-/// The provider. It signs with its own SDK, and with openssl if the SDK cannot sign a body.
+/// A provider, which signs with its own SDK, or with openssl if the SDK cannot sign a body.
 pub struct Provider {
     scheme: &'static Scheme,
     sdk: Option<Sdk>,
@@ -218,7 +218,7 @@ impl Provider {
         Provider { scheme, sdk }
     }
 
-    /// Signs with the source's secret, as of `at` seconds since 1970.
+    /// Signs with the source's secret at the time `at`, Unix seconds.
     pub fn sign(&mut self, id: &str, at: u64, body: Vec<u8>) -> Signed {
         self.sign_with(self.scheme.secret, id, at, body)
     }

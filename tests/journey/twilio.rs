@@ -1,5 +1,5 @@
-//! Twilio signs the URL that it calls: for a form together with the fields, for other bodies with the hash in the query. The
-//! deliveries are signed by Twilio's own SDK; the `Host` of every request differs from the public URL.
+//! Twilio signs the URL that it calls. A form is signed by its fields after the URL, any other body by its hash in the query.
+//! Twilio's own SDK signs the deliveries. The `Host` of every request differs from the public URL.
 
 use sha2::{Digest, Sha256};
 
@@ -12,7 +12,7 @@ use crate::sdk::{Sample, Sdk};
 struct Example {
     what: &'static str,
     source: &'static str,
-    /// The URL that Twilio signs, up to the path; its port may differ from the configured one.
+    /// The URL that Twilio signs, up to the path. Its port may differ from the configured port.
     signed: &'static str,
     query: &'static str,
     media_type: &'static str,
@@ -107,7 +107,7 @@ impl Example {
         )
     }
 
-    /// The request as Twilio sends it; `token` may be empty.
+    /// Returns the request as Twilio sends it. `token` may be empty.
     fn request(&self, sdk: &mut Sdk, secret: &str, token: &str) -> Vec<u8> {
         let (target, body) = (self.target(), self.body.as_bytes());
         let sample = Sample { scheme: "twilio", secret, id: token, timestamp: 0, body };
@@ -166,7 +166,7 @@ fn each_twilio_delivery_moves_its_own_counter() {
     let home = home(kafka, "counted-twilio");
     let process = home.start();
     let mut sdk = Sdk::start();
-    let [form, json] = ["a form", "JSON"].map(|what| EXAMPLES.iter().find(|example| example.what == what).expect("a example"));
+    let [form, json] = ["a form", "JSON"].map(|what| EXAMPLES.iter().find(|example| example.what == what).expect("an example"));
     let [form_request, json_request] = [form, json].map(|example| example.request(&mut sdk, TOKEN, "token"));
     let replaced = |request: &[u8], from: &str, to: &str| {
         let text = String::from_utf8(request.to_vec()).expect("text");
@@ -246,7 +246,7 @@ fn home(kafka: &Kafka, topic: &str) -> Home {
     Home::new(&[("secret", TOKEN)], &[server, kafka, source("twilio", ""), odd].concat())
 }
 
-/// Twilio would send any other text in the answer to the author of the message.
+/// Asserts that the answer is an empty TwiML document. Twilio would send any other text to the author of the message.
 fn assert_empty_twiml(what: &str, answer: &Answer) {
     assert_eq!((answer.status, &*answer.body), (200, &b"<Response></Response>"[..]), "{what}");
     assert!(answer.head.contains("content-type: text/xml\r\n"), "{what}: {}", answer.head);

@@ -16,7 +16,7 @@ type Sent = (&'static str, Signed, &'static str);
 type RecordFacts = (&'static str, &'static str, &'static str);
 
 #[test]
-fn slack_events_commands_and_interactions_arrive_unlike_challenges() {
+fn slack_events_commands_and_interactions_arrive_but_no_challenges() {
     let kafka = kafka::shared();
     let home = home(kafka, &SLACK, "variants-slack", &[("2026-11", SLACK.secret)]);
     let process = home.start();
@@ -240,7 +240,7 @@ fn assert_journal(home: &Home, process: &Process<'_>, count: usize) {
     assert!(!tail.contains(&STANDARD.encode(CHALLENGE_BODY)), "{tail}");
 }
 
-/// Makes one header with a signature by each secret, as Stripe sends it during a rotation.
+/// Signs a body with each secret and puts all signatures into one header, as Stripe does during a rotation.
 fn both(stripe: &mut Provider, secrets: &[&str], body: &[u8]) -> Signed {
     let at = now();
     let mut each = secrets.iter().map(|secret| stripe.sign_with(secret, "", at, body.to_vec()));

@@ -1,4 +1,4 @@
-//! Endpoint challenges: the deliveries that are answered as one, their replies, and the deliveries that are not.
+//! Endpoint challenges: their replies, their proof, and the deliveries that only resemble a challenge.
 
 use bytes::Bytes;
 use hookhold::event::Delivery;
@@ -72,7 +72,7 @@ fn a_mere_lookalike_of_a_challenge_is_an_event() {
 #[test]
 fn only_the_unsigned_challenge_is_answered_without_a_signature() {
     let source = inline(&format!("{INLINE}{CHALLENGES}"));
-    assert_eq!(precheck(&source, &HeaderMap::new()), Ok(()), "only the body can tell");
+    assert_eq!(precheck(&source, &HeaderMap::new()), Ok(()), "only the body identifies the challenge");
     let challenge = delivery(r#"{"challenge":"c-1"}"#, &[("acme-check", "1")]);
     let answer =
         text_reply("application/json", r#"{"challenge":"c-1"}"#).map(|reply| Reply { status: StatusCode::ACCEPTED, ..reply });

@@ -22,15 +22,19 @@ fn an_id_is_found_in_every_valid_json() {
     assert_eq!(id(br#"{"a":[{"id":1}],"id":"evt_1"}"#).as_deref(), Some("evt_1"));
     assert_eq!(id(b" {\r\n\t\"id\" : \"evt_1\" } \n").as_deref(), Some("evt_1"));
     assert_eq!(id(br#"{"\u0069\u0064":"\u00e9\ud83d\ude00\n"}"#).as_deref(), Some("\u{e9}\u{1f600}\n"));
-    assert_eq!(id(b"{\"\xff\":\"\xff\",\"id\":\"evt_1\"}").as_deref(), Some("evt_1"), "other bytes do no harm");
-    assert_eq!(id(br#"{"x":"\ud800","id":"evt_1"}"#).as_deref(), Some("evt_1"), "half a surrogate elsewhere does no harm");
+    assert_eq!(
+        id(b"{\"\xff\":\"\xff\",\"id\":\"evt_1\"}").as_deref(),
+        Some("evt_1"),
+        "bytes that are not UTF-8 do no harm elsewhere"
+    );
+    assert_eq!(id(br#"{"x":"\ud800","id":"evt_1"}"#).as_deref(), Some("evt_1"), "half a surrogate pair does no harm elsewhere");
     assert_eq!(id(br#"{"id":"first","id":"last"}"#).as_deref(), Some("last"));
     assert_eq!(id(br#"{"id":18446744073709551615}"#).as_deref(), Some("18446744073709551615"));
     assert_eq!(id(br#"{"id":-7}"#).as_deref(), Some("-7"));
 }
 
 #[test]
-fn an_invalid_value_costs_only_its_own_fact() {
+fn an_invalid_value_hides_only_its_own_fact() {
     for odd in [&br#""\ud83d""#[..], br#""\ude00 text""#, b"\"caf\xe9\"", b"1e400", b"-0", b"1E999"] {
         let body = [b"{\"type\":", odd, b",\"id\":\"evt_1\",\"data\":", odd, b",\"related_object\":{\"id\":\"key-1\"}}"].concat();
         let event = verify_body(&provider("stripe"), &body).event;
@@ -41,7 +45,7 @@ fn an_invalid_value_costs_only_its_own_fact() {
     assert_eq!(
         verify_body(&provider("stripe"), b"\xef\xbb\xbf{}").event.body(),
         &b"\xef\xbb\xbf{}"[..],
-        "which is signed and stored"
+        "the byte order mark is signed and stored"
     );
 }
 
@@ -99,7 +103,7 @@ fn deep_nesting_neither_overflows_nor_hides_an_id() {
 }
 
 #[test]
-fn a_later_alternative_is_used_only_without_an_earlier() {
+fn a_later_alternative_is_used_only_without_earlier_ones() {
     let key = |body: &str| verify_body(&provider("stripe"), body.as_bytes()).event.ordering_key().map(str::to_owned);
     assert_eq!(key(r#"{"related_object":{"id":"b"},"data":{"object":{"id":"a"}}}"#).as_deref(), Some("a"));
     assert_eq!(key(r#"{"related_object":{"id":"b"},"data":{"object":7}}"#).as_deref(), Some("b"));
@@ -123,7 +127,7 @@ fn a_fact_needs_all_of_its_fields() {
     assert_eq!(verify_body(&source, br#"{"n":7}"#).identity, Identity::Keyless);
 }
 
-/// Order 17 is not invoice 17, but an id whose text is signed is the same in every header.
+/// Order 17 is not invoice 17. But if the text of an id is signed, the id is the same in every header.
 #[test]
 fn the_location_of_an_id_is_part_of_it() {
     let source = inline(&format!("{INLINE}event = {{ id = [\"json:/order\", \"json:/invoice\"] }}"));
@@ -178,7 +182,7 @@ fn an_unsigned_id_is_bound_to_the_body() {
 }
 
 #[test]
-fn without_an_id_only_an_exact_replay_is_duplicate() {
+fn without_id_only_an_exact_replay_is_a_duplicate() {
     let source = inline(&format!("{INLINE_TIMED}timestamp = {{ from = \"header:Acme-Time\", unit = \"s\" }}"));
     let one = verify(&source, &sample(&source, None)).expect("genuine").identity;
     let mut later = hookhold::verify::sign::SampleOptions {
@@ -231,7 +235,7 @@ fn headers_are_stored_in_order_without_credentials() {
 }
 
 #[test]
-fn an_event_records_where_it_came_from() {
+fn an_event_records_its_source_and_its_request() {
     let source = provider("stripe");
     let delivery = sample(&source, None);
     let event = verify(&source, &delivery).expect("genuine").event;

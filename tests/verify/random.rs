@@ -1,4 +1,4 @@
-//! A genuine delivery with one changed byte in its signed content is rejected: over random bodies, positions and bytes.
+//! A genuine delivery with one changed byte in its signed content is rejected, for random bodies, positions and bytes.
 
 use hookhold::event::Delivery;
 use hookhold::source::{PROVIDERS, Source};
@@ -38,11 +38,12 @@ fn one_changed_byte_is_rejected_or_changes_nothing() {
     assert!(rejected > ROUNDS * 9 / 10, "{rejected} rejected, {same} unchanged");
 }
 
-/// The separators of a signed form are not signed; `proofs` tests the consequences.
+/// False for the separators of a signed form, which are not signed. `proofs` tests the consequences.
 fn is_plain(source: &Source, byte: &u8) -> bool {
     !(source.recipe.proof.signs_form && b"&=+%".contains(byte))
 }
 
+/// True for a header that belongs to the proof.
 fn is_proof(name: &str) -> bool {
     let unsigned = ["content-type", "x-github-delivery", "x-github-event", "i-twilio-idempotency-token"];
     !unsigned.contains(&name) && (!name.contains("shopify") || name.ends_with("hmac-sha256"))

@@ -1,4 +1,4 @@
-//! Recipes: the compiled-in ones, the operator's entry over them, and every error in either.
+//! Compiled-in recipes, entries that override them, and every error in both.
 
 use std::time::Duration;
 
@@ -86,7 +86,7 @@ fn the_reply_comes_from_the_recipe() {
     );
 }
 
-/// 410 unsubscribes (Standard Webhooks, Svix and others), 403 and 406 end retries at some.
+/// Standard Webhooks, Svix and others unsubscribe an endpoint after a 410. Some providers stop retrying after a 403 or a 406.
 #[test]
 fn no_rejection_makes_a_provider_disable_the_endpoint() {
     let harmful = |status: http::StatusCode| [403, 406, 410].contains(&status.as_u16());
@@ -116,7 +116,7 @@ fn a_type_is_accepted_exactly_or_by_prefix() {
     ] {
         assert!(wanted.iter().all(|event_type| accepts(types, Some(event_type))), "{types}");
         assert!(!unwanted.iter().any(|event_type| accepts(types, Some(event_type))), "{types}");
-        assert!(accepts(types, None), "{types}: no readable type");
+        assert!(accepts(types, None), "{types}: a delivery without a readable type");
     }
     assert!(provider("github").types.accepts(Some("anything")), "by default every type is accepted");
 }
@@ -200,7 +200,7 @@ fn every_error_in_a_challenge_is_reported() {
         ),
     ] {
         let diagnostics = compile(&format!("{INLINE}challenge = {challenge}"), &[("secret", "x")]).expect_err(what).to_string();
-        assert!(diagnostics.contains(what), "{diagnostics}\ndoes not say\n{what}");
+        assert!(diagnostics.contains(what), "{diagnostics}\ndoes not contain\n{what}");
     }
 }
 
@@ -300,8 +300,8 @@ fn timed(locator: &str) -> String {
     format!("{INLINE_TIMED}timestamp = {{ from = {locator:?} }}")
 }
 
-/// Every recipe that `check` accepts can be signed by `send` and verified by the gateway: no locator is accepted that the
-/// verifier does not read.
+/// `check` accepts only locators that the verifier reads. So `send` can sign, and the gateway can verify, every recipe that
+/// `check` accepts.
 #[test]
 fn every_valid_recipe_verifies_its_own_samples() {
     let locators = ["header:A", "tag:t", "tag:v1", "query:q", "const:7", "json:/j", "form:f"];

@@ -1,4 +1,4 @@
-//! Secrets: given by reference, decoded by explicit steps, never printed.
+//! Secrets are read by reference, decoded by explicit steps and never printed.
 
 use hookhold::clock::UnixMillis;
 use hookhold::outcome::Outcome;
@@ -6,7 +6,7 @@ use hookhold::outcome::Outcome;
 use crate::support::*;
 
 #[test]
-fn the_same_prefix_means_different_keys() {
+fn each_recipe_decodes_a_secret_in_its_own_way() {
     let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     let (stripe, standard) = (source("stripe", secret, ""), source("standard-webhooks", secret, ""));
     assert_eq!(rejection(&source("stripe", &secret[6..], ""), &sample(&stripe, None)), Some(Outcome::SignatureMismatch));

@@ -12,7 +12,7 @@ use hookhold::verify::sign::{SampleOptions, Tamper, sign};
 use hookhold::verify::{Rejection, Verdict, Verified, Verifier};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-/// The time at which every delivery of these tests arrives, Unix seconds.
+/// Time of receipt of every delivery in these tests, Unix seconds.
 pub const NOW: u64 = 1_700_000_000;
 
 /// Returns a source with one secret called `secret`; `more` is TOML after `provider` and `secrets`.
@@ -62,7 +62,7 @@ pub fn delivery(body: impl Into<Bytes>, headers: &[(&str, &str)]) -> Delivery {
     }
 }
 
-/// Signs the sample that `tamper` describes; it arrives at [`NOW`].
+/// Signs a sample, damaged as `tamper` describes. It arrives at [`NOW`].
 pub fn sample(source: &Source, tamper: Option<Tamper>) -> Delivery {
     sample_of(source, None, tamper)
 }
@@ -132,12 +132,12 @@ signature = { from = "header:Acme-Signature", items = ",", pair = "=", take = ["
 content = ["tag:t", "body"]
 "#;
 
-/// Compiles an entry that includes its own secrets, or none.
+/// Compiles an entry without adding secrets.
 pub fn compile_alone(entry: &str) -> Result<Source, Diagnostics> {
     compile_under(entry, &defaults())
 }
 
-/// Compiles such an entry with other defaults.
+/// Compiles an entry with other defaults, without adding secrets.
 pub fn compile_under(entry: &str, defaults: &SourceDefaults) -> Result<Source, Diagnostics> {
     let compile = |table, diagnostics: &Diagnostics| Source::compile("shop", table, defaults, diagnostics);
     Ok(TomlTable::read("hookhold.toml", entry, compile)?.expect("a source without mistakes is usable"))
