@@ -193,7 +193,7 @@ Ways to record FILE (it must contain the bytes as sent; saving them in an editor
   curl --trace FILE …        for a request that you send yourself
 
 Examples:
-  hookhold doctor stripe                               the latest rejected deliveries; needs [admin] keep_rejected
+  hookhold doctor stripe                               the latest (needs [admin] keep_rejected)
   hookhold doctor stripe --request rejected.http
   hookhold doctor stripe --request rejected.http --at 2026-11-21T07:08:13Z   the time in the log
   hookhold doctor github --request - --format json < rejected.http";
