@@ -17,7 +17,7 @@ pub(super) fn causes(captured: &CapturedDelivery) -> Vec<Cause> {
     let is_genuine = |other: &&Arc<Source>| ProofAttempt::of(&Verifier::new((*other).clone()), &captured.delivery).is_proved();
     let mut others = captured.others.iter().filter(|other| other.provider.is_none() || other.provider.as_deref() != own);
     if let Some(other) = others.find(is_genuine) {
-        let what = format!("the delivery is genuine, but for the source {}, not for {}", other.name, captured.source.name);
+        let what = format!("the delivery is genuine for the source {}, not for {}", other.name, captured.source.name);
         let advice = format!("at the sender, enter the URL that ends in {}", other.path);
         return vec![Cause::certain("other_provider", what, advice)];
     }
