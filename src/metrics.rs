@@ -62,7 +62,7 @@ metrics! {
         secret_expiry: GaugeVec = float_gauges("hookhold_secret_expiry_timestamp_seconds", &["source", "secret"]);
         /// Share of signed deliveries answered 2xx over the provider's measuring period; NaN without any delivery.
         success_rate: GaugeVec = float_gauges("hookhold_success_rate", &["source"]);
-        /// Success rate below which the provider disables the endpoint; absent where the provider documents none.
+        /// Success rate at or below which the provider disables the endpoint; absent where the provider documents none.
         success_rate_threshold: GaugeVec = float_gauges("hookhold_success_rate_threshold", &["source"]);
         /// Events stored after their sender had been answered 503 deadline or had disconnected.
         stored_after_answer: IntCounter = counter("hookhold_stored_after_answer_total");
@@ -128,7 +128,7 @@ metrics! {
 metrics! {
     /// Metrics of the running configuration.
     ConfigMetrics {
-        /// 1 if the last configuration reload succeeded, 0 if it was rejected.
+        /// 1 after the start or a successful configuration reload, 0 after a rejected one.
         last_reload_successful: IntGauge = gauge("hookhold_config_last_reload_successful");
         /// Unix time of the start or of the last successful configuration reload.
         last_reload_success: Gauge = float_gauge("hookhold_config_last_reload_success_timestamp_seconds");
