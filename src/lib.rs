@@ -33,6 +33,8 @@
 //!
 //! # Promises
 //!
+//! Each promise has a test.
+//!
 //! - **A 2xx means verified and on disk.** It is sent only after the sync of the commit that holds the event.
 //! - **Stored once.** A duplicate inside the dedupe window is answered 2xx and not forwarded, even after a restart. A key is
 //!   never remembered without its event, and different events are never treated as duplicates.

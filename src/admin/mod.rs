@@ -36,8 +36,8 @@ pub trait AdminQueries: Send + Sync {
     /// Returns the changes that a reload of the configuration would make, as one JSON object. May block.
     fn changes(&self) -> String;
 
-    /// Returns the stored rejections of one source or of all, newest first, one JSON object per line; `None` if rejections
-    /// are not stored. May block.
+    /// Returns the stored rejections of one source (`?source=NAME`) or of all, newest first, one JSON object per line; `None`
+    /// if rejections are not stored. May block.
     fn rejections(&self, source: Option<&str>) -> Option<String>;
 }
 

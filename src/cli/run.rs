@@ -99,7 +99,8 @@ fn files_needed(config: &Config) -> u64 {
     config.server.limits.max_connections as u64 + segments + OTHER_FILES
 }
 
-/// Raises the soft limit of open files, usually 1024, to the hard limit, and warns if that is too low.
+/// Raises the soft limit of open files to the hard limit, and warns if that is too low. The usual soft limit, 1024, is below the
+/// default of `max_connections`.
 fn raise_file_limit(needed: u64) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);

@@ -1,5 +1,6 @@
 //! Summary of one segment, topic by topic: lets a reader skip segments without its topic, and tells how much of a topic is
-//! still waiting. In memory while the segment grows; written to a file of its own when the segment is sealed.
+//! still waiting. In memory while the segment grows; written to [`SegmentName::summary_file`] when the
+//! segment is sealed.
 
 use std::io;
 use std::sync::Arc;
