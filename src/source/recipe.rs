@@ -104,7 +104,7 @@ pub struct Replies {
 pub struct ProviderLimits {
     /// The time that the provider waits for an answer.
     pub respond_within: Option<Duration>,
-    /// The time over which the provider retries an event; zero if it never retries.
+    /// The time over which the provider retries an event; zero if it never retries by itself.
     pub gives_up_after: Option<Duration>,
     /// The success rate at which the provider disables an endpoint.
     pub switches_off_at: Option<SwitchOff>,
