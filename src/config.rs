@@ -1,7 +1,8 @@
 //! Turns the text of `hookhold.toml` into a [`Config`], or into a list of every mistake in it. `config/hookhold.toml` documents
-//! each option; a test compares it with the defaults and limits in the code.
+//! each option; a test compares that file with the defaults and limits in the code.
 //!
-//! This room opens no listener, no journal and no connection. It does not know librdkafka: the caller passes a check in.
+//! This room opens no listener, no journal and no connection. It does not depend on librdkafka: the caller passes in the check of
+//! a property.
 
 mod changes;
 mod kafka;
@@ -28,21 +29,21 @@ pub use kafka::{KafkaCheck, KafkaConfig};
 /// A checked configuration; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The file that it was read from.
+    /// Path of the file.
     pub path: PathBuf,
     /// `[server]`: the listener for deliveries.
     pub server: ServerConfig,
     /// `[admin]`: the listener for operators.
     pub admin: AdminConfig,
-    /// `[journal]`: where events are stored.
+    /// `[journal]`: the write-ahead log.
     pub journal: JournalConfig,
-    /// `[dedupe]`: how long duplicates are recognised.
+    /// `[dedupe]`: the recognition of duplicates.
     pub dedupe: DedupeLimits,
-    /// `[kafka]`; without it, events stay in the journal.
+    /// `[kafka]`: the settings of the Kafka client; `None` if events stay in the journal.
     pub kafka: Option<KafkaConfig>,
-    /// `[sources.NAME]`, in the order of the file; never empty.
+    /// Sources of `[sources.NAME]`, in the order of the file; never empty.
     pub sources: Vec<Arc<Source>>,
-    /// The options that the file sets, as dotted keys with their TOML values. Holds references to secrets, never a secret.
+    /// Options that the file sets: dotted keys with their TOML values. Contains references to secrets, never a secret.
     pub stated: BTreeMap<String, String>,
 }
 
@@ -57,7 +58,7 @@ pub struct ServerConfig {
     pub limits: ServerLimits,
     /// Certificate and key for HTTPS; `None` for plain HTTP.
     pub tls: Option<certificate::CertificateFiles>,
-    /// Networks of proxies that are trusted to name the sender's address.
+    /// Networks of trusted proxies, whose headers name the sender's address.
     pub trusted_proxies: Vec<IpNet>,
     /// True if connections from trusted proxies begin with a PROXY v2 header.
     pub proxy_protocol: bool,
@@ -76,12 +77,12 @@ impl Default for ServerConfig {
     }
 }
 
-/// `[admin]`: the listener for metrics, probes and the console.
+/// `[admin]`: the listener for metrics, probes and the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminConfig {
     /// Address and port for operators.
     pub listen: SocketAddr,
-    /// Limits on what is stored for the operator.
+    /// Limit on the memory for rejected deliveries.
     pub limits: AdminLimits,
 }
 
@@ -91,10 +92,10 @@ impl Default for AdminConfig {
     }
 }
 
-/// `[journal]`: where and how long events are stored.
+/// `[journal]`: the directory, the size and the retention of the write-ahead log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JournalConfig {
-    /// The directory; a relative path starts at the working directory.
+    /// Directory of the journal; a relative path is relative to the working directory.
     pub dir: PathBuf,
     /// Limits on size and retention.
     pub limits: JournalLimits,
@@ -107,9 +108,9 @@ impl Default for JournalConfig {
 }
 
 impl JournalConfig {
-    /// Returns the size from which on no body can be stored: a body must fit into the backlog of one topic, and into
+    /// Returns the exclusive upper bound for the size of a body. A body must fit into the backlog of one topic, and into
     /// `max_size` together with the segment in use.
-    fn largest_body(&self) -> u64 {
+    fn body_bound(&self) -> u64 {
         let JournalLimits { max_backlog, max_size, segment_size, .. } = self.limits;
         max_backlog.min(max_size.saturating_sub(segment_size))
     }
@@ -130,8 +131,8 @@ impl AdminConfig {
 }
 
 impl Config {
-    /// Returns the file to read: the named one, else `hookhold.toml` in the working directory, else the one in `/etc/hookhold`.
-    /// `None` if there is none.
+    /// Returns the path of the configuration: `named`, else the first default file that exists. The default files are
+    /// `hookhold.toml` in the working directory and `/etc/hookhold/hookhold.toml`.
     pub fn find(named: Option<PathBuf>) -> Option<PathBuf> {
         named.or_else(|| DEFAULT_FILES.iter().map(PathBuf::from).find(|file| file.exists()))
     }
@@ -156,8 +157,14 @@ fn contents(path: &Path) -> Result<String, Diagnostics> {
         if text.len() as u64 > MAX_FILE { Err(ErrorKind::FileTooLarge.into()) } else { Ok(text) }
     });
     read.map_err(|error| {
-        let limit = bytes_text(MAX_FILE);
-        Diagnostics::one(path, 1, "", format!("cannot read the file: {error}; expected UTF-8 text of at most {limit}"))
+        let remedy = match error.kind() {
+            ErrorKind::NotFound => "create it with `hookhold init`, or name another file".to_owned(),
+            ErrorKind::InvalidData | ErrorKind::FileTooLarge => {
+                format!("expected UTF-8 text of at most {}", bytes_text(MAX_FILE))
+            }
+            _ => "check the path and its permissions".to_owned(),
+        };
+        Diagnostics::one(path, 1, "", format!("cannot read the file: {error}; {remedy}"))
     })
 }
 

@@ -1,5 +1,5 @@
-//! Diagnostics about text that operators write: one message per mistake, the list that collects them, and the known name
-//! nearest to a misspelt one. It does not know TOML.
+//! Collects diagnostics about files that operators write, one message per mistake, and finds the known name nearest to a
+//! misspelt one. Does not depend on TOML.
 
 use std::fmt;
 use std::path::Path;
@@ -11,16 +11,16 @@ use strsim::damerau_levenshtein;
 /// One mistake in a file, printed as `FILE:LINE: KEY: WHAT`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Diagnostic {
-    /// The file, as the command line names it.
+    /// Path of the file, as given on the command line.
     pub file: String,
-    /// The line, from 1.
+    /// Number of the line; the first line is 1.
     pub line: usize,
-    /// The dotted path of the key; empty when the text is not TOML.
+    /// Dotted path of the key; empty if the text is not TOML.
     pub key: String,
-    /// What is expected, what is found instead, and the remedy; `mistake` in JSON.
+    /// The message: the expected and the found value, and the remedy; `mistake` in JSON.
     #[serde(rename = "mistake")]
     pub what: String,
-    /// The known keys of the same table, if this key is unknown.
+    /// Known keys of the same table, if this key is unknown.
     #[serde(skip)]
     pub known: Vec<String>,
 }
@@ -41,27 +41,27 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// The diagnostics of one file; a clone is a handle to the same list. Prints one per line, in the order of the file.
+/// The diagnostics of one file. A clone is a handle to the same list. Prints one diagnostic per line, in the order of the file.
 #[derive(Clone, Debug, Default)]
 pub struct Diagnostics(Arc<Mutex<DiagnosticList>>);
 
 #[derive(Debug, Default)]
 struct DiagnosticList {
-    mistakes: Vec<Diagnostic>,
+    diagnostics: Vec<Diagnostic>,
     misspelt: Vec<MisspeltKey>,
     /// True if the current pass has found misspelt keys.
     has_new_misspelt: bool,
 }
 
-/// An unknown key, and the known key that it is read as.
+/// An unknown key, and the known key that replaces it in the next pass.
 #[derive(Debug)]
 struct MisspeltKey {
-    mistake: Diagnostic,
+    diagnostic: Diagnostic,
     meant: String,
 }
 
 impl Diagnostics {
-    /// Returns a list with one mistake, for checks that read no TOML themselves.
+    /// Returns a list with one diagnostic, for checks that do not read TOML.
     pub fn one(file: &Path, line: usize, key: &str, what: String) -> Diagnostics {
         let diagnostics = Diagnostics::default();
         let (file, key) = (file.display().to_string(), key.to_owned());
@@ -69,38 +69,38 @@ impl Diagnostics {
         diagnostics
     }
 
-    /// True if there is no mistake.
+    /// True if the list has no diagnostic.
     pub fn is_empty(&self) -> bool {
         let found = self.lock();
-        found.mistakes.is_empty() && found.misspelt.is_empty()
+        found.diagnostics.is_empty() && found.misspelt.is_empty()
     }
 
-    /// Adds a mistake.
-    pub fn add(&self, mistake: Diagnostic) {
-        self.lock().mistakes.push(mistake);
+    /// Adds a diagnostic.
+    pub fn add(&self, diagnostic: Diagnostic) {
+        self.lock().diagnostics.push(diagnostic);
     }
 
-    /// Returns every mistake once, sorted by file, line and key. Leaves out mistakes in the value of a misspelt key, because the
-    /// guess at the key may be wrong.
+    /// Returns every diagnostic once, sorted by file, line and key. Omits diagnostics about the value of a misspelt key, because the
+    /// suggested key may be wrong.
     pub fn sorted(&self) -> Vec<Diagnostic> {
         let found = self.lock();
-        let misspelt = || found.misspelt.iter().map(|misspelt| &misspelt.mistake);
-        let is_guess = |mistake: &&Diagnostic| misspelt().any(|misspelt| misspelt.location() == mistake.location());
-        let mistakes = found.mistakes.iter().filter(|mistake| !is_guess(mistake));
-        let mut all: Vec<Diagnostic> = mistakes.chain(misspelt()).cloned().collect();
+        let misspelt = || found.misspelt.iter().map(|misspelt| &misspelt.diagnostic);
+        let is_guess = |other: &&Diagnostic| misspelt().any(|misspelt| misspelt.location() == other.location());
+        let certain = found.diagnostics.iter().filter(|diagnostic| !is_guess(diagnostic));
+        let mut all: Vec<Diagnostic> = certain.chain(misspelt()).cloned().collect();
         all.sort();
         all.dedup();
         all
     }
 
-    /// Returns true if the last pass over the text found misspelt keys, and discards its other mistakes. The next pass reads
-    /// these keys as the ones that they are meant to be, and reports the other mistakes again, except those that followed from
-    /// the spelling.
+    /// Returns true if the last pass over the text found misspelt keys, and then discards its other diagnostics. The next pass
+    /// reads each misspelt key as the nearest known key. It reports the discarded mistakes again, except for consequences of the
+    /// misspelling.
     pub(crate) fn read_again(&self) -> bool {
         let mut found = self.lock();
         let has_new_misspelt = std::mem::take(&mut found.has_new_misspelt);
         if has_new_misspelt {
-            found.mistakes.clear();
+            found.diagnostics.clear();
         }
         has_new_misspelt
     }
@@ -129,7 +129,7 @@ pub struct Location {
 }
 
 impl Location {
-    /// Reports a mistake here, in the form `cannot …: REASON; REMEDY`.
+    /// Reports a mistake at this position, in the form `cannot …: REASON; REMEDY`.
     pub fn report(&self, what: impl fmt::Display) {
         self.diagnostics.add(self.diagnostic(what));
     }
@@ -144,39 +144,39 @@ impl Location {
         &self.key
     }
 
-    /// Returns the position of a key below this one.
+    /// Returns the position of a key in the table at this position.
     pub fn below(&self, key: &str) -> Location {
         let path = if self.key.is_empty() { key.to_owned() } else { format!("{}.{key}", self.key) };
         Location { key: path, ..self.clone() }
     }
 
-    /// True if a mistake about this value or one below it has been reported.
-    pub(crate) fn has_mistake(&self) -> bool {
-        let is_here = |mistake: &Diagnostic| {
-            let rest = mistake.key.strip_prefix(&self.key);
-            mistake.file == *self.file && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    /// True if a mistake in this value or in an inner value has been reported.
+    pub(crate) fn has_diagnostic(&self) -> bool {
+        let is_here = |diagnostic: &Diagnostic| {
+            let rest = diagnostic.key.strip_prefix(&self.key);
+            diagnostic.file == *self.file && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
         };
-        self.diagnostics.lock().mistakes.iter().any(is_here)
+        self.diagnostics.lock().diagnostics.iter().any(is_here)
     }
 
-    /// Reports an unknown key; `known` are the other keys of its table. The next pass reads it as `meant`.
+    /// Reports an unknown key in a table with the keys `known`. The next pass reads it as `meant`.
     pub(crate) fn unknown(&self, what: impl fmt::Display, known: Vec<String>, meant: Option<&str>) {
-        let mistake = Diagnostic { known, ..self.diagnostic(what) };
+        let diagnostic = Diagnostic { known, ..self.diagnostic(what) };
         let mut found = self.diagnostics.lock();
         match meant {
             Some(meant) => {
-                found.misspelt.push(MisspeltKey { mistake, meant: meant.to_owned() });
+                found.misspelt.push(MisspeltKey { diagnostic, meant: meant.to_owned() });
                 found.has_new_misspelt = true;
             }
-            None => found.mistakes.push(mistake),
+            None => found.diagnostics.push(diagnostic),
         }
     }
 
-    /// Returns the known key that an earlier pass took this one for.
+    /// Returns the known key that replaces this one, if an earlier pass reported it as misspelt.
     pub(crate) fn meant(&self) -> Option<String> {
         let location = (&*self.file, self.line, &*self.key);
         let found = self.diagnostics.lock();
-        found.misspelt.iter().find(|misspelt| misspelt.mistake.location() == location).map(|misspelt| misspelt.meant.clone())
+        found.misspelt.iter().find(|misspelt| misspelt.diagnostic.location() == location).map(|misspelt| misspelt.meant.clone())
     }
 
     fn diagnostic(&self, what: impl fmt::Display) -> Diagnostic {
@@ -185,7 +185,7 @@ impl Location {
     }
 }
 
-/// Returns the known name that `name` is probably meant to be: no more than a third of its letters differ.
+/// Returns the nearest known name if it differs from `name` in at most a third of the letters, or in one letter.
 pub fn nearest<'a, S: AsRef<str> + ?Sized + 'a>(name: &str, known: impl IntoIterator<Item = &'a S>) -> Option<&'a str> {
     let apart = |known: &'a S| (damerau_levenshtein(name, known.as_ref()), known.as_ref());
     let (distance, near) = known.into_iter().map(apart).min()?;
@@ -203,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_near_when_a_third_of_its_letters_differ() {
+    fn a_misspelt_name_may_differ_in_a_third() {
         let known = ["provider", "secrets", "bootstrap.servers", "id"];
         for (name, near) in [
             ("provder", Some("provider")),

@@ -1,5 +1,5 @@
-//! Secrets by reference: `env:NAME` or `file:PATH`, never the literal text. A secret has a name, which logs and metrics show,
-//! and bytes, which neither a message nor `Debug` prints.
+//! Reads secrets by reference: `env:NAME` or `file:PATH`, never literal text. Logs and metrics show the name of a secret. Its
+//! bytes appear in no message and in no `Debug` output.
 
 use std::fmt;
 use std::io::Read;
@@ -12,11 +12,11 @@ use crate::toml_value::Item;
 /// A named secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
-    /// Its name in logs, metrics and headers: the configured one, else that of the variable or the base name of the file.
+    /// Name in logs, metrics and headers: the configured name, else the name of the variable or the base name of the file.
     pub name: Arc<str>,
-    /// The secret as stored, without a final line break.
+    /// Bytes of the variable, or of the file without its final line break.
     pub bytes: Vec<u8>,
-    /// The time from which on its signatures are rejected; `None` if it does not expire.
+    /// Time of expiry; signatures are rejected from then on. `None` if the secret does not expire.
     pub not_after: Option<UnixMillis>,
 }
 
@@ -36,8 +36,8 @@ impl fmt::Debug for Secret {
 }
 
 /// Reads `"env:NAME"`, `"file:PATH"` (relative to the working directory) or
-/// `{ name = "…", from = "env:…", not_after = 2027-01-01 }`. Reports anything else, an unset variable, and an unreadable or
-/// empty file, without repeating the text.
+/// `{ name = "…", from = "env:…", not_after = 2027-01-01 }`. Reports any other value, an unset variable, and an unreadable
+/// or empty file, without repeating the text.
 pub fn read(item: Item) -> Option<Secret> {
     if !item.is_table() {
         return follow(&item);
@@ -103,7 +103,7 @@ fn file(item: &Item, path: &Path) -> Option<Secret> {
         Ok(bytes) if bytes.is_empty() => item.expected(FILE, format_args!("{}, which is empty", path.display())),
         Ok(bytes) if bytes.len() as u64 > MAX_FILE => item.expected(FILE, format_args!("{}, which is larger", path.display())),
         Ok(bytes) => Some(Secret { name: name.into(), bytes, not_after: None }),
-        Err(error) => item.reject(format_args!("cannot read {}: {error}", path.display())),
+        Err(error) => item.reject(format_args!("cannot read {}: {error}; check the path and its permissions", path.display())),
     }
 }
 
@@ -120,7 +120,7 @@ fn contents(path: &Path) -> std::io::Result<Vec<u8>> {
 }
 
 const MAX_NAME: usize = 64;
-/// A PEM key has a few KiB; a larger file is the wrong one.
+/// Size limit of a file with a secret. A PEM key has a few KiB, so a larger file is the wrong file.
 const MAX_FILE: u64 = 64 << 10;
 const REFERENCE: &str = "\"env:NAME\" or \"file:PATH\"";
 const FILE: &str = "a file of 1 B to 64 KiB with the secret";

@@ -1,8 +1,8 @@
-//! TOML values with their positions. A reader that meets a mistake reports it and returns `None`, as if the key were absent,
-//! so one pass finds every mistake. Configuration and recipes are both read with it.
+//! TOML values with their positions. A reader that finds a mistake reports it and returns `None`, as if the key were absent,
+//! so one pass finds every mistake. The configuration and the recipes are read with these types.
 //!
-//! This file knows no key by name. It never repeats a string that it could not read, because a secret may stand in the wrong
-//! place; numbers, and strings that are durations, sizes or rates, are shown.
+//! This module does not depend on the name of any key. Its messages never repeat a string that could not be read, because an
+//! operator may have put a secret in the wrong place. They show numbers, and durations and sizes that are out of range.
 
 mod table;
 
@@ -20,7 +20,7 @@ pub use crate::diagnostic::{Diagnostic, Diagnostics, Location};
 use crate::units::{Rate, bytes_text, duration_text, parse_bytes, parse_duration};
 pub use table::TomlTable;
 
-/// One value and its position. A typed reader reports a value of another type.
+/// One value and its position. Each typed reader reports a value of another type.
 #[derive(Clone)]
 pub struct Item {
     /// The position of the value.
@@ -31,7 +31,7 @@ pub struct Item {
 #[derive(Clone)]
 enum TomlValue {
     String(String),
-    /// `None` beyond 128 bits, which no reader accepts.
+    /// Value of the integer; `None` beyond 128 bits, which no reader accepts.
     Integer(Option<i128>),
     Float,
     Boolean(bool),
@@ -46,7 +46,7 @@ impl Item {
         if let TomlValue::String(text) = &self.value { Some(text) } else { None }
     }
 
-    /// True for a table.
+    /// True if the value is a table.
     pub fn is_table(&self) -> bool {
         matches!(self.value, TomlValue::Table(_))
     }
@@ -56,7 +56,7 @@ impl Item {
         self.string_as("a string")
     }
 
-    /// Reads a string; `expected` describes it to an operator whose value is of another type.
+    /// Reads a string. The report about a value of another type describes it as `expected`.
     pub fn string_as(self, expected: &str) -> Option<String> {
         if let TomlValue::String(text) = self.value { Some(text) } else { self.mismatch(expected) }
     }
@@ -76,7 +76,7 @@ impl Item {
         }
     }
 
-    /// Reads a date, or a date and time with an offset. Returns the moment at which it ends; a date ends with its day in UTC.
+    /// Reads a time of expiry: a date, which ends with its day in UTC, or an exact time with an offset.
     pub fn end(self) -> Option<UnixMillis> {
         let TomlValue::Date(date) = &self.value else { return self.mismatch(A_DATE) };
         let Some(end) = end_of(date) else { return self.expected(A_DATE, "a date or time without an offset") };
@@ -141,7 +141,7 @@ impl Item {
         if let TomlValue::Table(table) = self.value { Some(table) } else { self.mismatch("a table") }
     }
 
-    /// Reports a value of another type, or a string of other content, and returns `None`. Does not show the value.
+    /// Reports a value of another type, or a string with other content, and returns `None`. The message does not show the value.
     pub fn unexpected<T>(&self, expected: impl fmt::Display) -> Option<T> {
         self.expected(expected, self.as_str().map_or(self.kind(), |_| "another string"))
     }
@@ -152,7 +152,7 @@ impl Item {
         None
     }
 
-    /// Reports a mistake in other words than expected and found, and returns `None`.
+    /// Reports the mistake `what` and returns `None`, for messages that do not fit `expected X, found Y`.
     pub fn reject<T>(&self, what: impl fmt::Display) -> Option<T> {
         self.location.report(what);
         None
@@ -170,7 +170,7 @@ impl Item {
         self.expected(expected, self.kind())
     }
 
-    /// Returns the type in TOML's terms.
+    /// Returns the TOML type of the value with its article.
     fn kind(&self) -> &'static str {
         match &self.value {
             TomlValue::String(_) => "a string",

@@ -1,4 +1,5 @@
-//! Durations, sizes and rates as text: `"5m"`, `"64 MiB"`, `"600/m"`. Printed text can be parsed again.
+//! Parses and formats durations, sizes and rates such as `"5m"`, `"64 MiB"` and `"600/m"`. Formatted text parses back to the
+//! same value, except for that of [`bytes_about`].
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -19,7 +20,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// The largest count that can be configured.
+    /// Largest count that can be configured.
     pub const MOST: u32 = 1_000_000;
 
     /// Parses `"100/s"`, `"600/m"` or `"36000/h"`. `None` for anything else, for 0 and for more than [`Rate::MOST`].
@@ -30,7 +31,7 @@ impl Rate {
         Some(Rate { count: count?, seconds: *seconds }).filter(|rate| rate.count.get() <= Rate::MOST)
     }
 
-    /// Converts the rate for a limiter.
+    /// Converts the rate into the quota of a limiter.
     pub fn quota(self) -> Quota {
         let interval = Duration::from_secs(self.seconds.into()) / self.count.get();
         Quota::with_period(interval).expect("at least a microsecond").allow_burst(self.count)
@@ -91,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn printed_durations_sizes_and_rates_parse_back() {
+    fn formatted_durations_sizes_and_rates_parse_back() {
         for millis in [0, 1, 500, 1_000, 90_000, 86_400_000, 604_800_000, u64::MAX] {
             let length = Duration::from_millis(millis);
             assert_eq!(parse_duration(&duration_text(length)), Some(length));

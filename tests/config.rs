@@ -23,11 +23,11 @@ fn parse(text: &str) -> Result<Config, Diagnostics> {
 
 fn broken_configurations() -> Vec<PathBuf> {
     let files: Vec<PathBuf> = std::fs::read_dir("tests/configs").unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert!(files.len() >= 20, "{} broken configurations", files.len());
+    assert!(files.len() >= 20, "found only {} broken configurations", files.len());
     files
 }
 
-/// Returns what the `#!` comments of a broken configuration expect: the line, and the start of the message.
+/// Returns the diagnostics that the `#!` comments of a broken configuration expect: line and start of the message.
 fn expected_messages(text: &str) -> Vec<(usize, String)> {
     let message = |(at, line): (usize, &str)| Some((at + 1, line.split_once("#! ")?.1.to_owned()));
     let all: Vec<_> = text.lines().enumerate().filter_map(message).collect();
@@ -35,7 +35,7 @@ fn expected_messages(text: &str) -> Vec<(usize, String)> {
     all
 }
 
-/// True for the forms of a message: expected and found, an unknown key with a remedy, a fixed property, a failed read.
+/// True if a message has one of the forms: expected and found, an unknown key with a remedy, a fixed property, a failed read.
 fn is_in_form(what: &str) -> bool {
     let has_found = what.split_once("expected ").is_some_and(|(_, rest)| rest.contains(", found "));
     let is_unknown = what.starts_with("unknown key; ") || what.starts_with("unknown property; ");
@@ -45,7 +45,7 @@ fn is_in_form(what: &str) -> bool {
 }
 
 #[test]
-fn every_mistake_has_one_message_at_its_line() {
+fn each_broken_line_has_exactly_one_diagnostic() {
     for path in broken_configurations() {
         let text = std::fs::read_to_string(&path).unwrap();
         let diagnostics = parse(&text).expect_err("the configuration is broken").sorted();
@@ -63,7 +63,7 @@ fn every_mistake_has_one_message_at_its_line() {
 }
 
 #[test]
-fn check_prints_ten_messages_for_ten_mistakes() {
+fn check_prints_one_diagnostic_per_broken_line() {
     let file = "tests/configs/ten-mistakes.toml";
     let expected = expected_messages(&std::fs::read_to_string(file).unwrap());
     assert_eq!(expected.len(), 10);
@@ -73,7 +73,7 @@ fn check_prints_ten_messages_for_ten_mistakes() {
     assert_eq!(out.lines().count(), 10, "{out}");
     for (message, (line, start)) in out.lines().zip(&expected) {
         assert!(message.starts_with(&format!("{file}:{line}: {start}")), "{message}");
-        let what = message.splitn(3, ": ").nth(2).expect("file, key and mistake");
+        let what = message.splitn(3, ": ").nth(2).expect("file, key and message");
         assert!(is_in_form(what), "{message}");
     }
     assert!(!out.contains("SECRET") && !err.contains("SECRET"), "a secret was printed: {out}{err}");
@@ -94,20 +94,20 @@ fn a_misspelt_key_anywhere_causes_one_message() {
         assert!(is_one, "{wrong}: {diagnostics:#?}");
         misspelt += 1;
     }
-    assert!(misspelt > 70, "{misspelt} keys");
+    assert!(misspelt > 70, "found only {misspelt} keys");
 }
 
-/// Returns `key = value` without the last letter but one of the key. `None` for other lines, and for `id`, of which too little
-/// is left.
+/// Returns the line `key = value` without the last letter but one of the key. `None` for other lines, and for the key `id`,
+/// because one letter is too short for a suggestion.
 fn misspell_key(line: &str) -> Option<String> {
     let (key, value) = line.split_once(" = ").filter(|(key, _)| key.starts_with(|first: char| first.is_ascii_lowercase()))?;
     let at = key.len().checked_sub(2).filter(|_| !key.ends_with(".id"))?;
     Some(format!("{}{} = {value}", &key[..at], &key[at + 1..]))
 }
 
-/// Some of librdkafka's properties use -1 for "none".
+/// Some properties of librdkafka accept -1, which means "none".
 #[test]
-fn negative_integers_reach_librdkafka_but_no_own_option() {
+fn only_librdkafka_properties_accept_negative_integers() {
     let sources = "[sources.s]\nprovider = \"stripe\"\nsecrets = \"file:Cargo.toml\"\n";
     let kafka = "[kafka]\nbootstrap.servers = \"localhost:1\"\n\"topic.metadata.refresh.interval.ms\" = -1\nbatch.size = 0x10\n";
     let config = parse(&format!("{kafka}{sources}")).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
@@ -119,21 +119,21 @@ fn negative_integers_reach_librdkafka_but_no_own_option() {
     assert_eq!(diagnostics, "hookhold.toml:2: server.max_streams: expected an integer from 1 to 10000, found -1");
 }
 
-/// Returns the reference file with every option and example uncommented, and its secrets pointed at an existing file.
+/// Returns the reference file with every option and example uncommented. Its secrets refer to an existing file.
 fn uncommented_reference() -> String {
     let text: Vec<&str> = REFERENCE.lines().map(|line| option_of(line).unwrap_or(line)).collect();
-    assert!(text.len() > 200, "{} lines", text.len());
+    assert!(text.len() > 200, "found only {} lines", text.len());
     let references = point(&text.join("\n"), "\"env:", "\"file:Cargo.toml\"");
     point(&references, "\"file:", "\"file:Cargo.toml\"")
 }
 
-/// Returns the option in a commented line. A comment begins with a # and one space; an option has no space, its continuation
-/// two of them.
+/// Returns the option in a commented line; `None` for a comment. A comment begins with # and one space, an option with # and no
+/// space, the continuation of an option with # and two spaces.
 fn option_of(line: &str) -> Option<&str> {
     line.strip_prefix('#').filter(|option| option.starts_with("  ") || option.starts_with(|first| first != ' ' && first != '#'))
 }
 
-/// The same with a certificate that can be served.
+/// Returns the uncommented reference file with paths of a usable certificate, which lasts as long as the pair.
 fn full_reference() -> (https::Pair, String) {
     let pair = https::Pair::new(30);
     let replace =
@@ -143,7 +143,7 @@ fn full_reference() -> (https::Pair, String) {
     (pair, text)
 }
 
-/// Replaces every quoted text that begins with `start`.
+/// Replaces every quoted text that begins with `start` by `with`.
 fn point(text: &str, start: &str, with: &str) -> String {
     let mut parts = text.split(start);
     let first = parts.next().unwrap_or_default().to_owned();
@@ -155,7 +155,7 @@ fn the_reference_file_parses_to_the_defaults() {
     let (_pair, text) = full_reference();
     let config = parse(&text).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
     let ServerConfig { public_url, tls, trusted_proxies, .. } = config.server.clone();
-    assert!(public_url.is_some() && tls.is_some() && !trusted_proxies.is_empty(), "options without a default");
+    assert!(public_url.is_some() && tls.is_some() && !trusted_proxies.is_empty(), "the options without a default are set");
     assert_eq!(config.server, ServerConfig { public_url, tls, trusted_proxies, ..ServerConfig::default() });
     assert_eq!(config.admin, AdminConfig::default());
     assert_eq!(config.journal, JournalConfig::default());
@@ -165,7 +165,7 @@ fn the_reference_file_parses_to_the_defaults() {
 }
 
 #[test]
-fn the_reference_file_as_shipped_only_lacks_a_source() {
+fn the_shipped_reference_file_lacks_only_a_source() {
     let diagnostics = parse(REFERENCE).expect_err("a source is required").sorted();
     let keys: Vec<&str> = diagnostics.iter().map(|diagnostic| diagnostic.key.as_str()).collect();
     assert_eq!(keys, ["sources"]);
@@ -180,7 +180,7 @@ fn the_reference_file_names_every_option() {
     for section in sections {
         let (known, named) = (options(&section), named(&reference, &section));
         let missing: Vec<&String> = known.difference(&named).collect();
-        // A recipe has either of them.
+        // A recipe has either content or content_variants.
         let missing: Vec<_> = missing.into_iter().filter(|key| *key != "content_variants").collect();
         assert!(missing.is_empty(), "[{section}] of config/hookhold.toml lacks {missing:?}");
     }
@@ -205,7 +205,7 @@ fn the_reference_file_states_the_range_of_every_limit() {
 
 /// Returns the comment above `key = default` in `section` of the reference file.
 fn explanation(section: &str, key: &str, default: &str) -> String {
-    let (_, text) = REFERENCE.split_once(&format!("[{section}]\n")).expect("the section is there");
+    let (_, text) = REFERENCE.split_once(&format!("[{section}]\n")).expect("the reference file has the section");
     let option = format!("{key} = {default}");
     let paragraph = text
         .split("\n\n")
@@ -225,13 +225,13 @@ fn the_reference_file_explains_each_option_above_it() {
         assert!(!is_option || !comment.is_empty(), "an option without an explanation: {paragraph}");
         explained += usize::from(is_option);
     }
-    assert!(explained > 30, "{explained} options");
+    assert!(explained > 30, "found only {explained} options");
     let long: Vec<&str> = REFERENCE.lines().filter(|line| line.chars().count() > 100).collect();
     assert!(long.is_empty(), "over 100 columns: {long:#?}");
 }
 
 /// Returns the keys in `section` of the reference file, where NAME stands for every source. The file parses without a mistake,
-/// so the code knows each of them.
+/// so the code reads each of these keys.
 fn named(reference: &toml::Table, section: &str) -> BTreeSet<String> {
     let below = |tables: Vec<toml::Table>, part: &str| {
         let inner = |(key, value): (&String, &toml::Value)| (key == part || part == "NAME").then(|| value.as_table().cloned())?;
@@ -242,7 +242,7 @@ fn named(reference: &toml::Table, section: &str) -> BTreeSet<String> {
     tables.iter().flat_map(|table| table.keys().cloned()).collect()
 }
 
-/// Returns the keys that the code reads in `section`: an unknown key is reported with all of them.
+/// Returns the keys that the code reads in `section`. The diagnostic about an unknown key lists them.
 fn options(section: &str) -> BTreeSet<String> {
     let diagnostics = parse(&format!("[{section}]\nno_such_option = 1\n")).expect_err("an unknown key").sorted();
     let unknown = diagnostics.iter().find(|diagnostic| diagnostic.key.ends_with(".no_such_option")).expect("it is reported");
@@ -251,16 +251,16 @@ fn options(section: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn a_reload_applies_what_the_reference_file_says() {
+fn only_documented_changes_apply_without_a_restart() {
     let with = |line: &str| parse(&format!("{line}\n[sources.s]\nprovider = \"stripe\"\nsecrets = [\"file:Cargo.toml\"]\n"));
     let running = with("").expect("a configuration");
     let reference: toml::Table = toml::from_str(&uncommented_reference()).unwrap();
     let stated = named_options(&reference, &["server", "admin", "journal", "dedupe"]);
     assert!(stated.len() > 15, "{stated:?}");
-    // Without these options something else runs; tests/tls.rs reloads certificates.
+    // These options change the running listener; tests/tls.rs covers the reload of certificates.
     let examples = ["server.tls_cert", "server.tls_key", "server.trusted_proxies"];
     for (key, value) in stated.iter().filter(|(key, _)| !examples.contains(&key.as_str())) {
-        // The default in another spelling, or a value for an option without a default.
+        // The value of the reference file is the default, or belongs to an option without a default.
         let same = running.changes(&with(&format!("{key} = {value}")).expect("a valid option"));
         assert_eq!(same.iter().map(|change| &*change.key).collect::<Vec<_>>(), [key]);
         assert!(!same[0].needs_restart, "{key} = {value} changes nothing");
@@ -292,7 +292,7 @@ fn a_reload_applies_what_the_reference_file_says() {
 }
 
 #[test]
-fn a_changed_password_behind_its_reference_is_a_change() {
+fn a_changed_password_file_is_reported_as_a_change() {
     let password = tempfile::NamedTempFile::new().expect("a temporary file");
     let config = |text: &str| {
         std::fs::write(password.path(), text).expect("a temporary file");
@@ -321,13 +321,13 @@ fn a_missing_configuration_file_is_reported_with_its_path() {
     assert!(missing.to_string().starts_with("tests/configs/no-such-file.toml:1: cannot read the file: "), "{missing}");
 }
 
-/// Swaps, doubles and cuts lines of the reference file, so that values of every type stand in place of others.
+/// Swaps, doubles and cuts lines of the reference file, so that each option gets values of every type.
 #[test]
 fn no_mutation_of_the_reference_file_panics() {
     let reference = uncommented_reference();
     let lines: Vec<&str> = reference.lines().collect();
     let values: Vec<&str> = lines.iter().filter_map(|line| line.split_once(" = ")).map(|(_, value)| value).collect();
-    assert!(values.len() > 30, "there are values to swap");
+    assert!(values.len() > 30, "found only {} values to swap", values.len());
     for seed in 0..500 {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut text = String::new();

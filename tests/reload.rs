@@ -323,7 +323,7 @@ fn check_diff_requires_a_process_with_the_same_file() {
     assert_eq!(asked(&file).status.code(), Some(0));
     let other = asked("one");
     let said = String::from_utf8(other.stderr).expect("text");
-    assert!(other.status.code() == Some(2) && said.contains(&format!("reads {file}, ")), "{said}");
+    assert!(other.status.code() == Some(2) && said.contains(&format!("--config: expected {file}, ")), "{said}");
     fixture::stop(process);
 }
 

@@ -9,7 +9,7 @@ use http::StatusCode;
 
 use super::Context;
 
-/// Returns the URL of the admin listener: the named one, else that of the configuration, on this machine.
+/// Returns the URL of the admin listener: `named`, else the address in the configuration, on this machine.
 pub(super) fn listener(context: &Context, named: Option<String>) -> Result<String, Box<dyn Error>> {
     if let Some(named) = named {
         return Ok(named.trim_end_matches('/').to_owned());
@@ -33,5 +33,5 @@ pub(super) fn page(base: &str, path: &str) -> Result<String, Box<dyn Error>> {
     }
 }
 
-/// The process may read its configuration and its secrets before it responds.
+/// Time limit for a response. The process may read its configuration and its secrets first.
 const TIMEOUT: Duration = Duration::from_secs(30);

@@ -1,4 +1,4 @@
-//! `hookhold check`: prints every mistake of the configuration at once, or a summary of it.
+//! `hookhold check`: prints every mistake in the configuration, or a summary of a valid one.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -13,23 +13,23 @@ use super::{Context, ExitStatus, UsageError, VerbResult, table};
 
 /// Check the configuration without starting the gateway.
 ///
-/// Prints every mistake at once with its file, line and key, what is expected, what was found and how to fix it. Without
-/// mistakes, prints each source with the URL to paste, its topic and the names of its secrets, and the file system of the
+/// Prints every mistake at once: its file, line and key, the expected and the found value, and the remedy. If there is no
+/// mistake, prints each source with the URL to paste, its topic and the names of its secrets, and the file system of the
 /// journal. Never prints a secret.
 ///
-/// With --diff, the running process reads its own file in its own environment and reports what a SIGHUP would change and which
-/// changes need a restart. Nothing changes. Exits with 0 if a SIGHUP would succeed.
+/// With --diff, the running process reads its own file in its own environment and lists the changes that a SIGHUP would apply.
+/// It marks the changes that need a restart, and applies nothing. Exits with 0 if a SIGHUP would succeed.
 #[derive(clap::Args)]
 pub(super) struct CheckArgs {
-    /// Show what a reload of the running process would change.
+    /// Show the changes that a reload of the running process would apply.
     #[arg(long)]
     diff: bool,
-    /// The admin listener of that process [default: [admin] listen of the configuration, on this machine].
+    /// URL of the admin listener of that process [default: [admin] listen of the configuration, on this machine].
     #[arg(long, requires = "diff")]
     url: Option<String>,
 }
 
-/// Prints the report. Exits with 2 if there is a mistake.
+/// Prints the report. Returns a usage error, exit code 2, if the configuration has a mistake.
 pub(super) fn run(context: &Context, args: CheckArgs) -> VerbResult {
     if args.diff {
         return super::diff::run(context, args.url);
@@ -74,7 +74,7 @@ fn summary(out: &mut impl Write, config: &Config) -> io::Result<()> {
         writeln!(out, "\nwarning: {warning}")?;
     }
     for source in config.sources.iter().filter(|source| source.shadow) {
-        let what = "every delivery is answered ok, even if it is rejected or lost";
+        let what = "hookhold answers every delivery with success, even if it rejects or loses it";
         writeln!(out, "\nwarning: sources.{}.danger_shadow is on: {what}", source.name)?;
     }
     Ok(())
@@ -106,7 +106,7 @@ fn summary_json(out: &mut impl Write, config: &Config) -> io::Result<()> {
     writeln!(out, "{summary}")
 }
 
-/// Returns the URL to paste into a dashboard, with `HOST` where the configuration does not know it.
+/// Returns the URL to paste into a dashboard, with the placeholder `HOST` if the configuration has no host.
 fn url(config: &Config, source: &Source) -> String {
     let (listen, path) = (config.server.listen, &source.path);
     let scheme = if config.server.tls.is_some() { "https" } else { "http" };
@@ -117,7 +117,7 @@ fn url(config: &Config, source: &Source) -> String {
     }
 }
 
-/// Returns the names of the secrets, with the expiry of those that have one.
+/// Returns the name of each secret, followed by its expiry if it has one.
 fn secret_names(source: &Source) -> Vec<String> {
     let secrets = source.secrets.iter();
     secrets
@@ -132,7 +132,7 @@ fn servers(config: &Config) -> Option<&str> {
         .map(|(_, servers)| servers.as_str())
 }
 
-/// Returns the name of the journal's file system, and true if its sync is known to be honest.
+/// Returns the name of the journal's file system, and true if this file system is known to honour a sync.
 fn file_system(config: &Config) -> io::Result<(String, bool)> {
     let whole = std::path::absolute(&config.journal.dir)?;
     journal::file_system(whole.ancestors().find(|dir| dir.exists()).unwrap_or(&whole))
@@ -140,6 +140,6 @@ fn file_system(config: &Config) -> io::Result<(String, bool)> {
 
 fn warning(config: &Config) -> io::Result<Option<String>> {
     let (name, trusted) = file_system(config)?;
-    let text = || format!("{name}: a 2xx may not survive a power cut; the guarantees of a sync are known for ext4 and XFS only");
+    let text = || format!("journal.dir: expected ext4 or XFS, found {name}, where a 2xx may not survive a power cut; move the journal");
     Ok((!trusted).then(text))
 }

@@ -1,5 +1,5 @@
-//! `hookhold check --diff`: shows what a reload would change. The running process answers, because only it has its own
-//! environment, working directory and permissions.
+//! `hookhold check --diff`: shows the changes that a reload would apply. The running process finds them, because they depend on
+//! its environment, working directory and permissions.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::{Context, ExitStatus, UsageError, VerbResult, ask, table};
 
-/// The response of `/api/changes`.
+/// Response of `/api/changes`.
 #[derive(Deserialize)]
 struct ReloadPreview {
     file: PathBuf,
@@ -19,15 +19,18 @@ struct ReloadPreview {
     diagnostics: Vec<Diagnostic>,
 }
 
-/// Prints the preview. Exits with 2 if the file has a mistake, with 1 if a change needs a restart.
+/// Prints the preview. The exit code is 2 if the file has a mistake, and 1 if a change needs a restart.
 pub(super) fn run(context: &Context, url: Option<String>) -> VerbResult {
     let base = ask::listener(context, url)?;
     let page = ask::page(&base, "/api/changes")?;
     let preview: ReloadPreview = serde_json::from_str(&page)
-        .map_err(|_| format!("{base}: expected the admin listener of hookhold, found another server"))?;
+        .map_err(|_| format!("{base}: expected the admin listener of hookhold, found another server; check --url"))?;
     if let Some(named) = context.config.as_deref().filter(|named| !is_same_file(named, &preview.file)) {
         let (named, file) = (named.display(), preview.file.display());
-        return Err(UsageError(format!("the process at {base} reads {file}, not {named}; leave --config out")).into());
+        return Err(UsageError(format!(
+            "--config: expected {file}, the file of the process at {base}, found {named}; omit --config"
+        ))
+        .into());
     }
     let mut out = anstream::stdout().lock();
     if context.json() {
@@ -37,10 +40,12 @@ pub(super) fn run(context: &Context, url: Option<String>) -> VerbResult {
     }
     out.flush()?;
     if !preview.diagnostics.is_empty() {
-        return Err(UsageError(format!("a reload would fail: {} has mistakes", preview.file.display())).into());
+        return Err(
+            UsageError(format!("a reload would fail: {} has mistakes; correct them first", preview.file.display())).into()
+        );
     }
     if preview.changes.iter().any(|change| change.needs_restart) {
-        return Err("a reload would fail: some changes need a restart".into());
+        return Err("a reload would fail: some changes need a restart; restart hookhold to apply them".into());
     }
     Ok(ExitStatus::Done)
 }

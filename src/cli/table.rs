@@ -1,8 +1,8 @@
-//! Plain tables without borders, two spaces between columns, for a terminal as well as for `cut` and `awk`.
+//! Plain tables without borders, with two spaces between columns, for terminals and for `cut` and `awk`.
 
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
 
-/// Returns a table with these headings; the columns listed in `right` are aligned to the right.
+/// Returns a table with these headings. Aligns the columns listed in `right` to the right.
 pub(super) fn new(headings: &[&str], right: &[usize]) -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(headings.to_vec());

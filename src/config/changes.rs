@@ -1,5 +1,5 @@
-//! Compares two configurations: lists the options that differ, and which of them need a restart. Reports that a secret has
-//! changed, never its value.
+//! Compares two configurations: lists the options that differ and marks the changes that need a restart. Names changed secrets,
+//! never their values.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,19 +7,19 @@ use super::{Config, KafkaConfig, ServerConfig};
 use crate::limits::{DedupeLimits, ServerLimits};
 use crate::source::Source;
 
-/// One option that differs.
+/// A difference in one option.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ConfigChange {
-    /// The dotted path of the option.
+    /// Dotted path of the option.
     pub key: String,
-    /// A description of the change.
+    /// Description of the change, without secrets.
     pub change: String,
-    /// True if the change takes effect only with a restart.
+    /// True if the change takes effect only after a restart.
     pub needs_restart: bool,
 }
 
 impl Config {
-    /// Returns what `next` changes, sorted by key.
+    /// Returns the changes from this configuration to `next`, sorted by key.
     pub fn changes(&self, next: &Config) -> Vec<ConfigChange> {
         let keys = self.stated.keys().chain(next.stated.keys());
         let mut changes: Vec<ConfigChange> = keys.filter_map(|key| self.option(next, key)).collect();
@@ -46,7 +46,7 @@ impl Config {
         Some(ConfigChange { key: key.to_owned(), change, needs_restart: self.needs_restart(next, key) })
     }
 
-    /// Compares values, so another spelling of the same value needs no restart.
+    /// True if the change of `key` needs a restart. Compares values, so another spelling of the same value needs none.
     fn needs_restart(&self, next: &Config, key: &str) -> bool {
         let (section, _) = key.split_once('.').unwrap_or((key, ""));
         match section {
@@ -73,14 +73,14 @@ fn named<'a>(config: &'a Config, name: &str) -> Option<&'a Source> {
     config.sources.iter().map(|source| &**source).find(|source| *source.name == *name)
 }
 
-/// Lists the secrets whose name stays and whose value differs.
+/// Lists the secrets with the same name and another value.
 fn changed_secrets(old: &Source, new: &Source) -> Vec<ConfigChange> {
     let same_name = |key: &&crate::source::Key| old.secrets.iter().any(|old| old.name == key.name && !old.is_same_secret(key));
     let option = format!("sources.{}.secrets", new.name);
     new.secrets.iter().filter(same_name).map(|key| new_secret(option.clone(), &format!("the secret {}", key.name))).collect()
 }
 
-/// Lists the properties whose value differs, which may stand behind an unchanged reference.
+/// Lists the properties with another value. The reference to a value may be unchanged.
 fn changed_properties<'a>(old: &'a KafkaConfig, new: &'a KafkaConfig) -> impl Iterator<Item = &'a str> {
     let differs = |(name, value): &&(String, String)| old.librdkafka.iter().any(|(old, was)| old == name && was != value);
     new.librdkafka.iter().filter(differs).map(|(name, _)| name.as_str())

@@ -1,5 +1,5 @@
-//! `[kafka]`: librdkafka's properties under their own names. Those on which a promise depends are fixed and rejected under all
-//! their names. Passwords are accepted by reference only.
+//! Reads `[kafka]`: librdkafka's properties under their own names. Rejects the properties on which a promise depends, under all
+//! their names. Accepts passwords by reference only.
 
 use std::fmt;
 
@@ -7,15 +7,15 @@ use crate::diagnostic::nearest;
 use crate::secret;
 use crate::toml_value::{Item, Location, TomlTable};
 
-/// Returns librdkafka's complaint about one property, if any. Never receives a secret.
+/// Check of one property: returns librdkafka's error, if any. Never receives a secret.
 pub type KafkaCheck = fn(name: &str, value: &str) -> Option<String>;
 
-/// The connection to Kafka.
+/// `[kafka]`: the settings of the Kafka client.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct KafkaConfig {
-    /// librdkafka's properties in the order of the file, with references resolved.
+    /// Properties of librdkafka in the order of the file, with references resolved.
     pub librdkafka: Vec<(String, String)>,
-    /// The line of `[kafka]`, for mistakes about the section as a whole.
+    /// Line of `[kafka]`, for diagnostics about the whole section.
     pub line: usize,
 }
 
@@ -46,7 +46,7 @@ fn topic(template: &str) -> Option<String> {
 
 struct PropertyReader {
     check: KafkaCheck,
-    /// True once the brokers are named, in a misspelt property as well.
+    /// True if a property, even a misspelt one, names the brokers.
     has_servers: bool,
 }
 
@@ -68,7 +68,7 @@ impl PropertyReader {
         match (self.check)(&name, &value) {
             None => return Some((name, value)),
             Some(problem) if problem.starts_with(NO_SUCH_PROPERTY) => self.unknown(&name, &location),
-            Some(problem) => location.report(format_args!("librdkafka rejects this value: {problem}")),
+            Some(problem) => location.expected("a value that librdkafka accepts", format_args!("one that it rejects: {problem}")),
         }
         None
     }
@@ -82,24 +82,24 @@ impl PropertyReader {
     }
 }
 
-/// The topic of a source that names none.
+/// Topic of a source that sets none.
 pub(super) const TOPIC: &str = "webhooks.{source}";
-/// Kafka's limit, in characters.
+/// Kafka's limit on the name of a topic, in characters.
 const MAX_TOPIC: usize = 249;
 
-/// How librdkafka begins its message about a name that it does not know.
+/// Start of librdkafka's message about an unknown property.
 const NO_SUCH_PROPERTY: &str = "No such configuration property";
-const CONFIGURATION: &str = "librdkafka's CONFIGURATION.md lists the properties of a producer";
+const CONFIGURATION: &str = "see the producer's properties in librdkafka's CONFIGURATION.md";
 const TOPIC_NAME: &str = "a topic name of 1 to 249 letters, digits, \".\", \"_\", \"-\" and \"{source}\"";
-/// The brokers, by both names of the property.
+/// Both names of the property that lists the brokers.
 const SERVERS: [&str; 2] = ["bootstrap.servers", "metadata.broker.list"];
 
 const ACKS: &str = "hookhold requires acks=all because a cursor moves only on acknowledgement";
-const TIMEOUT: &str = "hookhold never times a record out because the journal holds it until Kafka has it";
-const RETRIES: &str = "hookhold retries without a limit because the journal holds the event until Kafka has it";
-const IN_FLIGHT: &str = "hookhold requires 5, the most that preserves the order of a key through retries";
+const TIMEOUT: &str = "hookhold requires no timeout because the journal holds the event until Kafka has it";
+const RETRIES: &str = "hookhold requires retries without a limit because the journal holds the event until Kafka has it";
+const IN_FLIGHT: &str = "hookhold requires 5, the largest value that preserves the order of a key across retries";
 
-/// Properties on which a promise depends, with all their names, and the reason.
+/// Properties that cannot be set because a promise depends on them: all their names, each with the reason.
 const FIXED: &[(&str, &str)] = &[
     ("acks", ACKS),
     ("request.required.acks", ACKS),
@@ -112,10 +112,13 @@ const FIXED: &[(&str, &str)] = &[
     ("max.in.flight.requests.per.connection", IN_FLIGHT),
     ("partitioner", "hookhold requires murmur2_random so that a key goes to the same partition as with Java clients"),
     ("allow.auto.create.topics", "hookhold requires false so that a misspelt topic raises an alarm instead of being created"),
-    ("transactional.id", "hookhold delivers at least once, with hookhold-log and hookhold-seq to identify duplicates"),
+    (
+        "transactional.id",
+        "hookhold writes without transactions because consumers identify duplicates by hookhold-log and hookhold-seq",
+    ),
     (
         "enable.gapless.guarantee",
-        "hookhold requires false because the topic queue keeps the order and a failed batch needs no new producer",
+        "hookhold requires false because its topic queues keep the order, and with true a failed batch stops the producer",
     ),
     ("test.mock.num.brokers", "hookhold requires 0 because a mock cluster acknowledges records that it does not store"),
     ("delivery.report.only.error", "hookhold requires false because only an acknowledgement moves a cursor"),
@@ -134,7 +137,7 @@ const SECRET: &[&str] = &[
     "ssl.keystore.password",
 ];
 
-/// Properties that a message may suggest for a misspelt one: the usual ones of a producer, without those in `FIXED`.
+/// Properties that a message may suggest for a misspelt one: the common producer properties except `FIXED`.
 const COMMON: &[&str] = &[
     "batch.num.messages",
     "batch.size",

@@ -1,4 +1,4 @@
-//! One reader per section, then the checks between options.
+//! Reads each section, then checks the options against each other.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -35,7 +35,7 @@ pub(super) fn root(file: &str, mut root: TomlTable, kafka: KafkaCheck, diagnosti
     }
     let bounds = BodyBounds {
         max_in_flight: server.accepts(&["max_in_flight"]).then_some(config.server.limits.max_in_flight as u64),
-        storable: journal.accepts(&["max_size", "max_backlog", "segment_size"]).then(|| config.journal.largest_body()),
+        storable: journal.accepts(&["max_size", "max_backlog", "segment_size"]).then(|| config.journal.body_bound()),
     };
     if server.accepts(&["max_body", "max_in_flight"]) {
         bounds.check(config.server.limits.max_body as u64, &server.location_of("max_body"));
@@ -48,9 +48,11 @@ pub(super) fn root(file: &str, mut root: TomlTable, kafka: KafkaCheck, diagnosti
     Config { kafka, sources, ..config }
 }
 
-/// The largest bodies that the rest of the configuration allows; `None` if that part has a mistake itself.
+/// Bounds on the size of a body that follow from other options; `None` if one of these options has a mistake.
 struct BodyBounds {
+    /// Inclusive bound: the in-flight budget.
     max_in_flight: Option<u64>,
+    /// Exclusive bound: see [`JournalConfig::body_bound`].
     storable: Option<u64>,
 }
 
@@ -60,8 +62,8 @@ impl BodyBounds {
         if let Some(most) = self.max_in_flight.filter(|most| max_body > *most) {
             location.expected(format_args!("at most [server] max_in_flight, \"{}\"", bytes_text(most)), found);
         } else if let Some(room) = self.storable.filter(|room| max_body >= *room) {
-            let reason = "which [journal] max_backlog and max_size can hold";
-            location.expected(format_args!("less than \"{}\", {reason}", bytes_text(room)), found);
+            let origin = "the limit from [journal] max_backlog and max_size";
+            location.expected(format_args!("less than \"{}\", {origin}", bytes_text(room)), found);
         }
     }
 }
@@ -141,7 +143,8 @@ fn read_sources(
         }
         let Some(source) = Source::compile(&name, entry, defaults, diagnostics) else { continue };
         if let Some(other) = paths.insert(source.path.clone(), name) {
-            at_path.expected("a path of its own", format_args!("{}, the path of sources.{other}", source.path));
+            let found = format_args!("{}, the path of sources.{other}; choose another", source.path);
+            at_path.expected("a path that no other source has", found);
         }
         // The default has been checked in [server].
         if source.max_body != defaults.max_body {
@@ -161,7 +164,7 @@ fn address(t: &mut TomlTable, default: SocketAddr) -> SocketAddr {
     t.take("listen").and_then(|item| item.parse(ADDRESS, |text| text.parse().ok())).unwrap_or(default)
 }
 
-/// Reads `tls_cert` and `tls_key`, which need each other, and checks that the certificate can be served.
+/// Reads `tls_cert` and `tls_key`, which must be set together, and checks that the server can use them.
 fn tls(t: &mut TomlTable) -> Option<CertificateFiles> {
     let (cert, key) = (t.take_str("tls_cert"), t.take_str("tls_key"));
     let files = match (cert, key) {
@@ -189,5 +192,5 @@ fn networks(t: &mut TomlTable) -> Vec<IpNet> {
 
 const SOURCE_NAME: &str = "a name of 1 to 64 letters, digits, \"-\" and \"_\" that begins with a letter or digit";
 const ADDRESS: &str = "a string such as \"0.0.0.0:8080\" or \"[::]:8080\"";
-/// One segment being written, one in reserve for recovery, one being read, one to delete.
+/// Smallest number of segments in `max_size`: one to write, one in reserve for recovery, one to read, one to delete.
 const MIN_SEGMENTS: u64 = 4;

@@ -1,5 +1,5 @@
-//! TOML tables: a reader takes the keys out one by one, and the keys that remain are unknown. A misspelt key is reported once
-//! and then read as the key that it is meant to be, so that it causes no second message.
+//! TOML tables. A reader takes the keys out one by one; the keys that remain are unknown. A misspelt key is reported once and
+//! then read as the nearest known key, so that it causes no second message.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -15,23 +15,23 @@ use crate::units::Rate;
 /// One TOML table. Every `take_…` removes a key; [`TomlTable::finish`] reports the keys that are left.
 #[derive(Clone)]
 pub struct TomlTable {
-    /// The position of its header.
+    /// Position of the table's header.
     pub location: Location,
     items: Vec<(String, Item)>,
     asked: Vec<Asked>,
 }
 
-/// A key that a reader has asked for.
+/// A key that a reader has tried to take.
 #[derive(Clone)]
 struct Asked {
     key: String,
-    /// `None` if the table did not have it.
+    /// Position of the key; `None` if it was absent.
     location: Option<Location>,
 }
 
 impl TomlTable {
-    /// Parses `text` and reads it. A pass that finds misspelt keys is followed by another one, which reads them as the keys
-    /// that they are meant to be. `file` is the name of the text in diagnostics.
+    /// Parses `text` and reads it with `read`. If a pass finds misspelt keys, another pass reads them as the nearest known
+    /// keys. `file` is the name of the text in diagnostics.
     pub fn read<T>(file: &str, text: &str, read: impl Fn(TomlTable, &Diagnostics) -> T) -> Result<T, Diagnostics> {
         let diagnostics = Diagnostics::default();
         loop {
@@ -56,8 +56,8 @@ impl TomlTable {
         }
     }
 
-    /// Returns this table with `over` on top: its keys win, tables inside are merged likewise, and each value keeps its own
-    /// file and line. A recipe is the base, the operator's entry is `over`.
+    /// Merges `over` into this table: values of `over` replace values with the same key, and inner tables are merged in the same
+    /// way. Each value keeps its own file and line. Here the base is a recipe, and `over` is the operator's entry.
     pub fn overlaid(mut self, over: TomlTable) -> TomlTable {
         self.location = over.location;
         for (key, item) in over.items {
@@ -77,7 +77,7 @@ impl TomlTable {
         self.items.iter().map(|(key, _)| key.clone()).collect()
     }
 
-    /// Returns everything that has not been taken, with dotted names for tables inside: `bootstrap.servers` is one name.
+    /// Returns all items that have not been taken. An item of an inner table has a dotted name such as `bootstrap.servers`.
     pub fn flatten(self) -> Vec<(String, Item)> {
         let flat = |(key, item): (String, Item)| match item.value {
             TomlValue::Table(inner) => inner.flatten().into_iter().map(|(rest, item)| (format!("{key}.{rest}"), item)).collect(),
@@ -86,7 +86,7 @@ impl TomlTable {
         self.items.into_iter().flat_map(flat).collect()
     }
 
-    /// Takes `key`, whatever its type.
+    /// Takes `key` with a value of any type.
     pub fn take(&mut self, key: &str) -> Option<Item> {
         let at = self.items.iter().position(|(name, _)| name == key);
         let item = at.map(|at| self.items.remove(at).1);
@@ -144,13 +144,14 @@ impl TomlTable {
         self.take(key)?.table()
     }
 
-    /// Takes the table `key`; an empty one if it is absent or of another type, so that defaults apply.
+    /// Takes the table `key`. Returns an empty table if the key is absent or has another type, so that defaults apply.
     pub fn take_section(&mut self, key: &str) -> TomlTable {
         let location = self.location.below(key);
         self.take_table(key).unwrap_or(TomlTable { location, items: Vec::new(), asked: Vec::new() })
     }
 
-    /// Returns the position of `key`, taken or not; that of the table if the key is absent.
+    /// Returns the position of `key`, even if it has been taken. If it is absent, returns its path with the line of
+    /// the table.
     pub fn location_of(&self, key: &str) -> Location {
         let left = self.items.iter().find(|(name, _)| name == key).map(|(_, item)| &item.location);
         let taken = self.asked.iter().filter(|asked| asked.key == key).find_map(|asked| asked.location.as_ref());
@@ -159,7 +160,7 @@ impl TomlTable {
 
     /// True if no mistake has been reported about these keys, so that they can be compared with each other.
     pub fn accepts(&self, keys: &[&str]) -> bool {
-        !keys.iter().any(|key| self.location_of(key).has_mistake())
+        !keys.iter().any(|key| self.location_of(key).has_diagnostic())
     }
 
     /// Reports a mistake about `key`, present or absent; see [`Location::report`].
@@ -177,7 +178,7 @@ impl TomlTable {
         self.expected(key, expected, "nothing");
     }
 
-    /// Reports every key that no reader has asked for, with the nearest known one.
+    /// Reports every key that no reader has taken, with the nearest known key.
     pub fn finish(self) {
         let mut known: Vec<String> = self.asked.iter().map(|asked| asked.key.clone()).collect();
         known.sort();
@@ -192,7 +193,7 @@ impl TomlTable {
         }
     }
 
-    /// True if the file of `unknown` does not have `key` itself.
+    /// True if the file of `unknown` does not set `key`.
     fn is_free(&self, key: &str, unknown: &Location) -> bool {
         let mut taken = self.asked.iter().filter(|asked| asked.key == key).filter_map(|asked| asked.location.as_ref());
         !taken.any(|location| location.file == unknown.file)
@@ -215,12 +216,12 @@ impl fmt::Display for TomlTable {
     }
 }
 
-/// Names the known keys if they are few, else the file that explains them.
+/// Returns the remedy for an unknown key: a list of the known keys if they are few, else the file that explains them.
 fn remedy(known: &[String]) -> String {
     match known.len() {
         0 => "remove it".to_owned(),
         1..=FEW => format!("expected {}", alternatives(known)),
-        _ => "config/hookhold.toml explains every option".to_owned(),
+        _ => "see config/hookhold.toml for every option".to_owned(),
     }
 }
 
@@ -244,7 +245,7 @@ fn nth(n: usize, raw: Spanned<DeValue<'_>>, array: &Location, lines: &Lines) -> 
     item(raw, location, lines)
 }
 
-/// Turns byte offsets into line numbers.
+/// Converts byte offsets into line numbers.
 struct Lines(Vec<usize>);
 
 impl Lines {
@@ -257,7 +258,7 @@ impl Lines {
     }
 }
 
-/// The most keys that a message lists.
+/// Largest number of keys that a message lists.
 const FEW: usize = 8;
 
 #[cfg(test)]
@@ -275,12 +276,12 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_names_file_line_key_and_what_is_expected() {
+    fn a_diagnostic_names_file_line_key_and_expected_value() {
         let text = "listen = 7\nwait = \"5 fortnights\"\n\n[inner]\nsize = \"9 TiB\"\nlistn = true\n";
         let found = walk(text, |table| {
             assert_eq!(table.take_str("listen"), None);
             assert_eq!(table.take_duration("wait", Duration::ZERO..=Duration::from_secs(60)), None);
-            let mut inner = table.take_table("inner").expect("the table is there");
+            let mut inner = table.take_table("inner").expect("the text has [inner]");
             assert_eq!(inner.take_bytes("size", 1..=1 << 20), None);
             inner.take_bool("listen");
             inner.finish();
@@ -316,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_not_toml_is_one_mistake_with_its_line() {
+    fn invalid_toml_gives_one_diagnostic_with_its_line() {
         let diagnostics = Diagnostics::default();
         assert!(TomlTable::parse("a.toml", "a = 1\nb = \n", &diagnostics).is_none());
         assert!(diagnostics.to_string().starts_with("a.toml:2: not TOML: "), "{diagnostics}");
@@ -329,14 +330,14 @@ mod tests {
         let over = TomlTable::parse("over.toml", "\n\nt.y = \"?\"\n", &diagnostics).expect("the text is TOML");
         let mut both = base.overlaid(over);
         assert_eq!(both.take_u64("a", 0..=9), Some(1));
-        let mut inner = both.take_table("t").expect("both have it");
+        let mut inner = both.take_table("t").expect("both texts have t");
         assert_eq!(inner.take_u64("x", 0..=9), Some(1));
         assert_eq!(inner.take_u64("y", 0..=9), None);
         assert_eq!(diagnostics.to_string(), "over.toml:3: t.y: expected an integer from 0 to 9, found a string");
     }
 
     #[test]
-    fn dotted_and_quoted_names_flatten_to_the_same_name() {
+    fn dotted_and_quoted_names_flatten_alike() {
         let diagnostics = Diagnostics::default();
         let table = TomlTable::parse("a.toml", "a.b.c = 1\n\"a.b.d\" = 2\n", &diagnostics).expect("the text is TOML");
         let names: Vec<String> = table.flatten().into_iter().map(|(name, _)| name).collect();
