@@ -140,6 +140,6 @@ fn file_system(config: &Config) -> io::Result<(String, bool)> {
 
 fn warning(config: &Config) -> io::Result<Option<String>> {
     let (name, trusted) = file_system(config)?;
-    let text = || format!("journal.dir: expected ext4 or XFS, found {name}, where a 2xx may not survive a power cut; move the journal");
-    Ok((!trusted).then(text))
+    let risk = "where a 2xx may not survive a power cut; move the journal";
+    Ok((!trusted).then(|| format!("journal.dir: expected ext4 or XFS, found {name}, {risk}")))
 }
