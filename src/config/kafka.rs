@@ -94,7 +94,7 @@ const TOPIC_NAME: &str = "a topic name of 1 to 249 letters, digits, \".\", \"_\"
 /// Both names of the property that lists the brokers.
 const SERVERS: [&str; 2] = ["bootstrap.servers", "metadata.broker.list"];
 
-const ACKS: &str = "hookhold requires acks=all because a cursor moves only on acknowledgement";
+const ACKS: &str = "hookhold requires acks=all because a cursor may move only once every in-sync replica has the record";
 const TIMEOUT: &str = "hookhold requires no timeout because the journal holds the event until Kafka has it";
 const RETRIES: &str = "hookhold requires retries without a limit because the journal holds the event until Kafka has it";
 const IN_FLIGHT: &str = "hookhold requires 5, the largest value that preserves the order of a key across retries";

@@ -167,7 +167,7 @@ struct Signed<'a> {
 }
 
 /// Returns the rank of a rejection. The later the failed check, the higher the rank. The verifier reports the highest-ranked
-/// rejection of a delivery.
+/// rejection of a delivery, because the sender's best attempt explains the most to the operator.
 fn closeness(outcome: Outcome) -> u8 {
     match outcome {
         Outcome::TimestampStale | Outcome::TimestampFuture => 2,
