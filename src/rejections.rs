@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stored_request_has_no_credentials_and_no_large_body() {
+    fn a_stored_request_omits_credentials_and_large_bodies() {
         let store = open(LIMIT);
         reject(&store, "shop", Outcome::SignatureMismatch, [1, 1, 1, 1], 1, 3);
         reject(&store, "shop", Outcome::SignatureMismatch, [1, 1, 1, 1], 2, LIMIT / BODY_DIVISOR + 1);

@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn an_overlay_wins_key_by_key_and_keeps_its_location() {
+    fn an_overlay_wins_by_key_and_keeps_locations() {
         let diagnostics = Diagnostics::default();
         let base = TomlTable::parse("base.toml", "a = 1\n[t]\nx = 1\ny = 1\n", &diagnostics).expect("the text is TOML");
         let over = TomlTable::parse("over.toml", "\n\nt.y = \"?\"\n", &diagnostics).expect("the text is TOML");
