@@ -1,10 +1,10 @@
-//! Computes how many bytes each topic keeps from being deleted: its own waiting frames, and the bytes that share a segment with
-//! them. A segment is deleted as a whole, so one waiting frame also pins everything in it that is already acknowledged. These
-//! dead bytes count for every topic that pins the segment: otherwise a topic with one event in each segment could pin the whole
-//! journal with a backlog of almost nothing.
+//! Computes the bytes that each topic pins, so that they cannot be deleted: its own waiting frames, and the acknowledged bytes
+//! in the same segments. A segment is deleted as a whole, so one waiting frame pins all acknowledged bytes of its segment. These
+//! dead bytes count for every topic that pins the segment. Otherwise a topic with one event in each segment could pin the whole
+//! journal with a tiny backlog.
 //!
-//! Bytes that another topic waits for count for that topic only. A segment without acknowledged bytes has no dead bytes: while
-//! nothing is forwarded, only `max_size` limits the journal. Nor has the newest segment, which cannot be deleted in any case.
+//! Bytes that another topic waits for count for that topic only. A segment without acknowledged bytes has no dead bytes, so only
+//! `max_size` limits the journal while no topic is forwarded. The newest segment has no dead bytes, because it is never deleted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ pub(super) struct Backlogs {
 }
 
 impl Backlogs {
-    /// Starts with empty backlogs. If events are forwarded, a topic without a cursor has acknowledged nothing.
+    /// Creates empty backlogs. If events are forwarded, a topic without a cursor has acknowledged nothing.
     pub(super) fn new(cursors: BTreeMap<Arc<str>, u64>, forwards: bool) -> Backlogs {
         let topics = cursors.keys().map(|topic| (topic.clone(), Backlog::default())).collect();
         Backlogs { cursors, forwards, topics }
@@ -65,7 +65,7 @@ impl Backlogs {
     }
 }
 
-/// Returns the bytes of a range at and above the cursor; inside the range, in proportion to the sequences.
+/// Returns the bytes of a range at and above the cursor. For a cursor inside the range, estimates them from the sequences.
 pub(super) fn waiting_bytes(range: &TopicRange, cursor: u64) -> u64 {
     let (left, all) = ((range.last + 1).saturating_sub(cursor.max(range.first)), range.last + 1 - range.first);
     (u128::from(range.bytes) * u128::from(left) / u128::from(all)) as u64

@@ -1,10 +1,11 @@
 //! Computes the CRC-32C of any range of a file, at the price of reading the file once.
 //!
-//! After damage, a frame may start at every aligned offset. A crafted body can consist of nothing but frame headers that claim
-//! to be megabytes long; checking each by reading everything that it claims would make a start after a crash last for hours.
-//! Giving up after a number of candidates would lose the valid frames behind them.
+//! After damage, a frame may start at every aligned offset. A crafted body can consist entirely of frame headers, each with a
+//! length of megabytes. If the scanner read these megabytes for each header, a start after a crash would last for hours. If the
+//! scanner stopped after a number of candidates, it would lose the valid frames after them.
 //!
-//! CRC-32C is linear: the checksum of a range follows from the checksums up to its two ends. One of those is stored per block.
+//! CRC-32C is linear, so the checksum of a range follows from the checksums up to its two ends. One such checksum is stored for
+//! each block.
 
 use std::io;
 use std::sync::Arc;
@@ -15,17 +16,17 @@ use super::disk::DiskFile;
 pub(super) struct Checksum {
     file: Arc<dyn DiskFile>,
     from: u64,
-    /// Checksum of `from` up to the end of each block read so far; the first covers no bytes.
+    /// Checksum from `from` up to the end of each block read so far. The first checksum covers no bytes.
     blocks: Vec<u32>,
 }
 
 impl Checksum {
-    /// Starts at offset `from`, without reading yet.
+    /// Prepares checksums from offset `from` on. Does not read yet.
     pub(super) fn new(file: Arc<dyn DiskFile>, from: u64) -> Checksum {
         Checksum { file, from, blocks: vec![0] }
     }
 
-    /// Returns true if the checksum of a range that starts at `offset` needs no bytes far before it.
+    /// Returns true if the checksum of a range that starts at `offset` needs no bytes far before `offset`.
     pub(super) fn reaches(&self, offset: u64) -> bool {
         (self.from..=self.from + self.blocks.len() as u64 * BLOCK).contains(&offset)
     }
@@ -33,7 +34,7 @@ impl Checksum {
     /// Returns the checksum of the bytes `start..end`; `None` if the file ends before `end`.
     pub(super) fn of(&mut self, start: u64, end: u64) -> io::Result<Option<u32>> {
         let (Some(before), Some(whole)) = (self.up_to(start)?, self.up_to(end)?) else { return Ok(None) };
-        // The prefix followed by as many zeroes as the range is long.
+        // Checksum of the prefix, followed by as many zeroes as the range has bytes.
         let shifted = crc32c::crc32c_combine(before, 0, (end - start) as usize);
         Ok(Some(whole ^ shifted))
     }
@@ -68,7 +69,7 @@ mod tests {
     use crate::journal::disk::{Disk, LocalDisk};
 
     #[test]
-    fn a_range_checksum_equals_that_of_its_bytes() {
+    fn a_range_checksum_equals_the_checksum_of_its_bytes() {
         let mut rng = fastrand::Rng::with_seed(7);
         let bytes: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(600_000).collect();
         let dir = tempfile::tempdir().expect("a directory");

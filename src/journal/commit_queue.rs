@@ -1,5 +1,5 @@
-//! The queue between the senders and the writer, and the decision when the writer takes its next batch. There is no timer:
-//! under load the batches grow by themselves.
+//! The queue between the senders and the writer. It decides when the writer takes the next batch. No timer delays events, because
+//! batches grow by themselves under load.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -15,7 +15,7 @@ use crate::event_key::EventKey;
 
 /// An event that waits for the writer.
 pub(super) struct PendingAppend {
-    /// Complete up to sequence and checksum.
+    /// Frame that lacks only sequence, log id and checksum.
     pub(super) draft: FrameDraft,
     pub(super) key: Option<EventKey>,
     pub(super) received_at: UnixMillis,
@@ -30,7 +30,7 @@ impl PendingAppend {
     }
 }
 
-/// Work for the writer.
+/// Work of the writer for one or more commits.
 pub(super) struct Batch {
     pub(super) events: VecDeque<PendingAppend>,
     /// True if the batch must contain a snapshot of the cursors.
@@ -53,7 +53,7 @@ struct QueueState {
     /// Time of the first cursor move that is not saved yet.
     cursors_moved: Option<Instant>,
     closing: bool,
-    /// An event of this many bytes found no room; neither will larger ones.
+    /// Size of the smallest event that found no room. Events of at least this size are rejected.
     no_room_from: Option<u64>,
 }
 
@@ -61,7 +61,7 @@ impl CommitQueue {
     /// Adds an event to the next batch, or rejects it.
     pub(super) fn push(&self, append: PendingAppend, health: &WriterHealth) -> Result<(), AppendRejected> {
         let mut queue = self.lock();
-        // Under the lock: an event that is added after the writer has failed all others would never be completed.
+        // The check needs the lock: an event that is added after the writer has failed all others would never be completed.
         queue.check(append.len(), health.has_failed())?;
         queue.bytes += append.len() as usize;
         queue.events.push(append);
@@ -79,7 +79,7 @@ impl CommitQueue {
         self.changed.notify_one();
     }
 
-    /// Records that cursors still have to be saved.
+    /// Records that moved cursors are not saved yet.
     pub(super) fn retry_cursors(&self) {
         self.lock().cursors_moved.get_or_insert(Instant::now());
     }
@@ -90,7 +90,7 @@ impl CommitQueue {
         self.changed.notify_all();
     }
 
-    /// Records that an event of `len` bytes found no room: events of at least this size are rejected from now on.
+    /// Records that an event of `len` bytes found no room, so that events of at least this size are rejected.
     pub(super) fn set_no_room(&self, len: u64) {
         let full = &mut self.lock().no_room_from;
         *full = Some(full.unwrap_or(len).min(len));
@@ -111,7 +111,7 @@ impl CommitQueue {
         let mut queue = self.lock();
         loop {
             let due = queue.cursors_moved.map(|moved| moved + CURSOR_DELAY);
-            // A commit of events carries the cursors at no extra cost.
+            // A commit of events saves the cursors at no extra cost.
             let save_cursors = due.is_some_and(|due| !queue.events.is_empty() || Instant::now() >= due);
             if !queue.events.is_empty() || queue.closing || save_cursors {
                 drop(queue);
@@ -134,9 +134,9 @@ impl CommitQueue {
         }
     }
 
-    /// Yields the processor to runnable sender tasks before a sync, which would only take it away from them, until enough
-    /// events have arrived or several yields in a row have brought none. Without such tasks the yields return at once, so this
-    /// is no timer.
+    /// Yields the processor to runnable sender tasks until enough events have arrived, or several yields in a row have brought no
+    /// event. An immediate sync would take the processor away from these tasks. Without such tasks, every yield returns at once,
+    /// so this is not a timer.
     fn wait_for_senders(&self) -> MutexGuard<'_, QueueState> {
         let (mut queue, mut idle_yields) = (self.lock(), 0);
         for _ in 0..MAX_YIELDS {
@@ -178,16 +178,16 @@ impl QueueState {
     }
 }
 
-/// Bytes that may wait for the writer; more are rejected as `overloaded`.
+/// Maximum number of bytes that wait for the writer. Events beyond it are rejected as `overloaded`.
 pub const MAX_QUEUED_BYTES: usize = 256 << 20;
-/// Time that a moved cursor may wait for a commit of events to carry it.
+/// Maximum time that a moved cursor waits for a commit of events. Then a commit without events saves the cursor.
 pub const CURSOR_DELAY: Duration = Duration::from_millis(500);
-/// Upper limit of yields before a batch.
+/// Maximum number of yields before a batch.
 const MAX_YIELDS: usize = 64;
-/// Upper limit of yields in a row without a new event. One is too few: this processor may have no other task to run while
+/// Maximum number of yields in a row without a new event. One yield is too few: this processor may have no other task, while
 /// another processor brings the next event within a few microseconds.
 const MAX_IDLE_YIELDS: usize = 4;
-/// Number of events that are worth a commit: beyond it, the fixed cost of a commit hardly shows in each.
+/// Number of events that fill a batch. Beyond it, more events hardly reduce the fixed cost of a commit per event.
 const FULL_BATCH: usize = 64;
 
 #[cfg(test)]
@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn only_an_empty_queue_accepts_events_beyond_its_limit() {
         let mut queue = QueueState::default();
-        assert!(queue.fits(MAX_QUEUED_BYTES as u64 + 1), "it could never be accepted otherwise");
+        assert!(queue.fits(MAX_QUEUED_BYTES as u64 + 1), "an event above the limit is accepted alone");
         queue.bytes = 1;
         assert!(queue.fits(MAX_QUEUED_BYTES as u64 - 1));
         assert!(!queue.fits(MAX_QUEUED_BYTES as u64));

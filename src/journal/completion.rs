@@ -6,16 +6,16 @@ use super::POISON;
 use super::errors::AppendError;
 use crate::event::Position;
 
-/// Called once with the result of an append, on a thread of the journal or by its [`CompletionRunner`]. Must not block.
+/// Callback for the result of an append. Runs once, on a thread of the journal or in its [`CompletionRunner`]. Must not block.
 pub type Completion = Box<dyn FnOnce(Result<Position, AppendError>) + Send>;
 
-/// Called after every commit, until it returns false.
+/// Callback that runs after every commit until it returns false.
 pub type CommitWatcher = Box<dyn Fn() -> bool + Send + Sync>;
 
-/// Runs the completions of one commit's events.
+/// Function that runs the completions of one commit.
 pub type CompletionBatch = Box<dyn FnOnce() + Send>;
 
-/// Accepts a [`CompletionBatch`] to run it elsewhere soon, or returns it if it cannot.
+/// Function that takes a [`CompletionBatch`] to run it elsewhere soon, or returns the batch if this is impossible.
 pub type CompletionRunner = Box<dyn Fn(CompletionBatch) -> Result<(), CompletionBatch> + Send + Sync>;
 
 /// Watchers of commits, and the runner of completions.

@@ -1,8 +1,8 @@
-//! Finds out what a journal's directory contains, without changing anything.
+//! Reads the content of a journal's directory without changing it.
 //!
-//! The durable watermark is the highest sequence of which some segment's name, commit or summary file proves that everything
-//! below it was on disk. Damage below it is corruption. Readable events above it are unconfirmed: they may be in the page cache
-//! only.
+//! The durable watermark is the highest sequence for which the name, a commit or the summary file of a segment proves that all
+//! events below it were on disk. Damage below the watermark is corruption. Readable events above it are unconfirmed, because they
+//! may be in the page cache only.
 
 use std::io;
 use std::ops::Range;
@@ -19,34 +19,35 @@ use crate::event_key::EventKey;
 
 /// Content of a journal's directory.
 pub(super) struct DirectoryScan {
-    /// Oldest first.
+    /// All segments that were written to, oldest first.
     pub(super) segments: Vec<ScannedSegment>,
-    /// Segments to which nothing was ever written.
+    /// Segments that were never written to.
     pub(super) unused: Vec<SegmentName>,
     pub(super) durable_watermark: u64,
     /// Unconfirmed events, without a gap: index of the segment, and the frame.
     pub(super) unconfirmed: Vec<(usize, ScannedFrame)>,
-    /// The newest snapshot of the cursors. `None` if all are lost: every segment starts with one.
+    /// Newest snapshot of the cursors; `None` if there is no segment. Every segment starts with a snapshot, so in a journal with
+    /// segments `None` means that all snapshots are lost.
     pub(super) cursors: Option<Vec<(Arc<str>, u64)>>,
 }
 
 /// One segment of a [`DirectoryScan`].
 pub(super) struct ScannedSegment {
     pub(super) name: SegmentName,
-    /// Open for reading.
+    /// File of the segment, open for reading.
     pub(super) file: Arc<dyn DiskFile>,
     /// Size of the file in bytes.
     pub(super) size: u64,
     /// True if the file starts with its header.
     pub(super) has_header: bool,
-    /// From this sequence on, newer segments supersede it.
+    /// Sequence from which on newer segments supersede this one.
     pub(super) superseded_from: u64,
-    /// True if the segment after it was the next to be created, so its events reach up to `superseded_from`. False if
-    /// segments in between have been deleted.
+    /// True if no segment between this one and the next has been deleted. The events of this segment then reach up to
+    /// `superseded_from`.
     pub(super) is_followed: bool,
-    /// Its summary file, if it is sealed.
+    /// Content of the summary file if the segment is sealed.
     pub(super) summary: Option<SegmentSummary>,
-    /// Its frames, as far as they have been read.
+    /// Frames of the segment; empty until they are read.
     pub(super) frames: SegmentFrames,
 }
 
@@ -54,11 +55,11 @@ pub(super) struct ScannedSegment {
 #[derive(Default)]
 pub(super) struct SegmentFrames {
     pub(super) events: Vec<ScannedFrame>,
-    /// The highest durable watermark that a commit records.
+    /// Highest durable watermark that a commit records.
     watermark: u64,
-    /// The last snapshot of the cursors.
+    /// Last snapshot of the cursors.
     cursors: Option<Vec<(Arc<str>, u64)>>,
-    /// Damaged bytes, each with the next valid frame.
+    /// Damaged ranges, each with the header of the next valid frame.
     damage: Vec<(Range<u64>, FrameHeader)>,
     /// Sequence after the last event that the commits announce.
     announced_end: u64,
@@ -73,7 +74,8 @@ pub(super) struct ScannedFrame {
 }
 
 impl DirectoryScan {
-    /// Reads the headers of all segments, the frames of unsealed ones, and those of the newest ones until the cursors are found.
+    /// Reads the headers of all segments and the frames of unsealed segments. Also reads frames of sealed segments, newest first,
+    /// until a snapshot of the cursors is found.
     pub(super) fn read(disk: &dyn Disk) -> io::Result<DirectoryScan> {
         let (mut segments, unused) = open_segments(disk)?;
         find_superseded(&mut segments);
@@ -98,7 +100,7 @@ impl DirectoryScan {
         self.durable_watermark + self.unconfirmed.len() as u64
     }
 
-    /// Returns a segment's summary of the events below `limit`: from its summary file, or else from its frames.
+    /// Returns the summary of a sealed segment from its file, or computes it from the frames of the events below `limit`.
     pub(super) fn summary(&self, index: usize, limit: u64) -> SegmentSummary {
         let segment = &self.segments[index];
         if let Some(summary) = &segment.summary {
@@ -113,7 +115,7 @@ impl DirectoryScan {
         summary
     }
 
-    /// Reads the frames of a sealed segment. The frames of all others have been read.
+    /// Reads the frames of a sealed segment. The frames of unsealed segments have been read already.
     pub(super) fn read_frames(&mut self, index: usize) -> io::Result<()> {
         let segment = &mut self.segments[index];
         if segment.summary.is_some() && segment.frames.events.is_empty() {
@@ -122,7 +124,7 @@ impl DirectoryScan {
         Ok(())
     }
 
-    /// Drops the frames of a sealed segment, so that a scan of a large journal needs the memory of one segment.
+    /// Drops the frames of a sealed segment, so that a scan of a large journal needs memory for one segment only.
     pub(super) fn drop_frames(&mut self, index: usize) {
         let segment = &mut self.segments[index];
         if segment.summary.is_some() {
@@ -130,7 +132,7 @@ impl DirectoryScan {
         }
     }
 
-    /// Returns the events of a segment, as far as its frames have been read.
+    /// Returns the events of a segment whose frames have been read.
     pub(super) fn frames(&self, index: usize) -> impl Iterator<Item = &ScannedFrame> {
         let unconfirmed = self.unconfirmed.iter().filter(move |(segment, _)| *segment == index).map(|(_, frame)| frame);
         self.segments[index].frames.events.iter().chain(unconfirmed)
@@ -138,10 +140,11 @@ impl DirectoryScan {
 }
 
 impl ScannedSegment {
-    /// Returns its damaged ranges below `watermark`.
+    /// Returns the damaged ranges below `watermark`.
     pub(super) fn corruption(&self, watermark: u64) -> Vec<Range<u64>> {
         let below = watermark.min(self.expected_end());
-        // A commit is written once everything before it has been synced. Other frames may remain of a torn commit.
+        // A commit is written only after all bytes before it have been synced, so damage before a commit frame is corruption.
+        // Frames of other kinds may be part of a torn commit.
         let is_corruption = |next: &FrameHeader| next.kind == FrameKind::Commit || next.seq < below;
         let damage = self.frames.damage.iter().filter(|(_, next)| is_corruption(next)).map(|(range, _)| range.clone());
         let mut corruption: Vec<_> = damage.collect();
@@ -157,7 +160,7 @@ impl ScannedSegment {
         corruption
     }
 
-    /// Returns the summary of its events below `watermark`.
+    /// Returns the summary of the events below `watermark`.
     pub(super) fn summary_below(&self, watermark: u64) -> SegmentSummary {
         let below = watermark.min(self.expected_end());
         let mut summary = SegmentSummary::empty(self.name.first_seq);
@@ -168,8 +171,8 @@ impl ScannedSegment {
             summary.end = frame.offset + frame.padded_len();
         }
         if summary.next_seq < below {
-            // Its end is corrupted. It must not be truncated as unused space, and its age is unknown: it stays until its space
-            // is needed.
+            // The end of the segment is corrupted. It must not be truncated as unused space. The age of its events is unknown, so
+            // the segment stays until its space is needed.
             summary.end = self.size;
             summary.newest = UnixMillis(u64::MAX);
             summary.next_seq = below;
@@ -177,7 +180,7 @@ impl ScannedSegment {
         summary
     }
 
-    /// Returns the sequence up to which its events should reach.
+    /// Returns the sequence after the last event that the segment must contain.
     fn expected_end(&self) -> u64 {
         match self.is_followed || self.summary.is_some() {
             true => self.superseded_from,
@@ -242,7 +245,7 @@ impl ScannedFrame {
     }
 }
 
-/// Opens all segments; those to which nothing was ever written are returned by name only.
+/// Opens all segments. Returns only the names of segments that were never written to.
 fn open_segments(disk: &dyn Disk) -> io::Result<(Vec<ScannedSegment>, Vec<SegmentName>)> {
     let (mut segments, mut unused) = (Vec::new(), Vec::new());
     for (name, size) in segment_file::list(disk)? {

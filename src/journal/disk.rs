@@ -1,5 +1,5 @@
-//! File access of the journal. Every read and write goes through the [`Disk`] and [`DiskFile`] traits, so a test can hold, fail
-//! or lose any single step; [`LocalDisk`] is the real implementation. Knows nothing about segments or frames.
+//! File access of the journal. Every read and write uses the [`Disk`] and [`DiskFile`] traits, so a test can hold, fail or lose
+//! any single step. [`LocalDisk`] implements them for a real directory. Knows nothing of segments or frames.
 //!
 //! File names are plain names inside one directory. A file is synced through the descriptor that wrote it. A name survives a
 //! power cut only after [`Disk::sync_dir`].
@@ -49,7 +49,7 @@ pub trait DiskFile: Send + Sync {
     fn sync(&self) -> io::Result<()>;
     /// Returns the file's size in bytes.
     fn size(&self) -> io::Result<u64>;
-    /// Hints that this file will not be read soon, so its pages may leave the page cache.
+    /// Tells the kernel that it may drop the pages of this file from the page cache, because no read will follow soon.
     fn drop_from_page_cache(&self) {}
 }
 
@@ -101,7 +101,7 @@ impl Disk for LocalDisk {
 
     fn recycle(&self, from: &str, to: &str, size: u64) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).open(self.path(from))?;
-        // Rename before anything else: a reader that opens the old name from now on finds that it is gone.
+        // The rename is the first step, so that every later attempt to open the old name fails.
         std::fs::rename(self.path(from), self.path(to))?;
         preallocate(&file, file.metadata()?.len(), size)?;
         Ok(Arc::new(LocalFile(file)))
@@ -178,13 +178,13 @@ impl DiskFile for LocalFile {
     }
 
     fn drop_from_page_cache(&self) {
-        // Only a hint: if the kernel ignores it, the pages stay cached.
+        // A hint only. If the kernel ignores it, the pages stay cached.
         let _ = rustix::fs::fadvise(&self.0, 0, None, Advice::DontNeed);
     }
 }
 
-/// Returns the name of the file system that holds `dir`, and true if it is known to honour a sync. ext4 and XFS are the ones
-/// that were studied; see `docs/durability.md`.
+/// Returns the name of the file system that holds `dir`, and true if it is known to honour a sync. Only ext4 and XFS were
+/// studied; see `docs/durability.md`.
 pub fn file_system(dir: &Path) -> io::Result<(String, bool)> {
     let magic = rustix::fs::statfs(dir)?.f_type as u32;
     Ok(match magic {
@@ -199,7 +199,7 @@ pub fn file_system(dir: &Path) -> io::Result<(String, bool)> {
     })
 }
 
-/// Writes a file so that it either exists with all of `bytes`, synced, or not at all.
+/// Writes a file under a temporary name, syncs it and renames it, so that `name` never belongs to an incomplete file.
 pub(super) fn write_atomically(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temporary = format!("{name}{TEMPORARY_EXT}");
     match disk.remove(&temporary) {
@@ -212,13 +212,13 @@ pub(super) fn write_atomically(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io:
     disk.rename(&temporary, name)
 }
 
-/// Returns true if a step failed because the disk or the user's quota is used up.
+/// Returns true if the disk or the user's quota is used up.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Allocates real blocks, so that a commit cannot run into a full disk. If the file system cannot do that, writes zeroes after
-/// the first `len` bytes, which a reader may still be reading.
+/// Allocates real blocks, so that a commit cannot run into a full disk. If the file system cannot allocate, writes zeroes
+/// instead, but only after the first `len` bytes, because a reader may still need those.
 fn preallocate(file: &File, len: u64, size: u64) -> io::Result<()> {
     match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => fill_with_zeroes(file, len, size),

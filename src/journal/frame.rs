@@ -1,4 +1,4 @@
-//! Encodes and decodes one frame. Pure functions: no files, no clock.
+//! Encodes and decodes one frame. All functions are pure: they use no files and no clock.
 //!
 //! ```text
 //! 0    4    8        16       24   25    26        27     28  32           len
@@ -9,7 +9,7 @@
 //!
 //! All numbers are little-endian. `crc` is the CRC-32C of bytes 24..len, followed by log id, sequence and the id of the segment
 //! that holds the frame. In this order the sender's task computes most of the checksum, and the writer adds only the last 24
-//! bytes. A frame in the wrong file, or left over from a segment that used the same file before, never passes.
+//! bytes. A frame in the wrong file never passes, nor does a frame that an earlier segment left in the same file.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::clock::UnixMillis;
 use crate::event::{Event, EventParts, EventRequest, Integrity, LogId};
 use crate::event_key::EventKey;
 
-/// Kind of a frame; the values are those on disk.
+/// Kind of a frame, with its code on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FrameKind {
     Event = 1,
@@ -38,7 +38,7 @@ pub(super) struct FrameHeader {
     pub(super) len: usize,
     /// Log id under which the frame was first written.
     pub(super) log: LogId,
-    /// Sequence of the event; in other frames, sequence of the next event.
+    /// Sequence of the event. In other frames, sequence of the next event.
     pub(super) seq: u64,
     pub(super) kind: FrameKind,
 }
@@ -138,7 +138,7 @@ pub(super) fn padded(len: usize) -> usize {
     len.next_multiple_of(FRAME_ALIGN)
 }
 
-/// Parses a frame header if `bytes` may be the start of a frame of at most `room` bytes. The checksum is not checked.
+/// Parses a frame header; `None` if `bytes` cannot start a frame of at most `room` bytes. Does not verify the checksum.
 pub(super) fn parse_header(bytes: &[u8], room: u64) -> Option<FrameHeader> {
     let len = u32_at(bytes, 0)? as usize;
     let kind = match bytes.get(24)? {
@@ -152,12 +152,12 @@ pub(super) fn parse_header(bytes: &[u8], room: u64) -> Option<FrameHeader> {
     fits.then_some(FrameHeader { len, log: LogId(u64_at(bytes, 8)?), seq: u64_at(bytes, 16)?, kind })
 }
 
-/// Returns true if `frame`, exactly `len` bytes, has the checksum of a frame in this segment.
+/// Returns true if `frame` has a valid checksum for this segment. `frame` must be exactly as long as its header states.
 pub(super) fn is_valid(frame: &[u8], segment: u64) -> bool {
     frame.len() >= FRAME_HEADER_LEN && matches_checksum(frame, crc32c::crc32c(&frame[24..]), segment)
 }
 
-/// Returns true if `header` carries the checksum that follows from `payload_crc`, the checksum of all bytes from 24 on.
+/// Returns true if `header` contains the checksum that follows from `payload_crc`, the checksum of all bytes from 24 on.
 pub(super) fn matches_checksum(header: &[u8], payload_crc: u32, segment: u64) -> bool {
     header.len() >= FRAME_HEADER_LEN && u32_at(header, 4) == Some(bind_crc(payload_crc, &header[8..24], segment))
 }
@@ -245,7 +245,7 @@ fn bind_crc(payload_crc: u32, log_and_seq: &[u8], segment: u64) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c_append(payload_crc, log_and_seq), &segment.to_le_bytes())
 }
 
-/// Returns an upper bound of an event's payload in bytes, tight enough for a single allocation that wastes nothing.
+/// Returns an upper bound of an event's payload in bytes. It is tight, so that one allocation suffices and wastes little.
 fn event_len(event: &Event) -> usize {
     let len = |text: Option<&str>| text.map_or(0, str::len);
     let texts = event.topic().len() + event.source().len() + event.type_prefix().len() + event.auth().len();
@@ -256,13 +256,13 @@ fn event_len(event: &Event) -> usize {
     FIXED_LEN + texts + head + names + headers + event.body().len()
 }
 
-/// Frames start at multiples of this number of bytes.
+/// Alignment of frames in bytes.
 pub(super) const FRAME_ALIGN: usize = 8;
-/// Bytes before a frame's payload.
+/// Length of a frame header in bytes.
 pub(super) const FRAME_HEADER_LEN: usize = 32;
-/// Bytes of a commit frame.
+/// Length of a commit frame in bytes.
 pub(super) const COMMIT_LEN: usize = FRAME_HEADER_LEN + 20;
 /// Bytes of an event's payload without text, headers and body: two times, the key, and thirteen lengths.
 const FIXED_LEN: usize = 8 + 16 + 8 + 13 * 4;
-/// The longest address with its port.
+/// Length of the longest address with its port.
 const REMOTE_LEN: usize = "[ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255%4294967295]:65535".len();

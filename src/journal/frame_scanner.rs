@@ -13,9 +13,9 @@ use super::frame::{self, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader};
 pub(super) enum ScanStep {
     /// A valid frame; [`FrameScanner::frame`] returns its bytes.
     Frame(FrameHeader),
-    /// Bytes that are no frame. The next step returns the valid frame after them.
+    /// Bytes that belong to no valid frame. The next step returns the valid frame after them.
     Damage(Range<u64>),
-    /// There is no further valid frame from this offset on.
+    /// No valid frame follows from this offset on.
     End(u64),
 }
 
@@ -28,7 +28,7 @@ pub(super) struct FrameScanner {
     frame: Range<usize>,
     buffer: Vec<u8>,
     buffer_at: u64,
-    /// Checksums after damage.
+    /// Checksums of the file, used after damage.
     checksum: Option<Checksum>,
 }
 
@@ -43,7 +43,7 @@ impl FrameScanner {
         self.limit = limit;
     }
 
-    /// Discards what was read ahead. At the end of a file that another process writes, it may be out of date.
+    /// Discards the bytes that were read ahead, which are out of date if another process has written to the file.
     pub(super) fn refresh(&mut self) {
         self.buffer.clear();
         self.checksum = None;
@@ -59,7 +59,8 @@ impl FrameScanner {
         &self.buffer[self.frame.clone()]
     }
 
-    /// Finds the next valid frame that `accepts`. Bytes before it count as damage; without such a frame the segment has ended.
+    /// Finds the next valid frame for which `accepts` returns true. Bytes before this frame are damage. Without such a frame, the
+    /// segment has ended.
     pub(super) fn step(&mut self, accepts: impl Fn(&FrameHeader) -> bool) -> io::Result<ScanStep> {
         let start = self.at;
         let mut at = start;
@@ -88,7 +89,7 @@ impl FrameScanner {
         Ok(frame::is_valid(self.frame(), self.segment).then_some(header))
     }
 
-    /// Checks a candidate without reading all bytes that it claims: after damage there may be very many candidates.
+    /// Checks a candidate without reading the whole length in its header, because damage may cause very many candidates.
     fn is_likely(&mut self, at: u64, accepts: &impl Fn(&FrameHeader) -> bool) -> io::Result<bool> {
         let Some(header) = self.header_at(at, accepts)? else { return Ok(false) };
         if !self.checksum.as_ref().is_some_and(|checksum| checksum.reaches(at)) {
@@ -104,14 +105,14 @@ impl FrameScanner {
         Ok(frame::parse_header(self.buffered(at, FRAME_HEADER_LEN), self.limit - at).filter(accepts))
     }
 
-    /// Buffers `len` bytes from `at` on, as far as the file has them.
+    /// Buffers `len` bytes from `at` on; fewer only at the end of the file.
     fn fill(&mut self, at: u64, len: usize) -> io::Result<()> {
         let end = (at + len as u64).min(self.limit);
         if at >= self.buffer_at && end <= self.buffer_at + self.buffer.len() as u64 {
             return Ok(());
         }
         self.buffer.resize((len.max(CHUNK) as u64).min(self.limit.saturating_sub(at)) as usize, 0);
-        // The buffer stays empty until the read has succeeded, so that the next call reads again.
+        // The buffer is empty during the read, so that the next call reads again if this read fails.
         let mut buffer = std::mem::take(&mut self.buffer);
         let read = self.file.read_at(&mut buffer, at)?;
         buffer.truncate(read);
@@ -124,7 +125,7 @@ impl FrameScanner {
         &self.buffer[start..(start + len).min(self.buffer.len())]
     }
 
-    /// Returns the next aligned offset at which a frame may start. Runs of zeroes are skipped at once.
+    /// Returns the next aligned offset at which a frame may start. Skips runs of zeroes.
     fn next_candidate(&mut self, at: u64) -> io::Result<u64> {
         let mut at = at + FRAME_ALIGN as u64;
         while at + FRAME_HEADER_LEN as u64 <= self.limit {

@@ -1,4 +1,4 @@
-//! One sealed segment's keys: the entries stay on disk, a small filter is in memory.
+//! Key file of one sealed segment. The entries stay on disk, and a small filter is in memory.
 //!
 //! ```text
 //! .keys   0       8    12   16         24     32        40      48
@@ -8,7 +8,7 @@
 //!         entry: key 16 · first seen 8 · sequence 8 · crc 4, sorted by key    filter: crc 4 · descriptor 20 · fingerprints
 //! ```
 //!
-//! A damaged entry is skipped and counted. The price is a duplicate that is stored twice, never a lost event.
+//! A damaged entry is skipped, and the damage is counted. As a result, a duplicate may be stored, but no event is lost.
 
 use std::io;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::event_key::EventKey;
 pub struct SeenKey {
     /// Arrival of the stored event.
     pub first_seen: UnixMillis,
-    /// Its sequence.
+    /// Sequence of the stored event.
     pub seq: u64,
 }
 
@@ -40,15 +40,15 @@ pub(super) struct KeyFile {
     pub(super) count: u64,
     /// Arrival of the newest event.
     pub(super) newest: UnixMillis,
-    /// Size of the file.
+    /// Size of the file in bytes.
     pub(super) bytes: u64,
     filter: Option<BinaryFuse16>,
-    /// True once damage in it has been reported.
+    /// True once damage in the file has been reported.
     damage_reported: AtomicBool,
 }
 
 impl KeyFile {
-    /// Encodes a key file; `entries` must be sorted, each key once.
+    /// Encodes a key file. `entries` must be sorted and contain each key once.
     pub(super) fn encode(name: SegmentName, entries: &[(EventKey, SeenKey)]) -> Vec<u8> {
         let newest = entries.iter().map(|(_, seen)| seen.first_seen.0).max().unwrap_or(0);
         let mut out = vec![0; HEADER_LEN];
@@ -71,8 +71,8 @@ impl KeyFile {
         out
     }
 
-    /// Opens the key file of a segment, reading only header and filter. Returns `None` if it is missing or its header is
-    /// damaged. A damaged filter is left out: every lookup then searches the entries.
+    /// Opens the key file of a segment. Reads only the header and the filter. Returns `None` if the file is missing or its header
+    /// is damaged. If only the filter is damaged, every lookup searches the entries.
     pub(super) fn open(disk: &dyn Disk, name: SegmentName) -> io::Result<Option<KeyFile>> {
         let file = match disk.open(&name.key_file()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -99,20 +99,20 @@ impl KeyFile {
         Ok(Some(KeyFile { name, count, newest, bytes, filter, damage_reported: false.into() }))
     }
 
-    /// Returns true if it has at least one key.
+    /// Returns true if the file contains a key.
     pub(super) fn has_keys(&self) -> bool {
         self.count > 0
     }
 
-    /// Returns false if it certainly lacks the key.
+    /// Returns false if the file certainly does not contain the key.
     pub(super) fn may_contain(&self, key: &EventKey) -> bool {
         self.has_keys() && self.filter.as_ref().is_none_or(|filter| filter.contains(&short_key(key)))
     }
 
-    /// Searches the entries. Opens the file for each lookup: there are many key files, and few are ever searched.
+    /// Searches the entries. Opens the file for each lookup, because most of the many key files are never searched.
     pub(super) fn find(&self, disk: &dyn Disk, key: &EventKey, damaged: &dyn Fn()) -> io::Result<Option<SeenKey>> {
         let Some(file) = self.reopen(disk)? else { return Ok(None) };
-        // A different size: the file was rewritten without the keys of lost events and is about to replace this one.
+        // If the size differs, the file on disk was rewritten without the keys of lost events and will soon replace this one.
         let count = match file.size()? == self.bytes {
             true => self.count,
             false => KeyFile::read(&*file, self.name)?.map_or(0, |rewritten| rewritten.count),
@@ -128,7 +128,7 @@ impl KeyFile {
                     if !self.damage_reported.swap(true, Ordering::Relaxed) {
                         damaged();
                         let file = self.name.key_file();
-                        tracing::error!(file, "a key file is damaged: duplicates of some events are not recognised");
+                        tracing::error!(file, "a key file is damaged: duplicates of some events will be stored; check the disk");
                     }
                     return find_linearly(&*file, count, key);
                 }
@@ -143,7 +143,7 @@ impl KeyFile {
         (0..self.count).filter_map(|index| read_entry(&*file, index).transpose()).collect()
     }
 
-    /// Returns `None` if its keys have expired meanwhile.
+    /// Opens the file for reading. Returns `None` if the file has been deleted, because its keys have expired.
     fn reopen(&self, disk: &dyn Disk) -> io::Result<Option<Arc<dyn DiskFile>>> {
         match disk.open(&self.name.key_file()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -152,7 +152,7 @@ impl KeyFile {
     }
 }
 
-/// Searches all entries that can still be read.
+/// Searches all readable entries, one after the other.
 fn find_linearly(file: &dyn DiskFile, count: u64, key: &EventKey) -> io::Result<Option<SeenKey>> {
     for index in 0..count {
         if let Some((found, seen)) = read_entry(file, index)?
@@ -164,7 +164,7 @@ fn find_linearly(file: &dyn DiskFile, count: u64, key: &EventKey) -> io::Result<
     Ok(None)
 }
 
-/// Reads one entry; `None` if it is damaged or lies in an unreadable sector.
+/// Reads one entry; `None` if the entry is damaged or in an unreadable sector.
 fn read_entry(file: &dyn DiskFile, index: u64) -> io::Result<Option<(EventKey, SeenKey)>> {
     let mut entry = [0; ENTRY_LEN];
     let read = match file.read_at(&mut entry, HEADER_LEN as u64 + index * ENTRY_LEN as u64) {
@@ -183,8 +183,8 @@ fn short_key(key: &EventKey) -> u64 {
     u64::from_le_bytes(key.0[..8].try_into().expect("8 of 16 bytes"))
 }
 
-/// Encodes a filter; empty, which means "search the entries", for few keys or if the filter cannot be built because two keys
-/// share 8 bytes.
+/// Encodes the filter of these entries. Returns no bytes for few keys, and for two keys that share their first 8 bytes, because
+/// a filter cannot contain both. Lookups then search the entries.
 fn encode_filter(entries: &[(EventKey, SeenKey)]) -> Vec<u8> {
     let keys: Vec<u64> = entries.iter().map(|(key, _)| short_key(key)).collect();
     let is_useful = keys.len() >= FILTER_FROM && keys.is_sorted_by(|a, b| a != b);
@@ -218,5 +218,5 @@ fn decode_filter(bytes: &[u8]) -> Option<BinaryFuse16> {
 const MAGIC: &[u8; 8] = b"hookkeys";
 const HEADER_LEN: usize = 48;
 const ENTRY_LEN: usize = 36;
-/// With fewer keys, a search of the entries is as fast as a filter.
+/// Minimum number of keys with a filter. With fewer keys, a search of the entries is as fast.
 const FILTER_FROM: usize = 64;

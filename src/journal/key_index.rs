@@ -1,7 +1,7 @@
-//! Which keys have been seen: those of unsealed segments in memory, those of sealed segments in one [`KeyFile`] each. A key file
-//! outlives its segment until its newest key leaves the dedupe window.
+//! Index of all seen keys. The keys of unsealed segments are in memory, the keys of each sealed segment in a [`KeyFile`]. A key
+//! file remains after the deletion of its segment, until its newest key leaves the dedupe window.
 //!
-//! Only an equal 128-bit key is a duplicate. Of two entries with the same key, the newer counts.
+//! Only a key with the same 128 bits is a duplicate. If a key has two entries, the newer one counts.
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
@@ -21,21 +21,21 @@ use crate::event_key::{EventKey, PassThroughHasher};
 /// Result of a lookup that does not read the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemoryLookup {
-    /// The key of this event.
+    /// The key has been seen with this event.
     Seen(SeenKey),
-    /// A key file may contain it; only a lookup on disk can decide.
+    /// A key file may contain the key; only a lookup on disk can decide.
     MaybeOnDisk,
-    /// Not seen.
+    /// The key has not been seen.
     New,
 }
 
 /// All seen keys.
 pub(super) struct KeyIndex {
-    /// Milliseconds for which keys are remembered.
+    /// Dedupe window, milliseconds.
     window_ms: AtomicU64,
     unsealed: Mutex<UnsealedKeys>,
     files: RwLock<Vec<Arc<KeyFile>>>,
-    /// Sequences of events lost to corruption. Their keys no longer count, wherever they are found.
+    /// Sequences of events lost to corruption. Entries with these sequences no longer count, in memory and in key files.
     lost: RwLock<Vec<Range<u64>>>,
     /// True while key files may still contain keys of lost events.
     has_stale_files: AtomicBool,
@@ -59,7 +59,7 @@ impl KeyIndex {
         }
     }
 
-    /// Raises the dedupe window.
+    /// Extends the dedupe window to `window`. Ignores a shorter window.
     pub(super) fn extend_window(&self, window: Duration) {
         self.window_ms.fetch_max(window.as_millis() as u64, Ordering::Relaxed);
     }
@@ -91,7 +91,7 @@ impl KeyIndex {
         self.unsealed.lock().expect(POISON).newest.len() as u64
     }
 
-    /// Looks a key up in the key files. Reads the disk; calls `damaged` once for each damaged file.
+    /// Looks a key up in the key files. Reads the disk. Calls `damaged` once for each damaged file.
     pub(super) fn lookup(&self, disk: &dyn Disk, key: &EventKey, damaged: &dyn Fn()) -> io::Result<Option<SeenKey>> {
         let candidates: Vec<_> = self.files.read().expect(POISON).iter().filter(|f| f.may_contain(key)).cloned().collect();
         let mut newest: Option<SeenKey> = None;
@@ -118,7 +118,7 @@ impl KeyIndex {
         self.lost.read().expect(POISON).iter().any(|range| range.contains(&seen.seq))
     }
 
-    /// Returns the key files that still contain keys of lost events, with the entries to keep.
+    /// Returns the key files that still contain keys of lost events, each with the entries to keep.
     pub(super) fn stale_files(&self, disk: &dyn Disk) -> io::Result<Vec<(SegmentName, KeyEntries)>> {
         if !self.has_stale_files.swap(false, Ordering::AcqRel) {
             return Ok(Vec::new());
@@ -145,14 +145,14 @@ impl KeyIndex {
         self.files.read().expect(POISON).iter().any(|file| file.name == name)
     }
 
-    /// Replaces a rewritten key file.
+    /// Replaces the key file of a segment with a rewritten one.
     pub(super) fn replace_file(&self, name: SegmentName, file: Option<KeyFile>) {
         let mut files = self.files.write().expect(POISON);
         files.retain(|file| file.name != name);
         files.extend(file.filter(KeyFile::has_keys).map(Arc::new));
     }
 
-    /// Returns the keys of a segment that is about to be sealed: sorted, only the newest entry of each key.
+    /// Returns the sorted keys of a segment that is about to be sealed, with only the newest entry of each key.
     pub(super) fn unsealed_entries(&self, segment: SegmentName) -> KeyEntries {
         let mut entries = self.unsealed.lock().expect(POISON).by_segment.get(&segment).cloned().unwrap_or_default();
         entries.retain(|(_, seen)| !self.is_lost(seen));
@@ -161,7 +161,7 @@ impl KeyIndex {
         entries
     }
 
-    /// Moves a segment's keys from memory to its key file. A file without keys is never searched.
+    /// Replaces a segment's keys in memory with its key file. Does not add a file without keys, because no lookup needs it.
     pub(super) fn seal(&self, segment: SegmentName, file: Option<KeyFile>) {
         self.files.write().expect(POISON).extend(file.filter(KeyFile::has_keys).map(Arc::new));
         let mut unsealed = self.unsealed.lock().expect(POISON);
@@ -172,8 +172,8 @@ impl KeyIndex {
         }
     }
 
-    /// Removes the key files whose newest key has left the dedupe window, then the oldest ones beyond `max_bytes`. Returns
-    /// their names; for the second kind with the number of keys that are evicted early.
+    /// Removes the key files whose newest key has left the dedupe window, then evicts the oldest files until the rest fits into
+    /// `max_bytes`. Returns the names of the expired files, and the evicted files with their numbers of keys.
     pub(super) fn remove_expired(&self, now: UnixMillis, max_bytes: u64) -> (Vec<SegmentName>, Vec<(SegmentName, u64)>) {
         let oldest = UnixMillis(now.0.saturating_sub(self.window_ms.load(Ordering::Relaxed)));
         let mut files = self.files.write().expect(POISON);

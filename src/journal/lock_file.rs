@@ -1,11 +1,11 @@
-//! Content of the lock file: while the lock is held, its first bytes publish the durable watermark to other processes.
+//! Content of the lock file. While the lock is held, the first bytes publish the durable watermark to other processes.
 
 use crate::event::LogId;
 
 /// Name of the lock file.
 pub(super) const LOCK_FILE: &str = "lock";
 
-/// Bytes at the start of the lock file.
+/// Number of published bytes at the start of the lock file.
 pub(super) const PUBLISHED_LEN: usize = 24;
 
 /// Encodes log id, durable watermark and a checksum of both.
@@ -18,7 +18,7 @@ pub(super) fn encode_watermark(log: LogId, watermark: u64) -> [u8; PUBLISHED_LEN
     out
 }
 
-/// Decodes the durable watermark; `None` if the checksum does not match, for instance in the middle of an update.
+/// Decodes the durable watermark; `None` if the checksum does not match, for example during an update.
 pub(super) fn decode_watermark(bytes: &[u8; PUBLISHED_LEN]) -> Option<u64> {
     let is_valid = bytes[16..20] == crc32c::crc32c(&bytes[..16]).to_le_bytes();
     is_valid.then(|| u64::from_le_bytes(bytes[8..16].try_into().expect("8 bytes")))

@@ -1,5 +1,5 @@
-//! The write-ahead log: stores events, and is the only source of truth about them. [`Journal::append`] passes an event to the
-//! writer; its completion is called only after the commit that holds the event has been synced. Knows neither HTTP nor Kafka.
+//! The write-ahead log, the only source of truth about events. [`Journal::append`] passes an event to the writer, which calls
+//! the event's completion only after it has synced the commit that holds the event. Knows nothing of HTTP or Kafka.
 //!
 //! ```text
 //!  append ─► queue ─► writer: one write, one fdatasync per commit ─► durable watermark ─► completion(position)
@@ -8,13 +8,12 @@
 //!                     background: key file, summary, old segments     Reader: never passes the watermark
 //! ```
 //!
-//! The files and the reasons for their format: `docs/journal.md`. Failures, and the files that handle them:
+//! `docs/journal.md` describes the files and the reasons for their format. These modules handle failures:
 //!
-//! - a failed or short write: the commit's events fail, and the segment is abandoned (`writer.rs`);
-//! - a failed sync: all waiting events fail and the process must exit, because the content of the disk is unknown
-//!   (`writer.rs`);
-//! - a crash: readable events above the durable watermark are copied and synced before anything else happens (`recovery/`);
-//! - corruption below the watermark: costs the damaged frames only, is counted, and their keys are forgotten (`reader.rs`).
+//! - `writer.rs`: a failed or short write fails the events of its commit and abandons the segment;
+//! - `writer.rs`: a failed sync fails all waiting events, and the process must exit, because the content of the disk is unknown;
+//! - `recovery/`: after a crash, readable events above the durable watermark are copied and synced before anything else happens;
+//! - `reader.rs`: corruption below the watermark costs only the damaged frames. It is counted, and their keys are forgotten.
 
 mod background;
 mod backlog;
@@ -91,7 +90,7 @@ struct Shared {
     background: Background,
     health: WriterHealth,
     listeners: CommitListeners,
-    /// Damage that has been counted: segment file and offset.
+    /// Segment file and start offset of each damaged range that has been counted.
     corruption: Mutex<HashSet<(String, u64)>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -136,13 +135,13 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Returns the random key of this journal's event keys.
+    /// Returns the random key with which this journal hashes event keys.
     pub fn hash_key(&self) -> [u8; 16] {
         self.0.hash_key
     }
 
-    /// Passes an event to the writer. From then on it cannot be cancelled, and `completion` is called once with its result.
-    /// Never waits for the disk. If the event is rejected, `completion` is dropped.
+    /// Passes an event to the writer, which calls `completion` once with the result. An accepted event cannot be cancelled. The
+    /// completion of a rejected event is dropped. Never waits for the disk.
     pub fn append(&self, event: &Event, completion: Completion) -> Result<(), AppendRejected> {
         let append = PendingAppend {
             draft: FrameDraft::event(event),
@@ -158,8 +157,8 @@ impl Journal {
         shared.queue.push(append, &shared.health).inspect_err(|_| shared.segments.cancel_reserved([(&topic, len)].into_iter()))
     }
 
-    /// Remembers keys for at least this long from now on. Keys that have been forgotten stay forgotten. A window shorter than
-    /// the current one takes effect at the next opening, so that a typing mistake in a configuration forgets nothing.
+    /// Extends the dedupe window to `window`. Forgotten keys stay forgotten. A shorter window takes effect only at the next
+    /// opening, so that a typing mistake in a configuration forgets no keys.
     pub fn extend_dedupe_window(&self, window: Duration) {
         self.0.keys.extend_window(window);
     }
@@ -199,14 +198,14 @@ impl Journal {
         self.0.segments.oldest_seq().unwrap_or_else(|| self.durable_watermark())
     }
 
-    /// Calls `watcher` after every commit until it returns false. It runs on the writer's thread and must not block.
+    /// Calls `watcher` after every commit until it returns false. The watcher runs on the writer's thread and must not block.
     pub fn on_commit(&self, watcher: CommitWatcher) {
         self.0.listeners.add_watcher(watcher);
     }
 
-    /// Runs the completions of stored events through `runner`, so that the writer can start the next commit at once, and
-    /// waiting tasks are woken from inside their own runtime: one wake-up per commit instead of one per event. Only the first
-    /// call has an effect.
+    /// Passes the completions of stored events to `runner`, so that the writer can start the next commit at once. The runner
+    /// wakes waiting tasks from inside their own runtime, which takes one wake-up per commit instead of one per event. Only the
+    /// first call has an effect.
     pub fn set_completion_runner(&self, runner: CompletionRunner) {
         self.0.listeners.set_runner(runner);
     }
@@ -216,7 +215,7 @@ impl Journal {
         Reader::new(self.0.clone(), from)
     }
 
-    /// Returns all topics with a cursor; if events are forwarded, also those with events only.
+    /// Returns all topics with a cursor. If events are forwarded, includes topics that have events but no cursor yet.
     pub fn topic_cursors(&self) -> Vec<TopicCursor> {
         self.0.segments.topic_cursors(self.0.options.forwards)
     }
@@ -238,31 +237,31 @@ impl Journal {
         count
     }
 
-    /// Moves a topic's cursor. It is saved with the next commit, at the latest after [`CURSOR_DELAY`]. Calls are applied in
-    /// order.
+    /// Moves a topic's cursor. The next commit saves the cursor; without events, a commit follows after [`CURSOR_DELAY`]. Calls
+    /// take effect in order.
     pub fn save_cursor(&self, topic: &str, cursor: u64) {
         self.0.segments.move_cursor(topic, cursor);
         self.0.queue.save_cursors();
         self.0.background.wake();
     }
 
-    /// Updates the size metrics; to be called before they are rendered.
+    /// Updates the size metrics. Must be called before the metrics are rendered.
     pub fn update_metrics(&self) {
         self.0.update_sizes();
     }
 
-    /// Returns why new events cannot be stored now; `None` if they can.
+    /// Returns the reason why new events cannot be stored now; `None` if they can.
     pub fn unavailable_reason(&self) -> Option<&'static str> {
         if self.failed() {
             Some("a sync has failed; the process is exiting")
         } else if self.0.health.has_no_room() {
-            Some("no room for new events: max_size or the disk is used up")
+            Some("journal.max_size or the disk is used up; check Kafka and the disk")
         } else {
             None
         }
     }
 
-    /// Returns true once a sync has failed: the process must exit with code 3.
+    /// Returns true once a sync has failed or a thread of the journal has panicked. The process must then exit with code 3.
     pub fn failed(&self) -> bool {
         self.0.health.has_failed()
     }
@@ -272,7 +271,7 @@ impl Journal {
         self.0.queue.close();
         let threads = std::mem::take(&mut *self.0.threads.lock().expect(POISON));
         for thread in threads {
-            // The writer first: it may need the background thread to make room.
+            // The writer ends first, because it may need the background thread to make room.
             drop(thread.join());
             self.0.background.close();
         }
@@ -280,7 +279,7 @@ impl Journal {
 }
 
 impl Shared {
-    /// Updates sizes and backlogs: for the metrics, and for [`SegmentMap::reserve`], which compares what a topic pins.
+    /// Updates the sizes and backlogs that the metrics and [`SegmentMap::reserve`] use.
     fn update_sizes(&self) {
         let bytes = self.segments.bytes() + self.background.spare_bytes(self);
         self.metrics.journal.bytes.set(bytes as i64);
@@ -299,8 +298,8 @@ fn spawn(name: &str, shared: Arc<Shared>, run: impl FnOnce(Arc<Shared>) + Send +
     })
 }
 
-/// Ends the process, as after a failed sync, if a thread of the journal panics. That is our bug, and senders would otherwise
-/// wait without end.
+/// Marks the journal as failed if one of its threads panics, which is a bug in hookhold. The process then exits as after a
+/// failed sync. Otherwise the senders would wait without end.
 struct PanicGuard(Arc<Shared>);
 
 impl Drop for PanicGuard {

@@ -7,13 +7,13 @@ use crate::limits::{DedupeLimits, JournalLimits};
 /// Options of a journal. Sizes in bytes.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Sizes and retention, as in section `[journal]`.
+    /// Sizes and retention, from section `[journal]`.
     pub limits: JournalLimits,
-    /// Keys are remembered this long after their first event.
+    /// Time for which a key is remembered after its first event.
     pub dedupe_window: Duration,
-    /// Upper limit of all key files together.
+    /// Maximum size of all key files together.
     pub max_key_bytes: u64,
-    /// True if events are forwarded to Kafka: every topic then pins its events until they are acknowledged.
+    /// True if events are forwarded to Kafka. Every topic then pins its events until they are acknowledged.
     pub forwards: bool,
 }
 

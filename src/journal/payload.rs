@@ -1,5 +1,5 @@
-//! Encodes and decodes the payload of a frame: little-endian numbers of 4 or 8 bytes, text and bytes after a 4-byte length.
-//! Knows no field of an event.
+//! Encodes and decodes the payload of a frame: little-endian numbers of 4 or 8 bytes, and text and byte strings after a 4-byte
+//! length. Knows nothing of the fields of an event.
 
 use std::fmt;
 use std::io::Write;
@@ -44,10 +44,10 @@ impl PayloadWriter {
     }
 }
 
-/// The bytes ended early, or a text is not UTF-8.
+/// Error: the bytes end too early, or a text is not UTF-8.
 pub(super) struct Malformed;
 
-/// Reads fields from a frame. Every method fails once the bytes run out.
+/// Reads fields from a frame. Every method fails if too few bytes remain.
 pub(super) struct PayloadReader<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) at: usize,

@@ -1,8 +1,8 @@
 //! Reads a journal without opening it for writing, even while `hookhold run` writes it. Used by `tail`, `journal stat` and
 //! `journal verify`.
 //!
-//! While the journal is locked, its writer publishes the durable watermark at the start of the lock file, and nothing beyond it
-//! is shown. Otherwise the recorded watermarks count, together with the events that the next start would recover.
+//! While the journal is locked, its writer publishes the durable watermark at the start of the lock file, and no event above it
+//! is shown. Otherwise, the events below the recorded watermarks and the events that the next start would recover are shown.
 
 use std::io;
 use std::ops::Range;
@@ -19,11 +19,11 @@ use super::segment_file::{self, KEYS_EXT, SEGMENT_HEADER_LEN, SegmentName};
 use super::segment_summary::{SegmentSummary, TopicRange};
 use crate::event::Position;
 
-/// A journal that is only read.
+/// Journal that is open for reading only.
 pub struct ReadOnlyJournal {
     disk: Arc<dyn Disk>,
     next_seq: u64,
-    /// Log end as of the last check.
+    /// Log end at the last check.
     log_end: u64,
     segment: Option<ScannedFile>,
 }
@@ -32,54 +32,54 @@ pub struct ReadOnlyJournal {
 struct ScannedFile {
     name: SegmentName,
     scanner: FrameScanner,
-    /// Sequence from which on a newer segment supersedes it; `None` while it is the newest.
+    /// Sequence from which on a newer segment supersedes this one; `None` while this segment is the newest.
     superseded_from: Option<u64>,
 }
 
 /// Sizes, cursors and lag of a journal.
 #[derive(Clone, Debug)]
 pub struct JournalStat {
-    /// True while `hookhold run` has it open.
+    /// True while `hookhold run` has the journal open.
     pub in_use: bool,
     /// Number of segment files.
     pub segments: u64,
-    /// Bytes that they occupy.
+    /// Bytes of all segment files.
     pub bytes: u64,
     /// Bytes of all key files.
     pub key_bytes: u64,
     /// Number of readable events.
     pub events: u64,
-    /// The oldest sequence.
+    /// First sequence of the oldest segment.
     pub oldest: u64,
     /// Sequence of the next event.
     pub next: u64,
-    /// Every topic with events or a cursor.
+    /// All topics with events or a cursor.
     pub topics: Vec<TopicStat>,
 }
 
 /// One topic of a [`JournalStat`].
 #[derive(Clone, Debug)]
 pub struct TopicStat {
-    /// The topic.
+    /// Name of the topic.
     pub topic: Arc<str>,
-    /// Everything below is acknowledged; `None` if nothing of this topic was ever forwarded.
+    /// Sequence below which every event is acknowledged; `None` if no event of this topic was ever forwarded.
     pub cursor: Option<u64>,
     /// Number of events that wait for Kafka.
     pub waiting: u64,
     /// Number of stored events.
     pub events: u64,
-    /// Bytes that they occupy.
+    /// Bytes of the stored events.
     pub bytes: u64,
     /// Bytes that cannot be deleted until this topic has been forwarded.
     pub pinned: u64,
 }
 
-/// Bytes below the durable watermark that are no frame.
+/// Bytes below the durable watermark that belong to no valid frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DamagedRange {
     /// Name of the file in the journal's directory.
     pub file: String,
-    /// The damaged bytes.
+    /// Offsets of the damaged bytes.
     pub bytes: Range<u64>,
 }
 
@@ -97,18 +97,18 @@ pub struct VerifyReport {
 }
 
 impl ReadOnlyJournal {
-    /// Opens the journal in `disk`, to be read from its oldest event on.
+    /// Opens the journal in `disk` for reading, from its oldest event on.
     pub fn open(disk: Arc<dyn Disk>) -> io::Result<ReadOnlyJournal> {
         Ok(ReadOnlyJournal { disk, next_seq: 0, log_end: 0, segment: None })
     }
 
-    /// Continues to read at `seq`, or at the oldest event if that is newer.
+    /// Moves the position to `seq`, or to the oldest event if that is newer.
     pub fn seek(&mut self, seq: u64) {
         self.next_seq = seq;
         self.segment = None;
     }
 
-    /// Returns the sequence of the next event to be stored, as far as the journal is durable now.
+    /// Returns the sequence after the last event that can be shown now.
     pub fn log_end(&self) -> io::Result<u64> {
         match self.published_watermark()? {
             Some(watermark) => Ok(watermark),
@@ -129,7 +129,7 @@ impl ReadOnlyJournal {
             }
             let log_end = self.log_end;
             let Some(current) = self.open_segment()? else { return Ok(None) };
-            // Frames from the log end on are not skipped: they follow once it has moved.
+            // Frames at and above the log end are not skipped, because a later call returns them.
             let limit = current.superseded_from.unwrap_or(log_end).min(log_end);
             let step = current.scanner.step(|header| header.kind != FrameKind::Event || header.seq < limit)?;
             match step {
@@ -147,8 +147,7 @@ impl ReadOnlyJournal {
         }
     }
 
-    /// Returns sizes, cursors and lag. Of sealed segments it reads only the summary files, except where a cursor lies inside a
-    /// segment.
+    /// Returns sizes, cursors and lag. Reads only the summary file of a sealed segment, unless a cursor points into the segment.
     pub fn stat(&self) -> io::Result<JournalStat> {
         let mut scan = self.scan()?;
         let files = self.disk.list()?;
@@ -181,7 +180,7 @@ impl ReadOnlyJournal {
 
     /// Checks every frame of every segment, one segment after the other.
     pub fn verify(&self) -> io::Result<VerifyReport> {
-        // Read before the segments: the writer may be in the middle of a commit above it.
+        // The watermark is read before the segments, because the writer may be in the middle of a commit above it.
         let published = self.published_watermark()?;
         let mut scan = self.scan()?;
         let watermark = published.unwrap_or(scan.durable_watermark);
@@ -193,7 +192,7 @@ impl ReadOnlyJournal {
             checked.push((segment.name, events, segment.corruption(watermark.min(scan.durable_watermark))));
             scan.drop_frames(index);
         }
-        // A segment that is gone by now may have been overwritten while it was read, so it does not count.
+        // A segment that no longer exists may have been overwritten while it was read, so it does not count.
         let existing = segment_file::list(&*self.disk)?;
         checked.retain(|(name, ..)| existing.iter().any(|(existing, _)| existing == name));
         let mut report = VerifyReport { segments: checked.len() as u64, ..VerifyReport::default() };
@@ -205,7 +204,7 @@ impl ReadOnlyJournal {
         Ok(report)
     }
 
-    /// Scans the directory. If a segment is deleted between being listed and being opened, scans again.
+    /// Scans the directory. Scans again if a listed segment is deleted before it is opened.
     fn scan(&self) -> io::Result<DirectoryScan> {
         let mut tries = 0;
         loop {
@@ -231,7 +230,7 @@ impl ReadOnlyJournal {
         Ok(None)
     }
 
-    /// Prepares for more frames: the newest segment has grown, or a newer one has been started.
+    /// Prepares the current segment for more frames, because it has grown or a newer segment has been started.
     fn refresh_segment(&mut self) -> io::Result<()> {
         let files = self.segment_files()?;
         if let Some(current) = &mut self.segment {
@@ -306,7 +305,7 @@ impl TopicStat {
 }
 
 impl JournalStat {
-    /// Adds one segment. If a cursor lies inside it, counts its frames.
+    /// Adds one segment. Counts its frames if a cursor points into it.
     fn add(&mut self, scan: &mut DirectoryScan, index: usize, summary: &SegmentSummary) -> io::Result<()> {
         self.events += summary.events();
         for range in &summary.topics {

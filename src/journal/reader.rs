@@ -1,5 +1,5 @@
-//! Reads events in order, never past the durable watermark. Damage below the watermark costs the frames that it hit: it is
-//! counted, the keys of the lost events are forgotten, so that a retry is stored, and reading continues after it.
+//! Reads events in order, never past the durable watermark. Damage below the watermark costs only the frames that it hits. The
+//! reader counts the damage, forgets the keys of the lost events, so that a retry is stored, and continues after the damage.
 
 use std::io;
 use std::sync::Arc;
@@ -20,11 +20,11 @@ pub struct StoredEvent {
     pub event: Event,
 }
 
-/// A segment could not be read. The reader keeps its position; the next call tries again.
+/// Error: a segment could not be read. The reader keeps its position, and the next call retries.
 #[derive(Debug, thiserror::Error)]
-#[error("{file} could not be read")]
+#[error("{file}: the segment could not be read")]
 pub struct ReadError {
-    /// Name of the segment's file.
+    /// Name of the segment file.
     pub file: String,
     /// The cause.
     #[source]
@@ -42,7 +42,7 @@ pub struct Reader {
 /// Segment that a [`Reader`] reads.
 struct ReadSegment {
     segment: Arc<Segment>,
-    /// Sequence from which on a newer segment supersedes it; `None` while it is the newest.
+    /// Sequence from which on a newer segment supersedes this one; `None` while this segment is the newest.
     superseded_from: Option<u64>,
     scanner: FrameScanner,
 }
@@ -52,14 +52,14 @@ impl Reader {
         Reader { shared, next_seq: from, topic: None, segment: None }
     }
 
-    /// Skips the events of all other topics, and segments without events of this topic.
+    /// Restricts the reader to one topic. It skips whole segments without events of this topic.
     pub fn for_topic(mut self, topic: &str) -> Reader {
         self.topic = Some(topic.into());
         self
     }
 
-    /// Returns the sequence at which the next search starts. Every event below it has been returned, belongs to another topic
-    /// or is gone.
+    /// Returns the sequence at which the next search starts. Every event below this sequence has been returned, belongs to
+    /// another topic, or no longer exists.
     pub fn next_seq(&self) -> u64 {
         self.next_seq
     }
@@ -110,19 +110,19 @@ impl Reader {
             current.segment.with_summary(|summary| summary.topic(topic).is_none_or(|range| range.last < self.next_seq))
         });
         if self.next_seq >= limit || lacks_topic {
-            // This segment has nothing more that is durable, or nothing of this topic.
+            // This segment has no further durable event, or no further event of this topic.
             self.next_seq = self.next_seq.max(current.superseded_from.unwrap_or(limit.min(watermark)));
             return Ok(None);
         }
         current.scanner.set_limit(end);
         let next_seq = self.next_seq;
-        // Events before the next one are accepted as well, to be skipped: they are not damage.
+        // Earlier events are accepted, because the scanner would report them as damage otherwise. They are skipped below.
         let step = current.scanner.step(|header| header.kind != FrameKind::Event || header.seq < limit);
         let file = || current.segment.name.segment_file();
         match step.map_err(|source| ReadError { file: file(), source })? {
             ScanStep::Frame(header) if header.kind == FrameKind::Event && header.seq >= next_seq => self.decode(header),
             ScanStep::Frame(_) => Ok(None),
-            // The segment was deleted while it was read. Its file may be another segment already.
+            // The segment was deleted during the read. Its file may already be another segment.
             _ if !self.shared.segments.contains(current.segment.name) => {
                 self.segment = None;
                 Ok(None)
@@ -142,12 +142,12 @@ impl Reader {
     fn decode(&mut self, header: FrameHeader) -> Result<Option<StoredEvent>, ReadError> {
         self.skip_lost(header.seq);
         let Some(current) = self.segment.take() else { return Ok(None) };
-        // A valid event of a later version must not be skipped: the reader stays before it.
+        // A valid event of a later version must not be skipped, so the reader stays before it.
         let event = frame::decode_event(current.scanner.frame()).ok_or_else(|| ReadError {
             file: current.segment.name.segment_file(),
             source: io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("a later version wrote event {}; start that version", header.seq),
+                format!("a later version of hookhold wrote event {}; start that version", header.seq),
             ),
         })?;
         self.next_seq = header.seq + 1;
@@ -156,8 +156,8 @@ impl Reader {
         Ok(is_wanted.then_some(StoredEvent { position: Position { log: header.log, seq: header.seq }, event }))
     }
 
-    /// Skips lost events up to `seq` and forgets their keys, including those of events that were forwarded already: an event
-    /// that is stored twice is better than a retry that is not stored.
+    /// Skips lost events up to `seq` and forgets their keys, even if the events were forwarded: to store an event twice is better
+    /// than to drop its retry.
     fn skip_lost(&mut self, seq: u64) {
         if seq > self.next_seq {
             self.shared.keys.forget(self.next_seq..seq);
@@ -174,6 +174,10 @@ impl Shared {
             return;
         }
         self.metrics.journal.damaged.inc();
-        tracing::error!(segment, from, to, "damaged bytes in the journal: the events in them are lost, their keys are forgotten");
+        tracing::error!(segment, from, to, "{DAMAGED}");
     }
 }
+
+/// Log message for bytes below the durable watermark that belong to no valid frame.
+pub(super) const DAMAGED: &str =
+    "bytes of the journal are damaged: their events are lost, and retries will be stored; check the disk";

@@ -9,12 +9,12 @@ use super::segment_file::{SEGMENT_HEADER_LEN, SegmentName};
 use super::segment_summary::SegmentSummary;
 use crate::clock::UnixMillis;
 
-/// Life of a segment, in this order.
+/// State of a segment. Every segment passes through the states in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum SegmentState {
-    /// Its key file and summary file are not on disk yet.
+    /// Its key file and its summary file are not on disk yet.
     Unsealed,
-    /// Both files are on disk.
+    /// Its key file and its summary file are on disk.
     Sealed,
     /// Sealed, and its pages have been dropped from the page cache.
     Uncached,
@@ -23,13 +23,13 @@ pub(super) enum SegmentState {
 /// One segment of the open journal.
 pub(super) struct Segment {
     pub(super) name: SegmentName,
-    /// Open for reading; for writing as well while the segment is the newest.
+    /// File of the segment, open for reading. While the segment is the newest, the file is also open for writing.
     pub(super) file: Arc<dyn DiskFile>,
-    /// Bytes that the file occupies.
+    /// Size of the file in bytes.
     pub(super) size: AtomicU64,
     state: AtomicU8,
     summary: Mutex<SegmentSummary>,
-    /// Sequences and the offsets at which a reader may start to look for them.
+    /// Sequences, each with an offset at which a reader can start to search for it.
     read_points: Mutex<Vec<(u64, u64)>>,
 }
 
@@ -51,17 +51,17 @@ impl Segment {
         })
     }
 
-    /// Returns true once its key file and summary file are on disk.
+    /// Returns true once the key file and the summary file are on disk.
     pub(super) fn is_sealed(&self) -> bool {
         self.state.load(Ordering::Acquire) >= SegmentState::Sealed as u8
     }
 
-    /// Records that both files are on disk.
+    /// Records that the key file and the summary file are on disk.
     pub(super) fn set_sealed(&self) {
         self.state.store(SegmentState::Sealed as u8, Ordering::Release);
     }
 
-    /// Drops a sealed segment from the page cache, once.
+    /// Drops a sealed segment from the page cache. Only the first call has an effect.
     pub(super) fn drop_from_page_cache(&self) {
         let (sealed, uncached) = (SegmentState::Sealed as u8, SegmentState::Uncached as u8);
         if self.state.compare_exchange(sealed, uncached, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
@@ -69,17 +69,17 @@ impl Segment {
         }
     }
 
-    /// Returns a copy of its summary.
+    /// Returns a copy of the summary.
     pub(super) fn summary(&self) -> SegmentSummary {
         self.with_summary(SegmentSummary::clone)
     }
 
-    /// Runs `look` on its summary.
+    /// Calls `look` with the summary.
     pub(super) fn with_summary<T>(&self, look: impl FnOnce(&SegmentSummary) -> T) -> T {
         look(&self.summary.lock().expect(POISON))
     }
 
-    /// Adds a durable commit at `offset..end`: topic, sequence, bytes and arrival of each event.
+    /// Adds a durable commit at `offset..end`, with topic, sequence, bytes and arrival of each event.
     pub(super) fn add_commit<'a>(
         &self,
         offset: u64,
@@ -105,5 +105,5 @@ impl Segment {
     }
 }
 
-/// Bytes between two read points.
+/// Minimum number of bytes between two read points.
 const READ_POINT_DISTANCE: u64 = 256 * 1024;

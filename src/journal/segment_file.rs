@@ -1,5 +1,4 @@
-//! Names and headers of segment files, and which of them exist. Does not look into frames beyond finding out whether there are
-//! any.
+//! Names and headers of segment files, and the list of existing segments. Reads frames only to find out if a segment has any.
 //!
 //! ```text
 //! 0         8        12   16          24      32              64
@@ -8,12 +7,12 @@
 //! +---------+--------+----+-----------+-------+---------------+--------+--------+---
 //! ```
 //!
-//! A header is written together with the first commit, so one sync makes both durable. The file of a deleted segment may be
-//! recycled: its first page is zeroed before it gets its new name, and its old frames carry the old segment id.
+//! A header and the first commit are one write, so one sync makes both durable. The file of a deleted segment may be recycled.
+//! Its first page is zeroed before the file gets its new name, and its old frames are bound to the old segment id.
 //!
-//! A file is named `ORDINAL-FIRST-ID.seg`. Because the name contains first sequence and id, a lost header neither hides frames
-//! nor revives superseded ones. A name counts once anything has been written to the file: a segment that could not be started
-//! leaves at most an empty file, and the segment before it continues.
+//! A file is named `ORDINAL-FIRST-ID.seg`. Because the name contains the first sequence and the id, frames can be read without
+//! the header, and superseded frames remain superseded. A name counts only after a write to the file. A segment that could not
+//! be started leaves at most an empty file, and the writer continues the segment before it.
 
 use std::io;
 use std::sync::Arc;
@@ -27,9 +26,10 @@ use crate::event::LogId;
 pub(super) struct SegmentName {
     /// Position in the order of creation.
     pub(super) ordinal: u64,
-    /// Everything below this sequence was durable before this segment; from it on, older segments are superseded.
+    /// First sequence of the segment. All events below it were durable before the segment started, and older segments are
+    /// superseded from it on.
     pub(super) first_seq: u64,
-    /// Random.
+    /// Random id of the segment.
     pub(super) id: u64,
 }
 
@@ -39,22 +39,22 @@ impl SegmentName {
         Ok(SegmentName { ordinal, first_seq, id: random_u64()? })
     }
 
-    /// File that holds the frames.
+    /// Returns the name of the file that holds the frames.
     pub(super) fn segment_file(self) -> String {
         self.with_ext(SEGMENT_EXT)
     }
 
-    /// File that held the frames and waits to become another segment.
+    /// Returns the name of the file after the deletion of the segment, until the file becomes another segment.
     pub(super) fn spare_file(self) -> String {
         self.with_ext(SPARE_EXT)
     }
 
-    /// File that holds the keys.
+    /// Returns the name of the file that holds the keys.
     pub(super) fn key_file(self) -> String {
         self.with_ext(KEYS_EXT)
     }
 
-    /// File that holds the segment summary.
+    /// Returns the name of the file that holds the segment summary.
     pub(super) fn summary_file(self) -> String {
         self.with_ext(SUMMARY_EXT)
     }
@@ -100,9 +100,9 @@ pub(super) fn has_header(file: &dyn DiskFile, name: SegmentName) -> io::Result<b
     Ok(is_ours)
 }
 
-/// Returns true if anything was ever written to the segment. The first page of a new segment is zero, and everything after it is
-/// zero or left over from an earlier segment in the same file. A segment whose first page was zeroed by corruption is known by
-/// its summary file or by a later frame.
+/// Returns true if the segment was ever written to. In a segment without a write, the first page is zero, and the rest is zero or
+/// left over from an earlier segment in the same file. If corruption has zeroed the first page, the summary file or a later frame
+/// proves that the segment was written to.
 pub(super) fn is_started(disk: &dyn Disk, file: &Arc<dyn DiskFile>, name: SegmentName, size: u64) -> io::Result<bool> {
     let mut page = [0; PAGE as usize];
     let read = file.read_at(&mut page, 0)?;
@@ -126,16 +126,18 @@ pub(super) fn random_u64() -> io::Result<u64> {
     getrandom::u64().map_err(io::Error::other)
 }
 
-/// Covers the version as well: a damaged version must not look like a later one, which would end the start.
+/// Returns the checksum of a header. It covers the version, because a damaged version that looks like a later one would make
+/// the start fail.
 fn header_crc(header: &[u8; SEGMENT_HEADER_LEN as usize]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&header[..12]), &header[16..])
 }
 
-/// Version of every file in the directory.
+/// Format version of all files in the directory.
 pub(super) const FORMAT_VERSION: u32 = 1;
-/// Bytes before the first frame.
+/// Length of a segment header in bytes.
 pub(super) const SEGMENT_HEADER_LEN: u64 = 64;
-/// Size of a page. A commit is padded to the end of its last page, so the old content of a recycled file need not be read first.
+/// Size of a page in bytes. A commit is padded to the end of its last page, so that the kernel need not read the old content of a
+/// recycled file.
 pub(super) const PAGE: u64 = 4096;
 /// Bytes at the end of each segment that only cursors may use, so that they can be saved when events find no room.
 pub(super) const CURSOR_ROOM: u64 = 16 * 1024;

@@ -1,4 +1,4 @@
-//! The open journal's segments in order, and the cursor and backlog of each topic. Memory only: no I/O happens here.
+//! The segments of the open journal in order, and the cursor and backlog of each topic. All state is in memory, without I/O.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -16,9 +16,9 @@ use crate::limits::JournalLimits;
 /// Position of one topic in the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicCursor {
-    /// The topic.
+    /// Name of the topic.
     pub name: Arc<str>,
-    /// Every event of this topic below this sequence is acknowledged.
+    /// Sequence below which every event of the topic is acknowledged.
     pub cursor: u64,
 }
 
@@ -34,7 +34,7 @@ struct TopicState {
     cursor: Option<u64>,
     /// Bytes of durable frames at and above the cursor.
     waiting_bytes: u64,
-    /// Dead bytes that the topic pins, as of the last [`SegmentMap::update_backlogs`].
+    /// Dead bytes that the topic pins, computed by the last [`SegmentMap::update_backlogs`].
     dead_bytes: u64,
     /// Bytes of frames that wait for the writer.
     queued_bytes: u64,
@@ -61,8 +61,8 @@ impl SegmentMap {
         self.segments.read().expect(POISON).values().cloned().collect()
     }
 
-    /// Returns the segment that holds a sequence, or else the next newer one that still exists, with the sequence from which on
-    /// a newer segment supersedes it.
+    /// Returns the newest segment that starts at or below `seq`, or the oldest segment if none does. Also returns the sequence
+    /// from which on newer segments supersede it.
     pub(super) fn locate(&self, seq: u64) -> Option<(Arc<Segment>, Option<u64>)> {
         let segments = self.segments();
         let index = segments.iter().rposition(|segment| segment.name.first_seq <= seq).unwrap_or(0);
@@ -70,12 +70,12 @@ impl SegmentMap {
         Some((segments.get(index)?.clone(), superseded_from))
     }
 
-    /// Returns the oldest sequence of any segment.
+    /// Returns the first sequence of the oldest segment.
     pub(super) fn oldest_seq(&self) -> Option<u64> {
         self.segments.read().expect(POISON).values().map(|segment| segment.name.first_seq).next()
     }
 
-    /// Returns the bytes that all segments occupy.
+    /// Returns the size of all segments in bytes.
     pub(super) fn bytes(&self) -> u64 {
         self.segments.read().expect(POISON).values().map(|segment| segment.size.load(Ordering::Relaxed)).sum()
     }
@@ -85,7 +85,8 @@ impl SegmentMap {
         self.segments.read().expect(POISON).values().map(|segment| segment.with_summary(SegmentSummary::events)).sum()
     }
 
-    /// Returns all topics with a cursor. If events are forwarded, also those with events only; they start at their oldest event.
+    /// Returns all topics with a cursor. If events are forwarded, includes topics that have events but no cursor: the oldest
+    /// event becomes their cursor.
     pub(super) fn topic_cursors(&self, forwards: bool) -> Vec<TopicCursor> {
         let mut cursors = self.cursors();
         if forwards {
@@ -117,7 +118,7 @@ impl SegmentMap {
         }
     }
 
-    /// Sets a topic's cursor if it has none. Returns true if it had none.
+    /// Sets a topic's cursor to `first` and returns true, unless the topic has a cursor.
     pub(super) fn start_cursor(&self, topic: &Arc<str>, first: u64) -> bool {
         let mut topics = self.topics.lock().expect(POISON);
         let state = topics.entry(topic.clone()).or_default();
@@ -126,9 +127,9 @@ impl SegmentMap {
         is_new
     }
 
-    /// Reserves bytes for an event that waits for the writer. Returns false if the topic would then pin more than
-    /// `max_backlog`: by its own frames, or by whole segments, including the one that these bytes would go to. A topic that
-    /// pins nothing has no limit.
+    /// Reserves bytes for an event that waits for the writer. Returns false if the topic would then pin more than `max_backlog`,
+    /// either by its own frames, or by its frames, dead bytes and one more segment together. If events are not forwarded, a
+    /// topic without a cursor pins nothing and has no limit.
     pub(super) fn reserve(&self, topic: &Arc<str>, bytes: u64, options: &Options) -> bool {
         let mut topics = self.topics.lock().expect(POISON);
         let state = match topics.get_mut(topic) {
@@ -137,7 +138,7 @@ impl SegmentMap {
         };
         let JournalLimits { max_backlog, segment_size, .. } = options.limits;
         let own = state.waiting_bytes + state.queued_bytes + bytes;
-        // Whenever a segment is started, every topic pins the last two segments for a moment.
+        // Whenever the writer starts a segment, every topic pins the last two segments for a moment.
         let pins_too_much = state.dead_bytes > 0 && own + state.dead_bytes + segment_size > max_backlog.max(2 * segment_size);
         if (options.forwards || state.cursor.is_some()) && (own > max_backlog || pins_too_much) {
             return false;
@@ -146,7 +147,7 @@ impl SegmentMap {
         true
     }
 
-    /// Turns reservations into waiting bytes: the frames are durable.
+    /// Turns reservations into waiting bytes after the frames have become durable.
     pub(super) fn commit_reserved<'a>(&self, reserved: impl Iterator<Item = (&'a Arc<str>, u64)>) {
         let mut topics = self.topics.lock().expect(POISON);
         for (topic, bytes) in reserved {
@@ -157,7 +158,7 @@ impl SegmentMap {
         }
     }
 
-    /// Gives up reservations: the frames were not written.
+    /// Cancels the reservations of frames that were not written.
     pub(super) fn cancel_reserved<'a>(&self, reserved: impl Iterator<Item = (&'a Arc<str>, u64)>) {
         let mut topics = self.topics.lock().expect(POISON);
         for (topic, bytes) in reserved {
@@ -167,7 +168,7 @@ impl SegmentMap {
         }
     }
 
-    /// Computes what each topic pins. [`SegmentMap::reserve`] uses these values from now on.
+    /// Computes the bytes that each topic pins. [`SegmentMap::reserve`] uses the result until the next call.
     pub(super) fn update_backlogs(&self, forwards: bool) -> BTreeMap<Arc<str>, Backlog> {
         let mut backlogs = Backlogs::new(self.cursors(), forwards);
         let segments = self.segments();
@@ -182,8 +183,8 @@ impl SegmentMap {
         backlogs
     }
 
-    /// Returns a predicate, as of now: true for a segment with events that some topic has not acknowledged. If events are
-    /// forwarded, a topic without a cursor has acknowledged nothing.
+    /// Returns a predicate that is true for a segment with unacknowledged events, according to the cursors at the call. If events
+    /// are forwarded, all events of a topic without a cursor are unacknowledged.
     pub(super) fn pinned(&self, forwards: bool) -> impl Fn(&Segment) -> bool + use<> {
         let cursors = self.cursors();
         move |segment| {
@@ -192,8 +193,8 @@ impl SegmentMap {
         }
     }
 
-    /// Counts a topic's events in `from..below`. Returns the count of segments that lie wholly inside, and the ranges of
-    /// the others, whose frames must be counted.
+    /// Counts a topic's events in `from..below`. Returns the number of events in segments that are completely inside, and the
+    /// ranges in other segments, whose frames must be counted.
     pub(super) fn count(&self, topic: &str, from: u64, below: u64) -> (u64, Vec<Range<u64>>) {
         let mut whole = 0;
         let mut partial = Vec::new();

@@ -1,6 +1,6 @@
-//! Summary of one segment, topic by topic: lets a reader skip segments without its topic, and tells how much of a topic is
-//! still waiting. In memory while the segment grows; written to [`SegmentName::summary_file`] when the
-//! segment is sealed.
+//! Summary of one segment, topic by topic. A reader uses it to skip segments without its topic, and backlogs are computed from
+//! it. The summary is in memory while the segment grows, and is written to [`SegmentName::summary_file`] when the segment is
+//! sealed.
 
 use std::io;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub(super) struct TopicRange {
 }
 
 impl SegmentSummary {
-    /// Summarises an empty segment whose first event will have this sequence.
+    /// Returns the summary of an empty segment whose first event will have this sequence.
     pub(super) fn empty(first_seq: u64) -> SegmentSummary {
         SegmentSummary { end: SEGMENT_HEADER_LEN, next_seq: first_seq, newest: UnixMillis(0), topics: Vec::new() }
     }
@@ -56,7 +56,7 @@ impl SegmentSummary {
         }
     }
 
-    /// Returns the events of one topic, if the segment has any.
+    /// Returns the range of one topic; `None` if the segment has no event of the topic.
     pub(super) fn topic(&self, topic: &str) -> Option<&TopicRange> {
         self.topics.iter().find(|range| &*range.topic == topic)
     }
@@ -85,7 +85,7 @@ impl SegmentSummary {
         out
     }
 
-    /// Reads the summary file of a segment; `None` if it is missing or damaged. The frames of the segment then replace it.
+    /// Reads the summary file of a segment; `None` if the file is missing or damaged. The caller then uses the frames instead.
     pub(super) fn open(disk: &dyn Disk, name: SegmentName) -> io::Result<Option<SegmentSummary>> {
         let file = match disk.open(&name.summary_file()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -121,5 +121,5 @@ impl SegmentSummary {
 }
 
 const MAGIC: &[u8; 8] = b"hooklane";
-/// Upper limit of a summary file; a larger file is not one of ours.
+/// Maximum size of a summary file. hookhold writes no larger file.
 const MAX_BYTES: u64 = 64 << 20;

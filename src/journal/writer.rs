@@ -1,9 +1,9 @@
 //! The only thread that writes events. It takes the events that arrived during the last sync, writes them as one commit, syncs
-//! once, moves the durable watermark and completes all of them.
+//! once, moves the durable watermark, and completes all these events.
 //!
-//! A failed write or a full disk fails the events of that commit and abandons the segment. A failed sync is never retried: all
-//! waiting events fail, no event is accepted any more, and the process must exit, because only recovery can decide what is
-//! stored.
+//! After a failed write, the events of the commit fail, and the writer abandons the segment. The writer never retries a failed
+//! sync: all waiting events fail, the journal accepts no further event, and the process must exit, because only recovery can
+//! decide which events are stored.
 
 use std::collections::VecDeque;
 use std::io;
@@ -25,7 +25,7 @@ use super::segment_summary::SegmentSummary;
 use super::{Shared, spawn};
 use crate::event::Position;
 
-/// Position of the writer.
+/// Position of the writer in the journal.
 pub(super) struct WriterState {
     /// The newest segment.
     pub(super) active: Arc<Segment>,
@@ -52,18 +52,18 @@ struct CommitWriter {
     state: WriterState,
     buffer: Vec<u8>,
     active: ActiveSegment,
-    /// True if it has been logged that no segment can be started.
+    /// True once the log has reported that no segment can be started.
     no_segment_logged: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ActiveSegment {
     Usable,
-    /// A write to it has failed.
+    /// A write to the segment has failed.
     Abandoned,
 }
 
-/// A sync has failed: the process cannot continue.
+/// Error: a sync has failed, so the process must exit.
 struct SyncFailed;
 
 impl CommitWriter {
@@ -80,7 +80,7 @@ impl CommitWriter {
         }
     }
 
-    /// Commits all events, in as many commits as segments are needed.
+    /// Commits all events, with one commit for each segment that they need.
     fn commit_all(&mut self, mut events: VecDeque<PendingAppend>, mut save_cursors: bool) -> Result<(), SyncFailed> {
         let mut may_start_segment_for_cursors = true;
         loop {
@@ -93,7 +93,7 @@ impl CommitWriter {
                     self.fail(events.into(), AppendError::Sync);
                     return Err(failed);
                 }
-                // A failed write has saved nothing.
+                // A failed write has not saved the cursors.
                 save_cursors &= self.active == ActiveSegment::Abandoned;
             }
             let needed = match events.front() {
@@ -126,12 +126,13 @@ impl CommitWriter {
         }
     }
 
-    /// Returns the snapshot of cursors that this commit carries: if one is due, if the segment starts, or if a topic is new.
+    /// Returns a snapshot of the cursors if the next commit must contain one, because it is due or the segment or a topic is new.
     fn cursors_frame(&self, is_due: bool, events: &VecDeque<PendingAppend>) -> Option<FrameDraft> {
         let mut is_due = is_due || self.state.offset == SEGMENT_HEADER_LEN;
         if self.shared.options.forwards {
             for event in events {
-                // Not the sequence of the event itself: if this commit fails, a later event of the topic gets a lower one.
+                // The cursor starts at the next sequence, not at the event's own. If this commit fails, a later event of the
+                // topic may get a lower sequence than this event.
                 is_due |= self.shared.segments.start_cursor(&event.topic, self.state.next_seq);
             }
         }
@@ -142,13 +143,13 @@ impl CommitWriter {
         FrameDraft::cursors(self.shared.segments.cursors().iter().map(|(topic, cursor)| (topic, *cursor)))
     }
 
-    /// Writes and syncs one commit. After a failed write nothing of it is stored, and the segment is abandoned.
+    /// Writes and syncs one commit. After a failed write, none of its events is stored, and the segment is abandoned.
     fn commit(&mut self, batch: Vec<PendingAppend>, cursors: Option<FrameDraft>) -> Result<(), SyncFailed> {
         let (offset, end) = self.encode_commit(&batch, cursors);
         let WriterState { active, offset: next_offset, next_seq, .. } = &mut self.state;
         if let Err(error) = active.file.write_at(&self.buffer, offset) {
             let file = active.name.segment_file();
-            tracing::error!(file, %error, "a write to the journal failed; its segment is abandoned");
+            tracing::error!(file, %error, "a write to the journal failed, and its segment is abandoned; check the disk");
             self.active = ActiveSegment::Abandoned;
             self.fail(batch, AppendError::Write);
             return Ok(());
@@ -158,7 +159,8 @@ impl CommitWriter {
         let synced = active.file.sync();
         self.shared.health.sync_ended();
         if let Err(error) = synced {
-            tracing::error!(file = active.name.segment_file(), %error, "a sync of the journal failed; the process exits");
+            let file = active.name.segment_file();
+            tracing::error!(file, %error, "a sync of the journal failed, and the process exits; check the disk");
             self.shared.health.set_failed();
             self.fail(batch, AppendError::Sync);
             return Err(SyncFailed);
@@ -174,8 +176,7 @@ impl CommitWriter {
         Ok(())
     }
 
-    /// Fills the buffer with one commit, padded to the end of its last page. Returns the offsets where the commit starts and
-    /// ends.
+    /// Encodes one commit into the buffer, padded to the end of its last page. Returns the offsets of its start and its end.
     fn encode_commit(&mut self, batch: &[PendingAppend], cursors: Option<FrameDraft>) -> (u64, u64) {
         let CommitWriter { shared, state, buffer, .. } = self;
         let id = state.active.name.id;
@@ -200,7 +201,7 @@ impl CommitWriter {
         (offset, end)
     }
 
-    /// Makes a synced commit visible: summary, keys and watermark first, then watchers and completions.
+    /// Makes a synced commit visible. Updates summary, keys and watermark before it calls watchers and completions.
     fn publish(&mut self, batch: Vec<PendingAppend>, first: u64, offset: u64) {
         let WriterState { active, offset: end, next_seq, lock, .. } = &self.state;
         let events = || (first..).zip(&batch);
@@ -210,7 +211,7 @@ impl CommitWriter {
         self.shared.keys.add(active.name, events().filter_map(seen));
         self.shared.segments.commit_reserved(batch.iter().map(|event| (&event.topic, event.len())));
         self.shared.durable_watermark.store(*next_seq, Ordering::Release);
-        // Only other processes read this. Without it they use the recorded watermarks.
+        // Only other processes read the published watermark. If this write fails, they use the recorded watermarks.
         drop(lock.write_at(&encode_watermark(self.shared.log, *next_seq), 0));
         self.shared.listeners.notify_watchers();
         let log = self.shared.log;
@@ -221,7 +222,7 @@ impl CommitWriter {
         }));
     }
 
-    /// Starts a segment with room for an event of `len` bytes, and passes the active one to the background thread for sealing.
+    /// Starts a segment with room for an event of `len` bytes, and queues the previous segment for sealing.
     fn start_segment(&mut self, len: u64) -> Result<(), AppendError> {
         let overhead = SEGMENT_HEADER_LEN + (padded(COMMIT_LEN) + self.snapshot().padded_len()) as u64 + CURSOR_ROOM;
         let size = self.shared.options.limits.segment_size.max(overhead + len);
@@ -229,7 +230,7 @@ impl CommitWriter {
         let room = shared.background.make_room(&shared, size);
         let created = match room {
             Some(_) => self.create_file(size),
-            None => Err(io::Error::new(io::ErrorKind::StorageFull, "max_size is used up")),
+            None => Err(io::Error::new(io::ErrorKind::StorageFull, "journal.max_size is used up")),
         };
         let (name, file) = created.map_err(|error| self.log_no_segment(&error, size))?;
         let summary = SegmentSummary::empty(self.state.next_seq);
@@ -245,13 +246,13 @@ impl CommitWriter {
         Ok(())
     }
 
-    /// Logs once that no segment can be started. An event that is too large for the rest of the disk does not make the journal
-    /// unavailable to others.
+    /// Logs once that no segment can be started. An event that is too large for the remaining space does not make the journal
+    /// unavailable, because smaller events may still fit.
     fn log_no_segment(&mut self, error: &io::Error, size: u64) -> AppendError {
         let is_usual = size == self.shared.options.limits.segment_size;
         let is_new = !std::mem::replace(&mut self.no_segment_logged, true);
         if (is_usual && self.shared.health.set_no_room()) || is_new {
-            tracing::warn!(%error, size, "a new segment of the journal could not be started");
+            tracing::warn!(%error, size, "a segment of the journal could not be started; check Kafka and the disk");
         }
         if is_full(error) { AppendError::Full } else { AppendError::Write }
     }
@@ -283,11 +284,11 @@ impl CommitWriter {
     }
 }
 
-/// Returns how many of the first events fit into `room` bytes.
+/// Returns the number of events at the front of the queue that fit into `room` bytes.
 fn fitting(events: &VecDeque<PendingAppend>, room: u64) -> usize {
     let mut left = room;
     events.iter().take_while(|event| left.checked_sub(event.len()).inspect(|rest| left = *rest).is_some()).count()
 }
 
-/// Capacity that the commit buffer keeps after a larger commit.
+/// Capacity of the commit buffer after a larger commit, in bytes.
 const USUAL_COMMIT_BYTES: usize = 1 << 20;

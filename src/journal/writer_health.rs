@@ -1,4 +1,4 @@
-//! Health of the writer: whether new events can be stored, and how long the running sync has lasted.
+//! Health of the writer: its ability to store new events, and the duration of the running sync.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ enum Availability {
     Available,
     /// The last attempt to start a segment found no room.
     NoRoom,
-    /// A sync has failed, or a thread has panicked. Final.
+    /// A sync has failed, or a thread has panicked. This state is final.
     Failed,
 }
 
@@ -29,7 +29,7 @@ impl WriterHealth {
         }
     }
 
-    /// Records a failure that the process must not survive.
+    /// Records a failure after which the process must exit.
     pub(super) fn set_failed(&self) {
         self.availability.store(Availability::Failed as u8, Ordering::Release);
     }
@@ -39,7 +39,7 @@ impl WriterHealth {
         self.availability.load(Ordering::Acquire) == Availability::Failed as u8
     }
 
-    /// Records that no segment could be started. Returns true if one could until now.
+    /// Records that no segment can be started. Returns true if this is a change.
     pub(super) fn set_no_room(&self) -> bool {
         self.change(Availability::Available, Availability::NoRoom)
     }

@@ -1,4 +1,4 @@
-//! Deletes key files that have left the dedupe window, and rewrites those that contain keys of lost events.
+//! Deletes key files that have left the dedupe window, and rewrites key files that contain keys of lost events.
 
 use std::io;
 
@@ -13,15 +13,19 @@ pub(super) fn delete_expired(shared: &Shared) {
     for (name, keys) in &evicted {
         shared.metrics.journal.dedupe_evicted.with_label_values(&["max_disk"]).inc_by(*keys);
         let file = name.key_file();
-        tracing::warn!(file, keys, "keys are forgotten before their window ends: dedupe.max_disk is used up; raise it");
+        tracing::warn!(
+            file,
+            keys,
+            "dedupe.max_disk is used up: keys are forgotten before the end of their window; raise max_disk"
+        );
     }
     for name in expired.into_iter().chain(evicted.into_iter().map(|(name, _)| name)) {
         delete(shared, name);
     }
 }
 
-/// Deletes one key file. If its segment still exists, an empty key file takes its place: without any, the next start would read
-/// the segment again.
+/// Deletes one key file. If the segment still exists, replaces the file with an empty one: without a key file, the next start
+/// would read all frames of the segment.
 fn delete(shared: &Shared, name: SegmentName) {
     let deleted = match shared.segments.contains(name) {
         true => write_atomically(&*shared.disk, &name.key_file(), &KeyFile::encode(name, &[])),
@@ -32,7 +36,7 @@ fn delete(shared: &Shared, name: SegmentName) {
     }
 }
 
-/// Rewrites key files without the keys of lost events. Until then only memory knows that they are lost.
+/// Rewrites key files without the keys of lost events. Until then, only the index in memory excludes these keys.
 pub(super) fn rewrite_stale(shared: &Shared) {
     let rewrite = || {
         for (name, entries) in shared.keys.stale_files(&*shared.disk)? {

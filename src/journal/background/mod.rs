@@ -1,5 +1,5 @@
-//! The thread behind the writer. It seals full segments, deletes expired segments and keys, and prepares the file of the next
-//! segment. The writer asks it for room before it starts a segment.
+//! The background thread of the journal. It seals full segments, deletes expired segments and keys, and prepares the file of the
+//! next segment. The writer calls [`Background::make_room`] before it starts a segment.
 
 mod key_retention;
 mod reserve;
@@ -21,7 +21,7 @@ use retention::{Retention, SpaceGuard};
 pub(super) use spares::Spare;
 use spares::SpareSlot;
 
-/// Work of the background thread, and what it shares with the writer.
+/// State that the background thread and the writer share.
 pub(super) struct Background {
     tasks: Mutex<TaskQueue>,
     changed: Condvar,
@@ -32,7 +32,7 @@ pub(super) struct Background {
 
 struct TaskQueue {
     to_seal: VecDeque<Arc<Segment>>,
-    /// Segments that could not be sealed; retried at the next periodic check.
+    /// Segments that could not be sealed. The next periodic check retries them.
     retry: VecDeque<Arc<Segment>>,
     request: TaskRequest,
 }
@@ -40,20 +40,20 @@ struct TaskQueue {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum TaskRequest {
     None,
-    /// Run the maintenance now: something may have become free.
+    /// Run the maintenance now, because space may have become free.
     Check,
     Stop,
 }
 
 enum Task {
-    /// The segment stays queued until it is sealed.
+    /// Seal this segment, which stays queued until then.
     Seal(Arc<Segment>),
     Check,
     Stop,
 }
 
 impl Background {
-    /// Starts with the segments that recovery found unsealed.
+    /// Queues the segments that recovery found unsealed.
     pub(super) fn new(unsealed: Vec<Arc<Segment>>, reserve_exists: bool) -> Background {
         let tasks = TaskQueue { to_seal: unsealed.into(), retry: VecDeque::new(), request: TaskRequest::Check };
         Background {
@@ -71,7 +71,7 @@ impl Background {
         self.changed.notify_all();
     }
 
-    /// Runs the maintenance soon: something may have become free.
+    /// Requests the maintenance, because space may have become free.
     pub(super) fn wake(&self) {
         self.tasks.lock().expect(POISON).request_check();
         self.changed.notify_all();
@@ -83,7 +83,7 @@ impl Background {
         self.changed.notify_all();
     }
 
-    /// Takes the spare file, for a segment of `segment_size`.
+    /// Takes the spare file, which has room for a segment of `segment_size`.
     pub(super) fn take_spare(&self) -> Option<Spare> {
         self.spare.take()
     }
@@ -93,11 +93,11 @@ impl Background {
         if self.spare.is_some() { shared.options.limits.segment_size } else { 0 }
     }
 
-    /// Makes room for a segment of `size` bytes, waiting for segments that are being sealed. `None` if everything that is left
-    /// is needed.
+    /// Makes room for a segment of `size` bytes. Waits for segments that are being sealed. Returns `None` if all remaining
+    /// segments are needed.
     pub(super) fn make_room(&self, shared: &Shared, size: u64) -> Option<SpaceGuard<'_>> {
         loop {
-            // Counted before the search: a segment that is sealed meanwhile must not be missed.
+            // The count precedes the search, so that a segment that is sealed during the search is not missed.
             let waiting = self.tasks.lock().expect(POISON).to_seal.len();
             if let Some(space) = self.retention.make_space(shared, size) {
                 return Some(space);
@@ -135,7 +135,7 @@ impl Background {
         }
     }
 
-    /// Removes a segment from the queue; one that could not be sealed is retried later.
+    /// Removes a segment from the queue, and schedules a retry if it could not be sealed.
     fn finish_sealing(&self, segment: Arc<Segment>, is_sealed: bool) {
         let mut tasks = self.tasks.lock().expect(POISON);
         tasks.to_seal.pop_front();
@@ -183,8 +183,8 @@ fn maintain(shared: &Shared) {
     prepare_spare(shared);
 }
 
-/// Retries to start a segment after the writer has found no room, and prepares its file. The writer itself would retry only
-/// for an event, and there may be none: `/readyz` tells balancers to send nothing.
+/// Makes room for a segment after the writer has found none, and prepares its file. The writer retries only when an event
+/// arrives, and load balancers send no event while `/readyz` returns 503.
 fn restore_availability(shared: &Shared) {
     if !shared.health.has_no_room() {
         return;
@@ -197,7 +197,7 @@ fn restore_availability(shared: &Shared) {
     tracing::info!("the journal has room for new events again");
 }
 
-/// Deletes old segments once the next segment will need their space, so that the writer finds its file ready.
+/// Deletes old segments before the next segment needs their space, so that its file is ready for the writer.
 fn prepare_spare(shared: &Shared) {
     let (segment_size, max_size) = (shared.options.limits.segment_size, shared.options.limits.max_size);
     let space = shared.background.retention.lock();
@@ -205,5 +205,5 @@ fn prepare_spare(shared: &Shared) {
     while is_wanted() && retention::delete_oldest(shared, &space, |_| true) {}
 }
 
-/// Time between two checks for expired segments and keys while nothing else happens.
+/// Time between two checks for expired segments and keys while the thread has no other task.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);

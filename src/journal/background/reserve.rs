@@ -1,5 +1,5 @@
-//! The reserve: a preallocated file whose space events may not use. It is given up so that a key file, or the copy of the
-//! unconfirmed events, can be written on a full disk, and preallocated again when there is room.
+//! The reserve: a preallocated file whose space events may not use. On a full disk, it is deleted to make room for a key file,
+//! for the copy of unconfirmed events, or for the first segment of a start. It is preallocated again once there is room.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +17,7 @@ impl Reserve {
         Reserve { missing: AtomicBool::new(!exists) }
     }
 
-    /// Writes a file, giving up the reserve if the disk is full.
+    /// Writes a file. Releases the reserve if the disk is full.
     pub(super) fn write(&self, disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
         write_with_reserve(disk, name, bytes, || {
             self.missing.store(true, Ordering::Relaxed);
@@ -25,7 +25,7 @@ impl Reserve {
         })
     }
 
-    /// Preallocates a missing reserve. Without room it stays missing until the next check.
+    /// Preallocates a missing reserve. If the disk has no room, the next check retries.
     pub(super) fn restore(&self, shared: &Shared) {
         if !self.missing.load(Ordering::Relaxed) {
             return;
@@ -38,7 +38,7 @@ impl Reserve {
     }
 }
 
-/// Writes a file. If the disk is full, gives up the reserve, calls `on_release` and tries once more.
+/// Writes a file. If the disk is full, releases the reserve, calls `on_release` and retries once.
 pub(crate) fn write_with_reserve(disk: &dyn Disk, name: &str, bytes: &[u8], on_release: impl FnOnce()) -> io::Result<()> {
     write_atomically(disk, name, bytes).or_else(|error| {
         if !is_full(&error) {
@@ -50,19 +50,21 @@ pub(crate) fn write_with_reserve(disk: &dyn Disk, name: &str, bytes: &[u8], on_r
     })
 }
 
-/// Gives up the reserve.
+/// Deletes the reserve, so that its space is free.
 pub(crate) fn release_reserve(disk: &dyn Disk) -> io::Result<()> {
     disk.remove(RESERVE_FILE)
 }
 
-/// Preallocates the reserve at a start, unless it exists at full size: after a power cut its name may exist without its space.
-/// Returns true if it exists now.
+/// Preallocates the reserve at a start, unless it exists at full size. After a power cut, the name may exist without the space.
+/// Returns true if the reserve exists now.
 pub(crate) fn restore_reserve(disk: &dyn Disk, size: u64) -> bool {
     if disk.list().is_ok_and(|files| files.iter().any(|(name, bytes)| name == RESERVE_FILE && *bytes >= size)) {
         return true;
     }
     drop(release_reserve(disk));
-    disk.create(RESERVE_FILE, size).inspect_err(|error| tracing::warn!(%error, "no room for the journal's reserve")).is_ok()
+    disk.create(RESERVE_FILE, size)
+        .inspect_err(|error| tracing::warn!(%error, "the journal's reserve could not be preallocated; retrying every second"))
+        .is_ok()
 }
 
 const RESERVE_FILE: &str = "reserve";

@@ -1,4 +1,4 @@
-//! Deletes segments: expired ones, and old ones whose space is needed. Never deletes a segment that a topic still needs.
+//! Deletes expired segments, and old segments whose space is needed. Never deletes a segment that a topic still needs.
 
 use std::sync::{Mutex, MutexGuard};
 
@@ -9,12 +9,12 @@ use super::super::{POISON, Shared};
 use super::spares;
 use crate::clock::UnixMillis;
 
-/// Serialises the deletion and the start of segments: two threads at a time would choose the same segment or count the same
+/// Serialises the deletion and the start of segments. Otherwise two threads could choose the same segment or count the same
 /// space.
 #[derive(Default)]
 pub(super) struct Retention(Mutex<()>);
 
-/// Space within `max_size` for one more segment, until it is dropped.
+/// Guard that reserves space within `max_size` for one more segment until it is dropped.
 pub(crate) type SpaceGuard<'a> = MutexGuard<'a, ()>;
 
 impl Retention {
@@ -26,7 +26,7 @@ impl Retention {
     pub(super) fn make_space(&self, shared: &Shared, size: u64) -> Option<SpaceGuard<'_>> {
         let space = self.lock();
         loop {
-            // A segment of the usual size takes the place of the spare file; a larger one does not.
+            // A segment of the usual size replaces the spare file. A larger segment cannot use it.
             if size > shared.options.limits.segment_size
                 && let Some(spare) = shared.background.take_spare()
             {
@@ -51,10 +51,10 @@ pub(super) fn delete_expired(shared: &Shared) {
 /// Deletes the oldest segment that is sealed, that no topic needs and that `may_delete` accepts. Returns false if there is none.
 pub(super) fn delete_oldest(shared: &Shared, _space: &SpaceGuard, may_delete: impl Fn(&SegmentSummary) -> bool) -> bool {
     let mut segments = shared.segments.segments();
-    // A segment without a commit does not prove yet where the sequences continue: the one before it must stay.
+    // A segment without a commit does not yet prove the next sequence, so the segment before it must remain.
     let newest = segments.iter().rposition(|segment| segment.with_summary(|summary| summary.end > SEGMENT_HEADER_LEN));
     segments.truncate(newest.unwrap_or(0));
-    // An unsealed segment will be read again at the next start. The segments before it must not look lost then.
+    // The next start reads the frames of an unsealed segment. If a newer segment were missing, its events would look lost.
     let sealed = segments.iter().take_while(|segment| segment.is_sealed()).count();
     segments.truncate(sealed);
     let is_pinned = shared.segments.pinned(shared.options.forwards);
@@ -64,12 +64,12 @@ pub(super) fn delete_oldest(shared: &Shared, _space: &SpaceGuard, may_delete: im
 }
 
 fn delete(shared: &Shared, segment: &Segment) {
-    // Out of the map first. A reader that found the segment earlier may still use its open file.
+    // The map drops the segment first. A reader that found the segment earlier may still use its open file.
     shared.segments.remove(segment.name);
     let disk = &shared.disk;
     let deleted = spares::recycle_or_delete(shared, segment).and_then(|()| disk.remove(&segment.name.summary_file()));
     if !shared.keys.has_file(segment.name) {
-        // The key file is empty: its keys are forgotten already.
+        // The key file is empty, because it never had keys or they have been forgotten.
         drop(disk.remove(&segment.name.key_file()));
     }
     if let Err(error) = deleted.and_then(|()| disk.sync_dir()) {
@@ -78,8 +78,8 @@ fn delete(shared: &Shared, segment: &Segment) {
     }
 }
 
-/// Drops sealed and forwarded segments from the page cache. Nothing reads them soon, and the writer's next pages then come from
-/// warm memory instead of displacing pages that others need.
+/// Drops sealed and forwarded segments from the page cache, because no reader needs them soon. The writer's next pages then reuse
+/// warm memory instead of displacing pages that are needed.
 pub(super) fn drop_from_page_cache(shared: &Shared) {
     let is_pinned = shared.segments.pinned(shared.options.forwards);
     for segment in shared.segments.segments() {

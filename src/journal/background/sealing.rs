@@ -1,4 +1,4 @@
-//! Seals full segments: writes their key file and summary file, and frees their memory and unused space.
+//! Seals full segments: writes the key file and the summary file, and frees memory and unused space.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -8,12 +8,12 @@ use super::super::disk::write_atomically;
 use super::super::key_file::KeyFile;
 use super::super::segment::Segment;
 
-/// Seals a segment. Returns false if that failed; its keys then stay in memory.
+/// Seals a segment. Returns false if this failed. The keys then stay in memory.
 pub(super) fn try_seal(shared: &Shared, segment: &Segment) -> bool {
     let sealed = seal(shared, segment);
     if let Err(error) = &sealed {
         let file = segment.name.segment_file();
-        tracing::error!(segment = file, %error, "a segment could not be sealed; its keys stay in memory");
+        tracing::error!(segment = file, %error, "a segment could not be sealed, and its keys stay in memory; retrying");
     }
     sealed.is_ok()
 }
@@ -26,12 +26,12 @@ fn seal(shared: &Shared, segment: &Segment) -> io::Result<()> {
     shared.background.reserve.write(disk, &name.key_file(), &keys)?;
     write_atomically(disk, &name.summary_file(), &summary.encode(name))?;
     disk.sync_dir()?;
-    let damaged = || io::Error::new(io::ErrorKind::InvalidData, "the key file cannot be read back");
+    let damaged = || io::Error::new(io::ErrorKind::InvalidData, "the new key file is damaged");
     shared.keys.seal(name, Some(KeyFile::open(disk, name)?.ok_or_else(damaged)?));
     if disk.truncate(&name.segment_file(), summary.end).is_ok() {
         segment.size.store(summary.end, Ordering::Relaxed);
     }
-    // Last: from now on its file may become another segment.
+    // This is the last step, because the file of a sealed segment may become another segment.
     segment.set_sealed();
     Ok(())
 }

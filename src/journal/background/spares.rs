@@ -1,5 +1,5 @@
-//! The spare file: usually the file of a deleted segment, which the next segment overwrites. That needs no new blocks, which
-//! takes a third off a sync.
+//! The spare file: usually the file of a deleted segment, which the next segment overwrites. Its blocks have been written before,
+//! so a sync has no metadata to write. This takes a third off a sync.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -10,11 +10,11 @@ use super::super::segment::Segment;
 use super::super::segment_file::{PAGE, SPARE_EXT};
 use super::super::{POISON, Shared};
 
-/// A file that is ready to become the next segment.
+/// File that is ready to become the next segment.
 pub(crate) struct Spare {
-    /// Current name.
+    /// Current name of the file.
     pub(crate) name: String,
-    /// Open for writing, `segment_size` long, its first page zeroed and synced.
+    /// The file, open for writing. It has `segment_size` bytes, and its first page is zeroed and synced.
     pub(crate) file: Arc<dyn DiskFile>,
 }
 
@@ -36,7 +36,7 @@ impl SpareSlot {
     }
 }
 
-/// Creates a spare file.
+/// Creates a new spare file.
 pub(super) fn create(shared: &Shared) -> io::Result<()> {
     let name = format!("next{SPARE_EXT}");
     let file = shared.disk.create(&name, shared.options.limits.segment_size)?;
@@ -44,7 +44,8 @@ pub(super) fn create(shared: &Shared) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes the file of a removed segment the spare file if it fits next to the segments, or deletes it.
+/// Turns the file of a removed segment into the spare file. Deletes the file if `max_size` has no room for it, if it is larger
+/// than a segment, or if a spare file exists.
 pub(super) fn recycle_or_delete(shared: &Shared, segment: &Segment) -> io::Result<()> {
     let (segment_size, max_size) = (shared.options.limits.segment_size, shared.options.limits.max_size);
     let (name, size) = (segment.name.spare_file(), segment.size.load(Ordering::Relaxed));
@@ -54,7 +55,7 @@ pub(super) fn recycle_or_delete(shared: &Shared, segment: &Segment) -> io::Resul
     }
     let recycle = || {
         let file = shared.disk.recycle(&segment.name.segment_file(), &name, segment_size)?;
-        // The old name must be durably gone before the first byte changes.
+        // The old name must be gone from the disk before the first byte changes.
         shared.disk.sync_dir()?;
         file.write_at(&[0; PAGE as usize], 0)?;
         file.sync()?;

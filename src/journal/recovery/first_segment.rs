@@ -1,5 +1,5 @@
-//! Starts the first segment of an opening. Once it is synced, all events above the durable watermark in older segments are
-//! superseded.
+//! Starts the first segment of an opening. Once this segment is synced, it supersedes all events above the durable watermark in
+//! older segments.
 
 use std::io;
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use super::super::segment_summary::SegmentSummary;
 use super::super::writer::WriterState;
 use crate::event::LogId;
 
-/// Starts a segment whose first event gets `next_seq`, and adds it to `segments`. On a full disk a small segment must do, if
-/// need be in place of the reserve: acknowledgements can then free space.
+/// Starts a segment whose first event gets `next_seq`, and adds it to `segments`. On a full disk, starts a small segment, if
+/// necessary in the space of the reserve. It has room for cursors, so that acknowledgements can free space.
 pub(super) fn start(
     disk: &dyn Disk,
     options: &Options,

@@ -1,12 +1,12 @@
-//! The meta file: the format version and the hash key of the event keys, drawn at the first start.
+//! The meta file. It contains the format version and the key with which event keys are hashed. The first start draws this key.
 
 use std::io;
 
 use super::super::disk::{Disk, write_atomically};
 use super::super::segment_file::{self, FORMAT_VERSION};
 
-/// Reads the hash key, or draws one for a new journal. A journal with segments but without its hash key would recognise no
-/// duplicate, so that is an error.
+/// Reads the hash key, or draws one for a new journal. Fails if there are segments without a meta file, because no duplicate
+/// would be recognised with another hash key.
 pub(super) fn hash_key(disk: &dyn Disk) -> io::Result<[u8; 16]> {
     let bytes = match disk.open(META_FILE) {
         Ok(file) => {

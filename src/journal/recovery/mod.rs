@@ -1,7 +1,7 @@
 //! Opens the journal after a clean stop or a crash. [`open`] can be interrupted at any step and run again.
 //!
-//! Unconfirmed events are copied into a segment of their own, synced and renamed before anything else happens. From then on the
-//! first sequence of that segment supersedes the originals.
+//! Unconfirmed events are copied into a segment of their own, which is synced and renamed before a new segment starts. From then
+//! on, this copy supersedes the originals.
 
 mod first_segment;
 mod meta;
@@ -19,6 +19,7 @@ use super::key_file::KeyFile;
 use super::key_index::KeyIndex;
 use super::lock_file::LOCK_FILE;
 use super::options::Options;
+use super::reader::DAMAGED;
 use super::segment::{Segment, SegmentState};
 use super::segment_file::{KEYS_EXT, SPARE_EXT, SUMMARY_EXT, SegmentName, random_u64};
 use super::segment_map::SegmentMap;
@@ -28,15 +29,15 @@ use crate::metrics::Metrics;
 
 /// State of a journal after recovery.
 pub(super) struct Recovered {
-    /// Random id of this opening.
+    /// Random log id of this opening.
     pub(super) log: LogId,
-    /// Key of the event keys' hash, from the meta file.
+    /// Random key with which event keys are hashed, from the meta file.
     pub(super) hash_key: [u8; 16],
     /// Sequence of the next event.
     pub(super) next_seq: u64,
     pub(super) segments: SegmentMap,
     pub(super) keys: KeyIndex,
-    /// Damage that has been counted: segment file and offset.
+    /// Segment file and start offset of each damaged range that has been counted.
     pub(super) corruption: HashSet<(String, u64)>,
     /// Segments that the background thread must seal.
     pub(super) unsealed: Vec<Arc<Segment>>,
@@ -102,12 +103,7 @@ fn report_corruption(scan: &DirectoryScan, metrics: &Metrics) -> HashSet<(String
     for segment in scan.segments.iter().filter(|segment| segment.summary.is_none()) {
         for range in segment.corruption(scan.durable_watermark) {
             metrics.journal.damaged.inc();
-            tracing::error!(
-                segment = segment.name.segment_file(),
-                from = range.start,
-                to = range.end,
-                "damaged bytes below the journal's durable watermark: the events in them are lost, their keys are forgotten",
-            );
+            tracing::error!(segment = segment.name.segment_file(), from = range.start, to = range.end, "{DAMAGED}");
             reported.insert((segment.name.segment_file(), range.start));
         }
     }
@@ -128,7 +124,7 @@ fn adopt(disk: &dyn Disk, scanned: &ScannedSegment, watermark: u64, keys: &KeyIn
     Ok(Segment::new(name, file, scanned.size, scanned.summary_below(watermark), SegmentState::Unsealed))
 }
 
-/// Adds the key files whose segment has been deleted to the index, and deletes those without keys.
+/// Adds the key files of deleted segments to the index, and deletes key files without keys.
 fn adopt_orphaned_keys(disk: &dyn Disk, scan: &DirectoryScan, keys: &KeyIndex, metrics: &Metrics) -> io::Result<()> {
     for (file, _) in disk.list()? {
         let Some(name) = SegmentName::parse(&file, KEYS_EXT) else { continue };
@@ -141,7 +137,7 @@ fn adopt_orphaned_keys(disk: &dyn Disk, scan: &DirectoryScan, keys: &KeyIndex, m
         }
         if key_file.is_none() {
             metrics.journal.damaged.inc();
-            tracing::error!(file, "a key file is damaged: duplicates of its events can no longer be recognised");
+            tracing::error!(file, "a key file is damaged: duplicates of its events will be stored; check the disk");
         }
         keys.seal(name, key_file);
     }
@@ -151,7 +147,7 @@ fn adopt_orphaned_keys(disk: &dyn Disk, scan: &DirectoryScan, keys: &KeyIndex, m
 fn restore_cursors(scan: &DirectoryScan, segments: &SegmentMap, options: &Options, metrics: &Metrics) {
     if scan.cursors.is_none() && !scan.segments.is_empty() {
         metrics.journal.damaged.inc();
-        tracing::error!("all cursors are lost to damage: every topic restarts at its oldest event");
+        tracing::error!("all cursors are damaged: every topic restarts at its oldest event; check the disk");
     }
     for (topic, cursor) in scan.cursors.iter().flatten() {
         segments.move_cursor(topic, (*cursor).min(scan.log_end()));

@@ -1,4 +1,4 @@
-//! Copies unconfirmed events into a segment that is complete and synced before it has a name.
+//! Copies unconfirmed events into a segment, which is complete and synced before it gets its name.
 
 use std::io;
 use std::sync::Arc;
@@ -38,7 +38,8 @@ pub(super) fn copy(
     Ok(Segment::new(name, file, bytes.len() as u64, summary, SegmentState::Unsealed))
 }
 
-/// Encodes the copy. It ends with a commit that records a watermark after its last event: it exists as a whole or not at all.
+/// Encodes the copy. It ends with a commit that records a watermark after the last event. That watermark is true, because the
+/// copy gets its name only when it is complete and synced.
 fn encode(scan: &DirectoryScan, log: LogId, name: SegmentName) -> io::Result<(Vec<u8>, SegmentSummary)> {
     let (first, end) = (scan.durable_watermark, scan.log_end());
     let mut out = encode_header(name, log).to_vec();
