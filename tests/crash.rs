@@ -95,7 +95,7 @@ fn events_answered_2xx_survive_thirty_kills_exactly_once() {
         kills.len(),
         during_commit(&kills),
         ledger.cut,
-        home.log().matches("recovered events").count(),
+        home.log().matches("recovered the unconfirmed events").count(),
         by_kill.iter().max().expect("there were kills"),
     );
 }

@@ -85,7 +85,7 @@ enum Action {
     Hold { waiting: u64 },
 }
 
-/// Holds steps until it is released or dropped.
+/// Holds steps until the gate is released or dropped.
 pub struct Gate {
     disk: SimDisk,
     id: u64,

@@ -1,4 +1,4 @@
-//! Appends: their completion, their failures, and the frames that they write.
+//! Appends: their completions, their failures, and the frames that they write.
 
 use std::io;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ fn a_finished_watcher_is_dropped_after_the_commit() {
     }
     store_many(&journal, 0..3, 100);
     assert_eq!((always.load(Ordering::Relaxed), once.load(Ordering::Relaxed)), (3, 1));
-    assert_eq!((Arc::strong_count(&always), Arc::strong_count(&once)), (2, 1), "its captures are freed");
+    assert_eq!((Arc::strong_count(&always), Arc::strong_count(&once)), (2, 1), "the captures of the finished watcher are freed");
     journal.close();
 }
 
@@ -58,7 +58,7 @@ fn a_failed_sync_fails_all_and_rejects_later_appends() {
     let gate = harness.disk.hold(Step::Sync, ".seg");
     let first = append(&journal, &sample(1, 10).event()).expect("accepted");
     gate.wait_for(1);
-    // More events than fit into the segment: some would go into the next one.
+    // The segment has no room for all these events, so some of them need the next segment.
     let others: Vec<AppendResult> = (2..30).map(|n| append(&journal, &sample(n, 3_000).event()).expect("accepted")).collect();
     gate.fail(io::ErrorKind::Other);
     assert_eq!(first.recv().expect("a result"), Err(AppendError::Sync));
@@ -72,13 +72,13 @@ fn a_failed_sync_fails_all_and_rejects_later_appends() {
 }
 
 #[test]
-fn a_failed_sync_completes_events_of_later_segments() {
+fn a_failed_sync_fails_events_of_later_segments() {
     let harness = Harness::new();
     let journal = harness.open();
     let gate = harness.disk.hold(Step::Write, ".seg");
     let first = append(&journal, &sample(0, 10).event()).expect("accepted");
     gate.wait_for(1);
-    // The writer takes all of these at once, and they need several segments. The sync of the first commit fails.
+    // The writer takes all these events at once, and they need several segments. The sync of their first commit fails.
     let others: Vec<AppendResult> = (1..60).map(|n| append(&journal, &sample(n, 3_000).event()).expect("accepted")).collect();
     let syncs = harness.disk.hold(Step::Sync, ".seg");
     gate.release();
@@ -108,9 +108,9 @@ fn a_failed_write_continues_in_a_new_segment() {
     harness.kill(journal);
     harness.disk.cut_power();
     let journal = harness.open();
-    let bodies: Vec<_> = read(&journal).into_iter().map(|stored| stored.event.id().map(str::to_owned)).collect();
-    assert_eq!(bodies, [Some("id-0".to_owned()), Some("id-2".to_owned())]);
-    assert_eq!(lookup(&journal, &key(1)), None, "its retry must be stored");
+    let ids: Vec<_> = read(&journal).into_iter().map(|stored| stored.event.id().map(str::to_owned)).collect();
+    assert_eq!(ids, [Some("id-0".to_owned()), Some("id-2".to_owned())]);
+    assert_eq!(lookup(&journal, &key(1)), None, "a retry must be stored");
     journal.close();
 }
 
@@ -125,20 +125,20 @@ fn an_oversized_event_gets_a_segment_of_its_own() {
     let stored = read(&journal);
     assert_eq!(stored.iter().map(|stored| stored.position.seq).collect::<Vec<_>>(), [0, 1, 2]);
     assert_eq!(*stored[1].event.body(), large.body);
-    assert_eq!(harness.disk.names(".seg").len(), 3, "one before it, its own, one after it");
+    assert_eq!(harness.disk.names(".seg").len(), 3, "one before the event, its own, one after it");
     harness.kill(journal);
     harness.disk.cut_power();
     assert_eq!(seqs(&harness.open()), [0, 1, 2]);
 }
 
-/// `docs/journal.md`: another program that reads the files can skip from commit to commit.
+/// Proves a statement of `docs/journal.md`: another program can skip from commit to commit.
 #[test]
 fn every_commit_records_its_own_length() {
     let harness = Harness::with(|options| options.forwards = true);
     let journal = harness.open();
     store_many(&journal, 0..10, 100);
     harness.kill(journal);
-    // A copy of unconfirmed events, the first segment of an opening, and commits that hold only cursors.
+    // The files then contain a copy of unconfirmed events, the first segment of an opening, and commits without events.
     let journal = harness.open();
     store_many(&journal, 10..20, 3_000);
     journal.save_cursor(TOPICS[0], 7);

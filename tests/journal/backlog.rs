@@ -1,4 +1,4 @@
-//! Backlogs: which bytes a topic pins, and when its events are rejected.
+//! Backlogs: the bytes that a topic pins, and the limit at which its events are rejected.
 
 use hookhold::journal::{AppendError, AppendRejected};
 
@@ -18,7 +18,7 @@ fn a_full_backlog_rejects_only_its_own_topic() {
     });
     let (accepted, rejected) = rejected.expect("the backlog fills up");
     assert_eq!(rejected, AppendRejected::TopicFull);
-    assert!((5..10).contains(&accepted), "{accepted} events of 1,000 bytes and a little more fit into 10,000");
+    assert!((5..10).contains(&accepted), "{accepted} events of a little more than 1,000 bytes fit into 10,000");
     let other = Sample { topic: 1, ..sample(100, 1_000) };
     store(&journal, &other);
     journal.save_cursor(TOPICS[0], journal.durable_watermark());
@@ -52,9 +52,9 @@ fn a_topic_pins_its_events_until_acknowledged() {
     journal.close();
 }
 
-/// A blocked topic with few events, next to a topic that flows.
+/// Stores few events of a blocked topic among many events of a topic that is forwarded.
 #[test]
-fn a_blocked_trickle_is_rejected_while_others_flow() {
+fn a_small_blocked_topic_cannot_pin_the_whole_journal() {
     let segment = 32 << 10;
     let harness = Harness::with(|options| {
         options.limits.max_size = 12 * segment;
@@ -64,7 +64,7 @@ fn a_blocked_trickle_is_rejected_while_others_flow() {
     let journal = harness.open();
     let mut rejected = 0;
     for number in 0..500 {
-        // About 90 bytes in 10,000: its own bytes alone would never reach any limit.
+        // The blocked topic has about 90 of 10,000 bytes. Its own bytes alone would never reach a limit.
         if number % 3 == 0 {
             match append(&journal, &Sample { topic: 1, ..sample(1_000 + number, 90) }.event()) {
                 Ok(end) => drop(end.recv().expect("a result").expect("stored")),
@@ -74,15 +74,15 @@ fn a_blocked_trickle_is_rejected_while_others_flow() {
                 }
             }
         }
-        let flowing = store(&journal, &sample(number, 3_000));
-        journal.save_cursor(TOPICS[0], flowing.seq + 1);
+        let forwarded = store(&journal, &sample(number, 3_000));
+        journal.save_cursor(TOPICS[0], forwarded.seq + 1);
     }
     assert!(rejected > 100, "{rejected} events of the blocked topic were rejected");
     journal.update_metrics();
     let pinned = |topic: &str| harness.metrics.journal.pinned_bytes.with_label_values(&[topic]).get() as u64;
     assert!((3 * segment..=6 * segment).contains(&pinned(TOPICS[1])), "{} bytes, within max_backlog", pinned(TOPICS[1]));
     assert!(pinned(TOPICS[0]) < segment, "{} bytes", pinned(TOPICS[0]));
-    // Once the topic flows, its events are accepted again.
+    // Once the topic is forwarded, its events are accepted again.
     journal.save_cursor(TOPICS[1], journal.durable_watermark());
     while append(&journal, &Sample { topic: 1, ..sample(2_000, 90) }.event()).is_err() {
         std::thread::yield_now();
@@ -100,7 +100,7 @@ fn blocked_topics_are_charged_only_their_own_bytes() {
     });
     let journal = harness.open();
     let store = |number: usize| store_or_reject(&journal, &Sample { topic: number % 2, ..sample(number, 3_000) });
-    // Each topic owns half of the bytes: all of max_size can be used before an event is rejected.
+    // Each topic is charged with half of the bytes, so all of max_size can be used before an event is rejected.
     let (number, rejected) = (0..).find_map(|number| Some((number, store(number).err()?))).expect("the journal fills up");
     assert_eq!(rejected, AppendRejected::Full);
     assert!(number as u64 * 3_000 > 8 * segment, "{number} events");

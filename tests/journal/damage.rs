@@ -8,23 +8,23 @@ use crate::disk::Step;
 use crate::events::Sample;
 use crate::harness::*;
 
-/// The body consists of frame headers that claim to be long. A naive scan would read each one as far as it claims.
+/// The body consists of frame headers with large lengths. A naive scan would read the whole length for each header.
 #[test]
-fn a_body_of_fake_frames_neither_slows_nor_hides() {
+fn a_body_of_fake_frames_cannot_delay_a_start() {
     let harness = Harness::with(|options| options.limits.segment_size = 1 << 20);
     let journal = harness.open();
     store_many(&journal, 0..10, 1_000);
     const HEADERS: usize = 2_000;
     let mut body = b"crafted ".to_vec();
     for number in 0..HEADERS {
-        // Each claims to end a little after the one before it.
+        // Each header states an end that is 8 bytes after the end of the header before it.
         let mut header = [0; 32];
         header[..4].copy_from_slice(&(300_000_u32 - 24 * number as u32).to_le_bytes());
         (header[16], header[24]) = (20 + number as u8 % 5, 1);
         body.extend(header);
     }
     let size = body.len() as u64;
-    // With one of these shifts, the headers lie where frames may start.
+    // One of these shifts aligns the headers to the offsets at which frames may start.
     for shift in 0..8 {
         store(&journal, &Sample { body: [&vec![b' '; shift][..], &body].concat(), ..sample(10 + shift, 0) });
     }
@@ -39,13 +39,13 @@ fn a_body_of_fake_frames_neither_slows_nor_hides() {
     let before = harness.disk.bytes_read();
     let journal = harness.open();
     let read = harness.disk.bytes_read() - before;
-    assert!(read < 100 * size, "{} times the body", read / size);
+    assert!(read < 100 * size, "the start read {} times the bytes of a body", read / size);
     assert_eq!(seqs(&journal), (0..10).chain(18..25).collect::<Vec<_>>());
     journal.close();
 }
 
 #[test]
-fn a_damaged_version_does_not_look_like_a_later_one() {
+fn a_damaged_version_never_looks_like_a_later_one() {
     let harness = Harness::new();
     let journal = harness.open();
     store_many(&journal, 0..3, 100);
@@ -91,9 +91,9 @@ fn a_damaged_key_entry_hides_no_other_key() {
     let journal = harness.open();
     let known = (0..60).filter(|number| lookup(&journal, &key(*number)) == Some(*number as u64)).count();
     assert_eq!(known, 59);
-    let again = (0..60).filter(|number| lookup(&journal, &key(*number)).is_some()).count();
-    assert_eq!(again, 59);
-    assert_eq!(harness.metrics.journal.damaged.get(), 1, "counted once, not at each lookup");
+    let found = (0..60).filter(|number| lookup(&journal, &key(*number)).is_some()).count();
+    assert_eq!(found, 59);
+    assert_eq!(harness.metrics.journal.damaged.get(), 1, "counted once, not once per lookup");
     journal.close();
 }
 
@@ -115,7 +115,7 @@ fn a_lookup_during_a_rewrite_reports_no_damage() {
     for number in 0..60 {
         assert_eq!(lookup(&journal, &key(number)), (number != 3).then_some(number as u64));
     }
-    assert_eq!(lookup(&journal, &EventKey([0xFF; 16])), None, "its lookup reads the last entry");
+    assert_eq!(lookup(&journal, &EventKey([0xFF; 16])), None, "this lookup reads the last entry");
     assert_eq!(harness.metrics.journal.damaged.get(), 1, "only the corruption is counted");
     journal.close();
 }
@@ -131,7 +131,7 @@ fn corruption_forgets_the_keys_of_lost_events() {
     assert_eq!(lookup(&journal, &key(3)), Some(3), "the event has not been read yet");
     let expected: Vec<u64> = (0..60).filter(|seq| *seq != 3).collect();
     assert_eq!(seqs(&journal), expected);
-    assert_eq!(lookup(&journal, &key(3)), None, "its retry must be stored");
+    assert_eq!(lookup(&journal, &key(3)), None, "a retry must be stored");
     assert_eq!(harness.metrics.journal.damaged.get(), 1);
     assert_eq!(seqs(&journal), expected);
     assert_eq!(harness.metrics.journal.damaged.get(), 1, "counted once");
@@ -149,7 +149,7 @@ fn corruption_forgets_the_keys_of_lost_events() {
 }
 
 #[test]
-fn random_bytes_never_panic_or_look_like_events() {
+fn random_damage_never_panics_or_invents_an_event() {
     for seed in 0..150 {
         let mut rng = fastrand::Rng::with_seed(seed);
         let harness = Harness::new();

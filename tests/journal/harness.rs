@@ -1,4 +1,4 @@
-//! Fixture of these tests: a simulated disk, a manual clock, and helpers that append and read events.
+//! Fixture of the journal tests: a simulated disk, a manual clock, and helpers that append and read events.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -13,13 +13,13 @@ use crate::disk::SimDisk;
 use crate::events::{ManualClock, Sample};
 
 pub const NOW: u64 = 1_700_000_000_000;
-/// Extension of the files that hold a segment's summary.
+/// Extension of the summary file of a segment.
 pub const SUMMARY_EXT: &str = ".lanes";
 
 /// Receives the result of an append.
 pub type AppendResult = Receiver<Result<Position, AppendError>>;
 
-/// Disk, clock and options: the state that survives the closing of a journal.
+/// Disk, clock, metrics and options, which outlive every opening of the journal.
 pub struct Harness {
     pub disk: SimDisk,
     pub clock: Arc<ManualClock>,
@@ -64,7 +64,7 @@ impl Harness {
         journal.close();
     }
 
-    /// Opens the journal for reading, in the running process or in a new one.
+    /// Opens the journal for reading in a second process, or in a new one if the first is dead.
     pub fn read_only(&self) -> ReadOnlyJournal {
         let process = if self.disk.is_dead() { self.disk.start() } else { self.disk.second_process() };
         ReadOnlyJournal::open(process).expect("the journal opens for reading")
@@ -95,7 +95,7 @@ pub fn try_store(journal: &Journal, sample: &Sample) -> Result<Position, AppendE
     append(journal, &sample.event()).expect("accepted").recv().expect("a result")
 }
 
-/// Appends an event that may find the journal full, either at once or in the writer.
+/// Appends an event and waits for its result. A full journal is the same error at the append and in the writer.
 pub fn store_or_reject(journal: &Journal, sample: &Sample) -> Result<Position, AppendRejected> {
     match append(journal, &sample.event())?.recv().expect("a result") {
         Err(AppendError::Full) => Err(AppendRejected::Full),
@@ -111,7 +111,7 @@ pub fn store_many(journal: &Journal, numbers: std::ops::Range<usize>, length: us
     numbers.map(|number| store(journal, &sample(number, length))).collect()
 }
 
-/// Lets the threads run until nothing changes any more, so that a forbidden step would have happened.
+/// Lets the threads run until the durable watermark stops moving, so that a forbidden step would have happened.
 pub fn wait_until_idle(journal: &Journal) {
     let mut before = None;
     while before != Some(journal.durable_watermark()) {

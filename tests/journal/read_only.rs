@@ -1,4 +1,4 @@
-//! Reading a journal from another process: tail, verify and stat.
+//! Journals that another process reads: tail, verify and stat.
 
 use std::sync::Arc;
 
@@ -76,22 +76,22 @@ fn stat_from_summary_files_equals_a_count_of_frames() {
     for number in 0..300 {
         store(&journal, &Sample { topic: number % 2, ..sample(number, 3_000) });
     }
-    // One cursor lies in the middle of a segment.
+    // One cursor points into the middle of a segment.
     journal.save_cursor(TOPICS[0], 151);
     journal.save_cursor(TOPICS[1], 300);
     harness.disk.wait_for(|files| has_sealed(files, files.iter().filter(|name| name.ends_with(".seg")).count() - 1));
     journal.close();
     journal.update_metrics();
     let pinned = TOPICS.map(|topic| harness.metrics.journal.pinned_bytes.with_label_values(&[topic]).get() as u64);
-    assert!(pinned[0] > 150 * 3_000, "its own events, and acknowledged ones of the other topic between them");
+    assert!(pinned[0] > 150 * 3_000, "its own events, and acknowledged events of the other topic between them");
     let (before, journal_bytes) =
         (harness.disk.bytes_read(), harness.read_only().verify().map(|_| harness.disk.used()).expect("the journal can be read"));
     let (verified, stat) = (harness.disk.bytes_read(), harness.read_only().stat().expect("the journal can be read"));
     assert!(verified - before > 300 * 3_000, "verify reads everything");
-    assert!(harness.disk.bytes_read() - verified < journal_bytes / 5, "stat does not");
+    assert!(harness.disk.bytes_read() - verified < journal_bytes / 5, "stat reads only a small part");
     let topic = |name: &str| stat.topics.iter().find(|topic| &*topic.topic == name).expect("stat lists the topic");
     let (orders, invoices) = (topic(TOPICS[0]), topic(TOPICS[1]));
     assert_eq!((orders.events, orders.waiting, invoices.events, invoices.waiting), (150, 74, 150, 0));
-    assert_eq!([orders.pinned, invoices.pinned], pinned[..2], "the same as the metric");
+    assert_eq!([orders.pinned, invoices.pinned], pinned[..2], "stat and metric agree");
     assert_eq!((stat.events, stat.next), (300, 300));
 }

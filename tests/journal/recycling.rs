@@ -1,4 +1,4 @@
-//! Files of deleted segments that become new segments.
+//! Recycling: files of deleted segments become new segments.
 
 use std::io;
 
@@ -16,7 +16,7 @@ fn a_spare_that_cannot_be_renamed_rejects_no_event() {
     assert!(recycled > 0);
     harness.disk.fail(Step::Rename, ".seg", io::ErrorKind::Other, 3);
     store_many(&journal, 100..200, 1_500);
-    assert!(harness.disk.files_recycled() > recycled, "later spare files are used again");
+    assert!(harness.disk.files_recycled() > recycled, "later spare files become segments again");
     journal.close();
 }
 
@@ -45,7 +45,7 @@ fn a_deleted_segments_file_becomes_the_next_segment() {
 
 #[test]
 fn a_reader_skips_a_recycled_segment() {
-    // Segments longer than the read-ahead.
+    // The segments are longer than the bytes that a reader reads ahead.
     let harness = Harness::with(|options| (options.limits.segment_size, options.limits.max_size) = (1 << 20, 5 << 20));
     let journal = harness.open();
     store_many(&journal, 0..60, 30_000);
@@ -71,7 +71,7 @@ fn a_recycled_segment_that_fails_to_start_hides_nothing() {
     store_many(&journal, 0..200, 1500);
     let recycled = harness.disk.files_recycled();
     let gate = harness.disk.hold(Step::Rename, ".seg");
-    // While the writer waits at the gate, the background thread seals nothing. All older segments must be sealed by then, so
+    // While the writer waits at the gate, the background thread seals no segment. All older segments must be sealed before, so
     // that the failures below hit the writer.
     let wait_until_older_are_sealed = || {
         let older = harness.disk.names(".seg").into_iter().rev().skip(1);
@@ -86,7 +86,7 @@ fn a_recycled_segment_that_fails_to_start_hides_nothing() {
             end = append(&journal, &sample(number, 8_000).event()).expect("accepted");
         }
     }
-    // The new segment has a name that may not be durable and cannot be removed: the segment before it continues.
+    // The name of the new segment may not be durable, and cannot be removed. The writer must continue the segment before it.
     harness.disk.fail(Step::SyncDir, "", io::ErrorKind::Other, 1);
     harness.disk.fail(Step::Remove, ".seg", io::ErrorKind::Other, 1);
     gate.release();

@@ -20,7 +20,7 @@ fn segments_expire_after_retain_and_keys_after_their_window() {
     let none = |extension: &'static str| move |files: &[String]| !files.iter().any(|name| name.ends_with(extension));
     harness.disk.wait_for(none(SUMMARY_EXT));
     assert!(journal.oldest_seq() > 0);
-    assert_eq!(lookup(&journal, &key(0)), Some(0), "its key outlives it");
+    assert_eq!(lookup(&journal, &key(0)), Some(0), "the key outlives its event");
     harness.clock.advance(100_000);
     journal.save_cursor(TOPICS[1], 0);
     harness.disk.wait_for(none(".keys"));
@@ -51,7 +51,7 @@ fn the_newest_segment_with_a_commit_is_never_deleted() {
     let harness = Harness::with(|options| options.limits.retain = Duration::ZERO);
     let journal = harness.open();
     store_many(&journal, 0..3, 100);
-    // The next segment exists, but nothing of it reaches the disk. All older segments have expired.
+    // The next segment exists, but no write to it reaches the disk. All older segments have expired.
     harness.clock.advance(60_000);
     let gate = harness.disk.hold(Step::Write, ".seg");
     let end = append(&journal, &sample(3, 100_000).event()).expect("accepted");
@@ -77,7 +77,7 @@ fn a_segment_is_truncated_before_it_is_deleted() {
     let ends: Vec<AppendResult> = (0..100).map(|n| append(&journal, &sample(n, 3_000).event()).expect("accepted")).collect();
     gate.wait_for(1);
     wait_until_idle(&journal);
-    assert!(harness.disk.names(".seg").contains(&first), "its file may not become another segment yet");
+    assert!(harness.disk.names(".seg").contains(&first), "the file may not become another segment yet");
     gate.release();
     for end in ends {
         end.recv().expect("a result").expect("stored");
@@ -85,7 +85,7 @@ fn a_segment_is_truncated_before_it_is_deleted() {
     journal.close();
 }
 
-/// The writer and the background thread both delete segments, at any moment.
+/// The writer and the background thread both delete segments. This test makes them do so at the same time.
 #[test]
 fn only_one_thread_at_a_time_deletes_segments() {
     let harness =
@@ -93,7 +93,7 @@ fn only_one_thread_at_a_time_deletes_segments() {
     let journal = harness.open();
     store_many(&journal, 0..30, 3_000);
     harness.disk.wait_for(|files| has_sealed(files, 3));
-    // The background thread deletes expired segments and is held in the middle of it. Then the writer needs room.
+    // The gate holds the background thread while it deletes expired segments. Then the writer needs room.
     let gate = harness.disk.hold(Step::Rename, ".spare");
     harness.clock.advance(11_000);
     journal.save_cursor(TOPICS[1], 0);
@@ -140,7 +140,7 @@ fn an_empty_key_file_is_deleted_with_its_segment() {
         store(&journal, &Sample { key: None, ..sample(numbers.next().expect("the range is endless"), 2_000) });
     }
     renamed.wait_for(1);
-    // A second write of the key file would wait here, and the background thread with it.
+    // A second write of the key file would wait at this gate and stop the background thread.
     let _again = harness.disk.hold(Step::Create, ".keys.tmp");
     renamed.release();
     harness.disk.wait_for(|files| has_sealed(files, 1));

@@ -1,4 +1,4 @@
-//! A full disk or a full journal, and the reserve.
+//! Full disks, full journals, and the reserve.
 
 use hookhold::journal::{AppendError, AppendRejected, OpenError};
 
@@ -19,10 +19,10 @@ fn a_full_disk_rejects_events_until_space_returns() {
         }
     };
     assert_eq!(rejected, Ok(Err(AppendError::Full)));
-    assert!(stored > 3, "the preallocated segment could be used: {stored}");
+    assert!(stored > 3, "{stored} events were stored in the preallocated segment");
     assert!(!journal.failed());
     harness.disk.set_limit(u64::MAX);
-    // A moved cursor wakes the background thread at once; without it, it checks every second.
+    // A moved cursor wakes the background thread at once. Otherwise the thread checks every second.
     let end = loop {
         journal.save_cursor(TOPICS[1], 0);
         match append(&journal, &sample(stored, 5_000).event()) {
@@ -38,7 +38,7 @@ fn a_full_disk_rejects_events_until_space_returns() {
     journal.close();
 }
 
-/// While nothing can be stored, `/readyz` is 503 and a load balancer sends no event that could prove the opposite.
+/// While no event can be stored, `/readyz` returns 503, so a load balancer sends no event that could trigger a retry.
 #[test]
 fn availability_returns_without_traffic_once_space_is_free() {
     for full_disk in [false, true] {
@@ -55,7 +55,7 @@ fn availability_returns_without_traffic_once_space_is_free() {
             journal.save_cursor(TOPICS[0], journal.durable_watermark());
         }
         while journal.unavailable_reason().is_some() {
-            // Wakes the background thread at once; without it, it checks every second.
+            // A moved cursor wakes the background thread at once. Otherwise the thread checks every second.
             journal.save_cursor(TOPICS[1], 0);
             std::thread::yield_now();
         }
@@ -72,7 +72,7 @@ fn an_event_too_large_does_not_stop_smaller_ones() {
     let gate = harness.disk.hold(Step::Sync, ".seg");
     let in_flight = append(&journal, &sample(1, 100).event()).expect("accepted");
     gate.wait_for(1);
-    // The writer takes both for the same commit.
+    // The writer takes both events for the same commit.
     let [large, small] =
         [(2, 300_000), (3, 100)].map(|(n, length)| append(&journal, &sample(n, length).event()).expect("accepted"));
     gate.release();
@@ -89,7 +89,7 @@ fn a_missing_reserve_is_preallocated_once_space_is_free() {
     let harness = Harness::new();
     harness.disk.set_limit(80 << 10);
     let journal = harness.open();
-    assert!(harness.disk.names("reserve").is_empty(), "the first segment left no room for it");
+    assert!(harness.disk.names("reserve").is_empty(), "the first segment left no room for the reserve");
     harness.disk.set_limit(u64::MAX);
     journal.save_cursor(TOPICS[1], 0);
     harness.disk.wait_for(|files| files.iter().any(|file| file == "reserve"));
@@ -97,7 +97,7 @@ fn a_missing_reserve_is_preallocated_once_space_is_free() {
 }
 
 #[test]
-fn a_recovery_copy_on_a_full_disk_uses_the_reserve() {
+fn recovery_uses_the_reserve_on_a_full_disk() {
     let harness = Harness::new();
     let journal = harness.open();
     let gate = harness.disk.hold(Step::Sync, ".seg");
@@ -112,7 +112,7 @@ fn a_recovery_copy_on_a_full_disk_uses_the_reserve() {
     assert!(unconfirmed > 0);
     harness.disk.set_limit(harness.disk.used());
 
-    // The copy uses the space of the reserve. Then nothing is left for the first segment of this opening.
+    // The copy uses the space of the reserve. Then the disk has no room for the first segment of this opening.
     let needed = match harness.try_open() {
         Err(OpenError::NoRoom { bytes }) => bytes,
         Err(other) => panic!("{other}"),
@@ -122,7 +122,7 @@ fn a_recovery_copy_on_a_full_disk_uses_the_reserve() {
     assert!(harness.disk.names("reserve").is_empty(), "the reserve was used");
     assert_eq!(harness.read_only().verify().expect("the journal can be read").unconfirmed, 0, "the copy is done");
 
-    // There is room for a small first segment, but not for a whole one.
+    // The disk has room for a small first segment, but not for one of full size.
     harness.disk.set_limit(harness.disk.used() + 80_000);
     let journal = harness.open();
     assert_eq!(seqs(&journal), [0, 1, 2, 3]);

@@ -1,4 +1,4 @@
-//! Comparison of a journal with the model.
+//! Checks that compare a journal with the model.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -20,7 +20,7 @@ macro_rules! ensure {
 }
 
 impl Life {
-    /// Compares the readable events with the model. An event that is found without a result counts as stored from now on.
+    /// Compares the readable events with the model. An event that is found without a result counts as stored from then on.
     pub fn check(&mut self, journal: &Journal) -> Checked {
         let read = read_all(journal)?;
         let oldest = journal.oldest_seq();
@@ -53,7 +53,7 @@ impl Life {
         self.check_cursors(journal)
     }
 
-    /// Finds events without a result that were recovered and deleted at once. Only their keys prove it.
+    /// Finds events without a result that were recovered and deleted at once. Only their keys prove that they were stored.
     fn find_stored_and_deleted(&mut self, journal: &Journal, positions: &BTreeMap<u64, Position>) -> Checked {
         let last = if self.hazards.retention { self.events.len() } else { 0 };
         for index in (0..last).rev() {
@@ -111,7 +111,7 @@ impl Life {
             ensure!(stored.len() <= 1, "event {index} is stored at {stored:?}");
             let seen = self.lookup(journal, &key)?;
             let expected = stored.first().copied();
-            ensure!(seen == expected, "the key of event {index} is {seen:?}, not {expected:?} ({:?})", event.fate);
+            ensure!(seen == expected, "the key of event {index} is found at {seen:?}, expected {expected:?} ({:?})", event.fate);
         }
         Ok(())
     }
@@ -151,7 +151,7 @@ impl Life {
         of_topic.filter_map(stored_at).map(|position| position.seq)
     }
 
-    /// Changes some bytes of an older segment; `None` if there is none to change.
+    /// Changes some bytes of an older segment; `None` if no older segment has frames.
     pub fn damage(&mut self) -> Option<Damage> {
         let segments = self.disk.names(".seg");
         let older: Vec<&String> = segments[..segments.len() - 1].iter().filter(|name| self.disk.bytes(name).len() > 64).collect();
@@ -186,7 +186,7 @@ impl Life {
         self.counts.corrupted += lost;
         let counted = metrics.journal.damaged.get();
         ensure!(lost == 0 || counted > 0, "{lost} events are lost to {damage}, none is counted");
-        ensure!(counted <= 2, "one damage is counted as {counted}");
+        ensure!(counted <= 2, "one damaged range is counted {counted} times");
         let is_shown =
             report.damage.iter().any(|found| found.file == damage.name && found.bytes.end as usize > damage.bytes.start);
         ensure!(lost == 0 || is_shown, "{lost} events are lost to {damage}, but verify shows {:?}", report.damage);
@@ -224,7 +224,7 @@ pub struct Damage {
 }
 
 impl Damage {
-    /// Returns true if it overlaps a frame that ends with this body. At most 600 bytes of a frame precede its body.
+    /// Returns true if the damage overlaps a frame that ends with this body. At most 600 bytes of a frame precede its body.
     fn hits(&self, body: &[u8]) -> bool {
         let found = self.before.windows(body.len()).position(|window| window == body);
         found.is_some_and(|at| at < self.bytes.end + 600 && at + body.len() > self.bytes.start)

@@ -1,4 +1,4 @@
-//! One life of a journal: what is done to it, and the model that records what every event became.
+//! One life of a journal: the actions on the journal, and the model that records the fate of every event.
 
 use std::collections::HashMap;
 use std::io;
@@ -16,16 +16,16 @@ use crate::disk::{SimDisk, Step};
 use crate::events::{ManualClock, Sample, TOPICS};
 use crate::{Hazards, LifeCounts};
 
-/// State of an event in the model.
+/// Fate of an event in the model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fate {
-    /// Without a result: it may be stored or not.
+    /// Without a result. The event may be stored or not.
     Unknown,
-    /// Reported as not stored. It may still be on the disk.
+    /// Reported as not stored. The event may still be on the disk.
     Failed,
-    /// Not stored, and it must never appear.
+    /// Not stored. The event must never appear.
     Superseded,
-    /// Stored at this position from now on.
+    /// Stored at this position.
     Stored(Position),
     /// Lost to corruption.
     Corrupted,
@@ -36,7 +36,7 @@ pub struct ModelEvent {
     pub fate: Fate,
 }
 
-/// One life: the disk, the model, and what was seen on the way.
+/// State of one life: the disk, the model, and the cursors and counts so far.
 pub struct Life {
     pub rng: fastrand::Rng,
     pub disk: SimDisk,
@@ -44,26 +44,26 @@ pub struct Life {
     pub options: Options,
     pub hazards: Hazards,
     pub events: Vec<ModelEvent>,
-    /// By topic, the highest cursor that was ever saved.
+    /// Highest cursor that was ever saved, by topic.
     pub saved: HashMap<String, u64>,
-    /// By topic, the cursor at the last start.
+    /// Cursor at the last start, by topic.
     pub found: HashMap<String, u64>,
-    /// By topic, the durable watermark when its cursor was first found. Later events are not deleted before the cursor passes.
+    /// Durable watermark when the cursor was first found, by topic. Later events are not deleted before the cursor passes them.
     pub pinned_from: HashMap<String, u64>,
     pub counts: LifeCounts,
 }
 
-/// An error describes the broken promise.
+/// Result of a check. An error describes the broken promise.
 pub type Checked = Result<(), String>;
 
-/// Results of appends, with the index of the event.
+/// Receives the results of appends, each with the index of its event.
 pub type Results = Receiver<(usize, Result<Position, AppendError>)>;
 
 /// Runs the life of this seed.
 pub fn run(seed: u64, hazards: Hazards) -> Result<LifeCounts, String> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let retention = hazards.retention;
-    // With retention, a segment must hold enough to be worth recycling, and there must be few enough that it happens.
+    // With retention, segments must be large enough and few enough that they are recycled.
     let sizes = if retention { [24, 32, 40, 64] } else { [18, 20, 32, 64] };
     let segment_size = sizes[rng.usize(..4)] * 1024;
     let limits = JournalLimits {
@@ -103,7 +103,7 @@ impl Life {
         Ok(())
     }
 
-    /// Opens three times without hazards, and damages the disk before the last one.
+    /// Opens the journal three times without other hazards, and damages the disk before the last time.
     fn last_opening(&mut self) -> Checked {
         self.disk.kill();
         self.disk.set_limit(u64::MAX);
@@ -115,7 +115,7 @@ impl Life {
         if self.rng.bool() {
             self.disk.cut_power();
         }
-        // The second opening starts a newer segment, which proves how far the older ones were on disk.
+        // The second opening starts a newer segment, which proves that the older segments were on disk up to their ends.
         let Some((journal, _)) = self.open(false)? else { return Err("the journal does not open a second time".into()) };
         journal.close();
         let damage = self.hazards.corruption.then(|| self.damage()).flatten();
@@ -200,7 +200,7 @@ impl Life {
         Ok(())
     }
 
-    /// Joins the threads, sometimes after a kill, so that nothing reaches the disk any more.
+    /// Joins the threads, sometimes after a kill. No write reaches the disk after that.
     fn stop_writing(&mut self, journal: &Journal) {
         if !self.disk.is_dead() && self.rng.bool() {
             self.disk.kill();
@@ -229,7 +229,7 @@ impl Life {
         }
     }
 
-    /// Appends some events: new ones, and retries of those that were answered 503.
+    /// Appends new events, and retries of events that were not stored.
     fn append_some(&mut self, journal: &Journal, count: usize) -> Result<Results, String> {
         let (sender, results) = channel();
         for _ in 0..self.rng.usize(..=count) {
@@ -291,7 +291,7 @@ impl Life {
                 Ok(position) => {
                     self.counts.acknowledged += 1;
                     self.events[index].fate = Fate::Stored(position);
-                    // It uses the sequence of the events that failed before it.
+                    // The event uses the sequence of the events that failed before it.
                     for event in &mut self.events[..index] {
                         if event.fate == Fate::Failed {
                             event.fate = Fate::Superseded;

@@ -1,9 +1,9 @@
-//! Acknowledged events survive: random lives of a journal, on a disk that loses everything that was not synced, compared with a
-//! plain model.
+//! Tests that acknowledged events survive. They run random lives of a journal on a disk that may lose all unsynced data, and
+//! compare the journal with a plain model.
 //!
-//! A life is a sequence of openings. Each ends in a close, a kill or a power cut, at any step, including the steps of a
-//! recovery. `HOOKHOLD_SEED=n` runs one life again. The seed decides what happens, the threads decide how it interleaves: a
-//! seed that failed once may need several runs.
+//! A life is a sequence of openings. Each opening ends with a close, a kill or a power cut, at any step, including the steps of a
+//! recovery. `HOOKHOLD_SEED=n` repeats one life. The seed determines the actions but not the interleaving of the threads, so a
+//! seed that failed once may need several runs to fail again.
 
 mod checks;
 #[path = "../common/disk.rs"]
@@ -18,15 +18,15 @@ use std::sync::Mutex;
 /// Hazards of a life.
 #[derive(Clone, Copy, Default)]
 struct Hazards {
-    /// Old segments are deleted.
+    /// True if old segments are deleted.
     retention: bool,
-    /// Writes, syncs and creations fail; the disk becomes full.
+    /// True if writes, syncs and creations fail, and the disk becomes full.
     faults: bool,
-    /// Bytes below the durable watermark change.
+    /// True if bytes below the durable watermark change.
     corruption: bool,
-    /// Syncs have no effect.
+    /// True if syncs have no effect.
     ignored_syncs: bool,
-    /// Openings last long enough that files of deleted segments are recycled.
+    /// True if openings last long enough to recycle the files of deleted segments.
     long: bool,
 }
 
@@ -91,7 +91,7 @@ fn assert_all_lives(seeds: Range<u64>, hazards: Hazards) {
     counts.assert_not_empty(hazards);
 }
 
-/// Counts what happened, so that an empty test is noticed.
+/// Number of incidents of each kind, so that a test without incidents fails.
 #[derive(Debug, Default)]
 struct LifeCounts {
     lives: u64,
