@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
+use super::errors::in_file;
 use super::frame::{self, FrameFacts, FrameHeader, FrameKind};
 use super::frame_scanner::{FrameScanner, ScanStep};
 use super::key_file::{KeyFile, SeenKey};
@@ -82,7 +83,7 @@ impl DirectoryScan {
         let mut cursors = None;
         for segment in segments.iter_mut().rev() {
             if segment.summary.is_none() || cursors.is_none() {
-                segment.frames = SegmentFrames::read(segment)?;
+                segment.frames = in_file(SegmentFrames::read(segment), || segment.name.segment_file())?;
                 cursors = cursors.or_else(|| segment.frames.cursors.clone());
             }
         }
@@ -119,7 +120,7 @@ impl DirectoryScan {
     pub(super) fn read_frames(&mut self, index: usize) -> io::Result<()> {
         let segment = &mut self.segments[index];
         if segment.summary.is_some() && segment.frames.events.is_empty() {
-            segment.frames = SegmentFrames::read(segment)?;
+            segment.frames = in_file(SegmentFrames::read(segment), || segment.name.segment_file())?;
         }
         Ok(())
     }
@@ -249,11 +250,12 @@ impl ScannedFrame {
 fn open_segments(disk: &dyn Disk) -> io::Result<(Vec<ScannedSegment>, Vec<SegmentName>)> {
     let (mut segments, mut unused) = (Vec::new(), Vec::new());
     for (name, size) in segment_file::list(disk)? {
-        let file = disk.open(&name.segment_file())?;
-        let has_header = segment_file::has_header(&*file, name)?;
-        let has_keys = KeyFile::open(disk, name)?.is_some();
-        let summary = if has_keys { SegmentSummary::open(disk, name)? } else { None };
-        if summary.is_none() && !segment_file::is_started(disk, &file, name, size)? {
+        let in_segment = || name.segment_file();
+        let file = in_file(disk.open(&name.segment_file()), in_segment)?;
+        let has_header = in_file(segment_file::has_header(&*file, name), in_segment)?;
+        let has_keys = in_file(KeyFile::open(disk, name), || name.key_file())?.is_some();
+        let summary = if has_keys { in_file(SegmentSummary::open(disk, name), || name.summary_file())? } else { None };
+        if summary.is_none() && !in_file(segment_file::is_started(disk, &file, name, size), in_segment)? {
             unused.push(name);
             continue;
         }

@@ -63,3 +63,8 @@ pub enum OpenError {
 pub(super) fn context<T>(result: io::Result<T>, what: impl FnOnce() -> String) -> Result<T, OpenError> {
     result.map_err(|source| OpenError::Io { what: what(), source })
 }
+
+/// Adds the name of the file to an I/O error. The kind of the error stays the same.
+pub(super) fn in_file<T>(result: io::Result<T>, file: impl FnOnce() -> String) -> io::Result<T> {
+    result.map_err(|source| io::Error::new(source.kind(), format!("{}: {source}", file())))
+}

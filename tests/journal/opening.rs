@@ -115,6 +115,19 @@ fn a_missing_damaged_or_later_meta_file_is_named() {
 }
 
 #[test]
+fn a_start_names_the_file_it_cannot_read() {
+    let harness = Harness::with_sealed_segments();
+    let (segment, keys) = (harness.disk.names(".seg").remove(0), harness.disk.names(".keys").remove(0));
+    for (ending, file) in [(".seg", segment), (".keys", keys)] {
+        harness.disk.fail(Step::Read, ending, io::ErrorKind::Other, 1);
+        let Err(error) = harness.try_open() else { panic!("the journal opened although {file} cannot be read") };
+        let source = std::error::Error::source(&error).expect("an I/O error has a cause").to_string();
+        assert!(source.starts_with(&format!("{file}: ")), "{error}: {source}");
+    }
+    assert_eq!(seqs(&harness.open()), (0..60).collect::<Vec<_>>(), "a later start reads everything");
+}
+
+#[test]
 fn only_the_owner_can_access_directory_and_files() {
     let parent = tempfile::tempdir().expect("a directory");
     let dir = parent.path().join("a/journal");

@@ -4,6 +4,7 @@ use std::io;
 
 use super::super::Shared;
 use super::super::disk::write_atomically;
+use super::super::errors::in_file;
 use super::super::key_file::KeyFile;
 use super::super::segment_file::SegmentName;
 
@@ -40,7 +41,8 @@ fn delete(shared: &Shared, name: SegmentName) {
 pub(super) fn rewrite_stale(shared: &Shared) {
     let rewrite = || {
         for (name, entries) in shared.keys.stale_files(&*shared.disk)? {
-            write_atomically(&*shared.disk, &name.key_file(), &KeyFile::encode(name, &entries))?;
+            let written = write_atomically(&*shared.disk, &name.key_file(), &KeyFile::encode(name, &entries));
+            in_file(written, || name.key_file())?;
             shared.disk.sync_dir()?;
             shared.keys.replace_file(name, KeyFile::open(&*shared.disk, name)?);
         }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::background::restore_reserve;
 use super::directory_scan::{DirectoryScan, ScannedFrame, ScannedSegment};
 use super::disk::{Disk, TEMPORARY_EXT};
-use super::errors::{OpenError, context};
+use super::errors::{OpenError, context, in_file};
 use super::key_file::KeyFile;
 use super::key_index::KeyIndex;
 use super::lock_file::LOCK_FILE;
@@ -52,7 +52,7 @@ pub(super) fn open(disk: &dyn Disk, options: &Options, metrics: &Metrics) -> Res
         _ => OpenError::Io { what: format!("{LOCK_FILE}: the journal's lock file could not be opened"), source },
     })?;
     let log = LogId(context(random_u64(), || NO_RANDOM.into())?);
-    context(delete_leftovers(disk), || "files of an earlier start could not be deleted from the journal".into())?;
+    context(delete_leftovers(disk), || "a file of an earlier start could not be deleted from the journal".into())?;
     let hash_key = context(meta::hash_key(disk), || format!("{}: the journal's meta file could not be used", meta::META_FILE))?;
     let scan = context(DirectoryScan::read(disk), || "the journal could not be read".into())?;
     let corruption = report_corruption(&scan, metrics);
@@ -92,7 +92,7 @@ fn delete_leftovers(disk: &dyn Disk) -> io::Result<()> {
     for (file, _) in &files {
         let is_orphan = SegmentName::parse(file, SUMMARY_EXT).is_some_and(|name| !has_segment(name));
         if file.ends_with(TEMPORARY_EXT) || file.ends_with(SPARE_EXT) || is_orphan {
-            disk.remove(file)?;
+            in_file(disk.remove(file), || file.clone())?;
         }
     }
     Ok(())
@@ -131,9 +131,9 @@ fn adopt_orphaned_keys(disk: &dyn Disk, scan: &DirectoryScan, keys: &KeyIndex, m
         if scan.segments.iter().any(|segment| segment.name == name) {
             continue;
         }
-        let key_file = KeyFile::open(disk, name)?;
+        let key_file = in_file(KeyFile::open(disk, name), || file.clone())?;
         if key_file.as_ref().is_some_and(|key_file| !key_file.has_keys()) {
-            disk.remove(&file)?;
+            in_file(disk.remove(&file), || file.clone())?;
         }
         if key_file.is_none() {
             metrics.journal.damaged.inc();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::super::background::write_with_reserve;
 use super::super::directory_scan::DirectoryScan;
 use super::super::disk::{Disk, is_full};
-use super::super::errors::{OpenError, context};
+use super::super::errors::{OpenError, context, in_file};
 use super::super::frame::{self, FrameDraft};
 use super::super::key_index::KeyIndex;
 use super::super::segment::{Segment, SegmentState};
@@ -54,7 +54,7 @@ fn encode(scan: &DirectoryScan, log: LogId, name: SegmentName) -> io::Result<(Ve
     for (index, frame) in &scan.unconfirmed {
         let (segment, header) = (&scan.segments[*index], &frame.header);
         bytes.resize(header.len, 0);
-        let read = segment.file.read_at(&mut bytes, frame.offset)?;
+        let read = in_file(segment.file.read_at(&mut bytes, frame.offset), || segment.name.segment_file())?;
         if read < bytes.len() || !frame::is_valid(&bytes, segment.name.id) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a frame changed between two reads"));
         }
