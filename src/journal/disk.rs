@@ -20,7 +20,7 @@ pub trait Disk: Send + Sync {
     fn lock(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
     /// Creates `name` with `size` preallocated bytes, all zero. Fails if the file exists.
     fn create(&self, name: &str, size: u64) -> io::Result<Arc<dyn DiskFile>>;
-    /// Renames an existing file and opens it for writing with at least `size` bytes allocated. Its old bytes stay, so
+    /// Renames an existing file and opens it for writing with at least `size` bytes allocated. The old bytes remain, so
     /// overwriting them needs no new blocks. After an error the file may have either name.
     fn recycle(&self, from: &str, to: &str, size: u64) -> io::Result<Arc<dyn DiskFile>>;
     /// Opens an existing file for reading.
@@ -45,7 +45,7 @@ pub trait DiskFile: Send + Sync {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Reads up to `buffer.len()` bytes from `offset`; fewer only at the end of the file.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
-    /// Returns once everything written through this file is on the medium (fdatasync).
+    /// Syncs all bytes that were written through this file to the medium (fdatasync).
     fn sync(&self) -> io::Result<()>;
     /// Returns the file's size in bytes.
     fn size(&self) -> io::Result<u64>;

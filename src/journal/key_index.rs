@@ -103,7 +103,7 @@ impl KeyIndex {
     }
 
     /// Forgets the keys of events lost to corruption, so that a retry is stored. Every reader that passes the damage calls
-    /// this.
+    /// this function.
     pub(super) fn forget(&self, sequences: Range<u64>) {
         let mut lost = self.lost.write().expect(POISON);
         if lost.iter().any(|known| known.start <= sequences.start && sequences.end <= known.end) {

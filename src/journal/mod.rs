@@ -10,10 +10,10 @@
 //!
 //! `docs/journal.md` describes the files and the reasons for their format. These modules handle failures:
 //!
-//! - `writer.rs`: a failed or short write fails the events of its commit and abandons the segment;
-//! - `writer.rs`: a failed sync fails all waiting events, and the process must exit, because the content of the disk is unknown;
-//! - `recovery/`: after a crash, readable events above the durable watermark are copied and synced before anything else happens;
-//! - `reader.rs`: corruption below the watermark costs only the damaged frames. It is counted, and their keys are forgotten.
+//! - `writer.rs`: A failed or short write fails the events of its commit, and the segment is abandoned.
+//! - `writer.rs`: A failed sync fails all waiting events. The process must exit, because the content of the disk is unknown.
+//! - `recovery/`: After a crash, readable events above the durable watermark are copied and synced before anything else happens.
+//! - `reader.rs`: Corruption below the watermark costs only the damaged frames. The reader counts it and forgets their keys.
 
 mod background;
 mod backlog;

@@ -1,4 +1,4 @@
-//! Reads a journal without opening it for writing, even while `hookhold run` writes it. Used by `tail`, `journal stat` and
+//! Reads a journal without opening it for writing, even while `hookhold run` writes to it. Used by `tail`, `journal stat` and
 //! `journal verify`.
 //!
 //! While the journal is locked, its writer publishes the durable watermark at the start of the lock file, and no event above it
