@@ -1,82 +1,88 @@
-//! hookhold is a webhook gateway that stores each delivery before it answers.
+//! hookhold is a webhook gateway that writes each event to disk before it acknowledges the delivery.
 //!
-//! A provider (Stripe, GitHub, Slack, …) posts a *delivery*. hookhold verifies its signature, drops duplicates, writes the
-//! event to a local journal, answers 2xx, and forwards the exact bytes to a Kafka topic. If Kafka is down for days, the
-//! provider still gets its 2xx.
+//! A provider (Stripe, GitHub, Slack, …) posts a *delivery*. hookhold verifies the signature, drops duplicates, writes the
+//! event to a local journal, answers with 2xx, and forwards the exact bytes to a Kafka topic. While Kafka is down, hookhold
+//! still answers with 2xx until the stored events reach a size limit of the journal.
 //!
 //! ```text
 //!              Delivery           Event             Position
 //! provider ─► server ────────► gateway ────────► journal ────────► forward ─► Kafka
 //!             HTTP, limits      verify · dedupe    append (fsync)    topic queues
 //! provider ◄─ answer   ◄─ Outcome ◄────────────────┘                  │ acknowledged
-//!                                                                     └─► the topic's cursor moves
+//!                                                                     └─► cursor of the topic
 //! ```
 //!
 //! # The path of one delivery
 //!
-//! 1. [`server`] accepts the connection, finds the [`source::Source`] by the request's path, and reads the body under
-//!    limits. Before it reads the body, it rejects an unknown path, a wrong method, a missing signature or an announced
-//!    length above the limit. The result is an [`event::Delivery`].
-//! 2. [`gateway`] asks [`verify`] to check the delivery against the source's recipe: the signature first, then its
-//!    timestamp. Only a verified delivery becomes an [`event::Event`]; no other code can construct one.
-//! 3. [`gateway`] deduplicates the event. It answers a duplicate of a stored event at once. A duplicate of an event that is
-//!    still on its way to the disk waits for the same commit.
-//! 4. [`journal`] appends the event to the next commit and calls `fdatasync`. Only then does the event's
-//!    [`event::Position`] exist.
-//! 5. [`server`] sends the [`answer::Answer`]. Status code, metric label and log word all derive from one
-//!    [`outcome::Outcome`]. If the operator enables it, [`rejections`] records rejected deliveries for `hookhold doctor`.
-//! 6. [`forward`] reads durable events and produces them to Kafka byte for byte. Only an acknowledgement from the broker
-//!    moves the cursor of a topic.
+//! 1. [`server`] accepts the connection and finds the [`source::Source`] for the path of the request. Before it reads the
+//!    body, it rejects a request with an unknown path, a wrong method, no signature or a `Content-Length` above the limit. It
+//!    then reads the body under limits, and creates an [`event::Delivery`].
+//! 2. [`gateway`] calls [`verify`], which checks the delivery against the source's recipe: first the signature, then the
+//!    timestamp. [`verify`] creates an [`event::Event`] only from a verified delivery, and no other room turns a delivery into
+//!    an event.
+//! 3. [`gateway`] deduplicates the event. If the event is already stored, [`gateway`] answers the duplicate at once. If the
+//!    commit of the first copy is not yet on disk, the duplicate waits for this commit.
+//! 4. [`journal`] appends the event to the next commit and calls `fdatasync`. Once the sync has succeeded, [`journal`]
+//!    returns the event's [`event::Position`].
+//! 5. [`server`] sends the [`answer::Answer`]. The status code, the metric label and the log word are derived from one
+//!    [`outcome::Outcome`]. If the operator sets `keep_rejected`, [`rejections`] records rejected deliveries for
+//!    `hookhold doctor`.
+//! 6. [`forward`] reads the events below the durable watermark and sends them to Kafka unchanged. Only an acknowledgement from
+//!    the broker moves the cursor of a topic.
 //!
 //! [`service`] assembles these rooms into a running gateway and reloads its configuration. [`admin`] serves metrics, probes
 //! and the operator's API on a second listener. [`config`] turns `hookhold.toml` into a checked configuration.
 //!
-//! # Promises
+//! # Guarantees
 //!
-//! Each promise has a test.
+//! Each guarantee has a test.
 //!
-//! - **A 2xx means verified and on disk.** It is sent only after the sync of the commit that holds the event.
-//! - **Stored once.** A duplicate inside the dedupe window is answered 2xx and not forwarded, even after a restart. A key is
-//!   never remembered without its event, and different events are never treated as duplicates.
-//! - **Always forwarded.** Only a broker's acknowledgement moves a cursor. A blocked topic does not delay another one.
-//! - **Byte-exact.** The Kafka value is the body that was signed.
+//! - **A 2xx means verified and on disk.** hookhold sends the 2xx after the sync of the commit that contains the event. The
+//!   exceptions are endpoint challenges, filtered event types, and sources with `danger_shadow`.
+//! - **Stored once.** hookhold answers a duplicate within the dedupe window with 2xx and does not forward it, even after a
+//!   restart. It stores a key only together with its event, and never treats different events as duplicates.
+//! - **Always forwarded.** Only an acknowledgement from the broker moves a cursor. A blocked topic does not delay other
+//!   topics.
+//! - **Byte-exact.** The value of a Kafka record is exactly the body that the provider sent.
 //! - **Never silent.** Every request ends in exactly one [`outcome::Outcome`].
-//! - **Bounded.** Every limit has a name, a default and a test; most are defined in [`limits`].
+//! - **Bounded.** Every limit has a name, a default and a test. Most limits are defined in [`limits`].
 //!
-//! Status codes, as the sender sees them:
+//! The sender receives one of these status codes:
 //!
 //! | status | meaning |
 //! |---|---|
-//! | 2xx | verified and stored, or filtered by `types`, or an endpoint challenge |
-//! | 401, 404, 405, 413 | rejected; the same delivery would be rejected again |
-//! | 400, 408, 414, 431 | not a complete HTTP request; nothing was stored |
-//! | 429 | above a limit of the source or of the sender's address; retry later |
-//! | 503 | a problem on this side; retry later. If the event was stored meanwhile, the retry is a duplicate |
+//! | 2xx | the event is stored, its type is filtered by `types`, or the request is an endpoint challenge |
+//! | 401, 404, 405, 413 | hookhold rejected the delivery, and would reject the same delivery again |
+//! | 400, 408, 414, 431 | the HTTP request is malformed, incomplete or too large, and nothing was stored |
+//! | 429 | the request exceeds a limit of the source or of the sender's address; the sender should retry later |
+//! | 503 | hookhold cannot confirm now that the event is stored; the sender should retry later. If the event was stored, the retry is a duplicate |
 //!
 //! # Vocabulary
 //!
 //! | word | meaning |
 //! |---|---|
-//! | provider | the service that posts webhooks |
-//! | sender | the peer that sends a request |
-//! | recipe | one provider's signature scheme and event fields, as data (`config/providers/`) |
-//! | source | one configured endpoint: a recipe plus the operator's secrets, topic and limits |
-//! | delivery | one HTTP request, not yet verified |
-//! | event | a verified delivery, with a key for deduplication and a sequence for its order |
-//! | duplicate | a delivery whose key is already stored or pending |
-//! | challenge | a provider's check of the endpoint; answered, never stored |
-//! | segment | one file of the journal |
-//! | frame | one record in a segment, usually an event |
-//! | commit | the events that share one sync |
-//! | durable watermark | the first sequence that is not yet on disk; readers never pass it |
-//! | cursor | per topic, the first sequence that Kafka has not acknowledged |
-//! | topic queue | the events of one topic between journal and broker |
+//! | provider | service that posts webhooks |
+//! | sender | peer that sends a request |
+//! | recipe | description of a provider's signature scheme and event fields (`config/providers/`) |
+//! | source | configured endpoint: a recipe with the operator's secrets, topic and limits |
+//! | delivery | HTTP request that is not yet verified |
+//! | event | verified delivery, with a key for deduplication and a sequence for its order |
+//! | duplicate | delivery whose key is already stored or pending |
+//! | challenge | request by which a provider checks the endpoint; hookhold answers it and never stores it |
+//! | segment | file of the journal that contains events |
+//! | frame | record in a segment, usually an event |
+//! | commit | group of events that share one sync |
+//! | durable watermark | first sequence that is not yet on disk; readers never pass it |
+//! | cursor | first sequence of a topic that Kafka has not acknowledged |
+//! | topic queue | queue of a topic's events between the journal and the broker |
+//! | room | top-level module of this crate with one responsibility, such as [`journal`] |
 //!
-//! Data flows through the rooms in one direction. `tests/fences.rs` checks the imports between rooms and rejects circles.
+//! Data flows through the rooms in one direction. `tests/fences.rs` checks the imports between rooms and rejects circular
+//! imports.
 
 pub mod service;
 
-// In path order.
+// The rooms on the path of a delivery, in order, and then `admin`.
 pub mod server;
 
 pub mod gateway;
@@ -91,7 +97,7 @@ pub mod forward;
 
 pub mod admin;
 
-// Modules that every room may import, except `config`, which only `service` imports.
+// Modules that every room may import. The exception is `config`, which only `service` imports.
 pub mod address;
 pub mod answer;
 pub mod certificate;
