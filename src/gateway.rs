@@ -1,8 +1,8 @@
-//! The path of one delivery: verify, deduplicate, append. Does not depend on HTTP servers or Kafka.
+//! The path of one delivery: verify, deduplicate, append. This module does not depend on the HTTP server or Kafka.
 //!
-//! [`Gateway::receive`] hands the event to the journal before it suspends for the first time, so a sender that disconnects
-//! after the last byte of its request cannot cancel the append. If the dedupe key must be looked up on disk first, a blocking
-//! task looks it up and appends the event, and a blocking task cannot be cancelled.
+//! [`Gateway::receive`] passes the event to the journal before its first suspension, so a sender that disconnects after the
+//! last byte of its request cannot cancel the append. If the gateway must first look up the dedupe key on disk, a blocking task
+//! performs the lookup and the append. A blocking task cannot be cancelled.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ use crate::source::Source;
 use crate::source::recipe::Reply;
 use crate::verify::{self, Identity, Rejection, Verdict, Verified};
 
-/// Receives the deliveries of all sources.
+/// Gateway that receives the deliveries of all sources.
 pub struct Gateway {
     /// Sources by path. A reload replaces the whole map, but a delivery that has started keeps its source.
     sources: ArcSwap<HashMap<String, Arc<LiveSource>>>,
@@ -45,13 +45,13 @@ pub struct Gateway {
     draining: AtomicBool,
 }
 
-/// The state of a delivery after its dedupe key was looked up.
+/// State of a delivery after the lookup of its dedupe key.
 enum Admission {
-    /// The result is known.
+    /// Result that is already known.
     Resolved(Resolution),
-    /// The first delivery of its event. Receives the result of the append.
+    /// First delivery of its event, with the receiver for the result of the append.
     First(oneshot::Receiver<Resolution>),
-    /// A duplicate of an event that is being appended. Receives the result of that append.
+    /// Duplicate of an event that is being appended, with the receiver for the result of that append.
     Duplicate(oneshot::Receiver<Resolution>),
 }
 
@@ -98,12 +98,12 @@ impl Gateway {
         names
     }
 
-    /// Returns the store of rejected deliveries, which is empty until its limit is set.
+    /// Returns the store of rejected deliveries. The store is empty until its limit is set.
     pub fn rejections(&self) -> &RejectionStore {
         &self.rejections
     }
 
-    /// Rejects new events as `draining` from now on. Duplicates of stored events still get their 2xx.
+    /// Starts to reject new events as `draining`. The gateway still answers duplicates of stored events with 2xx.
     pub fn begin_drain(&self) {
         self.draining.store(true, Ordering::Release);
     }
@@ -118,8 +118,8 @@ impl Gateway {
         self.sources.load().values().for_each(|live| live.update_metrics(now));
     }
 
-    /// Verifies, deduplicates and stores one complete delivery. Once `deadline` has passed, the answer is `deadline`, even if
-    /// the event is stored later. Dropping the future does not cancel the append.
+    /// Verifies, deduplicates and stores one complete delivery. If the result is not known by `deadline`, returns the answer
+    /// `deadline`, even if the journal stores the event later. Dropping the future does not cancel the append.
     pub async fn receive(&self, live: &LiveSource, delivery: Delivery, deadline: Instant) -> Answer {
         let now = delivery.received_at;
         let verified = match live.verifier.verify(&delivery) {
@@ -132,7 +132,8 @@ impl Gateway {
                 return answer;
             }
         };
-        // Free the memory while it is in the processor's cache: the next delivery reuses it during this delivery's sync.
+        // Free the memory while it is still in the processor's cache, so that the next delivery can reuse the memory during
+        // this delivery's sync.
         drop(delivery);
         let guard = live.success_rate.start(now);
         let answer = self.store(live, verified, now, deadline).await;
@@ -193,12 +194,13 @@ impl Gateway {
         appended.map_or_else(Admission::Resolved, Admission::First)
     }
 
-    /// Returns an error while the gateway accepts no new events. Duplicates of stored events still get their 2xx.
+    /// Returns an error while the gateway accepts no new events. The gateway still answers duplicates of stored events with
+    /// 2xx.
     fn check_accepting(&self, source: &Source) -> Result<(), Resolution> {
         if self.draining.load(Ordering::Acquire) {
             return Err(Resolution::Failed(Outcome::Draining, "the gateway is shutting down"));
         }
-        // A sync that has already run for a whole deadline is unlikely to end within the next one.
+        // A sync that has already run for a whole deadline is unlikely to end within another deadline.
         match self.appender.sync_age() {
             Some(age) if age >= source.deadline => Err(Resolution::Failed(Outcome::Overloaded, SYNC_TOO_OLD)),
             _ => Ok(()),
@@ -206,7 +208,7 @@ impl Gateway {
     }
 }
 
-/// Checks the header fields of a delivery before its body is read. An error is the answer to send.
+/// Checks the header fields of a delivery before the server reads its body. If the check fails, returns the answer to send.
 pub fn precheck(source: &Source, headers: &HeaderMap) -> Result<(), Answer> {
     verify::precheck(source, headers).map_err(|rejection| rejected(source, rejection))
 }

@@ -261,7 +261,7 @@ fn both_secrets_of_a_rotation_verify_and_are_counted() {
     assert_eq!(proofs, ["mac-sha256:2025", "mac-sha256:2026", "mac-sha256:2025"]);
     let log = home.log();
     assert_eq!(log.matches("an old secret is still in use").count(), 1, "once a day: {log}");
-    assert_eq!(log.matches("the secret expires soon; switch the sender to the new one").count(), 1, "{log}");
+    assert_eq!(log.matches("the secret expires soon; switch the sender to the new secret").count(), 1, "{log}");
 
     // The old secret now expires in the past, so it no longer verifies a delivery.
     let over = secret("2025", "old", ", not_after = 2020-01-01");
@@ -272,7 +272,7 @@ fn both_secrets_of_a_rotation_verify_and_are_counted() {
     wait_until("the rejection is in the log", || {
         home.log().contains("signed with the secret 2025, which expired at 2020-01-02T00:00:00.000Z")
     });
-    assert!(home.log().contains("the secret has expired and verifies nothing; remove it"));
+    assert!(home.log().contains("the secret has expired and no longer verifies deliveries; remove it"));
     assert_eq!(metric(EXPIRY, "2025"), Some(1_577_923_200.0));
     let check = home.verb(&["check"]);
     assert!(String::from_utf8_lossy(&check.stdout).contains("2025 until 2020-01-02T00:00:00.000Z"));

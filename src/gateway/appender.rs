@@ -13,12 +13,12 @@ use crate::event_key::EventKey;
 use crate::journal::{AppendError, AppendRejected, CompletionBatch, Journal};
 use crate::outcome::Outcome;
 
-/// The journal and the dedupe table, shared by deliveries, completions and lookups.
+/// Journal and dedupe table, which deliveries, completions and lookups share.
 pub(super) struct Appender {
     journal: Journal,
     dedupe_table: DedupeTable,
     stored_after_answer: IntCounter,
-    /// Limits the number of concurrent lookups on disk.
+    /// Semaphore that limits the number of concurrent lookups on disk.
     lookups: Arc<Semaphore>,
 }
 
@@ -34,7 +34,8 @@ impl Appender {
         self.dedupe_table.claim(key, not_before, &self.journal)
     }
 
-    /// Appends the event of a key that was claimed as new, unless `accepting` is an error. Resolves the key in any case.
+    /// Appends the event of a key that was claimed as new, and resolves the key with the result. If `accepting` is an error,
+    /// appends nothing and resolves the key with this error.
     pub(super) fn append(self: &Arc<Self>, event: &Event, key: EventKey, accepting: Result<(), Resolution>) {
         if let Err(resolution) = accepting {
             self.dedupe_table.resolve(key, resolution);
@@ -67,8 +68,8 @@ impl Appender {
         Ok(receiver)
     }
 
-    /// Looks up an unconfirmed key in the key files, on a blocking thread, and appends the event if the key is new. Resolves
-    /// the key in any case.
+    /// Looks up an unconfirmed key in the key files on a blocking thread, and appends the event if the key is new. Resolves the
+    /// key with the result of the lookup or of the append.
     pub(super) fn look_up_and_append(
         self: &Arc<Self>,
         event: Event,
@@ -87,7 +88,7 @@ impl Appender {
                 Ok(Some(seen)) if seen.first_seen > not_before => appender.dedupe_table.resolve_seen(key, seen),
                 Ok(_) => appender.append(&event, key, accepting),
                 Err(error) => {
-                    tracing::error!(%error, "reading a key file failed and the delivery was rejected; check the disk");
+                    tracing::error!(%error, "reading a key file failed, so the delivery was rejected; check the disk");
                     let hint = "reading a key file failed; check the disk";
                     appender.dedupe_table.resolve(key, Resolution::Failed(Outcome::JournalFailed, hint));
                 }
@@ -96,7 +97,7 @@ impl Appender {
         });
     }
 
-    /// Returns the time since the running sync started, or `None` if no sync is running.
+    /// Returns the duration of the running sync so far; `None` if no sync is running.
     pub(super) fn sync_age(&self) -> Option<Duration> {
         self.journal.sync_age()
     }
@@ -111,8 +112,8 @@ impl Appender {
     }
 }
 
-/// Runs the journal's completions in a task of the current runtime, where the deliveries wait for them. Outside a runtime the
-/// journal's own thread runs the completions.
+/// Runs the journal's completions in a task of the current runtime, where the deliveries wait for them. If there is no current
+/// runtime, the journal's own threads run the completions.
 fn run_completions_on_runtime(journal: &Journal) {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
     let (sender, mut receiver) = mpsc::unbounded_channel::<CompletionBatch>();
@@ -150,5 +151,5 @@ fn not_appended(rejected: AppendRejected) -> Resolution {
 pub(super) const SYNC_FAILED: &str = "a journal sync failed and the process exits; check the disk";
 const FULL: &str =
     "the journal has reached max_size or the disk is full, and all stored events are still needed; check Kafka and the disk";
-/// Limit on concurrent lookups on disk. Deliveries beyond it are rejected as `overloaded`.
+/// Maximum number of concurrent lookups on disk. The gateway rejects deliveries beyond this limit as `overloaded`.
 const MAX_LOOKUPS: usize = 256;

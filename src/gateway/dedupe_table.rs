@@ -1,16 +1,16 @@
-//! The state of each dedupe key: pending (its event is being appended, and duplicates wait for the result), seen (its event is
-//! stored) or unknown.
+//! The state of each dedupe key. A key is pending while its event is being appended, and duplicates wait for the result. A key
+//! is seen once its event is stored. All other keys are unknown.
 //!
-//! The journal is the source of truth: it has unsealed keys in memory and older keys in key files. The hot cache (moka) holds
-//! results of key-file lookups, so that a second duplicate needs no disk read. New keys never enter the cache, because the
-//! journal's memory already finds them and every delivery would pay for an insertion.
+//! The journal is the source of truth. The journal has the keys of unsealed segments in memory and older keys in key files. The
+//! hot cache (moka) contains keys that were found in key files, so that a second duplicate needs no disk read. New keys never
+//! enter the cache, because the journal already finds them in memory and every delivery would pay for an insertion.
 //!
 //! The order of steps ensures that a stored event never looks new:
 //!
-//! - [`DedupeTable::claim`] locks the shard, checks for a pending key, then for a seen one. It inserts the key as pending only
-//!   if it found neither.
-//! - [`DedupeTable::resolve`] runs after the journal has added the key to its memory. It removes the pending key, then wakes
-//!   the waiters.
+//! - [`DedupeTable::claim`] locks the shard and checks whether the key is pending, then whether the key is seen. If the key is
+//!   neither pending nor seen, `claim` inserts the key as pending.
+//! - [`DedupeTable::resolve`] runs after the journal has added the key to its memory. `resolve` removes the pending key, then
+//!   wakes the waiters.
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
@@ -25,26 +25,26 @@ use crate::event_key::{EventKey, PassThroughHasher};
 use crate::journal::{Journal, MemoryLookup, SeenKey};
 use crate::outcome::Outcome;
 
-/// The result for an event, sent to its first delivery and to the duplicates that wait for it.
+/// Result for an event, sent to its first delivery and to the waiting duplicates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Resolution {
-    /// The event was stored under this sequence.
+    /// Sequence under which the event was stored.
     Stored(u64),
-    /// The event was already stored, under this sequence.
+    /// Sequence of an event that was already stored.
     Seen(u64),
-    /// The event is not known to be stored. Holds the outcome and the operator's hint.
+    /// Outcome and operator's hint for an event that was not stored, or may not have been stored.
     Failed(Outcome, &'static str),
 }
 
-/// The result of claiming a key. All receivers of a key get the same [`Resolution`].
+/// Result of claiming a key. All receivers of a key get the same [`Resolution`].
 pub(super) enum Claim {
-    /// The key is new. The caller must append the event, which resolves the key.
+    /// Key that is new. The caller must append the event, and the append resolves the key.
     New(oneshot::Receiver<Resolution>),
-    /// The key is not in memory, but may be in the key files. The caller must look there before it appends the event.
+    /// Key that is not in memory but may be in a key file. The caller must search the key files before it appends the event.
     Unconfirmed(oneshot::Receiver<Resolution>),
-    /// Another delivery is appending the event.
+    /// Key whose event another delivery is appending.
     Pending(oneshot::Receiver<Resolution>),
-    /// The event is stored under this sequence.
+    /// Sequence under which the event is stored.
     Seen(u64),
 }
 
@@ -93,18 +93,18 @@ impl DedupeTable {
     /// Resolves a pending key and wakes its waiters. Returns true if at least one waiter got the resolution.
     pub(super) fn resolve(&self, key: EventKey, resolution: Resolution) -> bool {
         let waiters = self.shard(&key).lock().expect(POISON).remove(&key).unwrap_or_default();
-        // `count` instead of `any`, which would stop at the first success: every waiter must get the result.
+        // Use `count` because every waiter must get the result. `any` would stop at the first success.
         waiters.into_iter().filter_map(|sender| sender.send(resolution).ok()).count() > 0
     }
 
-    /// Resolves a pending key that was found in a key file, and caches it.
+    /// Resolves a pending key that was found in a key file, and caches the key.
     pub(super) fn resolve_seen(&self, key: EventKey, seen: SeenKey) {
         self.hot_cache.insert(key, seen);
         self.resolve(key, Resolution::Seen(seen.seq));
     }
 
-    /// Returns the number of keys in the hot cache. Runs moka's deferred maintenance first, because the count is stale
-    /// without it.
+    /// Returns the number of keys in the hot cache. Runs moka's deferred maintenance first, because the count would otherwise
+    /// be outdated.
     pub(super) fn hot_keys(&self) -> u64 {
         self.hot_cache.run_pending_tasks();
         self.hot_cache.entry_count()

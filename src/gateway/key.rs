@@ -6,8 +6,8 @@ use std::hash::Hasher;
 use crate::event_key::EventKey;
 use crate::verify::Identity;
 
-/// Hashes source, event type and identity. Each field is length-prefixed, so that different fields never result in the
-/// same hash input. Returns `None` for a keyless event.
+/// Hashes the source, the event type and the identity. Each field is length-prefixed, so that different fields never produce
+/// the same hash input. Returns `None` for a keyless event.
 pub(super) fn of(hash_key: &[u8; 16], source: &str, event_type: Option<&str>, identity: &Identity) -> Option<EventKey> {
     let mut hasher = SipHasher24::new_with_key(hash_key);
     let mut field = |bytes: &[u8]| {
@@ -20,7 +20,7 @@ pub(super) fn of(hash_key: &[u8; 16], source: &str, event_type: Option<&str>, id
         Identity::Keyless => return None,
         Identity::Id { alternative, fields, body_sha256 } => {
             match alternative {
-                // No number here: existing journals contain keys of this form.
+                // Do not add a number here, because existing journals contain keys of this form.
                 0 => field(b"id"),
                 other => field(format!("id {other}").as_bytes()),
             }
@@ -77,7 +77,7 @@ mod tests {
         assert_eq!(all[0], of(&key, "a", Some("t"), &id(&["1"], None)));
     }
 
-    /// If the hash changed, existing journals would store retries of their events again.
+    /// If the hash changed, an existing journal would store retries of its events again.
     #[test]
     fn keys_in_existing_journals_stay_valid() {
         let key = |identity: &Identity| base16ct::lower::encode_string(&of(&[7; 16], "a", Some("t"), identity).expect("a key").0);

@@ -24,7 +24,7 @@ pub struct LiveSource {
     secrets: Vec<SecretUse>,
     last_verified: Gauge,
     pub(super) keyless: IntCounter,
-    /// Charged for verified deliveries only, so that forged deliveries cannot use up the source's rate.
+    /// Rate limiter that counts only verified deliveries, so that forged deliveries cannot use up the source's rate.
     rate_limiter: Option<Arc<DefaultDirectRateLimiter>>,
     pub(super) success_rate: Arc<SuccessRate>,
     success_rate_gauge: Gauge,
@@ -33,7 +33,7 @@ pub struct LiveSource {
 /// The counter and the warnings of one secret.
 struct SecretUse {
     verified: IntCounter,
-    /// True if another secret stays valid for longer, so that senders should no longer use this one.
+    /// True if another secret stays valid for longer, so that senders should no longer use this secret.
     is_outlived: bool,
     use_warning: Arc<DailyWarning>,
     expiry_warning: Arc<DailyWarning>,
@@ -91,14 +91,14 @@ impl LiveSource {
         }
     }
 
-    /// Returns the previous limiter if its rate is unchanged, so that a reload does not refill it.
+    /// Returns the previous limiter if its rate is unchanged, so that a reload does not refill the limiter.
     fn rate_limiter(source: &Source, previous: Option<&LiveSource>) -> Option<Arc<DefaultDirectRateLimiter>> {
         let new = || source.max_rate.map(|rate| Arc::new(DefaultDirectRateLimiter::direct(rate.quota())));
         let unchanged = previous.filter(|previous| previous.source.max_rate == source.max_rate);
         unchanged.map_or_else(new, |previous| previous.rate_limiter.clone())
     }
 
-    /// Returns the previous counts if their period is unchanged, so that a reload does not reset them.
+    /// Returns the previous counts if their period is unchanged, so that a reload does not reset the counts.
     fn success_rate(source: &Source, previous: Option<&LiveSource>) -> Arc<SuccessRate> {
         let period = |source: &Source| source.recipe.limits.switches_off_at.map_or(DEFAULT_PERIOD, |limit| limit.within);
         let unchanged = previous.filter(|previous| period(&previous.source) == period(source));
@@ -123,7 +123,7 @@ impl LiveSource {
         secret_use.verified.inc();
         if let Some(end) = key.not_after.filter(|_| secret_use.is_outlived && secret_use.use_warning.is_due(now)) {
             let (source, not_after) = (&*self.source.name, end.rfc3339());
-            tracing::warn!(source, secret, not_after, "an old secret is still in use; check that the sender has the new one");
+            tracing::warn!(source, secret, not_after, "an old secret is still in use; check that the sender has the new secret");
         }
     }
 
@@ -134,11 +134,16 @@ impl LiveSource {
             let Some(end) = key.not_after.filter(is_due) else { continue };
             let (source, secret, not_after) = (&*self.source.name, &*key.name, end.rfc3339());
             if !key.is_valid_at(now) {
-                tracing::warn!(source, secret, not_after, "the secret has expired and verifies nothing; remove it");
+                tracing::warn!(source, secret, not_after, "the secret has expired and no longer verifies deliveries; remove it");
             } else if secret_use.is_outlived {
-                tracing::warn!(source, secret, not_after, "the secret expires soon; switch the sender to the new one");
+                tracing::warn!(source, secret, not_after, "the secret expires soon; switch the sender to the new secret");
             } else {
-                tracing::warn!(source, secret, not_after, "the secret expires soon and no other is valid for longer; add one");
+                tracing::warn!(
+                    source,
+                    secret,
+                    not_after,
+                    "the secret expires soon, and no other secret is valid for longer; add a new secret"
+                );
             }
         }
     }
@@ -171,7 +176,7 @@ impl SecretUse {
     }
 }
 
-/// Limits a warning to once a day. Holds the time of the last warning, 0 before the first.
+/// Limits a warning to once a day. Contains the Unix time of the last warning in milliseconds; 0 before the first warning.
 #[derive(Default)]
 struct DailyWarning(AtomicU64);
 
@@ -183,7 +188,7 @@ impl DailyWarning {
     }
 }
 
-/// Period of the success rate if the recipe sets none.
+/// Period of the success rate if the recipe does not set a period.
 const DEFAULT_PERIOD: Duration = Duration::from_secs(60 * 60);
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 /// Time from the first warning to the expiry of a secret: two weeks, because another team may have to make the change.

@@ -1,10 +1,10 @@
-//! Measures the share of a source's deliveries that were answered 2xx over a sliding period. Some providers disable an
-//! endpoint when this share is too low.
+//! Measures the share of a source's deliveries that hookhold answered with 2xx within a sliding period. Some providers disable
+//! an endpoint when this share is too low.
 //!
-//! Only deliveries signed by a configured secret count, including stale ones. An unknown sender cannot forge such a delivery,
-//! only replay one that it has seen, so forged deliveries do not distort the rate. For the same reason a delivery that fails
-//! its proof does not count. A wrong secret therefore does not lower the rate: it is visible as `signature_mismatch` and in
-//! the absence of verified deliveries.
+//! The rate counts only deliveries that were signed with a configured secret, including stale deliveries. An unknown sender can
+//! replay such a delivery but cannot forge one, so forged deliveries do not distort the rate. For the same reason, the rate
+//! ignores deliveries that fail authentication. A wrong secret therefore does not lower the rate. Operators can recognise a
+//! wrong secret by `signature_mismatch` outcomes and by the absence of verified deliveries.
 //!
 //! The period is divided into [`SLOTS`] slots, and the oldest slot expires as a whole. Memory does not grow with the number
 //! of deliveries.
@@ -16,13 +16,13 @@ use crate::answer::Answer;
 use crate::clock::UnixMillis;
 use crate::outcome::Outcome;
 
-/// Counts the successes and failures of one source. Starts empty.
+/// Counts of the successes and failures of one source. Both counts start at 0.
 pub(super) struct SuccessRate {
     slot_ms: u64,
     slots: Mutex<[TimeSlot; SLOTS]>,
 }
 
-/// The counts of one part of the period.
+/// Counts of one part of the period.
 #[derive(Clone, Copy, Default)]
 struct TimeSlot {
     /// Unix time divided by the length of a slot.
@@ -31,8 +31,8 @@ struct TimeSlot {
     failed: u64,
 }
 
-/// Counts one verified delivery when dropped: as successful if `finish` recorded a 2xx answer, otherwise as failed. A guard
-/// dropped without `finish` belongs to a delivery whose sender has disconnected.
+/// Guard that counts one verified delivery when it is dropped. The delivery counts as successful if `finish` recorded a 2xx
+/// answer, and otherwise as failed. If the sender disconnects, the guard is dropped without `finish`.
 pub(super) struct SuccessGuard {
     rate: Arc<SuccessRate>,
     at: UnixMillis,
@@ -45,7 +45,7 @@ impl SuccessRate {
         Arc::new(SuccessRate { slot_ms, slots: Mutex::new([TimeSlot::default(); SLOTS]) })
     }
 
-    /// Counts a rejected delivery as failed if its signature was genuine. Among rejections, only deliveries with a stale or
+    /// Counts a rejected delivery as failed if its signature was genuine. Among rejected deliveries, only those with a stale or
     /// future timestamp have a genuine signature.
     pub(super) fn count_rejection(&self, at: UnixMillis, outcome: Outcome) {
         if matches!(outcome, Outcome::TimestampStale | Outcome::TimestampFuture) {
@@ -53,12 +53,12 @@ impl SuccessRate {
         }
     }
 
-    /// Starts a verified delivery that arrived at `at`.
+    /// Returns a guard for a verified delivery that arrived at `at`.
     pub(super) fn start(self: &Arc<SuccessRate>, at: UnixMillis) -> SuccessGuard {
         SuccessGuard { rate: self.clone(), at, succeeded: false }
     }
 
-    /// Returns the rate at `now`, from 0 to 1, or NaN if the period has no delivery.
+    /// Returns the rate at `now`, from 0 to 1; NaN if the period contains no delivery.
     pub(super) fn at(&self, now: UnixMillis) -> f64 {
         let newest = now.0 / self.slot_ms;
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,10 +1,11 @@
-//! Computes the bytes that each topic pins, so that they cannot be deleted: its own waiting frames, and the acknowledged bytes
-//! in the same segments. A segment is deleted as a whole, so one waiting frame pins all acknowledged bytes of its segment. These
-//! dead bytes count for every topic that pins the segment. Otherwise a topic with one event in each segment could pin the whole
-//! journal with a tiny backlog.
+//! Computes the bytes that each topic pins. The journal cannot delete pinned bytes. A topic pins its own waiting frames. A
+//! waiting frame also pins all acknowledged bytes of its segment, because the journal deletes only whole segments. These dead
+//! bytes are charged to every topic that pins the segment. Otherwise, a topic with one event in each segment could pin the
+//! whole journal with a tiny backlog.
 //!
-//! Bytes that another topic waits for count for that topic only. A segment without acknowledged bytes has no dead bytes, so only
-//! `max_size` limits the journal while no topic is forwarded. The newest segment has no dead bytes, because it is never deleted.
+//! Bytes still needed by another topic are charged only to that topic. A segment without acknowledged bytes has no dead bytes,
+//! so only `max_size` limits the journal while no topic is forwarded. The newest segment never has dead bytes, because the
+//! journal cannot delete it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,20 +15,20 @@ use super::segment_summary::{SegmentSummary, TopicRange};
 /// Bytes that one topic pins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Backlog {
-    /// Frames of the topic at and above its cursor.
+    /// Bytes of the topic's frames at and above its cursor.
     pub(super) waiting_bytes: u64,
-    /// Bytes that no topic waits for, in segments that this topic pins.
+    /// Bytes that no topic needs, in the segments that this topic pins.
     pub(super) dead_bytes: u64,
 }
 
 impl Backlog {
-    /// Returns the bytes that an empty backlog would free.
+    /// Returns the number of bytes that could be deleted if the backlog were empty.
     pub(super) fn pinned_bytes(self) -> u64 {
         self.waiting_bytes + self.dead_bytes
     }
 }
 
-/// Adds up the backlogs of all topics, segment by segment.
+/// Backlogs of all topics, added up segment by segment.
 pub(super) struct Backlogs {
     cursors: BTreeMap<Arc<str>, u64>,
     forwards: bool,
@@ -35,7 +36,7 @@ pub(super) struct Backlogs {
 }
 
 impl Backlogs {
-    /// Creates empty backlogs. If events are forwarded, a topic without a cursor has acknowledged nothing.
+    /// Creates empty backlogs. If events are forwarded, all events of a topic without a cursor count as unacknowledged.
     pub(super) fn new(cursors: BTreeMap<Arc<str>, u64>, forwards: bool) -> Backlogs {
         let topics = cursors.keys().map(|topic| (topic.clone(), Backlog::default())).collect();
         Backlogs { cursors, forwards, topics }
@@ -65,7 +66,8 @@ impl Backlogs {
     }
 }
 
-/// Returns the bytes of a range at and above the cursor. For a cursor inside the range, estimates them from the sequences.
+/// Returns the bytes of a range's events at and above the cursor. If the cursor is inside the range, estimates the bytes from
+/// the sequences.
 pub(super) fn waiting_bytes(range: &TopicRange, cursor: u64) -> u64 {
     let (left, all) = ((range.last + 1).saturating_sub(cursor.max(range.first)), range.last + 1 - range.first);
     (u128::from(range.bytes) * u128::from(left) / u128::from(all)) as u64

@@ -1,32 +1,33 @@
-//! Computes the CRC-32C of any range of a file, at the price of reading the file once.
+//! Computes the CRC-32C of arbitrary ranges of a file, at the cost of reading the file once.
 //!
-//! After damage, a frame may start at every aligned offset. A crafted body can consist entirely of frame headers, each with a
-//! length of megabytes. If the scanner read these megabytes for each header, a start after a crash would last for hours. If the
-//! scanner stopped after a number of candidates, it would lose the valid frames after them.
+//! After damage, a frame may start at any aligned offset. A crafted body can consist entirely of frame headers, each of which
+//! states a length of megabytes. If the scanner read these megabytes for each header, a startup after a crash would take hours.
+//! If the scanner gave up after a number of candidates, it would lose the valid frames after these candidates.
 //!
-//! CRC-32C is linear, so the checksum of a range follows from the checksums up to its two ends. One such checksum is stored for
-//! each block.
+//! CRC-32C is linear, so the checksum of a range can be computed from two checksums: the checksum of all bytes before the start
+//! of the range, and the checksum of all bytes before its end. [`Checksum`] stores such a checksum for each block.
 
 use std::io;
 use std::sync::Arc;
 
 use super::disk::DiskFile;
 
-/// Checksums of one file from a fixed offset on.
+/// Checksums of one file, starting at a fixed offset.
 pub(super) struct Checksum {
     file: Arc<dyn DiskFile>,
     from: u64,
-    /// Checksum from `from` up to the end of each block read so far. The first checksum covers no bytes.
+    /// Checksums of the bytes from `from` to the end of each block read so far. The first entry is the checksum of no bytes.
     blocks: Vec<u32>,
 }
 
 impl Checksum {
-    /// Prepares checksums from offset `from` on. Does not read yet.
+    /// Creates checksums that start at offset `from`. Does not read the file yet.
     pub(super) fn new(file: Arc<dyn DiskFile>, from: u64) -> Checksum {
         Checksum { file, from, blocks: vec![0] }
     }
 
-    /// Returns true if the checksum of a range that starts at `offset` needs no bytes far before `offset`.
+    /// Returns true if `offset` is inside or directly after the blocks read so far. For other offsets, new checksums that start
+    /// at `offset` are cheaper.
     pub(super) fn reaches(&self, offset: u64) -> bool {
         (self.from..=self.from + self.blocks.len() as u64 * BLOCK).contains(&offset)
     }
@@ -34,7 +35,7 @@ impl Checksum {
     /// Returns the checksum of the bytes `start..end`; `None` if the file ends before `end`.
     pub(super) fn of(&mut self, start: u64, end: u64) -> io::Result<Option<u32>> {
         let (Some(before), Some(whole)) = (self.up_to(start)?, self.up_to(end)?) else { return Ok(None) };
-        // Checksum of the prefix, followed by as many zeroes as the range has bytes.
+        // Checksum of the bytes before the range, followed by as many zeroes as the range has bytes.
         let shifted = crc32c::crc32c_combine(before, 0, (end - start) as usize);
         Ok(Some(whole ^ shifted))
     }

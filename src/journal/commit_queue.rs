@@ -1,5 +1,5 @@
-//! The queue between the senders and the writer. It decides when the writer takes the next batch. No timer delays events, because
-//! batches grow by themselves under load.
+//! The queue between the senders and the writer. The queue decides when the writer takes the next batch. No timer delays
+//! events: under load, each batch collects the events that arrive during the previous sync.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -13,9 +13,9 @@ use super::writer_health::WriterHealth;
 use crate::clock::UnixMillis;
 use crate::event_key::EventKey;
 
-/// An event that waits for the writer.
+/// Event that waits for the writer.
 pub(super) struct PendingAppend {
-    /// Frame that lacks only sequence, log id and checksum.
+    /// Encoded frame without its sequence, log id and checksum.
     pub(super) draft: FrameDraft,
     pub(super) key: Option<EventKey>,
     pub(super) received_at: UnixMillis,
@@ -24,13 +24,13 @@ pub(super) struct PendingAppend {
 }
 
 impl PendingAppend {
-    /// Returns the bytes that its frame will occupy.
+    /// Returns the number of bytes that the event's frame will occupy.
     pub(super) fn len(&self) -> u64 {
         self.draft.padded_len() as u64
     }
 }
 
-/// Work of the writer for one or more commits.
+/// Events and cursors that the writer takes at once and saves in one or more commits.
 pub(super) struct Batch {
     pub(super) events: VecDeque<PendingAppend>,
     /// True if the batch must contain a snapshot of the cursors.
@@ -50,10 +50,10 @@ pub(super) struct CommitQueue {
 struct QueueState {
     events: Vec<PendingAppend>,
     bytes: usize,
-    /// Time of the first cursor move that is not saved yet.
+    /// Time of the oldest unsaved cursor move.
     cursors_moved: Option<Instant>,
     closing: bool,
-    /// Size of the smallest event that found no room. Events of at least this size are rejected.
+    /// Size of the smallest event that did not fit into the journal. The queue rejects events of at least this size.
     no_room_from: Option<u64>,
 }
 
@@ -61,7 +61,8 @@ impl CommitQueue {
     /// Adds an event to the next batch, or rejects it.
     pub(super) fn push(&self, append: PendingAppend, health: &WriterHealth) -> Result<(), AppendRejected> {
         let mut queue = self.lock();
-        // The check needs the lock: an event that is added after the writer has failed all others would never be completed.
+        // Check while holding the lock. Otherwise, an event could be added after the writer has failed all queued events, and
+        // its completion would never be called.
         queue.check(append.len(), health.has_failed())?;
         queue.bytes += append.len() as usize;
         queue.events.push(append);
@@ -79,7 +80,7 @@ impl CommitQueue {
         self.changed.notify_one();
     }
 
-    /// Records that moved cursors are not saved yet.
+    /// Records that some moved cursors are still unsaved.
     pub(super) fn retry_cursors(&self) {
         self.lock().cursors_moved.get_or_insert(Instant::now());
     }
@@ -90,7 +91,7 @@ impl CommitQueue {
         self.changed.notify_all();
     }
 
-    /// Records that an event of `len` bytes found no room, so that events of at least this size are rejected.
+    /// Rejects all events of at least `len` bytes until the next call of [`CommitQueue::set_room`].
     pub(super) fn set_no_room(&self, len: u64) {
         let full = &mut self.lock().no_room_from;
         *full = Some(full.unwrap_or(len).min(len));
@@ -101,17 +102,17 @@ impl CommitQueue {
         self.lock().no_room_from = None;
     }
 
-    /// Removes all events.
+    /// Removes and returns all events.
     pub(super) fn drain(&self) -> Vec<PendingAppend> {
         std::mem::take(&mut self.lock().events)
     }
 
-    /// Waits for the writer's next batch.
+    /// Waits for work and returns the writer's next batch.
     pub(super) fn next_batch(&self) -> Batch {
         let mut queue = self.lock();
         loop {
             let due = queue.cursors_moved.map(|moved| moved + CURSOR_DELAY);
-            // A commit of events saves the cursors at no extra cost.
+            // If events are waiting, their commit saves the cursors at no extra cost.
             let save_cursors = due.is_some_and(|due| !queue.events.is_empty() || Instant::now() >= due);
             if !queue.events.is_empty() || queue.closing || save_cursors {
                 drop(queue);
@@ -134,9 +135,9 @@ impl CommitQueue {
         }
     }
 
-    /// Yields the processor to runnable sender tasks until enough events have arrived, or several yields in a row have brought no
-    /// event. An immediate sync would take the processor away from these tasks. Without such tasks, every yield returns at once,
-    /// so this is not a timer.
+    /// Yields the processor to runnable sender tasks until the batch is full or several consecutive yields have brought no
+    /// event. An immediate sync would take the processor away from these tasks. If there are no such tasks, every yield returns
+    /// at once, so this wait is not a timer.
     fn wait_for_senders(&self) -> MutexGuard<'_, QueueState> {
         let (mut queue, mut idle_yields) = (self.lock(), 0);
         for _ in 0..MAX_YIELDS {
@@ -172,22 +173,23 @@ impl QueueState {
         }
     }
 
-    /// Returns true if `len` more bytes may wait. An empty queue accepts an event of any size.
+    /// Returns true if the queue has room for `len` more bytes. An empty queue accepts an event of any size.
     fn fits(&self, len: u64) -> bool {
         self.bytes == 0 || self.bytes + len as usize <= MAX_QUEUED_BYTES
     }
 }
 
-/// Maximum number of bytes that wait for the writer. Events beyond it are rejected as `overloaded`.
+/// Maximum size of the queue in bytes. The queue rejects events beyond this limit as `overloaded`.
 pub const MAX_QUEUED_BYTES: usize = 256 << 20;
-/// Maximum time that a moved cursor waits for a commit of events. Then a commit without events saves the cursor.
+/// Maximum time that a moved cursor waits for a commit of events. After this time, the writer saves the cursor in a commit
+/// without events.
 pub const CURSOR_DELAY: Duration = Duration::from_millis(500);
-/// Maximum number of yields before a batch.
+/// Maximum number of yields before each batch.
 const MAX_YIELDS: usize = 64;
-/// Maximum number of yields in a row without a new event. One yield is too few: this processor may have no other task, while
-/// another processor brings the next event within a few microseconds.
+/// Maximum number of consecutive yields without a new event. One yield is not enough: even if this processor has no other task,
+/// a task on another processor may add an event within a few microseconds.
 const MAX_IDLE_YIELDS: usize = 4;
-/// Number of events that fill a batch. Beyond it, more events hardly reduce the fixed cost of a commit per event.
+/// Number of events that fill a batch. Larger batches hardly reduce a commit's cost per event.
 const FULL_BATCH: usize = 64;
 
 #[cfg(test)]
@@ -197,7 +199,7 @@ mod tests {
     #[test]
     fn only_an_empty_queue_accepts_events_beyond_its_limit() {
         let mut queue = QueueState::default();
-        assert!(queue.fits(MAX_QUEUED_BYTES as u64 + 1), "an event above the limit is accepted alone");
+        assert!(queue.fits(MAX_QUEUED_BYTES as u64 + 1), "an empty queue accepts an event above the limit");
         queue.bytes = 1;
         assert!(queue.fits(MAX_QUEUED_BYTES as u64 - 1));
         assert!(!queue.fits(MAX_QUEUED_BYTES as u64));

@@ -6,16 +6,17 @@ use super::POISON;
 use super::errors::AppendError;
 use crate::event::Position;
 
-/// Callback for the result of an append. Runs once, on a thread of the journal or in its [`CompletionRunner`]. Must not block.
+/// Callback for the result of an append. Runs once, on a journal thread or in the journal's [`CompletionRunner`]. Must not
+/// block.
 pub type Completion = Box<dyn FnOnce(Result<Position, AppendError>) + Send>;
 
-/// Callback that runs after every commit until it returns false.
+/// Callback that runs after every commit until the callback returns false.
 pub type CommitWatcher = Box<dyn Fn() -> bool + Send + Sync>;
 
 /// Function that runs the completions of one commit.
 pub type CompletionBatch = Box<dyn FnOnce() + Send>;
 
-/// Function that takes a [`CompletionBatch`] to run it elsewhere soon, or returns the batch if this is impossible.
+/// Function that passes a [`CompletionBatch`] to another task or thread, or returns the batch if that is impossible.
 pub type CompletionRunner = Box<dyn Fn(CompletionBatch) -> Result<(), CompletionBatch> + Send + Sync>;
 
 /// Watchers of commits, and the runner of completions.
@@ -35,7 +36,7 @@ impl CommitListeners {
         drop(self.runner.set(runner));
     }
 
-    /// Passes completions to the runner, or runs them here if there is none.
+    /// Passes completions to the runner. If no runner accepts them, runs them on the current thread.
     pub(super) fn complete(&self, batch: CompletionBatch) {
         let accepted = match self.runner.get() {
             Some(runner) => runner(batch),
@@ -46,7 +47,7 @@ impl CommitListeners {
         }
     }
 
-    /// Calls all watchers and removes those that return false.
+    /// Calls all watchers and removes each watcher that returns false.
     pub(super) fn notify_watchers(&self) {
         self.watchers.lock().expect(POISON).retain(|watcher| watcher());
     }

@@ -1,8 +1,8 @@
 //! Reads the content of a journal's directory without changing it.
 //!
-//! The durable watermark is the highest sequence for which the name, a commit or the summary file of a segment proves that all
-//! events below it were on disk. Damage below the watermark is corruption. Readable events above it are unconfirmed, because they
-//! may be in the page cache only.
+//! The durable watermark is the highest sequence for which a file name, a commit or a summary file proves that all earlier
+//! events were on disk. Damage below the watermark is corruption. Readable events at and above the watermark are unconfirmed,
+//! because these events may exist only in the page cache.
 
 use std::io;
 use std::ops::Range;
@@ -20,15 +20,15 @@ use crate::event_key::EventKey;
 
 /// Content of a journal's directory.
 pub(super) struct DirectoryScan {
-    /// All segments that were written to, oldest first.
+    /// Segments that have been written at least once, oldest first.
     pub(super) segments: Vec<ScannedSegment>,
-    /// Segments that were never written to.
+    /// Names of segments that have never been written.
     pub(super) unused: Vec<SegmentName>,
     pub(super) durable_watermark: u64,
-    /// Unconfirmed events, without a gap: index of the segment, and the frame.
+    /// Unconfirmed events up to the first gap, each as the index of its segment and its frame.
     pub(super) unconfirmed: Vec<(usize, ScannedFrame)>,
-    /// Newest snapshot of the cursors; `None` if there is no segment. Every segment starts with a snapshot, so in a journal with
-    /// segments `None` means that all snapshots are lost.
+    /// Newest snapshot of the cursors; `None` if there is no segment or all snapshots are lost. Every segment starts with a
+    /// snapshot.
     pub(super) cursors: Option<Vec<(Arc<str>, u64)>>,
 }
 
@@ -39,16 +39,16 @@ pub(super) struct ScannedSegment {
     pub(super) file: Arc<dyn DiskFile>,
     /// Size of the file in bytes.
     pub(super) size: u64,
-    /// True if the file starts with its header.
+    /// True if the file starts with the valid header of this segment.
     pub(super) has_header: bool,
-    /// Sequence from which on newer segments supersede this one.
+    /// First sequence at which a newer segment supersedes this one.
     pub(super) superseded_from: u64,
-    /// True if no segment between this one and the next has been deleted. The events of this segment then reach up to
-    /// `superseded_from`.
+    /// True if no segment between this segment and the next one has been deleted. In that case, the events of this segment end
+    /// before `superseded_from`.
     pub(super) is_followed: bool,
-    /// Content of the summary file if the segment is sealed.
+    /// Content of the summary file; `None` if the segment is not sealed.
     pub(super) summary: Option<SegmentSummary>,
-    /// Frames of the segment; empty until they are read.
+    /// Frames of the segment; empty until [`DirectoryScan`] reads them.
     pub(super) frames: SegmentFrames,
 }
 
@@ -56,13 +56,13 @@ pub(super) struct ScannedSegment {
 #[derive(Default)]
 pub(super) struct SegmentFrames {
     pub(super) events: Vec<ScannedFrame>,
-    /// Highest durable watermark that a commit records.
+    /// Highest durable watermark in any commit frame.
     watermark: u64,
     /// Last snapshot of the cursors.
     cursors: Option<Vec<(Arc<str>, u64)>>,
     /// Damaged ranges, each with the header of the next valid frame.
     damage: Vec<(Range<u64>, FrameHeader)>,
-    /// Sequence after the last event that the commits announce.
+    /// Sequence after the last event that an event frame contains or a commit frame announces.
     announced_end: u64,
 }
 
@@ -70,13 +70,13 @@ pub(super) struct SegmentFrames {
 pub(super) struct ScannedFrame {
     pub(super) offset: u64,
     pub(super) header: FrameHeader,
-    /// `None` if a later version wrote the frame.
+    /// Decoded fields; `None` if a later version wrote the frame.
     pub(super) facts: Option<FrameFacts>,
 }
 
 impl DirectoryScan {
-    /// Reads the headers of all segments and the frames of unsealed segments. Also reads frames of sealed segments, newest first,
-    /// until a snapshot of the cursors is found.
+    /// Reads the headers of all segments and the frames of unsealed segments. Also reads the frames of sealed segments, newest
+    /// first, until it finds a snapshot of the cursors.
     pub(super) fn read(disk: &dyn Disk) -> io::Result<DirectoryScan> {
         let (mut segments, unused) = open_segments(disk)?;
         find_superseded(&mut segments);
@@ -101,7 +101,8 @@ impl DirectoryScan {
         self.durable_watermark + self.unconfirmed.len() as u64
     }
 
-    /// Returns the summary of a sealed segment from its file, or computes it from the frames of the events below `limit`.
+    /// Returns the summary of a segment. For a sealed segment, returns the content of the summary file. For an unsealed
+    /// segment, computes the summary from the events below `limit`.
     pub(super) fn summary(&self, index: usize, limit: u64) -> SegmentSummary {
         let segment = &self.segments[index];
         if let Some(summary) = &segment.summary {
@@ -116,7 +117,7 @@ impl DirectoryScan {
         summary
     }
 
-    /// Reads the frames of a sealed segment. The frames of unsealed segments have been read already.
+    /// Reads the frames of a sealed segment. [`DirectoryScan::read`] has already read the frames of unsealed segments.
     pub(super) fn read_frames(&mut self, index: usize) -> io::Result<()> {
         let segment = &mut self.segments[index];
         if segment.summary.is_some() && segment.frames.events.is_empty() {
@@ -125,7 +126,7 @@ impl DirectoryScan {
         Ok(())
     }
 
-    /// Drops the frames of a sealed segment, so that a scan of a large journal needs memory for one segment only.
+    /// Drops the frames of a sealed segment, so that a scan of a large journal needs memory for only one segment.
     pub(super) fn drop_frames(&mut self, index: usize) {
         let segment = &mut self.segments[index];
         if segment.summary.is_some() {
@@ -144,8 +145,8 @@ impl ScannedSegment {
     /// Returns the damaged ranges below `watermark`.
     pub(super) fn corruption(&self, watermark: u64) -> Vec<Range<u64>> {
         let below = watermark.min(self.expected_end());
-        // A commit is written only after all bytes before it have been synced, so damage before a commit frame is corruption.
-        // Frames of other kinds may be part of a torn commit.
+        // The writer starts a commit only after it has synced all earlier bytes, so damage before a commit frame is corruption.
+        // Damage before a frame of another kind may be part of a torn commit.
         let is_corruption = |next: &FrameHeader| next.kind == FrameKind::Commit || next.seq < below;
         let damage = self.frames.damage.iter().filter(|(_, next)| is_corruption(next)).map(|(range, _)| range.clone());
         let mut corruption: Vec<_> = damage.collect();
@@ -172,8 +173,8 @@ impl ScannedSegment {
             summary.end = frame.offset + frame.padded_len();
         }
         if summary.next_seq < below {
-            // The end of the segment is corrupted. It must not be truncated as unused space. The age of its events is unknown, so
-            // the segment stays until its space is needed.
+            // The end of the segment is corrupted. Do not truncate this end as unused space. The age of the lost events is
+            // unknown, so retain the segment until its space is needed.
             summary.end = self.size;
             summary.newest = UnixMillis(u64::MAX);
             summary.next_seq = below;
@@ -234,19 +235,19 @@ impl SegmentFrames {
 }
 
 impl ScannedFrame {
-    /// Returns the key of the event, if it has one.
+    /// Returns the event's key and its entry; `None` if the event has no key.
     pub(super) fn key(&self) -> Option<(EventKey, SeenKey)> {
         let facts = self.facts.as_ref()?;
         Some((facts.key?, SeenKey { first_seen: facts.received_at, seq: self.header.seq }))
     }
 
-    /// Returns the bytes that the frame occupies.
+    /// Returns the number of bytes that the frame occupies, including padding.
     pub(super) fn padded_len(&self) -> u64 {
         frame::padded(self.header.len) as u64
     }
 }
 
-/// Opens all segments. Returns only the names of segments that were never written to.
+/// Opens all segments. For segments that have never been written, returns only the names.
 fn open_segments(disk: &dyn Disk) -> io::Result<(Vec<ScannedSegment>, Vec<SegmentName>)> {
     let (mut segments, mut unused) = (Vec::new(), Vec::new());
     for (name, size) in segment_file::list(disk)? {
@@ -276,7 +277,7 @@ fn find_superseded(segments: &mut [ScannedSegment]) {
     }
 }
 
-/// Moves the events above the watermark out of the segments, up to the first gap.
+/// Removes the events at and above the watermark from the segments, and returns these events up to the first gap.
 fn take_unconfirmed(segments: &mut [ScannedSegment], watermark: u64) -> Vec<(usize, ScannedFrame)> {
     let mut unconfirmed: Vec<(usize, ScannedFrame)> = Vec::new();
     for (index, segment) in segments.iter_mut().enumerate() {

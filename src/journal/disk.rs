@@ -1,8 +1,9 @@
 //! File access of the journal. Every read and write uses the [`Disk`] and [`DiskFile`] traits, so a test can hold, fail or lose
-//! any single step. [`LocalDisk`] implements them for a real directory. Knows nothing of segments or frames.
+//! any single step. [`LocalDisk`] implements these traits for a real directory. This module does not depend on segments or
+//! frames.
 //!
-//! File names are plain names inside one directory. A file is synced through the descriptor that wrote it. A name survives a
-//! power cut only after [`Disk::sync_dir`].
+//! File names are plain names inside one directory. The journal syncs a file through the descriptor with which it wrote the
+//! file. A name survives a power cut only after [`Disk::sync_dir`].
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
@@ -13,21 +14,21 @@ use std::time::Duration;
 
 use rustix::fs::{Advice, FallocateFlags, FlockOperation};
 
-/// One directory that holds a journal.
+/// Directory that contains a journal.
 pub trait Disk: Send + Sync {
-    /// Opens `name` for writing, creating it if missing, and locks it until the returned file is dropped. Fails with
+    /// Opens or creates `name` for writing, and holds the file's lock until the returned file is dropped. Fails with
     /// [`io::ErrorKind::WouldBlock`] while another process holds the lock.
     fn lock(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
     /// Creates `name` with `size` preallocated bytes, all zero. Fails if the file exists.
     fn create(&self, name: &str, size: u64) -> io::Result<Arc<dyn DiskFile>>;
-    /// Renames an existing file and opens it for writing with at least `size` bytes allocated. The old bytes remain, so
-    /// overwriting them needs no new blocks. After an error the file may have either name.
+    /// Renames an existing file and opens it for writing with at least `size` allocated bytes. The old bytes remain, so that
+    /// overwriting them needs no new blocks. If this function fails, the file may have either name.
     fn recycle(&self, from: &str, to: &str, size: u64) -> io::Result<Arc<dyn DiskFile>>;
     /// Opens an existing file for reading.
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
-    /// Truncates a file that is no longer written to `size` bytes.
+    /// Truncates a file to `size` bytes. No thread may still be writing to the file.
     fn truncate(&self, name: &str, size: u64) -> io::Result<()>;
-    /// Renames a file, replacing `to`.
+    /// Renames a file. Replaces `to` if it exists.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Deletes a file.
     fn remove(&self, name: &str) -> io::Result<()>;
@@ -39,27 +40,27 @@ pub trait Disk: Send + Sync {
     fn is_locked(&self, name: &str) -> io::Result<bool>;
 }
 
-/// One open file.
+/// Open file.
 pub trait DiskFile: Send + Sync {
     /// Writes all of `bytes` at `offset`.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
-    /// Reads up to `buffer.len()` bytes from `offset`; fewer only at the end of the file.
+    /// Reads `buffer.len()` bytes at `offset`, or fewer at the end of the file. Returns the number of bytes read.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
-    /// Syncs all bytes that were written through this file to the medium (fdatasync).
+    /// Makes all bytes that were written through this file durable (fdatasync).
     fn sync(&self) -> io::Result<()>;
     /// Returns the file's size in bytes.
     fn size(&self) -> io::Result<u64>;
-    /// Tells the kernel that it may drop the pages of this file from the page cache, because no read will follow soon.
+    /// Advises the kernel to drop the pages of this file from the page cache, because no read will follow soon.
     fn drop_from_page_cache(&self) {}
 }
 
-/// A directory on a local file system. Creates directories with mode 0700 and files with mode 0600.
+/// Directory on a local file system. Creates directories with mode 0700 and files with mode 0600.
 pub struct LocalDisk {
     dir: PathBuf,
 }
 
 impl LocalDisk {
-    /// Opens `dir`, creating it and its parents if missing.
+    /// Opens `dir`. Creates the directory and its parents if they are missing.
     pub fn create(dir: &Path) -> io::Result<LocalDisk> {
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         Ok(LocalDisk { dir: dir.to_owned() })
@@ -79,7 +80,7 @@ impl LocalDisk {
 impl Disk for LocalDisk {
     fn lock(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(self.path(name))?;
-        // `is_locked` in another process holds the lock for a moment.
+        // Retry, because `is_locked` in another process may hold the lock for a moment.
         for _ in 0..LOCK_TRIES {
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(Arc::new(LocalFile(file))),
@@ -101,7 +102,7 @@ impl Disk for LocalDisk {
 
     fn recycle(&self, from: &str, to: &str, size: u64) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).open(self.path(from))?;
-        // The rename is the first step, so that every later attempt to open the old name fails.
+        // Rename the file first, so that every later attempt to open the old name fails.
         std::fs::rename(self.path(from), self.path(to))?;
         preallocate(&file, file.metadata()?.len(), size)?;
         Ok(Arc::new(LocalFile(file)))
@@ -178,13 +179,13 @@ impl DiskFile for LocalFile {
     }
 
     fn drop_from_page_cache(&self) {
-        // A hint only. If the kernel ignores it, the pages stay cached.
+        // This call is only a hint. If the kernel ignores the hint, the pages stay cached.
         let _ = rustix::fs::fadvise(&self.0, 0, None, Advice::DontNeed);
     }
 }
 
-/// Returns the name of the file system that holds `dir`, and true if it is known to honour a sync. Only ext4 and XFS were
-/// studied; see `docs/durability.md`.
+/// Returns the name of the file system that contains `dir`, and true if that file system is known to honour syncs. Only ext4
+/// and XFS were studied; see `docs/durability.md`.
 pub fn file_system(dir: &Path) -> io::Result<(String, bool)> {
     let magic = rustix::fs::statfs(dir)?.f_type as u32;
     Ok(match magic {
@@ -199,7 +200,7 @@ pub fn file_system(dir: &Path) -> io::Result<(String, bool)> {
     })
 }
 
-/// Writes a file under a temporary name, syncs it and renames it, so that `name` never belongs to an incomplete file.
+/// Writes a file under a temporary name, syncs the file and renames it, so that `name` never refers to an incomplete file.
 pub(super) fn write_atomically(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temporary = format!("{name}{TEMPORARY_EXT}");
     match disk.remove(&temporary) {
@@ -212,13 +213,14 @@ pub(super) fn write_atomically(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io:
     disk.rename(&temporary, name)
 }
 
-/// Returns true if the disk or the user's quota is used up.
+/// Returns true if the error means that the disk or the user's quota is full.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Allocates real blocks, so that a commit cannot run into a full disk. If the file system cannot allocate, writes zeroes
-/// instead, but only after the first `len` bytes, because a reader may still need those.
+/// Allocates real blocks for `size` bytes, so that no commit can fail because the disk is full. If the file system cannot
+/// allocate blocks, writes zeroes after the first `len` bytes instead. The first `len` bytes stay unchanged, because a reader
+/// may still need them.
 fn preallocate(file: &File, len: u64, size: u64) -> io::Result<()> {
     match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => fill_with_zeroes(file, len, size),
@@ -228,7 +230,7 @@ fn preallocate(file: &File, len: u64, size: u64) -> io::Result<()> {
 
 fn fill_with_zeroes(file: &File, mut offset: u64, size: u64) -> io::Result<()> {
     static WARNED: std::sync::Once = std::sync::Once::new();
-    WARNED.call_once(|| tracing::warn!("this file system cannot preallocate space; new segments are filled with zeroes"));
+    WARNED.call_once(|| tracing::warn!("this file system cannot preallocate space; hookhold fills new segments with zeroes"));
     let zeroes = vec![0; ZERO_CHUNK];
     while offset < size {
         let step = zeroes.len().min((size - offset) as usize);

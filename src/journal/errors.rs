@@ -2,13 +2,13 @@
 
 use std::io;
 
-/// Reason why an append was rejected. The journal stores nothing of the event and does not call its completion.
+/// Reason why the journal rejected an append. The journal neither stores the event nor calls its completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendRejected {
-    /// `max_size` or the disk is used up.
+    /// The journal has reached `max_size`, or the disk is full.
     #[error("the journal is full")]
     Full,
-    /// The event's topic pins `max_backlog` bytes.
+    /// The event's topic would pin more than `max_backlog` bytes.
     #[error("the topic's backlog is full")]
     TopicFull,
     /// The queue for the writer would exceed [`MAX_QUEUED_BYTES`](super::MAX_QUEUED_BYTES).
@@ -22,13 +22,13 @@ pub enum AppendRejected {
     Failed,
 }
 
-/// Reason why an accepted event is not known to be stored.
+/// Reason why an accepted event was not stored, or may not have been stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
     /// The journal had no room. The event is not stored.
     #[error("the journal is full")]
     Full,
-    /// The write failed. The event is not stored, and its segment is abandoned.
+    /// The write failed. The event is not stored, and the writer abandons the segment.
     #[error("the write failed")]
     Write,
     /// The sync failed. Only recovery can decide whether the event is stored.
@@ -40,18 +40,18 @@ pub enum AppendError {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has the journal open for writing.
-    #[error("another hookhold is using this journal; stop it first")]
+    #[error("another hookhold is using this journal; stop that process first")]
     Locked,
     /// The disk has no room for the copy of the unconfirmed events or for a small first segment.
-    #[error("the journal cannot open without {bytes} free bytes on its disk; free some disk space")]
+    #[error("the journal needs {bytes} free bytes on its disk to open; free some disk space")]
     NoRoom {
-        /// Bytes that the start must write.
+        /// Number of bytes that the opening must write.
         bytes: u64,
     },
     /// A file could not be read or written.
     #[error("{what}")]
     Io {
-        /// The failed step, with the name of the file.
+        /// Description of the failed step, with the name of the file.
         what: String,
         /// The cause.
         #[source]
@@ -59,12 +59,12 @@ pub enum OpenError {
     },
 }
 
-/// Adds the failed step to an I/O error.
+/// Adds a description of the failed step to an I/O error.
 pub(super) fn context<T>(result: io::Result<T>, what: impl FnOnce() -> String) -> Result<T, OpenError> {
     result.map_err(|source| OpenError::Io { what: what(), source })
 }
 
-/// Adds the name of the file to an I/O error. The kind of the error stays the same.
+/// Adds the name of the file to an I/O error. Preserves the kind of the error.
 pub(super) fn in_file<T>(result: io::Result<T>, file: impl FnOnce() -> String) -> io::Result<T> {
     result.map_err(|source| io::Error::new(source.kind(), format!("{}: {source}", file())))
 }

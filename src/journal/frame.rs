@@ -1,4 +1,4 @@
-//! Encodes and decodes one frame. All functions are pure: they use no files and no clock.
+//! Encodes and decodes single frames. All functions are pure: they access neither files nor a clock.
 //!
 //! ```text
 //! 0    4    8        16       24   25    26        27     28  32           len
@@ -7,9 +7,10 @@
 //! +----+----+--------+--------+----+-----+---------+------+---+--------------+
 //! ```
 //!
-//! All numbers are little-endian. `crc` is the CRC-32C of bytes 24..len, followed by log id, sequence and the id of the segment
-//! that holds the frame. In this order the sender's task computes most of the checksum, and the writer adds only the last 24
-//! bytes. A frame in the wrong file never passes, nor does a frame that an earlier segment left in the same file.
+//! All numbers are little-endian. `crc` is the CRC-32C of bytes 24..len, the log id, the sequence and the id of the segment
+//! that contains the frame, in this order. The sender's task can therefore compute most of the checksum, and the writer adds
+//! only the last 24 bytes. Because of the segment id, the checksum is invalid for a frame in the wrong file and for a frame
+//! that an earlier segment left in the same file.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use crate::clock::UnixMillis;
 use crate::event::{Event, EventParts, EventRequest, Integrity, LogId};
 use crate::event_key::EventKey;
 
-/// Kind of a frame, with its code on disk.
+/// Kind of a frame, with its number on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FrameKind {
     Event = 1,
@@ -31,14 +32,14 @@ pub(super) enum FrameKind {
     Cursors = 3,
 }
 
-/// Header of a frame that is valid, or about to be written.
+/// Decoded header of a frame.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FrameHeader {
     /// Length in bytes, without padding.
     pub(super) len: usize,
     /// Log id under which the frame was first written.
     pub(super) log: LogId,
-    /// Sequence of the event. In other frames, sequence of the next event.
+    /// Sequence of the event. In a frame of another kind, the sequence of the next event.
     pub(super) seq: u64,
     pub(super) kind: FrameKind,
 }
@@ -50,26 +51,26 @@ pub(super) struct CommitFrame {
     pub(super) watermark: u64,
     /// Number of events in this commit.
     pub(super) count: u32,
-    /// Bytes of this commit, this frame and all padding included.
+    /// Size of this commit in bytes, including this frame and the padding of all frames.
     pub(super) length: u64,
 }
 
 /// Fields of an event that the journal itself needs.
 pub(super) struct FrameFacts {
-    /// Arrival of the event: the first-seen time of its key.
+    /// Arrival time of the event, which is also the first-seen time of its key.
     pub(super) received_at: UnixMillis,
     pub(super) key: Option<EventKey>,
     pub(super) topic: Arc<str>,
 }
 
-/// A frame that lacks only sequence, log id and checksum.
+/// Encoded frame without its sequence, log id and checksum.
 pub(super) struct FrameDraft {
     bytes: Vec<u8>,
     payload_crc: u32,
 }
 
 impl FrameDraft {
-    /// Encodes an event. All expensive work happens here, in the sender's task.
+    /// Encodes an event. This function runs in the sender's task and does all the expensive work.
     pub(super) fn event(event: &Event) -> FrameDraft {
         let mut out = start_frame(FrameKind::Event, FRAME_HEADER_LEN + event_len(event));
         out.0[25] = u8::from(event.dedupe_key().is_some()) | (u8::from(event.occurred_at().is_some()) << 1);
@@ -119,7 +120,7 @@ impl FrameDraft {
         finish_frame(out)
     }
 
-    /// Returns the bytes that the frame will occupy.
+    /// Returns the number of bytes that the frame will occupy, including padding.
     pub(super) fn padded_len(&self) -> usize {
         padded(self.bytes.len())
     }
@@ -133,12 +134,13 @@ impl FrameDraft {
     }
 }
 
-/// Returns `len` with padding.
+/// Returns `len` rounded up to the alignment of frames.
 pub(super) fn padded(len: usize) -> usize {
     len.next_multiple_of(FRAME_ALIGN)
 }
 
-/// Parses a frame header; `None` if `bytes` cannot start a frame of at most `room` bytes. Does not verify the checksum.
+/// Parses a frame header; `None` if `bytes` cannot be the start of a frame of at most `room` bytes. Does not verify the
+/// checksum.
 pub(super) fn parse_header(bytes: &[u8], room: u64) -> Option<FrameHeader> {
     let len = u32_at(bytes, 0)? as usize;
     let kind = match bytes.get(24)? {
@@ -152,17 +154,17 @@ pub(super) fn parse_header(bytes: &[u8], room: u64) -> Option<FrameHeader> {
     fits.then_some(FrameHeader { len, log: LogId(u64_at(bytes, 8)?), seq: u64_at(bytes, 16)?, kind })
 }
 
-/// Returns true if `frame` has a valid checksum for this segment. `frame` must be exactly as long as its header states.
+/// Returns true if `frame` has a valid checksum for this segment. `frame` must have exactly the length that its header states.
 pub(super) fn is_valid(frame: &[u8], segment: u64) -> bool {
     frame.len() >= FRAME_HEADER_LEN && matches_checksum(frame, crc32c::crc32c(&frame[24..]), segment)
 }
 
-/// Returns true if `header` contains the checksum that follows from `payload_crc`, the checksum of all bytes from 24 on.
+/// Returns true if the checksum in `header` is valid for this segment. `payload_crc` is the checksum of bytes 24..len.
 pub(super) fn matches_checksum(header: &[u8], payload_crc: u32, segment: u64) -> bool {
     header.len() >= FRAME_HEADER_LEN && u32_at(header, 4) == Some(bind_crc(payload_crc, &header[8..24], segment))
 }
 
-/// Appends a copy of a valid frame, bound to another segment. Log id and sequence stay the same.
+/// Appends a copy of a valid frame for another segment. The copy has the same log id and sequence.
 pub(super) fn copy_into(frame: &[u8], out: &mut Vec<u8>, header: &FrameHeader, segment: u64) {
     let start = out.len();
     out.extend_from_slice(frame);
@@ -170,7 +172,7 @@ pub(super) fn copy_into(frame: &[u8], out: &mut Vec<u8>, header: &FrameHeader, s
     out.resize(start + padded(frame.len()), 0);
 }
 
-/// Decodes the [`FrameFacts`] of a valid event frame; `None` if a later version wrote it.
+/// Decodes the [`FrameFacts`] of a valid event frame; `None` if a later version wrote the frame.
 pub(super) fn decode_facts(frame: &[u8]) -> Option<FrameFacts> {
     let mut input = PayloadReader { bytes: frame, at: FRAME_HEADER_LEN };
     let received_at = UnixMillis(input.u64()?);
@@ -179,7 +181,7 @@ pub(super) fn decode_facts(frame: &[u8]) -> Option<FrameFacts> {
     Some(FrameFacts { received_at, key, topic: input.text()?.into() })
 }
 
-/// Decodes a valid event frame; `None` if a later version wrote it.
+/// Decodes a valid event frame; `None` if a later version wrote the frame.
 pub(super) fn decode_event(frame: &[u8]) -> Option<Event> {
     let FrameFacts { received_at, key, topic } = decode_facts(frame)?;
     let mut input = PayloadReader { bytes: frame, at: FRAME_HEADER_LEN + 24 + 4 + topic.len() };
@@ -245,7 +247,8 @@ fn bind_crc(payload_crc: u32, log_and_seq: &[u8], segment: u64) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c_append(payload_crc, log_and_seq), &segment.to_le_bytes())
 }
 
-/// Returns an upper bound of an event's payload in bytes. It is tight, so that one allocation suffices and wastes little.
+/// Returns a tight upper bound of an event's payload size in bytes, so that one allocation is sufficient and wastes little
+/// memory.
 fn event_len(event: &Event) -> usize {
     let len = |text: Option<&str>| text.map_or(0, str::len);
     let texts = event.topic().len() + event.source().len() + event.type_prefix().len() + event.auth().len();
@@ -262,7 +265,7 @@ pub(super) const FRAME_ALIGN: usize = 8;
 pub(super) const FRAME_HEADER_LEN: usize = 32;
 /// Length of a commit frame in bytes.
 pub(super) const COMMIT_LEN: usize = FRAME_HEADER_LEN + 20;
-/// Bytes of an event's payload without text, headers and body: two times, the key, and thirteen lengths.
+/// Size in bytes of an event's payload without text, headers and body: two timestamps, the key, and thirteen lengths.
 const FIXED_LEN: usize = 8 + 16 + 8 + 13 * 4;
-/// Length of the longest address with its port.
+/// Length of the longest socket address as text.
 const REMOTE_LEN: usize = "[ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255%4294967295]:65535".len();

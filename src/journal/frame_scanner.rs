@@ -1,4 +1,4 @@
-//! Finds the valid frames of one segment, in order, even if parts of the file are damaged. Does not decode them.
+//! Finds the valid frames of one segment, in order, even if parts of the file are damaged. Does not decode the frames.
 
 use std::io;
 use std::ops::Range;
@@ -11,15 +11,15 @@ use super::frame::{self, FRAME_ALIGN, FRAME_HEADER_LEN, FrameHeader};
 /// Result of [`FrameScanner::step`].
 #[derive(Debug)]
 pub(super) enum ScanStep {
-    /// A valid frame; [`FrameScanner::frame`] returns its bytes.
+    /// Header of a valid frame. [`FrameScanner::frame`] returns the bytes of the frame.
     Frame(FrameHeader),
-    /// Bytes that belong to no valid frame. The next step returns the valid frame after them.
+    /// Range of bytes that are not part of a valid frame. The next step returns the valid frame after this range.
     Damage(Range<u64>),
-    /// No valid frame follows from this offset on.
+    /// Offset after which there is no further valid frame.
     End(u64),
 }
 
-/// Walks the valid frames of one segment in order.
+/// Scanner that finds the valid frames of one segment in order.
 pub(super) struct FrameScanner {
     file: Arc<dyn DiskFile>,
     segment: u64,
@@ -28,12 +28,12 @@ pub(super) struct FrameScanner {
     frame: Range<usize>,
     buffer: Vec<u8>,
     buffer_at: u64,
-    /// Checksums of the file, used after damage.
+    /// Checksums of the file; `None` until the scanner finds damage.
     checksum: Option<Checksum>,
 }
 
 impl FrameScanner {
-    /// Starts at offset `at` of the segment with this id and reads no further than `limit`.
+    /// Creates a scanner that starts at offset `at` of the segment with this id and does not read beyond `limit`.
     pub(super) fn new(file: Arc<dyn DiskFile>, segment: u64, at: u64, limit: u64) -> FrameScanner {
         FrameScanner { file, segment, limit, at, frame: 0..0, buffer: Vec::new(), buffer_at: 0, checksum: None }
     }
@@ -43,7 +43,7 @@ impl FrameScanner {
         self.limit = limit;
     }
 
-    /// Discards the bytes that were read ahead, which are out of date if another process has written to the file.
+    /// Discards the buffered bytes and checksums, which are outdated if another process has written to the file.
     pub(super) fn refresh(&mut self) {
         self.buffer.clear();
         self.checksum = None;
@@ -59,8 +59,8 @@ impl FrameScanner {
         &self.buffer[self.frame.clone()]
     }
 
-    /// Finds the next valid frame for which `accepts` returns true. Bytes before this frame are damage. Without such a frame, the
-    /// segment has ended.
+    /// Finds the next valid frame for which `accepts` returns true. Reports any bytes before this frame as damage. If there is
+    /// no such frame, reports the end of the segment.
     pub(super) fn step(&mut self, accepts: impl Fn(&FrameHeader) -> bool) -> io::Result<ScanStep> {
         let start = self.at;
         let mut at = start;
@@ -89,7 +89,8 @@ impl FrameScanner {
         Ok(frame::is_valid(self.frame(), self.segment).then_some(header))
     }
 
-    /// Checks a candidate without reading the whole length in its header, because damage may cause very many candidates.
+    /// Verifies the checksum of a candidate without reading the whole frame that its header announces, because damage may cause
+    /// a very large number of candidates.
     fn is_likely(&mut self, at: u64, accepts: &impl Fn(&FrameHeader) -> bool) -> io::Result<bool> {
         let Some(header) = self.header_at(at, accepts)? else { return Ok(false) };
         if !self.checksum.as_ref().is_some_and(|checksum| checksum.reaches(at)) {
@@ -105,14 +106,14 @@ impl FrameScanner {
         Ok(frame::parse_header(self.buffered(at, FRAME_HEADER_LEN), self.limit - at).filter(accepts))
     }
 
-    /// Buffers `len` bytes from `at` on; fewer only at the end of the file.
+    /// Buffers `len` bytes at offset `at`, or fewer at the end of the file.
     fn fill(&mut self, at: u64, len: usize) -> io::Result<()> {
         let end = (at + len as u64).min(self.limit);
         if at >= self.buffer_at && end <= self.buffer_at + self.buffer.len() as u64 {
             return Ok(());
         }
         self.buffer.resize((len.max(CHUNK) as u64).min(self.limit.saturating_sub(at)) as usize, 0);
-        // The buffer is empty during the read, so that the next call reads again if this read fails.
+        // Leave the buffer empty during the read, so that the next call reads again if this read fails.
         let mut buffer = std::mem::take(&mut self.buffer);
         let read = self.file.read_at(&mut buffer, at)?;
         buffer.truncate(read);

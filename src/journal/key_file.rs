@@ -1,4 +1,4 @@
-//! Key file of one sealed segment. The entries stay on disk, and a small filter is in memory.
+//! Key file of one sealed segment. The entries stay on disk, and memory contains only a small filter.
 //!
 //! ```text
 //! .keys   0       8    12   16         24     32        40      48
@@ -8,7 +8,7 @@
 //!         entry: key 16 · first seen 8 · sequence 8 · crc 4, sorted by key    filter: crc 4 · descriptor 20 · fingerprints
 //! ```
 //!
-//! A damaged entry is skipped, and the damage is counted. As a result, a duplicate may be stored, but no event is lost.
+//! Lookups skip damaged entries and count the damage. As a result, the journal may store a duplicate, but loses no event.
 
 use std::io;
 use std::sync::Arc;
@@ -21,16 +21,16 @@ use super::segment_file::SegmentName;
 use crate::clock::UnixMillis;
 use crate::event_key::EventKey;
 
-/// First event of a key.
+/// Stored event of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeenKey {
-    /// Arrival of the stored event.
+    /// Arrival time of the stored event.
     pub first_seen: UnixMillis,
     /// Sequence of the stored event.
     pub seq: u64,
 }
 
-/// Keys with their first events.
+/// Keys, each with its stored event.
 pub(super) type KeyEntries = Vec<(EventKey, SeenKey)>;
 
 /// Key file of a sealed segment.
@@ -38,7 +38,7 @@ pub(super) struct KeyFile {
     pub(super) name: SegmentName,
     /// Number of keys.
     pub(super) count: u64,
-    /// Arrival of the newest event.
+    /// Arrival time of the newest event.
     pub(super) newest: UnixMillis,
     /// Size of the file in bytes.
     pub(super) bytes: u64,
@@ -104,15 +104,17 @@ impl KeyFile {
         self.count > 0
     }
 
-    /// Returns false if the file certainly does not contain the key.
+    /// Returns false only if the file does not contain the key.
     pub(super) fn may_contain(&self, key: &EventKey) -> bool {
         self.has_keys() && self.filter.as_ref().is_none_or(|filter| filter.contains(&short_key(key)))
     }
 
-    /// Searches the entries. Opens the file for each lookup, because most of the many key files are never searched.
+    /// Searches the entries for a key. Opens the file for each lookup, because there are many key files and most of them are
+    /// never searched.
     pub(super) fn find(&self, disk: &dyn Disk, key: &EventKey, damaged: &dyn Fn()) -> io::Result<Option<SeenKey>> {
         let Some(file) = self.reopen(disk)? else { return Ok(None) };
-        // If the size differs, the file on disk was rewritten without the keys of lost events and will soon replace this one.
+        // If the size differs, the background thread has rewritten the file without the keys of lost events and will soon
+        // replace this [`KeyFile`].
         let count = match file.size()? == self.bytes {
             true => self.count,
             false => KeyFile::read(&*file, self.name)?.map_or(0, |rewritten| rewritten.count),
@@ -128,7 +130,7 @@ impl KeyFile {
                     if !self.damage_reported.swap(true, Ordering::Relaxed) {
                         damaged();
                         let file = self.name.key_file();
-                        tracing::error!(file, "a key file is damaged: duplicates of some events will be stored; check the disk");
+                        tracing::error!(file, "a key file is damaged, so hookhold may store duplicates; check the disk");
                     }
                     return find_linearly(&*file, count, key);
                 }
@@ -143,7 +145,7 @@ impl KeyFile {
         (0..self.count).filter_map(|index| read_entry(&*file, index).transpose()).collect()
     }
 
-    /// Opens the file for reading. Returns `None` if the file has been deleted, because its keys have expired.
+    /// Opens the file for reading. Returns `None` if the background thread has deleted the file because its keys have expired.
     fn reopen(&self, disk: &dyn Disk) -> io::Result<Option<Arc<dyn DiskFile>>> {
         match disk.open(&self.name.key_file()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -152,7 +154,7 @@ impl KeyFile {
     }
 }
 
-/// Searches all readable entries, one after the other.
+/// Searches all readable entries one by one.
 fn find_linearly(file: &dyn DiskFile, count: u64, key: &EventKey) -> io::Result<Option<SeenKey>> {
     for index in 0..count {
         if let Some((found, seen)) = read_entry(file, index)?
@@ -183,8 +185,8 @@ fn short_key(key: &EventKey) -> u64 {
     u64::from_le_bytes(key.0[..8].try_into().expect("8 of 16 bytes"))
 }
 
-/// Encodes the filter of these entries. Returns no bytes for few keys, and for two keys that share their first 8 bytes, because
-/// a filter cannot contain both. Lookups then search the entries.
+/// Encodes the filter of these entries. Returns no bytes if there are few keys, or if two keys share their first 8 bytes,
+/// because a filter cannot contain both keys. Lookups then search the entries.
 fn encode_filter(entries: &[(EventKey, SeenKey)]) -> Vec<u8> {
     let keys: Vec<u64> = entries.iter().map(|(key, _)| short_key(key)).collect();
     let is_useful = keys.len() >= FILTER_FROM && keys.is_sorted_by(|a, b| a != b);
@@ -218,5 +220,5 @@ fn decode_filter(bytes: &[u8]) -> Option<BinaryFuse16> {
 const MAGIC: &[u8; 8] = b"hookkeys";
 const HEADER_LEN: usize = 48;
 const ENTRY_LEN: usize = 36;
-/// Minimum number of keys with a filter. With fewer keys, a search of the entries is as fast.
+/// Minimum number of keys for a filter. If there are fewer keys, a search of the entries is just as fast.
 const FILTER_FROM: usize = 64;

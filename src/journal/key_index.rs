@@ -1,7 +1,7 @@
-//! Index of all seen keys. The keys of unsealed segments are in memory, the keys of each sealed segment in a [`KeyFile`]. A key
-//! file remains after the deletion of its segment, until its newest key leaves the dedupe window.
+//! Index of all seen keys. The keys of unsealed segments are in memory. Each sealed segment has its keys in a [`KeyFile`].
+//! After the journal has deleted a segment, the key file remains until its newest key has left the dedupe window.
 //!
-//! Only a key with the same 128 bits is a duplicate. If a key has two entries, the newer one counts.
+//! Two keys are equal only if all 128 bits match. If a key has two entries, lookups return the newer entry.
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
@@ -21,21 +21,21 @@ use crate::event_key::{EventKey, PassThroughHasher};
 /// Result of a lookup that does not read the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemoryLookup {
-    /// The key has been seen with this event.
+    /// Key that has been seen, with its stored event.
     Seen(SeenKey),
-    /// A key file may contain the key; only a lookup on disk can decide.
+    /// Key that a key file may contain, so that a lookup on disk is necessary.
     MaybeOnDisk,
-    /// The key has not been seen.
+    /// Key that has not been seen.
     New,
 }
 
-/// All seen keys.
+/// Index of all seen keys.
 pub(super) struct KeyIndex {
-    /// Dedupe window, milliseconds.
+    /// Dedupe window in milliseconds.
     window_ms: AtomicU64,
     unsealed: Mutex<UnsealedKeys>,
     files: RwLock<Vec<Arc<KeyFile>>>,
-    /// Sequences of events lost to corruption. Entries with these sequences no longer count, in memory and in key files.
+    /// Sequences of events lost to corruption. Lookups ignore entries with these sequences, both in memory and in key files.
     lost: RwLock<Vec<Range<u64>>>,
     /// True while key files may still contain keys of lost events.
     has_stale_files: AtomicBool,
@@ -75,7 +75,7 @@ impl KeyIndex {
         }
     }
 
-    /// Looks a key up without reading the disk. An unsealed key is always newer than any entry in a key file.
+    /// Looks up a key without reading the disk. An entry in memory is always newer than an entry of the same key in a key file.
     pub(super) fn lookup_in_memory(&self, key: &EventKey) -> MemoryLookup {
         if let Some(seen) = self.unsealed.lock().expect(POISON).newest.get(key).copied().filter(|seen| !self.is_lost(seen)) {
             return MemoryLookup::Seen(seen);
@@ -86,12 +86,12 @@ impl KeyIndex {
         }
     }
 
-    /// Returns the number of keys of unsealed segments.
+    /// Returns the number of keys in unsealed segments.
     pub(super) fn in_memory(&self) -> u64 {
         self.unsealed.lock().expect(POISON).newest.len() as u64
     }
 
-    /// Looks a key up in the key files. Reads the disk. Calls `damaged` once for each damaged file.
+    /// Looks up a key in the key files on disk. Calls `damaged` once for each damaged file.
     pub(super) fn lookup(&self, disk: &dyn Disk, key: &EventKey, damaged: &dyn Fn()) -> io::Result<Option<SeenKey>> {
         let candidates: Vec<_> = self.files.read().expect(POISON).iter().filter(|f| f.may_contain(key)).cloned().collect();
         let mut newest: Option<SeenKey> = None;
@@ -102,8 +102,8 @@ impl KeyIndex {
         Ok(newest)
     }
 
-    /// Forgets the keys of events lost to corruption, so that a retry is stored. Every reader that passes the damage calls
-    /// this function.
+    /// Forgets the keys of events lost to corruption, so that retries of these events are stored. Every reader that skips the
+    /// lost events calls this function.
     pub(super) fn forget(&self, sequences: Range<u64>) {
         let mut lost = self.lost.write().expect(POISON);
         if lost.iter().any(|known| known.start <= sequences.start && sequences.end <= known.end) {
@@ -118,7 +118,7 @@ impl KeyIndex {
         self.lost.read().expect(POISON).iter().any(|range| range.contains(&seen.seq))
     }
 
-    /// Returns the key files that still contain keys of lost events, each with the entries to keep.
+    /// Returns the key files that still contain keys of lost events, each with the entries that must remain.
     pub(super) fn stale_files(&self, disk: &dyn Disk) -> io::Result<Vec<(SegmentName, KeyEntries)>> {
         if !self.has_stale_files.swap(false, Ordering::AcqRel) {
             return Ok(Vec::new());
@@ -135,17 +135,17 @@ impl KeyIndex {
         Ok(stale)
     }
 
-    /// Makes the next call of [`KeyIndex::stale_files`] return the same files again, after a rewrite has failed.
+    /// Makes the next call of [`KeyIndex::stale_files`] return the same files again. Called after a failed rewrite.
     pub(super) fn retry_stale_files(&self) {
         self.has_stale_files.store(true, Ordering::Release);
     }
 
-    /// Returns true while lookups search a segment's key file.
+    /// Returns true if lookups search the key file of this segment.
     pub(super) fn has_file(&self, name: SegmentName) -> bool {
         self.files.read().expect(POISON).iter().any(|file| file.name == name)
     }
 
-    /// Replaces the key file of a segment with a rewritten one.
+    /// Replaces the key file of a segment with a rewritten file.
     pub(super) fn replace_file(&self, name: SegmentName, file: Option<KeyFile>) {
         let mut files = self.files.write().expect(POISON);
         files.retain(|file| file.name != name);
@@ -161,7 +161,8 @@ impl KeyIndex {
         entries
     }
 
-    /// Replaces a segment's keys in memory with its key file. Does not add a file without keys, because no lookup needs it.
+    /// Replaces a segment's keys in memory with its key file. Does not add a file without keys, because no lookup needs such a
+    /// file.
     pub(super) fn seal(&self, segment: SegmentName, file: Option<KeyFile>) {
         self.files.write().expect(POISON).extend(file.filter(KeyFile::has_keys).map(Arc::new));
         let mut unsealed = self.unsealed.lock().expect(POISON);
@@ -172,8 +173,9 @@ impl KeyIndex {
         }
     }
 
-    /// Removes the key files whose newest key has left the dedupe window, then evicts the oldest files until the rest fits into
-    /// `max_bytes`. Returns the names of the expired files, and the evicted files with their numbers of keys.
+    /// Removes the key files whose newest key has left the dedupe window. Then evicts the oldest key files until the remaining
+    /// files fit into `max_bytes`. Returns the names of the expired files, and the name and the number of keys of each evicted
+    /// file.
     pub(super) fn remove_expired(&self, now: UnixMillis, max_bytes: u64) -> (Vec<SegmentName>, Vec<(SegmentName, u64)>) {
         let oldest = UnixMillis(now.0.saturating_sub(self.window_ms.load(Ordering::Relaxed)));
         let mut files = self.files.write().expect(POISON);

@@ -1,4 +1,5 @@
-//! Content of the lock file. While the lock is held, the first bytes publish the durable watermark to other processes.
+//! Content of the lock file. While a process holds the lock, the first bytes of the file publish the durable watermark to other
+//! processes.
 
 use crate::event::LogId;
 
@@ -8,7 +9,7 @@ pub(super) const LOCK_FILE: &str = "lock";
 /// Number of published bytes at the start of the lock file.
 pub(super) const PUBLISHED_LEN: usize = 24;
 
-/// Encodes log id, durable watermark and a checksum of both.
+/// Encodes the log id, the durable watermark and a checksum of both.
 pub(super) fn encode_watermark(log: LogId, watermark: u64) -> [u8; PUBLISHED_LEN] {
     let mut out = [0; PUBLISHED_LEN];
     out[..8].copy_from_slice(&log.0.to_le_bytes());

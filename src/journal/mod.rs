@@ -1,5 +1,6 @@
-//! The write-ahead log, the only source of truth about events. [`Journal::append`] passes an event to the writer, which calls
-//! the event's completion only after it has synced the commit that holds the event. Knows nothing of HTTP or Kafka.
+//! The write-ahead log, the only source of truth about events. [`Journal::append`] passes an event to the writer. The writer
+//! reports the event as stored only after it has synced the commit that contains the event. This module does not depend on HTTP
+//! or Kafka.
 //!
 //! ```text
 //!  append ─► queue ─► writer: one write, one fdatasync per commit ─► durable watermark ─► completion(position)
@@ -8,12 +9,15 @@
 //!                     background: key file, summary, old segments     Reader: never passes the watermark
 //! ```
 //!
-//! `docs/journal.md` describes the files and the reasons for their format. These modules handle failures:
+//! `docs/journal.md` describes the files and explains their format. These modules handle failures:
 //!
-//! - `writer.rs`: A failed or short write fails the events of its commit, and the segment is abandoned.
-//! - `writer.rs`: A failed sync fails all waiting events. The process must exit, because the content of the disk is unknown.
-//! - `recovery/`: After a crash, readable events above the durable watermark are copied and synced before anything else happens.
-//! - `reader.rs`: Corruption below the watermark costs only the damaged frames. The reader counts it and forgets their keys.
+//! - `writer.rs`: If a write fails or is short, the writer fails the events of the commit and abandons the segment.
+//! - `writer.rs`: If a sync fails, the writer fails all waiting events. The process must exit, because the content of the disk
+//!   is unknown.
+//! - `recovery/`: After a crash, recovery copies and syncs the readable events above the durable watermark before the journal
+//!   accepts new events.
+//! - `reader.rs`: Corruption below the watermark affects only the corrupted frames. The reader counts the corruption and
+//!   forgets the keys of the lost events.
 
 mod background;
 mod backlog;
@@ -72,7 +76,8 @@ use segment_map::SegmentMap;
 pub use segment_map::TopicCursor;
 use writer_health::WriterHealth;
 
-/// An open journal; cheap to clone. Dropping every handle without [`Journal::close`] is equivalent to a crash.
+/// Handle of an open journal; cheap to clone. Dropping all handles without calling [`Journal::close`] has the same effect as a
+/// crash.
 #[derive(Clone)]
 pub struct Journal(Arc<Shared>);
 
@@ -90,13 +95,14 @@ struct Shared {
     background: Background,
     health: WriterHealth,
     listeners: CommitListeners,
-    /// Segment file and start offset of each damaged range that has been counted.
+    /// Segment file and start offset of each damaged range that the journal has already counted.
     corruption: Mutex<HashSet<(String, u64)>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Journal {
-    /// Opens the journal in `disk` for writing: locks it, recovers the events of a crash, and starts its threads.
+    /// Opens the journal in `disk` for writing. Locks the directory, recovers the unconfirmed events after a crash, and starts
+    /// the journal's threads.
     pub fn open(
         disk: Arc<dyn Disk>,
         options: Options,
@@ -125,7 +131,7 @@ impl Journal {
         shared.update_sizes();
         let journal = Journal(shared);
         let own = |thread: io::Result<JoinHandle<()>>| {
-            let started = context(thread, || "a thread of the journal could not be started".into());
+            let started = context(thread, || "a journal thread could not be started".into());
             let thread = started.inspect_err(|_| journal.close())?;
             journal.0.threads.lock().expect(POISON).push(thread);
             Ok(())
@@ -135,13 +141,13 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Returns the random key with which this journal hashes event keys.
+    /// Returns this journal's random key for hashing dedupe keys.
     pub fn hash_key(&self) -> [u8; 16] {
         self.0.hash_key
     }
 
-    /// Passes an event to the writer, which calls `completion` once with the result. An accepted event cannot be cancelled. The
-    /// completion of a rejected event is dropped. Never waits for the disk.
+    /// Passes an event to the writer, which calls `completion` once with the result. An accepted event cannot be cancelled. If
+    /// the event is rejected, drops `completion` without calling it. Never waits for the disk.
     pub fn append(&self, event: &Event, completion: Completion) -> Result<(), AppendRejected> {
         let append = PendingAppend {
             draft: FrameDraft::event(event),
@@ -157,38 +163,38 @@ impl Journal {
         shared.queue.push(append, &shared.health).inspect_err(|_| shared.segments.cancel_reserved([(&topic, len)].into_iter()))
     }
 
-    /// Extends the dedupe window to `window`. Forgotten keys stay forgotten. A shorter window takes effect only at the next
-    /// opening, so that a typing mistake in a configuration forgets no keys.
+    /// Extends the dedupe window to `window`. Does not restore keys that have already expired. Ignores a shorter window until
+    /// the journal is opened again, so that a typing mistake in the configuration cannot expire keys.
     pub fn extend_dedupe_window(&self, window: Duration) {
         self.0.keys.extend_window(window);
     }
 
-    /// Looks a key up without reading the disk.
+    /// Looks up a key without reading the disk.
     pub fn lookup_in_memory(&self, key: &EventKey) -> MemoryLookup {
         self.0.keys.lookup_in_memory(key)
     }
 
-    /// Returns the number of keys of unsealed segments.
+    /// Returns the number of keys in unsealed segments.
     pub fn keys_in_memory(&self) -> u64 {
         self.0.keys.in_memory()
     }
 
-    /// Looks a key up in the key files. Reads the disk.
+    /// Looks up a key in the key files on disk.
     pub fn lookup(&self, key: &EventKey) -> io::Result<Option<SeenKey>> {
         self.0.keys.lookup(&*self.0.disk, key, &|| self.0.metrics.journal.damaged.inc())
     }
 
-    /// Returns true if corruption destroyed the event of this key. A cache must then forget the key.
+    /// Returns true if corruption destroyed the event of this key. A cache must then remove the key.
     pub fn is_lost(&self, seen: &SeenKey) -> bool {
         self.0.keys.is_lost(seen)
     }
 
-    /// Returns how long the running sync has lasted; `None` if none is running.
+    /// Returns the duration of the running sync so far; `None` if no sync is running.
     pub fn sync_age(&self) -> Option<Duration> {
         self.0.health.sync_age()
     }
 
-    /// Returns the first sequence that is not on disk yet.
+    /// Returns the first sequence that is not durable yet.
     pub fn durable_watermark(&self) -> u64 {
         self.0.durable_watermark.load(Ordering::Acquire)
     }
@@ -198,24 +204,25 @@ impl Journal {
         self.0.segments.oldest_seq().unwrap_or_else(|| self.durable_watermark())
     }
 
-    /// Calls `watcher` after every commit until it returns false. The watcher runs on the writer's thread and must not block.
+    /// Calls `watcher` after every commit until `watcher` returns false. The writer's thread calls the watcher, so the watcher
+    /// must not block.
     pub fn on_commit(&self, watcher: CommitWatcher) {
         self.0.listeners.add_watcher(watcher);
     }
 
-    /// Passes the completions of stored events to `runner`, so that the writer can start the next commit at once. The runner
-    /// wakes waiting tasks from inside their own runtime, which takes one wake-up per commit instead of one per event. Only the
-    /// first call has an effect.
+    /// Sets the runner for the completions of stored events, so that the writer can start the next commit at once. A runner
+    /// inside the runtime of the waiting tasks needs one wake-up per commit instead of one wake-up per event. Only the first
+    /// call has an effect.
     pub fn set_completion_runner(&self, runner: CompletionRunner) {
         self.0.listeners.set_runner(runner);
     }
 
-    /// Returns a reader that starts at `from`, or at the oldest event if that is newer.
+    /// Returns a reader that starts at sequence `from`, or at the oldest event if that event is newer.
     pub fn reader(&self, from: u64) -> Reader {
         Reader::new(self.0.clone(), from)
     }
 
-    /// Returns all topics with a cursor. If events are forwarded, includes topics that have events but no cursor yet.
+    /// Returns all topics with a cursor. If events are forwarded, also returns the topics that have events but no cursor yet.
     pub fn topic_cursors(&self) -> Vec<TopicCursor> {
         self.0.segments.topic_cursors(self.0.options.forwards)
     }
@@ -237,41 +244,42 @@ impl Journal {
         count
     }
 
-    /// Moves a topic's cursor. The next commit saves the cursor; without events, a commit follows after [`CURSOR_DELAY`]. Calls
-    /// take effect in order.
+    /// Moves a topic's cursor. The next commit saves the cursor. If no event arrives within [`CURSOR_DELAY`], the writer makes
+    /// a commit without events. Calls take effect in order.
     pub fn save_cursor(&self, topic: &str, cursor: u64) {
         self.0.segments.move_cursor(topic, cursor);
         self.0.queue.save_cursors();
         self.0.background.wake();
     }
 
-    /// Updates the size metrics. Must be called before the metrics are rendered.
+    /// Updates the size metrics. The caller must do so before it renders the metrics.
     pub fn update_metrics(&self) {
         self.0.update_sizes();
     }
 
-    /// Returns the reason why new events cannot be stored now; `None` if they can.
+    /// Returns the reason why the journal cannot store new events now; `None` if the journal can store them.
     pub fn unavailable_reason(&self) -> Option<&'static str> {
         if self.failed() {
             Some("a sync has failed; the process is exiting")
         } else if self.0.health.has_no_room() {
-            Some("journal.max_size or the disk is used up; check Kafka and the disk")
+            Some("the journal has reached max_size or the disk is full; check Kafka and the disk")
         } else {
             None
         }
     }
 
-    /// Returns true once a sync has failed or a thread of the journal has panicked. The process must then exit with code 3.
+    /// Returns true once a sync has failed or a journal thread has panicked. The process must then exit with code 3.
     pub fn failed(&self) -> bool {
         self.0.health.has_failed()
     }
 
-    /// Rejects further events, commits the accepted ones with the durable watermark and all cursors, and ends the threads.
+    /// Closes the journal. Rejects further events, commits the accepted events with the durable watermark and all cursors, and
+    /// ends the threads.
     pub fn close(&self) {
         self.0.queue.close();
         let threads = std::mem::take(&mut *self.0.threads.lock().expect(POISON));
         for thread in threads {
-            // The writer ends first, because it may need the background thread to make room.
+            // The background thread must outlive the writer, because the writer may need the background thread to make room.
             drop(thread.join());
             self.0.background.close();
         }
@@ -290,7 +298,7 @@ impl Shared {
     }
 }
 
-/// Starts a thread of the journal.
+/// Starts a journal thread.
 fn spawn(name: &str, shared: Arc<Shared>, run: impl FnOnce(Arc<Shared>) + Send + 'static) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name(name.into()).spawn(move || {
         let _guard = PanicGuard(shared.clone());
@@ -298,8 +306,8 @@ fn spawn(name: &str, shared: Arc<Shared>, run: impl FnOnce(Arc<Shared>) + Send +
     })
 }
 
-/// Marks the journal as failed if one of its threads panics, which is a bug in hookhold. The process then exits as after a
-/// failed sync. Otherwise the senders would wait without end.
+/// Guard that marks the journal as failed if a journal thread panics. Such a panic is a bug in hookhold. The process then exits
+/// as it does after a failed sync. Otherwise, the senders would wait indefinitely.
 struct PanicGuard(Arc<Shared>);
 
 impl Drop for PanicGuard {
@@ -312,4 +320,4 @@ impl Drop for PanicGuard {
     }
 }
 
-const POISON: &str = "nothing panics while it holds this lock";
+const POISON: &str = "no code panics while it holds this lock";

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::limits::{DedupeLimits, JournalLimits};
 
-/// Options of a journal. Sizes in bytes.
+/// Options of a journal. All sizes are in bytes.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Sizes and retention, from section `[journal]`.
@@ -13,7 +13,7 @@ pub struct Options {
     pub dedupe_window: Duration,
     /// Maximum size of all key files together.
     pub max_key_bytes: u64,
-    /// True if events are forwarded to Kafka. Every topic then pins its events until they are acknowledged.
+    /// True if events are forwarded to Kafka. Every topic then pins its events until Kafka has acknowledged these events.
     pub forwards: bool,
 }
 

@@ -1,5 +1,5 @@
-//! Encodes and decodes the payload of a frame: little-endian numbers of 4 or 8 bytes, and text and byte strings after a 4-byte
-//! length. Knows nothing of the fields of an event.
+//! Encodes and decodes the payload of a frame. Numbers are little-endian and have 4 or 8 bytes. Text and byte strings follow a
+//! 4-byte length. This module does not depend on the fields of an event.
 
 use std::fmt;
 use std::io::Write;
@@ -34,7 +34,7 @@ impl PayloadWriter {
         }
     }
 
-    /// Appends the text form of a value without allocating it first.
+    /// Appends the text form of a value without allocating a string.
     pub(super) fn display(&mut self, value: &impl fmt::Display) {
         let at = self.0.len();
         self.u32(0);

@@ -1,8 +1,9 @@
-//! Reads a journal without opening it for writing, even while `hookhold run` writes to it. Used by `tail`, `journal stat` and
-//! `journal verify`.
+//! Reads a journal without opening it for writing, even while `hookhold run` writes to it. The commands `tail`, `journal stat`
+//! and `journal verify` use this module.
 //!
-//! While the journal is locked, its writer publishes the durable watermark at the start of the lock file, and no event above it
-//! is shown. Otherwise, the events below the recorded watermarks and the events that the next start would recover are shown.
+//! While `hookhold run` has the journal open, its writer publishes the durable watermark at the start of the lock file, and
+//! this module returns only events below that watermark. At other times, this module returns the events below the recorded
+//! watermark and the unconfirmed events that the next startup would recover.
 
 use std::io;
 use std::ops::Range;
@@ -32,7 +33,7 @@ pub struct ReadOnlyJournal {
 struct ScannedFile {
     name: SegmentName,
     scanner: FrameScanner,
-    /// Sequence from which on a newer segment supersedes this one; `None` while this segment is the newest.
+    /// First sequence at which a newer segment supersedes this one; `None` while this segment is the newest.
     superseded_from: Option<u64>,
 }
 
@@ -43,9 +44,9 @@ pub struct JournalStat {
     pub in_use: bool,
     /// Number of segment files.
     pub segments: u64,
-    /// Bytes of all segment files.
+    /// Total size of all segment files in bytes.
     pub bytes: u64,
-    /// Bytes of all key files.
+    /// Total size of all key files in bytes.
     pub key_bytes: u64,
     /// Number of readable events.
     pub events: u64,
@@ -62,19 +63,19 @@ pub struct JournalStat {
 pub struct TopicStat {
     /// Name of the topic.
     pub topic: Arc<str>,
-    /// Sequence below which every event is acknowledged; `None` if no event of this topic was ever forwarded.
+    /// Sequence below which Kafka has acknowledged every event; `None` if no event of this topic was ever forwarded.
     pub cursor: Option<u64>,
-    /// Number of events that wait for Kafka.
+    /// Number of events that Kafka has not acknowledged yet.
     pub waiting: u64,
     /// Number of stored events.
     pub events: u64,
-    /// Bytes of the stored events.
+    /// Total size of the stored events in bytes.
     pub bytes: u64,
-    /// Bytes that cannot be deleted until this topic has been forwarded.
+    /// Number of bytes that hookhold cannot delete until this topic has been forwarded.
     pub pinned: u64,
 }
 
-/// Bytes below the durable watermark that belong to no valid frame.
+/// Range of bytes below the durable watermark that is not part of a valid frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DamagedRange {
     /// Name of the file in the journal's directory.
@@ -83,7 +84,7 @@ pub struct DamagedRange {
     pub bytes: Range<u64>,
 }
 
-/// Result of checking every frame.
+/// Result of [`ReadOnlyJournal::verify`].
 #[derive(Clone, Debug, Default)]
 pub struct VerifyReport {
     /// Number of valid events.
@@ -92,23 +93,23 @@ pub struct VerifyReport {
     pub segments: u64,
     /// All damaged ranges.
     pub damage: Vec<DamagedRange>,
-    /// Number of events above the durable watermark, which the next start will copy and sync.
+    /// Number of readable events above the durable watermark, which the next startup will copy and sync.
     pub unconfirmed: u64,
 }
 
 impl ReadOnlyJournal {
-    /// Opens the journal in `disk` for reading, from its oldest event on.
+    /// Opens the journal in `disk` for reading. The first position is the oldest event.
     pub fn open(disk: Arc<dyn Disk>) -> io::Result<ReadOnlyJournal> {
         Ok(ReadOnlyJournal { disk, next_seq: 0, log_end: 0, segment: None })
     }
 
-    /// Moves the position to `seq`, or to the oldest event if that is newer.
+    /// Moves the position to `seq`, or to the oldest event if that event is newer.
     pub fn seek(&mut self, seq: u64) {
         self.next_seq = seq;
         self.segment = None;
     }
 
-    /// Returns the sequence after the last event that can be shown now.
+    /// Returns the sequence after the last event that can be read now.
     pub fn log_end(&self) -> io::Result<u64> {
         match self.published_watermark()? {
             Some(watermark) => Ok(watermark),
@@ -116,8 +117,8 @@ impl ReadOnlyJournal {
         }
     }
 
-    /// Returns the next event; `None` if there is none now.
-    #[allow(clippy::should_implement_trait, reason = "the end is not final, and a step can fail")]
+    /// Returns the next event; `None` if no further event can be read now.
+    #[allow(clippy::should_implement_trait, reason = "more events may follow after `None`, and a read can fail")]
     pub fn next(&mut self) -> io::Result<Option<StoredEvent>> {
         loop {
             if self.next_seq >= self.log_end {
@@ -129,7 +130,7 @@ impl ReadOnlyJournal {
             }
             let log_end = self.log_end;
             let Some(current) = self.open_segment()? else { return Ok(None) };
-            // Frames at and above the log end are not skipped, because a later call returns them.
+            // Do not skip frames at or above the log end, because a later call must return them.
             let limit = current.superseded_from.unwrap_or(log_end).min(log_end);
             let step = current.scanner.step(|header| header.kind != FrameKind::Event || header.seq < limit)?;
             match step {
@@ -147,7 +148,8 @@ impl ReadOnlyJournal {
         }
     }
 
-    /// Returns sizes, cursors and lag. Reads only the summary file of a sealed segment, unless a cursor points into the segment.
+    /// Returns sizes, cursors and lag. For a sealed segment, reads only the summary file, unless a cursor points into the
+    /// segment.
     pub fn stat(&self) -> io::Result<JournalStat> {
         let mut scan = self.scan()?;
         let files = self.disk.list()?;
@@ -178,9 +180,9 @@ impl ReadOnlyJournal {
         Ok(stat)
     }
 
-    /// Checks every frame of every segment, one segment after the other.
+    /// Checks every frame of every segment, segment by segment.
     pub fn verify(&self) -> io::Result<VerifyReport> {
-        // The watermark is read before the segments, because the writer may be in the middle of a commit above it.
+        // Read the watermark before the segments, because the writer may be in the middle of a commit above the watermark.
         let published = self.published_watermark()?;
         let mut scan = self.scan()?;
         let watermark = published.unwrap_or(scan.durable_watermark);
@@ -192,7 +194,7 @@ impl ReadOnlyJournal {
             checked.push((segment.name, events, segment.corruption(watermark.min(scan.durable_watermark))));
             scan.drop_frames(index);
         }
-        // A segment that no longer exists may have been overwritten while it was read, so it does not count.
+        // Ignore each segment that no longer exists, because the writer may have overwritten its file during the check.
         let existing = segment_file::list(&*self.disk)?;
         checked.retain(|(name, ..)| existing.iter().any(|(existing, _)| existing == name));
         let mut report = VerifyReport { segments: checked.len() as u64, ..VerifyReport::default() };
@@ -204,7 +206,7 @@ impl ReadOnlyJournal {
         Ok(report)
     }
 
-    /// Scans the directory. Scans again if a listed segment is deleted before it is opened.
+    /// Scans the directory. Repeats the scan if a listed segment is deleted before the scan opens its file.
     fn scan(&self) -> io::Result<DirectoryScan> {
         let mut tries = 0;
         loop {
@@ -230,7 +232,7 @@ impl ReadOnlyJournal {
         Ok(None)
     }
 
-    /// Prepares the current segment for more frames, because it has grown or a newer segment has been started.
+    /// Prepares the current segment for further reads after the segment has grown or a newer segment has been started.
     fn refresh_segment(&mut self) -> io::Result<()> {
         let files = self.segment_files()?;
         if let Some(current) = &mut self.segment {
@@ -305,7 +307,7 @@ impl TopicStat {
 }
 
 impl JournalStat {
-    /// Adds one segment. Counts its frames if a cursor points into it.
+    /// Adds one segment. If a topic's cursor points into the segment, counts the topic's frames.
     fn add(&mut self, scan: &mut DirectoryScan, index: usize, summary: &SegmentSummary) -> io::Result<()> {
         self.events += summary.events();
         for range in &summary.topics {

@@ -1,5 +1,6 @@
-//! Reads events in order, never past the durable watermark. Damage below the watermark costs only the frames that it hits. The
-//! reader counts the damage, forgets the keys of the lost events, so that a retry is stored, and continues after the damage.
+//! Reads events in order and never beyond the durable watermark. Corruption below the watermark affects only the corrupted
+//! frames. The reader counts the corruption, forgets the keys of the lost events so that retries of these events are stored,
+//! and continues after the corrupted bytes.
 
 use std::io;
 use std::sync::Arc;
@@ -11,16 +12,16 @@ use super::segment::Segment;
 use super::{POISON, Shared};
 use crate::event::{Event, Position};
 
-/// An event read from the journal.
+/// Event that was read from the journal.
 #[derive(Debug)]
 pub struct StoredEvent {
-    /// Position under which the event was first written.
+    /// Position at which the event was first written.
     pub position: Position,
     /// The event.
     pub event: Event,
 }
 
-/// Error: a segment could not be read. The reader keeps its position, and the next call retries.
+/// Error: a segment could not be read. The reader's position stays the same, so the next call retries the read.
 #[derive(Debug, thiserror::Error)]
 #[error("{file}: the segment could not be read")]
 pub struct ReadError {
@@ -31,7 +32,7 @@ pub struct ReadError {
     pub source: io::Error,
 }
 
-/// Reads the open journal from one sequence on.
+/// Reader of the open journal that starts at a given sequence.
 pub struct Reader {
     shared: Arc<Shared>,
     next_seq: u64,
@@ -42,7 +43,7 @@ pub struct Reader {
 /// Segment that a [`Reader`] reads.
 struct ReadSegment {
     segment: Arc<Segment>,
-    /// Sequence from which on a newer segment supersedes this one; `None` while this segment is the newest.
+    /// First sequence at which a newer segment supersedes this one; `None` while this segment is the newest.
     superseded_from: Option<u64>,
     scanner: FrameScanner,
 }
@@ -52,7 +53,7 @@ impl Reader {
         Reader { shared, next_seq: from, topic: None, segment: None }
     }
 
-    /// Restricts the reader to one topic. It skips whole segments without events of this topic.
+    /// Restricts the reader to one topic. The reader then skips whole segments without events of this topic.
     pub fn for_topic(mut self, topic: &str) -> Reader {
         self.topic = Some(topic.into());
         self
@@ -64,8 +65,8 @@ impl Reader {
         self.next_seq
     }
 
-    /// Returns the next event; `None` if there is none below the durable watermark now.
-    #[allow(clippy::should_implement_trait, reason = "the end is not final, and a step can fail")]
+    /// Returns the next event; `None` if no further event is durable yet.
+    #[allow(clippy::should_implement_trait, reason = "more events may follow after `None`, and a read can fail")]
     pub fn next(&mut self) -> Result<Option<StoredEvent>, ReadError> {
         loop {
             let watermark = self.shared.durable_watermark.load(Ordering::Acquire);
@@ -78,9 +79,9 @@ impl Reader {
         }
     }
 
-    /// Opens the segment that holds the next event. Returns false if the journal has no segment.
+    /// Opens the segment that contains the next event. Returns false if the journal has no segment.
     fn open_segment(&mut self) -> bool {
-        // The end of a segment is known only once a newer one exists.
+        // The end of a segment is known only once a newer segment exists.
         let is_exhausted = self.segment.as_ref().is_none_or(|current| match current.superseded_from {
             Some(end) => self.next_seq >= end,
             None => self.next_seq >= current.segment.with_summary(|summary| summary.next_seq),
@@ -116,13 +117,13 @@ impl Reader {
         }
         current.scanner.set_limit(end);
         let next_seq = self.next_seq;
-        // Earlier events are accepted, because the scanner would report them as damage otherwise. They are skipped below.
+        // Accept earlier events, because the scanner would otherwise report them as damage. The match below skips these events.
         let step = current.scanner.step(|header| header.kind != FrameKind::Event || header.seq < limit);
         let file = || current.segment.name.segment_file();
         match step.map_err(|source| ReadError { file: file(), source })? {
             ScanStep::Frame(header) if header.kind == FrameKind::Event && header.seq >= next_seq => self.decode(header),
             ScanStep::Frame(_) => Ok(None),
-            // The segment was deleted during the read. Its file may already be another segment.
+            // The segment was deleted during the read. Its file may already belong to another segment.
             _ if !self.shared.segments.contains(current.segment.name) => {
                 self.segment = None;
                 Ok(None)
@@ -142,7 +143,7 @@ impl Reader {
     fn decode(&mut self, header: FrameHeader) -> Result<Option<StoredEvent>, ReadError> {
         self.skip_lost(header.seq);
         let Some(current) = self.segment.take() else { return Ok(None) };
-        // A valid event of a later version must not be skipped, so the reader stays before it.
+        // The reader must not skip a valid event that a later version wrote, so its position stays before that event.
         let event = frame::decode_event(current.scanner.frame()).ok_or_else(|| ReadError {
             file: current.segment.name.segment_file(),
             source: io::Error::new(
@@ -156,8 +157,8 @@ impl Reader {
         Ok(is_wanted.then_some(StoredEvent { position: Position { log: header.log, seq: header.seq }, event }))
     }
 
-    /// Skips lost events up to `seq` and forgets their keys, even if the events were forwarded: to store an event twice is better
-    /// than to drop its retry.
+    /// Skips the lost events below `seq` and forgets their keys, even if these events were forwarded, because storing an event
+    /// twice is better than dropping its retry.
     fn skip_lost(&mut self, seq: u64) {
         if seq > self.next_seq {
             self.shared.keys.forget(self.next_seq..seq);
@@ -168,7 +169,7 @@ impl Reader {
 }
 
 impl Shared {
-    /// Counts and logs damage once, even if several readers find it.
+    /// Counts and logs a damaged range once, even if several readers find the same range.
     fn report_corruption(&self, segment: &str, from: u64, to: u64) {
         if !self.corruption.lock().expect(POISON).insert((segment.to_owned(), from)) {
             return;
@@ -178,6 +179,6 @@ impl Shared {
     }
 }
 
-/// Log message for bytes below the durable watermark that belong to no valid frame.
+/// Log message for bytes below the durable watermark that are not part of a valid frame.
 pub(super) const DAMAGED: &str =
-    "bytes of the journal are damaged: their events are lost, and retries will be stored; check the disk";
+    "the journal is damaged and events are lost; hookhold will store retries of these events; check the disk";

@@ -1,4 +1,4 @@
-//! One segment of the open journal, in memory: its file, its state and its summary.
+//! In-memory representation of one segment of the open journal: its open file, its state and its summary.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,24 +12,24 @@ use crate::clock::UnixMillis;
 /// State of a segment. Every segment passes through the states in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum SegmentState {
-    /// Its key file and its summary file are not on disk yet.
+    /// Segment whose key file and summary file are not on disk yet.
     Unsealed,
-    /// Its key file and its summary file are on disk.
+    /// Segment whose key file and summary file are on disk.
     Sealed,
-    /// Sealed, and its pages have been dropped from the page cache.
+    /// Sealed segment whose pages have been dropped from the page cache.
     Uncached,
 }
 
 /// One segment of the open journal.
 pub(super) struct Segment {
     pub(super) name: SegmentName,
-    /// File of the segment, open for reading. While the segment is the newest, the file is also open for writing.
+    /// Segment file, open for reading. The file of the newest segment is also open for writing.
     pub(super) file: Arc<dyn DiskFile>,
     /// Size of the file in bytes.
     pub(super) size: AtomicU64,
     state: AtomicU8,
     summary: Mutex<SegmentSummary>,
-    /// Sequences, each with an offset at which a reader can start to search for it.
+    /// Sequences, each with the offset at which a search for that sequence can start.
     read_points: Mutex<Vec<(u64, u64)>>,
 }
 
@@ -61,7 +61,7 @@ impl Segment {
         self.state.store(SegmentState::Sealed as u8, Ordering::Release);
     }
 
-    /// Drops a sealed segment from the page cache. Only the first call has an effect.
+    /// Drops the segment's pages from the page cache, unless the segment is unsealed or its pages have already been dropped.
     pub(super) fn drop_from_page_cache(&self) {
         let (sealed, uncached) = (SegmentState::Sealed as u8, SegmentState::Uncached as u8);
         if self.state.compare_exchange(sealed, uncached, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
@@ -74,12 +74,13 @@ impl Segment {
         self.with_summary(SegmentSummary::clone)
     }
 
-    /// Calls `look` with the summary.
+    /// Calls `look` with the summary and returns the result.
     pub(super) fn with_summary<T>(&self, look: impl FnOnce(&SegmentSummary) -> T) -> T {
         look(&self.summary.lock().expect(POISON))
     }
 
-    /// Adds a durable commit at `offset..end`, with topic, sequence, bytes and arrival of each event.
+    /// Adds a durable commit at `offset..end`. `events` contains the topic, sequence, size in bytes and arrival time of each
+    /// event.
     pub(super) fn add_commit<'a>(
         &self,
         offset: u64,

@@ -1,4 +1,5 @@
-//! Names and headers of segment files, and the list of existing segments. Reads frames only to find out if a segment has any.
+//! Names and headers of segment files, and the list of existing segments. Reads frames only to determine whether a segment
+//! contains any frames.
 //!
 //! ```text
 //! 0         8        12   16          24      32              64
@@ -7,12 +8,14 @@
 //! +---------+--------+----+-----------+-------+---------------+--------+--------+---
 //! ```
 //!
-//! A header and the first commit are one write, so one sync makes both durable. The file of a deleted segment may be recycled.
-//! Its first page is zeroed before the file gets its new name, and its old frames are bound to the old segment id.
+//! The writer writes the header and the first commit at once, so one sync makes both durable. The background thread may recycle
+//! the file of a deleted segment. Before the file becomes a new segment, the background thread zeroes the first page. The old
+//! frames in the other pages are invalid in the new segment, because their checksums include the old segment id.
 //!
-//! A file is named `ORDINAL-FIRST-ID.seg`. Because the name contains the first sequence and the id, frames can be read without
-//! the header, and superseded frames remain superseded. A name counts only after a write to the file. A segment that could not
-//! be started leaves at most an empty file, and the writer continues the segment before it.
+//! A segment file is named `ORDINAL-FIRST-ID.seg`. Because the name contains the first sequence and the id, a reader can read
+//! the frames without the header, and superseded frames remain superseded. A file name has no effect until the file has been
+//! written. If the writer fails to start a segment, at most an empty file remains, and the writer continues the previous
+//! segment.
 
 use std::io;
 use std::sync::Arc;
@@ -26,8 +29,8 @@ use crate::event::LogId;
 pub(super) struct SegmentName {
     /// Position in the order of creation.
     pub(super) ordinal: u64,
-    /// First sequence of the segment. All events below it were durable before the segment started, and older segments are
-    /// superseded from it on.
+    /// First sequence of the segment. All earlier events were durable before the segment started. In older segments, events at
+    /// and above this sequence are superseded.
     pub(super) first_seq: u64,
     /// Random id of the segment.
     pub(super) id: u64,
@@ -39,22 +42,22 @@ impl SegmentName {
         Ok(SegmentName { ordinal, first_seq, id: random_u64()? })
     }
 
-    /// Returns the name of the file that holds the frames.
+    /// Returns the name of the file that contains the frames.
     pub(super) fn segment_file(self) -> String {
         self.with_ext(SEGMENT_EXT)
     }
 
-    /// Returns the name of the file after the deletion of the segment, until the file becomes another segment.
+    /// Returns the name of the spare file: the file of the deleted segment before the file becomes another segment.
     pub(super) fn spare_file(self) -> String {
         self.with_ext(SPARE_EXT)
     }
 
-    /// Returns the name of the file that holds the keys.
+    /// Returns the name of the file that contains the keys.
     pub(super) fn key_file(self) -> String {
         self.with_ext(KEYS_EXT)
     }
 
-    /// Returns the name of the file that holds the segment summary.
+    /// Returns the name of the file that contains the segment summary.
     pub(super) fn summary_file(self) -> String {
         self.with_ext(SUMMARY_EXT)
     }
@@ -85,7 +88,7 @@ pub(super) fn encode_header(name: SegmentName, log: LogId) -> [u8; SEGMENT_HEADE
     out
 }
 
-/// Returns true if the file starts with the header of this segment. Fails if a later version wrote it.
+/// Returns true if the file starts with the header of this segment. Fails if a later version wrote the header.
 pub(super) fn has_header(file: &dyn DiskFile, name: SegmentName) -> io::Result<bool> {
     let mut bytes = [0; SEGMENT_HEADER_LEN as usize];
     if file.read_at(&mut bytes, 0)? < bytes.len() || &bytes[..8] != MAGIC {
@@ -100,9 +103,9 @@ pub(super) fn has_header(file: &dyn DiskFile, name: SegmentName) -> io::Result<b
     Ok(is_ours)
 }
 
-/// Returns true if the segment was ever written to. In a segment without a write, the first page is zero, and the rest is zero or
-/// left over from an earlier segment in the same file. If corruption has zeroed the first page, the summary file or a later frame
-/// proves that the segment was written to.
+/// Returns true if the segment has been written at least once. In a segment that has never been written, the first page is
+/// zero, and the other pages are zero or contain frames of an earlier segment in the same file. If corruption has zeroed the
+/// first page, the summary file or a later frame proves that the segment has been written.
 pub(super) fn is_started(disk: &dyn Disk, file: &Arc<dyn DiskFile>, name: SegmentName, size: u64) -> io::Result<bool> {
     let mut page = [0; PAGE as usize];
     let read = file.read_at(&mut page, 0)?;
@@ -121,13 +124,13 @@ pub(super) fn list(disk: &dyn Disk) -> io::Result<Vec<(SegmentName, u64)>> {
     Ok(segments)
 }
 
-/// Draws a random number from the operating system.
+/// Returns a random number from the operating system.
 pub(super) fn random_u64() -> io::Result<u64> {
     getrandom::u64().map_err(io::Error::other)
 }
 
-/// Returns the checksum of a header. It covers the version, because a damaged version that looks like a later one would make
-/// the start fail.
+/// Returns the checksum of a header. The checksum covers the version. Otherwise, a damaged version that looks like a later
+/// version would make the startup fail.
 fn header_crc(header: &[u8; SEGMENT_HEADER_LEN as usize]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&header[..12]), &header[16..])
 }
@@ -136,10 +139,10 @@ fn header_crc(header: &[u8; SEGMENT_HEADER_LEN as usize]) -> u32 {
 pub(super) const FORMAT_VERSION: u32 = 1;
 /// Length of a segment header in bytes.
 pub(super) const SEGMENT_HEADER_LEN: u64 = 64;
-/// Size of a page in bytes. A commit is padded to the end of its last page, so that the kernel need not read the old content of a
-/// recycled file.
+/// Size of a page in bytes. The writer pads a commit to the end of its last page, so that the kernel does not have to read the
+/// old content of a recycled file.
 pub(super) const PAGE: u64 = 4096;
-/// Bytes at the end of each segment that only cursors may use, so that they can be saved when events find no room.
+/// Number of bytes at the end of each segment that only cursors may use, so that cursors can still be saved when no event fits.
 pub(super) const CURSOR_ROOM: u64 = 16 * 1024;
 pub(super) const SEGMENT_EXT: &str = ".seg";
 pub(super) const SPARE_EXT: &str = ".spare";

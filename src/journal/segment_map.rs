@@ -1,4 +1,5 @@
-//! The segments of the open journal in order, and the cursor and backlog of each topic. All state is in memory, without I/O.
+//! The segments of the open journal in order, and the cursor and backlog of each topic. All state is in memory, and no function
+//! performs I/O.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -22,7 +23,7 @@ pub struct TopicCursor {
     pub cursor: u64,
 }
 
-/// All segments and topics.
+/// All segments and topics of the open journal.
 #[derive(Default)]
 pub(super) struct SegmentMap {
     segments: RwLock<BTreeMap<SegmentName, Arc<Segment>>>,
@@ -34,7 +35,7 @@ struct TopicState {
     cursor: Option<u64>,
     /// Bytes of durable frames at and above the cursor.
     waiting_bytes: u64,
-    /// Dead bytes that the topic pins, computed by the last [`SegmentMap::update_backlogs`].
+    /// Dead bytes that the topic pins, as computed by the last call of [`SegmentMap::update_backlogs`].
     dead_bytes: u64,
     /// Bytes of frames that wait for the writer.
     queued_bytes: u64,
@@ -51,7 +52,7 @@ impl SegmentMap {
         self.segments.write().expect(POISON).remove(&name);
     }
 
-    /// Returns true until the segment is removed.
+    /// Returns true if the map contains this segment.
     pub(super) fn contains(&self, name: SegmentName) -> bool {
         self.segments.read().expect(POISON).contains_key(&name)
     }
@@ -61,8 +62,8 @@ impl SegmentMap {
         self.segments.read().expect(POISON).values().cloned().collect()
     }
 
-    /// Returns the newest segment that starts at or below `seq`, or the oldest segment if none does. Also returns the sequence
-    /// from which on newer segments supersede it.
+    /// Returns the newest segment that starts at or below `seq`. If there is no such segment, returns the oldest segment. Also
+    /// returns the first sequence at which a newer segment supersedes the returned segment.
     pub(super) fn locate(&self, seq: u64) -> Option<(Arc<Segment>, Option<u64>)> {
         let segments = self.segments();
         let index = segments.iter().rposition(|segment| segment.name.first_seq <= seq).unwrap_or(0);
@@ -85,8 +86,8 @@ impl SegmentMap {
         self.segments.read().expect(POISON).values().map(|segment| segment.with_summary(SegmentSummary::events)).sum()
     }
 
-    /// Returns all topics with a cursor. If events are forwarded, includes topics that have events but no cursor: the oldest
-    /// event becomes their cursor.
+    /// Returns all topics with a cursor. If events are forwarded, also returns each topic that has events but no cursor, with
+    /// the sequence of its oldest event as the cursor.
     pub(super) fn topic_cursors(&self, forwards: bool) -> Vec<TopicCursor> {
         let mut cursors = self.cursors();
         if forwards {
@@ -118,7 +119,7 @@ impl SegmentMap {
         }
     }
 
-    /// Sets a topic's cursor to `first` and returns true, unless the topic has a cursor.
+    /// Sets a topic's cursor to `first` if the topic has no cursor yet. Returns true if the cursor was set.
     pub(super) fn start_cursor(&self, topic: &Arc<str>, first: u64) -> bool {
         let mut topics = self.topics.lock().expect(POISON);
         let state = topics.entry(topic.clone()).or_default();
@@ -127,9 +128,9 @@ impl SegmentMap {
         is_new
     }
 
-    /// Reserves bytes for an event that waits for the writer. Returns false if the topic would then pin more than `max_backlog`,
-    /// either by its own frames, or by its frames, dead bytes and one more segment together. If events are not forwarded, a
-    /// topic without a cursor pins nothing and has no limit.
+    /// Reserves bytes for an event that waits for the writer. Returns false if the topic's own frames would exceed
+    /// `max_backlog`. Also returns false if the topic's frames, its dead bytes and one more segment would together exceed
+    /// `max_backlog`. If events are not forwarded, a topic without a cursor pins nothing and has no limit.
     pub(super) fn reserve(&self, topic: &Arc<str>, bytes: u64, options: &Options) -> bool {
         let mut topics = self.topics.lock().expect(POISON);
         let state = match topics.get_mut(topic) {
@@ -138,7 +139,8 @@ impl SegmentMap {
         };
         let JournalLimits { max_backlog, segment_size, .. } = options.limits;
         let own = state.waiting_bytes + state.queued_bytes + bytes;
-        // Whenever the writer starts a segment, every topic pins the last two segments for a moment.
+        // When the writer starts a segment, a topic may briefly pin the last two segments, so the limit is at least two
+        // segments.
         let pins_too_much = state.dead_bytes > 0 && own + state.dead_bytes + segment_size > max_backlog.max(2 * segment_size);
         if (options.forwards || state.cursor.is_some()) && (own > max_backlog || pins_too_much) {
             return false;
@@ -168,7 +170,7 @@ impl SegmentMap {
         }
     }
 
-    /// Computes the bytes that each topic pins. [`SegmentMap::reserve`] uses the result until the next call.
+    /// Computes the bytes that each topic pins. [`SegmentMap::reserve`] uses this result until the next call of this function.
     pub(super) fn update_backlogs(&self, forwards: bool) -> BTreeMap<Arc<str>, Backlog> {
         let mut backlogs = Backlogs::new(self.cursors(), forwards);
         let segments = self.segments();
@@ -183,8 +185,8 @@ impl SegmentMap {
         backlogs
     }
 
-    /// Returns a predicate that is true for a segment with unacknowledged events, according to the cursors at the call. If events
-    /// are forwarded, all events of a topic without a cursor are unacknowledged.
+    /// Returns a predicate that is true for segments with unacknowledged events. The predicate uses the cursors at the time of
+    /// this call. If events are forwarded, all events of a topic without a cursor count as unacknowledged.
     pub(super) fn pinned(&self, forwards: bool) -> impl Fn(&Segment) -> bool + use<> {
         let cursors = self.cursors();
         move |segment| {
@@ -193,8 +195,8 @@ impl SegmentMap {
         }
     }
 
-    /// Counts a topic's events in `from..below`. Returns the number of events in segments that are completely inside, and the
-    /// ranges in other segments, whose frames must be counted.
+    /// Counts a topic's events with sequences in `from..below`. Returns the number of events in segments whose events of the
+    /// topic are all in this range. Also returns the ranges in which the caller must count the frames.
     pub(super) fn count(&self, topic: &str, from: u64, below: u64) -> (u64, Vec<Range<u64>>) {
         let mut whole = 0;
         let mut partial = Vec::new();

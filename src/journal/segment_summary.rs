@@ -1,6 +1,6 @@
-//! Summary of one segment, topic by topic. A reader uses it to skip segments without its topic, and backlogs are computed from
-//! it. The summary is in memory while the segment grows, and is written to [`SegmentName::summary_file`] when the segment is
-//! sealed.
+//! Summary of one segment by topic. A reader uses summaries to skip segments without events of its topic, and the journal
+//! computes backlogs from summaries. A summary is in memory while the segment grows. When the background thread seals the
+//! segment, it writes the summary to [`SegmentName::summary_file`].
 
 use std::io;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use crate::clock::UnixMillis;
 pub(super) struct SegmentSummary {
     /// Offset after the last valid frame, in bytes.
     pub(super) end: u64,
-    /// Sequence after the last event: the first sequence of the next segment.
+    /// Sequence after the last event, which is the first sequence of the next segment.
     pub(super) next_seq: u64,
-    /// Latest arrival of any event in the segment.
+    /// Latest arrival time of any event in the segment.
     pub(super) newest: UnixMillis,
-    /// In the order of the topics' first events.
+    /// Events of each topic, in the order of the topics' first events.
     pub(super) topics: Vec<TopicRange>,
 }
 
@@ -32,7 +32,7 @@ pub(super) struct TopicRange {
     pub(super) first: u64,
     /// Sequence of the last event.
     pub(super) last: u64,
-    /// Bytes of the frames.
+    /// Total size of the frames in bytes.
     pub(super) bytes: u64,
 }
 
@@ -121,5 +121,5 @@ impl SegmentSummary {
 }
 
 const MAGIC: &[u8; 8] = b"hooklane";
-/// Maximum size of a summary file. hookhold writes no larger file.
+/// Maximum size of a summary file in bytes. hookhold never writes a larger summary file.
 const MAX_BYTES: u64 = 64 << 20;

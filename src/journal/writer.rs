@@ -1,9 +1,9 @@
-//! The only thread that writes events. It takes the events that arrived during the last sync, writes them as one commit, syncs
-//! once, moves the durable watermark, and completes all these events.
+//! The writer, the only thread that writes events. The writer takes the events that arrived during the last sync, writes them
+//! as one commit, syncs once, moves the durable watermark, and completes all these events.
 //!
-//! After a failed write, the events of the commit fail, and the writer abandons the segment. The writer never retries a failed
-//! sync: all waiting events fail, the journal accepts no further event, and the process must exit, because only recovery can
-//! decide which events are stored.
+//! If a write fails, the writer fails the events of the commit and abandons the segment. If a sync fails, the writer never
+//! retries the sync. The writer fails all waiting events, the journal rejects further events, and the process must exit,
+//! because only recovery can determine which events are stored.
 
 use std::collections::VecDeque;
 use std::io;
@@ -52,14 +52,14 @@ struct CommitWriter {
     state: WriterState,
     buffer: Vec<u8>,
     active: ActiveSegment,
-    /// True once the log has reported that no segment can be started.
+    /// True once the writer has logged that it cannot start a segment.
     no_segment_logged: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ActiveSegment {
     Usable,
-    /// A write to the segment has failed.
+    /// Segment to which a write has failed.
     Abandoned,
 }
 
@@ -80,7 +80,7 @@ impl CommitWriter {
         }
     }
 
-    /// Commits all events, with one commit for each segment that they need.
+    /// Commits all events, with one commit for each segment that the events need.
     fn commit_all(&mut self, mut events: VecDeque<PendingAppend>, mut save_cursors: bool) -> Result<(), SyncFailed> {
         let mut may_start_segment_for_cursors = true;
         loop {
@@ -93,7 +93,7 @@ impl CommitWriter {
                     self.fail(events.into(), AppendError::Sync);
                     return Err(failed);
                 }
-                // A failed write has not saved the cursors.
+                // If the write failed, the cursors are still unsaved.
                 save_cursors &= self.active == ActiveSegment::Abandoned;
             }
             let needed = match events.front() {
@@ -118,7 +118,7 @@ impl CommitWriter {
         Ok(())
     }
 
-    /// Returns the bytes left in the active segment.
+    /// Returns the number of bytes left in the active segment.
     fn room(&self) -> u64 {
         match self.active {
             ActiveSegment::Usable => self.state.active.size.load(Ordering::Relaxed).saturating_sub(self.state.offset),
@@ -126,13 +126,14 @@ impl CommitWriter {
         }
     }
 
-    /// Returns a snapshot of the cursors if the next commit must contain one, because it is due or the segment or a topic is new.
+    /// Returns a snapshot of the cursors if the next commit must contain a snapshot, because a save is due, the segment is new,
+    /// or a topic is new.
     fn cursors_frame(&self, is_due: bool, events: &VecDeque<PendingAppend>) -> Option<FrameDraft> {
         let mut is_due = is_due || self.state.offset == SEGMENT_HEADER_LEN;
         if self.shared.options.forwards {
             for event in events {
-                // The cursor starts at the next sequence, not at the event's own. If this commit fails, a later event of the
-                // topic may get a lower sequence than this event.
+                // Start the cursor at the first sequence of the commit, not at the event's own sequence. If this commit fails,
+                // a later event of the topic may get a lower sequence than this event.
                 is_due |= self.shared.segments.start_cursor(&event.topic, self.state.next_seq);
             }
         }
@@ -143,13 +144,13 @@ impl CommitWriter {
         FrameDraft::cursors(self.shared.segments.cursors().iter().map(|(topic, cursor)| (topic, *cursor)))
     }
 
-    /// Writes and syncs one commit. After a failed write, none of its events is stored, and the segment is abandoned.
+    /// Writes and syncs one commit. If the write fails, stores none of the events and abandons the segment.
     fn commit(&mut self, batch: Vec<PendingAppend>, cursors: Option<FrameDraft>) -> Result<(), SyncFailed> {
         let (offset, end) = self.encode_commit(&batch, cursors);
         let WriterState { active, offset: next_offset, next_seq, .. } = &mut self.state;
         if let Err(error) = active.file.write_at(&self.buffer, offset) {
             let file = active.name.segment_file();
-            tracing::error!(file, %error, "a write to the journal failed, and its segment is abandoned; check the disk");
+            tracing::error!(file, %error, "a write to the journal failed, so the writer abandons the segment; check the disk");
             self.active = ActiveSegment::Abandoned;
             self.fail(batch, AppendError::Write);
             return Ok(());
@@ -160,7 +161,7 @@ impl CommitWriter {
         self.shared.health.sync_ended();
         if let Err(error) = synced {
             let file = active.name.segment_file();
-            tracing::error!(file, %error, "a sync of the journal failed, and the process exits; check the disk");
+            tracing::error!(file, %error, "a sync of the journal failed, so the process exits; check the disk");
             self.shared.health.set_failed();
             self.fail(batch, AppendError::Sync);
             return Err(SyncFailed);
@@ -176,7 +177,8 @@ impl CommitWriter {
         Ok(())
     }
 
-    /// Encodes one commit into the buffer, padded to the end of its last page. Returns the offsets of its start and its end.
+    /// Encodes one commit into the buffer and pads the commit to the end of its last page. Returns the start and end offsets of
+    /// the commit.
     fn encode_commit(&mut self, batch: &[PendingAppend], cursors: Option<FrameDraft>) -> (u64, u64) {
         let CommitWriter { shared, state, buffer, .. } = self;
         let id = state.active.name.id;
@@ -201,7 +203,8 @@ impl CommitWriter {
         (offset, end)
     }
 
-    /// Makes a synced commit visible. Updates summary, keys and watermark before it calls watchers and completions.
+    /// Makes a synced commit visible. Updates the summary, the keys and the watermark before it calls the watchers and the
+    /// completions.
     fn publish(&mut self, batch: Vec<PendingAppend>, first: u64, offset: u64) {
         let WriterState { active, offset: end, next_seq, lock, .. } = &self.state;
         let events = || (first..).zip(&batch);
@@ -211,7 +214,7 @@ impl CommitWriter {
         self.shared.keys.add(active.name, events().filter_map(seen));
         self.shared.segments.commit_reserved(batch.iter().map(|event| (&event.topic, event.len())));
         self.shared.durable_watermark.store(*next_seq, Ordering::Release);
-        // Only other processes read the published watermark. If this write fails, they use the recorded watermarks.
+        // Only other processes read the published watermark. If this write fails, those processes use the recorded watermarks.
         drop(lock.write_at(&encode_watermark(self.shared.log, *next_seq), 0));
         self.shared.listeners.notify_watchers();
         let log = self.shared.log;
@@ -230,7 +233,7 @@ impl CommitWriter {
         let room = shared.background.make_room(&shared, size);
         let created = match room {
             Some(_) => self.create_file(size),
-            None => Err(io::Error::new(io::ErrorKind::StorageFull, "journal.max_size is used up")),
+            None => Err(io::Error::new(io::ErrorKind::StorageFull, "the journal has reached max_size")),
         };
         let (name, file) = created.map_err(|error| self.log_no_segment(&error, size))?;
         let summary = SegmentSummary::empty(self.state.next_seq);
@@ -246,8 +249,8 @@ impl CommitWriter {
         Ok(())
     }
 
-    /// Logs once that no segment can be started. An event that is too large for the remaining space does not make the journal
-    /// unavailable, because smaller events may still fit.
+    /// Logs once that the writer cannot start a segment. An event that is too large for the remaining space does not make the
+    /// journal unavailable, because smaller events may still fit.
     fn log_no_segment(&mut self, error: &io::Error, size: u64) -> AppendError {
         let is_usual = size == self.shared.options.limits.segment_size;
         let is_new = !std::mem::replace(&mut self.no_segment_logged, true);
@@ -290,5 +293,5 @@ fn fitting(events: &VecDeque<PendingAppend>, room: u64) -> usize {
     events.iter().take_while(|event| left.checked_sub(event.len()).inspect(|rest| left = *rest).is_some()).count()
 }
 
-/// Capacity of the commit buffer after a larger commit, in bytes.
+/// Capacity in bytes to which the buffer shrinks after a larger commit.
 const USUAL_COMMIT_BYTES: usize = 1 << 20;

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 #[repr(u8)]
 enum Availability {
     Available,
-    /// The last attempt to start a segment found no room.
+    /// No room at the last attempt to start a segment.
     NoRoom,
-    /// A sync has failed, or a thread has panicked. This state is final.
+    /// Final state after a failed sync or a panic of a thread.
     Failed,
 }
 
@@ -16,7 +16,7 @@ enum Availability {
 pub(super) struct WriterHealth {
     availability: AtomicU8,
     opened: Instant,
-    /// Milliseconds from `opened` to the start of the running sync, plus 1; 0 if none is running.
+    /// Milliseconds from `opened` to the start of the running sync, plus 1; 0 if no sync is running.
     sync_started: AtomicU64,
 }
 
@@ -39,17 +39,17 @@ impl WriterHealth {
         self.availability.load(Ordering::Acquire) == Availability::Failed as u8
     }
 
-    /// Records that no segment can be started. Returns true if this is a change.
+    /// Records that the writer cannot start a segment. Returns true if the previous state was `Available`.
     pub(super) fn set_no_room(&self) -> bool {
         self.change(Availability::Available, Availability::NoRoom)
     }
 
-    /// Records that a segment can be started again.
+    /// Records that the writer can start a segment again.
     pub(super) fn set_room(&self) {
         self.change(Availability::NoRoom, Availability::Available);
     }
 
-    /// Returns true while no segment can be started.
+    /// Returns true while the writer cannot start a segment.
     pub(super) fn has_no_room(&self) -> bool {
         self.availability.load(Ordering::Relaxed) == Availability::NoRoom as u8
     }
@@ -64,7 +64,7 @@ impl WriterHealth {
         self.sync_started.store(0, Ordering::Relaxed);
     }
 
-    /// Returns how long the running sync has lasted; `None` if none is running.
+    /// Returns the duration of the running sync so far; `None` if no sync is running.
     pub(super) fn sync_age(&self) -> Option<Duration> {
         let started = Duration::from_millis(self.sync_started.load(Ordering::Relaxed).checked_sub(1)?);
         Some(self.opened.elapsed().saturating_sub(started))

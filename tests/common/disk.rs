@@ -1,8 +1,10 @@
-//! A simulated disk in memory. It guarantees only what POSIX guarantees: a power cut may lose a written page until its file is
-//! synced, and a name until its directory is synced. A test can make any single step fail, wait or be the last one.
+//! Simulated disk in memory with only the guarantees of POSIX. Until a file is synced, a power cut may lose its written pages.
+//! Until the directory is synced, a power cut may lose file names. A test can make any single step fail or wait, and can kill
+//! the process in any step.
 //!
-//! [`SimDisk`] is the medium, and [`SimDisk::start`] starts a process that uses it. A process ends by [`SimDisk::kill`], which
-//! leaves the page cache, by [`SimDisk::cut_power`], which discards it, or in the middle of a step by [`SimDisk::die_after`].
+//! [`SimDisk`] is the medium, and [`SimDisk::start`] starts a process that uses the medium. [`SimDisk::kill`] ends the process
+//! and preserves the page cache. [`SimDisk::cut_power`] ends the process and may lose any page of the page cache.
+//! [`SimDisk::die_after`] ends the process in the middle of a step.
 
 #![allow(dead_code, reason = "each test file uses its own part of it")]
 
@@ -98,7 +100,7 @@ impl Default for SimDisk {
 }
 
 impl SimDisk {
-    /// Creates an empty directory on a disk without a limit.
+    /// Creates an empty directory on a disk without a size limit.
     pub fn new(seed: u64) -> SimDisk {
         let state = State {
             files: Vec::new(),
@@ -120,7 +122,7 @@ impl SimDisk {
         SimDisk(Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() }))
     }
 
-    /// Starts a new process. Every step of an earlier process fails from now on.
+    /// Starts a new process. Every later step of an earlier process fails.
     pub fn start(&self) -> Arc<dyn Disk> {
         let mut state = self.state();
         state.process += 1;
@@ -169,13 +171,13 @@ impl SimDisk {
         names.clone_from(durable_names);
     }
 
-    /// Kills the process in the `steps`-th step from now that changes the disk. That step may take effect in part.
+    /// Kills the process during the `steps`-th later step that changes the disk. That step may take effect partially.
     pub fn die_after(&self, steps: u64) {
         let mut state = self.state();
         state.die_at = Some(state.steps + steps);
     }
 
-    /// True once the process has died.
+    /// Returns true once the process has died.
     pub fn is_dead(&self) -> bool {
         self.state().dead
     }
@@ -267,7 +269,7 @@ impl SimDisk {
         self.state().names.keys().filter(|name| name.ends_with(ending)).cloned().collect()
     }
 
-    /// Waits until the file names fulfil a condition.
+    /// Waits until the file names satisfy a condition.
     pub fn wait_for(&self, condition: impl Fn(&[String]) -> bool) {
         let mut state = self.state();
         while !condition(&state.names.keys().cloned().collect::<Vec<_>>()) {
@@ -296,7 +298,7 @@ impl Gate {
         }
     }
 
-    /// True if the gate holds a step.
+    /// Returns true if the gate holds a step.
     pub fn has_waiting(&self) -> bool {
         self.held(&self.disk.state()) > 0
     }
@@ -379,7 +381,7 @@ impl State {
 
 /// Reason why a step does not complete.
 enum StepError {
-    /// The process is dead. A step that the death interrupted may have a partial effect.
+    /// Death of the process. The interrupted step may have a partial effect.
     Dead {
         in_this_step: bool,
     },
@@ -548,7 +550,7 @@ struct File {
 }
 
 impl File {
-    /// Returns the current name of the file, or the name at opening if the file no longer has one.
+    /// Returns the current name of the file. If the file has been removed, returns the name at its opening.
     fn name(&self) -> String {
         let state = self.process.disk.state();
         let now = state.names.iter().find(|(_, index)| **index == self.index);

@@ -1,4 +1,4 @@
-//! Appends: their completions, their failures, and the frames that they write.
+//! Tests of appends: completions, failures, and the frames that appends write.
 
 use std::io;
 use std::sync::Arc;
@@ -58,7 +58,7 @@ fn a_failed_sync_fails_all_and_rejects_later_appends() {
     let gate = harness.disk.hold(Step::Sync, ".seg");
     let first = append(&journal, &sample(1, 10).event()).expect("accepted");
     gate.wait_for(1);
-    // The segment has no room for all these events, so some of them need the next segment.
+    // The segment has no room for all these events, so some events need the next segment.
     let others: Vec<AppendResult> = (2..30).map(|n| append(&journal, &sample(n, 3_000).event()).expect("accepted")).collect();
     gate.fail(io::ErrorKind::Other);
     assert_eq!(first.recv().expect("a result"), Err(AppendError::Sync));
@@ -78,7 +78,7 @@ fn a_failed_sync_fails_events_of_later_segments() {
     let gate = harness.disk.hold(Step::Write, ".seg");
     let first = append(&journal, &sample(0, 10).event()).expect("accepted");
     gate.wait_for(1);
-    // The writer takes all these events at once, and they need several segments. The sync of their first commit fails.
+    // The writer takes all these events at once, and the events need several segments. The sync of the first commit fails.
     let others: Vec<AppendResult> = (1..60).map(|n| append(&journal, &sample(n, 3_000).event()).expect("accepted")).collect();
     let syncs = harness.disk.hold(Step::Sync, ".seg");
     gate.release();

@@ -1,4 +1,4 @@
-//! Backlogs: the bytes that a topic pins, and the limit at which its events are rejected.
+//! Tests of backlogs: the bytes that a topic pins, and the limit at which the journal rejects the topic's events.
 
 use hookhold::journal::{AppendError, AppendRejected};
 
@@ -52,7 +52,7 @@ fn a_topic_pins_its_events_until_acknowledged() {
     journal.close();
 }
 
-/// Stores few events of a blocked topic among many events of a topic that is forwarded.
+/// Stores a few events of a blocked topic among many events of a topic that is forwarded.
 #[test]
 fn a_small_blocked_topic_cannot_pin_the_whole_journal() {
     let segment = 32 << 10;
@@ -82,7 +82,7 @@ fn a_small_blocked_topic_cannot_pin_the_whole_journal() {
     let pinned = |topic: &str| harness.metrics.journal.pinned_bytes.with_label_values(&[topic]).get() as u64;
     assert!((3 * segment..=6 * segment).contains(&pinned(TOPICS[1])), "{} bytes, within max_backlog", pinned(TOPICS[1]));
     assert!(pinned(TOPICS[0]) < segment, "{} bytes", pinned(TOPICS[0]));
-    // Once the topic is forwarded, its events are accepted again.
+    // Once the topic is forwarded, the journal accepts its events again.
     journal.save_cursor(TOPICS[1], journal.durable_watermark());
     while append(&journal, &Sample { topic: 1, ..sample(2_000, 90) }.event()).is_err() {
         std::thread::yield_now();
@@ -100,7 +100,7 @@ fn blocked_topics_are_charged_only_their_own_bytes() {
     });
     let journal = harness.open();
     let store = |number: usize| store_or_reject(&journal, &Sample { topic: number % 2, ..sample(number, 3_000) });
-    // Each topic is charged with half of the bytes, so all of max_size can be used before an event is rejected.
+    // Each topic is charged with half of the bytes, so the journal can use all of max_size before it rejects an event.
     let (number, rejected) = (0..).find_map(|number| Some((number, store(number).err()?))).expect("the journal fills up");
     assert_eq!(rejected, AppendRejected::Full);
     assert!(number as u64 * 3_000 > 8 * segment, "{number} events");

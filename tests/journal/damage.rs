@@ -1,4 +1,4 @@
-//! Damaged bytes in segments, summary files and key files.
+//! Tests of damaged bytes in segments, summary files and key files.
 
 use std::io;
 
@@ -8,7 +8,8 @@ use crate::disk::Step;
 use crate::events::Sample;
 use crate::harness::*;
 
-/// The body consists of frame headers with large lengths. A naive scan would read the whole length for each header.
+/// The body of the event consists of frame headers with large lengths. A naive scan would read the whole length for each
+/// header.
 #[test]
 fn a_body_of_fake_frames_cannot_delay_a_start() {
     let harness = Harness::with(|options| options.limits.segment_size = 1 << 20);

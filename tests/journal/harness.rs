@@ -19,7 +19,7 @@ pub const SUMMARY_EXT: &str = ".lanes";
 /// Receives the result of an append.
 pub type AppendResult = Receiver<Result<Position, AppendError>>;
 
-/// Disk, clock, metrics and options, which outlive every opening of the journal.
+/// Disk, clock, metrics and options, which remain across openings of the journal.
 pub struct Harness {
     pub disk: SimDisk,
     pub clock: Arc<ManualClock>,
@@ -40,7 +40,8 @@ impl Harness {
         harness
     }
 
-    /// Returns a harness with a closed journal of events 0 to 59 in several segments, at least two of them sealed.
+    /// Returns a harness with a closed journal. The journal contains events 0 to 59 in several segments, and at least two
+    /// segments are sealed.
     pub fn with_sealed_segments() -> Harness {
         let harness = Harness::new();
         let journal = harness.open();
@@ -64,7 +65,7 @@ impl Harness {
         journal.close();
     }
 
-    /// Opens the journal for reading in a second process, or in a new one if the first is dead.
+    /// Opens the journal for reading in a second process, or in a new process if the first process is dead.
     pub fn read_only(&self) -> ReadOnlyJournal {
         let process = if self.disk.is_dead() { self.disk.start() } else { self.disk.second_process() };
         ReadOnlyJournal::open(process).expect("the journal opens for reading")
@@ -95,7 +96,8 @@ pub fn try_store(journal: &Journal, sample: &Sample) -> Result<Position, AppendE
     append(journal, &sample.event()).expect("accepted").recv().expect("a result")
 }
 
-/// Appends an event and waits for its result. A full journal is the same error at the append and in the writer.
+/// Appends an event and waits for its result. Returns the same error for a full journal, whether the error comes from the
+/// append or from the writer.
 pub fn store_or_reject(journal: &Journal, sample: &Sample) -> Result<Position, AppendRejected> {
     match append(journal, &sample.event())?.recv().expect("a result") {
         Err(AppendError::Full) => Err(AppendRejected::Full),
@@ -111,7 +113,7 @@ pub fn store_many(journal: &Journal, numbers: std::ops::Range<usize>, length: us
     numbers.map(|number| store(journal, &sample(number, length))).collect()
 }
 
-/// Lets the threads run until the durable watermark stops moving, so that a forbidden step would have happened.
+/// Lets the threads run until the durable watermark stops moving. Any forbidden step would have happened by then.
 pub fn wait_until_idle(journal: &Journal) {
     let mut before = None;
     while before != Some(journal.durable_watermark()) {
@@ -129,7 +131,7 @@ pub fn seqs(journal: &Journal) -> Vec<u64> {
     read(journal).iter().map(|stored| stored.position.seq).collect()
 }
 
-/// Returns the sequence of a key's event.
+/// Returns the sequence of the event with this key.
 pub fn lookup(journal: &Journal, key: &EventKey) -> Option<u64> {
     match journal.lookup_in_memory(key) {
         MemoryLookup::Seen(seen) => Some(seen.seq),

@@ -1,4 +1,4 @@
-//! Tests of the promises of the journal on a simulated disk. Tests that depend on a file system use a real directory.
+//! Tests of the journal's guarantees on a simulated disk. Tests that depend on a file system use a real directory.
 
 #[path = "../common/disk.rs"]
 mod disk;

@@ -1,4 +1,4 @@
-//! Journals that another process reads: tail, verify and stat.
+//! Tests of reading a journal from another process: tail, verify and stat.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Recycling: files of deleted segments become new segments.
+//! Tests of recycling, which turns files of deleted segments into new segments.
 
 use std::io;
 

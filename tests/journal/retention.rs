@@ -1,4 +1,4 @@
-//! Retention of segments and keys.
+//! Tests of the retention of segments and keys.
 
 use std::time::Duration;
 
@@ -85,7 +85,7 @@ fn a_segment_is_truncated_before_it_is_deleted() {
     journal.close();
 }
 
-/// The writer and the background thread both delete segments. This test makes them do so at the same time.
+/// Makes the writer and the background thread delete segments at the same time.
 #[test]
 fn only_one_thread_at_a_time_deletes_segments() {
     let harness =

@@ -1,4 +1,4 @@
-//! Full disks, full journals, and the reserve.
+//! Tests of full disks, full journals, and the reserve.
 
 use hookhold::journal::{AppendError, AppendRejected, OpenError};
 

@@ -20,7 +20,7 @@ macro_rules! ensure {
 }
 
 impl Life {
-    /// Compares the readable events with the model. An event that is found without a result counts as stored from then on.
+    /// Compares the readable events with the model. If an event without a result is found, marks the event as stored.
     pub fn check(&mut self, journal: &Journal) -> Checked {
         let read = read_all(journal)?;
         let oldest = journal.oldest_seq();
@@ -53,7 +53,7 @@ impl Life {
         self.check_cursors(journal)
     }
 
-    /// Finds events without a result that were recovered and deleted at once. Only their keys prove that they were stored.
+    /// Finds events without a result that were recovered and immediately deleted. Only their keys prove that they were stored.
     fn find_stored_and_deleted(&mut self, journal: &Journal, positions: &BTreeMap<u64, Position>) -> Checked {
         let last = if self.hazards.retention { self.events.len() } else { 0 };
         for index in (0..last).rev() {
@@ -70,7 +70,7 @@ impl Life {
         Ok(())
     }
 
-    /// Checks that each event that was read was appended, is unchanged, occurs once and is not superseded.
+    /// Checks that each event in `read` was appended, is unchanged, occurs only once and is not superseded.
     fn check_each(&mut self, read: &[StoredEvent]) -> Checked {
         ensure!(read.is_sorted_by(|a, b| a.position.seq < b.position.seq), "sequences do not grow");
         for stored in read {

@@ -19,15 +19,15 @@ use crate::{Hazards, LifeCounts};
 /// Fate of an event in the model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fate {
-    /// Without a result. The event may be stored or not.
+    /// Event without a result. The event may or may not be stored.
     Unknown,
-    /// Reported as not stored. The event may still be on the disk.
+    /// Event that was reported as not stored. The event may still be on the disk.
     Failed,
-    /// Not stored. The event must never appear.
+    /// Event that is not stored and must never appear.
     Superseded,
-    /// Stored at this position.
+    /// Event that is stored at this position.
     Stored(Position),
-    /// Lost to corruption.
+    /// Event that was lost to corruption.
     Corrupted,
 }
 
@@ -48,18 +48,19 @@ pub struct Life {
     pub saved: HashMap<String, u64>,
     /// Cursor at the last start, by topic.
     pub found: HashMap<String, u64>,
-    /// Durable watermark when the cursor was first found, by topic. Later events are not deleted before the cursor passes them.
+    /// Durable watermark at the time the cursor was first found, by topic. The journal must not delete later events before the
+    /// cursor has passed them.
     pub pinned_from: HashMap<String, u64>,
     pub counts: LifeCounts,
 }
 
-/// Result of a check. An error describes the broken promise.
+/// Result of a check. An error describes the broken guarantee.
 pub type Checked = Result<(), String>;
 
 /// Receives the results of appends, each with the index of its event.
 pub type Results = Receiver<(usize, Result<Position, AppendError>)>;
 
-/// Runs the life of this seed.
+/// Runs the life that this seed determines.
 pub fn run(seed: u64, hazards: Hazards) -> Result<LifeCounts, String> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let retention = hazards.retention;
@@ -90,7 +91,7 @@ pub fn run(seed: u64, hazards: Hazards) -> Result<LifeCounts, String> {
 }
 
 impl Life {
-    /// Opens, checks, uses and ends the journal. Each part may be interrupted.
+    /// Opens, checks and uses the journal, and then ends it. Each step may be interrupted.
     fn opening(&mut self) -> Checked {
         let interrupt = self.rng.u8(..3) == 0;
         let Some((journal, _)) = self.open(interrupt)? else { return Ok(()) };
@@ -103,7 +104,7 @@ impl Life {
         Ok(())
     }
 
-    /// Opens the journal three times without other hazards, and damages the disk before the last time.
+    /// Opens the journal three times without other hazards, and damages a segment before the third opening.
     fn last_opening(&mut self) -> Checked {
         self.disk.kill();
         self.disk.set_limit(u64::MAX);
@@ -200,7 +201,7 @@ impl Life {
         Ok(())
     }
 
-    /// Joins the threads, sometimes after a kill. No write reaches the disk after that.
+    /// Joins the journal's threads, sometimes after killing the process. No write reaches the disk afterwards.
     fn stop_writing(&mut self, journal: &Journal) {
         if !self.disk.is_dead() && self.rng.bool() {
             self.disk.kill();

@@ -1,5 +1,5 @@
-//! Tests that acknowledged events survive. They run random lives of a journal on a disk that may lose all unsynced data, and
-//! compare the journal with a plain model.
+//! Tests that acknowledged events survive. The tests run random lives of a journal on a disk that may lose all unsynced data,
+//! and compare the journal with a plain model.
 //!
 //! A life is a sequence of openings. Each opening ends with a close, a kill or a power cut, at any step, including the steps of a
 //! recovery. `HOOKHOLD_SEED=n` repeats one life. The seed determines the actions but not the interleaving of the threads, so a

@@ -1,4 +1,4 @@
-//! Deletes key files that have left the dedupe window, and rewrites key files that contain keys of lost events.
+//! Deletes key files whose keys have left the dedupe window, and rewrites key files that contain keys of lost events.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use super::super::errors::in_file;
 use super::super::key_file::KeyFile;
 use super::super::segment_file::SegmentName;
 
-/// Deletes key files that have left the dedupe window or exceed `max_key_bytes`.
+/// Deletes key files whose keys have left the dedupe window, and the oldest key files beyond `max_key_bytes`.
 pub(super) fn delete_expired(shared: &Shared) {
     let (expired, evicted) = shared.keys.remove_expired(shared.clock.now(), shared.options.max_key_bytes);
     for (name, keys) in &evicted {
@@ -17,7 +17,7 @@ pub(super) fn delete_expired(shared: &Shared) {
         tracing::warn!(
             file,
             keys,
-            "dedupe.max_disk is used up: keys are forgotten before the end of their window; raise max_disk"
+            "the key files exceed dedupe.max_disk, so keys were deleted before the end of the dedupe window; raise max_disk"
         );
     }
     for name in expired.into_iter().chain(evicted.into_iter().map(|(name, _)| name)) {
@@ -25,8 +25,8 @@ pub(super) fn delete_expired(shared: &Shared) {
     }
 }
 
-/// Deletes one key file. If the segment still exists, replaces the file with an empty one: without a key file, the next start
-/// would read all frames of the segment.
+/// Deletes one key file. If the segment still exists, replaces the file with an empty key file, because the next startup would
+/// read all frames of a segment that has no key file.
 fn delete(shared: &Shared, name: SegmentName) {
     let deleted = match shared.segments.contains(name) {
         true => write_atomically(&*shared.disk, &name.key_file(), &KeyFile::encode(name, &[])),
@@ -37,7 +37,7 @@ fn delete(shared: &Shared, name: SegmentName) {
     }
 }
 
-/// Rewrites key files without the keys of lost events. Until then, only the index in memory excludes these keys.
+/// Rewrites key files to remove the keys of lost events. Until the rewrite, only the index in memory excludes these keys.
 pub(super) fn rewrite_stale(shared: &Shared) {
     let rewrite = || {
         for (name, entries) in shared.keys.stale_files(&*shared.disk)? {
@@ -50,6 +50,6 @@ pub(super) fn rewrite_stale(shared: &Shared) {
     };
     if let Err(error) = rewrite() {
         shared.keys.retry_stale_files();
-        tracing::warn!(%error, "a key file could not be rewritten after damage; retrying");
+        tracing::warn!(%error, "a key file with keys of lost events could not be rewritten; retrying");
     }
 }

@@ -1,4 +1,4 @@
-//! The background thread of the journal. It seals full segments, deletes expired segments and keys, and prepares the file of the
+//! The journal's background thread, which seals full segments, deletes expired segments and keys, and prepares the file of the
 //! next segment. The writer calls [`Background::make_room`] before it starts a segment.
 
 mod key_retention;
@@ -32,7 +32,7 @@ pub(super) struct Background {
 
 struct TaskQueue {
     to_seal: VecDeque<Arc<Segment>>,
-    /// Segments that could not be sealed. The next periodic check retries them.
+    /// Segments that could not be sealed. The next periodic check queues these segments again.
     retry: VecDeque<Arc<Segment>>,
     request: TaskRequest,
 }
@@ -40,20 +40,20 @@ struct TaskQueue {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum TaskRequest {
     None,
-    /// Run the maintenance now, because space may have become free.
+    /// Request for immediate maintenance, because space may have become free.
     Check,
     Stop,
 }
 
 enum Task {
-    /// Seal this segment, which stays queued until then.
+    /// Segment to seal. The segment stays in the queue until the attempt ends.
     Seal(Arc<Segment>),
     Check,
     Stop,
 }
 
 impl Background {
-    /// Queues the segments that recovery found unsealed.
+    /// Creates the state and queues the unsealed segments that recovery found.
     pub(super) fn new(unsealed: Vec<Arc<Segment>>, reserve_exists: bool) -> Background {
         let tasks = TaskQueue { to_seal: unsealed.into(), retry: VecDeque::new(), request: TaskRequest::Check };
         Background {
@@ -71,7 +71,7 @@ impl Background {
         self.changed.notify_all();
     }
 
-    /// Requests the maintenance, because space may have become free.
+    /// Requests immediate maintenance, because space may have become free.
     pub(super) fn wake(&self) {
         self.tasks.lock().expect(POISON).request_check();
         self.changed.notify_all();
@@ -83,21 +83,21 @@ impl Background {
         self.changed.notify_all();
     }
 
-    /// Takes the spare file, which has room for a segment of `segment_size`.
+    /// Takes the spare file, which has `segment_size` bytes; `None` if there is no spare file.
     pub(super) fn take_spare(&self) -> Option<Spare> {
         self.spare.take()
     }
 
-    /// Returns the bytes that the spare file occupies.
+    /// Returns the size of the spare file in bytes; 0 if there is no spare file.
     pub(super) fn spare_bytes(&self, shared: &Shared) -> u64 {
         if self.spare.is_some() { shared.options.limits.segment_size } else { 0 }
     }
 
-    /// Makes room for a segment of `size` bytes. Waits for segments that are being sealed. Returns `None` if all remaining
-    /// segments are needed.
+    /// Makes room for a segment of `size` bytes. If necessary, waits until queued segments are sealed. Returns `None` if no
+    /// remaining segment can be deleted.
     pub(super) fn make_room(&self, shared: &Shared, size: u64) -> Option<SpaceGuard<'_>> {
         loop {
-            // The count precedes the search, so that a segment that is sealed during the search is not missed.
+            // Read the count before the search, so that this function notices a segment that is sealed during the search.
             let waiting = self.tasks.lock().expect(POISON).to_seal.len();
             if let Some(space) = self.retention.make_space(shared, size) {
                 return Some(space);
@@ -135,7 +135,7 @@ impl Background {
         }
     }
 
-    /// Removes a segment from the queue, and schedules a retry if it could not be sealed.
+    /// Removes a segment from the queue, and schedules a retry if the segment could not be sealed.
     fn finish_sealing(&self, segment: Arc<Segment>, is_sealed: bool) {
         let mut tasks = self.tasks.lock().expect(POISON);
         tasks.to_seal.pop_front();
@@ -183,8 +183,9 @@ fn maintain(shared: &Shared) {
     prepare_spare(shared);
 }
 
-/// Makes room for a segment after the writer has found none, and prepares its file. The writer retries only when an event
-/// arrives, and load balancers send no event while `/readyz` returns 503.
+/// Makes room for a segment and prepares a file if the writer had no room for a segment. Without this function, the journal
+/// would stay unavailable: the writer retries only when an event arrives, and load balancers send no events while `/readyz`
+/// returns 503.
 fn restore_availability(shared: &Shared) {
     if !shared.health.has_no_room() {
         return;
@@ -197,7 +198,7 @@ fn restore_availability(shared: &Shared) {
     tracing::info!("the journal has room for new events again");
 }
 
-/// Deletes old segments before the next segment needs their space, so that its file is ready for the writer.
+/// Deletes old segments before the next segment needs their space, so that a spare file is ready for the writer.
 fn prepare_spare(shared: &Shared) {
     let (segment_size, max_size) = (shared.options.limits.segment_size, shared.options.limits.max_size);
     let space = shared.background.retention.lock();

@@ -1,5 +1,6 @@
-//! The reserve: a preallocated file whose space events may not use. On a full disk, it is deleted to make room for a key file,
-//! for the copy of unconfirmed events, or for the first segment of a start. It is preallocated again once there is room.
+//! The reserve: a preallocated file whose space is not available to events. If the disk is full, the journal deletes the
+//! reserve to make room for a key file, for the copy of unconfirmed events, or for the first segment of an opening. The journal
+//! preallocates the reserve again once the disk has room.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::super::Shared;
 use super::super::disk::{Disk, is_full, write_atomically};
 
-/// The reserve of an open journal.
+/// State of the reserve of an open journal.
 pub(super) struct Reserve {
     missing: AtomicBool,
 }
@@ -21,7 +22,7 @@ impl Reserve {
     pub(super) fn write(&self, disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
         write_with_reserve(disk, name, bytes, || {
             self.missing.store(true, Ordering::Relaxed);
-            tracing::warn!("the disk is full: the journal's reserve is used for a key file; free some disk space");
+            tracing::warn!("the disk is full, so the journal uses its reserve for a key file; free some disk space");
         })
     }
 
@@ -55,8 +56,8 @@ pub(crate) fn release_reserve(disk: &dyn Disk) -> io::Result<()> {
     disk.remove(RESERVE_FILE)
 }
 
-/// Preallocates the reserve at a start, unless it exists at full size. After a power cut, the name may exist without the space.
-/// Returns true if the reserve exists now.
+/// Preallocates the reserve at startup, unless a reserve of at least `size` bytes exists. After a power cut, the file may exist
+/// without its space. Returns true if the reserve exists now.
 pub(crate) fn restore_reserve(disk: &dyn Disk, size: u64) -> bool {
     if disk.list().is_ok_and(|files| files.iter().any(|(name, bytes)| name == RESERVE_FILE && *bytes >= size)) {
         return true;

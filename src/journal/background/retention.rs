@@ -9,12 +9,12 @@ use super::super::{POISON, Shared};
 use super::spares;
 use crate::clock::UnixMillis;
 
-/// Serialises the deletion and the start of segments. Otherwise two threads could choose the same segment or count the same
-/// space.
+/// Lock that serialises the deletion and the start of segments. Without this lock, two threads could choose the same segment or
+/// count the same space.
 #[derive(Default)]
 pub(super) struct Retention(Mutex<()>);
 
-/// Guard that reserves space within `max_size` for one more segment until it is dropped.
+/// Guard that reserves space within `max_size` for one more segment until the guard is dropped.
 pub(crate) type SpaceGuard<'a> = MutexGuard<'a, ()>;
 
 impl Retention {
@@ -22,11 +22,11 @@ impl Retention {
         self.0.lock().expect(POISON)
     }
 
-    /// Deletes old segments until one of `size` bytes fits.
+    /// Deletes old segments until a segment of `size` bytes fits. Returns `None` if no remaining segment can be deleted.
     pub(super) fn make_space(&self, shared: &Shared, size: u64) -> Option<SpaceGuard<'_>> {
         let space = self.lock();
         loop {
-            // A segment of the usual size replaces the spare file. A larger segment cannot use it.
+            // A segment of the usual size uses the spare file. A larger segment cannot use the spare file, so delete it.
             if size > shared.options.limits.segment_size
                 && let Some(spare) = shared.background.take_spare()
             {
@@ -42,19 +42,21 @@ impl Retention {
     }
 }
 
-/// Deletes all segments that are older than `retain`.
+/// Deletes all segments that are older than `retain` and that no topic needs.
 pub(super) fn delete_expired(shared: &Shared) {
     let oldest = UnixMillis(shared.clock.now().0.saturating_sub(shared.options.limits.retain.as_millis() as u64));
     while delete_oldest(shared, &shared.background.retention.lock(), |summary| summary.newest < oldest) {}
 }
 
-/// Deletes the oldest segment that is sealed, that no topic needs and that `may_delete` accepts. Returns false if there is none.
+/// Deletes the oldest segment that is sealed, that no topic needs and that `may_delete` accepts. Returns false if there is no
+/// such segment.
 pub(super) fn delete_oldest(shared: &Shared, _space: &SpaceGuard, may_delete: impl Fn(&SegmentSummary) -> bool) -> bool {
     let mut segments = shared.segments.segments();
-    // A segment without a commit does not yet prove the next sequence, so the segment before it must remain.
+    // A segment without a commit does not prove the next sequence yet, so the previous segment must remain.
     let newest = segments.iter().rposition(|segment| segment.with_summary(|summary| summary.end > SEGMENT_HEADER_LEN));
     segments.truncate(newest.unwrap_or(0));
-    // The next start reads the frames of an unsealed segment. If a newer segment were missing, its events would look lost.
+    // The next startup reads the frames of unsealed segments. If the segment after an unsealed segment were missing, the events
+    // of the missing segment would look lost.
     let sealed = segments.iter().take_while(|segment| segment.is_sealed()).count();
     segments.truncate(sealed);
     let is_pinned = shared.segments.pinned(shared.options.forwards);
@@ -64,12 +66,13 @@ pub(super) fn delete_oldest(shared: &Shared, _space: &SpaceGuard, may_delete: im
 }
 
 fn delete(shared: &Shared, segment: &Segment) {
-    // The map drops the segment first. A reader that found the segment earlier may still use its open file.
+    // Remove the segment from the map first, so that no further reader finds it. A reader that found the segment earlier may
+    // still use the open file.
     shared.segments.remove(segment.name);
     let disk = &shared.disk;
     let deleted = spares::recycle_or_delete(shared, segment).and_then(|()| disk.remove(&segment.name.summary_file()));
     if !shared.keys.has_file(segment.name) {
-        // The key file is empty, because it never had keys or they have been forgotten.
+        // The key file is empty, because the segment had no keys or its keys have been forgotten.
         drop(disk.remove(&segment.name.key_file()));
     }
     if let Err(error) = deleted.and_then(|()| disk.sync_dir()) {
@@ -78,8 +81,8 @@ fn delete(shared: &Shared, segment: &Segment) {
     }
 }
 
-/// Drops sealed and forwarded segments from the page cache, because no reader needs them soon. The writer's next pages then reuse
-/// warm memory instead of displacing pages that are needed.
+/// Drops the pages of sealed and forwarded segments from the page cache, because no reader will need these pages soon. The
+/// writer's next pages then reuse warm memory instead of displacing pages that are still needed.
 pub(super) fn drop_from_page_cache(shared: &Shared) {
     let is_pinned = shared.segments.pinned(shared.options.forwards);
     for segment in shared.segments.segments() {

@@ -8,7 +8,7 @@ use super::super::disk::write_atomically;
 use super::super::key_file::KeyFile;
 use super::super::segment::Segment;
 
-/// Seals a segment. Returns false if this failed. The keys then stay in memory.
+/// Seals a segment. If this fails, logs the error and returns false, and the keys stay in memory.
 pub(super) fn try_seal(shared: &Shared, segment: &Segment) -> bool {
     let sealed = seal(shared, segment);
     if let Err(error) = &sealed {
@@ -18,7 +18,7 @@ pub(super) fn try_seal(shared: &Shared, segment: &Segment) -> bool {
     sealed.is_ok()
 }
 
-/// Writes key file and summary file, then moves the keys out of memory and truncates the unused end of the segment.
+/// Writes the key file and the summary file, then removes the keys from memory and truncates the unused end of the segment.
 fn seal(shared: &Shared, segment: &Segment) -> io::Result<()> {
     let (disk, name) = (&*shared.disk, segment.name);
     let summary = segment.summary();
@@ -31,7 +31,7 @@ fn seal(shared: &Shared, segment: &Segment) -> io::Result<()> {
     if disk.truncate(&name.segment_file(), summary.end).is_ok() {
         segment.size.store(summary.end, Ordering::Relaxed);
     }
-    // This is the last step, because the file of a sealed segment may become another segment.
+    // Mark the segment as sealed last, because the file of a sealed segment may become another segment at any time.
     segment.set_sealed();
     Ok(())
 }

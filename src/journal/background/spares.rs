@@ -1,5 +1,5 @@
-//! The spare file: usually the file of a deleted segment, which the next segment overwrites. Its blocks have been written before,
-//! so a sync has no metadata to write. This takes a third off a sync.
+//! The spare file: the file that the next segment overwrites, usually the file of a deleted segment. The blocks of such a file
+//! have been written before, so a sync writes no metadata and takes a third less time.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -14,11 +14,11 @@ use super::super::{POISON, Shared};
 pub(crate) struct Spare {
     /// Current name of the file.
     pub(crate) name: String,
-    /// The file, open for writing. It has `segment_size` bytes, and its first page is zeroed and synced.
+    /// File, open for writing. The file has `segment_size` bytes, and its first page is zeroed and synced.
     pub(crate) file: Arc<dyn DiskFile>,
 }
 
-/// Place for one spare file.
+/// Slot for at most one spare file.
 #[derive(Default)]
 pub(super) struct SpareSlot(Mutex<Option<Spare>>);
 
@@ -44,8 +44,8 @@ pub(super) fn create(shared: &Shared) -> io::Result<()> {
     Ok(())
 }
 
-/// Turns the file of a removed segment into the spare file. Deletes the file if `max_size` has no room for it, if it is larger
-/// than a segment, or if a spare file exists.
+/// Turns the file of a removed segment into the spare file. Deletes the file instead if it does not fit into `max_size`, if it
+/// is larger than `segment_size`, or if a spare file already exists.
 pub(super) fn recycle_or_delete(shared: &Shared, segment: &Segment) -> io::Result<()> {
     let (segment_size, max_size) = (shared.options.limits.segment_size, shared.options.limits.max_size);
     let (name, size) = (segment.name.spare_file(), segment.size.load(Ordering::Relaxed));
@@ -55,7 +55,8 @@ pub(super) fn recycle_or_delete(shared: &Shared, segment: &Segment) -> io::Resul
     }
     let recycle = || {
         let file = shared.disk.recycle(&segment.name.segment_file(), &name, segment_size)?;
-        // The old name must be gone from the disk before the first byte changes.
+        // The rename must be durable before the first byte changes. Otherwise, the old name could refer to overwritten bytes
+        // after a power cut.
         shared.disk.sync_dir()?;
         file.write_at(&[0; PAGE as usize], 0)?;
         file.sync()?;
@@ -66,7 +67,7 @@ pub(super) fn recycle_or_delete(shared: &Shared, segment: &Segment) -> io::Resul
             shared.background.spare.set(spare);
             Ok(())
         }
-        // After an error the file may have either name.
+        // After a failed rename, the file may have either name.
         Err(_) => shared.disk.remove(&name).or_else(|_| shared.disk.remove(&segment.name.segment_file())),
     }
 }

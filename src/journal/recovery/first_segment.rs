@@ -17,8 +17,9 @@ use super::super::segment_summary::SegmentSummary;
 use super::super::writer::WriterState;
 use crate::event::LogId;
 
-/// Starts a segment whose first event gets `next_seq`, and adds it to `segments`. On a full disk, starts a small segment, if
-/// necessary in the space of the reserve. It has room for cursors, so that acknowledgements can free space.
+/// Starts a segment whose first event gets sequence `next_seq`, and adds the segment to `segments`. If the disk is full, starts
+/// a small segment and uses the space of the reserve if necessary. A small segment has room for cursors, so that
+/// acknowledgements can free space.
 pub(super) fn start(
     disk: &dyn Disk,
     options: &Options,

@@ -1,12 +1,13 @@
-//! The meta file. It contains the format version and the key with which event keys are hashed. The first start draws this key.
+//! The meta file, which contains the format version and the random key for hashing dedupe keys. The first startup generates
+//! this key.
 
 use std::io;
 
 use super::super::disk::{Disk, write_atomically};
 use super::super::segment_file::{self, FORMAT_VERSION};
 
-/// Reads the hash key, or draws one for a new journal. Fails if there are segments without a meta file, because no duplicate
-/// would be recognised with another hash key.
+/// Reads the hash key, or generates a hash key for a new journal. Fails if there are segments but no meta file, because
+/// hookhold could not recognise duplicates with another hash key.
 pub(super) fn hash_key(disk: &dyn Disk) -> io::Result<[u8; 16]> {
     let bytes = match disk.open(META_FILE) {
         Ok(file) => {
@@ -24,7 +25,7 @@ pub(super) fn hash_key(disk: &dyn Disk) -> io::Result<[u8; 16]> {
 fn check(bytes: &[u8; META_LEN], read: usize) -> io::Result<()> {
     let is_valid = read == META_LEN && &bytes[..8] == MAGIC && bytes[28..] == crc32c::crc32c(&bytes[..28]).to_le_bytes();
     if !is_valid {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "damaged; restore it from a copy of the directory"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is damaged; restore it from a copy of the directory"));
     }
     if bytes[8..12] != FORMAT_VERSION.to_le_bytes() {
         let found = u32::from_le_bytes(bytes[8..12].try_into().expect("4 bytes"));
@@ -36,7 +37,7 @@ fn check(bytes: &[u8; META_LEN], read: usize) -> io::Result<()> {
 
 fn create(disk: &dyn Disk) -> io::Result<[u8; META_LEN]> {
     if !segment_file::list(disk)?.is_empty() {
-        let what = "missing although segments exist; restore it from a copy of the directory";
+        let what = "the file is missing although segments exist; restore it from a copy of the directory";
         return Err(io::Error::new(io::ErrorKind::NotFound, what));
     }
     let mut bytes = [0; META_LEN];

@@ -1,7 +1,7 @@
 //! Opens the journal after a clean stop or a crash. [`open`] can be interrupted at any step and run again.
 //!
-//! Unconfirmed events are copied into a segment of their own, which is synced and renamed before a new segment starts. From then
-//! on, this copy supersedes the originals.
+//! Before it starts a new segment, [`open`] copies unconfirmed events into a separate segment, syncs that segment and renames
+//! it. After the rename, the copy supersedes the original events.
 
 mod first_segment;
 mod meta;
@@ -31,13 +31,13 @@ use crate::metrics::Metrics;
 pub(super) struct Recovered {
     /// Random log id of this opening.
     pub(super) log: LogId,
-    /// Random key with which event keys are hashed, from the meta file.
+    /// Random key for hashing dedupe keys, from the meta file.
     pub(super) hash_key: [u8; 16],
     /// Sequence of the next event.
     pub(super) next_seq: u64,
     pub(super) segments: SegmentMap,
     pub(super) keys: KeyIndex,
-    /// Segment file and start offset of each damaged range that has been counted.
+    /// Segment file and start offset of each damaged range that recovery has counted.
     pub(super) corruption: HashSet<(String, u64)>,
     /// Segments that the background thread must seal.
     pub(super) unsealed: Vec<Arc<Segment>>,
@@ -45,14 +45,14 @@ pub(super) struct Recovered {
     pub(super) reserve_exists: bool,
 }
 
-/// Locks the directory, recovers the events of a crash, and starts a new segment under a new log id.
+/// Locks the directory, recovers the unconfirmed events after a crash, and starts a new segment under a new log id.
 pub(super) fn open(disk: &dyn Disk, options: &Options, metrics: &Metrics) -> Result<Recovered, OpenError> {
     let lock = disk.lock(LOCK_FILE).map_err(|source| match source.kind() {
         io::ErrorKind::WouldBlock => OpenError::Locked,
         _ => OpenError::Io { what: format!("{LOCK_FILE}: the journal's lock file could not be opened"), source },
     })?;
     let log = LogId(context(random_u64(), || NO_RANDOM.into())?);
-    context(delete_leftovers(disk), || "a file of an earlier start could not be deleted from the journal".into())?;
+    context(delete_leftovers(disk), || "a leftover file could not be deleted from the journal".into())?;
     let hash_key = context(meta::hash_key(disk), || format!("{}: the journal's meta file could not be used", meta::META_FILE))?;
     let scan = context(DirectoryScan::read(disk), || "the journal could not be read".into())?;
     let corruption = report_corruption(&scan, metrics);
@@ -85,7 +85,7 @@ pub(super) fn open(disk: &dyn Disk, options: &Options, metrics: &Metrics) -> Res
     Ok(Recovered { log, hash_key, next_seq, segments, keys, corruption, unsealed, writer, reserve_exists })
 }
 
-/// Deletes temporary files of interrupted writes, spare files, and summary files whose segment has been deleted.
+/// Deletes temporary files of interrupted writes, spare files, and summary files of deleted segments.
 fn delete_leftovers(disk: &dyn Disk) -> io::Result<()> {
     let files = disk.list()?;
     let has_segment = |name: SegmentName| files.iter().any(|(file, _)| *file == name.segment_file());
@@ -137,7 +137,7 @@ fn adopt_orphaned_keys(disk: &dyn Disk, scan: &DirectoryScan, keys: &KeyIndex, m
         }
         if key_file.is_none() {
             metrics.journal.damaged.inc();
-            tracing::error!(file, "a key file is damaged: duplicates of its events will be stored; check the disk");
+            tracing::error!(file, "a key file is damaged, so hookhold will store duplicates of its events; check the disk");
         }
         keys.seal(name, key_file);
     }
@@ -147,7 +147,7 @@ fn adopt_orphaned_keys(disk: &dyn Disk, scan: &DirectoryScan, keys: &KeyIndex, m
 fn restore_cursors(scan: &DirectoryScan, segments: &SegmentMap, options: &Options, metrics: &Metrics) {
     if scan.cursors.is_none() && !scan.segments.is_empty() {
         metrics.journal.damaged.inc();
-        tracing::error!("all cursors are damaged: every topic restarts at its oldest event; check the disk");
+        tracing::error!("all cursors are damaged, so every topic restarts at its oldest event; check the disk");
     }
     for (topic, cursor) in scan.cursors.iter().flatten() {
         segments.move_cursor(topic, (*cursor).min(scan.log_end()));

@@ -1,4 +1,4 @@
-//! Copies unconfirmed events into a segment, which is complete and synced before it gets its name.
+//! Copies unconfirmed events into a new segment. The segment is complete and synced before its file gets its final name.
 
 use std::io;
 use std::sync::Arc;
@@ -33,13 +33,17 @@ pub(super) fn copy(
         true => OpenError::NoRoom { bytes: bytes.len() as u64 },
         false => OpenError::Io { what: "the unconfirmed events of the journal could not be copied".into(), source },
     })?;
-    tracing::info!(events = scan.unconfirmed.len(), segment = name.segment_file(), "recovered the unconfirmed events of a crash");
+    tracing::info!(
+        events = scan.unconfirmed.len(),
+        segment = name.segment_file(),
+        "recovered the unconfirmed events after a crash"
+    );
     keys.add(name, scan.unconfirmed.iter().filter_map(|(_, frame)| frame.key()));
     Ok(Segment::new(name, file, bytes.len() as u64, summary, SegmentState::Unsealed))
 }
 
-/// Encodes the copy. It ends with a commit that records a watermark after the last event. That watermark is true, because the
-/// copy gets its name only when it is complete and synced.
+/// Encodes the copy. The copy ends with a commit that records a watermark after the last event. This watermark is correct,
+/// because the file of the copy gets its final name only after all events in the copy are on disk.
 fn encode(scan: &DirectoryScan, log: LogId, name: SegmentName) -> io::Result<(Vec<u8>, SegmentSummary)> {
     let (first, end) = (scan.durable_watermark, scan.log_end());
     let mut out = encode_header(name, log).to_vec();
