@@ -70,8 +70,7 @@ fn connections_beyond_max_connections_per_address_are_closed() {
     assert_eq!(line(&home, PROVIDER).rest(), b"");
     assert_eq!(process.metric("hookhold_connections_rejected_total{cause=\"per_address\"}"), Some(1.0));
     assert!(
-        home.log()
-            .contains("address=127.0.0.1 suppressed=0 hint=\"the address has max_connections_per_address connections open\""),
+        home.log().contains("address=127.0.0.1 suppressed=0 hint=\"the address has reached max_connections_per_address\""),
         "{}",
         home.log()
     );

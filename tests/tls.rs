@@ -143,7 +143,7 @@ fn a_broken_new_certificate_is_reported_and_not_used() {
     old.replace_with(&pair.cert(), &pair.key());
     let home = home(&pair, "");
     let _process = home.start();
-    let reports = || home.log().matches("the new TLS certificate cannot be used; the previous one stays in use").count();
+    let reports = || home.log().matches("cannot use the new TLS certificate; the previous certificate stays in use").count();
     pair.replace_with(&other.cert(), &old.key());
     wait_until("a key of another certificate is reported", || reports() == 1);
     assert!(home.log().contains("found the key of another"), "{}", home.log());

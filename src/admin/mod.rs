@@ -1,7 +1,8 @@
-//! The admin listener, for operators and their tools: `/metrics`, `/livez`, `/readyz`, `/api/changes`, `/api/rejections`.
-//! It is read-only, never shares the port for deliveries, and stays open until the end of a drain.
+//! The admin listener for operators and their tools. Serves `/metrics`, `/livez`, `/readyz`, `/api/changes` and
+//! `/api/rejections`. The listener is read-only, never shares the port for deliveries, and stays open until the end of
+//! a drain.
 //!
-//! Each request for a page queries the running gateway through [`AdminQueries`]. This room depends on nothing else of the
+//! Each page queries the running gateway through [`AdminQueries`]. This room does not depend on any other part of the
 //! gateway.
 
 mod readiness;
@@ -25,7 +26,7 @@ use tokio::time::{sleep, timeout};
 
 pub use readiness::{ComponentHealth, HealthState, Readiness};
 
-/// Queries of the pages to the running gateway.
+/// Queries that the pages make to the running gateway.
 pub trait AdminQueries: Send + Sync {
     /// Updates the values that are computed at scrape time, such as lag, and renders every metric. Must not block.
     fn render_metrics(&self) -> String;
@@ -36,13 +37,13 @@ pub trait AdminQueries: Send + Sync {
     /// Returns the changes that a reload of the configuration would make, as one JSON object. May block.
     fn changes(&self) -> String;
 
-    /// Returns the stored rejections of one source (`?source=NAME`) or of all, newest first, one JSON object per line; `None`
-    /// if rejections are not stored. May block.
+    /// Returns the stored rejections of one source (`?source=NAME`) or of all sources, newest first, as one JSON object
+    /// per line. Returns `None` if rejections are not stored. May block.
     fn rejections(&self, source: Option<&str>) -> Option<String>;
 }
 
-/// State of the pages. Each page that may block has one permit, so that clients that request it and disconnect cannot use
-/// up the threads for blocking work.
+/// State that the pages share. Each page that may block has a single permit. Otherwise clients that request such a page
+/// and disconnect could use up the threads for blocking work.
 struct Pages {
     queries: Arc<dyn AdminQueries>,
     changes: Arc<Semaphore>,
@@ -79,14 +80,14 @@ async fn serve_connection(stream: TcpStream, pages: Arc<Pages>) {
         let pages = pages.clone();
         async move { Ok::<_, Infallible>(page(&pages, request.method(), request.uri()).await) }
     });
-    // A failed connection needs no log line, because the next scrape opens another.
+    // A failed connection needs no log line, because the next scrape opens another connection.
     let _ = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).await;
 }
 
 async fn page(pages: &Pages, method: &Method, uri: &Uri) -> Response<Full<Bytes>> {
     match uri.path() {
         path if PATHS.contains(&path) && method != Method::GET && method != Method::HEAD => {
-            let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "expected GET or HEAD\n".into());
+            let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "method: expected GET or HEAD\n".into());
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             response
         }
@@ -105,16 +106,16 @@ async fn page(pages: &Pages, method: &Method, uri: &Uri) -> Response<Full<Bytes>
             let (queries, source) = (pages.queries.clone(), parameter(uri, "source"));
             blocking(&pages.rejections, move || match queries.rejections(source.as_deref()) {
                 Some(rejections) => respond(StatusCode::OK, JSON_LINES, rejections),
-                None => respond(StatusCode::NOT_FOUND, TEXT, "rejections are not stored; set [admin] keep_rejected\n".into()),
+                None => respond(StatusCode::NOT_FOUND, TEXT, "hookhold stores no rejections; set [admin] keep_rejected\n".into()),
             })
             .await
         }
-        _ => respond(StatusCode::NOT_FOUND, TEXT, format!("expected one of {}\n", PATHS.join(", "))),
+        _ => respond(StatusCode::NOT_FOUND, TEXT, format!("path: expected one of {}\n", PATHS.join(", "))),
     }
 }
 
-/// Renders a page on a thread for blocking work. Holds the permit until the page is rendered, even if the client has
-/// disconnected.
+/// Renders a page on a thread for blocking work. Holds the permit until the page is rendered, even if the client
+/// disconnects earlier.
 async fn blocking<F>(permit: &Arc<Semaphore>, render: F) -> Response<Full<Bytes>>
 where
     F: FnOnce() -> Response<Full<Bytes>> + Send + 'static,
@@ -123,7 +124,7 @@ where
         let busy = "another request for this page is in progress; try again\n";
         return respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, busy.into());
     };
-    let panicked = |_| respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "internal error; see the log of hookhold\n".into());
+    let panicked = |_| respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "internal error; see hookhold's log\n".into());
     tokio::task::spawn_blocking(move || (render(), drop(permit)).0).await.unwrap_or_else(panicked)
 }
 
@@ -149,8 +150,9 @@ const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Limit on open connections to the admin listener. Further connections wait to be accepted.
 const MAX_CONNECTIONS: usize = 64;
 
-/// Age at which a connection is closed, whether idle, slow or busy: one limit for every way in which a connection can hang.
+/// Age at which a connection is closed, even if it is busy. This single limit covers every way in which a connection
+/// can hang.
 const CONNECTION_LIFETIME: Duration = Duration::from_secs(300);
 
-/// Pause after a failed accept. The cause is nearly always a lack of file descriptors.
+/// Pause after a failed accept. The usual cause is a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

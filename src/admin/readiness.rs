@@ -1,4 +1,4 @@
-//! The body of `/readyz`: one word for each component. The status is 503 only if a load balancer can help by sending
+//! The body of `/readyz`, with one word for each component. `/readyz` returns 503 only if a load balancer should send
 //! deliveries elsewhere.
 
 use serde::Serialize;
@@ -10,7 +10,7 @@ pub struct Readiness {
     pub draining: bool,
     /// State of the journal; failed if deliveries cannot be stored.
     pub journal: ComponentHealth,
-    /// State of forwarding. Never makes the process unready, because the journal holds the events meanwhile.
+    /// State of forwarding. Never makes the process unready, because the journal stores the events meanwhile.
     pub kafka: ComponentHealth,
 }
 
@@ -23,7 +23,7 @@ pub struct ComponentHealth {
     pub details: Vec<String>,
 }
 
-/// State of a component, in one word.
+/// Word for the state of a component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HealthState {
@@ -48,14 +48,14 @@ impl ComponentHealth {
         ComponentHealth { state: HealthState::Off, details: Vec::new() }
     }
 
-    /// Returns `state` with these details, or [`HealthState::Ok`] if there are none.
+    /// Returns `state` with these details, or [`HealthState::Ok`] if `details` is empty.
     pub fn or(state: HealthState, details: Vec<String>) -> ComponentHealth {
         if details.is_empty() { ComponentHealth::ok() } else { ComponentHealth { state, details } }
     }
 }
 
 impl Readiness {
-    /// True unless a shutdown has begun or deliveries cannot be stored.
+    /// True if no shutdown has begun and the journal can store deliveries.
     pub fn is_ready(&self) -> bool {
         !self.draining && self.journal.state != HealthState::Failed
     }

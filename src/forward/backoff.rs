@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
-/// Pauses that double (before jitter) from the first to the longest.
+/// Sequence of pauses. Before jitter, each pause is twice the previous one, up to the longest.
 pub(super) struct Backoff {
     first: Duration,
     longest: Duration,

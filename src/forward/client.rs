@@ -1,5 +1,5 @@
 //! Manages the Kafka producer: starts it, replaces it after a permanent failure, and ends it. Does not depend on topic
-//! queues; the worker applies a replacement to them.
+//! queues. After a replacement, the worker rewinds the queues.
 
 use std::io;
 use std::sync::Arc;
@@ -20,13 +20,13 @@ use super::settings::producer_config;
 use super::topic_health::STUCK_AFTER;
 use crate::metrics::Metrics;
 
-/// The Kafka client: at most one producer at a time, and its probes.
+/// The Kafka client, which runs at most one producer and at most one probe.
 pub(super) struct KafkaClient {
     config: ClientConfig,
     mailbox: Arc<Mailbox>,
     metrics: Arc<Metrics>,
     state: ClientState,
-    /// Number of the current or next producer. Reports of earlier producers are outdated.
+    /// Number of the current or next producer. Reports from earlier producers are outdated.
     generation: u64,
     backoff: Backoff,
     /// Latest client-wide error since the last acknowledgement.
@@ -38,7 +38,7 @@ pub(super) struct KafkaClient {
 enum ClientState {
     /// No producer runs.
     Waiting {
-        /// Time at which the next producer is due.
+        /// Start time of the next producer.
         start_at: Instant,
         /// Error of the last attempt to start a producer. The error blocks every topic.
         setup_error: Option<String>,
@@ -54,23 +54,23 @@ enum ClientState {
 
 /// A scheduled replacement of the producer.
 pub(super) struct Replacement {
-    /// Metric label.
+    /// Value of the metric label `reason`.
     pub(super) reason: &'static str,
     detail: String,
-    /// Latest time of the replacement. If no topic makes progress, the replacement is made earlier.
+    /// Latest time of the replacement. The replacement happens earlier if no topic makes progress.
     pub(super) by: Instant,
 }
 
-/// Replacement that was carried out.
+/// A completed replacement.
 pub(super) struct Replaced {
     pub(super) detail: String,
-    /// Reason to block the topics that had records in flight. Set if the producer failed before its first acknowledgement,
-    /// because the next producer may fail likewise.
+    /// Reason for blocking the topics that had records in flight. Set if the producer failed before its first
+    /// acknowledgement, because the next producer may fail for the same reason.
     pub(super) block: Option<BlockReason>,
 }
 
 impl KafkaClient {
-    /// Creates a client for bodies of up to `max_body` bytes. Its first producer is due at once.
+    /// Creates a client for bodies of up to `max_body` bytes. The first producer is due immediately.
     pub(super) fn new(
         librdkafka: &[(String, String)],
         max_body: usize,
@@ -93,7 +93,7 @@ impl KafkaClient {
         }
     }
 
-    /// Returns the running producer; `None` if none runs.
+    /// Returns the running producer; `None` if no producer runs.
     pub(super) fn producer(&self) -> Option<&Producer> {
         match &self.state {
             ClientState::Running { producer, .. } => Some(producer),
@@ -125,7 +125,7 @@ impl KafkaClient {
     }
 
     /// Returns the reason and the detail of a block while no broker answers. If the client's last error concerns
-    /// credentials or TLS, that error is the reason.
+    /// credentials or TLS, the block reports that error.
     pub(super) fn unreachable_reason(&self, otherwise: &str) -> (BlockReason, String) {
         match &self.last_error {
             Some((code, detail)) if classify(*code) == ErrorClass::Environment(BlockReason::Authentication) => {
@@ -141,7 +141,7 @@ impl KafkaClient {
         !self.probing && self.producer().is_some()
     }
 
-    /// Starts a probe of the topic of queue `index`. Fails if no thread can be started.
+    /// Starts a probe of `topic`, whose queue has this index. Fails if no thread can be started.
     pub(super) fn probe(&mut self, topic: &Arc<str>, index: usize) -> io::Result<()> {
         let ClientState::Running { producer, .. } = &self.state else { return Ok(()) };
         probe::start(producer.native(), topic.clone(), index, self.mailbox.clone())?;
@@ -161,14 +161,15 @@ impl KafkaClient {
         *replacement = Some(Replacement { reason: rebuild_reason(cause), detail, by: now });
     }
 
-    /// Schedules the replacement of a producer that makes no progress, unless one is scheduled already.
+    /// Schedules the replacement of a producer that makes no progress. Does nothing if a replacement is already
+    /// scheduled.
     pub(super) fn producer_stuck(&mut self, detail: String, now: Instant) {
         let ClientState::Running { replacement, .. } = &mut self.state else { return };
         let by = now + LET_OTHERS_FINISH;
         replacement.get_or_insert_with(|| Replacement { reason: REBUILT_STUCK, detail, by });
     }
 
-    /// Returns the scheduled replacement; `None` if none is scheduled.
+    /// Returns the scheduled replacement; `None` if no replacement is scheduled.
     pub(super) fn replacement(&self) -> Option<&Replacement> {
         match &self.state {
             ClientState::Running { replacement, .. } => replacement.as_ref(),
@@ -176,7 +177,8 @@ impl KafkaClient {
         }
     }
 
-    /// Carries out the scheduled replacement: retires the producer, and schedules the start of the next one after a pause.
+    /// Performs the scheduled replacement: retires the producer, and schedules the start of the next producer after a
+    /// pause.
     pub(super) fn replace(&mut self, now: Instant) -> Option<Replaced> {
         let ClientState::Running { started_at, proven, replacement, .. } = &mut self.state else { return None };
         let Replacement { reason, detail, .. } = replacement.take()?;
@@ -190,7 +192,7 @@ impl KafkaClient {
             reason,
             error = detail,
             next_in = ?pause,
-            "the Kafka producer failed and is replaced; records in flight are sent again"
+            "the Kafka producer failed; hookhold replaces it and sends the records in flight again"
         );
         let waiting = ClientState::Waiting { start_at: now + pause, setup_error: None };
         if let ClientState::Running { producer, .. } = std::mem::replace(&mut self.state, waiting) {
@@ -201,7 +203,7 @@ impl KafkaClient {
         Some(Replaced { detail, block: (!proven).then_some(unproven) })
     }
 
-    /// Returns the time at which the next producer is due; `None` while one runs.
+    /// Returns the time at which the next producer is due; `None` while a producer runs.
     pub(super) fn start_due(&self) -> Option<Instant> {
         match self.state {
             ClientState::Waiting { start_at, .. } => Some(start_at),
@@ -209,8 +211,8 @@ impl KafkaClient {
         }
     }
 
-    /// Starts a producer. On failure, [`KafkaClient::setup_error`] returns the error, and another attempt is due after a
-    /// pause.
+    /// Starts a producer. If the start fails, [`KafkaClient::setup_error`] returns the error, and the next attempt is
+    /// due after a pause.
     pub(super) fn start(&mut self, now: Instant) {
         self.state = match Producer::start(&self.config, &self.mailbox, self.generation) {
             Ok(producer) => ClientState::Running { producer, started_at: now, proven: false, replacement: None },
@@ -226,7 +228,7 @@ impl KafkaClient {
         };
     }
 
-    /// Returns the error of the last attempt to start a producer; `None` while one runs.
+    /// Returns the error of the last attempt to start a producer; `None` while a producer runs.
     pub(super) fn setup_error(&self) -> Option<&str> {
         match &self.state {
             ClientState::Waiting { setup_error, .. } => setup_error.as_deref(),
@@ -234,12 +236,12 @@ impl KafkaClient {
         }
     }
 
-    /// Ends the client. Waits until `by` for the end, but at least for [`RETIRE_WITHIN`].
+    /// Ends the client. Waits until `by`, but at least for [`RETIRE_WITHIN`].
     pub(super) fn stop(self, by: Instant) {
         let ClientState::Running { producer, .. } = self.state else { return };
         let timeout = by.saturating_duration_since(Instant::now()).max(RETIRE_WITHIN);
         if producer.retire().recv_timeout(timeout).is_err() {
-            error!("the Kafka client did not end in time and was abandoned");
+            error!("the Kafka client did not end in time; hookhold abandons the client");
         }
     }
 }
@@ -248,5 +250,5 @@ impl KafkaClient {
 const REBUILD_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// Time for which the replacement of a running producer waits for topics that make progress.
 const LET_OTHERS_FINISH: Duration = Duration::from_secs(30);
-/// Minimum time for the client to end.
+/// Minimum time that [`KafkaClient::stop`] gives the client to end.
 const RETIRE_WITHIN: Duration = Duration::from_secs(1);

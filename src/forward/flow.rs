@@ -20,11 +20,11 @@ pub(super) enum Flow {
     /// Sends up to the in-flight limit.
     #[default]
     Flowing,
-    /// Sends nothing because a record failed. Rewinds once every record in flight is reported.
+    /// Sends nothing because a record failed. The queue rewinds when librdkafka has reported every record in flight.
     Recalling(Option<Block>),
     /// Sends nothing until a probe finds the topic writable.
     Blocked(Block),
-    /// Sends one record. Its acknowledgement ends the block.
+    /// Sends one record. The acknowledgement of this record ends the block.
     Trial(Block),
 }
 
@@ -66,7 +66,7 @@ impl Flow {
         Some(block)
     }
 
-    /// Begins a recall. Does not change a trial, because the failed record was its only one and no report is outstanding.
+    /// Begins a recall. Does not change a trial, because the failed record was the trial's only record in flight.
     pub(super) fn begin_recall(&mut self) {
         match self {
             Flow::Flowing | Flow::Blocked(_) => *self = Flow::Recalling(self.block()),
@@ -74,7 +74,7 @@ impl Flow {
         }
     }
 
-    /// Ends a recall after the last report.
+    /// Ends a recall. Must be called after the last report.
     pub(super) fn end_recall(&mut self) {
         if let Flow::Recalling(block) = self {
             *self = block.map_or(Flow::Flowing, Flow::Blocked);

@@ -1,8 +1,8 @@
-//! Tracks the records of one topic from its cursor to the newest record sent. The cursor moves only past acknowledged
+//! Tracks the records of one topic from its cursor to the newest sent record. The cursor moves only past acknowledged
 //! records.
 //!
-//! The in-flight limit bounds memory and the duplicates after a crash: at most the records in flight, plus the records
-//! acknowledged since the cursor was last saved.
+//! The in-flight limit bounds memory use and the number of duplicates after a crash. The duplicates are at most the
+//! records in flight plus the records acknowledged since the cursor was last saved.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -33,22 +33,22 @@ enum RecordState {
 }
 
 impl InFlight {
-    /// True if another record may be sent. A single record may always be sent, whatever its size.
+    /// True if another record may be sent. If nothing is in flight, a record of any size may be sent.
     pub(super) fn has_room(&self, limit: InFlightLimit) -> bool {
         self.records.len() < limit.records && self.bytes < limit.bytes
     }
 
-    /// True if at most half of the limit is used, which shows that Kafka keeps up.
+    /// True if at most half of the limit is used. Kafka then keeps up with the topic.
     pub(super) fn is_half_empty(&self, limit: InFlightLimit) -> bool {
         self.records.len() <= limit.records / 2 && self.bytes <= limit.bytes / 2
     }
 
-    /// True if every record that was sent is acknowledged.
+    /// True if every sent record is acknowledged.
     pub(super) fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
 
-    /// Returns the number of records whose delivery report is missing.
+    /// Returns the number of records without a delivery report.
     pub(super) fn unreported(&self) -> usize {
         self.unreported
     }
@@ -58,7 +58,7 @@ impl InFlight {
         self.records.iter().filter(|record| record.state != RecordState::Acked).count()
     }
 
-    /// Adds a record. Returns false if it was acknowledged before a rewind and must not be sent again.
+    /// Adds a record. Returns false if the record was acknowledged before a rewind and must not be sent again.
     pub(super) fn insert(&mut self, seq: u64, bytes: usize, received_at: UnixMillis) -> bool {
         let acked = self.acked_ahead.remove(&seq);
         let state = if acked { RecordState::Acked } else { RecordState::Unreported };
@@ -75,13 +75,13 @@ impl InFlight {
         self.drop_finished();
     }
 
-    /// Applies a failure. The record stays until a rewind.
+    /// Applies a failure. The record stays in flight until a rewind.
     pub(super) fn fail(&mut self, seq: u64) {
         self.report(seq, RecordState::Failed);
     }
 
-    /// Removes every record, so that unacknowledged records can be read and sent again. Remembers acknowledgements. Returns
-    /// the sequence to read from; `None` if nothing was in flight.
+    /// Removes every record but remembers the acknowledged ones, so that only unacknowledged records are sent again.
+    /// Returns the sequence from which to read; `None` if nothing was in flight.
     pub(super) fn rewind(&mut self) -> Option<u64> {
         let cursor = self.cursor();
         let acked = self.records.iter().filter(|record| record.state == RecordState::Acked);
@@ -119,7 +119,7 @@ impl InFlight {
     }
 }
 
-/// In-flight limit of one topic: an equal part of the limit of all topics.
+/// In-flight limit of one topic: an equal part of the total limit, between a minimum and a maximum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct InFlightLimit {
     records: usize,
@@ -127,22 +127,22 @@ pub(super) struct InFlightLimit {
 }
 
 impl InFlightLimit {
-    /// Returns the limit of each of `topics` topics.
+    /// Returns the limit of one topic if there are `topics` topics.
     pub(super) fn each_of(topics: usize) -> InFlightLimit {
         let part = |all: usize, (least, most): (usize, usize)| (all / topics.max(1)).clamp(least, most);
         InFlightLimit { records: part(ALL_RECORDS, TOPIC_RECORDS), bytes: part(ALL_BYTES, TOPIC_BYTES) }
     }
 }
 
-/// Limit on the records in flight of all topics together. Many topics exceed it, because each topic has the minimum of
-/// [`TOPIC_RECORDS`].
+/// Total limit on the records in flight. Many topics together may exceed this limit, because each topic has the minimum
+/// of [`TOPIC_RECORDS`].
 const ALL_RECORDS: usize = 80_000;
-/// Limit on the bytes in flight (bodies, keys and headers) of all topics together. Many topics exceed it, because each
-/// topic has the minimum of [`TOPIC_BYTES`].
+/// Total limit on the bytes in flight (bodies, keys and headers). Many topics together may exceed this limit, because
+/// each topic has the minimum of [`TOPIC_BYTES`].
 const ALL_BYTES: usize = 128 << 20;
 /// Lowest and highest limit of one topic, in records.
 const TOPIC_RECORDS: (usize, usize) = (200, 10_000);
-/// Lowest and highest limit of one topic, in bytes. A larger record is sent alone.
+/// Lowest and highest limit of one topic, in bytes. A record larger than the limit is sent alone.
 const TOPIC_BYTES: (usize, usize) = (1 << 20, 16 << 20);
 
 #[cfg(test)]
@@ -161,7 +161,7 @@ mod tests {
     fn the_cursor_passes_only_acknowledged_events() {
         let mut in_flight = in_flight(&[3, 5, 9]);
         in_flight.acknowledge(5);
-        assert_eq!(in_flight.cursor(), Some(3), "5 is acknowledged, 3 is not");
+        assert_eq!(in_flight.cursor(), Some(3), "only 5 is acknowledged");
         in_flight.acknowledge(3);
         assert_eq!(in_flight.cursor(), Some(9));
         in_flight.fail(9);

@@ -1,21 +1,21 @@
-//! Classifies librdkafka's error codes. Defines the reasons for a block, their words in logs, metrics and `/readyz`, and
-//! the operator's remedy for each.
+//! Classifies librdkafka's error codes. Defines the reasons for a block, the word for each reason in logs, metrics and
+//! `/readyz`, and the operator's remedy.
 //!
-//! An error of the environment blocks only the topic that it concerns. A rejected record blocks its topic only after it has
-//! failed when sent alone. A fatal error of the idempotent producer affects every topic.
+//! An error of the environment blocks only the affected topic. A rejected record blocks its topic only if it also fails
+//! when it is sent alone. A fatal error of the idempotent producer affects every topic.
 
 use rdkafka::types::RDKafkaErrorCode as Code;
 
-/// Reason for a topic's block; the metric label and log field `reason`. A closed set.
+/// Reason for a topic's block: the value of the metric label and log field `reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BlockReason {
     /// No broker answers.
     BrokerAway,
-    /// The brokers reject our credentials, or TLS cannot be set up.
+    /// The brokers reject hookhold's credentials, or TLS cannot be set up.
     Authentication,
     /// The topic does not exist.
     TopicMissing,
-    /// Our principal may not write to the topic.
+    /// hookhold's principal may not write to the topic.
     NotAuthorized,
     /// A partition has no leader.
     NoLeader,
@@ -25,16 +25,16 @@ pub(super) enum BlockReason {
     Record,
     /// librdkafka's queue is smaller than the in-flight limit.
     QueueFull,
-    /// Kafka rejects records for another reason; the log line has the error of librdkafka.
+    /// Kafka rejects records for another reason. The log line contains librdkafka's error.
     Rejected,
     /// No record is acknowledged although the cluster reports the topic as healthy.
     Stalled,
-    /// The journal cannot be read at the next event of the topic.
+    /// The journal cannot read the topic's next event.
     Journal,
 }
 
 impl BlockReason {
-    /// Returns the word in metrics and logs.
+    /// Returns the word for this reason in metrics and logs.
     pub(super) fn word(self) -> &'static str {
         match self {
             BlockReason::BrokerAway => "broker_away",
@@ -51,22 +51,22 @@ impl BlockReason {
         }
     }
 
-    /// Returns the operator's remedy. Forwarding resumes by itself once the cause is removed.
+    /// Returns the operator's remedy. Forwarding resumes by itself after the operator has removed the cause.
     pub(super) fn remedy(self) -> &'static str {
         match self {
             BlockReason::BrokerAway => "check that the brokers run and that this machine reaches bootstrap.servers",
             BlockReason::Authentication => "check the security.protocol, sasl.* and ssl.* settings of [kafka]",
             BlockReason::TopicMissing => "create the topic; hookhold never creates one",
             BlockReason::NotAuthorized => {
-                "allow this principal to write to the topic (and IdempotentWrite on clusters before 3.0)"
+                "grant this principal Write on the topic, and IdempotentWrite on clusters before Kafka 3.0"
             }
             BlockReason::NoLeader => "restart a broker that has a replica of the partition",
             BlockReason::BelowMinIsr => "restart the brokers of the missing replicas, or lower min.insync.replicas",
-            BlockReason::Record => "see the error; raise max.message.bytes of the topic or relax its validation",
+            BlockReason::Record => "see the error; raise the topic's max.message.bytes or relax the topic's validation",
             BlockReason::QueueFull => "raise queue.buffering.max.kbytes and queue.buffering.max.messages, or remove them",
             BlockReason::Rejected => "see the error and the brokers' logs",
             BlockReason::Stalled => "see the brokers' logs; hookhold replaces the producer if the stall lasts",
-            BlockReason::Journal => "see the error and check the disk; no event is skipped",
+            BlockReason::Journal => "see the error and check the disk; hookhold skips no event",
         }
     }
 }
@@ -74,11 +74,11 @@ impl BlockReason {
 /// Cause of a failed record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ErrorClass {
-    /// The producer, which cannot be used any more.
+    /// A fatal error of the producer, which must be replaced.
     Producer,
-    /// A purge by hookhold itself, so nothing is wrong.
+    /// A purge by hookhold itself, which needs no reaction.
     Purged,
-    /// The record, or another record of its batch. Sending each record alone identifies it.
+    /// The record, or another record of its batch. Sending each record alone identifies the rejected record.
     Record,
     /// The topic, the cluster or the client.
     Environment(BlockReason),
@@ -127,7 +127,7 @@ pub(super) fn rebuild_reason(code: Code) -> &'static str {
 pub(super) const REBUILD_REASONS: [&str; 4] = ["sequence", REBUILT_UNAUTHORIZED, "fatal", REBUILT_STUCK];
 /// Label for a principal without IdempotentWrite.
 pub(super) const REBUILT_UNAUTHORIZED: &str = "not_authorized";
-/// Label for a healthy topic without acknowledgements.
+/// Label for a producer without acknowledgements for a healthy topic.
 pub(super) const REBUILT_STUCK: &str = "stuck";
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Reads the journal near its log end for all topic queues. Holds back one event while that event's queue is full, and
-//! pauses after a failed read. Never skips an event.
+//! Reads the journal near the log end for all topic queues. Holds back an event while its queue is full, and pauses
+//! after a failed read. Never skips an event.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::journal::{Journal, ReadError, Reader, StoredEvent};
 pub(super) struct LogReader {
     journal: Journal,
     reader: Reader,
-    /// Event that was read and waits for room in its queue.
+    /// Event that has been read and waits for room in its queue.
     held: Option<StoredEvent>,
     /// Time of the next attempt after a failed read.
     retry_at: Option<Instant>,
@@ -26,7 +26,8 @@ impl LogReader {
         LogReader { journal, reader, held: None, retry_at: None, backoff: Backoff::new(REREAD_AFTER.0, REREAD_AFTER.1) }
     }
 
-    /// Returns the held event, else the next durable event. Returns `None` if there is none, and during a pause.
+    /// Returns the held event if there is one, else the next durable event. Returns `None` if no event is available,
+    /// and during a pause.
     pub(super) fn next(&mut self, now: Instant) -> Result<Option<StoredEvent>, ReadError> {
         if self.held.is_some() || self.retry_at.is_some_and(|at| now < at) {
             return Ok(self.held.take());
@@ -40,7 +41,12 @@ impl LogReader {
             }
             Err(error) => {
                 let (pause, at) = (self.backoff.next_pause(), self.reader.next_seq());
-                error!(%error, at, retry_in = ?pause, "cannot read the journal at this position; no event is skipped; check the disk");
+                error!(
+                    %error,
+                    at,
+                    retry_in = ?pause,
+                    "cannot read the journal at this position; hookhold retries and skips no event; check the disk"
+                );
                 self.reader = self.journal.reader(at);
                 self.retry_at = Some(now + pause);
             }
@@ -48,7 +54,7 @@ impl LogReader {
         read
     }
 
-    /// Holds back an event whose queue is full. [`LogReader::next`] returns it again.
+    /// Holds back an event whose queue is full. [`LogReader::next`] returns the event again.
     pub(super) fn hold(&mut self, stored: StoredEvent) {
         self.held = Some(stored);
     }

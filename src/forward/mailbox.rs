@@ -1,5 +1,6 @@
-//! The forwarder's only wake-up point. Commits, delivery reports, client errors, probe results and the stop request are
-//! posted to the mailbox, and the idle forwarder sleeps on it. Posting never waits for the forwarder.
+//! The forwarder's mailbox, its only wake-up point. Other threads post commits, delivery reports, client errors, probe
+//! results and the stop request. The idle forwarder sleeps until an update is posted. Posting never waits for the
+//! forwarder.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -10,7 +11,7 @@ use super::topic_health::ProbeResult;
 
 /// Result of one record that was handed to librdkafka.
 pub(super) struct DeliveryReport {
-    /// Generation of the producer that had the record.
+    /// Generation of the producer that sent the record.
     pub(super) generation: u64,
     /// The record, as packed by [`pack_ticket`].
     pub(super) ticket: usize,
@@ -18,7 +19,7 @@ pub(super) struct DeliveryReport {
     pub(super) result: Result<(), RDKafkaErrorCode>,
 }
 
-/// Updates that were posted since the forwarder last took them.
+/// Updates that the forwarder has not taken yet.
 #[derive(Default)]
 pub(super) struct Updates {
     /// Delivery reports in librdkafka's order.
@@ -29,7 +30,7 @@ pub(super) struct Updates {
     pub(super) brokers_down: bool,
     /// The latest client-wide error.
     pub(super) client_error: Option<(RDKafkaErrorCode, String)>,
-    /// Index of the topic queue that was probed, and the result.
+    /// Index of the probed topic queue, and its result.
     pub(super) probe: Option<(usize, ProbeResult)>,
     /// Deadline of a requested stop.
     pub(super) stop_by: Option<Instant>,
@@ -50,12 +51,12 @@ struct MailboxContents {
 
 #[derive(Default, PartialEq, Eq)]
 enum MailboxPhase {
-    /// Nothing is posted; the forwarder is awake.
+    /// No update is waiting and the forwarder is not asleep.
     #[default]
     Empty,
-    /// An update is posted that the forwarder has not taken.
+    /// An update is waiting for the forwarder.
     Posted,
-    /// Nothing is posted; the forwarder waits on the condition variable.
+    /// No update is waiting and the forwarder sleeps on the condition variable.
     Asleep,
 }
 
@@ -100,14 +101,14 @@ impl Mailbox {
         }
     }
 
-    /// Locks the contents. Ignores poisoning: an update is posted completely or not at all, so a panic leaves the contents
-    /// intact.
+    /// Locks the contents. Ignores poisoning, because each update is posted completely or not at all, even if a thread
+    /// panics.
     fn lock(&self) -> MutexGuard<'_, MailboxContents> {
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Packs the index of a topic queue and a sequence into librdkafka's opaque word, so that a record in flight costs no
+/// Packs the index of a topic queue and a sequence into librdkafka's opaque word, so that a record in flight needs no
 /// allocation.
 pub(super) fn pack_ticket(index: usize, seq: u64) -> usize {
     debug_assert!(index < MAX_TOPICS && seq < 1 << SEQ_BITS);
@@ -121,6 +122,6 @@ pub(super) fn unpack_ticket(ticket: usize) -> (usize, u64) {
 
 /// Number of topics that a ticket can distinguish.
 pub(super) const MAX_TOPICS: usize = 1 << 16;
-/// Bits of a ticket for the sequence: enough for 280 million million events.
+/// Number of bits for the sequence in a ticket, enough for 280 trillion events.
 const SEQ_BITS: u32 = 48;
 const _: () = assert!(usize::BITS == 64, "a ticket needs 64 bits");

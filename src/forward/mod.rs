@@ -1,13 +1,13 @@
 //! Forwards every durable event to its Kafka topic. Only a broker's acknowledgement moves a cursor. Kafka may be
-//! unreachable for days without any effect on senders.
+//! unreachable for days without an effect on senders.
 //!
-//! Each topic has a queue with its own cursor, in-flight limit and block, so a missing topic does not stop the others. The
-//! journal is the only buffer; librdkafka holds only the records in flight. This room depends neither on HTTP nor on the
-//! journal's file format.
+//! Each topic has a queue with its own cursor, in-flight limit and block, so a missing topic does not stop the other
+//! topics. The journal is the only buffer; librdkafka holds only the records in flight. This room does not depend on
+//! HTTP or on the journal's file format.
 //!
-//! Delivery to Kafka is at least once. After a crash, some records are sent again with the same `hookhold-log` and
-//! `hookhold-seq`: at most the records in flight (per topic 10,000 records, 16 MiB) and the records acknowledged since the
-//! cursor was last saved (one second).
+//! Delivery to Kafka is at least once. After a crash, hookhold sends some records again, with the same `hookhold-log`
+//! and `hookhold-seq`. These are at most the records in flight (10,000 records and 16 MiB per topic) and the records
+//! acknowledged since the cursor was last saved (within one second).
 
 mod backoff;
 mod client;
@@ -45,10 +45,10 @@ use mailbox::Mailbox;
 use status_table::StatusTable;
 use worker::Worker;
 
-/// Settings of the forwarder. Does not implement `Debug`, because it may hold passwords.
+/// Settings of the forwarder. The type does not implement `Debug`, because the settings may contain passwords.
 #[derive(Clone, Default)]
 pub struct Settings {
-    /// The operator's librdkafka properties with secrets resolved, each accepted by [`check_setting`].
+    /// The operator's librdkafka properties, with secrets resolved. [`check_setting`] has accepted each of them.
     pub librdkafka: Vec<(String, String)>,
     /// Request headers that are forwarded as `http-<name>`, by source.
     pub headers: HashMap<Arc<str>, Vec<HeaderName>>,
@@ -66,7 +66,7 @@ pub struct Status {
 }
 
 impl Settings {
-    /// True if a client that was created for these settings also serves `other`.
+    /// True if a client that was created for these settings also works for `other`.
     fn client_serves(&self, other: &Settings) -> bool {
         self.librdkafka == other.librdkafka && settings::largest_body(self.max_body) >= settings::largest_body(other.max_body)
     }
@@ -108,8 +108,8 @@ impl Forwarder {
         self.status_table.measure(&self.metrics, self.clock.now());
     }
 
-    /// Applies new settings from the next record on. Returns them as an error if they need another Kafka client; the caller
-    /// must then stop this forwarder and start another one with them.
+    /// Applies new settings to all later records. If the settings need another Kafka client, returns them as an error.
+    /// The caller must then stop this forwarder and start another one with these settings.
     pub fn reconfigure(&self, settings: Settings) -> Result<(), Settings> {
         if !self.settings.load().client_serves(&settings) {
             return Err(settings);
@@ -120,12 +120,12 @@ impl Forwarder {
         Ok(())
     }
 
-    /// Stops reading, waits up to `within` for acknowledgements of topics that are not blocked, hands the cursors to the journal
-    /// (a later [`Journal::close`] makes them durable) and ends the Kafka client.
+    /// Stops reading events, waits up to `within` for acknowledgements of topics that are not blocked, hands the
+    /// cursors to the journal, and ends the Kafka client. A later [`Journal::close`] makes the cursors durable.
     pub fn stop(self, within: Duration) {
         self.mailbox.post(|updates| updates.stop_by = Some(Instant::now() + within));
         if self.thread.join().is_err() {
-            tracing::error!("the forwarder panicked; its cursors stay as last saved; report this bug");
+            tracing::error!("the forwarder panicked; the next forwarder resumes at the last saved cursors; report this bug");
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Requests the metadata of one topic from the cluster, on a separate thread because a request may take seconds. The
-//! request also refreshes the metadata that librdkafka has cached, so that librdkafka resumes sending to the topic. The
-//! client runs at most one probe at a time.
+//! Requests the metadata of one topic from the cluster. Each probe runs on its own thread, because the request may take
+//! seconds. The request also refreshes librdkafka's cached metadata, which lets librdkafka resume sending to the topic.
+//! The client runs at most one probe at a time.
 
 use std::io;
 use std::sync::Arc;
@@ -16,12 +16,13 @@ use super::mailbox::Mailbox;
 use super::producer::NativeProducer;
 use super::topic_health::ProbeResult;
 
-/// Starts a probe of the topic of queue `index`, and posts its result to the mailbox. Fails if no thread can be started.
+/// Starts a probe of `topic`, whose queue has this index. The probe posts its result to the mailbox. Fails if no thread
+/// can be started.
 pub(super) fn start(native: Arc<NativeProducer>, topic: Arc<str>, index: usize, mailbox: Arc<Mailbox>) -> io::Result<()> {
     let run = move || {
         let result = probe(&native, &topic);
-        // Dropped before the result is posted, because this may be the last owner of a retired client, and ending it takes
-        // a moment.
+        // Dropped before the result is posted, because this may be the last handle to a retired client, and ending a
+        // client takes time.
         drop(native);
         mailbox.post(|updates| updates.probe = Some((index, result)));
     };
@@ -65,7 +66,7 @@ fn answered(topic: &MetadataTopic) -> ProbeResult {
     let lacking = topic.partitions().iter().filter(|p| p.isr().len() < p.replicas().len());
     lacking.min_by_key(|p| p.isr().len()).map_or(ProbeResult::Healthy, |worst| {
         let (in_sync, all) = (worst.isr().len(), worst.replicas().len());
-        let detail = format!("partition {}: {in_sync} of {all} replicas in sync", worst.id());
+        let detail = format!("partition {}: only {in_sync} of {all} replicas are in sync", worst.id());
         ProbeResult::UnderReplicated { in_sync, detail }
     })
 }

@@ -1,11 +1,11 @@
-//! Schedules the metadata probes of one topic: [`STALLED_AFTER`] after its last progress, and at growing intervals while it
-//! is blocked.
+//! Schedules the metadata probes of one topic: [`STALLED_AFTER`] after the topic's last progress, and at growing
+//! intervals while the topic is blocked.
 
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
 
-/// Time of a topic's next probe. The probe is skipped if the topic is then not blocked and has nothing in flight.
+/// Time of a topic's next probe. The worker skips the probe if the topic is not blocked and has no records in flight.
 pub(super) struct ProbeSchedule {
     due: Instant,
     backoff: Backoff,
@@ -27,13 +27,13 @@ impl ProbeSchedule {
         self.due = now + STALLED_AFTER;
     }
 
-    /// Schedules the next probe [`STALLED_AFTER`] from now, unless it is scheduled for later.
+    /// Schedules the next probe [`STALLED_AFTER`] from now, or leaves it at its scheduled time if that time is later.
     pub(super) fn postpone(&mut self, now: Instant) {
         self.due = self.due.max(now + STALLED_AFTER);
     }
 
-    /// Schedules the next probe after a pause, and returns the pause. Pauses grow with each call, and restart with the
-    /// first one for a topic that has not been blocked for [`RESET_AFTER`].
+    /// Schedules the next probe after a pause, and returns the pause. Pauses grow with each call. If the topic has been
+    /// unblocked for longer than [`RESET_AFTER`], the pauses restart with the first pause.
     pub(super) fn back_off(&mut self, is_blocked: bool, now: Instant) -> Duration {
         if !is_blocked && now > self.unblocked_at + RESET_AFTER {
             self.backoff.reset();
@@ -54,5 +54,5 @@ impl ProbeSchedule {
 pub(super) const STALLED_AFTER: Duration = Duration::from_secs(10);
 /// First and longest pause (before jitter) between two probes of a blocked topic.
 const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// Time without a block after which the pauses of a topic restart with the first one.
+/// Time without a block after which the pauses of a topic restart with the first pause.
 const RESET_AFTER: Duration = Duration::from_secs(60);

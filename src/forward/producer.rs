@@ -1,8 +1,8 @@
-//! Runs one librdkafka producer and the thread that polls it. Posts delivery reports to the mailbox by ticket; the
-//! supervisor decides on failures. A producer is replaced, never repaired.
+//! Runs one librdkafka producer and the thread that polls it. Posts delivery reports to the mailbox, each with the
+//! ticket of its record. The supervisor handles failures: it replaces a failed producer and never repairs it.
 //!
-//! Ending a producer neither blocks the forwarder nor starts a thread: at a limit on tasks no thread can be started, and
-//! the forwarder must survive that.
+//! Ending a producer does not block the forwarder and does not start a thread. At its limit on tasks, the process
+//! cannot start threads, and the forwarder must keep running.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub(super) struct ProducerCallbacks {
     generation: u64,
 }
 
-/// Native client with our callbacks.
+/// Native client with hookhold's callbacks.
 pub(super) type NativeProducer = BaseProducer<ProducerCallbacks>;
 
 /// A running producer. `FutureProducer` is not used, because it sleeps when its queue is full and reorders records.
@@ -62,7 +62,7 @@ impl Producer {
         self.native.send(record).map_err(|(error, _)| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail))
     }
 
-    /// Returns the error code that caused a fatal error.
+    /// Returns the cause of a fatal error; `None` if there was no fatal error.
     pub(super) fn fatal_cause(&self) -> Option<RDKafkaErrorCode> {
         self.native.client().fatal_error().map(|(code, _)| code)
     }
@@ -72,8 +72,8 @@ impl Producer {
         self.native.clone()
     }
 
-    /// Ends the native client and purges its records in flight. The poll thread does both, because librdkafka joins its
-    /// broker threads meanwhile. The receiver gets a message when the client has ended.
+    /// Ends the native client and purges its records in flight. The poll thread performs both steps, because librdkafka
+    /// waits for its broker threads meanwhile. The returned receiver gets a message when the client has ended.
     pub(super) fn retire(self) -> mpsc::Receiver<()> {
         drop(self.native);
         self.retired.store(true, Ordering::Release);
@@ -81,8 +81,8 @@ impl Producer {
     }
 }
 
-/// Serves callbacks until the producer is retired. A panic would end all acknowledgements silently, so it is reported as a
-/// fatal error.
+/// Serves callbacks until the producer is retired. Reports a panic as a fatal error, because the panic would otherwise
+/// end all acknowledgements silently.
 fn poll(native: &NativeProducer, retired: &AtomicBool) {
     let polled = catch_unwind(AssertUnwindSafe(|| {
         while !retired.load(Ordering::Acquire) {
@@ -90,7 +90,7 @@ fn poll(native: &NativeProducer, retired: &AtomicBool) {
         }
     }));
     if polled.is_err() {
-        native.context().report_fatal("the poll thread panicked");
+        native.context().report_fatal("the poll thread panicked; report this bug");
         // The native client must be dropped on this thread, not on the forwarder's.
         while !retired.load(Ordering::Acquire) {
             thread::sleep(POLL_SLICE);
@@ -124,7 +124,8 @@ impl ClientContext for ProducerCallbacks {
         debug!(target: "librdkafka", "{facility}: {message}");
     }
 
-    /// Discards statistics, which hookhold does not use. This saves parsing them if the operator enables them.
+    /// Discards statistics without parsing them, because hookhold does not use them. librdkafka reports statistics only
+    /// if the operator enables them.
     fn stats_raw(&self, _: &[u8]) {}
 
     /// Posts client-wide errors. rdkafka calls this function twice per error, so every arm must be safe to run twice.

@@ -1,9 +1,9 @@
-//! Maps one event to one Kafka record. The value is the exact body. The headers follow the CloudEvents 1.0 Kafka binding
-//! (binary mode) and add our own fields. Does not depend on topic queues or on delivery.
+//! Maps one event to one Kafka record. The value is the exact body. The headers follow the CloudEvents 1.0 Kafka
+//! binding (binary mode), with additional fields of hookhold. Does not depend on topic queues or on delivery.
 //!
-//! `ce_id` lets a consumer drop duplicates that the provider causes. (`hookhold-log`, `hookhold-seq`) lets it drop
-//! duplicates that hookhold causes; consumers sort by `hookhold-seq`. Neither is ever a hash of the body, because two
-//! genuine events can be byte-equal.
+//! Consumers use `ce_id` to drop duplicates that the provider causes, and (`hookhold-log`, `hookhold-seq`) to drop
+//! duplicates that hookhold causes. They sort events by `hookhold-seq`. No identifier is a hash of the body, because
+//! two genuine events can be byte-equal.
 
 use std::borrow::Cow;
 
@@ -20,7 +20,7 @@ type RecordHeader<'a> = (Cow<'a, str>, Cow<'a, [u8]>);
 
 /// Key and headers of a record. The value stays in the event.
 pub(super) struct Envelope<'a> {
-    /// Ordering key, else event id, else `LOG-SEQ`. Never null, so that duplicates have the same partition.
+    /// Ordering key, else event id, else `LOG-SEQ`. The key is never null, so that duplicates go to the same partition.
     key: Cow<'a, str>,
     headers: Vec<RecordHeader<'a>>,
 }
@@ -49,7 +49,7 @@ impl<'a> Envelope<'a> {
         self.key.len() + self.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
     }
 
-    /// Builds the record for librdkafka. An empty body becomes an empty value, never null, because null would delete the
+    /// Builds the record for librdkafka. An empty body becomes an empty value, because a null value would delete the
     /// key's history in a compacted topic.
     pub(super) fn record(&'a self, stored: &'a StoredEvent, ticket: usize) -> BaseRecord<'a, str, [u8], usize> {
         let none = OwnedHeaders::new_with_capacity(self.headers.len());
@@ -95,7 +95,7 @@ fn present(text: Option<&str>) -> Option<&str> {
     text.filter(|text| !text.is_empty())
 }
 
-/// True if a request header may be forwarded. Credentials are never forwarded, even if the list names them.
+/// True if a request header may be forwarded. Credentials are never forwarded, even if `allowed` contains them.
 fn may_forward(name: &HeaderName, allowed: &[HeaderName]) -> bool {
     !is_credential(name) && allowed.contains(name)
 }

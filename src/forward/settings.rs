@@ -1,29 +1,30 @@
-//! Builds the producer's librdkafka settings in three layers: fixed values that hookhold's promises depend on, our
-//! defaults, and the operator's settings, which override the defaults.
+//! Builds the producer's librdkafka settings in three layers: fixed values that hookhold's guarantees depend on,
+//! hookhold's defaults, and the operator's settings. The operator's settings override only the defaults.
 
 use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::BaseProducer;
 
-/// Settings that the promises depend on. The configuration rejects them under all their names, with the reason.
+/// Settings that hookhold's guarantees depend on. The configuration rejects each of them under all its names, and gives
+/// the reason.
 const FIXED: &[(&str, &str)] = &[
     ("acks", "all"),
     ("enable.idempotence", "true"),
-    // No timeout: librdkafka retries indefinitely and preserves the order, while the journal holds the events.
+    // 0 means no timeout. librdkafka retries indefinitely and preserves the order, while the journal stores the events.
     ("message.timeout.ms", "0"),
-    // The Java client, Kafka Streams, Flink and Connect map a key to the same partition.
+    // Maps a key to the same partition as the Java client, Kafka Streams, Flink and Connect.
     ("partitioner", "murmur2_random"),
-    // A misspelt topic in a source must not create a topic.
+    // A misspelt topic name in a source must not create a topic.
     ("allow.auto.create.topics", "false"),
 ];
 
-/// Our defaults: name, alias that the operator may use instead, value.
+/// Defaults. Each entry has the name, the alias that the operator may use instead, and the value.
 const PREFERRED: &[(&str, &str, &str)] = &[
     ("client.id", "client.id", "hookhold"),
-    // Senders are answered before Kafka is involved, so a short wait delays no answer and makes larger batches.
+    // hookhold answers senders before it forwards events, so a short wait delays no answer and makes larger batches.
     ("linger.ms", "queue.buffering.max.ms", "10"),
     ("compression.type", "compression.codec", "lz4"),
-    // The topics' in-flight limits apply; this queue only has to be larger than their sum.
+    // The topics' in-flight limits bound this queue, so the queue only has to be larger than the sum of those limits.
     ("queue.buffering.max.kbytes", "queue.buffering.max.kbytes", "1048576"),
     ("queue.buffering.max.messages", "queue.buffering.max.messages", "1000000"),
     ("socket.timeout.ms", "socket.timeout.ms", "20000"),
@@ -31,7 +32,7 @@ const PREFERRED: &[(&str, &str, &str)] = &[
     ("socket.keepalive.enable", "socket.keepalive.enable", "true"),
     ("reconnect.backoff.max.ms", "reconnect.backoff.max.ms", "5000"),
     ("topic.metadata.refresh.interval.ms", "topic.metadata.refresh.interval.ms", "60000"),
-    // Time after which a record for an unknown topic fails, which blocks the topic as missing.
+    // A record for an unknown topic fails after this time, and hookhold then blocks the topic as missing.
     ("topic.metadata.propagation.max.ms", "topic.metadata.propagation.max.ms", "5000"),
     ("log.connection.close", "log.connection.close", "false"),
 ];
@@ -45,8 +46,8 @@ pub fn check_setting(name: &str, value: &str) -> Option<String> {
     }
 }
 
-/// Checks all settings together, because valid ones may not work together: a file may not exist, or a user name may lack
-/// its password. Creates a client without servers, which opens no connection.
+/// Checks all settings together, because settings that are valid alone may not work together: for example, a user name
+/// may lack its password. Also detects missing files. Creates a client without servers, which opens no connection.
 pub fn check_settings(settings: &[(String, String)]) -> Option<String> {
     let mut config = producer_config(settings, 0);
     for name in SERVERS {
@@ -55,7 +56,7 @@ pub fn check_settings(settings: &[(String, String)]) -> Option<String> {
     config.create::<BaseProducer>().err().map(setup_failure)
 }
 
-/// Returns librdkafka's reason why a client could not be created. The text names the property and never repeats a secret.
+/// Returns librdkafka's reason for not creating a client. The text names the property and never repeats a secret.
 pub(super) fn setup_failure(error: KafkaError) -> String {
     match error {
         KafkaError::ClientConfig(_, reason, ..) | KafkaError::ClientCreation(reason) => reason,
@@ -87,10 +88,10 @@ pub(super) fn largest_body(max_body: usize) -> usize {
 
 /// Both names of the setting that lists the brokers.
 const SERVERS: [&str; 2] = ["bootstrap.servers", "metadata.broker.list"];
-/// Largest body of any recipe (GitHub). The client's limit applies to one record before compression; the broker enforces
-/// the limit of the topic.
+/// Largest body of any recipe (GitHub), in bytes. The client's limit applies to one record before compression. The
+/// broker enforces the topic's own limit.
 const MAX_BODY: usize = 25 << 20;
-/// Room for key, headers and framing in addition to the body.
+/// Number of bytes for key, headers and framing in addition to the body.
 const MAX_ENVELOPE: usize = 1 << 20;
 
 #[cfg(test)]

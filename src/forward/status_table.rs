@@ -1,5 +1,5 @@
-//! Publishes the state of every topic (lag, cursor and block) for `/metrics` and `/readyz`. The forwarder writes, the admin
-//! listener reads, and neither waits for the other.
+//! Publishes the state of every topic (lag, cursor and block) for `/metrics` and `/readyz`. The forwarder writes the
+//! state, the admin listener reads it, and neither waits for the other.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -15,13 +15,13 @@ use crate::metrics::Metrics;
 /// State of one topic at one moment.
 #[derive(Clone, Debug, Serialize)]
 pub struct TopicSnapshot {
-    /// The Kafka topic.
+    /// Name of the Kafka topic.
     pub topic: String,
     /// Sequence below which every event of the topic is acknowledged.
     pub cursor: u64,
-    /// Durable events that Kafka has not acknowledged.
+    /// Number of durable events that Kafka has not acknowledged.
     pub lag_events: u64,
-    /// Age of the oldest event that is not acknowledged, in seconds; 0 without such an event.
+    /// Age of the oldest unacknowledged event in seconds; 0 if no such event is known.
     pub lag_seconds: f64,
     /// The block, if the topic is blocked.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -39,15 +39,15 @@ pub struct Blocked {
     pub remedy: &'static str,
 }
 
-/// Published state of one topic. Its queue writes it, other threads read it.
+/// Published state of one topic. The topic's queue writes this state, and other threads read it.
 pub(super) struct TopicStatus {
     topic: Arc<str>,
-    /// Durable events since the cursor at which the forwarder started.
+    /// Number of durable events, counted from the cursor at which the forwarder started.
     seen: AtomicU64,
-    /// Events counted in `seen` that Kafka has acknowledged.
+    /// Number of events in `seen` that Kafka has acknowledged.
     acked: AtomicU64,
     cursor: AtomicU64,
-    /// Arrival of the oldest unacknowledged event, Unix milliseconds; 0 if there is none or none has been read yet.
+    /// Arrival time of the oldest unacknowledged event, Unix milliseconds; 0 if no such event is known.
     oldest_ms: AtomicU64,
     blocked: Mutex<Option<Blocked>>,
     acked_total: IntCounter,

@@ -1,9 +1,9 @@
 //! Decides from metadata probes of a stalled topic whether to keep waiting or to replace the producer.
 //!
-//! An idempotent producer that has met too few in-sync replicas may never recover, although its topic does
-//! (confluentinc/confluent-kafka-dotnet#2519). The topic has recovered as soon as it has `min.insync.replicas`, even if
-//! further replicas are still missing. Reading that setting needs a permission that writing does not, so it is inferred:
-//! more replicas than the fewest seen since the last acknowledgement are enough.
+//! An idempotent producer that has encountered too few in-sync replicas may never recover, even after its topic has
+//! recovered (confluentinc/confluent-kafka-dotnet#2519). A topic has recovered when it has `min.insync.replicas`, even
+//! if further replicas are still missing. Reading that setting would need an additional permission, so hookhold infers
+//! the number: more replicas than the fewest seen since the last acknowledgement are enough.
 
 use std::time::{Duration, Instant};
 
@@ -14,26 +14,26 @@ use super::kafka_error::BlockReason;
 pub(super) enum ProbeResult {
     /// Every partition has a leader and all its replicas.
     Healthy,
-    /// Every partition has a leader, but some lack in-sync replicas. The topic is writable unless `min.insync.replicas`
-    /// requires the missing ones.
+    /// Every partition has a leader, but some partitions lack in-sync replicas. The topic is writable if
+    /// `min.insync.replicas` does not require the missing replicas.
     UnderReplicated {
-        /// In-sync replicas of the worst partition.
+        /// Number of in-sync replicas of the worst partition.
         in_sync: usize,
         /// Description of that partition.
         detail: String,
     },
-    /// The topic cannot be written to.
+    /// Reason why the topic is not writable, and its detail.
     Unwritable(BlockReason, String),
 }
 
 /// Probe results since the last acknowledgement.
 #[derive(Default)]
 pub(super) struct TopicHealth {
-    /// Time of the first of the latest probes that agree on `enough`.
+    /// Start of the current series of probes that agree on `enough`.
     since: Option<Instant>,
     /// True if the topic seems to have `min.insync.replicas`.
     enough: bool,
-    /// Fewest in-sync replicas that any partition had.
+    /// Smallest number of in-sync replicas that any partition had.
     fewest: Option<usize>,
 }
 
@@ -49,7 +49,7 @@ impl TopicHealth {
         self.since.get_or_insert(now);
     }
 
-    /// Records that the topic is certainly not writable.
+    /// Records that a probe found the topic unwritable.
     pub(super) fn record_unwritable(&mut self) {
         self.since = None;
     }
@@ -59,7 +59,8 @@ impl TopicHealth {
         self.enough
     }
 
-    /// Returns the time for which probes have agreed without an acknowledgement.
+    /// Returns the length of a stall: the time for which probes have agreed on `enough` while Kafka acknowledged no
+    /// record.
     pub(super) fn stalled_for(&self, progress_at: Instant, now: Instant) -> Duration {
         self.since.map_or(Duration::ZERO, |since| now - since.max(progress_at))
     }
@@ -70,10 +71,11 @@ impl TopicHealth {
     }
 }
 
-/// Time without an acknowledgement for a healthy topic after which the producer is replaced.
+/// Length of a stall after which the producer is replaced if the topic seems to have enough replicas.
 pub(super) const STUCK_AFTER: Duration = Duration::from_secs(300);
-/// The same time while replicas are missing and no probe has seen one return: the number may have fallen and recovered
-/// between two probes. Longer than [`STUCK_AFTER`], because a new producer briefly interrupts the other topics.
+/// Length of a stall after which the producer is replaced although the topic seems to lack replicas. The number of
+/// replicas may have fallen and recovered between two probes. Longer than [`STUCK_AFTER`], because a new producer
+/// briefly interrupts the other topics.
 const STUCK_IN_DOUBT: Duration = Duration::from_secs(1200);
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Queues the events of one topic for Kafka, in order. Near the log end, the reader that all queues share feeds the queue.
-//! A queue that falls behind opens a reader of its own, so that it delays no other topic.
+//! Queues the events of one topic for Kafka, in order. Near the log end, a reader that all queues share feeds the
+//! queue. A queue that falls behind opens its own reader, so that it does not delay other topics.
 //!
 //! The queue tracks the next event, the records in flight, the block and the cursor. It does not depend on the Kafka
 //! client: the worker sends records, and interprets failures and probe results.
@@ -25,29 +25,29 @@ pub(super) struct TopicQueue {
     flow: Flow,
     feed: Feed,
     pub(super) in_flight: InFlight,
-    /// Sequence to read next. Every earlier event of the topic is in flight or finished.
+    /// Next sequence to read. Every earlier event of the topic is in flight or finished.
     next: u64,
-    /// Durable events of the topic below this sequence are counted in `status`.
+    /// Sequence below which `status` has counted every durable event of the topic.
     counted: u64,
     saved: SavedCursor,
-    /// Records up to this sequence are sent one at a time, to identify the record that Kafka rejects.
+    /// Last sequence to send alone. Sending records one at a time identifies the record that Kafka rejects.
     alone_until: Option<u64>,
     /// Time at which the shared reader first found the queue full.
     full_since: Option<Instant>,
-    /// Time of the last acknowledgement, or of the first record that was sent after a time with nothing in flight.
+    /// Time of the last acknowledgement, or of the first send after nothing was in flight.
     progress_at: Instant,
     /// Probe results since `progress_at`.
     pub(super) health: TopicHealth,
     probes: ProbeSchedule,
 }
 
-/// Source of a queue's events.
+/// Reader that feeds a queue.
 enum Feed {
     /// The shared reader.
     Shared,
-    /// A reader of its own.
+    /// The queue's own reader.
     Own {
-        /// `None` until the queue may send.
+        /// The reader; `None` until the queue may send.
         reader: Option<Box<Reader>>,
         /// Arrival time of the first event that is not in flight; `None` while unknown.
         oldest: Option<UnixMillis>,
@@ -57,14 +57,14 @@ enum Feed {
 /// Cursor that was last handed to the journal.
 struct SavedCursor {
     seq: u64,
-    /// True if the cursor must be saved even after a small move: after an acknowledgement, and after the switch to the
-    /// shared reader.
+    /// True after an acknowledgement and after the switch to the shared reader. The cursor must then be saved even if
+    /// it has moved only slightly.
     is_outdated: bool,
 }
 
 impl TopicQueue {
-    /// Creates a queue that starts at `cursor` and whose status has counted the events below `counted`. The queue uses a
-    /// reader of its own until that reader reaches the shared one.
+    /// Creates a queue that starts at `cursor`. `status` has already counted the events below `counted`. The queue uses
+    /// its own reader until that reader reaches the position of the shared reader.
     pub(super) fn new(topic: Arc<str>, cursor: u64, counted: u64, status: Arc<TopicStatus>, now: Instant) -> TopicQueue {
         TopicQueue {
             topic,
@@ -84,19 +84,19 @@ impl TopicQueue {
     }
 }
 
-/// Feeding: reads events from the shared reader or from the queue's own.
+/// Reads events from the shared reader or from the queue's own reader.
 impl TopicQueue {
-    /// True if the shared reader must hand over the event with this sequence.
+    /// True if the queue takes the event with this sequence from the shared reader.
     pub(super) fn takes_from_shared(&self, seq: u64) -> bool {
         matches!(self.feed, Feed::Shared) && seq >= self.next
     }
 
-    /// True if the queue has a reader of its own.
+    /// True if the queue has its own reader.
     pub(super) fn has_own_reader(&self) -> bool {
         matches!(self.feed, Feed::Own { .. })
     }
 
-    /// Counts an event once, whichever reader has read it.
+    /// Counts an event. Does nothing if the event has already been counted.
     pub(super) fn count(&mut self, seq: u64) {
         if seq >= self.counted {
             self.counted = seq + 1;
@@ -104,7 +104,7 @@ impl TopicQueue {
         }
     }
 
-    /// Leaves the shared reader, and continues at this event with a reader of its own.
+    /// Leaves the shared reader, and continues at this event with the queue's own reader.
     pub(super) fn fall_behind(&mut self, stored: &StoredEvent) {
         self.feed = Feed::Own { reader: None, oldest: Some(stored.event.received_at()) };
         self.next = stored.position.seq;
@@ -115,8 +115,8 @@ impl TopicQueue {
         self.feed = Feed::Shared;
     }
 
-    /// Reads the next event with the queue's own reader. If the queue has reached `shared` (the position of the shared
-    /// reader) or has no further durable event, switches to the shared reader and returns `None`.
+    /// Reads the next event with the queue's own reader. Switches to the shared reader and returns `None` if the queue
+    /// has reached `shared` (the position of the shared reader) or has no further durable event.
     pub(super) fn read(&mut self, journal: &Journal, shared: u64) -> Result<Option<StoredEvent>, ReadError> {
         let Feed::Own { reader, oldest } = &mut self.feed else { return Ok(None) };
         if self.next < shared {
@@ -128,16 +128,16 @@ impl TopicQueue {
                 return Ok(Some(stored));
             }
             self.next = watermark.max(reader.next_seq());
-            // Events that corruption has destroyed were counted as lag but will never be acknowledged.
+            // Kafka will never acknowledge events that corruption has destroyed, so they must no longer count as lag.
             self.status.correct_lag(self.in_flight.unacknowledged() as u64);
         }
         self.join_shared();
-        // No acknowledgement moves the cursor past destroyed events, so the cursor is saved here.
+        // No acknowledgement moves the cursor past destroyed events, so the next save must include the cursor.
         self.saved.is_outdated = true;
         Ok(None)
     }
 
-    /// Reads the arrival time of the first event, so that the lag in seconds is known before the queue may send.
+    /// Reads the arrival time of the first unsent event, so that the lag in seconds is known before the queue may send.
     pub(super) fn find_oldest(&mut self, journal: &Journal) {
         if let Feed::Own { oldest: oldest @ None, .. } = &mut self.feed {
             let first = journal.reader(self.next).for_topic(&self.topic).next();
@@ -146,7 +146,7 @@ impl TopicQueue {
     }
 }
 
-/// Sending and delivery reports.
+/// Registers sent records, and applies delivery reports.
 impl TopicQueue {
     /// True if the next record may be sent.
     pub(super) fn may_send(&self, limit: InFlightLimit) -> bool {
@@ -162,8 +162,8 @@ impl TopicQueue {
         self.alone_until.is_some_and(|last| self.in_flight.cursor().unwrap_or(self.next) <= last)
     }
 
-    /// True if the shared reader should wait for this full queue instead of leaving it behind: the queue flows, and has
-    /// been full only for a short time.
+    /// True if the shared reader should wait for room in this full queue: the queue flows, and has been full for less
+    /// than [`WAIT_FOR_ROOM`].
     pub(super) fn is_worth_waiting_for(&mut self, now: Instant) -> bool {
         let flows = matches!(self.flow, Flow::Flowing) && !self.is_one_at_a_time();
         flows && now < *self.full_since.get_or_insert(now) + WAIT_FOR_ROOM
@@ -174,8 +174,8 @@ impl TopicQueue {
         self.full_since.map(|since| since + WAIT_FOR_ROOM)
     }
 
-    /// Registers an event before it is sent. Returns false if Kafka acknowledged it before a rewind, so that it must not be
-    /// sent.
+    /// Registers an event before it is sent. Returns false if Kafka acknowledged the event before a rewind. The event
+    /// must then not be sent again.
     pub(super) fn begin_send(&mut self, stored: &StoredEvent, bytes: usize, now: Instant) -> bool {
         let seq = stored.position.seq;
         self.next = seq + 1;
@@ -189,7 +189,8 @@ impl TopicQueue {
         self.in_flight.insert(seq, bytes, stored.event.received_at())
     }
 
-    /// Applies an acknowledgement. Ends the block, unless the queue recalls its records or waits for the journal.
+    /// Applies an acknowledgement. Also ends the block, except during a recall and while the queue waits for the
+    /// journal.
     pub(super) fn acknowledge(&mut self, seq: u64, limit: InFlightLimit, now: Instant) {
         self.in_flight.acknowledge(seq);
         self.saved.is_outdated = true;
@@ -220,7 +221,7 @@ impl TopicQueue {
         self.alone_until = self.alone_until.max(Some(seq));
     }
 
-    /// Begins a recall: sends nothing until every record in flight is reported.
+    /// Begins a recall: sends nothing until librdkafka has reported every record in flight.
     pub(super) fn recall(&mut self) {
         self.flow.begin_recall();
         if matches!(self.flow, Flow::Trial(_)) {
@@ -228,14 +229,14 @@ impl TopicQueue {
         }
     }
 
-    /// Rewinds if a recall is complete.
+    /// Rewinds the queue if a recall is complete.
     pub(super) fn rewind_if_recalled(&mut self) {
         if self.flow.is_recalling() && self.in_flight.unreported() == 0 {
             self.rewind();
         }
     }
 
-    /// Goes back to the cursor, so that all unacknowledged events are read and sent again.
+    /// Moves back to the cursor, so that all unacknowledged events are read and sent again.
     pub(super) fn rewind(&mut self) {
         self.flow.end_recall();
         self.full_since = None;
@@ -244,7 +245,7 @@ impl TopicQueue {
     }
 }
 
-/// Blocks and probes.
+/// Blocks and unblocks the topic, and schedules its probes.
 impl TopicQueue {
     /// Returns the reason for the block; `None` if the topic is not blocked.
     pub(super) fn block_reason(&self) -> Option<BlockReason> {
@@ -256,7 +257,7 @@ impl TopicQueue {
         !self.has_own_reader() && self.block_reason() == Some(BlockReason::Journal)
     }
 
-    /// Blocks the topic or changes the reason for its block. Logs each reason once, and the end of the block once.
+    /// Blocks the topic or changes the reason for its block. Logs each new reason once.
     pub(super) fn block(&mut self, reason: BlockReason, detail: &str, now: Instant) {
         self.status.set_block(Some((reason, detail)));
         if self.flow.block().is_none() {
@@ -277,13 +278,13 @@ impl TopicQueue {
         info!(topic = &*self.topic, reason = block.reason.word(), seconds, "topic is no longer blocked");
     }
 
-    /// Clears the published block at a stop. The metrics outlive a forwarder that is replaced, and the next forwarder
-    /// detects blocks itself.
+    /// Clears the published block at a stop. The metrics outlive a forwarder, and the next forwarder detects blocks
+    /// itself.
     pub(super) fn withdraw_block(&self) {
         self.status.set_block(None);
     }
 
-    /// Allows one record to be sent. Its acknowledgement ends the block.
+    /// Allows the queue to send one record. The acknowledgement of this record ends the block.
     pub(super) fn begin_trial(&mut self) {
         self.flow.begin_trial();
     }
@@ -298,12 +299,12 @@ impl TopicQueue {
         self.probes.due()
     }
 
-    /// Schedules another attempt after a probe that could not be started, and returns the pause before it.
+    /// Schedules another attempt to start a probe, and returns the pause before this attempt.
     pub(super) fn retry_probe(&mut self, now: Instant) -> Duration {
         self.probes.back_off(self.flow.block().is_some(), now)
     }
 
-    /// Schedules the next probe after a finished one.
+    /// Schedules the next probe after a probe has finished.
     pub(super) fn schedule_next_probe(&mut self, now: Instant) {
         match self.flow.block() {
             Some(_) => drop(self.probes.back_off(true, now)),
@@ -311,28 +312,28 @@ impl TopicQueue {
         }
     }
 
-    /// True if the topic is not blocked and had an acknowledgement within [`STALLED_AFTER`].
+    /// True if the topic is not blocked and has made progress within [`STALLED_AFTER`].
     pub(super) fn makes_progress(&self, now: Instant) -> bool {
         self.flow.block().is_none() && now < self.progress_at + STALLED_AFTER
     }
 
-    /// Returns the time for which probes have agreed without an acknowledgement.
+    /// Returns the length of the current stall; see [`TopicHealth::stalled_for`].
     pub(super) fn stalled_for(&self, now: Instant) -> Duration {
         self.health.stalled_for(self.progress_at, now)
     }
 
-    /// True if nothing is in flight, or if nothing was acknowledged for [`QUIET_AFTER`].
+    /// True if no record is in flight, or if Kafka has acknowledged no record for [`QUIET_AFTER`].
     pub(super) fn is_quiet(&self, now: Instant) -> bool {
         self.in_flight.unreported() == 0 || now > self.progress_at + QUIET_AFTER
     }
 
-    /// True if records are in flight and nothing prevents their acknowledgement.
+    /// True if records are in flight and no block prevents their acknowledgement.
     pub(super) fn expects_acks(&self) -> bool {
         self.in_flight.unreported() > 0 && (self.flow.block().is_none() || self.waits_for_shared())
     }
 }
 
-/// Cursor and published status.
+/// Decides when to save the cursor, and publishes the status.
 impl TopicQueue {
     /// Returns the cursor if it should be saved: after an acknowledgement, or when the saved cursor of an idle topic is far
     /// behind. `shared` is the position of the shared reader.
@@ -347,7 +348,7 @@ impl TopicQueue {
         self.saved = SavedCursor { seq: cursor, is_outdated: false };
     }
 
-    /// Causes the next save to include the cursor even after a small move, as for an idle topic at a stop.
+    /// Causes the next save to include the cursor even if it has moved only slightly, for example at a stop.
     pub(super) fn force_save(&mut self) {
         self.saved.is_outdated = true;
     }
@@ -373,9 +374,10 @@ impl TopicQueue {
     }
 }
 
-/// Longest wait of the shared reader for room in a queue that flows. The queue then gets a reader of its own.
+/// Longest wait of the shared reader for room in a queue that flows. After this time, the queue uses its own reader.
 const WAIT_FOR_ROOM: Duration = Duration::from_millis(200);
 /// Time without an acknowledgement after which a topic no longer delays the replacement of a producer.
 const QUIET_AFTER: Duration = Duration::from_secs(2);
-/// Number of sequences by which an idle topic's cursor must move to be saved; the next start skips them.
+/// Number of sequences by which an idle topic's cursor must move before it is saved. The next start then skips these
+/// sequences.
 const IDLE_CURSOR_STEP: u64 = 100_000;

@@ -1,5 +1,6 @@
-//! The forwarder's thread: a loop that applies updates, supervises topics and the Kafka client, sends the events of every
-//! topic that may send, saves cursors, and sleeps when no work is left. `feed` sends, `supervisor` handles failures.
+//! Runs the forwarder's thread. Its loop applies updates, supervises topics and the Kafka client, sends the events of
+//! every topic that may send, saves cursors, and sleeps when no work is left. The module `feed` sends events, and the
+//! module `supervisor` handles failures.
 
 mod feed;
 mod supervisor;
@@ -38,9 +39,9 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Creates a queue for every topic that has a cursor. The shared reader starts at the highest cursor, or at the oldest
-    /// event if there is no cursor. This skips no topic, because a topic's first cursor is saved before the reader passes
-    /// its first event.
+    /// Creates a queue for every topic that has a cursor. The shared reader starts at the highest cursor, or at the
+    /// oldest event if no topic has a cursor. This start skips no topic, because a topic's first cursor is saved before
+    /// the reader passes the topic's first event.
     pub(super) fn new(
         journal: Journal,
         settings: Arc<ArcSwap<Settings>>,
@@ -96,11 +97,11 @@ impl Worker {
         }
     }
 
-    /// Adds a queue for a topic and returns its index. The topic's events below `cursor` are finished; `waiting` is the
-    /// number of its events from `cursor` up to `counted`.
+    /// Adds a queue for a topic and returns the queue's index. The topic's events below `cursor` are finished.
+    /// `waiting` is the number of the topic's events from `cursor` up to `counted`.
     fn add_queue(&mut self, topic: &Arc<str>, cursor: u64, (counted, waiting): (u64, u64), now: Instant) -> usize {
         let index = self.queues.len();
-        assert!(index < MAX_TOPICS, "topics are from the configuration, which has fewer");
+        assert!(index < MAX_TOPICS, "every topic is configured, and the configuration has fewer topics");
         let status = Arc::new(TopicStatus::new(topic.clone(), waiting, &self.metrics));
         self.status_table.add(topic, status.clone());
         self.queues.push(TopicQueue::new(topic.clone(), cursor, counted, status, now));
@@ -109,7 +110,8 @@ impl Worker {
         index
     }
 
-    /// Applies the delivery reports of the current producer. Reports of earlier producers are outdated.
+    /// Applies the delivery reports of the current producer. Ignores reports of earlier producers, because they are
+    /// outdated.
     fn apply_reports(&mut self, reports: Vec<DeliveryReport>, now: Instant) {
         for report in reports {
             if !self.client.is_current(report.generation) {
@@ -140,7 +142,7 @@ impl Worker {
         }
     }
 
-    /// Returns the time at which the loop must run again even without an update; `None` if only an update can cause work.
+    /// Returns the next time at which the loop has work without an update; `None` if only an update can create work.
     fn next_deadline(&self) -> Option<Instant> {
         let shared = self.log_reader.position();
         let save = self.queues.iter().any(|queue| queue.cursor_to_save(shared).is_some()).then_some(self.save_due);
@@ -173,11 +175,11 @@ impl Worker {
         self.save_due = Instant::now();
         self.save_cursors(self.save_due);
         let unacknowledged: usize = self.queues.iter().map(|queue| queue.in_flight.unreported()).sum();
-        info!(unacknowledged, "forwarding stopped; unacknowledged events are sent again at the next start");
+        info!(unacknowledged, "forwarding stopped; hookhold sends unacknowledged events again after the next start");
         self.client.stop(by);
     }
 }
 
-/// Shortest time between two saves of cursors. The journal writes a cursor with its next commit, within a second of the
-/// move.
+/// Shortest time between two saves of cursors. The journal writes a saved cursor with its next commit, within one
+/// second of the cursor's move.
 const SAVE_EVERY: Duration = Duration::from_millis(500);

@@ -1,5 +1,5 @@
-//! Accepts connections, at most `max_connections` at a time. A drain accepts only the connections that the kernel has
-//! already queued.
+//! Accepts connections while fewer than `max_connections` are open. During a drain, accepts only the connections that
+//! the kernel has already queued.
 
 use std::io;
 use std::net::SocketAddr;
@@ -28,8 +28,8 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG_CONNECTIONS)
 }
 
-/// Accepts connections until `leave` completes, then the connections that the kernel has already queued. Closes the
-/// listener.
+/// Accepts connections until `leave` completes, then accepts the connections that the kernel has already queued and
+/// closes the listener.
 pub(super) async fn accept(
     listener: TcpListener,
     state: &Arc<ServerState>,
@@ -54,9 +54,13 @@ pub(super) async fn accept(
                 }
                 Some((Err(error), _)) if remaining.is_none() => {
                     if let Some(suppressed) = error_log.admit(Instant::now()) {
-                        tracing::error!(%error, suppressed, "cannot accept a connection; retrying");
+                        tracing::error!(
+                            %error,
+                            suppressed,
+                            "cannot accept a connection; hookhold retries; if this repeats, raise the open-file limit"
+                        );
                     }
-                    // `sleep` alone would delay a shutdown while accepting keeps failing.
+                    // Sleeping without polling `leave` would delay a shutdown while `accept` keeps failing.
                     select! {
                         () = sleep(ACCEPT_RETRY_DELAY) => {}
                         () = &mut leave => return,
@@ -68,9 +72,9 @@ pub(super) async fn accept(
     }
 }
 
-/// Returns the result of `next` until `leave` completes. After that, returns `None` as soon as `next` has to wait or
-/// `remaining` has counted down from the longest possible queue, so that clients that keep connecting cannot delay the
-/// drain.
+/// Returns the result of `next`. After `leave` has completed, returns `None` as soon as `next` has to wait or
+/// `remaining` is zero. `remaining` counts down from the length of the longest possible queue, so clients that keep
+/// connecting cannot delay the drain.
 async fn next_until<T>(
     next: impl Future<Output = T>,
     mut leave: Pin<&mut impl Future<Output = ()>>,
@@ -80,7 +84,8 @@ async fn next_until<T>(
     while *remaining != Some(0) {
         select! {
             biased;
-            () = &mut leave, if remaining.is_none() => *remaining = Some(BACKLOG_CONNECTIONS + 1), // Linux queues one more
+            // Linux queues one connection more than the backlog.
+            () = &mut leave, if remaining.is_none() => *remaining = Some(BACKLOG_CONNECTIONS + 1),
             next = &mut next => {
                 *remaining = remaining.map(|remaining| remaining - 1);
                 return Some(next);
@@ -91,7 +96,7 @@ async fn next_until<T>(
     None
 }
 
-/// Waits for a free slot, then for a connection.
+/// Waits for a free slot, then accepts a connection.
 async fn next(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
@@ -104,17 +109,18 @@ async fn next(
         tracing::warn!(
             max_connections = state.limits.max_connections,
             suppressed,
-            "connection limit reached; new connections wait"
+            "connection limit reached; new connections wait until another connection closes"
         );
     }
     let slot = slots.clone().acquire_owned().await.ok();
     (listener.accept().await, slot)
 }
 
-/// Limit on connections that the kernel queues. Linux lowers it to `net.core.somaxconn`.
+/// Limit on the connections that the kernel queues. Linux caps this limit at `net.core.somaxconn`.
 const BACKLOG_CONNECTIONS: u32 = 4096;
 
-/// Delay after a failed accept. The cause is nearly always a lack of file descriptors, which ends as connections close.
+/// Delay before the next attempt after a failed accept. Usually, the process has no free file descriptor until a
+/// connection closes.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! Reads a request body within its limits: the `max_body` of the source, the budgets of bytes in flight, and the deadline.
+//! Reads a request body and enforces its limits: the source's `max_body`, the in-flight budgets and the deadline.
 //!
-//! Every byte is charged to the budgets as it arrives, before it is buffered. An announced length reserves nothing. A body
-//! that arrives in one piece is never copied. Later pieces are copied into one buffer at once, because separate pieces
-//! would let a sender of one-byte chunks pin a whole read buffer with each chunk.
+//! Each piece of a body is charged to the budgets on arrival, before it is buffered. An announced length reserves
+//! nothing. A body that arrives in one piece is never copied. If more pieces arrive, all of them are copied into one
+//! buffer, because separate pieces would let a sender of one-byte chunks occupy a whole read buffer with each chunk.
 
 use std::error::Error;
 use std::io;
@@ -15,7 +15,7 @@ use hyper::body::{Body, Incoming};
 use super::deadline::Progress;
 use crate::outcome::Outcome;
 
-/// Limit on the bytes of request bodies that are in memory at the same time.
+/// Number of request-body bytes in memory, and the limit on this number.
 pub(super) struct InFlightBudget {
     limit: usize,
     used: AtomicUsize,
@@ -26,17 +26,19 @@ impl InFlightBudget {
         InFlightBudget { limit, used: AtomicUsize::new(0) }
     }
 
-    /// Adds `bytes`. Returns the bytes that were in use before, and true if the budget is now exceeded.
+    /// Adds `bytes`. Returns the previous number of bytes in use, and true if the new number exceeds the limit.
     fn add(&self, bytes: usize) -> (usize, bool) {
         let before = self.used.fetch_add(bytes, Relaxed);
         (before, before.saturating_add(bytes) > self.limit)
     }
 }
 
-/// Bytes that one request uses of the server's budget and of its address's budget. Dropping the charge releases them.
+/// Number of bytes that one request has charged to the server's budget and to its address's budget. Dropping the charge
+/// releases the bytes.
 ///
-/// A body that is at least as large as all others of its address together may exceed the address's budget. So an address
-/// that sends large bodies completes one at a time; newer bodies are answered `rate_limited`.
+/// A body may exceed its address's budget if it is at least as large as all other bodies of that address together. So
+/// large bodies from one address complete one at a time, and hookhold answers newer requests from this address with
+/// `rate_limited`.
 pub(super) struct InFlightCharge<'a> {
     server: &'a InFlightBudget,
     address: &'a InFlightBudget,
@@ -95,13 +97,14 @@ pub(super) async fn read(
     Ok(buffer.into_bytes())
 }
 
-/// True if the body has ended or its announced length has arrived. The length is checked because over HTTP/2 the stream of
-/// a sender that disconnects after its last byte fails instead of ending.
+/// True if the body has ended or has reached its announced length. The length is checked because an HTTP/2 stream fails
+/// instead of ending if the sender disconnects after the last byte.
 fn is_complete(body: &Incoming) -> bool {
     body.is_end_stream() || body.size_hint().exact() == Some(0)
 }
 
-/// Returns the next piece of the body; `None` at its end. Reads and drops trailers, because no provider signs them.
+/// Returns the next piece of the body, or `None` at the end of the body. Discards trailers, because no provider signs
+/// them.
 async fn next(body: &mut Incoming, progress: &Progress) -> Result<Option<Bytes>, Outcome> {
     match progress.unless_cut(body.frame()).await? {
         None => Ok(None),
@@ -110,7 +113,7 @@ async fn next(body: &mut Incoming, progress: &Progress) -> Result<Option<Bytes>,
     }
 }
 
-/// Returns the outcome of a failed read: `bad_request` for malformed framing, else `disconnected`.
+/// Returns the outcome for a failed read: `bad_request` if the framing is malformed, else `disconnected`.
 fn outcome_of(error: &hyper::Error) -> Outcome {
     match error.source().and_then(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind) {
         Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) => Outcome::BadRequest,
@@ -118,7 +121,7 @@ fn outcome_of(error: &hyper::Error) -> Outcome {
     }
 }
 
-/// Pieces of a body that have arrived.
+/// Received pieces of a body.
 enum BodyBuffer {
     Empty,
     OnePiece(Bytes),

@@ -1,8 +1,9 @@
-//! Sets up a connection before HTTP: reads the PROXY header of a trusted proxy, then performs the TLS handshake.
+//! Prepares a connection for HTTP: reads the PROXY header of a trusted proxy, then performs the TLS handshake.
 //!
-//! Both together must finish within `handshake_timeout`. A connection that needs neither goes straight to HTTP. A
-//! connection that ends here is counted under `source="-"`, unless no byte arrived, because load balancers probe ports that
-//! way all day. A TLS handshake without a request counts against its address like a rejected delivery.
+//! Both steps together must finish within `handshake_timeout`. A connection that needs neither step is served
+//! immediately. A connection that ends during these steps is counted under `source="-"`. A connection without any byte
+//! is not counted, because load balancers open such connections all day to probe the port. A TLS handshake without a
+//! request counts against its address like a rejected delivery.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -24,14 +25,14 @@ use crate::answer::Answer;
 use crate::log::escaped;
 use crate::outcome::Outcome;
 
-/// Serves one connection from its first byte until it is closed.
+/// Prepares and serves one connection until it is closed.
 pub(super) async fn serve(stream: TcpStream, peer: Peer, state: Arc<ServerState>, phases: watch::Receiver<Phase>) {
     if state.tls.is_none() && !state.proxies.must_send_header(peer.remote.ip()) {
         http1::serve(stream, peer, state, phases).await;
         return;
     }
     let start = Instant::now();
-    // Boxed, so that the tasks of a listener without TLS do not have the size of a handshake.
+    // Boxed, because the tasks of a listener without TLS should not reserve memory for a handshake.
     Box::pin(ConnectionSetup { peer, start, state, phases }.run(stream)).await;
 }
 
@@ -110,8 +111,9 @@ impl ConnectionSetup {
         }
     }
 
-    /// Records the outcome and closes the socket; without an answer (no byte has arrived), only closes the socket. A
-    /// `bad_request` is answered 400 with the body `text`, unless that is empty.
+    /// Records the answer's outcome and closes the socket. If `answer` is `None` (no byte has arrived), only closes the
+    /// socket. If the outcome is `bad_request` and `text` is not empty, sends a 400 response with the body `text`
+    /// before closing.
     async fn reject(self, stream: TcpStream, answer: Option<Answer>, text: &'static str) {
         let Some(mut answer) = answer else { return };
         self.record(&answer);

@@ -1,11 +1,13 @@
-//! Tracks the requests of one connection: the start and the deadline of each, and the decision to close the connection
-//! after it.
+//! Tracks the current request of one connection: its arrival, its deadline, and the decision to close the connection
+//! after its response.
 //!
-//! hyper reports neither the arrival of a request's first byte nor writes to the socket.
-//! [`TrackedIo`](super::io::TrackedIo) records both in a [`Progress`], which the request and the connection's driver share.
-//! All three run in one task, so the lock is never contended. One timer per connection serves every wait (request head,
-//! body, idle time). A deadline that moves earlier resets the timer at once; a deadline that moves later resets it only
-//! after it has fired. So a busy connection touches the timer wheel once per deadline, not once per request.
+//! hyper reports neither the first byte of a request nor writes to the socket. [`TrackedIo`](super::io::TrackedIo)
+//! records both in a [`Progress`], which the request and the connection's driver share. All three run in one task, so
+//! the lock is never contended.
+//!
+//! One timer per connection measures every wait (request head, body, idle time). If a deadline moves earlier, the timer
+//! is reset immediately. If a deadline moves later, the timer is reset only after it has fired. So a busy connection
+//! resets its timer once per deadline and not once per request.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -19,42 +21,42 @@ use crate::clock::{Clock, UnixMillis};
 use crate::limits::ServerLimits;
 use crate::outcome::Outcome;
 
-/// Step that the current request of a connection has reached.
+/// Stage of the current request of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     /// No byte of the next request has arrived.
     Idle,
     /// A part of the request head has arrived.
     Head,
-    /// The head is complete, the body is not.
+    /// The head is complete, and the body is incomplete.
     Body,
     /// The request is complete and waits for its response.
     Complete,
 }
 
-/// State of the decision to close a connection.
+/// Decision on when to close a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Closing {
     /// The connection stays open.
     No,
-    /// The next response is the last one.
+    /// The connection closes after its next response.
     AfterResponse,
-    /// The current request must not wait for its remaining bytes; the outcome is its result.
+    /// The current request ends with this outcome as soon as it has to wait for bytes or for the journal.
     Cut(Outcome),
 }
 
-/// Part of the previous request that was read.
+/// Previous request of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Previous {
-    /// The current request is the first one.
+    /// No previous request.
     None,
-    /// All of it.
+    /// A request that was read completely.
     Read,
-    /// A part of it: the response was ready before the last byte arrived.
+    /// A request whose response was ready before its last byte arrived.
     Unread,
 }
 
-/// Arrival of the first byte of a request.
+/// Arrival time of a request's first byte, on two clocks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arrival {
     /// Monotonic time, for deadlines and durations.
@@ -78,17 +80,17 @@ struct ProgressState {
     closing: Closing,
     previous: Previous,
     arrival: Arrival,
-    /// End of the current wait if `min_rate` does not end it earlier.
+    /// Latest end of the current wait. `min_rate` may end the wait earlier.
     deadline: Instant,
-    /// Bytes of the current request that have arrived.
+    /// Number of bytes received for the current request.
     received: u64,
     /// True if bytes have been written since the current request started.
     has_written: bool,
 }
 
 impl Progress {
-    /// Creates the progress of a new connection. Its first request must start within `request_deadline`; `idle_timeout`
-    /// applies only between requests.
+    /// Creates the progress of a new connection. The connection must start its first request within `request_deadline`;
+    /// `idle_timeout` applies only between requests.
     pub(super) fn new(clock: Arc<dyn Clock>, limits: &ServerLimits) -> Arc<Progress> {
         let ServerLimits { request_deadline, idle_timeout, min_rate, min_rate_after, .. } = *limits;
         let arrival = Arrival { at: Instant::now(), wall: clock.now() };
@@ -104,8 +106,8 @@ impl Progress {
         Arc::new(Progress { clock, request_deadline, idle_timeout, min_rate, min_rate_after, state: Mutex::new(state) })
     }
 
-    /// Records that the request head is complete, and returns the request's arrival. A pipelined request starts here,
-    /// because its bytes arrived with the previous one.
+    /// Records that the request head is complete, and returns the request's arrival. Starts a pipelined request at this
+    /// point, because its bytes arrived together with the previous request.
     pub(super) fn head_complete(&self) -> Arrival {
         let mut state = self.lock();
         if state.stage == Stage::Idle {
@@ -115,25 +117,25 @@ impl Progress {
         state.arrival
     }
 
-    /// Requires the rest of the request to arrive within `deadline` of the first byte.
+    /// Requires the complete request to arrive within `deadline` after its first byte.
     pub(super) fn set_deadline(&self, deadline: Duration) {
         let mut state = self.lock();
         state.deadline = state.arrival.at + deadline;
     }
 
-    /// Records body bytes. Not called for the last piece, which completes the request.
+    /// Records received body bytes. The caller omits the last piece, because that piece completes the request.
     pub(super) fn body_received(&self, count: usize) {
         self.lock().received += count as u64;
     }
 
-    /// Records that the request is complete. The gateway enforces the deadline from now on.
+    /// Records that the request is complete. The gateway then enforces the deadline.
     pub(super) fn request_complete(&self) {
         let mut state = self.lock();
         state.stage = Stage::Complete;
         state.deadline = state.arrival.at + self.request_deadline + self.idle_timeout;
     }
 
-    /// Records that the response is ready. Returns true if the connection must close after it.
+    /// Records that the response is ready. Returns true if the connection must close after this response.
     pub(super) fn response_ready(&self, now: Instant) -> bool {
         let mut state = self.lock();
         state.previous = if state.stage == Stage::Complete { Previous::Read } else { Previous::Unread };
@@ -153,7 +155,8 @@ impl Progress {
         }
     }
 
-    /// Ends the current request with `outcome` as soon as it has to wait. Without a request, ends the current wait.
+    /// Ends the current request with `outcome` as soon as the request has to wait. If there is no current request, ends
+    /// the current wait.
     pub(super) fn cut(&self, outcome: Outcome) {
         let mut state = self.lock();
         if state.cut().is_none() {
@@ -166,8 +169,8 @@ impl Progress {
         self.lock().cut().is_some()
     }
 
-    /// Waits for `work` until the request is cut; the error is the outcome of the cut. A cut wakes no task, because the
-    /// task that polls the request is also the task that cuts it.
+    /// Waits for `work` until the request is cut. The error is the outcome of the cut. A cut need not wake this future,
+    /// because the task that cuts the request also polls it.
     pub(super) async fn unless_cut<T>(&self, work: impl Future<Output = T>) -> Result<T, Outcome> {
         let mut work = pin!(work);
         poll_fn(|cx| match work.as_mut().poll(cx) {
@@ -196,12 +199,13 @@ impl Progress {
         self.lock().has_written
     }
 
-    /// True if the peer may still be sending the rest of a request that has its response.
+    /// True if the peer may still be sending a request whose response is ready.
     pub(super) fn left_unread(&self) -> bool {
         self.lock().previous == Previous::Unread
     }
 
-    /// Waits until the current deadline. Must be polled after the connection, so that bytes that have just arrived count.
+    /// Waits until the current deadline. The caller must poll the connection first, so that newly received bytes extend
+    /// the deadline.
     pub(super) async fn expired(&self, mut timer: Pin<&mut Sleep>) {
         poll_fn(|cx| {
             loop {
@@ -219,8 +223,8 @@ impl Progress {
         .await;
     }
 
-    /// Returns the end of the current wait. While a request arrives, each byte extends the wait by `1 / min_rate` seconds,
-    /// up to the request's deadline.
+    /// Returns the end of the current wait. While a request is arriving, each byte extends the wait by `1 / min_rate`
+    /// seconds, up to the request's deadline.
     pub(super) fn deadline(&self) -> Instant {
         let state = self.lock();
         let is_reading = matches!(state.stage, Stage::Head | Stage::Body);
@@ -248,7 +252,7 @@ impl Progress {
     fn start_request(&self, state: &mut ProgressState) {
         state.stage = Stage::Head;
         state.arrival = Arrival { at: Instant::now(), wall: self.clock.now() };
-        // A request that starts after a cut has no time left, but still gets a response.
+        // A request that starts after a cut expires immediately but still receives a response.
         state.deadline = state.arrival.at + if state.cut().is_none() { self.request_deadline } else { Duration::ZERO };
         state.received = 0;
         state.has_written = false;
@@ -272,8 +276,8 @@ impl ProgressState {
     }
 }
 
-/// True if `bytes` are only line ends. Before a request they have no meaning (RFC 9112, section 2.2); some senders add one
-/// after a body.
+/// True if `bytes` contains only line ends. Servers ignore line ends before a request (RFC 9112, section 2.2), and some
+/// senders add one after a body.
 fn is_line_ends(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n'))
 }
@@ -293,7 +297,7 @@ mod tests {
         assert_eq!((progress.stage(), progress.deadline()), (Stage::Head, progress.arrival().at + limits.request_deadline));
         progress.head_complete();
         progress.request_complete();
-        assert!(progress.response_ready(Instant::now()), "its response is the last one");
+        assert!(progress.response_ready(Instant::now()), "the connection closes after this response");
     }
 
     #[test]

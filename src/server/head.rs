@@ -1,7 +1,7 @@
-//! Checks the head of a request, in the order in which the server rejects requests without reading their bodies.
+//! Checks a request head before the body is read. The first failed check determines the answer.
 //!
-//! [`judge_head`] is a pure function: it uses no connection, clock or counter. `hookhold doctor` calls it with a stored
-//! request and so gets the server's result.
+//! [`judge_head`] is a pure function: it uses no connection, clock or counter. `hookhold doctor` calls this function
+//! with a stored request and gets the same result as the server.
 
 use std::net::IpAddr;
 
@@ -20,18 +20,18 @@ use crate::source::Source;
 pub struct RequestHead<'a> {
     /// The request method.
     pub method: &'a Method,
-    /// Path and query, unchanged from the request target.
+    /// Path and query, exactly as in the request target.
     pub target: &'a str,
     /// All header fields.
     pub headers: &'a HeaderMap,
-    /// The sender's address. `None` if it is unknown; then `allow_from` is not checked.
+    /// Address of the sender. `None` if the address is unknown; `allow_from` is then not checked.
     pub sender: Option<IpAddr>,
-    /// Length of the body in bytes; `None` if the head does not announce it (a chunked body).
+    /// Announced length of the body in bytes; `None` if the head announces no length (a chunked body).
     pub content_length: Option<u64>,
 }
 
-/// Checks target length, method, address, signature header and announced length, in this order. The error is the answer to
-/// the request, with its outcome and a hint for the operator.
+/// Checks the target's length, the method, the sender's address, the signature header and the announced body length, in
+/// this order. The error is the answer to the request, with its outcome and a hint for the operator.
 pub fn judge_head(source: &Source, head: RequestHead<'_>) -> Result<(), Answer> {
     if head.target.len() > MAX_TARGET_BYTES {
         let answer = Answer { status: StatusCode::URI_TOO_LONG, ..Answer::plain(Outcome::BadRequest) };
@@ -44,7 +44,7 @@ pub fn judge_head(source: &Source, head: RequestHead<'_>) -> Result<(), Answer> 
         return Err(Answer::plain(Outcome::MethodNotAllowed).with_hint(hint));
     }
     if head.sender.is_some_and(|address| !source.allows_address(address)) {
-        let hint = "the address is not in allow_from of this source";
+        let hint = "the address is not in this source's allow_from";
         let answer = Answer::plain(Outcome::AddressNotAllowed).with_hint(hint);
         return Err(Answer { status: source.recipe.replies.rejected, ..answer });
     }
@@ -67,5 +67,6 @@ pub(super) fn is_too_large(head: &Parts, limits: &ServerLimits) -> bool {
     size > limits.max_header_size || headers.len() > limits.max_headers
 }
 
-/// Largest length of a request target in bytes. Providers that sign the query use far shorter URLs; no delivery needs more.
+/// Largest accepted length of a request target, in bytes. Even the URLs of providers that sign the query are far
+/// shorter.
 pub const MAX_TARGET_BYTES: usize = 8 * 1024;

@@ -1,10 +1,10 @@
-//! Drives one HTTP/1.1 connection. hyper parses requests and writes responses; this file enforces deadlines, follows the
-//! shutdown, and responds where hyper would close the connection without a response.
+//! Drives one HTTP/1.1 connection. hyper parses requests and writes responses. This file enforces deadlines, reacts to
+//! a shutdown, and sends the responses that hyper omits, for example to a head that arrives too slowly.
 //!
-//! A head that hyper rejects by itself (malformed or too long) never becomes a request, so it is counted here, under
-//! `source="-"`. A head that does not arrive in time and a sender that disconnects within the head are counted likewise. A
-//! half-closed connection stays open for its response. While an event is being stored, the socket is not read, so nothing
-//! that a sender does after its last byte can undo the delivery.
+//! hyper itself rejects a malformed or overlong head, and no request results from it. This file therefore counts such a
+//! head under `source="-"`. It also counts a head that is too slow or that ends with a disconnect. A half-closed
+//! connection stays open until its response is sent. hookhold does not read the socket while it stores an event, so
+//! nothing that the sender does after its last byte can undo the delivery.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -32,15 +32,15 @@ use crate::answer::Answer;
 use crate::limits::ServerLimits;
 use crate::outcome::Outcome;
 
-/// Result of driving a connection.
+/// Reason for the end of a connection.
 enum ConnectionEnd {
     /// hyper has finished the connection.
     Http(hyper::Result<()>),
-    /// No request arrived, or its head was not complete in time.
+    /// No complete request head arrived in time.
     TimedOut,
 }
 
-/// Serves one connection until it is closed. Returns true if it carried a request or a rejected head.
+/// Serves one connection until it is closed. Returns true if the connection carried a request or a rejected head.
 pub(super) async fn serve<S>(stream: S, peer: Peer, state: Arc<ServerState>, mut phases: watch::Receiver<Phase>) -> bool
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
@@ -88,12 +88,13 @@ where
 
 fn http(limits: &ServerLimits) -> http1::Builder {
     let mut http = http1::Builder::new();
-    // `Progress` enforces the deadline of the head. hyper's own timeout also runs while a connection is idle.
+    // `Progress` enforces the deadline of the head, because hyper's own timeout would also run while the connection is
+    // idle.
     http.half_close(true).header_read_timeout(None).max_header_size(limits.max_header_size);
-    // Responses are small: copying head and body into one buffer costs less than a vectored write.
+    // Responses are small, so copying head and body into one buffer costs less than a vectored write.
     http.writev(false).max_buf_size(MIN_BUFFER_BYTES.max(2 * limits.max_header_size));
     if limits.max_headers != HYPER_DEFAULT_MAX_HEADERS {
-        http.max_headers(limits.max_headers); // any value but the default costs an allocation per request
+        http.max_headers(limits.max_headers);
     }
     http
 }
@@ -122,12 +123,12 @@ fn rejected_head(end: &ConnectionEnd, progress: &Progress, has_partial_head: boo
     }
 }
 
-/// Number of header fields that hyper parses without an allocation.
+/// hyper's default limit on header fields. An explicit limit costs an allocation per request.
 const HYPER_DEFAULT_MAX_HEADERS: usize = 100;
 
-/// Lower bound for the limit on hyper's buffer of one connection. The in-flight budget does not include this buffer.
+/// Smallest size limit for hyper's buffer of one connection. The in-flight budget does not include this buffer.
 const MIN_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Idle time after which a drain closes a connection. hyper's own graceful shutdown closes it at once, and a request that
-/// is already on its way is lost.
+/// Idle time after which a drain closes a connection. hyper's own graceful shutdown is not used, because it closes an
+/// idle connection immediately and loses a request that is already in transit.
 const DRAIN_IDLE_TIMEOUT: Duration = Duration::from_millis(250);

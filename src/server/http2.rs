@@ -1,10 +1,12 @@
-//! Drives one HTTP/2 connection with many concurrent requests, closes it when it is idle, and sends GOAWAY in a drain. Each
-//! request has its own task, deadline and outcome.
+//! Drives one HTTP/2 connection, which may carry many concurrent requests. Closes an idle connection, and sends GOAWAY
+//! during a drain. Each request has its own task, deadline and outcome.
 //!
-//! hyper drops the future of a request when its client resets the stream or disconnects. That must not undo a complete
-//! delivery, so the work runs in a task that hyper does not own. Limits: `max_streams` concurrent requests,
-//! `max_header_size` and `max_headers` for each; bodies are charged as they arrive, as over HTTP/1.1. hyper limits streams
-//! that are opened and reset at once, and closes a connection that exceeds this limit.
+//! hyper drops the future of a request when the client resets the stream or disconnects. Such a drop must not undo a
+//! complete delivery, so each request is served in a task that hyper does not own.
+//!
+//! A connection has at most `max_streams` concurrent requests. `max_header_size` and `max_headers` limit each request
+//! head. Bodies are charged to the in-flight budgets as over HTTP/1.1. hyper limits the streams that a client opens and
+//! resets at once, and closes a connection that exceeds this limit.
 
 use std::error::Error;
 use std::io;
@@ -33,8 +35,8 @@ use crate::answer::Answer;
 use crate::limits::ServerLimits;
 use crate::outcome::Outcome;
 
-/// Serves one connection until it is closed and every request on it has ended. Returns true if the connection carried a
-/// request or violated the protocol.
+/// Serves one connection until it is closed and all its requests have ended. Returns true if the connection carried a
+/// request or the client violated the protocol.
 pub(super) async fn serve<S>(stream: S, peer: Peer, state: Arc<ServerState>, phases: watch::Receiver<Phase>) -> bool
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -103,13 +105,14 @@ fn http(limits: &ServerLimits, tasks: StreamTasks) -> http2::Builder<StreamTasks
     http
 }
 
-/// Returns the limit on header bytes as HTTP/2 counts them. Every head within our own limits is within this one. This room
-/// rejects and counts heads of up to twice our limits; hyper answers larger ones 431 by itself, uncounted.
+/// Returns the limit on the size of a header list, as HTTP/2 defines this size. Every head within hookhold's own limits
+/// is also within this limit. hookhold rejects and counts heads of up to twice its own limits. hyper itself answers
+/// larger heads with 431, and hookhold cannot count them.
 fn max_header_list_bytes(limits: &ServerLimits) -> usize {
     2 * limits.max_header_size + FIELD_OVERHEAD_BYTES * (limits.max_headers + PSEUDO_FIELDS)
 }
 
-/// Starts the task of one request. Dropping the returned future does not end the task.
+/// Starts a task that serves one request. Dropping the returned future does not end the task.
 fn respond(
     tasks: &StreamTasks,
     state: Arc<ServerState>,
@@ -124,14 +127,14 @@ fn respond(
         let result = serve_in_time(state, peer, phases, head, &mut body).await;
         drop(active);
         let _ = sender.send(result);
-        // Dropping an unfinished body resets its stream, and a client that is still sending would read the reset as the
+        // Dropping an unfinished body resets the stream. A client that is still sending would treat the reset as the
         // response.
         let _ = timeout(LINGER_TIMEOUT, async { while let Some(Ok(_)) = body.frame().await {} }).await;
     });
     async { response.await.unwrap_or(Err(SenderDisconnected)) }
 }
 
-/// Serves one request until its deadline or the drain deadline has passed.
+/// Serves one request, and cuts it at its deadline or at the drain deadline.
 async fn serve_in_time(
     state: Arc<ServerState>,
     peer: Peer,
@@ -156,7 +159,7 @@ async fn serve_in_time(
     }
 }
 
-/// True if the connection failed; false if the client violated the protocol.
+/// True if the connection failed, false if the client violated the protocol.
 fn is_io(error: &hyper::Error) -> bool {
     error.source().is_some_and(|cause| cause.is::<io::Error>())
 }
@@ -165,7 +168,8 @@ fn cause(error: &hyper::Error) -> String {
     error.source().map_or_else(|| error.to_string(), |cause| crate::log::escaped(&cause.to_string()))
 }
 
-/// Flow-control credit of a stream and of a connection: bytes that a client may send before earlier ones are read.
+/// Flow-control credit of a stream and of a connection: the number of bytes that a client may send before the server
+/// has read the earlier bytes.
 const FLOW_CONTROL_BYTES: u32 = 1 << 20;
 
 /// Bytes that HTTP/2 adds to the size of each header field (RFC 9113, section 6.5.2).
@@ -174,5 +178,6 @@ const FIELD_OVERHEAD_BYTES: usize = 32;
 /// Number of pseudo-header fields: `:method`, `:scheme`, `:authority` and `:path`.
 const PSEUDO_FIELDS: usize = 4;
 
-/// Limit on streams that were reset before hyper accepted them. Beyond it, hyper closes the connection (CVE-2023-44487).
+/// Limit on streams that a client resets before hyper has accepted them. hyper closes a connection that exceeds this
+/// limit (CVE-2023-44487).
 const MAX_PENDING_RESETS: usize = 20;

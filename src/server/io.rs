@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::deadline::Progress;
 
-/// A TCP or TLS stream whose reads and writes are recorded.
+/// A TCP or TLS stream that records its reads and writes in a [`Progress`].
 pub(super) struct TrackedIo<S> {
     stream: S,
     progress: Arc<Progress>,

@@ -19,7 +19,8 @@ impl LogSampler {
         LogSampler(Mutex::new(LogBucket { full_at: None, suppressed: 0 }))
     }
 
-    /// Returns the number of lines suppressed since the last admitted one; `None` if no line may be written now.
+    /// Admits a line if the rate permits, and returns the number of lines suppressed since the last admitted line.
+    /// Returns `None` if this line is suppressed.
     pub(super) fn admit(&self, now: Instant) -> Option<u64> {
         let mut bucket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let full_at = bucket.full_at.map_or(now, |at| at.max(now)) + LINE_INTERVAL;

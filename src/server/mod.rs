@@ -1,9 +1,10 @@
 //! The listener for deliveries: connections, TLS, limits, deadlines and the drain. Turns HTTP requests into [`Delivery`]
 //! values, and [`Answer`] values into HTTP responses.
 //!
-//! hyper runs directly on each connection, with HTTP/2 for clients that choose it in their TLS handshake, else with
-//! HTTP/1.1. There is one route, so there is no router. This room depends on neither signature algorithms nor Kafka: it
-//! passes each complete request to the [`Gateway`] and sends back the answer.
+//! hyper serves each connection directly. A client that negotiates HTTP/2 in its TLS handshake uses HTTP/2; every other
+//! client uses HTTP/1.1. The server has only one route and therefore no router. This room does not depend on signature
+//! algorithms or Kafka. It passes each complete request to the [`Gateway`] and sends the gateway's answer to the
+//! sender.
 //!
 //! ```text
 //! PROXY header? · TLS?
@@ -62,7 +63,7 @@ use outcome_log::OutcomeLog;
 use sender_limits::SenderLimits;
 use state::ServerState;
 
-/// Parts of the listener for deliveries.
+/// Server for deliveries, ready for [`Server::serve`].
 pub struct Server {
     /// Gateway that receives complete requests.
     pub gateway: Arc<Gateway>,
@@ -74,14 +75,14 @@ pub struct Server {
     pub proxies: Proxies,
     /// Clock for the arrival times of deliveries.
     pub clock: Arc<dyn Clock>,
-    /// Metrics in which every outcome is counted.
+    /// Metrics that count every outcome.
     pub metrics: Arc<Metrics>,
 }
 
 impl Server {
-    /// Serves deliveries until `shutdown` is complete: first `drain_delay` of normal service, then no new connections and a
-    /// response to every request within `drain_deadline`. Returns when every connection is closed, or at once at
-    /// [`Phase::Now`].
+    /// Serves deliveries until `shutdown` is complete. After the shutdown has begun, serves normally for `drain_delay`.
+    /// Then accepts no new connections, and responds to every remaining request within `drain_deadline`. Returns when
+    /// every connection is closed, or immediately at [`Phase::Now`].
     pub async fn serve(self, listener: TcpListener, shutdown: Shutdown) {
         let Server { gateway, limits, tls, proxies, clock, metrics } = self;
         if let Ok(address) = listener.local_addr() {
@@ -104,7 +105,7 @@ impl Server {
     }
 }
 
-/// Logs the sources in shadow at the start and then once a minute. Never returns.
+/// Logs the sources in shadow at startup and then once a minute. Never returns.
 async fn warn_of_shadow_sources(gateway: &Gateway) {
     let mut ticks = interval(SHADOW_WARNING_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -112,7 +113,10 @@ async fn warn_of_shadow_sources(gateway: &Gateway) {
         ticks.tick().await;
         let sources = gateway.shadow_sources().join(", ");
         if !sources.is_empty() {
-            tracing::warn!(%sources, "danger_shadow is on: every delivery is answered ok, even if it is rejected or lost");
+            tracing::warn!(
+                %sources,
+                "danger_shadow is on: hookhold reports success for every delivery, even if it rejects or loses the delivery"
+            );
         }
     }
 }
@@ -131,9 +135,12 @@ async fn accept_and_drain(listener: TcpListener, state: &Arc<ServerState>, conne
     };
     accept(listener, state, connections, shutdown, leave).await;
     shutdown.advance(Phase::Draining);
-    tracing::info!(connections = connections.len(), "draining");
+    tracing::info!(connections = connections.len(), "draining the open connections");
     if timeout(state.limits.drain_deadline, all_closed(connections)).await.is_err() {
-        tracing::warn!(connections = connections.len(), "drain deadline passed; closing the remaining connections");
+        tracing::warn!(
+            connections = connections.len(),
+            "the drain deadline has passed; hookhold closes the remaining connections"
+        );
         state.gateway.begin_drain();
         shutdown.advance(Phase::Cut);
         let _ = timeout(LAST_RESPONSE_TIMEOUT, all_closed(connections)).await;
@@ -156,5 +163,5 @@ fn report_panic(ended: Result<(), JoinError>) {
 
 const SHADOW_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Time for writing the last responses after the cut.
+/// Time limit for the last responses after the drain deadline.
 const LAST_RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);

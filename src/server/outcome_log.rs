@@ -1,8 +1,8 @@
 //! Records the outcome of every request exactly once: in a counter, in the duration histogram and in the log.
 //!
-//! The metric children of a source are looked up only at its first request. Accepted deliveries are logged at debug level.
-//! Rejections are logged as warnings with the sender's address and a hint for the operator, sampled per source and outcome.
-//! Suppressed lines are counted.
+//! The metric series of a source are looked up once, at the source's first request. Accepted deliveries are logged at
+//! debug level. Rejections are logged as warnings with the sender's address and a hint for the operator. A sampler per
+//! source and outcome limits the warnings, and a metric counts the suppressed lines.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -19,7 +19,8 @@ use crate::outcome::Outcome;
 
 /// Records the outcomes of all sources.
 pub(super) struct OutcomeLog {
-    /// Outcomes by source name. The map is bounded, because all names are from the configuration; a reload may add some.
+    /// Outcomes by source name. The map is bounded, because it contains only configured sources. A reload may add
+    /// entries.
     sources: ArcSwap<HashMap<Arc<str>, Arc<SourceOutcomes>>>,
     metrics: Arc<Metrics>,
     /// Outcomes of requests that belong to no source.
@@ -51,7 +52,7 @@ impl OutcomeLog {
 /// Counters, histogram and log samplers of one source.
 pub(super) struct SourceOutcomes {
     source: Arc<str>,
-    /// One per outcome, in the order of [`Outcome::ALL`].
+    /// One counter per outcome, in the order of [`Outcome::ALL`].
     counters: Vec<OutcomeCounter>,
     duration: Histogram,
     suppressed: IntCounter,
@@ -77,7 +78,7 @@ impl SourceOutcomes {
         }
     }
 
-    /// Starts the record of a request whose first byte arrived at `start`.
+    /// Starts recording a request whose first byte arrived at `start`.
     pub(super) fn start(self: &Arc<SourceOutcomes>, remote: SocketAddr, start: Instant) -> PendingOutcome {
         PendingOutcome { outcomes: Some(self.clone()), remote, start }
     }
@@ -97,7 +98,7 @@ impl SourceOutcomes {
     }
 }
 
-/// A request whose outcome is not recorded yet. Dropping it records `disconnected`.
+/// A request whose outcome is not recorded yet. Dropping this value records `disconnected`.
 pub(super) struct PendingOutcome {
     outcomes: Option<Arc<SourceOutcomes>>,
     remote: SocketAddr,
@@ -119,7 +120,7 @@ impl PendingOutcome {
 impl Drop for PendingOutcome {
     fn drop(&mut self) {
         if self.outcomes.is_some() {
-            let answer = Answer::plain(Outcome::Disconnected).with_hint("the connection ended before the response");
+            let answer = Answer::plain(Outcome::Disconnected).with_hint("the connection ended before the response was ready");
             self.finish(&answer, Instant::now());
         }
     }

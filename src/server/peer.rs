@@ -1,4 +1,5 @@
-//! Identifies the sender of a connection and of each request on it. The two differ behind a trusted proxy.
+//! Identifies the peer of a connection and the sender of each request. If the peer is a trusted proxy, the two
+//! addresses differ.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,21 +21,22 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// Counts a connection of this address. Returns `None` if the address is at its connection limit. A trusted proxy has
-    /// no such limit, because it carries the connections of all its clients.
+    /// Counts a connection from this address. Returns `None` if the address is at its connection limit. A trusted proxy
+    /// has no such limit, because its connections carry the requests of all its clients.
     pub(super) fn connect(remote: SocketAddr, state: &ServerState) -> Option<Peer> {
         let (is_trusted_proxy, address) = (state.proxies.trust(remote.ip()), remote.ip());
         let sender = if is_trusted_proxy { state.sender_limits.track(address) } else { state.sender_limits.connect(address)? };
         Some(Peer { remote, sender: Arc::new(sender), is_trusted_proxy })
     }
 
-    /// Returns true if this peer is limited and must not start a TLS handshake; the rejection is then counted.
+    /// Returns true if the peer must not start a TLS handshake because its address is limited. Counts and logs each
+    /// rejected handshake.
     pub(super) fn rejects_handshake(&self) -> bool {
         !self.is_trusted_proxy && self.sender.rejects_handshake(Instant::now())
     }
 
-    /// Counts a TLS handshake without a request against the address of this peer. A trusted proxy is exempt, because it
-    /// acts for its clients.
+    /// Counts a TLS handshake without a request against this peer's address. A trusted proxy is exempt, because it acts
+    /// for its clients.
     pub(super) fn count_unused_handshake(&self) {
         if !self.is_trusted_proxy {
             self.sender.count_unused_handshake();
@@ -45,7 +47,7 @@ impl Peer {
 /// The sender of one request, and the progress of that request.
 #[derive(Clone)]
 pub(super) struct RequestContext {
-    /// Address that is logged, stored and limited.
+    /// Address of the sender, for logs, stored events and limits.
     pub(super) remote: SocketAddr,
     pub(super) sender: Arc<SenderGuard>,
     pub(super) progress: Arc<Progress>,

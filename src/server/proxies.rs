@@ -1,9 +1,9 @@
 //! Finds the address of a sender whose requests pass through proxies.
 //!
-//! Only a trusted proxy can name another address: in the PROXY header at the start of its connection, or in the entry that
-//! it appends to `X-Forwarded-For`. Each proxy appends on the right, and a sender can forge the left part of the list. So
-//! the list is read from the right: hops that are trusted proxies are skipped, and the first other hop is the client. Both
-//! headers are ignored on connections from any other peer.
+//! Only a trusted proxy can name another address: in the PROXY header at the start of its connection, or in the entry
+//! that it appends to `X-Forwarded-For`. hookhold ignores both headers from other peers. Each proxy appends its entry
+//! on the right, and a sender can forge all entries to the left. hookhold therefore reads the list from the right and
+//! skips trusted proxies. The first address that is not a trusted proxy is the client.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -22,8 +22,8 @@ pub struct Proxies {
 }
 
 impl Proxies {
-    /// Creates a set that trusts peers in `networks`. With `proxy_protocol`, each of their connections must start with a
-    /// PROXY v2 header.
+    /// Creates a set that trusts the peers in `networks`. If `proxy_protocol` is true, each connection from these peers
+    /// must start with a PROXY v2 header.
     pub fn new(networks: Vec<IpNet>, proxy_protocol: bool) -> Proxies {
         Proxies { networks, proxy_protocol }
     }
@@ -33,13 +33,14 @@ impl Proxies {
         self.networks.iter().any(|network| network.contains(&peer))
     }
 
-    /// True if connections of this peer must start with a PROXY header.
+    /// True if connections from this peer must start with a PROXY header.
     pub(super) fn must_send_header(&self, peer: IpAddr) -> bool {
         self.proxy_protocol && self.trust(peer)
     }
 
-    /// Returns the client of a request that the trusted `peer` forwards: the rightmost hop that is not trusted, with port 0
-    /// if the proxy names none. An unreadable hop ends the search; the client is then the hop to the right of it.
+    /// Returns the client of a request that the trusted `peer` forwards: the rightmost hop that is not trusted, or the
+    /// leftmost hop if all hops are trusted. The port is 0 if the hop has no port. An unreadable hop ends the search,
+    /// and the hop to its right is the client.
     pub(super) fn client(&self, peer: SocketAddr, headers: &HeaderMap) -> SocketAddr {
         let mut client = peer;
         for line in headers.get_all("x-forwarded-for").iter().rev() {
@@ -55,13 +56,13 @@ impl Proxies {
     }
 }
 
-/// Converts an IPv4-mapped IPv6 address into the IPv4 address.
+/// Converts an IPv4-mapped IPv6 address into the IPv4 address. Leaves other addresses unchanged.
 pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Parses `192.0.2.1`, `192.0.2.1:443`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:443`. Takes bytes, because a
-/// forged hop can be invalid UTF-8.
+/// Parses `192.0.2.1`, `192.0.2.1:443`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:443`. The input is bytes,
+/// because a forged hop may be invalid UTF-8.
 fn hop_address(hop: &[u8]) -> Option<SocketAddr> {
     let hop = str::from_utf8(hop).ok()?.trim();
     let bare = hop.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(hop);
@@ -69,8 +70,9 @@ fn hop_address(hop: &[u8]) -> Option<SocketAddr> {
     address.or_else(|_| hop.parse()).ok().map(canonical)
 }
 
-/// Reads the PROXY v2 header at the start of a connection, and nothing after it. Returns `None` if the proxy opened the
-/// connection for itself, for example for a health check. Sets `has_started` once a byte has arrived.
+/// Reads the PROXY v2 header at the start of a connection, and no byte after the header. Returns the client's address,
+/// or `None` if the header names no client, for example for a health check by the proxy itself. Sets `has_started` when
+/// the first byte has arrived.
 pub(super) async fn read_header(stream: &mut TcpStream, has_started: &mut bool) -> io::Result<Option<SocketAddr>> {
     let mut header = vec![0; FIXED_PART_BYTES];
     header[0] = stream.read_u8().await?;
@@ -78,7 +80,7 @@ pub(super) async fn read_header(stream: &mut TcpStream, has_started: &mut bool) 
     stream.read_exact(&mut header[1..]).await?;
     if !header.starts_with(PROTOCOL_PREFIX) {
         return Err(invalid(
-            "expected a PROXY v2 header from a trusted proxy, found none; enable it at the proxy or turn proxy_protocol off",
+            "expected a PROXY v2 header from a trusted proxy, found none; enable PROXY v2 at the proxy or turn proxy_protocol off",
         ));
     }
     let rest = usize::from(u16::from_be_bytes([header[FIXED_PART_BYTES - 2], header[FIXED_PART_BYTES - 1]]));
@@ -100,10 +102,12 @@ fn invalid(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// Length of signature, version, family and length field (the specification of the PROXY protocol, section 2.2).
+/// Length of the header's fixed part, in bytes: signature, version, family and length field (PROXY protocol
+/// specification, section 2.2).
 const FIXED_PART_BYTES: usize = 16;
 
-/// Largest accepted length of addresses and extensions. Addresses take 36 bytes; proxies add a few hundred at most.
+/// Largest accepted length of addresses and extensions, in bytes. Addresses take 36 bytes; the extensions of known
+/// proxies take a few hundred at most.
 const MAX_VARIABLE_PART_BYTES: usize = 4096;
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
-//! Serves one request, from its head to its response, in the order in which it can be rejected.
+//! Serves one request from its head to its response, and rejects it as early as possible.
 //!
-//! Path, method, signature header and announced length are checked before the body is read. A rejection at this point is
-//! immediate, and does not invite the body: hyper sends `100 Continue` only when the body is first polled. Between the last
-//! byte and the hand-over inside [`Gateway::receive`](crate::gateway::Gateway::receive), this file neither waits nor checks
-//! for a disconnect, so a sender that disconnects after its last byte has still delivered.
+//! Path, method, signature header and announced length are checked before the body is read. A rejection at this point
+//! is immediate and does not request the body, because hyper sends `100 Continue` only when the body is first polled.
+//! After the last byte has arrived, this file neither waits nor checks for a disconnect until
+//! [`Gateway::receive`](crate::gateway::Gateway::receive) has handed the event to the journal. So a delivery is
+//! complete even if its sender disconnects after the last byte.
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,7 +31,7 @@ use crate::log::escaped;
 use crate::outcome::Outcome;
 use crate::source::Source;
 
-/// Error of a sender that disconnected before its last byte. There is no response.
+/// Error for a sender that disconnected before its last byte. hookhold sends no response.
 #[derive(Debug)]
 pub(super) struct SenderDisconnected;
 
@@ -42,7 +43,7 @@ impl fmt::Display for SenderDisconnected {
 
 impl std::error::Error for SenderDisconnected {}
 
-/// Serves one request. Records its outcome once, before the response is sent.
+/// Serves one request. Records the outcome once, before the response is sent.
 pub(super) async fn serve(
     state: Arc<ServerState>,
     mut context: RequestContext,
@@ -79,8 +80,8 @@ pub(super) async fn serve(
 }
 
 impl ServerState {
-    /// Returns the source at the path of the request. The error is the answer if there is none, or if the HTTP/2 head is
-    /// too large.
+    /// Returns the source at the request's path. The error is the answer if no source has this path or if the HTTP/2
+    /// head is too large.
     fn live_source(&self, head: &Parts) -> Result<Arc<LiveSource>, Answer> {
         if head.version == Version::HTTP_2 && head::is_too_large(head, &self.limits) {
             return Err(head_too_large());
@@ -88,7 +89,8 @@ impl ServerState {
         self.gateway.live_source(head.uri.path()).ok_or_else(|| unknown_source(&head.uri))
     }
 
-    /// Returns the answer to a sender whose address is limited, after a delay; `None` if the address is not limited.
+    /// Checks the limit of the sender's address. If the address is limited, waits for a short delay and returns the
+    /// answer; otherwise returns `None`.
     async fn reject_limited_sender(
         &self,
         context: &RequestContext,
@@ -132,7 +134,8 @@ impl ServerState {
         context.progress.unless_cut(received).await.unwrap_or_else(cut_while_storing)
     }
 
-    /// Stores, for `hookhold doctor`, the rejection of a request whose body was not read to the end.
+    /// Stores the rejection of a request whose body was not read completely, so that `hookhold doctor` can explain it.
+    /// Returns the answer.
     fn reject_unread(
         &self,
         source: &Source,
@@ -148,8 +151,8 @@ impl ServerState {
         rejected
     }
 
-    /// Reads and drops a small body. Closing the connection instead would cost more, because the sender would repeat its
-    /// handshake.
+    /// Reads and discards a small body, so that the connection can stay open. Closing the connection would cost more,
+    /// because the sender would repeat its handshake.
     async fn discard_small_body(&self, body: &mut Incoming, context: &RequestContext, charge: &mut InFlightCharge<'_>) {
         let is_small = body.size_hint().upper().is_some_and(|size| size <= MAX_DISCARDED_BODY_BYTES as u64);
         if is_small && body::read(body, MAX_DISCARDED_BODY_BYTES, charge, &context.progress).await.is_ok() {
@@ -194,7 +197,7 @@ fn unread_body_hint(outcome: Outcome, source: &Source) -> String {
     }
 }
 
-/// Returns the answer to a request that was cut while its event was being stored. The event may still be stored.
+/// Returns the answer to a request that was cut during the storage of its event. The journal may still store the event.
 fn cut_while_storing(outcome: Outcome) -> Answer {
     match outcome {
         Outcome::Draining => Answer::plain(Outcome::Draining).with_hint("the event was not stored by the drain deadline"),
@@ -202,7 +205,7 @@ fn cut_while_storing(outcome: Outcome) -> Answer {
     }
 }
 
-/// Returns the target, unchanged from the request line or from HTTP/2's `:path`.
+/// Returns the request target exactly as in the request line or in HTTP/2's `:path`.
 fn target(head: &Parts) -> String {
     match head.uri.path_and_query() {
         Some(target) if head.uri.authority().is_none() || head.version == Version::HTTP_2 => target.as_str().to_owned(),
@@ -214,8 +217,8 @@ fn target(head: &Parts) -> String {
 const IN_FLIGHT_RETRY_AFTER: Duration = Duration::from_secs(5);
 const ADDRESS_IN_FLIGHT_USED: &str = "the bodies in flight from this address exceed max_in_flight_per_address";
 
-/// Delay of a `rate_limited` response. It limits a sender that waits for each response to ten requests a second per
-/// connection, which leaves the CPU to other senders.
+/// Delay of a `rate_limited` response. A sender that waits for each response can send at most ten requests per second
+/// and connection, so enough CPU time remains for other senders.
 const RATE_LIMITED_DELAY: Duration = Duration::from_millis(100);
 
 const MAX_DISCARDED_BODY_BYTES: usize = 16 * 1024;

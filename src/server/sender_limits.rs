@@ -1,14 +1,15 @@
 //! Limits unknown senders by address: open connections, body bytes in flight, and rejected deliveries.
 //!
-//! Genuine deliveries never count against an address. Connections and body bytes have a limit per address, so that no
-//! address can use all of them. An address whose deliveries keep being rejected is answered `rate_limited` before its next
-//! body is hashed, unless it has sent a genuine delivery within [`KNOWN_GOOD_FOR`]. The exception is needed because an
-//! attacker can make a provider send rejected deliveries from the provider's own addresses, and because all senders behind
-//! an untrusted proxy share one address.
+//! Genuine deliveries never count against an address. Connections and body bytes are limited per address, so that no
+//! address can use up the server's total. If hookhold rejects too many deliveries from an address, it answers the next
+//! requests with `rate_limited` before it hashes their bodies. An address that has sent a genuine delivery within
+//! [`KNOWN_GOOD_FOR`] is exempt. The exemption is needed because an attacker can make a provider send rejected
+//! deliveries from the provider's own addresses, and because all senders behind an untrusted proxy share one address.
 //!
-//! A single IPv6 customer has at least a /64, so a /64 counts as one address. The connection limit bounds the addresses
-//! with open connections or requests. `max_addresses` bounds the remembered addresses; the least recently used is forgotten
-//! first. Opening and closing a connection locks the table; a request uses atomics only.
+//! An IPv6 customer has at least a /64, so each /64 counts as one address. The connection limit bounds the number of
+//! addresses with open connections or requests. `max_addresses` bounds the number of remembered addresses; the least
+//! recently used address is forgotten first. The table is locked when a connection opens or closes, and for each
+//! request that a trusted proxy forwards. Other requests use only atomics.
 
 use std::collections::HashMap;
 use std::hash::RandomState;
@@ -40,7 +41,7 @@ pub(super) struct SenderLimits {
     max_in_flight: usize,
     max_remembered: usize,
     max_rejected: Quota,
-    /// Reference point of the times in a [`SenderRecord`].
+    /// Zero point of the times in a [`SenderRecord`].
     epoch: Instant,
     table: Mutex<SenderTable>,
     tracked: IntGauge,
@@ -48,7 +49,7 @@ pub(super) struct SenderLimits {
     rate_limited: RejectedConnections,
 }
 
-/// Counter and log sampler of connections that are closed at once, for one cause.
+/// Counter, log sampler and hint for connections that hookhold closes immediately for one cause.
 struct RejectedConnections {
     count: IntCounter,
     sampler: LogSampler,
@@ -58,7 +59,7 @@ struct RejectedConnections {
 struct SenderTable {
     /// Addresses with open connections or requests.
     active: HashMap<IpAddr, ActiveSender>,
-    /// Addresses without open connections or requests whose rejections or genuine delivery still count.
+    /// Inactive addresses that must be remembered because of earlier rejections or genuine deliveries.
     remembered: LruCache<IpAddr, Arc<SenderRecord>, RandomState>,
 }
 
@@ -68,22 +69,22 @@ struct ActiveSender {
     connections: usize,
 }
 
-/// State of one address. Times are milliseconds since [`SenderLimits::epoch`].
+/// State of one address. Times are in milliseconds since [`SenderLimits::epoch`].
 struct SenderRecord {
     address: IpAddr,
     in_flight: InFlightBudget,
     rejections: RateLimiter<NotKeyed, InMemoryState, MonotonicClock, StateInformationMiddleware>,
-    /// Time until which its deliveries are answered `rate_limited`.
+    /// Time until which hookhold answers the address's deliveries with `rate_limited`.
     limited_until_ms: AtomicU64,
-    /// Time until which it is known good.
+    /// Time until which the address is known good.
     known_good_until_ms: AtomicU64,
     /// Time until which the record must be remembered.
     relevant_until_ms: AtomicU64,
-    /// Index of its last rejection in [`Outcome::ALL`], for the log.
+    /// Index in [`Outcome::ALL`] of the address's last rejection, for the log.
     last_rejection: AtomicU8,
 }
 
-/// Counts one open connection or request of an address until dropped.
+/// Guard that counts one open connection or request of an address until the guard is dropped.
 pub(super) struct SenderGuard {
     limits: Arc<SenderLimits>,
     record: Arc<SenderRecord>,
@@ -106,14 +107,14 @@ impl SenderLimits {
             too_many_connections: RejectedConnections::new(
                 metrics,
                 "per_address",
-                "the address has max_connections_per_address connections open",
+                "the address has reached max_connections_per_address",
             ),
             rate_limited: RejectedConnections::new(metrics, "limited", "the address has used up max_rejected_per_address"),
         })
     }
 
-    /// Counts a connection of this address. Returns `None` if the address is at its limit; the rejection is then counted
-    /// and logged.
+    /// Counts a connection from this address. If the address is at its limit, counts and logs the rejection and returns
+    /// `None`.
     pub(super) fn connect(self: &Arc<SenderLimits>, from: IpAddr) -> Option<SenderGuard> {
         let guard = self.enter(from, true);
         if guard.is_none() {
@@ -122,7 +123,7 @@ impl SenderLimits {
         guard
     }
 
-    /// Counts a connection or request that has no limit: the connection of a trusted proxy, or a request that the proxy
+    /// Counts an unlimited connection or request: a connection from a trusted proxy, or a request that a trusted proxy
     /// forwards for this address.
     pub(super) fn track(self: &Arc<SenderLimits>, from: IpAddr) -> SenderGuard {
         self.enter(from, false).expect("only connections have a limit")
@@ -214,7 +215,7 @@ impl SenderGuard {
         &self.record.in_flight
     }
 
-    /// Returns the answer to every request of this address while it is limited; `None` while it is not.
+    /// Returns the answer to requests from this address while the address is limited; otherwise `None`.
     pub(super) fn limited(&self, now: Instant) -> Option<Answer> {
         let (now_ms, until_ms) = (self.limits.millis(now), self.record.limited_until_ms.load(Relaxed));
         if until_ms <= now_ms || self.is_known_good(now_ms) {
@@ -225,8 +226,8 @@ impl SenderGuard {
         Some(Answer::rate_limited(Duration::from_millis(until_ms - now_ms)).with_hint(hint))
     }
 
-    /// Returns true while the address is limited; the rejection is then counted and logged. Limiting only the requests
-    /// would save less than their TLS handshake costs.
+    /// Returns true if the address is limited. Counts and logs each rejected handshake. Limiting only the requests
+    /// would save less than their TLS handshakes cost.
     pub(super) fn rejects_handshake(&self, now: Instant) -> bool {
         let limited = self.limited(now).is_some();
         if limited {
@@ -237,7 +238,7 @@ impl SenderGuard {
 
     /// Records the outcome of a delivery of `size` body bytes.
     pub(super) fn record(&self, outcome: Outcome, size: usize, now: Instant) {
-        // A duplicate proves nothing: an attacker who has recorded a genuine delivery can replay it.
+        // A duplicate does not make its address known good, because an attacker can replay a recorded genuine delivery.
         if outcome == Outcome::Stored {
             self.mark_known_good(now);
         } else if counts_against_sender(outcome) {
@@ -245,14 +246,15 @@ impl SenderGuard {
         }
     }
 
-    /// Counts a TLS handshake without a request, which costs more than most rejections.
+    /// Counts a TLS handshake without a request as a rejection, because the handshake costs more than most rejections.
     pub(super) fn count_unused_handshake(&self) {
         self.count_rejection(Outcome::Disconnected, 0, Instant::now());
     }
 
     fn mark_known_good(&self, now: Instant) {
         let until_ms = self.limits.millis(now + KNOWN_GOOD_FOR);
-        // Stored at most once a second, so that the connections of one address do not contend for its cache line.
+        // Written at most once a second, so that the connections of one address do not contend for the record's cache
+        // line.
         if self.record.known_good_until_ms.load(Relaxed) + 1000 < until_ms {
             self.record.known_good_until_ms.store(until_ms, Relaxed);
             self.record.relevant_until_ms.fetch_max(until_ms, Relaxed);
@@ -274,7 +276,7 @@ impl SenderGuard {
         self.record.known_good_until_ms.load(Relaxed) > now_ms
     }
 
-    /// Charges one for the rejection, and one more for each [`BYTES_PER_REJECTION`] of the hashed body.
+    /// Charges one rejection, plus one for each [`BYTES_PER_REJECTION`] of the hashed body.
     fn charge(&self, size: usize, now_ms: u64) {
         let burst = self.limits.max_rejected.burst_size();
         let additional = u32::try_from(size / BYTES_PER_REJECTION).unwrap_or(u32::MAX);
@@ -293,17 +295,17 @@ impl Drop for SenderGuard {
     }
 }
 
-/// True if the outcome is the fault of the sender. Lost connections, `rate_limited` and our own failures count against no
+/// True if the sender is at fault. Lost connections, `rate_limited` and hookhold's own failures never count against a
 /// sender.
 fn counts_against_sender(outcome: Outcome) -> bool {
     outcome.status().is_client_error() && !matches!(outcome, Outcome::Disconnected | Outcome::RateLimited)
 }
 
-/// Time for which a genuine delivery makes its address known good. Longer than the pauses between the deliveries of a small
-/// account.
+/// Time for which a genuine delivery makes its address known good. This time is longer than the usual pauses between
+/// the deliveries of a small account.
 const KNOWN_GOOD_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Body bytes that count as much as the rejection itself.
+/// Number of body bytes that are charged like one rejection.
 const BYTES_PER_REJECTION: usize = 64 * 1024;
 
 #[cfg(test)]
@@ -349,7 +351,7 @@ mod tests {
         let connect = || limits.connect(IpAddr::from([192, 0, 2, 1])).expect("below the limit");
         connect().record(Outcome::SignatureMismatch, 0, Instant::now());
         let second = connect();
-        let answer = second.limited(Instant::now()).expect("its only rejection is used up");
+        let answer = second.limited(Instant::now()).expect("the only permitted rejection is used up");
         assert_eq!(answer.outcome, Outcome::RateLimited);
         assert!(answer.retry_after > Duration::from_secs(3500), "{:?}", answer.retry_after);
         second.record(Outcome::Stored, 0, Instant::now());

@@ -1,24 +1,25 @@
-//! The shutdown of the process, as one shared value that only moves forward.
+//! Shares the shutdown phase of the process. The phase only moves forward.
 //!
-//! `Serving → Leaving → Draining → Cut → Now`. A signal takes the first step, the server takes the others as its delays end,
-//! and a second signal jumps to the last.
+//! The phases are `Serving → Leaving → Draining → Cut → Now`. The first signal starts `Leaving`. The server starts
+//! `Draining` and `Cut` when its delays have passed. A second signal starts `Now` immediately.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// Progress of a shutdown.
+/// Phase of a shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// No shutdown has been requested.
     Serving,
-    /// `/readyz` is 503, but every request and every new connection is still served, so that load balancers can move away.
+    /// `/readyz` returns 503, so that load balancers stop using this process. The server still accepts every connection
+    /// and serves every request.
     Leaving,
-    /// The listener is closed; open connections are served with `Connection: close`.
+    /// The listener is closed, and each open connection closes after its next response.
     Draining,
-    /// The drain deadline has passed: incomplete requests are answered `draining`.
+    /// The drain deadline has passed, and the server answers incomplete requests with `draining`.
     Cut,
-    /// A second signal arrived: the process exits at once.
+    /// A second signal has arrived, and the process exits immediately.
     Now,
 }
 
@@ -37,7 +38,7 @@ impl Shutdown {
         self.advance(if self.begun() { Phase::Now } else { Phase::Leaving });
     }
 
-    /// True from the first signal on.
+    /// True after the first signal.
     pub fn begun(&self) -> bool {
         *self.0.borrow() > Phase::Serving
     }
@@ -48,7 +49,7 @@ impl Shutdown {
         reached.expect("this handle itself keeps the sender alive");
     }
 
-    /// Moves forward to `phase`; a step back is ignored.
+    /// Moves forward to `phase`. Ignores an earlier phase.
     pub(super) fn advance(&self, phase: Phase) {
         self.0.send_if_modified(|now| {
             let forward = *now < phase;
@@ -57,7 +58,7 @@ impl Shutdown {
         });
     }
 
-    /// Returns a receiver for one connection, which reports the current phase as its first change.
+    /// Returns a receiver for one connection. The receiver reports the current phase as its first change.
     pub(super) fn watch(&self) -> watch::Receiver<Phase> {
         let mut phases = self.0.subscribe();
         phases.mark_changed();

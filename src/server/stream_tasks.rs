@@ -1,4 +1,4 @@
-//! Holds the tasks of one HTTP/2 connection, and tracks the time it has been idle.
+//! Owns the tasks of one HTTP/2 connection, and tracks the connection's idle time.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,13 +12,14 @@ use super::close::LINGER_TIMEOUT;
 use super::report_panic;
 use crate::limits::ServerLimits;
 
-/// The tasks of one connection: one of hyper for each stream, and one of ours for each request. A cheap handle.
+/// Cheap handle to the tasks of one connection. hyper spawns a task for each stream, and the server spawns a task for
+/// each request.
 #[derive(Clone)]
 pub(super) struct StreamTasks(Arc<ConnectionStreams>);
 
 struct ConnectionStreams {
-    /// Locked separately from `idle`, because a runtime that has shut down drops a task inside `spawn`, and dropping the
-    /// task of a request locks `idle`.
+    /// Locked separately from `idle`. After the runtime has shut down, `spawn` drops the new task immediately, and
+    /// dropping the task of a request locks `idle`.
     tasks: Mutex<JoinSet<()>>,
     idle: Mutex<IdleTimer>,
 }
@@ -42,7 +43,7 @@ impl StreamTasks {
         tasks.spawn(work);
     }
 
-    /// Waits until the connection has been idle for its timeout. Frames without a request do not count as activity.
+    /// Waits until the connection has reached its idle timeout. Frames without a request do not count as activity.
     pub(super) async fn idle(&self) {
         loop {
             let deadline = self.idle_timer().deadline();
@@ -53,7 +54,7 @@ impl StreamTasks {
         }
     }
 
-    /// Waits for all tasks once the connection is closed.
+    /// Waits until all tasks have ended. Must be called after the connection is closed.
     pub(super) async fn all_ended(&self) {
         let mut tasks = std::mem::take(&mut *self.tasks());
         while let Some(ended) = tasks.join_next().await {
@@ -61,7 +62,7 @@ impl StreamTasks {
         }
     }
 
-    /// Restarts the idle time, shortened to [`LINGER_TIMEOUT`].
+    /// Restarts the idle time, and shortens the idle timeout to [`LINGER_TIMEOUT`].
     pub(super) fn goaway_sent(&self) {
         self.idle_timer().goaway_sent();
     }
@@ -80,8 +81,8 @@ impl StreamTasks {
     }
 }
 
-/// Aborts the tasks of a connection when dropped. Each task owns a handle to the set of all tasks, so without this guard
-/// they would keep each other alive.
+/// Guard that aborts the tasks of a connection when the guard is dropped. Each task owns a handle to the set of all
+/// tasks, so without this guard the tasks would prevent their own set from being dropped.
 pub(super) struct AbortOnDrop(pub(super) StreamTasks);
 
 impl Drop for AbortOnDrop {
@@ -91,7 +92,7 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Counts a request as active until it is dropped.
+/// Guard that counts a request as active until the guard is dropped.
 pub(super) struct ActiveRequest(StreamTasks);
 
 impl ActiveRequest {
@@ -110,7 +111,7 @@ impl Drop for ActiveRequest {
 /// Tracks how long a connection has been idle.
 struct IdleTimer {
     activity: Activity,
-    /// Time of the last change of `activity`, or of the GOAWAY if that is later.
+    /// Start of the idle time: the creation of the connection, the end of its last request, or the GOAWAY.
     since: Instant,
     is_leaving: bool,
     idle_timeout: Duration,
@@ -118,11 +119,11 @@ struct IdleTimer {
 }
 
 enum Activity {
-    /// There has been no request.
+    /// No request has arrived.
     Unused,
-    /// Number of requests that wait for their response.
+    /// Number of requests without a response.
     Busy(NonZeroUsize),
-    /// Every request has its response.
+    /// Every request has received its response.
     Idle,
 }
 
@@ -153,7 +154,7 @@ impl IdleTimer {
         self.since = Instant::now();
     }
 
-    /// Returns the time at which the connection has been idle for too long. A new connection must start its first request
+    /// Returns the time at which the connection reaches its idle timeout. A new connection must start its first request
     /// within `request_deadline`; `idle_timeout` applies only between requests.
     fn deadline(&self) -> Instant {
         let since = if let Activity::Busy(_) = self.activity { Instant::now() } else { self.since };
@@ -190,7 +191,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_idle_connection_lingers_from_the_drain_on() {
+    async fn an_idle_connection_lingers_after_its_goaway() {
         let tasks = StreamTasks::new(&ServerLimits::default());
         advance(LINGER_TIMEOUT * 10).await;
         tasks.goaway_sent();

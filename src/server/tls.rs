@@ -1,8 +1,9 @@
-//! TLS for the deliveries listener: the handshake, and a certificate that can be replaced while connections are open.
+//! TLS for the delivery listener: the handshake, and a certificate that can be replaced while connections are open.
 //!
-//! A new certificate applies to later handshakes and does not affect open connections. Unusable files change nothing. Files
-//! are checked every [`FILE_CHECK_INTERVAL`]. Changed files are read once two checks in a row have found them unchanged,
-//! because a renewal writes two files one after the other. Files that cannot be read are retried at every check.
+//! A new certificate applies to later handshakes and does not affect open connections. If new files are unusable, the
+//! current certificate stays in use. hookhold checks the files every [`FILE_CHECK_INTERVAL`]. It reads changed files
+//! when two consecutive checks find the same state, because a renewal writes two files one after the other. It retries
+//! unreadable files at every check.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -25,7 +26,7 @@ use crate::certificate::{Certificate, CertificateError, CertificateFiles};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 
-/// TLS 1.2 and 1.3 of the listener. A cheap handle.
+/// Cheap handle to the TLS state of the listener, which supports TLS 1.2 and 1.3.
 #[derive(Clone)]
 pub struct Tls(Arc<TlsState>);
 
@@ -35,19 +36,20 @@ struct TlsState {
     watched: Mutex<WatchedFiles>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
-    /// Time of the last warning that the certificate expires soon.
+    /// Time of the last warning about an expiring certificate.
     expiry_warned: Mutex<Option<Instant>>,
 }
 
-/// Files of the certificate.
+/// Files of the certificate, and their state when they were last read.
 #[derive(Clone)]
 struct WatchedFiles {
     files: CertificateFiles,
-    /// Stamps of the files just before they were read for the current certificate; `None` if they must be read again.
+    /// Stamps of the files just before the current certificate was read from them; `None` if the files must be read
+    /// again.
     read: Option<FileStamps>,
 }
 
-/// Certificate of the next handshake.
+/// Certificate for the next handshake.
 #[derive(Debug)]
 struct CurrentCertificate(RwLock<Certificate>);
 
@@ -64,7 +66,7 @@ impl ResolvesServerCert for CurrentCertificate {
 }
 
 impl Tls {
-    /// Creates the TLS of a listener from the certificate and key in `files`. Blocks on the disk.
+    /// Creates the TLS state of a listener from the certificate and key in `files`. Blocks on the disk.
     pub fn open(files: CertificateFiles, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Result<Tls, CertificateError> {
         let read = Some(file_stamps(&files));
         let certificate = files.read()?;
@@ -76,8 +78,8 @@ impl Tls {
         Ok(tls)
     }
 
-    /// Uses another certificate from the next handshake on, and watches the `files` from which it was read. The files may
-    /// have changed since, so the next checks read them again.
+    /// Uses `certificate` for all later handshakes, and watches the `files` from which it was read. The next checks
+    /// read the files again, because they may have changed meanwhile.
     pub fn replace(&self, files: CertificateFiles, certificate: Certificate) {
         self.install(&mut self.watched(), WatchedFiles { files, read: None }, certificate);
     }
@@ -96,7 +98,7 @@ impl Tls {
                 && let Err(error) = self.read_again(files, now).await
                 && detector.must_report(now)
             {
-                tracing::error!(%error, "the new TLS certificate cannot be used; the previous one stays in use");
+                tracing::error!(%error, "cannot use the new TLS certificate; the previous certificate stays in use");
             }
         }
     }
@@ -113,8 +115,8 @@ impl Tls {
         Ok(())
     }
 
-    /// Performs the handshake with a client. After a failure the client has received an alert; the error includes the
-    /// socket.
+    /// Performs the TLS handshake with a client. If the handshake fails, the client receives an alert, and the error
+    /// contains the socket.
     pub(super) async fn accept(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, (io::Error, TcpStream)> {
         self.0.acceptor.accept(stream).into_fallible().await
     }
@@ -161,32 +163,32 @@ struct ChangeDetector {
 }
 
 impl ChangeDetector {
-    /// True if the files are unchanged since the last check and changed since they were read.
+    /// True if the files have not changed since the last check but have changed since they were read.
     fn must_read(&mut self, now: FileStamps, read: Option<FileStamps>) -> bool {
         self.last.replace(now) == Some(now) && read != Some(now)
     }
 
-    /// True at the first failure to read files with these stamps.
+    /// True for the first failure to read files with these stamps.
     fn must_report(&mut self, now: FileStamps) -> bool {
         self.reported.replace(now) != Some(now)
     }
 }
 
-/// Builds the rustls configuration: TLS 1.2 and 1.3 with rustls' own choice of ciphers, and HTTP/2 if the client supports
-/// it.
+/// Builds the rustls configuration. The listener offers TLS 1.2 and 1.3 with rustls' default ciphers, and HTTP/2 to
+/// clients that support it.
 fn rustls_config(certificate: Arc<CurrentCertificate>) -> ServerConfig {
     let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
-    let builder = builder.with_protocol_versions(&[&TLS13, &TLS12]).expect("ring has ciphers for both");
+    let builder = builder.with_protocol_versions(&[&TLS13, &TLS12]).expect("ring has ciphers for both versions");
     let mut config = builder.with_no_client_auth().with_cert_resolver(certificate);
     config.alpn_protocols = vec![ALPN_HTTP_2.to_vec(), ALPN_HTTP_1_1.to_vec()];
     config
 }
 
-/// Device, inode, size, mtime and ctime of a file; `None` for a missing file. The stamp changes when the file is written,
-/// replaced, given to another owner or reached through another link. ctime is included because a program can set mtime
-/// back, but not ctime.
+/// Device, inode, size, mtime and ctime of a file; `None` for a missing file. The stamp changes when the file is
+/// written or replaced, gets another owner, or is reached through another link. ctime is included because a program can
+/// set mtime back, but cannot set ctime.
 type FileStamp = Option<(u64, u64, u64, [i64; 4])>;
-/// Stamps of certificate and key.
+/// Stamps of the certificate file and the key file.
 type FileStamps = [FileStamp; 2];
 
 fn file_stamps(files: &CertificateFiles) -> FileStamps {
@@ -201,7 +203,8 @@ const ALPN_HTTP_1_1: &[u8] = b"http/1.1";
 
 const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Remaining validity below which warnings are logged: the usual clients renew a certificate 30 days before its expiry.
+/// Remaining validity below which hookhold logs warnings. Common ACME clients renew a certificate 30 days before its
+/// expiry.
 const EXPIRY_WARNING: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -221,9 +224,9 @@ mod tests {
             assert!(detector.must_read(stamps(2), read));
             assert_eq!(detector.must_report(stamps(2)), first);
         }
-        assert!(!detector.must_read(stamps(2), Some(stamps(2))), "the files have been read since");
+        assert!(!detector.must_read(stamps(2), Some(stamps(2))), "the changed files have been read");
         assert_eq!([stamps(3), stamps(3)].map(|now| detector.must_read(now, Some(stamps(2)))), [false, true]);
         assert!(detector.must_report(stamps(3)));
-        assert!(detector.must_read(stamps(3), None), "a reload asks for another read");
+        assert!(detector.must_read(stamps(3), None), "a reload forces another read");
     }
 }

@@ -1,4 +1,4 @@
-//! Owns the forwarder: starts, replaces and stops it, and reports its state meanwhile.
+//! Owns the forwarder: starts, replaces and stops it, and reports its state.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -11,11 +11,12 @@ use crate::metrics::Metrics;
 
 /// The forwarder, and the parts that a new forwarder needs.
 ///
-/// The caller holds the lock of the configuration, so `start`, `apply` and `stop` never overlap. The lock of `forwarder` is
-/// held only to read or exchange the forwarder, never during its stop: a stop waits for Kafka, while `/metrics` and
-/// `/readyz` must not wait.
+/// The caller holds the configuration lock, so `start`, `apply` and `stop` never overlap. The lock of `forwarder` is
+/// held only to read or replace the forwarder, never while a forwarder stops. A stop waits for Kafka, but `/metrics`
+/// and `/readyz` take this lock and must not wait.
 pub(super) struct Forwarding {
-    /// `None` without `[kafka]`, while the Kafka client is replaced, and after a stop.
+    /// The running forwarder; `None` if `[kafka]` is not configured, during the replacement of the Kafka client, and
+    /// after a stop.
     forwarder: Mutex<Option<Forwarder>>,
     journal: Journal,
     metrics: Arc<Metrics>,
@@ -27,23 +28,23 @@ impl Forwarding {
         Forwarding { forwarder: Mutex::new(None), journal, metrics, clock }
     }
 
-    /// Starts a forwarder. Must not be called while one runs.
+    /// Starts a forwarder. Must not be called while another forwarder runs.
     pub(super) fn start(&self, settings: forward::Settings) {
         let forwarder = forward::start(self.journal.clone(), settings, self.metrics.clone(), self.clock.clone());
         *self.lock() = Some(forwarder);
     }
 
-    /// Applies other settings. A change that needs another Kafka client stops the forwarder, which waits for
-    /// acknowledgements, and starts another. Does nothing without a forwarder.
+    /// Applies new settings. If the settings need another Kafka client, waits for acknowledgements, stops the forwarder
+    /// and starts a new one. Does nothing if no forwarder runs.
     pub(super) fn apply(&self, settings: forward::Settings) {
         let Some(Err(settings)) = self.lock().as_ref().map(|forwarder| forwarder.reconfigure(settings)) else { return };
         self.stop(LAST_ACKNOWLEDGEMENTS);
         self.start(settings);
     }
 
-    /// Stops the forwarder, if there is one, waiting up to `wait` for acknowledgements.
+    /// Stops the forwarder, if one runs, and waits up to `wait` for acknowledgements.
     pub(super) fn stop(&self, wait: Duration) {
-        // A separate statement, so that the lock is released before the forwarder stops.
+        // A separate statement releases the lock before the forwarder stops.
         let forwarder = self.lock().take();
         if let Some(forwarder) = forwarder {
             tracing::info!("waiting for acknowledgements from Kafka");
@@ -51,7 +52,7 @@ impl Forwarding {
         }
     }
 
-    /// Returns the state of every topic; `None` while there is no forwarder.
+    /// Returns the state of the forwarder and of every topic; `None` if no forwarder runs.
     pub(super) fn status(&self) -> Option<forward::Status> {
         self.lock().as_ref().map(Forwarder::status)
     }

@@ -1,18 +1,18 @@
-//! The running gateway as a library:
+//! Runs the gateway as a library, in four steps:
 //!
-//! 1. [`Service::open`] opens the journal, which includes recovery after a crash, and prepares sources and TLS. It neither
-//!    receives nor forwards events.
-//! 2. [`Service::start`] starts forwarding, and serves deliveries and admin pages until a shutdown or a failure of the journal.
-//!    A shutdown stops deliveries first, then forwarding, then admin pages.
-//! 3. [`Service::reload`] replaces the configuration meanwhile, as a whole or not at all.
+//! 1. [`Service::open`] opens the journal, including the recovery after a crash, and prepares sources and TLS. This
+//!    step neither receives nor forwards events.
+//! 2. [`Service::start`] starts forwarding, and serves deliveries and admin pages until a shutdown or a failure of the
+//!    journal. A shutdown stops deliveries first, then forwarding, then admin pages.
+//! 3. [`Service::reload`] replaces the configuration of a running service, either completely or not at all.
 //! 4. [`Service::stop`] closes the journal.
 //!
-//! Disk, clock, shutdown signal and listeners are passed in. The service depends neither on command-line arguments nor on
-//! Unix signals or exit codes, and never ends the process.
+//! The caller passes in the disk, the clock, the shutdown signal and the listeners. The service does not depend on
+//! command-line arguments, Unix signals or exit codes, and it never ends the process.
 //!
-//! Two locks are taken in a fixed order: first the lock of the configuration, then the lock of the forwarder. A reload
-//! holds the first one, and so do the start and the stop of forwarding; all three may wait for Kafka. The second one is
-//! never held during a wait, because `/metrics` and `/readyz` take it.
+//! Two locks have a fixed order: first the configuration lock, then the forwarder lock. A reload, a start of forwarding
+//! and a stop of forwarding hold the configuration lock, and each of them may wait for Kafka. The forwarder lock is
+//! never held during a wait, because `/metrics` and `/readyz` take this lock.
 
 mod forwarding;
 mod reload;
@@ -89,7 +89,7 @@ pub enum StartError {
 /// Reason why a service ended without a shutdown.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The journal failed and stores nothing more; the process must exit.
+    /// The journal failed and stores no more events, so the process must exit.
     #[error(transparent)]
     Journal(#[from] JournalFailed),
     /// A task panicked, which is a bug in hookhold.
@@ -97,13 +97,13 @@ pub enum ServeError {
     Panic(#[from] JoinError),
 }
 
-/// The journal failed. The next start determines which of the last events are on disk.
+/// Error after a failure of the journal. The next start determines which of the last events are on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the journal failed")]
+#[error("the journal failed; see the log for the cause")]
 pub struct JournalFailed;
 
 impl Listeners {
-    /// Opens the listeners of the configuration. Must be called inside a tokio runtime.
+    /// Opens the configured listeners. Must be called inside a tokio runtime.
     pub fn open(config: &Config) -> Result<Listeners, ListenError> {
         let open = |key, address| server::listen(address).map_err(|source| ListenError { key, address, source });
         let deliveries = open("server.listen", config.server.listen)?;
@@ -112,8 +112,9 @@ impl Listeners {
 }
 
 impl Service {
-    /// Opens the journal on `disk` and prepares everything that needs no listener. Blocks on the disk. Inside a tokio runtime,
-    /// deliveries are completed by a task of that runtime; without one, by the journal's own thread.
+    /// Opens the journal on `disk`, and prepares every component that needs no listener. Blocks on the disk. If the
+    /// caller runs inside a tokio runtime, a task of that runtime completes deliveries; otherwise the journal's own
+    /// thread completes them.
     pub fn open(config: Config, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, shutdown: Shutdown) -> Result<Service, StartError> {
         let metrics = Arc::new(Metrics::new());
         let journal = Journal::open(disk, settings::journal_options(&config), clock.clone(), metrics.clone())?;
@@ -130,14 +131,16 @@ impl Service {
         Ok(service)
     }
 
-    /// Starts forwarding, and returns a future that serves both listeners until a shutdown is complete: every delivery is
-    /// answered, and Kafka has had time for its last acknowledgements. Must be called inside a tokio runtime.
+    /// Starts forwarding, and returns a future that serves both listeners until a shutdown is complete. By then,
+    /// hookhold has answered every delivery, and Kafka has had time for its last acknowledgements. Must be called
+    /// inside a tokio runtime.
     ///
-    /// The future returns early if the journal fails, after a moment in which waiting senders receive their 503. The process must
-    /// then exit.
+    /// If the journal fails, the future returns early, but only after waiting senders have had [`LAST_RESPONSES`] to
+    /// receive their 503. The process must then exit.
     pub fn start(&self, listeners: Listeners) -> impl Future<Output = Result<(), ServeError>> + Send + use<> {
-        // The configuration is read here and not in the future: a reload that hangs on a file holds the configuration, and
-        // must not delay the listeners. So a caller starts the service first and then handles SIGHUP.
+        // The configuration is read here and not in the future, because a reload that hangs on a file locks the
+        // configuration and must not delay the listeners. A caller must therefore start the service before it handles
+        // SIGHUP.
         self.start_forwarding();
         let serving = self.server().serve(listeners.deliveries, self.0.shutdown.clone());
         self.clone().serve(serving, listeners.admin)
@@ -152,7 +155,7 @@ impl Service {
         tokio::select! {
             biased;
             () = journal_failed.notified() => {
-                tracing::error!("the journal failed and stores no more events; stopping");
+                tracing::error!("the journal failed and stores no more events; hookhold stops");
                 // Serving continues for a moment, because every sender that waits for the journal still needs its 503.
                 drop(tokio::time::timeout(LAST_RESPONSES, serving).await);
                 return Err(JournalFailed.into());
@@ -165,12 +168,12 @@ impl Service {
         Ok(admin.await?)
     }
 
-    /// Closes the journal: commits all accepted events and ends its threads. Stops forwarding first if it still runs.
-    /// Blocks. Does not close a journal that has failed, because that could wait for a broken disk.
+    /// Closes the journal, which commits all accepted events and ends its threads. If forwarding still runs, stops it
+    /// first. Does not close a failed journal, because closing could wait for a broken disk. Blocks.
     pub fn stop(&self) -> Result<(), JournalFailed> {
         if !self.0.journal.failed() {
-            // Without a forwarder, the lock of the configuration is not taken: a reload that reads an endless file may hold
-            // it.
+            // If no forwarder runs, the configuration lock is not taken, because a reload that reads an endless file
+            // may hold this lock.
             if self.forwarding().is_some() {
                 self.stop_forwarding(LAST_ACKNOWLEDGEMENTS);
             }
@@ -179,17 +182,20 @@ impl Service {
         if self.0.journal.failed() { Err(JournalFailed) } else { Ok(()) }
     }
 
-    /// Starts forwarding from the cursor of each topic. Does nothing without `[kafka]`. [`Service::start`] calls this.
+    /// Starts forwarding each topic from its cursor. Does nothing if `[kafka]` is not configured. [`Service::start`]
+    /// calls this function.
     pub fn start_forwarding(&self) {
         let config = self.config();
         match settings::forward_settings(&config) {
             Some(settings) => self.0.forwarding.start(settings),
-            None => tracing::info!("no [kafka] section; events stay in the journal and are deleted after `retain`, oldest first"),
+            None => tracing::info!(
+                "no [kafka] section; hookhold stores events only in the journal and deletes them after `retain`, oldest first"
+            ),
         }
     }
 
-    /// Stops forwarding, and waits up to `wait` for acknowledgements. Waits for a reload in progress; a later reload does
-    /// not start forwarding again. Blocks. A shutdown and [`Service::stop`] call this.
+    /// Stops forwarding, and waits up to `wait` for acknowledgements. Before that, waits for a reload in progress; a
+    /// later reload does not start forwarding again. Blocks. A shutdown and [`Service::stop`] call this function.
     pub fn stop_forwarding(&self, wait: Duration) {
         let _no_reload = self.config();
         self.0.forwarding.stop(wait);
@@ -205,7 +211,7 @@ impl Service {
         &self.0.journal
     }
 
-    /// Returns the metrics. Values that are computed at scrape time date from the last scrape.
+    /// Returns the metrics. Values that are computed at scrape time are as old as the last scrape.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.0.metrics
     }
@@ -215,12 +221,12 @@ impl Service {
         self.0.tls.as_ref()
     }
 
-    /// Returns the state of forwarding; `None` while there is no forwarder.
+    /// Returns the state of forwarding; `None` if no forwarder runs.
     pub fn forwarding(&self) -> Option<forward::Status> {
         self.0.forwarding.status()
     }
 
-    /// Locks the configuration: no reload starts, and forwarding neither starts nor stops, while the guard lives.
+    /// Locks the configuration. While the guard exists, no reload starts, and forwarding neither starts nor stops.
     fn config(&self) -> MutexGuard<'_, Config> {
         self.0.config.lock().expect(POISON)
     }
@@ -239,7 +245,7 @@ impl Service {
         }
     }
 
-    /// Returns a notification that fires once the journal has failed.
+    /// Returns a notification that fires when the journal has failed.
     fn notify_of_journal_failure(&self) -> Arc<Notify> {
         let failed = Arc::new(Notify::new());
         let (notify, journal) = (failed.clone(), self.0.journal.clone());
@@ -266,11 +272,11 @@ impl Service {
     }
 }
 
-/// Time for writing the last responses, between a failed sync or a second signal and the end of the process.
+/// Time limit for the last responses before the process ends, after a failed sync or a second signal.
 pub const LAST_RESPONSES: Duration = Duration::from_secs(1);
-/// Time for the last acknowledgements at a stop or a change of the Kafka client. Events that are not acknowledged by then
-/// are sent again after the next start.
+/// Time limit for the last acknowledgements before the Kafka client is stopped or replaced. The next client sends
+/// unacknowledged events again.
 const LAST_ACKNOWLEDGEMENTS: Duration = Duration::from_secs(3);
-/// Interval between checks for secrets that are about to expire. Each secret is reported once a day.
+/// Interval between checks for secrets that are about to expire. hookhold reports each such secret once a day.
 const SECRET_CHECK_INTERVAL: Duration = Duration::from_secs(3600);
-const POISON: &str = "nothing panics while it holds this lock";
+const POISON: &str = "no code panics while it holds this lock";

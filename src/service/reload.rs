@@ -1,8 +1,8 @@
-//! Reloads the configuration while the gateway runs. Reads and checks the whole file first, and changes something only if
-//! the file has no mistake and needs no restart. So the process always runs exactly one configuration.
+//! Reloads the configuration while the gateway runs. Reads and checks the whole file first, and applies it only if it
+//! has no mistakes and no change needs a restart. So the process always runs exactly one configuration.
 //!
-//! A delivery is processed by the source that it found on arrival, even if a reload replaces that source meanwhile. The
-//! journal and the listeners stay open; the Kafka client is replaced only if its own settings change.
+//! A delivery uses the source that was configured at its arrival, even if a reload replaces that source meanwhile. The
+//! journal and the listeners stay open. The Kafka client is replaced only if its own settings change.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::certificate::{Certificate, CertificateError, CertificateFiles};
 use crate::config::{Config, ConfigChange};
 use crate::diagnostic::Diagnostics;
 
-/// A configuration that can replace the one in force, with its certificate and its changes.
+/// Configuration that can replace the current one, with its certificate and its changes.
 struct Reload {
     config: Config,
     certificate: Option<Certificate>,
@@ -29,8 +29,8 @@ enum ReloadError {
 }
 
 impl Service {
-    /// Reads the configuration file again and applies it, or logs the reason why it cannot be applied. Blocks on files and
-    /// may wait for Kafka.
+    /// Reads the configuration file again and applies it, or logs why it cannot be applied. Blocks on files and may
+    /// wait for Kafka.
     pub fn reload(&self) {
         let mut running = self.config();
         let file = running.path.display().to_string();
@@ -45,7 +45,7 @@ impl Service {
             Err(error) => {
                 self.metrics().config.last_reload_successful.set(0);
                 error.log();
-                tracing::error!(file, "configuration not reloaded; the previous one stays in force");
+                tracing::error!(file, "configuration not reloaded; the previous configuration stays in force");
             }
         }
     }
@@ -61,15 +61,15 @@ impl Service {
         json!({ "file": file, "changes": changes, "mistakes": diagnostics }).to_string() + "\n"
     }
 
-    /// Records in the metrics that the configuration in force is the one in the file.
+    /// Records in the metrics that the configuration in the file has been loaded.
     pub(super) fn set_reloaded(&self) {
         let metrics = &self.metrics().config;
         metrics.last_reload_successful.set(1);
         metrics.last_reload_success.set(self.0.clock.now().0 as f64 / 1000.0);
     }
 
-    /// Applies `next`. Cannot fail. Begins with Kafka and ends with the listener, so that a delivery accepted under the new
-    /// configuration finds every later step ready.
+    /// Applies `next`. Cannot fail. Starts with Kafka and ends with the listener, so that every later step is ready
+    /// before a delivery is accepted under the new configuration.
     fn apply(&self, next: &Config, certificate: Option<Certificate>) {
         if let Some(settings) = settings::forward_settings(next) {
             self.0.forwarding.apply(settings);
@@ -84,7 +84,7 @@ impl Service {
     }
 }
 
-/// Performs every step of a reload that can fail, and changes nothing.
+/// Performs every step of a reload that can fail. Changes nothing.
 fn prepare(running: &Config) -> Result<Reload, ReloadError> {
     let config = settings::load_config(&running.path).map_err(ReloadError::Invalid)?;
     let changes = running.changes(&config);
@@ -112,7 +112,7 @@ impl ReloadError {
                 tracing::error!(
                     key = &*change.key,
                     change = &*change.change,
-                    "this change needs a restart; restart hookhold or revert it"
+                    "this change needs a restart; restart hookhold or revert the change"
                 );
             }),
         }

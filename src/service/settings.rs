@@ -1,4 +1,4 @@
-//! Derives the settings of each room from the configuration. Reads and checks the configuration file as well, because only
+//! Derives the settings of each room from the configuration. Also reads and checks the configuration file, because only
 //! this room depends on both `config` and `forward`.
 
 use std::path::Path;
@@ -15,7 +15,7 @@ pub fn load_config(path: &Path) -> Result<Config, Diagnostics> {
     let config = Config::load(path, forward::check_setting)?;
     let Some(kafka) = &config.kafka else { return Ok(config) };
     let Some(obstacle) = forward::check_settings(&kafka.librdkafka) else { return Ok(config) };
-    let what = format!("librdkafka rejects these properties together: {obstacle}");
+    let what = format!("librdkafka rejects this combination of properties: {obstacle}");
     Err(Diagnostics::one(path, kafka.line, "kafka", what))
 }
 
@@ -28,7 +28,7 @@ pub(super) fn journal_options(config: &Config) -> Options {
     }
 }
 
-/// Returns the settings of the forwarder; `None` without `[kafka]`.
+/// Returns the settings of the forwarder; `None` if `[kafka]` is not configured.
 pub(super) fn forward_settings(config: &Config) -> Option<forward::Settings> {
     let kafka = config.kafka.as_ref()?;
     let sources = &config.sources;

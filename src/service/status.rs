@@ -32,8 +32,8 @@ impl AdminQueries for Service {
     }
 }
 
-/// Returns the health of forwarding. A blocked topic degrades it and never fails it, because the journal holds the events
-/// meanwhile.
+/// Returns the health of forwarding. A blocked topic makes forwarding degraded but never failed, because the journal
+/// stores the events meanwhile.
 fn kafka_health(status: forward::Status) -> ComponentHealth {
     if !status.running {
         let panicked = "the forwarder panicked; restart hookhold and report this bug";

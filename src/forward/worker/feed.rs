@@ -1,5 +1,6 @@
-//! Moves events to the producer, from the shared reader near the log end and from the queues' own readers behind it. No
-//! topic waits for another, except briefly for a topic that flows and has just reached its in-flight limit.
+//! Moves events from the readers to the producer: from the shared reader near the log end, and from a queue's own
+//! reader if the queue is behind. A topic never waits for a blocked topic, and waits only briefly for a topic that has
+//! just reached its in-flight limit.
 
 use std::time::Instant;
 
@@ -12,8 +13,8 @@ use crate::forward::record::Envelope;
 use crate::journal::StoredEvent;
 
 impl Worker {
-    /// Sends a bounded number of events, so that delivery reports are applied in between. Returns false if there was
-    /// nothing to send.
+    /// Sends a bounded number of events, so that the loop can apply delivery reports between two calls. Returns false
+    /// if there was nothing to send.
     pub(super) fn feed(&mut self, now: Instant) -> bool {
         let mut moved = false;
         for _ in 0..BURST {
@@ -29,8 +30,8 @@ impl Worker {
         moved
     }
 
-    /// Reads the next event with the shared reader. A failed read blocks every topic that this reader feeds, until a read
-    /// succeeds.
+    /// Reads the next event with the shared reader. A failed read blocks every topic that this reader feeds. The next
+    /// successful read ends these blocks.
     fn next_shared(&mut self, now: Instant) -> Option<StoredEvent> {
         let was_failing = self.log_reader.is_failing();
         match self.log_reader.next(now) {
@@ -49,7 +50,7 @@ impl Worker {
         }
     }
 
-    /// Sends an event, holds it back, or leaves its queue behind. Returns false if the event was held back.
+    /// Sends an event, holds it back, or lets its queue fall behind. Returns false if the event was held back.
     fn hand_over(&mut self, stored: StoredEvent, now: Instant) -> bool {
         let seq = stored.position.seq;
         let index = match self.by_topic.get(stored.event.topic()) {
@@ -65,7 +66,7 @@ impl Worker {
                 self.log_reader.hold(stored);
                 return false;
             } else {
-                debug!(topic = &*queue.topic, seq, "topic falls behind and gets a reader of its own");
+                debug!(topic = &*queue.topic, seq, "topic falls behind and gets its own reader");
                 queue.fall_behind(&stored);
             }
         }
@@ -73,7 +74,8 @@ impl Worker {
         true
     }
 
-    /// Adds a queue for the first event of a topic. Saves its cursor before the cursor of any other topic can pass it.
+    /// Adds a queue for the first event of a topic. Saves the topic's cursor before the cursor of any other topic can
+    /// pass this event.
     fn add_first_seen(&mut self, first: &StoredEvent, now: Instant) -> usize {
         let topic = first.event.topic();
         let seq = first.position.seq;

@@ -94,7 +94,7 @@ impl Worker {
     }
 
     /// Returns the index of the queue to probe. Prefers topics without records in flight, because only a probe can end
-    /// their block; the others resume as soon as Kafka does.
+    /// their block. The other topics resume as soon as Kafka acknowledges their records.
     fn next_to_probe(&self, now: Instant) -> Option<usize> {
         let due = |index: &usize| now >= self.queues[*index].probe_due() && self.queues[*index].needs_probe();
         let order = |index: &usize| (self.queues[*index].in_flight.unreported() > 0, self.queues[*index].probe_due());
@@ -133,18 +133,18 @@ impl Worker {
         }
     }
 
-    /// Handles a topic without acknowledgements that the cluster reports as writable: blocks it, and schedules the
-    /// replacement of the producer if the stall lasts.
+    /// Handles a topic without acknowledgements that the cluster reports as writable: blocks the topic, and schedules
+    /// the replacement of the producer if the stall lasts.
     fn judge_stall(&mut self, index: usize, now: Instant) {
         let queue = &mut self.queues[index];
         let stalled_for = queue.stalled_for(now);
         let seconds = stalled_for.as_secs();
         if queue.health.blames_producer(stalled_for) && self.client.replacement().is_none() {
             let topic = &queue.topic;
-            let detail = format!("no record of {topic} was acknowledged for {seconds} s although its partitions have leaders");
+            let detail = format!("Kafka acknowledged no record of {topic} for {seconds} s although its partitions have leaders");
             self.client.producer_stuck(detail, now);
         } else if queue.health.has_enough_replicas() && stalled_for >= STALLED_AFTER {
-            queue.block(BlockReason::Stalled, &format!("no acknowledgement for {seconds} s"), now);
+            queue.block(BlockReason::Stalled, &format!("Kafka acknowledged no record for {seconds} s"), now);
         }
     }
 
@@ -159,7 +159,7 @@ impl Worker {
         }
     }
 
-    /// Starts a producer. A failure blocks every topic; a success ends the blocks of earlier failures.
+    /// Starts a producer. A failure blocks every topic. A success ends the blocks of earlier failures.
     fn start_producer(&mut self, now: Instant) {
         let had_failed = self.client.setup_error().is_some();
         self.client.start(now);
@@ -183,8 +183,8 @@ mod tests {
     use crate::journal::{Journal, Options};
     use crate::limits::JournalLimits;
 
-    /// Returns a worker that does not run, with a closed journal, a producer, and one topic with a record in flight since the
-    /// returned time.
+    /// Returns a worker whose loop does not run. The worker has a closed journal, a producer, and one topic with a
+    /// record in flight since the returned time.
     fn stalled_worker() -> (Worker, Instant, tempfile::TempDir) {
         let dir = tempfile::tempdir().expect("a directory");
         let disk = Arc::new(LocalDisk::create(dir.path()).expect("a directory"));
@@ -230,7 +230,8 @@ mod tests {
         worker.client.stop(begun);
     }
 
-    /// Another reason would block the topic permanently, because it has nothing to send until the journal can be read.
+    /// Another reason would block the topic permanently, because the topic has nothing to send until the journal can be
+    /// read.
     #[test]
     fn a_probe_cannot_reblock_a_topic_awaiting_the_journal() {
         let (mut worker, begun, _dir) = stalled_worker();
