@@ -1,9 +1,9 @@
-//! Measures the latency of genuine senders at 500 deliveries per second, first alone and then under attack: 1,000 connections
-//! send one byte per second, and 64 send forged deliveries at full speed. Latency is the time from the moment at which a
-//! delivery is due to its 2xx.
+//! Measures the latency of genuine deliveries at 500 per second, first without and then during an attack. In the attack,
+//! 1,000 connections send one byte per second, and 64 connections send forged deliveries at full speed. Latency runs from a
+//! delivery's scheduled send time to its 2xx.
 //!
-//! `cargo bench --bench abuse [-- --seconds 10] [--dir DIRECTORY]`. Each kind of sender has its own address. Senders, attackers
-//! and the gateway share the machine, so the result also depends on the kernel's scheduling.
+//! Command: `cargo bench --bench abuse [-- --seconds 10] [--dir DIRECTORY]`. Each kind of sender has its own address.
+//! Senders, attackers and the gateway share the machine, so the result also depends on the kernel's scheduling.
 
 #[path = "../tests/common/attack.rs"]
 mod attack;
@@ -66,7 +66,7 @@ fn p99(latencies: &Histogram<u64>) -> f64 {
     latencies.value_at_quantile(0.99) as f64
 }
 
-/// A running `hookhold run`.
+/// A `hookhold run` process with one source.
 struct Gateway {
     server: Server,
     address: SocketAddr,
@@ -100,14 +100,14 @@ impl Gateway {
         attack
     }
 
-    /// Returns a complete HTTP request with a Stripe-like body of about `size` bytes, signed now.
+    /// Returns a freshly signed, complete HTTP request with a Stripe-like body of about `size` bytes.
     fn request(&self, id: &str, size: usize, tamper: Option<Tamper>) -> Bytes {
         let body = format!("{{\"id\":\"{id}\",\"type\":\"invoice.paid\",\"lines\":\"{}\"}}", "x".repeat(size));
         let options = SampleOptions { id: id.to_owned(), event_type: None, key: None, now: SystemClock.now(), tamper };
         request_bytes(&sign(&self.source, Some(body.into()), &options)).into()
     }
 
-    /// Returns the peak resident memory in MB (`VmHWM` in proc(5)).
+    /// Returns the peak resident memory of the gateway in MB (`VmHWM` in proc(5)).
     fn peak_memory(&self) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.server.0.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM in /proc")?;
@@ -115,8 +115,8 @@ impl Gateway {
     }
 }
 
-/// Sends at [`RATE`] over [`CONNECTIONS`] and returns the latencies in microseconds. A response that is not a complete 200 is
-/// an error.
+/// Sends deliveries at [`RATE`] over [`CONNECTIONS`] connections and returns the latencies in microseconds. Fails after any
+/// response other than a complete 200.
 async fn send(gateway: &Gateway, run: &str, time: Duration) -> Result<Histogram<u64>> {
     let count = RATE * time.as_secs() as u32;
     let run = format!("{run}_{:x}", fastrand::u64(..));
@@ -154,5 +154,5 @@ async fn send(gateway: &Gateway, run: &str, time: Duration) -> Result<Histogram<
 
 /// Deliveries per second.
 const RATE: u32 = 500;
-/// Connections of the genuine senders.
+/// Number of connections of the genuine senders.
 const CONNECTIONS: u32 = 32;

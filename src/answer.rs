@@ -8,7 +8,7 @@ use http::StatusCode;
 
 use crate::outcome::Outcome;
 
-/// The answer to one delivery, as plain data. Only `server` turns an answer into an HTTP response and a log line.
+/// The answer to one delivery, as plain data. Only `server` converts an answer into an HTTP response and a log line.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// The result of the delivery.
@@ -19,28 +19,28 @@ pub struct Answer {
     pub content_type: Option<Arc<str>>,
     /// The body of the response.
     pub body: Bytes,
-    /// Time after which a sender that is `rate_limited` may retry.
+    /// Time after which the sender may retry if the outcome is `rate_limited`; otherwise zero.
     pub retry_after: Duration,
-    /// The reason in one line, with outside text escaped. Only for the operator's log. Empty if the outcome needs no
-    /// explanation.
+    /// Reason for the outcome in one line, for the operator's log only. The line contains outside text only in escaped form,
+    /// and is empty if the outcome needs no explanation.
     pub hint: String,
-    /// The sequence of the stored event. A duplicate has the sequence of the first delivery's event.
+    /// Sequence of the stored event; for a duplicate, the sequence of the original event.
     pub seq: Option<u64>,
 }
 
 impl Answer {
-    /// Returns an answer with the outcome's status and an empty body.
+    /// Returns an answer with the outcome's default status and an empty body.
     pub fn plain(outcome: Outcome) -> Answer {
         let (status, retry_after) = (outcome.status(), Duration::ZERO);
         Answer { outcome, status, content_type: None, body: Bytes::new(), retry_after, hint: String::new(), seq: None }
     }
 
-    /// Returns the answer `rate_limited` for a sender that may retry after this time.
+    /// Returns a `rate_limited` answer to a sender that may retry after this time.
     pub fn rate_limited(retry_after: Duration) -> Answer {
         Answer { retry_after, ..Answer::plain(Outcome::RateLimited) }
     }
 
-    /// Sets the hint.
+    /// Sets the hint and returns the answer.
     pub fn with_hint(mut self, hint: impl Into<String>) -> Answer {
         self.hint = hint.into();
         self

@@ -1,7 +1,7 @@
-//! Reads a certificate chain and its private key from two PEM files, and checks that they belong together.
+//! Reads a certificate chain and its private key from two PEM files, and checks that the key matches the certificate.
 //!
-//! The configuration reads the files to report mistakes, and the server reads them at the start and after each change. No
-//! error contains any part of a key.
+//! The configuration reads the files to report mistakes, and the server reads them at startup and after each change. No
+//! error message contains any part of a key.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -17,47 +17,47 @@ use x509_cert::der::Decode;
 
 use crate::clock::UnixMillis;
 
-/// The paths of a certificate chain and its key.
+/// Paths of a certificate chain and of its private key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFiles {
-    /// Path of a PEM file: the server's certificate, followed by its intermediates.
+    /// Path of a PEM file with the server's certificate, followed by the intermediate certificates.
     pub cert: PathBuf,
-    /// Path of a PEM file: the private key of the server's certificate as PKCS#8, PKCS#1 or SEC1, unencrypted.
+    /// Path of a PEM file with the unencrypted private key of the server's certificate, as PKCS#8, PKCS#1 or SEC1.
     pub key: PathBuf,
 }
 
-/// A certificate that can be served.
+/// A certificate chain with its private key, ready for the TLS server.
 #[derive(Clone, Debug)]
 pub struct Certificate {
-    /// The chain with its key.
+    /// The certificate chain and the private key.
     pub certified: Arc<CertifiedKey>,
-    /// Time at which the first certificate of the chain expires.
+    /// Expiry time of the first certificate of the chain.
     pub expires: UnixMillis,
 }
 
-/// The reason why a pair of files cannot be served.
+/// The reason why hookhold cannot use a pair of files.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
-    /// The certificate file cannot be read or used.
+    /// A certificate file that hookhold cannot read or use.
     #[error("{}: {what}", file.display())]
     Certificate {
-        /// The path of the file.
+        /// Path of the file.
         file: PathBuf,
-        /// The problem with the file, without its path.
+        /// Problem with the file, without its path.
         what: String,
     },
-    /// The key file cannot be read or used, or belongs to another certificate.
+    /// A key file that hookhold cannot read or use, or whose key does not match the certificate.
     #[error("{}: {what}", file.display())]
     Key {
-        /// The path of the file.
+        /// Path of the file.
         file: PathBuf,
-        /// The problem with the file, without its path.
+        /// Problem with the file, without its path.
         what: String,
     },
 }
 
 impl CertificateFiles {
-    /// Reads and checks both files. Blocks on the disk.
+    /// Reads and checks both files with blocking I/O.
     pub fn read(&self) -> Result<Certificate, CertificateError> {
         let bad_cert = |what: String| CertificateError::Certificate { file: self.cert.clone(), what };
         let bad_key = |what: String| CertificateError::Key { file: self.key.clone(), what };
@@ -67,7 +67,7 @@ impl CertificateFiles {
         let certified = CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|error| match error {
             Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
                 let cert = self.cert.display();
-                bad_key(format!("expected the private key of {cert}, found the key of another; use a matching pair"))
+                bad_key(format!("expected the private key of {cert}, found the key of another certificate; use a matching pair"))
             }
             Error::InvalidCertificate(error) => bad_cert(format!("rustls rejects this certificate: {error}")),
             error => bad_key(format!("rustls rejects this key: {error}")),
@@ -76,16 +76,18 @@ impl CertificateFiles {
     }
 }
 
-/// Reads a chain of at least one certificate. An error is a message without the path.
+/// Reads a chain of at least one certificate. The error is a message without the path.
 fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let chain = CertificateDer::pem_slice_iter(&contents(path)?).collect::<Result<Vec<_>, _>>();
     let chain = chain.ok().filter(|chain| !chain.is_empty());
-    chain.ok_or_else(|| "expected a certificate chain in PEM, found none".to_owned())
+    let message = "expected a certificate chain in PEM, found no valid certificate; use the CA's full-chain file";
+    chain.ok_or_else(|| message.to_owned())
 }
 
 fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     let key = PrivateKeyDer::from_pem_slice(&contents(path)?);
-    key.map_err(|_| "expected an unencrypted private key in PEM, found none".to_owned())
+    let message = "expected an unencrypted private key in PEM, found no valid key; convert the file with `openssl pkey`";
+    key.map_err(|_| message.to_owned())
 }
 
 fn expiry(certificate: &CertificateDer) -> Result<UnixMillis, String> {
@@ -103,5 +105,5 @@ fn contents(path: &Path) -> Result<Vec<u8>, String> {
     read().map_err(|error| format!("cannot be read: {error}"))
 }
 
-/// Limit on the size of a file in bytes. A long chain has about 10,000 bytes.
+/// Maximum size of a file in bytes. A long certificate chain has about 10,000 bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;

@@ -13,14 +13,14 @@ impl UnixMillis {
         format!("{time:.3}")
     }
 
-    /// Returns the milliseconds from `earlier` to this time, or 0 if `earlier` is the later one.
+    /// Returns the milliseconds from `earlier` to this time, or 0 if `earlier` is after this time.
     pub fn since(self, earlier: UnixMillis) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
 }
 
-/// The source of wall-clock time for `received_at`, timestamp tolerances and the expiry of keys. All rooms share one clock, so
-/// that a test can stop it.
+/// A source of wall-clock time for `received_at`, timestamp tolerances and the expiry of keys. All rooms share one clock, so
+/// a test can stop the time for all of them.
 pub trait Clock: Send + Sync {
     /// Returns the current time.
     fn now(&self) -> UnixMillis;

@@ -1,9 +1,9 @@
 //! The types that every room shares: [`Delivery`] (one received request), [`Event`] (a verified delivery) and [`Position`]
-//! (the place of a stored event in the journal).
+//! (the identity of a stored event in the journal).
 //!
-//! This file does no I/O and does not depend on HTTP servers, files or Kafka. An [`Event`] has two constructors, one for the
-//! verifier and one for the journal's decoder. `tests/fences.rs` rejects a third caller, so an unverified delivery cannot be
-//! stored. The gateway adds the dedupe key; no other field can be changed.
+//! This file does no I/O and does not depend on an HTTP server, on files or on Kafka. An [`Event`] has two constructors, one
+//! for the verifier and one for the journal's decoder. `tests/fences.rs` fails if another room calls a constructor, so
+//! hookhold cannot store an unverified delivery. The gateway adds the dedupe key, and all other fields are immutable.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -21,23 +21,23 @@ use crate::header_field::HeaderField;
 pub struct Delivery {
     /// The request method.
     pub method: Method,
-    /// The request target exactly as received: path and query, never rebuilt.
+    /// The request target (path and query) exactly as received, never rebuilt from parsed parts.
     pub target: String,
-    /// All header fields. Repeated fields keep their order.
+    /// All header fields. Fields with the same name keep their order.
     pub headers: HeaderMap,
-    /// The body as received, after chunked decoding and before any other decoding.
+    /// The body as received. Only the chunked transfer coding has been removed.
     pub body: Bytes,
     /// The sender's address.
     pub remote: SocketAddr,
-    /// Time at which the first byte of the request head was read.
+    /// Time when the server read the first byte of the request head.
     pub received_at: UnixMillis,
 }
 
-/// A verified delivery: its bytes, and the fields that its source's recipe located in them.
+/// A verified delivery: its bytes, and the fields that the source's recipe located in them.
 #[derive(Clone, Debug)]
 pub struct Event(EventParts);
 
-/// The input of the two constructors of an [`Event`].
+/// Input of the two constructors of [`Event`].
 #[derive(Clone, Debug)]
 pub(crate) struct EventParts {
     pub(crate) received_at: UnixMillis,
@@ -66,73 +66,76 @@ pub struct EventRequest {
     pub remote: SocketAddr,
     /// The W3C `traceparent` header.
     pub traceparent: Option<String>,
-    /// The header fields in order, without credentials ([`crate::header_field::is_credential`]).
+    /// All header fields except credentials ([`crate::header_field::is_credential`]). Fields with the same name keep their
+    /// order.
     pub headers: Vec<HeaderField>,
 }
 
 impl Event {
-    /// Constructs an event from a delivery whose proof has been checked. Only for the verifier.
+    /// Constructs an event for the verifier, which has checked the proof of the delivery.
     pub(crate) fn from_verifier(parts: EventParts) -> Event {
         Event(parts)
     }
 
-    /// Constructs an event from a frame whose checksum has been checked. Only for the journal's decoder.
+    /// Constructs an event for the journal's decoder, which has checked the checksum of the frame.
     pub(crate) fn from_journal(parts: EventParts) -> Event {
         Event(parts)
     }
 
-    /// Returns the event with this dedupe key.
+    /// Sets the dedupe key and returns the event.
     pub fn with_key(mut self, key: Option<EventKey>) -> Event {
         self.0.dedupe_key = key;
         self
     }
 
-    /// Returns the time at which the delivery arrived.
+    /// Returns the time when the server read the first byte of the delivery.
     pub fn received_at(&self) -> UnixMillis {
         self.0.received_at
     }
 
-    /// Returns the provider's own time of the event, if the delivery contains one.
+    /// Returns the provider's time for the event, or `None` if the delivery contains no time.
     pub fn occurred_at(&self) -> Option<UnixMillis> {
         self.0.occurred_at
     }
 
-    /// Returns the name of the source in the configuration.
+    /// Returns the name of the event's source in the configuration.
     pub fn source(&self) -> &str {
         &self.0.source
     }
 
-    /// Returns the Kafka topic, which was resolved on receipt.
+    /// Returns the Kafka topic of the event's source at the time when the delivery arrived.
     pub fn topic(&self) -> &Arc<str> {
         &self.0.topic
     }
 
-    /// Returns the provider's event id: the first of the recipe's id fields that is present.
+    /// Returns the provider's event id, from the first of the recipe's id locators that finds a value.
     pub fn id(&self) -> Option<&str> {
         self.0.id.as_deref()
     }
 
-    /// Returns the provider's event type, in the provider's spelling.
+    /// Returns the event type as the provider spells it.
     pub fn event_type(&self) -> Option<&str> {
         self.0.event_type.as_deref()
     }
 
-    /// Returns the prefix of the event type in `ce_type`, such as `com.stripe.`.
+    /// Returns the text that precedes the event type in `ce_type`, such as `com.stripe.`.
     pub fn type_prefix(&self) -> &str {
         &self.0.type_prefix
     }
 
-    /// Returns the ordering key, if the recipe or the source names one.
+    /// Returns the ordering key, or `None` if the delivery contains no ordering key or the source defines none.
     pub fn ordering_key(&self) -> Option<&str> {
         self.0.ordering_key.as_deref()
     }
 
-    /// Returns the key that identifies duplicates of this event, or `None` for a keyless event, which has no duplicates.
+    /// Returns the key that identifies duplicates of this event. `None` for a keyless event, whose duplicates hookhold
+    /// cannot recognise.
     pub fn dedupe_key(&self) -> Option<EventKey> {
         self.0.dedupe_key
     }
 
-    /// Returns scheme and name of the secret that verified the delivery, such as `mac-sha256:2026-11`.
+    /// Returns the authentication scheme and the name of the secret that verified the delivery, such as
+    /// `mac-sha256:2026-11`.
     pub fn auth(&self) -> &str {
         &self.0.auth
     }
@@ -153,24 +156,24 @@ impl Event {
     }
 }
 
-/// The extent to which a proof covers its event (`hookhold-integrity`).
+/// The extent to which a proof covers its event, as in the record header `hookhold-integrity`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Integrity {
-    /// Body, id and type are signed.
+    /// A signature over the body, the id and the type.
     Full,
-    /// The body is signed. The id or the type comes from unsigned headers.
+    /// A signature over the body, but not over the id or not over the type.
     Body,
-    /// Only parts of the event are signed.
+    /// A signature over only some parts of the event.
     Partial,
-    /// No part is signed: the proof is a token, or the source has no proof.
+    /// No signature, because the proof is a token or the source requires no proof.
     None,
 }
 
 impl Integrity {
-    /// All values, in the order of their codes in a frame.
+    /// All values in the order of their numeric codes in a frame.
     pub const ALL: [Integrity; 4] = [Integrity::Full, Integrity::Body, Integrity::Partial, Integrity::None];
 
-    /// Returns the word used in recipes, record headers and the journal.
+    /// Returns the word for this value in recipes, record headers and the journal's output.
     pub fn word(self) -> &'static str {
         match self {
             Integrity::Full => "full",
@@ -181,7 +184,7 @@ impl Integrity {
     }
 }
 
-/// Identifies one opening of a journal for writing. Random, displayed as 16 hexadecimal digits.
+/// A random id of one opening of a journal for writing, displayed as 16 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LogId(pub u64);
 
@@ -191,13 +194,13 @@ impl fmt::Display for LogId {
     }
 }
 
-/// The place of an event in the journal. Exists only once the event is on disk, and stays the same when
-/// frames are copied.
+/// The identity of a stored event in the journal. The journal creates a position only after the event is on disk, and does
+/// not change the position when it copies the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Position {
-    /// The opening that first wrote the event.
+    /// Id of the opening that first wrote the event.
     pub log: LogId,
-    /// The event's sequence in this journal. Grows across openings.
+    /// Sequence of the event in this journal. Sequences increase across openings.
     pub seq: u64,
 }
 

@@ -1,9 +1,9 @@
-//! The dedupe key of an event, and the hasher for maps keyed by it.
+//! The dedupe key of an event, and a hasher for maps with such keys.
 
 use std::fmt;
 use std::hash::Hasher;
 
-/// A keyed 128-bit hash of the fields that identify an event. The journal's meta file holds the hash key.
+/// A keyed 128-bit hash of the fields that identify an event. The journal's meta file contains the hash key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EventKey(pub [u8; 16]);
 
@@ -13,8 +13,8 @@ impl fmt::Debug for EventKey {
     }
 }
 
-/// A hasher that returns the last eight bytes of a key. Safe only because event keys are keyed hashes: senders choose their
-/// ids, but cannot choose keys that collide.
+/// A hasher that returns the last eight bytes of a key. The hasher is safe only because event keys are keyed hashes. A
+/// sender can choose ids, but cannot choose ids whose keys collide.
 #[derive(Default)]
 pub struct PassThroughHasher(u64);
 

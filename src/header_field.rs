@@ -1,17 +1,17 @@
-//! One header field of a stored request, and the fields that are never stored.
+//! A header field of a stored request, and the header fields that hookhold never stores.
 
 use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
 use http::{HeaderName, HeaderValue};
 
-/// One header field: its name in lower case and its value as received.
+/// A header field. The name is in lower case, and the value is as received.
 pub type HeaderField = (HeaderName, HeaderValue);
 
-/// Parses a header field from stored bytes. Returns `None` if the bytes are not a valid field.
+/// Parses a stored header field. Returns `None` if the name or the value is invalid.
 pub fn parse(name: &str, value: &[u8]) -> Option<HeaderField> {
     Some((HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_bytes(value).ok()?))
 }
 
-/// Returns true for a header that carries a credential. Such a header is never stored, shown or forwarded.
+/// Returns true if the header carries a credential. hookhold never stores, shows or forwards such a header.
 pub fn is_credential(name: &HeaderName) -> bool {
     [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION].contains(name)
 }

@@ -1,7 +1,7 @@
-//! Sets up the log, as text or as JSON, and escapes outside text for it.
+//! Sets up logging as text or as JSON, and escapes outside text (any text from outside hookhold) for log lines.
 //!
-//! Log lines go to standard error, so that standard output holds only a verb's own output. Log lines never contain a secret
-//! or a body.
+//! hookhold writes log lines to standard error, so standard output contains only the output of a verb. A log line never
+//! contains a secret or a body.
 
 use std::io;
 
@@ -10,17 +10,17 @@ use tracing_subscriber::EnvFilter;
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// One line of text per record.
+    /// One line of text per log record.
     #[default]
     Text,
-    /// One JSON object per line.
+    /// One line with a JSON object per log record.
     Json,
 }
 
-/// Starts logging. A second call changes nothing. `HOOKHOLD_LOG` sets the filter, such as `hookhold=debug`; the default is
-/// `info`.
+/// Starts logging. Later calls have no effect. The environment variable `HOOKHOLD_LOG` sets the filter, such as
+/// `hookhold=debug`. The default filter is `info`.
 ///
-/// `colour` must be true only if standard error is a terminal.
+/// `colour` may be true only if standard error is a terminal.
 pub fn start(format: Format, colour: bool) {
     let filter = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into()).with_env_var(FILTER_VARIABLE);
     let lines = tracing_subscriber::fmt().with_env_filter(filter.from_env_lossy()).with_writer(io::stderr);
@@ -33,7 +33,7 @@ pub fn start(format: Format, colour: bool) {
     }
 }
 
-/// Escapes outside text so that it is safe to print on one line, and cuts it at [`OUTSIDE_TEXT_LIMIT`] characters.
+/// Truncates outside text to [`OUTSIDE_TEXT_LIMIT`] characters and escapes the text for safe printing on one line.
 pub fn escaped(outside: &str) -> String {
     let mut shown: String = outside.chars().take(OUTSIDE_TEXT_LIMIT).flat_map(char::escape_debug).collect();
     if outside.chars().nth(OUTSIDE_TEXT_LIMIT).is_some() {
@@ -42,7 +42,7 @@ pub fn escaped(outside: &str) -> String {
     shown
 }
 
-/// Limit on the characters of one outside text in a log line.
+/// Maximum number of characters of one outside text in a log line.
 pub const OUTSIDE_TEXT_LIMIT: usize = 120;
 
 const FILTER_VARIABLE: &str = "HOOKHOLD_LOG";

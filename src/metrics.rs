@@ -1,7 +1,7 @@
-//! Declares every metric of hookhold once, with name, labels and help text. Each room that counts or measures has one struct.
+//! Declares every metric of hookhold once, with name, labels and help text. Each room with metrics has its own struct.
 //!
-//! A label value comes from the configuration or from a closed set, never from the network: a request to an unknown path
-//! counts under `source="-"`.
+//! Every label value is taken from the configuration or from a closed set, never from a request. For example, all requests
+//! to unknown paths share the label `source="-"`.
 
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -10,13 +10,13 @@ use prometheus::{
 
 use crate::outcome::Outcome;
 
-/// Value of the label `source` for requests that belong to no configured source.
+/// Value of the label `source` for requests to a path that belongs to no source.
 pub const NO_SOURCE: &str = "-";
 
-/// All metrics, shared behind an `Arc`.
+/// All metrics of a process. The rooms share the metrics behind an `Arc`.
 pub struct Metrics {
     registry: Registry,
-    /// Metrics of the gateway and of the outcome log: one delivery from request to response.
+    /// Metrics of deliveries from request to response, updated by the gateway and the outcome log.
     pub deliveries: DeliveryMetrics,
     /// Metrics of the journal and of its key index.
     pub journal: JournalMetrics,
@@ -28,7 +28,7 @@ pub struct Metrics {
     pub config: ConfigMetrics,
 }
 
-/// Declares the metrics of one room. The doc comment of a field is the help text of its metric.
+/// Declares the metrics of one room. A field's doc comment is the help text of its metric.
 macro_rules! metrics {
     (
         $(#[$room_doc:meta])*
@@ -48,27 +48,28 @@ macro_rules! metrics {
 }
 
 metrics! {
-    /// Metrics of the gateway and of the outcome log: one delivery from request to response.
+    /// Metrics of deliveries from request to response, updated by the gateway and the outcome log.
     DeliveryMetrics {
         /// Deliveries by source and outcome.
         total: IntCounterVec = counters("hookhold_deliveries_total", &["source", "outcome"]);
         /// Seconds from the first byte of a delivery to its response.
         duration_seconds: HistogramVec = histograms("hookhold_delivery_duration_seconds", LATENCY_BUCKETS, &["source"]);
-        /// Verified deliveries by source and the secret that verified them.
+        /// Verified deliveries by source and by the secret that verified them.
         verified: IntCounterVec = counters("hookhold_verified_total", &["source", "secret"]);
-        /// Unix time of the last verified delivery.
+        /// Unix time of the last verified delivery of a source.
         last_verified: GaugeVec = float_gauges("hookhold_last_verified_timestamp_seconds", &["source"]);
         /// Unix time at which a secret expires; absent for a secret without not_after.
         secret_expiry: GaugeVec = float_gauges("hookhold_secret_expiry_timestamp_seconds", &["source", "secret"]);
-        /// Share of signed deliveries answered 2xx over the provider's measuring period; NaN without any delivery.
+        /// Share of signed deliveries that hookhold answered with 2xx in the provider's measuring period; NaN without
+        /// deliveries.
         success_rate: GaugeVec = float_gauges("hookhold_success_rate", &["source"]);
-        /// Success rate at or below which the provider disables the endpoint; absent where the provider documents none.
+        /// Success rate at or below which the provider disables the endpoint; absent if the provider documents no such rate.
         success_rate_threshold: GaugeVec = float_gauges("hookhold_success_rate_threshold", &["source"]);
-        /// Events stored after their sender had been answered 503 deadline or had disconnected.
+        /// Events stored after hookhold had answered with 503 (deadline) or the sender had disconnected.
         stored_after_answer: IntCounter = counter("hookhold_stored_after_answer_total");
-        /// Events stored without a dedupe key; their duplicates cannot be recognised.
+        /// Events stored without a dedupe key. hookhold cannot recognise their duplicates.
         keyless: IntCounterVec = counters("hookhold_keyless_total", &["source"]);
-        /// Rejected deliveries that sampling left out of the log.
+        /// Rejected deliveries that log sampling omitted from the log.
         rejected_log_suppressed: IntCounter = counter("hookhold_rejected_log_suppressed_total");
     }
 }
@@ -78,7 +79,7 @@ metrics! {
     JournalMetrics {
         /// Duration of one journal sync (fdatasync) in seconds.
         sync_seconds: Histogram = histogram("hookhold_journal_sync_seconds", SYNC_BUCKETS);
-        /// Events in one commit.
+        /// Events per commit of the journal.
         batch_events: Histogram = histogram("hookhold_journal_batch_events", BATCH_BUCKETS);
         /// Bytes occupied by the journal's segments.
         bytes: IntGauge = gauge("hookhold_journal_bytes");
@@ -86,13 +87,13 @@ metrics! {
         limit_bytes: IntGauge = gauge("hookhold_journal_limit_bytes");
         /// Events in the journal.
         events: IntGauge = gauge("hookhold_journal_events");
-        /// Bytes that cannot be released because a topic still has to forward them.
+        /// Journal bytes that hookhold cannot release because a topic has not forwarded them yet.
         pinned_bytes: IntGaugeVec = gauges("hookhold_journal_pinned_bytes", &["topic"]);
-        /// Damaged ranges found below the journal's durable watermark.
+        /// Corrupted ranges found below the journal's durable watermark.
         damaged: IntCounter = counter("hookhold_journal_damaged_total");
         /// Dedupe keys in memory: keys of unsealed segments and keys in the hot cache.
         dedupe_hot_keys: IntGauge = gauge("hookhold_dedupe_hot_keys");
-        /// Dedupe keys dropped before the end of their window.
+        /// Dedupe keys dropped before the end of their dedupe window, by cause.
         dedupe_evicted: IntCounterVec = counters("hookhold_dedupe_evicted_total", &["cause"]);
     }
 }
@@ -104,7 +105,7 @@ metrics! {
         acked: IntCounterVec = counters("hookhold_forward_acked_total", &["topic"]);
         /// Durable events that Kafka has not acknowledged.
         lag_events: IntGaugeVec = gauges("hookhold_forward_lag_events", &["topic"]);
-        /// Age in seconds of the oldest event that Kafka has not acknowledged; 0 without any.
+        /// Age in seconds of the oldest event that Kafka has not acknowledged; 0 if Kafka has acknowledged all events.
         lag_seconds: GaugeVec = float_gauges("hookhold_forward_lag_seconds", &["topic"]);
         /// 1 while a topic is blocked, by reason.
         blocked: IntGaugeVec = gauges("hookhold_forward_blocked", &["topic", "reason"]);
@@ -118,9 +119,9 @@ metrics! {
     ServerMetrics {
         /// Connections closed right after accept, by cause.
         connections_rejected: IntCounterVec = counters("hookhold_connections_rejected_total", &["cause"]);
-        /// Sender addresses in memory because of an open connection, a recent rejection or a genuine delivery.
+        /// Sender addresses that hookhold remembers because of an open connection, a recent rejection or a genuine delivery.
         addresses_tracked: IntGauge = gauge("hookhold_addresses_tracked");
-        /// Unix time at which the served TLS certificate expires; absent without TLS.
+        /// Unix time at which the served TLS certificate expires; absent if TLS is off.
         certificate_expiry: IntGaugeVec = gauges("hookhold_tls_certificate_expiry_timestamp_seconds", &[]);
     }
 }
@@ -128,9 +129,9 @@ metrics! {
 metrics! {
     /// Metrics of the running configuration.
     ConfigMetrics {
-        /// 1 after the start or a successful configuration reload, 0 after a rejected one.
+        /// 1 after startup or a successful configuration reload, 0 after a rejected reload.
         last_reload_successful: IntGauge = gauge("hookhold_config_last_reload_successful");
-        /// Unix time of the start or of the last successful configuration reload.
+        /// Unix time of startup or of the last successful configuration reload.
         last_reload_success: Gauge = float_gauge("hookhold_config_last_reload_success_timestamp_seconds");
     }
 }
@@ -151,11 +152,11 @@ impl Metrics {
         for cause in ["per_address", "limited"] {
             metrics.server.connections_rejected.with_label_values(&[cause]);
         }
-        let build = Opts::new("hookhold_build_info", "1, labelled with the version of this build.")
+        let build = Opts::new("hookhold_build_info", "Always 1, labelled with the version of this build.")
             .const_label("version", env!("CARGO_PKG_VERSION"));
         register(&metrics.registry, Gauge::with_opts(build)).set(1.0);
         let process = prometheus::process_collector::ProcessCollector::for_self();
-        metrics.registry.register(Box::new(process)).expect("declared once");
+        metrics.registry.register(Box::new(process)).expect("no other collector declares process metrics");
         metrics
     }
 
@@ -219,7 +220,7 @@ fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: prometh
     metric
 }
 
-/// Bucket limits in seconds, from well below one sync of a fast disk to the default deadline (8 s).
+/// Upper bounds of the buckets in seconds, from less than one sync of a fast disk to the default deadline (8 s).
 const LATENCY_BUCKETS: &[f64] =
     &[0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 8.0];
 const SYNC_BUCKETS: &[f64] = &[0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0];

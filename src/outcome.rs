@@ -1,10 +1,10 @@
-//! The closed set of results of a delivery.
+//! The closed set of outcomes of a delivery.
 
 use http::StatusCode;
 
 macro_rules! outcomes {
     ($($(#[$doc:meta])* $name:ident $word:literal $status:literal,)*) => {
-        /// The result of a delivery. Defines the status code, the metric label and the log word in one place.
+        /// The result of a delivery, with its status code and its word in metrics and logs.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Outcome { $($(#[$doc])* $name,)* }
 
@@ -12,7 +12,7 @@ macro_rules! outcomes {
             /// All outcomes.
             pub const ALL: &'static [Outcome] = &[$(Outcome::$name,)*];
 
-            /// Returns the value of the log field and metric label `outcome`.
+            /// Returns the value of the log field `outcome` and of the metric label `outcome`.
             pub fn word(self) -> &'static str {
                 match self { $(Outcome::$name => $word,)* }
             }
@@ -25,61 +25,63 @@ macro_rules! outcomes {
 }
 
 outcomes! {
-    /// The event is new, verified and on disk.
+    /// A new event that is verified and on disk.
     Stored "stored" 200,
-    /// The delivery is a duplicate of a stored event.
+    /// A duplicate of a stored event.
     Duplicate "duplicate" 200,
-    /// The delivery is the provider's endpoint challenge. The recipe defines its answer. Never stored.
+    /// The provider's endpoint challenge. hookhold sends the recipe's reply and does not store the challenge.
     Challenge "challenge" 200,
-    /// The event is verified, but its source filters out this type. Not stored.
+    /// A verified event that is not stored, because its source filters out the event's type.
     Filtered "filtered" 200,
-    /// The request has no signature header.
+    /// A request without a signature header.
     SignatureMissing "signature_missing" 401,
-    /// The signature cannot be parsed.
+    /// A signature that cannot be parsed.
     SignatureMalformed "signature_malformed" 401,
-    /// No configured secret produces this signature.
+    /// A signature that no configured secret produces.
     SignatureMismatch "signature_mismatch" 401,
-    /// The signature is genuine, but its timestamp is too old.
+    /// A genuine signature with a timestamp that is too old.
     TimestampStale "timestamp_stale" 401,
-    /// The signature is genuine, but its timestamp is too far in the future.
+    /// A genuine signature with a timestamp that is too far in the future.
     TimestampFuture "timestamp_future" 401,
-    /// The source does not accept deliveries from this address.
+    /// A sender's address that the source does not accept.
     AddressNotAllowed "address_not_allowed" 401,
-    /// No source has this path.
+    /// A request path that belongs to no source.
     UnknownSource "unknown_source" 404,
-    /// The source does not accept this method.
+    /// A request method that the source does not accept.
     MethodNotAllowed "method_not_allowed" 405,
-    /// The body is longer than the source allows.
+    /// A body that is longer than the source allows.
     TooLarge "too_large" 413,
-    /// The sender's address or the source is over its rate limit.
+    /// A delivery that exceeds a limit of its sender's address or the rate limit of its source.
     RateLimited "rate_limited" 429,
-    /// The request cannot be parsed, or exceeds a limit of HTTP.
+    /// A request that cannot be parsed, or that exceeds a limit of the HTTP server.
     BadRequest "bad_request" 400,
-    /// The rest of the request did not arrive in time.
+    /// A request that did not arrive completely in time.
     TooSlow "too_slow" 408,
-    /// A public key that verification needs could not be fetched.
+    /// A delivery that cannot be verified, because hookhold could not fetch a public key.
     KeyUnavailable "key_unavailable" 503,
-    /// The journal, or this topic's share of it, is full.
+    /// An event that does not fit, because the journal or the topic's share of the journal is full.
     JournalFull "journal_full" 503,
-    /// Writing or syncing the event failed.
+    /// An event that hookhold failed to write or to sync.
     JournalFailed "journal_failed" 503,
-    /// The gateway is shutting down.
+    /// A delivery that hookhold rejects because hookhold is shutting down.
     Draining "draining" 503,
-    /// More requests are being processed than can finish in time.
+    /// A delivery that hookhold rejects because too many requests are in progress to finish all of them in time.
     Overloaded "overloaded" 503,
-    /// The deadline of the delivery has passed. Its event may be stored later.
+    /// A delivery whose deadline has passed. hookhold may store the event later.
     Deadline "deadline" 503,
-    /// The sender closed the connection before the last byte of the request.
+    /// A request whose sender closed the connection before sending the last byte.
     Disconnected "disconnected" 499,
 }
 
 impl Outcome {
-    /// Returns the default status code, which a recipe or the HTTP layer may replace. The code of `disconnected` is never sent.
+    /// Returns the default status code, which a recipe or the server may replace. The server never sends the code of
+    /// `disconnected`.
     pub fn status(self) -> StatusCode {
         StatusCode::from_u16(self.code()).expect("every code above is between 100 and 999")
     }
 
-    /// Returns true for an outcome that the gateway causes (503). The sender should retry and gets a Retry-After.
+    /// Returns true if hookhold caused the outcome (503). The response then has a Retry-After header, because the sender
+    /// should retry.
     pub fn is_unavailable(self) -> bool {
         self.code() == 503
     }

@@ -1,10 +1,12 @@
-//! Holds the latest rejected deliveries as received, so that `hookhold doctor` can explain them without a recording. The
-//! store is opt-in (`[admin] keep_rejected`), in memory only, and lost when the process ends.
+//! Stores the newest rejected deliveries as received, so `hookhold doctor` can explain them without a recording of the
+//! traffic. The store is opt-in (`[admin] keep_rejected`) and exists only in memory, so all entries are lost when the
+//! process ends.
 //!
-//! Unknown senders cause most entries, so no single sender may fill the store. It holds at most [`MAX_PER_SENDER`] entries of
-//! each address, source and outcome, [`MAX_PER_GROUP`] of each source and outcome, and [`RejectionStore::limit`] bytes in
-//! total. When the bytes are used up, it drops the oldest entry of the largest group, so that a flood in one group does not
-//! evict the others. Credentials (Authorization, Cookie, Proxy-Authorization) are left out, as in the journal.
+//! Unknown senders cause most entries, so the store limits the share of each sender. The store contains at most
+//! [`MAX_PER_SENDER`] entries per address, source and outcome, [`MAX_PER_GROUP`] entries per source and outcome, and
+//! [`RejectionStore::limit`] bytes in total. At the byte limit, it drops the oldest entry of the largest group, so a flood
+//! in one group does not evict the entries of other groups. Like the journal, the store omits credentials (Authorization,
+//! Cookie, Proxy-Authorization).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -26,37 +28,37 @@ use crate::outcome::Outcome;
 /// One rejected delivery.
 #[derive(Clone, Debug)]
 pub struct RejectedDelivery {
-    /// Number of the rejection since the process started, from 1. The newest entry has the largest number.
+    /// Number of the rejection, counted from 1 since the process started. The newest entry has the highest number.
     pub number: u64,
-    /// The name of the source that rejected the delivery.
+    /// Name of the source that rejected the delivery.
     pub source: Arc<str>,
-    /// The outcome, as in the metric.
+    /// Outcome of the delivery, as in `hookhold_deliveries_total`.
     pub outcome: Outcome,
-    /// The reason, as in the log line.
+    /// Reason for the rejection, as in the log line.
     pub hint: String,
-    /// The sender's address, as in the log line.
+    /// Address of the sender, as in the log line.
     pub remote: SocketAddr,
-    /// Time at which the first byte of the request was read.
+    /// Time when the server read the first byte of the request.
     pub received_at: UnixMillis,
     /// The request as HTTP/1.1: request line, header fields, an empty line, and the body without chunked encoding. The body
-    /// is absent if it was never read or is larger than `limit / BODY_DIVISOR`. `content-length` then still gives the announced
-    /// or received length.
+    /// is absent if the server did not read the body, or if the body is larger than `limit / BODY_DIVISOR`. Even then, the
+    /// field `content-length` contains the announced or received length.
     pub request: Vec<u8>,
 }
 
-/// Stores the latest rejected deliveries within its limits.
+/// A store of the newest rejected deliveries, limited per sender, per group and in bytes.
 #[derive(Default)]
 pub struct RejectionStore {
     limit: AtomicUsize,
     groups: Mutex<RejectionGroups>,
 }
 
-/// All groups, by source and outcome.
+/// All groups of rejections, by source and outcome.
 #[derive(Default)]
 struct RejectionGroups {
     by_outcome: BTreeMap<(Arc<str>, &'static str), RejectionGroup>,
     bytes: usize,
-    /// Rejections since the start, including dropped ones.
+    /// Rejections since the process started, including dropped entries.
     count: u64,
 }
 
@@ -68,18 +70,18 @@ struct RejectionGroup {
 }
 
 impl RejectionStore {
-    /// Sets the limit in bytes. With 0 the store drops all entries and stores no more.
+    /// Sets the limit in bytes. A limit of 0 empties and disables the store.
     pub fn set_limit(&self, limit: usize) {
         self.limit.store(limit, Relaxed);
         self.lock().shrink(limit);
     }
 
-    /// Returns the limit in bytes. With 0 no rejected delivery is stored.
+    /// Returns the limit in bytes, or 0 if the store is disabled.
     pub fn limit(&self) -> usize {
         self.limit.load(Relaxed)
     }
 
-    /// Stores a delivery that got `answer`, if the delivery itself explains this rejection.
+    /// Stores a delivery and its rejection, if the delivery and the configuration alone explain the outcome.
     pub fn store(&self, source: &Arc<str>, delivery: &Delivery, answer: &Answer) {
         let limit = self.limit();
         if limit == 0 || !is_explained_by_delivery(answer.outcome) {
@@ -98,7 +100,7 @@ impl RejectionStore {
         self.lock().add(rejected, limit);
     }
 
-    /// Returns the entries of one source, or of all sources, newest first.
+    /// Returns the entries of one source, newest first. `None` returns the entries of all sources.
     pub fn newest(&self, source: Option<&str>) -> Vec<RejectedDelivery> {
         let groups = self.lock();
         let matching = groups.by_outcome.iter().filter(|((name, _), _)| source.is_none_or(|source| *source == **name));
@@ -107,7 +109,7 @@ impl RejectionStore {
         all
     }
 
-    /// Returns the entries of [`RejectionStore::newest`], each as one line of JSON, or `None` if the limit is 0.
+    /// Returns the entries of [`RejectionStore::newest`], each as one line of JSON, or `None` if the store is disabled.
     pub fn to_json(&self, source: Option<&str>) -> Option<String> {
         (self.limit() > 0).then(|| self.newest(source).iter().map(|rejected| format!("{}\n", rejected.json())).collect())
     }
@@ -140,7 +142,8 @@ impl RejectionGroups {
 }
 
 impl RejectionGroup {
-    /// Returns the index of the entry to drop before another entry of `sender` is added, if any.
+    /// Returns the index of the entry to drop before the store adds an entry of `sender`, or `None` if the store must drop
+    /// no entry.
     fn surplus(&self, sender: IpAddr) -> Option<usize> {
         let is_own = |at: &usize| sender_address(self.deliveries[*at].remote.ip()) == sender;
         let own: Vec<usize> = (0..self.deliveries.len()).filter(is_own).collect();
@@ -148,7 +151,7 @@ impl RejectionGroup {
         of_sender.or_else(|| (self.deliveries.len() >= MAX_PER_GROUP).then_some(0))
     }
 
-    /// Removes an entry and returns the freed bytes.
+    /// Removes an entry and returns its size in bytes.
     fn remove(&mut self, at: usize) -> Option<usize> {
         let size = self.deliveries.remove(at)?.size();
         self.bytes -= size;
@@ -203,11 +206,11 @@ fn request(delivery: &Delivery, body: &[u8]) -> Vec<u8> {
     request
 }
 
-/// Limit on the entries of one address, source and outcome.
+/// Maximum number of entries per address, source and outcome.
 pub const MAX_PER_SENDER: usize = 4;
-/// Limit on the entries of one source and outcome.
+/// Maximum number of entries per source and outcome.
 pub const MAX_PER_GROUP: usize = 64;
-/// Divisor of the limit in bytes. The result is the size of the largest body that is stored.
+/// Divisor of the byte limit. A stored body has at most `limit / BODY_DIVISOR` bytes.
 pub const BODY_DIVISOR: usize = 4;
 
 #[cfg(test)]
@@ -225,7 +228,7 @@ mod tests {
         store
     }
 
-    /// Stores one rejected delivery, identified by its time.
+    /// Stores a rejected delivery that a test identifies by its receive time `at`.
     fn reject(store: &RejectionStore, source: &str, outcome: Outcome, from: [u8; 4], at: u64, size: usize) {
         let delivery = Delivery {
             method: Method::POST,

@@ -1,5 +1,5 @@
-//! Tests of the limits on unknown senders, with the real binary: an attack from other addresses does not affect genuine senders.
-//! Each sender has its own loopback address.
+//! Tests of the limits on unknown senders with the real binary. An attack from other addresses must not affect genuine
+//! senders. Each sender has its own loopback address.
 
 #[path = "common/attack.rs"]
 mod attack;
@@ -247,7 +247,7 @@ fn a_source_accepts_deliveries_only_from_allow_from() {
     assert_eq!(process.metric(&deliveries("stripe", "address_not_allowed")), Some(3.0));
 }
 
-/// Creates a home with the source `stripe` and additional lines for `[server]` and for the source.
+/// Creates a home with the source `stripe`, and with additional options for `[server]` and for the source.
 fn home(server: &str, source: &str) -> Home {
     let server: String = server.lines().map(|line| format!("server.{line}\n")).collect();
     let config = fixture::config(&[("stripe", "webhooks.stripe")], None);
@@ -258,7 +258,7 @@ fn deliveries(source: &str, outcome: &str) -> String {
     format!("hookhold_deliveries_total{{outcome=\"{outcome}\",source=\"{source}\"}}")
 }
 
-/// Returns the seconds in `Retry-After` of a 429.
+/// Asserts that the status is 429 and returns the seconds in `Retry-After`.
 fn retry_after(answer: &Answer) -> u64 {
     assert_eq!(answer.status, 429);
     let after = answer.head.lines().find_map(|line| line.strip_prefix("retry-after: "));
@@ -289,12 +289,12 @@ fn source(home: &Home) -> Arc<Source> {
     fixture::source(home, "stripe")
 }
 
-/// Returns a Stripe event of at least `size` bytes with a random id.
+/// Returns the body of a Stripe event with at least `size` bytes and a random id.
 fn body(size: usize) -> Bytes {
     format!(r#"{{"id":"evt_{}","type":"invoice.paid","note":"{}"}}"#, fastrand::u64(..), "x".repeat(size)).into()
 }
 
-/// Returns the peak resident memory of the process in bytes: `VmHWM` in proc(5).
+/// Returns the peak resident memory of the process in bytes (`VmHWM` in proc(5)).
 fn peak_memory(process: &Process) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).expect("the process runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM is in /proc");

@@ -1,4 +1,4 @@
-//! Tests of the admin listener over real sockets: its pages before and during a shutdown.
+//! Tests of the admin listener's pages over real sockets, before and during a shutdown.
 
 use std::future::pending;
 use std::net::SocketAddr;
@@ -11,12 +11,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 
-/// A gateway with answers that a test can change.
+/// A stand-in for the gateway, with answers that a test can change.
 #[derive(Default)]
 struct Gateway {
     metrics: Metrics,
     draining: AtomicBool,
-    /// Pauses `/api/changes`: reports that rendering has begun, and waits for the test.
+    /// Channels that pause `/api/changes`: the first reports that rendering has begun, and the second waits for the test.
     changes_gate: Option<(mpsc::UnboundedSender<()>, Mutex<blocking::Receiver<()>>)>,
 }
 

@@ -1,4 +1,4 @@
-//! Tests of the command line as scripts use it: the first word of each line, exit codes, one line per error, and no error when
+//! Tests of the command line as scripts use it: the first word of each line, exit codes, one line per error, and no error if
 //! standard output is closed.
 
 use std::collections::BTreeSet;
@@ -25,7 +25,8 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// Writes a configuration with two sources into a new directory; `rest` precedes the sources. Returns the directory and the file.
+/// Writes a configuration with two sources into a new directory. The text `rest` precedes the sources. Returns the directory
+/// and the path of the file.
 fn configured(rest: &str) -> (tempfile::TempDir, String) {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("one"), "c2VjcmV0IG51bWJlciBvbmU=\n").unwrap();
@@ -161,12 +162,13 @@ fn send_without_a_gateway_reports_no_connection() {
     assert!(table.contains("none: no connection") && table.contains("3 deliveries"), "{table}");
 }
 
-/// Starts a server that answers 200 to every request. Returns its URL, and the path and body of each request.
+/// Starts a server that answers every request with 200. Returns the server's URL, and a channel that receives the path and
+/// the body of each request.
 fn accepting_server() -> (String, Receiver<(String, Vec<u8>)>) {
     server_answering("200 OK")
 }
 
-/// Starts a server that answers every request with `status`.
+/// Starts a server that answers every request with `status`. Returns the same values as [`accepting_server`].
 fn server_answering(status: &'static str) -> (String, Receiver<(String, Vec<u8>)>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -238,7 +240,7 @@ fn send_explains_429_in_text_but_not_in_json() {
     assert_eq!(text(&as_json.stderr), "");
 }
 
-/// The second delivery is due only after 1,000 seconds.
+/// The second delivery is scheduled 1,000 seconds after the first delivery, so the interrupt arrives while `send` waits.
 #[test]
 fn an_interrupted_send_still_prints_its_report() {
     let (_dir, file) = configured("");

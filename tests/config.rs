@@ -1,5 +1,5 @@
-//! `hookhold.toml`: every mistake is reported once with its location, and no secret is printed. The reference file
-//! `config/hookhold.toml` agrees with the code.
+//! Tests of `hookhold.toml`. hookhold must report every mistake once with its location and must not print a secret. The
+//! reference file `config/hookhold.toml` must agree with the code.
 
 #[path = "common/https.rs"]
 mod https;
@@ -27,7 +27,8 @@ fn broken_configurations() -> Vec<PathBuf> {
     files
 }
 
-/// Returns the diagnostics that the `#!` comments of a broken configuration expect: line and start of the message.
+/// Returns the diagnostics that the `#!` comments of a broken configuration specify: a line number and the beginning of the
+/// message.
 fn expected_messages(text: &str) -> Vec<(usize, String)> {
     let message = |(at, line): (usize, &str)| Some((at + 1, line.split_once("#! ")?.1.to_owned()));
     let all: Vec<_> = text.lines().enumerate().filter_map(message).collect();
@@ -35,7 +36,8 @@ fn expected_messages(text: &str) -> Vec<(usize, String)> {
     all
 }
 
-/// True if a message has one of the forms: expected and found, an unknown key with a remedy, a fixed property, a failed read.
+/// Returns true if the message has one of the allowed forms: expected and found, an unknown key with a remedy, a fixed
+/// property, or a failed read.
 fn is_in_form(what: &str) -> bool {
     let has_found = what.split_once("expected ").is_some_and(|(_, rest)| rest.contains(", found "));
     let is_unknown = what.starts_with("unknown key; ") || what.starts_with("unknown property; ");
@@ -80,7 +82,7 @@ fn check_prints_one_diagnostic_per_broken_line() {
     assert_eq!(err, format!("hookhold: 10 mistakes in {file}\n"));
 }
 
-/// Drops one letter of each key of the reference file in turn.
+/// Removes one letter from each key of the reference file, one key at a time.
 #[test]
 fn a_misspelt_key_anywhere_causes_one_message() {
     let (_pair, reference) = full_reference();
@@ -97,15 +99,15 @@ fn a_misspelt_key_anywhere_causes_one_message() {
     assert!(misspelt > 70, "found only {misspelt} keys");
 }
 
-/// Returns the line `key = value` without the last letter but one of the key. `None` for other lines, and for the key `id`,
-/// because one letter is too short for a suggestion.
+/// Removes the second-to-last letter of the key from a line `key = value`. Returns `None` for other lines, and for the key
+/// `id`, because a single letter is too short for a suggestion.
 fn misspell_key(line: &str) -> Option<String> {
     let (key, value) = line.split_once(" = ").filter(|(key, _)| key.starts_with(|first: char| first.is_ascii_lowercase()))?;
     let at = key.len().checked_sub(2).filter(|_| !key.ends_with(".id"))?;
     Some(format!("{}{} = {value}", &key[..at], &key[at + 1..]))
 }
 
-/// Some properties of librdkafka accept -1, which means "none".
+/// Some librdkafka properties accept -1 with the meaning "none".
 #[test]
 fn only_librdkafka_properties_accept_negative_integers() {
     let sources = "[sources.s]\nprovider = \"stripe\"\nsecrets = \"file:Cargo.toml\"\n";
@@ -119,7 +121,7 @@ fn only_librdkafka_properties_accept_negative_integers() {
     assert_eq!(diagnostics, "hookhold.toml:2: server.max_streams: expected an integer from 1 to 10000, found -1");
 }
 
-/// Returns the reference file with every option and example uncommented. Its secrets refer to an existing file.
+/// Returns the reference file with every option and example uncommented. All references to secrets name an existing file.
 fn uncommented_reference() -> String {
     let text: Vec<&str> = REFERENCE.lines().map(|line| option_of(line).unwrap_or(line)).collect();
     assert!(text.len() > 200, "found only {} lines", text.len());
@@ -127,13 +129,13 @@ fn uncommented_reference() -> String {
     point(&references, "\"file:", "\"file:Cargo.toml\"")
 }
 
-/// Returns the option in a commented line; `None` for a comment. A comment begins with # and one space, an option with # and no
-/// space, the continuation of an option with # and two spaces.
+/// Returns the option in a commented-out line, or `None` for a comment. A comment begins with `#` and one space, an option
+/// begins with `#` and no space, and the continuation of an option begins with `#` and two spaces.
 fn option_of(line: &str) -> Option<&str> {
     line.strip_prefix('#').filter(|option| option.starts_with("  ") || option.starts_with(|first| first != ' ' && first != '#'))
 }
 
-/// Returns the uncommented reference file with paths of a usable certificate, which lasts as long as the pair.
+/// Returns the uncommented reference file with the paths of a usable certificate. Dropping the pair removes the certificate.
 fn full_reference() -> (https::Pair, String) {
     let pair = https::Pair::new(30);
     let replace =
@@ -143,7 +145,7 @@ fn full_reference() -> (https::Pair, String) {
     (pair, text)
 }
 
-/// Replaces every quoted text that begins with `start` by `with`.
+/// Replaces every quoted string that begins with `start` with the text `with`.
 fn point(text: &str, start: &str, with: &str) -> String {
     let mut parts = text.split(start);
     let first = parts.next().unwrap_or_default().to_owned();
@@ -203,7 +205,7 @@ fn the_reference_file_states_the_range_of_every_limit() {
     }
 }
 
-/// Returns the comment above `key = default` in `section` of the reference file.
+/// Returns the comment above the line `key = default` in `section` of the reference file.
 fn explanation(section: &str, key: &str, default: &str) -> String {
     let (_, text) = REFERENCE.split_once(&format!("[{section}]\n")).expect("the reference file has the section");
     let option = format!("{key} = {default}");
@@ -230,8 +232,8 @@ fn the_reference_file_explains_each_option_above_it() {
     assert!(long.is_empty(), "over 100 columns: {long:#?}");
 }
 
-/// Returns the keys in `section` of the reference file, where NAME stands for every source. The file parses without a mistake,
-/// so the code reads each of these keys.
+/// Returns the keys in `section` of the reference file. The name NAME in `section` matches every source. The file parses
+/// without a mistake, so the code reads each of these keys.
 fn named(reference: &toml::Table, section: &str) -> BTreeSet<String> {
     let below = |tables: Vec<toml::Table>, part: &str| {
         let inner = |(key, value): (&String, &toml::Value)| (key == part || part == "NAME").then(|| value.as_table().cloned())?;
@@ -242,7 +244,7 @@ fn named(reference: &toml::Table, section: &str) -> BTreeSet<String> {
     tables.iter().flat_map(|table| table.keys().cloned()).collect()
 }
 
-/// Returns the keys that the code reads in `section`. The diagnostic about an unknown key lists them.
+/// Returns the keys that the code reads in `section`, from the diagnostic about an unknown key, which lists all known keys.
 fn options(section: &str) -> BTreeSet<String> {
     let diagnostics = parse(&format!("[{section}]\nno_such_option = 1\n")).expect_err("an unknown key").sorted();
     let unknown = diagnostics.iter().find(|diagnostic| diagnostic.key.ends_with(".no_such_option")).expect("it is reported");
@@ -306,7 +308,7 @@ fn a_changed_password_file_is_reported_as_a_change() {
     assert!(!changes[0].needs_restart);
 }
 
-/// Returns every option of these sections in the reference file, as `section.key` and TOML.
+/// Returns every option of these sections in the reference file, as `section.key` and as the TOML of its value.
 fn named_options(reference: &toml::Table, sections: &[&str]) -> Vec<(String, String)> {
     let options = |section: &&str| {
         let table = reference[*section].as_table().expect("a section").clone();
@@ -321,7 +323,7 @@ fn a_missing_configuration_file_is_reported_with_its_path() {
     assert!(missing.to_string().starts_with("tests/configs/no-such-file.toml:1: cannot read the file: "), "{missing}");
 }
 
-/// Swaps, doubles and cuts lines of the reference file, so that each option gets values of every type.
+/// Swaps, duplicates and cuts lines of the reference file at random, so each option has values of every type.
 #[test]
 fn no_mutation_of_the_reference_file_panics() {
     let reference = uncommented_reference();

@@ -1,9 +1,9 @@
-//! Tests that `kill -9` at any moment loses no event that was answered 2xx, stores no event twice, and causes a bounded number of
-//! duplicates in Kafka.
+//! Tests of `kill -9` at random moments. hookhold must not lose an event after a 2xx, must not store an event twice, and may
+//! cause only a bounded number of duplicates in Kafka.
 //!
-//! A kill counts as a kill during a commit only if the disk proves it: the journal holds frames beyond the last published durable
-//! watermark. Such a kill happened after the commit was written and before the writer published the end of its sync. Kills while
-//! the writer gathered the next commit, or while answers were being sent, do not count.
+//! A kill counts as a kill during a commit only if the journal contains frames beyond the last published durable watermark.
+//! Such frames prove that the kill happened after the writer had written the commit and before the writer published the end
+//! of the sync. A kill while the writer gathers the next commit, or while the server sends responses, does not count.
 
 #[path = "common/audit.rs"]
 mod audit;
@@ -30,16 +30,16 @@ use load::{Ledger, Load, Order};
 use process::{Home, Line, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// State of the load and the journal after a kill.
+/// State of the load and of the journal after a kill.
 #[derive(Debug)]
 struct Kill {
-    /// Number of requests that were sent but not answered.
+    /// Number of requests without a response.
     in_flight: u64,
-    /// Number of events in the journal beyond the published watermark.
+    /// Number of events in the journal beyond the published durable watermark.
     unconfirmed: u64,
     /// Saved cursor of the topic.
     cursor: u64,
-    /// Log end: the sequence of the next event.
+    /// Log end, which is the sequence of the next event.
     end: u64,
 }
 
@@ -100,15 +100,15 @@ fn events_answered_2xx_survive_thirty_kills_exactly_once() {
     );
 }
 
-/// Kills the process at a random moment of its start, because recovery can be interrupted anywhere.
+/// Kills the process at a random moment of its startup, because a crash can interrupt recovery at any step.
 fn kill_during_start(home: &Home, random: &mut fastrand::Rng) {
     let process = home.launch();
     std::thread::park_timeout(Duration::from_micros(random.u64(0..40_000)));
     drop(process);
 }
 
-/// Sends deliveries again after a restart. Acknowledged deliveries, including the newest, must be duplicates. Deliveries whose
-/// connection was cut are accepted now.
+/// Sends deliveries again after a restart. Asserts that hookhold recognises deliveries that it had answered with 2xx,
+/// including the newest, as duplicates. Then sends all deliveries again that have had no 2xx.
 fn retry(process: &process::Process, order: &Order, ledger: Ledger, random: &mut fastrand::Rng) -> Ledger {
     let accepted = ledger.numbers(|count| count.accepted > 0);
     if accepted.is_empty() {
@@ -137,9 +137,9 @@ fn state_after_kill(home: &Home, in_flight: u64) -> Kill {
     Kill { in_flight, unconfirmed, cursor, end }
 }
 
-/// Counts the duplicate records that each kill caused. A kill explains one duplicate of each record between the saved cursor and
-/// the log end, because these records were in flight or acknowledged since the cursor was saved. Any other duplicate is a
-/// violation.
+/// Counts the duplicate records that each kill caused. A kill explains one duplicate of each record between the saved cursor
+/// and the log end, because hookhold may have forwarded these events after the cursor was saved. Returns an error if no kill
+/// explains a duplicate.
 fn duplicates_by_kill(records: &[Record], kills: &[Kill]) -> Result<Vec<usize>, String> {
     let mut times: BTreeMap<u64, usize> = BTreeMap::new();
     for record in records {
@@ -178,7 +178,7 @@ fn an_answer_is_sent_only_after_its_sync() {
     assert_eq!(Steps::of(&unsynced, id, port).violation(), Some("no sync after the write"), "planted");
 }
 
-/// `hookhold run` under strace.
+/// A `hookhold run` process under strace.
 struct Traced {
     hookhold: Child,
     file: PathBuf,
@@ -197,7 +197,7 @@ impl Traced {
         Traced { hookhold: strace.spawn().expect("strace can be run (Debian: strace)"), file }
     }
 
-    /// Stops hookhold, waits until its trace is complete, and returns the trace.
+    /// Stops hookhold, waits until the trace is complete, and returns the trace.
     fn end(mut self) -> String {
         kill_process(Pid::from_child(&self.hookhold), Signal::TERM).expect("hookhold is our child");
         assert_eq!(self.hookhold.wait().expect("hookhold is our child").code(), Some(0));
@@ -219,10 +219,10 @@ impl Drop for Traced {
     }
 }
 
-/// Lines of a trace from the start to the end of one call.
+/// Line indices in a trace, from the start to the end of one call.
 type Span = std::ops::Range<usize>;
 
-/// The calls that wrote an event, synced its file afterwards, and answered 200.
+/// The calls that wrote an event, synced the event's file and sent the 200 response.
 #[derive(Clone, Debug)]
 struct Steps {
     write: Option<Span>,
@@ -248,7 +248,7 @@ impl Steps {
         Steps { write: span(write), sync: span(sync), answer: span(answer) }
     }
 
-    /// Returns the first violation of the order; `None` if the order is correct.
+    /// Returns the first violation of the required order, or `None` if the order is correct.
     fn violation(&self) -> Option<&'static str> {
         match (&self.write, &self.sync, &self.answer) {
             (None, _, _) => Some("the event was not written"),
@@ -259,7 +259,7 @@ impl Steps {
     }
 }
 
-/// Returns every call in a trace of many threads. Joins the two lines of an interrupted call.
+/// Returns every call in a trace of many threads. strace writes an interrupted call on two lines, which this function joins.
 fn calls(trace: &str) -> Vec<(Span, String)> {
     let mut begun: HashMap<&str, (usize, &str)> = HashMap::new();
     let mut calls = Vec::new();
@@ -353,7 +353,7 @@ fn the_load_records_every_rejection_and_lost_connection() {
     assert!(ledger.has_failures());
 }
 
-/// Accepts one connection, answers its requests with `answers` in turn, and closes it.
+/// Accepts one connection, sends one of `answers` after each request, and closes the connection.
 fn answer(listener: &TcpListener, answers: &[&str]) {
     answer_on(&mut listener.accept().expect("the sender connects").0, answers);
 }
@@ -370,5 +370,5 @@ fn answer_on(stream: &mut TcpStream, answers: &[&str]) {
 }
 
 const TOPIC: &str = "webhooks.stripe";
-/// Maximum number of kills, enough for 20 kills during a commit.
+/// Maximum number of kills, which is enough for 20 kills during a commit.
 const MOST_KILLS: usize = 120;

@@ -1,5 +1,5 @@
-//! Tests that README.md and docs/ agree with the code: relative links lead to files, every metric is declared, README.md lists
-//! every outcome, and the runbook quotes existing messages.
+//! Tests that README.md and docs/ agree with the code. Relative links must lead to files, and every metric must be declared.
+//! README.md must list every outcome, and the runbook must quote existing messages.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -56,7 +56,8 @@ fn the_readme_lists_every_outcome_with_its_status() {
     }
 }
 
-/// Each text in quotation marks must be the name of an alarm on the page or, up to the first "…", a message of hookhold.
+/// Each quotation on the page must be the name of an alarm or a message of hookhold. The test compares only the text before
+/// the first "…".
 #[test]
 fn every_message_quoted_in_the_runbook_exists() {
     let page = fs::read_to_string(root().join("docs/runbook.md")).expect("docs/ is readable");
@@ -77,7 +78,7 @@ fn every_message_quoted_in_the_runbook_exists() {
     assert!(quoted >= 6, "found only {quoted} quotations");
 }
 
-/// Outcomes that README.md does not list. `disconnected` has no response, because the sender has left.
+/// Outcomes that README.md does not list. `disconnected` has no response, because the sender has closed the connection.
 const NOT_IN_THE_TABLE: &[Outcome] = &[Outcome::Disconnected];
 
 fn after_column(row: &str) -> &str {
@@ -97,7 +98,7 @@ fn pages() -> Vec<(PathBuf, String)> {
     paths.into_iter().map(|path| (path.clone(), fs::read_to_string(path).expect("pages are UTF-8"))).collect()
 }
 
-/// Returns the text of every Rust file below `dir`.
+/// Returns the text of all files in `dir` and its subdirectories.
 fn sources(dir: &Path) -> String {
     let entries = fs::read_dir(dir).expect("src/ is readable").map(|entry| entry.expect("src/ is readable").path());
     let texts = entries.map(|path| match path.is_dir() {

@@ -1,5 +1,5 @@
-//! `hookhold doctor` finds the cause of each kind of rejection. The providers' own SDKs sign the deliveries. The tests then
-//! change them as a proxy, a copy-paste mistake or a wrong clock would do, and run the real binary.
+//! Tests that `hookhold doctor` finds the cause of each kind of rejection. The providers' own SDKs sign the deliveries. Each
+//! test changes a delivery as a proxy, a copy-paste mistake or a wrong clock would, and runs the real binary.
 
 #[path = "common/process.rs"]
 mod process;
@@ -41,7 +41,7 @@ public_url = "https://hooks.example.com"
 "#;
 const SIGNED: &[(&str, &str)] = &[("stripe", STRIPE), ("github", GITHUB), ("standard-webhooks", WEBHOOKS)];
 
-/// A delivery as its sender signed it.
+/// The signed headers of a delivery, and the source that receives the delivery.
 struct Signed {
     headers: Vec<(String, String)>,
     source: &'static str,
@@ -55,13 +55,14 @@ impl Signed {
         Signed { headers: signed.headers, source: scheme }
     }
 
-    /// Returns the request that arrives at the source of the same name.
+    /// Returns a request to the source with the signed headers and this body.
     fn with(&self, body: impl AsRef<[u8]>) -> Vec<u8> {
         post(&format!("/hooks/{}", self.source), &self.headers, body.as_ref())
     }
 }
 
-/// Runs doctor and returns its exit code and its JSON object. Checks that no output contains a secret.
+/// Runs `hookhold doctor` in both formats and returns the exit code and the JSON object. Asserts that the output contains no
+/// secret.
 fn examine(home: &Home, source: &str, request: &[u8], more: &[&str]) -> (Option<i32>, Value) {
     home.put("request", request);
     let args = ["doctor", source, "--request", "request"];
@@ -80,8 +81,8 @@ fn examine(home: &Home, source: &str, request: &[u8], more: &[&str]) -> (Option<
     unreachable!("the loop ends with json")
 }
 
-/// Returns the words of the causes of a rejection at the time of receipt. A question mark follows the word of a cause that is
-/// not certain.
+/// Runs `hookhold doctor` at the time [`NOW`] and returns the word of each cause. A question mark follows the word if the
+/// cause is not certain.
 fn causes(home: &Home, source: &str, request: &[u8]) -> Vec<String> {
     causes_at(home, source, request, NOW)
 }
@@ -143,7 +144,7 @@ fn quotes_and_whitespace_around_a_secret_are_found() {
     assert_eq!(causes(&Home::new(SECRETS, SOURCES), "github", &entered), ["secret_whitespace"]);
 }
 
-/// A wrapped secret that must be decoded cannot be loaded, so the configuration error names the reason.
+/// hookhold cannot decode a secret in quotes or whitespace, so the configuration error must name this reason.
 #[test]
 fn an_undecodable_secret_is_reported_as_wrapped() {
     for stored in [format!("\"{WEBHOOKS}\""), format!(" {WEBHOOKS}"), format!("{WEBHOOKS}\n\n")] {
@@ -330,7 +331,7 @@ fn a_wrong_public_url_is_found_from_the_request() {
     assert_eq!(found, ["other_secret?", "body_changed?", "public_url?"]);
 }
 
-/// Square signs the URL and then the body (<https://developer.squareup.com/docs/webhooks/step3validate>, docs/deploy.md).
+/// Square signs the URL followed by the body (<https://developer.squareup.com/docs/webhooks/step3validate>, docs/deploy.md).
 #[test]
 fn a_wrong_public_url_is_found_for_inline_schemes() {
     let square = r#"
@@ -371,7 +372,7 @@ fn causes_visible_in_the_request_are_reported() {
     assert_eq!(causes(&home, "stripe", &large), ["too_large"]);
 }
 
-/// Doctor checks the head of a request with the server's own code.
+/// Doctor checks a request head with the server's own code, so doctor and the server must agree on the outcome.
 #[test]
 fn doctor_names_the_outcome_that_the_server_counts() {
     let sources = SOURCES.replace("provider = \"stripe\"", "provider = \"stripe\"\nmax_body = \"1 KiB\"");
@@ -483,7 +484,8 @@ fn wrong_usage_exits_2_and_names_the_error() {
     }
 }
 
-/// Any sender gets the answer to an unsigned challenge, so it proves no secret, no source and no change of the body.
+/// hookhold answers an unsigned challenge from any sender, so the answer proves neither the secret nor the source nor an
+/// unchanged body.
 #[test]
 fn an_unsigned_challenge_is_answered_and_proves_nothing() {
     let acme = "[sources.acme]\nauth = \"mac\"\nalgorithm = \"sha256\"\nsignature = { from = \"header:Acme\" }\ncontent = [\"body\"]\n\
@@ -522,7 +524,7 @@ fn time_dependent_causes_are_certain_only_with_at() {
     }
 }
 
-/// A request does not show which secret signed it, but whitespace around the configured secret is evidence.
+/// A request does not show which secret signed it. Whitespace around the configured secret is evidence of a wrong secret.
 #[test]
 fn another_secret_is_likely_only_with_evidence() {
     let mut sdk = Sdk::start();
@@ -535,7 +537,8 @@ fn another_secret_is_likely_only_with_evidence() {
     }
 }
 
-/// Of several alternatives of the signed content, the mismatch of a complete one is reported, not the missing part of another.
+/// If the signed content has several alternatives, doctor must report the mismatch of a complete alternative and not the
+/// missing part of another alternative.
 #[test]
 fn a_signature_over_complete_content_is_not_reported_unreadable() {
     let entry = "[sources.acme]\nauth = \"mac\"\nalgorithm = \"sha256\"\nsignature = { from = \"header:Acme\" }\nsecrets = [\"file:key\"]\n\

@@ -1,5 +1,6 @@
-//! Tests of the real binary on a failing disk. `strace` delays one fdatasync and then fails it, as a broken disk does. Every
-//! waiting sender gets 503, the process exits with code 3, and the next start and the retries agree on the stored events.
+//! Tests of the real binary on a failing disk. `strace` delays one fdatasync and then makes it fail, as a broken disk does.
+//! hookhold must answer every waiting sender with 503 and exit with code 3. After a restart, hookhold must treat a retry as
+//! a duplicate if and only if recovery found the event.
 
 #[path = "common/process.rs"]
 mod process;
@@ -14,14 +15,15 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 use sha2::Sha256;
 
-/// Number of the sync that fails. `strace` counts per thread, and the writer syncs once for each delivery that is sent alone.
+/// Index of the sync that fails, counted from 1. `strace` counts the syncs per thread, and the writer syncs once for each
+/// delivery that a test sends alone.
 const FAILING: usize = 6;
-/// Delay of the failing sync, during which the test sends its deliveries. No assertion depends on it.
+/// Delay before the sync fails. The test sends its deliveries during this delay, but no assertion depends on its length.
 const WAITS: &str = "3s";
 /// Number of deliveries that wait for the failing sync.
 const WAITING: usize = 30;
 
-/// The gateway under `strace`, killed with `kill -9` when dropped.
+/// A gateway process under `strace`. Dropping the value kills the process with SIGKILL.
 struct Traced(Child);
 
 impl Traced {
@@ -64,7 +66,7 @@ fn start_on_a_failing_disk(home: &Home) -> Traced {
     traced
 }
 
-/// Returns a delivery to the source `acme`, whose signature is an HMAC over the body.
+/// Returns a delivery to the source `acme`, signed with an HMAC over the body.
 fn delivery(id: &str) -> Vec<u8> {
     let body = format!("{{\"id\":{id:?}}}");
     let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("HMAC accepts keys of any length");

@@ -1,6 +1,6 @@
-//! Tests of the structure of `src/`: each room names only the allowed rooms and crates, only two rooms construct an `Event`, one
-//! file writes files, imports form no circle, and functions, files and structs have a maximum size. The tests read the source
-//! text without comments, strings and test modules.
+//! Tests of the structure of `src/`. Each room may name only the allowed rooms and crates, only two rooms may construct an
+//! `Event`, and only one file may write files. Imports must not form a cycle, and functions, files and structs have a
+//! maximum size. The tests ignore comments, strings and test modules.
 
 #[path = "fences/imports.rs"]
 mod imports;
@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// The rooms that each room may name. `main` and `cli` may name every room; every room may name the leaves.
+/// The rooms that each room may name. In addition, `main` and `cli` may name every room, and every room may name the leaves.
 const ARROWS: &[(&str, &[&str])] = &[
     ("service", &["config", "server", "admin", "gateway", "forward", "journal"]),
     ("config", &["source"]),
@@ -43,7 +43,7 @@ const LEAVES: &[&str] = &[
 ];
 const WIRING: &[&str] = &["main", "cli", "lib"];
 
-/// Crates, and the paths that may name them.
+/// Crates with restricted use, and the paths that may name these crates.
 const CRATES: &[(&[&str], &[&str])] = &[
     (&["hyper", "hyper_util", "http_body_util"], &["src/server", "src/admin"]),
     (&["rdkafka"], &["src/forward"]),
@@ -52,14 +52,14 @@ const CRATES: &[(&[&str], &[&str])] = &[
     (&["tokio_rustls"], &["src/server", "src/certificate.rs"]),
 ];
 
-/// Rooms, and a word that no name in the room may contain.
+/// Rooms, each with a word that no name in the room may contain.
 const FOREIGN: &[(&str, &str)] = &[("src/server", "kafka"), ("src/journal", "kafka"), ("src/journal", "http")];
 
-/// Functions, and the path that may call them.
+/// Functions with restricted use, each with the path that may call the function.
 const CALLERS: &[(&str, &str)] = &[("from_verifier", "src/verify"), ("from_journal", "src/journal")];
 const DEFINED_IN: &str = "src/event.rs";
 
-/// Calls that change the file system; only `WRITER` may make them.
+/// Calls that change the file system. Only [`WRITER`] and the files in [`ASKED_FOR`] may contain such calls.
 const WRITES: &[&str] = &[
     "OpenOptions",
     "File::create",
@@ -82,7 +82,7 @@ const WRITES: &[&str] = &[
     "ftruncate",
 ];
 const WRITER: &str = "src/journal/disk.rs";
-/// Exceptions for files that a verb writes at the user's request: a call, and the file that may make it.
+/// Calls that write a file at the user's request, each with the source file that may contain the call.
 const ASKED_FOR: &[(&str, &str)] = &[("File::create", "src/cli/init.rs"), ("File::create_new", "src/cli/init.rs")];
 
 /// The rooms of `src/lib.rs`, in the order in which a delivery passes through them.
@@ -218,12 +218,12 @@ fn each_planted_excess_of_size_is_found() {
     assert_eq!(sizes::violations(&[("src/a.rs".to_owned(), explained)]), Vec::<String>::new());
 }
 
-/// True if these attributes mark a module that is compiled only for tests.
+/// Returns true if these attributes mark a module that is compiled only for tests.
 fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|attribute| attribute.path().is_ident("cfg") && format!("{:?}", attribute.meta).contains("test"))
 }
 
-/// Returns every violation, one line each: `src/gateway.rs:12: gateway may not name forward (…)`.
+/// Returns one line for each violation, such as `src/gateway.rs:12: gateway may not name forward (…)`.
 fn violations(files: &[(String, String)]) -> Vec<String> {
     let mut found = Vec::new();
     for (path, text) in files {
@@ -299,13 +299,13 @@ fn path_order(code: &Code, report: &mut impl FnMut(usize, String)) {
     }
 }
 
-/// Returns the room of a file: `src/journal/disk.rs` → `journal`, `src/gateway.rs` → `gateway`.
+/// Returns the room of a file, such as `journal` for `src/journal/disk.rs` or `gateway` for `src/gateway.rs`.
 fn room_of(path: &str) -> &str {
     let inside = path.strip_prefix("src/").expect("every path begins with src/");
     inside.split('/').next().unwrap_or(inside).trim_end_matches(".rs")
 }
 
-/// Returns path and text of each file below `src`, without files that are a test module.
+/// Returns the path and the text of each Rust file in `src/` that is not a test module.
 fn sources() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut dirs = vec![root.join("src")];
@@ -327,7 +327,7 @@ fn sources() -> Vec<(String, String)> {
     files
 }
 
-/// The tokens of a file with their lines: words, `::` and single signs.
+/// The tokens of a file with their line numbers. A token is a word, `::` or any other single character.
 struct Code {
     tokens: Vec<(usize, String)>,
 }
@@ -360,13 +360,14 @@ impl Code {
         !self.find(sequence).is_empty()
     }
 
-    /// Returns the lines where these tokens occur in sequence.
+    /// Returns the line of each occurrence of this token sequence.
     fn find(&self, sequence: &[&str]) -> Vec<usize> {
         let matching = |at: &usize| sequence.iter().enumerate().all(|(offset, token)| self.token(at + offset) == *token);
         (0..self.tokens.len()).filter(matching).map(|at| self.tokens[at].0).collect()
     }
 
-    /// Returns the lines that name `a::b`, including `a::{…, b}`; for a single word `a`, the lines that contain it.
+    /// Returns the lines that name a path `a::b`, including its form `a::{…, b}`. For a single word, returns the lines that
+    /// contain the word.
     fn names(&self, name: &str) -> Vec<usize> {
         let Some((module, item)) = name.split_once("::") else { return self.find(&[name]) };
         let mut lines = self.find(&[module, "::", item]);
@@ -378,7 +379,7 @@ impl Code {
         lines
     }
 
-    /// Returns the first segments of paths: `x` in `x::y` and in `use x;`.
+    /// Returns the first segment of each path, such as `x` in `x::y` and in `use x;`.
     fn roots(&self) -> impl Iterator<Item = (usize, &str)> {
         (0..self.tokens.len()).filter_map(|at| {
             let before = at.checked_sub(1).map_or("", |before| self.token(before));
@@ -388,7 +389,7 @@ impl Code {
         })
     }
 
-    /// Returns the names after `crate::` and after `depth` times `super::`, alone or in a group.
+    /// Returns each name after `crate::` or after `depth` repetitions of `super::`, alone or in a group.
     fn crate_names(&self, depth: usize) -> Vec<(usize, &str)> {
         let mut names = Vec::new();
         for at in 0..self.tokens.len() {
@@ -408,7 +409,8 @@ impl Code {
         names
     }
 
-    /// Returns the first segment of each member of the group that opens at `open`; empty if no group opens there.
+    /// Returns the first segment of each member of the group that opens at the token `open`. The result is empty if no group
+    /// opens there.
     fn group(&self, open: usize) -> Vec<(usize, &str)> {
         let (mut members, mut depth) = (Vec::new(), 0);
         for at in open..self.tokens.len() {
@@ -426,7 +428,7 @@ impl Code {
     }
 }
 
-/// Drops each `#[cfg(test)] mod name { … }`.
+/// Removes the tokens of each `#[cfg(test)] mod name { … }`.
 fn without_test_modules(tokens: Vec<(usize, String)>) -> Vec<(usize, String)> {
     let head = ["#", "[", "cfg", "(", "test", ")", "]", "mod"];
     let (mut rest, mut at) = (Vec::new(), 0);
@@ -453,7 +455,7 @@ fn without_test_modules(tokens: Vec<(usize, String)>) -> Vec<(usize, String)> {
     rest
 }
 
-/// Returns the text with comments, strings and character literals blanked. Line numbers stay the same.
+/// Replaces comments, strings and character literals with blanks. Line numbers do not change.
 fn without_comments_and_strings(text: &str) -> String {
     let chars: Vec<char> = text.chars().collect();
     let mut plain = String::new();
@@ -500,7 +502,7 @@ fn end_of_comment(chars: &[char], from: usize) -> usize {
     chars.len()
 }
 
-/// True if a raw string opens at this `r`, as in `r"…"` and `r#"…"#`; false inside a word such as `for`.
+/// Returns true if a raw string such as `r"…"` or `r#"…"#` opens at this `r`. Returns false inside a word such as `for`.
 fn opens_raw(chars: &[char], at: usize) -> bool {
     let in_word = at > 0 && (chars[at - 1].is_alphanumeric() || chars[at - 1] == '_') && chars[at - 1] != 'b';
     !in_word && chars[at + 1..].iter().find(|c| **c != '#') == Some(&'"')

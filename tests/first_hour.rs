@@ -1,4 +1,5 @@
-//! Runs docs/first-hour.md as a test: joins its `sh` blocks into one script, with the ports and the directory of the test.
+//! Runs the commands of docs/first-hour.md as a test. The test joins the `sh` blocks of the page into one script, and
+//! replaces the page's ports and directory with the test's own.
 
 use std::fs;
 use std::net::TcpListener;
@@ -43,7 +44,7 @@ fn the_first_hour_ends_with_an_event_in_kafka() {
     assert!(record.contains("ce_type:com.github.pull_request.opened"), "{record}");
 }
 
-/// Replaces a text of the page with the test's text. Panics if the page does not contain it.
+/// Replaces a text of the page with the test's text. Panics if the page does not contain the text `from`.
 fn replaced(script: &str, from: &str, to: &str) -> String {
     assert!(script.contains(from), "the page no longer contains {from:?}");
     script.replace(from, to)
@@ -53,5 +54,6 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
-/// First line after `init` on the page. The configuration exists from here on and needs the test's ports.
+/// First line after `init` on the page. The script sets the test's ports before this line, because `init` has just written
+/// the configuration.
 const SECRET: &str = "export GITHUB_WEBHOOK_SECRET=";

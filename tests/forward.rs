@@ -1,5 +1,5 @@
-//! Tests of forwarding to a real Apache Kafka: no event is missing, each record is exactly as documented, and a failure of one
-//! topic affects no other.
+//! Tests of forwarding to a real Apache Kafka. No event may be missing, each record must be exactly as documented, and a
+//! failure of one topic must not affect another topic.
 
 #[path = "common/disk.rs"]
 mod disk;
@@ -34,7 +34,7 @@ fn seqs(records: &[Record]) -> Vec<u64> {
     seqs
 }
 
-/// Returns the sequences of one partition's records in order, without duplicates.
+/// Returns the sequences of these records in order, without duplicates.
 fn order(records: &[Record]) -> Vec<u64> {
     let mut seen = BTreeSet::new();
     records.iter().map(Record::seq).filter(|seq| seen.insert(*seq)).collect()
@@ -153,8 +153,8 @@ fn kafka_may_start_after_the_forwarder() {
     assert_eq!(seqs(&kafka.records("late")), stored);
 }
 
-/// `ssl.ca.location` names a directory that is missing at first. librdkafka accepts the directory once it exists, even an empty
-/// one.
+/// `ssl.ca.location` names a directory that does not exist at first. librdkafka accepts even an empty directory, so creating
+/// the directory is enough to fix the setup.
 #[test]
 fn a_client_setup_failure_blocks_every_topic_until_fixed() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -240,7 +240,8 @@ fn a_topic_below_min_isr_blocks_only_itself() {
     assert_eq!(order(&kafka.records("thin")), stored);
 }
 
-/// A reload that changes `[kafka]` replaces the forwarder but not the metrics.
+/// A reload that changes `[kafka]` replaces the forwarder but not the metrics, so the old forwarder must reset its `blocked`
+/// series.
 #[test]
 fn a_replaced_forwarder_leaves_no_block_in_the_metrics() {
     let harness = Harness::new("localhost:1".into()).start();
@@ -333,7 +334,8 @@ fn a_topic_that_falls_behind_catches_up_in_order() {
     }
 }
 
-/// Corrupted events count as lag until the reader finds them, and no acknowledgement moves a cursor past them.
+/// Kafka never acknowledges a corrupted event, so the reader must move the cursor past the event and subtract the event from
+/// the lag.
 #[test]
 fn corrupted_last_events_do_not_hold_back_the_cursor() {
     let cluster = MockCluster::new(1).expect("a mock cluster");
@@ -357,7 +359,7 @@ fn corrupted_last_events_do_not_hold_back_the_cursor() {
     wait_until("the lag is 0", || harness.topic("whole").is_some_and(|topic| topic.lag_events == 0));
 }
 
-/// The disk fails every read once the forwarder starts, so the lag must be the journal's own count of waiting events.
+/// The disk fails every read of the forwarder, so the lag must be the journal's own count of waiting events.
 #[test]
 fn lag_counts_every_waiting_event_from_the_start() {
     let harness = Harness::new("localhost:1".into());
@@ -392,7 +394,7 @@ fn an_unreadable_journal_blocks_its_topics_until_readable() {
     }
 }
 
-/// Uses librdkafka's mock cluster, because a real broker cannot be made to send this error.
+/// This test uses librdkafka's mock cluster, because a test cannot make a real broker send this error.
 #[test]
 fn a_fatal_error_replaces_the_producer_and_loses_nothing() {
     let cluster = MockCluster::new(1).expect("a mock cluster");

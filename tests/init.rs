@@ -1,4 +1,5 @@
-//! Tests of `hookhold init`: its configuration works for every built-in provider, and it overwrites a file only with `--force`.
+//! Tests that the configuration from `hookhold init` works for every built-in provider, and that `init` overwrites a file
+//! only with `--force`.
 
 #[path = "common/process.rs"]
 mod process;
@@ -127,7 +128,7 @@ fn names() -> impl Iterator<Item = &'static str> {
     PROVIDERS.iter().map(|(name, _)| *name)
 }
 
-/// Runs a verb in `dir` with the secret in the environment variable `variable`.
+/// Runs a verb in `dir`. If `variable` is given, the environment variable with this name contains the secret.
 fn hookhold(dir: &Path, args: &[&str], variable: Option<&str>) -> Output {
     let secret = variable.map(|variable| (variable, SECRET));
     Command::new(env!("CARGO_BIN_EXE_hookhold")).args(args).current_dir(dir).envs(secret).output().unwrap()

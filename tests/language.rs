@@ -1,13 +1,13 @@
-//! Tests of vocabulary and English: replaced words, and phrases on the stop list, do not occur in comments, documentation, help
-//! texts, messages or names.
+//! Tests that comments, documentation, help texts, messages and names contain no replaced word and no phrase on the stop
+//! list.
 //!
-//! Every text file of the repository is read as one sequence of words, so a phrase is found across a line break. Identifiers
-//! are read as their parts: `rewind_lane` and `LaneState` both contain `lane`.
+//! The tests read every text file of the repository as one sequence of words, so the tests find a phrase across a line
+//! break. The tests split identifiers into parts: both `rewind_lane` and `LaneState` contain `lane`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The stop list: phrases that no text uses. A comma is a word of its own.
+/// The stop list: phrases that no text may contain. A comma counts as a word.
 const PHRASES: &[&str] = &[
     "as a rule",
     "come again",
@@ -26,7 +26,7 @@ const PHRASES: &[&str] = &[
     "is borne",
 ];
 
-/// Words that were replaced, in text and in identifiers, each with the word to use.
+/// Replaced words that neither texts nor identifiers may contain, each with the word to use.
 const RETIRED: &[(&str, &str)] = &[
     ("anew", "again"),
     ("beside", "next to, with"),
@@ -66,7 +66,7 @@ const RETIRED: &[(&str, &str)] = &[
     ("inbox", "mailbox"),
 ];
 
-/// Words that were replaced as names; as ordinary words of a text they may stay.
+/// Words that names may not contain, each with the word to use. Texts may contain these words.
 const RETIRED_NAMES: &[(&str, &str)] = &[
     ("believing", "verifying"),
     ("bell", "notify"),
@@ -90,10 +90,10 @@ const RETIRED_NAMES: &[(&str, &str)] = &[
     ("truths", "dedupe table"),
 ];
 
-/// Question words. A doc line says what the item is, so it begins with none of them.
+/// Question words. A doc line describes the item, so the line must not begin with a question word.
 const QUESTIONS: &[&str] = &["What", "Who", "Whose", "How", "Since when", "Whether"];
 
-/// Published names that contain a retired word: the literal, and its reason. They are not read as text.
+/// Published names that contain a replaced word, each with its explanation. The tests ignore these names.
 const PUBLISHED: &[(&str, &str)] = &[
     ("\"refused\"", "a value of the metric label `reason`"),
     ("\\\"refused\\\"", "the same value in a string literal"),
@@ -160,7 +160,7 @@ fn a_planted_sentence_is_found_in_every_file_type() {
     assert_eq!(findings("src/a.rs", fine), []);
 }
 
-/// Returns every finding in a file with its line.
+/// Returns every finding in a file with its line number.
 fn findings(path: &str, text: &str) -> Vec<(usize, String)> {
     let text = PUBLISHED.iter().fold(text.to_owned(), |text, (name, _)| text.replace(name, ""));
     let lines: Vec<&str> = text.lines().collect();
@@ -210,13 +210,13 @@ fn questions(lines: &[&str], found: &mut Vec<(usize, String)>) {
     }
 }
 
-/// True if the code on this line of a Rust file, outside of comments and strings, contains the word.
+/// Returns true if the code on this line of a Rust file contains the word. Comments and strings are not code.
 fn is_code(line: &str, word: &str) -> bool {
     let code = line.split("//").next().unwrap_or_default();
     code.split('"').step_by(2).any(|part| words(part).any(|other| other == word))
 }
 
-/// Splits an identifier into its parts: `rewind_lane` → rewind, lane; `LaneState` → lane, state.
+/// Splits an identifier into its parts, such as `rewind_lane` into rewind and lane, or `LaneState` into lane and state.
 fn identifier_parts(word: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut before = '_';
@@ -233,7 +233,7 @@ fn identifier_parts(word: &str) -> Vec<String> {
     parts
 }
 
-/// Returns the words of a line; a comma is a word.
+/// Returns the words of a line. A comma counts as a word.
 fn words(line: &str) -> impl Iterator<Item = &str> {
     let mut rest = line;
     std::iter::from_fn(move || {
@@ -249,7 +249,7 @@ fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// Returns every text file of the repository as path below the root and content.
+/// Returns the path and the content of every text file of the repository. Paths are relative to the root.
 fn texts() -> Vec<(String, String)> {
     let mut dirs = vec![root().to_owned()];
     let mut files = Vec::new();

@@ -1,5 +1,6 @@
-//! Tests of outages: Kafka is down, starts late or is not configured yet, or a topic is missing. Senders get 2xx throughout, and
-//! Kafka has every event in the end. Time is measured in deliveries: 500 deliveries take one second.
+//! Tests of outages: Kafka is down, starts late or is not configured yet, or a topic is missing. During an outage, hookhold
+//! must answer every delivery with 2xx. After the outage, Kafka must have every event. The tests measure time in deliveries:
+//! 500 deliveries take one second.
 
 #[path = "common/audit.rs"]
 mod audit;
@@ -112,8 +113,8 @@ fn a_missing_topic_blocks_only_itself_until_created() {
     }
 }
 
-/// Returns Kafka's state in `/readyz` for each second until `deliveries` more are sent. Asserts that the status is 200 and that
-/// exactly the degraded state has details.
+/// Reads Kafka's state from `/readyz` once per second until the load has sent `deliveries` more deliveries. Returns all
+/// states. Asserts that the status is always 200, and that exactly the state `degraded` has details.
 fn states_while(home: &Home, load: &Load, deliveries: u64) -> Vec<String> {
     let begun = load.sent();
     let reads = (0..deliveries).step_by(RATE as usize).map(|count| {
@@ -131,7 +132,7 @@ fn states_while(home: &Home, load: &Load, deliveries: u64) -> Vec<String> {
     states
 }
 
-/// Ends the load, waits until every event is acknowledged, and runs the audit.
+/// Stops the load, waits until Kafka has acknowledged every event, and runs the audit.
 fn finish(home: &Home, process: process::Process, load: Load, kafka: &Kafka) {
     let ledger = load.stop();
     ledger.assert_no_sender_noticed();

@@ -1,5 +1,5 @@
-//! Tests of hookhold behind Debian's nginx, Caddy and HAProxy, configured by the snippets of `docs/deploy.md`, and behind peers
-//! that only claim to be proxies.
+//! Tests of hookhold behind Debian's nginx, Caddy and HAProxy, which use the snippets of `docs/deploy.md` as their
+//! configuration, and behind peers that only claim to be proxies.
 
 #[path = "common/https.rs"]
 mod https;
@@ -20,7 +20,7 @@ use https::{Delivery, HOST, Pair, SECRET, SOURCE, curl_status};
 use process::{Home, Line, post, reserve, tool, wait_until};
 use sdk::{Sample, Sdk};
 
-/// A running proxy, configured by a snippet of `docs/deploy.md` with the ports and files of this test.
+/// A running proxy. The proxy's configuration is a snippet of `docs/deploy.md` with the ports and files of the test.
 struct ProxyProcess {
     address: SocketAddr,
     child: Child,
@@ -29,7 +29,7 @@ struct ProxyProcess {
 }
 
 impl ProxyProcess {
-    /// Starts the proxy `name` in front of `upstream`, configured by the snippet in `language`.
+    /// Starts the proxy `name` in front of `upstream`. The proxy's configuration is the first snippet in `language`.
     fn start(name: &str, language: &str, upstream: SocketAddr, pair: &Pair) -> ProxyProcess {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("target/ can be written to");
         let (address, reserved) = reserve();
@@ -95,14 +95,14 @@ impl Drop for ProxyProcess {
     }
 }
 
-/// Returns the `nth` code block in `language` of `docs/deploy.md`.
+/// Returns a code block of `docs/deploy.md`: of all blocks in `language`, the block with index `nth`.
 fn snippet(language: &str, nth: usize) -> String {
     let page = include_str!("../docs/deploy.md");
     let block = page.split(&format!("```{language}\n")).nth(nth + 1).and_then(|rest| rest.split("```").next());
     block.unwrap_or_else(|| panic!("docs/deploy.md has no block {nth} in {language}")).to_owned()
 }
 
-/// Wraps an nginx server block so that nginx runs in one process and one directory.
+/// Wraps an nginx server block in a configuration for a single process that writes only to the directory `dir`.
 fn nginx(dir: &Path, server: &str) -> String {
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
     let temporary: String = temporary.map(|kind| format!("{kind}_temp_path {};\n", dir.join(kind).display())).concat();
@@ -111,7 +111,8 @@ fn nginx(dir: &Path, server: &str) -> String {
     )
 }
 
-/// Creates a home with the `[server]` section of TOML block `nth` of `docs/deploy.md`, without its addresses and certificate.
+/// Creates a home with the `[server]` section of the TOML block `nth` in `docs/deploy.md`, without the section's addresses
+/// and certificate.
 fn home(nth: usize, more: &str) -> Home {
     let lines = snippet("toml", nth);
     let mut lines = lines.lines();
@@ -124,7 +125,7 @@ fn home(nth: usize, more: &str) -> Home {
     Home::new(&[("github", SECRET), ("twilio", TOKEN)], &format!("{server}{more}{SOURCE}{twilio}"))
 }
 
-/// Returns the sender addresses of the stored events, in order.
+/// Returns the sender addresses of the stored events in journal order.
 fn stored(home: &Home) -> Vec<IpAddr> {
     let disk = LocalDisk::existing(&home.journal()).expect("a journal");
     let mut journal = ReadOnlyJournal::open(Arc::new(disk)).expect("a readable journal");
@@ -140,7 +141,8 @@ fn rejected(home: &Home, outcome: &str) -> Vec<String> {
     lines.map(|line| address(line).expect("a rejection is logged with its address")).collect()
 }
 
-/// curl options that send from an address other than the proxy's, with a header that names a third address.
+/// `curl` options for a sender whose address differs from the proxy's address, and whose X-Forwarded-For header names a
+/// third address.
 const SENDER: [&str; 4] = ["--interface", "127.0.0.3", "-H", "X-Forwarded-For: 6.6.6.6"];
 const SENDERS_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
 
@@ -157,7 +159,7 @@ fn deliver_through(proxy: &ProxyProcess, home: &Home, pair: &Pair) {
     assert_eq!(rejected(home, "signature_mismatch"), ["127.0.0.3"]);
 }
 
-/// Returns a `curl` command that sends a form as Twilio does, signed by Twilio's SDK for the public URL.
+/// Returns a `curl` command that sends a form as Twilio does. Twilio's SDK signs the form for the public URL.
 fn twilio(proxy: &ProxyProcess, pair: &Pair) -> Command {
     let body = b"MessageSid=SM1&MessageStatus=delivered&Body=a+b";
     let sample = Sample { scheme: "twilio", secret: TOKEN, id: "one", timestamp: 0, body };
@@ -216,7 +218,7 @@ fn x_forwarded_for_from_an_untrusted_peer_is_ignored() {
     );
 }
 
-/// Returns a PROXY v2 header; `command` is 1 for a client's connection and 0 for a connection of the proxy itself.
+/// Returns a PROXY v2 header. The `command` is 1 for a client's connection, and 0 for a connection of the proxy itself.
 fn proxy_header(command: u8, client: [u8; 4]) -> Vec<u8> {
     let mut header = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
     header.extend([0x20 | command, 0x11, 0, 12]);

@@ -1,5 +1,5 @@
-//! Tests that SIGHUP reloads configuration and secrets completely or not at all. No genuine delivery is rejected or lost during a
-//! reload, an invalid file changes nothing, and a secret rotates without a gap.
+//! Tests that SIGHUP reloads the configuration and the secrets completely or not at all. During a reload, hookhold must
+//! neither reject nor lose a genuine delivery. An invalid file must change nothing, and a secret rotation must have no gap.
 
 #[path = "common/audit.rs"]
 mod audit;
@@ -337,7 +337,8 @@ fn deliver(home: &Home, source: &Source, id: &str) -> Answer {
     Line::open(home.hooks).ask(&request(source, id.to_owned()))
 }
 
-/// Runs `hookhold check --diff` and returns its exit code and text. Asserts that the text contains every key of the JSON format.
+/// Runs `hookhold check --diff` in both formats and returns the exit code and the text. Asserts that the text contains every
+/// key of the JSON output.
 fn diff(home: &Home, further: &[&str]) -> (Option<i32>, String) {
     let check = |format| home.verb(&[&["check", "--diff", "--format", format], further].concat());
     let (output, json) = (check("text"), check("json"));

@@ -1,4 +1,4 @@
-//! The service as a library: what a caller may do to it while it runs.
+//! Tests of the service as a library: a reload must not block the listeners.
 
 #[path = "common/disk.rs"]
 mod disk;
@@ -16,7 +16,8 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// A reload holds the configuration while it reads the file, here a pipe that nothing is written to.
+/// A reload locks the configuration while it reads the file. In this test, the file is a pipe without data, so the reload
+/// hangs.
 #[tokio::test]
 async fn listeners_are_served_while_a_reload_hangs() {
     let directory = tempfile::tempdir().expect("a temporary directory");

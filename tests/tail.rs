@@ -1,4 +1,4 @@
-//! Tests that `tail` and `journal` read a journal while another process writes it and after a clean stop.
+//! Tests that `tail` and `journal` can read a journal while another process writes to it, and after a clean stop.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -175,8 +175,8 @@ fn journal_stat_counts_and_verify_finds_flipped_bits() {
     assert_eq!(harness.lines(&["tail", "--from", "0"]).len(), 19, "only the damaged event is lost");
 }
 
-/// After a crash, the gateway forwards every event after the last saved cursor again. A commit therefore saves the cursors that
-/// have moved, because it syncs anyway.
+/// After a crash, the gateway forwards every event after the last saved cursor again. Each commit therefore saves the
+/// cursors that have moved, which costs no additional sync.
 #[test]
 fn a_moved_cursor_is_saved_by_the_next_commit() {
     let harness = Harness::new();

@@ -1,5 +1,5 @@
-//! Tests of HTTPS on the real binary, with curl and openssl as clients: protocol versions, handshakes without a request, HTTP/2,
-//! and a certificate that is replaced under load.
+//! Tests of HTTPS with the real binary, and with curl and openssl as clients: protocol versions, handshakes without a
+//! request, HTTP/2, and the replacement of a certificate under load.
 
 #[path = "common/h2.rs"]
 mod h2;
@@ -21,7 +21,7 @@ use https::{Delivery, HOST, Pair, SECRET, SOURCE, curl_status, s_client, served_
 use process::{Home, Line, wait_until};
 use rustix::process::Signal;
 
-/// Creates a home that serves HTTPS with this certificate and has additional lines for `[server]`.
+/// Creates a home that serves HTTPS with this certificate. `server` contains additional options for `[server]`.
 fn home(pair: &Pair, server: &str) -> Home {
     let server = server.lines().map(|line| format!("server.{line}\n")).collect::<String>();
     Home::new(&[("github", SECRET)], &format!("{}server.drain_delay = \"0s\"\n{server}{SOURCE}", pair.config()))

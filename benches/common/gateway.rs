@@ -1,4 +1,4 @@
-//! Helpers of both benchmarks: a `hookhold run` process, and the bytes of a delivery.
+//! Helpers for both benchmarks: server processes, and the bytes of a delivery.
 
 use std::error::Error;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,21 +10,21 @@ use hookhold::verify::sign::Sample;
 /// Result of one step of a benchmark.
 pub type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-/// Returns an unused address.
+/// Returns a loopback address with an unused port.
 pub fn free() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
-/// Returns the command `hookhold`, without arguments.
+/// Returns the command for the `hookhold` binary, without arguments.
 pub fn hookhold() -> Command {
     Command::new(env!("CARGO_BIN_EXE_hookhold"))
 }
 
-/// A server process. It is killed when dropped.
+/// A server process. Dropping the value kills the process.
 pub struct Server(pub Child);
 
 impl Server {
-    /// Starts the process and waits until it listens.
+    /// Starts the process and waits until it accepts connections on `address`.
     pub fn start(command: &mut Command, address: SocketAddr) -> Result<Server> {
         let server = Server(command.spawn()?);
         let started = Instant::now();
@@ -45,7 +45,7 @@ impl Drop for Server {
     }
 }
 
-/// Returns the bytes of a complete HTTP request.
+/// Returns a signed sample as the bytes of a complete HTTP request.
 pub fn request_bytes(sample: &Sample) -> Vec<u8> {
     let mut request = format!("POST {} HTTP/1.1\r\nhost: localhost\r\n", sample.target).into_bytes();
     for (name, value) in &sample.headers {

@@ -1,4 +1,5 @@
-//! Rounds of turns. Both servers of a round run at the same time, and the senders send to one of them at a time.
+//! Compares two servers in rounds of alternating turns. Both servers of a round run at the same time, and the senders send
+//! to only one of them in each turn.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,27 +13,27 @@ use crate::load::{BODY_BYTES, Load, PreparedRequest, Queue};
 use crate::median::Median;
 use crate::server::{Commits, JournalState, RunningServer, ServerKind};
 
-/// The two servers, and the options that all settings share.
+/// The two servers to compare, and the options that all settings share.
 pub struct Comparison {
     /// The server whose rate is the numerator of every ratio.
     pub subject: ServerKind,
     /// The server whose rate is the denominator.
     pub reference: ServerKind,
-    /// Rounds per setting.
+    /// Number of rounds per setting.
     pub rounds: u32,
-    /// Measured time of each server in a round.
+    /// Time for which each server is measured in a round.
     pub measured: Duration,
-    /// Directory of the journals.
+    /// Directory for the journals.
     pub dir: PathBuf,
     /// The senders and their deliveries.
     pub load: Load,
     /// Random generator for the order of each pair of turns.
     pub order: Rng,
-    /// True for `--format json`.
+    /// True if the results are printed as JSON (`--format json`).
     pub is_json: bool,
 }
 
-/// One combination of load and journal.
+/// The number of connections and the state of the journal in a series of rounds.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
     pub connections: usize,
@@ -40,7 +41,7 @@ pub struct Setting {
 }
 
 impl Comparison {
-    /// Prints the two servers, the options, and the machine.
+    /// Prints the two servers, the options and the properties of the machine.
     pub fn print_setup(&self) -> Result<()> {
         let (file_system, _) = hookhold::journal::file_system(&self.dir)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -60,7 +61,7 @@ impl Comparison {
         Ok(())
     }
 
-    /// Runs all rounds of one setting, prints each round, and then the median of their ratios.
+    /// Runs and prints all rounds of one setting, then prints the median of their ratios.
     pub fn run(&mut self, setting: Setting) -> Result<()> {
         let Setting { connections, journal } = setting;
         self.text(&format!("\n{connections} connections, {} journal", journal.label()));
@@ -84,7 +85,7 @@ impl Comparison {
         Ok(())
     }
 
-    /// Starts both servers, fills their journals, measures them in turns, and returns the ratio of their rates.
+    /// Starts both servers, fills their journals, measures the servers in turns and returns the ratio of their rates.
     fn round(&mut self, setting: Setting, round: u32) -> Result<f64> {
         let Setting { connections, journal } = setting;
         let pairs = self.measured.as_millis().div_ceil(TURN.as_millis()) as u32;
@@ -126,7 +127,7 @@ impl Comparison {
     }
 }
 
-/// One server in one round.
+/// State of one server in one round.
 struct Run {
     server: RunningServer,
     queue: Arc<Queue>,
@@ -142,7 +143,7 @@ impl Run {
         Ok(Run { server, queue, answers: 0, elapsed: Duration::ZERO, cpu_seconds: 0.0 })
     }
 
-    /// Sends until the journal is in the state of the setting.
+    /// Sends deliveries until the server's journal has reached the state of the setting.
     fn fill(&self, load: &Load, setting: Setting) -> Result<()> {
         let target = setting.journal.fill_deliveries();
         if target == 0 || !self.server.has_journal() {
@@ -180,7 +181,7 @@ impl Run {
 /// Result of one server in one round.
 struct RunResult {
     per_second: f64,
-    /// Processor time of the server process per delivery.
+    /// Processor time of the server process per delivery, in microseconds.
     cpu_us: f64,
     commits: Option<Commits>,
 }
@@ -204,9 +205,9 @@ impl std::fmt::Display for RunResult {
 
 /// Measured time of one turn.
 const TURN: Duration = Duration::from_millis(500);
-/// Time until every connection is busy, before the measurement of a turn.
+/// Time from the beginning of a turn to its measurement, in which every connection becomes busy.
 const SETTLE: Duration = Duration::from_millis(100);
-/// Rate for which deliveries are prepared. Two cores cannot store as many events per second.
+/// Rate for which a round prepares deliveries. Two cores cannot store as many events per second.
 const MAX_PER_SECOND: f64 = 110_000.0;
-/// Deliveries that senders may still send after the last check of [`Run::fill`].
+/// Number of spare deliveries for senders that continue after the last check in [`Run::fill`].
 const FILL_MARGIN: usize = 10_000;

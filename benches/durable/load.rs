@@ -1,4 +1,4 @@
-//! The load: deliveries that are signed in advance, and the senders that keep every connection busy with them.
+//! The load: deliveries that are signed in advance, and senders that keep every connection busy.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,9 +24,10 @@ use crate::server::{JournalState, write_configuration};
 /// HTTP client of the senders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Client {
-    /// Prepared bytes on a socket. Checks only the first and last bytes of a response, to be as cheap as possible.
+    /// A socket that sends prepared bytes. Checks only the first and last bytes of a response, to use as little processor
+    /// time as possible.
     Socket,
-    /// hyper's HTTP/1.1 client, with the cost of a real sender.
+    /// The HTTP/1.1 client of hyper, which costs as much processor time as a real sender.
     Hyper,
 }
 
@@ -39,7 +40,7 @@ impl Client {
     }
 }
 
-/// Runtime of the senders, and the deliveries that they send.
+/// The runtime of the senders, and the prepared deliveries.
 pub struct Load {
     pub client: Client,
     pub threads: usize,
@@ -58,8 +59,8 @@ impl Load {
         Ok(Load { client, threads, runtime, prepared: None })
     }
 
-    /// Returns at least `count` deliveries with distinct ids. Each round starts with empty journals, so rounds share the
-    /// deliveries while their timestamps are fresh.
+    /// Returns at least `count` deliveries with distinct ids. Rounds share the deliveries while the timestamps are fresh,
+    /// because each round starts with empty journals.
     pub fn requests(&mut self, count: usize) -> Result<Arc<[PreparedRequest]>> {
         let is_usable = |prepared: &&Prepared| prepared.requests.len() >= count && prepared.signed.elapsed() < FRESH;
         if let Some(prepared) = self.prepared.as_ref().filter(is_usable) {
@@ -71,7 +72,7 @@ impl Load {
         Ok(requests)
     }
 
-    /// Opens the connections to a server and keeps all of them busy until the senders are stopped.
+    /// Starts one sender per connection. The senders keep all connections busy until [`Senders::stop`].
     pub fn start(&self, address: SocketAddr, connections: usize, queue: &Arc<Queue>) -> Senders<'_> {
         queue.is_stopped.store(false, Ordering::Relaxed);
         let tasks = (0..connections).map(|_| match self.client {
@@ -82,7 +83,7 @@ impl Load {
     }
 }
 
-/// Running senders.
+/// Running senders, one per connection.
 pub struct Senders<'a> {
     tasks: Vec<JoinHandle<Result<()>>>,
     queue: Arc<Queue>,
@@ -90,7 +91,7 @@ pub struct Senders<'a> {
 }
 
 impl Senders<'_> {
-    /// Lets every sender finish its request. Fails if one of them failed.
+    /// Stops every sender after its current request. Fails if a sender has failed.
     pub fn stop(self) -> Result<()> {
         self.queue.is_stopped.store(true, Ordering::Relaxed);
         for task in self.tasks {
@@ -99,7 +100,7 @@ impl Senders<'_> {
         Ok(())
     }
 
-    /// True once a sender has failed.
+    /// Returns true if a sender has failed.
     pub fn has_failed(&self) -> bool {
         self.tasks.iter().any(JoinHandle::is_finished)
     }
@@ -108,7 +109,8 @@ impl Senders<'_> {
 /// The deliveries of one server in one round, shared by all its senders.
 pub struct Queue {
     requests: Arc<[PreparedRequest]>,
-    /// True if sending starts again after the last delivery: for bare hyper, where a duplicate costs the same.
+    /// True if the senders start again with the first delivery after the last delivery. Used only for bare hyper, for which
+    /// a duplicate costs as much as a new delivery.
     is_endless: bool,
     next: AtomicUsize,
     answers: AtomicU64,
@@ -121,7 +123,7 @@ impl Queue {
         Queue { requests, is_endless, next, answers, is_stopped: AtomicBool::new(false) }
     }
 
-    /// Returns the number of deliveries that were answered 200 so far.
+    /// Returns the number of 200 responses so far.
     pub fn answers(&self) -> u64 {
         self.answers.load(Ordering::Relaxed)
     }
@@ -138,7 +140,7 @@ impl Queue {
     }
 }
 
-/// One signed delivery in the form that a client needs.
+/// A signed delivery in the form that its [`Client`] needs.
 pub enum PreparedRequest {
     Bytes(Bytes),
     Parts { target: http::Uri, headers: http::HeaderMap, body: Bytes },
@@ -165,7 +167,7 @@ fn prepare(client: Client, count: usize) -> Result<Vec<PreparedRequest>> {
     Ok(prepared.collect())
 }
 
-/// Returns a body with the id first and the type last, like Stripe's.
+/// Returns a body that begins with the id and ends with the type, like Stripe's bodies.
 fn body(id: &str) -> Bytes {
     let start = format!("{{\"id\": \"{id}\", \"object\": \"event\", \"data\": {{\"object\": {{\"id\": \"in_1\", \"lines\": \"");
     let end = "\"}}, \"livemode\": false, \"type\": \"invoice.paid\"}";
@@ -208,10 +210,11 @@ async fn send_with_hyper(address: SocketAddr, queue: Arc<Queue>) -> Result<()> {
     Ok(driver.await??)
 }
 
-/// Size of every body.
+/// Size of every body in bytes.
 pub const BODY_BYTES: usize = 2048;
-/// Distance of the timestamps into the future. The recipe accepts five minutes in both directions, so a delivery stays valid for
-/// nine minutes.
+/// Offset of the signature timestamps into the future. The recipe accepts timestamps up to five minutes in the past or in
+/// the future, so a delivery is valid for nine minutes.
 const AHEAD: Duration = Duration::from_secs(240);
-/// Age at which a new round signs its deliveries again. They stay valid for six more minutes, longer than a round.
+/// Age after which a new round signs new deliveries. At this age, a delivery is still valid for six minutes, which is longer
+/// than a round.
 const FRESH: Duration = Duration::from_secs(180);

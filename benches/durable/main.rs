@@ -1,14 +1,16 @@
-//! Compares the durable path of hookhold with bare hyper, or with another hookhold binary, within one run.
+//! Compares the delivery rate of hookhold, with a durable journal, with the rate of bare hyper or of another hookhold binary.
+//! One run measures both servers.
 //!
 //!     cargo bench --bench durable                                   # hookhold / bare hyper
 //!     cargo bench --bench durable -- --compare OTHER --rounds 30    # hookhold / another hookhold binary
 //!
-//! Both servers are separate processes that receive the same signed 2 KiB Stripe deliveries, each with its own id, from the
-//! same senders over keep-alive connections. They take turns of half a second, because a shared machine changes speed within
-//! seconds. A round's ratio divides the two rates of that round; absolute rates only describe the machine.
+//! The servers are separate processes. The same senders send the same signed 2 KiB Stripe deliveries, each with a unique id,
+//! to both servers over keep-alive connections. The servers are measured in alternating turns of half a second, because the
+//! speed of a shared machine changes within seconds. The ratio of a round is the quotient of the two rates of the round.
+//! Absolute rates only describe the machine.
 //!
-//! The senders share the cores with the server, so their cost is part of both rates. `benches/README.md` explains the options
-//! and how to read the result.
+//! The senders share the processor cores with the servers, so both rates include the cost of the senders. `benches/README.md`
+//! explains the options and the result.
 
 mod comparison;
 #[path = "../common/gateway.rs"]
@@ -26,43 +28,43 @@ use gateway::Result;
 use load::{Client, Load};
 use server::{JournalState, ServerKind};
 
-/// Compare the durable path of hookhold with bare hyper, or with another hookhold binary.
+/// Compare the delivery rate of hookhold with the rate of bare hyper or of another hookhold binary.
 #[derive(Debug, Parser)]
 struct BenchArgs {
     /// Another hookhold binary to compare with, instead of bare hyper.
     #[arg(long, value_name = "BINARY")]
     compare: Option<PathBuf>,
-    /// Rounds per setting [default: 5; with --compare 30].
+    /// Number of rounds per setting [default: 5, or 30 with --compare].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
-    /// Measured seconds of each server in a round, in turns of half a second.
+    /// Seconds for which each server is measured in a round, in turns of half a second.
     #[arg(long, value_name = "S", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=20))]
     seconds: u64,
-    /// Numbers of connections to measure with.
+    /// Numbers of connections, each measured in its own rounds.
     #[arg(long, value_name = "C,…", value_delimiter = ',', default_value = "64,256")]
     connections: Vec<usize>,
-    /// States of the journal to measure with [default: recycled; with --compare new,recycled].
+    /// States of the journal, each measured in its own rounds [default: recycled, or new,recycled with --compare].
     #[arg(long, value_name = "STATE,…", value_delimiter = ',')]
     journal: Vec<JournalState>,
-    /// The directory that holds the journals, on a real disk [default: below target/].
+    /// Directory for the journals, on a real disk [default: a directory in target/].
     #[arg(long, value_name = "DIR", default_value = env!("CARGO_TARGET_TMPDIR"), hide_default_value = true)]
     dir: PathBuf,
     /// HTTP client of the senders.
     #[arg(long, value_enum, default_value = "socket")]
     senders: Client,
-    /// Number of threads that send.
+    /// Number of sender threads.
     #[arg(long, value_name = "T", default_value_t = 1)]
     sender_threads: usize,
-    /// Seed for the order of the turns [default: random, printed].
+    /// Seed for the order of the turns [default: a random seed, which is printed].
     #[arg(long, value_name = "SEED")]
     seed: Option<u64>,
-    /// Format of the results on standard output; with json, the text goes to standard error.
+    /// Format of the results on standard output. If the format is json, the text is written to standard error.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
-    /// Run the bare hyper server. The benchmark starts itself with this option.
+    /// Run only the bare hyper server. The benchmark runs itself with this option.
     #[arg(long, hide = true)]
     serve_bare_hyper: bool,
-    /// Passed by cargo to every benchmark.
+    /// Ignored. Cargo passes this flag to every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
 }

@@ -1,9 +1,9 @@
 //! Computes the median of a few values and its distribution-free confidence interval.
 
-/// The median of a sample, with an interval between two of its order statistics.
+/// Median of a sample, with a confidence interval between two order statistics.
 pub struct Median {
     pub value: f64,
-    /// `None` if the sample has fewer than six values, because no pair of order statistics then reaches 95 %.
+    /// Confidence interval. `None` for fewer than six values, because no pair of order statistics then reaches 95 %.
     pub interval: Option<Interval>,
 }
 
@@ -11,14 +11,14 @@ pub struct Median {
 pub struct Interval {
     pub low: f64,
     pub high: f64,
-    /// Ranks of `low` and `high` in the sorted sample, from 1.
+    /// Ranks of `low` and `high` in the sorted sample, counted from 1.
     pub ranks: (usize, usize),
-    /// The probability that the interval covers the median of the distribution. It depends only on the size of the sample.
+    /// Probability that the interval covers the median of the distribution. The probability depends only on the sample size.
     pub coverage: f64,
 }
 
 impl Median {
-    /// Computes the median of a sample that is not empty.
+    /// Computes the median of a non-empty sample.
     pub fn of(sample: &[f64]) -> Median {
         let mut sorted = sample.to_vec();
         sorted.sort_by(f64::total_cmp);
@@ -32,10 +32,11 @@ impl Median {
     }
 }
 
-/// Returns the largest lower rank whose interval covers the median with 95 % or more, and the coverage of that interval.
+/// Returns the largest lower rank whose interval covers the median with a probability of 95 % or more, and that probability.
 ///
-/// Each value is below the median with probability ½, so the number of values below the median is binomial. The interval
-/// between ranks `r` and `n + 1 - r` misses the median if fewer than `r` values are on one side: `2 · P(B(n, ½) < r)`.
+/// Each value is below the median with probability ½, so the number of values below the median has a binomial distribution.
+/// The interval between ranks `r` and `n + 1 - r` misses the median if fewer than `r` values are on one side, which has the
+/// probability `2 · P(B(n, ½) < r)`.
 fn rank(count: usize) -> Option<(usize, f64)> {
     let mut probability = 0.5_f64.powi(count as i32);
     let mut below = 0.0;

@@ -1,4 +1,4 @@
-//! The server processes that are compared: bare hyper and `hookhold run`.
+//! The server processes of the comparison: bare hyper and `hookhold run`.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
@@ -17,12 +17,13 @@ use serde_json::{Value, json};
 use crate::gateway::{Result, Server, free};
 use crate::load::BODY_BYTES;
 
-/// Server to measure.
+/// The kind of server to measure.
 #[derive(Clone, Debug)]
 pub enum ServerKind {
-    /// Reads the whole body and answers 200. Stores nothing.
+    /// A hyper server that reads the whole body, answers with 200 and stores nothing.
     BareHyper,
-    /// `hookhold run` of this binary. Verifies the signature, deduplicates, appends with fdatasync, and answers 200.
+    /// The `hookhold run` command of the binary at this path. The server verifies the signature, deduplicates, appends with
+    /// fdatasync and answers with 200.
     Hookhold(PathBuf),
 }
 
@@ -38,9 +39,9 @@ impl ServerKind {
 /// State of the journal at the start of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum JournalState {
-    /// An empty directory. Every segment takes new blocks from the file system.
+    /// An empty journal. The file system allocates new blocks for every segment.
     New,
-    /// A journal that has reached `max_size`. Every segment is written over an older one.
+    /// A journal that has reached `max_size`. Every new segment recycles the file of a deleted segment.
     Recycled,
 }
 
@@ -52,7 +53,8 @@ impl JournalState {
         }
     }
 
-    /// Returns the number of deliveries that bring an empty journal into this state: one and a half times `max_size`.
+    /// Returns the number of deliveries that bring an empty journal into this state. For a recycled journal, the bodies have
+    /// one and a half times `max_size` in total.
     pub fn fill_deliveries(self) -> u64 {
         match self {
             JournalState::New => 0,
@@ -68,7 +70,7 @@ impl JournalState {
     }
 }
 
-/// A server process that accepts connections. It is killed when dropped.
+/// A server process that accepts connections. Dropping the value kills the process.
 pub struct RunningServer {
     pub address: SocketAddr,
     process: Server,
@@ -77,7 +79,7 @@ pub struct RunningServer {
 }
 
 impl RunningServer {
-    /// Starts a server. hookhold gets an empty journal in a new directory below `dir`.
+    /// Starts a server. A hookhold server has an empty journal in a new directory inside `dir`.
     pub fn start(kind: &ServerKind, journal: JournalState, dir: &Path) -> Result<RunningServer> {
         match kind {
             ServerKind::BareHyper => RunningServer::bare_hyper(),
@@ -103,7 +105,7 @@ impl RunningServer {
         Ok(RunningServer { address, process, admin: Some(admin), dir: Some(dir) })
     }
 
-    /// Adds the server's log to an error of its senders.
+    /// Adds the log of a hookhold server to an error of its senders.
     pub fn explain(&self, error: Failure) -> Failure {
         match &self.dir {
             Some(dir) => with_log(error, dir.path()),
@@ -111,12 +113,13 @@ impl RunningServer {
         }
     }
 
-    /// True for hookhold, false for bare hyper.
+    /// Returns true for hookhold and false for bare hyper.
     pub fn has_journal(&self) -> bool {
         self.admin.is_some()
     }
 
-    /// Returns user and system time so far, from fields 14 and 15 of proc(5)'s `stat`, in ticks of 10 ms.
+    /// Returns the user and system time of the process in seconds, from fields 14 and 15 of `/proc/PID/stat`, whose unit is
+    /// 10 ms.
     pub fn cpu_seconds(&self) -> Result<f64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.0.id()))?;
         let fields = stat.rsplit(") ").next().ok_or("no fields")?;
@@ -124,7 +127,7 @@ impl RunningServer {
         Ok(ticks as f64 / 100.0)
     }
 
-    /// Returns the mean size and mean sync time of the journal's commits, from `/metrics`. `None` for bare hyper.
+    /// Reads `/metrics` and returns the mean size and the mean sync time of the journal's commits. `None` for bare hyper.
     pub fn commits(&self) -> Result<Option<Commits>> {
         let Some(admin) = self.admin else { return Ok(None) };
         let mut stream = std::net::TcpStream::connect(admin)?;
@@ -146,7 +149,7 @@ fn with_log(error: Failure, dir: &Path) -> Failure {
     format!("{error}; the log of hookhold:\n{log}").into()
 }
 
-/// Mean values over all commits of a process.
+/// Mean values over all commits of a server process.
 pub struct Commits {
     pub events: f64,
     pub sync_us: f64,
@@ -158,7 +161,8 @@ impl Commits {
     }
 }
 
-/// Writes a configuration that every hookhold binary since commit d3a7dd8 reads, because its keys have not been renamed since.
+/// Writes a configuration with keys that have not been renamed since commit d3a7dd8, so every later hookhold binary can read
+/// the configuration.
 pub fn write_configuration(dir: &Path, address: SocketAddr, admin: SocketAddr, journal: JournalState) -> Result<PathBuf> {
     let (file, secret) = (dir.join("hookhold.toml"), dir.join("secret"));
     std::fs::write(&secret, "whsec_benchmark")?;
@@ -173,7 +177,7 @@ pub fn write_configuration(dir: &Path, address: SocketAddr, admin: SocketAddr, j
     Ok(file)
 }
 
-/// Runs the bare hyper server on a free port, which it prints.
+/// Runs the bare hyper server on a free port and prints its address.
 pub fn serve_bare_hyper() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -194,7 +198,7 @@ pub fn serve_bare_hyper() -> Result<()> {
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const LOG: &str = "hookhold.log";
-/// `max_size` of a new journal: more than a round can write, and hookhold's default.
+/// `max_size` of a new journal: hookhold's default, which is more than a round can write.
 const NEW_BYTES: u64 = 20 << 30;
-/// `max_size` of a recycled journal: three segments of the default size that are written over, and one spare.
+/// `max_size` of a recycled journal: three recycled segments of the default size, and one spare.
 const RECYCLED_BYTES: u64 = 256 << 20;

@@ -1,5 +1,6 @@
-//! Attacks on a public endpoint. The clients hold connections open with one byte a second, hold memory with bodies that never
-//! end, or send forged deliveries as fast as the server answers. Each client reconnects when its connection is closed.
+//! Attacks on a public endpoint. The clients occupy connections by sending one byte per second, occupy memory with bodies
+//! that never end, or send forged deliveries as fast as the server responds. A client reconnects after the server closes its
+//! connection.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
@@ -16,7 +17,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
 
-/// Attacking clients, which run on their own thread. Dropping the value stops them.
+/// Attacking clients on a thread of their own. Dropping the value stops the clients.
 pub struct Attack {
     runtime: Runtime,
     shared: Arc<Shared>,
@@ -29,24 +30,24 @@ struct Shared {
 }
 
 impl Attack {
-    /// Returns an attack on this address, without clients yet.
+    /// Creates an attack on this address, without any clients.
     pub fn new(target: SocketAddr) -> Attack {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let shared = Shared { target, opened: AtomicU64::new(0), statuses: Mutex::new(BTreeMap::new()) };
         Attack { runtime: runtime.expect("a runtime can be built"), shared: Arc::new(shared) }
     }
 
-    /// Opens connections that send a request at one byte a second.
+    /// Opens connections that send a request at one byte per second.
     pub fn trickle(&self, from: Ipv4Addr, connections: usize, request: &[u8]) {
         self.spawn(from, connections, request, 0);
     }
 
-    /// Opens connections that send the first `held` bytes at once and the rest at one byte a second.
+    /// Opens connections that send the first `held` bytes at once and all further bytes at one byte per second.
     pub fn hoard(&self, from: Ipv4Addr, connections: usize, request: &[u8], held: usize) {
         self.spawn(from, connections, request, held);
     }
 
-    /// Opens connections that send a request again as soon as it is answered.
+    /// Opens connections that send the same request again after each response.
     pub fn forge(&self, from: Ipv4Addr, connections: usize, request: &[u8]) {
         let request = Bytes::copy_from_slice(request);
         for _ in 0..connections {
@@ -62,7 +63,7 @@ impl Attack {
         }
     }
 
-    /// Returns the number of connections opened so far, reconnects included.
+    /// Returns the number of connections opened so far, including reconnects.
     pub fn opened(&self) -> u64 {
         self.shared.opened.load(SeqCst)
     }
@@ -101,7 +102,8 @@ impl Shared {
     }
 }
 
-/// Sends the first `held` bytes at once and the rest at one byte a second. Stops at the first response, which is a rejection.
+/// Sends the first `held` bytes at once and all further bytes at one byte per second. Stops when a response arrives, because
+/// the response is a rejection.
 async fn trickle(stream: &mut TcpStream, request: &[u8], held: usize) -> io::Result<()> {
     let (at_once, rest) = request.split_at(held);
     stream.write_all(at_once).await?;
@@ -114,7 +116,7 @@ async fn trickle(stream: &mut TcpStream, request: &[u8], held: usize) -> io::Res
     Ok(())
 }
 
-/// Sends a request and returns the status of its response. Reads only the head, because rejections have no body.
+/// Sends a request and returns the status of the response. Reads only the response head, because a rejection has no body.
 async fn exchange(stream: &mut TcpStream, request: &[u8]) -> io::Result<u16> {
     stream.write_all(request).await?;
     let (mut answer, mut length) = ([0; 512], 0);
@@ -128,10 +130,10 @@ async fn exchange(stream: &mut TcpStream, request: &[u8]) -> io::Result<u16> {
     status.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// Delay before a trickling or hoarding client reconnects, because such clients hold resources and cause little load.
+/// Delay before a trickling or hoarding client reconnects. Such a client should occupy resources without causing load.
 const RECONNECT_DELAY: Duration = Duration::from_millis(100);
 
-/// Raises the soft limit of open files, which is usually too low for a thousand connections.
+/// Raises the soft open-file limit to the hard limit, because the default is usually too low for 1,000 connections.
 pub fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);

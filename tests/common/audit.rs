@@ -1,5 +1,5 @@
-//! Compares the deliveries that were answered 2xx with the journal and with Kafka. The functions are pure, so a test can check
-//! them with planted violations.
+//! Checks that every accepted delivery (2xx) is in the journal and in Kafka. The functions are pure, so a test can pass
+//! planted violations to the functions.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::load::body;
 
-/// An event found as a frame of the journal or as a record in Kafka.
+/// An event that a test read from a frame of the journal or from a record in Kafka.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundEvent {
     /// Log id, 16 hexadecimal digits.
@@ -25,8 +25,9 @@ impl FoundEvent {
     }
 }
 
-/// Returns a description of every broken promise. `accepted` holds the ids that were answered 2xx, `frames` the whole journal, and
-/// `records` the whole topic, or `None` to check only the journal.
+/// Returns a description of every broken guarantee. `accepted` contains the ids of all accepted deliveries (2xx), and
+/// `frames` contains all events of the topic in the journal. `records` contains all records of the topic. `None` limits the
+/// check to the journal.
 pub fn violations(accepted: &BTreeSet<String>, frames: &[FoundEvent], records: Option<&[FoundEvent]>) -> Vec<String> {
     let mut violations = Vec::new();
     let mut stored: BTreeMap<&str, Vec<&FoundEvent>> = BTreeMap::new();
@@ -49,8 +50,8 @@ pub fn violations(accepted: &BTreeSet<String>, frames: &[FoundEvent], records: O
     violations
 }
 
-/// Reports every frame that is missing in Kafka, and every record that is not byte for byte the frame with the same log and
-/// sequence.
+/// Reports every frame without a record in Kafka, and every record whose log, id or body differs from the frame with the
+/// same sequence.
 fn check_records(frames: &[FoundEvent], records: &[FoundEvent], violations: &mut Vec<String>) {
     let by_seq: BTreeMap<u64, &FoundEvent> = frames.iter().map(|frame| (frame.seq, frame)).collect();
     let forwarded: BTreeSet<u64> = records.iter().map(|record| record.seq).collect();

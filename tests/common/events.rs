@@ -1,4 +1,5 @@
-//! Verified events for tests of the journal. Each event passes through the verifier, because only the verifier constructs events.
+//! Verified events for tests of the journal. The verifier constructs each event, because a test cannot construct an event
+//! directly.
 
 #![allow(dead_code, reason = "each test file uses its own part of it")]
 
@@ -35,7 +36,7 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// Signs and verifies a delivery and returns its event.
+    /// Signs a delivery, verifies the delivery and returns its event.
     pub fn event(&self) -> Event {
         let source = &sources()[self.topic];
         let now = UnixMillis(self.received_at);
@@ -59,16 +60,16 @@ impl Sample {
     }
 }
 
-/// A clock that only the test moves.
+/// A clock that only the test advances.
 pub struct ManualClock(AtomicU64);
 
 impl ManualClock {
-    /// Creates a clock that shows this time, Unix milliseconds.
+    /// Creates a clock that is set to this time in Unix milliseconds.
     pub fn at(now: u64) -> ManualClock {
         ManualClock(AtomicU64::new(now))
     }
 
-    /// Moves the clock forward.
+    /// Advances the clock by this number of milliseconds.
     pub fn advance(&self, millis: u64) {
         self.0.fetch_add(millis, Ordering::SeqCst);
     }

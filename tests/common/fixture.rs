@@ -1,5 +1,5 @@
-//! A fixture for tests that run the real binary under load: a home whose sources all use Stripe's recipe, and checks of its
-//! journal, its topics and its admin pages from outside the process.
+//! A fixture for tests that run the real binary under load. The fixture creates a home whose sources all use Stripe's
+//! recipe, and checks the home's journal, topics and admin pages from outside the process.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
@@ -22,12 +22,13 @@ use crate::process::{Home, Line, Process, wait_until};
 /// Name and topic of a source.
 pub type SourceTopic = (&'static str, &'static str);
 
-/// Creates a home with these sources. Without brokers, the gateway does not forward.
+/// Creates a home with these sources. The gateway forwards events only if `brokers` is given.
 pub fn home(sources: &[SourceTopic], brokers: Option<&str>) -> Home {
     Home::new(&[("secret", "whsec_dGhpcyBpcyBhIHRlc3Qgc2VjcmV0")], &config(sources, brokers))
 }
 
-/// Returns the configuration of a home with these sources. Small segments make the journal use many of them.
+/// Returns the configuration of a home with these sources. The configured segments are small, so the journal has many
+/// segments.
 pub fn config(sources: &[SourceTopic], brokers: Option<&str>) -> String {
     let mut text = "server.drain_delay = \"0s\"\njournal.segment_size = \"8 MiB\"\n".to_owned();
     text += &brokers.map(|brokers| format!("[kafka]\nbootstrap.servers = {brokers:?}\n")).unwrap_or_default();
@@ -37,7 +38,7 @@ pub fn config(sources: &[SourceTopic], brokers: Option<&str>) -> String {
     text
 }
 
-/// Returns the parameters of a load on one of the sources, with the seed of this test run.
+/// Returns the parameters of a load on one source, with the seed of this test run.
 pub fn order(home: &Home, source: &str) -> Order {
     Order {
         address: home.hooks,
@@ -49,7 +50,7 @@ pub fn order(home: &Home, source: &str) -> Order {
     }
 }
 
-/// Returns a source as the gateway compiles it.
+/// Compiles a source from the home's configuration, as the gateway does.
 pub fn source(home: &Home, name: &str) -> Arc<Source> {
     let file = home.journal().with_file_name("hookhold.toml");
     let text = std::fs::read_to_string(&file).expect("a home has a configuration");
@@ -58,7 +59,8 @@ pub fn source(home: &Home, name: &str) -> Arc<Source> {
     config.sources.into_iter().find(|source| *source.name == *name).expect("the source is configured")
 }
 
-/// Returns the seed of this test run: `HOOKHOLD_TEST_SEED`, or a random number. Prints it, so a failed test shows it.
+/// Returns the seed of this test run: `HOOKHOLD_TEST_SEED`, or a random number if the variable is not set. Prints the seed,
+/// so that the output of a failed test contains it.
 pub fn seed() -> u64 {
     static SEED: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
     *SEED.get_or_init(|| {
@@ -69,13 +71,13 @@ pub fn seed() -> u64 {
     })
 }
 
-/// Opens the journal as another process does.
+/// Opens the home's journal read-only, in a process other than the gateway's.
 pub fn journal(home: &Home) -> ReadOnlyJournal {
     let disk = LocalDisk::existing(&home.journal()).expect("the journal exists");
     ReadOnlyJournal::open(Arc::new(disk)).expect("the journal can be read")
 }
 
-/// Returns every event of a topic in the journal.
+/// Returns every event of this topic in the journal.
 pub fn frames(home: &Home, topic: &str) -> Vec<FoundEvent> {
     let mut journal = journal(home);
     let stored = std::iter::from_fn(|| journal.next().expect("the journal can be read"));
@@ -104,8 +106,8 @@ pub fn found(records: &[Record]) -> Vec<FoundEvent> {
     found.collect()
 }
 
-/// Compares the ledger with the journal and the topic, and panics if a promise is broken. The gateway must be idle. Returns the
-/// number of duplicate records in the topic.
+/// Compares the ledger with the journal and the topic, and panics if a guarantee is broken. The gateway must be idle.
+/// Returns the number of duplicate records in the topic.
 pub fn audit(home: &Home, ledger: &Ledger, kafka: &Kafka, topic: &str) -> usize {
     let (frames, records) = (frames(home, topic), found(&kafka.records(topic)));
     let accepted: BTreeSet<String> = ledger.accepted().collect();
@@ -116,14 +118,14 @@ pub fn audit(home: &Home, ledger: &Ledger, kafka: &Kafka, topic: &str) -> usize 
     records.len() - frames.len()
 }
 
-/// Requests a page of the admin listener; returns its status and body.
+/// Requests a page from the admin listener and returns the status and the body of the response.
 pub fn page(home: &Home, path: &str) -> (u16, String) {
     let mut line = Line::open(home.admin);
     let answer = line.ask(format!("GET {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").as_bytes());
     (answer.status, String::from_utf8(answer.body).expect("the admin pages are text"))
 }
 
-/// Returns Kafka's part of `/readyz`. Asserts that the gateway is ready, because Kafka must never make it unready.
+/// Returns the `kafka` object of `/readyz`. Asserts that the gateway is ready, because Kafka must not affect readiness.
 pub fn kafka_health(home: &Home) -> serde_json::Value {
     let (status, page) = page(home, "/readyz");
     assert_eq!(status, 200, "{page}");
@@ -138,8 +140,8 @@ pub fn wait_until_some_are_forwarded(process: &Process, topic: &str) {
     wait_until("an event is forwarded", || process.metric(&acked).is_some_and(|acked| acked > 0.0));
 }
 
-/// Waits until Kafka has acknowledged every event of a topic. Panics after [`TIMEOUT`] without progress, which is longer than the
-/// longest pause of a blocked topic.
+/// Waits until Kafka has acknowledged every event of a topic. Panics after [`TIMEOUT`] without progress. This limit is
+/// longer than the longest pause of a blocked topic.
 pub fn wait_until_forwarded(process: &Process, topic: &str) {
     let lag = || process.metric(&format!("hookhold_forward_lag_events{{topic=\"{topic}\"}}"));
     let mut left = (lag(), Instant::now());
@@ -159,5 +161,5 @@ pub fn stop(process: Process) {
     assert_eq!(process.wait().code(), Some(0));
 }
 
-/// Limit on waiting without progress. It only ends a stuck test; no assertion depends on it.
+/// Maximum time without progress. The limit only ends a stuck test, and no assertion depends on it.
 const TIMEOUT: Duration = Duration::from_secs(120);

@@ -1,4 +1,4 @@
-//! An HTTP/2 client, built from hyper and rustls, that sends each body in the pieces that a test chooses.
+//! An HTTP/2 client, built with hyper and rustls. A test chooses the pieces in which the client sends a body.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
@@ -30,15 +30,15 @@ pub struct Client {
     connection: JoinHandle<hyper::Result<()>>,
 }
 
-/// A request whose head has been sent.
+/// A request whose head the client has sent.
 pub struct PendingRequest {
-    /// Sends the pieces of the body.
+    /// Channel for the pieces of the body.
     pub body: Sender<Bytes>,
     response: JoinHandle<hyper::Result<Response<Incoming>>>,
 }
 
 impl Client {
-    /// Connects and trusts only this certificate.
+    /// Connects over TLS and trusts only the certificate of `pair`.
     pub async fn connect(address: SocketAddr, pair: &Pair) -> Client {
         let mut roots = RootCertStore::empty();
         let pem = fs::read(pair.cert()).expect("the test wrote it");
@@ -60,7 +60,7 @@ impl Client {
         self.post("/hooks/github", &delivery.headers(), delivery.body.len()).await
     }
 
-    /// Sends the head of a request with a body of `length` bytes.
+    /// Sends the head of a POST request that announces a body of `length` bytes.
     pub async fn post(&mut self, path: &str, headers: &[(String, String)], length: usize) -> PendingRequest {
         let mut request = Request::post(format!("https://{HOST}{path}")).header("content-length", length);
         for (name, value) in headers {
@@ -72,7 +72,7 @@ impl Client {
         PendingRequest { body, response: tokio::spawn(response) }
     }
 
-    /// Sends a whole delivery and returns the status of its response.
+    /// Sends a complete delivery and returns the status of the response.
     pub async fn deliver(&mut self, delivery: &Delivery) -> StatusCode {
         let mut request = self.start(delivery).await;
         request.send(&delivery.body).await;
@@ -87,7 +87,7 @@ impl Client {
 }
 
 impl PendingRequest {
-    /// Sends a piece of the body.
+    /// Sends one piece of the body.
     pub async fn send(&mut self, piece: &str) {
         self.body.send_data(Bytes::copy_from_slice(piece.as_bytes())).await.expect("the stream is open");
     }
@@ -98,7 +98,7 @@ impl PendingRequest {
     }
 }
 
-/// A TCP relay that can hold back the server's bytes, as if they were still on their way to the client.
+/// A TCP relay between a client and the server. Like a slow network, the relay can hold back the server's bytes.
 pub struct PausableRelay {
     /// Address to which the client connects.
     pub address: SocketAddr,
@@ -107,7 +107,7 @@ pub struct PausableRelay {
 }
 
 impl PausableRelay {
-    /// Relays one connection to the server.
+    /// Starts a relay that forwards one connection to this server.
     pub async fn to(server: SocketAddr) -> PausableRelay {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound above");
@@ -132,17 +132,17 @@ impl PausableRelay {
         relay
     }
 
-    /// Holds back the server's bytes from now on.
+    /// Stops forwarding the server's bytes to the client.
     pub fn hold(&self) {
         self.held.send_replace(true);
     }
 
-    /// Waits until bytes are held back, or the server has closed the connection.
+    /// Waits until the relay holds back bytes, or the server has closed the connection.
     pub async fn has_held_back(&self) {
         self.holds_bytes.notified().await;
     }
 
-    /// Forwards the bytes that were held back, and all later ones.
+    /// Forwards the bytes that the relay has held back, and all later bytes.
     pub fn release(&self) {
         self.held.send_replace(false);
     }

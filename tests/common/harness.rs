@@ -1,5 +1,5 @@
-//! The harness of every test that runs a gateway inside its own process: a [`Service`] on the disk and the clock that the test
-//! passes in. Each suite adds its own methods to the harness, next to its tests.
+//! The harness of every test that runs a gateway inside the test process. The harness opens a [`Service`] with the disk and
+//! the clock that the test passes in. Each suite extends the harness with its own methods.
 
 #![allow(dead_code, reason = "each suite uses a part of this")]
 
@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 
 use crate::disk::SimDisk;
 
-/// A gateway whose listeners are closed until [`Harness::serve`]. Dropping the harness closes the journal.
+/// A gateway in the test process. [`Harness::serve`] opens the listeners. Dropping the harness closes the journal.
 pub struct Harness {
     pub service: Service,
     pub gateway: Arc<Gateway>,
@@ -41,7 +41,7 @@ struct Serving {
     task: JoinHandle<Result<(), ServeError>>,
 }
 
-/// The system clock, or a clock that only the test moves. Clones share their time.
+/// The system clock, or a clock that only the test advances. Clones of a clock share the same time.
 #[derive(Clone)]
 pub enum TestClock {
     System,
@@ -49,7 +49,7 @@ pub enum TestClock {
 }
 
 impl Harness {
-    /// Opens a service with this configuration on this disk.
+    /// Opens a service with this configuration, disk and clock.
     pub fn build(config: Config, disk: SimDisk, clock: TestClock) -> Harness {
         let shutdown = Shutdown::new();
         let service = Service::open(config.clone(), disk.start(), Arc::new(clock.clone()), shutdown.clone());
@@ -58,19 +58,19 @@ impl Harness {
         Harness { service, gateway, journal, metrics, disk, clock, shutdown, config, serving: None }
     }
 
-    /// Stops the service cleanly and opens it again on the same disk.
+    /// Stops the service cleanly, then opens a new service on the same disk.
     pub fn restarted(self) -> Harness {
         self.service.stop().expect("the journal works");
         self.killed()
     }
 
-    /// Opens the service again on the same disk, as after `kill -9`.
+    /// Simulates `kill -9`, then opens a new service on the same disk.
     pub fn killed(self) -> Harness {
         self.disk.kill();
         self.started_again()
     }
 
-    /// Opens the service again on the same disk, as after a power cut.
+    /// Simulates a power cut, then opens a new service on the same disk.
     pub fn after_power_cut(self) -> Harness {
         self.disk.cut_power();
         self.started_again()
@@ -90,19 +90,19 @@ impl Harness {
         self.serving = Some(Serving { address, task: tokio::spawn(self.service.start(listeners)) });
     }
 
-    /// Returns the address for deliveries.
+    /// Returns the address of the listener for deliveries.
     pub fn address(&self) -> SocketAddr {
         self.serving.as_ref().expect("the harness serves").address
     }
 
-    /// Waits for the end of a shutdown, then stops the service.
+    /// Waits until the shutdown has ended, then stops the service.
     pub async fn ended(mut self) {
         let task = self.serving.take().expect("the harness serves").task;
         task.await.expect("serving does not panic").expect("the journal works");
         self.service.stop().expect("the journal works");
     }
 
-    /// Returns the configuration that the service was opened with.
+    /// Returns the configuration of the service.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -116,12 +116,12 @@ impl Drop for Harness {
 }
 
 impl TestClock {
-    /// Returns a stopped clock that shows this time.
+    /// Returns a stopped clock that is set to this time.
     pub fn stopped_at(time: UnixMillis) -> TestClock {
         TestClock::Stopped(Arc::new(AtomicU64::new(time.0)))
     }
 
-    /// Moves a stopped clock forward.
+    /// Advances a stopped clock by this time.
     pub fn advance(&self, time: Duration) {
         let TestClock::Stopped(now) = self else { panic!("the system clock cannot be moved") };
         now.fetch_add(time.as_millis() as u64, Ordering::Relaxed);
@@ -137,7 +137,7 @@ impl Clock for TestClock {
     }
 }
 
-/// Returns a configuration with these sources. All other settings are the defaults: no `[kafka]`, no TLS.
+/// Returns a configuration with these sources. All other settings have their defaults, so Kafka and TLS are off.
 pub fn config(sources: Vec<Source>) -> Config {
     Config {
         path: "hookhold.toml".into(),
@@ -151,7 +151,7 @@ pub fn config(sources: Vec<Source>) -> Config {
     }
 }
 
-/// Compiles a source with one secret, named `secret`; `entry` is the rest of its TOML.
+/// Compiles a source with one secret, whose name is `secret`. `entry` contains all other options as TOML.
 pub fn source(name: &str, secret: &str, entry: &str, defaults: &SourceDefaults) -> Source {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let file = directory.path().join("secret");

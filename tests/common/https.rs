@@ -1,5 +1,5 @@
-//! Certificates from the `openssl` command and deliveries sent by the `curl` command, so the client does not share hookhold's TLS
-//! library.
+//! Creates certificates with the `openssl` command and sends deliveries with the `curl` command, so the client and hookhold
+//! do not share a TLS library.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
@@ -18,10 +18,11 @@ pub const HOST: &str = "hooks.example.com";
 /// Secret of the source `github`.
 pub const SECRET: &str = "it is only for tests";
 
-/// Configuration of the source that receives a [`Delivery`]. The file `github` holds its secret, and its long deadline never applies.
+/// Configuration of the source that receives a [`Delivery`]. The file `github` contains the secret. The deadline is so long
+/// that no test reaches it.
 pub const SOURCE: &str = "[sources.github]\nprovider = \"github\"\nsecrets = [\"file:github\"]\nlimits.respond_within = \"5m\"\n";
 
-/// A self-signed certificate and its private key, as files.
+/// A self-signed certificate and its private key, in two files.
 pub struct Pair {
     dir: tempfile::TempDir,
 }
@@ -40,17 +41,17 @@ impl Pair {
         pair
     }
 
-    /// Returns the path of the certificate.
+    /// Returns the path of the certificate file.
     pub fn cert(&self) -> PathBuf {
         self.dir.path().join("cert.pem")
     }
 
-    /// Returns the path of the private key.
+    /// Returns the path of the private key file.
     pub fn key(&self) -> PathBuf {
         self.dir.path().join("key.pem")
     }
 
-    /// Replaces each file by a rename, as ACME clients do.
+    /// Replaces both files with copies of `cert` and `key`, each by a rename, as ACME clients do.
     pub fn replace_with(&self, cert: &Path, key: &Path) {
         for (from, to) in [(cert, self.cert()), (key, self.key())] {
             let new = self.dir.path().join("new");
@@ -59,12 +60,12 @@ impl Pair {
         }
     }
 
-    /// Returns both paths for a server in this process.
+    /// Returns the paths of both files, for a server in the test process.
     pub fn files(&self) -> CertificateFiles {
         CertificateFiles { cert: self.cert(), key: self.key() }
     }
 
-    /// Returns the configuration lines that serve this certificate.
+    /// Returns the configuration lines that enable TLS with this certificate.
     pub fn config(&self) -> String {
         format!("server.tls_cert = {:?}\nserver.tls_key = {:?}\n", self.cert(), self.key())
     }
@@ -86,19 +87,19 @@ fn fingerprint(pem: &[u8]) -> String {
     x509(pem, &["-fingerprint", "-sha256"])
 }
 
-/// Performs a handshake and returns the fingerprint of the server's certificate.
+/// Performs a TLS handshake and returns the fingerprint of the server's certificate.
 pub fn served_fingerprint(address: SocketAddr) -> String {
     fingerprint(&s_client(address, &[]).stdout)
 }
 
-/// Performs a handshake with `openssl s_client`, which then disconnects without sending data.
+/// Performs a TLS handshake with `openssl s_client`, which then disconnects without sending data.
 pub fn s_client(address: SocketAddr, args: &[&str]) -> Output {
     let mut openssl = Command::new("openssl");
     openssl.args(["s_client", "-connect", &address.to_string(), "-servername", HOST]).args(args);
     with_input(&mut openssl, b"")
 }
 
-/// A GitHub delivery signed by openssl.
+/// A GitHub delivery, signed by openssl.
 pub struct Delivery {
     pub id: String,
     pub body: String,
@@ -122,8 +123,8 @@ impl Delivery {
         ]
     }
 
-    /// Returns a `curl` command for this delivery without its body, over TLS if a certificate is given. `curl` prints the status
-    /// and the HTTP version on a line after the response.
+    /// Returns a `curl` command that sends this delivery without its body. The command uses TLS if `trust` is given, and
+    /// prints the status and the HTTP version on a line after the response.
     pub fn curl(&self, address: SocketAddr, trust: Option<&Pair>) -> Command {
         let mut curl = Command::new("curl");
         curl.args(["-sS", "--noproxy", "*", "--max-time", "60", "-X", "POST", "-w", "\n%{http_code} %{http_version}"]);
@@ -139,13 +140,13 @@ impl Delivery {
         curl
     }
 
-    /// Sends the delivery and returns status and HTTP version, such as `200 2`.
+    /// Sends the delivery and returns the status and the HTTP version, such as `200 2`.
     pub fn send(&self, address: SocketAddr, trust: Option<&Pair>, args: &[&str]) -> String {
         curl_status(&self.curl(address, trust).args(["--data-binary", &self.body]).args(args).output().expect("curl starts"))
     }
 }
 
-/// Returns the last line that `curl` printed.
+/// Asserts that `curl` succeeded, and returns the last line of its output.
 pub fn curl_status(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "curl: {} {text}", String::from_utf8_lossy(&output.stderr));

@@ -1,8 +1,8 @@
-//! A real Apache Kafka for tests: a broker on free loopback ports with its data under `target/`, which a second broker can join.
-//! A test can kill, stop and restart each broker on the same ports and data.
+//! A real Apache Kafka for tests: one or two brokers on free loopback ports, with their data in `target/`. A test can kill,
+//! stop and restart each broker on the same ports and data.
 //!
-//! A broker never outlives the test process, even if the test process is killed. A shell reads a pipe from the test; when the
-//! pipe closes, the shell kills the broker and removes its data.
+//! A broker never outlives the test process, even if the test process is killed. A shell process reads a pipe from the test
+//! process. When the pipe closes, the shell kills the broker and removes the broker's data.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
@@ -24,7 +24,7 @@ use rdkafka::message::{Headers, Message};
 use rdkafka::metadata::Metadata;
 use rdkafka::{Offset, TopicPartitionList};
 
-/// One record as a consumer reads it.
+/// A record as a consumer reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     pub partition: i32,
@@ -36,7 +36,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// Returns the text of a header; panics if it is absent or null.
+    /// Returns the text of a header. Panics if the header is absent or null.
     pub fn header(&self, name: &str) -> &str {
         let found = self.headers.iter().find(|(key, _)| key == name);
         let (_, value) = found.unwrap_or_else(|| panic!("no header {name} in {:?}", self.headers));
@@ -58,26 +58,27 @@ pub struct Kafka {
     running: Option<Child>,
 }
 
-/// Returns the broker that the tests of a file share, except tests that kill or stop a broker. The broker ends with the process.
+/// Returns the broker that the tests of a file share. A test that kills or stops a broker starts its own broker. The broker
+/// ends with the test process.
 pub fn shared() -> &'static Kafka {
     static SHARED: OnceLock<Kafka> = OnceLock::new();
     SHARED.get_or_init(Kafka::start)
 }
 
 impl Kafka {
-    /// Formats and starts a new broker and waits until it answers.
+    /// Formats and starts a new broker, and waits until the broker answers.
     pub fn start() -> Kafka {
         let mut kafka = Kafka::absent();
         kafka.restart();
         kafka
     }
 
-    /// Formats a broker on ports of its own without starting it.
+    /// Formats a new broker on its own ports, without starting it.
     pub fn absent() -> Kafka {
         Kafka::formatted(None)
     }
 
-    /// Starts a second broker, node 2, that uses the controller of this broker. Drop the second broker before this broker.
+    /// Starts a second broker, node 2, which uses the controller of this broker. Drop the second broker before this broker.
     pub fn join(&self) -> Kafka {
         let mut second = Kafka::formatted(Some(self.controller));
         second.restart();
@@ -102,22 +103,22 @@ impl Kafka {
         Kafka { home, port, controller, heap: if joins.is_some() { "-Xmx256m" } else { "-Xmx320m" }, running: None }
     }
 
-    /// Returns the value of `bootstrap.servers`.
+    /// Returns the value of `bootstrap.servers` for this broker.
     pub fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Kills the broker with SIGKILL and waits until it has exited.
+    /// Kills the broker with SIGKILL and waits until the process has exited.
     pub fn kill(&mut self) {
         self.end("kill");
     }
 
-    /// Stops the broker cleanly with SIGTERM and waits until it has exited.
+    /// Stops the broker cleanly with SIGTERM and waits until the process has exited.
     pub fn terminate(&mut self) {
         self.end("term");
     }
 
-    /// Starts the broker on its ports and data, and waits until it answers.
+    /// Starts the broker on its existing ports and data, and waits until the broker answers.
     pub fn restart(&mut self) {
         assert!(self.running.is_none(), "the broker is already running");
         let mut shell = Command::new("sh");
@@ -131,12 +132,12 @@ impl Kafka {
         self.wait_until_ready();
     }
 
-    /// Creates a topic and waits until it has a leader.
+    /// Creates a topic and waits until each partition has a leader.
     pub fn create_topic(&self, name: &str, partitions: i32, config: &[(&str, &str)]) {
         self.create(name, partitions, TopicReplication::Fixed(1), config);
     }
 
-    /// Creates a topic of one partition, led by the first of these nodes and replicated to the others.
+    /// Creates a topic with one partition. The first of these nodes is the leader, and the other nodes have replicas.
     pub fn create_topic_on(&self, nodes: &[i32], name: &str, config: &[(&str, &str)]) {
         self.create(name, 1, TopicReplication::Variable(&[nodes]), config);
     }
@@ -167,7 +168,8 @@ impl Kafka {
         assert!(results.iter().all(Result::is_ok), "{results:?}");
     }
 
-    /// Makes a topic read-only with an ACL for reading. A topic with ACLs allows only the operations that they list.
+    /// Makes a topic read-only by adding an ACL for reading. A topic with ACLs allows only the operations that its ACLs
+    /// list.
     pub fn forbid_writing(&self, topic: &str) {
         self.acl_command(&["--add", "--allow-principal", "User:ANONYMOUS", "--operation", "Read", "--topic", topic]);
         wait_until("the broker applies the ACL", || self.acl_command(&["--list", "--topic", topic]).contains("operation=READ"));
@@ -236,7 +238,7 @@ impl Drop for Kafka {
     }
 }
 
-/// Returns every record of a topic on any cluster, ordered by partition and offset.
+/// Returns every record of a topic in the cluster at `bootstrap`, ordered by partition and offset.
 pub fn records_at(bootstrap: &str, topic: &str) -> Vec<Record> {
     let consumer = consumer(bootstrap);
     let metadata = consumer.fetch_metadata(Some(topic), DEADLINE).expect("the broker answers");
@@ -262,7 +264,7 @@ pub fn records_at(bootstrap: &str, topic: &str) -> Vec<Record> {
     records
 }
 
-/// Waits for a condition; panics with its description if it is still false after [`DEADLINE`].
+/// Waits until the condition is true. Panics with the description if the condition is still false after [`DEADLINE`].
 pub fn wait_until(description: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !condition() {
@@ -314,7 +316,7 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
-/// Returns a command that runs Java with the broker's jars. Fetches the jars first if they are missing.
+/// Returns a command that runs Java with the broker's jars. Downloads missing jars first.
 fn java(home: &Path) -> Command {
     static LIB: OnceLock<PathBuf> = OnceLock::new();
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka");
@@ -341,8 +343,8 @@ fn broker(port: u16) -> String {
     format!("process.roles=broker\nnode.id=2\nlisteners=PLAINTEXT://127.0.0.1:{port}\n")
 }
 
-/// Returns settings that suit a small heap. Records never expire, because the deliveries of tests may be years old. Every
-/// operation is allowed, except on a topic for which a test adds ACLs.
+/// Returns broker settings for a small heap. Records never expire, because the deliveries of tests may be years old. The
+/// broker allows every operation, except on a topic for which a test adds ACLs.
 fn properties(home: &Path, port: u16, controller: u16) -> String {
     format!(
         "controller.quorum.voters=1@127.0.0.1:{controller}
@@ -378,8 +380,8 @@ broker.heartbeat.interval.ms=500
     )
 }
 
-/// Shell script that runs the broker in the background and reads one word. `kill` and `term` end the broker and leave its data;
-/// the end of the pipe ends the broker and removes its data.
+/// Shell script that runs the broker in the background and reads one word. After `kill` or `term`, the script ends the
+/// broker and leaves the data. After the end of the pipe, the script ends the broker and removes the data.
 const WATCHER: &str = r#"home=$1; shift
 "$@" >>"$home/log" 2>&1 </dev/null & broker=$!
 echo started; exec 2>/dev/null
@@ -388,6 +390,6 @@ case $word in term) kill -TERM "$broker" ;; *) kill -KILL "$broker" ;; esac
 wait "$broker"
 [ "$word" != gone ] || rm -rf "$home""#;
 const CLUSTER_ID: &str = "aG9va2hvbGQtdGVzdC1rYQ";
-/// Limit of each wait. It only ends a stuck test; no assertion depends on it.
+/// Maximum duration of each wait. The limit only ends a stuck test, and no assertion depends on it.
 const DEADLINE: Duration = Duration::from_secs(90);
 const SLICE: Duration = Duration::from_millis(500);

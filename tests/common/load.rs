@@ -1,6 +1,6 @@
-//! Load on a running gateway from many concurrent senders: deliveries with unique ids, signed as `hookhold send` does, and a share
-//! of duplicates. A sender that loses its connection opens a new one. The ledger records the responses to each delivery, so a test
-//! can compare them with the journal.
+//! Load on a running gateway from many concurrent senders. The senders sign deliveries as `hookhold send` does. Most
+//! deliveries have new ids, and a configured share are duplicates. A sender that loses its connection opens a new
+//! connection. The ledger records the responses to each delivery, so a test can compare the responses with the journal.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
@@ -26,9 +26,9 @@ pub struct Order {
     pub address: SocketAddr,
     pub source: Arc<Source>,
     pub connections: usize,
-    /// Percentage of deliveries that duplicate an earlier one, which may still be in progress.
+    /// Percentage of deliveries that are duplicates. The original delivery may still be in progress.
     pub duplicate_percent: u8,
-    /// Deliveries per second; `None` sends the next one as soon as a response arrives.
+    /// Deliveries per second. `None` means that each connection sends its next delivery as soon as a response arrives.
     pub rate: Option<u32>,
     pub seed: u64,
 }
@@ -43,7 +43,7 @@ pub struct Ledger {
     pub cut: u64,
 }
 
-/// Number of deliveries of one id, and number of 2xx responses to them.
+/// Number of deliveries with one id, and number of 2xx responses to these deliveries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeliveryCount {
     pub sent: u32,
@@ -51,38 +51,38 @@ pub struct DeliveryCount {
 }
 
 impl Ledger {
-    /// Returns an empty ledger; every id contains `name`.
+    /// Creates an empty ledger. Every id in the ledger contains `name`.
     pub fn new(name: &str) -> Ledger {
         Ledger { name: name.to_owned(), deliveries: Vec::new(), statuses: BTreeMap::new(), cut: 0 }
     }
 
-    /// Returns every id that was sent, with its counts.
+    /// Returns every id in the ledger with its counts.
     pub fn all(&self) -> impl Iterator<Item = (String, DeliveryCount)> {
         self.deliveries.iter().enumerate().map(|(number, count)| (self.id(number), *count))
     }
 
-    /// Returns the ids that were answered 2xx at least once.
+    /// Returns every id with at least one 2xx response.
     pub fn accepted(&self) -> impl Iterator<Item = String> {
         self.all().filter(|(_, count)| count.accepted > 0).map(|(id, _)| id)
     }
 
-    /// Returns the number of ids that fulfil a condition.
+    /// Returns the number of ids whose counts fulfil a condition.
     pub fn count(&self, condition: impl Fn(DeliveryCount) -> bool) -> usize {
         self.deliveries.iter().filter(|count| condition(**count)).count()
     }
 
-    /// Returns the index of every id that fulfils a condition.
+    /// Returns the ledger index of every id whose counts fulfil a condition.
     pub fn numbers(&self, condition: impl Fn(DeliveryCount) -> bool) -> Vec<usize> {
         let numbered = self.deliveries.iter().enumerate();
         numbered.filter(|(_, count)| condition(**count)).map(|(number, _)| number).collect()
     }
 
-    /// True if any request was cut or got a status other than 200.
+    /// Returns true if a connection ended before its response, or if a response had a status other than 200.
     pub fn has_failures(&self) -> bool {
         self.cut > 0 || self.statuses.keys().any(|status| *status != 200)
     }
 
-    /// Panics if any sender saw a failure.
+    /// Panics if no delivery succeeded or if a sender observed a failure.
     pub fn assert_no_sender_noticed(&self) {
         assert!(self.statuses.contains_key(&200), "no delivery was answered 200");
         assert!(!self.has_failures(), "statuses {:?}, connections lost {}", self.statuses, self.cut);
@@ -103,7 +103,7 @@ impl Ledger {
     }
 }
 
-/// Returns the body of every delivery with this id: 0.2 to 3 KiB, a pure function of the id.
+/// Returns the body of every delivery with this id. The body has 0.2 to 3 KiB and depends only on the id.
 pub fn body(id: &str) -> Bytes {
     let mut random = fastrand::Rng::with_seed(u64::from(crc32c::crc32c(id.as_bytes())));
     let (customer, size) = (random.u8(..), random.usize(100..3000));
@@ -112,7 +112,7 @@ pub fn body(id: &str) -> Bytes {
     format!(r#"{{"id":"{id}","type":"invoice.paid","created":1700000000,"data":{{"object":{object}}}}}"#).into()
 }
 
-/// A running load.
+/// A running load, which ends with [`Load::stop`].
 pub struct Load {
     shared: Arc<Shared>,
     thread: JoinHandle<()>,
@@ -120,9 +120,9 @@ pub struct Load {
 
 struct Shared {
     order: Order,
-    /// Indices of ledger entries to send instead of new ids.
+    /// Ledger indices of the deliveries to send. `None` means new deliveries and duplicates.
     numbers: Option<Vec<usize>>,
-    /// Source that signs the next delivery. Each delivery in progress holds the source that signed it.
+    /// Source that signs the next delivery. Each delivery in progress holds a reference to the source that signed it.
     source: Mutex<Arc<Source>>,
     ledger: Mutex<Ledger>,
     random: Mutex<fastrand::Rng>,
@@ -134,19 +134,20 @@ struct Shared {
 }
 
 impl Load {
-    /// Sends new deliveries until [`Load::stop`].
+    /// Starts a load of new deliveries and duplicates, which runs until [`Load::stop`].
     pub fn start(order: Order, ledger: Ledger) -> Load {
         Load::run(order, ledger, None)
     }
 
-    /// Sends each of these ledger entries once and waits for the responses.
+    /// Sends the delivery of each of these ledger indices once, waits for the responses and returns the ledger.
     pub fn send_again(order: Order, ledger: Ledger, numbers: Vec<usize>) -> Ledger {
         let load = Load::run(order, ledger, Some(numbers));
         load.wait_for(|load| load.thread.is_finished());
         load.stop()
     }
 
-    /// Signs every further delivery with another source. Waits until all deliveries that the previous source signed are answered.
+    /// Signs all later deliveries with another source. Waits for the responses to all deliveries that the previous source
+    /// signed.
     pub fn sign_with(&self, source: Arc<Source>) {
         let previous = std::mem::replace(&mut *self.shared.source.lock().expect("no sender panics"), source);
         self.wait_for(|load| Arc::strong_count(&previous) == 1 + usize::from(Arc::ptr_eq(&previous, &load.shared.order.source)));
@@ -167,17 +168,18 @@ impl Load {
         self.shared.in_flight.load(SeqCst)
     }
 
-    /// Waits until this number of requests has been written. At a rate of 500, 15,000 requests take half a minute.
+    /// Waits until the senders have written this number of requests. At a rate of 500 per second, 15,000 requests take half
+    /// a minute.
     pub fn wait_until_sent(&self, count: u64) {
         self.wait_for(|load| load.sent() >= count);
     }
 
-    /// Waits until this number of requests has been answered 2xx.
+    /// Waits until the senders have received this number of 2xx responses.
     pub fn wait_until_accepted(&self, count: u64) {
         self.wait_for(|load| load.accepted() >= count);
     }
 
-    /// Waits for the responses of all requests in progress and returns the ledger.
+    /// Stops the senders, waits for the responses to all requests in progress and returns the ledger.
     pub fn stop(self) -> Ledger {
         self.shared.stopping.store(true, SeqCst);
         self.wait_for(|load| load.thread.is_finished());
@@ -196,7 +198,7 @@ impl Load {
         Load { shared, thread: thread::spawn(move || senders.run()) }
     }
 
-    /// Waits for a condition; panics if nothing is sent or accepted for [`STALLED`].
+    /// Waits until the condition is true. Panics if the senders send nothing and receive no 2xx for [`STALLED`].
     fn wait_for(&self, condition: impl Fn(&Load) -> bool) {
         let mut seen = (self.sent(), self.accepted(), Instant::now());
         while !condition(self) {
@@ -239,7 +241,7 @@ impl Shared {
         }
     }
 
-    /// Connects to the gateway; returns `None` if the load is stopped first.
+    /// Connects to the gateway. Returns `None` if the load is stopped before a connection succeeds.
     async fn connect(&self) -> Option<BufStream<TcpStream>> {
         while !self.stopping.load(SeqCst) {
             if let Ok(stream) = TcpStream::connect(self.order.address).await {
@@ -263,7 +265,7 @@ impl Shared {
         }
     }
 
-    /// Sends one delivery and returns the connection if it is still usable.
+    /// Sends one delivery. Returns the connection, or `None` if the connection failed.
     async fn deliver(&self, mut connection: BufStream<TcpStream>, number: usize) -> Option<BufStream<TcpStream>> {
         let id = self.ledger().id(number);
         let source = self.source.lock().expect("no sender panics").clone();
@@ -291,7 +293,7 @@ impl Shared {
     }
 }
 
-/// Returns the delivery with this id, signed now.
+/// Returns a freshly signed delivery with this id, as HTTP/1.1 bytes.
 pub fn request(source: &Source, id: String) -> Vec<u8> {
     let body = body(&id);
     let options = SampleOptions { id, event_type: None, key: None, now: SystemClock.now(), tamper: None };
@@ -305,7 +307,7 @@ pub fn request(source: &Source, id: String) -> Vec<u8> {
     request
 }
 
-/// Sends one request and reads the whole response.
+/// Sends one request, reads the complete response and returns its status.
 async fn exchange(connection: &mut BufStream<TcpStream>, request: &[u8]) -> io::Result<u16> {
     connection.write_all(request).await?;
     connection.flush().await?;
@@ -329,9 +331,9 @@ async fn exchange(connection: &mut BufStream<TcpStream>, request: &[u8]) -> io::
     Ok(status)
 }
 
-/// Number of newest ids from which half of the duplicates are drawn.
+/// Number of newest ids from which the load draws half of the duplicates.
 const RECENT: usize = 100;
 /// Pause between two attempts to connect.
 const RETRY: Duration = Duration::from_millis(2);
-/// Limit on waiting without progress. It only ends a stuck test; no assertion depends on it.
+/// Maximum time without progress. The limit only ends a stuck test, and no assertion depends on it.
 const STALLED: Duration = Duration::from_secs(30);

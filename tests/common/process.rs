@@ -1,5 +1,6 @@
-//! Runs the real `hookhold run` in its own directory and on its own loopback ports, observes the process from outside and stops it
-//! with a signal. Includes a client that sends raw bytes, so a test chooses every byte of an HTTP/1.1 request.
+//! Runs the real `hookhold run` in its own directory and on its own loopback ports, observes the process from outside and
+//! stops the process with a signal. Includes an HTTP/1.1 client that sends raw bytes, so a test chooses every byte of a
+//! request.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
@@ -14,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A configuration with its journal and its ports. All starts of a home share them.
+/// A directory and two reserved ports, shared by several processes. The directory contains the configuration, the secrets
+/// and the journal.
 pub struct Home {
     /// Address for deliveries.
     pub hooks: SocketAddr,
@@ -26,9 +28,9 @@ pub struct Home {
 }
 
 impl Home {
-    /// Creates a home with these secrets, each a file name and its text, and this configuration. `server.listen`,
-    /// `admin.listen` and `journal.dir` are already set; `config` continues with dotted keys such as
-    /// `server.drain_delay = "0s"`, then with sections. A secret is referenced as `file:NAME`.
+    /// Creates a home with these secrets and this configuration. Each secret is a file name and the text of the file, and
+    /// the configuration refers to the secret as `file:NAME`. The home sets `server.listen`, `admin.listen` and
+    /// `journal.dir`. `config` contains dotted keys such as `server.drain_delay = "0s"`, followed by sections.
     pub fn new(secrets: &[(&str, &str)], config: &str) -> Home {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("target/ can be written to");
         for (name, text) in secrets {
@@ -40,24 +42,24 @@ impl Home {
         home
     }
 
-    /// Sets an environment variable for every verb.
+    /// Sets an environment variable for all later processes of this home.
     pub fn set(&mut self, name: &str, value: &str) {
         self.variables.insert(name.to_owned(), value.to_owned());
     }
 
-    /// Writes a file into the directory of the configuration, where every verb runs.
+    /// Writes a file into the home's directory, which is the working directory of every verb.
     pub fn put(&self, name: &str, bytes: &[u8]) {
         fs::write(self.dir.path().join(name), bytes).expect("target/ can be written to");
     }
 
-    /// Replaces the configuration file. The change takes effect at the next start or reload.
+    /// Replaces the configuration file. The change takes effect at the next startup or reload.
     pub fn configure(&self, config: &str) {
         let (hooks, admin, journal) = (self.hooks, self.admin, self.journal());
         let ours = format!("server.listen = \"{hooks}\"\nadmin.listen = \"{admin}\"\njournal.dir = {journal:?}\n");
         fs::write(self.dir.path().join("hookhold.toml"), ours + config).expect("target/ can be written to");
     }
 
-    /// Returns the directory of the journal.
+    /// Returns the path of the journal directory.
     pub fn journal(&self) -> PathBuf {
         self.dir.path().join("journal")
     }
@@ -72,24 +74,25 @@ impl Home {
         process
     }
 
-    /// Starts `hookhold run` without waiting until it is ready.
+    /// Starts `hookhold run` without waiting until the process is ready.
     pub fn launch(&self) -> Process<'_> {
         self.launch_with(&[])
     }
 
-    /// Starts `hookhold run` through the command `by`, which gets `hookhold run` as its last arguments and executes it.
+    /// Starts `hookhold run` through another command. `by` contains the command's name and its first arguments. The command
+    /// must execute its last arguments, `hookhold run`.
     pub fn launch_with(&self, by: &[&str]) -> Process<'_> {
         let log = File::options().create(true).append(true).open(self.dir.path().join("log")).expect("target/ can be written to");
         let child = self.command_with(by, &["run"]).stderr(log).spawn().expect("the binary has just been built");
         Process { home: self, child }
     }
 
-    /// Runs another verb with this configuration and waits for it.
+    /// Runs another verb with this configuration and returns its output.
     pub fn verb(&self, args: &[&str]) -> Output {
         self.command(args).output().expect("the binary has just been built")
     }
 
-    /// Returns the log of every `run` so far.
+    /// Returns the log of all `hookhold run` processes of this home.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
@@ -106,7 +109,7 @@ impl Home {
     }
 }
 
-/// A running gateway, killed with `kill -9` when dropped.
+/// A running gateway. Dropping the value kills the process with SIGKILL.
 pub struct Process<'a> {
     home: &'a Home,
     child: Child,
@@ -143,7 +146,7 @@ impl Process<'_> {
         status.expect("waited for")
     }
 
-    /// Returns the exit status; `None` while the process runs.
+    /// Returns the exit status, or `None` while the process runs.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child can be waited for")
     }
@@ -165,7 +168,8 @@ impl Process<'_> {
         String::from_utf8(answer.body).expect("metrics are text")
     }
 
-    /// Returns the value of one series, named as in `/metrics`: `name{label="value"}`, labels in alphabetical order.
+    /// Returns the value of one series in `/metrics`. `series` is the metric's name with its labels in alphabetical order,
+    /// such as `name{label="value"}`.
     pub fn metric(&self, series: &str) -> Option<f64> {
         let text = self.metrics();
         let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
@@ -192,17 +196,17 @@ impl Drop for Process<'_> {
     }
 }
 
-/// Parses the end of a series, such as `outcome="stored",source="stripe"} 7`.
+/// Parses the labels and the value of a series, such as `outcome="stored",source="stripe"} 7`.
 fn delivery_count(line: &str) -> ((String, String), u64) {
     let fields: Vec<&str> = line.split(['"', ' ']).collect();
     let [_, outcome, _, source, _, count] = fields[..] else { panic!("not two labels and a count: {line}") };
     ((source.to_owned(), outcome.to_owned()), count.parse().expect("a count is a number"))
 }
 
-/// A client connection on which the test chooses every byte.
+/// A client connection. The test chooses every byte that the client sends.
 pub struct Line(TcpStream);
 
-/// One response.
+/// A complete response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub status: u16,
@@ -212,12 +216,12 @@ pub struct Answer {
 }
 
 impl Line {
-    /// Connects; panics if the listener is closed.
+    /// Connects. Panics if the listener is closed.
     pub fn open(address: SocketAddr) -> Line {
         Line::try_open(address).unwrap_or_else(|| panic!("cannot connect to {address}"))
     }
 
-    /// Connects from this local address.
+    /// Connects from this local address. Panics if the connection fails.
     pub fn open_from(from: Ipv4Addr, to: SocketAddr) -> Line {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime can be built");
         let socket = runtime.block_on(async {
@@ -230,7 +234,7 @@ impl Line {
         Line::over(socket)
     }
 
-    /// Connects; returns `None` if the listener is closed.
+    /// Connects, or returns `None` if the listener is closed.
     pub fn try_open(address: SocketAddr) -> Option<Line> {
         Some(Line::over(TcpStream::connect(address).ok()?))
     }
@@ -241,8 +245,8 @@ impl Line {
         Line(stream)
     }
 
-    /// Writes bytes. Ignores errors, because a gateway that rejects a request early may close the connection while the test still
-    /// sends. The response can still be read.
+    /// Writes bytes and ignores errors. A gateway that rejects a request early may close the connection while the test still
+    /// sends, and the test can still read the response.
     pub fn send(&mut self, bytes: &[u8]) {
         let _ = self.0.write_all(bytes);
     }
@@ -276,7 +280,7 @@ impl Line {
         let _ = self.0.shutdown(std::net::Shutdown::Write);
     }
 
-    /// Reads until the gateway closes the connection.
+    /// Reads all bytes until the gateway closes the connection.
     pub fn rest(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         // A reset also ends the connection; bytes that arrived before it count.
@@ -285,7 +289,7 @@ impl Line {
     }
 }
 
-/// Builds a POST request.
+/// Builds a POST request as HTTP/1.1 bytes.
 pub fn post(path: &str, headers: &[(String, String)], body: &[u8]) -> Vec<u8> {
     let fields: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let mut request =
@@ -296,7 +300,7 @@ pub fn post(path: &str, headers: &[(String, String)], body: &[u8]) -> Vec<u8> {
     request
 }
 
-/// Waits for a condition; panics with its description after [`TIMEOUT`].
+/// Waits until the condition is true. Panics with the description `what` after [`TIMEOUT`].
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + TIMEOUT;
     while !condition() {
@@ -305,14 +309,15 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Returns a command for a tool such as `promtool`: the copy that `tests/run` unpacks, or the installed tool.
+/// Returns a command for a tool such as `promtool`. Prefers the copy that `tests/run` unpacks to an installed tool.
 pub fn tool(name: &str) -> Command {
     let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin").join(name);
     Command::new(if unpacked.exists() { unpacked } else { name.into() })
 }
 
-/// Reserves a free TCP port: holds the UDP port of the same number, so no other test takes the TCP port. The port is outside the
-/// kernel's range for outgoing connections; otherwise the kernel could assign it to a sender while the gateway is down.
+/// Reserves a free TCP port by binding the UDP port with the same number, so no other test uses the TCP port. The port is
+/// outside the kernel's range for outgoing connections. Otherwise, the kernel could assign the port to a sender while the
+/// gateway is down.
 pub fn reserve() -> (SocketAddr, UdpSocket) {
     loop {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, fastrand::u16(10_000..32_000)));
@@ -322,5 +327,5 @@ pub fn reserve() -> (SocketAddr, UdpSocket) {
     }
 }
 
-/// Limit of each wait. It only ends a stuck test; no assertion depends on it.
+/// Maximum duration of each wait. The limit only ends a stuck test, and no assertion depends on it.
 pub const TIMEOUT: Duration = Duration::from_secs(60);

@@ -1,6 +1,6 @@
-//! Deliveries signed by the providers' own SDKs, through one child process `node tests/sdk/sign.mjs`, and MACs from the `openssl`
-//! command for sources that have no SDK. No code here computes a signature, so the tests never check our verifier with our own
-//! code.
+//! Signs deliveries with the providers' own SDKs, which run in a child process (`node tests/sdk/sign.mjs`). For sources
+//! without an SDK, the `openssl` command computes the MAC. No code in this file computes a signature, so the tests do not
+//! check hookhold's verifier with hookhold's own code.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
@@ -23,21 +23,22 @@ pub struct Sample<'a> {
     pub id: &'a str,
     /// Time of the signature, Unix seconds.
     pub timestamp: u64,
-    /// Body; any bytes.
+    /// Body of any bytes.
     pub body: &'a [u8],
 }
 
-/// The signed headers of a delivery, and their signer.
+/// The signed headers of a delivery, and the name of the signer.
 #[derive(Deserialize)]
 pub struct Signed {
-    /// Package and version, or `openssl` for a body that the SDK cannot sign: a body that is not UTF-8, or an empty one for GitHub
-    /// and Shopify. The SDKs of Slack and Shopify can only verify, so they check a signature from openssl.
+    /// Package and version of the SDK, or `openssl` if the SDK cannot sign the body. No SDK can sign a body that is not
+    /// UTF-8, and the SDKs of GitHub and Shopify cannot sign an empty body. The SDKs of Slack and Shopify can only verify,
+    /// so they verify a signature that openssl has computed.
     pub by: String,
-    /// Names and values, in the order in which the provider sends them.
+    /// Header names and values, in the order in which the provider sends them.
     pub headers: Vec<(String, String)>,
 }
 
-/// The signing child process. Dropping the value ends the process.
+/// The child process that signs. Dropping the value ends the process.
 pub struct Sdk {
     child: Child,
     requests: Option<ChildStdin>,
@@ -45,7 +46,8 @@ pub struct Sdk {
 }
 
 impl Sdk {
-    /// Starts `node` (or `$HOOKHOLD_NODE`). Panics with the remedy if the packages are not installed.
+    /// Starts the command in `HOOKHOLD_NODE`, or `node` if the variable is not set. If the packages are not installed,
+    /// panics with the command that installs them.
     pub fn start() -> Sdk {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk");
         assert!(dir.join("node_modules/stripe").is_dir(), "no SDKs in tests/sdk: run tests/run, or `npm ci` in tests/sdk");
@@ -66,7 +68,7 @@ impl Sdk {
         self.sign_for_url(sample, "")
     }
 
-    /// Signs `sample` and the URL, for a provider that signs the URL it calls.
+    /// Signs `sample` and `url`, for a provider that signs the URL to which it sends a delivery.
     pub fn sign_for_url(&mut self, sample: Sample<'_>, url: &str) -> Signed {
         #[derive(Serialize)]
         struct Request<'a> {
@@ -105,7 +107,7 @@ impl Drop for Sdk {
     }
 }
 
-/// Computes the HMAC of `content` with the `openssl` command; `digest` is one of its digest names, such as `sha256`.
+/// Computes the HMAC of `content` with the `openssl` command. `digest` is openssl's name of a digest, such as `sha256`.
 pub fn openssl_hmac(digest: &str, key: &[u8], content: &[u8]) -> Vec<u8> {
     let mut child = Command::new("openssl")
         .args([

@@ -1,4 +1,4 @@
-//! The forward suite's part of the harness: a journal with a forwarder, and a shop whose deliveries fill the journal.
+//! The forward suite's extension of the harness: a journal with a forwarder, and a shop that sends deliveries.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -20,19 +20,19 @@ use crate::harness::{self, Harness, TestClock};
 use crate::kafka::wait_until;
 use crate::support::{NOW, compile, delivery};
 
-/// Time at which every delivery arrives.
+/// Arrival time of every delivery.
 pub const AT: UnixMillis = UnixMillis(NOW * 1000);
 
-/// Seed of the bodies of [`Harness::store_many`].
+/// Seed of the random bodies in [`Harness::store_many`].
 pub const SEED: u64 = 7;
 
 impl Harness {
-    /// Opens a journal whose events go to these brokers once [`Harness::resume`] starts the forwarder.
+    /// Opens a journal and configures forwarding to these brokers. [`Harness::resume`] starts the forwarder.
     pub fn new(bootstrap: String) -> Harness {
         Harness::with_kafka(&[("bootstrap.servers", &bootstrap)])
     }
 
-    /// Opens a journal with these librdkafka properties.
+    /// Opens a journal and configures forwarding with these librdkafka properties.
     pub fn with_kafka(properties: &[(&str, &str)]) -> Harness {
         // The test runner shows the log only when a test fails.
         let _ = tracing_subscriber::fmt().with_test_writer().with_max_level(tracing::Level::INFO).try_init();
@@ -58,20 +58,20 @@ impl Harness {
         self.service.start_forwarding();
     }
 
-    /// Stops the forwarder; the journal stays open.
+    /// Stops the forwarder and leaves the journal open.
     pub fn stop(&self) {
         assert!(self.service.forwarding().is_some());
         self.service.stop_forwarding(Duration::from_secs(20));
     }
 
-    /// Returns the state of a topic; `None` before its first event was read.
+    /// Returns the state of a topic, or `None` before the forwarder has read the first event of the topic.
     pub fn topic(&self, topic: &str) -> Option<TopicSnapshot> {
         let status = self.service.forwarding().expect("the forwarder runs");
         assert!(status.running);
         status.topics.into_iter().find(|status| status.topic == topic)
     }
 
-    /// Returns the reason why a topic is blocked; `None` if the topic is not blocked.
+    /// Returns the reason why a topic is blocked, or `None` if the topic is not blocked.
     pub fn blocked(&self, topic: &str) -> Option<&'static str> {
         self.topic(topic)?.blocked.map(|blocked| blocked.reason)
     }
@@ -81,7 +81,7 @@ impl Harness {
         wait_until(&format!("{topic} is blocked: {reason}"), || self.blocked(topic) == Some(reason));
     }
 
-    /// Changes a byte of the event whose body contains `marker`, as a failing disk does.
+    /// Changes one byte of the event whose body contains `marker`, as a failing disk does.
     pub fn corrupt(&self, marker: &str) {
         let find = |bytes: &[u8]| bytes.windows(marker.len()).position(|window| window == marker.as_bytes());
         let segments = self.disk.names(".seg").into_iter();
@@ -90,7 +90,7 @@ impl Harness {
         self.disk.corrupt(&segment, at..at + 1, |_| b'?');
     }
 
-    /// Returns the value of one series, named as in `/metrics`, after the refresh of a scrape.
+    /// Refreshes the metrics as a scrape does, then returns the value of one series in `/metrics`.
     pub fn metric(&self, series: &str) -> Option<f64> {
         let text = self.service.render_metrics();
         text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
@@ -103,17 +103,18 @@ impl Harness {
         wait_until(&format!("{topic} has {count} acknowledgements"), enough);
     }
 
-    /// Stores an event and returns its sequence number once the event is durable.
+    /// Stores an event, waits until the event is durable and returns its sequence.
     pub fn append(&self, event: Event) -> u64 {
         self.append_all([event].into_iter())[0]
     }
 
-    /// Stores a delivery of the shop and returns its sequence number once the event is durable.
+    /// Stores a delivery of the shop, waits until the event is durable and returns its sequence.
     pub fn store(&self, topic: &str, id: &str, body: impl Into<Bytes>) -> u64 {
         self.append(Shop::new(topic).event(Some(id), Some("order.paid"), body, &[]))
     }
 
-    /// Stores events with random bodies of this size. Returns their sequence numbers in order once all events are durable.
+    /// Stores events with random bodies of this size, waits until all events are durable and returns their sequences in
+    /// order.
     pub fn store_many(&self, topic: &str, count: usize, size: usize) -> Vec<u64> {
         let (shop, mut random) = (Shop::new(topic), fastrand::Rng::with_seed(SEED));
         let body = |random: &mut fastrand::Rng| std::iter::repeat_with(|| random.u8(..)).take(size).collect::<Vec<u8>>();
@@ -135,7 +136,7 @@ impl Harness {
     }
 }
 
-/// A provider that signs its bodies and sends all other data in headers.
+/// A provider that signs the body of a delivery and sends all other data in headers.
 pub struct Shop(Source);
 
 impl Shop {
@@ -144,7 +145,7 @@ impl Shop {
         Shop(compile(&entry, &[("secret", "sesame")]).unwrap_or_else(|diagnostics| panic!("{diagnostics}")))
     }
 
-    /// Signs and verifies a delivery and returns its event. A delivery without an id has no content type and no event time.
+    /// Signs and verifies a delivery, and returns its event. A delivery without an id has no content type and no event time.
     pub fn event(&self, id: Option<&str>, kind: Option<&str>, body: impl Into<Bytes>, more: &[(&str, &str)]) -> Event {
         let options = SampleOptions { id: String::new(), event_type: None, key: None, now: AT, tamper: None };
         let sample = sign(&self.0, Some(body.into()), &options);

@@ -1,16 +1,17 @@
-//! The graph of imports between the files of `src`: an arrow leads from a file to each file whose items it names.
+//! The graph of imports between the files of `src/`. An arrow leads from a file to each file whose items the first file
+//! names.
 //!
-//! A child module may name items of its ancestors. A name that the ancestor only imports counts as an arrow to the file
-//! that defines it, so siblings cannot form a circle through their parent.
+//! A child module may name items of its ancestors. If the ancestor only imports an item, the arrow leads to the file that
+//! defines the item, so siblings cannot form a cycle through their parent.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use syn::visit::Visit;
 
-/// Path of a module: the crate (`lib` or `bin`), then the names below it.
+/// Path of a module: the crate (`lib` or `bin`), followed by the names of the nested modules.
 type Module = Vec<String>;
 
-/// Returns every circle, one line each: `src/a.rs → src/b.rs → src/a.rs`.
+/// Returns one line for each cycle, such as `src/a.rs → src/b.rs → src/a.rs`.
 pub fn circles(files: &[(String, String)]) -> Vec<String> {
     let graph = Graph::of(files);
     let mut circles = BTreeSet::new();
@@ -44,7 +45,7 @@ impl Graph {
         Graph { arrows }
     }
 
-    /// Returns the shortest path of arrows from a file back to itself.
+    /// Returns the shortest cycle of arrows through a file, or `None` if the file is in no cycle.
     fn way_back(&self, start: &str) -> Option<Vec<String>> {
         let mut ways = vec![vec![start.to_owned()]];
         let mut seen = BTreeSet::new();
@@ -66,7 +67,7 @@ impl Graph {
     }
 }
 
-/// Returns the module that defines the item at `path`, as seen from `module`; `None` for an item of another crate.
+/// Returns the module that defines the item at `path`, resolved in `module`. Returns `None` for an item of another crate.
 fn resolve(modules: &BTreeMap<Module, Names>, module: &Module, path: &[String], depth: usize) -> Option<Module> {
     let mut at = module.clone();
     let mut rest = path;
@@ -104,7 +105,7 @@ fn child(module: &Module, name: &str) -> Module {
     module.iter().cloned().chain([name.to_owned()]).collect()
 }
 
-/// Returns the module of a file: `src/journal/mod.rs` → lib, journal; `src/cli/run.rs` → bin, cli, run.
+/// Returns the module of a file, such as lib, journal for `src/journal/mod.rs` or bin, cli, run for `src/cli/run.rs`.
 fn module_of(path: &str) -> Module {
     let inside = path.strip_prefix("src/").expect("every path begins with src/").trim_end_matches(".rs");
     let names: Vec<&str> = inside.split('/').filter(|name| !["lib", "main", "mod"].contains(name)).collect();
@@ -112,7 +113,7 @@ fn module_of(path: &str) -> Module {
     [if is_bin { "bin" } else { "lib" }].into_iter().chain(names).map(str::to_owned).collect()
 }
 
-/// The paths that one file names outside of its test module, and its imports by the name that the file uses.
+/// The paths that a file names outside its test module, and the file's imports by their local names.
 #[derive(Default)]
 struct Names {
     file: String,

@@ -1,21 +1,21 @@
-//! Limits on the length of functions and files and on the fields of a struct, and the rule that each type has a unique name.
+//! Checks the length of functions and files, the number of fields in structs, and that each type has a unique name.
 
 use std::collections::BTreeMap;
 
 use syn::spanned::Spanned;
 use syn::visit::Visit;
 
-/// Maximum length of a function, so that it fits on a screen.
+/// Maximum length of a function in lines. A function of this length fits on a screen.
 const MAX_FUNCTION_LINES: usize = 70;
-/// Maximum length of a file. A longer file gives the reason in its first lines, with the words "450 lines".
+/// Maximum length of a file in lines. A longer file must give the reason in its first lines, with the words "450 lines".
 const MAX_FILE_LINES: usize = 450;
-/// Maximum size of a struct. A larger struct gives the reason in its doc comment, with the word "fields".
+/// Maximum number of fields in a struct. A larger struct must give the reason in its doc comment, with the word "fields".
 const MAX_FIELDS: usize = 15;
-/// Files with a lower limit of lines.
+/// Files with a lower maximum length, in lines.
 const SHORTER: &[(&str, usize)] = &[("src/cli/run.rs", 150)];
 const FIRST_LINES: usize = 12;
 
-/// Returns every violation, one line each.
+/// Returns one line for each violation.
 pub fn violations(files: &[(String, String)]) -> Vec<String> {
     let mut found = Vec::new();
     let mut types: BTreeMap<String, Vec<String>> = BTreeMap::new();

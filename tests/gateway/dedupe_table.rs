@@ -1,4 +1,4 @@
-//! Tests of the dedupe table: the state of a key after each possible end of its delivery, and the answers to waiting duplicates.
+//! Tests of the dedupe table: the state of a key after each outcome of its delivery, and the answers to waiting duplicates.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use crate::disk::{SimDisk, Step};
 use crate::harness::{Harness, Plan, SEGMENT, far_away, outcomes, until};
 
-/// Sends five copies of an event while its key is being looked up on disk, and a sixth copy afterwards. Asserts that all copies
-/// are rejected with `outcome` and none is stored.
+/// Sends five copies of an event during the lookup of its key on disk, and a sixth copy after the lookup. Asserts that the
+/// gateway rejects all copies with `outcome` and stores none of them.
 async fn assert_all_rejected(harness: &Harness, id: &str, outcome: Outcome) {
     let gate = harness.disk.hold(Step::Read, ".keys");
     let mut senders = Vec::new();
@@ -29,13 +29,13 @@ async fn assert_all_rejected(harness: &Harness, id: &str, outcome: Outcome) {
     assert_eq!(harness.outcome("stripe", "old").await, Outcome::Duplicate, "a stored event gets its 2xx");
 }
 
-/// Stores the event `old` and restarts the harness, so that only a key file holds the key.
+/// Stores the event `old` and restarts the harness, so only a key file contains the event's key.
 async fn with_old_event(harness: Harness) -> Harness {
     assert_eq!(harness.outcome("stripe", "old").await, Outcome::Stored);
     harness.with_keys_on_disk()
 }
 
-/// Sends events until the journal is full. From then on, the journal rejects every event of that size or larger.
+/// Sends events of equal size until the journal is full. The journal then rejects every event of at least this size.
 async fn fill(harness: &Harness) {
     for n in 0..1000 {
         match harness.deliver_this("stripe", sized(harness, &format!("filler_{n}"), 8000)).await.outcome {
@@ -46,7 +46,7 @@ async fn fill(harness: &Harness) {
     panic!("the journal accepted more than its limit");
 }
 
-/// Returns a delivery that is larger than any filler.
+/// Returns a delivery that is larger than the events of [`fill`].
 fn large(harness: &Harness, id: &str) -> Delivery {
     sized(harness, id, 9000)
 }
@@ -212,7 +212,8 @@ async fn a_failed_write_forgets_keys_and_abandons_the_segment() {
     assert_eq!(harness.outcome("stripe", "evt_1").await, Outcome::Duplicate);
 }
 
-/// Recovery and the retries agree on the part of the commit that reached the disk, so every event is stored once.
+/// Recovery determines the part of the commit that reached the disk. Every retry must agree with recovery, so that each
+/// event is stored once.
 #[tokio::test]
 async fn after_a_failed_sync_recovery_decides_about_keys() {
     let ids: Vec<String> = (0..20).map(|n| format!("evt_{n}")).collect();
@@ -229,7 +230,8 @@ async fn after_a_failed_sync_recovery_decides_about_keys() {
     assert!(found > 0 && lost > 0, "expected found and lost events: {found} found, {lost} lost");
 }
 
-/// Retries every event. An event that recovery found must be a duplicate; any other event must be stored. Returns both numbers.
+/// Retries every event. An event that recovery found must be a duplicate, and every other event must be stored. Returns the
+/// number of duplicates and the number of stored events.
 async fn retry_all(harness: &Harness, ids: &[String], seed: u64) -> (usize, usize) {
     let before = harness.stored_ids();
     for id in ids {
@@ -307,7 +309,7 @@ async fn an_expired_key_is_replaced_by_the_new_one() {
     }
 }
 
-/// Returns the oldest segment that contains this text, and the position of the text in it.
+/// Returns the name of the oldest segment that contains this text, and the byte range of the text in the segment.
 fn locate(harness: &Harness, text: &str) -> (String, std::ops::Range<usize>) {
     let found = harness.disk.names(".seg").into_iter().find_map(|name| {
         let at = harness.disk.bytes(&name).windows(text.len()).position(|window| window == text.as_bytes())?;

@@ -1,4 +1,4 @@
-//! Tests of deliveries that a source filters out by type, and of the success rate that a provider sees.
+//! Tests of deliveries that a source filters out by type, and of the success rate that a provider observes.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The gateway suite's part of the harness: senders whose deliveries a test starts, holds and completes one by one.
+//! The gateway suite's extension of the harness: senders whose deliveries a test starts, holds and completes one by one.
 
 #[path = "../common/harness.rs"]
 mod common;
@@ -27,15 +27,16 @@ use crate::disk::{Gate, SimDisk, Step};
 pub use common::Harness;
 use common::TestClock;
 
-/// Configuration of the gateway under test. Every start of a harness uses the same plan.
+/// Configuration of the gateway under test. Every restart of a harness uses the same plan.
 #[derive(Clone)]
 pub struct Plan {
     pub journal: JournalLimits,
-    /// True if each topic retains its events until they are acknowledged. No forwarder runs in either case.
+    /// True if the journal retains every event until the event is acknowledged. The harness never runs a forwarder.
     pub forwards: bool,
     /// Dedupe window of every source.
     pub window: Duration,
-    /// Deadline of every source. While a sync has been running for longer, new deliveries are rejected.
+    /// Deadline of every source. The gateway rejects new deliveries while a sync has been running for longer than the
+    /// deadline.
     pub deadline: Duration,
     pub hot_keys: u64,
     pub seed: u64,
@@ -49,7 +50,7 @@ impl Default for Plan {
     }
 }
 
-/// The real gateway over the real journal on a simulated disk, with a clock that only the test moves.
+/// The real gateway and the real journal on a simulated disk, with a clock that only the test advances.
 impl Harness {
     pub fn new() -> Harness {
         Harness::with(Plan::default())
@@ -64,14 +65,15 @@ impl Harness {
         Harness::build(config, SimDisk::new(plan.seed), clock)
     }
 
-    /// Returns a harness whose journal retains the events of each topic until they are acknowledged.
+    /// Returns a harness whose journal retains every event until the event is acknowledged.
     pub fn forwarding(limits: JournalLimits) -> Harness {
         let journal = JournalLimits { segment_size: SEGMENT, ..limits };
         Harness::with(Plan { journal, forwards: true, ..Plan::default() })
     }
 
-    /// Restarts until only key files hold the keys stored so far, not the hot cache and not the journal's memory. The background
-    /// thread is idle afterwards, so none of its reads consumes an error that a test plants.
+    /// Restarts the harness, so that only key files contain the existing keys, and neither the hot cache nor the journal's
+    /// memory does. Then waits until the background thread is idle, because its reads could consume an error that a test
+    /// injects.
     pub fn with_keys_on_disk(self) -> Harness {
         let segments = self.disk.names(".seg");
         let harness = self.restarted();
@@ -84,14 +86,15 @@ impl Harness {
         harness
     }
 
-    /// Replaces the gateway with another one that has an empty hot cache and the same journal.
+    /// Replaces the gateway with a new gateway that uses the same journal and has an empty hot cache.
     pub fn with_empty_cache(mut self) -> Harness {
         let (sources, hot_keys) = (self.config().sources.clone(), self.config().dedupe.hot_keys);
         self.gateway = Arc::new(Gateway::new(sources, self.journal.clone(), hot_keys, &self.metrics));
         self
     }
 
-    /// Holds every sync of a segment, and starts a sync by sending another event. Returns the gate and the sender of that event.
+    /// Holds every sync of a segment, and sends the event `another` to start a sync. Returns the gate and the sender of the
+    /// event.
     pub async fn hold_sync(&self) -> (Gate, Sender) {
         let gate = self.disk.hold(Step::Sync, ".seg");
         let other = self.send("stripe", "another").await;
@@ -99,7 +102,7 @@ impl Harness {
         (gate, other)
     }
 
-    /// Sends one event for each id, so that all share one commit, and holds the sync of that commit.
+    /// Sends one event for each id in a single commit, and holds the sync of the commit. Returns the gate and the senders.
     pub async fn hold_commit(&self, ids: &[String]) -> (Gate, Vec<Sender>) {
         assert!(!ids.is_empty());
         let (first_gate, first) = self.hold_sync().await;
@@ -126,12 +129,12 @@ impl Harness {
         self.gateway.live_source(&format!("/hooks/{name}")).expect("the source is in SOURCES")
     }
 
-    /// Returns a delivery for the event with this id, signed now as the provider of this source does.
+    /// Returns a freshly signed delivery of the event with this id, in the format of the source's provider.
     pub fn delivery(&self, source: &str, id: &str) -> Delivery {
         self.signed(source, id, None)
     }
 
-    /// Returns a delivery with this id and body, signed now as the provider of this source does.
+    /// Returns a freshly signed delivery with this id and body, in the format of the source's provider.
     pub fn with_body(&self, source: &str, id: &str, body: impl Into<Bytes>) -> Delivery {
         self.signed(source, id, Some(body.into()))
     }
@@ -161,7 +164,7 @@ impl Harness {
         sender
     }
 
-    /// Sends a delivery and waits for the answer.
+    /// Sends a delivery and returns the answer.
     pub async fn deliver(&self, source: &str, id: &str) -> Answer {
         self.deliver_this(source, self.delivery(source, id)).await
     }
@@ -175,7 +178,7 @@ impl Harness {
         self.deliver(source, id).await.outcome
     }
 
-    /// Returns the ids of all stored events in reading order; an empty string for an event without an id.
+    /// Returns the ids of all stored events in journal order. The id is empty for an event without an id.
     pub fn stored_ids(&self) -> Vec<String> {
         let mut reader = self.journal.reader(0);
         std::iter::from_fn(|| next(&mut reader)).collect()
@@ -194,7 +197,7 @@ impl Harness {
         self.metrics.deliveries.keyless.with_label_values(&[source]).get()
     }
 
-    /// Returns `hookhold_success_rate` after the refresh of a scrape.
+    /// Refreshes the metrics as a scrape does, then returns `hookhold_success_rate` of a source.
     pub fn success_rate(&self, source: &str) -> f64 {
         self.gateway.update_metrics(self.clock.now());
         self.metrics.deliveries.success_rate.with_label_values(&[source]).get()
@@ -210,11 +213,11 @@ fn next(reader: &mut Reader) -> Option<String> {
     Some(stored.event.id().map(str::to_owned).unwrap_or_default())
 }
 
-/// A sender that waits for its answer. Dropping it closes the connection.
+/// A sender that waits for its answer. Dropping the value closes the connection.
 pub struct Sender(Pin<Box<dyn Future<Output = Answer> + Send>>);
 
 impl Sender {
-    /// Polls once and returns the answer if it is ready.
+    /// Polls the sender once and returns the answer, or `None` if the answer is not ready.
     pub async fn poll_once(&mut self) -> Option<Answer> {
         poll_fn(|context| match self.0.as_mut().poll(context) {
             Poll::Ready(answer) => Poll::Ready(Some(answer)),
@@ -233,7 +236,7 @@ impl Sender {
     }
 }
 
-/// Waits for the outcomes of all these senders.
+/// Waits for the answers to all senders and returns the outcomes.
 pub async fn outcomes(senders: Vec<Sender>) -> Vec<Outcome> {
     assert!(!senders.is_empty());
     let mut outcomes = Vec::new();
@@ -243,7 +246,7 @@ pub async fn outcomes(senders: Vec<Sender>) -> Vec<Outcome> {
     outcomes
 }
 
-/// Spins until another thread fulfils the condition.
+/// Spins until another thread has made the condition true.
 pub fn until(reached: impl Fn() -> bool) {
     while !reached() {
         std::thread::yield_now();
@@ -255,7 +258,7 @@ pub fn far_away() -> Instant {
     Instant::now() + Duration::from_secs(60)
 }
 
-/// Compiles [`SOURCES`], all with the same secret.
+/// Compiles the entries in [`SOURCES`], all with the same secret.
 pub fn sources(plan: &Plan) -> Vec<Source> {
     let defaults = SourceDefaults {
         public_url: None,
@@ -297,5 +300,5 @@ const SOURCES: &[(&str, &str)] = &[
 ];
 
 pub const DAY: Duration = Duration::from_secs(86_400);
-/// Size of the smallest segment, in bytes.
+/// Smallest valid segment size in bytes.
 pub const SEGMENT: u64 = 64 << 10;

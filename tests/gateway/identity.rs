@@ -1,4 +1,4 @@
-//! Tests of event identity: deliveries that are duplicates of a stored event, and deliveries that are other events.
+//! Tests of event identity, which distinguishes duplicates of a stored event from new events.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! Tests of the gateway's promises while the disk is slow, fails or loses data: an event that was answered 2xx is stored, and
-//! every event is stored once. The gateway and the journal are real; only the disk and the clock are simulated.
+//! Tests of the gateway's guarantees while the disk is slow, fails or loses data. An event must be on disk before hookhold
+//! answers with 2xx, and every event must be stored exactly once. The gateway and the journal are real. Only the disk and
+//! the clock are simulated.
 
 mod dedupe_table;
 #[path = "../common/disk.rs"]

@@ -1,5 +1,5 @@
-//! Tests of deliveries while a sync is held: none is answered 2xx before the sync returns, and fifty copies of an event become one
-//! frame, even if senders disconnect.
+//! Tests of deliveries while a sync is held. The gateway must not answer with 2xx before the sync returns, and must store
+//! fifty copies of an event as one frame, even if senders disconnect.
 
 use std::io::ErrorKind;
 
@@ -90,7 +90,8 @@ async fn fifty_concurrent_copies_are_one_frame_and_fifty_2xx() {
     assert_eq!(harness.stored_ids(), ["evt_1"]);
 }
 
-/// Runs `first` while the sync is held, then sends fifty copies of the same event. Asserts that all get 2xx for one frame.
+/// Runs `first` while the sync is held, then sends fifty copies of the same event. Asserts that all copies are duplicates
+/// and that the journal has one frame.
 async fn assert_stored_once_after(first: impl AsyncFnOnce(&Harness)) {
     let harness = Harness::new();
     let gate = harness.disk.hold(Step::Sync, ".seg");
@@ -139,7 +140,7 @@ async fn an_event_is_stored_once_although_all_disconnect() {
     assert_eq!(harness.stored_ids(), ["evt_1"]);
 }
 
-/// The key is not in memory, so the senders disconnect and time out while a key file is read.
+/// The gateway cannot find the key in memory, so the senders disconnect and time out during a lookup in the key files.
 #[tokio::test]
 async fn copies_are_stored_once_during_a_lookup_on_disk() {
     let harness = Harness::new();

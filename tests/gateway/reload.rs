@@ -1,4 +1,4 @@
-//! Tests of reloads during deliveries, and of the expiry of a secret to the millisecond.
+//! Tests of reloads during deliveries, and of the exact millisecond at which a secret expires.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,12 +80,12 @@ fn signed(harness: &Harness, id: &str) -> (Arc<LiveSource>, Delivery) {
     (live, Delivery { method, target, headers, body, remote, received_at: now })
 }
 
-/// Compiles the source `shop` with these secrets. The name of each secret is its value.
+/// Compiles the source `shop` with these secrets. The name of each secret is also its text.
 fn compile(secrets: &[(&str, &str)]) -> Source {
     compile_with(secrets, "")
 }
 
-/// Compiles the source `shop` with these secrets and more TOML.
+/// Compiles the source `shop` with these secrets and with additional TOML.
 fn compile_with(secrets: &[(&str, &str)], more: &str) -> Source {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let reference = |(name, end): &(&str, &str)| {

@@ -1,4 +1,4 @@
-//! Tests of dedupe across restarts, over time and on a small disk: senders notice no difference.
+//! Tests that senders observe the same deduplication across restarts, over time and on a small disk.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -67,7 +67,8 @@ async fn an_expired_key_is_deleted_from_its_key_file() {
     assert_eq!(harness.outcome("stripe", "evt_1").await, Outcome::Duplicate);
 }
 
-/// In the model, an id is a duplicate for `window` after its stored delivery. No other operation matters.
+/// In the model, an id is a duplicate for `window` after its stored delivery. Restarts, crashes and power cuts do not change
+/// the model.
 #[tokio::test]
 async fn random_operations_agree_with_a_plain_model() {
     let first_seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());

@@ -1,4 +1,4 @@
-//! Tests of concurrent copies and disconnecting senders over real sockets.
+//! Tests of concurrent copies of an event, and of senders that disconnect, over real sockets.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -13,7 +13,7 @@ fn serving() -> Harness {
     harness
 }
 
-/// Sends a whole request and waits until the gateway has verified it.
+/// Sends a complete request and waits until the gateway has verified the delivery.
 async fn send(harness: &Harness, request: &[u8]) -> TcpStream {
     let verified = || harness.metrics.deliveries.verified.with_label_values(&["stripe", "secret"]).get();
     let before = verified();
@@ -25,7 +25,7 @@ async fn send(harness: &Harness, request: &[u8]) -> TcpStream {
     stream
 }
 
-/// Returns a request as HTTP/1.1 bytes that asks the server to close the connection after its response.
+/// Returns a request as HTTP/1.1 bytes. The request asks the server to close the connection after the response.
 fn request(harness: &Harness, id: &str) -> Vec<u8> {
     let delivery = harness.delivery("stripe", id);
     let head = format!("POST {} HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-length: ", delivery.target);

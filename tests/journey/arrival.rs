@@ -1,4 +1,5 @@
-//! The records in Kafka: value, key, timestamp and every header, for bodies of every kind. A duplicate makes no record.
+//! Tests of the records in Kafka: the value, the key, the timestamp and every header, for many kinds of bodies. A duplicate
+//! must not create a record.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -16,9 +17,9 @@ struct Sent {
     delivery: Signed,
     facts: Facts,
     id: String,
-    /// The bounds of the receive time, in milliseconds.
+    /// Range that must contain the receive time, in Unix milliseconds.
     received: RangeInclusive<i64>,
-    /// Headers of the record that are copied from the request.
+    /// Record headers that hookhold copies from the request.
     copied: Vec<(&'static str, &'static str)>,
 }
 
@@ -47,7 +48,7 @@ fn svix_arrives_in_kafka_byte_exact_and_once() {
     arrives(&SVIX, "svix 2.5.0");
 }
 
-/// All deliveries have the same `X-Shopify-Event-Id`, because one action of a merchant causes many deliveries.
+/// All deliveries have the same `X-Shopify-Event-Id`, because a single action of a merchant can cause many deliveries.
 #[test]
 fn shopify_arrives_in_kafka_byte_exact_and_once() {
     arrives(&SHOPIFY, "@shopify/shopify-api 13.1.0");
@@ -88,7 +89,8 @@ fn a_20_mib_body_arrives_byte_exact_and_once() {
     assert_eq!(process.metric("hookhold_deliveries_total{outcome=\"duplicate\",source=\"github\"}"), Some(1.0));
 }
 
-/// Sends bodies of every kind, three times if the provider gives an id, and then a marker. Reads the topic up to the marker.
+/// Sends each kind of body and then a marker, and checks every record in the topic. If the provider assigns an id, sends
+/// each body three times.
 fn arrives(scheme: &'static Scheme, sdk: &str) {
     let (kafka, topic) = (kafka::shared(), format!("arrives-{}", scheme.name));
     kafka.create_topic(&topic, 1, &[]);
@@ -124,7 +126,7 @@ fn arrives(scheme: &'static Scheme, sdk: &str) {
     assert_eq!(stored, Some(all.len() as f64));
 }
 
-/// Name, media type, bytes, and true if they are JSON with the provider's facts.
+/// Name of a body, the media type, the bytes, and true if the bytes are JSON with the provider's facts.
 type Body = (&'static str, &'static str, Vec<u8>, bool);
 
 fn bodies(scheme: &Scheme) -> Vec<Body> {

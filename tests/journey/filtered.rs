@@ -1,5 +1,5 @@
-//! Deliveries that are answered 2xx but not stored, because a provider may disable an endpoint that rejects deliveries: filtered
-//! event types, and rejected deliveries to a source in shadow mode.
+//! Tests of deliveries that hookhold answers with 2xx but does not store, because a provider may disable an endpoint that
+//! rejects deliveries. Such a delivery has a filtered event type, or is a rejected delivery to a source in shadow mode.
 
 use crate::counters::{moved_by, one};
 use crate::process::Home;
@@ -71,7 +71,7 @@ fn other_type(provider: &mut Provider, at: u64) -> Signed {
     provider.sign("evt_9", at, body.replace("invoice.paid", "customer.created").into_bytes())
 }
 
-/// Returns the ids in the journal.
+/// Returns the ids of the events in the journal.
 fn stored(home: &Home) -> Vec<String> {
     let tail = String::from_utf8(home.verb(&["tail", "--from", "0", "--format", "json"]).stdout).expect("JSON is text");
     let id =

@@ -1,4 +1,4 @@
-//! Tools that operators use with hookhold.
+//! Tests of hookhold with tools that operators use.
 
 use std::io::Write;
 use std::process::Stdio;

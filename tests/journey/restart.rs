@@ -1,4 +1,4 @@
-//! After a clean stop, the next start forwards nothing twice and forgets no duplicate.
+//! Tests that hookhold forwards no event twice and recognises every duplicate after a clean restart.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! The signature schemes with their sample deliveries and the expected facts in Kafka, and the providers that sign.
+//! Signature schemes with their sample deliveries and the expected facts in Kafka, and providers that sign deliveries.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -6,33 +6,33 @@ use crate::kafka::Kafka;
 use crate::process::{Home, post};
 use crate::sdk::{Sample, Sdk, openssl_hmac};
 
-/// One signature scheme. Its source has the same name.
+/// A signature scheme. The source that uses the scheme has the same name.
 pub struct Scheme {
     pub name: &'static str,
-    /// The keys of `[sources.NAME]` except `secrets`, `topic` and `headers`.
+    /// Keys of `[sources.NAME]`, except `secrets`, `topic` and `headers`.
     pub recipe: &'static str,
-    /// The secret as the provider's dashboard shows it.
+    /// Secret in the format of the provider's dashboard.
     pub secret: &'static str,
-    /// Another secret of the same format.
+    /// Another secret in the same format.
     pub wrong_secret: &'static str,
-    /// The header that carries the signature.
+    /// Name of the header that carries the signature.
     pub signature: &'static str,
-    /// A text that cannot be a signature.
+    /// Header value that cannot be a signature.
     pub unreadable: &'static str,
     pub signs_a_time: bool,
-    /// The answer to an accepted delivery.
+    /// Status and body of the response to an accepted delivery.
     pub reply: (u16, &'static str),
-    /// The expected `hookhold-integrity`.
+    /// Expected value of `hookhold-integrity`.
     pub integrity: &'static str,
-    /// A JSON body; `ID` and `NOTE` are placeholders.
+    /// JSON body with the placeholders `ID` and `NOTE`.
     pub json: &'static str,
-    /// The facts of a JSON body.
+    /// Expected facts of a delivery with the JSON body.
     pub json_facts: Facts,
-    /// The facts of a delivery with another body.
+    /// Expected facts of a delivery with another body.
     pub other_facts: Facts,
 }
 
-/// The facts in a record; `None` if hookhold uses its own default.
+/// The facts in a record. `None` means hookhold's default.
 #[derive(Clone, Copy)]
 pub struct Facts {
     pub has_id: bool,
@@ -146,7 +146,7 @@ pub const SHOPIFY_EVENTS: Scheme = Scheme {
     ..SHOPIFY
 };
 
-/// All facts are in headers.
+/// Facts of every `shopify-events` delivery. All facts are in headers, so the body does not change them.
 const SHOPIFY_EVENT: Facts = Facts {
     has_id: true,
     ce_type: "com.shopify.Product.update",
@@ -154,7 +154,7 @@ const SHOPIFY_EVENT: Facts = Facts {
     ce_time: Some("2023-11-14T22:13:20.123Z"),
 };
 
-/// A provider without a recipe.
+/// A provider without a built-in recipe.
 pub const ACME: Scheme = Scheme {
     name: "acme",
     recipe: r#"auth = "mac"
@@ -177,7 +177,8 @@ reply = { ok = { status = 202, body = "[accepted]", content_type = "text/plain" 
 };
 
 impl Scheme {
-    /// Returns a home with one source of this scheme that forwards to `topic`. Its secret is called `2026-11`.
+    /// Returns a home with one source of this scheme, which forwards to `topic`. The name of the source's secret is
+    /// `2026-11`.
     pub fn home(&self, kafka: &Kafka, topic: &str, more: &str) -> Home {
         let Scheme { name, recipe, .. } = self;
         let secrets = "secrets = [{ name = \"2026-11\", from = \"file:secret\" }]\nheaders = [\"X-Request-Id\"]";
@@ -186,7 +187,7 @@ impl Scheme {
         Home::new(&[("secret", self.secret)], &("server.drain_delay = \"0s\"\n".to_owned() + &kafka + &source))
     }
 
-    /// Returns the JSON body.
+    /// Returns the JSON body with this id and note.
     pub fn body(&self, id: &str, note: &[u8]) -> Vec<u8> {
         let (before, after) = self.json.split_once("NOTE").expect("every body contains NOTE");
         [before.replace("ID", id).as_bytes(), note, after.as_bytes()].concat()
@@ -197,18 +198,18 @@ impl Scheme {
     }
 }
 
-/// A provider, which signs with its own SDK, or with openssl if the SDK cannot sign a body.
+/// A provider that signs deliveries with its own SDK, or with openssl if the SDK cannot sign the body.
 pub struct Provider {
     scheme: &'static Scheme,
     sdk: Option<Sdk>,
 }
 
-/// One delivery, signed.
+/// A signed delivery.
 #[derive(Clone)]
 pub struct Signed {
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
-    /// Package and version, or `openssl`.
+    /// Package and version of the SDK, or `openssl`.
     pub by: String,
 }
 
@@ -218,7 +219,7 @@ impl Provider {
         Provider { scheme, sdk }
     }
 
-    /// Signs with the source's secret at the time `at`, Unix seconds.
+    /// Signs a delivery with the source's secret. `at` is the time of the signature in Unix seconds.
     pub fn sign(&mut self, id: &str, at: u64, body: Vec<u8>) -> Signed {
         self.sign_with(self.scheme.secret, id, at, body)
     }
@@ -255,19 +256,19 @@ impl Signed {
         self
     }
 
-    /// Changes the body and keeps the headers.
+    /// Changes the body but not the headers.
     pub fn map_body(mut self, change: impl FnOnce(&mut Vec<u8>)) -> Signed {
         change(&mut self.body);
         self
     }
 
-    /// Returns the request to the source's path.
+    /// Returns a request with this delivery to the source's path.
     pub fn request(&self, scheme: &Scheme) -> Vec<u8> {
         post(&scheme.path(), &self.headers, &self.body)
     }
 }
 
-/// Returns the current time, Unix seconds.
+/// Returns the current time in Unix seconds.
 pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
 }
@@ -278,5 +279,5 @@ fn fields(fields: &[(&str, &str)]) -> Vec<(String, String)> {
 
 const WHSEC: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const OTHER_WHSEC: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
-/// 1700000000, the event time in every body that has one.
+/// Event time in every body with an event time: Unix time 1700000000.
 const TIME: &str = "2023-11-14T22:13:20.000Z";

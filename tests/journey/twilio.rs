@@ -1,5 +1,6 @@
-//! Twilio signs the URL that it calls. A form is signed by its fields after the URL, any other body by its hash in the query.
-//! Twilio's own SDK signs the deliveries. The `Host` of every request differs from the public URL.
+//! Tests of deliveries that Twilio's own SDK signs. Twilio signs the URL that it calls. The signature of a form also covers
+//! the fields. For any other body, the signed query contains a hash of the body. The `Host` header of every request differs
+//! from the public URL.
 
 use sha2::{Digest, Sha256};
 
@@ -12,12 +13,12 @@ use crate::sdk::{Sample, Sdk};
 struct Example {
     what: &'static str,
     source: &'static str,
-    /// The URL that Twilio signs, up to the path. Its port may differ from the configured port.
+    /// The signed URL up to the request target. The port may differ from the configured port.
     signed: &'static str,
     query: &'static str,
     media_type: &'static str,
     body: &'static str,
-    /// The expected `ce_id`, `ce_type`, key and `hookhold-integrity` of a delivery without an idempotency token.
+    /// Expected `ce_id`, `ce_type`, key and `hookhold-integrity` of a delivery without an idempotency token.
     facts: [Option<&'static str>; 4],
 }
 
@@ -107,7 +108,7 @@ impl Example {
         )
     }
 
-    /// Returns the request as Twilio sends it. `token` may be empty.
+    /// Returns the request that Twilio sends. The idempotency token `token` may be empty.
     fn request(&self, sdk: &mut Sdk, secret: &str, token: &str) -> Vec<u8> {
         let (target, body) = (self.target(), self.body.as_bytes());
         let sample = Sample { scheme: "twilio", secret, id: token, timestamp: 0, body };

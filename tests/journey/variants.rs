@@ -1,5 +1,5 @@
-//! Deliveries other than plain events: forms, challenges, pings, retries, two signatures at once. Each increments its own
-//! counter, and Kafka gets the signed bytes.
+//! Tests of forms, challenges, pings, retries and deliveries with two signatures. Each kind must increment its own counter,
+//! and the records in Kafka must contain the signed bytes.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,7 +9,7 @@ use crate::kafka::{self, Kafka, Record};
 use crate::process::{Home, Process};
 use crate::scheme::{ACME, GITHUB, Provider, SLACK, STRIPE, Scheme, Signed, now};
 
-/// Name, delivery and expected outcome.
+/// Name of a delivery, the delivery itself, and its expected outcome.
 type Sent = (&'static str, Signed, &'static str);
 
 /// Key, `ce_id` and `ce_type` of a record.
@@ -219,7 +219,7 @@ fn assert_counted(home: &Home, process: &Process<'_>, scheme: &Scheme, sent: &[S
     }
 }
 
-/// Asserts that Kafka has the stored deliveries and no others, byte for byte and in order.
+/// Asserts that the topic contains exactly the stored deliveries, byte for byte and in order. Returns the records.
 fn assert_arrived(kafka: &Kafka, topic: &str, facts: &[RecordFacts], sent: &[Sent]) -> Vec<Record> {
     let records = kafka.wait_for_records(topic, facts.len());
     let stored = sent.iter().filter(|(.., outcome)| *outcome == "stored");
@@ -232,7 +232,7 @@ fn assert_arrived(kafka: &Kafka, topic: &str, facts: &[RecordFacts], sent: &[Sen
     records
 }
 
-/// Asserts that the journal has `count` events, none of them a challenge.
+/// Asserts that the journal has `count` events and that no event is a challenge.
 fn assert_journal(home: &Home, process: &Process<'_>, count: usize) {
     assert_eq!(process.metric("hookhold_journal_events"), Some(count as f64));
     let tail = String::from_utf8(home.verb(&["tail", "--format", "json"]).stdout).expect("JSON is text");
@@ -252,7 +252,7 @@ fn both(stripe: &mut Provider, secrets: &[&str], body: &[u8]) -> Signed {
     signed
 }
 
-/// Returns the JSON in the field `payload`.
+/// Returns the JSON in the field `payload` of a form.
 fn form_payload(form: &[u8]) -> Vec<u8> {
     let (_, payload) = form_urlencoded::parse(form).find(|(name, _)| name == "payload").expect("GitHub's form has it");
     payload.into_owned().into_bytes()

@@ -1,4 +1,4 @@
-//! Tests of closing connections: senders that disconnect before or after their last byte, idle connections, and the drain.
+//! Tests of closed connections: senders that disconnect before or after their last byte, idle connections, and the drain.
 
 use std::time::Duration;
 
@@ -188,7 +188,8 @@ async fn a_disconnect_during_the_write_loses_no_event() {
     assert_eq!((harness.count("stripe", "stored"), harness.rejections()), (1, 0));
 }
 
-/// Opens connections, each with a complete request that is not answered yet. Sends each body after the server has read the head.
+/// Opens connections and sends a complete request on each, without waiting for the responses. Sends each body after the
+/// server has read the head.
 async fn open_requests(harness: &Harness, count: usize) -> Vec<Line> {
     let (head, body) = split_at_body(&expecting(&post(BODY)));
     let mut lines = Vec::new();

@@ -1,5 +1,5 @@
-//! The server suite's part of the harness: a server on its own port with the single source `stripe`, and clients that send raw
-//! bytes.
+//! The server suite's extension of the harness: a server on its own port with the single source `stripe`, and clients that
+//! send raw bytes.
 
 #[path = "../common/harness.rs"]
 mod common;
@@ -23,7 +23,7 @@ use crate::disk::{Gate, SimDisk, Step};
 pub use common::Harness;
 use common::TestClock;
 
-/// A Stripe event.
+/// Body of a Stripe event.
 pub const BODY: &str = r#"{"id":"evt_1","object":"event","type":"charge.succeeded"}"#;
 /// `max_body` of the source.
 pub const MAX_BODY: usize = 4096;
@@ -92,7 +92,7 @@ impl Harness {
         self.count("stripe", "stored") + self.count("stripe", "duplicate")
     }
 
-    /// Counts the durable events.
+    /// Returns the number of durable events.
     pub fn stored(&self) -> u64 {
         self.journal.durable_watermark()
     }
@@ -113,7 +113,7 @@ impl Harness {
     }
 }
 
-/// A client that writes raw bytes and reads whole responses.
+/// A client that sends raw bytes and reads complete responses.
 pub struct Line {
     pub stream: TcpStream,
     unread: Vec<u8>,
@@ -140,7 +140,7 @@ impl Line {
         self.rest().await
     }
 
-    /// Reads one response and returns its head and body.
+    /// Reads one response and returns the head and the body.
     pub async fn answer(&mut self) -> String {
         loop {
             let text = String::from_utf8_lossy(&self.unread).into_owned();
@@ -156,7 +156,7 @@ impl Line {
         }
     }
 
-    /// Reads until the server closes the connection.
+    /// Reads all bytes until the server closes the connection.
     pub async fn rest(&mut self) -> String {
         self.stream.read_to_end(&mut self.unread).await.expect("the server closes without a reset");
         String::from_utf8_lossy(&std::mem::take(&mut self.unread)).into_owned()
@@ -167,13 +167,13 @@ pub fn post(body: &str) -> String {
     post_as_of(now(), body)
 }
 
-/// Builds a delivery that was signed at this Unix time in seconds.
+/// Builds a delivery that was signed at this time. The time is in Unix seconds.
 pub fn post_as_of(time: u64, body: &str) -> String {
     let (signature, length) = (signature(time, body), body.len());
     format!("POST /hooks/stripe HTTP/1.1\r\nhost: h\r\nstripe-signature: {signature}\r\ncontent-length: {length}\r\n\r\n{body}")
 }
 
-/// Builds a delivery in two chunks with a trailer.
+/// Builds a delivery whose body consists of two chunks and a trailer.
 pub fn chunked(body: &str) -> String {
     let chunk = |part: &str| if part.is_empty() { String::new() } else { format!("{:x}\r\n{part}\r\n", part.len()) };
     let (first, second) = body.split_at(body.len() / 2);
@@ -197,19 +197,19 @@ pub fn without_date(answer: &str) -> String {
     answer.split_inclusive("\r\n").filter(|line| !line.starts_with("date: ")).collect()
 }
 
-/// Returns the Unix time in seconds.
+/// Returns the current time in Unix seconds.
 pub fn now() -> u64 {
     SystemClock.now().0 / 1000
 }
 
-/// Signs a body as Stripe does, independently of the code under test.
+/// Signs a body as Stripe does, without using the code under test.
 pub fn signature(time: u64, body: &str) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("HMAC accepts keys of any length");
     mac.update(format!("{time}.{body}").as_bytes());
     format!("t={time},v1={}", base16ct::lower::encode_string(&mac.finalize().into_bytes()))
 }
 
-/// Deadline of the source, unless a test chooses another.
+/// Deadline of the source, unless a test sets another deadline.
 const DEADLINE: Duration = Duration::from_secs(8);
 const SHADOW: &str = r#"
 danger_shadow = true
@@ -217,12 +217,12 @@ reply.ok = { status = 202, content_type = "text/plain", body = "thanks" }
 challenge = [{ when = { "json:/type" = "check" }, authenticated = true, reply = { status = 200, body = ["echo(json:/challenge)"] } }]
 "#;
 
-/// Returns the log of this test. The log is per thread, because each test and its server share one thread.
+/// Returns the log of this test. Each thread has its own log, because a test and its server share one thread.
 pub fn logged() -> String {
     LOG.with_borrow(|log| String::from_utf8_lossy(log).into_owned())
 }
 
-/// Installs one subscriber for all tests, because scoped subscribers race for tracing's cache of callsite interest.
+/// Installs one global subscriber for all tests, because scoped subscribers race for tracing's cache of callsite interest.
 fn start_logging() {
     tracing_subscriber::fmt().with_ansi(false).with_writer(|| ThreadLog).init();
 }

@@ -1,4 +1,4 @@
-//! Tests of the server over real sockets: raw request bytes, raw response bytes, and one outcome per request.
+//! Tests of the server over real sockets, from raw request bytes to raw response bytes, with one outcome per request.
 
 mod closing;
 #[path = "../common/disk.rs"]

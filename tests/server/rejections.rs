@@ -1,4 +1,5 @@
-//! Tests of the server's limits: each limit rejects a request with its own response, and the rejection is counted.
+//! Tests of the server's limits. For each limit, the server must reject a request with a specific response and count the
+//! rejection.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Tests of the server behind TLS: disconnects over HTTP/2, and a certificate that is renewed during a reload.
+//! Tests of the server with TLS: disconnects over HTTP/2, and a certificate that is renewed during a reload.
 
 use hookhold::limits::ServerLimits;
 use hookhold::units::Rate;

@@ -1,4 +1,4 @@
-//! The facts of a verified delivery: id, type, ordering key, time, identity and headers.
+//! Tests of the facts of a verified delivery: id, type, ordering key, time, identity and headers.
 
 use std::time::Duration;
 
@@ -127,7 +127,8 @@ fn a_fact_needs_all_of_its_fields() {
     assert_eq!(verify_body(&source, br#"{"n":7}"#).identity, Identity::Keyless);
 }
 
-/// Order 17 is not invoice 17. But if the text of an id is signed, the id is the same in every header.
+/// Order 17 and invoice 17 are different events, so the location of an id is part of the identity. If the signature covers
+/// the text of the id, the id is the same in every header.
 #[test]
 fn the_location_of_an_id_is_part_of_it() {
     let source = inline(&format!("{INLINE}event = {{ id = [\"json:/order\", \"json:/invoice\"] }}"));

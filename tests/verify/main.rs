@@ -1,4 +1,4 @@
-//! Verification: signatures, timestamps and facts of deliveries, and the recipes that describe them.
+//! Tests of verification: signatures, timestamps and facts of deliveries, and the recipes that describe them.
 
 mod challenges;
 mod facts;

@@ -1,4 +1,5 @@
-//! Signatures and timestamps: genuine deliveries verify, and every other delivery has its own outcome.
+//! Tests of signatures and timestamps. Genuine deliveries must verify, and each kind of other delivery must have its own
+//! outcome.
 
 use bytes::Bytes;
 use hookhold::clock::UnixMillis;
@@ -251,7 +252,7 @@ fn whitespace_around_signature_items_is_ignored() {
     assert_eq!(rejection(&exact, &spaced), Some(Outcome::SignatureMalformed));
 }
 
-/// Twilio's scheme does not sign separators, so the integrity is only partial and the body is part of the identity.
+/// Twilio's signature does not cover separators, so the integrity is only partial and the identity includes the body.
 #[test]
 fn separators_between_form_fields_are_not_signed() {
     let source = provider("twilio");
@@ -297,8 +298,8 @@ fn too_many_form_fields_are_rejected_before_sorting() {
     assert_eq!(rejection(&source, &sample_of(&source, Some(many.as_bytes()), None)), Some(Outcome::SignatureMalformed));
 }
 
-/// Sorting a form and hashing a body are the most expensive work that a request can cause, so a request without a readable
-/// signature must cause neither.
+/// Sorting a form and hashing a body are the most expensive work that a request can cause. hookhold must not do this work
+/// for a request without a readable signature.
 #[test]
 fn form_and_hash_need_a_readable_signature_first() {
     let source = provider("twilio");
@@ -312,7 +313,7 @@ fn form_and_hash_need_a_readable_signature_first() {
     }
 }
 
-/// The hint reports a modified body only if the sender has signed the URL.
+/// The hint may report a modified body only if the signature over the URL is genuine.
 #[test]
 fn the_hash_in_a_url_needs_a_verified_url() {
     let source = provider("twilio");

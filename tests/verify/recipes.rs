@@ -1,4 +1,4 @@
-//! Compiled-in recipes, entries that override them, and every error in both.
+//! Tests of built-in recipes, of entries that override a recipe, and of every error in a recipe or an entry.
 
 use std::time::Duration;
 
@@ -86,7 +86,8 @@ fn the_reply_comes_from_the_recipe() {
     );
 }
 
-/// Standard Webhooks, Svix and others unsubscribe an endpoint after a 410. Some providers stop retrying after a 403 or a 406.
+/// Standard Webhooks, Svix and other providers unsubscribe an endpoint after a 410. Some providers stop retrying after a 403
+/// or a 406.
 #[test]
 fn no_rejection_makes_a_provider_disable_the_endpoint() {
     let harmful = |status: http::StatusCode| [403, 406, 410].contains(&status.as_u16());
@@ -300,8 +301,8 @@ fn timed(locator: &str) -> String {
     format!("{INLINE_TIMED}timestamp = {{ from = {locator:?} }}")
 }
 
-/// `check` accepts only locators that the verifier reads. So `send` can sign, and the gateway can verify, every recipe that
-/// `check` accepts.
+/// `check` accepts only locators that the verifier reads. For every recipe that `check` accepts, `send` must be able to sign
+/// a sample, and the gateway must be able to verify the sample.
 #[test]
 fn every_valid_recipe_verifies_its_own_samples() {
     let locators = ["header:A", "tag:t", "tag:v1", "query:q", "const:7", "json:/j", "form:f"];

@@ -1,4 +1,4 @@
-//! Secrets are read by reference, decoded by explicit steps and never printed.
+//! Tests that hookhold reads a secret by reference, decodes the secret in explicit steps and never prints the secret.
 
 use hookhold::clock::UnixMillis;
 use hookhold::outcome::Outcome;

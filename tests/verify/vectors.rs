@@ -1,4 +1,5 @@
-//! The vectors in `tests/vectors`: deliveries signed by providers, their libraries or openssl, never by hookhold's own code.
+//! Tests of the vectors in `tests/vectors`. Providers, their libraries or openssl signed these deliveries, never hookhold's
+//! own code.
 
 use std::collections::BTreeMap;
 
