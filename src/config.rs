@@ -1,8 +1,8 @@
-//! Turns the text of `hookhold.toml` into a [`Config`], or into a list of every mistake in it. `config/hookhold.toml` documents
-//! each option; a test compares that file with the defaults and limits in the code.
+//! Converts the text of `hookhold.toml` to a [`Config`], or to a list of every mistake in the text. `config/hookhold.toml`
+//! documents each option. A test compares that file with the defaults and limits in the code.
 //!
-//! This room opens no listener, no journal and no connection. It does not depend on librdkafka: the caller passes in the check of
-//! a property.
+//! This room opens no listener, no journal and no connection. It does not depend on librdkafka: the caller passes in a function
+//! that checks a property.
 
 mod changes;
 mod kafka;
@@ -26,7 +26,7 @@ use crate::units::bytes_text;
 pub use changes::ConfigChange;
 pub use kafka::{KafkaCheck, KafkaConfig};
 
-/// A checked configuration; cheap to clone.
+/// A checked configuration, which is cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Path of the file.
@@ -39,11 +39,12 @@ pub struct Config {
     pub journal: JournalConfig,
     /// `[dedupe]`: the recognition of duplicates.
     pub dedupe: DedupeLimits,
-    /// `[kafka]`: the settings of the Kafka client; `None` if events stay in the journal.
+    /// `[kafka]`: the settings of the Kafka client, or `None` if events stay in the journal.
     pub kafka: Option<KafkaConfig>,
-    /// Sources of `[sources.NAME]`, in the order of the file; never empty.
+    /// Sources of `[sources.NAME]`, in the order of the file. There is at least one source.
     pub sources: Vec<Arc<Source>>,
-    /// Options that the file sets: dotted keys with their TOML values. Contains references to secrets, never a secret.
+    /// Options that the file sets: dotted keys with their TOML values. A value may be a reference to a secret, but is never a
+    /// secret.
     pub stated: BTreeMap<String, String>,
 }
 
@@ -56,11 +57,11 @@ pub struct ServerConfig {
     pub public_url: Option<String>,
     /// Limits on connections, requests and senders.
     pub limits: ServerLimits,
-    /// Certificate and key for HTTPS; `None` for plain HTTP.
+    /// Certificate and key for HTTPS, or `None` for plain HTTP.
     pub tls: Option<certificate::CertificateFiles>,
     /// Networks of trusted proxies, whose headers name the sender's address.
     pub trusted_proxies: Vec<IpNet>,
-    /// True if connections from trusted proxies begin with a PROXY v2 header.
+    /// True if connections from trusted proxies must begin with a PROXY v2 header.
     pub proxy_protocol: bool,
 }
 
@@ -95,7 +96,7 @@ impl Default for AdminConfig {
 /// `[journal]`: the directory, the size and the retention of the write-ahead log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JournalConfig {
-    /// Directory of the journal; a relative path is relative to the working directory.
+    /// Directory of the journal. A relative path is relative to the working directory.
     pub dir: PathBuf,
     /// Limits on size and retention.
     pub limits: JournalLimits,
@@ -131,7 +132,7 @@ impl AdminConfig {
 }
 
 impl Config {
-    /// Returns the path of the configuration: `named`, else the first default file that exists. The default files are
+    /// Returns the path of the configuration: `named`, or the first default file that exists. The default files are
     /// `hookhold.toml` in the working directory and `/etc/hookhold/hookhold.toml`.
     pub fn find(named: Option<PathBuf>) -> Option<PathBuf> {
         named.or_else(|| DEFAULT_FILES.iter().map(PathBuf::from).find(|file| file.exists()))
@@ -144,7 +145,7 @@ impl Config {
         Ok(Config { path: path.to_owned(), ..config })
     }
 
-    /// Parses and checks `text`; `file` is its name in diagnostics.
+    /// Parses and checks `text`. `file` is the name of the text in diagnostics.
     pub fn parse(file: &str, text: &str, kafka: KafkaCheck) -> Result<Config, Diagnostics> {
         TomlTable::read(file, text, |root, diagnostics| read::root(file, root, kafka, diagnostics))
     }
@@ -158,7 +159,7 @@ fn contents(path: &Path) -> Result<String, Diagnostics> {
     });
     read.map_err(|error| {
         let remedy = match error.kind() {
-            ErrorKind::NotFound => "create it with `hookhold init`, or name another file".to_owned(),
+            ErrorKind::NotFound => "create the file with `hookhold init`, or name another file".to_owned(),
             ErrorKind::InvalidData | ErrorKind::FileTooLarge => {
                 format!("expected UTF-8 text of at most {}", bytes_text(MAX_FILE))
             }

@@ -1,5 +1,5 @@
 //! Collects diagnostics about files that operators write, one message per mistake, and finds the known name nearest to a
-//! misspelt one. Does not depend on TOML.
+//! misspelt name. Does not depend on TOML.
 
 use std::fmt;
 use std::path::Path;
@@ -13,11 +13,11 @@ use strsim::damerau_levenshtein;
 pub struct Diagnostic {
     /// Path of the file, as given on the command line.
     pub file: String,
-    /// Number of the line; the first line is 1.
+    /// Number of the line, counted from 1.
     pub line: usize,
-    /// Dotted path of the key; empty if the text is not TOML.
+    /// Dotted path of the key. Empty if the text is not TOML.
     pub key: String,
-    /// The message: the expected and the found value, and the remedy; `mistake` in JSON.
+    /// The message: the expected value, the found value and the remedy. The name in JSON is `mistake`.
     #[serde(rename = "mistake")]
     pub what: String,
     /// Known keys of the same table, if this key is unknown.
@@ -41,7 +41,8 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// The diagnostics of one file. A clone is a handle to the same list. Prints one diagnostic per line, in the order of the file.
+/// The diagnostics of one file. A clone is a handle to the same list. `Display` writes one diagnostic per line, in the order of
+/// the file.
 #[derive(Clone, Debug, Default)]
 pub struct Diagnostics(Arc<Mutex<DiagnosticList>>);
 
@@ -80,8 +81,8 @@ impl Diagnostics {
         self.lock().diagnostics.push(diagnostic);
     }
 
-    /// Returns every diagnostic once, sorted by file, line and key. Omits diagnostics about the value of a misspelt key, because the
-    /// suggested key may be wrong.
+    /// Returns every diagnostic once, sorted by file, line and key. Omits diagnostics about the value of a misspelt key,
+    /// because the suggested key may be wrong.
     pub fn sorted(&self) -> Vec<Diagnostic> {
         let found = self.lock();
         let misspelt = || found.misspelt.iter().map(|misspelt| &misspelt.diagnostic);
@@ -93,9 +94,9 @@ impl Diagnostics {
         all
     }
 
-    /// Returns true if the last pass over the text found misspelt keys, and then discards its other diagnostics. The next pass
-    /// reads each misspelt key as the nearest known key. It reports the discarded mistakes again, except for consequences of the
-    /// misspelling.
+    /// Returns true if the last pass over the text found misspelt keys. In that case, discards the other diagnostics of that
+    /// pass. The next pass reads each misspelt key as the nearest known key, and reports the discarded mistakes again, except
+    /// for consequences of the misspelling.
     pub(crate) fn read_again(&self) -> bool {
         let mut found = self.lock();
         let has_new_misspelt = std::mem::take(&mut found.has_new_misspelt);
@@ -119,7 +120,7 @@ impl fmt::Display for Diagnostics {
 
 impl std::error::Error for Diagnostics {}
 
-/// The position of a value, and the list that collects mistakes about it.
+/// The position of a value, and the list that collects mistakes about the value.
 #[derive(Clone)]
 pub struct Location {
     pub(crate) file: Arc<str>,
@@ -129,12 +130,12 @@ pub struct Location {
 }
 
 impl Location {
-    /// Reports a mistake at this position, in the form `cannot …: REASON; REMEDY`.
+    /// Reports a mistake at this position. `what` has the form `cannot …: REASON; REMEDY`.
     pub fn report(&self, what: impl fmt::Display) {
         self.diagnostics.add(self.diagnostic(what));
     }
 
-    /// Reports `expected X, found Y`; a remedy may follow `found` after a semicolon.
+    /// Reports `expected X, found Y`. `found` may end with a semicolon and a remedy.
     pub fn expected(&self, expected: impl fmt::Display, found: impl fmt::Display) {
         self.report(format_args!("expected {expected}, found {found}"));
     }
@@ -159,7 +160,7 @@ impl Location {
         self.diagnostics.lock().diagnostics.iter().any(is_here)
     }
 
-    /// Reports an unknown key in a table with the keys `known`. The next pass reads it as `meant`.
+    /// Reports an unknown key in a table with the keys `known`. If `meant` is set, the next pass reads the key as `meant`.
     pub(crate) fn unknown(&self, what: impl fmt::Display, known: Vec<String>, meant: Option<&str>) {
         let diagnostic = Diagnostic { known, ..self.diagnostic(what) };
         let mut found = self.diagnostics.lock();
@@ -172,7 +173,7 @@ impl Location {
         }
     }
 
-    /// Returns the known key that replaces this one, if an earlier pass reported it as misspelt.
+    /// Returns the known key that replaces this key, if an earlier pass reported this key as misspelt.
     pub(crate) fn meant(&self) -> Option<String> {
         let location = (&*self.file, self.line, &*self.key);
         let found = self.diagnostics.lock();
@@ -193,7 +194,7 @@ pub fn nearest<'a, S: AsRef<str> + ?Sized + 'a>(name: &str, known: impl IntoIter
     (distance <= (letters / 3).max(1)).then_some(near)
 }
 
-/// Returns `; did you mean NAME?` for the nearest known name, else an empty string.
+/// Returns `; did you mean NAME?` for the nearest known name, or an empty string if no known name is near.
 pub fn did_you_mean<'a, S: AsRef<str> + ?Sized + 'a>(name: &str, known: impl IntoIterator<Item = &'a S>) -> String {
     nearest(name, known).map_or(String::new(), |near| format!("; did you mean {near}?"))
 }

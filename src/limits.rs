@@ -1,8 +1,7 @@
 //! Defines every limit of `[server]`, `[admin]`, `[journal]` and `[dedupe]` in one place: name, default, range and meaning.
 //!
-//! The configuration fills these structs and the rooms use them directly, so that a limit is never copied into a second
-//! definition. A test compares the list with `config/hookhold.toml`, which adds the reasons. `config` checks the dependencies
-//! between options.
+//! The configuration fills these structs and the rooms use them directly, so no limit has a second definition. A test compares
+//! the list with `config/hookhold.toml`, which adds the reasons. `config` checks the limits against each other.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -11,7 +10,7 @@ use std::time::Duration;
 use crate::toml_value::{Item, TomlTable};
 use crate::units::{Rate, bytes_text, duration_text};
 
-/// Declares the limits of one section. A default may use the values of the options above it.
+/// Declares the limits of one section. A default may depend on the values of the options above it.
 macro_rules! limits {
     ($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $option:ident: $value:ty = $limit:expr;)* }) => {
         $(#[$about])*
@@ -21,8 +20,8 @@ macro_rules! limits {
         }
 
         impl $name {
-            /// Takes these options out of their section. An absent option gets its default, and so does an invalid option
-            /// after it is reported.
+            /// Takes these options out of their section. Reports invalid options. Absent and invalid options get their
+            /// defaults.
             pub fn take(section: &mut TomlTable) -> $name {
                 $(let $option: $value = $limit.take(section, stringify!($option));)*
                 $name { $($option),* }
@@ -34,7 +33,7 @@ macro_rules! limits {
                 $(
                     let limit: Limit<$value> = $limit;
                     list.push(limit.text(stringify!($option)));
-                    #[allow(unused_variables, reason = "only some defaults use it")]
+                    #[allow(unused_variables, reason = "only some defaults depend on another option")]
                     let $option = limit.default;
                 )*
                 list
@@ -53,41 +52,44 @@ macro_rules! limits {
 limits! {
     /// Limits of the listener for deliveries. The section `[server]` is flat, so this struct has one field per option.
     ServerLimits {
-        /// Largest body in bytes of a source whose entry and recipe set no other limit.
+        /// Maximum size of a body in bytes, for a source whose entry and recipe set no limit.
         max_body: usize = bytes(5 * MIB, KIB..=256 * MIB);
-        /// Time from the first byte of a request to its response. The deadline of a source may be shorter.
+        /// Maximum time from the first byte of a request to its response. The deadline of a source may be shorter.
         request_deadline: Duration = duration(8 * SECOND, SECOND / 10..=10 * MINUTE);
         /// Time of normal service after SIGTERM, so that load balancers can remove the instance.
         drain_delay: Duration = duration(5 * SECOND, Duration::ZERO..=10 * MINUTE);
-        /// Time from the end of `drain_delay` until open connections are closed.
+        /// Time from the end of `drain_delay` until the server closes open connections.
         drain_deadline: Duration = duration(20 * SECOND, SECOND..=HOUR);
-        /// Open connections. Further connections wait in the kernel's queue.
+        /// Maximum number of open connections. Further connections wait in the kernel's queue.
         max_connections: usize = count(10_000, 1..=1_000_000);
-        /// Open connections of one address. Further connections are closed right after accept.
+        /// Maximum number of open connections of one address. The server closes further connections right after accept.
         max_connections_per_address: usize = count(2_500, 1..=1_000_000);
-        /// Bytes of request bodies in memory at one time.
+        /// Maximum number of bytes of request bodies in memory at one time.
         max_in_flight: usize = bytes(256 * MIB, MIB..=TIB);
-        /// Bytes of request bodies of one address in memory at one time. A body at least as large as all others
-        /// together may exceed the limit.
+        /// Maximum number of bytes of one address's request bodies in memory at one time. A body that is at least as large as
+        /// all other bodies of the address together may exceed the limit.
         max_in_flight_per_address: usize = bytes(64 * MIB, MIB..=TIB);
-        /// Rejected deliveries of one address before its requests are answered `rate_limited`. Genuine deliveries never count.
+        /// Maximum rate of rejected deliveries of one address. Above this rate, the server answers requests of the address with
+        /// `rate_limited`. Genuine deliveries never count.
         max_rejected_per_address: Rate = rate("600/m");
-        /// Addresses in memory without an open connection. The least recently used address is dropped first.
+        /// Maximum number of addresses in memory that have no open connection. The server drops the least recently used address
+        /// first.
         max_addresses: usize = count(65_536, 1..=10_000_000);
-        /// Lowest transfer rate of an incomplete request, in bytes per second.
+        /// Minimum transfer rate of an incomplete request, in bytes per second.
         min_rate: u64 = bytes(KIB, 1..=MIB);
         /// Time from the first byte of a request until `min_rate` applies.
         min_rate_after: Duration = duration(2 * SECOND, SECOND / 10..=10 * MINUTE);
-        /// Bytes of one request head: request line and header fields.
+        /// Maximum size of a request head in bytes. The head is the request line and the header fields.
         max_header_size: usize = bytes(32 * KIB, 8 * KIB..=MIB);
-        /// Header fields of one request.
+        /// Maximum number of header fields in one request.
         max_headers: usize = count(100, 16..=1_000);
-        /// Time that a connection may stay open without a request. The default is longer than the 60 s of common load
-        /// balancers, so that the balancer closes first: a request that it sends into a closed connection is lost.
+        /// Maximum time for which a connection stays open without a request. The default is longer than the 60 s of common load
+        /// balancers, so that the balancer closes the connection first. A request that a balancer sends into a closed
+        /// connection is lost.
         idle_timeout: Duration = duration(75 * SECOND, SECOND..=HOUR);
-        /// Time from the start of a connection to the end of its PROXY header and TLS handshake.
+        /// Maximum time from the start of a connection until its PROXY header and its TLS handshake are complete.
         handshake_timeout: Duration = duration(10 * SECOND, SECOND / 10..=MINUTE);
-        /// Concurrent HTTP/2 requests of one connection.
+        /// Maximum number of concurrent HTTP/2 requests on one connection.
         max_streams: usize = count(100, 1..=10_000);
     }
 }
@@ -95,21 +97,22 @@ limits! {
 limits! {
     /// Limits of the listener for operators.
     AdminLimits {
-        /// Bytes of memory for rejected deliveries that `hookhold doctor` can explain. With 0 none are stored.
+        /// Memory in bytes for rejected deliveries that `hookhold doctor` can explain. If the value is 0, hookhold stores no
+        /// rejected deliveries.
         keep_rejected: usize = bytes(0, 0..=64 * MIB);
     }
 }
 
 limits! {
-    /// Limits of the journal. Sizes in bytes.
+    /// Limits of the journal. All sizes are in bytes.
     JournalLimits {
-        /// Size of all segments together.
+        /// Maximum size of all segments together.
         max_size: u64 = bytes(20 * GIB, MIB..=256 * TIB);
-        /// Time that a forwarded event stays available for replay.
+        /// Time for which a forwarded event stays available for replay.
         retain: Duration = duration(3 * DAY, SECOND..=366 * DAY);
-        /// Size of one segment. An event that does not fit gets a segment of its own.
+        /// Size of one segment. An event larger than a segment gets a segment of its own.
         segment_size: u64 = bytes(64 * MIB, 64 * KIB..=GIB);
-        /// Size of all segments that one topic may pin.
+        /// Maximum size of the segments that one topic pins.
         max_backlog: u64 = bytes(max_size / 2, 64 * KIB..=256 * TIB);
     }
 }
@@ -117,11 +120,12 @@ limits! {
 limits! {
     /// Limits of deduplication.
     DedupeLimits {
-        /// Time after the first copy during which duplicates are recognised. A recipe with a longer retry horizon extends it.
+        /// Time after the first copy during which hookhold recognises duplicates. A source whose provider retries for longer
+        /// has a longer window.
         window: Duration = duration(7 * DAY, SECOND..=366 * DAY);
-        /// Key-file lookups whose results stay in memory. The keys of unsealed segments are always in memory.
+        /// Maximum number of key-file lookups whose results stay in memory. The keys of unsealed segments are always in memory.
         hot_keys: u64 = count(1_000_000, 1_000..=1_000_000_000);
-        /// Bytes of all key files together.
+        /// Maximum size of all key files together, in bytes.
         max_disk: u64 = bytes(10 * GIB, MIB..=256 * TIB);
     }
 }

@@ -2,7 +2,8 @@
 
 mod cli;
 
-/// jemalloc, because a delivery makes many small allocations that are freed a moment later, often by another thread.
+/// The allocator is jemalloc, because a delivery makes many small allocations that are freed a moment later, often by another
+/// thread.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -1,5 +1,5 @@
-//! Reads secrets by reference: `env:NAME` or `file:PATH`, never literal text. Logs and metrics show the name of a secret. Its
-//! bytes appear in no message and in no `Debug` output.
+//! Reads secrets by reference: `env:NAME` or `file:PATH`, never literal text. Logs and metrics show only the name of a secret.
+//! Messages and `Debug` output never contain its bytes.
 
 use std::fmt;
 use std::io::Read;
@@ -12,16 +12,18 @@ use crate::toml_value::Item;
 /// A named secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
-    /// Name in logs, metrics and headers: the configured name, else the name of the variable or the base name of the file.
+    /// Name in logs, metrics and headers: the configured name, or by default the name of the variable or the base name of the
+    /// file.
     pub name: Arc<str>,
     /// Bytes of the variable, or of the file without its final line break.
     pub bytes: Vec<u8>,
-    /// Time of expiry; signatures are rejected from then on. `None` if the secret does not expire.
+    /// Time at which the secret expires and the verifier starts to reject its signatures, or `None` if the secret does not
+    /// expire.
     pub not_after: Option<UnixMillis>,
 }
 
 impl Secret {
-    /// True if the secret is wrapped in whitespace or quotes, usually a copy-paste mistake.
+    /// True if the secret is wrapped in whitespace or quotes, which is usually a copy-paste mistake.
     pub fn is_wrapped(&self) -> bool {
         let bare = self.bytes.trim_ascii();
         let quote = |byte: Option<&u8>| byte.is_some_and(|byte| b"\"'`".contains(byte));
@@ -36,8 +38,8 @@ impl fmt::Debug for Secret {
 }
 
 /// Reads `"env:NAME"`, `"file:PATH"` (relative to the working directory) or
-/// `{ name = "…", from = "env:…", not_after = 2027-01-01 }`. Reports any other value, an unset variable, and an unreadable
-/// or empty file, without repeating the text.
+/// `{ name = "…", from = "env:…", not_after = 2027-01-01 }`. Reports any other value, an unset variable, and an unreadable or
+/// empty file. No report repeats a text that may be a secret.
 pub fn read(item: Item) -> Option<Secret> {
     if !item.is_table() {
         return follow(&item);
@@ -88,8 +90,8 @@ fn variable(item: &Item, name: &str) -> Option<Secret> {
     }
     match std::env::var_os(name).map(OsStringExt::into_vec) {
         Some(bytes) if !bytes.is_empty() => Some(Secret { name: name.into(), bytes, not_after: None }),
-        Some(_) => item.expected(variable_of(name), "it empty; set it where hookhold runs"),
-        None => item.expected(variable_of(name), "it unset; set it where hookhold runs"),
+        Some(_) => item.expected(variable_of(name), "the variable empty; set it in hookhold's environment"),
+        None => item.expected(variable_of(name), "the variable unset; set it in hookhold's environment"),
     }
 }
 
@@ -120,7 +122,7 @@ fn contents(path: &Path) -> std::io::Result<Vec<u8>> {
 }
 
 const MAX_NAME: usize = 64;
-/// Size limit of a file with a secret. A PEM key has a few KiB, so a larger file is the wrong file.
+/// Size limit of a file with a secret. A PEM key has only a few KiB, so a larger file is the wrong file.
 const MAX_FILE: u64 = 64 << 10;
 const REFERENCE: &str = "\"env:NAME\" or \"file:PATH\"";
 const FILE: &str = "a file of 1 B to 64 KiB with the secret";

@@ -1,5 +1,5 @@
-//! A source is one configured endpoint: a provider's recipe, overridden by the operator's entry, and the secrets. It is compiled
-//! once from the configuration. This module reads no deliveries. Its only I/O is to read the secrets that the entry refers to.
+//! Compiles sources from the configuration. A source is one configured endpoint: a provider's recipe with the operator's
+//! overrides, and the secrets. This module reads no deliveries. Its only I/O is reading the secrets that an entry refers to.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -37,64 +37,68 @@ pub use type_filter::TypeFilter;
 pub struct Source {
     /// The name in the configuration.
     pub name: Arc<str>,
-    /// The request path; `/hooks/NAME` by default.
+    /// The request path, `/hooks/NAME` by default.
     pub path: String,
-    /// The URL that providers call: the entry's, else the server's. Always present if the recipe signs the URL.
+    /// The URL that the provider calls: the entry's URL, or `[server] public_url` if the entry sets no URL. Always present if
+    /// the recipe signs the URL.
     pub public_url: Option<PublicUrl>,
-    /// The Kafka topic of its events.
+    /// The Kafka topic of the source's events.
     pub topic: Arc<str>,
-    /// The name of the recipe; `None` for an inline recipe.
+    /// The name of the recipe, or `None` for an inline recipe.
     pub provider: Option<Arc<str>>,
-    /// The recipe, overridden by the operator's entry.
+    /// The recipe, with the operator's overrides.
     pub recipe: Arc<Recipe>,
-    /// The keys that may sign a delivery. At least one, all with distinct names.
+    /// The keys that may sign a delivery: at least one, with distinct names.
     pub secrets: Vec<Key>,
-    /// The largest body, in bytes: the entry's, else the recipe's, else the server's.
+    /// The maximum body size in bytes. The entry's limit overrides the recipe's, and the recipe's limit overrides the server's.
     pub max_body: usize,
-    /// The time from a delivery's first byte to its answer.
+    /// The maximum time from a delivery's first byte to its answer.
     pub deadline: Duration,
     /// The deduplication settings.
     pub dedupe: SourceDedupe,
-    /// The event types that are stored. A verified delivery of another type gets the accepted reply and is dropped.
+    /// The event types to store. hookhold answers a verified delivery of another type with the accepted reply and drops the
+    /// delivery.
     pub types: TypeFilter,
-    /// True if every delivery gets the accepted reply, even a rejected one (`danger_shadow`). Used for a trial run next to an
-    /// endpoint that still processes the deliveries.
+    /// True if hookhold answers every delivery with the accepted reply, even a rejected delivery (`danger_shadow`). Intended
+    /// for a trial run next to an endpoint that still processes the deliveries.
     pub shadow: bool,
-    /// Request headers forwarded to Kafka as `http-<name>`.
+    /// The request headers to forward to Kafka as `http-<name>`.
     pub header_allow_list: Vec<HeaderName>,
-    /// The networks from which deliveries are accepted; empty to accept every address.
+    /// The networks from which hookhold accepts deliveries. An empty list accepts every address.
     pub allow_from: Vec<IpNet>,
-    /// The rate limit for genuine deliveries, duplicates included; `None` for no limit.
+    /// The rate limit for genuine deliveries, including duplicates, or `None` for no limit.
     pub max_rate: Option<Rate>,
 }
 
 /// The deduplication settings of a source.
 #[derive(Clone, Debug)]
 pub struct SourceDedupe {
-    /// The dedupe window: the entry's, else the longer of the default and the time over which the provider retries.
+    /// The dedupe window: the entry's window, or by default the longer of `[dedupe] window` and the time over which the
+    /// provider retries.
     pub window: Duration,
-    /// The window in which byte-equal bodies are duplicates. Only for recipes without an id, and only if the operator sets it.
+    /// The window in which identical bodies are duplicates, or `None` if the operator sets no such window. Only a source whose
+    /// recipe has no id may set one.
     pub body: Option<Duration>,
 }
 
-/// The settings that a source takes from the rest of the configuration.
+/// The defaults that a source takes from other sections of the configuration.
 #[derive(Clone, Debug)]
 pub struct SourceDefaults {
-    /// The topic of a source without its own topic; `{source}` stands for the source's name.
+    /// The topic for sources that set no topic. `{source}` is replaced with the source's name.
     pub topic: String,
-    /// `[server] public_url`, for sources without their own URL.
+    /// `[server] public_url`, for sources that set no URL.
     pub public_url: Option<String>,
-    /// The largest body, in bytes, if neither entry nor recipe sets a limit.
+    /// The maximum body size in bytes, for sources whose entry and recipe set no limit.
     pub max_body: usize,
-    /// The server's own deadline for an answer.
+    /// `[server] request_deadline`, the server's own deadline for an answer.
     pub request_deadline: Duration,
-    /// The default dedupe window.
+    /// `[dedupe] window`.
     pub window: Duration,
 }
 
 impl Source {
-    /// Compiles `[sources.NAME]`. Reports mistakes to `diagnostics`, the list that `entry` was parsed with. Returns `None` if the
-    /// entry does not make a usable source.
+    /// Compiles `[sources.NAME]`. Reports mistakes to `diagnostics`, which must be the list that `entry` reports to. Returns
+    /// `None` if the entry does not define a usable source.
     pub fn compile(name: &str, mut entry: TomlTable, defaults: &SourceDefaults, diagnostics: &Diagnostics) -> Option<Source> {
         let provider = entry.take("provider");
         let (base, is_known) = base(&entry, provider.as_ref(), diagnostics);
@@ -117,15 +121,16 @@ impl Source {
         let recipe = read::recipe(&mut table);
         let has_no_type = recipe.as_ref().is_some_and(|recipe| recipe.event.kind.0.is_empty());
         if !types.accepts_all() && has_no_type && is_known && table.accepts(&["event"]) {
-            table.expected("types", "a recipe with event.type", "none; add event.type or remove types");
+            table.expected("types", "a recipe with event.type", "a recipe without it; add event.type or remove types");
         }
         table.finish();
         let recipe = recipe.filter(|_| is_known)?;
         if dedupe_body.is_some() && !recipe.event.id.0.is_empty() {
-            body_location.expected("a recipe without event.id", "one with it; remove dedupe.body or add event.id = []");
+            body_location
+                .expected("a recipe without event.id", "a recipe with event.id; remove dedupe.body or add event.id = []");
         }
         if public_url.is_none() && recipe.signs_url() {
-            let found = "nothing; the provider signs this URL: add it here or to [server]";
+            let found = "nothing; add the URL here or to [server], because the provider signs it";
             public_url_location.expected(url::EXPECTED, found);
         }
         let secrets = keys(secrets?, &recipe);
@@ -151,28 +156,28 @@ impl Source {
         })
     }
 
-    /// True if deliveries from this address are accepted. An IPv4 address matches in its IPv6-mapped form as well.
+    /// True if the source accepts deliveries from this address. An IPv4 address also matches in its IPv6-mapped form.
     pub fn allows_address(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.allow_from.is_empty() || self.allow_from.iter().any(|network| network.contains(&address))
     }
 
-    /// Returns the answer to send. Shadow mode replaces a rejection with the accepted reply, except for a sender that has
-    /// disconnected. It does not change the reply to an endpoint challenge.
+    /// Returns the answer to send. Shadow mode replaces a rejection with the accepted reply, unless the sender has
+    /// disconnected. Shadow mode does not change the reply to an endpoint challenge.
     pub fn apply_shadow(&self, answer: Answer) -> Answer {
         let is_rejection = !answer.status.is_success() && answer.outcome != Outcome::Disconnected;
         if self.shadow && is_rejection { self.recipe.replies.accepted.clone().over(answer) } else { answer }
     }
 
-    /// Returns the first key that is valid at `now`, else the first key.
+    /// Returns the first key that is valid at `now`, or the first key if none is valid.
     pub fn key_at(&self, now: UnixMillis) -> &Key {
         self.secrets.iter().find(|key| key.is_valid_at(now)).unwrap_or(&self.secrets[0])
     }
 }
 
-/// Returns the recipe that the entry overrides, and true unless the provider is unknown. An inline recipe overrides no recipe.
-/// For an unknown provider, returns the recipe with the most similar name, else a stand-in, so that the same pass finds the
-/// other mistakes in the entry.
+/// Returns the recipe that the entry overrides, or `None` for an inline recipe. The second value is false if the provider is
+/// missing or unknown. In that case the first value is the recipe with the most similar name, or a stand-in, so that the same
+/// pass finds the other mistakes in the entry.
 fn base(entry: &TomlTable, provider: Option<&Item>, diagnostics: &Diagnostics) -> (Option<TomlTable>, bool) {
     let Some(item) = provider else {
         if entry.keys().iter().any(|key| PROOF.contains(&key.as_str())) {
@@ -189,14 +194,14 @@ fn base(entry: &TomlTable, provider: Option<&Item>, diagnostics: &Diagnostics) -
     let near = nearest(&name, PROVIDERS.iter().map(|(name, _)| *name));
     let remedy = match near {
         Some(near) => format!("did you mean \"{near}\"?"),
-        None => "run `hookhold providers` for the names, or remove it and write the recipe inline".to_owned(),
+        None => "run `hookhold providers` for the names, or remove provider and write the recipe inline".to_owned(),
     };
     item.location.expected(PROVIDER, format_args!("an unknown name; {remedy}"));
     (providers::table(near.unwrap_or(STAND_IN), diagnostics), false)
 }
 
-/// Returns a recipe as the base of `entry`. Removes `content` and `content_variants` from the recipe if the entry has one of
-/// them, because the two keys exclude each other.
+/// Prepares `base` as the recipe that `entry` overrides. Removes `content` and `content_variants` from `base` if the entry has
+/// either key, because the two keys exclude each other.
 fn without_content(mut base: TomlTable, entry: &TomlTable) -> TomlTable {
     const ALTERNATIVES: [&str; 2] = ["content", "content_variants"];
     if entry.keys().iter().any(|key| ALTERNATIVES.contains(&key.as_str())) {
@@ -226,7 +231,7 @@ fn topic(item: Item) -> Option<String> {
 fn allow_from(table: &mut TomlTable) -> Option<Vec<IpNet>> {
     let Some(items) = table.take_list("allow_from") else { return Some(Vec::new()) };
     if items.is_empty() {
-        table.expected("allow_from", "at least one network", "an empty array; remove it to accept every address");
+        table.expected("allow_from", "at least one network", "an empty array; remove allow_from to accept every address");
         return None;
     }
     items.into_iter().map(network).collect::<Vec<_>>().into_iter().collect()
@@ -239,13 +244,14 @@ pub(crate) fn network(item: Item) -> Option<IpNet> {
     match single.or_else(|_| text.parse::<IpNet>()).map(canonical) {
         Ok(network) if network.trunc() == network => Some(network),
         Ok(network) => {
-            item.expected("a network without bits after its prefix", format_args!("{item}; write \"{}\"", network.trunc()))
+            item.expected("a network whose bits after the prefix are zero", format_args!("{item}; write \"{}\"", network.trunc()))
         }
         Err(_) => item.unexpected(NETWORK),
     }
 }
 
-/// Converts a network of IPv4-mapped IPv6 addresses to a network of IPv4 addresses, because addresses are compared as IPv4.
+/// Converts a network of IPv4-mapped IPv6 addresses to a network of IPv4 addresses, because hookhold compares such addresses as
+/// IPv4.
 fn canonical(network: IpNet) -> IpNet {
     let address = network.addr().to_canonical();
     let prefix = network.prefix_len().checked_sub(IPV4_IN_IPV6).filter(|_| network.addr().is_ipv6() && address.is_ipv4());
@@ -256,7 +262,7 @@ fn header_name(item: Item) -> Option<HeaderName> {
     let text = item.clone().string()?;
     match HeaderName::from_bytes(text.as_bytes()) {
         Ok(name) if !is_credential(&name) => Some(name),
-        _ => item.unexpected("the name of a header that holds no credentials"),
+        _ => item.unexpected("the name of a header that contains no credentials"),
     }
 }
 
@@ -274,7 +280,7 @@ fn keys(secrets: Vec<(Item, secret::Secret)>, recipe: &Recipe) -> Option<Vec<Key
     let mut keys: Vec<Key> = Vec::new();
     for (item, secret) in &secrets {
         if keys.iter().any(|key| key.name == secret.name) {
-            let found = format_args!("{} twice; name one: {{ name = \"…\", from = \"…\" }}", secret.name);
+            let found = format_args!("two secrets named {}; rename one, as in {{ name = \"…\", from = \"…\" }}", secret.name);
             item.location.expected("secrets with distinct names", found);
         }
         match Key::decode(secret, &recipe.proof.key_format, &scheme) {
@@ -298,7 +304,7 @@ fn deadline(server: Duration, respond_within: Option<Duration>) -> Duration {
     respond_within.map_or(server, |limit| server.min(limit * 4 / 5))
 }
 
-/// The recipe that replaces an unknown provider. It accepts any text as a secret and has every part, so it adds no
+/// The recipe that replaces an unknown provider. This recipe accepts any text as a secret and has every part, so it adds no
 /// mistakes of its own to the report.
 const STAND_IN: &str = "stripe";
 /// The required keys of an inline recipe.
@@ -307,7 +313,7 @@ const PROVIDER: &str = "a provider such as \"stripe\"";
 const PATH: &str = "a path such as \"/hooks/stripe\" without query, fragment or escapes";
 const TOPIC: &str = "a topic name of 1 to 249 letters, digits, \".\", \"_\" and \"-\"";
 const NETWORK: &str = "an address or network such as \"3.18.12.63\", \"10.0.0.0/8\" or \"2001:db8::/32\"";
-/// Length of the prefix `::ffff:` in front of an IPv4 address, in bits.
+/// Length of the prefix `::ffff:` of an IPv4-mapped address, in bits.
 const IPV4_IN_IPV6: u8 = 96;
 /// The longest dedupe window.
 const MAX_WINDOW: Duration = Duration::from_secs(90 * 86_400);

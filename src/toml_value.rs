@@ -1,8 +1,8 @@
-//! TOML values with their positions. A reader that finds a mistake reports it and returns `None`, as if the key were absent,
-//! so one pass finds every mistake. The configuration and the recipes are read with these types.
+//! TOML values with their positions. A reader that finds a mistake reports it and returns `None`, as if the key were absent, so
+//! one pass finds every mistake. The configuration and the recipes use these types.
 //!
-//! This module does not depend on the name of any key. Its messages never repeat a string that could not be read, because an
-//! operator may have put a secret in the wrong place. They show numbers, and durations and sizes that are out of range.
+//! This module does not depend on the name of any key. Messages never repeat a string that could not be parsed, because an
+//! operator may have put a secret in the wrong place. Messages do show numbers, and durations and sizes that are out of range.
 
 mod table;
 
@@ -20,7 +20,7 @@ pub use crate::diagnostic::{Diagnostic, Diagnostics, Location};
 use crate::units::{Rate, bytes_text, duration_text, parse_bytes, parse_duration};
 pub use table::TomlTable;
 
-/// One value and its position. Each typed reader reports a value of another type.
+/// One value and its position. Each typed method reports a value of another type.
 #[derive(Clone)]
 pub struct Item {
     /// The position of the value.
@@ -31,7 +31,7 @@ pub struct Item {
 #[derive(Clone)]
 enum TomlValue {
     String(String),
-    /// Value of the integer; `None` beyond 128 bits, which no reader accepts.
+    /// Value of the integer, or `None` for an integer beyond 128 bits, which no method accepts.
     Integer(Option<i128>),
     Float,
     Boolean(bool),
@@ -41,7 +41,7 @@ enum TomlValue {
 }
 
 impl Item {
-    /// Returns the string if the value is one, for options that accept several types.
+    /// Returns the value if it is a string, for options that accept several types.
     pub fn as_str(&self) -> Option<&str> {
         if let TomlValue::String(text) = &self.value { Some(text) } else { None }
     }
@@ -56,7 +56,7 @@ impl Item {
         self.string_as("a string")
     }
 
-    /// Reads a string. The report about a value of another type describes it as `expected`.
+    /// Reads a string. `expected` describes the string in the report about a value of another type.
     pub fn string_as(self, expected: &str) -> Option<String> {
         if let TomlValue::String(text) = self.value { Some(text) } else { self.mismatch(expected) }
     }
@@ -76,7 +76,7 @@ impl Item {
         }
     }
 
-    /// Reads a time of expiry: a date, which ends with its day in UTC, or an exact time with an offset.
+    /// Reads a time of expiry: a date, which means the end of that day in UTC, or an exact time with an offset.
     pub fn end(self) -> Option<UnixMillis> {
         let TomlValue::Date(date) = &self.value else { return self.mismatch(A_DATE) };
         let Some(end) = end_of(date) else { return self.expected(A_DATE, "a date or time without an offset") };
@@ -119,7 +119,7 @@ impl Item {
         self.parse(expected, Rate::parse)
     }
 
-    /// Reads one of the listed words and returns the value listed with it.
+    /// Reads one of the listed words and returns the value of that word.
     pub fn one_of<T: Copy>(self, choices: &[(&str, T)]) -> Option<T> {
         let word = self.as_str();
         if let Some((_, meaning)) = choices.iter().find(|(choice, _)| Some(*choice) == word) {
@@ -131,7 +131,7 @@ impl Item {
         self.expected(alternatives(&quoted), found)
     }
 
-    /// Reads an array; a single value stands for an array of one.
+    /// Reads an array. A single value counts as an array of one item.
     pub fn list(self) -> Vec<Item> {
         if let TomlValue::Array(items) = self.value { items } else { vec![self] }
     }
@@ -146,7 +146,7 @@ impl Item {
         self.expected(expected, self.as_str().map_or(self.kind(), |_| "another string"))
     }
 
-    /// Reports `expected X, found Y` and returns `None`; a remedy may follow `found` after a semicolon.
+    /// Reports `expected X, found Y` and returns `None`. `found` may end with a semicolon and a remedy.
     pub fn expected<T>(&self, expected: impl fmt::Display, found: impl fmt::Display) -> Option<T> {
         self.location.expected(expected, found);
         None
@@ -170,7 +170,7 @@ impl Item {
         self.expected(expected, self.kind())
     }
 
-    /// Returns the TOML type of the value with its article.
+    /// Returns the TOML type of the value, with an article.
     fn kind(&self) -> &'static str {
         match &self.value {
             TomlValue::String(_) => "a string",
@@ -201,7 +201,7 @@ impl fmt::Display for Item {
     }
 }
 
-/// Joins alternatives: `a, b or c`.
+/// Joins alternatives, such as `a, b or c`.
 fn alternatives(words: &[String]) -> String {
     match words {
         [] => String::new(),

@@ -1,5 +1,5 @@
 //! Parses and formats durations, sizes and rates such as `"5m"`, `"64 MiB"` and `"600/m"`. Formatted text parses back to the
-//! same value, except for that of [`bytes_about`].
+//! same value, except for the text of [`bytes_about`].
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -12,7 +12,7 @@ const SIZES: &[(&str, u64)] = &[("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 <<
 
 const PERIODS: &[(&str, u32)] = &[("s", 1), ("m", 60), ("h", 3600)];
 
-/// A count per period. A limiter admits the whole count as a burst and refills it evenly.
+/// A count per period. A limiter admits the whole count as a burst and refills the burst evenly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     count: NonZeroU32,
@@ -20,10 +20,11 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// Largest count that can be configured.
+    /// Maximum count that an operator can configure.
     pub const MOST: u32 = 1_000_000;
 
-    /// Parses `"100/s"`, `"600/m"` or `"36000/h"`. `None` for anything else, for 0 and for more than [`Rate::MOST`].
+    /// Parses `"100/s"`, `"600/m"` or `"36000/h"`. Returns `None` for any other text, for a count of 0 and for a count above
+    /// [`Rate::MOST`].
     pub fn parse(text: &str) -> Option<Rate> {
         let (count, unit) = text.split_once('/')?;
         let (_, seconds) = PERIODS.iter().find(|(name, _)| *name == unit)?;
@@ -34,7 +35,7 @@ impl Rate {
     /// Converts the rate into the quota of a limiter.
     pub fn quota(self) -> Quota {
         let interval = Duration::from_secs(self.seconds.into()) / self.count.get();
-        Quota::with_period(interval).expect("at least a microsecond").allow_burst(self.count)
+        Quota::with_period(interval).expect("the interval is at least a microsecond").allow_burst(self.count)
     }
 }
 
@@ -45,17 +46,19 @@ impl fmt::Display for Rate {
     }
 }
 
-/// Parses a whole number with `ms`, `s`, `m`, `h` or `d`. `None` for anything else and for more than 64 bits of milliseconds.
+/// Parses an integer with the unit `ms`, `s`, `m`, `h` or `d`. Returns `None` for any other text and for more milliseconds than
+/// 64 bits can represent.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     parse(text, DURATIONS).map(Duration::from_millis)
 }
 
-/// Parses a whole number with `B`, `KiB`, `MiB`, `GiB` or `TiB`. `None` for anything else and for more than 64 bits.
+/// Parses an integer with the unit `B`, `KiB`, `MiB`, `GiB` or `TiB`. Returns `None` for any other text and for more bytes than
+/// 64 bits can represent.
 pub fn parse_bytes(text: &str) -> Option<u64> {
     parse(text, SIZES)
 }
 
-/// Formats a duration in the largest unit that divides it; drops fractions of a millisecond.
+/// Formats a duration in the largest unit that divides it. Drops fractions of a millisecond.
 pub fn duration_text(length: Duration) -> String {
     print(u64::try_from(length.as_millis()).unwrap_or(u64::MAX), DURATIONS, "")
 }

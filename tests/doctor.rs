@@ -152,7 +152,10 @@ fn an_undecodable_secret_is_reported_as_wrapped() {
         let output = Home::new(&[("key", &stored)], entry).verb(&["doctor", "standard-webhooks", "--request", "request"]);
         let printed = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{printed}");
-        assert!(printed.contains("remove the whitespace or quotes around it") && !printed.contains(WEBHOOKS), "{printed}");
+        assert!(
+            printed.contains("remove the whitespace or quotes around the secret") && !printed.contains(WEBHOOKS),
+            "{printed}"
+        );
     }
 }
 
@@ -435,7 +438,7 @@ fn a_request_can_come_from_standard_input() {
         .expect("the binary has just been built");
     child.stdin.take().expect("stdin is piped").write_all(&request).expect("doctor reads all of it");
     let output = child.wait_with_output().expect("doctor ends");
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "github: verifies with the secret github-key\n");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "github: the delivery verifies with the secret github-key\n");
     assert_eq!(output.status.code(), Some(0));
 }
 
@@ -495,7 +498,7 @@ fn an_unsigned_challenge_is_answered_and_proves_nothing() {
     let (code, line) = examine(&home, "acme", &challenge("acme"), &[]);
     assert_eq!((code, &line["verifies"], &line["proved"]), (Some(0), &true.into(), &false.into()), "{line}");
     let printed = home.verb(&["doctor", "acme", "--request", "request"]).stdout;
-    assert!(String::from_utf8_lossy(&printed).contains("unsigned endpoint challenge; this proves nothing"), "{printed:?}");
+    assert!(String::from_utf8_lossy(&printed).contains("unsigned endpoint challenge, which proves nothing"), "{printed:?}");
     assert_eq!(causes(&home, "stripe", &challenge("stripe")), ["signature_absent"], "it need not belong to another source");
     let genuine = Signed::new(&mut Sdk::start(), "github", GITHUB, "{}").with("{}");
     let (_, line) = examine(&home, "github", &genuine, &[]);

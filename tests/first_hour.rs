@@ -37,7 +37,7 @@ fn the_first_hour_ends_with_an_event_in_kafka() {
     let logs = ["hookhold.log", "kafka.log"].map(|log| fs::read_to_string(dir.path().join(log)).unwrap_or_default());
     assert!(run.status.success(), "{output}\n{errors}\n{}", logs.join("\n"));
     assert!(
-        output.contains("github: rejected, signature_mismatch") && output.contains("do: "),
+        output.contains("github: the gateway rejects the delivery as signature_mismatch") && output.contains("remedy: "),
         "doctor explains the rejection: {output}"
     );
     let record = output.lines().find(|line| line.contains("ce_source:/hooks/github")).expect("the consumer printed the record");

@@ -54,7 +54,7 @@ fn each_provider_passes_check_once_its_variable_is_set() {
         assert_eq!(unset.status.code(), Some(2));
         let diagnostics = text(&unset.stdout);
         assert!(
-            diagnostics.lines().count() == 1 && diagnostics.contains(&format!("{variable}, found it unset")),
+            diagnostics.lines().count() == 1 && diagnostics.contains(&format!("{variable}, found the variable unset")),
             "{diagnostics}"
         );
 
@@ -96,7 +96,7 @@ fn init_writes_nothing_when_an_argument_is_wrong() {
     let cases: [(&[&str], &str, i32); 8] = [
         (&["init"], "hookhold init stripe github", 2),
         (&["init", "stripe", "strip"], "did you mean stripe?", 2),
-        (&["init", "twilio"], "found nothing; the provider signs this URL", 2),
+        (&["init", "twilio"], "found nothing; add the URL here or to [server]", 2),
         (&["init", "stripe", "--public-url", "hooks.example.com"], "--public-url: expected a URL such as", 2),
         (&["init", "stripe", "--public-url", "https://a\n[kafka]"], "--public-url: expected a URL such as", 2),
         (&["init", "stripe", "--kafka", ""], "--kafka", 2),

@@ -183,7 +183,7 @@ fn adding_and_removing_sources_breaks_no_open_delivery() {
         "every outcome has a counter from the start"
     );
     let (code, shown) = diff(&home, &[]);
-    assert!(code == Some(0) && shown.ends_with(&format!("in the process at http://{}: none\n", home.admin)), "{shown}");
+    assert!(code == Some(0) && shown.ends_with(&format!("to the process at http://{}: none\n", home.admin)), "{shown}");
     fixture::stop(process);
     assert_eq!(fixture::frames(&home, "elsewhere").len(), 1);
 }

@@ -1,4 +1,4 @@
-//! `hookhold check`: prints every mistake in the configuration, or a summary of a valid one.
+//! `hookhold check`: prints every mistake in the configuration, or a summary if the configuration is valid.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -13,23 +13,23 @@ use super::{Context, ExitStatus, UsageError, VerbResult, table};
 
 /// Check the configuration without starting the gateway.
 ///
-/// Prints every mistake at once: its file, line and key, the expected and the found value, and the remedy. If there is no
-/// mistake, prints each source with the URL to paste, its topic and the names of its secrets, and the file system of the
+/// Prints every mistake at once, each with its file, line and key, the expected and the found value, and the remedy. If there
+/// is no mistake, prints each source with the URL to paste, its topic and the names of its secrets, and the file system of the
 /// journal. Never prints a secret.
 ///
-/// With --diff, the running process reads its own file in its own environment and lists the changes that a SIGHUP would apply.
-/// It marks the changes that need a restart, and applies nothing. Exits with 0 if a SIGHUP would succeed.
+/// The option --diff lists the changes that a SIGHUP would apply, and marks the changes that need a restart. The running
+/// process reads its own file in its own environment and applies nothing. The exit code is 0 if a SIGHUP would succeed.
 #[derive(clap::Args)]
 pub(super) struct CheckArgs {
     /// Show the changes that a reload of the running process would apply.
     #[arg(long)]
     diff: bool,
-    /// URL of the admin listener of that process [default: [admin] listen of the configuration, on this machine].
+    /// URL of the running process's admin listener [default: the configured [admin] listen, on this machine].
     #[arg(long, requires = "diff")]
     url: Option<String>,
 }
 
-/// Prints the report. Returns a usage error, exit code 2, if the configuration has a mistake.
+/// Prints the report. Returns a usage error, which means exit code 2, if the configuration has a mistake.
 pub(super) fn run(context: &Context, args: CheckArgs) -> VerbResult {
     if args.diff {
         return super::diff::run(context, args.url);
@@ -68,13 +68,13 @@ fn summary(out: &mut impl Write, config: &Config) -> io::Result<()> {
     }
     writeln!(out, "{}\n", sources.trim_fmt())?;
     writeln!(out, "journal  {} on {}", config.journal.dir.display(), file_system(config)?.0)?;
-    writeln!(out, "kafka    {}", servers(config).unwrap_or("not configured: events stay in the journal"))?;
+    writeln!(out, "kafka    {}", servers(config).unwrap_or("not configured; events stay in the journal"))?;
     writeln!(out, "admin    http://{}/", config.admin.listen)?;
     if let Some(warning) = warning(config)? {
         writeln!(out, "\nwarning: {warning}")?;
     }
     for source in config.sources.iter().filter(|source| source.shadow) {
-        let what = "hookhold answers every delivery with success, even if it rejects or loses it";
+        let what = "hookhold answers every delivery with success, even a delivery that it rejects or cannot store";
         writeln!(out, "\nwarning: sources.{}.danger_shadow is on: {what}", source.name)?;
     }
     Ok(())
@@ -106,7 +106,7 @@ fn summary_json(out: &mut impl Write, config: &Config) -> io::Result<()> {
     writeln!(out, "{summary}")
 }
 
-/// Returns the URL to paste into a dashboard, with the placeholder `HOST` if the configuration has no host.
+/// Returns the URL to paste into a dashboard, with the placeholder `HOST` if the configuration contains no host.
 fn url(config: &Config, source: &Source) -> String {
     let (listen, path) = (config.server.listen, &source.path);
     let scheme = if config.server.tls.is_some() { "https" } else { "http" };
@@ -117,7 +117,7 @@ fn url(config: &Config, source: &Source) -> String {
     }
 }
 
-/// Returns the name of each secret, followed by its expiry if it has one.
+/// Returns the name of each secret, followed by the time of expiry if the secret expires.
 fn secret_names(source: &Source) -> Vec<String> {
     let secrets = source.secrets.iter();
     secrets
@@ -140,6 +140,6 @@ fn file_system(config: &Config) -> io::Result<(String, bool)> {
 
 fn warning(config: &Config) -> io::Result<Option<String>> {
     let (name, trusted) = file_system(config)?;
-    let risk = "where a 2xx may not survive a power cut; move the journal";
-    Ok((!trusted).then(|| format!("journal.dir: expected ext4 or XFS, found {name}, {risk}")))
+    let remedy = "move the journal, because a 2xx on this file system may not survive a power cut";
+    Ok((!trusted).then(|| format!("journal.dir: expected ext4 or XFS, found {name}; {remedy}")))
 }

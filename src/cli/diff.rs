@@ -1,5 +1,5 @@
-//! `hookhold check --diff`: shows the changes that a reload would apply. The running process finds them, because they depend on
-//! its environment, working directory and permissions.
+//! `hookhold check --diff`: shows the changes that a reload would apply. The running process determines these changes, because
+//! they depend on its environment, working directory and permissions.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -40,12 +40,14 @@ pub(super) fn run(context: &Context, url: Option<String>) -> VerbResult {
     }
     out.flush()?;
     if !preview.diagnostics.is_empty() {
-        return Err(
-            UsageError(format!("a reload would fail: {} has mistakes; correct them first", preview.file.display())).into()
-        );
+        return Err(UsageError(format!(
+            "a reload would fail: {} has mistakes; correct the mistakes first",
+            preview.file.display()
+        ))
+        .into());
     }
     if preview.changes.iter().any(|change| change.needs_restart) {
-        return Err("a reload would fail: some changes need a restart; restart hookhold to apply them".into());
+        return Err("a reload would fail: some changes need a restart; restart hookhold to apply all changes".into());
     }
     Ok(ExitStatus::Done)
 }
@@ -60,7 +62,7 @@ fn print(out: &mut impl Write, preview: &ReloadPreview, base: &str) -> io::Resul
     if !diagnostics.is_empty() {
         return diagnostics.iter().try_for_each(|diagnostic| writeln!(out, "{diagnostic}"));
     }
-    let heading = format!("{}: changes of a reload in the process at {base}", file.display());
+    let heading = format!("{}: changes that a reload would apply to the process at {base}", file.display());
     if changes.is_empty() {
         return writeln!(out, "{heading}: none");
     }

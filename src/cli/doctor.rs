@@ -1,6 +1,6 @@
-//! `hookhold doctor`: explains why a delivery is rejected. It runs the gateway's own verifier over variants of secret, body and
-//! URL until one variant verifies. A signature cannot match by coincidence, so a cause found in this way is certain. All other
-//! causes rest on evidence and are labelled `likely` or `possible`.
+//! `hookhold doctor`: explains why the gateway rejects a delivery. Runs the gateway's own verifier over variants of the secret,
+//! the body and the URL until one variant verifies. A signature cannot match by coincidence, so a cause that is found in this
+//! way is certain. All other causes are inferred from evidence and labelled `likely` or `possible`.
 
 mod body_variants;
 mod captured;
@@ -32,20 +32,21 @@ use captured::CapturedDelivery;
 use cause::Cause;
 use request::RecordedRequest;
 
-/// Explain why a delivery was rejected, with a remedy for each cause.
+/// Explain why hookhold rejected a delivery, with a remedy for each cause.
 ///
-/// Reads a recorded HTTP request, or fetches the latest rejected deliveries from the running process, and checks them as the
-/// gateway does. For a rejected delivery, doctor searches for a change that makes it verify: another secret, another decoding of
-/// the secret, the body before it was changed, another URL, another provider's scheme or another time. Doctor prints the names
-/// of secrets, never the secrets. The exit code is 0 if every delivery verifies, 1 if one is rejected.
+/// Reads a recorded HTTP request, or fetches the latest rejected deliveries from the running process, and checks each delivery
+/// as the gateway does. If the check fails, doctor searches for a change with which the delivery verifies: another secret,
+/// another decoding of the secret, the body before a change in transit, another URL, another provider's scheme or another time.
+/// doctor prints the names of secrets, never the secrets themselves. The exit code is 0 if every delivery verifies, and 1 if a
+/// delivery is rejected.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct DoctorArgs {
-    /// The configured source that the delivery was sent to.
+    /// The configured source to which the delivery was sent.
     source: String,
-    /// The file with the recorded request: request line, headers, an empty line and the body's bytes. A file written by
-    /// `curl --trace` works, and - reads standard input. Without this option, doctor asks the running process, which stores
-    /// rejected deliveries only if [admin] keep_rejected is set.
+    /// The file with the recorded request: request line, headers, an empty line and the bytes of the body. A file from
+    /// `curl --trace` works as input, and - reads standard input. If this option is absent, doctor asks the running process,
+    /// which stores rejected deliveries only if [admin] keep_rejected is set.
     #[arg(long, value_name = "FILE")]
     request: Option<PathBuf>,
     /// The time of receipt, such as 2026-11-21T07:08:13Z or seconds since 1970 [default: now].
@@ -54,12 +55,12 @@ pub(super) struct DoctorArgs {
     /// The number of rejected deliveries to explain, newest first.
     #[arg(long, value_name = "N", default_value_t = 5, conflicts_with = "request")]
     last: usize,
-    /// The admin listener to ask [default: [admin] listen of the configuration, on this machine].
+    /// URL of the running process's admin listener [default: the configured [admin] listen, on this machine].
     #[arg(long, conflicts_with = "request")]
     url: Option<String>,
 }
 
-/// Checks the deliveries, finds the causes of each rejection and prints them.
+/// Checks the deliveries, finds the causes of each rejection and prints the causes.
 pub(super) fn run(context: &Context, args: DoctorArgs) -> VerbResult {
     let config = context.load()?;
     let names: Vec<String> = config.sources.iter().map(|source| source.name.to_string()).collect();
@@ -137,19 +138,22 @@ fn print(
         writeln!(out, "{} from {}", captured.delivery.received_at.rfc3339(), captured.delivery.remote)?;
     }
     match verdict {
-        Ok(Verdict::Event(verified)) => writeln!(out, "{name}: verifies with the secret {}", verified.secret)?,
+        Ok(Verdict::Event(verified)) => writeln!(out, "{name}: the delivery verifies with the secret {}", verified.secret)?,
         Ok(Verdict::Challenge(_)) if captured.is_unsigned_challenge() => {
-            writeln!(out, "{name}: answered as an unsigned endpoint challenge; this proves nothing about the sender")?
+            writeln!(out, "{name}: the gateway answers an unsigned endpoint challenge, which proves nothing about the sender")?
         }
-        Ok(Verdict::Challenge(_)) => writeln!(out, "{name}: verifies as an endpoint challenge, which hookhold answers itself")?,
-        Err(rejection) => writeln!(out, "{name}: rejected, {rejection}")?,
+        Ok(Verdict::Challenge(_)) => {
+            writeln!(out, "{name}: the delivery verifies as an endpoint challenge, which the gateway answers")?
+        }
+        Err(rejection) => writeln!(out, "{name}: the gateway rejects the delivery as {rejection}")?,
     }
     if let (Ok(_), Some(outcome)) = (verdict, &captured.rejected_as) {
-        writeln!(out, "   it was rejected as {outcome}; the secrets or the configuration have changed since then")?;
+        let since = "the secrets or the configuration have changed since then";
+        writeln!(out, "   the running process rejected the delivery as {outcome}; {since}")?;
     }
     for (number, cause) in (1..).zip(causes) {
         writeln!(out, "\n{number}. {}: {}", cause.certainty.word(), cause.what)?;
-        writeln!(out, "   do: {}", cause.advice)?;
+        writeln!(out, "   remedy: {}", cause.advice)?;
     }
     Ok(())
 }
@@ -181,11 +185,11 @@ fn print_json(
     writeln!(out, "{line}")
 }
 
-/// The largest file to read, in bytes: the maximum of `[server] max_body` and room for the request head. A source may accept
-/// larger bodies, and `curl --trace` writes several times the length of the body. Larger files are rejected.
+/// Limit on the size of the file, in bytes: the maximum of `[server] max_body`, and room for the request head. doctor rejects
+/// larger files, although a source may accept larger bodies, and a `curl --trace` file is several times as long as the body.
 const MAX_FILE: u64 = 257 << 20;
 const EXAMPLES: &str = "\
-Ways to record FILE (it must contain the bytes as sent; saving them in an editor may change them):
+Ways to record FILE (it must contain the bytes as sent; an editor may change the bytes):
   the sender's dashboard     headers and payload of the delivery, below POST /hooks/SOURCE HTTP/1.1
   nc -l 9000 > FILE          while the sender, or a proxy, sends to this port
   mitmproxy                  export.file raw_request @focus FILE
@@ -193,7 +197,7 @@ Ways to record FILE (it must contain the bytes as sent; saving them in an editor
   curl --trace FILE …        for a request that you send yourself
 
 Examples:
-  hookhold doctor stripe                               the latest (needs [admin] keep_rejected)
+  hookhold doctor stripe                               the latest rejections (needs [admin] keep_rejected)
   hookhold doctor stripe --request rejected.http
-  hookhold doctor stripe --request rejected.http --at 2026-11-21T07:08:13Z   the time in the log
+  hookhold doctor stripe --request rejected.http --at 2026-11-21T07:08:13Z   at the time in the log
   hookhold doctor github --request - --format json < rejected.http";

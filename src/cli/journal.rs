@@ -1,4 +1,4 @@
-//! `hookhold journal`: inspects the journal without changing it, also while `run` writes to it.
+//! `hookhold journal`: inspects the journal without changing it, even while `run` writes to it.
 
 use std::io::{self, Write};
 
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{Context, ExitStatus, VerbResult, table};
 
-/// Inspect the journal: sizes and cursors, or every frame.
+/// Show the journal's sizes and cursors, or verify every frame.
 #[derive(clap::Args)]
 pub(super) struct JournalArgs {
     #[command(subcommand)]
@@ -17,9 +17,9 @@ pub(super) struct JournalArgs {
 
 #[derive(clap::Subcommand)]
 enum JournalVerb {
-    /// Show sizes, cursors, and the events that wait for Kafka.
+    /// Show sizes, cursors, and the number of events that wait for Kafka.
     Stat,
-    /// Verify every frame; the exit code is 1 if one is damaged.
+    /// Verify every frame. The exit code is 1 if a frame is damaged.
     Verify,
 }
 
@@ -101,11 +101,11 @@ fn report_text(out: &mut impl Write, report: &VerifyReport) -> io::Result<()> {
     }
     if report.unconfirmed > 0 {
         let count = report.unconfirmed;
-        writeln!(out, "{count} unconfirmed events above the durable watermark; the next start of hookhold run syncs them")?;
+        writeln!(out, "{count} unconfirmed events are above the durable watermark; hookhold run syncs them at its next start")?;
     }
     let found = match report.damage.len() {
         0 => "no damage".to_owned(),
-        count => format!("{count} damaged ranges; their events are lost, all others are readable"),
+        count => format!("{count} damaged ranges; the events in these ranges are lost, and all other events are readable"),
     };
     writeln!(out, "{} events in {} segments, {found}", report.events, report.segments)
 }

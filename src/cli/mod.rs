@@ -1,5 +1,5 @@
-//! The command line, one file per verb. A verb returns an exit status or one error; this file prints the error and its
-//! causes on one line. It handles the arguments that all verbs share, and does not depend on the work of a verb.
+//! The command line, with one file per verb. A verb returns an exit status or one error. This file handles the arguments that
+//! all verbs share, and prints an error and its causes on one line. It does not depend on the work of any verb.
 
 mod ask;
 mod check;
@@ -30,15 +30,15 @@ type VerbResult = Result<ExitStatus, Box<dyn Error>>;
 
 /// Receive webhooks, verify them, store them on disk, and forward them to Kafka.
 ///
-/// A delivery is answered 2xx only when it is verified and on disk. Duplicates are answered 2xx and dropped. Kafka may be
-/// down for days without any effect on senders.
+/// hookhold answers a delivery with 2xx only after it has verified the delivery and synced it to disk. It answers duplicates
+/// with 2xx and drops them. Kafka may be down for days without any effect on senders.
 #[derive(Parser)]
 #[command(version, max_term_width = 100, after_help = AFTER)]
 struct Cli {
-    /// Configuration file [default: ./hookhold.toml, else /etc/hookhold/hookhold.toml].
+    /// Configuration file [default: ./hookhold.toml if it exists, otherwise /etc/hookhold/hookhold.toml].
     #[arg(long, short, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Format of the results: text for people, json with one object per line.
+    /// Format of the results: text, or json with one object per line.
     #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
     format: OutputFormat,
     #[command(subcommand)]
@@ -70,16 +70,16 @@ struct Context {
     format: OutputFormat,
 }
 
-/// Exit status of the process; the value is the exit code.
+/// Exit status of the process. The discriminant is the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ExitStatus {
-    /// The verb succeeded.
+    /// Success.
     Done,
-    /// The verb failed, or a check found a problem.
+    /// Failure of the verb, or a problem that a check found.
     Failed,
-    /// The configuration or the command line has a mistake.
+    /// Mistake in the configuration or on the command line.
     Usage,
-    /// The journal failed. The disk must be checked.
+    /// Failure of the journal. The operator must check the disk.
     JournalFailed,
 }
 
@@ -88,9 +88,9 @@ enum ExitStatus {
 #[error("{0}")]
 struct UsageError(String);
 
-/// The directory of the journal cannot be read.
+/// The error for a journal directory that cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("no journal in {}; start `hookhold run` once to create it", dir.display())]
+#[error("expected a journal in {}, found none; start `hookhold run` once to create it", dir.display())]
 struct NoJournal {
     dir: PathBuf,
     source: std::io::Error,
@@ -114,7 +114,8 @@ pub fn main() -> ExitCode {
     ExitCode::from(status as u8)
 }
 
-/// Prints an error and returns its exit status. A broken pipe is not an error: the reader of the output has closed it.
+/// Prints an error and returns its exit status. A broken pipe is not an error, because it means that the reader of the output
+/// has closed the pipe.
 fn report(error: &(dyn Error + 'static)) -> ExitStatus {
     let chain: Vec<&(dyn Error + 'static)> = std::iter::successors(Some(error), |&error| error.source()).collect();
     if chain.iter().any(|error| is_broken_pipe(*error)) {
@@ -145,17 +146,17 @@ impl Context {
         Ok(Config::load(&self.file()?, KAFKA)?)
     }
 
-    /// Opens the journal read-only. Another process may be writing to it.
+    /// Opens the journal read-only. Another process may be writing to the journal.
     fn journal(&self) -> Result<ReadOnlyJournal, Box<dyn Error>> {
         let dir = JournalConfig::load(&self.file()?)?.dir;
         let disk = LocalDisk::existing(&dir).map_err(|source| NoJournal { dir, source })?;
         Ok(ReadOnlyJournal::open(Arc::new(disk))?)
     }
 
-    /// Finds the configuration file: the one on the command line, else the first default location that exists.
+    /// Finds the configuration file: the file on the command line, or the first default file that exists.
     fn file(&self) -> Result<PathBuf, UsageError> {
         let missing = "expected a configuration in ./hookhold.toml or /etc/hookhold/hookhold.toml, found none; \
-                       name one with --config or create one with `hookhold init`";
+                       name a file with --config, or create it with `hookhold init`";
         Config::find(self.config.clone()).ok_or_else(|| UsageError(missing.to_owned()))
     }
 
@@ -167,21 +168,21 @@ impl Context {
 /// Returns the error for a source that is not configured, with the configured names.
 fn unknown_source(name: &str, names: &[String]) -> UsageError {
     let (configured, hint) = (names.join(", "), did_you_mean(name, names));
-    UsageError(format!("no source named {}; configured: {configured}{hint}", name.escape_debug()))
+    UsageError(format!("expected a configured source ({configured}), found {}{hint}", name.escape_debug()))
 }
 
-/// Checks one librdkafka property. Passed in, because `config` does not depend on librdkafka.
+/// Checks one librdkafka property. Passed to `config`, because `config` does not depend on librdkafka.
 const KAFKA: KafkaCheck = hookhold::forward::check_setting;
 
 const AFTER: &str = "\
 Examples:
-  hookhold init stripe github         create a configuration for both and print what to paste where
-  hookhold providers stripe           show what to paste where in Stripe's dashboard
+  hookhold init stripe github         write a configuration and show how to connect both
+  hookhold providers stripe           show how to connect Stripe
   hookhold check                      report every error in ./hookhold.toml at once
   hookhold run                        receive, store and forward until SIGTERM
   hookhold send stripe --count 100    send 100 genuine deliveries to the running gateway
   hookhold tail --follow              print events as they are stored
-  hookhold doctor stripe              explain why recent deliveries were rejected and what would pass
+  hookhold doctor stripe              explain why recent deliveries were rejected
 
 Exit codes:
   0  success

@@ -14,7 +14,7 @@ use super::{Context, ExitStatus, UsageError, VerbResult};
 
 /// List the built-in providers, or show how to connect one.
 ///
-/// A sender that is not listed and signs with an HMAC works with an inline recipe: see docs/providers.md.
+/// An inline recipe connects any other sender that signs with an HMAC. See docs/providers.md.
 #[derive(clap::Args)]
 pub(super) struct ProvidersArgs {
     /// Provider to connect.
@@ -77,67 +77,66 @@ fn steps(out: &mut impl Write, name: &str, recipe: &Recipe, host: &str) -> io::R
     if recipe.signs_url() {
         writeln!(
             out,
-            "   public_url = \"{host}\"   # {title} signs the URL: the pasted URL without /hooks/{name}; or set it once in [server]"
+            "   public_url = \"{host}\"   # {title} signs the URL: set the pasted URL without /hooks/{name}, here or in [server]"
         )?;
     }
     writeln!(out)?;
-    writeln!(out, "4. Run: hookhold check, then hookhold run; test with: hookhold send {name}\n")?;
+    writeln!(out, "4. Run hookhold check, then hookhold run. Test with hookhold send {name}.\n")?;
     notes(recipe).iter().try_for_each(|note| writeln!(out, "{note}"))?;
     recipe.setup.facts.iter().try_for_each(|page| writeln!(out, "See {page}"))
 }
 
-/// Prints the steps in the provider's dashboard: where to enter the URL, and where to find the secret.
+/// Prints the steps for the provider's dashboard: where to enter the URL, and where to find the secret.
 pub(super) fn dashboard_steps(out: &mut impl Write, name: &str, recipe: &Recipe, host: &str) -> io::Result<()> {
     writeln!(out, "{}\n", recipe.title)?;
     writeln!(out, "1. Where:  {}", recipe.setup.url)?;
     writeln!(out, "   Paste:  {host}/hooks/{name}\n")?;
     writeln!(out, "2. Secret: {}", recipe.setup.secret)?;
-    writeln!(out, "   Set:    export {}='...'   (or write it to a file that only hookhold can read)\n", variable(name))
+    writeln!(out, "   Set:    export {}='...'   (or write the secret to a file that only hookhold can read)\n", variable(name))
 }
 
-/// Returns sentences about a provider that an operator should know, one per line.
+/// Returns the facts that an operator should know about a provider, one sentence per line.
 pub(super) fn notes(recipe: &Recipe) -> Vec<String> {
     let title = &recipe.title;
     let mut notes = Vec::new();
     if !recipe.challenges.is_empty() {
         notes.push(format!(
-            "{title} verifies the URL when you save it. Start hookhold with the secret first, so that it can answer."
+            "{title} checks the URL when you save it. Start hookhold with the secret first, so that hookhold can answer."
         ));
     }
     if let Some(limit) = recipe.limits.respond_within {
-        notes.push(format!("{title} waits {} for a response.", duration_text(limit)));
+        notes.push(format!("{title} waits {} for a response to a delivery.", duration_text(limit)));
     }
     match recipe.limits.gives_up_after {
         Some(horizon) if horizon.is_zero() => {
-            notes.push(format!("{title} never retries by itself: a failed delivery is lost."));
+            notes.push(format!("{title} never retries automatically, so a failed delivery is lost."));
         }
-        Some(horizon) => notes.push(format!("{title} retries for {} until it gets a 2xx.", duration_text(horizon))),
+        Some(horizon) => notes.push(format!("{title} retries a delivery for {} until it gets a 2xx.", duration_text(horizon))),
         None => {}
     }
     if let Some(SwitchOff { percent, within }) = recipe.limits.switches_off_at {
         let within = duration_text(within);
-        notes
-            .push(format!("{title} disables the endpoint when at most {percent} % of its deliveries within {within} get a 2xx."));
+        notes.push(format!("{title} disables the endpoint if at most {percent} % of its deliveries within {within} get a 2xx."));
     }
-    notes.push(format!("Its signature covers: {} (integrity {}).", covered_parts(recipe), recipe.coverage.integrity.word()));
+    notes.push(format!("The signature covers {} (integrity {}).", covered_parts(recipe), recipe.coverage.integrity.word()));
     notes
 }
 
-/// Returns the environment variable for a provider's secret.
+/// Returns the name of the environment variable for a provider's secret.
 pub(super) fn variable(name: &str) -> String {
     format!("{}_WEBHOOK_SECRET", name.trim_end_matches("-webhooks").to_uppercase().replace('-', "_"))
 }
 
 fn covered_parts(recipe: &Recipe) -> &'static str {
     match recipe.coverage.integrity {
-        Integrity::Full => "body, id and type",
-        Integrity::Body => "the body, but neither id nor type",
+        Integrity::Full => "the body, the id and the type",
+        Integrity::Body => "the body, but neither the id nor the type",
         Integrity::Partial => "the names and values of a form, but not the boundaries between them",
-        Integrity::None => "nothing of the body",
+        Integrity::None => "no part of the body",
     }
 }
 
-/// Returns the public URL of the configuration, or a placeholder if there is none.
+/// Returns the public URL in the configuration, or a placeholder if the configuration has none.
 fn public_url(context: &Context) -> String {
     let config = context.file().ok().and_then(|file| Config::load(&file, super::KAFKA).ok());
     config.and_then(|config| config.server.public_url).unwrap_or_else(|| PLACEHOLDER_HOST.to_owned())

@@ -1,4 +1,4 @@
-//! Runs a [`Service`]: arguments, log, limit of open files, signals and exit code of `hookhold run`.
+//! `hookhold run`: runs a [`Service`], and handles its arguments, log, open-file limit, signals and exit code.
 
 use std::error::Error;
 use std::io::{self, IsTerminal};
@@ -18,11 +18,12 @@ use super::{Context, ExitStatus, VerbResult};
 
 /// Run the gateway until SIGTERM or SIGINT.
 ///
-/// The first signal turns /readyz to 503 and, after drain_delay, closes the listener; open requests are answered within
-/// drain_deadline. A second signal ends the process at once; every delivery that was answered 2xx is on disk.
+/// After the first signal, /readyz responds 503. hookhold closes the listener after drain_delay, and answers open requests
+/// within drain_deadline. A second signal ends the process at once. Even then, every delivery that hookhold answered with 2xx
+/// is on disk.
 ///
-/// SIGHUP reloads the configuration and its secrets. A file with a mistake, or with a change that needs a restart, changes
-/// nothing and is reported in the log; `hookhold check --diff` shows the changes beforehand.
+/// SIGHUP reloads the configuration and its secrets. If the file has a mistake, or a change in it needs a restart, hookhold
+/// applies nothing and logs the reason. `hookhold check --diff` shows the changes beforehand.
 #[derive(clap::Args)]
 pub struct RunArgs {
     /// Format of log lines on standard error: text or json.
@@ -39,7 +40,7 @@ enum LogFormat {
 /// Runs the gateway.
 pub fn run(context: &Context, args: RunArgs) -> VerbResult {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    // Registered before the recovery, because an unhandled SIGHUP would end the process. Handled once everything runs.
+    // Registers SIGHUP before the recovery, because the signal would otherwise end the process. Handled by `handle_signals`.
     let hangups = runtime.block_on(async { signal(SignalKind::hangup()) })?;
     let config = service::load_config(&context.file()?)?;
     let format = if args.log_format == LogFormat::Json { log::Format::Json } else { log::Format::Text };
@@ -66,14 +67,14 @@ pub fn run(context: &Context, args: RunArgs) -> VerbResult {
         let serving = service.start(listeners);
         handle_signals(service.clone(), shutdown, hangups)?;
         match serving.await {
-            // `stop` returns the same error.
+            // `Service::stop` returns the same error.
             Err(ServeError::Journal(_)) => Ok(()),
             served => Ok(served?),
         }
     });
     let stopped = service.stop();
-    // Work that hangs on a broken disk or reads an endless file must not delay the exit. Up to this line, a second signal
-    // ends such work.
+    // Work that hangs on a broken disk or reads an endless file must not delay the exit. Until this line, a second signal ends
+    // such work.
     runtime.shutdown_timeout(LAST_RESPONSES);
     if let Err(error) = stopped {
         tracing::error!("{error}; exiting with code 3; check the disk");
@@ -99,17 +100,17 @@ fn files_needed(config: &Config) -> u64 {
     config.server.limits.max_connections as u64 + segments + OTHER_FILES
 }
 
-/// Raises the soft limit of open files to the hard limit, and warns if that is too low. The usual soft limit, 1024, is below the
-/// default of `max_connections`.
+/// Raises the soft open-file limit to the hard limit, and warns if the hard limit is too low. The usual soft limit of 1024 is
+/// below the default of `max_connections`.
 fn raise_file_limit(needed: u64) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = current == maximum || setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok();
     let limit = if raised { maximum } else { current };
     if let Some(limit) = limit.filter(|limit| *limit < needed) {
-        let hint = "further connections wait; raise LimitNOFILE in the systemd unit, `ulimit -Hn` in a shell or --ulimit nofile \
-                    of a container, or lower max_connections";
-        tracing::warn!(limit, needed, hint, "the limit of open files is too low for max_connections and the journal");
+        let hint = "connections above the limit wait; raise LimitNOFILE in the systemd unit, `ulimit -Hn` in a shell or --ulimit \
+                    nofile of a container, or lower max_connections";
+        tracing::warn!(limit, needed, hint, "the open-file limit is too low for max_connections and the journal");
     }
 }
 
@@ -137,13 +138,13 @@ fn handle_signals(service: Service, shutdown: Shutdown, mut hangups: Signal) -> 
     Ok(())
 }
 
-/// Exits even if a disk or a broker hangs. Every delivery that was answered 2xx is on disk by then.
+/// Exits even if a disk or a broker hangs. Every delivery that hookhold answered with 2xx is already on disk.
 async fn exit_by_force() {
     tokio::time::sleep(LAST_RESPONSES).await;
     tracing::warn!("shutdown timed out; exiting");
     std::process::exit(ExitStatus::Failed as i32);
 }
 
-/// Files other than connections and segments: key files being read, connections of the admin listener and of the Kafka client,
-/// and the program's own.
+/// Number of file descriptors for key files, for connections of the admin listener and of the Kafka client, and for the
+/// program's own files.
 const OTHER_FILES: u64 = 256;

@@ -1,5 +1,6 @@
 //! `hookhold send`: sends genuine, duplicate or tampered deliveries, signed with the source's own secret, as a test or as a
-//! load generator. Memory does not grow with `--count`, because each connection remembers only a few deliveries to send again.
+//! load generator. Memory use does not grow with `--count`, because each connection remembers only a few deliveries to send
+//! again.
 
 mod report;
 
@@ -27,15 +28,14 @@ use report::{DeliveryKind, SendReport, SendResponse};
 
 /// Send test deliveries to a running gateway, and report the responses.
 ///
-/// Each delivery has its own id and is signed with the first valid secret of the source, as the provider would sign it. The
-/// report counts the responses to each kind of delivery and shows their latency. The exit code is 1 if a response is not the
-/// expected one.
+/// Each delivery has its own id, and is signed in the provider's format with the first valid secret of the source. The report
+/// counts the responses to each kind of delivery and shows their latency. The exit code is 1 if a response is not as expected.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct SendArgs {
-    /// Name of the source whose recipe and secret sign the deliveries.
+    /// Name of the source to test. Its recipe and its secret determine the signatures.
     source: String,
-    /// URL to send to [default: the path of the source at [server] listen on this machine].
+    /// URL to send to [default: the source's path at the configured [server] listen, on this machine].
     #[arg(long)]
     url: Option<String>,
     /// Event type of the sample.
@@ -53,7 +53,7 @@ pub(super) struct SendArgs {
     /// Number of connections that send in parallel.
     #[arg(long, value_name = "C", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
     connections: u16,
-    /// Percentage of deliveries that repeat an earlier one.
+    /// Percentage of deliveries that repeat an earlier delivery.
     #[arg(long, value_name = "P", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
     repeat_percent: u8,
     /// Tamper with every delivery: body, secret, missing (no signature), stale, future, or unknown (no such source).
@@ -77,7 +77,7 @@ struct SendPlan {
     progress: ProgressBar,
 }
 
-/// Sends all deliveries and prints the report. Fails if a response was not the expected one.
+/// Sends all deliveries and prints the report. Fails if a response was not as expected.
 pub(super) fn run(context: &Context, args: SendArgs) -> VerbResult {
     let plan = Arc::new(plan(context.load()?, args)?);
     let runtime = tokio::runtime::Runtime::new()?;
@@ -109,7 +109,8 @@ fn plan(config: Config, args: SendArgs) -> Result<SendPlan, Box<dyn Error>> {
     }
     let url = url(args.url.as_deref(), listen, tls, &source.path, args.tamper == Some(Tamper::Unknown))?;
     let client = reqwest::Client::builder().http1_only().no_proxy().redirect(reqwest::redirect::Policy::none());
-    // Without --url the client connects to the listener's address on this machine, which no certificate contains.
+    // If --url is absent, the client connects to the listener's address on this machine, and no certificate contains that
+    // address.
     let client = client.danger_accept_invalid_certs(args.url.is_none());
     let body = args.body.as_ref().map(|path| read(path)).transpose()?;
     Ok(SendPlan {
@@ -130,7 +131,7 @@ fn read(path: &Path) -> Result<Bytes, UsageError> {
     std::fs::read(path).map(Bytes::from).map_err(|error| UsageError(format!("--body: cannot read {}: {error}", path.display())))
 }
 
-/// Shows a progress bar for 100 deliveries or more; indicatif draws it only on a terminal.
+/// Shows a progress bar for 100 deliveries or more. indicatif draws the bar only on a terminal.
 fn target(count: u64) -> ProgressDrawTarget {
     if count < 100 { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() }
 }
@@ -163,7 +164,7 @@ async fn send_all(plan: Arc<SendPlan>) -> Result<SendReport, Box<dyn Error>> {
     Ok(report)
 }
 
-/// Stops sending on Ctrl-C; the report is still printed.
+/// Stops sending on Ctrl-C. `run` still prints the report.
 async fn stop_on_interrupt(plan: Arc<SendPlan>, mut interrupt: Signal) {
     if interrupt.recv().await.is_some() {
         plan.stop.send_replace(true);
@@ -198,7 +199,7 @@ impl SendPlan {
         (number < self.args.count).then_some(number)
     }
 
-    /// Returns a new delivery, or an earlier one of this connection to be sent again.
+    /// Returns a new delivery, or an earlier delivery of this connection to send again.
     fn delivery(&self, number: u64, earlier: &mut Vec<Sample>) -> (DeliveryKind, Sample) {
         if !earlier.is_empty() && fastrand::u8(0..100) < self.args.repeat_percent {
             return (DeliveryKind::Duplicate, earlier[fastrand::usize(..earlier.len())].clone());
@@ -245,7 +246,7 @@ impl SendPlan {
         }
     }
 
-    /// True if `response` is the expected one for this kind of delivery.
+    /// True if `response` is as expected for this kind of delivery.
     fn expects(&self, kind: DeliveryKind, response: SendResponse) -> bool {
         let expected = match (kind, self.args.tamper.map(Tamper::expected)) {
             (DeliveryKind::Tampered(_), Some(Outcome::UnknownSource)) => Outcome::UnknownSource.status(),
@@ -278,15 +279,16 @@ fn parse_tamper(text: &str) -> Result<Tamper, String> {
 
 fn parse_rate(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix("/s").unwrap_or(text).parse::<f64>().ok();
-    number.filter(|rate| (0.001..=1e9).contains(rate)).ok_or_else(|| "expected deliveries per second, such as 500/s".to_owned())
+    let number = number.filter(|rate| (0.001..=1e9).contains(rate));
+    number.ok_or_else(|| "expected a number of deliveries per second, such as 500/s".to_owned())
 }
 
 /// Time to wait for a response, longer than every default deadline of the gateway.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Earlier deliveries that a connection remembers, to send one of them again.
+/// Maximum number of earlier deliveries that a connection remembers for `--repeat-percent`.
 const MAX_EARLIER: usize = 16;
 const LIMITED: &str = "hookhold: 429 means rate_limited: this address exceeded max_rejected_per_address or \
-                       max_in_flight_per_address, or the source exceeded its max_rate; raise that limit or lower --rate";
+                       max_in_flight_per_address, or the source exceeded its max_rate; raise the limit or lower --rate";
 const EXAMPLES: &str = "\
 Examples:
   hookhold send stripe

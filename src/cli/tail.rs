@@ -1,4 +1,4 @@
-//! `hookhold tail`: prints stored events. It works while `run` writes to the journal, and prints only events that are on disk.
+//! `hookhold tail`: prints stored events. Works while `run` writes to the journal, and prints only events that are on disk.
 
 use std::collections::VecDeque;
 use std::io::{self, BufWriter, Write};
@@ -16,15 +16,15 @@ use super::{Context, ExitStatus, VerbResult};
 
 /// Show the events in the journal, oldest first.
 ///
-/// Works while the gateway runs, and shows only events that are on disk. With --format json, each event is one object with
-/// seq, source, id, type, key, received_at, content_type, topic and body_base64.
+/// Works while the gateway runs, and shows only events that are on disk. The option --format json prints one object per event,
+/// with the fields seq, source, id, type, key, received_at, content_type, topic and body_base64.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct TailArgs {
-    /// Wait for further events until interrupted.
+    /// Wait for further events until Ctrl-C.
     #[arg(long, short)]
     follow: bool,
-    /// Show events from this sequence number on, or from the oldest event if that is newer.
+    /// Sequence number of the first event to show. If that event no longer exists, tail starts with the oldest event.
     #[arg(long, value_name = "SEQ", conflicts_with = "last")]
     from: Option<u64>,
     /// Show the N latest events [default: 10].
@@ -35,7 +35,7 @@ pub(super) struct TailArgs {
     source: Option<String>,
 }
 
-/// Prints the selected events; with `--follow` it then waits for more.
+/// Prints the selected events. If `--follow` is set, then waits for further events.
 pub(super) fn run(context: &Context, args: TailArgs) -> VerbResult {
     let mut journal = context.journal()?;
     let is_selected = |stored: &StoredEvent| args.source.as_ref().is_none_or(|source| *source == *stored.event.source());
@@ -78,8 +78,9 @@ fn warn_of_unknown_source(context: &Context, source: Option<&str>) -> io::Result
     writeln!(anstream::stderr(), "hookhold: no events found; {}", super::unknown_source(source, &names))
 }
 
-/// Returns the sequence number of the first of the `count` latest selected events. Reads from `count` sequences before the log
-/// end, and doubles this distance until it finds enough, so that it reads only the end of a long journal.
+/// Returns the sequence number of the first of the `count` latest selected events. Starts reading `count` sequence numbers
+/// before the log end, and doubles this distance until enough events are found. Therefore only the end of a long journal is
+/// read.
 fn seq_before_end(journal: &mut ReadOnlyJournal, count: u64, is_selected: &impl Fn(&StoredEvent) -> bool) -> io::Result<u64> {
     let end = journal.log_end()?;
     let mut span = count;
@@ -129,8 +130,8 @@ fn print_event(out: &mut impl Write, stored: &StoredEvent, json: bool) -> io::Re
     writeln!(out, "{seq:>8}  {at}  {:<16}  {event_type:<28}  {id}  {size}", event.source())
 }
 
-/// Returns the event for `--format json`. The field `key` is the key of the Kafka record: the ordering key, else the id, else
-/// the position.
+/// Returns the event for `--format json`. The field `key` is the key of the Kafka record: the ordering key, or the id if there
+/// is no ordering key, or the position if there is neither.
 fn event_json<'a>(stored: &'a StoredEvent, position: &'a str) -> EventJson<'a> {
     let event = &stored.event;
     let [key, id] = [event.ordering_key(), event.id()].map(|text| text.filter(|text| !text.is_empty()));

@@ -1,5 +1,5 @@
-//! Compares two configurations: lists the options that differ and marks the changes that need a restart. Names changed secrets,
-//! never their values.
+//! Compares two configurations: lists the options that differ and marks the changes that need a restart. The list contains the
+//! names of changed secrets, never their values.
 
 use serde::{Deserialize, Serialize};
 
@@ -46,7 +46,7 @@ impl Config {
         Some(ConfigChange { key: key.to_owned(), change, needs_restart: self.needs_restart(next, key) })
     }
 
-    /// True if the change of `key` needs a restart. Compares values, so another spelling of the same value needs none.
+    /// True if a change of `key` needs a restart. Compares values, so another spelling of the same value needs no restart.
     fn needs_restart(&self, next: &Config, key: &str) -> bool {
         let (section, _) = key.split_once('.').unwrap_or((key, ""));
         match section {
@@ -73,14 +73,14 @@ fn named<'a>(config: &'a Config, name: &str) -> Option<&'a Source> {
     config.sources.iter().map(|source| &**source).find(|source| *source.name == *name)
 }
 
-/// Lists the secrets with the same name and another value.
+/// Lists the secrets whose value differs but whose name is the same.
 fn changed_secrets(old: &Source, new: &Source) -> Vec<ConfigChange> {
     let same_name = |key: &&crate::source::Key| old.secrets.iter().any(|old| old.name == key.name && !old.is_same_secret(key));
     let option = format!("sources.{}.secrets", new.name);
     new.secrets.iter().filter(same_name).map(|key| new_secret(option.clone(), &format!("the secret {}", key.name))).collect()
 }
 
-/// Lists the properties with another value. The reference to a value may be unchanged.
+/// Lists the properties whose value differs. A value can differ even if the reference to it is unchanged.
 fn changed_properties<'a>(old: &'a KafkaConfig, new: &'a KafkaConfig) -> impl Iterator<Item = &'a str> {
     let differs = |(name, value): &&(String, String)| old.librdkafka.iter().any(|(old, was)| old == name && was != value);
     new.librdkafka.iter().filter(differs).map(|(name, _)| name.as_str())

@@ -1,5 +1,5 @@
-//! Reads `[kafka]`: librdkafka's properties under their own names. Rejects the properties on which a promise depends, under all
-//! their names. Accepts passwords by reference only.
+//! Reads `[kafka]`: librdkafka's properties under their own names. Rejects every name of a property on which a guarantee
+//! depends. Accepts passwords by reference only.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use crate::diagnostic::nearest;
 use crate::secret;
 use crate::toml_value::{Item, Location, TomlTable};
 
-/// Check of one property: returns librdkafka's error, if any. Never receives a secret.
+/// A function that checks one property and returns librdkafka's error, if any. The function never receives a secret.
 pub type KafkaCheck = fn(name: &str, value: &str) -> Option<String>;
 
 /// `[kafka]`: the settings of the Kafka client.
@@ -32,7 +32,7 @@ pub(super) fn read(mut t: TomlTable, check: KafkaCheck) -> (String, KafkaConfig)
     let mut reader = PropertyReader { check, has_servers: false };
     let librdkafka = t.flatten().into_iter().filter_map(|(name, item)| reader.read(name, item)).collect();
     if !reader.has_servers {
-        location.below(SERVERS[0]).expected("\"HOST:PORT\", several separated by commas", "nothing");
+        location.below(SERVERS[0]).expected("\"HOST:PORT\", or several separated by commas", "nothing");
     }
     (topic, KafkaConfig { librdkafka, line: location.line })
 }
@@ -46,7 +46,7 @@ fn topic(template: &str) -> Option<String> {
 
 struct PropertyReader {
     check: KafkaCheck,
-    /// True if a property, even a misspelt one, names the brokers.
+    /// True if a property names the brokers, even if its name is misspelt.
     has_servers: bool,
 }
 
@@ -68,7 +68,7 @@ impl PropertyReader {
         match (self.check)(&name, &value) {
             None => return Some((name, value)),
             Some(problem) if problem.starts_with(NO_SUCH_PROPERTY) => self.unknown(&name, &location),
-            Some(problem) => location.expected("a value that librdkafka accepts", format_args!("one that it rejects: {problem}")),
+            Some(problem) => location.expected("a value that librdkafka accepts", format_args!("another value: {problem}")),
         }
         None
     }
@@ -82,9 +82,9 @@ impl PropertyReader {
     }
 }
 
-/// Topic of a source that sets none.
+/// Topic of a source that sets no topic.
 pub(super) const TOPIC: &str = "webhooks.{source}";
-/// Kafka's limit on the name of a topic, in characters.
+/// Kafka's limit on the length of a topic name, in characters.
 const MAX_TOPIC: usize = 249;
 
 /// Start of librdkafka's message about an unknown property.
@@ -95,11 +95,11 @@ const TOPIC_NAME: &str = "a topic name of 1 to 249 letters, digits, \".\", \"_\"
 const SERVERS: [&str; 2] = ["bootstrap.servers", "metadata.broker.list"];
 
 const ACKS: &str = "hookhold requires acks=all because a cursor may move only once every in-sync replica has the record";
-const TIMEOUT: &str = "hookhold requires no timeout because the journal holds the event until Kafka has it";
-const RETRIES: &str = "hookhold requires retries without a limit because the journal holds the event until Kafka has it";
+const TIMEOUT: &str = "hookhold requires no timeout because the journal holds an event until Kafka acknowledges it";
+const RETRIES: &str = "hookhold requires unlimited retries because the journal holds an event until Kafka acknowledges it";
 const IN_FLIGHT: &str = "hookhold requires 5, the largest value that preserves the order of a key across retries";
 
-/// Properties that cannot be set because a promise depends on them: all their names, each with the reason.
+/// Properties that an operator cannot set, because a guarantee depends on them: all their names, each with the reason.
 const FIXED: &[(&str, &str)] = &[
     ("acks", ACKS),
     ("request.required.acks", ACKS),
@@ -110,7 +110,7 @@ const FIXED: &[(&str, &str)] = &[
     ("message.send.max.retries", RETRIES),
     ("max.in.flight", IN_FLIGHT),
     ("max.in.flight.requests.per.connection", IN_FLIGHT),
-    ("partitioner", "hookhold requires murmur2_random so that a key goes to the same partition as with Java clients"),
+    ("partitioner", "hookhold requires murmur2_random so that a key has the same partition as with Java clients"),
     ("allow.auto.create.topics", "hookhold requires false so that a misspelt topic raises an alarm instead of being created"),
     (
         "transactional.id",
@@ -118,13 +118,13 @@ const FIXED: &[(&str, &str)] = &[
     ),
     (
         "enable.gapless.guarantee",
-        "hookhold requires false because its topic queues keep the order, and with true a failed batch stops the producer",
+        "hookhold requires false because its topic queues preserve the order and true would let a failed batch stop the producer",
     ),
     ("test.mock.num.brokers", "hookhold requires 0 because a mock cluster acknowledges records that it does not store"),
     ("delivery.report.only.error", "hookhold requires false because only an acknowledgement moves a cursor"),
 ];
 
-/// Properties that hold secrets and are accepted by reference only.
+/// Properties that contain secrets. hookhold accepts their values only by reference.
 const SECRET: &[&str] = &[
     "sasl.password",
     "sasl.oauthbearer.config",
@@ -137,7 +137,7 @@ const SECRET: &[&str] = &[
     "ssl.keystore.password",
 ];
 
-/// Properties that a message may suggest for a misspelt one: the common producer properties except `FIXED`.
+/// Properties that a message may suggest for a misspelt name: the common producer properties, except for `FIXED`.
 const COMMON: &[&str] = &[
     "batch.num.messages",
     "batch.size",

@@ -1,4 +1,4 @@
-//! Reads each section, then checks the options against each other.
+//! Reads each section of the configuration, then checks the options against each other.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -31,7 +31,7 @@ pub(super) fn root(file: &str, mut root: TomlTable, kafka: KafkaCheck, diagnosti
     };
     let (port, public) = (config.admin.listen.port(), config.server.listen.port());
     if port == public && port != 0 && server.accepts(&["listen"]) && admin.accepts(&["listen"]) {
-        admin.expected("listen", "another port than [server] listen", format_args!("{port}; use a port that stays private"));
+        admin.expected("listen", "a port other than that of [server] listen", format_args!("{port}; use a private port"));
     }
     let bounds = BodyBounds {
         max_in_flight: server.accepts(&["max_in_flight"]).then_some(config.server.limits.max_in_flight as u64),
@@ -48,9 +48,9 @@ pub(super) fn root(file: &str, mut root: TomlTable, kafka: KafkaCheck, diagnosti
     Config { kafka, sources, ..config }
 }
 
-/// Bounds on the size of a body that follow from other options; `None` if one of these options has a mistake.
+/// Bounds on the size of a body that follow from other options. A bound is `None` if one of these options has a mistake.
 struct BodyBounds {
-    /// Inclusive bound: the in-flight budget.
+    /// Inclusive bound: `max_in_flight`.
     max_in_flight: Option<u64>,
     /// Exclusive bound: see [`JournalConfig::body_bound`].
     storable: Option<u64>,
@@ -89,7 +89,7 @@ fn server(t: &mut TomlTable) -> ServerConfig {
         proxy_protocol: t.take_bool("proxy_protocol").unwrap_or(default.proxy_protocol),
     };
     if config.proxy_protocol && config.trusted_proxies.is_empty() && t.accepts(&["trusted_proxies"]) {
-        t.expected("proxy_protocol", "trusted_proxies to be set", "none; list the networks of the proxies that send the header");
+        t.expected("proxy_protocol", "networks in trusted_proxies", "none; add the networks of the proxies that send the header");
     }
     let ServerLimits { max_body, max_in_flight, .. } = config.limits;
     if max_body > max_in_flight && t.accepts(&["max_body", "max_in_flight"]) {
@@ -143,10 +143,10 @@ fn read_sources(
         }
         let Some(source) = Source::compile(&name, entry, defaults, diagnostics) else { continue };
         if let Some(other) = paths.insert(source.path.clone(), name) {
-            let found = format_args!("{}, the path of sources.{other}; choose another", source.path);
+            let found = format_args!("{}, the path of sources.{other}; choose another path", source.path);
             at_path.expected("a path that no other source has", found);
         }
-        // The default has been checked in [server].
+        // `root` has already checked the default.
         if source.max_body != defaults.max_body {
             bounds.check(source.max_body as u64, &at_body);
         }
@@ -173,7 +173,7 @@ fn tls(t: &mut TomlTable) -> Option<CertificateFiles> {
         (given, _) => {
             let (missing, other) = if given.is_some() { ("tls_key", "tls_cert") } else { ("tls_cert", "tls_key") };
             if t.accepts(&[missing]) {
-                t.expected(other, "tls_cert and tls_key, or neither for plain HTTP", format_args!("no {missing}; add it"));
+                t.expected(other, "tls_cert and tls_key, or neither for plain HTTP", format_args!("no {missing}; add {missing}"));
             }
             return None;
         }
@@ -192,5 +192,5 @@ fn networks(t: &mut TomlTable) -> Vec<IpNet> {
 
 const SOURCE_NAME: &str = "a name of 1 to 64 letters, digits, \"-\" and \"_\" that begins with a letter or digit";
 const ADDRESS: &str = "a string such as \"0.0.0.0:8080\" or \"[::]:8080\"";
-/// Smallest number of segments in `max_size`: one to write, one in reserve for recovery, one to read, one to delete.
+/// Minimum number of segments in `max_size`: one to write, one in reserve for recovery, one to read, and one to delete.
 const MIN_SEGMENTS: u64 = 4;

@@ -1,4 +1,5 @@
-//! A configured secret as the key of a proof: decoded, named, and never printed. The verifier prepares it for use.
+//! Decodes a configured secret into the key of a proof. A key has a name and is never printed. The verifier prepares keys for
+//! use.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,17 +17,17 @@ use crate::source::recipe::{Encoding, KeyFormat};
 pub struct Key {
     /// The secret's name in logs, metrics and headers.
     pub name: Arc<str>,
-    /// Scheme and name, such as `mac-sha256:2026-11`.
+    /// The scheme and the secret's name, such as `mac-sha256:2026-11`.
     pub auth: Arc<str>,
-    /// The time at which the key expires; `None` if it does not expire.
+    /// The time at which the key expires, or `None` if the key does not expire.
     pub not_after: Option<UnixMillis>,
     configured: Secret,
     bytes: Vec<u8>,
 }
 
 impl Key {
-    /// Decodes a configured secret by the steps of `format`. The error is the text after `found` in a diagnostic and does not
-    /// contain the secret.
+    /// Decodes a configured secret by the steps of `format`. The error is the text after `found` in a diagnostic and never
+    /// contains the secret.
     pub fn decode(secret: &Secret, format: &KeyFormat, scheme: &str) -> Result<Key, String> {
         let text =
             format.strip.iter().fold(&secret.bytes[..], |rest, prefix| rest.strip_prefix(prefix.as_bytes()).unwrap_or(rest));
@@ -38,17 +39,17 @@ impl Key {
         };
         let name = &secret.name;
         let bytes = bytes.ok_or_else(|| {
-            let remedy = if secret.is_wrapped() { "; remove the whitespace or quotes around it" } else { "" };
+            let remedy = if secret.is_wrapped() { "; remove the whitespace or quotes around the secret" } else { "" };
             format!("{name}, which cannot be decoded{remedy}")
         })?;
         if bytes.is_empty() {
-            return Err(format!("{name}, which is empty once decoded"));
+            return Err(format!("{name}, which is empty after decoding"));
         }
         let auth = format!("{scheme}:{name}").into();
         Ok(Key { name: name.clone(), auth, not_after: secret.not_after, configured: secret.clone(), bytes })
     }
 
-    /// Returns the configured secret, for decoding it in another way.
+    /// Returns the configured secret, so that `hookhold doctor` can decode it in other ways.
     pub fn configured(&self) -> &Secret {
         &self.configured
     }
@@ -58,12 +59,12 @@ impl Key {
         &self.bytes
     }
 
-    /// True until the key expires.
+    /// True if the key has not expired at `now`.
     pub fn is_valid_at(&self, now: UnixMillis) -> bool {
         self.not_after.is_none_or(|end| now < end)
     }
 
-    /// True if `other` expires later than this key. Both are keys of the same source.
+    /// True if `other` expires later than this key. Both keys belong to the same source.
     pub fn is_outlived_by(&self, other: &Key) -> bool {
         self.not_after.is_some_and(|end| other.not_after.is_none_or(|later| later > end))
     }

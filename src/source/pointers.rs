@@ -1,5 +1,5 @@
-//! The body locations of a recipe's locators: JSON pointers (RFC 6901), form fields, and JSON pointers inside a form field.
-//! They are merged into trees, so one pass over a body finds all of them. This module reads no bodies.
+//! The body locations of a recipe's locators: JSON pointers (RFC 6901), form fields, and JSON pointers inside a form field. The
+//! locations are merged into trees, so one pass over a body finds all of them. This module reads no bodies.
 
 /// All body locations of a recipe. Each distinct location has a slot.
 #[derive(Debug, Default)]
@@ -23,31 +23,31 @@ pub(crate) struct FormField {
     pub(crate) root: Node,
 }
 
-/// One location in a JSON document on the path of a pointer.
+/// One location in a JSON document, on the path of at least one pointer.
 #[derive(Debug, Default)]
 pub(crate) struct Node {
-    /// The slot of the pointer that ends here.
+    /// The slot of the pointer that ends at this location.
     pub(crate) slot: Option<usize>,
-    /// The next steps of the pointers: member names, or array indexes in decimal.
+    /// The next steps of the pointers through this location: member names, or array indexes in decimal.
     pub(crate) children: Vec<(String, Node)>,
 }
 
 impl Pointers {
-    /// Returns the slot of a pointer such as `/data/object/id`. `None` if the text is not a pointer, is empty, or is deeper
-    /// than [`MAX_DEPTH`].
+    /// Returns the slot of a pointer such as `/data/object/id`, or `None` if the text is empty, is not a pointer, or has more
+    /// than [`MAX_DEPTH`] steps.
     pub(crate) fn slot(&mut self, pointer: &str) -> Option<usize> {
         let steps = steps(pointer)?;
         let node = steps.into_iter().fold(&mut self.root, Node::child);
         Some(slot_of(&mut node.slot, &mut self.slots))
     }
 
-    /// Returns the slot of the form field `name`. `None` if the name is empty.
+    /// Returns the slot of the form field `name`, or `None` if the name is empty.
     pub(crate) fn field_slot(&mut self, name: &str) -> Option<usize> {
         let at = self.field(name)?;
         Some(slot_of(&mut self.form[at].slot, &mut self.slots))
     }
 
-    /// Returns the slot of a pointer into the JSON of a form field, written `NAME/POINTER`.
+    /// Returns the slot of a pointer into the JSON of a form field, written `NAME/POINTER`, or `None` if the text is malformed.
     pub(crate) fn field_json_slot(&mut self, text: &str) -> Option<usize> {
         let (name, pointer) = text.split_at(text.find('/')?);
         let steps = steps(pointer)?;
@@ -77,7 +77,7 @@ impl Node {
         self.children.iter().position(|(child, _)| child.as_bytes() == name)
     }
 
-    /// Returns the index of the child for element `index` of an array; `01` and `+1` are names, not indexes.
+    /// Returns the index of the child for element `index` of an array. `01` and `+1` are member names, not indexes.
     pub(crate) fn find_index(&self, index: usize) -> Option<usize> {
         let is_index = |name: &str| !(name.starts_with('+') || (name.len() > 1 && name.starts_with('0')));
         self.children.iter().position(|(name, _)| is_index(name) && name.parse() == Ok(index))
@@ -112,5 +112,5 @@ fn unescape(step: &str) -> Option<String> {
     legal.then_some(plain)
 }
 
-/// Maximum number of steps in a pointer, and so the maximum recursion depth of the pass over a body.
+/// Maximum number of steps in a pointer, and therefore the maximum recursion depth of the pass over a body.
 pub(crate) const MAX_DEPTH: usize = 16;

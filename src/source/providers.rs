@@ -1,5 +1,5 @@
-//! The compiled-in recipes. To add a provider, add `config/providers/NAME.toml` and its name here; a test compares this list
-//! with the directory.
+//! The compiled-in recipes. To add a provider, add the file `config/providers/NAME.toml` and its name here. A test compares
+//! this list with the directory.
 
 use crate::source::read;
 use crate::source::recipe::Recipe;
@@ -15,7 +15,7 @@ macro_rules! recipes {
 pub const PROVIDERS: &[(&str, &str)] =
     recipes! { "github" "shopify" "shopify-events" "slack" "standard-webhooks" "stripe" "svix" "twilio" };
 
-/// Compiles the recipe called `name`, to show its content; `None` for an unknown name.
+/// Compiles the recipe called `name` to show its content. Returns `None` for an unknown name.
 pub fn provider(name: &str) -> Option<Recipe> {
     let mut table = table(name, &Diagnostics::default())?;
     read::recipe(&mut table)

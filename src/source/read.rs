@@ -1,5 +1,5 @@
 //! Reads a recipe from TOML: an operator's inline parameters, or a provider's file overridden by the operator's entry. Reports
-//! every mistake with its location and the expected form. `validate` then checks that the parts agree.
+//! every mistake with its location and the expected value. `validate` then checks that the parts agree with each other.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub(super) fn recipe(table: &mut TomlTable) -> Option<Recipe> {
     Some(Recipe { title, proof, timestamp, coverage, event, pointers, challenges: challenges?, replies, limits, setup })
 }
 
-/// The error for a value that is present but invalid and has already been reported.
+/// The error for a value that is present but invalid. The mistake has already been reported.
 struct Invalid;
 
 fn proof(table: &mut TomlTable, timestamp: Option<&Timestamp>, event: &EventLocators) -> Option<MacProof> {
@@ -61,7 +61,8 @@ fn proof(table: &mut TomlTable, timestamp: Option<&Timestamp>, event: &EventLoca
     })
 }
 
-/// Parses the alternatives of one fact: a string, an array of strings, or an array of arrays if a fact has several fields.
+/// Parses the alternatives of one fact: a string, an array of strings, or an array of arrays if an alternative has several
+/// fields.
 fn choice(item: Item, pointers: &mut Pointers) -> Choice {
     let fields = |item: Item| -> Vec<Locator> { item.list().into_iter().filter_map(|one| locator(one, pointers)).collect() };
     Choice(item.list().into_iter().map(fields).filter(|fields| !fields.is_empty()).collect())
@@ -92,7 +93,7 @@ fn signature(table: &mut TomlTable) -> Option<(SignatureFormat, Option<Encoding>
     let encoding = table.take_one_of("encoding", Encoding::WORDS);
     let is_paired = pair.is_some() != take.is_empty();
     if !is_paired && table.accepts(&["pair", "take"]) {
-        let found = if pair.is_some() { "pair alone" } else { "take alone" };
+        let found = if pair.is_some() { "pair without take" } else { "take without pair" };
         table.expected("take", "pair = \"=\" with take = [\"v1\"], or neither", found);
     }
     table.finish();
@@ -123,7 +124,10 @@ fn terms(list: Item) -> Option<Vec<Term>> {
     if signs_body {
         Some(terms)
     } else {
-        list.expected("an array with \"body\" or \"form-sorted\"", "neither; the signature must cover the body")
+        list.expected(
+            "an array with \"body\" or \"form-sorted\"",
+            "neither; add one of them, because the signature must cover the body",
+        )
     }
 }
 
@@ -209,9 +213,9 @@ fn signing_time(item: Item) -> Option<Timestamp> {
     let is_readable = from.as_ref().is_none_or(validate::is_early);
     if !is_readable && table.accepts(&["from"]) {
         let found = if pointers.is_empty() {
-            "other locators"
+            "another locator"
         } else {
-            "a locator in the body; the timestamp is checked before the body is read"
+            "a locator in the body, which is read only after the timestamp has been checked"
         };
         table.expected("from", TIMED_FROM, found);
     }
@@ -239,10 +243,10 @@ fn time(item: Item, pointers: &mut Pointers) -> Option<(Locator, TimeUnit)> {
     Some((locator(from?, pointers)?, unit?))
 }
 
-/// Parses a locator of a challenge. Rejects a tag, because a challenge may be unsigned.
+/// Parses a locator of a challenge. Rejects a tag locator, because a challenge may be unsigned and then has no tags.
 fn untagged(text: &str, item: &Item, pointers: &mut Pointers) -> Option<Locator> {
     match parse_locator(text, item, pointers)? {
-        Locator::Tag(_) => item.expected(UNTAGGED, "a tag; a challenge may be unsigned"),
+        Locator::Tag(_) => item.expected(UNTAGGED, "a tag; use another locator, because a challenge may be unsigned"),
         locator => Some(locator),
     }
 }

@@ -1,5 +1,5 @@
-//! The recipe language as data types. A recipe is compiled into them once, and the verifier interprets them. This module reads
-//! no deliveries. The language has only the features that the compiled-in recipes need.
+//! Data types of the recipe language. hookhold compiles each recipe into these types once, and the verifier interprets them.
+//! This module reads no deliveries. The language has only the features that the compiled-in recipes need.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,22 +11,25 @@ use crate::answer::Answer;
 use crate::event::Integrity;
 use crate::source::pointers::Pointers;
 
-/// A provider's recipe: its signature scheme, the locations of event facts, its endpoint challenges, replies and limits.
+/// A provider's recipe: the signature scheme, the locations of event facts, the endpoint challenges, the replies and the
+/// limits.
 #[derive(Debug)]
 pub struct Recipe {
-    /// The provider's display name; empty for an inline recipe without a title.
+    /// The provider's display name. Empty for an inline recipe without a title.
     pub title: String,
     /// The proof of origin that every delivery carries.
     pub proof: MacProof,
-    /// Location and tolerance of the signing time; `None` if the provider signs no time.
+    /// The location and tolerance of the signing time, or `None` if the provider signs no time.
     pub timestamp: Option<Timestamp>,
-    /// The part of an event that the proof covers. It is computed from the recipe, never declared in it.
+    /// The part of an event that the proof covers. hookhold computes the coverage from the recipe's other parts. A recipe
+    /// cannot declare its own coverage.
     pub coverage: Coverage,
-    /// Locators of an event's id, type, ordering key and time.
+    /// The locators of an event's id, type, ordering key and time.
     pub event: EventLocators,
     /// All locations in the body that `event` and `challenges` point to, merged for one pass over the body.
     pub(crate) pointers: Pointers,
-    /// The provider's endpoint challenges, answered before deduplication and never stored. The first match is used.
+    /// The provider's endpoint challenges. hookhold replies to a delivery that matches a challenge before deduplication, and
+    /// never stores it. The first match is used.
     pub challenges: Vec<Challenge>,
     /// The answers to accepted and rejected deliveries.
     pub replies: Replies,
@@ -48,19 +51,21 @@ impl Recipe {
 pub struct MacProof {
     /// The hash function under the HMAC.
     pub algorithm: Algorithm,
-    /// The encoding of the code in a signature.
+    /// The encoding of the MAC in a signature.
     pub encoding: Encoding,
-    /// Location and syntax of the signatures.
+    /// The location and syntax of the signatures.
     pub signature: SignatureFormat,
-    /// The steps from the configured text to the key's bytes.
+    /// The steps that decode the configured text to the key's bytes.
     pub key_format: KeyFormat,
-    /// The alternatives of the signed content, each a list of terms in order; at least one. A signature may cover any of them.
+    /// The alternatives of the signed content, at least one. Each alternative is an ordered list of terms, and a signature may
+    /// cover any alternative.
     pub contents: Vec<Vec<Term>>,
     /// True if the fields of a form are signed instead of the body's bytes.
     pub signs_form: bool,
-    /// True if content, time or facts depend on tags next to the signature. Then each group of signatures is checked separately.
+    /// True if the content, the time or a fact depends on tags next to the signature. In that case the verifier checks each
+    /// group of signatures separately.
     pub reads_tags: bool,
-    /// Location of the body's hash in a signed URL; `None` for schemes that sign the body itself.
+    /// The location of the body's hash in a signed URL, or `None` for schemes that sign the body itself.
     pub body_sha256: Option<BodyHash>,
 }
 
@@ -70,7 +75,7 @@ impl MacProof {
         self.contents.iter().flatten().any(|term| matches!(term, Term::Url | Term::UrlOtherPort))
     }
 
-    /// True if the text of the event id is part of the signed content, independent of the header that contains it.
+    /// True if the text of the event id is part of the signed content, regardless of the header that contains the text.
     pub fn signs_id(&self) -> bool {
         self.contents.iter().any(|content| content.contains(&Term::Id))
     }
@@ -86,7 +91,7 @@ impl MacProof {
 pub struct Coverage {
     /// The value of `hookhold-integrity`.
     pub integrity: Integrity,
-    /// True if every event id comes from the signed bytes.
+    /// True if every event id is read from the signed bytes.
     pub id_signed: bool,
 }
 
@@ -99,16 +104,16 @@ pub struct Replies {
     pub rejected: StatusCode,
 }
 
-/// The limits and retry behaviour that a provider documents; `None` where it documents nothing.
+/// The limits and retry behaviour that a provider documents. A field is `None` if the provider does not document it.
 #[derive(Debug)]
 pub struct ProviderLimits {
-    /// The time that the provider waits for an answer.
+    /// The time for which the provider waits for an answer.
     pub respond_within: Option<Duration>,
-    /// The time over which the provider retries an event; zero if it never retries by itself.
+    /// The time over which the provider retries an event, or zero if the provider never retries automatically.
     pub gives_up_after: Option<Duration>,
     /// The success rate at which the provider disables an endpoint.
     pub switches_off_at: Option<SwitchOff>,
-    /// The largest body the provider sends, in bytes.
+    /// The size of the largest body that the provider sends, in bytes.
     pub max_body: Option<u64>,
 }
 
@@ -130,12 +135,12 @@ impl Algorithm {
     pub const WORDS: &[(&str, Algorithm)] =
         &[("sha1", Algorithm::Sha1), ("sha256", Algorithm::Sha256), ("sha384", Algorithm::Sha384), ("sha512", Algorithm::Sha512)];
 
-    /// Returns the word in the recipe language and in `hookhold-auth`.
+    /// Returns the algorithm's word in the recipe language and in `hookhold-auth`.
     pub fn word(self) -> &'static str {
         Algorithm::WORDS.iter().find(|(_, one)| *one == self).map_or("", |(word, _)| word)
     }
 
-    /// Returns the length of the code in bytes.
+    /// Returns the length of the MAC in bytes.
     pub fn size(self) -> usize {
         match self {
             Algorithm::Sha1 => 20,
@@ -151,9 +156,9 @@ impl Algorithm {
 pub enum Encoding {
     /// Hexadecimal digits of either case.
     Hex,
-    /// The standard alphabet with padding.
+    /// The standard Base64 alphabet, with padding.
     Base64,
-    /// The URL-safe alphabet, padded or not.
+    /// The URL-safe Base64 alphabet, with or without padding.
     Base64Url,
 }
 
@@ -162,37 +167,37 @@ impl Encoding {
     pub const WORDS: &[(&str, Encoding)] =
         &[("hex", Encoding::Hex), ("base64", Encoding::Base64), ("base64url", Encoding::Base64Url)];
 
-    /// Returns the word in the recipe language.
+    /// Returns the encoding's word in the recipe language.
     pub fn word(self) -> &'static str {
         Encoding::WORDS.iter().find(|(_, one)| *one == self).map_or("", |(word, _)| word)
     }
 }
 
-/// Location of the signatures in a request, and the syntax of their header.
+/// The location of the signatures in a request, and the syntax of their header.
 #[derive(Debug)]
 pub struct SignatureFormat {
-    /// Header names. The first header that the request has is read, with all its values.
+    /// The header names. The verifier reads all values of the first of these headers that the request has.
     pub from: Vec<HeaderName>,
-    /// Separator of groups. A tag belongs to the signatures of its own group.
+    /// The separator between groups. A tag belongs to the signatures of its own group.
     pub groups: Option<String>,
-    /// Separator of the items in a group.
+    /// The separator between the items of a group.
     pub items: Option<String>,
-    /// Separator between the tag and the value of an item.
+    /// The separator between the tag and the value of an item.
     pub pair: Option<String>,
     /// The tags whose values are signatures. All other tags are available to [`Locator::Tag`].
     pub take: Vec<String>,
     /// The text in front of every signature. A value without this prefix is not a signature.
     pub prefix: String,
-    /// True if whitespace around items, tags and values is removed.
+    /// True if the verifier removes whitespace around items, tags and values.
     pub trim: bool,
 }
 
-/// The steps from the configured text to the key's bytes.
+/// The steps that decode the configured text to the key's bytes.
 #[derive(Debug, Default)]
 pub struct KeyFormat {
-    /// Prefixes to remove from the text if present, in this order.
+    /// The prefixes to remove from the text if present, in this order.
     pub strip: Vec<String>,
-    /// The encoding of the rest; `None` if the text's own bytes are the key.
+    /// The encoding of the text without its prefixes, or `None` if the bytes of that text are the key.
     pub encoding: Option<Encoding>,
 }
 
@@ -213,68 +218,69 @@ pub enum Term {
     Tag(String),
     /// The public URL as configured, followed by the request target as received.
     Url,
-    /// The same URL, with the scheme's default port if no port is configured, else without the configured port.
+    /// Like [`Term::Url`], but with the scheme's default port if the configured URL has no port, and without its port
+    /// otherwise.
     UrlOtherPort,
-    /// The decoded names and values of a form, sorted by name and then by value, without separators. Equal pairs count once.
+    /// The decoded names and values of a form, sorted by name and then by value, without separators and without repeated pairs.
     /// Empty if [`MacProof::body_sha256`] proves the body.
     FormSorted,
 }
 
-/// The hash of a body inside the signed URL. If the parameter is present, the body must match it. The hash proves no more than
-/// signed form fields do: the fields follow the URL directly in the signed content, so some forms could be replayed as a URL
-/// with this parameter and another body.
+/// The hash of a body inside the signed URL. If the request has the query parameter, the body must match the hash. The hash
+/// proves no more than signed form fields do: the fields directly follow the URL in the signed content, so an attacker could
+/// replay some forms as a URL with this parameter and another body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BodyHash {
-    /// The query parameter that carries the hash.
+    /// The query parameter that contains the hash.
     pub query: String,
     /// The encoding of the hash.
     pub encoding: Encoding,
 }
 
-/// Location of one fact in a delivery.
+/// The location of one fact in a delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Locator {
     /// The first value of a header.
     Header(HeaderName),
     /// A tag of the signature's group.
     Tag(String),
-    /// The first query parameter with this name. Its value is used as received, not decoded.
+    /// The undecoded value of the first query parameter with this name.
     Query(String),
-    /// A fixed text that the recipe itself supplies.
+    /// A fixed text from the recipe itself.
     Const(String),
     /// A slot of the recipe's pointers: a string, number or boolean inside a JSON body or a form.
     Body(usize),
 }
 
-/// The alternatives of a fact, in order. The first alternative whose fields are all present is used.
+/// The alternatives of a fact, in order. The verifier uses the first alternative whose fields are all present.
 #[derive(Debug, Default)]
 pub struct Choice(pub Vec<Vec<Locator>>);
 
-/// Locators of the facts about an event.
+/// The locators of the facts about an event.
 #[derive(Debug, Default)]
 pub struct EventLocators {
-    /// The id, which does not change when the provider retries.
+    /// The event id, which does not change when the provider retries.
     pub id: Choice,
-    /// The event type; the fields of an alternative are joined with a dot.
+    /// The event type. The fields of an alternative are joined with a dot.
     pub kind: Choice,
-    /// The text in front of the type in `ce_type`.
+    /// The prefix of the event type in `ce_type`.
     pub type_prefix: Arc<str>,
     /// The ordering key.
     pub key: Choice,
-    /// Locators of the event's time. The first whose text can be parsed is used.
+    /// The locators of the event's time. The verifier uses the first locator whose text is a valid time.
     pub time: Vec<(Locator, TimeUnit)>,
 }
 
-/// Location of the signing time, and its tolerance around the current time.
+/// The location of the signing time, and its tolerance around the current time.
 #[derive(Debug)]
 pub struct Timestamp {
-    /// Locators of the text; the first alternative that is present is used.
+    /// The locators of the text. The verifier uses the first alternative that is present.
     pub from: Choice,
     /// The format of the text.
     pub unit: TimeUnit,
-    /// The oldest accepted age.
+    /// The maximum age of the signing time.
     pub past: Duration,
-    /// The farthest accepted time in the future.
+    /// The maximum distance of the signing time into the future.
     pub future: Duration,
 }
 
@@ -294,7 +300,7 @@ impl TimeUnit {
     pub const WORDS: &[(&str, TimeUnit)] = &[("s", TimeUnit::Seconds), ("ms", TimeUnit::Millis), ("rfc3339", TimeUnit::Rfc3339)];
 }
 
-/// The reply to an accepted delivery.
+/// The reply to an accepted delivery or an endpoint challenge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     /// The status, 200 to 299.
@@ -306,34 +312,35 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// Replaces status, content type and body of an answer. Its outcome and hint do not change.
+    /// Replaces the status, content type and body of an answer. Leaves the answer's outcome and hint unchanged.
     pub fn over(self, answer: Answer) -> Answer {
         Answer { status: self.status, content_type: self.content_type, body: self.body, ..answer }
     }
 }
 
-/// An endpoint challenge, which a provider sends to check an endpoint. A delivery that matches but lacks a text for the reply to
-/// echo is an ordinary delivery.
+/// An endpoint challenge, which a provider sends to check an endpoint. A delivery that matches but lacks a text that the reply
+/// must echo is an ordinary delivery.
 #[derive(Debug)]
 pub struct Challenge {
-    /// The texts that identify the challenge. All of them must match.
+    /// The texts that identify the challenge. A delivery must match all of these texts.
     pub when: Vec<(Locator, TextMatch)>,
-    /// True if the provider signs the challenge. A signed challenge is answered only after its signature has been verified.
+    /// True if the provider signs the challenge. hookhold replies to a signed challenge only after it has verified the
+    /// signature.
     pub authenticated: bool,
     /// The status of the reply, 200 to 299.
     pub status: StatusCode,
     /// The reply's media type.
     pub content_type: Option<Arc<str>>,
-    /// The reply's body, in order.
+    /// The parts of the reply's body, in order.
     pub body: Vec<ReplyPart>,
 }
 
 /// The text that a challenge must have at a locator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TextMatch {
-    /// Any text except an empty one.
+    /// Any text except the empty text.
     Any,
-    /// This text.
+    /// Exactly this text.
     Exactly(String),
 }
 
@@ -349,21 +356,21 @@ pub enum ReplyPart {
 /// The success rate at which a provider disables an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SwitchOff {
-    /// The highest percentage of deliveries answered 2xx at which the provider disables the endpoint, 0 to 99.
+    /// The percentage of deliveries with a 2xx, 0 to 99. The provider disables the endpoint at or below this percentage.
     pub percent: u8,
-    /// The time over which the provider measures the rate.
+    /// The time over which the provider measures the percentage.
     pub within: Duration,
 }
 
-/// Instructions for the operator who connects a provider; empty texts for an inline recipe.
+/// Instructions for the operator who connects a provider. The texts are empty for an inline recipe without `setup`.
 #[derive(Clone, Debug, Default)]
 pub struct Setup {
-    /// The page of the provider's dashboard on which the URL is entered.
+    /// The page of the provider's dashboard on which the operator enters the URL.
     pub url: String,
     /// The page or text that shows the secret.
     pub secret: String,
     /// An event type of this provider, for samples.
     pub sample_type: String,
-    /// The pages and source files that the recipe is based on.
+    /// The pages and source files on which the recipe is based.
     pub facts: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! The event types that a source accepts: `types = ["invoice.paid", "customer.*"]`, compiled once.
+//! Compiles the event types that a source accepts: `types = ["invoice.paid", "customer.*"]`.
 
 use crate::toml_value::{Item, TomlTable};
 
@@ -13,23 +13,23 @@ enum TypePattern {
 }
 
 impl TypeFilter {
-    /// Takes the list `types`. Without a list, every type is accepted.
+    /// Takes the list `types` out of `table`. If `types` is absent, the filter accepts every type.
     pub(super) fn take(table: &mut TomlTable) -> TypeFilter {
         let Some(items) = table.take_list("types") else { return TypeFilter::default() };
         if items.is_empty() {
-            table.expected("types", EXPECTED, "an empty array; remove it to store every type");
+            table.expected("types", EXPECTED, "an empty array; remove types to store every type");
         }
         TypeFilter(items.into_iter().filter_map(pattern).collect())
     }
 
-    /// True if the list is empty or contains this type. A delivery without a readable type is accepted, because a filtered
-    /// delivery is lost.
+    /// True if the list is empty or contains this type. Accepts a delivery without a readable type, because a filtered delivery
+    /// is lost.
     pub fn accepts(&self, event_type: Option<&str>) -> bool {
         let Some(event_type) = event_type else { return true };
         self.accepts_all() || self.0.iter().any(|pattern| pattern.matches(event_type))
     }
 
-    /// True if the filter rejects no type.
+    /// True if the filter accepts every type.
     pub fn accepts_all(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,5 +1,6 @@
-//! The URL that a provider calls. A provider that signs the URL signs the URL entered in its dashboard. Therefore hookhold takes
-//! the URL from the configuration and the request line, never from `Host` or a forwarding header.
+//! Reads the URL that a provider calls. A provider that signs URLs signs the URL that the operator entered in the provider's
+//! dashboard. Therefore hookhold takes the URL from the configuration and the request line, never from `Host` or a forwarding
+//! header.
 
 use http::Uri;
 
@@ -13,7 +14,7 @@ pub struct PublicUrl {
 }
 
 impl PublicUrl {
-    /// Stores a URL that [`read`] has accepted, in both forms of its port.
+    /// Creates both forms, with and without a port, of a URL that [`read`] has accepted.
     pub fn new(text: &str) -> PublicUrl {
         PublicUrl { as_written: text.to_owned(), other_port: other_port(text) }
     }
@@ -23,14 +24,14 @@ impl PublicUrl {
         &self.as_written
     }
 
-    /// Returns the URL with the scheme's default port added if it has no port, and without the port if it has one.
+    /// Returns the URL with the scheme's default port if the configured URL has no port, and without a port otherwise.
     pub fn other_port(&self) -> &str {
         &self.other_port
     }
 }
 
-/// Reads a `public_url` and removes final slashes. Reports an invalid value but still returns it, because otherwise the value
-/// would also be reported as missing.
+/// Reads a `public_url` and removes final slashes. Reports an invalid value but still returns it, because the caller would
+/// otherwise also report the value as missing.
 pub fn read(item: Item) -> String {
     let Some(text) = item.clone().string_as(EXPECTED) else { return String::new() };
     let url = text.parse::<Uri>().unwrap_or_default();
@@ -45,7 +46,7 @@ pub fn read(item: Item) -> String {
 fn other_port(text: &str) -> String {
     let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
     let (authority, prefix) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    // An IPv6 address has its colons inside brackets.
+    // The colons of an IPv6 address are inside brackets.
     let after_address = authority.rfind(']').map_or(0, |end| end + 1);
     let port = authority[after_address..].find(':').map(|colon| after_address + colon);
     let default = if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" };
@@ -55,7 +56,7 @@ fn other_port(text: &str) -> String {
     }
 }
 
-/// The form of a `public_url`.
+/// The expected form of a `public_url`, for messages.
 pub const EXPECTED: &str = "a URL such as \"https://hooks.example.com\" without query, fragment or user";
 
 #[cfg(test)]

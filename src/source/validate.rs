@@ -4,8 +4,8 @@ use crate::event::Integrity;
 use crate::source::recipe::{Choice, Coverage, EventLocators, Locator, MacProof, Term, Timestamp};
 use crate::toml_value::TomlTable;
 
-/// Reports contradictions between parts, such as a timestamp that is not signed and so proves nothing, a content term without
-/// its locator, or a locator for a tag although the signature format has no tags.
+/// Reports contradictions between parts, such as a timestamp that is not signed and therefore proves nothing, a content term
+/// without its locator, or a tag locator for a signature format without tags.
 pub(super) fn parts_agree(
     table: &TomlTable,
     proof: &MacProof,
@@ -18,38 +18,38 @@ pub(super) fn parts_agree(
     if !timed.unwrap_or(!contents.iter().flatten().any(|term| *term == Term::Timestamp)) {
         let found = match timestamp {
             Some(_) => "a timestamp that is not signed; add \"timestamp\" to content",
-            None => "\"timestamp\" in content only; add timestamp",
+            None => "\"timestamp\" in content but no timestamp; add timestamp",
         };
         table.expected("timestamp", "timestamp with \"timestamp\" in content, or neither", found);
         return None;
     }
     if contents.iter().flatten().any(|term| *term == Term::Id) && !is_early(&event.id) {
-        let found = "another locator; content contains the id, which must be known before the body is read";
+        let found = "another locator; content contains the id, which hookhold must find before it reads the body";
         table.expected("event.id", "header:NAME or tag:NAME", found);
         return None;
     }
     if let Some(tag) = signature.take.iter().find(|tag| tags(contents, timestamp, event).any(|used| used == *tag)) {
-        let found = format_args!("{tag}, which another locator reads as well");
-        table.expected("signature.take", "tags that only hold signatures", found);
+        let found = format_args!("{tag}, which another locator also reads");
+        table.expected("signature.take", "tags that contain only signatures", found);
         return None;
     }
     if uses_tags(contents, timestamp, event) && (signature.items.is_none() || signature.pair.is_none()) {
-        let found = "a signature without tags; add them or remove the locator of a tag";
+        let found = "a signature without tags; add tags or remove the tag locator";
         table.expected("signature", "items, pair and take for a header such as t=1,v1=HEX", found);
         return None;
     }
-    // The hash proves the body only inside a signed URL, and it replaces `form-sorted`.
+    // The hash proves the body only inside a signed URL, and the hash replaces `form-sorted`.
     if proof.body_sha256.is_some() && !(signs_url(contents) && signs(contents, &Term::FormSorted)) {
         let expected = "body_sha256 with \"url\" and \"form-sorted\" in content";
-        table.expected("body_sha256", expected, "a hash that is not signed; remove it or sign the URL");
+        table.expected("body_sha256", expected, "a hash that is not signed; remove body_sha256 or sign the URL");
         return None;
     }
     Some(())
 }
 
-/// Computes the part of an event that the proof covers. A recipe cannot declare this part, because it could claim too much. The
-/// fields of a form are signed without separators, so their proof cannot distinguish `ab=c` from `a=bc` and covers less than
-/// the body.
+/// Computes the part of an event that the proof covers. A recipe cannot declare its own coverage, because the declaration could
+/// claim too much. The fields of a form are signed without separators, so their proof cannot distinguish `ab=c` from `a=bc` and
+/// covers less than the body.
 pub(super) fn coverage(contents: &[Vec<Term>], timestamp: Option<&Timestamp>, event: &EventLocators) -> Coverage {
     if !signs(contents, &Term::Body) {
         return Coverage { integrity: Integrity::Partial, id_signed: false };
@@ -63,12 +63,12 @@ pub(super) fn coverage(contents: &[Vec<Term>], timestamp: Option<&Timestamp>, ev
     Coverage { integrity, id_signed }
 }
 
-/// True if every alternative has the term.
+/// True if every alternative contains the term.
 fn signs(contents: &[Vec<Term>], term: &Term) -> bool {
     contents.iter().all(|content| content.contains(term))
 }
 
-/// True if every alternative has the URL.
+/// True if every alternative contains the URL.
 fn signs_url(contents: &[Vec<Term>]) -> bool {
     contents.iter().all(|content| content.contains(&Term::Url) || content.contains(&Term::UrlOtherPort))
 }
@@ -84,7 +84,8 @@ fn covers(contents: &[Vec<Term>], locator: &Locator) -> bool {
     }
 }
 
-/// True if a fact can be read before the proof, as one piece of the signed bytes: each alternative is one header or tag.
+/// True if each alternative of a fact is one header or tag. The verifier can read such a fact before it checks the proof, as
+/// one slice of the signed bytes.
 pub(super) fn is_early(fact: &Choice) -> bool {
     let is_early = |fields: &Vec<Locator>| matches!(fields[..], [Locator::Header(_) | Locator::Tag(_)]);
     !fact.0.is_empty() && fact.0.iter().all(is_early)
@@ -95,7 +96,7 @@ pub(super) fn uses_tags(contents: &[Vec<Term>], timestamp: Option<&Timestamp>, e
     tags(contents, timestamp, event).next().is_some()
 }
 
-/// Yields the tags that locators and terms read.
+/// Returns the tags that locators and terms read.
 fn tags<'a>(
     contents: &'a [Vec<Term>],
     timestamp: Option<&'a Timestamp>,

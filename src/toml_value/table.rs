@@ -1,5 +1,5 @@
-//! TOML tables. A reader takes the keys out one by one; the keys that remain are unknown. A misspelt key is reported once and
-//! then read as the nearest known key, so that it causes no second message.
+//! TOML tables. A reader takes the keys out one by one, and the keys that remain are unknown. A misspelt key is reported once
+//! and then read as the nearest known key, so that one typo causes only one message.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -12,7 +12,7 @@ use super::{Item, TomlValue, alternatives};
 use crate::diagnostic::{Diagnostics, Location, nearest};
 use crate::units::Rate;
 
-/// One TOML table. Every `take_…` removes a key; [`TomlTable::finish`] reports the keys that are left.
+/// One TOML table. Every `take_…` method removes a key, and [`TomlTable::finish`] reports the remaining keys.
 #[derive(Clone)]
 pub struct TomlTable {
     /// Position of the table's header.
@@ -25,7 +25,7 @@ pub struct TomlTable {
 #[derive(Clone)]
 struct Asked {
     key: String,
-    /// Position of the key; `None` if it was absent.
+    /// Position of the key, or `None` if the key was absent.
     location: Option<Location>,
 }
 
@@ -42,7 +42,7 @@ impl TomlTable {
         }
     }
 
-    /// Parses `text`, called `file` in diagnostics. Reports text that is not TOML and returns `None`.
+    /// Parses `text`. `file` is the name of the text in diagnostics. Reports text that is not TOML and returns `None`.
     pub fn parse(file: &str, text: &str, diagnostics: &Diagnostics) -> Option<TomlTable> {
         let location = |line| Location { file: file.into(), line, key: String::new(), diagnostics: diagnostics.clone() };
         let lines = Lines::of(text);
@@ -56,8 +56,9 @@ impl TomlTable {
         }
     }
 
-    /// Merges `over` into this table: values of `over` replace values with the same key, and inner tables are merged in the same
-    /// way. Each value keeps its own file and line. Here the base is a recipe, and `over` is the operator's entry.
+    /// Merges `over` into this table. Values of `over` replace values with the same key, and inner tables are merged in the
+    /// same way. Each value keeps its own file and line. For a source, this table is the recipe, and `over` is the operator's
+    /// entry.
     pub fn overlaid(mut self, over: TomlTable) -> TomlTable {
         self.location = over.location;
         for (key, item) in over.items {
@@ -104,37 +105,38 @@ impl TomlTable {
         self.take(key)?.boolean()
     }
 
-    /// Takes the integer `key`; see [`Item::integer`].
+    /// Takes the integer `key`, as [`Item::integer`] does.
     pub fn take_u64(&mut self, key: &str, range: RangeInclusive<u64>) -> Option<u64> {
         self.take(key)?.integer(range)
     }
 
-    /// Takes the duration `key`; see [`Item::duration`].
+    /// Takes the duration `key`, as [`Item::duration`] does.
     pub fn take_duration(&mut self, key: &str, range: RangeInclusive<Duration>) -> Option<Duration> {
         self.take(key)?.duration(range)
     }
 
-    /// Takes the size `key`; see [`Item::bytes`].
+    /// Takes the size `key`, as [`Item::bytes`] does.
     pub fn take_bytes(&mut self, key: &str, range: RangeInclusive<u64>) -> Option<u64> {
         self.take(key)?.bytes(range)
     }
 
-    /// Takes the rate `key`; see [`Item::rate`].
+    /// Takes the rate `key`, as [`Item::rate`] does.
     pub fn take_rate(&mut self, key: &str) -> Option<Rate> {
         self.take(key)?.rate()
     }
 
-    /// Takes the word `key`; see [`Item::one_of`].
+    /// Takes the word `key`, as [`Item::one_of`] does.
     pub fn take_one_of<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> Option<T> {
         self.take(key)?.one_of(choices)
     }
 
-    /// Takes the items of the array `key`; a single value stands for an array of one. `None` if absent.
+    /// Takes the items of the array `key`, or returns `None` if the key is absent. A single value counts as an array of one
+    /// item.
     pub fn take_list(&mut self, key: &str) -> Option<Vec<Item>> {
         Some(self.take(key)?.list())
     }
 
-    /// Takes the strings of the array `key`; items of another type are reported and left out. `None` if absent.
+    /// Takes the strings of the array `key`, or returns `None` if the key is absent. Reports and omits items of another type.
     pub fn take_strings(&mut self, key: &str) -> Option<Vec<String>> {
         Some(self.take_list(key)?.into_iter().filter_map(Item::string).collect())
     }
@@ -150,7 +152,7 @@ impl TomlTable {
         self.take_table(key).unwrap_or(TomlTable { location, items: Vec::new(), asked: Vec::new() })
     }
 
-    /// Returns the position of `key`, even if it has been taken. If it is absent, returns its path with the line of
+    /// Returns the position of `key`, even after the key has been taken. If the key is absent, returns its path and the line of
     /// the table.
     pub fn location_of(&self, key: &str) -> Location {
         let left = self.items.iter().find(|(name, _)| name == key).map(|(_, item)| &item.location);
@@ -158,17 +160,17 @@ impl TomlTable {
         left.or(taken).cloned().unwrap_or_else(|| self.location.below(key))
     }
 
-    /// True if no mistake has been reported about these keys, so that they can be compared with each other.
+    /// True if no mistake has been reported about these keys, so that a check can compare their values.
     pub fn accepts(&self, keys: &[&str]) -> bool {
         !keys.iter().any(|key| self.location_of(key).has_diagnostic())
     }
 
-    /// Reports a mistake about `key`, present or absent; see [`Location::report`].
+    /// Reports a mistake about `key`, as [`Location::report`] does. The key may be absent.
     pub fn report(&self, key: &str, what: impl fmt::Display) {
         self.location_of(key).report(what);
     }
 
-    /// Reports `expected X, found Y` about `key`, present or absent; see [`Location::expected`].
+    /// Reports `expected X, found Y` about `key`, as [`Location::expected`] does. The key may be absent.
     pub fn expected(&self, key: &str, expected: impl fmt::Display, found: impl fmt::Display) {
         self.location_of(key).expected(expected, found);
     }
@@ -216,7 +218,8 @@ impl fmt::Display for TomlTable {
     }
 }
 
-/// Returns the remedy for an unknown key: a list of the known keys if they are few, else the file that explains them.
+/// Returns the remedy for an unknown key: a list of the known keys if there are few, otherwise the file that explains every
+/// key.
 fn remedy(known: &[String]) -> String {
     match known.len() {
         0 => "remove it".to_owned(),
@@ -258,7 +261,7 @@ impl Lines {
     }
 }
 
-/// Largest number of keys that a message lists.
+/// Maximum number of keys that a message lists.
 const FEW: usize = 8;
 
 #[cfg(test)]

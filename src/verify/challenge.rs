@@ -3,8 +3,8 @@
 use crate::source::recipe::{Challenge, Recipe, Reply, ReplyPart, TextMatch};
 use crate::verify::request_view::RequestView;
 
-/// Returns the reply to an endpoint challenge; `None` for any other request. Considers the recipe's signed challenges if
-/// `authenticated` is true, else its unsigned challenges.
+/// Returns the reply to an endpoint challenge, or `None` for any other request. Compares the request with the recipe's signed
+/// challenges if `authenticated` is true, and with its unsigned challenges otherwise.
 pub(super) fn reply(recipe: &Recipe, authenticated: bool, request: &RequestView<'_>) -> Option<Reply> {
     let mut candidates = recipe.challenges.iter().filter(|challenge| challenge.authenticated == authenticated);
     candidates.find_map(|challenge| answer(challenge, request))

@@ -6,9 +6,9 @@ use std::borrow::Cow;
 use crate::source::pointers::Pointers;
 use crate::verify::json;
 
-/// Returns one entry for each slot, as [`json::locate`] does. Values are decoded: `+` is a space, `%XX` is a byte. Of several
-/// fields with the same name, the first is used. A value that is not UTF-8 counts as absent, because decoding replaces its
-/// bytes with U+FFFD and could make two ids equal.
+/// Returns one entry for each slot, as [`json::locate`] does. Decodes values: `+` becomes a space and `%XX` becomes a byte.
+/// Uses the first of several fields with the same name. Treats a value that is not UTF-8 as absent, because decoding replaces
+/// invalid bytes with U+FFFD and could make two ids equal.
 pub(super) fn locate<'a>(pointers: &Pointers, body: &'a [u8]) -> Vec<Option<Cow<'a, str>>> {
     let mut slots = vec![None; pointers.slots];
     if pointers.form.is_empty() {

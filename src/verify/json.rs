@@ -1,7 +1,7 @@
-//! Finds the values at all of a recipe's pointers in one pass over a body, without building a tree. The pass skips values
-//! that no pointer leads to, at any nesting depth, without decoding them. It recurses only as deep as the longest pointer.
-//! It decodes the value at each pointer separately, so an invalid value, such as half a surrogate pair, makes only its own
-//! fact absent.
+//! Finds the values at all of a recipe's pointers in one pass over a body, without building a tree. The pass skips values to
+//! which no pointer leads, at any nesting depth, without decoding them. The recursion is only as deep as the longest pointer.
+//! The value at each pointer is decoded separately, so an invalid value, such as half a surrogate pair, makes only its own fact
+//! absent.
 
 use std::borrow::Cow;
 
@@ -11,10 +11,10 @@ use serde_json::Deserializer;
 
 use crate::source::pointers::Node;
 
-/// Returns one entry for each of `slots`: a decoded string, a whole number in decimal, `true` or `false`; `None` for every
-/// other value. A number with a fraction or beyond 64 bits is `None`, because rounding could make two ids equal. Of several
-/// members with the same name, the last is used. Returns no entries if the body is not exactly one JSON value; a leading byte
-/// order mark is allowed.
+/// Returns one entry for each slot: a decoded string, an integer in decimal, `true`, `false`, or `None` for any other value.
+/// The entry for a number with a fraction or beyond 64 bits is `None`, because rounding could make two ids equal. Uses the last
+/// of several members with the same name. Returns `None` instead of entries if the body is not exactly one JSON value. Accepts
+/// a leading byte order mark.
 pub(super) fn locate<'a>(root: &Node, slots: usize, body: &'a [u8]) -> Option<Vec<Option<Cow<'a, str>>>> {
     let rest = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
     let mut walk = Walk { rest, slots: vec![None; slots] };
@@ -79,19 +79,20 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// True after the last member or element, false after a comma.
+    /// Consumes `end` or a comma after a member or element. Returns true for `end`, false for a comma, and `None` for any other
+    /// byte.
     fn is_over(&mut self, end: u8) -> Option<bool> {
         let is_over = self.eat(end);
         (is_over || self.eat(b',')).then_some(is_over)
     }
 
-    /// Clears the slots of a node and its children, which an earlier member with the same name may have filled.
+    /// Clears the slots of a node and its children, because an earlier member with the same name may have filled them.
     fn clear(&mut self, node: &Node) {
         node.slot.into_iter().for_each(|slot| self.slots[slot] = None);
         node.children.iter().for_each(|(_, child)| self.clear(child));
     }
 
-    /// Skips whitespace and returns the next byte, without consuming it.
+    /// Skips whitespace. Returns the next byte without consuming it.
     fn next(&mut self) -> Option<u8> {
         let start = self.rest.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n')).unwrap_or(self.rest.len());
         self.rest = &self.rest[start..];
@@ -116,11 +117,11 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Returns the length of a leading string without escapes. Names and most facts are such strings, and starting the general
-/// parser for them would take longer than scanning them.
+/// Returns the length of a leading string without escapes. Member names and most facts are such strings, and scanning one takes
+/// less time than starting the general parser.
 fn plain_string(json: &[u8]) -> Option<usize> {
     let end = 1 + memchr2(b'"', b'\\', &json[1..])?;
-    // `&` does not short-circuit, so the compiler can check many bytes at once.
+    // `&` does not short-circuit, so the compiler can vectorise the check.
     let is_text = json[1..end].iter().fold(true, |is_text, byte| is_text & (*byte >= b' '));
     (is_text && json[end] == b'"').then_some(end + 1)
 }
@@ -132,12 +133,12 @@ fn size_of_value(json: &[u8]) -> Option<usize> {
     Some(values.byte_offset())
 }
 
-/// Returns the text of a string, whole number or boolean; `None` for any other value, because it cannot be a fact.
+/// Returns the text of a string, integer or boolean. Returns `None` for any other value, because only these types can be facts.
 fn text(value: &[u8]) -> Option<Cow<'_, str>> {
     if value.starts_with(b"\"") {
         return string(value);
     }
-    // Without an exponent, every whole number except zero has one spelling. `-0` is not a fact.
+    // Numbers with an exponent and `-0` are not facts, so each integer that is a fact has exactly one spelling.
     let is_fact = |text: &&str| {
         let is_whole = || text.parse::<u64>().is_ok() || text.parse::<i64>().is_ok_and(|number| number < 0);
         matches!(*text, "true" | "false") || is_whole()
@@ -145,7 +146,7 @@ fn text(value: &[u8]) -> Option<Cow<'_, str>> {
     std::str::from_utf8(value).ok().filter(is_fact).map(Cow::Borrowed)
 }
 
-/// Decodes a JSON string; `None` if it is not valid Unicode.
+/// Decodes a JSON string. Returns `None` if the string is not valid Unicode.
 fn string(value: &[u8]) -> Option<Cow<'_, str>> {
     match plain(value) {
         Some(plain) => std::str::from_utf8(plain).ok().map(Cow::Borrowed),
@@ -153,7 +154,7 @@ fn string(value: &[u8]) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Returns the content of a string; `None` if it has escapes.
+/// Returns the content of a string, or `None` if the string has escapes.
 fn plain(value: &[u8]) -> Option<&[u8]> {
     let inside = &value[1..value.len() - 1];
     (!inside.contains(&b'\\')).then_some(inside)
@@ -169,11 +170,11 @@ mod tests {
     use crate::source::pointers::Pointers;
 
     fn found<'a>(pointers: &Pointers, json: &'a [u8]) -> Vec<Option<Cow<'a, str>>> {
-        locate(&pointers.root, pointers.slots, json).expect("it is JSON")
+        locate(&pointers.root, pointers.slots, json).expect("the text is JSON")
     }
 
     const PATHS: &[&str] = &["/a", "/a/b", "/b/a", "/a/0", "/b/1/a", "/b/~0~1", "/", "/a/01", "/b/+1"];
-    /// Values that `serde_json::Value` cannot represent; each replaces the text "odd".
+    /// Values that `serde_json::Value` cannot represent. The test replaces each text "odd" with one of these values.
     const ODD: &[&[u8]] = &[b"\"\\ud83d\"", b"\"\\ude00\\ud83d\"", b"\"caf\xe9\"", b"1e400", b"-0", b"100000000000000000000"];
 
     /// Returns the value at `path` in a tree, in the format of `locate`.
@@ -234,7 +235,8 @@ mod tests {
         assert!(count > 1_000, "only {count} values were found");
     }
 
-    /// Truncates, inserts and replaces bytes. The pass must accept the same texts as serde_json, and no text may cause a panic.
+    /// Damages JSON texts by truncation, insertion and replacement. The pass must accept exactly the texts that serde_json
+    /// accepts, and no text may cause a panic.
     #[test]
     fn damaged_json_is_accepted_only_if_serde_accepts_it() {
         let seed = fastrand::u64(..);

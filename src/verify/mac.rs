@@ -1,5 +1,5 @@
-//! Computes and compares HMACs. A key is prepared once, and its state is cloned for each delivery. Codes are compared in
-//! constant time.
+//! Computes and compares HMACs. Each key is prepared once, and its state is cloned for each delivery. Comparisons take constant
+//! time.
 
 use hmac::{Hmac, KeyInit, Mac as _};
 use sha1::Sha1;
@@ -8,32 +8,32 @@ use subtle::ConstantTimeEq;
 
 use crate::source::recipe::Algorithm;
 
-/// A message authentication code of any algorithm: the first `size` bytes of `bytes`.
+/// A message authentication code (MAC) of any algorithm, stored in the first `size` bytes of `bytes`.
 #[derive(Clone, Copy)]
-pub(super) struct Code {
-    bytes: [u8; MAX_CODE],
+pub(super) struct Mac {
+    bytes: [u8; MAX_MAC],
     size: usize,
 }
 
-impl Code {
-    /// Creates a code from the first `size` bytes, at most [`MAX_CODE`].
-    pub(super) fn new(bytes: [u8; MAX_CODE], size: usize) -> Code {
-        Code { bytes, size }
+impl Mac {
+    /// Creates a MAC from the first `size` bytes of `bytes`. `size` is at most [`MAX_MAC`].
+    pub(super) fn new(bytes: [u8; MAX_MAC], size: usize) -> Mac {
+        Mac { bytes, size }
     }
 
-    /// Returns the code's bytes.
+    /// Returns the bytes of the MAC.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes[..self.size]
     }
 
-    fn of(code: &[u8]) -> Code {
-        let mut bytes = [0; MAX_CODE];
-        bytes[..code.len()].copy_from_slice(code);
-        Code { bytes, size: code.len() }
+    fn of(mac: &[u8]) -> Mac {
+        let mut bytes = [0; MAX_MAC];
+        bytes[..mac.len()].copy_from_slice(mac);
+        Mac { bytes, size: mac.len() }
     }
 }
 
-/// A prepared key.
+/// An HMAC key that is prepared for its algorithm.
 #[derive(Clone)]
 pub(super) enum MacKey {
     Sha1(Hmac<Sha1>),
@@ -56,7 +56,7 @@ macro_rules! each {
 impl MacKey {
     /// Prepares a key of any length.
     pub(super) fn new(algorithm: Algorithm, key: &[u8]) -> MacKey {
-        const ANY: &str = "HMAC takes keys of any length";
+        const ANY: &str = "HMAC accepts keys of any length";
         match algorithm {
             Algorithm::Sha1 => MacKey::Sha1(Hmac::new_from_slice(key).expect(ANY)),
             Algorithm::Sha256 => MacKey::Sha256(Hmac::new_from_slice(key).expect(ANY)),
@@ -65,28 +65,28 @@ impl MacKey {
         }
     }
 
-    /// Computes the code of content given in parts.
-    pub(super) fn code(&self, content: &[&[u8]]) -> Code {
+    /// Computes the MAC of content given in parts.
+    pub(super) fn mac(&self, content: &[&[u8]]) -> Mac {
         each!(self.clone(), hmac => {
             let mut hmac = hmac;
             content.iter().for_each(|part| hmac.update(part));
-            Code::of(&hmac.finalize().into_bytes())
+            Mac::of(&hmac.finalize().into_bytes())
         })
     }
 
-    /// True if one of `codes` is this key's code of `content`.
-    pub(super) fn makes_one_of(&self, mut codes: impl Iterator<Item = Code>, content: &[&[u8]]) -> bool {
-        let own = self.code(content);
-        codes.any(|code| bool::from(code.bytes().ct_eq(own.bytes())))
+    /// True if one of `macs` is the MAC of `content` under this key.
+    pub(super) fn makes_one_of(&self, mut macs: impl Iterator<Item = Mac>, content: &[&[u8]]) -> bool {
+        let own = self.mac(content);
+        macs.any(|mac| bool::from(mac.bytes().ct_eq(own.bytes())))
     }
 }
 
-/// Computes SHA-256 over bytes given in parts.
+/// Computes the SHA-256 hash of bytes given in parts.
 pub(super) fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     let mut hash = Sha256::new();
     parts.iter().for_each(|part| hash.update(part));
     hash.finalize().into()
 }
 
-/// Length of the longest code, in bytes.
-pub(super) const MAX_CODE: usize = 64;
+/// Length of the longest MAC, in bytes.
+pub(super) const MAX_MAC: usize = 64;

@@ -1,10 +1,10 @@
-//! Verifies deliveries: applies a source's recipe to a delivery. The verifier checks the signature first and the timestamp
-//! next, and extracts facts from the body only after both. The exception is an unsigned endpoint challenge, which it looks for
-//! before the signature.
+//! Verifies deliveries against the recipe of their source. The verifier checks the signature, then the timestamp, and only then
+//! extracts facts from the body. The only exception is an unsigned endpoint challenge: the verifier looks for this challenge
+//! before it checks the signature.
 //!
-//! All functions are pure: they use no I/O and no clock. They work on the bytes as received. Before the proof they decode signed
-//! bytes only for forms that are signed by their decoded fields. Every error of a sender ends in a [`Rejection`]. No input
-//! causes a panic or an allocation beyond its own size.
+//! All functions are pure: they perform no I/O and read no clock. They check signatures over the bytes as received. The only
+//! signed bytes that they decode before the check are those of a form whose decoded fields are signed. Every sender error
+//! results in a [`Rejection`]. No input causes a panic or an allocation larger than the input.
 
 use std::sync::Arc;
 
@@ -35,15 +35,15 @@ use request_view::{Located, RequestView};
 use signing_input::SigningInput;
 pub use verdict::{Identity, Rejection, Verdict, Verified};
 
-/// Verifies the deliveries of one source. Prepares the source's keys once.
+/// Verifies the deliveries of one source, with keys that are prepared once.
 pub struct Verifier {
     source: Arc<Source>,
-    /// The prepared keys, one for each of the source's secrets, in the same order.
+    /// One prepared key for each of the source's secrets, in the order of the secrets.
     mac_keys: Vec<MacKey>,
 }
 
 impl Verifier {
-    /// Prepares the keys of `source`.
+    /// Creates a verifier for `source` and prepares its keys.
     pub fn new(source: impl Into<Arc<Source>>) -> Verifier {
         let source = source.into();
         let algorithm = source.recipe.proof.algorithm;
@@ -51,17 +51,17 @@ impl Verifier {
         Verifier { source, mac_keys }
     }
 
-    /// Returns the source that this verifier was built for.
+    /// Returns the source whose deliveries this verifier checks.
     pub fn source(&self) -> &Arc<Source> {
         &self.source
     }
 
-    /// Checks every signature of a delivery against every secret, then the timestamp, then extracts the event's facts.
+    /// Checks every signature of a delivery against every secret, then checks the timestamp, and finally extracts the event's
+    /// facts.
     ///
-    /// A delivery without a readable signature is rejected without hashing. For any other delivery, each combination of
-    /// signature group, alternative content and secret costs one hash over the content, and a match costs one pass over the
-    /// body. A form that is signed by its fields is sorted first. A recipe with an unsigned challenge adds one pass over every
-    /// body.
+    /// Rejects a delivery without a readable signature before any hashing. Each combination of signature group, alternative
+    /// content and secret costs one hash over the content, and a match costs one pass over the body. The fields of a signed
+    /// form are also sorted. A recipe with an unsigned challenge adds one pass over every body.
     pub fn verify(&self, delivery: &Delivery) -> Result<Verdict, Rejection> {
         let (source, recipe) = (&*self.source, &*self.source.recipe);
         if let Some(reply) = unsigned_challenge(source, delivery) {
@@ -90,10 +90,10 @@ impl Verifier {
         delivery: &Delivery,
         input: &'a SigningInput<'a>,
         request: &RequestView<'a>,
-        codes: impl Iterator<Item = mac::Code> + Clone,
+        macs: impl Iterator<Item = mac::Mac> + Clone,
     ) -> Result<Signed<'a>, Rejection> {
         let recipe = &self.source.recipe;
-        if codes.clone().next().is_none() {
+        if macs.clone().next().is_none() {
             return Err(signature::unreadable(&recipe.proof));
         }
         let (mut absent, mut expired, mut is_complete) = (None, None, false);
@@ -106,40 +106,40 @@ impl Verifier {
                 }
             };
             is_complete = true;
-            if let Some(key) = self.signer(&content, &codes, |key| key.is_valid_at(delivery.received_at)) {
+            if let Some(key) = self.signer(&content, &macs, |key| key.is_valid_at(delivery.received_at)) {
                 let body_sha256 = input.body_hash()?;
                 tolerance::check(recipe, request, delivery.received_at)?;
                 return Ok(Signed { key, content, body_sha256 });
             }
-            expired = expired.or_else(|| self.signer(&content, &codes, |key| !key.is_valid_at(delivery.received_at)));
+            expired = expired.or_else(|| self.signer(&content, &macs, |key| !key.is_valid_at(delivery.received_at)));
         }
         Err(absent.filter(|_| !is_complete).unwrap_or_else(|| self.mismatch(expired)))
     }
 
-    /// Returns the first key that `is_eligible` accepts and that produces one of `codes` over `content`.
+    /// Returns the first eligible key whose MAC of `content` is one of `macs`.
     fn signer(
         &self,
         content: &[&[u8]],
-        codes: &(impl Iterator<Item = mac::Code> + Clone),
+        macs: &(impl Iterator<Item = mac::Mac> + Clone),
         is_eligible: impl Fn(&Key) -> bool,
     ) -> Option<&Key> {
         let mut keys = self.source.secrets.iter().zip(&self.mac_keys).filter(|(key, _)| is_eligible(key));
-        keys.find(|(_, mac_key)| mac_key.makes_one_of(codes.clone(), content)).map(|(key, _)| key)
+        keys.find(|(_, mac_key)| mac_key.makes_one_of(macs.clone(), content)).map(|(key, _)| key)
     }
 
-    /// Returns the rejection for a signature that no valid secret produces. Its hint names an expired secret that matches: the
-    /// match proves nothing, but it explains the rejection to the operator.
+    /// Returns the rejection for a signature that no valid secret produces. If an expired secret produces the signature, the
+    /// hint names that secret. The match proves nothing about the sender but explains the rejection to the operator.
     fn mismatch(&self, expired: Option<&Key>) -> Rejection {
         let hint = match expired.and_then(|key| Some((&key.name, key.not_after?))) {
-            Some((name, end)) => format!("signed with the secret {name}, which expired at {}", end.rfc3339()),
-            None => format!("none of the {} configured secrets produces this signature", self.source.secrets.len()),
+            Some((name, end)) => format!("the sender signed with the secret {name}, which expired at {}", end.rfc3339()),
+            None => format!("no configured secret produces this signature (secrets checked: {})", self.source.secrets.len()),
         };
         Rejection::new(Outcome::SignatureMismatch, hint)
     }
 }
 
-/// Rejects a request without a signature header before its body is read. Rejects nothing if the recipe has an unsigned
-/// challenge, because only the body identifies such a challenge.
+/// Rejects a request without a signature header, so that the server does not read its body. Accepts every request if the recipe
+/// has an unsigned challenge, because only the body identifies such a challenge.
 pub fn precheck(source: &Source, headers: &HeaderMap) -> Result<(), Rejection> {
     if challenge::any_unsigned(&source.recipe) {
         return Ok(());
@@ -147,8 +147,8 @@ pub fn precheck(source: &Source, headers: &HeaderMap) -> Result<(), Rejection> {
     signature::header(&source.recipe.proof, headers).map(|_| ())
 }
 
-/// Returns the reply to an unsigned endpoint challenge; `None` for any other delivery. Such a challenge proves nothing about
-/// its sender.
+/// Returns the reply to an unsigned endpoint challenge, or `None` for any other delivery. An unsigned challenge proves nothing
+/// about its sender.
 pub fn unsigned_challenge(source: &Source, delivery: &Delivery) -> Option<Reply> {
     let recipe = &source.recipe;
     if !challenge::any_unsigned(recipe) {
@@ -158,16 +158,16 @@ pub fn unsigned_challenge(source: &Source, delivery: &Delivery) -> Option<Reply>
     challenge::reply(recipe, false, &request)
 }
 
-/// A signature that matched.
+/// The key and the content of a signature that matched.
 struct Signed<'a> {
     key: &'a Key,
     content: Vec<&'a [u8]>,
-    /// SHA-256 of the body; `None` if the verifier did not need it.
+    /// SHA-256 hash of the body, or `None` if the verifier did not need the hash.
     body_sha256: Option<[u8; 32]>,
 }
 
-/// Returns the rank of a rejection. The later the failed check, the higher the rank. The verifier reports the highest-ranked
-/// rejection of a delivery, because the sender's best attempt explains the most to the operator.
+/// Ranks a rejection by the check that failed: a later check has a higher rank. The verifier reports the highest-ranked
+/// rejection of a delivery, because the attempt that passed the most checks explains the most to the operator.
 fn closeness(outcome: Outcome) -> u8 {
     match outcome {
         Outcome::TimestampStale | Outcome::TimestampFuture => 2,

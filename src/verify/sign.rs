@@ -1,6 +1,6 @@
-//! Signs sample deliveries with a source's own recipe and secret. A sample is genuine or damaged in one named way. The
-//! verifier's own code builds the signed content, so a sample tests the recipe and the secret but not that code. The
-//! published vectors in `tests/vectors` test the code.
+//! Signs sample deliveries with a source's own recipe and secret. A sample is either genuine or damaged in one named way. The
+//! verifier's code builds the signed content of a sample. Therefore a sample tests the recipe and the secret, but not that
+//! code. The published vectors in `tests/vectors` test the code.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
@@ -23,48 +23,48 @@ use crate::verify::{json, tolerance};
 pub struct Sample {
     /// The method, always POST.
     pub method: Method,
-    /// The source's path, with the query that the recipe reads.
+    /// The source's path, with the query parameters that the recipe reads.
     pub target: String,
     /// Every header that the recipe reads, and a content type.
     pub headers: HeaderMap,
-    /// The bytes to send.
+    /// The body to send.
     pub body: Bytes,
 }
 
-/// The facts, the signing time and the damage of a sample.
+/// The facts of a sample, its signing time and its damage.
 #[derive(Clone, Debug)]
 pub struct SampleOptions {
-    /// The event id, if the recipe has one.
+    /// The event id. Unused if the recipe has none.
     pub id: String,
-    /// The event type that the verifier should find; `None` for the recipe's own example.
+    /// The event type that the verifier should find, or `None` for the recipe's sample type.
     pub event_type: Option<String>,
-    /// The ordering key, if the recipe has one.
+    /// The ordering key, or `None` to leave it out. Unused if the recipe has none.
     pub key: Option<String>,
     /// The signing time.
     pub now: UnixMillis,
-    /// The damage to the sample; `None` for a genuine one.
+    /// The damage to the sample, or `None` for a genuine sample.
     pub tamper: Option<Tamper>,
 }
 
 /// One way to damage a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tamper {
-    /// The body is changed after signing.
+    /// A body that is changed after signing.
     Body,
-    /// Another secret signs the sample.
+    /// A signature by another secret.
     Secret,
-    /// The signature header is left out.
+    /// A missing signature header.
     Missing,
-    /// The signing time is older than the tolerance allows.
+    /// A signing time that is older than the tolerance allows.
     Stale,
-    /// The signing time is further ahead than the tolerance allows.
+    /// A signing time that is further in the future than the tolerance allows.
     Future,
-    /// The path belongs to no source.
+    /// A path that belongs to no source.
     Unknown,
 }
 
 impl Tamper {
-    /// Every variant with its word on the command line.
+    /// Every kind of damage with its word on the command line.
     pub const WORDS: &[(&str, Tamper)] = &[
         ("body", Tamper::Body),
         ("secret", Tamper::Secret),
@@ -74,7 +74,7 @@ impl Tamper {
         ("unknown", Tamper::Unknown),
     ];
 
-    /// Returns the outcome that the gateway must report.
+    /// Returns the outcome that the gateway must report for this damage.
     pub fn expected(self) -> Outcome {
         match self {
             Tamper::Body | Tamper::Secret => Outcome::SignatureMismatch,
@@ -85,14 +85,15 @@ impl Tamper {
         }
     }
 
-    /// True if samples of the recipe can be damaged in this way. Without a signed time, no sample is stale or in the future.
+    /// True if samples of the recipe can be damaged in this way. A sample can be stale or in the future only if the recipe has
+    /// a signed time.
     pub fn applies_to(self, recipe: &Recipe) -> bool {
         !matches!(self, Tamper::Stale | Tamper::Future) || recipe.timestamp.is_some()
     }
 }
 
-/// Signs a delivery for `source` with its first secret that is valid at `options.now`. The default body is a small JSON
-/// object or a form that contains the facts.
+/// Signs a delivery for `source` with the source's first secret that is valid at `options.now`. If `body` is `None`, the
+/// sample's body is a small JSON object or form that contains the facts.
 pub fn sign(source: &Source, body: Option<Bytes>, options: &SampleOptions) -> Sample {
     let recipe = &source.recipe;
     let body_slots = vec![None; recipe.pointers.slots];
@@ -128,7 +129,7 @@ struct SampleDraft {
 #[derive(Clone)]
 struct SlotValue {
     text: String,
-    /// True if the text is written without quotes in JSON.
+    /// True if the text is written as a JSON number, without quotes.
     is_number: bool,
 }
 
@@ -154,7 +155,7 @@ impl SampleDraft {
         recipe.proof.contents.iter().flatten().for_each(|term| self.fill(term));
     }
 
-    /// Sets the media type. Adds the body's hash to the URL if the recipe reads it there and the body is not a form.
+    /// Sets the content type. Adds the body's hash to the URL if the recipe reads the hash there and the body is not a form.
     fn announce(&mut self, recipe: &Recipe, body: &[u8]) {
         let media_type = media_type(recipe, body);
         self.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
@@ -195,7 +196,7 @@ impl SampleDraft {
         }
     }
 
-    /// Fills in a signed part that no fact provides.
+    /// Adds a filler for a signed part that no fact provides.
     fn fill(&mut self, term: &Term) {
         match term {
             Term::Header(name) if !self.headers.contains_key(name) => put(&mut self.headers, name, FILLER),
@@ -208,20 +209,20 @@ impl SampleDraft {
         let proof = &source.recipe.proof;
         let tags: Vec<Tag<'_>> = self.tags.iter().map(|(name, value)| Tag { group: 0, name, value }).collect();
         let request = RequestView::new(&self.target, &self.headers, &tags, 0);
-        // Signing fails if the form has more fields than the verifier reads, or if no request can have a signed part.
+        // Signing fails if the form has more fields than the verifier accepts, or if the sample cannot provide a signed part.
         let Ok(input) = SigningInput::new(source, &self.target, body) else { return FILLER.to_owned() };
         let Ok(content) = input.parts(&proof.contents[0], &request) else { return FILLER.to_owned() };
         let secret = if with_another { b"not the secret" } else { source.key_at(now).bytes() };
-        let code = MacKey::new(proof.algorithm, secret).code(&content);
-        self.with_tags(proof, &encode(proof.encoding, code.bytes()))
+        let mac = MacKey::new(proof.algorithm, secret).mac(&content);
+        self.with_tags(proof, &encode(proof.encoding, mac.bytes()))
     }
 
-    fn with_tags(&self, proof: &MacProof, code: &str) -> String {
+    fn with_tags(&self, proof: &MacProof, mac: &str) -> String {
         let format = &proof.signature;
-        let code = format!("{}{code}", format.prefix);
-        let Some(pair) = &format.pair else { return code };
+        let mac = format!("{}{mac}", format.prefix);
+        let Some(pair) = &format.pair else { return mac };
         let tags = self.tags.iter().map(|(tag, value)| format!("{tag}{pair}{value}"));
-        let items: Vec<String> = tags.chain([format!("{}{pair}{code}", format.take[0])]).collect();
+        let items: Vec<String> = tags.chain([format!("{}{pair}{mac}", format.take[0])]).collect();
         items.join(format.items.as_deref().unwrap_or_default())
     }
 }
@@ -231,7 +232,8 @@ fn put(headers: &mut HeaderMap, name: &HeaderName, text: &str) {
     headers.insert(name, value);
 }
 
-/// Writes a body with these values: JSON if one of them has a JSON pointer, else a form. Without values the body is `{}`.
+/// Writes a body that contains `values`. The body is JSON if one of the values has a JSON pointer, and a form otherwise. If
+/// there are no values, the body is `{}`.
 fn written(pointers: &Pointers, values: &[Option<SlotValue>]) -> String {
     let form = || Some(written_form(&pointers.form, values)).filter(|form| !form.is_empty());
     written_json(&pointers.root, values).or_else(form).unwrap_or_else(|| "{}".to_owned())
@@ -255,7 +257,8 @@ fn media_type(recipe: &Recipe, body: &[u8]) -> &'static str {
     if is_json || !knows_forms { "application/json" } else { FORM }
 }
 
-/// Writes the JSON of one node of the recipe's pointers: the value of its slot, else an object of its children.
+/// Writes the JSON of one node of the recipe's pointers: the value of its slot, or an object of its children if the slot has no
+/// value.
 fn written_json(node: &Node, values: &[Option<SlotValue>]) -> Option<String> {
     let json = |value: &SlotValue| if value.is_number { value.text.clone() } else { quoted(&value.text) };
     let value = node.slot.and_then(|slot| values[slot].as_ref()).map(json);
@@ -268,11 +271,11 @@ fn quoted(text: &str) -> String {
     serde_json::to_string(text).expect("any text can be written as JSON")
 }
 
-fn encode(encoding: Encoding, code: &[u8]) -> String {
+fn encode(encoding: Encoding, bytes: &[u8]) -> String {
     match encoding {
-        Encoding::Hex => base16ct::lower::encode_string(code),
-        Encoding::Base64 => STANDARD.encode(code),
-        Encoding::Base64Url => URL_SAFE.encode(code),
+        Encoding::Hex => base16ct::lower::encode_string(bytes),
+        Encoding::Base64 => STANDARD.encode(bytes),
+        Encoding::Base64Url => URL_SAFE.encode(bytes),
     }
 }
 
@@ -285,7 +288,7 @@ fn damaged(body: &[u8]) -> Bytes {
     body.into()
 }
 
-/// Distance of a stale or future sample from the edge of the tolerance.
+/// Distance of a stale or future signing time from the edge of the tolerance, in milliseconds.
 const BEYOND_MS: u64 = 60_000;
 const FILLER: &str = "sample";
 const FORM: &str = "application/x-www-form-urlencoded";

@@ -1,5 +1,5 @@
-//! Parses a signature header: its values, then groups, then items, then tag and value. An unknown tag is not an error. A
-//! delivery without a readable signature is rejected.
+//! Parses signature headers: splits header values into groups, groups into items, and items into a tag and a value. An unknown
+//! tag is not an error. The verifier rejects a delivery without a readable signature.
 
 use std::iter;
 
@@ -10,40 +10,40 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::outcome::Outcome;
 use crate::source::recipe::{Encoding, MacProof, SignatureFormat};
-use crate::verify::mac::{Code, MAX_CODE};
+use crate::verify::mac::{MAX_MAC, Mac};
 use crate::verify::verdict::Rejection;
 
 /// The parsed signature headers of a request.
 pub(super) struct Signatures<'a> {
     /// The number of groups, at most [`MAX_GROUPS`].
     pub(super) groups: usize,
-    /// Every tag that is not a signature.
+    /// Every tag whose value is not a signature.
     pub(super) tags: Vec<Tag<'a>>,
-    codes: Vec<(usize, Code)>,
+    macs: Vec<(usize, Mac)>,
 }
 
 /// A tag next to a signature, such as `t=1700000000`.
 pub(super) struct Tag<'a> {
-    /// The index of its group.
+    /// The index of the tag's group.
     pub(super) group: usize,
     pub(super) name: &'a str,
     pub(super) value: &'a str,
 }
 
 impl Signatures<'_> {
-    /// True if no signature is readable.
+    /// True if the headers contain no readable signature.
     pub(super) fn is_empty(&self) -> bool {
-        self.codes.is_empty()
+        self.macs.is_empty()
     }
 
-    /// Returns the decoded signatures of one group. All have the length of the algorithm's code.
-    pub(super) fn of(&self, group: usize) -> impl Iterator<Item = Code> + Clone {
-        self.codes.iter().filter(move |(of, _)| *of == group).map(|(_, code)| *code)
+    /// Returns the decoded signatures of one group. Each signature has the length of the algorithm's MAC.
+    pub(super) fn of(&self, group: usize) -> impl Iterator<Item = Mac> + Clone {
+        self.macs.iter().filter(move |(of, _)| *of == group).map(|(_, mac)| *mac)
     }
 }
 
-/// Looks for the recipe's signature headers in order and returns all values of the first one found. Rejects a request without
-/// any of them.
+/// Returns all values of the first of the recipe's signature headers that the request has. Rejects a request that has none of
+/// these headers.
 pub(super) fn header<'a>(proof: &MacProof, headers: &'a HeaderMap) -> Result<GetAll<'a, HeaderValue>, Rejection> {
     let names = &proof.signature.from;
     let mut all = names.iter().map(|name| headers.get_all(name));
@@ -53,16 +53,17 @@ pub(super) fn header<'a>(proof: &MacProof, headers: &'a HeaderMap) -> Result<Get
     })
 }
 
-/// Parses the signatures of a request. Rejects more than [`MAX_GROUPS`] groups, because each costs a hash over the body.
+/// Parses the signatures of a request. Rejects a request with more than [`MAX_GROUPS`] groups, because each group costs a hash
+/// over the body.
 pub(super) fn read<'a>(proof: &'a MacProof, headers: &'a HeaderMap) -> Result<Signatures<'a>, Rejection> {
     let format = &proof.signature;
     let values = header(proof, headers)?.into_iter().filter_map(|value| value.to_str().ok());
-    let mut found = Signatures { groups: 0, tags: Vec::new(), codes: Vec::new() };
+    let mut found = Signatures { groups: 0, tags: Vec::new(), macs: Vec::new() };
     for group in values.flat_map(|value| split(value, format.groups.as_deref())) {
         if found.groups == MAX_GROUPS {
             return Err(Rejection::new(
                 Outcome::SignatureMalformed,
-                format!("the request has more than {MAX_GROUPS} groups of signatures"),
+                format!("the request has more than {MAX_GROUPS} signature groups"),
             ));
         }
         for item in split(group, format.items.as_deref()) {
@@ -71,14 +72,14 @@ pub(super) fn read<'a>(proof: &'a MacProof, headers: &'a HeaderMap) -> Result<Si
         found.groups += 1;
     }
     if !proof.reads_tags {
-        // All groups sign the same content. Merged into one group, they cost one hash.
+        // All groups sign the same content, so one merged group costs only one hash.
         found.groups = found.groups.min(1);
-        found.codes.iter_mut().for_each(|(group, _)| *group = 0);
+        found.macs.iter_mut().for_each(|(group, _)| *group = 0);
     }
     Ok(found)
 }
 
-/// Returns the rejection of a header without a readable signature.
+/// Returns the rejection for a header without a readable signature.
 pub(super) fn unreadable(proof: &MacProof) -> Rejection {
     let SignatureFormat { take, prefix, .. } = &proof.signature;
     let looked_for = match (take.is_empty(), prefix.is_empty()) {
@@ -87,11 +88,14 @@ pub(super) fn unreadable(proof: &MacProof) -> Rejection {
         (true, true) => String::new(),
     };
     let (size, encoding) = (proof.algorithm.size(), proof.encoding.word());
-    Rejection::new(Outcome::SignatureMalformed, format!("the header has no signature of {size} bytes in {encoding}{looked_for}"))
+    Rejection::new(
+        Outcome::SignatureMalformed,
+        format!("the header contains no signature of {size} bytes in {encoding}{looked_for}"),
+    )
 }
 
 impl<'a> Signatures<'a> {
-    /// Parses one item of the current group. Adds a tag or a readable signature; ignores any other item.
+    /// Parses one item of the current group and adds it as a tag or a signature. Ignores an unreadable item.
     fn add(&mut self, proof: &MacProof, format: &SignatureFormat, item: &'a str) {
         let trim = |text: &'a str| if format.trim { text.trim() } else { text };
         let value = match &format.pair {
@@ -105,8 +109,8 @@ impl<'a> Signatures<'a> {
                 value
             }
         };
-        let code = value.strip_prefix(format.prefix.as_str()).and_then(|text| decode(proof.encoding, text));
-        self.codes.extend(code.filter(|code| code.bytes().len() == proof.algorithm.size()).map(|code| (self.groups, code)));
+        let mac = value.strip_prefix(format.prefix.as_str()).and_then(|text| decode(proof.encoding, text));
+        self.macs.extend(mac.filter(|mac| mac.bytes().len() == proof.algorithm.size()).map(|mac| (self.groups, mac)));
     }
 }
 
@@ -127,16 +131,17 @@ fn cut<'a>(text: &'a str, separator: &str) -> Option<(&'a str, &'a str)> {
     }
 }
 
-/// Decodes a code; `None` if the text is not in this encoding or the code is longer than [`MAX_CODE`] bytes.
-pub(super) fn decode(encoding: Encoding, text: &str) -> Option<Code> {
-    let mut bytes = [0; MAX_CODE];
+/// Decodes a MAC or a hash. Returns `None` if the text is not in this encoding or is longer than [`MAX_MAC`] bytes once
+/// decoded.
+pub(super) fn decode(encoding: Encoding, text: &str) -> Option<Mac> {
+    let mut bytes = [0; MAX_MAC];
     let size = match encoding {
         Encoding::Hex => base16ct::mixed::decode(text, &mut bytes).ok()?.len(),
         Encoding::Base64 => STANDARD.decode_slice(text, &mut bytes).ok()?,
         Encoding::Base64Url => URL_SAFE_PAD_INDIFFERENT.decode_slice(text, &mut bytes).ok()?,
     };
-    Some(Code::new(bytes, size))
+    Some(Mac::new(bytes, size))
 }
 
-/// Maximum number of signature groups in a request. Providers send two while a secret is rotated.
+/// Maximum number of signature groups in a request. Providers send two groups while they rotate a secret.
 pub(super) const MAX_GROUPS: usize = 8;

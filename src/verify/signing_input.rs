@@ -1,5 +1,5 @@
-//! Builds the signed content: fills in the recipe's terms with slices of the bytes received. Only the fields of a form are
-//! copied, because they are signed decoded and in another order.
+//! Builds the signed content: replaces the recipe's terms with slices of the received bytes. Only the fields of a signed form
+//! are copied, because they must be decoded and sorted.
 
 use crate::outcome::Outcome;
 use crate::source::Source;
@@ -15,12 +15,12 @@ pub(super) struct SigningInput<'a> {
     target: &'a str,
     body: &'a [u8],
     form: Vec<u8>,
-    /// The hash of the body in the URL, with the recipe's rule for it.
+    /// The body hash in the URL, with the recipe's rule for this hash.
     hash: Option<(&'a BodyHash, &'a str)>,
 }
 
 impl<'a> SigningInput<'a> {
-    /// Creates the input for a request to `source`. Rejects a signed form of more than [`sorted_form::MAX_FIELDS`] fields.
+    /// Creates the input for a request to `source`. Rejects a signed form with more than [`sorted_form::MAX_FIELDS`] fields.
     pub(super) fn new(source: &'a Source, target: &'a str, body: &'a [u8]) -> Result<SigningInput<'a>, Rejection> {
         let proof = &source.recipe.proof;
         let hash = proof.body_sha256.as_ref().and_then(|rule| Some((rule, query(target, &rule.query)?)));
@@ -31,8 +31,9 @@ impl<'a> SigningInput<'a> {
         Ok(SigningInput { source, target: path_and_query(target), body, form, hash })
     }
 
-    /// Returns SHA-256 of the body if the URL contains the hash. Rejects a body with another hash. Call it only after the URL
-    /// has been verified, because an unknown sender must not cause the work of hashing a body.
+    /// Returns the SHA-256 hash of the body if the URL contains a body hash. Rejects a body that does not match the URL's hash.
+    /// Call this function only after the URL has been verified, so that an unknown sender cannot cause the work of hashing a
+    /// body.
     pub(super) fn body_hash(&self) -> Result<Option<[u8; 32]>, Rejection> {
         let Some((rule, text)) = self.hash else { return Ok(None) };
         let hash = sha256(&[self.body]);
@@ -43,7 +44,7 @@ impl<'a> SigningInput<'a> {
         Err(Rejection::new(Outcome::SignatureMismatch, hint))
     }
 
-    /// Returns the parts to hash, in order. Rejects a request that lacks one of them.
+    /// Returns the parts to hash, in order. Rejects a request that lacks a part.
     pub(super) fn parts(&'a self, terms: &'a [Term], request: &RequestView<'a>) -> Result<Vec<&'a [u8]>, Rejection> {
         let mut parts = Vec::with_capacity(terms.len() + 1);
         for term in terms {
@@ -66,7 +67,7 @@ impl<'a> SigningInput<'a> {
             Term::Header(name) => request.header(name),
             Term::Tag(tag) => request.tag(tag),
             Term::FormSorted => Some(&self.form),
-            // Not reached: the configuration rejects a source without a public URL if its recipe signs the URL.
+            // Unreachable: if a recipe signs the URL, the configuration rejects a source without a public URL.
             Term::Url | Term::UrlOtherPort => None,
         }
     }
@@ -78,7 +79,7 @@ fn absent(term: &Term) -> Rejection {
         Term::Tag(tag) => format!("the tag {tag}"),
         Term::Timestamp => "the timestamp".to_owned(),
         Term::Id => "the event id".to_owned(),
-        _ => "another term".to_owned(),
+        _ => "the URL".to_owned(),
     };
     Rejection::new(Outcome::SignatureMalformed, format!("the request lacks {what}, which is part of the signed content"))
 }

@@ -10,7 +10,7 @@ use crate::outcome::Outcome;
 use crate::verify::verdict::Rejection;
 
 /// Decodes the fields, sorts them by name and then by value in the order of UTF-16 code units, and joins them without
-/// separators. Equal pairs count once. Bytes that are not UTF-8 do not change. Rejects more than [`MAX_FIELDS`] fields,
+/// separators. Removes repeated pairs and leaves invalid UTF-8 unchanged. Rejects a form with more than [`MAX_FIELDS`] fields,
 /// because each field costs memory and comparisons before the sender is verified.
 pub(super) fn fields(body: &[u8]) -> Result<Vec<u8>, Rejection> {
     let pairs = body.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
@@ -19,7 +19,7 @@ pub(super) fn fields(body: &[u8]) -> Result<Vec<u8>, Rejection> {
         return Err(Rejection::new(Outcome::SignatureMalformed, format!("the form has more than {MAX_FIELDS} fields")));
     }
     if fields.iter().all(|(name, value)| name.is_ascii() && value.is_ascii()) {
-        // The order of ASCII bytes is the order of UTF-16 code units, and this sort is much faster.
+        // ASCII bytes have the same order as UTF-16 code units, and sorting bytes is much faster.
         fields.sort_unstable();
     } else {
         fields.sort_by(|a, b| by_code_units(&a.0, &b.0).then_with(|| by_code_units(&a.1, &b.1)));
@@ -29,7 +29,7 @@ pub(super) fn fields(body: &[u8]) -> Result<Vec<u8>, Rejection> {
     Ok(texts.concat())
 }
 
-/// Decoded name and value of one field.
+/// The decoded name and value of one field.
 type FormPair<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
 
 fn form_pair(pair: &[u8]) -> FormPair<'_> {
@@ -47,8 +47,8 @@ fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// Compares by UTF-16 code units, as Java and JavaScript do. The order is that of the UTF-8 bytes, except that a character
-/// above U+FFFF (first byte F0 to F4) sorts before U+E000 to U+FFFF (first byte EE or EF). Therefore EE and EF are swapped
-/// with FE and FF, which do not occur in UTF-8.
+/// above U+FFFF (first byte F0 to F4) sorts before U+E000 to U+FFFF (first byte EE or EF). Therefore the comparison swaps EE
+/// and EF with FE and FF, which do not occur in UTF-8.
 fn by_code_units(a: &[u8], b: &[u8]) -> Ordering {
     let weight = |byte: &u8| match byte {
         0xEE | 0xEF => byte + 0x10,
@@ -58,7 +58,7 @@ fn by_code_units(a: &[u8], b: &[u8]) -> Ordering {
     a.iter().map(weight).cmp(b.iter().map(weight))
 }
 
-/// Maximum number of fields in a form that is signed by its fields. Twilio sends a few dozen.
+/// Maximum number of fields in a form whose fields are signed. Twilio sends a few dozen fields.
 pub(super) const MAX_FIELDS: usize = 1_000;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Checks the tolerance of a signed timestamp, and reads the time of the event.
+//! Checks that a signed timestamp is within the recipe's tolerance, and reads the time of the event.
 
 use crate::clock::UnixMillis;
 use crate::outcome::Outcome;
@@ -6,30 +6,39 @@ use crate::source::recipe::{Recipe, TimeUnit};
 use crate::verify::request_view::RequestView;
 use crate::verify::verdict::Rejection;
 
-/// Rejects a signed timestamp outside the recipe's tolerance. Both edges are accepted. The comparison uses the provider's
-/// unit, as the provider's own library does: whole seconds are compared with whole seconds, not with milliseconds.
+/// Rejects a signed timestamp outside the recipe's tolerance. Accepts both edges. Compares times in the provider's unit, as the
+/// provider's own library does: a timestamp in whole seconds is compared with the receipt time in whole seconds, not in
+/// milliseconds.
 pub(super) fn check(recipe: &Recipe, request: &RequestView<'_>, received_at: UnixMillis) -> Result<(), Rejection> {
     let Some(rule) = &recipe.timestamp else { return Ok(()) };
     let text = request.signed(&rule.from).and_then(|text| std::str::from_utf8(text).ok());
     let Some(signed_at) = text.and_then(|text| read(rule.unit, text)) else {
-        return Err(Rejection::new(Outcome::SignatureMalformed, "the signed timestamp cannot be read"));
+        return Err(Rejection::new(Outcome::SignatureMalformed, "the signed timestamp is missing or cannot be parsed"));
     };
     let (now, past, future) = (scale(rule.unit, received_at.0), rule.past.as_millis(), rule.future.as_millis());
     let millis = |amount: u64| u128::from(amount) * u128::from(millis_per(rule.unit));
     let (age, ahead) = (millis(now.saturating_sub(signed_at)), millis(signed_at.saturating_sub(now)));
     let seconds = |millis: u128| millis / 1000;
     if age > past {
-        let hint = format!("signed {} s before it arrived; at most {} s are allowed", seconds(age), seconds(past));
+        let hint = format!(
+            "the sender signed the delivery {} s before it arrived; the recipe allows at most {} s",
+            seconds(age),
+            seconds(past)
+        );
         return Err(Rejection::new(Outcome::TimestampStale, hint));
     }
     if ahead > future {
-        let hint = format!("signed {} s after it arrived; at most {} s are allowed", seconds(ahead), seconds(future));
+        let hint = format!(
+            "the sender signed the delivery {} s after it arrived; the recipe allows at most {} s",
+            seconds(ahead),
+            seconds(future)
+        );
         return Err(Rejection::new(Outcome::TimestampFuture, hint));
     }
     Ok(())
 }
 
-/// Returns the time of the event, from the first of the recipe's locators whose text can be parsed.
+/// Returns the time of the event, read at the first of the recipe's locators whose text is a valid time.
 pub(super) fn occurred_at(recipe: &Recipe, request: &RequestView<'_>) -> Option<UnixMillis> {
     recipe.event.time.iter().find_map(|(locator, unit)| {
         let text = std::str::from_utf8(request.find(locator)?).ok()?;
@@ -37,7 +46,7 @@ pub(super) fn occurred_at(recipe: &Recipe, request: &RequestView<'_>) -> Option<
     })
 }
 
-/// Formats a time as a provider writes it.
+/// Formats a time in a provider's format.
 pub(super) fn write(unit: TimeUnit, time: UnixMillis) -> String {
     match unit {
         TimeUnit::Seconds | TimeUnit::Millis => scale(unit, time.0).to_string(),
@@ -45,7 +54,8 @@ pub(super) fn write(unit: TimeUnit, time: UnixMillis) -> String {
     }
 }
 
-/// Parses a time and returns it in its own unit. A number has decimal digits only. A time before 1970 counts as 1970.
+/// Parses a time. Returns seconds for [`TimeUnit::Seconds`] and milliseconds for the other formats. Accepts only numbers in
+/// decimal digits. Returns 0 for a time before 1970.
 fn read(unit: TimeUnit, text: &str) -> Option<u64> {
     match unit {
         TimeUnit::Seconds | TimeUnit::Millis => text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?,

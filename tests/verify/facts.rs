@@ -211,7 +211,7 @@ fn without_id_and_time_no_delivery_is_a_duplicate() {
     assert_eq!(window, Duration::from_secs(600));
     let with_an_id =
         compile("provider = \"github\"\ndedupe = { body = \"10m\" }", &[("secret", "x")]).expect_err("it would have no effect");
-    let expected = "hookhold.toml:3: dedupe.body: expected a recipe without event.id, found one with it; ";
+    let expected = "hookhold.toml:3: dedupe.body: expected a recipe without event.id, found a recipe with event.id; ";
     assert!(with_an_id.to_string().starts_with(expected), "{with_an_id}");
     let bodies_only = source("github", "x", "dedupe = { body = \"10m\" }\nevent = { id = [] }");
     assert!(matches!(verify_body(&bodies_only, b"{}").identity, Identity::BodyWindow(..)));

@@ -152,10 +152,10 @@ titel = "Shop""#;
         ":3: algorithm: expected \"sha1\", \"sha256\", \"sha384\" or \"sha512\", found another string",
         ":4: signature.encoding: expected \"hex\", \"base64\" or \"base64url\", found another string; did you mean hex?",
         ":4: signature.from: expected header:NAME, found another string",
-        ":4: signature.take: expected pair = \"=\" with take = [\"v1\"], or neither, found pair alone",
+        ":4: signature.take: expected pair = \"=\" with take = [\"v1\"], or neither, found pair without take",
         ":5: content[0]: expected body, timestamp, id, header:NAME, tag:NAME, const:TEXT",
         ":6: key_format[0]: expected strip-prefix:TEXT, utf8, hex, base64 or base64url, found another step",
-        ":7: timestamp.from: expected header:NAME or tag:NAME, found a locator in the body; ",
+        ":7: timestamp.from: expected header:NAME or tag:NAME, found a locator in the body, which is read only after the timestamp has been checked",
         ":7: timestamp.unit: expected \"s\", \"ms\" or \"rfc3339\", found another string",
         ":7: timestamp.past: expected a duration from \"0ms\" to \"30d\" in ms, s, m, h or d, found another string",
         ":8: event.id[0]: expected header:NAME, json:/POINTER, form:NAME, form-json:NAME/POINTER, tag:NAME, ",
@@ -167,7 +167,7 @@ titel = "Shop""#;
         ":10: max_body: expected a size from \"1 B\" to \"1 GiB\" in B, KiB, MiB, GiB or TiB, found an integer",
         ":11: path: expected a path such as \"/hooks/stripe\" without query, fragment or escapes, found another string",
         ":12: topic: expected a topic name of 1 to 249 letters, digits, ",
-        ":13: headers[0]: expected the name of a header that holds no credentials, found another string",
+        ":13: headers[0]: expected the name of a header that contains no credentials, found another string",
         ":14: secret: unknown key; did you mean secrets?",
         ":15: titel: unknown key; did you mean title?",
     ];
@@ -179,13 +179,19 @@ titel = "Shop""#;
 #[test]
 fn every_error_in_a_challenge_is_reported() {
     for (challenge, what) in [
-        ("{}", "challenge.when: expected locators with the text at each, or true for any text, such as { \"json:/type\" = "),
-        ("{ when = {} }", "found an empty table, which every delivery matches"),
+        (
+            "{}",
+            "challenge.when: expected a table of locators, each with the expected text or true for any text, such as { \"json:/type\" = ",
+        ),
+        ("{ when = {} }", "found an empty table, which matches every delivery"),
         ("{ when = { \"json:/a\" = false } }", "found false, which never matches"),
         ("{ when = { \"json:/a\" = \"\" } }", "found an empty string, which never matches"),
         ("{ when = { \"json:/a\" = 1 } }", "challenge.when.json:/a: expected true or false, found an integer"),
         ("{ when = { type = \"x\" } }", "challenge.when.type: expected header:NAME, "),
-        ("{ when = { \"tag:t\" = true } }", "form-json:NAME/POINTER or query:NAME, found a tag; a challenge may be unsigned"),
+        (
+            "{ when = { \"tag:t\" = true } }",
+            "form-json:NAME/POINTER or query:NAME, found a tag; use another locator, because a challenge may be unsigned",
+        ),
         ("{ when = { \"form:\" = true } }", "challenge.when.form:: expected a form field such as form:id, found "),
         (
             "{ when = { \"form-json:payload\" = true } }",
@@ -249,7 +255,7 @@ fn contradicting_parts_of_a_recipe_are_reported() {
         ),
         (
             INLINE_TIMED.to_owned(),
-            "timestamp with \"timestamp\" in content, or neither, found \"timestamp\" in content only; add timestamp",
+            "timestamp with \"timestamp\" in content, or neither, found \"timestamp\" in content but no timestamp; add timestamp",
         ),
         (
             INLINE.replace("\"body\"", "\"id\", \"body\""),
@@ -259,12 +265,12 @@ fn contradicting_parts_of_a_recipe_are_reported() {
             INLINE.replace("\"body\"", "\"tag:t\", \"body\""),
             "signature: expected items, pair and take for a header such as t=1,v1=HEX, found a signature without tags",
         ),
-        (timed("query:t"), "timestamp.from: expected header:NAME or tag:NAME, found other locators"),
-        (timed("const:1700000000"), "timestamp.from: expected header:NAME or tag:NAME, found other locators"),
-        (INLINE_TAGGED.replace("tag:t", "tag:v1"), "signature.take: expected tags that only hold signatures, found v1"),
+        (timed("query:t"), "timestamp.from: expected header:NAME or tag:NAME, found another locator"),
+        (timed("const:1700000000"), "timestamp.from: expected header:NAME or tag:NAME, found another locator"),
+        (INLINE_TAGGED.replace("tag:t", "tag:v1"), "signature.take: expected tags that contain only signatures, found v1"),
         (
             format!("{INLINE_TAGGED}event = {{ id = \"tag:v1\" }}"),
-            "signature.take: expected tags that only hold signatures, found v1",
+            "signature.take: expected tags that contain only signatures, found v1",
         ),
         (
             INLINE.replace("\"body\"", "\"header:T\""),

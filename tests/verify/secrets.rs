@@ -22,7 +22,7 @@ fn a_key_can_be_configured_as_plain_text() {
 #[test]
 fn an_unusable_secret_is_reported_without_showing_it() {
     for (entry, secret, what) in [
-        ("provider = \"svix\"", "whsec_", "empty once decoded"),
+        ("provider = \"svix\"", "whsec_", "empty after decoding"),
         ("provider = \"svix\"", "whsec_not*base64", "cannot be decoded"),
         ("provider = \"stripe\"", "", "is empty"),
     ] {
@@ -39,7 +39,10 @@ fn two_secrets_need_two_names() {
     let source = |second| compile_alone(&entry(second));
     assert_eq!(source("b").expect("two names").secrets.len(), 2);
     let diagnostics = source("a").expect_err("one name").to_string();
-    assert!(diagnostics.contains("secrets[1]: expected secrets with distinct names, found a twice; "), "{diagnostics}");
+    assert!(
+        diagnostics.contains("secrets[1]: expected secrets with distinct names, found two secrets named a; "),
+        "{diagnostics}"
+    );
 }
 
 #[test]

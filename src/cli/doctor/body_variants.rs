@@ -3,7 +3,7 @@
 use super::cause::Cause;
 use super::json_styles;
 
-/// A function that undoes one kind of change; `None` if the change cannot have happened.
+/// A function that undoes one kind of change. Returns `None` if the change cannot have happened.
 type Undo = fn(&[u8]) -> Option<Vec<u8>>;
 
 /// Yields the possible original bodies, most likely first, each with the change that turned it into `body`.
@@ -11,7 +11,7 @@ pub(super) fn all(body: &[u8]) -> impl Iterator<Item = (Vec<u8>, Cause)> + '_ {
     let undone = CHANGES.iter().filter_map(|(word, what, undo)| Some((undo(body)?, changed(word, what))));
     let rewritten = json_styles::all(body).flat_map(|(style, bytes)| {
         let with_newline = [&bytes[..], b"\n"].concat();
-        let what = format!("its JSON was parsed and serialized again; the sender signed it {style}");
+        let what = format!("the JSON was parsed and serialized again; the sender signed JSON {style}");
         let what_newline = format!("{what}, with a line break at the end");
         [(bytes, changed("body_json", &what)), (with_newline, changed("body_json", &what_newline))]
     });
@@ -19,7 +19,7 @@ pub(super) fn all(body: &[u8]) -> impl Iterator<Item = (Vec<u8>, Cause)> + '_ {
 }
 
 fn changed(word: &'static str, what: &str) -> Cause {
-    Cause::certain(word, format!("the body was changed in transit, or when it was recorded: {what}"), FORWARD_UNCHANGED)
+    Cause::certain(word, format!("the body changed in transit or during recording: {what}"), FORWARD_UNCHANGED)
 }
 
 fn with_suffix(body: &[u8], suffix: &[u8]) -> Option<Vec<u8>> {
@@ -34,7 +34,7 @@ fn trimmed(body: &[u8]) -> Option<Vec<u8>> {
     Some(body.trim_ascii().to_vec())
 }
 
-/// Replaces every occurrence of `from`.
+/// Replaces every occurrence of `from` with `to`.
 fn replaced(body: &[u8], from: &str, to: &str) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(body).ok()?;
     Some(text.replace(from, to).into_bytes())
@@ -52,7 +52,7 @@ fn without_bom(body: &[u8]) -> Option<Vec<u8>> {
     body.strip_prefix(BYTE_ORDER_MARK).map(<[u8]>::to_vec)
 }
 
-/// Converts ISO 8859-1 to UTF-8. The characters of ISO 8859-1 are the first 256 of Unicode.
+/// Converts ISO 8859-1 to UTF-8. The characters of ISO 8859-1 are the first 256 characters of Unicode.
 fn as_utf8(body: &[u8]) -> Option<Vec<u8>> {
     Some(body.iter().map(|byte| char::from(*byte)).collect::<String>().into_bytes())
 }
@@ -78,20 +78,20 @@ fn as_windows(body: &[u8]) -> Option<Vec<u8>> {
 }
 
 const CHANGES: &[(&str, &str, Undo)] = &[
-    ("body_newline", "a line break at its end was removed", |body| with_suffix(body, b"\n")),
-    ("body_newline", "a line break at its end was added", without_last_newline),
-    ("body_newline", "a line break at its end was removed", |body| with_suffix(body, b"\r\n")),
-    ("body_newline", "whitespace was added around it", trimmed),
-    ("body_newline", "its line breaks were changed from LF to CRLF", |body| replaced(body, "\r\n", "\n")),
-    ("body_newline", "its line breaks were changed from CRLF to LF", with_crlf),
+    ("body_newline", "a line break was removed from the end", |body| with_suffix(body, b"\n")),
+    ("body_newline", "a line break was added to the end", without_last_newline),
+    ("body_newline", "a line break was removed from the end", |body| with_suffix(body, b"\r\n")),
+    ("body_newline", "whitespace was added around the body", trimmed),
+    ("body_newline", "the line breaks were changed from LF to CRLF", |body| replaced(body, "\r\n", "\n")),
+    ("body_newline", "the line breaks were changed from CRLF to LF", with_crlf),
     ("body_charset", "a byte order mark was added", without_bom),
-    ("body_charset", "its byte order mark was removed", with_bom),
-    ("body_charset", "it was converted from UTF-8 to ISO 8859-1", as_utf8),
-    ("body_charset", "it was read as ISO 8859-1 and converted to UTF-8", as_latin_1),
-    ("body_charset", "it was converted from UTF-8 to Windows-1252", windows_as_utf8),
-    ("body_charset", "it was read as Windows-1252 and converted to UTF-8", as_windows),
-    ("body_form", "its form was decoded and encoded again, with + for spaces", |body| replaced(body, "+", "%20")),
-    ("body_form", "its form was decoded and encoded again, with %20 for spaces", |body| replaced(body, "%20", "+")),
+    ("body_charset", "the byte order mark was removed", with_bom),
+    ("body_charset", "the text was converted from UTF-8 to ISO 8859-1", as_utf8),
+    ("body_charset", "the text was read as ISO 8859-1 and converted to UTF-8", as_latin_1),
+    ("body_charset", "the text was converted from UTF-8 to Windows-1252", windows_as_utf8),
+    ("body_charset", "the text was read as Windows-1252 and converted to UTF-8", as_windows),
+    ("body_form", "the form was decoded and encoded again, with + for spaces", |body| replaced(body, "+", "%20")),
+    ("body_form", "the form was decoded and encoded again, with %20 for spaces", |body| replaced(body, "%20", "+")),
 ];
 /// The characters 0x80 to 0x9F of Windows-1252 (<https://encoding.spec.whatwg.org/index-windows-1252.txt>). All other
 /// characters are the same as in ISO 8859-1.
@@ -101,7 +101,7 @@ const WINDOWS_1252: [char; 32] = [
 ];
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const FORWARD_UNCHANGED: &str = "make every hop forward the body byte for byte: find the proxy, function or middleware in front \
-     of hookhold that parses or rewrites it, and remove it from this path";
+     of hookhold that parses or rewrites the body, and remove this hop from the path";
 
 #[cfg(test)]
 mod tests {

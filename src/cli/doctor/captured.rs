@@ -1,4 +1,4 @@
-//! A delivery to explain: a recorded request, checked by the code of the server and the verifier.
+//! Checks a recorded request with the code of the server and the verifier.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use hookhold::server::{RequestHead, judge_head};
 use hookhold::source::Source;
 use hookhold::verify::{Rejection, Verdict, Verifier, unsigned_challenge};
 
-/// A captured delivery and the sources that it may belong to.
+/// A captured delivery and the sources to which it may belong.
 pub(super) struct CapturedDelivery {
     pub(super) source: Arc<Source>,
     /// Every other configured source.
@@ -19,7 +19,8 @@ pub(super) struct CapturedDelivery {
     pub(super) declared: Option<u64>,
     /// True if the time of receipt is known.
     pub(super) is_time_given: bool,
-    /// The outcome that the running process recorded; `None` for a request from a file, whose address is not known.
+    /// The outcome that the running process recorded, or `None` for a request from a file. The sender's address is unknown for
+    /// a request from a file.
     pub(super) rejected_as: Option<String>,
 }
 
@@ -37,22 +38,23 @@ impl CapturedDelivery {
         judge_head(source, head).map_err(|answer| Rejection { outcome: answer.outcome, hint: answer.hint })?;
         let (size, limit) = (delivery.body.len(), source.max_body);
         if size > limit {
-            let hint = format!("the body has {size} bytes; max_body of this source is {limit}");
+            let hint = format!("body: expected at most {limit} bytes (max_body of this source), found {size}");
             return Err(Rejection { outcome: Outcome::TooLarge, hint });
         }
         Verifier::new(source.clone()).verify(delivery)
     }
 
-    /// True for an endpoint challenge that is answered without a signature.
+    /// True if the delivery is an endpoint challenge that the gateway answers without a signature.
     pub(super) fn is_unsigned_challenge(&self) -> bool {
         unsigned_challenge(&self.source, &self.delivery).is_some()
     }
 }
 
-/// Parses a time of receipt: RFC 3339, or seconds since 1970.
+/// Parses a time of receipt in RFC 3339 or in seconds since 1970.
 pub(super) fn parse_time(text: &str) -> Result<UnixMillis, String> {
     let seconds = text.parse::<u64>().ok().and_then(|seconds| seconds.checked_mul(1000));
     let rfc3339 = || text.parse::<jiff::Timestamp>().ok().and_then(|time| u64::try_from(time.as_millisecond()).ok());
-    let millis = seconds.or_else(rfc3339).ok_or("expected RFC 3339, such as 2026-11-21T07:08:13Z, or seconds since 1970")?;
+    let millis =
+        seconds.or_else(rfc3339).ok_or("expected a time in RFC 3339, such as 2026-11-21T07:08:13Z, or in seconds since 1970")?;
     Ok(UnixMillis(millis))
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-/// A cause, as text for people and as a word for scripts.
+/// A cause of a rejection, as text for operators and as a word for scripts.
 #[derive(Clone, Debug)]
 pub(super) struct Cause {
     /// The word by which scripts recognise the cause.
@@ -14,19 +14,19 @@ pub(super) struct Cause {
     pub(super) advice: String,
 }
 
-/// The certainty of a cause; the derived order puts the most certain first.
+/// The certainty of a cause. The derived order puts the most certain cause first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Certainty {
-    /// The delivery verifies if the cause is undone, or the request itself shows the cause.
+    /// A proved cause: the delivery verifies once the cause is undone, or the request itself shows the cause.
     Certain,
-    /// The request or the configuration contains evidence for the cause.
+    /// A cause for which the request or the configuration contains evidence.
     Likely,
-    /// No evidence contradicts the cause.
+    /// A cause that no evidence contradicts.
     Possible,
 }
 
 impl Certainty {
-    /// Returns the printed word.
+    /// Returns the word for the output.
     pub(super) fn word(self) -> &'static str {
         match self {
             Certainty::Certain => "certain",
@@ -37,27 +37,27 @@ impl Certainty {
 }
 
 impl Cause {
-    /// Creates a cause that is proved or plainly visible.
+    /// Creates a cause that is proved or visible in the request.
     pub(super) fn certain(word: &'static str, what: impl Into<String>, advice: impl Into<String>) -> Cause {
         Cause { word, certainty: Certainty::Certain, what: what.into(), advice: advice.into() }
     }
 
-    /// Creates a cause with evidence for it.
+    /// Creates a cause that is supported by evidence.
     pub(super) fn likely(word: &'static str, what: impl Into<String>, advice: impl Into<String>) -> Cause {
         Cause { certainty: Certainty::Likely, ..Cause::certain(word, what, advice) }
     }
 
-    /// Creates a cause without evidence against it.
+    /// Creates a cause that no evidence contradicts.
     pub(super) fn possible(word: &'static str, what: impl Into<String>, advice: impl Into<String>) -> Cause {
         Cause { certainty: Certainty::Possible, ..Cause::certain(word, what, advice) }
     }
 
-    /// True if the cause is proved or plainly visible.
+    /// True if the cause is proved or visible in the request.
     pub(super) fn is_certain(&self) -> bool {
         self.certainty == Certainty::Certain
     }
 
-    /// Returns the cause for `--format json`.
+    /// Returns the JSON object of the cause for `--format json`.
     pub(super) fn json(&self) -> serde_json::Value {
         json!({ "cause": self.word, "certainty": self.certainty.word(), "what": self.what, "do": self.advice })
     }

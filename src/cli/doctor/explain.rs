@@ -9,7 +9,8 @@ use super::captured::CapturedDelivery;
 use super::cause::{Cause, Certainty};
 use super::{other_sources, search, timing};
 
-/// Returns the causes behind a verdict, most certain first. A delivery that verifies may still be filtered or misrouted.
+/// Returns the causes of a verdict, most certain first. A delivery that verifies can also have causes, such as a filter on its
+/// type or a wrong path.
 pub(super) fn causes(captured: &CapturedDelivery, verdict: &Result<Verdict, Rejection>) -> Vec<Cause> {
     let mut causes = match verdict {
         Ok(verdict) => filtered(captured, verdict).into_iter().collect(),
@@ -23,11 +24,9 @@ pub(super) fn causes(captured: &CapturedDelivery, verdict: &Result<Verdict, Reje
 fn filtered(captured: &CapturedDelivery, verdict: &Verdict) -> Option<Cause> {
     let Verdict::Event(verified) = verdict else { return None };
     let kind = verified.event.event_type().filter(|kind| !captured.source.types.accepts(Some(kind)))?;
-    let what = format!(
-        "the option types of the source does not list {}, so hookhold answers 2xx without storing the event",
-        escaped(kind)
-    );
-    let advice = format!("add the type to types in [sources.{}] to store such events", captured.source.name);
+    let what =
+        format!("the source's `types` option does not list {}, so hookhold answers with 2xx but stores no event", escaped(kind));
+    let advice = format!("add the event type to types in [sources.{}] to store such events", captured.source.name);
     Some(Cause::certain("filtered", what, advice))
 }
 
@@ -36,7 +35,7 @@ fn rejected(captured: &CapturedDelivery, rejection: &Rejection) -> Vec<Cause> {
     match rejection.outcome {
         Outcome::MethodNotAllowed => vec![Cause::certain("method", hint, "configure the sender or the proxy to use POST")],
         Outcome::AddressNotAllowed => vec![other_address(captured)],
-        Outcome::TooLarge => vec![Cause::certain("too_large", hint, "raise max_body of the source if such bodies are genuine")],
+        Outcome::TooLarge => vec![Cause::certain("too_large", hint, "raise the source's max_body if such bodies are genuine")],
         _ if timing::is_about_time(rejection) => vec![timing::late_or_early(captured, rejection)],
         Outcome::SignatureMissing => or_else(other_sources::causes(captured), || vec![unsigned(captured, hint)]),
         _ => {
@@ -52,10 +51,10 @@ fn or_else(found: Vec<Cause>, rest: impl FnOnce() -> Vec<Cause>) -> Vec<Cause> {
 }
 
 fn other_address(captured: &CapturedDelivery) -> Cause {
-    let what = format!("{} is not in allow_from of this source", captured.delivery.remote.ip());
+    let what = format!("the source's allow_from does not include the address {}", captured.delivery.remote.ip());
     let advice = format!(
-        "if it is the sender's address, add it to allow_from of [sources.{}]; if it is the address of your own proxy, add it to [server] \
-         trusted_proxies",
+        "add the address to allow_from in [sources.{}] if it belongs to the sender, or to [server] trusted_proxies if it \
+         belongs to your own proxy",
         captured.source.name
     );
     Cause::certain("address", what, advice)
@@ -65,13 +64,13 @@ fn unsigned(captured: &CapturedDelivery, hint: &str) -> Cause {
     let title = &captured.source.recipe.title;
     let title = if title.is_empty() { "the sender" } else { title };
     let advice = format!(
-        "enter a secret at the sender (some senders sign only then), and check that no proxy removes the header; otherwise the \
-         delivery is not from {title}"
+        "enter a secret at the sender, because some senders sign only with one, and check that no proxy removes the header; \
+         otherwise the delivery is not from {title}"
     );
     Cause::certain("signature_absent", hint, advice)
 }
 
-/// Returns the remaining causes of a rejection after no variant has verified.
+/// Returns the remaining causes of a rejection if no variant verifies.
 fn unexplained(captured: &CapturedDelivery, rejection: &Rejection) -> Vec<Cause> {
     let mut causes = Vec::new();
     if rejection.outcome == Outcome::SignatureMalformed {
@@ -80,19 +79,19 @@ fn unexplained(captured: &CapturedDelivery, rejection: &Rejection) -> Vec<Cause>
     }
     let body = &captured.delivery.body;
     if let Some(declared) = captured.declared.filter(|declared| *declared != body.len() as u64) {
-        let what = format!("the file has only {} of the body's {declared} bytes", body.len());
-        causes.push(Cause::likely("body_incomplete", what, "record the request again, complete and byte for byte"));
+        let what = format!("the recording contains only {} of the body's {declared} bytes", body.len());
+        causes.push(Cause::likely("body_incomplete", what, "record the complete request again, byte for byte"));
     }
     if String::from_utf8_lossy(body).contains(char::REPLACEMENT_CHARACTER) {
-        let what = "the body is not UTF-8, or it contains U+FFFD, probably because its characters were converted in transit";
+        let what = "the body is not UTF-8 or contains U+FFFD, probably because its characters were converted in transit";
         causes.push(Cause::likely("body_charset", what, "make every hop forward the body byte for byte"));
     }
     causes.push(other_secret(captured));
-    let what = "the body was changed, in transit or when it was recorded, in a way that cannot be undone, such as JSON members in \
-                another order or rewritten numbers or characters";
-    causes.push(Cause::possible("body_changed", what, "compare the body with the sender's dashboard"));
+    let what = "the body changed in transit or during recording in a way that doctor cannot undo: JSON members may be in another \
+                order, or numbers or characters rewritten";
+    causes.push(Cause::possible("body_changed", what, "compare the body with the payload in the sender's dashboard"));
     if captured.source.recipe.signs_url() {
-        let what = "the sender signed a URL that cannot be derived from the request";
+        let what = "the sender signed a URL that doctor cannot derive from the request";
         let advice = "compare public_url and the path with the URL in the sender's dashboard, character by character";
         causes.push(Cause::possible("public_url", what, advice));
     }
@@ -103,24 +102,25 @@ fn other_secret(captured: &CapturedDelivery) -> Cause {
     let source = &captured.source;
     let names: Vec<&str> = source.secrets.iter().map(|key| &*key.name).collect();
     let is_wrapped = source.secrets.iter().any(|key| key.configured().is_wrapped());
-    let wrapped = if is_wrapped { "; a configured one is wrapped in whitespace or quotes" } else { "" };
-    let what = format!("the delivery was signed with a secret other than {}{wrapped}", names.join(", "));
+    let wrapped = if is_wrapped { "; a configured secret is wrapped in whitespace or quotes" } else { "" };
+    let what = format!("the sender signed with a secret other than {}{wrapped}", names.join(", "));
     let page = &source.recipe.setup.secret;
     let page = if page.is_empty() { "the secret at the sender" } else { page };
     let advice = format!(
-        "compare the configured secret with {page}; it may have been rotated, or it may belong to another endpoint or to test mode"
+        "compare the configured secret with {page}; the secret may have been rotated, or may belong to another endpoint or to \
+         test mode"
     );
-    // A request does not show which secret signed it. Only a mistake in the configured secret is evidence.
+    // A request does not show which secret signed it, so only a mistake in a configured secret is evidence.
     let certainty = if is_wrapped { Certainty::Likely } else { Certainty::Possible };
     Cause { certainty, ..Cause::possible("other_secret", what, advice) }
 }
 
-/// Returns a possible cause if the request has another path than the source. A request that was recorded in front of a proxy may
-/// have had another path there.
+/// Returns a cause if the path of the request is not the path of the source. The cause is only possible, because a proxy may
+/// change the path of a request after the recording.
 fn other_path(captured: &CapturedDelivery) -> Option<Cause> {
     let arrived = captured.delivery.target.parse::<Uri>().ok()?.path().to_owned();
     let own = &captured.source.path;
     let what = format!("the request was sent to {}, but the path of the source is {own}", escaped(&arrived));
-    let advice = "change the sender's URL, or the proxy behind the point of recording, so that requests arrive at that path";
+    let advice = "change the URL at the sender, or the proxy behind the point of recording, so that requests arrive at that path";
     (arrived != *own).then(|| Cause::possible("path", what, advice))
 }

@@ -1,12 +1,12 @@
 //! Writes a JSON text in the styles of common serializers, which differ in whitespace and escapes. The order of members and the
-//! digits of numbers do not change, so one of the styles may be the text that the sender signed.
+//! digits of numbers do not change, so one of the results may be the text that the sender signed.
 
 use std::borrow::Cow;
 use std::iter;
 
 use serde::de::IgnoredAny;
 
-/// Yields `body` in every style, each with a description. Yields nothing if `body` is not JSON.
+/// Yields `body` in every style, with a description of the style. Yields nothing if `body` is not JSON.
 pub(super) fn all(body: &[u8]) -> impl Iterator<Item = (String, Vec<u8>)> + '_ {
     let json = std::str::from_utf8(body).ok().filter(|text| serde_json::from_str::<IgnoredAny>(text).is_ok());
     let styles = SPACINGS.iter().flat_map(|spacing| ESCAPINGS.iter().map(move |escaping| (spacing, escaping)));
@@ -26,8 +26,8 @@ struct Spacing {
 
 type Escaping = fn(&str) -> Cow<'_, str>;
 
-/// Writes a JSON text in one style. Returns `None` if the output would exceed [`MAX_GROWTH`], because every indented line grows
-/// with the nesting depth.
+/// Writes a JSON text in one style. Returns `None` if the ratio of output to input would exceed [`MAX_GROWTH`], because the
+/// indentation of each line grows with the nesting depth.
 fn written(text: &str, spacing: &Spacing, escaping: Escaping) -> Option<String> {
     let (mut out, mut depth, mut is_empty) = (String::with_capacity(text.len()), 0_usize, false);
     let line = |out: &mut String, depth: usize| {
@@ -130,23 +130,23 @@ fn escape(text: &str, is_escaped: fn(char) -> bool) -> String {
 
 /// The widest indentation of one level, in characters.
 const INDENT: usize = 4;
-/// The largest ratio of output to input. Indentation makes ordinary JSON several times as long.
+/// Maximum ratio of output length to input length. Indentation makes ordinary JSON several times as long.
 const MAX_GROWTH: usize = 16;
 const WHITESPACE: [char; 4] = [' ', '\t', '\r', '\n'];
 const SPACINGS: &[Spacing] = &[
     Spacing { words: "without whitespace", comma: ",", colon: ":", indent: None },
-    Spacing { words: "indented by 2", comma: ",", colon: ": ", indent: Some("  ") },
+    Spacing { words: "indented by 2 spaces", comma: ",", colon: ": ", indent: Some("  ") },
     Spacing { words: "with spaces after commas and colons", comma: ", ", colon: ": ", indent: None },
-    Spacing { words: "indented by 4", comma: ",", colon: ": ", indent: Some("    ") },
+    Spacing { words: "indented by 4 spaces", comma: ",", colon: ": ", indent: Some("    ") },
     Spacing { words: "indented with tabs", comma: ",", colon: ": ", indent: Some("\t") },
 ];
 const ESCAPINGS: &[(&str, Escaping)] = &[
     ("", unchanged),
-    (", characters not escaped", minimal),
-    (", non-ASCII characters escaped", ascii),
-    (", slashes escaped", slashes),
-    (", slashes and non-ASCII characters escaped", php),
-    (", < > & escaped", html),
+    (", with only the required escapes", minimal),
+    (", with non-ASCII characters escaped", ascii),
+    (", with slashes escaped", slashes),
+    (", with slashes and non-ASCII characters escaped", php),
+    (", with < > & escaped", html),
 ];
 
 #[cfg(test)]

@@ -15,11 +15,11 @@ pub(super) fn all(captured: &CapturedDelivery) -> Vec<(Key, Cause)> {
     let mut found: Vec<(Key, Cause)> = source.secrets.iter().flat_map(|key| of_one(captured, key)).collect();
     for other in captured.others.iter() {
         for key in &other.secrets {
-            let what = format!("the delivery was signed with the secret {} of the source {}", key.name, other.name);
+            let what = format!("the sender signed with the secret {} of the source {}", key.name, other.name);
             let advice = format!(
-                "the sender signs with the secret of {}, which belongs to another endpoint or to test mode: enter the URL of {} at \
-                 the sender, or add that secret to [sources.{}]",
-                other.name, other.name, source.name
+                "enter the URL of the source {} at the sender, or add this secret to [sources.{}]; the secret belongs to another \
+                 endpoint or to test mode",
+                other.name, source.name
             );
             let cause = Cause::certain("other_sources_secret", what, advice);
             let (bytes, format) = (key.configured().bytes.clone(), &source.recipe.proof.key_format);
@@ -34,7 +34,7 @@ fn of_one(captured: &CapturedDelivery, key: &Key) -> Vec<(Key, Cause)> {
     let (name, bytes, format) = (&key.name, &key.configured().bytes, &captured.source.recipe.proof.key_format);
     let mut found = Vec::new();
     if !key.is_valid_at(captured.delivery.received_at) {
-        let what = format!("the delivery was signed with the secret {name}, which has expired (not_after)");
+        let what = format!("the sender signed with the secret {name}, which has expired (not_after)");
         let advice = format!("{}enter the new secret at the sender, or extend not_after", timing::ask_for_time(captured));
         let cause = timing::only_at_its_time(captured, Cause::certain("secret_expired", what, advice));
         found.extend(decoded(captured, bytes.clone(), key, format, cause));
@@ -50,9 +50,9 @@ fn of_one(captured: &CapturedDelivery, key: &Key) -> Vec<(Key, Cause)> {
         found.extend(decoded(captured, [&bytes[..], suffix.as_bytes()].concat(), key, format, cause));
     }
     for (format, written) in formats() {
-        let what = format!("the secret {name} is right but decoded in the wrong way");
+        let what = format!("the secret {name} is correct, but key_format decodes it in the wrong way");
         let advice =
-            format!("use the provider's own recipe, or write key_format = {written} into [sources.{}]", captured.source.name);
+            format!("use the provider's own recipe, or set key_format = {written} in [sources.{}]", captured.source.name);
         found.extend(decoded(captured, bytes.clone(), key, &format, Cause::certain("key_decoding", what, advice)));
     }
     found
@@ -63,17 +63,17 @@ fn decoded(captured: &CapturedDelivery, bytes: Vec<u8>, key: &Key, format: &KeyF
     Some((Key::decode(&secret, format, &captured.source.recipe.proof.scheme()).ok()?, cause))
 }
 
-/// Removes whitespace and quotes around a secret.
+/// Returns the variants of a secret without surrounding whitespace or quotes, each with its cause.
 fn unwrapped(bytes: &[u8]) -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let without_bom = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let trimmed = without_bom.trim_ascii();
     let unquoted = QUOTES.iter().find_map(|quote| trimmed.strip_prefix(&[*quote])?.strip_suffix(&[*quote]));
     let mut found = Vec::new();
     if trimmed.len() < bytes.len() {
-        found.push(("secret_whitespace", "is stored with whitespace or line breaks around it", trimmed.to_vec()));
+        found.push(("secret_whitespace", "has whitespace or line breaks around it in the configuration", trimmed.to_vec()));
     }
     if let Some(unquoted) = unquoted {
-        found.push(("secret_quotes", "is stored with quotes around it", unquoted.trim_ascii().to_vec()));
+        found.push(("secret_quotes", "has quotes around it in the configuration", unquoted.trim_ascii().to_vec()));
     }
     found
 }
@@ -93,5 +93,5 @@ fn formats() -> impl Iterator<Item = (KeyFormat, String)> {
 }
 
 const QUOTES: &[u8] = b"\"'`";
-const WRITE_IT_CLEAN: &str = "write the variable or the file again with the secret alone: no quotes, no spaces, no empty line \
-     (printf %s, not echo)";
+const WRITE_IT_CLEAN: &str = "write the variable or the file again so that it contains only the secret, without quotes, spaces \
+     or line breaks (use printf %s, not echo)";

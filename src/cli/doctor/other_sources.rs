@@ -1,4 +1,4 @@
-//! Finds the other configured source or the other provider that a delivery belongs to.
+//! Finds the other configured source or the other provider to which a delivery belongs.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub(super) fn causes(captured: &CapturedDelivery) -> Vec<Cause> {
     let mut others = captured.others.iter().filter(|other| other.provider.is_none() || other.provider.as_deref() != own);
     if let Some(other) = others.find(is_genuine) {
         let what = format!("the delivery is genuine for the source {}, not for {}", other.name, captured.source.name);
-        let advice = format!("at the sender, enter the URL that ends in {}", other.path);
+        let advice = format!("enter the URL that ends in {} at the sender", other.path);
         return vec![Cause::certain("other_provider", what, advice)];
     }
     let has_own_signature = has_signature(&captured.source.recipe, captured);
@@ -42,15 +42,15 @@ fn other_provider(captured: &CapturedDelivery, name: &str, recipe: Recipe) -> Ca
     let as_that = Source { secrets: keys.collect(), recipe: recipe.clone(), ..(**source).clone() };
     let can_verify = !as_that.recipe.signs_url() || as_that.public_url.is_some();
     if can_verify && ProofAttempt::of(&Verifier::new(as_that), &captured.delivery).is_proved() {
-        let what = format!("{what}; the request was signed with a secret of {}", source.name);
-        return Cause::certain("other_provider", what, format!("write provider = \"{name}\" into [sources.{}]", source.name));
+        let what = format!("{what}; the sender signed with a secret of {}", source.name);
+        return Cause::certain("other_provider", what, format!("set provider = \"{name}\" in [sources.{}]", source.name));
     }
     let its_own = captured.others.iter().find(|other| other.provider.as_deref() == Some(name));
     let advice = match its_own {
         Some(other) => {
-            format!("in {title}'s dashboard, enter the URL of the source {}, which ends in {}", other.name, other.path)
+            format!("enter the URL of the source {}, which ends in {}, in {title}'s dashboard", other.name, other.path)
         }
-        None => format!("add a source for {title} (see hookhold providers {name}) and enter its URL there"),
+        None => format!("add a source for {title}, and enter its URL as hookhold providers {name} explains"),
     };
     Cause::likely("other_provider", what, advice)
 }

@@ -12,7 +12,7 @@ use super::captured::parse_time;
 use super::request::{self, RecordedRequest};
 use crate::cli::{Context, ask};
 
-/// A rejected delivery.
+/// A rejected delivery that the running process stored.
 pub(super) struct RecordedRejection {
     pub(super) request: RecordedRequest,
     pub(super) remote: SocketAddr,
@@ -39,10 +39,10 @@ pub(super) fn newest(
 ) -> Result<Vec<RecordedRejection>, Box<dyn Error>> {
     let base = ask::listener(context, url)?;
     let page = ask::page(&base, &format!("/api/rejections?source={source}"))
-        .map_err(|error| format!("{error}; or name a recorded request with --request FILE"))?;
+        .map_err(|error| format!("{error}; or pass a recorded request with --request FILE"))?;
     let rejections: Option<Vec<RecordedRejection>> = page.lines().take(last).map(parse).collect();
     rejections.ok_or_else(|| {
-        format!("{base}: expected the admin listener of this version of hookhold, found another answer; check --url").into()
+        format!("{base}: expected the admin listener of this version of hookhold, found another response; check --url").into()
     })
 }
 

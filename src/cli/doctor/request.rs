@@ -1,4 +1,4 @@
-//! Parses a recorded request leniently: line ends may be LF, the version may be HTTP/2, the body may be chunked.
+//! Parses a recorded request leniently: lines may end with LF, the version may be HTTP/2, and the body may be chunked.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
@@ -15,7 +15,7 @@ pub(super) struct RecordedRequest {
     pub(super) declared: Option<u64>,
 }
 
-/// Parses a raw request, or the last request in a file of `curl --trace`.
+/// Parses a raw request, or the last request in a `curl --trace` file.
 pub(super) fn parse(file: &[u8]) -> Result<RecordedRequest, &'static str> {
     let raw = from_trace(file).unwrap_or_else(|| file.to_vec());
     let raw = as_http_1(&raw);
@@ -25,7 +25,7 @@ pub(super) fn parse(file: &[u8]) -> Result<RecordedRequest, &'static str> {
         Ok(httparse::Status::Complete(end)) => end,
         Ok(httparse::Status::Partial) => return Err("expected an empty line after the headers, found the end of the file"),
         Err(httparse::Error::TooManyHeaders) => return Err("expected at most 1000 headers, found more"),
-        Err(_) => return Err("expected an HTTP request: POST /hooks/SOURCE HTTP/1.1, headers, an empty line, the body"),
+        Err(_) => return Err("expected an HTTP request: POST /hooks/SOURCE HTTP/1.1, headers, an empty line and the body"),
     };
     let mut headers = HeaderMap::new();
     for field in head.headers.iter() {
@@ -33,7 +33,7 @@ pub(super) fn parse(file: &[u8]) -> Result<RecordedRequest, &'static str> {
         headers.append(name, HeaderValue::from_bytes(field.value).map_err(|_| "expected HTTP headers, found a malformed value")?);
     }
     let method = Method::from_bytes(head.method.unwrap_or_default().as_bytes())
-        .map_err(|_| "expected an HTTP method, found a malformed one")?;
+        .map_err(|_| "expected an HTTP method, found a malformed method")?;
     let declared = content_length(&headers);
     let body = body(&headers, declared, &raw[end..]);
     Ok(RecordedRequest { method, target: head.path.unwrap_or_default().to_owned(), headers, body, declared })
@@ -52,7 +52,8 @@ fn body(headers: &HeaderMap, declared: Option<u64>, rest: &[u8]) -> Bytes {
     Bytes::copy_from_slice(&rest[..length])
 }
 
-/// Joins the chunks of a body. Returns `None` if the body has no chunks: a proxy may have joined them but left the header.
+/// Joins the chunks of a body. Returns `None` if the body has no chunks, because a proxy may have joined the chunks without
+/// removing the header.
 fn unchunked(mut rest: &[u8]) -> Option<Vec<u8>> {
     let mut whole = Vec::new();
     loop {
@@ -78,7 +79,8 @@ fn as_http_1(raw: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Extracts the last request of a `curl --trace` file (<https://curl.se/docs/manpage.html#--trace>); `None` for other files.
+/// Extracts the last request of a `curl --trace` file (<https://curl.se/docs/manpage.html#--trace>). Returns `None` for other
+/// files.
 fn from_trace(file: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(file).ok().filter(|text| text.contains("=> Send header, "))?;
     let (mut sent, mut is_ours) = (Vec::new(), false);

@@ -12,16 +12,16 @@ use super::{body_variants, key_variants, timing, url_variants};
 
 /// The result of verifying one variant of a delivery.
 pub(super) enum ProofAttempt {
-    /// The signature does not match, or nothing was signed.
+    /// A signature that does not match, or a delivery that proves nothing.
     Unproved,
-    /// The signature matches and the timestamp is within the tolerance.
+    /// A signature that matches, and a timestamp within the tolerance.
     Proved,
-    /// The signature matches, but the timestamp is outside the tolerance.
+    /// A signature that matches, and a timestamp outside the tolerance.
     ProvedAtAnotherTime(Rejection),
 }
 
 impl ProofAttempt {
-    /// Verifies `delivery`. An unsigned endpoint challenge proves nothing.
+    /// Verifies `delivery`. Returns `Unproved` for an unsigned endpoint challenge, because it proves nothing.
     pub(super) fn of(verifier: &Verifier, delivery: &Delivery) -> ProofAttempt {
         match verifier.verify(delivery) {
             Ok(_) if unsigned_challenge(verifier.source(), delivery).is_some() => ProofAttempt::Unproved,
@@ -37,14 +37,15 @@ impl ProofAttempt {
     }
 }
 
-/// A variant of the source and of the request target, with the changes that it contains.
+/// A variant of the source and of the request target, with the changes that produced it.
 struct Candidate {
     verifier: Verifier,
     target: String,
     causes: Vec<Cause>,
 }
 
-/// Returns the changes with which the delivery verifies: one if one is enough, else two. Empty if no changes were found.
+/// Returns one change with which the delivery verifies, or two changes if a single change is not enough. Returns an empty list
+/// if no such changes exist.
 pub(super) fn fewest_changes(captured: &CapturedDelivery) -> Vec<Cause> {
     let body = &captured.delivery.body;
     let (candidates, mut fewest) = (candidates(captured), Vec::new());
@@ -93,5 +94,5 @@ fn candidates(captured: &CapturedDelivery) -> Vec<Candidate> {
     all
 }
 
-/// The largest body, in bytes, that is tried with two changes at once. Larger bodies would take minutes.
+/// The largest body, in bytes, for which the search tries two changes at once. The search would take minutes for a larger body.
 const MAX_PAIRED: usize = 1 << 20;

@@ -9,13 +9,13 @@ use http::Uri;
 use super::captured::CapturedDelivery;
 use super::cause::Cause;
 
-/// A signed URL in its two parts.
+/// The two parts of a signed URL.
 pub(super) struct SignedUrl {
     pub(super) public_url: PublicUrl,
     pub(super) target: String,
 }
 
-/// Returns every other URL that may have been signed. Empty if the recipe signs no URL.
+/// Returns every other URL that the sender may have signed. Returns an empty list if the recipe signs no URL.
 pub(super) fn all(captured: &CapturedDelivery) -> Vec<(SignedUrl, Cause)> {
     let source = &captured.source;
     let Some(own) = source.public_url.as_ref().filter(|_| source.recipe.signs_url()) else { return Vec::new() };
@@ -32,7 +32,7 @@ pub(super) fn all(captured: &CapturedDelivery) -> Vec<(SignedUrl, Cause)> {
     found
 }
 
-/// Returns combinations of scheme, host, port and prefix. The configured parts come first.
+/// Returns combinations of scheme, host, port and prefix, starting with the configured parts.
 fn bases(captured: &CapturedDelivery, own: &PublicUrl) -> Vec<String> {
     let urls = captured.others.iter().filter_map(|other| other.public_url.as_ref()).chain([own]);
     let parsed: Vec<Uri> = [own].into_iter().chain(urls).filter_map(|url| url.as_written().parse().ok()).collect();
@@ -65,9 +65,9 @@ fn cause(captured: &CapturedDelivery, own: &PublicUrl, base: &str, target: &str)
     let signed = format!("{}{}", escaped(base), path(target));
     let what = format!("the sender signed the URL {signed}{query}; hookhold expects {}{}", own.as_written(), path(arrived));
     let advice = if target == arrived {
-        format!("write public_url = \"{}\" into [sources.{name}], or correct the URL at the sender", escaped(base))
+        format!("set public_url = \"{}\" in [sources.{name}], or correct the URL at the sender", escaped(base))
     } else {
-        "enter the expected URL at the sender, or make the proxy forward path and query unchanged".to_owned()
+        "enter the expected URL at the sender, or make the proxy forward the path and the query unchanged".to_owned()
     };
     Cause::certain("public_url", what, advice)
 }
@@ -83,5 +83,5 @@ fn distinct(texts: impl IntoIterator<Item = String>) -> Vec<String> {
     texts.into_iter().filter(|text| seen.insert(text.clone())).take(MAX_PARTS).collect()
 }
 
-/// Maximum number of hosts, of prefixes and of targets. All combinations are tried.
+/// Maximum number of hosts, of prefixes and of targets. The search tries all combinations.
 const MAX_PARTS: usize = 16;

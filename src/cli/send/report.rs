@@ -17,7 +17,7 @@ pub(super) enum DeliveryKind {
     Genuine,
     /// An earlier delivery, sent again (`--repeat-percent`).
     Duplicate,
-    /// A delivery that must be rejected, with its word for `--tamper`.
+    /// A delivery that the gateway must reject, with its word for `--tamper`.
     Tampered(&'static str),
 }
 
@@ -49,7 +49,7 @@ impl fmt::Display for SendResponse {
     }
 }
 
-/// Counts and latencies by delivery kind and response. Its size does not grow with the number of deliveries.
+/// Counts and latencies by delivery kind and response. The size of a report does not grow with the number of deliveries.
 #[derive(Default)]
 pub(super) struct SendReport {
     rows: BTreeMap<(DeliveryKind, SendResponse), ReportRow>,
@@ -61,7 +61,7 @@ struct ReportRow {
 }
 
 impl SendReport {
-    /// Records one response. `expected` is true if the response is the right one for `kind`.
+    /// Records one response. `expected` is true if the response is as expected for `kind`.
     pub(super) fn record(&mut self, kind: DeliveryKind, response: SendResponse, expected: bool, elapsed: Duration) {
         let row = self.rows.entry((kind, response)).or_insert_with(|| ReportRow { expected, latency_us: histogram() });
         row.latency_us.saturating_record(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
@@ -77,12 +77,12 @@ impl SendReport {
         }
     }
 
-    /// True if every response was the expected one.
+    /// True if every response was as expected.
     pub(super) fn as_expected(&self) -> bool {
         self.rows.values().all(|row| row.expected)
     }
 
-    /// True if a response was 429.
+    /// True if a response had status 429.
     pub(super) fn is_limited(&self) -> bool {
         self.rows.keys().any(|(_, response)| *response == SendResponse::Status(429))
     }
@@ -105,7 +105,7 @@ impl SendReport {
         writeln!(out, "{} deliveries in {:.1} s, {:.0}/s", self.total(), elapsed.as_secs_f64(), self.rate(elapsed))
     }
 
-    /// Prints one JSON object per row, then one with the totals.
+    /// Prints one JSON object per row, then one JSON object with the totals.
     pub(super) fn print_json(&self, out: &mut impl Write, elapsed: Duration) -> io::Result<()> {
         for ((kind, response), row) in &self.rows {
             let [p50, p90, p99, max] = row.latencies_ms();
@@ -131,7 +131,8 @@ impl ReportRow {
     }
 }
 
-/// Returns a histogram for one microsecond to ten minutes. It stores two significant digits: an error below one percent.
+/// Returns a histogram for one microsecond to ten minutes. Values have two significant digits, so their error is below one
+/// percent.
 fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 600_000_000, 2).expect("the bounds are valid constants")
 }

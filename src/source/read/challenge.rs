@@ -7,8 +7,8 @@ use crate::source::pointers::Pointers;
 use crate::source::recipe::{Challenge, Locator, ReplyPart, TextMatch};
 use crate::toml_value::{Item, TomlTable};
 
-/// Takes the challenges out of a recipe. Returns `None` if one of them is invalid, because a challenge that is not recognised
-/// would be stored as an event.
+/// Takes the challenges out of a recipe. Returns `None` if a challenge is invalid, because hookhold would store an unrecognised
+/// challenge as an event.
 pub(super) fn all(table: &mut TomlTable, pointers: &mut Pointers) -> Option<Vec<Challenge>> {
     let items = table.take_list("challenge").unwrap_or_default();
     let all: Vec<Option<Challenge>> = items.into_iter().map(|item| one(item, pointers)).collect();
@@ -29,7 +29,7 @@ fn one(item: Item, pointers: &mut Pointers) -> Option<Challenge> {
     Some(Challenge { when: when?, authenticated, status, content_type, body: body.into_iter().collect::<Option<_>>()? })
 }
 
-/// Parses a table whose keys are locators, such as `{ "json:/type" = "url_verification" }`. `true` matches any text.
+/// Parses a table whose keys are locators, such as `{ "json:/type" = "url_verification" }`. The value `true` matches any text.
 fn predicate(mut table: TomlTable, pointers: &mut Pointers) -> Option<Vec<(Locator, TextMatch)>> {
     let mut all = Vec::new();
     for key in table.keys() {
@@ -47,7 +47,7 @@ fn predicate(mut table: TomlTable, pointers: &mut Pointers) -> Option<Vec<(Locat
         all.push(locator.zip(wanted));
     }
     if all.is_empty() {
-        table.location.expected(WHEN, "an empty table, which every delivery matches");
+        table.location.expected(WHEN, "an empty table, which matches every delivery");
         return None;
     }
     all.into_iter().collect()
@@ -64,5 +64,6 @@ fn reply_part(item: Item, pointers: &mut Pointers) -> Option<ReplyPart> {
     }
 }
 
-const WHEN: &str = "locators with the text at each, or true for any text, such as { \"json:/type\" = \"url_verification\" }";
+const WHEN: &str =
+    "a table of locators, each with the expected text or true for any text, such as { \"json:/type\" = \"url_verification\" }";
 const REPLY_PARTS: &str = "echo(LOCATOR) or const:TEXT";
