@@ -168,7 +168,7 @@ impl Context {
 /// Returns the error for a source that is not configured, with the configured names.
 fn unknown_source(name: &str, names: &[String]) -> UsageError {
     let (configured, hint) = (names.join(", "), did_you_mean(name, names));
-    UsageError(format!("expected a configured source ({configured}), found {}{hint}", name.escape_debug()))
+    UsageError(format!("SOURCE: expected a configured source ({configured}), found {}{hint}", name.escape_debug()))
 }
 
 /// Checks one librdkafka property. Passed to `config`, because `config` does not depend on librdkafka.
