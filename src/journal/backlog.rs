@@ -15,20 +15,20 @@ use super::segment_summary::{SegmentSummary, TopicRange};
 /// Bytes that one topic pins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Backlog {
-    /// Bytes of the topic's frames at and above its cursor.
+    /// Total size of the topic's frames at and above its cursor, in bytes.
     pub(super) waiting_bytes: u64,
-    /// Bytes that no topic needs, in the segments that this topic pins.
+    /// Number of bytes that no topic needs, in the segments that this topic pins.
     pub(super) dead_bytes: u64,
 }
 
 impl Backlog {
-    /// Returns the number of bytes that could be deleted if the backlog were empty.
+    /// Returns the number of bytes that the topic pins: the sum of its waiting bytes and its dead bytes.
     pub(super) fn pinned_bytes(self) -> u64 {
         self.waiting_bytes + self.dead_bytes
     }
 }
 
-/// Backlogs of all topics, added up segment by segment.
+/// Computes the backlogs of all topics from the summaries of all segments.
 pub(super) struct Backlogs {
     cursors: BTreeMap<Arc<str>, u64>,
     forwards: bool,
@@ -36,13 +36,14 @@ pub(super) struct Backlogs {
 }
 
 impl Backlogs {
-    /// Creates empty backlogs. If events are forwarded, all events of a topic without a cursor count as unacknowledged.
+    /// Creates an empty backlog for each topic with a cursor. If events are forwarded, all events of a topic without a cursor
+    /// count as unacknowledged.
     pub(super) fn new(cursors: BTreeMap<Arc<str>, u64>, forwards: bool) -> Backlogs {
         let topics = cursors.keys().map(|topic| (topic.clone(), Backlog::default())).collect();
         Backlogs { cursors, forwards, topics }
     }
 
-    /// Adds one segment that occupies `size` bytes.
+    /// Adds the bytes of one segment, whose file has `size` bytes, to the backlogs.
     pub(super) fn add(&mut self, summary: &SegmentSummary, size: u64, is_newest: bool) {
         let default = self.forwards.then_some(0);
         let pinning = summary.topics.iter().filter_map(|range| {
@@ -66,8 +67,8 @@ impl Backlogs {
     }
 }
 
-/// Returns the bytes of a range's events at and above the cursor. If the cursor is inside the range, estimates the bytes from
-/// the sequences.
+/// Returns the size in bytes of a topic's events at and above its cursor, in one segment. If the cursor points into the middle
+/// of the segment, estimates the size from the sequences.
 pub(super) fn waiting_bytes(range: &TopicRange, cursor: u64) -> u64 {
     let (left, all) = ((range.last + 1).saturating_sub(cursor.max(range.first)), range.last + 1 - range.first);
     (u128::from(range.bytes) * u128::from(left) / u128::from(all)) as u64

@@ -1,4 +1,4 @@
-//! Computes the CRC-32C of arbitrary ranges of a file, at the cost of reading the file once.
+//! Computes the CRC-32C of any ranges of a file, but reads the file only once.
 //!
 //! After damage, a frame may start at any aligned offset. A crafted body can consist entirely of frame headers, each of which
 //! states a length of megabytes. If the scanner read these megabytes for each header, a startup after a crash would take hours.
@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::disk::DiskFile;
 
-/// Checksums of one file, starting at a fixed offset.
+/// Checksums of one file: for each block, the checksum of all bytes from a fixed offset to the end of the block.
 pub(super) struct Checksum {
     file: Arc<dyn DiskFile>,
     from: u64,

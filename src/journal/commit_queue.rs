@@ -50,7 +50,7 @@ pub(super) struct CommitQueue {
 struct QueueState {
     events: Vec<PendingAppend>,
     bytes: usize,
-    /// Time of the oldest unsaved cursor move.
+    /// Time of the earliest cursor move that is not saved yet; `None` if all cursors are saved.
     cursors_moved: Option<Instant>,
     closing: bool,
     /// Size of the smallest event that did not fit into the journal. The queue rejects events of at least this size.
@@ -61,8 +61,8 @@ impl CommitQueue {
     /// Adds an event to the next batch, or rejects it.
     pub(super) fn push(&self, append: PendingAppend, health: &WriterHealth) -> Result<(), AppendRejected> {
         let mut queue = self.lock();
-        // Check while holding the lock. Otherwise, an event could be added after the writer has failed all queued events, and
-        // its completion would never be called.
+        // Check the writer's health while holding the lock. Otherwise, this function could add an event after the writer has
+        // failed all queued events, and no thread would call the event's completion.
         queue.check(append.len(), health.has_failed())?;
         queue.bytes += append.len() as usize;
         queue.events.push(append);
@@ -74,7 +74,7 @@ impl CommitQueue {
         Ok(())
     }
 
-    /// Records that cursors have moved, and wakes the writer.
+    /// Records that a cursor has moved, and wakes the writer.
     pub(super) fn save_cursors(&self) {
         self.retry_cursors();
         self.changed.notify_one();
@@ -102,17 +102,17 @@ impl CommitQueue {
         self.lock().no_room_from = None;
     }
 
-    /// Removes and returns all events.
+    /// Removes and returns all queued events.
     pub(super) fn drain(&self) -> Vec<PendingAppend> {
         std::mem::take(&mut self.lock().events)
     }
 
-    /// Waits for work and returns the writer's next batch.
+    /// Waits until there are events or cursors to commit, or the queue is closed. Then returns the writer's next batch.
     pub(super) fn next_batch(&self) -> Batch {
         let mut queue = self.lock();
         loop {
             let due = queue.cursors_moved.map(|moved| moved + CURSOR_DELAY);
-            // If events are waiting, their commit saves the cursors at no extra cost.
+            // If events are waiting, save the cursors in the same commit, because this needs no additional sync.
             let save_cursors = due.is_some_and(|due| !queue.events.is_empty() || Instant::now() >= due);
             if !queue.events.is_empty() || queue.closing || save_cursors {
                 drop(queue);
@@ -135,9 +135,9 @@ impl CommitQueue {
         }
     }
 
-    /// Yields the processor to runnable sender tasks until the batch is full or several consecutive yields have brought no
-    /// event. An immediate sync would take the processor away from these tasks. If there are no such tasks, every yield returns
-    /// at once, so this wait is not a timer.
+    /// Yields the processor to runnable sender tasks until the batch is full or several consecutive yields have added no event.
+    /// An immediate sync would take the processor away from these tasks. If there are no such tasks, every yield returns at
+    /// once, so this wait is not a timer.
     fn wait_for_senders(&self) -> MutexGuard<'_, QueueState> {
         let (mut queue, mut idle_yields) = (self.lock(), 0);
         for _ in 0..MAX_YIELDS {
@@ -179,17 +179,19 @@ impl QueueState {
     }
 }
 
-/// Maximum size of the queue in bytes. The queue rejects events beyond this limit as `overloaded`.
+/// Maximum total size of the queued events in bytes. If an event would exceed this size, the queue rejects the event as
+/// `overloaded`.
 pub const MAX_QUEUED_BYTES: usize = 256 << 20;
 /// Maximum time that a moved cursor waits for a commit of events. After this time, the writer saves the cursor in a commit
 /// without events.
 pub const CURSOR_DELAY: Duration = Duration::from_millis(500);
-/// Maximum number of yields before each batch.
+/// Maximum number of times that the writer yields the processor before it takes a batch.
 const MAX_YIELDS: usize = 64;
 /// Maximum number of consecutive yields without a new event. One yield is not enough: even if this processor has no other task,
 /// a task on another processor may add an event within a few microseconds.
 const MAX_IDLE_YIELDS: usize = 4;
-/// Number of events that fill a batch. Larger batches hardly reduce a commit's cost per event.
+/// Number of waiting events at which the writer stops yielding and takes the batch. A larger batch hardly reduces the cost of a
+/// commit per event.
 const FULL_BATCH: usize = 64;
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ impl CommitListeners {
         }
     }
 
-    /// Calls all watchers and removes each watcher that returns false.
+    /// Calls all watchers. Removes each watcher that returns false.
     pub(super) fn notify_watchers(&self) {
         self.watchers.lock().expect(POISON).retain(|watcher| watcher());
     }

@@ -48,7 +48,7 @@ pub(super) struct ScannedSegment {
     pub(super) is_followed: bool,
     /// Content of the summary file; `None` if the segment is not sealed.
     pub(super) summary: Option<SegmentSummary>,
-    /// Frames of the segment; empty until [`DirectoryScan`] reads them.
+    /// Frames of the segment; empty until [`DirectoryScan`] has read the file of the segment.
     pub(super) frames: SegmentFrames,
 }
 
@@ -56,9 +56,9 @@ pub(super) struct ScannedSegment {
 #[derive(Default)]
 pub(super) struct SegmentFrames {
     pub(super) events: Vec<ScannedFrame>,
-    /// Highest durable watermark in any commit frame.
+    /// Highest durable watermark that a commit frame of the segment records.
     watermark: u64,
-    /// Last snapshot of the cursors.
+    /// Last readable snapshot of the cursors in the segment.
     cursors: Option<Vec<(Arc<str>, u64)>>,
     /// Damaged ranges, each with the header of the next valid frame.
     damage: Vec<(Range<u64>, FrameHeader)>,
@@ -76,7 +76,7 @@ pub(super) struct ScannedFrame {
 
 impl DirectoryScan {
     /// Reads the headers of all segments and the frames of unsealed segments. Also reads the frames of sealed segments, newest
-    /// first, until it finds a snapshot of the cursors.
+    /// first, until the scan has found a snapshot of the cursors.
     pub(super) fn read(disk: &dyn Disk) -> io::Result<DirectoryScan> {
         let (mut segments, unused) = open_segments(disk)?;
         find_superseded(&mut segments);
@@ -134,7 +134,7 @@ impl DirectoryScan {
         }
     }
 
-    /// Returns the events of a segment whose frames have been read.
+    /// Returns the valid event frames that the scan has read from one segment.
     pub(super) fn frames(&self, index: usize) -> impl Iterator<Item = &ScannedFrame> {
         let unconfirmed = self.unconfirmed.iter().filter(move |(segment, _)| *segment == index).map(|(_, frame)| frame);
         self.segments[index].frames.events.iter().chain(unconfirmed)
@@ -142,11 +142,11 @@ impl DirectoryScan {
 }
 
 impl ScannedSegment {
-    /// Returns the damaged ranges below `watermark`.
+    /// Returns the damaged ranges of the segment below `watermark`.
     pub(super) fn corruption(&self, watermark: u64) -> Vec<Range<u64>> {
         let below = watermark.min(self.expected_end());
         // The writer starts a commit only after it has synced all earlier bytes, so damage before a commit frame is corruption.
-        // Damage before a frame of another kind may be part of a torn commit.
+        // Damage before an event frame or a cursors frame may be part of a torn commit.
         let is_corruption = |next: &FrameHeader| next.kind == FrameKind::Commit || next.seq < below;
         let damage = self.frames.damage.iter().filter(|(_, next)| is_corruption(next)).map(|(range, _)| range.clone());
         let mut corruption: Vec<_> = damage.collect();
@@ -162,7 +162,7 @@ impl ScannedSegment {
         corruption
     }
 
-    /// Returns the summary of the events below `watermark`.
+    /// Returns the summary of the segment's events below `watermark`.
     pub(super) fn summary_below(&self, watermark: u64) -> SegmentSummary {
         let below = watermark.min(self.expected_end());
         let mut summary = SegmentSummary::empty(self.name.first_seq);
@@ -235,7 +235,7 @@ impl SegmentFrames {
 }
 
 impl ScannedFrame {
-    /// Returns the event's key and its entry; `None` if the event has no key.
+    /// Returns the event's key, with the arrival time and sequence of the event; `None` if the event has no key.
     pub(super) fn key(&self) -> Option<(EventKey, SeenKey)> {
         let facts = self.facts.as_ref()?;
         Some((facts.key?, SeenKey { first_seen: facts.received_at, seq: self.header.seq }))

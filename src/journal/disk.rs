@@ -21,8 +21,8 @@ pub trait Disk: Send + Sync {
     fn lock(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
     /// Creates `name` with `size` preallocated bytes, all zero. Fails if the file exists.
     fn create(&self, name: &str, size: u64) -> io::Result<Arc<dyn DiskFile>>;
-    /// Renames an existing file and opens it for writing with at least `size` allocated bytes. The old bytes remain, so that
-    /// overwriting them needs no new blocks. If this function fails, the file may have either name.
+    /// Renames an existing file and opens it for writing with at least `size` allocated bytes. The old bytes remain, so
+    /// overwriting them needs no new blocks. If this function fails, the file may have the old or the new name.
     fn recycle(&self, from: &str, to: &str, size: u64) -> io::Result<Arc<dyn DiskFile>>;
     /// Opens an existing file for reading.
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
@@ -40,7 +40,7 @@ pub trait Disk: Send + Sync {
     fn is_locked(&self, name: &str) -> io::Result<bool>;
 }
 
-/// Open file.
+/// Open file in the directory of a journal.
 pub trait DiskFile: Send + Sync {
     /// Writes all of `bytes` at `offset`.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
@@ -60,13 +60,13 @@ pub struct LocalDisk {
 }
 
 impl LocalDisk {
-    /// Opens `dir`. Creates the directory and its parents if they are missing.
+    /// Opens the directory `dir`. Creates the directory and its parents if they are missing.
     pub fn create(dir: &Path) -> io::Result<LocalDisk> {
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         Ok(LocalDisk { dir: dir.to_owned() })
     }
 
-    /// Opens an existing `dir`.
+    /// Opens the existing directory `dir`. Fails if `dir` does not exist.
     pub fn existing(dir: &Path) -> io::Result<LocalDisk> {
         std::fs::read_dir(dir)?;
         Ok(LocalDisk { dir: dir.to_owned() })
@@ -80,7 +80,7 @@ impl LocalDisk {
 impl Disk for LocalDisk {
     fn lock(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(self.path(name))?;
-        // Retry, because `is_locked` in another process may hold the lock for a moment.
+        // Retry, because `is_locked` in another process may briefly hold the lock.
         for _ in 0..LOCK_TRIES {
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(Arc::new(LocalFile(file))),
@@ -128,7 +128,7 @@ impl Disk for LocalDisk {
         let mut files = Vec::new();
         for entry in std::fs::read_dir(&self.dir)? {
             let entry = entry?;
-            // Another process may delete an old segment between the two calls.
+            // Another process may delete an old segment after the listing and before `metadata` reads its size.
             match (entry.file_name().into_string(), entry.metadata()) {
                 (Ok(name), Ok(meta)) if meta.is_file() => files.push((name, meta.len())),
                 _ => continue,
@@ -218,9 +218,9 @@ pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Allocates real blocks for `size` bytes, so that no commit can fail because the disk is full. If the file system cannot
-/// allocate blocks, writes zeroes after the first `len` bytes instead. The first `len` bytes stay unchanged, because a reader
-/// may still need them.
+/// Allocates blocks for the first `size` bytes of a file, so that no commit can fail because the disk is full. If the file
+/// system cannot allocate blocks, writes zeroes after the first `len` bytes instead. The first `len` bytes stay unchanged,
+/// because a reader may still need them.
 fn preallocate(file: &File, len: u64, size: u64) -> io::Result<()> {
     match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => fill_with_zeroes(file, len, size),

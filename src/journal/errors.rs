@@ -45,7 +45,7 @@ pub enum OpenError {
     /// The disk has no room for the copy of the unconfirmed events or for a small first segment.
     #[error("the journal needs {bytes} free bytes on its disk to open; free some disk space")]
     NoRoom {
-        /// Number of bytes that the opening must write.
+        /// Number of free bytes that the journal needs to open.
         bytes: u64,
     },
     /// A file could not be read or written.
@@ -53,7 +53,7 @@ pub enum OpenError {
     Io {
         /// Description of the failed step, with the name of the file.
         what: String,
-        /// The cause.
+        /// I/O error that made the step fail.
         #[source]
         source: io::Error,
     },

@@ -26,7 +26,7 @@ use crate::event_key::EventKey;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FrameKind {
     Event = 1,
-    /// First frame of a commit.
+    /// First frame of a commit, with the durable watermark and the length of the commit.
     Commit = 2,
     /// Snapshot of all cursors.
     Cursors = 3,
@@ -39,12 +39,12 @@ pub(super) struct FrameHeader {
     pub(super) len: usize,
     /// Log id under which the frame was first written.
     pub(super) log: LogId,
-    /// Sequence of the event. In a frame of another kind, the sequence of the next event.
+    /// Sequence of the event. In a commit frame or a cursors frame, the sequence of the next event.
     pub(super) seq: u64,
     pub(super) kind: FrameKind,
 }
 
-/// Content of a commit's first frame.
+/// Content of a commit frame, which is the first frame of each commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct CommitFrame {
     /// Durable watermark before this commit was written.
@@ -55,7 +55,7 @@ pub(super) struct CommitFrame {
     pub(super) length: u64,
 }
 
-/// Fields of an event that the journal itself needs.
+/// Fields of an event that the journal needs for segment summaries and for its key index.
 pub(super) struct FrameFacts {
     /// Arrival time of the event, which is also the first-seen time of its key.
     pub(super) received_at: UnixMillis,
@@ -100,7 +100,7 @@ impl FrameDraft {
         finish_frame(out)
     }
 
-    /// Encodes the first frame of a commit whose other frames occupy `others` bytes, padding included.
+    /// Encodes the first frame of a commit. The other frames of the commit occupy `others` bytes, including padding.
     pub(super) fn commit(watermark: u64, count: u32, others: u64) -> FrameDraft {
         let mut out = start_frame(FrameKind::Commit, COMMIT_LEN);
         out.u64(watermark);
@@ -134,7 +134,7 @@ impl FrameDraft {
     }
 }
 
-/// Returns `len` rounded up to the alignment of frames.
+/// Rounds a frame length up to a multiple of the alignment of frames.
 pub(super) fn padded(len: usize) -> usize {
     len.next_multiple_of(FRAME_ALIGN)
 }
@@ -164,7 +164,8 @@ pub(super) fn matches_checksum(header: &[u8], payload_crc: u32, segment: u64) ->
     header.len() >= FRAME_HEADER_LEN && u32_at(header, 4) == Some(bind_crc(payload_crc, &header[8..24], segment))
 }
 
-/// Appends a copy of a valid frame for another segment. The copy has the same log id and sequence.
+/// Appends a copy of a valid frame to `out`, with the checksum for another segment. The copy has the log id and sequence of the
+/// original frame.
 pub(super) fn copy_into(frame: &[u8], out: &mut Vec<u8>, header: &FrameHeader, segment: u64) {
     let start = out.len();
     out.extend_from_slice(frame);
@@ -216,7 +217,7 @@ pub(super) fn decode_commit(frame: &[u8]) -> Option<CommitFrame> {
     Some(CommitFrame { watermark: input.u64()?, length: input.u64()?, count: input.u32()? })
 }
 
-/// Decodes a valid cursor snapshot.
+/// Decodes the cursor of each topic from a valid cursors frame.
 pub(super) fn decode_cursors(frame: &[u8]) -> Option<Vec<(Arc<str>, u64)>> {
     let mut input = PayloadReader { bytes: frame, at: FRAME_HEADER_LEN };
     let count = input.u32()?;
@@ -247,8 +248,8 @@ fn bind_crc(payload_crc: u32, log_and_seq: &[u8], segment: u64) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c_append(payload_crc, log_and_seq), &segment.to_le_bytes())
 }
 
-/// Returns a tight upper bound of an event's payload size in bytes, so that one allocation is sufficient and wastes little
-/// memory.
+/// Returns an upper bound of an event's payload size in bytes. The bound is tight, so that one allocation is sufficient and
+/// wastes little memory.
 fn event_len(event: &Event) -> usize {
     let len = |text: Option<&str>| text.map_or(0, str::len);
     let texts = event.topic().len() + event.source().len() + event.type_prefix().len() + event.auth().len();
@@ -265,7 +266,7 @@ pub(super) const FRAME_ALIGN: usize = 8;
 pub(super) const FRAME_HEADER_LEN: usize = 32;
 /// Length of a commit frame in bytes.
 pub(super) const COMMIT_LEN: usize = FRAME_HEADER_LEN + 20;
-/// Size in bytes of an event's payload without text, headers and body: two timestamps, the key, and thirteen lengths.
+/// Size in bytes of an event's payload without strings, headers and body: two timestamps, the key, and thirteen lengths.
 const FIXED_LEN: usize = 8 + 16 + 8 + 13 * 4;
-/// Length of the longest socket address as text.
+/// Length in bytes of the longest socket address as text.
 const REMOTE_LEN: usize = "[ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255%4294967295]:65535".len();

@@ -89,8 +89,8 @@ impl FrameScanner {
         Ok(frame::is_valid(self.frame(), self.segment).then_some(header))
     }
 
-    /// Verifies the checksum of a candidate without reading the whole frame that its header announces, because damage may cause
-    /// a very large number of candidates.
+    /// Verifies the checksum of a candidate frame. Does not read the whole frame that the header announces, because damage may
+    /// cause a very large number of candidates.
     fn is_likely(&mut self, at: u64, accepts: &impl Fn(&FrameHeader) -> bool) -> io::Result<bool> {
         let Some(header) = self.header_at(at, accepts)? else { return Ok(false) };
         if !self.checksum.as_ref().is_some_and(|checksum| checksum.reaches(at)) {
@@ -106,7 +106,7 @@ impl FrameScanner {
         Ok(frame::parse_header(self.buffered(at, FRAME_HEADER_LEN), self.limit - at).filter(accepts))
     }
 
-    /// Buffers `len` bytes at offset `at`, or fewer at the end of the file.
+    /// Reads `len` bytes at offset `at` into the buffer, or fewer bytes at the end of the file.
     fn fill(&mut self, at: u64, len: usize) -> io::Result<()> {
         let end = (at + len as u64).min(self.limit);
         if at >= self.buffer_at && end <= self.buffer_at + self.buffer.len() as u64 {
@@ -133,7 +133,7 @@ impl FrameScanner {
             self.fill(at, FRAME_HEADER_LEN)?;
             let rest = self.buffered(at, usize::MAX - at as usize);
             if rest.is_empty() {
-                // The file is shorter than `limit`.
+                // The file ends before `limit`.
                 return Ok(self.limit);
             }
             match rest.chunks_exact(FRAME_ALIGN).position(|word| word[..4] != [0; 4]) {

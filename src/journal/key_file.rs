@@ -21,7 +21,7 @@ use super::segment_file::SegmentName;
 use crate::clock::UnixMillis;
 use crate::event_key::EventKey;
 
-/// Stored event of a key.
+/// Arrival time and sequence of the stored event that has a given key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeenKey {
     /// Arrival time of the stored event.
@@ -30,7 +30,7 @@ pub struct SeenKey {
     pub seq: u64,
 }
 
-/// Keys, each with its stored event.
+/// Keys, each with the arrival time and sequence of its stored event.
 pub(super) type KeyEntries = Vec<(EventKey, SeenKey)>;
 
 /// Key file of a sealed segment.
@@ -38,7 +38,7 @@ pub(super) struct KeyFile {
     pub(super) name: SegmentName,
     /// Number of keys.
     pub(super) count: u64,
-    /// Arrival time of the newest event.
+    /// Latest arrival time of an event whose key is in this file.
     pub(super) newest: UnixMillis,
     /// Size of the file in bytes.
     pub(super) bytes: u64,
@@ -48,7 +48,7 @@ pub(super) struct KeyFile {
 }
 
 impl KeyFile {
-    /// Encodes a key file. `entries` must be sorted and contain each key once.
+    /// Encodes a key file. `entries` must be sorted by key and contain each key only once.
     pub(super) fn encode(name: SegmentName, entries: &[(EventKey, SeenKey)]) -> Vec<u8> {
         let newest = entries.iter().map(|(_, seen)| seen.first_seen.0).max().unwrap_or(0);
         let mut out = vec![0; HEADER_LEN];
@@ -104,7 +104,8 @@ impl KeyFile {
         self.count > 0
     }
 
-    /// Returns false only if the file does not contain the key.
+    /// Returns true if the filter matches the key, or if the file has keys but no filter. If the result is false, the file does
+    /// not contain the key.
     pub(super) fn may_contain(&self, key: &EventKey) -> bool {
         self.has_keys() && self.filter.as_ref().is_none_or(|filter| filter.contains(&short_key(key)))
     }
@@ -139,7 +140,7 @@ impl KeyFile {
         Ok(None)
     }
 
-    /// Reads all valid entries.
+    /// Reads all valid entries of the file.
     pub(super) fn entries(&self, disk: &dyn Disk) -> io::Result<KeyEntries> {
         let Some(file) = self.reopen(disk)? else { return Ok(KeyEntries::new()) };
         (0..self.count).filter_map(|index| read_entry(&*file, index).transpose()).collect()
@@ -185,8 +186,8 @@ fn short_key(key: &EventKey) -> u64 {
     u64::from_le_bytes(key.0[..8].try_into().expect("8 of 16 bytes"))
 }
 
-/// Encodes the filter of these entries. Returns no bytes if there are few keys, or if two keys share their first 8 bytes,
-/// because a filter cannot contain both keys. Lookups then search the entries.
+/// Encodes the filter of these entries. Returns an empty result if there are fewer than [`FILTER_FROM`] keys, or if two keys
+/// share their first 8 bytes, because a filter cannot contain both keys. Lookups then search the entries.
 fn encode_filter(entries: &[(EventKey, SeenKey)]) -> Vec<u8> {
     let keys: Vec<u64> = entries.iter().map(|(key, _)| short_key(key)).collect();
     let is_useful = keys.len() >= FILTER_FROM && keys.is_sorted_by(|a, b| a != b);

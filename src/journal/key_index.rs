@@ -21,7 +21,7 @@ use crate::event_key::{EventKey, PassThroughHasher};
 /// Result of a lookup that does not read the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemoryLookup {
-    /// Key that has been seen, with its stored event.
+    /// Key that has been seen, with the arrival time and sequence of its stored event.
     Seen(SeenKey),
     /// Key that a key file may contain, so that a lookup on disk is necessary.
     MaybeOnDisk,
@@ -135,7 +135,8 @@ impl KeyIndex {
         Ok(stale)
     }
 
-    /// Makes the next call of [`KeyIndex::stale_files`] return the same files again. Called after a failed rewrite.
+    /// Makes the next call of [`KeyIndex::stale_files`] return the same files again. The background thread calls this function
+    /// after a failed rewrite.
     pub(super) fn retry_stale_files(&self) {
         self.has_stale_files.store(true, Ordering::Release);
     }
@@ -161,8 +162,8 @@ impl KeyIndex {
         entries
     }
 
-    /// Replaces a segment's keys in memory with its key file. Does not add a file without keys, because no lookup needs such a
-    /// file.
+    /// Replaces a segment's keys in memory with the key file of the segment. Does not add a file without keys, because no
+    /// lookup needs such a file.
     pub(super) fn seal(&self, segment: SegmentName, file: Option<KeyFile>) {
         self.files.write().expect(POISON).extend(file.filter(KeyFile::has_keys).map(Arc::new));
         let mut unsealed = self.unsealed.lock().expect(POISON);

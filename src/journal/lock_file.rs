@@ -6,10 +6,10 @@ use crate::event::LogId;
 /// Name of the lock file.
 pub(super) const LOCK_FILE: &str = "lock";
 
-/// Number of published bytes at the start of the lock file.
+/// Number of bytes at the start of the lock file that the writer publishes.
 pub(super) const PUBLISHED_LEN: usize = 24;
 
-/// Encodes the log id, the durable watermark and a checksum of both.
+/// Encodes the published bytes: the log id, the durable watermark and a checksum of both.
 pub(super) fn encode_watermark(log: LogId, watermark: u64) -> [u8; PUBLISHED_LEN] {
     let mut out = [0; PUBLISHED_LEN];
     out[..8].copy_from_slice(&log.0.to_le_bytes());
@@ -19,7 +19,7 @@ pub(super) fn encode_watermark(log: LogId, watermark: u64) -> [u8; PUBLISHED_LEN
     out
 }
 
-/// Decodes the durable watermark; `None` if the checksum does not match, for example during an update.
+/// Decodes the durable watermark from the published bytes; `None` if the checksum does not match, for example during an update.
 pub(super) fn decode_watermark(bytes: &[u8; PUBLISHED_LEN]) -> Option<u64> {
     let is_valid = bytes[16..20] == crc32c::crc32c(&bytes[..16]).to_le_bytes();
     is_valid.then(|| u64::from_le_bytes(bytes[8..16].try_into().expect("8 bytes")))

@@ -95,7 +95,7 @@ struct Shared {
     background: Background,
     health: WriterHealth,
     listeners: CommitListeners,
-    /// Segment file and start offset of each damaged range that the journal has already counted.
+    /// Damaged ranges that the journal has already counted, each as the segment file and the start offset.
     corruption: Mutex<HashSet<(String, u64)>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -179,7 +179,7 @@ impl Journal {
         self.0.keys.in_memory()
     }
 
-    /// Looks up a key in the key files on disk.
+    /// Looks up a key in the key files on disk. Returns `None` if no key file contains the key.
     pub fn lookup(&self, key: &EventKey) -> io::Result<Option<SeenKey>> {
         self.0.keys.lookup(&*self.0.disk, key, &|| self.0.metrics.journal.damaged.inc())
     }
@@ -210,9 +210,9 @@ impl Journal {
         self.0.listeners.add_watcher(watcher);
     }
 
-    /// Sets the runner for the completions of stored events, so that the writer can start the next commit at once. A runner
-    /// inside the runtime of the waiting tasks needs one wake-up per commit instead of one wake-up per event. Only the first
-    /// call has an effect.
+    /// Sets the runner for the completions of stored events, so that the writer can start the next commit at once. If the
+    /// runner uses the runtime of the waiting tasks, this runtime needs one wake-up per commit instead of one wake-up per
+    /// event. Only the first call has an effect.
     pub fn set_completion_runner(&self, runner: CompletionRunner) {
         self.0.listeners.set_runner(runner);
     }
@@ -252,7 +252,8 @@ impl Journal {
         self.0.background.wake();
     }
 
-    /// Updates the size metrics. The caller must do so before it renders the metrics.
+    /// Updates the metrics of the journal's sizes and backlogs. The caller must call this function before it renders the
+    /// metrics.
     pub fn update_metrics(&self) {
         self.0.update_sizes();
     }
@@ -287,7 +288,7 @@ impl Journal {
 }
 
 impl Shared {
-    /// Updates the sizes and backlogs that the metrics and [`SegmentMap::reserve`] use.
+    /// Computes the journal's sizes and backlogs, which the metrics and [`SegmentMap::reserve`] use.
     fn update_sizes(&self) {
         let bytes = self.segments.bytes() + self.background.spare_bytes(self);
         self.metrics.journal.bytes.set(bytes as i64);
@@ -298,7 +299,7 @@ impl Shared {
     }
 }
 
-/// Starts a journal thread.
+/// Starts a journal thread that calls `run`. If the thread panics, marks the journal as failed.
 fn spawn(name: &str, shared: Arc<Shared>, run: impl FnOnce(Arc<Shared>) + Send + 'static) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name(name.into()).spawn(move || {
         let _guard = PanicGuard(shared.clone());

@@ -7,9 +7,9 @@ use crate::limits::{DedupeLimits, JournalLimits};
 /// Options of a journal. All sizes are in bytes.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Sizes and retention, from section `[journal]`.
+    /// Size limits and retention from the `[journal]` section of the configuration.
     pub limits: JournalLimits,
-    /// Time for which a key is remembered after its first event.
+    /// Time for which the journal remembers a key after the arrival of its event.
     pub dedupe_window: Duration,
     /// Maximum size of all key files together.
     pub max_key_bytes: u64,

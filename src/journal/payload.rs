@@ -1,12 +1,12 @@
-//! Encodes and decodes the payload of a frame. Numbers are little-endian and have 4 or 8 bytes. Text and byte strings follow a
-//! 4-byte length. This module does not depend on the fields of an event.
+//! Encodes and decodes the payload of a frame. Numbers are little-endian and have 4 or 8 bytes. A 4-byte length precedes each
+//! string. This module does not depend on the fields of an event.
 
 use std::fmt;
 use std::io::Write;
 
 use crate::header_field::{self, HeaderField};
 
-/// Appends fields to a frame.
+/// Appends encoded fields to the payload of a frame.
 pub(super) struct PayloadWriter(pub(super) Vec<u8>);
 
 impl PayloadWriter {
@@ -34,7 +34,7 @@ impl PayloadWriter {
         }
     }
 
-    /// Appends the text form of a value without allocating a string.
+    /// Appends the `Display` text of a value without allocating a string.
     pub(super) fn display(&mut self, value: &impl fmt::Display) {
         let at = self.0.len();
         self.u32(0);
@@ -44,10 +44,10 @@ impl PayloadWriter {
     }
 }
 
-/// Error: the bytes end too early, or a text is not UTF-8.
+/// Error: the payload ends too early, or a text field is not valid UTF-8.
 pub(super) struct Malformed;
 
-/// Reads fields from a frame. Every method fails if too few bytes remain.
+/// Reads fields from the payload of a frame. Every method fails if too few bytes remain.
 pub(super) struct PayloadReader<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) at: usize,
@@ -77,7 +77,7 @@ impl<'a> PayloadReader<'a> {
         std::str::from_utf8(self.bytes()?).ok()
     }
 
-    /// Reads a field that may be absent.
+    /// Reads a text field that may be absent. Returns `None` if the field is absent.
     pub(super) fn optional_text(&mut self) -> Result<Option<String>, Malformed> {
         if u32_at(self.bytes, self.at).ok_or(Malformed)? == ABSENT {
             self.at += 4;
@@ -100,5 +100,5 @@ pub(super) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
 
-/// Length that marks an absent field.
+/// Value of the length prefix that marks an absent text field.
 const ABSENT: u32 = u32::MAX;

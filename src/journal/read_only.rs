@@ -24,7 +24,7 @@ use crate::event::Position;
 pub struct ReadOnlyJournal {
     disk: Arc<dyn Disk>,
     next_seq: u64,
-    /// Log end at the last check.
+    /// Sequence after the last readable event, as of the last check.
     log_end: u64,
     segment: Option<ScannedFile>,
 }
@@ -286,7 +286,7 @@ impl TopicStat {
         TopicStat { topic: topic.clone(), cursor: None, waiting: 0, events: 0, bytes: 0, pinned: 0 }
     }
 
-    /// Adds the topic's events in one segment.
+    /// Adds the topic's events in one segment to the counts of this topic.
     fn add(&mut self, scan: &mut DirectoryScan, index: usize, range: &TopicRange) -> io::Result<()> {
         self.events += range.count;
         self.bytes += range.bytes;
@@ -307,7 +307,7 @@ impl TopicStat {
 }
 
 impl JournalStat {
-    /// Adds one segment. If a topic's cursor points into the segment, counts the topic's frames.
+    /// Adds one segment to the totals. If a topic's cursor points into the segment, counts the topic's frames.
     fn add(&mut self, scan: &mut DirectoryScan, index: usize, summary: &SegmentSummary) -> io::Result<()> {
         self.events += summary.events();
         for range in &summary.topics {

@@ -17,7 +17,7 @@ use crate::event::{Event, Position};
 pub struct StoredEvent {
     /// Position at which the event was first written.
     pub position: Position,
-    /// The event.
+    /// Decoded event.
     pub event: Event,
 }
 
@@ -27,7 +27,7 @@ pub struct StoredEvent {
 pub struct ReadError {
     /// Name of the segment file.
     pub file: String,
-    /// The cause.
+    /// Cause of the failed read.
     #[source]
     pub source: io::Error,
 }

@@ -29,7 +29,7 @@ pub(super) struct Segment {
     pub(super) size: AtomicU64,
     state: AtomicU8,
     summary: Mutex<SegmentSummary>,
-    /// Sequences, each with the offset at which a search for that sequence can start.
+    /// Read points: sequences, each with the offset at which a search for that sequence can start.
     read_points: Mutex<Vec<(u64, u64)>>,
 }
 

@@ -27,7 +27,7 @@ use crate::event::LogId;
 /// Name of a segment, shared by its files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct SegmentName {
-    /// Position in the order of creation.
+    /// Position of the segment in the order in which the journal created its segments.
     pub(super) ordinal: u64,
     /// First sequence of the segment. All earlier events were durable before the segment started. In older segments, events at
     /// and above this sequence are superseded.
@@ -47,7 +47,7 @@ impl SegmentName {
         self.with_ext(SEGMENT_EXT)
     }
 
-    /// Returns the name of the spare file: the file of the deleted segment before the file becomes another segment.
+    /// Returns the name of the segment's file after the journal has deleted the segment and uses the file as its spare file.
     pub(super) fn spare_file(self) -> String {
         self.with_ext(SPARE_EXT)
     }
@@ -62,7 +62,7 @@ impl SegmentName {
         self.with_ext(SUMMARY_EXT)
     }
 
-    /// Parses the name of a file with this extension; `None` for any other file.
+    /// Parses a file name that consists of a segment name and the extension `ext`; `None` for any other file name.
     pub(super) fn parse(file: &str, ext: &str) -> Option<SegmentName> {
         let mut parts = file.strip_suffix(ext)?.splitn(3, '-');
         let (ordinal, first_seq) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
@@ -129,8 +129,8 @@ pub(super) fn random_u64() -> io::Result<u64> {
     getrandom::u64().map_err(io::Error::other)
 }
 
-/// Returns the checksum of a header. The checksum covers the version. Otherwise, a damaged version that looks like a later
-/// version would make the startup fail.
+/// Returns the checksum of a segment header. The checksum covers the version, because a damaged version that looks like a later
+/// version would otherwise make startup fail.
 fn header_crc(header: &[u8; SEGMENT_HEADER_LEN as usize]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&header[..12]), &header[16..])
 }

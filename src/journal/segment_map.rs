@@ -42,12 +42,12 @@ struct TopicState {
 }
 
 impl SegmentMap {
-    /// Adds a segment.
+    /// Adds a segment to the map.
     pub(super) fn add(&self, segment: Arc<Segment>) {
         self.segments.write().expect(POISON).insert(segment.name, segment);
     }
 
-    /// Removes a segment.
+    /// Removes a segment from the map.
     pub(super) fn remove(&self, name: SegmentName) {
         self.segments.write().expect(POISON).remove(&name);
     }
@@ -100,7 +100,7 @@ impl SegmentMap {
         cursors.into_iter().map(|(name, cursor)| TopicCursor { name, cursor }).collect()
     }
 
-    /// Returns all cursors.
+    /// Returns the cursor of each topic that has a cursor.
     pub(super) fn cursors(&self) -> BTreeMap<Arc<str>, u64> {
         let topics = self.topics.lock().expect(POISON);
         topics.iter().filter_map(|(name, state)| Some((name.clone(), state.cursor?))).collect()
@@ -149,7 +149,7 @@ impl SegmentMap {
         true
     }
 
-    /// Turns reservations into waiting bytes after the frames have become durable.
+    /// Counts reserved bytes as waiting bytes after the frames have become durable.
     pub(super) fn commit_reserved<'a>(&self, reserved: impl Iterator<Item = (&'a Arc<str>, u64)>) {
         let mut topics = self.topics.lock().expect(POISON);
         for (topic, bytes) in reserved {
@@ -195,8 +195,8 @@ impl SegmentMap {
         }
     }
 
-    /// Counts a topic's events with sequences in `from..below`. Returns the number of events in segments whose events of the
-    /// topic are all in this range. Also returns the ranges in which the caller must count the frames.
+    /// Counts a topic's events with sequences in `from..below`, but only in segments where all events of the topic are in this
+    /// range. Also returns the ranges of sequences in the other segments, whose frames the caller must count.
     pub(super) fn count(&self, topic: &str, from: u64, below: u64) -> (u64, Vec<Range<u64>>) {
         let mut whole = 0;
         let mut partial = Vec::new();

@@ -42,7 +42,7 @@ impl SegmentSummary {
         SegmentSummary { end: SEGMENT_HEADER_LEN, next_seq: first_seq, newest: UnixMillis(0), topics: Vec::new() }
     }
 
-    /// Adds one event.
+    /// Adds one event to the summary.
     pub(super) fn add(&mut self, topic: &Arc<str>, seq: u64, bytes: u64, received_at: UnixMillis) {
         self.next_seq = seq + 1;
         self.newest = self.newest.max(received_at);

@@ -102,7 +102,7 @@ impl CommitWriter {
                 None => break,
             };
             if let Err(error) = self.start_segment(needed) {
-                // Smaller events may still fit.
+                // Smaller events may still fit into the remaining space.
                 let (smaller, failed): (Vec<_>, Vec<_>) =
                     events.into_iter().partition(|event| error == AppendError::Full && event.len() < needed);
                 if error == AppendError::Full && !failed.is_empty() {
@@ -293,5 +293,5 @@ fn fitting(events: &VecDeque<PendingAppend>, room: u64) -> usize {
     events.iter().take_while(|event| left.checked_sub(event.len()).inspect(|rest| left = *rest).is_some()).count()
 }
 
-/// Capacity in bytes to which the buffer shrinks after a larger commit.
+/// Capacity in bytes to which the writer shrinks its buffer after a larger commit.
 const USUAL_COMMIT_BYTES: usize = 1 << 20;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 #[repr(u8)]
 enum Availability {
     Available,
-    /// No room at the last attempt to start a segment.
+    /// State after the writer had no room for a new segment.
     NoRoom,
     /// Final state after a failed sync or a panic of a thread.
     Failed,

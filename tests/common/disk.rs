@@ -1,6 +1,6 @@
 //! Simulated disk in memory with only the guarantees of POSIX. Until a file is synced, a power cut may lose its written pages.
-//! Until the directory is synced, a power cut may lose file names. A test can make any single step fail or wait, and can kill
-//! the process in any step.
+//! Until the directory is synced, a power cut may lose directory entries. A test can make any single step fail or wait, and can
+//! kill the process in any step.
 //!
 //! [`SimDisk`] is the medium, and [`SimDisk::start`] starts a process that uses the medium. [`SimDisk::kill`] ends the process
 //! and preserves the page cache. [`SimDisk::cut_power`] ends the process and may lose any page of the page cache.
@@ -31,7 +31,7 @@ pub enum Step {
     SyncDir,
 }
 
-/// The medium and its page cache.
+/// Simulated disk: the medium and its page cache.
 #[derive(Clone)]
 pub struct SimDisk(Arc<Shared>);
 
@@ -44,7 +44,7 @@ struct State {
     files: Vec<Inode>,
     names: BTreeMap<String, usize>,
     durable_names: BTreeMap<String, usize>,
-    /// Changes of names since the last sync of the directory.
+    /// Directory entries created, renamed or removed since the last sync of the directory.
     unsynced: Vec<NameChange>,
     locks: HashMap<String, Weak<()>>,
     rules: Vec<Rule>,
@@ -67,7 +67,7 @@ struct Inode {
     durable: Vec<u8>,
 }
 
-/// One atomic change of the directory: removes a name and may add one.
+/// One atomic change of the directory, which removes one directory entry and may add another.
 struct NameChange {
     removed: String,
     added: Option<(String, usize)>,
@@ -81,7 +81,7 @@ struct Rule {
 }
 
 enum Action {
-    /// Fails the next `times` steps.
+    /// Makes the next `times` steps fail.
     Fail { error: io::ErrorKind, times: u64 },
     /// Holds every step until the gate is released.
     Hold { waiting: u64 },
@@ -147,7 +147,8 @@ impl SimDisk {
         self.0.changed.notify_all();
     }
 
-    /// Kills the process and cuts the power. Each unsynced page and each unsynced name survives or is lost independently.
+    /// Kills the process and cuts the power. Each unsynced page and each unsynced directory entry survives or is lost
+    /// independently.
     pub fn cut_power(&self) {
         self.kill();
         let State { files, names, durable_names, unsynced, rng, .. } = &mut *self.state();
@@ -213,7 +214,7 @@ impl SimDisk {
         self.state().read
     }
 
-    /// Limits the total size of all files.
+    /// Limits the total size of all files to this number of bytes.
     pub fn set_limit(&self, bytes: u64) {
         self.state().limit = bytes;
     }
@@ -242,7 +243,7 @@ impl SimDisk {
         state.files[*state.names.get(name).expect("the file exists")].cache.clone()
     }
 
-    /// Returns the length of a file; `None` if it does not exist.
+    /// Returns the length of a file in bytes; `None` if the file does not exist.
     pub fn len(&self, name: &str) -> Option<usize> {
         let state = self.state();
         state.names.get(name).map(|index| state.files[*index].cache.len())
@@ -269,7 +270,7 @@ impl SimDisk {
         self.state().names.keys().filter(|name| name.ends_with(ending)).cloned().collect()
     }
 
-    /// Waits until the file names satisfy a condition.
+    /// Waits until `condition` returns true for the names of all files.
     pub fn wait_for(&self, condition: impl Fn(&[String]) -> bool) {
         let mut state = self.state();
         while !condition(&state.names.keys().cloned().collect::<Vec<_>>()) {
@@ -550,7 +551,7 @@ struct File {
 }
 
 impl File {
-    /// Returns the current name of the file. If the file has been removed, returns the name at its opening.
+    /// Returns the current name of the file. If the file has been removed, returns the name under which the process opened it.
     fn name(&self) -> String {
         let state = self.process.disk.state();
         let now = state.names.iter().find(|(_, index)| **index == self.index);

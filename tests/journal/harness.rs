@@ -16,7 +16,7 @@ pub const NOW: u64 = 1_700_000_000_000;
 /// Extension of the summary file of a segment.
 pub const SUMMARY_EXT: &str = ".lanes";
 
-/// Receives the result of an append.
+/// Receiver for the result of one append.
 pub type AppendResult = Receiver<Result<Position, AppendError>>;
 
 /// Disk, clock, metrics and options, which remain across openings of the journal.
@@ -84,7 +84,7 @@ pub fn key(number: usize) -> EventKey {
     EventKey(key)
 }
 
-/// Starts an append.
+/// Appends an event. Returns a receiver for the result, without waiting for the commit.
 pub fn append(journal: &Journal, event: &Event) -> Result<AppendResult, AppendRejected> {
     let (sender, result) = channel();
     journal.append(event, Box::new(move |end| sender.send(end).unwrap_or(())))?;
@@ -96,8 +96,8 @@ pub fn try_store(journal: &Journal, sample: &Sample) -> Result<Position, AppendE
     append(journal, &sample.event()).expect("accepted").recv().expect("a result")
 }
 
-/// Appends an event and waits for its result. Returns the same error for a full journal, whether the error comes from the
-/// append or from the writer.
+/// Appends an event and waits for its result. If the journal is full, returns the same error, whether the append or the writer
+/// reports the full journal.
 pub fn store_or_reject(journal: &Journal, sample: &Sample) -> Result<Position, AppendRejected> {
     match append(journal, &sample.event())?.recv().expect("a result") {
         Err(AppendError::Full) => Err(AppendRejected::Full),
@@ -131,7 +131,7 @@ pub fn seqs(journal: &Journal) -> Vec<u64> {
     read(journal).iter().map(|stored| stored.position.seq).collect()
 }
 
-/// Returns the sequence of the event with this key.
+/// Returns the sequence of the event with this key; `None` if the journal has no such key.
 pub fn lookup(journal: &Journal, key: &EventKey) -> Option<u64> {
     match journal.lookup_in_memory(key) {
         MemoryLookup::Seen(seen) => Some(seen.seq),

@@ -26,7 +26,7 @@ fn a_deleted_segments_file_becomes_the_next_segment() {
     let journal = harness.open();
     store_many(&journal, 0..200, 1500);
     assert!(harness.disk.files_recycled() > 3, "{} files", harness.disk.files_recycled());
-    // Only events that are deleted while they are read may be missing.
+    // Only events that the journal deletes during the read may be missing.
     let whole = |journal: &Journal| {
         let (found, oldest) = (seqs(journal), journal.oldest_seq());
         let current: Vec<u64> = found.into_iter().filter(|seq| *seq >= oldest).collect();
@@ -35,7 +35,7 @@ fn a_deleted_segments_file_becomes_the_next_segment() {
     whole(&journal);
     let spare = harness.disk.names(".spare");
     harness.kill(journal);
-    // Old frames after the newest commit are neither read nor reported as damage.
+    // The journal must neither read old frames after the newest commit nor report them as damage.
     let journal = harness.open();
     whole(&journal);
     assert_eq!(harness.metrics.journal.damaged.get(), 0);
@@ -45,7 +45,7 @@ fn a_deleted_segments_file_becomes_the_next_segment() {
 
 #[test]
 fn a_reader_skips_a_recycled_segment() {
-    // The segments are longer than the bytes that a reader reads ahead.
+    // Each segment is larger than the range that a reader reads ahead.
     let harness = Harness::with(|options| (options.limits.segment_size, options.limits.max_size) = (1 << 20, 5 << 20));
     let journal = harness.open();
     store_many(&journal, 0..60, 30_000);
@@ -71,8 +71,8 @@ fn a_recycled_segment_that_fails_to_start_hides_nothing() {
     store_many(&journal, 0..200, 1500);
     let recycled = harness.disk.files_recycled();
     let gate = harness.disk.hold(Step::Rename, ".seg");
-    // While the writer waits at the gate, the background thread seals no segment. All older segments must be sealed before, so
-    // that the failures below hit the writer.
+    // While the writer waits at the gate, the background thread seals no segment. All older segments must be sealed before the
+    // writer reaches the gate, so that the failures below hit the writer.
     let wait_until_older_are_sealed = || {
         let older = harness.disk.names(".seg").into_iter().rev().skip(1);
         older.for_each(|name| while harness.disk.len(&name) == Some(64 << 10) {});

@@ -122,7 +122,7 @@ fn recovery_uses_the_reserve_on_a_full_disk() {
     assert!(harness.disk.names("reserve").is_empty(), "the reserve was used");
     assert_eq!(harness.read_only().verify().expect("the journal can be read").unconfirmed, 0, "the copy is done");
 
-    // The disk has room for a small first segment, but not for one of full size.
+    // The disk has room for a small first segment, but not for a segment of `segment_size` bytes.
     harness.disk.set_limit(harness.disk.used() + 80_000);
     let journal = harness.open();
     assert_eq!(seqs(&journal), [0, 1, 2, 3]);

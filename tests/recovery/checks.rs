@@ -59,7 +59,7 @@ impl Life {
         for index in (0..last).rev() {
             let ModelEvent { sample, fate: Fate::Unknown | Fate::Failed } = &self.events[index] else { continue };
             let Some(key) = sample.key else { continue };
-            // A retry of this event is stored.
+            // The journal has stored a retry of this event.
             if self.events.iter().any(|other| other.sample.key == sample.key && matches!(other.fate, Fate::Stored(_))) {
                 continue;
             }
@@ -216,7 +216,7 @@ impl Life {
     }
 }
 
-/// Changed bytes of a file, and its content before the change.
+/// Damaged range of a file, and the content of the file before the damage.
 pub struct Damage {
     pub name: String,
     pub bytes: Range<usize>,
@@ -250,7 +250,7 @@ fn read_all(journal: &Journal) -> Result<Vec<StoredEvent>, String> {
     Ok(read)
 }
 
-/// Parses the number at the start of a body.
+/// Parses the event number at the start of an event's body.
 fn number(body: &[u8]) -> Option<usize> {
     let text = body.strip_prefix(b"<event ")?;
     let end = text.iter().position(|byte| *byte == b'>')?;

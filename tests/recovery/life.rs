@@ -21,7 +21,7 @@ use crate::{Hazards, LifeCounts};
 pub enum Fate {
     /// Event without a result. The event may or may not be stored.
     Unknown,
-    /// Event that was reported as not stored. The event may still be on the disk.
+    /// Event that the journal reported as not stored. The frame of the event may still be on the disk.
     Failed,
     /// Event that is not stored and must never appear.
     Superseded,
@@ -46,7 +46,7 @@ pub struct Life {
     pub events: Vec<ModelEvent>,
     /// Highest cursor that was ever saved, by topic.
     pub saved: HashMap<String, u64>,
-    /// Cursor at the last start, by topic.
+    /// Cursor that the journal had at its last startup, by topic.
     pub found: HashMap<String, u64>,
     /// Durable watermark at the time the cursor was first found, by topic. The journal must not delete later events before the
     /// cursor has passed them.
@@ -91,7 +91,8 @@ pub fn run(seed: u64, hazards: Hazards) -> Result<LifeCounts, String> {
 }
 
 impl Life {
-    /// Opens, checks and uses the journal, and then ends it. Each step may be interrupted.
+    /// Opens the journal, checks its content, appends events, and ends the opening. A kill or a power cut may interrupt each
+    /// step.
     fn opening(&mut self) -> Checked {
         let interrupt = self.rng.u8(..3) == 0;
         let Some((journal, _)) = self.open(interrupt)? else { return Ok(()) };
@@ -255,7 +256,7 @@ impl Life {
         Ok(())
     }
 
-    /// Returns the last event if it is certainly not stored and has not been retried.
+    /// Returns the last event if it has a key, and if certainly neither this event nor a retry of it is stored.
     fn failed_event(&self) -> Option<Sample> {
         let has_failed = |event: &ModelEvent| matches!(event.fate, Fate::Failed | Fate::Superseded);
         let last = self.events.last()?;
@@ -299,7 +300,7 @@ impl Life {
                         }
                     }
                 }
-                // A dead process answers no sender.
+                // A dead process reports no results.
                 Err(_) if self.disk.is_dead() => {}
                 Err(AppendError::Sync) => {}
                 Err(AppendError::Write | AppendError::Full) => {

@@ -15,7 +15,7 @@ mod life;
 use std::ops::Range;
 use std::sync::Mutex;
 
-/// Hazards of a life.
+/// Hazards to which a life exposes the journal.
 #[derive(Clone, Copy, Default)]
 struct Hazards {
     /// True if old segments are deleted.

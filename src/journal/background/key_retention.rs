@@ -8,7 +8,8 @@ use super::super::errors::in_file;
 use super::super::key_file::KeyFile;
 use super::super::segment_file::SegmentName;
 
-/// Deletes key files whose keys have left the dedupe window, and the oldest key files beyond `max_key_bytes`.
+/// Deletes key files whose keys have left the dedupe window. Then deletes the oldest remaining key files until the others fit
+/// into `max_key_bytes`.
 pub(super) fn delete_expired(shared: &Shared) {
     let (expired, evicted) = shared.keys.remove_expired(shared.clock.now(), shared.options.max_key_bytes);
     for (name, keys) in &evicted {
@@ -25,8 +26,8 @@ pub(super) fn delete_expired(shared: &Shared) {
     }
 }
 
-/// Deletes one key file. If the segment still exists, replaces the file with an empty key file, because the next startup would
-/// read all frames of a segment that has no key file.
+/// Deletes one key file. If the segment still exists, replaces the key file with an empty one, because at the next startup the
+/// journal would otherwise read all frames of the segment.
 fn delete(shared: &Shared, name: SegmentName) {
     let deleted = match shared.segments.contains(name) {
         true => write_atomically(&*shared.disk, &name.key_file(), &KeyFile::encode(name, &[])),
@@ -37,7 +38,8 @@ fn delete(shared: &Shared, name: SegmentName) {
     }
 }
 
-/// Rewrites key files to remove the keys of lost events. Until the rewrite, only the index in memory excludes these keys.
+/// Removes the keys of lost events from the key files. Until a key file is rewritten, lookups ignore these keys, because the
+/// key index lists the sequences of the lost events.
 pub(super) fn rewrite_stale(shared: &Shared) {
     let rewrite = || {
         for (name, entries) in shared.keys.stale_files(&*shared.disk)? {

@@ -40,20 +40,20 @@ struct TaskQueue {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum TaskRequest {
     None,
-    /// Request for immediate maintenance, because space may have become free.
+    /// Request to run the periodic checks at once, because space may have become free.
     Check,
     Stop,
 }
 
 enum Task {
-    /// Segment to seal. The segment stays in the queue until the attempt ends.
+    /// Full segment that the thread must seal. The segment stays in the queue until the attempt to seal it ends.
     Seal(Arc<Segment>),
     Check,
     Stop,
 }
 
 impl Background {
-    /// Creates the state and queues the unsealed segments that recovery found.
+    /// Creates the shared state and queues the unsealed segments that recovery found.
     pub(super) fn new(unsealed: Vec<Arc<Segment>>, reserve_exists: bool) -> Background {
         let tasks = TaskQueue { to_seal: unsealed.into(), retry: VecDeque::new(), request: TaskRequest::Check };
         Background {
@@ -71,19 +71,19 @@ impl Background {
         self.changed.notify_all();
     }
 
-    /// Requests immediate maintenance, because space may have become free.
+    /// Makes the background thread run its periodic checks at once, because space may have become free.
     pub(super) fn wake(&self) {
         self.tasks.lock().expect(POISON).request_check();
         self.changed.notify_all();
     }
 
-    /// Ends the thread after its current task.
+    /// Makes the background thread end after its current task.
     pub(super) fn close(&self) {
         self.tasks.lock().expect(POISON).request = TaskRequest::Stop;
         self.changed.notify_all();
     }
 
-    /// Takes the spare file, which has `segment_size` bytes; `None` if there is no spare file.
+    /// Removes and returns the spare file, which has a size of `segment_size` bytes. Returns `None` if there is no spare file.
     pub(super) fn take_spare(&self) -> Option<Spare> {
         self.spare.take()
     }
@@ -93,11 +93,12 @@ impl Background {
         if self.spare.is_some() { shared.options.limits.segment_size } else { 0 }
     }
 
-    /// Makes room for a segment of `size` bytes. If necessary, waits until queued segments are sealed. Returns `None` if no
-    /// remaining segment can be deleted.
+    /// Makes room for a segment of `size` bytes by deleting old segments. If necessary, waits until queued segments are sealed.
+    /// Returns `None` if no remaining segment can be deleted.
     pub(super) fn make_room(&self, shared: &Shared, size: u64) -> Option<SpaceGuard<'_>> {
         loop {
-            // Read the count before the search, so that this function notices a segment that is sealed during the search.
+            // Count the queued segments before the search, so that this function notices a segment that is sealed during the
+            // search.
             let waiting = self.tasks.lock().expect(POISON).to_seal.len();
             if let Some(space) = self.retention.make_space(shared, size) {
                 return Some(space);
@@ -183,9 +184,9 @@ fn maintain(shared: &Shared) {
     prepare_spare(shared);
 }
 
-/// Makes room for a segment and prepares a file if the writer had no room for a segment. Without this function, the journal
-/// would stay unavailable: the writer retries only when an event arrives, and load balancers send no events while `/readyz`
-/// returns 503.
+/// If the writer could not start a segment, makes room for a segment and creates its file. Without this function, the journal
+/// would stay unavailable: the writer tries again only when an event arrives, and load balancers send no deliveries while
+/// `/readyz` returns 503.
 fn restore_availability(shared: &Shared) {
     if !shared.health.has_no_room() {
         return;
@@ -206,5 +207,5 @@ fn prepare_spare(shared: &Shared) {
     while is_wanted() && retention::delete_oldest(shared, &space, |_| true) {}
 }
 
-/// Time between two checks for expired segments and keys while the thread has no other task.
+/// Interval between two checks for expired segments and keys while the background thread has no other task.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);

@@ -1,5 +1,5 @@
 //! The reserve: a preallocated file whose space is not available to events. If the disk is full, the journal deletes the
-//! reserve to make room for a key file, for the copy of unconfirmed events, or for the first segment of an opening. The journal
+//! reserve to make room for a key file, for the copy of unconfirmed events, or for the first segment after startup. The journal
 //! preallocates the reserve again once the disk has room.
 
 use std::io;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::super::Shared;
 use super::super::disk::{Disk, is_full, write_atomically};
 
-/// State of the reserve of an open journal.
+/// Reserve of an open journal. Records whether the file of the reserve is missing.
 pub(super) struct Reserve {
     missing: AtomicBool,
 }
@@ -18,7 +18,7 @@ impl Reserve {
         Reserve { missing: AtomicBool::new(!exists) }
     }
 
-    /// Writes a file. Releases the reserve if the disk is full.
+    /// Writes `bytes` to the file `name`. If the disk is full, deletes the reserve and writes the file again.
     pub(super) fn write(&self, disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
         write_with_reserve(disk, name, bytes, || {
             self.missing.store(true, Ordering::Relaxed);
@@ -26,7 +26,7 @@ impl Reserve {
         })
     }
 
-    /// Preallocates a missing reserve. If the disk has no room, the next check retries.
+    /// Preallocates the reserve if it is missing. If the disk has no room, the next periodic check tries again.
     pub(super) fn restore(&self, shared: &Shared) {
         if !self.missing.load(Ordering::Relaxed) {
             return;
@@ -39,7 +39,7 @@ impl Reserve {
     }
 }
 
-/// Writes a file. If the disk is full, releases the reserve, calls `on_release` and retries once.
+/// Writes `bytes` to the file `name`. If the disk is full, deletes the reserve, calls `on_release` and writes the file again.
 pub(crate) fn write_with_reserve(disk: &dyn Disk, name: &str, bytes: &[u8], on_release: impl FnOnce()) -> io::Result<()> {
     write_atomically(disk, name, bytes).or_else(|error| {
         if !is_full(&error) {
@@ -51,13 +51,13 @@ pub(crate) fn write_with_reserve(disk: &dyn Disk, name: &str, bytes: &[u8], on_r
     })
 }
 
-/// Deletes the reserve, so that its space is free.
+/// Deletes the reserve to free its disk space.
 pub(crate) fn release_reserve(disk: &dyn Disk) -> io::Result<()> {
     disk.remove(RESERVE_FILE)
 }
 
-/// Preallocates the reserve at startup, unless a reserve of at least `size` bytes exists. After a power cut, the file may exist
-/// without its space. Returns true if the reserve exists now.
+/// Preallocates the reserve at startup, unless a reserve of at least `size` bytes exists. After a power cut, the file of the
+/// reserve may be shorter. Returns true if the reserve exists now.
 pub(crate) fn restore_reserve(disk: &dyn Disk, size: u64) -> bool {
     if disk.list().is_ok_and(|files| files.iter().any(|(name, bytes)| name == RESERVE_FILE && *bytes >= size)) {
         return true;

@@ -1,4 +1,5 @@
-//! Deletes expired segments, and old segments whose space is needed. Never deletes a segment that a topic still needs.
+//! Deletes expired segments. Also deletes old segments if the journal needs their space. Never deletes a segment with events
+//! that a topic still needs.
 
 use std::sync::{Mutex, MutexGuard};
 
@@ -9,8 +10,8 @@ use super::super::{POISON, Shared};
 use super::spares;
 use crate::clock::UnixMillis;
 
-/// Lock that serialises the deletion and the start of segments. Without this lock, two threads could choose the same segment or
-/// count the same space.
+/// Lock that a thread holds while it deletes segments or starts a segment. Without this lock, two threads could choose the same
+/// segment or count the same free space.
 #[derive(Default)]
 pub(super) struct Retention(Mutex<()>);
 
@@ -42,7 +43,7 @@ impl Retention {
     }
 }
 
-/// Deletes all segments that are older than `retain` and that no topic needs.
+/// Deletes all segments that are older than `retain` and contain no event that a topic still needs.
 pub(super) fn delete_expired(shared: &Shared) {
     let oldest = UnixMillis(shared.clock.now().0.saturating_sub(shared.options.limits.retain.as_millis() as u64));
     while delete_oldest(shared, &shared.background.retention.lock(), |summary| summary.newest < oldest) {}
@@ -72,7 +73,7 @@ fn delete(shared: &Shared, segment: &Segment) {
     let disk = &shared.disk;
     let deleted = spares::recycle_or_delete(shared, segment).and_then(|()| disk.remove(&segment.name.summary_file()));
     if !shared.keys.has_file(segment.name) {
-        // The key file is empty, because the segment had no keys or its keys have been forgotten.
+        // The key file has no entries, because the segment had no keys or the journal has already deleted them.
         drop(disk.remove(&segment.name.key_file()));
     }
     if let Err(error) = deleted.and_then(|()| disk.sync_dir()) {

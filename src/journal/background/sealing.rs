@@ -8,7 +8,7 @@ use super::super::disk::write_atomically;
 use super::super::key_file::KeyFile;
 use super::super::segment::Segment;
 
-/// Seals a segment. If this fails, logs the error and returns false, and the keys stay in memory.
+/// Seals a segment and returns true. If a step fails, logs the error, keeps the segment's keys in memory and returns false.
 pub(super) fn try_seal(shared: &Shared, segment: &Segment) -> bool {
     let sealed = seal(shared, segment);
     if let Err(error) = &sealed {

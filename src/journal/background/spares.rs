@@ -1,5 +1,5 @@
-//! The spare file: the file that the next segment overwrites, usually the file of a deleted segment. The blocks of such a file
-//! have been written before, so a sync writes no metadata and takes a third less time.
+//! The spare file: the file that the next segment overwrites, usually the file of a deleted segment. The blocks of a deleted
+//! segment are already marked as written, so a sync writes no metadata and takes a third less time.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -14,7 +14,7 @@ use super::super::{POISON, Shared};
 pub(crate) struct Spare {
     /// Current name of the file.
     pub(crate) name: String,
-    /// File, open for writing. The file has `segment_size` bytes, and its first page is zeroed and synced.
+    /// File of `segment_size` bytes, open for writing, whose first page is zeroed and synced.
     pub(crate) file: Arc<dyn DiskFile>,
 }
 
@@ -67,7 +67,7 @@ pub(super) fn recycle_or_delete(shared: &Shared, segment: &Segment) -> io::Resul
             shared.background.spare.set(spare);
             Ok(())
         }
-        // After a failed rename, the file may have either name.
+        // After a failed rename, the file may have the old or the new name.
         Err(_) => shared.disk.remove(&name).or_else(|_| shared.disk.remove(&segment.name.segment_file())),
     }
 }

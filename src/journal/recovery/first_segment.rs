@@ -1,5 +1,5 @@
-//! Starts the first segment of an opening. Once this segment is synced, it supersedes all events above the durable watermark in
-//! older segments.
+//! Starts the first segment after the journal is opened. Once this segment is synced, it supersedes all events above the
+//! durable watermark in older segments.
 
 use std::io;
 use std::sync::Arc;

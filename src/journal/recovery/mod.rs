@@ -37,7 +37,7 @@ pub(super) struct Recovered {
     pub(super) next_seq: u64,
     pub(super) segments: SegmentMap,
     pub(super) keys: KeyIndex,
-    /// Segment file and start offset of each damaged range that recovery has counted.
+    /// Damaged ranges that recovery has counted, each as the segment file and the start offset.
     pub(super) corruption: HashSet<(String, u64)>,
     /// Segments that the background thread must seal.
     pub(super) unsealed: Vec<Arc<Segment>>,
@@ -110,7 +110,7 @@ fn report_corruption(scan: &DirectoryScan, metrics: &Metrics) -> HashSet<(String
     reported
 }
 
-/// Adds a segment's keys to the index and returns the segment.
+/// Adds the keys of a scanned segment to the key index and returns the segment.
 fn adopt(disk: &dyn Disk, scanned: &ScannedSegment, watermark: u64, keys: &KeyIndex) -> Result<Arc<Segment>, OpenError> {
     let (name, file) = (scanned.name, scanned.file.clone());
     if let Some(summary) = &scanned.summary {
