@@ -1,6 +1,6 @@
-//! Measures the latency of genuine deliveries at 500 per second, first without and then during an attack. In the attack,
-//! 1,000 connections send one byte per second, and 64 connections send forged deliveries at full speed. Latency runs from a
-//! delivery's scheduled send time to its 2xx.
+//! Sends 500 genuine deliveries per second and measures their latency, first without and then during an attack. In the
+//! attack, 1,000 connections send one byte per second, and 64 connections send forged deliveries at full speed. Latency
+//! runs from a delivery's scheduled send time to its 2xx.
 //!
 //! Command: `cargo bench --bench abuse [-- --seconds 10] [--dir DIRECTORY]`. Each kind of sender has its own address.
 //! Senders, attackers and the gateway share the machine, so the result also depends on the kernel's scheduling.
@@ -66,7 +66,7 @@ fn p99(latencies: &Histogram<u64>) -> f64 {
     latencies.value_at_quantile(0.99) as f64
 }
 
-/// A `hookhold run` process with one source.
+/// A `hookhold run` process whose configuration has one source.
 struct Gateway {
     server: Server,
     address: SocketAddr,
@@ -100,7 +100,8 @@ impl Gateway {
         attack
     }
 
-    /// Returns a freshly signed, complete HTTP request with a Stripe-like body of about `size` bytes.
+    /// Returns a complete HTTP request, signed at the current time, with a Stripe-like body of about `size` bytes. If
+    /// `tamper` is given, the request is forged in that way.
     fn request(&self, id: &str, size: usize, tamper: Option<Tamper>) -> Bytes {
         let body = format!("{{\"id\":\"{id}\",\"type\":\"invoice.paid\",\"lines\":\"{}\"}}", "x".repeat(size));
         let options = SampleOptions { id: id.to_owned(), event_type: None, key: None, now: SystemClock.now(), tamper };
@@ -115,8 +116,8 @@ impl Gateway {
     }
 }
 
-/// Sends deliveries at [`RATE`] over [`CONNECTIONS`] connections and returns the latencies in microseconds. Fails after any
-/// response other than a complete 200.
+/// Sends deliveries at [`RATE`] over [`CONNECTIONS`] connections and returns their latencies in microseconds. Returns an
+/// error after any response other than a complete 200.
 async fn send(gateway: &Gateway, run: &str, time: Duration) -> Result<Histogram<u64>> {
     let count = RATE * time.as_secs() as u32;
     let run = format!("{run}_{:x}", fastrand::u64(..));
@@ -152,7 +153,7 @@ async fn send(gateway: &Gateway, run: &str, time: Duration) -> Result<Histogram<
     Ok(latencies)
 }
 
-/// Deliveries per second.
+/// Number of genuine deliveries per second.
 const RATE: u32 = 500;
 /// Number of connections of the genuine senders.
 const CONNECTIONS: u32 = 32;

@@ -1,5 +1,5 @@
-//! Tests of the limits on unknown senders with the real binary. An attack from other addresses must not affect genuine
-//! senders. Each sender has its own loopback address.
+//! Tests the limits on unknown senders with the real binary. An attack must not affect genuine senders at other addresses.
+//! Each sender has its own loopback address.
 
 #[path = "common/attack.rs"]
 mod attack;
@@ -247,7 +247,8 @@ fn a_source_accepts_deliveries_only_from_allow_from() {
     assert_eq!(process.metric(&deliveries("stripe", "address_not_allowed")), Some(3.0));
 }
 
-/// Creates a home with the source `stripe`, and with additional options for `[server]` and for the source.
+/// Creates a `Home` whose configuration has the source `stripe`. `server` and `source` contain additional options for
+/// `[server]` and for the source.
 fn home(server: &str, source: &str) -> Home {
     let server: String = server.lines().map(|line| format!("server.{line}\n")).collect();
     let config = fixture::config(&[("stripe", "webhooks.stripe")], None);
@@ -258,7 +259,7 @@ fn deliveries(source: &str, outcome: &str) -> String {
     format!("hookhold_deliveries_total{{outcome=\"{outcome}\",source=\"{source}\"}}")
 }
 
-/// Asserts that the status is 429 and returns the seconds in `Retry-After`.
+/// Asserts that the response status is 429 and returns the value of `Retry-After` in seconds.
 fn retry_after(answer: &Answer) -> u64 {
     assert_eq!(answer.status, 429);
     let after = answer.head.lines().find_map(|line| line.strip_prefix("retry-after: "));

@@ -1,4 +1,4 @@
-//! Tests of the admin listener's pages over real sockets, before and during a shutdown.
+//! Tests the pages of the admin listener over real sockets, before and during a shutdown.
 
 use std::future::pending;
 use std::net::SocketAddr;
@@ -11,12 +11,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 
-/// A stand-in for the gateway, with answers that a test can change.
+/// A fake gateway for the admin listener. A test can change whether the fake gateway is ready, and can pause a request.
 #[derive(Default)]
 struct Gateway {
     metrics: Metrics,
     draining: AtomicBool,
-    /// Channels that pause `/api/changes`: the first reports that rendering has begun, and the second waits for the test.
+    /// Channels with which a test pauses a request for `/api/changes`. The first channel reports that rendering has begun,
+    /// and the second channel blocks rendering until the test sends a message.
     changes_gate: Option<(mpsc::UnboundedSender<()>, Mutex<blocking::Receiver<()>>)>,
 }
 

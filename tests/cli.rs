@@ -1,5 +1,5 @@
-//! Tests of the command line as scripts use it: the first word of each line, exit codes, one line per error, and no error if
-//! standard output is closed.
+//! Tests the command line as scripts use it: the first word of each output line, the exit code, and one line per error. A
+//! closed standard output must cause no error.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -25,8 +25,8 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// Writes a configuration with two sources into a new directory. The text `rest` precedes the sources. Returns the directory
-/// and the path of the file.
+/// Writes a configuration file with `rest`, followed by two sources, into a new directory. Returns the directory and the
+/// path of the configuration file.
 fn configured(rest: &str) -> (tempfile::TempDir, String) {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("one"), "c2VjcmV0IG51bWJlciBvbmU=\n").unwrap();
@@ -168,7 +168,8 @@ fn accepting_server() -> (String, Receiver<(String, Vec<u8>)>) {
     server_answering("200 OK")
 }
 
-/// Starts a server that answers every request with `status`. Returns the same values as [`accepting_server`].
+/// Starts a server that answers every request with `status`. Returns the server's URL, and a channel that receives the path
+/// and the body of each request.
 fn server_answering(status: &'static str) -> (String, Receiver<(String, Vec<u8>)>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -240,7 +241,8 @@ fn send_explains_429_in_text_but_not_in_json() {
     assert_eq!(text(&as_json.stderr), "");
 }
 
-/// The second delivery is scheduled 1,000 seconds after the first delivery, so the interrupt arrives while `send` waits.
+/// `send` schedules the second delivery 1,000 seconds after the first delivery, so the interrupt arrives while `send`
+/// waits.
 #[test]
 fn an_interrupted_send_still_prints_its_report() {
     let (_dir, file) = configured("");

@@ -1,5 +1,6 @@
-//! Tests that README.md and docs/ agree with the code. Relative links must lead to files, and every metric must be declared.
-//! README.md must list every outcome, and the runbook must quote existing messages.
+//! Tests that README.md and docs/ agree with the code. Relative links must lead to files, and the code must declare every
+//! metric that a page names. README.md must list every outcome, and the runbook may quote only messages that exist in the
+//! code.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,7 +28,7 @@ fn every_metric_in_the_docs_is_declared() {
     let declared = fs::read_to_string(root().join("src/metrics.rs")).expect("metrics.rs is readable");
     let mut named = 0;
     for (path, text) in pages() {
-        // CHANGELOG.md lists renamed metrics. The first name in a row is the earlier one, which is no longer declared.
+        // CHANGELOG.md lists renamed metrics. The first name in a row is the old name, which the code no longer declares.
         let current: String = text
             .lines()
             .map(|line| line.strip_prefix("| metric | ").map_or(line, after_column))
@@ -56,8 +57,8 @@ fn the_readme_lists_every_outcome_with_its_status() {
     }
 }
 
-/// Each quotation on the page must be the name of an alarm or a message of hookhold. The test compares only the text before
-/// the first "…".
+/// Each quotation in the runbook must be an alarm name or a hookhold message. The test compares only the part of the
+/// quotation before the first "…".
 #[test]
 fn every_message_quoted_in_the_runbook_exists() {
     let page = fs::read_to_string(root().join("docs/runbook.md")).expect("docs/ is readable");
@@ -98,7 +99,7 @@ fn pages() -> Vec<(PathBuf, String)> {
     paths.into_iter().map(|path| (path.clone(), fs::read_to_string(path).expect("pages are UTF-8"))).collect()
 }
 
-/// Returns the text of all files in `dir` and its subdirectories.
+/// Returns the concatenated contents of all files in `dir` and its subdirectories.
 fn sources(dir: &Path) -> String {
     let entries = fs::read_dir(dir).expect("src/ is readable").map(|entry| entry.expect("src/ is readable").path());
     let texts = entries.map(|path| match path.is_dir() {

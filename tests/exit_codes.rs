@@ -1,6 +1,6 @@
-//! Tests of the real binary on a failing disk. `strace` delays one fdatasync and then makes it fail, as a broken disk does.
-//! hookhold must answer every waiting sender with 503 and exit with code 3. After a restart, hookhold must treat a retry as
-//! a duplicate if and only if recovery found the event.
+//! Tests the exit code of the real binary after a disk error. `strace` delays one fdatasync call and then makes it fail, as
+//! a broken disk does. hookhold must answer every waiting sender with 503 and exit with code 3. After a restart, hookhold
+//! must treat a retry as a duplicate if and only if recovery found the event.
 
 #[path = "common/process.rs"]
 mod process;
@@ -15,12 +15,13 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 use sha2::Sha256;
 
-/// Index of the sync that fails, counted from 1. `strace` counts the syncs per thread, and the writer syncs once for each
+/// Index of the fdatasync call that fails, counted from 1 on each thread. The journal writer calls fdatasync once for each
 /// delivery that a test sends alone.
 const FAILING: usize = 6;
-/// Delay before the sync fails. The test sends its deliveries during this delay, but no assertion depends on its length.
+/// Delay before the fdatasync call fails, as an argument for `strace`. The test sends its deliveries during this delay, but
+/// no assertion depends on its length.
 const WAITS: &str = "3s";
-/// Number of deliveries that wait for the failing sync.
+/// Number of deliveries whose responses wait for the failing fdatasync call.
 const WAITING: usize = 30;
 
 /// A gateway process under `strace`. Dropping the value kills the process with SIGKILL.
@@ -31,7 +32,7 @@ impl Traced {
         kill_process(Pid::from_child(&self.0), signal).expect("a child can be signalled until it is waited for");
     }
 
-    /// Waits until the process exits and returns its exit code.
+    /// Waits until the gateway exits and returns its exit code, or `None` if a signal ended it.
     fn code(&mut self) -> Option<i32> {
         wait_until("hookhold exits", || self.0.try_wait().expect("a child can be waited for").is_some());
         self.0.wait().expect("the process has exited").code()
@@ -66,7 +67,7 @@ fn start_on_a_failing_disk(home: &Home) -> Traced {
     traced
 }
 
-/// Returns a delivery to the source `acme`, signed with an HMAC over the body.
+/// Returns the request bytes of a delivery to the source `acme`, signed with an HMAC over the body.
 fn delivery(id: &str) -> Vec<u8> {
     let body = format!("{{\"id\":{id:?}}}");
     let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("HMAC accepts keys of any length");
@@ -100,7 +101,8 @@ fn a_failed_sync_answers_503_and_exits_3() {
         assert_eq!(deliver(&home, id).status, 200);
     }
 
-    // The first delivery starts the sync that fails; the others arrive while it waits, half of them as duplicates.
+    // The first delivery starts the fdatasync call that fails. The other deliveries arrive during the delay, half of them
+    // as duplicates.
     let ids: Vec<String> = (0..WAITING).map(|number| format!("waiting_{}", number / 2)).collect();
     let mut waiting: Vec<Line> = ids.iter().map(|_| Line::open(home.hooks)).collect();
     for (line, id) in waiting.iter_mut().zip(&ids) {
@@ -147,7 +149,7 @@ fn a_failed_sync_exits_despite_a_hung_reload() {
     fs::remove_file(&file).expect("the file belongs to the test");
     mknodat(CWD, &file, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("target/ can be written to");
     traced.signal(Signal::HUP);
-    // This open returns once the reload reads the pipe. The test writes nothing, so the reload hangs.
+    // This call of `open` returns once the reload reads the pipe. The test writes nothing, so the reload hangs.
     let _never_written = File::options().write(true).open(&file).expect("the file belongs to the test");
     for number in 1..FAILING {
         assert_eq!(deliver(&home, &number.to_string()).status, 200);

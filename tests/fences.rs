@@ -1,6 +1,6 @@
-//! Tests of the structure of `src/`. Each room may name only the allowed rooms and crates, only two rooms may construct an
-//! `Event`, and only one file may write files. Imports must not form a cycle, and functions, files and structs have a
-//! maximum size. The tests ignore comments, strings and test modules.
+//! Tests the structure of `src/`. Each room (top-level module) may name only the rooms and crates that this file allows.
+//! Only two rooms may construct an `Event`, and only the listed files may call functions that write files. Imports must not
+//! form a cycle, and functions, files and structs have a maximum size. The tests ignore comments, strings and test modules.
 
 #[path = "fences/imports.rs"]
 mod imports;
@@ -11,7 +11,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// The rooms that each room may name. In addition, `main` and `cli` may name every room, and every room may name the leaves.
+/// Each room (top-level module of `src/`) with the rooms that it may name. In addition, `main` and `cli` may name every
+/// room, and every room may name the modules in [`LEAVES`].
 const ARROWS: &[(&str, &[&str])] = &[
     ("service", &["config", "server", "admin", "gateway", "forward", "journal"]),
     ("config", &["source"]),
@@ -43,7 +44,7 @@ const LEAVES: &[&str] = &[
 ];
 const WIRING: &[&str] = &["main", "cli", "lib"];
 
-/// Crates with restricted use, and the paths that may name these crates.
+/// Crates that only some files of `src/` may name, with the paths of these files.
 const CRATES: &[(&[&str], &[&str])] = &[
     (&["hyper", "hyper_util", "http_body_util"], &["src/server", "src/admin"]),
     (&["rdkafka"], &["src/forward"]),
@@ -52,14 +53,14 @@ const CRATES: &[(&[&str], &[&str])] = &[
     (&["tokio_rustls"], &["src/server", "src/certificate.rs"]),
 ];
 
-/// Rooms, each with a word that no name in the room may contain.
+/// Directories of `src/`, each with a word that no identifier in the directory may contain.
 const FOREIGN: &[(&str, &str)] = &[("src/server", "kafka"), ("src/journal", "kafka"), ("src/journal", "http")];
 
-/// Functions with restricted use, each with the path that may call the function.
+/// Functions that only one directory of `src/` may call, each with the path of the directory.
 const CALLERS: &[(&str, &str)] = &[("from_verifier", "src/verify"), ("from_journal", "src/journal")];
 const DEFINED_IN: &str = "src/event.rs";
 
-/// Calls that change the file system. Only [`WRITER`] and the files in [`ASKED_FOR`] may contain such calls.
+/// Names of functions that change the file system. Only [`WRITER`] and the files in [`ASKED_FOR`] may call these functions.
 const WRITES: &[&str] = &[
     "OpenOptions",
     "File::create",
@@ -82,10 +83,10 @@ const WRITES: &[&str] = &[
     "ftruncate",
 ];
 const WRITER: &str = "src/journal/disk.rs";
-/// Calls that write a file at the user's request, each with the source file that may contain the call.
+/// Functions that write a file at the user's request, each with the source file that may call the function.
 const ASKED_FOR: &[(&str, &str)] = &[("File::create", "src/cli/init.rs"), ("File::create_new", "src/cli/init.rs")];
 
-/// The rooms of `src/lib.rs`, in the order in which a delivery passes through them.
+/// The rooms (top-level modules) that process a delivery, in the order in which the delivery passes through them.
 const PATH: &[&str] = &["server", "gateway", "verify", "journal", "forward"];
 
 #[test]
@@ -218,12 +219,13 @@ fn each_planted_excess_of_size_is_found() {
     assert_eq!(sizes::violations(&[("src/a.rs".to_owned(), explained)]), Vec::<String>::new());
 }
 
-/// Returns true if these attributes mark a module that is compiled only for tests.
+/// Returns true if the attributes of a module contain `#[cfg(test)]`.
 fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|attribute| attribute.path().is_ident("cfg") && format!("{:?}", attribute.meta).contains("test"))
 }
 
-/// Returns one line for each violation, such as `src/gateway.rs:12: gateway may not name forward (…)`.
+/// Returns one line for each violation of the rules in `files` (path and text). Each line has the form
+/// `src/gateway.rs:12: gateway may not name forward (…)`.
 fn violations(files: &[(String, String)]) -> Vec<String> {
     let mut found = Vec::new();
     for (path, text) in files {
@@ -299,7 +301,8 @@ fn path_order(code: &Code, report: &mut impl FnMut(usize, String)) {
     }
 }
 
-/// Returns the room of a file, such as `journal` for `src/journal/disk.rs` or `gateway` for `src/gateway.rs`.
+/// Returns the room (top-level module) that contains a source file, such as `journal` for `src/journal/disk.rs` or
+/// `gateway` for `src/gateway.rs`.
 fn room_of(path: &str) -> &str {
     let inside = path.strip_prefix("src/").expect("every path begins with src/");
     inside.split('/').next().unwrap_or(inside).trim_end_matches(".rs")
@@ -327,7 +330,7 @@ fn sources() -> Vec<(String, String)> {
     files
 }
 
-/// The tokens of a file with their line numbers. A token is a word, `::` or any other single character.
+/// The tokens of a Rust file with their line numbers. A token is a word, `::` or any other single character.
 struct Code {
     tokens: Vec<(usize, String)>,
 }
@@ -360,14 +363,14 @@ impl Code {
         !self.find(sequence).is_empty()
     }
 
-    /// Returns the line of each occurrence of this token sequence.
+    /// Returns the line number of each occurrence of the token sequence.
     fn find(&self, sequence: &[&str]) -> Vec<usize> {
         let matching = |at: &usize| sequence.iter().enumerate().all(|(offset, token)| self.token(at + offset) == *token);
         (0..self.tokens.len()).filter(matching).map(|at| self.tokens[at].0).collect()
     }
 
-    /// Returns the lines that name a path `a::b`, including its form `a::{…, b}`. For a single word, returns the lines that
-    /// contain the word.
+    /// Returns the line numbers at which the code names the path `name`, such as `a::b`, including the form `a::{…, b}`. If
+    /// `name` is a single word, returns the line numbers of the word.
     fn names(&self, name: &str) -> Vec<usize> {
         let Some((module, item)) = name.split_once("::") else { return self.find(&[name]) };
         let mut lines = self.find(&[module, "::", item]);
@@ -379,7 +382,7 @@ impl Code {
         lines
     }
 
-    /// Returns the first segment of each path, such as `x` in `x::y` and in `use x;`.
+    /// Returns the first segment of each path in the code with its line number, such as `x` in `x::y` and in `use x;`.
     fn roots(&self) -> impl Iterator<Item = (usize, &str)> {
         (0..self.tokens.len()).filter_map(|at| {
             let before = at.checked_sub(1).map_or("", |before| self.token(before));
@@ -389,7 +392,8 @@ impl Code {
         })
     }
 
-    /// Returns each name after `crate::` or after `depth` repetitions of `super::`, alone or in a group.
+    /// Returns each name that follows `crate::` or `depth` repetitions of `super::`, with its line number. The name can
+    /// stand alone or in a braced group.
     fn crate_names(&self, depth: usize) -> Vec<(usize, &str)> {
         let mut names = Vec::new();
         for at in 0..self.tokens.len() {
@@ -409,8 +413,8 @@ impl Code {
         names
     }
 
-    /// Returns the first segment of each member of the group that opens at the token `open`. The result is empty if no group
-    /// opens there.
+    /// Returns the first segment of each path in the braced import group that opens at the token index `open`. The result
+    /// is empty if no group opens there.
     fn group(&self, open: usize) -> Vec<(usize, &str)> {
         let (mut members, mut depth) = (Vec::new(), 0);
         for at in open..self.tokens.len() {
@@ -428,7 +432,7 @@ impl Code {
     }
 }
 
-/// Removes the tokens of each `#[cfg(test)] mod name { … }`.
+/// Removes the tokens of each test module `#[cfg(test)] mod name { … }` and returns all other tokens.
 fn without_test_modules(tokens: Vec<(usize, String)>) -> Vec<(usize, String)> {
     let head = ["#", "[", "cfg", "(", "test", ")", "]", "mod"];
     let (mut rest, mut at) = (Vec::new(), 0);
@@ -455,7 +459,7 @@ fn without_test_modules(tokens: Vec<(usize, String)>) -> Vec<(usize, String)> {
     rest
 }
 
-/// Replaces comments, strings and character literals with blanks. Line numbers do not change.
+/// Replaces comments, strings and character literals in Rust code with spaces. Line numbers do not change.
 fn without_comments_and_strings(text: &str) -> String {
     let chars: Vec<char> = text.chars().collect();
     let mut plain = String::new();
@@ -502,7 +506,8 @@ fn end_of_comment(chars: &[char], from: usize) -> usize {
     chars.len()
 }
 
-/// Returns true if a raw string such as `r"…"` or `r#"…"#` opens at this `r`. Returns false inside a word such as `for`.
+/// Returns true if the character at index `at` is the `r` of a raw string such as `r"…"` or `r#"…"#`. Returns false if the
+/// `r` is part of a word such as `for`.
 fn opens_raw(chars: &[char], at: usize) -> bool {
     let in_word = at > 0 && (chars[at - 1].is_alphanumeric() || chars[at - 1] == '_') && chars[at - 1] != 'b';
     !in_word && chars[at + 1..].iter().find(|c| **c != '#') == Some(&'"')

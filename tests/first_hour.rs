@@ -1,5 +1,5 @@
 //! Runs the commands of docs/first-hour.md as a test. The test joins the `sh` blocks of the page into one script, and
-//! replaces the page's ports and directory with the test's own.
+//! replaces the ports and the directory in the script with its own.
 
 use std::fs;
 use std::net::TcpListener;
@@ -44,7 +44,7 @@ fn the_first_hour_ends_with_an_event_in_kafka() {
     assert!(record.contains("ce_type:com.github.pull_request.opened"), "{record}");
 }
 
-/// Replaces a text of the page with the test's text. Panics if the page does not contain the text `from`.
+/// Replaces the string `from` in `script` with `to`. Panics if `script` does not contain `from`.
 fn replaced(script: &str, from: &str, to: &str) -> String {
     assert!(script.contains(from), "the page no longer contains {from:?}");
     script.replace(from, to)
@@ -54,6 +54,6 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
-/// First line after `init` on the page. The script sets the test's ports before this line, because `init` has just written
-/// the configuration.
+/// Start of the line that sets the secret on the page. The script replaces the ports in the configuration before this line,
+/// because `hookhold init` has written the configuration by then.
 const SECRET: &str = "export GITHUB_WEBHOOK_SECRET=";

@@ -118,7 +118,7 @@ fn init_without_a_provider_lists_them_all() {
     assert_eq!(listed.lines().count(), PROVIDERS.len());
 }
 
-/// Replaces the two listen addresses of the configuration with the test's addresses.
+/// Replaces the two listen addresses in the configuration `text` with the addresses of `home`.
 fn with_test_ports(text: &str, home: &Home) -> String {
     assert!(text.contains(PORTS[0]) && text.contains(PORTS[1]), "{text}");
     text.replace(PORTS[0], &format!("\"{}\"", home.hooks)).replace(PORTS[1], &format!("\"{}\"", home.admin))
@@ -128,7 +128,8 @@ fn names() -> impl Iterator<Item = &'static str> {
     PROVIDERS.iter().map(|(name, _)| *name)
 }
 
-/// Runs a verb in `dir`. If `variable` is given, the environment variable with this name contains the secret.
+/// Runs a `hookhold` command in the directory `dir` and returns its output. If `variable` is given, the environment
+/// variable with this name contains [`SECRET`].
 fn hookhold(dir: &Path, args: &[&str], variable: Option<&str>) -> Output {
     let secret = variable.map(|variable| (variable, SECRET));
     Command::new(env!("CARGO_BIN_EXE_hookhold")).args(args).current_dir(dir).envs(secret).output().unwrap()
@@ -139,7 +140,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 const URL: &str = "https://hooks.example.com/in";
-/// Listen addresses in the configuration that `init` writes.
+/// The two listen addresses in the configuration that `hookhold init` writes, as TOML strings.
 const PORTS: [&str; 2] = ["\"0.0.0.0:8080\"", "\"127.0.0.1:9464\""];
-/// A secret that is valid in the format of every provider.
+/// A secret whose format every built-in provider accepts.
 const SECRET: &str = "whsec_c2VjcmV0IG51bWJlciBvbmU=";

@@ -1,13 +1,13 @@
-//! Tests that comments, documentation, help texts, messages and names contain no replaced word and no phrase on the stop
-//! list.
+//! Tests that comments, documentation, help texts, messages and identifiers contain no retired word and no phrase on the
+//! stop list.
 //!
-//! The tests read every text file of the repository as one sequence of words, so the tests find a phrase across a line
-//! break. The tests split identifiers into parts: both `rewind_lane` and `LaneState` contain `lane`.
+//! The tests read each text file of the repository as one sequence of words, so they find a phrase even if a
+//! line break divides it. The tests also split identifiers into words, so they find `lane` in `rewind_lane` and in `LaneState`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The stop list: phrases that no text may contain. A comma counts as a word.
+/// The stop list: phrases that no text file may contain. A comma counts as a word.
 const PHRASES: &[&str] = &[
     "as a rule",
     "come again",
@@ -26,7 +26,7 @@ const PHRASES: &[&str] = &[
     "is borne",
 ];
 
-/// Replaced words that neither texts nor identifiers may contain, each with the word to use.
+/// Retired words that neither text nor identifiers may contain, each with its replacement.
 const RETIRED: &[(&str, &str)] = &[
     ("anew", "again"),
     ("beside", "next to, with"),
@@ -66,7 +66,8 @@ const RETIRED: &[(&str, &str)] = &[
     ("inbox", "mailbox"),
 ];
 
-/// Words that names may not contain, each with the word to use. Texts may contain these words.
+/// Retired words that identifiers may not contain, each with its replacement. Comments and documentation may contain these
+/// words.
 const RETIRED_NAMES: &[(&str, &str)] = &[
     ("believing", "verifying"),
     ("bell", "notify"),
@@ -90,10 +91,11 @@ const RETIRED_NAMES: &[(&str, &str)] = &[
     ("truths", "dedupe table"),
 ];
 
-/// Question words. A doc line describes the item, so the line must not begin with a question word.
+/// Question words. A doc comment must not begin with one of these words, because it must state what the item does or is.
 const QUESTIONS: &[&str] = &["What", "Who", "Whose", "How", "Since when", "Whether"];
 
-/// Published names that contain a replaced word, each with its explanation. The tests ignore these names.
+/// Names that contain a retired word but must not change, such as metric label values and JSON keys. Each name has an
+/// explanation, and the tests ignore it.
 const PUBLISHED: &[(&str, &str)] = &[
     ("\"refused\"", "a value of the metric label `reason`"),
     ("\\\"refused\\\"", "the same value in a string literal"),
@@ -114,7 +116,7 @@ const PUBLISHED: &[(&str, &str)] = &[
     ("| `hookhold_refused_log_suppressed_total` |", "an earlier metric"),
 ];
 
-/// Files and directories that the tests skip: build output, code of other projects, published texts, and this file.
+/// Files and directories that the tests skip: build output, code and text from other projects, and this file.
 const NOT_OURS: &[&str] =
     &["target", "node_modules", ".git", "Cargo.lock", "LICENSE", "LICENSES", "package-lock.json", "language.rs"];
 
@@ -160,7 +162,7 @@ fn a_planted_sentence_is_found_in_every_file_type() {
     assert_eq!(findings("src/a.rs", fine), []);
 }
 
-/// Returns every finding in a file with its line number.
+/// Returns each forbidden word or phrase in a file, with its line number and a message.
 fn findings(path: &str, text: &str) -> Vec<(usize, String)> {
     let text = PUBLISHED.iter().fold(text.to_owned(), |text, (name, _)| text.replace(name, ""));
     let lines: Vec<&str> = text.lines().collect();
@@ -193,7 +195,7 @@ fn findings(path: &str, text: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// Reports doc paragraphs that begin with a question word, and comments with `Who` as the subject.
+/// Adds to `found` each doc paragraph that begins with a question word, and each comment with `Who` as the subject.
 fn questions(lines: &[&str], found: &mut Vec<(usize, String)>) {
     let mut in_doc = false;
     for (index, line) in lines.iter().enumerate() {
@@ -210,13 +212,13 @@ fn questions(lines: &[&str], found: &mut Vec<(usize, String)>) {
     }
 }
 
-/// Returns true if the code on this line of a Rust file contains the word. Comments and strings are not code.
+/// Returns true if a line of a Rust file contains `word` outside comments and strings.
 fn is_code(line: &str, word: &str) -> bool {
     let code = line.split("//").next().unwrap_or_default();
     code.split('"').step_by(2).any(|part| words(part).any(|other| other == word))
 }
 
-/// Splits an identifier into its parts, such as `rewind_lane` into rewind and lane, or `LaneState` into lane and state.
+/// Splits an identifier into lower-case words: both `lane_state` and `LaneState` become `lane` and `state`.
 fn identifier_parts(word: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut before = '_';
@@ -233,7 +235,7 @@ fn identifier_parts(word: &str) -> Vec<String> {
     parts
 }
 
-/// Returns the words of a line. A comma counts as a word.
+/// Returns the words of a line of text. A comma counts as a word.
 fn words(line: &str) -> impl Iterator<Item = &str> {
     let mut rest = line;
     std::iter::from_fn(move || {
@@ -249,7 +251,7 @@ fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// Returns the path and the content of every text file of the repository. Paths are relative to the root.
+/// Returns the path and the content of every text file of the repository. Paths are relative to the root of the repository.
 fn texts() -> Vec<(String, String)> {
     let mut dirs = vec![root().to_owned()];
     let mut files = Vec::new();

@@ -1,5 +1,5 @@
-//! Tests of hookhold behind Debian's nginx, Caddy and HAProxy, which use the snippets of `docs/deploy.md` as their
-//! configuration, and behind peers that only claim to be proxies.
+//! Tests hookhold behind the nginx, Caddy and HAProxy packages of Debian. The proxies use the code blocks of
+//! `docs/deploy.md` as their configuration. Further tests connect from peers that send proxy headers without being trusted.
 
 #[path = "common/https.rs"]
 mod https;
@@ -20,7 +20,7 @@ use https::{Delivery, HOST, Pair, SECRET, SOURCE, curl_status};
 use process::{Home, Line, post, reserve, tool, wait_until};
 use sdk::{Sample, Sdk};
 
-/// A running proxy. The proxy's configuration is a snippet of `docs/deploy.md` with the ports and files of the test.
+/// A running proxy. The proxy's configuration is a code block of `docs/deploy.md`, with the ports and files of the test.
 struct ProxyProcess {
     address: SocketAddr,
     child: Child,
@@ -29,7 +29,8 @@ struct ProxyProcess {
 }
 
 impl ProxyProcess {
-    /// Starts the proxy `name` in front of `upstream`. The proxy's configuration is the first snippet in `language`.
+    /// Starts the proxy `name` in front of `upstream`. The proxy's configuration is the first code block of
+    /// `docs/deploy.md` in `language`.
     fn start(name: &str, language: &str, upstream: SocketAddr, pair: &Pair) -> ProxyProcess {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("target/ can be written to");
         let (address, reserved) = reserve();
@@ -95,14 +96,15 @@ impl Drop for ProxyProcess {
     }
 }
 
-/// Returns a code block of `docs/deploy.md`: of all blocks in `language`, the block with index `nth`.
+/// Returns the code block with the index `nth` (counted from 0) among the blocks of `docs/deploy.md` in `language`.
 fn snippet(language: &str, nth: usize) -> String {
     let page = include_str!("../docs/deploy.md");
     let block = page.split(&format!("```{language}\n")).nth(nth + 1).and_then(|rest| rest.split("```").next());
     block.unwrap_or_else(|| panic!("docs/deploy.md has no block {nth} in {language}")).to_owned()
 }
 
-/// Wraps an nginx server block in a configuration for a single process that writes only to the directory `dir`.
+/// Returns an nginx configuration that contains the block `server`. With this configuration, nginx runs as a single process
+/// and writes only to the directory `dir`.
 fn nginx(dir: &Path, server: &str) -> String {
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
     let temporary: String = temporary.map(|kind| format!("{kind}_temp_path {};\n", dir.join(kind).display())).concat();
@@ -111,8 +113,8 @@ fn nginx(dir: &Path, server: &str) -> String {
     )
 }
 
-/// Creates a home with the `[server]` section of the TOML block `nth` in `docs/deploy.md`, without the section's addresses
-/// and certificate.
+/// Creates a `Home` whose `[server]` section is the TOML block with the index `nth` in `docs/deploy.md`, without the listen
+/// address and the certificate. `more` contains additional options.
 fn home(nth: usize, more: &str) -> Home {
     let lines = snippet("toml", nth);
     let mut lines = lines.lines();
@@ -125,7 +127,7 @@ fn home(nth: usize, more: &str) -> Home {
     Home::new(&[("github", SECRET), ("twilio", TOKEN)], &format!("{server}{more}{SOURCE}{twilio}"))
 }
 
-/// Returns the sender addresses of the stored events in journal order.
+/// Returns the sender address of each stored event, in journal order.
 fn stored(home: &Home) -> Vec<IpAddr> {
     let disk = LocalDisk::existing(&home.journal()).expect("a journal");
     let mut journal = ReadOnlyJournal::open(Arc::new(disk)).expect("a readable journal");
@@ -159,7 +161,8 @@ fn deliver_through(proxy: &ProxyProcess, home: &Home, pair: &Pair) {
     assert_eq!(rejected(home, "signature_mismatch"), ["127.0.0.3"]);
 }
 
-/// Returns a `curl` command that sends a form as Twilio does. Twilio's SDK signs the form for the public URL.
+/// Returns a `curl` command that sends a form to the proxy as Twilio does. Twilio's SDK has signed the form for the public
+/// URL.
 fn twilio(proxy: &ProxyProcess, pair: &Pair) -> Command {
     let body = b"MessageSid=SM1&MessageStatus=delivered&Body=a+b";
     let sample = Sample { scheme: "twilio", secret: TOKEN, id: "one", timestamp: 0, body };
@@ -218,7 +221,8 @@ fn x_forwarded_for_from_an_untrusted_peer_is_ignored() {
     );
 }
 
-/// Returns a PROXY v2 header. The `command` is 1 for a client's connection, and 0 for a connection of the proxy itself.
+/// Returns a PROXY protocol v2 header with the source address `client`. `command` is 1 (PROXY) for a client's connection,
+/// or 0 (LOCAL) for a connection of the proxy itself.
 fn proxy_header(command: u8, client: [u8; 4]) -> Vec<u8> {
     let mut header = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
     header.extend([0x20 | command, 0x11, 0, 12]);
@@ -259,7 +263,7 @@ fn only_a_trusted_peer_may_send_a_proxy_header() {
     let process = home.start();
     let mut forged = Line::open(home.hooks);
     assert_eq!(forged.ask(&[proxy_header(1, [192, 0, 2, 9]), request("forged")].concat()).status, 400);
-    // A request that hyper rejects by itself is logged once the connection is closed.
+    // If hyper rejects a request, hookhold logs the rejection only after the connection is closed.
     wait_until("the rejection is logged", || rejected(&home, "bad_request").len() == 3);
     assert_eq!(rejected(&home, "bad_request"), ["127.0.0.1"; 3]);
     assert_eq!(Line::open(home.hooks).ask(&request("honest")).status, 200);

@@ -1,5 +1,6 @@
-//! Tests of stored rejections. A provider's SDK signs deliveries, and the real binary rejects and stores the deliveries.
-//! `hookhold doctor` then reads the stored rejections from the admin listener and explains each rejection.
+//! Tests `hookhold doctor` on the rejected deliveries that a running process keeps in memory. A provider's SDK signs the
+//! deliveries, and the real binary rejects them. doctor then reads them from the admin listener and explains each
+//! rejection.
 
 #[path = "common/process.rs"]
 mod process;
@@ -27,7 +28,7 @@ secrets = ["file:stripe-key"]
 allow_from = ["192.0.2.1"]
 "#;
 
-/// Returns the header fields of a Stripe delivery, freshly signed with this secret.
+/// Returns the header fields of a Stripe delivery of `body`, signed with `secret` at the current time.
 fn signed(sdk: &mut Sdk, secret: &str, body: &[u8]) -> Vec<(String, String)> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs();
     sdk.sign(Sample { scheme: "stripe", secret, id: "", timestamp: now, body }).headers
@@ -37,7 +38,8 @@ fn deliver(home: &Home, path: &str, headers: &[(String, String)], body: &[u8]) -
     Line::open(home.hooks).ask(&post(path, headers, body)).status
 }
 
-/// Runs `hookhold doctor SOURCE` and returns the exit code and one object for each rejected delivery.
+/// Runs `hookhold doctor SOURCE` with the further arguments `more`. Returns the exit code and one JSON object for each
+/// rejected delivery.
 fn doctor(home: &Home, source: &str, more: &[&str]) -> (Option<i32>, Vec<Value>) {
     let output = home.verb(&[&["doctor", source, "--format", "json"], more].concat());
     let text = String::from_utf8(output.stdout).expect("JSON is text");

@@ -34,7 +34,8 @@ fn ten_reloads_under_load_reject_and_lose_no_delivery() {
     topics.iter().for_each(|topic| kafka.create_topic(topic, 3, &[]));
     let secrets: Vec<(String, String)> = (0..=RELOADS).map(|n| (format!("secret-{n}"), format!("whsec_number_{n}"))).collect();
     let secrets: Vec<(&str, &str)> = secrets.iter().map(|(name, text)| (&**name, &**text)).collect();
-    // The previous secret stays valid with the new one. Every reload changes the topic, the limits and a line of the recipe.
+    // The previous secret remains valid together with the new secret. Every reload changes the topic, the limits and one line of the
+    // recipe.
     let config = |n: usize| {
         let accepted = if n == 0 { vec![0] } else { vec![n, n - 1] };
         let references: Vec<String> = accepted.iter().map(|n| format!("\"file:secret-{n}\"")).collect();
@@ -263,7 +264,7 @@ fn both_secrets_of_a_rotation_verify_and_are_counted() {
     assert_eq!(log.matches("an old secret is still in use").count(), 1, "once a day: {log}");
     assert_eq!(log.matches("the secret expires soon; switch the sender to the new secret").count(), 1, "{log}");
 
-    // The old secret now expires in the past, so it no longer verifies a delivery.
+    // The `not_after` of the old secret is now in the past, so the secret no longer verifies a delivery.
     let over = secret("2025", "old", ", not_after = 2020-01-01");
     home.configure(&config(&[over, new.clone()]));
     assert!(process.reload());
@@ -296,7 +297,7 @@ fn a_sighup_during_the_start_is_handled_after_it() {
     let pipe = home.journal().with_file_name("pipe");
     mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe can be made");
     let process = home.launch();
-    // This open returns once hookhold reads its secrets; the read then waits for the test.
+    // This call of `open` returns once hookhold reads its secrets. The read then waits until the test writes to the pipe.
     let mut first = fs::File::options().write(true).open(&pipe).expect("hookhold reads the pipe");
     process.signal(Signal::HUP);
     first.write_all(b"whsec_first").expect("hookhold reads the pipe");
@@ -327,18 +328,18 @@ fn check_diff_requires_a_process_with_the_same_file() {
     fixture::stop(process);
 }
 
-/// Returns the section of a source with Stripe's recipe.
+/// Returns the TOML section of a source that uses Stripe's recipe. `rest` contains its other options.
 fn source(name: &str, rest: &str) -> String {
     format!("[sources.{name}]\nprovider = \"stripe\"\n{rest}")
 }
 
-/// Sends one delivery, signed with the secret of `source`, and returns the response.
+/// Sends one delivery with the event id `id`, signed with the secret of `source`, and returns the response.
 fn deliver(home: &Home, source: &Source, id: &str) -> Answer {
     Line::open(home.hooks).ask(&request(source, id.to_owned()))
 }
 
-/// Runs `hookhold check --diff` in both formats and returns the exit code and the text. Asserts that the text contains every
-/// key of the JSON output.
+/// Runs `hookhold check --diff` with text output and with JSON output. Returns the exit code and the text output. Asserts
+/// that the text output contains the configuration key of every change and mistake in the JSON output.
 fn diff(home: &Home, further: &[&str]) -> (Option<i32>, String) {
     let check = |format| home.verb(&[&["check", "--diff", "--format", format], further].concat());
     let (output, json) = (check("text"), check("json"));
@@ -352,7 +353,7 @@ fn diff(home: &Home, further: &[&str]) -> (Option<i32>, String) {
 }
 
 const RELOADS: usize = 10;
-/// Deliveries per second.
+/// Rate of the load during the reloads, in deliveries per second.
 const RATE: u64 = 2000;
 const VERIFIED: &str = "hookhold_verified_total";
 const EXPIRY: &str = "hookhold_secret_expiry_timestamp_seconds";

@@ -1,4 +1,4 @@
-//! Tests of shutdown with the real binary: the effect of SIGTERM on deliveries in progress, on new deliveries and on
+//! Tests the shutdown of the real binary: the effect of SIGTERM on deliveries in progress, on new deliveries and on
 //! deliveries that never complete. Other tests check the exit code and the message of a failed startup.
 
 #[path = "common/process.rs"]
@@ -14,7 +14,8 @@ use process::{Answer, Home, Line, post, wait_until};
 use rustix::process::Signal;
 use sdk::{Sample, Sdk};
 
-/// Creates a home with time limits so long that only the drain ends an incomplete request.
+/// Creates a `Home` whose request time limits are so long that only `drain_deadline` ends an incomplete request. `server`
+/// contains additional options for `[server]`.
 fn home(server: &str) -> Home {
     let source = "[sources.stripe]\nprovider = \"stripe\"\nsecrets = [\"file:stripe\"]\nlimits.respond_within = \"5m\"\n";
     let server = server.lines().map(|line| format!("server.{line}\n")).collect::<String>();
@@ -33,7 +34,8 @@ fn delivery(sdk: &mut Sdk, id: &str) -> (Vec<u8>, Vec<u8>) {
     (head, body)
 }
 
-/// Sends the head of a delivery, waits for the 100 response and sends a part of the body.
+/// Opens a connection, sends the request head of a delivery, waits for the 100 response and sends `part`, the first part of
+/// the body.
 fn begin(home: &Home, head: &[u8], part: &[u8]) -> Line {
     let mut line = Line::open(home.hooks);
     assert_eq!(line.ask(head).status, 100);

@@ -1,4 +1,5 @@
-//! Tests that `tail` and `journal` can read a journal while another process writes to it, and after a clean stop.
+//! Tests that `hookhold tail` and `hookhold journal` can read a journal while another process writes to it, and after that
+//! process has stopped cleanly.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -44,7 +45,7 @@ impl Harness {
         Journal::open(disk, options, Arc::new(SystemClock), Arc::new(Metrics::new())).unwrap()
     }
 
-    /// Appends one event of `source` and returns its sequence number.
+    /// Appends one event of `source` with the id `id` and the arrival time `at`, and returns the event's sequence number.
     fn append(&self, journal: &Journal, source: &str, id: &str, at: u64) -> u64 {
         let source = self.config.sources.iter().find(|one| &*one.name == source).unwrap();
         let options = SampleOptions { id: id.into(), event_type: None, key: None, now: UnixMillis(at), tamper: None };
@@ -175,8 +176,8 @@ fn journal_stat_counts_and_verify_finds_flipped_bits() {
     assert_eq!(harness.lines(&["tail", "--from", "0"]).len(), 19, "only the damaged event is lost");
 }
 
-/// After a crash, the gateway forwards every event after the last saved cursor again. Each commit therefore saves the
-/// cursors that have moved, which costs no additional sync.
+/// After a crash, the gateway forwards every event after the last saved cursor again. To keep these duplicates few, each
+/// commit saves the cursors that have moved. This requires no additional sync.
 #[test]
 fn a_moved_cursor_is_saved_by_the_next_commit() {
     let harness = Harness::new();
@@ -214,5 +215,5 @@ fn reading_the_journal_needs_no_secret() {
     assert_eq!(harness.command(&["check"]).output().unwrap().status.code(), Some(2));
 }
 
-/// Time of arrival, Unix milliseconds: 2026-11-21T07:08:13.042Z.
+/// Arrival time of the events, in Unix milliseconds: 2026-11-21T07:08:13.042Z.
 const AT: u64 = 1_795_244_893_042;

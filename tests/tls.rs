@@ -1,5 +1,5 @@
-//! Tests of HTTPS with the real binary, and with curl and openssl as clients: protocol versions, handshakes without a
-//! request, HTTP/2, and the replacement of a certificate under load.
+//! Tests HTTPS on the real binary with curl and openssl as clients: TLS versions, handshakes without a request, HTTP/2, and
+//! the replacement of a certificate under load.
 
 #[path = "common/h2.rs"]
 mod h2;
@@ -21,7 +21,8 @@ use https::{Delivery, HOST, Pair, SECRET, SOURCE, curl_status, s_client, served_
 use process::{Home, Line, wait_until};
 use rustix::process::Signal;
 
-/// Creates a home that serves HTTPS with this certificate. `server` contains additional options for `[server]`.
+/// Creates a `Home` whose gateway serves HTTPS with the certificate `pair`. `server` contains additional options for
+/// `[server]`.
 fn home(pair: &Pair, server: &str) -> Home {
     let server = server.lines().map(|line| format!("server.{line}\n")).collect::<String>();
     Home::new(&[("github", SECRET)], &format!("{}server.drain_delay = \"0s\"\n{server}{SOURCE}", pair.config()))
@@ -280,7 +281,8 @@ async fn http_2_requests_that_cross_the_goaway_are_stored() {
     let relay = PausableRelay::to(home.hooks).await;
     let mut client = Client::connect(relay.address, &pair).await;
     assert_eq!(client.deliver(&Delivery::new("before")).await, 200);
-    // This connection is closed after handshake_timeout. By then the other one has been idle for longer than a drain lingers.
+    // The server closes this connection after handshake_timeout. By then, the other connection has been idle for longer
+    // than the linger time of a drain.
     assert_eq!(Line::open(home.hooks).rest(), b"");
     relay.hold();
     process.signal(Signal::TERM);

@@ -1,4 +1,4 @@
-//! Helpers for both benchmarks: server processes, and the bytes of a delivery.
+//! Starts the server processes of both benchmarks and builds the HTTP requests that the benchmarks send.
 
 use std::error::Error;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use hookhold::verify::sign::Sample;
 
-/// Result of one step of a benchmark.
+/// Result type of the benchmarks, which accepts any error.
 pub type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Returns a loopback address with an unused port.
@@ -15,7 +15,7 @@ pub fn free() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
-/// Returns the command for the `hookhold` binary, without arguments.
+/// Returns a command that runs the `hookhold` binary of this build. The caller adds the arguments.
 pub fn hookhold() -> Command {
     Command::new(env!("CARGO_BIN_EXE_hookhold"))
 }

@@ -1,5 +1,5 @@
-//! Compares two servers in rounds of alternating turns. Both servers of a round run at the same time, and the senders send
-//! to only one of them in each turn.
+//! Compares two servers in rounds. Both servers run during the whole round and take turns: in each turn, the senders send
+//! to only one server.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,19 +13,19 @@ use crate::load::{BODY_BYTES, Load, PreparedRequest, Queue};
 use crate::median::Median;
 use crate::server::{Commits, JournalState, RunningServer, ServerKind};
 
-/// The two servers to compare, and the options that all settings share.
+/// The two servers to compare, and the options that apply to every setting.
 pub struct Comparison {
     /// The server whose rate is the numerator of every ratio.
     pub subject: ServerKind,
-    /// The server whose rate is the denominator.
+    /// The server whose rate is the denominator of every ratio.
     pub reference: ServerKind,
     /// Number of rounds per setting.
     pub rounds: u32,
-    /// Time for which each server is measured in a round.
+    /// Time for which a round measures each server.
     pub measured: Duration,
-    /// Directory for the journals.
+    /// Directory in which the hookhold servers create their journals.
     pub dir: PathBuf,
-    /// The senders and their deliveries.
+    /// The sender runtime and the prepared deliveries.
     pub load: Load,
     /// Random generator for the order of each pair of turns.
     pub order: Rng,
@@ -33,7 +33,7 @@ pub struct Comparison {
     pub is_json: bool,
 }
 
-/// The number of connections and the state of the journal in a series of rounds.
+/// One setting of the comparison: the number of connections and the state of the journal.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
     pub connections: usize,
@@ -61,7 +61,7 @@ impl Comparison {
         Ok(())
     }
 
-    /// Runs and prints all rounds of one setting, then prints the median of their ratios.
+    /// Runs all rounds of one setting, prints the result of each round, and prints the median ratio.
     pub fn run(&mut self, setting: Setting) -> Result<()> {
         let Setting { connections, journal } = setting;
         self.text(&format!("\n{connections} connections, {} journal", journal.label()));
@@ -127,7 +127,7 @@ impl Comparison {
     }
 }
 
-/// State of one server in one round.
+/// A running server and its measurements in one round.
 struct Run {
     server: RunningServer,
     queue: Arc<Queue>,
@@ -156,7 +156,7 @@ impl Run {
         senders.stop().map_err(|error| self.server.explain(error))
     }
 
-    /// Keeps all connections busy for one turn. The measurement starts after [`SETTLE`].
+    /// Sends deliveries on all connections for one turn. The measurement starts after [`SETTLE`].
     fn turn(&mut self, load: &Load, setting: Setting) -> Result<()> {
         let senders = load.start(self.server.address, setting.connections, &self.queue);
         std::thread::sleep(SETTLE);
@@ -178,7 +178,7 @@ impl Run {
     }
 }
 
-/// Result of one server in one round.
+/// Measured result of one server in one round.
 struct RunResult {
     per_second: f64,
     /// Processor time of the server process per delivery, in microseconds.
@@ -203,11 +203,11 @@ impl std::fmt::Display for RunResult {
     }
 }
 
-/// Measured time of one turn.
+/// Duration of the measurement in one turn.
 const TURN: Duration = Duration::from_millis(500);
 /// Time from the beginning of a turn to its measurement, in which every connection becomes busy.
 const SETTLE: Duration = Duration::from_millis(100);
-/// Rate for which a round prepares deliveries. Two cores cannot store as many events per second.
+/// Number of deliveries that a round prepares for each second. hookhold on two cores stores fewer events per second.
 const MAX_PER_SECOND: f64 = 110_000.0;
 /// Number of spare deliveries for senders that continue after the last check in [`Run::fill`].
 const FILL_MARGIN: usize = 10_000;

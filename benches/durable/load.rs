@@ -1,4 +1,4 @@
-//! The load: deliveries that are signed in advance, and senders that keep every connection busy.
+//! Signs the deliveries of the benchmark in advance, and sends them on many connections.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,13 +21,13 @@ use tokio::task::JoinHandle;
 use crate::gateway::{Result, free, request_bytes};
 use crate::server::{JournalState, write_configuration};
 
-/// HTTP client of the senders.
+/// HTTP client that sends the deliveries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Client {
-    /// A socket that sends prepared bytes. Checks only the first and last bytes of a response, to use as little processor
-    /// time as possible.
+    /// A plain socket that sends prepared bytes. To use little processor time, the client checks only the first and last
+    /// bytes of each response.
     Socket,
-    /// The HTTP/1.1 client of hyper, which costs as much processor time as a real sender.
+    /// The HTTP/1.1 client of hyper, which uses as much processor time as a real sender.
     Hyper,
 }
 
@@ -40,7 +40,7 @@ impl Client {
     }
 }
 
-/// The runtime of the senders, and the prepared deliveries.
+/// The tokio runtime on which the senders run, and the prepared deliveries.
 pub struct Load {
     pub client: Client,
     pub threads: usize,
@@ -59,20 +59,21 @@ impl Load {
         Ok(Load { client, threads, runtime, prepared: None })
     }
 
-    /// Returns at least `count` deliveries with distinct ids. Rounds share the deliveries while the timestamps are fresh,
-    /// because each round starts with empty journals.
+    /// Returns at least `count` deliveries with distinct ids. Later rounds reuse the deliveries while their timestamps are
+    /// fresh. The server does not treat a reused delivery as a duplicate, because each round starts with empty journals.
     pub fn requests(&mut self, count: usize) -> Result<Arc<[PreparedRequest]>> {
         let is_usable = |prepared: &&Prepared| prepared.requests.len() >= count && prepared.signed.elapsed() < FRESH;
         if let Some(prepared) = self.prepared.as_ref().filter(is_usable) {
             return Ok(prepared.requests.clone());
         }
-        self.prepared = None; // frees a gigabyte before the next one is allocated
+        self.prepared = None; // frees the old deliveries (about 1 GB) before the new ones are allocated
         let requests: Arc<[PreparedRequest]> = prepare(self.client, count)?.into();
         self.prepared = Some(Prepared { requests: requests.clone(), signed: Instant::now() });
         Ok(requests)
     }
 
-    /// Starts one sender per connection. The senders keep all connections busy until [`Senders::stop`].
+    /// Opens `connections` connections to `address` and starts one sender on each. Each sender sends deliveries from
+    /// `queue` until [`Senders::stop`].
     pub fn start(&self, address: SocketAddr, connections: usize, queue: &Arc<Queue>) -> Senders<'_> {
         queue.is_stopped.store(false, Ordering::Relaxed);
         let tasks = (0..connections).map(|_| match self.client {
@@ -83,7 +84,7 @@ impl Load {
     }
 }
 
-/// Running senders, one per connection.
+/// Running sender tasks, one per connection.
 pub struct Senders<'a> {
     tasks: Vec<JoinHandle<Result<()>>>,
     queue: Arc<Queue>,
@@ -91,7 +92,7 @@ pub struct Senders<'a> {
 }
 
 impl Senders<'_> {
-    /// Stops every sender after its current request. Fails if a sender has failed.
+    /// Stops every sender after its current request. Returns an error if a sender has failed.
     pub fn stop(self) -> Result<()> {
         self.queue.is_stopped.store(true, Ordering::Relaxed);
         for task in self.tasks {
@@ -106,11 +107,11 @@ impl Senders<'_> {
     }
 }
 
-/// The deliveries of one server in one round, shared by all its senders.
+/// The queue of deliveries for one server in one round. All senders of the server share the queue.
 pub struct Queue {
     requests: Arc<[PreparedRequest]>,
-    /// True if the senders start again with the first delivery after the last delivery. Used only for bare hyper, for which
-    /// a duplicate costs as much as a new delivery.
+    /// True if the queue starts again with the first delivery after the last delivery. Used only for bare hyper, which
+    /// handles a duplicate like a new delivery.
     is_endless: bool,
     next: AtomicUsize,
     answers: AtomicU64,
@@ -123,7 +124,7 @@ impl Queue {
         Queue { requests, is_endless, next, answers, is_stopped: AtomicBool::new(false) }
     }
 
-    /// Returns the number of 200 responses so far.
+    /// Returns the number of 200 responses that the senders have received.
     pub fn answers(&self) -> u64 {
         self.answers.load(Ordering::Relaxed)
     }
@@ -140,7 +141,7 @@ impl Queue {
     }
 }
 
-/// A signed delivery in the form that its [`Client`] needs.
+/// A signed delivery in the form that the selected [`Client`] sends.
 pub enum PreparedRequest {
     Bytes(Bytes),
     Parts { target: http::Uri, headers: http::HeaderMap, body: Bytes },
@@ -167,7 +168,7 @@ fn prepare(client: Client, count: usize) -> Result<Vec<PreparedRequest>> {
     Ok(prepared.collect())
 }
 
-/// Returns a body that begins with the id and ends with the type, like Stripe's bodies.
+/// Returns a JSON body that begins with the event id and ends with the event type, as Stripe's bodies do.
 fn body(id: &str) -> Bytes {
     let start = format!("{{\"id\": \"{id}\", \"object\": \"event\", \"data\": {{\"object\": {{\"id\": \"in_1\", \"lines\": \"");
     let end = "\"}}, \"livemode\": false, \"type\": \"invoice.paid\"}";
@@ -210,11 +211,11 @@ async fn send_with_hyper(address: SocketAddr, queue: Arc<Queue>) -> Result<()> {
     Ok(driver.await??)
 }
 
-/// Size of every body in bytes.
+/// Size of every delivery body in bytes.
 pub const BODY_BYTES: usize = 2048;
 /// Offset of the signature timestamps into the future. The recipe accepts timestamps up to five minutes in the past or in
 /// the future, so a delivery is valid for nine minutes.
 const AHEAD: Duration = Duration::from_secs(240);
-/// Age after which a new round signs new deliveries. At this age, a delivery is still valid for six minutes, which is longer
-/// than a round.
+/// Maximum age of the prepared deliveries at the start of a round. If they are older, the benchmark signs new deliveries.
+/// At the maximum age, a delivery is still valid for six minutes, which is longer than a round.
 const FRESH: Duration = Duration::from_secs(180);

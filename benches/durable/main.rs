@@ -1,13 +1,13 @@
-//! Compares the delivery rate of hookhold, with a durable journal, with the rate of bare hyper or of another hookhold binary.
-//! One run measures both servers.
+//! Measures how many deliveries per second hookhold stores in its durable journal, and compares this rate with the rate of
+//! bare hyper or of another hookhold binary. One run measures both servers.
 //!
 //!     cargo bench --bench durable                                   # hookhold / bare hyper
 //!     cargo bench --bench durable -- --compare OTHER --rounds 30    # hookhold / another hookhold binary
 //!
-//! The servers are separate processes. The same senders send the same signed 2 KiB Stripe deliveries, each with a unique id,
-//! to both servers over keep-alive connections. The servers are measured in alternating turns of half a second, because the
-//! speed of a shared machine changes within seconds. The ratio of a round is the quotient of the two rates of the round.
-//! Absolute rates only describe the machine.
+//! The servers are separate processes. The same senders send the same signed 2 KiB Stripe deliveries, each with a unique
+//! id, to both servers over keep-alive connections. The servers are measured in alternating turns of half a second, because
+//! the speed of a shared machine changes within seconds. The result of a round is the ratio of the two rates. Compare only
+//! ratios, because absolute rates depend on the machine.
 //!
 //! The senders share the processor cores with the servers, so both rates include the cost of the senders. `benches/README.md`
 //! explains the options and the result.

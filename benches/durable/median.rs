@@ -1,9 +1,10 @@
-//! Computes the median of a few values and its distribution-free confidence interval.
+//! Computes the median of a small sample, and a confidence interval that assumes nothing about the distribution.
 
 /// Median of a sample, with a confidence interval between two order statistics.
 pub struct Median {
     pub value: f64,
-    /// Confidence interval. `None` for fewer than six values, because no pair of order statistics then reaches 95 %.
+    /// Confidence interval of the median. `None` for fewer than six values, because no interval between two of them then
+    /// covers the true median with a probability of 95 %.
     pub interval: Option<Interval>,
 }
 
@@ -13,12 +14,12 @@ pub struct Interval {
     pub high: f64,
     /// Ranks of `low` and `high` in the sorted sample, counted from 1.
     pub ranks: (usize, usize),
-    /// Probability that the interval covers the median of the distribution. The probability depends only on the sample size.
+    /// Probability that the interval covers the true median. The probability depends only on the sample size.
     pub coverage: f64,
 }
 
 impl Median {
-    /// Computes the median of a non-empty sample.
+    /// Computes the median of a non-empty sample and its confidence interval.
     pub fn of(sample: &[f64]) -> Median {
         let mut sorted = sample.to_vec();
         sorted.sort_by(f64::total_cmp);
@@ -32,7 +33,8 @@ impl Median {
     }
 }
 
-/// Returns the largest lower rank whose interval covers the median with a probability of 95 % or more, and that probability.
+/// Returns the lower rank of the narrowest interval that covers the true median with a probability of 95 % or more, and
+/// that probability. Returns `None` if the sample of `count` values is too small for such an interval.
 ///
 /// Each value is below the median with probability ½, so the number of values below the median has a binomial distribution.
 /// The interval between ranks `r` and `n + 1 - r` misses the median if fewer than `r` values are on one side, which has the

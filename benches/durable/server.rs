@@ -1,4 +1,4 @@
-//! The server processes of the comparison: bare hyper and `hookhold run`.
+//! Starts and inspects the server processes of the comparison: bare hyper and `hookhold run`.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::gateway::{Result, Server, free};
 use crate::load::BODY_BYTES;
 
-/// The kind of server to measure.
+/// The server that a round measures: bare hyper or a hookhold binary.
 #[derive(Clone, Debug)]
 pub enum ServerKind {
     /// A hyper server that reads the whole body, answers with 200 and stores nothing.
@@ -53,8 +53,8 @@ impl JournalState {
         }
     }
 
-    /// Returns the number of deliveries that bring an empty journal into this state. For a recycled journal, the bodies have
-    /// one and a half times `max_size` in total.
+    /// Returns the number of deliveries needed to bring an empty journal into this state. For a recycled journal, the total
+    /// size of their bodies is one and a half times `max_size`.
     pub fn fill_deliveries(self) -> u64 {
         match self {
             JournalState::New => 0,
@@ -79,7 +79,7 @@ pub struct RunningServer {
 }
 
 impl RunningServer {
-    /// Starts a server. A hookhold server has an empty journal in a new directory inside `dir`.
+    /// Starts a server of this kind. A hookhold server starts with an empty journal in a new directory inside `dir`.
     pub fn start(kind: &ServerKind, journal: JournalState, dir: &Path) -> Result<RunningServer> {
         match kind {
             ServerKind::BareHyper => RunningServer::bare_hyper(),
@@ -105,7 +105,7 @@ impl RunningServer {
         Ok(RunningServer { address, process, admin: Some(admin), dir: Some(dir) })
     }
 
-    /// Adds the log of a hookhold server to an error of its senders.
+    /// Returns the senders' error, extended by the server's log if the server is hookhold.
     pub fn explain(&self, error: Failure) -> Failure {
         match &self.dir {
             Some(dir) => with_log(error, dir.path()),
@@ -118,8 +118,8 @@ impl RunningServer {
         self.admin.is_some()
     }
 
-    /// Returns the user and system time of the process in seconds, from fields 14 and 15 of `/proc/PID/stat`, whose unit is
-    /// 10 ms.
+    /// Returns the processor time of the server process (user and system) in seconds. Reads fields 14 and 15 of
+    /// `/proc/PID/stat`, whose unit is 10 ms.
     pub fn cpu_seconds(&self) -> Result<f64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.0.id()))?;
         let fields = stat.rsplit(") ").next().ok_or("no fields")?;
@@ -127,7 +127,8 @@ impl RunningServer {
         Ok(ticks as f64 / 100.0)
     }
 
-    /// Reads `/metrics` and returns the mean size and the mean sync time of the journal's commits. `None` for bare hyper.
+    /// Reads `/metrics` and returns the mean number of events and the mean sync time of a journal commit. Returns `None`
+    /// for bare hyper.
     pub fn commits(&self) -> Result<Option<Commits>> {
         let Some(admin) = self.admin else { return Ok(None) };
         let mut stream = std::net::TcpStream::connect(admin)?;
@@ -149,7 +150,7 @@ fn with_log(error: Failure, dir: &Path) -> Failure {
     format!("{error}; the log of hookhold:\n{log}").into()
 }
 
-/// Mean values over all commits of a server process.
+/// Mean number of events and mean sync time (microseconds) of the journal commits of one server process.
 pub struct Commits {
     pub events: f64,
     pub sync_us: f64,
@@ -198,7 +199,7 @@ pub fn serve_bare_hyper() -> Result<()> {
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const LOG: &str = "hookhold.log";
-/// `max_size` of a new journal: hookhold's default, which is more than a round can write.
+/// `max_size` of a new journal, in bytes: hookhold's default, which is more than a round can write.
 const NEW_BYTES: u64 = 20 << 30;
-/// `max_size` of a recycled journal: three recycled segments of the default size, and one spare.
+/// `max_size` of a recycled journal, in bytes: three recycled segments of the default size, and one spare segment.
 const RECYCLED_BYTES: u64 = 256 << 20;

@@ -1,6 +1,6 @@
-//! Attacks on a public endpoint. The clients occupy connections by sending one byte per second, occupy memory with bodies
-//! that never end, or send forged deliveries as fast as the server responds. A client reconnects after the server closes its
-//! connection.
+//! Simulates attacks on a public endpoint. The clients occupy connections by sending one byte per second, occupy memory
+//! with bodies that never end, or send forged deliveries as fast as the server responds. A client reconnects after the
+//! server closes the client's connection.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
@@ -30,24 +30,26 @@ struct Shared {
 }
 
 impl Attack {
-    /// Creates an attack on this address, without any clients.
+    /// Creates an attack on the address `target`. The attack has no clients yet.
     pub fn new(target: SocketAddr) -> Attack {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let shared = Shared { target, opened: AtomicU64::new(0), statuses: Mutex::new(BTreeMap::new()) };
         Attack { runtime: runtime.expect("a runtime can be built"), shared: Arc::new(shared) }
     }
 
-    /// Opens connections that send a request at one byte per second.
+    /// Opens `connections` connections from the address `from`. Each connection sends `request` at one byte per second.
     pub fn trickle(&self, from: Ipv4Addr, connections: usize, request: &[u8]) {
         self.spawn(from, connections, request, 0);
     }
 
-    /// Opens connections that send the first `held` bytes at once and all further bytes at one byte per second.
+    /// Opens `connections` connections from the address `from`. Each connection sends the first `held` bytes of `request`
+    /// at once and all further bytes at one byte per second.
     pub fn hoard(&self, from: Ipv4Addr, connections: usize, request: &[u8], held: usize) {
         self.spawn(from, connections, request, held);
     }
 
-    /// Opens connections that send the same request again after each response.
+    /// Opens `connections` connections from the address `from`. Each connection sends `request`, and sends it again after
+    /// each response.
     pub fn forge(&self, from: Ipv4Addr, connections: usize, request: &[u8]) {
         let request = Bytes::copy_from_slice(request);
         for _ in 0..connections {
@@ -63,12 +65,12 @@ impl Attack {
         }
     }
 
-    /// Returns the number of connections opened so far, including reconnects.
+    /// Returns the number of connections that the attack has opened, including reconnects.
     pub fn opened(&self) -> u64 {
         self.shared.opened.load(SeqCst)
     }
 
-    /// Returns the number of responses to forged deliveries by status.
+    /// Returns the number of responses to forged deliveries for each response status.
     pub fn forger_statuses(&self) -> BTreeMap<u16, u64> {
         self.shared.statuses.lock().expect("no client panics").clone()
     }
@@ -102,8 +104,8 @@ impl Shared {
     }
 }
 
-/// Sends the first `held` bytes at once and all further bytes at one byte per second. Stops when a response arrives, because
-/// the response is a rejection.
+/// Sends the first `held` bytes of `request` at once and all further bytes at one byte per second. Returns when a response
+/// arrives, because the response is a rejection.
 async fn trickle(stream: &mut TcpStream, request: &[u8], held: usize) -> io::Result<()> {
     let (at_once, rest) = request.split_at(held);
     stream.write_all(at_once).await?;
@@ -130,7 +132,7 @@ async fn exchange(stream: &mut TcpStream, request: &[u8]) -> io::Result<u16> {
     status.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// Delay before a trickling or hoarding client reconnects. Such a client should occupy resources without causing load.
+/// Delay before a trickling or hoarding client reconnects. The delay keeps the processor load of these clients low.
 const RECONNECT_DELAY: Duration = Duration::from_millis(100);
 
 /// Raises the soft open-file limit to the hard limit, because the default is usually too low for 1,000 connections.

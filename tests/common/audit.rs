@@ -1,5 +1,5 @@
-//! Checks that every accepted delivery (2xx) is in the journal and in Kafka. The functions are pure, so a test can pass
-//! planted violations to the functions.
+//! Checks that every accepted delivery (2xx) is in the journal and in Kafka. The functions are pure, so a test can call
+//! them with violations that the test has constructed.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
@@ -12,7 +12,7 @@ use crate::load::body;
 /// An event that a test read from a frame of the journal or from a record in Kafka.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundEvent {
-    /// Log id, 16 hexadecimal digits.
+    /// Id of the log that contains the event, 16 hexadecimal digits.
     pub log: String,
     pub seq: u64,
     pub id: String,
@@ -25,9 +25,9 @@ impl FoundEvent {
     }
 }
 
-/// Returns a description of every broken guarantee. `accepted` contains the ids of all accepted deliveries (2xx), and
-/// `frames` contains all events of the topic in the journal. `records` contains all records of the topic. `None` limits the
-/// check to the journal.
+/// Returns a description of every broken guarantee. `accepted` contains the ids of all accepted deliveries (2xx), `frames`
+/// contains all events of the topic in the journal, and `records` contains all records of the topic in Kafka. If `records`
+/// is `None`, checks only the journal.
 pub fn violations(accepted: &BTreeSet<String>, frames: &[FoundEvent], records: Option<&[FoundEvent]>) -> Vec<String> {
     let mut violations = Vec::new();
     let mut stored: BTreeMap<&str, Vec<&FoundEvent>> = BTreeMap::new();
@@ -50,8 +50,8 @@ pub fn violations(accepted: &BTreeSet<String>, frames: &[FoundEvent], records: O
     violations
 }
 
-/// Reports every frame without a record in Kafka, and every record whose log, id or body differs from the frame with the
-/// same sequence.
+/// Adds to `violations` every frame without a record in Kafka, and every record whose log id, event id or body differs from
+/// the frame with the same sequence number.
 fn check_records(frames: &[FoundEvent], records: &[FoundEvent], violations: &mut Vec<String>) {
     let by_seq: BTreeMap<u64, &FoundEvent> = frames.iter().map(|frame| (frame.seq, frame)).collect();
     let forwarded: BTreeSet<u64> = records.iter().map(|record| record.seq).collect();

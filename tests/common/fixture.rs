@@ -1,5 +1,5 @@
-//! A fixture for tests that run the real binary under load. The fixture creates a home whose sources all use Stripe's
-//! recipe, and checks the home's journal, topics and admin pages from outside the process.
+//! A fixture for tests that run the real binary under load. The fixture creates a `Home` whose sources all use Stripe's
+//! recipe. It checks the journal, the Kafka topics and the admin pages from outside the gateway process.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
@@ -19,15 +19,15 @@ use crate::kafka::{Kafka, Record};
 use crate::load::{Ledger, Order};
 use crate::process::{Home, Line, Process, wait_until};
 
-/// Name and topic of a source.
+/// Name of a source, and name of its Kafka topic.
 pub type SourceTopic = (&'static str, &'static str);
 
-/// Creates a home with these sources. The gateway forwards events only if `brokers` is given.
+/// Creates a `Home` whose configuration has these sources. The gateway forwards events to Kafka only if `brokers` is given.
 pub fn home(sources: &[SourceTopic], brokers: Option<&str>) -> Home {
     Home::new(&[("secret", "whsec_dGhpcyBpcyBhIHRlc3Qgc2VjcmV0")], &config(sources, brokers))
 }
 
-/// Returns the configuration of a home with these sources. The configured segments are small, so the journal has many
+/// Returns a configuration with these sources. The configuration makes segments small, so that the journal has many
 /// segments.
 pub fn config(sources: &[SourceTopic], brokers: Option<&str>) -> String {
     let mut text = "server.drain_delay = \"0s\"\njournal.segment_size = \"8 MiB\"\n".to_owned();
@@ -38,7 +38,7 @@ pub fn config(sources: &[SourceTopic], brokers: Option<&str>) -> String {
     text
 }
 
-/// Returns the parameters of a load on one source, with the seed of this test run.
+/// Returns the parameters of a load test on one source, with the seed of this test run.
 pub fn order(home: &Home, source: &str) -> Order {
     Order {
         address: home.hooks,
@@ -50,7 +50,7 @@ pub fn order(home: &Home, source: &str) -> Order {
     }
 }
 
-/// Compiles a source from the home's configuration, as the gateway does.
+/// Compiles the source `name` from the configuration of `home`, as the gateway does.
 pub fn source(home: &Home, name: &str) -> Arc<Source> {
     let file = home.journal().with_file_name("hookhold.toml");
     let text = std::fs::read_to_string(&file).expect("a home has a configuration");
@@ -71,13 +71,13 @@ pub fn seed() -> u64 {
     })
 }
 
-/// Opens the home's journal read-only, in a process other than the gateway's.
+/// Opens the journal of `home` read-only. The gateway, a separate process, can write to the journal at the same time.
 pub fn journal(home: &Home) -> ReadOnlyJournal {
     let disk = LocalDisk::existing(&home.journal()).expect("the journal exists");
     ReadOnlyJournal::open(Arc::new(disk)).expect("the journal can be read")
 }
 
-/// Returns every event of this topic in the journal.
+/// Returns every event of the topic `topic` in the journal.
 pub fn frames(home: &Home, topic: &str) -> Vec<FoundEvent> {
     let mut journal = journal(home);
     let stored = std::iter::from_fn(|| journal.next().expect("the journal can be read"));
@@ -90,12 +90,13 @@ pub fn frames(home: &Home, topic: &str) -> Vec<FoundEvent> {
     found.collect()
 }
 
-/// Returns the saved state of a topic: its cursor and its backlog.
+/// Returns the cursor and the backlog of a topic as the journal has saved them, or `None` if the journal does not know the
+/// topic.
 pub fn saved_topic(home: &Home, topic: &str) -> Option<TopicStat> {
     journal(home).stat().expect("the journal can be read").topics.into_iter().find(|saved| *saved.topic == *topic)
 }
 
-/// Converts records into events for the audit.
+/// Converts Kafka records into the form that the audit compares.
 pub fn found(records: &[Record]) -> Vec<FoundEvent> {
     let found = records.iter().map(|record| FoundEvent {
         log: record.header("hookhold-log").to_owned(),
@@ -106,8 +107,8 @@ pub fn found(records: &[Record]) -> Vec<FoundEvent> {
     found.collect()
 }
 
-/// Compares the ledger with the journal and the topic, and panics if a guarantee is broken. The gateway must be idle.
-/// Returns the number of duplicate records in the topic.
+/// Compares the ledger of sent deliveries with the journal and the Kafka topic. Panics if a guarantee is broken. The
+/// gateway must be idle. Returns the number of duplicate records in the Kafka topic.
 pub fn audit(home: &Home, ledger: &Ledger, kafka: &Kafka, topic: &str) -> usize {
     let (frames, records) = (frames(home, topic), found(&kafka.records(topic)));
     let accepted: BTreeSet<String> = ledger.accepted().collect();
@@ -118,14 +119,15 @@ pub fn audit(home: &Home, ledger: &Ledger, kafka: &Kafka, topic: &str) -> usize 
     records.len() - frames.len()
 }
 
-/// Requests a page from the admin listener and returns the status and the body of the response.
+/// Requests the page `path` from the admin listener, and returns the status and the body of the response.
 pub fn page(home: &Home, path: &str) -> (u16, String) {
     let mut line = Line::open(home.admin);
     let answer = line.ask(format!("GET {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").as_bytes());
     (answer.status, String::from_utf8(answer.body).expect("the admin pages are text"))
 }
 
-/// Returns the `kafka` object of `/readyz`. Asserts that the gateway is ready, because Kafka must not affect readiness.
+/// Requests `/readyz` and returns the `kafka` object of the response. Asserts that the gateway is ready, because a Kafka
+/// outage must not affect readiness.
 pub fn kafka_health(home: &Home) -> serde_json::Value {
     let (status, page) = page(home, "/readyz");
     assert_eq!(status, 200, "{page}");

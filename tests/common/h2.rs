@@ -1,4 +1,4 @@
-//! An HTTP/2 client, built with hyper and rustls. A test chooses the pieces in which the client sends a body.
+//! An HTTP/2 client, built with hyper and rustls. A test chooses the pieces in which the client sends a request body.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
@@ -24,21 +24,21 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::https::{Delivery, HOST, Pair};
 
-/// A client with one HTTP/2 connection.
+/// An HTTP/2 client with a single connection.
 pub struct Client {
     requests: SendRequest<Channel<Bytes>>,
     connection: JoinHandle<hyper::Result<()>>,
 }
 
-/// A request whose head the client has sent.
+/// A request whose head the client has sent, and whose body the test sends in pieces.
 pub struct PendingRequest {
-    /// Channel for the pieces of the body.
+    /// Channel that sends the pieces of the request body.
     pub body: Sender<Bytes>,
     response: JoinHandle<hyper::Result<Response<Incoming>>>,
 }
 
 impl Client {
-    /// Connects over TLS and trusts only the certificate of `pair`.
+    /// Connects to `address` over TLS. The client trusts only the certificate of `pair`.
     pub async fn connect(address: SocketAddr, pair: &Pair) -> Client {
         let mut roots = RootCertStore::empty();
         let pem = fs::read(pair.cert()).expect("the test wrote it");
@@ -55,12 +55,12 @@ impl Client {
         Client { requests, connection: tokio::spawn(connection) }
     }
 
-    /// Sends the head of a delivery.
+    /// Sends the request head of `delivery` and returns the pending request.
     pub async fn start(&mut self, delivery: &Delivery) -> PendingRequest {
         self.post("/hooks/github", &delivery.headers(), delivery.body.len()).await
     }
 
-    /// Sends the head of a POST request that announces a body of `length` bytes.
+    /// Sends the request head of a POST request with a `content-length` of `length` bytes, and returns the pending request.
     pub async fn post(&mut self, path: &str, headers: &[(String, String)], length: usize) -> PendingRequest {
         let mut request = Request::post(format!("https://{HOST}{path}")).header("content-length", length);
         for (name, value) in headers {
@@ -79,7 +79,7 @@ impl Client {
         request.status().await
     }
 
-    /// Waits until the server has closed the connection.
+    /// Waits until the server has closed the HTTP/2 connection.
     pub async fn closed(self) {
         let _ = self.connection.await.expect("no panic");
         drop(self.requests);
@@ -87,7 +87,7 @@ impl Client {
 }
 
 impl PendingRequest {
-    /// Sends one piece of the body.
+    /// Sends `piece` as the next part of the request body.
     pub async fn send(&mut self, piece: &str) {
         self.body.send_data(Bytes::copy_from_slice(piece.as_bytes())).await.expect("the stream is open");
     }
@@ -100,14 +100,14 @@ impl PendingRequest {
 
 /// A TCP relay between a client and the server. Like a slow network, the relay can hold back the server's bytes.
 pub struct PausableRelay {
-    /// Address to which the client connects.
+    /// Address on which the relay accepts the client's connection.
     pub address: SocketAddr,
     held: watch::Sender<bool>,
     holds_bytes: Arc<Notify>,
 }
 
 impl PausableRelay {
-    /// Starts a relay that forwards one connection to this server.
+    /// Starts a relay that forwards one connection to the address `server`.
     pub async fn to(server: SocketAddr) -> PausableRelay {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound above");
@@ -132,7 +132,7 @@ impl PausableRelay {
         relay
     }
 
-    /// Stops forwarding the server's bytes to the client.
+    /// Makes the relay hold back all further bytes from the server.
     pub fn hold(&self) {
         self.held.send_replace(true);
     }

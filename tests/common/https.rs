@@ -15,11 +15,11 @@ use crate::sdk::openssl_hmac;
 /// Host name of every certificate in these tests.
 pub const HOST: &str = "hooks.example.com";
 
-/// Secret of the source `github`.
+/// Signing secret of the source `github`.
 pub const SECRET: &str = "it is only for tests";
 
-/// Configuration of the source that receives a [`Delivery`]. The file `github` contains the secret. The deadline is so long
-/// that no test reaches it.
+/// Configuration of the source that receives a [`Delivery`]. The file `github` contains the secret. The response deadline
+/// is so long that no test reaches it.
 pub const SOURCE: &str = "[sources.github]\nprovider = \"github\"\nsecrets = [\"file:github\"]\nlimits.respond_within = \"5m\"\n";
 
 /// A self-signed certificate and its private key, in two files.
@@ -28,7 +28,7 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Creates a certificate for [`HOST`], valid for this number of days.
+    /// Creates a certificate for [`HOST`] that is valid for `days` days, and its private key.
     pub fn new(days: u32) -> Pair {
         let pair = Pair { dir: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("target/ can be written to") };
         let mut openssl = Command::new("openssl");
@@ -51,7 +51,8 @@ impl Pair {
         self.dir.path().join("key.pem")
     }
 
-    /// Replaces both files with copies of `cert` and `key`, each by a rename, as ACME clients do.
+    /// Replaces the certificate and the private key with copies of the files `cert` and `key`. Replaces each file by a
+    /// rename, as ACME clients do.
     pub fn replace_with(&self, cert: &Path, key: &Path) {
         for (from, to) in [(cert, self.cert()), (key, self.key())] {
             let new = self.dir.path().join("new");
@@ -60,7 +61,7 @@ impl Pair {
         }
     }
 
-    /// Returns the paths of both files, for a server in the test process.
+    /// Returns the paths of the certificate and the private key, for a server in the test process.
     pub fn files(&self) -> CertificateFiles {
         CertificateFiles { cert: self.cert(), key: self.key() }
     }
@@ -70,7 +71,7 @@ impl Pair {
         format!("server.tls_cert = {:?}\nserver.tls_key = {:?}\n", self.cert(), self.key())
     }
 
-    /// Returns the SHA-256 fingerprint of the certificate.
+    /// Returns the SHA-256 fingerprint of the certificate file.
     pub fn fingerprint(&self) -> String {
         fingerprint(&fs::read(self.cert()).expect("the test wrote it"))
     }
@@ -87,31 +88,32 @@ fn fingerprint(pem: &[u8]) -> String {
     x509(pem, &["-fingerprint", "-sha256"])
 }
 
-/// Performs a TLS handshake and returns the fingerprint of the server's certificate.
+/// Performs a TLS handshake with the server at `address` and returns the SHA-256 fingerprint of the server's certificate.
 pub fn served_fingerprint(address: SocketAddr) -> String {
     fingerprint(&s_client(address, &[]).stdout)
 }
 
-/// Performs a TLS handshake with `openssl s_client`, which then disconnects without sending data.
+/// Runs `openssl s_client` with `args` and returns its output. The command performs a TLS handshake, then disconnects
+/// without sending data.
 pub fn s_client(address: SocketAddr, args: &[&str]) -> Output {
     let mut openssl = Command::new("openssl");
     openssl.args(["s_client", "-connect", &address.to_string(), "-servername", HOST]).args(args);
     with_input(&mut openssl, b"")
 }
 
-/// A GitHub delivery, signed by openssl.
+/// A GitHub delivery whose signature the `openssl` command has computed.
 pub struct Delivery {
     pub id: String,
     pub body: String,
 }
 
 impl Delivery {
-    /// Creates a genuine delivery.
+    /// Creates a genuine GitHub delivery with the delivery id `id`.
     pub fn new(id: &str) -> Delivery {
         Delivery { id: id.to_owned(), body: format!("{{\"zen\":\"Keep it logically awesome.\",\"id\":\"{id}\"}}") }
     }
 
-    /// Returns the header fields, including the signature.
+    /// Returns the header fields of the delivery, including the signature.
     pub fn headers(&self) -> Vec<(String, String)> {
         let mac = openssl_hmac("sha256", SECRET.as_bytes(), self.body.as_bytes());
         let field = |name: &str, value: &str| (name.to_owned(), value.to_owned());
@@ -123,8 +125,9 @@ impl Delivery {
         ]
     }
 
-    /// Returns a `curl` command that sends this delivery without its body. The command uses TLS if `trust` is given, and
-    /// prints the status and the HTTP version on a line after the response.
+    /// Returns a `curl` command that sends the header fields of this delivery. The caller adds the body. If `trust` is
+    /// given, the command uses TLS and trusts only this certificate. The command prints the response, followed by a line
+    /// with the status and the HTTP version.
     pub fn curl(&self, address: SocketAddr, trust: Option<&Pair>) -> Command {
         let mut curl = Command::new("curl");
         curl.args(["-sS", "--noproxy", "*", "--max-time", "60", "-X", "POST", "-w", "\n%{http_code} %{http_version}"]);
@@ -140,7 +143,7 @@ impl Delivery {
         curl
     }
 
-    /// Sends the delivery and returns the status and the HTTP version, such as `200 2`.
+    /// Sends the delivery with `curl` and returns the response status and the HTTP version, such as `200 2`.
     pub fn send(&self, address: SocketAddr, trust: Option<&Pair>, args: &[&str]) -> String {
         curl_status(&self.curl(address, trust).args(["--data-binary", &self.body]).args(args).output().expect("curl starts"))
     }

@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// A directory and two reserved ports, shared by several processes. The directory contains the configuration, the secrets
-/// and the journal.
+/// The environment in which a test runs `hookhold` processes: two reserved ports, and a directory with the configuration,
+/// the secrets and the journal.
 pub struct Home {
-    /// Address for deliveries.
+    /// Address on which the gateway listens for deliveries (`server.listen`).
     pub hooks: SocketAddr,
-    /// Address for `/metrics` and `/readyz`.
+    /// Address of the admin listener (`admin.listen`), which serves `/metrics` and `/readyz`.
     pub admin: SocketAddr,
     dir: tempfile::TempDir,
     variables: BTreeMap<String, String>,
@@ -28,9 +28,10 @@ pub struct Home {
 }
 
 impl Home {
-    /// Creates a home with these secrets and this configuration. Each secret is a file name and the text of the file, and
-    /// the configuration refers to the secret as `file:NAME`. The home sets `server.listen`, `admin.listen` and
-    /// `journal.dir`. `config` contains dotted keys such as `server.drain_delay = "0s"`, followed by sections.
+    /// Creates the directory and writes the secrets and the configuration into it. Each secret is a file name and the text
+    /// of the file. The configuration refers to the secret as `file:NAME`. The function sets `server.listen`,
+    /// `admin.listen` and `journal.dir` in the configuration. `config` contains the other options: dotted keys such as
+    /// `server.drain_delay = "0s"`, followed by sections.
     pub fn new(secrets: &[(&str, &str)], config: &str) -> Home {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("target/ can be written to");
         for (name, text) in secrets {
@@ -42,12 +43,12 @@ impl Home {
         home
     }
 
-    /// Sets an environment variable for all later processes of this home.
+    /// Sets an environment variable for all processes that this `Home` starts later.
     pub fn set(&mut self, name: &str, value: &str) {
         self.variables.insert(name.to_owned(), value.to_owned());
     }
 
-    /// Writes a file into the home's directory, which is the working directory of every verb.
+    /// Writes a file into the directory of this `Home`, which is the working directory of every `hookhold` command.
     pub fn put(&self, name: &str, bytes: &[u8]) {
         fs::write(self.dir.path().join(name), bytes).expect("target/ can be written to");
     }
@@ -79,20 +80,21 @@ impl Home {
         self.launch_with(&[])
     }
 
-    /// Starts `hookhold run` through another command. `by` contains the command's name and its first arguments. The command
-    /// must execute its last arguments, `hookhold run`.
+    /// Starts `hookhold run` through another command, such as `strace`. `by` contains the name and the first arguments of
+    /// that command. The function appends `hookhold run` to these arguments.
     pub fn launch_with(&self, by: &[&str]) -> Process<'_> {
         let log = File::options().create(true).append(true).open(self.dir.path().join("log")).expect("target/ can be written to");
         let child = self.command_with(by, &["run"]).stderr(log).spawn().expect("the binary has just been built");
         Process { home: self, child }
     }
 
-    /// Runs another verb with this configuration and returns its output.
+    /// Runs a `hookhold` command with the arguments `args` and this configuration, waits until the command exits and
+    /// returns its output.
     pub fn verb(&self, args: &[&str]) -> Output {
         self.command(args).output().expect("the binary has just been built")
     }
 
-    /// Returns the log of all `hookhold run` processes of this home.
+    /// Returns the combined log of all `hookhold run` processes of this `Home`.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
@@ -116,12 +118,12 @@ pub struct Process<'a> {
 }
 
 impl Process<'_> {
-    /// Returns the process id.
+    /// Returns the process id of the gateway.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Sends a signal. `Signal::KILL` simulates a crash.
+    /// Sends a signal to the process. `Signal::KILL` simulates a crash.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("a child can be signalled until it is waited for");
     }
@@ -146,12 +148,12 @@ impl Process<'_> {
         status.expect("waited for")
     }
 
-    /// Returns the exit status, or `None` while the process runs.
+    /// Returns the exit status of the process, or `None` while the process runs.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child can be waited for")
     }
 
-    /// Returns the status of `/readyz`, or `None` if the listener is closed.
+    /// Requests `/readyz` and returns the response status, or `None` if the admin listener is closed.
     pub fn ready(&self) -> Option<u16> {
         let mut line = Line::try_open(self.home.admin)?;
         line.send(b"GET /readyz HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
@@ -159,7 +161,7 @@ impl Process<'_> {
         Some(answer.split(' ').nth(1)?.parse().expect("a status is a number"))
     }
 
-    /// Returns the text of `/metrics`.
+    /// Requests `/metrics` and returns the response body.
     pub fn metrics(&self) -> String {
         let mut line = Line::open(self.home.admin);
         line.send(b"GET /metrics HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
@@ -168,15 +170,15 @@ impl Process<'_> {
         String::from_utf8(answer.body).expect("metrics are text")
     }
 
-    /// Returns the value of one series in `/metrics`. `series` is the metric's name with its labels in alphabetical order,
-    /// such as `name{label="value"}`.
+    /// Returns the value of one time series in `/metrics`, or `None` if it does not exist. `series` is the metric name with
+    /// its labels in alphabetical order, such as `name{label="value"}`.
     pub fn metric(&self, series: &str) -> Option<f64> {
         let text = self.metrics();
         let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
         Some(value.parse().expect("a metric is a number"))
     }
 
-    /// Returns every value of `hookhold_deliveries_total` by source and outcome.
+    /// Returns the value of `hookhold_deliveries_total` for each source and outcome.
     pub fn deliveries(&self) -> BTreeMap<(String, String), u64> {
         let text = self.metrics();
         let series = text.lines().filter_map(|line| line.strip_prefix("hookhold_deliveries_total{"));
@@ -196,32 +198,33 @@ impl Drop for Process<'_> {
     }
 }
 
-/// Parses the labels and the value of a series, such as `outcome="stored",source="stripe"} 7`.
+/// Parses the label values and the counter value from the end of a `/metrics` line, for example from
+/// `outcome="stored",source="stripe"} 7`.
 fn delivery_count(line: &str) -> ((String, String), u64) {
     let fields: Vec<&str> = line.split(['"', ' ']).collect();
     let [_, outcome, _, source, _, count] = fields[..] else { panic!("not two labels and a count: {line}") };
     ((source.to_owned(), outcome.to_owned()), count.parse().expect("a count is a number"))
 }
 
-/// A client connection. The test chooses every byte that the client sends.
+/// An HTTP/1.1 client connection. The test chooses every byte that the client sends.
 pub struct Line(TcpStream);
 
-/// A complete response.
+/// A complete HTTP response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub status: u16,
-    /// Status line and header fields as received, without `date`.
+    /// Status line and header fields as received, without the field `date`.
     pub head: String,
     pub body: Vec<u8>,
 }
 
 impl Line {
-    /// Connects. Panics if the listener is closed.
+    /// Connects to `address`. Panics if the listener is closed.
     pub fn open(address: SocketAddr) -> Line {
         Line::try_open(address).unwrap_or_else(|| panic!("cannot connect to {address}"))
     }
 
-    /// Connects from this local address. Panics if the connection fails.
+    /// Connects to the address `to` from the local address `from`. Panics if the connection fails.
     pub fn open_from(from: Ipv4Addr, to: SocketAddr) -> Line {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime can be built");
         let socket = runtime.block_on(async {
@@ -234,7 +237,7 @@ impl Line {
         Line::over(socket)
     }
 
-    /// Connects, or returns `None` if the listener is closed.
+    /// Connects to `address`, or returns `None` if the listener is closed.
     pub fn try_open(address: SocketAddr) -> Option<Line> {
         Some(Line::over(TcpStream::connect(address).ok()?))
     }
@@ -245,19 +248,19 @@ impl Line {
         Line(stream)
     }
 
-    /// Writes bytes and ignores errors. A gateway that rejects a request early may close the connection while the test still
-    /// sends, and the test can still read the response.
+    /// Sends `bytes` and ignores errors. A gateway that rejects a request early may close the connection while the test
+    /// still sends, and the test can still read the response.
     pub fn send(&mut self, bytes: &[u8]) {
         let _ = self.0.write_all(bytes);
     }
 
-    /// Writes a request and reads its response.
+    /// Sends `request`, then reads and returns the response.
     pub fn ask(&mut self, request: &[u8]) -> Answer {
         self.send(request);
         self.answer()
     }
 
-    /// Reads one response.
+    /// Reads one response and returns it.
     pub fn answer(&mut self) -> Answer {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -280,7 +283,7 @@ impl Line {
         let _ = self.0.shutdown(std::net::Shutdown::Write);
     }
 
-    /// Reads all bytes until the gateway closes the connection.
+    /// Reads until the gateway closes the connection, and returns the received bytes.
     pub fn rest(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         // A reset also ends the connection; bytes that arrived before it count.
@@ -289,7 +292,7 @@ impl Line {
     }
 }
 
-/// Builds a POST request as HTTP/1.1 bytes.
+/// Returns the HTTP/1.1 bytes of a POST request.
 pub fn post(path: &str, headers: &[(String, String)], body: &[u8]) -> Vec<u8> {
     let fields: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let mut request =
@@ -300,7 +303,7 @@ pub fn post(path: &str, headers: &[(String, String)], body: &[u8]) -> Vec<u8> {
     request
 }
 
-/// Waits until the condition is true. Panics with the description `what` after [`TIMEOUT`].
+/// Waits until `condition` returns true. Panics after [`TIMEOUT`] with a message that contains `what`.
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + TIMEOUT;
     while !condition() {
@@ -309,15 +312,16 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Returns a command for a tool such as `promtool`. Prefers the copy that `tests/run` unpacks to an installed tool.
+/// Returns a command that runs a tool such as `promtool`. If `tests/run` has unpacked the tool, uses that copy. Otherwise,
+/// uses the installed tool.
 pub fn tool(name: &str) -> Command {
     let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin").join(name);
     Command::new(if unpacked.exists() { unpacked } else { name.into() })
 }
 
-/// Reserves a free TCP port by binding the UDP port with the same number, so no other test uses the TCP port. The port is
-/// outside the kernel's range for outgoing connections. Otherwise, the kernel could assign the port to a sender while the
-/// gateway is down.
+/// Reserves a free TCP port and returns its address. The returned UDP socket is bound to the UDP port with the same number,
+/// so no other test uses the TCP port while the socket exists. The port is outside the kernel's range for outgoing
+/// connections. Inside this range, the kernel could assign the port to a sender's connection while the gateway is down.
 pub fn reserve() -> (SocketAddr, UdpSocket) {
     loop {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, fastrand::u16(10_000..32_000)));

@@ -1,4 +1,5 @@
-//! The forward suite's extension of the harness: a journal with a forwarder, and a shop that sends deliveries.
+//! Extends the test harness for the forwarder tests with a journal, a forwarder, and a fictional provider (the shop) whose
+//! deliveries the tests store.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -20,19 +21,19 @@ use crate::harness::{self, Harness, TestClock};
 use crate::kafka::wait_until;
 use crate::support::{NOW, compile, delivery};
 
-/// Arrival time of every delivery.
+/// Arrival time of every delivery of the shop, in Unix milliseconds.
 pub const AT: UnixMillis = UnixMillis(NOW * 1000);
 
 /// Seed of the random bodies in [`Harness::store_many`].
 pub const SEED: u64 = 7;
 
 impl Harness {
-    /// Opens a journal and configures forwarding to these brokers. [`Harness::resume`] starts the forwarder.
+    /// Opens a journal and configures a forwarder for the brokers in `bootstrap`. [`Harness::resume`] starts the forwarder.
     pub fn new(bootstrap: String) -> Harness {
         Harness::with_kafka(&[("bootstrap.servers", &bootstrap)])
     }
 
-    /// Opens a journal and configures forwarding with these librdkafka properties.
+    /// Opens a journal and configures a forwarder with these librdkafka properties.
     pub fn with_kafka(properties: &[(&str, &str)]) -> Harness {
         // The test runner shows the log only when a test fails.
         let _ = tracing_subscriber::fmt().with_test_writer().with_max_level(tracing::Level::INFO).try_init();
@@ -46,7 +47,7 @@ impl Harness {
         Harness::build(config, SimDisk::default(), TestClock::System)
     }
 
-    /// Starts the forwarder and returns the harness.
+    /// Starts the forwarder of this harness and returns the harness.
     pub fn start(self) -> Harness {
         self.resume();
         self
@@ -71,17 +72,17 @@ impl Harness {
         status.topics.into_iter().find(|status| status.topic == topic)
     }
 
-    /// Returns the reason why a topic is blocked, or `None` if the topic is not blocked.
+    /// Returns the name of the reason why a topic is blocked, or `None` if the topic is not blocked.
     pub fn blocked(&self, topic: &str) -> Option<&'static str> {
         self.topic(topic)?.blocked.map(|blocked| blocked.reason)
     }
 
-    /// Waits until a topic is blocked for this reason.
+    /// Waits until a topic is blocked for the reason `reason`.
     pub fn wait_until_blocked(&self, topic: &str, reason: &str) {
         wait_until(&format!("{topic} is blocked: {reason}"), || self.blocked(topic) == Some(reason));
     }
 
-    /// Changes one byte of the event whose body contains `marker`, as a failing disk does.
+    /// Changes one byte in the stored frame of the event whose body contains `marker`, as a failing disk does.
     pub fn corrupt(&self, marker: &str) {
         let find = |bytes: &[u8]| bytes.windows(marker.len()).position(|window| window == marker.as_bytes());
         let segments = self.disk.names(".seg").into_iter();
@@ -90,31 +91,33 @@ impl Harness {
         self.disk.corrupt(&segment, at..at + 1, |_| b'?');
     }
 
-    /// Refreshes the metrics as a scrape does, then returns the value of one series in `/metrics`.
+    /// Refreshes the metrics as a Prometheus scrape does, then returns the value of the time series `series`, or `None` if
+    /// it does not exist.
     pub fn metric(&self, series: &str) -> Option<f64> {
         let text = self.service.render_metrics();
         text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
     }
 
-    /// Waits until Kafka has acknowledged this many events of a topic.
+    /// Waits until Kafka has acknowledged `count` events of a topic.
     pub fn wait_until_acked(&self, topic: &str, count: u64) {
         let series = format!("hookhold_forward_acked_total{{topic=\"{topic}\"}}");
         let enough = || self.metric(&series).is_some_and(|acked| acked >= count as f64);
         wait_until(&format!("{topic} has {count} acknowledgements"), enough);
     }
 
-    /// Stores an event, waits until the event is durable and returns its sequence.
+    /// Appends an event to the journal, waits until the event is durable and returns its sequence number.
     pub fn append(&self, event: Event) -> u64 {
         self.append_all([event].into_iter())[0]
     }
 
-    /// Stores a delivery of the shop, waits until the event is durable and returns its sequence.
+    /// Appends the event of one shop delivery to the journal, waits until the event is durable and returns its sequence
+    /// number.
     pub fn store(&self, topic: &str, id: &str, body: impl Into<Bytes>) -> u64 {
         self.append(Shop::new(topic).event(Some(id), Some("order.paid"), body, &[]))
     }
 
-    /// Stores events with random bodies of this size, waits until all events are durable and returns their sequences in
-    /// order.
+    /// Appends `count` events with random bodies of `size` bytes, waits until all events are durable and returns their
+    /// sequence numbers in order.
     pub fn store_many(&self, topic: &str, count: usize, size: usize) -> Vec<u64> {
         let (shop, mut random) = (Shop::new(topic), fastrand::Rng::with_seed(SEED));
         let body = |random: &mut fastrand::Rng| std::iter::repeat_with(|| random.u8(..)).take(size).collect::<Vec<u8>>();
@@ -136,7 +139,8 @@ impl Harness {
     }
 }
 
-/// A provider that signs the body of a delivery and sends all other data in headers.
+/// A fictional provider that signs only the body of a delivery and sends the id, the event type and the signature in
+/// headers.
 pub struct Shop(Source);
 
 impl Shop {
@@ -145,7 +149,8 @@ impl Shop {
         Shop(compile(&entry, &[("secret", "sesame")]).unwrap_or_else(|diagnostics| panic!("{diagnostics}")))
     }
 
-    /// Signs and verifies a delivery, and returns its event. A delivery without an id has no content type and no event time.
+    /// Signs a delivery, verifies it as the gateway does, and returns the resulting event. If `id` is `None`, the delivery
+    /// also has no content type and no event time.
     pub fn event(&self, id: Option<&str>, kind: Option<&str>, body: impl Into<Bytes>, more: &[(&str, &str)]) -> Event {
         let options = SampleOptions { id: String::new(), event_type: None, key: None, now: AT, tamper: None };
         let sample = sign(&self.0, Some(body.into()), &options);

@@ -1,23 +1,23 @@
-//! The graph of imports between the files of `src/`. An arrow leads from a file to each file whose items the first file
-//! names.
+//! Builds the import graph of the files in `src/` and finds its cycles. The graph has an edge from a file A to a file B if
+//! A names an item of B.
 //!
-//! A child module may name items of its ancestors. If the ancestor only imports an item, the arrow leads to the file that
-//! defines the item, so siblings cannot form a cycle through their parent.
+//! A child module may name items of its ancestors. If an ancestor only imports an item, the edge leads to the file that
+//! defines the item. Sibling modules therefore cannot form a cycle through their parent.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use syn::visit::Visit;
 
-/// Path of a module: the crate (`lib` or `bin`), followed by the names of the nested modules.
+/// Path of a module: the crate (`lib` or `bin`), followed by the module names from the outermost to the innermost.
 type Module = Vec<String>;
 
-/// Returns one line for each cycle, such as `src/a.rs → src/b.rs → src/a.rs`.
+/// Returns one line for each import cycle between `files` (path and text), such as `src/a.rs → src/b.rs → src/a.rs`.
 pub fn circles(files: &[(String, String)]) -> Vec<String> {
     let graph = Graph::of(files);
     let mut circles = BTreeSet::new();
     for start in graph.arrows.keys() {
         if let Some(path) = graph.way_back(start) {
-            // Reports each circle once, from its first file in alphabetical order.
+            // Reports each cycle once, starting from its first file in alphabetical order.
             if path.iter().min() == Some(start) {
                 circles.insert(path.iter().chain([start]).cloned().collect::<Vec<_>>().join(" → "));
             }
@@ -45,7 +45,7 @@ impl Graph {
         Graph { arrows }
     }
 
-    /// Returns the shortest cycle of arrows through a file, or `None` if the file is in no cycle.
+    /// Returns the files of the shortest import cycle through the file `start`, or `None` if the file is in no cycle.
     fn way_back(&self, start: &str) -> Option<Vec<String>> {
         let mut ways = vec![vec![start.to_owned()]];
         let mut seen = BTreeSet::new();
@@ -67,7 +67,7 @@ impl Graph {
     }
 }
 
-/// Returns the module that defines the item at `path`, resolved in `module`. Returns `None` for an item of another crate.
+/// Resolves `path` in `module` and returns the module that defines the item, or `None` for an item of another crate.
 fn resolve(modules: &BTreeMap<Module, Names>, module: &Module, path: &[String], depth: usize) -> Option<Module> {
     let mut at = module.clone();
     let mut rest = path;
@@ -105,7 +105,8 @@ fn child(module: &Module, name: &str) -> Module {
     module.iter().cloned().chain([name.to_owned()]).collect()
 }
 
-/// Returns the module of a file, such as lib, journal for `src/journal/mod.rs` or bin, cli, run for `src/cli/run.rs`.
+/// Returns the module path of a source file, such as `lib::journal` for `src/journal/mod.rs` or `bin::cli::run` for
+/// `src/cli/run.rs`.
 fn module_of(path: &str) -> Module {
     let inside = path.strip_prefix("src/").expect("every path begins with src/").trim_end_matches(".rs");
     let names: Vec<&str> = inside.split('/').filter(|name| !["lib", "main", "mod"].contains(name)).collect();
@@ -113,7 +114,7 @@ fn module_of(path: &str) -> Module {
     [if is_bin { "bin" } else { "lib" }].into_iter().chain(names).map(str::to_owned).collect()
 }
 
-/// The paths that a file names outside its test module, and the file's imports by their local names.
+/// The item paths that a source file names outside its test module, and the file's imports by their local names.
 #[derive(Default)]
 struct Names {
     file: String,

@@ -1,4 +1,5 @@
-//! Tests of closed connections: senders that disconnect before or after their last byte, idle connections, and the drain.
+//! Tests how the server handles senders that disconnect before or after the last byte of a request, connections that are
+//! idle, and connections that are open when a shutdown begins.
 
 use std::time::Duration;
 
@@ -188,8 +189,8 @@ async fn a_disconnect_during_the_write_loses_no_event() {
     assert_eq!((harness.count("stripe", "stored"), harness.rejections()), (1, 0));
 }
 
-/// Opens connections and sends a complete request on each, without waiting for the responses. Sends each body after the
-/// server has read the head.
+/// Opens connections and sends a complete request on each, without waiting for the responses. Sends each request body only
+/// after the server has read the request head.
 async fn open_requests(harness: &Harness, count: usize) -> Vec<Line> {
     let (head, body) = split_at_body(&expecting(&post(BODY)));
     let mut lines = Vec::new();

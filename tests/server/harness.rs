@@ -1,5 +1,5 @@
-//! The server suite's extension of the harness: a server on its own port with the single source `stripe`, and clients that
-//! send raw bytes.
+//! Extends the test harness for the server tests with a server on its own port, whose only source is `stripe`, and with
+//! clients that send raw bytes.
 
 #[path = "../common/harness.rs"]
 mod common;
@@ -23,34 +23,34 @@ use crate::disk::{Gate, SimDisk, Step};
 pub use common::Harness;
 use common::TestClock;
 
-/// Body of a Stripe event.
+/// JSON body of a Stripe event.
 pub const BODY: &str = r#"{"id":"evt_1","object":"event","type":"charge.succeeded"}"#;
-/// `max_body` of the source.
+/// `max_body` option of the source `stripe`, in bytes.
 pub const MAX_BODY: usize = 4096;
 const SECRET: &str = "whsec_only_for_tests";
 
 impl Harness {
-    /// Returns a harness with these limits. All other settings are the defaults.
+    /// Returns a harness whose server uses `limits`, and the defaults for all other settings.
     pub fn open(limits: ServerLimits) -> Harness {
         Harness::with_source(limits, DEADLINE, "", None)
     }
 
-    /// Returns a harness whose source is in shadow mode.
+    /// Returns a harness whose server uses `limits` and whose source is in shadow mode.
     pub fn shadowed(limits: ServerLimits) -> Harness {
         Harness::with_source(limits, DEADLINE, SHADOW, None)
     }
 
-    /// Returns a harness whose source has this deadline.
+    /// Returns a harness whose source has `deadline` as its response deadline.
     pub fn with_deadline(deadline: Duration) -> Harness {
         Harness::with_source(ServerLimits::default(), deadline, "", None)
     }
 
-    /// Returns a harness that serves HTTPS with this certificate.
+    /// Returns a harness whose server uses `limits` and serves HTTPS with the certificate in `files`.
     pub fn secure(limits: ServerLimits, files: CertificateFiles) -> Harness {
         Harness::with_source(limits, DEADLINE, "", Some(files))
     }
 
-    /// Returns a harness whose disk holds every sync of a segment, and the gate that releases the syncs.
+    /// Returns a harness whose disk blocks every sync of a journal segment, and the gate that unblocks the syncs.
     pub fn held(limits: ServerLimits) -> (Harness, Gate) {
         let harness = Harness::open(limits);
         let gate = harness.disk.hold(Step::Sync, ".seg");
@@ -92,7 +92,7 @@ impl Harness {
         self.count("stripe", "stored") + self.count("stripe", "duplicate")
     }
 
-    /// Returns the number of durable events.
+    /// Returns the number of durable events in the journal.
     pub fn stored(&self) -> u64 {
         self.journal.durable_watermark()
     }
@@ -134,13 +134,13 @@ impl Line {
         self.answer().await
     }
 
-    /// Sends bytes, then reads until the server closes the connection.
+    /// Sends `bytes`, reads until the server closes the connection, and returns the received bytes as text.
     pub async fn end(&mut self, bytes: impl AsRef<[u8]>) -> String {
         self.send(bytes).await;
         self.rest().await
     }
 
-    /// Reads one response and returns the head and the body.
+    /// Reads one response and returns its head and body as text.
     pub async fn answer(&mut self) -> String {
         loop {
             let text = String::from_utf8_lossy(&self.unread).into_owned();
@@ -156,7 +156,7 @@ impl Line {
         }
     }
 
-    /// Reads all bytes until the server closes the connection.
+    /// Reads until the server closes the connection, and returns the received bytes as text.
     pub async fn rest(&mut self) -> String {
         self.stream.read_to_end(&mut self.unread).await.expect("the server closes without a reset");
         String::from_utf8_lossy(&std::mem::take(&mut self.unread)).into_owned()
@@ -167,13 +167,13 @@ pub fn post(body: &str) -> String {
     post_as_of(now(), body)
 }
 
-/// Builds a delivery that was signed at this time. The time is in Unix seconds.
+/// Builds a Stripe delivery of `body` whose signature has the timestamp `time` (Unix seconds).
 pub fn post_as_of(time: u64, body: &str) -> String {
     let (signature, length) = (signature(time, body), body.len());
     format!("POST /hooks/stripe HTTP/1.1\r\nhost: h\r\nstripe-signature: {signature}\r\ncontent-length: {length}\r\n\r\n{body}")
 }
 
-/// Builds a delivery whose body consists of two chunks and a trailer.
+/// Builds a Stripe delivery that sends `body` in two chunks, followed by a trailer field.
 pub fn chunked(body: &str) -> String {
     let chunk = |part: &str| if part.is_empty() { String::new() } else { format!("{:x}\r\n{part}\r\n", part.len()) };
     let (first, second) = body.split_at(body.len() / 2);
@@ -202,14 +202,14 @@ pub fn now() -> u64 {
     SystemClock.now().0 / 1000
 }
 
-/// Signs a body as Stripe does, without using the code under test.
+/// Returns the `Stripe-Signature` header value for `body`. Computes the HMAC without the code under test.
 pub fn signature(time: u64, body: &str) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("HMAC accepts keys of any length");
     mac.update(format!("{time}.{body}").as_bytes());
     format!("t={time},v1={}", base16ct::lower::encode_string(&mac.finalize().into_bytes()))
 }
 
-/// Deadline of the source, unless a test sets another deadline.
+/// Response deadline of the source in a test that sets no other deadline.
 const DEADLINE: Duration = Duration::from_secs(8);
 const SHADOW: &str = r#"
 danger_shadow = true
@@ -217,12 +217,13 @@ reply.ok = { status = 202, content_type = "text/plain", body = "thanks" }
 challenge = [{ when = { "json:/type" = "check" }, authenticated = true, reply = { status = 200, body = ["echo(json:/challenge)"] } }]
 "#;
 
-/// Returns the log of this test. Each thread has its own log, because a test and its server share one thread.
+/// Returns the log lines of the calling test. Each thread has its own log, because a test and its server share one thread.
 pub fn logged() -> String {
     LOG.with_borrow(|log| String::from_utf8_lossy(log).into_owned())
 }
 
-/// Installs one global subscriber for all tests, because scoped subscribers race for tracing's cache of callsite interest.
+/// Installs one global subscriber for all tests, because scoped subscribers of parallel tests change each other's entries
+/// in tracing's callsite interest cache.
 fn start_logging() {
     tracing_subscriber::fmt().with_ansi(false).with_writer(|| ThreadLog).init();
 }

@@ -1,4 +1,5 @@
-//! Tests of the server over real sockets, from raw request bytes to raw response bytes, with one outcome per request.
+//! Tests the server over real sockets. Each test sends raw request bytes, reads raw response bytes, and checks that every
+//! request has exactly one outcome.
 
 mod closing;
 #[path = "../common/disk.rs"]

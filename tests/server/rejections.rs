@@ -1,5 +1,5 @@
-//! Tests of the server's limits. For each limit, the server must reject a request with a specific response and count the
-//! rejection.
+//! Tests the server's limits. The server must reject a request that exceeds a limit with the response for that limit, and
+//! must count the rejection.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Tests of the server with TLS: disconnects over HTTP/2, and a certificate that is renewed during a reload.
+//! Tests the server with TLS: clients that disconnect from an HTTP/2 connection, and a certificate renewal during a
+//! reload.
 
 use hookhold::limits::ServerLimits;
 use hookhold::units::Rate;
@@ -29,7 +30,7 @@ async fn an_http_2_disconnect_loses_no_complete_delivery() {
     let open = open.await.expect("no panic");
     sender.shutdown_background();
     drop(open);
-    // Once the partial request is counted, the server has processed the disconnect.
+    // Once the metrics count the partial request as `disconnected`, the server has processed the disconnect.
     harness.until(|harness| harness.count("stripe", "disconnected") > 0).await;
     gate.release();
     harness.until(|harness| harness.accepted() + harness.rejections() == 2).await;

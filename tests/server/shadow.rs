@@ -1,4 +1,5 @@
-//! Tests of a source in shadow mode. Every response must be ok, but the metrics and the log must show the true outcome.
+//! Tests a source in shadow mode. Every response must have a success status, but the metrics and the log must show the true
+//! outcome of each delivery.
 
 use std::time::Duration;
 
@@ -79,7 +80,7 @@ async fn without_shadow_no_warning_is_logged() {
     assert!(!harness::logged().contains("danger_shadow"));
 }
 
-/// Returns the response to one request on a new connection, without the fields `Date` and `Connection: close`.
+/// Returns the response to one request on a new connection, without the header fields `Date` and `Connection: close`.
 async fn response_to(harness: &Harness, request: &str) -> String {
     without_date(&harness.line().await.ask(request).await).replace("connection: close\r\n", "")
 }
