@@ -1,8 +1,8 @@
-//! The admin listener for operators and their tools. Serves `/metrics`, `/livez`, `/readyz`, `/api/changes` and
+//! Listener for operators and their tools. Serves `/metrics`, `/livez`, `/readyz`, `/api/changes` and
 //! `/api/rejections`. The listener is read-only, never shares the port for deliveries, and stays open until the end of
 //! a drain.
 //!
-//! Each page queries the running gateway through [`AdminQueries`]. This room does not depend on any other part of the
+//! Each page queries the running gateway through [`AdminQueries`]. This module does not depend on any other part of the
 //! gateway.
 
 mod readiness;
@@ -26,12 +26,13 @@ use tokio::time::{sleep, timeout};
 
 pub use readiness::{ComponentHealth, HealthState, Readiness};
 
-/// Queries that the pages make to the running gateway.
+/// Queries that the admin pages make to the running gateway.
 pub trait AdminQueries: Send + Sync {
-    /// Updates the values that are computed at scrape time, such as lag, and renders every metric. Must not block.
+    /// Updates the metrics that hookhold computes at scrape time, such as lag, and renders every metric. Must not
+    /// block.
     fn render_metrics(&self) -> String;
 
-    /// Returns the state of each component, for `/readyz`. Must not block.
+    /// Returns the health of each component, for `/readyz`. Must not block.
     fn readiness(&self) -> Readiness;
 
     /// Returns the changes that a reload of the configuration would make, as one JSON object. May block.
@@ -42,15 +43,16 @@ pub trait AdminQueries: Send + Sync {
     fn rejections(&self, source: Option<&str>) -> Option<String>;
 }
 
-/// State that the pages share. Each page that may block has a single permit. Otherwise clients that request such a page
-/// and disconnect could use up the threads for blocking work.
+/// State that the admin pages share. Each page that may block has a single permit. Without this permit, clients that
+/// request such a page and disconnect could use up the threads for blocking work.
 struct Pages {
     queries: Arc<dyn AdminQueries>,
     changes: Arc<Semaphore>,
     rejections: Arc<Semaphore>,
 }
 
-/// Serves the pages until `stop` completes, then closes open connections. Returns when all tasks have ended.
+/// Serves the admin pages until `stop` completes, then closes the open connections. Returns when the tasks of all
+/// connections have ended.
 pub async fn serve(listener: TcpListener, queries: Arc<dyn AdminQueries>, stop: impl Future<Output = ()>) {
     let [changes, rejections] = [(); 2].map(|()| Arc::new(Semaphore::new(1)));
     let pages = Arc::new(Pages { queries, changes, rejections });
@@ -114,7 +116,7 @@ async fn page(pages: &Pages, method: &Method, uri: &Uri) -> Response<Full<Bytes>
     }
 }
 
-/// Renders a page on a thread for blocking work. Holds the permit until the page is rendered, even if the client
+/// Renders an admin page on a thread for blocking work. Holds the permit until the page is rendered, even if the client
 /// disconnects earlier.
 async fn blocking<F>(permit: &Arc<Semaphore>, render: F) -> Response<Full<Bytes>>
 where
@@ -147,12 +149,12 @@ const JSON: &str = "application/json";
 const JSON_LINES: &str = "application/jsonl";
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Limit on open connections to the admin listener. Further connections wait to be accepted.
+/// Limit on the number of open connections to the admin listener. Further connections wait to be accepted.
 const MAX_CONNECTIONS: usize = 64;
 
-/// Age at which a connection is closed, even if it is busy. This single limit covers every way in which a connection
-/// can hang.
+/// Age at which hookhold closes a connection to the admin listener, even if the connection is busy. This single limit
+/// covers every way in which a connection can hang.
 const CONNECTION_LIFETIME: Duration = Duration::from_secs(300);
 
-/// Pause after a failed accept. The usual cause is a lack of file descriptors.
+/// Pause after a failed accept on the admin listener. The usual cause is a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

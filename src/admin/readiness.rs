@@ -1,29 +1,29 @@
-//! The body of `/readyz`, with one word for each component. `/readyz` returns 503 only if a load balancer should send
-//! deliveries elsewhere.
+//! Body of `/readyz`, with the health of each component. `/readyz` returns 503 only if a load balancer should send
+//! deliveries to another process.
 
 use serde::Serialize;
 
 /// State of the process, for load balancers and operators.
 #[derive(Clone, Debug, Serialize)]
 pub struct Readiness {
-    /// True once a shutdown has begun.
+    /// True if a shutdown has begun.
     pub draining: bool,
-    /// State of the journal; failed if deliveries cannot be stored.
+    /// Health of the journal; failed if the journal cannot store deliveries.
     pub journal: ComponentHealth,
-    /// State of forwarding. Never makes the process unready, because the journal stores the events meanwhile.
+    /// Health of forwarding to Kafka. Never makes the process unready, because the journal continues to store events.
     pub kafka: ComponentHealth,
 }
 
-/// State of one component.
+/// Health of one component of the process.
 #[derive(Clone, Debug, Serialize)]
 pub struct ComponentHealth {
-    /// State in one word.
+    /// Health of the component in one word.
     pub state: HealthState,
-    /// Reasons for the state, for the operator: one line for each problem.
+    /// Reasons for the health state, for the operator: one line for each problem.
     pub details: Vec<String>,
 }
 
-/// Word for the state of a component.
+/// Health of a component, in one word of the `/readyz` body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HealthState {
@@ -38,7 +38,7 @@ pub enum HealthState {
 }
 
 impl ComponentHealth {
-    /// Returns the health of a component without problems.
+    /// Returns the health of a component that has no problems.
     pub fn ok() -> ComponentHealth {
         ComponentHealth { state: HealthState::Ok, details: Vec::new() }
     }
@@ -48,19 +48,20 @@ impl ComponentHealth {
         ComponentHealth { state: HealthState::Off, details: Vec::new() }
     }
 
-    /// Returns `state` with these details, or [`HealthState::Ok`] if `details` is empty.
+    /// Returns the health of a component with this state and these details. If `details` is empty, the state is
+    /// [`HealthState::Ok`].
     pub fn or(state: HealthState, details: Vec<String>) -> ComponentHealth {
         if details.is_empty() { ComponentHealth::ok() } else { ComponentHealth { state, details } }
     }
 }
 
 impl Readiness {
-    /// True if no shutdown has begun and the journal can store deliveries.
+    /// Returns true if no shutdown has begun and the journal can store deliveries.
     pub fn is_ready(&self) -> bool {
         !self.draining && self.journal.state != HealthState::Failed
     }
 
-    /// Renders `ready` and the fields of this struct as one JSON object.
+    /// Renders the field `ready` and the fields of this struct as one JSON object.
     pub fn to_json(&self) -> String {
         #[derive(Serialize)]
         struct Page<'a> {

@@ -20,7 +20,7 @@ use super::shutdown::Shutdown;
 use super::state::ServerState;
 use super::{connection_setup, proxies, report_panic};
 
-/// Opens a listener on `address`.
+/// Opens a TCP listener on `address`.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
@@ -28,7 +28,7 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG_CONNECTIONS)
 }
 
-/// Accepts connections until `leave` completes, then accepts the connections that the kernel has already queued and
+/// Accepts connections until `leave` completes. Then accepts the connections that the kernel has already queued, and
 /// closes the listener.
 pub(super) async fn accept(
     listener: TcpListener,
@@ -73,8 +73,8 @@ pub(super) async fn accept(
 }
 
 /// Returns the result of `next`. After `leave` has completed, returns `None` as soon as `next` has to wait or
-/// `remaining` is zero. `remaining` counts down from the length of the longest possible queue, so clients that keep
-/// connecting cannot delay the drain.
+/// `remaining` is zero. `remaining` counts down from the length of the longest possible queue, so that clients that
+/// keep connecting cannot delay the drain.
 async fn next_until<T>(
     next: impl Future<Output = T>,
     mut leave: Pin<&mut impl Future<Output = ()>>,
@@ -96,7 +96,7 @@ async fn next_until<T>(
     None
 }
 
-/// Waits for a free slot, then accepts a connection.
+/// Waits until fewer than `max_connections` connections are open, then accepts a connection.
 async fn next(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
@@ -116,11 +116,11 @@ async fn next(
     (listener.accept().await, slot)
 }
 
-/// Limit on the connections that the kernel queues. Linux caps this limit at `net.core.somaxconn`.
+/// Limit on the number of connections in the kernel's accept queue. Linux reduces this limit to `net.core.somaxconn`.
 const BACKLOG_CONNECTIONS: u32 = 4096;
 
-/// Delay before the next attempt after a failed accept. Usually, the process has no free file descriptor until a
-/// connection closes.
+/// Delay between a failed accept and the next attempt. Usually, an accept fails because the process has no free file
+/// descriptor until a connection closes.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 #[cfg(test)]

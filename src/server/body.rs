@@ -1,8 +1,9 @@
 //! Reads a request body and enforces its limits: the source's `max_body`, the in-flight budgets and the deadline.
 //!
-//! Each piece of a body is charged to the budgets on arrival, before it is buffered. An announced length reserves
-//! nothing. A body that arrives in one piece is never copied. If more pieces arrive, all of them are copied into one
-//! buffer, because separate pieces would let a sender of one-byte chunks occupy a whole read buffer with each chunk.
+//! hookhold charges each piece of a body to the budgets when the piece arrives, before it buffers the piece. An
+//! announced length reserves no memory. hookhold does not copy a body that arrives in one piece. If a body arrives in
+//! several pieces, hookhold copies them into one buffer. Otherwise, a sender of one-byte chunks could make each chunk
+//! occupy a whole read buffer.
 
 use std::error::Error;
 use std::io;
@@ -15,7 +16,7 @@ use hyper::body::{Body, Incoming};
 use super::deadline::Progress;
 use crate::outcome::Outcome;
 
-/// Number of request-body bytes in memory, and the limit on this number.
+/// Limit on the number of request-body bytes in memory, and the number of these bytes in use.
 pub(super) struct InFlightBudget {
     limit: usize,
     used: AtomicUsize,
@@ -26,19 +27,20 @@ impl InFlightBudget {
         InFlightBudget { limit, used: AtomicUsize::new(0) }
     }
 
-    /// Adds `bytes`. Returns the previous number of bytes in use, and true if the new number exceeds the limit.
+    /// Adds `bytes` to the number of bytes in use. Returns the number before the addition, and true if the number after
+    /// the addition exceeds the limit.
     fn add(&self, bytes: usize) -> (usize, bool) {
         let before = self.used.fetch_add(bytes, Relaxed);
         (before, before.saturating_add(bytes) > self.limit)
     }
 }
 
-/// Number of bytes that one request has charged to the server's budget and to its address's budget. Dropping the charge
-/// releases the bytes.
+/// Number of body bytes that one request has charged to two in-flight budgets: the server's budget and the budget of
+/// the sender's address. Dropping the charge releases these bytes in both budgets.
 ///
-/// A body may exceed its address's budget if it is at least as large as all other bodies of that address together. So
-/// large bodies from one address complete one at a time, and hookhold answers newer requests from this address with
-/// `rate_limited`.
+/// A body may exceed the address's budget if this body is at least as large as all other bodies from the address
+/// together. Large bodies from one address therefore complete one at a time. Meanwhile, hookhold answers newer requests
+/// from the address with `rate_limited`.
 pub(super) struct InFlightCharge<'a> {
     server: &'a InFlightBudget,
     address: &'a InFlightBudget,
@@ -50,7 +52,7 @@ impl<'a> InFlightCharge<'a> {
         InFlightCharge { server, address, bytes: 0 }
     }
 
-    /// Returns the number of body bytes that have arrived.
+    /// Returns the number of body bytes that the request has charged so far.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -75,7 +77,8 @@ impl Drop for InFlightCharge<'_> {
     }
 }
 
-/// Reads the whole body. The error is the outcome of the request.
+/// Reads and returns the whole body of a request. If the read fails or the body exceeds a limit, the error is the
+/// outcome of the request.
 pub(super) async fn read(
     body: &mut Incoming,
     limit: usize,
@@ -97,14 +100,14 @@ pub(super) async fn read(
     Ok(buffer.into_bytes())
 }
 
-/// True if the body has ended or has reached its announced length. The length is checked because an HTTP/2 stream fails
-/// instead of ending if the sender disconnects after the last byte.
+/// Returns true if the body has ended or has reached its announced length. The length check is necessary because an
+/// HTTP/2 stream reports an error instead of its end if the sender disconnects after the last body byte.
 fn is_complete(body: &Incoming) -> bool {
     body.is_end_stream() || body.size_hint().exact() == Some(0)
 }
 
-/// Returns the next piece of the body, or `None` at the end of the body. Discards trailers, because no provider signs
-/// them.
+/// Returns the next piece of the body; `None` at the end of the body. Discards HTTP trailers, because no provider signs
+/// trailers.
 async fn next(body: &mut Incoming, progress: &Progress) -> Result<Option<Bytes>, Outcome> {
     match progress.unless_cut(body.frame()).await? {
         None => Ok(None),
@@ -113,7 +116,8 @@ async fn next(body: &mut Incoming, progress: &Progress) -> Result<Option<Bytes>,
     }
 }
 
-/// Returns the outcome for a failed read: `bad_request` if the framing is malformed, else `disconnected`.
+/// Returns the outcome of a request whose body cannot be read: `bad_request` if the HTTP framing is malformed,
+/// otherwise `disconnected`.
 fn outcome_of(error: &hyper::Error) -> Outcome {
     match error.source().and_then(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind) {
         Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) => Outcome::BadRequest,
@@ -121,7 +125,7 @@ fn outcome_of(error: &hyper::Error) -> Outcome {
     }
 }
 
-/// Received pieces of a body.
+/// Pieces of a request body that the server has received so far.
 enum BodyBuffer {
     Empty,
     OnePiece(Bytes),

@@ -1,4 +1,4 @@
-//! Closes a socket without losing the last response to the peer.
+//! Closes a socket in such a way that the peer still receives the last response.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 /// Writes `response`, shuts down the stream and closes the socket. If `unread` is true, reads and discards the peer's
-/// remaining bytes for up to `linger` before closing. Otherwise the kernel would reset the connection because of the
-/// unread bytes, and the peer would lose the response.
+/// remaining bytes for up to `linger` before it closes the socket. Without this step, the kernel would reset the
+/// connection because of the unread bytes, and the peer would lose the response.
 pub(super) async fn close<S>(mut stream: S, response: Option<String>, unread: bool, linger: Duration)
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -22,7 +22,8 @@ where
     }
 }
 
-/// Time limit for each step of a close, for example for discarding bytes that the peer still sends.
+/// Time limit for each step of closing a socket. In one of these steps, hookhold discards bytes that the peer still
+/// sends.
 pub(super) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
 const DISCARD_BUFFER_BYTES: usize = 16 * 1024;

@@ -1,9 +1,10 @@
 //! Prepares a connection for HTTP: reads the PROXY header of a trusted proxy, then performs the TLS handshake.
 //!
 //! Both steps together must finish within `handshake_timeout`. A connection that needs neither step is served
-//! immediately. A connection that ends during these steps is counted under `source="-"`. A connection without any byte
-//! is not counted, because load balancers open such connections all day to probe the port. A TLS handshake without a
-//! request counts against its address like a rejected delivery.
+//! immediately. If a connection ends during these steps, hookhold counts its outcome under `source="-"`. hookhold does
+//! not count a connection that closes before its first byte, because load balancers open such connections all day to
+//! probe the port. hookhold counts a TLS handshake without a request against the address of the client, like a rejected
+//! delivery.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -25,14 +26,14 @@ use crate::answer::Answer;
 use crate::log::escaped;
 use crate::outcome::Outcome;
 
-/// Prepares and serves one connection until it is closed.
+/// Prepares one connection for HTTP, and serves it until it is closed.
 pub(super) async fn serve(stream: TcpStream, peer: Peer, state: Arc<ServerState>, phases: watch::Receiver<Phase>) {
     if state.tls.is_none() && !state.proxies.must_send_header(peer.remote.ip()) {
         http1::serve(stream, peer, state, phases).await;
         return;
     }
     let start = Instant::now();
-    // Boxed, because the tasks of a listener without TLS should not reserve memory for a handshake.
+    // The setup is boxed, so that the tasks of a listener without TLS reserve no memory for a handshake.
     Box::pin(ConnectionSetup { peer, start, state, phases }.run(stream)).await;
 }
 
@@ -96,7 +97,8 @@ impl ConnectionSetup {
         }
     }
 
-    /// Waits for `work` until `handshake_timeout` or the drain deadline has passed. The error is the answer to record.
+    /// Runs `work` and returns its result. Returns an error if `handshake_timeout` or the drain deadline passes first;
+    /// the error contains the outcome to record.
     async fn in_time<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Answer> {
         let deadline = self.start + self.state.limits.handshake_timeout;
         select! {
@@ -111,9 +113,9 @@ impl ConnectionSetup {
         }
     }
 
-    /// Records the answer's outcome and closes the socket. If `answer` is `None` (no byte has arrived), only closes the
-    /// socket. If the outcome is `bad_request` and `text` is not empty, sends a 400 response with the body `text`
-    /// before closing.
+    /// Records the outcome of `answer` and closes the socket. If `answer` is `None`, no byte has arrived, and the
+    /// function closes the socket without a record. If the outcome is `bad_request` and `text` is not empty, sends a
+    /// 400 response with the body `text` before it closes the socket.
     async fn reject(self, stream: TcpStream, answer: Option<Answer>, text: &'static str) {
         let Some(mut answer) = answer else { return };
         self.record(&answer);
@@ -133,7 +135,8 @@ impl ConnectionSetup {
     }
 }
 
-/// Returns the first byte without consuming it; `None` if the client has closed the connection.
+/// Returns the first byte that the client has sent, without consuming this byte. Returns `None` if the client has
+/// closed the connection.
 async fn first_byte(stream: &TcpStream) -> io::Result<Option<u8>> {
     let mut byte = [0];
     Ok((stream.peek(&mut byte).await? > 0).then_some(byte[0]))
@@ -148,7 +151,7 @@ fn answer_to(error: &io::Error) -> Answer {
     }
 }
 
-/// Type of the TLS record that starts a connection (RFC 8446, section 5.1).
+/// Content type of a TLS handshake record. This is the first byte of every TLS connection (RFC 8446, section 5.1).
 const TLS_HANDSHAKE: u8 = 22;
 
 const HTTPS_EXPECTED: &str = "This port expects HTTPS: the URL must begin with https://\n";

@@ -2,12 +2,12 @@
 //! after its response.
 //!
 //! hyper reports neither the first byte of a request nor writes to the socket. [`TrackedIo`](super::io::TrackedIo)
-//! records both in a [`Progress`], which the request and the connection's driver share. All three run in one task, so
-//! the lock is never contended.
+//! records both in a [`Progress`], which the request and the connection's driver share. `TrackedIo`, the request and
+//! the driver run in one task, so they never contend for the lock of the `Progress`.
 //!
-//! One timer per connection measures every wait (request head, body, idle time). If a deadline moves earlier, the timer
-//! is reset immediately. If a deadline moves later, the timer is reset only after it has fired. So a busy connection
-//! resets its timer once per deadline and not once per request.
+//! One timer per connection measures every wait: for a request head, for a body, and between requests. If a deadline
+//! moves earlier, hookhold resets the timer immediately. If a deadline moves later, hookhold resets the timer only
+//! after it has fired. A busy connection therefore resets its timer once per deadline and not once per request.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -21,7 +21,7 @@ use crate::clock::{Clock, UnixMillis};
 use crate::limits::ServerLimits;
 use crate::outcome::Outcome;
 
-/// Stage of the current request of a connection.
+/// Stage of the current request on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     /// No byte of the next request has arrived.
@@ -34,38 +34,38 @@ pub(super) enum Stage {
     Complete,
 }
 
-/// Decision on when to close a connection.
+/// Decision about when to close a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Closing {
     /// The connection stays open.
     No,
     /// The connection closes after its next response.
     AfterResponse,
-    /// The current request ends with this outcome as soon as it has to wait for bytes or for the journal.
+    /// The current request ends with this outcome as soon as the request has to wait for bytes or for the journal.
     Cut(Outcome),
 }
 
-/// Previous request of a connection.
+/// State of the previous request on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Previous {
-    /// No previous request.
+    /// There is no previous request.
     None,
-    /// A request that was read completely.
+    /// The server read the previous request completely.
     Read,
-    /// A request whose response was ready before its last byte arrived.
+    /// The response to the previous request was ready before the last byte of that request arrived.
     Unread,
 }
 
 /// Arrival time of a request's first byte, on two clocks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arrival {
-    /// Monotonic time, for deadlines and durations.
+    /// Time on the monotonic clock, for deadlines and durations.
     pub(super) at: Instant,
-    /// Wall-clock time, for timestamps.
+    /// Time on the wall clock, for timestamps.
     pub(super) wall: UnixMillis,
 }
 
-/// Progress of the current request of one connection.
+/// Progress of the current request on one connection.
 pub(super) struct Progress {
     clock: Arc<dyn Clock>,
     request_deadline: Duration,
@@ -80,11 +80,11 @@ struct ProgressState {
     closing: Closing,
     previous: Previous,
     arrival: Arrival,
-    /// Latest end of the current wait. `min_rate` may end the wait earlier.
+    /// Latest time at which the current wait ends. `min_rate` may end the wait earlier.
     deadline: Instant,
-    /// Number of bytes received for the current request.
+    /// Number of bytes that the server has received for the current request.
     received: u64,
-    /// True if bytes have been written since the current request started.
+    /// True if the server has written bytes since the current request started.
     has_written: bool,
 }
 
@@ -106,8 +106,8 @@ impl Progress {
         Arc::new(Progress { clock, request_deadline, idle_timeout, min_rate, min_rate_after, state: Mutex::new(state) })
     }
 
-    /// Records that the request head is complete, and returns the request's arrival. Starts a pipelined request at this
-    /// point, because its bytes arrived together with the previous request.
+    /// Records that the request head is complete, and returns the arrival time of the request. A pipelined request
+    /// starts at this moment, because its bytes arrived together with the previous request.
     pub(super) fn head_complete(&self) -> Arrival {
         let mut state = self.lock();
         if state.stage == Stage::Idle {
@@ -117,25 +117,27 @@ impl Progress {
         state.arrival
     }
 
-    /// Requires the complete request to arrive within `deadline` after its first byte.
+    /// Sets the time within which the complete request must arrive, counted from its first byte.
     pub(super) fn set_deadline(&self, deadline: Duration) {
         let mut state = self.lock();
         state.deadline = state.arrival.at + deadline;
     }
 
-    /// Records received body bytes. The caller omits the last piece, because that piece completes the request.
+    /// Records `count` received body bytes. The caller must not report the last piece of a body, because that piece
+    /// completes the request.
     pub(super) fn body_received(&self, count: usize) {
         self.lock().received += count as u64;
     }
 
-    /// Records that the request is complete. The gateway then enforces the deadline.
+    /// Records that the request is complete. From this moment, the gateway enforces the request's deadline.
     pub(super) fn request_complete(&self) {
         let mut state = self.lock();
         state.stage = Stage::Complete;
         state.deadline = state.arrival.at + self.request_deadline + self.idle_timeout;
     }
 
-    /// Records that the response is ready. Returns true if the connection must close after this response.
+    /// Records that the response to the current request is ready. Returns true if the connection must close after this
+    /// response.
     pub(super) fn response_ready(&self, now: Instant) -> bool {
         let mut state = self.lock();
         state.previous = if state.stage == Stage::Complete { Previous::Read } else { Previous::Unread };
@@ -155,8 +157,8 @@ impl Progress {
         }
     }
 
-    /// Ends the current request with `outcome` as soon as the request has to wait. If there is no current request, ends
-    /// the current wait.
+    /// Ends the current request with `outcome` as soon as the request has to wait for bytes or for the journal. If
+    /// there is no current request, ends the current wait.
     pub(super) fn cut(&self, outcome: Outcome) {
         let mut state = self.lock();
         if state.cut().is_none() {
@@ -169,8 +171,9 @@ impl Progress {
         self.lock().cut().is_some()
     }
 
-    /// Waits for `work` until the request is cut. The error is the outcome of the cut. A cut need not wake this future,
-    /// because the task that cuts the request also polls it.
+    /// Waits for `work` and returns its result. If `cut` ends the request before `work` completes, the error is the
+    /// outcome that the caller of `cut` passed. `cut` does not wake this future, because the task that calls `cut` also
+    /// polls this future.
     pub(super) async fn unless_cut<T>(&self, work: impl Future<Output = T>) -> Result<T, Outcome> {
         let mut work = pin!(work);
         poll_fn(|cx| match work.as_mut().poll(cx) {
@@ -184,7 +187,7 @@ impl Progress {
         self.lock().stage
     }
 
-    /// True if this connection has carried a complete request head.
+    /// Returns true if the connection has carried a complete request head.
     pub(super) fn had_request(&self) -> bool {
         let state = self.lock();
         state.is_serving() || state.previous != Previous::None
@@ -194,12 +197,12 @@ impl Progress {
         self.lock().arrival
     }
 
-    /// True if bytes have been written since the current request started.
+    /// Returns true if the server has written bytes since the current request started.
     pub(super) fn has_written(&self) -> bool {
         self.lock().has_written
     }
 
-    /// True if the peer may still be sending a request whose response is ready.
+    /// Returns true if the peer may still be sending a request although the response to this request is ready.
     pub(super) fn left_unread(&self) -> bool {
         self.lock().previous == Previous::Unread
     }
@@ -223,8 +226,8 @@ impl Progress {
         .await;
     }
 
-    /// Returns the end of the current wait. While a request is arriving, each byte extends the wait by `1 / min_rate`
-    /// seconds, up to the request's deadline.
+    /// Returns the time at which the current wait ends. While a request is arriving, each byte extends the wait by `1 /
+    /// min_rate` seconds, but not beyond the deadline of the request.
     pub(super) fn deadline(&self) -> Instant {
         let state = self.lock();
         let is_reading = matches!(state.stage, Stage::Head | Stage::Body);
@@ -252,7 +255,7 @@ impl Progress {
     fn start_request(&self, state: &mut ProgressState) {
         state.stage = Stage::Head;
         state.arrival = Arrival { at: Instant::now(), wall: self.clock.now() };
-        // A request that starts after a cut expires immediately but still receives a response.
+        // A request that starts after a call of `cut` expires immediately but still receives a response.
         state.deadline = state.arrival.at + if state.cut().is_none() { self.request_deadline } else { Duration::ZERO };
         state.received = 0;
         state.has_written = false;
@@ -276,8 +279,8 @@ impl ProgressState {
     }
 }
 
-/// True if `bytes` contains only line ends. Servers ignore line ends before a request (RFC 9112, section 2.2), and some
-/// senders add one after a body.
+/// Returns true if `bytes` contains only line ends (CR and LF). Servers ignore line ends before a request (RFC 9112,
+/// section 2.2), and some senders add a line end after a body.
 fn is_line_ends(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n'))
 }

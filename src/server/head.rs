@@ -1,4 +1,4 @@
-//! Checks a request head before the body is read. The first failed check determines the answer.
+//! Checks a request head before the server reads the body. The first failed check determines the response.
 //!
 //! [`judge_head`] is a pure function: it uses no connection, clock or counter. `hookhold doctor` calls this function
 //! with a stored request and gets the same result as the server.
@@ -15,23 +15,25 @@ use crate::log::escaped;
 use crate::outcome::Outcome;
 use crate::source::Source;
 
-/// Parts of a request that are known before its body is read.
+/// Parts of a request that the server knows before it reads the body.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestHead<'a> {
     /// The request method.
     pub method: &'a Method,
     /// Path and query, exactly as in the request target.
     pub target: &'a str,
-    /// All header fields.
+    /// Header fields of the request.
     pub headers: &'a HeaderMap,
-    /// Address of the sender. `None` if the address is unknown; `allow_from` is then not checked.
+    /// Address of the sender; `None` if the address is unknown. Without an address, the server does not check
+    /// `allow_from`.
     pub sender: Option<IpAddr>,
-    /// Announced length of the body in bytes; `None` if the head announces no length (a chunked body).
+    /// Body length that the request announces, in bytes; `None` if the request announces no length (a chunked body).
     pub content_length: Option<u64>,
 }
 
-/// Checks the target's length, the method, the sender's address, the signature header and the announced body length, in
-/// this order. The error is the answer to the request, with its outcome and a hint for the operator.
+/// Checks the length of the request target, the method, the sender's address, the signature header and the announced
+/// body length, in this order. The error is the [`Answer`] to the request, with the outcome and a hint for the
+/// operator.
 pub fn judge_head(source: &Source, head: RequestHead<'_>) -> Result<(), Answer> {
     if head.target.len() > MAX_TARGET_BYTES {
         let answer = Answer { status: StatusCode::URI_TOO_LONG, ..Answer::plain(Outcome::BadRequest) };
@@ -59,7 +61,8 @@ pub fn judge_head(source: &Source, head: RequestHead<'_>) -> Result<(), Answer> 
     }
 }
 
-/// True if an HTTP/2 head exceeds `max_header_size` or `max_headers`. Over HTTP/1.1, hyper enforces both limits.
+/// Returns true if an HTTP/2 request head exceeds `max_header_size` or `max_headers`. Over HTTP/1.1, hyper enforces
+/// both limits.
 pub(super) fn is_too_large(head: &Parts, limits: &ServerLimits) -> bool {
     let headers = &head.headers;
     let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());

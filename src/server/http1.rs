@@ -1,10 +1,11 @@
 //! Drives one HTTP/1.1 connection. hyper parses requests and writes responses. This file enforces deadlines, reacts to
-//! a shutdown, and sends the responses that hyper omits, for example to a head that arrives too slowly.
+//! a shutdown, and sends the responses that hyper omits, such as the response to a request head that arrives too
+//! slowly.
 //!
-//! hyper itself rejects a malformed or overlong head, and no request results from it. This file therefore counts such a
-//! head under `source="-"`. It also counts a head that is too slow or that ends with a disconnect. A half-closed
-//! connection stays open until its response is sent. hookhold does not read the socket while it stores an event, so
-//! nothing that the sender does after its last byte can undo the delivery.
+//! hyper rejects a malformed or overlong request head itself, and passes no request to this file. This file therefore
+//! counts such a request head under `source="-"`. It also counts a request head that arrives too slowly or ends with a
+//! disconnect. A half-closed connection stays open until its response is sent. hookhold does not read the socket while
+//! it stores an event. Therefore nothing that a sender does after the last byte of a delivery can undo this delivery.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -32,15 +33,16 @@ use crate::answer::Answer;
 use crate::limits::ServerLimits;
 use crate::outcome::Outcome;
 
-/// Reason for the end of a connection.
+/// Reason why a connection ended.
 enum ConnectionEnd {
-    /// hyper has finished the connection.
+    /// hyper has ended the connection, with or without an error.
     Http(hyper::Result<()>),
     /// No complete request head arrived in time.
     TimedOut,
 }
 
-/// Serves one connection until it is closed. Returns true if the connection carried a request or a rejected head.
+/// Serves one HTTP/1.1 connection until it is closed. Returns true if the connection carried a request or a rejected
+/// request head.
 pub(super) async fn serve<S>(stream: S, peer: Peer, state: Arc<ServerState>, mut phases: watch::Receiver<Phase>) -> bool
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
@@ -88,10 +90,10 @@ where
 
 fn http(limits: &ServerLimits) -> http1::Builder {
     let mut http = http1::Builder::new();
-    // `Progress` enforces the deadline of the head, because hyper's own timeout would also run while the connection is
-    // idle.
+    // `Progress` enforces the deadline of the request head, because hyper's own timeout would also run while the
+    // connection is idle.
     http.half_close(true).header_read_timeout(None).max_header_size(limits.max_header_size);
-    // Responses are small, so copying head and body into one buffer costs less than a vectored write.
+    // Responses are small, so copying the response head and the body into one buffer costs less than a vectored write.
     http.writev(false).max_buf_size(MIN_BUFFER_BYTES.max(2 * limits.max_header_size));
     if limits.max_headers != HYPER_DEFAULT_MAX_HEADERS {
         http.max_headers(limits.max_headers);
@@ -99,7 +101,8 @@ fn http(limits: &ServerLimits) -> http1::Builder {
     http
 }
 
-/// Returns the answer to a head that is malformed, too long or incomplete; `None` if there is no such head.
+/// Returns the [`Answer`] to a request head that is malformed, too long or incomplete; `None` if no such request head
+/// arrived.
 fn rejected_head(end: &ConnectionEnd, progress: &Progress, has_partial_head: bool) -> Option<Answer> {
     match end {
         ConnectionEnd::Http(Ok(())) => None,
@@ -123,12 +126,14 @@ fn rejected_head(end: &ConnectionEnd, progress: &Progress, has_partial_head: boo
     }
 }
 
-/// hyper's default limit on header fields. An explicit limit costs an allocation per request.
+/// hyper's default limit on the number of header fields. If the server sets the limit explicitly, hyper makes one
+/// allocation more per request.
 const HYPER_DEFAULT_MAX_HEADERS: usize = 100;
 
-/// Smallest size limit for hyper's buffer of one connection. The in-flight budget does not include this buffer.
+/// Minimum size limit of hyper's buffer for one connection, in bytes. The in-flight budget does not include this
+/// buffer.
 const MIN_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Idle time after which a drain closes a connection. hyper's own graceful shutdown is not used, because it closes an
-/// idle connection immediately and loses a request that is already in transit.
+/// Idle time after which hookhold closes a connection during a drain. hookhold does not use hyper's graceful shutdown,
+/// because hyper would close an idle connection immediately and lose a request that is already in transit.
 const DRAIN_IDLE_TIMEOUT: Duration = Duration::from_millis(250);

@@ -1,12 +1,12 @@
-//! Drives one HTTP/2 connection, which may carry many concurrent requests. Closes an idle connection, and sends GOAWAY
-//! during a drain. Each request has its own task, deadline and outcome.
+//! Drives one HTTP/2 connection, which may carry many concurrent requests. Closes the connection when it is idle, and
+//! sends GOAWAY during a drain. Each request has its own task, deadline and outcome.
 //!
-//! hyper drops the future of a request when the client resets the stream or disconnects. Such a drop must not undo a
-//! complete delivery, so each request is served in a task that hyper does not own.
+//! hyper drops the future of a request if the client resets the stream or disconnects. This drop must not undo a
+//! complete delivery, so the server handles each request in a task that hyper does not own.
 //!
 //! A connection has at most `max_streams` concurrent requests. `max_header_size` and `max_headers` limit each request
-//! head. Bodies are charged to the in-flight budgets as over HTTP/1.1. hyper limits the streams that a client opens and
-//! resets at once, and closes a connection that exceeds this limit.
+//! head. As over HTTP/1.1, hookhold charges bodies to the in-flight budgets. hyper limits the number of streams that a
+//! client opens and immediately resets, and closes a connection that exceeds this limit.
 
 use std::error::Error;
 use std::io;
@@ -35,8 +35,8 @@ use crate::answer::Answer;
 use crate::limits::ServerLimits;
 use crate::outcome::Outcome;
 
-/// Serves one connection until it is closed and all its requests have ended. Returns true if the connection carried a
-/// request or the client violated the protocol.
+/// Serves one HTTP/2 connection until it is closed and all its requests have ended. Returns true if the connection
+/// carried a request or if the client violated the protocol.
 pub(super) async fn serve<S>(stream: S, peer: Peer, state: Arc<ServerState>, phases: watch::Receiver<Phase>) -> bool
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -105,14 +105,15 @@ fn http(limits: &ServerLimits, tasks: StreamTasks) -> http2::Builder<StreamTasks
     http
 }
 
-/// Returns the limit on the size of a header list, as HTTP/2 defines this size. Every head within hookhold's own limits
-/// is also within this limit. hookhold rejects and counts heads of up to twice its own limits. hyper itself answers
-/// larger heads with 431, and hookhold cannot count them.
+/// Returns the limit on the size of a header list, in bytes as HTTP/2 counts them. Every request head within hookhold's
+/// own limits is also within this limit. hookhold rejects and counts request heads of up to twice its own limits. hyper
+/// answers a larger request head with 431, and hookhold cannot count it.
 fn max_header_list_bytes(limits: &ServerLimits) -> usize {
     2 * limits.max_header_size + FIELD_OVERHEAD_BYTES * (limits.max_headers + PSEUDO_FIELDS)
 }
 
-/// Starts a task that serves one request. Dropping the returned future does not end the task.
+/// Starts a task that serves one request, and returns a future for the response. Dropping this future does not end the
+/// task.
 fn respond(
     tasks: &StreamTasks,
     state: Arc<ServerState>,
@@ -127,14 +128,14 @@ fn respond(
         let result = serve_in_time(state, peer, phases, head, &mut body).await;
         drop(active);
         let _ = sender.send(result);
-        // Dropping an unfinished body resets the stream. A client that is still sending would treat the reset as the
-        // response.
+        // Dropping an unfinished body resets the HTTP/2 stream. A client that is still sending would treat the reset as
+        // the response.
         let _ = timeout(LINGER_TIMEOUT, async { while let Some(Ok(_)) = body.frame().await {} }).await;
     });
     async { response.await.unwrap_or(Err(SenderDisconnected)) }
 }
 
-/// Serves one request, and cuts it at its deadline or at the drain deadline.
+/// Serves one request, and ends it early at its deadline or at the drain deadline.
 async fn serve_in_time(
     state: Arc<ServerState>,
     peer: Peer,
@@ -159,7 +160,7 @@ async fn serve_in_time(
     }
 }
 
-/// True if the connection failed, false if the client violated the protocol.
+/// Returns true if the connection failed with an I/O error, and false if the client violated the protocol.
 fn is_io(error: &hyper::Error) -> bool {
     error.source().is_some_and(|cause| cause.is::<io::Error>())
 }
@@ -175,9 +176,9 @@ const FLOW_CONTROL_BYTES: u32 = 1 << 20;
 /// Bytes that HTTP/2 adds to the size of each header field (RFC 9113, section 6.5.2).
 const FIELD_OVERHEAD_BYTES: usize = 32;
 
-/// Number of pseudo-header fields: `:method`, `:scheme`, `:authority` and `:path`.
+/// Number of pseudo-header fields in a request: `:method`, `:scheme`, `:authority` and `:path`.
 const PSEUDO_FIELDS: usize = 4;
 
-/// Limit on streams that a client resets before hyper has accepted them. hyper closes a connection that exceeds this
-/// limit (CVE-2023-44487).
+/// Limit on the number of streams that a client resets before hyper has accepted them. hyper closes a connection that
+/// exceeds this limit (CVE-2023-44487).
 const MAX_PENDING_RESETS: usize = 20;

@@ -1,4 +1,4 @@
-//! Wraps the socket for hyper and records its reads and writes in a [`Progress`].
+//! Wraps the socket of a connection for hyper, and records reads and writes of the socket in a [`Progress`].
 
 use std::io;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::deadline::Progress;
 
-/// A TCP or TLS stream that records its reads and writes in a [`Progress`].
+/// TCP or TLS stream that records its reads and writes in a [`Progress`].
 pub(super) struct TrackedIo<S> {
     stream: S,
     progress: Arc<Progress>,
@@ -53,7 +53,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TrackedIo<S> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    /// Does nothing, because the connection's driver closes the socket after it has recorded the outcome.
+    /// Leaves the socket open, because the connection's driver closes the socket after the driver has recorded the
+    /// outcome.
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Token bucket that admits [`BURST_LINES`] lines at once, then one per [`LINE_INTERVAL`].
+/// Token bucket that admits [`BURST_LINES`] log lines at once, then one line per [`LINE_INTERVAL`].
 pub(super) struct LogSampler(Mutex<LogBucket>);
 
 struct LogBucket {
-    /// Time at which the bucket is full again; `None` before the first line.
+    /// Time at which the token bucket is full again; `None` before the first log line.
     full_at: Option<Instant>,
     suppressed: u64,
 }
@@ -19,8 +19,8 @@ impl LogSampler {
         LogSampler(Mutex::new(LogBucket { full_at: None, suppressed: 0 }))
     }
 
-    /// Admits a line if the rate permits, and returns the number of lines suppressed since the last admitted line.
-    /// Returns `None` if this line is suppressed.
+    /// Admits one log line if the rate permits, and returns the number of lines suppressed since the last admitted
+    /// line. Returns `None` if the caller must suppress the line.
     pub(super) fn admit(&self, now: Instant) -> Option<u64> {
         let mut bucket = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let full_at = bucket.full_at.map_or(now, |at| at.max(now)) + LINE_INTERVAL;

@@ -2,9 +2,9 @@
 //! values, and [`Answer`] values into HTTP responses.
 //!
 //! hyper serves each connection directly. A client that negotiates HTTP/2 in its TLS handshake uses HTTP/2; every other
-//! client uses HTTP/1.1. The server has only one route and therefore no router. This room does not depend on signature
-//! algorithms or Kafka. It passes each complete request to the [`Gateway`] and sends the gateway's answer to the
-//! sender.
+//! client uses HTTP/1.1. The server has only one route and therefore no router. This module does not depend on
+//! signature algorithms or Kafka. It passes each complete request to the [`Gateway`] and sends the gateway's answer to
+//! the sender.
 //!
 //! ```text
 //! PROXY header? · TLS?
@@ -63,7 +63,7 @@ use outcome_log::OutcomeLog;
 use sender_limits::SenderLimits;
 use state::ServerState;
 
-/// Server for deliveries, ready for [`Server::serve`].
+/// Server for deliveries. [`Server::serve`] runs it.
 pub struct Server {
     /// Gateway that receives complete requests.
     pub gateway: Arc<Gateway>,
@@ -71,7 +71,7 @@ pub struct Server {
     pub limits: ServerLimits,
     /// Certificate for HTTPS; `None` for plain HTTP.
     pub tls: Option<Tls>,
-    /// Trusted proxies, which may name the address of a sender.
+    /// Trusted proxies. hookhold accepts a sender's address from these proxies.
     pub proxies: Proxies,
     /// Clock for the arrival times of deliveries.
     pub clock: Arc<dyn Clock>,
@@ -80,9 +80,9 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves deliveries until `shutdown` is complete. After the shutdown has begun, serves normally for `drain_delay`.
-    /// Then accepts no new connections, and responds to every remaining request within `drain_deadline`. Returns when
-    /// every connection is closed, or immediately at [`Phase::Now`].
+    /// Serves deliveries until `shutdown` is complete. After the shutdown has begun, serves as before for
+    /// `drain_delay`. Then stops accepting new connections, and responds to every remaining request within
+    /// `drain_deadline`. Returns when every connection is closed, or immediately at [`Phase::Now`].
     pub async fn serve(self, listener: TcpListener, shutdown: Shutdown) {
         let Server { gateway, limits, tls, proxies, clock, metrics } = self;
         if let Ok(address) = listener.local_addr() {
@@ -105,7 +105,7 @@ impl Server {
     }
 }
 
-/// Logs the sources in shadow at startup and then once a minute. Never returns.
+/// Logs the sources with `danger_shadow` at startup and then once a minute. Never returns.
 async fn warn_of_shadow_sources(gateway: &Gateway) {
     let mut ticks = interval(SHADOW_WARNING_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -163,5 +163,5 @@ fn report_panic(ended: Result<(), JoinError>) {
 
 const SHADOW_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Time limit for the last responses after the drain deadline.
+/// Time limit for sending the last responses after the drain deadline.
 const LAST_RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);

@@ -1,8 +1,8 @@
 //! Records the outcome of every request exactly once: in a counter, in the duration histogram and in the log.
 //!
-//! The metric series of a source are looked up once, at the source's first request. Accepted deliveries are logged at
-//! debug level. Rejections are logged as warnings with the sender's address and a hint for the operator. A sampler per
-//! source and outcome limits the warnings, and a metric counts the suppressed lines.
+//! hookhold looks up the metric series of a source once, at the first request for that source. It logs accepted
+//! deliveries at debug level, and rejections as warnings with the sender's address and a hint for the operator. One
+//! sampler per source and outcome limits the number of warnings, and a metric counts the suppressed lines.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -17,13 +17,13 @@ use crate::answer::Answer;
 use crate::metrics::{Metrics, NO_SOURCE};
 use crate::outcome::Outcome;
 
-/// Records the outcomes of all sources.
+/// Records the outcomes of requests for all sources.
 pub(super) struct OutcomeLog {
-    /// Outcomes by source name. The map is bounded, because it contains only configured sources. A reload may add
-    /// entries.
+    /// Counters, histograms and log samplers by source name. The map is bounded, because it contains only configured
+    /// sources. A reload may add entries.
     sources: ArcSwap<HashMap<Arc<str>, Arc<SourceOutcomes>>>,
     metrics: Arc<Metrics>,
-    /// Outcomes of requests that belong to no source.
+    /// Counters, histogram and log samplers for requests that belong to no source.
     pub(super) no_source: Arc<SourceOutcomes>,
 }
 
@@ -33,7 +33,7 @@ impl OutcomeLog {
         OutcomeLog { sources: ArcSwap::default(), metrics, no_source }
     }
 
-    /// Returns the counters and log samplers of a configured source.
+    /// Returns the counters, histogram and log samplers of a configured source.
     pub(super) fn source(&self, name: &Arc<str>) -> Arc<SourceOutcomes> {
         if let Some(outcomes) = self.sources.load().get(name) {
             return outcomes.clone();
@@ -44,7 +44,7 @@ impl OutcomeLog {
             known.entry(name.clone()).or_insert_with(|| outcomes.clone());
             known
         });
-        // Two concurrent first requests both use the entry that was inserted first.
+        // If two first requests for a source are concurrent, both use the entry that was inserted first.
         self.sources.load().get(name).cloned().unwrap_or(outcomes)
     }
 }
@@ -52,7 +52,7 @@ impl OutcomeLog {
 /// Counters, histogram and log samplers of one source.
 pub(super) struct SourceOutcomes {
     source: Arc<str>,
-    /// One counter per outcome, in the order of [`Outcome::ALL`].
+    /// Counter of each outcome, in the order of [`Outcome::ALL`].
     counters: Vec<OutcomeCounter>,
     duration: Histogram,
     suppressed: IntCounter,
@@ -78,7 +78,7 @@ impl SourceOutcomes {
         }
     }
 
-    /// Starts recording a request whose first byte arrived at `start`.
+    /// Returns a [`PendingOutcome`] for a request whose first byte arrived at `start`.
     pub(super) fn start(self: &Arc<SourceOutcomes>, remote: SocketAddr, start: Instant) -> PendingOutcome {
         PendingOutcome { outcomes: Some(self.clone()), remote, start }
     }
@@ -98,7 +98,7 @@ impl SourceOutcomes {
     }
 }
 
-/// A request whose outcome is not recorded yet. Dropping this value records `disconnected`.
+/// Request whose outcome hookhold has not yet recorded. Dropping this value records the outcome `disconnected`.
 pub(super) struct PendingOutcome {
     outcomes: Option<Arc<SourceOutcomes>>,
     remote: SocketAddr,

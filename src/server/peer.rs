@@ -1,5 +1,5 @@
-//! Identifies the peer of a connection and the sender of each request. If the peer is a trusted proxy, the two
-//! addresses differ.
+//! Identifies the peer of a connection and the sender of each request. If the peer is a trusted proxy, the peer and the
+//! sender have different addresses.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::deadline::Progress;
 use super::sender_limits::SenderGuard;
 use super::state::ServerState;
 
-/// The other end of a connection, or the client that a PROXY header names.
+/// Other end of a connection, or the client that the PROXY header of the connection names.
 #[derive(Clone)]
 pub(super) struct Peer {
     pub(super) remote: SocketAddr,
@@ -21,22 +21,22 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// Counts a connection from this address. Returns `None` if the address is at its connection limit. A trusted proxy
-    /// has no such limit, because its connections carry the requests of all its clients.
+    /// Counts a new connection from `remote`. Returns `None` if the address is at its connection limit. A trusted proxy
+    /// has no connection limit, because its connections carry the requests of all its clients.
     pub(super) fn connect(remote: SocketAddr, state: &ServerState) -> Option<Peer> {
         let (is_trusted_proxy, address) = (state.proxies.trust(remote.ip()), remote.ip());
         let sender = if is_trusted_proxy { state.sender_limits.track(address) } else { state.sender_limits.connect(address)? };
         Some(Peer { remote, sender: Arc::new(sender), is_trusted_proxy })
     }
 
-    /// Returns true if the peer must not start a TLS handshake because its address is limited. Counts and logs each
-    /// rejected handshake.
+    /// Returns true if hookhold must not start a TLS handshake with this peer, because the peer's address is
+    /// rate-limited. Counts and logs each rejected handshake.
     pub(super) fn rejects_handshake(&self) -> bool {
         !self.is_trusted_proxy && self.sender.rejects_handshake(Instant::now())
     }
 
-    /// Counts a TLS handshake without a request against this peer's address. A trusted proxy is exempt, because it acts
-    /// for its clients.
+    /// Counts a TLS handshake without a request against this peer's address. A trusted proxy is exempt, because it
+    /// connects on behalf of its clients.
     pub(super) fn count_unused_handshake(&self) {
         if !self.is_trusted_proxy {
             self.sender.count_unused_handshake();
@@ -44,7 +44,7 @@ impl Peer {
     }
 }
 
-/// The sender of one request, and the progress of that request.
+/// Sender of one request, and the progress of that request.
 #[derive(Clone)]
 pub(super) struct RequestContext {
     /// Address of the sender, for logs, stored events and limits.
@@ -60,7 +60,7 @@ impl RequestContext {
         RequestContext { remote, sender, progress: Progress::new(state.clock.clone(), &state.limits), is_trusted_proxy }
     }
 
-    /// Replaces a trusted proxy's address with the address of the client whose request it forwards.
+    /// Replaces the address of a trusted proxy with the address of the client whose request the proxy forwards.
     pub(super) fn apply_forwarded_for(&mut self, state: &ServerState, headers: &HeaderMap) {
         let client = state.proxies.client(self.remote, headers);
         if client != self.remote {

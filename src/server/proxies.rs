@@ -1,9 +1,10 @@
 //! Finds the address of a sender whose requests pass through proxies.
 //!
-//! Only a trusted proxy can name another address: in the PROXY header at the start of its connection, or in the entry
-//! that it appends to `X-Forwarded-For`. hookhold ignores both headers from other peers. Each proxy appends its entry
-//! on the right, and a sender can forge all entries to the left. hookhold therefore reads the list from the right and
-//! skips trusted proxies. The first address that is not a trusted proxy is the client.
+//! Only a trusted proxy can name another address, either in the PROXY header at the start of its connection or in the
+//! entry that it appends to `X-Forwarded-For`. hookhold ignores both headers from all other peers. Each proxy appends
+//! its entry at the right end of the list, so a sender can forge only the entries further to the left. hookhold
+//! therefore reads the list from the right and skips the addresses of trusted proxies. The first remaining address is
+//! the client.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -14,7 +15,7 @@ use ppp::v2::{Addresses, Command, Header, PROTOCOL_PREFIX};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-/// Networks of the trusted proxies.
+/// Set of networks that contain the trusted proxies.
 #[derive(Clone, Debug, Default)]
 pub struct Proxies {
     networks: Vec<IpNet>,
@@ -22,25 +23,26 @@ pub struct Proxies {
 }
 
 impl Proxies {
-    /// Creates a set that trusts the peers in `networks`. If `proxy_protocol` is true, each connection from these peers
+    /// Creates a set that trusts all peers in `networks`. If `proxy_protocol` is true, each connection from these peers
     /// must start with a PROXY v2 header.
     pub fn new(networks: Vec<IpNet>, proxy_protocol: bool) -> Proxies {
         Proxies { networks, proxy_protocol }
     }
 
-    /// True if this peer is a trusted proxy.
+    /// Returns true if this peer is a trusted proxy.
     pub(super) fn trust(&self, peer: IpAddr) -> bool {
         self.networks.iter().any(|network| network.contains(&peer))
     }
 
-    /// True if connections from this peer must start with a PROXY header.
+    /// Returns true if each connection from this peer must start with a PROXY header.
     pub(super) fn must_send_header(&self, peer: IpAddr) -> bool {
         self.proxy_protocol && self.trust(peer)
     }
 
-    /// Returns the client of a request that the trusted `peer` forwards: the rightmost hop that is not trusted, or the
-    /// leftmost hop if all hops are trusted. The port is 0 if the hop has no port. An unreadable hop ends the search,
-    /// and the hop to its right is the client.
+    /// Returns the address of the client whose request the trusted proxy `peer` forwards. This is the rightmost
+    /// `X-Forwarded-For` entry that does not name a trusted proxy, or the leftmost entry if all entries name trusted
+    /// proxies. The port is 0 if the entry has no port. If an entry is unreadable, the search stops, and the function
+    /// returns the address to the right of that entry, or `peer` if there is none.
     pub(super) fn client(&self, peer: SocketAddr, headers: &HeaderMap) -> SocketAddr {
         let mut client = peer;
         for line in headers.get_all("x-forwarded-for").iter().rev() {
@@ -61,8 +63,8 @@ pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Parses `192.0.2.1`, `192.0.2.1:443`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:443`. The input is bytes,
-/// because a forged hop may be invalid UTF-8.
+/// Parses `192.0.2.1`, `192.0.2.1:443`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:443`; returns `None` for any
+/// other input. The input is a byte slice, because a forged `X-Forwarded-For` entry may be invalid UTF-8.
 fn hop_address(hop: &[u8]) -> Option<SocketAddr> {
     let hop = str::from_utf8(hop).ok()?.trim();
     let bare = hop.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(hop);
@@ -70,9 +72,9 @@ fn hop_address(hop: &[u8]) -> Option<SocketAddr> {
     address.or_else(|_| hop.parse()).ok().map(canonical)
 }
 
-/// Reads the PROXY v2 header at the start of a connection, and no byte after the header. Returns the client's address,
-/// or `None` if the header names no client, for example for a health check by the proxy itself. Sets `has_started` when
-/// the first byte has arrived.
+/// Reads the PROXY v2 header at the start of a connection, and leaves the bytes after the header unread. Returns the
+/// client's address; `None` if the header names no client, for example in a health check by the proxy itself. Sets
+/// `has_started` when the first byte has arrived.
 pub(super) async fn read_header(stream: &mut TcpStream, has_started: &mut bool) -> io::Result<Option<SocketAddr>> {
     let mut header = vec![0; FIXED_PART_BYTES];
     header[0] = stream.read_u8().await?;
@@ -102,12 +104,12 @@ fn invalid(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// Length of the header's fixed part, in bytes: signature, version, family and length field (PROXY protocol
+/// Length of the fixed part of a PROXY v2 header, in bytes: signature, version, family and length field (PROXY protocol
 /// specification, section 2.2).
 const FIXED_PART_BYTES: usize = 16;
 
-/// Largest accepted length of addresses and extensions, in bytes. Addresses take 36 bytes; the extensions of known
-/// proxies take a few hundred at most.
+/// Maximum length of the variable part of a PROXY v2 header (addresses and extensions), in bytes. Addresses take 36
+/// bytes; the extensions of known proxies take a few hundred at most.
 const MAX_VARIABLE_PART_BYTES: usize = 4096;
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! Serves one request from its head to its response, and rejects it as early as possible.
+//! Serves one request from its head to its response, and rejects an unacceptable request as early as possible.
 //!
-//! Path, method, signature header and announced length are checked before the body is read. A rejection at this point
-//! is immediate and does not request the body, because hyper sends `100 Continue` only when the body is first polled.
-//! After the last byte has arrived, this file neither waits nor checks for a disconnect until
-//! [`Gateway::receive`](crate::gateway::Gateway::receive) has handed the event to the journal. So a delivery is
-//! complete even if its sender disconnects after the last byte.
+//! The server checks the path, the method, the signature header and the announced length before it reads the body. A
+//! rejection at this point is immediate, and the client receives no `100 Continue`, because hyper sends `100 Continue`
+//! only when the server first polls the body. After the last byte has arrived, this file neither waits nor checks for a
+//! disconnect until [`Gateway::receive`](crate::gateway::Gateway::receive) has handed the event to the journal.
+//! Therefore a delivery is complete even if its sender disconnects after the last byte.
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,7 +31,8 @@ use crate::log::escaped;
 use crate::outcome::Outcome;
 use crate::source::Source;
 
-/// Error for a sender that disconnected before its last byte. hookhold sends no response.
+/// Error for a request whose sender disconnected before the last byte of the request. hookhold sends no response to
+/// this request.
 #[derive(Debug)]
 pub(super) struct SenderDisconnected;
 
@@ -43,7 +44,8 @@ impl fmt::Display for SenderDisconnected {
 
 impl std::error::Error for SenderDisconnected {}
 
-/// Serves one request. Records the outcome once, before the response is sent.
+/// Serves one request and returns its response. Records the outcome of the request once, before hyper sends the
+/// response.
 pub(super) async fn serve(
     state: Arc<ServerState>,
     mut context: RequestContext,
@@ -80,8 +82,8 @@ pub(super) async fn serve(
 }
 
 impl ServerState {
-    /// Returns the source at the request's path. The error is the answer if no source has this path or if the HTTP/2
-    /// head is too large.
+    /// Returns the source whose path matches the request. The error is the [`Answer`] to a request whose path matches
+    /// no source or whose HTTP/2 head is too large.
     fn live_source(&self, head: &Parts) -> Result<Arc<LiveSource>, Answer> {
         if head.version == Version::HTTP_2 && head::is_too_large(head, &self.limits) {
             return Err(head_too_large());
@@ -89,8 +91,8 @@ impl ServerState {
         self.gateway.live_source(head.uri.path()).ok_or_else(|| unknown_source(&head.uri))
     }
 
-    /// Checks the limit of the sender's address. If the address is limited, waits for a short delay and returns the
-    /// answer; otherwise returns `None`.
+    /// Returns the `rate_limited` answer after a short delay if the sender's address is rate-limited; otherwise returns
+    /// `None` immediately.
     async fn reject_limited_sender(
         &self,
         context: &RequestContext,
@@ -134,8 +136,8 @@ impl ServerState {
         context.progress.unless_cut(received).await.unwrap_or_else(cut_while_storing)
     }
 
-    /// Stores the rejection of a request whose body was not read completely, so that `hookhold doctor` can explain it.
-    /// Returns the answer.
+    /// Stores the rejection of a request whose body the server did not read completely, so that `hookhold doctor` can
+    /// explain the rejection. Returns `rejected` unchanged.
     fn reject_unread(
         &self,
         source: &Source,
@@ -152,7 +154,7 @@ impl ServerState {
     }
 
     /// Reads and discards a small body, so that the connection can stay open. Closing the connection would cost more,
-    /// because the sender would repeat its handshake.
+    /// because the sender would have to repeat the handshake.
     async fn discard_small_body(&self, body: &mut Incoming, context: &RequestContext, charge: &mut InFlightCharge<'_>) {
         let is_small = body.size_hint().upper().is_some_and(|size| size <= MAX_DISCARDED_BODY_BYTES as u64);
         if is_small && body::read(body, MAX_DISCARDED_BODY_BYTES, charge, &context.progress).await.is_ok() {
@@ -197,7 +199,8 @@ fn unread_body_hint(outcome: Outcome, source: &Source) -> String {
     }
 }
 
-/// Returns the answer to a request that was cut during the storage of its event. The journal may still store the event.
+/// Returns the [`Answer`] to a request that ended with `outcome` while the journal was storing its event. The journal
+/// may still store the event.
 fn cut_while_storing(outcome: Outcome) -> Answer {
     match outcome {
         Outcome::Draining => Answer::plain(Outcome::Draining).with_hint("the event was not stored by the drain deadline"),
@@ -205,7 +208,7 @@ fn cut_while_storing(outcome: Outcome) -> Answer {
     }
 }
 
-/// Returns the request target exactly as in the request line or in HTTP/2's `:path`.
+/// Returns the request target exactly as in the HTTP/1.1 request line or in HTTP/2's `:path`.
 fn target(head: &Parts) -> String {
     match head.uri.path_and_query() {
         Some(target) if head.uri.authority().is_none() || head.version == Version::HTTP_2 => target.as_str().to_owned(),
@@ -213,12 +216,13 @@ fn target(head: &Parts) -> String {
     }
 }
 
-/// `Retry-After` for a sender whose address has used up its in-flight budget. Nearly all bodies complete within this time.
+/// `Retry-After` value for a sender whose address has used up its in-flight budget. Nearly all request bodies complete
+/// within this time.
 const IN_FLIGHT_RETRY_AFTER: Duration = Duration::from_secs(5);
 const ADDRESS_IN_FLIGHT_USED: &str = "the bodies in flight from this address exceed max_in_flight_per_address";
 
-/// Delay of a `rate_limited` response. A sender that waits for each response can send at most ten requests per second
-/// and connection, so enough CPU time remains for other senders.
+/// Delay before a `rate_limited` response. A sender that waits for each response can therefore send at most ten
+/// requests per second on each connection, so enough CPU time remains for other senders.
 const RATE_LIMITED_DELAY: Duration = Duration::from_millis(100);
 
 const MAX_DISCARDED_BODY_BYTES: usize = 16 * 1024;

@@ -1,4 +1,4 @@
-//! Turns an [`Answer`] into an HTTP response.
+//! Converts an [`Answer`] into an HTTP response.
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
@@ -9,7 +9,7 @@ use crate::answer::Answer;
 use crate::clock::UnixMillis;
 use crate::outcome::Outcome;
 
-/// Builds the response that hyper sends. Adds `Connection: close` if `close` is true.
+/// Builds the HTTP response that hyper sends. Adds `Connection: close` if `close` is true.
 pub(super) fn respond(answer: Answer, close: bool) -> Response<Full<Bytes>> {
     let retry_after = retry_after_seconds(&answer);
     let mut response = Response::new(Full::new(answer.body));
@@ -30,8 +30,8 @@ pub(super) fn respond(answer: Answer, close: bool) -> Response<Full<Bytes>> {
     response
 }
 
-/// Formats a response, in the form of hyper's own responses, for a connection without a parsed request. The connection
-/// closes after this response.
+/// Formats the response for a connection on which hyper has parsed no request. The format is that of hyper's own
+/// responses. The connection closes after this response.
 pub(super) fn raw_response(answer: &Answer, now: UnixMillis) -> String {
     let status = answer.status;
     let date = jiff::Timestamp::from_millisecond(now.0 as i64).unwrap_or_default().strftime("%a, %d %b %Y %H:%M:%S GMT");
@@ -44,23 +44,24 @@ pub(super) fn raw_response(answer: &Answer, now: UnixMillis) -> String {
     )
 }
 
-/// Returns the answer to a head that exceeds `max_header_size` or `max_headers`.
+/// Returns the response to a request head that exceeds `max_header_size` or `max_headers`.
 pub(super) fn head_too_large() -> Answer {
     let mut answer = Answer::plain(Outcome::BadRequest);
     answer.status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
     answer.with_hint("the request head is longer than max_header_size or has more than max_headers fields")
 }
 
-/// Returns the value of `Retry-After` in seconds; `None` if the response does not need the header.
+/// Returns the value of the `Retry-After` header, in seconds; `None` if the response does not need this header.
 fn retry_after_seconds(answer: &Answer) -> Option<u64> {
     match answer.outcome {
-        // A source in shadow hides its failures from the sender.
+        // hookhold hides its failures from the senders of a source with `danger_shadow`.
         _ if answer.status.is_success() => None,
         Outcome::RateLimited => Some(answer.retry_after.as_millis().div_ceil(1000).max(1) as u64),
         outcome => outcome.is_unavailable().then_some(RETRY_AFTER_SECONDS),
     }
 }
 
-/// `Retry-After` of a 503, in seconds. A restart with the default `drain_delay` and `drain_deadline` (25 s together)
-/// takes less time, so the retry reaches the next process. The delay is too short to matter to any provider.
+/// `Retry-After` value of a 503 response, in seconds. A restart with the default `drain_delay` and `drain_deadline` (25
+/// s together) takes less time, so the retry reaches the next process. The delay is too short to matter to any
+/// provider.
 const RETRY_AFTER_SECONDS: u64 = 30;

@@ -1,15 +1,16 @@
-//! Limits unknown senders by address: open connections, body bytes in flight, and rejected deliveries.
+//! Limits the open connections, the body bytes in flight and the rejected deliveries of each sender address.
 //!
-//! Genuine deliveries never count against an address. Connections and body bytes are limited per address, so that no
-//! address can use up the server's total. If hookhold rejects too many deliveries from an address, it answers the next
-//! requests with `rate_limited` before it hashes their bodies. An address that has sent a genuine delivery within
-//! [`KNOWN_GOOD_FOR`] is exempt. The exemption is needed because an attacker can make a provider send rejected
-//! deliveries from the provider's own addresses, and because all senders behind an untrusted proxy share one address.
+//! Genuine deliveries never count against an address. The limits on connections and body bytes apply to each address,
+//! so that no address can use up the server's total. If hookhold rejects too many deliveries from an address, it
+//! answers the next requests from this address with `rate_limited` before it hashes their bodies. An address that has
+//! sent a genuine delivery within [`KNOWN_GOOD_FOR`] is exempt from this rule. The exemption is necessary for two
+//! reasons. An attacker can make a provider send rejected deliveries from the provider's own addresses, and all senders
+//! behind an untrusted proxy share one address.
 //!
 //! An IPv6 customer has at least a /64, so each /64 counts as one address. The connection limit bounds the number of
-//! addresses with open connections or requests. `max_addresses` bounds the number of remembered addresses; the least
-//! recently used address is forgotten first. The table is locked when a connection opens or closes, and for each
-//! request that a trusted proxy forwards. Other requests use only atomics.
+//! addresses with open connections or requests. `max_addresses` bounds the number of remembered addresses; hookhold
+//! forgets the least recently used address first. hookhold locks the table when a connection opens or closes, and for
+//! each request that a trusted proxy forwards. Other requests use only atomics.
 
 use std::collections::HashMap;
 use std::hash::RandomState;
@@ -35,13 +36,13 @@ use crate::limits::ServerLimits;
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
 
-/// Limits per address, and the record of each address.
+/// Limits for each sender address, and the record of each address.
 pub(super) struct SenderLimits {
     max_connections: usize,
     max_in_flight: usize,
     max_remembered: usize,
     max_rejected: Quota,
-    /// Zero point of the times in a [`SenderRecord`].
+    /// Zero point of the times in each [`SenderRecord`].
     epoch: Instant,
     table: Mutex<SenderTable>,
     tracked: IntGauge,
@@ -49,7 +50,7 @@ pub(super) struct SenderLimits {
     rate_limited: RejectedConnections,
 }
 
-/// Counter, log sampler and hint for connections that hookhold closes immediately for one cause.
+/// Counter, log sampler and hint for one reason why hookhold closes connections immediately.
 struct RejectedConnections {
     count: IntCounter,
     sampler: LogSampler,
@@ -59,7 +60,8 @@ struct RejectedConnections {
 struct SenderTable {
     /// Addresses with open connections or requests.
     active: HashMap<IpAddr, ActiveSender>,
-    /// Inactive addresses that must be remembered because of earlier rejections or genuine deliveries.
+    /// Addresses without open connections or requests that hookhold must remember because of earlier rejections or
+    /// genuine deliveries.
     remembered: LruCache<IpAddr, Arc<SenderRecord>, RandomState>,
 }
 
@@ -69,18 +71,19 @@ struct ActiveSender {
     connections: usize,
 }
 
-/// State of one address. Times are in milliseconds since [`SenderLimits::epoch`].
+/// State of one sender address. All times are in milliseconds since [`SenderLimits::epoch`].
 struct SenderRecord {
     address: IpAddr,
     in_flight: InFlightBudget,
     rejections: RateLimiter<NotKeyed, InMemoryState, MonotonicClock, StateInformationMiddleware>,
-    /// Time until which hookhold answers the address's deliveries with `rate_limited`.
+    /// Time until which hookhold answers deliveries from this address with `rate_limited`.
     limited_until_ms: AtomicU64,
-    /// Time until which the address is known good.
+    /// Time until which the address is known good because of a genuine delivery.
     known_good_until_ms: AtomicU64,
-    /// Time until which the record must be remembered.
+    /// Time until which hookhold must remember this record.
     relevant_until_ms: AtomicU64,
-    /// Index in [`Outcome::ALL`] of the address's last rejection, for the log.
+    /// Outcome of the last rejected delivery from this address, as an index into [`Outcome::ALL`]. The log uses this
+    /// outcome.
     last_rejection: AtomicU8,
 }
 
@@ -113,8 +116,8 @@ impl SenderLimits {
         })
     }
 
-    /// Counts a connection from this address. If the address is at its limit, counts and logs the rejection and returns
-    /// `None`.
+    /// Counts a connection from this address, and returns a guard for the connection. If the address is at its
+    /// connection limit, counts and logs the rejection and returns `None`.
     pub(super) fn connect(self: &Arc<SenderLimits>, from: IpAddr) -> Option<SenderGuard> {
         let guard = self.enter(from, true);
         if guard.is_none() {
@@ -123,8 +126,8 @@ impl SenderLimits {
         guard
     }
 
-    /// Counts an unlimited connection or request: a connection from a trusted proxy, or a request that a trusted proxy
-    /// forwards for this address.
+    /// Counts a connection or request from this address without a limit. The caller uses this function for a connection
+    /// from a trusted proxy, and for a request that a trusted proxy forwards for this address.
     pub(super) fn track(self: &Arc<SenderLimits>, from: IpAddr) -> SenderGuard {
         self.enter(from, false).expect("only connections have a limit")
     }
@@ -170,7 +173,7 @@ impl SenderLimits {
         self.tracked.set((table.active.len() + table.remembered.len()) as i64);
     }
 
-    /// Returns the milliseconds from the epoch to `moment`.
+    /// Returns the time from the epoch to `moment`, in milliseconds.
     fn millis(&self, moment: Instant) -> u64 {
         moment.saturating_duration_since(self.epoch).as_millis() as u64
     }
@@ -215,7 +218,7 @@ impl SenderGuard {
         &self.record.in_flight
     }
 
-    /// Returns the answer to requests from this address while the address is limited; otherwise `None`.
+    /// Returns the `rate_limited` answer while this address is rate-limited; otherwise returns `None`.
     pub(super) fn limited(&self, now: Instant) -> Option<Answer> {
         let (now_ms, until_ms) = (self.limits.millis(now), self.record.limited_until_ms.load(Relaxed));
         if until_ms <= now_ms || self.is_known_good(now_ms) {
@@ -226,8 +229,8 @@ impl SenderGuard {
         Some(Answer::rate_limited(Duration::from_millis(until_ms - now_ms)).with_hint(hint))
     }
 
-    /// Returns true if the address is limited. Counts and logs each rejected handshake. Limiting only the requests
-    /// would save less than their TLS handshakes cost.
+    /// Returns true if the address is rate-limited and hookhold must reject its TLS handshake. Counts and logs each
+    /// rejected handshake. Limiting only the requests would save less than the TLS handshakes cost.
     pub(super) fn rejects_handshake(&self, now: Instant) -> bool {
         let limited = self.limited(now).is_some();
         if limited {
@@ -236,7 +239,7 @@ impl SenderGuard {
         limited
     }
 
-    /// Records the outcome of a delivery of `size` body bytes.
+    /// Records the outcome of a delivery whose body has `size` bytes.
     pub(super) fn record(&self, outcome: Outcome, size: usize, now: Instant) {
         // A duplicate does not make its address known good, because an attacker can replay a recorded genuine delivery.
         if outcome == Outcome::Stored {
@@ -246,15 +249,16 @@ impl SenderGuard {
         }
     }
 
-    /// Counts a TLS handshake without a request as a rejection, because the handshake costs more than most rejections.
+    /// Counts a TLS handshake without a request as a rejection, because a TLS handshake costs more than most
+    /// rejections.
     pub(super) fn count_unused_handshake(&self) {
         self.count_rejection(Outcome::Disconnected, 0, Instant::now());
     }
 
     fn mark_known_good(&self, now: Instant) {
         let until_ms = self.limits.millis(now + KNOWN_GOOD_FOR);
-        // Written at most once a second, so that the connections of one address do not contend for the record's cache
-        // line.
+        // hookhold writes this time at most once a second, so that the connections of one address do not contend for
+        // the cache line of the record.
         if self.record.known_good_until_ms.load(Relaxed) + 1000 < until_ms {
             self.record.known_good_until_ms.store(until_ms, Relaxed);
             self.record.relevant_until_ms.fetch_max(until_ms, Relaxed);
@@ -276,7 +280,7 @@ impl SenderGuard {
         self.record.known_good_until_ms.load(Relaxed) > now_ms
     }
 
-    /// Charges one rejection, plus one for each [`BYTES_PER_REJECTION`] of the hashed body.
+    /// Charges the address with one rejection, plus one for each [`BYTES_PER_REJECTION`] of the hashed body.
     fn charge(&self, size: usize, now_ms: u64) {
         let burst = self.limits.max_rejected.burst_size();
         let additional = u32::try_from(size / BYTES_PER_REJECTION).unwrap_or(u32::MAX);
@@ -295,8 +299,8 @@ impl Drop for SenderGuard {
     }
 }
 
-/// True if the sender is at fault. Lost connections, `rate_limited` and hookhold's own failures never count against a
-/// sender.
+/// Returns true if an outcome is the sender's fault. Lost connections, `rate_limited` and hookhold's own failures never
+/// count against a sender.
 fn counts_against_sender(outcome: Outcome) -> bool {
     outcome.status().is_client_error() && !matches!(outcome, Outcome::Disconnected | Outcome::RateLimited)
 }
@@ -305,7 +309,7 @@ fn counts_against_sender(outcome: Outcome) -> bool {
 /// the deliveries of a small account.
 const KNOWN_GOOD_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Number of body bytes that are charged like one rejection.
+/// Number of hashed body bytes that hookhold charges like one rejection.
 const BYTES_PER_REJECTION: usize = 64 * 1024;
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
-//! Shares the shutdown phase of the process. The phase only moves forward.
+//! Shares the shutdown phase of the process with its tasks. The process never returns to an earlier phase.
 //!
 //! The phases are `Serving → Leaving → Draining → Cut → Now`. The first signal starts `Leaving`. The server starts
-//! `Draining` and `Cut` when its delays have passed. A second signal starts `Now` immediately.
+//! `Draining` after `drain_delay`, and `Cut` after a further `drain_deadline`. A second signal starts `Now`
+//! immediately.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// Phase of a shutdown.
+/// Phase of the shutdown of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     /// No shutdown has been requested.
@@ -17,39 +18,40 @@ pub enum Phase {
     Leaving,
     /// The listener is closed, and each open connection closes after its next response.
     Draining,
-    /// The drain deadline has passed, and the server answers incomplete requests with `draining`.
+    /// The drain deadline has passed. The server ends each incomplete request with the outcome `draining`.
     Cut,
     /// A second signal has arrived, and the process exits immediately.
     Now,
 }
 
-/// A cheap handle to the shutdown of the process.
+/// Handle to the shutdown phase of the process. A clone is cheap and refers to the same phase.
 #[derive(Clone)]
 pub struct Shutdown(Arc<watch::Sender<Phase>>);
 
 impl Shutdown {
-    /// Creates a handle at [`Phase::Serving`].
+    /// Creates a handle whose phase is [`Phase::Serving`].
     pub fn new() -> Shutdown {
         Shutdown(Arc::new(watch::Sender::new(Phase::Serving)))
     }
 
-    /// Starts the shutdown. A second call moves to [`Phase::Now`]. Must be called once per signal.
+    /// Starts the shutdown. A second call moves to [`Phase::Now`]. The caller must call this function once for each
+    /// shutdown signal that the process receives.
     pub fn signal(&self) {
         self.advance(if self.begun() { Phase::Now } else { Phase::Leaving });
     }
 
-    /// True after the first signal.
+    /// Returns true if the process has received a shutdown signal.
     pub fn begun(&self) -> bool {
         *self.0.borrow() > Phase::Serving
     }
 
-    /// Waits until the shutdown has reached `phase`.
+    /// Waits until the shutdown has reached `phase` or a later phase.
     pub async fn reached(&self, phase: Phase) {
         let reached = self.0.subscribe().wait_for(|now| *now >= phase).await.map(|_| ());
         reached.expect("this handle itself keeps the sender alive");
     }
 
-    /// Moves forward to `phase`. Ignores an earlier phase.
+    /// Moves the shutdown to `phase`. Does nothing if the shutdown has already reached `phase` or a later phase.
     pub(super) fn advance(&self, phase: Phase) {
         self.0.send_if_modified(|now| {
             let forward = *now < phase;
@@ -58,7 +60,8 @@ impl Shutdown {
         });
     }
 
-    /// Returns a receiver for one connection. The receiver reports the current phase as its first change.
+    /// Returns a receiver of shutdown phases for one connection. The receiver reports the current phase as its first
+    /// change.
     pub(super) fn watch(&self) -> watch::Receiver<Phase> {
         let mut phases = self.0.subscribe();
         phases.mark_changed();

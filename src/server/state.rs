@@ -16,7 +16,7 @@ pub(super) struct ServerState {
     pub(super) limits: ServerLimits,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) outcomes: OutcomeLog,
-    /// In-flight budget of all connections together.
+    /// In-flight budget that all connections of the listener share.
     pub(super) in_flight: InFlightBudget,
     pub(super) sender_limits: Arc<SenderLimits>,
     pub(super) tls: Option<Tls>,

@@ -1,4 +1,4 @@
-//! Owns the tasks of one HTTP/2 connection, and tracks the connection's idle time.
+//! Owns the tasks of one HTTP/2 connection, and tracks how long the connection has been idle.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,14 +12,14 @@ use super::close::LINGER_TIMEOUT;
 use super::report_panic;
 use crate::limits::ServerLimits;
 
-/// Cheap handle to the tasks of one connection. hyper spawns a task for each stream, and the server spawns a task for
-/// each request.
+/// Handle to the tasks of one HTTP/2 connection. A clone is cheap and refers to the same tasks. hyper spawns a task for
+/// each stream, and the server spawns a task for each request.
 #[derive(Clone)]
 pub(super) struct StreamTasks(Arc<ConnectionStreams>);
 
 struct ConnectionStreams {
-    /// Locked separately from `idle`. After the runtime has shut down, `spawn` drops the new task immediately, and
-    /// dropping the task of a request locks `idle`.
+    /// Set of tasks, with a lock separate from the lock of `idle`. After the runtime has shut down, `spawn` drops the
+    /// new task immediately, and dropping the task of a request locks `idle`.
     tasks: Mutex<JoinSet<()>>,
     idle: Mutex<IdleTimer>,
 }
@@ -43,7 +43,8 @@ impl StreamTasks {
         tasks.spawn(work);
     }
 
-    /// Waits until the connection has reached its idle timeout. Frames without a request do not count as activity.
+    /// Waits until the connection has reached its idle timeout. HTTP/2 frames that belong to no request do not restart
+    /// the idle time.
     pub(super) async fn idle(&self) {
         loop {
             let deadline = self.idle_timer().deadline();
@@ -54,7 +55,7 @@ impl StreamTasks {
         }
     }
 
-    /// Waits until all tasks have ended. Must be called after the connection is closed.
+    /// Waits until all tasks of the connection have ended. The caller must close the connection first.
     pub(super) async fn all_ended(&self) {
         let mut tasks = std::mem::take(&mut *self.tasks());
         while let Some(ended) = tasks.join_next().await {
@@ -62,7 +63,8 @@ impl StreamTasks {
         }
     }
 
-    /// Restarts the idle time, and shortens the idle timeout to [`LINGER_TIMEOUT`].
+    /// Records that the server has sent GOAWAY: restarts the idle time, and shortens the idle timeout to
+    /// [`LINGER_TIMEOUT`].
     pub(super) fn goaway_sent(&self) {
         self.idle_timer().goaway_sent();
     }
@@ -111,7 +113,8 @@ impl Drop for ActiveRequest {
 /// Tracks how long a connection has been idle.
 struct IdleTimer {
     activity: Activity,
-    /// Start of the idle time: the creation of the connection, the end of its last request, or the GOAWAY.
+    /// Start of the current idle time: the creation of the connection, the end of its last request, or the moment at
+    /// which the server sent GOAWAY.
     since: Instant,
     is_leaving: bool,
     idle_timeout: Duration,
@@ -119,11 +122,11 @@ struct IdleTimer {
 }
 
 enum Activity {
-    /// No request has arrived.
+    /// The connection has not carried a request.
     Unused,
-    /// Number of requests without a response.
+    /// The connection has requests without a response. The value is the number of these requests.
     Busy(NonZeroUsize),
-    /// Every request has received its response.
+    /// Every request on the connection has received its response.
     Idle,
 }
 
@@ -148,7 +151,8 @@ impl IdleTimer {
         self.since = Instant::now();
     }
 
-    /// Restarts the idle time, because the client may have sent a request before it received the GOAWAY.
+    /// Restarts the idle time after the server has sent GOAWAY, because the client may have sent a request before it
+    /// received the GOAWAY.
     fn goaway_sent(&mut self) {
         self.is_leaving = true;
         self.since = Instant::now();

@@ -1,9 +1,9 @@
 //! TLS for the delivery listener: the handshake, and a certificate that can be replaced while connections are open.
 //!
-//! A new certificate applies to later handshakes and does not affect open connections. If new files are unusable, the
-//! current certificate stays in use. hookhold checks the files every [`FILE_CHECK_INTERVAL`]. It reads changed files
-//! when two consecutive checks find the same state, because a renewal writes two files one after the other. It retries
-//! unreadable files at every check.
+//! A new certificate applies to later handshakes and does not affect open connections. If the new files are unusable,
+//! hookhold keeps the current certificate. hookhold checks the files every [`FILE_CHECK_INTERVAL`]. It reads changed
+//! files only after two consecutive checks have found the same file stamps, because a renewal writes two files one
+//! after the other. If hookhold cannot read the files, it retries at every check.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -26,7 +26,8 @@ use crate::certificate::{Certificate, CertificateError, CertificateFiles};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 
-/// Cheap handle to the TLS state of the listener, which supports TLS 1.2 and 1.3.
+/// Handle to the TLS state of the listener, which supports TLS 1.2 and 1.3. A clone is cheap and refers to the same
+/// state.
 #[derive(Clone)]
 pub struct Tls(Arc<TlsState>);
 
@@ -36,20 +37,20 @@ struct TlsState {
     watched: Mutex<WatchedFiles>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
-    /// Time of the last warning about an expiring certificate.
+    /// Time of the last warning that the certificate is about to expire; `None` before the first warning.
     expiry_warned: Mutex<Option<Instant>>,
 }
 
-/// Files of the certificate, and their state when they were last read.
+/// Certificate and key files, and their state when hookhold last read them.
 #[derive(Clone)]
 struct WatchedFiles {
     files: CertificateFiles,
-    /// Stamps of the files just before the current certificate was read from them; `None` if the files must be read
-    /// again.
+    /// Stamps of the files, taken just before hookhold read the current certificate from these files; `None` if
+    /// hookhold must read the files again.
     read: Option<FileStamps>,
 }
 
-/// Certificate for the next handshake.
+/// Certificate that hookhold uses for the next TLS handshake.
 #[derive(Debug)]
 struct CurrentCertificate(RwLock<Certificate>);
 
@@ -78,13 +79,14 @@ impl Tls {
         Ok(tls)
     }
 
-    /// Uses `certificate` for all later handshakes, and watches the `files` from which it was read. The next checks
-    /// read the files again, because they may have changed meanwhile.
+    /// Uses `certificate` for all later handshakes, and watches `files`, the source of this certificate. The next
+    /// checks read the files again, because the files may have changed since the caller read them.
     pub fn replace(&self, files: CertificateFiles, certificate: Certificate) {
         self.install(&mut self.watched(), WatchedFiles { files, read: None }, certificate);
     }
 
-    /// Reads the files again whenever they have changed, and warns before the certificate expires. Never returns.
+    /// Reads the certificate files again whenever they have changed, and logs warnings before the certificate expires.
+    /// Never returns.
     pub(super) async fn watch_files(&self) {
         let mut checks = interval(FILE_CHECK_INTERVAL);
         checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -108,20 +110,20 @@ impl Tls {
         let Ok(read) = read else { return Ok(()) }; // the runtime is shutting down
         let (files, certificate) = read?;
         let mut watched = self.watched();
-        // A reload may have switched to other files meanwhile.
+        // A reload may have replaced the watched files during the read.
         if watched.files == files {
             self.install(&mut watched, WatchedFiles { files, read: Some(now) }, certificate);
         }
         Ok(())
     }
 
-    /// Performs the TLS handshake with a client. If the handshake fails, the client receives an alert, and the error
-    /// contains the socket.
+    /// Performs the TLS handshake with a client and returns the TLS stream. If the handshake fails, the client receives
+    /// an alert, and the error contains the socket.
     pub(super) async fn accept(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, (io::Error, TcpStream)> {
         self.0.acceptor.accept(stream).into_fallible().await
     }
 
-    /// Replaces files and certificate together, under the lock of the files.
+    /// Replaces the watched files and the certificate together, while the caller holds the lock of the watched files.
     fn install(&self, watched: &mut WatchedFiles, next: WatchedFiles, certificate: Certificate) {
         let mut current = self.0.current.0.write().unwrap_or_else(PoisonError::into_inner);
         let has_changed = watched.files != next.files || current.certified.cert != certificate.certified.cert;
@@ -155,7 +157,7 @@ impl Tls {
     }
 }
 
-/// Detects changed files by comparing their stamps with those of earlier checks.
+/// Detects changed files by comparing the current file stamps with those of earlier checks.
 #[derive(Default)]
 struct ChangeDetector {
     last: Option<FileStamps>,
@@ -163,12 +165,12 @@ struct ChangeDetector {
 }
 
 impl ChangeDetector {
-    /// True if the files have not changed since the last check but have changed since they were read.
+    /// Returns true if the files have not changed since the last check but have changed since hookhold read them.
     fn must_read(&mut self, now: FileStamps, read: Option<FileStamps>) -> bool {
         self.last.replace(now) == Some(now) && read != Some(now)
     }
 
-    /// True for the first failure to read files with these stamps.
+    /// Returns true for the first failure to read files with these stamps.
     fn must_report(&mut self, now: FileStamps) -> bool {
         self.reported.replace(now) != Some(now)
     }
@@ -184,9 +186,9 @@ fn rustls_config(certificate: Arc<CurrentCertificate>) -> ServerConfig {
     config
 }
 
-/// Device, inode, size, mtime and ctime of a file; `None` for a missing file. The stamp changes when the file is
-/// written or replaced, gets another owner, or is reached through another link. ctime is included because a program can
-/// set mtime back, but cannot set ctime.
+/// Device, inode, size, mtime and ctime of a file; `None` for a missing file. The stamp changes if a program writes or
+/// replaces the file, or changes its owner or its links. The stamp includes ctime because a program can set mtime back,
+/// but cannot set ctime.
 type FileStamp = Option<(u64, u64, u64, [i64; 4])>;
 /// Stamps of the certificate file and the key file.
 type FileStamps = [FileStamp; 2];
@@ -197,14 +199,14 @@ fn file_stamps(files: &CertificateFiles) -> FileStamps {
     [stamp(&files.cert), stamp(&files.key)]
 }
 
-/// ALPN name of HTTP/2 over TLS.
+/// ALPN protocol name of HTTP/2 over TLS.
 pub(super) const ALPN_HTTP_2: &[u8] = b"h2";
 const ALPN_HTTP_1_1: &[u8] = b"http/1.1";
 
 const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Remaining validity below which hookhold logs warnings. Common ACME clients renew a certificate 30 days before its
-/// expiry.
+/// Remaining validity of the certificate below which hookhold logs warnings. Common ACME clients renew a certificate 30
+/// days before its expiry.
 const EXPIRY_WARNING: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 

@@ -1,4 +1,4 @@
-//! Owns the forwarder: starts, replaces and stops it, and reports its state.
+//! Owns the forwarder that sends events to Kafka: starts, replaces and stops it, and reports its state.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -9,14 +9,14 @@ use crate::forward::{self, Forwarder};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 
-/// The forwarder, and the parts that a new forwarder needs.
+/// Forwarder, and the parts that a new forwarder needs.
 ///
-/// The caller holds the configuration lock, so `start`, `apply` and `stop` never overlap. The lock of `forwarder` is
-/// held only to read or replace the forwarder, never while a forwarder stops. A stop waits for Kafka, but `/metrics`
-/// and `/readyz` take this lock and must not wait.
+/// Each caller of `start`, `apply` and `stop` holds the configuration lock, so these calls never overlap. These
+/// functions hold the lock of `forwarder` only to read or replace the forwarder, never while a forwarder stops. A
+/// forwarder that stops waits for Kafka, but `/metrics` and `/readyz` take this lock and must not wait.
 pub(super) struct Forwarding {
-    /// The running forwarder; `None` if `[kafka]` is not configured, during the replacement of the Kafka client, and
-    /// after a stop.
+    /// Running forwarder; `None` if `[kafka]` is not configured, during the replacement of the Kafka client, and after
+    /// forwarding has stopped.
     forwarder: Mutex<Option<Forwarder>>,
     journal: Journal,
     metrics: Arc<Metrics>,
@@ -34,15 +34,16 @@ impl Forwarding {
         *self.lock() = Some(forwarder);
     }
 
-    /// Applies new settings. If the settings need another Kafka client, waits for acknowledgements, stops the forwarder
-    /// and starts a new one. Does nothing if no forwarder runs.
+    /// Applies new settings to the forwarder. If the settings need another Kafka client, waits for acknowledgements,
+    /// stops the forwarder and starts a new one. Does nothing if no forwarder runs.
     pub(super) fn apply(&self, settings: forward::Settings) {
         let Some(Err(settings)) = self.lock().as_ref().map(|forwarder| forwarder.reconfigure(settings)) else { return };
         self.stop(LAST_ACKNOWLEDGEMENTS);
         self.start(settings);
     }
 
-    /// Stops the forwarder, if one runs, and waits up to `wait` for acknowledgements.
+    /// Stops the running forwarder, and waits up to `wait` for acknowledgements from Kafka. Does nothing if no
+    /// forwarder runs.
     pub(super) fn stop(&self, wait: Duration) {
         // A separate statement releases the lock before the forwarder stops.
         let forwarder = self.lock().take();
@@ -57,7 +58,7 @@ impl Forwarding {
         self.lock().as_ref().map(Forwarder::status)
     }
 
-    /// Updates the metrics that are computed at scrape time.
+    /// Updates the forwarding metrics that hookhold computes at scrape time.
     pub(super) fn measure(&self) {
         self.lock().iter().for_each(Forwarder::measure);
     }

@@ -10,9 +10,9 @@
 //! The caller passes in the disk, the clock, the shutdown signal and the listeners. The service does not depend on
 //! command-line arguments, Unix signals or exit codes, and it never ends the process.
 //!
-//! Two locks have a fixed order: first the configuration lock, then the forwarder lock. A reload, a start of forwarding
-//! and a stop of forwarding hold the configuration lock, and each of them may wait for Kafka. The forwarder lock is
-//! never held during a wait, because `/metrics` and `/readyz` take this lock.
+//! Two locks have a fixed order: first the configuration lock, then the forwarder lock. The functions that reload the
+//! configuration, start forwarding or stop forwarding hold the configuration lock, and each of them may wait for Kafka.
+//! No function waits while it holds the forwarder lock, because `/metrics` and `/readyz` take this lock.
 
 mod forwarding;
 mod reload;
@@ -42,12 +42,12 @@ use forwarding::Forwarding;
 
 pub use settings::load_config;
 
-/// A running gateway. Every clone is a cheap handle to the same gateway.
+/// Running gateway. A clone is cheap and refers to the same gateway.
 #[derive(Clone)]
 pub struct Service(Arc<Components>);
 
 struct Components {
-    /// Configuration in force.
+    /// Configuration that the gateway currently uses.
     config: Mutex<Config>,
     journal: Journal,
     gateway: Arc<Gateway>,
@@ -58,11 +58,11 @@ struct Components {
     metrics: Arc<Metrics>,
 }
 
-/// Open listeners for [`Service::start`].
+/// Open listeners that [`Service::start`] serves.
 pub struct Listeners {
     /// Listener for deliveries.
     pub deliveries: TcpListener,
-    /// Listener for metrics, probes and the operators' API.
+    /// Listener for metrics, health probes and the API for operators.
     pub admin: TcpListener,
 }
 
@@ -78,10 +78,10 @@ pub struct ListenError {
 /// Reason why [`Service::open`] failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The journal could not be opened.
+    /// Opening the journal failed.
     #[error(transparent)]
     Journal(#[from] OpenError),
-    /// The TLS certificate cannot be served.
+    /// hookhold cannot use the TLS certificate.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
 }
@@ -97,13 +97,14 @@ pub enum ServeError {
     Panic(#[from] JoinError),
 }
 
-/// Error after a failure of the journal. The next start determines which of the last events are on disk.
+/// Error that reports a failure of the journal. At the next start, hookhold reads the journal to determine which of the
+/// last events are on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the journal failed; see the log for the cause")]
 pub struct JournalFailed;
 
 impl Listeners {
-    /// Opens the configured listeners. Must be called inside a tokio runtime.
+    /// Opens both listeners at the configured addresses. Must be called inside a tokio runtime.
     pub fn open(config: &Config) -> Result<Listeners, ListenError> {
         let open = |key, address| server::listen(address).map_err(|source| ListenError { key, address, source });
         let deliveries = open("server.listen", config.server.listen)?;
@@ -131,16 +132,16 @@ impl Service {
         Ok(service)
     }
 
-    /// Starts forwarding, and returns a future that serves both listeners until a shutdown is complete. By then,
-    /// hookhold has answered every delivery, and Kafka has had time for its last acknowledgements. Must be called
-    /// inside a tokio runtime.
+    /// Starts forwarding, and returns a future that serves both listeners until a shutdown is complete. When the future
+    /// completes, hookhold has answered every delivery, and Kafka has had time for its last acknowledgements. Must be
+    /// called inside a tokio runtime.
     ///
-    /// If the journal fails, the future returns early, but only after waiting senders have had [`LAST_RESPONSES`] to
-    /// receive their 503. The process must then exit.
+    /// If the journal fails, the future returns an error. Before that, the server continues for up to
+    /// [`LAST_RESPONSES`], so that each sender that waits for the journal receives a 503. The process must then exit.
     pub fn start(&self, listeners: Listeners) -> impl Future<Output = Result<(), ServeError>> + Send + use<> {
-        // The configuration is read here and not in the future, because a reload that hangs on a file locks the
-        // configuration and must not delay the listeners. A caller must therefore start the service before it handles
-        // SIGHUP.
+        // This function reads the configuration before it returns the future. A reload locks the configuration while it
+        // reads files, and a file read that hangs must not delay the listeners. A caller must therefore start the
+        // service before it handles SIGHUP.
         self.start_forwarding();
         let serving = self.server().serve(listeners.deliveries, self.0.shutdown.clone());
         self.clone().serve(serving, listeners.admin)
@@ -156,7 +157,8 @@ impl Service {
             biased;
             () = journal_failed.notified() => {
                 tracing::error!("the journal failed and stores no more events; hookhold stops");
-                // Serving continues for a moment, because every sender that waits for the journal still needs its 503.
+                // The server continues for a moment, because every sender that waits for the journal still needs its
+                // 503.
                 drop(tokio::time::timeout(LAST_RESPONSES, serving).await);
                 return Err(JournalFailed.into());
             }
@@ -168,12 +170,12 @@ impl Service {
         Ok(admin.await?)
     }
 
-    /// Closes the journal, which commits all accepted events and ends its threads. If forwarding still runs, stops it
-    /// first. Does not close a failed journal, because closing could wait for a broken disk. Blocks.
+    /// Closes the journal: commits all accepted events and ends the journal's threads. If forwarding still runs, stops
+    /// forwarding first. Does not close a failed journal, because closing could wait for a broken disk. Blocks.
     pub fn stop(&self) -> Result<(), JournalFailed> {
         if !self.0.journal.failed() {
-            // If no forwarder runs, the configuration lock is not taken, because a reload that reads an endless file
-            // may hold this lock.
+            // If no forwarder runs, `stop` does not take the configuration lock, because a reload that reads an endless
+            // file may hold this lock.
             if self.forwarding().is_some() {
                 self.stop_forwarding(LAST_ACKNOWLEDGEMENTS);
             }
@@ -194,14 +196,15 @@ impl Service {
         }
     }
 
-    /// Stops forwarding, and waits up to `wait` for acknowledgements. Before that, waits for a reload in progress; a
-    /// later reload does not start forwarding again. Blocks. A shutdown and [`Service::stop`] call this function.
+    /// Stops forwarding. Waits first for a reload in progress, then up to `wait` for acknowledgements from Kafka. A
+    /// later reload does not start forwarding again. Blocks. A shutdown calls this function, and so does
+    /// [`Service::stop`].
     pub fn stop_forwarding(&self, wait: Duration) {
         let _no_reload = self.config();
         self.0.forwarding.stop(wait);
     }
 
-    /// Returns the gateway, which verifies and stores one delivery at a time.
+    /// Returns the gateway, which verifies and stores deliveries.
     pub fn gateway(&self) -> &Arc<Gateway> {
         &self.0.gateway
     }
@@ -211,22 +214,23 @@ impl Service {
         &self.0.journal
     }
 
-    /// Returns the metrics. Values that are computed at scrape time are as old as the last scrape.
+    /// Returns the metrics. A metric that hookhold computes at scrape time has its value from the last scrape.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.0.metrics
     }
 
-    /// Returns the TLS certificate in use; `None` if deliveries arrive over plain HTTP.
+    /// Returns the TLS state of the listener for deliveries; `None` if deliveries arrive over plain HTTP.
     pub fn tls(&self) -> Option<&Tls> {
         self.0.tls.as_ref()
     }
 
-    /// Returns the state of forwarding; `None` if no forwarder runs.
+    /// Returns the state of the forwarder; `None` if no forwarder runs.
     pub fn forwarding(&self) -> Option<forward::Status> {
         self.0.forwarding.status()
     }
 
-    /// Locks the configuration. While the guard exists, no reload starts, and forwarding neither starts nor stops.
+    /// Locks the configuration and returns the guard. While the guard exists, no reload starts, and forwarding neither
+    /// starts nor stops.
     fn config(&self) -> MutexGuard<'_, Config> {
         self.0.config.lock().expect(POISON)
     }
@@ -245,7 +249,7 @@ impl Service {
         }
     }
 
-    /// Returns a notification that fires when the journal has failed.
+    /// Returns a [`Notify`] that fires when the journal has failed.
     fn notify_of_journal_failure(&self) -> Arc<Notify> {
         let failed = Arc::new(Notify::new());
         let (notify, journal) = (failed.clone(), self.0.journal.clone());
@@ -262,7 +266,7 @@ impl Service {
         failed
     }
 
-    /// Warns of secrets that are about to expire. Never returns.
+    /// Logs warnings about secrets that are about to expire. Never returns.
     async fn warn_of_expiring_secrets(&self) {
         let mut interval = tokio::time::interval(SECRET_CHECK_INTERVAL);
         loop {
@@ -272,7 +276,7 @@ impl Service {
     }
 }
 
-/// Time limit for the last responses before the process ends, after a failed sync or a second signal.
+/// Time limit for sending the last responses before the process ends, after a failed sync or a second signal.
 pub const LAST_RESPONSES: Duration = Duration::from_secs(1);
 /// Time limit for the last acknowledgements before the Kafka client is stopped or replaced. The next client sends
 /// unacknowledged events again.

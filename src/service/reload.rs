@@ -1,8 +1,9 @@
-//! Reloads the configuration while the gateway runs. Reads and checks the whole file first, and applies it only if it
-//! has no mistakes and no change needs a restart. So the process always runs exactly one configuration.
+//! Reloads the configuration while the gateway runs. Reads and checks the whole file first. Applies the file only if it
+//! has no mistakes and no change in it needs a restart. Therefore the process always runs exactly one configuration.
 //!
-//! A delivery uses the source that was configured at its arrival, even if a reload replaces that source meanwhile. The
-//! journal and the listeners stay open. The Kafka client is replaced only if its own settings change.
+//! A delivery uses the source that was configured when the delivery arrived, even if a reload replaces that source
+//! before the response. The journal and the listeners stay open. hookhold replaces the Kafka client only if the
+//! settings of the client change.
 
 use std::path::Path;
 
@@ -13,7 +14,7 @@ use crate::certificate::{Certificate, CertificateError, CertificateFiles};
 use crate::config::{Config, ConfigChange};
 use crate::diagnostic::Diagnostics;
 
-/// Configuration that can replace the current one, with its certificate and its changes.
+/// New configuration that can replace the current one, with its certificate and the list of changes.
 struct Reload {
     config: Config,
     certificate: Option<Certificate>,
@@ -22,15 +23,15 @@ struct Reload {
 
 /// Reason why a reload changed nothing.
 enum ReloadError {
-    /// The file has mistakes.
+    /// The configuration file has mistakes.
     Invalid(Diagnostics),
-    /// At least one of these changes needs a restart.
+    /// At least one of these configuration changes needs a restart.
     NeedsRestart(Vec<ConfigChange>),
 }
 
 impl Service {
-    /// Reads the configuration file again and applies it, or logs why it cannot be applied. Blocks on files and may
-    /// wait for Kafka.
+    /// Reads the configuration file again and applies it. If the file cannot be applied, logs the reason and changes
+    /// nothing. Blocks on files and may wait for Kafka.
     pub fn reload(&self) {
         let mut running = self.config();
         let file = running.path.display().to_string();
@@ -61,15 +62,15 @@ impl Service {
         json!({ "file": file, "changes": changes, "mistakes": diagnostics }).to_string() + "\n"
     }
 
-    /// Records in the metrics that the configuration in the file has been loaded.
+    /// Sets the reload metrics after a successful load of the configuration file.
     pub(super) fn set_reloaded(&self) {
         let metrics = &self.metrics().config;
         metrics.last_reload_successful.set(1);
         metrics.last_reload_success.set(self.0.clock.now().0 as f64 / 1000.0);
     }
 
-    /// Applies `next`. Cannot fail. Starts with Kafka and ends with the listener, so that every later step is ready
-    /// before a delivery is accepted under the new configuration.
+    /// Applies the configuration `next`. Cannot fail. Applies the Kafka settings first, then the dedupe window, the
+    /// sources and the certificate, so that Kafka and the journal are ready before a delivery uses a new source.
     fn apply(&self, next: &Config, certificate: Option<Certificate>) {
         if let Some(settings) = settings::forward_settings(next) {
             self.0.forwarding.apply(settings);
@@ -84,7 +85,7 @@ impl Service {
     }
 }
 
-/// Performs every step of a reload that can fail. Changes nothing.
+/// Performs every step of a reload that can fail, and returns the new configuration without applying it.
 fn prepare(running: &Config) -> Result<Reload, ReloadError> {
     let config = settings::load_config(&running.path).map_err(ReloadError::Invalid)?;
     let changes = running.changes(&config);
@@ -96,7 +97,7 @@ fn prepare(running: &Config) -> Result<Reload, ReloadError> {
     Ok(Reload { config, certificate, changes })
 }
 
-/// Returns the error for a certificate that has become unusable since the configuration was checked.
+/// Returns the error for a certificate that has become unusable since hookhold checked the configuration.
 fn unusable_certificate(file: &Path, error: &CertificateError) -> ReloadError {
     ReloadError::Invalid(Diagnostics::one(file, 1, "server.tls_cert", error.to_string()))
 }

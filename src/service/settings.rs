@@ -1,5 +1,5 @@
-//! Derives the settings of each room from the configuration. Also reads and checks the configuration file, because only
-//! this room depends on both `config` and `forward`.
+//! Derives the settings of each module from the configuration. Also reads and checks the configuration file, because
+//! only this module depends on both `config` and `forward`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,8 +9,9 @@ use crate::diagnostic::Diagnostics;
 use crate::forward;
 use crate::journal::Options;
 
-/// Reads and checks a configuration file. Checks the properties of `[kafka]` one by one and then together, because
-/// properties that are valid alone can contradict each other.
+/// Reads a configuration file and returns the checked configuration. The error lists the mistakes in the file. Checks
+/// the properties of `[kafka]` one by one and then together, because properties that are valid alone can contradict
+/// each other.
 pub fn load_config(path: &Path) -> Result<Config, Diagnostics> {
     let config = Config::load(path, forward::check_setting)?;
     let Some(kafka) = &config.kafka else { return Ok(config) };
@@ -39,7 +40,7 @@ pub(super) fn forward_settings(config: &Config) -> Option<forward::Settings> {
     })
 }
 
-/// Returns the longest dedupe window of any source. The journal must remember keys for this time.
+/// Returns the longest dedupe window of all sources. The journal must remember dedupe keys for this time.
 pub(super) fn longest_dedupe_window(config: &Config) -> Duration {
     let windows = config.sources.iter().flat_map(|source| [source.dedupe.window, source.dedupe.body.unwrap_or_default()]);
     windows.max().unwrap_or_default().max(config.dedupe.window)

@@ -1,4 +1,4 @@
-//! Answers the queries of the admin pages.
+//! Answers the queries of the admin pages from the state of the running service.
 
 use super::Service;
 use crate::admin::{AdminQueries, ComponentHealth, HealthState, Readiness};
@@ -32,8 +32,8 @@ impl AdminQueries for Service {
     }
 }
 
-/// Returns the health of forwarding. A blocked topic makes forwarding degraded but never failed, because the journal
-/// stores the events meanwhile.
+/// Returns the health of forwarding to Kafka. If a topic is blocked, forwarding is degraded but never failed, because
+/// the journal continues to store events.
 fn kafka_health(status: forward::Status) -> ComponentHealth {
     if !status.running {
         let panicked = "the forwarder panicked; restart hookhold and report this bug";
