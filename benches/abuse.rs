@@ -100,8 +100,8 @@ impl Gateway {
         attack
     }
 
-    /// Returns a complete HTTP request, signed at the current time, with a Stripe-like body of about `size` bytes. If
-    /// `tamper` is given, the request is forged in that way.
+    /// Returns a complete HTTP request, signed at the current time, with a Stripe-like body of about `size` bytes.
+    /// `tamper` selects how to forge the request; `None` means a genuine request.
     fn request(&self, id: &str, size: usize, tamper: Option<Tamper>) -> Bytes {
         let body = format!("{{\"id\":\"{id}\",\"type\":\"invoice.paid\",\"lines\":\"{}\"}}", "x".repeat(size));
         let options = SampleOptions { id: id.to_owned(), event_type: None, key: None, now: SystemClock.now(), tamper };

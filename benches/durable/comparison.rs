@@ -205,7 +205,7 @@ impl std::fmt::Display for RunResult {
 
 /// Duration of the measurement in one turn.
 const TURN: Duration = Duration::from_millis(500);
-/// Time from the beginning of a turn to its measurement, in which every connection becomes busy.
+/// Delay between the start of a turn and the start of its measurement. During this delay, every connection becomes busy.
 const SETTLE: Duration = Duration::from_millis(100);
 /// Number of deliveries that a round prepares for each second. hookhold on two cores stores fewer events per second.
 const MAX_PER_SECOND: f64 = 110_000.0;

@@ -213,8 +213,8 @@ async fn send_with_hyper(address: SocketAddr, queue: Arc<Queue>) -> Result<()> {
 
 /// Size of every delivery body in bytes.
 pub const BODY_BYTES: usize = 2048;
-/// Offset of the signature timestamps into the future. The recipe accepts timestamps up to five minutes in the past or in
-/// the future, so a delivery is valid for nine minutes.
+/// Time by which the signature timestamps are ahead of the clock. The recipe accepts timestamps up to five minutes in the
+/// past or in the future, so a delivery is valid for nine minutes.
 const AHEAD: Duration = Duration::from_secs(240);
 /// Maximum age of the prepared deliveries at the start of a round. If they are older, the benchmark signs new deliveries.
 /// At the maximum age, a delivery is still valid for six minutes, which is longer than a round.

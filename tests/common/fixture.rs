@@ -163,5 +163,6 @@ pub fn stop(process: Process) {
     assert_eq!(process.wait().code(), Some(0));
 }
 
-/// Maximum time without progress. The limit only ends a stuck test, and no assertion depends on it.
+/// Maximum time without a newly acknowledged event. The only purpose of this limit is to end a stuck test; no assertion
+/// depends on it.
 const TIMEOUT: Duration = Duration::from_secs(120);

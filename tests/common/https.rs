@@ -77,7 +77,7 @@ impl Pair {
     }
 }
 
-/// Runs `openssl x509` with `args` on the certificate in `pem` and returns its output.
+/// Runs `openssl x509` with `args` on the certificate in `pem` and returns the output of the command.
 pub fn x509(pem: &[u8], args: &[&str]) -> String {
     let output = with_input(Command::new("openssl").args(["x509", "-noout"]).args(args), pem);
     assert!(output.status.success(), "{output:?}");

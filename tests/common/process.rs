@@ -331,5 +331,5 @@ pub fn reserve() -> (SocketAddr, UdpSocket) {
     }
 }
 
-/// Maximum duration of each wait. The limit only ends a stuck test, and no assertion depends on it.
+/// Maximum duration of each wait. The only purpose of this limit is to end a stuck test; no assertion depends on it.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
