@@ -1,5 +1,6 @@
-//! Compiles sources from the configuration. A source is one configured endpoint: a provider's recipe with the operator's
-//! overrides, and the secrets. This module reads no deliveries. Its only I/O is reading the secrets that an entry refers to.
+//! Compiles sources from the configuration. A source is one configured endpoint. It consists of a provider's recipe, the
+//! operator's overrides and the secrets. This module does not read deliveries. Its only I/O is reading the secrets that the
+//! configuration refers to.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -35,70 +36,70 @@ pub use type_filter::TypeFilter;
 /// One configured endpoint: its path, the recipe and secrets that verify its deliveries, and the topic of its events.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// The name in the configuration.
+    /// The source's name in the configuration.
     pub name: Arc<str>,
     /// The request path, `/hooks/NAME` by default.
     pub path: String,
-    /// The URL that the provider calls: the entry's URL, or `[server] public_url` if the entry sets no URL. Always present if
-    /// the recipe signs the URL.
+    /// The URL that the provider calls: the source's own `public_url` or, by default, `[server] public_url`. The value is
+    /// always present if the signature covers the URL.
     pub public_url: Option<PublicUrl>,
     /// The Kafka topic of the source's events.
     pub topic: Arc<str>,
-    /// The name of the recipe, or `None` for an inline recipe.
+    /// The name of the built-in recipe, or `None` for an inline recipe.
     pub provider: Option<Arc<str>>,
     /// The recipe, with the operator's overrides.
     pub recipe: Arc<Recipe>,
-    /// The keys that may sign a delivery: at least one, with distinct names.
+    /// The keys of the source's configured secrets: at least one key, with distinct names.
     pub secrets: Vec<Key>,
-    /// The maximum body size in bytes. The entry's limit overrides the recipe's, and the recipe's limit overrides the server's.
+    /// The maximum size of a request body, in bytes. The source's own limit overrides the recipe's limit, and the recipe's
+    /// limit overrides the server's limit.
     pub max_body: usize,
-    /// The maximum time from a delivery's first byte to its answer.
+    /// The maximum time from the first byte of a delivery to its response.
     pub deadline: Duration,
-    /// The deduplication settings.
+    /// The deduplication settings of the source.
     pub dedupe: SourceDedupe,
-    /// The event types to store. hookhold answers a verified delivery of another type with the accepted reply and drops the
-    /// delivery.
+    /// The event types that the source stores. hookhold answers a verified delivery of another type with the reply for accepted
+    /// deliveries and drops the delivery.
     pub types: TypeFilter,
-    /// True if hookhold answers every delivery with the accepted reply, even a rejected delivery (`danger_shadow`). Intended
-    /// for a trial run next to an endpoint that still processes the deliveries.
+    /// True if hookhold sends the reply for accepted deliveries even after a rejection (`danger_shadow`). Intended for a trial
+    /// run next to an endpoint that still processes the deliveries.
     pub shadow: bool,
-    /// The request headers to forward to Kafka as `http-<name>`.
+    /// The names of the request headers that hookhold forwards to Kafka as `http-<name>`.
     pub header_allow_list: Vec<HeaderName>,
     /// The networks from which hookhold accepts deliveries. An empty list accepts every address.
     pub allow_from: Vec<IpNet>,
-    /// The rate limit for genuine deliveries, including duplicates, or `None` for no limit.
+    /// The rate limit for genuine deliveries, including duplicates, or `None` if the source has no rate limit.
     pub max_rate: Option<Rate>,
 }
 
 /// The deduplication settings of a source.
 #[derive(Clone, Debug)]
 pub struct SourceDedupe {
-    /// The dedupe window: the entry's window, or by default the longer of `[dedupe] window` and the time over which the
-    /// provider retries.
+    /// The dedupe window. The default is the longer of `[dedupe] window` and the time over which the provider retries.
     pub window: Duration,
-    /// The window in which identical bodies are duplicates, or `None` if the operator sets no such window. Only a source whose
-    /// recipe has no id may set one.
+    /// The window within which hookhold treats identical bodies as duplicates, or `None` if the operator sets no such window.
+    /// Only a source whose recipe has no event id may have such a window.
     pub body: Option<Duration>,
 }
 
-/// The defaults that a source takes from other sections of the configuration.
+/// The defaults for options that a source does not set. Other sections of the configuration define these defaults.
 #[derive(Clone, Debug)]
 pub struct SourceDefaults {
-    /// The topic for sources that set no topic. `{source}` is replaced with the source's name.
+    /// The topic name for sources that set no topic. hookhold replaces `{source}` in this name with the source's name.
     pub topic: String,
-    /// `[server] public_url`, for sources that set no URL.
+    /// The value of `[server] public_url`, for sources that set no URL of their own.
     pub public_url: Option<String>,
-    /// The maximum body size in bytes, for sources whose entry and recipe set no limit.
+    /// The maximum size of a request body in bytes, for sources whose entry and recipe set no limit.
     pub max_body: usize,
-    /// `[server] request_deadline`, the server's own deadline for an answer.
+    /// The value of `[server] request_deadline`, the server's own time limit for a response.
     pub request_deadline: Duration,
-    /// `[dedupe] window`.
+    /// The value of `[dedupe] window`.
     pub window: Duration,
 }
 
 impl Source {
-    /// Compiles `[sources.NAME]`. Reports mistakes to `diagnostics`, which must be the list that `entry` reports to. Returns
-    /// `None` if the entry does not define a usable source.
+    /// Compiles the configuration entry `[sources.NAME]` into a source. Reports mistakes to `diagnostics`, which must be the
+    /// list to which `entry` reports. Returns `None` if the entry does not define a usable source.
     pub fn compile(name: &str, mut entry: TomlTable, defaults: &SourceDefaults, diagnostics: &Diagnostics) -> Option<Source> {
         let provider = entry.take("provider");
         let (base, is_known) = base(&entry, provider.as_ref(), diagnostics);
@@ -156,28 +157,28 @@ impl Source {
         })
     }
 
-    /// True if the source accepts deliveries from this address. An IPv4 address also matches in its IPv6-mapped form.
+    /// Returns true if the source accepts deliveries from `address`. An IPv4 address and its IPv6-mapped form are equivalent.
     pub fn allows_address(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.allow_from.is_empty() || self.allow_from.iter().any(|network| network.contains(&address))
     }
 
-    /// Returns the answer to send. Shadow mode replaces a rejection with the accepted reply, unless the sender has
-    /// disconnected. Shadow mode does not change the reply to an endpoint challenge.
+    /// Returns the response to send for `answer`. In shadow mode, replaces a rejection with the reply for accepted deliveries,
+    /// unless the sender has disconnected. Does not change the reply to an endpoint challenge.
     pub fn apply_shadow(&self, answer: Answer) -> Answer {
         let is_rejection = !answer.status.is_success() && answer.outcome != Outcome::Disconnected;
         if self.shadow && is_rejection { self.recipe.replies.accepted.clone().over(answer) } else { answer }
     }
 
-    /// Returns the first key that is valid at `now`, or the first key if none is valid.
+    /// Returns the first key that is valid at `now`, or the first key of the source if no key is valid.
     pub fn key_at(&self, now: UnixMillis) -> &Key {
         self.secrets.iter().find(|key| key.is_valid_at(now)).unwrap_or(&self.secrets[0])
     }
 }
 
-/// Returns the recipe that the entry overrides, or `None` for an inline recipe. The second value is false if the provider is
-/// missing or unknown. In that case the first value is the recipe with the most similar name, or a stand-in, so that the same
-/// pass finds the other mistakes in the entry.
+/// Returns the built-in recipe that the entry overrides, or `None` for an inline recipe. The second value is false if the
+/// entry's provider is missing or unknown. In that case, the first value is the recipe with the most similar name or a
+/// placeholder recipe. hookhold can then report the other mistakes in the entry in the same pass.
 fn base(entry: &TomlTable, provider: Option<&Item>, diagnostics: &Diagnostics) -> (Option<TomlTable>, bool) {
     let Some(item) = provider else {
         if entry.keys().iter().any(|key| PROOF.contains(&key.as_str())) {
@@ -200,8 +201,8 @@ fn base(entry: &TomlTable, provider: Option<&Item>, diagnostics: &Diagnostics) -
     (providers::table(near.unwrap_or(STAND_IN), diagnostics), false)
 }
 
-/// Prepares `base` as the recipe that `entry` overrides. Removes `content` and `content_variants` from `base` if the entry has
-/// either key, because the two keys exclude each other.
+/// Returns the recipe `base` without its signed content if `entry` defines its own. Removes both `content` and
+/// `content_variants`, because a recipe may have only one of these keys.
 fn without_content(mut base: TomlTable, entry: &TomlTable) -> TomlTable {
     const ALTERNATIVES: [&str; 2] = ["content", "content_variants"];
     if entry.keys().iter().any(|key| ALTERNATIVES.contains(&key.as_str())) {
@@ -237,7 +238,7 @@ fn allow_from(table: &mut TomlTable) -> Option<Vec<IpNet>> {
     items.into_iter().map(network).collect::<Vec<_>>().into_iter().collect()
 }
 
-/// Parses a network or a single address.
+/// Parses an IP network or a single IP address. Reports an invalid text and returns `None`.
 pub(crate) fn network(item: Item) -> Option<IpNet> {
     let text = item.clone().string_as(NETWORK)?;
     let single = text.parse::<IpAddr>().map(IpNet::from);
@@ -250,8 +251,8 @@ pub(crate) fn network(item: Item) -> Option<IpNet> {
     }
 }
 
-/// Converts a network of IPv4-mapped IPv6 addresses to a network of IPv4 addresses, because hookhold compares such addresses as
-/// IPv4.
+/// Converts a network of IPv4-mapped IPv6 addresses to the equivalent IPv4 network, because hookhold compares IPv4-mapped
+/// addresses as IPv4 addresses.
 fn canonical(network: IpNet) -> IpNet {
     let address = network.addr().to_canonical();
     let prefix = network.prefix_len().checked_sub(IPV4_IN_IPV6).filter(|_| network.addr().is_ipv6() && address.is_ipv4());
@@ -266,7 +267,8 @@ fn header_name(item: Item) -> Option<HeaderName> {
     }
 }
 
-/// Returns each secret with the item that names it.
+/// Reads the configured secrets. Returns each secret with the configuration value that refers to the secret, or `None` if a
+/// reference is invalid.
 fn secrets(table: &mut TomlTable) -> Option<Vec<(Item, secret::Secret)>> {
     let Some(items) = table.take_list("secrets").filter(|items| !items.is_empty()) else {
         table.missing("secrets", "an array of \"env:NAME\" or \"file:PATH\"");
@@ -304,8 +306,8 @@ fn deadline(server: Duration, respond_within: Option<Duration>) -> Duration {
     respond_within.map_or(server, |limit| server.min(limit * 4 / 5))
 }
 
-/// The recipe that replaces an unknown provider. This recipe accepts any text as a secret and has every part, so it adds no
-/// mistakes of its own to the report.
+/// Name of the recipe that hookhold uses in place of a missing or unknown recipe. This recipe has all required parameters and
+/// accepts any text as a secret, so hookhold reports only the operator's own mistakes.
 const STAND_IN: &str = "stripe";
 /// The required keys of an inline recipe.
 const PROOF: [&str; 4] = ["auth", "algorithm", "signature", "content"];
@@ -313,7 +315,7 @@ const PROVIDER: &str = "a provider such as \"stripe\"";
 const PATH: &str = "a path such as \"/hooks/stripe\" without query, fragment or escapes";
 const TOPIC: &str = "a topic name of 1 to 249 letters, digits, \".\", \"_\" and \"-\"";
 const NETWORK: &str = "an address or network such as \"3.18.12.63\", \"10.0.0.0/8\" or \"2001:db8::/32\"";
-/// Length of the prefix `::ffff:` of an IPv4-mapped address, in bits.
+/// Length of the IPv6 prefix `::ffff:0:0/96` of IPv4-mapped addresses, in bits.
 const IPV4_IN_IPV6: u8 = 96;
-/// The longest dedupe window.
+/// Maximum length of the dedupe window.
 const MAX_WINDOW: Duration = Duration::from_secs(90 * 86_400);

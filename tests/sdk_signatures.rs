@@ -1,5 +1,5 @@
-//! Tests that the signers in `tests/common/sdk.rs` produce the published signatures, because other tests rely on these
-//! signers.
+//! Tests that the signers in `tests/common/sdk.rs` produce the signatures that the providers publish. Other tests rely on
+//! these signers.
 
 #[path = "common/sdk.rs"]
 mod sdk;
@@ -12,7 +12,8 @@ const WHSEC: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const BODIES: [&[u8]; 4] =
     [b"{\"test\": 2432232314}", b"\xff\xfe not UTF-8 \x00", b"", "BOM \u{feff}, \\u00e9, é\r\n".as_bytes()];
 
-/// The slash command in Slack's example, <https://docs.slack.dev/authentication/verifying-requests-from-slack>.
+/// Body of the slash command in Slack's published example,
+/// <https://docs.slack.dev/authentication/verifying-requests-from-slack>.
 const COMMAND: &[u8] = b"token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&team_domain=testteamnow&channel_id=G8PSS9T3V&\
     channel_name=foobar&user_id=U2CERLKJA&user_name=roadrunner&command=%2Fwebhook-collect&text=&\
     response_url=https%3A%2F%2Fhooks.slack.com%2Fcommands%2FT1DC2JH3J%2F397700885554%2F96rGlfmibIGlgcZRskXaIFfN&\
@@ -53,7 +54,8 @@ fn twilio_sdk_gives_the_published_signature() {
     assert!(signed.by.starts_with("twilio "), "signed by {}", signed.by);
 }
 
-/// Shopify's SDK can only verify, so the signer returns a signature that the SDK has accepted.
+/// Shopify's SDK can only verify signatures, so the signer returns a signature that openssl has computed and the SDK has
+/// accepted.
 #[test]
 fn shopify_sdk_accepts_the_signature_of_openssl() {
     let mut sdk = Sdk::start();
@@ -65,7 +67,7 @@ fn shopify_sdk_accepts_the_signature_of_openssl() {
     }
 }
 
-/// Stripe publishes no test vector with its secret, so this test compares Stripe's SDK with openssl.
+/// Stripe publishes no test vector with its secret, so the test compares the signatures of Stripe's SDK and openssl.
 #[test]
 fn stripe_sdk_agrees_with_openssl() {
     let mut sdk = Sdk::start();

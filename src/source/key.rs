@@ -1,5 +1,5 @@
-//! Decodes a configured secret into the key of a proof. A key has a name and is never printed. The verifier prepares keys for
-//! use.
+//! Decodes a configured secret into a signing key. Each key has a name. hookhold never prints the bytes of a key. The verifier
+//! prepares each key for its algorithm.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,22 +12,22 @@ use crate::clock::UnixMillis;
 use crate::secret::Secret;
 use crate::source::recipe::{Encoding, KeyFormat};
 
-/// One secret of a source, decoded.
+/// The decoded key of one configured secret.
 #[derive(Clone)]
 pub struct Key {
-    /// The secret's name in logs, metrics and headers.
+    /// The secret's name, as used in logs, metrics and record headers.
     pub name: Arc<str>,
-    /// The scheme and the secret's name, such as `mac-sha256:2026-11`.
+    /// The authentication scheme and the secret's name, such as `mac-sha256:2026-11`.
     pub auth: Arc<str>,
-    /// The time at which the key expires, or `None` if the key does not expire.
+    /// The time at which the key expires, or `None` if the key never expires.
     pub not_after: Option<UnixMillis>,
     configured: Secret,
     bytes: Vec<u8>,
 }
 
 impl Key {
-    /// Decodes a configured secret by the steps of `format`. The error is the text after `found` in a diagnostic and never
-    /// contains the secret.
+    /// Decodes a configured secret with the steps of `format`. An error is the text that follows `found` in a diagnostic. The
+    /// error never contains the secret.
     pub fn decode(secret: &Secret, format: &KeyFormat, scheme: &str) -> Result<Key, String> {
         let text =
             format.strip.iter().fold(&secret.bytes[..], |rest, prefix| rest.strip_prefix(prefix.as_bytes()).unwrap_or(rest));
@@ -49,27 +49,27 @@ impl Key {
         Ok(Key { name: name.clone(), auth, not_after: secret.not_after, configured: secret.clone(), bytes })
     }
 
-    /// Returns the configured secret, so that `hookhold doctor` can decode it in other ways.
+    /// Returns the configured secret, so that `hookhold doctor` can try other ways to decode the secret.
     pub fn configured(&self) -> &Secret {
         &self.configured
     }
 
-    /// Returns the decoded bytes.
+    /// Returns the decoded bytes of the key.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// True if the key has not expired at `now`.
+    /// Returns true if the key has not expired at `now`.
     pub fn is_valid_at(&self, now: UnixMillis) -> bool {
         self.not_after.is_none_or(|end| now < end)
     }
 
-    /// True if `other` expires later than this key. Both keys belong to the same source.
+    /// Returns true if the key `other` of the same source expires later than this key.
     pub fn is_outlived_by(&self, other: &Key) -> bool {
         self.not_after.is_some_and(|end| other.not_after.is_none_or(|later| later > end))
     }
 
-    /// True if both keys have the same bytes.
+    /// Returns true if both keys consist of the same bytes.
     pub fn is_same_secret(&self, other: &Key) -> bool {
         self.bytes.ct_eq(&other.bytes).into()
     }

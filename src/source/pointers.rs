@@ -1,53 +1,55 @@
-//! The body locations of a recipe's locators: JSON pointers (RFC 6901), form fields, and JSON pointers inside a form field. The
-//! locations are merged into trees, so one pass over a body finds all of them. This module reads no bodies.
+//! The body locations that a recipe reads: JSON pointers (RFC 6901), form fields, and JSON pointers into a form field. hookhold
+//! merges the locations into trees, so that one pass over a body finds all values. This module does not read bodies.
 
-/// All body locations of a recipe. Each distinct location has a slot.
+/// All body locations that a recipe reads. Each distinct location has a slot: an index into the list of values found in a body.
 #[derive(Debug, Default)]
 pub(crate) struct Pointers {
-    /// The root of the pointers into a JSON body.
+    /// The root of the tree of JSON pointers into a JSON body.
     pub(crate) root: Node,
-    /// The fields to find in a form.
+    /// The form fields that the recipe reads.
     pub(crate) form: Vec<FormField>,
-    /// The number of slots.
+    /// The number of slots. Each distinct location in a body has one slot.
     pub(crate) slots: usize,
 }
 
-/// One field of a form.
+/// One form field that a recipe reads.
 #[derive(Debug)]
 pub(crate) struct FormField {
-    /// The decoded name.
+    /// The decoded name of the form field.
     pub(crate) name: String,
-    /// The slot of the field's value.
+    /// The index of the field's value in the list of located values, or `None` if the recipe reads only JSON values inside the
+    /// field.
     pub(crate) slot: Option<usize>,
-    /// The root of the pointers into a value that is JSON.
+    /// The root of the tree of JSON pointers into the field's value.
     pub(crate) root: Node,
 }
 
-/// One location in a JSON document, on the path of at least one pointer.
+/// One node of a tree of JSON pointers.
 #[derive(Debug, Default)]
 pub(crate) struct Node {
-    /// The slot of the pointer that ends at this location.
+    /// The index of the node's value in the list of located values, or `None` if no pointer ends at this node.
     pub(crate) slot: Option<usize>,
-    /// The next steps of the pointers through this location: member names, or array indexes in decimal.
+    /// The child nodes with their names. A name is the name of an object member or the decimal index of an array element.
     pub(crate) children: Vec<(String, Node)>,
 }
 
 impl Pointers {
-    /// Returns the slot of a pointer such as `/data/object/id`, or `None` if the text is empty, is not a pointer, or has more
-    /// than [`MAX_DEPTH`] steps.
+    /// Returns the slot (the index of the located value) for a JSON pointer such as `/data/object/id`. Returns `None` if the
+    /// text is not a valid pointer, is empty, or has more than [`MAX_DEPTH`] steps.
     pub(crate) fn slot(&mut self, pointer: &str) -> Option<usize> {
         let steps = steps(pointer)?;
         let node = steps.into_iter().fold(&mut self.root, Node::child);
         Some(slot_of(&mut node.slot, &mut self.slots))
     }
 
-    /// Returns the slot of the form field `name`, or `None` if the name is empty.
+    /// Returns the slot (the index of the located value) for the form field `name`, or `None` if the name is empty.
     pub(crate) fn field_slot(&mut self, name: &str) -> Option<usize> {
         let at = self.field(name)?;
         Some(slot_of(&mut self.form[at].slot, &mut self.slots))
     }
 
-    /// Returns the slot of a pointer into the JSON of a form field, written `NAME/POINTER`, or `None` if the text is malformed.
+    /// Returns the slot (the index of the located value) for a JSON pointer into a form field, written `NAME/POINTER`. Returns
+    /// `None` if the text is malformed.
     pub(crate) fn field_json_slot(&mut self, text: &str) -> Option<usize> {
         let (name, pointer) = text.split_at(text.find('/')?);
         let steps = steps(pointer)?;
@@ -65,19 +67,20 @@ impl Pointers {
         (!name.is_empty()).then(|| known.unwrap_or_else(new))
     }
 
-    /// True if no locator needs the body.
+    /// Returns true if the recipe reads no values from the body.
     pub(crate) fn is_empty(&self) -> bool {
         self.slots == 0
     }
 }
 
 impl Node {
-    /// Returns the index of the child called `name`.
+    /// Returns the index of the child node called `name`, or `None` if the node has no such child.
     pub(crate) fn find(&self, name: &[u8]) -> Option<usize> {
         self.children.iter().position(|(child, _)| child.as_bytes() == name)
     }
 
-    /// Returns the index of the child for element `index` of an array. `01` and `+1` are member names, not indexes.
+    /// Returns the index of the child node for the array element at `index`, or `None` if the node has no such child. The names
+    /// `01` and `+1` match only object members, not array elements.
     pub(crate) fn find_index(&self, index: usize) -> Option<usize> {
         let is_index = |name: &str| !(name.starts_with('+') || (name.len() > 1 && name.starts_with('0')));
         self.children.iter().position(|(name, _)| is_index(name) && name.parse() == Ok(index))
@@ -92,7 +95,7 @@ impl Node {
     }
 }
 
-/// Returns the slot of a location. Assigns the next slot if the location has none.
+/// Returns the slot number of a body location. If the location has no slot yet, assigns the next free number.
 fn slot_of(slot: &mut Option<usize>, slots: &mut usize) -> usize {
     *slot.get_or_insert_with(|| {
         *slots += 1;

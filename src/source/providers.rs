@@ -1,5 +1,5 @@
-//! The compiled-in recipes. To add a provider, add the file `config/providers/NAME.toml` and its name here. A test compares
-//! this list with the directory.
+//! The built-in recipes, compiled into the binary. To add a provider, create the file `config/providers/NAME.toml` and add its
+//! name to the list in this module. A test compares the list with the directory.
 
 use crate::source::read;
 use crate::source::recipe::Recipe;
@@ -11,17 +11,19 @@ macro_rules! recipes {
     };
 }
 
-/// The name and text of every compiled-in recipe, sorted by name.
+/// Name and TOML text of every built-in recipe, sorted by name.
 pub const PROVIDERS: &[(&str, &str)] =
     recipes! { "github" "shopify" "shopify-events" "slack" "standard-webhooks" "stripe" "svix" "twilio" };
 
-/// Compiles the recipe called `name` to show its content. Returns `None` for an unknown name.
+/// Compiles the built-in recipe called `name`, so that a command can show its parameters. Returns `None` if no built-in recipe
+/// has this name.
 pub fn provider(name: &str) -> Option<Recipe> {
     let mut table = table(name, &Diagnostics::default())?;
     read::recipe(&mut table)
 }
 
-/// Parses the recipe called `name` as a table that reports to `diagnostics`.
+/// Parses the built-in recipe called `name` into a TOML table that reports mistakes to `diagnostics`. Returns `None` if no
+/// built-in recipe has this name.
 pub(super) fn table(name: &str, diagnostics: &Diagnostics) -> Option<TomlTable> {
     let (_, text) = PROVIDERS.iter().find(|(known, _)| *known == name)?;
     TomlTable::parse(&format!("config/providers/{name}.toml"), text, diagnostics)

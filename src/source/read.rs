@@ -1,5 +1,6 @@
-//! Reads a recipe from TOML: an operator's inline parameters, or a provider's file overridden by the operator's entry. Reports
-//! every mistake with its location and the expected value. `validate` then checks that the parts agree with each other.
+//! Reads a recipe from TOML. The recipe is either inline in the operator's entry, or a built-in recipe with the entry's
+//! overrides. Reports every mistake with its location and the expected value. The module `validate` then checks the parameters
+//! for contradictions.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -17,8 +18,8 @@ use crate::toml_value::{Item, TomlTable};
 
 mod challenge;
 
-/// Takes every recipe parameter out of `table`. Returns `None` if a part without a default is missing or invalid. A source's own
-/// `key` replaces the recipe's `event.key`.
+/// Takes every recipe parameter out of `table` and returns the recipe. Returns `None` if a required parameter is missing or any
+/// parameter is invalid. A source's own `key` replaces the recipe's `event.key`.
 pub(super) fn recipe(table: &mut TomlTable) -> Option<Recipe> {
     let auth = need(table, "auth", "\"mac\"", |table| table.take_one_of("auth", &[("mac", ())]));
     let timestamp = timestamp(table);
@@ -38,7 +39,7 @@ pub(super) fn recipe(table: &mut TomlTable) -> Option<Recipe> {
     Some(Recipe { title, proof, timestamp, coverage, event, pointers, challenges: challenges?, replies, limits, setup })
 }
 
-/// The error for a value that is present but invalid. The mistake has already been reported.
+/// The error for a TOML value that is present but invalid. The reader has already reported the mistake.
 struct Invalid;
 
 fn proof(table: &mut TomlTable, timestamp: Option<&Timestamp>, event: &EventLocators) -> Option<MacProof> {
@@ -61,14 +62,14 @@ fn proof(table: &mut TomlTable, timestamp: Option<&Timestamp>, event: &EventLoca
     })
 }
 
-/// Parses the alternatives of one fact: a string, an array of strings, or an array of arrays if an alternative has several
-/// fields.
+/// Parses a list of alternative locators: a string, an array of strings, or an array that contains arrays of strings. An inner
+/// array combines several fields into one value.
 fn choice(item: Item, pointers: &mut Pointers) -> Choice {
     let fields = |item: Item| -> Vec<Locator> { item.list().into_iter().filter_map(|one| locator(one, pointers)).collect() };
     Choice(item.list().into_iter().map(fields).filter(|fields| !fields.is_empty()).collect())
 }
 
-/// Takes a required key with `take`, and reports the key if it is missing.
+/// Takes a required key out of `table` by calling `take`. If the key is missing, reports the key and returns `None`.
 fn need<T>(table: &mut TomlTable, key: &str, expected: &str, take: impl FnOnce(&mut TomlTable) -> Option<T>) -> Option<T> {
     let present = table.keys().iter().any(|have| have == key);
     let taken = take(table);
@@ -101,7 +102,7 @@ fn signature(table: &mut TomlTable) -> Option<(SignatureFormat, Option<Encoding>
     (is_paired && !signature.from.is_empty()).then_some((signature, encoding))
 }
 
-/// Takes `content` or `content_variants`.
+/// Takes the signed content from `content` or `content_variants`. Returns `None` if the content is missing or invalid.
 fn contents(table: &mut TomlTable) -> Option<Vec<Vec<Term>>> {
     let Some(variants) = table.take("content_variants") else {
         return need(table, "content", TERMS, |table| terms(table.take("content")?)).map(|content| vec![content]);
@@ -176,7 +177,8 @@ fn locator(item: Item, pointers: &mut Pointers) -> Option<Locator> {
     parse_locator(&text, &item, pointers)
 }
 
-/// Parses the locator `text` and reports mistakes at `item`.
+/// Parses the locator `text`. If `text` is not a valid locator, reports the mistake at the location of `item` and returns
+/// `None`.
 fn parse_locator(text: &str, item: &Item, pointers: &mut Pointers) -> Option<Locator> {
     match text.split_once(':') {
         Some(("header", _)) => header(text).map(Locator::Header).or_else(|| item.unexpected(LOCATORS)),
@@ -243,7 +245,8 @@ fn time(item: Item, pointers: &mut Pointers) -> Option<(Locator, TimeUnit)> {
     Some((locator(from?, pointers)?, unit?))
 }
 
-/// Parses a locator of a challenge. Rejects a tag locator, because a challenge may be unsigned and then has no tags.
+/// Parses a locator of an endpoint challenge. Rejects a `tag:` locator, because a challenge may be unsigned, and an unsigned
+/// request has no tags.
 fn untagged(text: &str, item: &Item, pointers: &mut Pointers) -> Option<Locator> {
     match parse_locator(text, item, pointers)? {
         Locator::Tag(_) => item.expected(UNTAGGED, "a tag; use another locator, because a challenge may be unsigned"),
@@ -339,5 +342,5 @@ const WITHIN: &str = "a duration from \"1m\" to \"30d\"";
 const MINUTE: Duration = Duration::from_secs(60);
 const DAYS_30: Duration = Duration::from_secs(30 * 86_400);
 const TOLERANCE: RangeInclusive<Duration> = Duration::ZERO..=DAYS_30;
-/// The range of `max_body`, in bytes.
+/// The allowed range of the option `max_body`, in bytes.
 const MAX_BODY: RangeInclusive<u64> = 1..=1 << 30;

@@ -1,5 +1,5 @@
-//! Data types of the recipe language. hookhold compiles each recipe into these types once, and the verifier interprets them.
-//! This module reads no deliveries. The language has only the features that the compiled-in recipes need.
+//! Data types of a compiled recipe. hookhold compiles each recipe once, and the verifier interprets the compiled recipe. This
+//! module does not read deliveries. The recipe language has only the features that the built-in recipes need.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,27 +11,27 @@ use crate::answer::Answer;
 use crate::event::Integrity;
 use crate::source::pointers::Pointers;
 
-/// A provider's recipe: the signature scheme, the locations of event facts, the endpoint challenges, the replies and the
-/// limits.
+/// The compiled recipe of a provider. A recipe defines the signature scheme, the locations of an event's id, type, ordering key
+/// and time, the endpoint challenges, the replies and the limits.
 #[derive(Debug)]
 pub struct Recipe {
-    /// The provider's display name. Empty for an inline recipe without a title.
+    /// The provider's display name. Empty if an inline recipe sets no title.
     pub title: String,
-    /// The proof of origin that every delivery carries.
+    /// The signature scheme of the provider's deliveries.
     pub proof: MacProof,
-    /// The location and tolerance of the signing time, or `None` if the provider signs no time.
+    /// The location and tolerance of the signed timestamp, or `None` if the provider signs no timestamp.
     pub timestamp: Option<Timestamp>,
-    /// The part of an event that the proof covers. hookhold computes the coverage from the recipe's other parts. A recipe
+    /// The parts of an event that the signature covers. hookhold computes the coverage from the other parameters. A recipe
     /// cannot declare its own coverage.
     pub coverage: Coverage,
     /// The locators of an event's id, type, ordering key and time.
     pub event: EventLocators,
-    /// All locations in the body that `event` and `challenges` point to, merged for one pass over the body.
+    /// All body locations that the recipe reads, merged so that one pass over a body finds all values.
     pub(crate) pointers: Pointers,
-    /// The provider's endpoint challenges. hookhold replies to a delivery that matches a challenge before deduplication, and
-    /// never stores it. The first match is used.
+    /// The provider's endpoint challenges. If a delivery matches several challenges, hookhold uses the first one. hookhold
+    /// replies to a challenge before deduplication and never stores the challenge.
     pub challenges: Vec<Challenge>,
-    /// The answers to accepted and rejected deliveries.
+    /// The responses to accepted and rejected deliveries.
     pub replies: Replies,
     /// The limits and retry behaviour that the provider documents.
     pub limits: ProviderLimits,
@@ -40,84 +40,86 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// True if the URL is part of the signed content.
+    /// Returns true if the signed content contains the URL.
     pub fn signs_url(&self) -> bool {
         self.proof.signs_url()
     }
 }
 
-/// A message authentication code over parts of the request.
+/// A signature scheme that uses a message authentication code (MAC) over parts of the request.
 #[derive(Debug)]
 pub struct MacProof {
-    /// The hash function under the HMAC.
+    /// The hash function of the HMAC.
     pub algorithm: Algorithm,
-    /// The encoding of the MAC in a signature.
+    /// The encoding of the MAC in the signature header.
     pub encoding: Encoding,
-    /// The location and syntax of the signatures.
+    /// The header that contains the signatures, and its syntax.
     pub signature: SignatureFormat,
-    /// The steps that decode the configured text to the key's bytes.
+    /// The steps that decode a configured secret into the bytes of the key.
     pub key_format: KeyFormat,
-    /// The alternatives of the signed content, at least one. Each alternative is an ordered list of terms, and a signature may
-    /// cover any alternative.
+    /// The alternatives of the signed content, at least one. Each alternative is an ordered list of terms. The sender may sign
+    /// any of the alternatives.
     pub contents: Vec<Vec<Term>>,
-    /// True if the fields of a form are signed instead of the body's bytes.
+    /// True if the signature covers the decoded fields of a form instead of the body's bytes.
     pub signs_form: bool,
-    /// True if the content, the time or a fact depends on tags next to the signature. In that case the verifier checks each
-    /// group of signatures separately.
+    /// True if the signed content, the timestamp or an event locator reads a tag of the signature header. In that case, the
+    /// verifier checks each group of signatures separately.
     pub reads_tags: bool,
-    /// The location of the body's hash in a signed URL, or `None` for schemes that sign the body itself.
+    /// The query parameter that contains the hash of the body in a signed URL, or `None` if the provider signs the body itself.
     pub body_sha256: Option<BodyHash>,
 }
 
 impl MacProof {
-    /// True if the URL is part of the signed content.
+    /// Returns true if the signed content contains the URL.
     pub fn signs_url(&self) -> bool {
         self.contents.iter().flatten().any(|term| matches!(term, Term::Url | Term::UrlOtherPort))
     }
 
-    /// True if the text of the event id is part of the signed content, regardless of the header that contains the text.
+    /// Returns true if the signed content contains the text of the event id. The name of the header that contains the id does
+    /// not matter.
     pub fn signs_id(&self) -> bool {
         self.contents.iter().any(|content| content.contains(&Term::Id))
     }
 
-    /// Returns the part before the secret's name in `hookhold-auth`, such as `mac-sha256`.
+    /// Returns the scheme's name, such as `mac-sha256`. In the record header `hookhold-auth`, this name precedes the name of
+    /// the secret.
     pub fn scheme(&self) -> String {
         format!("mac-{}", self.algorithm.word())
     }
 }
 
-/// The part of an event that a proof covers.
+/// The parts of an event that a signature covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Coverage {
-    /// The value of `hookhold-integrity`.
+    /// The value of the record header `hookhold-integrity`.
     pub integrity: Integrity,
-    /// True if every event id is read from the signed bytes.
+    /// True if the verifier reads every event id from signed bytes.
     pub id_signed: bool,
 }
 
-/// The answers to accepted and rejected deliveries.
+/// The responses to accepted and rejected deliveries.
 #[derive(Debug)]
 pub struct Replies {
     /// The reply to an accepted delivery.
     pub accepted: Reply,
-    /// The status for a rejected delivery.
+    /// The status of the response to a rejected delivery.
     pub rejected: StatusCode,
 }
 
-/// The limits and retry behaviour that a provider documents. A field is `None` if the provider does not document it.
+/// The limits and retry behaviour that a provider documents. A field is `None` if the provider does not document the limit.
 #[derive(Debug)]
 pub struct ProviderLimits {
-    /// The time for which the provider waits for an answer.
+    /// The time for which the provider waits for a response.
     pub respond_within: Option<Duration>,
-    /// The time over which the provider retries an event, or zero if the provider never retries automatically.
+    /// The time over which the provider retries an event. Zero if the provider never retries automatically.
     pub gives_up_after: Option<Duration>,
-    /// The success rate at which the provider disables an endpoint.
+    /// The success rate at or below which the provider disables an endpoint.
     pub switches_off_at: Option<SwitchOff>,
     /// The size of the largest body that the provider sends, in bytes.
     pub max_body: Option<u64>,
 }
 
-/// The hash function under an HMAC.
+/// The hash function of an HMAC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
     /// HMAC-SHA1, 20 bytes.
@@ -131,16 +133,16 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// Every algorithm with its word in the recipe language.
+    /// Every algorithm with its name in the recipe language.
     pub const WORDS: &[(&str, Algorithm)] =
         &[("sha1", Algorithm::Sha1), ("sha256", Algorithm::Sha256), ("sha384", Algorithm::Sha384), ("sha512", Algorithm::Sha512)];
 
-    /// Returns the algorithm's word in the recipe language and in `hookhold-auth`.
+    /// Returns the algorithm's name, as used in the recipe language and in the record header `hookhold-auth`.
     pub fn word(self) -> &'static str {
         Algorithm::WORDS.iter().find(|(_, one)| *one == self).map_or("", |(word, _)| word)
     }
 
-    /// Returns the length of the MAC in bytes.
+    /// Returns the length of the algorithm's MACs in bytes.
     pub fn size(self) -> usize {
         match self {
             Algorithm::Sha1 => 20,
@@ -151,10 +153,10 @@ impl Algorithm {
     }
 }
 
-/// A text encoding of bytes.
+/// A text encoding of a signature, a hash or a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
-    /// Hexadecimal digits of either case.
+    /// Hexadecimal digits, upper or lower case.
     Hex,
     /// The standard Base64 alphabet, with padding.
     Base64,
@@ -163,214 +165,218 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// Every encoding with its word in the recipe language.
+    /// Every encoding with its name in the recipe language.
     pub const WORDS: &[(&str, Encoding)] =
         &[("hex", Encoding::Hex), ("base64", Encoding::Base64), ("base64url", Encoding::Base64Url)];
 
-    /// Returns the encoding's word in the recipe language.
+    /// Returns the encoding's name in the recipe language.
     pub fn word(self) -> &'static str {
         Encoding::WORDS.iter().find(|(_, one)| *one == self).map_or("", |(word, _)| word)
     }
 }
 
-/// The location of the signatures in a request, and the syntax of their header.
+/// The names and the syntax of the headers that contain signatures.
 #[derive(Debug)]
 pub struct SignatureFormat {
-    /// The header names. The verifier reads all values of the first of these headers that the request has.
+    /// The names of the signature headers. The verifier reads all values of the first listed header that the request contains.
     pub from: Vec<HeaderName>,
-    /// The separator between groups. A tag belongs to the signatures of its own group.
+    /// The separator between groups of signatures. A tag applies to the signatures of its own group.
     pub groups: Option<String>,
-    /// The separator between the items of a group.
+    /// The separator between the items of a group of signatures.
     pub items: Option<String>,
-    /// The separator between the tag and the value of an item.
+    /// The separator between an item's tag and its value.
     pub pair: Option<String>,
-    /// The tags whose values are signatures. All other tags are available to [`Locator::Tag`].
+    /// The names of the tags whose values are signatures. [`Locator::Tag`] can read all other tags.
     pub take: Vec<String>,
-    /// The text in front of every signature. A value without this prefix is not a signature.
+    /// The prefix of every signature, such as `sha256=`. The verifier ignores a value without this prefix.
     pub prefix: String,
-    /// True if the verifier removes whitespace around items, tags and values.
+    /// True if the verifier removes whitespace around the items, tags and values of a signature header.
     pub trim: bool,
 }
 
-/// The steps that decode the configured text to the key's bytes.
+/// The steps that decode a configured secret into the bytes of a key.
 #[derive(Debug, Default)]
 pub struct KeyFormat {
-    /// The prefixes to remove from the text if present, in this order.
+    /// The prefixes that hookhold removes from a secret, in this order. hookhold ignores a prefix that the secret does not
+    /// have.
     pub strip: Vec<String>,
-    /// The encoding of the text without its prefixes, or `None` if the bytes of that text are the key.
+    /// The encoding of a secret after its prefixes have been removed, or `None` if the remaining bytes are the key.
     pub encoding: Option<Encoding>,
 }
 
-/// One part of the signed content.
+/// One term of the signed content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Term {
-    /// Fixed text.
+    /// A fixed text from the recipe.
     Literal(String),
-    /// The body's bytes as received.
+    /// The bytes of the request body as received.
     Body,
-    /// The text of the timestamp as received.
+    /// The text of the signed timestamp as received.
     Timestamp,
     /// The text of the event id as received.
     Id,
-    /// The value of a header.
+    /// The value of a request header.
     Header(HeaderName),
     /// The value of a tag in the signature header.
     Tag(String),
-    /// The public URL as configured, followed by the request target as received.
+    /// The configured public URL, followed by the request target as received.
     Url,
-    /// Like [`Term::Url`], but with the scheme's default port if the configured URL has no port, and without its port
-    /// otherwise.
+    /// Like [`Term::Url`], but with the opposite choice of port: the scheme's default port if the configured URL has no port,
+    /// and no port if the configured URL has one.
     UrlOtherPort,
     /// The decoded names and values of a form, sorted by name and then by value, without separators and without repeated pairs.
-    /// Empty if [`MacProof::body_sha256`] proves the body.
+    /// Empty if the signed URL contains the body's hash ([`MacProof::body_sha256`]).
     FormSorted,
 }
 
-/// The hash of a body inside the signed URL. If the request has the query parameter, the body must match the hash. The hash
-/// proves no more than signed form fields do: the fields directly follow the URL in the signed content, so an attacker could
-/// replay some forms as a URL with this parameter and another body.
+/// The query parameter that contains the hash of the body in a signed URL. If a request has this parameter, its body must have
+/// this hash. The integrity is only partial, as for a signed form: the form fields directly follow the URL in the signed
+/// content, so an attacker could replay some forms as a URL with this parameter and another body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BodyHash {
-    /// The query parameter that contains the hash.
+    /// The name of the query parameter that contains the hash.
     pub query: String,
-    /// The encoding of the hash.
+    /// The encoding of the hash in the query parameter.
     pub encoding: Encoding,
 }
 
-/// The location of one fact in a delivery.
+/// The location of a value in a delivery, such as a header or a JSON pointer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Locator {
-    /// The first value of a header.
+    /// The first value of the request header with this name.
     Header(HeaderName),
-    /// A tag of the signature's group.
+    /// The value of the tag with this name in the signature header. The tag belongs to the same group as the signature.
     Tag(String),
     /// The undecoded value of the first query parameter with this name.
     Query(String),
     /// A fixed text from the recipe itself.
     Const(String),
-    /// A slot of the recipe's pointers: a string, number or boolean inside a JSON body or a form.
+    /// The index of a location in the body, as assigned by the recipe's pointers. The value at the location is a string, number
+    /// or boolean in a JSON body, or the value of a form field.
     Body(usize),
 }
 
-/// The alternatives of a fact, in order. The verifier uses the first alternative whose fields are all present.
+/// Alternative locations of a value such as the event id, in order. The verifier uses the first alternative whose fields are
+/// all present.
 #[derive(Debug, Default)]
 pub struct Choice(pub Vec<Vec<Locator>>);
 
-/// The locators of the facts about an event.
+/// The locators of an event's id, type, ordering key and time.
 #[derive(Debug, Default)]
 pub struct EventLocators {
-    /// The event id, which does not change when the provider retries.
+    /// The locators of the event id, which does not change when the provider retries.
     pub id: Choice,
-    /// The event type. The fields of an alternative are joined with a dot.
+    /// The locators of the event type. The verifier joins the fields of an alternative with a dot.
     pub kind: Choice,
-    /// The prefix of the event type in `ce_type`.
+    /// The prefix that hookhold adds to the event type in `ce_type`.
     pub type_prefix: Arc<str>,
-    /// The ordering key.
+    /// The locators of the ordering key.
     pub key: Choice,
     /// The locators of the event's time. The verifier uses the first locator whose text is a valid time.
     pub time: Vec<(Locator, TimeUnit)>,
 }
 
-/// The location of the signing time, and its tolerance around the current time.
+/// The location, format and tolerance of a signed timestamp.
 #[derive(Debug)]
 pub struct Timestamp {
-    /// The locators of the text. The verifier uses the first alternative that is present.
+    /// The locators of the timestamp. The verifier uses the first alternative that is present.
     pub from: Choice,
-    /// The format of the text.
+    /// The text format of the timestamp.
     pub unit: TimeUnit,
-    /// The maximum age of the signing time.
+    /// The maximum age of the timestamp.
     pub past: Duration,
-    /// The maximum distance of the signing time into the future.
+    /// The maximum time by which the timestamp may be in the future.
     pub future: Duration,
 }
 
-/// A text format for times.
+/// A text format for timestamps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeUnit {
-    /// Seconds since 1970, decimal digits only.
+    /// Seconds since 1970, written in decimal digits.
     Seconds,
-    /// Milliseconds since 1970, decimal digits only.
+    /// Milliseconds since 1970, written in decimal digits.
     Millis,
-    /// RFC 3339, such as `2026-11-21T07:08:13Z`.
+    /// RFC 3339 date and time, such as `2026-11-21T07:08:13Z`.
     Rfc3339,
 }
 
 impl TimeUnit {
-    /// Every unit with its word in the recipe language.
+    /// Every time format with its name in the recipe language.
     pub const WORDS: &[(&str, TimeUnit)] = &[("s", TimeUnit::Seconds), ("ms", TimeUnit::Millis), ("rfc3339", TimeUnit::Rfc3339)];
 }
 
-/// The reply to an accepted delivery or an endpoint challenge.
+/// The response to an accepted delivery or an endpoint challenge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
-    /// The status, 200 to 299.
+    /// The status of the response, 200 to 299.
     pub status: StatusCode,
-    /// The body's media type.
+    /// The media type of the response body, or `None` to send no content type.
     pub content_type: Option<Arc<str>>,
-    /// The body, usually empty.
+    /// The response body, usually empty.
     pub body: Bytes,
 }
 
 impl Reply {
-    /// Replaces the status, content type and body of an answer. Leaves the answer's outcome and hint unchanged.
+    /// Returns the response `answer` with the status, content type and body of this reply. Keeps the outcome and the hint of
+    /// `answer`.
     pub fn over(self, answer: Answer) -> Answer {
         Answer { status: self.status, content_type: self.content_type, body: self.body, ..answer }
     }
 }
 
-/// An endpoint challenge, which a provider sends to check an endpoint. A delivery that matches but lacks a text that the reply
-/// must echo is an ordinary delivery.
+/// An endpoint challenge: a request with which a provider checks an endpoint. A delivery that meets the conditions but lacks a
+/// text that the reply must echo is an ordinary delivery.
 #[derive(Debug)]
 pub struct Challenge {
-    /// The texts that identify the challenge. A delivery must match all of these texts.
+    /// The conditions that identify the challenge. A delivery must meet all conditions.
     pub when: Vec<(Locator, TextMatch)>,
     /// True if the provider signs the challenge. hookhold replies to a signed challenge only after it has verified the
     /// signature.
     pub authenticated: bool,
-    /// The status of the reply, 200 to 299.
+    /// The status of the reply to the challenge, 200 to 299.
     pub status: StatusCode,
-    /// The reply's media type.
+    /// The media type of the reply's body, or `None` to send no content type.
     pub content_type: Option<Arc<str>>,
-    /// The parts of the reply's body, in order.
+    /// The parts of the reply's body, in the order in which hookhold joins them.
     pub body: Vec<ReplyPart>,
 }
 
-/// The text that a challenge must have at a locator.
+/// The text that an endpoint challenge must have at a locator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TextMatch {
-    /// Any text except the empty text.
+    /// Any non-empty text.
     Any,
-    /// Exactly this text.
+    /// Exactly this text, which the recipe defines.
     Exactly(String),
 }
 
-/// One part of the reply to a challenge.
+/// One part of the body that replies to an endpoint challenge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReplyPart {
-    /// Fixed text.
+    /// A fixed text from the recipe.
     Literal(String),
-    /// The text at a locator, unchanged.
+    /// The text at a locator of the challenge, copied unchanged.
     Echo(Locator),
 }
 
-/// The success rate at which a provider disables an endpoint.
+/// The success rate at or below which a provider disables an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SwitchOff {
     /// The percentage of deliveries with a 2xx, 0 to 99. The provider disables the endpoint at or below this percentage.
     pub percent: u8,
-    /// The time over which the provider measures the percentage.
+    /// The period over which the provider measures the percentage.
     pub within: Duration,
 }
 
-/// Instructions for the operator who connects a provider. The texts are empty for an inline recipe without `setup`.
+/// Instructions for the operator who connects a provider. All texts are empty if an inline recipe has no `setup`.
 #[derive(Clone, Debug, Default)]
 pub struct Setup {
-    /// The page of the provider's dashboard on which the operator enters the URL.
+    /// The page of the provider's dashboard where the operator enters the URL.
     pub url: String,
-    /// The page or text that shows the secret.
+    /// The dashboard page or other place where the operator finds the secret.
     pub secret: String,
-    /// An event type of this provider, for samples.
+    /// The event type of sample deliveries, one of the provider's own types.
     pub sample_type: String,
-    /// The pages and source files on which the recipe is based.
+    /// The documentation pages and source files that the recipe is based on.
     pub facts: Vec<String>,
 }

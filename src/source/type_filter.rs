@@ -1,8 +1,8 @@
-//! Compiles the event types that a source accepts: `types = ["invoice.paid", "customer.*"]`.
+//! Compiles the list of event types that a source stores, such as `types = ["invoice.paid", "customer.*"]`.
 
 use crate::toml_value::{Item, TomlTable};
 
-/// A filter over event types. The default accepts every type.
+/// A filter over event types. The default filter accepts every type.
 #[derive(Clone, Debug, Default)]
 pub struct TypeFilter(Vec<TypePattern>);
 
@@ -13,7 +13,8 @@ enum TypePattern {
 }
 
 impl TypeFilter {
-    /// Takes the list `types` out of `table`. If `types` is absent, the filter accepts every type.
+    /// Takes the option `types` out of `table` and returns its filter. If the option is absent, returns a filter that accepts
+    /// every type.
     pub(super) fn take(table: &mut TomlTable) -> TypeFilter {
         let Some(items) = table.take_list("types") else { return TypeFilter::default() };
         if items.is_empty() {
@@ -22,14 +23,14 @@ impl TypeFilter {
         TypeFilter(items.into_iter().filter_map(pattern).collect())
     }
 
-    /// True if the list is empty or contains this type. Accepts a delivery without a readable type, because a filtered delivery
-    /// is lost.
+    /// Returns true if the filter accepts the event type. An empty filter accepts every type. Also returns true if the delivery
+    /// has no readable type, because hookhold would otherwise drop the delivery and could lose a wanted event.
     pub fn accepts(&self, event_type: Option<&str>) -> bool {
         let Some(event_type) = event_type else { return true };
         self.accepts_all() || self.0.iter().any(|pattern| pattern.matches(event_type))
     }
 
-    /// True if the filter accepts every type.
+    /// Returns true if the filter accepts every event type.
     pub fn accepts_all(&self) -> bool {
         self.0.is_empty()
     }

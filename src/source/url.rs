@@ -1,12 +1,12 @@
-//! Reads the URL that a provider calls. A provider that signs URLs signs the URL that the operator entered in the provider's
-//! dashboard. Therefore hookhold takes the URL from the configuration and the request line, never from `Host` or a forwarding
+//! Reads the option `public_url`, the URL that a provider calls. A provider that signs URLs signs the URL from its dashboard.
+//! Therefore, hookhold builds the signed URL from the configuration and the request line, never from `Host` or a forwarding
 //! header.
 
 use http::Uri;
 
 use crate::toml_value::Item;
 
-/// Scheme, host, port and path prefix of the URL that providers call. The request target follows them.
+/// Scheme, host, port and path prefix of the URL that a provider calls. The complete URL also contains the request target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicUrl {
     as_written: String,
@@ -14,24 +14,26 @@ pub struct PublicUrl {
 }
 
 impl PublicUrl {
-    /// Creates both forms, with and without a port, of a URL that [`read`] has accepted.
+    /// Creates a `PublicUrl` from a text that [`read`] has accepted. Stores the URL as configured and the variant with the
+    /// other port.
     pub fn new(text: &str) -> PublicUrl {
         PublicUrl { as_written: text.to_owned(), other_port: other_port(text) }
     }
 
-    /// Returns the URL as configured, without a final slash.
+    /// Returns the configured URL without a trailing slash.
     pub fn as_written(&self) -> &str {
         &self.as_written
     }
 
-    /// Returns the URL with the scheme's default port if the configured URL has no port, and without a port otherwise.
+    /// Returns the URL with the opposite choice of port: the scheme's default port if the configured URL has no port, and no
+    /// port if the configured URL has one.
     pub fn other_port(&self) -> &str {
         &self.other_port
     }
 }
 
-/// Reads a `public_url` and removes final slashes. Reports an invalid value but still returns it, because the caller would
-/// otherwise also report the value as missing.
+/// Reads the option `public_url` and removes trailing slashes. Reports an invalid value but still returns the value, because
+/// the caller would otherwise also report the option as missing.
 pub fn read(item: Item) -> String {
     let Some(text) = item.clone().string_as(EXPECTED) else { return String::new() };
     let url = text.parse::<Uri>().unwrap_or_default();
@@ -46,7 +48,7 @@ pub fn read(item: Item) -> String {
 fn other_port(text: &str) -> String {
     let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
     let (authority, prefix) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    // The colons of an IPv6 address are inside brackets.
+    // The colons inside the brackets of an IPv6 address do not start a port.
     let after_address = authority.rfind(']').map_or(0, |end| end + 1);
     let port = authority[after_address..].find(':').map(|colon| after_address + colon);
     let default = if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" };
@@ -56,7 +58,7 @@ fn other_port(text: &str) -> String {
     }
 }
 
-/// The expected form of a `public_url`, for messages.
+/// Description of a valid `public_url`, for error messages.
 pub const EXPECTED: &str = "a URL such as \"https://hooks.example.com\" without query, fragment or user";
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
-//! Checks that the parts of a recipe agree with each other, and computes the part of an event that the proof covers.
+//! Checks the parameters of a recipe for contradictions, and computes the parts of an event that the signature covers.
 
 use crate::event::Integrity;
 use crate::source::recipe::{Choice, Coverage, EventLocators, Locator, MacProof, Term, Timestamp};
 use crate::toml_value::TomlTable;
 
-/// Reports contradictions between parts, such as a timestamp that is not signed and therefore proves nothing, a content term
-/// without its locator, or a tag locator for a signature format without tags.
+/// Reports contradictions between the parameters of a recipe. Examples are a timestamp that the signature does not cover, a
+/// content term without its locator, and a tag locator for a signature format without tags.
 pub(super) fn parts_agree(
     table: &TomlTable,
     proof: &MacProof,
@@ -38,7 +38,7 @@ pub(super) fn parts_agree(
         table.expected("signature", "items, pair and take for a header such as t=1,v1=HEX", found);
         return None;
     }
-    // The hash proves the body only inside a signed URL, and the hash replaces `form-sorted`.
+    // A body hash proves the body only if the URL that contains the hash is signed. The hash takes the place of `form-sorted`.
     if proof.body_sha256.is_some() && !(signs_url(contents) && signs(contents, &Term::FormSorted)) {
         let expected = "body_sha256 with \"url\" and \"form-sorted\" in content";
         table.expected("body_sha256", expected, "a hash that is not signed; remove body_sha256 or sign the URL");
@@ -47,9 +47,9 @@ pub(super) fn parts_agree(
     Some(())
 }
 
-/// Computes the part of an event that the proof covers. A recipe cannot declare its own coverage, because the declaration could
-/// claim too much. The fields of a form are signed without separators, so their proof cannot distinguish `ab=c` from `a=bc` and
-/// covers less than the body.
+/// Computes the parts of an event that the signature covers. A recipe cannot declare its own coverage, because the declaration
+/// could claim too much. The fields of a form are signed without separators, so their signature cannot distinguish `ab=c` from
+/// `a=bc` and covers less than the body.
 pub(super) fn coverage(contents: &[Vec<Term>], timestamp: Option<&Timestamp>, event: &EventLocators) -> Coverage {
     if !signs(contents, &Term::Body) {
         return Coverage { integrity: Integrity::Partial, id_signed: false };
@@ -63,17 +63,17 @@ pub(super) fn coverage(contents: &[Vec<Term>], timestamp: Option<&Timestamp>, ev
     Coverage { integrity, id_signed }
 }
 
-/// True if every alternative contains the term.
+/// Returns true if every alternative of the signed content contains `term`.
 fn signs(contents: &[Vec<Term>], term: &Term) -> bool {
     contents.iter().all(|content| content.contains(term))
 }
 
-/// True if every alternative contains the URL.
+/// Returns true if every alternative of the signed content contains the URL.
 fn signs_url(contents: &[Vec<Term>]) -> bool {
     contents.iter().all(|content| content.contains(&Term::Url) || content.contains(&Term::UrlOtherPort))
 }
 
-/// True if the text at the locator is signed in every alternative.
+/// Returns true if every alternative of the signed content contains the text at `locator`.
 fn covers(contents: &[Vec<Term>], locator: &Locator) -> bool {
     match locator {
         Locator::Body(_) => signs(contents, &Term::Body),
@@ -84,19 +84,19 @@ fn covers(contents: &[Vec<Term>], locator: &Locator) -> bool {
     }
 }
 
-/// True if each alternative of a fact is one header or tag. The verifier can read such a fact before it checks the proof, as
-/// one slice of the signed bytes.
+/// Returns true if each alternative of `fact` is a single header or a single tag. The verifier can read such a value as one
+/// slice of the signed bytes before it checks the signature.
 pub(super) fn is_early(fact: &Choice) -> bool {
     let is_early = |fields: &Vec<Locator>| matches!(fields[..], [Locator::Header(_) | Locator::Tag(_)]);
     !fact.0.is_empty() && fact.0.iter().all(is_early)
 }
 
-/// True if a locator or term reads a tag next to a signature.
+/// Returns true if the recipe reads a tag of the signature header, such as `t` in `t=1700000000,v1=…`.
 pub(super) fn uses_tags(contents: &[Vec<Term>], timestamp: Option<&Timestamp>, event: &EventLocators) -> bool {
     tags(contents, timestamp, event).next().is_some()
 }
 
-/// Returns the tags that locators and terms read.
+/// Returns the names of the signature-header tags that the recipe's locators and content terms read.
 fn tags<'a>(
     contents: &'a [Vec<Term>],
     timestamp: Option<&'a Timestamp>,

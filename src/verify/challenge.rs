@@ -3,14 +3,14 @@
 use crate::source::recipe::{Challenge, Recipe, Reply, ReplyPart, TextMatch};
 use crate::verify::request_view::RequestView;
 
-/// Returns the reply to an endpoint challenge, or `None` for any other request. Compares the request with the recipe's signed
-/// challenges if `authenticated` is true, and with its unsigned challenges otherwise.
+/// Returns the reply to an endpoint challenge, or `None` if the request is not a challenge. Considers only the recipe's signed
+/// challenges if `authenticated` is true, and only its unsigned challenges otherwise.
 pub(super) fn reply(recipe: &Recipe, authenticated: bool, request: &RequestView<'_>) -> Option<Reply> {
     let mut candidates = recipe.challenges.iter().filter(|challenge| challenge.authenticated == authenticated);
     candidates.find_map(|challenge| answer(challenge, request))
 }
 
-/// True if the recipe has an unsigned challenge.
+/// Returns true if the recipe has at least one unsigned endpoint challenge.
 pub(super) fn any_unsigned(recipe: &Recipe) -> bool {
     recipe.challenges.iter().any(|challenge| !challenge.authenticated)
 }

@@ -1,4 +1,4 @@
-//! Finds the values at a recipe's locators in a form (`application/x-www-form-urlencoded`,
+//! Finds the form fields that a recipe reads in a form body (`application/x-www-form-urlencoded`,
 //! <https://url.spec.whatwg.org/#urlencoded-parsing>).
 
 use std::borrow::Cow;
@@ -6,9 +6,10 @@ use std::borrow::Cow;
 use crate::source::pointers::Pointers;
 use crate::verify::json;
 
-/// Returns one entry for each slot, as [`json::locate`] does. Decodes values: `+` becomes a space and `%XX` becomes a byte.
-/// Uses the first of several fields with the same name. Treats a value that is not UTF-8 as absent, because decoding replaces
-/// invalid bytes with U+FFFD and could make two ids equal.
+/// Finds the recipe's form fields in a form body. Returns one entry for each of the recipe's body locations, as
+/// [`json::locate`] does. Decodes `+` to a space and `%XX` to a byte. Uses the first of several fields with the same name.
+/// Treats a value that is not UTF-8 as absent, because decoding replaces invalid bytes with U+FFFD and could make two ids
+/// equal.
 pub(super) fn locate<'a>(pointers: &Pointers, body: &'a [u8]) -> Vec<Option<Cow<'a, str>>> {
     let mut slots = vec![None; pointers.slots];
     if pointers.form.is_empty() {

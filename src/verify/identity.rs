@@ -1,19 +1,20 @@
-//! Chooses the identity by which the gateway recognises duplicates: the event id, or a hash of the body or of the signed
-//! content.
+//! Chooses the identity by which the gateway recognises duplicates of a delivery: the event id, a hash of the body, or a hash
+//! of the signed content.
 
 use crate::source::Source;
 use crate::verify::mac::sha256;
 use crate::verify::request_view::Located;
 use crate::verify::{Identity, Signed};
 
-/// Returns the identity of a verified delivery. If the recipe locates an event id but the delivery lacks it, the delivery is
-/// keyless. There is no fallback to a hash.
+/// Returns the identity of a verified delivery. If the recipe locates an event id but the delivery has no id, returns
+/// [`Identity::Keyless`]. Never replaces a missing id with a hash.
 pub(super) fn of(source: &Source, id: Option<&Located<'_>>, signed: &Signed<'_>, body: &[u8]) -> Identity {
     let recipe = &source.recipe;
     let body_sha256 = || signed.body_sha256.unwrap_or_else(|| sha256(&[body]));
     match (id, source.dedupe.body) {
         (Some(id), _) => {
-            // `Term::Id` signs the id's text but not its location, so the same id in another header must not make a new event.
+            // `Term::Id` covers the text of the id but not its location. The same id in another header must therefore not
+            // create a new event.
             let alternative = if id.alternative > 0 && recipe.proof.signs_id() { 0 } else { id.alternative };
             let fields = id.fields().map(str::to_owned).collect();
             Identity::Id { alternative, fields, body_sha256: (!recipe.coverage.id_signed).then(body_sha256) }

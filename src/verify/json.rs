@@ -1,6 +1,6 @@
-//! Finds the values at all of a recipe's pointers in one pass over a body, without building a tree. The pass skips values to
-//! which no pointer leads, at any nesting depth, without decoding them. The recursion is only as deep as the longest pointer.
-//! The value at each pointer is decoded separately, so an invalid value, such as half a surrogate pair, makes only its own fact
+//! Finds the values at all of a recipe's JSON pointers in one pass over a body, without building a tree. The pass skips all
+//! other values without decoding them, at any nesting depth. The recursion is only as deep as the longest pointer. The pass
+//! decodes the value at each pointer separately, so an invalid value, such as half a surrogate pair, makes only that value
 //! absent.
 
 use std::borrow::Cow;
@@ -11,10 +11,10 @@ use serde_json::Deserializer;
 
 use crate::source::pointers::Node;
 
-/// Returns one entry for each slot: a decoded string, an integer in decimal, `true`, `false`, or `None` for any other value.
-/// The entry for a number with a fraction or beyond 64 bits is `None`, because rounding could make two ids equal. Uses the last
-/// of several members with the same name. Returns `None` instead of entries if the body is not exactly one JSON value. Accepts
-/// a leading byte order mark.
+/// Returns one entry for each of the recipe's body locations: a decoded string, an integer in decimal digits, `true`, `false`,
+/// or `None` for any other value. The entry for a number with a fraction or beyond 64 bits is `None`, because rounding could
+/// make two ids equal. If an object has several members with the same name, uses the last one. Returns `None` instead of a list
+/// if the body is not exactly one JSON value. Ignores a leading byte order mark.
 pub(super) fn locate<'a>(root: &Node, slots: usize, body: &'a [u8]) -> Option<Vec<Option<Cow<'a, str>>>> {
     let rest = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
     let mut walk = Walk { rest, slots: vec![None; slots] };
@@ -22,7 +22,7 @@ pub(super) fn locate<'a>(root: &Node, slots: usize, body: &'a [u8]) -> Option<Ve
     walk.next().is_none().then_some(walk.slots)
 }
 
-/// A pass over a JSON text. Each step returns `None` if the text is not JSON.
+/// A single pass over a JSON text. Each parsing method returns `None` if the text is not valid JSON.
 struct Walk<'a> {
     rest: &'a [u8],
     slots: Vec<Option<Cow<'a, str>>>,
@@ -79,20 +79,21 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Consumes `end` or a comma after a member or element. Returns true for `end`, false for a comma, and `None` for any other
-    /// byte.
+    /// Consumes the byte after an object member or array element. Returns true if the byte is `end`, false if it is a comma,
+    /// and `None` if it is any other byte.
     fn is_over(&mut self, end: u8) -> Option<bool> {
         let is_over = self.eat(end);
         (is_over || self.eat(b',')).then_some(is_over)
     }
 
-    /// Clears the slots of a node and its children, because an earlier member with the same name may have filled them.
+    /// Clears the values that the pass has found for a node and its children, because an earlier member with the same name may
+    /// have set these values.
     fn clear(&mut self, node: &Node) {
         node.slot.into_iter().for_each(|slot| self.slots[slot] = None);
         node.children.iter().for_each(|(_, child)| self.clear(child));
     }
 
-    /// Skips whitespace. Returns the next byte without consuming it.
+    /// Skips whitespace. Returns the next byte without consuming the byte, or `None` at the end of the text.
     fn next(&mut self) -> Option<u8> {
         let start = self.rest.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n')).unwrap_or(self.rest.len());
         self.rest = &self.rest[start..];
@@ -105,7 +106,7 @@ impl<'a> Walk<'a> {
         is_next
     }
 
-    /// Consumes the next value and returns its text.
+    /// Consumes the next JSON value and returns its undecoded bytes. Returns `None` if the value is not valid JSON.
     fn skip(&mut self) -> Option<&'a [u8]> {
         let size = match self.next()? {
             b'"' => plain_string(self.rest),
@@ -117,7 +118,8 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Returns the length of a leading string without escapes. Member names and most facts are such strings, and scanning one takes
+/// Returns the length in bytes of the JSON string at the start of the text, with its quotation marks. Returns `None` if the
+/// string has escapes or is invalid. Most member names and values are strings without escapes, and scanning such a string takes
 /// less time than starting the general parser.
 fn plain_string(json: &[u8]) -> Option<usize> {
     let end = 1 + memchr2(b'"', b'\\', &json[1..])?;
@@ -126,19 +128,20 @@ fn plain_string(json: &[u8]) -> Option<usize> {
     (is_text && json[end] == b'"').then_some(end + 1)
 }
 
-/// Returns the length of the leading value.
+/// Returns the length in bytes of the JSON value at the start of the text, or `None` if the value is invalid.
 fn size_of_value(json: &[u8]) -> Option<usize> {
     let mut values = Deserializer::from_slice(json).into_iter::<IgnoredAny>();
     values.next()?.ok()?;
     Some(values.byte_offset())
 }
 
-/// Returns the text of a string, integer or boolean. Returns `None` for any other value, because only these types can be facts.
+/// Returns the text of a JSON string, integer or boolean. Returns `None` for any other value, because hookhold reads only
+/// strings, integers and booleans from a body.
 fn text(value: &[u8]) -> Option<Cow<'_, str>> {
     if value.starts_with(b"\"") {
         return string(value);
     }
-    // Numbers with an exponent and `-0` are not facts, so each integer that is a fact has exactly one spelling.
+    // Reject numbers with an exponent and `-0`, so that each accepted integer has exactly one spelling.
     let is_fact = |text: &&str| {
         let is_whole = || text.parse::<u64>().is_ok() || text.parse::<i64>().is_ok_and(|number| number < 0);
         matches!(*text, "true" | "false") || is_whole()
@@ -146,7 +149,7 @@ fn text(value: &[u8]) -> Option<Cow<'_, str>> {
     std::str::from_utf8(value).ok().filter(is_fact).map(Cow::Borrowed)
 }
 
-/// Decodes a JSON string. Returns `None` if the string is not valid Unicode.
+/// Decodes a JSON string. Returns `None` if the decoded string is not valid Unicode.
 fn string(value: &[u8]) -> Option<Cow<'_, str>> {
     match plain(value) {
         Some(plain) => std::str::from_utf8(plain).ok().map(Cow::Borrowed),
@@ -154,7 +157,7 @@ fn string(value: &[u8]) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Returns the content of a string, or `None` if the string has escapes.
+/// Returns the bytes between the quotation marks of a JSON string, or `None` if the string has escapes.
 fn plain(value: &[u8]) -> Option<&[u8]> {
     let inside = &value[1..value.len() - 1];
     (!inside.contains(&b'\\')).then_some(inside)
@@ -174,10 +177,11 @@ mod tests {
     }
 
     const PATHS: &[&str] = &["/a", "/a/b", "/b/a", "/a/0", "/b/1/a", "/b/~0~1", "/", "/a/01", "/b/+1"];
-    /// Values that `serde_json::Value` cannot represent. The test replaces each text "odd" with one of these values.
+    /// JSON values that `serde_json::Value` cannot represent. The test replaces each string `"odd"` with one of these values.
     const ODD: &[&[u8]] = &[b"\"\\ud83d\"", b"\"\\ude00\\ud83d\"", b"\"caf\xe9\"", b"1e400", b"-0", b"100000000000000000000"];
 
-    /// Returns the value at `path` in a tree, in the format of `locate`.
+    /// Returns the value at the JSON pointer `path` in a parsed tree, in the same format as `locate`. The test compares both
+    /// results.
     fn model(tree: &Value, path: &str) -> Option<String> {
         match tree.pointer(path)? {
             Value::String(text) if text == "odd" => None,
@@ -235,8 +239,8 @@ mod tests {
         assert!(count > 1_000, "only {count} values were found");
     }
 
-    /// Damages JSON texts by truncation, insertion and replacement. The pass must accept exactly the texts that serde_json
-    /// accepts, and no text may cause a panic.
+    /// Corrupts JSON texts by truncation, insertion and replacement. The pass must accept exactly the texts that serde_json
+    /// accepts, and must not panic.
     #[test]
     fn damaged_json_is_accepted_only_if_serde_accepts_it() {
         let seed = fastrand::u64(..);

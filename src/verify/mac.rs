@@ -1,5 +1,5 @@
-//! Computes and compares HMACs. Each key is prepared once, and its state is cloned for each delivery. Comparisons take constant
-//! time.
+//! Computes and compares HMACs. Prepares each key once, and clones the prepared state for each delivery. Compares MACs in
+//! constant time.
 
 use hmac::{Hmac, KeyInit, Mac as _};
 use sha1::Sha1;
@@ -8,7 +8,7 @@ use subtle::ConstantTimeEq;
 
 use crate::source::recipe::Algorithm;
 
-/// A message authentication code (MAC) of any algorithm, stored in the first `size` bytes of `bytes`.
+/// A message authentication code (MAC) of any supported algorithm. The MAC is in the first `size` bytes of `bytes`.
 #[derive(Clone, Copy)]
 pub(super) struct Mac {
     bytes: [u8; MAX_MAC],
@@ -33,7 +33,7 @@ impl Mac {
     }
 }
 
-/// An HMAC key that is prepared for its algorithm.
+/// An HMAC key, prepared for one algorithm.
 #[derive(Clone)]
 pub(super) enum MacKey {
     Sha1(Hmac<Sha1>),
@@ -54,7 +54,7 @@ macro_rules! each {
 }
 
 impl MacKey {
-    /// Prepares a key of any length.
+    /// Prepares an HMAC key from key bytes of any length.
     pub(super) fn new(algorithm: Algorithm, key: &[u8]) -> MacKey {
         const ANY: &str = "HMAC accepts keys of any length";
         match algorithm {
@@ -65,7 +65,7 @@ impl MacKey {
         }
     }
 
-    /// Computes the MAC of content given in parts.
+    /// Computes the MAC of content that consists of several slices.
     pub(super) fn mac(&self, content: &[&[u8]]) -> Mac {
         each!(self.clone(), hmac => {
             let mut hmac = hmac;
@@ -74,14 +74,14 @@ impl MacKey {
         })
     }
 
-    /// True if one of `macs` is the MAC of `content` under this key.
+    /// Returns true if one of `macs` is the MAC of `content` under this key.
     pub(super) fn makes_one_of(&self, mut macs: impl Iterator<Item = Mac>, content: &[&[u8]]) -> bool {
         let own = self.mac(content);
         macs.any(|mac| bool::from(mac.bytes().ct_eq(own.bytes())))
     }
 }
 
-/// Computes the SHA-256 hash of bytes given in parts.
+/// Computes the SHA-256 hash of the concatenated `parts`.
 pub(super) fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     let mut hash = Sha256::new();
     parts.iter().for_each(|part| hash.update(part));

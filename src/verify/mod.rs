@@ -1,10 +1,10 @@
-//! Verifies deliveries against the recipe of their source. The verifier checks the signature, then the timestamp, and only then
-//! extracts facts from the body. The only exception is an unsigned endpoint challenge: the verifier looks for this challenge
-//! before it checks the signature.
+//! Verifies deliveries with the recipe of their source. The verifier checks the signature, then the timestamp, and only then
+//! extracts the event's id, type, ordering key and time. The only exception is an unsigned endpoint challenge, which the
+//! verifier recognises before it checks the signature.
 //!
-//! All functions are pure: they perform no I/O and read no clock. They check signatures over the bytes as received. The only
-//! signed bytes that they decode before the check are those of a form whose decoded fields are signed. Every sender error
-//! results in a [`Rejection`]. No input causes a panic or an allocation larger than the input.
+//! All functions are pure: they perform no I/O and do not read the clock. They check signatures over the bytes as received, and
+//! decode signed bytes before the check only if the signature covers the decoded fields of a form. Every sender error results
+//! in a [`Rejection`]. No input causes a panic or an allocation larger than the input.
 
 use std::sync::Arc;
 
@@ -35,15 +35,15 @@ use request_view::{Located, RequestView};
 use signing_input::SigningInput;
 pub use verdict::{Identity, Rejection, Verdict, Verified};
 
-/// Verifies the deliveries of one source, with keys that are prepared once.
+/// Verifies the deliveries of one source. Prepares the source's keys once, for all deliveries.
 pub struct Verifier {
     source: Arc<Source>,
-    /// One prepared key for each of the source's secrets, in the order of the secrets.
+    /// The prepared keys of the source's secrets, in the order of the secrets.
     mac_keys: Vec<MacKey>,
 }
 
 impl Verifier {
-    /// Creates a verifier for `source` and prepares its keys.
+    /// Creates a verifier for `source` and prepares the source's keys.
     pub fn new(source: impl Into<Arc<Source>>) -> Verifier {
         let source = source.into();
         let algorithm = source.recipe.proof.algorithm;
@@ -57,11 +57,11 @@ impl Verifier {
     }
 
     /// Checks every signature of a delivery against every secret, then checks the timestamp, and finally extracts the event's
-    /// facts.
+    /// id, type, ordering key and time.
     ///
-    /// Rejects a delivery without a readable signature before any hashing. Each combination of signature group, alternative
-    /// content and secret costs one hash over the content, and a match costs one pass over the body. The fields of a signed
-    /// form are also sorted. A recipe with an unsigned challenge adds one pass over every body.
+    /// Rejects a delivery without a readable signature before it computes any hash. Hashes the content once for each
+    /// combination of signature group, alternative content and secret. After a match, parses the body once. Also sorts the
+    /// fields of a signed form. If the recipe has an unsigned challenge, parses every body once more.
     pub fn verify(&self, delivery: &Delivery) -> Result<Verdict, Rejection> {
         let (source, recipe) = (&*self.source, &*self.source.recipe);
         if let Some(reply) = unsigned_challenge(source, delivery) {
@@ -84,7 +84,7 @@ impl Verifier {
         Err(closest.unwrap_or_else(|| signature::unreadable(&recipe.proof)))
     }
 
-    /// Checks the signatures of one group against every alternative content and every secret.
+    /// Checks the signatures of one group against every alternative of the signed content and every secret.
     fn check<'a>(
         &'a self,
         delivery: &Delivery,
@@ -116,7 +116,7 @@ impl Verifier {
         Err(absent.filter(|_| !is_complete).unwrap_or_else(|| self.mismatch(expired)))
     }
 
-    /// Returns the first eligible key whose MAC of `content` is one of `macs`.
+    /// Returns the first eligible key for which the MAC of `content` is one of `macs`, or `None` if there is no such key.
     fn signer(
         &self,
         content: &[&[u8]],
@@ -128,7 +128,7 @@ impl Verifier {
     }
 
     /// Returns the rejection for a signature that no valid secret produces. If an expired secret produces the signature, the
-    /// hint names that secret. The match proves nothing about the sender but explains the rejection to the operator.
+    /// hint names that secret. Such a match does not authenticate the sender but explains the rejection to the operator.
     fn mismatch(&self, expired: Option<&Key>) -> Rejection {
         let hint = match expired.and_then(|key| Some((&key.name, key.not_after?))) {
             Some((name, end)) => format!("the sender signed with the secret {name}, which expired at {}", end.rfc3339()),
@@ -138,8 +138,8 @@ impl Verifier {
     }
 }
 
-/// Rejects a request without a signature header, so that the server does not read its body. Accepts every request if the recipe
-/// has an unsigned challenge, because only the body identifies such a challenge.
+/// Rejects a request without a signature header, so that the server does not read the request body. Accepts every request if
+/// the recipe has an unsigned challenge, because only the body identifies such a challenge.
 pub fn precheck(source: &Source, headers: &HeaderMap) -> Result<(), Rejection> {
     if challenge::any_unsigned(&source.recipe) {
         return Ok(());
@@ -147,8 +147,8 @@ pub fn precheck(source: &Source, headers: &HeaderMap) -> Result<(), Rejection> {
     signature::header(&source.recipe.proof, headers).map(|_| ())
 }
 
-/// Returns the reply to an unsigned endpoint challenge, or `None` for any other delivery. An unsigned challenge proves nothing
-/// about its sender.
+/// Returns the reply to an unsigned endpoint challenge, or `None` for any other delivery. An unsigned challenge does not
+/// authenticate its sender.
 pub fn unsigned_challenge(source: &Source, delivery: &Delivery) -> Option<Reply> {
     let recipe = &source.recipe;
     if !challenge::any_unsigned(recipe) {
@@ -158,16 +158,16 @@ pub fn unsigned_challenge(source: &Source, delivery: &Delivery) -> Option<Reply>
     challenge::reply(recipe, false, &request)
 }
 
-/// The key and the content of a signature that matched.
+/// The result of a successful signature check: the key and the content that it signed.
 struct Signed<'a> {
     key: &'a Key,
     content: Vec<&'a [u8]>,
-    /// SHA-256 hash of the body, or `None` if the verifier did not need the hash.
+    /// SHA-256 hash of the body, or `None` if the verifier did not have to compute the hash.
     body_sha256: Option<[u8; 32]>,
 }
 
-/// Ranks a rejection by the check that failed: a later check has a higher rank. The verifier reports the highest-ranked
-/// rejection of a delivery, because the attempt that passed the most checks explains the most to the operator.
+/// Returns the rank of a rejection by the check that failed. A later check has a higher rank. The verifier reports the
+/// highest-ranked rejection of a delivery, because the attempt that passed the most checks explains the most to the operator.
 fn closeness(outcome: Outcome) -> u8 {
     match outcome {
         Outcome::TimestampStale | Outcome::TimestampFuture => 2,

@@ -1,6 +1,6 @@
-//! Looks up the parts of a request that locators can point to: headers, query parameters, the tags of one signature group and,
-//! once the body has been added, the values at the recipe's pointers into the body. The same functions find the signed content
-//! and the event's facts, so a signed fact is always read from the verified bytes.
+//! Looks up the parts of a request that a recipe's locators refer to: headers, query parameters, the tags of one signature
+//! group and, after the body has been added, values in the body. The same functions find the signed content and the event's id,
+//! type, ordering key and time, so the verifier always reads a signed value from the verified bytes.
 
 use std::borrow::Cow;
 use std::iter;
@@ -12,7 +12,7 @@ use crate::source::recipe::{Choice, Locator};
 use crate::verify::signature::Tag;
 use crate::verify::{form, json};
 
-/// A view of one request and one group of its signatures.
+/// A view of one request, limited to the tags of one of its signature groups.
 pub(super) struct RequestView<'a> {
     target: &'a str,
     headers: &'a HeaderMap,
@@ -22,13 +22,13 @@ pub(super) struct RequestView<'a> {
 }
 
 impl<'a> RequestView<'a> {
-    /// Creates a view without the body. Locators that point into the body find nothing.
+    /// Creates a view of a request without its body. In this view, locators that refer to the body find nothing.
     pub(super) fn new(target: &'a str, headers: &'a HeaderMap, tags: &'a [Tag<'a>], group: usize) -> RequestView<'a> {
         RequestView { target, headers, tags, group, body: Vec::new() }
     }
 
-    /// Adds the values in the body. Parses the body as JSON, or as a form if it is not JSON. Ignores the content type because
-    /// it is not signed: a replay with another content type must not become another event.
+    /// Adds the values in the body to the view. Parses the body as JSON, or as a form if it is not valid JSON. Ignores the
+    /// content type because it is not signed: a replay with another content type must not become another event.
     pub(super) fn with_body(self, pointers: &Pointers, body: &'a [u8]) -> RequestView<'a> {
         if pointers.is_empty() {
             return self;
@@ -37,26 +37,27 @@ impl<'a> RequestView<'a> {
         RequestView { body: json.unwrap_or_else(|| form::locate(pointers, body)), ..self }
     }
 
-    /// Returns the first value of a header, or `None` if the value is absent or empty.
+    /// Returns the first value of the header `name`, or `None` if the value is absent or empty.
     pub(super) fn header(&self, name: &HeaderName) -> Option<&'a [u8]> {
         self.headers.get(name).map(|value| value.as_bytes()).filter(|value| !value.is_empty())
     }
 
-    /// Returns the first value of a header as text, or `None` if the value is absent, empty, not UTF-8 or longer than
+    /// Returns the first value of the header `name` as text, or `None` if the value is absent, empty, not UTF-8 or longer than
     /// [`MAX_FACT`] bytes.
     pub(super) fn header_text(&self, name: &HeaderName) -> Option<String> {
         self.header(name).and_then(text).map(str::to_owned)
     }
 
-    /// Returns the value of a tag in this group, or in the first group that has the tag if this group lacks it. Returns `None`
-    /// if the value is absent or empty.
+    /// Returns the value of the tag `name` in this signature group. If this group does not have the tag, uses the first group
+    /// that has it. Returns `None` if the value is absent or empty.
     pub(super) fn tag(&self, name: &str) -> Option<&'a [u8]> {
         let named = || self.tags.iter().filter(|tag| tag.name == name);
         let found = named().find(|tag| tag.group == self.group).or_else(|| named().next());
         found.map(|tag| tag.value.as_bytes()).filter(|value| !value.is_empty())
     }
 
-    /// Returns the bytes at the first alternative that is present. Considers only alternatives that are a single header or tag.
+    /// Returns the bytes at the first alternative of `choice` that is present. Considers only alternatives that are a single
+    /// header or a single tag.
     pub(super) fn signed(&self, choice: &Choice) -> Option<&'a [u8]> {
         choice.0.iter().find_map(|fields| match &fields[..] {
             [Locator::Header(name)] => self.header(name),
@@ -65,9 +66,9 @@ impl<'a> RequestView<'a> {
         })
     }
 
-    /// Returns the fields of the first alternative whose fields are all present. Returns `None` if the fields are not UTF-8 or
-    /// are longer than [`MAX_FACT`] bytes in total, because truncating them could make two ids equal and rejecting the delivery
-    /// would lose an event.
+    /// Returns the fields of the first alternative of `choice` whose fields are all present. Returns `None` if the fields are
+    /// not UTF-8 or are longer than [`MAX_FACT`] bytes in total, because truncating them could make two ids equal and rejecting
+    /// the delivery would lose an event.
     pub(super) fn locate<'s>(&'s self, choice: &'s Choice) -> Option<Located<'s>> {
         let present = |(alternative, fields): (usize, &'s Vec<Locator>)| {
             let (first, rest) = fields.split_first()?;
@@ -80,12 +81,12 @@ impl<'a> RequestView<'a> {
         (located.fields().map(str::len).sum::<usize>() <= MAX_FACT).then_some(located)
     }
 
-    /// Returns the text at a locator, or `None` if the text is absent, empty, not UTF-8 or longer than [`MAX_FACT`] bytes.
+    /// Returns the text at `locator`, or `None` if the text is absent, empty, not UTF-8 or longer than [`MAX_FACT`] bytes.
     pub(super) fn text<'s>(&'s self, locator: &'s Locator) -> Option<&'s str> {
         self.find(locator).and_then(text)
     }
 
-    /// Returns the bytes at a locator, or `None` if they are absent or empty.
+    /// Returns the bytes at `locator`, or `None` if the bytes are absent or empty.
     pub(super) fn find<'s>(&'s self, locator: &'s Locator) -> Option<&'s [u8]> {
         match locator {
             Locator::Header(name) => self.header(name),
@@ -97,34 +98,36 @@ impl<'a> RequestView<'a> {
     }
 }
 
-/// A fact found in a request. Most facts have only one field, so the first field is stored without an allocation.
+/// A value, such as the event id, that the verifier has found in a request. Most values have only one field, so the first field
+/// is stored without an allocation.
 pub(super) struct Located<'s> {
-    /// The index of the recipe's alternative that was found.
+    /// The index of the locators at which the verifier found the value, in the recipe's list of alternatives.
     pub(super) alternative: usize,
     first: &'s str,
     rest: Vec<&'s str>,
 }
 
 impl<'s> Located<'s> {
-    /// Returns the fields, in order.
+    /// Returns the fields of the value, in the recipe's order.
     pub(super) fn fields(&self) -> impl Iterator<Item = &'s str> {
         iter::once(self.first).chain(self.rest.iter().copied())
     }
 
-    /// Joins the fields with [`JOINT`].
+    /// Returns the fields of the value, joined with [`JOINT`].
     pub(super) fn joined(&self) -> String {
         self.rest.iter().fold(self.first.to_owned(), |joined, field| joined + JOINT + field)
     }
 }
 
-/// Returns the undecoded value of the first query parameter called `name`, or `None` if the value is absent or empty.
+/// Returns the undecoded value of the first query parameter called `name` in the request target, or `None` if the value is
+/// absent or empty.
 pub(super) fn query<'a>(target: &'a str, name: &str) -> Option<&'a str> {
     let (_, query) = target.split_once('?')?;
     let value = query.split('&').find_map(|pair| pair.split_once('=').filter(|(have, _)| *have == name));
     value.map(|(_, value)| value).filter(|value| !value.is_empty())
 }
 
-/// Removes the scheme and host from a target in absolute form. Clients send this form to proxies.
+/// Removes the scheme and host from a request target in absolute form. Clients send the absolute form to proxies.
 pub(super) fn path_and_query(target: &str) -> &str {
     let authority = target.find("://").filter(|_| !target.starts_with('/')).map(|at| at + 3);
     let path = authority.and_then(|start| Some(start + target[start..].find('/')?));
@@ -137,5 +140,5 @@ fn text(bytes: &[u8]) -> Option<&str> {
 
 /// Maximum length of an id, type, ordering key, traceparent or challenge echo, in bytes.
 pub(super) const MAX_FACT: usize = 512;
-/// Separator between the fields of an id, type or ordering key.
+/// Separator between the fields of an event id, event type or ordering key.
 pub(super) const JOINT: &str = ".";

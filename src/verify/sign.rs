@@ -1,6 +1,6 @@
-//! Signs sample deliveries with a source's own recipe and secret. A sample is either genuine or damaged in one named way. The
-//! verifier's code builds the signed content of a sample. Therefore a sample tests the recipe and the secret, but not that
-//! code. The published vectors in `tests/vectors` test the code.
+//! Signs sample deliveries with a source's own recipe and secret. A sample is either genuine or invalid in one chosen way. The
+//! verifier's code builds the signed content of a sample. Therefore, a sample tests the recipe and the secret, but not the code
+//! of the verifier. The published vectors in `tests/vectors` test that code.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
@@ -18,40 +18,41 @@ use crate::verify::signature::Tag;
 use crate::verify::signing_input::SigningInput;
 use crate::verify::{json, tolerance};
 
-/// A request that a provider could have sent.
+/// A sample delivery: a signed request like those that the provider sends.
 #[derive(Clone, Debug)]
 pub struct Sample {
-    /// The method, always POST.
+    /// The request method, always POST.
     pub method: Method,
-    /// The source's path, with the query parameters that the recipe reads.
+    /// The request target: the source's path, with the query parameters that the recipe reads.
     pub target: String,
-    /// Every header that the recipe reads, and a content type.
+    /// The request headers: every header that the recipe reads, and a content type.
     pub headers: HeaderMap,
-    /// The body to send.
+    /// The request body.
     pub body: Bytes,
 }
 
-/// The facts of a sample, its signing time and its damage.
+/// The event id, event type, ordering key, signing time and tampering of a sample.
 #[derive(Clone, Debug)]
 pub struct SampleOptions {
-    /// The event id. Unused if the recipe has none.
+    /// The event id of the sample. Ignored if the recipe has no event id.
     pub id: String,
-    /// The event type that the verifier should find, or `None` for the recipe's sample type.
+    /// The event type of the sample, or `None` for the recipe's sample type.
     pub event_type: Option<String>,
-    /// The ordering key, or `None` to leave it out. Unused if the recipe has none.
+    /// The ordering key of the sample, or `None` for a sample without an ordering key. Ignored if the recipe has no ordering
+    /// key.
     pub key: Option<String>,
-    /// The signing time.
+    /// The signing time of the sample.
     pub now: UnixMillis,
-    /// The damage to the sample, or `None` for a genuine sample.
+    /// The way in which the sample is invalid, or `None` for a genuine sample.
     pub tamper: Option<Tamper>,
 }
 
-/// One way to damage a sample.
+/// One way to make a sample delivery invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tamper {
     /// A body that is changed after signing.
     Body,
-    /// A signature by another secret.
+    /// A signature that another secret has produced.
     Secret,
     /// A missing signature header.
     Missing,
@@ -59,12 +60,12 @@ pub enum Tamper {
     Stale,
     /// A signing time that is further in the future than the tolerance allows.
     Future,
-    /// A path that belongs to no source.
+    /// A request path that belongs to no source.
     Unknown,
 }
 
 impl Tamper {
-    /// Every kind of damage with its word on the command line.
+    /// Every kind of tampering with its name on the command line.
     pub const WORDS: &[(&str, Tamper)] = &[
         ("body", Tamper::Body),
         ("secret", Tamper::Secret),
@@ -74,7 +75,7 @@ impl Tamper {
         ("unknown", Tamper::Unknown),
     ];
 
-    /// Returns the outcome that the gateway must report for this damage.
+    /// Returns the outcome that the gateway must report for a sample with this tampering.
     pub fn expected(self) -> Outcome {
         match self {
             Tamper::Body | Tamper::Secret => Outcome::SignatureMismatch,
@@ -85,15 +86,15 @@ impl Tamper {
         }
     }
 
-    /// True if samples of the recipe can be damaged in this way. A sample can be stale or in the future only if the recipe has
-    /// a signed time.
+    /// Returns true if samples of the recipe can be invalid in this way. A sample can be stale or in the future only if the
+    /// recipe has a signed timestamp.
     pub fn applies_to(self, recipe: &Recipe) -> bool {
         !matches!(self, Tamper::Stale | Tamper::Future) || recipe.timestamp.is_some()
     }
 }
 
-/// Signs a delivery for `source` with the source's first secret that is valid at `options.now`. If `body` is `None`, the
-/// sample's body is a small JSON object or form that contains the facts.
+/// Returns a sample delivery for `source`, signed with the source's first secret that is valid at `options.now`. If `body` is
+/// `None`, creates a small JSON object or form that contains the event id, event type and ordering key.
 pub fn sign(source: &Source, body: Option<Bytes>, options: &SampleOptions) -> Sample {
     let recipe = &source.recipe;
     let body_slots = vec![None; recipe.pointers.slots];
@@ -115,21 +116,22 @@ pub fn sign(source: &Source, body: Option<Bytes>, options: &SampleOptions) -> Sa
     Sample { method: Method::POST, target, headers, body }
 }
 
-/// A sample before it is signed.
+/// A sample delivery before it is signed.
 #[derive(Default)]
 struct SampleDraft {
     target: String,
     headers: HeaderMap,
     tags: Vec<(String, String)>,
-    /// The values in the body, by slot.
+    /// The values that the body must contain, one for each of the recipe's body locations, or `None` for a location without a
+    /// value.
     body: Vec<Option<SlotValue>>,
 }
 
-/// The value of one slot of the body.
+/// The value at one location of a sample's body.
 #[derive(Clone)]
 struct SlotValue {
     text: String,
-    /// True if the text is written as a JSON number, without quotes.
+    /// True if the sample contains the value as a JSON number, without quotation marks.
     is_number: bool,
 }
 
@@ -155,7 +157,8 @@ impl SampleDraft {
         recipe.proof.contents.iter().flatten().for_each(|term| self.fill(term));
     }
 
-    /// Sets the content type. Adds the body's hash to the URL if the recipe reads the hash there and the body is not a form.
+    /// Sets the content type of the sample. Adds the body's hash to the URL if the recipe reads the hash from the URL and the
+    /// body is not a form.
     fn announce(&mut self, recipe: &Recipe, body: &[u8]) {
         let media_type = media_type(recipe, body);
         self.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
@@ -165,7 +168,8 @@ impl SampleDraft {
         }
     }
 
-    /// Writes a fact to the locators of the first alternative that has one field for each part of the text.
+    /// Writes a value, such as the event id, to the locators of a recipe. Uses the first alternative of `choice` that has one
+    /// field for each part of the text.
     fn put_fact(&mut self, choice: &Choice, text: &str) {
         let parts = |fields: &Vec<Locator>| text.splitn(fields.len(), JOINT).map(str::to_owned).collect::<Vec<_>>();
         let fits = |fields: &Vec<Locator>, parts: &[String]| {
@@ -196,7 +200,7 @@ impl SampleDraft {
         }
     }
 
-    /// Adds a filler for a signed part that no fact provides.
+    /// Adds a filler value for a term of the signed content if the sample does not yet have a value for the term.
     fn fill(&mut self, term: &Term) {
         match term {
             Term::Header(name) if !self.headers.contains_key(name) => put(&mut self.headers, name, FILLER),
@@ -209,7 +213,8 @@ impl SampleDraft {
         let proof = &source.recipe.proof;
         let tags: Vec<Tag<'_>> = self.tags.iter().map(|(name, value)| Tag { group: 0, name, value }).collect();
         let request = RequestView::new(&self.target, &self.headers, &tags, 0);
-        // Signing fails if the form has more fields than the verifier accepts, or if the sample cannot provide a signed part.
+        // Creating the input fails if the form has more fields than the verifier accepts. Building the parts fails if the
+        // sample does not contain a signed part.
         let Ok(input) = SigningInput::new(source, &self.target, body) else { return FILLER.to_owned() };
         let Ok(content) = input.parts(&proof.contents[0], &request) else { return FILLER.to_owned() };
         let secret = if with_another { b"not the secret" } else { source.key_at(now).bytes() };
@@ -232,8 +237,8 @@ fn put(headers: &mut HeaderMap, name: &HeaderName, text: &str) {
     headers.insert(name, value);
 }
 
-/// Writes a body that contains `values`. The body is JSON if one of the values has a JSON pointer, and a form otherwise. If
-/// there are no values, the body is `{}`.
+/// Returns a sample body that contains `values`. The body is JSON if the recipe reads one of the values with a JSON pointer,
+/// and a form otherwise. If there are no values, the body is `{}`.
 fn written(pointers: &Pointers, values: &[Option<SlotValue>]) -> String {
     let form = || Some(written_form(&pointers.form, values)).filter(|form| !form.is_empty());
     written_json(&pointers.root, values).or_else(form).unwrap_or_else(|| "{}".to_owned())
@@ -250,15 +255,15 @@ fn written_form(fields: &[FormField], values: &[Option<SlotValue>]) -> String {
     form.finish()
 }
 
-/// Returns the media type that a sender would give this body.
+/// Returns the media type that the provider would send with `body`.
 fn media_type(recipe: &Recipe, body: &[u8]) -> &'static str {
     let is_json = json::locate(&Node::default(), 0, body).is_some();
     let knows_forms = recipe.proof.signs_form || !recipe.pointers.form.is_empty();
     if is_json || !knows_forms { "application/json" } else { FORM }
 }
 
-/// Writes the JSON of one node of the recipe's pointers: the value of its slot, or an object of its children if the slot has no
-/// value.
+/// Returns the JSON for one node in the tree of the recipe's JSON pointers: the node's own value if it has one, otherwise an
+/// object that contains the values of its child nodes.
 fn written_json(node: &Node, values: &[Option<SlotValue>]) -> Option<String> {
     let json = |value: &SlotValue| if value.is_number { value.text.clone() } else { quoted(&value.text) };
     let value = node.slot.and_then(|slot| values[slot].as_ref()).map(json);
@@ -288,7 +293,7 @@ fn damaged(body: &[u8]) -> Bytes {
     body.into()
 }
 
-/// Distance of a stale or future signing time from the edge of the tolerance, in milliseconds.
+/// Time by which a stale or future timestamp exceeds the tolerance, in milliseconds.
 const BEYOND_MS: u64 = 60_000;
 const FILLER: &str = "sample";
 const FORM: &str = "application/x-www-form-urlencoded";

@@ -1,5 +1,5 @@
-//! Parses signature headers: splits header values into groups, groups into items, and items into a tag and a value. An unknown
-//! tag is not an error. The verifier rejects a delivery without a readable signature.
+//! Parses signature headers. Splits a header value into groups, a group into items, and an item into a tag and a value. Ignores
+//! unknown tags. The verifier rejects a delivery without a readable signature.
 
 use std::iter;
 
@@ -13,37 +13,37 @@ use crate::source::recipe::{Encoding, MacProof, SignatureFormat};
 use crate::verify::mac::{MAX_MAC, Mac};
 use crate::verify::verdict::Rejection;
 
-/// The parsed signature headers of a request.
+/// The signatures and tags that a request's signature headers contain.
 pub(super) struct Signatures<'a> {
-    /// The number of groups, at most [`MAX_GROUPS`].
+    /// The number of signature groups in the request, at most [`MAX_GROUPS`].
     pub(super) groups: usize,
-    /// Every tag whose value is not a signature.
+    /// The tags whose values are not signatures.
     pub(super) tags: Vec<Tag<'a>>,
     macs: Vec<(usize, Mac)>,
 }
 
-/// A tag next to a signature, such as `t=1700000000`.
+/// A tag and its value in a signature header, such as `t=1700000000`.
 pub(super) struct Tag<'a> {
-    /// The index of the tag's group.
+    /// The index of the signature group that contains the tag.
     pub(super) group: usize,
     pub(super) name: &'a str,
     pub(super) value: &'a str,
 }
 
 impl Signatures<'_> {
-    /// True if the headers contain no readable signature.
+    /// Returns true if the signature headers contain no readable signature.
     pub(super) fn is_empty(&self) -> bool {
         self.macs.is_empty()
     }
 
-    /// Returns the decoded signatures of one group. Each signature has the length of the algorithm's MAC.
+    /// Returns the decoded signatures of one signature group. Each signature is as long as the MACs of the recipe's algorithm.
     pub(super) fn of(&self, group: usize) -> impl Iterator<Item = Mac> + Clone {
         self.macs.iter().filter(move |(of, _)| *of == group).map(|(_, mac)| *mac)
     }
 }
 
-/// Returns all values of the first of the recipe's signature headers that the request has. Rejects a request that has none of
-/// these headers.
+/// Returns all values of the signature header. If the recipe lists several signature headers, uses the first one that the
+/// request contains. Rejects a request that contains none of them.
 pub(super) fn header<'a>(proof: &MacProof, headers: &'a HeaderMap) -> Result<GetAll<'a, HeaderValue>, Rejection> {
     let names = &proof.signature.from;
     let mut all = names.iter().map(|name| headers.get_all(name));
@@ -53,8 +53,8 @@ pub(super) fn header<'a>(proof: &MacProof, headers: &'a HeaderMap) -> Result<Get
     })
 }
 
-/// Parses the signatures of a request. Rejects a request with more than [`MAX_GROUPS`] groups, because each group costs a hash
-/// over the body.
+/// Parses the signature headers of a request. Rejects a request with more than [`MAX_GROUPS`] signature groups, because the
+/// verifier must hash the body once for each group.
 pub(super) fn read<'a>(proof: &'a MacProof, headers: &'a HeaderMap) -> Result<Signatures<'a>, Rejection> {
     let format = &proof.signature;
     let values = header(proof, headers)?.into_iter().filter_map(|value| value.to_str().ok());
@@ -72,14 +72,14 @@ pub(super) fn read<'a>(proof: &'a MacProof, headers: &'a HeaderMap) -> Result<Si
         found.groups += 1;
     }
     if !proof.reads_tags {
-        // All groups sign the same content, so one merged group costs only one hash.
+        // All groups sign the same content. Merging the groups into one reduces the work to one hash.
         found.groups = found.groups.min(1);
         found.macs.iter_mut().for_each(|(group, _)| *group = 0);
     }
     Ok(found)
 }
 
-/// Returns the rejection for a header without a readable signature.
+/// Returns the rejection for a signature header that contains no readable signature.
 pub(super) fn unreadable(proof: &MacProof) -> Rejection {
     let SignatureFormat { take, prefix, .. } = &proof.signature;
     let looked_for = match (take.is_empty(), prefix.is_empty()) {
@@ -95,7 +95,7 @@ pub(super) fn unreadable(proof: &MacProof) -> Rejection {
 }
 
 impl<'a> Signatures<'a> {
-    /// Parses one item of the current group and adds it as a tag or a signature. Ignores an unreadable item.
+    /// Parses one item of the current signature group and adds the item as a tag or a signature. Ignores an unreadable item.
     fn add(&mut self, proof: &MacProof, format: &SignatureFormat, item: &'a str) {
         let trim = |text: &'a str| if format.trim { text.trim() } else { text };
         let value = match &format.pair {
@@ -123,7 +123,8 @@ fn split<'a>(text: &'a str, separator: Option<&'a str>) -> impl Iterator<Item = 
     parts.filter(|part| !part.is_empty())
 }
 
-/// Splits at the first separator. Most separators are one character, and `str` finds a `char` faster than a string.
+/// Splits `text` at the first `separator`. Most separators are a single character, and `str` finds a `char` faster than a
+/// string.
 fn cut<'a>(text: &'a str, separator: &str) -> Option<(&'a str, &'a str)> {
     match separator.as_bytes() {
         [character] => text.split_once(char::from(*character)),
@@ -131,8 +132,8 @@ fn cut<'a>(text: &'a str, separator: &str) -> Option<(&'a str, &'a str)> {
     }
 }
 
-/// Decodes a MAC or a hash. Returns `None` if the text is not in this encoding or is longer than [`MAX_MAC`] bytes once
-/// decoded.
+/// Decodes the text of a MAC or a hash. Returns `None` if the text does not have this encoding or is longer than [`MAX_MAC`]
+/// bytes after decoding.
 pub(super) fn decode(encoding: Encoding, text: &str) -> Option<Mac> {
     let mut bytes = [0; MAX_MAC];
     let size = match encoding {

@@ -1,5 +1,5 @@
-//! Builds the signed content: replaces the recipe's terms with slices of the received bytes. Only the fields of a signed form
-//! are copied, because they must be decoded and sorted.
+//! Builds the signed content of a request: replaces the terms of the recipe with slices of the received bytes. Copies only the
+//! fields of a signed form, because it must decode and sort these fields.
 
 use crate::outcome::Outcome;
 use crate::source::Source;
@@ -9,18 +9,20 @@ use crate::verify::request_view::{RequestView, path_and_query, query};
 use crate::verify::verdict::Rejection;
 use crate::verify::{signature, sorted_form};
 
-/// The parts of a request that the terms of a recipe refer to.
+/// The parts of a request from which the verifier builds the signed content.
 pub(super) struct SigningInput<'a> {
     source: &'a Source,
     target: &'a str,
     body: &'a [u8],
     form: Vec<u8>,
-    /// The body hash in the URL, with the recipe's rule for this hash.
+    /// The hash of the body from the URL's query, and the recipe parameter that describes this hash. `None` if the URL has no
+    /// such hash.
     hash: Option<(&'a BodyHash, &'a str)>,
 }
 
 impl<'a> SigningInput<'a> {
-    /// Creates the input for a request to `source`. Rejects a signed form with more than [`sorted_form::MAX_FIELDS`] fields.
+    /// Collects the signed parts of a request to `source`. Rejects a signed form with more than [`sorted_form::MAX_FIELDS`]
+    /// fields.
     pub(super) fn new(source: &'a Source, target: &'a str, body: &'a [u8]) -> Result<SigningInput<'a>, Rejection> {
         let proof = &source.recipe.proof;
         let hash = proof.body_sha256.as_ref().and_then(|rule| Some((rule, query(target, &rule.query)?)));
@@ -31,9 +33,9 @@ impl<'a> SigningInput<'a> {
         Ok(SigningInput { source, target: path_and_query(target), body, form, hash })
     }
 
-    /// Returns the SHA-256 hash of the body if the URL contains a body hash. Rejects a body that does not match the URL's hash.
-    /// Call this function only after the URL has been verified, so that an unknown sender cannot cause the work of hashing a
-    /// body.
+    /// Returns the SHA-256 hash of the body if the URL contains a body hash, or `None` if not. Rejects a body that does not
+    /// have the hash in the URL. Call this function only after the URL has been verified, so that an unknown sender cannot
+    /// cause the work of hashing a body.
     pub(super) fn body_hash(&self) -> Result<Option<[u8; 32]>, Rejection> {
         let Some((rule, text)) = self.hash else { return Ok(None) };
         let hash = sha256(&[self.body]);
@@ -44,7 +46,8 @@ impl<'a> SigningInput<'a> {
         Err(Rejection::new(Outcome::SignatureMismatch, hint))
     }
 
-    /// Returns the parts to hash, in order. Rejects a request that lacks a part.
+    /// Returns the slices that form the signed content, in the order of `terms`. Rejects a request that does not contain one of
+    /// these slices.
     pub(super) fn parts(&'a self, terms: &'a [Term], request: &RequestView<'a>) -> Result<Vec<&'a [u8]>, Rejection> {
         let mut parts = Vec::with_capacity(terms.len() + 1);
         for term in terms {

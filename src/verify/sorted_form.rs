@@ -1,4 +1,4 @@
-//! Builds the signed text of a form from its fields, as Twilio does
+//! Builds the text that Twilio signs for a form from the fields of the form
 //! (<https://www.twilio.com/docs/usage/webhooks/webhooks-security> and Twilio's official libraries).
 
 use std::borrow::Cow;
@@ -9,9 +9,9 @@ use percent_encoding::percent_decode;
 use crate::outcome::Outcome;
 use crate::verify::verdict::Rejection;
 
-/// Decodes the fields, sorts them by name and then by value in the order of UTF-16 code units, and joins them without
-/// separators. Removes repeated pairs and leaves invalid UTF-8 unchanged. Rejects a form with more than [`MAX_FIELDS`] fields,
-/// because each field costs memory and comparisons before the sender is verified.
+/// Returns the signed text of a form. Decodes the fields of the form, sorts them by name and then by value in the order of
+/// UTF-16 code units, and joins them without separators. Removes repeated pairs and leaves invalid UTF-8 unchanged. Rejects a
+/// form with more than [`MAX_FIELDS`] fields, because each field costs memory and comparisons before the sender is verified.
 pub(super) fn fields(body: &[u8]) -> Result<Vec<u8>, Rejection> {
     let pairs = body.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
     let mut fields: Vec<FormPair<'_>> = pairs.take(MAX_FIELDS + 1).map(form_pair).collect();
@@ -19,7 +19,7 @@ pub(super) fn fields(body: &[u8]) -> Result<Vec<u8>, Rejection> {
         return Err(Rejection::new(Outcome::SignatureMalformed, format!("the form has more than {MAX_FIELDS} fields")));
     }
     if fields.iter().all(|(name, value)| name.is_ascii() && value.is_ascii()) {
-        // ASCII bytes have the same order as UTF-16 code units, and sorting bytes is much faster.
+        // For ASCII text, the order of bytes equals the order of UTF-16 code units, and sorting bytes is much faster.
         fields.sort_unstable();
     } else {
         fields.sort_by(|a, b| by_code_units(&a.0, &b.0).then_with(|| by_code_units(&a.1, &b.1)));
@@ -29,7 +29,7 @@ pub(super) fn fields(body: &[u8]) -> Result<Vec<u8>, Rejection> {
     Ok(texts.concat())
 }
 
-/// The decoded name and value of one field.
+/// The decoded name and the decoded value of one form field.
 type FormPair<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
 
 fn form_pair(pair: &[u8]) -> FormPair<'_> {
@@ -46,9 +46,9 @@ fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
     percent_decode(&text.iter().map(space).collect::<Vec<u8>>()).collect()
 }
 
-/// Compares by UTF-16 code units, as Java and JavaScript do. The order is that of the UTF-8 bytes, except that a character
-/// above U+FFFF (first byte F0 to F4) sorts before U+E000 to U+FFFF (first byte EE or EF). Therefore the comparison swaps EE
-/// and EF with FE and FF, which do not occur in UTF-8.
+/// Compares two UTF-8 texts in the order of UTF-16 code units, as Java and JavaScript do. This order differs from the order of
+/// bytes in one case: characters above U+FFFF (first byte F0 to F4) sort before U+E000 to U+FFFF (first byte EE or EF).
+/// Therefore, the comparison replaces EE and EF with FE and FF, which do not occur in UTF-8.
 fn by_code_units(a: &[u8], b: &[u8]) -> Ordering {
     let weight = |byte: &u8| match byte {
         0xEE | 0xEF => byte + 0x10,
@@ -58,7 +58,7 @@ fn by_code_units(a: &[u8], b: &[u8]) -> Ordering {
     a.iter().map(weight).cmp(b.iter().map(weight))
 }
 
-/// Maximum number of fields in a form whose fields are signed. Twilio sends a few dozen fields.
+/// Maximum number of fields in a signed form. Twilio sends a few dozen fields.
 pub(super) const MAX_FIELDS: usize = 1_000;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Checks that a signed timestamp is within the recipe's tolerance, and reads the time of the event.
+//! Checks that a signed timestamp is within the recipe's tolerance, and parses the time of an event.
 
 use crate::clock::UnixMillis;
 use crate::outcome::Outcome;
@@ -6,9 +6,9 @@ use crate::source::recipe::{Recipe, TimeUnit};
 use crate::verify::request_view::RequestView;
 use crate::verify::verdict::Rejection;
 
-/// Rejects a signed timestamp outside the recipe's tolerance. Accepts both edges. Compares times in the provider's unit, as the
-/// provider's own library does: a timestamp in whole seconds is compared with the receipt time in whole seconds, not in
-/// milliseconds.
+/// Rejects a delivery whose signed timestamp is outside the recipe's tolerance. Accepts a timestamp exactly at either limit.
+/// Compares times in the provider's unit, as the provider's own library does: compares a timestamp in whole seconds with the
+/// receipt time in whole seconds, not in milliseconds.
 pub(super) fn check(recipe: &Recipe, request: &RequestView<'_>, received_at: UnixMillis) -> Result<(), Rejection> {
     let Some(rule) = &recipe.timestamp else { return Ok(()) };
     let text = request.signed(&rule.from).and_then(|text| std::str::from_utf8(text).ok());
@@ -35,7 +35,8 @@ pub(super) fn check(recipe: &Recipe, request: &RequestView<'_>, received_at: Uni
     Ok(())
 }
 
-/// Returns the time of the event, read at the first of the recipe's locators whose text is a valid time.
+/// Returns the time of the event. Uses the first of the recipe's time locators whose text is a valid time, and returns `None`
+/// if there is no such locator.
 pub(super) fn occurred_at(recipe: &Recipe, request: &RequestView<'_>) -> Option<UnixMillis> {
     recipe.event.time.iter().find_map(|(locator, unit)| {
         let text = std::str::from_utf8(request.find(locator)?).ok()?;
@@ -43,7 +44,7 @@ pub(super) fn occurred_at(recipe: &Recipe, request: &RequestView<'_>) -> Option<
     })
 }
 
-/// Formats a time in a provider's format.
+/// Formats `time` as text in a provider's time format.
 pub(super) fn write(unit: TimeUnit, time: UnixMillis) -> String {
     match unit {
         TimeUnit::Seconds | TimeUnit::Millis => scale(unit, time.0).to_string(),
@@ -51,8 +52,8 @@ pub(super) fn write(unit: TimeUnit, time: UnixMillis) -> String {
     }
 }
 
-/// Parses a time. Returns seconds for [`TimeUnit::Seconds`] and milliseconds for the other formats. Accepts only numbers in
-/// decimal digits. Returns 0 for a time before 1970.
+/// Parses the text of a time. Returns seconds for [`TimeUnit::Seconds`] and milliseconds for the other formats. Accepts only
+/// decimal digits in a number. Returns 0 for a time before 1970, and `None` for an invalid text.
 fn read(unit: TimeUnit, text: &str) -> Option<u64> {
     match unit {
         TimeUnit::Seconds | TimeUnit::Millis => text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?,

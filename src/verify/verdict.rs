@@ -1,4 +1,4 @@
-//! The results of verification.
+//! The possible results of verifying a delivery.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,20 +8,20 @@ use crate::event::Event;
 use crate::outcome::Outcome;
 use crate::source::recipe::Reply;
 
-/// The result for an accepted delivery.
+/// The result of verifying an accepted delivery: an event or an endpoint challenge.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "nearly every verdict is an event, and each verdict is moved only once")]
 pub enum Verdict {
     /// A verified event of the provider.
     Event(Verified),
-    /// The reply to an endpoint challenge. The gateway never stores a challenge.
+    /// An endpoint challenge, with the reply to send. The gateway never stores a challenge.
     Challenge(Reply),
 }
 
-/// A verified event, with its identity and the name of the secret that signed it.
+/// A verified event, with its identity and the name of the secret that signed the delivery.
 #[derive(Debug)]
 pub struct Verified {
-    /// The event, without its dedupe key. The gateway adds the key.
+    /// The event, without its dedupe key. The gateway sets the key.
     pub event: Event,
     /// The identity by which the gateway recognises duplicates of the event.
     pub identity: Identity,
@@ -29,35 +29,36 @@ pub struct Verified {
     pub secret: Arc<str>,
 }
 
-/// The data that identifies an event among the deliveries of a source. The dedupe key is a hash of the source, the event type
-/// and this identity.
+/// The data that identifies an event among all events of a source. The dedupe key is a hash of the source, the event type and
+/// this identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {
-    /// The provider's event id.
+    /// The event id that the provider assigned.
     Id {
-        /// The index of the recipe's alternative that was found. The index distinguishes order 17 from invoice 17.
+        /// The index of the locator at which the verifier found the id, in the recipe's list of alternatives. The index
+        /// distinguishes an order with the id 17 from an invoice with the id 17.
         alternative: usize,
-        /// The fields of that alternative, in order.
+        /// The fields of the event id, in the recipe's order.
         fields: Vec<String>,
-        /// SHA-256 hash of the body if the id is outside the signed bytes, otherwise `None`. The hash prevents an attack in
-        /// which a replay of an old signed body with the id of a new event makes the new event a duplicate.
+        /// SHA-256 hash of the body if the signature does not cover the id, otherwise `None`. The hash prevents an attack:
+        /// without the hash, a replay of an old signed body under the id of a new event would make the new event a duplicate.
         body_sha256: Option<[u8; 32]>,
     },
-    /// SHA-256 hash of the signed content. The content includes the signing time, so only an exact replay is a duplicate.
+    /// SHA-256 hash of the signed content. The content includes the signed timestamp, so only an exact replay is a duplicate.
     SignedContent([u8; 32]),
-    /// SHA-256 hash of the body, and the window in which identical bodies are duplicates. Used only if the operator sets
-    /// `dedupe.body`.
+    /// SHA-256 hash of the body, and the window within which hookhold treats identical bodies as duplicates. Used only if the
+    /// operator sets `dedupe.body`.
     BodyWindow([u8; 32], Duration),
     /// No identity. hookhold never treats another delivery as a duplicate of this delivery.
     Keyless,
 }
 
-/// The reason for a rejection.
+/// A rejected delivery: the outcome, and a hint for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
-    /// One of the signature and timestamp outcomes.
+    /// The outcome that describes the failed check of the signature or the timestamp.
     pub outcome: Outcome,
-    /// The explanation for the operator's log. The text contains nothing from the request.
+    /// The explanation for the operator's log. The explanation contains nothing from the request.
     pub hint: String,
 }
 

@@ -1,6 +1,6 @@
-//! Signs deliveries with the providers' own SDKs, which run in a child process (`node tests/sdk/sign.mjs`). For sources
-//! without an SDK, the `openssl` command computes the MAC. No code in this file computes a signature, so the tests do not
-//! check hookhold's verifier with hookhold's own code.
+//! Signs deliveries with the providers' own SDKs. The SDKs run in a child process (`node tests/sdk/sign.mjs`). If a
+//! provider has no SDK, the `openssl` command computes the MAC. No code in this file computes a signature, so the tests
+//! do not check hookhold's verifier with hookhold's own code.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
@@ -12,33 +12,33 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-/// A request to sign. Each scheme uses only the fields that its provider signs or sends.
+/// A delivery to sign. Each signature scheme uses only the fields that its provider signs or sends.
 #[derive(Clone, Copy)]
 pub struct Sample<'a> {
-    /// Name of a scheme in `tests/sdk/sign.mjs`, such as `stripe` or `standard-webhooks`.
+    /// Name of the signature scheme in `tests/sdk/sign.mjs`, such as `stripe` or `standard-webhooks`.
     pub scheme: &'a str,
-    /// Secret in the format of the provider's dashboard.
+    /// Secret to sign with, in the format of the provider's dashboard.
     pub secret: &'a str,
-    /// Message id.
+    /// Message id of the delivery.
     pub id: &'a str,
-    /// Time of the signature, Unix seconds.
+    /// Signing time of the delivery, Unix seconds.
     pub timestamp: u64,
-    /// Body of any bytes.
+    /// Request body, not necessarily UTF-8.
     pub body: &'a [u8],
 }
 
-/// The signed headers of a delivery, and the name of the signer.
+/// Headers of a signed delivery, and the name of the signer.
 #[derive(Deserialize)]
 pub struct Signed {
     /// Package and version of the SDK, or `openssl` if the SDK cannot sign the body. No SDK can sign a body that is not
-    /// UTF-8, and the SDKs of GitHub and Shopify cannot sign an empty body. The SDKs of Slack and Shopify can only verify,
-    /// so they verify a signature that openssl has computed.
+    /// UTF-8, and the SDKs of GitHub and Shopify cannot sign an empty body. The SDKs of Slack and Shopify can only verify
+    /// a signature, so openssl computes the signature and the SDK verifies it.
     pub by: String,
-    /// Header names and values, in the order in which the provider sends them.
+    /// Names and values of the signed request headers, in the order in which the provider sends them.
     pub headers: Vec<(String, String)>,
 }
 
-/// The child process that signs. Dropping the value ends the process.
+/// Child process that signs deliveries with the providers' SDKs. The process ends when this value is dropped.
 pub struct Sdk {
     child: Child,
     requests: Option<ChildStdin>,
@@ -46,8 +46,8 @@ pub struct Sdk {
 }
 
 impl Sdk {
-    /// Starts the command in `HOOKHOLD_NODE`, or `node` if the variable is not set. If the packages are not installed,
-    /// panics with the command that installs them.
+    /// Starts the signing process with the command in `HOOKHOLD_NODE`, or with `node` if the variable is not set. If the
+    /// npm packages are not installed, panics with the command that installs them.
     pub fn start() -> Sdk {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk");
         assert!(dir.join("node_modules/stripe").is_dir(), "no SDKs in tests/sdk: run tests/run, or `npm ci` in tests/sdk");
@@ -63,12 +63,13 @@ impl Sdk {
         Sdk { child, requests, answers }
     }
 
-    /// Signs `sample` with the provider's own SDK.
+    /// Signs the delivery `sample` with the provider's own SDK.
     pub fn sign(&mut self, sample: Sample<'_>) -> Signed {
         self.sign_for_url(sample, "")
     }
 
-    /// Signs `sample` and `url`, for a provider that signs the URL to which it sends a delivery.
+    /// Signs the delivery `sample` for a provider whose signature also covers the URL. `url` is the URL to which the
+    /// provider sends the delivery.
     pub fn sign_for_url(&mut self, sample: Sample<'_>, url: &str) -> Signed {
         #[derive(Serialize)]
         struct Request<'a> {
@@ -107,7 +108,8 @@ impl Drop for Sdk {
     }
 }
 
-/// Computes the HMAC of `content` with the `openssl` command. `digest` is openssl's name of a digest, such as `sha256`.
+/// Computes the HMAC of `content` with the `openssl` command. `digest` is the openssl name of a hash function, such as
+/// `sha256`.
 pub fn openssl_hmac(digest: &str, key: &[u8], content: &[u8]) -> Vec<u8> {
     let mut child = Command::new("openssl")
         .args([

@@ -1,4 +1,4 @@
-//! Tests of the records in Kafka: the value, the key, the timestamp and every header, for many kinds of bodies. A duplicate
+//! Tests of the records in Kafka: their value, key, timestamp and every header, for many kinds of bodies. A duplicate
 //! must not create a record.
 
 use std::collections::BTreeSet;
@@ -11,15 +11,15 @@ use crate::scheme::{
     ACME, Facts, GITHUB, Provider, SHOPIFY, SHOPIFY_EVENTS, SLACK, STANDARD_WEBHOOKS, STRIPE, SVIX, Scheme, Signed, now,
 };
 
-/// A delivery and the expected content of its record.
+/// A delivery and the expected content of its Kafka record.
 struct Sent {
     what: &'static str,
     delivery: Signed,
     facts: Facts,
     id: String,
-    /// Range that must contain the receive time, in Unix milliseconds.
+    /// Range of valid receive times, in Unix milliseconds.
     received: RangeInclusive<i64>,
-    /// Record headers that hookhold copies from the request.
+    /// Record headers that hookhold copies from the request: name and value.
     copied: Vec<(&'static str, &'static str)>,
 }
 
@@ -89,8 +89,8 @@ fn a_20_mib_body_arrives_byte_exact_and_once() {
     assert_eq!(process.metric("hookhold_deliveries_total{outcome=\"duplicate\",source=\"github\"}"), Some(1.0));
 }
 
-/// Sends each kind of body and then a marker, and checks every record in the topic. If the provider assigns an id, sends
-/// each body three times.
+/// Sends deliveries with each kind of body and then a final delivery, and checks every record in the topic. If the
+/// provider assigns an id, sends each delivery three times.
 fn arrives(scheme: &'static Scheme, sdk: &str) {
     let (kafka, topic) = (kafka::shared(), format!("arrives-{}", scheme.name));
     kafka.create_topic(&topic, 1, &[]);
@@ -126,7 +126,7 @@ fn arrives(scheme: &'static Scheme, sdk: &str) {
     assert_eq!(stored, Some(all.len() as f64));
 }
 
-/// Name of a body, the media type, the bytes, and true if the bytes are JSON with the provider's facts.
+/// Name of a test body, its media type, its bytes, and a flag that is true if the bytes are the provider's JSON.
 type Body = (&'static str, &'static str, Vec<u8>, bool);
 
 fn bodies(scheme: &Scheme) -> Vec<Body> {

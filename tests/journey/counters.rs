@@ -1,5 +1,5 @@
-//! Tests that every kind of delivery increments exactly one counter by one, and that hookhold forwards only genuine
-//! deliveries to Kafka.
+//! Tests that each delivery increments exactly one counter by one, and that hookhold forwards only genuine deliveries to
+//! Kafka.
 
 use std::collections::BTreeMap;
 
@@ -47,8 +47,8 @@ fn each_inline_recipe_delivery_moves_its_own_counter() {
     assert_eq!(each_moves_its_own_counter(&ACME), 12);
 }
 
-/// GitHub does not sign a timestamp, so its published example still verifies. The other examples are genuine, but their
-/// timestamps are from 2018 and 2021.
+/// The example that GitHub publishes must verify, because GitHub signs no timestamp. hookhold must reject the other
+/// providers' examples as stale. Their signatures are genuine, but their timestamps are from 2018 and 2021.
 #[test]
 fn published_examples_verify_except_for_their_age() {
     let kafka = kafka::shared();
@@ -116,12 +116,12 @@ fn each_moves_its_own_counter(scheme: &'static Scheme) -> usize {
     deliveries.len()
 }
 
-/// Returns the expected counter change for one delivery with this outcome.
+/// Returns the expected change in the counters after one delivery to `source` with this outcome.
 pub fn one(source: &str, outcome: &str) -> BTreeMap<(String, String), u64> {
     BTreeMap::from([((source.to_owned(), outcome.to_owned()), 1)])
 }
 
-/// Sends one delivery on a new connection. Returns the changes in all counters, and the answer.
+/// Sends one delivery on a new connection. Returns the changes in all delivery counters, and the response.
 pub fn moved_by(home: &Home, process: &Process<'_>, request: &[u8]) -> (BTreeMap<(String, String), u64>, Answer) {
     let before = process.deliveries();
     let answer = Line::open(home.hooks).ask(request);
@@ -178,7 +178,8 @@ fn deliveries(scheme: &'static Scheme, provider: &mut Provider) -> Vec<Named> {
     deliveries
 }
 
-/// The slash command in Slack's example, <https://docs.slack.dev/authentication/verifying-requests-from-slack>.
+/// Body of the slash command in Slack's published example,
+/// <https://docs.slack.dev/authentication/verifying-requests-from-slack>.
 const COMMAND: &str = "token=xyzz0WbapA4vBCDEFasx0q6G&team_id=T1DC2JH3J&team_domain=testteamnow&channel_id=G8PSS9T3V&\
     channel_name=foobar&user_id=U2CERLKJA&user_name=roadrunner&command=%2Fwebhook-collect&text=&\
     response_url=https%3A%2F%2Fhooks.slack.com%2Fcommands%2FT1DC2JH3J%2F397700885554%2F96rGlfmibIGlgcZRskXaIFfN&\

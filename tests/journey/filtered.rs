@@ -1,5 +1,6 @@
 //! Tests of deliveries that hookhold answers with 2xx but does not store, because a provider may disable an endpoint that
-//! rejects deliveries. Such a delivery has a filtered event type, or is a rejected delivery to a source in shadow mode.
+//! rejects deliveries. Such a delivery either has a filtered event type, or fails verification at a source in shadow
+//! mode.
 
 use crate::counters::{moved_by, one};
 use crate::process::Home;
@@ -25,7 +26,7 @@ fn an_unwanted_type_is_answered_ok_and_only_counted() {
         assert_eq!((moved, answer.status), (one("stripe", outcome), status));
     }
     assert_eq!(stored(&home), ["evt_1"]);
-    // The provider's secret signed four deliveries, and three of them were answered 2xx.
+    // The provider's secret signed four deliveries, and hookhold answered three of them with 2xx.
     assert_eq!(process.metric("hookhold_success_rate{source=\"stripe\"}"), Some(0.75));
     assert_eq!(process.metric("hookhold_success_rate_threshold{source=\"stripe\"}"), Some(0.05));
 }

@@ -1,4 +1,4 @@
-//! Tests of hookhold with tools that operators use.
+//! Tests that operators' common tools, such as promtool, work with hookhold.
 
 use std::io::Write;
 use std::process::Stdio;

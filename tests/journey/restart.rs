@@ -1,4 +1,4 @@
-//! Tests that hookhold forwards no event twice and recognises every duplicate after a clean restart.
+//! Tests that, after a clean restart, hookhold forwards no event twice and recognises every duplicate.
 
 use std::collections::BTreeSet;
 

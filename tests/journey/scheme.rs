@@ -1,4 +1,5 @@
-//! Signature schemes with their sample deliveries and the expected facts in Kafka, and providers that sign deliveries.
+//! Signature schemes, each with sample deliveries and the record contents that the tests expect in Kafka. Also contains
+//! the providers that sign the deliveries.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -6,33 +7,33 @@ use crate::kafka::Kafka;
 use crate::process::{Home, post};
 use crate::sdk::{Sample, Sdk, openssl_hmac};
 
-/// A signature scheme. The source that uses the scheme has the same name.
+/// A signature scheme. The hookhold source that uses the scheme has the same name.
 pub struct Scheme {
     pub name: &'static str,
-    /// Keys of `[sources.NAME]`, except `secrets`, `topic` and `headers`.
+    /// Options of the source that uses the scheme, as TOML, except `secrets`, `topic` and `headers`.
     pub recipe: &'static str,
-    /// Secret in the format of the provider's dashboard.
+    /// Secret of the source, in the format of the provider's dashboard.
     pub secret: &'static str,
-    /// Another secret in the same format.
+    /// A different secret in the format of the provider's dashboard.
     pub wrong_secret: &'static str,
-    /// Name of the header that carries the signature.
+    /// Name of the header that contains the signature.
     pub signature: &'static str,
-    /// Header value that cannot be a signature.
+    /// Value of the signature header from which hookhold cannot read a signature.
     pub unreadable: &'static str,
     pub signs_a_time: bool,
-    /// Status and body of the response to an accepted delivery.
+    /// Expected status and body of the response to an accepted delivery.
     pub reply: (u16, &'static str),
-    /// Expected value of `hookhold-integrity`.
+    /// Expected value of the record header `hookhold-integrity`.
     pub integrity: &'static str,
-    /// JSON body with the placeholders `ID` and `NOTE`.
+    /// JSON request body with the placeholders `ID` and `NOTE`.
     pub json: &'static str,
-    /// Expected facts of a delivery with the JSON body.
+    /// Expected contents of the Kafka record for a delivery with the JSON body.
     pub json_facts: Facts,
-    /// Expected facts of a delivery with another body.
+    /// Expected contents of the Kafka record for a delivery with any other body.
     pub other_facts: Facts,
 }
 
-/// The facts in a record. `None` means hookhold's default.
+/// Expected contents of a Kafka record. `None` means the value that hookhold uses if the delivery has none.
 #[derive(Clone, Copy)]
 pub struct Facts {
     pub has_id: bool,
@@ -146,7 +147,8 @@ pub const SHOPIFY_EVENTS: Scheme = Scheme {
     ..SHOPIFY
 };
 
-/// Facts of every `shopify-events` delivery. All facts are in headers, so the body does not change them.
+/// Expected record contents for every `shopify-events` delivery. hookhold reads all of them from headers, so they are the
+/// same for every body.
 const SHOPIFY_EVENT: Facts = Facts {
     has_id: true,
     ce_type: "com.shopify.Product.update",
@@ -154,7 +156,7 @@ const SHOPIFY_EVENT: Facts = Facts {
     ce_time: Some("2023-11-14T22:13:20.123Z"),
 };
 
-/// A provider without a built-in recipe.
+/// Signature scheme of a sender without a built-in recipe.
 pub const ACME: Scheme = Scheme {
     name: "acme",
     recipe: r#"auth = "mac"
@@ -177,8 +179,8 @@ reply = { ok = { status = 202, body = "[accepted]", content_type = "text/plain" 
 };
 
 impl Scheme {
-    /// Returns a home with one source of this scheme, which forwards to `topic`. The name of the source's secret is
-    /// `2026-11`.
+    /// Returns a hookhold home directory with one source, which uses this scheme and forwards to `topic`. The name of the
+    /// source's secret is `2026-11`.
     pub fn home(&self, kafka: &Kafka, topic: &str, more: &str) -> Home {
         let Scheme { name, recipe, .. } = self;
         let secrets = "secrets = [{ name = \"2026-11\", from = \"file:secret\" }]\nheaders = [\"X-Request-Id\"]";
@@ -187,7 +189,7 @@ impl Scheme {
         Home::new(&[("secret", self.secret)], &("server.drain_delay = \"0s\"\n".to_owned() + &kafka + &source))
     }
 
-    /// Returns the JSON body with this id and note.
+    /// Returns the scheme's JSON body with this event id and this note.
     pub fn body(&self, id: &str, note: &[u8]) -> Vec<u8> {
         let (before, after) = self.json.split_once("NOTE").expect("every body contains NOTE");
         [before.replace("ID", id).as_bytes(), note, after.as_bytes()].concat()
@@ -204,12 +206,12 @@ pub struct Provider {
     sdk: Option<Sdk>,
 }
 
-/// A signed delivery.
+/// A signed delivery: its headers, its body and the name of the signer.
 #[derive(Clone)]
 pub struct Signed {
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
-    /// Package and version of the SDK, or `openssl`.
+    /// Package and version of the SDK that signed the delivery, or `openssl`.
     pub by: String,
 }
 
@@ -219,7 +221,7 @@ impl Provider {
         Provider { scheme, sdk }
     }
 
-    /// Signs a delivery with the source's secret. `at` is the time of the signature in Unix seconds.
+    /// Signs a delivery with the source's secret. `at` is the signing time in Unix seconds.
     pub fn sign(&mut self, id: &str, at: u64, body: Vec<u8>) -> Signed {
         self.sign_with(self.scheme.secret, id, at, body)
     }
@@ -256,19 +258,19 @@ impl Signed {
         self
     }
 
-    /// Changes the body but not the headers.
+    /// Changes the body of a signed delivery. Does not update the signature.
     pub fn map_body(mut self, change: impl FnOnce(&mut Vec<u8>)) -> Signed {
         change(&mut self.body);
         self
     }
 
-    /// Returns a request with this delivery to the source's path.
+    /// Returns an HTTP request that sends this delivery to the path of the scheme's source.
     pub fn request(&self, scheme: &Scheme) -> Vec<u8> {
         post(&scheme.path(), &self.headers, &self.body)
     }
 }
 
-/// Returns the current time in Unix seconds.
+/// Returns the current Unix time in seconds.
 pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
 }
@@ -279,5 +281,5 @@ fn fields(fields: &[(&str, &str)]) -> Vec<(String, String)> {
 
 const WHSEC: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const OTHER_WHSEC: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
-/// Event time in every body with an event time: Unix time 1700000000.
+/// Time of the event in every test body that contains an event time: Unix time 1700000000.
 const TIME: &str = "2023-11-14T22:13:20.000Z";

@@ -1,6 +1,6 @@
-//! Tests of deliveries that Twilio's own SDK signs. Twilio signs the URL that it calls. The signature of a form also covers
-//! the fields. For any other body, the signed query contains a hash of the body. The `Host` header of every request differs
-//! from the public URL.
+//! Tests of deliveries that Twilio's own SDK signs. Twilio signs the URL to which it sends a delivery. The signature of a
+//! form also covers the form fields. For any other body, the query of the signed URL contains a hash of the body. The
+//! `Host` header of every test request differs from the host of the public URL.
 
 use sha2::{Digest, Sha256};
 
@@ -9,16 +9,17 @@ use crate::kafka::{self, Kafka};
 use crate::process::{Answer, Home, Line, post};
 use crate::sdk::{Sample, Sdk};
 
-/// A delivery and the expected content of its record.
+/// A delivery and the expected content of its Kafka record.
 struct Example {
     what: &'static str,
     source: &'static str,
-    /// The signed URL up to the request target. The port may differ from the configured port.
+    /// Scheme, host, port and prefix of the signed URL. The port may differ from the port in the configuration.
     signed: &'static str,
     query: &'static str,
     media_type: &'static str,
     body: &'static str,
-    /// Expected `ce_id`, `ce_type`, key and `hookhold-integrity` of a delivery without an idempotency token.
+    /// Expected `ce_id`, `ce_type`, key and `hookhold-integrity` of the record for a delivery without an idempotency
+    /// token.
     facts: [Option<&'static str>; 4],
 }
 
@@ -108,7 +109,7 @@ impl Example {
         )
     }
 
-    /// Returns the request that Twilio sends. The idempotency token `token` may be empty.
+    /// Returns the HTTP request that Twilio sends. `token` is the idempotency token, which may be empty.
     fn request(&self, sdk: &mut Sdk, secret: &str, token: &str) -> Vec<u8> {
         let (target, body) = (self.target(), self.body.as_bytes());
         let sample = Sample { scheme: "twilio", secret, id: token, timestamp: 0, body };
@@ -247,7 +248,8 @@ fn home(kafka: &Kafka, topic: &str) -> Home {
     Home::new(&[("secret", TOKEN)], &[server, kafka, source("twilio", ""), odd].concat())
 }
 
-/// Asserts that the answer is an empty TwiML document. Twilio would send any other text to the author of the message.
+/// Asserts that the response is an empty TwiML document. If the response contained any other text, Twilio would send it
+/// to the author of the message.
 fn assert_empty_twiml(what: &str, answer: &Answer) {
     assert_eq!((answer.status, &*answer.body), (200, &b"<Response></Response>"[..]), "{what}");
     assert!(answer.head.contains("content-type: text/xml\r\n"), "{what}: {}", answer.head);

@@ -1,5 +1,5 @@
-//! Tests of forms, challenges, pings, retries and deliveries with two signatures. Each kind must increment its own counter,
-//! and the records in Kafka must contain the signed bytes.
+//! Tests of forms, challenges, pings, retries and deliveries with two signatures. Each kind of delivery must increment
+//! its own counter, and the records in Kafka must contain the signed bytes.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,10 +9,10 @@ use crate::kafka::{self, Kafka, Record};
 use crate::process::{Home, Process};
 use crate::scheme::{ACME, GITHUB, Provider, SLACK, STRIPE, Scheme, Signed, now};
 
-/// Name of a delivery, the delivery itself, and its expected outcome.
+/// Name of a delivery, the signed delivery, and the expected outcome.
 type Sent = (&'static str, Signed, &'static str);
 
-/// Key, `ce_id` and `ce_type` of a record.
+/// Expected key, `ce_id` and `ce_type` of a Kafka record.
 type RecordFacts = (&'static str, &'static str, &'static str);
 
 #[test]
@@ -114,7 +114,7 @@ fn github_forms_and_pings_arrive_under_their_delivery_id() {
     let ping = |delivery: Signed| delivery.without("X-GitHub-Event").with("X-GitHub-Event", "ping");
     let form = sign("d-1", PULL_REQUEST, FORM);
     assert_eq!(form.by, "@octokit/webhooks-methods 6.0.0");
-    // The form is signed, not the JSON inside it.
+    // The signature covers the form, not the JSON inside the form.
     let decoded = Signed { body: form_payload(&form.body), ..form.clone() };
     let sent: [Sent; 6] = [
         ("a ping", ping(sign("d-0", PING, JSON)), "stored"),
@@ -201,7 +201,8 @@ fn an_inline_recipe_answers_only_its_unsigned_challenge() {
     assert_journal(&home, &process, 1);
 }
 
-/// Returns a home with one source and these secrets.
+/// Creates `topic` and returns a hookhold home directory with one source, which forwards to `topic`. Each secret is a
+/// name and a text.
 fn home(kafka: &Kafka, scheme: &Scheme, topic: &str, secrets: &[(&str, &str)]) -> Home {
     kafka.create_topic(topic, 1, &[]);
     let Scheme { name, recipe, .. } = scheme;
@@ -219,7 +220,8 @@ fn assert_counted(home: &Home, process: &Process<'_>, scheme: &Scheme, sent: &[S
     }
 }
 
-/// Asserts that the topic contains exactly the stored deliveries, byte for byte and in order. Returns the records.
+/// Asserts that the topic contains exactly the bodies of the stored deliveries, byte for byte and in order. Returns the
+/// Kafka records.
 fn assert_arrived(kafka: &Kafka, topic: &str, facts: &[RecordFacts], sent: &[Sent]) -> Vec<Record> {
     let records = kafka.wait_for_records(topic, facts.len());
     let stored = sent.iter().filter(|(.., outcome)| *outcome == "stored");
@@ -232,7 +234,7 @@ fn assert_arrived(kafka: &Kafka, topic: &str, facts: &[RecordFacts], sent: &[Sen
     records
 }
 
-/// Asserts that the journal has `count` events and that no event is a challenge.
+/// Asserts that the journal contains exactly `count` events and that none of them is an endpoint challenge.
 fn assert_journal(home: &Home, process: &Process<'_>, count: usize) {
     assert_eq!(process.metric("hookhold_journal_events"), Some(count as f64));
     let tail = String::from_utf8(home.verb(&["tail", "--format", "json"]).stdout).expect("JSON is text");
@@ -240,7 +242,7 @@ fn assert_journal(home: &Home, process: &Process<'_>, count: usize) {
     assert!(!tail.contains(&STANDARD.encode(CHALLENGE_BODY)), "{tail}");
 }
 
-/// Signs a body with each secret and puts all signatures into one header, as Stripe does during a rotation.
+/// Signs a body with each secret and puts all signatures into one header, as Stripe does while it rotates a secret.
 fn both(stripe: &mut Provider, secrets: &[&str], body: &[u8]) -> Signed {
     let at = now();
     let mut each = secrets.iter().map(|secret| stripe.sign_with(secret, "", at, body.to_vec()));
@@ -252,7 +254,7 @@ fn both(stripe: &mut Provider, secrets: &[&str], body: &[u8]) -> Signed {
     signed
 }
 
-/// Returns the JSON in the field `payload` of a form.
+/// Returns the JSON text in the form field `payload`.
 fn form_payload(form: &[u8]) -> Vec<u8> {
     let (_, payload) = form_urlencoded::parse(form).find(|(name, _)| name == "payload").expect("GitHub's form has it");
     payload.into_owned().into_bytes()

@@ -1,4 +1,4 @@
-//! Tests of endpoint challenges: their replies, their proof, and deliveries that only resemble a challenge.
+//! Tests of endpoint challenges: the replies, the signatures, and deliveries that only resemble a challenge.
 
 use bytes::Bytes;
 use hookhold::event::Delivery;

@@ -1,4 +1,4 @@
-//! Tests of the facts of a verified delivery: id, type, ordering key, time, identity and headers.
+//! Tests of the values that verification extracts from a delivery: id, type, ordering key, time, identity and headers.
 
 use std::time::Duration;
 
@@ -127,8 +127,8 @@ fn a_fact_needs_all_of_its_fields() {
     assert_eq!(verify_body(&source, br#"{"n":7}"#).identity, Identity::Keyless);
 }
 
-/// Order 17 and invoice 17 are different events, so the location of an id is part of the identity. If the signature covers
-/// the text of the id, the id is the same in every header.
+/// Order 17 and invoice 17 are different events, so the identity of an event includes the location of the id. The header
+/// that contains the id does not matter if the signature covers the text of the id.
 #[test]
 fn the_location_of_an_id_is_part_of_it() {
     let source = inline(&format!("{INLINE}event = {{ id = [\"json:/order\", \"json:/invoice\"] }}"));

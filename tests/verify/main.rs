@@ -1,4 +1,4 @@
-//! Tests of verification: signatures, timestamps and facts of deliveries, and the recipes that describe them.
+//! Tests of verification: the signatures, timestamps and event values of deliveries, and the recipes that describe them.
 
 mod challenges;
 mod facts;

@@ -1,5 +1,5 @@
-//! Tests of signatures and timestamps. Genuine deliveries must verify, and each kind of other delivery must have its own
-//! outcome.
+//! Tests of signatures and timestamps. A genuine delivery must verify, and each kind of invalid delivery must have its
+//! own outcome.
 
 use bytes::Bytes;
 use hookhold::clock::UnixMillis;
@@ -252,7 +252,8 @@ fn whitespace_around_signature_items_is_ignored() {
     assert_eq!(rejection(&exact, &spaced), Some(Outcome::SignatureMalformed));
 }
 
-/// Twilio's signature does not cover separators, so the integrity is only partial and the identity includes the body.
+/// Twilio's signature does not cover the separators of a form, so the integrity is only partial and the identity of an
+/// event includes its body.
 #[test]
 fn separators_between_form_fields_are_not_signed() {
     let source = provider("twilio");
@@ -280,7 +281,7 @@ fn one_complete_alternative_of_the_content_is_enough() {
     let old = inline(&INLINE.replace("[\"body\"]", "[\"header:Acme-Old\", \"body\"]"));
     let signed = sample(&old, None);
     assert_eq!(rejection(&inline(&variants), &signed), None);
-    // The mismatch of a complete alternative is reported, not the missing part of another alternative.
+    // hookhold must report the mismatch of the complete alternative, not the missing part of the other alternative.
     let changed = Delivery { body: "{ }".into(), ..signed };
     assert_eq!(rejection(&inline(&variants), &changed), Some(Outcome::SignatureMismatch));
     let mut neither = changed;
@@ -313,7 +314,7 @@ fn form_and_hash_need_a_readable_signature_first() {
     }
 }
 
-/// The hint may report a modified body only if the signature over the URL is genuine.
+/// The hint of a rejection may report a modified body only if the signature over the URL is genuine.
 #[test]
 fn the_hash_in_a_url_needs_a_verified_url() {
     let source = provider("twilio");

@@ -1,5 +1,5 @@
-//! Tests that verification rejects a genuine delivery after one byte of its signed content has changed, for random bodies,
-//! positions and bytes.
+//! Tests that verification rejects a genuine delivery after a change to one byte of its signed content. The bodies,
+//! positions and bytes are random.
 
 use hookhold::event::Delivery;
 use hookhold::source::{PROVIDERS, Source};
@@ -39,19 +39,19 @@ fn one_changed_byte_is_rejected_or_changes_nothing() {
     assert!(rejected > ROUNDS * 9 / 10, "{rejected} rejected, {same} unchanged");
 }
 
-/// Returns false for the separators of a signed form, because the signature does not cover the separators. `proofs` tests
-/// the consequences.
+/// Returns false for a separator of a signed form, because the signature does not cover the separators. The tests in
+/// `proofs` check the consequences.
 fn is_plain(source: &Source, byte: &u8) -> bool {
     !(source.recipe.proof.signs_form && b"&=+%".contains(byte))
 }
 
-/// Returns true for a header that belongs to the proof.
+/// Returns true if the header `name` contains the signature or signed content.
 fn is_proof(name: &str) -> bool {
     let unsigned = ["content-type", "x-github-delivery", "x-github-event", "i-twilio-idempotency-token"];
     !unsigned.contains(&name) && (!name.contains("shopify") || name.ends_with("hmac-sha256"))
 }
 
-/// Changes one byte of the body or of a header that belongs to the proof.
+/// Changes one byte of the body, or one byte of a header that contains the signature or signed content.
 fn change_one_byte(source: &Source, delivery: &mut Delivery, random: &mut fastrand::Rng) {
     let proof: Vec<_> = delivery.headers.keys().filter(|name| is_proof(name.as_str())).cloned().collect();
     assert!(proof.contains(&source.recipe.proof.signature.from[0]));

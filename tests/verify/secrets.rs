@@ -1,4 +1,5 @@
-//! Tests that hookhold reads a secret by reference, decodes the secret in explicit steps and never prints the secret.
+//! Tests that hookhold reads a secret through a reference, decodes the secret with the configured steps and never prints
+//! the secret.
 
 use hookhold::clock::UnixMillis;
 use hookhold::outcome::Outcome;

@@ -12,16 +12,17 @@ use hookhold::verify::sign::{SampleOptions, Tamper, sign};
 use hookhold::verify::{Rejection, Verdict, Verified, Verifier};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-/// Receive time of every delivery in these tests, in Unix seconds.
+/// Receive time of every delivery in the verification tests, Unix seconds.
 pub const NOW: u64 = 1_700_000_000;
 
-/// Returns a source with one secret, whose name is `secret`. `more` contains additional options as TOML.
+/// Returns a source with a built-in recipe and one secret. `secret` is the text of the secret, and `more` contains
+/// additional options as TOML.
 pub fn source(provider: &str, secret: &str, more: &str) -> Source {
     compile(&format!("provider = {provider:?}\n{more}"), &[("secret", secret)])
         .unwrap_or_else(|diagnostics| panic!("{diagnostics}"))
 }
 
-/// Compiles an entry with these secrets. Each secret is a name and a text.
+/// Compiles a configuration entry and adds `secrets` to it. Each secret is a name and a text.
 pub fn compile(entry: &str, secrets: &[(&str, &str)]) -> Result<Source, Diagnostics> {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let reference = |(name, text): &(&str, &str)| {
@@ -34,7 +35,7 @@ pub fn compile(entry: &str, secrets: &[(&str, &str)]) -> Result<Source, Diagnost
     compile_alone(&text)
 }
 
-/// Returns the defaults that the tests use for every source.
+/// Returns the defaults for options that a test source does not set.
 pub fn defaults() -> SourceDefaults {
     SourceDefaults {
         public_url: Some("https://hooks.example.com".into()),
@@ -45,7 +46,7 @@ pub fn defaults() -> SourceDefaults {
     }
 }
 
-/// Returns a POST delivery that arrives at [`NOW`].
+/// Returns a POST delivery whose receive time is [`NOW`].
 pub fn delivery(body: impl Into<Bytes>, headers: &[(&str, &str)]) -> Delivery {
     let mut map = HeaderMap::new();
     for (name, value) in headers {
@@ -62,12 +63,13 @@ pub fn delivery(body: impl Into<Bytes>, headers: &[(&str, &str)]) -> Delivery {
     }
 }
 
-/// Returns a signed sample that arrives at [`NOW`]. `tamper` describes a change to the sample.
+/// Returns a signed sample delivery whose receive time is [`NOW`]. `tamper` is the way in which the sample is invalid, or
+/// `None` for a genuine sample.
 pub fn sample(source: &Source, tamper: Option<Tamper>) -> Delivery {
     sample_of(source, None, tamper)
 }
 
-/// Returns a signed sample like [`sample`]. `body` replaces the body of the sample.
+/// Returns a signed sample delivery whose receive time is [`NOW`]. If `body` is not `None`, the sample has this body.
 pub fn sample_of(source: &Source, body: Option<&[u8]>, tamper: Option<Tamper>) -> Delivery {
     let now = UnixMillis(NOW * 1000);
     let options = SampleOptions { id: "id-1".into(), event_type: None, key: Some("key-1".into()), now, tamper };
@@ -75,7 +77,7 @@ pub fn sample_of(source: &Source, body: Option<&[u8]>, tamper: Option<Tamper>) -
     Delivery { headers: sample.headers, target: sample.target, ..delivery(sample.body, &[]) }
 }
 
-/// Verifies a delivery. Panics if the delivery is a challenge.
+/// Verifies a delivery and returns the verified event or the rejection. Panics if the delivery is an endpoint challenge.
 pub fn verify(source: &Source, delivery: &Delivery) -> Result<Verified, Rejection> {
     Verifier::new(source.clone()).verify(delivery).map(|verdict| match verdict {
         Verdict::Event(verified) => verified,
@@ -83,32 +85,32 @@ pub fn verify(source: &Source, delivery: &Delivery) -> Result<Verified, Rejectio
     })
 }
 
-/// Verifies a delivery and returns the outcome of its rejection, or `None` if the delivery is genuine.
+/// Verifies a delivery. Returns the outcome of the rejection, or `None` if the delivery is genuine.
 pub fn rejection(source: &Source, delivery: &Delivery) -> Option<Outcome> {
     verify(source, delivery).err().map(|rejection| rejection.outcome)
 }
 
-/// Replaces all values of a header with this value.
+/// Replaces all values of the header `name` with `value`.
 pub fn set(delivery: &mut Delivery, name: &'static str, value: &str) {
     delivery.headers.insert(name, HeaderValue::from_str(value).expect("a header value"));
 }
 
-/// Returns the first value of a header.
+/// Returns the first value of the header `name`.
 pub fn get<'a>(delivery: &'a Delivery, name: &str) -> &'a str {
     delivery.headers.get(name).and_then(|value| value.to_str().ok()).expect("the header is present")
 }
 
-/// Returns a source with the recipe of this provider and a secret in the provider's format.
+/// Returns a source with the built-in recipe `name` and a secret in the provider's format.
 pub fn provider(name: &str) -> Source {
     source(name, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "")
 }
 
-/// Returns a source with an inline recipe and the secret `acme`.
+/// Returns a source with the inline recipe `recipe` and one secret, whose text is `acme`.
 pub fn inline(recipe: &str) -> Source {
     compile(recipe, &[("secret", "acme")]).unwrap_or_else(|diagnostics| panic!("{diagnostics}"))
 }
 
-/// A recipe whose signature covers only the body.
+/// Inline recipe whose signature covers only the body.
 pub const INLINE: &str = r#"
 auth = "mac"
 algorithm = "sha256"
@@ -116,7 +118,7 @@ signature = { from = "header:Acme-Signature" }
 content = ["body"]
 "#;
 
-/// A recipe whose signature covers a time and the body. The required option `timestamp` is missing.
+/// Inline recipe whose signature covers a timestamp and the body. A test must add the required option `timestamp`.
 pub const INLINE_TIMED: &str = r#"
 auth = "mac"
 algorithm = "sha256"
@@ -124,7 +126,7 @@ signature = { from = "header:Acme-Signature" }
 content = ["timestamp", ".", "body"]
 "#;
 
-/// A recipe whose signature covers a tag and the body.
+/// Inline recipe whose signature covers a tag of the signature header and the body.
 pub const INLINE_TAGGED: &str = r#"
 auth = "mac"
 algorithm = "sha256"
@@ -132,12 +134,12 @@ signature = { from = "header:Acme-Signature", items = ",", pair = "=", take = ["
 content = ["tag:t", "body"]
 "#;
 
-/// Compiles an entry without adding secrets.
+/// Compiles a configuration entry as written, without adding secrets.
 pub fn compile_alone(entry: &str) -> Result<Source, Diagnostics> {
     compile_under(entry, &defaults())
 }
 
-/// Compiles an entry with these defaults, without adding secrets.
+/// Compiles a configuration entry with these defaults, without adding secrets.
 pub fn compile_under(entry: &str, defaults: &SourceDefaults) -> Result<Source, Diagnostics> {
     let compile = |table, diagnostics: &Diagnostics| Source::compile("shop", table, defaults, diagnostics);
     Ok(TomlTable::read("hookhold.toml", entry, compile)?.expect("a source without mistakes is usable"))

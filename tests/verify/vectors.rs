@@ -1,5 +1,5 @@
-//! Tests of the vectors in `tests/vectors`. Providers, their libraries or openssl signed these deliveries, never hookhold's
-//! own code.
+//! Tests of the signed deliveries in `tests/vectors`. Providers, their libraries or openssl signed these deliveries,
+//! never hookhold's own code.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Reads the endpoint challenges of a recipe: the texts that identify each challenge, and its reply.
+//! Reads the endpoint challenges of a recipe from TOML: the conditions that identify each challenge, and the reply.
 
 use http::StatusCode;
 
@@ -7,8 +7,8 @@ use crate::source::pointers::Pointers;
 use crate::source::recipe::{Challenge, Locator, ReplyPart, TextMatch};
 use crate::toml_value::{Item, TomlTable};
 
-/// Takes the challenges out of a recipe. Returns `None` if a challenge is invalid, because hookhold would store an unrecognised
-/// challenge as an event.
+/// Takes the endpoint challenges out of the recipe `table`. Returns `None` if a challenge is invalid, because hookhold would
+/// otherwise store an unrecognised challenge as an event.
 pub(super) fn all(table: &mut TomlTable, pointers: &mut Pointers) -> Option<Vec<Challenge>> {
     let items = table.take_list("challenge").unwrap_or_default();
     let all: Vec<Option<Challenge>> = items.into_iter().map(|item| one(item, pointers)).collect();
@@ -29,7 +29,8 @@ fn one(item: Item, pointers: &mut Pointers) -> Option<Challenge> {
     Some(Challenge { when: when?, authenticated, status, content_type, body: body.into_iter().collect::<Option<_>>()? })
 }
 
-/// Parses a table whose keys are locators, such as `{ "json:/type" = "url_verification" }`. The value `true` matches any text.
+/// Parses the conditions that identify a challenge. The keys of the table are locators: `{ "json:/type" = "url_verification"
+/// }`. The value `true` matches any text.
 fn predicate(mut table: TomlTable, pointers: &mut Pointers) -> Option<Vec<(Locator, TextMatch)>> {
     let mut all = Vec::new();
     for key in table.keys() {
