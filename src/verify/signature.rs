@@ -1,4 +1,4 @@
-//! Parses signature headers. Splits a header value into groups, a group into items, and an item into a tag and a value. Ignores
+//! Parses signature headers. Splits a header value into groups, a group into items, and an item into a tag and a value. Accepts
 //! unknown tags. The verifier rejects a delivery without a readable signature.
 
 use std::iter;

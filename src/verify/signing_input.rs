@@ -1,5 +1,5 @@
 //! Builds the signed content of a request: replaces the terms of the recipe with slices of the received bytes. Copies only the
-//! fields of a signed form, because it must decode and sort these fields.
+//! fields of a signed form, because the verifier must decode and sort these fields.
 
 use crate::outcome::Outcome;
 use crate::source::Source;

@@ -29,8 +29,8 @@ fn one(item: Item, pointers: &mut Pointers) -> Option<Challenge> {
     Some(Challenge { when: when?, authenticated, status, content_type, body: body.into_iter().collect::<Option<_>>()? })
 }
 
-/// Parses the conditions that identify a challenge. The keys of the table are locators: `{ "json:/type" = "url_verification"
-/// }`. The value `true` matches any text.
+/// Parses the conditions that identify a challenge, such as `{ "json:/type" = "url_verification" }`. The keys of the table are
+/// locators. The value `true` matches any text.
 fn predicate(mut table: TomlTable, pointers: &mut Pointers) -> Option<Vec<(Locator, TextMatch)>> {
     let mut all = Vec::new();
     for key in table.keys() {
