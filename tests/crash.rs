@@ -1,9 +1,10 @@
 //! Tests of `kill -9` at random moments. hookhold must not lose an event after a 2xx, must not store an event twice, and may
 //! cause only a bounded number of duplicates in Kafka.
 //!
-//! A kill counts as a kill during a commit only if the journal contains frames beyond the last published durable watermark.
-//! Such frames prove that the kill happened after the writer had written the commit and before the writer published the end
-//! of the sync. A kill while the writer gathers the next commit, or while the server sends responses, does not count.
+//! A kill counts as a kill during a commit only if the journal contains frames beyond the last published durable
+//! watermark. Such frames prove that the kill happened after the writer had written the commit and before the writer
+//! published the new watermark. A kill while the writer gathers the next commit, or while the server sends responses,
+//! does not count.
 
 #[path = "common/audit.rs"]
 mod audit;
@@ -30,14 +31,14 @@ use load::{Ledger, Load, Order};
 use process::{Home, Line, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// State of the load and of the journal after a kill.
+/// State of the load and of the journal after one kill of the process.
 #[derive(Debug)]
 struct Kill {
-    /// Number of requests without a response.
+    /// Number of requests that had no response at the time of the kill.
     in_flight: u64,
     /// Number of events in the journal beyond the published durable watermark.
     unconfirmed: u64,
-    /// Saved cursor of the topic.
+    /// Topic's cursor that the journal contains.
     cursor: u64,
     /// Log end, which is the sequence of the next event.
     end: u64,
@@ -107,8 +108,8 @@ fn kill_during_start(home: &Home, random: &mut fastrand::Rng) {
     drop(process);
 }
 
-/// Sends deliveries again after a restart. Asserts that hookhold recognises deliveries that it had answered with 2xx,
-/// including the newest, as duplicates. Then sends all deliveries again that have had no 2xx.
+/// Sends deliveries again after a restart. First sends deliveries that have had a 2xx, including the newest, and
+/// asserts that hookhold recognises these deliveries as duplicates. Then sends all deliveries that have had no 2xx.
 fn retry(process: &process::Process, order: &Order, ledger: Ledger, random: &mut fastrand::Rng) -> Ledger {
     let accepted = ledger.numbers(|count| count.accepted > 0);
     if accepted.is_empty() {
@@ -137,9 +138,9 @@ fn state_after_kill(home: &Home, in_flight: u64) -> Kill {
     Kill { in_flight, unconfirmed, cursor, end }
 }
 
-/// Counts the duplicate records that each kill caused. A kill explains one duplicate of each record between the saved cursor
-/// and the log end, because hookhold may have forwarded these events after the cursor was saved. Returns an error if no kill
-/// explains a duplicate.
+/// Returns the number of duplicate records that each kill caused. A kill explains one duplicate of each record between
+/// the saved cursor and the log end, because hookhold may have forwarded these events after it saved the cursor.
+/// Returns an error if a record has a duplicate that no kill explains.
 fn duplicates_by_kill(records: &[Record], kills: &[Kill]) -> Result<Vec<usize>, String> {
     let mut times: BTreeMap<u64, usize> = BTreeMap::new();
     for record in records {
@@ -190,14 +191,14 @@ impl Traced {
         let file = dir.join("trace");
         let calls = "trace=pwrite64,pwritev,fdatasync,fsync,write,writev,sendto,sendmsg";
         let mut strace = Command::new("strace");
-        // With -D, hookhold is our child and strace is a child of hookhold.
+        // With `-D`, hookhold is a child of the test process, and strace is a child of hookhold.
         strace.args(["-D", "-f", "-yy", "-s", "4096", "-e", calls, "-e", "signal=none", "-o"]).arg(&file);
         strace.args([env!("CARGO_BIN_EXE_hookhold"), "run"]).current_dir(&dir);
         strace.stderr(File::create(dir.join("log")).expect("target/ can be written to"));
         Traced { hookhold: strace.spawn().expect("strace can be run (Debian: strace)"), file }
     }
 
-    /// Stops hookhold, waits until the trace is complete, and returns the trace.
+    /// Stops hookhold, waits until strace has written the complete trace, and returns the trace.
     fn end(mut self) -> String {
         kill_process(Pid::from_child(&self.hookhold), Signal::TERM).expect("hookhold is our child");
         assert_eq!(self.hookhold.wait().expect("hookhold is our child").code(), Some(0));
@@ -219,10 +220,10 @@ impl Drop for Traced {
     }
 }
 
-/// Line indices in a trace, from the start to the end of one call.
+/// Indices of the trace lines of one system call, from the first line of the call to the last.
 type Span = std::ops::Range<usize>;
 
-/// The calls that wrote an event, synced the event's file and sent the 200 response.
+/// The system calls that wrote an event, synced the event's file and sent the 200 response.
 #[derive(Clone, Debug)]
 struct Steps {
     write: Option<Span>,
@@ -248,7 +249,7 @@ impl Steps {
         Steps { write: span(write), sync: span(sync), answer: span(answer) }
     }
 
-    /// Returns the first violation of the required order, or `None` if the order is correct.
+    /// Returns a description of the first violation of the order write, sync, response; `None` if the order is correct.
     fn violation(&self) -> Option<&'static str> {
         match (&self.write, &self.sync, &self.answer) {
             (None, _, _) => Some("the event was not written"),
@@ -259,7 +260,8 @@ impl Steps {
     }
 }
 
-/// Returns every call in a trace of many threads. strace writes an interrupted call on two lines, which this function joins.
+/// Returns every system call in a trace, with the call's lines. strace writes a call that another thread interrupts on
+/// two lines. This function joins the two lines.
 fn calls(trace: &str) -> Vec<(Span, String)> {
     let mut begun: HashMap<&str, (usize, &str)> = HashMap::new();
     let mut calls = Vec::new();
@@ -353,7 +355,7 @@ fn the_load_records_every_rejection_and_lost_connection() {
     assert!(ledger.has_failures());
 }
 
-/// Accepts one connection, sends one of `answers` after each request, and closes the connection.
+/// Accepts one connection, sends the next response in `answers` after each request, and closes the connection.
 fn answer(listener: &TcpListener, answers: &[&str]) {
     answer_on(&mut listener.accept().expect("the sender connects").0, answers);
 }
@@ -370,5 +372,5 @@ fn answer_on(stream: &mut TcpStream, answers: &[&str]) {
 }
 
 const TOPIC: &str = "webhooks.stripe";
-/// Maximum number of kills, which is enough for 20 kills during a commit.
+/// Maximum number of kills in one test, which is enough for 20 kills during a commit.
 const MOST_KILLS: usize = 120;

@@ -1,5 +1,5 @@
-//! Tests of forwarding to a real Apache Kafka. No event may be missing, each record must be exactly as documented, and a
-//! failure of one topic must not affect another topic.
+//! Tests of forwarding to a real Apache Kafka. Kafka must have every event, each record must be exactly as documented,
+//! and a failure of one topic must not affect another topic.
 
 #[path = "common/disk.rs"]
 mod disk;
@@ -34,7 +34,7 @@ fn seqs(records: &[Record]) -> Vec<u64> {
     seqs
 }
 
-/// Returns the sequences of these records in order, without duplicates.
+/// Returns the sequence of each record in the order of `records`. Omits a sequence that an earlier record already had.
 fn order(records: &[Record]) -> Vec<u64> {
     let mut seen = BTreeSet::new();
     records.iter().map(Record::seq).filter(|seq| seen.insert(*seq)).collect()
@@ -153,8 +153,8 @@ fn kafka_may_start_after_the_forwarder() {
     assert_eq!(seqs(&kafka.records("late")), stored);
 }
 
-/// `ssl.ca.location` names a directory that does not exist at first. librdkafka accepts even an empty directory, so creating
-/// the directory is enough to fix the setup.
+/// The property `ssl.ca.location` names a directory that does not exist at first. librdkafka accepts even an empty
+/// directory, so the test fixes the client setup by creating the directory.
 #[test]
 fn a_client_setup_failure_blocks_every_topic_until_fixed() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -359,7 +359,8 @@ fn corrupted_last_events_do_not_hold_back_the_cursor() {
     wait_until("the lag is 0", || harness.topic("whole").is_some_and(|topic| topic.lag_events == 0));
 }
 
-/// The disk fails every read of the forwarder, so the lag must be the journal's own count of waiting events.
+/// The test disk fails every read of the forwarder, so the reported lag must be the journal's own count of waiting
+/// events.
 #[test]
 fn lag_counts_every_waiting_event_from_the_start() {
     let harness = Harness::new("localhost:1".into());
@@ -394,7 +395,8 @@ fn an_unreadable_journal_blocks_its_topics_until_readable() {
     }
 }
 
-/// This test uses librdkafka's mock cluster, because a test cannot make a real broker send this error.
+/// This test uses librdkafka's mock cluster, because a test cannot make a real broker send the error for an
+/// out-of-order sequence number.
 #[test]
 fn a_fatal_error_replaces_the_producer_and_loses_nothing() {
     let cluster = MockCluster::new(1).expect("a mock cluster");

@@ -1,6 +1,6 @@
-//! Tests of outages: Kafka is down, starts late or is not configured yet, or a topic is missing. During an outage, hookhold
-//! must answer every delivery with 2xx. After the outage, Kafka must have every event. The tests measure time in deliveries:
-//! 500 deliveries take one second.
+//! Tests of outages: Kafka is down, starts late or is not configured yet, or a topic is missing. During an outage,
+//! hookhold must answer every delivery with 2xx. After the outage, Kafka must have every event. The tests measure time
+//! by the number of deliveries: the load sends 500 deliveries per second.
 
 #[path = "common/audit.rs"]
 mod audit;
@@ -114,7 +114,8 @@ fn a_missing_topic_blocks_only_itself_until_created() {
 }
 
 /// Reads Kafka's state from `/readyz` once per second until the load has sent `deliveries` more deliveries. Returns all
-/// states. Asserts that the status is always 200, and that exactly the state `degraded` has details.
+/// states. Asserts that each response has status 200, and that the response has details if and only if the state is
+/// `degraded`.
 fn states_while(home: &Home, load: &Load, deliveries: u64) -> Vec<String> {
     let begun = load.sent();
     let reads = (0..deliveries).step_by(RATE as usize).map(|count| {
@@ -132,7 +133,8 @@ fn states_while(home: &Home, load: &Load, deliveries: u64) -> Vec<String> {
     states
 }
 
-/// Stops the load, waits until Kafka has acknowledged every event, and runs the audit.
+/// Stops the load, waits until Kafka has acknowledged every event, and checks that the journal and Kafka have every
+/// accepted delivery.
 fn finish(home: &Home, process: process::Process, load: Load, kafka: &Kafka) {
     let ledger = load.stop();
     ledger.assert_no_sender_noticed();
@@ -145,5 +147,5 @@ fn finish(home: &Home, process: process::Process, load: Load, kafka: &Kafka) {
 }
 
 const TOPIC: &str = "webhooks.stripe";
-/// Deliveries per second.
+/// Rate of the load, in deliveries per second.
 const RATE: u64 = 500;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
-/// Sequence of pauses. Before jitter, each pause is twice the previous one, up to the longest.
+/// Sequence of pauses between attempts. Before jitter, each pause is twice as long as the previous pause, up to
+/// `longest`.
 pub(super) struct Backoff {
     first: Duration,
     longest: Duration,
@@ -12,17 +13,17 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// Creates a backoff that starts with the first pause.
+    /// Creates a sequence of pauses from `first` up to `longest` (both before jitter).
     pub(super) fn new(first: Duration, longest: Duration) -> Backoff {
         Backoff { first, longest, pauses: pauses(first, longest) }
     }
 
-    /// Returns the next pause.
+    /// Returns the length of the next pause, with jitter.
     pub(super) fn next_pause(&mut self) -> Duration {
         self.pauses.next().expect("the builder sets no maximum number of pauses")
     }
 
-    /// Restarts with the first pause.
+    /// Restarts the sequence of pauses, so that the next pause is the first one again.
     pub(super) fn reset(&mut self) {
         self.pauses = pauses(self.first, self.longest);
     }

@@ -26,12 +26,13 @@ pub(super) struct KafkaClient {
     mailbox: Arc<Mailbox>,
     metrics: Arc<Metrics>,
     state: ClientState,
-    /// Number of the current or next producer. Reports from earlier producers are outdated.
+    /// Generation of the running producer, or of the next producer if none runs. Delivery reports with a lower
+    /// generation are outdated.
     generation: u64,
     backoff: Backoff,
-    /// Latest client-wide error since the last acknowledgement.
+    /// Latest error of the whole Kafka client since the last acknowledgement; `None` if there is no such error.
     last_error: Option<(RDKafkaErrorCode, String)>,
-    /// True while a probe runs. A probe may outlive its producer.
+    /// True while a metadata probe runs. A probe may continue after its producer has ended.
     probing: bool,
 }
 
@@ -46,7 +47,7 @@ enum ClientState {
     Running {
         producer: Producer,
         started_at: Instant,
-        /// True after this producer's first acknowledgement.
+        /// True if Kafka has acknowledged at least one record of this producer.
         proven: bool,
         replacement: Option<Replacement>,
     },
@@ -57,20 +58,21 @@ pub(super) struct Replacement {
     /// Value of the metric label `reason`.
     pub(super) reason: &'static str,
     detail: String,
-    /// Latest time of the replacement. The replacement happens earlier if no topic makes progress.
+    /// Latest time at which to replace the producer. The worker replaces the producer earlier if no topic makes
+    /// progress.
     pub(super) by: Instant,
 }
 
 /// A completed replacement.
 pub(super) struct Replaced {
     pub(super) detail: String,
-    /// Reason for blocking the topics that had records in flight. Set if the producer failed before its first
-    /// acknowledgement, because the next producer may fail for the same reason.
+    /// Reason for blocking the topics that had records in flight; `None` if Kafka had acknowledged a record of the
+    /// replaced producer. Without an acknowledgement, the next producer may fail for the same reason.
     pub(super) block: Option<BlockReason>,
 }
 
 impl KafkaClient {
-    /// Creates a client for bodies of up to `max_body` bytes. The first producer is due immediately.
+    /// Creates a client for event bodies of up to `max_body` bytes. The first producer is due immediately.
     pub(super) fn new(
         librdkafka: &[(String, String)],
         max_body: usize,
@@ -101,12 +103,12 @@ impl KafkaClient {
         }
     }
 
-    /// True if records may be sent: a producer runs, and no replacement is scheduled.
+    /// True if the worker may send records: a producer runs, and its replacement is not scheduled.
     pub(super) fn is_ready(&self) -> bool {
         matches!(self.state, ClientState::Running { replacement: None, .. })
     }
 
-    /// True if `generation` is that of the current producer.
+    /// True if `generation` is the generation of the current producer.
     pub(super) fn is_current(&self, generation: u64) -> bool {
         generation == self.generation
     }
@@ -119,13 +121,14 @@ impl KafkaClient {
         }
     }
 
-    /// Records a client-wide error.
+    /// Records an error that concerns the whole Kafka client.
     pub(super) fn note_error(&mut self, code: RDKafkaErrorCode, detail: String) {
         self.last_error = Some((code, detail));
     }
 
-    /// Returns the reason and the detail of a block while no broker answers. If the client's last error concerns
-    /// credentials or TLS, the block reports that error.
+    /// Returns the reason and the detail for blocking a topic while no broker answers. If the client's last error
+    /// concerns credentials or TLS, the reason and the detail describe that error. Otherwise the detail begins with
+    /// `otherwise`.
     pub(super) fn unreachable_reason(&self, otherwise: &str) -> (BlockReason, String) {
         match &self.last_error {
             Some((code, detail)) if classify(*code) == ErrorClass::Environment(BlockReason::Authentication) => {
@@ -136,12 +139,13 @@ impl KafkaClient {
         }
     }
 
-    /// True if a probe can be started.
+    /// True if a new metadata probe can start: a producer runs, and no other probe runs.
     pub(super) fn can_probe(&self) -> bool {
         !self.probing && self.producer().is_some()
     }
 
-    /// Starts a probe of `topic`, whose queue has this index. Fails if no thread can be started.
+    /// Starts a metadata probe of `topic`; `index` is the index of the topic's queue. Returns an error if the probe's
+    /// thread cannot be started.
     pub(super) fn probe(&mut self, topic: &Arc<str>, index: usize) -> io::Result<()> {
         let ClientState::Running { producer, .. } = &self.state else { return Ok(()) };
         probe::start(producer.native(), topic.clone(), index, self.mailbox.clone())?;
@@ -149,7 +153,7 @@ impl KafkaClient {
         Ok(())
     }
 
-    /// Records that the probe has posted its result.
+    /// Records the end of the running probe, so that the next probe can start.
     pub(super) fn probe_finished(&mut self) {
         self.probing = false;
     }
@@ -178,7 +182,7 @@ impl KafkaClient {
     }
 
     /// Performs the scheduled replacement: retires the producer, and schedules the start of the next producer after a
-    /// pause.
+    /// pause. Returns `None` if no replacement is scheduled.
     pub(super) fn replace(&mut self, now: Instant) -> Option<Replaced> {
         let ClientState::Running { started_at, proven, replacement, .. } = &mut self.state else { return None };
         let Replacement { reason, detail, .. } = replacement.take()?;
@@ -203,7 +207,7 @@ impl KafkaClient {
         Some(Replaced { detail, block: (!proven).then_some(unproven) })
     }
 
-    /// Returns the time at which the next producer is due; `None` while a producer runs.
+    /// Returns the time at which to start the next producer; `None` while a producer runs.
     pub(super) fn start_due(&self) -> Option<Instant> {
         match self.state {
             ClientState::Waiting { start_at, .. } => Some(start_at),
@@ -236,7 +240,7 @@ impl KafkaClient {
         }
     }
 
-    /// Ends the client. Waits until `by`, but at least for [`RETIRE_WITHIN`].
+    /// Ends the client. Waits for the end of its producer until `by`, and for at least [`RETIRE_WITHIN`].
     pub(super) fn stop(self, by: Instant) {
         let ClientState::Running { producer, .. } = self.state else { return };
         let timeout = by.saturating_duration_since(Instant::now()).max(RETIRE_WITHIN);
@@ -246,9 +250,9 @@ impl KafkaClient {
     }
 }
 
-/// First and longest pause (before jitter) before the start of the next producer.
+/// First and longest pause, before jitter, between a producer's failure and the start of the next producer.
 const REBUILD_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// Time for which the replacement of a running producer waits for topics that make progress.
+/// Longest delay of a producer's replacement, so that topics that still make progress can finish.
 const LET_OTHERS_FINISH: Duration = Duration::from_secs(30);
-/// Minimum time that [`KafkaClient::stop`] gives the client to end.
+/// Minimum time that [`KafkaClient::stop`] waits for the end of the client.
 const RETIRE_WITHIN: Duration = Duration::from_secs(1);

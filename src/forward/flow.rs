@@ -1,4 +1,5 @@
-//! The states of a topic queue and the transitions between them. Does not depend on records, readers or metrics.
+//! The states of a topic queue and the transitions between these states. Does not depend on records, readers or
+//! metrics.
 //!
 //! ```text
 //!          failed record               all reported, not blocked
@@ -14,21 +15,22 @@ use std::time::Instant;
 
 use super::kafka_error::BlockReason;
 
-/// State of one topic queue.
+/// State of one topic queue, which determines the records that the queue may send.
 #[derive(Default)]
 pub(super) enum Flow {
-    /// Sends up to the in-flight limit.
+    /// The queue sends records up to its in-flight limit.
     #[default]
     Flowing,
-    /// Sends nothing because a record failed. The queue rewinds when librdkafka has reported every record in flight.
+    /// The queue sends nothing because a record failed. The queue rewinds after librdkafka has reported the result of
+    /// every record in flight.
     Recalling(Option<Block>),
-    /// Sends nothing until a probe finds the topic writable.
+    /// The queue sends nothing until a metadata probe finds the topic writable.
     Blocked(Block),
-    /// Sends one record. The acknowledgement of this record ends the block.
+    /// The blocked queue sends one record. The acknowledgement of this record ends the block.
     Trial(Block),
 }
 
-/// Reason and start of a block.
+/// Reason for a topic's block and start time of the block.
 #[derive(Clone, Copy)]
 pub(super) struct Block {
     pub(super) reason: BlockReason,
@@ -45,7 +47,8 @@ impl Flow {
         }
     }
 
-    /// Begins a block or changes its reason, and ends a trial. Returns the former reason.
+    /// Begins a block, or changes the reason for the current block, and ends a trial. Returns the former reason; `None`
+    /// if the queue was not blocked.
     pub(super) fn set_block(&mut self, reason: BlockReason, now: Instant) -> Option<BlockReason> {
         let former = self.block();
         let block = Block { reason, since: former.map_or(now, |former| former.since) };
@@ -56,7 +59,7 @@ impl Flow {
         former.map(|former| former.reason)
     }
 
-    /// Ends the block and returns it. A recall continues.
+    /// Ends the block and returns the ended block; `None` if the queue was not blocked. A recall continues.
     pub(super) fn clear_block(&mut self) -> Option<Block> {
         let block = self.block()?;
         *self = match self {
@@ -74,21 +77,21 @@ impl Flow {
         }
     }
 
-    /// Ends a recall. Must be called after the last report.
+    /// Ends a recall. Must be called only after the delivery reports of all records in flight.
     pub(super) fn end_recall(&mut self) {
         if let Flow::Recalling(block) = self {
             *self = block.map_or(Flow::Flowing, Flow::Blocked);
         }
     }
 
-    /// Begins a trial if the queue is blocked.
+    /// Begins a trial if the queue is in the state `Blocked`.
     pub(super) fn begin_trial(&mut self) {
         if let Flow::Blocked(block) = self {
             *self = Flow::Trial(*block);
         }
     }
 
-    /// True during a recall.
+    /// True if the queue is in the state `Recalling`.
     pub(super) fn is_recalling(&self) -> bool {
         matches!(self, Flow::Recalling(_))
     }

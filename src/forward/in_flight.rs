@@ -1,5 +1,5 @@
-//! Tracks the records of one topic from its cursor to the newest sent record. The cursor moves only past acknowledged
-//! records.
+//! Tracks the records of one topic from the topic's cursor to the newest sent record. The cursor moves only past
+//! acknowledged records.
 //!
 //! The in-flight limit bounds memory use and the number of duplicates after a crash. The duplicates are at most the
 //! records in flight plus the records acknowledged since the cursor was last saved.
@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use crate::clock::UnixMillis;
 
-/// Records in flight of one topic, in the order of their sequences.
+/// One topic's records in flight, in the order of their sequences.
 #[derive(Default)]
 pub(super) struct InFlight {
     records: VecDeque<InFlightRecord>,
@@ -33,17 +33,17 @@ enum RecordState {
 }
 
 impl InFlight {
-    /// True if another record may be sent. If nothing is in flight, a record of any size may be sent.
+    /// True if the limit allows another record. If no record is in flight, a record of any size is allowed.
     pub(super) fn has_room(&self, limit: InFlightLimit) -> bool {
         self.records.len() < limit.records && self.bytes < limit.bytes
     }
 
-    /// True if at most half of the limit is used. Kafka then keeps up with the topic.
+    /// True if the records in flight use at most half of the limit, which shows that Kafka keeps up with the topic.
     pub(super) fn is_half_empty(&self, limit: InFlightLimit) -> bool {
         self.records.len() <= limit.records / 2 && self.bytes <= limit.bytes / 2
     }
 
-    /// True if every sent record is acknowledged.
+    /// True if no record is in flight.
     pub(super) fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
@@ -58,7 +58,8 @@ impl InFlight {
         self.records.iter().filter(|record| record.state != RecordState::Acked).count()
     }
 
-    /// Adds a record. Returns false if the record was acknowledged before a rewind and must not be sent again.
+    /// Adds the record of the event with sequence `seq`. Returns false if Kafka acknowledged this record before a
+    /// rewind, so that the record must not be sent again.
     pub(super) fn insert(&mut self, seq: u64, bytes: usize, received_at: UnixMillis) -> bool {
         let acked = self.acked_ahead.remove(&seq);
         let state = if acked { RecordState::Acked } else { RecordState::Unreported };
@@ -69,19 +70,19 @@ impl InFlight {
         !acked
     }
 
-    /// Applies an acknowledgement.
+    /// Marks the record with sequence `seq` as acknowledged.
     pub(super) fn acknowledge(&mut self, seq: u64) {
         self.report(seq, RecordState::Acked);
         self.drop_finished();
     }
 
-    /// Applies a failure. The record stays in flight until a rewind.
+    /// Marks the record with sequence `seq` as failed. The record stays in flight until a rewind.
     pub(super) fn fail(&mut self, seq: u64) {
         self.report(seq, RecordState::Failed);
     }
 
-    /// Removes every record but remembers the acknowledged ones, so that only unacknowledged records are sent again.
-    /// Returns the sequence from which to read; `None` if nothing was in flight.
+    /// Clears all records and remembers the sequences that Kafka acknowledged, so that the queue sends only the other
+    /// records again. Returns the lowest unacknowledged sequence; `None` if no record was in flight.
     pub(super) fn rewind(&mut self) -> Option<u64> {
         let cursor = self.cursor();
         let acked = self.records.iter().filter(|record| record.state == RecordState::Acked);
@@ -92,12 +93,13 @@ impl InFlight {
         cursor
     }
 
-    /// Returns the lowest sequence that is not acknowledged; `None` if nothing is in flight.
+    /// Returns the lowest sequence that is not acknowledged; `None` if no record is in flight.
     pub(super) fn cursor(&self) -> Option<u64> {
         self.records.front().map(|record| record.seq)
     }
 
-    /// Returns the arrival time of the oldest event that is not acknowledged.
+    /// Returns the arrival time of the oldest event in flight that is not acknowledged; `None` if no record is in
+    /// flight.
     pub(super) fn oldest(&self) -> Option<UnixMillis> {
         self.records.front().map(|record| record.received_at)
     }
@@ -119,7 +121,7 @@ impl InFlight {
     }
 }
 
-/// In-flight limit of one topic: an equal part of the total limit, between a minimum and a maximum.
+/// In-flight limit of one topic: the total limit divided by the number of topics, between a minimum and a maximum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct InFlightLimit {
     records: usize,
@@ -127,22 +129,23 @@ pub(super) struct InFlightLimit {
 }
 
 impl InFlightLimit {
-    /// Returns the limit of one topic if there are `topics` topics.
+    /// Returns the in-flight limit of each topic if hookhold forwards to `topics` topics.
     pub(super) fn each_of(topics: usize) -> InFlightLimit {
         let part = |all: usize, (least, most): (usize, usize)| (all / topics.max(1)).clamp(least, most);
         InFlightLimit { records: part(ALL_RECORDS, TOPIC_RECORDS), bytes: part(ALL_BYTES, TOPIC_BYTES) }
     }
 }
 
-/// Total limit on the records in flight. Many topics together may exceed this limit, because each topic has the minimum
-/// of [`TOPIC_RECORDS`].
+/// Number of records that the topics share as their in-flight limits. Many topics together may exceed this number,
+/// because each topic may have at least the minimum of [`TOPIC_RECORDS`] in flight.
 const ALL_RECORDS: usize = 80_000;
-/// Total limit on the bytes in flight (bodies, keys and headers). Many topics together may exceed this limit, because
-/// each topic has the minimum of [`TOPIC_BYTES`].
+/// Number of bytes (bodies, keys and headers) that the topics share as their in-flight limits. Many topics together may
+/// exceed this number, because each topic may have at least the minimum of [`TOPIC_BYTES`] in flight.
 const ALL_BYTES: usize = 128 << 20;
-/// Lowest and highest limit of one topic, in records.
+/// Lowest and highest in-flight limit of one topic, in records.
 const TOPIC_RECORDS: (usize, usize) = (200, 10_000);
-/// Lowest and highest limit of one topic, in bytes. A record larger than the limit is sent alone.
+/// Lowest and highest in-flight limit of one topic, in bytes. A record above the limit is sent while no other record of
+/// the topic is in flight.
 const TOPIC_BYTES: (usize, usize) = (1 << 20, 16 << 20);
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
-//! Classifies librdkafka's error codes. Defines the reasons for a block, the word for each reason in logs, metrics and
-//! `/readyz`, and the operator's remedy.
+//! Classifies librdkafka's error codes. Defines the reasons for blocking a topic. Each reason has a word for logs,
+//! metrics and `/readyz`, and a remedy for the operator.
 //!
-//! An error of the environment blocks only the affected topic. A rejected record blocks its topic only if it also fails
-//! when it is sent alone. A fatal error of the idempotent producer affects every topic.
+//! An error of the environment blocks only the affected topic. A rejected record blocks its topic only if Kafka also
+//! rejects the record when the record is sent alone. A fatal error of the idempotent producer affects every topic.
 
 use rdkafka::types::RDKafkaErrorCode as Code;
 
-/// Reason for a topic's block: the value of the metric label and log field `reason`.
+/// Reason for blocking a topic. The metric label `reason` and the log field `reason` contain the word for this reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BlockReason {
     /// No broker answers.
@@ -23,18 +23,18 @@ pub(super) enum BlockReason {
     BelowMinIsr,
     /// The record at the cursor is too large or invalid for this topic.
     Record,
-    /// librdkafka's queue is smaller than the in-flight limit.
+    /// librdkafka's queue is full because its limit is smaller than hookhold's in-flight limit.
     QueueFull,
-    /// Kafka rejects records for another reason. The log line contains librdkafka's error.
+    /// Kafka rejects records for a reason that has no variant of its own. The log line contains librdkafka's error.
     Rejected,
-    /// No record is acknowledged although the cluster reports the topic as healthy.
+    /// Kafka acknowledges no record although the cluster reports the topic as healthy.
     Stalled,
     /// The journal cannot read the topic's next event.
     Journal,
 }
 
 impl BlockReason {
-    /// Returns the word for this reason in metrics and logs.
+    /// Returns the value of the label or field `reason` for this block reason in metrics and logs.
     pub(super) fn word(self) -> &'static str {
         match self {
             BlockReason::BrokerAway => "broker_away",
@@ -51,7 +51,7 @@ impl BlockReason {
         }
     }
 
-    /// Returns the operator's remedy. Forwarding resumes by itself after the operator has removed the cause.
+    /// Returns the remedy for the operator. Forwarding resumes automatically after the operator has removed the cause.
     pub(super) fn remedy(self) -> &'static str {
         match self {
             BlockReason::BrokerAway => "check that the brokers run and that this machine reaches bootstrap.servers",
@@ -71,20 +71,21 @@ impl BlockReason {
     }
 }
 
-/// Cause of a failed record.
+/// Class of a librdkafka error code: the cause of a record's failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ErrorClass {
-    /// A fatal error of the producer, which must be replaced.
+    /// A fatal error of the producer. The producer must be replaced.
     Producer,
-    /// A purge by hookhold itself, which needs no reaction.
+    /// A purge of librdkafka's queues by hookhold itself. The purge needs no reaction.
     Purged,
-    /// The record, or another record of its batch. Sending each record alone identifies the rejected record.
+    /// Rejection of the record or of another record in the same batch. Sending each record alone identifies the
+    /// rejected record.
     Record,
-    /// The topic, the cluster or the client.
+    /// An error of the topic, the cluster or the Kafka client.
     Environment(BlockReason),
 }
 
-/// Classifies one error code.
+/// Returns the class of a librdkafka error code.
 pub(super) fn classify(code: Code) -> ErrorClass {
     match code {
         Code::Fatal => ErrorClass::Producer,
@@ -114,7 +115,7 @@ fn environment_reason(code: Code) -> BlockReason {
     }
 }
 
-/// Returns the label of `hookhold_producer_rebuilds_total` for the cause of a fatal error.
+/// Returns the value of the label `reason` of `hookhold_producer_rebuilds_total` for the cause of a fatal error.
 pub(super) fn rebuild_reason(code: Code) -> &'static str {
     match code {
         Code::OutOfOrderSequenceNumber | Code::UnknownProducerId | Code::Inconsistent => "sequence",
@@ -123,11 +124,11 @@ pub(super) fn rebuild_reason(code: Code) -> &'static str {
     }
 }
 
-/// Every label of `hookhold_producer_rebuilds_total`.
+/// All values of the label `reason` of `hookhold_producer_rebuilds_total`.
 pub(super) const REBUILD_REASONS: [&str; 4] = ["sequence", REBUILT_UNAUTHORIZED, "fatal", REBUILT_STUCK];
-/// Label for a principal without IdempotentWrite.
+/// Label value for a producer whose principal lacks the permission IdempotentWrite.
 pub(super) const REBUILT_UNAUTHORIZED: &str = "not_authorized";
-/// Label for a producer without acknowledgements for a healthy topic.
+/// Label value for a producer that gets no acknowledgements from a healthy topic.
 pub(super) const REBUILT_STUCK: &str = "stuck";
 
 #[cfg(test)]

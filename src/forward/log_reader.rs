@@ -1,5 +1,5 @@
-//! Reads the journal near the log end for all topic queues. Holds back an event while its queue is full, and pauses
-//! after a failed read. Never skips an event.
+//! Reads the journal near the log end for all topic queues. Holds back an event while the event's queue is full, and
+//! pauses after a failed read. Never skips an event.
 
 use std::time::{Duration, Instant};
 
@@ -8,26 +8,26 @@ use tracing::error;
 use super::backoff::Backoff;
 use crate::journal::{Journal, ReadError, Reader, StoredEvent};
 
-/// Shared reader near the log end.
+/// Journal reader that all topic queues share near the log end.
 pub(super) struct LogReader {
     journal: Journal,
     reader: Reader,
-    /// Event that has been read and waits for room in its queue.
+    /// Event that the reader holds back because the event's queue is full.
     held: Option<StoredEvent>,
-    /// Time of the next attempt after a failed read.
+    /// Time of the next read attempt after a failed read; `None` if the last read succeeded.
     retry_at: Option<Instant>,
     backoff: Backoff,
 }
 
 impl LogReader {
-    /// Creates a reader that starts at the sequence `from`.
+    /// Creates a reader of `journal` that starts at the sequence `from`.
     pub(super) fn new(journal: Journal, from: u64) -> LogReader {
         let reader = journal.reader(from);
         LogReader { journal, reader, held: None, retry_at: None, backoff: Backoff::new(REREAD_AFTER.0, REREAD_AFTER.1) }
     }
 
-    /// Returns the held event if there is one, else the next durable event. Returns `None` if no event is available,
-    /// and during a pause.
+    /// Returns the held event if there is one, else the next durable event. Returns `None` during the pause after a
+    /// failed read, or if the journal has no further durable event.
     pub(super) fn next(&mut self, now: Instant) -> Result<Option<StoredEvent>, ReadError> {
         if self.held.is_some() || self.retry_at.is_some_and(|at| now < at) {
             return Ok(self.held.take());
@@ -54,7 +54,7 @@ impl LogReader {
         read
     }
 
-    /// Holds back an event whose queue is full. [`LogReader::next`] returns the event again.
+    /// Holds back an event whose queue is full. The following call of [`LogReader::next`] returns the event again.
     pub(super) fn hold(&mut self, stored: StoredEvent) {
         self.held = Some(stored);
     }
@@ -69,16 +69,16 @@ impl LogReader {
         self.held.as_ref().map_or_else(|| self.reader.next_seq(), |stored| stored.position.seq)
     }
 
-    /// Returns the time of the next attempt after a failed read; `None` if the last read succeeded.
+    /// Returns the time of the next read attempt after a failed read; `None` if the last read succeeded.
     pub(super) fn retry_at(&self) -> Option<Instant> {
         self.retry_at
     }
 
-    /// True if the last read failed.
+    /// True if the last read of the journal failed.
     pub(super) fn is_failing(&self) -> bool {
         self.retry_at.is_some()
     }
 }
 
-/// First and longest pause (before jitter) after a failed read.
+/// First and longest pause, before jitter, after a failed read of the journal.
 const REREAD_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));

@@ -1,6 +1,6 @@
-//! The forwarder's mailbox, its only wake-up point. Other threads post commits, delivery reports, client errors, probe
-//! results and the stop request. The idle forwarder sleeps until an update is posted. Posting never waits for the
-//! forwarder.
+//! The mailbox through which other threads send updates to the forwarder: commits, delivery reports, client errors,
+//! probe results and the stop request. The idle forwarder sleeps only on this mailbox, until a thread posts an update.
+//! Posting never waits for the forwarder.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -9,34 +9,34 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use super::topic_health::ProbeResult;
 
-/// Result of one record that was handed to librdkafka.
+/// librdkafka's report about one record that hookhold handed to librdkafka.
 pub(super) struct DeliveryReport {
     /// Generation of the producer that sent the record.
     pub(super) generation: u64,
-    /// The record, as packed by [`pack_ticket`].
+    /// Ticket of the record, which [`pack_ticket`] packed.
     pub(super) ticket: usize,
-    /// `Ok` if a broker acknowledged the record.
+    /// `Ok` if a broker acknowledged the record, else librdkafka's error code.
     pub(super) result: Result<(), RDKafkaErrorCode>,
 }
 
-/// Updates that the forwarder has not taken yet.
+/// Posted updates that the forwarder has not yet processed.
 #[derive(Default)]
 pub(super) struct Updates {
-    /// Delivery reports in librdkafka's order.
+    /// Delivery reports in the order in which librdkafka produced them.
     pub(super) reports: Vec<DeliveryReport>,
-    /// Generation of a producer that has failed permanently, and the reason.
+    /// Generation of a producer that has failed permanently, and the reason for its failure.
     pub(super) fatal: Option<(u64, String)>,
-    /// True if the client has lost its last broker.
+    /// True if the Kafka client has lost the connection to its last reachable broker.
     pub(super) brokers_down: bool,
-    /// The latest client-wide error.
+    /// The latest error that concerns the whole Kafka client.
     pub(super) client_error: Option<(RDKafkaErrorCode, String)>,
-    /// Index of the probed topic queue, and its result.
+    /// Index of the probed topic's queue, and result of the probe.
     pub(super) probe: Option<(usize, ProbeResult)>,
-    /// Deadline of a requested stop.
+    /// Deadline of the requested stop; `None` if no stop is requested.
     pub(super) stop_by: Option<Instant>,
 }
 
-/// Mailbox of the forwarder, shared with its poll threads, its probes and the journal's writer.
+/// Mailbox that the forwarder shares with poll threads, metadata probes and the journal's writer.
 #[derive(Default)]
 pub(super) struct Mailbox {
     contents: Mutex<MailboxContents>,
@@ -75,14 +75,14 @@ impl Mailbox {
         self.post(|_| {});
     }
 
-    /// Takes all posted updates.
+    /// Removes all posted updates from the mailbox and returns the updates.
     pub(super) fn take(&self) -> Updates {
         let mut contents = self.lock();
         contents.phase = MailboxPhase::Empty;
         std::mem::take(&mut contents.updates)
     }
 
-    /// Sleeps until an update is posted or `deadline` has passed.
+    /// Sleeps until another thread posts an update or wakes the forwarder, or until `deadline` has passed.
     pub(super) fn wait(&self, deadline: Option<Instant>) {
         let mut contents = self.lock();
         while contents.phase != MailboxPhase::Posted {
@@ -101,27 +101,27 @@ impl Mailbox {
         }
     }
 
-    /// Locks the contents. Ignores poisoning, because each update is posted completely or not at all, even if a thread
-    /// panics.
+    /// Locks the mailbox's contents. Ignores poisoning of the mutex, because a thread that panics posts its update
+    /// completely or not at all.
     fn lock(&self) -> MutexGuard<'_, MailboxContents> {
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Packs the index of a topic queue and a sequence into librdkafka's opaque word, so that a record in flight needs no
-/// allocation.
+/// Packs the index of a topic queue and a sequence into a ticket. The ticket fits into librdkafka's opaque pointer, so
+/// a record in flight needs no allocation.
 pub(super) fn pack_ticket(index: usize, seq: u64) -> usize {
     debug_assert!(index < MAX_TOPICS && seq < 1 << SEQ_BITS);
     (index << SEQ_BITS) | seq as usize
 }
 
-/// Unpacks a ticket into the index of a topic queue and a sequence.
+/// Unpacks a ticket of [`pack_ticket`] into the index of a topic queue and a sequence.
 pub(super) fn unpack_ticket(ticket: usize) -> (usize, u64) {
     (ticket >> SEQ_BITS, (ticket & ((1 << SEQ_BITS) - 1)) as u64)
 }
 
-/// Number of topics that a ticket can distinguish.
+/// Maximum number of topics, because a ticket has 16 bits for the index of a topic queue.
 pub(super) const MAX_TOPICS: usize = 1 << 16;
-/// Number of bits for the sequence in a ticket, enough for 280 trillion events.
+/// Number of bits for the sequence in a ticket, which are enough for 280 trillion events.
 const SEQ_BITS: u32 = 48;
 const _: () = assert!(usize::BITS == 64, "a ticket needs 64 bits");

@@ -1,13 +1,13 @@
-//! Forwards every durable event to its Kafka topic. Only a broker's acknowledgement moves a cursor. Kafka may be
-//! unreachable for days without an effect on senders.
+//! Forwards every durable event to its Kafka topic. A topic's cursor moves only when a broker acknowledges a record.
+//! Kafka may be unreachable for days without an effect on senders.
 //!
 //! Each topic has a queue with its own cursor, in-flight limit and block, so a missing topic does not stop the other
-//! topics. The journal is the only buffer; librdkafka holds only the records in flight. This room does not depend on
+//! topics. The journal is the only buffer; librdkafka holds only the records in flight. This module does not depend on
 //! HTTP or on the journal's file format.
 //!
 //! Delivery to Kafka is at least once. After a crash, hookhold sends some records again, with the same `hookhold-log`
-//! and `hookhold-seq`. These are at most the records in flight (10,000 records and 16 MiB per topic) and the records
-//! acknowledged since the cursor was last saved (within one second).
+//! and `hookhold-seq`. The duplicates are at most the records in flight (10,000 records and 16 MiB per topic) and the
+//! records that Kafka acknowledged after hookhold last saved the cursor (at most one second earlier).
 
 mod backoff;
 mod client;
@@ -45,34 +45,36 @@ use mailbox::Mailbox;
 use status_table::StatusTable;
 use worker::Worker;
 
-/// Settings of the forwarder. The type does not implement `Debug`, because the settings may contain passwords.
+/// Settings of the forwarder. `Settings` does not implement `Debug`, because the settings may contain passwords.
 #[derive(Clone, Default)]
 pub struct Settings {
-    /// The operator's librdkafka properties, with secrets resolved. [`check_setting`] has accepted each of them.
+    /// Names and values of the operator's librdkafka properties, with secrets resolved. [`check_setting`] has accepted
+    /// each property.
     pub librdkafka: Vec<(String, String)>,
-    /// Request headers that are forwarded as `http-<name>`, by source.
+    /// Names of the request headers that each source forwards as `http-<name>`, by source name.
     pub headers: HashMap<Arc<str>, Vec<HeaderName>>,
-    /// Largest body in bytes that any source accepts.
+    /// Size of the largest body that any source accepts, in bytes.
     pub max_body: usize,
 }
 
-/// State of the forwarder, for `/readyz`.
+/// State of the forwarder, which `/readyz` reports.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
     /// False only if the forwarder's thread has panicked, which is a bug.
     pub running: bool,
-    /// Every topic that has a queue, sorted by name.
+    /// State of every topic that has a queue, sorted by topic name.
     pub topics: Vec<TopicSnapshot>,
 }
 
 impl Settings {
-    /// True if a client that was created for these settings also works for `other`.
+    /// True if a Kafka client that was created for these settings also works for the settings `other`.
     fn client_serves(&self, other: &Settings) -> bool {
         self.librdkafka == other.librdkafka && settings::largest_body(self.max_body) >= settings::largest_body(other.max_body)
     }
 }
 
-/// The running forwarder. Dropping it without [`Forwarder::stop`] leaves its thread running until the process ends.
+/// Handle of the running forwarder. If the handle is dropped without [`Forwarder::stop`], the forwarder's thread runs
+/// until the process ends.
 pub struct Forwarder {
     mailbox: Arc<Mailbox>,
     status_table: Arc<StatusTable>,
@@ -82,7 +84,7 @@ pub struct Forwarder {
     thread: thread::JoinHandle<()>,
 }
 
-/// Starts forwarding from every topic's cursor. Kafka need not be reachable.
+/// Starts to forward each topic's events from the topic's cursor. Kafka need not be reachable.
 pub fn start(journal: Journal, settings: Settings, metrics: Arc<Metrics>, clock: Arc<dyn Clock>) -> Forwarder {
     let (mailbox, status_table) = (Arc::<Mailbox>::default(), Arc::<StatusTable>::default());
     let weak = Arc::downgrade(&mailbox);
@@ -103,25 +105,26 @@ impl Forwarder {
         Status { running: !self.thread.is_finished(), topics: self.status_table.snapshots(self.clock.now()) }
     }
 
-    /// Updates `hookhold_forward_lag_*`. Must be called before the metrics are rendered.
+    /// Updates the metrics `hookhold_forward_lag_*`. Must be called before the metrics are rendered.
     pub fn measure(&self) {
         self.status_table.measure(&self.metrics, self.clock.now());
     }
 
-    /// Applies new settings to all later records. If the settings need another Kafka client, returns them as an error.
-    /// The caller must then stop this forwarder and start another one with these settings.
+    /// Applies new settings to all later records. If the new settings need another Kafka client, returns the settings
+    /// as an error. The caller must then stop this forwarder and start another forwarder with the settings.
     pub fn reconfigure(&self, settings: Settings) -> Result<(), Settings> {
         if !self.settings.load().client_serves(&settings) {
             return Err(settings);
         }
-        // The client is not replaced, so its largest accepted body does not change.
+        // The Kafka client is not replaced, so the size of the largest body that the client accepts does not change.
         let max_body = self.settings.load().max_body;
         self.settings.store(Arc::new(Settings { max_body, ..settings }));
         Ok(())
     }
 
-    /// Stops reading events, waits up to `within` for acknowledgements of topics that are not blocked, hands the
-    /// cursors to the journal, and ends the Kafka client. A later [`Journal::close`] makes the cursors durable.
+    /// Stops reading events, waits up to `within` for Kafka to acknowledge the records of topics that are not blocked,
+    /// hands the cursors to the journal, and ends the Kafka client. A later [`Journal::close`] makes the cursors
+    /// durable.
     pub fn stop(self, within: Duration) {
         self.mailbox.post(|updates| updates.stop_by = Some(Instant::now() + within));
         if self.thread.join().is_err() {

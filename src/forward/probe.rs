@@ -1,6 +1,6 @@
-//! Requests the metadata of one topic from the cluster. Each probe runs on its own thread, because the request may take
-//! seconds. The request also refreshes librdkafka's cached metadata, which lets librdkafka resume sending to the topic.
-//! The client runs at most one probe at a time.
+//! Probes one topic: requests the topic's metadata from the cluster. Each probe runs on its own thread, because the
+//! request may take seconds. The request also refreshes librdkafka's cached metadata, so that librdkafka can send to
+//! the topic again. The Kafka client runs at most one probe at a time.
 
 use std::io;
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use super::mailbox::Mailbox;
 use super::producer::NativeProducer;
 use super::topic_health::ProbeResult;
 
-/// Starts a probe of `topic`, whose queue has this index. The probe posts its result to the mailbox. Fails if no thread
-/// can be started.
+/// Starts a metadata probe of `topic`; `index` is the index of the topic's queue. The probe posts its result to the
+/// mailbox. Returns an error if the probe's thread cannot be started.
 pub(super) fn start(native: Arc<NativeProducer>, topic: Arc<str>, index: usize, mailbox: Arc<Mailbox>) -> io::Result<()> {
     let run = move || {
         let result = probe(&native, &topic);
-        // Dropped before the result is posted, because this may be the last handle to a retired client, and ending a
-        // client takes time.
+        // The probe drops the native client before it posts the result, because this handle may be the last one to a
+        // retired client, and ending a client takes time.
         drop(native);
         mailbox.post(|updates| updates.probe = Some((index, result)));
     };
@@ -39,7 +39,8 @@ fn probe(native: &NativeProducer, topic: &str) -> ProbeResult {
     }
 }
 
-/// Interprets a failed request. An error without a specific reason means that no broker is reachable.
+/// Returns the probe result for a failed metadata request. An error without a specific reason means that no broker is
+/// reachable.
 fn unanswered(error: &KafkaError) -> ProbeResult {
     let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::BrokerTransportFailure);
     match classify(code) {
@@ -48,7 +49,7 @@ fn unanswered(error: &KafkaError) -> ProbeResult {
     }
 }
 
-/// Interprets the metadata of the topic.
+/// Returns the probe result for the metadata of a topic.
 fn answered(topic: &MetadataTopic) -> ProbeResult {
     if let Some(error) = topic.error() {
         let code = RDKafkaErrorCode::from(error);

@@ -1,5 +1,5 @@
-//! Schedules the metadata probes of one topic: [`STALLED_AFTER`] after the topic's last progress, and at growing
-//! intervals while the topic is blocked.
+//! Schedules the metadata probes of one topic. A probe is due [`STALLED_AFTER`] after the topic's last progress. While
+//! the topic is blocked, probes are due at growing intervals.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ impl ProbeSchedule {
         ProbeSchedule { due: now, backoff: Backoff::new(RETRY_AFTER.0, RETRY_AFTER.1), unblocked_at: now }
     }
 
-    /// Returns the time of the next probe.
+    /// Returns the time at which the topic's next probe is due.
     pub(super) fn due(&self) -> Instant {
         self.due
     }
@@ -27,13 +27,14 @@ impl ProbeSchedule {
         self.due = now + STALLED_AFTER;
     }
 
-    /// Schedules the next probe [`STALLED_AFTER`] from now, or leaves it at its scheduled time if that time is later.
+    /// Postpones the next probe to [`STALLED_AFTER`] from now. Does nothing if the next probe is already due at a later
+    /// time.
     pub(super) fn postpone(&mut self, now: Instant) {
         self.due = self.due.max(now + STALLED_AFTER);
     }
 
-    /// Schedules the next probe after a pause, and returns the pause. Pauses grow with each call. If the topic has been
-    /// unblocked for longer than [`RESET_AFTER`], the pauses restart with the first pause.
+    /// Schedules the next probe after a pause, and returns the length of the pause. The pause grows with each call. If
+    /// the topic has been unblocked for longer than [`RESET_AFTER`], the next pause is the first pause again.
     pub(super) fn back_off(&mut self, is_blocked: bool, now: Instant) -> Duration {
         if !is_blocked && now > self.unblocked_at + RESET_AFTER {
             self.backoff.reset();
@@ -43,16 +44,16 @@ impl ProbeSchedule {
         pause
     }
 
-    /// Records the end of a block.
+    /// Records the time at which the topic's block ended, and schedules the next probe [`STALLED_AFTER`] later.
     pub(super) fn unblocked(&mut self, now: Instant) {
         self.unblocked_at = now;
         self.restart(now);
     }
 }
 
-/// Time without an acknowledgement after which a topic is probed.
+/// Time without an acknowledgement after which hookhold probes a topic.
 pub(super) const STALLED_AFTER: Duration = Duration::from_secs(10);
-/// First and longest pause (before jitter) between two probes of a blocked topic.
+/// First and longest pause, before jitter, between two probes of a blocked topic.
 const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// Time without a block after which the pauses of a topic restart with the first pause.
+/// Time without a block after which the next pause between probes is the first pause again.
 const RESET_AFTER: Duration = Duration::from_secs(60);

@@ -1,8 +1,8 @@
-//! Runs one librdkafka producer and the thread that polls it. Posts delivery reports to the mailbox, each with the
-//! ticket of its record. The supervisor handles failures: it replaces a failed producer and never repairs it.
+//! Runs one librdkafka producer and the thread that polls the producer. Posts delivery reports to the mailbox, each
+//! with the ticket of its record. Does not handle failures: the supervisor replaces a failed producer.
 //!
-//! Ending a producer does not block the forwarder and does not start a thread. At its limit on tasks, the process
-//! cannot start threads, and the forwarder must keep running.
+//! Ending a producer does not block the forwarder and does not start a thread. The forwarder must keep running even if
+//! the process has reached its limit on tasks and cannot start threads.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -20,16 +20,17 @@ use tracing::debug;
 use super::mailbox::{DeliveryReport, Mailbox};
 use super::settings::setup_failure;
 
-/// Callbacks from librdkafka. They run on the poll thread.
+/// Callbacks that librdkafka calls on the poll thread.
 pub(super) struct ProducerCallbacks {
     mailbox: Arc<Mailbox>,
     generation: u64,
 }
 
-/// Native client with hookhold's callbacks.
+/// librdkafka's native producer with hookhold's callbacks.
 pub(super) type NativeProducer = BaseProducer<ProducerCallbacks>;
 
-/// A running producer. `FutureProducer` is not used, because it sleeps when its queue is full and reorders records.
+/// A running producer. hookhold does not use rdkafka's `FutureProducer`, because a `FutureProducer` sleeps when its
+/// queue is full, and reorders records.
 pub(super) struct Producer {
     native: Arc<NativeProducer>,
     retired: Arc<AtomicBool>,
@@ -38,7 +39,8 @@ pub(super) struct Producer {
 }
 
 impl Producer {
-    /// Creates the native client and starts polling it. librdkafka connects in the background.
+    /// Creates the native client and starts the thread that polls the client. librdkafka connects in the background.
+    /// Returns librdkafka's reason if the client cannot be created.
     pub(super) fn start(config: &ClientConfig, mailbox: &Arc<Mailbox>, generation: u64) -> Result<Producer, String> {
         let callbacks = ProducerCallbacks { mailbox: mailbox.clone(), generation };
         let native: Arc<NativeProducer> = Arc::new(config.create_with_context(callbacks).map_err(setup_failure)?);
@@ -57,23 +59,24 @@ impl Producer {
         Ok(Producer { native, retired, ended })
     }
 
-    /// Hands a record to librdkafka; never blocks.
+    /// Hands a record to librdkafka. Never blocks the calling thread.
     pub(super) fn send(&self, record: BaseRecord<'_, str, [u8], usize>) -> Result<(), RDKafkaErrorCode> {
         self.native.send(record).map_err(|(error, _)| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail))
     }
 
-    /// Returns the cause of a fatal error; `None` if there was no fatal error.
+    /// Returns the cause of the producer's fatal error; `None` if the producer has had no fatal error.
     pub(super) fn fatal_cause(&self) -> Option<RDKafkaErrorCode> {
         self.native.client().fatal_error().map(|(code, _)| code)
     }
 
-    /// Returns the native client, for probes.
+    /// Returns a handle to the native client, which metadata probes use.
     pub(super) fn native(&self) -> Arc<NativeProducer> {
         self.native.clone()
     }
 
-    /// Ends the native client and purges its records in flight. The poll thread performs both steps, because librdkafka
-    /// waits for its broker threads meanwhile. The returned receiver gets a message when the client has ended.
+    /// Purges the records in flight and ends the native client. The poll thread performs both steps, because librdkafka
+    /// waits for its own broker threads while it ends a client. The returned receiver gets a message when the client
+    /// has ended.
     pub(super) fn retire(self) -> mpsc::Receiver<()> {
         drop(self.native);
         self.retired.store(true, Ordering::Release);
@@ -81,8 +84,8 @@ impl Producer {
     }
 }
 
-/// Serves callbacks until the producer is retired. Reports a panic as a fatal error, because the panic would otherwise
-/// end all acknowledgements silently.
+/// Polls the native client, which calls hookhold's callbacks, until the producer is retired. Reports a panic in a
+/// callback as a fatal error, because hookhold would otherwise get no further delivery reports and log no error.
 fn poll(native: &NativeProducer, retired: &AtomicBool) {
     let polled = catch_unwind(AssertUnwindSafe(|| {
         while !retired.load(Ordering::Acquire) {
@@ -91,7 +94,7 @@ fn poll(native: &NativeProducer, retired: &AtomicBool) {
     }));
     if polled.is_err() {
         native.context().report_fatal("the poll thread panicked; report this bug");
-        // The native client must be dropped on this thread, not on the forwarder's.
+        // This thread must drop the native client, because dropping the client would block the forwarder's thread.
         while !retired.load(Ordering::Acquire) {
             thread::sleep(POLL_SLICE);
         }
@@ -118,8 +121,8 @@ impl ProducerContext for ProducerCallbacks {
 }
 
 impl ClientContext for ProducerCallbacks {
-    /// Logs at debug level only, because librdkafka repeats its lines at each attempt to connect. hookhold logs the
-    /// important changes itself.
+    /// Logs librdkafka's messages at debug level only, because librdkafka repeats them at each attempt to connect.
+    /// hookhold logs the important changes itself.
     fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
         debug!(target: "librdkafka", "{facility}: {message}");
     }
@@ -128,7 +131,8 @@ impl ClientContext for ProducerCallbacks {
     /// if the operator enables them.
     fn stats_raw(&self, _: &[u8]) {}
 
-    /// Posts client-wide errors. rdkafka calls this function twice per error, so every arm must be safe to run twice.
+    /// Posts errors of the whole client to the mailbox. rdkafka calls this function twice per error, so every match arm
+    /// must be safe to run twice.
     fn error(&self, error: KafkaError, reason: &str) {
         debug!(target: "librdkafka", "{error}: {reason}");
         match error.rdkafka_error_code() {
@@ -140,5 +144,5 @@ impl ClientContext for ProducerCallbacks {
     }
 }
 
-/// Longest time until the poll thread notices that the producer is retired.
+/// Timeout of one poll, which is the longest time until the poll thread notices that the producer is retired.
 const POLL_SLICE: Duration = Duration::from_millis(100);

@@ -1,9 +1,10 @@
-//! Maps one event to one Kafka record. The value is the exact body. The headers follow the CloudEvents 1.0 Kafka
-//! binding (binary mode), with additional fields of hookhold. Does not depend on topic queues or on delivery.
+//! Maps one event to one Kafka record. The record's value is exactly the event's body. The headers follow the
+//! CloudEvents 1.0 Kafka binding (binary mode), with additional headers of hookhold. Does not depend on topic queues or
+//! on delivery.
 //!
-//! Consumers use `ce_id` to drop duplicates that the provider causes, and (`hookhold-log`, `hookhold-seq`) to drop
-//! duplicates that hookhold causes. They sort events by `hookhold-seq`. No identifier is a hash of the body, because
-//! two genuine events can be byte-equal.
+//! Consumers use `ce_id` to drop duplicates that the provider causes, and the pair of `hookhold-log` and `hookhold-seq`
+//! to drop duplicates that hookhold causes. Consumers sort events by `hookhold-seq`. No identifier is a hash of the
+//! body, because the bodies of two genuine events can be equal.
 
 use std::borrow::Cow;
 
@@ -15,18 +16,19 @@ use rdkafka::producer::BaseRecord;
 use crate::header_field::is_credential;
 use crate::journal::StoredEvent;
 
-/// One header of a record: name and value.
+/// Name and value of one record header.
 type RecordHeader<'a> = (Cow<'a, str>, Cow<'a, [u8]>);
 
-/// Key and headers of a record. The value stays in the event.
+/// Key and headers of a Kafka record. The envelope does not contain the record's value, which is the event's body.
 pub(super) struct Envelope<'a> {
-    /// Ordering key, else event id, else `LOG-SEQ`. The key is never null, so that duplicates go to the same partition.
+    /// Key of the record: the event's ordering key, else the event id, else `LOG-SEQ`. The key is never null, so that
+    /// all copies of a record go to the same partition.
     key: Cow<'a, str>,
     headers: Vec<RecordHeader<'a>>,
 }
 
 impl<'a> Envelope<'a> {
-    /// Builds the envelope of an event. Adds each request header that is in `allowed`, as `http-<name>`.
+    /// Builds the envelope of an event. Adds each request header that `allowed` lists as a record header `http-<name>`.
     pub(super) fn new(stored: &'a StoredEvent, allowed: &[HeaderName]) -> Envelope<'a> {
         let event = &stored.event;
         let id = present(event.id()).map_or_else(|| stored.position.to_string().into(), Cow::from);
@@ -44,13 +46,13 @@ impl<'a> Envelope<'a> {
         Envelope { key: present(event.ordering_key()).map_or(id, Cow::from), headers }
     }
 
-    /// Returns the size of key and headers in bytes.
+    /// Returns the size of the record's key and headers in bytes.
     pub(super) fn size(&self) -> usize {
         self.key.len() + self.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
     }
 
-    /// Builds the record for librdkafka. An empty body becomes an empty value, because a null value would delete the
-    /// key's history in a compacted topic.
+    /// Builds the record that librdkafka sends. An empty body becomes an empty value, because a null value would delete
+    /// all earlier records with the same key in a compacted topic.
     pub(super) fn record(&'a self, stored: &'a StoredEvent, ticket: usize) -> BaseRecord<'a, str, [u8], usize> {
         let none = OwnedHeaders::new_with_capacity(self.headers.len());
         let headers = self.headers.iter().fold(none, |so_far, (key, value)| so_far.insert(Header { key, value: Some(&**value) }));
@@ -62,7 +64,8 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// Builds the CloudEvents 1.0 attributes, and copies the sender's content type and trace context.
+/// Builds the record headers for the CloudEvents 1.0 attributes of an event, and copies the request's content type and
+/// trace context.
 fn cloud_event<'a>(stored: &'a StoredEvent, id: Cow<'a, str>) -> Vec<RecordHeader<'a>> {
     let event = &stored.event;
     let event_type = match present(event.event_type()) {

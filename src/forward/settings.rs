@@ -5,26 +5,30 @@ use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::BaseProducer;
 
-/// Settings that hookhold's guarantees depend on. The configuration rejects each of them under all its names, and gives
-/// the reason.
+/// Names and values of the librdkafka properties that hookhold's guarantees depend on. The configuration rejects each
+/// of these properties under all its names, and the error names the reason.
 const FIXED: &[(&str, &str)] = &[
     ("acks", "all"),
     ("enable.idempotence", "true"),
-    // 0 means no timeout. librdkafka retries indefinitely and preserves the order, while the journal stores the events.
+    // 0 means no timeout: librdkafka retries indefinitely and preserves the order of the records. The events stay in
+    // the journal.
     ("message.timeout.ms", "0"),
-    // Maps a key to the same partition as the Java client, Kafka Streams, Flink and Connect.
+    // `murmur2_random` maps a key to the same partition as the Java client, Kafka Streams, Flink and Kafka Connect.
     ("partitioner", "murmur2_random"),
-    // A misspelt topic name in a source must not create a topic.
+    // A misspelt topic name in the configuration must not create a topic.
     ("allow.auto.create.topics", "false"),
 ];
 
-/// Defaults. Each entry has the name, the alias that the operator may use instead, and the value.
+/// Default values of librdkafka properties. Each entry has the property's name, the alias that the operator may use
+/// instead, and the default value.
 const PREFERRED: &[(&str, &str, &str)] = &[
     ("client.id", "client.id", "hookhold"),
-    // hookhold answers senders before it forwards events, so a short wait delays no answer and makes larger batches.
+    // hookhold responds to senders before it forwards events. A short wait therefore delays no response, and makes
+    // batches larger.
     ("linger.ms", "queue.buffering.max.ms", "10"),
     ("compression.type", "compression.codec", "lz4"),
-    // The topics' in-flight limits bound this queue, so the queue only has to be larger than the sum of those limits.
+    // The topics' in-flight limits bound librdkafka's queue, so the queue's own limit only has to exceed the sum of
+    // those limits.
     ("queue.buffering.max.kbytes", "queue.buffering.max.kbytes", "1048576"),
     ("queue.buffering.max.messages", "queue.buffering.max.messages", "1000000"),
     ("socket.timeout.ms", "socket.timeout.ms", "20000"),
@@ -32,13 +36,13 @@ const PREFERRED: &[(&str, &str, &str)] = &[
     ("socket.keepalive.enable", "socket.keepalive.enable", "true"),
     ("reconnect.backoff.max.ms", "reconnect.backoff.max.ms", "5000"),
     ("topic.metadata.refresh.interval.ms", "topic.metadata.refresh.interval.ms", "60000"),
-    // A record for an unknown topic fails after this time, and hookhold then blocks the topic as missing.
+    // A record for an unknown topic fails after this time. hookhold then blocks the topic because the topic is missing.
     ("topic.metadata.propagation.max.ms", "topic.metadata.propagation.max.ms", "5000"),
     ("log.connection.close", "log.connection.close", "false"),
 ];
 
-/// Checks one of the operator's settings. Returns an error if librdkafka does not support the name or rejects the value.
-/// Opens no connection.
+/// Checks one librdkafka property of the operator. Returns an error text if librdkafka does not support the name or
+/// rejects the value, else `None`. Opens no connection.
 pub fn check_setting(name: &str, value: &str) -> Option<String> {
     match ClientConfig::new().set(name, value).create_native_config() {
         Ok(_) => None,
@@ -46,8 +50,9 @@ pub fn check_setting(name: &str, value: &str) -> Option<String> {
     }
 }
 
-/// Checks all settings together, because settings that are valid alone may not work together: for example, a user name
-/// may lack its password. Also detects missing files. Creates a client without servers, which opens no connection.
+/// Checks all librdkafka properties together, because properties that are valid alone may not work together: for
+/// example, a user name without a password. Also detects missing files. Returns an error text, or `None` if all
+/// properties work. Creates a client without brokers, which opens no connection.
 pub fn check_settings(settings: &[(String, String)]) -> Option<String> {
     let mut config = producer_config(settings, 0);
     for name in SERVERS {
@@ -56,7 +61,7 @@ pub fn check_settings(settings: &[(String, String)]) -> Option<String> {
     config.create::<BaseProducer>().err().map(setup_failure)
 }
 
-/// Returns librdkafka's reason for not creating a client. The text names the property and never repeats a secret.
+/// Returns the reason why librdkafka cannot create a client. The text names the property and never repeats a secret.
 pub(super) fn setup_failure(error: KafkaError) -> String {
     match error {
         KafkaError::ClientConfig(_, reason, ..) | KafkaError::ClientCreation(reason) => reason,
@@ -64,7 +69,7 @@ pub(super) fn setup_failure(error: KafkaError) -> String {
     }
 }
 
-/// Builds the complete configuration of a producer for bodies of up to `max_body` bytes.
+/// Builds the complete librdkafka configuration of a producer for event bodies of up to `max_body` bytes.
 pub(super) fn producer_config(settings: &[(String, String)], max_body: usize) -> ClientConfig {
     let given = |name: &str| settings.iter().any(|(key, _)| key == name);
     let mut config = ClientConfig::new();
@@ -81,17 +86,18 @@ pub(super) fn producer_config(settings: &[(String, String)], max_body: usize) ->
     config
 }
 
-/// Returns the largest body that a client accepts if it was created for bodies of up to `max_body` bytes.
+/// Returns the size in bytes of the largest body that a client accepts. `max_body` is the size for which the client was
+/// created.
 pub(super) fn largest_body(max_body: usize) -> usize {
     max_body.max(MAX_BODY)
 }
 
 /// Both names of the setting that lists the brokers.
 const SERVERS: [&str; 2] = ["bootstrap.servers", "metadata.broker.list"];
-/// Largest body of any recipe (GitHub), in bytes. The client's limit applies to one record before compression. The
-/// broker enforces the topic's own limit.
+/// Size of the largest body that any recipe allows (25 MiB, GitHub), in bytes. The Kafka client applies its own limit
+/// to each record before compression. The broker enforces the topic's limit.
 const MAX_BODY: usize = 25 << 20;
-/// Number of bytes for key, headers and framing in addition to the body.
+/// Number of bytes that a record may use for its key, headers and framing, in addition to the body.
 const MAX_ENVELOPE: usize = 1 << 20;
 
 #[cfg(test)]

@@ -12,42 +12,42 @@ use super::kafka_error::BlockReason;
 use crate::clock::UnixMillis;
 use crate::metrics::Metrics;
 
-/// State of one topic at one moment.
+/// State of one topic at one moment, for `/readyz`.
 #[derive(Clone, Debug, Serialize)]
 pub struct TopicSnapshot {
     /// Name of the Kafka topic.
     pub topic: String,
-    /// Sequence below which every event of the topic is acknowledged.
+    /// Sequence below which Kafka has acknowledged every event of the topic.
     pub cursor: u64,
-    /// Number of durable events that Kafka has not acknowledged.
+    /// Number of the topic's durable events that Kafka has not acknowledged.
     pub lag_events: u64,
-    /// Age of the oldest unacknowledged event in seconds; 0 if no such event is known.
+    /// Age in seconds of the topic's oldest unacknowledged event; 0 if no unacknowledged event is known.
     pub lag_seconds: f64,
-    /// The block, if the topic is blocked.
+    /// The topic's block; `None` if the topic is not blocked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blocked: Option<Blocked>,
 }
 
-/// A topic's block.
+/// Published description of a topic's block.
 #[derive(Clone, Debug, Serialize)]
 pub struct Blocked {
-    /// Word for the reason, as in `hookhold_forward_blocked`.
+    /// Reason for the block: a value of the label `reason` of `hookhold_forward_blocked`.
     pub reason: &'static str,
-    /// Detail of the error.
+    /// Text of the error that caused the block.
     pub detail: String,
-    /// Remedy for the operator.
+    /// Action with which the operator can end the block.
     pub remedy: &'static str,
 }
 
 /// Published state of one topic. The topic's queue writes this state, and other threads read it.
 pub(super) struct TopicStatus {
     topic: Arc<str>,
-    /// Number of durable events, counted from the cursor at which the forwarder started.
+    /// Number of the topic's durable events from the cursor at which the forwarder started.
     seen: AtomicU64,
     /// Number of events in `seen` that Kafka has acknowledged.
     acked: AtomicU64,
     cursor: AtomicU64,
-    /// Arrival time of the oldest unacknowledged event, Unix milliseconds; 0 if no such event is known.
+    /// Arrival time of the oldest unacknowledged event, Unix milliseconds; 0 if no unacknowledged event is known.
     oldest_ms: AtomicU64,
     blocked: Mutex<Option<Blocked>>,
     acked_total: IntCounter,
@@ -55,7 +55,7 @@ pub(super) struct TopicStatus {
 }
 
 impl TopicStatus {
-    /// Creates the state of a topic with `waiting` durable events that are not acknowledged.
+    /// Creates the published state of a topic that has `waiting` unacknowledged durable events.
     pub(super) fn new(topic: Arc<str>, waiting: u64, metrics: &Metrics) -> TopicStatus {
         TopicStatus {
             seen: waiting.into(),
@@ -69,18 +69,18 @@ impl TopicStatus {
         }
     }
 
-    /// Counts a durable event.
+    /// Adds one durable event to the topic's lag.
     pub(super) fn count_seen(&self) {
         self.seen.fetch_add(1, Relaxed);
     }
 
-    /// Counts an acknowledgement.
+    /// Counts one acknowledged event, which reduces the topic's lag by one event.
     pub(super) fn count_acked(&self) {
         self.acked_total.inc();
         self.acked.fetch_add(1, Relaxed);
     }
 
-    /// Sets the lag to this number of events.
+    /// Sets the topic's lag to `events`.
     pub(super) fn correct_lag(&self, events: u64) {
         self.seen.store(self.acked.load(Relaxed) + events, Relaxed);
     }
@@ -91,7 +91,8 @@ impl TopicStatus {
         self.oldest_ms.store(oldest.map_or(0, |at| at.0), Relaxed);
     }
 
-    /// Publishes a block or its end, here and in `hookhold_forward_blocked`.
+    /// Publishes the topic's block, in this status and in the metric `hookhold_forward_blocked`. `None` publishes the
+    /// end of a block.
     pub(super) fn set_block(&self, block: Option<(BlockReason, &str)>) {
         let block =
             block.map(|(reason, detail)| Blocked { reason: reason.word(), detail: detail.into(), remedy: reason.remedy() });
@@ -128,7 +129,7 @@ impl TopicStatus {
 pub(super) struct StatusTable(Mutex<BTreeMap<Arc<str>, Arc<TopicStatus>>>);
 
 impl StatusTable {
-    /// Adds a topic.
+    /// Adds the published state of a topic to the table.
     pub(super) fn add(&self, topic: &Arc<str>, status: Arc<TopicStatus>) {
         self.lock().insert(topic.clone(), status);
     }

@@ -1,9 +1,10 @@
 //! Decides from metadata probes of a stalled topic whether to keep waiting or to replace the producer.
 //!
 //! An idempotent producer that has encountered too few in-sync replicas may never recover, even after its topic has
-//! recovered (confluentinc/confluent-kafka-dotnet#2519). A topic has recovered when it has `min.insync.replicas`, even
-//! if further replicas are still missing. Reading that setting would need an additional permission, so hookhold infers
-//! the number: more replicas than the fewest seen since the last acknowledgement are enough.
+//! recovered (confluentinc/confluent-kafka-dotnet#2519). A topic has recovered when each partition has at least
+//! `min.insync.replicas` in-sync replicas, even if other replicas are still missing. Reading `min.insync.replicas`
+//! would need an additional permission. hookhold therefore infers that a topic has enough in-sync replicas if the worst
+//! partition has more in-sync replicas than the lowest number seen since the last acknowledgement.
 
 use std::time::{Duration, Instant};
 
@@ -12,33 +13,35 @@ use super::kafka_error::BlockReason;
 /// Result of one metadata probe.
 #[derive(Clone, Debug)]
 pub(super) enum ProbeResult {
-    /// Every partition has a leader and all its replicas.
+    /// Every partition has a leader, and all replicas are in sync.
     Healthy,
     /// Every partition has a leader, but some partitions lack in-sync replicas. The topic is writable if
     /// `min.insync.replicas` does not require the missing replicas.
     UnderReplicated {
         /// Number of in-sync replicas of the worst partition.
         in_sync: usize,
-        /// Description of that partition.
+        /// Description of the worst partition.
         detail: String,
     },
-    /// Reason why the topic is not writable, and its detail.
+    /// The topic is not writable. Contains the reason and a detail for the operator.
     Unwritable(BlockReason, String),
 }
 
-/// Probe results since the last acknowledgement.
+/// Summary of a topic's probe results since Kafka last acknowledged a record.
 #[derive(Default)]
 pub(super) struct TopicHealth {
-    /// Start of the current series of probes that agree on `enough`.
+    /// Time of the first probe in the current series of probes that agree on `enough`; `None` if there is no series.
     since: Option<Instant>,
-    /// True if the topic seems to have `min.insync.replicas`.
+    /// True if each partition of the topic seems to have at least `min.insync.replicas` in-sync replicas.
     enough: bool,
-    /// Smallest number of in-sync replicas that any partition had.
+    /// Smallest number of in-sync replicas that a probe has found for any partition; `None` if no probe has found
+    /// missing replicas.
     fewest: Option<usize>,
 }
 
 impl TopicHealth {
-    /// Records the number of in-sync replicas of the worst partition; `None` means all of them.
+    /// Records the number of in-sync replicas of the worst partition. `None` means that all replicas of every partition
+    /// are in sync.
     pub(super) fn record_in_sync(&mut self, in_sync: Option<usize>, now: Instant) {
         let enough = in_sync.is_none_or(|count| self.fewest.is_some_and(|fewest| count > fewest));
         self.fewest = in_sync.into_iter().chain(self.fewest).min();
@@ -54,13 +57,13 @@ impl TopicHealth {
         self.since = None;
     }
 
-    /// True if the topic seems to have `min.insync.replicas`.
+    /// True if each partition of the topic seems to have at least `min.insync.replicas` in-sync replicas.
     pub(super) fn has_enough_replicas(&self) -> bool {
         self.enough
     }
 
-    /// Returns the length of a stall: the time for which probes have agreed on `enough` while Kafka acknowledged no
-    /// record.
+    /// Returns the length of the current stall. A stall starts when probes begin to agree on `enough`, or at
+    /// `progress_at` if that time is later.
     pub(super) fn stalled_for(&self, progress_at: Instant, now: Instant) -> Duration {
         self.since.map_or(Duration::ZERO, |since| now - since.max(progress_at))
     }
@@ -71,11 +74,11 @@ impl TopicHealth {
     }
 }
 
-/// Length of a stall after which the producer is replaced if the topic seems to have enough replicas.
+/// Length of a stall after which hookhold replaces the producer if the topic seems to have enough in-sync replicas.
 pub(super) const STUCK_AFTER: Duration = Duration::from_secs(300);
-/// Length of a stall after which the producer is replaced although the topic seems to lack replicas. The number of
-/// replicas may have fallen and recovered between two probes. Longer than [`STUCK_AFTER`], because a new producer
-/// briefly interrupts the other topics.
+/// Length of a stall after which hookhold replaces the producer although the topic seems to lack in-sync replicas. The
+/// number of in-sync replicas may have fallen and recovered between two probes. The constant exceeds [`STUCK_AFTER`],
+/// because a new producer briefly interrupts the other topics.
 const STUCK_IN_DOUBT: Duration = Duration::from_secs(1200);
 
 #[cfg(test)]

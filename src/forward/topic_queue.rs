@@ -1,8 +1,8 @@
-//! Queues the events of one topic for Kafka, in order. Near the log end, a reader that all queues share feeds the
-//! queue. A queue that falls behind opens its own reader, so that it does not delay other topics.
+//! Queues the events of one topic for Kafka, in order. Near the log end, one reader feeds all topic queues. A queue
+//! that falls behind opens its own reader, so that the queue does not delay other topics.
 //!
-//! The queue tracks the next event, the records in flight, the block and the cursor. It does not depend on the Kafka
-//! client: the worker sends records, and interprets failures and probe results.
+//! The queue tracks the topic's next event, records in flight, block and cursor. The queue does not depend on the Kafka
+//! client: the worker sends the records, and interprets failures and probe results.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,53 +18,55 @@ use super::topic_health::TopicHealth;
 use crate::clock::UnixMillis;
 use crate::journal::{Journal, ReadError, Reader, StoredEvent};
 
-/// The queue of one topic.
+/// Queue of one topic's events between the journal and Kafka.
 pub(super) struct TopicQueue {
     pub(super) topic: Arc<str>,
     status: Arc<TopicStatus>,
     flow: Flow,
     feed: Feed,
     pub(super) in_flight: InFlight,
-    /// Next sequence to read. Every earlier event of the topic is in flight or finished.
+    /// Sequence from which the queue reads its next event. Every earlier event of the topic is in flight or finished.
     next: u64,
     /// Sequence below which `status` has counted every durable event of the topic.
     counted: u64,
     saved: SavedCursor,
-    /// Last sequence to send alone. Sending records one at a time identifies the record that Kafka rejects.
+    /// Last sequence that the queue sends alone. Sending records one at a time identifies the record that Kafka
+    /// rejects.
     alone_until: Option<u64>,
-    /// Time at which the shared reader first found the queue full.
+    /// Time at which the shared reader first found the queue full; `None` if the queue has room.
     full_since: Option<Instant>,
-    /// Time of the last acknowledgement, or of the first send after nothing was in flight.
+    /// Time of the last acknowledgement. If the queue has since sent a record while no other record was in flight, the
+    /// time of that send.
     progress_at: Instant,
-    /// Probe results since `progress_at`.
+    /// Summary of the topic's probe results since the last acknowledgement.
     pub(super) health: TopicHealth,
     probes: ProbeSchedule,
 }
 
-/// Reader that feeds a queue.
+/// Reader from which a topic queue gets its events.
 enum Feed {
-    /// The shared reader.
+    /// The reader near the log end, which all topic queues share.
     Shared,
-    /// The queue's own reader.
+    /// A reader of this queue only.
     Own {
-        /// The reader; `None` until the queue may send.
+        /// The queue's own journal reader; `None` until the queue first uses the reader.
         reader: Option<Box<Reader>>,
-        /// Arrival time of the first event that is not in flight; `None` while unknown.
+        /// Arrival time of the queue's first unsent event; `None` while the time is unknown.
         oldest: Option<UnixMillis>,
     },
 }
 
-/// Cursor that was last handed to the journal.
+/// Cursor that the worker last handed to the journal.
 struct SavedCursor {
     seq: u64,
-    /// True after an acknowledgement and after the switch to the shared reader. The cursor must then be saved even if
-    /// it has moved only slightly.
+    /// True if the cursor must be saved even if the cursor has moved only slightly. Set by an acknowledgement, by the
+    /// switch to the shared reader, and by a stop.
     is_outdated: bool,
 }
 
 impl TopicQueue {
-    /// Creates a queue that starts at `cursor`. `status` has already counted the events below `counted`. The queue uses
-    /// its own reader until that reader reaches the position of the shared reader.
+    /// Creates a queue of `topic` that starts at the sequence `cursor`. `status` has already counted the events below
+    /// `counted`. The queue uses its own reader until that reader reaches the position of the shared reader.
     pub(super) fn new(topic: Arc<str>, cursor: u64, counted: u64, status: Arc<TopicStatus>, now: Instant) -> TopicQueue {
         TopicQueue {
             topic,
@@ -86,17 +88,17 @@ impl TopicQueue {
 
 /// Reads events from the shared reader or from the queue's own reader.
 impl TopicQueue {
-    /// True if the queue takes the event with this sequence from the shared reader.
+    /// True if the queue takes the event with sequence `seq` from the shared reader.
     pub(super) fn takes_from_shared(&self, seq: u64) -> bool {
         matches!(self.feed, Feed::Shared) && seq >= self.next
     }
 
-    /// True if the queue has its own reader.
+    /// True if the queue uses its own reader and not the shared reader.
     pub(super) fn has_own_reader(&self) -> bool {
         matches!(self.feed, Feed::Own { .. })
     }
 
-    /// Counts an event. Does nothing if the event has already been counted.
+    /// Counts the durable event with sequence `seq` as lag. Does nothing if the queue has already counted this event.
     pub(super) fn count(&mut self, seq: u64) {
         if seq >= self.counted {
             self.counted = seq + 1;
@@ -104,13 +106,13 @@ impl TopicQueue {
         }
     }
 
-    /// Leaves the shared reader, and continues at this event with the queue's own reader.
+    /// Detaches the queue from the shared reader. The queue continues at the event `stored` with its own reader.
     pub(super) fn fall_behind(&mut self, stored: &StoredEvent) {
         self.feed = Feed::Own { reader: None, oldest: Some(stored.event.received_at()) };
         self.next = stored.position.seq;
     }
 
-    /// Switches to the shared reader.
+    /// Switches the queue from its own reader to the shared reader.
     pub(super) fn join_shared(&mut self) {
         self.feed = Feed::Shared;
     }
@@ -128,7 +130,8 @@ impl TopicQueue {
                 return Ok(Some(stored));
             }
             self.next = watermark.max(reader.next_seq());
-            // Kafka will never acknowledge events that corruption has destroyed, so they must no longer count as lag.
+            // Kafka will never acknowledge events that corruption has destroyed, so these events must no longer count
+            // as lag.
             self.status.correct_lag(self.in_flight.unacknowledged() as u64);
         }
         self.join_shared();
@@ -137,7 +140,8 @@ impl TopicQueue {
         Ok(None)
     }
 
-    /// Reads the arrival time of the first unsent event, so that the lag in seconds is known before the queue may send.
+    /// Reads the arrival time of the queue's first unsent event, so that a queue that may not send yet can report its
+    /// lag in seconds.
     pub(super) fn find_oldest(&mut self, journal: &Journal) {
         if let Feed::Own { oldest: oldest @ None, .. } = &mut self.feed {
             let first = journal.reader(self.next).for_topic(&self.topic).next();
@@ -148,7 +152,7 @@ impl TopicQueue {
 
 /// Registers sent records, and applies delivery reports.
 impl TopicQueue {
-    /// True if the next record may be sent.
+    /// True if the queue may send its next record.
     pub(super) fn may_send(&self, limit: InFlightLimit) -> bool {
         match self.flow {
             Flow::Flowing if !self.is_one_at_a_time() => self.in_flight.has_room(limit),
@@ -157,25 +161,25 @@ impl TopicQueue {
         }
     }
 
-    /// True while each record must be acknowledged before the next one is sent.
+    /// True while the queue must wait for the acknowledgement of each record before it sends the next record.
     fn is_one_at_a_time(&self) -> bool {
         self.alone_until.is_some_and(|last| self.in_flight.cursor().unwrap_or(self.next) <= last)
     }
 
-    /// True if the shared reader should wait for room in this full queue: the queue flows, and has been full for less
-    /// than [`WAIT_FOR_ROOM`].
+    /// True if the shared reader should wait for room in this full queue. The queue must be in the state `Flowing`,
+    /// must not send records one at a time, and must have been full for less than [`WAIT_FOR_ROOM`].
     pub(super) fn is_worth_waiting_for(&mut self, now: Instant) -> bool {
         let flows = matches!(self.flow, Flow::Flowing) && !self.is_one_at_a_time();
         flows && now < *self.full_since.get_or_insert(now) + WAIT_FOR_ROOM
     }
 
-    /// Returns the end of the shared reader's wait for room; `None` if the queue is not full.
+    /// Returns the time until which the shared reader waits for room in the queue; `None` if the queue is not full.
     pub(super) fn wait_ends(&self) -> Option<Instant> {
         self.full_since.map(|since| since + WAIT_FOR_ROOM)
     }
 
-    /// Registers an event before it is sent. Returns false if Kafka acknowledged the event before a rewind. The event
-    /// must then not be sent again.
+    /// Registers an event before the worker sends the event. Returns false if Kafka acknowledged the event before a
+    /// rewind, so that the worker must not send the event again.
     pub(super) fn begin_send(&mut self, stored: &StoredEvent, bytes: usize, now: Instant) -> bool {
         let seq = stored.position.seq;
         self.next = seq + 1;
@@ -189,8 +193,8 @@ impl TopicQueue {
         self.in_flight.insert(seq, bytes, stored.event.received_at())
     }
 
-    /// Applies an acknowledgement. Also ends the block, except during a recall and while the queue waits for the
-    /// journal.
+    /// Applies the acknowledgement of the record with sequence `seq`. Also ends the topic's block, except during a
+    /// recall and while the queue waits for the shared reader.
     pub(super) fn acknowledge(&mut self, seq: u64, limit: InFlightLimit, now: Instant) {
         self.in_flight.acknowledge(seq);
         self.saved.is_outdated = true;
@@ -208,7 +212,8 @@ impl TopicQueue {
         }
     }
 
-    /// Applies a failure and begins a recall. Returns true if the record was sent alone and is therefore the cause.
+    /// Applies the failure of the record with sequence `seq`, and begins a recall. Returns true if the queue sent the
+    /// record alone, so that no other record can be the cause.
     pub(super) fn fail(&mut self, seq: u64) -> bool {
         let alone = self.is_one_at_a_time() && !self.flow.is_recalling();
         self.in_flight.fail(seq);
@@ -216,12 +221,12 @@ impl TopicQueue {
         alone
     }
 
-    /// Sends records up to this sequence one at a time.
+    /// Causes the queue to send records up to sequence `seq` one at a time.
     pub(super) fn send_alone_until(&mut self, seq: u64) {
         self.alone_until = self.alone_until.max(Some(seq));
     }
 
-    /// Begins a recall: sends nothing until librdkafka has reported every record in flight.
+    /// Begins a recall: the queue sends nothing until librdkafka has reported the result of every record in flight.
     pub(super) fn recall(&mut self) {
         self.flow.begin_recall();
         if matches!(self.flow, Flow::Trial(_)) {
@@ -229,14 +234,15 @@ impl TopicQueue {
         }
     }
 
-    /// Rewinds the queue if a recall is complete.
+    /// Rewinds the queue if librdkafka has reported the result of every record that was in flight at the start of a
+    /// recall.
     pub(super) fn rewind_if_recalled(&mut self) {
         if self.flow.is_recalling() && self.in_flight.unreported() == 0 {
             self.rewind();
         }
     }
 
-    /// Moves back to the cursor, so that all unacknowledged events are read and sent again.
+    /// Moves the queue back to its cursor, so that the queue reads and sends all unacknowledged events again.
     pub(super) fn rewind(&mut self) {
         self.flow.end_recall();
         self.full_since = None;
@@ -252,7 +258,8 @@ impl TopicQueue {
         self.flow.block().map(|block| block.reason)
     }
 
-    /// True if the queue is blocked because the shared reader fails. The next successful read ends the block.
+    /// True if the queue is blocked because the shared reader cannot read the journal. The shared reader's next
+    /// successful read ends the block.
     pub(super) fn waits_for_shared(&self) -> bool {
         !self.has_own_reader() && self.block_reason() == Some(BlockReason::Journal)
     }
@@ -269,7 +276,7 @@ impl TopicQueue {
         }
     }
 
-    /// Ends the block, if there is one.
+    /// Ends the topic's block and logs the end. Does nothing if the topic is not blocked.
     pub(super) fn unblock(&mut self, now: Instant) {
         let Some(block) = self.flow.clear_block() else { return };
         self.probes.unblocked(now);
@@ -278,28 +285,29 @@ impl TopicQueue {
         info!(topic = &*self.topic, reason = block.reason.word(), seconds, "topic is no longer blocked");
     }
 
-    /// Clears the published block at a stop. The metrics outlive a forwarder, and the next forwarder detects blocks
-    /// itself.
+    /// Clears the published block of the topic when the forwarder stops. The metrics outlive the forwarder, and the
+    /// next forwarder detects blocks itself.
     pub(super) fn withdraw_block(&self) {
         self.status.set_block(None);
     }
 
-    /// Allows the queue to send one record. The acknowledgement of this record ends the block.
+    /// Allows a blocked queue to send one record. The acknowledgement of this record ends the block.
     pub(super) fn begin_trial(&mut self) {
         self.flow.begin_trial();
     }
 
-    /// True if a probe result is useful: records are in flight, or the topic has a block that Kafka can end.
+    /// True if the topic needs metadata probes: records are in flight, or the topic has a block that does not end with
+    /// a successful read of the journal.
     pub(super) fn needs_probe(&self) -> bool {
         self.in_flight.unreported() > 0 || (self.flow.block().is_some() && !self.waits_for_shared())
     }
 
-    /// Returns the time of the next probe.
+    /// Returns the time at which the topic's next probe is due.
     pub(super) fn probe_due(&self) -> Instant {
         self.probes.due()
     }
 
-    /// Schedules another attempt to start a probe, and returns the pause before this attempt.
+    /// Schedules another attempt to start a probe, and returns the length of the pause before this attempt.
     pub(super) fn retry_probe(&mut self, now: Instant) -> Duration {
         self.probes.back_off(self.flow.block().is_some(), now)
     }
@@ -317,7 +325,7 @@ impl TopicQueue {
         self.flow.block().is_none() && now < self.progress_at + STALLED_AFTER
     }
 
-    /// Returns the length of the current stall; see [`TopicHealth::stalled_for`].
+    /// Returns the length of the topic's current stall; see [`TopicHealth::stalled_for`].
     pub(super) fn stalled_for(&self, now: Instant) -> Duration {
         self.health.stalled_for(self.progress_at, now)
     }
@@ -335,15 +343,16 @@ impl TopicQueue {
 
 /// Decides when to save the cursor, and publishes the status.
 impl TopicQueue {
-    /// Returns the cursor if it should be saved: after an acknowledgement, or when the saved cursor of an idle topic is far
-    /// behind. `shared` is the position of the shared reader.
+    /// Returns the topic's cursor if the cursor should be saved, else `None`. Saves are necessary after an
+    /// acknowledgement, and when an idle topic's cursor is more than [`IDLE_CURSOR_STEP`] ahead of the saved cursor.
+    /// `shared` is the position of the shared reader.
     pub(super) fn cursor_to_save(&self, shared: u64) -> Option<u64> {
         let cursor = self.cursor(shared);
         let step = if self.saved.is_outdated { 0 } else { IDLE_CURSOR_STEP };
         (cursor > self.saved.seq + step).then_some(cursor)
     }
 
-    /// Records that this cursor was handed to the journal.
+    /// Records that the worker has handed `cursor` to the journal.
     pub(super) fn cursor_saved(&mut self, cursor: u64) {
         self.saved = SavedCursor { seq: cursor, is_outdated: false };
     }
@@ -353,18 +362,18 @@ impl TopicQueue {
         self.saved.is_outdated = true;
     }
 
-    /// Publishes the cursor and the arrival time of the oldest event.
+    /// Publishes the topic's cursor and the arrival time of the topic's oldest unacknowledged event.
     pub(super) fn publish(&self, shared: u64) {
         self.status.publish(self.cursor(shared), self.oldest());
     }
 
-    /// Returns the lowest sequence of the topic that Kafka has not acknowledged.
+    /// Returns the topic's cursor: the sequence below which Kafka has acknowledged every event of the topic.
     fn cursor(&self, shared: u64) -> u64 {
         let idle = if self.has_own_reader() { self.next } else { self.next.max(shared) };
         self.in_flight.cursor().unwrap_or(idle)
     }
 
-    /// Returns the arrival time of the oldest unacknowledged event; `None` while unknown.
+    /// Returns the arrival time of the topic's oldest unacknowledged event; `None` if the time is unknown.
     fn oldest(&self) -> Option<UnixMillis> {
         let unread = match self.feed {
             Feed::Own { oldest, .. } => oldest,
@@ -374,10 +383,10 @@ impl TopicQueue {
     }
 }
 
-/// Longest wait of the shared reader for room in a queue that flows. After this time, the queue uses its own reader.
+/// Longest time that the shared reader waits for room in a full queue. After this time, the queue uses its own reader.
 const WAIT_FOR_ROOM: Duration = Duration::from_millis(200);
 /// Time without an acknowledgement after which a topic no longer delays the replacement of a producer.
 const QUIET_AFTER: Duration = Duration::from_secs(2);
-/// Number of sequences by which an idle topic's cursor must move before it is saved. The next start then skips these
-/// sequences.
+/// Number of sequences by which an idle topic's cursor must move before hookhold saves the cursor. After a restart,
+/// hookhold then need not read these sequences again.
 const IDLE_CURSOR_STEP: u64 = 100_000;

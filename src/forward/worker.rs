@@ -1,5 +1,5 @@
 //! Runs the forwarder's thread. Its loop applies updates, supervises topics and the Kafka client, sends the events of
-//! every topic that may send, saves cursors, and sleeps when no work is left. The module `feed` sends events, and the
+//! every topic that may send, saves cursors, and sleeps when no work is left. The module `feed` sends events. The
 //! module `supervisor` handles failures.
 
 mod feed;
@@ -32,16 +32,16 @@ pub(super) struct Worker {
     client: KafkaClient,
     log_reader: LogReader,
     queues: Vec<TopicQueue>,
-    /// Index in `queues` of each topic.
+    /// Index of each topic's queue in `queues`.
     by_topic: HashMap<Arc<str>, usize>,
     limit: InFlightLimit,
     save_due: Instant,
 }
 
 impl Worker {
-    /// Creates a queue for every topic that has a cursor. The shared reader starts at the highest cursor, or at the
-    /// oldest event if no topic has a cursor. This start skips no topic, because a topic's first cursor is saved before
-    /// the reader passes the topic's first event.
+    /// Creates a worker with a queue for every topic that has a cursor. The shared reader starts at the highest cursor,
+    /// or at the oldest event if no topic has a cursor. The reader thereby skips no topic, because the worker saves a
+    /// topic's first cursor before the reader passes the topic's first event.
     pub(super) fn new(
         journal: Journal,
         settings: Arc<ArcSwap<Settings>>,
@@ -50,7 +50,8 @@ impl Worker {
         status_table: Arc<StatusTable>,
     ) -> Worker {
         let now = Instant::now();
-        // Read before the cursors, so that every topic with an event below the watermark has a cursor.
+        // The watermark must be read before the cursors, so that every topic with an event below the watermark has a
+        // cursor.
         let watermark = journal.durable_watermark();
         let cursors = journal.topic_cursors();
         let shared_from = cursors.iter().map(|topic| topic.cursor).max().unwrap_or_else(|| journal.oldest_seq());
@@ -78,7 +79,7 @@ impl Worker {
         worker
     }
 
-    /// Runs until a stop is requested.
+    /// Runs the forwarder's loop until a stop is requested.
     pub(super) fn run(mut self) {
         loop {
             let updates = self.mailbox.take();
@@ -98,7 +99,7 @@ impl Worker {
     }
 
     /// Adds a queue for a topic and returns the queue's index. The topic's events below `cursor` are finished.
-    /// `waiting` is the number of the topic's events from `cursor` up to `counted`.
+    /// `waiting` is the number of the topic's events from sequence `cursor` up to sequence `counted`.
     fn add_queue(&mut self, topic: &Arc<str>, cursor: u64, (counted, waiting): (u64, u64), now: Instant) -> usize {
         let index = self.queues.len();
         assert!(index < MAX_TOPICS, "every topic is configured, and the configuration has fewer topics");
@@ -110,8 +111,8 @@ impl Worker {
         index
     }
 
-    /// Applies the delivery reports of the current producer. Ignores reports of earlier producers, because they are
-    /// outdated.
+    /// Applies the delivery reports of the current producer. Ignores the delivery reports of earlier producers, because
+    /// those reports are outdated.
     fn apply_reports(&mut self, reports: Vec<DeliveryReport>, now: Instant) {
         for report in reports {
             if !self.client.is_current(report.generation) {
@@ -128,7 +129,8 @@ impl Worker {
         }
     }
 
-    /// Publishes every queue's status, and hands moved cursors to the journal at most once per [`SAVE_EVERY`].
+    /// Publishes the status of every queue. Hands the cursors that have moved to the journal, at most once per
+    /// [`SAVE_EVERY`].
     fn save_cursors(&mut self, now: Instant) {
         let shared = self.log_reader.position();
         let due = now >= self.save_due;
@@ -142,7 +144,8 @@ impl Worker {
         }
     }
 
-    /// Returns the next time at which the loop has work without an update; `None` if only an update can create work.
+    /// Returns the time at which the loop next has work even if no thread posts an update; `None` if only an update can
+    /// create work.
     fn next_deadline(&self) -> Option<Instant> {
         let shared = self.log_reader.position();
         let save = self.queues.iter().any(|queue| queue.cursor_to_save(shared).is_some()).then_some(self.save_due);
@@ -152,8 +155,8 @@ impl Worker {
         deadlines.into_iter().flatten().min()
     }
 
-    /// Stops reading, waits for records in flight that may still be acknowledged, saves every cursor, and ends the Kafka
-    /// client.
+    /// Stops reading events, waits until `by` for records in flight that Kafka may still acknowledge, hands every
+    /// cursor to the journal, and ends the Kafka client.
     fn stop(mut self, by: Instant) {
         loop {
             let updates = self.mailbox.take();
@@ -180,6 +183,6 @@ impl Worker {
     }
 }
 
-/// Shortest time between two saves of cursors. The journal writes a saved cursor with its next commit, within one
-/// second of the cursor's move.
+/// Shortest time between two saves of the cursors. The journal writes a saved cursor with the next commit, which
+/// follows within one second after the cursor has moved.
 const SAVE_EVERY: Duration = Duration::from_millis(500);

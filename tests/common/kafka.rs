@@ -24,7 +24,7 @@ use rdkafka::message::{Headers, Message};
 use rdkafka::metadata::Metadata;
 use rdkafka::{Offset, TopicPartitionList};
 
-/// A record as a consumer reads it.
+/// A Kafka record that a consumer has read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     pub partition: i32,
@@ -36,20 +36,20 @@ pub struct Record {
 }
 
 impl Record {
-    /// Returns the text of a header. Panics if the header is absent or null.
+    /// Returns the value of the record header `name` as text. Panics if the header is absent or null.
     pub fn header(&self, name: &str) -> &str {
         let found = self.headers.iter().find(|(key, _)| key == name);
         let (_, value) = found.unwrap_or_else(|| panic!("no header {name} in {:?}", self.headers));
         std::str::from_utf8(value.as_deref().expect("no header is null")).expect("header values are text here")
     }
 
-    /// Returns the sequence in the header `hookhold-seq`.
+    /// Returns the event's sequence, which is the value of the record header `hookhold-seq`.
     pub fn seq(&self) -> u64 {
         self.header("hookhold-seq").parse().expect("a number")
     }
 }
 
-/// A broker. Dropping the value kills the broker and removes its data.
+/// A Kafka broker for tests. Dropping the `Kafka` value kills the broker process and removes the broker's data.
 pub struct Kafka {
     home: PathBuf,
     port: u16,
@@ -58,22 +58,22 @@ pub struct Kafka {
     running: Option<Child>,
 }
 
-/// Returns the broker that the tests of a file share. A test that kills or stops a broker starts its own broker. The broker
-/// ends with the test process.
+/// Returns the broker that the tests of one file share. A test that kills or stops a broker must start its own broker.
+/// The shared broker ends with the test process.
 pub fn shared() -> &'static Kafka {
     static SHARED: OnceLock<Kafka> = OnceLock::new();
     SHARED.get_or_init(Kafka::start)
 }
 
 impl Kafka {
-    /// Formats and starts a new broker, and waits until the broker answers.
+    /// Formats the storage of a new broker, starts the broker, and waits until the broker responds.
     pub fn start() -> Kafka {
         let mut kafka = Kafka::absent();
         kafka.restart();
         kafka
     }
 
-    /// Formats a new broker on its own ports, without starting it.
+    /// Formats the storage of a new broker that has its own ports. Does not start the broker.
     pub fn absent() -> Kafka {
         Kafka::formatted(None)
     }
@@ -118,7 +118,7 @@ impl Kafka {
         self.end("term");
     }
 
-    /// Starts the broker on its existing ports and data, and waits until the broker answers.
+    /// Starts the broker again with the same ports and data, and waits until the broker responds.
     pub fn restart(&mut self) {
         assert!(self.running.is_none(), "the broker is already running");
         let mut shell = Command::new("sh");
@@ -137,7 +137,8 @@ impl Kafka {
         self.create(name, partitions, TopicReplication::Fixed(1), config);
     }
 
-    /// Creates a topic with one partition. The first of these nodes is the leader, and the other nodes have replicas.
+    /// Creates a topic with one partition. The first node in `nodes` becomes the partition's leader, and the other
+    /// nodes get replicas.
     pub fn create_topic_on(&self, nodes: &[i32], name: &str, config: &[(&str, &str)]) {
         self.create(name, 1, TopicReplication::Variable(&[nodes]), config);
     }
@@ -158,7 +159,7 @@ impl Kafka {
         });
     }
 
-    /// Replaces the configuration of a topic.
+    /// Replaces the topic's whole configuration with `config`.
     pub fn configure_topic(&self, name: &str, config: &[(&str, &str)]) {
         let mut change = AlterConfig::new(ResourceSpecifier::Topic(name));
         for (key, value) in config {
@@ -175,7 +176,7 @@ impl Kafka {
         wait_until("the broker applies the ACL", || self.acl_command(&["--list", "--topic", topic]).contains("operation=READ"));
     }
 
-    /// Makes a read-only topic writable again.
+    /// Makes a topic writable again after [`Kafka::forbid_writing`].
     pub fn allow_writing(&self, topic: &str) {
         self.acl_command(&["--remove", "--force", "--topic", topic]);
     }
@@ -203,7 +204,7 @@ impl Kafka {
         records
     }
 
-    /// Returns the output of the broker.
+    /// Returns the text that the broker process has written to its log file.
     pub fn log(&self) -> String {
         fs::read_to_string(self.home.join("log")).unwrap_or_default()
     }
@@ -264,7 +265,8 @@ pub fn records_at(bootstrap: &str, topic: &str) -> Vec<Record> {
     records
 }
 
-/// Waits until the condition is true. Panics with the description if the condition is still false after [`DEADLINE`].
+/// Waits until `condition` returns true. Panics with `description` if `condition` still returns false after
+/// [`DEADLINE`].
 pub fn wait_until(description: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !condition() {
@@ -291,7 +293,7 @@ fn consumer(bootstrap: &str) -> BaseConsumer<Quiet> {
     config.create_with_context(Quiet).expect("these settings are valid")
 }
 
-/// A client context that logs nothing, because tests stop brokers on purpose.
+/// A librdkafka client context that logs nothing, because tests stop brokers on purpose.
 struct Quiet;
 
 impl ClientContext for Quiet {
@@ -316,7 +318,7 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
-/// Returns a command that runs Java with the broker's jars. Downloads missing jars first.
+/// Returns a command that runs Java with Kafka's jar files on the class path. Downloads missing jar files first.
 fn java(home: &Path) -> Command {
     static LIB: OnceLock<PathBuf> = OnceLock::new();
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka");
@@ -343,8 +345,8 @@ fn broker(port: u16) -> String {
     format!("process.roles=broker\nnode.id=2\nlisteners=PLAINTEXT://127.0.0.1:{port}\n")
 }
 
-/// Returns broker settings for a small heap. Records never expire, because the deliveries of tests may be years old. The
-/// broker allows every operation, except on a topic for which a test adds ACLs.
+/// Returns the broker's configuration, for a small heap. Records never expire, because test deliveries may be years
+/// old. The broker allows every operation, except on a topic for which a test adds ACLs.
 fn properties(home: &Path, port: u16, controller: u16) -> String {
     format!(
         "controller.quorum.voters=1@127.0.0.1:{controller}
@@ -380,8 +382,9 @@ broker.heartbeat.interval.ms=500
     )
 }
 
-/// Shell script that runs the broker in the background and reads one word. After `kill` or `term`, the script ends the
-/// broker and leaves the data. After the end of the pipe, the script ends the broker and removes the data.
+/// Shell script that runs the broker in the background and reads one word from a pipe. On `kill` or `term`, the script
+/// ends the broker and does not remove the broker's data. If the pipe closes, the script ends the broker and removes
+/// the data.
 const WATCHER: &str = r#"home=$1; shift
 "$@" >>"$home/log" 2>&1 </dev/null & broker=$!
 echo started; exec 2>/dev/null
@@ -390,6 +393,6 @@ case $word in term) kill -TERM "$broker" ;; *) kill -KILL "$broker" ;; esac
 wait "$broker"
 [ "$word" != gone ] || rm -rf "$home""#;
 const CLUSTER_ID: &str = "aG9va2hvbGQtdGVzdC1rYQ";
-/// Maximum duration of each wait. The limit only ends a stuck test, and no assertion depends on it.
+/// Maximum duration of each wait. The maximum exists to end a stuck test. No assertion depends on the maximum.
 const DEADLINE: Duration = Duration::from_secs(90);
 const SLICE: Duration = Duration::from_millis(500);

@@ -1,6 +1,7 @@
-//! Load on a running gateway from many concurrent senders. The senders sign deliveries as `hookhold send` does. Most
-//! deliveries have new ids, and a configured share are duplicates. A sender that loses its connection opens a new
-//! connection. The ledger records the responses to each delivery, so a test can compare the responses with the journal.
+//! Load on a running gateway from many concurrent senders. The senders sign deliveries as `hookhold send` does. A
+//! configured percentage of the deliveries are duplicates, and the other deliveries have new ids. A sender that loses
+//! its connection opens a new connection. The ledger records the responses to each delivery, so a test can compare the
+//! responses with the journal.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
@@ -20,7 +21,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// Parameters of a load.
+/// Parameters of a load: target, source, number of senders, rate and percentage of duplicates.
 #[derive(Clone)]
 pub struct Order {
     pub address: SocketAddr,
@@ -33,17 +34,17 @@ pub struct Order {
     pub seed: u64,
 }
 
-/// Record of every delivery of one or several loads.
+/// Counts of the deliveries and responses of one or several loads.
 pub struct Ledger {
     name: String,
     deliveries: Vec<DeliveryCount>,
-    /// Number of responses by status.
+    /// Number of responses with each HTTP status.
     pub statuses: BTreeMap<u16, u64>,
-    /// Number of requests whose connection ended before the response.
+    /// Number of requests without a response, because the connection ended first.
     pub cut: u64,
 }
 
-/// Number of deliveries with one id, and number of 2xx responses to these deliveries.
+/// Number of sent deliveries with one id, and number of 2xx responses to these deliveries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeliveryCount {
     pub sent: u32,
@@ -56,22 +57,22 @@ impl Ledger {
         Ledger { name: name.to_owned(), deliveries: Vec::new(), statuses: BTreeMap::new(), cut: 0 }
     }
 
-    /// Returns every id in the ledger with its counts.
+    /// Returns every delivery id in the ledger with the id's counts.
     pub fn all(&self) -> impl Iterator<Item = (String, DeliveryCount)> {
         self.deliveries.iter().enumerate().map(|(number, count)| (self.id(number), *count))
     }
 
-    /// Returns every id with at least one 2xx response.
+    /// Returns every delivery id in the ledger that has had at least one 2xx response.
     pub fn accepted(&self) -> impl Iterator<Item = String> {
         self.all().filter(|(_, count)| count.accepted > 0).map(|(id, _)| id)
     }
 
-    /// Returns the number of ids whose counts fulfil a condition.
+    /// Returns the number of delivery ids whose counts fulfil `condition`.
     pub fn count(&self, condition: impl Fn(DeliveryCount) -> bool) -> usize {
         self.deliveries.iter().filter(|count| condition(**count)).count()
     }
 
-    /// Returns the ledger index of every id whose counts fulfil a condition.
+    /// Returns the ledger index of every delivery id whose counts fulfil `condition`.
     pub fn numbers(&self, condition: impl Fn(DeliveryCount) -> bool) -> Vec<usize> {
         let numbered = self.deliveries.iter().enumerate();
         numbered.filter(|(_, count)| condition(**count)).map(|(number, _)| number).collect()
@@ -82,7 +83,7 @@ impl Ledger {
         self.cut > 0 || self.statuses.keys().any(|status| *status != 200)
     }
 
-    /// Panics if no delivery succeeded or if a sender observed a failure.
+    /// Panics if no delivery has had a 200 response, or if [`Ledger::has_failures`] returns true.
     pub fn assert_no_sender_noticed(&self) {
         assert!(self.statuses.contains_key(&200), "no delivery was answered 200");
         assert!(!self.has_failures(), "statuses {:?}, connections lost {}", self.statuses, self.cut);
@@ -103,7 +104,7 @@ impl Ledger {
     }
 }
 
-/// Returns the body of every delivery with this id. The body has 0.2 to 3 KiB and depends only on the id.
+/// Returns the body of a delivery with the id `id`. The body has 0.2 to 3 KiB and depends only on the id.
 pub fn body(id: &str) -> Bytes {
     let mut random = fastrand::Rng::with_seed(u64::from(crc32c::crc32c(id.as_bytes())));
     let (customer, size) = (random.u8(..), random.usize(100..3000));
@@ -120,7 +121,7 @@ pub struct Load {
 
 struct Shared {
     order: Order,
-    /// Ledger indices of the deliveries to send. `None` means new deliveries and duplicates.
+    /// Ledger indices of the deliveries to send; `None` if the load sends new deliveries and duplicates.
     numbers: Option<Vec<usize>>,
     /// Source that signs the next delivery. Each delivery in progress holds a reference to the source that signed it.
     source: Mutex<Arc<Source>>,
@@ -139,42 +140,42 @@ impl Load {
         Load::run(order, ledger, None)
     }
 
-    /// Sends the delivery of each of these ledger indices once, waits for the responses and returns the ledger.
+    /// Sends the delivery of each ledger index in `numbers` once, waits for the responses and returns the ledger.
     pub fn send_again(order: Order, ledger: Ledger, numbers: Vec<usize>) -> Ledger {
         let load = Load::run(order, ledger, Some(numbers));
         load.wait_for(|load| load.thread.is_finished());
         load.stop()
     }
 
-    /// Signs all later deliveries with another source. Waits for the responses to all deliveries that the previous source
-    /// signed.
+    /// Changes the source that signs all later deliveries. Waits for the responses to all deliveries that the previous
+    /// source signed.
     pub fn sign_with(&self, source: Arc<Source>) {
         let previous = std::mem::replace(&mut *self.shared.source.lock().expect("no sender panics"), source);
         self.wait_for(|load| Arc::strong_count(&previous) == 1 + usize::from(Arc::ptr_eq(&previous, &load.shared.order.source)));
     }
 
-    /// Returns the number of requests written so far.
+    /// Returns the number of requests that the senders have written so far.
     pub fn sent(&self) -> u64 {
         self.shared.sent.load(SeqCst)
     }
 
-    /// Returns the number of 2xx responses so far.
+    /// Returns the number of 2xx responses that the senders have received so far.
     pub fn accepted(&self) -> u64 {
         self.shared.accepted.load(SeqCst)
     }
 
-    /// Returns the number of requests that wait for a response.
+    /// Returns the number of requests that have not yet had a response.
     pub fn in_flight(&self) -> u64 {
         self.shared.in_flight.load(SeqCst)
     }
 
-    /// Waits until the senders have written this number of requests. At a rate of 500 per second, 15,000 requests take half
-    /// a minute.
+    /// Waits until the senders have written `count` requests. At a rate of 500 per second, 15,000 requests take half a
+    /// minute.
     pub fn wait_until_sent(&self, count: u64) {
         self.wait_for(|load| load.sent() >= count);
     }
 
-    /// Waits until the senders have received this number of 2xx responses.
+    /// Waits until the senders have received `count` 2xx responses.
     pub fn wait_until_accepted(&self, count: u64) {
         self.wait_for(|load| load.accepted() >= count);
     }
@@ -198,7 +199,8 @@ impl Load {
         Load { shared, thread: thread::spawn(move || senders.run()) }
     }
 
-    /// Waits until the condition is true. Panics if the senders send nothing and receive no 2xx for [`STALLED`].
+    /// Waits until `condition` returns true. Panics if the senders send no request and receive no 2xx response for
+    /// [`STALLED`].
     fn wait_for(&self, condition: impl Fn(&Load) -> bool) {
         let mut seen = (self.sent(), self.accepted(), Instant::now());
         while !condition(self) {
@@ -293,7 +295,7 @@ impl Shared {
     }
 }
 
-/// Returns a freshly signed delivery with this id, as HTTP/1.1 bytes.
+/// Returns a delivery with the id `id`, signed at the current time, as the bytes of an HTTP/1.1 request.
 pub fn request(source: &Source, id: String) -> Vec<u8> {
     let body = body(&id);
     let options = SampleOptions { id, event_type: None, key: None, now: SystemClock.now(), tamper: None };
@@ -307,7 +309,7 @@ pub fn request(source: &Source, id: String) -> Vec<u8> {
     request
 }
 
-/// Sends one request, reads the complete response and returns its status.
+/// Sends one HTTP request, reads the complete response and returns the response's status.
 async fn exchange(connection: &mut BufStream<TcpStream>, request: &[u8]) -> io::Result<u16> {
     connection.write_all(request).await?;
     connection.flush().await?;
@@ -331,9 +333,9 @@ async fn exchange(connection: &mut BufStream<TcpStream>, request: &[u8]) -> io::
     Ok(status)
 }
 
-/// Number of newest ids from which the load draws half of the duplicates.
+/// Number of most recent ids from which the load chooses half of the duplicates.
 const RECENT: usize = 100;
-/// Pause between two attempts to connect.
+/// Pause between two attempts of a sender to connect.
 const RETRY: Duration = Duration::from_millis(2);
-/// Maximum time without progress. The limit only ends a stuck test, and no assertion depends on it.
+/// Maximum time without progress. The maximum exists to end a stuck test. No assertion depends on the maximum.
 const STALLED: Duration = Duration::from_secs(30);

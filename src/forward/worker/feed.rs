@@ -1,6 +1,6 @@
-//! Moves events from the readers to the producer: from the shared reader near the log end, and from a queue's own
-//! reader if the queue is behind. A topic never waits for a blocked topic, and waits only briefly for a topic that has
-//! just reached its in-flight limit.
+//! Moves events from the journal's readers to the producer. Near the log end, the events come from the shared reader.
+//! If a queue is behind, its events come from the queue's own reader. A topic never waits for a blocked topic, and
+//! waits only briefly for a topic that has just reached its in-flight limit.
 
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use crate::journal::StoredEvent;
 
 impl Worker {
     /// Sends a bounded number of events, so that the loop can apply delivery reports between two calls. Returns false
-    /// if there was nothing to send.
+    /// if no event could be sent.
     pub(super) fn feed(&mut self, now: Instant) -> bool {
         let mut moved = false;
         for _ in 0..BURST {
@@ -30,8 +30,8 @@ impl Worker {
         moved
     }
 
-    /// Reads the next event with the shared reader. A failed read blocks every topic that this reader feeds. The next
-    /// successful read ends these blocks.
+    /// Reads the next event with the shared reader. Returns `None` if no event is available. A failed read blocks every
+    /// topic that the shared reader feeds. The next successful read ends these blocks.
     fn next_shared(&mut self, now: Instant) -> Option<StoredEvent> {
         let was_failing = self.log_reader.is_failing();
         match self.log_reader.next(now) {
@@ -50,7 +50,8 @@ impl Worker {
         }
     }
 
-    /// Sends an event, holds it back, or lets its queue fall behind. Returns false if the event was held back.
+    /// Sends an event of the shared reader. If the event's queue is full, holds the event back or lets the queue fall
+    /// behind. Returns false if the event was held back.
     fn hand_over(&mut self, stored: StoredEvent, now: Instant) -> bool {
         let seq = stored.position.seq;
         let index = match self.by_topic.get(stored.event.topic()) {
@@ -74,8 +75,8 @@ impl Worker {
         true
     }
 
-    /// Adds a queue for the first event of a topic. Saves the topic's cursor before the cursor of any other topic can
-    /// pass this event.
+    /// Adds a queue for a topic when the shared reader finds the topic's first event. Saves the topic's cursor before
+    /// the cursor of any other topic can pass this event.
     fn add_first_seen(&mut self, first: &StoredEvent, now: Instant) -> usize {
         let topic = first.event.topic();
         let seq = first.position.seq;
@@ -86,7 +87,8 @@ impl Worker {
         index
     }
 
-    /// Sends events from the queue's own reader, if it has one. Returns false if there was nothing to send.
+    /// Sends events from the queue's own reader if the queue uses its own reader. Returns false if no event could be
+    /// sent.
     fn feed_from_own_reader(&mut self, index: usize, now: Instant) -> bool {
         let shared = self.log_reader.position();
         for sent in 0..BURST {
@@ -126,5 +128,5 @@ impl Worker {
     }
 }
 
-/// Largest number of events per reader between two rounds of delivery reports.
+/// Maximum number of events that each reader sends before the loop applies delivery reports again.
 const BURST: usize = 256;

@@ -34,7 +34,7 @@ impl Worker {
         }
     }
 
-    /// Replaces or starts the producer if either is due, and probes a topic that makes no progress.
+    /// Replaces or starts the producer if its replacement or start is due, and probes a topic that makes no progress.
     pub(super) fn supervise(&mut self, now: Instant) {
         let quiet = || self.queues.iter().all(|queue| queue.is_quiet(now));
         if self.client.replacement().is_some_and(|replacement| now >= replacement.by || quiet()) {
@@ -54,8 +54,8 @@ impl Worker {
         }
     }
 
-    /// Handles a failed record: blocks its topic, sends its batch again one record at a time, or schedules the replacement
-    /// of the producer.
+    /// Handles the failure of a record. Depending on the error, blocks the record's topic, sends the topic's records in
+    /// flight again one at a time, or schedules the replacement of the producer.
     pub(super) fn record_failed(&mut self, index: usize, seq: u64, code: RDKafkaErrorCode, now: Instant) {
         let queue = &mut self.queues[index];
         let alone = queue.fail(seq);
@@ -68,7 +68,8 @@ impl Worker {
         }
     }
 
-    /// Blocks every topic with records in flight, because the client has lost its last broker.
+    /// Blocks every topic that has records in flight, because the Kafka client has lost the connection to its last
+    /// reachable broker.
     pub(super) fn brokers_down(&mut self, now: Instant) {
         for queue in &mut self.queues {
             if queue.in_flight.unreported() > 0 && queue.block_reason().is_none() {
@@ -78,7 +79,8 @@ impl Worker {
         }
     }
 
-    /// Returns the time of the next probe; `None` while a probe runs, because its result wakes the forwarder.
+    /// Returns the time at which the next probe is due; `None` while a probe runs, because the probe's result wakes the
+    /// forwarder.
     pub(super) fn next_probe_due(&self) -> Option<Instant> {
         let can_probe = self.client.can_probe();
         self.queues.iter().filter(|queue| can_probe && queue.needs_probe()).map(|queue| queue.probe_due()).min()
@@ -93,15 +95,17 @@ impl Worker {
         }
     }
 
-    /// Returns the index of the queue to probe. Prefers topics without records in flight, because only a probe can end
-    /// their block. The other topics resume as soon as Kafka acknowledges their records.
+    /// Returns the index of the queue whose topic to probe; `None` if no probe is due. Prefers topics without records
+    /// in flight, because only a probe can end the block of such a topic. The other topics resume as soon as Kafka
+    /// acknowledges their records.
     fn next_to_probe(&self, now: Instant) -> Option<usize> {
         let due = |index: &usize| now >= self.queues[*index].probe_due() && self.queues[*index].needs_probe();
         let order = |index: &usize| (self.queues[*index].in_flight.unreported() > 0, self.queues[*index].probe_due());
         (0..self.queues.len()).filter(due).min_by_key(order)
     }
 
-    /// Applies a probe result: blocks the topic, starts a trial, or schedules the replacement of the producer.
+    /// Applies the result of a metadata probe: blocks the topic, starts a trial, or schedules the replacement of the
+    /// producer.
     fn apply_probe(&mut self, index: usize, result: ProbeResult, now: Instant) {
         let queue = &mut self.queues[index];
         let waiting = queue.in_flight.unreported() > 0;
@@ -133,8 +137,8 @@ impl Worker {
         }
     }
 
-    /// Handles a topic without acknowledgements that the cluster reports as writable: blocks the topic, and schedules
-    /// the replacement of the producer if the stall lasts.
+    /// Handles a stall: Kafka acknowledges no record of a topic that the cluster reports as writable. Blocks the topic,
+    /// and schedules the replacement of the producer if the stall lasts.
     fn judge_stall(&mut self, index: usize, now: Instant) {
         let queue = &mut self.queues[index];
         let stalled_for = queue.stalled_for(now);
@@ -148,7 +152,7 @@ impl Worker {
         }
     }
 
-    /// Replaces the producer and rewinds every topic with records in flight.
+    /// Replaces the producer and rewinds the queue of every topic that has records in flight.
     fn replace_producer(&mut self, now: Instant) {
         let Some(replaced) = self.client.replace(now) else { return };
         for queue in self.queues.iter_mut().filter(|queue| !queue.in_flight.is_empty()) {
@@ -159,7 +163,8 @@ impl Worker {
         }
     }
 
-    /// Starts a producer. A failure blocks every topic. A success ends the blocks of earlier failures.
+    /// Starts a producer. If the start fails, blocks every topic. If the start succeeds, ends the blocks that earlier
+    /// failed starts caused.
     fn start_producer(&mut self, now: Instant) {
         let had_failed = self.client.setup_error().is_some();
         self.client.start(now);
@@ -183,8 +188,8 @@ mod tests {
     use crate::journal::{Journal, Options};
     use crate::limits::JournalLimits;
 
-    /// Returns a worker whose loop does not run. The worker has a closed journal, a producer, and one topic with a
-    /// record in flight since the returned time.
+    /// Returns a worker whose loop does not run, and the time at which its only record in flight was sent. The worker
+    /// has a closed journal, a producer and one topic.
     fn stalled_worker() -> (Worker, Instant, tempfile::TempDir) {
         let dir = tempfile::tempdir().expect("a directory");
         let disk = Arc::new(LocalDisk::create(dir.path()).expect("a directory"));
@@ -230,8 +235,8 @@ mod tests {
         worker.client.stop(begun);
     }
 
-    /// Another reason would block the topic permanently, because the topic has nothing to send until the journal can be
-    /// read.
+    /// The reason `Journal` must remain. A block with another reason would be permanent, because the topic has no event
+    /// to send until hookhold can read the journal.
     #[test]
     fn a_probe_cannot_reblock_a_topic_awaiting_the_journal() {
         let (mut worker, begun, _dir) = stalled_worker();
