@@ -1,8 +1,8 @@
 //! Converts the text of `hookhold.toml` to a [`Config`], or to a list of every mistake in the text. `config/hookhold.toml`
 //! documents each option. A test compares that file with the defaults and limits in the code.
 //!
-//! This room opens no listener, no journal and no connection. It does not depend on librdkafka: the caller passes in a function
-//! that checks a property.
+//! This module opens no listener, no journal and no connection. It does not depend on librdkafka: the caller supplies the
+//! function that checks a librdkafka property.
 
 mod changes;
 mod kafka;
@@ -29,7 +29,7 @@ pub use kafka::{KafkaCheck, KafkaConfig};
 /// A checked configuration, which is cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Path of the file.
+    /// Path of the configuration file.
     pub path: PathBuf,
     /// `[server]`: the listener for deliveries.
     pub server: ServerConfig,
@@ -37,29 +37,30 @@ pub struct Config {
     pub admin: AdminConfig,
     /// `[journal]`: the write-ahead log.
     pub journal: JournalConfig,
-    /// `[dedupe]`: the recognition of duplicates.
+    /// `[dedupe]`: the window and the limits for the recognition of duplicates.
     pub dedupe: DedupeLimits,
     /// `[kafka]`: the settings of the Kafka client, or `None` if events stay in the journal.
     pub kafka: Option<KafkaConfig>,
     /// Sources of `[sources.NAME]`, in the order of the file. There is at least one source.
     pub sources: Vec<Arc<Source>>,
-    /// Options that the file sets: dotted keys with their TOML values. A value may be a reference to a secret, but is never a
-    /// secret.
+    /// Options that the file sets, as dotted keys with their TOML values. A value may be a reference to a secret, but is never
+    /// a secret.
     pub stated: BTreeMap<String, String>,
 }
 
 /// `[server]`: the listener for deliveries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerConfig {
-    /// Address and port for deliveries.
+    /// Address and port of the listener for deliveries.
     pub listen: SocketAddr,
-    /// Scheme, host, port and path prefix that providers call, without a final slash.
+    /// Base URL that providers call, without a final slash: scheme, host, port and path prefix. `None` if the file sets no base
+    /// URL.
     pub public_url: Option<String>,
     /// Limits on connections, requests and senders.
     pub limits: ServerLimits,
     /// Certificate and key for HTTPS, or `None` for plain HTTP.
     pub tls: Option<certificate::CertificateFiles>,
-    /// Networks of trusted proxies, whose headers name the sender's address.
+    /// Networks of trusted proxies. The headers of a trusted proxy contain the sender's address.
     pub trusted_proxies: Vec<IpNet>,
     /// True if connections from trusted proxies must begin with a PROXY v2 header.
     pub proxy_protocol: bool,
@@ -81,7 +82,7 @@ impl Default for ServerConfig {
 /// `[admin]`: the listener for metrics, probes and the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminConfig {
-    /// Address and port for operators.
+    /// Address and port of the listener for operators.
     pub listen: SocketAddr,
     /// Limit on the memory for rejected deliveries.
     pub limits: AdminLimits,
@@ -98,7 +99,7 @@ impl Default for AdminConfig {
 pub struct JournalConfig {
     /// Directory of the journal. A relative path is relative to the working directory.
     pub dir: PathBuf,
-    /// Limits on size and retention.
+    /// Limits on the size of the journal and on the retention of events.
     pub limits: JournalLimits,
 }
 
@@ -109,14 +110,15 @@ impl Default for JournalConfig {
 }
 
 impl JournalConfig {
-    /// Returns the exclusive upper bound for the size of a body. A body must fit into the backlog of one topic, and into
-    /// `max_size` together with the segment in use.
+    /// Returns the exclusive upper bound for the size of a body, in bytes. A body must fit into the backlog of one topic, and
+    /// into `max_size` together with the segment in use.
     fn body_bound(&self) -> u64 {
         let JournalLimits { max_backlog, max_size, segment_size, .. } = self.limits;
         max_backlog.min(max_size.saturating_sub(segment_size))
     }
 
-    /// Reads only `[journal]` of `path`, for verbs that read the journal and have no access to the sources' secrets.
+    /// Reads only the section `[journal]` of the file `path`, for verbs that read the journal and have no access to the
+    /// sources' secrets.
     pub fn load(path: &Path) -> Result<JournalConfig, Diagnostics> {
         let read = |mut root: TomlTable, _: &Diagnostics| read::journal(&mut root.take_section("journal"));
         TomlTable::read(&path.display().to_string(), &contents(path)?, read)
@@ -124,7 +126,7 @@ impl JournalConfig {
 }
 
 impl AdminConfig {
-    /// Reads only `[admin]` of `path`, for verbs that query the running process.
+    /// Reads only the section `[admin]` of the file `path`, for verbs that query the running process.
     pub fn load(path: &Path) -> Result<AdminConfig, Diagnostics> {
         let read = |mut root: TomlTable, _: &Diagnostics| read::admin(&mut root.take_section("admin"));
         TomlTable::read(&path.display().to_string(), &contents(path)?, read)
@@ -132,20 +134,20 @@ impl AdminConfig {
 }
 
 impl Config {
-    /// Returns the path of the configuration: `named`, or the first default file that exists. The default files are
-    /// `hookhold.toml` in the working directory and `/etc/hookhold/hookhold.toml`.
+    /// Returns the path of the configuration file: `named` if it is given, otherwise the first default file that exists. The
+    /// default files are `hookhold.toml` in the working directory and `/etc/hookhold/hookhold.toml`.
     pub fn find(named: Option<PathBuf>) -> Option<PathBuf> {
         named.or_else(|| DEFAULT_FILES.iter().map(PathBuf::from).find(|file| file.exists()))
     }
 
-    /// Reads and checks the file `path`. `kafka` checks one librdkafka property.
+    /// Reads and checks the configuration file `path`. `kafka` is the function that checks one librdkafka property.
     pub fn load(path: &Path, kafka: KafkaCheck) -> Result<Config, Diagnostics> {
         let text = contents(path)?;
         let config = Config::parse(&path.display().to_string(), &text, kafka)?;
         Ok(Config { path: path.to_owned(), ..config })
     }
 
-    /// Parses and checks `text`. `file` is the name of the text in diagnostics.
+    /// Parses and checks the TOML text `text`. Diagnostics show `file` as the name of this text.
     pub fn parse(file: &str, text: &str, kafka: KafkaCheck) -> Result<Config, Diagnostics> {
         TomlTable::read(file, text, |root, diagnostics| read::root(file, root, kafka, diagnostics))
     }

@@ -1,5 +1,5 @@
-//! TOML values with their positions. A reader that finds a mistake reports it and returns `None`, as if the key were absent, so
-//! one pass finds every mistake. The configuration and the recipes use these types.
+//! TOML values with their positions. A method that finds a mistake reports the mistake and returns `None`, as it does for an
+//! absent key. One pass therefore finds every mistake. The configuration and the recipes use these types.
 //!
 //! This module does not depend on the name of any key. Messages never repeat a string that could not be parsed, because an
 //! operator may have put a secret in the wrong place. Messages do show numbers, and durations and sizes that are out of range.
@@ -20,10 +20,10 @@ pub use crate::diagnostic::{Diagnostic, Diagnostics, Location};
 use crate::units::{Rate, bytes_text, duration_text, parse_bytes, parse_duration};
 pub use table::TomlTable;
 
-/// One value and its position. Each typed method reports a value of another type.
+/// One TOML value and its position in the file. A method that reads a value as one type reports a value of another type.
 #[derive(Clone)]
 pub struct Item {
-    /// The position of the value.
+    /// Position of the value in the file.
     pub location: Location,
     value: TomlValue,
 }
@@ -41,7 +41,8 @@ enum TomlValue {
 }
 
 impl Item {
-    /// Returns the value if it is a string, for options that accept several types.
+    /// Returns the string, or `None` without a report if the value has another type. Options that accept several types use this
+    /// method.
     pub fn as_str(&self) -> Option<&str> {
         if let TomlValue::String(text) = &self.value { Some(text) } else { None }
     }
@@ -51,17 +52,19 @@ impl Item {
         matches!(self.value, TomlValue::Table(_))
     }
 
-    /// Reads a string.
+    /// Returns the string, or reports a value of another type and returns `None`.
     pub fn string(self) -> Option<String> {
         self.string_as("a string")
     }
 
-    /// Reads a string. `expected` describes the string in the report about a value of another type.
+    /// Returns the string, or reports a value of another type and returns `None`. The report describes the string as
+    /// `expected`.
     pub fn string_as(self, expected: &str) -> Option<String> {
         if let TomlValue::String(text) = self.value { Some(text) } else { self.mismatch(expected) }
     }
 
-    /// Reads a string that `parse` accepts.
+    /// Reads a string and returns the result of `parse`. If the value is not a string, or `parse` rejects it, reports the value
+    /// and returns `None`.
     pub fn parse<T>(&self, expected: impl fmt::Display, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
         self.as_str().and_then(parse).or_else(|| self.unexpected(expected))
     }
@@ -119,7 +122,7 @@ impl Item {
         self.parse(expected, Rate::parse)
     }
 
-    /// Reads one of the listed words and returns the value of that word.
+    /// Reads a string that is one of the words in `choices`, and returns the value paired with this word.
     pub fn one_of<T: Copy>(self, choices: &[(&str, T)]) -> Option<T> {
         let word = self.as_str();
         if let Some((_, meaning)) = choices.iter().find(|(choice, _)| Some(*choice) == word) {
@@ -131,12 +134,12 @@ impl Item {
         self.expected(alternatives(&quoted), found)
     }
 
-    /// Reads an array. A single value counts as an array of one item.
+    /// Returns the items of an array. A value that is not an array counts as an array of one item.
     pub fn list(self) -> Vec<Item> {
         if let TomlValue::Array(items) = self.value { items } else { vec![self] }
     }
 
-    /// Reads a table.
+    /// Returns the table, or reports a value of another type and returns `None`.
     pub fn table(self) -> Option<TomlTable> {
         if let TomlValue::Table(table) = self.value { Some(table) } else { self.mismatch("a table") }
     }
@@ -170,7 +173,7 @@ impl Item {
         self.expected(expected, self.kind())
     }
 
-    /// Returns the TOML type of the value, with an article.
+    /// Returns the name of the value's TOML type, with an article.
     fn kind(&self) -> &'static str {
         match &self.value {
             TomlValue::String(_) => "a string",
@@ -201,7 +204,7 @@ impl fmt::Display for Item {
     }
 }
 
-/// Joins alternatives, such as `a, b or c`.
+/// Joins words to a list of alternatives, such as `a, b or c`.
 fn alternatives(words: &[String]) -> String {
     match words {
         [] => String::new(),

@@ -36,8 +36,8 @@ fn expected_messages(text: &str) -> Vec<(usize, String)> {
     all
 }
 
-/// Returns true if the message has one of the allowed forms: expected and found, an unknown key with a remedy, a fixed
-/// property, or a failed read.
+/// Returns true if a diagnostic has one of the allowed forms: an expected and a found value, an unknown key with a remedy, a
+/// property that cannot be set, or a file that cannot be read.
 fn is_in_form(what: &str) -> bool {
     let has_found = what.split_once("expected ").is_some_and(|(_, rest)| rest.contains(", found "));
     let is_unknown = what.starts_with("unknown key; ") || what.starts_with("unknown property; ");
@@ -99,7 +99,7 @@ fn a_misspelt_key_anywhere_causes_one_message() {
     assert!(misspelt > 70, "found only {misspelt} keys");
 }
 
-/// Removes the second-to-last letter of the key from a line `key = value`. Returns `None` for other lines, and for the key
+/// Returns a line `key = value` without the second-to-last letter of its key. Returns `None` for other lines, and for the key
 /// `id`, because a single letter is too short for a suggestion.
 fn misspell_key(line: &str) -> Option<String> {
     let (key, value) = line.split_once(" = ").filter(|(key, _)| key.starts_with(|first: char| first.is_ascii_lowercase()))?;
@@ -135,7 +135,8 @@ fn option_of(line: &str) -> Option<&str> {
     line.strip_prefix('#').filter(|option| option.starts_with("  ") || option.starts_with(|first| first != ' ' && first != '#'))
 }
 
-/// Returns the uncommented reference file with the paths of a usable certificate. Dropping the pair removes the certificate.
+/// Returns the uncommented reference file with the paths of a usable certificate. When the test drops the pair, the
+/// certificate's files are deleted.
 fn full_reference() -> (https::Pair, String) {
     let pair = https::Pair::new(30);
     let replace =
@@ -145,7 +146,7 @@ fn full_reference() -> (https::Pair, String) {
     (pair, text)
 }
 
-/// Replaces every quoted string that begins with `start` with the text `with`.
+/// In `text`, replaces every quoted string that begins with `start`. The replacement `with` includes its quotes.
 fn point(text: &str, start: &str, with: &str) -> String {
     let mut parts = text.split(start);
     let first = parts.next().unwrap_or_default().to_owned();
@@ -244,7 +245,8 @@ fn named(reference: &toml::Table, section: &str) -> BTreeSet<String> {
     tables.iter().flat_map(|table| table.keys().cloned()).collect()
 }
 
-/// Returns the keys that the code reads in `section`, from the diagnostic about an unknown key, which lists all known keys.
+/// Returns the keys that the code reads in `section`. These keys are taken from the diagnostic about an unknown key, which
+/// lists all known keys.
 fn options(section: &str) -> BTreeSet<String> {
     let diagnostics = parse(&format!("[{section}]\nno_such_option = 1\n")).expect_err("an unknown key").sorted();
     let unknown = diagnostics.iter().find(|diagnostic| diagnostic.key.ends_with(".no_such_option")).expect("it is reported");
@@ -308,7 +310,7 @@ fn a_changed_password_file_is_reported_as_a_change() {
     assert!(!changes[0].needs_restart);
 }
 
-/// Returns every option of these sections in the reference file, as `section.key` and as the TOML of its value.
+/// Returns every option of `sections` in the reference file: its name as `section.key`, and its value in TOML.
 fn named_options(reference: &toml::Table, sections: &[&str]) -> Vec<(String, String)> {
     let options = |section: &&str| {
         let table = reference[*section].as_table().expect("a section").clone();
@@ -323,7 +325,7 @@ fn a_missing_configuration_file_is_reported_with_its_path() {
     assert!(missing.to_string().starts_with("tests/configs/no-such-file.toml:1: cannot read the file: "), "{missing}");
 }
 
-/// Swaps, duplicates and cuts lines of the reference file at random, so each option has values of every type.
+/// Swaps, duplicates and truncates lines of the reference file at random, so that options receive values of other types.
 #[test]
 fn no_mutation_of_the_reference_file_panics() {
     let reference = uncommented_reference();

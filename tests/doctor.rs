@@ -55,14 +55,14 @@ impl Signed {
         Signed { headers: signed.headers, source: scheme }
     }
 
-    /// Returns a request to the source with the signed headers and this body.
+    /// Returns a request to the source with the signed headers and `body`.
     fn with(&self, body: impl AsRef<[u8]>) -> Vec<u8> {
         post(&format!("/hooks/{}", self.source), &self.headers, body.as_ref())
     }
 }
 
-/// Runs `hookhold doctor` in both formats and returns the exit code and the JSON object. Asserts that the output contains no
-/// secret.
+/// Runs `hookhold doctor` with both output formats, and returns the exit code and the JSON object. Asserts that the output
+/// contains no secret.
 fn examine(home: &Home, source: &str, request: &[u8], more: &[&str]) -> (Option<i32>, Value) {
     home.put("request", request);
     let args = ["doctor", source, "--request", "request"];
@@ -81,8 +81,8 @@ fn examine(home: &Home, source: &str, request: &[u8], more: &[&str]) -> (Option<
     unreachable!("the loop ends with json")
 }
 
-/// Runs `hookhold doctor` at the time [`NOW`] and returns the word of each cause. A question mark follows the word if the
-/// cause is not certain.
+/// Runs `hookhold doctor` at the time [`NOW`] and returns the identifier of each cause. A question mark follows the identifier
+/// if the cause is not certain.
 fn causes(home: &Home, source: &str, request: &[u8]) -> Vec<String> {
     causes_at(home, source, request, NOW)
 }
@@ -144,7 +144,8 @@ fn quotes_and_whitespace_around_a_secret_are_found() {
     assert_eq!(causes(&Home::new(SECRETS, SOURCES), "github", &entered), ["secret_whitespace"]);
 }
 
-/// hookhold cannot decode a secret in quotes or whitespace, so the configuration error must name this reason.
+/// hookhold cannot decode a secret that is wrapped in quotes or whitespace. The configuration error must therefore tell the
+/// operator to remove the quotes or whitespace.
 #[test]
 fn an_undecodable_secret_is_reported_as_wrapped() {
     for stored in [format!("\"{WEBHOOKS}\""), format!(" {WEBHOOKS}"), format!("{WEBHOOKS}\n\n")] {
@@ -487,8 +488,8 @@ fn wrong_usage_exits_2_and_names_the_error() {
     }
 }
 
-/// hookhold answers an unsigned challenge from any sender, so the answer proves neither the secret nor the source nor an
-/// unchanged body.
+/// hookhold answers an unsigned challenge from any sender. The verdict therefore does not prove that the secret, the source and
+/// the body are correct.
 #[test]
 fn an_unsigned_challenge_is_answered_and_proves_nothing() {
     let acme = "[sources.acme]\nauth = \"mac\"\nalgorithm = \"sha256\"\nsignature = { from = \"header:Acme\" }\ncontent = [\"body\"]\n\

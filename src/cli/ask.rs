@@ -1,4 +1,4 @@
-//! Queries the admin listener of the running process.
+//! Sends HTTP requests to the admin listener of the running hookhold process.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use http::StatusCode;
 
 use super::Context;
 
-/// Returns the URL of the admin listener: `named`, or by default the configured address on this machine.
+/// Returns the URL of the admin listener: `named` if it is given, otherwise the configured address on this machine.
 pub(super) fn listener(context: &Context, named: Option<String>) -> Result<String, Box<dyn Error>> {
     if let Some(named) = named {
         return Ok(named.trim_end_matches('/').to_owned());
@@ -19,7 +19,8 @@ pub(super) fn listener(context: &Context, named: Option<String>) -> Result<Strin
     Ok(format!("http://{}", if listen.ip().is_unspecified() { local } else { listen }))
 }
 
-/// Fetches `path` from the admin listener at `base`. If the status is not 200, returns an error with the text of the response.
+/// Sends a GET request for `path` to the admin listener at `base`, and returns the response body. If the status code is not
+/// 200, returns an error that contains the response body.
 pub(super) fn page(base: &str, path: &str) -> Result<String, Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let response = runtime.block_on(async {
@@ -33,5 +34,6 @@ pub(super) fn page(base: &str, path: &str) -> Result<String, Box<dyn Error>> {
     }
 }
 
-/// Time limit for a response. The process may read its configuration and its secrets before it responds.
+/// Time limit for a response from the admin listener. The running process may read its configuration and its secrets before it
+/// responds.
 const TIMEOUT: Duration = Duration::from_secs(30);

@@ -29,7 +29,8 @@ pub(super) struct CheckArgs {
     url: Option<String>,
 }
 
-/// Prints the report. Returns a usage error, which means exit code 2, if the configuration has a mistake.
+/// Prints the report of `hookhold check`. If the configuration has a mistake, returns a usage error, so that the process exits
+/// with code 2.
 pub(super) fn run(context: &Context, args: CheckArgs) -> VerbResult {
     if args.diff {
         return super::diff::run(context, args.url);
@@ -106,7 +107,8 @@ fn summary_json(out: &mut impl Write, config: &Config) -> io::Result<()> {
     writeln!(out, "{summary}")
 }
 
-/// Returns the URL to paste into a dashboard, with the placeholder `HOST` if the configuration contains no host.
+/// Returns the URL that the operator pastes into the provider's dashboard. If the configuration contains no host, the URL
+/// contains the placeholder `HOST`.
 fn url(config: &Config, source: &Source) -> String {
     let (listen, path) = (config.server.listen, &source.path);
     let scheme = if config.server.tls.is_some() { "https" } else { "http" };
@@ -117,7 +119,7 @@ fn url(config: &Config, source: &Source) -> String {
     }
 }
 
-/// Returns the name of each secret, followed by the time of expiry if the secret expires.
+/// Returns the names of a source's secrets. If a secret expires, the time of expiry follows its name.
 fn secret_names(source: &Source) -> Vec<String> {
     let secrets = source.secrets.iter();
     secrets
@@ -132,7 +134,7 @@ fn servers(config: &Config) -> Option<&str> {
         .map(|(_, servers)| servers.as_str())
 }
 
-/// Returns the name of the journal's file system, and true if this file system is known to honour a sync.
+/// Returns the name of the journal's file system, and true if this file system is known to honour `fsync`.
 fn file_system(config: &Config) -> io::Result<(String, bool)> {
     let whole = std::path::absolute(&config.journal.dir)?;
     journal::file_system(whole.ancestors().find(|dir| dir.exists()).unwrap_or(&whole))

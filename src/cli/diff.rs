@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::{Context, ExitStatus, UsageError, VerbResult, ask, table};
 
-/// Response of `/api/changes`.
+/// Response body of `/api/changes` on the admin listener.
 #[derive(Deserialize)]
 struct ReloadPreview {
     file: PathBuf,
@@ -19,7 +19,8 @@ struct ReloadPreview {
     diagnostics: Vec<Diagnostic>,
 }
 
-/// Prints the preview. The exit code is 2 if the file has a mistake, and 1 if a change needs a restart.
+/// Prints the changes that a reload would apply. The exit code is 2 if the configuration file has a mistake, and 1 if a change
+/// needs a restart.
 pub(super) fn run(context: &Context, url: Option<String>) -> VerbResult {
     let base = ask::listener(context, url)?;
     let page = ask::page(&base, "/api/changes")?;

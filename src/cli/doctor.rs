@@ -1,6 +1,6 @@
-//! `hookhold doctor`: explains why the gateway rejects a delivery. Runs the gateway's own verifier over variants of the secret,
-//! the body and the URL until one variant verifies. A signature cannot match by coincidence, so a cause that is found in this
-//! way is certain. All other causes are inferred from evidence and labelled `likely` or `possible`.
+//! `hookhold doctor`: explains why the gateway rejects a delivery. doctor runs the gateway's own verifier on variants of the
+//! secret, the body and the URL until a variant verifies. A signature cannot match by coincidence, so a cause that this search
+//! finds is certain. doctor infers all other causes from evidence and labels them `likely` or `possible`.
 
 mod body_variants;
 mod captured;
@@ -60,7 +60,7 @@ pub(super) struct DoctorArgs {
     url: Option<String>,
 }
 
-/// Checks the deliveries, finds the causes of each rejection and prints the causes.
+/// Verifies each delivery and prints the causes of each rejection.
 pub(super) fn run(context: &Context, args: DoctorArgs) -> VerbResult {
     let config = context.load()?;
     let names: Vec<String> = config.sources.iter().map(|source| source.name.to_string()).collect();
@@ -86,7 +86,8 @@ pub(super) fn run(context: &Context, args: DoctorArgs) -> VerbResult {
     Ok(status)
 }
 
-/// Returns the recorded request, or the latest deliveries that the running process rejected.
+/// Returns the recorded request from the `--request` file. If this option is absent, returns the latest deliveries that the
+/// running process rejected.
 fn deliveries(
     context: &Context,
     source: Arc<Source>,
@@ -185,8 +186,9 @@ fn print_json(
     writeln!(out, "{line}")
 }
 
-/// Limit on the size of the file, in bytes: the maximum of `[server] max_body`, and room for the request head. doctor rejects
-/// larger files, although a source may accept larger bodies, and a `curl --trace` file is several times as long as the body.
+/// Maximum size of a `--request` file, in bytes: the upper limit of `[server] max_body`, and 1 MiB for the request head. doctor
+/// also rejects some valid recordings, because the `max_body` of a source may be larger, and because a `curl --trace` file is
+/// several times as long as the request.
 const MAX_FILE: u64 = 257 << 20;
 const EXAMPLES: &str = "\
 Ways to record FILE (it must contain the bytes as sent; an editor may change the bytes):

@@ -1,5 +1,5 @@
-//! `hookhold init`: writes a commented configuration for the chosen providers and prints the next steps. Writes only the
-//! configuration, and replaces an existing file only with `--force`.
+//! `hookhold init`: writes a commented configuration for the chosen providers and prints the next steps. Writes no other file,
+//! and replaces an existing file only with `--force`.
 
 use std::error::Error;
 use std::fs::File;
@@ -35,7 +35,7 @@ pub(super) struct InitArgs {
     force: bool,
 }
 
-/// Content of the file and of the printed steps.
+/// Values for the configuration file and for the printed steps.
 struct ConfigDraft {
     file: PathBuf,
     journal: String,
@@ -44,7 +44,7 @@ struct ConfigDraft {
     kafka: Option<String>,
 }
 
-/// Writes the file and prints the steps, or lists the providers.
+/// Writes the configuration file and prints the next steps. If no provider is named, lists the providers instead.
 pub(super) fn run(context: &Context, args: InitArgs) -> VerbResult {
     if args.providers.is_empty() {
         providers::list(&mut anstream::stdout().lock(), context.json())?;
@@ -70,7 +70,8 @@ pub(super) fn run(context: &Context, args: InitArgs) -> VerbResult {
     Ok(ExitStatus::Done)
 }
 
-/// Returns each provider once, in the order of the command line.
+/// Returns the name and recipe of each named provider once, in the order of the command line. Returns an error for an unknown
+/// name.
 fn chosen(names: &[String]) -> Result<Vec<(String, Recipe)>, UsageError> {
     let mut chosen: Vec<(String, Recipe)> = Vec::new();
     for name in names {
@@ -81,9 +82,9 @@ fn chosen(names: &[String]) -> Result<Vec<(String, Recipe)>, UsageError> {
     Ok(chosen)
 }
 
-/// Returns the path of the journal's directory: the system's data directory if the configuration file is below /etc, and
-/// otherwise a directory next to the file, so that a first run needs no privileges. The path is absolute, because the journal
-/// must not depend on the working directory.
+/// Returns the path of the journal's directory. If the configuration file is below /etc, this is the system's data directory.
+/// Otherwise it is a directory next to the configuration file, so that a first run needs no privileges. The path is absolute,
+/// because the journal must not depend on the working directory.
 fn journal(file: &Path) -> Result<String, Box<dyn Error>> {
     let absolute = std::path::absolute(file)?;
     let next_to_file = absolute.with_file_name("journal");
@@ -105,8 +106,8 @@ fn write(path: &Path, text: &str, force: bool) -> Result<(), Box<dyn Error>> {
 }
 
 impl ConfigDraft {
-    /// Returns the text of the configuration, which contains only the options that an operator must decide on. All other
-    /// options keep their defaults.
+    /// Returns the text of the configuration file. The text contains only the options that an operator must decide on. All
+    /// other options keep their defaults.
     fn text(&self) -> String {
         let names: Vec<&str> = self.chosen.iter().map(|(name, _)| name.as_str()).collect();
         let (url_comment, url) = self.public_url.as_deref().map_or(("#", "https://hooks.example.com"), |url| ("", url));
@@ -164,7 +165,7 @@ dir = {dir}
         format!("\n{notes}[sources.{name}]\nprovider = \"{name}\"\nsecrets = [\"env:{variable}\"]\ntopic = \"{}\"\n", topic(name))
     }
 
-    /// Parses the configuration before `write`, to check the values from the command line. Ignores missing secrets.
+    /// Parses the configuration before `init` writes it, to check the values from the command line. Ignores missing secrets.
     fn validate(&self, text: &str) -> Result<(), UsageError> {
         let Err(diagnostics) = Config::parse(DEFAULT_FILE, text, KAFKA) else { return Ok(()) };
         let diagnostic = diagnostics.sorted().into_iter().find(|diagnostic| !diagnostic.key.contains(".secrets"));
@@ -177,7 +178,7 @@ dir = {dir}
         self.public_url.as_deref().unwrap_or(providers::PLACEHOLDER_HOST)
     }
 
-    /// Prints the remaining steps in order.
+    /// Prints the steps that the operator must still take, in their order.
     fn steps(&self, out: &mut impl Write, json: bool) -> io::Result<()> {
         if !json {
             let names: Vec<&str> = self.chosen.iter().map(|(_, recipe)| recipe.title.as_str()).collect();
@@ -223,12 +224,12 @@ fn topic(name: &str) -> String {
     format!("webhooks.{name}")
 }
 
-/// Returns `text` as a TOML string.
+/// Returns `text` as a quoted TOML string.
 fn quoted(text: &str) -> String {
     toml::Value::from(text).to_string()
 }
 
-/// The file to write if `--config` is absent.
+/// Path of the configuration file that `init` writes if `--config` is absent.
 const DEFAULT_FILE: &str = "hookhold.toml";
 const FILE_HEADER: &str = "\
 # This file contains the options that an operator must decide on. config/hookhold.toml in hookhold's

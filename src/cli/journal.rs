@@ -23,7 +23,7 @@ enum JournalVerb {
     Verify,
 }
 
-/// Prints the statistics, or the damage that was found.
+/// Prints the statistics of the journal, or the result of verifying every frame.
 pub(super) fn run(context: &Context, args: JournalArgs) -> VerbResult {
     let journal = context.journal()?;
     let mut out = anstream::stdout().lock();

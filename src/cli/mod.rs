@@ -1,5 +1,5 @@
-//! The command line, with one file per verb. A verb returns an exit status or one error. This file handles the arguments that
-//! all verbs share, and prints an error and its causes on one line. It does not depend on the work of any verb.
+//! The command line of hookhold, with one file per verb. A verb returns an exit status or one error. This file handles the
+//! arguments that all verbs share, and prints an error and its causes on one line. It implements no verb.
 
 mod ask;
 mod check;
@@ -25,7 +25,7 @@ use hookhold::diagnostic::{Diagnostics, did_you_mean};
 use hookhold::journal::ReadOnlyJournal;
 use hookhold::journal::disk::LocalDisk;
 
-/// Result of a verb: the exit status, or the error that prevented its work.
+/// Result of a verb: the exit status, or the error that stopped the verb.
 type VerbResult = Result<ExitStatus, Box<dyn Error>>;
 
 /// Receive webhooks, verify them, store them on disk, and forward them to Kafka.
@@ -73,13 +73,13 @@ struct Context {
 /// Exit status of the process. The discriminant is the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ExitStatus {
-    /// Success.
+    /// The verb succeeded.
     Done,
-    /// Failure of the verb, or a problem that a check found.
+    /// The verb failed, or a check found a problem.
     Failed,
-    /// Mistake in the configuration or on the command line.
+    /// The configuration or the command line has a mistake.
     Usage,
-    /// Failure of the journal. The operator must check the disk.
+    /// The journal failed. The operator must check the disk.
     JournalFailed,
 }
 
@@ -96,7 +96,7 @@ struct NoJournal {
     source: std::io::Error,
 }
 
-/// Parses the command line, runs its verb and returns the exit code. Exits with code 2 if the command line has a mistake.
+/// Parses the command line, runs the named verb and returns the exit code. Exits with code 2 if the command line has a mistake.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let context = Context { config: cli.config, format: cli.format };
@@ -114,8 +114,8 @@ pub fn main() -> ExitCode {
     ExitCode::from(status as u8)
 }
 
-/// Prints an error and returns its exit status. A broken pipe is not an error, because it means that the reader of the output
-/// has closed the pipe.
+/// Prints an error to standard error and returns the exit status for this error. A broken pipe is not an error, because it
+/// means that the reader of the output has closed the pipe.
 fn report(error: &(dyn Error + 'static)) -> ExitStatus {
     let chain: Vec<&(dyn Error + 'static)> = std::iter::successors(Some(error), |&error| error.source()).collect();
     if chain.iter().any(|error| is_broken_pipe(*error)) {
@@ -126,7 +126,7 @@ fn report(error: &(dyn Error + 'static)) -> ExitStatus {
     if error.is::<UsageError>() || error.is::<Diagnostics>() { ExitStatus::Usage } else { ExitStatus::Failed }
 }
 
-/// Joins an error and its causes on one line.
+/// Returns the messages of an error and of its causes, joined on one line.
 fn causes(error: &(dyn Error + 'static)) -> String {
     let chain = std::iter::successors(Some(error), |&error| error.source());
     let mut causes: Vec<String> = chain.map(|error| error.to_string()).collect();
@@ -141,7 +141,7 @@ fn is_broken_pipe(error: &(dyn Error + 'static)) -> bool {
 }
 
 impl Context {
-    /// Loads the configuration file.
+    /// Reads and checks the configuration file.
     fn load(&self) -> Result<Config, Box<dyn Error>> {
         Ok(Config::load(&self.file()?, KAFKA)?)
     }
@@ -165,13 +165,13 @@ impl Context {
     }
 }
 
-/// Returns the error for a source that is not configured, with the configured names.
+/// Returns the error for a source name that the configuration does not contain. The message lists the configured names.
 fn unknown_source(name: &str, names: &[String]) -> UsageError {
     let (configured, hint) = (names.join(", "), did_you_mean(name, names));
     UsageError(format!("SOURCE: expected a configured source ({configured}), found {}{hint}", name.escape_debug()))
 }
 
-/// Checks one librdkafka property. Passed to `config`, because `config` does not depend on librdkafka.
+/// Function that checks one librdkafka property. The command line passes it to `config`, which does not depend on librdkafka.
 const KAFKA: KafkaCheck = hookhold::forward::check_setting;
 
 const AFTER: &str = "\

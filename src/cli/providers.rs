@@ -21,7 +21,7 @@ pub(super) struct ProvidersArgs {
     name: Option<String>,
 }
 
-/// Prints the list, or the steps for one provider.
+/// Prints the list of built-in providers, or the steps that connect one provider.
 pub(super) fn run(context: &Context, args: ProvidersArgs) -> VerbResult {
     let mut out = anstream::stdout().lock();
     match args.name {
@@ -39,12 +39,12 @@ pub(super) fn run(context: &Context, args: ProvidersArgs) -> VerbResult {
     Ok(ExitStatus::Done)
 }
 
-/// Prints one line per provider, starting with its name.
+/// Prints one line per built-in provider, starting with the name of the provider.
 pub(super) fn list(out: &mut impl Write, json: bool) -> io::Result<()> {
     PROVIDERS.iter().try_for_each(|(name, _)| provider_line(out, name, json))
 }
 
-/// Returns the built-in recipe of the provider `name`.
+/// Returns the built-in recipe of the provider `name`, or a usage error if there is no such provider.
 pub(super) fn recipe(name: &str) -> Result<Recipe, UsageError> {
     provider(name).ok_or_else(|| unknown_provider(name))
 }
@@ -54,7 +54,7 @@ fn provider_line(out: &mut impl Write, name: &str, json: bool) -> io::Result<()>
     if json { writeln!(out, "{}", provider_json(name, &recipe)) } else { writeln!(out, "{name:<20}{}", recipe.title) }
 }
 
-/// Returns the `--format json` object of a provider.
+/// Returns the description of a provider as a JSON object for `--format json`.
 pub(super) fn provider_json(name: &str, recipe: &Recipe) -> serde_json::Value {
     json!({
         "name": name,
@@ -95,7 +95,7 @@ pub(super) fn dashboard_steps(out: &mut impl Write, name: &str, recipe: &Recipe,
     writeln!(out, "   Set:    export {}='...'   (or write the secret to a file that only hookhold can read)\n", variable(name))
 }
 
-/// Returns the facts that an operator should know about a provider, one sentence per line.
+/// Returns notes about a provider for operators, one sentence per line.
 pub(super) fn notes(recipe: &Recipe) -> Vec<String> {
     let title = &recipe.title;
     let mut notes = Vec::new();
@@ -122,7 +122,7 @@ pub(super) fn notes(recipe: &Recipe) -> Vec<String> {
     notes
 }
 
-/// Returns the name of the environment variable for a provider's secret.
+/// Returns the name of the environment variable for a provider's secret, such as `STRIPE_WEBHOOK_SECRET`.
 pub(super) fn variable(name: &str) -> String {
     format!("{}_WEBHOOK_SECRET", name.trim_end_matches("-webhooks").to_uppercase().replace('-', "_"))
 }
@@ -151,5 +151,5 @@ fn unknown_provider(name: &str) -> UsageError {
     UsageError(format!("provider: expected a built-in name, found {}; {hint}", name.escape_debug()))
 }
 
-/// Placeholder for an unknown public URL.
+/// Base URL to print if the public URL is unknown.
 pub(super) const PLACEHOLDER_HOST: &str = "https://YOUR-HOST";

@@ -1,4 +1,4 @@
-//! `hookhold run`: runs a [`Service`], and handles its arguments, log, open-file limit, signals and exit code.
+//! `hookhold run`: runs a [`Service`], and handles the arguments, the log, the open-file limit, the signals and the exit code.
 
 use std::error::Error;
 use std::io::{self, IsTerminal};
@@ -37,10 +37,11 @@ enum LogFormat {
     Json,
 }
 
-/// Runs the gateway.
+/// Runs the gateway and returns the exit status of the process.
 pub fn run(context: &Context, args: RunArgs) -> VerbResult {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    // Registers SIGHUP before the recovery, because the signal would otherwise end the process. Handled by `handle_signals`.
+    // Registers the SIGHUP handler before recovery starts, because SIGHUP would otherwise end the process. `handle_signals`
+    // handles the signal.
     let hangups = runtime.block_on(async { signal(SignalKind::hangup()) })?;
     let config = service::load_config(&context.file()?)?;
     let format = if args.log_format == LogFormat::Json { log::Format::Json } else { log::Format::Text };
@@ -138,7 +139,7 @@ fn handle_signals(service: Service, shutdown: Shutdown, mut hangups: Signal) -> 
     Ok(())
 }
 
-/// Exits even if a disk or a broker hangs. Every delivery that hookhold answered with 2xx is already on disk.
+/// Ends the process even if a disk or a broker hangs. Every delivery that hookhold answered with 2xx is already on disk.
 async fn exit_by_force() {
     tokio::time::sleep(LAST_RESPONSES).await;
     tracing::warn!("shutdown timed out; exiting");

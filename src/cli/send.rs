@@ -1,6 +1,6 @@
-//! `hookhold send`: sends genuine, duplicate or tampered deliveries, signed with the source's own secret, as a test or as a
-//! load generator. Memory use does not grow with `--count`, because each connection remembers only a few deliveries to send
-//! again.
+//! `hookhold send`: sends genuine, duplicate or tampered deliveries, as a test or as a load generator, and signs them with the
+//! source's own secret. Memory use does not grow with `--count`, because each connection remembers only a few deliveries to
+//! send again.
 
 mod report;
 
@@ -61,7 +61,7 @@ pub(super) struct SendArgs {
     tamper: Option<Tamper>,
 }
 
-/// State shared by all connections.
+/// State that all connections of one `hookhold send` share.
 struct SendPlan {
     source: Arc<Source>,
     url: String,
@@ -72,12 +72,12 @@ struct SendPlan {
     args: SendArgs,
     next_number: AtomicU64,
     started: Instant,
-    /// True once sending must stop early.
+    /// True once all connections must stop sending early.
     stop: watch::Sender<bool>,
     progress: ProgressBar,
 }
 
-/// Sends all deliveries and prints the report. Fails if a response was not as expected.
+/// Sends all deliveries and prints the report. The exit status is `Failed` if a response was not as expected.
 pub(super) fn run(context: &Context, args: SendArgs) -> VerbResult {
     let plan = Arc::new(plan(context.load()?, args)?);
     let runtime = tokio::runtime::Runtime::new()?;
@@ -136,7 +136,7 @@ fn target(count: u64) -> ProgressDrawTarget {
     if count < 100 { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() }
 }
 
-/// Returns the URL to send to. If `given` has no path, adds the path of the source.
+/// Returns the URL to which `hookhold send` sends its deliveries. If the URL `given` has no path, adds the path of the source.
 fn url(given: Option<&str>, listen: SocketAddr, tls: bool, path: &str, is_unknown_path: bool) -> Result<String, UsageError> {
     let host = if listen.ip().is_unspecified() { format!("127.0.0.1:{}", listen.port()) } else { listen.to_string() };
     let given = given.map_or_else(|| format!("{}://{host}", if tls { "https" } else { "http" }), str::to_owned);
@@ -199,7 +199,7 @@ impl SendPlan {
         (number < self.args.count).then_some(number)
     }
 
-    /// Returns a new delivery, or an earlier delivery of this connection to send again.
+    /// Returns the next delivery of a connection: a new delivery, or a delivery from `earlier` to send again.
     fn delivery(&self, number: u64, earlier: &mut Vec<Sample>) -> (DeliveryKind, Sample) {
         if !earlier.is_empty() && fastrand::u8(0..100) < self.args.repeat_percent {
             return (DeliveryKind::Duplicate, earlier[fastrand::usize(..earlier.len())].clone());
@@ -283,7 +283,7 @@ fn parse_rate(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "expected a number of deliveries per second, such as 500/s".to_owned())
 }
 
-/// Time to wait for a response, longer than every default deadline of the gateway.
+/// Maximum time to wait for a response, longer than every default deadline of the gateway.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum number of earlier deliveries that a connection remembers for `--repeat-percent`.
 const MAX_EARLIER: usize = 16;

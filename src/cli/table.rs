@@ -2,7 +2,7 @@
 
 use comfy_table::{CellAlignment, Table, presets::NOTHING};
 
-/// Returns a table with these headings. Right-aligns the columns whose indexes are in `right`.
+/// Returns an empty table with the column headings `headings`. Right-aligns the columns whose indexes are in `right`.
 pub(super) fn new(headings: &[&str], right: &[usize]) -> Table {
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(headings.to_vec());

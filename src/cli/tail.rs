@@ -35,7 +35,7 @@ pub(super) struct TailArgs {
     source: Option<String>,
 }
 
-/// Prints the selected events. If `--follow` is set, then waits for further events.
+/// Prints the selected events. If `--follow` is set, waits for new events and prints them.
 pub(super) fn run(context: &Context, args: TailArgs) -> VerbResult {
     let mut journal = context.journal()?;
     let is_selected = |stored: &StoredEvent| args.source.as_ref().is_none_or(|source| *source == *stored.event.source());
@@ -67,8 +67,8 @@ pub(super) fn run(context: &Context, args: TailArgs) -> VerbResult {
     }
 }
 
-/// Warns if the configuration has no source of this name, because a misspelt name looks like a source without events. Called
-/// only if no event was printed, so a removed source whose events remain causes no warning.
+/// Warns if the configuration has no source of this name, because a misspelt name looks like a source without events. tail
+/// calls this function only if it has printed no event, so a removed source whose events remain causes no warning.
 fn warn_of_unknown_source(context: &Context, source: Option<&str>) -> io::Result<()> {
     let (Some(source), Ok(config)) = (source, context.load()) else { return Ok(()) };
     let names: Vec<String> = config.sources.iter().map(|source| source.name.to_string()).collect();
@@ -78,9 +78,9 @@ fn warn_of_unknown_source(context: &Context, source: Option<&str>) -> io::Result
     writeln!(anstream::stderr(), "hookhold: no events found; {}", super::unknown_source(source, &names))
 }
 
-/// Returns the sequence number of the first of the `count` latest selected events. Starts reading `count` sequence numbers
-/// before the log end, and doubles this distance until enough events are found. Therefore only the end of a long journal is
-/// read.
+/// Returns the sequence number of the oldest among the `count` latest selected events. The search begins `count` sequence
+/// numbers before the log end, and doubles this distance until it finds enough events. The search therefore reads only the end
+/// of a long journal.
 fn seq_before_end(journal: &mut ReadOnlyJournal, count: u64, is_selected: &impl Fn(&StoredEvent) -> bool) -> io::Result<u64> {
     let end = journal.log_end()?;
     let mut span = count;
@@ -130,8 +130,8 @@ fn print_event(out: &mut impl Write, stored: &StoredEvent, json: bool) -> io::Re
     writeln!(out, "{seq:>8}  {at}  {:<16}  {event_type:<28}  {id}  {size}", event.source())
 }
 
-/// Returns the event for `--format json`. The field `key` is the key of the Kafka record: the ordering key, or the id if there
-/// is no ordering key, or the position if there is neither.
+/// Returns the event as an object for `--format json`. The field `key` is the key of the Kafka record: the ordering key if
+/// there is one, otherwise the event id if there is one, otherwise the position of the event.
 fn event_json<'a>(stored: &'a StoredEvent, position: &'a str) -> EventJson<'a> {
     let event = &stored.event;
     let [key, id] = [event.ordering_key(), event.id()].map(|text| text.filter(|text| !text.is_empty()));
@@ -150,7 +150,7 @@ fn event_json<'a>(stored: &'a StoredEvent, position: &'a str) -> EventJson<'a> {
 }
 
 const DEFAULT_LAST: u64 = 10;
-/// Poll interval of `--follow`.
+/// Time between two reads of the journal with `--follow`.
 const POLL: Duration = Duration::from_millis(100);
 const EXAMPLES: &str = "\
 Examples:

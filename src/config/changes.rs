@@ -7,7 +7,7 @@ use super::{Config, KafkaConfig, ServerConfig};
 use crate::limits::{DedupeLimits, ServerLimits};
 use crate::source::Source;
 
-/// A difference in one option.
+/// A difference in one option between two configurations.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ConfigChange {
     /// Dotted path of the option.
@@ -46,7 +46,8 @@ impl Config {
         Some(ConfigChange { key: key.to_owned(), change, needs_restart: self.needs_restart(next, key) })
     }
 
-    /// True if a change of `key` needs a restart. Compares values, so another spelling of the same value needs no restart.
+    /// True if the change of the option `key` needs a restart. Compares parsed values, so another spelling of the same value
+    /// needs no restart.
     fn needs_restart(&self, next: &Config, key: &str) -> bool {
         let (section, _) = key.split_once('.').unwrap_or((key, ""));
         match section {
@@ -63,7 +64,7 @@ impl Config {
     }
 }
 
-/// Returns `next` with the values of `running` in all options that a reload applies.
+/// Returns a copy of `next` in which every option that a reload applies has its value from `running`.
 fn as_reloaded(running: &ServerConfig, next: &ServerConfig) -> ServerConfig {
     let limits = ServerLimits { max_body: running.limits.max_body, ..next.limits };
     ServerConfig { public_url: running.public_url.clone(), limits, tls: running.tls.clone(), ..next.clone() }
@@ -73,14 +74,15 @@ fn named<'a>(config: &'a Config, name: &str) -> Option<&'a Source> {
     config.sources.iter().map(|source| &**source).find(|source| *source.name == *name)
 }
 
-/// Lists the secrets whose value differs but whose name is the same.
+/// Lists the secrets that have the same name but different values in `old` and `new`.
 fn changed_secrets(old: &Source, new: &Source) -> Vec<ConfigChange> {
     let same_name = |key: &&crate::source::Key| old.secrets.iter().any(|old| old.name == key.name && !old.is_same_secret(key));
     let option = format!("sources.{}.secrets", new.name);
     new.secrets.iter().filter(same_name).map(|key| new_secret(option.clone(), &format!("the secret {}", key.name))).collect()
 }
 
-/// Lists the properties whose value differs. A value can differ even if the reference to it is unchanged.
+/// Lists the librdkafka properties that have different values in `old` and `new`. The value of a secret can change although the
+/// reference to the secret is unchanged.
 fn changed_properties<'a>(old: &'a KafkaConfig, new: &'a KafkaConfig) -> impl Iterator<Item = &'a str> {
     let differs = |(name, value): &&(String, String)| old.librdkafka.iter().any(|(old, was)| old == name && was != value);
     new.librdkafka.iter().filter(differs).map(|(name, _)| name.as_str())

@@ -1,5 +1,5 @@
-//! Reads `[kafka]`: librdkafka's properties under their own names. Rejects every name of a property on which a guarantee
-//! depends. Accepts passwords by reference only.
+//! Reads `[kafka]`, which contains librdkafka's properties under their own names. Rejects each property on which a guarantee
+//! depends, under all names of the property. Accepts passwords by reference only.
 
 use std::fmt;
 
@@ -7,7 +7,8 @@ use crate::diagnostic::nearest;
 use crate::secret;
 use crate::toml_value::{Item, Location, TomlTable};
 
-/// A function that checks one property and returns librdkafka's error, if any. The function never receives a secret.
+/// A function that checks one librdkafka property. It returns librdkafka's error message, or `None` if librdkafka accepts the
+/// value. The function never receives a secret.
 pub type KafkaCheck = fn(name: &str, value: &str) -> Option<String>;
 
 /// `[kafka]`: the settings of the Kafka client.
@@ -15,7 +16,7 @@ pub type KafkaCheck = fn(name: &str, value: &str) -> Option<String>;
 pub struct KafkaConfig {
     /// Properties of librdkafka in the order of the file, with references resolved.
     pub librdkafka: Vec<(String, String)>,
-    /// Line of `[kafka]`, for diagnostics about the whole section.
+    /// Line number of the section `[kafka]` in the file, for diagnostics about the whole section.
     pub line: usize,
 }
 
@@ -25,7 +26,7 @@ impl fmt::Debug for KafkaConfig {
     }
 }
 
-/// Reads the topic template and the properties.
+/// Reads the topic template and the librdkafka properties from the section `[kafka]`.
 pub(super) fn read(mut t: TomlTable, check: KafkaCheck) -> (String, KafkaConfig) {
     let topic = t.take("topic").and_then(|item| item.parse(TOPIC_NAME, topic)).unwrap_or_else(|| TOPIC.to_owned());
     let location = t.location.clone();
@@ -46,7 +47,7 @@ fn topic(template: &str) -> Option<String> {
 
 struct PropertyReader {
     check: KafkaCheck,
-    /// True if a property names the brokers, even if its name is misspelt.
+    /// True if a property lists the brokers, even if the name of this property is misspelt.
     has_servers: bool,
 }
 
@@ -82,16 +83,16 @@ impl PropertyReader {
     }
 }
 
-/// Topic of a source that sets no topic.
+/// Topic template for a source that sets no topic.
 pub(super) const TOPIC: &str = "webhooks.{source}";
 /// Kafka's limit on the length of a topic name, in characters.
 const MAX_TOPIC: usize = 249;
 
-/// Start of librdkafka's message about an unknown property.
+/// Beginning of librdkafka's error message about an unknown property.
 const NO_SUCH_PROPERTY: &str = "No such configuration property";
 const CONFIGURATION: &str = "see the producer's properties in librdkafka's CONFIGURATION.md";
 const TOPIC_NAME: &str = "a topic name of 1 to 249 letters, digits, \".\", \"_\", \"-\" and \"{source}\"";
-/// Both names of the property that lists the brokers.
+/// Both names of the librdkafka property that lists the brokers.
 const SERVERS: [&str; 2] = ["bootstrap.servers", "metadata.broker.list"];
 
 const ACKS: &str = "hookhold requires acks=all because a cursor may move only once every in-sync replica has the record";
@@ -99,7 +100,8 @@ const TIMEOUT: &str = "hookhold requires no timeout because the journal holds an
 const RETRIES: &str = "hookhold requires unlimited retries because the journal holds an event until Kafka acknowledges it";
 const IN_FLIGHT: &str = "hookhold requires 5, the largest value that preserves the order of a key across retries";
 
-/// Properties that an operator cannot set, because a guarantee depends on them: all their names, each with the reason.
+/// Names of the librdkafka properties that an operator cannot set because a guarantee depends on them, each with the reason.
+/// Contains every alias of these properties.
 const FIXED: &[(&str, &str)] = &[
     ("acks", ACKS),
     ("request.required.acks", ACKS),
@@ -124,7 +126,7 @@ const FIXED: &[(&str, &str)] = &[
     ("delivery.report.only.error", "hookhold requires false because only an acknowledgement moves a cursor"),
 ];
 
-/// Properties that contain secrets. hookhold accepts their values only by reference.
+/// Names of the librdkafka properties that contain secrets. hookhold accepts the values of these properties only by reference.
 const SECRET: &[&str] = &[
     "sasl.password",
     "sasl.oauthbearer.config",
@@ -137,7 +139,8 @@ const SECRET: &[&str] = &[
     "ssl.keystore.password",
 ];
 
-/// Properties that a message may suggest for a misspelt name: the common producer properties, except for `FIXED`.
+/// Names that a message may suggest instead of a misspelt name: the common producer properties of librdkafka that are not in
+/// `FIXED`.
 const COMMON: &[&str] = &[
     "batch.num.messages",
     "batch.size",

@@ -14,7 +14,7 @@ use crate::source::{self, Source, SourceDefaults, url};
 use crate::toml_value::{Diagnostics, Item, Location, TomlTable};
 use crate::units::bytes_text;
 
-/// Reads and checks a whole file.
+/// Reads and checks all sections of a configuration file.
 pub(super) fn root(file: &str, mut root: TomlTable, kafka: KafkaCheck, diagnostics: &Diagnostics) -> Config {
     let stated = root.clone().flatten().into_iter().map(|(key, item): (_, Item)| (key, item.to_string())).collect();
     let mut section = |name| root.take_section(name);
@@ -48,7 +48,8 @@ pub(super) fn root(file: &str, mut root: TomlTable, kafka: KafkaCheck, diagnosti
     Config { kafka, sources, ..config }
 }
 
-/// Bounds on the size of a body that follow from other options. A bound is `None` if one of these options has a mistake.
+/// Upper bounds for the size of a body, in bytes, that follow from other options. A bound is `None` if one of these options has
+/// a mistake.
 struct BodyBounds {
     /// Inclusive bound: `max_in_flight`.
     max_in_flight: Option<u64>,
@@ -103,7 +104,7 @@ pub(super) fn admin(t: &mut TomlTable) -> AdminConfig {
     AdminConfig { listen: address(t, AdminConfig::default().listen), limits: AdminLimits::take(t) }
 }
 
-/// Reads `[journal]`.
+/// Reads the options of the section `[journal]`.
 pub(super) fn journal(t: &mut TomlTable) -> JournalConfig {
     let dir = t.take_str("dir").map_or(JournalConfig::default().dir, PathBuf::from);
     let config = JournalConfig { dir, limits: JournalLimits::take(t) };
@@ -164,7 +165,8 @@ fn address(t: &mut TomlTable, default: SocketAddr) -> SocketAddr {
     t.take("listen").and_then(|item| item.parse(ADDRESS, |text| text.parse().ok())).unwrap_or(default)
 }
 
-/// Reads `tls_cert` and `tls_key`, which must be set together, and checks that the server can use them.
+/// Reads `tls_cert` and `tls_key`, and checks that the server can use the certificate and the key. Returns `None` if one of the
+/// two options is missing, and reports a mistake if only one is missing.
 fn tls(t: &mut TomlTable) -> Option<CertificateFiles> {
     let (cert, key) = (t.take_str("tls_cert"), t.take_str("tls_key"));
     let files = match (cert, key) {

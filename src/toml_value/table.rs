@@ -1,5 +1,5 @@
-//! TOML tables. A reader takes the keys out one by one, and the keys that remain are unknown. A misspelt key is reported once
-//! and then read as the nearest known key, so that one typo causes only one message.
+//! TOML tables. A reader of a table takes the known keys out one by one, so the keys that remain are unknown. A misspelt key is
+//! reported once and then read as the nearest known key, so that one typo causes only one message.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -21,7 +21,7 @@ pub struct TomlTable {
     asked: Vec<Asked>,
 }
 
-/// A key that a reader has tried to take.
+/// A key that a reader has tried to take from the table.
 #[derive(Clone)]
 struct Asked {
     key: String,
@@ -30,8 +30,8 @@ struct Asked {
 }
 
 impl TomlTable {
-    /// Parses `text` and reads it with `read`. If a pass finds misspelt keys, another pass reads them as the nearest known
-    /// keys. `file` is the name of the text in diagnostics.
+    /// Parses `text` as TOML and passes the root table to `read`. If a pass finds misspelt keys, another pass reads them as the
+    /// nearest known keys. Diagnostics show `file` as the name of the text.
     pub fn read<T>(file: &str, text: &str, read: impl Fn(TomlTable, &Diagnostics) -> T) -> Result<T, Diagnostics> {
         let diagnostics = Diagnostics::default();
         loop {
@@ -42,7 +42,8 @@ impl TomlTable {
         }
     }
 
-    /// Parses `text`. `file` is the name of the text in diagnostics. Reports text that is not TOML and returns `None`.
+    /// Parses `text` as TOML and returns the root table. Reports text that is not TOML and returns `None`. Diagnostics show
+    /// `file` as the name of the text.
     pub fn parse(file: &str, text: &str, diagnostics: &Diagnostics) -> Option<TomlTable> {
         let location = |line| Location { file: file.into(), line, key: String::new(), diagnostics: diagnostics.clone() };
         let lines = Lines::of(text);
@@ -73,12 +74,12 @@ impl TomlTable {
         self
     }
 
-    /// Returns the keys that have not been taken, in the order of the file.
+    /// Returns the keys that no reader has taken, in the order of the file.
     pub fn keys(&self) -> Vec<String> {
         self.items.iter().map(|(key, _)| key.clone()).collect()
     }
 
-    /// Returns all items that have not been taken. An item of an inner table has a dotted name such as `bootstrap.servers`.
+    /// Returns all items that no reader has taken. An item of an inner table has a dotted name such as `bootstrap.servers`.
     pub fn flatten(self) -> Vec<(String, Item)> {
         let flat = |(key, item): (String, Item)| match item.value {
             TomlValue::Table(inner) => inner.flatten().into_iter().map(|(rest, item)| (format!("{key}.{rest}"), item)).collect(),
@@ -87,7 +88,7 @@ impl TomlTable {
         self.items.into_iter().flat_map(flat).collect()
     }
 
-    /// Takes `key` with a value of any type.
+    /// Removes `key` from the table and returns its value of any type, or `None` if the key is absent.
     pub fn take(&mut self, key: &str) -> Option<Item> {
         let at = self.items.iter().position(|(name, _)| name == key);
         let item = at.map(|at| self.items.remove(at).1);
@@ -95,58 +96,60 @@ impl TomlTable {
         item
     }
 
-    /// Takes the string `key`.
+    /// Removes `key` from the table and reads its value with [`Item::string`]. Returns `None` if the key is absent.
     pub fn take_str(&mut self, key: &str) -> Option<String> {
         self.take(key)?.string()
     }
 
-    /// Takes the boolean `key`.
+    /// Removes `key` from the table and reads its value with [`Item::boolean`]. Returns `None` if the key is absent.
     pub fn take_bool(&mut self, key: &str) -> Option<bool> {
         self.take(key)?.boolean()
     }
 
-    /// Takes the integer `key`, as [`Item::integer`] does.
+    /// Removes `key` from the table and reads its value with [`Item::integer`]. Returns `None` if the key is absent.
     pub fn take_u64(&mut self, key: &str, range: RangeInclusive<u64>) -> Option<u64> {
         self.take(key)?.integer(range)
     }
 
-    /// Takes the duration `key`, as [`Item::duration`] does.
+    /// Removes `key` from the table and reads its value with [`Item::duration`]. Returns `None` if the key is absent.
     pub fn take_duration(&mut self, key: &str, range: RangeInclusive<Duration>) -> Option<Duration> {
         self.take(key)?.duration(range)
     }
 
-    /// Takes the size `key`, as [`Item::bytes`] does.
+    /// Removes `key` from the table and reads its value with [`Item::bytes`]. Returns `None` if the key is absent.
     pub fn take_bytes(&mut self, key: &str, range: RangeInclusive<u64>) -> Option<u64> {
         self.take(key)?.bytes(range)
     }
 
-    /// Takes the rate `key`, as [`Item::rate`] does.
+    /// Removes `key` from the table and reads its value with [`Item::rate`]. Returns `None` if the key is absent.
     pub fn take_rate(&mut self, key: &str) -> Option<Rate> {
         self.take(key)?.rate()
     }
 
-    /// Takes the word `key`, as [`Item::one_of`] does.
+    /// Removes `key` from the table and reads its value with [`Item::one_of`]. Returns `None` if the key is absent.
     pub fn take_one_of<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> Option<T> {
         self.take(key)?.one_of(choices)
     }
 
-    /// Takes the items of the array `key`, or returns `None` if the key is absent. A single value counts as an array of one
-    /// item.
+    /// Removes `key` from the table and returns the items of its array, or `None` if the key is absent. A value that is not an
+    /// array counts as an array of one item.
     pub fn take_list(&mut self, key: &str) -> Option<Vec<Item>> {
         Some(self.take(key)?.list())
     }
 
-    /// Takes the strings of the array `key`, or returns `None` if the key is absent. Reports and omits items of another type.
+    /// Removes `key` from the table and returns the strings of its array, or `None` if the key is absent. Reports and omits
+    /// items of another type.
     pub fn take_strings(&mut self, key: &str) -> Option<Vec<String>> {
         Some(self.take_list(key)?.into_iter().filter_map(Item::string).collect())
     }
 
-    /// Takes the table `key`.
+    /// Removes `key` from the table and reads its value with [`Item::table`]. Returns `None` if the key is absent.
     pub fn take_table(&mut self, key: &str) -> Option<TomlTable> {
         self.take(key)?.table()
     }
 
-    /// Takes the table `key`. Returns an empty table if the key is absent or has another type, so that defaults apply.
+    /// Removes `key` from the table and returns its inner table. Returns an empty table if the key is absent or its value has
+    /// another type, so that defaults apply.
     pub fn take_section(&mut self, key: &str) -> TomlTable {
         let location = self.location.below(key);
         self.take_table(key).unwrap_or(TomlTable { location, items: Vec::new(), asked: Vec::new() })
@@ -160,7 +163,7 @@ impl TomlTable {
         left.or(taken).cloned().unwrap_or_else(|| self.location.below(key))
     }
 
-    /// True if no mistake has been reported about these keys, so that a check can compare their values.
+    /// True if no mistake has been reported about any key in `keys`. A check may then compare the values of these keys.
     pub fn accepts(&self, keys: &[&str]) -> bool {
         !keys.iter().any(|key| self.location_of(key).has_diagnostic())
     }
@@ -175,12 +178,12 @@ impl TomlTable {
         self.location_of(key).expected(expected, found);
     }
 
-    /// Reports that `key` is absent.
+    /// Reports that the required key `key` is absent. `expected` describes its value.
     pub fn missing(&self, key: &str, expected: impl fmt::Display) {
         self.expected(key, expected, "nothing");
     }
 
-    /// Reports every key that no reader has taken, with the nearest known key.
+    /// Reports every key that no reader has taken as unknown, and suggests the nearest known key.
     pub fn finish(self) {
         let mut known: Vec<String> = self.asked.iter().map(|asked| asked.key.clone()).collect();
         known.sort();
@@ -195,7 +198,7 @@ impl TomlTable {
         }
     }
 
-    /// True if the file of `unknown` does not set `key`.
+    /// True if `key` is absent from the file that contains the unknown key.
     fn is_free(&self, key: &str, unknown: &Location) -> bool {
         let mut taken = self.asked.iter().filter(|asked| asked.key == key).filter_map(|asked| asked.location.as_ref());
         !taken.any(|location| location.file == unknown.file)
@@ -218,8 +221,8 @@ impl fmt::Display for TomlTable {
     }
 }
 
-/// Returns the remedy for an unknown key: a list of the known keys if there are few, otherwise the file that explains every
-/// key.
+/// Returns the remedy for an unknown key. If there are at most [`FEW`] known keys, the remedy lists them. Otherwise it names
+/// the file that explains every key.
 fn remedy(known: &[String]) -> String {
     match known.len() {
         0 => "remove it".to_owned(),
@@ -248,7 +251,7 @@ fn nth(n: usize, raw: Spanned<DeValue<'_>>, array: &Location, lines: &Lines) -> 
     item(raw, location, lines)
 }
 
-/// Converts byte offsets into line numbers.
+/// Converts byte offsets in a TOML text into line numbers.
 struct Lines(Vec<usize>);
 
 impl Lines {
@@ -261,7 +264,7 @@ impl Lines {
     }
 }
 
-/// Maximum number of keys that a message lists.
+/// Maximum number of known keys that a message about an unknown key lists.
 const FEW: usize = 8;
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
-//! Undoes changes that proxies, functions and editors make to a body between the sender and hookhold.
+//! Undoes changes that a proxy, a serverless function or an editor may have made to a request body before hookhold received it.
 
 use super::cause::Cause;
 use super::json_styles;
 
-/// A function that undoes one kind of change. Returns `None` if the change cannot have happened.
+/// A function that undoes one kind of change to a body. It returns `None` if the body cannot be the result of such a change.
 type Undo = fn(&[u8]) -> Option<Vec<u8>>;
 
-/// Yields the possible original bodies, most likely first, each with the change that turned it into `body`.
+/// Yields the bodies that the sender may have signed, most likely first, each with the change that turned it into `body`.
 pub(super) fn all(body: &[u8]) -> impl Iterator<Item = (Vec<u8>, Cause)> + '_ {
     let undone = CHANGES.iter().filter_map(|(word, what, undo)| Some((undo(body)?, changed(word, what))));
     let rewritten = json_styles::all(body).flat_map(|(style, bytes)| {
@@ -34,7 +34,7 @@ fn trimmed(body: &[u8]) -> Option<Vec<u8>> {
     Some(body.trim_ascii().to_vec())
 }
 
-/// Replaces every occurrence of `from` with `to`.
+/// Replaces every occurrence of `from` in a body with `to`. Returns `None` if the body is not UTF-8.
 fn replaced(body: &[u8], from: &str, to: &str) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(body).ok()?;
     Some(text.replace(from, to).into_bytes())
@@ -52,7 +52,7 @@ fn without_bom(body: &[u8]) -> Option<Vec<u8>> {
     body.strip_prefix(BYTE_ORDER_MARK).map(<[u8]>::to_vec)
 }
 
-/// Converts ISO 8859-1 to UTF-8. The characters of ISO 8859-1 are the first 256 characters of Unicode.
+/// Converts a body from ISO 8859-1 to UTF-8. The 256 characters of ISO 8859-1 are the first 256 characters of Unicode.
 fn as_utf8(body: &[u8]) -> Option<Vec<u8>> {
     Some(body.iter().map(|byte| char::from(*byte)).collect::<String>().into_bytes())
 }
@@ -93,8 +93,8 @@ const CHANGES: &[(&str, &str, Undo)] = &[
     ("body_form", "the form was decoded and encoded again, with + for spaces", |body| replaced(body, "+", "%20")),
     ("body_form", "the form was decoded and encoded again, with %20 for spaces", |body| replaced(body, "%20", "+")),
 ];
-/// The characters 0x80 to 0x9F of Windows-1252 (<https://encoding.spec.whatwg.org/index-windows-1252.txt>). All other
-/// characters are the same as in ISO 8859-1.
+/// Unicode characters for the bytes 0x80 to 0x9F of Windows-1252 (<https://encoding.spec.whatwg.org/index-windows-1252.txt>).
+/// All other bytes mean the same characters as in ISO 8859-1.
 const WINDOWS_1252: [char; 32] = [
     '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}', '\u{90}', '‘', '’', '“', '”',
     '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}', 'ž', 'Ÿ',

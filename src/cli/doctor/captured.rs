@@ -1,4 +1,4 @@
-//! Checks a recorded request with the code of the server and the verifier.
+//! Checks a captured delivery with the same code as the gateway.
 
 use std::sync::Arc;
 
@@ -12,20 +12,21 @@ use hookhold::verify::{Rejection, Verdict, Verifier, unsigned_challenge};
 /// A captured delivery and the sources to which it may belong.
 pub(super) struct CapturedDelivery {
     pub(super) source: Arc<Source>,
-    /// Every other configured source.
+    /// All configured sources except `source`.
     pub(super) others: Arc<[Arc<Source>]>,
     pub(super) delivery: Delivery,
-    /// The body's length according to Content-Length.
+    /// Body length in bytes from the `Content-Length` header, or `None` if this header is absent.
     pub(super) declared: Option<u64>,
     /// True if the time of receipt is known.
     pub(super) is_time_given: bool,
-    /// The outcome that the running process recorded, or `None` for a request from a file. The sender's address is unknown for
-    /// a request from a file.
+    /// Outcome that the running process recorded, or `None` for a request from a file. For a request from a file, the address
+    /// of the sender is unknown.
     pub(super) rejected_as: Option<String>,
 }
 
 impl CapturedDelivery {
-    /// Applies the checks of the gateway that depend only on the request.
+    /// Applies the gateway's checks that depend only on the request, and returns the verdict of the verifier or the first
+    /// rejection.
     pub(super) fn judge(&self) -> Result<Verdict, Rejection> {
         let CapturedDelivery { source, delivery, .. } = self;
         let head = RequestHead {
@@ -50,7 +51,7 @@ impl CapturedDelivery {
     }
 }
 
-/// Parses a time of receipt in RFC 3339 or in seconds since 1970.
+/// Parses a time of receipt in RFC 3339 or in Unix seconds. Returns an error message for any other text.
 pub(super) fn parse_time(text: &str) -> Result<UnixMillis, String> {
     let seconds = text.parse::<u64>().ok().and_then(|seconds| seconds.checked_mul(1000));
     let rfc3339 = || text.parse::<jiff::Timestamp>().ok().and_then(|time| u64::try_from(time.as_millisecond()).ok());

@@ -2,19 +2,19 @@
 
 use serde_json::json;
 
-/// A cause of a rejection, as text for operators and as a word for scripts.
+/// A cause of a rejection: an explanation for operators, and an identifier for scripts.
 #[derive(Clone, Debug)]
 pub(super) struct Cause {
-    /// The word by which scripts recognise the cause.
+    /// Identifier of the cause for scripts, such as `secret_whitespace`.
     pub(super) word: &'static str,
     pub(super) certainty: Certainty,
-    /// The explanation.
+    /// Explanation of the cause for operators.
     pub(super) what: String,
-    /// The remedy.
+    /// Remedy for the cause, as text for operators.
     pub(super) advice: String,
 }
 
-/// The certainty of a cause. The derived order puts the most certain cause first.
+/// Certainty of a cause. The derived order puts the most certain cause first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Certainty {
     /// A proved cause: the delivery verifies once the cause is undone, or the request itself shows the cause.
@@ -26,7 +26,7 @@ pub(super) enum Certainty {
 }
 
 impl Certainty {
-    /// Returns the word for the output.
+    /// Returns the name of the certainty in the output: `certain`, `likely` or `possible`.
     pub(super) fn word(self) -> &'static str {
         match self {
             Certainty::Certain => "certain",
@@ -37,27 +37,27 @@ impl Certainty {
 }
 
 impl Cause {
-    /// Creates a cause that is proved or visible in the request.
+    /// Creates a cause with the certainty `Certain`: the cause is proved, or the request shows it.
     pub(super) fn certain(word: &'static str, what: impl Into<String>, advice: impl Into<String>) -> Cause {
         Cause { word, certainty: Certainty::Certain, what: what.into(), advice: advice.into() }
     }
 
-    /// Creates a cause that is supported by evidence.
+    /// Creates a cause with the certainty `Likely`: the request or the configuration contains evidence for it.
     pub(super) fn likely(word: &'static str, what: impl Into<String>, advice: impl Into<String>) -> Cause {
         Cause { certainty: Certainty::Likely, ..Cause::certain(word, what, advice) }
     }
 
-    /// Creates a cause that no evidence contradicts.
+    /// Creates a cause with the certainty `Possible`: no evidence contradicts it.
     pub(super) fn possible(word: &'static str, what: impl Into<String>, advice: impl Into<String>) -> Cause {
         Cause { certainty: Certainty::Possible, ..Cause::certain(word, what, advice) }
     }
 
-    /// True if the cause is proved or visible in the request.
+    /// True if the certainty of the cause is `Certain`.
     pub(super) fn is_certain(&self) -> bool {
         self.certainty == Certainty::Certain
     }
 
-    /// Returns the JSON object of the cause for `--format json`.
+    /// Returns the cause as a JSON object for `--format json`.
     pub(super) fn json(&self) -> serde_json::Value {
         json!({ "cause": self.word, "certainty": self.certainty.word(), "what": self.what, "do": self.advice })
     }

@@ -1,4 +1,4 @@
-//! Collects the causes of a verdict, most certain first, each with its remedy.
+//! Collects the causes that explain the verdict on a delivery, most certain first, each with its remedy.
 
 use hookhold::log::escaped;
 use hookhold::outcome::Outcome;
@@ -9,8 +9,8 @@ use super::captured::CapturedDelivery;
 use super::cause::{Cause, Certainty};
 use super::{other_sources, search, timing};
 
-/// Returns the causes of a verdict, most certain first. A delivery that verifies can also have causes, such as a filter on its
-/// type or a wrong path.
+/// Returns the causes that explain the verdict on a delivery, most certain first. A verified delivery can also have causes,
+/// such as an event type that the source does not list, or a wrong request path.
 pub(super) fn causes(captured: &CapturedDelivery, verdict: &Result<Verdict, Rejection>) -> Vec<Cause> {
     let mut causes = match verdict {
         Ok(verdict) => filtered(captured, verdict).into_iter().collect(),
@@ -70,7 +70,7 @@ fn unsigned(captured: &CapturedDelivery, hint: &str) -> Cause {
     Cause::certain("signature_absent", hint, advice)
 }
 
-/// Returns the remaining causes of a rejection if no variant verifies.
+/// Returns the possible causes of a rejection for which no variant of the delivery verifies.
 fn unexplained(captured: &CapturedDelivery, rejection: &Rejection) -> Vec<Cause> {
     let mut causes = Vec::new();
     if rejection.outcome == Outcome::SignatureMalformed {
@@ -115,8 +115,8 @@ fn other_secret(captured: &CapturedDelivery) -> Cause {
     Cause { certainty, ..Cause::possible("other_secret", what, advice) }
 }
 
-/// Returns a cause if the path of the request is not the path of the source. The cause is only possible, because a proxy may
-/// change the path of a request after the recording.
+/// Returns a cause if the request path differs from the path of the source, otherwise `None`. The certainty of this cause is
+/// `Possible`, because a proxy may change the request path after the recording.
 fn other_path(captured: &CapturedDelivery) -> Option<Cause> {
     let arrived = captured.delivery.target.parse::<Uri>().ok()?.path().to_owned();
     let own = &captured.source.path;

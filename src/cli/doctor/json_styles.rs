@@ -1,12 +1,12 @@
-//! Writes a JSON text in the styles of common serializers, which differ in whitespace and escapes. The order of members and the
-//! digits of numbers do not change, so one of the results may be the text that the sender signed.
+//! Rewrites a JSON body in the styles of common serializers, which differ in whitespace and escape sequences. The order of
+//! members and the digits of numbers do not change, so one of the results may be the body that the sender signed.
 
 use std::borrow::Cow;
 use std::iter;
 
 use serde::de::IgnoredAny;
 
-/// Yields `body` in every style, with a description of the style. Yields nothing if `body` is not JSON.
+/// Yields `body` in the style of each common serializer, with a description of the style. Yields nothing if `body` is not JSON.
 pub(super) fn all(body: &[u8]) -> impl Iterator<Item = (String, Vec<u8>)> + '_ {
     let json = std::str::from_utf8(body).ok().filter(|text| serde_json::from_str::<IgnoredAny>(text).is_ok());
     let styles = SPACINGS.iter().flat_map(|spacing| ESCAPINGS.iter().map(move |escaping| (spacing, escaping)));
@@ -26,8 +26,8 @@ struct Spacing {
 
 type Escaping = fn(&str) -> Cow<'_, str>;
 
-/// Writes a JSON text in one style. Returns `None` if the ratio of output to input would exceed [`MAX_GROWTH`], because the
-/// indentation of each line grows with the nesting depth.
+/// Rewrites a JSON text in one style. Returns `None` if the result would be more than [`MAX_GROWTH`] times as long as the
+/// input. This limit is necessary because the indentation of each line grows with the nesting depth.
 fn written(text: &str, spacing: &Spacing, escaping: Escaping) -> Option<String> {
     let (mut out, mut depth, mut is_empty) = (String::with_capacity(text.len()), 0_usize, false);
     let line = |out: &mut String, depth: usize| {
@@ -63,7 +63,7 @@ fn written(text: &str, spacing: &Spacing, escaping: Escaping) -> Option<String> 
     Some(out)
 }
 
-/// Yields the tokens of a JSON text.
+/// Yields the tokens of a JSON text without the whitespace between them.
 fn tokens(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     iter::from_fn(move || {
@@ -93,7 +93,7 @@ fn unchanged(token: &str) -> Cow<'_, str> {
     token.into()
 }
 
-/// Writes a string with only the escapes that JSON requires.
+/// Rewrites a JSON string with only the escape sequences that JSON requires.
 fn minimal(token: &str) -> Cow<'_, str> {
     let text = serde_json::from_str::<String>(token).and_then(|text| serde_json::to_string(&text));
     text.map_or(Cow::Borrowed(token), Cow::Owned)
@@ -115,8 +115,8 @@ fn html(token: &str) -> Cow<'_, str> {
     escape(&minimal(token), |character| "<>&\u{2028}\u{2029}".contains(character)).into()
 }
 
-/// Replaces the characters that `is_escaped` selects with `\u` escapes in lower case. A character above U+FFFF becomes a
-/// surrogate pair.
+/// Replaces each character for which `is_escaped` returns true with a `\u` escape sequence in lower-case hexadecimal. A
+/// character above U+FFFF becomes a surrogate pair.
 fn escape(text: &str, is_escaped: fn(char) -> bool) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
@@ -128,9 +128,10 @@ fn escape(text: &str, is_escaped: fn(char) -> bool) -> String {
     out
 }
 
-/// The widest indentation of one level, in characters.
+/// Largest indentation per nesting level, in characters.
 const INDENT: usize = 4;
-/// Maximum ratio of output length to input length. Indentation makes ordinary JSON several times as long.
+/// Maximum ratio of the length of the rewritten JSON to the length of the original JSON. Indentation makes ordinary JSON
+/// several times as long.
 const MAX_GROWTH: usize = 16;
 const WHITESPACE: [char; 4] = [' ', '\t', '\r', '\n'];
 const SPACINGS: &[Spacing] = &[

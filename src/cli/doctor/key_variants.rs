@@ -1,5 +1,5 @@
-//! Variants of the configured secrets: without a copy-paste mistake, decoded in another way, expired, or configured for another
-//! source.
+//! Variants of the configured secrets: secrets without a copy-paste mistake, secrets in another encoding, expired secrets, and
+//! the secrets of other sources.
 
 use hookhold::secret::Secret;
 use hookhold::source::key::Key;
@@ -9,7 +9,7 @@ use super::captured::CapturedDelivery;
 use super::cause::Cause;
 use super::timing;
 
-/// Returns every key that may have signed the delivery, each with the cause that a match proves.
+/// Returns every key that may have signed the delivery, each with the cause that a matching signature proves.
 pub(super) fn all(captured: &CapturedDelivery) -> Vec<(Key, Cause)> {
     let source = &captured.source;
     let mut found: Vec<(Key, Cause)> = source.secrets.iter().flat_map(|key| of_one(captured, key)).collect();
@@ -63,7 +63,8 @@ fn decoded(captured: &CapturedDelivery, bytes: Vec<u8>, key: &Key, format: &KeyF
     Some((Key::decode(&secret, format, &captured.source.recipe.proof.scheme()).ok()?, cause))
 }
 
-/// Returns the variants of a secret without surrounding whitespace or quotes, each with its cause.
+/// Returns the variants of a secret without surrounding whitespace or quotes, each with the identifier and the explanation of
+/// its cause.
 fn unwrapped(bytes: &[u8]) -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let without_bom = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let trimmed = without_bom.trim_ascii();

@@ -11,7 +11,8 @@ use super::captured::CapturedDelivery;
 use super::cause::Cause;
 use super::search::ProofAttempt;
 
-/// Returns the causes that assign the delivery to another source or provider. If a cause is proved, returns only that cause.
+/// Returns a cause for each other source or provider to which the delivery may belong. If a matching signature proves one of
+/// these causes, returns only that cause.
 pub(super) fn causes(captured: &CapturedDelivery) -> Vec<Cause> {
     let own = captured.source.provider.as_deref();
     let is_genuine = |other: &&Arc<Source>| ProofAttempt::of(&Verifier::new((*other).clone()), &captured.delivery).is_proved();

@@ -17,11 +17,11 @@ pub(super) struct RecordedRejection {
     pub(super) request: RecordedRequest,
     pub(super) remote: SocketAddr,
     pub(super) received_at: UnixMillis,
-    /// The outcome that the running process recorded.
+    /// Outcome with which the running process rejected the delivery.
     pub(super) rejected_as: String,
 }
 
-/// A line of `/api/rejections`.
+/// One line of the response body of `/api/rejections`: a rejected delivery as a JSON object.
 #[derive(Deserialize)]
 struct RejectionLine {
     outcome: String,
@@ -30,7 +30,7 @@ struct RejectionLine {
     request_base64: String,
 }
 
-/// Fetches the `last` rejected deliveries of a source, newest first.
+/// Fetches the latest rejected deliveries of a source from the running process, newest first and at most `last`.
 pub(super) fn newest(
     context: &Context,
     url: Option<String>,

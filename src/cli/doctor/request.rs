@@ -3,19 +3,20 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
-/// A request that was read from a file.
+/// An HTTP request from a recording.
 #[derive(Debug)]
 pub(super) struct RecordedRequest {
     pub(super) method: Method,
     pub(super) target: String,
     pub(super) headers: HeaderMap,
-    /// The body as the gateway reads it: not longer than Content-Length, and without chunk framing.
+    /// Body as the gateway reads it: cut to the length in the `Content-Length` header, and without the framing of chunks.
     pub(super) body: Bytes,
-    /// The value of Content-Length.
+    /// Value of the `Content-Length` header, or `None` if the header is absent or not a number.
     pub(super) declared: Option<u64>,
 }
 
-/// Parses a raw request, or the last request in a `curl --trace` file.
+/// Parses a file with a raw HTTP request, or the last request in a `curl --trace` file. Returns an error message if the request
+/// is malformed.
 pub(super) fn parse(file: &[u8]) -> Result<RecordedRequest, &'static str> {
     let raw = from_trace(file).unwrap_or_else(|| file.to_vec());
     let raw = as_http_1(&raw);
@@ -52,8 +53,8 @@ fn body(headers: &HeaderMap, declared: Option<u64>, rest: &[u8]) -> Bytes {
     Bytes::copy_from_slice(&rest[..length])
 }
 
-/// Joins the chunks of a body. Returns `None` if the body has no chunks, because a proxy may have joined the chunks without
-/// removing the header.
+/// Decodes a chunked body. Returns `None` if the body has no chunks: a proxy may have decoded the body without removing the
+/// `Transfer-Encoding` header.
 fn unchunked(mut rest: &[u8]) -> Option<Vec<u8>> {
     let mut whole = Vec::new();
     loop {
@@ -68,7 +69,8 @@ fn unchunked(mut rest: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// Replaces the version in an HTTP/2 or HTTP/3 request line with HTTP/1.1. Recorders write such requests in the form of HTTP/1.
+/// Replaces the version in an HTTP/2 or HTTP/3 request line with HTTP/1.1, because recorders write such requests in the
+/// HTTP/1.1 format.
 fn as_http_1(raw: &[u8]) -> Vec<u8> {
     let end = raw.iter().position(|byte| *byte == b'\n').unwrap_or(raw.len());
     let (line, rest) = raw.split_at(end);
@@ -79,8 +81,8 @@ fn as_http_1(raw: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Extracts the last request of a `curl --trace` file (<https://curl.se/docs/manpage.html#--trace>). Returns `None` for other
-/// files.
+/// Extracts the last request from a `curl --trace` file (<https://curl.se/docs/manpage.html#--trace>). Returns `None` if the
+/// file has another format.
 fn from_trace(file: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(file).ok().filter(|text| text.contains("=> Send header, "))?;
     let (mut sent, mut is_ours) = (Vec::new(), false);
@@ -100,14 +102,15 @@ fn from_trace(file: &[u8]) -> Option<Vec<u8>> {
     Some(sent)
 }
 
-/// Parses a line such as `0010: 48 6f 73 74 ...  Host`: an offset, at most 16 bytes in hexadecimal, and the same bytes as text.
+/// Returns the bytes in a line of a `curl --trace` file, such as `0010: 48 6f 73 74 ...  Host`: an offset, at most 16 bytes in
+/// hexadecimal, and the same bytes as text. Returns `None` for a line in another format.
 fn bytes_of(line: &str) -> Option<Vec<u8>> {
     let (_, rest) = line.split_once(": ")?;
     let columns = rest.get(..HEX_COLUMNS).unwrap_or(rest);
     base16ct::mixed::decode_vec(columns.split_whitespace().collect::<String>()).ok()
 }
 
-/// Width of the hexadecimal columns: 16 bytes, each two digits and a space.
+/// Width of the hexadecimal columns in characters: 16 bytes, each with two digits and a space.
 const HEX_COLUMNS: usize = 48;
 const MAX_HEADERS: usize = 1_000;
 

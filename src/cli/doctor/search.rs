@@ -1,4 +1,4 @@
-//! Searches for the fewest changes with which a delivery verifies.
+//! Searches for the smallest set of changes after which a delivery verifies.
 
 use std::sync::Arc;
 
@@ -12,16 +12,18 @@ use super::{body_variants, key_variants, timing, url_variants};
 
 /// The result of verifying one variant of a delivery.
 pub(super) enum ProofAttempt {
-    /// A signature that does not match, or a delivery that proves nothing.
+    /// The verifier rejects the delivery for a reason other than its timestamp, or the delivery is an unsigned endpoint
+    /// challenge.
     Unproved,
-    /// A signature that matches, and a timestamp within the tolerance.
+    /// The signature matches, and the timestamp is within the tolerance.
     Proved,
-    /// A signature that matches, and a timestamp outside the tolerance.
+    /// The signature matches, but the timestamp is outside the tolerance.
     ProvedAtAnotherTime(Rejection),
 }
 
 impl ProofAttempt {
-    /// Verifies `delivery`. Returns `Unproved` for an unsigned endpoint challenge, because it proves nothing.
+    /// Verifies `delivery`. Returns `Unproved` for an unsigned endpoint challenge, because a challenge without a signature
+    /// proves no cause.
     pub(super) fn of(verifier: &Verifier, delivery: &Delivery) -> ProofAttempt {
         match verifier.verify(delivery) {
             Ok(_) if unsigned_challenge(verifier.source(), delivery).is_some() => ProofAttempt::Unproved,
@@ -37,15 +39,15 @@ impl ProofAttempt {
     }
 }
 
-/// A variant of the source and of the request target, with the changes that produced it.
+/// A variant of the source and of the request target, with the changes that produced this variant.
 struct Candidate {
     verifier: Verifier,
     target: String,
     causes: Vec<Cause>,
 }
 
-/// Returns one change with which the delivery verifies, or two changes if a single change is not enough. Returns an empty list
-/// if no such changes exist.
+/// Returns one change after which the delivery verifies, or two changes if a single change is not enough. Returns an empty list
+/// if the search finds no such changes.
 pub(super) fn fewest_changes(captured: &CapturedDelivery) -> Vec<Cause> {
     let body = &captured.delivery.body;
     let (candidates, mut fewest) = (candidates(captured), Vec::new());
@@ -94,5 +96,6 @@ fn candidates(captured: &CapturedDelivery) -> Vec<Candidate> {
     all
 }
 
-/// The largest body, in bytes, for which the search tries two changes at once. The search would take minutes for a larger body.
+/// Maximum body size, in bytes, for which the search tries two changes at once. For a larger body, the search would take
+/// minutes.
 const MAX_PAIRED: usize = 1 << 20;

@@ -1,4 +1,5 @@
-//! Causes that depend on the time of receipt. If `--at` is absent and this time is unknown, such a cause is only possible.
+//! Causes that depend on the time of receipt. If `--at` is absent and the time of receipt is unknown, doctor reports these
+//! causes as possible, not as certain.
 
 use hookhold::outcome::Outcome;
 use hookhold::units::duration_text;
@@ -39,7 +40,7 @@ pub(super) fn only_at_its_time(captured: &CapturedDelivery, cause: Cause) -> Cau
     if captured.is_time_given { cause } else { Cause { certainty: Certainty::Possible, ..cause } }
 }
 
-/// Returns the text to put before the advice: a request for `--at` if the time of receipt is unknown, otherwise an empty text.
+/// Returns the start of a remedy: a request for the option `--at` if the time of receipt is unknown, otherwise an empty string.
 pub(super) fn ask_for_time(captured: &CapturedDelivery) -> &'static str {
     if captured.is_time_given { "" } else { "pass the time of receipt with --at; if the rejection stays the same, " }
 }

@@ -1,4 +1,4 @@
-//! Variants of a signed URL: the configured base and the request target, with the changes that proxies and dashboards make.
+//! Variants of a signed URL: the configured base URL and the request target, with the changes that proxies and dashboards make.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use http::Uri;
 use super::captured::CapturedDelivery;
 use super::cause::Cause;
 
-/// The two parts of a signed URL.
+/// A signed URL in two parts: the base URL and the request target.
 pub(super) struct SignedUrl {
     pub(super) public_url: PublicUrl,
     pub(super) target: String,
@@ -32,7 +32,7 @@ pub(super) fn all(captured: &CapturedDelivery) -> Vec<(SignedUrl, Cause)> {
     found
 }
 
-/// Returns combinations of scheme, host, port and prefix, starting with the configured parts.
+/// Returns base URLs with combinations of scheme, host, port and path prefix, starting with the configured parts.
 fn bases(captured: &CapturedDelivery, own: &PublicUrl) -> Vec<String> {
     let urls = captured.others.iter().filter_map(|other| other.public_url.as_ref()).chain([own]);
     let parsed: Vec<Uri> = [own].into_iter().chain(urls).filter_map(|url| url.as_written().parse().ok()).collect();
@@ -77,11 +77,12 @@ fn header(captured: &CapturedDelivery, name: &str) -> Option<String> {
     text.split(',').next().map(|first| first.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
-/// Removes duplicates without changing the order. Returns at most [`MAX_PARTS`] texts.
+/// Returns the first [`MAX_PARTS`] distinct strings of `texts`, in the order of `texts`.
 fn distinct(texts: impl IntoIterator<Item = String>) -> Vec<String> {
     let mut seen = BTreeSet::new();
     texts.into_iter().filter(|text| seen.insert(text.clone())).take(MAX_PARTS).collect()
 }
 
-/// Maximum number of hosts, of prefixes and of targets. The search tries all combinations.
+/// Maximum number of hosts, of path prefixes and of request targets. Each of these limits is low, because the search tries all
+/// combinations.
 const MAX_PARTS: usize = 16;

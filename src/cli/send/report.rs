@@ -10,14 +10,14 @@ use serde_json::json;
 
 use crate::cli::table;
 
-/// Kind of a delivery that was sent.
+/// Kind of a delivery in the report of `hookhold send`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum DeliveryKind {
     /// A delivery as the provider would send it.
     Genuine,
     /// An earlier delivery, sent again (`--repeat-percent`).
     Duplicate,
-    /// A delivery that the gateway must reject, with its word for `--tamper`.
+    /// A delivery that the gateway must reject, with the value of `--tamper`.
     Tampered(&'static str),
 }
 
@@ -31,12 +31,12 @@ impl fmt::Display for DeliveryKind {
     }
 }
 
-/// Response to a delivery.
+/// Response to a delivery, or the reason for a missing response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum SendResponse {
     /// A response with this status code.
     Status(u16),
-    /// No response, with the reason.
+    /// No response. The string names the reason.
     Missing(&'static str),
 }
 
@@ -49,7 +49,8 @@ impl fmt::Display for SendResponse {
     }
 }
 
-/// Counts and latencies by delivery kind and response. The size of a report does not grow with the number of deliveries.
+/// Counts and latencies of responses, by delivery kind and response. The size of a report does not grow with the number of
+/// deliveries.
 #[derive(Default)]
 pub(super) struct SendReport {
     rows: BTreeMap<(DeliveryKind, SendResponse), ReportRow>,
@@ -61,13 +62,13 @@ struct ReportRow {
 }
 
 impl SendReport {
-    /// Records one response. `expected` is true if the response is as expected for `kind`.
+    /// Records one response and its latency, `elapsed`. `expected` is true if the response is as expected for `kind`.
     pub(super) fn record(&mut self, kind: DeliveryKind, response: SendResponse, expected: bool, elapsed: Duration) {
         let row = self.rows.entry((kind, response)).or_insert_with(|| ReportRow { expected, latency_us: histogram() });
         row.latency_us.saturating_record(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
     }
 
-    /// Adds the report of another connection.
+    /// Adds the counts and latencies from the report of another connection.
     pub(super) fn add(&mut self, other: SendReport) {
         for (key, row) in other.rows {
             match self.rows.get_mut(&key) {
@@ -91,7 +92,7 @@ impl SendReport {
         self.rows.values().map(|row| row.latency_us.len()).sum()
     }
 
-    /// Prints the table, then the number of deliveries and their rate.
+    /// Prints the table of responses, then the number of deliveries and their rate.
     pub(super) fn print(&self, out: &mut impl Write, elapsed: Duration) -> io::Result<()> {
         let headings = ["SENT", "STATUS", "COUNT", "P50 MS", "P90 MS", "P99 MS", "MAX MS", ""];
         let mut table = table::new(&headings, &[2, 3, 4, 5, 6]);
@@ -131,8 +132,8 @@ impl ReportRow {
     }
 }
 
-/// Returns a histogram for one microsecond to ten minutes. Values have two significant digits, so their error is below one
-/// percent.
+/// Returns an empty histogram for latencies from one microsecond to ten minutes. The recorded values have two significant
+/// digits, so their error is below one percent.
 fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 600_000_000, 2).expect("the bounds are valid constants")
 }
