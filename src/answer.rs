@@ -11,18 +11,18 @@ use crate::outcome::Outcome;
 /// The answer to one delivery, as plain data. Only `server` converts an answer into an HTTP response and a log line.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// The result of the delivery.
+    /// Outcome of the delivery, which is also the value of the metric label and of the log field.
     pub outcome: Outcome,
-    /// The status code of the response.
+    /// Status code of the response.
     pub status: StatusCode,
-    /// The media type of the body.
+    /// Media type of the response body, or `None` if the response has no `content-type` header.
     pub content_type: Option<Arc<str>>,
-    /// The body of the response.
+    /// Body of the response.
     pub body: Bytes,
     /// Time after which the sender may retry if the outcome is `rate_limited`; otherwise zero.
     pub retry_after: Duration,
-    /// Reason for the outcome in one line, for the operator's log only. The line contains outside text only in escaped form,
-    /// and is empty if the outcome needs no explanation.
+    /// Reason for the outcome in one line, for the operator's log only. The line contains text from outside hookhold only
+    /// in escaped form. The line is empty if the outcome needs no explanation.
     pub hint: String,
     /// Sequence of the stored event; for a duplicate, the sequence of the original event.
     pub seq: Option<u64>,
@@ -35,12 +35,12 @@ impl Answer {
         Answer { outcome, status, content_type: None, body: Bytes::new(), retry_after, hint: String::new(), seq: None }
     }
 
-    /// Returns a `rate_limited` answer to a sender that may retry after this time.
+    /// Returns an answer with the outcome `rate_limited`. The sender may retry after `retry_after`.
     pub fn rate_limited(retry_after: Duration) -> Answer {
         Answer { retry_after, ..Answer::plain(Outcome::RateLimited) }
     }
 
-    /// Sets the hint and returns the answer.
+    /// Sets the hint for the operator's log and returns the answer.
     pub fn with_hint(mut self, hint: impl Into<String>) -> Answer {
         self.hint = hint.into();
         self

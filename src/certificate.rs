@@ -1,7 +1,7 @@
 //! Reads a certificate chain and its private key from two PEM files, and checks that the key matches the certificate.
 //!
-//! The configuration reads the files to report mistakes, and the server reads them at startup and after each change. No
-//! error message contains any part of a key.
+//! `config` reads the files to report mistakes, and `server` reads the files at startup and after each change. No error
+//! message contains any part of a private key.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -35,29 +35,29 @@ pub struct Certificate {
     pub expires: UnixMillis,
 }
 
-/// The reason why hookhold cannot use a pair of files.
+/// The reason why hookhold cannot use a certificate file and its key file.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// A certificate file that hookhold cannot read or use.
     #[error("{}: {what}", file.display())]
     Certificate {
-        /// Path of the file.
+        /// Path of the file that caused the error.
         file: PathBuf,
-        /// Problem with the file, without its path.
+        /// Message about the problem with the file, without the path.
         what: String,
     },
     /// A key file that hookhold cannot read or use, or whose key does not match the certificate.
     #[error("{}: {what}", file.display())]
     Key {
-        /// Path of the file.
+        /// Path of the file that caused the error.
         file: PathBuf,
-        /// Problem with the file, without its path.
+        /// Message about the problem with the file, without the path.
         what: String,
     },
 }
 
 impl CertificateFiles {
-    /// Reads and checks both files with blocking I/O.
+    /// Reads both files with blocking I/O and checks that the private key matches the certificate.
     pub fn read(&self) -> Result<Certificate, CertificateError> {
         let bad_cert = |what: String| CertificateError::Certificate { file: self.cert.clone(), what };
         let bad_key = |what: String| CertificateError::Key { file: self.key.clone(), what };
@@ -76,7 +76,7 @@ impl CertificateFiles {
     }
 }
 
-/// Reads a chain of at least one certificate. The error is a message without the path.
+/// Reads a chain of at least one certificate from a PEM file. The error is a message without the path of the file.
 fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let chain = CertificateDer::pem_slice_iter(&contents(path)?).collect::<Result<Vec<_>, _>>();
     let chain = chain.ok().filter(|chain| !chain.is_empty());
@@ -105,5 +105,5 @@ fn contents(path: &Path) -> Result<Vec<u8>, String> {
     read().map_err(|error| format!("cannot be read: {error}"))
 }
 
-/// Maximum size of a file in bytes. A long certificate chain has about 10,000 bytes.
+/// Maximum size of a certificate file or key file in bytes. A long certificate chain has about 10,000 bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;

@@ -19,14 +19,14 @@ impl UnixMillis {
     }
 }
 
-/// A source of wall-clock time for `received_at`, timestamp tolerances and the expiry of keys. All rooms share one clock, so
-/// a test can stop the time for all of them.
+/// A wall clock, used for `received_at`, timestamp tolerances and the expiry of dedupe keys and secrets. All rooms share
+/// one clock, so a test can stop the time in every room.
 pub trait Clock: Send + Sync {
-    /// Returns the current time.
+    /// Returns the current wall-clock time.
     fn now(&self) -> UnixMillis;
 }
 
-/// The system clock.
+/// The wall clock of the operating system.
 pub struct SystemClock;
 
 impl Clock for SystemClock {

@@ -13,14 +13,14 @@ use strsim::damerau_levenshtein;
 pub struct Diagnostic {
     /// Path of the file, as given on the command line.
     pub file: String,
-    /// Number of the line, counted from 1.
+    /// Line of the mistake in the file, counted from 1.
     pub line: usize,
-    /// Dotted path of the key. Empty if the text is not TOML.
+    /// Dotted path of the key; empty if the file is not valid TOML.
     pub key: String,
-    /// The message: the expected value, the found value and the remedy. The name in JSON is `mistake`.
+    /// Message with the expected value, the found value and the remedy. In JSON, the name of this field is `mistake`.
     #[serde(rename = "mistake")]
     pub what: String,
-    /// Known keys of the same table, if this key is unknown.
+    /// Valid keys of the table if `key` is unknown in the table; otherwise empty.
     #[serde(skip)]
     pub known: Vec<String>,
 }
@@ -41,8 +41,8 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// The diagnostics of one file. A clone is a handle to the same list. `Display` writes one diagnostic per line, in the order of
-/// the file.
+/// The diagnostics of one file. Clones share one list. `Display` writes one diagnostic per line, in the order of the lines
+/// in the file.
 #[derive(Clone, Debug, Default)]
 pub struct Diagnostics(Arc<Mutex<DiagnosticList>>);
 
@@ -50,11 +50,11 @@ pub struct Diagnostics(Arc<Mutex<DiagnosticList>>);
 struct DiagnosticList {
     diagnostics: Vec<Diagnostic>,
     misspelt: Vec<MisspeltKey>,
-    /// True if the current pass has found misspelt keys.
+    /// True if the current pass over the file has found misspelt keys.
     has_new_misspelt: bool,
 }
 
-/// An unknown key, and the known key that replaces it in the next pass.
+/// The diagnostic of a misspelt key, and the valid key that replaces the misspelt key in the next pass over the file.
 #[derive(Debug)]
 struct MisspeltKey {
     diagnostic: Diagnostic,
@@ -70,13 +70,13 @@ impl Diagnostics {
         diagnostics
     }
 
-    /// True if the list has no diagnostic.
+    /// Returns true if the list contains no diagnostic.
     pub fn is_empty(&self) -> bool {
         let found = self.lock();
         found.diagnostics.is_empty() && found.misspelt.is_empty()
     }
 
-    /// Adds a diagnostic.
+    /// Adds a diagnostic to the list.
     pub fn add(&self, diagnostic: Diagnostic) {
         self.lock().diagnostics.push(diagnostic);
     }
@@ -94,9 +94,9 @@ impl Diagnostics {
         all
     }
 
-    /// Returns true if the last pass over the text found misspelt keys. In that case, discards the other diagnostics of that
-    /// pass. The next pass reads each misspelt key as the nearest known key, and reports the discarded mistakes again, except
-    /// for consequences of the misspelling.
+    /// Returns true if the last pass over the file found misspelt keys, so the caller must read the file again. In that
+    /// case, discards the other diagnostics of that pass. The next pass reads each misspelt key as the nearest valid key,
+    /// and adds the discarded diagnostics again unless a misspelt key caused them.
     pub(crate) fn read_again(&self) -> bool {
         let mut found = self.lock();
         let has_new_misspelt = std::mem::take(&mut found.has_new_misspelt);
@@ -120,7 +120,7 @@ impl fmt::Display for Diagnostics {
 
 impl std::error::Error for Diagnostics {}
 
-/// The position of a value, and the list that collects mistakes about the value.
+/// The position of a value in a file, and the list that collects the diagnostics about the value.
 #[derive(Clone)]
 pub struct Location {
     pub(crate) file: Arc<str>,
@@ -130,17 +130,18 @@ pub struct Location {
 }
 
 impl Location {
-    /// Reports a mistake at this position. `what` has the form `cannot …: REASON; REMEDY`.
+    /// Adds a diagnostic about the value at this position. `what` has the form `cannot …: REASON; REMEDY`.
     pub fn report(&self, what: impl fmt::Display) {
         self.diagnostics.add(self.diagnostic(what));
     }
 
-    /// Reports `expected X, found Y`. `found` may end with a semicolon and a remedy.
+    /// Adds the diagnostic `expected X, found Y` about the value at this position. `found` may end with a semicolon and a
+    /// remedy.
     pub fn expected(&self, expected: impl fmt::Display, found: impl fmt::Display) {
         self.report(format_args!("expected {expected}, found {found}"));
     }
 
-    /// Returns the dotted path of the key.
+    /// Returns the dotted path of the key at this position.
     pub fn key(&self) -> &str {
         &self.key
     }
@@ -151,7 +152,7 @@ impl Location {
         Location { key: path, ..self.clone() }
     }
 
-    /// True if a mistake in this value or in an inner value has been reported.
+    /// Returns true if the list contains a diagnostic about this value or about a value inside this value.
     pub(crate) fn has_diagnostic(&self) -> bool {
         let is_here = |diagnostic: &Diagnostic| {
             let rest = diagnostic.key.strip_prefix(&self.key);
@@ -160,7 +161,8 @@ impl Location {
         self.diagnostics.lock().diagnostics.iter().any(is_here)
     }
 
-    /// Reports an unknown key in a table with the keys `known`. If `meant` is set, the next pass reads the key as `meant`.
+    /// Adds a diagnostic about an unknown key. `known` lists the valid keys of the table. If `meant` is `Some`, the next
+    /// pass over the file reads the unknown key as this valid key.
     pub(crate) fn unknown(&self, what: impl fmt::Display, known: Vec<String>, meant: Option<&str>) {
         let diagnostic = Diagnostic { known, ..self.diagnostic(what) };
         let mut found = self.diagnostics.lock();
@@ -173,7 +175,8 @@ impl Location {
         }
     }
 
-    /// Returns the known key that replaces this key, if an earlier pass reported this key as misspelt.
+    /// Returns the valid key that replaces the key at this position, or `None` if no earlier pass reported the key as
+    /// misspelt.
     pub(crate) fn meant(&self) -> Option<String> {
         let location = (&*self.file, self.line, &*self.key);
         let found = self.diagnostics.lock();
@@ -186,7 +189,8 @@ impl Location {
     }
 }
 
-/// Returns the nearest known name if it differs from `name` in at most a third of the letters, or in one letter.
+/// Returns the known name that is nearest to `name`. Returns `None` if the nearest name differs from `name` in more than a
+/// third of the letters and in more than one letter.
 pub fn nearest<'a, S: AsRef<str> + ?Sized + 'a>(name: &str, known: impl IntoIterator<Item = &'a S>) -> Option<&'a str> {
     let apart = |known: &'a S| (damerau_levenshtein(name, known.as_ref()), known.as_ref());
     let (distance, near) = known.into_iter().map(apart).min()?;

@@ -1,9 +1,9 @@
 //! The types that every room shares: [`Delivery`] (one received request), [`Event`] (a verified delivery) and [`Position`]
 //! (the identity of a stored event in the journal).
 //!
-//! This file does no I/O and does not depend on an HTTP server, on files or on Kafka. An [`Event`] has two constructors, one
-//! for the verifier and one for the journal's decoder. `tests/fences.rs` fails if another room calls a constructor, so
-//! hookhold cannot store an unverified delivery. The gateway adds the dedupe key, and all other fields are immutable.
+//! This file does no I/O and does not depend on an HTTP server, on files or on Kafka. An [`Event`] has two constructors,
+//! one for the verifier and one for the journal's decoder. `tests/fences.rs` fails if any other room calls a constructor,
+//! so hookhold cannot store an unverified delivery. The gateway adds the dedupe key, and all other fields are immutable.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -19,15 +19,15 @@ use crate::header_field::HeaderField;
 /// One received HTTP request, complete but not yet verified.
 #[derive(Clone, Debug)]
 pub struct Delivery {
-    /// The request method.
+    /// Request method.
     pub method: Method,
-    /// The request target (path and query) exactly as received, never rebuilt from parsed parts.
+    /// Request target (path and query) exactly as received, never rebuilt from parsed parts.
     pub target: String,
     /// All header fields. Fields with the same name keep their order.
     pub headers: HeaderMap,
-    /// The body as received. Only the chunked transfer coding has been removed.
+    /// Body as received. Only the chunked transfer coding has been removed.
     pub body: Bytes,
-    /// The sender's address.
+    /// Network address and port of the sender.
     pub remote: SocketAddr,
     /// Time when the server read the first byte of the request head.
     pub received_at: UnixMillis,
@@ -37,7 +37,7 @@ pub struct Delivery {
 #[derive(Clone, Debug)]
 pub struct Event(EventParts);
 
-/// Input of the two constructors of [`Event`].
+/// All fields of an [`Event`], as the input of its two constructors.
 #[derive(Clone, Debug)]
 pub(crate) struct EventParts {
     pub(crate) received_at: UnixMillis,
@@ -55,16 +55,16 @@ pub(crate) struct EventParts {
     pub(crate) body: Bytes,
 }
 
-/// The request that carried an event, without its body.
+/// The HTTP request that carried an event, without the body.
 #[derive(Clone, Debug)]
 pub struct EventRequest {
-    /// The request method.
+    /// Request method.
     pub method: String,
-    /// The request target exactly as received.
+    /// Request target exactly as received.
     pub target: String,
-    /// The sender's address.
+    /// Network address and port of the sender.
     pub remote: SocketAddr,
-    /// The W3C `traceparent` header.
+    /// Value of the W3C `traceparent` header, or `None` if the request has no such header.
     pub traceparent: Option<String>,
     /// All header fields except credentials ([`crate::header_field::is_credential`]). Fields with the same name keep their
     /// order.
@@ -88,12 +88,13 @@ impl Event {
         self
     }
 
-    /// Returns the time when the server read the first byte of the delivery.
+    /// Returns the time when the server read the first byte of the request head.
     pub fn received_at(&self) -> UnixMillis {
         self.0.received_at
     }
 
-    /// Returns the provider's time for the event, or `None` if the delivery contains no time.
+    /// Returns the time of the event that the provider states in the delivery, or `None` if the delivery contains no such
+    /// time.
     pub fn occurred_at(&self) -> Option<UnixMillis> {
         self.0.occurred_at
     }
@@ -103,17 +104,18 @@ impl Event {
         &self.0.source
     }
 
-    /// Returns the Kafka topic of the event's source at the time when the delivery arrived.
+    /// Returns the Kafka topic that the event's source had when the delivery arrived.
     pub fn topic(&self) -> &Arc<str> {
         &self.0.topic
     }
 
-    /// Returns the provider's event id, from the first of the recipe's id locators that finds a value.
+    /// Returns the provider's id of the event: the value of the first id locator in the recipe that finds a value, or
+    /// `None` if no locator finds a value.
     pub fn id(&self) -> Option<&str> {
         self.0.id.as_deref()
     }
 
-    /// Returns the event type as the provider spells it.
+    /// Returns the event type as the provider spells it, or `None` if the delivery contains no event type.
     pub fn event_type(&self) -> Option<&str> {
         self.0.event_type.as_deref()
     }
@@ -128,8 +130,8 @@ impl Event {
         self.0.ordering_key.as_deref()
     }
 
-    /// Returns the key that identifies duplicates of this event. `None` for a keyless event, whose duplicates hookhold
-    /// cannot recognise.
+    /// Returns the key that identifies duplicates of this event. Returns `None` for a keyless event, whose duplicates
+    /// hookhold cannot recognise.
     pub fn dedupe_key(&self) -> Option<EventKey> {
         self.0.dedupe_key
     }
@@ -159,9 +161,9 @@ impl Event {
 /// The extent to which a proof covers its event, as in the record header `hookhold-integrity`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Integrity {
-    /// A signature over the body, the id and the type.
+    /// A signature over the body, the event id and the event type.
     Full,
-    /// A signature over the body, but not over the id or not over the type.
+    /// A signature over the body that does not cover the event id or does not cover the event type.
     Body,
     /// A signature over only some parts of the event.
     Partial,
@@ -184,7 +186,8 @@ impl Integrity {
     }
 }
 
-/// A random id of one opening of a journal for writing, displayed as 16 hexadecimal digits.
+/// A random id that hookhold chooses each time it opens a journal for writing. `Display` writes the id as 16 hexadecimal
+/// digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LogId(pub u64);
 
@@ -195,12 +198,12 @@ impl fmt::Display for LogId {
 }
 
 /// The identity of a stored event in the journal. The journal creates a position only after the event is on disk, and does
-/// not change the position when it copies the frame.
+/// not change the position when it copies the frame of the event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Position {
-    /// Id of the opening that first wrote the event.
+    /// Id of the journal opening in which hookhold first wrote the event.
     pub log: LogId,
-    /// Sequence of the event in this journal. Sequences increase across openings.
+    /// Sequence of the event in the journal. Sequences continue to increase after hookhold reopens the journal.
     pub seq: u64,
 }
 

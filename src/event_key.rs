@@ -13,8 +13,8 @@ impl fmt::Debug for EventKey {
     }
 }
 
-/// A hasher that returns the last eight bytes of a key. The hasher is safe only because event keys are keyed hashes. A
-/// sender can choose ids, but cannot choose ids whose keys collide.
+/// A hasher that returns the last eight bytes of an [`EventKey`] as the hash. The hasher resists collision attacks only
+/// because event keys are keyed hashes: a sender can choose event ids, but cannot choose event ids whose keys collide.
 #[derive(Default)]
 pub struct PassThroughHasher(u64);
 

@@ -1,8 +1,9 @@
-//! The path of one delivery: verify, deduplicate, append. This module does not depend on the HTTP server or Kafka.
+//! Receives deliveries. For each delivery, the gateway verifies the signature, looks up the dedupe key and appends the
+//! event to the journal. This module does not depend on the HTTP server or on Kafka.
 //!
-//! [`Gateway::receive`] passes the event to the journal before its first suspension, so a sender that disconnects after the
-//! last byte of its request cannot cancel the append. If the gateway must first look up the dedupe key on disk, a blocking task
-//! performs the lookup and the append. A blocking task cannot be cancelled.
+//! [`Gateway::receive`] passes the event to the journal before the future first returns `Poll::Pending`. A sender that
+//! disconnects after the last byte of its request therefore cannot cancel the append. If the gateway must first look up the
+//! dedupe key on disk, a blocking task performs the lookup and the append. A blocking task cannot be cancelled.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -37,7 +38,8 @@ use crate::verify::{self, Identity, Rejection, Verdict, Verified};
 
 /// Gateway that receives the deliveries of all sources.
 pub struct Gateway {
-    /// Sources by path. A reload replaces the whole map, but a delivery that has started keeps its source.
+    /// Map from URL path to source. A reload replaces the whole map. A delivery that is in progress during a reload keeps
+    /// its source.
     sources: ArcSwap<HashMap<String, Arc<LiveSource>>>,
     appender: Arc<Appender>,
     rejections: RejectionStore,
@@ -45,18 +47,19 @@ pub struct Gateway {
     draining: AtomicBool,
 }
 
-/// State of a delivery after the lookup of its dedupe key.
+/// State of a delivery after the deduplication: its result is known, or it waits for the result of an append.
 enum Admission {
-    /// Result that is already known.
+    /// Result of the delivery, which is already known.
     Resolved(Resolution),
-    /// First delivery of its event, with the receiver for the result of the append.
+    /// First delivery of an event. The receiver yields the result of the append.
     First(oneshot::Receiver<Resolution>),
-    /// Duplicate of an event that is being appended, with the receiver for the result of that append.
+    /// Duplicate of an event that another delivery is appending. The receiver yields the result of that append.
     Duplicate(oneshot::Receiver<Resolution>),
 }
 
 impl Gateway {
-    /// Creates a gateway for these sources. `hot_keys` limits the number of keys in the hot cache.
+    /// Creates a gateway that receives deliveries for `sources` and appends their events to `journal`. `hot_keys` limits
+    /// the number of dedupe keys in the hot cache.
     pub fn new(
         sources: impl IntoIterator<Item = impl Into<Arc<Source>>>,
         journal: Journal,
@@ -72,24 +75,24 @@ impl Gateway {
         }
     }
 
-    /// Replaces all sources at once. A delivery that has started keeps its source.
+    /// Replaces all sources at once. A delivery that is in progress keeps the source with which it started.
     pub fn replace_sources(&self, sources: impl IntoIterator<Item = impl Into<Arc<Source>>>, metrics: &Metrics) {
         let previous = self.sources.load();
         self.sources.store(Arc::new(live_source::by_path(sources, &previous, &metrics.deliveries)));
     }
 
-    /// Returns the source with this path.
+    /// Returns the source with this URL path, or `None` if no source has this path.
     pub fn live_source(&self, path: &str) -> Option<Arc<LiveSource>> {
         self.sources.load().get(path).cloned()
     }
 
-    /// Warns about each secret that expires soon or has expired, at most once a day per secret. Must be
-    /// called periodically.
+    /// Logs a warning about each secret that expires soon or has expired, at most once a day per secret. The caller must
+    /// call this function periodically.
     pub fn warn_of_expiry(&self, now: UnixMillis) {
         self.sources.load().values().for_each(|live| live.warn_of_expiry(now));
     }
 
-    /// Returns the sorted names of the sources with `danger_shadow`.
+    /// Returns the names of the sources that set `danger_shadow`, sorted.
     pub fn shadow_sources(&self) -> Vec<String> {
         let sources = self.sources.load();
         let shadows = sources.values().filter(|live| live.source.shadow);
@@ -98,28 +101,32 @@ impl Gateway {
         names
     }
 
-    /// Returns the store of rejected deliveries. The store is empty until its limit is set.
+    /// Returns the store of rejected deliveries. The store is disabled until the caller sets its limit with
+    /// [`RejectionStore::set_limit`].
     pub fn rejections(&self) -> &RejectionStore {
         &self.rejections
     }
 
-    /// Starts to reject new events as `draining`. The gateway still answers duplicates of stored events with 2xx.
+    /// Makes the gateway reject new events with the outcome `draining`. The gateway still answers duplicates of stored
+    /// events with 2xx.
     pub fn begin_drain(&self) {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// Returns the number of keys in memory: the journal's unsealed keys and the keys in the hot cache.
+    /// Returns the number of dedupe keys in memory: the keys of the journal's unsealed segments and the keys in the hot
+    /// cache.
     pub fn hot_keys(&self) -> u64 {
         self.appender.hot_keys()
     }
 
-    /// Updates the success rate of each source.
+    /// Sets the metric `hookhold_success_rate` of each source to the rate at `now`.
     pub fn update_metrics(&self, now: UnixMillis) {
         self.sources.load().values().for_each(|live| live.update_metrics(now));
     }
 
-    /// Verifies, deduplicates and stores one complete delivery. If the result is not known by `deadline`, returns the answer
-    /// `deadline`, even if the journal stores the event later. Dropping the future does not cancel the append.
+    /// Verifies one complete delivery, deduplicates the event and stores the event. If the result is not known by
+    /// `deadline`, returns an answer with the outcome `deadline`. The journal may still store the event after this answer.
+    /// Dropping the future does not cancel the append.
     pub async fn receive(&self, live: &LiveSource, delivery: Delivery, deadline: Instant) -> Answer {
         let now = delivery.received_at;
         let verified = match live.verifier.verify(&delivery) {
@@ -132,8 +139,8 @@ impl Gateway {
                 return answer;
             }
         };
-        // Free the memory while it is still in the processor's cache, so that the next delivery can reuse the memory during
-        // this delivery's sync.
+        // Free the delivery's memory while the memory is still in the processor's cache, so that the next delivery can
+        // reuse the memory during this delivery's sync.
         drop(delivery);
         let guard = live.success_rate.start(now);
         let answer = self.store(live, verified, now, deadline).await;
@@ -194,13 +201,14 @@ impl Gateway {
         appended.map_or_else(Admission::Resolved, Admission::First)
     }
 
-    /// Returns an error while the gateway accepts no new events. The gateway still answers duplicates of stored events with
-    /// 2xx.
+    /// Returns `Ok` if the gateway accepts new events. Otherwise, returns the resolution for a new event as the error. In
+    /// both cases, the gateway answers duplicates of stored events with 2xx.
     fn check_accepting(&self, source: &Source) -> Result<(), Resolution> {
         if self.draining.load(Ordering::Acquire) {
             return Err(Resolution::Failed(Outcome::Draining, "the gateway is shutting down"));
         }
-        // A sync that has already run for a whole deadline is unlikely to end within another deadline.
+        // A sync that has already run for the source's whole deadline is unlikely to return before the deadline of a new
+        // delivery.
         match self.appender.sync_age() {
             Some(age) if age >= source.deadline => Err(Resolution::Failed(Outcome::Overloaded, SYNC_TOO_OLD)),
             _ => Ok(()),
@@ -208,7 +216,8 @@ impl Gateway {
     }
 }
 
-/// Checks the header fields of a delivery before the server reads its body. If the check fails, returns the answer to send.
+/// Checks the header fields of a request before the server reads the body. If a check fails, returns the answer to the
+/// request as the error.
 pub fn precheck(source: &Source, headers: &HeaderMap) -> Result<(), Answer> {
     verify::precheck(source, headers).map_err(|rejection| rejected(source, rejection))
 }

@@ -1,17 +1,18 @@
-//! A header field of a stored request, and the header fields that hookhold never stores.
+//! Defines the header field of a stored request, and the header fields with credentials, which hookhold never stores.
 
 use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
 use http::{HeaderName, HeaderValue};
 
-/// A header field. The name is in lower case, and the value is as received.
+/// Name and value of a header field. The name is in lower case, and the value is exactly as received.
 pub type HeaderField = (HeaderName, HeaderValue);
 
-/// Parses a stored header field. Returns `None` if the name or the value is invalid.
+/// Parses the name and the value of a stored header field. Returns `None` if the name or the value is invalid.
 pub fn parse(name: &str, value: &[u8]) -> Option<HeaderField> {
     Some((HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_bytes(value).ok()?))
 }
 
-/// Returns true if the header carries a credential. hookhold never stores, shows or forwards such a header.
+/// Returns true if a header field with this name carries a credential. hookhold never stores, shows or forwards such a
+/// header field.
 pub fn is_credential(name: &HeaderName) -> bool {
     [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION].contains(name)
 }

@@ -24,8 +24,8 @@
 //!    commit of the first copy is not yet on disk, the duplicate waits for this commit.
 //! 4. [`journal`] appends the event to the next commit and calls `fdatasync`. Once the sync has succeeded, [`journal`]
 //!    returns the event's [`event::Position`].
-//! 5. [`server`] sends the [`answer::Answer`]. The status code, the metric label and the log word are derived from one
-//!    [`outcome::Outcome`]. If the operator sets `keep_rejected`, [`rejections`] records rejected deliveries for
+//! 5. [`server`] sends the [`answer::Answer`]. [`server`] derives the status code, the metric label and the log word from
+//!    one [`outcome::Outcome`]. If the operator sets `keep_rejected`, [`rejections`] records rejected deliveries for
 //!    `hookhold doctor`.
 //! 6. [`forward`] reads the events below the durable watermark and sends them to Kafka unchanged. Only an acknowledgement from
 //!    the broker moves the cursor of a topic.
@@ -39,8 +39,9 @@
 //!
 //! - **A 2xx means verified and on disk.** hookhold sends the 2xx after the sync of the commit that contains the event. The
 //!   exceptions are endpoint challenges, filtered event types, and sources with `danger_shadow`.
-//! - **Stored once.** hookhold answers a duplicate within the dedupe window with 2xx and does not forward it, even after a
-//!   restart. It stores a key only together with its event, and never treats different events as duplicates.
+//! - **Stored once.** If a duplicate arrives within the dedupe window, hookhold sends a 2xx and does not forward the
+//!   duplicate, even after a restart. hookhold stores a key only together with its event, and never treats different events
+//!   as duplicates.
 //! - **Always forwarded.** Only an acknowledgement from the broker moves a cursor. A blocked topic does not delay other
 //!   topics.
 //! - **Byte-exact.** The value of a Kafka record is exactly the body that the provider sent.

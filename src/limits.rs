@@ -1,7 +1,8 @@
 //! Defines every limit of `[server]`, `[admin]`, `[journal]` and `[dedupe]` in one place: name, default, range and meaning.
 //!
-//! The configuration fills these structs and the rooms use them directly, so no limit has a second definition. A test compares
-//! the list with `config/hookhold.toml`, which adds the reasons. `config` checks the limits against each other.
+//! The configuration fills these structs and the rooms use them directly, so no limit has a second definition. A test
+//! compares the limits with `config/hookhold.toml`, which also states the reason for each limit. `config` checks that the
+//! limits are consistent with each other.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -10,7 +11,8 @@ use std::time::Duration;
 use crate::toml_value::{Item, TomlTable};
 use crate::units::{Rate, bytes_text, duration_text};
 
-/// Declares the limits of one section. A default may depend on the values of the options above it.
+/// Declares the limits of one section of the configuration. A default may depend on the values of the options that are
+/// declared above.
 macro_rules! limits {
     ($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $option:ident: $value:ty = $limit:expr;)* }) => {
         $(#[$about])*
@@ -20,14 +22,14 @@ macro_rules! limits {
         }
 
         impl $name {
-            /// Takes these options out of their section. Reports invalid options. Absent and invalid options get their
-            /// defaults.
+            /// Removes the options of this struct from their section of the configuration and returns their values. Reports
+            /// invalid options. An absent or invalid option gets its default.
             pub fn take(section: &mut TomlTable) -> $name {
                 $(let $option: $value = $limit.take(section, stringify!($option));)*
                 $name { $($option),* }
             }
 
-            /// Lists the options in the order of their declaration.
+            /// Returns the key, the default and the range of each option as text, in the order of their declaration.
             pub fn list() -> Vec<LimitText> {
                 let mut list = Vec::new();
                 $(
@@ -52,28 +54,29 @@ macro_rules! limits {
 limits! {
     /// Limits of the listener for deliveries. The section `[server]` is flat, so this struct has one field per option.
     ServerLimits {
-        /// Maximum size of a body in bytes, for a source whose entry and recipe set no limit.
+        /// Maximum size of a request body in bytes, for a source whose configuration and recipe set no limit.
         max_body: usize = bytes(5 * MIB, KIB..=256 * MIB);
         /// Maximum time from the first byte of a request to its response. The deadline of a source may be shorter.
         request_deadline: Duration = duration(8 * SECOND, SECOND / 10..=10 * MINUTE);
-        /// Time of normal service after SIGTERM, so that load balancers can remove the instance.
+        /// Time after SIGTERM during which hookhold accepts deliveries as before, so that load balancers can remove the
+        /// instance.
         drain_delay: Duration = duration(5 * SECOND, Duration::ZERO..=10 * MINUTE);
         /// Time from the end of `drain_delay` until the server closes open connections.
         drain_deadline: Duration = duration(20 * SECOND, SECOND..=HOUR);
         /// Maximum number of open connections. Further connections wait in the kernel's queue.
         max_connections: usize = count(10_000, 1..=1_000_000);
-        /// Maximum number of open connections of one address. The server closes further connections right after accept.
+        /// Maximum number of open connections from one address. The server closes further connections right after accept.
         max_connections_per_address: usize = count(2_500, 1..=1_000_000);
-        /// Maximum number of bytes of request bodies in memory at one time.
+        /// Maximum total size of the request bodies in memory at any time, in bytes.
         max_in_flight: usize = bytes(256 * MIB, MIB..=TIB);
-        /// Maximum number of bytes of one address's request bodies in memory at one time. A body that is at least as large as
-        /// all other bodies of the address together may exceed the limit.
+        /// Maximum total size of the request bodies from one address in memory at any time, in bytes. A body that is at
+        /// least as large as all other bodies from the address together may exceed the limit.
         max_in_flight_per_address: usize = bytes(64 * MIB, MIB..=TIB);
-        /// Maximum rate of rejected deliveries of one address. Above this rate, the server answers requests of the address with
-        /// `rate_limited`. Genuine deliveries never count.
+        /// Maximum rate of rejected deliveries from one address. Above this rate, the server rejects requests from the
+        /// address with the outcome `rate_limited`. Genuine deliveries never count towards the rate.
         max_rejected_per_address: Rate = rate("600/m");
-        /// Maximum number of addresses in memory that have no open connection. The server drops the least recently used address
-        /// first.
+        /// Maximum number of addresses without an open connection that the server remembers. The server forgets the least
+        /// recently used address first.
         max_addresses: usize = count(65_536, 1..=10_000_000);
         /// Minimum transfer rate of an incomplete request, in bytes per second.
         min_rate: u64 = bytes(KIB, 1..=MIB);
@@ -83,9 +86,9 @@ limits! {
         max_header_size: usize = bytes(32 * KIB, 8 * KIB..=MIB);
         /// Maximum number of header fields in one request.
         max_headers: usize = count(100, 16..=1_000);
-        /// Maximum time for which a connection stays open without a request. The default is longer than the 60 s of common load
-        /// balancers, so that the balancer closes the connection first. A request that a balancer sends into a closed
-        /// connection is lost.
+        /// Maximum time for which a connection stays open without a request. The default is longer than the 60 s idle
+        /// timeout of common load balancers, so that the load balancer closes the connection first. A request is lost if a
+        /// load balancer sends it on a connection that the server has closed.
         idle_timeout: Duration = duration(75 * SECOND, SECOND..=HOUR);
         /// Maximum time from the start of a connection until its PROXY header and its TLS handshake are complete.
         handshake_timeout: Duration = duration(10 * SECOND, SECOND / 10..=MINUTE);
@@ -97,8 +100,8 @@ limits! {
 limits! {
     /// Limits of the listener for operators.
     AdminLimits {
-        /// Memory in bytes for rejected deliveries that `hookhold doctor` can explain. If the value is 0, hookhold stores no
-        /// rejected deliveries.
+        /// Maximum memory for rejected deliveries, in bytes. `hookhold doctor` can explain the rejected deliveries in this
+        /// memory. If the value is 0, hookhold stores no rejected deliveries.
         keep_rejected: usize = bytes(0, 0..=64 * MIB);
     }
 }
@@ -106,13 +109,14 @@ limits! {
 limits! {
     /// Limits of the journal. All sizes are in bytes.
     JournalLimits {
-        /// Maximum size of all segments together.
+        /// Maximum total size of all segments.
         max_size: u64 = bytes(20 * GIB, MIB..=256 * TIB);
         /// Time for which a forwarded event stays available for replay.
         retain: Duration = duration(3 * DAY, SECOND..=366 * DAY);
         /// Size of one segment. An event larger than a segment gets a segment of its own.
         segment_size: u64 = bytes(64 * MIB, 64 * KIB..=GIB);
-        /// Maximum size of the segments that one topic pins.
+        /// Maximum total size of the segments that hookhold cannot delete because Kafka has not acknowledged the events of
+        /// one topic.
         max_backlog: u64 = bytes(max_size / 2, 64 * KIB..=256 * TIB);
     }
 }
@@ -120,28 +124,28 @@ limits! {
 limits! {
     /// Limits of deduplication.
     DedupeLimits {
-        /// Time after the first copy during which hookhold recognises duplicates. A source whose provider retries for longer
-        /// has a longer window.
+        /// Time after the first delivery of an event during which hookhold recognises duplicates of the event. A source has
+        /// a longer window if its provider retries for longer.
         window: Duration = duration(7 * DAY, SECOND..=366 * DAY);
         /// Maximum number of key-file lookups whose results stay in memory. The keys of unsealed segments are always in memory.
         hot_keys: u64 = count(1_000_000, 1_000..=1_000_000_000);
-        /// Maximum size of all key files together, in bytes.
+        /// Maximum total size of all key files, in bytes.
         max_disk: u64 = bytes(10 * GIB, MIB..=256 * TIB);
     }
 }
 
-/// One limit as text, in the notation of the configuration.
+/// Key, default and range of one limit as text, in the notation of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LimitText {
-    /// The key within its section.
+    /// Key of the option within its section.
     pub key: &'static str,
-    /// The default as a TOML value.
+    /// Default of the option as a TOML value.
     pub default: String,
-    /// The range, such as `1 KiB to 256 MiB`.
+    /// Range of valid values, such as `1 KiB to 256 MiB`.
     pub range: String,
 }
 
-/// The default and the range of one option.
+/// Default and range of one option, and the function that reads its value from the configuration.
 struct Limit<T> {
     default: T,
     default_text: String,

@@ -1,4 +1,4 @@
-//! Sets up logging as text or as JSON, and escapes outside text (any text from outside hookhold) for log lines.
+//! Sets up logging as text or as JSON, and escapes text from outside hookhold for log lines.
 //!
 //! hookhold writes log lines to standard error, so standard output contains only the output of a verb. A log line never
 //! contains a secret or a body.
@@ -17,10 +17,10 @@ pub enum Format {
     Json,
 }
 
-/// Starts logging. Later calls have no effect. The environment variable `HOOKHOLD_LOG` sets the filter, such as
-/// `hookhold=debug`. The default filter is `info`.
+/// Starts logging. Later calls have no effect. The environment variable `HOOKHOLD_LOG` sets the log filter, such as
+/// `hookhold=debug`. The default log filter is `info`.
 ///
-/// `colour` may be true only if standard error is a terminal.
+/// The caller may set `colour` to true only if standard error is a terminal.
 pub fn start(format: Format, colour: bool) {
     let filter = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into()).with_env_var(FILTER_VARIABLE);
     let lines = tracing_subscriber::fmt().with_env_filter(filter.from_env_lossy()).with_writer(io::stderr);
@@ -33,7 +33,8 @@ pub fn start(format: Format, colour: bool) {
     }
 }
 
-/// Truncates outside text to [`OUTSIDE_TEXT_LIMIT`] characters and escapes the text for safe printing on one line.
+/// Truncates text from outside hookhold to [`OUTSIDE_TEXT_LIMIT`] characters, and escapes the text for safe printing on one
+/// line.
 pub fn escaped(outside: &str) -> String {
     let mut shown: String = outside.chars().take(OUTSIDE_TEXT_LIMIT).flat_map(char::escape_debug).collect();
     if outside.chars().nth(OUTSIDE_TEXT_LIMIT).is_some() {
@@ -42,7 +43,7 @@ pub fn escaped(outside: &str) -> String {
     shown
 }
 
-/// Maximum number of characters of one outside text in a log line.
+/// Maximum number of characters that a log line shows of one text from outside hookhold.
 pub const OUTSIDE_TEXT_LIMIT: usize = 120;
 
 const FILTER_VARIABLE: &str = "HOOKHOLD_LOG";

@@ -1,9 +1,9 @@
-//! The `hookhold` command.
+//! Entry point of the `hookhold` command-line program.
 
 mod cli;
 
-/// The allocator is jemalloc, because a delivery makes many small allocations that are freed a moment later, often by another
-/// thread.
+/// Memory allocator of the process. hookhold uses jemalloc, because each delivery causes many small allocations, and often
+/// another thread frees them a moment later.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

@@ -1,4 +1,4 @@
-//! Declares every metric of hookhold once, with name, labels and help text. Each room with metrics has its own struct.
+//! Declares every metric of hookhold once, with its name, labels and help text. Each room with metrics has its own struct.
 //!
 //! Every label value is taken from the configuration or from a closed set, never from a request. For example, all requests
 //! to unknown paths share the label `source="-"`.
@@ -22,7 +22,7 @@ pub struct Metrics {
     pub journal: JournalMetrics,
     /// Metrics of the forwarder.
     pub forward: ForwardMetrics,
-    /// Metrics of the listener.
+    /// Metrics of the listener for deliveries.
     pub server: ServerMetrics,
     /// Metrics of the running configuration.
     pub config: ConfigMetrics,
@@ -115,7 +115,7 @@ metrics! {
 }
 
 metrics! {
-    /// Metrics of the listener.
+    /// Metrics of the listener for deliveries.
     ServerMetrics {
         /// Connections closed right after accept, by cause.
         connections_rejected: IntCounterVec = counters("hookhold_connections_rejected_total", &["cause"]);
@@ -220,7 +220,8 @@ fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: prometh
     metric
 }
 
-/// Upper bounds of the buckets in seconds, from less than one sync of a fast disk to the default deadline (8 s).
+/// Upper bounds of the latency buckets in seconds. The lowest bound is less than the duration of one sync on a fast disk,
+/// and the highest bound is the default request deadline (8 s).
 const LATENCY_BUCKETS: &[f64] =
     &[0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 8.0];
 const SYNC_BUCKETS: &[f64] = &[0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0];

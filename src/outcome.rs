@@ -9,7 +9,7 @@ macro_rules! outcomes {
         pub enum Outcome { $($(#[$doc])* $name,)* }
 
         impl Outcome {
-            /// All outcomes.
+            /// All outcomes, in the order of their declaration.
             pub const ALL: &'static [Outcome] = &[$(Outcome::$name,)*];
 
             /// Returns the value of the log field `outcome` and of the metric label `outcome`.
@@ -35,21 +35,21 @@ outcomes! {
     Filtered "filtered" 200,
     /// A request without a signature header.
     SignatureMissing "signature_missing" 401,
-    /// A signature that cannot be parsed.
+    /// A request whose signature cannot be parsed.
     SignatureMalformed "signature_malformed" 401,
-    /// A signature that no configured secret produces.
+    /// A request whose signature no configured secret produces.
     SignatureMismatch "signature_mismatch" 401,
-    /// A genuine signature with a timestamp that is too old.
+    /// A delivery with a genuine signature and a timestamp that is too old.
     TimestampStale "timestamp_stale" 401,
-    /// A genuine signature with a timestamp that is too far in the future.
+    /// A delivery with a genuine signature and a timestamp that is too far in the future.
     TimestampFuture "timestamp_future" 401,
-    /// A sender's address that the source does not accept.
+    /// A request from an address that the source does not accept.
     AddressNotAllowed "address_not_allowed" 401,
-    /// A request path that belongs to no source.
+    /// A request to a path that belongs to no source.
     UnknownSource "unknown_source" 404,
-    /// A request method that the source does not accept.
+    /// A request with a method that the source does not accept.
     MethodNotAllowed "method_not_allowed" 405,
-    /// A body that is longer than the source allows.
+    /// A request with a body that is longer than the source allows.
     TooLarge "too_large" 413,
     /// A delivery that exceeds a limit of its sender's address or the rate limit of its source.
     RateLimited "rate_limited" 429,
@@ -59,13 +59,14 @@ outcomes! {
     TooSlow "too_slow" 408,
     /// A delivery that cannot be verified, because hookhold could not fetch a public key.
     KeyUnavailable "key_unavailable" 503,
-    /// An event that does not fit, because the journal or the topic's share of the journal is full.
+    /// An event that the journal rejects, because the journal or the topic's share of the journal is full.
     JournalFull "journal_full" 503,
     /// An event that hookhold failed to write or to sync.
     JournalFailed "journal_failed" 503,
     /// A delivery that hookhold rejects because hookhold is shutting down.
     Draining "draining" 503,
-    /// A delivery that hookhold rejects because too many requests are in progress to finish all of them in time.
+    /// A delivery that hookhold rejects because too many requests are in progress for hookhold to finish all of them in
+    /// time.
     Overloaded "overloaded" 503,
     /// A delivery whose deadline has passed. hookhold may store the event later.
     Deadline "deadline" 503,
@@ -74,14 +75,14 @@ outcomes! {
 }
 
 impl Outcome {
-    /// Returns the default status code, which a recipe or the server may replace. The server never sends the code of
-    /// `disconnected`.
+    /// Returns the default status code of the outcome. A recipe or the server may replace this code. The server never sends
+    /// the code of `disconnected`.
     pub fn status(self) -> StatusCode {
         StatusCode::from_u16(self.code()).expect("every code above is between 100 and 999")
     }
 
-    /// Returns true if hookhold caused the outcome (503). The response then has a Retry-After header, because the sender
-    /// should retry.
+    /// Returns true if the status code of the outcome is 503, which means that hookhold and not the sender caused the
+    /// outcome. The response then has a Retry-After header, because the sender should retry.
     pub fn is_unavailable(self) -> bool {
         self.code() == 503
     }

@@ -2,11 +2,11 @@
 //! traffic. The store is opt-in (`[admin] keep_rejected`) and exists only in memory, so all entries are lost when the
 //! process ends.
 //!
-//! Unknown senders cause most entries, so the store limits the share of each sender. The store contains at most
-//! [`MAX_PER_SENDER`] entries per address, source and outcome, [`MAX_PER_GROUP`] entries per source and outcome, and
-//! [`RejectionStore::limit`] bytes in total. At the byte limit, it drops the oldest entry of the largest group, so a flood
-//! in one group does not evict the entries of other groups. Like the journal, the store omits credentials (Authorization,
-//! Cookie, Proxy-Authorization).
+//! Unknown senders cause most entries, so the store limits the share of each sender. A group consists of all entries with
+//! the same source and outcome. The store contains at most [`MAX_PER_SENDER`] entries per address, source and outcome,
+//! [`MAX_PER_GROUP`] entries per group, and [`RejectionStore::limit`] bytes in total. At the byte limit, the store drops
+//! the oldest entry of the largest group, so a flood in one group does not evict the entries of other groups. Like the
+//! journal, the store omits credentials (Authorization, Cookie, Proxy-Authorization).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -46,23 +46,24 @@ pub struct RejectedDelivery {
     pub request: Vec<u8>,
 }
 
-/// A store of the newest rejected deliveries, limited per sender, per group and in bytes.
+/// A store of the newest rejected deliveries, with limits on the entries per sender, the entries per group and the total
+/// size.
 #[derive(Default)]
 pub struct RejectionStore {
     limit: AtomicUsize,
     groups: Mutex<RejectionGroups>,
 }
 
-/// All groups of rejections, by source and outcome.
+/// All groups of rejected deliveries, by source and outcome.
 #[derive(Default)]
 struct RejectionGroups {
     by_outcome: BTreeMap<(Arc<str>, &'static str), RejectionGroup>,
     bytes: usize,
-    /// Rejections since the process started, including dropped entries.
+    /// Number of entries that the store has received since the process started, including dropped entries.
     count: u64,
 }
 
-/// The rejections of one source and outcome, oldest first.
+/// The rejected deliveries with the same source and outcome, oldest first.
 #[derive(Default)]
 struct RejectionGroup {
     deliveries: VecDeque<RejectedDelivery>,
@@ -70,18 +71,19 @@ struct RejectionGroup {
 }
 
 impl RejectionStore {
-    /// Sets the limit in bytes. A limit of 0 empties and disables the store.
+    /// Sets the limit of the store in bytes. A limit of 0 empties and disables the store.
     pub fn set_limit(&self, limit: usize) {
         self.limit.store(limit, Relaxed);
         self.lock().shrink(limit);
     }
 
-    /// Returns the limit in bytes, or 0 if the store is disabled.
+    /// Returns the limit of the store in bytes, or 0 if the store is disabled.
     pub fn limit(&self) -> usize {
         self.limit.load(Relaxed)
     }
 
-    /// Stores a delivery and its rejection, if the delivery and the configuration alone explain the outcome.
+    /// Stores a rejected delivery and the reason for its rejection, but only if the delivery and the configuration alone
+    /// explain the outcome.
     pub fn store(&self, source: &Arc<str>, delivery: &Delivery, answer: &Answer) {
         let limit = self.limit();
         if limit == 0 || !is_explained_by_delivery(answer.outcome) {
@@ -100,7 +102,7 @@ impl RejectionStore {
         self.lock().add(rejected, limit);
     }
 
-    /// Returns the entries of one source, newest first. `None` returns the entries of all sources.
+    /// Returns the entries of `source`, newest first, or the entries of all sources if `source` is `None`.
     pub fn newest(&self, source: Option<&str>) -> Vec<RejectedDelivery> {
         let groups = self.lock();
         let matching = groups.by_outcome.iter().filter(|((name, _), _)| source.is_none_or(|source| *source == **name));
@@ -142,8 +144,8 @@ impl RejectionGroups {
 }
 
 impl RejectionGroup {
-    /// Returns the index of the entry to drop before the store adds an entry of `sender`, or `None` if the store must drop
-    /// no entry.
+    /// Returns the index of the entry to drop before the store adds an entry of `sender`, or `None` if the group has space
+    /// for the new entry.
     fn surplus(&self, sender: IpAddr) -> Option<usize> {
         let is_own = |at: &usize| sender_address(self.deliveries[*at].remote.ip()) == sender;
         let own: Vec<usize> = (0..self.deliveries.len()).filter(is_own).collect();
@@ -151,7 +153,7 @@ impl RejectionGroup {
         of_sender.or_else(|| (self.deliveries.len() >= MAX_PER_GROUP).then_some(0))
     }
 
-    /// Removes an entry and returns its size in bytes.
+    /// Removes the entry at this index and returns its size in bytes, or `None` if the group has no such entry.
     fn remove(&mut self, at: usize) -> Option<usize> {
         let size = self.deliveries.remove(at)?.size();
         self.bytes -= size;
@@ -206,11 +208,11 @@ fn request(delivery: &Delivery, body: &[u8]) -> Vec<u8> {
     request
 }
 
-/// Maximum number of entries per address, source and outcome.
+/// Maximum number of stored entries with the same sender's address, source and outcome.
 pub const MAX_PER_SENDER: usize = 4;
-/// Maximum number of entries per source and outcome.
+/// Maximum number of stored entries with the same source and outcome.
 pub const MAX_PER_GROUP: usize = 64;
-/// Divisor of the byte limit. A stored body has at most `limit / BODY_DIVISOR` bytes.
+/// Divisor of the store's limit in bytes. A stored body has at most `limit / BODY_DIVISOR` bytes.
 pub const BODY_DIVISOR: usize = 4;
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
-//! Reads secrets by reference: `env:NAME` or `file:PATH`, never literal text. Logs and metrics show only the name of a secret.
-//! Messages and `Debug` output never contain its bytes.
+//! Reads secrets from environment variables (`env:NAME`) and from files (`file:PATH`). The configuration contains only
+//! these references. Logs and metrics show only the name of a secret. Messages and `Debug` output never contain the bytes
+//! of a secret.
 
 use std::fmt;
 use std::io::Read;
@@ -9,13 +10,13 @@ use std::sync::Arc;
 use crate::clock::UnixMillis;
 use crate::toml_value::Item;
 
-/// A named secret.
+/// A secret with its name and its expiry time.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
-    /// Name in logs, metrics and headers: the configured name, or by default the name of the variable or the base name of the
-    /// file.
+    /// Name of the secret in logs, metrics and headers: the configured name, or by default the name of the environment
+    /// variable or the base name of the file.
     pub name: Arc<str>,
-    /// Bytes of the variable, or of the file without its final line break.
+    /// Bytes of the environment variable, or of the file without its final line break.
     pub bytes: Vec<u8>,
     /// Time at which the secret expires and the verifier starts to reject its signatures, or `None` if the secret does not
     /// expire.
@@ -23,7 +24,7 @@ pub struct Secret {
 }
 
 impl Secret {
-    /// True if the secret is wrapped in whitespace or quotes, which is usually a copy-paste mistake.
+    /// Returns true if the secret is wrapped in whitespace or quotes, which is usually a copy-paste mistake.
     pub fn is_wrapped(&self) -> bool {
         let bare = self.bytes.trim_ascii();
         let quote = |byte: Option<&u8>| byte.is_some_and(|byte| b"\"'`".contains(byte));
@@ -37,9 +38,10 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Reads `"env:NAME"`, `"file:PATH"` (relative to the working directory) or
-/// `{ name = "…", from = "env:…", not_after = 2027-01-01 }`. Reports any other value, an unset variable, and an unreadable or
-/// empty file. No report repeats a text that may be a secret.
+/// Reads the secret to which `item` refers. `item` has the form `"env:NAME"`, `"file:PATH"` (relative to the working
+/// directory) or `{ name = "…", from = "env:…", not_after = 2027-01-01 }`. Returns `None` and reports a diagnostic for any
+/// other value, an unset or empty variable, and an unreadable or empty file. No diagnostic contains text that may be a
+/// secret.
 pub fn read(item: Item) -> Option<Secret> {
     if !item.is_table() {
         return follow(&item);
@@ -122,7 +124,7 @@ fn contents(path: &Path) -> std::io::Result<Vec<u8>> {
 }
 
 const MAX_NAME: usize = 64;
-/// Size limit of a file with a secret. A PEM key has only a few KiB, so a larger file is the wrong file.
+/// Maximum size of a file with a secret, in bytes. A PEM key has only a few KiB, so a larger file is the wrong file.
 const MAX_FILE: u64 = 64 << 10;
 const REFERENCE: &str = "\"env:NAME\" or \"file:PATH\"";
 const FILE: &str = "a file of 1 B to 64 KiB with the secret";

@@ -12,7 +12,8 @@ const SIZES: &[(&str, u64)] = &[("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 <<
 
 const PERIODS: &[(&str, u32)] = &[("s", 1), ("m", 60), ("h", 3600)];
 
-/// A count per period. A limiter admits the whole count as a burst and refills the burst evenly.
+/// A maximum count per second, minute or hour. A rate limiter admits up to the whole count as one burst, and then restores
+/// the burst at an even rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     count: NonZeroU32,
@@ -20,7 +21,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// Maximum count that an operator can configure.
+    /// Maximum count per period that an operator can configure.
     pub const MOST: u32 = 1_000_000;
 
     /// Parses `"100/s"`, `"600/m"` or `"36000/h"`. Returns `None` for any other text, for a count of 0 and for a count above
@@ -32,7 +33,7 @@ impl Rate {
         Some(Rate { count: count?, seconds: *seconds }).filter(|rate| rate.count.get() <= Rate::MOST)
     }
 
-    /// Converts the rate into the quota of a limiter.
+    /// Converts the rate into the quota of a rate limiter.
     pub fn quota(self) -> Quota {
         let interval = Duration::from_secs(self.seconds.into()) / self.count.get();
         Quota::with_period(interval).expect("the interval is at least a microsecond").allow_burst(self.count)
@@ -46,29 +47,30 @@ impl fmt::Display for Rate {
     }
 }
 
-/// Parses an integer with the unit `ms`, `s`, `m`, `h` or `d`. Returns `None` for any other text and for more milliseconds than
-/// 64 bits can represent.
+/// Parses a duration: an integer with the unit `ms`, `s`, `m`, `h` or `d`. Returns `None` for any other text and for more
+/// milliseconds than 64 bits can represent.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     parse(text, DURATIONS).map(Duration::from_millis)
 }
 
-/// Parses an integer with the unit `B`, `KiB`, `MiB`, `GiB` or `TiB`. Returns `None` for any other text and for more bytes than
-/// 64 bits can represent.
+/// Parses a number of bytes: an integer with the unit `B`, `KiB`, `MiB`, `GiB` or `TiB`. Returns `None` for any other text
+/// and for more bytes than 64 bits can represent.
 pub fn parse_bytes(text: &str) -> Option<u64> {
     parse(text, SIZES)
 }
 
-/// Formats a duration in the largest unit that divides it. Drops fractions of a millisecond.
+/// Formats a duration as an integer with the largest possible unit. Drops fractions of a millisecond.
 pub fn duration_text(length: Duration) -> String {
     print(u64::try_from(length.as_millis()).unwrap_or(u64::MAX), DURATIONS, "")
 }
 
-/// Formats a number of bytes in the largest unit that divides it.
+/// Formats a number of bytes as an integer with the largest possible unit.
 pub fn bytes_text(size: u64) -> String {
     print(size, SIZES, " ")
 }
 
-/// Formats a number of bytes with one decimal in the largest unit that does not exceed it.
+/// Formats a number of bytes with the largest unit that is not larger than the number. A number of at least 1 KiB has one
+/// decimal.
 pub fn bytes_about(size: u64) -> String {
     match SIZES.iter().find(|(_, factor)| size >= *factor) {
         Some((unit, factor)) if *factor > 1 => format!("{:.1} {unit}", size as f64 / *factor as f64),

@@ -1,4 +1,5 @@
-//! Appends events to the journal and resolves their dedupe keys, even if the sender has disconnected.
+//! Appends events to the journal and reports each result to the waiting deliveries. A sender that disconnects does not
+//! cancel the append of its event.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +14,12 @@ use crate::event_key::EventKey;
 use crate::journal::{AppendError, AppendRejected, CompletionBatch, Journal};
 use crate::outcome::Outcome;
 
-/// Journal and dedupe table, which deliveries, completions and lookups share.
+/// The journal and the dedupe table, shared by deliveries, completions of appends and lookups of dedupe keys on disk.
 pub(super) struct Appender {
     journal: Journal,
     dedupe_table: DedupeTable,
     stored_after_answer: IntCounter,
-    /// Semaphore that limits the number of concurrent lookups on disk.
+    /// Semaphore that limits the number of concurrent lookups of dedupe keys on disk.
     lookups: Arc<Semaphore>,
 }
 
@@ -29,13 +30,14 @@ impl Appender {
         Arc::new(Appender { journal, dedupe_table: DedupeTable::new(hot_keys), stored_after_answer, lookups })
     }
 
-    /// Claims a key. A key first seen at or before `not_before` has left the window and counts as new.
+    /// Claims a dedupe key for a delivery. A key that was first seen at or before `not_before` has left the dedupe window
+    /// and counts as new.
     pub(super) fn claim(&self, key: EventKey, not_before: UnixMillis) -> Claim {
         self.dedupe_table.claim(key, not_before, &self.journal)
     }
 
-    /// Appends the event of a key that was claimed as new, and resolves the key with the result. If `accepting` is an error,
-    /// appends nothing and resolves the key with this error.
+    /// Appends an event whose dedupe key was claimed as new, and resolves the key with the result of the append. If
+    /// `accepting` is an error, appends nothing and resolves the key with this error.
     pub(super) fn append(self: &Arc<Self>, event: &Event, key: EventKey, accepting: Result<(), Resolution>) {
         if let Err(resolution) = accepting {
             self.dedupe_table.resolve(key, resolution);
@@ -51,7 +53,8 @@ impl Appender {
         }
     }
 
-    /// Appends an event without a key and returns the receiver of its result.
+    /// Appends an event without a dedupe key and returns the receiver for the result of the append. If the journal rejects
+    /// the event at once, returns the result as the error.
     pub(super) fn append_keyless(
         self: &Arc<Self>,
         event: &Event,
@@ -68,8 +71,8 @@ impl Appender {
         Ok(receiver)
     }
 
-    /// Looks up an unconfirmed key in the key files on a blocking thread, and appends the event if the key is new. Resolves the
-    /// key with the result of the lookup or of the append.
+    /// Looks up an unconfirmed dedupe key in the key files, and appends the event if the key is new. A blocking thread
+    /// performs the lookup. Resolves the key with the result of the lookup or of the append.
     pub(super) fn look_up_and_append(
         self: &Arc<Self>,
         event: Event,
@@ -97,12 +100,13 @@ impl Appender {
         });
     }
 
-    /// Returns the duration of the running sync so far; `None` if no sync is running.
+    /// Returns the time since the start of the running journal sync, or `None` if no sync is running.
     pub(super) fn sync_age(&self) -> Option<Duration> {
         self.journal.sync_age()
     }
 
-    /// Returns the number of keys in memory: the journal's unsealed keys and the keys in the hot cache.
+    /// Returns the number of dedupe keys in memory: the keys of the journal's unsealed segments and the keys in the hot
+    /// cache.
     pub(super) fn hot_keys(&self) -> u64 {
         self.journal.keys_in_memory() + self.dedupe_table.hot_keys()
     }
@@ -112,8 +116,8 @@ impl Appender {
     }
 }
 
-/// Runs the journal's completions in a task of the current runtime, where the deliveries wait for them. If there is no current
-/// runtime, the journal's own threads run the completions.
+/// Spawns a task that runs the journal's completions on the current Tokio runtime, because the waiting deliveries run on
+/// this runtime. If there is no current runtime, the journal's own threads run the completions.
 fn run_completions_on_runtime(journal: &Journal) {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
     let (sender, mut receiver) = mpsc::unbounded_channel::<CompletionBatch>();
@@ -151,5 +155,6 @@ fn not_appended(rejected: AppendRejected) -> Resolution {
 pub(super) const SYNC_FAILED: &str = "a journal sync failed and the process exits; check the disk";
 const FULL: &str =
     "the journal has reached max_size or the disk is full, and all stored events are still needed; check Kafka and the disk";
-/// Maximum number of concurrent lookups on disk. The gateway rejects deliveries beyond this limit as `overloaded`.
+/// Maximum number of concurrent lookups of dedupe keys on disk. The gateway rejects a delivery above this limit with the
+/// outcome `overloaded`.
 const MAX_LOOKUPS: usize = 256;

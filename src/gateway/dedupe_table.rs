@@ -1,14 +1,15 @@
-//! The state of each dedupe key. A key is pending while its event is being appended, and duplicates wait for the result. A key
-//! is seen once its event is stored. All other keys are unknown.
+//! Tracks the state of each dedupe key. A key is pending while the gateway looks up the key on disk or appends the event,
+//! and duplicates wait for the result. A key is seen once its event is stored. All other keys are new.
 //!
-//! The journal is the source of truth. The journal has the keys of unsealed segments in memory and older keys in key files. The
-//! hot cache (moka) contains keys that were found in key files, so that a second duplicate needs no disk read. New keys never
-//! enter the cache, because the journal already finds them in memory and every delivery would pay for an insertion.
+//! The journal is the source of truth. The journal has the keys of unsealed segments in memory and older keys in key files.
+//! The hot cache (moka) contains keys that were found in key files, so that a second duplicate needs no disk read. New keys
+//! never enter the cache, because the journal already finds a new key in its memory, and an insertion into the cache would
+//! slow down every delivery.
 //!
-//! The order of steps ensures that a stored event never looks new:
+//! The order of the steps in two functions ensures that the table never treats a stored event as new:
 //!
-//! - [`DedupeTable::claim`] locks the shard and checks whether the key is pending, then whether the key is seen. If the key is
-//!   neither pending nor seen, `claim` inserts the key as pending.
+//! - [`DedupeTable::claim`] locks the key's shard of the table and checks whether the key is pending, then whether the key
+//!   is seen. If the key is neither pending nor seen, `claim` inserts the key as pending.
 //! - [`DedupeTable::resolve`] runs after the journal has added the key to its memory. `resolve` removes the pending key, then
 //!   wakes the waiters.
 
@@ -25,26 +26,28 @@ use crate::event_key::{EventKey, PassThroughHasher};
 use crate::journal::{Journal, MemoryLookup, SeenKey};
 use crate::outcome::Outcome;
 
-/// Result for an event, sent to its first delivery and to the waiting duplicates.
+/// Result of deduplicating and appending an event. The first delivery of the event and all waiting duplicates receive this
+/// result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Resolution {
-    /// Sequence under which the event was stored.
+    /// Sequence of an event that the append stored.
     Stored(u64),
-    /// Sequence of an event that was already stored.
+    /// Sequence of an event that the journal already contained.
     Seen(u64),
-    /// Outcome and operator's hint for an event that was not stored, or may not have been stored.
+    /// Outcome of an event that hookhold could not confirm as stored, and the hint for the operator's log. After a failed
+    /// sync, such an event may be on disk.
     Failed(Outcome, &'static str),
 }
 
-/// Result of claiming a key. All receivers of a key get the same [`Resolution`].
+/// Result of claiming a dedupe key. All receivers of a key get the same [`Resolution`].
 pub(super) enum Claim {
     /// Key that is new. The caller must append the event, and the append resolves the key.
     New(oneshot::Receiver<Resolution>),
     /// Key that is not in memory but may be in a key file. The caller must search the key files before it appends the event.
     Unconfirmed(oneshot::Receiver<Resolution>),
-    /// Key whose event another delivery is appending.
+    /// Key that is already pending, because another delivery is looking up the key on disk or appending the event.
     Pending(oneshot::Receiver<Resolution>),
-    /// Sequence under which the event is stored.
+    /// Sequence of the stored event with this key.
     Seen(u64),
 }
 
@@ -57,7 +60,7 @@ pub(super) struct DedupeTable {
 type PendingKeys = HashMap<EventKey, Vec<oneshot::Sender<Resolution>>, BuildHasherDefault<PassThroughHasher>>;
 
 impl DedupeTable {
-    /// Creates a table without keys. `hot_keys` limits the number of keys in the hot cache.
+    /// Creates an empty table. `hot_keys` limits the number of keys in the hot cache.
     pub(super) fn new(hot_keys: u64) -> DedupeTable {
         // LRU, because moka's default policy rejects the newest keys once the cache is full.
         let hot_cache = Cache::builder().max_capacity(hot_keys).eviction_policy(EvictionPolicy::lru());
@@ -65,7 +68,8 @@ impl DedupeTable {
         DedupeTable { shards, hot_cache: hot_cache.build_with_hasher(BuildHasherDefault::default()) }
     }
 
-    /// Claims a key. A key first seen at or before `not_before` has left the window and counts as new.
+    /// Claims a dedupe key for a delivery. A key that was first seen at or before `not_before` has left the dedupe window
+    /// and counts as new.
     pub(super) fn claim(&self, key: EventKey, not_before: UnixMillis, journal: &Journal) -> Claim {
         let mut shard = self.shard(&key).lock().expect(POISON);
         if let Some(waiters) = shard.get_mut(&key) {
@@ -90,14 +94,16 @@ impl DedupeTable {
         }
     }
 
-    /// Resolves a pending key and wakes its waiters. Returns true if at least one waiter got the resolution.
+    /// Removes a pending key and sends the resolution to all deliveries that wait for the key. Returns true if at least one
+    /// delivery received the resolution.
     pub(super) fn resolve(&self, key: EventKey, resolution: Resolution) -> bool {
         let waiters = self.shard(&key).lock().expect(POISON).remove(&key).unwrap_or_default();
-        // Use `count` because every waiter must get the result. `any` would stop at the first success.
+        // Use `count` because every waiting delivery must receive the resolution. `any` would stop at the first delivery
+        // that receives it.
         waiters.into_iter().filter_map(|sender| sender.send(resolution).ok()).count() > 0
     }
 
-    /// Resolves a pending key that was found in a key file, and caches the key.
+    /// Resolves a pending key that a lookup found in a key file, and adds the key to the hot cache.
     pub(super) fn resolve_seen(&self, key: EventKey, seen: SeenKey) {
         self.hot_cache.insert(key, seen);
         self.resolve(key, Resolution::Seen(seen.seq));

@@ -1,4 +1,4 @@
-//! Computes an event's dedupe key: a keyed hash of its source, its type and its identity.
+//! Computes the dedupe key of an event: a keyed hash of the source, the event type and the identity.
 
 use siphasher::sip128::{Hasher128, SipHasher24};
 use std::hash::Hasher;
@@ -6,8 +6,9 @@ use std::hash::Hasher;
 use crate::event_key::EventKey;
 use crate::verify::Identity;
 
-/// Hashes the source, the event type and the identity. Each field is length-prefixed, so that different fields never produce
-/// the same hash input. Returns `None` for a keyless event.
+/// Returns the dedupe key: the hash of the source name, the event type and the identity under `hash_key`. The hash input
+/// contains the length of each field before the field, so different fields never produce the same input. Returns `None` for
+/// a keyless event.
 pub(super) fn of(hash_key: &[u8; 16], source: &str, event_type: Option<&str>, identity: &Identity) -> Option<EventKey> {
     let mut hasher = SipHasher24::new_with_key(hash_key);
     let mut field = |bytes: &[u8]| {
@@ -20,7 +21,7 @@ pub(super) fn of(hash_key: &[u8; 16], source: &str, event_type: Option<&str>, id
         Identity::Keyless => return None,
         Identity::Id { alternative, fields, body_sha256 } => {
             match alternative {
-                // Do not add a number here, because existing journals contain keys of this form.
+                // Do not add the number 0, because the keys in existing journals were computed without it.
                 0 => field(b"id"),
                 other => field(format!("id {other}").as_bytes()),
             }
@@ -77,7 +78,8 @@ mod tests {
         assert_eq!(all[0], of(&key, "a", Some("t"), &id(&["1"], None)));
     }
 
-    /// If the hash changed, an existing journal would store retries of its events again.
+    /// If the hash changed, hookhold would not recognise retries of the events in an existing journal, and would store
+    /// these events again.
     #[test]
     fn keys_in_existing_journals_stay_valid() {
         let key = |identity: &Identity| base16ct::lower::encode_string(&of(&[7; 16], "a", Some("t"), identity).expect("a key").0);

@@ -17,20 +17,21 @@ use crate::verify::Verifier;
 
 /// A source with its verifier, its counters and its rate limiter.
 pub struct LiveSource {
-    /// The compiled source.
+    /// The source, compiled from the configuration.
     pub source: Arc<Source>,
     pub(super) verifier: Verifier,
-    /// One entry per secret, in the order of the source's secrets.
+    /// Counter and warnings of each secret, in the order of the source's secrets.
     secrets: Vec<SecretUse>,
     last_verified: Gauge,
     pub(super) keyless: IntCounter,
-    /// Rate limiter that counts only verified deliveries, so that forged deliveries cannot use up the source's rate.
+    /// Rate limiter that counts only verified deliveries, so that forged deliveries cannot use up the source's rate. `None`
+    /// if the source sets no `max_rate`.
     rate_limiter: Option<Arc<DefaultDirectRateLimiter>>,
     pub(super) success_rate: Arc<SuccessRate>,
     success_rate_gauge: Gauge,
 }
 
-/// The counter and the warnings of one secret.
+/// The counter of verified deliveries and the daily warnings of one secret.
 struct SecretUse {
     verified: IntCounter,
     /// True if another secret stays valid for longer, so that senders should no longer use this secret.
@@ -39,8 +40,9 @@ struct SecretUse {
     expiry_warning: Arc<DailyWarning>,
 }
 
-/// Builds the map of sources by path. A source that has the name of a `previous` source takes over its warnings, rate limiter
-/// and success rate. Deletes the expiry series of removed secrets and the success rate series of removed sources.
+/// Builds the map from URL path to source. If `previous` contains a source with the same name, the new source takes over
+/// the warnings, the rate limiter and the success rate of the previous source. Deletes the expiry metric of each removed
+/// secret and the success rate metrics of each removed source.
 pub(super) fn by_path(
     sources: impl IntoIterator<Item = impl Into<Arc<Source>>>,
     previous: &HashMap<String, Arc<LiveSource>>,
@@ -58,7 +60,8 @@ pub(super) fn by_path(
     current
 }
 
-/// Deletes the series of `previous` that no longer apply. `current` is the new source with the same name, if any.
+/// Deletes the metrics of `previous` that the reload made obsolete. `current` is the new source with the same name, or
+/// `None` if the reload removed the source.
 fn delete_series(previous: &LiveSource, current: Option<&Arc<LiveSource>>, metrics: &DeliveryMetrics) {
     let name = &*previous.source.name;
     let expires = |secret: &Key| current.is_some_and(|live| live.expiry_of(&secret.name).is_some());
@@ -91,32 +94,36 @@ impl LiveSource {
         }
     }
 
-    /// Returns the previous limiter if its rate is unchanged, so that a reload does not refill the limiter.
+    /// Returns the rate limiter of a source, or `None` if the source sets no `max_rate`. Reuses the previous limiter if the
+    /// rate is unchanged, so that a reload does not refill the limiter.
     fn rate_limiter(source: &Source, previous: Option<&LiveSource>) -> Option<Arc<DefaultDirectRateLimiter>> {
         let new = || source.max_rate.map(|rate| Arc::new(DefaultDirectRateLimiter::direct(rate.quota())));
         let unchanged = previous.filter(|previous| previous.source.max_rate == source.max_rate);
         unchanged.map_or_else(new, |previous| previous.rate_limiter.clone())
     }
 
-    /// Returns the previous counts if their period is unchanged, so that a reload does not reset the counts.
+    /// Returns the counts for the success rate of a source. Reuses the previous counts if the period is unchanged, so that
+    /// a reload does not reset the counts.
     fn success_rate(source: &Source, previous: Option<&LiveSource>) -> Arc<SuccessRate> {
         let period = |source: &Source| source.recipe.limits.switches_off_at.map_or(DEFAULT_PERIOD, |limit| limit.within);
         let unchanged = previous.filter(|previous| period(&previous.source) == period(source));
         unchanged.map_or_else(|| SuccessRate::over(period(source)), |previous| previous.success_rate.clone())
     }
 
-    /// Updates the gauge of the success rate.
+    /// Sets the metric `hookhold_success_rate` of this source to the rate at `now`.
     pub(super) fn update_metrics(&self, now: UnixMillis) {
         self.success_rate_gauge.set(self.success_rate.at(now));
     }
 
-    /// Counts one verified delivery against `max_rate`. Returns the time to wait if the rate is exceeded.
+    /// Counts one verified delivery against `max_rate`. If the delivery exceeds the rate, returns the time after which the
+    /// sender may retry, and otherwise `None`.
     pub(super) fn wait_for_rate(&self) -> Option<Duration> {
         let limiter = self.rate_limiter.as_ref()?;
         limiter.check().err().map(|not_until| not_until.wait_time_from(limiter.clock().now()))
     }
 
-    /// Counts a delivery that this secret has verified. Warns at most once a day if the sender should use another secret.
+    /// Counts a delivery that the secret with the name `secret` verified. If another secret stays valid for longer, logs a
+    /// warning about the use of the old secret, at most once a day.
     pub(super) fn count_verified(&self, secret: &str, now: UnixMillis) {
         self.last_verified.set(now.0 as f64 / 1000.0);
         let Some((key, secret_use)) = self.secrets().find(|(key, _)| *key.name == *secret) else { return };
@@ -127,7 +134,7 @@ impl LiveSource {
         }
     }
 
-    /// Warns about each secret that expires soon or has expired, at most once a day per secret.
+    /// Logs a warning about each secret that expires soon or has expired, at most once a day per secret.
     pub(super) fn warn_of_expiry(&self, now: UnixMillis) {
         for (key, secret_use) in self.secrets() {
             let is_due = |end: &UnixMillis| end.since(now) <= WARNING_MS && secret_use.expiry_warning.is_due(now);
@@ -176,7 +183,7 @@ impl SecretUse {
     }
 }
 
-/// Limits a warning to once a day. Contains the Unix time of the last warning in milliseconds; 0 before the first warning.
+/// Time of the last warning, Unix milliseconds; 0 before the first warning. Limits a warning to once a day.
 #[derive(Default)]
 struct DailyWarning(AtomicU64);
 
@@ -188,10 +195,11 @@ impl DailyWarning {
     }
 }
 
-/// Period of the success rate if the recipe does not set a period.
+/// Period over which hookhold measures the success rate of a source if the recipe sets no period.
 const DEFAULT_PERIOD: Duration = Duration::from_secs(60 * 60);
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
-/// Time from the first warning to the expiry of a secret: two weeks, because another team may have to make the change.
+/// Time from the first warning to the expiry of a secret, in milliseconds. The time is two weeks, because another team may
+/// have to replace the secret.
 const WARNING_MS: u64 = 14 * DAY_MS;
 
 #[cfg(test)]

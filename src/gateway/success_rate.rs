@@ -6,8 +6,8 @@
 //! ignores deliveries that fail authentication. A wrong secret therefore does not lower the rate. Operators can recognise a
 //! wrong secret by `signature_mismatch` outcomes and by the absence of verified deliveries.
 //!
-//! The period is divided into [`SLOTS`] slots, and the oldest slot expires as a whole. Memory does not grow with the number
-//! of deliveries.
+//! The period consists of [`SLOTS`] slots, and the oldest slot expires as a whole. The memory for the counts therefore does
+//! not grow with the number of deliveries.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,16 +16,16 @@ use crate::answer::Answer;
 use crate::clock::UnixMillis;
 use crate::outcome::Outcome;
 
-/// Counts of the successes and failures of one source. Both counts start at 0.
+/// Counts of the successful and the failed deliveries of one source in the current period. Both counts start at 0.
 pub(super) struct SuccessRate {
     slot_ms: u64,
     slots: Mutex<[TimeSlot; SLOTS]>,
 }
 
-/// Counts of one part of the period.
+/// Counts of the successful and the failed deliveries in one slot of the period.
 #[derive(Clone, Copy, Default)]
 struct TimeSlot {
-    /// Unix time divided by the length of a slot.
+    /// Number of the slot: the Unix time in milliseconds divided by the length of a slot in milliseconds.
     number: u64,
     succeeded: u64,
     failed: u64,
@@ -45,20 +45,21 @@ impl SuccessRate {
         Arc::new(SuccessRate { slot_ms, slots: Mutex::new([TimeSlot::default(); SLOTS]) })
     }
 
-    /// Counts a rejected delivery as failed if its signature was genuine. Among rejected deliveries, only those with a stale or
-    /// future timestamp have a genuine signature.
+    /// Counts a rejected delivery as failed if its signature was genuine. Among rejected deliveries, only deliveries with a
+    /// stale or future timestamp have a genuine signature.
     pub(super) fn count_rejection(&self, at: UnixMillis, outcome: Outcome) {
         if matches!(outcome, Outcome::TimestampStale | Outcome::TimestampFuture) {
             self.count(at, false);
         }
     }
 
-    /// Returns a guard for a verified delivery that arrived at `at`.
+    /// Returns the guard that counts a verified delivery with the time of arrival `at`.
     pub(super) fn start(self: &Arc<SuccessRate>, at: UnixMillis) -> SuccessGuard {
         SuccessGuard { rate: self.clone(), at, succeeded: false }
     }
 
-    /// Returns the rate at `now`, from 0 to 1; NaN if the period contains no delivery.
+    /// Returns the success rate in the period that ends at `now`: a number from 0 to 1, or NaN if the period contains no
+    /// delivery.
     pub(super) fn at(&self, now: UnixMillis) -> f64 {
         let newest = now.0 / self.slot_ms;
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
@@ -80,7 +81,7 @@ impl SuccessRate {
 }
 
 impl SuccessGuard {
-    /// Records the answer and counts the delivery.
+    /// Counts the delivery as successful if the answer has a 2xx status, and otherwise as failed.
     pub(super) fn finish(mut self, answer: &Answer) {
         self.succeeded = answer.status.is_success();
     }
@@ -92,5 +93,5 @@ impl Drop for SuccessGuard {
     }
 }
 
-/// Number of slots in a period. The rate is accurate to one slot.
+/// Number of slots in a period. The start of the period is accurate to the length of one slot.
 const SLOTS: usize = 60;

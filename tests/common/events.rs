@@ -1,5 +1,5 @@
-//! Verified events for tests of the journal. The verifier constructs each event, because a test cannot construct an event
-//! directly.
+//! Creates verified events for tests of the journal. The verifier constructs each event, because a test cannot construct an
+//! event directly.
 
 #![allow(dead_code, reason = "each test file uses its own part of it")]
 
@@ -17,13 +17,13 @@ use hookhold::verify::sign::{SampleOptions, sign};
 use hookhold::verify::{Verdict, Verifier};
 use http::{HeaderName, HeaderValue};
 
-/// Topics of the events.
+/// Kafka topics of the events that a test creates.
 pub const TOPICS: [&str; 3] = ["orders", "invoices", "parcels"];
 
 /// The parts of an event that a test chooses.
 #[derive(Clone, Debug, Default)]
 pub struct Sample {
-    /// Index into [`TOPICS`].
+    /// Index of the event's topic in [`TOPICS`].
     pub topic: usize,
     pub body: Vec<u8>,
     pub id: String,
@@ -31,12 +31,12 @@ pub struct Sample {
     pub key: Option<[u8; 16]>,
     /// Time of arrival, Unix milliseconds.
     pub received_at: u64,
-    /// Additional request headers.
+    /// Additional header fields of the request.
     pub headers: Vec<(&'static str, Vec<u8>)>,
 }
 
 impl Sample {
-    /// Signs a delivery, verifies the delivery and returns its event.
+    /// Signs a delivery with the chosen parts, verifies the delivery and returns the event.
     pub fn event(&self) -> Event {
         let source = &sources()[self.topic];
         let now = UnixMillis(self.received_at);

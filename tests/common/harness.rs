@@ -77,12 +77,12 @@ impl Harness {
     }
 
     fn started_again(self) -> Harness {
-        // The disk ignores the killed process. Closing its journal ends its threads.
+        // The simulated disk ignores the killed process. Closing the journal of this process ends the journal's threads.
         self.journal.close();
         Harness::build(self.config.clone(), self.disk.clone(), self.clock.clone())
     }
 
-    /// Opens both listeners on free ports and serves them in the runtime of the test.
+    /// Opens both listeners on free ports and runs the servers in the Tokio runtime of the test.
     pub fn serve(&mut self) {
         let listen = || server::listen(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
         let listeners = Listeners { deliveries: listen(), admin: listen() };
@@ -95,7 +95,7 @@ impl Harness {
         self.serving.as_ref().expect("the harness serves").address
     }
 
-    /// Waits until the shutdown has ended, then stops the service.
+    /// Waits until the servers have shut down, then stops the service.
     pub async fn ended(mut self) {
         let task = self.serving.take().expect("the harness serves").task;
         task.await.expect("serving does not panic").expect("the journal works");
@@ -121,7 +121,7 @@ impl TestClock {
         TestClock::Stopped(Arc::new(AtomicU64::new(time.0)))
     }
 
-    /// Advances a stopped clock by this time.
+    /// Advances a stopped clock by `time`. Panics for the system clock.
     pub fn advance(&self, time: Duration) {
         let TestClock::Stopped(now) = self else { panic!("the system clock cannot be moved") };
         now.fetch_add(time.as_millis() as u64, Ordering::Relaxed);

@@ -35,7 +35,7 @@ async fn with_old_event(harness: Harness) -> Harness {
     harness.with_keys_on_disk()
 }
 
-/// Sends events of equal size until the journal is full. The journal then rejects every event of at least this size.
+/// Sends events of equal size until the journal is full. The journal then rejects every event that has at least this size.
 async fn fill(harness: &Harness) {
     for n in 0..1000 {
         match harness.deliver_this("stripe", sized(harness, &format!("filler_{n}"), 8000)).await.outcome {
@@ -212,8 +212,8 @@ async fn a_failed_write_forgets_keys_and_abandons_the_segment() {
     assert_eq!(harness.outcome("stripe", "evt_1").await, Outcome::Duplicate);
 }
 
-/// Recovery determines the part of the commit that reached the disk. Every retry must agree with recovery, so that each
-/// event is stored once.
+/// After a failed sync, recovery determines which events of the commit reached the disk. The gateway must answer a retry of
+/// such an event as a duplicate and must store every other event, so that the journal contains each event once.
 #[tokio::test]
 async fn after_a_failed_sync_recovery_decides_about_keys() {
     let ids: Vec<String> = (0..20).map(|n| format!("evt_{n}")).collect();
@@ -230,8 +230,8 @@ async fn after_a_failed_sync_recovery_decides_about_keys() {
     assert!(found > 0 && lost > 0, "expected found and lost events: {found} found, {lost} lost");
 }
 
-/// Retries every event. An event that recovery found must be a duplicate, and every other event must be stored. Returns the
-/// number of duplicates and the number of stored events.
+/// Retries every event. The gateway must answer an event that recovery found as a duplicate, and must store every other
+/// event. Returns the number of duplicates and the number of stored events.
 async fn retry_all(harness: &Harness, ids: &[String], seed: u64) -> (usize, usize) {
     let before = harness.stored_ids();
     for id in ids {
@@ -309,7 +309,7 @@ async fn an_expired_key_is_replaced_by_the_new_one() {
     }
 }
 
-/// Returns the name of the oldest segment that contains this text, and the byte range of the text in the segment.
+/// Returns the name of the oldest segment that contains `text`, and the byte range of `text` in the segment.
 fn locate(harness: &Harness, text: &str) -> (String, std::ops::Range<usize>) {
     let found = harness.disk.names(".seg").into_iter().find_map(|name| {
         let at = harness.disk.bytes(&name).windows(text.len()).position(|window| window == text.as_bytes())?;
@@ -353,7 +353,7 @@ async fn a_corrupt_event_is_forgotten_in_its_key_file() {
     harness.disk.corrupt(&segment, bytes, |byte| !byte);
     assert_eq!(harness.stored_ids(), ["evt_before", "evt_after"]);
     until(|| harness.disk.bytes(&keys).len() < whole);
-    // Nothing reads the damaged frame again, so the key file alone decides.
+    // hookhold does not read the damaged frame again, so only the key file determines the outcome.
     let harness = harness.killed();
     assert_eq!(harness.outcome("stripe", "evt_lost").await, Outcome::Stored);
     for id in ["evt_before", "evt_after"] {

@@ -142,7 +142,7 @@ fn of_type(harness: &Harness, id: &str, event_type: &str) -> Delivery {
     harness.with_body("picky", id, format!(r#"{{"id":"{id}","object":"event","type":"{event_type}"}}"#))
 }
 
-/// Sends this delivery five minutes late and returns its outcome.
+/// Sends a delivery 301 seconds after its timestamp, one second later than the recipe allows. Returns the outcome.
 async fn stale(harness: &Harness, delivery: Delivery) -> Outcome {
     harness.advance(Duration::from_secs(301));
     harness.deliver_this("picky", Delivery { received_at: harness.clock.now(), ..delivery }).await.outcome

@@ -1,4 +1,5 @@
-//! The gateway suite's extension of the harness: senders whose deliveries a test starts, holds and completes one by one.
+//! Extends the common harness for the tests of the gateway. A test starts, holds and completes the delivery of each sender
+//! separately.
 
 #[path = "../common/harness.rs"]
 mod common;
@@ -31,7 +32,8 @@ use common::TestClock;
 #[derive(Clone)]
 pub struct Plan {
     pub journal: JournalLimits,
-    /// True if the journal retains every event until the event is acknowledged. The harness never runs a forwarder.
+    /// True if the journal retains every event until Kafka acknowledges the event. The harness never runs a forwarder, so a
+    /// test simulates the acknowledgement.
     pub forwards: bool,
     /// Dedupe window of every source.
     pub window: Duration,
@@ -65,15 +67,15 @@ impl Harness {
         Harness::build(config, SimDisk::new(plan.seed), clock)
     }
 
-    /// Returns a harness whose journal retains every event until the event is acknowledged.
+    /// Returns a harness whose journal retains every event until Kafka acknowledges the event.
     pub fn forwarding(limits: JournalLimits) -> Harness {
         let journal = JournalLimits { segment_size: SEGMENT, ..limits };
         Harness::with(Plan { journal, forwards: true, ..Plan::default() })
     }
 
-    /// Restarts the harness, so that only key files contain the existing keys, and neither the hot cache nor the journal's
-    /// memory does. Then waits until the background thread is idle, because its reads could consume an error that a test
-    /// injects.
+    /// Restarts the harness, so that only the key files contain the existing dedupe keys. Neither the hot cache nor the
+    /// journal's memory contains these keys. Waits until the journal's background thread is idle, because a read by this
+    /// thread could consume an error that the test injects.
     pub fn with_keys_on_disk(self) -> Harness {
         let segments = self.disk.names(".seg");
         let harness = self.restarted();
@@ -81,7 +83,8 @@ impl Harness {
         harness.disk.wait_for(|names| segments.iter().all(|segment| !names.contains(segment) || is_sealed(names, segment)));
         let empty: Vec<_> = harness.disk.names(".seg").into_iter().filter(|segment| !segments.contains(segment)).collect();
         let harness = harness.restarted();
-        // A segment without events is deleted as soon as it is sealed. That is the last work of the background thread.
+        // The background thread deletes a segment without events as soon as the segment is sealed. This deletion is the
+        // thread's last work.
         harness.disk.wait_for(|names| empty.iter().all(|segment| !names.contains(segment)));
         harness
     }
@@ -93,8 +96,8 @@ impl Harness {
         self
     }
 
-    /// Holds every sync of a segment, and sends the event `another` to start a sync. Returns the gate and the sender of the
-    /// event.
+    /// Holds every sync of a segment, and sends the event `another` to start a sync. Returns the gate that releases the
+    /// syncs, and the sender of the event.
     pub async fn hold_sync(&self) -> (Gate, Sender) {
         let gate = self.disk.hold(Step::Sync, ".seg");
         let other = self.send("stripe", "another").await;
@@ -102,7 +105,8 @@ impl Harness {
         (gate, other)
     }
 
-    /// Sends one event for each id in a single commit, and holds the sync of the commit. Returns the gate and the senders.
+    /// Sends one event for each id in a single commit, and holds the sync of the commit. Returns the gate that releases the
+    /// sync, and the senders.
     pub async fn hold_commit(&self, ids: &[String]) -> (Gate, Vec<Sender>) {
         assert!(!ids.is_empty());
         let (first_gate, first) = self.hold_sync().await;
@@ -110,7 +114,7 @@ impl Harness {
         for id in ids {
             senders.push(self.send("stripe", id).await);
         }
-        // The closure holds the next sync once, between the first commit and the next.
+        // The journal calls the closure after the first commit. The closure then holds the sync of the next commit.
         let (held, gate) = mpsc::sync_channel(1);
         let disk = Mutex::new(Some(self.disk.clone()));
         self.journal.on_commit(Box::new(move || {
@@ -147,7 +151,7 @@ impl Harness {
         Delivery { method: sample.method, target: sample.target, headers, body: sample.body, remote, received_at: now }
     }
 
-    /// Creates a sender for a complete delivery. The gateway receives the delivery when the sender is first polled.
+    /// Creates a sender for a complete delivery. The gateway receives the delivery when the test first polls the sender.
     pub fn start(&self, source: &str, delivery: Delivery, deadline: Instant) -> Sender {
         let (gateway, source) = (self.gateway.clone(), self.source(source));
         Sender(Box::pin(async move { gateway.receive(&source, delivery, deadline).await }))
@@ -213,7 +217,7 @@ fn next(reader: &mut Reader) -> Option<String> {
     Some(stored.event.id().map(str::to_owned).unwrap_or_default())
 }
 
-/// A sender that waits for its answer. Dropping the value closes the connection.
+/// A sender that waits for the answer to its delivery. Dropping the sender simulates a closed connection.
 pub struct Sender(Pin<Box<dyn Future<Output = Answer> + Send>>);
 
 impl Sender {
@@ -246,7 +250,7 @@ pub async fn outcomes(senders: Vec<Sender>) -> Vec<Outcome> {
     outcomes
 }
 
-/// Spins until another thread has made the condition true.
+/// Calls `reached` in a loop until another thread has made this condition true.
 pub fn until(reached: impl Fn() -> bool) {
     while !reached() {
         std::thread::yield_now();
@@ -258,7 +262,7 @@ pub fn far_away() -> Instant {
     Instant::now() + Duration::from_secs(60)
 }
 
-/// Compiles the entries in [`SOURCES`], all with the same secret.
+/// Compiles every entry in [`SOURCES`] to a source. All sources have the same secret.
 pub fn sources(plan: &Plan) -> Vec<Source> {
     let defaults = SourceDefaults {
         public_url: None,
@@ -271,7 +275,8 @@ pub fn sources(plan: &Plan) -> Vec<Source> {
     let compile = |(name, entry): &(&str, &str)| {
         let mut entry = format!("dedupe.window = \"{window}ms\"\n{entry}");
         if *name == "opted" {
-            // At most the window, because the journal retains every key for the longest window of any source.
+            // The body window is at most the dedupe window, because the journal retains every key for the longest window of
+            // any source.
             entry += &format!("\ndedupe.body = \"{body_window}ms\"");
         }
         common::source(name, "whsec_only_for_tests", &entry, &defaults)

@@ -80,7 +80,7 @@ fn signed(harness: &Harness, id: &str) -> (Arc<LiveSource>, Delivery) {
     (live, Delivery { method, target, headers, body, remote, received_at: now })
 }
 
-/// Compiles the source `shop` with these secrets. The name of each secret is also its text.
+/// Compiles the source `shop` with these secrets. The text of each secret equals its name.
 fn compile(secrets: &[(&str, &str)]) -> Source {
     compile_with(secrets, "")
 }

@@ -1,4 +1,4 @@
-//! Tests that senders observe the same deduplication across restarts, over time and on a small disk.
+//! Tests that the gateway recognises duplicates across restarts, over time and on a small disk.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -67,8 +67,8 @@ async fn an_expired_key_is_deleted_from_its_key_file() {
     assert_eq!(harness.outcome("stripe", "evt_1").await, Outcome::Duplicate);
 }
 
-/// In the model, an id is a duplicate for `window` after its stored delivery. Restarts, crashes and power cuts do not change
-/// the model.
+/// In the model, a delivery is a duplicate for the time `window` after the gateway stored an event with the same id.
+/// Restarts, crashes and power cuts do not change the model.
 #[tokio::test]
 async fn random_operations_agree_with_a_plain_model() {
     let first_seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());

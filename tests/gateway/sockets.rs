@@ -1,4 +1,4 @@
-//! Tests of concurrent copies of an event, and of senders that disconnect, over real sockets.
+//! Tests that use real sockets: concurrent copies of an event, and senders that disconnect.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -13,7 +13,7 @@ fn serving() -> Harness {
     harness
 }
 
-/// Sends a complete request and waits until the gateway has verified the delivery.
+/// Sends a complete request, waits until the gateway has verified the delivery, and returns the open connection.
 async fn send(harness: &Harness, request: &[u8]) -> TcpStream {
     let verified = || harness.metrics.deliveries.verified.with_label_values(&["stripe", "secret"]).get();
     let before = verified();
