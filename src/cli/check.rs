@@ -142,6 +142,6 @@ fn file_system(config: &Config) -> io::Result<(String, bool)> {
 
 fn warning(config: &Config) -> io::Result<Option<String>> {
     let (name, trusted) = file_system(config)?;
-    let remedy = "move the journal, because a 2xx on this file system may not survive a power cut";
+    let remedy = "move journal.dir to ext4 or XFS; on this file system, a power cut may lose events after their 2xx";
     Ok((!trusted).then(|| format!("journal.dir: expected ext4 or XFS, found {name}; {remedy}")))
 }

@@ -42,7 +42,7 @@ pub(super) fn run(context: &Context, url: Option<String>) -> VerbResult {
     out.flush()?;
     if !preview.diagnostics.is_empty() {
         return Err(UsageError(format!(
-            "a reload would fail: {} has mistakes; correct the mistakes first",
+            "a reload would fail: {} has mistakes; run `hookhold check` and correct the reported lines",
             preview.file.display()
         ))
         .into());

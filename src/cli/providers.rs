@@ -111,7 +111,9 @@ pub(super) fn notes(recipe: &Recipe) -> Vec<String> {
         Some(horizon) if horizon.is_zero() => {
             notes.push(format!("{title} never retries automatically, so a failed delivery is lost."));
         }
-        Some(horizon) => notes.push(format!("{title} retries a delivery for {} until it gets a 2xx.", duration_text(horizon))),
+        Some(horizon) => {
+            notes.push(format!("{title} retries a delivery until it succeeds, for at most {}.", duration_text(horizon)));
+        }
         None => {}
     }
     if let Some(SwitchOff { percent, within }) = recipe.limits.switches_off_at {

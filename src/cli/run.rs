@@ -40,8 +40,7 @@ enum LogFormat {
 /// Runs the gateway and returns the exit status of the process.
 pub fn run(context: &Context, args: RunArgs) -> VerbResult {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    // Registers the SIGHUP handler before recovery starts, because SIGHUP would otherwise end the process. `handle_signals`
-    // handles the signal.
+    // Registered before recovery starts, because SIGHUP would otherwise end the process. `handle_signals` handles it.
     let hangups = runtime.block_on(async { signal(SignalKind::hangup()) })?;
     let config = service::load_config(&context.file()?)?;
     let format = if args.log_format == LogFormat::Json { log::Format::Json } else { log::Format::Text };

@@ -60,7 +60,7 @@ impl PropertyReader {
         let location = item.location.clone();
         if SECRET.contains(&name.as_str()) {
             let Ok(value) = String::from_utf8(secret::read(item)?.bytes) else {
-                location.expected("a secret in UTF-8", "other bytes");
+                location.expected("a secret in UTF-8", "invalid UTF-8; store the secret as text");
                 return None;
             };
             return Some((name, value));

@@ -20,7 +20,7 @@ pub(super) fn parts_agree(
             Some(_) => "a timestamp that is not signed; add \"timestamp\" to content",
             None => "\"timestamp\" in content but no timestamp; add timestamp",
         };
-        table.expected("timestamp", "timestamp with \"timestamp\" in content, or neither", found);
+        table.expected("timestamp", "both this key and the term \"timestamp\" in content, or neither", found);
         return None;
     }
     if contents.iter().flatten().any(|term| *term == Term::Id) && !is_early(&event.id) {

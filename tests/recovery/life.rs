@@ -36,7 +36,7 @@ pub struct ModelEvent {
     pub fate: Fate,
 }
 
-/// State of one life: the disk, the model, and the cursors and counts so far.
+/// State of one simulated process, from its start to its crash: the disk, the model, and the cursors and counts so far.
 pub struct Life {
     pub rng: fastrand::Rng,
     pub disk: SimDisk,

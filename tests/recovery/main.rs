@@ -91,7 +91,7 @@ fn assert_all_lives(seeds: Range<u64>, hazards: Hazards) {
     counts.assert_not_empty(hazards);
 }
 
-/// Number of incidents of each kind, so that a test without incidents fails.
+/// Number of incidents of each kind. The test fails if a kind did not occur.
 #[derive(Debug, Default)]
 struct LifeCounts {
     lives: u64,

@@ -251,11 +251,11 @@ fn contradicting_parts_of_a_recipe_are_reported() {
     for (recipe, what) in [
         (
             format!("{INLINE}timestamp = {{ from = \"header:T\" }}"),
-            "timestamp with \"timestamp\" in content, or neither, found a timestamp that is not signed; add \"timestamp\" to content",
+            "both this key and the term \"timestamp\" in content, or neither, found a timestamp that is not signed; add \"timestamp\" to content",
         ),
         (
             INLINE_TIMED.to_owned(),
-            "timestamp with \"timestamp\" in content, or neither, found \"timestamp\" in content but no timestamp; add timestamp",
+            "both this key and the term \"timestamp\" in content, or neither, found \"timestamp\" in content but no timestamp; add timestamp",
         ),
         (
             INLINE.replace("\"body\"", "\"id\", \"body\""),
