@@ -176,9 +176,9 @@ impl Source {
     }
 }
 
-/// Returns the built-in recipe that the entry overrides, or `None` for an inline recipe. The second value is false if the
-/// entry's provider is missing or unknown. In that case, the first value is the recipe with the most similar name or a
-/// placeholder recipe. hookhold can then report the other mistakes in the entry in the same pass.
+/// Returns the built-in recipe that the entry overrides (`None` for an inline recipe), and true if the entry names a known
+/// provider or defines a recipe. For a missing or unknown provider, returns the recipe with the most similar name or a
+/// placeholder recipe, so that hookhold can report the other mistakes in the entry in the same pass.
 fn base(entry: &TomlTable, provider: Option<&Item>, diagnostics: &Diagnostics) -> (Option<TomlTable>, bool) {
     let Some(item) = provider else {
         if entry.keys().iter().any(|key| PROOF.contains(&key.as_str())) {

@@ -129,7 +129,7 @@ impl Item {
             return Some(*meaning);
         }
         let words = || choices.iter().map(|(choice, _)| *choice);
-        let found = word.map_or(self.kind().to_owned(), |word| format!("another string{}", did_you_mean(word, words())));
+        let found = word.map_or(self.kind().to_owned(), |word| format!("an invalid string{}", did_you_mean(word, words())));
         let quoted: Vec<String> = words().map(|word| format!("\"{word}\"")).collect();
         self.expected(alternatives(&quoted), found)
     }
@@ -146,7 +146,7 @@ impl Item {
 
     /// Reports a value of another type, or a string with other content, and returns `None`. The message does not show the value.
     pub fn unexpected<T>(&self, expected: impl fmt::Display) -> Option<T> {
-        self.expected(expected, self.as_str().map_or(self.kind(), |_| "another string"))
+        self.expected(expected, self.as_str().map_or(self.kind(), |_| "an invalid string"))
     }
 
     /// Reports `expected X, found Y` and returns `None`. `found` may end with a semicolon and a remedy.

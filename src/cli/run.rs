@@ -88,7 +88,7 @@ fn open_disk(config: &Config) -> io::Result<LocalDisk> {
     let dir = &config.journal.dir;
     let disk = LocalDisk::create(dir)?;
     if let Ok((file_system, false)) = journal::file_system(dir) {
-        let risk = "a 2xx may not survive a power cut; move the journal to ext4 or XFS, whose sync guarantees are known";
+        let risk = "a power cut may destroy events that were answered with 2xx; move the journal to ext4 or XFS, whose sync guarantees are known";
         tracing::warn!(file_system, dir = %dir.display(), "{risk}");
     }
     Ok(disk)

@@ -12,8 +12,8 @@
 //! the file of a deleted segment. Before the file becomes a new segment, the background thread zeroes the first page. The old
 //! frames in the other pages are invalid in the new segment, because their checksums include the old segment id.
 //!
-//! A segment file is named `ORDINAL-FIRST-ID.seg`. Because the name contains the first sequence and the id, a reader can read
-//! the frames without the header, and superseded frames remain superseded. A file name has no effect until the file has been
+//! The name of a segment file is `ORDINAL-FIRST-ID.seg`. The name repeats the first sequence and the id, so a reader can read
+//! the frames and skip superseded frames even if the header is damaged. A file name has no effect until the file has been
 //! written. If the writer fails to start a segment, at most an empty file remains, and the writer continues the previous
 //! segment.
 

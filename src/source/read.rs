@@ -95,7 +95,7 @@ fn signature(table: &mut TomlTable) -> Option<(SignatureFormat, Option<Encoding>
     let is_paired = pair.is_some() != take.is_empty();
     if !is_paired && table.accepts(&["pair", "take"]) {
         let found = if pair.is_some() { "pair without take" } else { "take without pair" };
-        table.expected("take", "pair = \"=\" with take = [\"v1\"], or neither", found);
+        table.expected("take", "pair and take together, such as pair = \"=\" with take = [\"v1\"], or neither", found);
     }
     table.finish();
     let signature = SignatureFormat { from, groups, items, pair, take, prefix, trim };

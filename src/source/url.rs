@@ -40,7 +40,7 @@ pub fn read(item: Item) -> String {
     let is_http = matches!(url.scheme_str(), Some("https" | "http"));
     let is_bare = url.authority().is_some_and(|host| !host.as_str().contains('@')) && !text.contains(['?', '#']);
     if !(is_http && is_bare) {
-        item.location.expected(EXPECTED, "another string");
+        item.location.expected(EXPECTED, "an invalid string");
     }
     text.trim_end_matches('/').to_owned()
 }

@@ -296,7 +296,7 @@ mod tests {
             found,
             [
                 "a.toml:1: listen: expected a string, found an integer",
-                "a.toml:2: wait: expected a duration from \"0ms\" to \"1m\" in ms, s, m, h or d, found another string",
+                "a.toml:2: wait: expected a duration from \"0ms\" to \"1m\" in ms, s, m, h or d, found an invalid string",
                 "a.toml:5: inner.size: expected a size from \"1 B\" to \"1 MiB\" in B, KiB, MiB, GiB or TiB, found \"9 TiB\"",
                 "a.toml:6: inner.listn: unknown key; did you mean listen?",
             ]

@@ -101,7 +101,7 @@ impl<'a> RequestView<'a> {
 /// A value, such as the event id, that the verifier has found in a request. Most values have only one field, so the first field
 /// is stored without an allocation.
 pub(super) struct Located<'s> {
-    /// The index of the locators at which the verifier found the value, in the recipe's list of alternatives.
+    /// Index into the recipe's list of alternatives: the alternative at which the verifier found the value.
     pub(super) alternative: usize,
     first: &'s str,
     rest: Vec<&'s str>,

@@ -148,26 +148,26 @@ secret = "env:HOME"
 titel = "Shop""#;
     let diagnostics = compile(entry, &[("secret", "x")]).expect_err("many errors").to_string();
     let expected = [
-        ":2: auth: expected \"mac\", found another string",
-        ":3: algorithm: expected \"sha1\", \"sha256\", \"sha384\" or \"sha512\", found another string",
-        ":4: signature.encoding: expected \"hex\", \"base64\" or \"base64url\", found another string; did you mean hex?",
-        ":4: signature.from: expected header:NAME, found another string",
-        ":4: signature.take: expected pair = \"=\" with take = [\"v1\"], or neither, found pair without take",
+        ":2: auth: expected \"mac\", found an invalid string",
+        ":3: algorithm: expected \"sha1\", \"sha256\", \"sha384\" or \"sha512\", found an invalid string",
+        ":4: signature.encoding: expected \"hex\", \"base64\" or \"base64url\", found an invalid string; did you mean hex?",
+        ":4: signature.from: expected header:NAME, found an invalid string",
+        ":4: signature.take: expected pair and take together, such as pair = \"=\" with take = [\"v1\"], or neither, found pair without take",
         ":5: content[0]: expected body, timestamp, id, header:NAME, tag:NAME, const:TEXT",
         ":6: key_format[0]: expected strip-prefix:TEXT, utf8, hex, base64 or base64url, found another step",
         ":7: timestamp.from: expected header:NAME or tag:NAME, found a locator in the body, which is read only after the timestamp has been checked",
-        ":7: timestamp.unit: expected \"s\", \"ms\" or \"rfc3339\", found another string",
-        ":7: timestamp.past: expected a duration from \"0ms\" to \"30d\" in ms, s, m, h or d, found another string",
+        ":7: timestamp.unit: expected \"s\", \"ms\" or \"rfc3339\", found an invalid string",
+        ":7: timestamp.past: expected a duration from \"0ms\" to \"30d\" in ms, s, m, h or d, found an invalid string",
         ":8: event.id[0]: expected header:NAME, json:/POINTER, form:NAME, form-json:NAME/POINTER, tag:NAME, ",
-        ":8: event.id[1]: expected a JSON pointer such as json:/data/id, found another string",
+        ":8: event.id[1]: expected a JSON pointer such as json:/data/id, found an invalid string",
         ":8: event.kind: unknown key; expected id, key, time, type or type_prefix",
         ":8: event.time[0].unit: expected \"s\", \"ms\" or \"rfc3339\", found nothing",
         ":9: reply.ok.status: expected an integer from 200 to 299, found 404",
         ":9: reply.bad: expected an integer from 400 to 499, found 200",
         ":10: max_body: expected a size from \"1 B\" to \"1 GiB\" in B, KiB, MiB, GiB or TiB, found an integer",
-        ":11: path: expected a path such as \"/hooks/stripe\" without query, fragment or escapes, found another string",
+        ":11: path: expected a path such as \"/hooks/stripe\" without query, fragment or escapes, found an invalid string",
         ":12: topic: expected a topic name of 1 to 249 letters, digits, ",
-        ":13: headers[0]: expected the name of a header that contains no credentials, found another string",
+        ":13: headers[0]: expected the name of a header that contains no credentials, found an invalid string",
         ":14: secret: unknown key; did you mean secrets?",
         ":15: titel: unknown key; did you mean title?",
     ];
@@ -181,7 +181,7 @@ fn every_error_in_a_challenge_is_reported() {
     for (challenge, what) in [
         (
             "{}",
-            "challenge.when: expected a table of locators, each with the expected text or true for any text, such as { \"json:/type\" = ",
+            "challenge.when: expected a table that maps each locator to a string, or to true for any string, such as { \"json:/type\" = ",
         ),
         ("{ when = {} }", "found an empty table, which matches every delivery"),
         ("{ when = { \"json:/a\" = false } }", "found false, which never matches"),
@@ -198,7 +198,10 @@ fn every_error_in_a_challenge_is_reported() {
             "expected a form field and a JSON pointer such as form-json:payload/data/id, found ",
         ),
         (&with_reply("body = \"echo(/a)\""), "challenge.reply.body: expected header:NAME, "),
-        (&with_reply("body = [\"ok\"]"), "challenge.reply.body[0]: expected echo(LOCATOR) or const:TEXT, found another string"),
+        (
+            &with_reply("body = [\"ok\"]"),
+            "challenge.reply.body[0]: expected echo(LOCATOR) or const:TEXT, found an invalid string",
+        ),
         (&with_reply("status = 302"), "challenge.reply.status: expected an integer from 200 to 299, found 302"),
         (&with_reply("text = \"x\""), "challenge.reply.text: unknown key; expected body, content_type or status"),
         (
@@ -295,7 +298,7 @@ fn contradicting_parts_of_a_recipe_are_reported() {
         ),
         (
             INLINE.replace("\"body\"]", "\"url\", \"form-sorted\"]\nbody_sha256 = { from = \"header:h\" }"),
-            "body_sha256.from: expected query:NAME, found another string",
+            "body_sha256.from: expected query:NAME, found an invalid string",
         ),
     ] {
         let diagnostics = compile(&recipe, &[("secret", "x")]).expect_err(what).to_string();

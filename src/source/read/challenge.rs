@@ -66,5 +66,5 @@ fn reply_part(item: Item, pointers: &mut Pointers) -> Option<ReplyPart> {
 }
 
 const WHEN: &str =
-    "a table of locators, each with the expected text or true for any text, such as { \"json:/type\" = \"url_verification\" }";
+    "a table that maps each locator to a string, or to true for any string, such as { \"json:/type\" = \"url_verification\" }";
 const REPLY_PARTS: &str = "echo(LOCATOR) or const:TEXT";
