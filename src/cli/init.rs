@@ -49,7 +49,7 @@ pub(super) fn run(context: &Context, args: InitArgs) -> VerbResult {
     if args.providers.is_empty() {
         providers::list(&mut anstream::stdout().lock(), context.json())?;
         return Err(UsageError(
-            "PROVIDER: expected one or more of the names above, found none; run for example hookhold init stripe github"
+            "PROVIDER: expected one or more of the names above, found none; run a command such as `hookhold init stripe github`"
                 .to_owned(),
         )
         .into());

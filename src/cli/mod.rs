@@ -73,7 +73,7 @@ struct Context {
 /// Exit status of the process. The discriminant is the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ExitStatus {
-    /// The verb succeeded.
+    /// The command succeeded.
     Done,
     /// The verb failed, or a check found a problem.
     Failed,

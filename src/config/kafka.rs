@@ -120,7 +120,7 @@ const FIXED: &[(&str, &str)] = &[
     ),
     (
         "enable.gapless.guarantee",
-        "hookhold requires false because its topic queues preserve the order and true would let a failed batch stop the producer",
+        "hookhold requires false because a failed batch would otherwise stop the producer; the topic queues already preserve the order",
     ),
     ("test.mock.num.brokers", "hookhold requires 0 because a mock cluster acknowledges records that it does not store"),
     ("delivery.report.only.error", "hookhold requires false because only an acknowledgement moves a cursor"),

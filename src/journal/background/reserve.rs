@@ -56,8 +56,8 @@ pub(crate) fn release_reserve(disk: &dyn Disk) -> io::Result<()> {
     disk.remove(RESERVE_FILE)
 }
 
-/// Preallocates the reserve at startup, unless a reserve of at least `size` bytes exists. After a power cut, the file of the
-/// reserve may be shorter. Returns true if the reserve exists now.
+/// Preallocates the reserve at startup, unless a reserve of at least `size` bytes exists. A power cut can leave a shorter file.
+/// Returns true if the reserve exists now.
 pub(crate) fn restore_reserve(disk: &dyn Disk, size: u64) -> bool {
     if disk.list().is_ok_and(|files| files.iter().any(|(name, bytes)| name == RESERVE_FILE && *bytes >= size)) {
         return true;
