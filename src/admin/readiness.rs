@@ -29,7 +29,7 @@ pub struct ComponentHealth {
 pub enum HealthState {
     /// The component works.
     Ok,
-    /// The component works in part, or will work again without a restart.
+    /// The component is degraded, or is down and can recover without a restart.
     Degraded,
     /// The component does not work.
     Failed,

@@ -170,7 +170,7 @@ impl ChangeDetector {
         self.last.replace(now) == Some(now) && read != Some(now)
     }
 
-    /// Returns true for the first failure to read files with these stamps.
+    /// Returns true if no earlier attempt to read files with these stamps has failed.
     fn must_report(&mut self, now: FileStamps) -> bool {
         self.reported.replace(now) != Some(now)
     }

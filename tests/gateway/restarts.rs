@@ -67,7 +67,7 @@ async fn an_expired_key_is_deleted_from_its_key_file() {
     assert_eq!(harness.outcome("stripe", "evt_1").await, Outcome::Duplicate);
 }
 
-/// In the model, a delivery is a duplicate for the time `window` after the gateway stored an event with the same id.
+/// Model of deduplication: a delivery is a duplicate if the gateway stored an event with the same id within the last `window`.
 /// Restarts, crashes and power cuts do not change the model.
 #[tokio::test]
 async fn random_operations_agree_with_a_plain_model() {

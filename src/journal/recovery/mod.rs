@@ -29,7 +29,7 @@ use crate::metrics::Metrics;
 
 /// State of a journal after recovery.
 pub(super) struct Recovered {
-    /// Random log id of this opening.
+    /// Random log id, drawn each time the journal is opened.
     pub(super) log: LogId,
     /// Random key for hashing dedupe keys, from the meta file.
     pub(super) hash_key: [u8; 16],
