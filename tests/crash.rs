@@ -372,5 +372,6 @@ fn answer_on(stream: &mut TcpStream, answers: &[&str]) {
 }
 
 const TOPIC: &str = "webhooks.stripe";
-/// Maximum number of kills in one test, which is enough for 20 kills during a commit.
-const MOST_KILLS: usize = 120;
+/// Number of kills after which the test gives up. On a busy machine, a commit is a small part of the time, and about one kill in
+/// ten hits one (12 of 120 while another build was running).
+const MOST_KILLS: usize = 300;
