@@ -1,9 +1,9 @@
 //! The types that every room shares: [`Delivery`] (one received request), [`Event`] (a verified delivery) and [`Position`]
 //! (the identity of a stored event in the journal).
 //!
-//! This file does no I/O and does not depend on an HTTP server, on files or on Kafka. An [`Event`] has two constructors,
-//! one for the verifier and one for the journal's decoder. `tests/fences.rs` fails if any other room calls a constructor,
-//! so hookhold cannot store an unverified delivery. The gateway adds the dedupe key, and all other fields are immutable.
+//! This file does no I/O and does not depend on an HTTP server, on files or on Kafka. An [`Event`] has two constructors, one
+//! for the verifier and one for the journal's decoder. `tests/fences.rs` fails if another room calls either constructor, so
+//! hookhold cannot store an unverified delivery. The gateway adds the dedupe key, and all other fields are immutable.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -33,11 +33,11 @@ pub struct Delivery {
     pub received_at: UnixMillis,
 }
 
-/// A verified delivery: its bytes, and the fields that the source's recipe located in them.
+/// A verified delivery: the request, and the values that the source's recipe locates in the request.
 #[derive(Clone, Debug)]
 pub struct Event(EventParts);
 
-/// All fields of an [`Event`], as the input of its two constructors.
+/// The fields of an [`Event`]. Both constructors take this struct.
 #[derive(Clone, Debug)]
 pub(crate) struct EventParts {
     pub(crate) received_at: UnixMillis,
@@ -104,13 +104,13 @@ impl Event {
         &self.0.source
     }
 
-    /// Returns the Kafka topic that the event's source had when the delivery arrived.
+    /// Returns the Kafka topic of the event's source, as configured when the delivery arrived.
     pub fn topic(&self) -> &Arc<str> {
         &self.0.topic
     }
 
-    /// Returns the provider's id of the event: the value of the first id locator in the recipe that finds a value, or
-    /// `None` if no locator finds a value.
+    /// Returns the event id that the provider assigned, or `None` if the delivery contains no valid id. If the recipe lists
+    /// several alternatives for the id, the verifier uses the first alternative that the delivery contains.
     pub fn id(&self) -> Option<&str> {
         self.0.id.as_deref()
     }
@@ -125,7 +125,8 @@ impl Event {
         &self.0.type_prefix
     }
 
-    /// Returns the ordering key, or `None` if the delivery contains no ordering key or the source defines none.
+    /// Returns the ordering key, or `None` if the delivery contains no ordering key or the source has no locator for an
+    /// ordering key.
     pub fn ordering_key(&self) -> Option<&str> {
         self.0.ordering_key.as_deref()
     }
@@ -163,19 +164,19 @@ impl Event {
 pub enum Integrity {
     /// A signature over the body, the event id and the event type.
     Full,
-    /// A signature over the body that does not cover the event id or does not cover the event type.
+    /// A signature over the body that leaves the event id, the event type or both unsigned.
     Body,
-    /// A signature over only some parts of the event.
+    /// A signature that does not cover the bytes of the body, such as a signature over the decoded fields of a form.
     Partial,
     /// No signature, because the proof is a token or the source requires no proof.
     None,
 }
 
 impl Integrity {
-    /// All values in the order of their numeric codes in a frame.
+    /// All values. The index of a value is its numeric code in a frame.
     pub const ALL: [Integrity; 4] = [Integrity::Full, Integrity::Body, Integrity::Partial, Integrity::None];
 
-    /// Returns the word for this value in recipes, record headers and the journal's output.
+    /// Returns the word for this value in record headers and in the output of `hookhold providers`.
     pub fn word(self) -> &'static str {
         match self {
             Integrity::Full => "full",
@@ -201,7 +202,7 @@ impl fmt::Display for LogId {
 /// not change the position when it copies the frame of the event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Position {
-    /// Id of the journal opening in which hookhold first wrote the event.
+    /// Log id that was in use when hookhold first wrote the event.
     pub log: LogId,
     /// Sequence of the event in the journal. Sequences continue to increase after hookhold reopens the journal.
     pub seq: u64,

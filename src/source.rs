@@ -58,11 +58,11 @@ pub struct Source {
     pub deadline: Duration,
     /// The deduplication settings of the source.
     pub dedupe: SourceDedupe,
-    /// The event types that the source stores. hookhold answers a verified delivery of another type with the reply for accepted
-    /// deliveries and drops the delivery.
+    /// The event types that the source stores. If the type of a verified delivery does not match, hookhold sends the reply for
+    /// accepted deliveries and drops the delivery.
     pub types: TypeFilter,
-    /// True if hookhold sends the reply for accepted deliveries even after a rejection (`danger_shadow`). Intended for a trial
-    /// run next to an endpoint that still processes the deliveries.
+    /// True if hookhold replies to rejected deliveries as if they were accepted (`danger_shadow`). Intended for a trial run in
+    /// parallel with an endpoint that still processes the deliveries.
     pub shadow: bool,
     /// The names of the request headers that hookhold forwards to Kafka as `http-<name>`.
     pub header_allow_list: Vec<HeaderName>,
@@ -98,8 +98,8 @@ pub struct SourceDefaults {
 }
 
 impl Source {
-    /// Compiles the configuration entry `[sources.NAME]` into a source. Reports mistakes to `diagnostics`, which must be the
-    /// list to which `entry` reports. Returns `None` if the entry does not define a usable source.
+    /// Compiles the configuration entry `[sources.NAME]` into a source. Reports mistakes to `diagnostics`. The caller must pass
+    /// the same list that `entry` reports to. Returns `None` if the entry does not define a usable source.
     pub fn compile(name: &str, mut entry: TomlTable, defaults: &SourceDefaults, diagnostics: &Diagnostics) -> Option<Source> {
         let provider = entry.take("provider");
         let (base, is_known) = base(&entry, provider.as_ref(), diagnostics);
@@ -131,7 +131,7 @@ impl Source {
                 .expected("a recipe without event.id", "a recipe with event.id; remove dedupe.body or add event.id = []");
         }
         if public_url.is_none() && recipe.signs_url() {
-            let found = "nothing; add the URL here or to [server], because the provider signs it";
+            let found = "nothing; set public_url here or in [server], because the provider signs the URL";
             public_url_location.expected(url::EXPECTED, found);
         }
         let secrets = keys(secrets?, &recipe);
@@ -163,8 +163,8 @@ impl Source {
         self.allow_from.is_empty() || self.allow_from.iter().any(|network| network.contains(&address))
     }
 
-    /// Returns the response to send for `answer`. In shadow mode, replaces a rejection with the reply for accepted deliveries,
-    /// unless the sender has disconnected. Does not change the reply to an endpoint challenge.
+    /// Applies shadow mode to `answer`. If the source is in shadow mode, replaces a rejection with the reply for accepted
+    /// deliveries, unless the sender has disconnected. Does not change the reply to an endpoint challenge.
     pub fn apply_shadow(&self, answer: Answer) -> Answer {
         let is_rejection = !answer.status.is_success() && answer.outcome != Outcome::Disconnected;
         if self.shadow && is_rejection { self.recipe.replies.accepted.clone().over(answer) } else { answer }
@@ -176,9 +176,9 @@ impl Source {
     }
 }
 
-/// Returns the built-in recipe that the entry overrides (`None` for an inline recipe), and true if the entry names a known
-/// provider or defines a recipe. For a missing or unknown provider, returns the recipe with the most similar name or a
-/// placeholder recipe, so that hookhold can report the other mistakes in the entry in the same pass.
+/// Returns the built-in recipe that the entry overrides (`None` for an inline recipe), and a flag. The flag is true if the
+/// entry names a known provider or defines an inline recipe. If the provider is missing or unknown, returns the recipe with the
+/// most similar name or a placeholder recipe, so that hookhold can report all other mistakes in the entry in the same pass.
 fn base(entry: &TomlTable, provider: Option<&Item>, diagnostics: &Diagnostics) -> (Option<TomlTable>, bool) {
     let Some(item) = provider else {
         if entry.keys().iter().any(|key| PROOF.contains(&key.as_str())) {
@@ -201,7 +201,7 @@ fn base(entry: &TomlTable, provider: Option<&Item>, diagnostics: &Diagnostics) -
     (providers::table(near.unwrap_or(STAND_IN), diagnostics), false)
 }
 
-/// Returns the recipe `base` without its signed content if `entry` defines its own. Removes both `content` and
+/// Returns the recipe `base`, without its signed content if `entry` defines signed content. Removes both `content` and
 /// `content_variants`, because a recipe may have only one of these keys.
 fn without_content(mut base: TomlTable, entry: &TomlTable) -> TomlTable {
     const ALTERNATIVES: [&str; 2] = ["content", "content_variants"];
@@ -238,7 +238,7 @@ fn allow_from(table: &mut TomlTable) -> Option<Vec<IpNet>> {
     items.into_iter().map(network).collect::<Vec<_>>().into_iter().collect()
 }
 
-/// Parses an IP network or a single IP address. Reports an invalid text and returns `None`.
+/// Parses an IP network or a single IP address. If the text is invalid, reports the mistake and returns `None`.
 pub(crate) fn network(item: Item) -> Option<IpNet> {
     let text = item.clone().string_as(NETWORK)?;
     let single = text.parse::<IpAddr>().map(IpNet::from);
@@ -267,8 +267,8 @@ fn header_name(item: Item) -> Option<HeaderName> {
     }
 }
 
-/// Reads the configured secrets. Returns each secret with the configuration value that refers to the secret, or `None` if a
-/// reference is invalid.
+/// Reads the configured secrets. Returns pairs of a configuration value and the secret that the value refers to. Returns `None`
+/// if the list is missing or empty, or if a secret cannot be read.
 fn secrets(table: &mut TomlTable) -> Option<Vec<(Item, secret::Secret)>> {
     let Some(items) = table.take_list("secrets").filter(|items| !items.is_empty()) else {
         table.missing("secrets", "an array of \"env:NAME\" or \"file:PATH\"");
@@ -312,7 +312,7 @@ const STAND_IN: &str = "stripe";
 /// The required keys of an inline recipe.
 const PROOF: [&str; 4] = ["auth", "algorithm", "signature", "content"];
 const PROVIDER: &str = "a provider such as \"stripe\"";
-const PATH: &str = "a path such as \"/hooks/stripe\" without query, fragment or escapes";
+const PATH: &str = "a path such as \"/hooks/stripe\" without query, fragment or percent-encoding";
 const TOPIC: &str = "a topic name of 1 to 249 letters, digits, \".\", \"_\" and \"-\"";
 const NETWORK: &str = "an address or network such as \"3.18.12.63\", \"10.0.0.0/8\" or \"2001:db8::/32\"";
 /// Length of the IPv6 prefix `::ffff:0:0/96` of IPv4-mapped addresses, in bits.

@@ -96,7 +96,7 @@ fn init_writes_nothing_when_an_argument_is_wrong() {
     let cases: [(&[&str], &str, i32); 8] = [
         (&["init"], "hookhold init stripe github", 2),
         (&["init", "stripe", "strip"], "did you mean stripe?", 2),
-        (&["init", "twilio"], "found nothing; add the URL here or to [server]", 2),
+        (&["init", "twilio"], "found nothing; set public_url here or in [server]", 2),
         (&["init", "stripe", "--public-url", "hooks.example.com"], "--public-url: expected a URL such as", 2),
         (&["init", "stripe", "--public-url", "https://a\n[kafka]"], "--public-url: expected a URL such as", 2),
         (&["init", "stripe", "--kafka", ""], "--kafka", 2),

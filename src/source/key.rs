@@ -1,5 +1,5 @@
 //! Decodes a configured secret into a signing key. Each key has a name. hookhold never prints the bytes of a key. The verifier
-//! prepares each key for its algorithm.
+//! prepares each key for the algorithm of the recipe.
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,8 +26,8 @@ pub struct Key {
 }
 
 impl Key {
-    /// Decodes a configured secret with the steps of `format`. An error is the text that follows `found` in a diagnostic. The
-    /// error never contains the secret.
+    /// Decodes a configured secret with the steps of `format`. If decoding fails, returns the text that follows `found` in the
+    /// diagnostic. This text never contains the secret.
     pub fn decode(secret: &Secret, format: &KeyFormat, scheme: &str) -> Result<Key, String> {
         let text =
             format.strip.iter().fold(&secret.bytes[..], |rest, prefix| rest.strip_prefix(prefix.as_bytes()).unwrap_or(rest));
@@ -64,7 +64,7 @@ impl Key {
         self.not_after.is_none_or(|end| now < end)
     }
 
-    /// Returns true if the key `other` of the same source expires later than this key.
+    /// Returns true if this key expires and `other`, a key of the same source, expires later or never.
     pub fn is_outlived_by(&self, other: &Key) -> bool {
         self.not_after.is_some_and(|end| other.not_after.is_none_or(|later| later > end))
     }

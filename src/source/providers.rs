@@ -15,8 +15,8 @@ macro_rules! recipes {
 pub const PROVIDERS: &[(&str, &str)] =
     recipes! { "github" "shopify" "shopify-events" "slack" "standard-webhooks" "stripe" "svix" "twilio" };
 
-/// Compiles the built-in recipe called `name`, so that a command can show its parameters. Returns `None` if no built-in recipe
-/// has this name.
+/// Compiles the built-in recipe called `name`, so that a command can show the parameters of the recipe. Returns `None` if no
+/// built-in recipe has this name.
 pub fn provider(name: &str) -> Option<Recipe> {
     let mut table = table(name, &Diagnostics::default())?;
     read::recipe(&mut table)

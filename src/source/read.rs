@@ -39,7 +39,8 @@ pub(super) fn recipe(table: &mut TomlTable) -> Option<Recipe> {
     Some(Recipe { title, proof, timestamp, coverage, event, pointers, challenges: challenges?, replies, limits, setup })
 }
 
-/// The error for a TOML value that is present but invalid. The reader has already reported the mistake.
+/// The error for a TOML value that is present but invalid. The function that returns this error has already reported the
+/// mistake.
 struct Invalid;
 
 fn proof(table: &mut TomlTable, timestamp: Option<&Timestamp>, event: &EventLocators) -> Option<MacProof> {
@@ -69,7 +70,8 @@ fn choice(item: Item, pointers: &mut Pointers) -> Choice {
     Choice(item.list().into_iter().map(fields).filter(|fields| !fields.is_empty()).collect())
 }
 
-/// Takes a required key out of `table` by calling `take`. If the key is missing, reports the key and returns `None`.
+/// Takes a required key out of `table` by calling `take`. If the key is missing, reports that the key is required and returns
+/// `None`.
 fn need<T>(table: &mut TomlTable, key: &str, expected: &str, take: impl FnOnce(&mut TomlTable) -> Option<T>) -> Option<T> {
     let present = table.keys().iter().any(|have| have == key);
     let taken = take(table);
@@ -215,9 +217,9 @@ fn signing_time(item: Item) -> Option<Timestamp> {
     let is_readable = from.as_ref().is_none_or(validate::is_early);
     if !is_readable && table.accepts(&["from"]) {
         let found = if pointers.is_empty() {
-            "another locator"
+            "a locator of another kind"
         } else {
-            "a locator in the body, which is read only after the timestamp has been checked"
+            "a locator in the body; hookhold must read the timestamp before it reads the body"
         };
         table.expected("from", TIMED_FROM, found);
     }
@@ -263,7 +265,7 @@ fn key_format(table: &mut TomlTable) -> KeyFormat {
             (_, "utf8") => format.encoding = None,
             _ => match Encoding::WORDS.iter().find(|(word, _)| *word == step) {
                 Some((_, encoding)) => format.encoding = Some(*encoding),
-                None => item.location.expected(KEY_STEPS, "another step"),
+                None => item.location.expected(KEY_STEPS, "an unknown step"),
             },
         }
     }

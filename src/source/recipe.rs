@@ -57,8 +57,8 @@ pub struct MacProof {
     pub signature: SignatureFormat,
     /// The steps that decode a configured secret into the bytes of the key.
     pub key_format: KeyFormat,
-    /// The alternatives of the signed content, at least one. Each alternative is an ordered list of terms. The sender may sign
-    /// any of the alternatives.
+    /// At least one alternative for the signed content. Each alternative is an ordered list of terms. The sender signs one of
+    /// the alternatives.
     pub contents: Vec<Vec<Term>>,
     /// True if the signature covers the decoded fields of a form instead of the body's bytes.
     pub signs_form: bool,
@@ -75,8 +75,8 @@ impl MacProof {
         self.contents.iter().flatten().any(|term| matches!(term, Term::Url | Term::UrlOtherPort))
     }
 
-    /// Returns true if the signed content contains the text of the event id. The name of the header that contains the id does
-    /// not matter.
+    /// Returns true if the signed content contains the text of the event id ([`Term::Id`]). This term does not cover the name
+    /// of the header that contains the id.
     pub fn signs_id(&self) -> bool {
         self.contents.iter().any(|content| content.contains(&Term::Id))
     }
@@ -106,7 +106,7 @@ pub struct Replies {
     pub rejected: StatusCode,
 }
 
-/// The limits and retry behaviour that a provider documents. A field is `None` if the provider does not document the limit.
+/// The limits and retry behaviour that a provider documents. A field is `None` if the provider does not document its value.
 #[derive(Debug)]
 pub struct ProviderLimits {
     /// The time for which the provider waits for a response.
@@ -133,7 +133,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// Every algorithm with its name in the recipe language.
+    /// Every algorithm, and its name in the recipe language.
     pub const WORDS: &[(&str, Algorithm)] =
         &[("sha1", Algorithm::Sha1), ("sha256", Algorithm::Sha256), ("sha384", Algorithm::Sha384), ("sha512", Algorithm::Sha512)];
 
@@ -165,7 +165,7 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// Every encoding with its name in the recipe language.
+    /// Every encoding, and its name in the recipe language.
     pub const WORDS: &[(&str, Encoding)] =
         &[("hex", Encoding::Hex), ("base64", Encoding::Base64), ("base64url", Encoding::Base64Url)];
 
@@ -197,8 +197,8 @@ pub struct SignatureFormat {
 /// The steps that decode a configured secret into the bytes of a key.
 #[derive(Debug, Default)]
 pub struct KeyFormat {
-    /// The prefixes that hookhold removes from a secret, in this order. hookhold ignores a prefix that the secret does not
-    /// have.
+    /// The prefixes that hookhold removes from a secret, in the listed order. hookhold skips a prefix if the secret does not
+    /// start with it.
     pub strip: Vec<String>,
     /// The encoding of a secret after its prefixes have been removed, or `None` if the remaining bytes are the key.
     pub encoding: Option<Encoding>,
@@ -221,8 +221,8 @@ pub enum Term {
     Tag(String),
     /// The configured public URL, followed by the request target as received.
     Url,
-    /// Like [`Term::Url`], but with the opposite choice of port: the scheme's default port if the configured URL has no port,
-    /// and no port if the configured URL has one.
+    /// The same as [`Term::Url`], except for the port. If the configured URL has a port, this term omits the port. Otherwise,
+    /// this term adds the scheme's default port.
     UrlOtherPort,
     /// The decoded names and values of a form, sorted by name and then by value, without separators and without repeated pairs.
     /// Empty if the signed URL contains the body's hash ([`MacProof::body_sha256`]).
@@ -230,8 +230,9 @@ pub enum Term {
 }
 
 /// The query parameter that contains the hash of the body in a signed URL. If a request has this parameter, its body must have
-/// this hash. The integrity is only partial, as for a signed form: the form fields directly follow the URL in the signed
-/// content, so an attacker could replay some forms as a URL with this parameter and another body.
+/// this hash. The integrity is [`Integrity::Partial`], as for a signed form, because the text of a form directly follows the
+/// URL in the signed content. An attacker could take a signed form whose text looks like this parameter, append the text to the
+/// URL, and send the request with a different body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BodyHash {
     /// The name of the query parameter that contains the hash.
@@ -245,19 +246,20 @@ pub struct BodyHash {
 pub enum Locator {
     /// The first value of the request header with this name.
     Header(HeaderName),
-    /// The value of the tag with this name in the signature header. The tag belongs to the same group as the signature.
+    /// The value of the tag with this name in the signature header. The verifier uses the tag in the group of the signature or,
+    /// if this group has no such tag, the first tag with this name.
     Tag(String),
     /// The undecoded value of the first query parameter with this name.
     Query(String),
     /// A fixed text from the recipe itself.
     Const(String),
-    /// The index of a location in the body, as assigned by the recipe's pointers. The value at the location is a string, number
-    /// or boolean in a JSON body, or the value of a form field.
+    /// The index of a location in the body, as assigned by the recipe's pointers. The value at the location is a string,
+    /// integer or boolean in a JSON body, or the value of a form field.
     Body(usize),
 }
 
-/// Alternative locations of a value such as the event id, in order. The verifier uses the first alternative whose fields are
-/// all present.
+/// Alternative locations of a value such as the event id, in order of preference. The verifier uses the first alternative whose
+/// fields are all present.
 #[derive(Debug, Default)]
 pub struct Choice(pub Vec<Vec<Locator>>);
 
@@ -301,7 +303,7 @@ pub enum TimeUnit {
 }
 
 impl TimeUnit {
-    /// Every time format with its name in the recipe language.
+    /// Every time format, and its name in the recipe language.
     pub const WORDS: &[(&str, TimeUnit)] = &[("s", TimeUnit::Seconds), ("ms", TimeUnit::Millis), ("rfc3339", TimeUnit::Rfc3339)];
 }
 
@@ -317,15 +319,15 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// Returns the response `answer` with the status, content type and body of this reply. Keeps the outcome and the hint of
+    /// Replaces the status, content type and body of `answer` with those of this reply. Does not change the other fields of
     /// `answer`.
     pub fn over(self, answer: Answer) -> Answer {
         Answer { status: self.status, content_type: self.content_type, body: self.body, ..answer }
     }
 }
 
-/// An endpoint challenge: a request with which a provider checks an endpoint. A delivery that meets the conditions but lacks a
-/// text that the reply must echo is an ordinary delivery.
+/// An endpoint challenge: a request that a provider sends to check an endpoint. If a delivery meets the conditions but lacks a
+/// text that the reply must echo, the verifier treats the delivery as an ordinary one.
 #[derive(Debug)]
 pub struct Challenge {
     /// The conditions that identify the challenge. A delivery must meet all conditions.
@@ -350,7 +352,7 @@ pub enum TextMatch {
     Exactly(String),
 }
 
-/// One part of the body that replies to an endpoint challenge.
+/// One part of the response body for an endpoint challenge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReplyPart {
     /// A fixed text from the recipe.
@@ -362,13 +364,15 @@ pub enum ReplyPart {
 /// The success rate at or below which a provider disables an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SwitchOff {
-    /// The percentage of deliveries with a 2xx, 0 to 99. The provider disables the endpoint at or below this percentage.
+    /// The percentage of deliveries that receive a 2xx, 0 to 99. The provider disables the endpoint at or below this
+    /// percentage.
     pub percent: u8,
     /// The period over which the provider measures the percentage.
     pub within: Duration,
 }
 
-/// Instructions for the operator who connects a provider. All texts are empty if an inline recipe has no `setup`.
+/// Instructions for the operator who connects a provider. If an inline recipe has no `setup`, `sample_type` is `sample.created`
+/// and all other fields are empty.
 #[derive(Clone, Debug, Default)]
 pub struct Setup {
     /// The page of the provider's dashboard where the operator enters the URL.

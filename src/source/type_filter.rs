@@ -13,8 +13,8 @@ enum TypePattern {
 }
 
 impl TypeFilter {
-    /// Takes the option `types` out of `table` and returns its filter. If the option is absent, returns a filter that accepts
-    /// every type.
+    /// Takes the option `types` out of `table` and returns the filter that the option describes. If the option is absent,
+    /// returns a filter that accepts every type.
     pub(super) fn take(table: &mut TomlTable) -> TypeFilter {
         let Some(items) = table.take_list("types") else { return TypeFilter::default() };
         if items.is_empty() {
@@ -23,8 +23,8 @@ impl TypeFilter {
         TypeFilter(items.into_iter().filter_map(pattern).collect())
     }
 
-    /// Returns true if the filter accepts the event type. An empty filter accepts every type. Also returns true if the delivery
-    /// has no readable type, because hookhold would otherwise drop the delivery and could lose a wanted event.
+    /// Returns true if the filter accepts the event type. An empty filter accepts every type. Also returns true if `event_type`
+    /// is `None`: a delivery without a readable type could be a wanted event, so hookhold must not drop such a delivery.
     pub fn accepts(&self, event_type: Option<&str>) -> bool {
         let Some(event_type) = event_type else { return true };
         self.accepts_all() || self.0.iter().any(|pattern| pattern.matches(event_type))

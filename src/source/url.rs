@@ -1,6 +1,6 @@
-//! Reads the option `public_url`, the URL that a provider calls. A provider that signs URLs signs the URL from its dashboard.
-//! Therefore, hookhold builds the signed URL from the configuration and the request line, never from `Host` or a forwarding
-//! header.
+//! Reads the option `public_url`, the URL that a provider calls. A provider that signs the URL uses the URL that the operator
+//! entered in the provider's dashboard. Therefore, hookhold builds the signed URL from the configuration and the request line,
+//! never from `Host` or a forwarding header.
 
 use http::Uri;
 
@@ -14,8 +14,8 @@ pub struct PublicUrl {
 }
 
 impl PublicUrl {
-    /// Creates a `PublicUrl` from a text that [`read`] has accepted. Stores the URL as configured and the variant with the
-    /// other port.
+    /// Creates a `PublicUrl` from a text that [`read`] has accepted. Stores the URL as configured, and a second URL that
+    /// differs only in the port (see [`PublicUrl::other_port`]).
     pub fn new(text: &str) -> PublicUrl {
         PublicUrl { as_written: text.to_owned(), other_port: other_port(text) }
     }
@@ -25,15 +25,14 @@ impl PublicUrl {
         &self.as_written
     }
 
-    /// Returns the URL with the opposite choice of port: the scheme's default port if the configured URL has no port, and no
-    /// port if the configured URL has one.
+    /// Returns the configured URL with its port removed or, if the URL has no port, with the scheme's default port added.
     pub fn other_port(&self) -> &str {
         &self.other_port
     }
 }
 
-/// Reads the option `public_url` and removes trailing slashes. Reports an invalid value but still returns the value, because
-/// the caller would otherwise also report the option as missing.
+/// Reads the option `public_url` and removes trailing slashes. If the value is invalid, reports the mistake but still returns a
+/// string, so that the caller does not report the option as missing.
 pub fn read(item: Item) -> String {
     let Some(text) = item.clone().string_as(EXPECTED) else { return String::new() };
     let url = text.parse::<Uri>().unwrap_or_default();

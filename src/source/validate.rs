@@ -5,7 +5,7 @@ use crate::source::recipe::{Choice, Coverage, EventLocators, Locator, MacProof, 
 use crate::toml_value::TomlTable;
 
 /// Reports contradictions between the parameters of a recipe. Examples are a timestamp that the signature does not cover, a
-/// content term without its locator, and a tag locator for a signature format without tags.
+/// term in `content` for which the recipe has no locator, and a tag locator in a recipe whose signatures have no tags.
 pub(super) fn parts_agree(
     table: &TomlTable,
     proof: &MacProof,
@@ -24,32 +24,34 @@ pub(super) fn parts_agree(
         return None;
     }
     if contents.iter().flatten().any(|term| *term == Term::Id) && !is_early(&event.id) {
-        let found = "another locator; content contains the id, which hookhold must find before it reads the body";
+        let found = "a locator of another kind; content contains the id, which hookhold must find before it reads the body";
         table.expected("event.id", "header:NAME or tag:NAME", found);
         return None;
     }
     if let Some(tag) = signature.take.iter().find(|tag| tags(contents, timestamp, event).any(|used| used == *tag)) {
-        let found = format_args!("{tag}, which another locator also reads");
+        let found = format_args!("{tag}, which another parameter also reads; remove {tag} from one of the two");
         table.expected("signature.take", "tags that contain only signatures", found);
         return None;
     }
     if uses_tags(contents, timestamp, event) && (signature.items.is_none() || signature.pair.is_none()) {
-        let found = "a signature without tags; add tags or remove the tag locator";
+        let found = "a signature without tags; set all three keys, or remove each tag:NAME from the recipe";
         table.expected("signature", "items, pair and take for a header such as t=1,v1=HEX", found);
         return None;
     }
-    // A body hash proves the body only if the URL that contains the hash is signed. The hash takes the place of `form-sorted`.
+    // A body hash authenticates the body only if the signature covers the URL that contains the hash. If the URL contains no
+    // hash, the term `form-sorted` must cover the body.
     if proof.body_sha256.is_some() && !(signs_url(contents) && signs(contents, &Term::FormSorted)) {
         let expected = "body_sha256 with \"url\" and \"form-sorted\" in content";
-        table.expected("body_sha256", expected, "a hash that is not signed; remove body_sha256 or sign the URL");
+        let found = "content without one of these terms; add the missing term or remove body_sha256";
+        table.expected("body_sha256", expected, found);
         return None;
     }
     Some(())
 }
 
 /// Computes the parts of an event that the signature covers. A recipe cannot declare its own coverage, because the declaration
-/// could claim too much. The fields of a form are signed without separators, so their signature cannot distinguish `ab=c` from
-/// `a=bc` and covers less than the body.
+/// could claim too much. A provider that signs the fields of a form signs them without separators. Such a signature cannot
+/// distinguish `ab=c` from `a=bc`, so it covers less than the body.
 pub(super) fn coverage(contents: &[Vec<Term>], timestamp: Option<&Timestamp>, event: &EventLocators) -> Coverage {
     if !signs(contents, &Term::Body) {
         return Coverage { integrity: Integrity::Partial, id_signed: false };
@@ -84,8 +86,8 @@ fn covers(contents: &[Vec<Term>], locator: &Locator) -> bool {
     }
 }
 
-/// Returns true if each alternative of `fact` is a single header or a single tag. The verifier can read such a value as one
-/// slice of the signed bytes before it checks the signature.
+/// Returns true if `fact` has at least one alternative and each alternative is a single header or a single tag. The verifier
+/// can read such a value as one slice, before the signature check.
 pub(super) fn is_early(fact: &Choice) -> bool {
     let is_early = |fields: &Vec<Locator>| matches!(fields[..], [Locator::Header(_) | Locator::Tag(_)]);
     !fact.0.is_empty() && fact.0.iter().all(is_early)

@@ -1,5 +1,5 @@
-//! Finds the form fields that a recipe reads in a form body (`application/x-www-form-urlencoded`,
-//! <https://url.spec.whatwg.org/#urlencoded-parsing>).
+//! Searches a form body (`application/x-www-form-urlencoded`, <https://url.spec.whatwg.org/#urlencoded-parsing>) for the form
+//! fields that a recipe reads.
 
 use std::borrow::Cow;
 

@@ -1,7 +1,7 @@
 //! Finds the values at all of a recipe's JSON pointers in one pass over a body, without building a tree. The pass skips all
 //! other values without decoding them, at any nesting depth. The recursion is only as deep as the longest pointer. The pass
-//! decodes the value at each pointer separately, so an invalid value, such as half a surrogate pair, makes only that value
-//! absent.
+//! decodes the value at each pointer separately. If one value is invalid, such as a string with half a surrogate pair, the pass
+//! treats only this value as absent.
 
 use std::borrow::Cow;
 
@@ -93,7 +93,7 @@ impl<'a> Walk<'a> {
         node.children.iter().for_each(|(_, child)| self.clear(child));
     }
 
-    /// Skips whitespace. Returns the next byte without consuming the byte, or `None` at the end of the text.
+    /// Skips whitespace and returns the next byte, or `None` at the end of the text. Does not consume the returned byte.
     fn next(&mut self) -> Option<u8> {
         let start = self.rest.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | b'\n')).unwrap_or(self.rest.len());
         self.rest = &self.rest[start..];
@@ -118,9 +118,9 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Returns the length in bytes of the JSON string at the start of the text, with its quotation marks. Returns `None` if the
-/// string has escapes or is invalid. Most member names and values are strings without escapes, and scanning such a string takes
-/// less time than starting the general parser.
+/// Returns the length in bytes of the JSON string at the start of the text, including the quotation marks. Returns `None` if
+/// the string has escapes or is invalid. Most member names and values are strings without escapes, and scanning such a string
+/// takes less time than starting the general parser.
 fn plain_string(json: &[u8]) -> Option<usize> {
     let end = 1 + memchr2(b'"', b'\\', &json[1..])?;
     // `&` does not short-circuit, so the compiler can vectorise the check.
@@ -135,8 +135,8 @@ fn size_of_value(json: &[u8]) -> Option<usize> {
     Some(values.byte_offset())
 }
 
-/// Returns the text of a JSON string, integer or boolean. Returns `None` for any other value, because hookhold reads only
-/// strings, integers and booleans from a body.
+/// Returns the text of a JSON string, integer or boolean. Returns `None` for any other value: recipes can read only these three
+/// kinds of values from a body.
 fn text(value: &[u8]) -> Option<Cow<'_, str>> {
     if value.starts_with(b"\"") {
         return string(value);

@@ -1,5 +1,5 @@
-//! Computes and compares HMACs. Prepares each key once, and clones the prepared state for each delivery. Compares MACs in
-//! constant time.
+//! Computes and compares HMACs. Prepares each key once, and clones the prepared state for each MAC. Compares MACs in constant
+//! time.
 
 use hmac::{Hmac, KeyInit, Mac as _};
 use sha1::Sha1;

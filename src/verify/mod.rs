@@ -1,10 +1,10 @@
 //! Verifies deliveries with the recipe of their source. The verifier checks the signature, then the timestamp, and only then
-//! extracts the event's id, type, ordering key and time. The only exception is an unsigned endpoint challenge, which the
-//! verifier recognises before it checks the signature.
+//! extracts the event's id, type, ordering key and time. An unsigned endpoint challenge is the only exception: the verifier
+//! recognises it without a signature check.
 //!
-//! All functions are pure: they perform no I/O and do not read the clock. They check signatures over the bytes as received, and
-//! decode signed bytes before the check only if the signature covers the decoded fields of a form. Every sender error results
-//! in a [`Rejection`]. No input causes a panic or an allocation larger than the input.
+//! All functions are pure: they perform no I/O and do not read the clock. The verifier checks signatures over the bytes as
+//! received. The exception is a signature over the decoded fields of a form: the verifier decodes these fields before the
+//! check. Every invalid delivery results in a [`Rejection`]. No input causes a panic or an allocation larger than the input.
 
 use std::sync::Arc;
 
@@ -59,9 +59,10 @@ impl Verifier {
     /// Checks every signature of a delivery against every secret, then checks the timestamp, and finally extracts the event's
     /// id, type, ordering key and time.
     ///
-    /// Rejects a delivery without a readable signature before it computes any hash. Hashes the content once for each
-    /// combination of signature group, alternative content and secret. After a match, parses the body once. Also sorts the
-    /// fields of a signed form. If the recipe has an unsigned challenge, parses every body once more.
+    /// If a delivery has no readable signature, rejects the delivery before computing any hash. Otherwise, hashes the content
+    /// at most once for each combination of signature group, alternative of the signed content, and secret. Parses the body
+    /// once, after a match. Sorts the fields of a signed form before the signature check. If the recipe has an unsigned
+    /// challenge, also parses every body before the signature check.
     pub fn verify(&self, delivery: &Delivery) -> Result<Verdict, Rejection> {
         let (source, recipe) = (&*self.source, &*self.source.recipe);
         if let Some(reply) = unsigned_challenge(source, delivery) {
@@ -116,7 +117,7 @@ impl Verifier {
         Err(absent.filter(|_| !is_complete).unwrap_or_else(|| self.mismatch(expired)))
     }
 
-    /// Returns the first eligible key for which the MAC of `content` is one of `macs`, or `None` if there is no such key.
+    /// Returns the first eligible key that produces one of `macs` for `content`, or `None` if no eligible key does.
     fn signer(
         &self,
         content: &[&[u8]],
@@ -139,7 +140,7 @@ impl Verifier {
 }
 
 /// Rejects a request without a signature header, so that the server does not read the request body. Accepts every request if
-/// the recipe has an unsigned challenge, because only the body identifies such a challenge.
+/// the recipe has an unsigned challenge, because the verifier may need the body to recognise such a challenge.
 pub fn precheck(source: &Source, headers: &HeaderMap) -> Result<(), Rejection> {
     if challenge::any_unsigned(&source.recipe) {
         return Ok(());
@@ -158,16 +159,17 @@ pub fn unsigned_challenge(source: &Source, delivery: &Delivery) -> Option<Reply>
     challenge::reply(recipe, false, &request)
 }
 
-/// The result of a successful signature check: the key and the content that it signed.
+/// The result of a successful signature check: the key, and the content that was signed with this key.
 struct Signed<'a> {
     key: &'a Key,
     content: Vec<&'a [u8]>,
-    /// SHA-256 hash of the body, or `None` if the verifier did not have to compute the hash.
+    /// SHA-256 hash of the body if the URL contains a body hash, otherwise `None`.
     body_sha256: Option<[u8; 32]>,
 }
 
-/// Returns the rank of a rejection by the check that failed. A later check has a higher rank. The verifier reports the
-/// highest-ranked rejection of a delivery, because the attempt that passed the most checks explains the most to the operator.
+/// Returns the rank of a rejection: the later the failed check, the higher the rank. If a delivery has several signature
+/// groups, the verifier reports the rejection with the highest rank. The group that passed the most checks explains the most to
+/// the operator.
 fn closeness(outcome: Outcome) -> u8 {
     match outcome {
         Outcome::TimestampStale | Outcome::TimestampFuture => 2,

@@ -12,7 +12,7 @@ use crate::source::recipe::{Choice, Locator};
 use crate::verify::signature::Tag;
 use crate::verify::{form, json};
 
-/// A view of one request, limited to the tags of one of its signature groups.
+/// A view of one request and one of its signature groups. Tags of this group take precedence over tags of other groups.
 pub(super) struct RequestView<'a> {
     target: &'a str,
     headers: &'a HeaderMap,
@@ -28,7 +28,8 @@ impl<'a> RequestView<'a> {
     }
 
     /// Adds the values in the body to the view. Parses the body as JSON, or as a form if it is not valid JSON. Ignores the
-    /// content type because it is not signed: a replay with another content type must not become another event.
+    /// content type, which is not signed. If the content type mattered, a replay with a different content type could become a
+    /// second event.
     pub(super) fn with_body(self, pointers: &Pointers, body: &'a [u8]) -> RequestView<'a> {
         if pointers.is_empty() {
             return self;
@@ -56,7 +57,7 @@ impl<'a> RequestView<'a> {
         found.map(|tag| tag.value.as_bytes()).filter(|value| !value.is_empty())
     }
 
-    /// Returns the bytes at the first alternative of `choice` that is present. Considers only alternatives that are a single
+    /// Returns the bytes at the first alternative of `choice` that is present. Ignores an alternative that is not a single
     /// header or a single tag.
     pub(super) fn signed(&self, choice: &Choice) -> Option<&'a [u8]> {
         choice.0.iter().find_map(|fields| match &fields[..] {
@@ -67,7 +68,7 @@ impl<'a> RequestView<'a> {
     }
 
     /// Returns the fields of the first alternative of `choice` whose fields are all present. Returns `None` if the fields are
-    /// not UTF-8 or are longer than [`MAX_FACT`] bytes in total, because truncating them could make two ids equal and rejecting
+    /// not UTF-8 or are longer than [`MAX_FACT`] bytes in total. Truncating the fields could make two ids equal, and rejecting
     /// the delivery would lose an event.
     pub(super) fn locate<'s>(&'s self, choice: &'s Choice) -> Option<Located<'s>> {
         let present = |(alternative, fields): (usize, &'s Vec<Locator>)| {
@@ -101,7 +102,7 @@ impl<'a> RequestView<'a> {
 /// A value, such as the event id, that the verifier has found in a request. Most values have only one field, so the first field
 /// is stored without an allocation.
 pub(super) struct Located<'s> {
-    /// Index into the recipe's list of alternatives: the alternative at which the verifier found the value.
+    /// Index into the recipe's list of alternatives: the alternative with which the verifier found the value.
     pub(super) alternative: usize,
     first: &'s str,
     rest: Vec<&'s str>,
@@ -138,7 +139,7 @@ fn text(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes).ok().filter(|text| text.len() <= MAX_FACT)
 }
 
-/// Maximum length of an id, type, ordering key, traceparent or challenge echo, in bytes.
+/// Maximum length in bytes of an event id, event type, ordering key or `traceparent`, or of a text that a challenge contains.
 pub(super) const MAX_FACT: usize = 512;
 /// Separator between the fields of an event id, event type or ordering key.
 pub(super) const JOINT: &str = ".";

@@ -52,7 +52,7 @@ pub struct SampleOptions {
 pub enum Tamper {
     /// A body that is changed after signing.
     Body,
-    /// A signature that another secret has produced.
+    /// A signature made with a secret that the source does not have.
     Secret,
     /// A missing signature header.
     Missing,
@@ -65,7 +65,7 @@ pub enum Tamper {
 }
 
 impl Tamper {
-    /// Every kind of tampering with its name on the command line.
+    /// Every kind of tampering, and its name on the command line.
     pub const WORDS: &[(&str, Tamper)] = &[
         ("body", Tamper::Body),
         ("secret", Tamper::Secret),
@@ -168,8 +168,9 @@ impl SampleDraft {
         }
     }
 
-    /// Writes a value, such as the event id, to the locators of a recipe. Uses the first alternative of `choice` that has one
-    /// field for each part of the text.
+    /// Writes `text`, such as an event id, to the locations from which the recipe reads this text. Splits `text` at [`JOINT`]
+    /// into one part for each field of an alternative. Uses the first alternative of `choice` for which `text` has enough parts
+    /// and no fixed text differs from its part.
     fn put_fact(&mut self, choice: &Choice, text: &str) {
         let parts = |fields: &Vec<Locator>| text.splitn(fields.len(), JOINT).map(str::to_owned).collect::<Vec<_>>();
         let fits = |fields: &Vec<Locator>, parts: &[String]| {

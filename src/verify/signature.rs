@@ -84,7 +84,7 @@ pub(super) fn unreadable(proof: &MacProof) -> Rejection {
     let SignatureFormat { take, prefix, .. } = &proof.signature;
     let looked_for = match (take.is_empty(), prefix.is_empty()) {
         (false, _) => format!(" with tag {}", take.join(" or ")),
-        (true, false) => format!(" after {prefix}"),
+        (true, false) => format!(" with prefix {prefix}"),
         (true, true) => String::new(),
     };
     let (size, encoding) = (proof.algorithm.size(), proof.encoding.word());
@@ -123,8 +123,8 @@ fn split<'a>(text: &'a str, separator: Option<&'a str>) -> impl Iterator<Item = 
     parts.filter(|part| !part.is_empty())
 }
 
-/// Splits `text` at the first `separator`. Most separators are a single character, and `str` finds a `char` faster than a
-/// string.
+/// Splits `text` at the first `separator`. Most separators are a single character, and searching for a `char` is faster than
+/// searching for a string.
 fn cut<'a>(text: &'a str, separator: &str) -> Option<(&'a str, &'a str)> {
     match separator.as_bytes() {
         [character] => text.split_once(char::from(*character)),
@@ -132,7 +132,7 @@ fn cut<'a>(text: &'a str, separator: &str) -> Option<(&'a str, &'a str)> {
     }
 }
 
-/// Decodes the text of a MAC or a hash. Returns `None` if the text does not have this encoding or is longer than [`MAX_MAC`]
+/// Decodes the text of a MAC or a hash. Returns `None` if the text is not valid in `encoding` or is longer than [`MAX_MAC`]
 /// bytes after decoding.
 pub(super) fn decode(encoding: Encoding, text: &str) -> Option<Mac> {
     let mut bytes = [0; MAX_MAC];

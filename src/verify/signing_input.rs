@@ -1,5 +1,5 @@
-//! Builds the signed content of a request: replaces the terms of the recipe with slices of the received bytes. Copies only the
-//! fields of a signed form, because the verifier must decode and sort these fields.
+//! Builds the signed content of a request: replaces the terms of the recipe with slices of the received bytes. Copies no bytes
+//! except the fields of a signed form, which the verifier must decode and sort.
 
 use crate::outcome::Outcome;
 use crate::source::Source;
@@ -15,8 +15,8 @@ pub(super) struct SigningInput<'a> {
     target: &'a str,
     body: &'a [u8],
     form: Vec<u8>,
-    /// The hash of the body from the URL's query, and the recipe parameter that describes this hash. `None` if the URL has no
-    /// such hash.
+    /// The recipe parameter that describes the body hash, and the text of this hash in the URL's query. `None` if the URL
+    /// contains no body hash.
     hash: Option<(&'a BodyHash, &'a str)>,
 }
 
@@ -33,9 +33,9 @@ impl<'a> SigningInput<'a> {
         Ok(SigningInput { source, target: path_and_query(target), body, form, hash })
     }
 
-    /// Returns the SHA-256 hash of the body if the URL contains a body hash, or `None` if not. Rejects a body that does not
-    /// have the hash in the URL. Call this function only after the URL has been verified, so that an unknown sender cannot
-    /// cause the work of hashing a body.
+    /// Returns the SHA-256 hash of the body if the URL contains a body hash, or `None` if not. Rejects a body whose hash
+    /// differs from the hash in the URL. The caller must first verify the signature of the URL, so that an unauthenticated
+    /// sender cannot make hookhold hash a body.
     pub(super) fn body_hash(&self) -> Result<Option<[u8; 32]>, Rejection> {
         let Some((rule, text)) = self.hash else { return Ok(None) };
         let hash = sha256(&[self.body]);
@@ -46,8 +46,8 @@ impl<'a> SigningInput<'a> {
         Err(Rejection::new(Outcome::SignatureMismatch, hint))
     }
 
-    /// Returns the slices that form the signed content, in the order of `terms`. Rejects a request that does not contain one of
-    /// these slices.
+    /// Returns the slices that form the signed content, in the order of `terms`. Rejects a request if one of these slices is
+    /// missing.
     pub(super) fn parts(&'a self, terms: &'a [Term], request: &RequestView<'a>) -> Result<Vec<&'a [u8]>, Rejection> {
         let mut parts = Vec::with_capacity(terms.len() + 1);
         for term in terms {

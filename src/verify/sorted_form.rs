@@ -1,5 +1,5 @@
-//! Builds the text that Twilio signs for a form from the fields of the form
-//! (<https://www.twilio.com/docs/usage/webhooks/webhooks-security> and Twilio's official libraries).
+//! Builds the text that Twilio signs if the body is a form (<https://www.twilio.com/docs/usage/webhooks/webhooks-security> and
+//! Twilio's official libraries).
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -9,9 +9,10 @@ use percent_encoding::percent_decode;
 use crate::outcome::Outcome;
 use crate::verify::verdict::Rejection;
 
-/// Returns the signed text of a form. Decodes the fields of the form, sorts them by name and then by value in the order of
-/// UTF-16 code units, and joins them without separators. Removes repeated pairs and leaves invalid UTF-8 unchanged. Rejects a
-/// form with more than [`MAX_FIELDS`] fields, because each field costs memory and comparisons before the sender is verified.
+/// Returns the signed text of a form. Decodes the fields of the form, sorts them by name and then by value, and joins them
+/// without separators. Compares names and values by UTF-16 code units. Removes repeated pairs and leaves invalid UTF-8
+/// unchanged. Rejects a form with more than [`MAX_FIELDS`] fields, because each field costs memory and comparisons before the
+/// sender is verified.
 pub(super) fn fields(body: &[u8]) -> Result<Vec<u8>, Rejection> {
     let pairs = body.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
     let mut fields: Vec<FormPair<'_>> = pairs.take(MAX_FIELDS + 1).map(form_pair).collect();

@@ -53,7 +53,7 @@ pub(super) fn write(unit: TimeUnit, time: UnixMillis) -> String {
 }
 
 /// Parses the text of a time. Returns seconds for [`TimeUnit::Seconds`] and milliseconds for the other formats. Accepts only
-/// decimal digits in a number. Returns 0 for a time before 1970, and `None` for an invalid text.
+/// decimal digits in a number. Returns 0 for a time before 1970, and `None` if the text is not a valid time.
 fn read(unit: TimeUnit, text: &str) -> Option<u64> {
     match unit {
         TimeUnit::Seconds | TimeUnit::Millis => text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?,

@@ -35,13 +35,15 @@ pub struct Verified {
 pub enum Identity {
     /// The event id that the provider assigned.
     Id {
-        /// The index of the locator at which the verifier found the id, in the recipe's list of alternatives. The index
-        /// distinguishes an order with the id 17 from an invoice with the id 17.
+        /// Index into the recipe's list of alternatives: the alternative with which the verifier found the id. The index
+        /// distinguishes an order with the id 17 from an invoice with the id 17. Always 0 if the signed content contains the
+        /// id.
         alternative: usize,
         /// The fields of the event id, in the recipe's order.
         fields: Vec<String>,
         /// SHA-256 hash of the body if the signature does not cover the id, otherwise `None`. The hash prevents an attack:
-        /// without the hash, a replay of an old signed body under the id of a new event would make the new event a duplicate.
+        /// without the hash, an attacker could replay an old signed body with the id of a new event, and hookhold would then
+        /// drop the new event as a duplicate.
         body_sha256: Option<[u8; 32]>,
     },
     /// SHA-256 hash of the signed content. The content includes the signed timestamp, so only an exact replay is a duplicate.
@@ -56,7 +58,7 @@ pub enum Identity {
 /// A rejected delivery: the outcome, and a hint for the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
-    /// The outcome that describes the failed check of the signature or the timestamp.
+    /// The outcome, which names the check that the delivery failed.
     pub outcome: Outcome,
     /// The explanation for the operator's log. The explanation contains nothing from the request.
     pub hint: String,

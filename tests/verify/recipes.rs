@@ -154,8 +154,8 @@ titel = "Shop""#;
         ":4: signature.from: expected header:NAME, found an invalid string",
         ":4: signature.take: expected pair and take together, such as pair = \"=\" with take = [\"v1\"], or neither, found pair without take",
         ":5: content[0]: expected body, timestamp, id, header:NAME, tag:NAME, const:TEXT",
-        ":6: key_format[0]: expected strip-prefix:TEXT, utf8, hex, base64 or base64url, found another step",
-        ":7: timestamp.from: expected header:NAME or tag:NAME, found a locator in the body, which is read only after the timestamp has been checked",
+        ":6: key_format[0]: expected strip-prefix:TEXT, utf8, hex, base64 or base64url, found an unknown step",
+        ":7: timestamp.from: expected header:NAME or tag:NAME, found a locator in the body; hookhold must read the timestamp before it reads the body",
         ":7: timestamp.unit: expected \"s\", \"ms\" or \"rfc3339\", found an invalid string",
         ":7: timestamp.past: expected a duration from \"0ms\" to \"30d\" in ms, s, m, h or d, found an invalid string",
         ":8: event.id[0]: expected header:NAME, json:/POINTER, form:NAME, form-json:NAME/POINTER, tag:NAME, ",
@@ -165,7 +165,7 @@ titel = "Shop""#;
         ":9: reply.ok.status: expected an integer from 200 to 299, found 404",
         ":9: reply.bad: expected an integer from 400 to 499, found 200",
         ":10: max_body: expected a size from \"1 B\" to \"1 GiB\" in B, KiB, MiB, GiB or TiB, found an integer",
-        ":11: path: expected a path such as \"/hooks/stripe\" without query, fragment or escapes, found an invalid string",
+        ":11: path: expected a path such as \"/hooks/stripe\" without query, fragment or percent-encoding, found an invalid string",
         ":12: topic: expected a topic name of 1 to 249 letters, digits, ",
         ":13: headers[0]: expected the name of a header that contains no credentials, found an invalid string",
         ":14: secret: unknown key; did you mean secrets?",
@@ -262,14 +262,14 @@ fn contradicting_parts_of_a_recipe_are_reported() {
         ),
         (
             INLINE.replace("\"body\"", "\"id\", \"body\""),
-            "event.id: expected header:NAME or tag:NAME, found another locator; content contains the id",
+            "event.id: expected header:NAME or tag:NAME, found a locator of another kind; content contains the id",
         ),
         (
             INLINE.replace("\"body\"", "\"tag:t\", \"body\""),
             "signature: expected items, pair and take for a header such as t=1,v1=HEX, found a signature without tags",
         ),
-        (timed("query:t"), "timestamp.from: expected header:NAME or tag:NAME, found another locator"),
-        (timed("const:1700000000"), "timestamp.from: expected header:NAME or tag:NAME, found another locator"),
+        (timed("query:t"), "timestamp.from: expected header:NAME or tag:NAME, found a locator of another kind"),
+        (timed("const:1700000000"), "timestamp.from: expected header:NAME or tag:NAME, found a locator of another kind"),
         (INLINE_TAGGED.replace("tag:t", "tag:v1"), "signature.take: expected tags that contain only signatures, found v1"),
         (
             format!("{INLINE_TAGGED}event = {{ id = \"tag:v1\" }}"),
@@ -294,7 +294,7 @@ fn contradicting_parts_of_a_recipe_are_reported() {
         ),
         (
             INLINE.replace("\"body\"]", "\"form-sorted\"]\nbody_sha256 = { from = \"query:h\" }"),
-            "body_sha256: expected body_sha256 with \"url\" and \"form-sorted\" in content, found a hash that is not signed",
+            "body_sha256: expected body_sha256 with \"url\" and \"form-sorted\" in content, found content without one of these terms",
         ),
         (
             INLINE.replace("\"body\"]", "\"url\", \"form-sorted\"]\nbody_sha256 = { from = \"header:h\" }"),

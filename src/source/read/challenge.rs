@@ -7,8 +7,8 @@ use crate::source::pointers::Pointers;
 use crate::source::recipe::{Challenge, Locator, ReplyPart, TextMatch};
 use crate::toml_value::{Item, TomlTable};
 
-/// Takes the endpoint challenges out of the recipe `table`. Returns `None` if a challenge is invalid, because hookhold would
-/// otherwise store an unrecognised challenge as an event.
+/// Takes the endpoint challenges out of the recipe `table`. Returns `None` if any challenge is invalid. If hookhold ignored an
+/// invalid challenge, it would store the provider's challenge requests as events.
 pub(super) fn all(table: &mut TomlTable, pointers: &mut Pointers) -> Option<Vec<Challenge>> {
     let items = table.take_list("challenge").unwrap_or_default();
     let all: Vec<Option<Challenge>> = items.into_iter().map(|item| one(item, pointers)).collect();
