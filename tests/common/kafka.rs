@@ -1,5 +1,5 @@
-//! A real Apache Kafka for tests: one or two brokers on free loopback ports, with their data in `target/`. A test can kill,
-//! stop and restart each broker on the same ports and data.
+//! A real Apache Kafka for tests: one or two brokers on free loopback ports, with their data in `target/`. A test can kill or
+//! stop each broker, and restart the broker with the same ports and data.
 //!
 //! A broker never outlives the test process, even if the test process is killed. A shell process reads a pipe from the test
 //! process. When the pipe closes, the shell kills the broker and removes the broker's data.
@@ -345,8 +345,9 @@ fn broker(port: u16) -> String {
     format!("process.roles=broker\nnode.id=2\nlisteners=PLAINTEXT://127.0.0.1:{port}\n")
 }
 
-/// Returns the broker's configuration, for a small heap. Records never expire, because test deliveries may be years
-/// old. The broker allows every operation, except on a topic for which a test adds ACLs.
+/// Returns the settings of a broker with a small heap, without `process.roles`, `node.id` and `listeners`. Records never
+/// expire, because test deliveries may be years old. The broker allows every operation, except on a topic for which a test adds
+/// ACLs.
 fn properties(home: &Path, port: u16, controller: u16) -> String {
     format!(
         "controller.quorum.voters=1@127.0.0.1:{controller}
@@ -382,9 +383,8 @@ broker.heartbeat.interval.ms=500
     )
 }
 
-/// Shell script that runs the broker in the background and reads one word from a pipe. On `kill` or `term`, the script
-/// ends the broker and does not remove the broker's data. If the pipe closes, the script ends the broker and removes
-/// the data.
+/// Shell script that runs the broker in the background and reads one word from a pipe. On `kill` or `term`, the script ends the
+/// broker and leaves the broker's data in place. If the pipe closes, the script ends the broker and removes the data.
 const WATCHER: &str = r#"home=$1; shift
 "$@" >>"$home/log" 2>&1 </dev/null & broker=$!
 echo started; exec 2>/dev/null
@@ -393,6 +393,6 @@ case $word in term) kill -TERM "$broker" ;; *) kill -KILL "$broker" ;; esac
 wait "$broker"
 [ "$word" != gone ] || rm -rf "$home""#;
 const CLUSTER_ID: &str = "aG9va2hvbGQtdGVzdC1rYQ";
-/// Maximum duration of each wait. The maximum exists to end a stuck test. No assertion depends on the maximum.
+/// Maximum duration of each wait. The limit only ends a stuck test; no assertion depends on the limit.
 const DEADLINE: Duration = Duration::from_secs(90);
 const SLICE: Duration = Duration::from_millis(500);
