@@ -8,7 +8,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
+use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -23,6 +23,8 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers, Message};
 use rdkafka::metadata::Metadata;
 use rdkafka::{Offset, TopicPartitionList};
+
+use crate::ports::reserve;
 
 /// A Kafka record that a consumer has read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +58,7 @@ pub struct Kafka {
     controller: u16,
     heap: &'static str,
     running: Option<Child>,
+    _reserved: [UdpSocket; 2],
 }
 
 /// Returns the broker that the tests of one file share. A test that kills or stops a broker must start its own broker.
@@ -90,7 +93,9 @@ impl Kafka {
         let name = format!("kafka-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         fs::create_dir_all(&home).expect("target/ can be written to");
-        let (port, controller) = (free_port(), joins.unwrap_or_else(free_port));
+        let (address, port_reservation) = reserve();
+        let (own_controller, controller_reservation) = reserve();
+        let (port, controller) = (address.port(), joins.unwrap_or(own_controller.port()));
         let roles = if joins.is_some() { broker(port) } else { broker_and_controller(port, controller) };
         fs::write(home.join("server.properties"), roles + &properties(&home, port, controller))
             .expect("target/ can be written to");
@@ -100,7 +105,8 @@ impl Kafka {
             .output()
             .expect("java can be run (Debian: openjdk-17-jre-headless)");
         assert!(output.status.success(), "formatting failed: {output:?}");
-        Kafka { home, port, controller, heap: if joins.is_some() { "-Xmx256m" } else { "-Xmx320m" }, running: None }
+        let heap = if joins.is_some() { "-Xmx256m" } else { "-Xmx320m" };
+        Kafka { home, port, controller, heap, running: None, _reserved: [port_reservation, controller_reservation] }
     }
 
     /// Returns the value of `bootstrap.servers` for this broker.
@@ -312,10 +318,6 @@ fn client(bootstrap: &str) -> ClientConfig {
 
 fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().build().expect("a runtime can be built").block_on(future)
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
 /// Returns a command that runs Java with Kafka's jar files on the class path. Downloads missing jar files first.

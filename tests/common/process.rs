@@ -7,13 +7,15 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+
+use crate::ports::reserve;
 
 /// The environment in which a test runs `hookhold` processes: two reserved ports, and a directory with the configuration,
 /// the secrets and the journal.
@@ -317,18 +319,6 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
 pub fn tool(name: &str) -> Command {
     let unpacked = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin").join(name);
     Command::new(if unpacked.exists() { unpacked } else { name.into() })
-}
-
-/// Reserves a free TCP port and returns its address. The returned UDP socket is bound to the UDP port with the same number,
-/// so no other test uses the TCP port while the socket exists. The port is outside the kernel's range for outgoing
-/// connections. Inside this range, the kernel could assign the port to a sender's connection while the gateway is down.
-pub fn reserve() -> (SocketAddr, UdpSocket) {
-    loop {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, fastrand::u16(10_000..32_000)));
-        if let (Ok(reserved), Ok(_free)) = (UdpSocket::bind(address), TcpListener::bind(address)) {
-            return (address, reserved);
-        }
-    }
 }
 
 /// Maximum duration of each wait. The limit only ends a stuck test; no assertion depends on the limit.
