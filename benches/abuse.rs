@@ -1,9 +1,10 @@
-//! Sends 500 genuine deliveries per second and measures their latency, first without and then during an attack. In the
-//! attack, 1,000 connections send one byte per second, and 64 connections send forged deliveries at full speed. Latency
-//! runs from a delivery's scheduled send time to its 2xx.
+//! Sends 500 genuine deliveries per second and measures their latency before and during an attack. In the attack, 1,000
+//! connections send one byte per second, and 64 connections send forged deliveries at full speed. Latency is the time from a
+//! delivery's scheduled send time to its 2xx.
 //!
-//! Command: `cargo bench --bench abuse [-- --seconds 10] [--dir DIRECTORY]`. Each kind of sender has its own address.
-//! Senders, attackers and the gateway share the machine, so the result also depends on the kernel's scheduling.
+//! Command: `cargo bench --bench abuse [-- --seconds 10] [--dir DIRECTORY]`. The genuine senders, the slow connections and the
+//! senders of forged deliveries use different IP addresses. All senders and the gateway share the machine, so the result also
+//! depends on the kernel's scheduling.
 
 #[path = "../tests/common/attack.rs"]
 mod attack;
@@ -100,8 +101,8 @@ impl Gateway {
         attack
     }
 
-    /// Returns a complete HTTP request, signed at the current time, with a Stripe-like body of about `size` bytes.
-    /// `tamper` selects how to forge the request; `None` means a genuine request.
+    /// Returns a complete HTTP request with a Stripe-like body of about `size` bytes and a signature with the current
+    /// timestamp. `tamper` selects the kind of forgery; `None` means a genuine request.
     fn request(&self, id: &str, size: usize, tamper: Option<Tamper>) -> Bytes {
         let body = format!("{{\"id\":\"{id}\",\"type\":\"invoice.paid\",\"lines\":\"{}\"}}", "x".repeat(size));
         let options = SampleOptions { id: id.to_owned(), event_type: None, key: None, now: SystemClock.now(), tamper };
@@ -116,8 +117,8 @@ impl Gateway {
     }
 }
 
-/// Sends deliveries at [`RATE`] over [`CONNECTIONS`] connections and returns their latencies in microseconds. Returns an
-/// error after any response other than a complete 200.
+/// Sends deliveries at [`RATE`] over [`CONNECTIONS`] connections for `time`. Returns a histogram of the delivery latencies in
+/// microseconds, or an error if a response is not a complete 200.
 async fn send(gateway: &Gateway, run: &str, time: Duration) -> Result<Histogram<u64>> {
     let count = RATE * time.as_secs() as u32;
     let run = format!("{run}_{:x}", fastrand::u64(..));

@@ -11,7 +11,7 @@ use crate::outcome::Outcome;
 /// The answer to one delivery, as plain data. Only `server` converts an answer into an HTTP response and a log line.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// Outcome of the delivery, which is also the value of the metric label and of the log field.
+    /// Outcome of the delivery, shown as the label `outcome` in metrics and as the field `outcome` in log lines.
     pub outcome: Outcome,
     /// Status code of the response.
     pub status: StatusCode,
@@ -19,10 +19,10 @@ pub struct Answer {
     pub content_type: Option<Arc<str>>,
     /// Body of the response.
     pub body: Bytes,
-    /// Time after which the sender may retry if the outcome is `rate_limited`; otherwise zero.
+    /// Minimum time before the sender may retry; zero unless the outcome is `rate_limited`.
     pub retry_after: Duration,
-    /// Reason for the outcome in one line, for the operator's log only. The line contains text from outside hookhold only
-    /// in escaped form. The line is empty if the outcome needs no explanation.
+    /// Reason for the outcome in one line, for the operator's log only; empty if the outcome needs no explanation. Text from
+    /// outside hookhold is always escaped.
     pub hint: String,
     /// Sequence of the stored event; for a duplicate, the sequence of the original event.
     pub seq: Option<u64>,

@@ -1,4 +1,4 @@
-//! Reads a certificate chain and its private key from two PEM files, and checks that the key matches the certificate.
+//! Reads a certificate chain and its private key from two PEM files, and checks that the key matches the first certificate.
 //!
 //! `config` reads the files to report mistakes, and `server` reads the files at startup and after each change. No error
 //! message contains any part of a private key.
@@ -20,9 +20,10 @@ use crate::clock::UnixMillis;
 /// Paths of a certificate chain and of its private key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFiles {
-    /// Path of a PEM file with the server's certificate, followed by the intermediate certificates.
+    /// Path of a PEM file that contains the server's certificate and then the intermediate certificates.
     pub cert: PathBuf,
-    /// Path of a PEM file with the unencrypted private key of the server's certificate, as PKCS#8, PKCS#1 or SEC1.
+    /// Path of a PEM file with the private key of the server's certificate. The key must be unencrypted and in PKCS#8, PKCS#1
+    /// or SEC1 format.
     pub key: PathBuf,
 }
 
@@ -35,7 +36,7 @@ pub struct Certificate {
     pub expires: UnixMillis,
 }
 
-/// The reason why hookhold cannot use a certificate file and its key file.
+/// Reason why hookhold cannot use a certificate file or its key file.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// A certificate file that hookhold cannot read or use.
@@ -43,7 +44,7 @@ pub enum CertificateError {
     Certificate {
         /// Path of the file that caused the error.
         file: PathBuf,
-        /// Message about the problem with the file, without the path.
+        /// Description of the problem; does not contain the path.
         what: String,
     },
     /// A key file that hookhold cannot read or use, or whose key does not match the certificate.
@@ -51,7 +52,7 @@ pub enum CertificateError {
     Key {
         /// Path of the file that caused the error.
         file: PathBuf,
-        /// Message about the problem with the file, without the path.
+        /// Description of the problem; does not contain the path.
         what: String,
     },
 }
@@ -67,7 +68,9 @@ impl CertificateFiles {
         let certified = CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|error| match error {
             Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
                 let cert = self.cert.display();
-                bad_key(format!("expected the private key of {cert}, found the key of another certificate; use a matching pair"))
+                bad_key(format!(
+                    "expected the private key of {cert}, found the key of another certificate; replace the key or the certificate"
+                ))
             }
             Error::InvalidCertificate(error) => bad_cert(format!("rustls rejects this certificate: {error}")),
             error => bad_key(format!("rustls rejects this key: {error}")),
@@ -76,7 +79,7 @@ impl CertificateFiles {
     }
 }
 
-/// Reads a chain of at least one certificate from a PEM file. The error is a message without the path of the file.
+/// Reads a chain of at least one certificate from a PEM file. The error message does not contain the path of the file.
 fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let chain = CertificateDer::pem_slice_iter(&contents(path)?).collect::<Result<Vec<_>, _>>();
     let chain = chain.ok().filter(|chain| !chain.is_empty());
@@ -92,7 +95,7 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
 
 fn expiry(certificate: &CertificateDer) -> Result<UnixMillis, String> {
     let parsed = x509_cert::Certificate::from_der(certificate);
-    let parsed = parsed.map_err(|error| format!("expected an X.509 certificate, found other data: {error}"))?;
+    let parsed = parsed.map_err(|error| format!("expected an X.509 certificate, found invalid data: {error}"))?;
     Ok(UnixMillis(parsed.tbs_certificate().validity().not_after.to_unix_duration().as_millis() as u64))
 }
 

@@ -19,8 +19,8 @@ impl UnixMillis {
     }
 }
 
-/// A wall clock, used for `received_at`, timestamp tolerances and the expiry of dedupe keys and secrets. All rooms share
-/// one clock, so a test can stop the time in every room.
+/// Source of the wall-clock time for `received_at`, timestamp tolerances, and the expiry of dedupe keys and secrets. All rooms
+/// share one clock, so a test can control the time in all rooms at once.
 pub trait Clock: Send + Sync {
     /// Returns the current wall-clock time.
     fn now(&self) -> UnixMillis;

@@ -37,11 +37,11 @@ pub struct Config {
     pub admin: AdminConfig,
     /// `[journal]`: the write-ahead log.
     pub journal: JournalConfig,
-    /// `[dedupe]`: the window and the limits for the recognition of duplicates.
+    /// `[dedupe]`: the window and the limits of deduplication.
     pub dedupe: DedupeLimits,
     /// `[kafka]`: the settings of the Kafka client, or `None` if events stay in the journal.
     pub kafka: Option<KafkaConfig>,
-    /// Sources of `[sources.NAME]`, in the order of the file. There is at least one source.
+    /// Sources from the sections `[sources.NAME]`, in file order; at least one.
     pub sources: Vec<Arc<Source>>,
     /// Options that the file sets, as dotted keys with their TOML values. A value may be a reference to a secret, but is never
     /// a secret.
@@ -60,7 +60,7 @@ pub struct ServerConfig {
     pub limits: ServerLimits,
     /// Certificate and key for HTTPS, or `None` for plain HTTP.
     pub tls: Option<certificate::CertificateFiles>,
-    /// Networks of trusted proxies. The headers of a trusted proxy contain the sender's address.
+    /// Networks of trusted proxies. hookhold takes the sender's address from the headers that a trusted proxy sends.
     pub trusted_proxies: Vec<IpNet>,
     /// True if connections from trusted proxies must begin with a PROXY v2 header.
     pub proxy_protocol: bool,
@@ -110,8 +110,8 @@ impl Default for JournalConfig {
 }
 
 impl JournalConfig {
-    /// Returns the exclusive upper bound for the size of a body, in bytes. A body must fit into the backlog of one topic, and
-    /// into `max_size` together with the segment in use.
+    /// Returns the exclusive upper bound for the size of a body, in bytes. A body must fit into the backlog of one topic.
+    /// Together with the segment in use, the body must also fit into `max_size`.
     fn body_bound(&self) -> u64 {
         let JournalLimits { max_backlog, max_size, segment_size, .. } = self.limits;
         max_backlog.min(max_size.saturating_sub(segment_size))
@@ -161,7 +161,7 @@ fn contents(path: &Path) -> Result<String, Diagnostics> {
     });
     read.map_err(|error| {
         let remedy = match error.kind() {
-            ErrorKind::NotFound => "create the file with `hookhold init`, or name another file".to_owned(),
+            ErrorKind::NotFound => "create the file with `hookhold init`, or name another file with --config".to_owned(),
             ErrorKind::InvalidData | ErrorKind::FileTooLarge => {
                 format!("expected UTF-8 text of at most {}", bytes_text(MAX_FILE))
             }

@@ -94,9 +94,9 @@ impl Diagnostics {
         all
     }
 
-    /// Returns true if the last pass over the file found misspelt keys, so the caller must read the file again. In that
-    /// case, discards the other diagnostics of that pass. The next pass reads each misspelt key as the nearest valid key,
-    /// and adds the discarded diagnostics again unless a misspelt key caused them.
+    /// Returns true if the last pass over the file found misspelt keys. The caller must then read the file again. In this case,
+    /// discards the other diagnostics of the last pass. The next pass reads each misspelt key as the nearest valid key, and
+    /// adds the discarded diagnostics again unless a misspelt key caused them.
     pub(crate) fn read_again(&self) -> bool {
         let mut found = self.lock();
         let has_new_misspelt = std::mem::take(&mut found.has_new_misspelt);
@@ -161,8 +161,8 @@ impl Location {
         self.diagnostics.lock().diagnostics.iter().any(is_here)
     }
 
-    /// Adds a diagnostic about an unknown key. `known` lists the valid keys of the table. If `meant` is `Some`, the next
-    /// pass over the file reads the unknown key as this valid key.
+    /// Adds a diagnostic about an unknown key. `known` lists the valid keys of the table. If `meant` is `Some`, the next pass
+    /// over the file reads the unknown key as the valid key in `meant`.
     pub(crate) fn unknown(&self, what: impl fmt::Display, known: Vec<String>, meant: Option<&str>) {
         let diagnostic = Diagnostic { known, ..self.diagnostic(what) };
         let mut found = self.diagnostics.lock();

@@ -1,9 +1,10 @@
-//! The dedupe key of an event, and a hasher for maps with such keys.
+//! The dedupe key of an event, and a hasher for maps whose keys are dedupe keys.
 
 use std::fmt;
 use std::hash::Hasher;
 
-/// A keyed 128-bit hash of the fields that identify an event. The journal's meta file contains the hash key.
+/// A keyed 128-bit hash of the fields that identify an event. The journal's meta file contains the random key of the hash
+/// function.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EventKey(pub [u8; 16]);
 
@@ -13,8 +14,8 @@ impl fmt::Debug for EventKey {
     }
 }
 
-/// A hasher that returns the last eight bytes of an [`EventKey`] as the hash. The hasher resists collision attacks only
-/// because event keys are keyed hashes: a sender can choose event ids, but cannot choose event ids whose keys collide.
+/// A hasher that returns the last eight bytes of an [`EventKey`] as the hash. The hasher resists collision attacks only because
+/// event keys are keyed hashes: a sender can choose event ids, but cannot find event ids whose keys collide.
 #[derive(Default)]
 pub struct PassThroughHasher(u64);
 

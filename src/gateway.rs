@@ -1,9 +1,9 @@
 //! Receives deliveries. For each delivery, the gateway verifies the signature, looks up the dedupe key and appends the
 //! event to the journal. This module does not depend on the HTTP server or on Kafka.
 //!
-//! [`Gateway::receive`] passes the event to the journal before the future first returns `Poll::Pending`. A sender that
-//! disconnects after the last byte of its request therefore cannot cancel the append. If the gateway must first look up the
-//! dedupe key on disk, a blocking task performs the lookup and the append. A blocking task cannot be cancelled.
+//! [`Gateway::receive`] passes the event to the journal in the first poll of its future. A sender that disconnects after the
+//! last byte of its request therefore cannot cancel the append. Exception: if the gateway must first look up the dedupe key on
+//! disk, a blocking task performs the lookup and the append. A blocking task cannot be cancelled.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -47,13 +47,14 @@ pub struct Gateway {
     draining: AtomicBool,
 }
 
-/// State of a delivery after the deduplication: its result is known, or it waits for the result of an append.
+/// State of a delivery after deduplication: the result is known, or the delivery waits for the result.
 enum Admission {
-    /// Result of the delivery, which is already known.
+    /// Known result of the delivery.
     Resolved(Resolution),
-    /// First delivery of an event. The receiver yields the result of the append.
+    /// First delivery of an event, unless a lookup finds the dedupe key on disk. The receiver yields the result of the lookup
+    /// or of the append.
     First(oneshot::Receiver<Resolution>),
-    /// Duplicate of an event that another delivery is appending. The receiver yields the result of that append.
+    /// Duplicate of an earlier delivery that is still in progress. The receiver yields the result of the earlier delivery.
     Duplicate(oneshot::Receiver<Resolution>),
 }
 
@@ -75,7 +76,7 @@ impl Gateway {
         }
     }
 
-    /// Replaces all sources at once. A delivery that is in progress keeps the source with which it started.
+    /// Replaces all sources in one step. A delivery that is in progress keeps the source with which it started.
     pub fn replace_sources(&self, sources: impl IntoIterator<Item = impl Into<Arc<Source>>>, metrics: &Metrics) {
         let previous = self.sources.load();
         self.sources.store(Arc::new(live_source::by_path(sources, &previous, &metrics.deliveries)));
@@ -201,8 +202,8 @@ impl Gateway {
         appended.map_or_else(Admission::Resolved, Admission::First)
     }
 
-    /// Returns `Ok` if the gateway accepts new events. Otherwise, returns the resolution for a new event as the error. In
-    /// both cases, the gateway answers duplicates of stored events with 2xx.
+    /// Returns `Ok` if the gateway accepts new events. Otherwise, the error is the resolution of each new event. In both cases,
+    /// the gateway answers duplicates of stored events with 2xx.
     fn check_accepting(&self, source: &Source) -> Result<(), Resolution> {
         if self.draining.load(Ordering::Acquire) {
             return Err(Resolution::Failed(Outcome::Draining, "the gateway is shutting down"));
@@ -216,8 +217,8 @@ impl Gateway {
     }
 }
 
-/// Checks the header fields of a request before the server reads the body. If a check fails, returns the answer to the
-/// request as the error.
+/// Checks the header fields of a request before the server reads the body. If a check fails, the error is the answer to the
+/// request.
 pub fn precheck(source: &Source, headers: &HeaderMap) -> Result<(), Answer> {
     verify::precheck(source, headers).map_err(|rejection| rejected(source, rejection))
 }

@@ -1,4 +1,5 @@
-//! Defines the header field of a stored request, and the header fields with credentials, which hookhold never stores.
+//! Defines the type of a stored header field, and determines which header fields carry credentials. hookhold never stores
+//! header fields that carry credentials.
 
 use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
 use http::{HeaderName, HeaderValue};

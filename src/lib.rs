@@ -14,17 +14,17 @@
 //!
 //! # The path of one delivery
 //!
-//! 1. [`server`] accepts the connection and finds the [`source::Source`] for the path of the request. Before it reads the
-//!    body, it rejects a request with an unknown path, a wrong method, no signature or a `Content-Length` above the limit. It
-//!    then reads the body under limits, and creates an [`event::Delivery`].
+//! 1. [`server`] accepts the connection and finds the [`source::Source`] for the path of the request. Before reading the
+//!    body, [`server`] rejects a request with an unknown path, a wrong method, no signature or a `Content-Length` above the
+//!    limit. [`server`] then reads the body, which must stay within limits, and creates an [`event::Delivery`].
 //! 2. [`gateway`] calls [`verify`], which checks the delivery against the source's recipe: first the signature, then the
 //!    timestamp. [`verify`] creates an [`event::Event`] only from a verified delivery, and no other room turns a delivery into
 //!    an event.
 //! 3. [`gateway`] deduplicates the event. If the event is already stored, [`gateway`] answers the duplicate at once. If the
-//!    commit of the first copy is not yet on disk, the duplicate waits for this commit.
+//!    original event is not yet on disk, the duplicate waits for the commit of the original event.
 //! 4. [`journal`] appends the event to the next commit and calls `fdatasync`. Once the sync has succeeded, [`journal`]
 //!    returns the event's [`event::Position`].
-//! 5. [`server`] sends the [`answer::Answer`]. [`server`] derives the status code, the metric label and the log word from
+//! 5. [`server`] sends the [`answer::Answer`]. [`server`] derives the status code, the metric label and the log field from
 //!    one [`outcome::Outcome`]. If the operator sets `keep_rejected`, [`rejections`] records rejected deliveries for
 //!    `hookhold doctor`.
 //! 6. [`forward`] reads the events below the durable watermark and sends them to Kafka unchanged. Only an acknowledgement from
@@ -37,11 +37,11 @@
 //!
 //! Each guarantee has a test.
 //!
-//! - **A 2xx means verified and on disk.** hookhold sends the 2xx after the sync of the commit that contains the event. The
+//! - **A 2xx means verified and on disk.** hookhold sends a 2xx only after the sync of the commit that contains the event. The
 //!   exceptions are endpoint challenges, filtered event types, and sources with `danger_shadow`.
-//! - **Stored once.** If a duplicate arrives within the dedupe window, hookhold sends a 2xx and does not forward the
-//!   duplicate, even after a restart. hookhold stores a key only together with its event, and never treats different events
-//!   as duplicates.
+//! - **Stored once.** If a duplicate arrives within the dedupe window, hookhold sends a 2xx and neither stores nor forwards
+//!   the duplicate, even after a restart. hookhold stores a key only together with its event, and never treats different
+//!   events as duplicates.
 //! - **Always forwarded.** Only an acknowledgement from the broker moves a cursor. A blocked topic does not delay other
 //!   topics.
 //! - **Byte-exact.** The value of a Kafka record is exactly the body that the provider sent.

@@ -1,7 +1,7 @@
 //! Defines every limit of `[server]`, `[admin]`, `[journal]` and `[dedupe]` in one place: name, default, range and meaning.
 //!
-//! The configuration fills these structs and the rooms use them directly, so no limit has a second definition. A test
-//! compares the limits with `config/hookhold.toml`, which also states the reason for each limit. `config` checks that the
+//! The configuration fills these structs and the rooms use them directly, so no limit has a second definition. A test compares
+//! the limits with `config/hookhold.toml`, which also states the reason for each limit. The room `config` checks that the
 //! limits are consistent with each other.
 
 use std::fmt::Display;
@@ -11,8 +11,8 @@ use std::time::Duration;
 use crate::toml_value::{Item, TomlTable};
 use crate::units::{Rate, bytes_text, duration_text};
 
-/// Declares the limits of one section of the configuration. A default may depend on the values of the options that are
-/// declared above.
+/// Declares the limits of one section of the configuration. The default of an option may depend on the values of options
+/// declared above it.
 macro_rules! limits {
     ($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $option:ident: $value:ty = $limit:expr;)* }) => {
         $(#[$about])*
@@ -29,7 +29,7 @@ macro_rules! limits {
                 $name { $($option),* }
             }
 
-            /// Returns the key, the default and the range of each option as text, in the order of their declaration.
+            /// Returns the key, the default and the range of each option as text, in declaration order.
             pub fn list() -> Vec<LimitText> {
                 let mut list = Vec::new();
                 $(
@@ -61,7 +61,7 @@ limits! {
         /// Time after SIGTERM during which hookhold accepts deliveries as before, so that load balancers can remove the
         /// instance.
         drain_delay: Duration = duration(5 * SECOND, Duration::ZERO..=10 * MINUTE);
-        /// Time from the end of `drain_delay` until the server closes open connections.
+        /// Time from the end of `drain_delay` until the server closes the connections that are still open.
         drain_deadline: Duration = duration(20 * SECOND, SECOND..=HOUR);
         /// Maximum number of open connections. Further connections wait in the kernel's queue.
         max_connections: usize = count(10_000, 1..=1_000_000);
@@ -69,14 +69,14 @@ limits! {
         max_connections_per_address: usize = count(2_500, 1..=1_000_000);
         /// Maximum total size of the request bodies in memory at any time, in bytes.
         max_in_flight: usize = bytes(256 * MIB, MIB..=TIB);
-        /// Maximum total size of the request bodies from one address in memory at any time, in bytes. A body that is at
-        /// least as large as all other bodies from the address together may exceed the limit.
+        /// Maximum total size of the request bodies from one address in memory at any time, in bytes. Exception: an address may
+        /// send one large body if its other bodies in memory total no more than this body.
         max_in_flight_per_address: usize = bytes(64 * MIB, MIB..=TIB);
-        /// Maximum rate of rejected deliveries from one address. Above this rate, the server rejects requests from the
-        /// address with the outcome `rate_limited`. Genuine deliveries never count towards the rate.
+        /// Maximum rate of rejected deliveries from one address. Above this rate, further requests from the address get the
+        /// outcome `rate_limited`. Genuine deliveries never count towards the rate.
         max_rejected_per_address: Rate = rate("600/m");
-        /// Maximum number of addresses without an open connection that the server remembers. The server forgets the least
-        /// recently used address first.
+        /// Maximum number of addresses that the server remembers after their last connection has closed. The server forgets the
+        /// least recently used address first.
         max_addresses: usize = count(65_536, 1..=10_000_000);
         /// Minimum transfer rate of an incomplete request, in bytes per second.
         min_rate: u64 = bytes(KIB, 1..=MIB);
@@ -115,8 +115,8 @@ limits! {
         retain: Duration = duration(3 * DAY, SECOND..=366 * DAY);
         /// Size of one segment. An event larger than a segment gets a segment of its own.
         segment_size: u64 = bytes(64 * MIB, 64 * KIB..=GIB);
-        /// Maximum total size of the segments that hookhold cannot delete because Kafka has not acknowledged the events of
-        /// one topic.
+        /// Maximum backlog of one topic: the segment bytes that hookhold cannot delete because Kafka has not acknowledged all
+        /// events of the topic.
         max_backlog: u64 = bytes(max_size / 2, 64 * KIB..=256 * TIB);
     }
 }
@@ -127,7 +127,8 @@ limits! {
         /// Time after the first delivery of an event during which hookhold recognises duplicates of the event. A source has
         /// a longer window if its provider retries for longer.
         window: Duration = duration(7 * DAY, SECOND..=366 * DAY);
-        /// Maximum number of key-file lookups whose results stay in memory. The keys of unsealed segments are always in memory.
+        /// Maximum number of keys from key files that hookhold caches in memory. The keys of unsealed segments are always in
+        /// memory.
         hot_keys: u64 = count(1_000_000, 1_000..=1_000_000_000);
         /// Maximum total size of all key files, in bytes.
         max_disk: u64 = bytes(10 * GIB, MIB..=256 * TIB);

@@ -43,7 +43,7 @@ pub fn escaped(outside: &str) -> String {
     shown
 }
 
-/// Maximum number of characters that a log line shows of one text from outside hookhold.
+/// Maximum length of a text from outside hookhold in a log line, in characters before escaping.
 pub const OUTSIDE_TEXT_LIMIT: usize = 120;
 
 const FILTER_VARIABLE: &str = "HOOKHOLD_LOG";

@@ -2,8 +2,8 @@
 
 mod cli;
 
-/// Memory allocator of the process. hookhold uses jemalloc, because each delivery causes many small allocations, and often
-/// another thread frees them a moment later.
+/// Memory allocator of the process. hookhold uses jemalloc, because each delivery causes many small allocations, which another
+/// thread often frees a moment later.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

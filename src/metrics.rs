@@ -1,7 +1,7 @@
 //! Declares every metric of hookhold once, with its name, labels and help text. Each room with metrics has its own struct.
 //!
-//! Every label value is taken from the configuration or from a closed set, never from a request. For example, all requests
-//! to unknown paths share the label `source="-"`.
+//! Every label value comes from the configuration or from a closed set, never from a request. For example, all requests to
+//! unknown paths share the label `source="-"`.
 
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -60,8 +60,8 @@ metrics! {
         last_verified: GaugeVec = float_gauges("hookhold_last_verified_timestamp_seconds", &["source"]);
         /// Unix time at which a secret expires; absent for a secret without not_after.
         secret_expiry: GaugeVec = float_gauges("hookhold_secret_expiry_timestamp_seconds", &["source", "secret"]);
-        /// Share of signed deliveries that hookhold answered with 2xx in the provider's measuring period; NaN without
-        /// deliveries.
+        /// Share of the correctly signed deliveries that hookhold answered with 2xx. Covers the provider's measuring period;
+        /// NaN if the period has no such delivery.
         success_rate: GaugeVec = float_gauges("hookhold_success_rate", &["source"]);
         /// Success rate at or below which the provider disables the endpoint; absent if the provider documents no such rate.
         success_rate_threshold: GaugeVec = float_gauges("hookhold_success_rate_threshold", &["source"]);
@@ -79,7 +79,7 @@ metrics! {
     JournalMetrics {
         /// Duration of one journal sync (fdatasync) in seconds.
         sync_seconds: Histogram = histogram("hookhold_journal_sync_seconds", SYNC_BUCKETS);
-        /// Events per commit of the journal.
+        /// Events per journal commit.
         batch_events: Histogram = histogram("hookhold_journal_batch_events", BATCH_BUCKETS);
         /// Bytes occupied by the journal's segments.
         bytes: IntGauge = gauge("hookhold_journal_bytes");
@@ -87,7 +87,7 @@ metrics! {
         limit_bytes: IntGauge = gauge("hookhold_journal_limit_bytes");
         /// Events in the journal.
         events: IntGauge = gauge("hookhold_journal_events");
-        /// Journal bytes that hookhold cannot release because a topic has not forwarded them yet.
+        /// Journal bytes that hookhold cannot release until Kafka has acknowledged a topic's waiting events.
         pinned_bytes: IntGaugeVec = gauges("hookhold_journal_pinned_bytes", &["topic"]);
         /// Corrupted ranges found below the journal's durable watermark.
         damaged: IntCounter = counter("hookhold_journal_damaged_total");
@@ -119,7 +119,7 @@ metrics! {
     ServerMetrics {
         /// Connections closed right after accept, by cause.
         connections_rejected: IntCounterVec = counters("hookhold_connections_rejected_total", &["cause"]);
-        /// Sender addresses that hookhold remembers because of an open connection, a recent rejection or a genuine delivery.
+        /// Sender addresses that have an open connection, recent rejections or a recent genuine delivery.
         addresses_tracked: IntGauge = gauge("hookhold_addresses_tracked");
         /// Unix time at which the served TLS certificate expires; absent if TLS is off.
         certificate_expiry: IntGaugeVec = gauges("hookhold_tls_certificate_expiry_timestamp_seconds", &[]);
@@ -173,7 +173,8 @@ impl Default for Metrics {
 }
 
 impl DeliveryMetrics {
-    /// Creates the outcome and duration series of a source with value 0, so that `rate()` sees the first increment.
+    /// Creates the outcome and duration series of a source, each with the value 0. Without this value, `rate()` would miss the
+    /// first increment.
     pub fn declare_source(&self, source: &str) {
         for outcome in Outcome::ALL {
             self.total.with_label_values(&[source, outcome.word()]);

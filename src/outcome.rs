@@ -4,12 +4,12 @@ use http::StatusCode;
 
 macro_rules! outcomes {
     ($($(#[$doc:meta])* $name:ident $word:literal $status:literal,)*) => {
-        /// The result of a delivery, with its status code and its word in metrics and logs.
+        /// The result of a delivery. Each result has a default status code, and a name in metrics and logs.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Outcome { $($(#[$doc])* $name,)* }
 
         impl Outcome {
-            /// All outcomes, in the order of their declaration.
+            /// All outcomes, in declaration order.
             pub const ALL: &'static [Outcome] = &[$(Outcome::$name,)*];
 
             /// Returns the value of the log field `outcome` and of the metric label `outcome`.
@@ -37,7 +37,7 @@ outcomes! {
     SignatureMissing "signature_missing" 401,
     /// A request whose signature cannot be parsed.
     SignatureMalformed "signature_malformed" 401,
-    /// A request whose signature no configured secret produces.
+    /// A request whose signature matches no configured secret.
     SignatureMismatch "signature_mismatch" 401,
     /// A delivery with a genuine signature and a timestamp that is too old.
     TimestampStale "timestamp_stale" 401,
@@ -65,8 +65,7 @@ outcomes! {
     JournalFailed "journal_failed" 503,
     /// A delivery that hookhold rejects because hookhold is shutting down.
     Draining "draining" 503,
-    /// A delivery that hookhold rejects because too many requests are in progress for hookhold to finish all of them in
-    /// time.
+    /// A delivery that hookhold rejects because the disk is too slow or the request bodies in memory exceed `max_in_flight`.
     Overloaded "overloaded" 503,
     /// A delivery whose deadline has passed. hookhold may store the event later.
     Deadline "deadline" 503,
@@ -81,8 +80,8 @@ impl Outcome {
         StatusCode::from_u16(self.code()).expect("every code above is between 100 and 999")
     }
 
-    /// Returns true if the status code of the outcome is 503, which means that hookhold and not the sender caused the
-    /// outcome. The response then has a Retry-After header, because the sender should retry.
+    /// Returns true if the status code of the outcome is 503: hookhold caused the outcome, not the sender. The response has a
+    /// Retry-After header, because the sender should retry.
     pub fn is_unavailable(self) -> bool {
         self.code() == 503
     }

@@ -30,7 +30,7 @@ use crate::outcome::Outcome;
 pub struct RejectedDelivery {
     /// Number of the rejection, counted from 1 since the process started. The newest entry has the highest number.
     pub number: u64,
-    /// Name of the source that rejected the delivery.
+    /// Name of the source to which the delivery was sent.
     pub source: Arc<str>,
     /// Outcome of the delivery, as in `hookhold_deliveries_total`.
     pub outcome: Outcome,
@@ -111,7 +111,7 @@ impl RejectionStore {
         all
     }
 
-    /// Returns the entries of [`RejectionStore::newest`], each as one line of JSON, or `None` if the store is disabled.
+    /// Returns the entries of [`RejectionStore::newest`] as JSON, one entry per line. Returns `None` if the store is disabled.
     pub fn to_json(&self, source: Option<&str>) -> Option<String> {
         (self.limit() > 0).then(|| self.newest(source).iter().map(|rejected| format!("{}\n", rejected.json())).collect())
     }
@@ -208,11 +208,11 @@ fn request(delivery: &Delivery, body: &[u8]) -> Vec<u8> {
     request
 }
 
-/// Maximum number of stored entries with the same sender's address, source and outcome.
+/// Maximum number of stored entries with the same sender address, source and outcome.
 pub const MAX_PER_SENDER: usize = 4;
 /// Maximum number of stored entries with the same source and outcome.
 pub const MAX_PER_GROUP: usize = 64;
-/// Divisor of the store's limit in bytes. A stored body has at most `limit / BODY_DIVISOR` bytes.
+/// Share of the store's limit that one body may use, as a divisor: a stored body has at most `limit / BODY_DIVISOR` bytes.
 pub const BODY_DIVISOR: usize = 4;
 
 #[cfg(test)]
@@ -230,7 +230,7 @@ mod tests {
         store
     }
 
-    /// Stores a rejected delivery that a test identifies by its receive time `at`.
+    /// Stores a rejected delivery. The tests identify the delivery by its receive time `at`.
     fn reject(store: &RejectionStore, source: &str, outcome: Outcome, from: [u8; 4], at: u64, size: usize) {
         let delivery = Delivery {
             method: Method::POST,

@@ -1,6 +1,6 @@
-//! Reads secrets from environment variables (`env:NAME`) and from files (`file:PATH`). The configuration contains only
-//! these references. Logs and metrics show only the name of a secret. Messages and `Debug` output never contain the bytes
-//! of a secret.
+//! Reads secrets from environment variables (`env:NAME`) and from files (`file:PATH`). The configuration contains only such
+//! references, never a secret itself. Logs and metrics show only the name of a secret. Messages and `Debug` output never
+//! contain the bytes of a secret.
 
 use std::fmt;
 use std::io::Read;
@@ -13,13 +13,13 @@ use crate::toml_value::Item;
 /// A secret with its name and its expiry time.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret {
-    /// Name of the secret in logs, metrics and headers: the configured name, or by default the name of the environment
-    /// variable or the base name of the file.
+    /// Name of the secret in logs, metrics and Kafka headers. The default is the name of the environment variable or the base
+    /// name of the file.
     pub name: Arc<str>,
     /// Bytes of the environment variable, or of the file without its final line break.
     pub bytes: Vec<u8>,
-    /// Time at which the secret expires and the verifier starts to reject its signatures, or `None` if the secret does not
-    /// expire.
+    /// Time at which the secret expires; `None` if the secret does not expire. From this time on, the verifier rejects
+    /// signatures made with the secret.
     pub not_after: Option<UnixMillis>,
 }
 
@@ -38,10 +38,10 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Reads the secret to which `item` refers. `item` has the form `"env:NAME"`, `"file:PATH"` (relative to the working
-/// directory) or `{ name = "…", from = "env:…", not_after = 2027-01-01 }`. Returns `None` and reports a diagnostic for any
-/// other value, an unset or empty variable, and an unreadable or empty file. No diagnostic contains text that may be a
-/// secret.
+/// Reads the secret to which `item` refers. `item` has the form `"env:NAME"`, `"file:PATH"` (relative to the working directory)
+/// or `{ name = "…", from = "env:…", not_after = 2027-01-01 }`. Reports a diagnostic and returns `None` if `item` has another
+/// form, the variable is unset or empty, or the file is unreadable, empty or too large. No diagnostic contains text that may be
+/// a secret.
 pub fn read(item: Item) -> Option<Secret> {
     if !item.is_table() {
         return follow(&item);
@@ -88,7 +88,7 @@ fn variable(item: &Item, name: &str) -> Option<Secret> {
     use std::os::unix::ffi::OsStringExt;
     let legal = |name: &str| !name.is_empty() && name.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '_');
     if !legal(name) {
-        return item.unexpected("env:NAME with letters, digits and \"_\"");
+        return item.unexpected("env:NAME, where NAME consists of letters, digits and \"_\"");
     }
     match std::env::var_os(name).map(OsStringExt::into_vec) {
         Some(bytes) if !bytes.is_empty() => Some(Secret { name: name.into(), bytes, not_after: None }),
@@ -124,7 +124,7 @@ fn contents(path: &Path) -> std::io::Result<Vec<u8>> {
 }
 
 const MAX_NAME: usize = 64;
-/// Maximum size of a file with a secret, in bytes. A PEM key has only a few KiB, so a larger file is the wrong file.
+/// Maximum size of a file with a secret, in bytes. A PEM key has only a few KiB, so a larger file is not the intended file.
 const MAX_FILE: u64 = 64 << 10;
 const REFERENCE: &str = "\"env:NAME\" or \"file:PATH\"";
 const FILE: &str = "a file of 1 B to 64 KiB with the secret";

@@ -1,8 +1,8 @@
-//! TOML values with their positions. A method that finds a mistake reports the mistake and returns `None`, as it does for an
-//! absent key. One pass therefore finds every mistake. The configuration and the recipes use these types.
+//! TOML values with their positions. A method that finds a mistake reports the mistake and returns `None`, as if the key were
+//! absent. Reading then continues, so one pass finds every mistake. The configuration and the recipes use these types.
 //!
-//! This module does not depend on the name of any key. Messages never repeat a string that could not be parsed, because an
-//! operator may have put a secret in the wrong place. Messages do show numbers, and durations and sizes that are out of range.
+//! This module contains no names of keys. Messages never repeat a string that could not be parsed, because an operator may have
+//! put a secret in the wrong place. Messages do show numbers, and durations and sizes that are out of range.
 
 mod table;
 
@@ -20,7 +20,8 @@ pub use crate::diagnostic::{Diagnostic, Diagnostics, Location};
 use crate::units::{Rate, bytes_text, duration_text, parse_bytes, parse_duration};
 pub use table::TomlTable;
 
-/// One TOML value and its position in the file. A method that reads a value as one type reports a value of another type.
+/// One TOML value and its position in the file. Methods such as [`Item::string`] read the value as one type, and report a
+/// mistake if the value has another type.
 #[derive(Clone)]
 pub struct Item {
     /// Position of the value in the file.
@@ -57,8 +58,8 @@ impl Item {
         self.string_as("a string")
     }
 
-    /// Returns the string, or reports a value of another type and returns `None`. The report describes the string as
-    /// `expected`.
+    /// Returns the string, or reports a value of another type and returns `None`. `expected` describes the string in the
+    /// report.
     pub fn string_as(self, expected: &str) -> Option<String> {
         if let TomlValue::String(text) = self.value { Some(text) } else { self.mismatch(expected) }
     }
@@ -82,7 +83,7 @@ impl Item {
     /// Reads a time of expiry: a date, which means the end of that day in UTC, or an exact time with an offset.
     pub fn end(self) -> Option<UnixMillis> {
         let TomlValue::Date(date) = &self.value else { return self.mismatch(A_DATE) };
-        let Some(end) = end_of(date) else { return self.expected(A_DATE, "a date or time without an offset") };
+        let Some(end) = end_of(date) else { return self.expected(A_DATE, "a time without an offset or a date out of range") };
         Some(UnixMillis(end.as_millisecond().max(0) as u64))
     }
 
@@ -144,7 +145,8 @@ impl Item {
         if let TomlValue::Table(table) = self.value { Some(table) } else { self.mismatch("a table") }
     }
 
-    /// Reports a value of another type, or a string with other content, and returns `None`. The message does not show the value.
+    /// Reports that the value has the wrong type or is an invalid string, and returns `None`. The message does not show the
+    /// value.
     pub fn unexpected<T>(&self, expected: impl fmt::Display) -> Option<T> {
         self.expected(expected, self.as_str().map_or(self.kind(), |_| "an invalid string"))
     }
@@ -204,7 +206,7 @@ impl fmt::Display for Item {
     }
 }
 
-/// Joins words to a list of alternatives, such as `a, b or c`.
+/// Joins words into a list of alternatives, such as `a, b or c`.
 fn alternatives(words: &[String]) -> String {
     match words {
         [] => String::new(),

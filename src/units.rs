@@ -12,8 +12,8 @@ const SIZES: &[(&str, u64)] = &[("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 <<
 
 const PERIODS: &[(&str, u32)] = &[("s", 1), ("m", 60), ("h", 3600)];
 
-/// A maximum count per second, minute or hour. A rate limiter admits up to the whole count as one burst, and then restores
-/// the burst at an even rate.
+/// A maximum count per second, minute or hour. A rate limiter admits a burst of up to the whole count, and then refills at an
+/// even rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     count: NonZeroU32,
@@ -21,7 +21,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// Maximum count per period that an operator can configure.
+    /// Highest count per period that the configuration may contain.
     pub const MOST: u32 = 1_000_000;
 
     /// Parses `"100/s"`, `"600/m"` or `"36000/h"`. Returns `None` for any other text, for a count of 0 and for a count above
@@ -59,18 +59,18 @@ pub fn parse_bytes(text: &str) -> Option<u64> {
     parse(text, SIZES)
 }
 
-/// Formats a duration as an integer with the largest possible unit. Drops fractions of a millisecond.
+/// Formats a duration as an integer with the largest unit that needs no fraction. Drops fractions of a millisecond.
 pub fn duration_text(length: Duration) -> String {
     print(u64::try_from(length.as_millis()).unwrap_or(u64::MAX), DURATIONS, "")
 }
 
-/// Formats a number of bytes as an integer with the largest possible unit.
+/// Formats a number of bytes as an integer with the largest unit that needs no fraction.
 pub fn bytes_text(size: u64) -> String {
     print(size, SIZES, " ")
 }
 
-/// Formats a number of bytes with the largest unit that is not larger than the number. A number of at least 1 KiB has one
-/// decimal.
+/// Formats a number of bytes in the largest unit that gives a value of at least 1. Shows one decimal place unless the unit is
+/// B.
 pub fn bytes_about(size: u64) -> String {
     match SIZES.iter().find(|(_, factor)| size >= *factor) {
         Some((unit, factor)) if *factor > 1 => format!("{:.1} {unit}", size as f64 / *factor as f64),

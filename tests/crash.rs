@@ -14,6 +14,8 @@ mod fixture;
 mod kafka;
 #[path = "common/load.rs"]
 mod load;
+#[path = "common/ports.rs"]
+mod ports;
 #[path = "common/process.rs"]
 mod process;
 
@@ -38,7 +40,7 @@ struct Kill {
     in_flight: u64,
     /// Number of events in the journal beyond the published durable watermark.
     unconfirmed: u64,
-    /// Topic's cursor that the journal contains.
+    /// Saved cursor of the topic.
     cursor: u64,
     /// Log end, which is the sequence of the next event.
     end: u64,
@@ -260,8 +262,8 @@ impl Steps {
     }
 }
 
-/// Returns every system call in a trace, with the call's lines. strace writes a call that another thread interrupts on
-/// two lines. This function joins the two lines.
+/// Returns every system call in a trace, with the call's lines. If another thread interrupts a call, strace splits the call
+/// into two lines. This function joins the two lines.
 fn calls(trace: &str) -> Vec<(Span, String)> {
     let mut begun: HashMap<&str, (usize, &str)> = HashMap::new();
     let mut calls = Vec::new();
@@ -372,6 +374,6 @@ fn answer_on(stream: &mut TcpStream, answers: &[&str]) {
 }
 
 const TOPIC: &str = "webhooks.stripe";
-/// Number of kills after which the test gives up. On a busy machine, a commit is a small part of the time, and about one kill in
-/// ten hits one (12 of 120 while another build was running).
+/// Number of kills after which the test gives up. On a busy machine, commits take only a small part of the time, so about one
+/// kill in ten hits a commit (12 of 120 kills while another build was running).
 const MOST_KILLS: usize = 300;

@@ -1,6 +1,8 @@
 //! Tests that `hookhold doctor` finds the cause of each kind of rejection. The providers' own SDKs sign the deliveries. Each
 //! test changes a delivery as a proxy, a copy-paste mistake or a wrong clock would, and runs the real binary.
 
+#[path = "common/ports.rs"]
+mod ports;
 #[path = "common/process.rs"]
 mod process;
 #[path = "common/sdk.rs"]

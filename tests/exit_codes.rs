@@ -2,6 +2,8 @@
 //! a broken disk does. hookhold must answer every waiting sender with 503 and exit with code 3. After a restart, hookhold
 //! must treat a retry as a duplicate if and only if recovery found the event.
 
+#[path = "common/ports.rs"]
+mod ports;
 #[path = "common/process.rs"]
 mod process;
 

@@ -224,7 +224,7 @@ fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|attribute| attribute.path().is_ident("cfg") && format!("{:?}", attribute.meta).contains("test"))
 }
 
-/// Returns one line for each violation of the rules in `files` (path and text). Each line has the form
+/// Checks `files` (path and text) and returns one line for each violation of the rules. Each line has the form
 /// `src/gateway.rs:12: gateway may not name forward (…)`.
 fn violations(files: &[(String, String)]) -> Vec<String> {
     let mut found = Vec::new();

@@ -2,9 +2,11 @@
 //! replaces the ports and the directory in the script with its own.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
+
+#[path = "common/ports.rs"]
+mod ports;
 
 #[test]
 fn the_first_hour_ends_with_an_event_in_kafka() {
@@ -16,7 +18,8 @@ fn the_first_hour_ends_with_an_event_in_kafka() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let bin = Path::new(env!("CARGO_BIN_EXE_hookhold")).parent().unwrap();
     let (bin, here) = (bin.display().to_string(), dir.path().display().to_string());
-    let [hooks, admin, kafka, controller] = [(); 4].map(|()| format!("127.0.0.1:{}", free_port()));
+    let reserved = [(); 4].map(|()| ports::reserve());
+    let [hooks, admin, kafka, controller] = [0, 1, 2, 3].map(|port: usize| reserved[port].0.to_string());
     let ports = format!("sed -i 's/0.0.0.0:8080/{hooks}/; s/127.0.0.1:9464/{admin}/' hookhold.toml\n{SECRET}");
     let script = [
         ("cargo build --release --locked\n", ""), // already built
@@ -48,10 +51,6 @@ fn the_first_hour_ends_with_an_event_in_kafka() {
 fn replaced(script: &str, from: &str, to: &str) -> String {
     assert!(script.contains(from), "the page no longer contains {from:?}");
     script.replace(from, to)
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
 /// Start of the line that sets the secret on the page. The script replaces the ports in the configuration before this line,

@@ -7,6 +7,8 @@ mod disk;
 mod harness;
 #[path = "common/kafka.rs"]
 mod kafka;
+#[path = "common/ports.rs"]
+mod ports;
 #[path = "common/shop.rs"]
 mod shop;
 #[path = "verify/support.rs"]

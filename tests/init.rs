@@ -1,6 +1,8 @@
 //! Tests that the configuration from `hookhold init` works for every built-in provider, and that `init` overwrites a file
 //! only with `--force`.
 
+#[path = "common/ports.rs"]
+mod ports;
 #[path = "common/process.rs"]
 mod process;
 

@@ -1,8 +1,8 @@
 //! Tests that comments, documentation, help texts, messages and identifiers contain no retired word and no phrase on the
 //! stop list.
 //!
-//! The tests read each text file of the repository as one sequence of words, so they find a phrase even if a
-//! line break divides it. The tests also split identifiers into words, so they find `lane` in `rewind_lane` and in `LaneState`.
+//! The tests read each text file of the repository as one sequence of words, so they find a phrase even if a line break divides
+//! the phrase. The tests also split identifiers into words, so they find `lane` in `rewind_lane` and in `LaneState`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -91,11 +91,12 @@ const RETIRED_NAMES: &[(&str, &str)] = &[
     ("truths", "dedupe table"),
 ];
 
-/// Question words. A doc comment must not begin with one of these words, because it must state what the item does or is.
+/// Question words. A doc comment must not begin with one of these words, because a doc comment must state what the item does or
+/// is.
 const QUESTIONS: &[&str] = &["What", "Who", "Whose", "How", "Since when", "Whether"];
 
-/// Names that contain a retired word but must not change, such as metric label values and JSON keys. Each name has an
-/// explanation, and the tests ignore it.
+/// Names that contain a retired word but must not change, such as metric label values and JSON keys. An explanation follows
+/// each name. The tests do not read the explanations.
 const PUBLISHED: &[(&str, &str)] = &[
     ("\"refused\"", "a value of the metric label `reason`"),
     ("\\\"refused\\\"", "the same value in a string literal"),
@@ -195,7 +196,7 @@ fn findings(path: &str, text: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// Adds to `found` each doc paragraph that begins with a question word, and each comment with `Who` as the subject.
+/// Adds to `found` each doc paragraph that begins with a question word, and each comment that contains the word `Who`.
 fn questions(lines: &[&str], found: &mut Vec<(usize, String)>) {
     let mut in_doc = false;
     for (index, line) in lines.iter().enumerate() {

@@ -3,6 +3,8 @@
 
 #[path = "common/https.rs"]
 mod https;
+#[path = "common/ports.rs"]
+mod ports;
 #[path = "common/process.rs"]
 mod process;
 #[path = "common/sdk.rs"]
@@ -17,7 +19,8 @@ use std::sync::Arc;
 use hookhold::journal::disk::LocalDisk;
 use hookhold::journal::{ReadOnlyJournal, StoredEvent};
 use https::{Delivery, HOST, Pair, SECRET, SOURCE, curl_status};
-use process::{Home, Line, post, reserve, tool, wait_until};
+use ports::reserve;
+use process::{Home, Line, post, tool, wait_until};
 use sdk::{Sample, Sdk};
 
 /// A running proxy. The proxy's configuration is a code block of `docs/deploy.md`, with the ports and files of the test.

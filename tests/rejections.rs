@@ -2,6 +2,8 @@
 //! deliveries, and the real binary rejects them. `hookhold doctor` then reads the deliveries from the admin listener and
 //! explains each rejection.
 
+#[path = "common/ports.rs"]
+mod ports;
 #[path = "common/process.rs"]
 mod process;
 #[path = "common/sdk.rs"]

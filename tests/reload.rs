@@ -9,6 +9,8 @@ mod fixture;
 mod kafka;
 #[path = "common/load.rs"]
 mod load;
+#[path = "common/ports.rs"]
+mod ports;
 #[path = "common/process.rs"]
 mod process;
 #[path = "common/sdk.rs"]

@@ -1,6 +1,8 @@
 //! Tests the shutdown of the real binary: the effect of SIGTERM on deliveries in progress, on new deliveries and on
 //! deliveries that never complete. Other tests check the exit code and the message of a failed startup.
 
+#[path = "common/ports.rs"]
+mod ports;
 #[path = "common/process.rs"]
 mod process;
 #[path = "common/sdk.rs"]

@@ -5,6 +5,8 @@
 mod h2;
 #[path = "common/https.rs"]
 mod https;
+#[path = "common/ports.rs"]
+mod ports;
 #[path = "common/process.rs"]
 mod process;
 #[path = "common/sdk.rs"]

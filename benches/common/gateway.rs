@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use hookhold::verify::sign::Sample;
 
-/// Result type of the benchmarks, which accepts any error.
+/// Result with any type of error, for use in the benchmarks.
 pub type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Returns a loopback address with an unused port.
@@ -24,7 +24,7 @@ pub fn hookhold() -> Command {
 pub struct Server(pub Child);
 
 impl Server {
-    /// Starts the process and waits until it accepts connections on `address`.
+    /// Starts the process and waits until the process accepts connections on `address`.
     pub fn start(command: &mut Command, address: SocketAddr) -> Result<Server> {
         let server = Server(command.spawn()?);
         let started = Instant::now();
@@ -45,7 +45,7 @@ impl Drop for Server {
     }
 }
 
-/// Returns a signed sample as the bytes of a complete HTTP request.
+/// Returns the bytes of the HTTP request that contains the signed delivery `sample`.
 pub fn request_bytes(sample: &Sample) -> Vec<u8> {
     let mut request = format!("POST {} HTTP/1.1\r\nhost: localhost\r\n", sample.target).into_bytes();
     for (name, value) in &sample.headers {

@@ -1,5 +1,5 @@
-//! Compares two servers in rounds. Both servers run during the whole round and take turns: in each turn, the senders send
-//! to only one server.
+//! Compares the delivery rates of two servers in rounds. Both servers run for the whole round. A round consists of turns: in
+//! each turn, the senders send to one of the two servers.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,15 +21,15 @@ pub struct Comparison {
     pub reference: ServerKind,
     /// Number of rounds per setting.
     pub rounds: u32,
-    /// Time for which a round measures each server.
+    /// Measurement time per server in each round.
     pub measured: Duration,
     /// Directory in which the hookhold servers create their journals.
     pub dir: PathBuf,
-    /// The sender runtime and the prepared deliveries.
+    /// The tokio runtime on which the senders run, and the prepared deliveries.
     pub load: Load,
-    /// Random generator for the order of each pair of turns.
+    /// Random number generator that decides which server has the first turn of each pair.
     pub order: Rng,
-    /// True if the results are printed as JSON (`--format json`).
+    /// True if the benchmark prints the results as JSON (`--format json`).
     pub is_json: bool,
 }
 
@@ -85,7 +85,8 @@ impl Comparison {
         Ok(())
     }
 
-    /// Starts both servers, fills their journals, measures the servers in turns and returns the ratio of their rates.
+    /// Runs one round: starts both servers, fills their journals, measures the servers in turns and returns the ratio of the
+    /// two rates.
     fn round(&mut self, setting: Setting, round: u32) -> Result<f64> {
         let Setting { connections, journal } = setting;
         let pairs = self.measured.as_millis().div_ceil(TURN.as_millis()) as u32;
@@ -143,7 +144,7 @@ impl Run {
         Ok(Run { server, queue, answers: 0, elapsed: Duration::ZERO, cpu_seconds: 0.0 })
     }
 
-    /// Sends deliveries until the server's journal has reached the state of the setting.
+    /// Sends deliveries until the server's journal is in the state that `setting` requires.
     fn fill(&self, load: &Load, setting: Setting) -> Result<()> {
         let target = setting.journal.fill_deliveries();
         if target == 0 || !self.server.has_journal() {
@@ -205,9 +206,11 @@ impl std::fmt::Display for RunResult {
 
 /// Duration of the measurement in one turn.
 const TURN: Duration = Duration::from_millis(500);
-/// Delay between the start of a turn and the start of its measurement. During this delay, every connection becomes busy.
+/// Delay between the start of a turn and the start of its measurement. The delay gives every connection time to send its first
+/// delivery.
 const SETTLE: Duration = Duration::from_millis(100);
-/// Number of deliveries that a round prepares for each second. hookhold on two cores stores fewer events per second.
+/// Number of deliveries to prepare per second of a round. The number is higher than the rate of hookhold on two cores.
 const MAX_PER_SECOND: f64 = 110_000.0;
-/// Number of spare deliveries for senders that continue after the last check in [`Run::fill`].
+/// Number of additional deliveries to prepare. [`Run::fill`] checks its target only every 10 ms, so the senders may send more
+/// deliveries than the target.
 const FILL_MARGIN: usize = 10_000;

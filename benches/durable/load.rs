@@ -1,4 +1,4 @@
-//! Signs the deliveries of the benchmark in advance, and sends them on many connections.
+//! Signs the deliveries of the benchmark in advance and sends the deliveries over many connections.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub enum Client {
     /// A plain socket that sends prepared bytes. To use little processor time, the client checks only the first and last
     /// bytes of each response.
     Socket,
-    /// The HTTP/1.1 client of hyper, which uses as much processor time as a real sender.
+    /// The HTTP/1.1 client of hyper. This client uses as much processor time as a real sender.
     Hyper,
 }
 
@@ -59,8 +59,9 @@ impl Load {
         Ok(Load { client, threads, runtime, prepared: None })
     }
 
-    /// Returns at least `count` deliveries with distinct ids. Later rounds reuse the deliveries while their timestamps are
-    /// fresh. The server does not treat a reused delivery as a duplicate, because each round starts with empty journals.
+    /// Returns at least `count` signed deliveries with distinct ids. A later call returns the same deliveries if there are
+    /// enough of them and they are younger than [`FRESH`]. The servers do not treat the reused deliveries as duplicates,
+    /// because each round starts with empty journals.
     pub fn requests(&mut self, count: usize) -> Result<Arc<[PreparedRequest]>> {
         let is_usable = |prepared: &&Prepared| prepared.requests.len() >= count && prepared.signed.elapsed() < FRESH;
         if let Some(prepared) = self.prepared.as_ref().filter(is_usable) {
@@ -72,8 +73,8 @@ impl Load {
         Ok(requests)
     }
 
-    /// Opens `connections` connections to `address` and starts one sender on each. Each sender sends deliveries from
-    /// `queue` until [`Senders::stop`].
+    /// Opens `connections` connections to `address` and starts one sender on each. Each sender sends deliveries from `queue`
+    /// until [`Senders::stop`] is called.
     pub fn start(&self, address: SocketAddr, connections: usize, queue: &Arc<Queue>) -> Senders<'_> {
         queue.is_stopped.store(false, Ordering::Relaxed);
         let tasks = (0..connections).map(|_| match self.client {
@@ -107,11 +108,11 @@ impl Senders<'_> {
     }
 }
 
-/// The queue of deliveries for one server in one round. All senders of the server share the queue.
+/// The queue of deliveries for one server in one round. All senders that send to the server share the queue.
 pub struct Queue {
     requests: Arc<[PreparedRequest]>,
-    /// True if the queue starts again with the first delivery after the last delivery. Used only for bare hyper, which
-    /// handles a duplicate like a new delivery.
+    /// True if the queue starts over after its last delivery. Only the queue for bare hyper starts over, because bare hyper
+    /// does not deduplicate.
     is_endless: bool,
     next: AtomicUsize,
     answers: AtomicU64,
@@ -183,7 +184,7 @@ async fn send_bytes(address: SocketAddr, queue: Arc<Queue>) -> Result<()> {
     while let Some(PreparedRequest::Bytes(request)) = queue.next()? {
         stream.write_all(request).await?;
         let length = stream.read(&mut answer).await?;
-        // Every server here answers with an empty body, so the response ends with its head.
+        // Both servers answer with an empty body, so the response ends with its head.
         if !answer[..length].starts_with(b"HTTP/1.1 200") || !answer[..length].ends_with(b"\r\n\r\n") {
             return Err(format!("expected a complete 200, found {:?}", String::from_utf8_lossy(&answer[..length])).into());
         }
@@ -213,9 +214,9 @@ async fn send_with_hyper(address: SocketAddr, queue: Arc<Queue>) -> Result<()> {
 
 /// Size of every delivery body in bytes.
 pub const BODY_BYTES: usize = 2048;
-/// Time by which the signature timestamps are ahead of the clock. The recipe accepts timestamps up to five minutes in the
-/// past or in the future, so a delivery is valid for nine minutes.
+/// Time by which the signature timestamps are in the future when the benchmark signs the deliveries. The recipe accepts
+/// timestamps up to five minutes in the past or in the future, so a delivery is valid for nine minutes after signing.
 const AHEAD: Duration = Duration::from_secs(240);
-/// Maximum age of the prepared deliveries at the start of a round. If they are older, the benchmark signs new deliveries.
-/// At the maximum age, a delivery is still valid for six minutes, which is longer than a round.
+/// Maximum age of the prepared deliveries at the start of a round. If they are older, the benchmark signs new deliveries. At
+/// the maximum age, a delivery is still valid for six minutes. Every round is shorter than six minutes.
 const FRESH: Duration = Duration::from_secs(180);

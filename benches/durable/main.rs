@@ -1,13 +1,13 @@
-//! Measures how many deliveries per second hookhold stores in its durable journal, and compares this rate with the rate of
-//! bare hyper or of another hookhold binary. One run measures both servers.
+//! Measures how many deliveries per second hookhold stores in its durable journal. Compares this rate with the rate of bare
+//! hyper or of another hookhold binary. One run measures both servers.
 //!
 //!     cargo bench --bench durable                                   # hookhold / bare hyper
 //!     cargo bench --bench durable -- --compare OTHER --rounds 30    # hookhold / another hookhold binary
 //!
-//! The servers are separate processes. The same senders send the same signed 2 KiB Stripe deliveries, each with a unique
-//! id, to both servers over keep-alive connections. The servers are measured in alternating turns of half a second, because
-//! the speed of a shared machine changes within seconds. The result of a round is the ratio of the two rates. Compare only
-//! ratios, because absolute rates depend on the machine.
+//! The servers are separate processes. The same senders send the same signed 2 KiB Stripe deliveries, each with a unique id, to
+//! both servers over keep-alive connections. The benchmark measures the servers in turns of half a second, because the speed of
+//! a shared machine changes within seconds. The result of a round is the ratio of the two rates. Compare only ratios, because
+//! absolute rates depend on the machine.
 //!
 //! The senders share the processor cores with the servers, so both rates include the cost of the senders. `benches/README.md`
 //! explains the options and the result.
@@ -37,13 +37,14 @@ struct BenchArgs {
     /// Number of rounds per setting [default: 5, or 30 with --compare].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
-    /// Seconds for which each server is measured in a round, in turns of half a second.
+    /// Measurement time per server in each round, in seconds. A turn takes half a second.
     #[arg(long, value_name = "S", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=20))]
     seconds: u64,
-    /// Numbers of connections, each measured in its own rounds.
+    /// Numbers of connections to test. The benchmark runs separate rounds with each number.
     #[arg(long, value_name = "C,…", value_delimiter = ',', default_value = "64,256")]
     connections: Vec<usize>,
-    /// States of the journal, each measured in its own rounds [default: recycled, or new,recycled with --compare].
+    /// States of the journal to test. The benchmark runs separate rounds with each state [default: recycled, or new,recycled
+    /// with --compare].
     #[arg(long, value_name = "STATE,…", value_delimiter = ',')]
     journal: Vec<JournalState>,
     /// Directory for the journals, on a real disk [default: a directory in target/].
@@ -58,10 +59,10 @@ struct BenchArgs {
     /// Seed for the order of the turns [default: a random seed, which is printed].
     #[arg(long, value_name = "SEED")]
     seed: Option<u64>,
-    /// Format of the results on standard output. If the format is json, the text is written to standard error.
+    /// Format of the results on standard output. With json, the benchmark prints its text output on standard error.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
-    /// Run only the bare hyper server. The benchmark runs itself with this option.
+    /// Run only the bare hyper server. The benchmark starts its own binary with this option to get the server process.
     #[arg(long, hide = true)]
     serve_bare_hyper: bool,
     /// Ignored. Cargo passes this flag to every benchmark.

@@ -3,12 +3,13 @@
 /// Median of a sample, with a confidence interval between two order statistics.
 pub struct Median {
     pub value: f64,
-    /// Confidence interval of the median. `None` for fewer than six values, because no interval between two of them then
-    /// covers the true median with a probability of 95 %.
+    /// Confidence interval of the median. `None` if the sample has fewer than six values, because even the interval from the
+    /// smallest to the largest value then covers the true median with a probability below 95 %.
     pub interval: Option<Interval>,
 }
 
-/// The narrowest symmetric interval between order statistics that covers the true median with a probability of 95 % or more.
+/// Narrowest symmetric confidence interval between two order statistics. The interval covers the true median with a probability
+/// of 95 % or more.
 pub struct Interval {
     pub low: f64,
     pub high: f64,
@@ -19,7 +20,7 @@ pub struct Interval {
 }
 
 impl Median {
-    /// Computes the median of a non-empty sample and its confidence interval.
+    /// Returns the median of a non-empty sample and the confidence interval of the median.
     pub fn of(sample: &[f64]) -> Median {
         let mut sorted = sample.to_vec();
         sorted.sort_by(f64::total_cmp);
@@ -33,12 +34,13 @@ impl Median {
     }
 }
 
-/// Returns the lower rank of the narrowest interval that covers the true median with a probability of 95 % or more, and
-/// that probability. Returns `None` if the sample of `count` values is too small for such an interval.
+/// Returns the lower rank of the narrowest interval whose coverage is at least 95 %, and the coverage of this interval. The
+/// coverage is the probability that the interval covers the true median. Returns `None` if a sample of `count` values is too
+/// small for such an interval.
 ///
-/// Each value is below the median with probability ½, so the number of values below the median has a binomial distribution.
-/// The interval between ranks `r` and `n + 1 - r` misses the median if fewer than `r` values are on one side, which has the
-/// probability `2 · P(B(n, ½) < r)`.
+/// Each value is below the median with probability ½, so the number of values below the median has a binomial distribution. The
+/// interval between ranks `r` and `n + 1 - r` misses the median if fewer than `r` values are on one side of the median. The
+/// probability of this is `2 · P(B(n, ½) < r)`.
 fn rank(count: usize) -> Option<(usize, f64)> {
     let mut probability = 0.5_f64.powi(count as i32);
     let mut below = 0.0;

@@ -53,8 +53,8 @@ impl JournalState {
         }
     }
 
-    /// Returns the number of deliveries needed to bring an empty journal into this state. For a recycled journal, the total
-    /// size of their bodies is one and a half times `max_size`.
+    /// Returns the number of deliveries needed to bring an empty journal into this state. For a recycled journal, the bodies of
+    /// these deliveries are together one and a half times as large as `max_size`.
     pub fn fill_deliveries(self) -> u64 {
         match self {
             JournalState::New => 0,
@@ -105,7 +105,7 @@ impl RunningServer {
         Ok(RunningServer { address, process, admin: Some(admin), dir: Some(dir) })
     }
 
-    /// Returns the senders' error, extended by the server's log if the server is hookhold.
+    /// Returns `error`. For hookhold, adds the log of the server to the error text.
     pub fn explain(&self, error: Failure) -> Failure {
         match &self.dir {
             Some(dir) => with_log(error, dir.path()),
@@ -113,13 +113,13 @@ impl RunningServer {
         }
     }
 
-    /// Returns true for hookhold and false for bare hyper.
+    /// Returns true if the server has a journal: true for hookhold, false for bare hyper.
     pub fn has_journal(&self) -> bool {
         self.admin.is_some()
     }
 
     /// Returns the processor time of the server process (user and system) in seconds. Reads fields 14 and 15 of
-    /// `/proc/PID/stat`, whose unit is 10 ms.
+    /// `/proc/PID/stat`. The unit of both fields is 10 ms.
     pub fn cpu_seconds(&self) -> Result<f64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.0.id()))?;
         let fields = stat.rsplit(") ").next().ok_or("no fields")?;
@@ -127,8 +127,8 @@ impl RunningServer {
         Ok(ticks as f64 / 100.0)
     }
 
-    /// Reads `/metrics` and returns the mean number of events and the mean sync time of a journal commit. Returns `None`
-    /// for bare hyper.
+    /// Reads `/metrics` and returns the mean number of events per journal commit and the mean sync time. Returns `None` for
+    /// bare hyper.
     pub fn commits(&self) -> Result<Option<Commits>> {
         let Some(admin) = self.admin else { return Ok(None) };
         let mut stream = std::net::TcpStream::connect(admin)?;
@@ -150,7 +150,7 @@ fn with_log(error: Failure, dir: &Path) -> Failure {
     format!("{error}; the log of hookhold:\n{log}").into()
 }
 
-/// Mean number of events and mean sync time (microseconds) of the journal commits of one server process.
+/// Mean number of events per journal commit and mean sync time in microseconds, for one server process.
 pub struct Commits {
     pub events: f64,
     pub sync_us: f64,
@@ -162,8 +162,8 @@ impl Commits {
     }
 }
 
-/// Writes a configuration with keys that have not been renamed since commit d3a7dd8, so every later hookhold binary can read
-/// the configuration.
+/// Writes the configuration file of a hookhold server and returns its path. The keys have not been renamed since commit
+/// d3a7dd8, so hookhold binaries of that commit and of later commits can read the file.
 pub fn write_configuration(dir: &Path, address: SocketAddr, admin: SocketAddr, journal: JournalState) -> Result<PathBuf> {
     let (file, secret) = (dir.join("hookhold.toml"), dir.join("secret"));
     std::fs::write(&secret, "whsec_benchmark")?;
@@ -201,5 +201,5 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 const LOG: &str = "hookhold.log";
 /// `max_size` of a new journal, in bytes: hookhold's default, which is more than a round can write.
 const NEW_BYTES: u64 = 20 << 30;
-/// `max_size` of a recycled journal, in bytes: three recycled segments of the default size, and one spare segment.
+/// `max_size` of a recycled journal, in bytes: room for three segments of the default size and one spare file.
 const RECYCLED_BYTES: u64 = 256 << 20;

@@ -1,9 +1,8 @@
-//! Listener for operators and their tools. Serves `/metrics`, `/livez`, `/readyz`, `/api/changes` and
-//! `/api/rejections`. The listener is read-only, never shares the port for deliveries, and stays open until the end of
-//! a drain.
+//! Listener for operators and their tools. Serves `/metrics`, `/livez`, `/readyz`, `/api/changes` and `/api/rejections`. All
+//! pages are read-only. The listener has a port of its own, separate from the listener for deliveries, and stays open until the
+//! end of a drain.
 //!
-//! Each page queries the running gateway through [`AdminQueries`]. This module does not depend on any other part of the
-//! gateway.
+//! The pages query the running gateway through [`AdminQueries`]. This module does not depend on any other part of the gateway.
 
 mod readiness;
 
@@ -35,16 +34,16 @@ pub trait AdminQueries: Send + Sync {
     /// Returns the health of each component, for `/readyz`. Must not block.
     fn readiness(&self) -> Readiness;
 
-    /// Returns the changes that a reload of the configuration would make, as one JSON object. May block.
+    /// Compares the configuration file with the running configuration. Returns the changes as one JSON object. May block.
     fn changes(&self) -> String;
 
-    /// Returns the stored rejections of one source (`?source=NAME`) or of all sources, newest first, as one JSON object
-    /// per line. Returns `None` if rejections are not stored. May block.
+    /// Returns the stored rejections of one source (`?source=NAME`) or of all sources, newest first. Each rejection is one line
+    /// with a JSON object. Returns `None` if hookhold stores no rejections, because `[admin] keep_rejected` is off. May block.
     fn rejections(&self, source: Option<&str>) -> Option<String>;
 }
 
-/// State that the admin pages share. Each page that may block has a single permit. Without this permit, clients that
-/// request such a page and disconnect could use up the threads for blocking work.
+/// State that the admin pages share. Each page that may block has a single permit. Otherwise, a client that repeatedly requests
+/// such a page and disconnects could occupy all of Tokio's blocking threads.
 struct Pages {
     queries: Arc<dyn AdminQueries>,
     changes: Arc<Semaphore>,
@@ -89,7 +88,8 @@ async fn serve_connection(stream: TcpStream, pages: Arc<Pages>) {
 async fn page(pages: &Pages, method: &Method, uri: &Uri) -> Response<Full<Bytes>> {
     match uri.path() {
         path if PATHS.contains(&path) && method != Method::GET && method != Method::HEAD => {
-            let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "method: expected GET or HEAD\n".into());
+            let mut response =
+                respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, format!("method: expected GET or HEAD, found {method}\n"));
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             response
         }
@@ -112,12 +112,12 @@ async fn page(pages: &Pages, method: &Method, uri: &Uri) -> Response<Full<Bytes>
             })
             .await
         }
-        _ => respond(StatusCode::NOT_FOUND, TEXT, format!("path: expected one of {}\n", PATHS.join(", "))),
+        path => respond(StatusCode::NOT_FOUND, TEXT, format!("path: expected one of {}, found {path}\n", PATHS.join(", "))),
     }
 }
 
-/// Renders an admin page on a thread for blocking work. Holds the permit until the page is rendered, even if the client
-/// disconnects earlier.
+/// Renders an admin page on one of Tokio's blocking threads. Holds the page's permit until the page is rendered, even if the
+/// client disconnects earlier. Responds with 503 if another request holds the permit.
 async fn blocking<F>(permit: &Arc<Semaphore>, render: F) -> Response<Full<Bytes>>
 where
     F: FnOnce() -> Response<Full<Bytes>> + Send + 'static,

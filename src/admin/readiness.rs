@@ -8,9 +8,9 @@ use serde::Serialize;
 pub struct Readiness {
     /// True if a shutdown has begun.
     pub draining: bool,
-    /// Health of the journal; failed if the journal cannot store deliveries.
+    /// Health of the journal: [`HealthState::Failed`] if the journal cannot store deliveries.
     pub journal: ComponentHealth,
-    /// Health of forwarding to Kafka. Never makes the process unready, because the journal continues to store events.
+    /// Health of forwarding to Kafka. Does not affect readiness, because the journal stores events even if forwarding fails.
     pub kafka: ComponentHealth,
 }
 
@@ -19,11 +19,11 @@ pub struct Readiness {
 pub struct ComponentHealth {
     /// Health of the component in one word.
     pub state: HealthState,
-    /// Reasons for the health state, for the operator: one line for each problem.
+    /// Problems that explain the state, one line per problem.
     pub details: Vec<String>,
 }
 
-/// Health of a component, in one word of the `/readyz` body.
+/// Health of a component. The body of `/readyz` contains the name of the variant in lower case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HealthState {
@@ -31,7 +31,7 @@ pub enum HealthState {
     Ok,
     /// The component is degraded, or is down and can recover without a restart.
     Degraded,
-    /// The component does not work.
+    /// The component does not work: the journal cannot store deliveries, or the forwarder has panicked.
     Failed,
     /// The component is not configured.
     Off,
@@ -48,8 +48,8 @@ impl ComponentHealth {
         ComponentHealth { state: HealthState::Off, details: Vec::new() }
     }
 
-    /// Returns the health of a component with this state and these details. If `details` is empty, the state is
-    /// [`HealthState::Ok`].
+    /// Returns the health of a component with the problems `details`: the state is `state`, or [`HealthState::Ok`] if `details`
+    /// is empty.
     pub fn or(state: HealthState, details: Vec<String>) -> ComponentHealth {
         if details.is_empty() { ComponentHealth::ok() } else { ComponentHealth { state, details } }
     }

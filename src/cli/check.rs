@@ -14,14 +14,15 @@ use super::{Context, ExitStatus, UsageError, VerbResult, table};
 /// Check the configuration without starting the gateway.
 ///
 /// Prints every mistake at once, each with its file, line and key, the expected and the found value, and the remedy. If there
-/// is no mistake, prints each source with the URL to paste, its topic and the names of its secrets, and the file system of the
-/// journal. Never prints a secret.
+/// is no mistake, prints one row per source (the URL to paste, the topic and the names of the secrets), and then the file
+/// system of the journal. Never prints a secret.
 ///
-/// The option --diff lists the changes that a SIGHUP would apply, and marks the changes that need a restart. The running
-/// process reads its own file in its own environment and applies nothing. The exit code is 0 if a SIGHUP would succeed.
+/// The option --diff compares the configuration file with the configuration of the running process, and marks the changes that
+/// need a restart. The running process reads its own file in its own environment and applies nothing. The exit code is 0 if a
+/// SIGHUP would succeed.
 #[derive(clap::Args)]
 pub(super) struct CheckArgs {
-    /// Show the changes that a reload of the running process would apply.
+    /// Compare the configuration file with the configuration of the running process.
     #[arg(long)]
     diff: bool,
     /// URL of the running process's admin listener [default: the configured [admin] listen, on this machine].
@@ -119,7 +120,7 @@ fn url(config: &Config, source: &Source) -> String {
     }
 }
 
-/// Returns the names of a source's secrets. If a secret expires, the time of expiry follows its name.
+/// Returns the name of each secret of a source, with the time of expiry if the secret has one.
 fn secret_names(source: &Source) -> Vec<String> {
     let secrets = source.secrets.iter();
     secrets
@@ -142,6 +143,7 @@ fn file_system(config: &Config) -> io::Result<(String, bool)> {
 
 fn warning(config: &Config) -> io::Result<Option<String>> {
     let (name, trusted) = file_system(config)?;
-    let remedy = "move journal.dir to ext4 or XFS; on this file system, a power cut may lose events after their 2xx";
+    let remedy = "move journal.dir to ext4 or XFS; on this file system, a power cut may destroy events that hookhold \
+                  has answered with 2xx";
     Ok((!trusted).then(|| format!("journal.dir: expected ext4 or XFS, found {name}; {remedy}")))
 }

@@ -1,5 +1,5 @@
-//! `hookhold check --diff`: shows the changes that a reload would apply. The running process determines these changes, because
-//! they depend on its environment, working directory and permissions.
+//! `hookhold check --diff`: compares the configuration file with the configuration of the running process. The running process
+//! makes the comparison, because the result depends on its environment, working directory and permissions.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -19,8 +19,8 @@ struct ReloadPreview {
     diagnostics: Vec<Diagnostic>,
 }
 
-/// Prints the changes that a reload would apply. The exit code is 2 if the configuration file has a mistake, and 1 if a change
-/// needs a restart.
+/// Prints the differences between the configuration file and the running configuration. The exit code is 2 if the configuration
+/// file has a mistake, and 1 if a change needs a restart.
 pub(super) fn run(context: &Context, url: Option<String>) -> VerbResult {
     let base = ask::listener(context, url)?;
     let page = ask::page(&base, "/api/changes")?;
@@ -63,7 +63,7 @@ fn print(out: &mut impl Write, preview: &ReloadPreview, base: &str) -> io::Resul
     if !diagnostics.is_empty() {
         return diagnostics.iter().try_for_each(|diagnostic| writeln!(out, "{diagnostic}"));
     }
-    let heading = format!("{}: changes that a reload would apply to the process at {base}", file.display());
+    let heading = format!("{}: changes to apply to the process at {base}", file.display());
     if changes.is_empty() {
         return writeln!(out, "{heading}: none");
     }

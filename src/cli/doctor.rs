@@ -1,6 +1,7 @@
 //! `hookhold doctor`: explains why the gateway rejects a delivery. doctor runs the gateway's own verifier on variants of the
 //! secret, the body and the URL until a variant verifies. A signature cannot match by coincidence, so a cause that this search
-//! finds is certain. doctor infers all other causes from evidence and labels them `likely` or `possible`.
+//! finds is certain. A cause that the request itself shows, such as a wrong method, is also certain. All other causes are
+//! `likely` if there is evidence for them, and otherwise `possible`.
 
 mod body_variants;
 mod captured;
@@ -35,24 +36,24 @@ use request::RecordedRequest;
 /// Explain why hookhold rejected a delivery, with a remedy for each cause.
 ///
 /// Reads a recorded HTTP request, or fetches the latest rejected deliveries from the running process, and checks each delivery
-/// as the gateway does. If the check fails, doctor searches for a change with which the delivery verifies: another secret,
-/// another decoding of the secret, the body before a change in transit, another URL, another provider's scheme or another time.
-/// doctor prints the names of secrets, never the secrets themselves. The exit code is 0 if every delivery verifies, and 1 if a
-/// delivery is rejected.
+/// as the gateway does. If the check fails, doctor tries variants until the delivery verifies: another secret, another decoding
+/// of the secret, the body before a change in transit, another URL, another provider's scheme or another time. doctor prints
+/// the names of secrets, never the secrets themselves. The exit code is 0 if every delivery verifies, and 1 if a delivery is
+/// rejected.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct DoctorArgs {
     /// The configured source to which the delivery was sent.
     source: String,
-    /// The file with the recorded request: request line, headers, an empty line and the bytes of the body. A file from
-    /// `curl --trace` works as input, and - reads standard input. If this option is absent, doctor asks the running process,
-    /// which stores rejected deliveries only if [admin] keep_rejected is set.
+    /// The file with the recorded request: request line, headers, an empty line and the bytes of the body. doctor also accepts
+    /// a file from `curl --trace`. If FILE is -, doctor reads standard input. If this option is absent, doctor fetches the
+    /// rejected deliveries from the running process, which stores them only if [admin] keep_rejected is set.
     #[arg(long, value_name = "FILE")]
     request: Option<PathBuf>,
-    /// The time of receipt, such as 2026-11-21T07:08:13Z or seconds since 1970 [default: now].
+    /// The time of receipt, in RFC 3339 such as 2026-11-21T07:08:13Z, or in seconds since 1970 [default: now].
     #[arg(long, value_name = "TIME", value_parser = captured::parse_time, requires = "request")]
     at: Option<UnixMillis>,
-    /// The number of rejected deliveries to explain, newest first.
+    /// The maximum number of rejected deliveries to explain, newest first.
     #[arg(long, value_name = "N", default_value_t = 5, conflicts_with = "request")]
     last: usize,
     /// URL of the running process's admin listener [default: the configured [admin] listen, on this machine].
@@ -107,7 +108,11 @@ fn deliveries(
     }
     let rejections = recorded::newest(context, args.url, &source.name, args.last)?;
     if rejections.is_empty() {
-        writeln!(anstream::stderr(), "hookhold: the running process has stored no rejected delivery of {}", source.name)?;
+        writeln!(
+            anstream::stderr(),
+            "hookhold: the running process has stored no rejected delivery for the source {}",
+            source.name
+        )?;
     }
     let captured = |rejection: recorded::RecordedRejection| {
         captured(rejection.request, rejection.remote, Some(rejection.received_at), Some(rejection.rejected_as))
@@ -186,9 +191,9 @@ fn print_json(
     writeln!(out, "{line}")
 }
 
-/// Maximum size of a `--request` file, in bytes: the upper limit of `[server] max_body`, and 1 MiB for the request head. doctor
-/// also rejects some valid recordings, because the `max_body` of a source may be larger, and because a `curl --trace` file is
-/// several times as long as the request.
+/// Maximum size of a `--request` file, in bytes: the upper limit of `[server] max_body`, plus 1 MiB for the request head. Some
+/// valid recordings exceed this maximum: the `max_body` of a source may be larger, and a `curl --trace` file is several times
+/// as long as the request.
 const MAX_FILE: u64 = 257 << 20;
 const EXAMPLES: &str = "\
 Ways to record FILE (it must contain the bytes as sent; an editor may change the bytes):

@@ -44,7 +44,8 @@ struct ConfigDraft {
     kafka: Option<String>,
 }
 
-/// Writes the configuration file and prints the next steps. If no provider is named, lists the providers instead.
+/// Writes the configuration file and prints the next steps. If no provider is named, lists the providers and returns a usage
+/// error.
 pub(super) fn run(context: &Context, args: InitArgs) -> VerbResult {
     if args.providers.is_empty() {
         providers::list(&mut anstream::stdout().lock(), context.json())?;
@@ -70,8 +71,8 @@ pub(super) fn run(context: &Context, args: InitArgs) -> VerbResult {
     Ok(ExitStatus::Done)
 }
 
-/// Returns the name and recipe of each named provider once, in the order of the command line. Returns an error for an unknown
-/// name.
+/// Returns the names and recipes of the named providers without duplicates, in command-line order. Returns an error for an
+/// unknown name.
 fn chosen(names: &[String]) -> Result<Vec<(String, Recipe)>, UsageError> {
     let mut chosen: Vec<(String, Recipe)> = Vec::new();
     for name in names {
@@ -82,8 +83,8 @@ fn chosen(names: &[String]) -> Result<Vec<(String, Recipe)>, UsageError> {
     Ok(chosen)
 }
 
-/// Returns the path of the journal's directory. If the configuration file is below /etc, this is the system's data directory.
-/// Otherwise it is a directory next to the configuration file, so that a first run needs no privileges. The path is absolute,
+/// Returns the path of the journal's directory. Uses the default, `/var/lib/hookhold`, for a configuration file below `/etc`.
+/// For any other file, uses a directory next to the file, so that a first run needs no privileges. The path is absolute,
 /// because the journal must not depend on the working directory.
 fn journal(file: &Path) -> Result<String, Box<dyn Error>> {
     let absolute = std::path::absolute(file)?;
@@ -129,8 +130,8 @@ listen = \"0.0.0.0:8080\"
 [admin]
 # Serves /metrics and /readyz without authentication. Keep this address private.
 listen = \"127.0.0.1:9464\"
-# Memory for the latest rejected deliveries, which hookhold doctor explains. Every client that can
-# reach this listener can read these deliveries.
+# Memory for the latest rejected deliveries, which `hookhold doctor` explains. Every client that
+# can reach this listener can read these deliveries.
 #keep_rejected = \"4 MiB\"
 
 [journal]
@@ -178,7 +179,7 @@ dir = {dir}
         self.public_url.as_deref().unwrap_or(providers::PLACEHOLDER_HOST)
     }
 
-    /// Prints the steps that the operator must still take, in their order.
+    /// Prints the remaining steps for the operator, in order.
     fn steps(&self, out: &mut impl Write, json: bool) -> io::Result<()> {
         if !json {
             let names: Vec<&str> = self.chosen.iter().map(|(_, recipe)| recipe.title.as_str()).collect();
@@ -206,7 +207,7 @@ dir = {dir}
     fn next_commands(&self, out: &mut impl Write) -> io::Result<()> {
         let here = self.file == Path::new(DEFAULT_FILE);
         let option = if here { String::new() } else { format!(" --config {}", self.file.display()) };
-        writeln!(out, "Next, in a shell in which these variables are set:\n")?;
+        writeln!(out, "Next, in a shell where these variables are set:\n")?;
         writeln!(out, "   hookhold check{option}")?;
         writeln!(out, "   hookhold run{option}")?;
         for (name, _) in &self.chosen {
@@ -214,7 +215,7 @@ dir = {dir}
         }
         if self.kafka.is_some() {
             let topics: Vec<String> = self.chosen.iter().map(|(name, _)| topic(name)).collect();
-            writeln!(out, "\nCreate these topics in Kafka, because hookhold creates none: {}", topics.join(", "))?;
+            writeln!(out, "\nhookhold creates no topics. Create these topics in Kafka: {}", topics.join(", "))?;
         }
         out.flush()
     }
@@ -233,8 +234,8 @@ fn quoted(text: &str) -> String {
 const DEFAULT_FILE: &str = "hookhold.toml";
 const FILE_HEADER: &str = "\
 # This file contains the options that an operator must decide on. config/hookhold.toml in hookhold's
-# sources explains every option with its default and limits. hookhold check reports all errors at
-# once. A running hookhold reads this file again on SIGHUP.
+# sources explains every option with its default and limits. `hookhold check` reports all errors
+# at once. A running hookhold reads this file again on SIGHUP.
 #
 # Secrets are set by reference, and this file never contains a secret itself. \"env:NAME\" names an
 # environment variable, and \"file:PATH\" names a file that only hookhold can read. A file can change

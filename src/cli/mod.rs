@@ -75,7 +75,7 @@ struct Context {
 enum ExitStatus {
     /// The command succeeded.
     Done,
-    /// The verb failed, or a check found a problem.
+    /// The command failed, or a check found a problem.
     Failed,
     /// The configuration or the command line has a mistake.
     Usage,
@@ -114,8 +114,8 @@ pub fn main() -> ExitCode {
     ExitCode::from(status as u8)
 }
 
-/// Prints an error to standard error and returns the exit status for this error. A broken pipe is not an error, because it
-/// means that the reader of the output has closed the pipe.
+/// Prints an error to standard error and returns the exit status for this error. A broken pipe counts as success: the reader of
+/// the output has closed the pipe.
 fn report(error: &(dyn Error + 'static)) -> ExitStatus {
     let chain: Vec<&(dyn Error + 'static)> = std::iter::successors(Some(error), |&error| error.source()).collect();
     if chain.iter().any(|error| is_broken_pipe(*error)) {
@@ -153,10 +153,10 @@ impl Context {
         Ok(ReadOnlyJournal::open(Arc::new(disk))?)
     }
 
-    /// Finds the configuration file: the file on the command line, or the first default file that exists.
+    /// Finds the configuration file: the file that `--config` names, otherwise the first default file that exists.
     fn file(&self) -> Result<PathBuf, UsageError> {
         let missing = "expected a configuration in ./hookhold.toml or /etc/hookhold/hookhold.toml, found none; \
-                       name a file with --config, or create it with `hookhold init`";
+                       name a file with --config, or create one with `hookhold init`";
         Config::find(self.config.clone()).ok_or_else(|| UsageError(missing.to_owned()))
     }
 

@@ -1,4 +1,4 @@
-//! `hookhold providers`: lists the built-in providers, and prints the steps that connect one of them.
+//! `hookhold providers`: lists the built-in providers, or prints the steps that connect one of them.
 
 use std::io::{self, Write};
 
@@ -81,7 +81,7 @@ fn steps(out: &mut impl Write, name: &str, recipe: &Recipe, host: &str) -> io::R
         )?;
     }
     writeln!(out)?;
-    writeln!(out, "4. Run hookhold check, then hookhold run. Test with hookhold send {name}.\n")?;
+    writeln!(out, "4. Run `hookhold check`, then `hookhold run`. Test with `hookhold send {name}`.\n")?;
     notes(recipe).iter().try_for_each(|note| writeln!(out, "{note}"))?;
     recipe.setup.facts.iter().try_for_each(|page| writeln!(out, "See {page}"))
 }
@@ -95,7 +95,7 @@ pub(super) fn dashboard_steps(out: &mut impl Write, name: &str, recipe: &Recipe,
     writeln!(out, "   Set:    export {}='...'   (or write the secret to a file that only hookhold can read)\n", variable(name))
 }
 
-/// Returns notes about a provider for operators, one sentence per line.
+/// Returns notes for operators about a provider, one string per note.
 pub(super) fn notes(recipe: &Recipe) -> Vec<String> {
     let title = &recipe.title;
     let mut notes = Vec::new();
@@ -118,7 +118,9 @@ pub(super) fn notes(recipe: &Recipe) -> Vec<String> {
     }
     if let Some(SwitchOff { percent, within }) = recipe.limits.switches_off_at {
         let within = duration_text(within);
-        notes.push(format!("{title} disables the endpoint if at most {percent} % of its deliveries within {within} get a 2xx."));
+        notes.push(format!(
+            "{title} disables the endpoint if at most {percent} % of the deliveries in a period of {within} get a 2xx."
+        ));
     }
     notes.push(format!("The signature covers {} (integrity {}).", covered_parts(recipe), recipe.coverage.integrity.word()));
     notes
@@ -148,7 +150,7 @@ fn unknown_provider(name: &str) -> UsageError {
     let names: Vec<String> = PROVIDERS.iter().map(|(name, _)| (*name).to_owned()).collect();
     let hint = match nearest(name, &names) {
         Some(near) => format!("did you mean {near}?"),
-        None => format!("run hookhold providers to list the {} built-in names", names.len()),
+        None => format!("run `hookhold providers` to list the {} built-in names", names.len()),
     };
     UsageError(format!("provider: expected a built-in name, found {}; {hint}", name.escape_debug()))
 }

@@ -18,7 +18,7 @@ use super::{Context, ExitStatus, VerbResult};
 
 /// Run the gateway until SIGTERM or SIGINT.
 ///
-/// After the first signal, /readyz responds 503. hookhold closes the listener after drain_delay, and answers open requests
+/// After the first signal, /readyz responds with 503. hookhold closes the listener after drain_delay, and answers open requests
 /// within drain_deadline. A second signal ends the process at once. Even then, every delivery that hookhold answered with 2xx
 /// is on disk.
 ///
@@ -40,7 +40,7 @@ enum LogFormat {
 /// Runs the gateway and returns the exit status of the process.
 pub fn run(context: &Context, args: RunArgs) -> VerbResult {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    // Registered before recovery starts, because SIGHUP would otherwise end the process. `handle_signals` handles it.
+    // Catches SIGHUP from here on, because SIGHUP would otherwise end the process during recovery. See `handle_signals`.
     let hangups = runtime.block_on(async { signal(SignalKind::hangup()) })?;
     let config = service::load_config(&context.file()?)?;
     let format = if args.log_format == LogFormat::Json { log::Format::Json } else { log::Format::Text };
@@ -73,8 +73,8 @@ pub fn run(context: &Context, args: RunArgs) -> VerbResult {
         }
     });
     let stopped = service.stop();
-    // Work that hangs on a broken disk or reads an endless file must not delay the exit. Until this line, a second signal ends
-    // such work.
+    // Work that hangs on a broken disk or reads an endless file must not delay the exit. Up to this line, a second signal ends
+    // the process. From here on, no task handles signals, so the shutdown has a timeout.
     runtime.shutdown_timeout(LAST_RESPONSES);
     if let Err(error) = stopped {
         tracing::error!("{error}; exiting with code 3; check the disk");
@@ -88,7 +88,7 @@ fn open_disk(config: &Config) -> io::Result<LocalDisk> {
     let dir = &config.journal.dir;
     let disk = LocalDisk::create(dir)?;
     if let Ok((file_system, false)) = journal::file_system(dir) {
-        let risk = "a power cut may destroy events that were answered with 2xx; move the journal to ext4 or XFS, whose sync guarantees are known";
+        let risk = "a power cut may destroy events that hookhold has answered with 2xx; move journal.dir to ext4 or XFS, whose sync guarantees are known";
         tracing::warn!(file_system, dir = %dir.display(), "{risk}");
     }
     Ok(disk)

@@ -28,8 +28,9 @@ use report::{DeliveryKind, SendReport, SendResponse};
 
 /// Send test deliveries to a running gateway, and report the responses.
 ///
-/// Each delivery has its own id, and is signed in the provider's format with the first valid secret of the source. The report
-/// counts the responses to each kind of delivery and shows their latency. The exit code is 1 if a response is not as expected.
+/// Each new delivery has its own id. hookhold signs the delivery in the provider's format with the first valid secret of the
+/// source. The report counts the responses to each kind of delivery and shows their latency. The exit code is 1 if a response
+/// is not as expected.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct SendArgs {
@@ -72,7 +73,7 @@ struct SendPlan {
     args: SendArgs,
     next_number: AtomicU64,
     started: Instant,
-    /// True once all connections must stop sending early.
+    /// True after Ctrl-C: all connections must stop sending.
     stop: watch::Sender<bool>,
     progress: ProgressBar,
 }
@@ -109,8 +110,8 @@ fn plan(config: Config, args: SendArgs) -> Result<SendPlan, Box<dyn Error>> {
     }
     let url = url(args.url.as_deref(), listen, tls, &source.path, args.tamper == Some(Tamper::Unknown))?;
     let client = reqwest::Client::builder().http1_only().no_proxy().redirect(reqwest::redirect::Policy::none());
-    // If --url is absent, the client connects to the listener's address on this machine, and no certificate contains that
-    // address.
+    // If --url is absent, the client connects to the listener's address on this machine. The client then accepts any
+    // certificate, because no certificate contains that address.
     let client = client.danger_accept_invalid_certs(args.url.is_none());
     let body = args.body.as_ref().map(|path| read(path)).transpose()?;
     Ok(SendPlan {
@@ -128,10 +129,13 @@ fn plan(config: Config, args: SendArgs) -> Result<SendPlan, Box<dyn Error>> {
 }
 
 fn read(path: &Path) -> Result<Bytes, UsageError> {
-    std::fs::read(path).map(Bytes::from).map_err(|error| UsageError(format!("--body: cannot read {}: {error}", path.display())))
+    std::fs::read(path)
+        .map(Bytes::from)
+        .map_err(|error| UsageError(format!("--body: cannot read {}: {error}; check the path", path.display())))
 }
 
-/// Shows a progress bar for 100 deliveries or more. indicatif draws the bar only on a terminal.
+/// Returns the draw target of the progress bar: standard error for 100 deliveries or more, otherwise hidden. indicatif draws
+/// the bar only if standard error is a terminal.
 fn target(count: u64) -> ProgressDrawTarget {
     if count < 100 { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() }
 }
@@ -280,7 +284,7 @@ fn parse_tamper(text: &str) -> Result<Tamper, String> {
 fn parse_rate(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix("/s").unwrap_or(text).parse::<f64>().ok();
     let number = number.filter(|rate| (0.001..=1e9).contains(rate));
-    number.ok_or_else(|| "expected a number of deliveries per second, such as 500/s".to_owned())
+    number.ok_or_else(|| "expected a number of deliveries per second from 0.001 to 1e9, such as 500/s".to_owned())
 }
 
 /// Maximum time to wait for a response, longer than every default deadline of the gateway.

@@ -1,5 +1,5 @@
 //! Reads `[kafka]`, which contains librdkafka's properties under their own names. Rejects each property on which a guarantee
-//! depends, under all names of the property. Accepts passwords by reference only.
+//! depends, and every alias of the property. Accepts secrets only by reference.
 
 use std::fmt;
 
@@ -95,8 +95,8 @@ const TOPIC_NAME: &str = "a topic name of 1 to 249 letters, digits, \".\", \"_\"
 /// Both names of the librdkafka property that lists the brokers.
 const SERVERS: [&str; 2] = ["bootstrap.servers", "metadata.broker.list"];
 
-const ACKS: &str = "hookhold requires acks=all because a cursor may move only once every in-sync replica has the record";
-const TIMEOUT: &str = "hookhold requires no timeout because the journal holds an event until Kafka acknowledges it";
+const ACKS: &str = "hookhold requires acks=all because a cursor may move only after every in-sync replica has the record";
+const TIMEOUT: &str = "hookhold requires 0, no timeout, because the journal holds an event until Kafka acknowledges it";
 const RETRIES: &str = "hookhold requires unlimited retries because the journal holds an event until Kafka acknowledges it";
 const IN_FLIGHT: &str = "hookhold requires 5, the largest value that preserves the order of a key across retries";
 

@@ -165,8 +165,8 @@ fn address(t: &mut TomlTable, default: SocketAddr) -> SocketAddr {
     t.take("listen").and_then(|item| item.parse(ADDRESS, |text| text.parse().ok())).unwrap_or(default)
 }
 
-/// Reads `tls_cert` and `tls_key`, and checks that the server can use the certificate and the key. Returns `None` if one of the
-/// two options is missing, and reports a mistake if only one is missing.
+/// Reads `tls_cert` and `tls_key`, and checks that the server can use the certificate and the key. Returns `None` if either
+/// option is missing. Reports a mistake if only one of them is missing.
 fn tls(t: &mut TomlTable) -> Option<CertificateFiles> {
     let (cert, key) = (t.take_str("tls_cert"), t.take_str("tls_key"));
     let files = match (cert, key) {

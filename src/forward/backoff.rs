@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
-/// Sequence of pauses between attempts. Before jitter, each pause is twice as long as the previous pause, up to
+/// Sequence of pauses between attempts. Without jitter, each pause is twice as long as the previous pause, but at most
 /// `longest`.
 pub(super) struct Backoff {
     first: Duration,
@@ -23,7 +23,7 @@ impl Backoff {
         self.pauses.next().expect("the builder sets no maximum number of pauses")
     }
 
-    /// Restarts the sequence of pauses, so that the next pause is the first one again.
+    /// Restarts the sequence of pauses at the first pause.
     pub(super) fn reset(&mut self) {
         self.pauses = pauses(self.first, self.longest);
     }

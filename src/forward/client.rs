@@ -20,7 +20,7 @@ use super::settings::producer_config;
 use super::topic_health::STUCK_AFTER;
 use crate::metrics::Metrics;
 
-/// The Kafka client, which runs at most one producer and at most one probe.
+/// Kafka client that runs at most one producer and at most one metadata probe.
 pub(super) struct KafkaClient {
     config: ClientConfig,
     mailbox: Arc<Mailbox>,
@@ -30,7 +30,7 @@ pub(super) struct KafkaClient {
     /// generation are outdated.
     generation: u64,
     backoff: Backoff,
-    /// Latest error of the whole Kafka client since the last acknowledgement; `None` if there is no such error.
+    /// Latest client-wide error since the last acknowledgement; `None` if there is no such error.
     last_error: Option<(RDKafkaErrorCode, String)>,
     /// True while a metadata probe runs. A probe may continue after its producer has ended.
     probing: bool,
@@ -41,7 +41,8 @@ enum ClientState {
     Waiting {
         /// Start time of the next producer.
         start_at: Instant,
-        /// Error of the last attempt to start a producer. The error blocks every topic.
+        /// Error of the last attempt to start a producer; `None` if the last attempt did not fail. The error blocks every
+        /// topic.
         setup_error: Option<String>,
     },
     Running {
@@ -55,19 +56,18 @@ enum ClientState {
 
 /// A scheduled replacement of the producer.
 pub(super) struct Replacement {
-    /// Value of the metric label `reason`.
+    /// Value of the label `reason` of `hookhold_producer_rebuilds_total`.
     pub(super) reason: &'static str,
     detail: String,
-    /// Latest time at which to replace the producer. The worker replaces the producer earlier if no topic makes
-    /// progress.
+    /// Deadline for the replacement. The worker replaces the producer earlier if no topic makes progress.
     pub(super) by: Instant,
 }
 
 /// A completed replacement.
 pub(super) struct Replaced {
     pub(super) detail: String,
-    /// Reason for blocking the topics that had records in flight; `None` if Kafka had acknowledged a record of the
-    /// replaced producer. Without an acknowledgement, the next producer may fail for the same reason.
+    /// Reason for blocking the topics that had records in flight; `None` if Kafka had acknowledged a record of the replaced
+    /// producer. If Kafka acknowledged no record, the next producer may fail in the same way.
     pub(super) block: Option<BlockReason>,
 }
 
@@ -103,12 +103,12 @@ impl KafkaClient {
         }
     }
 
-    /// True if the worker may send records: a producer runs, and its replacement is not scheduled.
+    /// Returns true if the worker may send records: a producer runs, and no replacement is scheduled.
     pub(super) fn is_ready(&self) -> bool {
         matches!(self.state, ClientState::Running { replacement: None, .. })
     }
 
-    /// True if `generation` is the generation of the current producer.
+    /// Returns true if `generation` is the generation of the current producer.
     pub(super) fn is_current(&self, generation: u64) -> bool {
         generation == self.generation
     }
@@ -126,9 +126,9 @@ impl KafkaClient {
         self.last_error = Some((code, detail));
     }
 
-    /// Returns the reason and the detail for blocking a topic while no broker answers. If the client's last error
-    /// concerns credentials or TLS, the reason and the detail describe that error. Otherwise the detail begins with
-    /// `otherwise`.
+    /// Returns the reason and the detail for blocking a topic while no broker answers. If the client's last error concerns
+    /// credentials or TLS, the reason and the detail describe that error. In all other cases, the reason is `BrokerAway`, and
+    /// the detail begins with the text `otherwise`.
     pub(super) fn unreachable_reason(&self, otherwise: &str) -> (BlockReason, String) {
         match &self.last_error {
             Some((code, detail)) if classify(*code) == ErrorClass::Environment(BlockReason::Authentication) => {
@@ -139,7 +139,7 @@ impl KafkaClient {
         }
     }
 
-    /// True if a new metadata probe can start: a producer runs, and no other probe runs.
+    /// Returns true if a new metadata probe can start: a producer runs, and no other probe runs.
     pub(super) fn can_probe(&self) -> bool {
         !self.probing && self.producer().is_some()
     }
@@ -181,8 +181,8 @@ impl KafkaClient {
         }
     }
 
-    /// Performs the scheduled replacement: retires the producer, and schedules the start of the next producer after a
-    /// pause. Returns `None` if no replacement is scheduled.
+    /// Performs the scheduled replacement: retires the producer, and schedules the next producer to start after a pause.
+    /// Returns `None` if no replacement is scheduled.
     pub(super) fn replace(&mut self, now: Instant) -> Option<Replaced> {
         let ClientState::Running { started_at, proven, replacement, .. } = &mut self.state else { return None };
         let Replacement { reason, detail, .. } = replacement.take()?;
@@ -232,7 +232,7 @@ impl KafkaClient {
         };
     }
 
-    /// Returns the error of the last attempt to start a producer; `None` while a producer runs.
+    /// Returns the error of the last attempt to start a producer; `None` if the last attempt did not fail.
     pub(super) fn setup_error(&self) -> Option<&str> {
         match &self.state {
             ClientState::Waiting { setup_error, .. } => setup_error.as_deref(),
@@ -240,7 +240,7 @@ impl KafkaClient {
         }
     }
 
-    /// Ends the client. Waits for the end of its producer until `by`, and for at least [`RETIRE_WITHIN`].
+    /// Ends the client and waits for its producer to end. The timeout is the time until `by`, but at least [`RETIRE_WITHIN`].
     pub(super) fn stop(self, by: Instant) {
         let ClientState::Running { producer, .. } = self.state else { return };
         let timeout = by.saturating_duration_since(Instant::now()).max(RETIRE_WITHIN);
@@ -250,9 +250,11 @@ impl KafkaClient {
     }
 }
 
-/// First and longest pause, before jitter, between a producer's failure and the start of the next producer.
+/// Pause between a producer's failure and the start of the next producer: the first pause and the longest pause, without
+/// jitter.
 const REBUILD_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// Longest delay of a producer's replacement, so that topics that still make progress can finish.
+/// Longest delay of the replacement of a stuck producer. During the delay, topics that still make progress can finish their
+/// records in flight.
 const LET_OTHERS_FINISH: Duration = Duration::from_secs(30);
-/// Minimum time that [`KafkaClient::stop`] waits for the end of the client.
+/// Minimum timeout of [`KafkaClient::stop`].
 const RETIRE_WITHIN: Duration = Duration::from_secs(1);

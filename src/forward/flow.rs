@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use super::kafka_error::BlockReason;
 
-/// State of one topic queue, which determines the records that the queue may send.
+/// State of one topic queue. The state determines which records the queue may send.
 #[derive(Default)]
 pub(super) enum Flow {
     /// The queue sends records up to its in-flight limit.
@@ -30,7 +30,7 @@ pub(super) enum Flow {
     Trial(Block),
 }
 
-/// Reason for a topic's block and start time of the block.
+/// Reason and start time of a topic's block.
 #[derive(Clone, Copy)]
 pub(super) struct Block {
     pub(super) reason: BlockReason,
@@ -47,8 +47,8 @@ impl Flow {
         }
     }
 
-    /// Begins a block, or changes the reason for the current block, and ends a trial. Returns the former reason; `None`
-    /// if the queue was not blocked.
+    /// Begins a block. If the queue is already blocked, changes the reason for the block. Ends a trial in both cases. Returns
+    /// the previous reason; `None` if the queue was not blocked.
     pub(super) fn set_block(&mut self, reason: BlockReason, now: Instant) -> Option<BlockReason> {
         let former = self.block();
         let block = Block { reason, since: former.map_or(now, |former| former.since) };
@@ -59,7 +59,7 @@ impl Flow {
         former.map(|former| former.reason)
     }
 
-    /// Ends the block and returns the ended block; `None` if the queue was not blocked. A recall continues.
+    /// Ends the current block and returns the block; `None` if the queue was not blocked. Does not end a recall.
     pub(super) fn clear_block(&mut self) -> Option<Block> {
         let block = self.block()?;
         *self = match self {
@@ -69,7 +69,8 @@ impl Flow {
         Some(block)
     }
 
-    /// Begins a recall. Does not change a trial, because the failed record was the trial's only record in flight.
+    /// Begins a recall. Does nothing during a trial: a trial has at most one record in flight, so there is no other record to
+    /// wait for.
     pub(super) fn begin_recall(&mut self) {
         match self {
             Flow::Flowing | Flow::Blocked(_) => *self = Flow::Recalling(self.block()),
@@ -77,7 +78,8 @@ impl Flow {
         }
     }
 
-    /// Ends a recall. Must be called only after the delivery reports of all records in flight.
+    /// Ends a recall. Must be called only after librdkafka has reported the result of every record in flight, or after the
+    /// producer of these records has been retired.
     pub(super) fn end_recall(&mut self) {
         if let Flow::Recalling(block) = self {
             *self = block.map_or(Flow::Flowing, Flow::Blocked);
@@ -91,7 +93,7 @@ impl Flow {
         }
     }
 
-    /// True if the queue is in the state `Recalling`.
+    /// Returns true if the queue is in the state `Recalling`.
     pub(super) fn is_recalling(&self) -> bool {
         matches!(self, Flow::Recalling(_))
     }

@@ -1,20 +1,21 @@
 //! Tracks the records of one topic from the topic's cursor to the newest sent record. The cursor moves only past
 //! acknowledged records.
 //!
-//! The in-flight limit bounds memory use and the number of duplicates after a crash. The duplicates are at most the
-//! records in flight plus the records acknowledged since the cursor was last saved.
+//! The in-flight limit bounds memory use and the number of duplicates after a crash. A crash duplicates at most the records in
+//! flight and the records that Kafka has acknowledged since the cursor was last saved.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::clock::UnixMillis;
 
-/// One topic's records in flight, in the order of their sequences.
+/// Records in flight of one topic, sorted by sequence.
 #[derive(Default)]
 pub(super) struct InFlight {
     records: VecDeque<InFlightRecord>,
     bytes: usize,
     unreported: usize,
-    /// Sequences above the cursor that were acknowledged before a rewind and must not be sent again.
+    /// Sequences of the records above the cursor that Kafka acknowledged before a rewind. The queue must not send these records
+    /// again.
     acked_ahead: BTreeSet<u64>,
 }
 
@@ -33,17 +34,17 @@ enum RecordState {
 }
 
 impl InFlight {
-    /// True if the limit allows another record. If no record is in flight, a record of any size is allowed.
+    /// Returns true if the records in flight are below the limit. The next record may then have any size.
     pub(super) fn has_room(&self, limit: InFlightLimit) -> bool {
         self.records.len() < limit.records && self.bytes < limit.bytes
     }
 
-    /// True if the records in flight use at most half of the limit, which shows that Kafka keeps up with the topic.
+    /// Returns true if the records in flight use at most half of the limit. In this case, Kafka keeps up with the topic.
     pub(super) fn is_half_empty(&self, limit: InFlightLimit) -> bool {
         self.records.len() <= limit.records / 2 && self.bytes <= limit.bytes / 2
     }
 
-    /// True if no record is in flight.
+    /// Returns true if no record is in flight.
     pub(super) fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
@@ -58,8 +59,8 @@ impl InFlight {
         self.records.iter().filter(|record| record.state != RecordState::Acked).count()
     }
 
-    /// Adds the record of the event with sequence `seq`. Returns false if Kafka acknowledged this record before a
-    /// rewind, so that the record must not be sent again.
+    /// Adds the record of the event with sequence `seq`. Returns false if Kafka acknowledged this record before a rewind. The
+    /// queue must not send such a record again.
     pub(super) fn insert(&mut self, seq: u64, bytes: usize, received_at: UnixMillis) -> bool {
         let acked = self.acked_ahead.remove(&seq);
         let state = if acked { RecordState::Acked } else { RecordState::Unreported };
@@ -93,13 +94,12 @@ impl InFlight {
         cursor
     }
 
-    /// Returns the lowest sequence that is not acknowledged; `None` if no record is in flight.
+    /// Returns the lowest unacknowledged sequence; `None` if no record is in flight.
     pub(super) fn cursor(&self) -> Option<u64> {
         self.records.front().map(|record| record.seq)
     }
 
-    /// Returns the arrival time of the oldest event in flight that is not acknowledged; `None` if no record is in
-    /// flight.
+    /// Returns the arrival time of the oldest unacknowledged event in flight; `None` if no record is in flight.
     pub(super) fn oldest(&self) -> Option<UnixMillis> {
         self.records.front().map(|record| record.received_at)
     }
@@ -121,7 +121,7 @@ impl InFlight {
     }
 }
 
-/// In-flight limit of one topic: the total limit divided by the number of topics, between a minimum and a maximum.
+/// In-flight limit of one topic: the total limit divided by the number of topics, but at least a minimum and at most a maximum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct InFlightLimit {
     records: usize,
@@ -136,16 +136,16 @@ impl InFlightLimit {
     }
 }
 
-/// Number of records that the topics share as their in-flight limits. Many topics together may exceed this number,
-/// because each topic may have at least the minimum of [`TOPIC_RECORDS`] in flight.
+/// Total number of records that hookhold divides among the in-flight limits of the topics. With many topics, the sum of the
+/// limits may exceed this total, because no limit is below the minimum in [`TOPIC_RECORDS`].
 const ALL_RECORDS: usize = 80_000;
-/// Number of bytes (bodies, keys and headers) that the topics share as their in-flight limits. Many topics together may
-/// exceed this number, because each topic may have at least the minimum of [`TOPIC_BYTES`] in flight.
+/// Total number of bytes (bodies, keys and headers) that hookhold divides among the in-flight limits of the topics. With many
+/// topics, the sum of the limits may exceed this total, because no limit is below the minimum in [`TOPIC_BYTES`].
 const ALL_BYTES: usize = 128 << 20;
 /// Lowest and highest in-flight limit of one topic, in records.
 const TOPIC_RECORDS: (usize, usize) = (200, 10_000);
-/// Lowest and highest in-flight limit of one topic, in bytes. A record above the limit is sent while no other record of
-/// the topic is in flight.
+/// Lowest and highest in-flight limit of one topic, in bytes. hookhold sends a record of any size while the records in flight
+/// are below this limit, so the last record may exceed the limit.
 const TOPIC_BYTES: (usize, usize) = (1 << 20, 16 << 20);
 
 #[cfg(test)]

@@ -15,26 +15,27 @@ pub(super) enum BlockReason {
     Authentication,
     /// The topic does not exist.
     TopicMissing,
-    /// hookhold's principal may not write to the topic.
+    /// hookhold's principal has no permission to write to the topic.
     NotAuthorized,
     /// A partition has no leader.
     NoLeader,
-    /// A partition has fewer replicas in sync than the topic requires.
+    /// A partition has fewer in-sync replicas than the topic requires.
     BelowMinIsr,
     /// The record at the cursor is too large or invalid for this topic.
     Record,
     /// librdkafka's queue is full because its limit is smaller than hookhold's in-flight limit.
     QueueFull,
-    /// Kafka rejects records for a reason that has no variant of its own. The log line contains librdkafka's error.
+    /// Kafka rejects records for a reason that no other variant describes, or hookhold cannot set up the Kafka client. The log
+    /// line contains the error.
     Rejected,
     /// Kafka acknowledges no record although the cluster reports the topic as healthy.
     Stalled,
-    /// The journal cannot read the topic's next event.
+    /// hookhold cannot read the topic's next event from the journal.
     Journal,
 }
 
 impl BlockReason {
-    /// Returns the value of the label or field `reason` for this block reason in metrics and logs.
+    /// Returns the word for this reason, which is the value of the metric label `reason` and of the log field `reason`.
     pub(super) fn word(self) -> &'static str {
         match self {
             BlockReason::BrokerAway => "broker_away",
@@ -54,31 +55,33 @@ impl BlockReason {
     /// Returns the remedy for the operator. Forwarding resumes automatically after the operator has removed the cause.
     pub(super) fn remedy(self) -> &'static str {
         match self {
-            BlockReason::BrokerAway => "check that the brokers run and that this machine reaches bootstrap.servers",
-            BlockReason::Authentication => "check the security.protocol, sasl.* and ssl.* settings of [kafka]",
-            BlockReason::TopicMissing => "create the topic; hookhold never creates one",
+            BlockReason::BrokerAway => "check that the brokers are running and that this machine can reach bootstrap.servers",
+            BlockReason::Authentication => "check security.protocol, sasl.* and ssl.* in [kafka]",
+            BlockReason::TopicMissing => "create the topic; hookhold never creates topics",
             BlockReason::NotAuthorized => {
-                "grant this principal Write on the topic, and IdempotentWrite on clusters before Kafka 3.0"
+                "grant hookhold's principal Write on the topic; before Kafka 3.0, also IdempotentWrite on the cluster"
             }
             BlockReason::NoLeader => "restart a broker that has a replica of the partition",
             BlockReason::BelowMinIsr => "restart the brokers of the missing replicas, or lower min.insync.replicas",
             BlockReason::Record => "see the error; raise the topic's max.message.bytes or relax the topic's validation",
-            BlockReason::QueueFull => "raise queue.buffering.max.kbytes and queue.buffering.max.messages, or remove them",
+            BlockReason::QueueFull => {
+                "raise queue.buffering.max.kbytes and queue.buffering.max.messages in [kafka], or remove them"
+            }
             BlockReason::Rejected => "see the error and the brokers' logs",
             BlockReason::Stalled => "see the brokers' logs; hookhold replaces the producer if the stall lasts",
-            BlockReason::Journal => "see the error and check the disk; hookhold skips no event",
+            BlockReason::Journal => "see the error and check the disk; hookhold will not skip an event",
         }
     }
 }
 
-/// Class of a librdkafka error code: the cause of a record's failure.
+/// Class of a librdkafka error code. The class determines how hookhold reacts if a record fails with this code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ErrorClass {
-    /// A fatal error of the producer. The producer must be replaced.
+    /// A fatal error of the producer. hookhold must replace the producer.
     Producer,
-    /// A purge of librdkafka's queues by hookhold itself. The purge needs no reaction.
+    /// hookhold itself purged the record from librdkafka's queues. This error requires no reaction.
     Purged,
-    /// Rejection of the record or of another record in the same batch. Sending each record alone identifies the
+    /// Kafka rejected this record or another record of the same batch. hookhold then sends each record alone to find the
     /// rejected record.
     Record,
     /// An error of the topic, the cluster or the Kafka client.

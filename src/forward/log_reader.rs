@@ -54,7 +54,7 @@ impl LogReader {
         read
     }
 
-    /// Holds back an event whose queue is full. The following call of [`LogReader::next`] returns the event again.
+    /// Holds back an event whose queue is full. The next call of [`LogReader::next`] returns this event again.
     pub(super) fn hold(&mut self, stored: StoredEvent) {
         self.held = Some(stored);
     }
@@ -64,7 +64,7 @@ impl LogReader {
         self.held.as_ref()
     }
 
-    /// Returns the sequence of the event that [`LogReader::next`] returns next.
+    /// Returns the sequence at which [`LogReader::next`] continues.
     pub(super) fn position(&self) -> u64 {
         self.held.as_ref().map_or_else(|| self.reader.next_seq(), |stored| stored.position.seq)
     }
@@ -74,11 +74,11 @@ impl LogReader {
         self.retry_at
     }
 
-    /// True if the last read of the journal failed.
+    /// Returns true if the last read of the journal failed.
     pub(super) fn is_failing(&self) -> bool {
         self.retry_at.is_some()
     }
 }
 
-/// First and longest pause, before jitter, after a failed read of the journal.
+/// Pause after a failed read of the journal: the first pause and the longest pause, without jitter.
 const REREAD_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));

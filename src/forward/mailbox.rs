@@ -1,6 +1,6 @@
-//! The mailbox through which other threads send updates to the forwarder: commits, delivery reports, client errors,
-//! probe results and the stop request. The idle forwarder sleeps only on this mailbox, until a thread posts an update.
-//! Posting never waits for the forwarder.
+//! The mailbox through which other threads send updates to the forwarder: commits, delivery reports, client errors, probe
+//! results and the stop request. An idle forwarder waits only on this mailbox, so a posted update wakes the forwarder at once.
+//! Posting an update never waits for the forwarder.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -9,11 +9,11 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use super::topic_health::ProbeResult;
 
-/// librdkafka's report about one record that hookhold handed to librdkafka.
+/// librdkafka's report on the result of sending one record.
 pub(super) struct DeliveryReport {
     /// Generation of the producer that sent the record.
     pub(super) generation: u64,
-    /// Ticket of the record, which [`pack_ticket`] packed.
+    /// Ticket of the record, packed by [`pack_ticket`].
     pub(super) ticket: usize,
     /// `Ok` if a broker acknowledged the record, else librdkafka's error code.
     pub(super) result: Result<(), RDKafkaErrorCode>,
@@ -22,7 +22,7 @@ pub(super) struct DeliveryReport {
 /// Posted updates that the forwarder has not yet processed.
 #[derive(Default)]
 pub(super) struct Updates {
-    /// Delivery reports in the order in which librdkafka produced them.
+    /// Delivery reports, in the order of librdkafka's callbacks.
     pub(super) reports: Vec<DeliveryReport>,
     /// Generation of a producer that has failed permanently, and the reason for its failure.
     pub(super) fatal: Option<(u64, String)>,
@@ -51,17 +51,17 @@ struct MailboxContents {
 
 #[derive(Default, PartialEq, Eq)]
 enum MailboxPhase {
-    /// No update is waiting and the forwarder is not asleep.
+    /// No update is waiting, and the forwarder is awake.
     #[default]
     Empty,
     /// An update is waiting for the forwarder.
     Posted,
-    /// No update is waiting and the forwarder sleeps on the condition variable.
+    /// No update is waiting, and the forwarder sleeps on the condition variable.
     Asleep,
 }
 
 impl Mailbox {
-    /// Posts an update and wakes the forwarder if it sleeps.
+    /// Posts an update, and wakes the forwarder if the forwarder sleeps.
     pub(super) fn post(&self, update: impl FnOnce(&mut Updates)) {
         let mut contents = self.lock();
         update(&mut contents.updates);
@@ -70,19 +70,19 @@ impl Mailbox {
         }
     }
 
-    /// Wakes the forwarder without an update.
+    /// Wakes the forwarder without posting an update.
     pub(super) fn wake(&self) {
         self.post(|_| {});
     }
 
-    /// Removes all posted updates from the mailbox and returns the updates.
+    /// Removes and returns all posted updates.
     pub(super) fn take(&self) -> Updates {
         let mut contents = self.lock();
         contents.phase = MailboxPhase::Empty;
         std::mem::take(&mut contents.updates)
     }
 
-    /// Sleeps until another thread posts an update or wakes the forwarder, or until `deadline` has passed.
+    /// Sleeps until another thread posts an update or calls [`Mailbox::wake`], but not beyond `deadline`.
     pub(super) fn wait(&self, deadline: Option<Instant>) {
         let mut contents = self.lock();
         while contents.phase != MailboxPhase::Posted {
@@ -108,20 +108,20 @@ impl Mailbox {
     }
 }
 
-/// Packs the index of a topic queue and a sequence into a ticket. The ticket fits into librdkafka's opaque pointer, so
-/// a record in flight needs no allocation.
+/// Packs a sequence and the index of a topic queue into a ticket. The ticket fits into librdkafka's opaque pointer, so a record
+/// in flight needs no allocation.
 pub(super) fn pack_ticket(index: usize, seq: u64) -> usize {
     debug_assert!(index < MAX_TOPICS && seq < 1 << SEQ_BITS);
     (index << SEQ_BITS) | seq as usize
 }
 
-/// Unpacks a ticket of [`pack_ticket`] into the index of a topic queue and a sequence.
+/// Unpacks a ticket. Returns the index of the topic queue, and the sequence.
 pub(super) fn unpack_ticket(ticket: usize) -> (usize, u64) {
     (ticket >> SEQ_BITS, (ticket & ((1 << SEQ_BITS) - 1)) as u64)
 }
 
-/// Maximum number of topics, because a ticket has 16 bits for the index of a topic queue.
+/// Maximum number of topics. A ticket has only 16 bits for the index of a topic queue.
 pub(super) const MAX_TOPICS: usize = 1 << 16;
-/// Number of bits for the sequence in a ticket, which are enough for 280 trillion events.
+/// Number of bits for the sequence in a ticket: enough for 280 trillion events.
 const SEQ_BITS: u32 = 48;
 const _: () = assert!(usize::BITS == 64, "a ticket needs 64 bits");

@@ -1,13 +1,13 @@
-//! Forwards every durable event to its Kafka topic. A topic's cursor moves only when a broker acknowledges a record.
-//! Kafka may be unreachable for days without an effect on senders.
+//! Forwards every durable event to its Kafka topic. A topic's cursor passes an event only after a broker has acknowledged the
+//! event's record. Senders are not affected even if Kafka is unreachable for days.
 //!
 //! Each topic has a queue with its own cursor, in-flight limit and block, so a missing topic does not stop the other
 //! topics. The journal is the only buffer; librdkafka holds only the records in flight. This module does not depend on
 //! HTTP or on the journal's file format.
 //!
-//! Delivery to Kafka is at least once. After a crash, hookhold sends some records again, with the same `hookhold-log`
-//! and `hookhold-seq`. The duplicates are at most the records in flight (10,000 records and 16 MiB per topic) and the
-//! records that Kafka acknowledged after hookhold last saved the cursor (at most one second earlier).
+//! hookhold forwards each event at least once. After a crash, hookhold sends some records again, with the same `hookhold-log`
+//! and `hookhold-seq`. These are at most the records in flight (10,000 records and 16 MiB per topic) and the records that Kafka
+//! has acknowledged since hookhold last saved the cursor. hookhold saves a changed cursor within about one second.
 
 mod backoff;
 mod client;
@@ -51,13 +51,13 @@ pub struct Settings {
     /// Names and values of the operator's librdkafka properties, with secrets resolved. [`check_setting`] has accepted
     /// each property.
     pub librdkafka: Vec<(String, String)>,
-    /// Names of the request headers that each source forwards as `http-<name>`, by source name.
+    /// Maps the name of each source to the names of the request headers that hookhold forwards as `http-<name>`.
     pub headers: HashMap<Arc<str>, Vec<HeaderName>>,
     /// Size of the largest body that any source accepts, in bytes.
     pub max_body: usize,
 }
 
-/// State of the forwarder, which `/readyz` reports.
+/// State of the forwarder, as reported by `/readyz`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
     /// False only if the forwarder's thread has panicked, which is a bug.
@@ -67,7 +67,7 @@ pub struct Status {
 }
 
 impl Settings {
-    /// True if a Kafka client that was created for these settings also works for the settings `other`.
+    /// Returns true if a Kafka client that was created for these settings also works for the settings `other`.
     fn client_serves(&self, other: &Settings) -> bool {
         self.librdkafka == other.librdkafka && settings::largest_body(self.max_body) >= settings::largest_body(other.max_body)
     }
@@ -84,7 +84,7 @@ pub struct Forwarder {
     thread: thread::JoinHandle<()>,
 }
 
-/// Starts to forward each topic's events from the topic's cursor. Kafka need not be reachable.
+/// Starts a forwarder, which resumes each topic at the topic's cursor. Kafka need not be reachable.
 pub fn start(journal: Journal, settings: Settings, metrics: Arc<Metrics>, clock: Arc<dyn Clock>) -> Forwarder {
     let (mailbox, status_table) = (Arc::<Mailbox>::default(), Arc::<StatusTable>::default());
     let weak = Arc::downgrade(&mailbox);
@@ -110,21 +110,21 @@ impl Forwarder {
         self.status_table.measure(&self.metrics, self.clock.now());
     }
 
-    /// Applies new settings to all later records. If the new settings need another Kafka client, returns the settings
-    /// as an error. The caller must then stop this forwarder and start another forwarder with the settings.
+    /// Applies new settings to all later records. If the new settings need a new Kafka client, returns the settings as `Err`.
+    /// The caller must then stop this forwarder and start a new one with these settings.
     pub fn reconfigure(&self, settings: Settings) -> Result<(), Settings> {
         if !self.settings.load().client_serves(&settings) {
             return Err(settings);
         }
-        // The Kafka client is not replaced, so the size of the largest body that the client accepts does not change.
+        // The Kafka client stays the same, so the body size for which it was created must stay the same.
         let max_body = self.settings.load().max_body;
         self.settings.store(Arc::new(Settings { max_body, ..settings }));
         Ok(())
     }
 
-    /// Stops reading events, waits up to `within` for Kafka to acknowledge the records of topics that are not blocked,
-    /// hands the cursors to the journal, and ends the Kafka client. A later [`Journal::close`] makes the cursors
-    /// durable.
+    /// Stops reading events, and waits up to `within` for acknowledgements. Does not wait for records whose acknowledgement a
+    /// block prevents. Then hands the cursors to the journal and ends the Kafka client. A later [`Journal::close`] makes the
+    /// cursors durable.
     pub fn stop(self, within: Duration) {
         self.mailbox.post(|updates| updates.stop_by = Some(Instant::now() + within));
         if self.thread.join().is_err() {

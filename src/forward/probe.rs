@@ -21,8 +21,8 @@ use super::topic_health::ProbeResult;
 pub(super) fn start(native: Arc<NativeProducer>, topic: Arc<str>, index: usize, mailbox: Arc<Mailbox>) -> io::Result<()> {
     let run = move || {
         let result = probe(&native, &topic);
-        // The probe drops the native client before it posts the result, because this handle may be the last one to a
-        // retired client, and ending a client takes time.
+        // Drop the handle to the native client before posting the result. If the client has been retired, this handle may be
+        // the last one, and dropping the last handle takes time because it ends the client.
         drop(native);
         mailbox.post(|updates| updates.probe = Some((index, result)));
     };
@@ -39,8 +39,8 @@ fn probe(native: &NativeProducer, topic: &str) -> ProbeResult {
     }
 }
 
-/// Returns the probe result for a failed metadata request. An error without a specific reason means that no broker is
-/// reachable.
+/// Returns the probe result for a failed metadata request. If the error has no block reason of its own, the reason is
+/// `BrokerAway`.
 fn unanswered(error: &KafkaError) -> ProbeResult {
     let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::BrokerTransportFailure);
     match classify(code) {

@@ -27,14 +27,13 @@ impl ProbeSchedule {
         self.due = now + STALLED_AFTER;
     }
 
-    /// Postpones the next probe to [`STALLED_AFTER`] from now. Does nothing if the next probe is already due at a later
-    /// time.
+    /// Postpones the next probe to [`STALLED_AFTER`] from now. Does nothing if the next probe is scheduled for a later time.
     pub(super) fn postpone(&mut self, now: Instant) {
         self.due = self.due.max(now + STALLED_AFTER);
     }
 
-    /// Schedules the next probe after a pause, and returns the length of the pause. The pause grows with each call. If
-    /// the topic has been unblocked for longer than [`RESET_AFTER`], the next pause is the first pause again.
+    /// Schedules the next probe after a pause, and returns the length of the pause. The pause grows with each call. If the
+    /// topic has had no block for longer than [`RESET_AFTER`], the pauses start again at the first pause.
     pub(super) fn back_off(&mut self, is_blocked: bool, now: Instant) -> Duration {
         if !is_blocked && now > self.unblocked_at + RESET_AFTER {
             self.backoff.reset();
@@ -44,16 +43,16 @@ impl ProbeSchedule {
         pause
     }
 
-    /// Records the time at which the topic's block ended, and schedules the next probe [`STALLED_AFTER`] later.
+    /// Records that the topic's block has ended, and schedules the next probe [`STALLED_AFTER`] from now.
     pub(super) fn unblocked(&mut self, now: Instant) {
         self.unblocked_at = now;
         self.restart(now);
     }
 }
 
-/// Time without an acknowledgement after which hookhold probes a topic.
+/// Time that hookhold waits for an acknowledgement before it probes the topic.
 pub(super) const STALLED_AFTER: Duration = Duration::from_secs(10);
-/// First and longest pause, before jitter, between two probes of a blocked topic.
+/// Pause between two probes of a blocked topic: the first pause and the longest pause, without jitter.
 const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// Time without a block after which the next pause between probes is the first pause again.
+/// Time that a topic must be without a block before the pauses between probes start again at the first pause.
 const RESET_AFTER: Duration = Duration::from_secs(60);

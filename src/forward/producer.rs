@@ -29,8 +29,7 @@ pub(super) struct ProducerCallbacks {
 /// librdkafka's native producer with hookhold's callbacks.
 pub(super) type NativeProducer = BaseProducer<ProducerCallbacks>;
 
-/// A running producer. hookhold does not use rdkafka's `FutureProducer`, because a `FutureProducer` sleeps when its
-/// queue is full, and reorders records.
+/// A running producer. rdkafka's `FutureProducer` is not suitable: it sleeps when its queue is full, and it reorders records.
 pub(super) struct Producer {
     native: Arc<NativeProducer>,
     retired: Arc<AtomicBool>,
@@ -39,8 +38,8 @@ pub(super) struct Producer {
 }
 
 impl Producer {
-    /// Creates the native client and starts the thread that polls the client. librdkafka connects in the background.
-    /// Returns librdkafka's reason if the client cannot be created.
+    /// Creates the native client and starts the thread that polls the client. librdkafka connects in the background. Returns an
+    /// error text if the client cannot be created or the thread cannot be started.
     pub(super) fn start(config: &ClientConfig, mailbox: &Arc<Mailbox>, generation: u64) -> Result<Producer, String> {
         let callbacks = ProducerCallbacks { mailbox: mailbox.clone(), generation };
         let native: Arc<NativeProducer> = Arc::new(config.create_with_context(callbacks).map_err(setup_failure)?);
@@ -69,7 +68,7 @@ impl Producer {
         self.native.client().fatal_error().map(|(code, _)| code)
     }
 
-    /// Returns a handle to the native client, which metadata probes use.
+    /// Returns a handle to the native client, for metadata probes.
     pub(super) fn native(&self) -> Arc<NativeProducer> {
         self.native.clone()
     }
@@ -84,8 +83,8 @@ impl Producer {
     }
 }
 
-/// Polls the native client, which calls hookhold's callbacks, until the producer is retired. Reports a panic in a
-/// callback as a fatal error, because hookhold would otherwise get no further delivery reports and log no error.
+/// Polls the native client until the producer is retired. The client calls hookhold's callbacks during a poll. Reports a panic
+/// in a callback as a fatal error. Otherwise the delivery reports would stop without an error in the log.
 fn poll(native: &NativeProducer, retired: &AtomicBool) {
     let polled = catch_unwind(AssertUnwindSafe(|| {
         while !retired.load(Ordering::Acquire) {
@@ -94,7 +93,8 @@ fn poll(native: &NativeProducer, retired: &AtomicBool) {
     }));
     if polled.is_err() {
         native.context().report_fatal("the poll thread panicked; report this bug");
-        // This thread must drop the native client, because dropping the client would block the forwarder's thread.
+        // Hold this thread's handle until the producer has been retired, so that the forwarder's thread does not drop the last
+        // handle. Dropping the last handle blocks.
         while !retired.load(Ordering::Acquire) {
             thread::sleep(POLL_SLICE);
         }
@@ -121,8 +121,8 @@ impl ProducerContext for ProducerCallbacks {
 }
 
 impl ClientContext for ProducerCallbacks {
-    /// Logs librdkafka's messages at debug level only, because librdkafka repeats them at each attempt to connect.
-    /// hookhold logs the important changes itself.
+    /// Logs librdkafka's messages at debug level only, because librdkafka repeats them at each attempt to connect. hookhold
+    /// itself logs the important changes, such as the block of a topic.
     fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
         debug!(target: "librdkafka", "{facility}: {message}");
     }
@@ -144,5 +144,5 @@ impl ClientContext for ProducerCallbacks {
     }
 }
 
-/// Timeout of one poll, which is the longest time until the poll thread notices that the producer is retired.
+/// Timeout of one poll. The poll thread therefore notices within this time that the producer has been retired.
 const POLL_SLICE: Duration = Duration::from_millis(100);

@@ -1,10 +1,10 @@
-//! Maps one event to one Kafka record. The record's value is exactly the event's body. The headers follow the
-//! CloudEvents 1.0 Kafka binding (binary mode), with additional headers of hookhold. Does not depend on topic queues or
-//! on delivery.
+//! Maps one event to one Kafka record. The record's value is exactly the event's body. The headers follow the CloudEvents 1.0
+//! Kafka binding (binary mode), and hookhold adds headers of its own. Does not depend on topic queues or on the running
+//! producer.
 //!
-//! Consumers use `ce_id` to drop duplicates that the provider causes, and the pair of `hookhold-log` and `hookhold-seq`
-//! to drop duplicates that hookhold causes. Consumers sort events by `hookhold-seq`. No identifier is a hash of the
-//! body, because the bodies of two genuine events can be equal.
+//! Consumers recognise a provider's duplicates by `ce_id`, and hookhold's duplicates by the pair `hookhold-log`,
+//! `hookhold-seq`. Consumers sort events by `hookhold-seq`. No identifier is a hash of the body, because the bodies of two
+//! genuine events can be equal.
 
 use std::borrow::Cow;
 
@@ -28,7 +28,8 @@ pub(super) struct Envelope<'a> {
 }
 
 impl<'a> Envelope<'a> {
-    /// Builds the envelope of an event. Adds each request header that `allowed` lists as a record header `http-<name>`.
+    /// Builds the envelope of an event. Each request header that `allowed` lists becomes a record header `http-<name>`, except
+    /// for credentials.
     pub(super) fn new(stored: &'a StoredEvent, allowed: &[HeaderName]) -> Envelope<'a> {
         let event = &stored.event;
         let id = present(event.id()).map_or_else(|| stored.position.to_string().into(), Cow::from);
@@ -46,13 +47,13 @@ impl<'a> Envelope<'a> {
         Envelope { key: present(event.ordering_key()).map_or(id, Cow::from), headers }
     }
 
-    /// Returns the size of the record's key and headers in bytes.
+    /// Returns the total size of the record's key and headers, in bytes.
     pub(super) fn size(&self) -> usize {
         self.key.len() + self.headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
     }
 
-    /// Builds the record that librdkafka sends. An empty body becomes an empty value, because a null value would delete
-    /// all earlier records with the same key in a compacted topic.
+    /// Builds the record that librdkafka sends. An empty body becomes an empty value and not a null value. In a compacted
+    /// topic, a null value would delete all earlier records with the same key.
     pub(super) fn record(&'a self, stored: &'a StoredEvent, ticket: usize) -> BaseRecord<'a, str, [u8], usize> {
         let none = OwnedHeaders::new_with_capacity(self.headers.len());
         let headers = self.headers.iter().fold(none, |so_far, (key, value)| so_far.insert(Header { key, value: Some(&**value) }));
@@ -98,7 +99,8 @@ fn present(text: Option<&str>) -> Option<&str> {
     text.filter(|text| !text.is_empty())
 }
 
-/// True if a request header may be forwarded. Credentials are never forwarded, even if `allowed` contains them.
+/// Returns true if hookhold may forward a request header. For a header with credentials, returns false even if `allowed`
+/// contains the header.
 fn may_forward(name: &HeaderName, allowed: &[HeaderName]) -> bool {
     !is_credential(name) && allowed.contains(name)
 }

@@ -5,8 +5,8 @@ use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::BaseProducer;
 
-/// Names and values of the librdkafka properties that hookhold's guarantees depend on. The configuration rejects each
-/// of these properties under all its names, and the error names the reason.
+/// Names and values of the librdkafka properties that hookhold's guarantees depend on. hookhold rejects a configuration that
+/// sets one of these properties, under any of the property's names. The error states the reason.
 const FIXED: &[(&str, &str)] = &[
     ("acks", "all"),
     ("enable.idempotence", "true"),
@@ -27,8 +27,8 @@ const PREFERRED: &[(&str, &str, &str)] = &[
     // batches larger.
     ("linger.ms", "queue.buffering.max.ms", "10"),
     ("compression.type", "compression.codec", "lz4"),
-    // The topics' in-flight limits bound librdkafka's queue, so the queue's own limit only has to exceed the sum of
-    // those limits.
+    // The in-flight limits of the topics already restrict librdkafka's queue. The queue's own limit must be larger than the sum
+    // of these limits.
     ("queue.buffering.max.kbytes", "queue.buffering.max.kbytes", "1048576"),
     ("queue.buffering.max.messages", "queue.buffering.max.messages", "1000000"),
     ("socket.timeout.ms", "socket.timeout.ms", "20000"),
@@ -36,7 +36,7 @@ const PREFERRED: &[(&str, &str, &str)] = &[
     ("socket.keepalive.enable", "socket.keepalive.enable", "true"),
     ("reconnect.backoff.max.ms", "reconnect.backoff.max.ms", "5000"),
     ("topic.metadata.refresh.interval.ms", "topic.metadata.refresh.interval.ms", "60000"),
-    // A record for an unknown topic fails after this time. hookhold then blocks the topic because the topic is missing.
+    // A record for an unknown topic fails after this time. hookhold then blocks the topic with the reason `topic_missing`.
     ("topic.metadata.propagation.max.ms", "topic.metadata.propagation.max.ms", "5000"),
     ("log.connection.close", "log.connection.close", "false"),
 ];
@@ -50,9 +50,9 @@ pub fn check_setting(name: &str, value: &str) -> Option<String> {
     }
 }
 
-/// Checks all librdkafka properties together, because properties that are valid alone may not work together: for
-/// example, a user name without a password. Also detects missing files. Returns an error text, or `None` if all
-/// properties work. Creates a client without brokers, which opens no connection.
+/// Checks all librdkafka properties together, because properties that are valid alone may not work together: for example, a
+/// user name without a password. Also detects missing files, such as a certificate. Returns an error text; `None` if the
+/// properties work together. The check creates a client without brokers, so it opens no connection.
 pub fn check_settings(settings: &[(String, String)]) -> Option<String> {
     let mut config = producer_config(settings, 0);
     for name in SERVERS {
@@ -94,8 +94,8 @@ pub(super) fn largest_body(max_body: usize) -> usize {
 
 /// Both names of the setting that lists the brokers.
 const SERVERS: [&str; 2] = ["bootstrap.servers", "metadata.broker.list"];
-/// Size of the largest body that any recipe allows (25 MiB, GitHub), in bytes. The Kafka client applies its own limit
-/// to each record before compression. The broker enforces the topic's limit.
+/// Size of the largest body that any recipe allows (25 MiB, GitHub), in bytes. The Kafka client applies its limit
+/// (`message.max.bytes`) to the record before compression. The broker enforces the topic's limit.
 const MAX_BODY: usize = 25 << 20;
 /// Number of bytes that a record may use for its key, headers and framing, in addition to the body.
 const MAX_ENVELOPE: usize = 1 << 20;

@@ -12,12 +12,12 @@ use super::kafka_error::BlockReason;
 use crate::clock::UnixMillis;
 use crate::metrics::Metrics;
 
-/// State of one topic at one moment, for `/readyz`.
+/// Snapshot of one topic's state, for `/readyz`.
 #[derive(Clone, Debug, Serialize)]
 pub struct TopicSnapshot {
     /// Name of the Kafka topic.
     pub topic: String,
-    /// Sequence below which Kafka has acknowledged every event of the topic.
+    /// The topic's cursor: the sequence below which Kafka has acknowledged every event of the topic.
     pub cursor: u64,
     /// Number of the topic's durable events that Kafka has not acknowledged.
     pub lag_events: u64,
@@ -35,16 +35,16 @@ pub struct Blocked {
     pub reason: &'static str,
     /// Text of the error that caused the block.
     pub detail: String,
-    /// Action with which the operator can end the block.
+    /// Action that the operator can take to end the block.
     pub remedy: &'static str,
 }
 
 /// Published state of one topic. The topic's queue writes this state, and other threads read it.
 pub(super) struct TopicStatus {
     topic: Arc<str>,
-    /// Number of the topic's durable events from the cursor at which the forwarder started.
+    /// Number of the topic's durable events, counted from the cursor at which the forwarder started.
     seen: AtomicU64,
-    /// Number of events in `seen` that Kafka has acknowledged.
+    /// Number of the events counted in `seen` that Kafka has acknowledged.
     acked: AtomicU64,
     cursor: AtomicU64,
     /// Arrival time of the oldest unacknowledged event, Unix milliseconds; 0 if no unacknowledged event is known.
@@ -74,7 +74,7 @@ impl TopicStatus {
         self.seen.fetch_add(1, Relaxed);
     }
 
-    /// Counts one acknowledged event, which reduces the topic's lag by one event.
+    /// Counts one acknowledged event and so reduces the topic's lag by one event.
     pub(super) fn count_acked(&self) {
         self.acked_total.inc();
         self.acked.fetch_add(1, Relaxed);
@@ -139,7 +139,7 @@ impl StatusTable {
         self.lock().values().map(|status| status.snapshot(now)).collect()
     }
 
-    /// Writes the lag of every topic into the metrics.
+    /// Sets the lag metrics of every topic.
     pub(super) fn measure(&self, metrics: &Metrics, now: UnixMillis) {
         for topic in self.snapshots(now) {
             metrics.forward.lag_events.with_label_values(&[&topic.topic]).set(topic.lag_events as i64);

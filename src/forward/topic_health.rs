@@ -1,10 +1,11 @@
 //! Decides from metadata probes of a stalled topic whether to keep waiting or to replace the producer.
 //!
-//! An idempotent producer that has encountered too few in-sync replicas may never recover, even after its topic has
-//! recovered (confluentinc/confluent-kafka-dotnet#2519). A topic has recovered when each partition has at least
-//! `min.insync.replicas` in-sync replicas, even if other replicas are still missing. Reading `min.insync.replicas`
-//! would need an additional permission. hookhold therefore infers that a topic has enough in-sync replicas if the worst
-//! partition has more in-sync replicas than the lowest number seen since the last acknowledgement.
+//! An idempotent producer that has encountered too few in-sync replicas may never recover, even after its topic has recovered
+//! (confluentinc/confluent-kafka-dotnet#2519). A topic has recovered when each partition has at least `min.insync.replicas`
+//! in-sync replicas, even if other replicas are still missing. Reading `min.insync.replicas` would need an additional
+//! permission, so hookhold compares probe results instead. A topic seems to have enough in-sync replicas if no replica is
+//! missing. Otherwise hookhold counts the in-sync replicas of the partition that has the fewest. A topic then seems to have
+//! enough if this count is higher than in an earlier probe since the last acknowledgement.
 
 use std::time::{Duration, Instant};
 
@@ -18,9 +19,9 @@ pub(super) enum ProbeResult {
     /// Every partition has a leader, but some partitions lack in-sync replicas. The topic is writable if
     /// `min.insync.replicas` does not require the missing replicas.
     UnderReplicated {
-        /// Number of in-sync replicas of the worst partition.
+        /// Number of in-sync replicas of the partition that has the fewest.
         in_sync: usize,
-        /// Description of the worst partition.
+        /// Description of this partition, for the operator.
         detail: String,
     },
     /// The topic is not writable. Contains the reason and a detail for the operator.
@@ -34,14 +35,14 @@ pub(super) struct TopicHealth {
     since: Option<Instant>,
     /// True if each partition of the topic seems to have at least `min.insync.replicas` in-sync replicas.
     enough: bool,
-    /// Smallest number of in-sync replicas that a probe has found for any partition; `None` if no probe has found
-    /// missing replicas.
+    /// Smallest number of in-sync replicas that the probes have found in a partition; `None` if no probe has found missing
+    /// replicas.
     fewest: Option<usize>,
 }
 
 impl TopicHealth {
-    /// Records the number of in-sync replicas of the worst partition. `None` means that all replicas of every partition
-    /// are in sync.
+    /// Records the number of in-sync replicas of the partition that has the fewest. `None` means that all replicas of every
+    /// partition are in sync.
     pub(super) fn record_in_sync(&mut self, in_sync: Option<usize>, now: Instant) {
         let enough = in_sync.is_none_or(|count| self.fewest.is_some_and(|fewest| count > fewest));
         self.fewest = in_sync.into_iter().chain(self.fewest).min();
@@ -57,18 +58,18 @@ impl TopicHealth {
         self.since = None;
     }
 
-    /// True if each partition of the topic seems to have at least `min.insync.replicas` in-sync replicas.
+    /// Returns true if each partition of the topic seems to have at least `min.insync.replicas` in-sync replicas.
     pub(super) fn has_enough_replicas(&self) -> bool {
         self.enough
     }
 
-    /// Returns the length of the current stall. A stall starts when probes begin to agree on `enough`, or at
-    /// `progress_at` if that time is later.
+    /// Returns the length of the current stall. A stall starts at the first probe of the current series, or at `progress_at` if
+    /// that time is later.
     pub(super) fn stalled_for(&self, progress_at: Instant, now: Instant) -> Duration {
         self.since.map_or(Duration::ZERO, |since| now - since.max(progress_at))
     }
 
-    /// True if the producer is the likely cause of a stall of this length.
+    /// Returns true if the producer is the likely cause of a stall of this length.
     pub(super) fn blames_producer(&self, stalled_for: Duration) -> bool {
         stalled_for >= if self.enough { STUCK_AFTER } else { STUCK_IN_DOUBT }
     }
@@ -76,9 +77,9 @@ impl TopicHealth {
 
 /// Length of a stall after which hookhold replaces the producer if the topic seems to have enough in-sync replicas.
 pub(super) const STUCK_AFTER: Duration = Duration::from_secs(300);
-/// Length of a stall after which hookhold replaces the producer although the topic seems to lack in-sync replicas. The
-/// number of in-sync replicas may have fallen and recovered between two probes. The constant exceeds [`STUCK_AFTER`],
-/// because a new producer briefly interrupts the other topics.
+/// Length of a stall after which hookhold replaces the producer even if the topic seems to lack in-sync replicas. The topic may
+/// have enough of them, because their number may have fallen and recovered between two probes. The constant exceeds
+/// [`STUCK_AFTER`], because a new producer briefly interrupts the other topics.
 const STUCK_IN_DOUBT: Duration = Duration::from_secs(1200);
 
 #[cfg(test)]

@@ -30,13 +30,11 @@ pub(super) struct TopicQueue {
     /// Sequence below which `status` has counted every durable event of the topic.
     counted: u64,
     saved: SavedCursor,
-    /// Last sequence that the queue sends alone. Sending records one at a time identifies the record that Kafka
-    /// rejects.
+    /// Sequence up to which the queue sends records one at a time, in order to find the record that Kafka rejects.
     alone_until: Option<u64>,
     /// Time at which the shared reader first found the queue full; `None` if the queue has room.
     full_since: Option<Instant>,
-    /// Time of the last acknowledgement. If the queue has since sent a record while no other record was in flight, the
-    /// time of that send.
+    /// Time of the last acknowledgement, or of the last send while no other record was in flight, whichever is later.
     progress_at: Instant,
     /// Summary of the topic's probe results since the last acknowledgement.
     pub(super) health: TopicHealth,
@@ -49,7 +47,7 @@ enum Feed {
     Shared,
     /// A reader of this queue only.
     Own {
-        /// The queue's own journal reader; `None` until the queue first uses the reader.
+        /// The queue's own journal reader; `None` until the first read.
         reader: Option<Box<Reader>>,
         /// Arrival time of the queue's first unsent event; `None` while the time is unknown.
         oldest: Option<UnixMillis>,
@@ -59,14 +57,14 @@ enum Feed {
 /// Cursor that the worker last handed to the journal.
 struct SavedCursor {
     seq: u64,
-    /// True if the cursor must be saved even if the cursor has moved only slightly. Set by an acknowledgement, by the
-    /// switch to the shared reader, and by a stop.
+    /// True if the next save must include the topic's cursor, however little the cursor has moved. Set by an acknowledgement,
+    /// by the switch to the shared reader, and by a stop.
     is_outdated: bool,
 }
 
 impl TopicQueue {
-    /// Creates a queue of `topic` that starts at the sequence `cursor`. `status` has already counted the events below
-    /// `counted`. The queue uses its own reader until that reader reaches the position of the shared reader.
+    /// Creates a queue for `topic` with the start sequence `cursor`. `status` has already counted the events below `counted`.
+    /// The queue uses its own reader until that reader reaches the position of the shared reader.
     pub(super) fn new(topic: Arc<str>, cursor: u64, counted: u64, status: Arc<TopicStatus>, now: Instant) -> TopicQueue {
         TopicQueue {
             topic,
@@ -88,12 +86,12 @@ impl TopicQueue {
 
 /// Reads events from the shared reader or from the queue's own reader.
 impl TopicQueue {
-    /// True if the queue takes the event with sequence `seq` from the shared reader.
+    /// Returns true if the queue takes the event with sequence `seq` from the shared reader.
     pub(super) fn takes_from_shared(&self, seq: u64) -> bool {
         matches!(self.feed, Feed::Shared) && seq >= self.next
     }
 
-    /// True if the queue uses its own reader and not the shared reader.
+    /// Returns true if the queue uses its own reader instead of the shared reader.
     pub(super) fn has_own_reader(&self) -> bool {
         matches!(self.feed, Feed::Own { .. })
     }
@@ -140,8 +138,8 @@ impl TopicQueue {
         Ok(None)
     }
 
-    /// Reads the arrival time of the queue's first unsent event, so that a queue that may not send yet can report its
-    /// lag in seconds.
+    /// Reads the arrival time of the queue's first unsent event. A queue that cannot send yet needs this time to report its lag
+    /// in seconds.
     pub(super) fn find_oldest(&mut self, journal: &Journal) {
         if let Feed::Own { oldest: oldest @ None, .. } = &mut self.feed {
             let first = journal.reader(self.next).for_topic(&self.topic).next();
@@ -152,7 +150,7 @@ impl TopicQueue {
 
 /// Registers sent records, and applies delivery reports.
 impl TopicQueue {
-    /// True if the queue may send its next record.
+    /// Returns true if the queue may send its next record.
     pub(super) fn may_send(&self, limit: InFlightLimit) -> bool {
         match self.flow {
             Flow::Flowing if !self.is_one_at_a_time() => self.in_flight.has_room(limit),
@@ -161,25 +159,25 @@ impl TopicQueue {
         }
     }
 
-    /// True while the queue must wait for the acknowledgement of each record before it sends the next record.
+    /// Returns true while the queue must wait for the acknowledgement of each record before it sends the next record.
     fn is_one_at_a_time(&self) -> bool {
         self.alone_until.is_some_and(|last| self.in_flight.cursor().unwrap_or(self.next) <= last)
     }
 
-    /// True if the shared reader should wait for room in this full queue. The queue must be in the state `Flowing`,
-    /// must not send records one at a time, and must have been full for less than [`WAIT_FOR_ROOM`].
+    /// Returns true if the shared reader should wait for room in this full queue: the queue is in the state `Flowing`, does not
+    /// send records one at a time, and has been full for less than [`WAIT_FOR_ROOM`].
     pub(super) fn is_worth_waiting_for(&mut self, now: Instant) -> bool {
         let flows = matches!(self.flow, Flow::Flowing) && !self.is_one_at_a_time();
         flows && now < *self.full_since.get_or_insert(now) + WAIT_FOR_ROOM
     }
 
-    /// Returns the time until which the shared reader waits for room in the queue; `None` if the queue is not full.
+    /// Returns the time at which the shared reader stops waiting for room in the queue; `None` if the queue is not full.
     pub(super) fn wait_ends(&self) -> Option<Instant> {
         self.full_since.map(|since| since + WAIT_FOR_ROOM)
     }
 
-    /// Registers an event before the worker sends the event. Returns false if Kafka acknowledged the event before a
-    /// rewind, so that the worker must not send the event again.
+    /// Registers an event before the worker sends the event. Returns false if Kafka acknowledged the event before a rewind. The
+    /// worker must not send such an event again.
     pub(super) fn begin_send(&mut self, stored: &StoredEvent, bytes: usize, now: Instant) -> bool {
         let seq = stored.position.seq;
         self.next = seq + 1;
@@ -212,8 +210,8 @@ impl TopicQueue {
         }
     }
 
-    /// Applies the failure of the record with sequence `seq`, and begins a recall. Returns true if the queue sent the
-    /// record alone, so that no other record can be the cause.
+    /// Applies the failure of the record with sequence `seq`, and begins a recall. Returns true if the queue sent the record
+    /// alone. In this case, no other record can be the cause.
     pub(super) fn fail(&mut self, seq: u64) -> bool {
         let alone = self.is_one_at_a_time() && !self.flow.is_recalling();
         self.in_flight.fail(seq);
@@ -234,8 +232,7 @@ impl TopicQueue {
         }
     }
 
-    /// Rewinds the queue if librdkafka has reported the result of every record that was in flight at the start of a
-    /// recall.
+    /// Rewinds the queue if a recall is in progress and librdkafka has reported the result of every record in flight.
     pub(super) fn rewind_if_recalled(&mut self) {
         if self.flow.is_recalling() && self.in_flight.unreported() == 0 {
             self.rewind();
@@ -258,7 +255,7 @@ impl TopicQueue {
         self.flow.block().map(|block| block.reason)
     }
 
-    /// True if the queue is blocked because the shared reader cannot read the journal. The shared reader's next
+    /// Returns true if the queue is blocked because the shared reader cannot read the journal. The shared reader's next
     /// successful read ends the block.
     pub(super) fn waits_for_shared(&self) -> bool {
         !self.has_own_reader() && self.block_reason() == Some(BlockReason::Journal)
@@ -285,7 +282,7 @@ impl TopicQueue {
         info!(topic = &*self.topic, reason = block.reason.word(), seconds, "topic is no longer blocked");
     }
 
-    /// Clears the published block of the topic when the forwarder stops. The metrics outlive the forwarder, and the
+    /// Removes the topic's block from the published status when the forwarder stops. The metrics outlive the forwarder, and the
     /// next forwarder detects blocks itself.
     pub(super) fn withdraw_block(&self) {
         self.status.set_block(None);
@@ -296,8 +293,8 @@ impl TopicQueue {
         self.flow.begin_trial();
     }
 
-    /// True if the topic needs metadata probes: records are in flight, or the topic has a block that does not end with
-    /// a successful read of the journal.
+    /// Returns true if the topic needs metadata probes: records are in flight, or the topic is blocked and does not wait for
+    /// the shared reader.
     pub(super) fn needs_probe(&self) -> bool {
         self.in_flight.unreported() > 0 || (self.flow.block().is_some() && !self.waits_for_shared())
     }
@@ -312,7 +309,7 @@ impl TopicQueue {
         self.probes.back_off(self.flow.block().is_some(), now)
     }
 
-    /// Schedules the next probe after a probe has finished.
+    /// Schedules the next probe. Must be called when a probe has finished.
     pub(super) fn schedule_next_probe(&mut self, now: Instant) {
         match self.flow.block() {
             Some(_) => drop(self.probes.back_off(true, now)),
@@ -320,7 +317,7 @@ impl TopicQueue {
         }
     }
 
-    /// True if the topic is not blocked and has made progress within [`STALLED_AFTER`].
+    /// Returns true if the topic is not blocked and has made progress within [`STALLED_AFTER`].
     pub(super) fn makes_progress(&self, now: Instant) -> bool {
         self.flow.block().is_none() && now < self.progress_at + STALLED_AFTER
     }
@@ -330,12 +327,12 @@ impl TopicQueue {
         self.health.stalled_for(self.progress_at, now)
     }
 
-    /// True if no record is in flight, or if Kafka has acknowledged no record for [`QUIET_AFTER`].
+    /// Returns true if no record is in flight, or if Kafka has acknowledged no record for [`QUIET_AFTER`].
     pub(super) fn is_quiet(&self, now: Instant) -> bool {
         self.in_flight.unreported() == 0 || now > self.progress_at + QUIET_AFTER
     }
 
-    /// True if records are in flight and no block prevents their acknowledgement.
+    /// Returns true if records are in flight and no block prevents their acknowledgement.
     pub(super) fn expects_acks(&self) -> bool {
         self.in_flight.unreported() > 0 && (self.flow.block().is_none() || self.waits_for_shared())
     }
@@ -343,9 +340,9 @@ impl TopicQueue {
 
 /// Decides when to save the cursor, and publishes the status.
 impl TopicQueue {
-    /// Returns the topic's cursor if the cursor should be saved, else `None`. Saves are necessary after an
-    /// acknowledgement, and when an idle topic's cursor is more than [`IDLE_CURSOR_STEP`] ahead of the saved cursor.
-    /// `shared` is the position of the shared reader.
+    /// Returns the topic's cursor if it should be saved, else `None`. A save is due after an acknowledgement, and when an idle
+    /// topic's cursor is more than [`IDLE_CURSOR_STEP`] ahead of the saved cursor. `shared` is the position of the shared
+    /// reader.
     pub(super) fn cursor_to_save(&self, shared: u64) -> Option<u64> {
         let cursor = self.cursor(shared);
         let step = if self.saved.is_outdated { 0 } else { IDLE_CURSOR_STEP };
@@ -357,7 +354,8 @@ impl TopicQueue {
         self.saved = SavedCursor { seq: cursor, is_outdated: false };
     }
 
-    /// Causes the next save to include the cursor even if it has moved only slightly, for example at a stop.
+    /// Makes the next save include the cursor, however little the cursor has moved. The worker calls this function when it
+    /// stops.
     pub(super) fn force_save(&mut self) {
         self.saved.is_outdated = true;
     }
@@ -385,8 +383,8 @@ impl TopicQueue {
 
 /// Longest time that the shared reader waits for room in a full queue. After this time, the queue uses its own reader.
 const WAIT_FOR_ROOM: Duration = Duration::from_millis(200);
-/// Time without an acknowledgement after which a topic no longer delays the replacement of a producer.
+/// Longest time for which a topic without acknowledgements delays the replacement of the producer.
 const QUIET_AFTER: Duration = Duration::from_secs(2);
-/// Number of sequences by which an idle topic's cursor must move before hookhold saves the cursor. After a restart,
-/// hookhold then need not read these sequences again.
+/// Distance, in sequences, that an idle topic's cursor must advance before hookhold saves the cursor. After a restart, hookhold
+/// reads from the saved cursor and not from the topic's last acknowledged event.
 const IDLE_CURSOR_STEP: u64 = 100_000;

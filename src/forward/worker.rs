@@ -1,6 +1,6 @@
-//! Runs the forwarder's thread. Its loop applies updates, supervises topics and the Kafka client, sends the events of
-//! every topic that may send, saves cursors, and sleeps when no work is left. The module `feed` sends events. The
-//! module `supervisor` handles failures.
+//! Runs the forwarder's thread. The thread's loop applies updates, supervises topics and the Kafka client, sends events and
+//! saves cursors. The loop sleeps when no work is left. The module `feed` sends events. The module `supervisor` handles
+//! failures.
 
 mod feed;
 mod supervisor;
@@ -39,9 +39,9 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Creates a worker with a queue for every topic that has a cursor. The shared reader starts at the highest cursor,
-    /// or at the oldest event if no topic has a cursor. The reader thereby skips no topic, because the worker saves a
-    /// topic's first cursor before the reader passes the topic's first event.
+    /// Creates a worker with a queue for every topic that has a cursor. The shared reader starts at the highest cursor, or at
+    /// the oldest event if no topic has a cursor. Starting there skips no event, because the worker saves a topic's first
+    /// cursor before the reader passes the topic's first event.
     pub(super) fn new(
         journal: Journal,
         settings: Arc<ArcSwap<Settings>>,
@@ -50,8 +50,7 @@ impl Worker {
         status_table: Arc<StatusTable>,
     ) -> Worker {
         let now = Instant::now();
-        // The watermark must be read before the cursors, so that every topic with an event below the watermark has a
-        // cursor.
+        // Read the watermark before the cursors. Every topic with an event below the watermark then has a cursor.
         let watermark = journal.durable_watermark();
         let cursors = journal.topic_cursors();
         let shared_from = cursors.iter().map(|topic| topic.cursor).max().unwrap_or_else(|| journal.oldest_seq());
@@ -98,8 +97,8 @@ impl Worker {
         }
     }
 
-    /// Adds a queue for a topic and returns the queue's index. The topic's events below `cursor` are finished.
-    /// `waiting` is the number of the topic's events from sequence `cursor` up to sequence `counted`.
+    /// Adds a queue for a topic and returns the queue's index. The topic's events below `cursor` are finished. `waiting` is the
+    /// number of the topic's events whose sequence is in `cursor..counted`.
     fn add_queue(&mut self, topic: &Arc<str>, cursor: u64, (counted, waiting): (u64, u64), now: Instant) -> usize {
         let index = self.queues.len();
         assert!(index < MAX_TOPICS, "every topic is configured, and the configuration has fewer topics");
@@ -129,8 +128,8 @@ impl Worker {
         }
     }
 
-    /// Publishes the status of every queue. Hands the cursors that have moved to the journal, at most once per
-    /// [`SAVE_EVERY`].
+    /// Publishes the status of every queue. At most once per [`SAVE_EVERY`], also hands the journal every cursor that should be
+    /// saved.
     fn save_cursors(&mut self, now: Instant) {
         let shared = self.log_reader.position();
         let due = now >= self.save_due;
@@ -155,8 +154,8 @@ impl Worker {
         deadlines.into_iter().flatten().min()
     }
 
-    /// Stops reading events, waits until `by` for records in flight that Kafka may still acknowledge, hands every
-    /// cursor to the journal, and ends the Kafka client.
+    /// Stops reading events, and waits until `by` for records in flight that Kafka may still acknowledge. Then hands the
+    /// journal every cursor that should be saved, and ends the Kafka client.
     fn stop(mut self, by: Instant) {
         loop {
             let updates = self.mailbox.take();
@@ -183,6 +182,6 @@ impl Worker {
     }
 }
 
-/// Shortest time between two saves of the cursors. The journal writes a saved cursor with the next commit, which
-/// follows within one second after the cursor has moved.
+/// Shortest time between two saves of the cursors. The journal writes a saved cursor with its next commit, so a moved cursor is
+/// on disk within about one second.
 const SAVE_EVERY: Duration = Duration::from_millis(500);

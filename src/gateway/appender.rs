@@ -14,12 +14,12 @@ use crate::event_key::EventKey;
 use crate::journal::{AppendError, AppendRejected, CompletionBatch, Journal};
 use crate::outcome::Outcome;
 
-/// The journal and the dedupe table, shared by deliveries, completions of appends and lookups of dedupe keys on disk.
+/// The journal and the dedupe table. All deliveries, append completions and key-file lookups share this state.
 pub(super) struct Appender {
     journal: Journal,
     dedupe_table: DedupeTable,
     stored_after_answer: IntCounter,
-    /// Semaphore that limits the number of concurrent lookups of dedupe keys on disk.
+    /// Semaphore that limits the number of concurrent key-file lookups.
     lookups: Arc<Semaphore>,
 }
 
@@ -36,8 +36,8 @@ impl Appender {
         self.dedupe_table.claim(key, not_before, &self.journal)
     }
 
-    /// Appends an event whose dedupe key was claimed as new, and resolves the key with the result of the append. If
-    /// `accepting` is an error, appends nothing and resolves the key with this error.
+    /// Appends an event whose dedupe key is new, and resolves the key with the result of the append. If `accepting` is an
+    /// error, appends nothing and resolves the key with this error.
     pub(super) fn append(self: &Arc<Self>, event: &Event, key: EventKey, accepting: Result<(), Resolution>) {
         if let Err(resolution) = accepting {
             self.dedupe_table.resolve(key, resolution);
@@ -53,8 +53,8 @@ impl Appender {
         }
     }
 
-    /// Appends an event without a dedupe key and returns the receiver for the result of the append. If the journal rejects
-    /// the event at once, returns the result as the error.
+    /// Appends a keyless event, and returns the receiver for the result of the append. If the journal rejects the event
+    /// immediately, the error is the result.
     pub(super) fn append_keyless(
         self: &Arc<Self>,
         event: &Event,
@@ -71,8 +71,8 @@ impl Appender {
         Ok(receiver)
     }
 
-    /// Looks up an unconfirmed dedupe key in the key files, and appends the event if the key is new. A blocking thread
-    /// performs the lookup. Resolves the key with the result of the lookup or of the append.
+    /// Looks up an unconfirmed dedupe key in the key files, and appends the event if the key is new. A blocking thread performs
+    /// both steps. Resolves the key with the result of the lookup or of the append.
     pub(super) fn look_up_and_append(
         self: &Arc<Self>,
         event: Event,
@@ -81,7 +81,7 @@ impl Appender {
         accepting: Result<(), Resolution>,
     ) {
         let Ok(permit) = self.lookups.clone().try_acquire_owned() else {
-            let hint = "too many dedupe keys are being looked up on disk; check the disk";
+            let hint = "too many key-file lookups are in progress; check the disk";
             self.dedupe_table.resolve(key, Resolution::Failed(Outcome::Overloaded, hint));
             return;
         };
@@ -91,8 +91,8 @@ impl Appender {
                 Ok(Some(seen)) if seen.first_seen > not_before => appender.dedupe_table.resolve_seen(key, seen),
                 Ok(_) => appender.append(&event, key, accepting),
                 Err(error) => {
-                    tracing::error!(%error, "reading a key file failed, so the delivery was rejected; check the disk");
-                    let hint = "reading a key file failed; check the disk";
+                    tracing::error!(%error, "cannot read a key file, so hookhold rejected the delivery; check the disk");
+                    let hint = "cannot read a key file; check the disk";
                     appender.dedupe_table.resolve(key, Resolution::Failed(Outcome::JournalFailed, hint));
                 }
             }
@@ -152,9 +152,9 @@ fn not_appended(rejected: AppendRejected) -> Resolution {
     }
 }
 
-pub(super) const SYNC_FAILED: &str = "a journal sync failed and the process exits; check the disk";
+pub(super) const SYNC_FAILED: &str = "a journal sync failed, so hookhold exits; check the disk";
 const FULL: &str =
-    "the journal has reached max_size or the disk is full, and all stored events are still needed; check Kafka and the disk";
-/// Maximum number of concurrent lookups of dedupe keys on disk. The gateway rejects a delivery above this limit with the
-/// outcome `overloaded`.
+    "the journal has reached max_size or the disk is full, and hookhold cannot delete any segment; check Kafka and the disk";
+/// Maximum number of concurrent key-file lookups. Above this limit, a delivery that needs a lookup gets the outcome
+/// `overloaded`.
 const MAX_LOOKUPS: usize = 256;

@@ -1,9 +1,9 @@
-//! Tracks the state of each dedupe key. A key is pending while the gateway looks up the key on disk or appends the event,
-//! and duplicates wait for the result. A key is seen once its event is stored. All other keys are new.
+//! Tracks the state of each dedupe key. A key is pending while the gateway looks up the key on disk or appends the event.
+//! Duplicates wait for the result. After its event is stored, a key counts as seen. All other keys are new.
 //!
-//! The journal is the source of truth. The journal has the keys of unsealed segments in memory and older keys in key files.
-//! The hot cache (moka) contains keys that were found in key files, so that a second duplicate needs no disk read. New keys
-//! never enter the cache, because the journal already finds a new key in its memory, and an insertion into the cache would
+//! The journal is the source of truth. It stores the keys of unsealed segments in memory and older keys in key files. The hot
+//! cache (moka) contains keys that a lookup found in a key file, so a second duplicate needs no disk read. The key of a newly
+//! stored event never enters the cache. The journal already finds this key in memory, and an insertion into the cache would
 //! slow down every delivery.
 //!
 //! The order of the steps in two functions ensures that the table never treats a stored event as new:
@@ -45,7 +45,7 @@ pub(super) enum Claim {
     New(oneshot::Receiver<Resolution>),
     /// Key that is not in memory but may be in a key file. The caller must search the key files before it appends the event.
     Unconfirmed(oneshot::Receiver<Resolution>),
-    /// Key that is already pending, because another delivery is looking up the key on disk or appending the event.
+    /// Key that is already pending, because the gateway is looking up the key or appending the event for another delivery.
     Pending(oneshot::Receiver<Resolution>),
     /// Sequence of the stored event with this key.
     Seen(u64),

@@ -6,9 +6,9 @@ use std::hash::Hasher;
 use crate::event_key::EventKey;
 use crate::verify::Identity;
 
-/// Returns the dedupe key: the hash of the source name, the event type and the identity under `hash_key`. The hash input
-/// contains the length of each field before the field, so different fields never produce the same input. Returns `None` for
-/// a keyless event.
+/// Returns the dedupe key of an event, or `None` for a keyless event. The key is a hash of the source name, the event type and
+/// the identity, and the hash function uses the secret `hash_key`. In the hash input, the length of each field precedes the
+/// field, so different lists of fields never produce the same input.
 pub(super) fn of(hash_key: &[u8; 16], source: &str, event_type: Option<&str>, identity: &Identity) -> Option<EventKey> {
     let mut hasher = SipHasher24::new_with_key(hash_key);
     let mut field = |bytes: &[u8]| {
@@ -78,8 +78,8 @@ mod tests {
         assert_eq!(all[0], of(&key, "a", Some("t"), &id(&["1"], None)));
     }
 
-    /// If the hash changed, hookhold would not recognise retries of the events in an existing journal, and would store
-    /// these events again.
+    /// Compares the hash with fixed values. If the hash changed, hookhold would not recognise a retry of an event in an
+    /// existing journal, and would store the event again.
     #[test]
     fn keys_in_existing_journals_stay_valid() {
         let key = |identity: &Identity| base16ct::lower::encode_string(&of(&[7; 16], "a", Some("t"), identity).expect("a key").0);

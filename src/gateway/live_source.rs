@@ -34,15 +34,15 @@ pub struct LiveSource {
 /// The counter of verified deliveries and the daily warnings of one secret.
 struct SecretUse {
     verified: IntCounter,
-    /// True if another secret stays valid for longer, so that senders should no longer use this secret.
+    /// True if another secret of the source expires later or never. Senders should then use the other secret.
     is_outlived: bool,
     use_warning: Arc<DailyWarning>,
     expiry_warning: Arc<DailyWarning>,
 }
 
-/// Builds the map from URL path to source. If `previous` contains a source with the same name, the new source takes over
-/// the warnings, the rate limiter and the success rate of the previous source. Deletes the expiry metric of each removed
-/// secret and the success rate metrics of each removed source.
+/// Builds the map from URL path to source. If `previous` contains a source with the same name, the new source takes over the
+/// state of its warnings, its rate limiter and its success rate, unless their settings have changed. Deletes the expiry metric
+/// of each secret that no longer exists or no longer expires, and the success rate metrics of each removed source.
 pub(super) fn by_path(
     sources: impl IntoIterator<Item = impl Into<Arc<Source>>>,
     previous: &HashMap<String, Arc<LiveSource>>,
@@ -115,15 +115,15 @@ impl LiveSource {
         self.success_rate_gauge.set(self.success_rate.at(now));
     }
 
-    /// Counts one verified delivery against `max_rate`. If the delivery exceeds the rate, returns the time after which the
-    /// sender may retry, and otherwise `None`.
+    /// Counts one verified delivery against `max_rate`. If the delivery exceeds the rate, returns the time that the sender must
+    /// wait before a retry; otherwise returns `None`.
     pub(super) fn wait_for_rate(&self) -> Option<Duration> {
         let limiter = self.rate_limiter.as_ref()?;
         limiter.check().err().map(|not_until| not_until.wait_time_from(limiter.clock().now()))
     }
 
-    /// Counts a delivery that the secret with the name `secret` verified. If another secret stays valid for longer, logs a
-    /// warning about the use of the old secret, at most once a day.
+    /// Counts a delivery that hookhold verified with the secret named `secret`. At most once a day, logs a warning if another
+    /// secret of the source expires later or never.
     pub(super) fn count_verified(&self, secret: &str, now: UnixMillis) {
         self.last_verified.set(now.0 as f64 / 1000.0);
         let Some((key, secret_use)) = self.secrets().find(|(key, _)| *key.name == *secret) else { return };

@@ -1,10 +1,10 @@
-//! Measures the share of a source's deliveries that hookhold answered with 2xx within a sliding period. Some providers disable
+//! Measures, over a sliding period, the share of a source's deliveries that hookhold answered with 2xx. Some providers disable
 //! an endpoint when this share is too low.
 //!
 //! The rate counts only deliveries that were signed with a configured secret, including stale deliveries. An unknown sender can
-//! replay such a delivery but cannot forge one, so forged deliveries do not distort the rate. For the same reason, the rate
-//! ignores deliveries that fail authentication. A wrong secret therefore does not lower the rate. Operators can recognise a
-//! wrong secret by `signature_mismatch` outcomes and by the absence of verified deliveries.
+//! replay a signed delivery but cannot forge a signature. The rate ignores deliveries that fail authentication, so forged
+//! deliveries do not distort the rate. A wrong secret therefore does not lower the rate. Operators can recognise a wrong secret
+//! by `signature_mismatch` outcomes and by the absence of verified deliveries.
 //!
 //! The period consists of [`SLOTS`] slots, and the oldest slot expires as a whole. The memory for the counts therefore does
 //! not grow with the number of deliveries.
@@ -31,8 +31,8 @@ struct TimeSlot {
     failed: u64,
 }
 
-/// Guard that counts one verified delivery when it is dropped. The delivery counts as successful if `finish` recorded a 2xx
-/// answer, and otherwise as failed. If the sender disconnects, the guard is dropped without `finish`.
+/// Guard that counts one verified delivery when the guard is dropped. The delivery counts as successful if `finish` recorded a
+/// 2xx answer, and otherwise as failed. If the sender disconnects, hookhold drops the guard without a call of `finish`.
 pub(super) struct SuccessGuard {
     rate: Arc<SuccessRate>,
     at: UnixMillis,
@@ -53,7 +53,7 @@ impl SuccessRate {
         }
     }
 
-    /// Returns the guard that counts a verified delivery with the time of arrival `at`.
+    /// Returns the guard that counts a verified delivery. The delivery arrived at the time `at`.
     pub(super) fn start(self: &Arc<SuccessRate>, at: UnixMillis) -> SuccessGuard {
         SuccessGuard { rate: self.clone(), at, succeeded: false }
     }

@@ -1,11 +1,13 @@
-//! Computes the bytes that each topic pins. The journal cannot delete pinned bytes. A topic pins its own waiting frames. A
-//! waiting frame also pins all acknowledged bytes of its segment, because the journal deletes only whole segments. These dead
-//! bytes are charged to every topic that pins the segment. Otherwise, a topic with one event in each segment could pin the
-//! whole journal with a tiny backlog.
+//! Computes how many bytes each topic pins. The journal cannot delete pinned bytes. A topic pins its waiting frames: the frames
+//! of its unacknowledged events. The journal deletes only whole segments, so a waiting frame also pins the dead bytes of its
+//! segment. Dead bytes are bytes that no topic needs. All dead bytes of a segment count for every topic that has a waiting
+//! frame in the segment. If dead bytes did not count, a topic with one waiting event in each segment would pin the whole
+//! journal without reaching `max_backlog`.
 //!
-//! Bytes still needed by another topic are charged only to that topic. A segment without acknowledged bytes has no dead bytes,
-//! so only `max_size` limits the journal while no topic is forwarded. The newest segment never has dead bytes, because the
-//! journal cannot delete it.
+//! A frame that waits for acknowledgement counts only for its own topic. If all frames of a segment wait for acknowledgement,
+//! the segment has no dead bytes. So if Kafka is down and hookhold forwards no events, each topic pins only its own frames, and
+//! the topics together can use all of `max_size`. The newest segment counts as if it had no dead bytes, because the journal
+//! cannot delete this segment in any case.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +19,8 @@ use super::segment_summary::{SegmentSummary, TopicRange};
 pub(super) struct Backlog {
     /// Total size of the topic's frames at and above its cursor, in bytes.
     pub(super) waiting_bytes: u64,
-    /// Number of bytes that no topic needs, in the segments that this topic pins.
+    /// Number of dead bytes in the segments that this topic pins. No topic needs these bytes, but the journal cannot delete
+    /// them.
     pub(super) dead_bytes: u64,
 }
 
@@ -36,14 +39,14 @@ pub(super) struct Backlogs {
 }
 
 impl Backlogs {
-    /// Creates an empty backlog for each topic with a cursor. If events are forwarded, all events of a topic without a cursor
-    /// count as unacknowledged.
+    /// Creates an empty backlog for each topic with a cursor. If `forwards` is true, all events of a topic without a cursor
+    /// count as unacknowledged. If `forwards` is false, a topic without a cursor pins nothing.
     pub(super) fn new(cursors: BTreeMap<Arc<str>, u64>, forwards: bool) -> Backlogs {
         let topics = cursors.keys().map(|topic| (topic.clone(), Backlog::default())).collect();
         Backlogs { cursors, forwards, topics }
     }
 
-    /// Adds the bytes of one segment, whose file has `size` bytes, to the backlogs.
+    /// Adds the bytes of one segment to the backlogs. `size` is the size of the segment's file in bytes.
     pub(super) fn add(&mut self, summary: &SegmentSummary, size: u64, is_newest: bool) {
         let default = self.forwards.then_some(0);
         let pinning = summary.topics.iter().filter_map(|range| {
@@ -67,8 +70,8 @@ impl Backlogs {
     }
 }
 
-/// Returns the size in bytes of a topic's events at and above its cursor, in one segment. If the cursor points into the middle
-/// of the segment, estimates the size from the sequences.
+/// Returns the number of bytes in one segment that belong to a topic's events at and above `cursor`. If the cursor is between
+/// two events of the topic, estimates this number from the sequences.
 pub(super) fn waiting_bytes(range: &TopicRange, cursor: u64) -> u64 {
     let (left, all) = ((range.last + 1).saturating_sub(cursor.max(range.first)), range.last + 1 - range.first);
     (u128::from(range.bytes) * u128::from(left) / u128::from(all)) as u64

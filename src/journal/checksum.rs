@@ -1,11 +1,13 @@
-//! Computes the CRC-32C of any ranges of a file, but reads the file only once.
+//! Computes the CRC-32C of arbitrary ranges of a file. Reads each block of the file at most once, plus at most two incomplete
+//! blocks for each range.
 //!
-//! After damage, a frame may start at any aligned offset. A crafted body can consist entirely of frame headers, each of which
-//! states a length of megabytes. If the scanner read these megabytes for each header, a startup after a crash would take hours.
-//! If the scanner gave up after a number of candidates, it would lose the valid frames after these candidates.
+//! After damage, the next frame may start at any aligned offset. A crafted body can consist entirely of fake frame headers that
+//! each announce a frame of several megabytes. If the scanner read a whole frame for each header, a startup after a crash would
+//! take hours. If the scanner stopped after a fixed number of fake headers, it would lose the valid frames after them.
 //!
-//! CRC-32C is linear, so the checksum of a range can be computed from two checksums: the checksum of all bytes before the start
-//! of the range, and the checksum of all bytes before its end. [`Checksum`] stores such a checksum for each block.
+//! CRC-32C is linear. The checksum of a range can therefore be computed from two checksums: the checksum of all bytes before
+//! the start of the range, and the checksum of all bytes before the end of the range. [`Checksum`] stores the checksum of all
+//! bytes before the end of each block.
 
 use std::io;
 use std::sync::Arc;
@@ -16,7 +18,8 @@ use super::disk::DiskFile;
 pub(super) struct Checksum {
     file: Arc<dyn DiskFile>,
     from: u64,
-    /// Checksums of the bytes from `from` to the end of each block read so far. The first entry is the checksum of no bytes.
+    /// Checksums of the bytes from `from` to the end of each block read so far. The first entry is the checksum of an empty
+    /// range.
     blocks: Vec<u32>,
 }
 
@@ -26,8 +29,8 @@ impl Checksum {
         Checksum { file, from, blocks: vec![0] }
     }
 
-    /// Returns true if `offset` is inside or directly after the blocks read so far. For other offsets, new checksums that start
-    /// at `offset` are cheaper.
+    /// Returns true if `offset` is in the blocks read so far or in the next block. For any other offset, a new [`Checksum`]
+    /// that starts at `offset` is cheaper: it need not read the bytes before `offset`.
     pub(super) fn reaches(&self, offset: u64) -> bool {
         (self.from..=self.from + self.blocks.len() as u64 * BLOCK).contains(&offset)
     }
@@ -35,7 +38,7 @@ impl Checksum {
     /// Returns the checksum of the bytes `start..end`; `None` if the file ends before `end`.
     pub(super) fn of(&mut self, start: u64, end: u64) -> io::Result<Option<u32>> {
         let (Some(before), Some(whole)) = (self.up_to(start)?, self.up_to(end)?) else { return Ok(None) };
-        // Checksum of the bytes before the range, followed by as many zeroes as the range has bytes.
+        // The part of `whole` that comes from the bytes before the range.
         let shifted = crc32c::crc32c_combine(before, 0, (end - start) as usize);
         Ok(Some(whole ^ shifted))
     }

@@ -1,5 +1,5 @@
 //! The queue between the senders and the writer. The queue decides when the writer takes the next batch. No timer delays
-//! events: under load, each batch collects the events that arrive during the previous sync.
+//! events: under load, the next batch consists of the events that arrive during the current sync.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -30,7 +30,7 @@ impl PendingAppend {
     }
 }
 
-/// Events and cursors that the writer takes at once and saves in one or more commits.
+/// Events and cursors that the writer takes from the queue together and saves in one or more commits.
 pub(super) struct Batch {
     pub(super) events: VecDeque<PendingAppend>,
     /// True if the batch must contain a snapshot of the cursors.
@@ -58,7 +58,7 @@ struct QueueState {
 }
 
 impl CommitQueue {
-    /// Adds an event to the next batch, or rejects it.
+    /// Adds an event to the next batch, or rejects the event.
     pub(super) fn push(&self, append: PendingAppend, health: &WriterHealth) -> Result<(), AppendRejected> {
         let mut queue = self.lock();
         // Check the writer's health while holding the lock. Otherwise, this function could add an event after the writer has
@@ -107,7 +107,8 @@ impl CommitQueue {
         std::mem::take(&mut self.lock().events)
     }
 
-    /// Waits until there are events or cursors to commit, or the queue is closed. Then returns the writer's next batch.
+    /// Returns the writer's next batch. First waits until an event is queued, a moved cursor has been unsaved for
+    /// [`CURSOR_DELAY`], or the queue is closed.
     pub(super) fn next_batch(&self) -> Batch {
         let mut queue = self.lock();
         loop {
@@ -135,9 +136,9 @@ impl CommitQueue {
         }
     }
 
-    /// Yields the processor to runnable sender tasks until the batch is full or several consecutive yields have added no event.
-    /// An immediate sync would take the processor away from these tasks. If there are no such tasks, every yield returns at
-    /// once, so this wait is not a timer.
+    /// Lets runnable sender tasks add their events to the batch: yields the processor until the batch is full or several
+    /// consecutive yields have brought no new event. An immediate sync would take the processor away from these tasks. If there
+    /// are no such tasks, every yield returns at once. Unlike a timer, this function therefore does not delay the batch.
     fn wait_for_senders(&self) -> MutexGuard<'_, QueueState> {
         let (mut queue, mut idle_yields) = (self.lock(), 0);
         for _ in 0..MAX_YIELDS {
@@ -179,19 +180,19 @@ impl QueueState {
     }
 }
 
-/// Maximum total size of the queued events in bytes. If an event would exceed this size, the queue rejects the event as
-/// `overloaded`.
+/// Maximum total size of the queued events in bytes. If the total would exceed this limit, the queue rejects the new event as
+/// `overloaded`. An empty queue accepts an event of any size.
 pub const MAX_QUEUED_BYTES: usize = 256 << 20;
-/// Maximum time that a moved cursor waits for a commit of events. After this time, the writer saves the cursor in a commit
+/// Maximum time that a moved cursor waits for a commit with events. After this time, the writer saves the cursor in a commit
 /// without events.
 pub const CURSOR_DELAY: Duration = Duration::from_millis(500);
 /// Maximum number of times that the writer yields the processor before it takes a batch.
 const MAX_YIELDS: usize = 64;
-/// Maximum number of consecutive yields without a new event. One yield is not enough: even if this processor has no other task,
-/// a task on another processor may add an event within a few microseconds.
+/// Maximum number of consecutive yields without a new event. One yield is not enough: even if the writer's processor has no
+/// other task, a task on another processor may add an event within a few microseconds.
 const MAX_IDLE_YIELDS: usize = 4;
-/// Number of waiting events at which the writer stops yielding and takes the batch. A larger batch hardly reduces the cost of a
-/// commit per event.
+/// Number of waiting events at which the writer stops yielding and takes the batch. A larger batch would hardly reduce the
+/// commit cost per event.
 const FULL_BATCH: usize = 64;
 
 #[cfg(test)]

@@ -16,10 +16,10 @@ pub type CommitWatcher = Box<dyn Fn() -> bool + Send + Sync>;
 /// Function that runs the completions of one commit.
 pub type CompletionBatch = Box<dyn FnOnce() + Send>;
 
-/// Function that passes a [`CompletionBatch`] to another task or thread, or returns the batch if that is impossible.
+/// Function that passes a [`CompletionBatch`] to another task or thread. If this fails, the function returns the batch.
 pub type CompletionRunner = Box<dyn Fn(CompletionBatch) -> Result<(), CompletionBatch> + Send + Sync>;
 
-/// Watchers of commits, and the runner of completions.
+/// Commit watchers and completion runner of a journal.
 #[derive(Default)]
 pub(super) struct CommitListeners {
     watchers: Mutex<Vec<CommitWatcher>>,
@@ -36,7 +36,8 @@ impl CommitListeners {
         drop(self.runner.set(runner));
     }
 
-    /// Passes completions to the runner. If no runner accepts them, runs them on the current thread.
+    /// Passes a batch of completions to the runner. If there is no runner, or if the runner returns the batch, runs the batch
+    /// on the current thread.
     pub(super) fn complete(&self, batch: CompletionBatch) {
         let accepted = match self.runner.get() {
             Some(runner) => runner(batch),

@@ -1,4 +1,4 @@
-//! Reads the content of a journal's directory without changing it.
+//! Reads the content of a journal's directory. Never changes a file.
 //!
 //! The durable watermark is the highest sequence for which a file name, a commit or a summary file proves that all earlier
 //! events were on disk. Damage below the watermark is corruption. Readable events at and above the watermark are unconfirmed,
@@ -25,7 +25,7 @@ pub(super) struct DirectoryScan {
     /// Names of segments that have never been written.
     pub(super) unused: Vec<SegmentName>,
     pub(super) durable_watermark: u64,
-    /// Unconfirmed events up to the first gap, each as the index of its segment and its frame.
+    /// Unconfirmed events up to the first gap in the sequences. Each entry contains the index of the segment, and the frame.
     pub(super) unconfirmed: Vec<(usize, ScannedFrame)>,
     /// Newest snapshot of the cursors; `None` if there is no segment or all snapshots are lost. Every segment starts with a
     /// snapshot.
@@ -43,8 +43,8 @@ pub(super) struct ScannedSegment {
     pub(super) has_header: bool,
     /// First sequence at which a newer segment supersedes this one.
     pub(super) superseded_from: u64,
-    /// True if no segment between this segment and the next one has been deleted. In that case, the events of this segment end
-    /// before `superseded_from`.
+    /// True if no segment between this segment and the next listed segment has been deleted. In that case, this segment must
+    /// contain every durable event between its first sequence and `superseded_from`.
     pub(super) is_followed: bool,
     /// Content of the summary file; `None` if the segment is not sealed.
     pub(super) summary: Option<SegmentSummary>,
@@ -126,7 +126,7 @@ impl DirectoryScan {
         Ok(())
     }
 
-    /// Drops the frames of a sealed segment, so that a scan of a large journal needs memory for only one segment.
+    /// Drops the frames of a sealed segment, so that a scan of a large journal needs memory for the frames of only one segment.
     pub(super) fn drop_frames(&mut self, index: usize) {
         let segment = &mut self.segments[index];
         if segment.summary.is_some() {
@@ -142,7 +142,7 @@ impl DirectoryScan {
 }
 
 impl ScannedSegment {
-    /// Returns the damaged ranges of the segment below `watermark`.
+    /// Returns the corrupted ranges of the segment: the damage below `watermark`, including a damaged segment header.
     pub(super) fn corruption(&self, watermark: u64) -> Vec<Range<u64>> {
         let below = watermark.min(self.expected_end());
         // The writer starts a commit only after it has synced all earlier bytes, so damage before a commit frame is corruption.
@@ -173,8 +173,9 @@ impl ScannedSegment {
             summary.end = frame.offset + frame.padded_len();
         }
         if summary.next_seq < below {
-            // The end of the segment is corrupted. Do not truncate this end as unused space. The age of the lost events is
-            // unknown, so retain the segment until its space is needed.
+            // The end of the segment is corrupted. Set `end` to the size of the file, so that the corrupted bytes are not
+            // truncated as unused space. The age of the lost events is unknown, so set `newest` to the maximum. The journal
+            // then deletes the segment only to free space.
             summary.end = self.size;
             summary.newest = UnixMillis(u64::MAX);
             summary.next_seq = below;
@@ -277,7 +278,8 @@ fn find_superseded(segments: &mut [ScannedSegment]) {
     }
 }
 
-/// Removes the events at and above the watermark from the segments, and returns these events up to the first gap.
+/// Removes the events at and above the watermark from the segments, and returns these events up to the first gap in the
+/// sequences.
 fn take_unconfirmed(segments: &mut [ScannedSegment], watermark: u64) -> Vec<(usize, ScannedFrame)> {
     let mut unconfirmed: Vec<(usize, ScannedFrame)> = Vec::new();
     for (index, segment) in segments.iter_mut().enumerate() {

@@ -1,9 +1,9 @@
-//! File access of the journal. Every read and write uses the [`Disk`] and [`DiskFile`] traits, so a test can hold, fail or lose
-//! any single step. [`LocalDisk`] implements these traits for a real directory. This module does not depend on segments or
-//! frames.
+//! File access of the journal. Every read and write uses the [`Disk`] and [`DiskFile`] traits, so a test can delay any single
+//! step, make the step fail, or undo the step in a simulated power cut. [`LocalDisk`] implements these traits for a real
+//! directory. This module does not depend on segments or frames.
 //!
-//! File names are plain names inside one directory. The journal syncs a file through the descriptor with which it wrote the
-//! file. A name survives a power cut only after [`Disk::sync_dir`].
+//! File names are plain names inside one directory. The journal syncs a file through the descriptor that wrote the file. The
+//! creation, renaming or deletion of a file survives a power cut only after [`Disk::sync_dir`].
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
@@ -26,7 +26,7 @@ pub trait Disk: Send + Sync {
     fn recycle(&self, from: &str, to: &str, size: u64) -> io::Result<Arc<dyn DiskFile>>;
     /// Opens an existing file for reading.
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
-    /// Truncates a file to `size` bytes. No thread may still be writing to the file.
+    /// Truncates a file to `size` bytes. The caller must ensure that no thread is still writing to the file.
     fn truncate(&self, name: &str, size: u64) -> io::Result<()>;
     /// Renames a file. Replaces `to` if it exists.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
@@ -34,7 +34,7 @@ pub trait Disk: Send + Sync {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Lists all files with their sizes in bytes, in no particular order.
     fn list(&self) -> io::Result<Vec<(String, u64)>>;
-    /// Makes all earlier creations, renames and deletions survive a power cut.
+    /// Makes all earlier creations, renames and deletions of files durable.
     fn sync_dir(&self) -> io::Result<()>;
     /// Returns true while any process holds the lock on `name`.
     fn is_locked(&self, name: &str) -> io::Result<bool>;
@@ -46,7 +46,7 @@ pub trait DiskFile: Send + Sync {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Reads `buffer.len()` bytes at `offset`, or fewer at the end of the file. Returns the number of bytes read.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
-    /// Makes all bytes that were written through this file durable (fdatasync).
+    /// Syncs all bytes that were written through this handle (fdatasync).
     fn sync(&self) -> io::Result<()>;
     /// Returns the file's size in bytes.
     fn size(&self) -> io::Result<u64>;
@@ -184,8 +184,8 @@ impl DiskFile for LocalFile {
     }
 }
 
-/// Returns the name of the file system that contains `dir`, and true if that file system is known to honour syncs. Only ext4
-/// and XFS were studied; see `docs/durability.md`.
+/// Returns the name of the file system that contains `dir`, and true if this file system is known to honour syncs. Only ext4
+/// and XFS are known to do so; see `docs/durability.md`.
 pub fn file_system(dir: &Path) -> io::Result<(String, bool)> {
     let magic = rustix::fs::statfs(dir)?.f_type as u32;
     Ok(match magic {
@@ -218,9 +218,9 @@ pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Allocates blocks for the first `size` bytes of a file, so that no commit can fail because the disk is full. If the file
-/// system cannot allocate blocks, writes zeroes after the first `len` bytes instead. The first `len` bytes stay unchanged,
-/// because a reader may still need them.
+/// Allocates blocks for the first `size` bytes of a file, so that a full disk cannot make a commit fail. If the file system
+/// does not support this, writes zeroes after the first `len` bytes instead. The first `len` bytes stay unchanged, because a
+/// reader may still need them.
 fn preallocate(file: &File, len: u64, size: u64) -> io::Result<()> {
     match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => fill_with_zeroes(file, len, size),
@@ -230,7 +230,7 @@ fn preallocate(file: &File, len: u64, size: u64) -> io::Result<()> {
 
 fn fill_with_zeroes(file: &File, mut offset: u64, size: u64) -> io::Result<()> {
     static WARNED: std::sync::Once = std::sync::Once::new();
-    WARNED.call_once(|| tracing::warn!("this file system cannot preallocate space; hookhold fills new segments with zeroes"));
+    WARNED.call_once(|| tracing::warn!("this file system cannot preallocate space, so hookhold fills new segments with zeroes"));
     let zeroes = vec![0; ZERO_CHUNK];
     while offset < size {
         let step = zeroes.len().min((size - offset) as usize);

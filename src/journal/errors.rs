@@ -2,7 +2,8 @@
 
 use std::io;
 
-/// Reason why the journal rejected an append. The journal neither stores the event nor calls its completion.
+/// Reason why the journal rejected an append. The journal does not store the event and never calls the completion of the
+/// append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendRejected {
     /// The journal has reached `max_size`, or the disk is full.
@@ -17,7 +18,7 @@ pub enum AppendRejected {
     /// The journal is closing.
     #[error("the journal is closing")]
     Closing,
-    /// A sync has failed, and the process is about to exit.
+    /// A sync has failed or a journal thread has panicked, and the process is about to exit.
     #[error("the journal has failed")]
     Failed,
 }
@@ -45,7 +46,7 @@ pub enum OpenError {
     /// The disk has no room for the copy of the unconfirmed events or for a small first segment.
     #[error("the journal needs {bytes} free bytes on its disk to open; free some disk space")]
     NoRoom {
-        /// Number of free bytes that the journal needs to open.
+        /// Required free space on the disk, in bytes.
         bytes: u64,
     },
     /// A file could not be read or written.

@@ -7,10 +7,10 @@
 //! +----+----+--------+--------+----+-----+---------+------+---+--------------+
 //! ```
 //!
-//! All numbers are little-endian. `crc` is the CRC-32C of bytes 24..len, the log id, the sequence and the id of the segment
-//! that contains the frame, in this order. The sender's task can therefore compute most of the checksum, and the writer adds
-//! only the last 24 bytes. Because of the segment id, the checksum is invalid for a frame in the wrong file and for a frame
-//! that an earlier segment left in the same file.
+//! All numbers are little-endian. `crc` is the CRC-32C of bytes 24..len, followed by the log id, the sequence and the id of the
+//! segment that contains the frame. The sender's task computes the checksum of bytes 24..len. The writer extends this checksum
+//! with the three numbers (24 bytes). The checksum covers the segment id. A frame is therefore invalid if it is in the wrong
+//! file, or if an earlier segment left it in a recycled file.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub(super) enum FrameKind {
 pub(super) struct FrameHeader {
     /// Length in bytes, without padding.
     pub(super) len: usize,
-    /// Log id under which the frame was first written.
+    /// Log id of the journal when the frame was first written. A copy of the frame has the same log id.
     pub(super) log: LogId,
     /// Sequence of the event. In a commit frame or a cursors frame, the sequence of the next event.
     pub(super) seq: u64,
@@ -70,7 +70,8 @@ pub(super) struct FrameDraft {
 }
 
 impl FrameDraft {
-    /// Encodes an event. This function runs in the sender's task and does all the expensive work.
+    /// Encodes an event. This function runs in the sender's task, so that the writer neither encodes the event nor computes the
+    /// checksum of its payload.
     pub(super) fn event(event: &Event) -> FrameDraft {
         let mut out = start_frame(FrameKind::Event, FRAME_HEADER_LEN + event_len(event));
         out.0[25] = u8::from(event.dedupe_key().is_some()) | (u8::from(event.occurred_at().is_some()) << 1);
@@ -134,7 +135,7 @@ impl FrameDraft {
     }
 }
 
-/// Rounds a frame length up to a multiple of the alignment of frames.
+/// Rounds a frame length up to a multiple of [`FRAME_ALIGN`].
 pub(super) fn padded(len: usize) -> usize {
     len.next_multiple_of(FRAME_ALIGN)
 }
@@ -154,12 +155,14 @@ pub(super) fn parse_header(bytes: &[u8], room: u64) -> Option<FrameHeader> {
     fits.then_some(FrameHeader { len, log: LogId(u64_at(bytes, 8)?), seq: u64_at(bytes, 16)?, kind })
 }
 
-/// Returns true if `frame` has a valid checksum for this segment. `frame` must have exactly the length that its header states.
+/// Returns true if `frame` has a valid checksum for the segment with the id `segment`. `frame` must have exactly the length
+/// that its header states.
 pub(super) fn is_valid(frame: &[u8], segment: u64) -> bool {
     frame.len() >= FRAME_HEADER_LEN && matches_checksum(frame, crc32c::crc32c(&frame[24..]), segment)
 }
 
-/// Returns true if the checksum in `header` is valid for this segment. `payload_crc` is the checksum of bytes 24..len.
+/// Returns true if the checksum in `header` is valid for the segment with the id `segment`. `payload_crc` is the checksum of
+/// bytes 24..len of the frame.
 pub(super) fn matches_checksum(header: &[u8], payload_crc: u32, segment: u64) -> bool {
     header.len() >= FRAME_HEADER_LEN && u32_at(header, 4) == Some(bind_crc(payload_crc, &header[8..24], segment))
 }
@@ -248,8 +251,8 @@ fn bind_crc(payload_crc: u32, log_and_seq: &[u8], segment: u64) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c_append(payload_crc, log_and_seq), &segment.to_le_bytes())
 }
 
-/// Returns an upper bound of an event's payload size in bytes. The bound is tight, so that one allocation is sufficient and
-/// wastes little memory.
+/// Returns an upper bound for the size of an event's payload in bytes, so that one allocation is sufficient. The bound is
+/// tight, so the allocation wastes little memory.
 fn event_len(event: &Event) -> usize {
     let len = |text: Option<&str>| text.map_or(0, str::len);
     let texts = event.topic().len() + event.source().len() + event.type_prefix().len() + event.auth().len();

@@ -33,7 +33,8 @@ pub(super) struct FrameScanner {
 }
 
 impl FrameScanner {
-    /// Creates a scanner that starts at offset `at` of the segment with this id and does not read beyond `limit`.
+    /// Creates a scanner for the segment with the id `segment`. The scanner starts at offset `at` and does not read beyond
+    /// `limit`.
     pub(super) fn new(file: Arc<dyn DiskFile>, segment: u64, at: u64, limit: u64) -> FrameScanner {
         FrameScanner { file, segment, limit, at, frame: 0..0, buffer: Vec::new(), buffer_at: 0, checksum: None }
     }
@@ -89,8 +90,8 @@ impl FrameScanner {
         Ok(frame::is_valid(self.frame(), self.segment).then_some(header))
     }
 
-    /// Verifies the checksum of a candidate frame. Does not read the whole frame that the header announces, because damage may
-    /// cause a very large number of candidates.
+    /// Verifies the checksum of a candidate frame. Does not read the whole frame that the header announces, because a damaged
+    /// segment may contain a very large number of candidates.
     fn is_likely(&mut self, at: u64, accepts: &impl Fn(&FrameHeader) -> bool) -> io::Result<bool> {
         let Some(header) = self.header_at(at, accepts)? else { return Ok(false) };
         if !self.checksum.as_ref().is_some_and(|checksum| checksum.reaches(at)) {

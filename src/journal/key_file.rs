@@ -1,11 +1,12 @@
-//! Key file of one sealed segment. The entries stay on disk, and memory contains only a small filter.
+//! Key file of one sealed segment. The file contains the keys of the segment's events. These keys stay on disk, and memory
+//! contains only a small filter.
 //!
 //! ```text
 //! .keys   0       8    12   16         24     32        40      48
 //!         +-------+----+----+----------+------+---------+-------+--------+---------+
 //!         |magic  | crc| 0  |segment id|count | newest  |filter | entries| filter  |
 //!         +-------+----+----+----------+------+---------+-------+--------+---------+
-//!         entry: key 16 · first seen 8 · sequence 8 · crc 4, sorted by key    filter: crc 4 · descriptor 20 · fingerprints
+//!         entry: key 16 · first seen 8 · sequence 8 · crc 4, sorted by key   filter: crc 4 · descriptor 20 · fingerprints
 //! ```
 //!
 //! Lookups skip damaged entries and count the damage. As a result, the journal may store a duplicate, but loses no event.
@@ -43,7 +44,7 @@ pub(super) struct KeyFile {
     /// Size of the file in bytes.
     pub(super) bytes: u64,
     filter: Option<BinaryFuse16>,
-    /// True once damage in the file has been reported.
+    /// True once a lookup has reported damage in the file.
     damage_reported: AtomicBool,
 }
 
@@ -71,8 +72,8 @@ impl KeyFile {
         out
     }
 
-    /// Opens the key file of a segment. Reads only the header and the filter. Returns `None` if the file is missing or its header
-    /// is damaged. If only the filter is damaged, every lookup searches the entries.
+    /// Opens the key file of a segment. Reads only the header and the filter. Returns `None` if the file is missing or its
+    /// header is damaged. If only the filter is damaged, every lookup searches the entries.
     pub(super) fn open(disk: &dyn Disk, name: SegmentName) -> io::Result<Option<KeyFile>> {
         let file = match disk.open(&name.key_file()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -99,7 +100,7 @@ impl KeyFile {
         Ok(Some(KeyFile { name, count, newest, bytes, filter, damage_reported: false.into() }))
     }
 
-    /// Returns true if the file contains a key.
+    /// Returns true if the file contains at least one key.
     pub(super) fn has_keys(&self) -> bool {
         self.count > 0
     }
@@ -114,7 +115,7 @@ impl KeyFile {
     /// never searched.
     pub(super) fn find(&self, disk: &dyn Disk, key: &EventKey, damaged: &dyn Fn()) -> io::Result<Option<SeenKey>> {
         let Some(file) = self.reopen(disk)? else { return Ok(None) };
-        // If the size differs, the background thread has rewritten the file without the keys of lost events and will soon
+        // If the size has changed, the background thread has rewritten the file without the keys of lost events and will soon
         // replace this [`KeyFile`].
         let count = match file.size()? == self.bytes {
             true => self.count,
@@ -146,7 +147,8 @@ impl KeyFile {
         (0..self.count).filter_map(|index| read_entry(&*file, index).transpose()).collect()
     }
 
-    /// Opens the file for reading. Returns `None` if the background thread has deleted the file because its keys have expired.
+    /// Opens the file for reading. Returns `None` if the background thread has deleted the file, for example because its keys
+    /// have expired.
     fn reopen(&self, disk: &dyn Disk) -> io::Result<Option<Arc<dyn DiskFile>>> {
         match disk.open(&self.name.key_file()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -186,8 +188,9 @@ fn short_key(key: &EventKey) -> u64 {
     u64::from_le_bytes(key.0[..8].try_into().expect("8 of 16 bytes"))
 }
 
-/// Encodes the filter of these entries. Returns an empty result if there are fewer than [`FILTER_FROM`] keys, or if two keys
-/// share their first 8 bytes, because a filter cannot contain both keys. Lookups then search the entries.
+/// Encodes the filter for the keys of `entries`. Returns an empty result if there are fewer than [`FILTER_FROM`] keys. Also
+/// returns an empty result if two keys share their first 8 bytes, because a filter cannot contain both keys. Without a filter,
+/// lookups search the entries.
 fn encode_filter(entries: &[(EventKey, SeenKey)]) -> Vec<u8> {
     let keys: Vec<u64> = entries.iter().map(|(key, _)| short_key(key)).collect();
     let is_useful = keys.len() >= FILTER_FROM && keys.is_sorted_by(|a, b| a != b);

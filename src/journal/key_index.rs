@@ -1,7 +1,7 @@
-//! Index of all seen keys. The keys of unsealed segments are in memory. Each sealed segment has its keys in a [`KeyFile`].
-//! After the journal has deleted a segment, the key file remains until its newest key has left the dedupe window.
+//! Index of the keys of stored events. The keys of unsealed segments are in memory. The keys of each sealed segment are in a
+//! [`KeyFile`]. The key file of a deleted segment remains until the newest key in the file has left the dedupe window.
 //!
-//! Two keys are equal only if all 128 bits match. If a key has two entries, lookups return the newer entry.
+//! Lookups compare all 128 bits of a key. If a key has two entries, lookups return the newer entry.
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
@@ -21,15 +21,15 @@ use crate::event_key::{EventKey, PassThroughHasher};
 /// Result of a lookup that does not read the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemoryLookup {
-    /// Key that has been seen, with the arrival time and sequence of its stored event.
+    /// Key that is in memory, with the arrival time and sequence of its stored event.
     Seen(SeenKey),
-    /// Key that a key file may contain, so that a lookup on disk is necessary.
+    /// Key that is not in memory but may be in a key file. A lookup on disk is necessary.
     MaybeOnDisk,
-    /// Key that has not been seen.
+    /// Key that is neither in memory nor in a key file.
     New,
 }
 
-/// Index of all seen keys.
+/// Index of the keys of stored events.
 pub(super) struct KeyIndex {
     /// Dedupe window in milliseconds.
     window_ms: AtomicU64,
@@ -102,7 +102,7 @@ impl KeyIndex {
         Ok(newest)
     }
 
-    /// Forgets the keys of events lost to corruption, so that retries of these events are stored. Every reader that skips the
+    /// Forgets the keys of events lost to corruption, so that hookhold stores retries of these events. Every reader that skips
     /// lost events calls this function.
     pub(super) fn forget(&self, sequences: Range<u64>) {
         let mut lost = self.lost.write().expect(POISON);
@@ -174,9 +174,9 @@ impl KeyIndex {
         }
     }
 
-    /// Removes the key files whose newest key has left the dedupe window. Then evicts the oldest key files until the remaining
-    /// files fit into `max_bytes`. Returns the names of the expired files, and the name and the number of keys of each evicted
-    /// file.
+    /// Removes from the index the key files whose newest key has left the dedupe window. Then evicts the oldest key files until
+    /// the remaining files fit into `max_bytes`. Returns the names of the expired files, and the name and the number of keys of
+    /// each evicted file. The caller deletes the files.
     pub(super) fn remove_expired(&self, now: UnixMillis, max_bytes: u64) -> (Vec<SegmentName>, Vec<(SegmentName, u64)>) {
         let oldest = UnixMillis(now.0.saturating_sub(self.window_ms.load(Ordering::Relaxed)));
         let mut files = self.files.write().expect(POISON);

@@ -1,12 +1,12 @@
-//! Content of the lock file. While a process holds the lock, the first bytes of the file publish the durable watermark to other
-//! processes.
+//! Content of the lock file. While a process has the journal open for writing, the writer publishes the durable watermark at
+//! the start of this file, and other processes read the watermark there.
 
 use crate::event::LogId;
 
 /// Name of the lock file.
 pub(super) const LOCK_FILE: &str = "lock";
 
-/// Number of bytes at the start of the lock file that the writer publishes.
+/// Number of bytes that the writer publishes at the start of the lock file.
 pub(super) const PUBLISHED_LEN: usize = 24;
 
 /// Encodes the published bytes: the log id, the durable watermark and a checksum of both.
@@ -19,7 +19,8 @@ pub(super) fn encode_watermark(log: LogId, watermark: u64) -> [u8; PUBLISHED_LEN
     out
 }
 
-/// Decodes the durable watermark from the published bytes; `None` if the checksum does not match, for example during an update.
+/// Decodes the durable watermark from the published bytes; `None` if the checksum does not match, for example because the
+/// writer is updating the bytes.
 pub(super) fn decode_watermark(bytes: &[u8; PUBLISHED_LEN]) -> Option<u64> {
     let is_valid = bytes[16..20] == crc32c::crc32c(&bytes[..16]).to_le_bytes();
     is_valid.then(|| u64::from_le_bytes(bytes[8..16].try_into().expect("8 bytes")))

@@ -1,6 +1,6 @@
 //! The write-ahead log, the only source of truth about events. [`Journal::append`] passes an event to the writer. The writer
-//! reports the event as stored only after it has synced the commit that contains the event. This module does not depend on HTTP
-//! or Kafka.
+//! syncs the commit that contains the event, and only then reports the event as stored. This module does not depend on HTTP or
+//! Kafka.
 //!
 //! ```text
 //!  append ─► queue ─► writer: one write, one fdatasync per commit ─► durable watermark ─► completion(position)
@@ -11,9 +11,10 @@
 //!
 //! `docs/journal.md` describes the files and explains their format. These modules handle failures:
 //!
-//! - `writer.rs`: If a write fails or is short, the writer fails the events of the commit and abandons the segment.
-//! - `writer.rs`: If a sync fails, the writer fails all waiting events. The process must exit, because the content of the disk
-//!   is unknown.
+//! - `writer.rs`: If a write fails or is short, the writer reports an error for the events of the commit and abandons the
+//!   segment.
+//! - `writer.rs`: If a sync fails, the writer reports an error for all waiting events. The process must exit, because the
+//!   content of the disk is unknown.
 //! - `recovery/`: After a crash, recovery copies and syncs the readable events above the durable watermark before the journal
 //!   accepts new events.
 //! - `reader.rs`: Corruption below the watermark affects only the corrupted frames. The reader counts the corruption and
@@ -95,7 +96,8 @@ struct Shared {
     background: Background,
     health: WriterHealth,
     listeners: CommitListeners,
-    /// Damaged ranges that the journal has already counted, each as the segment file and the start offset.
+    /// Damaged ranges that the journal has already counted. Each entry contains the segment file and the start offset of a
+    /// range.
     corruption: Mutex<HashSet<(String, u64)>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -147,7 +149,7 @@ impl Journal {
     }
 
     /// Passes an event to the writer, which calls `completion` once with the result. An accepted event cannot be cancelled. If
-    /// the event is rejected, drops `completion` without calling it. Never waits for the disk.
+    /// the journal rejects the event, this function drops `completion` without calling it. Never waits for the disk.
     pub fn append(&self, event: &Event, completion: Completion) -> Result<(), AppendRejected> {
         let append = PendingAppend {
             draft: FrameDraft::event(event),
@@ -163,8 +165,8 @@ impl Journal {
         shared.queue.push(append, &shared.health).inspect_err(|_| shared.segments.cancel_reserved([(&topic, len)].into_iter()))
     }
 
-    /// Extends the dedupe window to `window`. Does not restore keys that have already expired. Ignores a shorter window until
-    /// the journal is opened again, so that a typing mistake in the configuration cannot expire keys.
+    /// Extends the dedupe window to `window`. Does not restore keys that have already expired. A shorter window takes effect
+    /// only when the journal is opened again, so a typing mistake in the configuration cannot expire keys.
     pub fn extend_dedupe_window(&self, window: Duration) {
         self.0.keys.extend_window(window);
     }
@@ -184,7 +186,8 @@ impl Journal {
         self.0.keys.lookup(&*self.0.disk, key, &|| self.0.metrics.journal.damaged.inc())
     }
 
-    /// Returns true if corruption destroyed the event of this key. A cache must then remove the key.
+    /// Returns true if corruption destroyed the event of this key. Caches must then remove the key, so that the journal can
+    /// store a retry of the event.
     pub fn is_lost(&self, seen: &SeenKey) -> bool {
         self.0.keys.is_lost(seen)
     }
@@ -204,25 +207,26 @@ impl Journal {
         self.0.segments.oldest_seq().unwrap_or_else(|| self.durable_watermark())
     }
 
-    /// Calls `watcher` after every commit until `watcher` returns false. The writer's thread calls the watcher, so the watcher
+    /// Registers `watcher`. The writer's thread calls `watcher` after every commit until `watcher` returns false, so `watcher`
     /// must not block.
     pub fn on_commit(&self, watcher: CommitWatcher) {
         self.0.listeners.add_watcher(watcher);
     }
 
-    /// Sets the runner for the completions of stored events, so that the writer can start the next commit at once. If the
-    /// runner uses the runtime of the waiting tasks, this runtime needs one wake-up per commit instead of one wake-up per
-    /// event. Only the first call has an effect.
+    /// Sets the runner for the completions of stored events. The writer then passes the completions to the runner and can start
+    /// the next commit at once. If the runner uses the same async runtime as the tasks that wait for the completions, each
+    /// commit wakes this runtime only once, instead of once per event. Only the first call has an effect.
     pub fn set_completion_runner(&self, runner: CompletionRunner) {
         self.0.listeners.set_runner(runner);
     }
 
-    /// Returns a reader that starts at sequence `from`, or at the oldest event if that event is newer.
+    /// Returns a reader that starts at sequence `from`, or at the oldest event if `from` is lower.
     pub fn reader(&self, from: u64) -> Reader {
         Reader::new(self.0.clone(), from)
     }
 
-    /// Returns all topics with a cursor. If events are forwarded, also returns the topics that have events but no cursor yet.
+    /// Returns all topics with a cursor. If hookhold forwards events, also returns the topics that have events but no cursor
+    /// yet.
     pub fn topic_cursors(&self) -> Vec<TopicCursor> {
         self.0.segments.topic_cursors(self.0.options.forwards)
     }
@@ -244,16 +248,15 @@ impl Journal {
         count
     }
 
-    /// Moves a topic's cursor. The next commit saves the cursor. If no event arrives within [`CURSOR_DELAY`], the writer makes
-    /// a commit without events. Calls take effect in order.
+    /// Moves a topic's cursor. The next commit saves the cursor. If the writer has no event to commit within [`CURSOR_DELAY`],
+    /// it makes a commit without events. Calls take effect in the order in which they are made.
     pub fn save_cursor(&self, topic: &str, cursor: u64) {
         self.0.segments.move_cursor(topic, cursor);
         self.0.queue.save_cursors();
         self.0.background.wake();
     }
 
-    /// Updates the metrics of the journal's sizes and backlogs. The caller must call this function before it renders the
-    /// metrics.
+    /// Updates the metrics of the journal's sizes and backlogs. Call this function before each rendering of the metrics.
     pub fn update_metrics(&self) {
         self.0.update_sizes();
     }
@@ -274,8 +277,8 @@ impl Journal {
         self.0.health.has_failed()
     }
 
-    /// Closes the journal. Rejects further events, commits the accepted events with the durable watermark and all cursors, and
-    /// ends the threads.
+    /// Closes the journal. Rejects further events, commits all accepted events, saves the durable watermark and all cursors,
+    /// and ends the threads.
     pub fn close(&self) {
         self.0.queue.close();
         let threads = std::mem::take(&mut *self.0.threads.lock().expect(POISON));
@@ -308,7 +311,7 @@ fn spawn(name: &str, shared: Arc<Shared>, run: impl FnOnce(Arc<Shared>) + Send +
 }
 
 /// Guard that marks the journal as failed if a journal thread panics. Such a panic is a bug in hookhold. The process then exits
-/// as it does after a failed sync. Otherwise, the senders would wait indefinitely.
+/// as it does after a failed sync. Without this guard, the senders would wait indefinitely.
 struct PanicGuard(Arc<Shared>);
 
 impl Drop for PanicGuard {

@@ -13,7 +13,7 @@ pub struct Options {
     pub dedupe_window: Duration,
     /// Maximum size of all key files together.
     pub max_key_bytes: u64,
-    /// True if events are forwarded to Kafka. Every topic then pins its events until Kafka has acknowledged these events.
+    /// True if hookhold forwards events to Kafka. Every topic then pins its events until Kafka has acknowledged these events.
     pub forwards: bool,
 }
 

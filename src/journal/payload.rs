@@ -1,12 +1,12 @@
 //! Encodes and decodes the payload of a frame. Numbers are little-endian and have 4 or 8 bytes. A 4-byte length precedes each
-//! string. This module does not depend on the fields of an event.
+//! string. This module does not know which fields an event has.
 
 use std::fmt;
 use std::io::Write;
 
 use crate::header_field::{self, HeaderField};
 
-/// Appends encoded fields to the payload of a frame.
+/// Writer that appends encoded fields to the payload of a frame.
 pub(super) struct PayloadWriter(pub(super) Vec<u8>);
 
 impl PayloadWriter {
@@ -47,7 +47,7 @@ impl PayloadWriter {
 /// Error: the payload ends too early, or a text field is not valid UTF-8.
 pub(super) struct Malformed;
 
-/// Reads fields from the payload of a frame. Every method fails if too few bytes remain.
+/// Reader of the fields in the payload of a frame. Every method fails if too few bytes remain.
 pub(super) struct PayloadReader<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) at: usize,
@@ -100,5 +100,5 @@ pub(super) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
 
-/// Value of the length prefix that marks an absent text field.
+/// Length prefix that marks an absent text field.
 const ABSENT: u32 = u32::MAX;

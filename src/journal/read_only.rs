@@ -1,9 +1,9 @@
 //! Reads a journal without opening it for writing, even while `hookhold run` writes to it. The commands `tail`, `journal stat`
 //! and `journal verify` use this module.
 //!
-//! While `hookhold run` has the journal open, its writer publishes the durable watermark at the start of the lock file, and
-//! this module returns only events below that watermark. At other times, this module returns the events below the recorded
-//! watermark and the unconfirmed events that the next startup would recover.
+//! While `hookhold run` has the journal open, its writer publishes the durable watermark at the start of the lock file. This
+//! module then returns only events below that watermark. At other times, this module determines the watermark from the
+//! segments. It then also returns the unconfirmed events, which the next startup would recover.
 
 use std::io;
 use std::ops::Range;
@@ -24,7 +24,7 @@ use crate::event::Position;
 pub struct ReadOnlyJournal {
     disk: Arc<dyn Disk>,
     next_seq: u64,
-    /// Sequence after the last readable event, as of the last check.
+    /// Result of the last call of the method `log_end`, or 0 before the first call.
     log_end: u64,
     segment: Option<ScannedFile>,
 }
@@ -63,7 +63,7 @@ pub struct JournalStat {
 pub struct TopicStat {
     /// Name of the topic.
     pub topic: Arc<str>,
-    /// Sequence below which Kafka has acknowledged every event; `None` if no event of this topic was ever forwarded.
+    /// Sequence below which Kafka has acknowledged every event of the topic; `None` if the topic has no cursor.
     pub cursor: Option<u64>,
     /// Number of events that Kafka has not acknowledged yet.
     pub waiting: u64,
@@ -71,16 +71,16 @@ pub struct TopicStat {
     pub events: u64,
     /// Total size of the stored events in bytes.
     pub bytes: u64,
-    /// Number of bytes that hookhold cannot delete until this topic has been forwarded.
+    /// Number of bytes that hookhold cannot delete until Kafka has acknowledged the topic's events.
     pub pinned: u64,
 }
 
-/// Range of bytes below the durable watermark that is not part of a valid frame.
+/// Damaged range of a segment file: bytes below the durable watermark that are not part of a valid frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DamagedRange {
     /// Name of the file in the journal's directory.
     pub file: String,
-    /// Offsets of the damaged bytes.
+    /// Offsets of the damaged bytes in the file.
     pub bytes: Range<u64>,
 }
 
@@ -89,21 +89,22 @@ pub struct DamagedRange {
 pub struct VerifyReport {
     /// Number of valid events.
     pub events: u64,
-    /// Number of segment files read.
+    /// Number of checked segment files.
     pub segments: u64,
     /// All damaged ranges.
     pub damage: Vec<DamagedRange>,
-    /// Number of readable events above the durable watermark, which the next startup will copy and sync.
+    /// Number of unconfirmed events: readable events above the durable watermark. The next startup will copy and sync these
+    /// events.
     pub unconfirmed: u64,
 }
 
 impl ReadOnlyJournal {
-    /// Opens the journal in `disk` for reading. The first position is the oldest event.
+    /// Opens the journal in `disk` for reading, starting at the oldest event.
     pub fn open(disk: Arc<dyn Disk>) -> io::Result<ReadOnlyJournal> {
         Ok(ReadOnlyJournal { disk, next_seq: 0, log_end: 0, segment: None })
     }
 
-    /// Moves the position to `seq`, or to the oldest event if that event is newer.
+    /// Moves the reading position to sequence `seq`, or to the oldest event if `seq` is lower.
     pub fn seek(&mut self, seq: u64) {
         self.next_seq = seq;
         self.segment = None;
@@ -148,8 +149,8 @@ impl ReadOnlyJournal {
         }
     }
 
-    /// Returns sizes, cursors and lag. For a sealed segment, reads only the summary file, unless a cursor points into the
-    /// segment.
+    /// Returns the journal's sizes, cursors and lag. For a sealed segment, reads only the summary file, unless a cursor points
+    /// into the segment.
     pub fn stat(&self) -> io::Result<JournalStat> {
         let mut scan = self.scan()?;
         let files = self.disk.list()?;
@@ -180,7 +181,7 @@ impl ReadOnlyJournal {
         Ok(stat)
     }
 
-    /// Checks every frame of every segment, segment by segment.
+    /// Checks every frame of every segment, one segment at a time.
     pub fn verify(&self) -> io::Result<VerifyReport> {
         // Read the watermark before the segments, because the writer may be in the middle of a commit above the watermark.
         let published = self.published_watermark()?;
@@ -232,7 +233,7 @@ impl ReadOnlyJournal {
         Ok(None)
     }
 
-    /// Prepares the current segment for further reads after the segment has grown or a newer segment has been started.
+    /// Prepares the current segment for further reads after the writer has extended the segment or started a newer segment.
     fn refresh_segment(&mut self) -> io::Result<()> {
         let files = self.segment_files()?;
         if let Some(current) = &mut self.segment {
@@ -307,7 +308,8 @@ impl TopicStat {
 }
 
 impl JournalStat {
-    /// Adds one segment to the totals. If a topic's cursor points into the segment, counts the topic's frames.
+    /// Adds one segment to the totals. If a topic's cursor points into the segment, reads the frames to count the topic's
+    /// waiting events.
     fn add(&mut self, scan: &mut DirectoryScan, index: usize, summary: &SegmentSummary) -> io::Result<()> {
         self.events += summary.events();
         for range in &summary.topics {

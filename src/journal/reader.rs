@@ -1,6 +1,6 @@
 //! Reads events in order and never beyond the durable watermark. Corruption below the watermark affects only the corrupted
-//! frames. The reader counts the corruption, forgets the keys of the lost events so that retries of these events are stored,
-//! and continues after the corrupted bytes.
+//! frames. The reader counts the corruption and continues after it. The reader also forgets the keys of the lost events, so the
+//! journal can store retries of these events.
 
 use std::io;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub struct ReadError {
     pub source: io::Error,
 }
 
-/// Reader of the open journal that starts at a given sequence.
+/// Reader of an open journal. A reader starts at a given sequence.
 pub struct Reader {
     shared: Arc<Shared>,
     next_seq: u64,
@@ -53,14 +53,14 @@ impl Reader {
         Reader { shared, next_seq: from, topic: None, segment: None }
     }
 
-    /// Restricts the reader to one topic. The reader then skips whole segments without events of this topic.
+    /// Restricts the reader to one topic. The reader then skips every segment that contains no event of this topic.
     pub fn for_topic(mut self, topic: &str) -> Reader {
         self.topic = Some(topic.into());
         self
     }
 
-    /// Returns the sequence at which the next search starts. Every event below this sequence has been returned, belongs to
-    /// another topic, or no longer exists.
+    /// Returns the sequence at which the next search starts. The events before this sequence have been returned, belong to
+    /// another topic, no longer exist, or precede the start of the reader.
     pub fn next_seq(&self) -> u64 {
         self.next_seq
     }
@@ -81,7 +81,7 @@ impl Reader {
 
     /// Opens the segment that contains the next event. Returns false if the journal has no segment.
     fn open_segment(&mut self) -> bool {
-        // The end of a segment is known only once a newer segment exists.
+        // Until a newer segment exists, this segment may still grow.
         let is_exhausted = self.segment.as_ref().is_none_or(|current| match current.superseded_from {
             Some(end) => self.next_seq >= end,
             None => self.next_seq >= current.segment.with_summary(|summary| summary.next_seq),
@@ -148,7 +148,7 @@ impl Reader {
             file: current.segment.name.segment_file(),
             source: io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("a later version of hookhold wrote event {}; start that version", header.seq),
+                format!("a later version of hookhold wrote event {}; run that version", header.seq),
             ),
         })?;
         self.next_seq = header.seq + 1;
@@ -157,8 +157,8 @@ impl Reader {
         Ok(is_wanted.then_some(StoredEvent { position: Position { log: header.log, seq: header.seq }, event }))
     }
 
-    /// Skips the lost events below `seq` and forgets their keys, even if these events were forwarded, because storing an event
-    /// twice is better than dropping its retry.
+    /// Skips the lost events below `seq` and forgets their keys. Forgets the keys even if hookhold has forwarded the events,
+    /// because storing an event twice is better than dropping its retry.
     fn skip_lost(&mut self, seq: u64) {
         if seq > self.next_seq {
             self.shared.keys.forget(self.next_seq..seq);
@@ -179,6 +179,6 @@ impl Shared {
     }
 }
 
-/// Log message for bytes below the durable watermark that are not part of a valid frame.
+/// Log message for a damaged range below the durable watermark.
 pub(super) const DAMAGED: &str =
     "the journal is damaged and events are lost; hookhold will store retries of these events; check the disk";

@@ -9,7 +9,7 @@ use super::segment_file::{SEGMENT_HEADER_LEN, SegmentName};
 use super::segment_summary::SegmentSummary;
 use crate::clock::UnixMillis;
 
-/// State of a segment. Every segment passes through the states in this order.
+/// State of a segment. Every segment passes through these states in the order of the variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum SegmentState {
     /// Segment whose key file and summary file are not on disk yet.
@@ -29,7 +29,7 @@ pub(super) struct Segment {
     pub(super) size: AtomicU64,
     state: AtomicU8,
     summary: Mutex<SegmentSummary>,
-    /// Read points: sequences, each with the offset at which a search for that sequence can start.
+    /// Read points. Each read point is a sequence and the offset at which a search for this sequence can start.
     read_points: Mutex<Vec<(u64, u64)>>,
 }
 
@@ -79,8 +79,8 @@ impl Segment {
         look(&self.summary.lock().expect(POISON))
     }
 
-    /// Adds a durable commit at `offset..end`. `events` contains the topic, sequence, size in bytes and arrival time of each
-    /// event.
+    /// Adds a durable commit at `offset..end` to the summary. `events` contains the topic, sequence, size in bytes and arrival
+    /// time of each event.
     pub(super) fn add_commit<'a>(
         &self,
         offset: u64,

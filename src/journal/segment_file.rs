@@ -8,14 +8,14 @@
 //! +---------+--------+----+-----------+-------+---------------+--------+--------+---
 //! ```
 //!
-//! The writer writes the header and the first commit at once, so one sync makes both durable. The background thread may recycle
-//! the file of a deleted segment. Before the file becomes a new segment, the background thread zeroes the first page. The old
-//! frames in the other pages are invalid in the new segment, because their checksums include the old segment id.
+//! The header and the first commit are one write, so one sync makes both durable. The background thread may recycle the file of
+//! a deleted segment. Before the file becomes a new segment, the background thread zeroes the first page. The old frames in the
+//! other pages are invalid in the new segment, because their checksums include the old segment id.
 //!
 //! The name of a segment file is `ORDINAL-FIRST-ID.seg`. The name repeats the first sequence and the id, so a reader can read
-//! the frames and skip superseded frames even if the header is damaged. A file name has no effect until the file has been
-//! written. If the writer fails to start a segment, at most an empty file remains, and the writer continues the previous
-//! segment.
+//! the frames and skip superseded frames even if the header is damaged. A segment supersedes events of older segments only
+//! after the first write to its file. If the writer fails to start a segment, it leaves at most an unused file and continues to
+//! use the previous segment.
 
 use std::io;
 use std::sync::Arc;
@@ -24,13 +24,13 @@ use super::disk::{Disk, DiskFile};
 use super::frame_scanner::{FrameScanner, ScanStep};
 use crate::event::LogId;
 
-/// Name of a segment, shared by its files.
+/// Name of a segment. The segment's files have this name and different extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct SegmentName {
     /// Position of the segment in the order in which the journal created its segments.
     pub(super) ordinal: u64,
-    /// First sequence of the segment. All earlier events were durable before the segment started. In older segments, events at
-    /// and above this sequence are superseded.
+    /// First sequence of the segment. All earlier events were durable before the segment started. The segment supersedes all
+    /// events at and above this sequence in older segments.
     pub(super) first_seq: u64,
     /// Random id of the segment.
     pub(super) id: u64,
@@ -47,7 +47,7 @@ impl SegmentName {
         self.with_ext(SEGMENT_EXT)
     }
 
-    /// Returns the name of the segment's file after the journal has deleted the segment and uses the file as its spare file.
+    /// Returns the name of the spare file: the file of this segment after the journal has deleted the segment.
     pub(super) fn spare_file(self) -> String {
         self.with_ext(SPARE_EXT)
     }
@@ -97,15 +97,16 @@ pub(super) fn has_header(file: &dyn DiskFile, name: SegmentName) -> io::Result<b
     let is_ours = bytes[12..16] == header_crc(&bytes).to_le_bytes() && bytes[16..24] == name.id.to_le_bytes();
     if is_ours && bytes[8..12] != FORMAT_VERSION.to_le_bytes() {
         let found = u32::from_le_bytes(bytes[8..12].try_into().expect("4 bytes"));
-        let what = format!("expected format {FORMAT_VERSION}, found format {found} of a later version; start that version");
+        let what = format!("expected format {FORMAT_VERSION}, found format {found}; run the later version that wrote this file");
         return Err(io::Error::new(io::ErrorKind::Unsupported, what));
     }
     Ok(is_ours)
 }
 
-/// Returns true if the segment has been written at least once. In a segment that has never been written, the first page is
-/// zero, and the other pages are zero or contain frames of an earlier segment in the same file. If corruption has zeroed the
-/// first page, the summary file or a later frame proves that the segment has been written.
+/// Returns true if the segment has been written at least once. In a segment that has never been written, the first page
+/// contains only zeroes, and the other pages contain zeroes or frames of an earlier segment that used the same file. If
+/// corruption has zeroed the first page, the summary file or a valid frame in another page proves that the segment has been
+/// written.
 pub(super) fn is_started(disk: &dyn Disk, file: &Arc<dyn DiskFile>, name: SegmentName, size: u64) -> io::Result<bool> {
     let mut page = [0; PAGE as usize];
     let read = file.read_at(&mut page, 0)?;
@@ -129,20 +130,21 @@ pub(super) fn random_u64() -> io::Result<u64> {
     getrandom::u64().map_err(io::Error::other)
 }
 
-/// Returns the checksum of a segment header. The checksum covers the version, because a damaged version that looks like a later
-/// version would otherwise make startup fail.
+/// Returns the checksum of a segment header. The checksum covers the version field. Otherwise, a damaged version field could
+/// look like that of a later version, and startup would fail.
 fn header_crc(header: &[u8; SEGMENT_HEADER_LEN as usize]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&header[..12]), &header[16..])
 }
 
-/// Format version of all files in the directory.
+/// Format version of all files in the journal's directory.
 pub(super) const FORMAT_VERSION: u32 = 1;
 /// Length of a segment header in bytes.
 pub(super) const SEGMENT_HEADER_LEN: u64 = 64;
 /// Size of a page in bytes. The writer pads a commit to the end of its last page, so that the kernel does not have to read the
-/// old content of a recycled file.
+/// old content of this page in a recycled file.
 pub(super) const PAGE: u64 = 4096;
-/// Number of bytes at the end of each segment that only cursors may use, so that cursors can still be saved when no event fits.
+/// Number of bytes that are reserved for cursors at the end of each segment. The writer can therefore still save cursors when
+/// no event fits.
 pub(super) const CURSOR_ROOM: u64 = 16 * 1024;
 pub(super) const SEGMENT_EXT: &str = ".seg";
 pub(super) const SPARE_EXT: &str = ".spare";

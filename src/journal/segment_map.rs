@@ -1,5 +1,5 @@
-//! The segments of the open journal in order, and the cursor and backlog of each topic. All state is in memory, and no function
-//! performs I/O.
+//! The segments of the open journal, oldest first, and the cursor and backlog of each topic. All state is in memory, and no
+//! function performs I/O.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -14,12 +14,12 @@ use super::segment_file::SegmentName;
 use super::segment_summary::{SegmentSummary, TopicRange};
 use crate::limits::JournalLimits;
 
-/// Position of one topic in the journal.
+/// Cursor of one topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicCursor {
     /// Name of the topic.
     pub name: Arc<str>,
-    /// Sequence below which every event of the topic is acknowledged.
+    /// Sequence below which Kafka has acknowledged every event of the topic.
     pub cursor: u64,
 }
 
@@ -33,11 +33,11 @@ pub(super) struct SegmentMap {
 #[derive(Clone, Default)]
 struct TopicState {
     cursor: Option<u64>,
-    /// Bytes of durable frames at and above the cursor.
+    /// Number of bytes in the topic's durable frames at and above the cursor.
     waiting_bytes: u64,
-    /// Dead bytes that the topic pins, as computed by the last call of [`SegmentMap::update_backlogs`].
+    /// Value of [`Backlog::dead_bytes`] that the last call of [`SegmentMap::update_backlogs`] computed for the topic.
     dead_bytes: u64,
-    /// Bytes of frames that wait for the writer.
+    /// Number of bytes in the topic's frames that wait for the writer.
     queued_bytes: u64,
 }
 
@@ -76,7 +76,7 @@ impl SegmentMap {
         self.segments.read().expect(POISON).values().map(|segment| segment.name.first_seq).next()
     }
 
-    /// Returns the size of all segments in bytes.
+    /// Returns the total size of all segments in bytes.
     pub(super) fn bytes(&self) -> u64 {
         self.segments.read().expect(POISON).values().map(|segment| segment.size.load(Ordering::Relaxed)).sum()
     }
@@ -86,8 +86,8 @@ impl SegmentMap {
         self.segments.read().expect(POISON).values().map(|segment| segment.with_summary(SegmentSummary::events)).sum()
     }
 
-    /// Returns all topics with a cursor. If events are forwarded, also returns each topic that has events but no cursor, with
-    /// the sequence of its oldest event as the cursor.
+    /// Returns all topics with a cursor. If `forwards` is true, also returns each topic that has events but no cursor. The
+    /// cursor of such a topic is the sequence of its oldest event.
     pub(super) fn topic_cursors(&self, forwards: bool) -> Vec<TopicCursor> {
         let mut cursors = self.cursors();
         if forwards {
@@ -100,13 +100,13 @@ impl SegmentMap {
         cursors.into_iter().map(|(name, cursor)| TopicCursor { name, cursor }).collect()
     }
 
-    /// Returns the cursor of each topic that has a cursor.
+    /// Returns all existing cursors by topic.
     pub(super) fn cursors(&self) -> BTreeMap<Arc<str>, u64> {
         let topics = self.topics.lock().expect(POISON);
         topics.iter().filter_map(|(name, state)| Some((name.clone(), state.cursor?))).collect()
     }
 
-    /// Sets a topic's cursor and recomputes its waiting bytes.
+    /// Sets a topic's cursor and recomputes the topic's waiting bytes.
     pub(super) fn move_cursor(&self, topic: &str, cursor: u64) {
         let waiting = |summary: &SegmentSummary| summary.topic(topic).map_or(0, |range| waiting_bytes(range, cursor));
         let waiting = self.segments().iter().map(|segment| segment.with_summary(waiting)).sum();
@@ -119,7 +119,7 @@ impl SegmentMap {
         }
     }
 
-    /// Sets a topic's cursor to `first` if the topic has no cursor yet. Returns true if the cursor was set.
+    /// Sets a topic's cursor to `first` if the topic has no cursor yet. Returns true if the topic had no cursor.
     pub(super) fn start_cursor(&self, topic: &Arc<str>, first: u64) -> bool {
         let mut topics = self.topics.lock().expect(POISON);
         let state = topics.entry(topic.clone()).or_default();
@@ -129,8 +129,9 @@ impl SegmentMap {
     }
 
     /// Reserves bytes for an event that waits for the writer. Returns false if the topic's own frames would exceed
-    /// `max_backlog`. Also returns false if the topic's frames, its dead bytes and one more segment would together exceed
-    /// `max_backlog`. If events are not forwarded, a topic without a cursor pins nothing and has no limit.
+    /// `max_backlog`. If the topic pins dead bytes, also returns false if its frames, its dead bytes and one more segment would
+    /// together exceed the larger of `max_backlog` and the size of two segments. If hookhold does not forward events, a topic
+    /// without a cursor pins nothing and has no limit.
     pub(super) fn reserve(&self, topic: &Arc<str>, bytes: u64, options: &Options) -> bool {
         let mut topics = self.topics.lock().expect(POISON);
         let state = match topics.get_mut(topic) {
@@ -149,7 +150,7 @@ impl SegmentMap {
         true
     }
 
-    /// Counts reserved bytes as waiting bytes after the frames have become durable.
+    /// Converts reserved bytes to waiting bytes. The writer calls this function once the frames are durable.
     pub(super) fn commit_reserved<'a>(&self, reserved: impl Iterator<Item = (&'a Arc<str>, u64)>) {
         let mut topics = self.topics.lock().expect(POISON);
         for (topic, bytes) in reserved {
@@ -170,7 +171,8 @@ impl SegmentMap {
         }
     }
 
-    /// Computes the bytes that each topic pins. [`SegmentMap::reserve`] uses this result until the next call of this function.
+    /// Computes the bytes that each topic pins. [`SegmentMap::reserve`] uses the computed dead bytes until the next call of
+    /// this function.
     pub(super) fn update_backlogs(&self, forwards: bool) -> BTreeMap<Arc<str>, Backlog> {
         let mut backlogs = Backlogs::new(self.cursors(), forwards);
         let segments = self.segments();
@@ -185,8 +187,8 @@ impl SegmentMap {
         backlogs
     }
 
-    /// Returns a predicate that is true for segments with unacknowledged events. The predicate uses the cursors at the time of
-    /// this call. If events are forwarded, all events of a topic without a cursor count as unacknowledged.
+    /// Returns a predicate that is true for segments with unacknowledged events. The predicate uses a copy of the current
+    /// cursors. If `forwards` is true, all events of a topic without a cursor count as unacknowledged.
     pub(super) fn pinned(&self, forwards: bool) -> impl Fn(&Segment) -> bool + use<> {
         let cursors = self.cursors();
         move |segment| {
@@ -195,8 +197,9 @@ impl SegmentMap {
         }
     }
 
-    /// Counts a topic's events with sequences in `from..below`, but only in segments where all events of the topic are in this
-    /// range. Also returns the ranges of sequences in the other segments, whose frames the caller must count.
+    /// Counts a topic's events with sequences in `from..below`, using only the summaries. If only some of the topic's events in
+    /// a segment are in this range, the count excludes the events of this segment, and the returned list contains their range
+    /// of sequences. The caller must count the topic's frames in the returned ranges.
     pub(super) fn count(&self, topic: &str, from: u64, below: u64) -> (u64, Vec<Range<u64>>) {
         let mut whole = 0;
         let mut partial = Vec::new();

@@ -1,6 +1,7 @@
-//! Summary of one segment by topic. A reader uses summaries to skip segments without events of its topic, and the journal
-//! computes backlogs from summaries. A summary is in memory while the segment grows. When the background thread seals the
-//! segment, it writes the summary to [`SegmentName::summary_file`].
+//! Summary of one segment, with the number, range and size of each topic's events. A reader uses summaries to skip segments
+//! without events of the reader's topic, and the journal computes backlogs from summaries. While a segment grows, its summary
+//! is only in memory. When the background thread seals the segment, the thread writes the summary to
+//! [`SegmentName::summary_file`].
 
 use std::io;
 use std::sync::Arc;

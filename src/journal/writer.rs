@@ -1,9 +1,9 @@
 //! The writer, the only thread that writes events. The writer takes the events that arrived during the last sync, writes them
-//! as one commit, syncs once, moves the durable watermark, and completes all these events.
+//! as one commit and syncs once. The writer then moves the durable watermark and reports these events as stored.
 //!
-//! If a write fails, the writer fails the events of the commit and abandons the segment. If a sync fails, the writer never
-//! retries the sync. The writer fails all waiting events, the journal rejects further events, and the process must exit,
-//! because only recovery can determine which events are stored.
+//! If a write fails, the writer reports an error for the events of the commit and abandons the segment. The writer never
+//! retries a failed sync. Instead, the writer reports an error for all waiting events, and the journal rejects further events.
+//! The process must then exit, because only recovery can determine which events are stored.
 
 use std::collections::VecDeque;
 use std::io;
@@ -52,7 +52,7 @@ struct CommitWriter {
     state: WriterState,
     buffer: Vec<u8>,
     active: ActiveSegment,
-    /// True once the writer has logged that it cannot start a segment.
+    /// True if the writer has logged that it cannot start a segment, and has not started a segment since.
     no_segment_logged: bool,
 }
 
@@ -80,7 +80,8 @@ impl CommitWriter {
         }
     }
 
-    /// Commits all events, with one commit for each segment that the events need.
+    /// Commits all events. If the events do not fit into the active segment, starts further segments and makes one commit in
+    /// each segment.
     fn commit_all(&mut self, mut events: VecDeque<PendingAppend>, mut save_cursors: bool) -> Result<(), SyncFailed> {
         let mut may_start_segment_for_cursors = true;
         loop {
@@ -126,8 +127,7 @@ impl CommitWriter {
         }
     }
 
-    /// Returns a snapshot of the cursors if the next commit must contain a snapshot, because a save is due, the segment is new,
-    /// or a topic is new.
+    /// Returns a snapshot of the cursors for the next commit if a save is due, the segment is new, or an event has a new topic.
     fn cursors_frame(&self, is_due: bool, events: &VecDeque<PendingAppend>) -> Option<FrameDraft> {
         let mut is_due = is_due || self.state.offset == SEGMENT_HEADER_LEN;
         if self.shared.options.forwards {
@@ -144,7 +144,7 @@ impl CommitWriter {
         FrameDraft::cursors(self.shared.segments.cursors().iter().map(|(topic, cursor)| (topic, *cursor)))
     }
 
-    /// Writes and syncs one commit. If the write fails, stores none of the events and abandons the segment.
+    /// Writes and syncs one commit. If the write fails, reports an error for all events of the commit and abandons the segment.
     fn commit(&mut self, batch: Vec<PendingAppend>, cursors: Option<FrameDraft>) -> Result<(), SyncFailed> {
         let (offset, end) = self.encode_commit(&batch, cursors);
         let WriterState { active, offset: next_offset, next_seq, .. } = &mut self.state;
@@ -203,8 +203,8 @@ impl CommitWriter {
         (offset, end)
     }
 
-    /// Makes a synced commit visible. Updates the summary, the keys and the watermark before it calls the watchers and the
-    /// completions.
+    /// Makes a synced commit visible to readers and senders. Updates the summary, the keys and the watermark before calling the
+    /// watchers and the completions.
     fn publish(&mut self, batch: Vec<PendingAppend>, first: u64, offset: u64) {
         let WriterState { active, offset: end, next_seq, lock, .. } = &self.state;
         let events = || (first..).zip(&batch);
@@ -249,13 +249,13 @@ impl CommitWriter {
         Ok(())
     }
 
-    /// Logs once that the writer cannot start a segment. An event that is too large for the remaining space does not make the
-    /// journal unavailable, because smaller events may still fit.
+    /// Logs once that the writer cannot start a segment. Marks the journal as unavailable, unless the segment is larger than
+    /// usual: if only a large event does not fit, smaller events may still fit.
     fn log_no_segment(&mut self, error: &io::Error, size: u64) -> AppendError {
         let is_usual = size == self.shared.options.limits.segment_size;
         let is_new = !std::mem::replace(&mut self.no_segment_logged, true);
         if (is_usual && self.shared.health.set_no_room()) || is_new {
-            tracing::warn!(%error, size, "a segment of the journal could not be started; check Kafka and the disk");
+            tracing::warn!(%error, size, "the journal could not start a new segment; check Kafka and the disk");
         }
         if is_full(error) { AppendError::Full } else { AppendError::Write }
     }

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 #[repr(u8)]
 enum Availability {
     Available,
-    /// State after the writer had no room for a new segment.
+    /// State while the writer has no room for a new segment.
     NoRoom,
-    /// Final state after a failed sync or a panic of a thread.
+    /// Final state after a failed sync or a panic of a journal thread.
     Failed,
 }
 

@@ -57,7 +57,7 @@ pub(super) async fn accept(
                         tracing::error!(
                             %error,
                             suppressed,
-                            "cannot accept a connection; hookhold retries; if this repeats, raise the open-file limit"
+                            "cannot accept a connection; hookhold retries; if this error repeats, raise the open-file limit"
                         );
                     }
                     // Sleeping without polling `leave` would delay a shutdown while `accept` keeps failing.
@@ -72,9 +72,9 @@ pub(super) async fn accept(
     }
 }
 
-/// Returns the result of `next`. After `leave` has completed, returns `None` as soon as `next` has to wait or
-/// `remaining` is zero. `remaining` counts down from the length of the longest possible queue, so that clients that
-/// keep connecting cannot delay the drain.
+/// Returns the result of `next`. After `leave` has completed, `remaining` counts down from the length of the longest
+/// possible queue, and the function returns `None` as soon as `remaining` is zero or `next` has to wait. Clients that
+/// continue to connect therefore cannot delay the drain.
 async fn next_until<T>(
     next: impl Future<Output = T>,
     mut leave: Pin<&mut impl Future<Output = ()>>,
@@ -116,11 +116,12 @@ async fn next(
     (listener.accept().await, slot)
 }
 
-/// Limit on the number of connections in the kernel's accept queue. Linux reduces this limit to `net.core.somaxconn`.
+/// Limit on the number of connections in the kernel's accept queue. Linux uses `net.core.somaxconn` instead if that
+/// value is lower.
 const BACKLOG_CONNECTIONS: u32 = 4096;
 
-/// Delay between a failed accept and the next attempt. Usually, an accept fails because the process has no free file
-/// descriptor until a connection closes.
+/// Delay between a failed accept and the next attempt. An accept usually fails because the process has no free file
+/// descriptor. The next attempt can succeed once a connection has closed.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 #[cfg(test)]

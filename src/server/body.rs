@@ -1,9 +1,9 @@
 //! Reads a request body and enforces its limits: the source's `max_body`, the in-flight budgets and the deadline.
 //!
-//! hookhold charges each piece of a body to the budgets when the piece arrives, before it buffers the piece. An
+//! hookhold charges each piece of a body to the budgets when the piece arrives, before buffering the piece. An
 //! announced length reserves no memory. hookhold does not copy a body that arrives in one piece. If a body arrives in
-//! several pieces, hookhold copies them into one buffer. Otherwise, a sender of one-byte chunks could make each chunk
-//! occupy a whole read buffer.
+//! several pieces, hookhold copies the pieces into one buffer. Without this copy, a sender of one-byte chunks could
+//! make each chunk occupy a whole read buffer.
 
 use std::error::Error;
 use std::io;
@@ -16,7 +16,7 @@ use hyper::body::{Body, Incoming};
 use super::deadline::Progress;
 use crate::outcome::Outcome;
 
-/// Limit on the number of request-body bytes in memory, and the number of these bytes in use.
+/// Limit on the number of request-body bytes in memory, and the current number of these bytes.
 pub(super) struct InFlightBudget {
     limit: usize,
     used: AtomicUsize,
@@ -27,8 +27,7 @@ impl InFlightBudget {
         InFlightBudget { limit, used: AtomicUsize::new(0) }
     }
 
-    /// Adds `bytes` to the number of bytes in use. Returns the number before the addition, and true if the number after
-    /// the addition exceeds the limit.
+    /// Adds `bytes` to the current number. Returns the previous number, and true if the new number exceeds the limit.
     fn add(&self, bytes: usize) -> (usize, bool) {
         let before = self.used.fetch_add(bytes, Relaxed);
         (before, before.saturating_add(bytes) > self.limit)
@@ -38,9 +37,9 @@ impl InFlightBudget {
 /// Number of body bytes that one request has charged to two in-flight budgets: the server's budget and the budget of
 /// the sender's address. Dropping the charge releases these bytes in both budgets.
 ///
-/// A body may exceed the address's budget if this body is at least as large as all other bodies from the address
-/// together. Large bodies from one address therefore complete one at a time. Meanwhile, hookhold answers newer requests
-/// from the address with `rate_limited`.
+/// Exception: an address may send one large body beyond its budget if its other bodies in memory total no more than
+/// this body. Large bodies from one address therefore complete one at a time. Meanwhile, another request that exceeds
+/// the address's budget gets the outcome `rate_limited`.
 pub(super) struct InFlightCharge<'a> {
     server: &'a InFlightBudget,
     address: &'a InFlightBudget,
@@ -125,7 +124,7 @@ fn outcome_of(error: &hyper::Error) -> Outcome {
     }
 }
 
-/// Pieces of a request body that the server has received so far.
+/// Received pieces of one request body.
 enum BodyBuffer {
     Empty,
     OnePiece(Bytes),

@@ -1,4 +1,4 @@
-//! Closes a socket in such a way that the peer still receives the last response.
+//! Closes a socket so that the peer still receives the last response.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 /// Writes `response`, shuts down the stream and closes the socket. If `unread` is true, reads and discards the peer's
-/// remaining bytes for up to `linger` before it closes the socket. Without this step, the kernel would reset the
+/// remaining bytes for up to `linger` before closing the socket. Without this step, the kernel would reset the
 /// connection because of the unread bytes, and the peer would lose the response.
 pub(super) async fn close<S>(mut stream: S, response: Option<String>, unread: bool, linger: Duration)
 where
@@ -22,8 +22,7 @@ where
     }
 }
 
-/// Time limit for each step of closing a socket. In one of these steps, hookhold discards bytes that the peer still
-/// sends.
+/// Time limit for each step of closing a socket. One of these steps is to discard the bytes that the peer still sends.
 pub(super) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
 const DISCARD_BUFFER_BYTES: usize = 16 * 1024;

@@ -1,10 +1,10 @@
 //! Prepares a connection for HTTP: reads the PROXY header of a trusted proxy, then performs the TLS handshake.
 //!
-//! Both steps together must finish within `handshake_timeout`. A connection that needs neither step is served
-//! immediately. If a connection ends during these steps, hookhold counts its outcome under `source="-"`. hookhold does
-//! not count a connection that closes before its first byte, because load balancers open such connections all day to
-//! probe the port. hookhold counts a TLS handshake without a request against the address of the client, like a rejected
-//! delivery.
+//! Both steps together must finish within `handshake_timeout`. hookhold immediately serves a connection that needs
+//! neither step. If a connection ends during these steps, hookhold counts the outcome of the connection under
+//! `source="-"`. hookhold does not count a connection that closes before its first byte, because load balancers open
+//! such connections all day to probe the port. An unused TLS handshake (no request follows it) counts against the
+//! address of the client, like a rejected delivery.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::answer::Answer;
 use crate::log::escaped;
 use crate::outcome::Outcome;
 
-/// Prepares one connection for HTTP, and serves it until it is closed.
+/// Prepares one connection for HTTP, and serves the connection until it is closed.
 pub(super) async fn serve(stream: TcpStream, peer: Peer, state: Arc<ServerState>, phases: watch::Receiver<Phase>) {
     if state.tls.is_none() && !state.proxies.must_send_header(peer.remote.ip()) {
         http1::serve(stream, peer, state, phases).await;
@@ -113,9 +113,9 @@ impl ConnectionSetup {
         }
     }
 
-    /// Records the outcome of `answer` and closes the socket. If `answer` is `None`, no byte has arrived, and the
-    /// function closes the socket without a record. If the outcome is `bad_request` and `text` is not empty, sends a
-    /// 400 response with the body `text` before it closes the socket.
+    /// Records the outcome of `answer` and closes the socket. If no byte has arrived, `answer` is `None`, and the
+    /// function only closes the socket. If the outcome is `bad_request` and `text` is not empty, sends a 400 response
+    /// with the body `text` before closing the socket.
     async fn reject(self, stream: TcpStream, answer: Option<Answer>, text: &'static str) {
         let Some(mut answer) = answer else { return };
         self.record(&answer);

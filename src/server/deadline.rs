@@ -1,13 +1,15 @@
-//! Tracks the current request of one connection: its arrival, its deadline, and the decision to close the connection
-//! after its response.
+//! Tracks the current request of one connection: the arrival, the deadline, and whether the connection closes after the
+//! response.
 //!
-//! hyper reports neither the first byte of a request nor writes to the socket. [`TrackedIo`](super::io::TrackedIo)
-//! records both in a [`Progress`], which the request and the connection's driver share. `TrackedIo`, the request and
-//! the driver run in one task, so they never contend for the lock of the `Progress`.
+//! hyper does not report the first byte of a request, and it does not report its writes to the socket.
+//! [`TrackedIo`](super::io::TrackedIo) records both in a [`Progress`], which the request and the connection's driver
+//! share. `TrackedIo`, the request and the driver run in one task, so they never contend for the lock of the
+//! `Progress`.
 //!
 //! One timer per connection measures every wait: for a request head, for a body, and between requests. If a deadline
 //! moves earlier, hookhold resets the timer immediately. If a deadline moves later, hookhold resets the timer only
-//! after it has fired. A busy connection therefore resets its timer once per deadline and not once per request.
+//! after the timer has fired. hookhold therefore resets the timer of a busy connection only when the timer fires, and
+//! not for each request.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -89,8 +91,8 @@ struct ProgressState {
 }
 
 impl Progress {
-    /// Creates the progress of a new connection. The connection must start its first request within `request_deadline`;
-    /// `idle_timeout` applies only between requests.
+    /// Creates the progress of a new connection. The connection must start its first request within `request_deadline`
+    /// or `idle_timeout`, whichever is shorter.
     pub(super) fn new(clock: Arc<dyn Clock>, limits: &ServerLimits) -> Arc<Progress> {
         let ServerLimits { request_deadline, idle_timeout, min_rate, min_rate_after, .. } = *limits;
         let arrival = Arrival { at: Instant::now(), wall: clock.now() };

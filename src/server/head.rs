@@ -24,10 +24,11 @@ pub struct RequestHead<'a> {
     pub target: &'a str,
     /// Header fields of the request.
     pub headers: &'a HeaderMap,
-    /// Address of the sender; `None` if the address is unknown. Without an address, the server does not check
+    /// Address of the sender; `None` if the address is unknown. Without an address, [`judge_head`] does not check
     /// `allow_from`.
     pub sender: Option<IpAddr>,
-    /// Body length that the request announces, in bytes; `None` if the request announces no length (a chunked body).
+    /// Body length that the request announces, in bytes; `None` if the request announces no length (for example, a
+    /// chunked body).
     pub content_length: Option<u64>,
 }
 

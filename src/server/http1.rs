@@ -5,7 +5,7 @@
 //! hyper rejects a malformed or overlong request head itself, and passes no request to this file. This file therefore
 //! counts such a request head under `source="-"`. It also counts a request head that arrives too slowly or ends with a
 //! disconnect. A half-closed connection stays open until its response is sent. hookhold does not read the socket while
-//! it stores an event. Therefore nothing that a sender does after the last byte of a delivery can undo this delivery.
+//! it stores an event. Therefore a sender cannot undo a delivery after sending the last byte.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -126,14 +126,14 @@ fn rejected_head(end: &ConnectionEnd, progress: &Progress, has_partial_head: boo
     }
 }
 
-/// hyper's default limit on the number of header fields. If the server sets the limit explicitly, hyper makes one
-/// allocation more per request.
+/// hyper's default limit on the number of header fields. If the server sets the limit explicitly, hyper makes one more
+/// allocation per request.
 const HYPER_DEFAULT_MAX_HEADERS: usize = 100;
 
-/// Minimum size limit of hyper's buffer for one connection, in bytes. The in-flight budget does not include this
-/// buffer.
+/// Smallest size limit that the server sets for hyper's buffer of one connection, in bytes. The in-flight budget does
+/// not include this buffer.
 const MIN_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Idle time after which hookhold closes a connection during a drain. hookhold does not use hyper's graceful shutdown,
-/// because hyper would close an idle connection immediately and lose a request that is already in transit.
+/// Idle time after which hookhold closes a connection during a drain. hookhold avoids hyper's graceful shutdown, which
+/// would close an idle connection immediately and lose a request that is already in transit.
 const DRAIN_IDLE_TIMEOUT: Duration = Duration::from_millis(250);

@@ -1,12 +1,13 @@
-//! Drives one HTTP/2 connection, which may carry many concurrent requests. Closes the connection when it is idle, and
-//! sends GOAWAY during a drain. Each request has its own task, deadline and outcome.
+//! Drives one HTTP/2 connection, which may carry many concurrent requests. Sends GOAWAY when the connection reaches its
+//! idle timeout or a drain starts, and closes the connection afterwards. Each request has its own task, deadline and
+//! outcome.
 //!
 //! hyper drops the future of a request if the client resets the stream or disconnects. This drop must not undo a
 //! complete delivery, so the server handles each request in a task that hyper does not own.
 //!
 //! A connection has at most `max_streams` concurrent requests. `max_header_size` and `max_headers` limit each request
-//! head. As over HTTP/1.1, hookhold charges bodies to the in-flight budgets. hyper limits the number of streams that a
-//! client opens and immediately resets, and closes a connection that exceeds this limit.
+//! head. As with HTTP/1.1, hookhold charges bodies to the in-flight budgets. If a client opens and immediately resets
+//! too many streams, hyper closes the connection.
 
 use std::error::Error;
 use std::io;
@@ -105,9 +106,10 @@ fn http(limits: &ServerLimits, tasks: StreamTasks) -> http2::Builder<StreamTasks
     http
 }
 
-/// Returns the limit on the size of a header list, in bytes as HTTP/2 counts them. Every request head within hookhold's
-/// own limits is also within this limit. hookhold rejects and counts request heads of up to twice its own limits. hyper
-/// answers a larger request head with 431, and hookhold cannot count it.
+/// Returns hyper's limit on the size of a header list, in bytes as HTTP/2 counts them. hyper answers a request head
+/// above this limit with 431, and hookhold cannot count the request. Every request head within `max_header_size` and
+/// `max_headers` is also within this limit. The limit is more than twice `max_header_size`, so hookhold itself can
+/// reject and count most request heads that exceed `max_header_size` or `max_headers`.
 fn max_header_list_bytes(limits: &ServerLimits) -> usize {
     2 * limits.max_header_size + FIELD_OVERHEAD_BYTES * (limits.max_headers + PSEUDO_FIELDS)
 }
@@ -169,8 +171,8 @@ fn cause(error: &hyper::Error) -> String {
     error.source().map_or_else(|| error.to_string(), |cause| crate::log::escaped(&cause.to_string()))
 }
 
-/// Flow-control credit of a stream and of a connection: the number of bytes that a client may send before the server
-/// has read the earlier bytes.
+/// Flow-control window of a stream and of a connection: the maximum number of bytes that the client has sent and the
+/// server has not yet read.
 const FLOW_CONTROL_BYTES: u32 = 1 << 20;
 
 /// Bytes that HTTP/2 adds to the size of each header field (RFC 9113, section 6.5.2).

@@ -1,10 +1,9 @@
 //! The listener for deliveries: connections, TLS, limits, deadlines and the drain. Turns HTTP requests into [`Delivery`]
 //! values, and [`Answer`] values into HTTP responses.
 //!
-//! hyper serves each connection directly. A client that negotiates HTTP/2 in its TLS handshake uses HTTP/2; every other
-//! client uses HTTP/1.1. The server has only one route and therefore no router. This module does not depend on
-//! signature algorithms or Kafka. It passes each complete request to the [`Gateway`] and sends the gateway's answer to
-//! the sender.
+//! The server uses hyper without a web framework. A client that negotiates HTTP/2 in its TLS handshake uses HTTP/2; every other
+//! client uses HTTP/1.1. The server has only one route and therefore no router. This module does not depend on signature
+//! algorithms or Kafka. It passes each complete request to the [`Gateway`] and sends the gateway's answer to the sender.
 //!
 //! ```text
 //! PROXY header? · TLS?
@@ -80,9 +79,9 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves deliveries until `shutdown` is complete. After the shutdown has begun, serves as before for
-    /// `drain_delay`. Then stops accepting new connections, and responds to every remaining request within
-    /// `drain_deadline`. Returns when every connection is closed, or immediately at [`Phase::Now`].
+    /// Serves deliveries until `shutdown` is complete. After the shutdown has begun, continues to serve deliveries for
+    /// `drain_delay`. Then stops accepting new connections, and responds to every remaining request within `drain_deadline`.
+    /// Returns when every connection is closed, or immediately at [`Phase::Now`].
     pub async fn serve(self, listener: TcpListener, shutdown: Shutdown) {
         let Server { gateway, limits, tls, proxies, clock, metrics } = self;
         if let Ok(address) = listener.local_addr() {
@@ -105,7 +104,7 @@ impl Server {
     }
 }
 
-/// Logs the sources with `danger_shadow` at startup and then once a minute. Never returns.
+/// Logs a warning that names the sources with `danger_shadow`, first at startup and then once a minute. Never returns.
 async fn warn_of_shadow_sources(gateway: &Gateway) {
     let mut ticks = interval(SHADOW_WARNING_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

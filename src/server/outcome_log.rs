@@ -19,8 +19,8 @@ use crate::outcome::Outcome;
 
 /// Records the outcomes of requests for all sources.
 pub(super) struct OutcomeLog {
-    /// Counters, histograms and log samplers by source name. The map is bounded, because it contains only configured
-    /// sources. A reload may add entries.
+    /// Counters, histograms and log samplers by source name. The map contains only sources that are or were configured,
+    /// so requests to unknown paths cannot make the map grow.
     sources: ArcSwap<HashMap<Arc<str>, Arc<SourceOutcomes>>>,
     metrics: Arc<Metrics>,
     /// Counters, histogram and log samplers for requests that belong to no source.
@@ -44,7 +44,7 @@ impl OutcomeLog {
             known.entry(name.clone()).or_insert_with(|| outcomes.clone());
             known
         });
-        // If two first requests for a source are concurrent, both use the entry that was inserted first.
+        // If the first two requests for a source are concurrent, both use the entry that was inserted first.
         self.sources.load().get(name).cloned().unwrap_or(outcomes)
     }
 }

@@ -11,7 +11,7 @@ use super::deadline::Progress;
 use super::sender_limits::SenderGuard;
 use super::state::ServerState;
 
-/// Other end of a connection, or the client that the PROXY header of the connection names.
+/// Remote end of a connection, or the client named in the connection's PROXY header.
 #[derive(Clone)]
 pub(super) struct Peer {
     pub(super) remote: SocketAddr,
@@ -29,14 +29,14 @@ impl Peer {
         Some(Peer { remote, sender: Arc::new(sender), is_trusted_proxy })
     }
 
-    /// Returns true if hookhold must not start a TLS handshake with this peer, because the peer's address is
-    /// rate-limited. Counts and logs each rejected handshake.
+    /// Returns true if hookhold must reject a TLS handshake with this peer: the peer's address is rate-limited, and the
+    /// peer is not a trusted proxy. Counts and logs each rejected handshake.
     pub(super) fn rejects_handshake(&self) -> bool {
         !self.is_trusted_proxy && self.sender.rejects_handshake(Instant::now())
     }
 
-    /// Counts a TLS handshake without a request against this peer's address. A trusted proxy is exempt, because it
-    /// connects on behalf of its clients.
+    /// Counts an unused TLS handshake (no request followed it) against this peer's address. A trusted proxy is exempt,
+    /// because it connects on behalf of its clients.
     pub(super) fn count_unused_handshake(&self) {
         if !self.is_trusted_proxy {
             self.sender.count_unused_handshake();

@@ -1,10 +1,10 @@
 //! Finds the address of a sender whose requests pass through proxies.
 //!
-//! Only a trusted proxy can name another address, either in the PROXY header at the start of its connection or in the
-//! entry that it appends to `X-Forwarded-For`. hookhold ignores both headers from all other peers. Each proxy appends
-//! its entry at the right end of the list, so a sender can forge only the entries further to the left. hookhold
-//! therefore reads the list from the right and skips the addresses of trusted proxies. The first remaining address is
-//! the client.
+//! Only a trusted proxy can name the sender's address, either in the PROXY header at the start of its connection or in
+//! the entry that it appends to `X-Forwarded-For`. hookhold ignores both headers from all other peers. Each proxy
+//! appends its entry at the right end of the list, so a sender can forge only entries to the left of the proxies'
+//! entries. hookhold therefore reads the list from the right and skips the addresses of trusted proxies. The first
+//! remaining address is the client.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -23,8 +23,8 @@ pub struct Proxies {
 }
 
 impl Proxies {
-    /// Creates a set that trusts all peers in `networks`. If `proxy_protocol` is true, each connection from these peers
-    /// must start with a PROXY v2 header.
+    /// Creates the set of trusted proxies: all peers in `networks`. If `proxy_protocol` is true, each connection from
+    /// these peers must start with a PROXY v2 header.
     pub fn new(networks: Vec<IpNet>, proxy_protocol: bool) -> Proxies {
         Proxies { networks, proxy_protocol }
     }
@@ -58,7 +58,7 @@ impl Proxies {
     }
 }
 
-/// Converts an IPv4-mapped IPv6 address into the IPv4 address. Leaves other addresses unchanged.
+/// Converts an IPv4-mapped IPv6 address into an IPv4 address. Leaves other addresses unchanged.
 pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
@@ -109,7 +109,7 @@ fn invalid(what: &'static str) -> io::Error {
 const FIXED_PART_BYTES: usize = 16;
 
 /// Maximum length of the variable part of a PROXY v2 header (addresses and extensions), in bytes. Addresses take 36
-/// bytes; the extensions of known proxies take a few hundred at most.
+/// bytes; the extensions that common proxies send take a few hundred bytes at most.
 const MAX_VARIABLE_PART_BYTES: usize = 4096;
 
 #[cfg(test)]

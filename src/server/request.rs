@@ -1,10 +1,10 @@
 //! Serves one request from its head to its response, and rejects an unacceptable request as early as possible.
 //!
 //! The server checks the path, the method, the signature header and the announced length before it reads the body. A
-//! rejection at this point is immediate, and the client receives no `100 Continue`, because hyper sends `100 Continue`
-//! only when the server first polls the body. After the last byte has arrived, this file neither waits nor checks for a
-//! disconnect until [`Gateway::receive`](crate::gateway::Gateway::receive) has handed the event to the journal.
-//! Therefore a delivery is complete even if its sender disconnects after the last byte.
+//! rejection at this point is immediate. The client receives no `100 Continue`, because hyper sends `100 Continue` only
+//! when the server first polls the body. After the last byte has arrived, there is no suspension point and no check for
+//! a disconnect until [`Gateway::receive`](crate::gateway::Gateway::receive) has passed the event to the journal.
+//! Therefore hookhold completes a delivery even if its sender disconnects after the last byte.
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,14 +31,14 @@ use crate::log::escaped;
 use crate::outcome::Outcome;
 use crate::source::Source;
 
-/// Error for a request whose sender disconnected before the last byte of the request. hookhold sends no response to
-/// this request.
+/// Error for a request whose sender disconnected before sending the last byte. hookhold sends no response to this
+/// request.
 #[derive(Debug)]
 pub(super) struct SenderDisconnected;
 
 impl fmt::Display for SenderDisconnected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the sender disconnected before its last byte")
+        f.write_str("the sender disconnected before the end of the request")
     }
 }
 
@@ -136,8 +136,8 @@ impl ServerState {
         context.progress.unless_cut(received).await.unwrap_or_else(cut_while_storing)
     }
 
-    /// Stores the rejection of a request whose body the server did not read completely, so that `hookhold doctor` can
-    /// explain the rejection. Returns `rejected` unchanged.
+    /// Stores a rejected request, so that `hookhold doctor` can explain the rejection. Omits the body, because the
+    /// server did not read the body completely. Returns `rejected` unchanged.
     fn reject_unread(
         &self,
         source: &Source,
@@ -199,7 +199,7 @@ fn unread_body_hint(outcome: Outcome, source: &Source) -> String {
     }
 }
 
-/// Returns the [`Answer`] to a request that ended with `outcome` while the journal was storing its event. The journal
+/// Returns the [`Answer`] to a request that ended with `outcome` while the journal was storing the event. The journal
 /// may still store the event.
 fn cut_while_storing(outcome: Outcome) -> Answer {
     match outcome {

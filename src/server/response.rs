@@ -30,8 +30,8 @@ pub(super) fn respond(answer: Answer, close: bool) -> Response<Full<Bytes>> {
     response
 }
 
-/// Formats the response for a connection on which hyper has parsed no request. The format is that of hyper's own
-/// responses. The connection closes after this response.
+/// Formats the response for a connection on which hyper has parsed no request, in the format of hyper's own responses.
+/// The connection closes after this response.
 pub(super) fn raw_response(answer: &Answer, now: UnixMillis) -> String {
     let status = answer.status;
     let date = jiff::Timestamp::from_millisecond(now.0 as i64).unwrap_or_default().strftime("%a, %d %b %Y %H:%M:%S GMT");

@@ -1,16 +1,17 @@
 //! Limits the open connections, the body bytes in flight and the rejected deliveries of each sender address.
 //!
-//! Genuine deliveries never count against an address. The limits on connections and body bytes apply to each address,
-//! so that no address can use up the server's total. If hookhold rejects too many deliveries from an address, it
-//! answers the next requests from this address with `rate_limited` before it hashes their bodies. An address that has
-//! sent a genuine delivery within [`KNOWN_GOOD_FOR`] is exempt from this rule. The exemption is necessary for two
-//! reasons. An attacker can make a provider send rejected deliveries from the provider's own addresses, and all senders
-//! behind an untrusted proxy share one address.
+//! The limits on connections and body bytes apply to each address, so that no address can use up the server's total. If
+//! hookhold rejects too many deliveries from an address, the next requests from this address get the outcome
+//! `rate_limited` before hookhold hashes their bodies. Genuine deliveries never count towards the limit on rejections,
+//! and an address that has sent a genuine delivery within [`KNOWN_GOOD_FOR`] is exempt from the limit. The exemption is
+//! necessary for two reasons: an attacker can make a provider send rejected deliveries from the provider's own
+//! addresses, and all senders behind an untrusted proxy share one address.
 //!
-//! An IPv6 customer has at least a /64, so each /64 counts as one address. The connection limit bounds the number of
-//! addresses with open connections or requests. `max_addresses` bounds the number of remembered addresses; hookhold
-//! forgets the least recently used address first. hookhold locks the table when a connection opens or closes, and for
-//! each request that a trusted proxy forwards. Other requests use only atomics.
+//! An Internet provider assigns at least a /64 to each IPv6 customer, so each /64 counts as one address.
+//! `max_connections` bounds the number of addresses with open connections or requests. `max_addresses` bounds the
+//! number of remembered addresses; hookhold forgets the least recently used address first. hookhold locks the table
+//! when a connection opens or closes, and for each request that a trusted proxy forwards. Other requests use only
+//! atomics.
 
 use std::collections::HashMap;
 use std::hash::RandomState;
@@ -60,8 +61,8 @@ struct RejectedConnections {
 struct SenderTable {
     /// Addresses with open connections or requests.
     active: HashMap<IpAddr, ActiveSender>,
-    /// Addresses without open connections or requests that hookhold must remember because of earlier rejections or
-    /// genuine deliveries.
+    /// Addresses that hookhold remembers because of earlier rejections or genuine deliveries, although they have no
+    /// open connection or request.
     remembered: LruCache<IpAddr, Arc<SenderRecord>, RandomState>,
 }
 
@@ -76,14 +77,14 @@ struct SenderRecord {
     address: IpAddr,
     in_flight: InFlightBudget,
     rejections: RateLimiter<NotKeyed, InMemoryState, MonotonicClock, StateInformationMiddleware>,
-    /// Time until which hookhold answers deliveries from this address with `rate_limited`.
+    /// End of the period in which deliveries from this address get the outcome `rate_limited`.
     limited_until_ms: AtomicU64,
-    /// Time until which the address is known good because of a genuine delivery.
+    /// End of the period in which the address is known good because of a genuine delivery.
     known_good_until_ms: AtomicU64,
-    /// Time until which hookhold must remember this record.
+    /// End of the period for which hookhold must remember this record.
     relevant_until_ms: AtomicU64,
-    /// Outcome of the last rejected delivery from this address, as an index into [`Outcome::ALL`]. The log uses this
-    /// outcome.
+    /// Outcome of the last rejected delivery from this address, as an index into [`Outcome::ALL`]. The hint of a
+    /// `rate_limited` answer names this outcome.
     last_rejection: AtomicU8,
 }
 
@@ -229,8 +230,9 @@ impl SenderGuard {
         Some(Answer::rate_limited(Duration::from_millis(until_ms - now_ms)).with_hint(hint))
     }
 
-    /// Returns true if the address is rate-limited and hookhold must reject its TLS handshake. Counts and logs each
-    /// rejected handshake. Limiting only the requests would save less than the TLS handshakes cost.
+    /// Returns true if the address is rate-limited. hookhold must then reject the TLS handshake. Counts and logs each
+    /// rejected handshake. If hookhold limited only the requests, the TLS handshakes would cost more than the limit
+    /// saves.
     pub(super) fn rejects_handshake(&self, now: Instant) -> bool {
         let limited = self.limited(now).is_some();
         if limited {
@@ -239,7 +241,7 @@ impl SenderGuard {
         limited
     }
 
-    /// Records the outcome of a delivery whose body has `size` bytes.
+    /// Records the outcome of a delivery. `size` is the number of body bytes that hookhold has received.
     pub(super) fn record(&self, outcome: Outcome, size: usize, now: Instant) {
         // A duplicate does not make its address known good, because an attacker can replay a recorded genuine delivery.
         if outcome == Outcome::Stored {
@@ -249,8 +251,8 @@ impl SenderGuard {
         }
     }
 
-    /// Counts a TLS handshake without a request as a rejection, because a TLS handshake costs more than most
-    /// rejections.
+    /// Counts an unused TLS handshake (no request followed it) as a rejection, because a TLS handshake costs more than
+    /// most rejections.
     pub(super) fn count_unused_handshake(&self) {
         self.count_rejection(Outcome::Disconnected, 0, Instant::now());
     }
@@ -280,7 +282,7 @@ impl SenderGuard {
         self.record.known_good_until_ms.load(Relaxed) > now_ms
     }
 
-    /// Charges the address with one rejection, plus one for each [`BYTES_PER_REJECTION`] of the hashed body.
+    /// Charges the address with one rejection, plus one per [`BYTES_PER_REJECTION`] bytes of the hashed body.
     fn charge(&self, size: usize, now_ms: u64) {
         let burst = self.limits.max_rejected.burst_size();
         let additional = u32::try_from(size / BYTES_PER_REJECTION).unwrap_or(u32::MAX);

@@ -1,4 +1,4 @@
-//! The state that every connection of a listener shares.
+//! State that all connections of a listener share.
 
 use std::sync::Arc;
 

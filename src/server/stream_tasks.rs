@@ -18,8 +18,9 @@ use crate::limits::ServerLimits;
 pub(super) struct StreamTasks(Arc<ConnectionStreams>);
 
 struct ConnectionStreams {
-    /// Set of tasks, with a lock separate from the lock of `idle`. After the runtime has shut down, `spawn` drops the
-    /// new task immediately, and dropping the task of a request locks `idle`.
+    /// Set of tasks. The lock is separate from the lock of `idle`, because one common lock could deadlock. After the
+    /// runtime has shut down, `spawn` drops the new task while holding this lock, and dropping the task of a request
+    /// locks `idle`.
     tasks: Mutex<JoinSet<()>>,
     idle: Mutex<IdleTimer>,
 }
@@ -69,7 +70,7 @@ impl StreamTasks {
         self.idle_timer().goaway_sent();
     }
 
-    /// True if this connection has carried a request.
+    /// Returns true if this connection has carried a request.
     pub(super) fn had_request(&self) -> bool {
         !matches!(self.idle_timer().activity, Activity::Unused)
     }
@@ -84,7 +85,7 @@ impl StreamTasks {
 }
 
 /// Guard that aborts the tasks of a connection when the guard is dropped. Each task owns a handle to the set of all
-/// tasks, so without this guard the tasks would prevent their own set from being dropped.
+/// tasks. Without this guard, the set would therefore never be dropped.
 pub(super) struct AbortOnDrop(pub(super) StreamTasks);
 
 impl Drop for AbortOnDrop {
@@ -159,7 +160,7 @@ impl IdleTimer {
     }
 
     /// Returns the time at which the connection reaches its idle timeout. A new connection must start its first request
-    /// within `request_deadline`; `idle_timeout` applies only between requests.
+    /// within `request_deadline` or `idle_timeout`, whichever is shorter.
     fn deadline(&self) -> Instant {
         let since = if let Activity::Busy(_) = self.activity { Instant::now() } else { self.since };
         since

@@ -1,9 +1,9 @@
 //! TLS for the delivery listener: the handshake, and a certificate that can be replaced while connections are open.
 //!
 //! A new certificate applies to later handshakes and does not affect open connections. If the new files are unusable,
-//! hookhold keeps the current certificate. hookhold checks the files every [`FILE_CHECK_INTERVAL`]. It reads changed
-//! files only after two consecutive checks have found the same file stamps, because a renewal writes two files one
-//! after the other. If hookhold cannot read the files, it retries at every check.
+//! hookhold continues to use the current certificate. hookhold checks the files every [`FILE_CHECK_INTERVAL`]. It reads
+//! changed files only after two consecutive checks have found the files in the same state, because a renewal writes two
+//! files one after the other. If hookhold cannot read the files, it retries at every check.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -45,8 +45,8 @@ struct TlsState {
 #[derive(Clone)]
 struct WatchedFiles {
     files: CertificateFiles,
-    /// Stamps of the files, taken just before hookhold read the current certificate from these files; `None` if
-    /// hookhold must read the files again.
+    /// State of the files just before hookhold read the current certificate from them; `None` if hookhold must read the
+    /// files again.
     read: Option<FileStamps>,
 }
 
@@ -79,8 +79,8 @@ impl Tls {
         Ok(tls)
     }
 
-    /// Uses `certificate` for all later handshakes, and watches `files`, the source of this certificate. The next
-    /// checks read the files again, because the files may have changed since the caller read them.
+    /// Uses `certificate` for all later handshakes, and watches `files`, from which the caller read the certificate.
+    /// The next checks read the files again, because the files may have changed since then.
     pub fn replace(&self, files: CertificateFiles, certificate: Certificate) {
         self.install(&mut self.watched(), WatchedFiles { files, read: None }, certificate);
     }
@@ -157,7 +157,7 @@ impl Tls {
     }
 }
 
-/// Detects changed files by comparing the current file stamps with those of earlier checks.
+/// Detects changed files by comparing the state of the files with their state at earlier checks.
 #[derive(Default)]
 struct ChangeDetector {
     last: Option<FileStamps>,
@@ -170,7 +170,8 @@ impl ChangeDetector {
         self.last.replace(now) == Some(now) && read != Some(now)
     }
 
-    /// Returns true if no earlier attempt to read files with these stamps has failed.
+    /// Returns true if hookhold must log that it cannot use the files. While the files stay unchanged, hookhold logs
+    /// only the first failure.
     fn must_report(&mut self, now: FileStamps) -> bool {
         self.reported.replace(now) != Some(now)
     }
@@ -186,11 +187,11 @@ fn rustls_config(certificate: Arc<CurrentCertificate>) -> ServerConfig {
     config
 }
 
-/// Device, inode, size, mtime and ctime of a file; `None` for a missing file. The stamp changes if a program writes or
-/// replaces the file, or changes its owner or its links. The stamp includes ctime because a program can set mtime back,
-/// but cannot set ctime.
+/// State of a file: device, inode, size, mtime and ctime; `None` for a missing file. The state changes if a program
+/// writes or replaces the file, or changes the owner or the links of the file. The state includes ctime because a
+/// program can set mtime back, but cannot set ctime.
 type FileStamp = Option<(u64, u64, u64, [i64; 4])>;
-/// Stamps of the certificate file and the key file.
+/// State of the certificate file and of the key file.
 type FileStamps = [FileStamp; 2];
 
 fn file_stamps(files: &CertificateFiles) -> FileStamps {

@@ -9,11 +9,11 @@ use crate::forward::{self, Forwarder};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 
-/// Forwarder, and the parts that a new forwarder needs.
+/// The running forwarder, if any, and the components that a new forwarder needs.
 ///
-/// Each caller of `start`, `apply` and `stop` holds the configuration lock, so these calls never overlap. These
-/// functions hold the lock of `forwarder` only to read or replace the forwarder, never while a forwarder stops. A
-/// forwarder that stops waits for Kafka, but `/metrics` and `/readyz` take this lock and must not wait.
+/// Each caller of `start`, `apply` and `stop` holds the configuration lock, so these calls never overlap. These functions hold
+/// the lock of `forwarder` only to read or replace the forwarder, never while a forwarder stops. A forwarder waits for Kafka
+/// while it stops, but `/metrics` and `/readyz` take this lock and must not wait for Kafka.
 pub(super) struct Forwarding {
     /// Running forwarder; `None` if `[kafka]` is not configured, during the replacement of the Kafka client, and after
     /// forwarding has stopped.
@@ -45,7 +45,7 @@ impl Forwarding {
     /// Stops the running forwarder, and waits up to `wait` for acknowledgements from Kafka. Does nothing if no
     /// forwarder runs.
     pub(super) fn stop(&self, wait: Duration) {
-        // A separate statement releases the lock before the forwarder stops.
+        // This is a separate statement, so that it releases the lock before the forwarder stops.
         let forwarder = self.lock().take();
         if let Some(forwarder) = forwarder {
             tracing::info!("waiting for acknowledgements from Kafka");

@@ -11,8 +11,8 @@
 //! command-line arguments, Unix signals or exit codes, and it never ends the process.
 //!
 //! Two locks have a fixed order: first the configuration lock, then the forwarder lock. The functions that reload the
-//! configuration, start forwarding or stop forwarding hold the configuration lock, and each of them may wait for Kafka.
-//! No function waits while it holds the forwarder lock, because `/metrics` and `/readyz` take this lock.
+//! configuration, start forwarding or stop forwarding hold the configuration lock. A function that holds this lock may wait for
+//! Kafka. No function waits while it holds the forwarder lock, because `/metrics` and `/readyz` take this lock.
 
 mod forwarding;
 mod reload;
@@ -113,9 +113,8 @@ impl Listeners {
 }
 
 impl Service {
-    /// Opens the journal on `disk`, and prepares every component that needs no listener. Blocks on the disk. If the
-    /// caller runs inside a tokio runtime, a task of that runtime completes deliveries; otherwise the journal's own
-    /// thread completes them.
+    /// Opens the journal on `disk`, and prepares every component that needs no listener. Blocks on disk I/O. If the caller runs
+    /// inside a tokio runtime, a task of that runtime completes deliveries; otherwise the journal's own thread completes them.
     pub fn open(config: Config, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, shutdown: Shutdown) -> Result<Service, StartError> {
         let metrics = Arc::new(Metrics::new());
         let journal = Journal::open(disk, settings::journal_options(&config), clock.clone(), metrics.clone())?;
@@ -136,8 +135,8 @@ impl Service {
     /// completes, hookhold has answered every delivery, and Kafka has had time for its last acknowledgements. Must be
     /// called inside a tokio runtime.
     ///
-    /// If the journal fails, the future returns an error. Before that, the server continues for up to
-    /// [`LAST_RESPONSES`], so that each sender that waits for the journal receives a 503. The process must then exit.
+    /// If the journal fails, the server continues for up to [`LAST_RESPONSES`], so that each sender that waits for the journal
+    /// receives a 503. The future then returns an error, and the process must exit.
     pub fn start(&self, listeners: Listeners) -> impl Future<Output = Result<(), ServeError>> + Send + use<> {
         // This function reads the configuration before it returns the future. A reload locks the configuration while it
         // reads files, and a file read that hangs must not delay the listeners. A caller must therefore start the
@@ -184,14 +183,14 @@ impl Service {
         if self.0.journal.failed() { Err(JournalFailed) } else { Ok(()) }
     }
 
-    /// Starts forwarding each topic from its cursor. Does nothing if `[kafka]` is not configured. [`Service::start`]
-    /// calls this function.
+    /// Starts the forwarder, which resumes each topic at the topic's cursor. Does nothing if `[kafka]` is not configured.
+    /// [`Service::start`] calls this function.
     pub fn start_forwarding(&self) {
         let config = self.config();
         match settings::forward_settings(&config) {
             Some(settings) => self.0.forwarding.start(settings),
             None => tracing::info!(
-                "no [kafka] section; hookhold stores events only in the journal and deletes them after `retain`, oldest first"
+                "no [kafka] section; hookhold only stores events, and deletes the oldest events after journal.retain"
             ),
         }
     }
@@ -276,9 +275,9 @@ impl Service {
     }
 }
 
-/// Time limit for sending the last responses before the process ends, after a failed sync or a second signal.
+/// Time limit for the last responses after a failed sync or a second signal. The process then ends.
 pub const LAST_RESPONSES: Duration = Duration::from_secs(1);
-/// Time limit for the last acknowledgements before the Kafka client is stopped or replaced. The next client sends
+/// Time limit for the last acknowledgements when hookhold stops or replaces the Kafka client. The next client sends
 /// unacknowledged events again.
 const LAST_ACKNOWLEDGEMENTS: Duration = Duration::from_secs(3);
 /// Interval between checks for secrets that are about to expire. hookhold reports each such secret once a day.

@@ -1,5 +1,5 @@
-//! Reloads the configuration while the gateway runs. Reads and checks the whole file first. Applies the file only if it
-//! has no mistakes and no change in it needs a restart. Therefore the process always runs exactly one configuration.
+//! Reloads the configuration while the gateway runs. Reads and checks the whole file first. Applies the file only if it has no
+//! mistakes and no change in it needs a restart. The process therefore never runs a mixture of two configurations.
 //!
 //! A delivery uses the source that was configured when the delivery arrived, even if a reload replaces that source
 //! before the response. The journal and the listeners stay open. hookhold replaces the Kafka client only if the
@@ -30,8 +30,8 @@ enum ReloadError {
 }
 
 impl Service {
-    /// Reads the configuration file again and applies it. If the file cannot be applied, logs the reason and changes
-    /// nothing. Blocks on files and may wait for Kafka.
+    /// Reads the configuration file again and applies it. If the file cannot be applied, logs the reason and changes nothing.
+    /// Blocks on file I/O, and may wait for Kafka.
     pub fn reload(&self) {
         let mut running = self.config();
         let file = running.path.display().to_string();
@@ -69,8 +69,8 @@ impl Service {
         metrics.last_reload_success.set(self.0.clock.now().0 as f64 / 1000.0);
     }
 
-    /// Applies the configuration `next`. Cannot fail. Applies the Kafka settings first, then the dedupe window, the
-    /// sources and the certificate, so that Kafka and the journal are ready before a delivery uses a new source.
+    /// Applies the configuration `next`. Cannot fail. Applies the Kafka settings first, then the dedupe window, the sources and
+    /// the certificate. The forwarder and the journal are therefore ready before a delivery uses a new source.
     fn apply(&self, next: &Config, certificate: Option<Certificate>) {
         if let Some(settings) = settings::forward_settings(next) {
             self.0.forwarding.apply(settings);
@@ -85,7 +85,7 @@ impl Service {
     }
 }
 
-/// Performs every step of a reload that can fail, and returns the new configuration without applying it.
+/// Performs all fallible steps of a reload, and returns the new configuration without applying it.
 fn prepare(running: &Config) -> Result<Reload, ReloadError> {
     let config = settings::load_config(&running.path).map_err(ReloadError::Invalid)?;
     let changes = running.changes(&config);

@@ -32,8 +32,8 @@ impl AdminQueries for Service {
     }
 }
 
-/// Returns the health of forwarding to Kafka. If a topic is blocked, forwarding is degraded but never failed, because
-/// the journal continues to store events.
+/// Returns the health of forwarding to Kafka. A blocked topic makes the state `Degraded` and not `Failed`, because the journal
+/// continues to store events.
 fn kafka_health(status: forward::Status) -> ComponentHealth {
     if !status.running {
         let panicked = "the forwarder panicked; restart hookhold and report this bug";

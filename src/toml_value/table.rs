@@ -1,5 +1,5 @@
-//! TOML tables. A reader of a table takes the known keys out one by one, so the keys that remain are unknown. A misspelt key is
-//! reported once and then read as the nearest known key, so that one typo causes only one message.
+//! TOML tables. A reader of a table takes the known keys out one by one, so the keys that remain are unknown. hookhold reports
+//! a misspelt key once and then reads the key as the nearest known key, so that one typo causes only one message.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -155,15 +155,15 @@ impl TomlTable {
         self.take_table(key).unwrap_or(TomlTable { location, items: Vec::new(), asked: Vec::new() })
     }
 
-    /// Returns the position of `key`, even after the key has been taken. If the key is absent, returns its path and the line of
-    /// the table.
+    /// Returns the position of `key`, even after a reader has taken the key. If the key is absent, returns a position with the
+    /// key's path and the table's line.
     pub fn location_of(&self, key: &str) -> Location {
         let left = self.items.iter().find(|(name, _)| name == key).map(|(_, item)| &item.location);
         let taken = self.asked.iter().filter(|asked| asked.key == key).find_map(|asked| asked.location.as_ref());
         left.or(taken).cloned().unwrap_or_else(|| self.location.below(key))
     }
 
-    /// True if no mistake has been reported about any key in `keys`. A check may then compare the values of these keys.
+    /// True if no key in `keys` has a diagnostic. A check may then compare the values of these keys.
     pub fn accepts(&self, keys: &[&str]) -> bool {
         !keys.iter().any(|key| self.location_of(key).has_diagnostic())
     }
@@ -183,7 +183,7 @@ impl TomlTable {
         self.expected(key, expected, "nothing");
     }
 
-    /// Reports every key that no reader has taken as unknown, and suggests the nearest known key.
+    /// Reports each remaining key as unknown, and suggests the nearest known key.
     pub fn finish(self) {
         let mut known: Vec<String> = self.asked.iter().map(|asked| asked.key.clone()).collect();
         known.sort();

@@ -17,7 +17,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
 
-/// Attacking clients on a thread of their own. Dropping the value stops the clients.
+/// Attacking clients on a separate thread. Dropping the value stops the clients.
 pub struct Attack {
     runtime: Runtime,
     shared: Arc<Shared>,
@@ -70,7 +70,7 @@ impl Attack {
         self.shared.opened.load(SeqCst)
     }
 
-    /// Returns the number of responses to forged deliveries for each response status.
+    /// Returns the number of responses to forged deliveries, by response status.
     pub fn forger_statuses(&self) -> BTreeMap<u16, u64> {
         self.shared.statuses.lock().expect("no client panics").clone()
     }
@@ -104,8 +104,8 @@ impl Shared {
     }
 }
 
-/// Sends the first `held` bytes of `request` at once and all further bytes at one byte per second. Returns when a response
-/// arrives, because the response is a rejection.
+/// Sends the first `held` bytes of `request` at once and all further bytes at one byte per second. Stops early if the server
+/// responds or closes the connection. A response to an incomplete request is always a rejection.
 async fn trickle(stream: &mut TcpStream, request: &[u8], held: usize) -> io::Result<()> {
     let (at_once, rest) = request.split_at(held);
     stream.write_all(at_once).await?;
@@ -132,7 +132,8 @@ async fn exchange(stream: &mut TcpStream, request: &[u8]) -> io::Result<u16> {
     status.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// Delay before a trickling or hoarding client reconnects. The delay keeps the processor load of these clients low.
+/// Delay before a client of [`Attack::trickle`] or [`Attack::hoard`] reconnects, and before any client repeats a failed
+/// connection attempt. The delay keeps the processor load of the clients low.
 const RECONNECT_DELAY: Duration = Duration::from_millis(100);
 
 /// Raises the soft open-file limit to the hard limit, because the default is usually too low for 1,000 connections.

@@ -1,5 +1,5 @@
-//! Checks that every accepted delivery (2xx) is in the journal and in Kafka. The functions are pure, so a test can call
-//! them with violations that the test has constructed.
+//! Checks that every accepted delivery (2xx) is in the journal and in Kafka. The functions are pure, so a test can pass them
+//! lists that contain constructed violations.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
@@ -50,8 +50,8 @@ pub fn violations(accepted: &BTreeSet<String>, frames: &[FoundEvent], records: O
     violations
 }
 
-/// Adds to `violations` every frame without a record in Kafka, and every record whose log id, event id or body differs from
-/// the frame with the same sequence number.
+/// Adds to `violations` a description of every frame without a record in Kafka. Also adds a description of every record that
+/// does not match a frame in sequence number, log id, event id and body.
 fn check_records(frames: &[FoundEvent], records: &[FoundEvent], violations: &mut Vec<String>) {
     let by_seq: BTreeMap<u64, &FoundEvent> = frames.iter().map(|frame| (frame.seq, frame)).collect();
     let forwarded: BTreeSet<u64> = records.iter().map(|record| record.seq).collect();

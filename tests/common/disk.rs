@@ -1,9 +1,9 @@
-//! Simulated disk in memory with only the guarantees of POSIX. Until a file is synced, a power cut may lose its written pages.
-//! Until the directory is synced, a power cut may lose directory entries. A test can make any single step fail or wait, and can
-//! kill the process in any step.
+//! Simulated disk in memory that gives only the guarantees of POSIX. Until a file is synced, a power cut may lose its written
+//! pages. Until the directory is synced, a power cut may lose directory entries. A test can make any single step fail or wait,
+//! and can kill the process in any step.
 //!
-//! [`SimDisk`] is the medium, and [`SimDisk::start`] starts a process that uses the medium. [`SimDisk::kill`] ends the process
-//! and preserves the page cache. [`SimDisk::cut_power`] ends the process and may lose any page of the page cache.
+//! [`SimDisk`] is the medium with its page cache, and [`SimDisk::start`] starts a process that uses the disk. [`SimDisk::kill`]
+//! ends the process and preserves the page cache. [`SimDisk::cut_power`] ends the process and may lose any unsynced page.
 //! [`SimDisk::die_after`] ends the process in the middle of a step.
 
 #![allow(dead_code, reason = "each test file uses its own part of it")]
@@ -49,7 +49,7 @@ struct State {
     locks: HashMap<String, Weak<()>>,
     rules: Vec<Rule>,
     limit: u64,
-    /// Number of the running process. All earlier processes are dead.
+    /// Number of the current process, counted from 1. All earlier processes are dead.
     process: u64,
     dead: bool,
     steps: u64,
@@ -67,7 +67,7 @@ struct Inode {
     durable: Vec<u8>,
 }
 
-/// One atomic change of the directory, which removes one directory entry and may add another.
+/// One atomic change of the directory: removes one directory entry and may add another.
 struct NameChange {
     removed: String,
     added: Option<(String, usize)>,
@@ -100,7 +100,7 @@ impl Default for SimDisk {
 }
 
 impl SimDisk {
-    /// Creates an empty directory on a disk without a size limit.
+    /// Creates a disk with an empty directory and without a size limit. `seed` determines which unsynced data is lost.
     pub fn new(seed: u64) -> SimDisk {
         let state = State {
             files: Vec::new(),
@@ -131,7 +131,7 @@ impl SimDisk {
         Arc::new(Process { disk: self.clone(), process: state.process })
     }
 
-    /// Starts a second process next to the running one.
+    /// Starts a second process. The first process continues to run.
     pub fn second_process(&self) -> Arc<dyn Disk> {
         let state = self.state();
         Arc::new(Process { disk: self.clone(), process: state.process })
@@ -172,7 +172,8 @@ impl SimDisk {
         names.clone_from(durable_names);
     }
 
-    /// Kills the process during the `steps`-th later step that changes the disk. That step may take effect partially.
+    /// Kills the process during a later step: the `steps`-th step from now that changes the disk. That step may take effect
+    /// partially.
     pub fn die_after(&self, steps: u64) {
         let mut state = self.state();
         state.die_at = Some(state.steps + steps);
@@ -188,7 +189,7 @@ impl SimDisk {
         self.rule(step, ending, Action::Fail { error, times });
     }
 
-    /// Cancels all faults.
+    /// Cancels all failures that [`SimDisk::fail`] has requested.
     pub fn clear_faults(&self) {
         self.state().rules.retain(|rule| !matches!(rule.action, Action::Fail { .. }));
     }
@@ -204,12 +205,12 @@ impl SimDisk {
         self.state().ignores_syncs = true;
     }
 
-    /// Returns the number of spare files that have become a segment.
+    /// Returns the number of spare files that have become segments.
     pub fn files_recycled(&self) -> u64 {
         self.state().recycled
     }
 
-    /// Returns the number of bytes read so far.
+    /// Returns the number of bytes that all processes have read so far.
     pub fn bytes_read(&self) -> u64 {
         self.state().read
     }
@@ -265,12 +266,12 @@ impl SimDisk {
         state.durable_names.remove(name);
     }
 
-    /// Returns the names of all files that end with `ending`, in order.
+    /// Returns all file names that end with `ending`, in alphabetical order.
     pub fn names(&self, ending: &str) -> Vec<String> {
         self.state().names.keys().filter(|name| name.ends_with(ending)).cloned().collect()
     }
 
-    /// Waits until `condition` returns true for the names of all files.
+    /// Waits until `condition` returns true. `condition` receives the list of all file names.
     pub fn wait_for(&self, condition: impl Fn(&[String]) -> bool) {
         let mut state = self.state();
         while !condition(&state.names.keys().cloned().collect::<Vec<_>>()) {
@@ -312,7 +313,7 @@ impl Gate {
     /// Lets all held steps continue.
     pub fn release(self) {}
 
-    /// Makes one held step fail and lets the others continue.
+    /// Makes one held step fail and lets all other held steps continue.
     pub fn fail(self, error: io::ErrorKind) {
         let mut state = self.disk.state();
         for rule in state.rules.iter_mut().filter(|rule| rule.id == self.id) {
@@ -382,7 +383,7 @@ impl State {
 
 /// Reason why a step does not complete.
 enum StepError {
-    /// Death of the process. The interrupted step may have a partial effect.
+    /// The process is dead. If the process died in this step, the step may have had a partial effect.
     Dead {
         in_this_step: bool,
     },
@@ -596,7 +597,8 @@ impl DiskFile for File {
                 }
             }
             Err((mut state, error)) => {
-                // Some pages reach the medium. After a failed sync, the other pages count as clean although they are lost.
+                // An interrupted or failed sync writes some pages to the medium. After a failed sync, the page cache treats the
+                // other pages as clean, although a power cut loses them.
                 let failed = matches!(error, StepError::Failed(_));
                 if !matches!(error, StepError::Dead { in_this_step: false }) {
                     let State { files, rng, .. } = &mut *state;

@@ -1,5 +1,5 @@
-//! A fixture for tests that run the real binary under load. The fixture creates a `Home` whose sources all use Stripe's
-//! recipe. It checks the journal, the Kafka topics and the admin pages from outside the gateway process.
+//! A fixture for tests that run the real binary under load. The fixture creates a `Home` whose sources all use Stripe's recipe.
+//! The fixture checks the journal, the Kafka topics and the admin pages from outside the gateway process.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
@@ -27,8 +27,7 @@ pub fn home(sources: &[SourceTopic], brokers: Option<&str>) -> Home {
     Home::new(&[("secret", "whsec_dGhpcyBpcyBhIHRlc3Qgc2VjcmV0")], &config(sources, brokers))
 }
 
-/// Returns a configuration with these sources. The configuration makes segments small, so that the journal has many
-/// segments.
+/// Returns a configuration with these sources and a small segment size, so that the journal has many segments.
 pub fn config(sources: &[SourceTopic], brokers: Option<&str>) -> String {
     let mut text = "server.drain_delay = \"0s\"\njournal.segment_size = \"8 MiB\"\n".to_owned();
     text += &brokers.map(|brokers| format!("[kafka]\nbootstrap.servers = {brokers:?}\n")).unwrap_or_default();
@@ -90,8 +89,7 @@ pub fn frames(home: &Home, topic: &str) -> Vec<FoundEvent> {
     found.collect()
 }
 
-/// Returns the cursor and the backlog of a topic as the journal has saved them, or `None` if the journal does not know the
-/// topic.
+/// Returns the saved cursor and the backlog of a topic, or `None` if the journal does not contain the topic.
 pub fn saved_topic(home: &Home, topic: &str) -> Option<TopicStat> {
     journal(home).stat().expect("the journal can be read").topics.into_iter().find(|saved| *saved.topic == *topic)
 }
@@ -142,8 +140,8 @@ pub fn wait_until_some_are_forwarded(process: &Process, topic: &str) {
     wait_until("an event is forwarded", || process.metric(&acked).is_some_and(|acked| acked > 0.0));
 }
 
-/// Waits until Kafka has acknowledged every event of a topic. Panics after [`TIMEOUT`] without progress. This limit is
-/// longer than the longest pause of a blocked topic.
+/// Waits until Kafka has acknowledged every event of a topic. Panics after [`TIMEOUT`] without progress. This limit is longer
+/// than any pause between two attempts to send to a blocked topic.
 pub fn wait_until_forwarded(process: &Process, topic: &str) {
     let lag = || process.metric(&format!("hookhold_forward_lag_events{{topic=\"{topic}\"}}"));
     let mut left = (lag(), Instant::now());
@@ -163,6 +161,5 @@ pub fn stop(process: Process) {
     assert_eq!(process.wait().code(), Some(0));
 }
 
-/// Maximum time without a newly acknowledged event. The only purpose of this limit is to end a stuck test; no assertion
-/// depends on it.
+/// Maximum time without a newly acknowledged event. The limit only ends a stuck test; no assertion depends on the limit.
 const TIMEOUT: Duration = Duration::from_secs(120);

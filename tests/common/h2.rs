@@ -137,7 +137,7 @@ impl PausableRelay {
         self.held.send_replace(true);
     }
 
-    /// Waits until the relay holds back bytes, or the server has closed the connection.
+    /// Waits until the relay holds back bytes or until the server has closed the connection.
     pub async fn has_held_back(&self) {
         self.holds_bytes.notified().await;
     }

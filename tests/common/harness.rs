@@ -1,5 +1,5 @@
-//! The harness of every test that runs a gateway inside the test process. The harness opens a [`Service`] with the disk and
-//! the clock that the test passes in. Each suite extends the harness with its own methods.
+//! The harness for all tests that run a gateway inside the test process. The harness opens a [`Service`] with the disk and the
+//! clock that the test passes in. Each suite extends the harness with its own methods.
 
 #![allow(dead_code, reason = "each suite uses a part of this")]
 
@@ -77,7 +77,7 @@ impl Harness {
     }
 
     fn started_again(self) -> Harness {
-        // The simulated disk ignores the killed process. Closing the journal of this process ends the journal's threads.
+        // The simulated disk rejects every step of the killed process, so closing the journal only ends the journal's threads.
         self.journal.close();
         Harness::build(self.config.clone(), self.disk.clone(), self.clock.clone())
     }
@@ -121,7 +121,7 @@ impl TestClock {
         TestClock::Stopped(Arc::new(AtomicU64::new(time.0)))
     }
 
-    /// Advances a stopped clock by `time`. Panics for the system clock.
+    /// Advances a stopped clock by `time`. Panics if the clock is the system clock.
     pub fn advance(&self, time: Duration) {
         let TestClock::Stopped(now) = self else { panic!("the system clock cannot be moved") };
         now.fetch_add(time.as_millis() as u64, Ordering::Relaxed);
@@ -151,7 +151,8 @@ pub fn config(sources: Vec<Source>) -> Config {
     }
 }
 
-/// Compiles a source with one secret, whose name is `secret`. `entry` contains all other options as TOML.
+/// Compiles the source `name`. Its only secret has the value `secret` and the name "secret". `entry` contains all other options
+/// as TOML.
 pub fn source(name: &str, secret: &str, entry: &str, defaults: &SourceDefaults) -> Source {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let file = directory.path().join("secret");

@@ -71,7 +71,7 @@ impl Pair {
         format!("server.tls_cert = {:?}\nserver.tls_key = {:?}\n", self.cert(), self.key())
     }
 
-    /// Returns the SHA-256 fingerprint of the certificate file.
+    /// Returns the SHA-256 fingerprint of the certificate.
     pub fn fingerprint(&self) -> String {
         fingerprint(&fs::read(self.cert()).expect("the test wrote it"))
     }

@@ -1,5 +1,5 @@
-//! A real Apache Kafka for tests: one or two brokers on free loopback ports, with their data in `target/`. A test can kill,
-//! stop and restart each broker on the same ports and data.
+//! A real Apache Kafka for tests: one or two brokers on free loopback ports, with their data in `target/`. A test can kill or
+//! stop each broker, and restart the broker with the same ports and data.
 //!
 //! A broker never outlives the test process, even if the test process is killed. A shell process reads a pipe from the test
 //! process. When the pipe closes, the shell kills the broker and removes the broker's data.
@@ -8,7 +8,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
+use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -23,6 +23,8 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers, Message};
 use rdkafka::metadata::Metadata;
 use rdkafka::{Offset, TopicPartitionList};
+
+use crate::ports::reserve;
 
 /// A Kafka record that a consumer has read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +58,7 @@ pub struct Kafka {
     controller: u16,
     heap: &'static str,
     running: Option<Child>,
+    _reserved: [UdpSocket; 2],
 }
 
 /// Returns the broker that the tests of one file share. A test that kills or stops a broker must start its own broker.
@@ -90,7 +93,9 @@ impl Kafka {
         let name = format!("kafka-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         fs::create_dir_all(&home).expect("target/ can be written to");
-        let (port, controller) = (free_port(), joins.unwrap_or_else(free_port));
+        let (address, port_reservation) = reserve();
+        let (own_controller, controller_reservation) = reserve();
+        let (port, controller) = (address.port(), joins.unwrap_or(own_controller.port()));
         let roles = if joins.is_some() { broker(port) } else { broker_and_controller(port, controller) };
         fs::write(home.join("server.properties"), roles + &properties(&home, port, controller))
             .expect("target/ can be written to");
@@ -100,7 +105,8 @@ impl Kafka {
             .output()
             .expect("java can be run (Debian: openjdk-17-jre-headless)");
         assert!(output.status.success(), "formatting failed: {output:?}");
-        Kafka { home, port, controller, heap: if joins.is_some() { "-Xmx256m" } else { "-Xmx320m" }, running: None }
+        let heap = if joins.is_some() { "-Xmx256m" } else { "-Xmx320m" };
+        Kafka { home, port, controller, heap, running: None, _reserved: [port_reservation, controller_reservation] }
     }
 
     /// Returns the value of `bootstrap.servers` for this broker.
@@ -314,10 +320,6 @@ fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().build().expect("a runtime can be built").block_on(future)
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
-}
-
 /// Returns a command that runs Java with Kafka's jar files on the class path. Downloads missing jar files first.
 fn java(home: &Path) -> Command {
     static LIB: OnceLock<PathBuf> = OnceLock::new();
@@ -345,8 +347,9 @@ fn broker(port: u16) -> String {
     format!("process.roles=broker\nnode.id=2\nlisteners=PLAINTEXT://127.0.0.1:{port}\n")
 }
 
-/// Returns the broker's configuration, for a small heap. Records never expire, because test deliveries may be years
-/// old. The broker allows every operation, except on a topic for which a test adds ACLs.
+/// Returns the settings of a broker with a small heap, without `process.roles`, `node.id` and `listeners`. Records never
+/// expire, because test deliveries may be years old. The broker allows every operation, except on a topic for which a test adds
+/// ACLs.
 fn properties(home: &Path, port: u16, controller: u16) -> String {
     format!(
         "controller.quorum.voters=1@127.0.0.1:{controller}
@@ -382,9 +385,8 @@ broker.heartbeat.interval.ms=500
     )
 }
 
-/// Shell script that runs the broker in the background and reads one word from a pipe. On `kill` or `term`, the script
-/// ends the broker and does not remove the broker's data. If the pipe closes, the script ends the broker and removes
-/// the data.
+/// Shell script that runs the broker in the background and reads one word from a pipe. On `kill` or `term`, the script ends the
+/// broker and leaves the broker's data in place. If the pipe closes, the script ends the broker and removes the data.
 const WATCHER: &str = r#"home=$1; shift
 "$@" >>"$home/log" 2>&1 </dev/null & broker=$!
 echo started; exec 2>/dev/null
@@ -393,6 +395,6 @@ case $word in term) kill -TERM "$broker" ;; *) kill -KILL "$broker" ;; esac
 wait "$broker"
 [ "$word" != gone ] || rm -rf "$home""#;
 const CLUSTER_ID: &str = "aG9va2hvbGQtdGVzdC1rYQ";
-/// Maximum duration of each wait. The maximum exists to end a stuck test. No assertion depends on the maximum.
+/// Maximum duration of each wait. The limit only ends a stuck test; no assertion depends on the limit.
 const DEADLINE: Duration = Duration::from_secs(90);
 const SLICE: Duration = Duration::from_millis(500);

@@ -1,7 +1,7 @@
-//! Load on a running gateway from many concurrent senders. The senders sign deliveries as `hookhold send` does. A
-//! configured percentage of the deliveries are duplicates, and the other deliveries have new ids. A sender that loses
-//! its connection opens a new connection. The ledger records the responses to each delivery, so a test can compare the
-//! responses with the journal.
+//! Generates load on a running gateway with many concurrent senders. The senders sign deliveries as `hookhold send` does. A
+//! configured percentage of the deliveries are duplicates, and the other deliveries have new ids. A sender that loses its
+//! connection opens a new connection. The ledger records the responses to each delivery, so a test can compare the responses
+//! with the journal.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
@@ -27,7 +27,8 @@ pub struct Order {
     pub address: SocketAddr,
     pub source: Arc<Source>,
     pub connections: usize,
-    /// Percentage of deliveries that are duplicates. The original delivery may still be in progress.
+    /// Percentage of deliveries that are duplicates. The load may send a duplicate while the original delivery is still in
+    /// progress.
     pub duplicate_percent: u8,
     /// Deliveries per second. `None` means that each connection sends its next delivery as soon as a response arrives.
     pub rate: Option<u32>,
@@ -40,7 +41,7 @@ pub struct Ledger {
     deliveries: Vec<DeliveryCount>,
     /// Number of responses with each HTTP status.
     pub statuses: BTreeMap<u16, u64>,
-    /// Number of requests without a response, because the connection ended first.
+    /// Number of requests that received no response because the connection ended.
     pub cut: u64,
 }
 
@@ -135,12 +136,12 @@ struct Shared {
 }
 
 impl Load {
-    /// Starts a load of new deliveries and duplicates, which runs until [`Load::stop`].
+    /// Starts a load of new deliveries and duplicates. The load runs until [`Load::stop`] is called.
     pub fn start(order: Order, ledger: Ledger) -> Load {
         Load::run(order, ledger, None)
     }
 
-    /// Sends the delivery of each ledger index in `numbers` once, waits for the responses and returns the ledger.
+    /// Sends one request for each delivery whose ledger index is in `numbers`, waits for the responses and returns the ledger.
     pub fn send_again(order: Order, ledger: Ledger, numbers: Vec<usize>) -> Ledger {
         let load = Load::run(order, ledger, Some(numbers));
         load.wait_for(|load| load.thread.is_finished());
@@ -169,8 +170,8 @@ impl Load {
         self.shared.in_flight.load(SeqCst)
     }
 
-    /// Waits until the senders have written `count` requests. At a rate of 500 per second, 15,000 requests take half a
-    /// minute.
+    /// Waits until the senders have written `count` requests. The wait can be long: at 500 requests per second, 15,000 requests
+    /// take half a minute.
     pub fn wait_until_sent(&self, count: u64) {
         self.wait_for(|load| load.sent() >= count);
     }
@@ -267,7 +268,7 @@ impl Shared {
         }
     }
 
-    /// Sends one delivery. Returns the connection, or `None` if the connection failed.
+    /// Sends the delivery with the ledger index `number`. Returns the connection, or `None` if the connection failed.
     async fn deliver(&self, mut connection: BufStream<TcpStream>, number: usize) -> Option<BufStream<TcpStream>> {
         let id = self.ledger().id(number);
         let source = self.source.lock().expect("no sender panics").clone();
@@ -333,9 +334,9 @@ async fn exchange(connection: &mut BufStream<TcpStream>, request: &[u8]) -> io::
     Ok(status)
 }
 
-/// Number of most recent ids from which the load chooses half of the duplicates.
+/// Number of recent ids that the load prefers: half of the duplicates repeat one of these ids.
 const RECENT: usize = 100;
-/// Pause between two attempts of a sender to connect.
+/// Delay before a sender repeats a failed connection attempt.
 const RETRY: Duration = Duration::from_millis(2);
-/// Maximum time without progress. The maximum exists to end a stuck test. No assertion depends on the maximum.
+/// Maximum time without progress. The limit only ends a stuck test; no assertion depends on the limit.
 const STALLED: Duration = Duration::from_secs(30);

@@ -7,13 +7,15 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+
+use crate::ports::reserve;
 
 /// The environment in which a test runs `hookhold` processes: two reserved ports, and a directory with the configuration,
 /// the secrets and the journal.
@@ -28,10 +30,10 @@ pub struct Home {
 }
 
 impl Home {
-    /// Creates the directory and writes the secrets and the configuration into it. Each secret is a file name and the text
-    /// of the file. The configuration refers to the secret as `file:NAME`. The function sets `server.listen`,
-    /// `admin.listen` and `journal.dir` in the configuration. `config` contains the other options: dotted keys such as
-    /// `server.drain_delay = "0s"`, followed by sections.
+    /// Creates the directory and writes the secrets and the configuration into it. Each secret is a file name and the text of
+    /// the file. The configuration refers to a secret as `file:NAME`. The function sets `server.listen`, `admin.listen` and
+    /// `journal.dir` in the configuration. `config` contains the other options: first dotted keys
+    /// such as `server.drain_delay = "0s"`, then sections.
     pub fn new(secrets: &[(&str, &str)], config: &str) -> Home {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("target/ can be written to");
         for (name, text) in secrets {
@@ -88,8 +90,8 @@ impl Home {
         Process { home: self, child }
     }
 
-    /// Runs a `hookhold` command with the arguments `args` and this configuration, waits until the command exits and
-    /// returns its output.
+    /// Runs `hookhold` with the arguments `args` in the directory of this `Home`, waits until the command exits and returns the
+    /// output of the command.
     pub fn verb(&self, args: &[&str]) -> Output {
         self.command(args).output().expect("the binary has just been built")
     }
@@ -170,8 +172,8 @@ impl Process<'_> {
         String::from_utf8(answer.body).expect("metrics are text")
     }
 
-    /// Returns the value of one time series in `/metrics`, or `None` if it does not exist. `series` is the metric name with
-    /// its labels in alphabetical order, such as `name{label="value"}`.
+    /// Returns the value of one time series in `/metrics`, or `None` if the series does not exist. `series` is the metric name
+    /// with its labels in alphabetical order, such as `name{label="value"}`.
     pub fn metric(&self, series: &str) -> Option<f64> {
         let text = self.metrics();
         let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
@@ -248,8 +250,8 @@ impl Line {
         Line(stream)
     }
 
-    /// Sends `bytes` and ignores errors. A gateway that rejects a request early may close the connection while the test
-    /// still sends, and the test can still read the response.
+    /// Sends `bytes` and ignores errors. A gateway that rejects a request early may close the connection before the test has
+    /// sent all bytes. The test can read the response even then.
     pub fn send(&mut self, bytes: &[u8]) {
         let _ = self.0.write_all(bytes);
     }
@@ -286,7 +288,7 @@ impl Line {
     /// Reads until the gateway closes the connection, and returns the received bytes.
     pub fn rest(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        // A reset also ends the connection; bytes that arrived before it count.
+        // A reset also ends the connection; bytes that arrived before the reset count.
         let _ = self.0.read_to_end(&mut bytes);
         bytes
     }
@@ -319,17 +321,5 @@ pub fn tool(name: &str) -> Command {
     Command::new(if unpacked.exists() { unpacked } else { name.into() })
 }
 
-/// Reserves a free TCP port and returns its address. The returned UDP socket is bound to the UDP port with the same number,
-/// so no other test uses the TCP port while the socket exists. The port is outside the kernel's range for outgoing
-/// connections. Inside this range, the kernel could assign the port to a sender's connection while the gateway is down.
-pub fn reserve() -> (SocketAddr, UdpSocket) {
-    loop {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, fastrand::u16(10_000..32_000)));
-        if let (Ok(reserved), Ok(_free)) = (UdpSocket::bind(address), TcpListener::bind(address)) {
-            return (address, reserved);
-        }
-    }
-}
-
-/// Maximum duration of each wait. The only purpose of this limit is to end a stuck test; no assertion depends on it.
+/// Maximum duration of each wait. The limit only ends a stuck test; no assertion depends on the limit.
 pub const TIMEOUT: Duration = Duration::from_secs(60);

@@ -30,9 +30,9 @@ pub struct Sample<'a> {
 /// Headers of a signed delivery, and the name of the signer.
 #[derive(Deserialize)]
 pub struct Signed {
-    /// Package and version of the SDK, or `openssl` if the SDK cannot sign the body. No SDK can sign a body that is not
-    /// UTF-8, and the SDKs of GitHub and Shopify cannot sign an empty body. The SDKs of Slack and Shopify can only verify
-    /// a signature, so openssl computes the signature and the SDK verifies it.
+    /// Package and version of the SDK, or `openssl` if the SDK cannot handle the body. No SDK can handle a body that is not
+    /// UTF-8, and the SDKs of GitHub and Shopify reject an empty body. The SDKs of Slack and Shopify can only verify
+    /// signatures. For these providers, openssl computes the signature and the SDK verifies it.
     pub by: String,
     /// Names and values of the signed request headers, in the order in which the provider sends them.
     pub headers: Vec<(String, String)>,

@@ -1,4 +1,4 @@
-//! Extends the test harness for the forwarder tests with a journal, a forwarder, and a fictional provider (the shop) whose
+//! Extends the test harness for the forwarder tests: adds a journal, a forwarder, and a fictional provider, the shop, whose
 //! deliveries the tests store.
 
 use std::sync::mpsc;
@@ -91,8 +91,8 @@ impl Harness {
         self.disk.corrupt(&segment, at..at + 1, |_| b'?');
     }
 
-    /// Refreshes the metrics as a Prometheus scrape does, then returns the value of the time series `series`, or `None` if
-    /// it does not exist.
+    /// Refreshes the metrics as a Prometheus scrape does, then returns the value of the time series `series`, or `None` if the
+    /// series does not exist.
     pub fn metric(&self, series: &str) -> Option<f64> {
         let text = self.service.render_metrics();
         text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())

@@ -78,7 +78,8 @@ fn a_failed_sync_fails_events_of_later_segments() {
     let gate = harness.disk.hold(Step::Write, ".seg");
     let first = append(&journal, &sample(0, 10).event()).expect("accepted");
     gate.wait_for(1);
-    // The writer takes all these events at once, and the events need several segments. The sync of the first commit fails.
+    // The writer takes all these events at once, and the events need several segments. The sync of the first commit with these
+    // events fails.
     let others: Vec<AppendResult> = (1..60).map(|n| append(&journal, &sample(n, 3_000).event()).expect("accepted")).collect();
     let syncs = harness.disk.hold(Step::Sync, ".seg");
     gate.release();
@@ -138,7 +139,8 @@ fn every_commit_records_its_own_length() {
     let journal = harness.open();
     store_many(&journal, 0..10, 100);
     harness.kill(journal);
-    // The files then contain a copy of unconfirmed events, the first segment of an opening, and commits without events.
+    // After the journal is opened again, the files contain a copy of the unconfirmed events, the new segment that every start
+    // creates, and commits without events.
     let journal = harness.open();
     store_many(&journal, 10..20, 3_000);
     journal.save_cursor(TOPICS[0], 7);

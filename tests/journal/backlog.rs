@@ -64,7 +64,8 @@ fn a_small_blocked_topic_cannot_pin_the_whole_journal() {
     let journal = harness.open();
     let mut rejected = 0;
     for number in 0..500 {
-        // The blocked topic has about 90 of 10,000 bytes. Its own bytes alone would never reach a limit.
+        // About 90 of every 10,000 bytes belong to the blocked topic, so the bytes of the topic alone would never reach a
+        // limit.
         if number % 3 == 0 {
             match append(&journal, &Sample { topic: 1, ..sample(1_000 + number, 90) }.event()) {
                 Ok(end) => drop(end.recv().expect("a result").expect("stored")),
@@ -82,7 +83,7 @@ fn a_small_blocked_topic_cannot_pin_the_whole_journal() {
     let pinned = |topic: &str| harness.metrics.journal.pinned_bytes.with_label_values(&[topic]).get() as u64;
     assert!((3 * segment..=6 * segment).contains(&pinned(TOPICS[1])), "{} bytes, within max_backlog", pinned(TOPICS[1]));
     assert!(pinned(TOPICS[0]) < segment, "{} bytes", pinned(TOPICS[0]));
-    // Once the topic is forwarded, the journal accepts its events again.
+    // Once the topic is forwarded, the journal accepts events of the topic again.
     journal.save_cursor(TOPICS[1], journal.durable_watermark());
     while append(&journal, &Sample { topic: 1, ..sample(2_000, 90) }.event()).is_err() {
         std::thread::yield_now();
@@ -100,7 +101,8 @@ fn blocked_topics_are_charged_only_their_own_bytes() {
     });
     let journal = harness.open();
     let store = |number: usize| store_or_reject(&journal, &Sample { topic: number % 2, ..sample(number, 3_000) });
-    // Each topic is charged with half of the bytes, so the journal can use all of max_size before it rejects an event.
+    // Each of the two topics pins half of the bytes, so the topics together can use all of max_size before the journal rejects
+    // an event.
     let (number, rejected) = (0..).find_map(|number| Some((number, store(number).err()?))).expect("the journal fills up");
     assert_eq!(rejected, AppendRejected::Full);
     assert!(number as u64 * 3_000 > 8 * segment, "{number} events");

@@ -8,8 +8,8 @@ use crate::disk::Step;
 use crate::events::Sample;
 use crate::harness::*;
 
-/// The body of the event consists of frame headers with large lengths. A naive scan would read the whole length for each
-/// header.
+/// Stores events whose bodies consist of frame headers with large lengths. For every header, a naive scan would read as many
+/// bytes as the header states.
 #[test]
 fn a_body_of_fake_frames_cannot_delay_a_start() {
     let harness = Harness::with(|options| options.limits.segment_size = 1 << 20);
@@ -18,7 +18,7 @@ fn a_body_of_fake_frames_cannot_delay_a_start() {
     const HEADERS: usize = 2_000;
     let mut body = b"crafted ".to_vec();
     for number in 0..HEADERS {
-        // Each header states an end that is 8 bytes after the end of the header before it.
+        // Each header states a frame end that is 8 bytes after the frame end that the previous header states.
         let mut header = [0; 32];
         header[..4].copy_from_slice(&(300_000_u32 - 24 * number as u32).to_le_bytes());
         (header[16], header[24]) = (20 + number as u8 % 5, 1);

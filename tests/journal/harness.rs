@@ -19,7 +19,7 @@ pub const SUMMARY_EXT: &str = ".lanes";
 /// Receiver for the result of one append.
 pub type AppendResult = Receiver<Result<Position, AppendError>>;
 
-/// Disk, clock, metrics and options, which remain across openings of the journal.
+/// Disk, clock, metrics and options that a test uses each time it opens the journal.
 pub struct Harness {
     pub disk: SimDisk,
     pub clock: Arc<ManualClock>,
@@ -59,7 +59,7 @@ impl Harness {
         Journal::open(self.disk.start(), self.options.clone(), self.clock.clone(), self.metrics.clone())
     }
 
-    /// Kills the process of the journal and joins its threads.
+    /// Kills the process of the journal and joins the journal's threads.
     pub fn kill(&self, journal: Journal) {
         self.disk.kill();
         journal.close();
@@ -96,8 +96,8 @@ pub fn try_store(journal: &Journal, sample: &Sample) -> Result<Position, AppendE
     append(journal, &sample.event()).expect("accepted").recv().expect("a result")
 }
 
-/// Appends an event and waits for its result. If the journal is full, returns the same error, whether the append or the writer
-/// reports the full journal.
+/// Appends an event and waits for its result. If the journal is full, returns [`AppendRejected::Full`], whether the append or
+/// the writer detects this.
 pub fn store_or_reject(journal: &Journal, sample: &Sample) -> Result<Position, AppendRejected> {
     match append(journal, &sample.event())?.recv().expect("a result") {
         Err(AppendError::Full) => Err(AppendRejected::Full),
@@ -113,7 +113,8 @@ pub fn store_many(journal: &Journal, numbers: std::ops::Range<usize>, length: us
     numbers.map(|number| store(journal, &sample(number, length))).collect()
 }
 
-/// Lets the threads run until the durable watermark stops moving. Any forbidden step would have happened by then.
+/// Waits until the durable watermark stops moving. If the journal's threads could do something that the test forbids, they
+/// would have done it by then.
 pub fn wait_until_idle(journal: &Journal) {
     let mut before = None;
     while before != Some(journal.durable_watermark()) {

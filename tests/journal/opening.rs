@@ -1,4 +1,4 @@
-//! Tests of opening and closing: clean stops, kills, the lock, the meta file and file modes.
+//! Tests of opening and closing the journal: clean stops, kills, the lock, the meta file and file modes.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;

@@ -35,7 +35,8 @@ fn a_deleted_segments_file_becomes_the_next_segment() {
     whole(&journal);
     let spare = harness.disk.names(".spare");
     harness.kill(journal);
-    // The journal must neither read old frames after the newest commit nor report them as damage.
+    // A recycled file contains old frames after the newest commit. The journal must neither read these frames nor report them
+    // as damage.
     let journal = harness.open();
     whole(&journal);
     assert_eq!(harness.metrics.journal.damaged.get(), 0);
@@ -86,7 +87,8 @@ fn a_recycled_segment_that_fails_to_start_hides_nothing() {
             end = append(&journal, &sample(number, 8_000).event()).expect("accepted");
         }
     }
-    // The name of the new segment may not be durable, and cannot be removed. The writer must continue the segment before it.
+    // The sync of the directory fails, so the name of the new segment is possibly not durable. The removal of the new segment
+    // also fails. The writer must continue in the previous segment.
     harness.disk.fail(Step::SyncDir, "", io::ErrorKind::Other, 1);
     harness.disk.fail(Step::Remove, ".seg", io::ErrorKind::Other, 1);
     gate.release();

@@ -93,7 +93,7 @@ fn only_one_thread_at_a_time_deletes_segments() {
     let journal = harness.open();
     store_many(&journal, 0..30, 3_000);
     harness.disk.wait_for(|files| has_sealed(files, 3));
-    // The gate holds the background thread while it deletes expired segments. Then the writer needs room.
+    // The gate stops the background thread while the thread deletes expired segments. The writer then needs room.
     let gate = harness.disk.hold(Step::Rename, ".spare");
     harness.clock.advance(11_000);
     journal.save_cursor(TOPICS[1], 0);

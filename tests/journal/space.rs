@@ -22,7 +22,7 @@ fn a_full_disk_rejects_events_until_space_returns() {
     assert!(stored > 3, "{stored} events were stored in the preallocated segment");
     assert!(!journal.failed());
     harness.disk.set_limit(u64::MAX);
-    // A moved cursor wakes the background thread at once. Otherwise the thread checks every second.
+    // `save_cursor` wakes the background thread at once. Otherwise, the thread checks for space every second.
     let end = loop {
         journal.save_cursor(TOPICS[1], 0);
         match append(&journal, &sample(stored, 5_000).event()) {
@@ -38,7 +38,8 @@ fn a_full_disk_rejects_events_until_space_returns() {
     journal.close();
 }
 
-/// While no event can be stored, `/readyz` returns 503, so a load balancer sends no event that could trigger a retry.
+/// Appends no events while the journal is unavailable, because `/readyz` then returns 503 and a load balancer sends no
+/// deliveries. No append can therefore make the writer try again.
 #[test]
 fn availability_returns_without_traffic_once_space_is_free() {
     for full_disk in [false, true] {
@@ -55,7 +56,7 @@ fn availability_returns_without_traffic_once_space_is_free() {
             journal.save_cursor(TOPICS[0], journal.durable_watermark());
         }
         while journal.unavailable_reason().is_some() {
-            // A moved cursor wakes the background thread at once. Otherwise the thread checks every second.
+            // `save_cursor` wakes the background thread at once. Otherwise, the thread checks for space every second.
             journal.save_cursor(TOPICS[1], 0);
             std::thread::yield_now();
         }
@@ -112,7 +113,8 @@ fn recovery_uses_the_reserve_on_a_full_disk() {
     assert!(unconfirmed > 0);
     harness.disk.set_limit(harness.disk.used());
 
-    // The copy uses the space of the reserve. Then the disk has no room for the first segment of this opening.
+    // The copy of the unconfirmed events uses the space of the reserve. The disk then has no room for the new segment that
+    // every start creates.
     let needed = match harness.try_open() {
         Err(OpenError::NoRoom { bytes }) => bytes,
         Err(other) => panic!("{other}"),
@@ -122,7 +124,7 @@ fn recovery_uses_the_reserve_on_a_full_disk() {
     assert!(harness.disk.names("reserve").is_empty(), "the reserve was used");
     assert_eq!(harness.read_only().verify().expect("the journal can be read").unconfirmed, 0, "the copy is done");
 
-    // The disk has room for a small first segment, but not for a segment of `segment_size` bytes.
+    // The disk has room for the new segment, but not for the new segment and the reserve.
     harness.disk.set_limit(harness.disk.used() + 80_000);
     let journal = harness.open();
     assert_eq!(seqs(&journal), [0, 1, 2, 3]);

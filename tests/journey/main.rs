@@ -8,6 +8,8 @@ mod filtered;
 #[path = "../common/kafka.rs"]
 mod kafka;
 mod operator_tools;
+#[path = "../common/ports.rs"]
+mod ports;
 #[path = "../common/process.rs"]
 mod process;
 mod restart;

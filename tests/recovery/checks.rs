@@ -20,7 +20,8 @@ macro_rules! ensure {
 }
 
 impl Life {
-    /// Compares the readable events with the model. If an event without a result is found, marks the event as stored.
+    /// Compares the readable events with the model, and updates the model: each event without a result becomes either stored or
+    /// superseded.
     pub fn check(&mut self, journal: &Journal) -> Checked {
         let read = read_all(journal)?;
         let oldest = journal.oldest_seq();
@@ -33,7 +34,7 @@ impl Life {
                 Fate::Stored(position) if positions.get(&position.seq) == Some(&position) => {}
                 Fate::Stored(position) => {
                     let topic = TOPICS[event.sample.topic];
-                    // A topic without a cursor on disk pins nothing, unless events are forwarded.
+                    // If the journal does not forward events, a topic without a cursor on disk pins nothing.
                     let pinned_from = if self.options.forwards { Some(&0) } else { self.pinned_from.get(topic) };
                     let cursor = self.found.get(topic).max(self.saved.get(topic)).copied().unwrap_or(0);
                     let is_pinned = pinned_from.is_some_and(|from| position.seq >= cursor.max(*from));
@@ -53,13 +54,14 @@ impl Life {
         self.check_cursors(journal)
     }
 
-    /// Finds events without a result that were recovered and immediately deleted. Only their keys prove that they were stored.
+    /// Marks an event without a result as stored if the journal recovered the event and immediately deleted it. Only the key of
+    /// the event then proves that the event was stored.
     fn find_stored_and_deleted(&mut self, journal: &Journal, positions: &BTreeMap<u64, Position>) -> Checked {
         let last = if self.hazards.retention { self.events.len() } else { 0 };
         for index in (0..last).rev() {
             let ModelEvent { sample, fate: Fate::Unknown | Fate::Failed } = &self.events[index] else { continue };
             let Some(key) = sample.key else { continue };
-            // The journal has stored a retry of this event.
+            // If the journal has stored a retry of this event, the key belongs to the retry.
             if self.events.iter().any(|other| other.sample.key == sample.key && matches!(other.fate, Fate::Stored(_))) {
                 continue;
             }
@@ -151,7 +153,8 @@ impl Life {
         of_topic.filter_map(stored_at).map(|position| position.seq)
     }
 
-    /// Changes some bytes of an older segment; `None` if no older segment has frames.
+    /// Damages some bytes of a segment other than the newest, and returns the damage. Returns `None` if only the newest segment
+    /// has frames.
     pub fn damage(&mut self) -> Option<Damage> {
         let segments = self.disk.names(".seg");
         let older: Vec<&String> = segments[..segments.len() - 1].iter().filter(|name| self.disk.bytes(name).len() > 64).collect();
@@ -167,7 +170,8 @@ impl Life {
         Some(Damage { name, bytes, before })
     }
 
-    /// Checks that exactly the damaged events and their keys are lost.
+    /// Checks that only damaged events are lost, that the keys of the lost events are lost with them, and that the metric and
+    /// `verify` show the damage.
     pub fn check_damaged(&mut self, journal: &Journal, metrics: &Metrics, damage: &Damage) -> Checked {
         let report = ReadOnlyJournal::open(self.disk.second_process())
             .and_then(|journal| journal.verify())
@@ -224,7 +228,8 @@ pub struct Damage {
 }
 
 impl Damage {
-    /// Returns true if the damage overlaps a frame that ends with this body. At most 600 bytes of a frame precede its body.
+    /// Returns true if the damage overlaps a frame that ends with this body. A frame contains at most 600 bytes before the
+    /// body.
     fn hits(&self, body: &[u8]) -> bool {
         let found = self.before.windows(body.len()).position(|window| window == body);
         found.is_some_and(|at| at < self.bytes.end + 600 && at + body.len() > self.bytes.start)

@@ -36,7 +36,7 @@ pub struct ModelEvent {
     pub fate: Fate,
 }
 
-/// State of one simulated process, from its start to its crash: the disk, the model, and the cursors and counts so far.
+/// State of one life: the disk, the model, and the cursors and counts so far.
 pub struct Life {
     pub rng: fastrand::Rng,
     pub disk: SimDisk,
@@ -48,8 +48,8 @@ pub struct Life {
     pub saved: HashMap<String, u64>,
     /// Cursor that the journal had at its last startup, by topic.
     pub found: HashMap<String, u64>,
-    /// Durable watermark at the time the cursor was first found, by topic. The journal must not delete later events before the
-    /// cursor has passed them.
+    /// Durable watermark at the first startup that found a cursor of the topic, by topic. The journal must not delete events
+    /// from this position on until the cursor has passed them.
     pub pinned_from: HashMap<String, u64>,
     pub counts: LifeCounts,
 }
@@ -57,14 +57,14 @@ pub struct Life {
 /// Result of a check. An error describes the broken guarantee.
 pub type Checked = Result<(), String>;
 
-/// Receives the results of appends, each with the index of its event.
+/// Receiver for the results of appends, each with the index of its event.
 pub type Results = Receiver<(usize, Result<Position, AppendError>)>;
 
 /// Runs the life that this seed determines.
 pub fn run(seed: u64, hazards: Hazards) -> Result<LifeCounts, String> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let retention = hazards.retention;
-    // With retention, segments must be large enough and few enough that they are recycled.
+    // With retention, the segments must be large enough and few enough for the journal to recycle them.
     let sizes = if retention { [24, 32, 40, 64] } else { [18, 20, 32, 64] };
     let segment_size = sizes[rng.usize(..4)] * 1024;
     let limits = JournalLimits {
@@ -91,7 +91,7 @@ pub fn run(seed: u64, hazards: Hazards) -> Result<LifeCounts, String> {
 }
 
 impl Life {
-    /// Opens the journal, checks its content, appends events, and ends the opening. A kill or a power cut may interrupt each
+    /// Opens the journal, checks its content, appends events, and ends the process. A kill or a power cut may interrupt each
     /// step.
     fn opening(&mut self) -> Checked {
         let interrupt = self.rng.u8(..3) == 0;
@@ -105,7 +105,8 @@ impl Life {
         Ok(())
     }
 
-    /// Opens the journal three times without other hazards, and damages a segment before the third opening.
+    /// Opens the journal three times without disk faults and without kills during a step. If corruption is a hazard of this
+    /// life, damages a segment before the journal is opened for the third time.
     fn last_opening(&mut self) -> Checked {
         self.disk.kill();
         self.disk.set_limit(u64::MAX);
@@ -117,7 +118,7 @@ impl Life {
         if self.rng.bool() {
             self.disk.cut_power();
         }
-        // The second opening starts a newer segment, which proves that the older segments were on disk up to their ends.
+        // This second start creates a newer segment, which proves that the older segments were completely on disk.
         let Some((journal, _)) = self.open(false)? else { return Err("the journal does not open a second time".into()) };
         journal.close();
         let damage = self.hazards.corruption.then(|| self.damage()).flatten();
@@ -231,7 +232,7 @@ impl Life {
         }
     }
 
-    /// Appends new events, and retries of events that were not stored.
+    /// Appends up to `count` events: new events, and retries of events that were not stored.
     fn append_some(&mut self, journal: &Journal, count: usize) -> Result<Results, String> {
         let (sender, results) = channel();
         for _ in 0..self.rng.usize(..=count) {
@@ -256,7 +257,7 @@ impl Life {
         Ok(())
     }
 
-    /// Returns the last event if it has a key, and if certainly neither this event nor a retry of it is stored.
+    /// Returns the last event if the test may retry it: the event has a key, and the event and all retries of it have failed.
     fn failed_event(&self) -> Option<Sample> {
         let has_failed = |event: &ModelEvent| matches!(event.fate, Fate::Failed | Fate::Superseded);
         let last = self.events.last()?;
@@ -286,14 +287,14 @@ impl Life {
         }
     }
 
-    /// Waits for the results of all appends and records them in the model.
+    /// Waits for the results of all appends and records the results in the model.
     fn record(&mut self, results: Results) -> Checked {
         for (index, result) in results {
             match result {
                 Ok(position) => {
                     self.counts.acknowledged += 1;
                     self.events[index].fate = Fate::Stored(position);
-                    // The event uses the sequence of the events that failed before it.
+                    // The stored event has the sequence of the earlier failed events, so it supersedes them.
                     for event in &mut self.events[..index] {
                         if event.fate == Fate::Failed {
                             event.fate = Fate::Superseded;

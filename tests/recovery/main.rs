@@ -1,9 +1,10 @@
 //! Tests that acknowledged events survive. The tests run random lives of a journal on a disk that may lose all unsynced data,
 //! and compare the journal with a plain model.
 //!
-//! A life is a sequence of openings. Each opening ends with a close, a kill or a power cut, at any step, including the steps of a
-//! recovery. `HOOKHOLD_SEED=n` repeats one life. The seed determines the actions but not the interleaving of the threads, so a
-//! seed that failed once may need several runs to fail again.
+//! A life is a sequence of openings. In each opening, a process opens the journal and uses it until a close, a kill or a power
+//! cut. A kill or a power cut can happen in any step, including the steps of a recovery. `HOOKHOLD_SEED=n` repeats one life.
+//! The seed determines the actions but not the interleaving of the threads, so a seed that failed once may need several runs to
+//! fail again.
 
 mod checks;
 #[path = "../common/disk.rs"]
@@ -18,15 +19,15 @@ use std::sync::Mutex;
 /// Hazards to which a life exposes the journal.
 #[derive(Clone, Copy, Default)]
 struct Hazards {
-    /// True if old segments are deleted.
+    /// True if the journal deletes old segments.
     retention: bool,
-    /// True if writes, syncs and creations fail, and the disk becomes full.
+    /// True if writes, syncs and creations can fail, and if the disk can become full.
     faults: bool,
-    /// True if bytes below the durable watermark change.
+    /// True if the test damages bytes below the durable watermark.
     corruption: bool,
     /// True if syncs have no effect.
     ignored_syncs: bool,
-    /// True if openings last long enough to recycle the files of deleted segments.
+    /// True if processes run long enough for the journal to recycle the files of deleted segments.
     long: bool,
 }
 
@@ -91,7 +92,7 @@ fn assert_all_lives(seeds: Range<u64>, hazards: Hazards) {
     counts.assert_not_empty(hazards);
 }
 
-/// Number of incidents of each kind. The test fails if a kind did not occur.
+/// Counts from all lives of one test, such as acknowledged events and crashes. The test fails if a count is too low.
 #[derive(Debug, Default)]
 struct LifeCounts {
     lives: u64,

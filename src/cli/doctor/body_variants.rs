@@ -1,4 +1,5 @@
-//! Undoes changes that a proxy, a serverless function or an editor may have made to a request body before hookhold received it.
+//! Undoes changes to a request body. A proxy or a serverless function may have changed the body in transit, or an editor may
+//! have changed it in the recording.
 
 use super::cause::Cause;
 use super::json_styles;
@@ -52,7 +53,8 @@ fn without_bom(body: &[u8]) -> Option<Vec<u8>> {
     body.strip_prefix(BYTE_ORDER_MARK).map(<[u8]>::to_vec)
 }
 
-/// Converts a body from ISO 8859-1 to UTF-8. The 256 characters of ISO 8859-1 are the first 256 characters of Unicode.
+/// Converts a body from ISO 8859-1 to UTF-8. Each byte is the code point of its character, because Unicode begins with the 256
+/// characters of ISO 8859-1.
 fn as_utf8(body: &[u8]) -> Option<Vec<u8>> {
     Some(body.iter().map(|byte| char::from(*byte)).collect::<String>().into_bytes())
 }
@@ -94,7 +96,7 @@ const CHANGES: &[(&str, &str, Undo)] = &[
     ("body_form", "the form was decoded and encoded again, with %20 for spaces", |body| replaced(body, "%20", "+")),
 ];
 /// Unicode characters for the bytes 0x80 to 0x9F of Windows-1252 (<https://encoding.spec.whatwg.org/index-windows-1252.txt>).
-/// All other bytes mean the same characters as in ISO 8859-1.
+/// All other bytes stand for the same characters as in ISO 8859-1.
 const WINDOWS_1252: [char; 32] = [
     '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}', '\u{90}', '‘', '’', '“', '”',
     '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}', 'ž', 'Ÿ',

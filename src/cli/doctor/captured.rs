@@ -15,18 +15,17 @@ pub(super) struct CapturedDelivery {
     /// All configured sources except `source`.
     pub(super) others: Arc<[Arc<Source>]>,
     pub(super) delivery: Delivery,
-    /// Body length in bytes from the `Content-Length` header, or `None` if this header is absent.
+    /// Body length in bytes from the `Content-Length` header, or `None` if this header is absent or not a number.
     pub(super) declared: Option<u64>,
     /// True if the time of receipt is known.
     pub(super) is_time_given: bool,
-    /// Outcome that the running process recorded, or `None` for a request from a file. For a request from a file, the address
-    /// of the sender is unknown.
+    /// Outcome that the running process recorded. `None` for a request from a file, whose sender address is unknown.
     pub(super) rejected_as: Option<String>,
 }
 
 impl CapturedDelivery {
-    /// Applies the gateway's checks that depend only on the request, and returns the verdict of the verifier or the first
-    /// rejection.
+    /// Checks the delivery as the gateway does, but without the limits that depend on other deliveries. Returns the verdict of
+    /// the verifier, or the first rejection.
     pub(super) fn judge(&self) -> Result<Verdict, Rejection> {
         let CapturedDelivery { source, delivery, .. } = self;
         let head = RequestHead {

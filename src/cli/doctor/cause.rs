@@ -1,4 +1,4 @@
-//! One possible cause of a rejection, and its certainty.
+//! A cause of a rejection, with its certainty and its remedy.
 
 use serde_json::json;
 
@@ -17,7 +17,7 @@ pub(super) struct Cause {
 /// Certainty of a cause. The derived order puts the most certain cause first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Certainty {
-    /// A proved cause: the delivery verifies once the cause is undone, or the request itself shows the cause.
+    /// A proved cause: the delivery verifies if doctor undoes the cause, or the request itself shows the cause.
     Certain,
     /// A cause for which the request or the configuration contains evidence.
     Likely,

@@ -9,8 +9,8 @@ use super::captured::CapturedDelivery;
 use super::cause::{Cause, Certainty};
 use super::{other_sources, search, timing};
 
-/// Returns the causes that explain the verdict on a delivery, most certain first. A verified delivery can also have causes,
-/// such as an event type that the source does not list, or a wrong request path.
+/// Returns the causes that explain the verdict on a delivery, most certain first. The list can also explain a verified
+/// delivery, for example if the source does not list the event type, or if the request path is wrong.
 pub(super) fn causes(captured: &CapturedDelivery, verdict: &Result<Verdict, Rejection>) -> Vec<Cause> {
     let mut causes = match verdict {
         Ok(verdict) => filtered(captured, verdict).into_iter().collect(),
@@ -64,13 +64,13 @@ fn unsigned(captured: &CapturedDelivery, hint: &str) -> Cause {
     let title = &captured.source.recipe.title;
     let title = if title.is_empty() { "the sender" } else { title };
     let advice = format!(
-        "enter a secret at the sender, because some senders sign only with one, and check that no proxy removes the header; \
-         otherwise the delivery is not from {title}"
+        "enter a secret at the sender, because some senders sign only if a secret is set, and check that no proxy removes the \
+         header; if neither helps, the delivery is not from {title}"
     );
     Cause::certain("signature_absent", hint, advice)
 }
 
-/// Returns the possible causes of a rejection for which no variant of the delivery verifies.
+/// Returns the causes of a rejection if no variant of the delivery verifies.
 fn unexplained(captured: &CapturedDelivery, rejection: &Rejection) -> Vec<Cause> {
     let mut causes = Vec::new();
     if rejection.outcome == Outcome::SignatureMalformed {
@@ -87,8 +87,8 @@ fn unexplained(captured: &CapturedDelivery, rejection: &Rejection) -> Vec<Cause>
         causes.push(Cause::likely("body_charset", what, "make every hop forward the body byte for byte"));
     }
     causes.push(other_secret(captured));
-    let what = "the body changed in transit or during recording in a way that doctor cannot undo: JSON members may be in another \
-                order, or numbers or characters rewritten";
+    let what = "the body changed in transit or during recording in a way that doctor cannot undo, such as reordered JSON \
+                members, or rewritten numbers or characters";
     causes.push(Cause::possible("body_changed", what, "compare the body with the payload in the sender's dashboard"));
     if captured.source.recipe.signs_url() {
         let what = "the sender signed a URL that doctor cannot derive from the request";
@@ -121,6 +121,7 @@ fn other_path(captured: &CapturedDelivery) -> Option<Cause> {
     let arrived = captured.delivery.target.parse::<Uri>().ok()?.path().to_owned();
     let own = &captured.source.path;
     let what = format!("the request was sent to {}, but the path of the source is {own}", escaped(&arrived));
-    let advice = "change the URL at the sender, or the proxy behind the point of recording, so that requests arrive at that path";
+    let advice = "change the URL at the sender, or the proxy between the recording and hookhold, so that requests arrive at the \
+                  path of the source";
     (arrived != *own).then(|| Cause::possible("path", what, advice))
 }

@@ -1,5 +1,5 @@
-//! Rewrites a JSON body in the styles of common serializers, which differ in whitespace and escape sequences. The order of
-//! members and the digits of numbers do not change, so one of the results may be the body that the sender signed.
+//! Rewrites a JSON body in the styles of common serializers, which differ in whitespace and escape sequences. Members stay in
+//! the same order, and numbers have the same digits. One of the results may therefore be the body that the sender signed.
 
 use std::borrow::Cow;
 use std::iter;
@@ -26,7 +26,7 @@ struct Spacing {
 
 type Escaping = fn(&str) -> Cow<'_, str>;
 
-/// Rewrites a JSON text in one style. Returns `None` if the result would be more than [`MAX_GROWTH`] times as long as the
+/// Rewrites a JSON text in one style. Returns `None` if the result would be longer than 1 KiB plus [`MAX_GROWTH`] times the
 /// input. This limit is necessary because the indentation of each line grows with the nesting depth.
 fn written(text: &str, spacing: &Spacing, escaping: Escaping) -> Option<String> {
     let (mut out, mut depth, mut is_empty) = (String::with_capacity(text.len()), 0_usize, false);

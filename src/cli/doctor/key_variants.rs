@@ -50,7 +50,7 @@ fn of_one(captured: &CapturedDelivery, key: &Key) -> Vec<(Key, Cause)> {
         found.extend(decoded(captured, [&bytes[..], suffix.as_bytes()].concat(), key, format, cause));
     }
     for (format, written) in formats() {
-        let what = format!("the secret {name} is correct, but key_format decodes it in the wrong way");
+        let what = format!("the secret {name} is correct, but key_format decodes it incorrectly");
         let advice =
             format!("use the provider's own recipe, or set key_format = {written} in [sources.{}]", captured.source.name);
         found.extend(decoded(captured, bytes.clone(), key, &format, Cause::certain("key_decoding", what, advice)));
@@ -63,8 +63,8 @@ fn decoded(captured: &CapturedDelivery, bytes: Vec<u8>, key: &Key, format: &KeyF
     Some((Key::decode(&secret, format, &captured.source.recipe.proof.scheme()).ok()?, cause))
 }
 
-/// Returns the variants of a secret without surrounding whitespace or quotes, each with the identifier and the explanation of
-/// its cause.
+/// Returns up to two variants of a secret: one without surrounding whitespace, and one also without surrounding quotes. Each
+/// variant has the identifier and the explanation of the mistake that it corrects.
 fn unwrapped(bytes: &[u8]) -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let without_bom = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let trimmed = without_bom.trim_ascii();

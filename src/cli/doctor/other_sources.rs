@@ -1,4 +1,4 @@
-//! Finds the other configured source or the other provider to which a delivery belongs.
+//! Finds another configured source, or another provider, to which a delivery may belong.
 
 use std::sync::Arc;
 
@@ -51,7 +51,7 @@ fn other_provider(captured: &CapturedDelivery, name: &str, recipe: Recipe) -> Ca
         Some(other) => {
             format!("enter the URL of the source {}, which ends in {}, in {title}'s dashboard", other.name, other.path)
         }
-        None => format!("add a source for {title}, and enter its URL as hookhold providers {name} explains"),
+        None => format!("add a source for {title}; run `hookhold providers {name}` to see where to enter its URL"),
     };
     Cause::likely("other_provider", what, advice)
 }

@@ -42,7 +42,7 @@ pub(super) fn newest(
         .map_err(|error| format!("{error}; or pass a recorded request with --request FILE"))?;
     let rejections: Option<Vec<RecordedRejection>> = page.lines().take(last).map(parse).collect();
     rejections.ok_or_else(|| {
-        format!("{base}: expected the admin listener of this version of hookhold, found another response; check --url").into()
+        format!("{base}: expected a response of this version of hookhold, found another response; check --url").into()
     })
 }
 

@@ -1,4 +1,5 @@
-//! Parses a recorded request leniently: lines may end with LF, the version may be HTTP/2, and the body may be chunked.
+//! Parses a recorded request leniently: lines may end with LF instead of CRLF, the version may be HTTP/2 or HTTP/3, and the
+//! body may be chunked.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
@@ -9,7 +10,7 @@ pub(super) struct RecordedRequest {
     pub(super) method: Method,
     pub(super) target: String,
     pub(super) headers: HeaderMap,
-    /// Body as the gateway reads it: cut to the length in the `Content-Length` header, and without the framing of chunks.
+    /// Body as the gateway reads it: without chunked framing, or cut to the length in the `Content-Length` header.
     pub(super) body: Bytes,
     /// Value of the `Content-Length` header, or `None` if the header is absent or not a number.
     pub(super) declared: Option<u64>,
@@ -26,7 +27,10 @@ pub(super) fn parse(file: &[u8]) -> Result<RecordedRequest, &'static str> {
         Ok(httparse::Status::Complete(end)) => end,
         Ok(httparse::Status::Partial) => return Err("expected an empty line after the headers, found the end of the file"),
         Err(httparse::Error::TooManyHeaders) => return Err("expected at most 1000 headers, found more"),
-        Err(_) => return Err("expected an HTTP request: POST /hooks/SOURCE HTTP/1.1, headers, an empty line and the body"),
+        Err(_) => {
+            return Err("expected an HTTP request (POST /hooks/SOURCE HTTP/1.1, headers, an empty line and the body), \
+                        found another format");
+        }
     };
     let mut headers = HeaderMap::new();
     for field in head.headers.iter() {
@@ -53,8 +57,8 @@ fn body(headers: &HeaderMap, declared: Option<u64>, rest: &[u8]) -> Bytes {
     Bytes::copy_from_slice(&rest[..length])
 }
 
-/// Decodes a chunked body. Returns `None` if the body has no chunks: a proxy may have decoded the body without removing the
-/// `Transfer-Encoding` header.
+/// Decodes a chunked body. Returns `None` if the body is not in chunked format, because a proxy may have decoded the body
+/// without removing the `Transfer-Encoding` header.
 fn unchunked(mut rest: &[u8]) -> Option<Vec<u8>> {
     let mut whole = Vec::new();
     loop {

@@ -1,4 +1,5 @@
-//! Variants of a signed URL: the configured base URL and the request target, with the changes that proxies and dashboards make.
+//! Variants of a signed URL: other base URLs and request targets that the sender may have signed, because a proxy rewrote the
+//! URL or the provider's dashboard contains a different URL.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +16,8 @@ pub(super) struct SignedUrl {
     pub(super) target: String,
 }
 
-/// Returns every other URL that the sender may have signed. Returns an empty list if the recipe signs no URL.
+/// Returns the URLs that the sender may have signed instead of the URL that hookhold expects. Returns an empty list if the
+/// recipe signs no URL.
 pub(super) fn all(captured: &CapturedDelivery) -> Vec<(SignedUrl, Cause)> {
     let source = &captured.source;
     let Some(own) = source.public_url.as_ref().filter(|_| source.recipe.signs_url()) else { return Vec::new() };
@@ -61,7 +63,7 @@ fn targets(captured: &CapturedDelivery) -> Vec<String> {
 fn cause(captured: &CapturedDelivery, own: &PublicUrl, base: &str, target: &str) -> Cause {
     let path = |target: &str| escaped(target.split('?').next().unwrap_or_default());
     let (name, arrived) = (&captured.source.name, &captured.delivery.target);
-    let query = if target.contains('?') == arrived.contains('?') { "" } else { ", with another query" };
+    let query = if target.contains('?') == arrived.contains('?') { "" } else { ", with a different query" };
     let signed = format!("{}{}", escaped(base), path(target));
     let what = format!("the sender signed the URL {signed}{query}; hookhold expects {}{}", own.as_written(), path(arrived));
     let advice = if target == arrived {
@@ -83,6 +85,6 @@ fn distinct(texts: impl IntoIterator<Item = String>) -> Vec<String> {
     texts.into_iter().filter(|text| seen.insert(text.clone())).take(MAX_PARTS).collect()
 }
 
-/// Maximum number of hosts, of path prefixes and of request targets. Each of these limits is low, because the search tries all
-/// combinations.
+/// Maximum number of hosts. The same maximum applies to path prefixes and to request targets. The maximum is low, because the
+/// search tries all combinations.
 const MAX_PARTS: usize = 16;

@@ -50,8 +50,8 @@ impl Worker {
         }
     }
 
-    /// Sends an event of the shared reader. If the event's queue is full, holds the event back or lets the queue fall
-    /// behind. Returns false if the event was held back.
+    /// Sends an event from the shared reader. If the event's queue is full, holds the event back or lets the queue fall behind.
+    /// Returns false if the event was held back.
     fn hand_over(&mut self, stored: StoredEvent, now: Instant) -> bool {
         let seq = stored.position.seq;
         let index = match self.by_topic.get(stored.event.topic()) {
@@ -87,8 +87,8 @@ impl Worker {
         index
     }
 
-    /// Sends events from the queue's own reader if the queue uses its own reader. Returns false if no event could be
-    /// sent.
+    /// Sends events from the queue's own reader. Does nothing if the queue uses the shared reader. Returns false if no event
+    /// could be sent.
     fn feed_from_own_reader(&mut self, index: usize, now: Instant) -> bool {
         let shared = self.log_reader.position();
         for sent in 0..BURST {

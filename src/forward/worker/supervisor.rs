@@ -34,7 +34,8 @@ impl Worker {
         }
     }
 
-    /// Replaces or starts the producer if its replacement or start is due, and probes a topic that makes no progress.
+    /// Replaces the producer if a replacement is due, starts a producer if a start is due, and probes a topic that makes no
+    /// progress.
     pub(super) fn supervise(&mut self, now: Instant) {
         let quiet = || self.queues.iter().all(|queue| queue.is_quiet(now));
         if self.client.replacement().is_some_and(|replacement| now >= replacement.by || quiet()) {
@@ -49,13 +50,18 @@ impl Worker {
             let queue = &mut self.queues[index];
             if let Err(error) = self.client.probe(&queue.topic, index) {
                 let (pause, topic) = (queue.retry_probe(now), &*queue.topic);
-                warn!(topic, %error, retry_in = ?pause, "cannot start a thread to probe the topic; raise the limit on tasks");
+                warn!(
+                    topic,
+                    %error,
+                    retry_in = ?pause,
+                    "cannot start a thread to probe the topic; raise the thread limit (TasksMax in systemd)"
+                );
             }
         }
     }
 
-    /// Handles the failure of a record. Depending on the error, blocks the record's topic, sends the topic's records in
-    /// flight again one at a time, or schedules the replacement of the producer.
+    /// Handles the failure of a record. Depending on the error, blocks the record's topic, makes the topic's queue send records
+    /// one at a time, or schedules the replacement of the producer.
     pub(super) fn record_failed(&mut self, index: usize, seq: u64, code: RDKafkaErrorCode, now: Instant) {
         let queue = &mut self.queues[index];
         let alone = queue.fail(seq);
@@ -79,8 +85,8 @@ impl Worker {
         }
     }
 
-    /// Returns the time at which the next probe is due; `None` while a probe runs, because the probe's result wakes the
-    /// forwarder.
+    /// Returns the time at which the next probe is due; `None` if no topic needs a probe or no probe can start now. The result
+    /// of a running probe wakes the forwarder.
     pub(super) fn next_probe_due(&self) -> Option<Instant> {
         let can_probe = self.client.can_probe();
         self.queues.iter().filter(|queue| can_probe && queue.needs_probe()).map(|queue| queue.probe_due()).min()
@@ -91,13 +97,13 @@ impl Worker {
         if let Some(error) = self.client.setup_error() {
             let queue = &mut self.queues[index];
             queue.find_oldest(&self.journal);
-            queue.block(BlockReason::Rejected, &format!("cannot set up the Kafka client; check [kafka]: {error}"), now);
+            queue.block(BlockReason::Rejected, &format!("cannot set up the Kafka client: {error}; check [kafka]"), now);
         }
     }
 
-    /// Returns the index of the queue whose topic to probe; `None` if no probe is due. Prefers topics without records
-    /// in flight, because only a probe can end the block of such a topic. The other topics resume as soon as Kafka
-    /// acknowledges their records.
+    /// Returns the index of the queue whose topic the worker should probe now; `None` if no probe is due. Prefers topics
+    /// without records in flight, because only a probe can end the block of such a topic. The other topics resume as soon as
+    /// Kafka acknowledges their records.
     fn next_to_probe(&self, now: Instant) -> Option<usize> {
         let due = |index: &usize| now >= self.queues[*index].probe_due() && self.queues[*index].needs_probe();
         let order = |index: &usize| (self.queues[*index].in_flight.unreported() > 0, self.queues[*index].probe_due());
@@ -145,7 +151,8 @@ impl Worker {
         let seconds = stalled_for.as_secs();
         if queue.health.blames_producer(stalled_for) && self.client.replacement().is_none() {
             let topic = &queue.topic;
-            let detail = format!("Kafka acknowledged no record of {topic} for {seconds} s although its partitions have leaders");
+            let detail =
+                format!("Kafka acknowledged no record of {topic} for {seconds} s, although every partition has a leader");
             self.client.producer_stuck(detail, now);
         } else if queue.health.has_enough_replicas() && stalled_for >= STALLED_AFTER {
             queue.block(BlockReason::Stalled, &format!("Kafka acknowledged no record for {seconds} s"), now);
@@ -188,8 +195,8 @@ mod tests {
     use crate::journal::{Journal, Options};
     use crate::limits::JournalLimits;
 
-    /// Returns a worker whose loop does not run, and the time at which its only record in flight was sent. The worker
-    /// has a closed journal, a producer and one topic.
+    /// Returns a worker with a closed journal, a producer and one topic. The topic has one record in flight, and the worker's
+    /// loop does not run. Also returns the time at which the record was sent, and the directory of the journal.
     fn stalled_worker() -> (Worker, Instant, tempfile::TempDir) {
         let dir = tempfile::tempdir().expect("a directory");
         let disk = Arc::new(LocalDisk::create(dir.path()).expect("a directory"));
@@ -235,8 +242,8 @@ mod tests {
         worker.client.stop(begun);
     }
 
-    /// The reason `Journal` must remain. A block with another reason would be permanent, because the topic has no event
-    /// to send until hookhold can read the journal.
+    /// A probe must not replace the block reason `Journal`. A block with another reason would be permanent, because the topic
+    /// has no event to send until hookhold can read the journal.
     #[test]
     fn a_probe_cannot_reblock_a_topic_awaiting_the_journal() {
         let (mut worker, begun, _dir) = stalled_worker();

@@ -8,8 +8,8 @@ use super::super::errors::in_file;
 use super::super::key_file::KeyFile;
 use super::super::segment_file::SegmentName;
 
-/// Deletes key files whose keys have left the dedupe window. Then deletes the oldest remaining key files until the others fit
-/// into `max_key_bytes`.
+/// Deletes key files whose keys have left the dedupe window. Then deletes the oldest remaining key files until all key files
+/// together fit into `max_key_bytes`.
 pub(super) fn delete_expired(shared: &Shared) {
     let (expired, evicted) = shared.keys.remove_expired(shared.clock.now(), shared.options.max_key_bytes);
     for (name, keys) in &evicted {
@@ -18,7 +18,7 @@ pub(super) fn delete_expired(shared: &Shared) {
         tracing::warn!(
             file,
             keys,
-            "the key files exceed dedupe.max_disk, so keys were deleted before the end of the dedupe window; raise max_disk"
+            "the key files exceed dedupe.max_disk, so hookhold deleted keys before the dedupe window ended; raise dedupe.max_disk"
         );
     }
     for name in expired.into_iter().chain(evicted.into_iter().map(|(name, _)| name)) {
@@ -26,8 +26,8 @@ pub(super) fn delete_expired(shared: &Shared) {
     }
 }
 
-/// Deletes one key file. If the segment still exists, replaces the key file with an empty one, because at the next startup the
-/// journal would otherwise read all frames of the segment.
+/// Deletes one key file. If the segment still exists, replaces the key file with a key file without keys. Without a key file,
+/// the next startup would treat the segment as unsealed and read all its frames.
 fn delete(shared: &Shared, name: SegmentName) {
     let deleted = match shared.segments.contains(name) {
         true => write_atomically(&*shared.disk, &name.key_file(), &KeyFile::encode(name, &[])),
@@ -38,8 +38,8 @@ fn delete(shared: &Shared, name: SegmentName) {
     }
 }
 
-/// Removes the keys of lost events from the key files. Until a key file is rewritten, lookups ignore these keys, because the
-/// key index lists the sequences of the lost events.
+/// Rewrites the key files that contain keys of lost events, without these keys. Lookups ignore these keys even before the
+/// rewrite, because the key index lists the sequences of the lost events.
 pub(super) fn rewrite_stale(shared: &Shared) {
     let rewrite = || {
         for (name, entries) in shared.keys.stale_files(&*shared.disk)? {

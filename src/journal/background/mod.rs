@@ -83,7 +83,8 @@ impl Background {
         self.changed.notify_all();
     }
 
-    /// Removes and returns the spare file, which has a size of `segment_size` bytes. Returns `None` if there is no spare file.
+    /// Returns the spare file and empties the slot; `None` if there is no spare file. The file has a size of `segment_size`
+    /// bytes.
     pub(super) fn take_spare(&self) -> Option<Spare> {
         self.spare.take()
     }
@@ -93,12 +94,13 @@ impl Background {
         if self.spare.is_some() { shared.options.limits.segment_size } else { 0 }
     }
 
-    /// Makes room for a segment of `size` bytes by deleting old segments. If necessary, waits until queued segments are sealed.
-    /// Returns `None` if no remaining segment can be deleted.
+    /// Makes room for a segment of `size` bytes by deleting old segments, and returns a guard that reserves this room. If
+    /// necessary, waits until the background thread has sealed queued segments. Returns `None` if there is not enough room and
+    /// no further segment can be deleted.
     pub(super) fn make_room(&self, shared: &Shared, size: u64) -> Option<SpaceGuard<'_>> {
         loop {
-            // Count the queued segments before the search, so that this function notices a segment that is sealed during the
-            // search.
+            // Count the queued segments before `make_space`, so that this function notices if a segment is sealed during that
+            // call.
             let waiting = self.tasks.lock().expect(POISON).to_seal.len();
             if let Some(space) = self.retention.make_space(shared, size) {
                 return Some(space);
@@ -184,9 +186,9 @@ fn maintain(shared: &Shared) {
     prepare_spare(shared);
 }
 
-/// If the writer could not start a segment, makes room for a segment and creates its file. Without this function, the journal
-/// would stay unavailable: the writer tries again only when an event arrives, and load balancers send no deliveries while
-/// `/readyz` returns 503.
+/// Makes the journal available again after the writer could not start a segment: makes room for a segment and provides a spare
+/// file. Without this function, the journal would stay unavailable. The writer tries again only when an event arrives, and load
+/// balancers send no deliveries while `/readyz` returns 503.
 fn restore_availability(shared: &Shared) {
     if !shared.health.has_no_room() {
         return;

@@ -1,6 +1,6 @@
-//! The reserve: a preallocated file whose space is not available to events. If the disk is full, the journal deletes the
-//! reserve to make room for a key file, for the copy of unconfirmed events, or for the first segment after startup. The journal
-//! preallocates the reserve again once the disk has room.
+//! The reserve: a preallocated file that occupies disk space, so that new events cannot use this space. If the disk is full,
+//! the journal deletes the reserve to make room for a key file, for the copy of unconfirmed events, or for the first segment
+//! after startup. The journal preallocates the reserve again once the disk has room.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};

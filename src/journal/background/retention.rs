@@ -23,11 +23,13 @@ impl Retention {
         self.0.lock().expect(POISON)
     }
 
-    /// Deletes old segments until a segment of `size` bytes fits. Returns `None` if no remaining segment can be deleted.
+    /// Deletes old segments until a new segment of `size` bytes fits into `max_size`, and returns a guard that reserves this
+    /// space. Returns `None` if the new segment does not fit and no further segment can be deleted.
     pub(super) fn make_space(&self, shared: &Shared, size: u64) -> Option<SpaceGuard<'_>> {
         let space = self.lock();
         loop {
-            // A segment of the usual size uses the spare file. A larger segment cannot use the spare file, so delete it.
+            // A segment of `segment_size` bytes uses the spare file. A larger segment cannot use the spare file, so delete the
+            // spare file.
             if size > shared.options.limits.segment_size
                 && let Some(spare) = shared.background.take_spare()
             {
@@ -53,7 +55,8 @@ pub(super) fn delete_expired(shared: &Shared) {
 /// such segment.
 pub(super) fn delete_oldest(shared: &Shared, _space: &SpaceGuard, may_delete: impl Fn(&SegmentSummary) -> bool) -> bool {
     let mut segments = shared.segments.segments();
-    // A segment without a commit does not prove the next sequence yet, so the previous segment must remain.
+    // If the newest segment has no commit yet, only the previous segment proves which sequence is next. The previous segment
+    // must therefore remain.
     let newest = segments.iter().rposition(|segment| segment.with_summary(|summary| summary.end > SEGMENT_HEADER_LEN));
     segments.truncate(newest.unwrap_or(0));
     // The next startup reads the frames of unsealed segments. If the segment after an unsealed segment were missing, the events
@@ -82,8 +85,8 @@ fn delete(shared: &Shared, segment: &Segment) {
     }
 }
 
-/// Drops the pages of sealed and forwarded segments from the page cache, because no reader will need these pages soon. The
-/// writer's next pages then reuse warm memory instead of displacing pages that are still needed.
+/// Drops from the page cache the pages of sealed segments that no topic pins, because no reader will need these pages soon. The
+/// writer's next pages can then use memory that the kernel has just freed, and the kernel need not evict other pages.
 pub(super) fn drop_from_page_cache(shared: &Shared) {
     let is_pinned = shared.segments.pinned(shared.options.forwards);
     for segment in shared.segments.segments() {

@@ -1,4 +1,4 @@
-//! Seals full segments: writes the key file and the summary file, and frees memory and unused space.
+//! Seals full segments: writes the key file and the summary file, then frees memory and unused disk space.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -31,7 +31,7 @@ fn seal(shared: &Shared, segment: &Segment) -> io::Result<()> {
     if disk.truncate(&name.segment_file(), summary.end).is_ok() {
         segment.size.store(summary.end, Ordering::Relaxed);
     }
-    // Mark the segment as sealed last, because the file of a sealed segment may become another segment at any time.
+    // Set the sealed state in the last step, because the file of a sealed segment may become another segment at any time.
     segment.set_sealed();
     Ok(())
 }

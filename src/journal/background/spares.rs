@@ -1,5 +1,6 @@
-//! The spare file: the file that the next segment overwrites, usually the file of a deleted segment. The blocks of a deleted
-//! segment are already marked as written, so a sync writes no metadata and takes a third less time.
+//! The spare file: the file that the next segment overwrites. Usually, the spare file is the file of a deleted segment. The
+//! file system has already marked the blocks of such a file as written. A sync of this file therefore writes no metadata and
+//! takes a third less time than a sync of a new file.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -14,7 +15,7 @@ use super::super::{POISON, Shared};
 pub(crate) struct Spare {
     /// Current name of the file.
     pub(crate) name: String,
-    /// File of `segment_size` bytes, open for writing, whose first page is zeroed and synced.
+    /// File of `segment_size` bytes, open for writing. In a recycled file, the first page has been zeroed and synced.
     pub(crate) file: Arc<dyn DiskFile>,
 }
 

@@ -1,13 +1,13 @@
-//! The meta file, which contains the format version and the random key for hashing dedupe keys. The first startup generates
-//! this key.
+//! The meta file, which contains the format version and the random key for hashing dedupe keys. hookhold generates this key at
+//! the first startup.
 
 use std::io;
 
 use super::super::disk::{Disk, write_atomically};
 use super::super::segment_file::{self, FORMAT_VERSION};
 
-/// Reads the hash key, or generates a hash key for a new journal. Fails if there are segments but no meta file, because
-/// hookhold could not recognise duplicates with another hash key.
+/// Reads the hash key, or generates a hash key for a new journal. Fails if there are segments but no meta file, because a new
+/// hash key would prevent hookhold from recognising duplicates of the stored events.
 pub(super) fn hash_key(disk: &dyn Disk) -> io::Result<[u8; 16]> {
     let bytes = match disk.open(META_FILE) {
         Ok(file) => {
@@ -25,11 +25,11 @@ pub(super) fn hash_key(disk: &dyn Disk) -> io::Result<[u8; 16]> {
 fn check(bytes: &[u8; META_LEN], read: usize) -> io::Result<()> {
     let is_valid = read == META_LEN && &bytes[..8] == MAGIC && bytes[28..] == crc32c::crc32c(&bytes[..28]).to_le_bytes();
     if !is_valid {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is damaged; restore it from a copy of the directory"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is damaged; restore it from a backup of the journal"));
     }
     if bytes[8..12] != FORMAT_VERSION.to_le_bytes() {
         let found = u32::from_le_bytes(bytes[8..12].try_into().expect("4 bytes"));
-        let what = format!("expected format {FORMAT_VERSION}, found format {found} of a later version; start that version");
+        let what = format!("expected format {FORMAT_VERSION}, found format {found}; run the later version that wrote this file");
         return Err(io::Error::new(io::ErrorKind::Unsupported, what));
     }
     Ok(())
@@ -37,7 +37,7 @@ fn check(bytes: &[u8; META_LEN], read: usize) -> io::Result<()> {
 
 fn create(disk: &dyn Disk) -> io::Result<[u8; META_LEN]> {
     if !segment_file::list(disk)?.is_empty() {
-        let what = "the file is missing although segments exist; restore it from a copy of the directory";
+        let what = "the file is missing although segments exist; restore it from a backup of the journal";
         return Err(io::Error::new(io::ErrorKind::NotFound, what));
     }
     let mut bytes = [0; META_LEN];

@@ -1,7 +1,7 @@
-//! Opens the journal after a clean stop or a crash. [`open`] can be interrupted at any step and run again.
+//! Opens the journal after a clean stop or a crash. If [`open`] is interrupted at any step, the next startup can run it again.
 //!
-//! Before it starts a new segment, [`open`] copies unconfirmed events into a separate segment, syncs that segment and renames
-//! it. After the rename, the copy supersedes the original events.
+//! [`open`] copies unconfirmed events into a separate segment, syncs that segment, and renames its file. After the rename, the
+//! copy supersedes the original events. [`open`] then starts a new segment for new events.
 
 mod first_segment;
 mod meta;
@@ -37,7 +37,7 @@ pub(super) struct Recovered {
     pub(super) next_seq: u64,
     pub(super) segments: SegmentMap,
     pub(super) keys: KeyIndex,
-    /// Damaged ranges that recovery has counted, each as the segment file and the start offset.
+    /// Damaged ranges that recovery has counted. Each entry contains the segment file and the start offset of a range.
     pub(super) corruption: HashSet<(String, u64)>,
     /// Segments that the background thread must seal.
     pub(super) unsealed: Vec<Arc<Segment>>,
@@ -137,7 +137,10 @@ fn adopt_orphaned_keys(disk: &dyn Disk, scan: &DirectoryScan, keys: &KeyIndex, m
         }
         if key_file.is_none() {
             metrics.journal.damaged.inc();
-            tracing::error!(file, "a key file is damaged, so hookhold will store duplicates of its events; check the disk");
+            tracing::error!(
+                file,
+                "a key file is damaged, so hookhold will store duplicates of events with keys in this file; check the disk"
+            );
         }
         keys.seal(name, key_file);
     }

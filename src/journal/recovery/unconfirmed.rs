@@ -1,4 +1,5 @@
-//! Copies unconfirmed events into a new segment. The segment is complete and synced before its file gets its final name.
+//! Copies unconfirmed events into a new segment. Writes and syncs the segment under a temporary name, and then renames its
+//! file.
 
 use std::io;
 use std::sync::Arc;
@@ -42,8 +43,8 @@ pub(super) fn copy(
     Ok(Segment::new(name, file, bytes.len() as u64, summary, SegmentState::Unsealed))
 }
 
-/// Encodes the copy. The copy ends with a commit that records a watermark after the last event. This watermark is correct,
-/// because the file of the copy gets its final name only after all events in the copy are on disk.
+/// Encodes the segment with the copied events. The segment ends with a commit that records a watermark after the last event.
+/// This watermark is correct, because the segment gets its final name only after all of its events are on disk.
 fn encode(scan: &DirectoryScan, log: LogId, name: SegmentName) -> io::Result<(Vec<u8>, SegmentSummary)> {
     let (first, end) = (scan.durable_watermark, scan.log_end());
     let mut out = encode_header(name, log).to_vec();
