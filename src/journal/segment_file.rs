@@ -30,7 +30,7 @@ pub(super) struct SegmentName {
     /// Position of the segment in the order in which the journal created its segments.
     pub(super) ordinal: u64,
     /// First sequence of the segment. All earlier events were durable before the segment started. The segment supersedes all
-    /// events at and above this sequence in older segments.
+    /// events of older segments at and above this sequence.
     pub(super) first_seq: u64,
     /// Random id of the segment.
     pub(super) id: u64,
