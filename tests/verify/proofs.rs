@@ -329,7 +329,7 @@ fn the_hash_in_a_url_needs_a_verified_url() {
         rejected.hint
     };
     let mut other = Delivery { body: "{}".into(), ..genuine };
-    assert!(hint(&other).contains("the body does not match its hash"), "{}", hint(&other));
+    assert!(hint(&other).contains("the body does not match the hash in the query"), "{}", hint(&other));
     other.target.push_str("&x=1");
     assert!(hint(&other).contains("no configured secret produces this signature"), "{}", hint(&other));
 }
