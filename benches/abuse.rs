@@ -45,7 +45,7 @@ fn main() -> Result<()> {
     report("under attack", &attacked);
     let ratio = p99(&attacked) / p99(&quiet);
     println!(
-        "p99 under attack is {ratio:.1} times the quiet one; peak memory {} MB with max_in_flight = 256 MiB",
+        "p99 under attack is {ratio:.1} times the quiet p99; peak memory {} MB with max_in_flight = 256 MiB",
         gateway.peak_memory()?
     );
     println!("forged deliveries by status: {:?}; the attackers opened {} connections", attack.forger_statuses(), attack.opened());

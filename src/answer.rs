@@ -19,7 +19,7 @@ pub struct Answer {
     pub content_type: Option<Arc<str>>,
     /// Body of the response.
     pub body: Bytes,
-    /// Minimum time before the sender may retry; zero unless the outcome is `rate_limited`.
+    /// Minimum time before the sender may retry if the outcome is `rate_limited`; otherwise zero.
     pub retry_after: Duration,
     /// Reason for the outcome in one line, for the operator's log only; empty if the outcome needs no explanation. Text from
     /// outside hookhold is always escaped.

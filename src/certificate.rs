@@ -72,8 +72,10 @@ impl CertificateFiles {
                     "expected the private key of {cert}, found the key of another certificate; replace the key or the certificate"
                 ))
             }
-            Error::InvalidCertificate(error) => bad_cert(format!("rustls rejects this certificate: {error}")),
-            error => bad_key(format!("rustls rejects this key: {error}")),
+            Error::InvalidCertificate(error) => {
+                bad_cert(format!("expected a valid certificate, found one that rustls rejects ({error}); replace the file"))
+            }
+            error => bad_key(format!("expected a valid private key, found one that rustls rejects ({error}); replace the file")),
         })?;
         Ok(Certificate { certified: Arc::new(certified), expires })
     }
@@ -95,7 +97,8 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
 
 fn expiry(certificate: &CertificateDer) -> Result<UnixMillis, String> {
     let parsed = x509_cert::Certificate::from_der(certificate);
-    let parsed = parsed.map_err(|error| format!("expected an X.509 certificate, found invalid data: {error}"))?;
+    let parsed =
+        parsed.map_err(|error| format!("expected an X.509 certificate, found invalid data ({error}); replace the file"))?;
     Ok(UnixMillis(parsed.tbs_certificate().validity().not_after.to_unix_duration().as_millis() as u64))
 }
 
@@ -105,7 +108,7 @@ fn contents(path: &Path) -> Result<Vec<u8>, String> {
         File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > MAX_FILE_BYTES { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
     };
-    read().map_err(|error| format!("cannot be read: {error}"))
+    read().map_err(|error| format!("cannot be read: {error}; check the path and its permissions"))
 }
 
 /// Maximum size of a certificate file or key file in bytes. A long certificate chain has about 10,000 bytes.

@@ -41,7 +41,7 @@ pub struct Config {
     pub dedupe: DedupeLimits,
     /// `[kafka]`: the settings of the Kafka client, or `None` if events stay in the journal.
     pub kafka: Option<KafkaConfig>,
-    /// Sources from the sections `[sources.NAME]`, in file order; at least one.
+    /// At least one source, from the sections `[sources.NAME]` in the order of the file.
     pub sources: Vec<Arc<Source>>,
     /// Options that the file sets, as dotted keys with their TOML values. A value may be a reference to a secret, but is never
     /// a secret.
@@ -134,8 +134,9 @@ impl AdminConfig {
 }
 
 impl Config {
-    /// Returns the path of the configuration file: `named` if it is given, otherwise the first default file that exists. The
-    /// default files are `hookhold.toml` in the working directory and `/etc/hookhold/hookhold.toml`.
+    /// Returns the path of the configuration file: `named` if the caller passes a path, otherwise the first default file that
+    /// exists. The default files are `hookhold.toml` in the working directory and `/etc/hookhold/hookhold.toml`. Returns `None`
+    /// if `named` is `None` and no default file exists.
     pub fn find(named: Option<PathBuf>) -> Option<PathBuf> {
         named.or_else(|| DEFAULT_FILES.iter().map(PathBuf::from).find(|file| file.exists()))
     }

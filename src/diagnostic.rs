@@ -1,5 +1,5 @@
-//! Collects diagnostics about files that operators write, one message per mistake, and finds the known name nearest to a
-//! misspelt name. Does not depend on TOML.
+//! Collects diagnostics about files that operators write: one diagnostic for each mistake. Also finds the known name that is
+//! nearest to a misspelt name. Does not depend on TOML.
 
 use std::fmt;
 use std::path::Path;
@@ -20,7 +20,7 @@ pub struct Diagnostic {
     /// Message with the expected value, the found value and the remedy. In JSON, the name of this field is `mistake`.
     #[serde(rename = "mistake")]
     pub what: String,
-    /// Valid keys of the table if `key` is unknown in the table; otherwise empty.
+    /// Valid keys of the table that contains `key`, if `key` is an unknown key. Otherwise empty.
     #[serde(skip)]
     pub known: Vec<String>,
 }
@@ -94,9 +94,9 @@ impl Diagnostics {
         all
     }
 
-    /// Returns true if the last pass over the file found misspelt keys. The caller must then read the file again. In this case,
-    /// discards the other diagnostics of the last pass. The next pass reads each misspelt key as the nearest valid key, and
-    /// adds the discarded diagnostics again unless a misspelt key caused them.
+    /// Returns true if the caller must read the file again, because the last pass over the file found misspelt keys. Before
+    /// returning true, discards the other diagnostics of the last pass. The next pass reads each misspelt key as the nearest
+    /// valid key, and adds the discarded diagnostics again unless a misspelt key caused them.
     pub(crate) fn read_again(&self) -> bool {
         let mut found = self.lock();
         let has_new_misspelt = std::mem::take(&mut found.has_new_misspelt);
@@ -130,7 +130,8 @@ pub struct Location {
 }
 
 impl Location {
-    /// Adds a diagnostic about the value at this position. `what` has the form `cannot …: REASON; REMEDY`.
+    /// Adds a diagnostic about the value at this position. `what` is the complete message, such as `cannot be set: REASON;
+    /// REMEDY`.
     pub fn report(&self, what: impl fmt::Display) {
         self.diagnostics.add(self.diagnostic(what));
     }

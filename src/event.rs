@@ -25,7 +25,7 @@ pub struct Delivery {
     pub target: String,
     /// All header fields. Fields with the same name keep their order.
     pub headers: HeaderMap,
-    /// Body as received. Only the chunked transfer coding has been removed.
+    /// Body as received, except that the server has decoded the chunked transfer coding.
     pub body: Bytes,
     /// Network address and port of the sender.
     pub remote: SocketAddr,
@@ -93,7 +93,7 @@ impl Event {
         self.0.received_at
     }
 
-    /// Returns the time of the event that the provider states in the delivery, or `None` if the delivery contains no such
+    /// Returns the time at which the event happened, as stated in the delivery. Returns `None` if the delivery states no valid
     /// time.
     pub fn occurred_at(&self) -> Option<UnixMillis> {
         self.0.occurred_at
@@ -137,8 +137,7 @@ impl Event {
         self.0.dedupe_key
     }
 
-    /// Returns the authentication scheme and the name of the secret that verified the delivery, such as
-    /// `mac-sha256:2026-11`.
+    /// Returns the authentication scheme and the name of the secret that signed the delivery, such as `mac-sha256:2026-11`.
     pub fn auth(&self) -> &str {
         &self.0.auth
     }
@@ -159,7 +158,7 @@ impl Event {
     }
 }
 
-/// The extent to which a proof covers its event, as in the record header `hookhold-integrity`.
+/// The extent to which a proof covers its event. The record header `hookhold-integrity` contains this value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Integrity {
     /// A signature over the body, the event id and the event type.
@@ -173,10 +172,10 @@ pub enum Integrity {
 }
 
 impl Integrity {
-    /// All values. The index of a value is its numeric code in a frame.
+    /// Every kind of integrity. The index of a kind in this array is its numeric code in a frame.
     pub const ALL: [Integrity; 4] = [Integrity::Full, Integrity::Body, Integrity::Partial, Integrity::None];
 
-    /// Returns the word for this value in record headers and in the output of `hookhold providers`.
+    /// Returns the word for this kind of integrity in record headers and in the output of `hookhold providers`.
     pub fn word(self) -> &'static str {
         match self {
             Integrity::Full => "full",

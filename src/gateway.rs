@@ -51,16 +51,16 @@ pub struct Gateway {
 enum Admission {
     /// Known result of the delivery.
     Resolved(Resolution),
-    /// First delivery of an event, unless a lookup finds the dedupe key on disk. The receiver yields the result of the lookup
-    /// or of the append.
+    /// Delivery that appears to be the first of its event. A lookup may still find the dedupe key on disk. The receiver yields
+    /// the result of the lookup or of the append.
     First(oneshot::Receiver<Resolution>),
     /// Duplicate of an earlier delivery that is still in progress. The receiver yields the result of the earlier delivery.
     Duplicate(oneshot::Receiver<Resolution>),
 }
 
 impl Gateway {
-    /// Creates a gateway that receives deliveries for `sources` and appends their events to `journal`. `hot_keys` limits
-    /// the number of dedupe keys in the hot cache.
+    /// Creates a gateway that receives deliveries for `sources` and appends the events to `journal`. `hot_keys` limits the
+    /// number of dedupe keys in the hot cache.
     pub fn new(
         sources: impl IntoIterator<Item = impl Into<Arc<Source>>>,
         journal: Journal,
@@ -102,14 +102,13 @@ impl Gateway {
         names
     }
 
-    /// Returns the store of rejected deliveries. The store is disabled until the caller sets its limit with
-    /// [`RejectionStore::set_limit`].
+    /// Returns the store of rejected deliveries. The store is disabled until [`RejectionStore::set_limit`] sets a limit.
     pub fn rejections(&self) -> &RejectionStore {
         &self.rejections
     }
 
-    /// Makes the gateway reject new events with the outcome `draining`. The gateway still answers duplicates of stored
-    /// events with 2xx.
+    /// Starts the drain: from now on, each new event gets the outcome `draining`. The gateway still answers duplicates of
+    /// stored events with 2xx.
     pub fn begin_drain(&self) {
         self.draining.store(true, Ordering::Release);
     }
@@ -208,7 +207,7 @@ impl Gateway {
         if self.draining.load(Ordering::Acquire) {
             return Err(Resolution::Failed(Outcome::Draining, "the gateway is shutting down"));
         }
-        // A sync that has already run for the source's whole deadline is unlikely to return before the deadline of a new
+        // A sync that has been running for at least the source's deadline is unlikely to return before the deadline of a new
         // delivery.
         match self.appender.sync_age() {
             Some(age) if age >= source.deadline => Err(Resolution::Failed(Outcome::Overloaded, SYNC_TOO_OLD)),

@@ -68,13 +68,13 @@
 //! | source | configured endpoint: a recipe with the operator's secrets, topic and limits |
 //! | delivery | HTTP request that is not yet verified |
 //! | event | verified delivery, with a key for deduplication and a sequence for its order |
-//! | duplicate | delivery whose key is already stored or pending |
+//! | duplicate | delivery with the same key as an event that is stored or waits for its commit |
 //! | challenge | request by which a provider checks the endpoint; hookhold answers it and never stores it |
 //! | segment | file of the journal that contains events |
 //! | frame | record in a segment, usually an event |
 //! | commit | group of events that share one sync |
 //! | durable watermark | first sequence that is not yet on disk; readers never pass it |
-//! | cursor | first sequence of a topic that Kafka has not acknowledged |
+//! | cursor | sequence below which Kafka has acknowledged every event of a topic |
 //! | topic queue | queue of a topic's events between the journal and the broker |
 //! | room | top-level module of this crate with one responsibility, such as [`journal`] |
 //!

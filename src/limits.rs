@@ -1,8 +1,8 @@
 //! Defines every limit of `[server]`, `[admin]`, `[journal]` and `[dedupe]` in one place: name, default, range and meaning.
 //!
-//! The configuration fills these structs and the rooms use them directly, so no limit has a second definition. A test compares
-//! the limits with `config/hookhold.toml`, which also states the reason for each limit. The room `config` checks that the
-//! limits are consistent with each other.
+//! The room `config` fills these structs from the configuration. The other rooms use the structs directly, so no limit has a
+//! second definition. A test compares the limits with `config/hookhold.toml`, which also states the reason for each limit. The
+//! room `config` checks that the limits are consistent with each other.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -22,8 +22,8 @@ macro_rules! limits {
         }
 
         impl $name {
-            /// Removes the options of this struct from their section of the configuration and returns their values. Reports
-            /// invalid options. An absent or invalid option gets its default.
+            /// Removes the options of this struct from `section`, and returns the values of the options. Reports invalid
+            /// options. An absent or invalid option gets its default.
             pub fn take(section: &mut TomlTable) -> $name {
                 $(let $option: $value = $limit.take(section, stringify!($option));)*
                 $name { $($option),* }
@@ -65,12 +65,13 @@ limits! {
         drain_deadline: Duration = duration(20 * SECOND, SECOND..=HOUR);
         /// Maximum number of open connections. Further connections wait in the kernel's queue.
         max_connections: usize = count(10_000, 1..=1_000_000);
-        /// Maximum number of open connections from one address. The server closes further connections right after accept.
+        /// Maximum number of open connections from one address. The server closes further connections immediately after it
+        /// accepts them.
         max_connections_per_address: usize = count(2_500, 1..=1_000_000);
         /// Maximum total size of the request bodies in memory at any time, in bytes.
         max_in_flight: usize = bytes(256 * MIB, MIB..=TIB);
         /// Maximum total size of the request bodies from one address in memory at any time, in bytes. Exception: an address may
-        /// send one large body if its other bodies in memory total no more than this body.
+        /// send one large body if its other bodies in memory are together no larger than this body.
         max_in_flight_per_address: usize = bytes(64 * MIB, MIB..=TIB);
         /// Maximum rate of rejected deliveries from one address. Above this rate, further requests from the address get the
         /// outcome `rate_limited`. Genuine deliveries never count towards the rate.
@@ -98,7 +99,7 @@ limits! {
 }
 
 limits! {
-    /// Limits of the listener for operators.
+    /// Limits of the admin listener.
     AdminLimits {
         /// Maximum memory for rejected deliveries, in bytes. `hookhold doctor` can explain the rejected deliveries in this
         /// memory. If the value is 0, hookhold stores no rejected deliveries.

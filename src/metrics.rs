@@ -16,7 +16,7 @@ pub const NO_SOURCE: &str = "-";
 /// All metrics of a process. The rooms share the metrics behind an `Arc`.
 pub struct Metrics {
     registry: Registry,
-    /// Metrics of deliveries from request to response, updated by the gateway and the outcome log.
+    /// Metrics of deliveries, from request to response. The gateway and the outcome log update these metrics.
     pub deliveries: DeliveryMetrics,
     /// Metrics of the journal and of its key index.
     pub journal: JournalMetrics,
@@ -48,7 +48,7 @@ macro_rules! metrics {
 }
 
 metrics! {
-    /// Metrics of deliveries from request to response, updated by the gateway and the outcome log.
+    /// Metrics of deliveries, from request to response. The gateway and the outcome log update these metrics.
     DeliveryMetrics {
         /// Deliveries by source and outcome.
         total: IntCounterVec = counters("hookhold_deliveries_total", &["source", "outcome"]);

@@ -1,4 +1,4 @@
-//! The closed set of outcomes of a delivery.
+//! Defines the closed set of outcomes of a delivery.
 
 use http::StatusCode;
 
@@ -31,7 +31,7 @@ outcomes! {
     Duplicate "duplicate" 200,
     /// The provider's endpoint challenge. hookhold sends the recipe's reply and does not store the challenge.
     Challenge "challenge" 200,
-    /// A verified event that is not stored, because its source filters out the event's type.
+    /// A verified event whose type the source filters out. hookhold does not store the event.
     Filtered "filtered" 200,
     /// A request without a signature header.
     SignatureMissing "signature_missing" 401,
@@ -59,9 +59,9 @@ outcomes! {
     TooSlow "too_slow" 408,
     /// A delivery that cannot be verified, because hookhold could not fetch a public key.
     KeyUnavailable "key_unavailable" 503,
-    /// An event that the journal rejects, because the journal or the topic's share of the journal is full.
+    /// An event that the journal rejects, because the journal is full or the topic has reached `max_backlog`.
     JournalFull "journal_full" 503,
-    /// An event that hookhold failed to write or to sync.
+    /// An event that hookhold failed to write or to sync, or whose dedupe key hookhold failed to look up on disk.
     JournalFailed "journal_failed" 503,
     /// A delivery that hookhold rejects because hookhold is shutting down.
     Draining "draining" 503,
@@ -80,8 +80,8 @@ impl Outcome {
         StatusCode::from_u16(self.code()).expect("every code above is between 100 and 999")
     }
 
-    /// Returns true if the status code of the outcome is 503: hookhold caused the outcome, not the sender. The response has a
-    /// Retry-After header, because the sender should retry.
+    /// Returns true if the default status code of the outcome is 503. hookhold, not the sender, caused such an outcome. The
+    /// response has a Retry-After header, because the sender should retry.
     pub fn is_unavailable(self) -> bool {
         self.code() == 503
     }

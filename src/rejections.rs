@@ -38,16 +38,16 @@ pub struct RejectedDelivery {
     pub hint: String,
     /// Address of the sender, as in the log line.
     pub remote: SocketAddr,
-    /// Time when the server read the first byte of the request.
+    /// Time at which the server read the first byte of the request.
     pub received_at: UnixMillis,
-    /// The request as HTTP/1.1: request line, header fields, an empty line, and the body without chunked encoding. The body
-    /// is absent if the server did not read the body, or if the body is larger than `limit / BODY_DIVISOR`. Even then, the
-    /// field `content-length` contains the announced or received length.
+    /// The request as HTTP/1.1: request line, header fields, an empty line, and the body without chunked encoding. The body is
+    /// absent if the server did not read the body, or if the body is larger than `limit / BODY_DIVISOR`. Even then, the field
+    /// `content-length` contains the length of the body. Exception: the field is 0 if the sender announced no length and the
+    /// server did not read the whole body.
     pub request: Vec<u8>,
 }
 
-/// A store of the newest rejected deliveries, with limits on the entries per sender, the entries per group and the total
-/// size.
+/// Store of the newest rejected deliveries, with limits on the entries per sender, the entries per group and the total size.
 #[derive(Default)]
 pub struct RejectionStore {
     limit: AtomicUsize,
@@ -63,7 +63,7 @@ struct RejectionGroups {
     count: u64,
 }
 
-/// The rejected deliveries with the same source and outcome, oldest first.
+/// Rejected deliveries with the same source and outcome, oldest first.
 #[derive(Default)]
 struct RejectionGroup {
     deliveries: VecDeque<RejectedDelivery>,

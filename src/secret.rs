@@ -18,7 +18,7 @@ pub struct Secret {
     pub name: Arc<str>,
     /// Bytes of the environment variable, or of the file without its final line break.
     pub bytes: Vec<u8>,
-    /// Time at which the secret expires; `None` if the secret does not expire. From this time on, the verifier rejects
+    /// Time at which the secret expires; `None` if the secret does not expire. At and after this time, the verifier rejects
     /// signatures made with the secret.
     pub not_after: Option<UnixMillis>,
 }
@@ -104,8 +104,12 @@ fn variable_of(name: &str) -> String {
 fn file(item: &Item, path: &Path) -> Option<Secret> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     match contents(path) {
-        Ok(bytes) if bytes.is_empty() => item.expected(FILE, format_args!("{}, which is empty", path.display())),
-        Ok(bytes) if bytes.len() as u64 > MAX_FILE => item.expected(FILE, format_args!("{}, which is larger", path.display())),
+        Ok(bytes) if bytes.is_empty() => {
+            item.expected(FILE, format_args!("{}, which is empty; write the secret to this file", path.display()))
+        }
+        Ok(bytes) if bytes.len() as u64 > MAX_FILE => {
+            item.expected(FILE, format_args!("{}, which is larger; check the path", path.display()))
+        }
         Ok(bytes) => Some(Secret { name: name.into(), bytes, not_after: None }),
         Err(error) => item.reject(format_args!("cannot read {}: {error}; check the path and its permissions", path.display())),
     }

@@ -48,24 +48,24 @@ impl Item {
         if let TomlValue::String(text) = &self.value { Some(text) } else { None }
     }
 
-    /// True if the value is a table.
+    /// Returns true if the value is a table.
     pub fn is_table(&self) -> bool {
         matches!(self.value, TomlValue::Table(_))
     }
 
-    /// Returns the string, or reports a value of another type and returns `None`.
+    /// Returns the string. If the value has another type, reports the mistake and returns `None`.
     pub fn string(self) -> Option<String> {
         self.string_as("a string")
     }
 
-    /// Returns the string, or reports a value of another type and returns `None`. `expected` describes the string in the
-    /// report.
+    /// Returns the string. If the value has another type, reports the mistake and returns `None`. `expected` describes the
+    /// string in the report.
     pub fn string_as(self, expected: &str) -> Option<String> {
         if let TomlValue::String(text) = self.value { Some(text) } else { self.mismatch(expected) }
     }
 
-    /// Reads a string and returns the result of `parse`. If the value is not a string, or `parse` rejects it, reports the value
-    /// and returns `None`.
+    /// Reads a string and returns the result of `parse`. If the value is not a string, or `parse` rejects the string, reports
+    /// the mistake and returns `None`.
     pub fn parse<T>(&self, expected: impl fmt::Display, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
         self.as_str().and_then(parse).or_else(|| self.unexpected(expected))
     }
@@ -140,7 +140,7 @@ impl Item {
         if let TomlValue::Array(items) = self.value { items } else { vec![self] }
     }
 
-    /// Returns the table, or reports a value of another type and returns `None`.
+    /// Returns the table. If the value has another type, reports the mistake and returns `None`.
     pub fn table(self) -> Option<TomlTable> {
         if let TomlValue::Table(table) = self.value { Some(table) } else { self.mismatch("a table") }
     }

@@ -12,8 +12,8 @@ const SIZES: &[(&str, u64)] = &[("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 <<
 
 const PERIODS: &[(&str, u32)] = &[("s", 1), ("m", 60), ("h", 3600)];
 
-/// A maximum count per second, minute or hour. A rate limiter admits a burst of up to the whole count, and then refills at an
-/// even rate.
+/// A maximum count per second, minute or hour. A rate limiter treats the count as an allowance: it admits a burst of up to the
+/// whole allowance, and refills the allowance evenly over the second, minute or hour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     count: NonZeroU32,
@@ -24,8 +24,8 @@ impl Rate {
     /// Highest count per period that the configuration may contain.
     pub const MOST: u32 = 1_000_000;
 
-    /// Parses `"100/s"`, `"600/m"` or `"36000/h"`. Returns `None` for any other text, for a count of 0 and for a count above
-    /// [`Rate::MOST`].
+    /// Parses a rate such as `"100/s"`, `"600/m"` or `"36000/h"`. Returns `None` for any other text, for a count of 0 and for a
+    /// count above [`Rate::MOST`].
     pub fn parse(text: &str) -> Option<Rate> {
         let (count, unit) = text.split_once('/')?;
         let (_, seconds) = PERIODS.iter().find(|(name, _)| *name == unit)?;

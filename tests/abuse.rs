@@ -1,5 +1,5 @@
-//! Tests the limits on unknown senders with the real binary. An attack must not affect genuine senders at other addresses.
-//! Each sender has its own loopback address.
+//! Runs the real binary and tests its limits on unknown senders. An attack must not affect genuine senders at other addresses.
+//! Each sender connects from its own loopback address.
 
 #[path = "common/attack.rs"]
 mod attack;
@@ -249,8 +249,8 @@ fn a_source_accepts_deliveries_only_from_allow_from() {
     assert_eq!(process.metric(&deliveries("stripe", "address_not_allowed")), Some(3.0));
 }
 
-/// Creates a `Home` whose configuration has the source `stripe`. `server` and `source` contain additional options for
-/// `[server]` and for the source.
+/// Creates a `Home` whose configuration has the source `stripe`. `server` contains additional options for `[server]`, and
+/// `source` contains additional options for the source.
 fn home(server: &str, source: &str) -> Home {
     let server: String = server.lines().map(|line| format!("server.{line}\n")).collect();
     let config = fixture::config(&[("stripe", "webhooks.stripe")], None);
@@ -292,7 +292,7 @@ fn source(home: &Home) -> Arc<Source> {
     fixture::source(home, "stripe")
 }
 
-/// Returns the body of a Stripe event with at least `size` bytes and a random id.
+/// Returns the body of a Stripe event that has a random id. The body is at least `size` bytes long.
 fn body(size: usize) -> Bytes {
     format!(r#"{{"id":"evt_{}","type":"invoice.paid","note":"{}"}}"#, fastrand::u64(..), "x".repeat(size)).into()
 }

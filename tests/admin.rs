@@ -16,8 +16,8 @@ use tokio::sync::{mpsc, oneshot};
 struct Gateway {
     metrics: Metrics,
     draining: AtomicBool,
-    /// Channels with which a test pauses a request for `/api/changes`. The first channel reports that rendering has begun,
-    /// and the second channel blocks rendering until the test sends a message.
+    /// Channels that let a test pause a request for `/api/changes`. The first channel reports to the test that rendering has
+    /// begun. Rendering then waits until the test sends a message on the second channel.
     changes_gate: Option<(mpsc::UnboundedSender<()>, Mutex<blocking::Receiver<()>>)>,
 }
 

@@ -1,5 +1,5 @@
-//! Tests the command line as scripts use it: the first word of each output line, the exit code, and one line per error. A
-//! closed standard output must cause no error.
+//! Tests the properties of the command line that scripts depend on, such as the exit code and the first word of each output
+//! line. An error must be one line, and a closed standard output must not cause an error.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -25,8 +25,8 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// Writes a configuration file with `rest`, followed by two sources, into a new directory. Returns the directory and the
-/// path of the configuration file.
+/// Creates a directory and writes a configuration file into it: the TOML `rest`, a `[journal]` section and two sources. Returns
+/// the directory and the path of the file.
 fn configured(rest: &str) -> (tempfile::TempDir, String) {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("one"), "c2VjcmV0IG51bWJlciBvbmU=\n").unwrap();
@@ -241,8 +241,8 @@ fn send_explains_429_in_text_but_not_in_json() {
     assert_eq!(text(&as_json.stderr), "");
 }
 
-/// `send` schedules the second delivery 1,000 seconds after the first delivery, so the interrupt arrives while `send`
-/// waits.
+/// Interrupts `send` between two deliveries. `send` schedules the second delivery 1,000 seconds after the first delivery, so
+/// `send` is still waiting when the interrupt arrives.
 #[test]
 fn an_interrupted_send_still_prints_its_report() {
     let (_dir, file) = configured("");

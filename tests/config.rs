@@ -1,5 +1,5 @@
-//! Tests of `hookhold.toml`. hookhold must report every mistake once with its location and must not print a secret. The
-//! reference file `config/hookhold.toml` must agree with the code.
+//! Tests of the configuration file `hookhold.toml`. hookhold must report every mistake exactly once, with the line of the
+//! mistake, and must not print a secret. The reference file `config/hookhold.toml` must agree with the code.
 
 #[path = "common/https.rs"]
 mod https;
@@ -27,8 +27,8 @@ fn broken_configurations() -> Vec<PathBuf> {
     files
 }
 
-/// Returns the diagnostics that the `#!` comments of a broken configuration specify: a line number and the beginning of the
-/// message.
+/// Returns the expected diagnostics of a broken configuration: a line number and the beginning of the message. Each `#!`
+/// comment in `text` specifies one diagnostic, which must name the line of the comment.
 fn expected_messages(text: &str) -> Vec<(usize, String)> {
     let message = |(at, line): (usize, &str)| Some((at + 1, line.split_once("#! ")?.1.to_owned()));
     let all: Vec<_> = text.lines().enumerate().filter_map(message).collect();
@@ -36,8 +36,8 @@ fn expected_messages(text: &str) -> Vec<(usize, String)> {
     all
 }
 
-/// Returns true if a diagnostic has one of the allowed forms: an expected and a found value, an unknown key with a remedy, a
-/// property that cannot be set, or a file that cannot be read.
+/// Returns true if the text of a diagnostic has one of the allowed forms. The text must contain an expected value, a remedy for
+/// an unknown key or property, the reason why a property cannot be set, or the reason why a file cannot be read or parsed.
 fn is_in_form(what: &str) -> bool {
     let has_found = what.split_once("expected ").is_some_and(|(_, rest)| rest.contains(", found "));
     let is_unknown = what.starts_with("unknown key; ") || what.starts_with("unknown property; ");
@@ -99,15 +99,16 @@ fn a_misspelt_key_anywhere_causes_one_message() {
     assert!(misspelt > 70, "found only {misspelt} keys");
 }
 
-/// Returns a line `key = value` without the second-to-last letter of its key. Returns `None` for other lines, and for the key
-/// `id`, because a single letter is too short for a suggestion.
+/// Returns the line `key = value` with the second-to-last letter of the key removed. Returns `None` if the line has no key, or
+/// if the key ends with `.id`: a misspelt `id` is a single letter, which is too short for a suggestion.
 fn misspell_key(line: &str) -> Option<String> {
     let (key, value) = line.split_once(" = ").filter(|(key, _)| key.starts_with(|first: char| first.is_ascii_lowercase()))?;
     let at = key.len().checked_sub(2).filter(|_| !key.ends_with(".id"))?;
     Some(format!("{}{} = {value}", &key[..at], &key[at + 1..]))
 }
 
-/// Some librdkafka properties accept -1 with the meaning "none".
+/// Sets a librdkafka property and then an option of hookhold to -1. Only the option must cause an error, because some
+/// librdkafka properties accept -1 with the meaning "none".
 #[test]
 fn only_librdkafka_properties_accept_negative_integers() {
     let sources = "[sources.s]\nprovider = \"stripe\"\nsecrets = \"file:Cargo.toml\"\n";
@@ -121,7 +122,8 @@ fn only_librdkafka_properties_accept_negative_integers() {
     assert_eq!(diagnostics, "hookhold.toml:2: server.max_streams: expected an integer from 1 to 10000, found -1");
 }
 
-/// Returns the reference file with every option and example uncommented. All references to secrets name an existing file.
+/// Returns the reference file after removing the `#` from every commented-out option and example. Every reference to a secret
+/// names an existing file.
 fn uncommented_reference() -> String {
     let text: Vec<&str> = REFERENCE.lines().map(|line| option_of(line).unwrap_or(line)).collect();
     assert!(text.len() > 200, "found only {} lines", text.len());
@@ -129,14 +131,15 @@ fn uncommented_reference() -> String {
     point(&references, "\"file:", "\"file:Cargo.toml\"")
 }
 
-/// Returns the option in a commented-out line, or `None` for a comment. A comment begins with `#` and one space, an option
-/// begins with `#` and no space, and the continuation of an option begins with `#` and two spaces.
+/// Returns the option in a commented-out line. Returns `None` for a comment and for a line without `#`. A comment begins with
+/// `#` and one space. An option begins with `#` and no space, and each further line of the option begins with `#` and two
+/// spaces.
 fn option_of(line: &str) -> Option<&str> {
     line.strip_prefix('#').filter(|option| option.starts_with("  ") || option.starts_with(|first| first != ' ' && first != '#'))
 }
 
-/// Returns the uncommented reference file with the paths of a usable certificate. When the test drops the pair, the
-/// certificate's files are deleted.
+/// Returns a certificate pair and the text of [`uncommented_reference`]. The TLS options in the text name the files of the
+/// pair. Dropping the pair deletes these files.
 fn full_reference() -> (https::Pair, String) {
     let pair = https::Pair::new(30);
     let replace =
@@ -146,7 +149,8 @@ fn full_reference() -> (https::Pair, String) {
     (pair, text)
 }
 
-/// In `text`, replaces every quoted string that begins with `start`. The replacement `with` includes its quotes.
+/// Returns `text` after replacing every quoted string that begins with `start`. `with` is the replacement, including both
+/// quotation marks. `start` includes the opening quotation mark.
 fn point(text: &str, start: &str, with: &str) -> String {
     let mut parts = text.split(start);
     let first = parts.next().unwrap_or_default().to_owned();
@@ -183,7 +187,7 @@ fn the_reference_file_names_every_option() {
     for section in sections {
         let (known, named) = (options(&section), named(&reference, &section));
         let missing: Vec<&String> = known.difference(&named).collect();
-        // A recipe has either content or content_variants.
+        // A recipe contains only one of `content` and `content_variants`, so the file may lack the other key.
         let missing: Vec<_> = missing.into_iter().filter(|key| *key != "content_variants").collect();
         assert!(missing.is_empty(), "[{section}] of config/hookhold.toml lacks {missing:?}");
     }
@@ -206,7 +210,8 @@ fn the_reference_file_states_the_range_of_every_limit() {
     }
 }
 
-/// Returns the comment above the line `key = default` in `section` of the reference file.
+/// Returns the paragraph of the reference file that contains the line `key = default` of `section` and the comment above the
+/// line.
 fn explanation(section: &str, key: &str, default: &str) -> String {
     let (_, text) = REFERENCE.split_once(&format!("[{section}]\n")).expect("the reference file has the section");
     let option = format!("{key} = {default}");
@@ -233,8 +238,8 @@ fn the_reference_file_explains_each_option_above_it() {
     assert!(long.is_empty(), "over 100 columns: {long:#?}");
 }
 
-/// Returns the keys in `section` of the reference file. The name NAME in `section` matches every source. The file parses
-/// without a mistake, so the code reads each of these keys.
+/// Returns the keys in `section` of the reference file. `NAME` in `section` stands for the name of any source. Another test
+/// checks that the file parses without a mistake, so hookhold knows each of these keys.
 fn named(reference: &toml::Table, section: &str) -> BTreeSet<String> {
     let below = |tables: Vec<toml::Table>, part: &str| {
         let inner = |(key, value): (&String, &toml::Value)| (key == part || part == "NAME").then(|| value.as_table().cloned())?;
@@ -245,8 +250,8 @@ fn named(reference: &toml::Table, section: &str) -> BTreeSet<String> {
     tables.iter().flat_map(|table| table.keys().cloned()).collect()
 }
 
-/// Returns the keys that the code reads in `section`. These keys are taken from the diagnostic about an unknown key, which
-/// lists all known keys.
+/// Returns the keys that hookhold accepts in `section`. Reads these keys from the diagnostic for an unknown key, because this
+/// diagnostic contains a list of all accepted keys.
 fn options(section: &str) -> BTreeSet<String> {
     let diagnostics = parse(&format!("[{section}]\nno_such_option = 1\n")).expect_err("an unknown key").sorted();
     let unknown = diagnostics.iter().find(|diagnostic| diagnostic.key.ends_with(".no_such_option")).expect("it is reported");
@@ -261,10 +266,11 @@ fn only_documented_changes_apply_without_a_restart() {
     let reference: toml::Table = toml::from_str(&uncommented_reference()).unwrap();
     let stated = named_options(&reference, &["server", "admin", "journal", "dedupe"]);
     assert!(stated.len() > 15, "{stated:?}");
-    // These options change the running listener; tests/tls.rs covers the reload of certificates.
+    // The reference file sets these options to examples, which would change the listener. tests/tls.rs covers the reload of
+    // certificates.
     let examples = ["server.tls_cert", "server.tls_key", "server.trusted_proxies"];
     for (key, value) in stated.iter().filter(|(key, _)| !examples.contains(&key.as_str())) {
-        // The value of the reference file is the default, or belongs to an option without a default.
+        // `value` is the default of the option, or an example if the option has no default.
         let same = running.changes(&with(&format!("{key} = {value}")).expect("a valid option"));
         assert_eq!(same.iter().map(|change| &*change.key).collect::<Vec<_>>(), [key]);
         assert!(!same[0].needs_restart, "{key} = {value} changes nothing");
@@ -310,7 +316,7 @@ fn a_changed_password_file_is_reported_as_a_change() {
     assert!(!changes[0].needs_restart);
 }
 
-/// Returns every option of `sections` in the reference file: its name as `section.key`, and its value in TOML.
+/// Returns every option that the reference file has in `sections`: the name `section.key` and the value in TOML.
 fn named_options(reference: &toml::Table, sections: &[&str]) -> Vec<(String, String)> {
     let options = |section: &&str| {
         let table = reference[*section].as_table().expect("a section").clone();
@@ -325,7 +331,8 @@ fn a_missing_configuration_file_is_reported_with_its_path() {
     assert!(missing.to_string().starts_with("tests/configs/no-such-file.toml:1: cannot read the file: "), "{missing}");
 }
 
-/// Swaps, duplicates and truncates lines of the reference file at random, so that options receive values of other types.
+/// Parses random mutations of the reference file. A mutation gives an option the value of another option or an extreme value,
+/// duplicates a line, or removes random characters from a line.
 #[test]
 fn no_mutation_of_the_reference_file_panics() {
     let reference = uncommented_reference();

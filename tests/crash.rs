@@ -1,5 +1,5 @@
-//! Tests of `kill -9` at random moments. hookhold must not lose an event after a 2xx, must not store an event twice, and may
-//! cause only a bounded number of duplicates in Kafka.
+//! Tests of `kill -9` at random moments. hookhold must not lose an event that it has acknowledged with a 2xx, and must not
+//! store an event twice. A kill may cause only a bounded number of duplicates in Kafka.
 //!
 //! A kill counts as a kill during a commit only if the journal contains frames beyond the last published durable
 //! watermark. Such frames prove that the kill happened after the writer had written the commit and before the writer
@@ -103,7 +103,7 @@ fn events_answered_2xx_survive_thirty_kills_exactly_once() {
     );
 }
 
-/// Kills the process at a random moment of its startup, because a crash can interrupt recovery at any step.
+/// Starts hookhold and kills the process at a random moment of the startup, because a crash can interrupt recovery at any step.
 fn kill_during_start(home: &Home, random: &mut fastrand::Rng) {
     let process = home.launch();
     std::thread::park_timeout(Duration::from_micros(random.u64(0..40_000)));
@@ -140,9 +140,9 @@ fn state_after_kill(home: &Home, in_flight: u64) -> Kill {
     Kill { in_flight, unconfirmed, cursor, end }
 }
 
-/// Returns the number of duplicate records that each kill caused. A kill explains one duplicate of each record between
-/// the saved cursor and the log end, because hookhold may have forwarded these events after it saved the cursor.
-/// Returns an error if a record has a duplicate that no kill explains.
+/// Returns the number of duplicate records that each kill caused. A kill explains one duplicate record of each event between
+/// the saved cursor and the log end, because hookhold may have forwarded these events after it saved the cursor. Returns an
+/// error if a record has a duplicate that no kill explains.
 fn duplicates_by_kill(records: &[Record], kills: &[Kill]) -> Result<Vec<usize>, String> {
     let mut times: BTreeMap<u64, usize> = BTreeMap::new();
     for record in records {
@@ -225,7 +225,7 @@ impl Drop for Traced {
 /// Indices of the trace lines of one system call, from the first line of the call to the last.
 type Span = std::ops::Range<usize>;
 
-/// The system calls that wrote an event, synced the event's file and sent the 200 response.
+/// Trace lines of the system calls that wrote an event, synced the event's file and sent the 200 response.
 #[derive(Clone, Debug)]
 struct Steps {
     write: Option<Span>,
@@ -251,7 +251,7 @@ impl Steps {
         Steps { write: span(write), sync: span(sync), answer: span(answer) }
     }
 
-    /// Returns a description of the first violation of the order write, sync, response; `None` if the order is correct.
+    /// Returns a description of the first violation of the order (write, sync, response), or `None` if the order is correct.
     fn violation(&self) -> Option<&'static str> {
         match (&self.write, &self.sync, &self.answer) {
             (None, _, _) => Some("the event was not written"),
@@ -262,7 +262,7 @@ impl Steps {
     }
 }
 
-/// Returns every system call in a trace, with the call's lines. If another thread interrupts a call, strace splits the call
+/// Returns all system calls in a trace, each with its trace lines. If another thread interrupts a call, strace splits the call
 /// into two lines. This function joins the two lines.
 fn calls(trace: &str) -> Vec<(Span, String)> {
     let mut begun: HashMap<&str, (usize, &str)> = HashMap::new();

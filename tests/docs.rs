@@ -28,7 +28,8 @@ fn every_metric_in_the_docs_is_declared() {
     let declared = fs::read_to_string(root().join("src/metrics.rs")).expect("metrics.rs is readable");
     let mut named = 0;
     for (path, text) in pages() {
-        // CHANGELOG.md lists renamed metrics. The first name in a row is the old name, which the code no longer declares.
+        // In CHANGELOG.md, the row of a renamed metric begins with the old name. The code no longer declares this name, so the
+        // test skips it.
         let current: String = text
             .lines()
             .map(|line| line.strip_prefix("| metric | ").map_or(line, after_column))
@@ -57,8 +58,8 @@ fn the_readme_lists_every_outcome_with_its_status() {
     }
 }
 
-/// Each quotation in the runbook must be an alarm name or a hookhold message. The test compares only the part of the
-/// quotation before the first "…".
+/// Checks that each quotation in the runbook is an alarm name or a hookhold message. Compares only the part of the quotation
+/// before the first "…".
 #[test]
 fn every_message_quoted_in_the_runbook_exists() {
     let page = fs::read_to_string(root().join("docs/runbook.md")).expect("docs/ is readable");

@@ -1,5 +1,6 @@
-//! Tests that `hookhold doctor` finds the cause of each kind of rejection. The providers' own SDKs sign the deliveries. Each
-//! test changes a delivery as a proxy, a copy-paste mistake or a wrong clock would, and runs the real binary.
+//! Tests that `hookhold doctor` finds the cause of each kind of rejection. The providers' own SDKs sign the deliveries. The
+//! tests simulate common faults, such as a proxy that changes a request, a copy-paste mistake in a secret or a wrong clock.
+//! Every test runs the real binary.
 
 #[path = "common/ports.rs"]
 mod ports;
@@ -57,14 +58,14 @@ impl Signed {
         Signed { headers: signed.headers, source: scheme }
     }
 
-    /// Returns a request to the source with the signed headers and `body`.
+    /// Returns a request that sends `body` and the signed headers to the source.
     fn with(&self, body: impl AsRef<[u8]>) -> Vec<u8> {
         post(&format!("/hooks/{}", self.source), &self.headers, body.as_ref())
     }
 }
 
-/// Runs `hookhold doctor` with both output formats, and returns the exit code and the JSON object. Asserts that the output
-/// contains no secret.
+/// Runs `hookhold doctor` on `request` twice, first with text output and then with JSON output. Returns the exit code and the
+/// JSON object of the second run. Asserts that neither output contains a secret.
 fn examine(home: &Home, source: &str, request: &[u8], more: &[&str]) -> (Option<i32>, Value) {
     home.put("request", request);
     let args = ["doctor", source, "--request", "request"];
@@ -72,7 +73,7 @@ fn examine(home: &Home, source: &str, request: &[u8], more: &[&str]) -> (Option<
         let output = home.verb(&[&args[..], more, format].concat());
         let printed = String::from_utf8([output.stdout.clone(), output.stderr].concat()).expect("the output is text");
         for (_, secret) in SECRETS {
-            // Twilio's secret is too short to be absent everywhere.
+            // Twilio's secret is so short that the output may contain the same characters by chance.
             assert!(*secret == TWILIO || !printed.contains(secret), "a secret was printed: {printed}");
         }
         if format[1] == "json" {
@@ -83,8 +84,8 @@ fn examine(home: &Home, source: &str, request: &[u8], more: &[&str]) -> (Option<
     unreachable!("the loop ends with json")
 }
 
-/// Runs `hookhold doctor` at the time [`NOW`] and returns the identifier of each cause. A question mark follows the identifier
-/// if the cause is not certain.
+/// Runs `hookhold doctor` with [`NOW`] as the time of receipt, and returns the identifier of each reported cause. A question
+/// mark follows the identifier of a cause that is not certain.
 fn causes(home: &Home, source: &str, request: &[u8]) -> Vec<String> {
     causes_at(home, source, request, NOW)
 }
@@ -146,8 +147,8 @@ fn quotes_and_whitespace_around_a_secret_are_found() {
     assert_eq!(causes(&Home::new(SECRETS, SOURCES), "github", &entered), ["secret_whitespace"]);
 }
 
-/// hookhold cannot decode a secret that is wrapped in quotes or whitespace. The configuration error must therefore tell the
-/// operator to remove the quotes or whitespace.
+/// Wraps a base64 secret in quotes or whitespace. hookhold cannot decode the wrapped secret, so the configuration error must
+/// tell the operator to remove the quotes or whitespace.
 #[test]
 fn an_undecodable_secret_is_reported_as_wrapped() {
     for stored in [format!("\"{WEBHOOKS}\""), format!(" {WEBHOOKS}"), format!("{WEBHOOKS}\n\n")] {
@@ -286,7 +287,7 @@ fn another_providers_scheme_is_recognised_and_proved() {
         for (scheme, secret) in SIGNED.iter().filter(|(scheme, _)| scheme != sent_to) {
             let genuine_there = Signed::new(&mut sdk, scheme, secret, "{}");
             assert_eq!(causes(&home, sent_to, &at(sent_to, &genuine_there)), ["other_provider"], "{scheme} at {sent_to}");
-            // Standard Webhooks accepts only a secret that can be decoded.
+            // The SDK of Standard Webhooks can use only a secret that it can decode from base64.
             if *scheme != "standard-webhooks" || own_secret.starts_with("whsec_") {
                 let with_our_secret = Signed::new(&mut sdk, scheme, own_secret, "{}");
                 let (code, line) = examine(&home, sent_to, &at(sent_to, &with_our_secret), &["--at", &NOW.to_string()]);
@@ -337,7 +338,8 @@ fn a_wrong_public_url_is_found_from_the_request() {
     assert_eq!(found, ["other_secret?", "body_changed?", "public_url?"]);
 }
 
-/// Square signs the URL followed by the body (<https://developer.squareup.com/docs/webhooks/step3validate>, docs/deploy.md).
+/// Tests a wrong `public_url` with an inline recipe for Square, which signs the URL followed by the body
+/// (<https://developer.squareup.com/docs/webhooks/step3validate>, docs/deploy.md).
 #[test]
 fn a_wrong_public_url_is_found_for_inline_schemes() {
     let square = r#"
@@ -378,7 +380,8 @@ fn causes_visible_in_the_request_are_reported() {
     assert_eq!(causes(&home, "stripe", &large), ["too_large"]);
 }
 
-/// Doctor checks a request head with the server's own code, so doctor and the server must agree on the outcome.
+/// Sends requests to the server and runs doctor on the same requests. Doctor checks a request head with the server's own code,
+/// so doctor must report the outcome that the server counts.
 #[test]
 fn doctor_names_the_outcome_that_the_server_counts() {
     let sources = SOURCES.replace("provider = \"stripe\"", "provider = \"stripe\"\nmax_body = \"1 KiB\"");
@@ -404,8 +407,8 @@ fn doctor_names_the_outcome_that_the_server_counts() {
         let (_, line) = examine(&home, "stripe", &request, &[]);
         assert_eq!((&line["outcome"], &line["causes"][0]["cause"]), (&outcome.into(), &cause.into()), "{line}");
     }
-    // The operator names the source, because a proxy may rewrite the path after the recording. Doctor therefore reports the path
-    // only as a possible cause.
+    // A proxy may have rewritten the path after the request was recorded. The operator therefore names the source, and doctor
+    // reports a wrong path only as a possible cause.
     let wrong_path = post("/hooks/strip", &[], &body);
     assert_eq!(rejected_by_server(&wrong_path), ["unknown_source"]);
     let (_, line) = examine(&home, "stripe", &wrong_path, &[]);
@@ -490,8 +493,8 @@ fn wrong_usage_exits_2_and_names_the_error() {
     }
 }
 
-/// hookhold answers an unsigned challenge from any sender. The verdict therefore does not prove that the secret, the source and
-/// the body are correct.
+/// Runs doctor on an unsigned challenge. hookhold answers such a challenge from any sender, so the verdict does not prove that
+/// the secret, the source or the body is correct.
 #[test]
 fn an_unsigned_challenge_is_answered_and_proves_nothing() {
     let acme = "[sources.acme]\nauth = \"mac\"\nalgorithm = \"sha256\"\nsignature = { from = \"header:Acme\" }\ncontent = [\"body\"]\n\
@@ -530,7 +533,8 @@ fn time_dependent_causes_are_certain_only_with_at() {
     }
 }
 
-/// A request does not show which secret signed it. Whitespace around the configured secret is evidence of a wrong secret.
+/// Checks when doctor reports another secret as likely and not merely as possible. A request does not show which secret signed
+/// it, so doctor needs other evidence, such as whitespace around the configured secret.
 #[test]
 fn another_secret_is_likely_only_with_evidence() {
     let mut sdk = Sdk::start();
@@ -543,8 +547,9 @@ fn another_secret_is_likely_only_with_evidence() {
     }
 }
 
-/// If the signed content has several alternatives, doctor must report the mismatch of a complete alternative and not the
-/// missing part of another alternative.
+/// Runs doctor with a recipe that has two alternatives for the signed content. If the request contains all parts of one
+/// alternative, doctor must report that the signature does not match this alternative. Doctor must not report the missing part
+/// of the other alternative.
 #[test]
 fn a_signature_over_complete_content_is_not_reported_unreadable() {
     let entry = "[sources.acme]\nauth = \"mac\"\nalgorithm = \"sha256\"\nsignature = { from = \"header:Acme\" }\nsecrets = [\"file:key\"]\n\

@@ -1,5 +1,5 @@
-//! Tests the exit code of the real binary after a disk error. `strace` delays one fdatasync call and then makes it fail, as
-//! a broken disk does. hookhold must answer every waiting sender with 503 and exit with code 3. After a restart, hookhold
+//! Tests the exit code of the real binary after a disk error. To simulate a broken disk, `strace` delays one fdatasync call and
+//! then makes the call fail. hookhold must answer every waiting sender with 503 and exit with code 3. After a restart, hookhold
 //! must treat a retry as a duplicate if and only if recovery found the event.
 
 #[path = "common/ports.rs"]
@@ -17,11 +17,11 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 use sha2::Sha256;
 
-/// Index of the fdatasync call that fails, counted from 1 on each thread. The journal writer calls fdatasync once for each
-/// delivery that a test sends alone.
+/// Number of the fdatasync call that fails. `strace` counts the calls of each thread separately, starting at 1. If a test waits
+/// for each response before it sends the next delivery, the journal writer calls fdatasync once per delivery.
 const FAILING: usize = 6;
-/// Delay before the fdatasync call fails, as an argument for `strace`. The test sends its deliveries during this delay, but
-/// no assertion depends on its length.
+/// Delay before the fdatasync call fails, in the syntax of `strace`. The test sends its deliveries during this delay, but no
+/// assertion depends on the length of the delay.
 const WAITS: &str = "3s";
 /// Number of deliveries whose responses wait for the failing fdatasync call.
 const WAITING: usize = 30;
@@ -34,7 +34,7 @@ impl Traced {
         kill_process(Pid::from_child(&self.0), signal).expect("a child can be signalled until it is waited for");
     }
 
-    /// Waits until the gateway exits and returns its exit code, or `None` if a signal ended it.
+    /// Waits until the gateway exits, and returns the exit code of the gateway. Returns `None` if a signal ended the process.
     fn code(&mut self) -> Option<i32> {
         wait_until("hookhold exits", || self.0.try_wait().expect("a child can be waited for").is_some());
         self.0.wait().expect("the process has exited").code()
@@ -52,7 +52,8 @@ fn start_on_a_failing_disk(home: &Home) -> Traced {
     let dir = home.journal().parent().expect("the journal is inside the home").to_owned();
     let log = File::create(dir.join("log")).expect("target/ can be written to");
     let inject = format!("inject=fdatasync:error=EIO:delay_enter={WAITS}:when={FAILING}");
-    // With -D, strace is a grandchild and the gateway stays our child, so the test gets the gateway's exit code.
+    // With -D, strace runs as a grandchild and the gateway is the child of the test, so the test receives the gateway's exit
+    // code.
     let child = Command::new("strace")
         .args(["-D", "-f", "-qq", "-e", "trace=fdatasync", "-e", &inject, "-o", "/dev/null"])
         .args([env!("CARGO_BIN_EXE_hookhold"), "run"])
@@ -69,7 +70,7 @@ fn start_on_a_failing_disk(home: &Home) -> Traced {
     traced
 }
 
-/// Returns the request bytes of a delivery to the source `acme`, signed with an HMAC over the body.
+/// Returns the bytes of a request that delivers the event `id` to the source `acme`. The signature is an HMAC over the body.
 fn delivery(id: &str) -> Vec<u8> {
     let body = format!("{{\"id\":{id:?}}}");
     let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("HMAC accepts keys of any length");
@@ -103,8 +104,8 @@ fn a_failed_sync_answers_503_and_exits_3() {
         assert_eq!(deliver(&home, id).status, 200);
     }
 
-    // The first delivery starts the fdatasync call that fails. The other deliveries arrive during the delay, half of them
-    // as duplicates.
+    // The first delivery starts the fdatasync call that fails, and the other deliveries arrive during the delay. Each id occurs
+    // twice, so half of the deliveries are duplicates.
     let ids: Vec<String> = (0..WAITING).map(|number| format!("waiting_{}", number / 2)).collect();
     let mut waiting: Vec<Line> = ids.iter().map(|_| Line::open(home.hooks)).collect();
     for (line, id) in waiting.iter_mut().zip(&ids) {
@@ -151,7 +152,7 @@ fn a_failed_sync_exits_despite_a_hung_reload() {
     fs::remove_file(&file).expect("the file belongs to the test");
     mknodat(CWD, &file, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("target/ can be written to");
     traced.signal(Signal::HUP);
-    // This call of `open` returns once the reload reads the pipe. The test writes nothing, so the reload hangs.
+    // This call of `open` blocks until the reload opens the pipe for reading. The test writes nothing, so the reload hangs.
     let _never_written = File::options().write(true).open(&file).expect("the file belongs to the test");
     for number in 1..FAILING {
         assert_eq!(deliver(&home, &number.to_string()).status, 200);

@@ -11,8 +11,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// Each room (top-level module of `src/`) with the rooms that it may name. In addition, `main` and `cli` may name every
-/// room, and every room may name the modules in [`LEAVES`].
+/// Each room (top-level module of `src/`) with the rooms that it may name. In addition, the modules in [`WIRING`] may name
+/// every room, and every room may name the modules in [`LEAVES`].
 const ARROWS: &[(&str, &[&str])] = &[
     ("service", &["config", "server", "admin", "gateway", "forward", "journal"]),
     ("config", &["source"]),
@@ -330,7 +330,7 @@ fn sources() -> Vec<(String, String)> {
     files
 }
 
-/// The tokens of a Rust file with their line numbers. A token is a word, `::` or any other single character.
+/// The tokens of a Rust file with their line numbers. A token is a word, `::`, or one character of any other kind.
 struct Code {
     tokens: Vec<(usize, String)>,
 }

@@ -1,5 +1,5 @@
-//! Runs the commands of docs/first-hour.md as a test. The test joins the `sh` blocks of the page into one script, and
-//! replaces the ports and the directory in the script with its own.
+//! Runs the commands of docs/first-hour.md as a test. The test joins the `sh` blocks of the page into one script. In the
+//! script, the test replaces the ports and the directory of the page with its own ports and directory.
 
 use std::fs;
 use std::path::Path;
@@ -53,6 +53,6 @@ fn replaced(script: &str, from: &str, to: &str) -> String {
     script.replace(from, to)
 }
 
-/// Start of the line that sets the secret on the page. The script replaces the ports in the configuration before this line,
-/// because `hookhold init` has written the configuration by then.
+/// Start of the line in docs/first-hour.md that sets the secret. Before this line, the test inserts a command that replaces the
+/// ports in the configuration file. At this point, `hookhold init` has already written the file.
 const SECRET: &str = "export GITHUB_WEBHOOK_SECRET=";

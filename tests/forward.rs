@@ -1,5 +1,5 @@
-//! Tests of forwarding to a real Apache Kafka. Kafka must have every event, each record must be exactly as documented,
-//! and a failure of one topic must not affect another topic.
+//! Tests of forwarding to a real Apache Kafka broker. Kafka must receive every event, each record must be exactly as
+//! documented, and a failure of one topic must not affect another topic.
 
 #[path = "common/disk.rs"]
 mod disk;
@@ -36,7 +36,8 @@ fn seqs(records: &[Record]) -> Vec<u64> {
     seqs
 }
 
-/// Returns the sequence of each record in the order of `records`. Omits a sequence that an earlier record already had.
+/// Returns the sequence number of each record, in the order of `records`. Omits a number that has already occurred in an
+/// earlier record.
 fn order(records: &[Record]) -> Vec<u64> {
     let mut seen = BTreeSet::new();
     records.iter().map(Record::seq).filter(|seq| seen.insert(*seq)).collect()
@@ -155,8 +156,8 @@ fn kafka_may_start_after_the_forwarder() {
     assert_eq!(seqs(&kafka.records("late")), stored);
 }
 
-/// The property `ssl.ca.location` names a directory that does not exist at first. librdkafka accepts even an empty
-/// directory, so the test fixes the client setup by creating the directory.
+/// Sets `ssl.ca.location` to a missing directory, so the setup of the Kafka client fails. The test then fixes the setup by
+/// creating the directory, because librdkafka accepts even an empty directory.
 #[test]
 fn a_client_setup_failure_blocks_every_topic_until_fixed() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -242,8 +243,8 @@ fn a_topic_below_min_isr_blocks_only_itself() {
     assert_eq!(order(&kafka.records("thin")), stored);
 }
 
-/// A reload that changes `[kafka]` replaces the forwarder but not the metrics, so the old forwarder must reset its `blocked`
-/// series.
+/// Stops a forwarder whose topic is blocked. A reload that changes `[kafka]` replaces the forwarder but not the metrics, so the
+/// old forwarder must reset the series of `hookhold_forward_blocked`.
 #[test]
 fn a_replaced_forwarder_leaves_no_block_in_the_metrics() {
     let harness = Harness::new("localhost:1".into()).start();
@@ -336,8 +337,8 @@ fn a_topic_that_falls_behind_catches_up_in_order() {
     }
 }
 
-/// Kafka never acknowledges a corrupted event, so the reader must move the cursor past the event and subtract the event from
-/// the lag.
+/// Corrupts the last event of each of two topics. Kafka never acknowledges a corrupted event, so the forwarder must move the
+/// cursor past the event and subtract the event from the lag.
 #[test]
 fn corrupted_last_events_do_not_hold_back_the_cursor() {
     let cluster = MockCluster::new(1).expect("a mock cluster");
@@ -361,8 +362,8 @@ fn corrupted_last_events_do_not_hold_back_the_cursor() {
     wait_until("the lag is 0", || harness.topic("whole").is_some_and(|topic| topic.lag_events == 0));
 }
 
-/// The test disk fails every read of the forwarder, so the reported lag must be the journal's own count of waiting
-/// events.
+/// Makes the forwarder's reads of the journal fail. The reported lag must then equal the number of waiting events that the
+/// journal itself counts.
 #[test]
 fn lag_counts_every_waiting_event_from_the_start() {
     let harness = Harness::new("localhost:1".into());
@@ -397,8 +398,8 @@ fn an_unreadable_journal_blocks_its_topics_until_readable() {
     }
 }
 
-/// This test uses librdkafka's mock cluster, because a test cannot make a real broker send the error for an
-/// out-of-order sequence number.
+/// Makes the broker report an out-of-order sequence number, which is a fatal error for the producer. The test uses librdkafka's
+/// mock cluster, because a test cannot make a real broker send this error.
 #[test]
 fn a_fatal_error_replaces_the_producer_and_loses_nothing() {
     let cluster = MockCluster::new(1).expect("a mock cluster");

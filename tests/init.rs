@@ -130,8 +130,8 @@ fn names() -> impl Iterator<Item = &'static str> {
     PROVIDERS.iter().map(|(name, _)| *name)
 }
 
-/// Runs a `hookhold` command in the directory `dir` and returns its output. If `variable` is given, the environment
-/// variable with this name contains [`SECRET`].
+/// Runs a `hookhold` command in the directory `dir` and returns its output. If `variable` is `Some`, sets the environment
+/// variable with this name to [`SECRET`].
 fn hookhold(dir: &Path, args: &[&str], variable: Option<&str>) -> Output {
     let secret = variable.map(|variable| (variable, SECRET));
     Command::new(env!("CARGO_BIN_EXE_hookhold")).args(args).current_dir(dir).envs(secret).output().unwrap()

@@ -1,6 +1,6 @@
-//! Tests of outages: Kafka is down, starts late or is not configured yet, or a topic is missing. During an outage,
-//! hookhold must answer every delivery with 2xx. After the outage, Kafka must have every event. The tests measure time
-//! by the number of deliveries: the load sends 500 deliveries per second.
+//! Tests of outages: Kafka is down, starts late or is not configured yet, or a topic is missing. During an outage, hookhold
+//! must answer every delivery with 2xx. After the outage, Kafka must have every event. The load sends 500 deliveries per
+//! second, so the tests measure time in deliveries.
 
 #[path = "common/audit.rs"]
 mod audit;

@@ -1,5 +1,5 @@
-//! Tests hookhold behind the nginx, Caddy and HAProxy packages of Debian. The proxies use the code blocks of
-//! `docs/deploy.md` as their configuration. Further tests connect from peers that send proxy headers without being trusted.
+//! Tests hookhold behind nginx, Caddy and HAProxy, as packaged by Debian. The configuration of each proxy is a code block of
+//! `docs/deploy.md`. In further tests, untrusted peers send proxy headers.
 
 #[path = "common/https.rs"]
 mod https;
@@ -23,7 +23,8 @@ use ports::reserve;
 use process::{Home, Line, post, tool, wait_until};
 use sdk::{Sample, Sdk};
 
-/// A running proxy. The proxy's configuration is a code block of `docs/deploy.md`, with the ports and files of the test.
+/// A running proxy. The proxy's configuration is a code block of `docs/deploy.md`, in which the test has replaced the addresses
+/// and the file names.
 struct ProxyProcess {
     address: SocketAddr,
     child: Child,
@@ -32,8 +33,8 @@ struct ProxyProcess {
 }
 
 impl ProxyProcess {
-    /// Starts the proxy `name` in front of `upstream`. The proxy's configuration is the first code block of
-    /// `docs/deploy.md` in `language`.
+    /// Starts the proxy `name` in front of `upstream`. The proxy's configuration is the first code block of `docs/deploy.md`
+    /// that has the language tag `language`.
     fn start(name: &str, language: &str, upstream: SocketAddr, pair: &Pair) -> ProxyProcess {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("target/ can be written to");
         let (address, reserved) = reserve();
@@ -99,7 +100,8 @@ impl Drop for ProxyProcess {
     }
 }
 
-/// Returns the code block with the index `nth` (counted from 0) among the blocks of `docs/deploy.md` in `language`.
+/// Returns a code block of `docs/deploy.md`: the block with the index `nth`, counted from 0, among the blocks with the language
+/// tag `language`.
 fn snippet(language: &str, nth: usize) -> String {
     let page = include_str!("../docs/deploy.md");
     let block = page.split(&format!("```{language}\n")).nth(nth + 1).and_then(|rest| rest.split("```").next());
@@ -116,8 +118,8 @@ fn nginx(dir: &Path, server: &str) -> String {
     )
 }
 
-/// Creates a `Home` whose `[server]` section is the TOML block with the index `nth` in `docs/deploy.md`, without the listen
-/// address and the certificate. `more` contains additional options.
+/// Creates a `Home` with a `[server]` section from `docs/deploy.md`: the TOML block with the index `nth`. Omits the listen
+/// address and the certificate of this block. `more` contains additional options.
 fn home(nth: usize, more: &str) -> Home {
     let lines = snippet("toml", nth);
     let mut lines = lines.lines();
@@ -164,8 +166,7 @@ fn deliver_through(proxy: &ProxyProcess, home: &Home, pair: &Pair) {
     assert_eq!(rejected(home, "signature_mismatch"), ["127.0.0.3"]);
 }
 
-/// Returns a `curl` command that sends a form to the proxy as Twilio does. Twilio's SDK has signed the form for the public
-/// URL.
+/// Returns a `curl` command that sends a Twilio form to the proxy. Twilio's SDK has signed the form for the public URL.
 fn twilio(proxy: &ProxyProcess, pair: &Pair) -> Command {
     let body = b"MessageSid=SM1&MessageStatus=delivered&Body=a+b";
     let sample = Sample { scheme: "twilio", secret: TOKEN, id: "one", timestamp: 0, body };

@@ -1,6 +1,6 @@
-//! Tests `hookhold doctor` on the rejected deliveries that a running process keeps in memory. A provider's SDK signs the
-//! deliveries, and the real binary rejects them. `hookhold doctor` then reads the deliveries from the admin listener and
-//! explains each rejection.
+//! Tests `hookhold doctor` on rejected deliveries that a running process has stored in memory. A provider's SDK signs the
+//! deliveries, and the real binary rejects them. `hookhold doctor` then reads the rejected deliveries from the admin listener
+//! and explains each rejection.
 
 #[path = "common/ports.rs"]
 mod ports;

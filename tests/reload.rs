@@ -1,5 +1,6 @@
-//! Tests that SIGHUP reloads the configuration and the secrets completely or not at all. During a reload, hookhold must
-//! neither reject nor lose a genuine delivery. An invalid file must change nothing, and a secret rotation must have no gap.
+//! Tests that SIGHUP reloads the configuration and the secrets completely or not at all. During a reload, hookhold must neither
+//! reject nor lose a genuine delivery. An invalid file must change nothing. During a secret rotation, hookhold must accept both
+//! secrets.
 
 #[path = "common/audit.rs"]
 mod audit;
@@ -36,7 +37,8 @@ fn ten_reloads_under_load_reject_and_lose_no_delivery() {
     topics.iter().for_each(|topic| kafka.create_topic(topic, 3, &[]));
     let secrets: Vec<(String, String)> = (0..=RELOADS).map(|n| (format!("secret-{n}"), format!("whsec_number_{n}"))).collect();
     let secrets: Vec<(&str, &str)> = secrets.iter().map(|(name, text)| (&**name, &**text)).collect();
-    // Both the previous and the new secret are valid. Every reload changes the topic, the limits and one line of the recipe.
+    // In each configuration, the previous secret and the new secret are valid. Every reload changes the topic, the limits and
+    // one line of the recipe.
     let config = |n: usize| {
         let accepted = if n == 0 { vec![0] } else { vec![n, n - 1] };
         let references: Vec<String> = accepted.iter().map(|n| format!("\"file:secret-{n}\"")).collect();
@@ -265,7 +267,7 @@ fn both_secrets_of_a_rotation_verify_and_are_counted() {
     assert_eq!(log.matches("an old secret is still in use").count(), 1, "once a day: {log}");
     assert_eq!(log.matches("the secret expires soon; switch the sender to the new secret").count(), 1, "{log}");
 
-    // The `not_after` of the old secret is now in the past, so the secret no longer verifies a delivery.
+    // The `not_after` of the old secret is now in the past, so hookhold must reject a delivery that is signed with this secret.
     let over = secret("2025", "old", ", not_after = 2020-01-01");
     home.configure(&config(&[over, new.clone()]));
     assert!(process.reload());
@@ -298,7 +300,8 @@ fn a_sighup_during_the_start_is_handled_after_it() {
     let pipe = home.journal().with_file_name("pipe");
     mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe can be made");
     let process = home.launch();
-    // This call of `open` returns once hookhold reads its secrets. The read then waits until the test writes to the pipe.
+    // This call of `open` blocks until hookhold opens the pipe to read the secret. The read then waits until the test writes to
+    // the pipe.
     let mut first = fs::File::options().write(true).open(&pipe).expect("hookhold reads the pipe");
     process.signal(Signal::HUP);
     first.write_all(b"whsec_first").expect("hookhold reads the pipe");
@@ -329,7 +332,7 @@ fn check_diff_requires_a_process_with_the_same_file() {
     fixture::stop(process);
 }
 
-/// Returns the TOML section of a source that uses Stripe's recipe. `rest` contains its other options.
+/// Returns the TOML section of a source that uses Stripe's recipe. `rest` contains the other options of the source.
 fn source(name: &str, rest: &str) -> String {
     format!("[sources.{name}]\nprovider = \"stripe\"\n{rest}")
 }

@@ -54,8 +54,8 @@ fn twilio_sdk_gives_the_published_signature() {
     assert!(signed.by.starts_with("twilio "), "signed by {}", signed.by);
 }
 
-/// Shopify's SDK can only verify signatures, so the signer returns a signature that openssl has computed and the SDK has
-/// accepted.
+/// Compares the signatures of the signer for Shopify with signatures from openssl. Shopify's SDK verifies signatures but cannot
+/// create them, so openssl creates a signature and the SDK must accept it.
 #[test]
 fn shopify_sdk_accepts_the_signature_of_openssl() {
     let mut sdk = Sdk::start();
@@ -67,7 +67,8 @@ fn shopify_sdk_accepts_the_signature_of_openssl() {
     }
 }
 
-/// Stripe publishes no test vector with its secret, so the test compares the signatures of Stripe's SDK and openssl.
+/// Compares the signatures of Stripe's SDK with signatures from openssl, because Stripe publishes no test vector together with
+/// the secret.
 #[test]
 fn stripe_sdk_agrees_with_openssl() {
     let mut sdk = Sdk::start();

@@ -16,8 +16,8 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// A reload locks the configuration while it reads the file. In this test, the file is a pipe to which no process writes,
-/// so the reload hangs.
+/// Sends a request while a reload hangs. A reload locks the configuration while it reads the file. In this test, the file is a
+/// pipe, and no process writes to the pipe.
 #[tokio::test]
 async fn listeners_are_served_while_a_reload_hangs() {
     let directory = tempfile::tempdir().expect("a temporary directory");
@@ -37,7 +37,7 @@ async fn listeners_are_served_while_a_reload_hangs() {
     harness.serve();
     let service = harness.service.clone();
     let reload = thread::spawn(move || service.reload());
-    // This call of `open` returns once the reload reads the pipe. At this point, no task has polled the listeners.
+    // This call of `open` blocks until the reload opens the pipe for reading. At this point, no task has polled the listeners.
     let pipe = File::options().write(true).open(&file).expect("the reload reads the pipe");
 
     let mut connection = TcpStream::connect(harness.address()).await.expect("the listener is open");

@@ -1,5 +1,5 @@
-//! Tests the shutdown of the real binary: the effect of SIGTERM on deliveries in progress, on new deliveries and on
-//! deliveries that never complete. Other tests check the exit code and the message of a failed startup.
+//! Tests the shutdown of the real binary: the effect of SIGTERM on deliveries in progress, on new deliveries and on deliveries
+//! that never complete. Further tests in this file check the exit code and the message of a failed startup.
 
 #[path = "common/ports.rs"]
 mod ports;

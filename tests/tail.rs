@@ -176,8 +176,9 @@ fn journal_stat_counts_and_verify_finds_flipped_bits() {
     assert_eq!(harness.lines(&["tail", "--from", "0"]).len(), 19, "only the damaged event is lost");
 }
 
-/// After a crash, the gateway forwards every event after the last saved cursor again. To keep these duplicates few, each
-/// commit saves the cursors that have moved. This requires no additional sync.
+/// Checks that each commit saves the cursors that have moved. After a crash, the gateway forwards every event after the last
+/// saved cursor again, so frequent saves limit the number of duplicates. Saving a cursor in a commit requires no additional
+/// sync.
 #[test]
 fn a_moved_cursor_is_saved_by_the_next_commit() {
     let harness = Harness::new();

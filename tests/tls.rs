@@ -220,7 +220,7 @@ fn certificate_expiry_is_a_metric_and_a_daily_warning() {
         let end = end.strip_prefix("notAfter=").expect("a date").replace(' ', "T");
         let end = end.parse::<jiff::Timestamp>().expect("ISO 8601").as_second();
         assert_eq!(process.metric("hookhold_tls_certificate_expiry_timestamp_seconds"), Some(end as f64));
-        // The gateway checks the expiry each time that it checks the files, but logs the warning once a day.
+        // The gateway checks the expiry whenever it checks the files, but logs the warning at most once a day.
         pair.replace_with(&later.cert(), &later.key());
         wait_until("the other certificate is served", || served_fingerprint(home.hooks) == later.fingerprint());
         assert_eq!(home.log().matches("the TLS certificate expires soon").count(), lines, "{}", home.log());
@@ -283,7 +283,7 @@ async fn http_2_requests_that_cross_the_goaway_are_stored() {
     let relay = PausableRelay::to(home.hooks).await;
     let mut client = Client::connect(relay.address, &pair).await;
     assert_eq!(client.deliver(&Delivery::new("before")).await, 200);
-    // The server closes this connection after handshake_timeout. By then, the other connection has been idle for longer
+    // The server closes this connection after handshake_timeout. By then, the connection of `client` has been idle for longer
     // than the linger time of a drain.
     assert_eq!(Line::open(home.hooks).rest(), b"");
     relay.hold();

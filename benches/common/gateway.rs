@@ -1,4 +1,4 @@
-//! Starts the server processes of both benchmarks and builds the HTTP requests that the benchmarks send.
+//! Starts the server processes of the benchmarks `abuse` and `durable`, and builds the HTTP requests that the benchmarks send.
 
 use std::error::Error;
 use std::net::{SocketAddr, TcpListener, TcpStream};

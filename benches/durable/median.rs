@@ -3,8 +3,8 @@
 /// Median of a sample, with a confidence interval between two order statistics.
 pub struct Median {
     pub value: f64,
-    /// Confidence interval of the median. `None` if the sample has fewer than six values, because even the interval from the
-    /// smallest to the largest value then covers the true median with a probability below 95 %.
+    /// Confidence interval of the median. `None` if the sample has fewer than six values. The interval from the smallest to the
+    /// largest value of such a sample covers the true median with a probability below 95 %.
     pub interval: Option<Interval>,
 }
 
@@ -40,7 +40,7 @@ impl Median {
 ///
 /// Each value is below the median with probability ½, so the number of values below the median has a binomial distribution. The
 /// interval between ranks `r` and `n + 1 - r` misses the median if fewer than `r` values are on one side of the median. The
-/// probability of this is `2 · P(B(n, ½) < r)`.
+/// probability of a miss is `2 · P(B(n, ½) < r)`.
 fn rank(count: usize) -> Option<(usize, f64)> {
     let mut probability = 0.5_f64.powi(count as i32);
     let mut below = 0.0;

@@ -79,7 +79,7 @@ pub struct RunningServer {
 }
 
 impl RunningServer {
-    /// Starts a server of this kind. A hookhold server starts with an empty journal in a new directory inside `dir`.
+    /// Starts a server of kind `kind`. A hookhold server starts with an empty journal in a new directory inside `dir`.
     pub fn start(kind: &ServerKind, journal: JournalState, dir: &Path) -> Result<RunningServer> {
         match kind {
             ServerKind::BareHyper => RunningServer::bare_hyper(),

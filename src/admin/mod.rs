@@ -27,8 +27,7 @@ pub use readiness::{ComponentHealth, HealthState, Readiness};
 
 /// Queries that the admin pages make to the running gateway.
 pub trait AdminQueries: Send + Sync {
-    /// Updates the metrics that hookhold computes at scrape time, such as lag, and renders every metric. Must not
-    /// block.
+    /// Updates the metrics that hookhold computes at scrape time, such as lag, and renders every metric. Must not block.
     fn render_metrics(&self) -> String;
 
     /// Returns the health of each component, for `/readyz`. Must not block.
@@ -38,7 +37,8 @@ pub trait AdminQueries: Send + Sync {
     fn changes(&self) -> String;
 
     /// Returns the stored rejections of one source (`?source=NAME`) or of all sources, newest first. Each rejection is one line
-    /// with a JSON object. Returns `None` if hookhold stores no rejections, because `[admin] keep_rejected` is off. May block.
+    /// with a JSON object. Returns `None` if `[admin] keep_rejected` is 0, because hookhold then stores no rejections. May
+    /// block.
     fn rejections(&self, source: Option<&str>) -> Option<String>;
 }
 

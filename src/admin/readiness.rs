@@ -14,16 +14,16 @@ pub struct Readiness {
     pub kafka: ComponentHealth,
 }
 
-/// Health of one component of the process.
+/// Health of one component of the process: its state, and the problems that explain the state.
 #[derive(Clone, Debug, Serialize)]
 pub struct ComponentHealth {
-    /// Health of the component in one word.
+    /// State of the component in one word.
     pub state: HealthState,
     /// Problems that explain the state, one line per problem.
     pub details: Vec<String>,
 }
 
-/// Health of a component. The body of `/readyz` contains the name of the variant in lower case.
+/// State of a component in one word. The body of `/readyz` contains the name of the variant in lower case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HealthState {

@@ -76,7 +76,8 @@ fn summary(out: &mut impl Write, config: &Config) -> io::Result<()> {
         writeln!(out, "\nwarning: {warning}")?;
     }
     for source in config.sources.iter().filter(|source| source.shadow) {
-        let what = "hookhold answers every delivery with success, even a delivery that it rejects or cannot store";
+        let what =
+            "hookhold answers every delivery like a stored delivery, even a delivery that hookhold rejects or cannot store";
         writeln!(out, "\nwarning: sources.{}.danger_shadow is on: {what}", source.name)?;
     }
     Ok(())

@@ -1,5 +1,5 @@
 //! `hookhold check --diff`: compares the configuration file with the configuration of the running process. The running process
-//! makes the comparison, because the result depends on its environment, working directory and permissions.
+//! makes the comparison, because the result depends on the environment, working directory and permissions of the process.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

@@ -35,25 +35,24 @@ use request::RecordedRequest;
 
 /// Explain why hookhold rejected a delivery, with a remedy for each cause.
 ///
-/// Reads a recorded HTTP request, or fetches the latest rejected deliveries from the running process, and checks each delivery
-/// as the gateway does. If the check fails, doctor tries variants until the delivery verifies: another secret, another decoding
-/// of the secret, the body before a change in transit, another URL, another provider's scheme or another time. doctor prints
-/// the names of secrets, never the secrets themselves. The exit code is 0 if every delivery verifies, and 1 if a delivery is
-/// rejected.
+/// Reads a recorded HTTP request, or fetches the latest rejected deliveries from the running process. Checks each delivery as
+/// the gateway does. If the check fails, doctor tries variants until the delivery verifies: another secret, another decoding of
+/// the secret, the body before a change in transit, another URL, another provider's scheme or another time. doctor prints the
+/// names of secrets, never the secrets themselves. The exit code is 0 if every delivery verifies, otherwise 1.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct DoctorArgs {
-    /// The configured source to which the delivery was sent.
+    /// Configured source to which the delivery was sent.
     source: String,
-    /// The file with the recorded request: request line, headers, an empty line and the bytes of the body. doctor also accepts
+    /// File with the recorded request: request line, headers, an empty line and the bytes of the body. doctor also accepts
     /// a file from `curl --trace`. If FILE is -, doctor reads standard input. If this option is absent, doctor fetches the
     /// rejected deliveries from the running process, which stores them only if [admin] keep_rejected is set.
     #[arg(long, value_name = "FILE")]
     request: Option<PathBuf>,
-    /// The time of receipt, in RFC 3339 such as 2026-11-21T07:08:13Z, or in seconds since 1970 [default: now].
+    /// Time of receipt in RFC 3339, such as 2026-11-21T07:08:13Z, or in seconds since 1970 [default: now].
     #[arg(long, value_name = "TIME", value_parser = captured::parse_time, requires = "request")]
     at: Option<UnixMillis>,
-    /// The maximum number of rejected deliveries to explain, newest first.
+    /// Maximum number of rejected deliveries to explain, newest first.
     #[arg(long, value_name = "N", default_value_t = 5, conflicts_with = "request")]
     last: usize,
     /// URL of the running process's admin listener [default: the configured [admin] listen, on this machine].
@@ -146,7 +145,7 @@ fn print(
     match verdict {
         Ok(Verdict::Event(verified)) => writeln!(out, "{name}: the delivery verifies with the secret {}", verified.secret)?,
         Ok(Verdict::Challenge(_)) if captured.is_unsigned_challenge() => {
-            writeln!(out, "{name}: the gateway answers an unsigned endpoint challenge, which proves nothing about the sender")?
+            writeln!(out, "{name}: the gateway answers this unsigned endpoint challenge, which proves nothing about the sender")?
         }
         Ok(Verdict::Challenge(_)) => {
             writeln!(out, "{name}: the delivery verifies as an endpoint challenge, which the gateway answers")?
@@ -206,5 +205,5 @@ Ways to record FILE (it must contain the bytes as sent; an editor may change the
 Examples:
   hookhold doctor stripe                               the latest rejections (needs [admin] keep_rejected)
   hookhold doctor stripe --request rejected.http
-  hookhold doctor stripe --request rejected.http --at 2026-11-21T07:08:13Z   at the time in the log
+  hookhold doctor stripe --request rejected.http --at 2026-11-21T07:08:13Z   with the time from the log
   hookhold doctor github --request - --format json < rejected.http";

@@ -14,7 +14,7 @@ use super::{Context, ExitStatus, KAFKA, UsageError, VerbResult, providers};
 /// Write a configuration for the chosen providers, and show how to connect them.
 ///
 /// Writes ./hookhold.toml, or the file that --config names. For each secret, the file contains only the name of an environment
-/// variable, because hookhold never asks for a secret or writes a secret. If no PROVIDER is named, init lists all providers.
+/// variable, because init neither asks for secrets nor writes them. If no PROVIDER is named, init lists all providers.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct InitArgs {
@@ -135,7 +135,7 @@ listen = \"127.0.0.1:9464\"
 #keep_rejected = \"4 MiB\"
 
 [journal]
-# A directory on ext4 or XFS, on a disk that honours fdatasync.
+# Directory of the journal. Use ext4 or XFS on a disk that honours cache flushes.
 dir = {dir}
 
 # If this section is absent, events stay in the journal. hookhold does not create topics.
@@ -215,7 +215,7 @@ dir = {dir}
         }
         if self.kafka.is_some() {
             let topics: Vec<String> = self.chosen.iter().map(|(name, _)| topic(name)).collect();
-            writeln!(out, "\nhookhold creates no topics. Create these topics in Kafka: {}", topics.join(", "))?;
+            writeln!(out, "\nhookhold does not create topics. Create these topics in Kafka: {}", topics.join(", "))?;
         }
         out.flush()
     }
@@ -233,13 +233,13 @@ fn quoted(text: &str) -> String {
 /// Path of the configuration file that `init` writes if `--config` is absent.
 const DEFAULT_FILE: &str = "hookhold.toml";
 const FILE_HEADER: &str = "\
-# This file contains the options that an operator must decide on. config/hookhold.toml in hookhold's
-# sources explains every option with its default and limits. `hookhold check` reports all errors
-# at once. A running hookhold reads this file again on SIGHUP.
+# This file contains the options that an operator must decide on. config/hookhold.toml in the source
+# code of hookhold explains every option with its default and limits. `hookhold check` reports every
+# mistake at once. On SIGHUP, hookhold reloads this file and its secrets.
 #
-# Secrets are set by reference, and this file never contains a secret itself. \"env:NAME\" names an
-# environment variable, and \"file:PATH\" names a file that only hookhold can read. A file can change
-# while hookhold runs, but a variable cannot.
+# Set a secret by reference: \"env:NAME\" reads an environment variable, and \"file:PATH\" reads a file
+# that only hookhold can read. This file itself never contains a secret. A secret in a file can
+# change while hookhold runs, but a secret in a variable cannot.
 ";
 const EXAMPLES: &str = "\
 Examples:

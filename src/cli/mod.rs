@@ -30,8 +30,8 @@ type VerbResult = Result<ExitStatus, Box<dyn Error>>;
 
 /// Receive webhooks, verify them, store them on disk, and forward them to Kafka.
 ///
-/// hookhold answers a delivery with 2xx only after it has verified the delivery and synced it to disk. It answers duplicates
-/// with 2xx and drops them. Kafka may be down for days without any effect on senders.
+/// hookhold answers a delivery with 2xx only after verifying the delivery and syncing it to disk. hookhold also answers a
+/// duplicate with 2xx, but does not store it. Kafka may be down for days without any effect on senders.
 #[derive(Parser)]
 #[command(version, max_term_width = 100, after_help = AFTER)]
 struct Cli {
@@ -83,7 +83,7 @@ enum ExitStatus {
     JournalFailed,
 }
 
-/// A mistake on the command line.
+/// A mistake on the command line or in the configuration. The process exits with code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct UsageError(String);
@@ -178,7 +178,7 @@ const AFTER: &str = "\
 Examples:
   hookhold init stripe github         write a configuration and show how to connect both
   hookhold providers stripe           show how to connect Stripe
-  hookhold check                      report every error in ./hookhold.toml at once
+  hookhold check                      report every mistake in ./hookhold.toml at once
   hookhold run                        receive, store and forward until SIGTERM
   hookhold send stripe --count 100    send 100 genuine deliveries to the running gateway
   hookhold tail --follow              print events as they are stored

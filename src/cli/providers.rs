@@ -152,7 +152,7 @@ fn unknown_provider(name: &str) -> UsageError {
         Some(near) => format!("did you mean {near}?"),
         None => format!("run `hookhold providers` to list the {} built-in names", names.len()),
     };
-    UsageError(format!("provider: expected a built-in name, found {}; {hint}", name.escape_debug()))
+    UsageError(format!("PROVIDER: expected a built-in name, found {}; {hint}", name.escape_debug()))
 }
 
 /// Base URL to print if the public URL is unknown.

@@ -40,7 +40,7 @@ enum LogFormat {
 /// Runs the gateway and returns the exit status of the process.
 pub fn run(context: &Context, args: RunArgs) -> VerbResult {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    // Catches SIGHUP from here on, because SIGHUP would otherwise end the process during recovery. See `handle_signals`.
+    // Catches SIGHUP before recovery starts. Otherwise, a SIGHUP during recovery would end the process. See `handle_signals`.
     let hangups = runtime.block_on(async { signal(SignalKind::hangup()) })?;
     let config = service::load_config(&context.file()?)?;
     let format = if args.log_format == LogFormat::Json { log::Format::Json } else { log::Format::Text };
@@ -73,8 +73,8 @@ pub fn run(context: &Context, args: RunArgs) -> VerbResult {
         }
     });
     let stopped = service.stop();
-    // Work that hangs on a broken disk or reads an endless file must not delay the exit. Up to this line, a second signal ends
-    // the process. From here on, no task handles signals, so the shutdown has a timeout.
+    // Work that hangs on a broken disk or reads an endless file must not delay the exit. The shutdown of the runtime ends the
+    // task that handles signals, so a second signal no longer ends the process. The shutdown therefore has a timeout.
     runtime.shutdown_timeout(LAST_RESPONSES);
     if let Err(error) = stopped {
         tracing::error!("{error}; exiting with code 3; check the disk");

@@ -68,7 +68,7 @@ struct SendPlan {
     url: String,
     client: reqwest::Client,
     body: Option<Bytes>,
-    /// Random part of every id, so that two runs never send the same id.
+    /// Random part of every id. Distinguishes the ids of different runs.
     run: u64,
     args: SendArgs,
     next_number: AtomicU64,
@@ -105,7 +105,8 @@ fn plan(config: Config, args: SendArgs) -> Result<SendPlan, Box<dyn Error>> {
     let source = found.ok_or_else(|| super::unknown_source(&args.source, &names))?;
     if let Some(tamper) = args.tamper.filter(|tamper| !tamper.applies_to(&source.recipe)) {
         let (word, name) = (tamper_word(tamper), &source.name);
-        let what = format!("--tamper {word}: expected a source that signs a timestamp, found {name}; use another --tamper");
+        let what =
+            format!("--tamper {word}: expected a source that signs a timestamp, found {name}; use another value for --tamper");
         return Err(UsageError(what).into());
     }
     let url = url(args.url.as_deref(), listen, tls, &source.path, args.tamper == Some(Tamper::Unknown))?;
@@ -250,7 +251,7 @@ impl SendPlan {
         }
     }
 
-    /// True if `response` is as expected for this kind of delivery.
+    /// Returns true if `response` is as expected for a delivery of kind `kind`.
     fn expects(&self, kind: DeliveryKind, response: SendResponse) -> bool {
         let expected = match (kind, self.args.tamper.map(Tamper::expected)) {
             (DeliveryKind::Tampered(_), Some(Outcome::UnknownSource)) => Outcome::UnknownSource.status(),

@@ -78,7 +78,7 @@ fn warn_of_unknown_source(context: &Context, source: Option<&str>) -> io::Result
     writeln!(anstream::stderr(), "hookhold: no events found; {}", super::unknown_source(source, &names))
 }
 
-/// Returns the sequence number of the oldest among the `count` latest selected events. The search begins `count` sequence
+/// Returns the sequence number of the oldest of the `count` latest selected events. The search begins `count` sequence
 /// numbers before the log end, and doubles this distance until it finds enough events. In a long journal, the search therefore
 /// usually reads only the end.
 fn seq_before_end(journal: &mut ReadOnlyJournal, count: u64, is_selected: &impl Fn(&StoredEvent) -> bool) -> io::Result<u64> {

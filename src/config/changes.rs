@@ -46,8 +46,8 @@ impl Config {
         Some(ConfigChange { key: key.to_owned(), change, needs_restart: self.needs_restart(next, key) })
     }
 
-    /// True if the change of the option `key` needs a restart. Compares parsed values, so another spelling of the same value
-    /// needs no restart.
+    /// Returns true if the change of the option `key` needs a restart. Compares parsed values, so a different spelling of the
+    /// same value needs no restart.
     fn needs_restart(&self, next: &Config, key: &str) -> bool {
         let (section, _) = key.split_once('.').unwrap_or((key, ""));
         match section {
@@ -64,7 +64,8 @@ impl Config {
     }
 }
 
-/// Returns a copy of `next` in which every option that a reload applies has its value from `running`.
+/// Returns a copy of `next` in which every option that a reload applies has its value from `running`. If the copy still differs
+/// from `running`, the difference needs a restart.
 fn as_reloaded(running: &ServerConfig, next: &ServerConfig) -> ServerConfig {
     let limits = ServerLimits { max_body: running.limits.max_body, ..next.limits };
     ServerConfig { public_url: running.public_url.clone(), limits, tls: running.tls.clone(), ..next.clone() }

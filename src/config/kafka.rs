@@ -69,7 +69,7 @@ impl PropertyReader {
         match (self.check)(&name, &value) {
             None => return Some((name, value)),
             Some(problem) if problem.starts_with(NO_SUCH_PROPERTY) => self.unknown(&name, &location),
-            Some(problem) => location.expected("a value that librdkafka accepts", format_args!("another value: {problem}")),
+            Some(problem) => location.expected("a value that librdkafka accepts", format_args!("an invalid value: {problem}")),
         }
         None
     }
@@ -96,9 +96,9 @@ const TOPIC_NAME: &str = "a topic name of 1 to 249 letters, digits, \".\", \"_\"
 const SERVERS: [&str; 2] = ["bootstrap.servers", "metadata.broker.list"];
 
 const ACKS: &str = "hookhold requires acks=all because a cursor may move only after every in-sync replica has the record";
-const TIMEOUT: &str = "hookhold requires 0, no timeout, because the journal holds an event until Kafka acknowledges it";
+const TIMEOUT: &str = "hookhold requires 0 (no timeout) because the journal holds an event until Kafka acknowledges it";
 const RETRIES: &str = "hookhold requires unlimited retries because the journal holds an event until Kafka acknowledges it";
-const IN_FLIGHT: &str = "hookhold requires 5, the largest value that preserves the order of a key across retries";
+const IN_FLIGHT: &str = "hookhold requires 5, the largest value that preserves the order of records across retries";
 
 /// Names of the librdkafka properties that an operator cannot set because a guarantee depends on them, each with the reason.
 /// Contains every alias of these properties.
@@ -112,7 +112,7 @@ const FIXED: &[(&str, &str)] = &[
     ("message.send.max.retries", RETRIES),
     ("max.in.flight", IN_FLIGHT),
     ("max.in.flight.requests.per.connection", IN_FLIGHT),
-    ("partitioner", "hookhold requires murmur2_random so that a key has the same partition as with Java clients"),
+    ("partitioner", "hookhold requires murmur2_random so that a key maps to the same partition as in Java clients"),
     ("allow.auto.create.topics", "hookhold requires false so that a misspelt topic raises an alarm instead of being created"),
     (
         "transactional.id",
@@ -139,8 +139,8 @@ const SECRET: &[&str] = &[
     "ssl.keystore.password",
 ];
 
-/// Names that a message may suggest instead of a misspelt name: the common producer properties of librdkafka that are not in
-/// `FIXED`.
+/// Names that a message may suggest for a misspelt name, in addition to the names in `SERVERS` and `SECRET`: librdkafka's
+/// common producer properties that are not in `FIXED`, and hookhold's own option `topic`.
 const COMMON: &[&str] = &[
     "batch.num.messages",
     "batch.size",

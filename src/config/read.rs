@@ -134,20 +134,20 @@ fn read_sources(
     let mut sources = Vec::new();
     let names = table.keys();
     if names.is_empty() {
-        root.expected("sources", "at least one section such as [sources.stripe]", "nothing; `hookhold init` writes one");
+        root.expected("sources", "at least one section such as [sources.stripe]", "nothing; run `hookhold init` to write one");
     }
     for name in names {
         let Some(entry) = table.take_table(&name) else { continue };
         let (start, at_path, at_body) = (entry.location.clone(), entry.location_of("path"), entry.location_of("max_body"));
         if !is_name(&name) {
-            start.expected(SOURCE_NAME, "another name");
+            start.expected(SOURCE_NAME, "an invalid name");
         }
         let Some(source) = Source::compile(&name, entry, defaults, diagnostics) else { continue };
         if let Some(other) = paths.insert(source.path.clone(), name) {
             let found = format_args!("{}, the path of sources.{other}; choose another path", source.path);
             at_path.expected("a path that no other source has", found);
         }
-        // `root` has already checked the default.
+        // `root` has already checked `[server] max_body`, the default of this option.
         if source.max_body != defaults.max_body {
             bounds.check(source.max_body as u64, &at_body);
         }

@@ -1,4 +1,4 @@
-//! Exponential backoff with jitter and without a limit on attempts.
+//! Computes pauses with exponential backoff and jitter, for any number of attempts.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    /// Creates a sequence of pauses from `first` up to `longest` (both before jitter).
+    /// Creates a sequence of pauses from `first` up to `longest` (both without jitter).
     pub(super) fn new(first: Duration, longest: Duration) -> Backoff {
         Backoff { first, longest, pauses: pauses(first, longest) }
     }

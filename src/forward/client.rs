@@ -1,5 +1,5 @@
-//! Manages the Kafka producer: starts it, replaces it after a permanent failure, and ends it. Does not depend on topic
-//! queues. After a replacement, the worker rewinds the queues.
+//! Manages the Kafka producer: starts it, replaces it after a permanent failure or a long stall, and ends it. Does not depend
+//! on topic queues. After a replacement, the worker rewinds the queues.
 
 use std::io;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub(super) struct KafkaClient {
     backoff: Backoff,
     /// Latest client-wide error since the last acknowledgement; `None` if there is no such error.
     last_error: Option<(RDKafkaErrorCode, String)>,
-    /// True while a metadata probe runs. A probe may continue after its producer has ended.
+    /// True while a metadata probe runs. A probe may still run after its producer has been retired.
     probing: bool,
 }
 
@@ -63,7 +63,7 @@ pub(super) struct Replacement {
     pub(super) by: Instant,
 }
 
-/// A completed replacement.
+/// A completed replacement of the producer.
 pub(super) struct Replaced {
     pub(super) detail: String,
     /// Reason for blocking the topics that had records in flight; `None` if Kafka had acknowledged a record of the replaced
@@ -72,7 +72,7 @@ pub(super) struct Replaced {
 }
 
 impl KafkaClient {
-    /// Creates a client for event bodies of up to `max_body` bytes. The first producer is due immediately.
+    /// Creates a client for event bodies of up to `max_body` bytes. The start of the first producer is due immediately.
     pub(super) fn new(
         librdkafka: &[(String, String)],
         max_body: usize,
@@ -121,14 +121,14 @@ impl KafkaClient {
         }
     }
 
-    /// Records an error that concerns the whole Kafka client.
+    /// Records a client-wide error.
     pub(super) fn note_error(&mut self, code: RDKafkaErrorCode, detail: String) {
         self.last_error = Some((code, detail));
     }
 
     /// Returns the reason and the detail for blocking a topic while no broker answers. If the client's last error concerns
     /// credentials or TLS, the reason and the detail describe that error. In all other cases, the reason is `BrokerAway`, and
-    /// the detail begins with the text `otherwise`.
+    /// the detail begins with the value of `otherwise`.
     pub(super) fn unreachable_reason(&self, otherwise: &str) -> (BlockReason, String) {
         match &self.last_error {
             Some((code, detail)) if classify(*code) == ErrorClass::Environment(BlockReason::Authentication) => {
@@ -250,8 +250,7 @@ impl KafkaClient {
     }
 }
 
-/// Pause between a producer's failure and the start of the next producer: the first pause and the longest pause, without
-/// jitter.
+/// Shortest and longest pause between a producer's failure and the start of the next producer, without jitter.
 const REBUILD_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// Longest delay of the replacement of a stuck producer. During the delay, topics that still make progress can finish their
 /// records in flight.

@@ -1,14 +1,14 @@
-//! The states of a topic queue and the transitions between these states. Does not depend on records, readers or
+//! Defines the states of a topic queue and the transitions between these states. Does not depend on records, readers or
 //! metrics.
 //!
 //! ```text
-//!          failed record               all reported, not blocked
+//!      failed record or read            all reported, not blocked
 //! Flowing ───────────────► Recalling ───────────────────────────► Flowing
 //!    │                         │ all reported, blocked
 //!    │ stall, no broker        ▼           topic is writable
 //!    └─────────────────────► Blocked ─────────────────────────► Trial ── acknowledged ──► Flowing
 //!                              ▲ └─ acknowledged ──► Flowing      │
-//!                              └────────── failed record ─────────┘
+//!                              └────── failed record or read ─────┘
 //! ```
 
 use std::time::Instant;
@@ -21,10 +21,11 @@ pub(super) enum Flow {
     /// The queue sends records up to its in-flight limit.
     #[default]
     Flowing,
-    /// The queue sends nothing because a record failed. The queue rewinds after librdkafka has reported the result of
-    /// every record in flight.
+    /// The queue sends nothing after a record or a read of the journal has failed. The queue rewinds when librdkafka has
+    /// reported the result of every record in flight.
     Recalling(Option<Block>),
-    /// The queue sends nothing until a metadata probe finds the topic writable.
+    /// The queue sends nothing. A metadata probe that finds the topic writable begins a trial. The acknowledgement of a record
+    /// that is still in flight ends the block.
     Blocked(Block),
     /// The blocked queue sends one record. The acknowledgement of this record ends the block.
     Trial(Block),

@@ -1,8 +1,8 @@
 //! Tracks the records of one topic from the topic's cursor to the newest sent record. The cursor moves only past
 //! acknowledged records.
 //!
-//! The in-flight limit bounds memory use and the number of duplicates after a crash. A crash duplicates at most the records in
-//! flight and the records that Kafka has acknowledged since the cursor was last saved.
+//! The in-flight limit bounds memory use and the number of duplicates after a crash. After a crash, hookhold sends again at
+//! most the records in flight and the records that Kafka has acknowledged since hookhold last saved the cursor.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -54,7 +54,7 @@ impl InFlight {
         self.unreported
     }
 
-    /// Returns the number of records that are not acknowledged.
+    /// Returns the number of unacknowledged records.
     pub(super) fn unacknowledged(&self) -> usize {
         self.records.iter().filter(|record| record.state != RecordState::Acked).count()
     }
@@ -82,7 +82,7 @@ impl InFlight {
         self.report(seq, RecordState::Failed);
     }
 
-    /// Clears all records and remembers the sequences that Kafka acknowledged, so that the queue sends only the other
+    /// Clears all records and remembers the sequences of the acknowledged records, so that the queue sends only the other
     /// records again. Returns the lowest unacknowledged sequence; `None` if no record was in flight.
     pub(super) fn rewind(&mut self) -> Option<u64> {
         let cursor = self.cursor();
@@ -145,7 +145,7 @@ const ALL_BYTES: usize = 128 << 20;
 /// Lowest and highest in-flight limit of one topic, in records.
 const TOPIC_RECORDS: (usize, usize) = (200, 10_000);
 /// Lowest and highest in-flight limit of one topic, in bytes. hookhold sends a record of any size while the records in flight
-/// are below this limit, so the last record may exceed the limit.
+/// are below this limit, so their total may exceed the limit by up to one record.
 const TOPIC_BYTES: (usize, usize) = (1 << 20, 16 << 20);
 
 #[cfg(test)]

@@ -2,11 +2,11 @@
 //! metrics and `/readyz`, and a remedy for the operator.
 //!
 //! An error of the environment blocks only the affected topic. A rejected record blocks its topic only if Kafka also
-//! rejects the record when the record is sent alone. A fatal error of the idempotent producer affects every topic.
+//! rejects the record when hookhold sends it alone. A fatal error of the idempotent producer affects every topic.
 
 use rdkafka::types::RDKafkaErrorCode as Code;
 
-/// Reason for blocking a topic. The metric label `reason` and the log field `reason` contain the word for this reason.
+/// Reason for blocking a topic. Metrics, logs and `/readyz` show the word for this reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BlockReason {
     /// No broker answers.
@@ -23,7 +23,7 @@ pub(super) enum BlockReason {
     BelowMinIsr,
     /// The record at the cursor is too large or invalid for this topic.
     Record,
-    /// librdkafka's queue is full because its limit is smaller than hookhold's in-flight limit.
+    /// librdkafka's queue is full, because the queue's limit is smaller than the sum of hookhold's in-flight limits.
     QueueFull,
     /// Kafka rejects records for a reason that no other variant describes, or hookhold cannot set up the Kafka client. The log
     /// line contains the error.
@@ -35,7 +35,8 @@ pub(super) enum BlockReason {
 }
 
 impl BlockReason {
-    /// Returns the word for this reason, which is the value of the metric label `reason` and of the log field `reason`.
+    /// Returns the word for this reason: the value of the label `reason` of `hookhold_forward_blocked` and of the log field
+    /// `reason`.
     pub(super) fn word(self) -> &'static str {
         match self {
             BlockReason::BrokerAway => "broker_away",
@@ -131,7 +132,7 @@ pub(super) fn rebuild_reason(code: Code) -> &'static str {
 pub(super) const REBUILD_REASONS: [&str; 4] = ["sequence", REBUILT_UNAUTHORIZED, "fatal", REBUILT_STUCK];
 /// Label value for a producer whose principal lacks the permission IdempotentWrite.
 pub(super) const REBUILT_UNAUTHORIZED: &str = "not_authorized";
-/// Label value for a producer that gets no acknowledgements from a healthy topic.
+/// Label value for a producer that receives no acknowledgements although the topic seems healthy.
 pub(super) const REBUILT_STUCK: &str = "stuck";
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ pub(super) struct LogReader {
 }
 
 impl LogReader {
-    /// Creates a reader of `journal` that starts at the sequence `from`.
+    /// Creates a reader for `journal` with the start sequence `from`.
     pub(super) fn new(journal: Journal, from: u64) -> LogReader {
         let reader = journal.reader(from);
         LogReader { journal, reader, held: None, retry_at: None, backoff: Backoff::new(REREAD_AFTER.0, REREAD_AFTER.1) }
@@ -80,5 +80,5 @@ impl LogReader {
     }
 }
 
-/// Pause after a failed read of the journal: the first pause and the longest pause, without jitter.
+/// Shortest and longest pause after a failed read of the journal, without jitter.
 const REREAD_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));

@@ -1,5 +1,5 @@
-//! The mailbox through which other threads send updates to the forwarder: commits, delivery reports, client errors, probe
-//! results and the stop request. An idle forwarder waits only on this mailbox, so a posted update wakes the forwarder at once.
+//! Passes updates from other threads to the forwarder: commits, delivery reports, client errors, probe results and the stop
+//! request. An idle forwarder waits only on this mailbox, so a posted update wakes the forwarder at once.
 //! Posting an update never waits for the forwarder.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -28,7 +28,7 @@ pub(super) struct Updates {
     pub(super) fatal: Option<(u64, String)>,
     /// True if the Kafka client has lost the connection to its last reachable broker.
     pub(super) brokers_down: bool,
-    /// The latest error that concerns the whole Kafka client.
+    /// Latest client-wide error since the last call of [`Mailbox::take`]; `None` if there is no such error.
     pub(super) client_error: Option<(RDKafkaErrorCode, String)>,
     /// Index of the probed topic's queue, and result of the probe.
     pub(super) probe: Option<(usize, ProbeResult)>,
@@ -101,8 +101,7 @@ impl Mailbox {
         }
     }
 
-    /// Locks the mailbox's contents. Ignores poisoning of the mutex, because a thread that panics posts its update
-    /// completely or not at all.
+    /// Locks the mailbox's contents. Ignores poisoning of the mutex, because a panic never leaves an update partly posted.
     fn lock(&self) -> MutexGuard<'_, MailboxContents> {
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }

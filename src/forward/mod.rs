@@ -48,8 +48,8 @@ use worker::Worker;
 /// Settings of the forwarder. `Settings` does not implement `Debug`, because the settings may contain passwords.
 #[derive(Clone, Default)]
 pub struct Settings {
-    /// Names and values of the operator's librdkafka properties, with secrets resolved. [`check_setting`] has accepted
-    /// each property.
+    /// Names and values of the operator's librdkafka properties. The values contain the secrets and not references to
+    /// secrets. [`check_setting`] has accepted each property.
     pub librdkafka: Vec<(String, String)>,
     /// Maps the name of each source to the names of the request headers that hookhold forwards as `http-<name>`.
     pub headers: HashMap<Arc<str>, Vec<HeaderName>>,

@@ -27,7 +27,7 @@ impl ProbeSchedule {
         self.due = now + STALLED_AFTER;
     }
 
-    /// Postpones the next probe to [`STALLED_AFTER`] from now. Does nothing if the next probe is scheduled for a later time.
+    /// Postpones the next probe until [`STALLED_AFTER`] from now. Does nothing if the next probe is scheduled for a later time.
     pub(super) fn postpone(&mut self, now: Instant) {
         self.due = self.due.max(now + STALLED_AFTER);
     }
@@ -52,7 +52,7 @@ impl ProbeSchedule {
 
 /// Time that hookhold waits for an acknowledgement before it probes the topic.
 pub(super) const STALLED_AFTER: Duration = Duration::from_secs(10);
-/// Pause between two probes of a blocked topic: the first pause and the longest pause, without jitter.
+/// Shortest and longest pause between two probes of a blocked topic, without jitter.
 const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// Time that a topic must be without a block before the pauses between probes start again at the first pause.
 const RESET_AFTER: Duration = Duration::from_secs(60);

@@ -2,7 +2,7 @@
 //! with the ticket of its record. Does not handle failures: the supervisor replaces a failed producer.
 //!
 //! Ending a producer does not block the forwarder and does not start a thread. The forwarder must keep running even if
-//! the process has reached its limit on tasks and cannot start threads.
+//! the process has reached its thread limit.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -127,11 +127,11 @@ impl ClientContext for ProducerCallbacks {
         debug!(target: "librdkafka", "{facility}: {message}");
     }
 
-    /// Discards statistics without parsing them, because hookhold does not use them. librdkafka reports statistics only
-    /// if the operator enables them.
+    /// Discards librdkafka's statistics without parsing them, because hookhold does not use them. librdkafka reports statistics
+    /// only if the operator enables them.
     fn stats_raw(&self, _: &[u8]) {}
 
-    /// Posts errors of the whole client to the mailbox. rdkafka calls this function twice per error, so every match arm
+    /// Posts client-wide errors to the mailbox. rdkafka calls this function twice per error, so every match arm
     /// must be safe to run twice.
     fn error(&self, error: KafkaError, reason: &str) {
         debug!(target: "librdkafka", "{error}: {reason}");

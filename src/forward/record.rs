@@ -2,9 +2,9 @@
 //! Kafka binding (binary mode), and hookhold adds headers of its own. Does not depend on topic queues or on the running
 //! producer.
 //!
-//! Consumers recognise a provider's duplicates by `ce_id`, and hookhold's duplicates by the pair `hookhold-log`,
-//! `hookhold-seq`. Consumers sort events by `hookhold-seq`. No identifier is a hash of the body, because the bodies of two
-//! genuine events can be equal.
+//! Consumers recognise a provider's duplicates by `ce_id`, and hookhold's duplicates by `hookhold-log` and
+//! `hookhold-seq` together. Consumers sort events by `hookhold-seq`. No identifier is a hash of the body, because the bodies of
+//! two genuine events can be equal.
 
 use std::borrow::Cow;
 
@@ -21,15 +21,15 @@ type RecordHeader<'a> = (Cow<'a, str>, Cow<'a, [u8]>);
 
 /// Key and headers of a Kafka record. The envelope does not contain the record's value, which is the event's body.
 pub(super) struct Envelope<'a> {
-    /// Key of the record: the event's ordering key, else the event id, else `LOG-SEQ`. The key is never null, so that
-    /// all copies of a record go to the same partition.
+    /// Key of the record: the event's ordering key, else the event id, else the event's position (`LOG-SEQ`). The key is never
+    /// null, so that all copies of a record go to the same partition.
     key: Cow<'a, str>,
     headers: Vec<RecordHeader<'a>>,
 }
 
 impl<'a> Envelope<'a> {
     /// Builds the envelope of an event. Each request header that `allowed` lists becomes a record header `http-<name>`, except
-    /// for credentials.
+    /// for headers with credentials.
     pub(super) fn new(stored: &'a StoredEvent, allowed: &[HeaderName]) -> Envelope<'a> {
         let event = &stored.event;
         let id = present(event.id()).map_or_else(|| stored.position.to_string().into(), Cow::from);

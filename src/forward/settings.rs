@@ -41,7 +41,7 @@ const PREFERRED: &[(&str, &str, &str)] = &[
     ("log.connection.close", "log.connection.close", "false"),
 ];
 
-/// Checks one librdkafka property of the operator. Returns an error text if librdkafka does not support the name or
+/// Checks one of the operator's librdkafka properties. Returns an error text if librdkafka does not support the name or
 /// rejects the value, else `None`. Opens no connection.
 pub fn check_setting(name: &str, value: &str) -> Option<String> {
     match ClientConfig::new().set(name, value).create_native_config() {
@@ -50,9 +50,9 @@ pub fn check_setting(name: &str, value: &str) -> Option<String> {
     }
 }
 
-/// Checks all librdkafka properties together, because properties that are valid alone may not work together: for example, a
+/// Checks all librdkafka properties together, because properties that are valid alone can be invalid together: for example, a
 /// user name without a password. Also detects missing files, such as a certificate. Returns an error text; `None` if the
-/// properties work together. The check creates a client without brokers, so it opens no connection.
+/// properties are valid together. The check creates a client without brokers, so it opens no connection.
 pub fn check_settings(settings: &[(String, String)]) -> Option<String> {
     let mut config = producer_config(settings, 0);
     for name in SERVERS {
@@ -61,7 +61,7 @@ pub fn check_settings(settings: &[(String, String)]) -> Option<String> {
     config.create::<BaseProducer>().err().map(setup_failure)
 }
 
-/// Returns the reason why librdkafka cannot create a client. The text names the property and never repeats a secret.
+/// Returns the reason why librdkafka cannot create a client. The text names the property and never contains a secret.
 pub(super) fn setup_failure(error: KafkaError) -> String {
     match error {
         KafkaError::ClientConfig(_, reason, ..) | KafkaError::ClientCreation(reason) => reason,
@@ -92,7 +92,7 @@ pub(super) fn largest_body(max_body: usize) -> usize {
     max_body.max(MAX_BODY)
 }
 
-/// Both names of the setting that lists the brokers.
+/// Both names of the property that lists the brokers.
 const SERVERS: [&str; 2] = ["bootstrap.servers", "metadata.broker.list"];
 /// Size of the largest body that any recipe allows (25 MiB, GitHub), in bytes. The Kafka client applies its limit
 /// (`message.max.bytes`) to the record before compression. The broker enforces the topic's limit.

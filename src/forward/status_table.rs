@@ -21,7 +21,7 @@ pub struct TopicSnapshot {
     pub cursor: u64,
     /// Number of the topic's durable events that Kafka has not acknowledged.
     pub lag_events: u64,
-    /// Age in seconds of the topic's oldest unacknowledged event; 0 if no unacknowledged event is known.
+    /// Age in seconds of the topic's oldest unacknowledged event; 0 if there is no such event or its arrival time is unknown.
     pub lag_seconds: f64,
     /// The topic's block; `None` if the topic is not blocked.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,7 +47,7 @@ pub(super) struct TopicStatus {
     /// Number of the events counted in `seen` that Kafka has acknowledged.
     acked: AtomicU64,
     cursor: AtomicU64,
-    /// Arrival time of the oldest unacknowledged event, Unix milliseconds; 0 if no unacknowledged event is known.
+    /// Arrival time of the oldest unacknowledged event, Unix milliseconds; 0 if there is no such event or the time is unknown.
     oldest_ms: AtomicU64,
     blocked: Mutex<Option<Blocked>>,
     acked_total: IntCounter,

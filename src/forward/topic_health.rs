@@ -1,11 +1,11 @@
 //! Decides from metadata probes of a stalled topic whether to keep waiting or to replace the producer.
 //!
-//! An idempotent producer that has encountered too few in-sync replicas may never recover, even after its topic has recovered
-//! (confluentinc/confluent-kafka-dotnet#2519). A topic has recovered when each partition has at least `min.insync.replicas`
-//! in-sync replicas, even if other replicas are still missing. Reading `min.insync.replicas` would need an additional
-//! permission, so hookhold compares probe results instead. A topic seems to have enough in-sync replicas if no replica is
-//! missing. Otherwise hookhold counts the in-sync replicas of the partition that has the fewest. A topic then seems to have
-//! enough if this count is higher than in an earlier probe since the last acknowledgement.
+//! An idempotent producer that has encountered too few in-sync replicas may never recover, even after the affected topic has
+//! recovered (confluentinc/confluent-kafka-dotnet#2519). A topic has recovered when each partition has at least
+//! `min.insync.replicas` in-sync replicas, even if other replicas are still missing. Reading `min.insync.replicas` would need
+//! an additional permission, so hookhold compares probe results instead. A topic seems to have enough in-sync replicas if no
+//! replica is missing. Otherwise hookhold counts the in-sync replicas of the partition that has the fewest. A topic then seems
+//! to have enough if this count is higher than in an earlier probe since the last acknowledgement.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ pub(super) enum ProbeResult {
     UnderReplicated {
         /// Number of in-sync replicas of the partition that has the fewest.
         in_sync: usize,
-        /// Description of this partition, for the operator.
+        /// Description of the partition that has the fewest in-sync replicas, for the operator.
         detail: String,
     },
     /// The topic is not writable. Contains the reason and a detail for the operator.

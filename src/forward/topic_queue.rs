@@ -25,7 +25,7 @@ pub(super) struct TopicQueue {
     flow: Flow,
     feed: Feed,
     pub(super) in_flight: InFlight,
-    /// Sequence from which the queue reads its next event. Every earlier event of the topic is in flight or finished.
+    /// Sequence from which the queue reads its next event. Every earlier event of the topic is in flight or acknowledged.
     next: u64,
     /// Sequence below which `status` has counted every durable event of the topic.
     counted: u64,
@@ -43,9 +43,9 @@ pub(super) struct TopicQueue {
 
 /// Reader from which a topic queue gets its events.
 enum Feed {
-    /// The reader near the log end, which all topic queues share.
+    /// The reader that all topic queues share near the log end.
     Shared,
-    /// A reader of this queue only.
+    /// A reader that only this queue uses.
     Own {
         /// The queue's own journal reader; `None` until the first read.
         reader: Option<Box<Reader>>,
@@ -354,8 +354,8 @@ impl TopicQueue {
         self.saved = SavedCursor { seq: cursor, is_outdated: false };
     }
 
-    /// Makes the next save include the cursor, however little the cursor has moved. The worker calls this function when it
-    /// stops.
+    /// Makes the next save include the cursor, however little the cursor has moved. The worker calls this function during a
+    /// stop.
     pub(super) fn force_save(&mut self) {
         self.saved.is_outdated = true;
     }
@@ -371,7 +371,8 @@ impl TopicQueue {
         self.in_flight.cursor().unwrap_or(idle)
     }
 
-    /// Returns the arrival time of the topic's oldest unacknowledged event; `None` if the time is unknown.
+    /// Returns the arrival time of the topic's oldest unacknowledged event; `None` if there is no such event or the time is
+    /// unknown.
     fn oldest(&self) -> Option<UnixMillis> {
         let unread = match self.feed {
             Feed::Own { oldest, .. } => oldest,

@@ -97,7 +97,7 @@ impl Worker {
         }
     }
 
-    /// Adds a queue for a topic and returns the queue's index. The topic's events below `cursor` are finished. `waiting` is the
+    /// Adds a queue for a topic and returns the queue's index. The queue starts at the sequence `cursor`. `waiting` is the
     /// number of the topic's events whose sequence is in `cursor..counted`.
     fn add_queue(&mut self, topic: &Arc<str>, cursor: u64, (counted, waiting): (u64, u64), now: Instant) -> usize {
         let index = self.queues.len();

@@ -14,7 +14,7 @@ use crate::event_key::EventKey;
 use crate::journal::{AppendError, AppendRejected, CompletionBatch, Journal};
 use crate::outcome::Outcome;
 
-/// The journal and the dedupe table. All deliveries, append completions and key-file lookups share this state.
+/// Journal and dedupe table. All deliveries, append completions and key-file lookups share this state.
 pub(super) struct Appender {
     journal: Journal,
     dedupe_table: DedupeTable,

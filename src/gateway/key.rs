@@ -21,7 +21,8 @@ pub(super) fn of(hash_key: &[u8; 16], source: &str, event_type: Option<&str>, id
         Identity::Keyless => return None,
         Identity::Id { alternative, fields, body_sha256 } => {
             match alternative {
-                // Do not add the number 0, because the keys in existing journals were computed without it.
+                // Omit the number of alternative 0, because hookhold computed the keys in existing journals without this
+                // number.
                 0 => field(b"id"),
                 other => field(format!("id {other}").as_bytes()),
             }
@@ -78,8 +79,8 @@ mod tests {
         assert_eq!(all[0], of(&key, "a", Some("t"), &id(&["1"], None)));
     }
 
-    /// Compares the hash with fixed values. If the hash changed, hookhold would not recognise a retry of an event in an
-    /// existing journal, and would store the event again.
+    /// Compares the hash with fixed values. If the hash changed, hookhold would not recognise the retry of an event that an
+    /// existing journal contains, and would store the event again.
     #[test]
     fn keys_in_existing_journals_stay_valid() {
         let key = |identity: &Identity| base16ct::lower::encode_string(&of(&[7; 16], "a", Some("t"), identity).expect("a key").0);

@@ -1,4 +1,4 @@
-//! The runtime state of a source: verifier, counters, rate limiter, and warnings about expiring secrets.
+//! Holds the runtime state of a source: verifier, counters, rate limiter, and warnings about expiring secrets.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,9 +15,9 @@ use crate::metrics::DeliveryMetrics;
 use crate::source::{Key, Source};
 use crate::verify::Verifier;
 
-/// A source with its verifier, its counters and its rate limiter.
+/// Source with its verifier, its counters and its rate limiter.
 pub struct LiveSource {
-    /// The source, compiled from the configuration.
+    /// Source, compiled from the configuration.
     pub source: Arc<Source>,
     pub(super) verifier: Verifier,
     /// Counter and warnings of each secret, in the order of the source's secrets.
@@ -31,7 +31,7 @@ pub struct LiveSource {
     success_rate_gauge: Gauge,
 }
 
-/// The counter of verified deliveries and the daily warnings of one secret.
+/// Use of one secret: the counter of verified deliveries, and the daily warnings.
 struct SecretUse {
     verified: IntCounter,
     /// True if another secret of the source expires later or never. Senders should then use the other secret.
@@ -40,9 +40,10 @@ struct SecretUse {
     expiry_warning: Arc<DailyWarning>,
 }
 
-/// Builds the map from URL path to source. If `previous` contains a source with the same name, the new source takes over the
-/// state of its warnings, its rate limiter and its success rate, unless their settings have changed. Deletes the expiry metric
-/// of each secret that no longer exists or no longer expires, and the success rate metrics of each removed source.
+/// Builds the map from URL path to source. If `previous` contains a source with the same name, the new source reuses the daily
+/// warnings, the rate limiter and the success rate of the previous source. A changed setting resets the state that depends on
+/// this setting. Deletes the expiry metric of each secret that no longer exists or no longer expires, and the success rate
+/// metrics of each removed source.
 pub(super) fn by_path(
     sources: impl IntoIterator<Item = impl Into<Arc<Source>>>,
     previous: &HashMap<String, Arc<LiveSource>>,

@@ -1,8 +1,8 @@
-//! Measures, over a sliding period, the share of a source's deliveries that hookhold answered with 2xx. Some providers disable
-//! an endpoint when this share is too low.
+//! Measures the success rate of a source: the share of its deliveries that hookhold answered with 2xx within a sliding period.
+//! Some providers disable an endpoint when this rate is too low.
 //!
-//! The rate counts only deliveries that were signed with a configured secret, including stale deliveries. An unknown sender can
-//! replay a signed delivery but cannot forge a signature. The rate ignores deliveries that fail authentication, so forged
+//! The rate covers only deliveries with a genuine signature, even if the timestamp is stale or in the future. An unknown sender
+//! can replay such a delivery but cannot forge the signature. The rate ignores deliveries that fail authentication, so forged
 //! deliveries do not distort the rate. A wrong secret therefore does not lower the rate. Operators can recognise a wrong secret
 //! by `signature_mismatch` outcomes and by the absence of verified deliveries.
 //!
@@ -32,7 +32,7 @@ struct TimeSlot {
 }
 
 /// Guard that counts one verified delivery when the guard is dropped. The delivery counts as successful if `finish` recorded a
-/// 2xx answer, and otherwise as failed. If the sender disconnects, hookhold drops the guard without a call of `finish`.
+/// 2xx answer, and otherwise as failed. If the sender disconnects, hookhold drops the guard without calling `finish`.
 pub(super) struct SuccessGuard {
     rate: Arc<SuccessRate>,
     at: UnixMillis,
@@ -53,7 +53,7 @@ impl SuccessRate {
         }
     }
 
-    /// Returns the guard that counts a verified delivery. The delivery arrived at the time `at`.
+    /// Returns a guard that counts a verified delivery. `at` is the arrival time of the delivery.
     pub(super) fn start(self: &Arc<SuccessRate>, at: UnixMillis) -> SuccessGuard {
         SuccessGuard { rate: self.clone(), at, succeeded: false }
     }

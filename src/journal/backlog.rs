@@ -4,10 +4,10 @@
 //! frame in the segment. If dead bytes did not count, a topic with one waiting event in each segment would pin the whole
 //! journal without reaching `max_backlog`.
 //!
-//! A frame that waits for acknowledgement counts only for its own topic. If all frames of a segment wait for acknowledgement,
-//! the segment has no dead bytes. So if Kafka is down and hookhold forwards no events, each topic pins only its own frames, and
-//! the topics together can use all of `max_size`. The newest segment counts as if it had no dead bytes, because the journal
-//! cannot delete this segment in any case.
+//! A waiting frame counts only for its own topic. If all frames of a segment are waiting frames, the segment has no dead bytes.
+//! So if Kafka is down and hookhold forwards no events, each topic pins only its own frames, and the topics together can use
+//! all of `max_size`. The newest segment counts as if it had no dead bytes, because the journal never deletes the newest
+//! segment.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ impl Backlog {
     }
 }
 
-/// Computes the backlogs of all topics from the summaries of all segments.
+/// Backlogs of all topics, computed from the summaries of all segments.
 pub(super) struct Backlogs {
     cursors: BTreeMap<Arc<str>, u64>,
     forwards: bool,

@@ -62,7 +62,7 @@ impl CommitQueue {
     pub(super) fn push(&self, append: PendingAppend, health: &WriterHealth) -> Result<(), AppendRejected> {
         let mut queue = self.lock();
         // Check the writer's health while holding the lock. Otherwise, this function could add an event after the writer has
-        // failed all queued events, and no thread would call the event's completion.
+        // reported an error for all queued events, and no thread would call the completion of the added event.
         queue.check(append.len(), health.has_failed())?;
         queue.bytes += append.len() as usize;
         queue.events.push(append);

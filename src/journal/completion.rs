@@ -6,8 +6,8 @@ use super::POISON;
 use super::errors::AppendError;
 use crate::event::Position;
 
-/// Callback for the result of an append. Runs once, on a journal thread or in the journal's [`CompletionRunner`]. Must not
-/// block.
+/// Callback for the result of an accepted append. Runs once, on a journal thread or in the journal's [`CompletionRunner`]. Must
+/// not block.
 pub type Completion = Box<dyn FnOnce(Result<Position, AppendError>) + Send>;
 
 /// Callback that runs after every commit until the callback returns false.
@@ -16,7 +16,7 @@ pub type CommitWatcher = Box<dyn Fn() -> bool + Send + Sync>;
 /// Function that runs the completions of one commit.
 pub type CompletionBatch = Box<dyn FnOnce() + Send>;
 
-/// Function that passes a [`CompletionBatch`] to another task or thread. If this fails, the function returns the batch.
+/// Function that passes a [`CompletionBatch`] to another task or thread. Returns the batch if no task or thread can run it.
 pub type CompletionRunner = Box<dyn Fn(CompletionBatch) -> Result<(), CompletionBatch> + Send + Sync>;
 
 /// Commit watchers and completion runner of a journal.

@@ -25,7 +25,7 @@ pub(super) struct DirectoryScan {
     /// Names of segments that have never been written.
     pub(super) unused: Vec<SegmentName>,
     pub(super) durable_watermark: u64,
-    /// Unconfirmed events up to the first gap in the sequences. Each entry contains the index of the segment, and the frame.
+    /// Unconfirmed events up to the first gap in the sequences. Each entry contains the frame and the index of its segment.
     pub(super) unconfirmed: Vec<(usize, ScannedFrame)>,
     /// Newest snapshot of the cursors; `None` if there is no segment or all snapshots are lost. Every segment starts with a
     /// snapshot.
@@ -41,7 +41,7 @@ pub(super) struct ScannedSegment {
     pub(super) size: u64,
     /// True if the file starts with the valid header of this segment.
     pub(super) has_header: bool,
-    /// First sequence at which a newer segment supersedes this one.
+    /// Sequence from which a newer segment supersedes the events of this segment.
     pub(super) superseded_from: u64,
     /// True if no segment between this segment and the next listed segment has been deleted. In that case, this segment must
     /// contain every durable event between its first sequence and `superseded_from`.
@@ -126,7 +126,8 @@ impl DirectoryScan {
         Ok(())
     }
 
-    /// Drops the frames of a sealed segment, so that a scan of a large journal needs memory for the frames of only one segment.
+    /// Drops the frames of a sealed segment, so that a scan of a large journal needs memory for the frames of only one sealed
+    /// segment at a time.
     pub(super) fn drop_frames(&mut self, index: usize) {
         let segment = &mut self.segments[index];
         if segment.summary.is_some() {

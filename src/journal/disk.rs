@@ -54,7 +54,7 @@ pub trait DiskFile: Send + Sync {
     fn drop_from_page_cache(&self) {}
 }
 
-/// Directory on a local file system. Creates directories with mode 0700 and files with mode 0600.
+/// Directory on a local file system. hookhold creates this directory with mode 0700 and its files with mode 0600.
 pub struct LocalDisk {
     dir: PathBuf,
 }
@@ -213,14 +213,14 @@ pub(super) fn write_atomically(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io:
     disk.rename(&temporary, name)
 }
 
-/// Returns true if the error means that the disk or the user's quota is full.
+/// Returns true if the error means that the disk is full or that the user's disk quota is exceeded.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Allocates blocks for the first `size` bytes of a file, so that a full disk cannot make a commit fail. If the file system
-/// does not support this, writes zeroes after the first `len` bytes instead. The first `len` bytes stay unchanged, because a
-/// reader may still need them.
+/// does not support preallocation, writes zeroes after the first `len` bytes instead. The first `len` bytes stay unchanged,
+/// because a reader may still need them.
 fn preallocate(file: &File, len: u64, size: u64) -> io::Result<()> {
     match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => fill_with_zeroes(file, len, size),

@@ -32,7 +32,7 @@ pub enum AppendError {
     /// The write failed. The event is not stored, and the writer abandons the segment.
     #[error("the write failed")]
     Write,
-    /// The sync failed. Only recovery can decide whether the event is stored.
+    /// The sync failed. Only recovery can determine whether the event is stored.
     #[error("the sync failed")]
     Sync,
 }
@@ -49,10 +49,10 @@ pub enum OpenError {
         /// Required free space on the disk, in bytes.
         bytes: u64,
     },
-    /// A file could not be read or written.
+    /// An I/O operation failed.
     #[error("{what}")]
     Io {
-        /// Description of the failed step, with the name of the file.
+        /// Description of the failed step.
         what: String,
         /// I/O error that made the step fail.
         #[source]

@@ -10,7 +10,7 @@
 //! All numbers are little-endian. `crc` is the CRC-32C of bytes 24..len, followed by the log id, the sequence and the id of the
 //! segment that contains the frame. The sender's task computes the checksum of bytes 24..len. The writer extends this checksum
 //! with the three numbers (24 bytes). The checksum covers the segment id. A frame is therefore invalid if it is in the wrong
-//! file, or if an earlier segment left it in a recycled file.
+//! file, or if it belongs to an earlier segment that used the same file.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -90,8 +90,8 @@ impl FrameScanner {
         Ok(frame::is_valid(self.frame(), self.segment).then_some(header))
     }
 
-    /// Verifies the checksum of a candidate frame. Does not read the whole frame that the header announces, because a damaged
-    /// segment may contain a very large number of candidates.
+    /// Returns true if the checksum of the candidate frame at `at` is valid. Computes this checksum from the checksums of the
+    /// blocks instead of reading the whole frame, because a damaged segment may contain a very large number of candidates.
     fn is_likely(&mut self, at: u64, accepts: &impl Fn(&FrameHeader) -> bool) -> io::Result<bool> {
         let Some(header) = self.header_at(at, accepts)? else { return Ok(false) };
         if !self.checksum.as_ref().is_some_and(|checksum| checksum.reaches(at)) {

@@ -174,9 +174,9 @@ impl KeyIndex {
         }
     }
 
-    /// Removes from the index the key files whose newest key has left the dedupe window. Then evicts the oldest key files until
-    /// the remaining files fit into `max_bytes`. Returns the names of the expired files, and the name and the number of keys of
-    /// each evicted file. The caller deletes the files.
+    /// Removes expired key files from the index: files whose newest key has left the dedupe window. Then evicts the oldest key
+    /// files until all remaining files together fit into `max_bytes`. Returns the names of the expired files, and the name and
+    /// the number of keys of each evicted file. The caller deletes the files.
     pub(super) fn remove_expired(&self, now: UnixMillis, max_bytes: u64) -> (Vec<SegmentName>, Vec<(SegmentName, u64)>) {
         let oldest = UnixMillis(now.0.saturating_sub(self.window_ms.load(Ordering::Relaxed)));
         let mut files = self.files.write().expect(POISON);

@@ -15,8 +15,8 @@
 //!   segment.
 //! - `writer.rs`: If a sync fails, the writer reports an error for all waiting events. The process must exit, because the
 //!   content of the disk is unknown.
-//! - `recovery/`: After a crash, recovery copies and syncs the readable events above the durable watermark before the journal
-//!   accepts new events.
+//! - `recovery/`: After a crash, recovery copies and syncs the readable events at and above the durable watermark before the
+//!   journal accepts new events.
 //! - `reader.rs`: Corruption below the watermark affects only the corrupted frames. The reader counts the corruption and
 //!   forgets the keys of the lost events.
 
@@ -96,8 +96,8 @@ struct Shared {
     background: Background,
     health: WriterHealth,
     listeners: CommitListeners,
-    /// Damaged ranges that the journal has already counted. Each entry contains the segment file and the start offset of a
-    /// range.
+    /// Damaged ranges that the journal has already counted. Each entry contains the name of the segment file and the start
+    /// offset of a range.
     corruption: Mutex<HashSet<(String, u64)>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -143,7 +143,7 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Returns this journal's random key for hashing dedupe keys.
+    /// Returns the journal's hash key: the random key of the hash function that computes dedupe keys.
     pub fn hash_key(&self) -> [u8; 16] {
         self.0.hash_key
     }
@@ -166,7 +166,8 @@ impl Journal {
     }
 
     /// Extends the dedupe window to `window`. Does not restore keys that have already expired. A shorter window takes effect
-    /// only when the journal is opened again, so a typing mistake in the configuration cannot expire keys.
+    /// only when hookhold opens the journal again. A typing mistake in a reloaded configuration therefore cannot make keys
+    /// expire early.
     pub fn extend_dedupe_window(&self, window: Duration) {
         self.0.keys.extend_window(window);
     }
@@ -264,7 +265,7 @@ impl Journal {
     /// Returns the reason why the journal cannot store new events now; `None` if the journal can store them.
     pub fn unavailable_reason(&self) -> Option<&'static str> {
         if self.failed() {
-            Some("a sync has failed; the process is exiting")
+            Some("a sync or a thread of the journal has failed, so the process exits; check the log")
         } else if self.0.health.has_no_room() {
             Some("the journal has reached max_size or the disk is full; check Kafka and the disk")
         } else {

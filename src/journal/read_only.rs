@@ -3,7 +3,7 @@
 //!
 //! While `hookhold run` has the journal open, its writer publishes the durable watermark at the start of the lock file. This
 //! module then returns only events below that watermark. At other times, this module determines the watermark from the
-//! segments. It then also returns the unconfirmed events, which the next startup would recover.
+//! segments. It then also returns the unconfirmed events, which hookhold would recover at the next startup.
 
 use std::io;
 use std::ops::Range;
@@ -33,7 +33,7 @@ pub struct ReadOnlyJournal {
 struct ScannedFile {
     name: SegmentName,
     scanner: FrameScanner,
-    /// First sequence at which a newer segment supersedes this one; `None` while this segment is the newest.
+    /// Sequence from which a newer segment supersedes the events of this segment; `None` while this segment is the newest.
     superseded_from: Option<u64>,
 }
 
@@ -93,8 +93,8 @@ pub struct VerifyReport {
     pub segments: u64,
     /// All damaged ranges.
     pub damage: Vec<DamagedRange>,
-    /// Number of unconfirmed events: readable events above the durable watermark. The next startup will copy and sync these
-    /// events.
+    /// Number of unconfirmed events: readable events at and above the durable watermark. hookhold copies and syncs these events
+    /// at the next startup.
     pub unconfirmed: u64,
 }
 
@@ -183,7 +183,8 @@ impl ReadOnlyJournal {
 
     /// Checks every frame of every segment, one segment at a time.
     pub fn verify(&self) -> io::Result<VerifyReport> {
-        // Read the watermark before the segments, because the writer may be in the middle of a commit above the watermark.
+        // Read the watermark before the segments. Otherwise, a commit that the writer completes during the scan could look
+        // damaged.
         let published = self.published_watermark()?;
         let mut scan = self.scan()?;
         let watermark = published.unwrap_or(scan.durable_watermark);

@@ -43,7 +43,7 @@ pub struct Reader {
 /// Segment that a [`Reader`] reads.
 struct ReadSegment {
     segment: Arc<Segment>,
-    /// First sequence at which a newer segment supersedes this one; `None` while this segment is the newest.
+    /// Sequence from which a newer segment supersedes the events of this segment; `None` while this segment is the newest.
     superseded_from: Option<u64>,
     scanner: FrameScanner,
 }
@@ -60,7 +60,7 @@ impl Reader {
     }
 
     /// Returns the sequence at which the next search starts. The events before this sequence have been returned, belong to
-    /// another topic, no longer exist, or precede the start of the reader.
+    /// another topic, no longer exist, or precede the sequence at which the reader started.
     pub fn next_seq(&self) -> u64 {
         self.next_seq
     }

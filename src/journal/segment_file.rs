@@ -14,8 +14,8 @@
 //!
 //! The name of a segment file is `ORDINAL-FIRST-ID.seg`. The name repeats the first sequence and the id, so a reader can read
 //! the frames and skip superseded frames even if the header is damaged. A segment supersedes events of older segments only
-//! after the first write to its file. If the writer fails to start a segment, it leaves at most an unused file and continues to
-//! use the previous segment.
+//! after the first write to its file. If the writer fails to start a segment, the writer leaves at most an unused file and
+//! continues to use the previous segment.
 
 use std::io;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub(super) struct SegmentName {
     /// Position of the segment in the order in which the journal created its segments.
     pub(super) ordinal: u64,
     /// First sequence of the segment. All earlier events were durable before the segment started. The segment supersedes all
-    /// events at and above this sequence in older segments.
+    /// events of older segments at and above this sequence.
     pub(super) first_seq: u64,
     /// Random id of the segment.
     pub(super) id: u64,

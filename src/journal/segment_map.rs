@@ -63,7 +63,7 @@ impl SegmentMap {
     }
 
     /// Returns the newest segment that starts at or below `seq`. If there is no such segment, returns the oldest segment. Also
-    /// returns the first sequence at which a newer segment supersedes the returned segment.
+    /// returns the sequence from which a newer segment supersedes the events of the returned segment.
     pub(super) fn locate(&self, seq: u64) -> Option<(Arc<Segment>, Option<u64>)> {
         let segments = self.segments();
         let index = segments.iter().rposition(|segment| segment.name.first_seq <= seq).unwrap_or(0);
@@ -197,9 +197,9 @@ impl SegmentMap {
         }
     }
 
-    /// Counts a topic's events with sequences in `from..below`, using only the summaries. If only some of the topic's events in
-    /// a segment are in this range, the count excludes the events of this segment, and the returned list contains their range
-    /// of sequences. The caller must count the topic's frames in the returned ranges.
+    /// Counts a topic's events with sequences in `from..below`, using only the summaries. If a segment contains events of the
+    /// topic both inside and outside this range, the count excludes this segment. Instead, the returned list contains the range
+    /// of sequences in which the caller must count the topic's frames.
     pub(super) fn count(&self, topic: &str, from: u64, below: u64) -> (u64, Vec<Range<u64>>) {
         let mut whole = 0;
         let mut partial = Vec::new();

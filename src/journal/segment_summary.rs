@@ -1,4 +1,4 @@
-//! Summary of one segment, with the number, range and size of each topic's events. A reader uses summaries to skip segments
+//! Summary of one segment, with the number, sequences and size of each topic's events. A reader uses summaries to skip segments
 //! without events of the reader's topic, and the journal computes backlogs from summaries. While a segment grows, its summary
 //! is only in memory. When the background thread seals the segment, the thread writes the summary to
 //! [`SegmentName::summary_file`].
@@ -57,7 +57,7 @@ impl SegmentSummary {
         }
     }
 
-    /// Returns the range of one topic; `None` if the segment has no event of the topic.
+    /// Returns the [`TopicRange`] of one topic; `None` if the segment has no event of the topic.
     pub(super) fn topic(&self, topic: &str) -> Option<&TopicRange> {
         self.topics.iter().find(|range| &*range.topic == topic)
     }

@@ -127,7 +127,8 @@ impl CommitWriter {
         }
     }
 
-    /// Returns a snapshot of the cursors for the next commit if a save is due, the segment is new, or an event has a new topic.
+    /// Returns a snapshot of the cursors for the next commit; `None` unless `is_due` is true, the segment is new, or an event
+    /// has a new topic.
     fn cursors_frame(&self, is_due: bool, events: &VecDeque<PendingAppend>) -> Option<FrameDraft> {
         let mut is_due = is_due || self.state.offset == SEGMENT_HEADER_LEN;
         if self.shared.options.forwards {
@@ -214,7 +215,8 @@ impl CommitWriter {
         self.shared.keys.add(active.name, events().filter_map(seen));
         self.shared.segments.commit_reserved(batch.iter().map(|event| (&event.topic, event.len())));
         self.shared.durable_watermark.store(*next_seq, Ordering::Release);
-        // Only other processes read the published watermark. If this write fails, those processes use the recorded watermarks.
+        // Only other processes read the published watermark. If this write fails, those processes read an older watermark, or
+        // determine the watermark from the segments.
         drop(lock.write_at(&encode_watermark(self.shared.log, *next_seq), 0));
         self.shared.listeners.notify_watchers();
         let log = self.shared.log;
@@ -249,8 +251,8 @@ impl CommitWriter {
         Ok(())
     }
 
-    /// Logs once that the writer cannot start a segment. Marks the journal as unavailable, unless the segment is larger than
-    /// usual: if only a large event does not fit, smaller events may still fit.
+    /// Logs once that the writer cannot start a segment. Marks the journal as unavailable, unless `size` is larger than
+    /// `segment_size`: if only a large event does not fit, smaller events may still fit.
     fn log_no_segment(&mut self, error: &io::Error, size: u64) -> AppendError {
         let is_usual = size == self.shared.options.limits.segment_size;
         let is_new = !std::mem::replace(&mut self.no_segment_logged, true);

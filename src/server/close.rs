@@ -22,7 +22,8 @@ where
     }
 }
 
-/// Time limit for each step of closing a socket. One of these steps is to discard the bytes that the peer still sends.
+/// Time limit for each step of closing a socket: writing the response, shutting down the stream, and discarding the
+/// peer's remaining bytes.
 pub(super) const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
 const DISCARD_BUFFER_BYTES: usize = 16 * 1024;

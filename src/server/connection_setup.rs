@@ -2,8 +2,8 @@
 //!
 //! Both steps together must finish within `handshake_timeout`. hookhold immediately serves a connection that needs
 //! neither step. If a connection ends during these steps, hookhold counts the outcome of the connection under
-//! `source="-"`. hookhold does not count a connection that closes before its first byte, because load balancers open
-//! such connections all day to probe the port. An unused TLS handshake (no request follows it) counts against the
+//! `source="-"`. Exception: hookhold ignores a connection that closes before its first byte, because load balancers
+//! open such connections all day to probe the port. An unused TLS handshake (no request follows it) counts against the
 //! address of the client, like a rejected delivery.
 
 use std::io::{self, ErrorKind};

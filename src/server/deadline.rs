@@ -8,8 +8,7 @@
 //!
 //! One timer per connection measures every wait: for a request head, for a body, and between requests. If a deadline
 //! moves earlier, hookhold resets the timer immediately. If a deadline moves later, hookhold resets the timer only
-//! after the timer has fired. hookhold therefore resets the timer of a busy connection only when the timer fires, and
-//! not for each request.
+//! after the timer has fired. hookhold therefore does not reset the timer of a busy connection for each request.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -174,7 +173,7 @@ impl Progress {
     }
 
     /// Waits for `work` and returns its result. If `cut` ends the request before `work` completes, the error is the
-    /// outcome that the caller of `cut` passed. `cut` does not wake this future, because the task that calls `cut` also
+    /// outcome that the caller of `cut` passed. `cut` has no need to wake this future: the task that calls `cut` also
     /// polls this future.
     pub(super) async fn unless_cut<T>(&self, work: impl Future<Output = T>) -> Result<T, Outcome> {
         let mut work = pin!(work);
@@ -339,7 +338,7 @@ mod tests {
         let limits = ServerLimits { min_rate: 1000, min_rate_after: Duration::from_secs(2), ..ServerLimits::default() };
         let progress = Progress::new(Arc::new(SystemClock), &limits);
         let left = || progress.deadline() - progress.arrival().at;
-        assert_eq!(left(), limits.request_deadline, "idle_timeout does not apply to a new connection");
+        assert_eq!(left(), limits.request_deadline, "the shorter of the two limits applies to a new connection");
         progress.bytes_received(b"P");
         assert_eq!(left(), Duration::from_millis(2001));
         progress.head_complete();

@@ -18,7 +18,7 @@ use crate::source::Source;
 /// Parts of a request that the server knows before it reads the body.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestHead<'a> {
-    /// The request method.
+    /// Method of the request.
     pub method: &'a Method,
     /// Path and query, exactly as in the request target.
     pub target: &'a str,

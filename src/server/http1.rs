@@ -2,7 +2,7 @@
 //! a shutdown, and sends the responses that hyper omits, such as the response to a request head that arrives too
 //! slowly.
 //!
-//! hyper rejects a malformed or overlong request head itself, and passes no request to this file. This file therefore
+//! hyper itself rejects a malformed or overlong request head, and passes no request to this file. This file therefore
 //! counts such a request head under `source="-"`. It also counts a request head that arrives too slowly or ends with a
 //! disconnect. A half-closed connection stays open until its response is sent. hookhold does not read the socket while
 //! it stores an event. Therefore a sender cannot undo a delivery after sending the last byte.

@@ -5,9 +5,9 @@
 //! hyper drops the future of a request if the client resets the stream or disconnects. This drop must not undo a
 //! complete delivery, so the server handles each request in a task that hyper does not own.
 //!
-//! A connection has at most `max_streams` concurrent requests. `max_header_size` and `max_headers` limit each request
-//! head. As with HTTP/1.1, hookhold charges bodies to the in-flight budgets. If a client opens and immediately resets
-//! too many streams, hyper closes the connection.
+//! `max_streams` limits the concurrent requests on each connection. `max_header_size` and `max_headers` limit each
+//! request head. As with HTTP/1.1, hookhold charges bodies to the in-flight budgets. If a client opens and immediately
+//! resets too many streams, hyper closes the connection.
 
 use std::error::Error;
 use std::io;
@@ -171,8 +171,8 @@ fn cause(error: &hyper::Error) -> String {
     error.source().map_or_else(|| error.to_string(), |cause| crate::log::escaped(&cause.to_string()))
 }
 
-/// Flow-control window of a stream and of a connection: the maximum number of bytes that the client has sent and the
-/// server has not yet read.
+/// Flow-control window of a stream and of a connection: the maximum number of bytes that the client may send before the
+/// server reads them.
 const FLOW_CONTROL_BYTES: u32 = 1 << 20;
 
 /// Bytes that HTTP/2 adds to the size of each header field (RFC 9113, section 6.5.2).

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Token bucket that admits [`BURST_LINES`] log lines at once, then one line per [`LINE_INTERVAL`].
+/// Token bucket that admits a burst of [`BURST_LINES`] log lines, then one line per [`LINE_INTERVAL`].
 pub(super) struct LogSampler(Mutex<LogBucket>);
 
 struct LogBucket {

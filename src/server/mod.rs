@@ -1,4 +1,4 @@
-//! The listener for deliveries: connections, TLS, limits, deadlines and the drain. Turns HTTP requests into [`Delivery`]
+//! Runs the listener for deliveries: connections, TLS, limits, deadlines and the drain. Turns HTTP requests into [`Delivery`]
 //! values, and [`Answer`] values into HTTP responses.
 //!
 //! The server uses hyper without a web framework. A client that negotiates HTTP/2 in its TLS handshake uses HTTP/2; every other
@@ -70,7 +70,7 @@ pub struct Server {
     pub limits: ServerLimits,
     /// Certificate for HTTPS; `None` for plain HTTP.
     pub tls: Option<Tls>,
-    /// Trusted proxies. hookhold accepts a sender's address from these proxies.
+    /// Trusted proxies: the only peers that may name the address of a request's sender.
     pub proxies: Proxies,
     /// Clock for the arrival times of deliveries.
     pub clock: Arc<dyn Clock>,

@@ -1,7 +1,7 @@
 //! Finds the address of a sender whose requests pass through proxies.
 //!
 //! Only a trusted proxy can name the sender's address, either in the PROXY header at the start of its connection or in
-//! the entry that it appends to `X-Forwarded-For`. hookhold ignores both headers from all other peers. Each proxy
+//! the entry that it appends to `X-Forwarded-For`. hookhold accepts neither header from any other peer. Each proxy
 //! appends its entry at the right end of the list, so a sender can forge only entries to the left of the proxies'
 //! entries. hookhold therefore reads the list from the right and skips the addresses of trusted proxies. The first
 //! remaining address is the client.
@@ -82,7 +82,8 @@ pub(super) async fn read_header(stream: &mut TcpStream, has_started: &mut bool) 
     stream.read_exact(&mut header[1..]).await?;
     if !header.starts_with(PROTOCOL_PREFIX) {
         return Err(invalid(
-            "expected a PROXY v2 header from a trusted proxy, found none; enable PROXY v2 at the proxy or turn proxy_protocol off",
+            "expected a PROXY v2 header from a trusted proxy, found none; \
+             enable PROXY v2 on the proxy or set proxy_protocol = false",
         ));
     }
     let rest = usize::from(u16::from_be_bytes([header[FIXED_PART_BYTES - 2], header[FIXED_PART_BYTES - 1]]));

@@ -203,7 +203,7 @@ fn unread_body_hint(outcome: Outcome, source: &Source) -> String {
 /// may still store the event.
 fn cut_while_storing(outcome: Outcome) -> Answer {
     match outcome {
-        Outcome::Draining => Answer::plain(Outcome::Draining).with_hint("the event was not stored by the drain deadline"),
+        Outcome::Draining => Answer::plain(Outcome::Draining).with_hint("the event was not stored before the drain deadline"),
         _ => Answer::plain(Outcome::Deadline),
     }
 }

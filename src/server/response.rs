@@ -44,7 +44,7 @@ pub(super) fn raw_response(answer: &Answer, now: UnixMillis) -> String {
     )
 }
 
-/// Returns the response to a request head that exceeds `max_header_size` or `max_headers`.
+/// Returns the [`Answer`] to a request head that exceeds `max_header_size` or `max_headers`.
 pub(super) fn head_too_large() -> Answer {
     let mut answer = Answer::plain(Outcome::BadRequest);
     answer.status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;

@@ -9,9 +9,9 @@
 //!
 //! An Internet provider assigns at least a /64 to each IPv6 customer, so each /64 counts as one address.
 //! `max_connections` bounds the number of addresses with open connections or requests. `max_addresses` bounds the
-//! number of remembered addresses; hookhold forgets the least recently used address first. hookhold locks the table
-//! when a connection opens or closes, and for each request that a trusted proxy forwards. Other requests use only
-//! atomics.
+//! number of remembered addresses; hookhold forgets the least recently used address first. hookhold locks the table of
+//! addresses when a connection opens or closes, and for each request that a trusted proxy forwards. Other requests use
+//! only atomics.
 
 use std::collections::HashMap;
 use std::hash::RandomState;

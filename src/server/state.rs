@@ -1,4 +1,4 @@
-//! State that all connections of a listener share.
+//! Defines the state that all connections of a listener share.
 
 use std::sync::Arc;
 

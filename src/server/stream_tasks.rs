@@ -111,7 +111,7 @@ impl Drop for ActiveRequest {
     }
 }
 
-/// Tracks how long a connection has been idle.
+/// Timer that measures how long a connection has been idle.
 struct IdleTimer {
     activity: Activity,
     /// Start of the current idle time: the creation of the connection, the end of its last request, or the moment at

@@ -1,4 +1,4 @@
-//! TLS for the delivery listener: the handshake, and a certificate that can be replaced while connections are open.
+//! Performs TLS handshakes for the delivery listener, and replaces the certificate while connections are open.
 //!
 //! A new certificate applies to later handshakes and does not affect open connections. If the new files are unusable,
 //! hookhold continues to use the current certificate. hookhold checks the files every [`FILE_CHECK_INTERVAL`]. It reads
@@ -67,7 +67,8 @@ impl ResolvesServerCert for CurrentCertificate {
 }
 
 impl Tls {
-    /// Creates the TLS state of a listener from the certificate and key in `files`. Blocks on the disk.
+    /// Creates the TLS state of a listener from the certificate and key in `files`. Blocks the thread while it reads
+    /// the files.
     pub fn open(files: CertificateFiles, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Result<Tls, CertificateError> {
         let read = Some(file_stamps(&files));
         let certificate = files.read()?;
@@ -157,7 +158,7 @@ impl Tls {
     }
 }
 
-/// Detects changed files by comparing the state of the files with their state at earlier checks.
+/// Detector of changed files. Compares the state of the files with their state at earlier checks.
 #[derive(Default)]
 struct ChangeDetector {
     last: Option<FileStamps>,
@@ -206,8 +207,8 @@ const ALPN_HTTP_1_1: &[u8] = b"http/1.1";
 
 const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Remaining validity of the certificate below which hookhold logs warnings. Common ACME clients renew a certificate 30
-/// days before its expiry.
+/// Time from the first warning to the expiry of the certificate. Common ACME clients renew a certificate 30 days before
+/// its expiry.
 const EXPIRY_WARNING: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 

@@ -34,7 +34,7 @@ impl Forwarding {
         *self.lock() = Some(forwarder);
     }
 
-    /// Applies new settings to the forwarder. If the settings need another Kafka client, waits for acknowledgements,
+    /// Applies new settings to the forwarder. If the settings need a new Kafka client, waits for acknowledgements,
     /// stops the forwarder and starts a new one. Does nothing if no forwarder runs.
     pub(super) fn apply(&self, settings: forward::Settings) {
         let Some(Err(settings)) = self.lock().as_ref().map(|forwarder| forwarder.reconfigure(settings)) else { return };

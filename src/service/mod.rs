@@ -196,8 +196,8 @@ impl Service {
     }
 
     /// Stops forwarding. Waits first for a reload in progress, then up to `wait` for acknowledgements from Kafka. A
-    /// later reload does not start forwarding again. Blocks. A shutdown calls this function, and so does
-    /// [`Service::stop`].
+    /// later reload does not start forwarding again. Blocks. [`Service::stop`] calls this function, and so does the
+    /// future of [`Service::start`] during a shutdown.
     pub fn stop_forwarding(&self, wait: Duration) {
         let _no_reload = self.config();
         self.0.forwarding.stop(wait);
@@ -265,7 +265,7 @@ impl Service {
         failed
     }
 
-    /// Logs warnings about secrets that are about to expire. Never returns.
+    /// Logs warnings about secrets that expire soon or have expired. Never returns.
     async fn warn_of_expiring_secrets(&self) {
         let mut interval = tokio::time::interval(SECRET_CHECK_INTERVAL);
         loop {
@@ -280,6 +280,6 @@ pub const LAST_RESPONSES: Duration = Duration::from_secs(1);
 /// Time limit for the last acknowledgements when hookhold stops or replaces the Kafka client. The next client sends
 /// unacknowledged events again.
 const LAST_ACKNOWLEDGEMENTS: Duration = Duration::from_secs(3);
-/// Interval between checks for secrets that are about to expire. hookhold reports each such secret once a day.
+/// Interval between checks for secrets that expire soon or have expired. hookhold warns about each secret at most once a day.
 const SECRET_CHECK_INTERVAL: Duration = Duration::from_secs(3600);
 const POISON: &str = "no code panics while it holds this lock";

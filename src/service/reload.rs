@@ -14,7 +14,7 @@ use crate::certificate::{Certificate, CertificateError, CertificateFiles};
 use crate::config::{Config, ConfigChange};
 use crate::diagnostic::Diagnostics;
 
-/// New configuration that can replace the current one, with its certificate and the list of changes.
+/// New configuration that can replace the current configuration, with the new certificate and the list of changes.
 struct Reload {
     config: Config,
     certificate: Option<Certificate>,
@@ -30,8 +30,8 @@ enum ReloadError {
 }
 
 impl Service {
-    /// Reads the configuration file again and applies it. If the file cannot be applied, logs the reason and changes nothing.
-    /// Blocks on file I/O, and may wait for Kafka.
+    /// Reads the configuration file again and applies it. If hookhold cannot apply the file, logs the reason and changes
+    /// nothing. Blocks on file I/O, and may wait for Kafka.
     pub fn reload(&self) {
         let mut running = self.config();
         let file = running.path.display().to_string();

@@ -10,8 +10,8 @@ use crate::forward;
 use crate::journal::Options;
 
 /// Reads a configuration file and returns the checked configuration. The error lists the mistakes in the file. Checks
-/// the properties of `[kafka]` one by one and then together, because properties that are valid alone can contradict
-/// each other.
+/// the properties of `[kafka]` one by one and then together, because properties that are valid alone can be invalid
+/// together.
 pub fn load_config(path: &Path) -> Result<Config, Diagnostics> {
     let config = Config::load(path, forward::check_setting)?;
     let Some(kafka) = &config.kafka else { return Ok(config) };

@@ -29,7 +29,7 @@ pub(crate) struct FormField {
 pub(crate) struct Node {
     /// The index of the node's value in the list of located values, or `None` if no pointer ends at this node.
     pub(crate) slot: Option<usize>,
-    /// The child nodes with their names. A name is the name of an object member or the decimal index of an array element.
+    /// The child nodes and their names. Each name is the name of an object member or the decimal index of an array element.
     pub(crate) children: Vec<(String, Node)>,
 }
 
@@ -79,8 +79,8 @@ impl Node {
         self.children.iter().position(|(child, _)| child.as_bytes() == name)
     }
 
-    /// Returns the index of the child node for the array element at `index`, or `None` if the node has no such child. The names
-    /// `01` and `+1` match only object members, not array elements.
+    /// Returns the index of the child node for the array element at `index`, or `None` if the node has no such child. Names
+    /// such as `01` and `+1` match only object members, not array elements.
     pub(crate) fn find_index(&self, index: usize) -> Option<usize> {
         let is_index = |name: &str| !(name.starts_with('+') || (name.len() > 1 && name.starts_with('0')));
         self.children.iter().position(|(name, _)| is_index(name) && name.parse() == Ok(index))

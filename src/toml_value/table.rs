@@ -163,7 +163,7 @@ impl TomlTable {
         left.or(taken).cloned().unwrap_or_else(|| self.location.below(key))
     }
 
-    /// True if no key in `keys` has a diagnostic. A check may then compare the values of these keys.
+    /// Returns true if no key in `keys` has a diagnostic. A check may then compare the values of these keys.
     pub fn accepts(&self, keys: &[&str]) -> bool {
         !keys.iter().any(|key| self.location_of(key).has_diagnostic())
     }
@@ -198,7 +198,7 @@ impl TomlTable {
         }
     }
 
-    /// True if `key` is absent from the file that contains the unknown key.
+    /// Returns true if the file that contains the unknown key at `unknown` does not contain the valid key `key`.
     fn is_free(&self, key: &str, unknown: &Location) -> bool {
         let mut taken = self.asked.iter().filter(|asked| asked.key == key).filter_map(|asked| asked.location.as_ref());
         !taken.any(|location| location.file == unknown.file)
@@ -221,8 +221,8 @@ impl fmt::Display for TomlTable {
     }
 }
 
-/// Returns the remedy for an unknown key. If there are at most [`FEW`] known keys, the remedy lists them. Otherwise it names
-/// the file that explains every key.
+/// Returns the remedy for an unknown key. If there are at most [`FEW`] known keys, the remedy lists them. Otherwise, the remedy
+/// names the file that explains every key.
 fn remedy(known: &[String]) -> String {
     match known.len() {
         0 => "remove it".to_owned(),
@@ -251,7 +251,7 @@ fn nth(n: usize, raw: Spanned<DeValue<'_>>, array: &Location, lines: &Lines) -> 
     item(raw, location, lines)
 }
 
-/// Converts byte offsets in a TOML text into line numbers.
+/// The offsets of the line breaks in a TOML text, for converting a byte offset into a line number.
 struct Lines(Vec<usize>);
 
 impl Lines {

@@ -35,7 +35,7 @@ use request_view::{Located, RequestView};
 use signing_input::SigningInput;
 pub use verdict::{Identity, Rejection, Verdict, Verified};
 
-/// Verifies the deliveries of one source. Prepares the source's keys once, for all deliveries.
+/// Verifier for the deliveries of one source. Prepares the source's keys once, for all deliveries.
 pub struct Verifier {
     source: Arc<Source>,
     /// The prepared keys of the source's secrets, in the order of the secrets.
@@ -117,7 +117,8 @@ impl Verifier {
         Err(absent.filter(|_| !is_complete).unwrap_or_else(|| self.mismatch(expired)))
     }
 
-    /// Returns the first eligible key that produces one of `macs` for `content`, or `None` if no eligible key does.
+    /// Returns the first key that satisfies `is_eligible` and produces one of `macs` for `content`, or `None` if no key does
+    /// both.
     fn signer(
         &self,
         content: &[&[u8]],

@@ -170,7 +170,7 @@ impl SampleDraft {
 
     /// Writes `text`, such as an event id, to the locations from which the recipe reads this text. Splits `text` at [`JOINT`]
     /// into one part for each field of an alternative. Uses the first alternative of `choice` for which `text` has enough parts
-    /// and no fixed text differs from its part.
+    /// and every fixed text equals its part.
     fn put_fact(&mut self, choice: &Choice, text: &str) {
         let parts = |fields: &Vec<Locator>| text.splitn(fields.len(), JOINT).map(str::to_owned).collect::<Vec<_>>();
         let fits = |fields: &Vec<Locator>, parts: &[String]| {

@@ -42,7 +42,7 @@ impl<'a> SigningInput<'a> {
         if signature::decode(rule.encoding, text).is_some_and(|stated| stated.bytes() == hash) {
             return Ok(Some(hash));
         }
-        let hint = format!("the body does not match its hash in the query parameter {}", rule.query);
+        let hint = format!("the body does not match the hash in the query parameter {}", rule.query);
         Err(Rejection::new(Outcome::SignatureMismatch, hint))
     }
 

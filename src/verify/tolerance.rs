@@ -20,13 +20,12 @@ pub(super) fn check(recipe: &Recipe, request: &RequestView<'_>, received_at: Uni
     let (age, ahead) = (millis(now.saturating_sub(signed_at)), millis(signed_at.saturating_sub(now)));
     let seconds = |millis: u128| millis / 1000;
     if age > past {
-        let hint =
-            format!("the timestamp of the signature is {} s old; the recipe allows at most {} s", seconds(age), seconds(past));
+        let hint = format!("the signed timestamp is {} s old; the recipe allows at most {} s", seconds(age), seconds(past));
         return Err(Rejection::new(Outcome::TimestampStale, hint));
     }
     if ahead > future {
         let hint = format!(
-            "the timestamp of the signature is {} s in the future; the recipe allows at most {} s",
+            "the signed timestamp is {} s in the future; the recipe allows at most {} s",
             seconds(ahead),
             seconds(future)
         );

@@ -1,6 +1,6 @@
-//! Simulates attacks on a public endpoint. The clients occupy connections by sending one byte per second, occupy memory
-//! with bodies that never end, or send forged deliveries as fast as the server responds. A client reconnects after the
-//! server closes the client's connection.
+//! Simulates attacks on a public endpoint. An attacking client occupies a connection by sending one byte per second, occupies
+//! memory with a large incomplete body, or sends forged deliveries as fast as the server responds. When the server closes a
+//! connection, the client opens a new one.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 

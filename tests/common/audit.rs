@@ -51,7 +51,7 @@ pub fn violations(accepted: &BTreeSet<String>, frames: &[FoundEvent], records: O
 }
 
 /// Adds to `violations` a description of every frame without a record in Kafka. Also adds a description of every record that
-/// does not match a frame in sequence number, log id, event id and body.
+/// does not match a frame in sequence, log id, event id and body.
 fn check_records(frames: &[FoundEvent], records: &[FoundEvent], violations: &mut Vec<String>) {
     let by_seq: BTreeMap<u64, &FoundEvent> = frames.iter().map(|frame| (frame.seq, frame)).collect();
     let forwarded: BTreeSet<u64> = records.iter().map(|record| record.seq).collect();

@@ -1,10 +1,10 @@
-//! Simulated disk in memory that gives only the guarantees of POSIX. Until a file is synced, a power cut may lose its written
-//! pages. Until the directory is synced, a power cut may lose directory entries. A test can make any single step fail or wait,
-//! and can kill the process in any step.
+//! Simulated in-memory disk that gives only the guarantees of POSIX. A power cut may lose written pages until the file is
+//! synced, and directory entries until the directory is synced. A step is one disk operation. A test can make any single step
+//! fail or wait, and can kill the process in any step.
 //!
 //! [`SimDisk`] is the medium with its page cache, and [`SimDisk::start`] starts a process that uses the disk. [`SimDisk::kill`]
-//! ends the process and preserves the page cache. [`SimDisk::cut_power`] ends the process and may lose any unsynced page.
-//! [`SimDisk::die_after`] ends the process in the middle of a step.
+//! ends the process and preserves the page cache. [`SimDisk::cut_power`] ends the process and may lose unsynced pages and
+//! directory entries. [`SimDisk::die_after`] ends the process in the middle of a step.
 
 #![allow(dead_code, reason = "each test file uses its own part of it")]
 
@@ -15,7 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 
 use hookhold::journal::disk::{Disk, DiskFile};
 
-/// Kind of disk operation that a test can fail or hold.
+/// Kind of disk operation that a test can hold or cause to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     Lock,
@@ -87,7 +87,7 @@ enum Action {
     Hold { waiting: u64 },
 }
 
-/// Holds steps until the gate is released or dropped.
+/// Gate at which steps wait until the test releases or drops the gate.
 pub struct Gate {
     disk: SimDisk,
     id: u64,
@@ -100,7 +100,8 @@ impl Default for SimDisk {
 }
 
 impl SimDisk {
-    /// Creates a disk with an empty directory and without a size limit. `seed` determines which unsynced data is lost.
+    /// Creates a disk with an empty directory and without a size limit. `seed` determines which unsynced data a power cut
+    /// loses, and which part of a failed or interrupted step takes effect.
     pub fn new(seed: u64) -> SimDisk {
         let state = State {
             files: Vec::new(),
@@ -179,7 +180,7 @@ impl SimDisk {
         state.die_at = Some(state.steps + steps);
     }
 
-    /// Returns true once the process has died.
+    /// Returns true if the process is dead.
     pub fn is_dead(&self) -> bool {
         self.state().dead
     }
@@ -194,7 +195,8 @@ impl SimDisk {
         self.state().rules.retain(|rule| !matches!(rule.action, Action::Fail { .. }));
     }
 
-    /// Holds every step of this kind on files whose names end with `ending`, until the gate is released.
+    /// Holds every step of this kind on files whose names end with `ending`. The steps continue when the test releases or drops
+    /// the returned gate.
     pub fn hold(&self, step: Step, ending: &str) -> Gate {
         let id = self.rule(step, ending, Action::Hold { waiting: 0 });
         Gate { disk: self.clone(), id }
@@ -244,7 +246,7 @@ impl SimDisk {
         state.files[*state.names.get(name).expect("the file exists")].cache.clone()
     }
 
-    /// Returns the length of a file in bytes; `None` if the file does not exist.
+    /// Returns the length of a file in bytes, or `None` if the file does not exist.
     pub fn len(&self, name: &str) -> Option<usize> {
         let state = self.state();
         state.names.get(name).map(|index| state.files[*index].cache.len())

@@ -20,7 +20,7 @@ use http::{HeaderName, HeaderValue};
 /// Kafka topics of the events that a test creates.
 pub const TOPICS: [&str; 3] = ["orders", "invoices", "parcels"];
 
-/// The parts of an event that a test chooses.
+/// The values that a test chooses for an event.
 #[derive(Clone, Debug, Default)]
 pub struct Sample {
     /// Index of the event's topic in [`TOPICS`].
@@ -36,7 +36,7 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// Signs a delivery with the chosen parts, verifies the delivery and returns the event.
+    /// Signs a delivery with these values, verifies the delivery and returns the event.
     pub fn event(&self) -> Event {
         let source = &sources()[self.topic];
         let now = UnixMillis(self.received_at);

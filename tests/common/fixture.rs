@@ -37,7 +37,7 @@ pub fn config(sources: &[SourceTopic], brokers: Option<&str>) -> String {
     text
 }
 
-/// Returns the parameters of a load test on one source, with the seed of this test run.
+/// Returns the parameters of a load on one source. The load uses the seed of this test run.
 pub fn order(home: &Home, source: &str) -> Order {
     Order {
         address: home.hooks,
@@ -161,5 +161,6 @@ pub fn stop(process: Process) {
     assert_eq!(process.wait().code(), Some(0));
 }
 
-/// Maximum time without a newly acknowledged event. The limit only ends a stuck test; no assertion depends on the limit.
+/// Maximum time without a newly acknowledged event. The limit exists only to end a stuck test; no assertion depends on the
+/// limit.
 const TIMEOUT: Duration = Duration::from_secs(120);

@@ -60,7 +60,7 @@ impl Client {
         self.post("/hooks/github", &delivery.headers(), delivery.body.len()).await
     }
 
-    /// Sends the request head of a POST request with a `content-length` of `length` bytes, and returns the pending request.
+    /// Sends the head of a POST request whose `content-length` is `length`, and returns the pending request.
     pub async fn post(&mut self, path: &str, headers: &[(String, String)], length: usize) -> PendingRequest {
         let mut request = Request::post(format!("https://{HOST}{path}")).header("content-length", length);
         for (name, value) in headers {

@@ -1,5 +1,5 @@
 //! The harness for all tests that run a gateway inside the test process. The harness opens a [`Service`] with the disk and the
-//! clock that the test passes in. Each suite extends the harness with its own methods.
+//! clock that the test passes in. Each suite adds methods to the harness.
 
 #![allow(dead_code, reason = "each suite uses a part of this")]
 

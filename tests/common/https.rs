@@ -51,8 +51,8 @@ impl Pair {
         self.dir.path().join("key.pem")
     }
 
-    /// Replaces the certificate and the private key with copies of the files `cert` and `key`. Replaces each file by a
-    /// rename, as ACME clients do.
+    /// Replaces the certificate and the private key with copies of the files `cert` and `key`. Uses a rename to replace each
+    /// file, as ACME clients do.
     pub fn replace_with(&self, cert: &Path, key: &Path) {
         for (from, to) in [(cert, self.cert()), (key, self.key())] {
             let new = self.dir.path().join("new");
@@ -101,7 +101,7 @@ pub fn s_client(address: SocketAddr, args: &[&str]) -> Output {
     with_input(&mut openssl, b"")
 }
 
-/// A GitHub delivery whose signature the `openssl` command has computed.
+/// A GitHub delivery whose signature the `openssl` command computes.
 pub struct Delivery {
     pub id: String,
     pub body: String,
@@ -125,8 +125,8 @@ impl Delivery {
         ]
     }
 
-    /// Returns a `curl` command that sends the header fields of this delivery. The caller adds the body. If `trust` is
-    /// given, the command uses TLS and trusts only this certificate. The command prints the response, followed by a line
+    /// Returns a `curl` command that sends the header fields of this delivery. The caller adds the body. If `trust` is given,
+    /// the command uses TLS and trusts only the certificate of `trust`. The command prints the response, followed by a line
     /// with the status and the HTTP version.
     pub fn curl(&self, address: SocketAddr, trust: Option<&Pair>) -> Command {
         let mut curl = Command::new("curl");

@@ -1,5 +1,5 @@
-//! A real Apache Kafka for tests: one or two brokers on free loopback ports, with their data in `target/`. A test can kill or
-//! stop each broker, and restart the broker with the same ports and data.
+//! A real Apache Kafka cluster for tests: one or two brokers on free loopback ports, with their data in `target/`. A test can
+//! kill or stop each broker, and restart the broker with the same ports and data.
 //!
 //! A broker never outlives the test process, even if the test process is killed. A shell process reads a pipe from the test
 //! process. When the pipe closes, the shell kills the broker and removes the broker's data.
@@ -200,7 +200,7 @@ impl Kafka {
         records_at(&self.bootstrap(), topic)
     }
 
-    /// Waits until a topic has at least `count` records and returns all of them.
+    /// Waits until a topic has at least `count` records, then returns all records of the topic.
     pub fn wait_for_records(&self, topic: &str, count: usize) -> Vec<Record> {
         let mut records = Vec::new();
         wait_until(&format!("{topic} holds {count} records"), || {
@@ -271,8 +271,7 @@ pub fn records_at(bootstrap: &str, topic: &str) -> Vec<Record> {
     records
 }
 
-/// Waits until `condition` returns true. Panics with `description` if `condition` still returns false after
-/// [`DEADLINE`].
+/// Waits until `condition` returns true. Panics after [`DEADLINE`] with a message that contains `description`.
 pub fn wait_until(description: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !condition() {
@@ -347,7 +346,7 @@ fn broker(port: u16) -> String {
     format!("process.roles=broker\nnode.id=2\nlisteners=PLAINTEXT://127.0.0.1:{port}\n")
 }
 
-/// Returns the settings of a broker with a small heap, without `process.roles`, `node.id` and `listeners`. Records never
+/// Returns the broker settings for a small heap. The caller adds `process.roles`, `node.id` and `listeners`. Records never
 /// expire, because test deliveries may be years old. The broker allows every operation, except on a topic for which a test adds
 /// ACLs.
 fn properties(home: &Path, port: u16, controller: u16) -> String {
@@ -395,6 +394,6 @@ case $word in term) kill -TERM "$broker" ;; *) kill -KILL "$broker" ;; esac
 wait "$broker"
 [ "$word" != gone ] || rm -rf "$home""#;
 const CLUSTER_ID: &str = "aG9va2hvbGQtdGVzdC1rYQ";
-/// Maximum duration of each wait. The limit only ends a stuck test; no assertion depends on the limit.
+/// Maximum duration of each wait. The limit exists only to end a stuck test; no assertion depends on the limit.
 const DEADLINE: Duration = Duration::from_secs(90);
 const SLICE: Duration = Duration::from_millis(500);

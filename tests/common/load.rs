@@ -1,7 +1,7 @@
-//! Generates load on a running gateway with many concurrent senders. The senders sign deliveries as `hookhold send` does. A
-//! configured percentage of the deliveries are duplicates, and the other deliveries have new ids. A sender that loses its
-//! connection opens a new connection. The ledger records the responses to each delivery, so a test can compare the responses
-//! with the journal.
+//! Generates load on a running gateway. Many concurrent senders sign deliveries as `hookhold send` does, and send the
+//! deliveries. A configured percentage of the deliveries are duplicates, and the other deliveries have new ids. A sender that
+//! loses its connection opens a new connection. A [`Ledger`] records the responses to each delivery, so a test can compare the
+//! responses with the journal.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
@@ -30,22 +30,22 @@ pub struct Order {
     /// Percentage of deliveries that are duplicates. The load may send a duplicate while the original delivery is still in
     /// progress.
     pub duplicate_percent: u8,
-    /// Deliveries per second. `None` means that each connection sends its next delivery as soon as a response arrives.
+    /// Deliveries per second. With `None`, each connection sends its next delivery as soon as a response arrives.
     pub rate: Option<u32>,
     pub seed: u64,
 }
 
-/// Counts of the deliveries and responses of one or several loads.
+/// Counts of the deliveries and responses of one or more loads.
 pub struct Ledger {
     name: String,
     deliveries: Vec<DeliveryCount>,
-    /// Number of responses with each HTTP status.
+    /// Number of responses, by HTTP status.
     pub statuses: BTreeMap<u16, u64>,
     /// Number of requests that received no response because the connection ended.
     pub cut: u64,
 }
 
-/// Number of sent deliveries with one id, and number of 2xx responses to these deliveries.
+/// Counts for one delivery id: deliveries sent, and 2xx responses to these deliveries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeliveryCount {
     pub sent: u32,
@@ -58,7 +58,7 @@ impl Ledger {
         Ledger { name: name.to_owned(), deliveries: Vec::new(), statuses: BTreeMap::new(), cut: 0 }
     }
 
-    /// Returns every delivery id in the ledger with the id's counts.
+    /// Returns all delivery ids in the ledger, each with its counts.
     pub fn all(&self) -> impl Iterator<Item = (String, DeliveryCount)> {
         self.deliveries.iter().enumerate().map(|(number, count)| (self.id(number), *count))
     }
@@ -79,7 +79,7 @@ impl Ledger {
         numbered.filter(|(_, count)| condition(**count)).map(|(number, _)| number).collect()
     }
 
-    /// Returns true if a connection ended before its response, or if a response had a status other than 200.
+    /// Returns true if a request received no response, or if a response had a status other than 200.
     pub fn has_failures(&self) -> bool {
         self.cut > 0 || self.statuses.keys().any(|status| *status != 200)
     }
@@ -105,7 +105,7 @@ impl Ledger {
     }
 }
 
-/// Returns the body of a delivery with the id `id`. The body has 0.2 to 3 KiB and depends only on the id.
+/// Returns the body of a delivery with the id `id`. The body is 0.2 to 3 KiB long and depends only on the id.
 pub fn body(id: &str) -> Bytes {
     let mut random = fastrand::Rng::with_seed(u64::from(crc32c::crc32c(id.as_bytes())));
     let (customer, size) = (random.u8(..), random.usize(100..3000));
@@ -114,7 +114,7 @@ pub fn body(id: &str) -> Bytes {
     format!(r#"{{"id":"{id}","type":"invoice.paid","created":1700000000,"data":{{"object":{object}}}}}"#).into()
 }
 
-/// A running load, which ends with [`Load::stop`].
+/// A running load. [`Load::stop`] ends the load.
 pub struct Load {
     shared: Arc<Shared>,
     thread: JoinHandle<()>,
@@ -148,14 +148,14 @@ impl Load {
         load.stop()
     }
 
-    /// Changes the source that signs all later deliveries. Waits for the responses to all deliveries that the previous
-    /// source signed.
+    /// Replaces the source that signs the deliveries, then waits for the responses to all deliveries that the previous source
+    /// signed.
     pub fn sign_with(&self, source: Arc<Source>) {
         let previous = std::mem::replace(&mut *self.shared.source.lock().expect("no sender panics"), source);
         self.wait_for(|load| Arc::strong_count(&previous) == 1 + usize::from(Arc::ptr_eq(&previous, &load.shared.order.source)));
     }
 
-    /// Returns the number of requests that the senders have written so far.
+    /// Returns the number of requests that the senders have started to send so far.
     pub fn sent(&self) -> u64 {
         self.shared.sent.load(SeqCst)
     }
@@ -170,8 +170,8 @@ impl Load {
         self.shared.in_flight.load(SeqCst)
     }
 
-    /// Waits until the senders have written `count` requests. The wait can be long: at 500 requests per second, 15,000 requests
-    /// take half a minute.
+    /// Waits until the senders have started to send `count` requests. The wait can be long: at 500 requests per second, 15,000
+    /// requests take half a minute.
     pub fn wait_until_sent(&self, count: u64) {
         self.wait_for(|load| load.sent() >= count);
     }
@@ -200,8 +200,7 @@ impl Load {
         Load { shared, thread: thread::spawn(move || senders.run()) }
     }
 
-    /// Waits until `condition` returns true. Panics if the senders send no request and receive no 2xx response for
-    /// [`STALLED`].
+    /// Waits until `condition` returns true. Panics after [`STALLED`] without a new request or a 2xx response.
     fn wait_for(&self, condition: impl Fn(&Load) -> bool) {
         let mut seen = (self.sent(), self.accepted(), Instant::now());
         while !condition(self) {
@@ -296,7 +295,7 @@ impl Shared {
     }
 }
 
-/// Returns a delivery with the id `id`, signed at the current time, as the bytes of an HTTP/1.1 request.
+/// Returns the bytes of an HTTP/1.1 request that contains a delivery with the id `id`. The signature has the current timestamp.
 pub fn request(source: &Source, id: String) -> Vec<u8> {
     let body = body(&id);
     let options = SampleOptions { id, event_type: None, key: None, now: SystemClock.now(), tamper: None };
@@ -338,5 +337,5 @@ async fn exchange(connection: &mut BufStream<TcpStream>, request: &[u8]) -> io::
 const RECENT: usize = 100;
 /// Delay before a sender repeats a failed connection attempt.
 const RETRY: Duration = Duration::from_millis(2);
-/// Maximum time without progress. The limit only ends a stuck test; no assertion depends on the limit.
+/// Maximum time without progress. The limit exists only to end a stuck test; no assertion depends on the limit.
 const STALLED: Duration = Duration::from_secs(30);

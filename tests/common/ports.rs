@@ -1,4 +1,4 @@
-//! Free TCP ports for processes that a test starts.
+//! Reserves free TCP ports for processes that a test starts.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 

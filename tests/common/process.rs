@@ -1,4 +1,4 @@
-//! Runs the real `hookhold run` in its own directory and on its own loopback ports, observes the process from outside and
+//! Runs the real `hookhold run` in a separate directory and on separate loopback ports. Observes the process from outside and
 //! stops the process with a signal. Includes an HTTP/1.1 client that sends raw bytes, so a test chooses every byte of a
 //! request.
 
@@ -32,8 +32,8 @@ pub struct Home {
 impl Home {
     /// Creates the directory and writes the secrets and the configuration into it. Each secret is a file name and the text of
     /// the file. The configuration refers to a secret as `file:NAME`. The function sets `server.listen`, `admin.listen` and
-    /// `journal.dir` in the configuration. `config` contains the other options: first dotted keys
-    /// such as `server.drain_delay = "0s"`, then sections.
+    /// `journal.dir` in the configuration. `config` contains the other options: first dotted keys such as
+    /// `server.drain_delay = "0s"`, then sections.
     pub fn new(secrets: &[(&str, &str)], config: &str) -> Home {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("target/ can be written to");
         for (name, text) in secrets {
@@ -288,7 +288,7 @@ impl Line {
     /// Reads until the gateway closes the connection, and returns the received bytes.
     pub fn rest(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        // A reset also ends the connection; bytes that arrived before the reset count.
+        // A reset also ends the connection. The function returns the bytes that arrived before the reset.
         let _ = self.0.read_to_end(&mut bytes);
         bytes
     }
@@ -321,5 +321,5 @@ pub fn tool(name: &str) -> Command {
     Command::new(if unpacked.exists() { unpacked } else { name.into() })
 }
 
-/// Maximum duration of each wait. The limit only ends a stuck test; no assertion depends on the limit.
+/// Maximum duration of each wait. The limit exists only to end a stuck test; no assertion depends on the limit.
 pub const TIMEOUT: Duration = Duration::from_secs(60);

@@ -31,8 +31,8 @@ pub struct Sample<'a> {
 #[derive(Deserialize)]
 pub struct Signed {
     /// Package and version of the SDK, or `openssl` if the SDK cannot handle the body. No SDK can handle a body that is not
-    /// UTF-8, and the SDKs of GitHub and Shopify reject an empty body. The SDKs of Slack and Shopify can only verify
-    /// signatures. For these providers, openssl computes the signature and the SDK verifies it.
+    /// UTF-8, and the SDKs of GitHub and Shopify reject an empty body. The SDKs of Slack and Shopify can verify signatures but
+    /// cannot compute them. For Slack and Shopify, openssl computes the signature and the SDK verifies it.
     pub by: String,
     /// Names and values of the signed request headers, in the order in which the provider sends them.
     pub headers: Vec<(String, String)>,

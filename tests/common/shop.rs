@@ -1,5 +1,5 @@
-//! Extends the test harness for the forwarder tests: adds a journal, a forwarder, and a fictional provider, the shop, whose
-//! deliveries the tests store.
+//! Extends the test harness for the forwarder tests: adds a Kafka configuration, methods that control the forwarder, and a
+//! fictional provider, the shop. The tests store deliveries of the shop.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -105,19 +105,19 @@ impl Harness {
         wait_until(&format!("{topic} has {count} acknowledgements"), enough);
     }
 
-    /// Appends an event to the journal, waits until the event is durable and returns its sequence number.
+    /// Appends an event to the journal, waits until the event is durable and returns the sequence of the event.
     pub fn append(&self, event: Event) -> u64 {
         self.append_all([event].into_iter())[0]
     }
 
-    /// Appends the event of one shop delivery to the journal, waits until the event is durable and returns its sequence
-    /// number.
+    /// Appends the event of one shop delivery to the journal, waits until the event is durable and returns the sequence
+    /// of the event.
     pub fn store(&self, topic: &str, id: &str, body: impl Into<Bytes>) -> u64 {
         self.append(Shop::new(topic).event(Some(id), Some("order.paid"), body, &[]))
     }
 
-    /// Appends `count` events with random bodies of `size` bytes, waits until all events are durable and returns their
-    /// sequence numbers in order.
+    /// Appends `count` events with random bodies of `size` bytes, waits until all events are durable and returns the
+    /// sequences of the events in ascending order.
     pub fn store_many(&self, topic: &str, count: usize, size: usize) -> Vec<u64> {
         let (shop, mut random) = (Shop::new(topic), fastrand::Rng::with_seed(SEED));
         let body = |random: &mut fastrand::Rng| std::iter::repeat_with(|| random.u8(..)).take(size).collect::<Vec<u8>>();
@@ -149,8 +149,8 @@ impl Shop {
         Shop(compile(&entry, &[("secret", "sesame")]).unwrap_or_else(|diagnostics| panic!("{diagnostics}")))
     }
 
-    /// Signs a delivery, verifies it as the gateway does, and returns the resulting event. If `id` is `None`, the delivery
-    /// also has no content type and no event time.
+    /// Signs a delivery, verifies it as the gateway does, and returns the resulting event. If `id` is `None`, the delivery has
+    /// no id, no content type and no event time.
     pub fn event(&self, id: Option<&str>, kind: Option<&str>, body: impl Into<Bytes>, more: &[(&str, &str)]) -> Event {
         let options = SampleOptions { id: String::new(), event_type: None, key: None, now: AT, tamper: None };
         let sample = sign(&self.0, Some(body.into()), &options);

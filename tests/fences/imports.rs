@@ -1,9 +1,9 @@
 //! Builds the import graph of the files in `src/` and finds its cycles. The graph has an edge from a file A to a file B if
 //! A names an item of B.
 //!
-//! A child module may name items of its ancestors, so the graph has no edges to ancestors. If an ancestor only imports the
-//! item, the edge leads to the file that defines the item. The graph therefore also shows a cycle between sibling modules that
-//! name each other through their parent.
+//! A child module may name items of its ancestors, so the graph has no edges to ancestors. If the named module does not define
+//! the item but imports it, the edge leads to the file that defines the item. The graph therefore also shows a cycle between
+//! sibling modules that name each other through their parent.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -115,7 +115,7 @@ fn module_of(path: &str) -> Module {
     [if is_bin { "bin" } else { "lib" }].into_iter().chain(names).map(str::to_owned).collect()
 }
 
-/// The item paths that a source file names outside its test module, and the file's imports, keyed by local name.
+/// The item paths that a source file names outside its test module, and a map of the file's imports by local name.
 #[derive(Default)]
 struct Names {
     file: String,

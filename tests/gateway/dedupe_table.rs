@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use crate::disk::{SimDisk, Step};
 use crate::harness::{Harness, Plan, SEGMENT, far_away, outcomes, until};
 
-/// Sends five copies of an event during the lookup of its key on disk, and a sixth copy after the lookup. Asserts that the
-/// gateway rejects all copies with `outcome` and stores none of them.
+/// Sends five copies of an event while the gateway looks up the event's key on disk, and a sixth copy after the lookup. Asserts
+/// that the gateway rejects all copies with `outcome` and stores none of them.
 async fn assert_all_rejected(harness: &Harness, id: &str, outcome: Outcome) {
     let gate = harness.disk.hold(Step::Read, ".keys");
     let mut senders = Vec::new();
@@ -29,7 +29,7 @@ async fn assert_all_rejected(harness: &Harness, id: &str, outcome: Outcome) {
     assert_eq!(harness.outcome("stripe", "old").await, Outcome::Duplicate, "a stored event gets its 2xx");
 }
 
-/// Stores the event `old` and restarts the harness, so only a key file contains the event's key.
+/// Stores the event `old` and restarts the harness, so that only a key file contains the key of this event.
 async fn with_old_event(harness: Harness) -> Harness {
     assert_eq!(harness.outcome("stripe", "old").await, Outcome::Stored);
     harness.with_keys_on_disk()
@@ -46,7 +46,7 @@ async fn fill(harness: &Harness) {
     panic!("the journal accepted more than its limit");
 }
 
-/// Returns a delivery that is larger than the events of [`fill`].
+/// Returns a delivery that is larger than the events that [`fill`] sends.
 fn large(harness: &Harness, id: &str) -> Delivery {
     sized(harness, id, 9000)
 }
@@ -87,7 +87,7 @@ async fn a_full_topic_forgets_the_key_and_answers_503() {
 
 #[tokio::test]
 async fn a_hanging_sync_forgets_the_key_and_answers_503() {
-    // Any running sync is older than this deadline.
+    // With a deadline of zero, the gateway rejects every new event while a sync is running.
     let harness = with_old_event(Harness::with(Plan { deadline: Duration::ZERO, ..Plan::default() })).await;
     let (gate, other) = harness.hold_sync().await;
     assert_all_rejected(&harness, "evt_1", Outcome::Overloaded).await;
@@ -164,7 +164,7 @@ async fn an_event_stored_after_503_is_seen_and_counted() {
     assert_eq!(keyless.answer().await.outcome, Outcome::Deadline);
     assert_eq!(harness.stored_after_answer(), 0);
     gate.release();
-    // Commits complete in order.
+    // Commits complete in order, so the journal has stored both late events when it has stored `behind`.
     assert_eq!(harness.outcome("stripe", "behind").await, Outcome::Stored);
     assert_eq!(harness.stored_after_answer(), 2);
     let retry = harness.deliver("stripe", "evt_1").await;
@@ -212,8 +212,9 @@ async fn a_failed_write_forgets_keys_and_abandons_the_segment() {
     assert_eq!(harness.outcome("stripe", "evt_1").await, Outcome::Duplicate);
 }
 
-/// After a failed sync, recovery determines which events of the commit reached the disk. The gateway must answer a retry of
-/// such an event as a duplicate and must store every other event, so that the journal contains each event once.
+/// Retries every event of a commit whose sync failed. Recovery determines which events of the commit reached the disk. The
+/// gateway must answer a retry of such an event as a duplicate and must store every other event, so that the journal contains
+/// each event once.
 #[tokio::test]
 async fn after_a_failed_sync_recovery_decides_about_keys() {
     let ids: Vec<String> = (0..20).map(|n| format!("evt_{n}")).collect();
@@ -230,8 +231,8 @@ async fn after_a_failed_sync_recovery_decides_about_keys() {
     assert!(found > 0 && lost > 0, "expected found and lost events: {found} found, {lost} lost");
 }
 
-/// Retries every event. The gateway must answer an event that recovery found as a duplicate, and must store every other
-/// event. Returns the number of duplicates and the number of stored events.
+/// Retries every event. If recovery found an event, the gateway must answer the retry as a duplicate; otherwise the gateway
+/// must store the event. Returns the number of duplicates and the number of events that the gateway stored.
 async fn retry_all(harness: &Harness, ids: &[String], seed: u64) -> (usize, usize) {
     let before = harness.stored_ids();
     for id in ids {
@@ -353,7 +354,7 @@ async fn a_corrupt_event_is_forgotten_in_its_key_file() {
     harness.disk.corrupt(&segment, bytes, |byte| !byte);
     assert_eq!(harness.stored_ids(), ["evt_before", "evt_after"]);
     until(|| harness.disk.bytes(&keys).len() < whole);
-    // hookhold does not read the damaged frame again, so only the key file determines the outcome.
+    // After the restart, hookhold does not read the damaged frame again, so only the key file determines the outcome.
     let harness = harness.killed();
     assert_eq!(harness.outcome("stripe", "evt_lost").await, Outcome::Stored);
     for id in ["evt_before", "evt_after"] {

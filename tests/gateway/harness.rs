@@ -1,5 +1,5 @@
-//! Extends the common harness for the tests of the gateway. A test starts, holds and completes the delivery of each sender
-//! separately.
+//! Extends the common harness with methods for the gateway tests. A test can start, pause and complete the delivery of each
+//! sender separately.
 
 #[path = "../common/harness.rs"]
 mod common;
@@ -28,7 +28,7 @@ use crate::disk::{Gate, SimDisk, Step};
 pub use common::Harness;
 use common::TestClock;
 
-/// Configuration of the gateway under test. Every restart of a harness uses the same plan.
+/// Configuration of the gateway under test. A harness uses the same configuration after every restart.
 #[derive(Clone)]
 pub struct Plan {
     pub journal: JournalLimits,
@@ -37,7 +37,7 @@ pub struct Plan {
     pub forwards: bool,
     /// Dedupe window of every source.
     pub window: Duration,
-    /// Deadline of every source. The gateway rejects new deliveries while a sync has been running for longer than the
+    /// Response deadline of every source. The gateway rejects new deliveries while a sync has been running for longer than this
     /// deadline.
     pub deadline: Duration,
     pub hot_keys: u64,
@@ -73,9 +73,9 @@ impl Harness {
         Harness::with(Plan { journal, forwards: true, ..Plan::default() })
     }
 
-    /// Restarts the harness, so that only the key files contain the existing dedupe keys. Neither the hot cache nor the
-    /// journal's memory contains these keys. Waits until the journal's background thread is idle, because a read by this
-    /// thread could consume an error that the test injects.
+    /// Restarts the harness so that the existing dedupe keys are only in the key files. After the restart, the hot cache and
+    /// the journal's memory contain none of these keys. Waits until the journal's background thread is idle, because a read by
+    /// this thread could consume an error that the test injects.
     pub fn with_keys_on_disk(self) -> Harness {
         let segments = self.disk.names(".seg");
         let harness = self.restarted();
@@ -83,8 +83,8 @@ impl Harness {
         harness.disk.wait_for(|names| segments.iter().all(|segment| !names.contains(segment) || is_sealed(names, segment)));
         let empty: Vec<_> = harness.disk.names(".seg").into_iter().filter(|segment| !segments.contains(segment)).collect();
         let harness = harness.restarted();
-        // The background thread deletes a segment without events as soon as the segment is sealed. This deletion is the
-        // thread's last work.
+        // The background thread deletes a segment without events as soon as the segment is sealed. After this deletion, the
+        // thread has no further work.
         harness.disk.wait_for(|names| empty.iter().all(|segment| !names.contains(segment)));
         harness
     }
@@ -96,7 +96,7 @@ impl Harness {
         self
     }
 
-    /// Holds every sync of a segment, and sends the event `another` to start a sync. Returns the gate that releases the
+    /// Holds every sync of a journal segment, and sends the event `another` to start a sync. Returns the gate that releases the
     /// syncs, and the sender of the event.
     pub async fn hold_sync(&self) -> (Gate, Sender) {
         let gate = self.disk.hold(Step::Sync, ".seg");
@@ -105,7 +105,7 @@ impl Harness {
         (gate, other)
     }
 
-    /// Sends one event for each id in a single commit, and holds the sync of the commit. Returns the gate that releases the
+    /// Sends one event per id, all in a single commit, and holds the sync of this commit. Returns the gate that releases the
     /// sync, and the senders.
     pub async fn hold_commit(&self, ids: &[String]) -> (Gate, Vec<Sender>) {
         assert!(!ids.is_empty());
@@ -133,12 +133,14 @@ impl Harness {
         self.gateway.live_source(&format!("/hooks/{name}")).expect("the source is in SOURCES")
     }
 
-    /// Returns a freshly signed delivery of the event with this id, in the format of the source's provider.
+    /// Returns a delivery of the event with this id. The delivery is signed at the current time, in the format of the source's
+    /// provider.
     pub fn delivery(&self, source: &str, id: &str) -> Delivery {
         self.signed(source, id, None)
     }
 
-    /// Returns a freshly signed delivery with this id and body, in the format of the source's provider.
+    /// Returns a delivery with this id and body. The delivery is signed at the current time, in the format of the source's
+    /// provider.
     pub fn with_body(&self, source: &str, id: &str, body: impl Into<Bytes>) -> Delivery {
         self.signed(source, id, Some(body.into()))
     }
@@ -182,13 +184,13 @@ impl Harness {
         self.deliver(source, id).await.outcome
     }
 
-    /// Returns the ids of all stored events in journal order. The id is empty for an event without an id.
+    /// Returns the ids of all stored events in journal order. For an event without an id, the list contains an empty string.
     pub fn stored_ids(&self) -> Vec<String> {
         let mut reader = self.journal.reader(0);
         std::iter::from_fn(|| next(&mut reader)).collect()
     }
 
-    /// Counts the stored copies of the event with this id.
+    /// Returns the number of stored copies of the event with this id.
     pub fn copies(&self, id: &str) -> usize {
         self.stored_ids().iter().filter(|stored| *stored == id).count()
     }
@@ -201,7 +203,7 @@ impl Harness {
         self.metrics.deliveries.keyless.with_label_values(&[source]).get()
     }
 
-    /// Refreshes the metrics as a scrape does, then returns `hookhold_success_rate` of a source.
+    /// Updates the metrics in the same way as a scrape, then returns the value of `hookhold_success_rate` for a source.
     pub fn success_rate(&self, source: &str) -> f64 {
         self.gateway.update_metrics(self.clock.now());
         self.metrics.deliveries.success_rate.with_label_values(&[source]).get()
@@ -250,7 +252,7 @@ pub async fn outcomes(senders: Vec<Sender>) -> Vec<Outcome> {
     outcomes
 }
 
-/// Calls `reached` in a loop until another thread has made this condition true.
+/// Waits until `reached` returns true. Calls `reached` in a loop, because the condition depends on another thread.
 pub fn until(reached: impl Fn() -> bool) {
     while !reached() {
         std::thread::yield_now();
@@ -262,7 +264,7 @@ pub fn far_away() -> Instant {
     Instant::now() + Duration::from_secs(60)
 }
 
-/// Compiles every entry in [`SOURCES`] to a source. All sources have the same secret.
+/// Compiles every entry in [`SOURCES`] into a source. All sources have the same secret.
 pub fn sources(plan: &Plan) -> Vec<Source> {
     let defaults = SourceDefaults {
         public_url: None,
@@ -275,8 +277,8 @@ pub fn sources(plan: &Plan) -> Vec<Source> {
     let compile = |(name, entry): &(&str, &str)| {
         let mut entry = format!("dedupe.window = \"{window}ms\"\n{entry}");
         if *name == "opted" {
-            // The body window is at most the dedupe window, because the journal retains every key for the longest window of
-            // any source.
+            // The journal retains every key for the longest window of any source, including body windows. A body window that
+            // exceeds `plan.window` would therefore prolong the retention of every key.
             entry += &format!("\ndedupe.body = \"{body_window}ms\"");
         }
         common::source(name, "whsec_only_for_tests", &entry, &defaults)

@@ -135,7 +135,8 @@ async fn duplicates_are_recognised_without_the_hot_cache() {
     for id in &ids {
         assert_eq!(harness.outcome("stripe", id).await, Stored);
     }
-    // The first round finds the keys in memory, the second in a key file that is large enough to have a filter.
+    // The first round finds the keys in memory. The second round finds them in a key file that is large enough to have a
+    // filter.
     let mut harness = harness.with_empty_cache();
     for round in 0..2 {
         for id in &ids {

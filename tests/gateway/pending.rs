@@ -1,5 +1,5 @@
-//! Tests of deliveries while a sync is held. The gateway must not answer with 2xx before the sync returns, and must store
-//! fifty copies of an event as one frame, even if senders disconnect.
+//! Tests of deliveries that arrive while the test holds a sync of the journal. The gateway must not answer with 2xx before the
+//! sync returns. It must store fifty copies of an event as one frame, even if senders disconnect.
 
 use std::io::ErrorKind;
 
@@ -90,8 +90,8 @@ async fn fifty_concurrent_copies_are_one_frame_and_fifty_2xx() {
     assert_eq!(harness.stored_ids(), ["evt_1"]);
 }
 
-/// Runs `first` while the sync is held, then sends fifty copies of the same event. Asserts that all copies are duplicates
-/// and that the journal has one frame.
+/// Runs `first`, which sends an event, while the test holds the sync. Then sends fifty copies of this event. Asserts that all
+/// copies are duplicates and that the journal contains one frame.
 async fn assert_stored_once_after(first: impl AsyncFnOnce(&Harness)) {
     let harness = Harness::new();
     let gate = harness.disk.hold(Step::Sync, ".seg");
@@ -140,7 +140,8 @@ async fn an_event_is_stored_once_although_all_disconnect() {
     assert_eq!(harness.stored_ids(), ["evt_1"]);
 }
 
-/// The gateway cannot find the key in memory, so the senders disconnect and time out during a lookup in the key files.
+/// Sends copies of an event whose key is not in memory. The first senders disconnect or time out while the gateway looks up the
+/// key in the key files.
 #[tokio::test]
 async fn copies_are_stored_once_during_a_lookup_on_disk() {
     let harness = Harness::new();

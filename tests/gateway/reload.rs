@@ -80,12 +80,13 @@ fn signed(harness: &Harness, id: &str) -> (Arc<LiveSource>, Delivery) {
     (live, Delivery { method, target, headers, body, remote, received_at: now })
 }
 
-/// Compiles the source `shop` with these secrets. The text of each secret equals its name.
+/// Compiles the source `shop`. Each entry of `secrets` is a name, which is also the text of the secret, and additional TOML for
+/// this secret.
 fn compile(secrets: &[(&str, &str)]) -> Source {
     compile_with(secrets, "")
 }
 
-/// Compiles the source `shop` with these secrets and with additional TOML.
+/// Like [`compile`], but also adds the options `more` to the source.
 fn compile_with(secrets: &[(&str, &str)], more: &str) -> Source {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let reference = |(name, end): &(&str, &str)| {

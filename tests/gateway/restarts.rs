@@ -1,4 +1,5 @@
-//! Tests that the gateway recognises duplicates across restarts, over time and on a small disk.
+//! Tests that the gateway recognises a duplicate after restarts, until the dedupe window ends, and after the journal has
+//! deleted the event.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -67,8 +68,9 @@ async fn an_expired_key_is_deleted_from_its_key_file() {
     assert_eq!(harness.outcome("stripe", "evt_1").await, Outcome::Duplicate);
 }
 
-/// Model of deduplication: a delivery is a duplicate if the gateway stored an event with the same id within the last `window`.
-/// Restarts, crashes and power cuts do not change the model.
+/// Runs random operations and compares each outcome with a model of deduplication. In the model, a delivery is a duplicate if
+/// the gateway stored an event with the same id within the last `window`. Restarts, crashes and power cuts do not change this
+/// rule.
 #[tokio::test]
 async fn random_operations_agree_with_a_plain_model() {
     let first_seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());

@@ -139,8 +139,8 @@ fn every_commit_records_its_own_length() {
     let journal = harness.open();
     store_many(&journal, 0..10, 100);
     harness.kill(journal);
-    // After the journal is opened again, the files contain a copy of the unconfirmed events, the new segment that every start
-    // creates, and commits without events.
+    // After the next start, the journal contains a copy of the unconfirmed events, the new segment that every start creates,
+    // and commits without events.
     let journal = harness.open();
     store_many(&journal, 10..20, 3_000);
     journal.save_cursor(TOPICS[0], 7);

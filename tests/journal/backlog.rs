@@ -83,7 +83,7 @@ fn a_small_blocked_topic_cannot_pin_the_whole_journal() {
     let pinned = |topic: &str| harness.metrics.journal.pinned_bytes.with_label_values(&[topic]).get() as u64;
     assert!((3 * segment..=6 * segment).contains(&pinned(TOPICS[1])), "{} bytes, within max_backlog", pinned(TOPICS[1]));
     assert!(pinned(TOPICS[0]) < segment, "{} bytes", pinned(TOPICS[0]));
-    // Once the topic is forwarded, the journal accepts events of the topic again.
+    // Once the cursor of the blocked topic has moved, the journal accepts events of the topic again.
     journal.save_cursor(TOPICS[1], journal.durable_watermark());
     while append(&journal, &Sample { topic: 1, ..sample(2_000, 90) }.event()).is_err() {
         std::thread::yield_now();

@@ -107,7 +107,7 @@ fn a_lookup_during_a_rewrite_reports_no_damage() {
     let journal = harness.open();
     harness.disk.corrupt(&segment, at..at + 1, |byte| !byte);
     let whole = harness.disk.bytes(&segment.replace(".seg", ".keys")).len();
-    // The rewritten key file exists, but the journal does not use it yet.
+    // The journal uses the rewritten key file only after a sync of the directory, and this sync fails.
     harness.disk.fail(Step::SyncDir, "", io::ErrorKind::Other, 1_000);
     assert_eq!(read(&journal).len(), 59);
     while harness.disk.bytes(&segment.replace(".seg", ".keys")).len() == whole {

@@ -96,8 +96,8 @@ pub fn try_store(journal: &Journal, sample: &Sample) -> Result<Position, AppendE
     append(journal, &sample.event()).expect("accepted").recv().expect("a result")
 }
 
-/// Appends an event and waits for its result. If the journal is full, returns [`AppendRejected::Full`], whether the append or
-/// the writer detects this.
+/// Appends an event and waits for its result. If the journal is full, returns [`AppendRejected::Full`], regardless of whether
+/// the append or the writer detects the full journal.
 pub fn store_or_reject(journal: &Journal, sample: &Sample) -> Result<Position, AppendRejected> {
     match append(journal, &sample.event())?.recv().expect("a result") {
         Err(AppendError::Full) => Err(AppendRejected::Full),
@@ -113,8 +113,8 @@ pub fn store_many(journal: &Journal, numbers: std::ops::Range<usize>, length: us
     numbers.map(|number| store(journal, &sample(number, length))).collect()
 }
 
-/// Waits until the durable watermark stops moving. If the journal's threads could do something that the test forbids, they
-/// would have done it by then.
+/// Waits until the durable watermark stops moving. By then, the journal's threads have had time to do anything that the test
+/// forbids.
 pub fn wait_until_idle(journal: &Journal) {
     let mut before = None;
     while before != Some(journal.durable_watermark()) {
@@ -132,7 +132,7 @@ pub fn seqs(journal: &Journal) -> Vec<u64> {
     read(journal).iter().map(|stored| stored.position.seq).collect()
 }
 
-/// Returns the sequence of the event with this key; `None` if the journal has no such key.
+/// Returns the sequence of the event with this key, or `None` if the journal has no such key.
 pub fn lookup(journal: &Journal, key: &EventKey) -> Option<u64> {
     match journal.lookup_in_memory(key) {
         MemoryLookup::Seen(seen) => Some(seen.seq),

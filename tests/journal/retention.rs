@@ -85,7 +85,7 @@ fn a_segment_is_truncated_before_it_is_deleted() {
     journal.close();
 }
 
-/// Makes the writer and the background thread delete segments at the same time.
+/// Makes the writer need room while the background thread deletes segments.
 #[test]
 fn only_one_thread_at_a_time_deletes_segments() {
     let harness =

@@ -1,5 +1,5 @@
-//! Tests of the records in Kafka: their value, key, timestamp and every header, for many kinds of bodies. A duplicate
-//! must not create a record.
+//! Tests of the Kafka records that deliveries with different kinds of bodies create: value, key, timestamp and every header. A
+//! duplicate must not create a record.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -17,9 +17,9 @@ struct Sent {
     delivery: Signed,
     facts: Facts,
     id: String,
-    /// Range of valid receive times, in Unix milliseconds.
+    /// Range that must contain the record's time of receipt, in Unix milliseconds.
     received: RangeInclusive<i64>,
-    /// Record headers that hookhold copies from the request: name and value.
+    /// Names and values of the record headers that hookhold copies from the request.
     copied: Vec<(&'static str, &'static str)>,
 }
 
@@ -48,7 +48,8 @@ fn svix_arrives_in_kafka_byte_exact_and_once() {
     arrives(&SVIX, "svix 2.5.0");
 }
 
-/// All deliveries have the same `X-Shopify-Event-Id`, because a single action of a merchant can cause many deliveries.
+/// Sends Shopify deliveries that all have the same `X-Shopify-Event-Id`, because a single action of a merchant can cause many
+/// deliveries. Each delivery must create a record.
 #[test]
 fn shopify_arrives_in_kafka_byte_exact_and_once() {
     arrives(&SHOPIFY, "@shopify/shopify-api 13.1.0");
@@ -89,8 +90,8 @@ fn a_20_mib_body_arrives_byte_exact_and_once() {
     assert_eq!(process.metric("hookhold_deliveries_total{outcome=\"duplicate\",source=\"github\"}"), Some(1.0));
 }
 
-/// Sends deliveries with each kind of body and then a final delivery, and checks every record in the topic. If the
-/// provider assigns an id, sends each delivery three times.
+/// Sends one delivery per kind of body and then a final delivery, and checks every record in the topic. If the provider assigns
+/// an id to a delivery, sends the delivery three times, the third time with a new signature.
 fn arrives(scheme: &'static Scheme, sdk: &str) {
     let (kafka, topic) = (kafka::shared(), format!("arrives-{}", scheme.name));
     kafka.create_topic(&topic, 1, &[]);
@@ -126,7 +127,7 @@ fn arrives(scheme: &'static Scheme, sdk: &str) {
     assert_eq!(stored, Some(all.len() as f64));
 }
 
-/// Name of a test body, its media type, its bytes, and a flag that is true if the bytes are the provider's JSON.
+/// A test body: its name, its media type, its bytes, and a flag that is true if the bytes are JSON in the provider's format.
 type Body = (&'static str, &'static str, Vec<u8>, bool);
 
 fn bodies(scheme: &Scheme) -> Vec<Body> {

@@ -47,8 +47,8 @@ fn each_inline_recipe_delivery_moves_its_own_counter() {
     assert_eq!(each_moves_its_own_counter(&ACME), 12);
 }
 
-/// The example that GitHub publishes must verify, because GitHub signs no timestamp. hookhold must reject the other
-/// providers' examples as stale. Their signatures are genuine, but their timestamps are from 2018 and 2021.
+/// Sends the signed examples that providers publish. GitHub's example must verify, because GitHub signs no timestamp. hookhold
+/// must reject the other examples as stale: their signatures are genuine, but their timestamps are from 2018 and 2021.
 #[test]
 fn published_examples_verify_except_for_their_age() {
     let kafka = kafka::shared();
@@ -116,12 +116,14 @@ fn each_moves_its_own_counter(scheme: &'static Scheme) -> usize {
     deliveries.len()
 }
 
-/// Returns the expected change in the counters after one delivery to `source` with this outcome.
+/// Returns the expected changes of the delivery counters after one delivery: the counter for `source` and `outcome` increases
+/// by one, and no other counter changes.
 pub fn one(source: &str, outcome: &str) -> BTreeMap<(String, String), u64> {
     BTreeMap::from([((source.to_owned(), outcome.to_owned()), 1)])
 }
 
-/// Sends one delivery on a new connection. Returns the changes in all delivery counters, and the response.
+/// Sends one delivery on a new connection. Returns the delivery counters that changed, each with the amount of the change, and
+/// the response.
 pub fn moved_by(home: &Home, process: &Process<'_>, request: &[u8]) -> (BTreeMap<(String, String), u64>, Answer) {
     let before = process.deliveries();
     let answer = Line::open(home.hooks).ask(request);

@@ -1,6 +1,6 @@
-//! Tests of deliveries that hookhold answers with 2xx but does not store, because a provider may disable an endpoint that
-//! rejects deliveries. Such a delivery either has a filtered event type, or fails verification at a source in shadow
-//! mode.
+//! Tests of deliveries that hookhold answers with 2xx but does not store: deliveries with a filtered event type, and deliveries
+//! that fail verification at a source in shadow mode. hookhold sends a 2xx for these deliveries because a provider may disable
+//! an endpoint that rejects deliveries.
 
 use crate::counters::{moved_by, one};
 use crate::process::Home;
@@ -26,7 +26,7 @@ fn an_unwanted_type_is_answered_ok_and_only_counted() {
         assert_eq!((moved, answer.status), (one("stripe", outcome), status));
     }
     assert_eq!(stored(&home), ["evt_1"]);
-    // The provider's secret signed four deliveries, and hookhold answered three of them with 2xx.
+    // Four deliveries have a genuine signature, and hookhold answered three of them with 2xx.
     assert_eq!(process.metric("hookhold_success_rate{source=\"stripe\"}"), Some(0.75));
     assert_eq!(process.metric("hookhold_success_rate_threshold{source=\"stripe\"}"), Some(0.05));
 }

@@ -1,6 +1,6 @@
-//! Tests that send deliveries to a hookhold process, which forwards them to a Kafka broker. The providers' own SDKs or
-//! openssl sign the deliveries, never hookhold's own code. The tests check the records in Kafka, the handling of
-//! duplicates, and the counter that each kind of delivery increments.
+//! End-to-end tests. A test sends deliveries to a hookhold process, which forwards the events to a Kafka broker. The providers'
+//! own SDKs or openssl sign the deliveries; hookhold's own code never signs a delivery. The tests check the records in Kafka,
+//! the handling of duplicates, and the counter that each kind of delivery increments.
 
 mod arrival;
 mod counters;

@@ -1,5 +1,5 @@
-//! Signature schemes, each with sample deliveries and the record contents that the tests expect in Kafka. Also contains
-//! the providers that sign the deliveries.
+//! Signature schemes, each with a JSON body and the record contents that the tests expect in Kafka. [`Provider`] signs
+//! deliveries in a scheme.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -7,18 +7,18 @@ use crate::kafka::Kafka;
 use crate::process::{Home, post};
 use crate::sdk::{Sample, Sdk, openssl_hmac};
 
-/// A signature scheme. The hookhold source that uses the scheme has the same name.
+/// A signature scheme. The hookhold source that uses the scheme has the scheme's name.
 pub struct Scheme {
     pub name: &'static str,
     /// Options of the source that uses the scheme, as TOML, except `secrets`, `topic` and `headers`.
     pub recipe: &'static str,
     /// Secret of the source, in the format of the provider's dashboard.
     pub secret: &'static str,
-    /// A different secret in the format of the provider's dashboard.
+    /// A secret that the source does not have, in the format of the provider's dashboard.
     pub wrong_secret: &'static str,
     /// Name of the header that contains the signature.
     pub signature: &'static str,
-    /// Value of the signature header from which hookhold cannot read a signature.
+    /// An invalid value for the signature header. hookhold must reject the value as `signature_malformed`.
     pub unreadable: &'static str,
     pub signs_a_time: bool,
     /// Expected status and body of the response to an accepted delivery.
@@ -27,13 +27,14 @@ pub struct Scheme {
     pub integrity: &'static str,
     /// JSON request body with the placeholders `ID` and `NOTE`.
     pub json: &'static str,
-    /// Expected contents of the Kafka record for a delivery with the JSON body.
+    /// Expected contents of the Kafka record for a delivery with the body `json`.
     pub json_facts: Facts,
-    /// Expected contents of the Kafka record for a delivery with any other body.
+    /// Expected contents of the Kafka record for a delivery with any body other than `json`.
     pub other_facts: Facts,
 }
 
-/// Expected contents of a Kafka record. `None` means the value that hookhold uses if the delivery has none.
+/// Expected contents of a Kafka record. A field is `None` if the delivery does not contain the value, so hookhold uses a
+/// default.
 #[derive(Clone, Copy)]
 pub struct Facts {
     pub has_id: bool,
@@ -147,8 +148,8 @@ pub const SHOPIFY_EVENTS: Scheme = Scheme {
     ..SHOPIFY
 };
 
-/// Expected record contents for every `shopify-events` delivery. hookhold reads all of them from headers, so they are the
-/// same for every body.
+/// Expected record contents for every `shopify-events` delivery. hookhold reads these values from headers, so the contents do
+/// not depend on the body.
 const SHOPIFY_EVENT: Facts = Facts {
     has_id: true,
     ce_type: "com.shopify.Product.update",
@@ -179,8 +180,8 @@ reply = { ok = { status = 202, body = "[accepted]", content_type = "text/plain" 
 };
 
 impl Scheme {
-    /// Returns a hookhold home directory with one source, which uses this scheme and forwards to `topic`. The name of the
-    /// source's secret is `2026-11`.
+    /// Creates a `Home` with one source, which uses this scheme and forwards to `topic`. `more` contains additional options of
+    /// the source. The secret of the source has the name `2026-11`.
     pub fn home(&self, kafka: &Kafka, topic: &str, more: &str) -> Home {
         let Scheme { name, recipe, .. } = self;
         let secrets = "secrets = [{ name = \"2026-11\", from = \"file:secret\" }]\nheaders = [\"X-Request-Id\"]";
@@ -189,7 +190,7 @@ impl Scheme {
         Home::new(&[("secret", self.secret)], &("server.drain_delay = \"0s\"\n".to_owned() + &kafka + &source))
     }
 
-    /// Returns the scheme's JSON body with this event id and this note.
+    /// Returns the scheme's JSON body. `id` and `note` replace the placeholders.
     pub fn body(&self, id: &str, note: &[u8]) -> Vec<u8> {
         let (before, after) = self.json.split_once("NOTE").expect("every body contains NOTE");
         [before.replace("ID", id).as_bytes(), note, after.as_bytes()].concat()
@@ -200,7 +201,8 @@ impl Scheme {
     }
 }
 
-/// A provider that signs deliveries with its own SDK, or with openssl if the SDK cannot sign the body.
+/// A provider that signs deliveries with its own SDK. If there is no SDK, or the SDK cannot sign the body, openssl signs the
+/// delivery.
 pub struct Provider {
     scheme: &'static Scheme,
     sdk: Option<Sdk>,

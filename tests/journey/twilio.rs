@@ -1,6 +1,6 @@
-//! Tests of deliveries that Twilio's own SDK signs. Twilio signs the URL to which it sends a delivery. The signature of a
-//! form also covers the form fields. For any other body, the query of the signed URL contains a hash of the body. The
-//! `Host` header of every test request differs from the host of the public URL.
+//! Tests of deliveries that Twilio's own SDK signs. Twilio signs the URL of the request. If the body is a form, the signature
+//! also covers the form fields. If the body is not a form, the query of the signed URL contains a hash of the body. The `Host`
+//! header of every test request differs from the host of the public URL.
 
 use sha2::{Digest, Sha256};
 
@@ -13,7 +13,7 @@ use crate::sdk::{Sample, Sdk};
 struct Example {
     what: &'static str,
     source: &'static str,
-    /// Scheme, host, port and prefix of the signed URL. The port may differ from the port in the configuration.
+    /// Scheme, host, port and path prefix of the signed URL. The port may differ from the port in the configuration.
     signed: &'static str,
     query: &'static str,
     media_type: &'static str,
@@ -248,8 +248,8 @@ fn home(kafka: &Kafka, topic: &str) -> Home {
     Home::new(&[("secret", TOKEN)], &[server, kafka, source("twilio", ""), odd].concat())
 }
 
-/// Asserts that the response is an empty TwiML document. If the response contained any other text, Twilio would send it
-/// to the author of the message.
+/// Asserts that the response is an empty TwiML document. If the response contained other text, Twilio would send this text to
+/// the author of the incoming message.
 fn assert_empty_twiml(what: &str, answer: &Answer) {
     assert_eq!((answer.status, &*answer.body), (200, &b"<Response></Response>"[..]), "{what}");
     assert!(answer.head.contains("content-type: text/xml\r\n"), "{what}: {}", answer.head);

@@ -201,8 +201,8 @@ fn an_inline_recipe_answers_only_its_unsigned_challenge() {
     assert_journal(&home, &process, 1);
 }
 
-/// Creates `topic` and returns a hookhold home directory with one source, which forwards to `topic`. Each secret is a
-/// name and a text.
+/// Creates `topic`, and returns a `Home` with one source that forwards to `topic`. Each entry of `secrets` is the name and the
+/// text of a secret.
 fn home(kafka: &Kafka, scheme: &Scheme, topic: &str, secrets: &[(&str, &str)]) -> Home {
     kafka.create_topic(topic, 1, &[]);
     let Scheme { name, recipe, .. } = scheme;
@@ -220,8 +220,8 @@ fn assert_counted(home: &Home, process: &Process<'_>, scheme: &Scheme, sent: &[S
     }
 }
 
-/// Asserts that the topic contains exactly the bodies of the stored deliveries, byte for byte and in order. Returns the
-/// Kafka records.
+/// Asserts that the topic contains exactly the bodies of the stored deliveries, byte for byte and in order, and that the
+/// records agree with `facts`. Returns the records.
 fn assert_arrived(kafka: &Kafka, topic: &str, facts: &[RecordFacts], sent: &[Sent]) -> Vec<Record> {
     let records = kafka.wait_for_records(topic, facts.len());
     let stored = sent.iter().filter(|(.., outcome)| *outcome == "stored");
@@ -242,7 +242,7 @@ fn assert_journal(home: &Home, process: &Process<'_>, count: usize) {
     assert!(!tail.contains(&STANDARD.encode(CHALLENGE_BODY)), "{tail}");
 }
 
-/// Signs a body with each secret and puts all signatures into one header, as Stripe does while it rotates a secret.
+/// Signs a body with each secret and puts all signatures into one header, as Stripe does during the rotation of a secret.
 fn both(stripe: &mut Provider, secrets: &[&str], body: &[u8]) -> Signed {
     let at = now();
     let mut each = secrets.iter().map(|secret| stripe.sign_with(secret, "", at, body.to_vec()));

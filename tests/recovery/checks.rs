@@ -1,4 +1,4 @@
-//! Checks that compare a journal with the model.
+//! Compares a journal with the model.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -20,8 +20,8 @@ macro_rules! ensure {
 }
 
 impl Life {
-    /// Compares the readable events with the model, and updates the model: each event without a result becomes either stored or
-    /// superseded.
+    /// Compares the readable events with the model, and updates the model: an event with the fate `Unknown` or `Failed` becomes
+    /// either stored or superseded.
     pub fn check(&mut self, journal: &Journal) -> Checked {
         let read = read_all(journal)?;
         let oldest = journal.oldest_seq();
@@ -54,8 +54,8 @@ impl Life {
         self.check_cursors(journal)
     }
 
-    /// Marks an event without a result as stored if the journal recovered the event and immediately deleted it. Only the key of
-    /// the event then proves that the event was stored.
+    /// Marks an event with the fate `Unknown` or `Failed` as stored if the journal contains the key of the event, but not the
+    /// event. The journal has then recovered the event and immediately deleted it.
     fn find_stored_and_deleted(&mut self, journal: &Journal, positions: &BTreeMap<u64, Position>) -> Checked {
         let last = if self.hazards.retention { self.events.len() } else { 0 };
         for index in (0..last).rev() {

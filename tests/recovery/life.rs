@@ -23,7 +23,7 @@ pub enum Fate {
     Unknown,
     /// Event that the journal reported as not stored. The frame of the event may still be on the disk.
     Failed,
-    /// Event that is not stored and must never appear.
+    /// Event that is not stored and must never appear in the journal.
     Superseded,
     /// Event that is stored at this position.
     Stored(Position),
@@ -48,8 +48,8 @@ pub struct Life {
     pub saved: HashMap<String, u64>,
     /// Cursor that the journal had at its last startup, by topic.
     pub found: HashMap<String, u64>,
-    /// Durable watermark at the first startup that found a cursor of the topic, by topic. The journal must not delete events
-    /// from this position on until the cursor has passed them.
+    /// Durable watermark at the first startup that found a cursor of the topic, by topic. The journal must not delete an event
+    /// at or after this position until the cursor has passed the event.
     pub pinned_from: HashMap<String, u64>,
     pub counts: LifeCounts,
 }
@@ -91,7 +91,7 @@ pub fn run(seed: u64, hazards: Hazards) -> Result<LifeCounts, String> {
 }
 
 impl Life {
-    /// Opens the journal, checks its content, appends events, and ends the process. A kill or a power cut may interrupt each
+    /// Opens the journal, checks its content, appends events, and ends the process. A kill or a power cut may interrupt any
     /// step.
     fn opening(&mut self) -> Checked {
         let interrupt = self.rng.u8(..3) == 0;
@@ -118,7 +118,7 @@ impl Life {
         if self.rng.bool() {
             self.disk.cut_power();
         }
-        // This second start creates a newer segment, which proves that the older segments were completely on disk.
+        // This second start creates a newer segment. The newer segment proves that the older segments were completely on disk.
         let Some((journal, _)) = self.open(false)? else { return Err("the journal does not open a second time".into()) };
         journal.close();
         let damage = self.hazards.corruption.then(|| self.damage()).flatten();
@@ -301,7 +301,7 @@ impl Life {
                         }
                     }
                 }
-                // A dead process reports no results.
+                // A real process could not report this error after its death, so the fate of the event remains unknown.
                 Err(_) if self.disk.is_dead() => {}
                 Err(AppendError::Sync) => {}
                 Err(AppendError::Write | AppendError::Full) => {
@@ -317,7 +317,7 @@ impl Life {
         let cursors = journal.topic_cursors();
         for topic in TOPICS {
             let cursor = cursors.iter().find(|found| *found.name == *topic).map(|found| found.cursor);
-            // The forwarder moves only cursors of topics with events.
+            // The forwarder saves a cursor only for a topic that has events.
             if cursor.is_none() && self.options.forwards || self.rng.bool() {
                 continue;
             }

@@ -21,7 +21,7 @@ use std::sync::Mutex;
 struct Hazards {
     /// True if the journal deletes old segments.
     retention: bool,
-    /// True if writes, syncs and creations can fail, and if the disk can become full.
+    /// True if writes, syncs, creations and renames can fail, and if the disk can become full.
     faults: bool,
     /// True if the test damages bytes below the durable watermark.
     corruption: bool,
@@ -92,7 +92,8 @@ fn assert_all_lives(seeds: Range<u64>, hazards: Hazards) {
     counts.assert_not_empty(hazards);
 }
 
-/// Counts from all lives of one test, such as acknowledged events and crashes. The test fails if a count is too low.
+/// Counts from one life or from all lives of one test, such as acknowledged events and crashes. The test fails if a total is
+/// too low.
 #[derive(Debug, Default)]
 struct LifeCounts {
     lives: u64,

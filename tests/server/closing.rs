@@ -1,5 +1,5 @@
-//! Tests how the server handles senders that disconnect before or after the last byte of a request, connections that are
-//! idle, and connections that are open when a shutdown begins.
+//! Tests how the server closes connections. The cases are senders that disconnect before or after the last byte of a request,
+//! idle connections, and connections that are open when a shutdown begins.
 
 use std::time::Duration;
 
@@ -189,8 +189,8 @@ async fn a_disconnect_during_the_write_loses_no_event() {
     assert_eq!((harness.count("stripe", "stored"), harness.rejections()), (1, 0));
 }
 
-/// Opens connections and sends a complete request on each, without waiting for the responses. Sends each request body only
-/// after the server has read the request head.
+/// Opens `count` connections and sends a complete request on each connection, without waiting for the responses. Sends each
+/// request body only after the server has read the request head.
 async fn open_requests(harness: &Harness, count: usize) -> Vec<Line> {
     let (head, body) = split_at_body(&expecting(&post(BODY)));
     let mut lines = Vec::new();

@@ -1,5 +1,5 @@
-//! Extends the test harness for the server tests with a server on its own port, whose only source is `stripe`, and with
-//! clients that send raw bytes.
+//! Extends the common harness for the server tests. The harness runs a server on its own port, and the only source is `stripe`.
+//! [`Line`] is a client that sends raw bytes.
 
 #[path = "../common/harness.rs"]
 mod common;
@@ -30,7 +30,7 @@ pub const MAX_BODY: usize = 4096;
 const SECRET: &str = "whsec_only_for_tests";
 
 impl Harness {
-    /// Returns a harness whose server uses `limits`, and the defaults for all other settings.
+    /// Returns a harness whose server uses `limits`. All other settings have the defaults of this file.
     pub fn open(limits: ServerLimits) -> Harness {
         Harness::with_source(limits, DEADLINE, "", None)
     }
@@ -70,7 +70,8 @@ impl Harness {
         let mut config = common::config(vec![common::source("stripe", SECRET, &entry, &defaults)]);
         config.journal.limits = JournalLimits { max_size: 64 << 20, segment_size: 1 << 20, ..JournalLimits::default() };
         config.dedupe.hot_keys = 1000;
-        // No test here covers min_rate, so a half-sent request may wait for as long as the test takes.
+        // No test with this harness covers min_rate. This setting makes the rate take effect only at `request_deadline`, so
+        // that a test may pause in the middle of a request.
         config.server.limits = ServerLimits { min_rate_after: limits.request_deadline, ..limits };
         config.server.tls = tls;
         let mut harness = Harness::build(config, SimDisk::default(), TestClock::System);
@@ -121,7 +122,8 @@ pub struct Line {
 
 impl Line {
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        // The server may reject the request and close the connection before the last byte. Its response can still be read.
+        // The server may reject the request and close the connection before the test has sent the last byte. The test can still
+        // read the response.
         let _ = self.stream.write_all(bytes.as_ref()).await;
     }
 
@@ -217,13 +219,13 @@ reply.ok = { status = 202, content_type = "text/plain", body = "thanks" }
 challenge = [{ when = { "json:/type" = "check" }, authenticated = true, reply = { status = 200, body = ["echo(json:/challenge)"] } }]
 "#;
 
-/// Returns the log lines of the calling test. Each thread has its own log, because a test and its server share one thread.
+/// Returns the log lines of the calling test. A test and its server run on one thread, and each thread has its own log.
 pub fn logged() -> String {
     LOG.with_borrow(|log| String::from_utf8_lossy(log).into_owned())
 }
 
-/// Installs one global subscriber for all tests, because scoped subscribers of parallel tests change each other's entries
-/// in tracing's callsite interest cache.
+/// Installs one global log subscriber for all tests. Scoped subscribers of parallel tests would change each other's entries in
+/// tracing's callsite interest cache.
 fn start_logging() {
     tracing_subscriber::fmt().with_ansi(false).with_writer(|| ThreadLog).init();
 }

@@ -1,5 +1,5 @@
-//! Tests the server's limits. The server must reject a request that exceeds a limit with the response for that limit, and
-//! must count the rejection.
+//! Tests the server's limits. If a request exceeds a limit, the server must send the response for that limit and count the
+//! rejection.
 
 use std::time::Duration;
 

@@ -40,7 +40,8 @@ async fn an_http_2_disconnect_loses_no_complete_delivery() {
 #[tokio::test]
 async fn a_reload_does_not_undo_a_concurrent_certificate_renewal() {
     let (pair, next) = (Pair::new(365), Pair::new(365));
-    // Each read of the fingerprint is a handshake without a request, which counts as a rejection.
+    // To read the fingerprint, the test makes a handshake without a request. The server counts each such handshake as a
+    // rejection.
     let limits = ServerLimits { max_rejected_per_address: Rate::parse("1000000/s").expect("a rate"), ..ServerLimits::default() };
     let harness = Harness::secure(limits, pair.files());
     let until_served = async |expected: String| {

@@ -80,7 +80,7 @@ async fn without_shadow_no_warning_is_logged() {
     assert!(!harness::logged().contains("danger_shadow"));
 }
 
-/// Returns the response to one request on a new connection, without the header fields `Date` and `Connection: close`.
+/// Sends one request on a new connection. Returns the response without the header fields `Date` and `Connection: close`.
 async fn response_to(harness: &Harness, request: &str) -> String {
     without_date(&harness.line().await.ask(request).await).replace("connection: close\r\n", "")
 }

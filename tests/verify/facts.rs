@@ -127,8 +127,8 @@ fn a_fact_needs_all_of_its_fields() {
     assert_eq!(verify_body(&source, br#"{"n":7}"#).identity, Identity::Keyless);
 }
 
-/// Order 17 and invoice 17 are different events, so the identity of an event includes the location of the id. The header
-/// that contains the id does not matter if the signature covers the text of the id.
+/// Checks that the identity of an event includes the location of the id: order 17 and invoice 17 are different events. The name
+/// of the header that contains the id is not part of the identity if the signature covers the text of the id.
 #[test]
 fn the_location_of_an_id_is_part_of_it() {
     let source = inline(&format!("{INLINE}event = {{ id = [\"json:/order\", \"json:/invoice\"] }}"));

@@ -1,4 +1,5 @@
-//! Tests of verification: the signatures, timestamps and event values of deliveries, and the recipes that describe them.
+//! Tests of the verifier and of the recipes: signatures, timestamps, secrets, endpoint challenges and the values that
+//! verification extracts from a delivery.
 
 mod challenges;
 mod facts;

@@ -252,8 +252,8 @@ fn whitespace_around_signature_items_is_ignored() {
     assert_eq!(rejection(&exact, &spaced), Some(Outcome::SignatureMalformed));
 }
 
-/// Twilio's signature does not cover the separators of a form, so the integrity is only partial and the identity of an
-/// event includes its body.
+/// Changes the separators of a signed form. Twilio's signature does not cover the separators, so the integrity is only partial
+/// and the identity of an event includes the body.
 #[test]
 fn separators_between_form_fields_are_not_signed() {
     let source = provider("twilio");
@@ -299,8 +299,8 @@ fn too_many_form_fields_are_rejected_before_sorting() {
     assert_eq!(rejection(&source, &sample_of(&source, Some(many.as_bytes()), None)), Some(Outcome::SignatureMalformed));
 }
 
-/// Sorting a form and hashing a body are the most expensive work that a request can cause. hookhold must not do this work
-/// for a request without a readable signature.
+/// Checks that hookhold sorts no form and hashes no body if the request has no readable signature. Sorting a form and hashing a
+/// body are the most expensive work that a request can cause.
 #[test]
 fn form_and_hash_need_a_readable_signature_first() {
     let source = provider("twilio");
@@ -314,7 +314,8 @@ fn form_and_hash_need_a_readable_signature_first() {
     }
 }
 
-/// The hint of a rejection may report a modified body only if the signature over the URL is genuine.
+/// Changes a body whose hash is in the signed URL. The hint of the rejection may report a modified body only if the signature
+/// over the URL is genuine.
 #[test]
 fn the_hash_in_a_url_needs_a_verified_url() {
     let source = provider("twilio");
@@ -328,7 +329,7 @@ fn the_hash_in_a_url_needs_a_verified_url() {
         rejected.hint
     };
     let mut other = Delivery { body: "{}".into(), ..genuine };
-    assert!(hint(&other).contains("the body does not match its hash"), "{}", hint(&other));
+    assert!(hint(&other).contains("the body does not match the hash in the query"), "{}", hint(&other));
     other.target.push_str("&x=1");
     assert!(hint(&other).contains("no configured secret produces this signature"), "{}", hint(&other));
 }

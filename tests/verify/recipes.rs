@@ -1,4 +1,5 @@
-//! Tests of the built-in recipes, of entries that override a recipe, and of every error in a recipe or an entry.
+//! Tests of the built-in recipes, of source entries that override a recipe, and of every error in a recipe or in a source
+//! entry.
 
 use std::time::Duration;
 
@@ -86,8 +87,8 @@ fn the_reply_comes_from_the_recipe() {
     );
 }
 
-/// Standard Webhooks, Svix and other providers unsubscribe an endpoint after a 410. Some providers stop retrying after a
-/// 403 or a 406.
+/// Checks that no rejection has the status 403, 406 or 410. Standard Webhooks, Svix and other providers unsubscribe an endpoint
+/// after a 410. Some providers stop retrying after a 403 or a 406.
 #[test]
 fn no_rejection_makes_a_provider_disable_the_endpoint() {
     let harmful = |status: http::StatusCode| [403, 406, 410].contains(&status.as_u16());
@@ -310,8 +311,8 @@ fn timed(locator: &str) -> String {
     format!("{INLINE_TIMED}timestamp = {{ from = {locator:?} }}")
 }
 
-/// `check` accepts a locator only if the verifier can read it. For every recipe that `check` accepts, `send` must be able
-/// to sign a sample, and the gateway must be able to verify the sample.
+/// Tries many combinations of locators in a recipe. `check` must reject a locator that the verifier cannot read. For every
+/// recipe that `check` accepts, `send` must be able to sign a sample, and the gateway must be able to verify the sample.
 #[test]
 fn every_valid_recipe_verifies_its_own_samples() {
     let locators = ["header:A", "tag:t", "tag:v1", "query:q", "const:7", "json:/j", "form:f"];

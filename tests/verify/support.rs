@@ -12,7 +12,7 @@ use hookhold::verify::sign::{SampleOptions, Tamper, sign};
 use hookhold::verify::{Rejection, Verdict, Verified, Verifier};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-/// Receive time of every delivery in the verification tests, Unix seconds.
+/// Receive time of every delivery in the verification tests, in Unix seconds.
 pub const NOW: u64 = 1_700_000_000;
 
 /// Returns a source with a built-in recipe and one secret. `secret` is the text of the secret, and `more` contains
@@ -22,7 +22,7 @@ pub fn source(provider: &str, secret: &str, more: &str) -> Source {
         .unwrap_or_else(|diagnostics| panic!("{diagnostics}"))
 }
 
-/// Compiles a configuration entry and adds `secrets` to it. Each secret is a name and a text.
+/// Adds `secrets` to a configuration entry and compiles the entry. Each secret is a name and the text of the secret.
 pub fn compile(entry: &str, secrets: &[(&str, &str)]) -> Result<Source, Diagnostics> {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let reference = |(name, text): &(&str, &str)| {
@@ -63,8 +63,8 @@ pub fn delivery(body: impl Into<Bytes>, headers: &[(&str, &str)]) -> Delivery {
     }
 }
 
-/// Returns a signed sample delivery whose receive time is [`NOW`]. `tamper` is the way in which the sample is invalid, or
-/// `None` for a genuine sample.
+/// Returns a signed sample delivery whose receive time is [`NOW`]. `tamper` determines what makes the sample invalid; with
+/// `None`, the sample is genuine.
 pub fn sample(source: &Source, tamper: Option<Tamper>) -> Delivery {
     sample_of(source, None, tamper)
 }
@@ -100,7 +100,7 @@ pub fn get<'a>(delivery: &'a Delivery, name: &str) -> &'a str {
     delivery.headers.get(name).and_then(|value| value.to_str().ok()).expect("the header is present")
 }
 
-/// Returns a source with the built-in recipe `name` and a secret in the provider's format.
+/// Returns a source with the built-in recipe `name` and a secret that every built-in recipe accepts.
 pub fn provider(name: &str) -> Source {
     source(name, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "")
 }
@@ -126,7 +126,7 @@ signature = { from = "header:Acme-Signature" }
 content = ["timestamp", ".", "body"]
 "#;
 
-/// Inline recipe whose signature covers a tag of the signature header and the body.
+/// Inline recipe whose signature covers the tag `t` of the signature header, followed by the body.
 pub const INLINE_TAGGED: &str = r#"
 auth = "mac"
 algorithm = "sha256"

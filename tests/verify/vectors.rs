@@ -1,5 +1,5 @@
-//! Tests of the signed deliveries in `tests/vectors`. Providers, their libraries or openssl signed these deliveries,
-//! never hookhold's own code.
+//! Tests of the signed deliveries in `tests/vectors`. A provider, a provider's library or openssl signed each delivery.
+//! hookhold's own code signed none of them.
 
 use std::collections::BTreeMap;
 

@@ -19,7 +19,8 @@ pub(super) struct CapturedDelivery {
     pub(super) declared: Option<u64>,
     /// True if the time of receipt is known.
     pub(super) is_time_given: bool,
-    /// Outcome that the running process recorded. `None` for a request from a file, whose sender address is unknown.
+    /// Outcome with which the running process rejected the delivery. `None` for a request from a file: the sender address of
+    /// such a request is unknown.
     pub(super) rejected_as: Option<String>,
 }
 
@@ -44,7 +45,7 @@ impl CapturedDelivery {
         Verifier::new(source.clone()).verify(delivery)
     }
 
-    /// True if the delivery is an endpoint challenge that the gateway answers without a signature.
+    /// Returns true if the delivery is an endpoint challenge that the gateway answers without a signature.
     pub(super) fn is_unsigned_challenge(&self) -> bool {
         unsigned_challenge(&self.source, &self.delivery).is_some()
     }

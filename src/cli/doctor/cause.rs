@@ -52,7 +52,7 @@ impl Cause {
         Cause { certainty: Certainty::Possible, ..Cause::certain(word, what, advice) }
     }
 
-    /// True if the certainty of the cause is `Certain`.
+    /// Returns true if the certainty of the cause is `Certain`.
     pub(super) fn is_certain(&self) -> bool {
         self.certainty == Certainty::Certain
     }

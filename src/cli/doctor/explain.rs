@@ -70,7 +70,7 @@ fn unsigned(captured: &CapturedDelivery, hint: &str) -> Cause {
     Cause::certain("signature_absent", hint, advice)
 }
 
-/// Returns the causes of a rejection if no variant of the delivery verifies.
+/// Returns the causes to report for a rejection if the search finds no variant that verifies.
 fn unexplained(captured: &CapturedDelivery, rejection: &Rejection) -> Vec<Cause> {
     let mut causes = Vec::new();
     if rejection.outcome == Outcome::SignatureMalformed {

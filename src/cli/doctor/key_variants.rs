@@ -1,5 +1,5 @@
-//! Variants of the configured secrets: secrets without a copy-paste mistake, secrets in another encoding, expired secrets, and
-//! the secrets of other sources.
+//! Variants of the configured secrets: secrets with a copy-paste mistake corrected or added, secrets decoded in another key
+//! format, expired secrets, and the secrets of other sources.
 
 use hookhold::secret::Secret;
 use hookhold::source::key::Key;
@@ -95,4 +95,4 @@ fn formats() -> impl Iterator<Item = (KeyFormat, String)> {
 
 const QUOTES: &[u8] = b"\"'`";
 const WRITE_IT_CLEAN: &str = "write the variable or the file again so that it contains only the secret, without quotes, spaces \
-     or line breaks (use printf %s, not echo)";
+     or line breaks (use `printf %s`, not `echo`)";

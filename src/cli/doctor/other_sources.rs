@@ -34,7 +34,7 @@ fn other_provider(captured: &CapturedDelivery, name: &str, recipe: Recipe) -> Ca
     let (title, source, recipe) = (recipe.title.clone(), &captured.source, Arc::new(recipe));
     let headers: Vec<&str> = recipe.proof.signature.from.iter().map(|name| name.as_str()).collect();
     let what = format!(
-        "the request has the headers of {title} ({}), but {} is a source of another provider",
+        "the request has the headers of {title} ({}), but the source {} is not configured for {title}",
         headers.join(", "),
         source.name
     );
@@ -43,7 +43,7 @@ fn other_provider(captured: &CapturedDelivery, name: &str, recipe: Recipe) -> Ca
     let as_that = Source { secrets: keys.collect(), recipe: recipe.clone(), ..(**source).clone() };
     let can_verify = !as_that.recipe.signs_url() || as_that.public_url.is_some();
     if can_verify && ProofAttempt::of(&Verifier::new(as_that), &captured.delivery).is_proved() {
-        let what = format!("{what}; the sender signed with a secret of {}", source.name);
+        let what = format!("{what}; the sender signed with a secret of the source {}", source.name);
         return Cause::certain("other_provider", what, format!("set provider = \"{name}\" in [sources.{}]", source.name));
     }
     let its_own = captured.others.iter().find(|other| other.provider.as_deref() == Some(name));

@@ -57,8 +57,8 @@ fn body(headers: &HeaderMap, declared: Option<u64>, rest: &[u8]) -> Bytes {
     Bytes::copy_from_slice(&rest[..length])
 }
 
-/// Decodes a chunked body. Returns `None` if the body is not in chunked format, because a proxy may have decoded the body
-/// without removing the `Transfer-Encoding` header.
+/// Decodes a chunked body. Returns `None` if the body is not in chunked format. A proxy may have decoded the body without
+/// removing the `Transfer-Encoding` header.
 fn unchunked(mut rest: &[u8]) -> Option<Vec<u8>> {
     let mut whole = Vec::new();
     loop {

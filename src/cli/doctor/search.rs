@@ -33,7 +33,7 @@ impl ProofAttempt {
         }
     }
 
-    /// True if the signature matches.
+    /// Returns true if the signature matches.
     pub(super) fn is_proved(&self) -> bool {
         !matches!(self, ProofAttempt::Unproved)
     }

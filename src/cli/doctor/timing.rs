@@ -45,7 +45,7 @@ pub(super) fn ask_for_time(captured: &CapturedDelivery) -> &'static str {
     if captured.is_time_given { "" } else { "pass the time of receipt with --at; if the rejection stays the same, " }
 }
 
-/// True if the signature matches and only the timestamp causes the rejection.
+/// Returns true if the signature matches and only the timestamp causes the rejection.
 pub(super) fn is_about_time(rejection: &Rejection) -> bool {
     matches!(rejection.outcome, Outcome::TimestampStale | Outcome::TimestampFuture)
 }

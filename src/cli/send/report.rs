@@ -78,12 +78,12 @@ impl SendReport {
         }
     }
 
-    /// True if every response was as expected.
+    /// Returns true if every response was as expected.
     pub(super) fn as_expected(&self) -> bool {
         self.rows.values().all(|row| row.expected)
     }
 
-    /// True if a response had status 429.
+    /// Returns true if a response had status 429.
     pub(super) fn is_limited(&self) -> bool {
         self.rows.keys().any(|(_, response)| *response == SendResponse::Status(429))
     }

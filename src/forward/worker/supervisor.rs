@@ -1,4 +1,4 @@
-//! Handles failures between hookhold and Kafka: blocks and unblocks topics, probes topics that make no progress, and
+//! Handles failures in forwarding to Kafka: blocks and unblocks topics, probes topics that make no progress, and
 //! schedules the replacement of the producer.
 
 use std::time::Instant;

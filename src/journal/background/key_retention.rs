@@ -27,18 +27,18 @@ pub(super) fn delete_expired(shared: &Shared) {
 }
 
 /// Deletes one key file. If the segment still exists, replaces the key file with a key file without keys. Without a key file,
-/// the next startup would treat the segment as unsealed and read all its frames.
+/// hookhold would treat the segment as unsealed at the next startup and read all its frames.
 fn delete(shared: &Shared, name: SegmentName) {
     let deleted = match shared.segments.contains(name) {
         true => write_atomically(&*shared.disk, &name.key_file(), &KeyFile::encode(name, &[])),
         false => shared.disk.remove(&name.key_file()),
     };
     if let Err(error) = deleted {
-        tracing::warn!(file = name.key_file(), %error, "an expired key file could not be deleted");
+        tracing::warn!(file = name.key_file(), %error, "an old key file could not be deleted");
     }
 }
 
-/// Rewrites the key files that contain keys of lost events, without these keys. Lookups ignore these keys even before the
+/// Rewrites each key file that contains keys of lost events, and omits these keys. Lookups ignore these keys even before the
 /// rewrite, because the key index lists the sequences of the lost events.
 pub(super) fn rewrite_stale(shared: &Shared) {
     let rewrite = || {

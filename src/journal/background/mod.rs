@@ -32,7 +32,7 @@ pub(super) struct Background {
 
 struct TaskQueue {
     to_seal: VecDeque<Arc<Segment>>,
-    /// Segments that could not be sealed. The next periodic check queues these segments again.
+    /// Segments that could not be sealed. The background thread queues these segments again at its next periodic check.
     retry: VecDeque<Arc<Segment>>,
     request: TaskRequest,
 }

@@ -26,7 +26,8 @@ impl Reserve {
         })
     }
 
-    /// Preallocates the reserve if it is missing. If the disk has no room, the next periodic check tries again.
+    /// Preallocates the reserve if it is missing. If the disk has no room, the background thread tries again at its next
+    /// periodic check.
     pub(super) fn restore(&self, shared: &Shared) {
         if !self.missing.load(Ordering::Relaxed) {
             return;
@@ -56,8 +57,8 @@ pub(crate) fn release_reserve(disk: &dyn Disk) -> io::Result<()> {
     disk.remove(RESERVE_FILE)
 }
 
-/// Preallocates the reserve at startup, unless a reserve of at least `size` bytes exists. A power cut can leave a shorter file.
-/// Returns true if the reserve exists now.
+/// Preallocates the reserve at startup, unless a reserve of at least `size` bytes exists. A power cut can leave a reserve with
+/// fewer than `size` bytes. Returns true if the reserve exists now.
 pub(crate) fn restore_reserve(disk: &dyn Disk, size: u64) -> bool {
     if disk.list().is_ok_and(|files| files.iter().any(|(name, bytes)| name == RESERVE_FILE && *bytes >= size)) {
         return true;

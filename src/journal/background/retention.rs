@@ -59,8 +59,8 @@ pub(super) fn delete_oldest(shared: &Shared, _space: &SpaceGuard, may_delete: im
     // must therefore remain.
     let newest = segments.iter().rposition(|segment| segment.with_summary(|summary| summary.end > SEGMENT_HEADER_LEN));
     segments.truncate(newest.unwrap_or(0));
-    // The next startup reads the frames of unsealed segments. If the segment after an unsealed segment were missing, the events
-    // of the missing segment would look lost.
+    // At the next startup, hookhold reads the frames of unsealed segments. If the segment after an unsealed segment were
+    // missing, the events of the missing segment would look lost.
     let sealed = segments.iter().take_while(|segment| segment.is_sealed()).count();
     segments.truncate(sealed);
     let is_pinned = shared.segments.pinned(shared.options.forwards);
@@ -85,8 +85,9 @@ fn delete(shared: &Shared, segment: &Segment) {
     }
 }
 
-/// Drops from the page cache the pages of sealed segments that no topic pins, because no reader will need these pages soon. The
-/// writer's next pages can then use memory that the kernel has just freed, and the kernel need not evict other pages.
+/// Drops the pages of sealed segments from the page cache, except for segments that a topic pins. No reader will need the
+/// dropped pages soon. The writer's next pages can then use memory that the kernel has just freed, and the kernel need not
+/// evict other pages.
 pub(super) fn drop_from_page_cache(shared: &Shared) {
     let is_pinned = shared.segments.pinned(shared.options.forwards);
     for segment in shared.segments.segments() {

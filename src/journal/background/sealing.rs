@@ -18,7 +18,8 @@ pub(super) fn try_seal(shared: &Shared, segment: &Segment) -> bool {
     sealed.is_ok()
 }
 
-/// Writes the key file and the summary file, then removes the keys from memory and truncates the unused end of the segment.
+/// Writes the key file and the summary file, then removes the keys from memory and truncates the segment's file after the last
+/// frame.
 fn seal(shared: &Shared, segment: &Segment) -> io::Result<()> {
     let (disk, name) = (&*shared.disk, segment.name);
     let summary = segment.summary();

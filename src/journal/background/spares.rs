@@ -1,6 +1,6 @@
-//! The spare file: the file that the next segment overwrites. Usually, the spare file is the file of a deleted segment. The
-//! file system has already marked the blocks of such a file as written. A sync of this file therefore writes no metadata and
-//! takes a third less time than a sync of a new file.
+//! The spare file: the file that becomes the next segment. Usually, the spare file is the file of a deleted segment. The file
+//! system has already marked the blocks of such a file as written. A sync of this file therefore writes no metadata and takes a
+//! third less time than a sync of a new file.
 
 use std::io;
 use std::sync::atomic::Ordering;

@@ -1,5 +1,5 @@
-//! Starts the first segment for new events at startup. Once this segment is synced, it supersedes the events at and above its
-//! first sequence in older segments.
+//! Starts the first segment for new events at startup. Once hookhold has synced this segment, the segment supersedes the events
+//! of older segments at and above its first sequence.
 
 use std::io;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use super::super::writer::WriterState;
 use crate::event::LogId;
 
 /// Starts a segment whose first event gets sequence `next_seq`, and adds the segment to `segments`. If the disk is full, starts
-/// a small segment, and deletes the reserve if even a small segment has no room. A small segment has room for cursors, so
-/// hookhold can save acknowledgements and then delete old segments.
+/// a small segment instead. If the disk has no room even for a small segment, deletes the reserve first. A small segment has
+/// room for cursors, so hookhold can save acknowledgements and then delete old segments.
 pub(super) fn start(
     disk: &dyn Disk,
     options: &Options,

@@ -1,5 +1,5 @@
-//! The meta file, which contains the format version and the random key for hashing dedupe keys. hookhold generates this key at
-//! the first startup.
+//! The meta file, which contains the format version and the hash key: the random key of the hash function that computes dedupe
+//! keys. hookhold generates the hash key at the first startup.
 
 use std::io;
 

@@ -1,4 +1,5 @@
-//! Opens the journal after a clean stop or a crash. If [`open`] is interrupted at any step, the next startup can run it again.
+//! Opens the journal after a clean stop or a crash. If [`open`] is interrupted at any step, hookhold can run it again at the
+//! next startup.
 //!
 //! [`open`] copies unconfirmed events into a separate segment, syncs that segment, and renames its file. After the rename, the
 //! copy supersedes the original events. [`open`] then starts a new segment for new events.
@@ -31,13 +32,14 @@ use crate::metrics::Metrics;
 pub(super) struct Recovered {
     /// Random log id, drawn each time the journal is opened.
     pub(super) log: LogId,
-    /// Random key for hashing dedupe keys, from the meta file.
+    /// Random key of the hash function that computes dedupe keys, from the meta file.
     pub(super) hash_key: [u8; 16],
     /// Sequence of the next event.
     pub(super) next_seq: u64,
     pub(super) segments: SegmentMap,
     pub(super) keys: KeyIndex,
-    /// Damaged ranges that recovery has counted. Each entry contains the segment file and the start offset of a range.
+    /// Damaged ranges that recovery has counted. Each entry contains the name of the segment file and the start offset of a
+    /// range.
     pub(super) corruption: HashSet<(String, u64)>,
     /// Segments that the background thread must seal.
     pub(super) unsealed: Vec<Arc<Segment>>,
@@ -45,7 +47,7 @@ pub(super) struct Recovered {
     pub(super) reserve_exists: bool,
 }
 
-/// Locks the directory, recovers the unconfirmed events after a crash, and starts a new segment under a new log id.
+/// Locks the directory, recovers the unconfirmed events after a crash, and starts a new segment with a new log id.
 pub(super) fn open(disk: &dyn Disk, options: &Options, metrics: &Metrics) -> Result<Recovered, OpenError> {
     let lock = disk.lock(LOCK_FILE).map_err(|source| match source.kind() {
         io::ErrorKind::WouldBlock => OpenError::Locked,
@@ -85,7 +87,7 @@ pub(super) fn open(disk: &dyn Disk, options: &Options, metrics: &Metrics) -> Res
     Ok(Recovered { log, hash_key, next_seq, segments, keys, corruption, unsealed, writer, reserve_exists })
 }
 
-/// Deletes temporary files of interrupted writes, spare files, and summary files of deleted segments.
+/// Deletes spare files, temporary files of interrupted writes, and summary files of deleted segments.
 fn delete_leftovers(disk: &dyn Disk) -> io::Result<()> {
     let files = disk.list()?;
     let has_segment = |name: SegmentName| files.iter().any(|(file, _)| *file == name.segment_file());
@@ -139,7 +141,7 @@ fn adopt_orphaned_keys(disk: &dyn Disk, scan: &DirectoryScan, keys: &KeyIndex, m
             metrics.journal.damaged.inc();
             tracing::error!(
                 file,
-                "a key file is damaged, so hookhold will store duplicates of events with keys in this file; check the disk"
+                "a key file is damaged, so hookhold will store duplicates of events whose keys are in this file; check the disk"
             );
         }
         keys.seal(name, key_file);

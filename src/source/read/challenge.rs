@@ -30,7 +30,7 @@ fn one(item: Item, pointers: &mut Pointers) -> Option<Challenge> {
 }
 
 /// Parses the conditions that identify a challenge, such as `{ "json:/type" = "url_verification" }`. The keys of the table are
-/// locators. The value `true` matches any text.
+/// locators. The value `true` matches any non-empty text.
 fn predicate(mut table: TomlTable, pointers: &mut Pointers) -> Option<Vec<(Locator, TextMatch)>> {
     let mut all = Vec::new();
     for key in table.keys() {
