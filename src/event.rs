@@ -159,7 +159,7 @@ impl Event {
 }
 
 /// The extent to which a proof covers its event. The record header `hookhold-integrity` contains this value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Integrity {
     /// A signature over the body, the event id and the event type.
     Full,

@@ -1,62 +1,92 @@
-//! Decodes a configured secret into a signing key. Each key has a name. hookhold never prints the bytes of a key. The verifier
-//! prepares each key for the algorithm of the recipe.
+//! Decodes a configured secret or public key for the proofs of a recipe. Each key has a name. hookhold never prints the bytes
+//! of a secret. The verifier prepares each secret for its algorithm.
 
 use std::fmt;
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{self, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD_PAD_INDIFFERENT, URL_SAFE_PAD_INDIFFERENT};
+use base64::alphabet;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use subtle::ConstantTimeEq;
 
 use crate::clock::UnixMillis;
 use crate::secret::Secret;
-use crate::source::recipe::{Encoding, KeyFormat};
+use crate::source::public_key::{self, JwtKey, PublicKey};
+use crate::source::recipe::{Algorithm, Encoding, KeyFormat, Proof};
 
-/// The decoded key of one configured secret.
+/// A configured secret or public key, decoded for every proof that can use it.
 #[derive(Clone)]
 pub struct Key {
-    /// The secret's name, as used in logs, metrics and record headers.
+    /// The key's name, as used in logs, metrics and record headers.
     pub name: Arc<str>,
-    /// The authentication scheme and the secret's name, such as `mac-sha256:2026-11`.
-    pub auth: Arc<str>,
     /// The time at which the key expires, or `None` if the key never expires.
     pub not_after: Option<UnixMillis>,
+    /// True for a public key, false for a secret.
+    pub is_public: bool,
     configured: Secret,
-    bytes: Vec<u8>,
+    /// The decoded key for each proof of the recipe, or `None` for a proof that cannot use the key.
+    decoded: Vec<Option<DecodedKey>>,
+}
+
+/// A key, decoded in the format that a proof names.
+#[derive(Clone)]
+pub(crate) enum DecodedKey {
+    /// The bytes of a secret.
+    Secret(Vec<u8>),
+    /// A public key for signed content.
+    Public(PublicKey),
+    /// A secret or public key for JSON Web Tokens.
+    Jwt(JwtKey),
 }
 
 impl Key {
-    /// Decodes a configured secret with the steps of `format`. If decoding fails, returns the text that follows `found` in the
-    /// diagnostic. This text never contains the secret.
-    pub fn decode(secret: &Secret, format: &KeyFormat, scheme: &str) -> Result<Key, String> {
-        let text =
-            format.strip.iter().fold(&secret.bytes[..], |rest, prefix| rest.strip_prefix(prefix.as_bytes()).unwrap_or(rest));
-        let bytes = match format.encoding {
-            None => Some(text.to_vec()),
-            Some(Encoding::Hex) => base16ct::mixed::decode_vec(text).ok(),
-            Some(Encoding::Base64) => STANDARD_PAD_INDIFFERENT.decode(text).ok(),
-            Some(Encoding::Base64Url) => URL_SAFE_PAD_INDIFFERENT.decode(text).ok(),
-        };
-        let name = &secret.name;
-        let bytes = bytes.ok_or_else(|| {
-            let remedy = if secret.is_wrapped() { "; remove the whitespace or quotes around the secret" } else { "" };
-            format!("{name}, which cannot be decoded{remedy}")
-        })?;
-        if bytes.is_empty() {
-            return Err(format!("{name}, which is empty after decoding"));
+    /// Decodes a configured secret or public key for `proofs`. An error is the text that follows `found` in a diagnostic. The
+    /// error never contains the secret.
+    pub fn decode(configured: &Secret, is_public: bool, proofs: &[Proof]) -> Result<Key, String> {
+        let text = &configured.bytes[..];
+        let decoded: Vec<Option<DecodedKey>> = proofs
+            .iter()
+            .map(|proof| if is_public { decoded_public(proof, text) } else { decoded_secret(proof, text) })
+            .collect();
+        let name = &configured.name;
+        if decoded.iter().all(Option::is_none) {
+            let formats = proofs.iter().filter_map(key_format);
+            if !is_public && formats.into_iter().any(|format| format.decode(text).is_some_and(|bytes| bytes.is_empty())) {
+                return Err(format!("{name}, which is empty after decoding"));
+            }
+            let remedy = if configured.is_wrapped() { "; remove the whitespace or quotes around the secret" } else { "" };
+            return Err(format!("{name}, which cannot be decoded{remedy}"));
         }
-        let auth = format!("{scheme}:{name}").into();
-        Ok(Key { name: name.clone(), auth, not_after: secret.not_after, configured: secret.clone(), bytes })
+        Ok(Key { name: name.clone(), not_after: configured.not_after, is_public, configured: configured.clone(), decoded })
     }
 
-    /// Returns the configured secret, so that `hookhold doctor` can try other ways to decode the secret.
+    /// Returns a secret with the same name and the decoded bytes `bytes`, which never expires, so that `hookhold doctor` can
+    /// try other ways to decode the secret.
+    pub fn with_bytes(&self, bytes: Vec<u8>, proofs: &[Proof]) -> Key {
+        let decoded = proofs.iter().map(|proof| of_bytes(proof, bytes.clone())).collect();
+        let configured = Secret { name: self.name.clone(), bytes, not_after: None };
+        Key { name: self.name.clone(), not_after: None, is_public: false, configured, decoded }
+    }
+
+    /// Returns the configured secret or public key, so that `hookhold doctor` can try other ways to decode it.
     pub fn configured(&self) -> &Secret {
         &self.configured
     }
 
-    /// Returns the decoded bytes of the key.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes
+    /// Returns the key for the proof with this index in the recipe, or `None` if the proof cannot use the key.
+    pub(crate) fn for_proof(&self, proof: usize) -> Option<&DecodedKey> {
+        self.decoded.get(proof)?.as_ref()
+    }
+
+    /// Returns the bytes of the secret for the proof with this index, or `None` if the proof does not use this secret.
+    pub(crate) fn secret_for(&self, proof: usize) -> Option<&[u8]> {
+        match self.for_proof(proof)? {
+            DecodedKey::Secret(bytes) => Some(bytes),
+            DecodedKey::Jwt(key) => key.secret(),
+            DecodedKey::Public(_) => None,
+        }
     }
 
     /// Returns true if the key has not expired at `now`.
@@ -64,19 +94,98 @@ impl Key {
         self.not_after.is_none_or(|end| now < end)
     }
 
-    /// Returns true if this key expires and `other`, a key of the same source, expires later or never.
+    /// Returns true if this key expires and the key `other` of the same source expires later or never.
     pub fn is_outlived_by(&self, other: &Key) -> bool {
         self.not_after.is_some_and(|end| other.not_after.is_none_or(|later| later > end))
     }
 
-    /// Returns true if both keys consist of the same bytes.
+    /// Returns true if both keys consist of the same bytes in the configuration or after decoding.
     pub fn is_same_secret(&self, other: &Key) -> bool {
-        self.bytes.ct_eq(&other.bytes).into()
+        let bytes = |key: &Key| key.decoded.iter().flatten().find_map(DecodedKey::secret).unwrap_or(&key.configured.bytes).to_vec();
+        bytes(self).ct_eq(&bytes(other)).into()
+    }
+}
+
+impl DecodedKey {
+    fn secret(&self) -> Option<&[u8]> {
+        match self {
+            DecodedKey::Secret(bytes) => Some(bytes),
+            DecodedKey::Jwt(key) => key.secret(),
+            DecodedKey::Public(_) => None,
+        }
+    }
+}
+
+impl KeyFormat {
+    /// Decodes the text of a secret. Returns `None` if the text does not have this format.
+    pub fn decode(&self, text: &[u8]) -> Option<Vec<u8>> {
+        let text = self.strip.iter().fold(text, |rest, prefix| rest.strip_prefix(prefix.as_bytes()).unwrap_or(rest));
+        let bytes = match self.encoding {
+            None => text.to_vec(),
+            Some(Encoding::Hex) => base16ct::mixed::decode_vec(text).ok()?,
+            Some(Encoding::Base64) => LENIENT.decode(text).ok()?,
+            Some(Encoding::Base64Url) => LENIENT_URL.decode(text).ok()?,
+        };
+        Some(match self.hash {
+            None => bytes,
+            Some(Algorithm::Sha1) => digest::digest(&SHA1_FOR_LEGACY_USE_ONLY, &bytes).as_ref().to_vec(),
+            Some(_) => digest::digest(&SHA256, &bytes).as_ref().to_vec(),
+        })
+    }
+}
+
+/// Returns the format of the secrets that a proof uses, or `None` if the proof uses no secret.
+pub(crate) fn key_format(proof: &Proof) -> Option<&KeyFormat> {
+    match proof {
+        Proof::Mac(proof) => Some(&proof.key_format),
+        Proof::Digest(proof) => Some(&proof.key_format),
+        Proof::Token(proof) => Some(&proof.key_format),
+        Proof::Jwt(jwt) if !proof.uses_public_keys() => Some(&jwt.key_format),
+        Proof::Basic => Some(&AS_WRITTEN),
+        Proof::PublicKey(_) | Proof::Jwt(_) | Proof::None => None,
+    }
+}
+
+fn decoded_secret(proof: &Proof, text: &[u8]) -> Option<DecodedKey> {
+    let bytes = key_format(proof)?.decode(text).filter(|bytes| !bytes.is_empty())?;
+    of_bytes(proof, bytes)
+}
+
+fn of_bytes(proof: &Proof, bytes: Vec<u8>) -> Option<DecodedKey> {
+    key_format(proof)?;
+    match proof {
+        // A user name without a password is no credential.
+        Proof::Basic if !bytes.contains(&b':') => None,
+        Proof::Jwt(_) => JwtKey::of_secret(bytes).map(DecodedKey::Jwt),
+        _ => Some(DecodedKey::Secret(bytes)),
+    }
+}
+
+fn decoded_public(proof: &Proof, text: &[u8]) -> Option<DecodedKey> {
+    match proof {
+        Proof::PublicKey(proof) => {
+            let der = public_key::der(proof.key_format, text)?;
+            PublicKey::parse(proof.algorithm, &der).map(DecodedKey::Public)
+        }
+        Proof::Jwt(jwt) if proof.uses_public_keys() => {
+            let der = public_key::der(jwt.public_key_format, text)?;
+            JwtKey::of_public_key(jwt.key_kind(), &der).map(DecodedKey::Jwt)
+        }
+        _ => None,
     }
 }
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Key({}, masked)", self.auth)
+        write!(f, "Key({}, masked)", self.name)
     }
 }
+
+/// Base64 as providers write secrets: with or without padding, and with any value in the unused bits of the last character. The
+/// libraries of Standard Webhooks ignore these bits, and some senders set them.
+const AS_SENDERS_WRITE: GeneralPurposeConfig = GeneralPurposeConfig::new()
+    .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+    .with_decode_allow_trailing_bits(true);
+const LENIENT: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, AS_SENDERS_WRITE);
+const LENIENT_URL: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, AS_SENDERS_WRITE);
+const AS_WRITTEN: KeyFormat = KeyFormat { strip: Vec::new(), encoding: None, hash: None };

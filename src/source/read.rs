@@ -6,69 +6,36 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, StatusCode};
+use http::StatusCode;
 
-use crate::source::pointers::Pointers;
 use crate::source::recipe::{
-    Algorithm, BodyHash, Choice, Encoding, EventLocators, KeyFormat, Locator, MacProof, ProviderLimits, Recipe, Replies, Reply,
-    Setup, SignatureFormat, SwitchOff, Term, TimeUnit, Timestamp,
+    EventLocators, Locator, ProviderLimits, Recipe, Replies, Reply, Setup, SwitchOff, TimeUnit,
 };
-use crate::source::validate;
 use crate::toml_value::{Item, TomlTable};
 
 mod challenge;
+mod content;
+mod locator;
+mod proof;
+
+use locator::{LOCATORS, LocatorParser};
 
 /// Takes every recipe parameter out of `table` and returns the recipe. Returns `None` if a required parameter is missing or any
 /// parameter is invalid. A source's own `key` replaces the recipe's `event.key`.
 pub(super) fn recipe(table: &mut TomlTable) -> Option<Recipe> {
-    let auth = need(table, "auth", "\"mac\"", |table| table.take_one_of("auth", &[("mac", ())]));
-    let timestamp = timestamp(table);
-    let mut pointers = Pointers::default();
+    let mut locators = LocatorParser::take(table);
     let own_key = table.take("key");
-    let event = facts(table, own_key, &mut pointers);
-    let proof = proof(table, timestamp.as_ref().ok().and_then(Option::as_ref), &event);
-    let challenges = challenge::all(table, &mut pointers);
+    let event = facts(table, own_key, &mut locators);
+    let proofs = proof::all(table, &event, &mut locators);
+    let challenges = challenge::all(table, &mut locators);
     let title = table.take_str("title").unwrap_or_default();
     let (replies, limits, setup) = (replies(table), limits(table), setup(table));
-    let (proof, timestamp) = (proof?, timestamp.ok()?);
-    if table.accepts(&["signature", "content", "content_variants", "body_sha256", "timestamp", "event", "key"]) {
-        validate::parts_agree(table, &proof, timestamp.as_ref(), &event)?;
-    }
-    let coverage = validate::coverage(&proof.contents, timestamp.as_ref(), &event);
-    auth?;
-    Some(Recipe { title, proof, timestamp, coverage, event, pointers, challenges: challenges?, replies, limits, setup })
+    let pointers = locators.pointers;
+    Some(Recipe { title, proofs: proofs?, event, pointers, challenges: challenges?, replies, limits, setup })
 }
 
-/// The error for a TOML value that is present but invalid. The function that returns this error has already reported the
-/// mistake.
+/// The error for a TOML value that is present but invalid. The reader has already reported the mistake.
 struct Invalid;
-
-fn proof(table: &mut TomlTable, timestamp: Option<&Timestamp>, event: &EventLocators) -> Option<MacProof> {
-    let algorithm = need(table, "algorithm", ALGORITHM, |table| table.take_one_of("algorithm", Algorithm::WORDS));
-    let signature = need(table, "signature", SIGNATURE, signature);
-    let contents = contents(table);
-    let body_sha256 = body_sha256(table);
-    let encoding = table.take_one_of("encoding", Encoding::WORDS);
-    let key_format = key_format(table);
-    let ((signature, inline_encoding), contents, body_sha256) = (signature?, contents?, body_sha256.ok()?);
-    Some(MacProof {
-        algorithm: algorithm?,
-        encoding: inline_encoding.or(encoding).unwrap_or(Encoding::Hex),
-        signature,
-        key_format,
-        signs_form: contents.iter().any(|content| content.contains(&Term::FormSorted)),
-        reads_tags: validate::uses_tags(&contents, timestamp, event),
-        contents,
-        body_sha256,
-    })
-}
-
-/// Parses a list of alternative locators: a string, an array of strings, or an array that contains arrays of strings. An inner
-/// array combines several fields into one value.
-fn choice(item: Item, pointers: &mut Pointers) -> Choice {
-    let fields = |item: Item| -> Vec<Locator> { item.list().into_iter().filter_map(|one| locator(one, pointers)).collect() };
-    Choice(item.list().into_iter().map(fields).filter(|fields| !fields.is_empty()).collect())
-}
 
 /// Takes a required key out of `table` by calling `take`. If the key is missing, reports that the key is required and returns
 /// `None`.
@@ -81,195 +48,24 @@ fn need<T>(table: &mut TomlTable, key: &str, expected: &str, take: impl FnOnce(&
     taken
 }
 
-fn signature(table: &mut TomlTable) -> Option<(SignatureFormat, Option<Encoding>)> {
-    let mut table = table.take_table("signature")?;
-    let from = need(&mut table, "from", SIGNED_FROM, |table| table.take_list("from"));
-    if from.as_ref().is_some_and(Vec::is_empty) {
-        table.expected("from", SIGNED_FROM, "an empty array");
-    }
-    let from: Vec<HeaderName> = from.unwrap_or_default().into_iter().filter_map(|item| named_header(item, SIGNED_FROM)).collect();
-    let mut separator = |key| table.take_str(key).filter(|text| !text.is_empty());
-    let (groups, items, pair) = (separator("groups"), separator("items"), separator("pair"));
-    let take = table.take_strings("take").unwrap_or_default();
-    let prefix = table.take_str("prefix").unwrap_or_default();
-    let trim = table.take_bool("trim").unwrap_or(true);
-    let encoding = table.take_one_of("encoding", Encoding::WORDS);
-    let is_paired = pair.is_some() != take.is_empty();
-    if !is_paired && table.accepts(&["pair", "take"]) {
-        let found = if pair.is_some() { "pair without take" } else { "take without pair" };
-        table.expected("take", "pair and take together, such as pair = \"=\" with take = [\"v1\"], or neither", found);
-    }
-    table.finish();
-    let signature = SignatureFormat { from, groups, items, pair, take, prefix, trim };
-    (is_paired && !signature.from.is_empty()).then_some((signature, encoding))
-}
-
-/// Takes the signed content from `content` or `content_variants`. Returns `None` if the content is missing or invalid.
-fn contents(table: &mut TomlTable) -> Option<Vec<Vec<Term>>> {
-    let Some(variants) = table.take("content_variants") else {
-        return need(table, "content", TERMS, |table| terms(table.take("content")?)).map(|content| vec![content]);
-    };
-    if table.take("content").is_some() {
-        return variants.expected("content or content_variants", "both; remove one of them");
-    }
-    let contents: Option<Vec<_>> = variants.clone().list().into_iter().map(terms).collect();
-    if contents.as_ref().is_some_and(Vec::is_empty) { variants.expected("arrays of terms", "an empty array") } else { contents }
-}
-
-fn terms(list: Item) -> Option<Vec<Term>> {
-    let items = list.clone().list();
-    let count = items.len();
-    let terms: Vec<Term> = items.into_iter().filter_map(term).collect();
-    if terms.len() < count {
-        return None;
-    }
-    let signs_body = terms.contains(&Term::Body) || terms.contains(&Term::FormSorted);
-    if signs_body {
-        Some(terms)
-    } else {
-        list.expected(
-            "an array with \"body\" or \"form-sorted\"",
-            "neither; add one of them, because the signature must cover the body",
-        )
-    }
-}
-
-fn body_sha256(table: &mut TomlTable) -> Result<Option<BodyHash>, Invalid> {
-    table.take("body_sha256").map(|item| body_hash(item).ok_or(Invalid)).transpose()
-}
-
-fn body_hash(item: Item) -> Option<BodyHash> {
-    let mut table = item.table()?;
-    let from = need(&mut table, "from", HASHED_FROM, |table| table.take("from"));
-    let encoding = table.take_one_of("encoding", Encoding::WORDS).unwrap_or(Encoding::Hex);
-    table.finish();
-    let from = from?;
-    let query = |text: &str| text.strip_prefix("query:").filter(|name| !name.is_empty()).map(str::to_owned);
-    Some(BodyHash { query: from.parse(HASHED_FROM, query)?, encoding })
-}
-
-fn term(item: Item) -> Option<Term> {
-    let text = item.clone().string()?;
-    let bare = |text: &str| !text.is_empty() && !text.chars().any(char::is_alphanumeric);
-    match text.split_once(':') {
-        _ if text == "body" => Some(Term::Body),
-        _ if text == "timestamp" => Some(Term::Timestamp),
-        _ if text == "id" => Some(Term::Id),
-        _ if text == "url" => Some(Term::Url),
-        _ if text == "url-other-port" => Some(Term::UrlOtherPort),
-        _ if text == "form-sorted" => Some(Term::FormSorted),
-        _ if bare(&text) => Some(Term::Literal(text)),
-        Some(("const", literal)) if !literal.is_empty() => Some(Term::Literal(literal.to_owned())),
-        Some(("header", _)) => named_header(item, TERMS).map(Term::Header),
-        Some(("tag", tag)) if !tag.is_empty() => Some(Term::Tag(tag.to_owned())),
-        _ => item.unexpected(TERMS),
-    }
-}
-
-fn named_header(item: Item, expected: &str) -> Option<HeaderName> {
-    item.parse(expected, header)
-}
-
-fn header(text: &str) -> Option<HeaderName> {
-    text.strip_prefix("header:").and_then(|name| HeaderName::from_bytes(name.as_bytes()).ok())
-}
-
-fn locator(item: Item, pointers: &mut Pointers) -> Option<Locator> {
-    let text = item.clone().string()?;
-    parse_locator(&text, &item, pointers)
-}
-
-/// Parses the locator `text`. If `text` is not a valid locator, reports the mistake at the location of `item` and returns
-/// `None`.
-fn parse_locator(text: &str, item: &Item, pointers: &mut Pointers) -> Option<Locator> {
-    match text.split_once(':') {
-        Some(("header", _)) => header(text).map(Locator::Header).or_else(|| item.unexpected(LOCATORS)),
-        Some(("tag", tag)) if !tag.is_empty() => Some(Locator::Tag(tag.to_owned())),
-        Some(("query", name)) if !name.is_empty() => Some(Locator::Query(name.to_owned())),
-        Some(("const", text)) if !text.is_empty() => Some(Locator::Const(text.to_owned())),
-        Some(("json", pointer)) => match pointers.slot(pointer) {
-            Some(slot) => Some(Locator::Body(slot)),
-            None => item.unexpected("a JSON pointer such as json:/data/id"),
-        },
-        Some(("form", name)) => match pointers.field_slot(name) {
-            Some(slot) => Some(Locator::Body(slot)),
-            None => item.unexpected("a form field such as form:id"),
-        },
-        Some(("form-json", location)) => match pointers.field_json_slot(location) {
-            Some(slot) => Some(Locator::Body(slot)),
-            None => item.unexpected("a form field and a JSON pointer such as form-json:payload/data/id"),
-        },
-        _ => item.unexpected(LOCATORS),
-    }
-}
-
-fn timestamp(table: &mut TomlTable) -> Result<Option<Timestamp>, Invalid> {
-    table.take("timestamp").map(|item| signing_time(item).ok_or(Invalid)).transpose()
-}
-
-fn signing_time(item: Item) -> Option<Timestamp> {
-    let mut table = item.table()?;
-    let mut pointers = Pointers::default();
-    let from = need(&mut table, "from", TIMED_FROM, |table| table.take("from")).map(|item| choice(item, &mut pointers));
-    let unit = table.take_one_of("unit", TimeUnit::WORDS).unwrap_or(TimeUnit::Seconds);
-    let past = table.take_duration("past", TOLERANCE).unwrap_or(DEFAULT_TOLERANCE);
-    let future = table.take_duration("future", TOLERANCE).unwrap_or(DEFAULT_TOLERANCE);
-    let is_readable = from.as_ref().is_none_or(validate::is_early);
-    if !is_readable && table.accepts(&["from"]) {
-        let found = if pointers.is_empty() {
-            "a locator of another kind"
-        } else {
-            "a locator in the body; hookhold must read the timestamp before it reads the body"
-        };
-        table.expected("from", TIMED_FROM, found);
-    }
-    table.finish();
-    Some(Timestamp { from: from.filter(|_| is_readable)?, unit, past, future })
-}
-
-fn facts(table: &mut TomlTable, own_key: Option<Item>, pointers: &mut Pointers) -> EventLocators {
+fn facts(table: &mut TomlTable, own_key: Option<Item>, locators: &mut LocatorParser) -> EventLocators {
     let mut event = table.take_section("event");
     let recipe_key = event.take("key");
-    let mut read = |item: Option<Item>| item.map(|item| choice(item, pointers)).unwrap_or_default();
+    let mut read = |item: Option<Item>| item.map(|item| locators.choice(item)).unwrap_or_default();
     let (id, kind, key) = (read(event.take("id")), read(event.take("type")), read(own_key.or(recipe_key)));
     let type_prefix = event.take_str("type_prefix").unwrap_or_default().into();
     let times = event.take_list("time").unwrap_or_default();
-    let time = times.into_iter().filter_map(|item| time(item, pointers)).collect();
+    let time = times.into_iter().filter_map(|item| time(item, locators)).collect();
     event.finish();
     EventLocators { id, kind, type_prefix, key, time }
 }
 
-fn time(item: Item, pointers: &mut Pointers) -> Option<(Locator, TimeUnit)> {
+fn time(item: Item, locators: &mut LocatorParser) -> Option<(Locator, TimeUnit)> {
     let mut table = item.table()?;
     let from = need(&mut table, "from", LOCATORS, |table| table.take("from"));
     let unit = need(&mut table, "unit", UNIT, |table| table.take_one_of("unit", TimeUnit::WORDS));
     table.finish();
-    Some((locator(from?, pointers)?, unit?))
-}
-
-/// Parses a locator of an endpoint challenge. Rejects a `tag:` locator, because a challenge may be unsigned, and an unsigned
-/// request has no tags.
-fn untagged(text: &str, item: &Item, pointers: &mut Pointers) -> Option<Locator> {
-    match parse_locator(text, item, pointers)? {
-        Locator::Tag(_) => item.expected(UNTAGGED, "a tag; use another locator, because a challenge may be unsigned"),
-        locator => Some(locator),
-    }
-}
-
-fn key_format(table: &mut TomlTable) -> KeyFormat {
-    let mut format = KeyFormat::default();
-    for item in table.take_list("key_format").unwrap_or_default() {
-        let step = item.as_str().unwrap_or_default().to_owned();
-        match (step.strip_prefix("strip-prefix:"), step.as_str()) {
-            (Some(prefix), _) if !prefix.is_empty() => format.strip.push(prefix.to_owned()),
-            (_, "utf8") => format.encoding = None,
-            _ => match Encoding::WORDS.iter().find(|(word, _)| *word == step) {
-                Some((_, encoding)) => format.encoding = Some(*encoding),
-                None => item.location.expected(KEY_STEPS, "an unknown step"),
-            },
-        }
-    }
-    format
+    Some((locators.item(from?)?, unit?))
 }
 
 fn replies(table: &mut TomlTable) -> Replies {
@@ -326,23 +122,11 @@ fn setup(table: &mut TomlTable) -> Setup {
     Setup { url, secret, sample_type, facts }
 }
 
-const ALGORITHM: &str = "\"sha1\", \"sha256\", \"sha384\" or \"sha512\"";
-const SIGNATURE: &str = "a table such as { from = \"header:NAME\" }";
-const SIGNED_FROM: &str = "header:NAME";
-const TIMED_FROM: &str = "header:NAME or tag:NAME";
 const UNIT: &str = "\"s\", \"ms\" or \"rfc3339\"";
-const LOCATORS: &str = "header:NAME, json:/POINTER, form:NAME, form-json:NAME/POINTER, tag:NAME, query:NAME or const:TEXT";
 const ACCEPTED: RangeInclusive<u64> = 200..=299;
-const UNTAGGED: &str = "header:NAME, json:/POINTER, form:NAME, form-json:NAME/POINTER or query:NAME";
-const HASHED_FROM: &str = "query:NAME";
-const TERMS: &str =
-    "body, timestamp, id, header:NAME, tag:NAME, const:TEXT, url, url-other-port, form-sorted or punctuation such as \".\"";
-const KEY_STEPS: &str = "strip-prefix:TEXT, utf8, hex, base64 or base64url";
-const DEFAULT_TOLERANCE: Duration = Duration::from_secs(300);
 const PERCENT: &str = "an integer from 0 to 99";
 const WITHIN: &str = "a duration from \"1m\" to \"30d\"";
 const MINUTE: Duration = Duration::from_secs(60);
 const DAYS_30: Duration = Duration::from_secs(30 * 86_400);
-const TOLERANCE: RangeInclusive<Duration> = Duration::ZERO..=DAYS_30;
 /// The allowed range of the option `max_body`, in bytes.
 const MAX_BODY: RangeInclusive<u64> = 1..=1 << 30;

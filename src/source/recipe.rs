@@ -5,11 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, StatusCode};
+use http::{HeaderName, Method, StatusCode};
 
 use crate::answer::Answer;
 use crate::event::Integrity;
 use crate::source::pointers::Pointers;
+
+mod proof;
+
+pub use proof::{
+    DigestProof, HashClaim, JwtAlgorithm, JwtKeyKind, JwtProof, MacProof, Proof, PublicKeyAlgorithm, PublicKeyFormat,
+    PublicKeyProof, SignedContent, TokenProof,
+};
 
 /// The compiled recipe of a provider. A recipe defines the signature scheme, the locations of an event's id, type, ordering key
 /// and time, the endpoint challenges, the replies and the limits.
@@ -17,13 +24,8 @@ use crate::source::pointers::Pointers;
 pub struct Recipe {
     /// The provider's display name. Empty if an inline recipe sets no title.
     pub title: String,
-    /// The signature scheme of the provider's deliveries.
-    pub proof: MacProof,
-    /// The location and tolerance of the signed timestamp, or `None` if the provider signs no timestamp.
-    pub timestamp: Option<Timestamp>,
-    /// The parts of an event that the signature covers. hookhold computes the coverage from the other parameters. A recipe
-    /// cannot declare its own coverage.
-    pub coverage: Coverage,
+    /// The proofs that the provider's deliveries may carry, at least one. A delivery is genuine if any of them holds.
+    pub proofs: Vec<Proof>,
     /// The locators of an event's id, type, ordering key and time.
     pub event: EventLocators,
     /// All body locations that the recipe reads, merged so that one pass over a body finds all values.
@@ -40,51 +42,31 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// Returns true if the signed content contains the URL.
+    /// Returns the methods that a source with this recipe accepts: POST, and the methods of its challenges.
+    pub fn methods(&self) -> Vec<&Method> {
+        let mut methods = vec![&Method::POST];
+        for method in self.challenges.iter().flat_map(|challenge| &challenge.methods) {
+            if !methods.contains(&method) {
+                methods.push(method);
+            }
+        }
+        methods
+    }
+
+    /// Returns true if a proof covers the URL.
     pub fn signs_url(&self) -> bool {
-        self.proof.signs_url()
-    }
-}
-
-/// A signature scheme that uses a message authentication code (MAC) over parts of the request.
-#[derive(Debug)]
-pub struct MacProof {
-    /// The hash function of the HMAC.
-    pub algorithm: Algorithm,
-    /// The encoding of the MAC in the signature header.
-    pub encoding: Encoding,
-    /// The header that contains the signatures, and its syntax.
-    pub signature: SignatureFormat,
-    /// The steps that decode a configured secret into the bytes of the key.
-    pub key_format: KeyFormat,
-    /// At least one alternative for the signed content. Each alternative is an ordered list of terms. The sender signs one of
-    /// the alternatives.
-    pub contents: Vec<Vec<Term>>,
-    /// True if the signature covers the decoded fields of a form instead of the body's bytes.
-    pub signs_form: bool,
-    /// True if the signed content, the timestamp or an event locator reads a tag of the signature header. In that case, the
-    /// verifier checks each group of signatures separately.
-    pub reads_tags: bool,
-    /// The query parameter that contains the hash of the body in a signed URL, or `None` if the provider signs the body itself.
-    pub body_sha256: Option<BodyHash>,
-}
-
-impl MacProof {
-    /// Returns true if the signed content contains the URL.
-    pub fn signs_url(&self) -> bool {
-        self.contents.iter().flatten().any(|term| matches!(term, Term::Url | Term::UrlOtherPort))
+        self.proofs.iter().any(Proof::signs_url)
     }
 
-    /// Returns true if the signed content contains the text of the event id ([`Term::Id`]). This term does not cover the name
-    /// of the header that contains the id.
-    pub fn signs_id(&self) -> bool {
-        self.contents.iter().any(|content| content.contains(&Term::Id))
+    /// Returns the first signed timestamp of the recipe's proofs, or `None` if no proof covers a timestamp.
+    pub fn timestamp(&self) -> Option<&Timestamp> {
+        self.proofs.iter().find_map(Proof::timestamp)
     }
 
-    /// Returns the scheme's name, such as `mac-sha256`. In the record header `hookhold-auth`, this name precedes the name of
-    /// the secret.
-    pub fn scheme(&self) -> String {
-        format!("mac-{}", self.algorithm.word())
+    /// Returns the parts of an event that every proof of the recipe covers.
+    pub fn coverage(&self) -> Coverage {
+        let all = self.proofs.iter().map(Proof::coverage);
+        all.reduce(Coverage::weaker).unwrap_or(Coverage::NOTHING)
     }
 }
 
@@ -95,6 +77,17 @@ pub struct Coverage {
     pub integrity: Integrity,
     /// True if the verifier reads every event id from signed bytes.
     pub id_signed: bool,
+}
+
+impl Coverage {
+    /// The coverage of a proof that covers no part of an event, such as a token.
+    pub const NOTHING: Coverage = Coverage { integrity: Integrity::None, id_signed: false };
+
+    /// Returns the parts that both coverages contain.
+    pub fn weaker(self, other: Coverage) -> Coverage {
+        let integrity = self.integrity.max(other.integrity);
+        Coverage { integrity, id_signed: self.id_signed && other.id_signed }
+    }
 }
 
 /// The responses to accepted and rejected deliveries.
@@ -119,16 +112,16 @@ pub struct ProviderLimits {
     pub max_body: Option<u64>,
 }
 
-/// The hash function of an HMAC.
+/// The hash function of an HMAC or of a plain hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
-    /// HMAC-SHA1, 20 bytes.
+    /// SHA-1, 20 bytes.
     Sha1,
-    /// HMAC-SHA256, 32 bytes.
+    /// SHA-256, 32 bytes.
     Sha256,
-    /// HMAC-SHA384, 48 bytes.
+    /// SHA-384, 48 bytes.
     Sha384,
-    /// HMAC-SHA512, 64 bytes.
+    /// SHA-512, 64 bytes.
     Sha512,
 }
 
@@ -175,11 +168,12 @@ impl Encoding {
     }
 }
 
-/// The names and the syntax of the headers that contain signatures.
+/// The location and the syntax of the signatures in a request.
 #[derive(Debug)]
 pub struct SignatureFormat {
-    /// The names of the signature headers. The verifier reads all values of the first listed header that the request contains.
-    pub from: Vec<HeaderName>,
+    /// The locators of the signatures. The verifier reads all values at the first locator that the request contains. With
+    /// [`SignedContent::in_slots`], the verifier reads every locator.
+    pub from: Vec<SignatureLocator>,
     /// The separator between groups of signatures. A tag applies to the signatures of its own group.
     pub groups: Option<String>,
     /// The separator between the items of a group of signatures.
@@ -194,6 +188,30 @@ pub struct SignatureFormat {
     pub trim: bool,
 }
 
+/// The location of signatures in a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SignatureLocator {
+    /// All values of the header with this name.
+    Header(HeaderName),
+    /// All values of the headers whose names begin with this lower-case prefix and end in a number, such as
+    /// `x-docusign-signature-1`.
+    NumberedHeaders(String),
+    /// The value at a locator in the query or in the body.
+    Other(Locator),
+}
+
+impl SignatureLocator {
+    /// Returns the name of the header, or a description of another location.
+    pub fn name(&self) -> String {
+        match self {
+            SignatureLocator::Header(name) => name.to_string(),
+            SignatureLocator::NumberedHeaders(prefix) => format!("{prefix}*"),
+            SignatureLocator::Other(Locator::Query(name)) => format!("query parameter {name}"),
+            SignatureLocator::Other(_) => "signature in the body".to_owned(),
+        }
+    }
+}
+
 /// The steps that decode a configured secret into the bytes of a key.
 #[derive(Debug, Default)]
 pub struct KeyFormat {
@@ -202,6 +220,8 @@ pub struct KeyFormat {
     pub strip: Vec<String>,
     /// The encoding of a secret after its prefixes have been removed, or `None` if the remaining bytes are the key.
     pub encoding: Option<Encoding>,
+    /// The hash function that is applied to the decoded bytes, or `None` if the decoded bytes are the key.
+    pub hash: Option<Algorithm>,
 }
 
 /// One term of the signed content.
@@ -211,6 +231,10 @@ pub enum Term {
     Literal(String),
     /// The bytes of the request body as received.
     Body,
+    /// The hash of the request body, as text in an encoding.
+    BodyHash(Algorithm, Encoding),
+    /// The CRC-32 checksum of the request body as an unsigned decimal number (PayPal).
+    BodyCrc32,
     /// The text of the signed timestamp as received.
     Timestamp,
     /// The text of the event id as received.
@@ -219,14 +243,62 @@ pub enum Term {
     Header(HeaderName),
     /// The value of a tag in the signature header.
     Tag(String),
+    /// The value at a locator in the query or in the body. A request without the value does not match the content.
+    Located(Locator),
+    /// The value at a locator, or an empty text if the request lacks the value.
+    Optional(Locator),
+    /// The values of the request headers that a tag of the signature header names, joined with a separator. The names in the
+    /// tag are separated by spaces.
+    ListedHeaders {
+        /// The tag that contains the names.
+        tag: String,
+        /// The separator between the values.
+        separator: String,
+    },
+    /// The bytes of the configured secret.
+    Secret,
+    /// The request method in upper case.
+    Method,
+    /// The path and query of the request target as received.
+    PathAndQuery,
     /// The configured public URL, followed by the request target as received.
     Url,
     /// The same as [`Term::Url`], except for the port. If the configured URL has a port, this term omits the port. Otherwise,
     /// this term adds the scheme's default port.
     UrlOtherPort,
-    /// The decoded names and values of a form, sorted by name and then by value, without separators and without repeated pairs.
-    /// Empty if the signed URL contains the body's hash ([`MacProof::body_sha256`]).
-    FormSorted,
+    /// Like [`Term::Url`], but without the query.
+    UrlNoQuery,
+    /// The decoded names and values of a form, sorted by name and then by value. Empty if the signed URL contains the body's
+    /// hash ([`SignedContent::body_hash`]).
+    FormSorted(FormJoin),
+}
+
+/// The way in which [`Term::FormSorted`] joins the fields of a form.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FormJoin {
+    /// The separator between two fields.
+    pub fields: String,
+    /// The separator between the name and the value of a field.
+    pub pair: String,
+    /// True if the text contains a repeated field as often as the form does, instead of once.
+    pub keeps_repeated: bool,
+}
+
+impl Term {
+    /// Returns true if the term contains the request's URL with its query.
+    pub fn is_url(&self) -> bool {
+        matches!(self, Term::Url | Term::UrlOtherPort)
+    }
+
+    /// Returns true if hookhold needs the source's public URL for the term.
+    pub fn needs_public_url(&self) -> bool {
+        self.is_url() || *self == Term::UrlNoQuery
+    }
+
+    /// Returns true if the term reads a value from inside the body, so that the verifier must parse the body first.
+    pub fn reads_body(&self) -> bool {
+        matches!(self, Term::Located(Locator::Body(_)) | Term::Optional(Locator::Body(_)))
+    }
 }
 
 /// The query parameter that contains the hash of the body in a signed URL. If a request has this parameter, its body must have
@@ -251,8 +323,12 @@ pub enum Locator {
     Tag(String),
     /// The undecoded value of the first query parameter with this name.
     Query(String),
-    /// A fixed text from the recipe itself.
+    /// A fixed text from the recipe itself, or from the source's `values`.
     Const(String),
+    /// A claim of the JSON Web Token that proved the delivery, as text.
+    Claim(String),
+    /// The user name in the header `Authorization`. The password is a secret, and no locator reads it.
+    BasicUser,
     /// The index of a location in the body, as assigned by the recipe's pointers. The value at the location is a string,
     /// integer or boolean in a JSON body, or the value of a form field.
     Body(usize),
@@ -330,6 +406,8 @@ impl Reply {
 /// text that the reply must echo, the verifier treats the delivery as an ordinary one.
 #[derive(Debug)]
 pub struct Challenge {
+    /// The methods of the challenge, POST by default.
+    pub methods: Vec<Method>,
     /// The conditions that identify the challenge. A delivery must meet all conditions.
     pub when: Vec<(Locator, TextMatch)>,
     /// True if the provider signs the challenge. hookhold replies to a signed challenge only after it has verified the

@@ -1,20 +1,20 @@
 //! Checks the parameters of a recipe for contradictions, and computes the parts of an event that the signature covers.
 
 use crate::event::Integrity;
-use crate::source::recipe::{Choice, Coverage, EventLocators, Locator, MacProof, Term, Timestamp};
+use crate::source::recipe::{Choice, Coverage, EventLocators, Locator, SignatureLocator, SignedContent, Term};
 use crate::toml_value::TomlTable;
 
 /// Reports contradictions between the parameters of a recipe. Examples are a timestamp that the signature does not cover, a
 /// term in `content` for which the recipe has no locator, and a tag locator in a recipe whose signatures have no tags.
-pub(super) fn parts_agree(
-    table: &TomlTable,
-    proof: &MacProof,
-    timestamp: Option<&Timestamp>,
-    event: &EventLocators,
-) -> Option<()> {
-    let MacProof { signature, contents, .. } = proof;
+pub(super) fn parts_agree(table: &TomlTable, signed: &SignedContent, event: &EventLocators) -> Option<()> {
+    let SignedContent { signature, contents, timestamp, .. } = signed;
+    if !contents.iter().all(|content| content.iter().any(is_from_request)) {
+        let found = "neither; add one of them, because the signature must cover the delivery";
+        table.expected("content", "an array with \"body\", \"form-sorted\" or another part of the request", found);
+        return None;
+    }
     let within = |locator: &Locator| covers(contents, locator);
-    let timed = timestamp.map(|time| signs(contents, &Term::Timestamp) || time.from.0.iter().flatten().all(within));
+    let timed = timestamp.as_ref().map(|time| signs(contents, &Term::Timestamp) || time.from.0.iter().flatten().all(within));
     if !timed.unwrap_or(!contents.iter().flatten().any(|term| *term == Term::Timestamp)) {
         let found = match timestamp {
             Some(_) => "a timestamp that is not signed; add \"timestamp\" to content",
@@ -23,45 +23,81 @@ pub(super) fn parts_agree(
         table.expected("timestamp", "both this key and the term \"timestamp\" in content, or neither", found);
         return None;
     }
-    if contents.iter().flatten().any(|term| *term == Term::Id) && !is_early(&event.id) {
-        let found = "a locator of another kind; content contains the id, which hookhold must find before it reads the body";
-        table.expected("event.id", "header:NAME or tag:NAME", found);
+    if contents.iter().flatten().any(|term| *term == Term::Id) && !is_single(&event.id) {
+        let found = "a locator of another kind; content contains the id, so each alternative must be one value of the request";
+        table.expected("event.id", "a locator such as header:NAME, tag:NAME or json:/POINTER", found);
         return None;
     }
-    if let Some(tag) = signature.take.iter().find(|tag| tags(contents, timestamp, event).any(|used| used == *tag)) {
+    if let Some(tag) = signature.take.iter().find(|tag| tags(signed, event).any(|used| used == *tag)) {
         let found = format_args!("{tag}, which another parameter also reads; remove {tag} from one of the two");
         table.expected("signature.take", "tags that contain only signatures", found);
         return None;
     }
-    if uses_tags(contents, timestamp, event) && (signature.items.is_none() || signature.pair.is_none()) {
+    if uses_tags(signed, event) && (signature.items.is_none() || signature.pair.is_none()) {
         let found = "a signature without tags; set all three keys, or remove each tag:NAME from the recipe";
         table.expected("signature", "items, pair and take for a header such as t=1,v1=HEX", found);
         return None;
     }
     // A body hash authenticates the body only if the signature covers the URL that contains the hash. If the URL contains no
     // hash, the term `form-sorted` must cover the body.
-    if proof.body_sha256.is_some() && !(signs_url(contents) && signs(contents, &Term::FormSorted)) {
+    if signed.body_hash.is_some() && !(signs_url(contents) && signs_form(contents)) {
         let expected = "body_sha256 with \"url\" and \"form-sorted\" in content";
         let found = "content without one of these terms; add the missing term or remove body_sha256";
         table.expected("body_sha256", expected, found);
         return None;
     }
+    if signed.in_slots && signed.reads_tags {
+        let found = "\"slots\" with tags in the signature; remove match or the tags";
+        table.expected("match", "\"any\", or signatures without tags", found);
+        return None;
+    }
     Some(())
+}
+
+/// Reports a digest without the term `secret`, because everyone can compute such a digest.
+pub(super) fn digest_contains_secret(table: &TomlTable, signed: &SignedContent) -> Option<()> {
+    if signs(&signed.contents, &Term::Secret) {
+        return Some(());
+    }
+    let found = "no \"secret\"; add it to content, because anyone could compute the hash otherwise";
+    table.expected("content", "the term \"secret\" in each alternative of a digest", found);
+    None
 }
 
 /// Computes the parts of an event that the signature covers. A recipe cannot declare its own coverage, because the declaration
 /// could claim too much. A provider that signs the fields of a form signs them without separators. Such a signature cannot
-/// distinguish `ab=c` from `a=bc`, so it covers less than the body.
-pub(super) fn coverage(contents: &[Vec<Term>], timestamp: Option<&Timestamp>, event: &EventLocators) -> Coverage {
-    if !signs(contents, &Term::Body) {
-        return Coverage { integrity: Integrity::Partial, id_signed: false };
-    }
-    let is_time = |locator: &Locator| timestamp.is_some_and(|time| time.from.0 == [vec![locator.clone()]]);
+/// distinguish `ab=c` from `a=bc`, so it covers less than the body. A checksum of 32 bits does not cover the body either.
+pub(super) fn coverage(signed: &SignedContent, event: &EventLocators) -> Coverage {
+    let SignedContent { contents, timestamp, .. } = signed;
+    let is_time = |locator: &Locator| timestamp.as_ref().is_some_and(|time| time.from.0 == [vec![locator.clone()]]);
     let timed = signs(contents, &Term::Timestamp);
-    let signed = |locator: &Locator| covers(contents, locator) || (timed && is_time(locator));
-    let all_signed = |choice: &Choice| choice.0.iter().flatten().all(signed);
+    let is_signed = |locator: &Locator| covers(contents, locator) || (timed && is_time(locator));
+    let all_signed = |choice: &Choice| choice.0.iter().flatten().all(is_signed);
     let id_signed = signs(contents, &Term::Id) || all_signed(&event.id);
-    let integrity = if id_signed && all_signed(&event.kind) { Integrity::Full } else { Integrity::Body };
+    let integrity = match signs_body(contents) {
+        false => Integrity::Partial,
+        true if id_signed && all_signed(&event.kind) => Integrity::Full,
+        true => Integrity::Body,
+    };
+    Coverage { integrity, id_signed }
+}
+
+/// Computes the parts of an event that a JSON Web Token covers.
+pub(super) fn token_coverage(covers_body: bool, covers_url: bool, event: &EventLocators) -> Coverage {
+    let is_signed = |locator: &Locator| match locator {
+        Locator::Claim(_) | Locator::Const(_) => true,
+        Locator::Body(_) => covers_body,
+        Locator::Query(_) => covers_url,
+        Locator::Header(_) | Locator::Tag(_) | Locator::BasicUser => false,
+    };
+    let all_signed = |choice: &Choice| choice.0.iter().flatten().all(is_signed);
+    let id_signed = all_signed(&event.id);
+    let integrity = match covers_body {
+        true if id_signed && all_signed(&event.kind) => Integrity::Full,
+        true => Integrity::Body,
+        false if id_signed && !event.id.0.is_empty() => Integrity::Partial,
+        false => Integrity::None,
+    };
     Coverage { integrity, id_signed }
 }
 
@@ -70,46 +106,75 @@ fn signs(contents: &[Vec<Term>], term: &Term) -> bool {
     contents.iter().all(|content| content.contains(term))
 }
 
-/// Returns true if every alternative of the signed content contains the URL.
+/// Returns true if every alternative of the signed content covers every byte of the body.
+fn signs_body(contents: &[Vec<Term>]) -> bool {
+    contents.iter().all(|content| content.iter().any(|term| matches!(term, Term::Body | Term::BodyHash(..))))
+}
+
+fn signs_form(contents: &[Vec<Term>]) -> bool {
+    contents.iter().all(|content| content.iter().any(|term| matches!(term, Term::FormSorted(_))))
+}
+
+/// Returns true if every alternative of the signed content contains the URL with its query.
 fn signs_url(contents: &[Vec<Term>]) -> bool {
-    contents.iter().all(|content| content.contains(&Term::Url) || content.contains(&Term::UrlOtherPort))
+    contents.iter().all(|content| content.iter().any(|term| term.is_url() || *term == Term::PathAndQuery))
+}
+
+/// Returns true if the value of the term depends on the request.
+fn is_from_request(term: &Term) -> bool {
+    !matches!(term, Term::Literal(_) | Term::Secret)
 }
 
 /// Returns true if every alternative of the signed content contains the text at `locator`.
 fn covers(contents: &[Vec<Term>], locator: &Locator) -> bool {
+    let is_term = || signs(contents, &Term::Located(locator.clone()));
     match locator {
-        Locator::Body(_) => signs(contents, &Term::Body),
+        Locator::Body(_) => signs_body(contents) || is_term(),
         Locator::Header(name) => signs(contents, &Term::Header(name.clone())),
         Locator::Tag(tag) => signs(contents, &Term::Tag(tag.clone())),
-        Locator::Query(_) => signs_url(contents),
+        Locator::Query(_) => signs_url(contents) || is_term(),
         Locator::Const(_) => true,
+        Locator::Claim(_) | Locator::BasicUser => false,
     }
 }
 
-/// Returns true if `fact` has at least one alternative and each alternative is a single header or a single tag. The verifier
-/// can read such a value as one slice, before the signature check.
-pub(super) fn is_early(fact: &Choice) -> bool {
-    let is_early = |fields: &Vec<Locator>| matches!(fields[..], [Locator::Header(_) | Locator::Tag(_)]);
-    !fact.0.is_empty() && fact.0.iter().all(is_early)
+/// Returns true if `fact` has at least one alternative and each alternative is one value of the request. The verifier can read
+/// such a value as one slice, before the signature check.
+pub(super) fn is_single(fact: &Choice) -> bool {
+    let is_single = |fields: &Vec<Locator>| {
+        matches!(fields[..], [Locator::Header(_) | Locator::Tag(_) | Locator::Query(_) | Locator::Body(_)])
+    };
+    !fact.0.is_empty() && fact.0.iter().all(is_single)
+}
+
+/// Returns true if the verifier must parse the body before it can check the proof.
+pub(super) fn reads_body(signed: &SignedContent, event: &EventLocators) -> bool {
+    let is_inside = |locator: &Locator| matches!(locator, Locator::Body(_));
+    let any_inside = |choice: &Choice| choice.0.iter().flatten().any(is_inside);
+    let terms = || signed.contents.iter().flatten();
+    let from = |from: &SignatureLocator| matches!(from, SignatureLocator::Other(Locator::Body(_)));
+    signed.signature.from.iter().any(from)
+        || terms().any(Term::reads_body)
+        || (terms().any(|term| *term == Term::Id) && any_inside(&event.id))
+        || signed.timestamp.as_ref().is_some_and(|time| any_inside(&time.from))
 }
 
 /// Returns true if the recipe reads a tag of the signature header, such as `t` in `t=1700000000,v1=…`.
-pub(super) fn uses_tags(contents: &[Vec<Term>], timestamp: Option<&Timestamp>, event: &EventLocators) -> bool {
-    tags(contents, timestamp, event).next().is_some()
+pub(super) fn uses_tags(signed: &SignedContent, event: &EventLocators) -> bool {
+    tags(signed, event).next().is_some()
 }
 
 /// Returns the names of the signature-header tags that the recipe's locators and content terms read.
-fn tags<'a>(
-    contents: &'a [Vec<Term>],
-    timestamp: Option<&'a Timestamp>,
-    event: &'a EventLocators,
-) -> impl Iterator<Item = &'a String> {
-    let choices = [&event.id, &event.kind, &event.key].into_iter().chain(timestamp.map(|time| &time.from));
+fn tags<'a>(signed: &'a SignedContent, event: &'a EventLocators) -> impl Iterator<Item = &'a String> {
+    let choices = [&event.id, &event.kind, &event.key].into_iter().chain(signed.timestamp.as_ref().map(|time| &time.from));
     let times = event.time.iter().map(|(locator, _)| locator);
     let pointed = choices.flat_map(|choice| choice.0.iter().flatten()).chain(times).filter_map(|locator| match locator {
         Locator::Tag(tag) => Some(tag),
         _ => None,
     });
-    let signed = contents.iter().flatten().filter_map(|term| if let Term::Tag(tag) = term { Some(tag) } else { None });
-    pointed.chain(signed)
+    let in_content = signed.contents.iter().flatten().filter_map(|term| match term {
+        Term::Tag(tag) | Term::ListedHeaders { tag, .. } | Term::Optional(Locator::Tag(tag)) => Some(tag),
+        _ => None,
+    });
+    pointed.chain(in_content)
 }

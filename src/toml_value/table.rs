@@ -88,6 +88,12 @@ impl TomlTable {
         self.items.into_iter().flat_map(flat).collect()
     }
 
+    /// Removes all of `keys` that are present and returns them as a table of their own, at the same position.
+    pub fn split_off(&mut self, keys: &[&str]) -> TomlTable {
+        let items = keys.iter().filter_map(|key| Some(((*key).to_owned(), self.take(key)?))).collect();
+        TomlTable { location: self.location.clone(), items, asked: Vec::new() }
+    }
+
     /// Removes `key` from the table and returns its value of any type, or `None` if the key is absent.
     pub fn take(&mut self, key: &str) -> Option<Item> {
         let at = self.items.iter().position(|(name, _)| name == key);

@@ -8,20 +8,22 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, Method};
 
 use crate::event::{Delivery, Event, EventParts, EventRequest};
 use crate::header_field::{HeaderField, is_credential};
 use crate::outcome::Outcome;
 use crate::source::Source;
-use crate::source::key::Key;
-use crate::source::recipe::Reply;
+use crate::source::recipe::{Proof, Reply};
 
 mod challenge;
+mod code;
+mod content;
 mod form;
+mod hash;
 mod identity;
 mod json;
-mod mac;
+mod proof;
 mod request_view;
 pub mod sign;
 mod signature;
@@ -30,25 +32,23 @@ mod sorted_form;
 mod tolerance;
 mod verdict;
 
-use mac::MacKey;
-use request_view::{Located, RequestView};
-use signing_input::SigningInput;
+use proof::{ProofVerifier, Proven, Request};
+use request_view::{Located, RequestView, body_values};
 pub use verdict::{Identity, Rejection, Verdict, Verified};
 
 /// Verifier for the deliveries of one source. Prepares the source's keys once, for all deliveries.
 pub struct Verifier {
     source: Arc<Source>,
-    /// The prepared keys of the source's secrets, in the order of the secrets.
-    mac_keys: Vec<MacKey>,
+    /// The verifiers of the recipe's proofs, in the recipe's order.
+    proofs: Vec<ProofVerifier>,
 }
 
 impl Verifier {
     /// Creates a verifier for `source` and prepares the source's keys.
     pub fn new(source: impl Into<Arc<Source>>) -> Verifier {
         let source = source.into();
-        let algorithm = source.recipe.proof.algorithm;
-        let mac_keys = source.secrets.iter().map(|key| MacKey::new(algorithm, key.bytes())).collect();
-        Verifier { source, mac_keys }
+        let proofs = (0..source.recipe.proofs.len()).map(|proof| ProofVerifier::new(&source, proof)).collect();
+        Verifier { source, proofs }
     }
 
     /// Returns the source whose deliveries this verifier checks.
@@ -56,159 +56,97 @@ impl Verifier {
         &self.source
     }
 
-    /// Checks every signature of a delivery against every secret, then checks the timestamp, and finally extracts the event's
-    /// id, type, ordering key and time.
+    /// Checks the request head before the server reads the body. Rejects a request that cannot carry a proof of the recipe, for
+    /// example because the text of its signature cannot be decoded. Returns the maximum size of the body, which is smaller for
+    /// a request that can only be an unsigned challenge.
+    pub fn precheck(&self, method: &Method, target: &str, headers: &HeaderMap) -> Result<usize, Rejection> {
+        let view = RequestView::of_head(target, headers);
+        let mut closest: Option<Rejection> = None;
+        for proof in &self.proofs {
+            match proof.precheck(&self.source, &view) {
+                Ok(()) => return Ok(self.source.max_body),
+                Err(rejection) => closest = Some(rejection.or_closer(closest)),
+            }
+        }
+        let rejection = closest.unwrap_or_else(no_proof);
+        let may_be_challenge = rejection.outcome == Outcome::SignatureMissing && challenge::any_unsigned(&self.source.recipe, method);
+        if may_be_challenge { Ok(self.source.max_body.min(challenge::MAX_UNSIGNED_BODY)) } else { Err(rejection) }
+    }
+
+    /// Checks the proofs of a delivery in the recipe's order, and then extracts the event's id, type, ordering key and time.
     ///
-    /// If a delivery has no readable signature, rejects the delivery before computing any hash. Otherwise, hashes the content
-    /// at most once for each combination of signature group, alternative of the signed content, and secret. Parses the body
-    /// once, after a match. Sorts the fields of a signed form before the signature check. If the recipe has an unsigned
-    /// challenge, also parses every body before the signature check.
+    /// Rejects a delivery without a readable proof before it computes any hash. Parses the body once, after a proof holds, or
+    /// before if a proof reads a value in the body. A delivery without any proof can be an unsigned challenge.
     pub fn verify(&self, delivery: &Delivery) -> Result<Verdict, Rejection> {
         let (source, recipe) = (&*self.source, &*self.source.recipe);
-        if let Some(reply) = unsigned_challenge(source, delivery) {
-            return Ok(Verdict::Challenge(reply));
-        }
-        let signatures = signature::read(&recipe.proof, &delivery.headers)?;
-        if signatures.is_empty() {
-            return Err(signature::unreadable(&recipe.proof));
-        }
-        let input = SigningInput::new(source, &delivery.target, &delivery.body)?;
-        let mut rejections = Vec::new();
-        for group in 0..signatures.groups {
-            let request = RequestView::new(&delivery.target, &delivery.headers, &signatures.tags, group);
-            match self.check(delivery, &input, &request, signatures.of(group)) {
-                Ok(signed) => return Ok(verdict(source, delivery, request, signed)),
-                Err(rejection) => rejections.push(rejection),
+        let reads_body = recipe.proofs.iter().any(Proof::reads_body);
+        let body = if reads_body { body_values(&recipe.pointers, &delivery.body) } else { Vec::new() };
+        let request = Request { source, delivery, view: RequestView::new(delivery, &body) };
+        let mut closest: Option<Rejection> = None;
+        for proof in &self.proofs {
+            match proof.check(request, |proven| verdict(source, delivery, proven)) {
+                Ok(verdict) => return Ok(verdict),
+                Err(rejection) => closest = Some(rejection.or_closer(closest)),
             }
         }
-        let closest = rejections.into_iter().max_by_key(|rejection| closeness(rejection.outcome));
-        Err(closest.unwrap_or_else(|| signature::unreadable(&recipe.proof)))
-    }
-
-    /// Checks the signatures of one group against every alternative of the signed content and every secret.
-    fn check<'a>(
-        &'a self,
-        delivery: &Delivery,
-        input: &'a SigningInput<'a>,
-        request: &RequestView<'a>,
-        macs: impl Iterator<Item = mac::Mac> + Clone,
-    ) -> Result<Signed<'a>, Rejection> {
-        let recipe = &self.source.recipe;
-        if macs.clone().next().is_none() {
-            return Err(signature::unreadable(&recipe.proof));
+        let rejection = closest.unwrap_or_else(no_proof);
+        match rejection.outcome {
+            Outcome::SignatureMissing => unsigned_challenge(source, delivery).map(Verdict::Challenge).ok_or(rejection),
+            _ => Err(rejection),
         }
-        let (mut absent, mut expired, mut is_complete) = (None, None, false);
-        for terms in &recipe.proof.contents {
-            let content = match input.parts(terms, request) {
-                Ok(content) => content,
-                Err(rejection) => {
-                    absent = Some(rejection);
-                    continue;
-                }
-            };
-            is_complete = true;
-            if let Some(key) = self.signer(&content, &macs, |key| key.is_valid_at(delivery.received_at)) {
-                let body_sha256 = input.body_hash()?;
-                tolerance::check(recipe, request, delivery.received_at)?;
-                return Ok(Signed { key, content, body_sha256 });
-            }
-            expired = expired.or_else(|| self.signer(&content, &macs, |key| !key.is_valid_at(delivery.received_at)));
-        }
-        Err(absent.filter(|_| !is_complete).unwrap_or_else(|| self.mismatch(expired)))
-    }
-
-    /// Returns the first key that satisfies `is_eligible` and produces one of `macs` for `content`, or `None` if no key does
-    /// both.
-    fn signer(
-        &self,
-        content: &[&[u8]],
-        macs: &(impl Iterator<Item = mac::Mac> + Clone),
-        is_eligible: impl Fn(&Key) -> bool,
-    ) -> Option<&Key> {
-        let mut keys = self.source.secrets.iter().zip(&self.mac_keys).filter(|(key, _)| is_eligible(key));
-        keys.find(|(_, mac_key)| mac_key.makes_one_of(macs.clone(), content)).map(|(key, _)| key)
-    }
-
-    /// Returns the rejection for a signature that no valid secret produces. If an expired secret produces the signature, the
-    /// hint names that secret. Such a match does not authenticate the sender but explains the rejection to the operator.
-    fn mismatch(&self, expired: Option<&Key>) -> Rejection {
-        let hint = match expired.and_then(|key| Some((&key.name, key.not_after?))) {
-            Some((name, end)) => format!("the sender signed with the secret {name}, which expired at {}", end.rfc3339()),
-            None => format!("no configured secret produces this signature (secrets checked: {})", self.source.secrets.len()),
-        };
-        Rejection::new(Outcome::SignatureMismatch, hint)
     }
 }
 
-/// Rejects a request without a signature header, so that the server does not read the request body. Accepts every request if
-/// the recipe has an unsigned challenge, because the verifier may need the body to recognise such a challenge.
-pub fn precheck(source: &Source, headers: &HeaderMap) -> Result<(), Rejection> {
-    if challenge::any_unsigned(&source.recipe) {
-        return Ok(());
-    }
-    signature::header(&source.recipe.proof, headers).map(|_| ())
+fn no_proof() -> Rejection {
+    Rejection::new(Outcome::SignatureMissing, "the recipe has no proof")
 }
 
 /// Returns the reply to an unsigned endpoint challenge, or `None` for any other delivery. An unsigned challenge does not
-/// authenticate its sender.
-pub fn unsigned_challenge(source: &Source, delivery: &Delivery) -> Option<Reply> {
+/// authenticate its sender. Call this function only for a request that carries no proof.
+fn unsigned_challenge(source: &Source, delivery: &Delivery) -> Option<Reply> {
     let recipe = &source.recipe;
-    if !challenge::any_unsigned(recipe) {
+    if !challenge::any_unsigned(recipe, &delivery.method) || delivery.body.len() > challenge::MAX_UNSIGNED_BODY {
         return None;
     }
-    let request = RequestView::new(&delivery.target, &delivery.headers, &[], 0).with_body(&recipe.pointers, &delivery.body);
-    challenge::reply(recipe, false, &request)
+    let body = body_values(&recipe.pointers, &delivery.body);
+    challenge::reply(recipe, false, delivery, &RequestView::new(delivery, &body))
 }
 
-/// The result of a successful signature check: the key, and the content that was signed with this key.
-struct Signed<'a> {
-    key: &'a Key,
-    content: Vec<&'a [u8]>,
-    /// SHA-256 hash of the body if the URL contains a body hash, otherwise `None`.
-    body_sha256: Option<[u8; 32]>,
-}
-
-/// Returns the rank of a rejection: the later the failed check, the higher the rank. If a delivery has several signature
-/// groups, the verifier reports the rejection with the highest rank. The group that passed the most checks explains the most to
-/// the operator.
-fn closeness(outcome: Outcome) -> u8 {
-    match outcome {
-        Outcome::TimestampStale | Outcome::TimestampFuture => 2,
-        Outcome::SignatureMismatch => 1,
-        _ => 0,
-    }
-}
-
-fn verdict(source: &Source, delivery: &Delivery, request: RequestView<'_>, signed: Signed<'_>) -> Verdict {
+fn verdict(source: &Source, delivery: &Delivery, proven: Proven<'_>) -> Result<Verdict, Rejection> {
     let recipe = &source.recipe;
-    let request = request.with_body(&recipe.pointers, &delivery.body);
-    if let Some(reply) = challenge::reply(recipe, true, &request) {
-        return Verdict::Challenge(reply);
+    let body = body_values(&recipe.pointers, &delivery.body);
+    let view = proven.view.with_body(&body);
+    if let Some(reply) = challenge::reply(recipe, true, delivery, &view) {
+        return Ok(Verdict::Challenge(reply));
     }
-    let id = request.locate(&recipe.event.id);
+    if delivery.method != Method::POST {
+        let hint = format!("method: expected POST, found {}; the request is no challenge of the recipe", delivery.method);
+        return Err(Rejection::new(Outcome::MethodNotAllowed, hint));
+    }
+    let id = view.locate(&recipe.event.id);
     let event = Event::from_verifier(EventParts {
         received_at: delivery.received_at,
-        occurred_at: tolerance::occurred_at(recipe, &request),
+        occurred_at: tolerance::occurred_at(recipe, &view),
         source: source.name.clone(),
         topic: source.topic.clone(),
         id: id.as_ref().map(Located::joined),
-        event_type: request.locate(&recipe.event.kind).map(|located| located.joined()),
+        event_type: view.locate(&recipe.event.kind).map(|located| located.joined()),
         type_prefix: recipe.event.type_prefix.clone(),
-        ordering_key: request.locate(&recipe.event.key).map(|located| located.joined()),
+        ordering_key: view.locate(&recipe.event.key).map(|located| located.joined()),
         dedupe_key: None,
-        auth: signed.key.auth.clone(),
-        integrity: recipe.coverage.integrity,
+        auth: proven.auth.clone(),
+        integrity: proven.coverage.integrity,
         request: EventRequest {
             method: delivery.method.to_string(),
             target: delivery.target.clone(),
             remote: delivery.remote,
-            traceparent: request.header_text(&TRACEPARENT),
+            traceparent: view.header_text(&TRACEPARENT),
             headers: without_credentials(&delivery.headers),
         },
         body: delivery.body.clone(),
     });
-    let identity = identity::of(source, id.as_ref(), &signed, &delivery.body);
-    Verdict::Event(Verified { event, identity, secret: signed.key.name.clone() })
+    let identity = identity::of(source, id.as_ref(), &proven, &delivery.body);
+    Ok(Verdict::Event(Verified { event, identity, secret: proven.key.map(|key| key.name.clone()) }))
 }
 
 fn without_credentials(headers: &HeaderMap) -> Vec<HeaderField> {

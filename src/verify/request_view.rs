@@ -7,35 +7,74 @@ use std::iter;
 
 use http::{HeaderMap, HeaderName};
 
+use crate::event::Delivery;
 use crate::source::pointers::Pointers;
 use crate::source::recipe::{Choice, Locator};
 use crate::verify::signature::Tag;
 use crate::verify::{form, json};
 
-/// A view of one request and one of its signature groups. Tags of this group take precedence over tags of other groups.
+/// The values that a recipe reads from a body, one entry for each of the recipe's body locations. Empty if the body has not
+/// been parsed.
+pub(super) type BodyValues<'a> = Vec<Option<Cow<'a, str>>>;
+
+/// Returns the values in a body. Parses the body as JSON, or as a form if it is not valid JSON. Ignores the content type, which
+/// is not signed. If the content type mattered, a replay with a different content type could become a second event.
+pub(super) fn body_values<'a>(pointers: &Pointers, body: &'a [u8]) -> BodyValues<'a> {
+    if pointers.is_empty() {
+        return Vec::new();
+    }
+    json::locate(&pointers.root, pointers.slots, body).unwrap_or_else(|| form::locate(pointers, body))
+}
+
+/// A view of one request, and of the tags of a signature group or the claims of a token. Tags of this group take precedence
+/// over tags of other groups.
+#[derive(Clone, Copy)]
 pub(super) struct RequestView<'a> {
     target: &'a str,
     headers: &'a HeaderMap,
     tags: &'a [Tag<'a>],
     group: usize,
-    body: Vec<Option<Cow<'a, str>>>,
+    claims: &'a [(String, Cow<'a, str>)],
+    body: &'a [Option<Cow<'a, str>>],
 }
 
 impl<'a> RequestView<'a> {
-    /// Creates a view of a request without its body. In this view, locators that refer to the body find nothing.
-    pub(super) fn new(target: &'a str, headers: &'a HeaderMap, tags: &'a [Tag<'a>], group: usize) -> RequestView<'a> {
-        RequestView { target, headers, tags, group, body: Vec::new() }
+    /// Creates a view of a request with the values in its body. The view has no tags and no claims.
+    pub(super) fn new(delivery: &'a Delivery, body: &'a [Option<Cow<'a, str>>]) -> RequestView<'a> {
+        RequestView { target: &delivery.target, headers: &delivery.headers, tags: &[], group: 0, claims: &[], body }
     }
 
-    /// Adds the values in the body to the view. Parses the body as JSON, or as a form if it is not valid JSON. Ignores the
-    /// content type, which is not signed. If the content type mattered, a replay with a different content type could become a
-    /// second event.
-    pub(super) fn with_body(self, pointers: &Pointers, body: &'a [u8]) -> RequestView<'a> {
-        if pointers.is_empty() {
-            return self;
-        }
-        let json = json::locate(&pointers.root, pointers.slots, body);
-        RequestView { body: json.unwrap_or_else(|| form::locate(pointers, body)), ..self }
+    /// Creates a view of a request head. In this view, locators that refer to the body find nothing.
+    pub(super) fn of_head(target: &'a str, headers: &'a HeaderMap) -> RequestView<'a> {
+        RequestView { target, headers, tags: &[], group: 0, claims: &[], body: &[] }
+    }
+
+    /// Returns the view with the tags of the signature header. `group` is the signature group whose tags take precedence.
+    pub(super) fn with_tags(self, tags: &'a [Tag<'a>], group: usize) -> RequestView<'a> {
+        RequestView { tags, group, ..self }
+    }
+
+    /// Returns the view with the claims that the proof has verified, each as its name and its text: the claims of a token, or
+    /// the user name of HTTP Basic authentication.
+    pub(super) fn with_claims(self, claims: &'a [(String, Cow<'a, str>)]) -> RequestView<'a> {
+        RequestView { claims, ..self }
+    }
+
+    /// Returns the view with the values in the body.
+    pub(super) fn with_body(self, body: &'a [Option<Cow<'a, str>>]) -> RequestView<'a> {
+        RequestView { body, ..self }
+    }
+
+    /// Returns all values of the header `name`.
+    pub(super) fn headers(&self, name: &HeaderName) -> http::header::GetAll<'a, http::HeaderValue> {
+        self.headers.get_all(name)
+    }
+
+    /// Returns the values of all headers whose names consist of `prefix` and a number.
+    pub(super) fn numbered_headers(&self, prefix: &'a str) -> impl Iterator<Item = &'a http::HeaderValue> + use<'a> {
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let is_one = move |name: &HeaderName| name.as_str().strip_prefix(prefix).is_some_and(is_number);
+        self.headers.iter().filter(move |(name, _)| is_one(name)).map(|(_, value)| value)
     }
 
     /// Returns the first value of the header `name`, or `None` if the value is absent or empty.
@@ -57,12 +96,25 @@ impl<'a> RequestView<'a> {
         found.map(|tag| tag.value.as_bytes()).filter(|value| !value.is_empty())
     }
 
-    /// Returns the bytes at the first alternative of `choice` that is present. Ignores an alternative that is not a single
-    /// header or a single tag.
-    pub(super) fn signed(&self, choice: &Choice) -> Option<&'a [u8]> {
+    /// Returns true if the request contains a value at `locator`.
+    pub(super) fn is_present(&self, locator: &Locator) -> bool {
+        match locator {
+            Locator::Header(name) => self.header(name).is_some(),
+            Locator::Query(name) => query(self.target, name).is_some(),
+            Locator::Body(slot) => self.body.get(*slot).is_some_and(Option::is_some),
+            Locator::Tag(_) | Locator::Const(_) | Locator::Claim(_) | Locator::BasicUser => false,
+        }
+    }
+
+    fn claim(&self, name: &str) -> Option<&'a [u8]> {
+        let (_, text) = self.claims.iter().find(|(have, _)| have == name)?;
+        Some(text.as_bytes()).filter(|text| !text.is_empty())
+    }
+
+    /// Returns the bytes at the first alternative of `choice` that is present. Ignores an alternative that has several fields.
+    pub(super) fn signed(&self, choice: &'a Choice) -> Option<&'a [u8]> {
         choice.0.iter().find_map(|fields| match &fields[..] {
-            [Locator::Header(name)] => self.header(name),
-            [Locator::Tag(tag)] => self.tag(tag),
+            [locator] => self.find(locator),
             _ => None,
         })
     }
@@ -70,8 +122,8 @@ impl<'a> RequestView<'a> {
     /// Returns the fields of the first alternative of `choice` whose fields are all present. Returns `None` if the fields are
     /// not UTF-8 or are longer than [`MAX_FACT`] bytes in total. Truncating the fields could make two ids equal, and rejecting
     /// the delivery would lose an event.
-    pub(super) fn locate<'s>(&'s self, choice: &'s Choice) -> Option<Located<'s>> {
-        let present = |(alternative, fields): (usize, &'s Vec<Locator>)| {
+    pub(super) fn locate(&self, choice: &'a Choice) -> Option<Located<'a>> {
+        let present = |(alternative, fields): (usize, &'a Vec<Locator>)| {
             let (first, rest) = fields.split_first()?;
             let rest: Vec<&[u8]> = rest.iter().map(|field| self.find(field)).collect::<Option<_>>()?;
             Some((alternative, self.find(first)?, rest))
@@ -83,17 +135,19 @@ impl<'a> RequestView<'a> {
     }
 
     /// Returns the text at `locator`, or `None` if the text is absent, empty, not UTF-8 or longer than [`MAX_FACT`] bytes.
-    pub(super) fn text<'s>(&'s self, locator: &'s Locator) -> Option<&'s str> {
+    pub(super) fn text(&self, locator: &'a Locator) -> Option<&'a str> {
         self.find(locator).and_then(text)
     }
 
     /// Returns the bytes at `locator`, or `None` if the bytes are absent or empty.
-    pub(super) fn find<'s>(&'s self, locator: &'s Locator) -> Option<&'s [u8]> {
+    pub(super) fn find(&self, locator: &'a Locator) -> Option<&'a [u8]> {
         match locator {
             Locator::Header(name) => self.header(name),
             Locator::Tag(tag) => self.tag(tag),
             Locator::Query(name) => query(self.target, name).map(str::as_bytes),
             Locator::Const(text) => Some(text.as_bytes()),
+            Locator::Claim(claim) => self.claim(claim),
+            Locator::BasicUser => self.claim(BASIC_USER),
             Locator::Body(slot) => self.body.get(*slot)?.as_deref().map(str::as_bytes).filter(|value| !value.is_empty()),
         }
     }
@@ -141,5 +195,7 @@ fn text(bytes: &[u8]) -> Option<&str> {
 
 /// Maximum length in bytes of an event id, event type, ordering key or `traceparent`, or of a text that a challenge contains.
 pub(super) const MAX_FACT: usize = 512;
+/// Name under which the user name of HTTP Basic authentication stands among the claims of a proof.
+pub(super) const BASIC_USER: &str = "user";
 /// Separator between the fields of an event id, event type or ordering key.
 pub(super) const JOINT: &str = ".";

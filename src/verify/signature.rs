@@ -1,25 +1,21 @@
-//! Parses signature headers. Splits a header value into groups, a group into items, and an item into a tag and a value. Accepts
+//! Parses the signatures of a request. Splits a header value into groups, a group into items, and an item into a tag and a value. Accepts
 //! unknown tags. The verifier rejects a delivery without a readable signature.
 
 use std::iter;
 
-use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_PAD_INDIFFERENT};
-use http::header::GetAll;
-use http::{HeaderMap, HeaderValue};
-
 use crate::outcome::Outcome;
-use crate::source::recipe::{Encoding, MacProof, SignatureFormat};
-use crate::verify::mac::{MAX_MAC, Mac};
+use crate::source::recipe::{SignatureFormat, SignatureLocator, SignedContent};
+use crate::verify::code::Code;
+use crate::verify::request_view::RequestView;
 use crate::verify::verdict::Rejection;
 
-/// The signatures and tags that a request's signature headers contain.
+/// The signatures and tags of a request.
 pub(super) struct Signatures<'a> {
     /// The number of signature groups in the request, at most [`MAX_GROUPS`].
     pub(super) groups: usize,
     /// The tags whose values are not signatures.
     pub(super) tags: Vec<Tag<'a>>,
-    macs: Vec<(usize, Mac)>,
+    codes: Vec<StatedCode>,
 }
 
 /// A tag and its value in a signature header, such as `t=1700000000`.
@@ -30,73 +26,101 @@ pub(super) struct Tag<'a> {
     pub(super) value: &'a str,
 }
 
+/// One signature of a request.
+struct StatedCode {
+    group: usize,
+    /// Index of the locator at which the signature was found.
+    slot: usize,
+    code: Code,
+}
+
 impl Signatures<'_> {
-    /// Returns true if the signature headers contain no readable signature.
-    pub(super) fn is_empty(&self) -> bool {
-        self.macs.is_empty()
-    }
-
-    /// Returns the decoded signatures of one signature group. Each signature is as long as the MACs of the recipe's algorithm.
-    pub(super) fn of(&self, group: usize) -> impl Iterator<Item = Mac> + Clone {
-        self.macs.iter().filter(move |(of, _)| *of == group).map(|(_, mac)| *mac)
+    /// Returns the decoded signatures of one signature group. If `slot` is not `None`, returns only the signatures at the
+    /// locator with this index.
+    pub(super) fn of(&self, group: usize, slot: Option<usize>) -> impl Iterator<Item = &Code> {
+        let codes = self.codes.iter().filter(move |stated| stated.group == group && slot.is_none_or(|slot| stated.slot == slot));
+        codes.map(|stated| &stated.code)
     }
 }
 
-/// Returns all values of the signature header. If the recipe lists several signature headers, uses the first one that the
-/// request contains. Rejects a request that contains none of them.
-pub(super) fn header<'a>(proof: &MacProof, headers: &'a HeaderMap) -> Result<GetAll<'a, HeaderValue>, Rejection> {
-    let names = &proof.signature.from;
-    let mut all = names.iter().map(|name| headers.get_all(name));
-    all.find(|values| values.iter().next().is_some()).ok_or_else(|| {
-        let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
-        Rejection::new(Outcome::SignatureMissing, format!("the request has no header {}", names.join(" or ")))
-    })
+/// Returns the texts that contain the signatures of a request, each with the index of its locator. If the recipe lists several
+/// locators, uses the first one that the request contains, or all of them if each locator belongs to one key. Rejects a request
+/// that contains none of them.
+fn texts<'a>(signed: &'a SignedContent, view: &RequestView<'a>) -> Result<Vec<(usize, &'a str)>, Rejection> {
+    let mut found: Vec<(usize, &str)> = Vec::new();
+    let mut is_present = false;
+    for (slot, locator) in signed.signature.from.iter().enumerate() {
+        let mut add = |value: &'a [u8]| {
+            is_present = true;
+            found.extend(std::str::from_utf8(value).ok().filter(|text| text.is_ascii()).map(|text| (slot, text)));
+        };
+        match locator {
+            SignatureLocator::Header(name) => view.headers(name).iter().for_each(|value| add(value.as_bytes())),
+            SignatureLocator::NumberedHeaders(prefix) => view.numbered_headers(prefix).for_each(|value| add(value.as_bytes())),
+            SignatureLocator::Other(locator) => view.find(locator).into_iter().for_each(&mut add),
+        }
+        if is_present && !signed.in_slots {
+            break;
+        }
+    }
+    if is_present { Ok(found) } else { Err(missing(signed)) }
 }
 
-/// Parses the signature headers of a request. Rejects a request with more than [`MAX_GROUPS`] signature groups, because the
-/// verifier must hash the body once for each group.
-pub(super) fn read<'a>(proof: &'a MacProof, headers: &'a HeaderMap) -> Result<Signatures<'a>, Rejection> {
-    let format = &proof.signature;
-    let values = header(proof, headers)?.into_iter().filter_map(|value| value.to_str().ok());
-    let mut found = Signatures { groups: 0, tags: Vec::new(), macs: Vec::new() };
-    for group in values.flat_map(|value| split(value, format.groups.as_deref())) {
-        if found.groups == MAX_GROUPS {
-            return Err(Rejection::new(
-                Outcome::SignatureMalformed,
-                format!("the request has more than {MAX_GROUPS} signature groups"),
-            ));
+fn missing(signed: &SignedContent) -> Rejection {
+    let is_header = |locator: &SignatureLocator| !matches!(locator, SignatureLocator::Other(_));
+    let names: Vec<String> = signed.signature.from.iter().map(SignatureLocator::name).collect();
+    let kind = if signed.signature.from.iter().all(is_header) { "header " } else { "" };
+    Rejection::new(Outcome::SignatureMissing, format!("the request has no {kind}{}", names.join(" or ")))
+}
+
+/// Parses the signatures of a request. Rejects a request without a readable signature, and a request with more than
+/// [`MAX_GROUPS`] signature groups, because the verifier must hash the body once for each group.
+pub(super) fn read<'a>(signed: &'a SignedContent, view: &RequestView<'a>) -> Result<Signatures<'a>, Rejection> {
+    let format = &signed.signature;
+    let mut found = Signatures { groups: 0, tags: Vec::new(), codes: Vec::new() };
+    for (slot, text) in texts(signed, view)? {
+        for group in split(text, format.groups.as_deref()) {
+            if found.groups == MAX_GROUPS {
+                return Err(Rejection::new(
+                    Outcome::SignatureMalformed,
+                    format!("the request has more than {MAX_GROUPS} signature groups"),
+                ));
+            }
+            for item in split(group, format.items.as_deref()) {
+                found.add(signed, format, slot, item);
+            }
+            found.groups += 1;
         }
-        for item in split(group, format.items.as_deref()) {
-            found.add(proof, format, item);
-        }
-        found.groups += 1;
     }
-    if !proof.reads_tags {
+    if found.codes.is_empty() {
+        return Err(unreadable(signed));
+    }
+    if !signed.reads_tags {
         // All groups sign the same content. Merging the groups into one reduces the work to one hash.
         found.groups = found.groups.min(1);
-        found.macs.iter_mut().for_each(|(group, _)| *group = 0);
+        found.codes.iter_mut().for_each(|stated| stated.group = 0);
     }
     Ok(found)
 }
 
-/// Returns the rejection for a signature header that contains no readable signature.
-pub(super) fn unreadable(proof: &MacProof) -> Rejection {
-    let SignatureFormat { take, prefix, .. } = &proof.signature;
+/// Returns the rejection for a request that contains no readable signature.
+pub(super) fn unreadable(signed: &SignedContent) -> Rejection {
+    let SignatureFormat { take, prefix, .. } = &signed.signature;
     let looked_for = match (take.is_empty(), prefix.is_empty()) {
         (false, _) => format!(" with tag {}", take.join(" or ")),
         (true, false) => format!(" with prefix {prefix}"),
         (true, true) => String::new(),
     };
-    let (size, encoding) = (proof.algorithm.size(), proof.encoding.word());
-    Rejection::new(
-        Outcome::SignatureMalformed,
-        format!("the header contains no signature of {size} bytes in {encoding}{looked_for}"),
-    )
+    let size = signed.code_size.map(|size| format!(" of {size} bytes")).unwrap_or_default();
+    let place = if signed.reads_body { "request" } else { "header" };
+    let hint = format!("the {place} contains no signature{size} in {}{looked_for}", signed.encoding.word());
+    Rejection::new(Outcome::SignatureMalformed, hint)
 }
 
 impl<'a> Signatures<'a> {
-    /// Parses one item of the current signature group and adds the item as a tag or a signature. Ignores an unreadable item.
-    fn add(&mut self, proof: &MacProof, format: &SignatureFormat, item: &'a str) {
+    /// Parses one item of the current signature group and adds the item as a tag or a signature. Ignores an unreadable item,
+    /// and a signature of another length than those of the recipe's algorithm.
+    fn add(&mut self, signed: &SignedContent, format: &SignatureFormat, slot: usize, item: &'a str) {
         let trim = |text: &'a str| if format.trim { text.trim() } else { text };
         let value = match &format.pair {
             None => trim(item),
@@ -109,8 +133,9 @@ impl<'a> Signatures<'a> {
                 value
             }
         };
-        let mac = value.strip_prefix(format.prefix.as_str()).and_then(|text| decode(proof.encoding, text));
-        self.macs.extend(mac.filter(|mac| mac.bytes().len() == proof.algorithm.size()).map(|mac| (self.groups, mac)));
+        let code = value.strip_prefix(format.prefix.as_str()).and_then(|text| Code::decode(signed.encoding, text));
+        let code = code.filter(|code| signed.code_size.is_none_or(|size| code.bytes().len() == size));
+        self.codes.extend(code.map(|code| StatedCode { group: self.groups, slot, code }));
     }
 }
 
@@ -130,18 +155,6 @@ fn cut<'a>(text: &'a str, separator: &str) -> Option<(&'a str, &'a str)> {
         [character] => text.split_once(char::from(*character)),
         _ => text.split_once(separator),
     }
-}
-
-/// Decodes the text of a MAC or a hash. Returns `None` if the text is not valid in `encoding` or is longer than [`MAX_MAC`]
-/// bytes after decoding.
-pub(super) fn decode(encoding: Encoding, text: &str) -> Option<Mac> {
-    let mut bytes = [0; MAX_MAC];
-    let size = match encoding {
-        Encoding::Hex => base16ct::mixed::decode(text, &mut bytes).ok()?.len(),
-        Encoding::Base64 => STANDARD.decode_slice(text, &mut bytes).ok()?,
-        Encoding::Base64Url => URL_SAFE_PAD_INDIFFERENT.decode_slice(text, &mut bytes).ok()?,
-    };
-    Some(Mac::new(bytes, size))
 }
 
 /// Maximum number of signature groups in a request. Providers send two groups while they rotate a secret.

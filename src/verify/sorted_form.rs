@@ -7,13 +7,13 @@ use std::cmp::Ordering;
 use percent_encoding::percent_decode;
 
 use crate::outcome::Outcome;
+use crate::source::recipe::FormJoin;
 use crate::verify::verdict::Rejection;
 
-/// Returns the signed text of a form. Decodes the fields of the form, sorts them by name and then by value, and joins them
-/// without separators. Compares names and values by UTF-16 code units. Removes repeated pairs and leaves invalid UTF-8
-/// unchanged. Rejects a form with more than [`MAX_FIELDS`] fields, because each field costs memory and comparisons before the
-/// sender is verified.
-pub(super) fn fields(body: &[u8]) -> Result<Vec<u8>, Rejection> {
+/// Returns the signed text of a form. Decodes the fields of the form, sorts them by name and then by value in the order of
+/// UTF-16 code units, and joins them as `join` says. Leaves invalid UTF-8 unchanged. Rejects a form with more than
+/// [`MAX_FIELDS`] fields, because each field costs memory and comparisons before the sender is verified.
+pub(super) fn text(body: &[u8], join: &FormJoin) -> Result<Vec<u8>, Rejection> {
     let pairs = body.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
     let mut fields: Vec<FormPair<'_>> = pairs.take(MAX_FIELDS + 1).map(form_pair).collect();
     if fields.len() > MAX_FIELDS {
@@ -25,9 +25,15 @@ pub(super) fn fields(body: &[u8]) -> Result<Vec<u8>, Rejection> {
     } else {
         fields.sort_by(|a, b| by_code_units(&a.0, &b.0).then_with(|| by_code_units(&a.1, &b.1)));
     }
-    fields.dedup();
-    let texts: Vec<&[u8]> = fields.iter().flat_map(|(name, value)| [&**name, &**value]).collect();
-    Ok(texts.concat())
+    if !join.keeps_repeated {
+        fields.dedup();
+    }
+    let mut text = Vec::with_capacity(body.len());
+    for (index, (name, value)) in fields.iter().enumerate() {
+        let separator = if index == 0 { "" } else { &join.fields };
+        [separator.as_bytes(), name, join.pair.as_bytes(), value].into_iter().for_each(|part| text.extend_from_slice(part));
+    }
+    Ok(text)
 }
 
 /// The decoded name and the decoded value of one form field.
@@ -86,7 +92,7 @@ mod tests {
 
     #[test]
     fn ascii_forms_sort_like_all_other_forms() {
-        let text = |form: &str| String::from_utf8(fields(form.as_bytes()).expect("few fields")).expect("UTF-8");
+        let text = |form: &str| String::from_utf8(super::text(form.as_bytes(), &FormJoin::default()).expect("few fields")).expect("UTF-8");
         let ascii = "b=2&a=%2B+x&b=1&b=2&B=&a";
         assert_eq!(text(ascii), "Baa+ xb1b2");
         assert_eq!(text(&format!("{ascii}&\u{10000}=&\u{ffff}=")), "Baa+ xb1b2\u{10000}\u{ffff}");

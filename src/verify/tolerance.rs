@@ -2,16 +2,15 @@
 
 use crate::clock::UnixMillis;
 use crate::outcome::Outcome;
-use crate::source::recipe::{Recipe, TimeUnit};
+use crate::source::recipe::{Recipe, TimeUnit, Timestamp};
 use crate::verify::request_view::RequestView;
 use crate::verify::verdict::Rejection;
 
 /// Rejects a delivery whose signed timestamp is outside the recipe's tolerance. Accepts a timestamp exactly at either limit.
 /// Compares times in the provider's unit, as the provider's own library does: compares a timestamp in whole seconds with the
 /// receipt time in whole seconds, not in milliseconds.
-pub(super) fn check(recipe: &Recipe, request: &RequestView<'_>, received_at: UnixMillis) -> Result<(), Rejection> {
-    let Some(rule) = &recipe.timestamp else { return Ok(()) };
-    let text = request.signed(&rule.from).and_then(|text| std::str::from_utf8(text).ok());
+pub(super) fn check<'a>(rule: &'a Timestamp, view: &RequestView<'a>, received_at: UnixMillis) -> Result<(), Rejection> {
+    let text = view.signed(&rule.from).and_then(|text| std::str::from_utf8(text).ok());
     let Some(signed_at) = text.and_then(|text| read(rule.unit, text)) else {
         return Err(Rejection::new(Outcome::SignatureMalformed, "the signed timestamp is missing or cannot be parsed"));
     };
@@ -36,9 +35,9 @@ pub(super) fn check(recipe: &Recipe, request: &RequestView<'_>, received_at: Uni
 
 /// Returns the time of the event. Uses the first of the recipe's time locators whose text is a valid time, and returns `None`
 /// if there is no such locator.
-pub(super) fn occurred_at(recipe: &Recipe, request: &RequestView<'_>) -> Option<UnixMillis> {
+pub(super) fn occurred_at<'a>(recipe: &'a Recipe, view: &RequestView<'a>) -> Option<UnixMillis> {
     recipe.event.time.iter().find_map(|(locator, unit)| {
-        let text = std::str::from_utf8(request.find(locator)?).ok()?;
+        let text = std::str::from_utf8(view.find(locator)?).ok()?;
         read(*unit, text)?.checked_mul(millis_per(*unit)).map(UnixMillis)
     })
 }

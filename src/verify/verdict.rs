@@ -25,8 +25,8 @@ pub struct Verified {
     pub event: Event,
     /// The identity by which the gateway recognises duplicates of the event.
     pub identity: Identity,
-    /// The name of the secret that signed the delivery.
-    pub secret: Arc<str>,
+    /// The name of the secret or public key that verified the delivery, or `None` if the source requires no proof.
+    pub secret: Option<Arc<str>>,
 }
 
 /// The data that identifies an event among all events of a source. The dedupe key is a hash of the source, the event type and
@@ -67,6 +67,22 @@ pub struct Rejection {
 impl Rejection {
     pub(super) fn new(outcome: Outcome, hint: impl Into<String>) -> Rejection {
         Rejection { outcome, hint: hint.into() }
+    }
+
+    /// Returns `other` if its check failed later than the check of this rejection, otherwise this rejection. The verifier
+    /// reports the attempt that passed the most checks, because this attempt explains the most to the operator.
+    pub(super) fn or_closer(self, other: Option<Rejection>) -> Rejection {
+        other.filter(|other| rank(other.outcome) > rank(self.outcome)).unwrap_or(self)
+    }
+}
+
+/// Returns the rank of a rejection by the check that failed. A later check has a higher rank.
+fn rank(outcome: Outcome) -> u8 {
+    match outcome {
+        Outcome::TimestampStale | Outcome::TimestampFuture => 3,
+        Outcome::SignatureMismatch => 2,
+        Outcome::SignatureMalformed => 1,
+        _ => 0,
     }
 }
 

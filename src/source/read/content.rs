@@ -1,0 +1,132 @@
+//! Reads the signed content of a recipe: its alternatives, and the terms of each alternative.
+
+use super::locator::{LocatorParser, header};
+use super::need;
+use crate::source::recipe::{Algorithm, Encoding, FormJoin, Locator, Term};
+use crate::toml_value::{Item, TomlTable};
+
+/// Takes the signed content from `content` or `content_variants`. Returns `None` if the content is missing or invalid.
+pub(super) fn take(table: &mut TomlTable, locators: &mut LocatorParser) -> Option<Vec<Vec<Term>>> {
+    let Some(variants) = table.take("content_variants") else {
+        return need(table, "content", TERMS, |table| terms(table.take("content")?, locators)).map(|content| vec![content]);
+    };
+    if table.take("content").is_some() {
+        return variants.expected("content or content_variants", "both; remove one of them");
+    }
+    let contents: Option<Vec<_>> = variants.clone().list().into_iter().map(|list| terms(list, locators)).collect();
+    if contents.as_ref().is_some_and(Vec::is_empty) { variants.expected("arrays of terms", "an empty array") } else { contents }
+}
+
+fn terms(list: Item, locators: &mut LocatorParser) -> Option<Vec<Term>> {
+    let terms: Vec<Option<Term>> = list.clone().list().into_iter().map(|item| term(item, locators)).collect();
+    if terms.is_empty() {
+        return list.expected("an array of at least one term", "an empty array");
+    }
+    terms.into_iter().collect()
+}
+
+fn term(item: Item, locators: &mut LocatorParser) -> Option<Term> {
+    let text = item.clone().string()?;
+    if let Some((name, arguments)) = call(&text) {
+        return function(name, &arguments, &item, locators);
+    }
+    let bare = |text: &str| !text.is_empty() && !text.chars().any(char::is_alphanumeric);
+    if let Some((_, term)) = WORDS.iter().find(|(word, _)| *word == text) {
+        return Some(term.clone());
+    }
+    match text.split_once(':') {
+        _ if text == "form-sorted" => Some(Term::FormSorted(FormJoin::default())),
+        _ if bare(&text) => Some(Term::Literal(text)),
+        Some(("const", literal)) if !literal.is_empty() => Some(Term::Literal(literal.to_owned())),
+        Some(("header", _)) => item.parse(TERMS, header).map(Term::Header),
+        Some(("tag", tag)) if !tag.is_empty() => Some(Term::Tag(tag.to_owned())),
+        Some(("query" | "json" | "form" | "form-json" | "config", _)) => locators.text(&text, &item).map(located),
+        _ => item.unexpected(TERMS),
+    }
+}
+
+/// Returns the term for a locator. The value of a header or a tag is a term of its own, because the verifier reads its bytes
+/// as received.
+fn located(locator: Locator) -> Term {
+    match locator {
+        Locator::Header(name) => Term::Header(name),
+        Locator::Tag(tag) => Term::Tag(tag),
+        Locator::Const(text) => Term::Literal(text),
+        other => Term::Located(other),
+    }
+}
+
+/// Parses a term with arguments, such as `body-hash(sha256, hex)`.
+fn function(name: &str, arguments: &[&str], item: &Item, locators: &mut LocatorParser) -> Option<Term> {
+    match (name, arguments) {
+        ("body-hash", [algorithm, encoding]) => {
+            let algorithm = word(Algorithm::WORDS, algorithm);
+            match algorithm.zip(word(Encoding::WORDS, encoding)) {
+                Some((algorithm, encoding)) => Some(Term::BodyHash(algorithm, encoding)),
+                None => item.unexpected("body-hash(ALGORITHM, ENCODING) such as body-hash(sha256, hex)"),
+            }
+        }
+        ("listed-headers", [tag, separator]) if !tag.is_empty() => {
+            Some(Term::ListedHeaders { tag: (*tag).to_owned(), separator: (*separator).to_owned() })
+        }
+        ("form-sorted", [fields, pair, rest @ ..]) if matches!(rest, [] | ["repeated"]) => Some(Term::FormSorted(FormJoin {
+            fields: (*fields).to_owned(),
+            pair: (*pair).to_owned(),
+            keeps_repeated: !rest.is_empty(),
+        })),
+        ("optional", [locator]) => locators.text(locator, item).map(Term::Optional),
+        _ => item.unexpected(TERMS),
+    }
+}
+
+fn word<T: Copy>(words: &[(&str, T)], text: &str) -> Option<T> {
+    words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value)
+}
+
+/// Splits `NAME(ARGUMENT, ARGUMENT …)` into the name and the arguments. White space around an argument is removed. An argument
+/// in single quotes is taken as it is, so that it can be empty, or contain a comma or white space. Returns `None` for any other
+/// text.
+pub(super) fn call(text: &str) -> Option<(&str, Vec<&str>)> {
+    let (name, mut rest) = text.strip_suffix(')')?.split_once('(')?;
+    if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') {
+        return None;
+    }
+    let mut arguments = Vec::new();
+    loop {
+        rest = rest.trim_start();
+        if let Some(quoted) = rest.strip_prefix('\'') {
+            let (argument, after) = quoted.split_once('\'')?;
+            arguments.push(argument);
+            match after.trim_start() {
+                "" => return Some((name, arguments)),
+                after => rest = after.strip_prefix(',')?,
+            }
+            continue;
+        }
+        match rest.split_once(',') {
+            Some((argument, after)) => {
+                arguments.push(argument.trim_end());
+                rest = after;
+            }
+            None => {
+                arguments.push(rest.trim_end());
+                return Some((name, arguments));
+            }
+        }
+    }
+}
+
+const WORDS: &[(&str, Term)] = &[
+    ("body", Term::Body),
+    ("body-crc32-decimal", Term::BodyCrc32),
+    ("timestamp", Term::Timestamp),
+    ("id", Term::Id),
+    ("secret", Term::Secret),
+    ("method", Term::Method),
+    ("path-and-query", Term::PathAndQuery),
+    ("url", Term::Url),
+    ("url-other-port", Term::UrlOtherPort),
+    ("url-no-query", Term::UrlNoQuery),
+];
+const TERMS: &str = "body, timestamp, id, header:NAME, tag:NAME, const:TEXT, url, form-sorted, another term of docs/recipes.md, \
+                     or punctuation such as \".\"";

@@ -1,0 +1,79 @@
+//! Parses locators: the places of a request at which a recipe finds a value.
+
+use std::collections::BTreeMap;
+
+use http::HeaderName;
+
+use crate::source::pointers::Pointers;
+use crate::source::recipe::{Choice, Locator};
+use crate::toml_value::{Item, TomlTable};
+
+/// Parses the locators of one recipe, and collects the places in the body that they refer to.
+#[derive(Default)]
+pub(super) struct LocatorParser {
+    /// The places in the body that the recipe reads.
+    pub(super) pointers: Pointers,
+    /// The texts that the operator has set in `values`, by name.
+    values: BTreeMap<String, String>,
+}
+
+impl LocatorParser {
+    /// Takes the option `values` out of the source's table.
+    pub(super) fn take(table: &mut TomlTable) -> LocatorParser {
+        let mut section = table.take_section("values");
+        let names = section.keys();
+        let values = names.into_iter().filter_map(|name| Some((name.clone(), section.take(&name)?.string()?))).collect();
+        LocatorParser { pointers: Pointers::default(), values }
+    }
+
+    /// Parses a list of alternative locators: a string, an array of strings, or an array that contains arrays of strings. An
+    /// inner array combines several fields into one value.
+    pub(super) fn choice(&mut self, item: Item) -> Choice {
+        let mut fields = |item: Item| -> Vec<Locator> { item.list().into_iter().filter_map(|one| self.item(one)).collect() };
+        Choice(item.list().into_iter().map(&mut fields).filter(|fields| !fields.is_empty()).collect())
+    }
+
+    /// Parses one locator.
+    pub(super) fn item(&mut self, item: Item) -> Option<Locator> {
+        let text = item.clone().string()?;
+        self.text(&text, &item)
+    }
+
+    /// Parses the locator `text`. If `text` is not a valid locator, reports the mistake at the location of `item` and returns
+    /// `None`.
+    pub(super) fn text(&mut self, text: &str, item: &Item) -> Option<Locator> {
+        let body = |slot: Option<usize>, expected: &str| slot.map(Locator::Body).or_else(|| item.unexpected(expected));
+        match text.split_once(':') {
+            Some(("header", _)) => header(text).map(Locator::Header).or_else(|| item.unexpected(LOCATORS)),
+            Some(("tag", tag)) if !tag.is_empty() => Some(Locator::Tag(tag.to_owned())),
+            Some(("query", name)) if !name.is_empty() => Some(Locator::Query(name.to_owned())),
+            Some(("const", text)) if !text.is_empty() => Some(Locator::Const(text.to_owned())),
+            Some(("config", name)) if !name.is_empty() => self.value(name, item),
+            Some(("jwt", claim)) if !claim.is_empty() => Some(Locator::Claim(claim.to_owned())),
+            Some(("basic", "user")) => Some(Locator::BasicUser),
+            Some(("json", pointer)) => body(self.pointers.slot(pointer), "a JSON pointer such as json:/data/id"),
+            Some(("form", name)) => body(self.pointers.field_slot(name), "a form field such as form:id"),
+            Some(("form-json", location)) => body(self.pointers.field_json_slot(location), FORM_JSON),
+            _ => item.unexpected(LOCATORS),
+        }
+    }
+
+    fn value(&self, name: &str, item: &Item) -> Option<Locator> {
+        match self.values.get(name) {
+            Some(text) => Some(Locator::Const(text.clone())),
+            None => item.expected(
+                format_args!("the text values.{name} of this source"),
+                format_args!("nothing; add values = {{ {name} = \"…\" }} to the source"),
+            ),
+        }
+    }
+}
+
+/// Parses a locator of the form `header:NAME`.
+pub(super) fn header(text: &str) -> Option<HeaderName> {
+    text.strip_prefix("header:").and_then(|name| HeaderName::from_bytes(name.as_bytes()).ok())
+}
+
+pub(super) const LOCATORS: &str = "header:NAME, json:/POINTER, form:NAME, form-json:NAME/POINTER, tag:NAME, query:NAME, \
+                                   jwt:CLAIM, basic:user, config:NAME or const:TEXT";
+const FORM_JSON: &str = "a form field and a JSON pointer such as form-json:payload/data/id";

@@ -1,0 +1,294 @@
+//! Reads the proofs of a recipe. A recipe with one proof names its parameters at the top level. A recipe with several proofs
+//! lists them as `[[proof]]`, and each inherits the parameters that it does not set from the top level.
+
+use super::locator::{LocatorParser, header};
+use super::{Invalid, content, need};
+use crate::source::recipe::{
+    Algorithm, BodyHash, DigestProof, Encoding, EventLocators, HashClaim, JwtAlgorithm, JwtProof, KeyFormat, Locator, MacProof,
+    Proof, PublicKeyAlgorithm, PublicKeyFormat, PublicKeyProof, SignatureFormat, SignatureLocator, SignedContent, TimeUnit,
+    Timestamp, TokenProof,
+};
+use crate::source::validate;
+use crate::toml_value::{Item, TomlTable};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// The kind of a proof, as the parameter `auth` names it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Mac,
+    Digest,
+    PublicKey,
+    Jwt,
+    Token,
+    Basic,
+    None,
+}
+
+/// Takes the proofs out of the recipe's table. Returns `None` if a proof is missing or invalid.
+pub(super) fn all(table: &mut TomlTable, event: &EventLocators, locators: &mut LocatorParser) -> Option<Vec<Proof>> {
+    let Some(items) = table.take_list("proof") else {
+        return one(table, event, locators).map(|proof| vec![proof]);
+    };
+    if items.is_empty() {
+        table.expected("proof", "at least one [[proof]]", "an empty array");
+        return None;
+    }
+    let shared = table.split_off(KEYS);
+    let proofs: Vec<Option<Proof>> = items
+        .into_iter()
+        .map(|item| {
+            let mut table = shared.clone().overlaid(item.table()?);
+            let proof = one(&mut table, event, locators);
+            table.finish();
+            proof
+        })
+        .collect();
+    proofs.into_iter().collect()
+}
+
+fn one(table: &mut TomlTable, event: &EventLocators, locators: &mut LocatorParser) -> Option<Proof> {
+    match need(table, "auth", AUTH, |table| table.take_one_of("auth", KINDS))? {
+        Kind::Mac => {
+            let algorithm = need(table, "algorithm", HASHES, |table| table.take_one_of("algorithm", Algorithm::WORDS));
+            let key_format = key_format(table);
+            let signed = signed(table, algorithm.map(Algorithm::size), event, locators)?;
+            Some(Proof::Mac(MacProof { algorithm: algorithm?, key_format, signed }))
+        }
+        Kind::Digest => {
+            let algorithm = need(table, "algorithm", HASHES, |table| table.take_one_of("algorithm", Algorithm::WORDS));
+            let key_format = key_format(table);
+            let signed = signed(table, algorithm.map(Algorithm::size), event, locators)?;
+            validate::digest_contains_secret(table, &signed)?;
+            Some(Proof::Digest(DigestProof { algorithm: algorithm?, key_format, signed }))
+        }
+        Kind::PublicKey => {
+            let words = PublicKeyAlgorithm::WORDS;
+            let algorithm = need(table, "algorithm", SIGNATURES, |table| table.take_one_of("algorithm", words));
+            let key_format = table.take_one_of("key_format", PublicKeyFormat::WORDS).unwrap_or_default();
+            let signed = signed(table, algorithm.and_then(PublicKeyAlgorithm::size), event, locators)?;
+            Some(Proof::PublicKey(PublicKeyProof { algorithm: algorithm?, key_format, signed }))
+        }
+        Kind::Jwt => jwt(table, event, locators).map(Proof::Jwt),
+        Kind::Token => {
+            let (from, prefix) = token(table, locators)?;
+            Some(Proof::Token(TokenProof { from, prefix, key_format: key_format(table) }))
+        }
+        Kind::Basic => Some(Proof::Basic),
+        Kind::None => Some(Proof::None),
+    }
+}
+
+/// Takes the parameters that MACs, digests and public-key signatures share.
+fn signed(
+    table: &mut TomlTable,
+    code_size: Option<usize>,
+    event: &EventLocators,
+    locators: &mut LocatorParser,
+) -> Option<SignedContent> {
+    let timestamp = table.take("timestamp").map(|item| signing_time(item, locators).ok_or(Invalid)).transpose();
+    let signature = need(table, "signature", SIGNATURE, |table| signature(table, locators));
+    let contents = content::take(table, locators);
+    let body_hash = table.take("body_sha256").map(|item| body_hash(item).ok_or(Invalid)).transpose();
+    let encoding = table.take_one_of("encoding", Encoding::WORDS);
+    let in_slots = table.take_one_of("match", MATCHES).unwrap_or(false);
+    let (signature, inline_encoding) = signature?;
+    let (timestamp, contents, body_hash) = (timestamp.ok()?, contents?, body_hash.ok()?);
+    let mut signed = SignedContent {
+        encoding: inline_encoding.or(encoding).unwrap_or(Encoding::Hex),
+        code_size,
+        signature,
+        signs_form: contents.iter().flatten().any(|term| matches!(term, crate::source::recipe::Term::FormSorted(_))),
+        contents,
+        timestamp,
+        reads_tags: false,
+        reads_body: false,
+        in_slots,
+        body_hash,
+        coverage: crate::source::recipe::Coverage::NOTHING,
+    };
+    signed.reads_tags = validate::uses_tags(&signed, event);
+    signed.reads_body = validate::reads_body(&signed, event);
+    if table.accepts(&["signature", "content", "content_variants", "body_sha256", "timestamp", "event", "key"]) {
+        validate::parts_agree(table, &signed, event)?;
+    }
+    signed.coverage = validate::coverage(&signed, event);
+    Some(signed)
+}
+
+fn signature(table: &mut TomlTable, locators: &mut LocatorParser) -> Option<(SignatureFormat, Option<Encoding>)> {
+    let mut table = table.take_table("signature")?;
+    let from = need(&mut table, "from", SIGNED_FROM, |table| table.take_list("from"));
+    if from.as_ref().is_some_and(Vec::is_empty) {
+        table.expected("from", SIGNED_FROM, "an empty array");
+    }
+    let from: Vec<Option<SignatureLocator>> =
+        from.unwrap_or_default().into_iter().map(|item| signature_locator(item, locators)).collect();
+    let mut separator = |key| table.take_str(key).filter(|text| !text.is_empty());
+    let (groups, items, pair) = (separator("groups"), separator("items"), separator("pair"));
+    let take = table.take_strings("take").unwrap_or_default();
+    let prefix = table.take_str("prefix").unwrap_or_default();
+    let trim = table.take_bool("trim").unwrap_or(true);
+    let encoding = table.take_one_of("encoding", Encoding::WORDS);
+    let is_paired = pair.is_some() != take.is_empty();
+    if !is_paired && table.accepts(&["pair", "take"]) {
+        let found = if pair.is_some() { "pair without take" } else { "take without pair" };
+        table.expected("take", "pair and take together, such as pair = \"=\" with take = [\"v1\"], or neither", found);
+    }
+    table.finish();
+    let from: Vec<SignatureLocator> = from.into_iter().collect::<Option<_>>()?;
+    let signature = SignatureFormat { from, groups, items, pair, take, prefix, trim };
+    (is_paired && !signature.from.is_empty()).then_some((signature, encoding))
+}
+
+fn signature_locator(item: Item, locators: &mut LocatorParser) -> Option<SignatureLocator> {
+    let text = item.clone().string()?;
+    if let Some(prefix) = text.strip_suffix("-*").and_then(header) {
+        return Some(SignatureLocator::NumberedHeaders(format!("{prefix}-")));
+    }
+    match text.split_once(':') {
+        Some(("header", _)) => item.parse(SIGNED_FROM, header).map(SignatureLocator::Header),
+        Some(("query" | "json" | "form" | "form-json", _)) => locators.text(&text, &item).map(SignatureLocator::Other),
+        _ => item.unexpected(SIGNED_FROM),
+    }
+}
+
+fn signing_time(item: Item, locators: &mut LocatorParser) -> Option<Timestamp> {
+    let mut table = item.table()?;
+    let from = need(&mut table, "from", TIMED_FROM, |table| table.take("from")).map(|item| locators.choice(item));
+    let unit = table.take_one_of("unit", TimeUnit::WORDS).unwrap_or(TimeUnit::Seconds);
+    let past = table.take_duration("past", TOLERANCE).unwrap_or(DEFAULT_TOLERANCE);
+    let future = table.take_duration("future", TOLERANCE).unwrap_or(DEFAULT_TOLERANCE);
+    let is_single = from.as_ref().is_none_or(validate::is_single);
+    if !is_single && table.accepts(&["from"]) {
+        table.expected("from", TIMED_FROM, "a fixed text or several fields");
+    }
+    table.finish();
+    Some(Timestamp { from: from.filter(|_| is_single)?, unit, past, future })
+}
+
+fn body_hash(item: Item) -> Option<BodyHash> {
+    let mut table = item.table()?;
+    let from = need(&mut table, "from", HASHED_FROM, |table| table.take("from"));
+    let encoding = table.take_one_of("encoding", Encoding::WORDS).unwrap_or(Encoding::Hex);
+    table.finish();
+    let from = from?;
+    let query = |text: &str| text.strip_prefix("query:").filter(|name| !name.is_empty()).map(str::to_owned);
+    Some(BodyHash { query: from.parse(HASHED_FROM, query)?, encoding })
+}
+
+fn jwt(table: &mut TomlTable, event: &EventLocators, locators: &mut LocatorParser) -> Option<JwtProof> {
+    let token = token(table, locators);
+    let names = need(table, "algorithm", JWT_ALGORITHMS, |table| table.take_list("algorithm"));
+    let algorithms: Option<Vec<JwtAlgorithm>> =
+        names.unwrap_or_default().into_iter().map(|item| item.one_of(JwtAlgorithm::WORDS)).collect();
+    let algorithms = algorithms.filter(|all| !all.is_empty())?;
+    let kind = algorithms[0].key_kind();
+    if algorithms.iter().any(|algorithm| algorithm.key_kind() != kind) {
+        table.expected("algorithm", "algorithms with the same kind of key", "different kinds; write one [[proof]] for each kind");
+        return None;
+    }
+    let is_secret = kind == crate::source::recipe::JwtKeyKind::Secret;
+    let key_format = if is_secret { key_format(table) } else { KeyFormat::default() };
+    let public = if is_secret { None } else { table.take_one_of("key_format", PublicKeyFormat::WORDS) };
+    let claims = claims(table, locators)?;
+    let body_claim = table.take("body_claim").map(|item| hash_claim(item).ok_or(Invalid)).transpose().ok()?;
+    let url_claim = table.take("url_claim").map(|item| hash_claim(item).ok_or(Invalid)).transpose().ok()?;
+    let max_age = table.take_duration("max_age", TOLERANCE);
+    let (from, prefix) = token?;
+    let coverage = validate::token_coverage(body_claim.is_some(), url_claim.is_some(), event);
+    let public_key_format = public.unwrap_or_default();
+    Some(JwtProof { from, prefix, algorithms, public_key_format, key_format, claims, body_claim, url_claim, max_age, coverage })
+}
+
+/// Takes the claims that a token must contain, such as `claims = { iss = "netlify", aud = "config:audience" }`.
+fn claims(table: &mut TomlTable, locators: &mut LocatorParser) -> Option<Vec<(String, String)>> {
+    let mut claims = table.take_section("claims");
+    let mut all = Vec::new();
+    for name in claims.keys() {
+        let item = claims.take(&name)?;
+        let text = item.clone().string()?;
+        let value = match text.split_once(':') {
+            Some(("config", _)) => match locators.text(&text, &item)? {
+                Locator::Const(value) => value,
+                _ => text,
+            },
+            _ => text,
+        };
+        all.push((name, value));
+    }
+    Some(all)
+}
+
+fn hash_claim(item: Item) -> Option<HashClaim> {
+    let mut table = item.table()?;
+    let name = need(&mut table, "name", "the name of a claim", |table| table.take_str("name"));
+    let algorithm = table.take_one_of("algorithm", Algorithm::WORDS).unwrap_or(Algorithm::Sha256);
+    let encoding = table.take_one_of("encoding", Encoding::WORDS).unwrap_or(Encoding::Hex);
+    table.finish();
+    Some(HashClaim { name: name?, algorithm, encoding })
+}
+
+/// Takes `token = { from = …, prefix = … }`.
+fn token(table: &mut TomlTable, locators: &mut LocatorParser) -> Option<(Vec<Locator>, String)> {
+    let mut table = need(table, "token", TOKEN, |table| table.take_table("token"))?;
+    let from = need(&mut table, "from", TOKEN_FROM, |table| table.take_list("from")).unwrap_or_default();
+    let from: Option<Vec<Locator>> = from
+        .into_iter()
+        .map(|item| match locators.item(item.clone())? {
+            locator @ (Locator::Header(_) | Locator::Query(_) | Locator::Body(_)) => Some(locator),
+            _ => item.unexpected(TOKEN_FROM),
+        })
+        .collect();
+    let prefix = table.take_str("prefix").unwrap_or_default();
+    table.finish();
+    Some((from.filter(|from| !from.is_empty())?, prefix))
+}
+
+fn key_format(table: &mut TomlTable) -> KeyFormat {
+    let mut format = KeyFormat::default();
+    for item in table.take_list("key_format").unwrap_or_default() {
+        let step = item.as_str().unwrap_or_default().to_owned();
+        let word = |words: &[(&str, _)]| words.iter().find(|(word, _)| *word == step).map(|(_, encoding)| *encoding);
+        match (step.strip_prefix("strip-prefix:"), step.as_str()) {
+            (Some(prefix), _) if !prefix.is_empty() => format.strip.push(prefix.to_owned()),
+            (_, "utf8") => format.encoding = None,
+            (_, "sha1") => format.hash = Some(Algorithm::Sha1),
+            (_, "sha256") => format.hash = Some(Algorithm::Sha256),
+            _ => match word(Encoding::WORDS) {
+                Some(encoding) => format.encoding = Some(encoding),
+                None => item.location.expected(KEY_STEPS, "an unknown step"),
+            },
+        }
+    }
+    format
+}
+
+/// The parameters that a `[[proof]]` inherits from the top level of its recipe.
+const KEYS: &[&str] = &[
+    "auth", "algorithm", "encoding", "signature", "key_format", "content", "content_variants", "body_sha256", "timestamp",
+    "match", "token", "claims", "body_claim", "url_claim", "max_age",
+];
+const KINDS: &[(&str, Kind)] = &[
+    ("mac", Kind::Mac),
+    ("digest", Kind::Digest),
+    ("signature", Kind::PublicKey),
+    ("jwt", Kind::Jwt),
+    ("token", Kind::Token),
+    ("basic", Kind::Basic),
+    ("none", Kind::None),
+];
+const MATCHES: &[(&str, bool)] = &[("any", false), ("slots", true)];
+const AUTH: &str = "\"mac\", \"digest\", \"signature\", \"jwt\", \"token\", \"basic\" or \"none\"";
+const HASHES: &str = "\"sha1\", \"sha256\", \"sha384\" or \"sha512\"";
+const SIGNATURES: &str = "a signature algorithm such as \"ed25519\" or \"rsa-pkcs1-sha256\"";
+const JWT_ALGORITHMS: &str = "an array of algorithms such as [\"HS256\"]";
+const SIGNATURE: &str = "a table such as { from = \"header:NAME\" }";
+const SIGNED_FROM: &str = "header:NAME, header:NAME-*, query:NAME, json:/POINTER, form:NAME or form-json:NAME/POINTER";
+const TIMED_FROM: &str = "a locator such as header:NAME, tag:NAME or json:/POINTER";
+const HASHED_FROM: &str = "query:NAME";
+const TOKEN: &str = "a table such as { from = \"header:NAME\" }";
+const TOKEN_FROM: &str = "header:NAME, query:NAME, json:/POINTER or form:NAME";
+const KEY_STEPS: &str = "strip-prefix:TEXT, utf8, hex, base64, base64url, sha1 or sha256";
+const DEFAULT_TOLERANCE: Duration = Duration::from_secs(300);
+const TOLERANCE: RangeInclusive<Duration> = Duration::ZERO..=super::DAYS_30;

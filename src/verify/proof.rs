@@ -1,0 +1,157 @@
+//! Checks the proofs of a recipe. Each kind of proof has its own file. This file prepares the keys of a source for one proof
+//! and calls the check of the proof's kind. No check depends on the name of a provider.
+
+use std::sync::Arc;
+
+use crate::clock::UnixMillis;
+use crate::event::Delivery;
+use crate::outcome::Outcome;
+use crate::source::Source;
+use crate::source::key::{DecodedKey, Key};
+use crate::source::recipe::{Coverage, Proof};
+use crate::verify::content::Content;
+use crate::verify::request_view::RequestView;
+use crate::verify::verdict::Rejection;
+
+mod basic;
+mod digest;
+mod jwt;
+pub(super) mod mac;
+mod public_key;
+mod signed;
+mod token;
+
+use mac::MacKey;
+
+/// One proof of a recipe, with the keys that a source has for this proof.
+pub(super) struct ProofVerifier {
+    /// Index of the proof in the recipe.
+    proof: usize,
+    keys: Vec<ProofKey>,
+}
+
+/// One key, prepared for one proof.
+struct ProofKey {
+    /// Index of the key in the source.
+    key: usize,
+    /// The scheme of the proof and the name of the key, such as `mac-sha256:2026-11`.
+    auth: Arc<str>,
+    /// The prepared HMAC key. `None` for all other kinds of proof, which use the decoded key of the source.
+    mac: Option<MacKey>,
+}
+
+/// The delivery whose proofs the verifier checks.
+#[derive(Clone, Copy)]
+pub(super) struct Request<'a> {
+    pub(super) source: &'a Source,
+    pub(super) delivery: &'a Delivery,
+    /// The request without the evidence of a proof. Contains the values in the body only if a proof of the recipe reads them.
+    pub(super) view: RequestView<'a>,
+}
+
+/// A proof that holds, with the key that made the proof and the bytes that the proof covers.
+pub(super) struct Proven<'p> {
+    /// The key, or `None` if the source accepts deliveries without a proof.
+    pub(super) key: Option<&'p Key>,
+    /// The scheme of the proof and the name of the key, for the record header `hookhold-auth`.
+    pub(super) auth: Arc<str>,
+    pub(super) coverage: Coverage,
+    /// True if the covered bytes contain a time, so that only an exact replay has the same bytes.
+    pub(super) is_timed: bool,
+    /// True if the covered bytes contain the text of the event id.
+    pub(super) signs_id: bool,
+    pub(super) content: Content<'p>,
+    /// SHA-256 hash of the body, or `None` if the check did not compute this hash.
+    pub(super) body_sha256: Option<[u8; 32]>,
+    /// The request as the proof reads it: with the tags of the matching signature group, or with the claims of the token.
+    pub(super) view: RequestView<'p>,
+}
+
+impl ProofVerifier {
+    /// Prepares the keys of `source` for the proof with the index `proof`.
+    pub(super) fn new(source: &Source, proof: usize) -> ProofVerifier {
+        let scheme = source.recipe.proofs[proof].scheme();
+        let prepared = source.keys.iter().enumerate().filter_map(|(index, key)| {
+            let mac = match (&source.recipe.proofs[proof], key.for_proof(proof)?) {
+                (Proof::Mac(mac), DecodedKey::Secret(bytes)) => Some(MacKey::new(mac.algorithm, bytes)),
+                _ => None,
+            };
+            Some(ProofKey { key: index, auth: format!("{scheme}:{}", key.name).into(), mac })
+        });
+        ProofVerifier { proof, keys: prepared.collect() }
+    }
+
+    /// Checks the proof of a delivery. If the proof holds, returns the result of `accept`.
+    pub(super) fn check<T>(
+        &self,
+        request: Request<'_>,
+        accept: impl FnOnce(Proven<'_>) -> Result<T, Rejection>,
+    ) -> Result<T, Rejection> {
+        match &request.source.recipe.proofs[self.proof] {
+            Proof::Mac(mac) => signed::check(self, &mac.signed, request, |key, content, codes| {
+                key.mac.as_ref().is_some_and(|mac| mac.signed(content, codes))
+            }, accept),
+            Proof::Digest(digest) => digest::check(self, digest, request, accept),
+            Proof::PublicKey(public) => signed::check(self, &public.signed, request, |key, content, codes| {
+                match request.source.keys[key.key].for_proof(self.proof) {
+                    Some(DecodedKey::Public(key)) => public_key::signed(key, content, codes),
+                    _ => false,
+                }
+            }, accept),
+            Proof::Jwt(proof) => jwt::check(self, proof, request, accept),
+            Proof::Token(proof) => token::check(self, proof, request, accept),
+            Proof::Basic => basic::check(self, request, accept),
+            Proof::None => accept(Proven::without_key(request)),
+        }
+    }
+
+    /// Checks the request head for the proof, before the server reads the body. Rejects a request that cannot contain the proof,
+    /// and returns `Ok` if only the body can tell.
+    pub(super) fn precheck(&self, source: &Source, view: &RequestView<'_>) -> Result<(), Rejection> {
+        match &source.recipe.proofs[self.proof] {
+            Proof::Mac(mac) => signed::precheck(&mac.signed, view),
+            Proof::Digest(digest) => signed::precheck(&digest.signed, view),
+            Proof::PublicKey(public) => signed::precheck(&public.signed, view),
+            Proof::Jwt(proof) => token::precheck(&proof.from, view),
+            Proof::Token(proof) => token::precheck(&proof.from, view),
+            Proof::Basic => basic::precheck(view),
+            Proof::None => Ok(()),
+        }
+    }
+
+    /// Returns the keys that are valid at `now`, then the expired keys. An expired key does not authenticate a sender, but a
+    /// match explains the rejection to the operator.
+    fn keys_at<'a>(&'a self, source: &'a Source, now: UnixMillis) -> impl Iterator<Item = (&'a ProofKey, &'a Key)> {
+        let all = || self.keys.iter().map(|key| (key, &source.keys[key.key]));
+        all().filter(move |(_, key)| key.is_valid_at(now)).chain(all().filter(move |(_, key)| !key.is_valid_at(now)))
+    }
+
+    /// Returns the rejection for a proof that no valid key made. If an expired key made the proof, the hint names that key.
+    fn mismatch(&self, expired: Option<&Key>, what: &str) -> Rejection {
+        let hint = match expired.and_then(|key| Some((&key.name, key.not_after?))) {
+            Some((name, end)) => format!("the sender signed with the secret {name}, which expired at {}", end.rfc3339()),
+            None => format!("no configured {what} (secrets checked: {})", self.keys.len()),
+        };
+        Rejection::new(Outcome::SignatureMismatch, hint)
+    }
+}
+
+impl<'p> Proven<'p> {
+    fn without_key(request: Request<'p>) -> Proven<'p> {
+        Proven {
+            key: None,
+            auth: "none".into(),
+            coverage: Coverage::NOTHING,
+            is_timed: false,
+            signs_id: false,
+            content: Content::default(),
+            body_sha256: None,
+            view: request.view,
+        }
+    }
+
+    /// Returns a proof that covers no part of the event.
+    fn by_key(request: Request<'p>, key: &'p Key, auth: Arc<str>) -> Proven<'p> {
+        Proven { key: Some(key), auth, ..Proven::without_key(request) }
+    }
+}

@@ -1,0 +1,181 @@
+//! JSON Web Tokens (RFC 7519). The library checks the signature and that the token names an accepted algorithm. This file
+//! checks the times and the claims, because the verifier must not read a clock of its own.
+
+use std::borrow::Cow;
+
+use jsonwebtoken::{Algorithm as LibraryAlgorithm, Validation, decode};
+use serde_json::{Map, Value};
+
+use crate::outcome::Outcome;
+use crate::source::key::DecodedKey;
+use crate::source::recipe::{HashClaim, JwtAlgorithm, JwtProof};
+use crate::verify::code::Code;
+use crate::verify::content::{Content, Part};
+use crate::verify::hash::hash;
+use crate::verify::proof::{ProofVerifier, Proven, Request, token};
+use crate::verify::request_view::path_and_query;
+use crate::verify::verdict::Rejection;
+
+/// Checks the token of a delivery with every key, then its times, its claims, and the hashes that it contains.
+pub(super) fn check<T>(
+    verifier: &ProofVerifier,
+    proof: &JwtProof,
+    request: Request<'_>,
+    accept: impl FnOnce(Proven<'_>) -> Result<T, Rejection>,
+) -> Result<T, Rejection> {
+    let token = token::text(&proof.from, &proof.prefix, &request.view)?;
+    if token.len() > MAX_TOKEN {
+        return Err(malformed(format!("the token has more than {MAX_TOKEN} bytes")));
+    }
+    let received_at = request.delivery.received_at;
+    let (mut expired, mut is_readable) = (None, false);
+    for (prepared, key) in verifier.keys_at(request.source, received_at) {
+        let Some(DecodedKey::Jwt(jwt_key)) = key.for_proof(verifier.proof) else { continue };
+        let claims = match decode::<Map<String, Value>>(token, &jwt_key.decoding, &validation(proof)) {
+            Ok(decoded) => decoded.claims,
+            Err(error) => {
+                is_readable |= matches!(error.kind(), jsonwebtoken::errors::ErrorKind::InvalidSignature);
+                continue;
+            }
+        };
+        is_readable = true;
+        if !key.is_valid_at(received_at) {
+            expired = expired.or(Some(key));
+            continue;
+        }
+        check_times(proof, &claims, received_at.0 / 1000)?;
+        check_claims(proof, &claims)?;
+        check_hashes(proof, &claims, request)?;
+        let texts = texts(&claims);
+        let mut content = Content::with_capacity(1);
+        content.push(Part::Slice(token));
+        return accept(Proven {
+            coverage: proof.coverage,
+            is_timed: proof.body_claim.is_some() && ["iat", "exp", "jti"].iter().any(|claim| claims.contains_key(*claim)),
+            content,
+            view: request.view.with_claims(&texts),
+            ..Proven::by_key(request, key, prepared.auth.clone())
+        });
+    }
+    if !is_readable && !verifier.keys.is_empty() {
+        return Err(malformed(format!("the token is no JSON Web Token with the algorithm {}", algorithms(proof))));
+    }
+    Err(verifier.mismatch(expired, "key signed this token"))
+}
+
+/// Returns the rules by which the library checks the signature. It checks neither times nor audience.
+fn validation(proof: &JwtProof) -> Validation {
+    let algorithms: Vec<LibraryAlgorithm> = proof.algorithms.iter().map(|algorithm| library(*algorithm)).collect();
+    let mut validation = Validation::new(algorithms[0]);
+    validation.algorithms = algorithms;
+    validation.required_spec_claims.clear();
+    validation.validate_exp = false;
+    validation.validate_nbf = false;
+    validation.validate_aud = false;
+    validation
+}
+
+/// Checks the claims `exp`, `nbf` and `iat`, which are Unix seconds. A token without `iat` fails if the recipe limits the age.
+fn check_times(proof: &JwtProof, claims: &Map<String, Value>, now: u64) -> Result<(), Rejection> {
+    let time = |claim: &str| match claims.get(claim) {
+        None => Ok(None),
+        Some(value) => match value.as_u64().or_else(|| value.as_f64().filter(|time| *time >= 0.0).map(|time| time as u64)) {
+            Some(time) => Ok(Some(time)),
+            None => Err(malformed(format!("the claim {claim} is no time"))),
+        },
+    };
+    let (expiry, start, issued) = (time("exp")?, time("nbf")?, time("iat")?);
+    if let Some(expiry) = expiry.filter(|expiry| now >= expiry.saturating_add(LEEWAY_S)) {
+        return Err(Rejection::new(Outcome::TimestampStale, format!("the token expired {} s ago", now - expiry)));
+    }
+    if let Some(start) = start.max(issued).filter(|start| *start > now.saturating_add(LEEWAY_S)) {
+        let hint = format!("the token is valid only in {} s; compare the clocks", start - now);
+        return Err(Rejection::new(Outcome::TimestampFuture, hint));
+    }
+    let Some(max_age) = proof.max_age else { return Ok(()) };
+    let issued = issued.ok_or_else(|| malformed("the token lacks the claim iat, and the recipe limits its age".to_owned()))?;
+    let age = now.saturating_sub(issued);
+    if age > max_age.as_secs() {
+        let hint = format!("the token is {age} s old; the recipe allows at most {} s", max_age.as_secs());
+        return Err(Rejection::new(Outcome::TimestampStale, hint));
+    }
+    Ok(())
+}
+
+/// Checks that each claim of the recipe has its value, or contains the value if the claim is an array (`aud`).
+fn check_claims(proof: &JwtProof, claims: &Map<String, Value>) -> Result<(), Rejection> {
+    let is_met = |(name, wanted): &&(String, String)| match claims.get(name) {
+        Some(Value::Array(values)) => values.iter().any(|value| text(value).as_deref() == Some(wanted)),
+        Some(value) => text(value).as_deref() == Some(wanted),
+        None => false,
+    };
+    match proof.claims.iter().find(|claim| !is_met(claim)) {
+        None => Ok(()),
+        Some((name, wanted)) => {
+            let hint = format!("the claim {name} of the token is not {wanted:?}");
+            Err(Rejection::new(Outcome::SignatureMismatch, hint))
+        }
+    }
+}
+
+fn check_hashes(proof: &JwtProof, claims: &Map<String, Value>, request: Request<'_>) -> Result<(), Rejection> {
+    if let Some(rule) = &proof.body_claim {
+        check_hash(rule, claims, &[&request.delivery.body], "body")?;
+    }
+    if let Some(rule) = &proof.url_claim {
+        let url = request.source.public_url.as_ref().map(|url| url.as_written()).unwrap_or_default();
+        check_hash(rule, claims, &[url.as_bytes(), path_and_query(&request.delivery.target).as_bytes()], "URL")?;
+    }
+    Ok(())
+}
+
+fn check_hash(rule: &HashClaim, claims: &Map<String, Value>, parts: &[&[u8]], what: &str) -> Result<(), Rejection> {
+    let stated = claims.get(&rule.name).and_then(Value::as_str).and_then(|text| Code::decode(rule.encoding, text));
+    let stated = stated.ok_or_else(|| malformed(format!("the claim {} contains no {} hash", rule.name, rule.algorithm.word())))?;
+    if stated.equals(hash(rule.algorithm, parts.iter().copied()).bytes()) {
+        return Ok(());
+    }
+    let hint = format!("the {what} does not match the hash in the claim {} of the token", rule.name);
+    Err(Rejection::new(Outcome::SignatureMismatch, hint))
+}
+
+/// Returns the claims that a locator can read: texts, integers and booleans.
+fn texts(claims: &Map<String, Value>) -> Vec<(String, Cow<'_, str>)> {
+    claims.iter().filter_map(|(name, value)| Some((name.clone(), text(value)?))).collect()
+}
+
+fn text(value: &Value) -> Option<Cow<'_, str>> {
+    match value {
+        Value::String(text) => Some(Cow::Borrowed(text)),
+        Value::Bool(on) => Some(Cow::Owned(on.to_string())),
+        Value::Number(number) if !number.is_f64() => Some(Cow::Owned(number.to_string())),
+        _ => None,
+    }
+}
+
+fn malformed(hint: String) -> Rejection {
+    Rejection::new(Outcome::SignatureMalformed, hint)
+}
+
+fn algorithms(proof: &JwtProof) -> String {
+    let word = |algorithm: &JwtAlgorithm| JwtAlgorithm::WORDS.iter().find(|(_, one)| one == algorithm).map_or("", |(word, _)| word);
+    proof.algorithms.iter().map(word).collect::<Vec<_>>().join(" or ")
+}
+
+fn library(algorithm: JwtAlgorithm) -> LibraryAlgorithm {
+    match algorithm {
+        JwtAlgorithm::Hs256 => LibraryAlgorithm::HS256,
+        JwtAlgorithm::Hs384 => LibraryAlgorithm::HS384,
+        JwtAlgorithm::Hs512 => LibraryAlgorithm::HS512,
+        JwtAlgorithm::Rs256 => LibraryAlgorithm::RS256,
+        JwtAlgorithm::Rs512 => LibraryAlgorithm::RS512,
+        JwtAlgorithm::Ps256 => LibraryAlgorithm::PS256,
+        JwtAlgorithm::Es256 => LibraryAlgorithm::ES256,
+        JwtAlgorithm::EdDsa => LibraryAlgorithm::EdDSA,
+    }
+}
+
+/// Maximum length of a token in bytes. The library decodes it before it checks the signature.
+const MAX_TOKEN: usize = 16 << 10;
+/// Difference between the clocks of the sender and of this machine that a token may have, in seconds.
+const LEEWAY_S: u64 = 60;

@@ -1,0 +1,11 @@
+//! Checks public-key signatures.
+
+use crate::source::public_key::PublicKey;
+use crate::verify::code::Code;
+use crate::verify::content::Content;
+
+/// Returns true if one of `codes` is a signature of `content` by the owner of `key`.
+pub(super) fn signed<'c>(key: &PublicKey, content: &Content<'_>, mut codes: impl Iterator<Item = &'c Code>) -> bool {
+    let message = content.bytes();
+    codes.any(|code| key.0.verify_sig(&message, code.bytes()).is_ok())
+}

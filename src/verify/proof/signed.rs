@@ -1,0 +1,92 @@
+//! The check that MACs and public-key signatures share. It reads the signatures of a request, builds each alternative of the
+//! signed content, and asks each key whether it made one of the signatures.
+
+use crate::source::recipe::SignedContent;
+use crate::verify::code::Code;
+use crate::verify::content::Content;
+use crate::verify::proof::{ProofKey, ProofVerifier, Proven, Request};
+use crate::verify::request_view::RequestView;
+use crate::verify::signature::{self, Signatures};
+use crate::verify::signing_input::SigningInput;
+use crate::verify::tolerance;
+use crate::verify::verdict::Rejection;
+
+/// Checks every signature of a delivery against every alternative content and every key. Rejects a delivery without a readable
+/// signature before it computes any hash. Hashes the content at most once for each combination of signature group, alternative
+/// content and key.
+pub(super) fn check<T>(
+    verifier: &ProofVerifier,
+    signed: &SignedContent,
+    request: Request<'_>,
+    made_one_of: impl Fn(&ProofKey, &Content<'_>, &mut dyn Iterator<Item = &Code>) -> bool,
+    accept: impl FnOnce(Proven<'_>) -> Result<T, Rejection>,
+) -> Result<T, Rejection> {
+    let signatures = signature::read(signed, &request.view)?;
+    let input = SigningInput::new(request.source, signed, request.delivery);
+    let mut closest: Option<Rejection> = None;
+    for group in 0..signatures.groups {
+        let view = request.view.with_tags(&signatures.tags, group);
+        match check_group(verifier, signed, request, &input, &signatures, (group, view), &made_one_of) {
+            Ok(proven) => return accept(proven),
+            Err(rejection) => closest = Some(rejection.or_closer(closest)),
+        }
+    }
+    Err(closest.unwrap_or_else(|| signature::unreadable(signed)))
+}
+
+fn check_group<'p>(
+    verifier: &'p ProofVerifier,
+    signed: &'p SignedContent,
+    request: Request<'p>,
+    input: &SigningInput<'p>,
+    signatures: &'p Signatures<'p>,
+    (group, view): (usize, RequestView<'p>),
+    made_one_of: &impl Fn(&ProofKey, &Content<'_>, &mut dyn Iterator<Item = &Code>) -> bool,
+) -> Result<Proven<'p>, Rejection> {
+    let received_at = request.delivery.received_at;
+    let (mut absent, mut expired, mut is_complete) = (None, None, false);
+    for terms in &signed.contents {
+        let content = match input.content(terms, &view, &[]) {
+            Ok(content) => content,
+            Err(rejection) => {
+                absent = Some(rejection);
+                continue;
+            }
+        };
+        is_complete = true;
+        for (slot, (prepared, key)) in verifier.keys_at(request.source, received_at).enumerate() {
+            let slot = signed.in_slots.then_some(slot);
+            if !made_one_of(prepared, &content, &mut signatures.of(group, slot)) {
+                continue;
+            }
+            if !key.is_valid_at(received_at) {
+                expired = expired.or(Some(key));
+                continue;
+            }
+            let body_sha256 = input.body_hash()?;
+            let is_timed = match &signed.timestamp {
+                Some(rule) => tolerance::check(rule, &view, received_at).map(|()| true)?,
+                None => false,
+            };
+            return Ok(Proven {
+                key: Some(key),
+                auth: prepared.auth.clone(),
+                coverage: signed.coverage,
+                is_timed,
+                signs_id: signed.signs_id(),
+                content,
+                body_sha256,
+                view,
+            });
+        }
+    }
+    Err(absent.filter(|_| !is_complete).unwrap_or_else(|| verifier.mismatch(expired, "secret produces this signature")))
+}
+
+/// Rejects a request without a readable signature. Accepts every request if the signature may be in the body.
+pub(super) fn precheck(signed: &SignedContent, view: &RequestView<'_>) -> Result<(), Rejection> {
+    if signed.reads_body {
+        return Ok(());
+    }
+    signature::read(signed, view).map(|_| ())
+}
