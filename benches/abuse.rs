@@ -106,7 +106,7 @@ impl Gateway {
     fn request(&self, id: &str, size: usize, tamper: Option<Tamper>) -> Bytes {
         let body = format!("{{\"id\":\"{id}\",\"type\":\"invoice.paid\",\"lines\":\"{}\"}}", "x".repeat(size));
         let options = SampleOptions { id: id.to_owned(), event_type: None, key: None, now: SystemClock.now(), tamper };
-        request_bytes(&sign(&self.source, Some(body.into()), &options)).into()
+        request_bytes(&sign(&self.source, Some(body.into()), &options).expect("the source has a secret")).into()
     }
 
     /// Returns the peak resident memory of the gateway in MB (`VmHWM` in proc(5)).

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::sign::CertifiedKey;
@@ -65,7 +65,7 @@ impl CertificateFiles {
         let chain = read_chain(&self.cert).map_err(bad_cert)?;
         let expires = expiry(&chain[0]).map_err(bad_cert)?;
         let key = read_key(&self.key).map_err(bad_key)?;
-        let certified = CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(|error| match error {
+        let certified = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map_err(|error| match error {
             Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
                 let cert = self.cert.display();
                 bad_key(format!(

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -34,7 +34,8 @@ use crate::outcome::Outcome;
 use crate::rejections::RejectionStore;
 use crate::source::Source;
 use crate::source::recipe::Reply;
-use crate::verify::{self, Identity, Rejection, Verdict, Verified};
+pub use crate::verify::Verifier;
+use crate::verify::{Identity, Rejection, Verdict, Verified};
 
 /// Gateway that receives the deliveries of all sources.
 pub struct Gateway {
@@ -131,7 +132,7 @@ impl Gateway {
         let now = delivery.received_at;
         let verified = match live.verifier.verify(&delivery) {
             Ok(Verdict::Event(verified)) => verified,
-            Ok(Verdict::Challenge(reply)) => return answer_with(Outcome::Challenge, reply),
+            Ok(Verdict::Challenge(reply) | Verdict::UnsignedChallenge(reply)) => return answer_with(Outcome::Challenge, reply),
             Err(rejection) => {
                 live.success_rate.count_rejection(now, rejection.outcome);
                 let answer = rejected(&live.source, rejection);
@@ -150,7 +151,7 @@ impl Gateway {
 
     async fn store(&self, live: &LiveSource, verified: Verified, now: UnixMillis, deadline: Instant) -> Answer {
         let source = &live.source;
-        live.count_verified(&verified.secret, now);
+        live.count_verified(verified.secret.as_deref(), now);
         if !source.types.accepts(verified.event.event_type()) {
             return answer_with(Outcome::Filtered, source.recipe.replies.accepted.clone())
                 .with_hint(unlisted(source, &verified.event));
@@ -216,10 +217,10 @@ impl Gateway {
     }
 }
 
-/// Checks the header fields of a request before the server reads the body. If a check fails, the error is the answer to the
-/// request.
-pub fn precheck(source: &Source, headers: &HeaderMap) -> Result<(), Answer> {
-    verify::precheck(source, headers).map_err(|rejection| rejected(source, rejection))
+/// Checks the proofs in a request head before the server reads the body. Returns the maximum size of the body in bytes. If a
+/// check fails, returns the answer to the request as the error.
+pub fn precheck(verifier: &Verifier, method: &Method, target: &str, headers: &HeaderMap) -> Result<usize, Answer> {
+    verifier.precheck(method, target, headers).map_err(|rejection| rejected(verifier.source(), rejection))
 }
 
 fn answer(source: &Source, resolution: Resolution, first: bool) -> Answer {

@@ -23,6 +23,7 @@ use crate::units::Rate;
 pub mod key;
 pub(crate) mod pointers;
 pub mod providers;
+pub(crate) mod public_key;
 mod read;
 pub mod recipe;
 mod type_filter;
@@ -49,8 +50,9 @@ pub struct Source {
     pub provider: Option<Arc<str>>,
     /// The recipe, with the operator's overrides.
     pub recipe: Arc<Recipe>,
-    /// The keys of the source's configured secrets: at least one key, with distinct names.
-    pub secrets: Vec<Key>,
+    /// The source's configured secrets, then its configured public keys, with distinct names. At least one key, unless the
+    /// recipe requires no proof.
+    pub keys: Vec<Key>,
     /// The maximum size of a request body, in bytes. The source's own limit overrides the recipe's limit, and the recipe's
     /// limit overrides the server's limit.
     pub max_body: usize,
@@ -115,7 +117,7 @@ impl Source {
         let header_allow_list = headers.into_iter().filter_map(header_name).collect();
         let allow_from = allow_from(&mut table);
         let max_rate = table.take_rate("max_rate");
-        let secrets = secrets(&mut table);
+        let configured = ConfiguredKeys::take(&mut table);
         let (dedupe_window, dedupe_body, body_location) = dedupe(&mut table);
         let types = TypeFilter::take(&mut table);
         let shadow = table.take_bool("danger_shadow").unwrap_or(false);
@@ -134,14 +136,14 @@ impl Source {
             let found = "nothing; set public_url here or in [server], because the provider signs the URL";
             public_url_location.expected(url::EXPECTED, found);
         }
-        let secrets = keys(secrets?, &recipe);
+        let keys = configured?.decode(&recipe);
         Some(Source {
             name: name.into(),
             path: path?,
             public_url: public_url.as_deref().map(PublicUrl::new),
             topic: topic?.into(),
             provider: provider.and_then(Item::string).map(Into::into),
-            secrets: secrets?,
+            keys: keys?,
             max_body: recipe.limits.max_body.map_or(defaults.max_body, |size| size as usize),
             deadline: deadline(defaults.request_deadline, recipe.limits.respond_within),
             dedupe: SourceDedupe {
@@ -170,9 +172,11 @@ impl Source {
         if self.shadow && is_rejection { self.recipe.replies.accepted.clone().over(answer) } else { answer }
     }
 
-    /// Returns the first key that is valid at `now`, or the first key of the source if no key is valid.
-    pub fn key_at(&self, now: UnixMillis) -> &Key {
-        self.secrets.iter().find(|key| key.is_valid_at(now)).unwrap_or(&self.secrets[0])
+    /// Returns the first key for the proof with the index `proof` that is valid at `now`. If no such key is valid, returns the
+    /// first key for the proof, or `None` if there is none.
+    pub fn key_at(&self, proof: usize, now: UnixMillis) -> Option<&Key> {
+        let all = || self.keys.iter().filter(|key| key.for_proof(proof).is_some());
+        all().find(|key| key.is_valid_at(now)).or_else(|| all().next())
     }
 }
 
@@ -267,30 +271,58 @@ fn header_name(item: Item) -> Option<HeaderName> {
     }
 }
 
-/// Reads the configured secrets. Returns pairs of a configuration value and the secret that the value refers to. Returns `None`
-/// if the list is missing or empty, or if a secret cannot be read.
-fn secrets(table: &mut TomlTable) -> Option<Vec<(Item, secret::Secret)>> {
-    let Some(items) = table.take_list("secrets").filter(|items| !items.is_empty()) else {
-        table.missing("secrets", "an array of \"env:NAME\" or \"file:PATH\"");
-        return None;
-    };
-    items.into_iter().map(|item| Some((item.clone(), secret::read(item)?))).collect::<Vec<_>>().into_iter().collect()
+/// The options `secrets` and `public_keys` of a source: each value with the secret or public key that it refers to.
+struct ConfiguredKeys {
+    secrets: Vec<(Item, secret::Secret)>,
+    public_keys: Vec<(Item, secret::Secret)>,
+    locations: [Location; 2],
 }
 
-fn keys(secrets: Vec<(Item, secret::Secret)>, recipe: &Recipe) -> Option<Vec<Key>> {
-    let scheme = recipe.proof.scheme();
-    let mut keys: Vec<Key> = Vec::new();
-    for (item, secret) in &secrets {
-        if keys.iter().any(|key| key.name == secret.name) {
-            let found = format_args!("two secrets named {}; rename one, as in {{ name = \"…\", from = \"…\" }}", secret.name);
-            item.location.expected("secrets with distinct names", found);
-        }
-        match Key::decode(secret, &recipe.proof.key_format, &scheme) {
-            Ok(key) => keys.push(key),
-            Err(found) => item.location.expected("a secret in the form that key_format describes", found),
-        }
+impl ConfiguredKeys {
+    /// Takes both options out of the table. Returns `None` if a reference is invalid. An absent option is an empty list.
+    fn take(table: &mut TomlTable) -> Option<ConfiguredKeys> {
+        let locations = [table.location_of("secrets"), table.location_of("public_keys")];
+        let mut read = |option| -> Option<Vec<_>> {
+            let items = table.take_list(option).unwrap_or_default();
+            items.into_iter().map(|item| Some((item.clone(), secret::read(item)?))).collect::<Vec<_>>().into_iter().collect()
+        };
+        let (secrets, public_keys) = (read("secrets"), read("public_keys"));
+        Some(ConfiguredKeys { secrets: secrets?, public_keys: public_keys?, locations })
     }
-    (keys.len() == secrets.len()).then_some(keys)
+
+    /// Decodes the keys for the recipe's proofs. Reports a missing option, a second key with the same name, and a key that no
+    /// proof can use.
+    fn decode(&self, recipe: &Recipe) -> Option<Vec<Key>> {
+        let proofs = &recipe.proofs;
+        let needs = |public: bool| proofs.iter().any(|proof| proof.needs_key() && proof.uses_public_keys() == public);
+        if self.secrets.is_empty() && self.public_keys.is_empty() {
+            if let Some(location) = self.locations.iter().zip([false, true]).find(|(_, public)| needs(*public)).map(|(at, _)| at)
+            {
+                location.expected("an array of \"env:NAME\" or \"file:PATH\"", "nothing");
+                return None;
+            }
+        }
+        let mut keys: Vec<Key> = Vec::new();
+        let secrets = self.secrets.iter().map(|key| (key, false));
+        for ((item, configured), is_public) in secrets.chain(self.public_keys.iter().map(|key| (key, true))) {
+            let name = &configured.name;
+            if keys.iter().any(|key| key.name == *name) {
+                let found = format_args!("two secrets named {name}; rename one, as in {{ name = \"…\", from = \"…\" }}");
+                item.location.expected("secrets with distinct names", found);
+            }
+            if !needs(is_public) {
+                let instead = if is_public { "secrets" } else { "public_keys" };
+                let found = format_args!("{name}, which no proof of the recipe uses; remove it or use {instead}");
+                item.location.expected("the kind of key that the recipe's proof needs", found);
+                continue;
+            }
+            match Key::decode(configured, is_public, proofs) {
+                Ok(key) => keys.push(key),
+                Err(found) => item.location.expected(if is_public { PUBLIC_KEY } else { SECRET }, found),
+            }
+        }
+        (keys.len() == self.secrets.len() + self.public_keys.len()).then_some(keys)
+    }
 }
 
 fn dedupe(table: &mut TomlTable) -> (Option<Duration>, Option<Duration>, Location) {
@@ -309,8 +341,10 @@ fn deadline(server: Duration, respond_within: Option<Duration>) -> Duration {
 /// Name of the recipe that hookhold uses in place of a missing or unknown recipe. This recipe has all required parameters and
 /// accepts any text as a secret, so hookhold reports only the operator's own mistakes.
 const STAND_IN: &str = "stripe";
+const SECRET: &str = "a secret in the form that key_format describes";
+const PUBLIC_KEY: &str = "a public key for the recipe's algorithm, in the form that key_format describes";
 /// The required keys of an inline recipe.
-const PROOF: [&str; 4] = ["auth", "algorithm", "signature", "content"];
+const PROOF: [&str; 5] = ["auth", "algorithm", "signature", "content", "proof"];
 const PROVIDER: &str = "a provider such as \"stripe\"";
 const PATH: &str = "a path such as \"/hooks/stripe\" without query, fragment or percent-encoding";
 const TOPIC: &str = "a topic name of 1 to 249 letters, digits, \".\", \"_\" and \"-\"";

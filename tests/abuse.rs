@@ -282,7 +282,7 @@ fn forged(home: &Home, size: usize) -> Vec<u8> {
 
 fn signed(home: &Home, body: Bytes, tamper: Option<Tamper>) -> Vec<u8> {
     let options = SampleOptions { id: String::new(), event_type: None, key: None, now: SystemClock.now(), tamper };
-    let sample = sign(&source(home), Some(body), &options);
+    let sample = sign(&source(home), Some(body), &options).expect("the source has a secret");
     let text = |value: &http::HeaderValue| value.to_str().expect("signed headers are text").to_owned();
     let headers: Vec<_> = sample.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
     post(&sample.target, &headers, &sample.body)

@@ -49,7 +49,7 @@ impl Harness {
     fn append(&self, journal: &Journal, source: &str, id: &str, at: u64) -> u64 {
         let source = self.config.sources.iter().find(|one| &*one.name == source).unwrap();
         let options = SampleOptions { id: id.into(), event_type: None, key: None, now: UnixMillis(at), tamper: None };
-        let sample = sign(source, None, &options);
+        let sample = sign(source, None, &options).expect("the source has a secret");
         let delivery = Delivery {
             method: sample.method,
             target: sample.target,

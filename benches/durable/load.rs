@@ -157,7 +157,8 @@ fn prepare(client: Client, count: usize) -> Result<Vec<PreparedRequest>> {
     let prepared = (0..count).map(|index| {
         let id = format!("evt_{run:016x}{index:08}");
         let body = body(&id);
-        let sample = sign(source, Some(body), &SampleOptions { id, event_type: None, key: None, now, tamper: None });
+        let sample = sign(source, Some(body), &SampleOptions { id, event_type: None, key: None, now, tamper: None })
+            .expect("the source has a secret");
         match client {
             Client::Socket => PreparedRequest::Bytes(request_bytes(&sample).into()),
             Client::Hyper => {

@@ -86,8 +86,8 @@ fn summary(out: &mut impl Write, config: &Config) -> io::Result<()> {
 fn summary_json(out: &mut impl Write, config: &Config) -> io::Result<()> {
     let source = |source: &Source| {
         let (name, url) = (source.name.as_ref(), url(config, source));
-        let names: Vec<&str> = source.secrets.iter().map(|secret| &*secret.name).collect();
-        let ends = source.secrets.iter().filter_map(|secret| Some((&*secret.name, secret.not_after?.rfc3339())));
+        let names: Vec<&str> = source.keys.iter().map(|secret| &*secret.name).collect();
+        let ends = source.keys.iter().filter_map(|secret| Some((&*secret.name, secret.not_after?.rfc3339())));
         let not_after: BTreeMap<_, _> = ends.collect();
         json!({
             "name": name,
@@ -123,7 +123,7 @@ fn url(config: &Config, source: &Source) -> String {
 
 /// Returns the name of each secret of a source, with the time of expiry if the secret has one.
 fn secret_names(source: &Source) -> Vec<String> {
-    let secrets = source.secrets.iter();
+    let secrets = source.keys.iter();
     secrets
         .map(|secret| secret.not_after.map_or(secret.name.to_string(), |end| format!("{} until {}", secret.name, end.rfc3339())))
         .collect()

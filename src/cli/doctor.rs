@@ -143,8 +143,11 @@ fn print(
         writeln!(out, "{} from {}", captured.delivery.received_at.rfc3339(), captured.delivery.remote)?;
     }
     match verdict {
-        Ok(Verdict::Event(verified)) => writeln!(out, "{name}: the delivery verifies with the secret {}", verified.secret)?,
-        Ok(Verdict::Challenge(_)) if captured.is_unsigned_challenge() => {
+        Ok(Verdict::Event(verified)) => match &verified.secret {
+            Some(secret) => writeln!(out, "{name}: the delivery verifies with the secret {secret}")?,
+            None => writeln!(out, "{name}: the gateway accepts the delivery, because the recipe requires no proof")?,
+        },
+        Ok(Verdict::UnsignedChallenge(_)) => {
             writeln!(out, "{name}: the gateway answers this unsigned endpoint challenge, which proves nothing about the sender")?
         }
         Ok(Verdict::Challenge(_)) => {
@@ -171,8 +174,8 @@ fn print_json(
 ) -> io::Result<()> {
     let rejection = verdict.as_ref().err();
     let secret = verdict.as_ref().ok().and_then(|verdict| match verdict {
-        Verdict::Event(verified) => Some(&*verified.secret),
-        Verdict::Challenge(_) => None,
+        Verdict::Event(verified) => verified.secret.as_deref(),
+        Verdict::Challenge(_) | Verdict::UnsignedChallenge(_) => None,
     });
     let causes: Vec<_> = causes.iter().map(Cause::json).collect();
     let line = json!({
@@ -181,7 +184,7 @@ fn print_json(
         "remote": captured.rejected_as.as_ref().map(|_| captured.delivery.remote),
         "refused_as": captured.rejected_as,
         "verifies": verdict.is_ok(),
-        "proved": verdict.is_ok() && !captured.is_unsigned_challenge(),
+        "proved": verdict.is_ok() && !matches!(verdict, Ok(Verdict::UnsignedChallenge(_))),
         "secret": secret,
         "outcome": rejection.map(|rejection| rejection.outcome.word()),
         "hint": rejection.map(|rejection| &rejection.hint),

@@ -61,7 +61,7 @@ pub(super) fn provider_json(name: &str, recipe: &Recipe) -> serde_json::Value {
         "title": recipe.title,
         "url": recipe.setup.url,
         "secret": recipe.setup.secret,
-        "integrity": recipe.coverage.integrity.word(),
+        "integrity": recipe.coverage().integrity.word(),
         "respond_within": recipe.limits.respond_within.map(duration_text),
         "gives_up_after": recipe.limits.gives_up_after.map(duration_text),
         "switches_off_at": recipe.limits.switches_off_at.map(|limit| json!({ "percent": limit.percent, "within": duration_text(limit.within) })),
@@ -122,7 +122,7 @@ pub(super) fn notes(recipe: &Recipe) -> Vec<String> {
             "{title} disables the endpoint if at most {percent} % of the deliveries in a period of {within} get a 2xx."
         ));
     }
-    notes.push(format!("The signature covers {} (integrity {}).", covered_parts(recipe), recipe.coverage.integrity.word()));
+    notes.push(format!("The signature covers {} (integrity {}).", covered_parts(recipe), recipe.coverage().integrity.word()));
     notes
 }
 
@@ -132,7 +132,7 @@ pub(super) fn variable(name: &str) -> String {
 }
 
 fn covered_parts(recipe: &Recipe) -> &'static str {
-    match recipe.coverage.integrity {
+    match recipe.coverage().integrity {
         Integrity::Full => "the body, the id and the type",
         Integrity::Body => "the body, but neither the id nor the type",
         Integrity::Partial => "the names and values of a form, but not the boundaries between them",

@@ -17,7 +17,7 @@ use hookhold::clock::{Clock, SystemClock};
 use hookhold::config::Config;
 use hookhold::outcome::Outcome;
 use hookhold::source::Source;
-use hookhold::verify::sign::{Sample, SampleOptions, Tamper, sign};
+use hookhold::verify::sign::{Sample, SampleOptions, Tamper, can_sign, sign};
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -108,6 +108,11 @@ fn plan(config: Config, args: SendArgs) -> Result<SendPlan, Box<dyn Error>> {
         let what =
             format!("--tamper {word}: expected a source that signs a timestamp, found {name}; use another value for --tamper");
         return Err(UsageError(what).into());
+    }
+    if !can_sign(&source, SystemClock.now()) {
+        let remedy = "send a delivery from the provider's dashboard";
+        let found = format!("{}, which accepts only signatures with the provider's private key; {remedy}", source.name);
+        return Err(UsageError(format!("SOURCE: expected a source with a secret, found {found}")).into());
     }
     let url = url(args.url.as_deref(), listen, tls, &source.path, args.tamper == Some(Tamper::Unknown))?;
     let client = reqwest::Client::builder().http1_only().no_proxy().redirect(reqwest::redirect::Policy::none());
@@ -230,7 +235,7 @@ impl SendPlan {
             now: SystemClock.now(),
             tamper: self.args.tamper,
         };
-        sign(&self.source, self.body.clone(), &options)
+        sign(&self.source, self.body.clone(), &options).expect("the source has a secret, as checked at the start")
     }
 
     async fn send(&self, sample: &Sample) -> SendResponse {

@@ -77,9 +77,9 @@ fn named<'a>(config: &'a Config, name: &str) -> Option<&'a Source> {
 
 /// Lists the secrets that have the same name but different values in `old` and `new`.
 fn changed_secrets(old: &Source, new: &Source) -> Vec<ConfigChange> {
-    let same_name = |key: &&crate::source::Key| old.secrets.iter().any(|old| old.name == key.name && !old.is_same_secret(key));
+    let same_name = |key: &&crate::source::Key| old.keys.iter().any(|old| old.name == key.name && !old.is_same_secret(key));
     let option = format!("sources.{}.secrets", new.name);
-    new.secrets.iter().filter(same_name).map(|key| new_secret(option.clone(), &format!("the secret {}", key.name))).collect()
+    new.keys.iter().filter(same_name).map(|key| new_secret(option.clone(), &format!("the secret {}", key.name))).collect()
 }
 
 /// Lists the librdkafka properties that have different values in `old` and `new`. This includes a property with an unchanged

@@ -19,7 +19,8 @@ use crate::verify::Verifier;
 pub struct LiveSource {
     /// Source, compiled from the configuration.
     pub source: Arc<Source>,
-    pub(super) verifier: Verifier,
+    /// The verifier of the source's deliveries.
+    pub verifier: Verifier,
     /// Counter and warnings of each secret, in the order of the source's secrets.
     secrets: Vec<SecretUse>,
     last_verified: Gauge,
@@ -66,7 +67,7 @@ pub(super) fn by_path(
 fn delete_series(previous: &LiveSource, current: Option<&Arc<LiveSource>>, metrics: &DeliveryMetrics) {
     let name = &*previous.source.name;
     let expires = |secret: &Key| current.is_some_and(|live| live.expiry_of(&secret.name).is_some());
-    for secret in previous.source.secrets.iter().filter(|secret| secret.not_after.is_some() && !expires(secret)) {
+    for secret in previous.source.keys.iter().filter(|secret| secret.not_after.is_some() && !expires(secret)) {
         drop(metrics.secret_expiry.remove_label_values(&[name, &*secret.name]));
     }
     if current.is_none() {
@@ -84,7 +85,7 @@ impl LiveSource {
             None => drop(metrics.success_rate_threshold.remove_label_values(&[name])),
         }
         LiveSource {
-            secrets: source.secrets.iter().map(|secret| SecretUse::new(&source, secret, previous, metrics)).collect(),
+            secrets: source.keys.iter().map(|secret| SecretUse::new(&source, secret, previous, metrics)).collect(),
             last_verified: metrics.last_verified.with_label_values(&[name]),
             keyless: metrics.keyless.with_label_values(&[name]),
             rate_limiter: LiveSource::rate_limiter(&source, previous),
@@ -125,8 +126,9 @@ impl LiveSource {
 
     /// Counts a delivery that hookhold verified with the secret named `secret`. At most once a day, logs a warning if another
     /// secret of the source expires later or never.
-    pub(super) fn count_verified(&self, secret: &str, now: UnixMillis) {
+    pub(super) fn count_verified(&self, secret: Option<&str>, now: UnixMillis) {
         self.last_verified.set(now.0 as f64 / 1000.0);
+        let Some(secret) = secret else { return };
         let Some((key, secret_use)) = self.secrets().find(|(key, _)| *key.name == *secret) else { return };
         secret_use.verified.inc();
         if let Some(end) = key.not_after.filter(|_| secret_use.is_outlived && secret_use.use_warning.is_due(now)) {
@@ -157,11 +159,11 @@ impl LiveSource {
     }
 
     fn secrets(&self) -> impl Iterator<Item = (&Key, &SecretUse)> {
-        self.source.secrets.iter().zip(&self.secrets)
+        self.source.keys.iter().zip(&self.secrets)
     }
 
     fn expiry_of(&self, secret: &str) -> Option<UnixMillis> {
-        self.source.secrets.iter().find(|key| *key.name == *secret)?.not_after
+        self.source.keys.iter().find(|key| *key.name == *secret)?.not_after
     }
 }
 
@@ -177,7 +179,7 @@ impl SecretUse {
         let (use_warning, expiry_warning) = same.map(warnings).unwrap_or_default();
         SecretUse {
             verified: metrics.verified.with_label_values(&labels),
-            is_outlived: source.secrets.iter().any(|other| key.is_outlived_by(other)),
+            is_outlived: source.keys.iter().any(|other| key.is_outlived_by(other)),
             use_warning,
             expiry_warning,
         }

@@ -9,11 +9,10 @@ use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
 
 use crate::answer::Answer;
-use crate::gateway;
+use crate::gateway::{self, Verifier};
 use crate::limits::ServerLimits;
 use crate::log::escaped;
 use crate::outcome::Outcome;
-use crate::source::Source;
 
 /// Parts of a request that the server knows before it reads the body.
 #[derive(Clone, Copy, Debug)]
@@ -33,17 +32,20 @@ pub struct RequestHead<'a> {
 }
 
 /// Checks the length of the request target, the method, the sender's address, the signature header and the announced
-/// body length, in this order. The error is the [`Answer`] to the request, with the outcome and a hint for the
-/// operator.
-pub fn judge_head(source: &Source, head: RequestHead<'_>) -> Result<(), Answer> {
+/// body length, in this order. Returns the maximum size of the body in bytes. The error is the [`Answer`] to the request,
+/// with the outcome and a hint for the operator.
+pub fn judge_head(verifier: &Verifier, head: RequestHead<'_>) -> Result<usize, Answer> {
+    let source = verifier.source();
     if head.target.len() > MAX_TARGET_BYTES {
         let answer = Answer { status: StatusCode::URI_TOO_LONG, ..Answer::plain(Outcome::BadRequest) };
         return Err(
             answer.with_hint(format!("request target: expected at most {MAX_TARGET_BYTES} bytes, found {}", head.target.len()))
         );
     }
-    if head.method != Method::POST {
-        let hint = format!("method: expected POST, found {}", escaped(head.method.as_str()));
+    let methods = source.recipe.methods();
+    if !methods.contains(&head.method) {
+        let words: Vec<&str> = methods.iter().map(|method| method.as_str()).collect();
+        let hint = format!("method: expected {}, found {}", words.join(" or "), escaped(head.method.as_str()));
         return Err(Answer::plain(Outcome::MethodNotAllowed).with_hint(hint));
     }
     if head.sender.is_some_and(|address| !source.allows_address(address)) {
@@ -51,14 +53,14 @@ pub fn judge_head(source: &Source, head: RequestHead<'_>) -> Result<(), Answer> 
         let answer = Answer::plain(Outcome::AddressNotAllowed).with_hint(hint);
         return Err(Answer { status: source.recipe.replies.rejected, ..answer });
     }
-    gateway::precheck(source, head.headers)?;
+    let max_body = gateway::precheck(verifier, head.method, head.target, head.headers)?;
     match head.content_length {
-        Some(length) if length > source.max_body as u64 => {
-            let most = source.max_body;
-            let hint = format!("content-length: expected at most {most} (max_body of this source), found {length}");
+        Some(length) if length > max_body as u64 => {
+            let limit = if max_body < source.max_body { "for a request without a proof" } else { "max_body of this source" };
+            let hint = format!("content-length: expected at most {max_body} ({limit}), found {length}");
             Err(Answer::plain(Outcome::TooLarge).with_hint(hint))
         }
-        _ => Ok(()),
+        _ => Ok(max_body),
     }
 }
 

@@ -116,18 +116,19 @@ impl ServerState {
         charge: &mut InFlightCharge<'_>,
     ) -> Answer {
         let source = &live.source;
-        if let Err(rejected) = judge_head(source, request_head(&head, context, body)) {
-            return self.reject_unread(source, head, context, arrival, rejected);
-        }
+        let max_body = match judge_head(&live.verifier, request_head(&head, context, body)) {
+            Ok(max_body) => max_body,
+            Err(rejected) => return self.reject_unread(source, head, context, arrival, rejected),
+        };
         let deadline = source.deadline.min(self.limits.request_deadline);
         context.progress.set_deadline(deadline);
-        let body = match body::read(body, source.max_body, charge, &context.progress).await {
+        let body = match body::read(body, max_body, charge, &context.progress).await {
             Ok(body) => body,
             Err(Outcome::RateLimited) => {
                 return Answer::rate_limited(IN_FLIGHT_RETRY_AFTER).with_hint(ADDRESS_IN_FLIGHT_USED);
             }
             Err(outcome) => {
-                let rejected = Answer::plain(outcome).with_hint(unread_body_hint(outcome, source));
+                let rejected = Answer::plain(outcome).with_hint(unread_body_hint(outcome, max_body));
                 return self.reject_unread(source, head, context, arrival, rejected);
             }
         };
@@ -188,9 +189,9 @@ fn unknown_source(uri: &Uri) -> Answer {
     Answer::plain(Outcome::UnknownSource).with_hint(format!("no source has the path {}", escaped(uri.path())))
 }
 
-fn unread_body_hint(outcome: Outcome, source: &Source) -> String {
+fn unread_body_hint(outcome: Outcome, max_body: usize) -> String {
     match outcome {
-        Outcome::TooLarge => format!("body: expected at most {} bytes (max_body of this source), found more", source.max_body),
+        Outcome::TooLarge => format!("body: expected at most {} bytes (max_body of this source), found more", max_body),
         Outcome::Overloaded => "the bodies in flight exceed max_in_flight".to_owned(),
         Outcome::TooSlow => "the body did not arrive in time, or arrived more slowly than min_rate".to_owned(),
         Outcome::Draining => "the body was not complete at the drain deadline".to_owned(),

@@ -101,7 +101,8 @@ impl Key {
 
     /// Returns true if both keys consist of the same bytes in the configuration or after decoding.
     pub fn is_same_secret(&self, other: &Key) -> bool {
-        let bytes = |key: &Key| key.decoded.iter().flatten().find_map(DecodedKey::secret).unwrap_or(&key.configured.bytes).to_vec();
+        let bytes =
+            |key: &Key| key.decoded.iter().flatten().find_map(DecodedKey::secret).unwrap_or(&key.configured.bytes).to_vec();
         bytes(self).ct_eq(&bytes(other)).into()
     }
 }
@@ -183,9 +184,8 @@ impl fmt::Debug for Key {
 
 /// Base64 as providers write secrets: with or without padding, and with any value in the unused bits of the last character. The
 /// libraries of Standard Webhooks ignore these bits, and some senders set them.
-const AS_SENDERS_WRITE: GeneralPurposeConfig = GeneralPurposeConfig::new()
-    .with_decode_padding_mode(DecodePaddingMode::Indifferent)
-    .with_decode_allow_trailing_bits(true);
+const AS_SENDERS_WRITE: GeneralPurposeConfig =
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent).with_decode_allow_trailing_bits(true);
 const LENIENT: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, AS_SENDERS_WRITE);
 const LENIENT_URL: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, AS_SENDERS_WRITE);
-const AS_WRITTEN: KeyFormat = KeyFormat { strip: Vec::new(), encoding: None, hash: None };
+static AS_WRITTEN: KeyFormat = KeyFormat { strip: Vec::new(), encoding: None, hash: None };

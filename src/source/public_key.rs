@@ -104,7 +104,7 @@ fn jwk(text: &str) -> Option<Vec<u8>> {
             let der: PublicKeyX509Der<'_> = components.as_der().ok()?;
             Some(der.as_ref().to_vec())
         }
-        AlgorithmParameters::EllipticCurve(key) => Some([&[4], &number(&key.x)?[..], &number(&key.y)?].concat()),
+        AlgorithmParameters::EllipticCurve(key) => Some([&[4][..], &number(&key.x)?, &number(&key.y)?].concat()),
         AlgorithmParameters::OctetKeyPair(key) => number(&key.x),
         _ => None,
     }

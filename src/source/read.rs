@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::source::recipe::{
-    EventLocators, Locator, ProviderLimits, Recipe, Replies, Reply, Setup, SwitchOff, TimeUnit,
-};
+use crate::source::recipe::{EventLocators, Locator, ProviderLimits, Recipe, Replies, Reply, Setup, SwitchOff, TimeUnit};
 use crate::toml_value::{Item, TomlTable};
 
 mod challenge;

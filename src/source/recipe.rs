@@ -53,6 +53,18 @@ impl Recipe {
         methods
     }
 
+    /// Returns the headers that contain the signatures or tokens of the recipe's proofs. A token in a header that many senders
+    /// use, such as `authorization`, does not identify a provider and is omitted.
+    pub fn proof_headers(&self) -> Vec<HeaderName> {
+        let mut names: Vec<HeaderName> = Vec::new();
+        for name in self.proofs.iter().flat_map(Proof::headers) {
+            if !names.contains(&name) && name != http::header::AUTHORIZATION {
+                names.push(name);
+            }
+        }
+        names
+    }
+
     /// Returns true if a proof covers the URL.
     pub fn signs_url(&self) -> bool {
         self.proofs.iter().any(Proof::signs_url)
@@ -293,6 +305,11 @@ impl Term {
     /// Returns true if hookhold needs the source's public URL for the term.
     pub fn needs_public_url(&self) -> bool {
         self.is_url() || *self == Term::UrlNoQuery
+    }
+
+    /// Returns true if the term depends on the body.
+    pub fn is_of_body(&self) -> bool {
+        matches!(self, Term::Body | Term::BodyHash(..) | Term::BodyCrc32 | Term::FormSorted(_)) || self.reads_body()
     }
 
     /// Returns true if the term reads a value from inside the body, so that the verifier must parse the body first.

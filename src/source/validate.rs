@@ -8,17 +8,12 @@ use crate::toml_value::TomlTable;
 /// term in `content` for which the recipe has no locator, and a tag locator in a recipe whose signatures have no tags.
 pub(super) fn parts_agree(table: &TomlTable, signed: &SignedContent, event: &EventLocators) -> Option<()> {
     let SignedContent { signature, contents, timestamp, .. } = signed;
-    if !contents.iter().all(|content| content.iter().any(is_from_request)) {
-        let found = "neither; add one of them, because the signature must cover the delivery";
-        table.expected("content", "an array with \"body\", \"form-sorted\" or another part of the request", found);
-        return None;
-    }
     let within = |locator: &Locator| covers(contents, locator);
     let timed = timestamp.as_ref().map(|time| signs(contents, &Term::Timestamp) || time.from.0.iter().flatten().all(within));
     if !timed.unwrap_or(!contents.iter().flatten().any(|term| *term == Term::Timestamp)) {
         let found = match timestamp {
             Some(_) => "a timestamp that is not signed; add \"timestamp\" to content",
-            None => "\"timestamp\" in content but no timestamp; add timestamp",
+            None => "only the term; add the key, or remove the term from content",
         };
         table.expected("timestamp", "both this key and the term \"timestamp\" in content, or neither", found);
         return None;
@@ -118,11 +113,6 @@ fn signs_form(contents: &[Vec<Term>]) -> bool {
 /// Returns true if every alternative of the signed content contains the URL with its query.
 fn signs_url(contents: &[Vec<Term>]) -> bool {
     contents.iter().all(|content| content.iter().any(|term| term.is_url() || *term == Term::PathAndQuery))
-}
-
-/// Returns true if the value of the term depends on the request.
-fn is_from_request(term: &Term) -> bool {
-    !matches!(term, Term::Literal(_) | Term::Secret)
 }
 
 /// Returns true if every alternative of the signed content contains the text at `locator`.

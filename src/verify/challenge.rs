@@ -9,9 +9,8 @@ use crate::verify::request_view::RequestView;
 /// Returns the reply to an endpoint challenge, or `None` if the request is not a challenge. Considers only the recipe's signed
 /// challenges if `authenticated` is true, and only its unsigned challenges otherwise.
 pub(super) fn reply(recipe: &Recipe, authenticated: bool, delivery: &Delivery, view: &RequestView<'_>) -> Option<Reply> {
-    let is_candidate = |challenge: &&Challenge| {
-        challenge.authenticated == authenticated && challenge.methods.contains(&delivery.method)
-    };
+    let is_candidate =
+        |challenge: &&Challenge| challenge.authenticated == authenticated && challenge.methods.contains(&delivery.method);
     recipe.challenges.iter().filter(is_candidate).find_map(|challenge| answer(challenge, view))
 }
 

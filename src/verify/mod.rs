@@ -69,7 +69,8 @@ impl Verifier {
             }
         }
         let rejection = closest.unwrap_or_else(no_proof);
-        let may_be_challenge = rejection.outcome == Outcome::SignatureMissing && challenge::any_unsigned(&self.source.recipe, method);
+        let may_be_challenge =
+            rejection.outcome == Outcome::SignatureMissing && challenge::any_unsigned(&self.source.recipe, method);
         if may_be_challenge { Ok(self.source.max_body.min(challenge::MAX_UNSIGNED_BODY)) } else { Err(rejection) }
     }
 
@@ -91,7 +92,7 @@ impl Verifier {
         }
         let rejection = closest.unwrap_or_else(no_proof);
         match rejection.outcome {
-            Outcome::SignatureMissing => unsigned_challenge(source, delivery).map(Verdict::Challenge).ok_or(rejection),
+            Outcome::SignatureMissing => unsigned_challenge(source, delivery).map(Verdict::UnsignedChallenge).ok_or(rejection),
             _ => Err(rejection),
         }
     }

@@ -15,7 +15,7 @@ use crate::verify::verdict::Rejection;
 
 mod basic;
 mod digest;
-mod jwt;
+pub(super) mod jwt;
 pub(super) mod mac;
 mod public_key;
 mod signed;
@@ -88,16 +88,24 @@ impl ProofVerifier {
         accept: impl FnOnce(Proven<'_>) -> Result<T, Rejection>,
     ) -> Result<T, Rejection> {
         match &request.source.recipe.proofs[self.proof] {
-            Proof::Mac(mac) => signed::check(self, &mac.signed, request, |key, content, codes| {
-                key.mac.as_ref().is_some_and(|mac| mac.signed(content, codes))
-            }, accept),
+            Proof::Mac(mac) => signed::check(
+                self,
+                &mac.signed,
+                request,
+                |key, content, codes| key.mac.as_ref().is_some_and(|mac| mac.signed(content, codes)),
+                accept,
+            ),
             Proof::Digest(digest) => digest::check(self, digest, request, accept),
-            Proof::PublicKey(public) => signed::check(self, &public.signed, request, |key, content, codes| {
-                match request.source.keys[key.key].for_proof(self.proof) {
+            Proof::PublicKey(public) => signed::check(
+                self,
+                &public.signed,
+                request,
+                |key, content, codes| match request.source.keys[key.key].for_proof(self.proof) {
                     Some(DecodedKey::Public(key)) => public_key::signed(key, content, codes),
                     _ => false,
-                }
-            }, accept),
+                },
+                accept,
+            ),
             Proof::Jwt(proof) => jwt::check(self, proof, request, accept),
             Proof::Token(proof) => token::check(self, proof, request, accept),
             Proof::Basic => basic::check(self, request, accept),
@@ -127,10 +135,18 @@ impl ProofVerifier {
     }
 
     /// Returns the rejection for a proof that no valid key made. If an expired key made the proof, the hint names that key.
+    /// `what` is the word for the proof, such as `signature`.
     fn mismatch(&self, expired: Option<&Key>, what: &str) -> Rejection {
         let hint = match expired.and_then(|key| Some((&key.name, key.not_after?))) {
-            Some((name, end)) => format!("the sender signed with the secret {name}, which expired at {}", end.rfc3339()),
-            None => format!("no configured {what} (secrets checked: {})", self.keys.len()),
+            Some((name, end)) => format!(
+                "{what}: expected a valid secret, found the secret {name}, which expired at {}; switch the sender to a valid secret",
+                end.rfc3339()
+            ),
+            None => format!(
+                "{what}: expected one made with a configured secret (secrets checked: {}), found another; compare the secrets with \
+                 the sender's dashboard",
+                self.keys.len()
+            ),
         };
         Rejection::new(Outcome::SignatureMismatch, hint)
     }

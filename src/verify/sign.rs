@@ -2,20 +2,28 @@
 //! verifier's code builds the signed content of a sample. Therefore, a sample tests the recipe and the secret, but not the code
 //! of the verifier. The published vectors in `tests/vectors` test that code.
 
+use std::net::Ipv4Addr;
+
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use crate::clock::UnixMillis;
+use crate::event::Delivery;
 use crate::outcome::Outcome;
 use crate::source::Source;
 use crate::source::pointers::{FormField, Node, Pointers};
-use crate::source::recipe::{Choice, Encoding, Locator, MacProof, Recipe, Term, TimeUnit};
-use crate::verify::mac::{MacKey, sha256};
-use crate::verify::request_view::{JOINT, RequestView};
+use crate::source::recipe::{
+    Choice, DigestProof, JwtProof, Locator, MacProof, Proof, Recipe, SignatureLocator, SignedContent, Term, TimeUnit,
+};
+use crate::verify::content::Content;
+use crate::verify::hash::{Hash, hash, sha256};
+use crate::verify::proof::jwt;
+use crate::verify::proof::mac::MacKey;
+use crate::verify::request_view::{JOINT, RequestView, body_values};
 use crate::verify::signature::Tag;
-use crate::verify::signing_input::SigningInput;
+use crate::verify::signing_input::{SigningInput, encode};
 use crate::verify::{json, tolerance};
 
 /// A sample delivery: a signed request like those that the provider sends.
@@ -89,23 +97,29 @@ impl Tamper {
     /// Returns true if samples of the recipe can be invalid in this way. A sample can be stale or in the future only if the
     /// recipe has a signed timestamp.
     pub fn applies_to(self, recipe: &Recipe) -> bool {
-        !matches!(self, Tamper::Stale | Tamper::Future) || recipe.timestamp.is_some()
+        !matches!(self, Tamper::Stale | Tamper::Future) || recipe.timestamp().is_some()
     }
 }
 
-/// Returns a sample delivery for `source`, signed with the source's first secret that is valid at `options.now`. If `body` is
-/// `None`, creates a small JSON object or form that contains the event id, event type and ordering key.
-pub fn sign(source: &Source, body: Option<Bytes>, options: &SampleOptions) -> Sample {
+/// Returns a sample delivery for `source`, signed with the source's first secret that is valid at `options.now`. Uses the first
+/// proof of the recipe for which the source has a secret. Returns `None` if there is no such proof, because only the provider
+/// has the private key that belongs to a public key. If `body` is `None`, creates a small JSON object or form that contains the
+/// event id, event type and ordering key.
+pub fn sign(source: &Source, body: Option<Bytes>, options: &SampleOptions) -> Option<Sample> {
     let recipe = &source.recipe;
+    let (proof, signer) = signer(source, options)?;
     let body_slots = vec![None; recipe.pointers.slots];
     let mut draft = SampleDraft { body: body_slots, target: source.path.clone(), ..SampleDraft::default() };
-    draft.describe(recipe, options);
+    draft.describe(recipe, proof, options);
     let mut body = body.unwrap_or_else(|| written(&recipe.pointers, &draft.body).into());
-    draft.announce(recipe, &body);
-    let text = draft.signature(source, &body, options.now, options.tamper == Some(Tamper::Secret));
+    draft.announce(recipe, proof, &body);
+    let evidence = draft.evidence(source, proof, &signer, &body, options);
     let SampleDraft { mut headers, mut target, .. } = draft;
-    if options.tamper != Some(Tamper::Missing) {
-        put(&mut headers, &recipe.proof.signature.from[0], &text);
+    if let Some((locator, text)) = evidence.filter(|_| options.tamper != Some(Tamper::Missing)) {
+        match locator {
+            EvidencePlace::Header(name) => put(&mut headers, &name, &text),
+            EvidencePlace::Query(name) => target.push_str(&format!("{}{name}={text}", separator(&target))),
+        }
     }
     if options.tamper == Some(Tamper::Body) {
         body = damaged(&body);
@@ -113,7 +127,45 @@ pub fn sign(source: &Source, body: Option<Bytes>, options: &SampleOptions) -> Sa
     if options.tamper == Some(Tamper::Unknown) {
         target.insert_str(source.path.len(), "-unknown");
     }
-    Sample { method: Method::POST, target, headers, body }
+    Some(Sample { method: Method::POST, target, headers, body })
+}
+
+/// Returns true if [`sign`] can sign samples for `source`.
+pub fn can_sign(source: &Source, now: UnixMillis) -> bool {
+    proof_and_secret(source, now).is_some()
+}
+
+/// Returns the first proof for which the source has a secret, and the secret. The secret is empty if the source requires no
+/// proof.
+fn proof_and_secret(source: &Source, now: UnixMillis) -> Option<(&Proof, Vec<u8>)> {
+    source.recipe.proofs.iter().enumerate().find_map(|(index, proof)| {
+        if !proof.needs_key() {
+            return Some((proof, Vec::new()));
+        }
+        Some((proof, source.key_at(index, now)?.secret_for(index)?.to_vec()))
+    })
+}
+
+/// The place of a signature or token in a sample.
+enum EvidencePlace {
+    Header(HeaderName),
+    Query(String),
+}
+
+/// The secret that signs a sample.
+struct Signer {
+    /// Bytes of the secret, or of another secret if the sample is invalid in this way.
+    secret: Vec<u8>,
+}
+
+fn signer<'s>(source: &'s Source, options: &SampleOptions) -> Option<(&'s Proof, Signer)> {
+    let (proof, secret) = proof_and_secret(source, options.now)?;
+    let another = match proof {
+        Proof::Basic => &b"not:the secret"[..],
+        _ => b"not the secret",
+    };
+    let secret = if options.tamper == Some(Tamper::Secret) { another.to_vec() } else { secret };
+    Some((proof, Signer { secret }))
 }
 
 /// A sample delivery before it is signed.
@@ -136,7 +188,7 @@ struct SlotValue {
 }
 
 impl SampleDraft {
-    fn describe(&mut self, recipe: &Recipe, options: &SampleOptions) {
+    fn describe(&mut self, recipe: &Recipe, proof: &Proof, options: &SampleOptions) {
         let kind = options.event_type.as_deref().unwrap_or(&recipe.setup.sample_type);
         let id = if options.id.is_empty() { FILLER } else { &options.id };
         self.put_fact(&recipe.event.id, id);
@@ -145,7 +197,7 @@ impl SampleDraft {
         if let Some((locator, unit)) = recipe.event.time.first() {
             self.put_at(locator, tolerance::write(*unit, options.now), *unit != TimeUnit::Rfc3339);
         }
-        if let Some(rule) = &recipe.timestamp {
+        if let Some(rule) = proof.timestamp() {
             let (past, future) = (rule.past.as_millis() as u64, rule.future.as_millis() as u64);
             let signed_at = match options.tamper {
                 Some(Tamper::Stale) => options.now.0.saturating_sub(past + BEYOND_MS),
@@ -154,16 +206,18 @@ impl SampleDraft {
             };
             self.put_fact(&rule.from, &tolerance::write(rule.unit, UnixMillis(signed_at)));
         }
-        recipe.proof.contents.iter().flatten().for_each(|term| self.fill(term));
+        let terms = proof.signed().into_iter().flat_map(|signed| signed.contents.iter().flatten());
+        terms.for_each(|term| self.fill(term));
     }
 
     /// Sets the content type of the sample. Adds the body's hash to the URL if the recipe reads the hash from the URL and the
     /// body is not a form.
-    fn announce(&mut self, recipe: &Recipe, body: &[u8]) {
-        let media_type = media_type(recipe, body);
+    fn announce(&mut self, recipe: &Recipe, proof: &Proof, body: &[u8]) {
+        let media_type = media_type(recipe, proof, body);
         self.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
-        if let Some(rule) = recipe.proof.body_sha256.as_ref().filter(|_| media_type != FORM) {
-            let hash = encode(rule.encoding, &sha256(&[body]));
+        let body_hash = proof.signed().and_then(|signed| signed.body_hash.as_ref());
+        if let Some(rule) = body_hash.filter(|_| media_type != FORM) {
+            let hash = encode(rule.encoding, &sha256([body].into_iter()));
             self.put_at(&Locator::Query(rule.query.clone()), hash, false);
         }
     }
@@ -193,10 +247,10 @@ impl SampleDraft {
                 self.tags.push((tag.clone(), text));
             }
             Locator::Query(name) => {
-                let separator = if self.target.contains('?') { '&' } else { '?' };
-                self.target.push_str(&format!("{separator}{name}={text}"));
+                self.target = without_parameter(&self.target, name);
+                self.target.push_str(&format!("{}{name}={text}", separator(&self.target)));
             }
-            Locator::Const(_) => {}
+            Locator::Const(_) | Locator::Claim(_) | Locator::BasicUser => {}
             Locator::Body(slot) => self.body[*slot] = Some(SlotValue { text, is_number }),
         }
     }
@@ -210,27 +264,116 @@ impl SampleDraft {
         }
     }
 
-    fn signature(&self, source: &Source, body: &[u8], now: UnixMillis, with_another: bool) -> String {
-        let proof = &source.recipe.proof;
-        let tags: Vec<Tag<'_>> = self.tags.iter().map(|(name, value)| Tag { group: 0, name, value }).collect();
-        let request = RequestView::new(&self.target, &self.headers, &tags, 0);
-        // Creating the input fails if the form has more fields than the verifier accepts. Building the parts fails if the
-        // sample does not contain a signed part.
-        let Ok(input) = SigningInput::new(source, &self.target, body) else { return FILLER.to_owned() };
-        let Ok(content) = input.parts(&proof.contents[0], &request) else { return FILLER.to_owned() };
-        let secret = if with_another { b"not the secret" } else { source.key_at(now).bytes() };
-        let mac = MacKey::new(proof.algorithm, secret).mac(&content);
-        self.with_tags(proof, &encode(proof.encoding, mac.bytes()))
+    /// Returns the signature or token of the sample, with its place in the request. Returns `None` if the recipe requires no
+    /// proof, or if the signature is in a place that a sample cannot fill.
+    fn evidence(
+        &self,
+        source: &Source,
+        proof: &Proof,
+        signer: &Signer,
+        body: &Bytes,
+        options: &SampleOptions,
+    ) -> Option<(EvidencePlace, String)> {
+        let text = || String::from_utf8_lossy(&signer.secret).into_owned();
+        match proof {
+            Proof::Mac(MacProof { algorithm, signed, .. }) => {
+                let place = signature_place(signed)?;
+                let code = |content: &Content<'_>| MacKey::new(*algorithm, &signer.secret).mac(content);
+                Some((place, self.signature(source, signed, signer, body, code)))
+            }
+            Proof::Digest(DigestProof { algorithm, signed, .. }) => {
+                let place = signature_place(signed)?;
+                let code = |content: &Content<'_>| hash(*algorithm, content.parts());
+                Some((place, self.signature(source, signed, signer, body, code)))
+            }
+            Proof::Token(proof) => Some((token_place(&proof.from)?, format!("{}{}", proof.prefix, text()))),
+            Proof::Basic => {
+                let credentials = format!("Basic {}", STANDARD.encode(&signer.secret));
+                Some((EvidencePlace::Header(header::AUTHORIZATION), credentials))
+            }
+            Proof::Jwt(proof) => {
+                Some((token_place(&proof.from)?, format!("{}{}", proof.prefix, token(proof, signer, body, options)?)))
+            }
+            Proof::PublicKey(_) | Proof::None => None,
+        }
     }
 
-    fn with_tags(&self, proof: &MacProof, mac: &str) -> String {
-        let format = &proof.signature;
-        let mac = format!("{}{mac}", format.prefix);
-        let Some(pair) = &format.pair else { return mac };
+    fn signature(
+        &self,
+        source: &Source,
+        signed: &SignedContent,
+        signer: &Signer,
+        body: &Bytes,
+        code: impl Fn(&Content<'_>) -> Hash,
+    ) -> String {
+        let tags: Vec<Tag<'_>> = self.tags.iter().map(|(name, value)| Tag { group: 0, name, value }).collect();
+        let delivery = Delivery {
+            method: Method::POST,
+            target: self.target.clone(),
+            headers: self.headers.clone(),
+            body: body.clone(),
+            remote: (Ipv4Addr::UNSPECIFIED, 0).into(),
+            received_at: UnixMillis(0),
+        };
+        let values = body_values(&source.recipe.pointers, &delivery.body);
+        let view = RequestView::new(&delivery, &values).with_tags(&tags, 0);
+        let input = SigningInput::new(source, signed, &delivery);
+        // Building the content fails if the form has more fields than the verifier accepts, or if the sample does not contain a
+        // signed part.
+        let Ok(content) = input.content(&signed.contents[0], &view, &signer.secret) else { return FILLER.to_owned() };
+        self.with_tags(signed, &encode(signed.encoding, code(&content).bytes()))
+    }
+
+    fn with_tags(&self, signed: &SignedContent, code: &str) -> String {
+        let format = &signed.signature;
+        let code = format!("{}{code}", format.prefix);
+        let Some(pair) = &format.pair else { return code };
         let tags = self.tags.iter().map(|(tag, value)| format!("{tag}{pair}{value}"));
-        let items: Vec<String> = tags.chain([format!("{}{pair}{mac}", format.take[0])]).collect();
+        let items: Vec<String> = tags.chain([format!("{}{pair}{code}", format.take[0])]).collect();
         items.join(format.items.as_deref().unwrap_or_default())
     }
+}
+
+fn signature_place(signed: &SignedContent) -> Option<EvidencePlace> {
+    signed.signature.from.iter().find_map(|locator| match locator {
+        SignatureLocator::Header(name) => Some(EvidencePlace::Header(name.clone())),
+        SignatureLocator::NumberedHeaders(prefix) => format!("{prefix}1").parse().ok().map(EvidencePlace::Header),
+        SignatureLocator::Other(Locator::Query(name)) => Some(EvidencePlace::Query(name.clone())),
+        SignatureLocator::Other(_) => None,
+    })
+}
+
+fn token_place(from: &[Locator]) -> Option<EvidencePlace> {
+    from.iter().find_map(|locator| match locator {
+        Locator::Header(name) => Some(EvidencePlace::Header(name.clone())),
+        Locator::Query(name) => Some(EvidencePlace::Query(name.clone())),
+        _ => None,
+    })
+}
+
+/// Returns a token with the claims that the recipe requires and the hash of the body.
+fn token(proof: &JwtProof, signer: &Signer, body: &[u8], options: &SampleOptions) -> Option<String> {
+    let now = options.now.0 / 1000;
+    let mut claims: serde_json::Map<String, serde_json::Value> =
+        proof.claims.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
+    claims.insert("iat".into(), now.into());
+    claims.insert("jti".into(), options.id.clone().into());
+    if let Some(rule) = &proof.body_claim {
+        claims.insert(rule.name.clone(), encode(rule.encoding, hash(rule.algorithm, [body].into_iter()).bytes()).into());
+    }
+    let header = jsonwebtoken::Header::new(jwt::library(*proof.algorithms.first()?));
+    jsonwebtoken::encode(&header, &claims, &jsonwebtoken::EncodingKey::from_secret(&signer.secret).ok()?).ok()
+}
+
+/// Returns the request target without the query parameters called `name`.
+fn without_parameter(target: &str, name: &str) -> String {
+    let Some((path, query)) = target.split_once('?') else { return target.to_owned() };
+    let others = query.split('&').filter(|pair| pair.split('=').next() != Some(name));
+    others.fold(path.to_owned(), |target, pair| format!("{target}{}{pair}", separator(&target)))
+}
+
+fn separator(target: &str) -> char {
+    if target.contains('?') { '&' } else { '?' }
 }
 
 fn put(headers: &mut HeaderMap, name: &HeaderName, text: &str) {
@@ -257,9 +400,10 @@ fn written_form(fields: &[FormField], values: &[Option<SlotValue>]) -> String {
 }
 
 /// Returns the media type that the provider would send with `body`.
-fn media_type(recipe: &Recipe, body: &[u8]) -> &'static str {
+fn media_type(recipe: &Recipe, proof: &Proof, body: &[u8]) -> &'static str {
     let is_json = json::locate(&Node::default(), 0, body).is_some();
-    let knows_forms = recipe.proof.signs_form || !recipe.pointers.form.is_empty();
+    let signs_form = proof.signed().is_some_and(|signed| signed.signs_form);
+    let knows_forms = signs_form || !recipe.pointers.form.is_empty();
     if is_json || !knows_forms { "application/json" } else { FORM }
 }
 
@@ -275,14 +419,6 @@ fn written_json(node: &Node, values: &[Option<SlotValue>]) -> Option<String> {
 
 fn quoted(text: &str) -> String {
     serde_json::to_string(text).expect("any text can be written as JSON")
-}
-
-fn encode(encoding: Encoding, bytes: &[u8]) -> String {
-    match encoding {
-        Encoding::Hex => base16ct::lower::encode_string(bytes),
-        Encoding::Base64 => STANDARD.encode(bytes),
-        Encoding::Base64Url => URL_SAFE.encode(bytes),
-    }
 }
 
 fn damaged(body: &[u8]) -> Bytes {

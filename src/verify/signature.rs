@@ -70,7 +70,9 @@ fn missing(signed: &SignedContent) -> Rejection {
     let is_header = |locator: &SignatureLocator| !matches!(locator, SignatureLocator::Other(_));
     let names: Vec<String> = signed.signature.from.iter().map(SignatureLocator::name).collect();
     let kind = if signed.signature.from.iter().all(is_header) { "header " } else { "" };
-    Rejection::new(Outcome::SignatureMissing, format!("the request has no {kind}{}", names.join(" or ")))
+    let names = names.join(" or ");
+    let hint = format!("signature: expected the {kind}{names}, found none; configure a secret in the sender's dashboard");
+    Rejection::new(Outcome::SignatureMissing, hint)
 }
 
 /// Parses the signatures of a request. Rejects a request without a readable signature, and a request with more than
@@ -83,7 +85,7 @@ pub(super) fn read<'a>(signed: &'a SignedContent, view: &RequestView<'a>) -> Res
             if found.groups == MAX_GROUPS {
                 return Err(Rejection::new(
                     Outcome::SignatureMalformed,
-                    format!("the request has more than {MAX_GROUPS} signature groups"),
+                    format!("signature: expected at most {MAX_GROUPS} signature groups, found more"),
                 ));
             }
             for item in split(group, format.items.as_deref()) {
@@ -111,9 +113,11 @@ pub(super) fn unreadable(signed: &SignedContent) -> Rejection {
         (true, false) => format!(" with prefix {prefix}"),
         (true, true) => String::new(),
     };
-    let size = signed.code_size.map(|size| format!(" of {size} bytes")).unwrap_or_default();
-    let place = if signed.reads_body { "request" } else { "header" };
-    let hint = format!("the {place} contains no signature{size} in {}{looked_for}", signed.encoding.word());
+    let size = signed.code_size.map_or("a signature".to_owned(), |size| format!("{size} bytes"));
+    let hint = format!(
+        "signature: expected {size} in {}{looked_for}, found none; compare the header with the provider's documentation",
+        signed.encoding.word()
+    );
     Rejection::new(Outcome::SignatureMalformed, hint)
 }
 

@@ -57,18 +57,16 @@ impl<'a> SigningInput<'a> {
         if Code::decode(rule.encoding, text).is_some_and(|stated| stated.bytes() == hash) {
             return Ok(Some(hash));
         }
-        let hint = format!("the body does not match the hash in the query parameter {}", rule.query);
+        let hint = format!(
+            "body: expected the hash in the query parameter {}, found another hash; make every proxy forward the body unchanged",
+            rule.query
+        );
         Err(Rejection::new(Outcome::SignatureMismatch, hint))
     }
 
     /// Returns the signed content for `terms` in their order. `secret` is the value of the term [`Term::Secret`]. Rejects a
     /// request that lacks a part of the content, and a signed form with more than [`sorted_form::MAX_FIELDS`] fields.
-    pub(super) fn content(
-        &self,
-        terms: &'a [Term],
-        view: &RequestView<'a>,
-        secret: &'a [u8],
-    ) -> Result<Content<'a>, Rejection> {
+    pub(super) fn content(&self, terms: &'a [Term], view: &RequestView<'a>, secret: &'a [u8]) -> Result<Content<'a>, Rejection> {
         let mut content = Content::with_capacity(terms.len() + 1);
         for term in terms {
             self.append(term, view, secret, &mut content)?;
@@ -112,7 +110,8 @@ impl<'a> SigningInput<'a> {
                 let url = url.ok_or_else(|| absent(term))?;
                 let base = if *term == Term::UrlOtherPort { url.other_port() } else { url.as_written() };
                 content.push(Part::Slice(base.as_bytes()));
-                let target = if *term == Term::UrlNoQuery { self.target.split('?').next().unwrap_or_default() } else { self.target };
+                let target =
+                    if *term == Term::UrlNoQuery { self.target.split('?').next().unwrap_or_default() } else { self.target };
                 Part::Slice(target.as_bytes())
             }
             Term::FormSorted(join) => Part::Computed(self.form(join)?),
@@ -137,13 +136,19 @@ impl<'a> SigningInput<'a> {
 /// Returns the values of the headers that the tag `tag` names, joined with `separator`. A header that the request does not
 /// contain has an empty value. Rejects a list of more than [`MAX_LISTED`] headers.
 fn listed_headers(view: &RequestView<'_>, tag: &str, separator: &str) -> Result<Bytes, Rejection> {
-    let malformed = |what: &str| Rejection::new(Outcome::SignatureMalformed, format!("the tag {tag} {what}"));
+    let malformed = |what: &str| {
+        Rejection::new(
+            Outcome::SignatureMalformed,
+            format!("signature: expected a list of headers in the tag {tag}, found {what}"),
+        )
+    };
     let names = view.tag(tag).and_then(|names| std::str::from_utf8(names).ok());
-    let names: Vec<&str> = names.ok_or_else(|| malformed("is missing"))?.split(' ').filter(|name| !name.is_empty()).collect();
+    let names: Vec<&str> = names.ok_or_else(|| malformed("none"))?.split(' ').filter(|name| !name.is_empty()).collect();
     if names.len() > MAX_LISTED {
-        return Err(malformed(&format!("lists more than {MAX_LISTED} headers")));
+        return Err(malformed(&format!("more than {MAX_LISTED}")));
     }
-    let value = |name: &&str| HeaderName::from_bytes(name.as_bytes()).ok().and_then(|name| view.header(&name)).unwrap_or_default();
+    let value =
+        |name: &&str| HeaderName::from_bytes(name.as_bytes()).ok().and_then(|name| view.header(&name)).unwrap_or_default();
     Ok(names.iter().map(value).collect::<Vec<&[u8]>>().join(separator.as_bytes()).into())
 }
 
@@ -166,7 +171,8 @@ fn absent(term: &Term) -> Rejection {
         Term::Located(_) => "a value in the body".to_owned(),
         _ => "the URL".to_owned(),
     };
-    Rejection::new(Outcome::SignatureMalformed, format!("the request lacks {what}, which is part of the signed content"))
+    let hint = format!("signed content: expected {what}, found none; make every proxy forward the request unchanged");
+    Rejection::new(Outcome::SignatureMalformed, hint)
 }
 
 /// Maximum number of headers that a signature may list. Each costs a lookup before the sender is verified.

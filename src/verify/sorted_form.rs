@@ -17,7 +17,8 @@ pub(super) fn text(body: &[u8], join: &FormJoin) -> Result<Vec<u8>, Rejection> {
     let pairs = body.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
     let mut fields: Vec<FormPair<'_>> = pairs.take(MAX_FIELDS + 1).map(form_pair).collect();
     if fields.len() > MAX_FIELDS {
-        return Err(Rejection::new(Outcome::SignatureMalformed, format!("the form has more than {MAX_FIELDS} fields")));
+        let hint = format!("body: expected a form of at most {MAX_FIELDS} fields, found more");
+        return Err(Rejection::new(Outcome::SignatureMalformed, hint));
     }
     if fields.iter().all(|(name, value)| name.is_ascii() && value.is_ascii()) {
         // For ASCII text, the order of bytes equals the order of UTF-16 code units, and sorting bytes is much faster.
@@ -92,7 +93,9 @@ mod tests {
 
     #[test]
     fn ascii_forms_sort_like_all_other_forms() {
-        let text = |form: &str| String::from_utf8(super::text(form.as_bytes(), &FormJoin::default()).expect("few fields")).expect("UTF-8");
+        let text = |form: &str| {
+            String::from_utf8(super::text(form.as_bytes(), &FormJoin::default()).expect("few fields")).expect("UTF-8")
+        };
         let ascii = "b=2&a=%2B+x&b=1&b=2&B=&a";
         assert_eq!(text(ascii), "Baa+ xb1b2");
         assert_eq!(text(&format!("{ascii}&\u{10000}=&\u{ffff}=")), "Baa+ xb1b2\u{10000}\u{ffff}");

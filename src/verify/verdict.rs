@@ -14,7 +14,9 @@ use crate::source::recipe::Reply;
 pub enum Verdict {
     /// A verified event of the provider.
     Event(Verified),
-    /// An endpoint challenge, with the reply to send. The gateway never stores a challenge.
+    /// An endpoint challenge without a proof, with the reply to send. The gateway never stores a challenge.
+    UnsignedChallenge(Reply),
+    /// A verified endpoint challenge, with the reply to send. The gateway never stores a challenge.
     Challenge(Reply),
 }
 

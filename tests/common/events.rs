@@ -41,7 +41,7 @@ impl Sample {
         let source = &sources()[self.topic];
         let now = UnixMillis(self.received_at);
         let options = SampleOptions { id: self.id.clone(), event_type: None, key: None, now, tamper: None };
-        let mut signed = sign(source, Some(Bytes::from(self.body.clone())), &options);
+        let mut signed = sign(source, Some(Bytes::from(self.body.clone())), &options).expect("the source has a secret");
         for (name, value) in &self.headers {
             let value = HeaderValue::from_bytes(value).expect("a header value");
             signed.headers.append(HeaderName::from_static(name), value);

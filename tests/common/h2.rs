@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
@@ -43,7 +43,7 @@ impl Client {
         let mut roots = RootCertStore::empty();
         let pem = fs::read(pair.cert()).expect("the test wrote it");
         roots.add(CertificateDer::from_pem_slice(&pem).expect("a certificate")).expect("a valid root");
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
         let config = config.with_safe_default_protocol_versions().expect("ring has ciphers for them");
         let mut config = config.with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = vec![b"h2".to_vec()];

@@ -299,7 +299,7 @@ impl Shared {
 pub fn request(source: &Source, id: String) -> Vec<u8> {
     let body = body(&id);
     let options = SampleOptions { id, event_type: None, key: None, now: SystemClock.now(), tamper: None };
-    let Sample { method, target, headers, body } = sign(source, Some(body), &options);
+    let Sample { method, target, headers, body } = sign(source, Some(body), &options).expect("the source has a secret");
     let mut request = format!("{method} {target} HTTP/1.1\r\nhost: hooks.example.com\r\n").into_bytes();
     for (name, value) in &headers {
         request.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());

@@ -148,7 +148,7 @@ impl Harness {
     fn signed(&self, source: &str, id: &str, body: Option<Bytes>) -> Delivery {
         let now = self.clock.now();
         let options = SampleOptions { id: id.into(), event_type: None, key: None, now, tamper: None };
-        let sample = sign(&self.source(source).source, body, &options);
+        let sample = sign(&self.source(source).source, body, &options).expect("the source has a secret");
         let (remote, headers): (_, HeaderMap) = (([192, 0, 2, 1], 443).into(), sample.headers);
         Delivery { method: sample.method, target: sample.target, headers, body: sample.body, remote, received_at: now }
     }

@@ -74,7 +74,8 @@ async fn deliver_to(harness: &Harness, live: &LiveSource, delivery: Delivery) ->
 fn signed(harness: &Harness, id: &str) -> (Arc<LiveSource>, Delivery) {
     let live = harness.gateway.live_source("/hooks/shop").expect("the source exists");
     let now = harness.clock.now();
-    let sample = sign(&live.source, None, &SampleOptions { id: id.into(), event_type: None, key: None, now, tamper: None });
+    let sample = sign(&live.source, None, &SampleOptions { id: id.into(), event_type: None, key: None, now, tamper: None })
+        .expect("the source has a secret");
     let remote = ([192, 0, 2, 1], 443).into();
     let (method, target, headers, body) = (sample.method, sample.target, sample.headers, sample.body);
     (live, Delivery { method, target, headers, body, remote, received_at: now })

@@ -73,15 +73,25 @@ pub fn sample(source: &Source, tamper: Option<Tamper>) -> Delivery {
 pub fn sample_of(source: &Source, body: Option<&[u8]>, tamper: Option<Tamper>) -> Delivery {
     let now = UnixMillis(NOW * 1000);
     let options = SampleOptions { id: "id-1".into(), event_type: None, key: Some("key-1".into()), now, tamper };
-    let sample = sign(source, body.map(Bytes::copy_from_slice), &options);
+    let sample = sign(source, body.map(Bytes::copy_from_slice), &options).expect("the source has a secret");
     Delivery { headers: sample.headers, target: sample.target, ..delivery(sample.body, &[]) }
+}
+
+/// Checks a request head. Returns the maximum size of the body or the rejection.
+pub fn precheck(source: &Source, method: Method, headers: &HeaderMap) -> Result<usize, Rejection> {
+    Verifier::new(source.clone()).precheck(&method, &source.path, headers)
+}
+
+/// Returns the names of the headers that contain the signature.
+pub fn signature_header(source: &Source) -> HeaderName {
+    source.recipe.proof_headers().remove(0)
 }
 
 /// Verifies a delivery and returns the verified event or the rejection. Panics if the delivery is an endpoint challenge.
 pub fn verify(source: &Source, delivery: &Delivery) -> Result<Verified, Rejection> {
     Verifier::new(source.clone()).verify(delivery).map(|verdict| match verdict {
         Verdict::Event(verified) => verified,
-        Verdict::Challenge(reply) => panic!("a challenge, answered with {reply:?}"),
+        Verdict::Challenge(reply) | Verdict::UnsignedChallenge(reply) => panic!("a challenge, answered with {reply:?}"),
     })
 }
 

@@ -7,7 +7,7 @@ use hookhold::event::Delivery;
 use hookhold::outcome::Outcome;
 use hookhold::server::{RequestHead, judge_head};
 use hookhold::source::Source;
-use hookhold::verify::{Rejection, Verdict, Verifier, unsigned_challenge};
+use hookhold::verify::{Rejection, Verdict, Verifier};
 
 /// A captured delivery and the sources to which it may belong.
 pub(super) struct CapturedDelivery {
@@ -36,18 +36,14 @@ impl CapturedDelivery {
             sender: self.rejected_as.as_ref().map(|_| delivery.remote.ip()),
             content_length: self.declared,
         };
-        judge_head(source, head).map_err(|answer| Rejection { outcome: answer.outcome, hint: answer.hint })?;
-        let (size, limit) = (delivery.body.len(), source.max_body);
+        let verifier = Verifier::new(source.clone());
+        let limit = judge_head(&verifier, head).map_err(|answer| Rejection { outcome: answer.outcome, hint: answer.hint })?;
+        let size = delivery.body.len();
         if size > limit {
             let hint = format!("body: expected at most {limit} bytes (max_body of this source), found {size}");
             return Err(Rejection { outcome: Outcome::TooLarge, hint });
         }
-        Verifier::new(source.clone()).verify(delivery)
-    }
-
-    /// Returns true if the delivery is an endpoint challenge that the gateway answers without a signature.
-    pub(super) fn is_unsigned_challenge(&self) -> bool {
-        unsigned_challenge(&self.source, &self.delivery).is_some()
+        verifier.verify(delivery)
     }
 }
 

@@ -100,8 +100,8 @@ fn unexplained(captured: &CapturedDelivery, rejection: &Rejection) -> Vec<Cause>
 
 fn other_secret(captured: &CapturedDelivery) -> Cause {
     let source = &captured.source;
-    let names: Vec<&str> = source.secrets.iter().map(|key| &*key.name).collect();
-    let is_wrapped = source.secrets.iter().any(|key| key.configured().is_wrapped());
+    let names: Vec<&str> = source.keys.iter().map(|key| &*key.name).collect();
+    let is_wrapped = source.keys.iter().any(|key| key.configured().is_wrapped());
     let wrapped = if is_wrapped { "; a configured secret is wrapped in whitespace or quotes" } else { "" };
     let what = format!("the sender signed with a secret other than {}{wrapped}", names.join(", "));
     let page = &source.recipe.setup.secret;

@@ -2,6 +2,7 @@
 //! format, expired secrets, and the secrets of other sources.
 
 use hookhold::secret::Secret;
+use hookhold::source::Source;
 use hookhold::source::key::Key;
 use hookhold::source::recipe::{Encoding, KeyFormat};
 
@@ -12,9 +13,9 @@ use super::timing;
 /// Returns every key that may have signed the delivery, each with the cause that a matching signature proves.
 pub(super) fn all(captured: &CapturedDelivery) -> Vec<(Key, Cause)> {
     let source = &captured.source;
-    let mut found: Vec<(Key, Cause)> = source.secrets.iter().flat_map(|key| of_one(captured, key)).collect();
+    let mut found: Vec<(Key, Cause)> = secrets(source).flat_map(|key| of_one(captured, key)).collect();
     for other in captured.others.iter() {
-        for key in &other.secrets {
+        for key in secrets(other) {
             let what = format!("the sender signed with the secret {} of the source {}", key.name, other.name);
             let advice = format!(
                 "enter the URL of the source {} at the sender, or add this secret to [sources.{}]; the secret belongs to another \
@@ -22,45 +23,51 @@ pub(super) fn all(captured: &CapturedDelivery) -> Vec<(Key, Cause)> {
                 other.name, source.name
             );
             let cause = Cause::certain("other_sources_secret", what, advice);
-            let (bytes, format) = (key.configured().bytes.clone(), &source.recipe.proof.key_format);
-            found.extend(decoded(captured, bytes, key, format, cause));
+            found.extend(as_configured(captured, key.configured().bytes.clone(), key, cause));
         }
     }
-    found.retain(|(key, cause)| cause.word == "secret_expired" || !source.secrets.iter().any(|own| own.is_same_secret(key)));
+    found.retain(|(key, cause)| cause.word == "secret_expired" || !secrets(source).any(|own| own.is_same_secret(key)));
     found
 }
 
 fn of_one(captured: &CapturedDelivery, key: &Key) -> Vec<(Key, Cause)> {
-    let (name, bytes, format) = (&key.name, &key.configured().bytes, &captured.source.recipe.proof.key_format);
+    let (name, bytes) = (&key.name, &key.configured().bytes);
     let mut found = Vec::new();
     if !key.is_valid_at(captured.delivery.received_at) {
         let what = format!("the sender signed with the secret {name}, which has expired (not_after)");
         let advice = format!("{}enter the new secret at the sender, or extend not_after", timing::ask_for_time(captured));
         let cause = timing::only_at_its_time(captured, Cause::certain("secret_expired", what, advice));
-        found.extend(decoded(captured, bytes.clone(), key, format, cause));
+        found.extend(as_configured(captured, bytes.clone(), key, cause));
     }
     for (word, what, unwrapped) in unwrapped(bytes) {
         let cause = Cause::certain(word, format!("the secret {name} {what}"), WRITE_IT_CLEAN);
-        found.extend(decoded(captured, unwrapped, key, format, cause));
+        found.extend(as_configured(captured, unwrapped, key, cause));
     }
     for (suffix, what) in [("\n", "a line break"), (" ", "a space"), ("\r\n", "a line break")] {
         let what = format!("the secret {name} ends with {what} at the sender");
         let advice = "enter the secret at the sender again, without surrounding whitespace";
         let cause = Cause::certain("secret_whitespace", what, advice);
-        found.extend(decoded(captured, [&bytes[..], suffix.as_bytes()].concat(), key, format, cause));
+        found.extend(as_configured(captured, [&bytes[..], suffix.as_bytes()].concat(), key, cause));
     }
     for (format, written) in formats() {
         let what = format!("the secret {name} is correct, but key_format decodes it incorrectly");
         let advice =
             format!("use the provider's own recipe, or set key_format = {written} in [sources.{}]", captured.source.name);
-        found.extend(decoded(captured, bytes.clone(), key, &format, Cause::certain("key_decoding", what, advice)));
+        let decoded = format.decode(bytes).filter(|bytes| !bytes.is_empty());
+        let cause = Cause::certain("key_decoding", what, advice);
+        found.extend(decoded.map(|bytes| (key.with_bytes(bytes, &captured.source.recipe.proofs), cause)));
     }
     found
 }
 
-fn decoded(captured: &CapturedDelivery, bytes: Vec<u8>, key: &Key, format: &KeyFormat, cause: Cause) -> Option<(Key, Cause)> {
+fn secrets(source: &Source) -> impl Iterator<Item = &Key> {
+    source.keys.iter().filter(|key| !key.is_public)
+}
+
+/// Decodes `bytes` as the recipe decodes a configured secret.
+fn as_configured(captured: &CapturedDelivery, bytes: Vec<u8>, key: &Key, cause: Cause) -> Option<(Key, Cause)> {
     let secret = Secret { name: key.name.clone(), bytes, not_after: None };
-    Some((Key::decode(&secret, format, &captured.source.recipe.proof.scheme()).ok()?, cause))
+    Some((Key::decode(&secret, false, &captured.source.recipe.proofs).ok()?, cause))
 }
 
 /// Returns up to two variants of a secret: one without surrounding whitespace, and one also without surrounding quotes. Each
@@ -87,7 +94,7 @@ fn formats() -> impl Iterator<Item = (KeyFormat, String)> {
             let steps = strip.iter().map(|prefix| format!("\"strip-prefix:{prefix}\""));
             let last = format!("\"{}\"", encoding.map_or("utf8", Encoding::word));
             let written = format!("[{}]", steps.chain([last]).collect::<Vec<_>>().join(", "));
-            (KeyFormat { strip: strip.iter().map(|prefix| (*prefix).to_owned()).collect(), encoding }, written)
+            (KeyFormat { strip: strip.iter().map(|prefix| (*prefix).to_owned()).collect(), encoding, hash: None }, written)
         })
     };
     ways(&[]).chain(ways(&["whsec_"]))

@@ -32,15 +32,14 @@ pub(super) fn causes(captured: &CapturedDelivery) -> Vec<Cause> {
 
 fn other_provider(captured: &CapturedDelivery, name: &str, recipe: Recipe) -> Cause {
     let (title, source, recipe) = (recipe.title.clone(), &captured.source, Arc::new(recipe));
-    let headers: Vec<&str> = recipe.proof.signature.from.iter().map(|name| name.as_str()).collect();
+    let headers = recipe.proof_headers();
     let what = format!(
         "the request has the headers of {title} ({}), but the source {} is not configured for {title}",
-        headers.join(", "),
+        headers.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", "),
         source.name
     );
-    let scheme = recipe.proof.scheme();
-    let keys = source.secrets.iter().filter_map(|key| Key::decode(key.configured(), &recipe.proof.key_format, &scheme).ok());
-    let as_that = Source { secrets: keys.collect(), recipe: recipe.clone(), ..(**source).clone() };
+    let keys = source.keys.iter().filter_map(|key| Key::decode(key.configured(), key.is_public, &recipe.proofs).ok());
+    let as_that = Source { keys: keys.collect(), recipe: recipe.clone(), ..(**source).clone() };
     let can_verify = !as_that.recipe.signs_url() || as_that.public_url.is_some();
     if can_verify && ProofAttempt::of(&Verifier::new(as_that), &captured.delivery).is_proved() {
         let what = format!("{what}; the sender signed with a secret of the source {}", source.name);
@@ -57,5 +56,5 @@ fn other_provider(captured: &CapturedDelivery, name: &str, recipe: Recipe) -> Ca
 }
 
 fn has_signature(recipe: &Recipe, captured: &CapturedDelivery) -> bool {
-    recipe.proof.signature.from.iter().any(|name| captured.delivery.headers.contains_key(name))
+    recipe.proof_headers().iter().any(|name| captured.delivery.headers.contains_key(name))
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hookhold::event::Delivery;
 use hookhold::source::Source;
-use hookhold::verify::{Rejection, Verifier, unsigned_challenge};
+use hookhold::verify::{Rejection, Verdict, Verifier};
 
 use super::captured::CapturedDelivery;
 use super::cause::Cause;
@@ -26,7 +26,7 @@ impl ProofAttempt {
     /// proves no cause.
     pub(super) fn of(verifier: &Verifier, delivery: &Delivery) -> ProofAttempt {
         match verifier.verify(delivery) {
-            Ok(_) if unsigned_challenge(verifier.source(), delivery).is_some() => ProofAttempt::Unproved,
+            Ok(Verdict::UnsignedChallenge(_)) => ProofAttempt::Unproved,
             Ok(_) => ProofAttempt::Proved,
             Err(rejection) if timing::is_about_time(&rejection) => ProofAttempt::ProvedAtAnotherTime(rejection),
             Err(_) => ProofAttempt::Unproved,
@@ -87,7 +87,7 @@ fn candidates(captured: &CapturedDelivery) -> Vec<Candidate> {
         for at in 0..all.len() {
             let Candidate { verifier, target, causes } = &all[at];
             if causes.iter().all(|cause| cause.word == "public_url") {
-                let source = Source { secrets: vec![key.clone()], ..Source::clone(verifier.source()) };
+                let source = Source { keys: vec![key.clone()], ..Source::clone(verifier.source()) };
                 let causes = causes.iter().chain([&cause]).cloned().collect();
                 all.push(Candidate { verifier: Verifier::new(source), target: target.clone(), causes });
             }

@@ -27,7 +27,14 @@ fn one(item: Item, locators: &mut LocatorParser) -> Option<Challenge> {
     let body: Vec<Option<ReplyPart>> = parts.into_iter().map(|part| reply_part(part, locators)).collect();
     reply.finish();
     table.finish();
-    Some(Challenge { methods: methods?, when: when?, authenticated, status, content_type, body: body.into_iter().collect::<Option<_>>()? })
+    Some(Challenge {
+        methods: methods?,
+        when: when?,
+        authenticated,
+        status,
+        content_type,
+        body: body.into_iter().collect::<Option<_>>()?,
+    })
 }
 
 /// Takes the methods of a challenge. A challenge has the method POST if it names none.

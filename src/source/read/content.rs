@@ -19,10 +19,15 @@ pub(super) fn take(table: &mut TomlTable, locators: &mut LocatorParser) -> Optio
 
 fn terms(list: Item, locators: &mut LocatorParser) -> Option<Vec<Term>> {
     let terms: Vec<Option<Term>> = list.clone().list().into_iter().map(|item| term(item, locators)).collect();
-    if terms.is_empty() {
-        return list.expected("an array of at least one term", "an empty array");
+    let terms: Vec<Term> = terms.into_iter().collect::<Option<_>>()?;
+    if terms.iter().any(Term::is_of_body) {
+        Some(terms)
+    } else {
+        list.expected(
+            "an array with \"body\", \"form-sorted\" or another part of the body",
+            "none of them; add one, because the signature must cover the body",
+        )
     }
-    terms.into_iter().collect()
 }
 
 fn term(item: Item, locators: &mut LocatorParser) -> Option<Term> {

@@ -48,35 +48,42 @@ pub(super) fn all(table: &mut TomlTable, event: &EventLocators, locators: &mut L
 }
 
 fn one(table: &mut TomlTable, event: &EventLocators, locators: &mut LocatorParser) -> Option<Proof> {
-    match need(table, "auth", AUTH, |table| table.take_one_of("auth", KINDS))? {
-        Kind::Mac => {
-            let algorithm = need(table, "algorithm", HASHES, |table| table.take_one_of("algorithm", Algorithm::WORDS));
-            let key_format = key_format(table);
-            let signed = signed(table, algorithm.map(Algorithm::size), event, locators)?;
-            Some(Proof::Mac(MacProof { algorithm: algorithm?, key_format, signed }))
-        }
-        Kind::Digest => {
-            let algorithm = need(table, "algorithm", HASHES, |table| table.take_one_of("algorithm", Algorithm::WORDS));
-            let key_format = key_format(table);
-            let signed = signed(table, algorithm.map(Algorithm::size), event, locators)?;
-            validate::digest_contains_secret(table, &signed)?;
-            Some(Proof::Digest(DigestProof { algorithm: algorithm?, key_format, signed }))
-        }
-        Kind::PublicKey => {
-            let words = PublicKeyAlgorithm::WORDS;
-            let algorithm = need(table, "algorithm", SIGNATURES, |table| table.take_one_of("algorithm", words));
-            let key_format = table.take_one_of("key_format", PublicKeyFormat::WORDS).unwrap_or_default();
-            let signed = signed(table, algorithm.and_then(PublicKeyAlgorithm::size), event, locators)?;
-            Some(Proof::PublicKey(PublicKeyProof { algorithm: algorithm?, key_format, signed }))
-        }
+    let kind = need(table, "auth", AUTH, |table| table.take_one_of("auth", KINDS));
+    // A recipe without a valid kind is read as a MAC, so that the other errors are reported in the same pass.
+    let proof = match kind.unwrap_or(Kind::Mac) {
+        Kind::Mac => mac(table, event, locators).map(Proof::Mac),
+        Kind::Digest => digest(table, event, locators).map(Proof::Digest),
+        Kind::PublicKey => public_key(table, event, locators).map(Proof::PublicKey),
         Kind::Jwt => jwt(table, event, locators).map(Proof::Jwt),
         Kind::Token => {
-            let (from, prefix) = token(table, locators)?;
-            Some(Proof::Token(TokenProof { from, prefix, key_format: key_format(table) }))
+            let (token, key_format) = (token(table, locators), key_format(table));
+            token.map(|(from, prefix)| Proof::Token(TokenProof { from, prefix, key_format }))
         }
         Kind::Basic => Some(Proof::Basic),
         Kind::None => Some(Proof::None),
-    }
+    };
+    proof.filter(|_| kind.is_some())
+}
+
+fn mac(table: &mut TomlTable, event: &EventLocators, locators: &mut LocatorParser) -> Option<MacProof> {
+    let algorithm = need(table, "algorithm", HASHES, |table| table.take_one_of("algorithm", Algorithm::WORDS));
+    let key_format = key_format(table);
+    let signed = signed(table, algorithm.map(Algorithm::size), event, locators);
+    Some(MacProof { algorithm: algorithm?, key_format, signed: signed? })
+}
+
+fn digest(table: &mut TomlTable, event: &EventLocators, locators: &mut LocatorParser) -> Option<DigestProof> {
+    let MacProof { algorithm, key_format, signed } = mac(table, event, locators)?;
+    validate::digest_contains_secret(table, &signed)?;
+    Some(DigestProof { algorithm, key_format, signed })
+}
+
+fn public_key(table: &mut TomlTable, event: &EventLocators, locators: &mut LocatorParser) -> Option<PublicKeyProof> {
+    let words = PublicKeyAlgorithm::WORDS;
+    let algorithm = need(table, "algorithm", SIGNATURES, |table| table.take_one_of("algorithm", words));
+    let key_format = table.take_one_of("key_format", PublicKeyFormat::WORDS).unwrap_or_default();
+    let signed = signed(table, algorithm.and_then(PublicKeyAlgorithm::size), event, locators);
+    Some(PublicKeyProof { algorithm: algorithm?, key_format, signed: signed? })
 }
 
 /// Takes the parameters that MACs, digests and public-key signatures share.
@@ -266,8 +273,21 @@ fn key_format(table: &mut TomlTable) -> KeyFormat {
 
 /// The parameters that a `[[proof]]` inherits from the top level of its recipe.
 const KEYS: &[&str] = &[
-    "auth", "algorithm", "encoding", "signature", "key_format", "content", "content_variants", "body_sha256", "timestamp",
-    "match", "token", "claims", "body_claim", "url_claim", "max_age",
+    "auth",
+    "algorithm",
+    "encoding",
+    "signature",
+    "key_format",
+    "content",
+    "content_variants",
+    "body_sha256",
+    "timestamp",
+    "match",
+    "token",
+    "claims",
+    "body_claim",
+    "url_claim",
+    "max_age",
 ];
 const KINDS: &[(&str, Kind)] = &[
     ("mac", Kind::Mac),

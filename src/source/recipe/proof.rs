@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use super::{Algorithm, Coverage, Encoding, KeyFormat, Locator, SignatureFormat, Term, Timestamp};
+use http::HeaderName;
+use http::header::AUTHORIZATION;
+
+use super::{Algorithm, Coverage, Encoding, KeyFormat, Locator, SignatureFormat, SignatureLocator, Term, Timestamp};
 
 /// One way in which a sender proves that a delivery is genuine. A recipe lists at least one proof, and a delivery is genuine if
 /// any of them holds.
@@ -300,6 +303,27 @@ impl Proof {
         }
     }
 
+    /// Returns the headers that contain the signatures or the token of the proof.
+    pub fn headers(&self) -> Vec<HeaderName> {
+        let of_token = |from: &[Locator]| {
+            from.iter()
+                .filter_map(|locator| if let Locator::Header(name) = locator { Some(name.clone()) } else { None })
+                .collect()
+        };
+        let of_signature = |from: &SignatureLocator| match from {
+            SignatureLocator::Header(name) => Some(name.clone()),
+            SignatureLocator::NumberedHeaders(prefix) => format!("{prefix}1").parse().ok(),
+            SignatureLocator::Other(_) => None,
+        };
+        match self {
+            Proof::Jwt(proof) => of_token(&proof.from),
+            Proof::Token(proof) => of_token(&proof.from),
+            Proof::Basic => vec![AUTHORIZATION],
+            Proof::None => Vec::new(),
+            _ => self.signed().into_iter().flat_map(|signed| signed.signature.from.iter().filter_map(of_signature)).collect(),
+        }
+    }
+
     /// Returns true if the verifier must parse the body before it can check the proof.
     pub fn reads_body(&self) -> bool {
         let is_inside = |locator: &Locator| matches!(locator, Locator::Body(_));
@@ -308,6 +332,11 @@ impl Proof {
             Proof::Token(proof) => proof.from.iter().any(is_inside),
             _ => self.signed().is_some_and(|signed| signed.reads_body),
         }
+    }
+
+    /// Returns true if the proof needs a key, which is every kind except [`Proof::None`].
+    pub fn needs_key(&self) -> bool {
+        !matches!(self, Proof::None)
     }
 
     /// Returns true if the proof needs public keys instead of secrets.

@@ -35,7 +35,7 @@ pub(super) fn check<T>(
         }
         expired = expired.or(Some(key));
     }
-    Err(verifier.mismatch(expired, "secret equals these credentials"))
+    Err(verifier.mismatch(expired, "authorization"))
 }
 
 /// Rejects a request without readable credentials.
@@ -44,12 +44,20 @@ pub(super) fn precheck(view: &RequestView<'_>) -> Result<(), Rejection> {
 }
 
 fn credentials(view: &RequestView<'_>) -> Result<Vec<u8>, Rejection> {
-    let missing = || Rejection::new(Outcome::SignatureMissing, "the request has no header authorization");
+    let missing = || {
+        Rejection::new(
+            Outcome::SignatureMissing,
+            "authorization: expected Basic credentials, found none; configure user and password in the sender's dashboard",
+        )
+    };
     let value = view.header(&AUTHORIZATION).ok_or_else(missing)?;
     let encoded = value.split_at_checked(SCHEME.len()).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(SCHEME));
     let decoded = encoded.and_then(|(_, encoded)| STANDARD_PAD_INDIFFERENT.decode(encoded.trim_ascii()).ok());
     decoded.ok_or_else(|| {
-        Rejection::new(Outcome::SignatureMalformed, "the header authorization contains no Basic credentials in Base64")
+        Rejection::new(
+            Outcome::SignatureMalformed,
+            "authorization: expected Basic credentials in Base64, found another text; compare the header with RFC 7617",
+        )
     })
 }
 

@@ -55,5 +55,5 @@ pub(super) fn check<T>(
             }
         }
     }
-    Err(verifier.mismatch(expired, "secret produces this digest").or_closer(closest))
+    Err(verifier.mismatch(expired, "signature").or_closer(closest))
 }

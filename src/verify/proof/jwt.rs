@@ -25,7 +25,7 @@ pub(super) fn check<T>(
 ) -> Result<T, Rejection> {
     let token = token::text(&proof.from, &proof.prefix, &request.view)?;
     if token.len() > MAX_TOKEN {
-        return Err(malformed(format!("the token has more than {MAX_TOKEN} bytes")));
+        return Err(malformed(format!("token: expected at most {MAX_TOKEN} bytes, found {}", token.len())));
     }
     let received_at = request.delivery.received_at;
     let (mut expired, mut is_readable) = (None, false);
@@ -58,9 +58,12 @@ pub(super) fn check<T>(
         });
     }
     if !is_readable && !verifier.keys.is_empty() {
-        return Err(malformed(format!("the token is no JSON Web Token with the algorithm {}", algorithms(proof))));
+        return Err(malformed(format!(
+            "token: expected a JSON Web Token with the algorithm {}, found another text or algorithm; correct algorithm in the recipe",
+            algorithms(proof)
+        )));
     }
-    Err(verifier.mismatch(expired, "key signed this token"))
+    Err(verifier.mismatch(expired, "token"))
 }
 
 /// Returns the rules by which the library checks the signature. It checks neither times nor audience.
@@ -81,22 +84,35 @@ fn check_times(proof: &JwtProof, claims: &Map<String, Value>, now: u64) -> Resul
         None => Ok(None),
         Some(value) => match value.as_u64().or_else(|| value.as_f64().filter(|time| *time >= 0.0).map(|time| time as u64)) {
             Some(time) => Ok(Some(time)),
-            None => Err(malformed(format!("the claim {claim} is no time"))),
+            None => Err(malformed(format!("token: expected Unix seconds in the claim {claim}, found another value"))),
         },
     };
     let (expiry, start, issued) = (time("exp")?, time("nbf")?, time("iat")?);
     if let Some(expiry) = expiry.filter(|expiry| now >= expiry.saturating_add(LEEWAY_S)) {
-        return Err(Rejection::new(Outcome::TimestampStale, format!("the token expired {} s ago", now - expiry)));
+        return Err(Rejection::new(
+            Outcome::TimestampStale,
+            format!(
+                "token: expected a valid token, found one that expired {} s ago; compare this machine's clock with a time server",
+                now - expiry
+            ),
+        ));
     }
     if let Some(start) = start.max(issued).filter(|start| *start > now.saturating_add(LEEWAY_S)) {
-        let hint = format!("the token is valid only in {} s; compare the clocks", start - now);
+        let hint = format!(
+            "token: expected a valid token, found one that begins in {} s; compare this machine's clock with a time server",
+            start - now
+        );
         return Err(Rejection::new(Outcome::TimestampFuture, hint));
     }
     let Some(max_age) = proof.max_age else { return Ok(()) };
-    let issued = issued.ok_or_else(|| malformed("the token lacks the claim iat, and the recipe limits its age".to_owned()))?;
+    let issued = issued
+        .ok_or_else(|| malformed("token: expected the claim iat, found none; remove max_age from the recipe".to_owned()))?;
     let age = now.saturating_sub(issued);
     if age > max_age.as_secs() {
-        let hint = format!("the token is {age} s old; the recipe allows at most {} s", max_age.as_secs());
+        let hint = format!(
+            "token: expected at most {} s in the past, found {age} s; compare this machine's clock with a time server",
+            max_age.as_secs()
+        );
         return Err(Rejection::new(Outcome::TimestampStale, hint));
     }
     Ok(())
@@ -112,7 +128,9 @@ fn check_claims(proof: &JwtProof, claims: &Map<String, Value>) -> Result<(), Rej
     match proof.claims.iter().find(|claim| !is_met(claim)) {
         None => Ok(()),
         Some((name, wanted)) => {
-            let hint = format!("the claim {name} of the token is not {wanted:?}");
+            let hint = format!(
+                "token: expected the claim {name} with the value {wanted:?}, found another value; correct claims in the recipe"
+            );
             Err(Rejection::new(Outcome::SignatureMismatch, hint))
         }
     }
@@ -124,18 +142,23 @@ fn check_hashes(proof: &JwtProof, claims: &Map<String, Value>, request: Request<
     }
     if let Some(rule) = &proof.url_claim {
         let url = request.source.public_url.as_ref().map(|url| url.as_written()).unwrap_or_default();
-        check_hash(rule, claims, &[url.as_bytes(), path_and_query(&request.delivery.target).as_bytes()], "URL")?;
+        check_hash(rule, claims, &[url.as_bytes(), path_and_query(&request.delivery.target).as_bytes()], "url")?;
     }
     Ok(())
 }
 
 fn check_hash(rule: &HashClaim, claims: &Map<String, Value>, parts: &[&[u8]], what: &str) -> Result<(), Rejection> {
     let stated = claims.get(&rule.name).and_then(Value::as_str).and_then(|text| Code::decode(rule.encoding, text));
-    let stated = stated.ok_or_else(|| malformed(format!("the claim {} contains no {} hash", rule.name, rule.algorithm.word())))?;
+    let stated = stated.ok_or_else(|| {
+        malformed(format!("token: expected a {} hash in the claim {}, found none", rule.algorithm.word(), rule.name))
+    })?;
     if stated.equals(hash(rule.algorithm, parts.iter().copied()).bytes()) {
         return Ok(());
     }
-    let hint = format!("the {what} does not match the hash in the claim {} of the token", rule.name);
+    let hint = format!(
+        "{what}: expected the hash in the claim {} of the token, found another hash; make every proxy forward the request unchanged",
+        rule.name
+    );
     Err(Rejection::new(Outcome::SignatureMismatch, hint))
 }
 
@@ -158,11 +181,13 @@ fn malformed(hint: String) -> Rejection {
 }
 
 fn algorithms(proof: &JwtProof) -> String {
-    let word = |algorithm: &JwtAlgorithm| JwtAlgorithm::WORDS.iter().find(|(_, one)| one == algorithm).map_or("", |(word, _)| word);
+    let word =
+        |algorithm: &JwtAlgorithm| JwtAlgorithm::WORDS.iter().find(|(_, one)| one == algorithm).map_or("", |(word, _)| word);
     proof.algorithms.iter().map(word).collect::<Vec<_>>().join(" or ")
 }
 
-fn library(algorithm: JwtAlgorithm) -> LibraryAlgorithm {
+/// Returns the library's name of an algorithm.
+pub(in crate::verify) fn library(algorithm: JwtAlgorithm) -> LibraryAlgorithm {
     match algorithm {
         JwtAlgorithm::Hs256 => LibraryAlgorithm::HS256,
         JwtAlgorithm::Hs384 => LibraryAlgorithm::HS384,

@@ -80,7 +80,7 @@ fn check_group<'p>(
             });
         }
     }
-    Err(absent.filter(|_| !is_complete).unwrap_or_else(|| verifier.mismatch(expired, "secret produces this signature")))
+    Err(absent.filter(|_| !is_complete).unwrap_or_else(|| verifier.mismatch(expired, "signature")))
 }
 
 /// Rejects a request without a readable signature. Accepts every request if the signature may be in the body.

@@ -27,7 +27,7 @@ pub(super) fn check<T>(
         }
         expired = expired.or(Some(key));
     }
-    Err(verifier.mismatch(expired, "secret equals this token"))
+    Err(verifier.mismatch(expired, "token"))
 }
 
 /// Returns the token of a request without its prefix. Rejects a request without a token.
@@ -35,7 +35,9 @@ pub(super) fn text<'a>(from: &'a [Locator], prefix: &str, view: &RequestView<'a>
     let text = from.iter().find_map(|locator| view.find(locator)).ok_or_else(|| missing(from))?;
     let (start, token) = text.split_at_checked(prefix.len()).unwrap_or((&[], text));
     if !start.eq_ignore_ascii_case(prefix.as_bytes()) {
-        let hint = format!("the token does not begin with {prefix:?}");
+        let hint = format!(
+            "token: expected the prefix {prefix:?}, found another text; compare the header with the provider's documentation"
+        );
         return Err(Rejection::new(Outcome::SignatureMalformed, hint));
     }
     Ok(token)
@@ -54,5 +56,7 @@ fn missing(from: &[Locator]) -> Rejection {
         _ => "token in the body".to_owned(),
     };
     let names: Vec<String> = from.iter().map(name).collect();
-    Rejection::new(Outcome::SignatureMissing, format!("the request has no {}", names.join(" or ")))
+    let names = names.join(" or ");
+    let hint = format!("token: expected the {names}, found none; configure a secret in the sender's dashboard");
+    Rejection::new(Outcome::SignatureMissing, hint)
 }
