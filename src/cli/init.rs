@@ -235,7 +235,7 @@ const DEFAULT_FILE: &str = "hookhold.toml";
 const FILE_HEADER: &str = "\
 # This file contains the options that an operator must decide on. config/hookhold.toml in the source
 # code of hookhold explains every option with its default and limits. `hookhold check` reports every
-# mistake at once. On SIGHUP, hookhold reloads this file and its secrets.
+# error at once. On SIGHUP, hookhold reloads this file and its secrets.
 #
 # Set a secret by reference: \"env:NAME\" reads an environment variable, and \"file:PATH\" reads a file
 # that only hookhold can read. This file itself never contains a secret. A secret in a file can

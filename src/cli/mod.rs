@@ -178,7 +178,7 @@ const AFTER: &str = "\
 Examples:
   hookhold init stripe github         write a configuration and show how to connect both
   hookhold providers stripe           show how to connect Stripe
-  hookhold check                      report every mistake in ./hookhold.toml at once
+  hookhold check                      report every error in ./hookhold.toml at once
   hookhold run                        receive, store and forward until SIGTERM
   hookhold send stripe --count 100    send 100 genuine deliveries to the running gateway
   hookhold tail --follow              print events as they are stored
