@@ -261,7 +261,7 @@ fn deliveries(source: &str, outcome: &str) -> String {
     format!("hookhold_deliveries_total{{outcome=\"{outcome}\",source=\"{source}\"}}")
 }
 
-/// Asserts that the response status is 429 and returns the value of `Retry-After` in seconds.
+/// Asserts that the response has the status 429, and returns the value of `Retry-After` in seconds.
 fn retry_after(answer: &Answer) -> u64 {
     assert_eq!(answer.status, 429);
     let after = answer.head.lines().find_map(|line| line.strip_prefix("retry-after: "));

@@ -82,7 +82,8 @@ fn check_prints_one_diagnostic_per_broken_line() {
     assert_eq!(err, format!("hookhold: 10 mistakes in {file}\n"));
 }
 
-/// Removes one letter from each key of the reference file, one key at a time.
+/// Removes one letter from each key of the reference file, one key at a time. Each misspelt key must cause exactly one
+/// diagnostic, which must suggest the correct key.
 #[test]
 fn a_misspelt_key_anywhere_causes_one_message() {
     let (_pair, reference) = full_reference();
@@ -266,8 +267,8 @@ fn only_documented_changes_apply_without_a_restart() {
     let reference: toml::Table = toml::from_str(&uncommented_reference()).unwrap();
     let stated = named_options(&reference, &["server", "admin", "journal", "dedupe"]);
     assert!(stated.len() > 15, "{stated:?}");
-    // The reference file sets these options to examples, which would change the listener. tests/tls.rs covers the reload of
-    // certificates.
+    // In the reference file, the values of these options are examples that would change the listener. tests/tls.rs covers the
+    // reload of certificates.
     let examples = ["server.tls_cert", "server.tls_key", "server.trusted_proxies"];
     for (key, value) in stated.iter().filter(|(key, _)| !examples.contains(&key.as_str())) {
         // `value` is the default of the option, or an example if the option has no default.

@@ -533,8 +533,8 @@ fn time_dependent_causes_are_certain_only_with_at() {
     }
 }
 
-/// Checks when doctor reports another secret as likely and not merely as possible. A request does not show which secret signed
-/// it, so doctor needs other evidence, such as whitespace around the configured secret.
+/// Checks that doctor reports the cause `other_secret` as likely only if there is evidence, and otherwise as possible. A
+/// request does not show which secret signed it, but whitespace around the configured secret is evidence.
 #[test]
 fn another_secret_is_likely_only_with_evidence() {
     let mut sdk = Sdk::start();

@@ -37,8 +37,8 @@ fn ten_reloads_under_load_reject_and_lose_no_delivery() {
     topics.iter().for_each(|topic| kafka.create_topic(topic, 3, &[]));
     let secrets: Vec<(String, String)> = (0..=RELOADS).map(|n| (format!("secret-{n}"), format!("whsec_number_{n}"))).collect();
     let secrets: Vec<(&str, &str)> = secrets.iter().map(|(name, text)| (&**name, &**text)).collect();
-    // In each configuration, the previous secret and the new secret are valid. Every reload changes the topic, the limits and
-    // one line of the recipe.
+    // After each reload, the previous secret and the new secret are valid. Every reload changes the topic, the limits and one
+    // line of the recipe.
     let config = |n: usize| {
         let accepted = if n == 0 { vec![0] } else { vec![n, n - 1] };
         let references: Vec<String> = accepted.iter().map(|n| format!("\"file:secret-{n}\"")).collect();

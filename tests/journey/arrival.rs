@@ -11,13 +11,13 @@ use crate::scheme::{
     ACME, Facts, GITHUB, Provider, SHOPIFY, SHOPIFY_EVENTS, SLACK, STANDARD_WEBHOOKS, STRIPE, SVIX, Scheme, Signed, now,
 };
 
-/// A delivery and the expected content of its Kafka record.
+/// A delivery and the expected contents of its Kafka record.
 struct Sent {
     what: &'static str,
     delivery: Signed,
     facts: Facts,
     id: String,
-    /// Range that must contain the record's time of receipt, in Unix milliseconds.
+    /// Range that must contain the timestamp of the record, in Unix milliseconds.
     received: RangeInclusive<i64>,
     /// Names and values of the record headers that hookhold copies from the request.
     copied: Vec<(&'static str, &'static str)>,
