@@ -7,8 +7,8 @@ use crate::verify::request_view::RequestView;
 use crate::verify::verdict::Rejection;
 
 /// Rejects a delivery whose signed timestamp is outside the recipe's tolerance. Accepts a timestamp exactly at either limit.
-/// Compares times in the provider's unit, as the provider's own library does: compares a timestamp in whole seconds with the
-/// receipt time in whole seconds, not in milliseconds.
+/// Compares times in the provider's unit, as the provider's own library does. For example, compares a timestamp in whole
+/// seconds with the arrival time in whole seconds, not in milliseconds.
 pub(super) fn check(recipe: &Recipe, request: &RequestView<'_>, received_at: UnixMillis) -> Result<(), Rejection> {
     let Some(rule) = &recipe.timestamp else { return Ok(()) };
     let text = request.signed(&rule.from).and_then(|text| std::str::from_utf8(text).ok());
