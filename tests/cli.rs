@@ -25,8 +25,8 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// Creates a directory and writes a configuration file into it: the TOML `rest`, a `[journal]` section and two sources. Returns
-/// the directory and the path of the file.
+/// Creates a directory and writes a configuration file into it. The file contains the TOML `rest`, a `[journal]` section and
+/// two sources. Returns the directory and the path of the file.
 fn configured(rest: &str) -> (tempfile::TempDir, String) {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("one"), "c2VjcmV0IG51bWJlciBvbmU=\n").unwrap();

@@ -27,8 +27,8 @@ fn broken_configurations() -> Vec<PathBuf> {
     files
 }
 
-/// Returns the expected diagnostics of a broken configuration: a line number and the beginning of the message. Each `#!`
-/// comment in `text` specifies one diagnostic, which must name the line of the comment.
+/// Returns the expected diagnostics of a broken configuration, each as a line number and the beginning of the message. Each
+/// `#!` comment in `text` specifies one diagnostic, which must name the line of the comment.
 fn expected_messages(text: &str) -> Vec<(usize, String)> {
     let message = |(at, line): (usize, &str)| Some((at + 1, line.split_once("#! ")?.1.to_owned()));
     let all: Vec<_> = text.lines().enumerate().filter_map(message).collect();
@@ -211,8 +211,8 @@ fn the_reference_file_states_the_range_of_every_limit() {
     }
 }
 
-/// Returns the paragraph of the reference file that contains the line `key = default` of `section` and the comment above the
-/// line.
+/// Returns the paragraph with the line `key = default` of `section` in the reference file. The paragraph includes the comment
+/// above the line.
 fn explanation(section: &str, key: &str, default: &str) -> String {
     let (_, text) = REFERENCE.split_once(&format!("[{section}]\n")).expect("the reference file has the section");
     let option = format!("{key} = {default}");
@@ -317,7 +317,7 @@ fn a_changed_password_file_is_reported_as_a_change() {
     assert!(!changes[0].needs_restart);
 }
 
-/// Returns every option that the reference file has in `sections`: the name `section.key` and the value in TOML.
+/// Returns the name `section.key` and the TOML value of every option that the reference file has in `sections`.
 fn named_options(reference: &toml::Table, sections: &[&str]) -> Vec<(String, String)> {
     let options = |section: &&str| {
         let table = reference[*section].as_table().expect("a section").clone();

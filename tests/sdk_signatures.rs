@@ -67,8 +67,8 @@ fn shopify_sdk_accepts_the_signature_of_openssl() {
     }
 }
 
-/// Compares the signatures of Stripe's SDK with signatures from openssl, because Stripe publishes no test vector together with
-/// the secret.
+/// Compares the signatures of Stripe's SDK with signatures from openssl, because Stripe publishes no test vector that includes
+/// a secret.
 #[test]
 fn stripe_sdk_agrees_with_openssl() {
     let mut sdk = Sdk::start();

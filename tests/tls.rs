@@ -1,5 +1,5 @@
-//! Tests HTTPS on the real binary with curl and openssl as clients: TLS versions, handshakes without a request, HTTP/2, and
-//! the replacement of a certificate under load.
+//! Tests TLS versions, handshakes without a request, HTTP/2, and the replacement of a certificate under load. The clients are
+//! curl and openssl, which connect to the real binary over HTTPS.
 
 #[path = "common/h2.rs"]
 mod h2;

@@ -213,7 +213,7 @@ pub struct Provider {
 pub struct Signed {
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
-    /// Package and version of the SDK that signed the delivery, or `openssl`.
+    /// Package and version of the SDK that signed or verified the delivery, or `openssl`.
     pub by: String,
 }
 

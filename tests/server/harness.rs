@@ -50,7 +50,7 @@ impl Harness {
         Harness::with_source(limits, DEADLINE, "", Some(files))
     }
 
-    /// Returns a harness whose disk blocks every sync of a journal segment, and the gate that unblocks the syncs.
+    /// Returns a harness whose disk holds every sync of a journal segment, and the gate that releases the syncs.
     pub fn held(limits: ServerLimits) -> (Harness, Gate) {
         let harness = Harness::open(limits);
         let gate = harness.disk.hold(Step::Sync, ".seg");

@@ -1,5 +1,5 @@
 //! Tests of deliveries in which one byte of the signature or of the signed content has changed. Verification must reject such a
-//! delivery unless the change has no effect on the event. The bodies, the positions and the new bytes are random.
+//! delivery if the change affects the event. The bodies, the positions and the new bytes are random.
 
 use hookhold::event::Delivery;
 use hookhold::source::{PROVIDERS, Source};
