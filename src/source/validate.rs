@@ -18,7 +18,7 @@ pub(super) fn parts_agree(
     if !timed.unwrap_or(!contents.iter().flatten().any(|term| *term == Term::Timestamp)) {
         let found = match timestamp {
             Some(_) => "a timestamp that is not signed; add \"timestamp\" to content",
-            None => "\"timestamp\" in content but no timestamp; add timestamp",
+            None => "only the term; add the key, or remove the term from content",
         };
         table.expected("timestamp", "both this key and the term \"timestamp\" in content, or neither", found);
         return None;

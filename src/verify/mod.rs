@@ -61,8 +61,8 @@ impl Verifier {
     ///
     /// If a delivery has no readable signature, rejects the delivery before computing any hash. Otherwise, hashes the content
     /// at most once for each combination of signature group, alternative of the signed content, and secret. Parses the body
-    /// once, after a match. Sorts the fields of a signed form before the signature check. If the recipe has an unsigned
-    /// challenge, also parses every body before the signature check.
+    /// once, after a signature has matched. Sorts the fields of a signed form before the signature check. If the recipe has an
+    /// unsigned challenge, also parses every body before the signature check.
     pub fn verify(&self, delivery: &Delivery) -> Result<Verdict, Rejection> {
         let (source, recipe) = (&*self.source, &*self.source.recipe);
         if let Some(reply) = unsigned_challenge(source, delivery) {
@@ -133,8 +133,16 @@ impl Verifier {
     /// hint names that secret. Such a match does not authenticate the sender but explains the rejection to the operator.
     fn mismatch(&self, expired: Option<&Key>) -> Rejection {
         let hint = match expired.and_then(|key| Some((&key.name, key.not_after?))) {
-            Some((name, end)) => format!("the sender signed with the secret {name}, which expired at {}", end.rfc3339()),
-            None => format!("no configured secret produces this signature (secrets checked: {})", self.source.secrets.len()),
+            Some((name, end)) => format!(
+                "signature: expected a valid secret, found the secret {name}, which expired at {}; switch the sender to a valid \
+                 secret",
+                end.rfc3339()
+            ),
+            None => format!(
+                "signature: expected one made with a configured secret (secrets checked: {}), found another; compare the secrets \
+                 with the sender's dashboard",
+                self.source.secrets.len()
+            ),
         };
         Rejection::new(Outcome::SignatureMismatch, hint)
     }

@@ -43,13 +43,15 @@ impl Signatures<'_> {
 }
 
 /// Returns all values of the signature header. If the recipe lists several signature headers, uses the first one that the
-/// request contains. Rejects a request that contains none of them.
+/// request contains. Rejects a request that contains none of the headers.
 pub(super) fn header<'a>(proof: &MacProof, headers: &'a HeaderMap) -> Result<GetAll<'a, HeaderValue>, Rejection> {
     let names = &proof.signature.from;
     let mut all = names.iter().map(|name| headers.get_all(name));
     all.find(|values| values.iter().next().is_some()).ok_or_else(|| {
         let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
-        Rejection::new(Outcome::SignatureMissing, format!("the request has no header {}", names.join(" or ")))
+        let names = names.join(" or ");
+        let hint = format!("signature: expected the header {names}, found none; configure a secret in the sender's dashboard");
+        Rejection::new(Outcome::SignatureMissing, hint)
     })
 }
 
@@ -63,7 +65,7 @@ pub(super) fn read<'a>(proof: &'a MacProof, headers: &'a HeaderMap) -> Result<Si
         if found.groups == MAX_GROUPS {
             return Err(Rejection::new(
                 Outcome::SignatureMalformed,
-                format!("the request has more than {MAX_GROUPS} signature groups"),
+                format!("signature: expected at most {MAX_GROUPS} signature groups, found more"),
             ));
         }
         for item in split(group, format.items.as_deref()) {
@@ -88,10 +90,11 @@ pub(super) fn unreadable(proof: &MacProof) -> Rejection {
         (true, true) => String::new(),
     };
     let (size, encoding) = (proof.algorithm.size(), proof.encoding.word());
-    Rejection::new(
-        Outcome::SignatureMalformed,
-        format!("the header contains no signature of {size} bytes in {encoding}{looked_for}"),
-    )
+    let hint = format!(
+        "signature: expected {size} bytes in {encoding}{looked_for}, found none; compare the header with the provider's \
+         documentation"
+    );
+    Rejection::new(Outcome::SignatureMalformed, hint)
 }
 
 impl<'a> Signatures<'a> {

@@ -33,16 +33,19 @@ impl<'a> SigningInput<'a> {
         Ok(SigningInput { source, target: path_and_query(target), body, form, hash })
     }
 
-    /// Returns the SHA-256 hash of the body if the URL contains a body hash, or `None` if not. Rejects a body whose hash
-    /// differs from the hash in the URL. The caller must first verify the signature of the URL, so that an unauthenticated
-    /// sender cannot make hookhold hash a body.
+    /// Returns the SHA-256 hash of the body, or `None` if the URL contains no body hash. Rejects a body whose hash differs from
+    /// the hash in the URL. The caller must first verify the signature of the URL, so that an unauthenticated sender cannot
+    /// make hookhold hash a body.
     pub(super) fn body_hash(&self) -> Result<Option<[u8; 32]>, Rejection> {
         let Some((rule, text)) = self.hash else { return Ok(None) };
         let hash = sha256(&[self.body]);
         if signature::decode(rule.encoding, text).is_some_and(|stated| stated.bytes() == hash) {
             return Ok(Some(hash));
         }
-        let hint = format!("the body does not match the hash in the query parameter {}", rule.query);
+        let hint = format!(
+            "body: expected the hash in the query parameter {}, found another hash; make every proxy forward the body unchanged",
+            rule.query
+        );
         Err(Rejection::new(Outcome::SignatureMismatch, hint))
     }
 
@@ -84,5 +87,6 @@ fn absent(term: &Term) -> Rejection {
         Term::Id => "the event id".to_owned(),
         _ => "the URL".to_owned(),
     };
-    Rejection::new(Outcome::SignatureMalformed, format!("the request lacks {what}, which is part of the signed content"))
+    let hint = format!("signed content: expected {what}, found none; make every proxy forward the request unchanged");
+    Rejection::new(Outcome::SignatureMalformed, hint)
 }

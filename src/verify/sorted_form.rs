@@ -17,7 +17,8 @@ pub(super) fn fields(body: &[u8]) -> Result<Vec<u8>, Rejection> {
     let pairs = body.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
     let mut fields: Vec<FormPair<'_>> = pairs.take(MAX_FIELDS + 1).map(form_pair).collect();
     if fields.len() > MAX_FIELDS {
-        return Err(Rejection::new(Outcome::SignatureMalformed, format!("the form has more than {MAX_FIELDS} fields")));
+        let hint = format!("body: expected a form of at most {MAX_FIELDS} fields, found more");
+        return Err(Rejection::new(Outcome::SignatureMalformed, hint));
     }
     if fields.iter().all(|(name, value)| name.is_ascii() && value.is_ascii()) {
         // For ASCII text, the order of bytes equals the order of UTF-16 code units, and sorting bytes is much faster.
@@ -48,8 +49,8 @@ fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// Compares two UTF-8 texts in the order of UTF-16 code units, as Java and JavaScript do. This order differs from the order of
-/// bytes in one case: characters above U+FFFF (first byte F0 to F4) sort before U+E000 to U+FFFF (first byte EE or EF).
-/// Therefore, the comparison replaces EE and EF with FE and FF, which do not occur in UTF-8.
+/// bytes in one case: characters above U+FFFF (first byte F0 to F4) sort before U+E000 to U+FFFF (first byte EE or EF). To sort
+/// EE and EF after F4, the comparison replaces them with FE and FF, which do not occur in UTF-8.
 fn by_code_units(a: &[u8], b: &[u8]) -> Ordering {
     let weight = |byte: &u8| match byte {
         0xEE | 0xEF => byte + 0x10,

@@ -26,7 +26,11 @@ async fn a_secret_verifies_nothing_after_its_expiry() {
     harness.advance(Duration::from_millis(1));
     let (outcome, hint) = deliver(&harness, "evt_2").await;
     assert_eq!(outcome, Outcome::SignatureMismatch);
-    assert_eq!(hint, "the sender signed with the secret old, which expired at 2023-11-16T00:00:00.000Z");
+    assert_eq!(
+        hint,
+        "signature: expected a valid secret, found the secret old, which expired at 2023-11-16T00:00:00.000Z; switch the sender \
+         to a valid secret"
+    );
     assert_eq!(harness.stored_ids(), ["evt_1"]);
 }
 

@@ -259,7 +259,7 @@ fn contradicting_parts_of_a_recipe_are_reported() {
         ),
         (
             INLINE_TIMED.to_owned(),
-            "both this key and the term \"timestamp\" in content, or neither, found \"timestamp\" in content but no timestamp; add timestamp",
+            "both this key and the term \"timestamp\" in content, or neither, found only the term; add the key, or remove the term from content",
         ),
         (
             INLINE.replace("\"body\"", "\"id\", \"body\""),

@@ -11,7 +11,7 @@ use super::cause::{Cause, Certainty};
 /// Returns the cause for a delivery whose signature matches but whose timestamp is outside the tolerance.
 pub(super) fn late_or_early(captured: &CapturedDelivery, rejection: &Rejection) -> Cause {
     let assumed = if captured.is_time_given { "" } else { " (assuming that the delivery arrived now)" };
-    let what = format!("the signature matches, but the timestamp is outside the tolerance: {}{assumed}", rejection.hint);
+    let what = format!("the signature matches, but the timestamp is outside the tolerance{assumed}; {}", rejection.hint);
     let past = captured.source.recipe.timestamp.as_ref().map(|rule| duration_text(rule.past)).unwrap_or_default();
     let ask = ask_for_time(captured);
     let cause = match rejection.outcome {
