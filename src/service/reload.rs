@@ -46,7 +46,7 @@ impl Service {
             Err(error) => {
                 self.metrics().config.last_reload_successful.set(0);
                 error.log();
-                tracing::error!(file, "configuration not reloaded; the previous configuration stays in force");
+                tracing::error!(file, "configuration not reloaded; the previous configuration stays in use");
             }
         }
     }
