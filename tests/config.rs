@@ -42,7 +42,7 @@ fn is_in_form(what: &str) -> bool {
     let has_found = what.split_once("expected ").is_some_and(|(_, rest)| rest.contains(", found "));
     let is_unknown = what.starts_with("unknown key; ") || what.starts_with("unknown property; ");
     let is_fixed = what.starts_with("cannot be set: hookhold ") && what.ends_with("; remove this line");
-    let is_unreadable = what.contains("cannot read ") || what.contains("cannot be read: ") || what.starts_with("not TOML: ");
+    let is_unreadable = what.contains("cannot read ") || what.starts_with("not TOML: ");
     has_found || is_unknown || is_fixed || is_unreadable || what.contains("; expected ")
 }
 
