@@ -46,8 +46,9 @@ pub fn judge_head(source: &Source, head: RequestHead<'_>) -> Result<(), Answer> 
         let hint = format!("method: expected POST, found {}", escaped(head.method.as_str()));
         return Err(Answer::plain(Outcome::MethodNotAllowed).with_hint(hint));
     }
-    if head.sender.is_some_and(|address| !source.allows_address(address)) {
-        let hint = "the address is not in this source's allow_from";
+    if let Some(address) = head.sender.filter(|address| !source.allows_address(*address)) {
+        let hint =
+            format!("sender address: expected one in allow_from, found {address}; add it to allow_from or trusted_proxies");
         let answer = Answer::plain(Outcome::AddressNotAllowed).with_hint(hint);
         return Err(Answer { status: source.recipe.replies.rejected, ..answer });
     }
