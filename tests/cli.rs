@@ -140,7 +140,7 @@ fn send_rejects_arguments_that_cannot_be_sent() {
     let (_dir, file) = configured("");
     let cases: [(&[&str], &str); 5] = [
         (&["send", "strip"], "did you mean stripe?"),
-        (&["send", "code", "--tamper", "stale"], "expected a source that signs a timestamp"),
+        (&["send", "code", "--tamper", "stale"], "expected a source with signed timestamps"),
         (&["send", "stripe", "--body", "/nonexistent/body"], "cannot read"),
         (&["send", "stripe", "--url", "not a url"], "--url"),
         (&["send", "stripe", "--url", "localhost:8080"], "did you mean http://localhost:8080?"),

@@ -79,7 +79,7 @@ fn check_prints_one_diagnostic_per_broken_line() {
         assert!(is_in_form(what), "{message}");
     }
     assert!(!out.contains("SECRET") && !err.contains("SECRET"), "a secret was printed: {out}{err}");
-    assert_eq!(err, format!("hookhold: 10 mistakes in {file}\n"));
+    assert_eq!(err, format!("hookhold: 10 errors in {file}\n"));
 }
 
 /// Removes one letter from each key of the reference file, one key at a time. Each misspelt key must cause exactly one

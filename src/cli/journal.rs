@@ -101,7 +101,10 @@ fn report_text(out: &mut impl Write, report: &VerifyReport) -> io::Result<()> {
     }
     if report.unconfirmed > 0 {
         let count = report.unconfirmed;
-        writeln!(out, "{count} unconfirmed events are at or above the durable watermark; `hookhold run` syncs them at its next start")?;
+        writeln!(
+            out,
+            "{count} unconfirmed events are at or above the durable watermark; `hookhold run` syncs them at its next start"
+        )?;
     }
     let found = match report.damage.len() {
         0 => "no damage".to_owned(),

@@ -39,10 +39,10 @@ pub(super) fn newest(
 ) -> Result<Vec<RecordedRejection>, Box<dyn Error>> {
     let base = ask::listener(context, url)?;
     let page = ask::page(&base, &format!("/api/rejections?source={source}"))
-        .map_err(|error| format!("{error}; alternatively, pass a recorded request with --request FILE"))?;
+        .map_err(|error| format!("{error}; or pass a recorded request with --request FILE"))?;
     let rejections: Option<Vec<RecordedRejection>> = page.lines().take(last).map(parse).collect();
     rejections.ok_or_else(|| {
-        format!("{base}: expected a response from this version of hookhold, found an unknown format; check --url").into()
+        format!("{base}: expected a response from this version of hookhold, found an unknown format; set --url to its URL").into()
     })
 }
 
