@@ -25,7 +25,7 @@ pub(super) fn run(context: &Context, url: Option<String>) -> VerbResult {
     let base = ask::listener(context, url)?;
     let page = ask::page(&base, "/api/changes")?;
     let preview: ReloadPreview = serde_json::from_str(&page)
-        .map_err(|_| format!("{base}: expected the admin listener of hookhold, found another server; set --url to its URL"))?;
+        .map_err(|_| format!("{base}: expected hookhold's admin listener, found another server; set --url to the listener"))?;
     if let Some(named) = context.config.as_deref().filter(|named| !is_same_file(named, &preview.file)) {
         let (named, file) = (named.display(), preview.file.display());
         let what = format!("--config: expected {file}, as in the process at {base}, found {named}; omit --config");
@@ -48,8 +48,10 @@ pub(super) fn run(context: &Context, url: Option<String>) -> VerbResult {
     }
     let (file, restarts) = (preview.file.display(), preview.changes.iter().filter(|change| change.needs_restart).count());
     if restarts > 0 {
-        let what = "expected changes that a reload can apply";
-        return Err(format!("{file}: {what}, found {restarts} that need a restart; restart hookhold").into());
+        return Err(format!(
+            "{file}: expected changes that a reload can apply, found {restarts} that need a restart; restart hookhold"
+        )
+        .into());
     }
     Ok(ExitStatus::Done)
 }

@@ -31,7 +31,7 @@ type VerbResult = Result<ExitStatus, Box<dyn Error>>;
 
 /// Receive webhooks, verify them, store them on disk, and forward them to Kafka.
 ///
-/// hookhold verifies each delivery and syncs its event to disk before it answers with 2xx. hookhold also answers a duplicate
+/// hookhold verifies each delivery and syncs its event to disk before answering with 2xx. hookhold also answers a duplicate
 /// with 2xx, because the event of a duplicate is already on disk. Kafka may be down for days without any effect on senders.
 #[derive(Parser)]
 #[command(version, max_term_width = 100, after_help = AFTER)]
@@ -167,13 +167,15 @@ impl Context {
     }
 }
 
-/// Returns the error for a source name that the configuration does not contain. The message lists the configured names.
+/// Returns the error for a source name that the configuration does not contain. The message lists the names of the configured
+/// sources.
 fn unknown_source(name: &str, names: &[String]) -> UsageError {
     let (configured, hint) = (names.join(", "), did_you_mean(name, names));
     UsageError(format!("SOURCE: expected a configured source ({configured}), found {}{hint}", name.escape_debug()))
 }
 
-/// Function that checks one librdkafka property. The command line passes it to `config`, which does not depend on librdkafka.
+/// Function that checks one librdkafka property. The command line passes this function to `config`, because `config` does not
+/// depend on librdkafka.
 const KAFKA: KafkaCheck = hookhold::forward::check_setting;
 
 const AFTER: &str = "\

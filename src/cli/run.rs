@@ -67,7 +67,7 @@ pub fn run(context: &Context, args: RunArgs) -> VerbResult {
         let serving = service.start(listeners);
         handle_signals(service.clone(), shutdown, hangups)?;
         match serving.await {
-            // `Service::stop` returns the same error.
+            // `Service::stop`, below, returns the journal's error again.
             Err(ServeError::Journal(_)) => Ok(()),
             served => Ok(served?),
         }

@@ -130,7 +130,7 @@ fn escape(text: &str, is_escaped: fn(char) -> bool) -> String {
 
 /// Largest indentation per nesting level, in characters.
 const INDENT: usize = 4;
-/// Maximum ratio of the length of the rewritten JSON to the length of the original JSON. Ordinary JSON stays far below this
+/// Maximum ratio of the length of the rewritten JSON to the length of the original JSON. Ordinary JSON stays below this
 /// maximum, because indentation makes it only several times as long.
 const MAX_GROWTH: usize = 16;
 const WHITESPACE: [char; 4] = [' ', '\t', '\r', '\n'];

@@ -42,7 +42,8 @@ pub(super) fn newest(
         .map_err(|error| format!("{error}; or pass a recorded request with --request FILE"))?;
     let rejections: Option<Vec<RecordedRejection>> = page.lines().take(last).map(parse).collect();
     rejections.ok_or_else(|| {
-        format!("{base}: expected a response from this version of hookhold, found an unknown format; set --url to its URL").into()
+        let found = "expected a response from this version of hookhold, found an unknown format";
+        format!("{base}: {found}; set --url, or use the version of the running process").into()
     })
 }
 
