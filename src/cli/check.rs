@@ -78,7 +78,7 @@ fn summary(out: &mut impl Write, config: &Config) -> io::Result<()> {
     for source in config.sources.iter().filter(|source| source.shadow) {
         let what = "hookhold answers every delivery like a stored delivery, even a delivery that hookhold rejects or cannot \
                     store; set danger_shadow = false after the trial";
-        writeln!(out, "\nwarning: sources.{}.danger_shadow is on: {what}", source.name)?;
+        writeln!(out, "\nwarning: sources.{}.danger_shadow is on, so {what}", source.name)?;
     }
     Ok(())
 }
