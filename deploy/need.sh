@@ -1,5 +1,5 @@
-# Sourced by deploy/quickstart and tests/run: lists the packages that are missing on this machine, asks, and installs them on
-# Debian and Ubuntu. On other systems it prints the list and stops. It never starts a service.
+# Functions for deploy/quickstart and tests/run: they list the packages that are missing on this machine, ask whether to install
+# them, and install them on Debian and Ubuntu. On other systems, the functions print the list and stop. They start no service.
 # shellcheck shell=bash
 
 packages=()   # Debian packages that are missing
@@ -8,7 +8,8 @@ downloads=()  # descriptions of other downloads
 # need PACKAGE COMMAND...: adds PACKAGE to the missing packages unless COMMAND succeeds.
 need() { local package=$1; shift; "$@" >/dev/null 2>&1 || packages+=("$package"); }
 
-# Checks for the packages that `cargo build` needs: librdkafka, zstd and zlib are compiled from C, OpenSSL is linked.
+# Checks for the Rust toolchain and the packages that `cargo build` needs. The build compiles librdkafka, zstd and zlib from C
+# code, and links OpenSSL.
 need_to_build() {
   local wanted found
   wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
@@ -25,7 +26,8 @@ need_to_build() {
   need ca-certificates test -e /etc/ssl/certs/ca-certificates.crt
 }
 
-# Prints what is missing and asks whether to install it, unless $1 is yes.
+# Prints the missing packages and the other downloads. Asks whether to install them, unless $1 is yes, CI is true or stdin is
+# not a terminal.
 agree() {
   [ ${#packages[@]} -gt 0 ] || [ ${#downloads[@]} -gt 0 ] || { echo "nothing is missing"; return; }
   echo "missing on this machine:"
@@ -42,7 +44,7 @@ as_root() {
   else echo "expected root or sudo, found neither; run as root: $*" >&2; exit 2; fi
 }
 
-# Without NEEDRESTART_SUSPEND, an installation on Ubuntu restarts running services.
+# Runs apt-get as root. Without NEEDRESTART_SUSPEND, an installation on Ubuntu restarts running services.
 apt() { as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 apt-get -q "$@"; }
 
 install_packages() {

@@ -19,7 +19,7 @@ pub struct Answer {
     pub content_type: Option<Arc<str>>,
     /// Body of the response.
     pub body: Bytes,
-    /// Minimum time before the sender may retry if the outcome is `rate_limited`; otherwise zero.
+    /// Minimum time before the sender may retry a `rate_limited` delivery; zero for every other outcome.
     pub retry_after: Duration,
     /// Reason for the outcome in one line, for the operator's log only; empty if the outcome needs no explanation. Text from
     /// outside hookhold is always escaped.

@@ -108,7 +108,7 @@ fn contents(path: &Path) -> Result<Vec<u8>, String> {
         File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > MAX_FILE_BYTES { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
     };
-    read().map_err(|error| format!("cannot be read: {error}; check the path and its permissions"))
+    read().map_err(|error| format!("cannot read the file: {error}; check the path and its permissions"))
 }
 
 /// Maximum size of a certificate file or key file in bytes. A long certificate chain has about 10,000 bytes.

@@ -41,7 +41,7 @@ pub struct Config {
     pub dedupe: DedupeLimits,
     /// `[kafka]`: the settings of the Kafka client, or `None` if events stay in the journal.
     pub kafka: Option<KafkaConfig>,
-    /// At least one source, from the sections `[sources.NAME]` in the order of the file.
+    /// The configured sources, in the order of their sections `[sources.NAME]` in the file. Never empty.
     pub sources: Vec<Arc<Source>>,
     /// Options that the file sets, as dotted keys with their TOML values. A value may be a reference to a secret, but is never
     /// a secret.
@@ -164,7 +164,7 @@ fn contents(path: &Path) -> Result<String, Diagnostics> {
         let remedy = match error.kind() {
             ErrorKind::NotFound => "create the file with `hookhold init`, or name another file with --config".to_owned(),
             ErrorKind::InvalidData | ErrorKind::FileTooLarge => {
-                format!("expected UTF-8 text of at most {}", bytes_text(MAX_FILE))
+                format!("save the file as UTF-8 text of at most {}", bytes_text(MAX_FILE))
             }
             _ => "check the path and its permissions".to_owned(),
         };

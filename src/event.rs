@@ -1,9 +1,10 @@
-//! The types that every room shares: [`Delivery`] (one received request), [`Event`] (a verified delivery) and [`Position`]
-//! (the identity of a stored event in the journal).
+//! Defines the types that every room shares: [`Delivery`] (one received request), [`Event`] (a verified delivery) and
+//! [`Position`] (the identity of a stored event in the journal).
 //!
 //! This file does no I/O and does not depend on an HTTP server, on files or on Kafka. An [`Event`] has two constructors, one
-//! for the verifier and one for the journal's decoder. `tests/fences.rs` fails if another room calls either constructor, so
-//! hookhold cannot store an unverified delivery. The gateway adds the dedupe key, and all other fields are immutable.
+//! for the verifier and one for the journal's decoder. `tests/fences.rs` fails if any other code calls one of these
+//! constructors. hookhold therefore cannot store an unverified delivery. The gateway adds the dedupe key, and all other fields
+//! are immutable.
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -39,8 +39,8 @@ use crate::verify::{Identity, Rejection, Verdict, Verified};
 
 /// Gateway that receives the deliveries of all sources.
 pub struct Gateway {
-    /// Map from URL path to source. A reload replaces the whole map. A delivery that is in progress during a reload keeps
-    /// its source.
+    /// Map from URL path to source. A reload replaces the whole map. A delivery that is in progress during a reload keeps the
+    /// source with which it started.
     sources: ArcSwap<HashMap<String, Arc<LiveSource>>>,
     appender: Arc<Appender>,
     rejections: RejectionStore,
@@ -114,7 +114,7 @@ impl Gateway {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// Returns the number of dedupe keys in memory: the keys of the journal's unsealed segments and the keys in the hot
+    /// Returns the number of dedupe keys in memory. Counts the keys of the journal's unsealed segments and the keys in the hot
     /// cache.
     pub fn hot_keys(&self) -> u64 {
         self.appender.hot_keys()
@@ -245,9 +245,16 @@ fn rejected(source: &Source, rejection: Rejection) -> Answer {
 }
 
 fn unlisted(source: &Source, event: &Event) -> String {
-    format!("sources.{}.types does not list {}", source.name, escaped(event.event_type().unwrap_or_default()))
+    format!(
+        "sources.{}.types: expected a type in this list, found {}; add the type to store its events",
+        source.name,
+        escaped(event.event_type().unwrap_or_default())
+    )
 }
 
-const RATE_EXCEEDED: &str = "this source received more verified deliveries than max_rate allows; raise or remove max_rate";
-const NOT_SYNCED_IN_TIME: &str = "the journal did not sync the event before the delivery's deadline; check the disk";
-const SYNC_TOO_OLD: &str = "a journal sync has been running for longer than the delivery's deadline; check the disk";
+const RATE_EXCEEDED: &str =
+    "max_rate: expected verified deliveries within this rate, found more; raise or remove the source's max_rate";
+const NOT_SYNCED_IN_TIME: &str =
+    "journal sync: expected before the delivery's deadline, found none; move [journal] dir to a faster disk";
+const SYNC_TOO_OLD: &str =
+    "journal sync: expected to end within the source's deadline, found it still running; move [journal] dir to a faster disk";

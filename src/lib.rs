@@ -1,4 +1,4 @@
-//! hookhold is a webhook gateway that writes each event to disk before it acknowledges the delivery.
+//! hookhold is a webhook gateway that writes each event to disk before it answers the delivery with 2xx.
 //!
 //! A provider (Stripe, GitHub, Slack, …) posts a *delivery*. hookhold verifies the signature, drops duplicates, writes the
 //! event to a local journal, answers with 2xx, and forwards the exact bytes to a Kafka topic. While Kafka is down, hookhold
@@ -8,7 +8,7 @@
 //!              Delivery           Event             Position
 //! provider ─► server ────────► gateway ────────► journal ────────► forward ─► Kafka
 //!             HTTP, limits      verify · dedupe    append (fsync)    topic queues
-//! provider ◄─ answer   ◄─ Outcome ◄────────────────┘                  │ acknowledged
+//! provider ◄─ answer   ◄─ Outcome ◄────────────────┘                  │ acknowledged by Kafka
 //!                                                                     └─► cursor of the topic
 //! ```
 //!
@@ -20,8 +20,8 @@
 //! 2. [`gateway`] calls [`verify`], which checks the delivery against the source's recipe: first the signature, then the
 //!    timestamp. [`verify`] creates an [`event::Event`] only from a verified delivery, and no other room turns a delivery into
 //!    an event.
-//! 3. [`gateway`] deduplicates the event. If the event is already stored, [`gateway`] answers the duplicate at once. If the
-//!    original event is not yet on disk, the duplicate waits for the commit of the original event.
+//! 3. [`gateway`] deduplicates the event. If an event with the same key is already on disk, [`gateway`] answers the duplicate
+//!    at once. If the original event is not yet on disk, the duplicate waits for the commit of the original event.
 //! 4. [`journal`] appends the event to the next commit and calls `fdatasync`. Once the sync has succeeded, [`journal`]
 //!    returns the event's [`event::Position`].
 //! 5. [`server`] sends the [`answer::Answer`]. [`server`] derives the status code, the metric label and the log field from

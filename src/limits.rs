@@ -1,4 +1,4 @@
-//! Defines every limit of `[server]`, `[admin]`, `[journal]` and `[dedupe]` in one place: name, default, range and meaning.
+//! Defines the name, default, range and meaning of every limit in `[server]`, `[admin]`, `[journal]` and `[dedupe]`.
 //!
 //! The room `config` fills these structs from the configuration. The other rooms use the structs directly, so no limit has a
 //! second definition. A test compares the limits with `config/hookhold.toml`, which also states the reason for each limit. The
@@ -58,7 +58,7 @@ limits! {
         max_body: usize = bytes(5 * MIB, KIB..=256 * MIB);
         /// Maximum time from the first byte of a request to its response. The deadline of a source may be shorter.
         request_deadline: Duration = duration(8 * SECOND, SECOND / 10..=10 * MINUTE);
-        /// Time after SIGTERM during which hookhold accepts deliveries as before, so that load balancers can remove the
+        /// Time for which hookhold continues to accept deliveries after SIGTERM, so that load balancers can remove the
         /// instance.
         drain_delay: Duration = duration(5 * SECOND, Duration::ZERO..=10 * MINUTE);
         /// Time from the end of `drain_delay` until the server closes the connections that are still open.
@@ -116,8 +116,8 @@ limits! {
         retain: Duration = duration(3 * DAY, SECOND..=366 * DAY);
         /// Size of one segment. An event larger than a segment gets a segment of its own.
         segment_size: u64 = bytes(64 * MIB, 64 * KIB..=GIB);
-        /// Maximum backlog of one topic: the segment bytes that hookhold cannot delete because Kafka has not acknowledged all
-        /// events of the topic.
+        /// Maximum backlog of one topic. The backlog consists of the segment bytes that hookhold cannot delete because Kafka
+        /// has not acknowledged all events of the topic.
         max_backlog: u64 = bytes(max_size / 2, 64 * KIB..=256 * TIB);
     }
 }
@@ -125,8 +125,8 @@ limits! {
 limits! {
     /// Limits of deduplication.
     DedupeLimits {
-        /// Time after the first delivery of an event during which hookhold recognises duplicates of the event. A source has
-        /// a longer window if its provider retries for longer.
+        /// Time for which hookhold recognises duplicates of an event, counted from the first delivery of the event. A source
+        /// has a longer window if its provider retries for longer.
         window: Duration = duration(7 * DAY, SECOND..=366 * DAY);
         /// Maximum number of keys from key files that hookhold caches in memory. The keys of unsealed segments are always in
         /// memory.

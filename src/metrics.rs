@@ -60,8 +60,8 @@ metrics! {
         last_verified: GaugeVec = float_gauges("hookhold_last_verified_timestamp_seconds", &["source"]);
         /// Unix time at which a secret expires; absent for a secret without not_after.
         secret_expiry: GaugeVec = float_gauges("hookhold_secret_expiry_timestamp_seconds", &["source", "secret"]);
-        /// Share of the correctly signed deliveries that hookhold answered with 2xx. Covers the provider's measuring period;
-        /// NaN if the period has no such delivery.
+        /// Correctly signed deliveries that hookhold answered with 2xx, divided by all correctly signed deliveries. Covers the
+        /// provider's measuring period; NaN if the period has no correctly signed delivery.
         success_rate: GaugeVec = float_gauges("hookhold_success_rate", &["source"]);
         /// Success rate at or below which the provider disables the endpoint; absent if the provider documents no such rate.
         success_rate_threshold: GaugeVec = float_gauges("hookhold_success_rate_threshold", &["source"]);

@@ -35,7 +35,7 @@ outcomes! {
     Filtered "filtered" 200,
     /// A request without a signature header.
     SignatureMissing "signature_missing" 401,
-    /// A request whose signature cannot be parsed.
+    /// A request whose signature hookhold cannot parse.
     SignatureMalformed "signature_malformed" 401,
     /// A request whose signature matches no configured secret.
     SignatureMismatch "signature_mismatch" 401,
@@ -53,13 +53,13 @@ outcomes! {
     TooLarge "too_large" 413,
     /// A delivery that exceeds a limit of its sender's address or the rate limit of its source.
     RateLimited "rate_limited" 429,
-    /// A request that cannot be parsed, or that exceeds a limit of the HTTP server.
+    /// A request that hookhold cannot parse, or that exceeds a limit of the HTTP server.
     BadRequest "bad_request" 400,
     /// A request that did not arrive completely in time.
     TooSlow "too_slow" 408,
-    /// A delivery that cannot be verified, because hookhold could not fetch a public key.
+    /// A delivery that hookhold cannot verify because it could not fetch a public key.
     KeyUnavailable "key_unavailable" 503,
-    /// An event that the journal rejects, because the journal is full or the topic has reached `max_backlog`.
+    /// An event that the journal rejects because the journal is full or the topic has reached `max_backlog`.
     JournalFull "journal_full" 503,
     /// An event that hookhold failed to write or to sync, or whose dedupe key hookhold failed to look up on disk.
     JournalFailed "journal_failed" 503,

@@ -230,7 +230,7 @@ mod tests {
         store
     }
 
-    /// Stores a rejected delivery. The tests identify the delivery by its receive time `at`.
+    /// Stores a rejected delivery. The tests identify the delivery by its arrival time `at`.
     fn reject(store: &RejectionStore, source: &str, outcome: Outcome, from: [u8; 4], at: u64, size: usize) {
         let delivery = Delivery {
             method: Method::POST,

@@ -41,8 +41,8 @@ pub struct Source {
     pub name: Arc<str>,
     /// The request path, `/hooks/NAME` by default.
     pub path: String,
-    /// The URL that the provider calls: the source's own `public_url` or, by default, `[server] public_url`. The value is
-    /// always present if the signature covers the URL.
+    /// The URL that the provider calls. The source's own `public_url` overrides `[server] public_url`. The value is always
+    /// present if the signature covers the URL.
     pub public_url: Option<PublicUrl>,
     /// The Kafka topic of the source's events.
     pub topic: Arc<str>,
@@ -64,7 +64,7 @@ pub struct Source {
     /// accepted deliveries and drops the delivery.
     pub types: TypeFilter,
     /// True if hookhold replies to rejected deliveries as if they were accepted (`danger_shadow`). Intended for a trial run in
-    /// parallel with an endpoint that still processes the deliveries.
+    /// parallel with another endpoint that still processes the deliveries.
     pub shadow: bool,
     /// The names of the request headers that hookhold forwards to Kafka as `http-<name>`.
     pub header_allow_list: Vec<HeaderName>,
@@ -181,8 +181,9 @@ impl Source {
 }
 
 /// Returns the built-in recipe that the entry overrides (`None` for an inline recipe), and a flag. The flag is true if the
-/// entry names a known provider or defines an inline recipe. If the provider is missing or unknown, returns the recipe with the
-/// most similar name or a placeholder recipe, so that hookhold can report all other mistakes in the entry in the same pass.
+/// entry names a known provider or defines an inline recipe. If the provider is unknown, returns the recipe with the most
+/// similar name. If no name is similar or the provider is missing, returns the placeholder recipe. With the returned
+/// recipe, hookhold can report all other mistakes in the entry in the same pass.
 fn base(entry: &TomlTable, provider: Option<&Item>, diagnostics: &Diagnostics) -> (Option<TomlTable>, bool) {
     let Some(item) = provider else {
         if entry.keys().iter().any(|key| PROOF.contains(&key.as_str())) {
@@ -205,8 +206,8 @@ fn base(entry: &TomlTable, provider: Option<&Item>, diagnostics: &Diagnostics) -
     (providers::table(near.unwrap_or(STAND_IN), diagnostics), false)
 }
 
-/// Returns the recipe `base`, without its signed content if `entry` defines signed content. Removes both `content` and
-/// `content_variants`, because a recipe may have only one of these keys.
+/// Returns the recipe `base`. If `entry` defines signed content, first removes both `content` and `content_variants` from
+/// `base`, because a recipe may have only one of these keys.
 fn without_content(mut base: TomlTable, entry: &TomlTable) -> TomlTable {
     const ALTERNATIVES: [&str; 2] = ["content", "content_variants"];
     if entry.keys().iter().any(|key| ALTERNATIVES.contains(&key.as_str())) {
@@ -338,8 +339,8 @@ fn deadline(server: Duration, respond_within: Option<Duration>) -> Duration {
     respond_within.map_or(server, |limit| server.min(limit * 4 / 5))
 }
 
-/// Name of the recipe that hookhold uses in place of a missing or unknown recipe. This recipe has all required parameters and
-/// accepts any text as a secret, so hookhold reports only the operator's own mistakes.
+/// Name of the placeholder recipe, which hookhold uses if the provider is missing or unknown. This recipe has all required
+/// parameters and accepts any text as a secret, so hookhold reports only the operator's own mistakes.
 const STAND_IN: &str = "stripe";
 const SECRET: &str = "a secret in the form that key_format describes";
 const PUBLIC_KEY: &str = "a public key for the recipe's algorithm, in the form that key_format describes";

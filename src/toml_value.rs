@@ -1,8 +1,8 @@
 //! TOML values with their positions. A method that finds a mistake reports the mistake and returns `None`, as if the key were
 //! absent. Reading then continues, so one pass finds every mistake. The configuration and the recipes use these types.
 //!
-//! This module contains no names of keys. Messages never repeat a string that could not be parsed, because an operator may have
-//! put a secret in the wrong place. Messages do show numbers, and durations and sizes that are out of range.
+//! This module contains no names of keys. Messages never repeat a string that hookhold cannot parse, because an operator may
+//! have put a secret in the wrong place. Messages do show numbers. They also show durations and sizes that are out of range.
 
 mod table;
 
@@ -80,7 +80,7 @@ impl Item {
         }
     }
 
-    /// Reads a time of expiry: a date, which means the end of that day in UTC, or an exact time with an offset.
+    /// Reads a time of expiry: a date, or an exact time with an offset. A date means the end of that day in UTC.
     pub fn end(self) -> Option<UnixMillis> {
         let TomlValue::Date(date) = &self.value else { return self.mismatch(A_DATE) };
         let Some(end) = end_of(date) else { return self.expected(A_DATE, "a time without an offset or a date out of range") };

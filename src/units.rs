@@ -21,7 +21,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// Highest count per period that the configuration may contain.
+    /// Highest count that a rate in the configuration may have.
     pub const MOST: u32 = 1_000_000;
 
     /// Parses a rate such as `"100/s"`, `"600/m"` or `"36000/h"`. Returns `None` for any other text, for a count of 0 and for a

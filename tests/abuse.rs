@@ -54,7 +54,7 @@ fn genuine_deliveries_get_2xx_during_a_full_speed_attack() {
     load.stop().assert_no_sender_noticed();
     drop(attack);
     assert!(
-        home.log().contains("the bodies in flight from this address exceed max_in_flight_per_address"),
+        home.log().contains("bodies in flight: expected at most max_in_flight_per_address, found more"),
         "the hoarding clients filled their budget"
     );
     let peak = peak_memory(&process);
@@ -72,7 +72,8 @@ fn connections_beyond_max_connections_per_address_are_closed() {
     assert_eq!(line(&home, PROVIDER).rest(), b"");
     assert_eq!(process.metric("hookhold_connections_rejected_total{cause=\"per_address\"}"), Some(1.0));
     assert!(
-        home.log().contains("address=127.0.0.1 suppressed=0 hint=\"the address has reached max_connections_per_address\""),
+        home.log()
+            .contains("address=127.0.0.1 suppressed=0 hint=\"open connections: expected at most max_connections_per_address"),
         "{}",
         home.log()
     );
@@ -261,7 +262,7 @@ fn deliveries(source: &str, outcome: &str) -> String {
     format!("hookhold_deliveries_total{{outcome=\"{outcome}\",source=\"{source}\"}}")
 }
 
-/// Asserts that the response status is 429 and returns the value of `Retry-After` in seconds.
+/// Asserts that the response has the status 429, and returns the value of `Retry-After` in seconds.
 fn retry_after(answer: &Answer) -> u64 {
     assert_eq!(answer.status, 429);
     let after = answer.head.lines().find_map(|line| line.strip_prefix("retry-after: "));

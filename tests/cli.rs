@@ -25,8 +25,8 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// Creates a directory and writes a configuration file into it: the TOML `rest`, a `[journal]` section and two sources. Returns
-/// the directory and the path of the file.
+/// Creates a directory and writes a configuration file into it. The file contains the TOML `rest`, a `[journal]` section and
+/// two sources. Returns the directory and the path of the file.
 fn configured(rest: &str) -> (tempfile::TempDir, String) {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("one"), "c2VjcmV0IG51bWJlciBvbmU=\n").unwrap();
@@ -140,7 +140,7 @@ fn send_rejects_arguments_that_cannot_be_sent() {
     let (_dir, file) = configured("");
     let cases: [(&[&str], &str); 5] = [
         (&["send", "strip"], "did you mean stripe?"),
-        (&["send", "code", "--tamper", "stale"], "expected a source that signs a timestamp"),
+        (&["send", "code", "--tamper", "stale"], "expected a source with signed timestamps"),
         (&["send", "stripe", "--body", "/nonexistent/body"], "cannot read"),
         (&["send", "stripe", "--url", "not a url"], "--url"),
         (&["send", "stripe", "--url", "localhost:8080"], "did you mean http://localhost:8080?"),

@@ -110,8 +110,8 @@ fn kill_during_start(home: &Home, random: &mut fastrand::Rng) {
     drop(process);
 }
 
-/// Sends deliveries again after a restart. First sends deliveries that have had a 2xx, including the newest, and
-/// asserts that hookhold recognises these deliveries as duplicates. Then sends all deliveries that have had no 2xx.
+/// Sends deliveries again after a restart. First sends deliveries that have had a 2xx response, including the newest, and
+/// asserts that hookhold recognises these deliveries as duplicates. Then sends all deliveries that have had no 2xx response.
 fn retry(process: &process::Process, order: &Order, ledger: Ledger, random: &mut fastrand::Rng) -> Ledger {
     let accepted = ledger.numbers(|count| count.accepted > 0);
     if accepted.is_empty() {

@@ -1,6 +1,6 @@
 //! Tests that README.md and docs/ agree with the code. Relative links must lead to files, and the code must declare every
-//! metric that a page names. README.md must list every outcome, and the runbook may quote only messages that exist in the
-//! code.
+//! metric that a page names. README.md must list every outcome that has a response, and the runbook may quote only alarm names
+//! and messages that exist in the code.
 
 use std::fs;
 use std::path::{Path, PathBuf};

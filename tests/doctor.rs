@@ -407,8 +407,8 @@ fn doctor_names_the_outcome_that_the_server_counts() {
         let (_, line) = examine(&home, "stripe", &request, &[]);
         assert_eq!((&line["outcome"], &line["causes"][0]["cause"]), (&outcome.into(), &cause.into()), "{line}");
     }
-    // A proxy may have rewritten the path after the request was recorded. The operator therefore names the source, and doctor
-    // reports a wrong path only as a possible cause.
+    // A proxy may have rewritten the path after the request was recorded, so the recorded path may differ from the path that
+    // hookhold received. Doctor therefore reports a wrong path only as a possible cause, and the operator names the source.
     let wrong_path = post("/hooks/strip", &[], &body);
     assert_eq!(rejected_by_server(&wrong_path), ["unknown_source"]);
     let (_, line) = examine(&home, "stripe", &wrong_path, &[]);
@@ -533,8 +533,8 @@ fn time_dependent_causes_are_certain_only_with_at() {
     }
 }
 
-/// Checks when doctor reports another secret as likely and not merely as possible. A request does not show which secret signed
-/// it, so doctor needs other evidence, such as whitespace around the configured secret.
+/// Checks that doctor reports the cause `other_secret` as likely only if there is evidence, and otherwise as possible. A
+/// request does not show which secret signed it, but whitespace around the configured secret is evidence.
 #[test]
 fn another_secret_is_likely_only_with_evidence() {
     let mut sdk = Sdk::start();

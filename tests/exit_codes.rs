@@ -52,7 +52,7 @@ fn start_on_a_failing_disk(home: &Home) -> Traced {
     let dir = home.journal().parent().expect("the journal is inside the home").to_owned();
     let log = File::create(dir.join("log")).expect("target/ can be written to");
     let inject = format!("inject=fdatasync:error=EIO:delay_enter={WAITS}:when={FAILING}");
-    // With -D, strace runs as a grandchild and the gateway is the child of the test, so the test receives the gateway's exit
+    // With -D, strace runs as a grandchild of the test and the gateway runs as a child, so the test receives the gateway's exit
     // code.
     let child = Command::new("strace")
         .args(["-D", "-f", "-qq", "-e", "trace=fdatasync", "-e", &inject, "-o", "/dev/null"])

@@ -382,7 +382,8 @@ impl Code {
         lines
     }
 
-    /// Returns the first segment of each path in the code with its line number, such as `x` in `x::y` and in `use x;`.
+    /// Returns the first segment of each path in the code, and the line number of the segment. The first segment of `x::y` and
+    /// of `use x;` is `x`.
     fn roots(&self) -> impl Iterator<Item = (usize, &str)> {
         (0..self.tokens.len()).filter_map(|at| {
             let before = at.checked_sub(1).map_or("", |before| self.token(before));

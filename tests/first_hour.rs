@@ -1,5 +1,5 @@
-//! Runs the commands of docs/first-hour.md as a test. The test joins the `sh` blocks of the page into one script. In the
-//! script, the test replaces the ports and the directory of the page with its own ports and directory.
+//! Runs the commands of docs/first-hour.md as a test. The test joins the `sh` blocks of the page into one script. The script
+//! uses ports and a directory of the test instead of those on the page.
 
 use std::fs;
 use std::path::Path;

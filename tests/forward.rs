@@ -36,8 +36,8 @@ fn seqs(records: &[Record]) -> Vec<u64> {
     seqs
 }
 
-/// Returns the sequence number of each record, in the order of `records`. Omits a number that has already occurred in an
-/// earlier record.
+/// Returns the sequence of each record, in the order of `records`. Omits a sequence that has already occurred in an earlier
+/// record.
 fn order(records: &[Record]) -> Vec<u64> {
     let mut seen = BTreeSet::new();
     records.iter().map(Record::seq).filter(|seq| seen.insert(*seq)).collect()
@@ -156,8 +156,8 @@ fn kafka_may_start_after_the_forwarder() {
     assert_eq!(seqs(&kafka.records("late")), stored);
 }
 
-/// Sets `ssl.ca.location` to a missing directory, so the setup of the Kafka client fails. The test then fixes the setup by
-/// creating the directory, because librdkafka accepts even an empty directory.
+/// Sets `ssl.ca.location` to a missing directory, so the setup of the Kafka client fails. The test then creates the directory.
+/// The setup must now succeed, because librdkafka accepts even an empty directory.
 #[test]
 fn a_client_setup_failure_blocks_every_topic_until_fixed() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -362,8 +362,8 @@ fn corrupted_last_events_do_not_hold_back_the_cursor() {
     wait_until("the lag is 0", || harness.topic("whole").is_some_and(|topic| topic.lag_events == 0));
 }
 
-/// Makes the forwarder's reads of the journal fail. The reported lag must then equal the number of waiting events that the
-/// journal itself counts.
+/// Makes the forwarder's reads of the journal fail. The reported lag must then equal the journal's own count of the events that
+/// Kafka has not acknowledged.
 #[test]
 fn lag_counts_every_waiting_event_from_the_start() {
     let harness = Harness::new("localhost:1".into());

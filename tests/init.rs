@@ -79,7 +79,7 @@ fn an_existing_file_is_replaced_only_with_force() {
     let args = ["init", "stripe", "--config", "own.toml"];
     let rejected = hookhold(dir.path(), &args, None);
     assert_eq!(rejected.status.code(), Some(2));
-    assert!(text(&rejected.stderr).contains("own.toml exists; use --force"), "{}", text(&rejected.stderr));
+    assert!(text(&rejected.stderr).contains("own.toml: expected no file, found one; use --force"), "{}", text(&rejected.stderr));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "# mine\n");
 
     let printed = hookhold(dir.path(), &[&args[..], &["--stdout"]].concat(), None);

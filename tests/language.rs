@@ -196,7 +196,8 @@ fn findings(path: &str, text: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// Adds to `found` each doc paragraph that begins with a question word, and each comment that contains the word `Who`.
+/// Finds each doc paragraph that begins with a question word, and each comment that contains the word `Who`. Adds a message for
+/// each to `found`.
 fn questions(lines: &[&str], found: &mut Vec<(usize, String)>) {
     let mut in_doc = false;
     for (index, line) in lines.iter().enumerate() {

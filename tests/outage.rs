@@ -1,6 +1,6 @@
 //! Tests of outages: Kafka is down, starts late or is not configured yet, or a topic is missing. During an outage, hookhold
 //! must answer every delivery with 2xx. After the outage, Kafka must have every event. The load sends 500 deliveries per
-//! second, so the tests measure time in deliveries.
+//! second, so the tests can measure time in deliveries.
 
 #[path = "common/audit.rs"]
 mod audit;

@@ -40,7 +40,7 @@ fn deliver(home: &Home, path: &str, headers: &[(String, String)], body: &[u8]) -
     Line::open(home.hooks).ask(&post(path, headers, body)).status
 }
 
-/// Runs `hookhold doctor SOURCE` with the further arguments `more`. Returns the exit code and one JSON object for each
+/// Runs `hookhold doctor SOURCE` with the additional arguments `more`. Returns the exit code and one JSON object for each
 /// rejected delivery.
 fn doctor(home: &Home, source: &str, more: &[&str]) -> (Option<i32>, Vec<Value>) {
     let output = home.verb(&[&["doctor", source, "--format", "json"], more].concat());

@@ -37,8 +37,8 @@ fn ten_reloads_under_load_reject_and_lose_no_delivery() {
     topics.iter().for_each(|topic| kafka.create_topic(topic, 3, &[]));
     let secrets: Vec<(String, String)> = (0..=RELOADS).map(|n| (format!("secret-{n}"), format!("whsec_number_{n}"))).collect();
     let secrets: Vec<(&str, &str)> = secrets.iter().map(|(name, text)| (&**name, &**text)).collect();
-    // In each configuration, the previous secret and the new secret are valid. Every reload changes the topic, the limits and
-    // one line of the recipe.
+    // After each reload, the previous secret and the new secret are valid. Every reload changes the topic, the limits and one
+    // line of the recipe.
     let config = |n: usize| {
         let accepted = if n == 0 { vec![0] } else { vec![n, n - 1] };
         let references: Vec<String> = accepted.iter().map(|n| format!("\"file:secret-{n}\"")).collect();
@@ -274,7 +274,7 @@ fn both_secrets_of_a_rotation_verify_and_are_counted() {
     assert_eq!((send("whsec_old", "evt_3"), send("whsec_new", "evt_4")), (401, 200));
     assert_eq!(process.deliveries()[&("stripe".to_owned(), "signature_mismatch".to_owned())], 1);
     wait_until("the rejection is in the log", || {
-        home.log().contains("signed with the secret 2025, which expired at 2020-01-02T00:00:00.000Z")
+        home.log().contains("found the secret 2025, which expired at 2020-01-02T00:00:00.000Z")
     });
     assert!(home.log().contains("the secret has expired and no longer verifies deliveries; remove it"));
     assert_eq!(metric(EXPIRY, "2025"), Some(1_577_923_200.0));

@@ -54,8 +54,8 @@ fn twilio_sdk_gives_the_published_signature() {
     assert!(signed.by.starts_with("twilio "), "signed by {}", signed.by);
 }
 
-/// Compares the signatures of the signer for Shopify with signatures from openssl. Shopify's SDK verifies signatures but cannot
-/// create them, so openssl creates a signature and the SDK must accept it.
+/// Checks that the signer for Shopify returns the signature that `openssl_hmac` computes. Shopify's SDK can verify signatures
+/// but cannot create them, so the signer creates the signature with openssl and fails if the SDK rejects the signature.
 #[test]
 fn shopify_sdk_accepts_the_signature_of_openssl() {
     let mut sdk = Sdk::start();
@@ -67,8 +67,8 @@ fn shopify_sdk_accepts_the_signature_of_openssl() {
     }
 }
 
-/// Compares the signatures of Stripe's SDK with signatures from openssl, because Stripe publishes no test vector together with
-/// the secret.
+/// Compares the signatures of Stripe's SDK with signatures from openssl, because Stripe publishes no test vector that includes
+/// a secret.
 #[test]
 fn stripe_sdk_agrees_with_openssl() {
     let mut sdk = Sdk::start();

@@ -45,7 +45,7 @@ impl Harness {
         Journal::open(disk, options, Arc::new(SystemClock), Arc::new(Metrics::new())).unwrap()
     }
 
-    /// Appends one event of `source` with the id `id` and the arrival time `at`, and returns the event's sequence number.
+    /// Appends one event of `source` with the id `id` and the arrival time `at`, and returns the event's sequence.
     fn append(&self, journal: &Journal, source: &str, id: &str, at: u64) -> u64 {
         let source = self.config.sources.iter().find(|one| &*one.name == source).unwrap();
         let options = SampleOptions { id: id.into(), event_type: None, key: None, now: UnixMillis(at), tamper: None };
@@ -176,9 +176,9 @@ fn journal_stat_counts_and_verify_finds_flipped_bits() {
     assert_eq!(harness.lines(&["tail", "--from", "0"]).len(), 19, "only the damaged event is lost");
 }
 
-/// Checks that each commit saves the cursors that have moved. After a crash, the gateway forwards every event after the last
-/// saved cursor again, so frequent saves limit the number of duplicates. Saving a cursor in a commit requires no additional
-/// sync.
+/// Checks that each commit saves the cursors that have moved. After a crash, the gateway starts at the last saved cursor and
+/// can therefore forward events twice. Frequent saves limit the number of such duplicates. Saving a cursor in a commit requires
+/// no additional sync.
 #[test]
 fn a_moved_cursor_is_saved_by_the_next_commit() {
     let harness = Harness::new();

@@ -1,5 +1,5 @@
-//! Tests HTTPS on the real binary with curl and openssl as clients: TLS versions, handshakes without a request, HTTP/2, and
-//! the replacement of a certificate under load.
+//! Tests TLS versions, handshakes without a request, HTTP/2, and the replacement of a certificate under load. The clients are
+//! curl and openssl, which connect to the real binary over HTTPS.
 
 #[path = "common/h2.rs"]
 mod h2;
@@ -76,7 +76,7 @@ fn plain_http_on_the_tls_port_gets_a_400() {
     let process = home.start();
     let answer = Line::open(home.hooks).ask(b"POST /hooks/github HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n{}");
     assert_eq!(answer.status, 400);
-    assert_eq!(answer.body, b"This port expects HTTPS: the URL must begin with https://\n");
+    assert_eq!(answer.body, b"connection: expected HTTPS, found plain text; use a URL that begins with https://\n");
     assert_eq!(count(&process, "-", "bad_request"), 1);
     assert_eq!(Delivery::new("plain").send(home.hooks, None, &[]), "400 1.1");
 }
@@ -101,7 +101,7 @@ fn a_handshake_counts_as_a_connection() {
     let mut started = Line::open(home.hooks);
     started.send(&[22, 3, 1]);
     wait_until("the handshake uses the only connection", || {
-        home.log().contains("connection limit reached; new connections wait")
+        home.log().contains("open connections: expected fewer than max_connections, found the maximum")
     });
     drop(started);
     assert_eq!(Delivery::new("next").send(home.hooks, Some(&pair), &[]), "200 2");

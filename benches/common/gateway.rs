@@ -30,7 +30,7 @@ impl Server {
         let started = Instant::now();
         while TcpStream::connect(address).is_err() {
             if started.elapsed() > Duration::from_secs(20) {
-                return Err("hookhold did not listen within 20 s; run it by hand to see its log".into());
+                return Err("the server did not listen within 20 s; run the server by hand to see its log".into());
             }
             std::thread::sleep(Duration::from_millis(20));
         }

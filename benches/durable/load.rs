@@ -205,7 +205,7 @@ async fn send_with_hyper(address: SocketAddr, queue: Arc<Queue>) -> Result<()> {
         request.headers_mut().insert(http::header::HOST, http::HeaderValue::from_static("localhost"));
         let response = sender.send_request(request).await?;
         if response.status() != 200 || !response.into_body().collect().await?.to_bytes().is_empty() {
-            return Err("expected an empty 200".into());
+            return Err("expected an empty 200, found another response".into());
         }
         queue.answers.fetch_add(1, Ordering::Relaxed);
     }
@@ -215,8 +215,8 @@ async fn send_with_hyper(address: SocketAddr, queue: Arc<Queue>) -> Result<()> {
 
 /// Size of every delivery body in bytes.
 pub const BODY_BYTES: usize = 2048;
-/// Time that the benchmark adds to the current time to get the signature timestamps. The recipe accepts timestamps up to five
-/// minutes in the past or in the future, so a delivery is valid for nine minutes after signing.
+/// Time that the benchmark adds to the current time to get the signature timestamps: four minutes. The recipe accepts
+/// timestamps up to five minutes in the past or in the future, so a delivery is valid for nine minutes after signing.
 const AHEAD: Duration = Duration::from_secs(240);
 /// Maximum age of the prepared deliveries at the start of a round. If they are older, the benchmark signs new deliveries. At
 /// the maximum age, a delivery is still valid for six minutes. Every round is shorter than six minutes.

@@ -56,7 +56,7 @@ struct BenchArgs {
     /// Number of sender threads.
     #[arg(long, value_name = "T", default_value_t = 1)]
     sender_threads: usize,
-    /// Seed for the order of the turns [default: a random seed, which is printed].
+    /// Seed for the order of the turns [default: random; the benchmark prints the seed].
     #[arg(long, value_name = "SEED")]
     seed: Option<u64>,
     /// Format of the results on standard output. With json, the benchmark prints its text output on standard error.

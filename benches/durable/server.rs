@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::gateway::{Result, Server, free};
 use crate::load::BODY_BYTES;
 
-/// The server that a round measures: bare hyper or a hookhold binary.
+/// Kind of a server that a round measures: bare hyper or a hookhold binary.
 #[derive(Clone, Debug)]
 pub enum ServerKind {
     /// A hyper server that reads the whole body, answers with 200 and stores nothing.

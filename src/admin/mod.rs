@@ -108,7 +108,7 @@ async fn page(pages: &Pages, method: &Method, uri: &Uri) -> Response<Full<Bytes>
             let (queries, source) = (pages.queries.clone(), parameter(uri, "source"));
             blocking(&pages.rejections, move || match queries.rejections(source.as_deref()) {
                 Some(rejections) => respond(StatusCode::OK, JSON_LINES, rejections),
-                None => respond(StatusCode::NOT_FOUND, TEXT, "hookhold stores no rejections; set [admin] keep_rejected\n".into()),
+                None => respond(StatusCode::NOT_FOUND, TEXT, NO_REJECTIONS.into()),
             })
             .await
         }
@@ -148,6 +148,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 const JSON_LINES: &str = "application/jsonl";
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
+const NO_REJECTIONS: &str = "admin.keep_rejected: expected more than \"0 B\", found \"0 B\"; set keep_rejected and send SIGHUP\n";
 
 /// Limit on the number of open connections to the admin listener. Further connections wait to be accepted.
 const MAX_CONNECTIONS: usize = 64;

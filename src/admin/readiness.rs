@@ -48,8 +48,8 @@ impl ComponentHealth {
         ComponentHealth { state: HealthState::Off, details: Vec::new() }
     }
 
-    /// Returns the health of a component with the problems `details`: the state is `state`, or [`HealthState::Ok`] if `details`
-    /// is empty.
+    /// Returns the health of a component with the problems `details`. The state of the component is `state`. If `details` is
+    /// empty, the state is [`HealthState::Ok`].
     pub fn or(state: HealthState, details: Vec<String>) -> ComponentHealth {
         if details.is_empty() { ComponentHealth::ok() } else { ComponentHealth { state, details } }
     }

@@ -9,7 +9,7 @@ use http::StatusCode;
 
 use super::Context;
 
-/// Returns the URL of the admin listener: `named` if it is given, otherwise the configured address on this machine.
+/// Returns the URL of the admin listener: the URL `named` if it is given, otherwise the configured address on this machine.
 pub(super) fn listener(context: &Context, named: Option<String>) -> Result<String, Box<dyn Error>> {
     if let Some(named) = named {
         return Ok(named.trim_end_matches('/').to_owned());
@@ -28,12 +28,16 @@ pub(super) fn page(base: &str, path: &str) -> Result<String, Box<dyn Error>> {
         let response = client.get(format!("{base}{path}")).send().await?;
         Ok((response.status(), response.text().await?))
     });
-    match response.map_err(|error: reqwest::Error| format!("{base}: {}", super::causes(&error)))? {
+    let no_response = |error: reqwest::Error| {
+        let causes = super::causes(&error);
+        format!("{base}: expected a response from hookhold, found none ({causes}); start `hookhold run`, or set --url")
+    };
+    match response.map_err(no_response)? {
         (StatusCode::OK, page) => Ok(page),
-        (status, text) => Err(format!("{base}: {status}: {}", text.trim_end()).into()),
+        (status, text) => Err(format!("{base}: expected status 200, found {status}: {}", text.trim_end()).into()),
     }
 }
 
-/// Time limit for a response from the admin listener. The running process may read its configuration and its secrets before it
-/// responds.
+/// Time limit for a response from the admin listener. The limit is long, because the running process may read its configuration
+/// and its secrets before it responds.
 const TIMEOUT: Duration = Duration::from_secs(30);

@@ -1,4 +1,4 @@
-//! `hookhold check`: prints every mistake in the configuration, or a summary if the configuration is valid.
+//! `hookhold check`: prints every error in the configuration, or a summary if the configuration is valid.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -13,13 +13,13 @@ use super::{Context, ExitStatus, UsageError, VerbResult, table};
 
 /// Check the configuration without starting the gateway.
 ///
-/// Prints every mistake at once, each with its file, line and key, the expected and the found value, and the remedy. If there
-/// is no mistake, prints one row per source (the URL to paste, the topic and the names of the secrets), and then the file
-/// system of the journal. Never prints a secret.
+/// Prints every error at once, each with its file, line and key, the expected and the found value, and the remedy. If there is
+/// no error, prints one row per source, with the URL to paste, the topic and the names of the secrets. After these rows, prints
+/// the directory and the file system of the journal, the Kafka servers and the admin URL. Never prints a secret.
 ///
 /// The option --diff compares the configuration file with the configuration of the running process, and marks the changes that
-/// need a restart. The running process reads its own file in its own environment and applies nothing. The exit code is 0 if a
-/// SIGHUP would succeed.
+/// need a restart. The running process itself reads the file, in its own environment, and applies nothing. The exit code is 0
+/// only if a SIGHUP would succeed.
 #[derive(clap::Args)]
 pub(super) struct CheckArgs {
     /// Compare the configuration file with the configuration of the running process.
@@ -30,7 +30,7 @@ pub(super) struct CheckArgs {
     url: Option<String>,
 }
 
-/// Prints the report of `hookhold check`. If the configuration has a mistake, returns a usage error, so that the process exits
+/// Prints the report of `hookhold check`. If the configuration is invalid, returns a usage error, so that the process exits
 /// with code 2.
 pub(super) fn run(context: &Context, args: CheckArgs) -> VerbResult {
     if args.diff {
@@ -45,7 +45,7 @@ pub(super) fn run(context: &Context, args: CheckArgs) -> VerbResult {
             let all = diagnostics.sorted();
             all.iter().try_for_each(|diagnostic| report(&mut out, diagnostic, context.json()))?;
             out.flush()?;
-            let plural = if all.len() == 1 { "mistake" } else { "mistakes" };
+            let plural = if all.len() == 1 { "error" } else { "errors" };
             return Err(UsageError(format!("{} {plural} in {}", all.len(), file.display())).into());
         }
     }
@@ -58,7 +58,7 @@ fn report(out: &mut impl Write, diagnostic: &Diagnostic, json: bool) -> io::Resu
 }
 
 fn summary(out: &mut impl Write, config: &Config) -> io::Result<()> {
-    writeln!(out, "{}: no mistakes\n", config.path.display())?;
+    writeln!(out, "{}: no errors\n", config.path.display())?;
     let mut sources = table::new(&["SOURCE", "URL", "TOPIC", "SECRETS"], &[]);
     for source in &config.sources {
         sources.add_row([
@@ -76,9 +76,9 @@ fn summary(out: &mut impl Write, config: &Config) -> io::Result<()> {
         writeln!(out, "\nwarning: {warning}")?;
     }
     for source in config.sources.iter().filter(|source| source.shadow) {
-        let what =
-            "hookhold answers every delivery like a stored delivery, even a delivery that hookhold rejects or cannot store";
-        writeln!(out, "\nwarning: sources.{}.danger_shadow is on: {what}", source.name)?;
+        let what = "hookhold answers every delivery like a stored delivery, even a delivery that hookhold rejects or cannot \
+                    store; set danger_shadow = false after the trial";
+        writeln!(out, "\nwarning: sources.{}.danger_shadow is on, so {what}", source.name)?;
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
 //! `hookhold check --diff`: compares the configuration file with the configuration of the running process. The running process
-//! makes the comparison, because the result depends on the environment, working directory and permissions of the process.
+//! makes the comparison, because the result depends on the environment, working directory and permissions of that process.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -20,18 +20,16 @@ struct ReloadPreview {
 }
 
 /// Prints the differences between the configuration file and the running configuration. The exit code is 2 if the configuration
-/// file has a mistake, and 1 if a change needs a restart.
+/// file is invalid, and 1 if a change needs a restart.
 pub(super) fn run(context: &Context, url: Option<String>) -> VerbResult {
     let base = ask::listener(context, url)?;
     let page = ask::page(&base, "/api/changes")?;
     let preview: ReloadPreview = serde_json::from_str(&page)
-        .map_err(|_| format!("{base}: expected the admin listener of hookhold, found another server; check --url"))?;
+        .map_err(|_| format!("{base}: expected hookhold's admin listener, found another server; set --url to the listener"))?;
     if let Some(named) = context.config.as_deref().filter(|named| !is_same_file(named, &preview.file)) {
         let (named, file) = (named.display(), preview.file.display());
-        return Err(UsageError(format!(
-            "--config: expected {file}, the file of the process at {base}, found {named}; omit --config"
-        ))
-        .into());
+        let what = format!("--config: expected {file}, as in the process at {base}, found {named}; omit --config");
+        return Err(UsageError(what).into());
     }
     let mut out = anstream::stdout().lock();
     if context.json() {
@@ -42,13 +40,18 @@ pub(super) fn run(context: &Context, url: Option<String>) -> VerbResult {
     out.flush()?;
     if !preview.diagnostics.is_empty() {
         return Err(UsageError(format!(
-            "a reload would fail: {} has mistakes; run `hookhold check` and correct the reported lines",
-            preview.file.display()
+            "{}: expected a valid configuration, found {} errors; correct the reported lines before a reload",
+            preview.file.display(),
+            preview.diagnostics.len()
         ))
         .into());
     }
-    if preview.changes.iter().any(|change| change.needs_restart) {
-        return Err("a reload would fail: some changes need a restart; restart hookhold to apply all changes".into());
+    let (file, restarts) = (preview.file.display(), preview.changes.iter().filter(|change| change.needs_restart).count());
+    if restarts > 0 {
+        return Err(format!(
+            "{file}: expected changes that a reload can apply, found {restarts} that need a restart; restart hookhold"
+        )
+        .into());
     }
     Ok(ExitStatus::Done)
 }

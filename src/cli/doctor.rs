@@ -1,7 +1,8 @@
 //! `hookhold doctor`: explains why the gateway rejects a delivery. doctor runs the gateway's own verifier on variants of the
 //! secret, the body and the URL until a variant verifies. A signature cannot match by coincidence, so a cause that this search
-//! finds is certain. A cause that the request itself shows, such as a wrong method, is also certain. All other causes are
-//! `likely` if there is evidence for them, and otherwise `possible`.
+//! finds is `certain`. A cause that the request itself shows, such as a wrong method, is also `certain`. A cause that depends
+//! on an unknown time of receipt is only `possible`. All other causes are `likely` if there is evidence for them, and otherwise
+//! `possible`.
 
 mod body_variants;
 mod captured;
@@ -36,13 +37,13 @@ use request::RecordedRequest;
 /// Explain why hookhold rejected a delivery, with a remedy for each cause.
 ///
 /// Reads a recorded HTTP request, or fetches the latest rejected deliveries from the running process. Checks each delivery as
-/// the gateway does. If the check fails, doctor tries variants until the delivery verifies: another secret, another decoding of
-/// the secret, the body before a change in transit, another URL, another provider's scheme or another time. doctor prints the
-/// names of secrets, never the secrets themselves. The exit code is 0 if every delivery verifies, otherwise 1.
+/// the gateway does. If the check fails, doctor tries variants of the delivery until a variant verifies. A variant differs in
+/// the secret, the decoding of the secret, the body, the URL, the provider's scheme or the time. doctor prints the names of
+/// secrets, never the secrets themselves. The exit code is 0 if every delivery verifies, otherwise 1.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct DoctorArgs {
-    /// Configured source to which the delivery was sent.
+    /// Name of the configured source that received the delivery.
     source: String,
     /// File with the recorded request: request line, headers, an empty line and the bytes of the body. doctor also accepts
     /// a file from `curl --trace`. If FILE is -, doctor reads standard input. If this option is absent, doctor fetches the
@@ -86,8 +87,8 @@ pub(super) fn run(context: &Context, args: DoctorArgs) -> VerbResult {
     Ok(status)
 }
 
-/// Returns the recorded request from the `--request` file. If this option is absent, returns the latest deliveries that the
-/// running process rejected.
+/// Returns the recorded request from the file that `--request` names. If `--request` is absent, returns the latest deliveries
+/// that the running process rejected.
 fn deliveries(
     context: &Context,
     source: Arc<Source>,
@@ -109,7 +110,8 @@ fn deliveries(
     if rejections.is_empty() {
         writeln!(
             anstream::stderr(),
-            "hookhold: the running process has stored no rejected delivery for the source {}",
+            "hookhold: SOURCE: expected rejected deliveries of {} in the running process, found none; have the sender send the \
+             delivery again, or pass a recorded request with --request FILE",
             source.name
         )?;
     }
@@ -121,15 +123,21 @@ fn deliveries(
 
 fn recorded_request(file: &Path) -> Result<RecordedRequest, UsageError> {
     let unreadable = |what: String| UsageError(format!("--request {}: {what}", file.display()));
-    let bytes = read(file).map_err(|error| unreadable(error.to_string()))?;
+    let bytes =
+        read(file).map_err(|error| unreadable(format!("cannot read the file: {error}; check the path and its permissions")))?;
+    if bytes.len() as u64 > MAX_FILE {
+        let most = MAX_FILE >> 20;
+        return Err(unreadable(format!("expected at most {most} MiB, found a larger file; record only one request")));
+    }
     request::parse(&bytes).map_err(|what| unreadable(what.to_owned()))
 }
 
+/// Reads a file, or standard input if `path` is `-`. Reads at most one byte more than [`MAX_FILE`].
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let input: Box<dyn Read> = if path == Path::new("-") { Box::new(io::stdin()) } else { Box::new(std::fs::File::open(path)?) };
     input.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_FILE { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
+    Ok(bytes)
 }
 
 fn print(
@@ -156,7 +164,7 @@ fn print(
         Err(rejection) => writeln!(out, "{name}: the gateway rejects the delivery as {rejection}")?,
     }
     if let (Ok(_), Some(outcome)) = (verdict, &captured.rejected_as) {
-        let since = "the secrets or the configuration have changed since then";
+        let since = "the configuration or the secrets have changed since then";
         writeln!(out, "   the running process rejected the delivery as {outcome}; {since}")?;
     }
     for (number, cause) in (1..).zip(causes) {
@@ -198,8 +206,8 @@ fn print_json(
 /// as long as the request.
 const MAX_FILE: u64 = 257 << 20;
 const EXAMPLES: &str = "\
-Ways to record FILE (it must contain the bytes as sent; an editor may change the bytes):
-  the sender's dashboard     headers and payload of the delivery, below POST /hooks/SOURCE HTTP/1.1
+Ways to record FILE with the bytes as the sender sent them (an editor may change the bytes):
+  the sender's dashboard     POST /hooks/SOURCE HTTP/1.1, then the headers, an empty line and the payload
   nc -l 9000 > FILE          while the sender, or a proxy, sends to this port
   mitmproxy                  export.file raw_request @focus FILE
   Wireshark, tcpdump         Follow > TCP Stream > Raw > Save as, between proxy and hookhold

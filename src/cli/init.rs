@@ -27,7 +27,7 @@ pub(super) struct InitArgs {
     /// Kafka's bootstrap.servers [default: none; events stay in the journal].
     #[arg(long, value_name = "BOOTSTRAP", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     kafka: Option<String>,
-    /// Print the configuration to standard output instead of writing the file, and print the steps to standard error.
+    /// Print the configuration to standard output and the steps to standard error. Write no file.
     #[arg(long)]
     stdout: bool,
     /// Replace an existing file.
@@ -91,14 +91,17 @@ fn journal(file: &Path) -> Result<String, Box<dyn Error>> {
     let next_to_file = absolute.with_file_name("journal");
     let dir = if absolute.starts_with("/etc") { JournalConfig::default().dir } else { next_to_file };
     let dir = dir.into_os_string().into_string();
-    Ok(dir.map_err(|dir| UsageError(format!("--config: expected a path in UTF-8, found {}", dir.display())))?)
+    Ok(dir.map_err(|dir| {
+        UsageError(format!("--config: expected a path in UTF-8, found {}; rename the directory", dir.display()))
+    })?)
 }
 
 fn write(path: &Path, text: &str, force: bool) -> Result<(), Box<dyn Error>> {
     let file = if force { File::create(path) } else { File::create_new(path) };
     match file.and_then(|mut file| file.write_all(text.as_bytes())) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            let what = format!("{} exists; use --force to replace it, or --stdout to print the configuration", path.display());
+            let remedy = "use --force to replace the file, or --stdout to print the configuration";
+            let what = format!("{}: expected no file, found one; {remedy}", path.display());
             Err(UsageError(what).into())
         }
         Err(error) => Err(format!("cannot write {}: {error}; check the path and its permissions", path.display()).into()),
@@ -156,7 +159,7 @@ dir = {dir}
         ];
         if recipe.signs_url() {
             notes.push(format!(
-                "{} signs the URL, so [server] public_url must be the pasted URL without /hooks/{name}.",
+                "{} signs the URL that it calls. Set [server] public_url to this URL without /hooks/{name}.",
                 recipe.title
             ));
         }
@@ -235,7 +238,7 @@ const DEFAULT_FILE: &str = "hookhold.toml";
 const FILE_HEADER: &str = "\
 # This file contains the options that an operator must decide on. config/hookhold.toml in the source
 # code of hookhold explains every option with its default and limits. `hookhold check` reports every
-# mistake at once. On SIGHUP, hookhold reloads this file and its secrets.
+# error at once. On SIGHUP, hookhold reloads this file and its secrets.
 #
 # Set a secret by reference: \"env:NAME\" reads an environment variable, and \"file:PATH\" reads a file
 # that only hookhold can read. This file itself never contains a secret. A secret in a file can

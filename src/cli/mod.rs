@@ -1,5 +1,6 @@
 //! The command line of hookhold, with one file per verb. A verb returns an exit status or one error. This file handles the
-//! arguments that all verbs share, and prints an error and its causes on one line. It implements no verb.
+//! arguments that all verbs share, and prints the error of a verb on one line, followed by its causes. This file implements no
+//! verb.
 
 mod ask;
 mod check;
@@ -30,8 +31,8 @@ type VerbResult = Result<ExitStatus, Box<dyn Error>>;
 
 /// Receive webhooks, verify them, store them on disk, and forward them to Kafka.
 ///
-/// hookhold answers a delivery with 2xx only after verifying the delivery and syncing it to disk. hookhold also answers a
-/// duplicate with 2xx, but does not store it. Kafka may be down for days without any effect on senders.
+/// hookhold verifies each delivery and syncs its event to disk before answering with 2xx. hookhold also answers a duplicate
+/// with 2xx, because the event of a duplicate is already on disk. Kafka may be down for days without any effect on senders.
 #[derive(Parser)]
 #[command(version, max_term_width = 100, after_help = AFTER)]
 struct Cli {
@@ -77,26 +78,27 @@ enum ExitStatus {
     Done,
     /// The command failed, or a check found a problem.
     Failed,
-    /// The configuration or the command line has a mistake.
+    /// The configuration or the command line is invalid.
     Usage,
     /// The journal failed. The operator must check the disk.
     JournalFailed,
 }
 
-/// A mistake on the command line or in the configuration. The process exits with code 2.
+/// An error on the command line or in the configuration. The process exits with code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct UsageError(String);
 
-/// The error for a journal directory that cannot be read.
+/// The error for a journal directory that hookhold cannot read.
 #[derive(Debug, thiserror::Error)]
-#[error("expected a journal in {}, found none; start `hookhold run` once to create it", dir.display())]
+#[error("journal.dir: cannot read {}: {error}; check the path, or create the journal with `hookhold run`", dir.display())]
 struct NoJournal {
     dir: PathBuf,
-    source: std::io::Error,
+    error: std::io::Error,
 }
 
-/// Parses the command line, runs the named verb and returns the exit code. Exits with code 2 if the command line has a mistake.
+/// Parses the command line, runs the named verb and returns the exit code. If the command line is invalid, ends the process
+/// with code 2.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let context = Context { config: cli.config, format: cli.format };
@@ -114,8 +116,8 @@ pub fn main() -> ExitCode {
     ExitCode::from(status as u8)
 }
 
-/// Prints an error to standard error and returns the exit status for this error. A broken pipe counts as success: the reader of
-/// the output has closed the pipe.
+/// Prints an error to standard error and returns the exit status for this error. For a broken pipe, prints nothing and returns
+/// success, because the program that reads the output has closed the pipe.
 fn report(error: &(dyn Error + 'static)) -> ExitStatus {
     let chain: Vec<&(dyn Error + 'static)> = std::iter::successors(Some(error), |&error| error.source()).collect();
     if chain.iter().any(|error| is_broken_pipe(*error)) {
@@ -149,14 +151,14 @@ impl Context {
     /// Opens the journal read-only. Another process may be writing to the journal.
     fn journal(&self) -> Result<ReadOnlyJournal, Box<dyn Error>> {
         let dir = JournalConfig::load(&self.file()?)?.dir;
-        let disk = LocalDisk::existing(&dir).map_err(|source| NoJournal { dir, source })?;
+        let disk = LocalDisk::existing(&dir).map_err(|error| NoJournal { dir, error })?;
         Ok(ReadOnlyJournal::open(Arc::new(disk))?)
     }
 
     /// Finds the configuration file: the file that `--config` names, otherwise the first default file that exists.
     fn file(&self) -> Result<PathBuf, UsageError> {
-        let missing = "expected a configuration in ./hookhold.toml or /etc/hookhold/hookhold.toml, found none; \
-                       name a file with --config, or create one with `hookhold init`";
+        let missing = "--config: expected ./hookhold.toml or /etc/hookhold/hookhold.toml, found neither; \
+                       name a file with --config, or create a file with `hookhold init`";
         Config::find(self.config.clone()).ok_or_else(|| UsageError(missing.to_owned()))
     }
 
@@ -165,20 +167,22 @@ impl Context {
     }
 }
 
-/// Returns the error for a source name that the configuration does not contain. The message lists the configured names.
+/// Returns the error for a source name that the configuration does not contain. The message lists the names of the configured
+/// sources.
 fn unknown_source(name: &str, names: &[String]) -> UsageError {
     let (configured, hint) = (names.join(", "), did_you_mean(name, names));
     UsageError(format!("SOURCE: expected a configured source ({configured}), found {}{hint}", name.escape_debug()))
 }
 
-/// Function that checks one librdkafka property. The command line passes it to `config`, which does not depend on librdkafka.
+/// Function that checks one librdkafka property. The command line passes this function to `config`, because `config` does not
+/// depend on librdkafka.
 const KAFKA: KafkaCheck = hookhold::forward::check_setting;
 
 const AFTER: &str = "\
 Examples:
   hookhold init stripe github         write a configuration and show how to connect both
   hookhold providers stripe           show how to connect Stripe
-  hookhold check                      report every mistake in ./hookhold.toml at once
+  hookhold check                      report every error in ./hookhold.toml at once
   hookhold run                        receive, store and forward until SIGTERM
   hookhold send stripe --count 100    send 100 genuine deliveries to the running gateway
   hookhold tail --follow              print events as they are stored

@@ -77,7 +77,7 @@ fn steps(out: &mut impl Write, name: &str, recipe: &Recipe, host: &str) -> io::R
     if recipe.signs_url() {
         writeln!(
             out,
-            "   public_url = \"{host}\"   # {title} signs the URL: set the pasted URL without /hooks/{name}, here or in [server]"
+            "   public_url = \"{host}\"   # the URL that {title} calls and signs, without /hooks/{name}; set it here or in [server]"
         )?;
     }
     writeln!(out)?;
@@ -101,7 +101,8 @@ pub(super) fn notes(recipe: &Recipe) -> Vec<String> {
     let mut notes = Vec::new();
     if !recipe.challenges.is_empty() {
         notes.push(format!(
-            "{title} checks the URL when you save it. Start hookhold with the secret first, so that hookhold can answer."
+            "{title} checks the URL when you save it. Start hookhold with the secret before you save the URL, so that hookhold can \
+             answer."
         ));
     }
     if let Some(limit) = recipe.limits.respond_within {

@@ -22,8 +22,8 @@ use super::{Context, ExitStatus, VerbResult};
 /// within drain_deadline. A second signal ends the process at once. Even then, every delivery that hookhold answered with 2xx
 /// is on disk.
 ///
-/// SIGHUP reloads the configuration and its secrets. If the file has a mistake, or a change in it needs a restart, hookhold
-/// applies nothing and logs the reason. `hookhold check --diff` shows the changes beforehand.
+/// SIGHUP reloads the configuration and its secrets. If the file is invalid, or if a change in the file needs a restart,
+/// hookhold applies nothing and logs the reason. `hookhold check --diff` shows the changes beforehand.
 #[derive(clap::Args)]
 pub struct RunArgs {
     /// Format of log lines on standard error: text or json.
@@ -67,7 +67,7 @@ pub fn run(context: &Context, args: RunArgs) -> VerbResult {
         let serving = service.start(listeners);
         handle_signals(service.clone(), shutdown, hangups)?;
         match serving.await {
-            // `Service::stop` returns the same error.
+            // `Service::stop`, below, returns the journal's error again.
             Err(ServeError::Journal(_)) => Ok(()),
             served => Ok(served?),
         }
@@ -88,8 +88,8 @@ fn open_disk(config: &Config) -> io::Result<LocalDisk> {
     let dir = &config.journal.dir;
     let disk = LocalDisk::create(dir)?;
     if let Ok((file_system, false)) = journal::file_system(dir) {
-        let risk = "a power cut may destroy events that hookhold has answered with 2xx; move journal.dir to ext4 or XFS, whose sync guarantees are known";
-        tracing::warn!(file_system, dir = %dir.display(), "{risk}");
+        let remedy = "move journal.dir to ext4 or XFS; on this file system, a power cut may destroy events that hookhold has answered with 2xx";
+        tracing::warn!(file_system, dir = %dir.display(), "journal.dir: expected ext4 or XFS, found {file_system}; {remedy}");
     }
     Ok(disk)
 }
@@ -108,9 +108,9 @@ fn raise_file_limit(needed: u64) {
     let raised = current == maximum || setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok();
     let limit = if raised { maximum } else { current };
     if let Some(limit) = limit.filter(|limit| *limit < needed) {
-        let hint = "connections above the limit wait; raise LimitNOFILE in the systemd unit, `ulimit -Hn` in a shell or --ulimit \
-                    nofile of a container, or lower max_connections";
-        tracing::warn!(limit, needed, hint, "the open-file limit is too low for max_connections and the journal");
+        let hint = "raise LimitNOFILE in the systemd unit, `ulimit -Hn` in a shell or --ulimit nofile of a container, or lower \
+                    max_connections; until then, connections above the limit wait";
+        tracing::warn!(limit, needed, hint, "the open-file limit is too low: expected at least {needed}, found {limit}");
     }
 }
 

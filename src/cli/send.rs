@@ -1,5 +1,5 @@
-//! `hookhold send`: sends genuine, duplicate or tampered deliveries, as a test or as a load generator, and signs them with the
-//! source's own secret. Memory use does not grow with `--count`, because each connection remembers only a few deliveries to
+//! `hookhold send`: signs genuine, duplicate or tampered deliveries with the source's own secret and sends them, as a test or
+//! as a load generator. Memory use does not grow with `--count`, because each connection remembers only a few deliveries to
 //! send again.
 
 mod report;
@@ -57,7 +57,7 @@ pub(super) struct SendArgs {
     /// Percentage of deliveries that repeat an earlier delivery.
     #[arg(long, value_name = "P", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
     repeat_percent: u8,
-    /// Tamper with every delivery: body, secret, missing (no signature), stale, future, or unknown (no such source).
+    /// Way to tamper with every delivery: body, secret, missing (no signature), stale, future, or unknown (no such source).
     #[arg(long, value_name = "HOW", value_parser = parse_tamper, conflicts_with = "repeat_percent")]
     tamper: Option<Tamper>,
 }
@@ -105,8 +105,8 @@ fn plan(config: Config, args: SendArgs) -> Result<SendPlan, Box<dyn Error>> {
     let source = found.ok_or_else(|| super::unknown_source(&args.source, &names))?;
     if let Some(tamper) = args.tamper.filter(|tamper| !tamper.applies_to(&source.recipe)) {
         let (word, name) = (tamper_word(tamper), &source.name);
-        let what =
-            format!("--tamper {word}: expected a source that signs a timestamp, found {name}; use another value for --tamper");
+        let remedy = "use --tamper body, secret, missing or unknown";
+        let what = format!("--tamper {word}: expected a source with signed timestamps, found {name} without them; {remedy}");
         return Err(UsageError(what).into());
     }
     if !can_sign(&source, SystemClock.now()) {
@@ -135,9 +135,9 @@ fn plan(config: Config, args: SendArgs) -> Result<SendPlan, Box<dyn Error>> {
 }
 
 fn read(path: &Path) -> Result<Bytes, UsageError> {
-    std::fs::read(path)
-        .map(Bytes::from)
-        .map_err(|error| UsageError(format!("--body: cannot read {}: {error}; check the path", path.display())))
+    std::fs::read(path).map(Bytes::from).map_err(|error| {
+        UsageError(format!("--body: cannot read {}: {error}; check the path and its permissions", path.display()))
+    })
 }
 
 /// Returns the draw target of the progress bar: standard error for 100 deliveries or more, otherwise hidden. indicatif draws
@@ -146,7 +146,8 @@ fn target(count: u64) -> ProgressDrawTarget {
     if count < 100 { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() }
 }
 
-/// Returns the URL to which `hookhold send` sends its deliveries. If the URL `given` has no path, adds the path of the source.
+/// Returns the URL to which `hookhold send` sends its deliveries: the URL `given`, or the listener's URL on this machine. If
+/// the URL has no path, adds the path of the source. If `is_unknown_path` is true, appends `-unknown` to the path.
 fn url(given: Option<&str>, listen: SocketAddr, tls: bool, path: &str, is_unknown_path: bool) -> Result<String, UsageError> {
     let host = if listen.ip().is_unspecified() { format!("127.0.0.1:{}", listen.port()) } else { listen.to_string() };
     let given = given.map_or_else(|| format!("{}://{host}", if tls { "https" } else { "http" }), str::to_owned);
@@ -297,8 +298,9 @@ fn parse_rate(text: &str) -> Result<f64, String> {
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum number of earlier deliveries that a connection remembers for `--repeat-percent`.
 const MAX_EARLIER: usize = 16;
-const LIMITED: &str = "hookhold: 429 means rate_limited: this address exceeded max_rejected_per_address or \
-                       max_in_flight_per_address, or the source exceeded its max_rate; raise the limit or lower --rate";
+const LIMITED: &str = "hookhold: --rate: expected a rate within the gateway's limits, found 429 (rate_limited); lower --rate, \
+                       or raise the exceeded limit: max_rejected_per_address or max_in_flight_per_address for this address, or \
+                       max_rate for the source";
 const EXAMPLES: &str = "\
 Examples:
   hookhold send stripe

@@ -82,8 +82,8 @@ fn changed_secrets(old: &Source, new: &Source) -> Vec<ConfigChange> {
     new.keys.iter().filter(same_name).map(|key| new_secret(option.clone(), &format!("the secret {}", key.name))).collect()
 }
 
-/// Lists the librdkafka properties that have different values in `old` and `new`. This includes a property with an unchanged
-/// reference to a changed secret.
+/// Lists the librdkafka properties that have different values in `old` and `new`. The list includes each property whose
+/// reference is unchanged but whose secret has changed.
 fn changed_properties<'a>(old: &'a KafkaConfig, new: &'a KafkaConfig) -> impl Iterator<Item = &'a str> {
     let differs = |(name, value): &&(String, String)| old.librdkafka.iter().any(|(old, was)| old == name && was != value);
     new.librdkafka.iter().filter(differs).map(|(name, _)| name.as_str())

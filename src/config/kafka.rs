@@ -113,7 +113,7 @@ const FIXED: &[(&str, &str)] = &[
     ("max.in.flight", IN_FLIGHT),
     ("max.in.flight.requests.per.connection", IN_FLIGHT),
     ("partitioner", "hookhold requires murmur2_random so that a key maps to the same partition as in Java clients"),
-    ("allow.auto.create.topics", "hookhold requires false so that a misspelt topic raises an alarm instead of being created"),
+    ("allow.auto.create.topics", "hookhold requires false because Kafka would otherwise create a topic for a misspelt name"),
     (
         "transactional.id",
         "hookhold writes without transactions because consumers identify duplicates by hookhold-log and hookhold-seq",
@@ -139,8 +139,8 @@ const SECRET: &[&str] = &[
     "ssl.keystore.password",
 ];
 
-/// Names that a message may suggest for a misspelt name, in addition to the names in `SERVERS` and `SECRET`: librdkafka's
-/// common producer properties that are not in `FIXED`, and hookhold's own option `topic`.
+/// Names that a message may suggest for a misspelt name: librdkafka's common producer properties that are not in `FIXED`, and
+/// hookhold's own option `topic`. A message may also suggest the names in `SERVERS` and `SECRET`.
 const COMMON: &[&str] = &[
     "batch.num.messages",
     "batch.size",

@@ -134,7 +134,11 @@ fn read_sources(
     let mut sources = Vec::new();
     let names = table.keys();
     if names.is_empty() {
-        root.expected("sources", "at least one section such as [sources.stripe]", "nothing; run `hookhold init` to write one");
+        root.expected(
+            "sources",
+            "at least one section such as [sources.stripe]",
+            "nothing; run `hookhold init` to write a section",
+        );
     }
     for name in names {
         let Some(entry) = table.take_table(&name) else { continue };
@@ -147,7 +151,7 @@ fn read_sources(
             let found = format_args!("{}, the path of sources.{other}; choose another path", source.path);
             at_path.expected("a path that no other source has", found);
         }
-        // `root` has already checked `[server] max_body`, the default of this option.
+        // The default of this option is `[server] max_body`, which `root` has already checked.
         if source.max_body != defaults.max_body {
             bounds.check(source.max_body as u64, &at_body);
         }

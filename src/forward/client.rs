@@ -67,7 +67,8 @@ pub(super) struct Replacement {
 pub(super) struct Replaced {
     pub(super) detail: String,
     /// Reason for blocking the topics that had records in flight; `None` if Kafka had acknowledged a record of the replaced
-    /// producer. If Kafka acknowledged no record, the next producer may fail in the same way.
+    /// producer. If Kafka had acknowledged no record, the next producer may fail in the same way, so the worker blocks the
+    /// topics.
     pub(super) block: Option<BlockReason>,
 }
 
@@ -196,7 +197,7 @@ impl KafkaClient {
             reason,
             error = detail,
             next_in = ?pause,
-            "the Kafka producer failed; hookhold replaces it and sends the records in flight again"
+            "the Kafka producer failed; hookhold replaces the producer and sends unacknowledged events again"
         );
         let waiting = ClientState::Waiting { start_at: now + pause, setup_error: None };
         if let ClientState::Running { producer, .. } = std::mem::replace(&mut self.state, waiting) {
@@ -225,7 +226,7 @@ impl KafkaClient {
                 error!(
                     error = setup_error,
                     retry_in = ?pause,
-                    "cannot set up the Kafka client; events wait in the journal; check [kafka]"
+                    "cannot set up the Kafka client; events wait in the journal; run `hookhold check`"
                 );
                 ClientState::Waiting { start_at: now + pause, setup_error: Some(setup_error) }
             }
@@ -245,7 +246,7 @@ impl KafkaClient {
         let ClientState::Running { producer, .. } = self.state else { return };
         let timeout = by.saturating_duration_since(Instant::now()).max(RETIRE_WITHIN);
         if producer.retire().recv_timeout(timeout).is_err() {
-            error!("the Kafka client did not end in time; hookhold abandons the client");
+            error!("the Kafka client did not end within {timeout:?}; hookhold abandons the client");
         }
     }
 }

@@ -48,8 +48,8 @@ impl Flow {
         }
     }
 
-    /// Begins a block. If the queue is already blocked, changes the reason for the block. Ends a trial in both cases. Returns
-    /// the previous reason; `None` if the queue was not blocked.
+    /// Begins a block. If the queue is already blocked, changes the reason for the block and ends a trial. Returns the previous
+    /// reason; `None` if the queue was not blocked.
     pub(super) fn set_block(&mut self, reason: BlockReason, now: Instant) -> Option<BlockReason> {
         let former = self.block();
         let block = Block { reason, since: former.map_or(now, |former| former.since) };
@@ -70,8 +70,8 @@ impl Flow {
         Some(block)
     }
 
-    /// Begins a recall. Does nothing during a trial: a trial has at most one record in flight, so there is no other record to
-    /// wait for.
+    /// Begins a recall after a record or a read of the journal has failed. Does nothing during a trial: a trial has at most one
+    /// record in flight, so no further delivery report is due.
     pub(super) fn begin_recall(&mut self) {
         match self {
             Flow::Flowing | Flow::Blocked(_) => *self = Flow::Recalling(self.block()),

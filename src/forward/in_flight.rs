@@ -145,7 +145,7 @@ const ALL_BYTES: usize = 128 << 20;
 /// Lowest and highest in-flight limit of one topic, in records.
 const TOPIC_RECORDS: (usize, usize) = (200, 10_000);
 /// Lowest and highest in-flight limit of one topic, in bytes. hookhold sends a record of any size while the records in flight
-/// are below this limit, so their total may exceed the limit by up to one record.
+/// are below this limit, so the total size may exceed the limit by up to one record.
 const TOPIC_BYTES: (usize, usize) = (1 << 20, 16 << 20);
 
 #[cfg(test)]

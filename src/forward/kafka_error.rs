@@ -56,21 +56,25 @@ impl BlockReason {
     /// Returns the remedy for the operator. Forwarding resumes automatically after the operator has removed the cause.
     pub(super) fn remedy(self) -> &'static str {
         match self {
-            BlockReason::BrokerAway => "check that the brokers are running and that this machine can reach bootstrap.servers",
-            BlockReason::Authentication => "check security.protocol, sasl.* and ssl.* in [kafka]",
+            BlockReason::BrokerAway => {
+                "start the brokers; if they are running, correct bootstrap.servers in [kafka] or repair the network"
+            }
+            BlockReason::Authentication => "correct security.protocol, sasl.* or ssl.* in [kafka]",
             BlockReason::TopicMissing => "create the topic; hookhold never creates topics",
             BlockReason::NotAuthorized => {
                 "grant hookhold's principal Write on the topic; before Kafka 3.0, also IdempotentWrite on the cluster"
             }
             BlockReason::NoLeader => "restart a broker that has a replica of the partition",
             BlockReason::BelowMinIsr => "restart the brokers of the missing replicas, or lower min.insync.replicas",
-            BlockReason::Record => "see the error; raise the topic's max.message.bytes or relax the topic's validation",
+            BlockReason::Record => {
+                "if the record is too large, raise the topic's max.message.bytes; otherwise relax the topic's validation"
+            }
             BlockReason::QueueFull => {
                 "raise queue.buffering.max.kbytes and queue.buffering.max.messages in [kafka], or remove them"
             }
             BlockReason::Rejected => "see the error and the brokers' logs",
             BlockReason::Stalled => "see the brokers' logs; hookhold replaces the producer if the stall lasts",
-            BlockReason::Journal => "see the error and check the disk; hookhold will not skip an event",
+            BlockReason::Journal => "see the error and check the disk with `dmesg`; hookhold retries and skips no event",
         }
     }
 }

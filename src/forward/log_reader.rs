@@ -45,7 +45,7 @@ impl LogReader {
                     %error,
                     at,
                     retry_in = ?pause,
-                    "cannot read the journal at this position; hookhold keeps retrying and will not skip an event; check the disk"
+                    "cannot read the journal at this position; hookhold retries and skips no event; check the disk with `dmesg`"
                 );
                 self.reader = self.journal.reader(at);
                 self.retry_at = Some(now + pause);

@@ -1,6 +1,6 @@
-//! Passes updates from other threads to the forwarder: commits, delivery reports, client errors, probe results and the stop
-//! request. An idle forwarder waits only on this mailbox, so a posted update wakes the forwarder at once.
-//! Posting an update never waits for the forwarder.
+//! Passes updates from other threads to the forwarder. The updates are commits, delivery reports, client errors, probe results
+//! and the stop request. An idle forwarder waits only on this mailbox, so a posted update wakes the forwarder at once. Posting
+//! an update never waits for the forwarder.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;

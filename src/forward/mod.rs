@@ -5,9 +5,9 @@
 //! topics. The journal is the only buffer; librdkafka holds only the records in flight. This module does not depend on
 //! HTTP or on the journal's file format.
 //!
-//! hookhold forwards each event at least once. After a crash, hookhold sends some records again, with the same `hookhold-log`
-//! and `hookhold-seq`. These are at most the records in flight (10,000 records and 16 MiB per topic) and the records that Kafka
-//! has acknowledged since hookhold last saved the cursor. hookhold saves a changed cursor within about one second.
+//! hookhold forwards each event at least once. After a crash, hookhold sends again at most the records in flight (10,000
+//! records and 16 MiB per topic) and the records that Kafka has acknowledged since hookhold last saved the cursor. A record has
+//! the same `hookhold-log` and `hookhold-seq` each time. hookhold saves a changed cursor within about one second.
 
 mod backoff;
 mod client;
@@ -110,8 +110,8 @@ impl Forwarder {
         self.status_table.measure(&self.metrics, self.clock.now());
     }
 
-    /// Applies new settings to all later records. If the new settings need a new Kafka client, returns the settings as `Err`.
-    /// The caller must then stop this forwarder and start a new one with these settings.
+    /// Applies new settings to all later records. If the new settings need a new Kafka client, applies nothing and returns the
+    /// settings as `Err`. The caller must then stop this forwarder and start a new one with these settings.
     pub fn reconfigure(&self, settings: Settings) -> Result<(), Settings> {
         if !self.settings.load().client_serves(&settings) {
             return Err(settings);

@@ -34,7 +34,10 @@ fn probe(native: &NativeProducer, topic: &str) -> ProbeResult {
         Err(error) => unanswered(&error),
         Ok(metadata) => match metadata.topics().iter().find(|found| found.name() == topic) {
             Some(found) => answered(found),
-            None => ProbeResult::Unwritable(BlockReason::TopicMissing, "the cluster does not list the topic".into()),
+            None => ProbeResult::Unwritable(
+                BlockReason::TopicMissing,
+                "expected the topic in the cluster's metadata, found no such topic".into(),
+            ),
         },
     }
 }
@@ -59,15 +62,21 @@ fn answered(topic: &MetadataTopic) -> ProbeResult {
         };
     }
     if topic.partitions().is_empty() {
-        return ProbeResult::Unwritable(BlockReason::TopicMissing, "the topic has no partitions".into());
+        return ProbeResult::Unwritable(BlockReason::TopicMissing, "expected partitions of the topic, found none".into());
     }
     if let Some(leaderless) = topic.partitions().iter().find(|p| p.leader() < 0) {
-        return ProbeResult::Unwritable(BlockReason::NoLeader, format!("partition {} has no leader", leaderless.id()));
+        return ProbeResult::Unwritable(
+            BlockReason::NoLeader,
+            format!("partition {}: expected a leader, found none", leaderless.id()),
+        );
     }
     let lacking = topic.partitions().iter().filter(|p| p.isr().len() < p.replicas().len());
     lacking.min_by_key(|p| p.isr().len()).map_or(ProbeResult::Healthy, |worst| {
         let (in_sync, all) = (worst.isr().len(), worst.replicas().len());
-        let detail = format!("partition {}: only {in_sync} of {all} replicas are in sync", worst.id());
+        let detail = format!(
+            "partition {}: expected as many in-sync replicas as min.insync.replicas, found {in_sync} of {all}",
+            worst.id()
+        );
         ProbeResult::UnderReplicated { in_sync, detail }
     })
 }

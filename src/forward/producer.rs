@@ -1,8 +1,8 @@
 //! Runs one librdkafka producer and the thread that polls the producer. Posts delivery reports to the mailbox, each
 //! with the ticket of its record. Does not handle failures: the supervisor replaces a failed producer.
 //!
-//! Ending a producer does not block the forwarder and does not start a thread. The forwarder must keep running even if
-//! the process has reached its thread limit.
+//! Ending a producer neither blocks the forwarder nor starts a thread. The forwarder therefore keeps running even if librdkafka
+//! ends slowly or the process has reached its thread limit.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -54,7 +54,9 @@ impl Producer {
             }
         };
         let thread = thread::Builder::new().name(format!("kafka-poll-{generation}"));
-        thread.spawn(work).map_err(|error| format!("cannot start the poll thread: {error}"))?;
+        thread
+            .spawn(work)
+            .map_err(|error| format!("cannot start the poll thread: {error}; raise the thread limit (TasksMax in systemd)"))?;
         Ok(Producer { native, retired, ended })
     }
 

@@ -28,8 +28,8 @@ pub(super) struct Envelope<'a> {
 }
 
 impl<'a> Envelope<'a> {
-    /// Builds the envelope of an event. Each request header that `allowed` lists becomes a record header `http-<name>`, except
-    /// for headers with credentials.
+    /// Builds the envelope of an event. Each request header that `allowed` lists becomes a record header `http-<name>`. A
+    /// header with credentials does not become a record header, even if `allowed` lists this header.
     pub(super) fn new(stored: &'a StoredEvent, allowed: &[HeaderName]) -> Envelope<'a> {
         let event = &stored.event;
         let id = present(event.id()).map_or_else(|| stored.position.to_string().into(), Cow::from);
@@ -100,7 +100,7 @@ fn present(text: Option<&str>) -> Option<&str> {
 }
 
 /// Returns true if hookhold may forward a request header. For a header with credentials, returns false even if `allowed`
-/// contains the header.
+/// lists the header.
 fn may_forward(name: &HeaderName, allowed: &[HeaderName]) -> bool {
     !is_credential(name) && allowed.contains(name)
 }

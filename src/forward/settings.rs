@@ -94,8 +94,9 @@ pub(super) fn largest_body(max_body: usize) -> usize {
 
 /// Both names of the property that lists the brokers.
 const SERVERS: [&str; 2] = ["bootstrap.servers", "metadata.broker.list"];
-/// Size of the largest body that any recipe allows (25 MiB, GitHub), in bytes. The Kafka client applies its limit
-/// (`message.max.bytes`) to the record before compression. The broker enforces the topic's limit.
+/// Size of the largest body that any recipe allows (25 MiB, GitHub), in bytes. The default limit of the Kafka client
+/// (`message.max.bytes`) is at least this size plus [`MAX_ENVELOPE`]. The client applies its limit to the record before
+/// compression. The broker enforces the topic's own limit.
 const MAX_BODY: usize = 25 << 20;
 /// Number of bytes that a record may use for its key, headers and framing, in addition to the body.
 const MAX_ENVELOPE: usize = 1 << 20;

@@ -63,8 +63,8 @@ impl TopicHealth {
         self.enough
     }
 
-    /// Returns the length of the current stall. A stall starts at the first probe of the current series, or at `progress_at` if
-    /// that time is later.
+    /// Returns the length of the current stall, or zero if there is no series of probes. A stall starts at the first probe of
+    /// the current series, or at `progress_at` if `progress_at` is later.
     pub(super) fn stalled_for(&self, progress_at: Instant, now: Instant) -> Duration {
         self.since.map_or(Duration::ZERO, |since| now - since.max(progress_at))
     }
@@ -78,8 +78,8 @@ impl TopicHealth {
 /// Length of a stall after which hookhold replaces the producer if the topic seems to have enough in-sync replicas.
 pub(super) const STUCK_AFTER: Duration = Duration::from_secs(300);
 /// Length of a stall after which hookhold replaces the producer even if the topic seems to lack in-sync replicas. The topic may
-/// have enough of them, because their number may have fallen and recovered between two probes. The constant exceeds
-/// [`STUCK_AFTER`], because a new producer briefly interrupts the other topics.
+/// nevertheless have enough, because their number may have fallen and recovered between two probes. The constant exceeds
+/// [`STUCK_AFTER`], because a new producer helps only in this case, and briefly interrupts the other topics.
 const STUCK_IN_DOUBT: Duration = Duration::from_secs(1200);
 
 #[cfg(test)]

@@ -40,8 +40,9 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Creates a worker with a queue for every topic that has a cursor. The shared reader starts at the highest cursor, or at
-    /// the oldest event if no topic has a cursor. Starting there skips no event, because the worker saves a topic's first
-    /// cursor before the reader passes the topic's first event.
+    /// the oldest event if no topic has a cursor. Starting there skips no event: a queue with a lower cursor begins with
+    /// its own reader, and a topic without a cursor has no event before this position. The worker saves a topic's first cursor
+    /// before any other cursor passes the topic's first event.
     pub(super) fn new(
         journal: Journal,
         settings: Arc<ArcSwap<Settings>>,

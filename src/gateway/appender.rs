@@ -54,7 +54,7 @@ impl Appender {
     }
 
     /// Appends a keyless event, and returns the receiver for the result of the append. If the journal rejects the event
-    /// immediately, the error is the result.
+    /// immediately, the error is the resolution of the event.
     pub(super) fn append_keyless(
         self: &Arc<Self>,
         event: &Event,
@@ -81,7 +81,7 @@ impl Appender {
         accepting: Result<(), Resolution>,
     ) {
         let Ok(permit) = self.lookups.clone().try_acquire_owned() else {
-            let hint = "too many key-file lookups are in progress; check the disk";
+            let hint = "key-file lookups: expected a free slot, found none; move [journal] dir to a faster disk";
             self.dedupe_table.resolve(key, Resolution::Failed(Outcome::Overloaded, hint));
             return;
         };
@@ -91,8 +91,8 @@ impl Appender {
                 Ok(Some(seen)) if seen.first_seen > not_before => appender.dedupe_table.resolve_seen(key, seen),
                 Ok(_) => appender.append(&event, key, accepting),
                 Err(error) => {
-                    tracing::error!(%error, "cannot read a key file, so hookhold rejected the delivery; check the disk");
-                    let hint = "cannot read a key file; check the disk";
+                    tracing::error!(%error, "cannot read a key file, so hookhold rejects the delivery; see `dmesg`");
+                    let hint = "key file: expected a readable file, found an error; see the error in the log";
                     appender.dedupe_table.resolve(key, Resolution::Failed(Outcome::JournalFailed, hint));
                 }
             }
@@ -105,7 +105,7 @@ impl Appender {
         self.journal.sync_age()
     }
 
-    /// Returns the number of dedupe keys in memory: the keys of the journal's unsealed segments and the keys in the hot
+    /// Returns the number of dedupe keys in memory. Counts the keys of the journal's unsealed segments and the keys in the hot
     /// cache.
     pub(super) fn hot_keys(&self) -> u64 {
         self.journal.keys_in_memory() + self.dedupe_table.hot_keys()
@@ -116,8 +116,9 @@ impl Appender {
     }
 }
 
-/// Spawns a task that runs the journal's completions on the current Tokio runtime, because the waiting deliveries run on
-/// this runtime. If there is no current runtime, the journal's own threads run the completions.
+/// Spawns a task that runs the journal's completions on the current Tokio runtime. The waiting deliveries run on the same
+/// runtime, so each commit wakes it only once, instead of once per event. If there is no current runtime, the journal's own
+/// threads run the completions.
 fn run_completions_on_runtime(journal: &Journal) {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
     let (sender, mut receiver) = mpsc::unbounded_channel::<CompletionBatch>();
@@ -133,7 +134,7 @@ fn appended(result: Result<Position, AppendError>) -> Resolution {
     match result {
         Ok(position) => Resolution::Stored(position.seq),
         Err(AppendError::Full) => Resolution::Failed(Outcome::JournalFull, FULL),
-        Err(AppendError::Write) => Resolution::Failed(Outcome::JournalFailed, "a journal write failed; check the disk"),
+        Err(AppendError::Write) => Resolution::Failed(Outcome::JournalFailed, WRITE_FAILED),
         Err(AppendError::Sync) => Resolution::Failed(Outcome::JournalFailed, SYNC_FAILED),
     }
 }
@@ -141,20 +142,21 @@ fn appended(result: Result<Position, AppendError>) -> Resolution {
 fn not_appended(rejected: AppendRejected) -> Resolution {
     match rejected {
         AppendRejected::Full => Resolution::Failed(Outcome::JournalFull, FULL),
-        AppendRejected::TopicFull => {
-            Resolution::Failed(Outcome::JournalFull, "the topic's backlog has reached journal.max_backlog; check Kafka")
-        }
-        AppendRejected::Overloaded => {
-            Resolution::Failed(Outcome::Overloaded, "the queue of the journal's writer is full; check the disk")
-        }
+        AppendRejected::TopicFull => Resolution::Failed(Outcome::JournalFull, TOPIC_FULL),
+        AppendRejected::Overloaded => Resolution::Failed(Outcome::Overloaded, QUEUE_FULL),
         AppendRejected::Closing => Resolution::Failed(Outcome::Draining, "the gateway is shutting down"),
         AppendRejected::Failed => Resolution::Failed(Outcome::JournalFailed, SYNC_FAILED),
     }
 }
 
-pub(super) const SYNC_FAILED: &str = "a journal sync failed, so hookhold exits; check the disk";
+pub(super) const SYNC_FAILED: &str =
+    "journal sync: expected success, found an I/O error, so hookhold exits; run `dmesg` to find the cause";
+const WRITE_FAILED: &str = "journal write: expected success, found an I/O error; run `dmesg` to find the cause";
 const FULL: &str =
-    "the journal has reached max_size or the disk is full, and hookhold cannot delete any segment; check Kafka and the disk";
+    "journal: expected space or a deletable segment, found neither; see hookhold_forward_blocked, or enlarge max_size or disk";
+const TOPIC_FULL: &str =
+    "max_backlog: expected a smaller topic backlog, found the limit reached; see hookhold_forward_blocked, or raise max_backlog";
+const QUEUE_FULL: &str = "journal writer: expected space in its queue, found it full; move [journal] dir to a faster disk";
 /// Maximum number of concurrent key-file lookups. Above this limit, a delivery that needs a lookup gets the outcome
 /// `overloaded`.
 const MAX_LOOKUPS: usize = 256;

@@ -1,6 +1,6 @@
 //! Tracks the state of each dedupe key. A key is pending while the gateway looks up the key on disk or appends the event.
-//! Duplicates wait for the result. A key counts as seen after the journal has stored the event of the key. All other keys are
-//! new.
+//! Meanwhile, duplicates of the event wait for the result. A key counts as seen after the journal has stored the event of the
+//! key. All other keys are new.
 //!
 //! The journal is the source of truth. It stores the keys of unsealed segments in memory and older keys in key files. The hot
 //! cache (moka) contains keys that a lookup found in a key file, so a second duplicate needs no disk read. The key of a newly

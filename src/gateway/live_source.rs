@@ -32,7 +32,7 @@ pub struct LiveSource {
     success_rate_gauge: Gauge,
 }
 
-/// Use of one secret: the counter of verified deliveries, and the daily warnings.
+/// State of one secret: its counter of verified deliveries and its daily warnings.
 struct SecretUse {
     verified: IntCounter,
     /// True if another secret of the source expires later or never. Senders should then use the other secret.
@@ -42,9 +42,9 @@ struct SecretUse {
 }
 
 /// Builds the map from URL path to source. If `previous` contains a source with the same name, the new source reuses the daily
-/// warnings, the rate limiter and the success rate of the previous source. A changed setting resets the state that depends on
-/// this setting. Deletes the expiry metric of each secret that no longer exists or no longer expires, and the success rate
-/// metrics of each removed source.
+/// warnings, the rate limiter and the success rate of the previous source. Exception: a changed setting resets the state that
+/// depends on this setting. Deletes the expiry metric of each secret that no longer exists or no longer expires, and the
+/// success rate metrics of each removed source.
 pub(super) fn by_path(
     sources: impl IntoIterator<Item = impl Into<Arc<Source>>>,
     previous: &HashMap<String, Arc<LiveSource>>,
@@ -133,7 +133,12 @@ impl LiveSource {
         secret_use.verified.inc();
         if let Some(end) = key.not_after.filter(|_| secret_use.is_outlived && secret_use.use_warning.is_due(now)) {
             let (source, not_after) = (&*self.source.name, end.rfc3339());
-            tracing::warn!(source, secret, not_after, "an old secret is still in use; check that the sender has the new secret");
+            tracing::warn!(
+                source,
+                secret,
+                not_after,
+                "an old secret is still in use; enter the new secret in the sender's dashboard"
+            );
         }
     }
 

@@ -1,13 +1,13 @@
 //! Measures the success rate of a source: the share of its deliveries that hookhold answered with 2xx within a sliding period.
 //! Some providers disable an endpoint when this rate is too low.
 //!
-//! The rate covers only deliveries with a genuine signature, even if the timestamp is stale or in the future. An unknown sender
-//! can replay such a delivery but cannot forge the signature. The rate ignores deliveries that fail authentication, so forged
-//! deliveries do not distort the rate. A wrong secret therefore does not lower the rate. Operators can recognise a wrong secret
-//! by `signature_mismatch` outcomes and by the absence of verified deliveries.
+//! The rate covers only deliveries with a genuine signature, including deliveries with a stale or future timestamp. An unknown
+//! sender can replay such a delivery but cannot forge the signature of a new one. The rate ignores all other deliveries, so
+//! forged deliveries do not distort the rate. With a wrong secret, no signature matches, so the rate does not fall. Operators
+//! can recognise a wrong secret by `signature_mismatch` outcomes and by the absence of verified deliveries.
 //!
-//! The period consists of [`SLOTS`] slots, and the oldest slot expires as a whole. The memory for the counts therefore does
-//! not grow with the number of deliveries.
+//! The period consists of [`SLOTS`] slots with two counts each, and the oldest slot expires as a whole. The memory for the
+//! counts therefore does not grow with the number of deliveries.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -32,7 +32,8 @@ struct TimeSlot {
 }
 
 /// Guard that counts one verified delivery when the guard is dropped. The delivery counts as successful if `finish` recorded a
-/// 2xx answer, and otherwise as failed. If the sender disconnects, hookhold drops the guard without calling `finish`.
+/// 2xx answer, and otherwise as failed. If the sender disconnects, hookhold drops the guard without calling `finish`, so the
+/// delivery counts as failed.
 pub(super) struct SuccessGuard {
     rate: Arc<SuccessRate>,
     at: UnixMillis,
@@ -45,8 +46,8 @@ impl SuccessRate {
         Arc::new(SuccessRate { slot_ms, slots: Mutex::new([TimeSlot::default(); SLOTS]) })
     }
 
-    /// Counts a rejected delivery as failed if its signature was genuine. Among rejected deliveries, only deliveries with a
-    /// stale or future timestamp have a genuine signature.
+    /// Counts a rejected delivery as failed if its signature was genuine. Among the deliveries that the verifier rejects, only
+    /// those with a stale or future timestamp have a genuine signature.
     pub(super) fn count_rejection(&self, at: UnixMillis, outcome: Outcome) {
         if matches!(outcome, Outcome::TimestampStale | Outcome::TimestampFuture) {
             self.count(at, false);

@@ -1,8 +1,8 @@
 //! Computes how many bytes each topic pins. The journal cannot delete pinned bytes. A topic pins its waiting frames: the frames
-//! of its unacknowledged events. The journal deletes only whole segments, so a waiting frame also pins the dead bytes of its
-//! segment. Dead bytes are bytes that no topic needs. All dead bytes of a segment count for every topic that has a waiting
-//! frame in the segment. If dead bytes did not count, a topic with one waiting event in each segment would pin the whole
-//! journal without reaching `max_backlog`.
+//! of its events that Kafka has not acknowledged. The journal deletes only whole segments, so a waiting frame also pins the
+//! dead bytes of its segment. Dead bytes are bytes that no topic needs. All dead bytes of a segment count for every topic that
+//! has a waiting frame in the segment. If dead bytes did not count, a topic with one waiting frame in each segment would pin
+//! the whole journal without reaching `max_backlog`.
 //!
 //! A waiting frame counts only for its own topic. If all frames of a segment are waiting frames, the segment has no dead bytes.
 //! So if Kafka is down and hookhold forwards no events, each topic pins only its own frames, and the topics together can use
@@ -39,8 +39,8 @@ pub(super) struct Backlogs {
 }
 
 impl Backlogs {
-    /// Creates an empty backlog for each topic with a cursor. If `forwards` is true, all events of a topic without a cursor
-    /// count as unacknowledged. If `forwards` is false, a topic without a cursor pins nothing.
+    /// Creates an empty backlog for each topic with a cursor. If `forwards` is true, a topic without a cursor pins all its
+    /// events. If `forwards` is false, a topic without a cursor pins nothing.
     pub(super) fn new(cursors: BTreeMap<Arc<str>, u64>, forwards: bool) -> Backlogs {
         let topics = cursors.keys().map(|topic| (topic.clone(), Backlog::default())).collect();
         Backlogs { cursors, forwards, topics }
@@ -70,8 +70,8 @@ impl Backlogs {
     }
 }
 
-/// Returns the number of bytes in one segment that belong to a topic's events at and above `cursor`. If the cursor is between
-/// two events of the topic, estimates this number from the sequences.
+/// Returns the total size of a topic's frames at and above `cursor` in one segment, in bytes. If the cursor is between two
+/// events of the topic, estimates this number from the sequences.
 pub(super) fn waiting_bytes(range: &TopicRange, cursor: u64) -> u64 {
     let (left, all) = ((range.last + 1).saturating_sub(cursor.max(range.first)), range.last + 1 - range.first);
     (u128::from(range.bytes) * u128::from(left) / u128::from(all)) as u64

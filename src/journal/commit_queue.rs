@@ -1,5 +1,5 @@
-//! The queue between the senders and the writer. The queue decides when the writer takes the next batch. No timer delays
-//! events: under load, the next batch consists of the events that arrive during the current sync.
+//! The queue between the tasks that append events and the writer. The queue decides when the writer takes the next batch. No
+//! timer delays events: under load, the next batch consists of the events that arrive during the current sync.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -136,9 +136,9 @@ impl CommitQueue {
         }
     }
 
-    /// Lets runnable sender tasks add their events to the batch: yields the processor until the batch is full or several
-    /// consecutive yields have brought no new event. An immediate sync would take the processor away from these tasks. If there
-    /// are no such tasks, every yield returns at once. Unlike a timer, this function therefore does not delay the batch.
+    /// Lets runnable tasks add their events to the batch: yields the processor until the batch is full or several consecutive
+    /// yields have brought no new event. An immediate sync would take the processor away from these tasks. If there are no such
+    /// tasks, every yield returns at once, so this function does not delay the batch as a timer would.
     fn wait_for_senders(&self) -> MutexGuard<'_, QueueState> {
         let (mut queue, mut idle_yields) = (self.lock(), 0);
         for _ in 0..MAX_YIELDS {

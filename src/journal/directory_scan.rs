@@ -174,9 +174,9 @@ impl ScannedSegment {
             summary.end = frame.offset + frame.padded_len();
         }
         if summary.next_seq < below {
-            // The end of the segment is corrupted. Set `end` to the size of the file, so that the corrupted bytes are not
-            // truncated as unused space. The age of the lost events is unknown, so set `newest` to the maximum. The journal
-            // then deletes the segment only to free space.
+            // The end of the segment is corrupted. Set `end` to the size of the file, so that sealing does not truncate the
+            // corrupted bytes as unused space. The age of the lost events is unknown, so set `newest` to the maximum. The
+            // journal then deletes the segment only to free space.
             summary.end = self.size;
             summary.newest = UnixMillis(u64::MAX);
             summary.next_seq = below;

@@ -2,7 +2,7 @@
 //! step, make the step fail, or undo the step in a simulated power cut. [`LocalDisk`] implements these traits for a real
 //! directory. This module does not depend on segments or frames.
 //!
-//! File names are plain names inside one directory. The journal syncs a file through the descriptor that wrote the file. The
+//! File names are plain names inside one directory. The journal writes and syncs a file through the same descriptor. The
 //! creation, renaming or deletion of a file survives a power cut only after [`Disk::sync_dir`].
 
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -36,7 +36,7 @@ pub trait Disk: Send + Sync {
     fn list(&self) -> io::Result<Vec<(String, u64)>>;
     /// Makes all earlier creations, renames and deletions of files durable.
     fn sync_dir(&self) -> io::Result<()>;
-    /// Returns true while any process holds the lock on `name`.
+    /// Returns true if a process holds the lock on `name`.
     fn is_locked(&self, name: &str) -> io::Result<bool>;
 }
 
@@ -230,7 +230,12 @@ fn preallocate(file: &File, len: u64, size: u64) -> io::Result<()> {
 
 fn fill_with_zeroes(file: &File, mut offset: u64, size: u64) -> io::Result<()> {
     static WARNED: std::sync::Once = std::sync::Once::new();
-    WARNED.call_once(|| tracing::warn!("this file system cannot preallocate space, so hookhold fills new segments with zeroes"));
+    WARNED.call_once(|| {
+        tracing::warn!(
+            "expected a file system that can preallocate space, found one that cannot, so hookhold fills new segments with \
+             zeroes; use ext4 or XFS"
+        )
+    });
     let zeroes = vec![0; ZERO_CHUNK];
     while offset < size {
         let step = zeroes.len().min((size - offset) as usize);

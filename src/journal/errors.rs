@@ -7,19 +7,19 @@ use std::io;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendRejected {
     /// The journal has reached `max_size`, or the disk is full.
-    #[error("the journal is full")]
+    #[error("journal: expected free space for the event, found none; free some disk space or raise journal.max_size")]
     Full,
     /// The event's topic would pin more than `max_backlog` bytes.
-    #[error("the topic's backlog is full")]
+    #[error("journal: expected a topic that pins at most max_backlog bytes, found more; raise journal.max_backlog")]
     TopicFull,
     /// The queue for the writer would exceed [`MAX_QUEUED_BYTES`](super::MAX_QUEUED_BYTES).
-    #[error("the journal's queue is full")]
+    #[error("journal: expected free space in the writer's queue, found none; retry later")]
     Overloaded,
     /// The journal is closing.
     #[error("the journal is closing")]
     Closing,
     /// A sync has failed or a journal thread has panicked, and the process is about to exit.
-    #[error("the journal has failed")]
+    #[error("the journal has failed; see the log for the cause")]
     Failed,
 }
 
@@ -27,13 +27,13 @@ pub enum AppendRejected {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
     /// The journal had no room. The event is not stored.
-    #[error("the journal is full")]
+    #[error("journal: expected free space for the event, found none; free some disk space or raise journal.max_size")]
     Full,
     /// The write failed. The event is not stored, and the writer abandons the segment.
-    #[error("the write failed")]
+    #[error("the write to the journal failed; check the disk")]
     Write,
     /// The sync failed. Only recovery can determine whether the event is stored.
-    #[error("the sync failed")]
+    #[error("the sync of the journal failed; check the disk")]
     Sync,
 }
 
@@ -41,10 +41,10 @@ pub enum AppendError {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has the journal open for writing.
-    #[error("another hookhold is using this journal; stop that process first")]
+    #[error("expected a journal that no process has open, found one that another hookhold uses; stop that process")]
     Locked,
     /// The disk has no room for the copy of the unconfirmed events or for a small first segment.
-    #[error("the journal needs {bytes} free bytes on its disk to open; free some disk space")]
+    #[error("expected at least {bytes} free bytes on the journal's disk, found fewer; free some disk space")]
     NoRoom {
         /// Required free space on the disk, in bytes.
         bytes: u64,

@@ -7,10 +7,10 @@
 //! +----+----+--------+--------+----+-----+---------+------+---+--------------+
 //! ```
 //!
-//! All numbers are little-endian. `crc` is the CRC-32C of bytes 24..len, followed by the log id, the sequence and the id of the
-//! segment that contains the frame. The sender's task computes the checksum of bytes 24..len. The writer extends this checksum
-//! with the three numbers (24 bytes). The checksum covers the segment id. A frame is therefore invalid if it is in the wrong
-//! file, or if it belongs to an earlier segment that used the same file.
+//! All numbers are little-endian. `crc` is the CRC-32C of four parts in this order: bytes 24..len, the log id, the sequence,
+//! and the id of the segment that contains the frame. The task that appends the event computes the checksum of bytes 24..len.
+//! The writer extends this checksum with the other three parts (24 bytes). Because the checksum covers the segment id, a frame
+//! is invalid if it is in the wrong file, or if it belongs to an earlier segment that used the same file.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -70,8 +70,8 @@ pub(super) struct FrameDraft {
 }
 
 impl FrameDraft {
-    /// Encodes an event. This function runs in the sender's task, so that the writer neither encodes the event nor computes the
-    /// checksum of its payload.
+    /// Encodes an event. This function runs in the task that appends the event, so that the writer neither encodes the event
+    /// nor computes the checksum of its payload.
     pub(super) fn event(event: &Event) -> FrameDraft {
         let mut out = start_frame(FrameKind::Event, FRAME_HEADER_LEN + event_len(event));
         out.0[25] = u8::from(event.dedupe_key().is_some()) | (u8::from(event.occurred_at().is_some()) << 1);

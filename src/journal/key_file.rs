@@ -1,5 +1,5 @@
-//! Key file of one sealed segment. The file contains the keys of the segment's events. These keys stay on disk, and memory
-//! contains only a small filter.
+//! Key file of one sealed segment. The file contains the keys of the segment's events. The keys stay on disk. Only a small
+//! filter of the keys is in memory.
 //!
 //! ```text
 //! .keys   0       8    12   16         24     32        40      48

@@ -133,7 +133,7 @@ impl Journal {
         shared.update_sizes();
         let journal = Journal(shared);
         let own = |thread: io::Result<JoinHandle<()>>| {
-            let started = context(thread, || "a journal thread could not be started".into());
+            let started = context(thread, || "cannot start a journal thread".into());
             let thread = started.inspect_err(|_| journal.close())?;
             journal.0.threads.lock().expect(POISON).push(thread);
             Ok(())
@@ -267,7 +267,10 @@ impl Journal {
         if self.failed() {
             Some("a sync or a thread of the journal has failed, so the process exits; check the log")
         } else if self.0.health.has_no_room() {
-            Some("the journal has reached max_size or the disk is full; check Kafka and the disk")
+            Some(
+                "expected free space for a new segment of the journal, found none; see hookhold_forward_blocked for blocked \
+                 topics, free some disk space or raise journal.max_size",
+            )
         } else {
             None
         }

@@ -1,7 +1,7 @@
 //! Reads a journal without opening it for writing, even while `hookhold run` writes to it. The commands `tail`, `journal stat`
 //! and `journal verify` use this module.
 //!
-//! While `hookhold run` has the journal open, its writer publishes the durable watermark at the start of the lock file. This
+//! While `hookhold run` has the journal open, the writer publishes the durable watermark at the start of the lock file. This
 //! module then returns only events below that watermark. At other times, this module determines the watermark from the
 //! segments. It then also returns the unconfirmed events, which hookhold would recover at the next startup.
 
@@ -310,7 +310,7 @@ impl TopicStat {
 
 impl JournalStat {
     /// Adds one segment to the totals. If a topic's cursor points into the segment, reads the frames to count the topic's
-    /// waiting events.
+    /// events at and above the cursor.
     fn add(&mut self, scan: &mut DirectoryScan, index: usize, summary: &SegmentSummary) -> io::Result<()> {
         self.events += summary.events();
         for range in &summary.topics {

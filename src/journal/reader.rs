@@ -21,9 +21,9 @@ pub struct StoredEvent {
     pub event: Event,
 }
 
-/// Error: a segment could not be read. The reader's position stays the same, so the next call retries the read.
+/// Error: the reader could not read a segment. The reader's position stays the same, so the next call retries the read.
 #[derive(Debug, thiserror::Error)]
-#[error("{file}: the segment could not be read")]
+#[error("{file}: cannot read the segment")]
 pub struct ReadError {
     /// Name of the segment file.
     pub file: String,
@@ -59,8 +59,8 @@ impl Reader {
         self
     }
 
-    /// Returns the sequence at which the next search starts. The events before this sequence have been returned, belong to
-    /// another topic, no longer exist, or precede the sequence at which the reader started.
+    /// Returns the sequence at which the next search starts. Each event before this sequence has been returned, belongs to
+    /// another topic, no longer exists, or precedes the sequence at which the reader started.
     pub fn next_seq(&self) -> u64 {
         self.next_seq
     }
@@ -148,7 +148,10 @@ impl Reader {
             file: current.segment.name.segment_file(),
             source: io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("a later version of hookhold wrote event {}; run that version", header.seq),
+                format!(
+                    "event {}: expected the format of this version, found the format of a later version; run that version",
+                    header.seq
+                ),
             ),
         })?;
         self.next_seq = header.seq + 1;
@@ -181,4 +184,4 @@ impl Shared {
 
 /// Log message for a damaged range below the durable watermark.
 pub(super) const DAMAGED: &str =
-    "the journal is damaged and events are lost; hookhold will store retries of these events; check the disk";
+    "the journal is damaged and events are lost, but hookhold will store retries of these events; check the disk";

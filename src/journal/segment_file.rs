@@ -130,8 +130,8 @@ pub(super) fn random_u64() -> io::Result<u64> {
     getrandom::u64().map_err(io::Error::other)
 }
 
-/// Returns the checksum of a segment header. The checksum covers the version field. Otherwise, a damaged version field could
-/// look like that of a later version, and startup would fail.
+/// Returns the checksum of a segment header. The checksum covers the version field, because a damaged version field could
+/// otherwise look like the field of a later version and make the startup fail.
 fn header_crc(header: &[u8; SEGMENT_HEADER_LEN as usize]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&header[..12]), &header[16..])
 }

@@ -106,7 +106,7 @@ impl SegmentMap {
         topics.iter().filter_map(|(name, state)| Some((name.clone(), state.cursor?))).collect()
     }
 
-    /// Sets a topic's cursor and recomputes the topic's waiting bytes.
+    /// Sets a topic's cursor and recomputes the size of the topic's frames at and above the cursor.
     pub(super) fn move_cursor(&self, topic: &str, cursor: u64) {
         let waiting = |summary: &SegmentSummary| summary.topic(topic).map_or(0, |range| waiting_bytes(range, cursor));
         let waiting = self.segments().iter().map(|segment| segment.with_summary(waiting)).sum();
@@ -129,9 +129,9 @@ impl SegmentMap {
     }
 
     /// Reserves bytes for an event that waits for the writer. Returns false if the topic's own frames would exceed
-    /// `max_backlog`. If the topic pins dead bytes, also returns false if its frames, its dead bytes and one more segment would
-    /// together exceed the larger of `max_backlog` and the size of two segments. If hookhold does not forward events, a topic
-    /// without a cursor pins nothing and has no limit.
+    /// `max_backlog`. For a topic that pins dead bytes, also returns false if its frames, its dead bytes and one more segment
+    /// would together exceed the larger of `max_backlog` and the size of two segments. If hookhold does not forward events, a
+    /// topic without a cursor pins nothing and has no limit.
     pub(super) fn reserve(&self, topic: &Arc<str>, bytes: u64, options: &Options) -> bool {
         let mut topics = self.topics.lock().expect(POISON);
         let state = match topics.get_mut(topic) {
@@ -150,7 +150,7 @@ impl SegmentMap {
         true
     }
 
-    /// Converts reserved bytes to waiting bytes. The writer calls this function once the frames are durable.
+    /// Converts reserved bytes to bytes that wait for Kafka. The writer calls this function once the frames are durable.
     pub(super) fn commit_reserved<'a>(&self, reserved: impl Iterator<Item = (&'a Arc<str>, u64)>) {
         let mut topics = self.topics.lock().expect(POISON);
         for (topic, bytes) in reserved {
@@ -187,8 +187,9 @@ impl SegmentMap {
         backlogs
     }
 
-    /// Returns a predicate that is true for segments with unacknowledged events. The predicate uses a copy of the current
-    /// cursors. If `forwards` is true, all events of a topic without a cursor count as unacknowledged.
+    /// Returns a predicate that is true for segments with events at and above the cursor of their topic. If `forwards` is true,
+    /// the predicate is also true for segments with events of a topic that has no cursor. The predicate uses a copy of the
+    /// current cursors.
     pub(super) fn pinned(&self, forwards: bool) -> impl Fn(&Segment) -> bool + use<> {
         let cursors = self.cursors();
         move |segment| {

@@ -204,8 +204,8 @@ impl CommitWriter {
         (offset, end)
     }
 
-    /// Makes a synced commit visible to readers and senders. Updates the summary, the keys and the watermark before calling the
-    /// watchers and the completions.
+    /// Makes a synced commit visible to readers and reports its events as stored. Updates the summary, the keys and the
+    /// watermark before calling the watchers and the completions.
     fn publish(&mut self, batch: Vec<PendingAppend>, first: u64, offset: u64) {
         let WriterState { active, offset: end, next_seq, lock, .. } = &self.state;
         let events = || (first..).zip(&batch);
@@ -235,7 +235,7 @@ impl CommitWriter {
         let room = shared.background.make_room(&shared, size);
         let created = match room {
             Some(_) => self.create_file(size),
-            None => Err(io::Error::new(io::ErrorKind::StorageFull, "the journal has reached max_size")),
+            None => Err(io::Error::new(io::ErrorKind::StorageFull, "expected free space within journal.max_size, found none")),
         };
         let (name, file) = created.map_err(|error| self.log_no_segment(&error, size))?;
         let summary = SegmentSummary::empty(self.state.next_seq);
@@ -257,7 +257,12 @@ impl CommitWriter {
         let is_usual = size == self.shared.options.limits.segment_size;
         let is_new = !std::mem::replace(&mut self.no_segment_logged, true);
         if (is_usual && self.shared.health.set_no_room()) || is_new {
-            tracing::warn!(%error, size, "the journal could not start a new segment; check Kafka and the disk");
+            tracing::warn!(
+                %error,
+                size,
+                "cannot start a new segment of the journal; see hookhold_forward_blocked for blocked topics, free some disk \
+                 space or raise journal.max_size"
+            );
         }
         if is_full(error) { AppendError::Full } else { AppendError::Write }
     }

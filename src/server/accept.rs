@@ -57,7 +57,7 @@ pub(super) async fn accept(
                         tracing::error!(
                             %error,
                             suppressed,
-                            "cannot accept a connection; hookhold retries; if this error repeats, raise the open-file limit"
+                            "cannot accept a connection and will retry; if this repeats, raise the open-file limit (`ulimit -n`)"
                         );
                     }
                     // Sleeping without polling `leave` would delay a shutdown while `accept` keeps failing.
@@ -73,7 +73,7 @@ pub(super) async fn accept(
 }
 
 /// Returns the result of `next`. After `leave` has completed, `remaining` counts down from the length of the longest
-/// possible queue, and the function returns `None` as soon as `remaining` is zero or `next` has to wait. Clients that
+/// possible queue. The function then returns `None` as soon as `remaining` is zero or `next` has to wait. Clients that
 /// continue to connect therefore cannot delay the drain.
 async fn next_until<T>(
     next: impl Future<Output = T>,
@@ -109,7 +109,7 @@ async fn next(
         tracing::warn!(
             max_connections = state.limits.max_connections,
             suppressed,
-            "connection limit reached; new connections wait until another connection closes"
+            "open connections: expected fewer than max_connections, found the maximum, so new ones wait; raise max_connections"
         );
     }
     let slot = slots.clone().acquire_owned().await.ok();

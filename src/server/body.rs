@@ -37,9 +37,10 @@ impl InFlightBudget {
 /// Number of body bytes that one request has charged to two in-flight budgets: the server's budget and the budget of
 /// the sender's address. Dropping the charge releases these bytes in both budgets.
 ///
-/// Exception: an address may send one large body beyond its budget if its other bodies in memory are together no larger
-/// than this body. Large bodies from one address therefore complete one at a time. Meanwhile, another request that
-/// exceeds the address's budget gets the outcome `rate_limited`.
+/// hookhold rejects a request that exceeds a budget. Exception: an address may send one large body beyond its budget if
+/// its other bodies in memory are together no larger than this body. Large bodies from one address therefore complete
+/// one at a time. While such a body is in memory, another request that exceeds the address's budget gets the outcome
+/// `rate_limited`.
 pub(super) struct InFlightCharge<'a> {
     server: &'a InFlightBudget,
     address: &'a InFlightBudget,
@@ -115,7 +116,7 @@ async fn next(body: &mut Incoming, progress: &Progress) -> Result<Option<Bytes>,
     }
 }
 
-/// Returns the outcome of a request whose body cannot be read: `bad_request` if the HTTP framing is malformed,
+/// Returns the outcome of a request whose body hookhold cannot read: `bad_request` if the HTTP framing is malformed,
 /// otherwise `disconnected`.
 fn outcome_of(error: &hyper::Error) -> Outcome {
     match error.source().and_then(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind) {

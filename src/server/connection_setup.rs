@@ -3,8 +3,8 @@
 //! Both steps together must finish within `handshake_timeout`. hookhold immediately serves a connection that needs
 //! neither step. If a connection ends during these steps, hookhold counts the outcome of the connection under
 //! `source="-"`. Exception: hookhold ignores a connection that closes before its first byte, because load balancers
-//! open such connections all day to probe the port. An unused TLS handshake (no request follows it) counts against the
-//! address of the client, like a rejected delivery.
+//! open such connections regularly to probe the port. An unused TLS handshake (no request follows it) counts against
+//! the address of the client, like a rejected delivery.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub(super) async fn serve(stream: TcpStream, peer: Peer, state: Arc<ServerState>
         return;
     }
     let start = Instant::now();
-    // The setup is boxed, so that the tasks of a listener without TLS reserve no memory for a handshake.
+    // Box the setup, so that the tasks of a listener without TLS reserve no memory for a handshake.
     Box::pin(ConnectionSetup { peer, start, state, phases }.run(stream)).await;
 }
 
@@ -72,7 +72,7 @@ impl ConnectionSetup {
             Ok(Ok(Some(TLS_HANDSHAKE))) => {}
             Ok(Ok(Some(_))) => {
                 let answer = Answer::plain(Outcome::BadRequest)
-                    .with_hint("expected a TLS handshake, found plain text; the URL must begin with https://");
+                    .with_hint("connection: expected a TLS handshake, found plain text; use a URL that begins with https://");
                 return self.reject(stream, Some(answer), HTTPS_EXPECTED).await;
             }
             _ => return,
@@ -105,10 +105,10 @@ impl ConnectionSetup {
             biased;
             done = work => Ok(done),
             _ = self.phases.wait_for(|phase| *phase >= Phase::Cut) => {
-                Err(Answer::plain(Outcome::Draining).with_hint("the handshake was not complete at the drain deadline"))
+                Err(Answer::plain(Outcome::Draining).with_hint(NOT_READY_AT_DRAIN_DEADLINE))
             }
             () = sleep_until(deadline) => {
-                Err(Answer::plain(Outcome::TooSlow).with_hint("the handshake was not complete within handshake_timeout"))
+                Err(Answer::plain(Outcome::TooSlow).with_hint(NOT_READY_IN_TIME))
             }
         }
     }
@@ -145,7 +145,7 @@ async fn first_byte(stream: &TcpStream) -> io::Result<Option<u8>> {
 fn answer_to(error: &io::Error) -> Answer {
     match error.kind() {
         ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => {
-            Answer::plain(Outcome::Disconnected).with_hint("the sender disconnected during the handshake")
+            Answer::plain(Outcome::Disconnected).with_hint("handshake: expected to complete, found a disconnect")
         }
         _ => Answer::plain(Outcome::BadRequest).with_hint(escaped(&error.to_string())),
     }
@@ -154,5 +154,10 @@ fn answer_to(error: &io::Error) -> Answer {
 /// Content type of a TLS handshake record. This is the first byte of every TLS connection (RFC 8446, section 5.1).
 const TLS_HANDSHAKE: u8 = 22;
 
-const HTTPS_EXPECTED: &str = "This port expects HTTPS: the URL must begin with https://\n";
-const PROXY_EXPECTED: &str = "This port expects PROXY protocol v2 from your address.\n";
+const HTTPS_EXPECTED: &str = "connection: expected HTTPS, found plain text; use a URL that begins with https://\n";
+const PROXY_EXPECTED: &str =
+    "connection: expected a valid PROXY header of version 2, found none; enable PROXY protocol v2 in the proxy\n";
+const NOT_READY_AT_DRAIN_DEADLINE: &str =
+    "handshake: expected before the drain deadline, found it incomplete; raise drain_deadline above handshake_timeout";
+const NOT_READY_IN_TIME: &str =
+    "handshake: expected within handshake_timeout, found it incomplete; raise handshake_timeout for a genuine sender";

@@ -158,8 +158,8 @@ impl Progress {
         }
     }
 
-    /// Ends the current request with `outcome` as soon as the request has to wait for bytes or for the journal. If
-    /// there is no current request, ends the current wait.
+    /// Ends the current request with `outcome` as soon as the request has to wait for bytes or for the journal. If no
+    /// complete request head has arrived, the wait for the head ends immediately.
     pub(super) fn cut(&self, outcome: Outcome) {
         let mut state = self.lock();
         if state.cut().is_none() {

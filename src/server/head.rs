@@ -48,8 +48,9 @@ pub fn judge_head(verifier: &Verifier, head: RequestHead<'_>) -> Result<usize, A
         let hint = format!("method: expected {}, found {}", words.join(" or "), escaped(head.method.as_str()));
         return Err(Answer::plain(Outcome::MethodNotAllowed).with_hint(hint));
     }
-    if head.sender.is_some_and(|address| !source.allows_address(address)) {
-        let hint = "the address is not in this source's allow_from";
+    if let Some(address) = head.sender.filter(|address| !source.allows_address(*address)) {
+        let hint =
+            format!("sender address: expected one in allow_from, found {address}; add it to allow_from or trusted_proxies");
         let answer = Answer::plain(Outcome::AddressNotAllowed).with_hint(hint);
         return Err(Answer { status: source.recipe.replies.rejected, ..answer });
     }

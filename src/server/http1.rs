@@ -3,9 +3,10 @@
 //! slowly.
 //!
 //! hyper itself rejects a malformed or overlong request head, and passes no request to this file. This file therefore
-//! counts such a request head under `source="-"`. It also counts a request head that arrives too slowly or ends with a
-//! disconnect. A half-closed connection stays open until its response is sent. hookhold does not read the socket while
-//! it stores an event. Therefore a sender cannot undo a delivery after sending the last byte.
+//! counts such a request head under `source="-"`. The same label counts a request head that arrives too slowly or ends
+//! with a disconnect. A half-closed connection stays open until the server has sent the response. While hookhold stores
+//! an event, it does not read the socket and does not notice a disconnect. A sender therefore cannot undo a delivery
+//! after sending the last byte.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -112,19 +113,19 @@ fn rejected_head(end: &ConnectionEnd, progress: &Progress, has_partial_head: boo
         }
         ConnectionEnd::Http(Err(_)) if progress.left_unread() => None,
         ConnectionEnd::Http(Err(error)) if progress.stage() == Stage::Head || error.is_incomplete_message() => {
-            Some(Answer::plain(Outcome::Disconnected).with_hint("the sender disconnected before the end of the request head"))
+            Some(Answer::plain(Outcome::Disconnected).with_hint("request head: expected the complete head, found a disconnect"))
         }
         ConnectionEnd::Http(Err(_)) => None,
         ConnectionEnd::TimedOut if !has_partial_head => None,
-        ConnectionEnd::TimedOut if progress.is_cut() => {
-            Some(Answer::plain(Outcome::Draining).with_hint("the request head was not complete at the drain deadline"))
-        }
-        ConnectionEnd::TimedOut => Some(
-            Answer::plain(Outcome::TooSlow)
-                .with_hint("the request head did not arrive in time, or arrived more slowly than min_rate"),
-        ),
+        ConnectionEnd::TimedOut if progress.is_cut() => Some(Answer::plain(Outcome::Draining).with_hint(HEAD_CUT)),
+        ConnectionEnd::TimedOut => Some(Answer::plain(Outcome::TooSlow).with_hint(HEAD_TOO_SLOW)),
     }
 }
+
+const HEAD_CUT: &str =
+    "request head: expected before the drain deadline, found it incomplete; raise drain_deadline above request_deadline";
+const HEAD_TOO_SLOW: &str =
+    "request head: expected within request_deadline at min_rate or faster, found it slower; lower min_rate for a genuine sender";
 
 /// hyper's default limit on the number of header fields. If the server sets the limit explicitly, hyper makes one more
 /// allocation per request.

@@ -1,6 +1,6 @@
 //! Drives one HTTP/2 connection, which may carry many concurrent requests. Sends GOAWAY when the connection reaches its
-//! idle timeout or a drain starts, and closes the connection afterwards. Each request has its own task, deadline and
-//! outcome.
+//! idle timeout or when a drain starts, and closes the connection afterwards. Each request has its own task, deadline
+//! and outcome.
 //!
 //! hyper drops the future of a request if the client resets the stream or disconnects. This drop must not undo a
 //! complete delivery, so the server handles each request in a task that hyper does not own.
@@ -130,8 +130,8 @@ fn respond(
         let result = serve_in_time(state, peer, phases, head, &mut body).await;
         drop(active);
         let _ = sender.send(result);
-        // Dropping an unfinished body resets the HTTP/2 stream. A client that is still sending would treat the reset as
-        // the response.
+        // Read the rest of the body, because dropping an unfinished body resets the HTTP/2 stream. A client that is
+        // still sending would treat the reset as the response.
         let _ = timeout(LINGER_TIMEOUT, async { while let Some(Ok(_)) = body.frame().await {} }).await;
     });
     async { response.await.unwrap_or(Err(SenderDisconnected)) }

@@ -114,7 +114,7 @@ async fn warn_of_shadow_sources(gateway: &Gateway) {
         if !sources.is_empty() {
             tracing::warn!(
                 %sources,
-                "danger_shadow is on: hookhold reports success for every delivery, even if it rejects or loses the delivery"
+                "danger_shadow is on, so hookhold answers rejected deliveries with success; remove danger_shadow after the trial"
             );
         }
     }

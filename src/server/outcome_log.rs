@@ -1,8 +1,8 @@
-//! Records the outcome of every request exactly once: in a counter, in the duration histogram and in the log.
+//! Records the outcome of every request exactly once, in a counter, in the duration histogram and in the log.
 //!
 //! hookhold looks up the metric series of a source once, at the first request for that source. It logs accepted
 //! deliveries at debug level, and rejections as warnings with the sender's address and a hint for the operator. One
-//! sampler per source and outcome limits the number of warnings, and a metric counts the suppressed lines.
+//! sampler per source and outcome limits the number of warnings, and a metric counts the suppressed warnings.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -120,7 +120,8 @@ impl PendingOutcome {
 impl Drop for PendingOutcome {
     fn drop(&mut self) {
         if self.outcomes.is_some() {
-            let answer = Answer::plain(Outcome::Disconnected).with_hint("the connection ended before the response was ready");
+            let answer = Answer::plain(Outcome::Disconnected)
+                .with_hint("connection: expected to stay open until the response, found a disconnect");
             self.finish(&answer, Instant::now());
         }
     }

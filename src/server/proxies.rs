@@ -4,7 +4,7 @@
 //! the entry that it appends to `X-Forwarded-For`. hookhold accepts neither header from any other peer. Each proxy
 //! appends its entry at the right end of the list, so a sender can forge only entries to the left of the proxies'
 //! entries. hookhold therefore reads the list from the right and skips the addresses of trusted proxies. The first
-//! remaining address is the client.
+//! remaining address is the client's address.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -39,10 +39,10 @@ impl Proxies {
         self.proxy_protocol && self.trust(peer)
     }
 
-    /// Returns the address of the client whose request the trusted proxy `peer` forwards. This is the rightmost
-    /// `X-Forwarded-For` entry that does not name a trusted proxy, or the leftmost entry if all entries name trusted
-    /// proxies. The port is 0 if the entry has no port. If an entry is unreadable, the search stops, and the function
-    /// returns the address to the right of that entry, or `peer` if there is none.
+    /// Returns the address of the client whose request the trusted proxy `peer` forwards. The address is in the
+    /// rightmost `X-Forwarded-For` entry that does not name a trusted proxy, or in the leftmost entry if all entries
+    /// name trusted proxies. The port is 0 if the entry has no port. If an entry is unreadable, the search stops, and
+    /// the function returns the address to the right of that entry, or `peer` if there is none.
     pub(super) fn client(&self, peer: SocketAddr, headers: &HeaderMap) -> SocketAddr {
         let mut client = peer;
         for line in headers.get_all("x-forwarded-for").iter().rev() {
@@ -81,18 +81,18 @@ pub(super) async fn read_header(stream: &mut TcpStream, has_started: &mut bool) 
     *has_started = true;
     stream.read_exact(&mut header[1..]).await?;
     if !header.starts_with(PROTOCOL_PREFIX) {
-        return Err(invalid(
-            "expected a PROXY v2 header from a trusted proxy, found none; \
-             enable PROXY v2 on the proxy or set proxy_protocol = false",
-        ));
+        return Err(invalid(HEADER_MISSING));
     }
     let rest = usize::from(u16::from_be_bytes([header[FIXED_PART_BYTES - 2], header[FIXED_PART_BYTES - 1]]));
     if rest > MAX_VARIABLE_PART_BYTES {
-        return Err(invalid("the PROXY header is too long"));
+        let most = MAX_VARIABLE_PART_BYTES;
+        let what =
+            format!("PROXY header: expected at most {most} bytes after the fixed part, found {rest}; send fewer extensions");
+        return Err(invalid(what));
     }
     header.resize(FIXED_PART_BYTES + rest, 0);
     stream.read_exact(&mut header[FIXED_PART_BYTES..]).await?;
-    let header = Header::try_from(&header[..]).map_err(|_| invalid("the PROXY header is malformed"))?;
+    let header = Header::try_from(&header[..]).map_err(|_| invalid(HEADER_MALFORMED))?;
     Ok(match header.addresses {
         _ if header.command == Command::Local => None,
         Addresses::IPv4(from) => Some((from.source_address, from.source_port).into()),
@@ -101,9 +101,14 @@ pub(super) async fn read_header(stream: &mut TcpStream, has_started: &mut bool) 
     })
 }
 
-fn invalid(what: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
+fn invalid(what: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.into())
 }
+
+const HEADER_MISSING: &str =
+    "PROXY header: expected version 2, found none; enable PROXY protocol v2 in the proxy, or set proxy_protocol = false";
+const HEADER_MALFORMED: &str =
+    "PROXY header: expected valid fields of version 2, found malformed ones; enable PROXY protocol v2 in the proxy";
 
 /// Length of the fixed part of a PROXY v2 header, in bytes: signature, version, family and length field (PROXY protocol
 /// specification, section 2.2).

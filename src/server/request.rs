@@ -1,7 +1,7 @@
 //! Serves one request from its head to its response, and rejects an unacceptable request as early as possible.
 //!
 //! The server checks the path, the method, the signature header and the announced length before it reads the body. A
-//! rejection at this point is immediate. The client receives no `100 Continue`, because hyper sends `100 Continue` only
+//! rejection at this point is immediate, and the client receives no `100 Continue`: hyper sends `100 Continue` only
 //! when the server first polls the body. After the last byte has arrived, there is no suspension point and no check for
 //! a disconnect until [`Gateway::receive`](crate::gateway::Gateway::receive) has passed the event to the journal.
 //! Therefore hookhold completes a delivery even if its sender disconnects after the last byte.
@@ -38,7 +38,7 @@ pub(super) struct SenderDisconnected;
 
 impl fmt::Display for SenderDisconnected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the sender disconnected before the end of the request")
+        f.write_str("request: expected the complete body, found a disconnect")
     }
 }
 
@@ -186,16 +186,19 @@ fn delivery(head: Parts, body: Bytes, context: &RequestContext, arrival: Arrival
 }
 
 fn unknown_source(uri: &Uri) -> Answer {
-    Answer::plain(Outcome::UnknownSource).with_hint(format!("no source has the path {}", escaped(uri.path())))
+    Answer::plain(Outcome::UnknownSource)
+        .with_hint(format!("path: expected the path of a source, found {}; correct the URL at the sender", escaped(uri.path())))
 }
 
 fn unread_body_hint(outcome: Outcome, max_body: usize) -> String {
     match outcome {
         Outcome::TooLarge => format!("body: expected at most {} bytes (max_body of this source), found more", max_body),
-        Outcome::Overloaded => "the bodies in flight exceed max_in_flight".to_owned(),
-        Outcome::TooSlow => "the body did not arrive in time, or arrived more slowly than min_rate".to_owned(),
-        Outcome::Draining => "the body was not complete at the drain deadline".to_owned(),
-        Outcome::BadRequest => "the chunked body is malformed".to_owned(),
+        Outcome::Overloaded => "bodies in flight: expected at most max_in_flight, found more; raise max_in_flight".to_owned(),
+        Outcome::TooSlow => BODY_TOO_SLOW.to_owned(),
+        Outcome::Draining => BODY_CUT.to_owned(),
+        Outcome::BadRequest => {
+            "body: expected valid chunks, found malformed ones; correct the chunked encoding at the sender".to_owned()
+        }
         _ => SenderDisconnected.to_string(),
     }
 }
@@ -204,7 +207,7 @@ fn unread_body_hint(outcome: Outcome, max_body: usize) -> String {
 /// may still store the event.
 fn cut_while_storing(outcome: Outcome) -> Answer {
     match outcome {
-        Outcome::Draining => Answer::plain(Outcome::Draining).with_hint("the event was not stored before the drain deadline"),
+        Outcome::Draining => Answer::plain(Outcome::Draining).with_hint(EVENT_CUT),
         _ => Answer::plain(Outcome::Deadline),
     }
 }
@@ -217,10 +220,18 @@ fn target(head: &Parts) -> String {
     }
 }
 
-/// `Retry-After` value for a sender whose address has used up its in-flight budget. Nearly all request bodies complete
-/// within this time.
+/// `Retry-After` value for a sender whose address has used up its in-flight budget. Nearly all request bodies arrive
+/// completely within this time.
 const IN_FLIGHT_RETRY_AFTER: Duration = Duration::from_secs(5);
-const ADDRESS_IN_FLIGHT_USED: &str = "the bodies in flight from this address exceed max_in_flight_per_address";
+const ADDRESS_IN_FLIGHT_USED: &str =
+    "bodies in flight: expected at most max_in_flight_per_address, found more; raise the limit for a genuine sender";
+
+const BODY_TOO_SLOW: &str =
+    "body: expected within the source's deadline at min_rate or faster, found a slower body; lower min_rate for a genuine sender";
+const BODY_CUT: &str =
+    "body: expected before the drain deadline, found it incomplete; raise drain_deadline above request_deadline";
+const EVENT_CUT: &str =
+    "event: expected on disk before the drain deadline, found it pending; raise drain_deadline above request_deadline";
 
 /// Delay before a `rate_limited` response. A sender that waits for each response can therefore send at most ten
 /// requests per second on each connection, so enough CPU time remains for other senders.

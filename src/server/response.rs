@@ -48,7 +48,9 @@ pub(super) fn raw_response(answer: &Answer, now: UnixMillis) -> String {
 pub(super) fn head_too_large() -> Answer {
     let mut answer = Answer::plain(Outcome::BadRequest);
     answer.status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-    answer.with_hint("the request head is longer than max_header_size or has more than max_headers fields")
+    answer.with_hint(
+        "request head: expected at most max_header_size bytes and max_headers fields, found more; raise the exceeded limit",
+    )
 }
 
 /// Returns the value of the `Retry-After` header, in seconds; `None` if the response does not need this header.

@@ -3,15 +3,14 @@
 //! The limits on connections and body bytes apply to each address, so that no address can use up the server's total. If
 //! hookhold rejects too many deliveries from an address, the next requests from this address get the outcome
 //! `rate_limited` before hookhold hashes their bodies. Genuine deliveries never count towards the limit on rejections,
-//! and an address that has sent a genuine delivery within [`KNOWN_GOOD_FOR`] is exempt from the limit. The exemption is
-//! necessary for two reasons: an attacker can make a provider send rejected deliveries from the provider's own
-//! addresses, and all senders behind an untrusted proxy share one address.
+//! and an address that has sent a genuine delivery within [`KNOWN_GOOD_FOR`] is exempt from the limit. Without the
+//! exemption, hookhold could also reject genuine deliveries, for two reasons: an attacker can make a provider send
+//! rejected deliveries from the provider's own addresses, and all senders behind an untrusted proxy share one address.
 //!
-//! An Internet provider assigns at least a /64 to each IPv6 customer, so each /64 counts as one address.
-//! `max_connections` bounds the number of addresses with open connections or requests. `max_addresses` bounds the
-//! number of remembered addresses; hookhold forgets the least recently used address first. hookhold locks the table of
-//! addresses when a connection opens or closes, and for each request that a trusted proxy forwards. Other requests use
-//! only atomics.
+//! An ISP assigns at least a /64 to each IPv6 customer, so each /64 counts as one address. `max_connections` bounds the
+//! number of addresses with open connections or requests. `max_addresses` bounds the number of remembered addresses;
+//! hookhold forgets the least recently used address first. hookhold locks the table of addresses when a connection
+//! opens or closes, and for each request that a trusted proxy forwards. Other requests use only atomics.
 
 use std::collections::HashMap;
 use std::hash::RandomState;
@@ -81,7 +80,7 @@ struct SenderRecord {
     limited_until_ms: AtomicU64,
     /// End of the period in which the address is known good because of a genuine delivery.
     known_good_until_ms: AtomicU64,
-    /// End of the period for which hookhold must remember this record.
+    /// End of the period in which hookhold must remember this record.
     relevant_until_ms: AtomicU64,
     /// Outcome of the last rejected delivery from this address, as an index into [`Outcome::ALL`]. The hint of a
     /// `rate_limited` answer names this outcome.
@@ -108,12 +107,8 @@ impl SenderLimits {
                 remembered: LruCache::unbounded_with_hasher(RandomState::new()),
             }),
             tracked: metrics.server.addresses_tracked.clone(),
-            too_many_connections: RejectedConnections::new(
-                metrics,
-                "per_address",
-                "the address has reached max_connections_per_address",
-            ),
-            rate_limited: RejectedConnections::new(metrics, "limited", "the address has used up max_rejected_per_address"),
+            too_many_connections: RejectedConnections::new(metrics, "per_address", TOO_MANY_CONNECTIONS),
+            rate_limited: RejectedConnections::new(metrics, "limited", TOO_MANY_REJECTIONS),
         })
     }
 
@@ -226,7 +221,7 @@ impl SenderGuard {
             return None;
         }
         let last = Outcome::ALL[self.record.last_rejection.load(Relaxed) as usize].word();
-        let hint = format!("the address has used up max_rejected_per_address; the last rejection was {last}");
+        let hint = format!("{TOO_MANY_REJECTIONS}; the last rejection was {last}");
         Some(Answer::rate_limited(Duration::from_millis(until_ms - now_ms)).with_hint(hint))
     }
 
@@ -313,6 +308,11 @@ const KNOWN_GOOD_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Number of hashed body bytes that hookhold charges like one rejection.
 const BYTES_PER_REJECTION: usize = 64 * 1024;
+
+const TOO_MANY_CONNECTIONS: &str =
+    "open connections: expected at most max_connections_per_address, found more; add your own proxy to trusted_proxies";
+const TOO_MANY_REJECTIONS: &str =
+    "rejected deliveries from this address: expected fewer than max_rejected_per_address, found that number; remove the cause";
 
 #[cfg(test)]
 mod tests {

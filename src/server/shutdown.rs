@@ -11,7 +11,7 @@ use tokio::sync::watch;
 /// Phase of the shutdown of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// No shutdown has been requested.
+    /// The process has received no shutdown signal.
     Serving,
     /// `/readyz` returns 503, so that load balancers stop using this process. The server still accepts every connection
     /// and serves every request.
@@ -34,8 +34,8 @@ impl Shutdown {
         Shutdown(Arc::new(watch::Sender::new(Phase::Serving)))
     }
 
-    /// Starts the shutdown. A second call moves to [`Phase::Now`]. The caller must call this function once for each
-    /// shutdown signal that the process receives.
+    /// Starts the shutdown. A second call moves the shutdown to [`Phase::Now`]. The caller must call this function once
+    /// for each shutdown signal that the process receives.
     pub fn signal(&self) {
         self.advance(if self.begun() { Phase::Now } else { Phase::Leaving });
     }

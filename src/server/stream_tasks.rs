@@ -84,8 +84,9 @@ impl StreamTasks {
     }
 }
 
-/// Guard that aborts the tasks of a connection when the guard is dropped. Each task owns a handle to the set of all
-/// tasks. Without this guard, the set would therefore never be dropped.
+/// Guard that aborts the tasks of a connection when the guard is dropped. The set of all tasks owns each task, and each
+/// task owns a handle to the set. Without this guard, the set and its unfinished tasks would therefore never be
+/// dropped.
 pub(super) struct AbortOnDrop(pub(super) StreamTasks);
 
 impl Drop for AbortOnDrop {

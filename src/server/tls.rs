@@ -81,7 +81,7 @@ impl Tls {
     }
 
     /// Uses `certificate` for all later handshakes, and watches `files`, from which the caller read the certificate.
-    /// The next checks read the files again, because the files may have changed since then.
+    /// The next checks read the files again, because the files may have changed since the caller read them.
     pub fn replace(&self, files: CertificateFiles, certificate: Certificate) {
         self.install(&mut self.watched(), WatchedFiles { files, read: None }, certificate);
     }
@@ -124,7 +124,7 @@ impl Tls {
         self.0.acceptor.accept(stream).into_fallible().await
     }
 
-    /// Replaces the watched files and the certificate together, while the caller holds the lock of the watched files.
+    /// Replaces the watched files and the certificate together. The caller must hold the lock of the watched files.
     fn install(&self, watched: &mut WatchedFiles, next: WatchedFiles, certificate: Certificate) {
         let mut current = self.0.current.0.write().unwrap_or_else(PoisonError::into_inner);
         let has_changed = watched.files != next.files || current.certified.cert != certificate.certified.cert;

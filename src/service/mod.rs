@@ -1,7 +1,7 @@
-//! Runs the gateway as a library, in four steps:
+//! Runs the gateway as a library, with four functions:
 //!
 //! 1. [`Service::open`] opens the journal, including the recovery after a crash, and prepares sources and TLS. This
-//!    step neither receives nor forwards events.
+//!    function neither receives nor forwards events.
 //! 2. [`Service::start`] starts forwarding, and serves deliveries and admin pages until a shutdown or a failure of the
 //!    journal. A shutdown stops deliveries first, then forwarding, then admin pages.
 //! 3. [`Service::reload`] replaces the configuration of a running service, either completely or not at all.
@@ -68,7 +68,7 @@ pub struct Listeners {
 
 /// Reason why [`Listeners::open`] failed.
 #[derive(Debug, thiserror::Error)]
-#[error("{key}: cannot listen on {address}")]
+#[error("{key}: expected an available address, found {address}; change {key}, or stop the process that listens there")]
 pub struct ListenError {
     key: &'static str,
     address: SocketAddr,
@@ -131,16 +131,16 @@ impl Service {
         Ok(service)
     }
 
-    /// Starts forwarding, and returns a future that serves both listeners until a shutdown is complete. When the future
-    /// completes, hookhold has answered every delivery, and Kafka has had time for its last acknowledgements. Must be
-    /// called inside a tokio runtime.
+    /// Starts forwarding, and returns a future that serves both listeners until a shutdown is complete. By then, hookhold has
+    /// answered every delivery and has waited a limited time for Kafka's last acknowledgements. Must be called inside a tokio
+    /// runtime.
     ///
     /// If the journal fails, the server continues for up to [`LAST_RESPONSES`], so that each sender that waits for the journal
     /// receives a 503. The future then returns an error, and the process must exit.
     pub fn start(&self, listeners: Listeners) -> impl Future<Output = Result<(), ServeError>> + Send + use<> {
-        // This function reads the configuration before it returns the future. A reload locks the configuration while it
-        // reads files, and a file read that hangs must not delay the listeners. A caller must therefore start the
-        // service before it handles SIGHUP.
+        // This function locks the configuration before it returns the future. A reload holds the same lock while it reads
+        // files, and a read that hangs would delay the listeners. The caller must therefore call this function before the
+        // caller handles SIGHUP.
         self.start_forwarding();
         let serving = self.server().serve(listeners.deliveries, self.0.shutdown.clone());
         self.clone().serve(serving, listeners.admin)

@@ -1,5 +1,5 @@
 //! Reloads the configuration while the gateway runs. Reads and checks the whole file first. Applies the file only if it has no
-//! mistakes and no change in it needs a restart. The process therefore never runs a mixture of two configurations.
+//! errors and no change in it needs a restart. The process therefore never runs a mixture of two configurations.
 //!
 //! A delivery uses the source that was configured when the delivery arrived, even if a reload replaces that source
 //! before the response. The journal and the listeners stay open. hookhold replaces the Kafka client only if the
@@ -23,7 +23,7 @@ struct Reload {
 
 /// Reason why a reload changed nothing.
 enum ReloadError {
-    /// The configuration file has mistakes.
+    /// The configuration file has errors.
     Invalid(Diagnostics),
     /// At least one of these configuration changes needs a restart.
     NeedsRestart(Vec<ConfigChange>),
@@ -46,12 +46,12 @@ impl Service {
             Err(error) => {
                 self.metrics().config.last_reload_successful.set(0);
                 error.log();
-                tracing::error!(file, "configuration not reloaded; the previous configuration stays in force");
+                tracing::error!(file, "configuration not reloaded; the previous configuration stays in use");
             }
         }
     }
 
-    /// Returns the changes or the mistakes that [`Service::reload`] would find, as one JSON object. Changes nothing.
+    /// Returns the changes or the errors that [`Service::reload`] would find, as one JSON object. Changes nothing.
     pub(super) fn preview_reload(&self) -> String {
         let running = self.config();
         let (changes, diagnostics) = match prepare(&running) {

@@ -16,7 +16,9 @@ pub fn load_config(path: &Path) -> Result<Config, Diagnostics> {
     let config = Config::load(path, forward::check_setting)?;
     let Some(kafka) = &config.kafka else { return Ok(config) };
     let Some(obstacle) = forward::check_settings(&kafka.librdkafka) else { return Ok(config) };
-    let what = format!("librdkafka rejects this combination of properties: {obstacle}");
+    let what = format!(
+        "expected properties that work together, found a combination that librdkafka rejects ({obstacle}); correct [kafka]"
+    );
     Err(Diagnostics::one(path, kafka.line, "kafka", what))
 }
 

@@ -115,5 +115,6 @@ fn unescape(step: &str) -> Option<String> {
     legal.then_some(plain)
 }
 
-/// Maximum number of steps in a pointer, and therefore the maximum recursion depth of the pass over a body.
+/// Maximum number of steps in a pointer. The pass over a body recurses once for each step, so this number also limits the
+/// recursion depth.
 pub(crate) const MAX_DEPTH: usize = 16;

@@ -230,7 +230,7 @@ pub struct KeyFormat {
     /// The prefixes that hookhold removes from a secret, in the listed order. hookhold skips a prefix if the secret does not
     /// start with it.
     pub strip: Vec<String>,
-    /// The encoding of a secret after its prefixes have been removed, or `None` if the remaining bytes are the key.
+    /// The encoding of the part of a secret that follows the prefixes, or `None` if this part is the key itself.
     pub encoding: Option<Encoding>,
     /// The hash function that is applied to the decoded bytes, or `None` if the decoded bytes are the key.
     pub hash: Option<Algorithm>,
@@ -335,12 +335,12 @@ pub struct BodyHash {
 pub enum Locator {
     /// The first value of the request header with this name.
     Header(HeaderName),
-    /// The value of the tag with this name in the signature header. The verifier uses the tag in the group of the signature or,
-    /// if this group has no such tag, the first tag with this name.
+    /// The value of the tag with this name in the signature header. The verifier uses the tag in the signature's group. If this
+    /// group has no such tag, the verifier uses the first tag with this name in the header.
     Tag(String),
     /// The undecoded value of the first query parameter with this name.
     Query(String),
-    /// A fixed text from the recipe itself, or from the source's `values`.
+    /// A fixed text from the recipe, or from the source's `values`.
     Const(String),
     /// A claim of the JSON Web Token that proved the delivery, as text.
     Claim(String),
@@ -420,7 +420,7 @@ impl Reply {
 }
 
 /// An endpoint challenge: a request that a provider sends to check an endpoint. If a delivery meets the conditions but lacks a
-/// text that the reply must echo, the verifier treats the delivery as an ordinary one.
+/// text that the reply must echo, the verifier treats the delivery as an ordinary delivery.
 #[derive(Debug)]
 pub struct Challenge {
     /// The methods of the challenge, POST by default.
@@ -459,7 +459,7 @@ pub enum ReplyPart {
 /// The success rate at or below which a provider disables an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SwitchOff {
-    /// The percentage of deliveries that receive a 2xx, 0 to 99. The provider disables the endpoint at or below this
+    /// The percentage of deliveries that receive a 2xx response, 0 to 99. The provider disables the endpoint at or below this
     /// percentage.
     pub percent: u8,
     /// The period over which the provider measures the percentage.

@@ -1,6 +1,6 @@
 //! Reads the option `public_url`, the URL that a provider calls. A provider that signs the URL uses the URL that the operator
-//! entered in the provider's dashboard. Therefore, hookhold builds the signed URL from the configuration and the request line,
-//! never from `Host` or a forwarding header.
+//! entered in the provider's dashboard. A proxy can change `Host` and the forwarding headers, so hookhold never builds the
+//! signed URL from these headers. It builds the URL from the configuration and the request line.
 
 use http::Uri;
 
@@ -25,7 +25,8 @@ impl PublicUrl {
         &self.as_written
     }
 
-    /// Returns the configured URL with its port removed or, if the URL has no port, with the scheme's default port added.
+    /// Returns the configured URL without its port. If the configured URL has no port, returns the URL with the scheme's
+    /// default port.
     pub fn other_port(&self) -> &str {
         &self.other_port
     }

@@ -144,7 +144,7 @@ impl TomlTable {
     }
 
     /// Removes `key` from the table and returns the strings of its array, or `None` if the key is absent. Reports and omits
-    /// items of another type.
+    /// items that are not strings.
     pub fn take_strings(&mut self, key: &str) -> Option<Vec<String>> {
         Some(self.take_list(key)?.into_iter().filter_map(Item::string).collect())
     }
@@ -154,8 +154,8 @@ impl TomlTable {
         self.take(key)?.table()
     }
 
-    /// Removes `key` from the table and returns its inner table. Returns an empty table if the key is absent or its value has
-    /// another type, so that defaults apply.
+    /// Removes `key` from the table and returns its inner table. Returns an empty table if the key is absent or its value is
+    /// not a table, so that defaults apply.
     pub fn take_section(&mut self, key: &str) -> TomlTable {
         let location = self.location.below(key);
         self.take_table(key).unwrap_or(TomlTable { location, items: Vec::new(), asked: Vec::new() })

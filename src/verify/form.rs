@@ -1,5 +1,5 @@
-//! Searches a form body (`application/x-www-form-urlencoded`, <https://url.spec.whatwg.org/#urlencoded-parsing>) for the form
-//! fields that a recipe reads.
+//! Searches a form body for the form fields that a recipe reads. The format of the body is `application/x-www-form-urlencoded`
+//! (<https://url.spec.whatwg.org/#urlencoded-parsing>).
 
 use std::borrow::Cow;
 

@@ -1,5 +1,5 @@
-//! Chooses the identity by which the gateway recognises duplicates of a delivery: the event id, a hash of the body, or a hash
-//! of the signed content.
+//! Chooses the identity of a delivery: the event id, a hash of the body, a hash of the signed content, or none. The gateway
+//! recognises duplicates by this identity.
 
 use crate::source::Source;
 use crate::verify::hash::sha256;

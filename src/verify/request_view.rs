@@ -1,6 +1,7 @@
-//! Looks up the parts of a request that a recipe's locators refer to: headers, query parameters, the tags of one signature
-//! group and, after the body has been added, values in the body. The same functions find the signed content and the event's id,
-//! type, ordering key and time, so the verifier always reads a signed value from the verified bytes.
+//! Looks up the parts of a request that a recipe's locators refer to: headers, query parameters, signature tags, and values in
+//! the body. A view finds values in the body only after the verifier has added the body to the view. The same functions find
+//! the signed content and the event's id, type, ordering key and time, so the verifier always reads a signed value from the
+//! verified bytes.
 
 use std::borrow::Cow;
 use std::iter;
@@ -120,8 +121,8 @@ impl<'a> RequestView<'a> {
     }
 
     /// Returns the fields of the first alternative of `choice` whose fields are all present. Returns `None` if the fields are
-    /// not UTF-8 or are longer than [`MAX_FACT`] bytes in total. Truncating the fields could make two ids equal, and rejecting
-    /// the delivery would lose an event.
+    /// not UTF-8 or are longer than [`MAX_FACT`] bytes in total. Does not truncate the fields, because truncation could make
+    /// two ids equal. Does not reject the delivery, because hookhold would then lose an event.
     pub(super) fn locate(&self, choice: &'a Choice) -> Option<Located<'a>> {
         let present = |(alternative, fields): (usize, &'a Vec<Locator>)| {
             let (first, rest) = fields.split_first()?;
@@ -156,7 +157,7 @@ impl<'a> RequestView<'a> {
 /// A value, such as the event id, that the verifier has found in a request. Most values have only one field, so the first field
 /// is stored without an allocation.
 pub(super) struct Located<'s> {
-    /// Index into the recipe's list of alternatives: the alternative with which the verifier found the value.
+    /// The alternative with which the verifier found the value, as an index into the recipe's list of alternatives.
     pub(super) alternative: usize,
     first: &'s str,
     rest: Vec<&'s str>,

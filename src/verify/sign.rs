@@ -1,6 +1,6 @@
 //! Signs sample deliveries with a source's own recipe and secret. A sample is either genuine or invalid in one chosen way. The
-//! verifier's code builds the signed content of a sample. Therefore, a sample tests the recipe and the secret, but not the code
-//! of the verifier. The published vectors in `tests/vectors` test that code.
+//! same code builds the signed content of a sample and of a delivery, so a mistake in this code does not make a sample fail. A
+//! sample therefore tests the recipe and the secret, but not this code. The published vectors in `tests/vectors` test the code.
 
 use std::net::Ipv4Addr;
 

@@ -48,9 +48,9 @@ impl<'a> SigningInput<'a> {
         SigningInput { source, signed, delivery, target: path_and_query(&delivery.target), forms, hash }
     }
 
-    /// Returns the SHA-256 hash of the body if the URL contains a body hash, or `None` if not. Rejects a body that does not
-    /// have the hash in the URL. Call this function only after the URL has been verified, so that an unknown sender cannot
-    /// cause the work of hashing a body.
+    /// Returns the SHA-256 hash of the body, or `None` if the URL contains no body hash. Rejects a body whose hash differs from
+    /// the hash in the URL. The caller must first verify the signature of the URL, so that an unauthenticated sender cannot
+    /// make hookhold hash a body.
     pub(super) fn body_hash(&self) -> Result<Option<[u8; 32]>, Rejection> {
         let Some((rule, text)) = self.hash else { return Ok(None) };
         let hash = sha256([&self.delivery.body[..]].into_iter());

@@ -55,8 +55,8 @@ fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// Compares two UTF-8 texts in the order of UTF-16 code units, as Java and JavaScript do. This order differs from the order of
-/// bytes in one case: characters above U+FFFF (first byte F0 to F4) sort before U+E000 to U+FFFF (first byte EE or EF).
-/// Therefore, the comparison replaces EE and EF with FE and FF, which do not occur in UTF-8.
+/// bytes in one case: characters above U+FFFF (first byte F0 to F4) sort before U+E000 to U+FFFF (first byte EE or EF). To sort
+/// EE and EF after F4, the comparison replaces them with FE and FF, which do not occur in UTF-8.
 fn by_code_units(a: &[u8], b: &[u8]) -> Ordering {
     let weight = |byte: &u8| match byte {
         0xEE | 0xEF => byte + 0x10,

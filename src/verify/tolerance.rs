@@ -7,26 +7,29 @@ use crate::verify::request_view::RequestView;
 use crate::verify::verdict::Rejection;
 
 /// Rejects a delivery whose signed timestamp is outside the recipe's tolerance. Accepts a timestamp exactly at either limit.
-/// Compares times in the provider's unit, as the provider's own library does: compares a timestamp in whole seconds with the
-/// receipt time in whole seconds, not in milliseconds.
+/// Compares times in the provider's unit, as the provider's own library does. For example, compares a timestamp in whole
+/// seconds with the arrival time in whole seconds, not in milliseconds.
 pub(super) fn check<'a>(rule: &'a Timestamp, view: &RequestView<'a>, received_at: UnixMillis) -> Result<(), Rejection> {
     let text = view.signed(&rule.from).and_then(|text| std::str::from_utf8(text).ok());
     let Some(signed_at) = text.and_then(|text| read(rule.unit, text)) else {
-        return Err(Rejection::new(Outcome::SignatureMalformed, "the signed timestamp is missing or cannot be parsed"));
+        let hint = "timestamp: expected a time in the recipe's unit, found another text; correct timestamp.unit in the recipe";
+        return Err(Rejection::new(Outcome::SignatureMalformed, hint));
     };
     let (now, past, future) = (scale(rule.unit, received_at.0), rule.past.as_millis(), rule.future.as_millis());
     let millis = |amount: u64| u128::from(amount) * u128::from(millis_per(rule.unit));
     let (age, ahead) = (millis(now.saturating_sub(signed_at)), millis(signed_at.saturating_sub(now)));
     let seconds = |millis: u128| millis / 1000;
     if age > past {
-        let hint = format!("the signed timestamp is {} s old; the recipe allows at most {} s", seconds(age), seconds(past));
+        let (most, found) = (seconds(past), seconds(age));
+        let hint = format!(
+            "timestamp: expected at most {most} s in the past, found {found} s; compare this machine's clock with a time server"
+        );
         return Err(Rejection::new(Outcome::TimestampStale, hint));
     }
     if ahead > future {
+        let (most, found) = (seconds(future), seconds(ahead));
         let hint = format!(
-            "the signed timestamp is {} s in the future; the recipe allows at most {} s",
-            seconds(ahead),
-            seconds(future)
+            "timestamp: expected at most {most} s in the future, found {found} s; compare this machine's clock with a time server"
         );
         return Err(Rejection::new(Outcome::TimestampFuture, hint));
     }

@@ -37,7 +37,7 @@ pub struct Verified {
 pub enum Identity {
     /// The event id that the provider assigned.
     Id {
-        /// Index into the recipe's list of alternatives: the alternative with which the verifier found the id. The index
+        /// The alternative with which the verifier found the id, as an index into the recipe's list of alternatives. The index
         /// distinguishes an order with the id 17 from an invoice with the id 17. Always 0 if the signed content contains the
         /// id.
         alternative: usize,

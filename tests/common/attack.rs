@@ -105,7 +105,7 @@ impl Shared {
 }
 
 /// Sends the first `held` bytes of `request` at once and all further bytes at one byte per second. Stops early if the server
-/// responds or closes the connection. A response to an incomplete request is always a rejection.
+/// closes the connection or responds, because a response to an incomplete request is always a rejection.
 async fn trickle(stream: &mut TcpStream, request: &[u8], held: usize) -> io::Result<()> {
     let (at_once, rest) = request.split_at(held);
     stream.write_all(at_once).await?;
@@ -118,7 +118,8 @@ async fn trickle(stream: &mut TcpStream, request: &[u8], held: usize) -> io::Res
     Ok(())
 }
 
-/// Sends a request and returns the status of the response. Reads only the response head, because a rejection has no body.
+/// Sends the request of a forged delivery and returns the status of the response. Reads only the response head, because a
+/// rejection has no body.
 async fn exchange(stream: &mut TcpStream, request: &[u8]) -> io::Result<u16> {
     stream.write_all(request).await?;
     let (mut answer, mut length) = ([0; 512], 0);

@@ -50,8 +50,8 @@ pub fn violations(accepted: &BTreeSet<String>, frames: &[FoundEvent], records: O
     violations
 }
 
-/// Adds to `violations` a description of every frame without a record in Kafka. Also adds a description of every record that
-/// does not match a frame in sequence, log id, event id and body.
+/// Finds every frame without a record in Kafka, and every record that does not match a frame in sequence, log id, event id and
+/// body. Adds a description of each to `violations`.
 fn check_records(frames: &[FoundEvent], records: &[FoundEvent], violations: &mut Vec<String>) {
     let by_seq: BTreeMap<u64, &FoundEvent> = frames.iter().map(|frame| (frame.seq, frame)).collect();
     let forwarded: BTreeSet<u64> = records.iter().map(|record| record.seq).collect();

@@ -49,7 +49,8 @@ struct State {
     locks: HashMap<String, Weak<()>>,
     rules: Vec<Rule>,
     limit: u64,
-    /// Number of the current process, counted from 1. All earlier processes are dead.
+    /// Number of the current process, counted from 1. A second process has the same number. All processes with a lower number
+    /// are dead.
     process: u64,
     dead: bool,
     steps: u64,
@@ -207,7 +208,7 @@ impl SimDisk {
         self.state().ignores_syncs = true;
     }
 
-    /// Returns the number of spare files that have become segments.
+    /// Returns the number of files of deleted segments that have become new segments.
     pub fn files_recycled(&self) -> u64 {
         self.state().recycled
     }

@@ -29,7 +29,7 @@ pub struct Sample {
     pub id: String,
     /// Dedupe key; `None` for a keyless event.
     pub key: Option<[u8; 16]>,
-    /// Time of arrival, Unix milliseconds.
+    /// Arrival time, Unix milliseconds.
     pub received_at: u64,
     /// Additional header fields of the request.
     pub headers: Vec<(&'static str, Vec<u8>)>,

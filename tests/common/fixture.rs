@@ -161,6 +161,6 @@ pub fn stop(process: Process) {
     assert_eq!(process.wait().code(), Some(0));
 }
 
-/// Maximum time without a newly acknowledged event. The limit exists only to end a stuck test; no assertion depends on the
-/// limit.
+/// Maximum time without a new acknowledgement from Kafka. The limit exists only to end a stuck test; no assertion depends on
+/// the limit.
 const TIMEOUT: Duration = Duration::from_secs(120);

@@ -116,12 +116,12 @@ impl Drop for Harness {
 }
 
 impl TestClock {
-    /// Returns a stopped clock that is set to this time.
+    /// Returns a clock that is set to this time and that only the test advances.
     pub fn stopped_at(time: UnixMillis) -> TestClock {
         TestClock::Stopped(Arc::new(AtomicU64::new(time.0)))
     }
 
-    /// Advances a stopped clock by `time`. Panics if the clock is the system clock.
+    /// Advances the clock by `time`. Panics if the clock is the system clock.
     pub fn advance(&self, time: Duration) {
         let TestClock::Stopped(now) = self else { panic!("the system clock cannot be moved") };
         now.fetch_add(time.as_millis() as u64, Ordering::Relaxed);

@@ -1,6 +1,6 @@
-//! Signs deliveries with the providers' own SDKs. The SDKs run in a child process (`node tests/sdk/sign.mjs`). If a
-//! provider has no SDK, the `openssl` command computes the MAC. No code in this file computes a signature, so the tests
-//! do not check hookhold's verifier with hookhold's own code.
+//! Signs deliveries with the providers' own SDKs. The SDKs run in a child process (`node tests/sdk/sign.mjs`). If a provider
+//! has no SDK, or the SDK cannot sign the delivery, the `openssl` command computes the signature. No code in this file computes
+//! a signature, so the tests do not check hookhold's verifier with hookhold's own code.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
@@ -30,9 +30,9 @@ pub struct Sample<'a> {
 /// Headers of a signed delivery, and the name of the signer.
 #[derive(Deserialize)]
 pub struct Signed {
-    /// Package and version of the SDK, or `openssl` if the SDK cannot handle the body. No SDK can handle a body that is not
-    /// UTF-8, and the SDKs of GitHub and Shopify reject an empty body. The SDKs of Slack and Shopify can verify signatures but
-    /// cannot compute them. For Slack and Shopify, openssl computes the signature and the SDK verifies it.
+    /// Package and version of the SDK that signed or verified the delivery, or `openssl` if the SDK cannot handle the body. No
+    /// SDK can handle a body that is not UTF-8, and the SDKs of GitHub and Shopify reject an empty body. The SDKs of Slack and
+    /// Shopify cannot compute a signature, so openssl computes the signature and the SDK verifies it.
     pub by: String,
     /// Names and values of the signed request headers, in the order in which the provider sends them.
     pub headers: Vec<(String, String)>,

@@ -1,5 +1,5 @@
-//! Extends the test harness for the forwarder tests: adds a Kafka configuration, methods that control the forwarder, and a
-//! fictional provider, the shop. The tests store deliveries of the shop.
+//! Extends the test harness for the forwarder tests: adds a Kafka configuration, methods that control the forwarder, and the
+//! fictional provider `shop`. The tests store deliveries of this provider.
 
 use std::sync::mpsc;
 use std::time::Duration;

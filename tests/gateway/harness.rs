@@ -203,7 +203,7 @@ impl Harness {
         self.metrics.deliveries.keyless.with_label_values(&[source]).get()
     }
 
-    /// Updates the metrics in the same way as a scrape, then returns the value of `hookhold_success_rate` for a source.
+    /// Refreshes the metrics as a Prometheus scrape does, then returns the value of `hookhold_success_rate` for a source.
     pub fn success_rate(&self, source: &str) -> f64 {
         self.gateway.update_metrics(self.clock.now());
         self.metrics.deliveries.success_rate.with_label_values(&[source]).get()

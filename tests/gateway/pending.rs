@@ -1,5 +1,5 @@
 //! Tests of deliveries that arrive while the test holds a sync of the journal. The gateway must not answer with 2xx before the
-//! sync returns. It must store fifty copies of an event as one frame, even if senders disconnect.
+//! sync returns. The gateway must store fifty copies of an event as one frame, even if senders disconnect.
 
 use std::io::ErrorKind;
 
@@ -90,8 +90,8 @@ async fn fifty_concurrent_copies_are_one_frame_and_fifty_2xx() {
     assert_eq!(harness.stored_ids(), ["evt_1"]);
 }
 
-/// Runs `first`, which sends an event, while the test holds the sync. Then sends fifty copies of this event. Asserts that all
-/// copies are duplicates and that the journal contains one frame.
+/// Holds the sync and runs `first`, which sends an event. Then sends fifty copies of this event and releases the sync. Asserts
+/// that all copies are duplicates and that the journal contains one frame.
 async fn assert_stored_once_after(first: impl AsyncFnOnce(&Harness)) {
     let harness = Harness::new();
     let gate = harness.disk.hold(Step::Sync, ".seg");

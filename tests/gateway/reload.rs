@@ -26,7 +26,11 @@ async fn a_secret_verifies_nothing_after_its_expiry() {
     harness.advance(Duration::from_millis(1));
     let (outcome, hint) = deliver(&harness, "evt_2").await;
     assert_eq!(outcome, Outcome::SignatureMismatch);
-    assert_eq!(hint, "the sender signed with the secret old, which expired at 2023-11-16T00:00:00.000Z");
+    assert_eq!(
+        hint,
+        "signature: expected a valid secret, found the secret old, which expired at 2023-11-16T00:00:00.000Z; switch the sender \
+         to a valid secret"
+    );
     assert_eq!(harness.stored_ids(), ["evt_1"]);
 }
 
@@ -81,13 +85,13 @@ fn signed(harness: &Harness, id: &str) -> (Arc<LiveSource>, Delivery) {
     (live, Delivery { method, target, headers, body, remote, received_at: now })
 }
 
-/// Compiles the source `shop`. Each entry of `secrets` is a name, which is also the text of the secret, and additional TOML for
-/// this secret.
+/// Compiles the source `shop`. Each entry of `secrets` is the name of a secret and additional TOML for the secret. The name is
+/// also the text of the secret.
 fn compile(secrets: &[(&str, &str)]) -> Source {
     compile_with(secrets, "")
 }
 
-/// Like [`compile`], but also adds the options `more` to the source.
+/// Compiles the source `shop` with the additional options `more`. The format of `secrets` is the same as for [`compile`].
 fn compile_with(secrets: &[(&str, &str)], more: &str) -> Source {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let reference = |(name, end): &(&str, &str)| {

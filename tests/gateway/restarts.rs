@@ -1,4 +1,4 @@
-//! Tests that the gateway recognises a duplicate after restarts, until the dedupe window ends, and after the journal has
+//! Tests that the gateway recognises duplicates for exactly the dedupe window, even after restarts and after the journal has
 //! deleted the event.
 
 use std::collections::HashMap;

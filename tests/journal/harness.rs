@@ -1,4 +1,5 @@
-//! Fixture of the journal tests: a simulated disk, a manual clock, and helpers that append and read events.
+//! Fixture of the journal tests: a simulated disk, a clock that only the test advances, and helpers that append and read
+//! events.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};

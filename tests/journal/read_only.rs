@@ -1,4 +1,4 @@
-//! Tests of reading a journal from another process: tail, verify and stat.
+//! Tests of tail, verify and stat, which read a journal from another process.
 
 use std::sync::Arc;
 

@@ -72,8 +72,9 @@ fn a_recycled_segment_that_fails_to_start_hides_nothing() {
     store_many(&journal, 0..200, 1500);
     let recycled = harness.disk.files_recycled();
     let gate = harness.disk.hold(Step::Rename, ".seg");
-    // While the writer waits at the gate, the background thread seals no segment. All older segments must be sealed before the
-    // writer reaches the gate, so that the failures below hit the writer.
+    // The failures below must hit the writer and not the background thread, so the background thread must seal all older
+    // segments before the failures occur. While the writer waits at the gate, the background thread seals no segment. The test
+    // therefore waits for the seals before each append.
     let wait_until_older_are_sealed = || {
         let older = harness.disk.names(".seg").into_iter().rev().skip(1);
         older.for_each(|name| while harness.disk.len(&name) == Some(64 << 10) {});

@@ -85,7 +85,8 @@ fn a_segment_is_truncated_before_it_is_deleted() {
     journal.close();
 }
 
-/// Makes the writer need room while the background thread deletes segments.
+/// Fills the journal while the background thread deletes segments. The writer then needs room, but must not delete segments
+/// until the background thread has finished.
 #[test]
 fn only_one_thread_at_a_time_deletes_segments() {
     let harness =

@@ -1,5 +1,5 @@
-//! Tests of the Kafka records that deliveries with different kinds of bodies create: value, key, timestamp and every header. A
-//! duplicate must not create a record.
+//! Tests the value, key, timestamp and headers of the Kafka records that hookhold writes for different kinds of bodies.
+//! hookhold must not write a record for a duplicate.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -11,13 +11,13 @@ use crate::scheme::{
     ACME, Facts, GITHUB, Provider, SHOPIFY, SHOPIFY_EVENTS, SLACK, STANDARD_WEBHOOKS, STRIPE, SVIX, Scheme, Signed, now,
 };
 
-/// A delivery and the expected content of its Kafka record.
+/// A delivery and the expected contents of its Kafka record.
 struct Sent {
     what: &'static str,
     delivery: Signed,
     facts: Facts,
     id: String,
-    /// Range that must contain the record's time of receipt, in Unix milliseconds.
+    /// Range that must contain the timestamp of the record, in Unix milliseconds.
     received: RangeInclusive<i64>,
     /// Names and values of the record headers that hookhold copies from the request.
     copied: Vec<(&'static str, &'static str)>,
@@ -48,8 +48,8 @@ fn svix_arrives_in_kafka_byte_exact_and_once() {
     arrives(&SVIX, "svix 2.5.0");
 }
 
-/// Sends Shopify deliveries that all have the same `X-Shopify-Event-Id`, because a single action of a merchant can cause many
-/// deliveries. Each delivery must create a record.
+/// Sends Shopify deliveries that all have the same `X-Shopify-Event-Id`. Shopify sends such deliveries if a single action of a
+/// merchant causes several deliveries. hookhold must write a record for each delivery.
 #[test]
 fn shopify_arrives_in_kafka_byte_exact_and_once() {
     arrives(&SHOPIFY, "@shopify/shopify-api 13.1.0");
@@ -90,8 +90,8 @@ fn a_20_mib_body_arrives_byte_exact_and_once() {
     assert_eq!(process.metric("hookhold_deliveries_total{outcome=\"duplicate\",source=\"github\"}"), Some(1.0));
 }
 
-/// Sends one delivery per kind of body and then a final delivery, and checks every record in the topic. If the provider assigns
-/// an id to a delivery, sends the delivery three times, the third time with a new signature.
+/// Sends one delivery per kind of body and then a final delivery, and checks every record in the topic. If a delivery has an id
+/// from the provider, this function sends the delivery three times, the third time with a new signature.
 fn arrives(scheme: &'static Scheme, sdk: &str) {
     let (kafka, topic) = (kafka::shared(), format!("arrives-{}", scheme.name));
     kafka.create_topic(&topic, 1, &[]);

@@ -122,8 +122,7 @@ pub fn one(source: &str, outcome: &str) -> BTreeMap<(String, String), u64> {
     BTreeMap::from([((source.to_owned(), outcome.to_owned()), 1)])
 }
 
-/// Sends one delivery on a new connection. Returns the delivery counters that changed, each with the amount of the change, and
-/// the response.
+/// Sends one delivery on a new connection. Returns the increase of every delivery counter that has increased, and the response.
 pub fn moved_by(home: &Home, process: &Process<'_>, request: &[u8]) -> (BTreeMap<(String, String), u64>, Answer) {
     let before = process.deliveries();
     let answer = Line::open(home.hooks).ask(request);

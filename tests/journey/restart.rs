@@ -1,4 +1,4 @@
-//! Tests that, after a clean restart, hookhold forwards no event twice and recognises every duplicate.
+//! Tests a clean restart. After the restart, hookhold must forward no event a second time and must recognise every duplicate.
 
 use std::collections::BTreeSet;
 

@@ -10,7 +10,7 @@ use crate::sdk::{Sample, Sdk, openssl_hmac};
 /// A signature scheme. The hookhold source that uses the scheme has the scheme's name.
 pub struct Scheme {
     pub name: &'static str,
-    /// Options of the source that uses the scheme, as TOML, except `secrets`, `topic` and `headers`.
+    /// TOML options of the source that uses the scheme, except `secrets`, `topic` and `headers`.
     pub recipe: &'static str,
     /// Secret of the source, in the format of the provider's dashboard.
     pub secret: &'static str,
@@ -33,8 +33,8 @@ pub struct Scheme {
     pub other_facts: Facts,
 }
 
-/// Expected contents of a Kafka record. A field is `None` if the delivery does not contain the value, so hookhold uses a
-/// default.
+/// Expected contents of a Kafka record. A field is `None` if hookhold uses a default because the delivery does not contain the
+/// value.
 #[derive(Clone, Copy)]
 pub struct Facts {
     pub has_id: bool,
@@ -213,7 +213,7 @@ pub struct Provider {
 pub struct Signed {
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
-    /// Package and version of the SDK that signed the delivery, or `openssl`.
+    /// Package and version of the SDK that signed or verified the delivery, or `openssl`.
     pub by: String,
 }
 

@@ -9,7 +9,7 @@ use crate::kafka::{self, Kafka};
 use crate::process::{Answer, Home, Line, post};
 use crate::sdk::{Sample, Sdk};
 
-/// A delivery and the expected content of its Kafka record.
+/// A delivery and the expected contents of its Kafka record.
 struct Example {
     what: &'static str,
     source: &'static str,

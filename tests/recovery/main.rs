@@ -1,5 +1,5 @@
-//! Tests that acknowledged events survive. The tests run random lives of a journal on a disk that may lose all unsynced data,
-//! and compare the journal with a plain model.
+//! Tests that an event survives after the journal has reported a successful append. The tests run random lives of a journal on
+//! a disk that may lose all unsynced data, and compare the journal with a plain model.
 //!
 //! A life is a sequence of openings. In each opening, a process opens the journal and uses it until a close, a kill or a power
 //! cut. A kill or a power cut can happen in any step, including the steps of a recovery. `HOOKHOLD_SEED=n` repeats one life.
@@ -92,8 +92,8 @@ fn assert_all_lives(seeds: Range<u64>, hazards: Hazards) {
     counts.assert_not_empty(hazards);
 }
 
-/// Counts from one life or from all lives of one test, such as acknowledged events and crashes. The test fails if a total is
-/// too low.
+/// Counts from one life or from all lives of one test, such as successful appends and crashes. The test fails if a total is too
+/// low.
 #[derive(Debug, Default)]
 struct LifeCounts {
     lives: u64,

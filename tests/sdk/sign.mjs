@@ -1,12 +1,15 @@
-// Signs deliveries with the providers' own SDKs, for the tests: one JSON request a line on stdin, one JSON answer a line
-// on stdout, until stdin closes.
+// Signs deliveries for the tests with the providers' own SDKs. Reads one JSON request per line from stdin and writes one JSON
+// answer per line to stdout, until stdin closes.
 //   request  {"scheme": "stripe", "secret": "whsec_…", "id": "msg_1", "timestamp": 1614265330, "body": "BASE64"}
 //   answer   {"by": "stripe 23.1.0", "headers": [["stripe-signature", "t=…,v1=…"]]}   or   {"error": "…"}
-// Every SDK here takes the body as text (standardwebhooks decodes even a Buffer as UTF-8 first), so none can sign bytes that
-// are not UTF-8, and Octokit's and Shopify's reject an empty body. Only those bodies are signed by the openssl command, and
-// the answer says so. Slack's Bolt and Shopify's SDK can only verify: openssl signs, and a signature that they do not accept
-// is an error. For Twilio the request has a "url", which Twilio calls, and the id is the idempotency token. Its SDK signs the
-// parameters of a form, or only the URL if that has `bodySHA256`; each signature must also pass the SDK's own validation.
+// The SDKs take the body as text (standardwebhooks decodes even a Buffer as UTF-8 first), so no SDK can sign a body that is not
+// UTF-8. Octokit's and Shopify's SDKs also reject an empty body. The openssl command signs these two kinds of bodies for every
+// provider except Twilio, and "by" in the answer is then "openssl".
+// Slack's Bolt and Shopify's SDK can verify signatures but cannot create them. For these providers, openssl creates every
+// signature, and the answer is an error if the SDK rejects the signature.
+// A request for Twilio has an additional "url", the URL that Twilio calls, and "id" is the idempotency token. If the URL
+// contains `bodySHA256`, Twilio's SDK signs only the URL. Otherwise the SDK signs the URL and the parameters of the form. The
+// answer is an error if the SDK's own validation rejects the signature.
 import { execFileSync } from "node:child_process";
 import { createInterface } from "node:readline";
 import { parse } from "node:querystring";
@@ -26,7 +29,7 @@ const sdk = {
   stripe: (r, text) => Stripe.webhooks.generateTestHeaderString({ payload: text, secret: r.secret, timestamp: r.timestamp }),
   github: (r, text) => octokit(r.secret, text),
   slack: async (r, text) => {
-    const { verifySlackRequest } = (await import("@slack/bolt")).default; // slow to load, so only where it is used
+    const { verifySlackRequest } = (await import("@slack/bolt")).default; // imported only here, because Bolt loads slowly
     const signature = openssl.slack(r, Buffer.from(text));
     const headers = { "x-slack-signature": signature, "x-slack-request-timestamp": r.timestamp };
     verifySlackRequest({ signingSecret: r.secret, body: text, headers, nowMilliseconds: r.timestamp * 1000 });

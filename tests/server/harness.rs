@@ -50,7 +50,7 @@ impl Harness {
         Harness::with_source(limits, DEADLINE, "", Some(files))
     }
 
-    /// Returns a harness whose disk blocks every sync of a journal segment, and the gate that unblocks the syncs.
+    /// Returns a harness whose disk holds every sync of a journal segment, and the gate that releases the syncs.
     pub fn held(limits: ServerLimits) -> (Harness, Gate) {
         let harness = Harness::open(limits);
         let gate = harness.disk.hold(Step::Sync, ".seg");
@@ -70,8 +70,8 @@ impl Harness {
         let mut config = common::config(vec![common::source("stripe", SECRET, &entry, &defaults)]);
         config.journal.limits = JournalLimits { max_size: 64 << 20, segment_size: 1 << 20, ..JournalLimits::default() };
         config.dedupe.hot_keys = 1000;
-        // No test with this harness covers min_rate. This setting makes the rate take effect only at `request_deadline`, so
-        // that a test may pause in the middle of a request.
+        // No test with this harness covers min_rate. With this `min_rate_after`, min_rate cannot end a request before
+        // `request_deadline`, so a test can pause in the middle of a request.
         config.server.limits = ServerLimits { min_rate_after: limits.request_deadline, ..limits };
         config.server.tls = tls;
         let mut harness = Harness::build(config, SimDisk::default(), TestClock::System);
@@ -169,7 +169,7 @@ pub fn post(body: &str) -> String {
     post_as_of(now(), body)
 }
 
-/// Builds a Stripe delivery of `body` whose signature has the timestamp `time` (Unix seconds).
+/// Builds a Stripe delivery of `body`. The signature has the timestamp `time` (Unix seconds).
 pub fn post_as_of(time: u64, body: &str) -> String {
     let (signature, length) = (signature(time, body), body.len());
     format!("POST /hooks/stripe HTTP/1.1\r\nhost: h\r\nstripe-signature: {signature}\r\ncontent-length: {length}\r\n\r\n{body}")

@@ -162,7 +162,7 @@ async fn rejections_are_logged_with_sender_and_reason_without_secrets() {
     let rejected: Vec<&str> = text.lines().filter(|line| line.contains("rejected")).collect();
     assert!(rejected.len() >= 5, "{text}");
     assert_eq!(rejected.len() as u64 + harness.metrics.deliveries.rejected_log_suppressed.get(), 20);
-    for word in ["unknown_source", "remote=127.0.0.1:", "no source has the path /hooks/\\u{202e}other"] {
+    for word in ["unknown_source", "remote=127.0.0.1:", "found /hooks/\\u{202e}other"] {
         assert!(rejected.iter().all(|line| line.contains(word)), "{word}: {text}");
     }
     assert!(!text.contains("hunter2"), "{text}");

@@ -1,5 +1,5 @@
-//! Tests a source in shadow mode. Every response must have a success status, but the metrics and the log must show the true
-//! outcome of each delivery.
+//! Tests a source in shadow mode. Every response of this source must have a success status, but the metrics and the log must
+//! show the true outcome of each delivery.
 
 use std::time::Duration;
 

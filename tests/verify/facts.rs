@@ -1,4 +1,4 @@
-//! Tests of the values that verification extracts from a delivery: id, type, ordering key, time, identity and headers.
+//! Tests of the id, type, ordering key, time, identity and headers that verification extracts from a delivery.
 
 use std::time::Duration;
 

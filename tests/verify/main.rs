@@ -1,5 +1,5 @@
-//! Tests of the verifier and of the recipes: signatures, timestamps, secrets, endpoint challenges and the values that
-//! verification extracts from a delivery.
+//! Tests of the verifier: recipes, signatures, timestamps, secrets, endpoint challenges, and the values that verification
+//! extracts from a delivery.
 
 mod challenges;
 mod facts;

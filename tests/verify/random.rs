@@ -1,5 +1,5 @@
-//! Tests that verification rejects a delivery in which one byte of the signature or of the signed content has changed, unless
-//! the change has no effect on the event. The bodies, the positions and the new bytes are random.
+//! Tests of deliveries in which one byte of the signature or of the signed content has changed. Verification must reject such a
+//! delivery if the change affects the event. The bodies, the positions and the new bytes are random.
 
 use hookhold::event::Delivery;
 use hookhold::source::{PROVIDERS, Source};
@@ -39,8 +39,8 @@ fn one_changed_byte_is_rejected_or_changes_nothing() {
     assert!(rejected > ROUNDS * 9 / 10, "{rejected} rejected, {same} unchanged");
 }
 
-/// Returns false for a byte that separates or encodes the fields of a signed form. The signature does not cover these bytes;
-/// the tests in `proofs` check the consequences.
+/// Returns false if `byte` separates or encodes the fields of a signed form. The signature does not cover such bytes; the tests
+/// in `proofs` cover changes to them.
 fn is_plain(source: &Source, byte: &u8) -> bool {
     !(source.recipe.proofs[0].signed().is_some_and(|signed| signed.signs_form) && b"&=+%".contains(byte))
 }

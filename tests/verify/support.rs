@@ -12,7 +12,7 @@ use hookhold::verify::sign::{SampleOptions, Tamper, sign};
 use hookhold::verify::{Rejection, Verdict, Verified, Verifier};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-/// Receive time of every delivery in the verification tests, in Unix seconds.
+/// Arrival time of every delivery in the verification tests, in Unix seconds.
 pub const NOW: u64 = 1_700_000_000;
 
 /// Returns a source with a built-in recipe and one secret. `secret` is the text of the secret, and `more` contains
@@ -22,7 +22,7 @@ pub fn source(provider: &str, secret: &str, more: &str) -> Source {
         .unwrap_or_else(|diagnostics| panic!("{diagnostics}"))
 }
 
-/// Adds `secrets` to a configuration entry and compiles the entry. Each secret is a name and the text of the secret.
+/// Adds `secrets` to a configuration entry and compiles the entry. Each pair in `secrets` is the name and the text of a secret.
 pub fn compile(entry: &str, secrets: &[(&str, &str)]) -> Result<Source, Diagnostics> {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let reference = |(name, text): &(&str, &str)| {
@@ -46,7 +46,7 @@ pub fn defaults() -> SourceDefaults {
     }
 }
 
-/// Returns a POST delivery whose receive time is [`NOW`].
+/// Returns a POST delivery whose arrival time is [`NOW`].
 pub fn delivery(body: impl Into<Bytes>, headers: &[(&str, &str)]) -> Delivery {
     let mut map = HeaderMap::new();
     for (name, value) in headers {
@@ -63,13 +63,13 @@ pub fn delivery(body: impl Into<Bytes>, headers: &[(&str, &str)]) -> Delivery {
     }
 }
 
-/// Returns a signed sample delivery whose receive time is [`NOW`]. `tamper` determines what makes the sample invalid; with
+/// Returns a signed sample delivery whose arrival time is [`NOW`]. `tamper` determines what makes the sample invalid; with
 /// `None`, the sample is genuine.
 pub fn sample(source: &Source, tamper: Option<Tamper>) -> Delivery {
     sample_of(source, None, tamper)
 }
 
-/// Returns a signed sample delivery whose receive time is [`NOW`]. If `body` is not `None`, the sample has this body.
+/// Returns a signed sample delivery whose arrival time is [`NOW`]. If `body` is not `None`, the sample has this body.
 pub fn sample_of(source: &Source, body: Option<&[u8]>, tamper: Option<Tamper>) -> Delivery {
     let now = UnixMillis(NOW * 1000);
     let options = SampleOptions { id: "id-1".into(), event_type: None, key: Some("key-1".into()), now, tamper };

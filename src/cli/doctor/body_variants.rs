@@ -102,8 +102,8 @@ const WINDOWS_1252: [char; 32] = [
     '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}', 'ž', 'Ÿ',
 ];
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-const FORWARD_UNCHANGED: &str = "make every hop forward the body byte for byte: find the proxy, function or middleware in front \
-     of hookhold that parses or rewrites the body, and remove this hop from the path";
+const FORWARD_UNCHANGED: &str = "make every hop forward the body byte for byte: find the proxy, function or middleware that \
+     parses or rewrites the body in front of hookhold, and remove this hop from the path";
 
 #[cfg(test)]
 mod tests {

@@ -19,8 +19,8 @@ pub(super) struct CapturedDelivery {
     pub(super) declared: Option<u64>,
     /// True if the time of receipt is known.
     pub(super) is_time_given: bool,
-    /// Outcome with which the running process rejected the delivery. `None` for a request from a file: the sender address of
-    /// such a request is unknown.
+    /// Outcome with which the running process rejected the delivery. `None` for a request from a file. The sender's address of
+    /// such a request is unknown, so `judge` does not check the address.
     pub(super) rejected_as: Option<String>,
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-/// A cause of a rejection: an explanation for operators, and an identifier for scripts.
+/// A cause of a rejection, with an explanation for operators and an identifier for scripts.
 #[derive(Clone, Debug)]
 pub(super) struct Cause {
     /// Identifier of the cause for scripts, such as `secret_whitespace`.
@@ -37,17 +37,18 @@ impl Certainty {
 }
 
 impl Cause {
-    /// Creates a cause with the certainty `Certain`: the cause is proved, or the request shows it.
+    /// Creates a cause with the certainty `Certain`: the delivery verifies if doctor undoes the cause, or the request itself
+    /// shows the cause.
     pub(super) fn certain(word: &'static str, what: impl Into<String>, advice: impl Into<String>) -> Cause {
         Cause { word, certainty: Certainty::Certain, what: what.into(), advice: advice.into() }
     }
 
-    /// Creates a cause with the certainty `Likely`: the request or the configuration contains evidence for it.
+    /// Creates a cause with the certainty `Likely`: the request or the configuration contains evidence for the cause.
     pub(super) fn likely(word: &'static str, what: impl Into<String>, advice: impl Into<String>) -> Cause {
         Cause { certainty: Certainty::Likely, ..Cause::certain(word, what, advice) }
     }
 
-    /// Creates a cause with the certainty `Possible`: no evidence contradicts it.
+    /// Creates a cause with the certainty `Possible`: no evidence contradicts the cause.
     pub(super) fn possible(word: &'static str, what: impl Into<String>, advice: impl Into<String>) -> Cause {
         Cause { certainty: Certainty::Possible, ..Cause::certain(word, what, advice) }
     }

@@ -53,8 +53,8 @@ fn or_else(found: Vec<Cause>, rest: impl FnOnce() -> Vec<Cause>) -> Vec<Cause> {
 fn other_address(captured: &CapturedDelivery) -> Cause {
     let what = format!("the source's allow_from does not include the address {}", captured.delivery.remote.ip());
     let advice = format!(
-        "add the address to allow_from in [sources.{}] if it belongs to the sender, or to [server] trusted_proxies if it \
-         belongs to your own proxy",
+        "if the address belongs to the sender, add the address to allow_from in [sources.{}]; if the address belongs to your \
+         own proxy, add the address to [server] trusted_proxies",
         captured.source.name
     );
     Cause::certain("address", what, advice)
@@ -64,8 +64,8 @@ fn unsigned(captured: &CapturedDelivery, hint: &str) -> Cause {
     let title = &captured.source.recipe.title;
     let title = if title.is_empty() { "the sender" } else { title };
     let advice = format!(
-        "enter a secret at the sender, because some senders sign only if a secret is set, and check that no proxy removes the \
-         header; if neither helps, the delivery is not from {title}"
+        "enter a secret at the sender (some senders sign only if a secret is set); if the header is still absent, look for a \
+         proxy that removes the header; if no proxy removes the header, the delivery is not from {title}"
     );
     Cause::certain("signature_absent", hint, advice)
 }
@@ -87,8 +87,8 @@ fn unexplained(captured: &CapturedDelivery, rejection: &Rejection) -> Vec<Cause>
         causes.push(Cause::likely("body_charset", what, "make every hop forward the body byte for byte"));
     }
     causes.push(other_secret(captured));
-    let what = "the body changed in transit or during recording in a way that doctor cannot undo, such as reordered JSON \
-                members, or rewritten numbers or characters";
+    let what = "the body changed in transit or during recording, and doctor cannot undo the change; examples are reordered \
+                JSON members and rewritten numbers or characters";
     causes.push(Cause::possible("body_changed", what, "compare the body with the payload in the sender's dashboard"));
     if captured.source.recipe.signs_url() {
         let what = "the sender signed a URL that doctor cannot derive from the request";
@@ -107,10 +107,10 @@ fn other_secret(captured: &CapturedDelivery) -> Cause {
     let page = &source.recipe.setup.secret;
     let page = if page.is_empty() { "the secret at the sender" } else { page };
     let advice = format!(
-        "compare the configured secret with {page}; the secret may have been rotated, or may belong to another endpoint or to \
-         test mode"
+        "compare the configured secret with {page}; the configured secret may be out of date, or may belong to another \
+         endpoint or to test mode"
     );
-    // A request does not show which secret signed it, so only a mistake in a configured secret is evidence.
+    // A request does not show which secret signed it. The only evidence is whitespace or quotes around a configured secret.
     let certainty = if is_wrapped { Certainty::Likely } else { Certainty::Possible };
     Cause { certainty, ..Cause::possible("other_secret", what, advice) }
 }
@@ -120,8 +120,8 @@ fn other_secret(captured: &CapturedDelivery) -> Cause {
 fn other_path(captured: &CapturedDelivery) -> Option<Cause> {
     let arrived = captured.delivery.target.parse::<Uri>().ok()?.path().to_owned();
     let own = &captured.source.path;
-    let what = format!("the request was sent to {}, but the path of the source is {own}", escaped(&arrived));
-    let advice = "change the URL at the sender, or the proxy between the recording and hookhold, so that requests arrive at the \
-                  path of the source";
+    let what = format!("the request has the path {}, but the path of the source is {own}", escaped(&arrived));
+    let advice = "correct the URL at the sender, or make your proxy change the path, so that requests arrive at the path of \
+                  the source";
     (arrived != *own).then(|| Cause::possible("path", what, advice))
 }

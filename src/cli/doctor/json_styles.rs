@@ -1,5 +1,5 @@
-//! Rewrites a JSON body in the styles of common serializers, which differ in whitespace and escape sequences. Members stay in
-//! the same order, and numbers have the same digits. One of the results may therefore be the body that the sender signed.
+//! Rewrites a JSON body in the styles of common serializers. One of the results may be the body that the sender signed. The
+//! styles differ only in whitespace and escape sequences: members stay in the same order, and numbers have the same digits.
 
 use std::borrow::Cow;
 use std::iter;
@@ -115,7 +115,7 @@ fn html(token: &str) -> Cow<'_, str> {
     escape(&minimal(token), |character| "<>&\u{2028}\u{2029}".contains(character)).into()
 }
 
-/// Replaces each character for which `is_escaped` returns true with a `\u` escape sequence in lower-case hexadecimal. A
+/// Replaces a character with a `\u` escape sequence in lower-case hexadecimal if `is_escaped` returns true for the character. A
 /// character above U+FFFF becomes a surrogate pair.
 fn escape(text: &str, is_escaped: fn(char) -> bool) -> String {
     let mut out = String::with_capacity(text.len());
@@ -130,8 +130,8 @@ fn escape(text: &str, is_escaped: fn(char) -> bool) -> String {
 
 /// Largest indentation per nesting level, in characters.
 const INDENT: usize = 4;
-/// Maximum ratio of the length of the rewritten JSON to the length of the original JSON. Indentation makes ordinary JSON
-/// several times as long.
+/// Maximum ratio of the length of the rewritten JSON to the length of the original JSON. Ordinary JSON stays below this
+/// maximum, because indentation makes it only several times as long.
 const MAX_GROWTH: usize = 16;
 const WHITESPACE: [char; 4] = [' ', '\t', '\r', '\n'];
 const SPACINGS: &[Spacing] = &[

@@ -1,5 +1,6 @@
-//! Variants of the configured secrets: secrets with a copy-paste mistake corrected or added, secrets decoded in another key
-//! format, expired secrets, and the secrets of other sources.
+//! Other secrets with which the sender may have signed a delivery: variants of the configured secrets, expired secrets, and the
+//! secrets of other sources. A variant has no surrounding whitespace or quotes, has whitespace at the end, or has another key
+//! format.
 
 use hookhold::secret::Secret;
 use hookhold::source::Source;
@@ -10,7 +11,8 @@ use super::captured::CapturedDelivery;
 use super::cause::Cause;
 use super::timing;
 
-/// Returns every key that may have signed the delivery, each with the cause that a matching signature proves.
+/// Returns the keys that may have signed the delivery, except the source's own valid keys. Each key has the cause that a
+/// matching signature proves.
 pub(super) fn all(captured: &CapturedDelivery) -> Vec<(Key, Cause)> {
     let source = &captured.source;
     let mut found: Vec<(Key, Cause)> = secrets(source).flat_map(|key| of_one(captured, key)).collect();
@@ -71,7 +73,7 @@ fn as_configured(captured: &CapturedDelivery, bytes: Vec<u8>, key: &Key, cause: 
 }
 
 /// Returns up to two variants of a secret: one without surrounding whitespace, and one also without surrounding quotes. Each
-/// variant has the identifier and the explanation of the mistake that it corrects.
+/// variant has the identifier and the explanation of the cause that it undoes.
 fn unwrapped(bytes: &[u8]) -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let without_bom = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let trimmed = without_bom.trim_ascii();

@@ -39,10 +39,11 @@ pub(super) fn newest(
 ) -> Result<Vec<RecordedRejection>, Box<dyn Error>> {
     let base = ask::listener(context, url)?;
     let page = ask::page(&base, &format!("/api/rejections?source={source}"))
-        .map_err(|error| format!("{error}; alternatively, pass a recorded request with --request FILE"))?;
+        .map_err(|error| format!("{error}; or pass a recorded request with --request FILE"))?;
     let rejections: Option<Vec<RecordedRejection>> = page.lines().take(last).map(parse).collect();
     rejections.ok_or_else(|| {
-        format!("{base}: expected a response from this version of hookhold, found an unknown format; check --url").into()
+        let found = "expected a response from this version of hookhold, found an unknown format";
+        format!("{base}: {found}; set --url, or use the version of the running process").into()
     })
 }
 

@@ -25,20 +25,27 @@ pub(super) fn parse(file: &[u8]) -> Result<RecordedRequest, &'static str> {
     let mut head = httparse::Request::new(&mut fields);
     let end = match head.parse(&raw) {
         Ok(httparse::Status::Complete(end)) => end,
-        Ok(httparse::Status::Partial) => return Err("expected an empty line after the headers, found the end of the file"),
-        Err(httparse::Error::TooManyHeaders) => return Err("expected at most 1000 headers, found more"),
+        Ok(httparse::Status::Partial) => {
+            return Err("expected an empty line after the headers, found the end of the file; add the line");
+        }
+        Err(httparse::Error::TooManyHeaders) => {
+            return Err("expected at most 1000 headers, found more; remove headers that the sender did not sign");
+        }
         Err(_) => {
             return Err("expected an HTTP request (POST /hooks/SOURCE HTTP/1.1, headers, an empty line and the body), \
-                        found another format");
+                        found another format; see the ways to record a request in `hookhold doctor --help`");
         }
     };
     let mut headers = HeaderMap::new();
     for field in head.headers.iter() {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| "expected HTTP headers, found a malformed name")?;
-        headers.append(name, HeaderValue::from_bytes(field.value).map_err(|_| "expected HTTP headers, found a malformed value")?);
+        let name = HeaderName::from_bytes(field.name.as_bytes())
+            .map_err(|_| "expected HTTP headers, found a malformed name; record the request again")?;
+        let value = HeaderValue::from_bytes(field.value)
+            .map_err(|_| "expected HTTP headers, found a malformed value; record the request again")?;
+        headers.append(name, value);
     }
     let method = Method::from_bytes(head.method.unwrap_or_default().as_bytes())
-        .map_err(|_| "expected an HTTP method, found a malformed method")?;
+        .map_err(|_| "expected an HTTP method, found a malformed method; record the request again")?;
     let declared = content_length(&headers);
     let body = body(&headers, declared, &raw[end..]);
     Ok(RecordedRequest { method, target: head.path.unwrap_or_default().to_owned(), headers, body, declared })
@@ -57,8 +64,8 @@ fn body(headers: &HeaderMap, declared: Option<u64>, rest: &[u8]) -> Bytes {
     Bytes::copy_from_slice(&rest[..length])
 }
 
-/// Decodes a chunked body. Returns `None` if the body is not in chunked format. A proxy may have decoded the body without
-/// removing the `Transfer-Encoding` header.
+/// Decodes a chunked body. Returns `None` if the body is not in chunked format, for example because a proxy decoded the body
+/// without removing the `Transfer-Encoding` header.
 fn unchunked(mut rest: &[u8]) -> Option<Vec<u8>> {
     let mut whole = Vec::new();
     loop {

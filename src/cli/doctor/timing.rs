@@ -11,7 +11,7 @@ use super::cause::{Cause, Certainty};
 /// Returns the cause for a delivery whose signature matches but whose timestamp is outside the tolerance.
 pub(super) fn late_or_early(captured: &CapturedDelivery, rejection: &Rejection) -> Cause {
     let assumed = if captured.is_time_given { "" } else { " (assuming that the delivery arrived now)" };
-    let what = format!("the signature matches, but the timestamp is outside the tolerance: {}{assumed}", rejection.hint);
+    let what = format!("the signature matches, but the timestamp is outside the tolerance{assumed}; {}", rejection.hint);
     let past = captured.source.recipe.timestamp().map(|rule| duration_text(rule.past)).unwrap_or_default();
     let ask = ask_for_time(captured);
     let cause = match rejection.outcome {
@@ -19,16 +19,16 @@ pub(super) fn late_or_early(captured: &CapturedDelivery, rejection: &Rejection) 
             "clock",
             what,
             format!(
-                "{ask}compare this machine's clock, which may be behind, and the sender's clock, which may be ahead, with a time \
-                 server"
+                "{ask}compare both clocks with a time server: this machine's clock may be behind, or the sender's clock may be \
+                 ahead"
             ),
         ),
         _ => Cause::certain(
             "stale",
             what,
             format!(
-                "{ask}compare this machine's clock, which may be ahead, with a time server; if the clock is right, the request \
-                 was delayed for more than {past} or replayed, so have the sender send the delivery again"
+                "{ask}compare this machine's clock with a time server, because the clock may be ahead; if the clock is right, \
+                 the request was delayed for more than {past} or replayed, so have the sender send the delivery again"
             ),
         ),
     };
@@ -40,7 +40,7 @@ pub(super) fn only_at_its_time(captured: &CapturedDelivery, cause: Cause) -> Cau
     if captured.is_time_given { cause } else { Cause { certainty: Certainty::Possible, ..cause } }
 }
 
-/// Returns the start of a remedy: a request for the option `--at` if the time of receipt is unknown, otherwise an empty string.
+/// Returns the start of a remedy: the instruction to pass `--at` if the time of receipt is unknown, otherwise an empty string.
 pub(super) fn ask_for_time(captured: &CapturedDelivery) -> &'static str {
     if captured.is_time_given { "" } else { "pass the time of receipt with --at; if the rejection stays the same, " }
 }

@@ -1,5 +1,5 @@
-//! Variants of a signed URL: other base URLs and request targets that the sender may have signed, because a proxy rewrote the
-//! URL or the provider's dashboard contains a different URL.
+//! Variants of a signed URL, with other base URLs and request targets. The sender may have signed such a variant if a proxy
+//! rewrote the URL, or if the provider's dashboard contains a different URL.
 
 use std::collections::BTreeSet;
 
@@ -85,6 +85,6 @@ fn distinct(texts: impl IntoIterator<Item = String>) -> Vec<String> {
     texts.into_iter().filter(|text| seen.insert(text.clone())).take(MAX_PARTS).collect()
 }
 
-/// Maximum number of hosts. The same maximum applies to path prefixes and to request targets. The maximum is low, because the
-/// search tries all combinations.
+/// Maximum number of hosts to try. The same maximum applies to path prefixes and to request targets. The maximum is low,
+/// because the search tries all combinations.
 const MAX_PARTS: usize = 16;

@@ -17,7 +17,7 @@ pub(super) enum DeliveryKind {
     Genuine,
     /// An earlier delivery, sent again (`--repeat-percent`).
     Duplicate,
-    /// A delivery that the gateway must reject, with the value of `--tamper`.
+    /// A delivery that the gateway must reject. The string is the value of `--tamper`.
     Tampered(&'static str),
 }
 

@@ -79,7 +79,7 @@ impl Worker {
     pub(super) fn brokers_down(&mut self, now: Instant) {
         for queue in &mut self.queues {
             if queue.in_flight.unreported() > 0 && queue.block_reason().is_none() {
-                let (reason, detail) = self.client.unreachable_reason("all brokers are down");
+                let (reason, detail) = self.client.unreachable_reason("expected a reachable broker, found none");
                 queue.block(reason, &detail, now);
             }
         }
@@ -97,7 +97,7 @@ impl Worker {
         if let Some(error) = self.client.setup_error() {
             let queue = &mut self.queues[index];
             queue.find_oldest(&self.journal);
-            queue.block(BlockReason::Rejected, &format!("cannot set up the Kafka client: {error}; check [kafka]"), now);
+            queue.block(BlockReason::Rejected, &format!("cannot set up the Kafka client: {error}; run `hookhold check`"), now);
         }
     }
 
@@ -151,11 +151,12 @@ impl Worker {
         let seconds = stalled_for.as_secs();
         if queue.health.blames_producer(stalled_for) && self.client.replacement().is_none() {
             let topic = &queue.topic;
-            let detail =
-                format!("Kafka acknowledged no record of {topic} for {seconds} s, although every partition has a leader");
+            let detail = format!(
+                "{topic}: expected an acknowledgement, found none for {seconds} s, although every partition has a leader"
+            );
             self.client.producer_stuck(detail, now);
         } else if queue.health.has_enough_replicas() && stalled_for >= STALLED_AFTER {
-            queue.block(BlockReason::Stalled, &format!("Kafka acknowledged no record for {seconds} s"), now);
+            queue.block(BlockReason::Stalled, &format!("expected an acknowledgement, found none for {seconds} s"), now);
         }
     }
 

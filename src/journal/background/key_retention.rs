@@ -18,7 +18,8 @@ pub(super) fn delete_expired(shared: &Shared) {
         tracing::warn!(
             file,
             keys,
-            "the key files exceed dedupe.max_disk, so hookhold deleted keys before the dedupe window ended; raise dedupe.max_disk"
+            "dedupe.max_disk: expected room for all keys of the dedupe window, found too little; hookhold has deleted the \
+             oldest keys, so raise dedupe.max_disk"
         );
     }
     for name in expired.into_iter().chain(evicted.into_iter().map(|(name, _)| name)) {
@@ -26,15 +27,15 @@ pub(super) fn delete_expired(shared: &Shared) {
     }
 }
 
-/// Deletes one key file. If the segment still exists, replaces the key file with a key file without keys. Without a key file,
-/// hookhold would treat the segment as unsealed at the next startup and read all its frames.
+/// Deletes one key file. If the segment of this file still exists, replaces the file with a key file without keys instead.
+/// Without a key file, hookhold would treat the segment as unsealed at the next startup and read all its frames.
 fn delete(shared: &Shared, name: SegmentName) {
     let deleted = match shared.segments.contains(name) {
         true => write_atomically(&*shared.disk, &name.key_file(), &KeyFile::encode(name, &[])),
         false => shared.disk.remove(&name.key_file()),
     };
     if let Err(error) = deleted {
-        tracing::warn!(file = name.key_file(), %error, "an old key file could not be deleted");
+        tracing::warn!(file = name.key_file(), %error, "cannot delete an old key file; check the disk");
     }
 }
 
@@ -52,6 +53,6 @@ pub(super) fn rewrite_stale(shared: &Shared) {
     };
     if let Err(error) = rewrite() {
         shared.keys.retry_stale_files();
-        tracing::warn!(%error, "a key file with keys of lost events could not be rewritten; retrying");
+        tracing::warn!(%error, "cannot rewrite a key file with keys of lost events; hookhold keeps retrying; check the disk");
     }
 }

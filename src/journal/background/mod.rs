@@ -32,7 +32,7 @@ pub(super) struct Background {
 
 struct TaskQueue {
     to_seal: VecDeque<Arc<Segment>>,
-    /// Segments that could not be sealed. The background thread queues these segments again at its next periodic check.
+    /// Segments that the background thread could not seal. The thread queues these segments again at its next periodic check.
     retry: VecDeque<Arc<Segment>>,
     request: TaskRequest,
 }
@@ -46,7 +46,7 @@ enum TaskRequest {
 }
 
 enum Task {
-    /// Full segment that the thread must seal. The segment stays in the queue until the attempt to seal it ends.
+    /// Full segment that the background thread must seal. The segment stays in the queue until the thread has tried to seal it.
     Seal(Arc<Segment>),
     Check,
     Stop,
@@ -83,8 +83,8 @@ impl Background {
         self.changed.notify_all();
     }
 
-    /// Returns the spare file and empties the slot; `None` if there is no spare file. The file has a size of `segment_size`
-    /// bytes.
+    /// Removes the spare file from its slot and returns the file; `None` if there is no spare file. The size of the file is
+    /// `segment_size` bytes.
     pub(super) fn take_spare(&self) -> Option<Spare> {
         self.spare.take()
     }
@@ -96,7 +96,7 @@ impl Background {
 
     /// Makes room for a segment of `size` bytes by deleting old segments, and returns a guard that reserves this room. If
     /// necessary, waits until the background thread has sealed queued segments. Returns `None` if there is not enough room and
-    /// no further segment can be deleted.
+    /// the journal cannot delete a further segment.
     pub(super) fn make_room(&self, shared: &Shared, size: u64) -> Option<SpaceGuard<'_>> {
         loop {
             // Count the queued segments before `make_space`, so that this function notices if a segment is sealed during that
@@ -138,7 +138,7 @@ impl Background {
         }
     }
 
-    /// Removes a segment from the queue, and schedules a retry if the segment could not be sealed.
+    /// Removes a segment from the queue, and schedules a retry if sealing the segment failed.
     fn finish_sealing(&self, segment: Arc<Segment>, is_sealed: bool) {
         let mut tasks = self.tasks.lock().expect(POISON);
         tasks.to_seal.pop_front();
@@ -187,7 +187,7 @@ fn maintain(shared: &Shared) {
 }
 
 /// Makes the journal available again after the writer could not start a segment: makes room for a segment and provides a spare
-/// file. Without this function, the journal would stay unavailable. The writer tries again only when an event arrives, and load
+/// file. Without this function, the journal would stay unavailable: the writer tries again only when an event arrives, and load
 /// balancers send no deliveries while `/readyz` returns 503.
 fn restore_availability(shared: &Shared) {
     if !shared.health.has_no_room() {

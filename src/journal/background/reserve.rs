@@ -22,7 +22,9 @@ impl Reserve {
     pub(super) fn write(&self, disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
         write_with_reserve(disk, name, bytes, || {
             self.missing.store(true, Ordering::Relaxed);
-            tracing::warn!("the disk is full, so the journal uses its reserve for a key file; free some disk space");
+            tracing::warn!(
+                "expected free disk space for a key file, found none, so the journal uses its reserve; free some disk space"
+            );
         })
     }
 
@@ -57,15 +59,15 @@ pub(crate) fn release_reserve(disk: &dyn Disk) -> io::Result<()> {
     disk.remove(RESERVE_FILE)
 }
 
-/// Preallocates the reserve at startup, unless a reserve of at least `size` bytes exists. A power cut can leave a reserve with
-/// fewer than `size` bytes. Returns true if the reserve exists now.
+/// Preallocates the reserve at startup, unless a reserve of at least `size` bytes exists. Replaces a smaller reserve, which a
+/// power cut can leave. Returns true if the reserve exists when this function ends.
 pub(crate) fn restore_reserve(disk: &dyn Disk, size: u64) -> bool {
     if disk.list().is_ok_and(|files| files.iter().any(|(name, bytes)| name == RESERVE_FILE && *bytes >= size)) {
         return true;
     }
     drop(release_reserve(disk));
     disk.create(RESERVE_FILE, size)
-        .inspect_err(|error| tracing::warn!(%error, "the journal's reserve could not be preallocated; retrying every second"))
+        .inspect_err(|error| tracing::warn!(%error, "cannot preallocate the journal's reserve; free some disk space"))
         .is_ok()
 }
 

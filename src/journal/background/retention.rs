@@ -24,7 +24,7 @@ impl Retention {
     }
 
     /// Deletes old segments until a new segment of `size` bytes fits into `max_size`, and returns a guard that reserves this
-    /// space. Returns `None` if the new segment does not fit and no further segment can be deleted.
+    /// space. Returns `None` if the new segment does not fit and the journal cannot delete a further segment.
     pub(super) fn make_space(&self, shared: &Shared, size: u64) -> Option<SpaceGuard<'_>> {
         let space = self.lock();
         loop {
@@ -81,7 +81,7 @@ fn delete(shared: &Shared, segment: &Segment) {
     }
     if let Err(error) = deleted.and_then(|()| disk.sync_dir()) {
         let file = segment.name.segment_file();
-        tracing::warn!(segment = file, %error, "an old segment could not be deleted");
+        tracing::warn!(segment = file, %error, "cannot delete an old segment; check the disk");
     }
 }
 

@@ -13,7 +13,7 @@ pub(super) fn try_seal(shared: &Shared, segment: &Segment) -> bool {
     let sealed = seal(shared, segment);
     if let Err(error) = &sealed {
         let file = segment.name.segment_file();
-        tracing::error!(segment = file, %error, "a segment could not be sealed, and its keys stay in memory; retrying");
+        tracing::error!(segment = file, %error, "cannot seal a segment, so its keys stay in memory; check the disk");
     }
     sealed.is_ok()
 }
@@ -27,7 +27,7 @@ fn seal(shared: &Shared, segment: &Segment) -> io::Result<()> {
     shared.background.reserve.write(disk, &name.key_file(), &keys)?;
     write_atomically(disk, &name.summary_file(), &summary.encode(name))?;
     disk.sync_dir()?;
-    let damaged = || io::Error::new(io::ErrorKind::InvalidData, "the new key file is damaged");
+    let damaged = || io::Error::new(io::ErrorKind::InvalidData, "expected a valid new key file, found a damaged file");
     shared.keys.seal(name, Some(KeyFile::open(disk, name)?.ok_or_else(damaged)?));
     if disk.truncate(&name.segment_file(), summary.end).is_ok() {
         segment.size.store(summary.end, Ordering::Relaxed);

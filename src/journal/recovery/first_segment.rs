@@ -18,8 +18,8 @@ use super::super::writer::WriterState;
 use crate::event::LogId;
 
 /// Starts a segment whose first event gets sequence `next_seq`, and adds the segment to `segments`. If the disk is full, starts
-/// a small segment instead. If the disk has no room even for a small segment, deletes the reserve first. A small segment has
-/// room for cursors, so hookhold can save acknowledgements and then delete old segments.
+/// a small segment instead. If the disk has no room even for a small segment, deletes the reserve and then starts the small
+/// segment. A small segment has room for cursors, so hookhold can save acknowledgements and then delete old segments.
 pub(super) fn start(
     disk: &dyn Disk,
     options: &Options,
@@ -53,7 +53,7 @@ pub(super) fn start(
     };
     let (file, size) = start().map_err(|source| match is_full(&source) {
         true => OpenError::NoRoom { bytes: small },
-        false => OpenError::Io { what: "the first segment of the journal could not be started".into(), source },
+        false => OpenError::Io { what: "cannot start the first segment of the journal".into(), source },
     })?;
     let mut summary = SegmentSummary::empty(next_seq);
     summary.end = offset;

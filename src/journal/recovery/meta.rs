@@ -25,7 +25,10 @@ pub(super) fn hash_key(disk: &dyn Disk) -> io::Result<[u8; 16]> {
 fn check(bytes: &[u8; META_LEN], read: usize) -> io::Result<()> {
     let is_valid = read == META_LEN && &bytes[..8] == MAGIC && bytes[28..] == crc32c::crc32c(&bytes[..28]).to_le_bytes();
     if !is_valid {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is damaged; restore it from a backup of the journal"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "expected a valid file, found a damaged file; restore it from a backup of the journal",
+        ));
     }
     if bytes[8..12] != FORMAT_VERSION.to_le_bytes() {
         let found = u32::from_le_bytes(bytes[8..12].try_into().expect("4 bytes"));
@@ -37,7 +40,7 @@ fn check(bytes: &[u8; META_LEN], read: usize) -> io::Result<()> {
 
 fn create(disk: &dyn Disk) -> io::Result<[u8; META_LEN]> {
     if !segment_file::list(disk)?.is_empty() {
-        let what = "the file is missing although segments exist; restore it from a backup of the journal";
+        let what = "expected a file because segments exist, found the file missing; restore it from a backup of the journal";
         return Err(io::Error::new(io::ErrorKind::NotFound, what));
     }
     let mut bytes = [0; META_LEN];

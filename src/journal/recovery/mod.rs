@@ -51,15 +51,15 @@ pub(super) struct Recovered {
 pub(super) fn open(disk: &dyn Disk, options: &Options, metrics: &Metrics) -> Result<Recovered, OpenError> {
     let lock = disk.lock(LOCK_FILE).map_err(|source| match source.kind() {
         io::ErrorKind::WouldBlock => OpenError::Locked,
-        _ => OpenError::Io { what: format!("{LOCK_FILE}: the journal's lock file could not be opened"), source },
+        _ => OpenError::Io { what: format!("{LOCK_FILE}: cannot open the journal's lock file"), source },
     })?;
     let log = LogId(context(random_u64(), || NO_RANDOM.into())?);
-    context(delete_leftovers(disk), || "a leftover file could not be deleted from the journal".into())?;
-    let hash_key = context(meta::hash_key(disk), || format!("{}: the journal's meta file could not be used", meta::META_FILE))?;
-    let scan = context(DirectoryScan::read(disk), || "the journal could not be read".into())?;
+    context(delete_leftovers(disk), || "cannot delete a leftover file from the journal".into())?;
+    let hash_key = context(meta::hash_key(disk), || format!("{}: cannot use the journal's meta file", meta::META_FILE))?;
+    let scan = context(DirectoryScan::read(disk), || "cannot read the journal".into())?;
     let corruption = report_corruption(&scan, metrics);
     for file in scan.unused.iter().map(|name| name.segment_file()) {
-        context(disk.remove(&file), || format!("{file}: the empty segment could not be deleted"))?;
+        context(disk.remove(&file), || format!("{file}: cannot delete the empty segment"))?;
     }
 
     let mut ordinal = scan.segments.last().map_or(1, |last| last.name.ordinal + 1);
@@ -80,7 +80,7 @@ pub(super) fn open(disk: &dyn Disk, options: &Options, metrics: &Metrics) -> Res
         unsealed.push(copy.clone());
         segments.add(copy);
     }
-    context(adopt_orphaned_keys(disk, &scan, &keys, metrics), || "a key file could not be read or deleted".into())?;
+    context(adopt_orphaned_keys(disk, &scan, &keys, metrics), || "cannot read or delete a key file".into())?;
     restore_cursors(&scan, &segments, options, metrics);
     let writer = first_segment::start(disk, options, lock, log, next_seq, ordinal, &segments)?;
     let reserve_exists = restore_reserve(disk, options.limits.segment_size);
@@ -116,7 +116,7 @@ fn report_corruption(scan: &DirectoryScan, metrics: &Metrics) -> HashSet<(String
 fn adopt(disk: &dyn Disk, scanned: &ScannedSegment, watermark: u64, keys: &KeyIndex) -> Result<Arc<Segment>, OpenError> {
     let (name, file) = (scanned.name, scanned.file.clone());
     if let Some(summary) = &scanned.summary {
-        let key_file = context(KeyFile::open(disk, name), || format!("{}: the key file could not be read", name.key_file()))?;
+        let key_file = context(KeyFile::open(disk, name), || format!("{}: cannot read the key file", name.key_file()))?;
         keys.seal(name, key_file);
         return Ok(Segment::new(name, file, scanned.size, summary.clone(), SegmentState::Sealed));
     }

@@ -24,7 +24,7 @@ pub(super) fn copy(
     keys: &KeyIndex,
 ) -> Result<Arc<Segment>, OpenError> {
     let name = context(SegmentName::new(ordinal, scan.durable_watermark), || super::NO_RANDOM.into())?;
-    let (bytes, summary) = context(encode(scan, log, name), || "the unconfirmed events of the journal could not be read".into())?;
+    let (bytes, summary) = context(encode(scan, log, name), || "cannot read the unconfirmed events of the journal".into())?;
     let write = || {
         write_with_reserve(disk, &name.segment_file(), &bytes, || {})?;
         disk.sync_dir()?;
@@ -32,7 +32,7 @@ pub(super) fn copy(
     };
     let file = write().map_err(|source| match is_full(&source) {
         true => OpenError::NoRoom { bytes: bytes.len() as u64 },
-        false => OpenError::Io { what: "the unconfirmed events of the journal could not be copied".into(), source },
+        false => OpenError::Io { what: "cannot copy the unconfirmed events of the journal".into(), source },
     })?;
     tracing::info!(
         events = scan.unconfirmed.len(),
@@ -61,7 +61,10 @@ fn encode(scan: &DirectoryScan, log: LogId, name: SegmentName) -> io::Result<(Ve
         bytes.resize(header.len, 0);
         let read = in_file(segment.file.read_at(&mut bytes, frame.offset), || segment.name.segment_file())?;
         if read < bytes.len() || !frame::is_valid(&bytes, segment.name.id) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a frame changed between two reads"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "expected the same frame in two reads, found different bytes; check the disk",
+            ));
         }
         frame::copy_into(&bytes, &mut out, header, name.id);
         summary.next_seq = header.seq + 1;
