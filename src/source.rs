@@ -296,12 +296,10 @@ impl ConfiguredKeys {
     fn decode(&self, recipe: &Recipe) -> Option<Vec<Key>> {
         let proofs = &recipe.proofs;
         let needs = |public: bool| proofs.iter().any(|proof| proof.needs_key() && proof.uses_public_keys() == public);
-        if self.secrets.is_empty() && self.public_keys.is_empty() {
-            if let Some(location) = self.locations.iter().zip([false, true]).find(|(_, public)| needs(*public)).map(|(at, _)| at)
-            {
-                location.expected("an array of \"env:NAME\" or \"file:PATH\"", "nothing");
-                return None;
-            }
+        let missing = self.locations.iter().zip([false, true]).find(|(_, public)| needs(*public));
+        if let Some((location, _)) = missing.filter(|_| self.secrets.is_empty() && self.public_keys.is_empty()) {
+            location.expected("an array of \"env:NAME\" or \"file:PATH\"", "nothing");
+            return None;
         }
         let mut keys: Vec<Key> = Vec::new();
         let secrets = self.secrets.iter().map(|key| (key, false));

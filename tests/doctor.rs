@@ -376,7 +376,7 @@ fn causes_visible_in_the_request_are_reported() {
     let elsewhere = text.replace("/hooks/stripe", "/stripe").replace("v1=", "v1=0");
     assert_eq!(causes(&home, "stripe", elsewhere.as_bytes()), ["signature_unreadable", "path?"]);
     let signature = |code: &str| vec![("stripe-signature".to_owned(), code.to_owned())];
-    let large = post("/hooks/stripe", &signature("t=1,v1=00"), &vec![b' '; (5 << 20) + 1]);
+    let large = post("/hooks/stripe", &signature(&format!("t=1,v1={}", "00".repeat(32))), &vec![b' '; (5 << 20) + 1]);
     assert_eq!(causes(&home, "stripe", &large), ["too_large"]);
 }
 
@@ -388,7 +388,7 @@ fn doctor_names_the_outcome_that_the_server_counts() {
     let home = Home::new(SECRETS, &format!("server.drain_delay = \"0s\"\n{sources}"));
     let process = home.start();
     let body = [b' '; 5_000];
-    let signature = [("stripe-signature".to_owned(), "t=1,v1=00".to_owned())];
+    let signature = |code: &str| [("stripe-signature".to_owned(), format!("t=1,v1={code}"))];
     let unsigned = post("/hooks/stripe", &[], &body);
     let wrong_method = String::from_utf8(unsigned.clone()).expect("text").replace("POST ", "PUT ").into_bytes();
     let rejected_by_server = |request: &[u8]| {
@@ -401,7 +401,8 @@ fn doctor_names_the_outcome_that_the_server_counts() {
     for (request, outcome, cause) in [
         (unsigned, "signature_missing", "signature_absent"),
         (wrong_method, "method_not_allowed", "method"),
-        (post("/hooks/stripe", &signature, &body), "too_large", "too_large"),
+        (post("/hooks/stripe", &signature(&"00".repeat(32)), &body), "too_large", "too_large"),
+        (post("/hooks/stripe", &signature("00"), &body), "signature_malformed", "signature_unreadable"),
     ] {
         assert_eq!(rejected_by_server(&request), [outcome]);
         let (_, line) = examine(&home, "stripe", &request, &[]);

@@ -127,11 +127,11 @@ impl ProofVerifier {
         }
     }
 
-    /// Returns the keys that are valid at `now`, then the expired keys. An expired key does not authenticate a sender, but a
-    /// match explains the rejection to the operator.
-    fn keys_at<'a>(&'a self, source: &'a Source, now: UnixMillis) -> impl Iterator<Item = (&'a ProofKey, &'a Key)> {
-        let all = || self.keys.iter().map(|key| (key, &source.keys[key.key]));
-        all().filter(move |(_, key)| key.is_valid_at(now)).chain(all().filter(move |(_, key)| !key.is_valid_at(now)))
+    /// Returns the keys that are valid at `now`, then the expired keys, each with its slot: the index of the key among the keys of
+    /// this proof. An expired key does not authenticate a sender, but a match explains the rejection to the operator.
+    fn keys_at<'a>(&'a self, source: &'a Source, now: UnixMillis) -> impl Iterator<Item = (usize, &'a ProofKey, &'a Key)> {
+        let all = || self.keys.iter().enumerate().map(|(slot, key)| (slot, key, &source.keys[key.key]));
+        all().filter(move |(.., key)| key.is_valid_at(now)).chain(all().filter(move |(.., key)| !key.is_valid_at(now)))
     }
 
     /// Returns the rejection for a proof that no valid key made. If an expired key made the proof, the hint names that key.

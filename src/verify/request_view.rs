@@ -11,7 +11,6 @@ use http::{HeaderMap, HeaderName};
 use crate::event::Delivery;
 use crate::source::pointers::Pointers;
 use crate::source::recipe::{Choice, Locator};
-use crate::verify::signature::Tag;
 use crate::verify::{form, json};
 
 /// The values that a recipe reads from a body, one entry for each of the recipe's body locations. Empty if the body has not
@@ -25,6 +24,14 @@ pub(super) fn body_values<'a>(pointers: &Pointers, body: &'a [u8]) -> BodyValues
         return Vec::new();
     }
     json::locate(&pointers.root, pointers.slots, body).unwrap_or_else(|| form::locate(pointers, body))
+}
+
+/// A tag and its value in a signature header, such as `t=1700000000`.
+pub(super) struct Tag<'a> {
+    /// The index of the signature group that contains the tag.
+    pub(super) group: usize,
+    pub(super) name: &'a str,
+    pub(super) value: &'a str,
 }
 
 /// A view of one request, and of the tags of a signature group or the claims of a token. Tags of this group take precedence

@@ -2,6 +2,7 @@
 //! same code builds the signed content of a sample and of a delivery, so a mistake in this code does not make a sample fail. A
 //! sample therefore tests the recipe and the secret, but not this code. The published vectors in `tests/vectors` test the code.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use base64::Engine;
@@ -21,8 +22,7 @@ use crate::verify::content::Content;
 use crate::verify::hash::{Hash, hash, sha256};
 use crate::verify::proof::jwt;
 use crate::verify::proof::mac::MacKey;
-use crate::verify::request_view::{JOINT, RequestView, body_values};
-use crate::verify::signature::Tag;
+use crate::verify::request_view::{JOINT, RequestView, Tag, body_values};
 use crate::verify::signing_input::{SigningInput, encode};
 use crate::verify::{json, tolerance};
 
@@ -351,15 +351,22 @@ fn token_place(from: &[Locator]) -> Option<EvidencePlace> {
     })
 }
 
+/// A claim of a sample's token.
+#[derive(serde::Serialize)]
+#[serde(untagged)]
+enum SampleClaim {
+    Text(String),
+    Seconds(u64),
+}
+
 /// Returns a token with the claims that the recipe requires and the hash of the body.
 fn token(proof: &JwtProof, signer: &Signer, body: &[u8], options: &SampleOptions) -> Option<String> {
-    let now = options.now.0 / 1000;
-    let mut claims: serde_json::Map<String, serde_json::Value> =
-        proof.claims.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
-    claims.insert("iat".into(), now.into());
-    claims.insert("jti".into(), options.id.clone().into());
+    let text = |text: &str| SampleClaim::Text(text.to_owned());
+    let mut claims: BTreeMap<&str, SampleClaim> = proof.claims.iter().map(|(name, value)| (&**name, text(value))).collect();
+    claims.insert("iat", SampleClaim::Seconds(options.now.0 / 1000));
+    claims.insert("jti", text(&options.id));
     if let Some(rule) = &proof.body_claim {
-        claims.insert(rule.name.clone(), encode(rule.encoding, hash(rule.algorithm, [body].into_iter()).bytes()).into());
+        claims.insert(&rule.name, SampleClaim::Text(encode(rule.encoding, hash(rule.algorithm, [body].into_iter()).bytes())));
     }
     let header = jsonwebtoken::Header::new(jwt::library(*proof.algorithms.first()?));
     jsonwebtoken::encode(&header, &claims, &jsonwebtoken::EncodingKey::from_secret(&signer.secret).ok()?).ok()

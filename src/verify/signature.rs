@@ -6,7 +6,7 @@ use std::iter;
 use crate::outcome::Outcome;
 use crate::source::recipe::{SignatureFormat, SignatureLocator, SignedContent};
 use crate::verify::code::Code;
-use crate::verify::request_view::RequestView;
+use crate::verify::request_view::{RequestView, Tag};
 use crate::verify::verdict::Rejection;
 
 /// The signatures and tags of a request.
@@ -16,14 +16,6 @@ pub(super) struct Signatures<'a> {
     /// The tags whose values are not signatures.
     pub(super) tags: Vec<Tag<'a>>,
     codes: Vec<StatedCode>,
-}
-
-/// A tag and its value in a signature header, such as `t=1700000000`.
-pub(super) struct Tag<'a> {
-    /// The index of the signature group that contains the tag.
-    pub(super) group: usize,
-    pub(super) name: &'a str,
-    pub(super) value: &'a str,
 }
 
 /// One signature of a request.

@@ -11,12 +11,14 @@ use crate::harness::{self, BODY, Harness, MAX_BODY, chunked, post, split_at_body
 #[tokio::test]
 async fn early_rejections_do_not_wait_for_the_body() {
     let harness = Harness::open(ServerLimits::default());
-    let signed = "POST /hooks/stripe HTTP/1.1\r\nstripe-signature: t=1\r\ncontent-length: 4097";
+    let signed = |code: &str| format!("POST /hooks/stripe HTTP/1.1\r\nstripe-signature: t=1,v1={code}\r\ncontent-length: 4097");
+    let (readable, unreadable) = (signed(&"00".repeat(32)), signed("zz"));
     let cases = [
         ("POST /unknown HTTP/1.1\r\ncontent-length: 10", "404", "-", "unknown_source"),
         ("PUT /hooks/stripe HTTP/1.1\r\ncontent-length: 10", "405", "stripe", "method_not_allowed"),
         ("POST /hooks/stripe HTTP/1.1\r\ncontent-length: 10", "401", "stripe", "signature_missing"),
-        (signed, "413", "stripe", "too_large"),
+        (&readable, "413", "stripe", "too_large"),
+        (&unreadable, "401", "stripe", "signature_malformed"),
     ];
     for (head, status, source, outcome) in cases {
         let answer = harness.line().await.ask(format!("{head}\r\nhost: h\r\nexpect: 100-continue\r\n\r\n")).await;

@@ -21,7 +21,7 @@ pub(super) fn check<T>(
     let credentials = credentials(&request.view)?;
     let received_at = request.delivery.received_at;
     let mut expired = None;
-    for (prepared, key) in verifier.keys_at(request.source, received_at) {
+    for (_, prepared, key) in verifier.keys_at(request.source, received_at) {
         let secret = key.secret_for(verifier.proof).unwrap_or_default();
         if !bool::from(secret.ct_eq(&credentials)) {
             continue;

@@ -23,7 +23,7 @@ pub(super) fn check<T>(
     for group in 0..signatures.groups {
         let view = request.view.with_tags(&signatures.tags, group);
         for terms in &signed.contents {
-            for (slot, (prepared, key)) in verifier.keys_at(request.source, received_at).enumerate() {
+            for (slot, prepared, key) in verifier.keys_at(request.source, received_at) {
                 let secret = key.secret_for(verifier.proof).unwrap_or_default();
                 let content = match input.content(terms, &view, secret) {
                     Ok(content) => content,

@@ -2,9 +2,12 @@
 //! checks the times and the claims, because the verifier must not read a clock of its own.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
+use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm as LibraryAlgorithm, Validation, decode};
-use serde_json::{Map, Value};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::outcome::Outcome;
 use crate::source::key::DecodedKey;
@@ -15,6 +18,53 @@ use crate::verify::hash::hash;
 use crate::verify::proof::{ProofVerifier, Proven, Request, token};
 use crate::verify::request_view::path_and_query;
 use crate::verify::verdict::Rejection;
+
+/// The claims of a token, by name.
+type Claims = BTreeMap<String, Claim>;
+
+/// The value of a claim.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Claim {
+    Text(String),
+    Flag(bool),
+    Whole(u64),
+    Negative(i64),
+    Fraction(f64),
+    List(Vec<Claim>),
+    /// An object or null, which hookhold does not read.
+    Other(IgnoredAny),
+}
+
+impl Claim {
+    /// Returns the claim as text, or `None` for a value that a locator cannot read.
+    fn text(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Claim::Text(text) => Some(Cow::Borrowed(text)),
+            Claim::Flag(on) => Some(Cow::Owned(on.to_string())),
+            Claim::Whole(number) => Some(Cow::Owned(number.to_string())),
+            Claim::Negative(number) => Some(Cow::Owned(number.to_string())),
+            Claim::Fraction(_) | Claim::List(_) | Claim::Other(_) => None,
+        }
+    }
+
+    /// Returns the claim as Unix seconds (NumericDate, which may have a fraction), or `None` for another value.
+    fn seconds(&self) -> Option<u64> {
+        match self {
+            Claim::Whole(seconds) => Some(*seconds),
+            Claim::Fraction(seconds) if *seconds >= 0.0 => Some(*seconds as u64),
+            _ => None,
+        }
+    }
+
+    /// Returns true if the claim is `wanted`, or a list that contains `wanted`, as `aud` may be.
+    fn is(&self, wanted: &str) -> bool {
+        match self {
+            Claim::List(values) => values.iter().any(|value| value.text().as_deref() == Some(wanted)),
+            value => value.text().as_deref() == Some(wanted),
+        }
+    }
+}
 
 /// Checks the token of a delivery with every key, then its times, its claims, and the hashes that it contains.
 pub(super) fn check<T>(
@@ -29,12 +79,12 @@ pub(super) fn check<T>(
     }
     let received_at = request.delivery.received_at;
     let (mut expired, mut is_readable) = (None, false);
-    for (prepared, key) in verifier.keys_at(request.source, received_at) {
+    for (_, prepared, key) in verifier.keys_at(request.source, received_at) {
         let Some(DecodedKey::Jwt(jwt_key)) = key.for_proof(verifier.proof) else { continue };
-        let claims = match decode::<Map<String, Value>>(token, &jwt_key.decoding, &validation(proof)) {
+        let claims = match decode::<Claims>(token, &jwt_key.decoding, &validation(proof)) {
             Ok(decoded) => decoded.claims,
             Err(error) => {
-                is_readable |= matches!(error.kind(), jsonwebtoken::errors::ErrorKind::InvalidSignature);
+                is_readable |= matches!(error.kind(), ErrorKind::InvalidSignature);
                 continue;
             }
         };
@@ -79,13 +129,10 @@ fn validation(proof: &JwtProof) -> Validation {
 }
 
 /// Checks the claims `exp`, `nbf` and `iat`, which are Unix seconds. A token without `iat` fails if the recipe limits the age.
-fn check_times(proof: &JwtProof, claims: &Map<String, Value>, now: u64) -> Result<(), Rejection> {
-    let time = |claim: &str| match claims.get(claim) {
-        None => Ok(None),
-        Some(value) => match value.as_u64().or_else(|| value.as_f64().filter(|time| *time >= 0.0).map(|time| time as u64)) {
-            Some(time) => Ok(Some(time)),
-            None => Err(malformed(format!("token: expected Unix seconds in the claim {claim}, found another value"))),
-        },
+fn check_times(proof: &JwtProof, claims: &Claims, now: u64) -> Result<(), Rejection> {
+    let time = |claim: &str| {
+        let invalid = || malformed(format!("token: expected Unix seconds in the claim {claim}, found another value"));
+        claims.get(claim).map(|value| value.seconds().ok_or_else(invalid)).transpose()
     };
     let (expiry, start, issued) = (time("exp")?, time("nbf")?, time("iat")?);
     if let Some(expiry) = expiry.filter(|expiry| now >= expiry.saturating_add(LEEWAY_S)) {
@@ -119,12 +166,8 @@ fn check_times(proof: &JwtProof, claims: &Map<String, Value>, now: u64) -> Resul
 }
 
 /// Checks that each claim of the recipe has its value, or contains the value if the claim is an array (`aud`).
-fn check_claims(proof: &JwtProof, claims: &Map<String, Value>) -> Result<(), Rejection> {
-    let is_met = |(name, wanted): &&(String, String)| match claims.get(name) {
-        Some(Value::Array(values)) => values.iter().any(|value| text(value).as_deref() == Some(wanted)),
-        Some(value) => text(value).as_deref() == Some(wanted),
-        None => false,
-    };
+fn check_claims(proof: &JwtProof, claims: &Claims) -> Result<(), Rejection> {
+    let is_met = |(name, wanted): &&(String, String)| claims.get(name).is_some_and(|claim| claim.is(wanted));
     match proof.claims.iter().find(|claim| !is_met(claim)) {
         None => Ok(()),
         Some((name, wanted)) => {
@@ -136,7 +179,7 @@ fn check_claims(proof: &JwtProof, claims: &Map<String, Value>) -> Result<(), Rej
     }
 }
 
-fn check_hashes(proof: &JwtProof, claims: &Map<String, Value>, request: Request<'_>) -> Result<(), Rejection> {
+fn check_hashes(proof: &JwtProof, claims: &Claims, request: Request<'_>) -> Result<(), Rejection> {
     if let Some(rule) = &proof.body_claim {
         check_hash(rule, claims, &[&request.delivery.body], "body")?;
     }
@@ -147,8 +190,9 @@ fn check_hashes(proof: &JwtProof, claims: &Map<String, Value>, request: Request<
     Ok(())
 }
 
-fn check_hash(rule: &HashClaim, claims: &Map<String, Value>, parts: &[&[u8]], what: &str) -> Result<(), Rejection> {
-    let stated = claims.get(&rule.name).and_then(Value::as_str).and_then(|text| Code::decode(rule.encoding, text));
+fn check_hash(rule: &HashClaim, claims: &Claims, parts: &[&[u8]], what: &str) -> Result<(), Rejection> {
+    let text = claims.get(&rule.name).and_then(Claim::text);
+    let stated = text.and_then(|text| Code::decode(rule.encoding, &text));
     let stated = stated.ok_or_else(|| {
         malformed(format!("token: expected a {} hash in the claim {}, found none", rule.algorithm.word(), rule.name))
     })?;
@@ -162,18 +206,9 @@ fn check_hash(rule: &HashClaim, claims: &Map<String, Value>, parts: &[&[u8]], wh
     Err(Rejection::new(Outcome::SignatureMismatch, hint))
 }
 
-/// Returns the claims that a locator can read: texts, integers and booleans.
-fn texts(claims: &Map<String, Value>) -> Vec<(String, Cow<'_, str>)> {
-    claims.iter().filter_map(|(name, value)| Some((name.clone(), text(value)?))).collect()
-}
-
-fn text(value: &Value) -> Option<Cow<'_, str>> {
-    match value {
-        Value::String(text) => Some(Cow::Borrowed(text)),
-        Value::Bool(on) => Some(Cow::Owned(on.to_string())),
-        Value::Number(number) if !number.is_f64() => Some(Cow::Owned(number.to_string())),
-        _ => None,
-    }
+/// Returns the claims that a locator can read.
+fn texts(claims: &Claims) -> Vec<(String, Cow<'_, str>)> {
+    claims.iter().filter_map(|(name, value)| Some((name.clone(), value.text()?))).collect()
 }
 
 fn malformed(hint: String) -> Rejection {

@@ -54,7 +54,7 @@ fn check_group<'p>(
             }
         };
         is_complete = true;
-        for (slot, (prepared, key)) in verifier.keys_at(request.source, received_at).enumerate() {
+        for (slot, prepared, key) in verifier.keys_at(request.source, received_at) {
             let slot = signed.in_slots.then_some(slot);
             if !made_one_of(prepared, &content, &mut signatures.of(group, slot)) {
                 continue;
