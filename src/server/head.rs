@@ -38,12 +38,14 @@ pub struct RequestHead<'a> {
 pub fn judge_head(source: &Source, head: RequestHead<'_>) -> Result<(), Answer> {
     if head.target.len() > MAX_TARGET_BYTES {
         let answer = Answer { status: StatusCode::URI_TOO_LONG, ..Answer::plain(Outcome::BadRequest) };
-        return Err(
-            answer.with_hint(format!("request target: expected at most {MAX_TARGET_BYTES} bytes, found {}", head.target.len()))
-        );
+        let found = head.target.len();
+        let hint =
+            format!("request target: expected at most {MAX_TARGET_BYTES} bytes, found {found}; shorten the URL at the sender");
+        return Err(answer.with_hint(hint));
     }
     if head.method != Method::POST {
-        let hint = format!("method: expected POST, found {}", escaped(head.method.as_str()));
+        let method = escaped(head.method.as_str());
+        let hint = format!("method: expected POST, found {method}; configure the sender to use POST");
         return Err(Answer::plain(Outcome::MethodNotAllowed).with_hint(hint));
     }
     if let Some(address) = head.sender.filter(|address| !source.allows_address(*address)) {
@@ -56,7 +58,10 @@ pub fn judge_head(source: &Source, head: RequestHead<'_>) -> Result<(), Answer> 
     match head.content_length {
         Some(length) if length > source.max_body as u64 => {
             let most = source.max_body;
-            let hint = format!("content-length: expected at most {most} (max_body of this source), found {length}");
+            let hint = format!(
+                "content-length: expected at most {most} (max_body of this source), found {length}; raise max_body for a \
+                 genuine sender"
+            );
             Err(Answer::plain(Outcome::TooLarge).with_hint(hint))
         }
         _ => Ok(()),

@@ -39,7 +39,10 @@ impl CapturedDelivery {
         judge_head(source, head).map_err(|answer| Rejection { outcome: answer.outcome, hint: answer.hint })?;
         let (size, limit) = (delivery.body.len(), source.max_body);
         if size > limit {
-            let hint = format!("body: expected at most {limit} bytes (max_body of this source), found {size}");
+            let hint = format!(
+                "body: expected at most {limit} bytes (max_body of this source), found {size}; raise max_body for a genuine \
+                 sender"
+            );
             return Err(Rejection { outcome: Outcome::TooLarge, hint });
         }
         Verifier::new(source.clone()).verify(delivery)
