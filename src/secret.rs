@@ -43,6 +43,21 @@ impl fmt::Debug for Secret {
 /// form, the variable is unset or empty, or the file is unreadable, empty or too large. No diagnostic contains text that may be
 /// a secret.
 pub fn read(item: Item) -> Option<Secret> {
+    read_with(item, follow)
+}
+
+/// Reads the public key to which `item` refers, in the same forms as [`read`]. A public key is no secret, so `item` may also
+/// contain its text. `name` is the name of such a key if `item` names none.
+pub fn read_public(item: Item, name: &str) -> Option<Secret> {
+    let literal = |text: &str| Secret { name: name.into(), bytes: text.as_bytes().to_vec(), not_after: None };
+    let follow_public = |item: &Item| match item.as_str() {
+        Some(text) if !text.is_empty() && !["env:", "file:"].iter().any(|scheme| text.starts_with(scheme)) => Some(literal(text)),
+        _ => follow(item),
+    };
+    read_with(item, follow_public)
+}
+
+fn read_with(item: Item, follow: impl Fn(&Item) -> Option<Secret>) -> Option<Secret> {
     if !item.is_table() {
         return follow(&item);
     }

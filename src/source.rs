@@ -283,11 +283,13 @@ impl ConfiguredKeys {
     /// Takes both options out of the table. Returns `None` if a reference is invalid. An absent option is an empty list.
     fn take(table: &mut TomlTable) -> Option<ConfiguredKeys> {
         let locations = [table.location_of("secrets"), table.location_of("public_keys")];
-        let mut read = |option| -> Option<Vec<_>> {
-            let items = table.take_list(option).unwrap_or_default();
-            items.into_iter().map(|item| Some((item.clone(), secret::read(item)?))).collect::<Vec<_>>().into_iter().collect()
-        };
-        let (secrets, public_keys) = (read("secrets"), read("public_keys"));
+        let secrets = table.take_list("secrets").unwrap_or_default().into_iter();
+        let secrets: Vec<Option<_>> = secrets.map(|item| Some((item.clone(), secret::read(item)?))).collect();
+        let public_keys = (1..).zip(table.take_list("public_keys").unwrap_or_default());
+        let read_public =
+            |(number, item): (usize, Item)| Some((item.clone(), secret::read_public(item, &format!("public-key-{number}"))?));
+        let public_keys: Vec<Option<_>> = public_keys.map(read_public).collect();
+        let (secrets, public_keys): (Option<_>, Option<_>) = (secrets.into_iter().collect(), public_keys.into_iter().collect());
         Some(ConfiguredKeys { secrets: secrets?, public_keys: public_keys?, locations })
     }
 

@@ -145,19 +145,19 @@ impl Item {
         if let TomlValue::Table(table) = self.value { Some(table) } else { self.mismatch("a table") }
     }
 
-    /// Reports that the value has the wrong type or is an invalid string, and returns `None`. The message does not show the
-    /// value.
+    /// Adds a diagnostic that the value has the wrong type or is an invalid string, and returns `None`. The message does not
+    /// show the value.
     pub fn unexpected<T>(&self, expected: impl fmt::Display) -> Option<T> {
         self.expected(expected, self.as_str().map_or(self.kind(), |_| "an invalid string"))
     }
 
-    /// Reports `expected X, found Y` and returns `None`. `found` may end with a semicolon and a remedy.
+    /// Adds the diagnostic `expected X, found Y` and returns `None`. `found` may end with a semicolon and a remedy.
     pub fn expected<T>(&self, expected: impl fmt::Display, found: impl fmt::Display) -> Option<T> {
         self.location.expected(expected, found);
         None
     }
 
-    /// Reports the mistake `what` and returns `None`, for messages that do not fit `expected X, found Y`.
+    /// Adds the diagnostic `what` and returns `None`, for messages that do not fit `expected X, found Y`.
     pub fn reject<T>(&self, what: impl fmt::Display) -> Option<T> {
         self.location.report(what);
         None

@@ -169,7 +169,7 @@ fn the_reference_file_parses_to_the_defaults() {
     assert_eq!(config.journal, JournalConfig::default());
     assert_eq!(config.dedupe, DedupeLimits::default());
     assert!(config.kafka.is_some());
-    assert_eq!(config.sources.len(), 3, "three examples");
+    assert_eq!(config.sources.len(), 4, "four examples");
 }
 
 #[test]

@@ -59,11 +59,13 @@ struct BodyBounds {
 
 impl BodyBounds {
     fn check(&self, max_body: u64, location: &Location) {
-        let found = format!("\"{}\"", bytes_text(max_body));
+        let found = bytes_text(max_body);
         if let Some(most) = self.max_in_flight.filter(|most| max_body > *most) {
+            let found = format_args!("\"{found}\"; lower max_body or raise max_in_flight");
             location.expected(format_args!("at most [server] max_in_flight, \"{}\"", bytes_text(most)), found);
         } else if let Some(room) = self.storable.filter(|room| max_body >= *room) {
             let origin = "the limit from [journal] max_backlog and max_size";
+            let found = format_args!("\"{found}\"; lower max_body, or raise max_backlog and max_size");
             location.expected(format_args!("less than \"{}\", {origin}", bytes_text(room)), found);
         }
     }
@@ -95,7 +97,8 @@ fn server(t: &mut TomlTable) -> ServerConfig {
     let ServerLimits { max_body, max_in_flight, .. } = config.limits;
     if max_body > max_in_flight && t.accepts(&["max_body", "max_in_flight"]) {
         let [least, found] = [max_body, max_in_flight].map(|size| bytes_text(size as u64));
-        t.expected("max_in_flight", format_args!("at least max_body, \"{least}\""), format_args!("\"{found}\""));
+        let found = format_args!("\"{found}\"; raise max_in_flight or lower max_body");
+        t.expected("max_in_flight", format_args!("at least max_body, \"{least}\""), found);
     }
     config
 }
@@ -114,11 +117,13 @@ pub(super) fn journal(t: &mut TomlTable) -> JournalConfig {
     }
     if segment_size > max_size / MIN_SEGMENTS && t.accepts(&["max_size", "segment_size"]) {
         let [most, found] = [max_size / MIN_SEGMENTS, segment_size].map(bytes_text);
-        t.expected("segment_size", format_args!("at most a quarter of max_size, \"{most}\""), format_args!("\"{found}\""));
+        let found = format_args!("\"{found}\"; lower segment_size or raise max_size");
+        t.expected("segment_size", format_args!("at most a quarter of max_size, \"{most}\""), found);
     }
     if max_backlog > max_size && t.accepts(&["max_size", "max_backlog"]) {
         let [most, found] = [max_size, max_backlog].map(bytes_text);
-        t.expected("max_backlog", format_args!("at most max_size, \"{most}\""), format_args!("\"{found}\""));
+        let found = format_args!("\"{found}\"; lower max_backlog or raise max_size");
+        t.expected("max_backlog", format_args!("at most max_size, \"{most}\""), found);
     }
     config
 }

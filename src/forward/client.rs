@@ -114,7 +114,7 @@ impl KafkaClient {
         generation == self.generation
     }
 
-    /// Records an acknowledgement, which proves that the producer works.
+    /// Marks the producer as proven after an acknowledgement, and forgets the client's last error.
     pub(super) fn acknowledged(&mut self) {
         self.last_error = None;
         if let ClientState::Running { proven, .. } = &mut self.state {
@@ -122,7 +122,7 @@ impl KafkaClient {
         }
     }
 
-    /// Records a client-wide error.
+    /// Sets the client's last error.
     pub(super) fn note_error(&mut self, code: RDKafkaErrorCode, detail: String) {
         self.last_error = Some((code, detail));
     }
@@ -154,7 +154,7 @@ impl KafkaClient {
         Ok(())
     }
 
-    /// Records the end of the running probe, so that the next probe can start.
+    /// Allows the next probe to start, because the running probe has ended.
     pub(super) fn probe_finished(&mut self) {
         self.probing = false;
     }

@@ -43,7 +43,7 @@ impl ProbeSchedule {
         pause
     }
 
-    /// Records that the topic's block has ended, and schedules the next probe [`STALLED_AFTER`] from now.
+    /// Sets the end of the topic's block to `now`, and schedules the next probe [`STALLED_AFTER`] from now.
     pub(super) fn unblocked(&mut self, now: Instant) {
         self.unblocked_at = now;
         self.restart(now);

@@ -123,8 +123,8 @@ impl ProducerContext for ProducerCallbacks {
 }
 
 impl ClientContext for ProducerCallbacks {
-    /// Logs librdkafka's messages at debug level only, because librdkafka repeats them at each attempt to connect. hookhold
-    /// itself logs the important changes, such as the block of a topic.
+    /// Writes librdkafka's messages to the log at debug level only, because librdkafka repeats them at each attempt to connect.
+    /// hookhold itself logs the important changes, such as the block of a topic.
     fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
         debug!(target: "librdkafka", "{facility}: {message}");
     }
@@ -133,8 +133,8 @@ impl ClientContext for ProducerCallbacks {
     /// only if the operator enables them.
     fn stats_raw(&self, _: &[u8]) {}
 
-    /// Posts client-wide errors to the mailbox. rdkafka calls this function twice per error, so every match arm
-    /// must be safe to run twice.
+    /// Passes a client-wide error to the mailbox. rdkafka calls this function twice per error, so every match arm must be safe
+    /// to run twice.
     fn error(&self, error: KafkaError, reason: &str) {
         debug!(target: "librdkafka", "{error}: {reason}");
         match error.rdkafka_error_code() {

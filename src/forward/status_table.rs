@@ -74,7 +74,7 @@ impl TopicStatus {
         self.seen.fetch_add(1, Relaxed);
     }
 
-    /// Counts one acknowledged event and so reduces the topic's lag by one event.
+    /// Adds one to the number of acknowledged events and so reduces the topic's lag by one event.
     pub(super) fn count_acked(&self) {
         self.acked_total.inc();
         self.acked.fetch_add(1, Relaxed);
@@ -91,8 +91,8 @@ impl TopicStatus {
         self.oldest_ms.store(oldest.map_or(0, |at| at.0), Relaxed);
     }
 
-    /// Publishes the topic's block, in this status and in the metric `hookhold_forward_blocked`. `None` publishes the
-    /// end of a block.
+    /// Publishes the reason why the topic is blocked, in this status and in the metric `hookhold_forward_blocked`. `None`
+    /// means that the topic is not blocked.
     pub(super) fn set_block(&self, block: Option<(BlockReason, &str)>) {
         let block =
             block.map(|(reason, detail)| Blocked { reason: reason.word(), detail: detail.into(), remedy: reason.remedy() });

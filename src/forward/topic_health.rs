@@ -41,8 +41,8 @@ pub(super) struct TopicHealth {
 }
 
 impl TopicHealth {
-    /// Records the number of in-sync replicas of the partition that has the fewest. `None` means that all replicas of every
-    /// partition are in sync.
+    /// Updates the topic's health after a probe. `in_sync` is the number of in-sync replicas of the partition that has the
+    /// fewest. `None` means that all replicas of every partition are in sync.
     pub(super) fn record_in_sync(&mut self, in_sync: Option<usize>, now: Instant) {
         let enough = in_sync.is_none_or(|count| self.fewest.is_some_and(|fewest| count > fewest));
         self.fewest = in_sync.into_iter().chain(self.fewest).min();
@@ -53,7 +53,7 @@ impl TopicHealth {
         self.since.get_or_insert(now);
     }
 
-    /// Records that a probe found the topic unwritable.
+    /// Ends the current series of probes, because a probe found the topic unwritable.
     pub(super) fn record_unwritable(&mut self) {
         self.since = None;
     }

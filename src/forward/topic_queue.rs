@@ -1,5 +1,5 @@
-//! Queues the events of one topic for Kafka, in order. Near the log end, one reader feeds all topic queues. A queue
-//! that falls behind opens its own reader, so that the queue does not delay other topics.
+//! Sends the events of one topic to Kafka, in order. Near the log end, one reader feeds all topic queues. A queue that falls
+//! behind opens its own reader, so that the queue does not delay other topics.
 //!
 //! The queue tracks the topic's next event, records in flight, block and cursor. The queue does not depend on the Kafka
 //! client: the worker sends the records, and interprets failures and probe results.
@@ -96,7 +96,7 @@ impl TopicQueue {
         matches!(self.feed, Feed::Own { .. })
     }
 
-    /// Counts the durable event with sequence `seq` as lag. Does nothing if the queue has already counted this event.
+    /// Adds the durable event with sequence `seq` to the topic's lag. Does nothing if the queue has already counted this event.
     pub(super) fn count(&mut self, seq: u64) {
         if seq >= self.counted {
             self.counted = seq + 1;
@@ -349,7 +349,7 @@ impl TopicQueue {
         (cursor > self.saved.seq + step).then_some(cursor)
     }
 
-    /// Records that the worker has handed `cursor` to the journal.
+    /// Sets the saved cursor to `cursor`, which the worker has handed to the journal.
     pub(super) fn cursor_saved(&mut self, cursor: u64) {
         self.saved = SavedCursor { seq: cursor, is_outdated: false };
     }

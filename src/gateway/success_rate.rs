@@ -2,9 +2,10 @@
 //! Some providers disable an endpoint when this rate is too low.
 //!
 //! The rate covers only deliveries with a genuine signature, including deliveries with a stale or future timestamp. An unknown
-//! sender can replay such a delivery but cannot forge the signature of a new one. The rate ignores all other deliveries, so
-//! forged deliveries do not distort the rate. With a wrong secret, no signature matches, so the rate does not fall. Operators
-//! can recognise a wrong secret by `signature_mismatch` outcomes and by the absence of verified deliveries.
+//! sender can replay such a delivery, and the replay counts, but the sender cannot forge the signature of a new delivery. The
+//! rate ignores all other deliveries, so forged deliveries do not distort the rate. With a wrong secret, no signature matches,
+//! so the rate does not fall. Operators can recognise a wrong secret by `signature_mismatch` outcomes and by the absence of
+//! verified deliveries.
 //!
 //! The period consists of [`SLOTS`] slots with two counts each, and the oldest slot expires as a whole. The memory for the
 //! counts therefore does not grow with the number of deliveries.

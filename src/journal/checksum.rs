@@ -1,5 +1,5 @@
-//! Computes the CRC-32C of arbitrary ranges of a file. Reads each block of the file at most once, plus at most two incomplete
-//! blocks for each range.
+//! Computes the CRC-32C of arbitrary ranges of a file. Reads each block of the file at most once to compute its checksum. In
+//! addition, reads at most two incomplete blocks for each range.
 //!
 //! After damage, the next frame may start at any aligned offset. A crafted body can consist entirely of fake frame headers that
 //! each announce a frame of several megabytes. If the scanner read a whole frame for each header, a startup after a crash would

@@ -74,13 +74,13 @@ impl CommitQueue {
         Ok(())
     }
 
-    /// Records that a cursor has moved, and wakes the writer.
+    /// Makes the writer save the cursors, because a cursor has moved. Wakes the writer.
     pub(super) fn save_cursors(&self) {
         self.retry_cursors();
         self.changed.notify_one();
     }
 
-    /// Records that some moved cursors are still unsaved.
+    /// Makes the writer save the cursors in a later commit, because some moved cursors are still unsaved.
     pub(super) fn retry_cursors(&self) {
         self.lock().cursors_moved.get_or_insert(Instant::now());
     }

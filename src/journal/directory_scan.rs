@@ -184,7 +184,7 @@ impl ScannedSegment {
         summary
     }
 
-    /// Returns the sequence after the last event that the segment must contain.
+    /// Returns the sequence of the last event that the segment must contain, plus one.
     fn expected_end(&self) -> u64 {
         match self.is_followed || self.summary.is_some() {
             true => self.superseded_from,

@@ -232,7 +232,7 @@ impl Journal {
         self.0.segments.topic_cursors(self.0.options.forwards)
     }
 
-    /// Counts a topic's durable events with sequences in `from..below`.
+    /// Returns the number of a topic's durable events with sequences in `from..below`.
     pub fn count(&self, topic: &str, from: u64, below: u64) -> u64 {
         let (whole, partial) = self.0.segments.count(topic, from, below);
         whole + partial.into_iter().map(|range| self.count_frames(topic, range)).sum::<u64>()

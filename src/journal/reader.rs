@@ -172,7 +172,7 @@ impl Reader {
 }
 
 impl Shared {
-    /// Counts and logs a damaged range once, even if several readers find the same range.
+    /// Reports a damaged range in the metric and in the log, but only once, even if several readers find the same range.
     fn report_corruption(&self, segment: &str, from: u64, to: u64) {
         if !self.corruption.lock().expect(POISON).insert((segment.to_owned(), from)) {
             return;

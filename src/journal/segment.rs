@@ -56,7 +56,7 @@ impl Segment {
         self.state.load(Ordering::Acquire) >= SegmentState::Sealed as u8
     }
 
-    /// Records that the key file and the summary file are on disk.
+    /// Sets the state to `Sealed`, because the key file and the summary file are on disk.
     pub(super) fn set_sealed(&self) {
         self.state.store(SegmentState::Sealed as u8, Ordering::Release);
     }

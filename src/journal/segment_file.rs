@@ -105,8 +105,8 @@ pub(super) fn has_header(file: &dyn DiskFile, name: SegmentName) -> io::Result<b
 
 /// Returns true if the segment has been written at least once. In a segment that has never been written, the first page
 /// contains only zeroes, and the other pages contain zeroes or frames of an earlier segment that used the same file. If
-/// corruption has zeroed the first page, the summary file or a valid frame in another page proves that the segment has been
-/// written.
+/// corruption has zeroed the first page, the summary file or a frame of this segment in another page proves that the segment
+/// has been written.
 pub(super) fn is_started(disk: &dyn Disk, file: &Arc<dyn DiskFile>, name: SegmentName, size: u64) -> io::Result<bool> {
     let mut page = [0; PAGE as usize];
     let read = file.read_at(&mut page, 0)?;

@@ -198,9 +198,9 @@ impl SegmentMap {
         }
     }
 
-    /// Counts a topic's events with sequences in `from..below`, using only the summaries. If a segment contains events of the
-    /// topic both inside and outside this range, the count excludes this segment. Instead, the returned list contains the range
-    /// of sequences in which the caller must count the topic's frames.
+    /// Returns the number of a topic's events with sequences in `from..below`, computed only from the summaries. If a segment
+    /// contains events of the topic both inside and outside this range, the number excludes this segment. Instead, the returned
+    /// list contains the range of sequences in which the caller must count the topic's frames.
     pub(super) fn count(&self, topic: &str, from: u64, below: u64) -> (u64, Vec<Range<u64>>) {
         let mut whole = 0;
         let mut partial = Vec::new();

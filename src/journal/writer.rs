@@ -80,8 +80,8 @@ impl CommitWriter {
         }
     }
 
-    /// Commits all events. If the events do not fit into the active segment, starts further segments and makes one commit in
-    /// each segment.
+    /// Writes and syncs all events. If the events do not fit into the active segment, starts further segments and makes one
+    /// commit in each segment.
     fn commit_all(&mut self, mut events: VecDeque<PendingAppend>, mut save_cursors: bool) -> Result<(), SyncFailed> {
         let mut may_start_segment_for_cursors = true;
         loop {
@@ -251,8 +251,8 @@ impl CommitWriter {
         Ok(())
     }
 
-    /// Logs once that the writer cannot start a segment. Marks the journal as unavailable, unless `size` is larger than
-    /// `segment_size`: if only a large event does not fit, smaller events may still fit.
+    /// Writes one log line when the writer cannot start a segment. Marks the journal as unavailable, unless `size` is larger
+    /// than `segment_size`: if only a large event does not fit, smaller events may still fit.
     fn log_no_segment(&mut self, error: &io::Error, size: u64) -> AppendError {
         let is_usual = size == self.shared.options.limits.segment_size;
         let is_new = !std::mem::replace(&mut self.no_segment_logged, true);

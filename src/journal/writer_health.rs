@@ -29,7 +29,7 @@ impl WriterHealth {
         }
     }
 
-    /// Records a failure after which the process must exit.
+    /// Sets the availability to `Failed`, after which the process must exit.
     pub(super) fn set_failed(&self) {
         self.availability.store(Availability::Failed as u8, Ordering::Release);
     }
@@ -39,12 +39,13 @@ impl WriterHealth {
         self.availability.load(Ordering::Acquire) == Availability::Failed as u8
     }
 
-    /// Records that the writer cannot start a segment. Returns true if the previous state was `Available`.
+    /// Changes the availability from `Available` to `NoRoom`, because the writer cannot start a segment.
+    /// Returns true if the previous availability was `Available`.
     pub(super) fn set_no_room(&self) -> bool {
         self.change(Availability::Available, Availability::NoRoom)
     }
 
-    /// Records that the writer can start a segment again.
+    /// Changes the availability from `NoRoom` to `Available`, because the writer can start a segment again.
     pub(super) fn set_room(&self) {
         self.change(Availability::NoRoom, Availability::Available);
     }
@@ -54,12 +55,12 @@ impl WriterHealth {
         self.availability.load(Ordering::Relaxed) == Availability::NoRoom as u8
     }
 
-    /// Records the start of a sync.
+    /// Sets the start time of the running sync to now.
     pub(super) fn sync_started(&self) {
         self.sync_started.store(self.opened.elapsed().as_millis() as u64 + 1, Ordering::Relaxed);
     }
 
-    /// Records the end of the running sync.
+    /// Clears the start time of the sync, because the sync has ended.
     pub(super) fn sync_ended(&self) {
         self.sync_started.store(0, Ordering::Relaxed);
     }

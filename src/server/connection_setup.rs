@@ -113,9 +113,9 @@ impl ConnectionSetup {
         }
     }
 
-    /// Records the outcome of `answer` and closes the socket. If no byte has arrived, `answer` is `None`, and the
-    /// function only closes the socket. If the outcome is `bad_request` and `text` is not empty, sends a 400 response
-    /// with the body `text` before closing the socket.
+    /// Passes the outcome of `answer` to the outcome log and closes the socket. If no byte has arrived, `answer` is
+    /// `None`, and the function only closes the socket. If the outcome is `bad_request` and `text` is not empty, sends
+    /// a 400 response with the body `text` before closing the socket.
     async fn reject(self, stream: TcpStream, answer: Option<Answer>, text: &'static str) {
         let Some(mut answer) = answer else { return };
         self.record(&answer);

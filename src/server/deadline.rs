@@ -107,8 +107,9 @@ impl Progress {
         Arc::new(Progress { clock, request_deadline, idle_timeout, min_rate, min_rate_after, state: Mutex::new(state) })
     }
 
-    /// Records that the request head is complete, and returns the arrival time of the request. A pipelined request
-    /// starts at this moment, because its bytes arrived together with the previous request.
+    /// Sets the stage of the request to `Body`, because the request head is complete. Returns the arrival time of the
+    /// request. A pipelined request starts at this moment, because its bytes arrived together with the previous
+    /// request.
     pub(super) fn head_complete(&self) -> Arrival {
         let mut state = self.lock();
         if state.stage == Stage::Idle {
@@ -124,21 +125,21 @@ impl Progress {
         state.deadline = state.arrival.at + deadline;
     }
 
-    /// Records `count` received body bytes. The caller must not report the last piece of a body, because that piece
-    /// completes the request.
+    /// Adds `count` to the number of received body bytes. The caller must not report the last piece of a body, because
+    /// that piece completes the request.
     pub(super) fn body_received(&self, count: usize) {
         self.lock().received += count as u64;
     }
 
-    /// Records that the request is complete. From this moment, the gateway enforces the request's deadline.
+    /// Sets the stage of the request to `Complete`. From this moment, the gateway enforces the request's deadline.
     pub(super) fn request_complete(&self) {
         let mut state = self.lock();
         state.stage = Stage::Complete;
         state.deadline = state.arrival.at + self.request_deadline + self.idle_timeout;
     }
 
-    /// Records that the response to the current request is ready. Returns true if the connection must close after this
-    /// response.
+    /// Ends the current request, because the response to the request is ready. Returns true if the connection must
+    /// close after this response.
     pub(super) fn response_ready(&self, now: Instant) -> bool {
         let mut state = self.lock();
         state.previous = if state.stage == Stage::Complete { Previous::Read } else { Previous::Unread };

@@ -38,14 +38,16 @@ pub fn judge_head(verifier: &Verifier, head: RequestHead<'_>) -> Result<usize, A
     let source = verifier.source();
     if head.target.len() > MAX_TARGET_BYTES {
         let answer = Answer { status: StatusCode::URI_TOO_LONG, ..Answer::plain(Outcome::BadRequest) };
-        return Err(
-            answer.with_hint(format!("request target: expected at most {MAX_TARGET_BYTES} bytes, found {}", head.target.len()))
-        );
+        let found = head.target.len();
+        let hint =
+            format!("request target: expected at most {MAX_TARGET_BYTES} bytes, found {found}; shorten the URL at the sender");
+        return Err(answer.with_hint(hint));
     }
     let methods = source.recipe.methods();
     if !methods.contains(&head.method) {
         let words: Vec<&str> = methods.iter().map(|method| method.as_str()).collect();
-        let hint = format!("method: expected {}, found {}", words.join(" or "), escaped(head.method.as_str()));
+        let (words, method) = (words.join(" or "), escaped(head.method.as_str()));
+        let hint = format!("method: expected {words}, found {method}; configure the sender to use POST");
         return Err(Answer::plain(Outcome::MethodNotAllowed).with_hint(hint));
     }
     if let Some(address) = head.sender.filter(|address| !source.allows_address(*address)) {
@@ -57,8 +59,11 @@ pub fn judge_head(verifier: &Verifier, head: RequestHead<'_>) -> Result<usize, A
     let max_body = gateway::precheck(verifier, head.method, head.target, head.headers)?;
     match head.content_length {
         Some(length) if length > max_body as u64 => {
-            let limit = if max_body < source.max_body { "for a request without a proof" } else { "max_body of this source" };
-            let hint = format!("content-length: expected at most {max_body} ({limit}), found {length}");
+            let (limit, remedy) = match max_body < source.max_body {
+                true => ("the limit of a request without a proof", "configure a secret in the sender's dashboard"),
+                false => ("max_body of this source", "raise max_body for a genuine sender"),
+            };
+            let hint = format!("content-length: expected at most {max_body} ({limit}), found {length}; {remedy}");
             Err(Answer::plain(Outcome::TooLarge).with_hint(hint))
         }
         _ => Ok(max_body),

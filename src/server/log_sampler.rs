@@ -1,4 +1,5 @@
-//! Limits the rate of one kind of log line, so that a flood of rejections neither fills the disk nor hides other lines.
+//! Restricts the rate of one kind of log line, so that a flood of rejections neither fills the disk nor hides other
+//! lines.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Records the outcome of every request exactly once, in a counter, in the duration histogram and in the log.
+//! Adds the outcome of every request exactly once to a counter, to the duration histogram and to the log.
 //!
 //! hookhold looks up the metric series of a source once, at the first request for that source. It logs accepted
 //! deliveries at debug level, and rejections as warnings with the sender's address and a hint for the operator. One
@@ -17,7 +17,7 @@ use crate::answer::Answer;
 use crate::metrics::{Metrics, NO_SOURCE};
 use crate::outcome::Outcome;
 
-/// Records the outcomes of requests for all sources.
+/// Log of the outcomes of all requests, for all sources.
 pub(super) struct OutcomeLog {
     /// Counters, histograms and log samplers by source name. The map contains only sources that are or were configured,
     /// so requests to unknown paths cannot make the map grow.

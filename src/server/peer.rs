@@ -21,8 +21,8 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// Counts a new connection from `remote`. Returns `None` if the address is at its connection limit. A trusted proxy
-    /// has no connection limit, because its connections carry the requests of all its clients.
+    /// Adds one to the number of connections from `remote`, or returns `None` if the address is at its connection
+    /// limit. A trusted proxy has no connection limit, because its connections carry the requests of all its clients.
     pub(super) fn connect(remote: SocketAddr, state: &ServerState) -> Option<Peer> {
         let (is_trusted_proxy, address) = (state.proxies.trust(remote.ip()), remote.ip());
         let sender = if is_trusted_proxy { state.sender_limits.track(address) } else { state.sender_limits.connect(address)? };
@@ -35,7 +35,7 @@ impl Peer {
         !self.is_trusted_proxy && self.sender.rejects_handshake(Instant::now())
     }
 
-    /// Counts an unused TLS handshake (no request followed it) against this peer's address. A trusted proxy is exempt,
+    /// Charges this peer's address with an unused TLS handshake (no request followed it). A trusted proxy is exempt,
     /// because it connects on behalf of its clients.
     pub(super) fn count_unused_handshake(&self) {
         if !self.is_trusted_proxy {

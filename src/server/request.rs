@@ -192,7 +192,9 @@ fn unknown_source(uri: &Uri) -> Answer {
 
 fn unread_body_hint(outcome: Outcome, max_body: usize) -> String {
     match outcome {
-        Outcome::TooLarge => format!("body: expected at most {} bytes (max_body of this source), found more", max_body),
+        Outcome::TooLarge => format!(
+            "body: expected at most {max_body} bytes (max_body of this source), found more; raise max_body for a genuine sender"
+        ),
         Outcome::Overloaded => "bodies in flight: expected at most max_in_flight, found more; raise max_in_flight".to_owned(),
         Outcome::TooSlow => BODY_TOO_SLOW.to_owned(),
         Outcome::Draining => BODY_CUT.to_owned(),

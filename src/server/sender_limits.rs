@@ -1,4 +1,5 @@
-//! Limits the open connections, the body bytes in flight and the rejected deliveries of each sender address.
+//! Enforces limits on the open connections, the body bytes in flight and the rejected deliveries of each sender
+//! address.
 //!
 //! The limits on connections and body bytes apply to each address, so that no address can use up the server's total. If
 //! hookhold rejects too many deliveries from an address, the next requests from this address get the outcome
@@ -112,8 +113,8 @@ impl SenderLimits {
         })
     }
 
-    /// Counts a connection from this address, and returns a guard for the connection. If the address is at its
-    /// connection limit, counts and logs the rejection and returns `None`.
+    /// Adds one to the number of connections from this address, and returns a guard for the connection. If the address
+    /// is at its connection limit, counts and logs the rejection and returns `None`.
     pub(super) fn connect(self: &Arc<SenderLimits>, from: IpAddr) -> Option<SenderGuard> {
         let guard = self.enter(from, true);
         if guard.is_none() {
@@ -122,8 +123,8 @@ impl SenderLimits {
         guard
     }
 
-    /// Counts a connection or request from this address without a limit. The caller uses this function for a connection
-    /// from a trusted proxy, and for a request that a trusted proxy forwards for this address.
+    /// Adds a connection or request to the counts of this address, without a limit. The caller uses this function for a
+    /// connection from a trusted proxy, and for a request that a trusted proxy forwards for this address.
     pub(super) fn track(self: &Arc<SenderLimits>, from: IpAddr) -> SenderGuard {
         self.enter(from, false).expect("only connections have a limit")
     }
@@ -236,7 +237,8 @@ impl SenderGuard {
         limited
     }
 
-    /// Records the outcome of a delivery. `size` is the number of body bytes that hookhold has received.
+    /// Updates the record of the address after a delivery with `outcome`. `size` is the number of body bytes that
+    /// hookhold has received.
     pub(super) fn record(&self, outcome: Outcome, size: usize, now: Instant) {
         // A duplicate does not make its address known good, because an attacker can replay a recorded genuine delivery.
         if outcome == Outcome::Stored {
@@ -246,7 +248,7 @@ impl SenderGuard {
         }
     }
 
-    /// Counts an unused TLS handshake (no request followed it) as a rejection, because a TLS handshake costs more than
+    /// Treats an unused TLS handshake (no request followed it) as a rejection, because a TLS handshake costs more than
     /// most rejections.
     pub(super) fn count_unused_handshake(&self) {
         self.count_rejection(Outcome::Disconnected, 0, Instant::now());

@@ -64,8 +64,7 @@ impl StreamTasks {
         }
     }
 
-    /// Records that the server has sent GOAWAY: restarts the idle time, and shortens the idle timeout to
-    /// [`LINGER_TIMEOUT`].
+    /// Restarts the idle time after the server has sent GOAWAY, and shortens the idle timeout to [`LINGER_TIMEOUT`].
     pub(super) fn goaway_sent(&self) {
         self.idle_timer().goaway_sent();
     }

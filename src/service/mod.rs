@@ -265,7 +265,7 @@ impl Service {
         failed
     }
 
-    /// Logs warnings about secrets that expire soon or have expired. Never returns.
+    /// Warns in the log about secrets that expire soon or have expired. Never returns.
     async fn warn_of_expiring_secrets(&self) {
         let mut interval = tokio::time::interval(SECRET_CHECK_INTERVAL);
         loop {

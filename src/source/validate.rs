@@ -4,8 +4,9 @@ use crate::event::Integrity;
 use crate::source::recipe::{Choice, Coverage, EventLocators, Locator, SignatureLocator, SignedContent, Term};
 use crate::toml_value::TomlTable;
 
-/// Reports contradictions between the parameters of a recipe. Examples are a timestamp that the signature does not cover, a
-/// term in `content` for which the recipe has no locator, and a tag locator in a recipe whose signatures have no tags.
+/// Adds a diagnostic for each contradiction between the parameters of a recipe. Examples are a timestamp that the signature
+/// does not cover, a term in `content` for which the recipe has no locator, and a tag locator in a recipe whose signatures
+/// have no tags.
 pub(super) fn parts_agree(table: &TomlTable, signed: &SignedContent, event: &EventLocators) -> Option<()> {
     let SignedContent { signature, contents, timestamp, .. } = signed;
     let within = |locator: &Locator| covers(contents, locator);

@@ -174,22 +174,22 @@ impl TomlTable {
         !keys.iter().any(|key| self.location_of(key).has_diagnostic())
     }
 
-    /// Reports a mistake about `key`, as [`Location::report`] does. The key may be absent.
+    /// Adds a diagnostic about `key`, as [`Location::report`] does. The key may be absent.
     pub fn report(&self, key: &str, what: impl fmt::Display) {
         self.location_of(key).report(what);
     }
 
-    /// Reports `expected X, found Y` about `key`, as [`Location::expected`] does. The key may be absent.
+    /// Adds the diagnostic `expected X, found Y` about `key`, as [`Location::expected`] does. The key may be absent.
     pub fn expected(&self, key: &str, expected: impl fmt::Display, found: impl fmt::Display) {
         self.location_of(key).expected(expected, found);
     }
 
-    /// Reports that the required key `key` is absent. `expected` describes its value.
+    /// Adds a diagnostic that the required key `key` is absent. `expected` describes its value.
     pub fn missing(&self, key: &str, expected: impl fmt::Display) {
         self.expected(key, expected, "nothing");
     }
 
-    /// Reports each remaining key as unknown, and suggests the nearest known key.
+    /// Adds the diagnostic `unknown key` for each remaining key, and suggests the nearest known key.
     pub fn finish(self) {
         let mut known: Vec<String> = self.asked.iter().map(|asked| asked.key.clone()).collect();
         known.sort();

@@ -139,7 +139,8 @@ impl ProofVerifier {
     fn mismatch(&self, expired: Option<&Key>, what: &str) -> Rejection {
         let hint = match expired.and_then(|key| Some((&key.name, key.not_after?))) {
             Some((name, end)) => format!(
-                "{what}: expected a valid secret, found the secret {name}, which expired at {}; switch the sender to a valid secret",
+                "signature: expected a valid secret, found the secret {name}, which expired at {}; switch the sender to a valid \
+                 secret",
                 end.rfc3339()
             ),
             None => format!(

@@ -1,6 +1,7 @@
-//! Signs sample deliveries with a source's own recipe and secret. A sample is either genuine or invalid in one chosen way. The
-//! same code builds the signed content of a sample and of a delivery, so a mistake in this code does not make a sample fail. A
-//! sample therefore tests the recipe and the secret, but not this code. The published vectors in `tests/vectors` test the code.
+//! Creates sample deliveries, signed with a source's own recipe and secret. A sample is either genuine or invalid in one chosen
+//! way. The same code builds the signed content of a sample and of a delivery, so a mistake in this code does not make a sample
+//! fail. A sample therefore tests the recipe and the secret, but not this code. The published vectors in `tests/vectors` test
+//! the code.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -222,9 +223,10 @@ impl SampleDraft {
         }
     }
 
-    /// Writes `text`, such as an event id, to the locations from which the recipe reads this text. Splits `text` at [`JOINT`]
-    /// into one part for each field of an alternative. Uses the first alternative of `choice` for which `text` has enough parts
-    /// and every fixed text equals its part.
+    /// Writes `text`, such as an event id, to the locations from which the recipe reads this text. `choice` is a list of
+    /// alternatives, and each alternative is a list of locators. For each alternative, splits `text` at [`JOINT`] into one part
+    /// per locator. Uses the first alternative for which `text` has enough parts and each part for a `const:` locator equals
+    /// the locator's text.
     fn put_fact(&mut self, choice: &Choice, text: &str) {
         let parts = |fields: &Vec<Locator>| text.splitn(fields.len(), JOINT).map(str::to_owned).collect::<Vec<_>>();
         let fits = |fields: &Vec<Locator>, parts: &[String]| {

@@ -49,8 +49,8 @@ struct State {
     locks: HashMap<String, Weak<()>>,
     rules: Vec<Rule>,
     limit: u64,
-    /// Number of the current process, counted from 1. A second process has the same number. All processes with a lower number
-    /// are dead.
+    /// Number of the current process, counted from 1. A process that [`SimDisk::second_process`] starts has the number of the
+    /// process that already runs. All processes with a lower number are dead.
     process: u64,
     dead: bool,
     steps: u64,
@@ -218,7 +218,7 @@ impl SimDisk {
         self.state().read
     }
 
-    /// Limits the total size of all files to this number of bytes.
+    /// Sets the maximum total size of all files to this number of bytes.
     pub fn set_limit(&self, bytes: u64) {
         self.state().limit = bytes;
     }
@@ -228,7 +228,7 @@ impl SimDisk {
         self.state().used()
     }
 
-    /// Changes bytes of a file, on the medium and in the page cache.
+    /// Applies `change` to some bytes of a file, on the medium and in the page cache.
     pub fn corrupt(&self, name: &str, bytes: Range<usize>, change: impl Fn(u8) -> u8) {
         let mut state = self.state();
         let index = *state.names.get(name).expect("the file exists");

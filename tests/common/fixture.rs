@@ -117,15 +117,15 @@ pub fn audit(home: &Home, ledger: &Ledger, kafka: &Kafka, topic: &str) -> usize 
     records.len() - frames.len()
 }
 
-/// Requests the page `path` from the admin listener, and returns the status and the body of the response.
+/// Fetches the page `path` from the admin listener, and returns the status and the body of the response.
 pub fn page(home: &Home, path: &str) -> (u16, String) {
     let mut line = Line::open(home.admin);
     let answer = line.ask(format!("GET {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").as_bytes());
     (answer.status, String::from_utf8(answer.body).expect("the admin pages are text"))
 }
 
-/// Requests `/readyz` and returns the `kafka` object of the response. Asserts that the gateway is ready, because a Kafka
-/// outage must not affect readiness.
+/// Fetches `/readyz` and returns the `kafka` object of the response. Asserts that the gateway is ready, because a Kafka outage
+/// must not affect readiness.
 pub fn kafka_health(home: &Home) -> serde_json::Value {
     let (status, page) = page(home, "/readyz");
     assert_eq!(status, 200, "{page}");

@@ -155,7 +155,7 @@ impl Process<'_> {
         self.child.try_wait().expect("a child can be waited for")
     }
 
-    /// Requests `/readyz` and returns the response status, or `None` if the admin listener is closed.
+    /// Fetches `/readyz` and returns the response status, or `None` if the admin listener is closed.
     pub fn ready(&self) -> Option<u16> {
         let mut line = Line::try_open(self.home.admin)?;
         line.send(b"GET /readyz HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
@@ -163,7 +163,7 @@ impl Process<'_> {
         Some(answer.split(' ').nth(1)?.parse().expect("a status is a number"))
     }
 
-    /// Requests `/metrics` and returns the response body.
+    /// Fetches `/metrics` and returns the response body.
     pub fn metrics(&self) -> String {
         let mut line = Line::open(self.home.admin);
         line.send(b"GET /metrics HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");

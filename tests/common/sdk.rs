@@ -1,6 +1,6 @@
-//! Signs deliveries with the providers' own SDKs. The SDKs run in a child process (`node tests/sdk/sign.mjs`). If a provider
-//! has no SDK, or the SDK cannot sign the delivery, the `openssl` command computes the signature. No code in this file computes
-//! a signature, so the tests do not check hookhold's verifier with hookhold's own code.
+//! Creates signed deliveries with the providers' own SDKs. The SDKs run in a child process (`node tests/sdk/sign.mjs`). If a
+//! provider has no SDK, or the SDK cannot sign the delivery, the `openssl` command computes the signature. No code in this file
+//! computes a signature, so the tests do not check hookhold's verifier with hookhold's own code.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 

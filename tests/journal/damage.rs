@@ -8,8 +8,8 @@ use crate::disk::Step;
 use crate::events::Sample;
 use crate::harness::*;
 
-/// Stores events whose bodies consist of frame headers with large lengths. For every header, a naive scan would read as many
-/// bytes as the header states.
+/// Appends events whose bodies consist of frame headers with large lengths. For every header, a naive scan would read as
+/// many bytes as the header states.
 #[test]
 fn a_body_of_fake_frames_cannot_delay_a_start() {
     let harness = Harness::with(|options| options.limits.segment_size = 1 << 20);

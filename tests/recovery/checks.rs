@@ -153,8 +153,8 @@ impl Life {
         of_topic.filter_map(stored_at).map(|position| position.seq)
     }
 
-    /// Damages some bytes of a segment other than the newest, and returns the damage. Returns `None` if only the newest segment
-    /// has frames.
+    /// Corrupts some bytes of a segment other than the newest, and returns the damage. Returns `None` if only the newest
+    /// segment has frames.
     pub fn damage(&mut self) -> Option<Damage> {
         let segments = self.disk.names(".seg");
         let older: Vec<&String> = segments[..segments.len() - 1].iter().filter(|name| self.disk.bytes(name).len() > 64).collect();

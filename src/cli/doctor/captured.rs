@@ -40,7 +40,10 @@ impl CapturedDelivery {
         let limit = judge_head(&verifier, head).map_err(|answer| Rejection { outcome: answer.outcome, hint: answer.hint })?;
         let size = delivery.body.len();
         if size > limit {
-            let hint = format!("body: expected at most {limit} bytes (max_body of this source), found {size}");
+            let hint = format!(
+                "body: expected at most {limit} bytes (max_body of this source), found {size}; raise max_body for a genuine \
+                 sender"
+            );
             return Err(Rejection { outcome: Outcome::TooLarge, hint });
         }
         verifier.verify(delivery)

@@ -31,7 +31,7 @@ fn filtered(captured: &CapturedDelivery, verdict: &Verdict) -> Option<Cause> {
 }
 
 fn rejected(captured: &CapturedDelivery, rejection: &Rejection) -> Vec<Cause> {
-    let hint = &rejection.hint;
+    let hint = without_remedy(&rejection.hint);
     match rejection.outcome {
         Outcome::MethodNotAllowed => vec![Cause::certain("method", hint, "configure the sender or the proxy to use POST")],
         Outcome::AddressNotAllowed => vec![other_address(captured)],
@@ -44,6 +44,11 @@ fn rejected(captured: &CapturedDelivery, rejection: &Rejection) -> Vec<Cause> {
             or_else(found, || unexplained(captured, rejection))
         }
     }
+}
+
+/// Returns a hint without its remedy. Doctor prints a remedy of its own, which is more detailed.
+fn without_remedy(hint: &str) -> &str {
+    hint.rsplit_once("; ").map_or(hint, |(statement, _)| statement)
 }
 
 fn or_else(found: Vec<Cause>, rest: impl FnOnce() -> Vec<Cause>) -> Vec<Cause> {
@@ -75,7 +80,7 @@ fn unexplained(captured: &CapturedDelivery, rejection: &Rejection) -> Vec<Cause>
     let mut causes = Vec::new();
     if rejection.outcome == Outcome::SignatureMalformed {
         let advice = "compare the header with the provider's documentation; a proxy may have truncated or rewritten the header";
-        return vec![Cause::certain("signature_unreadable", &rejection.hint, advice)];
+        return vec![Cause::certain("signature_unreadable", without_remedy(&rejection.hint), advice)];
     }
     let body = &captured.delivery.body;
     if let Some(declared) = captured.declared.filter(|declared| *declared != body.len() as u64) {

@@ -62,7 +62,8 @@ struct ReportRow {
 }
 
 impl SendReport {
-    /// Records one response and its latency, `elapsed`. `expected` is true if the response is as expected for `kind`.
+    /// Adds one response with the latency `elapsed` to the report. `expected` is true if the response is as expected for
+    /// `kind`.
     pub(super) fn record(&mut self, kind: DeliveryKind, response: SendResponse, expected: bool, elapsed: Duration) {
         let row = self.rows.entry((kind, response)).or_insert_with(|| ReportRow { expected, latency_us: histogram() });
         row.latency_us.saturating_record(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));

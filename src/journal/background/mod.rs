@@ -65,7 +65,7 @@ impl Background {
         }
     }
 
-    /// Queues a full segment for sealing.
+    /// Adds a full segment to the segments that the background thread must seal.
     pub(super) fn seal(&self, segment: Arc<Segment>) {
         self.tasks.lock().expect(POISON).to_seal.push_back(segment);
         self.changed.notify_all();

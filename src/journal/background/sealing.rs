@@ -1,4 +1,5 @@
-//! Seals full segments: writes the key file and the summary file, then frees memory and unused disk space.
+//! Defines how the background thread seals a full segment: it writes the key file and the summary file, then frees memory and
+//! unused disk space.
 
 use std::io;
 use std::sync::atomic::Ordering;

@@ -1,5 +1,5 @@
-//! Copies unconfirmed events into a new segment. Writes and syncs the segment under a temporary name, and then renames its
-//! file.
+//! Copies the unconfirmed events into a new segment. Writes and syncs the segment under a temporary name, and then renames
+//! its file.
 
 use std::io;
 use std::sync::Arc;

@@ -20,39 +20,39 @@ use crate::verify::request_view::path_and_query;
 use crate::verify::verdict::Rejection;
 
 /// The claims of a token, by name.
-type Claims = BTreeMap<String, Claim>;
+type Claims = BTreeMap<String, TokenClaim>;
 
 /// The value of a claim.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Claim {
+enum TokenClaim {
     Text(String),
     Flag(bool),
     Whole(u64),
     Negative(i64),
     Fraction(f64),
-    List(Vec<Claim>),
+    List(Vec<TokenClaim>),
     /// An object or null, which hookhold does not read.
     Other(IgnoredAny),
 }
 
-impl Claim {
+impl TokenClaim {
     /// Returns the claim as text, or `None` for a value that a locator cannot read.
     fn text(&self) -> Option<Cow<'_, str>> {
         match self {
-            Claim::Text(text) => Some(Cow::Borrowed(text)),
-            Claim::Flag(on) => Some(Cow::Owned(on.to_string())),
-            Claim::Whole(number) => Some(Cow::Owned(number.to_string())),
-            Claim::Negative(number) => Some(Cow::Owned(number.to_string())),
-            Claim::Fraction(_) | Claim::List(_) | Claim::Other(_) => None,
+            TokenClaim::Text(text) => Some(Cow::Borrowed(text)),
+            TokenClaim::Flag(on) => Some(Cow::Owned(on.to_string())),
+            TokenClaim::Whole(number) => Some(Cow::Owned(number.to_string())),
+            TokenClaim::Negative(number) => Some(Cow::Owned(number.to_string())),
+            TokenClaim::Fraction(_) | TokenClaim::List(_) | TokenClaim::Other(_) => None,
         }
     }
 
     /// Returns the claim as Unix seconds (NumericDate, which may have a fraction), or `None` for another value.
     fn seconds(&self) -> Option<u64> {
         match self {
-            Claim::Whole(seconds) => Some(*seconds),
-            Claim::Fraction(seconds) if *seconds >= 0.0 => Some(*seconds as u64),
+            TokenClaim::Whole(seconds) => Some(*seconds),
+            TokenClaim::Fraction(seconds) if *seconds >= 0.0 => Some(*seconds as u64),
             _ => None,
         }
     }
@@ -60,7 +60,7 @@ impl Claim {
     /// Returns true if the claim is `wanted`, or a list that contains `wanted`, as `aud` may be.
     fn is(&self, wanted: &str) -> bool {
         match self {
-            Claim::List(values) => values.iter().any(|value| value.text().as_deref() == Some(wanted)),
+            TokenClaim::List(values) => values.iter().any(|value| value.text().as_deref() == Some(wanted)),
             value => value.text().as_deref() == Some(wanted),
         }
     }
@@ -191,7 +191,7 @@ fn check_hashes(proof: &JwtProof, claims: &Claims, request: Request<'_>) -> Resu
 }
 
 fn check_hash(rule: &HashClaim, claims: &Claims, parts: &[&[u8]], what: &str) -> Result<(), Rejection> {
-    let text = claims.get(&rule.name).and_then(Claim::text);
+    let text = claims.get(&rule.name).and_then(TokenClaim::text);
     let stated = text.and_then(|text| Code::decode(rule.encoding, &text));
     let stated = stated.ok_or_else(|| {
         malformed(format!("token: expected a {} hash in the claim {}, found none", rule.algorithm.word(), rule.name))
