@@ -38,8 +38,12 @@ pub(super) fn all(table: &mut TomlTable, event: &EventLocators, locators: &mut L
     let proofs: Vec<Option<Proof>> = items
         .into_iter()
         .map(|item| {
-            let mut table = shared.clone().overlaid(item.table()?);
+            let item = item.table()?;
+            let inherited = shared.keys().into_iter().filter(|key| !item.keys().contains(key)).collect::<Vec<_>>();
+            let mut table = shared.clone().overlaid(item);
             let proof = one(&mut table, event, locators);
+            // Another kind of proof may use a parameter that this proof inherits but does not know.
+            inherited.iter().for_each(|key| drop(table.take(key)));
             table.finish();
             proof
         })
