@@ -74,27 +74,37 @@ impl Verifier {
         if may_be_challenge { Ok(self.source.max_body.min(challenge::MAX_UNSIGNED_BODY)) } else { Err(rejection) }
     }
 
+    /// Checks only the proofs of a delivery. Ignores endpoint challenges and the event's id, type, ordering key and time.
+    pub fn check_proof(&self, delivery: &Delivery) -> Result<(), Rejection> {
+        self.check(delivery, |_| Ok(()))
+    }
+
     /// Checks the proofs of a delivery in the recipe's order, and then extracts the event's id, type, ordering key and time.
     ///
     /// Rejects a delivery without a readable proof before it computes any hash. Parses the body once, after a proof holds, or
     /// before if a proof reads a value in the body. A delivery without any proof can be an unsigned challenge.
     pub fn verify(&self, delivery: &Delivery) -> Result<Verdict, Rejection> {
+        let source = &*self.source;
+        self.check(delivery, |proven| verdict(source, delivery, proven)).or_else(|rejection| match rejection.outcome {
+            Outcome::SignatureMissing => unsigned_challenge(source, delivery).map(Verdict::UnsignedChallenge).ok_or(rejection),
+            _ => Err(rejection),
+        })
+    }
+
+    /// Returns the result of `accept` for the first proof that holds, or the closest rejection.
+    fn check<T>(&self, delivery: &Delivery, accept: impl Fn(Proven<'_>) -> Result<T, Rejection>) -> Result<T, Rejection> {
         let (source, recipe) = (&*self.source, &*self.source.recipe);
         let reads_body = recipe.proofs.iter().any(Proof::reads_body);
         let body = if reads_body { body_values(&recipe.pointers, &delivery.body) } else { Vec::new() };
         let request = Request { source, delivery, view: RequestView::new(delivery, &body) };
         let mut closest: Option<Rejection> = None;
         for proof in &self.proofs {
-            match proof.check(request, |proven| verdict(source, delivery, proven)) {
-                Ok(verdict) => return Ok(verdict),
+            match proof.check(request, &accept) {
+                Ok(accepted) => return Ok(accepted),
                 Err(rejection) => closest = Some(rejection.or_closer(closest)),
             }
         }
-        let rejection = closest.unwrap_or_else(no_proof);
-        match rejection.outcome {
-            Outcome::SignatureMissing => unsigned_challenge(source, delivery).map(Verdict::UnsignedChallenge).ok_or(rejection),
-            _ => Err(rejection),
-        }
+        Err(closest.unwrap_or_else(no_proof))
     }
 }
 
