@@ -15,7 +15,7 @@ use crate::diagnostic::nearest;
 use crate::header_field::is_credential;
 use crate::outcome::Outcome;
 use crate::secret;
-use crate::source::recipe::Recipe;
+use crate::source::recipe::{Proof, Recipe};
 use crate::source::url::PublicUrl;
 use crate::toml_value::{Diagnostics, Item, Location, TomlTable};
 use crate::units::Rate;
@@ -321,6 +321,12 @@ impl ConfiguredKeys {
                 Ok(key) => keys.push(key),
                 Err(found) => item.location.expected(if is_public { PUBLIC_KEY } else { SECRET }, found),
             }
+        }
+        let slots = proofs.iter().filter_map(Proof::signed).filter(|signed| signed.in_slots);
+        if let Some(most) = slots.map(|signed| signed.signature.from.len()).min().filter(|most| keys.len() > *most) {
+            let expected = format_args!("at most {most} keys, one for each locator of signature.from");
+            self.locations[usize::from(self.secrets.is_empty())].expected(expected, format_args!("{}; remove a key or match = \"slots\"", keys.len()));
+            return None;
         }
         (keys.len() == self.secrets.len() + self.public_keys.len()).then_some(keys)
     }

@@ -45,19 +45,21 @@ impl Key {
     /// Decodes a configured secret or public key for `proofs`. An error is the text that follows `found` in a diagnostic. The
     /// error never contains the secret.
     pub fn decode(configured: &Secret, is_public: bool, proofs: &[Proof]) -> Result<Key, String> {
-        let text = &configured.bytes[..];
-        let decoded: Vec<Option<DecodedKey>> = proofs
-            .iter()
-            .map(|proof| if is_public { decoded_public(proof, text) } else { decoded_secret(proof, text) })
-            .collect();
-        let name = &configured.name;
-        if decoded.iter().all(Option::is_none) {
-            let formats = proofs.iter().filter_map(key_format);
-            if !is_public && formats.into_iter().any(|format| format.decode(text).is_some_and(|bytes| bytes.is_empty())) {
-                return Err(format!("{name}, which is empty after decoding"));
+        let (text, name) = (&configured.bytes[..], &configured.name);
+        let (mut decoded, mut first_error) = (Vec::with_capacity(proofs.len()), None);
+        for proof in proofs {
+            match if is_public { decoded_public(proof, text) } else { decoded_secret(proof, text) } {
+                Ok(key) => decoded.push(key),
+                Err(error) => {
+                    decoded.push(None);
+                    first_error = first_error.or(Some(error));
+                }
             }
+        }
+        if decoded.iter().all(Option::is_none) {
+            let error = first_error.unwrap_or_else(|| CANNOT_BE_DECODED.to_owned());
             let remedy = if configured.is_wrapped() { "; remove the whitespace or quotes around the secret" } else { "" };
-            return Err(format!("{name}, which cannot be decoded{remedy}"));
+            return Err(format!("{name}, {error}{}", if is_public { "" } else { remedy }));
         }
         Ok(Key { name: name.clone(), not_after: configured.not_after, is_public, configured: configured.clone(), decoded })
     }
@@ -65,7 +67,7 @@ impl Key {
     /// Returns a secret with the same name and the decoded bytes `bytes`, which never expires, so that `hookhold doctor` can
     /// try other ways to decode the secret.
     pub fn with_bytes(&self, bytes: Vec<u8>, proofs: &[Proof]) -> Key {
-        let decoded = proofs.iter().map(|proof| of_bytes(proof, bytes.clone())).collect();
+        let decoded = proofs.iter().map(|proof| of_bytes(proof, bytes.clone()).ok().flatten()).collect();
         let configured = Secret { name: self.name.clone(), bytes, not_after: None };
         Key { name: self.name.clone(), not_after: None, is_public: false, configured, decoded }
     }
@@ -118,20 +120,27 @@ impl DecodedKey {
 }
 
 impl KeyFormat {
-    /// Decodes the text of a secret. Returns `None` if the text does not have this format.
+    /// Decodes the text of a secret. Returns `None` if the text does not have this format, or if it is empty before the hash.
     pub fn decode(&self, text: &[u8]) -> Option<Vec<u8>> {
+        self.unhashed(text).filter(|bytes| !bytes.is_empty()).map(|bytes| self.hashed(bytes))
+    }
+
+    fn unhashed(&self, text: &[u8]) -> Option<Vec<u8>> {
         let text = self.strip.iter().fold(text, |rest, prefix| rest.strip_prefix(prefix.as_bytes()).unwrap_or(rest));
-        let bytes = match self.encoding {
-            None => text.to_vec(),
-            Some(Encoding::Hex) => base16ct::mixed::decode_vec(text).ok()?,
-            Some(Encoding::Base64) => LENIENT.decode(text).ok()?,
-            Some(Encoding::Base64Url) => LENIENT_URL.decode(text).ok()?,
-        };
-        Some(match self.hash {
+        match self.encoding {
+            None => Some(text.to_vec()),
+            Some(Encoding::Hex) => base16ct::mixed::decode_vec(text).ok(),
+            Some(Encoding::Base64) => LENIENT.decode(text).ok(),
+            Some(Encoding::Base64Url) => LENIENT_URL.decode(text).ok(),
+        }
+    }
+
+    fn hashed(&self, bytes: Vec<u8>) -> Vec<u8> {
+        match self.hash {
             None => bytes,
             Some(Algorithm::Sha1) => digest::digest(&SHA1_FOR_LEGACY_USE_ONLY, &bytes).as_ref().to_vec(),
             Some(_) => digest::digest(&SHA256, &bytes).as_ref().to_vec(),
-        })
+        }
     }
 }
 
@@ -147,33 +156,46 @@ pub(crate) fn key_format(proof: &Proof) -> Option<&KeyFormat> {
     }
 }
 
-fn decoded_secret(proof: &Proof, text: &[u8]) -> Option<DecodedKey> {
-    let bytes = key_format(proof)?.decode(text).filter(|bytes| !bytes.is_empty())?;
-    of_bytes(proof, bytes)
+/// Decodes the text of a secret for a proof. Returns `None` if the proof uses no secret.
+fn decoded_secret(proof: &Proof, text: &[u8]) -> Result<Option<DecodedKey>, String> {
+    let Some(format) = key_format(proof) else { return Ok(None) };
+    let bytes = format.unhashed(text).ok_or(CANNOT_BE_DECODED)?;
+    if bytes.is_empty() {
+        return Err("which is empty after decoding".to_owned());
+    }
+    of_bytes(proof, format.hashed(bytes))
 }
 
-fn of_bytes(proof: &Proof, bytes: Vec<u8>) -> Option<DecodedKey> {
-    key_format(proof)?;
-    match proof {
-        // A user name without a password is no credential.
-        Proof::Basic if !bytes.contains(&b':') => None,
+fn of_bytes(proof: &Proof, bytes: Vec<u8>) -> Result<Option<DecodedKey>, String> {
+    if key_format(proof).is_none() {
+        return Ok(None);
+    }
+    Ok(match proof {
+        Proof::Basic if !is_credential(&bytes) => return Err(NO_CREDENTIAL.to_owned()),
         Proof::Jwt(_) => JwtKey::of_secret(bytes).map(DecodedKey::Jwt),
         _ => Some(DecodedKey::Secret(bytes)),
-    }
+    })
 }
 
-fn decoded_public(proof: &Proof, text: &[u8]) -> Option<DecodedKey> {
-    match proof {
+/// Returns true for the credentials of HTTP Basic authentication, of which user name or password may be empty but not both.
+fn is_credential(bytes: &[u8]) -> bool {
+    bytes.contains(&b':') && bytes != b":"
+}
+
+/// Decodes the text of a public key for a proof. Returns `None` if the proof uses no public key.
+fn decoded_public(proof: &Proof, text: &[u8]) -> Result<Option<DecodedKey>, String> {
+    let key = match proof {
         Proof::PublicKey(proof) => {
             let der = public_key::der(proof.key_format, text)?;
-            PublicKey::parse(proof.algorithm, &der).map(DecodedKey::Public)
+            PublicKey::parse(proof.algorithm, &der).map(DecodedKey::Public)?
         }
         Proof::Jwt(jwt) if proof.uses_public_keys() => {
             let der = public_key::der(jwt.public_key_format, text)?;
-            JwtKey::of_public_key(jwt.key_kind(), &der).map(DecodedKey::Jwt)
+            JwtKey::of_public_key(jwt.key_kind(), &der).map(DecodedKey::Jwt)?
         }
-        _ => None,
-    }
+        _ => return Ok(None),
+    };
+    Ok(Some(key))
 }
 
 impl fmt::Debug for Key {
@@ -189,3 +211,5 @@ const AS_SENDERS_WRITE: GeneralPurposeConfig =
 const LENIENT: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, AS_SENDERS_WRITE);
 const LENIENT_URL: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, AS_SENDERS_WRITE);
 static AS_WRITTEN: KeyFormat = KeyFormat { strip: Vec::new(), encoding: None, hash: None };
+const CANNOT_BE_DECODED: &str = "which cannot be decoded";
+const NO_CREDENTIAL: &str = "which has no \":\" between user name and password; write it as USER:PASSWORD";

@@ -60,6 +60,15 @@ pub(super) fn digest_contains_secret(table: &TomlTable, signed: &SignedContent) 
     None
 }
 
+/// Reports a public-key signature over the term `secret`, because its keys are not secret.
+pub(super) fn content_has_no_secret(table: &TomlTable, signed: &SignedContent) -> Option<()> {
+    if !signed.contents.iter().flatten().any(|term| *term == Term::Secret) {
+        return Some(());
+    }
+    table.expected("content", "terms of the request", "\"secret\", which a public-key signature does not have; remove it");
+    None
+}
+
 /// Computes the parts of an event that the signature covers. A recipe cannot declare its own coverage, because the declaration
 /// could claim too much. A provider that signs the fields of a form signs them without separators. Such a signature cannot
 /// distinguish `ab=c` from `a=bc`, so it covers less than the body. A checksum of 32 bits does not cover the body either.

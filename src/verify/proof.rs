@@ -95,7 +95,13 @@ impl ProofVerifier {
                 |key, content, codes| key.mac.as_ref().is_some_and(|mac| mac.signed(content, codes)),
                 accept,
             ),
-            Proof::Digest(digest) => digest::check(self, digest, request, accept),
+            Proof::Digest(proof) => signed::check(
+                self,
+                &proof.signed,
+                request,
+                |_, content, codes| digest::signed(proof.algorithm, content, codes),
+                accept,
+            ),
             Proof::PublicKey(public) => signed::check(
                 self,
                 &public.signed,
@@ -120,8 +126,8 @@ impl ProofVerifier {
             Proof::Mac(mac) => signed::precheck(&mac.signed, view),
             Proof::Digest(digest) => signed::precheck(&digest.signed, view),
             Proof::PublicKey(public) => signed::precheck(&public.signed, view),
-            Proof::Jwt(proof) => token::precheck(&proof.from, view),
-            Proof::Token(proof) => token::precheck(&proof.from, view),
+            Proof::Jwt(proof) => jwt::precheck(proof, view),
+            Proof::Token(proof) => token::precheck(proof, view),
             Proof::Basic => basic::precheck(view),
             Proof::None => Ok(()),
         }
@@ -136,15 +142,16 @@ impl ProofVerifier {
 
     /// Returns the rejection for a proof that no valid key made. If an expired key made the proof, the hint names that key.
     /// `what` is the word for the proof, such as `signature`.
-    fn mismatch(&self, expired: Option<&Key>, what: &str) -> Rejection {
+    fn mismatch(&self, source: &Source, expired: Option<&Key>, what: &str) -> Rejection {
+        let is_public = source.recipe.proofs[self.proof].uses_public_keys();
+        let kind = if is_public { "public key" } else { "secret" };
         let hint = match expired.and_then(|key| Some((&key.name, key.not_after?))) {
             Some((name, end)) => format!(
-                "signature: expected a valid secret, found the secret {name}, which expired at {}; switch the sender to a valid \
-                 secret",
+                "{what}: expected a valid {kind}, found the {kind} {name}, which expired at {}; switch the sender to a valid {kind}",
                 end.rfc3339()
             ),
             None => format!(
-                "{what}: expected one made with a configured secret (secrets checked: {}), found another; compare the secrets with \
+                "{what}: expected one made with a configured {kind} ({kind}s checked: {}), found another; compare the {kind}s with \
                  the sender's dashboard",
                 self.keys.len()
             ),

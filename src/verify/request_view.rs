@@ -104,16 +104,6 @@ impl<'a> RequestView<'a> {
         found.map(|tag| tag.value.as_bytes()).filter(|value| !value.is_empty())
     }
 
-    /// Returns true if the request contains a value at `locator`.
-    pub(super) fn is_present(&self, locator: &Locator) -> bool {
-        match locator {
-            Locator::Header(name) => self.header(name).is_some(),
-            Locator::Query(name) => query(self.target, name).is_some(),
-            Locator::Body(slot) => self.body.get(*slot).is_some_and(Option::is_some),
-            Locator::Tag(_) | Locator::Const(_) | Locator::Claim(_) | Locator::BasicUser => false,
-        }
-    }
-
     fn claim(&self, name: &str) -> Option<&'a [u8]> {
         let (_, text) = self.claims.iter().find(|(have, _)| have == name)?;
         Some(text.as_bytes()).filter(|text| !text.is_empty())

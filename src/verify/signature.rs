@@ -89,6 +89,10 @@ pub(super) fn read<'a>(signed: &'a SignedContent, view: &RequestView<'a>) -> Res
     if found.codes.is_empty() {
         return Err(unreadable(signed));
     }
+    if found.codes.len() > signed.max_signatures {
+        let hint = format!("signature: expected at most {} signatures, found more", signed.max_signatures);
+        return Err(Rejection::new(Outcome::SignatureMalformed, hint));
+    }
     if !signed.reads_tags {
         // All groups sign the same content. Merging the groups into one reduces the work to one hash.
         found.groups = found.groups.min(1);

@@ -86,8 +86,10 @@ fn public_key(table: &mut TomlTable, event: &EventLocators, locators: &mut Locat
     let words = PublicKeyAlgorithm::WORDS;
     let algorithm = need(table, "algorithm", SIGNATURES, |table| table.take_one_of("algorithm", words));
     let key_format = table.take_one_of("key_format", PublicKeyFormat::WORDS).unwrap_or_default();
-    let signed = signed(table, algorithm.and_then(PublicKeyAlgorithm::size), event, locators);
-    Some(PublicKeyProof { algorithm: algorithm?, key_format, signed: signed? })
+    let mut signed = signed(table, algorithm.and_then(PublicKeyAlgorithm::size), event, locators)?;
+    validate::content_has_no_secret(table, &signed)?;
+    signed.max_signatures = MAX_PUBLIC_KEY_SIGNATURES;
+    Some(PublicKeyProof { algorithm: algorithm?, key_format, signed })
 }
 
 /// Takes the parameters that MACs, digests and public-key signatures share.
@@ -115,6 +117,7 @@ fn signed(
         reads_tags: false,
         reads_body: false,
         in_slots,
+        max_signatures: MAX_SIGNATURES,
         body_hash,
         coverage: crate::source::recipe::Coverage::NOTHING,
     };
@@ -256,23 +259,47 @@ fn token(table: &mut TomlTable, locators: &mut LocatorParser) -> Option<(Vec<Loc
     Some((from.filter(|from| !from.is_empty())?, prefix))
 }
 
+/// Takes the steps that decode a secret. A recipe lists them in the order in which they apply: prefixes, one encoding, one hash.
 fn key_format(table: &mut TomlTable) -> KeyFormat {
     let mut format = KeyFormat::default();
+    let mut last = KeyStep::Prefix;
     for item in table.take_list("key_format").unwrap_or_default() {
         let step = item.as_str().unwrap_or_default().to_owned();
         let word = |words: &[(&str, _)]| words.iter().find(|(word, _)| *word == step).map(|(_, encoding)| *encoding);
-        match (step.strip_prefix("strip-prefix:"), step.as_str()) {
-            (Some(prefix), _) if !prefix.is_empty() => format.strip.push(prefix.to_owned()),
-            (_, "utf8") => format.encoding = None,
-            (_, "sha1") => format.hash = Some(Algorithm::Sha1),
-            (_, "sha256") => format.hash = Some(Algorithm::Sha256),
-            _ => match word(Encoding::WORDS) {
-                Some(encoding) => format.encoding = Some(encoding),
-                None => item.location.expected(KEY_STEPS, "an unknown step"),
-            },
+        let kind = match (step.strip_prefix("strip-prefix:"), step.as_str(), word(Encoding::WORDS)) {
+            (Some(prefix), _, _) if !prefix.is_empty() => {
+                format.strip.push(prefix.to_owned());
+                KeyStep::Prefix
+            }
+            (_, "utf8", _) => KeyStep::Encoding,
+            (_, "sha1" | "sha256", _) => {
+                format.hash = Some(if step == "sha1" { Algorithm::Sha1 } else { Algorithm::Sha256 });
+                KeyStep::Hash
+            }
+            (_, _, Some(encoding)) => {
+                format.encoding = Some(encoding);
+                KeyStep::Encoding
+            }
+            _ => {
+                item.location.expected(KEY_STEPS, "an unknown step");
+                continue;
+            }
+        };
+        if kind < last || (kind == last && kind != KeyStep::Prefix) {
+            let expected = "strip-prefix steps, then at most one encoding, then at most one hash";
+            item.location.expected(expected, format_args!("{step} after another step; remove or move it"));
         }
+        last = kind;
     }
     format
+}
+
+/// A kind of step of `key_format`, in the order in which the steps apply.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum KeyStep {
+    Prefix,
+    Encoding,
+    Hash,
 }
 
 /// The parameters that a `[[proof]]` inherits from the top level of its recipe.
@@ -314,5 +341,9 @@ const HASHED_FROM: &str = "query:NAME";
 const TOKEN: &str = "a table such as { from = \"header:NAME\" }";
 const TOKEN_FROM: &str = "header:NAME, query:NAME, json:/POINTER or form:NAME";
 const KEY_STEPS: &str = "strip-prefix:TEXT, utf8, hex, base64, base64url, sha1 or sha256";
+/// Maximum number of hashes or MACs in a request. DocuSign sends one for each of at most 100 keys.
+const MAX_SIGNATURES: usize = 128;
+/// Maximum number of public-key signatures in a request. The check of one takes 100 times as long as the check of a short MAC.
+const MAX_PUBLIC_KEY_SIGNATURES: usize = 8;
 const DEFAULT_TOLERANCE: Duration = Duration::from_secs(300);
 const TOLERANCE: RangeInclusive<Duration> = Duration::ZERO..=super::DAYS_30;

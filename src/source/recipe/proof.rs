@@ -132,6 +132,8 @@ pub struct SignedContent {
     pub reads_body: bool,
     /// True if signature `i` is valid only with key `i`, in the order of the locators and of the configured keys.
     pub in_slots: bool,
+    /// The maximum number of readable signatures in a request. The verifier rejects a request with more before it checks any.
+    pub max_signatures: usize,
     /// The query parameter that contains the hash of the body in a signed URL, or `None` if the sender signs the body itself.
     pub body_hash: Option<super::BodyHash>,
     /// The parts of an event that the signature covers. hookhold computes the coverage from the other parameters. A recipe

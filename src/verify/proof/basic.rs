@@ -35,7 +35,7 @@ pub(super) fn check<T>(
         }
         expired = expired.or(Some(key));
     }
-    Err(verifier.mismatch(expired, "authorization"))
+    Err(verifier.mismatch(request.source, expired, "authorization"))
 }
 
 /// Rejects a request without readable credentials.

@@ -16,7 +16,7 @@ use crate::verify::code::Code;
 use crate::verify::content::{Content, Part};
 use crate::verify::hash::hash;
 use crate::verify::proof::{ProofVerifier, Proven, Request, token};
-use crate::verify::request_view::path_and_query;
+use crate::verify::request_view::{RequestView, path_and_query};
 use crate::verify::verdict::Rejection;
 
 /// The claims of a token, by name.
@@ -73,10 +73,7 @@ pub(super) fn check<T>(
     request: Request<'_>,
     accept: impl FnOnce(Proven<'_>) -> Result<T, Rejection>,
 ) -> Result<T, Rejection> {
-    let token = token::text(&proof.from, &proof.prefix, &request.view)?;
-    if token.len() > MAX_TOKEN {
-        return Err(malformed(format!("token: expected at most {MAX_TOKEN} bytes, found {}", token.len())));
-    }
+    let token = &*readable(proof, &request.view)?;
     let received_at = request.delivery.received_at;
     let (mut expired, mut is_readable) = (None, false);
     for (_, prepared, key) in verifier.keys_at(request.source, received_at) {
@@ -98,7 +95,7 @@ pub(super) fn check<T>(
         check_hashes(proof, &claims, request)?;
         let texts = texts(&claims);
         let mut content = Content::with_capacity(1);
-        content.push(Part::Slice(token));
+        content.push(Part::Slice(signing_input(token)));
         return accept(Proven {
             coverage: proof.coverage,
             is_timed: proof.body_claim.is_some() && ["iat", "exp", "jti"].iter().any(|claim| claims.contains_key(*claim)),
@@ -108,12 +105,40 @@ pub(super) fn check<T>(
         });
     }
     if !is_readable && !verifier.keys.is_empty() {
-        return Err(malformed(format!(
-            "token: expected a JSON Web Token with the algorithm {}, found another text or algorithm; correct algorithm in the recipe",
-            algorithms(proof)
-        )));
+        return Err(unreadable(proof));
     }
-    Err(verifier.mismatch(expired, "token"))
+    Err(verifier.mismatch(request.source, expired, "token"))
+}
+
+/// Rejects a request without a token that names an accepted algorithm. Accepts every request if the token may be in the body.
+pub(super) fn precheck(proof: &JwtProof, view: &RequestView<'_>) -> Result<(), Rejection> {
+    if token::may_be_in_body(&proof.from) { Ok(()) } else { readable(proof, view).map(|_| ()) }
+}
+
+/// Returns the first token of a request that is not too long and names an accepted algorithm.
+fn readable<'a>(proof: &'a JwtProof, view: &RequestView<'a>) -> Result<Cow<'a, [u8]>, Rejection> {
+    let names_algorithm = |token: &[u8]| {
+        let header = jsonwebtoken::decode_header(token);
+        header.is_ok_and(|header| proof.algorithms.iter().any(|algorithm| library(*algorithm) == header.alg))
+    };
+    let mut tokens = token::texts(&proof.from, &proof.prefix, view)?.into_iter();
+    let found = tokens.find(|token| token.len() <= MAX_TOKEN && names_algorithm(token));
+    found.ok_or_else(|| unreadable(proof))
+}
+
+fn unreadable(proof: &JwtProof) -> Rejection {
+    malformed(format!(
+        "token: expected a JSON Web Token of at most {MAX_TOKEN} bytes with the algorithm {}, found another text or algorithm; \
+         correct algorithm in the recipe",
+        algorithms(proof)
+    ))
+}
+
+/// Returns the signed part of a token: its header and its claims. The signature is no part of the identity of a delivery,
+/// because anyone can turn an ECDSA signature into another valid one.
+fn signing_input(token: &[u8]) -> &[u8] {
+    let end = token.iter().rposition(|byte| *byte == b'.').unwrap_or(token.len());
+    &token[..end]
 }
 
 /// Returns the rules by which the library checks the signature. It checks neither times nor audience.

@@ -1,7 +1,7 @@
-//! The check that MACs and public-key signatures share. It reads the signatures of a request, builds each alternative of the
-//! signed content, and asks each key whether it made one of the signatures.
+//! The check that MACs, digests and public-key signatures share. It reads the signatures of a request, builds each alternative
+//! of the signed content, and asks each key whether it made one of the signatures.
 
-use crate::source::recipe::SignedContent;
+use crate::source::recipe::{SignedContent, Term};
 use crate::verify::code::Code;
 use crate::verify::content::Content;
 use crate::verify::proof::{ProofKey, ProofVerifier, Proven, Request};
@@ -46,17 +46,23 @@ fn check_group<'p>(
     let received_at = request.delivery.received_at;
     let (mut absent, mut expired, mut is_complete) = (None, None, false);
     for terms in &signed.contents {
-        let content = match input.content(terms, &view, &[]) {
-            Ok(content) => content,
-            Err(rejection) => {
-                absent = Some(rejection);
-                continue;
-            }
-        };
-        is_complete = true;
+        let contains_secret = terms.contains(&Term::Secret);
+        let mut content = None;
         for (slot, prepared, key) in verifier.keys_at(request.source, received_at) {
+            if content.is_none() || contains_secret {
+                let secret = key.secret_for(verifier.proof).unwrap_or_default();
+                match input.content(terms, &view, secret) {
+                    Ok(built) => content = Some(built),
+                    Err(rejection) => {
+                        absent = Some(rejection);
+                        break;
+                    }
+                }
+            }
+            let Some(covered) = content.as_ref() else { break };
+            is_complete = true;
             let slot = signed.in_slots.then_some(slot);
-            if !made_one_of(prepared, &content, &mut signatures.of(group, slot)) {
+            if !made_one_of(prepared, covered, &mut signatures.of(group, slot)) {
                 continue;
             }
             if !key.is_valid_at(received_at) {
@@ -74,13 +80,13 @@ fn check_group<'p>(
                 coverage: signed.coverage,
                 is_timed,
                 signs_id: signed.signs_id(),
-                content,
+                content: content.unwrap_or_default(),
                 body_sha256,
                 view,
             });
         }
     }
-    Err(absent.filter(|_| !is_complete).unwrap_or_else(|| verifier.mismatch(expired, "signature")))
+    Err(absent.filter(|_| !is_complete).unwrap_or_else(|| verifier.mismatch(request.source, expired, "signature")))
 }
 
 /// Rejects a request without a readable signature. Accepts every request if the signature may be in the body.

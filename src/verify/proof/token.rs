@@ -1,25 +1,29 @@
 //! Secret texts that a request carries as they are.
 
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode;
+use subtle::ConstantTimeEq;
+
 use crate::outcome::Outcome;
 use crate::source::recipe::{Locator, TokenProof};
 use crate::verify::proof::{ProofVerifier, Proven, Request};
 use crate::verify::request_view::RequestView;
 use crate::verify::verdict::Rejection;
-use subtle::ConstantTimeEq;
 
-/// Compares the token of a delivery with every secret, in constant time.
+/// Compares every token of a delivery with every secret, in constant time.
 pub(super) fn check<T>(
     verifier: &ProofVerifier,
     proof: &TokenProof,
     request: Request<'_>,
     accept: impl FnOnce(Proven<'_>) -> Result<T, Rejection>,
 ) -> Result<T, Rejection> {
-    let token = text(&proof.from, &proof.prefix, &request.view)?;
+    let tokens = texts(&proof.from, &proof.prefix, &request.view)?;
     let received_at = request.delivery.received_at;
     let mut expired = None;
     for (_, prepared, key) in verifier.keys_at(request.source, received_at) {
         let secret = key.secret_for(verifier.proof).unwrap_or_default();
-        if !bool::from(secret.ct_eq(token)) {
+        if !tokens.iter().any(|token| bool::from(secret.ct_eq(token))) {
             continue;
         }
         if key.is_valid_at(received_at) {
@@ -27,26 +31,59 @@ pub(super) fn check<T>(
         }
         expired = expired.or(Some(key));
     }
-    Err(verifier.mismatch(expired, "token"))
+    Err(verifier.mismatch(request.source, expired, "token"))
 }
 
-/// Returns the token of a request without its prefix. Rejects a request without a token.
-pub(super) fn text<'a>(from: &'a [Locator], prefix: &str, view: &RequestView<'a>) -> Result<&'a [u8], Rejection> {
-    let text = from.iter().find_map(|locator| view.find(locator)).ok_or_else(|| missing(from))?;
-    let (start, token) = text.split_at_checked(prefix.len()).unwrap_or((&[], text));
-    if !start.eq_ignore_ascii_case(prefix.as_bytes()) {
+/// Returns the tokens of a request without their prefix, at least one. Uses every value of a repeated header. Returns a query
+/// parameter as written and decoded, because a sender may encode the characters of a token that have a meaning in a URL.
+/// Rejects a request without a token, and a request whose tokens all lack the prefix or are empty.
+pub(super) fn texts<'a>(from: &'a [Locator], prefix: &str, view: &RequestView<'a>) -> Result<Vec<Cow<'a, [u8]>>, Rejection> {
+    let mut present: Vec<Cow<'_, [u8]>> = Vec::new();
+    for locator in from {
+        match locator {
+            Locator::Header(name) => present.extend(view.headers(name).iter().map(|value| Cow::Borrowed(value.as_bytes()))),
+            Locator::Query(_) => {
+                let text = view.find(locator).into_iter();
+                present.extend(text.flat_map(|text| [Cow::Borrowed(text), percent_decode(text).into()]));
+            }
+            _ => present.extend(view.find(locator).map(Cow::Borrowed)),
+        }
+    }
+    present.retain(|text| !text.is_empty());
+    if present.is_empty() {
+        return Err(missing(from));
+    }
+    let tokens: Vec<_> = present.into_iter().filter_map(|text| without_prefix(text, prefix)).collect();
+    if tokens.is_empty() {
         let hint = format!(
-            "token: expected the prefix {prefix:?}, found another text; compare the header with the provider's documentation"
+            "token: expected a token with the prefix {prefix:?}, found another text; compare it with the provider's documentation"
         );
         return Err(Rejection::new(Outcome::SignatureMalformed, hint));
     }
-    Ok(token)
+    Ok(tokens)
 }
 
 /// Rejects a request without a token. Accepts every request if the token may be in the body.
-pub(super) fn precheck(from: &[Locator], view: &RequestView<'_>) -> Result<(), Rejection> {
-    let may_be_in_body = from.iter().any(|locator| matches!(locator, Locator::Body(_)));
-    if may_be_in_body || from.iter().any(|locator| view.is_present(locator)) { Ok(()) } else { Err(missing(from)) }
+pub(super) fn precheck(proof: &TokenProof, view: &RequestView<'_>) -> Result<(), Rejection> {
+    if may_be_in_body(&proof.from) { Ok(()) } else { texts(&proof.from, &proof.prefix, view).map(|_| ()) }
+}
+
+/// Returns true if one of the locators refers to the body.
+pub(super) fn may_be_in_body(from: &[Locator]) -> bool {
+    from.iter().any(|locator| matches!(locator, Locator::Body(_)))
+}
+
+/// Returns the text after the prefix, or `None` if the prefix is absent or no text follows it. Upper and lower case of the
+/// prefix are equivalent, because the scheme in the header `Authorization` may have either.
+fn without_prefix<'a>(text: Cow<'a, [u8]>, prefix: &str) -> Option<Cow<'a, [u8]>> {
+    let (start, token) = text.split_at_checked(prefix.len())?;
+    if token.is_empty() || !start.eq_ignore_ascii_case(prefix.as_bytes()) {
+        return None;
+    }
+    Some(match text {
+        Cow::Borrowed(text) => Cow::Borrowed(&text[prefix.len()..]),
+        Cow::Owned(text) => Cow::Owned(text[prefix.len()..].to_vec()),
+    })
 }
 
 fn missing(from: &[Locator]) -> Rejection {
