@@ -325,7 +325,8 @@ impl ConfiguredKeys {
         let slots = proofs.iter().filter_map(Proof::signed).filter(|signed| signed.in_slots);
         if let Some(most) = slots.map(|signed| signed.signature.from.len()).min().filter(|most| keys.len() > *most) {
             let expected = format_args!("at most {most} keys, one for each locator of signature.from");
-            self.locations[usize::from(self.secrets.is_empty())].expected(expected, format_args!("{}; remove a key or match = \"slots\"", keys.len()));
+            self.locations[usize::from(self.secrets.is_empty())]
+                .expected(expected, format_args!("{}; remove a key or match = \"slots\"", keys.len()));
             return None;
         }
         (keys.len() == self.secrets.len() + self.public_keys.len()).then_some(keys)

@@ -144,15 +144,23 @@ impl ProofVerifier {
     /// `what` is the word for the proof, such as `signature`.
     fn mismatch(&self, source: &Source, expired: Option<&Key>, what: &str) -> Rejection {
         let is_public = source.recipe.proofs[self.proof].uses_public_keys();
-        let kind = if is_public { "public key" } else { "secret" };
-        let hint = match expired.and_then(|key| Some((&key.name, key.not_after?))) {
-            Some((name, end)) => format!(
-                "{what}: expected a valid {kind}, found the {kind} {name}, which expired at {}; switch the sender to a valid {kind}",
-                end.rfc3339()
+        let hint = match (expired.and_then(|key| Some((&key.name, key.not_after?.rfc3339()))), is_public) {
+            (Some((name, end)), false) => format!(
+                "signature: expected a valid secret, found the secret {name}, which expired at {end}; switch the sender to a valid \
+                 secret"
             ),
-            None => format!(
-                "{what}: expected one made with a configured {kind} ({kind}s checked: {}), found another; compare the {kind}s with \
+            (Some((name, end)), true) => format!(
+                "{what}: expected a valid public key, found the public key {name}, which expired at {end}; add the sender's new key \
+                 to public_keys"
+            ),
+            (None, false) => format!(
+                "{what}: expected one made with a configured secret (secrets checked: {}), found another; compare the secrets with \
                  the sender's dashboard",
+                self.keys.len()
+            ),
+            (None, true) => format!(
+                "{what}: expected one made with the private key of a configured public key (public keys checked: {}), found another; \
+                 compare the public keys with the sender's dashboard",
                 self.keys.len()
             ),
         };
