@@ -80,7 +80,7 @@ pub struct SourceDedupe {
     /// The dedupe window. The default is the longer of `[dedupe] window` and the time over which the provider retries.
     pub window: Duration,
     /// The window within which hookhold treats identical bodies as duplicates, or `None` if the operator sets no such window.
-    /// Only a source whose recipe has no event id may have such a window.
+    /// Applies only to deliveries without an event id.
     pub body: Option<Duration>,
 }
 
@@ -128,9 +128,9 @@ impl Source {
         }
         table.finish();
         let recipe = recipe.filter(|_| is_known)?;
-        if dedupe_body.is_some() && !recipe.event.id.0.is_empty() {
-            body_location
-                .expected("a recipe without event.id", "a recipe with event.id; remove dedupe.body or add event.id = []");
+        if dedupe_body.is_some() && !recipe.event.id.0.is_empty() && recipe.always_signs_time() {
+            let found = "a recipe with both, which never compares bodies; remove dedupe.body or add event.id = []";
+            body_location.expected("a recipe without event.id or without a signed timestamp", found);
         }
         if public_url.is_none() && recipe.signs_url() {
             let found = "nothing; set public_url here or in [server], because the provider signs the URL";

@@ -80,6 +80,11 @@ impl Recipe {
         self.proofs.iter().find_map(Proof::timestamp)
     }
 
+    /// Returns true if every proof of the recipe covers a timestamp.
+    pub fn always_signs_time(&self) -> bool {
+        self.proofs.iter().all(|proof| proof.timestamp().is_some())
+    }
+
     /// Returns the parts of an event that every proof of the recipe covers.
     pub fn coverage(&self) -> Coverage {
         let all = self.proofs.iter().map(Proof::coverage);

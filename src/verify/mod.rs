@@ -23,6 +23,7 @@ mod form;
 mod hash;
 mod identity;
 mod json;
+mod json_scalar;
 mod proof;
 mod request_view;
 pub mod sign;
@@ -30,6 +31,7 @@ mod signature;
 mod signing_input;
 mod sorted_form;
 mod tolerance;
+mod utf16;
 mod verdict;
 
 use proof::{ProofVerifier, Proven, Request};

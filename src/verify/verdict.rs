@@ -48,10 +48,11 @@ pub enum Identity {
         /// drop the new event as a duplicate.
         body_sha256: Option<[u8; 32]>,
     },
-    /// SHA-256 hash of the signed content. The content includes the signed timestamp, so only an exact replay is a duplicate.
+    /// SHA-256 hash of the signed content, and of the body if the content does not cover the body. The content includes the
+    /// signed timestamp, so only an exact replay is a duplicate. Used for a delivery without an event id.
     SignedContent([u8; 32]),
     /// SHA-256 hash of the body, and the window within which hookhold treats identical bodies as duplicates. Used only if the
-    /// operator sets `dedupe.body`.
+    /// operator sets `dedupe.body` and the delivery has no event id.
     BodyWindow([u8; 32], Duration),
     /// No identity. hookhold never treats another delivery as a duplicate of this delivery.
     Keyless,

@@ -67,14 +67,29 @@ async fn concurrent_copies_of_a_keyless_event_are_two_events() {
 #[tokio::test]
 async fn an_event_without_its_id_is_stored_keyless() {
     let harness = Harness::new();
-    let body = r#"{"object":"event","type":"charge.succeeded"}"#;
+    let mut delivery = harness.delivery("github", "");
+    delivery.headers.remove("x-github-delivery");
     for _ in 0..2 {
-        assert_eq!(harness.deliver_this("stripe", harness.with_body("stripe", "", body)).await.outcome, Stored);
+        assert_eq!(harness.deliver_this("github", delivery.clone()).await.outcome, Stored);
     }
     assert_eq!(harness.stored_ids(), ["", ""]);
-    assert_eq!(harness.keyless("stripe"), 2);
-    assert_eq!(harness.outcome("stripe", "evt_1").await, Stored);
-    assert_eq!(harness.keyless("stripe"), 2, "an event with an id is not counted");
+    assert_eq!(harness.keyless("github"), 2);
+    assert_eq!(harness.outcome("github", "uuid-1").await, Stored);
+    assert_eq!(harness.keyless("github"), 2, "an event with an id is not counted");
+}
+
+#[tokio::test]
+async fn a_signed_time_replaces_a_missing_id() {
+    let harness = Harness::new();
+    let delivery = harness.with_body("stripe", "", r#"{"object":"event","type":"charge.succeeded"}"#);
+    assert_eq!(harness.deliver_this("stripe", delivery.clone()).await.outcome, Stored);
+    for _ in 0..3 {
+        assert_eq!(harness.deliver_this("stripe", delivery.clone()).await.outcome, Duplicate, "an exact replay");
+    }
+    harness.advance(Duration::from_secs(1));
+    let signed_later = harness.with_body("stripe", "", r#"{"object":"event","type":"charge.succeeded"}"#);
+    assert_eq!(harness.deliver_this("stripe", signed_later).await.outcome, Stored);
+    assert_eq!((harness.stored_ids().len(), harness.keyless("stripe")), (2, 0));
 }
 
 #[tokio::test]

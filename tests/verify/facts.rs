@@ -50,8 +50,8 @@ fn an_invalid_value_hides_only_its_own_fact() {
 }
 
 #[test]
-fn a_delivery_without_a_usable_id_is_keyless() {
-    let source = provider("stripe");
+fn a_delivery_without_a_usable_id_has_none() {
+    let (source, timed) = (inline(&format!("{INLINE}event = {{ id = \"json:/id\" }}")), provider("stripe"));
     let long = format!(r#"{{"id":"{}"}}"#, "x".repeat(513));
     let without: &[&[u8]] = &[
         b"",
@@ -65,19 +65,22 @@ fn a_delivery_without_a_usable_id_is_keyless() {
         br#"{"id":{"id":"evt_1"}}"#,
         br#"{"id":["evt_1"]}"#,
         br#"{"id":1.5}"#,
-        br#"{"id":18446744073709551616}"#,
         br#"{"id":"evt_1","id":null}"#,
         br#"{"id":"evt_1""#,
-        br#"{"id":"evt_1"} {}"#,
         br#"{"id":"evt_1",}"#,
         br#"{"id":"evt_1" "x":1}"#,
+        br#"{"id":NaN}"#,
+        br#"{"id":-Infinity}"#,
+        br#"{"id":"evt_1","x":-NaN}"#,
+        br#"{"id":"evt_1","x":nan}"#,
+        br#"[]=1&{"id":"evt_1"}"#,
+        b"{\"id\":\"evt_1\0",
         br#"{"id" "evt_1"}"#,
         br#"{id:"evt_1"}"#,
         br#"{"id":"evt_1"]"#,
         br#"{"id":"evt_1","x":01}"#,
         br#"{"id":"evt_1","x":tru}"#,
         br#"{"id":"evt_1","x":"\q"}"#,
-        b"{\"id\":\"evt\n1\"}",
         b"\xef\xbb\xbf\xef\xbb\xbf{\"id\":\"evt_1\"}",
         b"{\"id\":\"\xff\"}",
         long.as_bytes(),
@@ -87,9 +90,75 @@ fn a_delivery_without_a_usable_id_is_keyless() {
         assert_eq!(verified.event.id(), None, "{}", String::from_utf8_lossy(body));
         assert_eq!(verified.identity, Identity::Keyless);
         assert_eq!(verified.event.body(), *body);
+        let verified = verify_body(&timed, body);
+        assert_eq!(verified.event.id(), None, "{}", String::from_utf8_lossy(body));
+        assert!(matches!(verified.identity, Identity::SignedContent(_)), "an exact replay is a duplicate");
     }
     let longest = format!(r#"{{"id":"{}"}}"#, "x".repeat(512));
     assert_eq!(id(longest.as_bytes()).map(|id| id.len()), Some(512));
+}
+
+/// Checks the bodies of real senders that are not quite JSON. Each must have the same id, type and key as the plain body, and
+/// the same identity, so that a copy in another form is a duplicate.
+#[test]
+fn an_imperfect_body_keeps_its_facts() {
+    let plain = br#"{"id":"evt_1","type":"invoice.paid","data":{"object":{"id":"in_1"},"note":"N"}}"#;
+    let with_note = |note: &[u8]| {
+        let at = plain.windows(3).position(|three| three == b"\"N\"").expect("the note is there");
+        [&plain[..at], note, &plain[at + 3..]].concat()
+    };
+    let units: Vec<u16> = String::from_utf8_lossy(plain).encode_utf16().collect();
+    let little = |mark: &[u8]| [mark, &units.iter().flat_map(|unit| unit.to_le_bytes()).collect::<Vec<u8>>()].concat();
+    let big = |mark: &[u8]| [mark, &units.iter().flat_map(|unit| unit.to_be_bytes()).collect::<Vec<u8>>()].concat();
+    let rows: [(&str, Vec<u8>); 20] = [
+        ("a control character", with_note(b"\"a\x01b\"")),
+        ("a line feed in a string", with_note(b"\"a\nb\"")),
+        ("a NUL in a string", with_note(b"\"\0\"")),
+        ("NaN", with_note(b"NaN")),
+        ("Infinity", with_note(b"[Infinity,-Infinity]")),
+        ("a number of 70 bits", with_note(b"1180591620717411303424")),
+        ("a number beyond floating point", with_note(b"-1e999")),
+        ("a second line", [plain, &b"\n{\"id\":\"evt_2\",\"type\":\"other\"}\n"[..]].concat()),
+        ("a second value", [plain, &b" [1]"[..]].concat()),
+        ("a second line that is cut", [plain, &b"\n{\"id\":\"ev"[..]].concat()),
+        ("a trailing NUL", [plain, &b"\0"[..]].concat()),
+        ("trailing bytes", [plain, &b"\r\n\x1a\xff"[..]].concat()),
+        ("a byte order mark", [&b"\xef\xbb\xbf"[..], plain].concat()),
+        ("UTF-16LE with its mark", little(b"\xff\xfe")),
+        ("UTF-16BE with its mark", big(b"\xfe\xff")),
+        ("UTF-16LE", little(b"")),
+        ("UTF-16BE", big(b"")),
+        ("UTF-16LE after a line feed", little(b"\n\0")),
+        ("UTF-16LE and an odd byte", [little(b"\xff\xfe"), vec![b'\n']].concat()),
+        ("UTF-16BE and a trailing NUL", [big(b""), vec![0, 0]].concat()),
+    ];
+    let source = provider("stripe");
+    let expected = verify_body(&source, plain).identity;
+    for (what, body) in rows {
+        let Verified { event, identity, .. } = verify_body(&source, &body);
+        let facts = (event.id(), event.event_type(), event.ordering_key());
+        assert_eq!(facts, (Some("evt_1"), Some("invoice.paid"), Some("in_1")), "{what}");
+        assert_eq!((event.body(), &identity), (&body.into(), &expected), "{what}");
+    }
+}
+
+#[test]
+fn two_texts_never_become_one_id() {
+    let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+    let half = |unit: u16| [utf16("{\"id\":\"a"), unit.to_le_bytes().to_vec(), utf16("\"}")].concat();
+    assert_eq!((id(&half(0xd83d)), id(&half(0xde00))), (None, None), "half a surrogate pair is no text");
+    assert_eq!(id(&utf16("{\"id\":\"\u{1f600}\"}")).as_deref(), Some("\u{1f600}"));
+    assert_eq!(id(&utf16("{\"id\":\"\\ud83d\\ude00\"}")).as_deref(), Some("\u{1f600}"));
+    let numbers = ["18446744073709551615", "18446744073709551616", "18446744073709551617", "-18446744073709551616"];
+    for number in numbers {
+        assert_eq!(id(format!("{{\"id\":{number}}}").as_bytes()).as_deref(), Some(number));
+    }
+    for other_spelling in ["18446744073709551616.0", "1.8446744073709551616e19", "018446744073709551616", "+1", "-0", "1e2"] {
+        assert_eq!(id(format!("{{\"id\":{other_spelling}}}").as_bytes()), None, "{other_spelling}");
+    }
+    assert_eq!(id(b"{\"id\":\"evt\n1\"}").as_deref(), Some("evt\n1"));
+    assert_eq!(id(b"{\"id\":\"evt\\n1\"}").as_deref(), Some("evt\n1"), "an escape is another spelling of the same text");
+    assert_eq!(id(b"{\"id\":\"evt\x001\"}").as_deref(), Some("evt\u{0}1"));
 }
 
 #[test]
@@ -209,12 +278,43 @@ fn without_id_and_time_no_delivery_is_a_duplicate() {
     // printf '{}' | sha256sum
     assert_eq!(base16ct::lower::encode_string(&hash), "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a");
     assert_eq!(window, Duration::from_secs(600));
-    let with_an_id =
-        compile("provider = \"github\"\ndedupe = { body = \"10m\" }", &[("secret", "x")]).expect_err("it would have no effect");
-    let expected = "hookhold.toml:3: dedupe.body: expected a recipe without event.id, found a recipe with event.id; ";
-    assert!(with_an_id.to_string().starts_with(expected), "{with_an_id}");
     let bodies_only = source("github", "x", "dedupe = { body = \"10m\" }\nevent = { id = [] }");
     assert!(matches!(verify_body(&bodies_only, b"{}").identity, Identity::BodyWindow(..)));
+}
+
+/// Checks deliveries whose recipe names an id that the body lacks. The verifier then uses the signed content if this content
+/// contains a time, else the body if the operator sets `dedupe.body`, else nothing.
+#[test]
+fn a_missing_id_falls_back_in_a_fixed_order() {
+    let event = "event = { id = \"json:/id\" }";
+    let timed = inline(&format!("{INLINE_TIMED}timestamp = {{ from = \"header:Acme-Time\", unit = \"s\" }}\n{event}"));
+    let replay = sample_of(&timed, Some(b"{}"), None);
+    let [one, two] = [0, 1].map(|_| verify(&timed, &replay).expect("genuine").identity);
+    assert!(matches!(one, Identity::SignedContent(_)) && one == two, "{one:?}");
+    let untimed = inline(&format!("{INLINE}{event}"));
+    assert_eq!(verify_body(&untimed, b"{}").identity, Identity::Keyless);
+    let opted = inline(&format!("{INLINE}{event}\ndedupe = {{ body = \"10m\" }}"));
+    assert!(matches!(verify_body(&opted, b"{}").identity, Identity::BodyWindow(_, window) if window.as_secs() == 600));
+    assert!(matches!(verify_body(&opted, br#"{"id":1}"#).identity, Identity::Id { .. }));
+    let error = compile("provider = \"slack\"\ndedupe = { body = \"10m\" }", &[("secret", "x")]).expect_err("no effect");
+    let expected = "hookhold.toml:3: dedupe.body: expected a recipe without event.id or without a signed timestamp, found a recipe \
+                    with both, which never compares bodies; remove dedupe.body or add event.id = []";
+    assert!(error.to_string().starts_with(expected), "{error}");
+    let github = source("github", "x", "dedupe = { body = \"10m\" }");
+    let mut without_id = sample(&github, None);
+    without_id.headers.remove("x-github-delivery");
+    assert!(matches!(verify(&github, &without_id).expect("genuine").identity, Identity::BodyWindow(..)));
+}
+
+/// Checks a signature over a time and one value in the body. Two deliveries in the same second are two events.
+#[test]
+fn a_replay_includes_the_body_that_the_proof_omits() {
+    let recipe = INLINE_TIMED.replace("\"body\"", "\"json:/shop\"");
+    let source = inline(&format!("{recipe}timestamp = {{ from = \"header:Acme-Time\", unit = \"s\" }}"));
+    let identity = |body: &[u8]| verify_body(&source, body).identity;
+    let [one, two] = [&br#"{"shop":1,"n":1}"#[..], br#"{"shop":1,"n":2}"#].map(identity);
+    assert!(matches!(one, Identity::SignedContent(_)) && one == identity(br#"{"shop":1,"n":1}"#), "{one:?}");
+    assert_ne!(one, two);
 }
 
 #[test]
