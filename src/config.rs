@@ -20,6 +20,7 @@ use ipnet::IpNet;
 use crate::certificate;
 use crate::limits::{AdminLimits, DedupeLimits, JournalLimits, ServerLimits};
 use crate::source::Source;
+use crate::source::url::PublicUrl;
 use crate::toml_value::{Diagnostics, TomlTable};
 use crate::units::bytes_text;
 
@@ -53,9 +54,9 @@ pub struct Config {
 pub struct ServerConfig {
     /// Address and port of the listener for deliveries.
     pub listen: SocketAddr,
-    /// Base URL that providers call, without a final slash: scheme, host, port and path prefix. `None` if the file sets no base
-    /// URL.
-    pub public_url: Option<String>,
+    /// Base URL that providers call, without a final slash: scheme, credentials, host, port and path prefix. `None` if the file
+    /// sets no base URL.
+    pub public_url: Option<PublicUrl>,
     /// Limits on connections, requests and senders.
     pub limits: ServerLimits,
     /// Certificate and key for HTTPS, or `None` for plain HTTP.

@@ -90,7 +90,7 @@ pub struct SourceDefaults {
     /// The topic name for sources that set no topic. hookhold replaces `{source}` in this name with the source's name.
     pub topic: String,
     /// The value of `[server] public_url`, for sources that set no URL of their own.
-    pub public_url: Option<String>,
+    pub public_url: Option<PublicUrl>,
     /// The maximum size of a request body in bytes, for sources whose entry and recipe set no limit.
     pub max_body: usize,
     /// The value of `[server] request_deadline`, the server's own time limit for a response.
@@ -140,7 +140,7 @@ impl Source {
         Some(Source {
             name: name.into(),
             path: path?,
-            public_url: public_url.as_deref().map(PublicUrl::new),
+            public_url,
             topic: topic?.into(),
             provider: provider.and_then(Item::string).map(Into::into),
             keys: keys?,

@@ -115,7 +115,7 @@ fn url(config: &Config, source: &Source) -> String {
     let (listen, path) = (config.server.listen, &source.path);
     let scheme = if config.server.tls.is_some() { "https" } else { "http" };
     match &source.public_url {
-        Some(public) => format!("{}{path}", public.as_written()),
+        Some(public) => format!("{public}{path}"),
         None if listen.ip().is_unspecified() => format!("{scheme}://HOST:{}{path}", listen.port()),
         None => format!("{scheme}://{listen}{path}"),
     }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use hookhold::config::{Config, JournalConfig};
 use hookhold::source::recipe::Recipe;
+use hookhold::source::url::PublicUrl;
 
 use super::{Context, ExitStatus, KAFKA, UsageError, VerbResult, providers};
 
@@ -178,8 +179,9 @@ dir = {dir}
         Err(UsageError(format!("{option}: {} ({})", diagnostic.what, diagnostic.key)))
     }
 
-    fn host(&self) -> &str {
-        self.public_url.as_deref().unwrap_or(providers::PLACEHOLDER_HOST)
+    /// Returns the URL to print in the steps, with its password masked.
+    fn host(&self) -> String {
+        self.public_url.as_deref().map_or_else(|| providers::PLACEHOLDER_HOST.to_owned(), |url| PublicUrl::new(url).to_string())
     }
 
     /// Prints the remaining steps for the operator, in order.
@@ -192,7 +194,7 @@ dir = {dir}
             if json {
                 writeln!(out, "{}", self.provider_json(name, recipe))?;
             } else {
-                providers::dashboard_steps(out, name, recipe, self.host())?;
+                providers::dashboard_steps(out, name, recipe, &self.host())?;
             }
         }
         if json { out.flush() } else { self.next_commands(out) }

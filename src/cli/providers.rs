@@ -144,7 +144,7 @@ fn covered_parts(recipe: &Recipe) -> &'static str {
 /// Returns the public URL in the configuration, or a placeholder if the configuration has none.
 fn public_url(context: &Context) -> String {
     let config = context.file().ok().and_then(|file| Config::load(&file, super::KAFKA).ok());
-    config.and_then(|config| config.server.public_url).unwrap_or_else(|| PLACEHOLDER_HOST.to_owned())
+    config.and_then(|config| config.server.public_url).map_or_else(|| PLACEHOLDER_HOST.to_owned(), |url| url.to_string())
 }
 
 fn unknown_provider(name: &str) -> UsageError {

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use hookhold::clock::UnixMillis;
 use hookhold::event::Delivery;
 use hookhold::outcome::Outcome;
+use hookhold::source::url::PublicUrl;
 use hookhold::source::{Source, SourceDefaults};
 use hookhold::toml_value::{Diagnostics, TomlTable};
 use hookhold::verify::sign::{SampleOptions, Tamper, sign};
@@ -38,7 +39,7 @@ pub fn compile(entry: &str, secrets: &[(&str, &str)]) -> Result<Source, Diagnost
 /// Returns the defaults for options that a test source does not set.
 pub fn defaults() -> SourceDefaults {
     SourceDefaults {
-        public_url: Some("https://hooks.example.com".into()),
+        public_url: Some(PublicUrl::new("https://hooks.example.com")),
         topic: "webhooks.{source}".into(),
         max_body: 5 << 20,
         request_deadline: std::time::Duration::from_secs(8),
