@@ -16,7 +16,7 @@ mod proof;
 
 pub use content::{
     Algorithm, BodyHash, Choice, Encoding, EventLocators, FormJoin, KeyFormat, Locator, SignatureFormat, SignatureLocator, Term,
-    TimeUnit, Timestamp,
+    TimeUnit, Timestamp, UrlStyle,
 };
 pub use proof::{
     DigestProof, HashClaim, JwtAlgorithm, JwtKeyKind, JwtProof, MacProof, Proof, PublicKeyAlgorithm, PublicKeyFormat,

@@ -120,9 +120,14 @@ fn signs_form(contents: &[Vec<Term>]) -> bool {
     contents.iter().all(|content| content.iter().any(|term| matches!(term, Term::FormSorted(_))))
 }
 
-/// Returns true if every alternative of the signed content contains the URL with its query.
+/// Returns true if every alternative of the signed content contains the URL with its query, unchanged or rewritten.
 fn signs_url(contents: &[Vec<Term>]) -> bool {
     contents.iter().all(|content| content.iter().any(|term| term.is_url() || *term == Term::PathAndQuery))
+}
+
+/// Returns true if every alternative of the signed content contains the query byte for byte.
+fn signs_query(contents: &[Vec<Term>]) -> bool {
+    contents.iter().all(|content| content.iter().any(|term| term.is_exact_url() || *term == Term::PathAndQuery))
 }
 
 /// Returns true if every alternative of the signed content contains the text at `locator`.
@@ -132,7 +137,7 @@ fn covers(contents: &[Vec<Term>], locator: &Locator) -> bool {
         Locator::Body(_) => signs_body(contents) || is_term(),
         Locator::Header(name) => signs(contents, &Term::Header(name.clone())),
         Locator::Tag(tag) => signs(contents, &Term::Tag(tag.clone())),
-        Locator::Query(_) => signs_url(contents) || is_term(),
+        Locator::Query(_) => signs_query(contents) || is_term(),
         Locator::Const(_) => true,
         Locator::Claim(_) | Locator::BasicUser => false,
     }

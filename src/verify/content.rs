@@ -43,7 +43,8 @@ impl<'a> Content<'a> {
 }
 
 impl Part<'_> {
-    fn bytes(&self) -> &[u8] {
+    /// Returns the bytes of the slice.
+    pub(super) fn bytes(&self) -> &[u8] {
         match self {
             Part::Slice(bytes) => bytes,
             Part::Computed(bytes) => bytes,

@@ -31,6 +31,7 @@ mod signature;
 mod signing_input;
 mod sorted_form;
 mod tolerance;
+mod url_rewrite;
 mod utf16;
 mod verdict;
 
@@ -67,7 +68,7 @@ impl Verifier {
         for proof in &self.proofs {
             match proof.precheck(&self.source, &view) {
                 Ok(()) => return Ok(self.source.max_body),
-                Err(rejection) => closest = Some(rejection.or_closer(closest)),
+                Err(rejection) => closest = Some(closer(closest, rejection)),
             }
         }
         let rejection = closest.unwrap_or_else(no_proof);
@@ -103,10 +104,19 @@ impl Verifier {
         for proof in &self.proofs {
             match proof.check(request, &accept) {
                 Ok(accepted) => return Ok(accepted),
-                Err(rejection) => closest = Some(rejection.or_closer(closest)),
+                Err(rejection) => closest = Some(closer(closest, rejection)),
             }
         }
         Err(closest.unwrap_or_else(no_proof))
+    }
+}
+
+/// Returns the rejection whose check failed later. Of two equal rejections, returns the one of the earlier proof, because a
+/// recipe lists its usual proof first.
+fn closer(earlier: Option<Rejection>, later: Rejection) -> Rejection {
+    match earlier {
+        Some(earlier) => earlier.or_closer(Some(later)),
+        None => later,
     }
 }
 

@@ -12,12 +12,13 @@ use http::HeaderName;
 use crate::event::Delivery;
 use crate::outcome::Outcome;
 use crate::source::Source;
-use crate::source::recipe::{BodyHash, Encoding, FormJoin, Locator, SignedContent, Term};
+use crate::source::recipe::{BodyHash, Encoding, FormJoin, Locator, SignedContent, Term, UrlStyle};
 use crate::verify::code::Code;
 use crate::verify::content::{Content, Part};
 use crate::verify::hash::{hash, sha256};
 use crate::verify::request_view::{RequestView, path_and_query, query};
 use crate::verify::sorted_form;
+use crate::verify::url_rewrite::rewritten;
 use crate::verify::verdict::Rejection;
 
 /// The parts of a request from which the verifier builds the signed content.
@@ -29,6 +30,8 @@ pub(super) struct SigningInput<'a> {
     /// The texts of the form, each with the way in which its fields are joined. All alternatives that join the fields in the
     /// same way share one text.
     forms: Vec<(&'a FormJoin, OnceCell<Bytes>)>,
+    /// The request target as other URL libraries write it, in the order of [`STYLES`]. Computed when a content needs it.
+    rewritten: OnceCell<[Bytes; STYLES.len()]>,
     /// The hash of the body from the URL's query, and the recipe parameter that describes this hash. `None` if the URL has no
     /// such hash.
     hash: Option<(&'a BodyHash, &'a str)>,
@@ -45,7 +48,54 @@ impl<'a> SigningInput<'a> {
                 _ => {}
             }
         }
-        SigningInput { source, signed, delivery, target: path_and_query(&delivery.target), forms, hash }
+        let target = path_and_query(&delivery.target);
+        SigningInput { source, signed, delivery, target, forms, rewritten: OnceCell::new(), hash }
+    }
+
+    /// Returns the alternatives of the signed content, in the recipe's order. Omits an alternative that is the same text as an
+    /// earlier one because the rewritten URL is the URL itself, so that most forged deliveries cost fewer hashes. Also omits
+    /// an alternative whose rewritten query contains another hash of the body than the query itself: such a query would make
+    /// a signature valid for another body.
+    pub(super) fn contents(&self) -> impl Iterator<Item = &'a [Term]> {
+        let all = &self.signed.contents;
+        let is_same =
+            |one: &[Term], other: &[Term]| one.len() == other.len() && one.iter().zip(other).all(|pair| self.are_equal(pair));
+        let is_new = move |at: usize| !all[..at].iter().any(|earlier| is_same(earlier, &all[at]));
+        let has_one_hash = |terms: &[Term]| terms.iter().all(|term| self.keeps_hash(term));
+        (0..all.len()).filter(move |at| has_one_hash(&all[*at]) && is_new(*at)).map(|at| &all[at][..])
+    }
+
+    fn are_equal(&self, (one, other): (&Term, &Term)) -> bool {
+        let text = |term: &Term| self.url(term).map(|(base, target)| [base.as_bytes(), target.bytes()].concat());
+        match (one, other) {
+            (Term::UrlRewritten { .. }, _) | (_, Term::UrlRewritten { .. }) => text(one) == text(other),
+            _ => one == other,
+        }
+    }
+
+    fn keeps_hash(&self, term: &Term) -> bool {
+        let (Some(rule), Term::UrlRewritten { .. }) = (&self.signed.body_hash, term) else { return true };
+        let target = self.url(term).map(|(_, target)| target);
+        let rewritten = target.as_ref().and_then(|target| query(std::str::from_utf8(target.bytes()).ok()?, &rule.query));
+        rewritten == query(self.target, &rule.query)
+    }
+
+    /// Returns the base and the target of the URL that `term` stands for. Returns `None` for a term that is no URL, and if the
+    /// source has no public URL, which the configuration excludes for a recipe that signs the URL.
+    fn url(&self, term: &Term) -> Option<(&'a str, Part<'a>)> {
+        let url = self.source.public_url.as_ref()?;
+        let slice = |text: &'a str| Part::Slice(text.as_bytes());
+        match term {
+            Term::Url => Some((url.as_written(), slice(self.target))),
+            Term::UrlOtherPort => Some((url.other_port(), slice(self.target))),
+            Term::UrlNoQuery => Some((url.as_written(), slice(self.target.split('?').next().unwrap_or_default()))),
+            Term::UrlRewritten { style, other_port } => {
+                let all = self.rewritten.get_or_init(|| STYLES.map(|style| rewritten(self.target, style).into()));
+                let at = STYLES.iter().position(|one| one == style)?;
+                Some((url.normalized(*other_port), Part::Computed(all[at].clone())))
+            }
+            _ => None,
+        }
     }
 
     /// Returns the SHA-256 hash of the body, or `None` if the URL contains no body hash. Rejects a body whose hash differs from
@@ -82,8 +132,6 @@ impl<'a> SigningInput<'a> {
         content: &mut Content<'a>,
     ) -> Result<(), Rejection> {
         let body = &self.delivery.body;
-        // The configuration rejects a source without a public URL if its recipe signs the URL.
-        let url = self.source.public_url.as_ref();
         let required = |part: Option<&'a [u8]>| part.map(Part::Slice).ok_or_else(|| absent(term));
         let part = match term {
             Term::Literal(text) => Part::Slice(text.as_bytes()),
@@ -106,13 +154,10 @@ impl<'a> SigningInput<'a> {
             Term::Secret => Part::Slice(secret),
             Term::Method => Part::Slice(self.delivery.method.as_str().as_bytes()),
             Term::PathAndQuery => Part::Slice(self.target.as_bytes()),
-            Term::Url | Term::UrlOtherPort | Term::UrlNoQuery => {
-                let url = url.ok_or_else(|| absent(term))?;
-                let base = if *term == Term::UrlOtherPort { url.other_port() } else { url.as_written() };
+            Term::Url | Term::UrlOtherPort | Term::UrlNoQuery | Term::UrlRewritten { .. } => {
+                let (base, target) = self.url(term).ok_or_else(|| absent(term))?;
                 content.push(Part::Slice(base.as_bytes()));
-                let target =
-                    if *term == Term::UrlNoQuery { self.target.split('?').next().unwrap_or_default() } else { self.target };
-                Part::Slice(target.as_bytes())
+                target
             }
             Term::FormSorted(join) => Part::Computed(self.form(join)?),
         };
@@ -175,5 +220,51 @@ fn absent(term: &Term) -> Rejection {
     Rejection::new(Outcome::SignatureMalformed, hint)
 }
 
+/// The ways in which another library may have written the signed URL.
+const STYLES: [UrlStyle; 2] = [UrlStyle::Normalized, UrlStyle::LegacyQuery];
 /// Maximum number of headers that a signature may list. Each costs a lookup before the sender is verified.
 const MAX_LISTED: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::UnixMillis;
+    use crate::source::SourceDefaults;
+    use crate::source::url::PublicUrl;
+    use crate::toml_value::TomlTable;
+
+    fn twilio() -> Source {
+        let defaults = SourceDefaults {
+            topic: "t".to_owned(),
+            public_url: Some(PublicUrl::new("https://hooks.example.com")),
+            max_body: 1 << 20,
+            request_deadline: Duration::from_secs(8),
+            window: Duration::from_secs(60),
+        };
+        let entry = "provider = \"twilio\"\nsecrets = [\"env:PATH\"]";
+        let compile = |table, diagnostics: &_| Source::compile("twilio", table, &defaults, diagnostics);
+        TomlTable::read("hookhold.toml", entry, compile).ok().flatten().expect("a valid source")
+    }
+
+    #[test]
+    fn a_url_that_stays_the_same_is_tried_only_once() {
+        let source = twilio();
+        let signed = source.recipe.proofs[0].signed().expect("a signature");
+        for (target, count) in
+            [("/in", 2), ("/in?a=b&c=%20", 2), ("/in?a", 4), ("/in?a=b+c", 4), ("/in?n=O'Hara", 4), ("/in?n=O'Hara+x", 6)]
+        {
+            let delivery = Delivery {
+                method: http::Method::POST,
+                target: target.to_owned(),
+                headers: http::HeaderMap::new(),
+                body: Bytes::new(),
+                remote: (Ipv4Addr::LOCALHOST, 1).into(),
+                received_at: UnixMillis(0),
+            };
+            assert_eq!(SigningInput::new(&source, signed, &delivery).contents().count(), count, "{target}");
+        }
+    }
+}

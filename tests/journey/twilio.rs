@@ -114,7 +114,7 @@ impl Example {
         let (target, body) = (self.target(), self.body.as_bytes());
         let sample = Sample { scheme: "twilio", secret, id: token, timestamp: 0, body };
         let signed = sdk.sign_for_url(sample, &format!("{}{target}", self.signed));
-        assert_eq!(signed.by, "twilio 6.2.0");
+        assert_eq!(signed.by, "twilio 6.3.1");
         let media_type = ("Content-Type".to_owned(), self.media_type.to_owned());
         post(&target, &[signed.headers, vec![media_type]].concat(), body)
     }
@@ -235,6 +235,79 @@ fn twilio_samples_verify_unless_they_are_damaged() {
     for line in ["https://twilio.example.com/in/hooks/twilio", "public_url = \"https://twilio.example.com/in\"", "Auth Token"] {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
+}
+
+/// One URL receives deliveries that Twilio signs with SHA-1 under the auth token, and with SHA-256 under a shared key if a
+/// Webhook Rule applies. The URL in the console contains a user name and a password, and Twilio signs it with both.
+#[test]
+fn twilio_signs_with_a_token_or_a_shared_key_on_one_url() {
+    const HUSH: &str = "hush+hush";
+    let kafka = kafka::shared();
+    kafka.create_topic("shared-twilio", 1, &[]);
+    let base = format!("https://user:{HUSH}@twilio.example.com/in");
+    let home = Home::new(
+        &[("token", TOKEN), ("shared", "a shared key")],
+        &format!(
+            "server.drain_delay = \"0s\"\nserver.public_url = \"{base}\"\nadmin.keep_rejected = \"1 MiB\"\n\
+             [kafka]\nbootstrap.servers = \"{}\"\n[sources.twilio]\nprovider = \"twilio\"\ntopic = \"shared-twilio\"\n\
+             secrets = [{{ name = \"token\", from = \"file:token\" }}, {{ name = \"shared\", from = \"file:shared\" }}]\n",
+            kafka.bootstrap()
+        ),
+    );
+    let process = home.start();
+    let (mut sdk, mut line) = (Sdk::start(), Line::open(home.hooks));
+    let mut number = 0;
+    let mut ask = |scheme: &'static str, secret: &str, url: &str, target: &str| {
+        number += 1;
+        let body = format!("MessageSid=SM{number}&MessageStatus=sent");
+        let sample = Sample { scheme, secret, id: "", timestamp: 0, body: body.as_bytes() };
+        let signed = sdk.sign_for_url(sample, url);
+        assert_eq!(signed.by, "twilio 6.3.1");
+        let media_type = ("Content-Type".to_owned(), FORM.to_owned());
+        (line.ask(&post(target, &[signed.headers, vec![media_type]].concat(), body.as_bytes())).status, body)
+    };
+    let (as_called, rewritten) = ("/hooks/twilio?n=O'Hara+x&b=1", "/hooks/twilio?n=O%27Hara+x&b=1");
+    let mut stored = Vec::new();
+    for (scheme, secret, signed, auth) in [
+        ("twilio", TOKEN, format!("{base}{as_called}"), "mac-sha1:token"),
+        ("twilio-sha256", "a shared key", format!("{base}{as_called}"), "mac-sha256:shared"),
+        ("twilio", TOKEN, format!("{base}{rewritten}"), "mac-sha1:token"),
+        ("twilio-sha256", "a shared key", format!("{}{rewritten}", base.replace(".com", ".com:443")), "mac-sha256:shared"),
+    ] {
+        let (status, body) = ask(scheme, secret, &signed, as_called);
+        assert_eq!(status, 200, "{scheme}: {signed}");
+        stored.push((body, auth));
+    }
+    for (scheme, secret, signed) in [
+        ("twilio-sha256", "another key", format!("{base}{as_called}")),
+        ("twilio", "another token", format!("{base}{as_called}")),
+        ("twilio-sha256", "a shared key", format!("{PUBLIC}{as_called}")),
+        ("twilio", TOKEN, format!("{base}/hooks/twilio?b=1&n=O'Hara+x")),
+    ] {
+        assert_eq!(ask(scheme, secret, &signed, as_called).0, 401, "{scheme}: {signed}");
+    }
+    let records = kafka.wait_for_records("shared-twilio", stored.len());
+    for (record, (body, auth)) in records.iter().zip(&stored) {
+        assert_eq!((record.value.as_deref(), record.header("hookhold-auth")), (Some(body.as_bytes()), *auth));
+        assert!(!format!("{record:?}").contains(HUSH), "{record:?}");
+    }
+    for args in [
+        &["check"][..],
+        &["check", "--format", "json"],
+        &["providers", "twilio"],
+        &["doctor", "twilio"],
+        &["doctor", "twilio", "--format", "json"],
+        &["rejections"],
+        &["status"],
+        &["send", "twilio"],
+        &["send", "twilio", "--tamper", "secret"],
+    ] {
+        let output = home.verb(args);
+        let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(!printed.contains(HUSH) && !printed.is_empty(), "{args:?}: {printed}");
+    }
+    assert!(home.verb(&["check"]).status.success());
+    assert!(!process.metrics().contains(HUSH) && !home.log().contains(HUSH), "the password is in the metrics or the log");
 }
 
 fn home(kafka: &Kafka, topic: &str) -> Home {

@@ -9,7 +9,7 @@
 // signature, and the answer is an error if the SDK rejects the signature.
 // A request for Twilio has an additional "url", the URL that Twilio calls, and "id" is the idempotency token. If the URL
 // contains `bodySHA256`, Twilio's SDK signs only the URL. Otherwise the SDK signs the URL and the parameters of the form. The
-// answer is an error if the SDK's own validation rejects the signature.
+// answer is an error if the SDK's own validation rejects the signature. The scheme twilio-sha256 signs with a shared key.
 import { execFileSync } from "node:child_process";
 import { createInterface } from "node:readline";
 import { parse } from "node:querystring";
@@ -21,7 +21,7 @@ import Stripe from "stripe";
 
 const packages = {
   stripe: "stripe", github: "@octokit/webhooks-methods", slack: "@slack/bolt", "standard-webhooks": "standardwebhooks", svix: "svix",
-  shopify: "@shopify/shopify-api", "shopify-events": "@shopify/shopify-api", twilio: "twilio",
+  shopify: "@shopify/shopify-api", "shopify-events": "@shopify/shopify-api", twilio: "twilio", "twilio-sha256": "twilio",
 };
 const pinned = JSON.parse(readFileSync(new URL("package.json", import.meta.url))).dependencies;
 
@@ -39,7 +39,8 @@ const sdk = {
   svix: (r, text) => new SvixWebhook(r.secret).sign(r.id, new Date(r.timestamp * 1000), text),
   shopify: (r, text) => shopify(r, text),
   "shopify-events": (r, text) => shopify(r, text),
-  twilio: (r, text) => twilio(r, text),
+  twilio: (r, text) => twilio(r, text, "HMAC_SHA1"),
+  "twilio-sha256": (r, text) => twilio(r, text, "HMAC_SHA256"),
 };
 
 const openssl = {
@@ -70,6 +71,9 @@ const headers = {
     ["shopify-triggered-at", "2023-11-14T22:13:20.123456789Z"],
   ],
   twilio: (r, signature) => [["X-Twilio-Signature", signature], ...(r.id ? [["I-Twilio-Idempotency-Token", r.id]] : [])],
+  "twilio-sha256": (r, signature) => [
+    ...headers.twilio(r, signature), ["X-Twilio-Webhooks-Signature-Settings", "key=SK0001,algorithm=HMAC_SHA256"],
+  ],
 };
 
 const SHOP = "a-shop.myshopify.com";
@@ -88,14 +92,14 @@ async function shopify(r, text) {
   return signature;
 }
 
-async function twilio(r, text) {
+async function twilio(r, text, algorithm) {
   const sdk = (await import("twilio/lib/webhooks/webhooks.js")).default;
   const hashed = r.url.includes("bodySHA256");
   const params = hashed ? {} : { ...parse(text) };
-  const signature = sdk.getExpectedTwilioSignature(r.secret, r.url, params);
+  const signature = sdk.getExpectedTwilioSignature(r.secret, r.url, params, algorithm);
   const valid = hashed
-    ? sdk.validateRequestWithBody(r.secret, signature, r.url, text)
-    : sdk.validateRequest(r.secret, signature, r.url, params);
+    ? sdk.validateRequestWithBody(r.secret, signature, r.url, text, algorithm)
+    : sdk.validateRequest(r.secret, signature, r.url, params, algorithm);
   if (!valid) throw new Error("not valid for the SDK itself");
   return signature;
 }
@@ -115,7 +119,7 @@ async function answer(request) {
   if (!Object.hasOwn(sdk, request.scheme)) throw new Error(`no such scheme: ${request.scheme}`);
   const body = Buffer.from(request.body, "base64");
   const text = body.toString("utf8");
-  const is_text = (body.length > 0 || request.scheme === "twilio") && Buffer.from(text, "utf8").equals(body);
+  const is_text = (body.length > 0 || request.scheme.startsWith("twilio")) && Buffer.from(text, "utf8").equals(body);
   const signature = is_text ? await sdk[request.scheme](request, text) : openssl[request.scheme](request, body);
   const name = packages[request.scheme];
   return { by: is_text ? `${name} ${pinned[name]}` : "openssl", headers: headers[request.scheme](request, signature) };

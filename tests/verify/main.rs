@@ -8,4 +8,5 @@ mod random;
 mod recipes;
 mod secrets;
 mod support;
+mod urls;
 mod vectors;

@@ -177,6 +177,21 @@ titel = "Shop""#;
     }
 }
 
+/// Each alternative of the signed content costs a hash for each secret, also for a forged delivery.
+#[test]
+fn the_alternatives_of_the_content_are_limited() {
+    let entry = |count: usize| {
+        let variants = vec!["[\"body\"]"; count].join(", ");
+        format!("auth = \"mac\"\nalgorithm = \"sha256\"\nsignature = {{ from = \"header:A\" }}\ncontent_variants = [{variants}]")
+    };
+    assert!(compile(&entry(8), &[("secret", "x")]).is_ok());
+    let diagnostics = compile(&entry(9), &[("secret", "x")]).expect_err("too many").to_string();
+    assert!(diagnostics.contains("content_variants: expected at most 8 arrays of terms, found 9; remove some"), "{diagnostics}");
+    let twilio = provider("twilio");
+    let alternatives = twilio.recipe.proofs.iter().map(|proof| proof.signed().expect("a signature").contents.len());
+    assert_eq!(alternatives.collect::<Vec<_>>(), [6, 6]);
+}
+
 #[test]
 fn every_error_in_a_challenge_is_reported() {
     for (challenge, what) in [

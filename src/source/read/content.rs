@@ -2,7 +2,7 @@
 
 use super::locator::{LocatorParser, header};
 use super::need;
-use crate::source::recipe::{Algorithm, Encoding, FormJoin, Locator, Term};
+use crate::source::recipe::{Algorithm, Encoding, FormJoin, Locator, Term, UrlStyle};
 use crate::toml_value::{Item, TomlTable};
 
 /// Takes the signed content from `content` or `content_variants`. Returns `None` if the content is missing or invalid.
@@ -13,8 +13,12 @@ pub(super) fn take(table: &mut TomlTable, locators: &mut LocatorParser) -> Optio
     if table.take("content").is_some() {
         return variants.expected("content or content_variants", "both; remove one of them");
     }
-    let contents: Option<Vec<_>> = variants.clone().list().into_iter().map(|list| terms(list, locators)).collect();
-    if contents.as_ref().is_some_and(Vec::is_empty) { variants.expected("arrays of terms", "an empty array") } else { contents }
+    let lists = variants.clone().list();
+    match lists.len() {
+        0 => variants.expected("arrays of terms", "an empty array"),
+        1..=MAX_VARIANTS => lists.into_iter().map(|list| terms(list, locators)).collect(),
+        found => variants.expected(format_args!("at most {MAX_VARIANTS} arrays of terms"), format_args!("{found}; remove some")),
+    }
 }
 
 fn terms(list: Item, locators: &mut LocatorParser) -> Option<Vec<Term>> {
@@ -132,6 +136,13 @@ const WORDS: &[(&str, Term)] = &[
     ("url", Term::Url),
     ("url-other-port", Term::UrlOtherPort),
     ("url-no-query", Term::UrlNoQuery),
+    ("url-normalized", Term::UrlRewritten { style: UrlStyle::Normalized, other_port: false }),
+    ("url-normalized-other-port", Term::UrlRewritten { style: UrlStyle::Normalized, other_port: true }),
+    ("url-legacy-query", Term::UrlRewritten { style: UrlStyle::LegacyQuery, other_port: false }),
+    ("url-legacy-query-other-port", Term::UrlRewritten { style: UrlStyle::LegacyQuery, other_port: true }),
 ];
+/// Maximum number of alternatives of the signed content. A forged delivery costs at most one hash for each combination of
+/// alternative, secret and signature group.
+const MAX_VARIANTS: usize = 8;
 const TERMS: &str = "body, timestamp, id, header:NAME, tag:NAME, const:TEXT, url, form-sorted, another term of docs/recipes.md, \
                      or punctuation such as \".\"";

@@ -161,9 +161,26 @@ pub enum Term {
     UrlOtherPort,
     /// Like [`Term::Url`], but without the query.
     UrlNoQuery,
+    /// Like [`Term::Url`] or [`Term::UrlOtherPort`], but written by another URL library.
+    UrlRewritten {
+        /// The library that writes the URL.
+        style: UrlStyle,
+        /// True if the port is added or omitted, as in [`Term::UrlOtherPort`].
+        other_port: bool,
+    },
     /// The decoded names and values of a form, sorted by name and then by value. Empty if the signed URL contains the body's
     /// hash ([`SignedContent::body_hash`]).
     FormSorted(FormJoin),
+}
+
+/// The way in which a library writes a URL that it has parsed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UrlStyle {
+    /// The parser of the WHATWG URL standard: special characters are percent-encoded, and the order of the query stays.
+    Normalized,
+    /// The same, and the query is parsed and written again by Node's legacy module `querystring`: fields with the same name
+    /// stand together, fields whose name is a whole number stand first, and every field has `=`.
+    LegacyQuery,
 }
 
 /// The way in which [`Term::FormSorted`] joins the fields of a form.
@@ -178,8 +195,14 @@ pub struct FormJoin {
 }
 
 impl Term {
-    /// Returns true if the term contains the request's URL with its query.
+    /// Returns true if the term contains the request's URL with its query, unchanged or rewritten.
     pub fn is_url(&self) -> bool {
+        self.is_exact_url() || matches!(self, Term::UrlRewritten { .. })
+    }
+
+    /// Returns true if the term contains the request's URL with its query, byte for byte. A rewritten URL is the same for
+    /// several queries.
+    pub fn is_exact_url(&self) -> bool {
         matches!(self, Term::Url | Term::UrlOtherPort)
     }
 

@@ -45,7 +45,7 @@ fn check_group<'p>(
 ) -> Result<Proven<'p>, Rejection> {
     let received_at = request.delivery.received_at;
     let (mut absent, mut expired, mut is_complete) = (None, None, false);
-    for terms in &signed.contents {
+    for terms in input.contents() {
         let contains_secret = terms.contains(&Term::Secret);
         let mut content = None;
         for (slot, prepared, key) in verifier.keys_at(request.source, received_at) {
