@@ -32,10 +32,12 @@ fn slack_events_commands_and_interactions_arrive_but_no_challenges() {
     assert!(event.by == "@slack/bolt 5.1.0" && interaction.by == event.by && challenge.by == event.by);
     let unsigned = |delivery: &Signed| delivery.clone().without(SLACK.signature);
     let tampered = |delivery: &Signed| delivery.clone().map_body(|body| *body.last_mut().expect("not empty") ^= 1);
-    let counted: [Sent; 18] = [
+    let counted: [Sent; 20] = [
         ("the challenge for the URL", challenge.clone(), "challenge"),
         ("the same challenge again", challenge.clone(), "challenge"),
-        ("the check of a command's certificate", certificate_check, "challenge"),
+        ("the check of a command's certificate", unsigned(&certificate_check), "challenge"),
+        ("the same check with a signature", certificate_check.clone(), "challenge"),
+        ("the same check with another signature", tampered(&certificate_check), "signature_mismatch"),
         ("a challenge signed with another secret", forged, "signature_mismatch"),
         ("an unsigned challenge", unsigned(&challenge), "signature_missing"),
         ("a changed challenge", tampered(&challenge), "signature_mismatch"),

@@ -48,10 +48,32 @@ fn a_forged_or_stale_signed_challenge_is_rejected() {
     for tamper in ways {
         assert_eq!(rejection(&slack, &sample_of(&slack, Some(SLACK_CHALLENGE), Some(tamper))), Some(tamper.expected()));
     }
-    assert_eq!(
-        precheck(&slack, Method::POST, &HeaderMap::new()).map_err(|rejection| rejection.outcome),
-        Err(Outcome::SignatureMissing)
-    );
+}
+
+/// Checks Slack's request that tests the certificate of a URL. Slack sends it without a signature
+/// (<https://github.com/slackapi/bolt-js/issues/1397>), so every sender can. No form that it contains may become an event.
+#[test]
+fn an_unsigned_certificate_check_is_answered_and_never_an_event() {
+    let slack = provider("slack");
+    let empty = Some(Reply { content_type: None, ..text_reply("", "").expect("a reply") });
+    assert_eq!(precheck(&slack, Method::POST, &HeaderMap::new()), Ok(16 << 10));
+    for body in ["ssl_check=1&token=xxx", "token=xxx&ssl_check=1", "ssl_check=1&command=%2Fpay&trigger_id=1&payload=%7B%7D"] {
+        assert_eq!(reply(&slack, &delivery(body, &[])), empty, "{body}");
+        let mut signed = sample_of(&slack, Some(body.as_bytes()), None);
+        assert_eq!(reply(&slack, &signed), empty, "{body}, signed");
+        set(&mut signed, "x-slack-signature", &format!("v0={}", "00".repeat(32)));
+        assert_eq!(rejection(&slack, &signed), Some(Outcome::SignatureMismatch), "{body}, forged");
+        set(&mut signed, "x-slack-signature", "v0=zz");
+        assert_eq!(rejection(&slack, &signed), Some(Outcome::SignatureMalformed), "{body}, unreadable");
+    }
+    for body in
+        ["ssl_check=0", "ssl_check=", "ssl_check", "ssl_check=1x", "SSL_CHECK=1", "{\"ssl_check\":\"1\"}", "x=ssl_check%3D1", ""]
+    {
+        assert_eq!(rejection(&slack, &delivery(body, &[])), Some(Outcome::SignatureMissing), "{body}");
+    }
+    let long = format!("ssl_check=1&a={}", "x".repeat(16 << 10));
+    assert_eq!(rejection(&slack, &delivery(long, &[])), Some(Outcome::SignatureMissing));
+    assert_eq!(precheck(&slack, Method::GET, &HeaderMap::new()).map_err(|found| found.outcome), Err(Outcome::SignatureMissing));
 }
 
 #[test]

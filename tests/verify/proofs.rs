@@ -65,9 +65,15 @@ fn each_kind_of_tampering_has_its_own_outcome() {
 fn only_a_missing_signature_is_rejected_before_the_body() {
     for (name, _) in PROVIDERS {
         let source = provider(name);
-        let missing = precheck(&source, Method::POST, &HeaderMap::new()).expect_err(name);
-        assert_eq!(missing.outcome, Outcome::SignatureMissing);
-        assert!(missing.hint.contains(signature_header(&source).as_str()), "{missing}");
+        let unsigned = precheck(&source, Method::POST, &HeaderMap::new());
+        if source.recipe.challenges.iter().any(|challenge| !challenge.authenticated && challenge.methods.contains(&Method::POST))
+        {
+            assert_eq!(unsigned, Ok(16 << 10), "{name}: only the body shows whether the request is a challenge");
+        } else {
+            let missing = unsigned.expect_err(name);
+            assert_eq!(missing.outcome, Outcome::SignatureMissing);
+            assert!(missing.hint.contains(signature_header(&source).as_str()), "{missing}");
+        }
         assert_eq!(
             precheck(&source, Method::POST, &sample(&source, Some(Tamper::Secret)).headers),
             Ok(source.max_body),
