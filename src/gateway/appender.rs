@@ -144,6 +144,7 @@ fn not_appended(rejected: AppendRejected) -> Resolution {
         AppendRejected::Full => Resolution::Failed(Outcome::JournalFull, FULL),
         AppendRejected::TopicFull => Resolution::Failed(Outcome::JournalFull, TOPIC_FULL),
         AppendRejected::Overloaded => Resolution::Failed(Outcome::Overloaded, QUEUE_FULL),
+        AppendRejected::BatchTooLarge => Resolution::Failed(Outcome::TooLarge, BATCH_TOO_LARGE),
         AppendRejected::Closing => Resolution::Failed(Outcome::Draining, "the gateway is shutting down"),
         AppendRejected::Failed => Resolution::Failed(Outcome::JournalFailed, SYNC_FAILED),
     }
@@ -156,6 +157,8 @@ const FULL: &str =
     "journal: expected space or a deletable segment, found neither; see hookhold_forward_blocked, or enlarge max_size or disk";
 const TOPIC_FULL: &str =
     "max_backlog: expected a smaller topic backlog, found the limit reached; see hookhold_forward_blocked, or raise max_backlog";
+const BATCH_TOO_LARGE: &str =
+    "batch: expected events that fit into the journal, found more; raise max_size and max_backlog, or set split = false";
 const QUEUE_FULL: &str = "journal writer: expected space in its queue, found it full; move [journal] dir to a faster disk";
 /// Maximum number of concurrent key-file lookups. Above this limit, a delivery that needs a lookup gets the outcome
 /// `overloaded`.

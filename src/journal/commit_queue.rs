@@ -2,6 +2,7 @@
 //! timer delays events: under load, the next batch consists of the events that arrive during the current sync.
 
 use std::collections::VecDeque;
+use std::iter;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -13,18 +14,42 @@ use super::writer_health::WriterHealth;
 use crate::clock::UnixMillis;
 use crate::event_key::EventKey;
 
-/// Event that waits for the writer.
+/// Events of one delivery that wait for the writer. The writer stores them in one commit.
 pub(super) struct PendingAppend {
-    /// Encoded frame without its sequence, log id and checksum.
-    pub(super) draft: FrameDraft,
-    pub(super) key: Option<EventKey>,
+    pub(super) first: PendingFrame,
+    /// The other events of a batch. Empty for a delivery with one event.
+    pub(super) rest: Vec<PendingFrame>,
     pub(super) received_at: UnixMillis,
     pub(super) topic: Arc<str>,
     pub(super) completion: Completion,
 }
 
+/// Encoded event that waits for the writer.
+pub(super) struct PendingFrame {
+    /// Encoded frame without its sequence, log id and checksum.
+    pub(super) draft: FrameDraft,
+    pub(super) key: Option<EventKey>,
+}
+
 impl PendingAppend {
-    /// Returns the number of bytes that the event's frame will occupy.
+    /// Returns the frames of the events, in order.
+    pub(super) fn frames(&self) -> impl Iterator<Item = &PendingFrame> {
+        iter::once(&self.first).chain(&self.rest)
+    }
+
+    /// Returns the number of events.
+    pub(super) fn count(&self) -> u64 {
+        1 + self.rest.len() as u64
+    }
+
+    /// Returns the number of bytes that the frames will occupy together.
+    pub(super) fn len(&self) -> u64 {
+        self.frames().map(PendingFrame::len).sum()
+    }
+}
+
+impl PendingFrame {
+    /// Returns the number of bytes that the frame will occupy.
     pub(super) fn len(&self) -> u64 {
         self.draft.padded_len() as u64
     }

@@ -243,6 +243,11 @@ impl ScannedFrame {
         Some((facts.key?, SeenKey { first_seen: facts.received_at, seq: self.header.seq }))
     }
 
+    /// Returns true if the next event belongs to the same delivery.
+    fn continues(&self) -> bool {
+        self.facts.as_ref().is_some_and(|facts| facts.continues)
+    }
+
     /// Returns the number of bytes that the frame occupies, including padding.
     pub(super) fn padded_len(&self) -> u64 {
         frame::padded(self.header.len) as u64
@@ -280,7 +285,8 @@ fn find_superseded(segments: &mut [ScannedSegment]) {
 }
 
 /// Removes the events at and above the watermark from the segments, and returns these events up to the first gap in the
-/// sequences.
+/// sequences. If the gap divides the events of one delivery, returns none of them, so that a batch is stored completely or not
+/// at all.
 fn take_unconfirmed(segments: &mut [ScannedSegment], watermark: u64) -> Vec<(usize, ScannedFrame)> {
     let mut unconfirmed: Vec<(usize, ScannedFrame)> = Vec::new();
     for (index, segment) in segments.iter_mut().enumerate() {
@@ -290,6 +296,10 @@ fn take_unconfirmed(segments: &mut [ScannedSegment], watermark: u64) -> Vec<(usi
                 unconfirmed.push((index, frame));
             }
         }
+    }
+    // The writer had not synced the commit with this part of a delivery, so the sender has no answer yet.
+    while unconfirmed.last().is_some_and(|(_, frame)| frame.continues()) {
+        unconfirmed.pop();
     }
     unconfirmed
 }

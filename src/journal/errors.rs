@@ -15,6 +15,9 @@ pub enum AppendRejected {
     /// The queue for the writer would exceed [`MAX_QUEUED_BYTES`](super::MAX_QUEUED_BYTES).
     #[error("journal: expected free space in the writer's queue, found none; retry later")]
     Overloaded,
+    /// The events of the batch would together never fit into the journal.
+    #[error("journal: expected a batch that fits into the journal, found a larger one; raise max_size and max_backlog")]
+    BatchTooLarge,
     /// The journal is closing.
     #[error("the journal is closing")]
     Closing,

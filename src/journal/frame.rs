@@ -61,6 +61,8 @@ pub(super) struct FrameFacts {
     pub(super) received_at: UnixMillis,
     pub(super) key: Option<EventKey>,
     pub(super) topic: Arc<str>,
+    /// True if the next event belongs to the same delivery.
+    pub(super) continues: bool,
 }
 
 /// Encoded frame without its sequence, log id and checksum.
@@ -70,11 +72,12 @@ pub(super) struct FrameDraft {
 }
 
 impl FrameDraft {
-    /// Encodes an event. This function runs in the task that appends the event, so that the writer neither encodes the event
-    /// nor computes the checksum of its payload.
-    pub(super) fn event(event: &Event) -> FrameDraft {
+    /// Encodes an event. `continues` is true if the next event belongs to the same delivery. This function runs in the task
+    /// that appends the event, so that the writer neither encodes the event nor computes the checksum of its payload.
+    pub(super) fn event(event: &Event, continues: bool) -> FrameDraft {
         let mut out = start_frame(FrameKind::Event, FRAME_HEADER_LEN + event_len(event));
-        out.0[25] = u8::from(event.dedupe_key().is_some()) | (u8::from(event.occurred_at().is_some()) << 1);
+        let flags = [(HAS_KEY, event.dedupe_key().is_some()), (HAS_TIME, event.occurred_at().is_some()), (CONTINUES, continues)];
+        out.0[25] = flags.into_iter().map(|(flag, is_set)| if is_set { flag } else { 0 }).sum();
         out.0[26] = Integrity::ALL.iter().position(|i| *i == event.integrity()).expect("ALL lists every value") as u8;
         out.u64(event.received_at().0);
         out.0.extend_from_slice(&event.dedupe_key().map_or([0; 16], |key| key.0));
@@ -181,20 +184,20 @@ pub(super) fn decode_facts(frame: &[u8]) -> Option<FrameFacts> {
     let mut input = PayloadReader { bytes: frame, at: FRAME_HEADER_LEN };
     let received_at = UnixMillis(input.u64()?);
     let key: [u8; 16] = input.take(16)?.try_into().ok()?;
-    let key = (frame[25] & 1 != 0).then_some(EventKey(key));
-    Some(FrameFacts { received_at, key, topic: input.text()?.into() })
+    let key = (frame[25] & HAS_KEY != 0).then_some(EventKey(key));
+    Some(FrameFacts { received_at, key, topic: input.text()?.into(), continues: frame[25] & CONTINUES != 0 })
 }
 
 /// Decodes a valid event frame; `None` if a later version wrote the frame.
 pub(super) fn decode_event(frame: &[u8]) -> Option<Event> {
-    let FrameFacts { received_at, key, topic } = decode_facts(frame)?;
+    let FrameFacts { received_at, key, topic, .. } = decode_facts(frame)?;
     let mut input = PayloadReader { bytes: frame, at: FRAME_HEADER_LEN + 24 + 4 + topic.len() };
     let occurred_at = input.u64()?;
     let parts = EventParts {
         received_at,
         dedupe_key: key,
         topic,
-        occurred_at: (frame[25] & 2 != 0).then_some(UnixMillis(occurred_at)),
+        occurred_at: (frame[25] & HAS_TIME != 0).then_some(UnixMillis(occurred_at)),
         integrity: *Integrity::ALL.get(frame[26] as usize)?,
         source: input.text()?.into(),
         id: input.optional_text().ok()?,
@@ -251,6 +254,11 @@ fn bind_crc(payload_crc: u32, log_and_seq: &[u8], segment: u64) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c_append(payload_crc, log_and_seq), &segment.to_le_bytes())
 }
 
+/// Returns an upper bound for the number of bytes that the frame of an event will occupy, including padding.
+pub(super) fn event_frame_len(event: &Event) -> usize {
+    padded(FRAME_HEADER_LEN + event_len(event))
+}
+
 /// Returns an upper bound for the size of an event's payload in bytes, so that one allocation is sufficient. The bound is
 /// tight, so the allocation wastes little memory.
 fn event_len(event: &Event) -> usize {
@@ -263,6 +271,12 @@ fn event_len(event: &Event) -> usize {
     FIXED_LEN + texts + head + names + headers + event.body().len()
 }
 
+/// Flag of an event that has a dedupe key.
+const HAS_KEY: u8 = 1;
+/// Flag of an event whose time the provider states.
+const HAS_TIME: u8 = 2;
+/// Flag of an event whose delivery also contains the next event.
+const CONTINUES: u8 = 4;
 /// Alignment of frames in bytes.
 pub(super) const FRAME_ALIGN: usize = 8;
 /// Length of a frame header in bytes.

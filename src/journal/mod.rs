@@ -47,6 +47,7 @@ mod writer_health;
 
 use std::collections::HashSet;
 use std::io;
+use std::iter;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -56,10 +57,11 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::event::{Event, LogId};
 use crate::event_key::EventKey;
+use crate::limits::JournalLimits;
 use crate::metrics::Metrics;
 use background::Background;
 pub use commit_queue::{CURSOR_DELAY, MAX_QUEUED_BYTES};
-use commit_queue::{CommitQueue, PendingAppend};
+use commit_queue::{CommitQueue, PendingAppend, PendingFrame};
 use completion::CommitListeners;
 pub use completion::{CommitWatcher, Completion, CompletionBatch, CompletionRunner};
 use disk::Disk;
@@ -151,11 +153,22 @@ impl Journal {
     /// Passes an event to the writer, which calls `completion` once with the result. An accepted event cannot be cancelled. If
     /// the journal rejects the event, this function drops `completion` without calling it. Never waits for the disk.
     pub fn append(&self, event: &Event, completion: Completion) -> Result<(), AppendRejected> {
+        self.append_batch(event, &[], completion)
+    }
+
+    /// Passes the events of one delivery to the writer, which stores all of them in one commit or none of them, even after a
+    /// crash. All events must have the same topic. The result is the position of `first`, and the events in `rest` have the
+    /// sequences that follow. Otherwise the same as [`Journal::append`].
+    pub fn append_batch(&self, first: &Event, rest: &[Event], completion: Completion) -> Result<(), AppendRejected> {
+        debug_assert!(rest.iter().all(|event| event.topic() == first.topic()), "the events of a delivery have one topic");
+        self.check_batch_size(first, rest)?;
+        let frame =
+            |event: &Event, continues: bool| PendingFrame { draft: FrameDraft::event(event, continues), key: event.dedupe_key() };
         let append = PendingAppend {
-            draft: FrameDraft::event(event),
-            key: event.dedupe_key(),
-            received_at: event.received_at(),
-            topic: event.topic().clone(),
+            first: frame(first, !rest.is_empty()),
+            rest: (1..).zip(rest).map(|(number, event)| frame(event, number < rest.len())).collect(),
+            received_at: first.received_at(),
+            topic: first.topic().clone(),
             completion,
         };
         let (shared, len, topic) = (&*self.0, append.len(), append.topic.clone());
@@ -163,6 +176,18 @@ impl Journal {
             return Err(AppendRejected::TopicFull);
         }
         shared.queue.push(append, &shared.health).inspect_err(|_| shared.segments.cancel_reserved([(&topic, len)].into_iter()))
+    }
+
+    /// Rejects a batch that would be too large even for an empty journal. The limits of the configuration ensure that a single
+    /// event always fits. The frames of a batch repeat the request head, so they may be much larger than its body.
+    fn check_batch_size(&self, first: &Event, rest: &[Event]) -> Result<(), AppendRejected> {
+        if rest.is_empty() {
+            return Ok(());
+        }
+        let Options { limits: JournalLimits { max_size, segment_size, max_backlog, .. }, forwards, .. } = self.0.options;
+        let room = max_size.saturating_sub(segment_size).min(if forwards { max_backlog } else { u64::MAX });
+        let len: usize = iter::once(first).chain(rest).map(frame::event_frame_len).sum();
+        if len as u64 <= room.min(MAX_QUEUED_BYTES as u64) { Ok(()) } else { Err(AppendRejected::BatchTooLarge) }
     }
 
     /// Extends the dedupe window to `window`. Does not restore keys that have already expired. A shorter window takes effect

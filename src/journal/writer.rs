@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::background::Spare;
-use super::commit_queue::PendingAppend;
+use super::commit_queue::{PendingAppend, PendingFrame};
 use super::disk::{DiskFile, is_full};
 use super::errors::AppendError;
 use super::frame::{COMMIT_LEN, FrameDraft, padded};
@@ -168,10 +168,10 @@ impl CommitWriter {
             return Err(SyncFailed);
         }
         self.shared.metrics.journal.sync_seconds.observe(started.elapsed().as_secs_f64());
-        self.shared.metrics.journal.batch_events.observe(batch.len() as f64);
-        let first = *next_seq;
+        let (first, count) = (*next_seq, count(&batch));
+        self.shared.metrics.journal.batch_events.observe(count as f64);
         *next_offset = end;
-        *next_seq += batch.len() as u64;
+        *next_seq += count;
         self.publish(batch, first, offset);
         self.buffer.clear();
         self.buffer.shrink_to(USUAL_COMMIT_BYTES);
@@ -190,13 +190,13 @@ impl CommitWriter {
             offset = 0;
         }
         let others = batch.iter().map(PendingAppend::len).sum::<u64>() + cursors.as_ref().map_or(0, |c| c.padded_len() as u64);
-        let commit = FrameDraft::commit(state.next_seq, batch.len() as u32, others);
+        let commit = FrameDraft::commit(state.next_seq, count(batch) as u32, others);
         commit.write_into(buffer, shared.log, state.next_seq, id);
         if let Some(cursors) = cursors {
             cursors.write_into(buffer, shared.log, state.next_seq, id);
         }
-        for (seq, event) in (state.next_seq..).zip(batch) {
-            event.draft.write_into(buffer, shared.log, seq, id);
+        for (seq, frame) in (state.next_seq..).zip(batch.iter().flat_map(PendingAppend::frames)) {
+            frame.draft.write_into(buffer, shared.log, seq, id);
         }
         let end = offset + buffer.len() as u64;
         let page_end = end.next_multiple_of(PAGE).min(state.active.size.load(Ordering::Relaxed));
@@ -208,10 +208,13 @@ impl CommitWriter {
     /// watermark before calling the watchers and the completions.
     fn publish(&mut self, batch: Vec<PendingAppend>, first: u64, offset: u64) {
         let WriterState { active, offset: end, next_seq, lock, .. } = &self.state;
-        let events = || (first..).zip(&batch);
-        let added = events().map(|(seq, event)| (&event.topic, seq, event.len(), event.received_at));
+        let frames = || batch.iter().flat_map(|append| append.frames().map(move |frame| (append, frame)));
+        let events = || (first..).zip(frames());
+        let added = events().map(|(seq, (append, frame))| (&append.topic, seq, frame.len(), append.received_at));
         active.add_commit(offset.max(SEGMENT_HEADER_LEN), *end, added);
-        let seen = |(seq, event): (u64, &PendingAppend)| Some((event.key?, SeenKey { first_seen: event.received_at, seq }));
+        let seen = |(seq, (append, frame)): (u64, (&PendingAppend, &PendingFrame))| {
+            Some((frame.key?, SeenKey { first_seen: append.received_at, seq }))
+        };
         self.shared.keys.add(active.name, events().filter_map(seen));
         self.shared.segments.commit_reserved(batch.iter().map(|event| (&event.topic, event.len())));
         self.shared.durable_watermark.store(*next_seq, Ordering::Release);
@@ -221,8 +224,11 @@ impl CommitWriter {
         self.shared.listeners.notify_watchers();
         let log = self.shared.log;
         self.shared.listeners.complete(Box::new(move || {
-            for (seq, event) in (first..).zip(batch) {
-                (event.completion)(Ok(Position { log, seq }));
+            let mut seq = first;
+            for append in batch {
+                let count = append.count();
+                (append.completion)(Ok(Position { log, seq }));
+                seq += count;
             }
         }));
     }
@@ -294,7 +300,12 @@ impl CommitWriter {
     }
 }
 
-/// Returns the number of events at the front of the queue that fit into `room` bytes.
+/// Returns the number of events in a commit.
+fn count(batch: &[PendingAppend]) -> u64 {
+    batch.iter().map(PendingAppend::count).sum()
+}
+
+/// Returns the number of appends at the front of the queue that fit into `room` bytes.
 fn fitting(events: &VecDeque<PendingAppend>, room: u64) -> usize {
     let mut left = room;
     events.iter().take_while(|event| left.checked_sub(event.len()).inspect(|rest| left = *rest).is_some()).count()

@@ -7,6 +7,7 @@ mod events;
 
 mod append;
 mod backlog;
+mod batches;
 mod damage;
 mod harness;
 mod opening;

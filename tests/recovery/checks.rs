@@ -50,8 +50,24 @@ impl Life {
             }
         }
         self.counts.deleted += gone;
+        self.check_batches()?;
         self.check_keys(journal)?;
         self.check_cursors(journal)
+    }
+
+    /// Checks that all events of a delivery have the same fate.
+    fn check_batches(&mut self) -> Checked {
+        // The model cannot determine the fate of a keyless event that the journal has already deleted.
+        if self.hazards.retention || self.hazards.corruption {
+            return Ok(());
+        }
+        for (index, event) in self.events.iter().enumerate().filter(|(index, event)| *index > event.delivery) {
+            let first = self.events[event.delivery].fate;
+            let is_same = matches!(first, Fate::Stored(_)) == matches!(event.fate, Fate::Stored(_));
+            ensure!(is_same, "event {index} of the delivery {} is {:?}, the first is {first:?}", event.delivery, event.fate);
+            self.counts.batched += 1;
+        }
+        Ok(())
     }
 
     /// Marks an event with the fate `Unknown` or `Failed` as stored if the journal contains the key of the event, but not the
@@ -59,7 +75,7 @@ impl Life {
     fn find_stored_and_deleted(&mut self, journal: &Journal, positions: &BTreeMap<u64, Position>) -> Checked {
         let last = if self.hazards.retention { self.events.len() } else { 0 };
         for index in (0..last).rev() {
-            let ModelEvent { sample, fate: Fate::Unknown | Fate::Failed } = &self.events[index] else { continue };
+            let ModelEvent { sample, fate: Fate::Unknown | Fate::Failed, .. } = &self.events[index] else { continue };
             let Some(key) = sample.key else { continue };
             // If the journal has stored a retry of this event, the key belongs to the retry.
             if self.events.iter().any(|other| other.sample.key == sample.key && matches!(other.fate, Fate::Stored(_))) {

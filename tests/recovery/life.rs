@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use hookhold::clock::Clock;
-use hookhold::event::Position;
+use hookhold::event::{Event, Position};
 use hookhold::journal::{AppendError, AppendRejected, Journal, OpenError, Options};
 use hookhold::limits::JournalLimits;
 use hookhold::metrics::Metrics;
@@ -34,6 +34,8 @@ pub enum Fate {
 pub struct ModelEvent {
     pub sample: Sample,
     pub fate: Fate,
+    /// Index of the first event of the same delivery.
+    pub delivery: usize,
 }
 
 /// State of one life: the disk, the model, and the cursors and counts so far.
@@ -58,7 +60,10 @@ pub struct Life {
 pub type Checked = Result<(), String>;
 
 /// Receiver for the results of appends, each with the index of its event.
-pub type Results = Receiver<(usize, Result<Position, AppendError>)>;
+pub type Results = Receiver<(usize, AppendEnd)>;
+
+/// Result of an append.
+type AppendEnd = Result<Position, AppendError>;
 
 /// Runs the life that this seed determines.
 pub fn run(seed: u64, hazards: Hazards) -> Result<LifeCounts, String> {
@@ -232,42 +237,64 @@ impl Life {
         }
     }
 
-    /// Appends up to `count` events: new events, and retries of events that were not stored.
+    /// Appends the events of up to `count` deliveries: new events, batches of new events, and retries of events that were not
+    /// stored.
     fn append_some(&mut self, journal: &Journal, count: usize) -> Result<Results, String> {
         let (sender, results) = channel();
         for _ in 0..self.rng.usize(..=count) {
             let retry = self.failed_event();
-            let sample = retry.filter(|_| self.rng.bool()).unwrap_or_else(|| self.new_sample());
-            self.append(journal, sample, &sender)?;
+            let samples = match retry.filter(|_| self.rng.bool()) {
+                Some(sample) => vec![sample],
+                None => self.new_delivery(),
+            };
+            self.append(journal, samples, &sender)?;
         }
         Ok(results)
     }
 
-    fn append(&mut self, journal: &Journal, sample: Sample, results: &Sender<(usize, Result<Position, AppendError>)>) -> Checked {
-        let index = self.events.len();
-        let results = results.clone();
-        let accepted = journal.append(&sample.event(), Box::new(move |end| results.send((index, end)).unwrap_or(())));
-        match accepted {
-            Ok(()) => self.events.push(ModelEvent { sample, fate: Fate::Unknown }),
-            Err(AppendRejected::Full | AppendRejected::Failed | AppendRejected::Closing) => {
-                self.events.push(ModelEvent { sample, fate: Fate::Superseded });
+    /// Appends the events of one delivery.
+    fn append(&mut self, journal: &Journal, samples: Vec<Sample>, results: &Sender<(usize, AppendEnd)>) -> Checked {
+        let delivery = self.events.len();
+        let (results, numbers) = (results.clone(), delivery..delivery + samples.len());
+        let complete = move |end: AppendEnd| {
+            for (offset, index) in (0..).zip(numbers) {
+                let end = end.map(|first| Position { seq: first.seq + offset, ..first });
+                results.send((index, end)).unwrap_or(());
+            }
+        };
+        let events: Vec<Event> = samples.iter().map(Sample::event).collect();
+        let fate = match journal.append_batch(&events[0], &events[1..], Box::new(complete)) {
+            Ok(()) => Fate::Unknown,
+            Err(AppendRejected::Full | AppendRejected::Failed | AppendRejected::Closing | AppendRejected::BatchTooLarge) => {
+                Fate::Superseded
             }
             Err(other) => return Err(format!("rejected as {other}")),
-        }
+        };
+        self.events.extend(samples.into_iter().map(|sample| ModelEvent { sample, fate, delivery }));
         Ok(())
     }
 
-    /// Returns the last event if the test may retry it: the event has a key, and the event and all retries of it have failed.
+    /// Returns the events of a new delivery: one event, or a batch with a single topic.
+    fn new_delivery(&mut self) -> Vec<Sample> {
+        let count = if self.rng.u8(..4) == 0 { self.rng.usize(2..6) } else { 1 };
+        let mut samples: Vec<Sample> = (0..count).map(|offset| self.new_sample(self.events.len() + offset)).collect();
+        let topic = samples[0].topic;
+        samples.iter_mut().for_each(|sample| sample.topic = topic);
+        samples
+    }
+
+    /// Returns the last event if the test may retry it: the event is not part of a batch and has a key, and the event and all
+    /// retries of it have failed.
     fn failed_event(&self) -> Option<Sample> {
         let has_failed = |event: &ModelEvent| matches!(event.fate, Fate::Failed | Fate::Superseded);
         let last = self.events.last()?;
         let is_retried = |event: &ModelEvent| event.sample.key == last.sample.key && !has_failed(event);
-        let may_retry = has_failed(last) && last.sample.key.is_some();
+        let is_single = last.delivery == self.events.len() - 1;
+        let may_retry = is_single && has_failed(last) && last.sample.key.is_some();
         (may_retry && !self.events.iter().any(is_retried)).then(|| last.sample.clone())
     }
 
-    fn new_sample(&mut self) -> Sample {
-        let number = self.events.len();
+    fn new_sample(&mut self, number: usize) -> Sample {
         let length = match self.rng.u8(..20) {
             0..3 => self.rng.usize(2_000..9_000),
             3 => self.rng.usize(20_000..70_000),

@@ -105,6 +105,7 @@ struct LifeCounts {
     deleted: u64,
     recycled: u64,
     failed: u64,
+    batched: u64,
 }
 
 impl LifeCounts {
@@ -118,6 +119,7 @@ impl LifeCounts {
         self.deleted += other.deleted;
         self.recycled += other.recycled;
         self.failed += other.failed;
+        self.batched += other.batched;
     }
 
     fn assert_not_empty(&self, hazards: Hazards) {
@@ -125,6 +127,7 @@ impl LifeCounts {
         assert!(lives >= 300, "{self:?}");
         assert!(self.acknowledged > 10 * lives && self.crashes > lives && self.interrupted_openings > lives / 10, "{self:?}");
         assert!(self.recovered > lives / 10, "{self:?}");
+        assert!(hazards.retention || hazards.corruption || self.batched > lives, "{self:?}");
         assert!(!hazards.corruption || self.corrupted > lives / 5, "{self:?}");
         assert!(!hazards.retention || self.deleted > lives / 2, "{self:?}");
         assert!(!hazards.long || self.recycled > lives, "{self:?}");
