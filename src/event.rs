@@ -52,7 +52,8 @@ pub(crate) struct EventParts {
     pub(crate) dedupe_key: Option<EventKey>,
     pub(crate) auth: Arc<str>,
     pub(crate) integrity: Integrity,
-    pub(crate) request: EventRequest,
+    /// The request, which all events of a batch share.
+    pub(crate) request: Arc<EventRequest>,
     pub(crate) body: Bytes,
 }
 
@@ -153,7 +154,7 @@ impl Event {
         &self.0.request
     }
 
-    /// Returns the body, byte for byte as received.
+    /// Returns the body, byte for byte as received. The body of an event from a batch consists of the bytes of its item.
     pub fn body(&self) -> &Bytes {
         &self.0.body
     }
@@ -166,6 +167,9 @@ pub enum Integrity {
     Full,
     /// A signature over the body that leaves the event id, the event type or both unsigned.
     Body,
+    /// A signature over the body of a batch, of which the event is one item. The event alone is not enough to verify the
+    /// signature again.
+    Item,
     /// A signature that does not cover the bytes of the body, such as a signature over the decoded fields of a form.
     Partial,
     /// No signature, because the proof is a token or the source requires no proof.
@@ -173,14 +177,16 @@ pub enum Integrity {
 }
 
 impl Integrity {
-    /// Every kind of integrity. The index of a kind in this array is its numeric code in a frame.
-    pub const ALL: [Integrity; 4] = [Integrity::Full, Integrity::Body, Integrity::Partial, Integrity::None];
+    /// Every kind of integrity. The index of a kind in this array is its numeric code in a frame, so a new kind must be the
+    /// last one.
+    pub const ALL: [Integrity; 5] = [Integrity::Full, Integrity::Body, Integrity::Partial, Integrity::None, Integrity::Item];
 
     /// Returns the word for this kind of integrity in record headers and in the output of `hookhold providers`.
     pub fn word(self) -> &'static str {
         match self {
             Integrity::Full => "full",
             Integrity::Body => "body",
+            Integrity::Item => "item",
             Integrity::Partial => "partial",
             Integrity::None => "none",
         }

@@ -135,6 +135,7 @@ pub(super) fn variable(name: &str) -> String {
 fn covered_parts(recipe: &Recipe) -> &'static str {
     match recipe.coverage().integrity {
         Integrity::Full => "the body, the id and the type",
+        Integrity::Item => "the body of a batch, of which each event is one item",
         Integrity::Body => "the body, but neither the id nor the type",
         Integrity::Partial => "the names and values of a form, but not the boundaries between them",
         Integrity::None => "no part of the body",

@@ -205,13 +205,13 @@ pub(super) fn decode_event(frame: &[u8]) -> Option<Event> {
         type_prefix: input.text()?.into(),
         ordering_key: input.optional_text().ok()?,
         auth: input.text()?.into(),
-        request: EventRequest {
+        request: Arc::new(EventRequest {
             method: input.text()?.to_owned(),
             target: input.text()?.to_owned(),
             remote: input.text()?.parse::<SocketAddr>().ok()?,
             traceparent: input.optional_text().ok()?,
             headers: input.headers()?,
-        },
+        }),
         body: Bytes::copy_from_slice(input.bytes()?),
     };
     Some(Event::from_journal(parts))

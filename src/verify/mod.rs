@@ -159,13 +159,13 @@ fn verdict(source: &Source, delivery: &Delivery, proven: Proven<'_>) -> Result<V
         dedupe_key: None,
         auth: proven.auth.clone(),
         integrity: proven.coverage.integrity,
-        request: EventRequest {
+        request: Arc::new(EventRequest {
             method: delivery.method.to_string(),
             target: delivery.target.clone(),
             remote: delivery.remote,
             traceparent: view.header_text(&TRACEPARENT),
             headers: without_credentials(&delivery.headers),
-        },
+        }),
         body: delivery.body.clone(),
     });
     let identity = identity::of(source, id.as_ref(), &proven, &delivery.body);
