@@ -35,7 +35,7 @@ pub(super) fn of(source: &Source, id: Option<&Located<'_>>, proven: &Proven<'_>,
 /// events of the same second remain two events.
 fn signed_content(proven: &Proven<'_>, body_sha256: impl Fn() -> [u8; 32]) -> [u8; 32] {
     match proven.coverage.integrity {
-        Integrity::Full | Integrity::Body => sha256(proven.content.parts()),
+        Integrity::Full | Integrity::Body | Integrity::Item => sha256(proven.content.parts()),
         Integrity::Partial | Integrity::None => sha256(proven.content.parts().chain([&body_sha256()[..]])),
     }
 }
