@@ -24,6 +24,7 @@ mod hash;
 mod identity;
 mod json;
 mod json_scalar;
+mod multipart;
 mod proof;
 mod request_view;
 pub mod sign;
