@@ -212,4 +212,4 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, AS_SEND
 const LENIENT_URL: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, AS_SENDERS_WRITE);
 static AS_WRITTEN: KeyFormat = KeyFormat { strip: Vec::new(), encoding: None, hash: None };
 const CANNOT_BE_DECODED: &str = "which cannot be decoded";
-const NO_CREDENTIAL: &str = "which has no \":\" between user name and password; write it as USER:PASSWORD";
+const NO_CREDENTIAL: &str = "which is not a user name and a password; write it as USER:PASSWORD";

@@ -178,7 +178,7 @@ fn tags<'a>(signed: &'a SignedContent, event: &'a EventLocators) -> impl Iterato
         _ => None,
     });
     let in_content = signed.contents.iter().flatten().filter_map(|term| match term {
-        Term::Tag(tag) | Term::ListedHeaders { tag, .. } | Term::Optional(Locator::Tag(tag)) => Some(tag),
+        Term::Tag(tag) | Term::ListedHeaders { names: Locator::Tag(tag), .. } | Term::Optional(Locator::Tag(tag)) => Some(tag),
         _ => None,
     });
     pointed.chain(in_content)

@@ -11,7 +11,7 @@ use crate::verify::verdict::Rejection;
 
 /// The signatures and tags of a request.
 pub(super) struct Signatures<'a> {
-    /// The number of signature groups in the request, at most [`MAX_GROUPS`].
+    /// The number of signature groups in the request, at most [`MAX_GROUPS`]. 1 if all groups sign the same content.
     pub(super) groups: usize,
     /// The tags whose values are not signatures.
     pub(super) tags: Vec<Tag<'a>>,
@@ -67,14 +67,15 @@ fn missing(signed: &SignedContent) -> Rejection {
     Rejection::new(Outcome::SignatureMissing, hint)
 }
 
-/// Parses the signatures of a request. Rejects a request without a readable signature, and a request with more than
-/// [`MAX_GROUPS`] signature groups, because the verifier must hash the body once for each group.
+/// Parses the signatures of a request. Rejects a request without a readable signature, a request with more signatures than the
+/// recipe allows, and a request with more than [`MAX_GROUPS`] signature groups if the verifier must hash the body once for each
+/// group.
 pub(super) fn read<'a>(signed: &'a SignedContent, view: &RequestView<'a>) -> Result<Signatures<'a>, Rejection> {
     let format = &signed.signature;
     let mut found = Signatures { groups: 0, tags: Vec::new(), codes: Vec::new() };
     for (slot, text) in texts(signed, view)? {
         for group in split(text, format.groups.as_deref()) {
-            if found.groups == MAX_GROUPS {
+            if found.groups == MAX_GROUPS && signed.reads_tags {
                 return Err(Rejection::new(
                     Outcome::SignatureMalformed,
                     format!("signature: expected at most {MAX_GROUPS} signature groups, found more"),

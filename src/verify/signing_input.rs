@@ -150,7 +150,9 @@ impl<'a> SigningInput<'a> {
             Term::Tag(tag) => required(view.tag(tag))?,
             Term::Located(locator) => required(view.find(locator))?,
             Term::Optional(locator) => Part::Slice(view.find(locator).unwrap_or_default()),
-            Term::ListedHeaders { tag, separator } => Part::Computed(listed_headers(view, tag, separator)?),
+            Term::ListedHeaders { names, separator, pair } => {
+                Part::Computed(listed_headers(view, names, separator, pair.as_deref())?)
+            }
             Term::Secret => Part::Slice(secret),
             Term::Method => Part::Slice(self.delivery.method.as_str().as_bytes()),
             Term::PathAndQuery => Part::Slice(self.target.as_bytes()),
@@ -178,23 +180,32 @@ impl<'a> SigningInput<'a> {
     }
 }
 
-/// Returns the values of the headers that the tag `tag` names, joined with `separator`. A header that the request does not
-/// contain has an empty value. Rejects a list of more than [`MAX_LISTED`] headers.
-fn listed_headers(view: &RequestView<'_>, tag: &str, separator: &str) -> Result<Bytes, Rejection> {
+/// Returns the values of the headers that the list at `names` names, joined with `separator`. If `pair` is not `None`, puts the
+/// name of each header before its value. A header that the request does not contain has an empty value. Rejects a list of more
+/// than [`MAX_LISTED`] headers.
+fn listed_headers<'a>(
+    view: &RequestView<'a>,
+    names: &'a Locator,
+    separator: &str,
+    pair: Option<&str>,
+) -> Result<Bytes, Rejection> {
     let malformed = |what: &str| {
-        Rejection::new(
-            Outcome::SignatureMalformed,
-            format!("signature: expected a list of headers in the tag {tag}, found {what}"),
-        )
+        let hint = format!("signed content: expected a list of at most {MAX_LISTED} signed headers, found {what}");
+        Rejection::new(Outcome::SignatureMalformed, hint)
     };
-    let names = view.tag(tag).and_then(|names| std::str::from_utf8(names).ok());
-    let names: Vec<&str> = names.ok_or_else(|| malformed("none"))?.split(' ').filter(|name| !name.is_empty()).collect();
-    if names.len() > MAX_LISTED {
-        return Err(malformed(&format!("more than {MAX_LISTED}")));
+    let list = view.find(names).and_then(|names| std::str::from_utf8(names).ok()).ok_or_else(|| malformed("none"))?;
+    let mut text = Vec::new();
+    for (index, name) in list.split([' ', ',']).filter(|name| !name.is_empty()).enumerate() {
+        if index == MAX_LISTED {
+            return Err(malformed("more"));
+        }
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| malformed("a name that no header can have"))?;
+        let value = view.header(&name).unwrap_or_default();
+        let before = if index == 0 { "" } else { separator };
+        let (shown, pair) = pair.map_or(("", ""), |pair| (name.as_str(), pair));
+        [before.as_bytes(), shown.as_bytes(), pair.as_bytes(), value].iter().for_each(|part| text.extend_from_slice(part));
     }
-    let value =
-        |name: &&str| HeaderName::from_bytes(name.as_bytes()).ok().and_then(|name| view.header(&name)).unwrap_or_default();
-    Ok(names.iter().map(value).collect::<Vec<&[u8]>>().join(separator.as_bytes()).into())
+    Ok(text.into())
 }
 
 /// Writes bytes as text.

@@ -2,7 +2,10 @@
 //! extracts from a delivery.
 
 mod challenges;
+#[path = "../common/crypto.rs"]
+mod crypto;
 mod facts;
+mod keys;
 mod proofs;
 mod random;
 mod recipes;

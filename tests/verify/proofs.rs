@@ -196,14 +196,37 @@ fn with(source: &hookhold::source::Source, list: [&HeaderValue; 2]) -> Option<Ou
 
 #[test]
 fn too_many_signature_groups_are_rejected_before_hashing() {
-    let source = provider("github");
+    let source = provider("stripe");
     let mut delivery = sample(&source, None);
-    let name = "x-hub-signature-256";
-    let good = delivery.headers[name].clone();
-    (0..7).for_each(|_| assert!(delivery.headers.append(name, good.clone())));
+    let good = delivery.headers[STRIPE].clone();
+    (0..7).for_each(|_| assert!(delivery.headers.append(STRIPE, good.clone())));
     assert_eq!(rejection(&source, &delivery), None);
-    delivery.headers.append(name, good);
+    delivery.headers.append(STRIPE, good);
     assert_eq!(rejection(&source, &delivery), Some(Outcome::SignatureMalformed));
+}
+
+#[test]
+fn too_many_signatures_are_rejected_before_any_check() {
+    let list = |recipe: &str, code: &str, count: usize| {
+        let source = inline(&recipe.replace("Acme-Signature\"", "Acme-Signature\", items = \",\""));
+        let wrong = "0".repeat(code.len());
+        let codes = [vec![wrong; count - 1], vec![code.to_owned()]].concat().join(",");
+        rejection(&source, &delivery("{}", &[("acme-signature", &codes)]))
+    };
+    let code = base16ct::lower::encode_string(&crate::crypto::hmac("sha256", b"acme", b"{}"));
+    assert_eq!(list(INLINE, &code, 128), None);
+    assert_eq!(list(INLINE, &code, 129), Some(Outcome::SignatureMalformed));
+    let key = crate::crypto::shared_key_pair("ed25519");
+    let source = |count: usize| {
+        let recipe = INLINE.replace("mac", "signature").replace("sha256", "ed25519");
+        let entry = recipe.replace("Acme-Signature\"", "Acme-Signature\", items = \",\"");
+        let source = compile_alone(&format!("public_keys = ['{}']\nkey_format = \"jwk\"\n{entry}", key.jwk)).expect("a key");
+        let code = base16ct::lower::encode_string(&crate::crypto::sign("ed25519", &key, b"{}"));
+        let codes = [vec!["0".repeat(128); count - 1], vec![code]].concat().join(",");
+        rejection(&source, &delivery("{}", &[("acme-signature", &codes)]))
+    };
+    assert_eq!(source(8), None);
+    assert_eq!(source(9), Some(Outcome::SignatureMalformed));
 }
 
 #[test]

@@ -101,3 +101,74 @@ fn samples_are_signed_with_a_valid_secret() {
         assert_eq!(verified.secret.as_deref(), Some(name));
     }
 }
+
+/// The keys of Braintree and ConnectWise are hashes of the configured secret.
+#[test]
+fn a_key_can_be_the_hash_of_the_secret() {
+    let recipe = |steps: &str| format!("{INLINE}key_format = {steps}\n");
+    for (hash, steps) in [("sha1", "[\"sha1\"]"), ("sha256", "[\"strip-prefix:key_\", \"utf8\", \"sha256\"]")] {
+        let source = compile(&recipe(steps), &[("secret", "acme")]).expect("a secret");
+        let code = crate::crypto::hmac("sha256", &crate::crypto::hash(hash, b"acme"), b"{}");
+        let genuine = delivery("{}", &[("acme-signature", &base16ct::lower::encode_string(&code))]);
+        assert_eq!(rejection(&source, &genuine), None, "{hash}");
+        let unhashed = crate::crypto::hmac("sha256", b"acme", b"{}");
+        let forged = delivery("{}", &[("acme-signature", &base16ct::lower::encode_string(&unhashed))]);
+        assert_eq!(rejection(&source, &forged), Some(Outcome::SignatureMismatch), "{hash}");
+    }
+    let hashed = compile(&recipe("[\"hex\", \"sha256\"]"), &[("secret", "61636D65")]).expect("a secret");
+    let code = crate::crypto::hmac("sha256", &crate::crypto::hash("sha256", b"acme"), b"{}");
+    assert_eq!(rejection(&hashed, &delivery("{}", &[("acme-signature", &base16ct::lower::encode_string(&code))])), None);
+}
+
+/// The hash of an empty secret is a key that everyone knows.
+#[test]
+fn a_secret_that_is_empty_before_its_hash_is_rejected() {
+    for steps in ["[\"strip-prefix:key_\", \"sha256\"]", "[\"strip-prefix:key_\", \"base64\", \"sha1\"]"] {
+        let diagnostics =
+            compile(&format!("{INLINE}key_format = {steps}\n"), &[("secret", "key_")]).expect_err(steps).to_string();
+        assert!(diagnostics.contains("secret, which is empty after decoding"), "{steps}: {diagnostics}");
+    }
+}
+
+#[test]
+fn key_format_steps_have_one_order() {
+    for (steps, step) in [
+        ("[\"sha256\", \"hex\"]", "hex"),
+        ("[\"hex\", \"base64\"]", "base64"),
+        ("[\"sha1\", \"sha256\"]", "sha256"),
+        ("[\"utf8\", \"strip-prefix:x\"]", "strip-prefix:x"),
+        ("[\"hex\", \"hex\"]", "hex"),
+    ] {
+        let diagnostics = compile(&format!("{INLINE}key_format = {steps}\n"), &[("secret", "61")]).expect_err(steps).to_string();
+        assert!(diagnostics.contains(&format!("found {step} after another step; remove or move it")), "{steps}: {diagnostics}");
+    }
+    for steps in ["[\"strip-prefix:\"]", "[\"sha512\"]", "[7]", "[\"\"]"] {
+        let diagnostics = compile(&format!("{INLINE}key_format = {steps}\n"), &[("secret", "61")]).expect_err(steps).to_string();
+        assert!(diagnostics.contains("found an unknown step"), "{steps}: {diagnostics}");
+    }
+}
+
+#[test]
+fn basic_credentials_have_a_user_or_a_password() {
+    let recipe = "auth = \"basic\"\n";
+    for text in ["user:password", "user:", ":password", "us er:pass:word"] {
+        assert!(compile(recipe, &[("secret", text)]).is_ok(), "{text}");
+    }
+    for text in [":", "user", "secret-without-colon"] {
+        let diagnostics = compile(recipe, &[("secret", text)]).expect_err(text).to_string();
+        assert!(diagnostics.contains("secret, which is not a user name and a password"), "{diagnostics}");
+        assert!(!diagnostics.contains("without-colon"), "{diagnostics}");
+    }
+}
+
+#[test]
+fn slots_have_at_most_one_key_for_each_locator() {
+    let recipe = "auth = \"mac\"\nalgorithm = \"sha256\"\nmatch = \"slots\"\ncontent = [\"body\"]\n\
+                  signature = { from = [\"header:Acme-First\", \"header:Acme-Second\"] }\n";
+    assert_eq!(compile(recipe, &[("a", "1"), ("b", "2")]).expect("two secrets").keys.len(), 2);
+    let diagnostics = compile(recipe, &[("a", "1"), ("b", "2"), ("c", "3")]).expect_err("three").to_string();
+    assert!(
+        diagnostics.contains("secrets: expected at most 2 keys, one for each locator of signature.from, found 3"),
+        "{diagnostics}"
+    );
+}

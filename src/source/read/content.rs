@@ -16,7 +16,16 @@ pub(super) fn take(table: &mut TomlTable, locators: &mut LocatorParser) -> Optio
     let lists = variants.clone().list();
     match lists.len() {
         0 => variants.expected("arrays of terms", "an empty array"),
-        1..=MAX_VARIANTS => lists.into_iter().map(|list| terms(list, locators)).collect(),
+        1..=MAX_VARIANTS => {
+            let all: Vec<_> =
+                lists.into_iter().map(|list| Some((terms(list.clone(), locators)?, list))).collect::<Option<_>>()?;
+            let covers_body = |(terms, _): &&(Vec<Term>, Item)| terms.iter().any(Term::is_of_body);
+            let (with, without): (Vec<_>, Vec<_>) = all.iter().partition(covers_body);
+            match without.first().filter(|_| !with.is_empty()) {
+                Some((_, list)) => list.expected(PART_OF_BODY, "none of them; add one, because another variant covers the body"),
+                None => Some(all.into_iter().map(|(terms, _)| terms).collect()),
+            }
+        }
         found => variants.expected(format_args!("at most {MAX_VARIANTS} arrays of terms"), format_args!("{found}; remove some")),
     }
 }
@@ -24,14 +33,10 @@ pub(super) fn take(table: &mut TomlTable, locators: &mut LocatorParser) -> Optio
 fn terms(list: Item, locators: &mut LocatorParser) -> Option<Vec<Term>> {
     let terms: Vec<Option<Term>> = list.clone().list().into_iter().map(|item| term(item, locators)).collect();
     let terms: Vec<Term> = terms.into_iter().collect::<Option<_>>()?;
-    if terms.iter().any(Term::is_of_body) {
-        Some(terms)
-    } else {
-        list.expected(
-            "an array with \"body\", \"form-sorted\" or another part of the body",
-            "none of them; add one, because the signature must cover the body",
-        )
+    if terms.iter().any(|term| !matches!(term, Term::Literal(_) | Term::Secret)) {
+        return Some(terms);
     }
+    list.expected(PART_OF_REQUEST, "none of them; add one, because the signature of each delivery would be the same otherwise")
 }
 
 fn term(item: Item, locators: &mut LocatorParser) -> Option<Term> {
@@ -75,8 +80,10 @@ fn function(name: &str, arguments: &[&str], item: &Item, locators: &mut LocatorP
                 None => item.unexpected("body-hash(ALGORITHM, ENCODING) such as body-hash(sha256, hex)"),
             }
         }
-        ("listed-headers", [tag, separator]) if !tag.is_empty() => {
-            Some(Term::ListedHeaders { tag: (*tag).to_owned(), separator: (*separator).to_owned() })
+        ("listed-headers", [names, separator, rest @ ..]) if !names.is_empty() && rest.len() <= 1 => {
+            let names = if names.contains(':') { locators.text(names, item)? } else { Locator::Tag((*names).to_owned()) };
+            let pair = rest.first().map(|pair| (*pair).to_owned());
+            Some(Term::ListedHeaders { names, separator: (*separator).to_owned(), pair })
         }
         ("form-sorted", [fields, pair, rest @ ..]) if matches!(rest, [] | ["repeated"]) => Some(Term::FormSorted(FormJoin {
             fields: (*fields).to_owned(),
@@ -144,5 +151,7 @@ const WORDS: &[(&str, Term)] = &[
 /// Maximum number of alternatives of the signed content. A forged delivery costs at most one hash for each combination of
 /// alternative, secret and signature group.
 const MAX_VARIANTS: usize = 8;
+const PART_OF_BODY: &str = "an array with \"body\", \"form-sorted\" or another part of the body";
+const PART_OF_REQUEST: &str = "an array with \"body\" or another part of the request";
 const TERMS: &str = "body, timestamp, id, header:NAME, tag:NAME, const:TEXT, url, form-sorted, another term of docs/recipes.md, \
                      or punctuation such as \".\"";

@@ -140,13 +140,14 @@ pub enum Term {
     Located(Locator),
     /// The value at a locator, or an empty text if the request lacks the value.
     Optional(Locator),
-    /// The values of the request headers that a tag of the signature header names, joined with a separator. The names in the
-    /// tag are separated by spaces.
+    /// The values of the request headers that a list in the request names. The list has spaces or commas between the names.
     ListedHeaders {
-        /// The tag that contains the names.
-        tag: String,
-        /// The separator between the values.
+        /// The locator of the list, such as a tag of the signature header (Hook0) or a header (Contentful).
+        names: Locator,
+        /// The separator between two headers.
         separator: String,
+        /// The separator between the lower-case name of a header and its value, or `None` if only the values are signed.
+        pair: Option<String>,
     },
     /// The bytes of the configured secret.
     Secret,
@@ -218,7 +219,12 @@ impl Term {
 
     /// Returns true if the term reads a value from inside the body, so that the verifier must parse the body first.
     pub fn reads_body(&self) -> bool {
-        matches!(self, Term::Located(Locator::Body(_)) | Term::Optional(Locator::Body(_)))
+        matches!(
+            self,
+            Term::Located(Locator::Body(_))
+                | Term::Optional(Locator::Body(_))
+                | Term::ListedHeaders { names: Locator::Body(_), .. }
+        )
     }
 }
 
