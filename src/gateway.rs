@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
+use http::header::{ALLOW, HeaderValue};
 use http::{HeaderMap, Method};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -132,7 +133,9 @@ impl Gateway {
         let now = delivery.received_at;
         let verified = match live.verifier.verify(&delivery) {
             Ok(Verdict::Event(verified)) => verified,
-            Ok(Verdict::Challenge(reply) | Verdict::UnsignedChallenge(reply)) => return answer_with(Outcome::Challenge, reply),
+            Ok(Verdict::Challenge(challenge) | Verdict::UnsignedChallenge(challenge)) => {
+                return Answer { effect: challenge.effect.map(Box::new), ..answer_with(Outcome::Challenge, challenge.reply) };
+            }
             Err(rejection) => {
                 live.success_rate.count_rejection(now, rejection.outcome);
                 let answer = rejected(&live.source, rejection);
@@ -236,7 +239,17 @@ fn answer_with(outcome: Outcome, reply: Reply) -> Answer {
     reply.over(Answer::plain(outcome))
 }
 
+/// Returns the answer to a request with a method that `source` does not accept. The field `Allow` names the accepted methods.
+pub fn method_not_allowed(source: &Source, hint: impl Into<String>) -> Answer {
+    let methods: Vec<&str> = source.recipe.methods().into_iter().map(Method::as_str).collect();
+    let allow = HeaderValue::from_str(&methods.join(", ")).ok().map(|methods| (ALLOW, methods));
+    Answer { headers: allow.into_iter().collect(), ..Answer::plain(Outcome::MethodNotAllowed).with_hint(hint) }
+}
+
 fn rejected(source: &Source, rejection: Rejection) -> Answer {
+    if rejection.outcome == Outcome::MethodNotAllowed {
+        return method_not_allowed(source, rejection.hint);
+    }
     let answer = Answer::plain(rejection.outcome).with_hint(rejection.hint);
     match rejection.outcome.is_unavailable() {
         true => answer,

@@ -69,6 +69,8 @@ metrics! {
         stored_after_answer: IntCounter = counter("hookhold_stored_after_answer_total");
         /// Events stored without a dedupe key. hookhold cannot recognise their duplicates.
         keyless: IntCounterVec = counters("hookhold_keyless_total", &["source"]);
+        /// Endpoint challenges that asked for an action, which hookhold reported to the operator and did not perform.
+        challenge_effects: IntCounterVec = counters("hookhold_challenge_effects_total", &["source", "effect"]);
         /// Rejected deliveries that log sampling omitted from the log.
         rejected_log_suppressed: IntCounter = counter("hookhold_rejected_log_suppressed_total");
     }

@@ -184,6 +184,7 @@ fn the_reference_file_names_every_option() {
     let reference: toml::Table = toml::from_str(&uncommented_reference()).unwrap();
     let sections = ["server", "admin", "journal", "dedupe", "sources.NAME", "sources.NAME.dedupe", "sources.NAME.signature"];
     let recipe = ["timestamp", "body_sha256", "event", "reply", "reply.ok", "limits", "limits.switches_off_at", "setup"];
+    let recipe = recipe.into_iter().chain(["challenge", "challenge.reply"]);
     let sections = sections.map(str::to_owned).into_iter().chain(recipe.map(|part| format!("sources.NAME.{part}")));
     for section in sections {
         let (known, named) = (options(&section), named(&reference, &section));
@@ -243,8 +244,12 @@ fn the_reference_file_explains_each_option_above_it() {
 /// checks that the file parses without a mistake, so hookhold knows each of these keys.
 fn named(reference: &toml::Table, section: &str) -> BTreeSet<String> {
     let below = |tables: Vec<toml::Table>, part: &str| {
-        let inner = |(key, value): (&String, &toml::Value)| (key == part || part == "NAME").then(|| value.as_table().cloned())?;
-        tables.iter().flat_map(|table| table.iter().filter_map(inner).collect::<Vec<_>>()).collect()
+        let inner = |(key, value): (&String, &toml::Value)| -> Vec<toml::Table> {
+            let is_part = key == part || part == "NAME";
+            let items = value.as_array().cloned().unwrap_or_else(|| vec![value.clone()]);
+            items.into_iter().filter(|_| is_part).filter_map(|item| item.as_table().cloned()).collect()
+        };
+        tables.iter().flat_map(|table| table.iter().flat_map(inner).collect::<Vec<_>>()).collect()
     };
     let tables = section.split('.').fold(vec![reference.clone()], below);
     assert!(!tables.is_empty(), "the reference file has [{section}]");

@@ -80,6 +80,9 @@ impl LiveSource {
     fn new(source: Arc<Source>, previous: Option<&LiveSource>, metrics: &DeliveryMetrics) -> LiveSource {
         let name = &*source.name;
         metrics.declare_source(name);
+        for effect in source.recipe.challenges.iter().filter_map(|challenge| challenge.effect.as_ref()) {
+            metrics.challenge_effects.with_label_values(&[name, effect.kind.word()]);
+        }
         match source.recipe.limits.switches_off_at {
             Some(limit) => metrics.success_rate_threshold.with_label_values(&[name]).set(f64::from(limit.percent) / 100.0),
             None => drop(metrics.success_rate_threshold.remove_label_values(&[name])),

@@ -43,12 +43,11 @@ pub fn judge_head(verifier: &Verifier, head: RequestHead<'_>) -> Result<usize, A
             format!("request target: expected at most {MAX_TARGET_BYTES} bytes, found {found}; shorten the URL at the sender");
         return Err(answer.with_hint(hint));
     }
-    let methods = source.recipe.methods();
-    if !methods.contains(&head.method) {
-        let words: Vec<&str> = methods.iter().map(|method| method.as_str()).collect();
+    if !source.recipe.accepts_method(head.method) {
+        let words: Vec<&str> = source.recipe.methods().into_iter().map(Method::as_str).collect();
         let (words, method) = (words.join(" or "), escaped(head.method.as_str()));
         let hint = format!("method: expected {words}, found {method}; configure the sender to use POST");
-        return Err(Answer::plain(Outcome::MethodNotAllowed).with_hint(hint));
+        return Err(gateway::method_not_allowed(source, hint));
     }
     if let Some(address) = head.sender.filter(|address| !source.allows_address(*address)) {
         let hint =

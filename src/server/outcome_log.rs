@@ -9,11 +9,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use prometheus::{Histogram, IntCounter};
+use prometheus::{Histogram, IntCounter, IntCounterVec};
 use tokio::time::Instant;
 
 use super::log_sampler::LogSampler;
-use crate::answer::Answer;
+use crate::answer::{Answer, Effect, EffectKind};
 use crate::metrics::{Metrics, NO_SOURCE};
 use crate::outcome::Outcome;
 
@@ -56,6 +56,10 @@ pub(super) struct SourceOutcomes {
     counters: Vec<OutcomeCounter>,
     duration: Histogram,
     suppressed: IntCounter,
+    /// Counters of the actions that endpoint challenges asked for, and the sampler of their log lines. Any sender can send an
+    /// unsigned challenge.
+    effects: IntCounterVec,
+    effect_sampler: LogSampler,
 }
 
 struct OutcomeCounter {
@@ -74,6 +78,8 @@ impl SourceOutcomes {
             counters: Outcome::ALL.iter().map(counter).collect(),
             duration: metrics.deliveries.duration_seconds.with_label_values(&[&*source]),
             suppressed: metrics.deliveries.rejected_log_suppressed.clone(),
+            effects: metrics.deliveries.challenge_effects.clone(),
+            effect_sampler: LogSampler::new(),
             source,
         }
     }
@@ -87,6 +93,9 @@ impl SourceOutcomes {
         let counter = &self.counters[answer.outcome as usize];
         counter.count.inc();
         self.duration.observe((now - start).as_secs_f64());
+        if let Some(effect) = &answer.effect {
+            self.report(effect, remote, now);
+        }
         let (source, outcome, status) = (&*self.source, answer.outcome.word(), answer.status.as_u16());
         if !is_rejection(answer.outcome) {
             tracing::debug!(source, outcome, status, %remote, seq = answer.seq, hint = %answer.hint, "delivery");
@@ -95,6 +104,24 @@ impl SourceOutcomes {
         } else {
             self.suppressed.inc();
         }
+    }
+
+    /// Counts and logs the action that an endpoint challenge asks for.
+    fn report(&self, effect: &Effect, remote: SocketAddr, now: Instant) {
+        self.effects.with_label_values(&[&*self.source, effect.kind.word()]).inc();
+        let Some(suppressed) = self.effect_sampler.admit(now) else { return };
+        let (source, kind, verified) = (&*self.source, effect.kind.word(), effect.is_verified);
+        let text = match effect.kind {
+            EffectKind::LearnSecret => "",
+            EffectKind::VisitUrl | EffectKind::Report => &effect.text,
+        };
+        let text = text.escape_debug();
+        let hint = match effect.kind {
+            EffectKind::LearnSecret => SECRET_OFFERED,
+            EffectKind::VisitUrl => URL_TO_VISIT,
+            EffectKind::Report => REPORTED,
+        };
+        tracing::warn!(source, effect = kind, verified, %remote, suppressed, %text, "{hint}");
     }
 }
 
@@ -130,6 +157,12 @@ impl Drop for PendingOutcome {
 fn is_rejection(outcome: Outcome) -> bool {
     !outcome.is_accepted() && outcome != Outcome::Challenge
 }
+
+const SECRET_OFFERED: &str = "an endpoint challenge contains the secret of its sender, which hookhold does not store; add the \
+                              secret to the source before the sender uses it";
+const URL_TO_VISIT: &str =
+    "an endpoint challenge asks to open a URL, which hookhold does not open; open the URL if you expect this challenge";
+const REPORTED: &str = "an endpoint challenge contains a text for the operator";
 
 #[cfg(test)]
 mod tests {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{Response, Uri, Version};
+use http::{Method, Response, Uri, Version};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use tokio::time::{Instant, sleep};
@@ -56,7 +56,7 @@ pub(super) async fn serve(
     if context.is_trusted_proxy {
         context.apply_forwarded_for(&state, &head.headers);
     }
-    let version = head.version;
+    let (version, is_head) = (head.version, head.method == Method::HEAD);
     let live = state.live_source(&head);
     let outcomes =
         live.as_ref().map_or_else(|_| state.outcomes.no_source.clone(), |live| state.outcomes.source(&live.source.name));
@@ -77,7 +77,7 @@ pub(super) async fn serve(
     let close = context.progress.response_ready(now);
     match answer.outcome {
         Outcome::Disconnected => Err(SenderDisconnected),
-        _ => Ok(respond(answer, version < Version::HTTP_2 && close)),
+        _ => Ok(respond(answer, is_head, version < Version::HTTP_2 && close)),
     }
 }
 

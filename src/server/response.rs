@@ -1,7 +1,7 @@
 //! Converts an [`Answer`] into an HTTP response.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
 use http::{Response, StatusCode};
 use http_body_util::Full;
 
@@ -9,20 +9,28 @@ use crate::answer::Answer;
 use crate::clock::UnixMillis;
 use crate::outcome::Outcome;
 
-/// Builds the HTTP response that hyper sends. Adds `Connection: close` if `close` is true.
-pub(super) fn respond(answer: Answer, close: bool) -> Response<Full<Bytes>> {
+/// Builds the HTTP response that hyper sends. The response to a HEAD request has no body, but the same header fields as the
+/// response to a GET request. Adds `Connection: close` if `close` is true.
+///
+/// A browser could render a body, and a body may contain text of the request. Such a response therefore names its media type
+/// and forbids the browser to guess another one.
+pub(super) fn respond(answer: Answer, is_head: bool, close: bool) -> Response<Full<Bytes>> {
     let retry_after = retry_after_seconds(&answer);
-    let mut response = Response::new(Full::new(answer.body));
+    let (length, is_empty) = (answer.body.len(), answer.body.is_empty());
+    let mut response = Response::new(Full::new(if is_head { Bytes::new() } else { answer.body }));
     *response.status_mut() = answer.status;
     let headers = response.headers_mut();
-    if let Some(media_type) = answer.content_type.and_then(|text| HeaderValue::from_str(&text).ok()) {
+    headers.extend(answer.headers);
+    let media_type = answer.content_type.and_then(|text| HeaderValue::from_str(&text).ok());
+    if let Some(media_type) = media_type.or_else(|| (!is_empty).then_some(PLAIN_TEXT)) {
         headers.insert(CONTENT_TYPE, media_type);
+        headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+    }
+    if is_head {
+        headers.insert(CONTENT_LENGTH, length.into());
     }
     if let Some(seconds) = retry_after {
         headers.insert(RETRY_AFTER, seconds.into());
-    }
-    if answer.status == StatusCode::METHOD_NOT_ALLOWED {
-        headers.insert(ALLOW, HeaderValue::from_static("POST"));
     }
     if close {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -58,7 +66,7 @@ fn retry_after_seconds(answer: &Answer) -> Option<u64> {
     match answer.outcome {
         // hookhold hides its failures from the senders of a source with `danger_shadow`.
         _ if answer.status.is_success() => None,
-        Outcome::RateLimited => Some(answer.retry_after.as_millis().div_ceil(1000).max(1) as u64),
+        Outcome::RateLimited => Some(answer.retry_after_s.into()),
         outcome => outcome.is_unavailable().then_some(RETRY_AFTER_SECONDS),
     }
 }
@@ -67,3 +75,6 @@ fn retry_after_seconds(answer: &Answer) -> Option<u64> {
 /// s together) takes less time, so the retry reaches the next process. The delay is too short to matter to any
 /// provider.
 const RETRY_AFTER_SECONDS: u64 = 30;
+/// Media type of a body for which the recipe names none.
+const PLAIN_TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");

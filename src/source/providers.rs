@@ -1,19 +1,11 @@
-//! The built-in recipes, compiled into the binary. To add a provider, create the file `config/providers/NAME.toml` and add its
-//! name to the list in this module. A test compares the list with the directory.
+//! The built-in recipes, compiled into the binary. To add a provider, create the file `config/providers/NAME.toml`.
 
 use crate::source::read;
 use crate::source::recipe::Recipe;
 use crate::toml_value::{Diagnostics, TomlTable};
 
-macro_rules! recipes {
-    ($($name:literal)*) => {
-        &[$(($name, include_str!(concat!("../../config/providers/", $name, ".toml"))),)*]
-    };
-}
-
-/// Name and TOML text of every built-in recipe, sorted by name.
-pub const PROVIDERS: &[(&str, &str)] =
-    recipes! { "github" "shopify" "shopify-events" "slack" "standard-webhooks" "stripe" "svix" "twilio" };
+/// Name and TOML text of every built-in recipe, sorted by name. `build.rs` lists the files in `config/providers/`.
+pub const PROVIDERS: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/recipes.rs"));
 
 /// Compiles the built-in recipe called `name`, so that a command can show the parameters of the recipe. Returns `None` if no
 /// built-in recipe has this name.

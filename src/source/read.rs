@@ -25,7 +25,7 @@ pub(super) fn recipe(table: &mut TomlTable) -> Option<Recipe> {
     let own_key = table.take("key");
     let event = facts(table, own_key, &mut locators);
     let proofs = proof::all(table, &event, &mut locators);
-    let challenges = challenge::all(table, &mut locators);
+    let challenges = challenge::all(table, proofs.as_deref(), &mut locators);
     let title = table.take_str("title").unwrap_or_default();
     let (replies, limits, setup) = (replies(table), limits(table), setup(table));
     let pointers = locators.pointers;
@@ -72,6 +72,7 @@ fn replies(table: &mut TomlTable) -> Replies {
     let accepted = Reply {
         status: status(&mut ok, "status", ACCEPTED).unwrap_or(StatusCode::OK),
         content_type: ok.take("content_type").and_then(header_value),
+        headers: Box::default(),
         body: ok.take_str("body").unwrap_or_default().into(),
     };
     ok.finish();

@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::answer::Answer;
 use crate::event::Integrity;
 use crate::source::pointers::Pointers;
 
+mod challenge;
 mod content;
 mod proof;
 
+pub use challenge::{Challenge, EffectRule, ReplyPart, ReplyTemplate, RequestText, TextMatch};
 pub use content::{
     Algorithm, BodyHash, Choice, Encoding, EventLocators, FormJoin, KeyFormat, Locator, SignatureFormat, SignatureLocator, Term,
     TimeUnit, Timestamp, UrlStyle,
@@ -47,7 +49,12 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// Returns the methods that a source with this recipe accepts: POST, and the methods of its challenges.
+    /// Returns true if a source with this recipe accepts requests with this method: POST, and the methods of its challenges.
+    pub fn accepts_method(&self, method: &Method) -> bool {
+        *method == Method::POST || self.challenges.iter().any(|challenge| challenge.methods.contains(method))
+    }
+
+    /// Returns the methods that a source with this recipe accepts, POST first.
     pub fn methods(&self) -> Vec<&Method> {
         let mut methods = vec![&Method::POST];
         for method in self.challenges.iter().flat_map(|challenge| &challenge.methods) {
@@ -139,55 +146,21 @@ pub struct ProviderLimits {
 pub struct Reply {
     /// The status of the response, 200 to 299.
     pub status: StatusCode,
-    /// The media type of the response body, or `None` to send no content type.
+    /// The media type of the response body. `None` for plain text, or if the body is empty.
     pub content_type: Option<Arc<str>>,
+    /// Further header fields of the response.
+    pub headers: Box<[(HeaderName, HeaderValue)]>,
     /// The response body, usually empty.
     pub body: Bytes,
 }
 
 impl Reply {
-    /// Replaces the status, content type and body of `answer` with those of this reply. Does not change the other fields of
-    /// `answer`.
+    /// Replaces the status, content type, header fields and body of `answer` with those of this reply. Does not change the other
+    /// fields of `answer`.
     pub fn over(self, answer: Answer) -> Answer {
-        Answer { status: self.status, content_type: self.content_type, body: self.body, ..answer }
+        let Reply { status, content_type, headers, body } = self;
+        Answer { status, content_type, headers, body, ..answer }
     }
-}
-
-/// An endpoint challenge: a request that a provider sends to check an endpoint. If a delivery meets the conditions but lacks a
-/// text that the reply must echo, the verifier treats the delivery as an ordinary delivery.
-#[derive(Debug)]
-pub struct Challenge {
-    /// The methods of the challenge, POST by default.
-    pub methods: Vec<Method>,
-    /// The conditions that identify the challenge. A delivery must meet all conditions.
-    pub when: Vec<(Locator, TextMatch)>,
-    /// True if the provider signs the challenge. hookhold replies to a signed challenge only after it has verified the
-    /// signature.
-    pub authenticated: bool,
-    /// The status of the reply to the challenge, 200 to 299.
-    pub status: StatusCode,
-    /// The media type of the reply's body, or `None` to send no content type.
-    pub content_type: Option<Arc<str>>,
-    /// The parts of the reply's body, in the order in which hookhold joins them.
-    pub body: Vec<ReplyPart>,
-}
-
-/// The text that an endpoint challenge must have at a locator.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TextMatch {
-    /// Any non-empty text.
-    Any,
-    /// Exactly this text, which the recipe defines.
-    Exactly(String),
-}
-
-/// One part of the response body for an endpoint challenge.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReplyPart {
-    /// A fixed text from the recipe.
-    Literal(String),
-    /// The text at a locator of the challenge, copied unchanged.
-    Echo(Locator),
 }
 
 /// The success rate at or below which a provider disables an endpoint.

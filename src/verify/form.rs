@@ -1,22 +1,26 @@
-//! Searches a form body for the form fields that a recipe reads. The format of the body is `application/x-www-form-urlencoded`
-//! (<https://url.spec.whatwg.org/#urlencoded-parsing>).
+//! Searches a form for the fields that a recipe reads. The body of the form is `application/x-www-form-urlencoded`
+//! (<https://url.spec.whatwg.org/#urlencoded-parsing>) or `multipart/form-data`.
 
 use std::borrow::Cow;
 
 use crate::source::pointers::Pointers;
-use crate::verify::json;
+use crate::verify::{json, multipart};
 
-/// Finds the recipe's form fields in a form body. Returns one entry for each of the recipe's body locations, as
-/// [`json::locate`] does. Decodes `+` to a space and `%XX` to a byte. Uses the first of several fields with the same name.
-/// Treats a value that is not UTF-8 as absent, because decoding replaces invalid bytes with U+FFFD and could make two ids
-/// equal.
+/// Finds the recipe's form fields in a form. Returns one entry for each of the recipe's body locations, as [`json::locate`]
+/// does. Uses the first of several fields with the same name. Treats a value that is not UTF-8 as absent, because decoding
+/// replaces invalid bytes with U+FFFD and could make two ids equal.
 pub(super) fn locate<'a>(pointers: &Pointers, body: &'a [u8]) -> Vec<Option<Cow<'a, str>>> {
-    let mut slots = vec![None; pointers.slots];
-    if pointers.form.is_empty() {
-        return slots;
+    match multipart::fields(body) {
+        _ if pointers.form.is_empty() => vec![None; pointers.slots],
+        Some(fields) => among(pointers, fields),
+        None => among(pointers, form_urlencoded::parse(body)),
     }
+}
+
+fn among<'a>(pointers: &Pointers, fields: impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)>) -> Vec<Option<Cow<'a, str>>> {
+    let mut slots = vec![None; pointers.slots];
     let mut wanted: Vec<_> = pointers.form.iter().collect();
-    for (name, value) in form_urlencoded::parse(body) {
+    for (name, value) in fields {
         let Some(at) = wanted.iter().position(|field| field.name == name) else { continue };
         let field = wanted.swap_remove(at);
         if !field.root.children.is_empty() {

@@ -14,7 +14,7 @@ use crate::event::{Delivery, Event, EventParts, EventRequest};
 use crate::header_field::{HeaderField, is_credential};
 use crate::outcome::Outcome;
 use crate::source::Source;
-use crate::source::recipe::{Proof, Reply};
+use crate::source::recipe::Proof;
 
 mod challenge;
 mod code;
@@ -24,6 +24,7 @@ mod hash;
 mod identity;
 mod json;
 mod json_scalar;
+mod multipart;
 mod proof;
 mod request_view;
 pub mod sign;
@@ -35,9 +36,10 @@ mod url_rewrite;
 mod utf16;
 mod verdict;
 
+use challenge::ChallengeRequest;
 use proof::{ProofVerifier, Proven, Request};
 use request_view::{Located, RequestView, body_values};
-pub use verdict::{Identity, Rejection, Verdict, Verified};
+pub use verdict::{ChallengeReply, Identity, Rejection, Verdict, Verified};
 
 /// Verifier for the deliveries of one source. Prepares the source's keys once, for all deliveries.
 pub struct Verifier {
@@ -88,10 +90,15 @@ impl Verifier {
     /// before if a proof reads a value in the body. A delivery without any proof can be an unsigned challenge.
     pub fn verify(&self, delivery: &Delivery) -> Result<Verdict, Rejection> {
         let source = &*self.source;
-        self.check(delivery, |proven| verdict(source, delivery, proven)).or_else(|rejection| match rejection.outcome {
-            Outcome::SignatureMissing => unsigned_challenge(source, delivery).map(Verdict::UnsignedChallenge).ok_or(rejection),
-            _ => Err(rejection),
-        })
+        let rejection = match self.check(delivery, |proven| verdict(source, delivery, proven)) {
+            Err(rejection) if rejection.outcome == Outcome::SignatureMissing => rejection,
+            result => return result,
+        };
+        match unsigned_challenge(source, delivery) {
+            Some(reply) => Ok(Verdict::UnsignedChallenge(reply)),
+            None if delivery.method == Method::POST => Err(rejection),
+            None => Err(no_such_challenge(delivery)),
+        }
     }
 
     /// Returns the result of `accept` for the first proof that holds, or the closest rejection.
@@ -124,26 +131,50 @@ fn no_proof() -> Rejection {
     Rejection::new(Outcome::SignatureMissing, "the recipe has no proof")
 }
 
+fn no_such_challenge(delivery: &Delivery) -> Rejection {
+    let hint = format!(
+        "challenge: expected a {} request that meets the conditions of a challenge, found another; compare when in the recipe, and the \
+         verify token if the sender has one",
+        delivery.method
+    );
+    Rejection::new(Outcome::SignatureMissing, hint)
+}
+
 /// Returns the reply to an unsigned endpoint challenge, or `None` for any other delivery. An unsigned challenge does not
 /// authenticate its sender. Call this function only for a request that carries no proof.
-fn unsigned_challenge(source: &Source, delivery: &Delivery) -> Option<Reply> {
+fn unsigned_challenge(source: &Source, delivery: &Delivery) -> Option<ChallengeReply> {
     let recipe = &source.recipe;
     if !challenge::any_unsigned(recipe, &delivery.method) || delivery.body.len() > challenge::MAX_UNSIGNED_BODY {
         return None;
     }
     let body = body_values(&recipe.pointers, &delivery.body);
-    challenge::reply(recipe, false, delivery, &RequestView::new(delivery, &body))
+    challenge::reply(ChallengeRequest { source, delivery, view: RequestView::new(delivery, &body), key: None })
 }
 
 fn verdict(source: &Source, delivery: &Delivery, proven: Proven<'_>) -> Result<Verdict, Rejection> {
     let recipe = &source.recipe;
+    if challenge::signs_for_anyone(recipe, &proven.content) {
+        return Err(Rejection::new(Outcome::SignatureMismatch, SIGNED_FOR_ANYONE));
+    }
     let body = body_values(&recipe.pointers, &delivery.body);
     let view = proven.view.with_body(&body);
-    if let Some(reply) = challenge::reply(recipe, true, delivery, &view) {
-        return Ok(Verdict::Challenge(reply));
+    match proven.key {
+        None => {
+            if let Some(reply) = unsigned_challenge(source, delivery) {
+                return Ok(Verdict::UnsignedChallenge(reply));
+            }
+        }
+        Some(key) => {
+            if let Some(reply) = challenge::reply(ChallengeRequest { source, delivery, view, key: Some(key) }) {
+                return Ok(Verdict::Challenge(reply));
+            }
+        }
     }
     if delivery.method != Method::POST {
-        let hint = format!("method: expected POST, found {}; the request is no challenge of the recipe", delivery.method);
+        let hint = format!(
+            "method: expected POST, found {}; the request meets the conditions of no challenge in the recipe",
+            delivery.method
+        );
         return Err(Rejection::new(Outcome::MethodNotAllowed, hint));
     }
     let id = view.locate(&recipe.event.id);
@@ -178,4 +209,6 @@ fn without_credentials(headers: &HeaderMap) -> Vec<HeaderField> {
     stored
 }
 
+const SIGNED_FOR_ANYONE: &str =
+    "signed content: expected an event, found a text that the unsigned challenge of the recipe lets any sender have signed";
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");

@@ -17,8 +17,8 @@ use crate::verify::{form, json};
 /// been parsed.
 pub(super) type BodyValues<'a> = Vec<Option<Cow<'a, str>>>;
 
-/// Returns the values in a body. Parses the body as JSON, or as a form if it is not valid JSON. Ignores the content type, which
-/// is not signed. If the content type mattered, a replay with a different content type could become a second event.
+/// Returns the values in a body. Parses the body as JSON, or as a form if it is not JSON. Ignores the content type, which is
+/// not signed. If the content type mattered, a replay with a different content type could become a second event.
 pub(super) fn body_values<'a>(pointers: &Pointers, body: &'a [u8]) -> BodyValues<'a> {
     if pointers.is_empty() {
         return Vec::new();

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::answer::Effect;
 use crate::event::Event;
 use crate::outcome::Outcome;
 use crate::source::recipe::Reply;
@@ -14,10 +15,19 @@ use crate::source::recipe::Reply;
 pub enum Verdict {
     /// A verified event of the provider.
     Event(Verified),
-    /// An endpoint challenge without a proof, with the reply to send. The gateway never stores a challenge.
-    UnsignedChallenge(Reply),
-    /// A verified endpoint challenge, with the reply to send. The gateway never stores a challenge.
-    Challenge(Reply),
+    /// An endpoint challenge without a proof. The gateway never stores a challenge.
+    UnsignedChallenge(ChallengeReply),
+    /// A verified endpoint challenge. The gateway never stores a challenge.
+    Challenge(ChallengeReply),
+}
+
+/// The reply to an endpoint challenge, and the action that the challenge asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ChallengeReply {
+    /// The reply to send.
+    pub reply: Reply,
+    /// The action for the operator, or `None` if the reply is all that the provider expects. hookhold does not perform it.
+    pub effect: Option<Effect>,
 }
 
 /// A verified event, with its identity and the name of the secret that signed the delivery.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
 use http_body_util::channel::{Channel, Sender};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
@@ -58,6 +59,24 @@ impl Client {
     /// Sends the request head of `delivery` and returns the pending request.
     pub async fn start(&mut self, delivery: &Delivery) -> PendingRequest {
         self.post("/hooks/github", &delivery.headers(), delivery.body.len()).await
+    }
+
+    /// Sends a request and returns the complete response.
+    pub async fn ask(&mut self, method: &str, path: &str, headers: &[(String, String)], body: &str) -> Response<Bytes> {
+        let mut request = Request::builder().method(method).uri(format!("https://{HOST}{path}"));
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let (mut sender, channel) = Channel::new(1);
+        self.requests.ready().await.expect("the connection is open");
+        let response = self.requests.send_request(request.body(channel).expect("a request"));
+        let response = tokio::spawn(response);
+        if !body.is_empty() {
+            sender.send_data(Bytes::copy_from_slice(body.as_bytes())).await.expect("the stream is open");
+        }
+        drop(sender);
+        let (head, body) = response.await.expect("no panic").expect("a response").into_parts();
+        Response::from_parts(head, body.collect().await.expect("a complete body").to_bytes())
     }
 
     /// Sends the head of a POST request whose `content-length` is `length`, and returns the pending request.

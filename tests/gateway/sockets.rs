@@ -64,8 +64,7 @@ async fn copies_over_sockets_are_stored_once_after_disconnects() {
     }
     gate.release();
     for stream in streams {
-        let expected =
-            "HTTP/1.1 202 Accepted\r\ncontent-type: text/plain\r\nconnection: close\r\ncontent-length: 6\r\n\r\nthanks";
+        let expected = "HTTP/1.1 202 Accepted\r\ncontent-type: text/plain\r\nx-content-type-options: nosniff\r\nconnection: close\r\ncontent-length: 6\r\n\r\nthanks";
         assert_eq!(response(stream).await, expected);
     }
     assert_eq!(harness.stored_ids(), ["evt_1"]);

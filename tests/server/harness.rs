@@ -13,7 +13,7 @@ use hookhold::certificate::CertificateFiles;
 use hookhold::clock::{Clock, SystemClock};
 use hookhold::limits::{JournalLimits, ServerLimits};
 use hookhold::outcome::Outcome;
-use hookhold::source::SourceDefaults;
+use hookhold::source::{Source, SourceDefaults};
 use sha2::Sha256;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -57,17 +57,20 @@ impl Harness {
         (harness, gate)
     }
 
+    /// Returns a harness with these sources instead of `stripe`. Each source has a name, a secret and further options as TOML.
+    pub fn with_sources(sources: &[(&str, &str, &str)], tls: Option<CertificateFiles>) -> Harness {
+        let compiled = sources.iter().map(|(name, secret, entry)| common::source(name, secret, entry, &defaults(DEADLINE)));
+        Harness::with_compiled(compiled.collect(), ServerLimits::default(), tls)
+    }
+
     fn with_source(limits: ServerLimits, deadline: Duration, entry: &str, tls: Option<CertificateFiles>) -> Harness {
-        LOGGING.call_once(start_logging);
-        let defaults = SourceDefaults {
-            public_url: None,
-            topic: "webhooks.{source}".into(),
-            max_body: 5 << 20,
-            request_deadline: deadline,
-            window: Duration::from_secs(60),
-        };
         let entry = format!("provider = \"stripe\"\nmax_body = \"4 KiB\"\n{entry}");
-        let mut config = common::config(vec![common::source("stripe", SECRET, &entry, &defaults)]);
+        Harness::with_compiled(vec![common::source("stripe", SECRET, &entry, &defaults(deadline))], limits, tls)
+    }
+
+    fn with_compiled(sources: Vec<Source>, limits: ServerLimits, tls: Option<CertificateFiles>) -> Harness {
+        LOGGING.call_once(start_logging);
+        let mut config = common::config(sources);
         config.journal.limits = JournalLimits { max_size: 64 << 20, segment_size: 1 << 20, ..JournalLimits::default() };
         config.dedupe.hot_keys = 1000;
         // No test with this harness covers min_rate. With this `min_rate_after`, min_rate cannot end a request before
@@ -209,6 +212,16 @@ pub fn signature(time: u64, body: &str) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("HMAC accepts keys of any length");
     mac.update(format!("{time}.{body}").as_bytes());
     format!("t={time},v1={}", base16ct::lower::encode_string(&mac.finalize().into_bytes()))
+}
+
+fn defaults(request_deadline: Duration) -> SourceDefaults {
+    SourceDefaults {
+        public_url: None,
+        topic: "webhooks.{source}".into(),
+        max_body: 5 << 20,
+        request_deadline,
+        window: Duration::from_secs(60),
+    }
 }
 
 /// Response deadline of the source in a test that sets no other deadline.

@@ -8,7 +8,8 @@ use tokio::time::sleep;
 
 use crate::harness::{self, BODY, Harness, MAX_BODY, chunked, now, post, post_as_of, split_at_body, without_date};
 
-const THANKS: &str = "HTTP/1.1 202 Accepted\r\ncontent-type: text/plain\r\ncontent-length: 6\r\n\r\nthanks";
+const THANKS: &str =
+    "HTTP/1.1 202 Accepted\r\ncontent-type: text/plain\r\nx-content-type-options: nosniff\r\ncontent-length: 6\r\n\r\nthanks";
 
 #[tokio::test]
 async fn shadow_answers_ok_and_records_the_true_outcome() {
@@ -55,7 +56,9 @@ async fn shadow_hides_overload_and_slow_requests_from_senders() {
 async fn in_shadow_an_endpoint_challenge_gets_its_own_reply() {
     let harness = Harness::shadowed(ServerLimits::default());
     let challenge = post(r#"{"type":"check","challenge":"c-1"}"#);
-    assert_eq!(response_to(&harness, &challenge).await, "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nc-1");
+    let reply = response_to(&harness, &challenge).await;
+    assert!(reply.starts_with("HTTP/1.1 200 OK\r\ncontent-type: text/plain; charset=utf-8\r\n"), "{reply}");
+    assert!(reply.ends_with("\r\n\r\nc-1"), "{reply}");
     assert_eq!((harness.count("stripe", "challenge"), harness.stored()), (1, 0));
 }
 

@@ -22,13 +22,18 @@ challenge = [
 
 fn reply(source: &Source, delivery: &Delivery) -> Option<Reply> {
     match Verifier::new(source.clone()).verify(delivery) {
-        Ok(Verdict::Challenge(reply) | Verdict::UnsignedChallenge(reply)) => Some(reply),
+        Ok(Verdict::Challenge(challenge) | Verdict::UnsignedChallenge(challenge)) => Some(challenge.reply),
         _ => None,
     }
 }
 
 fn text_reply(media_type: &str, body: &'static str) -> Option<Reply> {
-    Some(Reply { status: StatusCode::OK, content_type: Some(media_type.into()), body: Bytes::from_static(body.as_bytes()) })
+    Some(Reply {
+        status: StatusCode::OK,
+        content_type: Some(media_type.into()),
+        headers: Box::default(),
+        body: Bytes::from_static(body.as_bytes()),
+    })
 }
 
 #[test]
@@ -120,4 +125,90 @@ fn only_the_unsigned_challenge_is_answered_without_a_signature() {
 fn an_operator_can_remove_a_challenge_from_a_recipe() {
     let source = source("slack", "s", "challenge = []");
     assert_eq!(verify(&source, &sample_of(&source, Some(SLACK_CHALLENGE), None)).expect("genuine").event.body(), SLACK_CHALLENGE);
+}
+
+const SIGNING: &str = r#"
+challenge = [
+  { methods = ["GET"], when = { "query:token" = true }, authenticated = false, reply = { body = ["hmac(sha256, query:token, hex)"] } },
+  { when = { "json:/token" = true }, reply = { body = ["hmac(sha256, json:/token, hex)"] } },
+]
+"#;
+
+fn get(target: &str) -> Delivery {
+    Delivery { method: Method::GET, target: target.into(), ..delivery("", &[]) }
+}
+
+fn body(reply: Option<Reply>) -> Option<String> {
+    reply.map(|reply| String::from_utf8(reply.body.into()).expect("UTF-8"))
+}
+
+/// During a rotation, an unsigned challenge is signed with the first secret that has not expired, and a signed challenge with
+/// the secret of its own signature.
+#[test]
+fn a_reply_is_signed_with_a_valid_secret() {
+    // Computed with `printf c-1 | openssl dgst -sha256 -hmac SECRET`.
+    const BY_OLD: &str = "579124ef9c256b73d64663306d0e37bc2623089f1e3f76d615031c930bdea7a0";
+    const BY_NEW: &str = "8b8d99e0dc5dc9e6e36897b781c58c724f9e540b51192cb990614a5655b0f8ea";
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = |name: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, name).expect("a file");
+        format!("from = \"file:{}\"", path.display())
+    };
+    let source = |end: &str| {
+        let secrets = format!("secrets = [{{ {}, not_after = {end} }}, {{ {} }}]", file("old"), file("new"));
+        compile_alone(&format!("{secrets}{INLINE}{SIGNING}")).expect("a source")
+    };
+    let unsigned = get("/hooks/shop?token=c-1");
+    assert_eq!(body(reply(&source("2030-01-01"), &unsigned)).as_deref(), Some(BY_OLD));
+    assert_eq!(body(reply(&source("2020-01-01"), &unsigned)).as_deref(), Some(BY_NEW));
+    for (secret, expected) in [("old", BY_OLD), ("new", BY_NEW)] {
+        let signer = compile(&format!("{INLINE}{SIGNING}"), &[("secret", secret)]).expect("a source");
+        let signed = sample_of(&signer, Some(br#"{"token":"c-1"}"#), None);
+        assert_eq!(body(reply(&source("2030-01-01"), &signed)).as_deref(), Some(expected), "{secret}");
+    }
+    let both_expired = format!("secrets = [{{ {}, not_after = 2020-01-01 }}]{INLINE}{SIGNING}", file("old"));
+    assert_eq!(reply(&compile_alone(&both_expired).expect("a source"), &unsigned), None, "an expired secret signs nothing");
+}
+
+/// An unsigned challenge that signs a text of the request must not help to forge an event.
+#[test]
+fn no_signature_from_a_challenge_proves_an_event() {
+    let source = inline(&format!("{INLINE}{SIGNING}"));
+    for token in ["c-1", "1", "true", "a=b", &"x".repeat(128)] {
+        let signature = body(reply(&source, &get(&format!("/hooks/shop?token={token}")))).expect("an HMAC");
+        let forged = delivery(token.to_owned(), &[("acme-signature", &signature)]);
+        assert_eq!(rejection(&source, &forged), Some(Outcome::SignatureMismatch), "{token}");
+    }
+    for token in ["{}", "%7B%7D", "a%20b", "[1]", "\"a\"", &"x".repeat(129)] {
+        assert_eq!(reply(&source, &get(&format!("/hooks/shop?token={token}"))), None, "{token}");
+    }
+    for genuine in ["{}", "", &"x".repeat(129)] {
+        assert!(verify(&source, &sample_of(&source, Some(genuine.as_bytes()), None)).is_ok(), "{genuine}");
+    }
+}
+
+#[test]
+fn a_source_without_a_proof_answers_every_challenge_as_unsigned() {
+    let source = compile_alone("auth = \"none\"\nchallenge = [{ when = { \"json:/challenge\" = true } }]").expect("a source");
+    let verdict = |body: String| Verifier::new(source.clone()).verify(&delivery(body, &[])).expect("every delivery is accepted");
+    assert!(matches!(verdict(r#"{"challenge":"c"}"#.into()), Verdict::UnsignedChallenge(_)));
+    assert!(matches!(verdict(format!(r#"{{"challenge":"c","padding":"{}"}}"#, " ".repeat(16 << 10))), Verdict::Event(_)));
+    assert!(matches!(verdict("{}".into()), Verdict::Event(_)));
+}
+
+#[test]
+fn hmac_is_rejected_where_it_would_sign_tokens_or_has_no_key() {
+    let get = |authenticated| {
+        format!(
+            "challenge = [{{ methods = [\"GET\"], authenticated = {authenticated}, reply = {{ body = \"hmac(sha256, query:a, hex)\" }} }}]"
+        )
+    };
+    let jwt = "auth = \"jwt\"\nalgorithm = \"HS256\"\ntoken = { from = \"header:Authorization\" }\n";
+    let long = [("secret", "0123456789abcdef0123456789abcdef")];
+    let found = compile(&format!("{jwt}{}", get(false)), &long).expect_err("anyone could have a token signed").to_string();
+    assert!(found.contains("reply.body: expected no hmac with the secrets of JSON Web Tokens, found an unsigned "), "{found}");
+    assert!(compile(&format!("{jwt}{}", get(true)), &long).is_ok());
+    let found = compile_alone(&format!("auth = \"none\"\n{}", get(false))).expect_err("no key").to_string();
+    assert!(found.contains("expected hmac only in a recipe whose proof uses secrets, found a recipe without secrets"), "{found}");
 }

@@ -234,6 +234,33 @@ fn a_body_that_is_not_json_is_a_form() {
     assert_eq!((facts(long.as_bytes()), facts(&long.as_bytes()[..1539])), ((None, None), (Some("x".repeat(512)), None)));
 }
 
+/// Checks a body whose parts are the fields of a form. The content type, which is not signed, has no effect.
+#[test]
+fn the_parts_of_a_multipart_body_are_form_fields() {
+    let source = inline(&format!(
+        "{INLINE}event = {{ id = [\"form:id\", \"form-json:json/event/hash\"], type = \"form-json:json/event/type\" }}"
+    ));
+    let facts = |body: &str| {
+        let event = verify_body(&source, body.as_bytes()).event;
+        (event.id().map(str::to_owned), event.event_type().map(str::to_owned))
+    };
+    let some = |text: &str| Some(text.to_owned());
+    let field = |name: &str, more: &str, value: &str| {
+        format!("--X\r\nContent-Disposition: form-data; name=\"{name}\"{more}\r\n\r\n{value}\r\n")
+    };
+    let json = field("json", "", "{\"event\":{\"hash\":\"h+1\",\"type\":\"sent\"}}\0");
+    assert_eq!(facts(&format!("{json}--X--\r\n")), (some("h+1"), some("sent")));
+    assert_eq!(facts(&format!("{}{json}--X--", field("id", "", "a+b%2B"))), (some("a+b%2B"), some("sent")));
+    let file = field("id", "; filename=\"id.txt\"", "a");
+    assert_eq!(facts(&format!("{file}{json}--X--")), (some("h+1"), some("sent")), "a file is no field");
+    assert_eq!(facts(&format!("{}{}--X--", field("id", "", "1"), field("id", "", "2"))), (some("1"), None), "the first is used");
+    assert_eq!(facts(&format!("{}{json}--X--", field("id", "", ""))), (some("h+1"), some("sent")), "an empty id is no id");
+    assert_eq!(facts(&json), (None, None), "a part without its end may be cut");
+    let invalid = verify_body(&source, b"--X\r\nContent-Disposition: form-data; name=id\r\n\r\n\xff\r\n--X--");
+    assert_eq!(invalid.event.id(), None);
+    assert_eq!(facts("--x=1&id=2"), (some("2"), None), "a form whose first name begins with hyphens");
+}
+
 #[test]
 fn an_unsigned_id_is_bound_to_the_body() {
     let github = provider("github");

@@ -216,14 +216,56 @@ fn every_error_in_a_challenge_is_reported() {
         (&with_reply("body = \"echo(/a)\""), "challenge.reply.body: expected header:NAME, "),
         (
             &with_reply("body = [\"ok\"]"),
-            "challenge.reply.body[0]: expected echo(LOCATOR) or const:TEXT, found an invalid string",
+            "challenge.reply.body[0]: expected const:TEXT, config:NAME, echo(LOCATOR), percent-decode(LOCATOR), hmac(ALGORITHM, \
+             LOCATOR, ENCODING) or json(PART), found an invalid string",
         ),
         (&with_reply("status = 302"), "challenge.reply.status: expected an integer from 200 to 299, found 302"),
-        (&with_reply("text = \"x\""), "challenge.reply.text: unknown key; expected body, content_type or status"),
+        (&with_reply("text = \"x\""), "challenge.reply.text: unknown key; expected body, content_type, headers or status"),
         (
             "{ when = { \"json:/a\" = true }, signed = false }",
-            "challenge.signed: unknown key; expected authenticated, methods, reply or when",
+            "challenge.signed: unknown key; expected authenticated, effect, methods, reply or when",
         ),
+        ("{ methods = [] }", "challenge.methods: expected at least one method, found an empty array"),
+        ("{ methods = [\"GET\", \"PUT\"] }", "challenge.methods[1]: expected \"GET\", \"HEAD\", \"OPTIONS\" or \"POST\", found"),
+        ("{ methods = [\"GET\", \"POST\"] }", "challenge.when: expected a table that maps each locator to a string, "),
+        ("{ methods = [\"GET\"], when = {} }", "found an empty table, which matches every delivery"),
+        (
+            "{ when = { \"query:t\" = \"config:token\" } }",
+            "challenge.when.query:t: expected the text values.token of this source",
+        ),
+        (&with_reply("body = \"json(json(const:a))\""), "challenge.reply.body: expected const:TEXT, config:NAME, "),
+        (
+            &with_reply("body = \"hmac(sha256, query:a)\""),
+            "challenge.reply.body: expected hmac(ALGORITHM, LOCATOR, ENCODING) such as ",
+        ),
+        (
+            &with_reply("body = \"hmac(md5, query:a, hex)\""),
+            "challenge.reply.body: expected hmac(ALGORITHM, LOCATOR, ENCODING) such as ",
+        ),
+        (
+            &with_reply("body = \"hmac(sha256, query:a, hexa)\""),
+            "challenge.reply.body: expected hmac(ALGORITHM, LOCATOR, ENCODING) ",
+        ),
+        (&with_reply("body = \"hmac(sha256, tag:t, hex)\""), "challenge.reply.body: expected header:NAME, "),
+        (&with_reply("body = \"echo(basic:user)\""), "challenge.reply.body: expected header:NAME, "),
+        (&with_reply("headers = \"x\""), "challenge.reply.headers: expected a table, found a string"),
+        (&with_reply("headers = { \"a b\" = \"const:x\" }"), "challenge.reply.headers.a b: expected the name of a header field "),
+        (
+            &with_reply("headers = { Set-Cookie = \"const:x\" }"),
+            "found a name that is invalid or reserved; set content_type for the media type, and remove any other reserved name",
+        ),
+        (&with_reply("headers = { X-A = \"x\" }"), "challenge.reply.headers.X-A: expected const:TEXT, config:NAME, "),
+        (
+            &with_reply("headers = { X-A = \"const:a\\nb\" }"),
+            "challenge.reply.headers.X-A: expected visible ASCII characters, found ",
+        ),
+        (
+            "{ when = { \"json:/a\" = true }, effect = \"learn\" }",
+            "challenge.effect: expected report, report(LOCATOR), visit-url(",
+        ),
+        ("{ when = { \"json:/a\" = true }, effect = \"visit-url\" }", "challenge.effect: expected report, report(LOCATOR), "),
+        ("{ when = { \"json:/a\" = true }, effect = \"report(tag:t)\" }", "challenge.effect: expected header:NAME, "),
+        ("{ when = { \"json:/a\" = true }, effect = 7 }", "challenge.effect: expected report, report(LOCATOR), "),
     ] {
         let diagnostics = compile(&format!("{INLINE}challenge = {challenge}"), &[("secret", "x")]).expect_err(what).to_string();
         assert!(diagnostics.contains(what), "{diagnostics}\ndoes not contain\n{what}");

@@ -1,0 +1,38 @@
+//! Lists the recipes in `config/providers/` for `src/source/providers.rs`, so that a new recipe file needs no change in Rust.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::{env, fs};
+
+fn main() {
+    let root = env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR for build scripts");
+    let directory = Path::new(&root).join(DIRECTORY);
+    println!("cargo::rerun-if-changed={}", directory.display());
+    let entries = fs::read_dir(&directory).unwrap_or_else(|error| panic!("cannot read {}: {error}", directory.display()));
+    let mut names: Vec<String> = entries.map(|entry| name(&entry.expect("config/providers/ is readable").path())).collect();
+    names.sort();
+    let mut list = String::from("&[\n");
+    for name in &names {
+        let path = format!("concat!(env!(\"CARGO_MANIFEST_DIR\"), \"/{DIRECTORY}/{name}.toml\")");
+        writeln!(list, "    ({name:?}, include_str!({path})),").expect("a String accepts every write");
+    }
+    list.push_str("]\n");
+    let out = env::var("OUT_DIR").expect("cargo sets OUT_DIR for build scripts");
+    fs::write(Path::new(&out).join("recipes.rs"), list).expect("OUT_DIR is writable");
+}
+
+/// Returns the name of the recipe in this file. Ends the build if the file is not a recipe.
+fn name(path: &Path) -> String {
+    let file = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let is_plain = |letter: u8| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == b'-';
+    let name = file.strip_suffix(".toml").filter(|name| !name.is_empty() && name.bytes().all(is_plain));
+    let name = name.unwrap_or_else(|| {
+        panic!(
+            "{}: expected a recipe such as acme.toml with lower-case letters, digits and \"-\", found another name; rename or remove the file",
+            path.display()
+        )
+    });
+    name.to_owned()
+}
+
+const DIRECTORY: &str = "config/providers";

@@ -1,0 +1,106 @@
+//! Endpoint challenges: the requests by which a provider checks an endpoint, and the replies that the provider expects.
+
+use std::sync::Arc;
+
+use http::{HeaderName, Method, StatusCode};
+
+use super::{Algorithm, Encoding, Locator};
+use crate::answer::EffectKind;
+
+/// An endpoint challenge: a request that a provider sends to check an endpoint. If a request meets the conditions but lacks a
+/// text that the reply needs, the verifier treats the request as an ordinary delivery.
+#[derive(Debug)]
+pub struct Challenge {
+    /// The methods of the challenge, POST by default.
+    pub methods: Vec<Method>,
+    /// The conditions that identify the challenge. A request must meet all conditions. Never empty if the methods include POST.
+    pub when: Vec<(Locator, TextMatch)>,
+    /// True if the provider signs the challenge. hookhold replies to a signed challenge only after it has verified the
+    /// signature.
+    pub authenticated: bool,
+    /// The reply to the challenge.
+    pub reply: ReplyTemplate,
+    /// The action that the challenge asks for, or `None` if the reply is all that the provider expects.
+    pub effect: Option<EffectRule>,
+}
+
+impl Challenge {
+    /// Returns true if hookhold computes an HMAC with the source's secret for every sender that asks for one.
+    pub fn signs_for_anyone(&self) -> bool {
+        !self.authenticated && self.reply.parts().any(|part| matches!(part.inner(), ReplyPart::Hmac { .. }))
+    }
+}
+
+/// The text that an endpoint challenge must have at a locator. A query parameter is decoded before the comparison.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TextMatch {
+    /// Any non-empty text.
+    Any,
+    /// Exactly this text, which the recipe or the source defines.
+    Exactly(String),
+}
+
+/// The reply to an endpoint challenge, with the parts that hookhold copies or computes from the request.
+#[derive(Debug)]
+pub struct ReplyTemplate {
+    /// The status of the reply, 200 to 299.
+    pub status: StatusCode,
+    /// The media type of the reply's body, or `None` for plain text.
+    pub content_type: Option<Arc<str>>,
+    /// The header fields of the reply. hookhold joins the parts of a value.
+    pub headers: Vec<(HeaderName, Vec<ReplyPart>)>,
+    /// The parts of the reply's body, in the order in which hookhold joins them.
+    pub body: Vec<ReplyPart>,
+}
+
+impl ReplyTemplate {
+    fn parts(&self) -> impl Iterator<Item = &ReplyPart> {
+        self.headers.iter().flat_map(|(_, parts)| parts).chain(&self.body)
+    }
+}
+
+/// One part of a text in the reply to an endpoint challenge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReplyPart {
+    /// A fixed text from the recipe or from the source.
+    Literal(String),
+    /// A text of the request.
+    Echo(RequestText),
+    /// The HMAC of a text of the request. The key is the secret that verified the challenge. For an unsigned challenge, the key
+    /// is the first valid secret of the source.
+    Hmac {
+        /// The hash function of the HMAC.
+        algorithm: Algorithm,
+        /// The text that hookhold signs.
+        text: RequestText,
+        /// The encoding of the HMAC in the reply.
+        encoding: Encoding,
+    },
+    /// Another part as a JSON string, with its quotation marks.
+    Json(Box<ReplyPart>),
+}
+
+impl ReplyPart {
+    /// Returns the part inside [`ReplyPart::Json`], or the part itself.
+    fn inner(&self) -> &ReplyPart {
+        if let ReplyPart::Json(part) = self { part } else { self }
+    }
+}
+
+/// A text of the request that a reply contains.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestText {
+    /// The location of the text.
+    pub from: Locator,
+    /// True if hookhold decodes the text as in a query: `%XX` to a byte, and `+` to a space.
+    pub is_percent_encoded: bool,
+}
+
+/// The action that a challenge asks for. hookhold reports the action to the operator and does not perform it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EffectRule {
+    /// The kind of the action.
+    pub kind: EffectKind,
+    /// The location of the secret, URL or text. `None` only for a report without a text.
+    pub from: Option<Locator>,
+}
