@@ -99,6 +99,7 @@ fn source(provider: &str) -> Source {
     let secret = format!("file:{}", path.display());
     let entry = format!("provider = {provider:?}\nsecrets = [{secret:?}]\npublic_url = \"https://hooks.example.com\"\n");
     let defaults = SourceDefaults {
+        providers: Default::default(),
         public_url: None,
         topic: "webhooks".into(),
         max_body: 5 << 20,

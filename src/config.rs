@@ -7,6 +7,7 @@
 mod changes;
 mod kafka;
 mod read;
+mod recipe_files;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -19,9 +20,9 @@ use ipnet::IpNet;
 
 use crate::certificate;
 use crate::limits::{AdminLimits, DedupeLimits, JournalLimits, ServerLimits};
-use crate::source::Source;
 use crate::source::url::PublicUrl;
-use crate::toml_value::{Diagnostics, TomlTable};
+use crate::source::{Providers, Source};
+use crate::toml_value::{Diagnostic, Diagnostics, TomlTable};
 use crate::units::bytes_text;
 
 pub use changes::ConfigChange;
@@ -42,6 +43,8 @@ pub struct Config {
     pub dedupe: DedupeLimits,
     /// `[kafka]`: the settings of the Kafka client, or `None` if events stay in the journal.
     pub kafka: Option<KafkaConfig>,
+    /// `[providers]`: the recipes that a source can name.
+    pub providers: Providers,
     /// The configured sources, in the order of their sections `[sources.NAME]` in the file. Never empty.
     pub sources: Vec<Arc<Source>>,
     /// Options that the file sets, as dotted keys with their TOML values. A value may be a reference to a secret, but is never
@@ -132,6 +135,19 @@ impl AdminConfig {
         let read = |mut root: TomlTable, _: &Diagnostics| read::admin(&mut root.take_section("admin"));
         TomlTable::read(&path.display().to_string(), &contents(path)?, read)
     }
+}
+
+/// Reads only the section `[providers]` of the file `path`, for verbs that show recipes and have no access to the sources'
+/// secrets. Returns the recipes, and the mistakes in the recipe files.
+pub fn load_providers(path: &Path) -> Result<(Providers, Vec<Diagnostic>), Diagnostics> {
+    let read = |mut root: TomlTable, _: &Diagnostics| recipe_files::take(&mut root.take_section("providers"), path);
+    TomlTable::read(&path.display().to_string(), &contents(path)?, read)
+}
+
+/// Reads the recipes in the directory `dir` as if it were configured in `[providers] dir`. Returns the recipes, and the mistakes
+/// in the recipe files. The error is the reason why hookhold cannot list the directory.
+pub fn read_providers(dir: &Path) -> Result<(Providers, Vec<Diagnostic>), String> {
+    recipe_files::read(dir)
 }
 
 impl Config {

@@ -62,14 +62,14 @@ pub(crate) struct EventParts {
 pub struct EventRequest {
     /// Request method.
     pub method: String,
-    /// Request target exactly as received.
+    /// Request target as received, except that credentials are replaced ([`crate::credentials::Credentials::redact`]).
     pub target: String,
     /// Network address and port of the sender.
     pub remote: SocketAddr,
     /// Value of the W3C `traceparent` header, or `None` if the request has no such header.
     pub traceparent: Option<String>,
-    /// All header fields except credentials ([`crate::header_field::is_credential`]). Fields with the same name keep their
-    /// order.
+    /// All header fields except credentials ([`crate::credentials::Credentials::remaining_headers`]). Fields with the same name
+    /// keep their order.
     pub headers: Vec<HeaderField>,
 }
 

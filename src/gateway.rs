@@ -139,7 +139,7 @@ impl Gateway {
             Err(rejection) => {
                 live.success_rate.count_rejection(now, rejection.outcome);
                 let answer = rejected(&live.source, rejection);
-                self.rejections.store(&live.source.name, &delivery, &answer);
+                self.rejections.store(&live.source.name, &live.source.recipe.credentials, &delivery, &answer);
                 return answer;
             }
         };

@@ -104,6 +104,7 @@ pub mod answer;
 pub mod certificate;
 pub mod clock;
 pub mod config;
+pub mod credentials;
 pub mod diagnostic;
 pub mod event;
 pub mod event_key;

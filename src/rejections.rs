@@ -6,7 +6,7 @@
 //! the same source and outcome. The store contains at most [`MAX_PER_SENDER`] entries per address, source and outcome,
 //! [`MAX_PER_GROUP`] entries per group, and [`RejectionStore::limit`] bytes in total. At the byte limit, the store drops
 //! the oldest entry of the largest group, so a flood in one group does not evict the entries of other groups. Like the
-//! journal, the store omits credentials (Authorization, Cookie, Proxy-Authorization).
+//! journal, the store omits the credentials in headers and in the request target.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -21,8 +21,8 @@ use serde_json::json;
 use crate::address::sender_address;
 use crate::answer::Answer;
 use crate::clock::UnixMillis;
+use crate::credentials::Credentials;
 use crate::event::Delivery;
-use crate::header_field::is_credential;
 use crate::outcome::Outcome;
 
 /// One rejected delivery.
@@ -83,8 +83,8 @@ impl RejectionStore {
     }
 
     /// Stores a rejected delivery and the reason for its rejection, but only if the delivery and the configuration alone
-    /// explain the outcome.
-    pub fn store(&self, source: &Arc<str>, delivery: &Delivery, answer: &Answer) {
+    /// explain the outcome. Omits the `credentials` of the source.
+    pub fn store(&self, source: &Arc<str>, credentials: &Credentials, delivery: &Delivery, answer: &Answer) {
         let limit = self.limit();
         if limit == 0 || !is_explained_by_delivery(answer.outcome) {
             return;
@@ -97,7 +97,7 @@ impl RejectionStore {
             hint: answer.hint.clone(),
             remote: delivery.remote,
             received_at: delivery.received_at,
-            request: request(delivery, body),
+            request: request(credentials, delivery, body),
         };
         self.lock().add(rejected, limit);
     }
@@ -193,11 +193,12 @@ fn is_explained_by_delivery(outcome: Outcome) -> bool {
     )
 }
 
-fn request(delivery: &Delivery, body: &[u8]) -> Vec<u8> {
+fn request(credentials: &Credentials, delivery: &Delivery, body: &[u8]) -> Vec<u8> {
     let Delivery { method, target, headers, .. } = delivery;
-    let mut request = format!("{method} {target} HTTP/1.1\r\n").into_bytes();
+    let mut request = format!("{method} {} HTTP/1.1\r\n", credentials.redact(target)).into_bytes();
     let mut field = |name: &str, value: &[u8]| request.extend([name.as_bytes(), b": ", value, b"\r\n"].concat());
-    for (name, value) in headers.iter().filter(|(name, _)| **name != TRANSFER_ENCODING && !is_credential(name)) {
+    let stored = credentials.remaining_headers(headers, target);
+    for (name, value) in stored.iter().filter(|(name, _)| *name != TRANSFER_ENCODING) {
         field(name.as_str(), value.as_bytes());
     }
     if !headers.contains_key(CONTENT_LENGTH) {
@@ -243,7 +244,7 @@ mod tests {
             remote: (from, 1000 + at as u16).into(),
             received_at: UnixMillis(at),
         };
-        store.store(&source.into(), &delivery, &Answer::plain(outcome));
+        store.store(&source.into(), &Credentials::default(), &delivery, &Answer::plain(outcome));
     }
 
     fn times(store: &RejectionStore, source: &str) -> Vec<u64> {

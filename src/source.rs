@@ -11,8 +11,7 @@ use ipnet::IpNet;
 
 use crate::answer::Answer;
 use crate::clock::UnixMillis;
-use crate::diagnostic::nearest;
-use crate::header_field::is_credential;
+use crate::credentials::Credentials;
 use crate::outcome::Outcome;
 use crate::secret;
 use crate::source::recipe::{Proof, Recipe};
@@ -31,7 +30,8 @@ pub mod url;
 mod validate;
 
 pub use key::Key;
-pub use providers::{PROVIDERS, provider};
+use providers::STAND_IN;
+pub use providers::{PROVIDERS, Providers, RecipeFile, provider};
 pub use type_filter::TypeFilter;
 
 /// One configured endpoint: its path, the recipe and secrets that verify its deliveries, and the topic of its events.
@@ -46,7 +46,7 @@ pub struct Source {
     pub public_url: Option<PublicUrl>,
     /// The Kafka topic of the source's events.
     pub topic: Arc<str>,
-    /// The name of the built-in recipe, or `None` for an inline recipe.
+    /// The name of the recipe, or `None` for an inline recipe.
     pub provider: Option<Arc<str>>,
     /// The recipe, with the operator's overrides.
     pub recipe: Arc<Recipe>,
@@ -97,6 +97,8 @@ pub struct SourceDefaults {
     pub request_deadline: Duration,
     /// The value of `[dedupe] window`.
     pub window: Duration,
+    /// The recipes that a source can name.
+    pub providers: Providers,
 }
 
 impl Source {
@@ -104,9 +106,17 @@ impl Source {
     /// the same list that `entry` reports to. Returns `None` if the entry does not define a usable source.
     pub fn compile(name: &str, mut entry: TomlTable, defaults: &SourceDefaults, diagnostics: &Diagnostics) -> Option<Source> {
         let provider = entry.take("provider");
-        let (base, is_known) = base(&entry, provider.as_ref(), diagnostics);
+        let (base, is_known) = base(&entry, provider.as_ref(), &defaults.providers, diagnostics);
         let mut table = match base {
-            Some(base) => without_content(base, &entry).overlaid(entry),
+            Some(base) => {
+                let location = base.location.clone();
+                let mut overlaid = without_content(base, &entry).overlaid(entry);
+                // A parameter that an invalid recipe lacks is not missing in the entry.
+                if !is_known {
+                    overlaid.location = location;
+                }
+                overlaid
+            }
             None => entry,
         };
         let path = table.take("path").map_or(Some(format!("/hooks/{name}")), path);
@@ -114,14 +124,15 @@ impl Source {
         let public_url = table.take("public_url").map(url::read).or_else(|| defaults.public_url.clone());
         let topic = table.take("topic").map_or(Some(defaults.topic.replace("{source}", name)), topic);
         let headers = table.take_list("headers").unwrap_or_default();
-        let header_allow_list = headers.into_iter().filter_map(header_name).collect();
         let allow_from = allow_from(&mut table);
         let max_rate = table.take_rate("max_rate");
         let configured = ConfiguredKeys::take(&mut table);
         let (dedupe_window, dedupe_body, body_location) = dedupe(&mut table);
         let types = TypeFilter::take(&mut table);
         let shadow = table.take_bool("danger_shadow").unwrap_or(false);
+        let values_location = table.location_of("values");
         let recipe = read::recipe(&mut table);
+        let header_allow_list = header_names(headers, recipe.as_ref().map(|recipe| &recipe.credentials));
         let has_no_type = recipe.as_ref().is_some_and(|recipe| recipe.event.kind.0.is_empty());
         if !types.accepts_all() && has_no_type && is_known && table.accepts(&["event"]) {
             table.expected("types", "a recipe with event.type", "a recipe without it; add event.type or remove types");
@@ -135,6 +146,10 @@ impl Source {
         if public_url.is_none() && recipe.signs_url() {
             let found = "nothing; set public_url here or in [server], because the provider signs the URL";
             public_url_location.expected(url::EXPECTED, found);
+        }
+        for value in &recipe.setup.values {
+            let found = format_args!("nothing; add {value} = \"…\" to values");
+            values_location.below(value).expected(format_args!("the text that the recipe reads as config:{value}"), found);
         }
         let keys = configured?.decode(&recipe);
         Some(Source {
@@ -180,30 +195,39 @@ impl Source {
     }
 }
 
-/// Returns the built-in recipe that the entry overrides (`None` for an inline recipe), and a flag. The flag is true if the
-/// entry names a known provider or defines an inline recipe. If the provider is unknown, returns the recipe with the most
-/// similar name. If no name is similar or the provider is missing, returns the placeholder recipe. With the returned
-/// recipe, hookhold can report all other mistakes in the entry in the same pass.
-fn base(entry: &TomlTable, provider: Option<&Item>, diagnostics: &Diagnostics) -> (Option<TomlTable>, bool) {
+/// Returns the recipe that the entry overrides (`None` for an inline recipe), and a flag. The flag is true if the entry names a
+/// valid recipe or defines an inline recipe. If the provider is unknown, returns the recipe with the most similar name. If no
+/// name is similar or the provider is missing, returns the placeholder recipe. With the returned recipe, hookhold can report
+/// all other mistakes in the entry in the same pass.
+fn base(
+    entry: &TomlTable,
+    provider: Option<&Item>,
+    providers: &Providers,
+    diagnostics: &Diagnostics,
+) -> (Option<TomlTable>, bool) {
+    let stand_in = |name: &str| (providers.table(name, diagnostics).map(|(table, _)| table), false);
     let Some(item) = provider else {
         if entry.keys().iter().any(|key| PROOF.contains(&key.as_str())) {
             return (None, true);
         }
         let expected = format!("{PROVIDER} or an inline recipe ({})", PROOF.join(", "));
         entry.expected("provider", expected, "neither");
-        return (providers::table(STAND_IN, diagnostics), false);
+        return stand_in(STAND_IN);
     };
-    let Some(name) = item.clone().string_as(PROVIDER) else { return (providers::table(STAND_IN, diagnostics), false) };
-    if let Some(table) = providers::table(&name, diagnostics) {
-        return (Some(table), true);
+    let Some(name) = item.clone().string_as(PROVIDER) else { return stand_in(STAND_IN) };
+    if let Some((table, is_valid)) = providers.table(&name, diagnostics) {
+        return (Some(table), is_valid);
     }
-    let near = nearest(&name, PROVIDERS.iter().map(|(name, _)| *name));
+    if providers.is_incomplete() {
+        return stand_in(STAND_IN);
+    }
+    let near = providers.nearest(&name);
     let remedy = match near {
         Some(near) => format!("did you mean \"{near}\"?"),
         None => "run `hookhold providers` for the names, or remove provider and write the recipe inline".to_owned(),
     };
     item.location.expected(PROVIDER, format_args!("an unknown name; {remedy}"));
-    (providers::table(near.unwrap_or(STAND_IN), diagnostics), false)
+    stand_in(near.unwrap_or(STAND_IN))
 }
 
 /// Returns the recipe `base`. If `entry` defines signed content, first removes both `content` and `content_variants` from
@@ -264,12 +288,19 @@ fn canonical(network: IpNet) -> IpNet {
     prefix.and_then(|prefix| IpNet::new(address, prefix).ok()).unwrap_or(network)
 }
 
-fn header_name(item: Item) -> Option<HeaderName> {
-    let text = item.clone().string()?;
-    match HeaderName::from_bytes(text.as_bytes()) {
-        Ok(name) if !is_credential(&name) => Some(name),
-        _ => item.unexpected("the name of a header that contains no credentials"),
-    }
+/// Reads the option `headers`. Reports a header that contains credentials, at every source or at a source with this recipe.
+fn header_names(items: Vec<Item>, credentials: Option<&Credentials>) -> Vec<HeaderName> {
+    let always = Credentials::default();
+    let credentials = credentials.unwrap_or(&always);
+    let name = |item: Item| {
+        let text = item.clone().string()?;
+        match HeaderName::from_bytes(text.as_bytes()) {
+            Ok(name) if !credentials.include_header(&name) => Some(name),
+            Ok(_) => item.expected(ALLOWED_HEADER, "a header with credentials, which hookhold never stores; remove it"),
+            Err(_) => item.unexpected(ALLOWED_HEADER),
+        }
+    };
+    items.into_iter().filter_map(name).collect()
 }
 
 /// The options `secrets` and `public_keys` of a source: each value with the secret or public key that it refers to.
@@ -293,13 +324,22 @@ impl ConfiguredKeys {
         Some(ConfiguredKeys { secrets: secrets?, public_keys: public_keys?, locations })
     }
 
+    /// Takes only the option `public_keys` out of the table, for a recipe that contains the keys of its provider.
+    fn take_public(table: &mut TomlTable) -> Option<ConfiguredKeys> {
+        ConfiguredKeys::take(&mut table.split_off(&["public_keys"]))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.secrets.is_empty() && self.public_keys.is_empty()
+    }
+
     /// Decodes the keys for the recipe's proofs. Reports a missing option, a second key with the same name, and a key that no
     /// proof can use.
     fn decode(&self, recipe: &Recipe) -> Option<Vec<Key>> {
         let proofs = &recipe.proofs;
         let needs = |public: bool| proofs.iter().any(|proof| proof.needs_key() && proof.uses_public_keys() == public);
         let missing = self.locations.iter().zip([false, true]).find(|(_, public)| needs(*public));
-        if let Some((location, _)) = missing.filter(|_| self.secrets.is_empty() && self.public_keys.is_empty()) {
+        if let Some((location, _)) = missing.filter(|_| self.is_empty()) {
             location.expected("an array of \"env:NAME\" or \"file:PATH\"", "nothing");
             return None;
         }
@@ -346,15 +386,13 @@ fn deadline(server: Duration, respond_within: Option<Duration>) -> Duration {
     respond_within.map_or(server, |limit| server.min(limit * 4 / 5))
 }
 
-/// Name of the placeholder recipe, which hookhold uses if the provider is missing or unknown. This recipe has all required
-/// parameters and accepts any text as a secret, so hookhold reports only the operator's own mistakes.
-const STAND_IN: &str = "stripe";
 const SECRET: &str = "a secret in the form that key_format describes";
 const PUBLIC_KEY: &str = "a public key for the recipe's algorithm, in the form that key_format describes";
 /// The required keys of an inline recipe.
 const PROOF: [&str; 5] = ["auth", "algorithm", "signature", "content", "proof"];
 const PROVIDER: &str = "a provider such as \"stripe\"";
 const PATH: &str = "a path such as \"/hooks/stripe\" without query, fragment or percent-encoding";
+const ALLOWED_HEADER: &str = "the name of a header that contains no credentials";
 const TOPIC: &str = "a topic name of 1 to 249 letters, digits, \".\", \"_\" and \"-\"";
 const NETWORK: &str = "an address or network such as \"3.18.12.63\", \"10.0.0.0/8\" or \"2001:db8::/32\"";
 /// Length of the IPv6 prefix `::ffff:0:0/96` of IPv4-mapped addresses, in bits.

@@ -124,12 +124,12 @@ fn only_librdkafka_properties_accept_negative_integers() {
 }
 
 /// Returns the reference file after removing the `#` from every commented-out option and example. Every reference to a secret
-/// names an existing file.
+/// names an existing file, and the directory of recipes exists.
 fn uncommented_reference() -> String {
     let text: Vec<&str> = REFERENCE.lines().map(|line| option_of(line).unwrap_or(line)).collect();
     assert!(text.len() > 200, "found only {} lines", text.len());
     let references = point(&text.join("\n"), "\"env:", "\"file:Cargo.toml\"");
-    point(&references, "\"file:", "\"file:Cargo.toml\"")
+    point(&references, "\"file:", "\"file:Cargo.toml\"").replace("/etc/hookhold/providers", "config/providers")
 }
 
 /// Returns the option in a commented-out line. Returns `None` for a comment and for a line without `#`. A comment begins with
@@ -182,7 +182,8 @@ fn the_shipped_reference_file_lacks_only_a_source() {
 #[test]
 fn the_reference_file_names_every_option() {
     let reference: toml::Table = toml::from_str(&uncommented_reference()).unwrap();
-    let sections = ["server", "admin", "journal", "dedupe", "sources.NAME", "sources.NAME.dedupe", "sources.NAME.signature"];
+    let sections =
+        ["server", "admin", "journal", "dedupe", "providers", "sources.NAME", "sources.NAME.dedupe", "sources.NAME.signature"];
     let recipe = ["timestamp", "body_sha256", "event", "reply", "reply.ok", "limits", "limits.switches_off_at", "setup"];
     let recipe = recipe.into_iter().chain(["challenge", "challenge.reply"]);
     let sections = sections.map(str::to_owned).into_iter().chain(recipe.map(|part| format!("sources.NAME.{part}")));
@@ -295,6 +296,7 @@ fn only_documented_changes_apply_without_a_restart() {
         ("dedupe.hot_keys", "7000", true),
         ("dedupe.window", "\"7s\"", false),
         ("kafka.\"bootstrap.servers\"", "\"localhost:1\"", true),
+        ("providers.dir", "\"config/providers\"", false),
         ("sources.other", "{ provider = \"stripe\", secrets = \"file:Cargo.toml\" }", false),
     ];
     for (key, value, needs_restart) in other {

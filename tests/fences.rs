@@ -29,6 +29,7 @@ const LEAVES: &[&str] = &[
     "answer",
     "certificate",
     "clock",
+    "credentials",
     "event",
     "event_key",
     "header_field",

@@ -24,6 +24,7 @@ async fn listeners_are_served_while_a_reload_hangs() {
     let file = directory.path().join("hookhold.toml");
     mknodat(CWD, &file, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a temporary directory is writable");
     let defaults = SourceDefaults {
+        providers: Default::default(),
         public_url: None,
         topic: "webhooks.{source}".into(),
         max_body: 5 << 20,

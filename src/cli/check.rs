@@ -69,11 +69,23 @@ fn summary(out: &mut impl Write, config: &Config) -> io::Result<()> {
         ]);
     }
     writeln!(out, "{}\n", sources.trim_fmt())?;
+    if let Some(dir) = config.providers.directory() {
+        let names: Vec<&str> = config.providers.files().iter().map(|file| file.name.as_str()).collect();
+        let names = if names.is_empty() { "no recipes".to_owned() } else { names.join(", ") };
+        writeln!(out, "recipes  {names} in {}", dir.display())?;
+    }
     writeln!(out, "journal  {} on {}", config.journal.dir.display(), file_system(config)?.0)?;
     writeln!(out, "kafka    {}", servers(config).unwrap_or("not configured; events stay in the journal"))?;
     writeln!(out, "admin    http://{}/", config.admin.listen)?;
     if let Some(warning) = warning(config)? {
         writeln!(out, "\nwarning: {warning}")?;
+    }
+    for file in config.providers.files().iter().filter(|file| file.is_replacement()) {
+        writeln!(
+            out,
+            "\nwarning: {} replaces the built-in recipe {}; remove the file to use the built-in recipe",
+            file.path, file.name
+        )?;
     }
     for source in config.sources.iter().filter(|source| source.shadow) {
         let what = "hookhold answers every delivery like a stored delivery, even a delivery that hookhold rejects or cannot \
@@ -103,6 +115,11 @@ fn summary_json(out: &mut impl Write, config: &Config) -> io::Result<()> {
         "file": config.path,
         "sources": config.sources.iter().map(|one| source(one)).collect::<Vec<_>>(),
         "journal": { "dir": config.journal.dir, "file_system": file_system(config)?.0 },
+        "providers": config.providers.directory().map(|dir| json!({
+            "dir": dir,
+            "recipes": config.providers.files().iter().map(|file| &file.name).collect::<Vec<_>>(),
+            "replaced": config.providers.files().iter().filter(|file| file.is_replacement()).map(|file| &file.name).collect::<Vec<_>>(),
+        })),
         "kafka": servers(config),
         "warning": warning(config)?,
     });

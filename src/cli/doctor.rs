@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use hookhold::clock::{Clock, SystemClock, UnixMillis};
 use hookhold::event::Delivery;
-use hookhold::source::Source;
+use hookhold::source::{Providers, Source};
 use hookhold::verify::{Rejection, Verdict};
 use serde_json::json;
 
@@ -67,7 +67,7 @@ pub(super) fn run(context: &Context, args: DoctorArgs) -> VerbResult {
     let names: Vec<String> = config.sources.iter().map(|source| source.name.to_string()).collect();
     let (own, others): (Vec<_>, Vec<_>) = config.sources.into_iter().partition(|source| *source.name == *args.source);
     let source = own.into_iter().next().ok_or_else(|| super::unknown_source(&args.source, &names))?;
-    let deliveries = deliveries(context, source, others.into(), args)?;
+    let deliveries = deliveries(context, source, others.into(), config.providers, args)?;
     let mut out = anstream::stdout().lock();
     let mut status = ExitStatus::Done;
     for (number, captured) in deliveries.iter().enumerate() {
@@ -93,6 +93,7 @@ fn deliveries(
     context: &Context,
     source: Arc<Source>,
     others: Arc<[Arc<Source>]>,
+    providers: Providers,
     args: DoctorArgs,
 ) -> Result<Vec<CapturedDelivery>, Box<dyn Error>> {
     let unknown_address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
@@ -101,7 +102,8 @@ fn deliveries(
         let received_at = at.unwrap_or_else(|| SystemClock.now());
         let delivery = Delivery { method, target, headers, body, remote, received_at };
         let is_time_given = at.is_some();
-        CapturedDelivery { source: source.clone(), others: others.clone(), delivery, declared, is_time_given, rejected_as }
+        let (source, others, providers) = (source.clone(), others.clone(), providers.clone());
+        CapturedDelivery { source, others, providers, delivery, declared, is_time_given, rejected_as }
     };
     if let Some(file) = &args.request {
         return Ok(vec![captured(recorded_request(file)?, unknown_address, args.at, None)]);

@@ -7,8 +7,11 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use hookhold::config::{Config, JournalConfig};
+use hookhold::diagnostic::Diagnostic;
+use hookhold::source::Providers;
 use hookhold::source::recipe::Recipe;
 use hookhold::source::url::PublicUrl;
+use hookhold::verify::sign;
 
 use super::{Context, ExitStatus, KAFKA, UsageError, VerbResult, providers};
 
@@ -28,6 +31,9 @@ pub(super) struct InitArgs {
     /// Kafka's bootstrap.servers [default: none; events stay in the journal].
     #[arg(long, value_name = "BOOTSTRAP", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     kafka: Option<String>,
+    /// Directory with recipe files, in addition to the built-in recipes [default: none, or [providers] dir of the existing file].
+    #[arg(long, value_name = "DIR")]
+    providers_dir: Option<PathBuf>,
     /// Print the configuration to standard output and the steps to standard error. Write no file.
     #[arg(long)]
     stdout: bool,
@@ -40,6 +46,7 @@ pub(super) struct InitArgs {
 struct ConfigDraft {
     file: PathBuf,
     journal: String,
+    providers: Providers,
     chosen: Vec<(String, Recipe)>,
     public_url: Option<String>,
     kafka: Option<String>,
@@ -48,8 +55,9 @@ struct ConfigDraft {
 /// Writes the configuration file and prints the next steps. If no provider is named, lists the providers and returns a usage
 /// error.
 pub(super) fn run(context: &Context, args: InitArgs) -> VerbResult {
+    let (providers, in_files) = context.providers(args.providers_dir.as_deref())?;
     if args.providers.is_empty() {
-        providers::list(&mut anstream::stdout().lock(), context.json())?;
+        providers::list(&mut anstream::stdout().lock(), &providers, context.json())?;
         return Err(UsageError(
             "PROVIDER: expected one or more of the names above, found none; run a command such as `hookhold init stripe github`"
                 .to_owned(),
@@ -57,10 +65,10 @@ pub(super) fn run(context: &Context, args: InitArgs) -> VerbResult {
         .into());
     }
     let file = context.config.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
-    let (journal, chosen) = (journal(&file)?, chosen(&args.providers)?);
+    let (journal, chosen) = (journal(&file)?, chosen(&providers, &in_files, &args.providers)?);
     let public_url = args.public_url.map(|url| url.trim_end_matches('/').to_owned());
-    let draft = ConfigDraft { file, journal, chosen, public_url, kafka: args.kafka };
-    let text = draft.text();
+    let draft = ConfigDraft { file, journal, providers, chosen, public_url, kafka: args.kafka };
+    let text = draft.text()?;
     draft.validate(&text)?;
     if args.stdout {
         io::stdout().lock().write_all(text.as_bytes())?;
@@ -73,12 +81,12 @@ pub(super) fn run(context: &Context, args: InitArgs) -> VerbResult {
 }
 
 /// Returns the names and recipes of the named providers without duplicates, in command-line order. Returns an error for an
-/// unknown name.
-fn chosen(names: &[String]) -> Result<Vec<(String, Recipe)>, UsageError> {
+/// unknown name and for a recipe with mistakes.
+fn chosen(providers: &Providers, in_files: &[Diagnostic], names: &[String]) -> Result<Vec<(String, Recipe)>, Box<dyn Error>> {
     let mut chosen: Vec<(String, Recipe)> = Vec::new();
     for name in names {
         if chosen.iter().all(|(other, _)| other != name) {
-            chosen.push((name.clone(), providers::recipe(name)?));
+            chosen.push((name.clone(), providers::recipe(providers, in_files, name)?));
         }
     }
     Ok(chosen)
@@ -91,9 +99,14 @@ fn journal(file: &Path) -> Result<String, Box<dyn Error>> {
     let absolute = std::path::absolute(file)?;
     let next_to_file = absolute.with_file_name("journal");
     let dir = if absolute.starts_with("/etc") { JournalConfig::default().dir } else { next_to_file };
-    let dir = dir.into_os_string().into_string();
-    Ok(dir.map_err(|dir| {
-        UsageError(format!("--config: expected a path in UTF-8, found {}; rename the directory", dir.display()))
+    utf8("--config", dir)
+}
+
+/// Returns a path as text for the configuration file.
+fn utf8(option: &str, path: PathBuf) -> Result<String, Box<dyn Error>> {
+    let text = path.into_os_string().into_string();
+    Ok(text.map_err(|path| {
+        UsageError(format!("{option}: expected a path in UTF-8, found {}; rename the directory", path.display()))
     })?)
 }
 
@@ -113,12 +126,19 @@ fn write(path: &Path, text: &str, force: bool) -> Result<(), Box<dyn Error>> {
 impl ConfigDraft {
     /// Returns the text of the configuration file. The text contains only the options that an operator must decide on. All
     /// other options keep their defaults.
-    fn text(&self) -> String {
+    fn text(&self) -> Result<String, Box<dyn Error>> {
         let names: Vec<&str> = self.chosen.iter().map(|(name, _)| name.as_str()).collect();
         let (url_comment, url) = self.public_url.as_deref().map_or(("#", "https://hooks.example.com"), |url| ("", url));
         let (kafka_comment, kafka) = self.kafka.as_deref().map_or(("#", "kafka-1:9092"), |servers| ("", servers));
+        let providers = match self.providers.directory() {
+            Some(dir) => format!(
+                "\n{PROVIDERS_COMMENT}[providers]\ndir = {}\n",
+                quoted(&utf8("--providers-dir", std::path::absolute(dir)?)?)
+            ),
+            None => String::new(),
+        };
         let sources: String = self.chosen.iter().map(|(name, recipe)| self.source(name, recipe)).collect();
-        format!(
+        Ok(format!(
             "\
 # Generated by: hookhold init {names}
 {FILE_HEADER}
@@ -145,35 +165,38 @@ dir = {dir}
 # If this section is absent, events stay in the journal. hookhold does not create topics.
 {kafka_comment}[kafka]
 {kafka_comment}bootstrap.servers = {kafka}
-{sources}",
+{providers}{sources}",
             names = names.join(" "),
             url = quoted(url),
             dir = quoted(&self.journal),
             kafka = quoted(kafka),
-        )
+        ))
     }
 
     fn source(&self, name: &str, recipe: &Recipe) -> String {
-        let mut notes = vec![
-            format!("{}. Enter the URL of this source at: {}", recipe.title, recipe.setup.url),
-            format!("Find the secret at: {}", recipe.setup.secret),
-        ];
-        if recipe.signs_url() {
-            notes.push(format!(
-                "{} signs the URL that it calls. Set [server] public_url to this URL without /hooks/{name}.",
-                recipe.title
-            ));
+        let title = providers::title(name, recipe);
+        let page = if recipe.setup.url.is_empty() { "the sender" } else { &recipe.setup.url };
+        let mut notes = vec![format!("{title}. Enter the URL of this source at: {page}")];
+        if !recipe.setup.secret.is_empty() {
+            notes.push(format!("Find the secret at: {}", recipe.setup.secret));
         }
-        notes.extend(providers::notes(recipe));
+        if recipe.signs_url() {
+            notes
+                .push(format!("{title} signs the URL that it calls. Set [server] public_url to this URL without /hooks/{name}."));
+        }
+        notes.extend(providers::notes(name, recipe));
         let notes: String = notes.iter().map(|note| format!("# {note}\n")).collect();
-        let variable = providers::variable(name);
-        format!("\n{notes}[sources.{name}]\nprovider = \"{name}\"\nsecrets = [\"env:{variable}\"]\ntopic = \"{}\"\n", topic(name))
+        let lines: String = providers::source_lines(name, recipe).iter().map(|line| format!("{line}\n")).collect();
+        format!("\n{notes}{lines}topic = \"{}\"\n", topic(name))
     }
 
-    /// Parses the configuration before `init` writes it, to check the values from the command line. Ignores missing secrets.
+    /// Parses the configuration before `init` writes it, to check the values from the command line. Ignores missing keys, and
+    /// mistakes in recipes that the configuration does not use.
     fn validate(&self, text: &str) -> Result<(), UsageError> {
         let Err(diagnostics) = Config::parse(DEFAULT_FILE, text, KAFKA) else { return Ok(()) };
-        let diagnostic = diagnostics.sorted().into_iter().find(|diagnostic| !diagnostic.key.contains(".secrets"));
+        let is_key = |key: &str| [".secrets", ".public_keys", ".allow_from"].iter().any(|option| key.contains(option));
+        let is_ours = |diagnostic: &Diagnostic| diagnostic.file == DEFAULT_FILE && !is_key(&diagnostic.key);
+        let diagnostic = diagnostics.sorted().into_iter().find(is_ours);
         let Some(diagnostic) = diagnostic else { return Ok(()) };
         let option = if diagnostic.key.ends_with("public_url") { "--public-url" } else { "--kafka" };
         Err(UsageError(format!("{option}: {} ({})", diagnostic.what, diagnostic.key)))
@@ -187,7 +210,7 @@ dir = {dir}
     /// Prints the remaining steps for the operator, in order.
     fn steps(&self, out: &mut impl Write, json: bool) -> io::Result<()> {
         if !json {
-            let names: Vec<&str> = self.chosen.iter().map(|(_, recipe)| recipe.title.as_str()).collect();
+            let names: Vec<&str> = self.chosen.iter().map(|(name, recipe)| providers::title(name, recipe)).collect();
             writeln!(out, "{}: {}\n", self.file.display(), names.join(", "))?;
         }
         for (name, recipe) in &self.chosen {
@@ -201,10 +224,12 @@ dir = {dir}
     }
 
     fn provider_json(&self, name: &str, recipe: &Recipe) -> serde_json::Value {
-        let mut object = providers::provider_json(name, recipe);
+        let mut object = providers::provider_json(&self.providers, name, recipe);
+        object["recipe"] = object["file"].take();
         object["file"] = self.file.display().to_string().into();
         object["paste"] = format!("{}/hooks/{name}", self.host()).into();
-        object["variable"] = providers::variable(name).into();
+        let option = object["key_options"][0].as_str().map(str::to_owned);
+        object["variable"] = option.map(|option| providers::variable(name, &option)).into();
         object["topic"] = topic(name).into();
         object
     }
@@ -215,7 +240,7 @@ dir = {dir}
         writeln!(out, "Next, in a shell where these variables are set:\n")?;
         writeln!(out, "   hookhold check{option}")?;
         writeln!(out, "   hookhold run{option}")?;
-        for (name, _) in &self.chosen {
+        for (name, _) in self.chosen.iter().filter(|(_, recipe)| sign::can_sign_with(recipe)) {
             writeln!(out, "   hookhold send {name}{option}")?;
         }
         if self.kafka.is_some() {
@@ -246,6 +271,7 @@ const FILE_HEADER: &str = "\
 # that only hookhold can read. This file itself never contains a secret. A secret in a file can
 # change while hookhold runs, but a secret in a variable cannot.
 ";
+const PROVIDERS_COMMENT: &str = "# Directory with recipe files, in addition to the built-in recipes.\n";
 const EXAMPLES: &str = "\
 Examples:
   hookhold init stripe

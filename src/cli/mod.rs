@@ -16,15 +16,16 @@ mod tail;
 
 use std::error::Error;
 use std::io::{ErrorKind, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use hookhold::config::{Config, JournalConfig, KafkaCheck};
-use hookhold::diagnostic::{Diagnostics, did_you_mean};
+use hookhold::config::{self, Config, JournalConfig, KafkaCheck};
+use hookhold::diagnostic::{Diagnostic, Diagnostics, did_you_mean};
 use hookhold::journal::ReadOnlyJournal;
 use hookhold::journal::disk::LocalDisk;
+use hookhold::source::Providers;
 
 /// Result of a verb: the exit status, or the error that stopped the verb.
 type VerbResult = Result<ExitStatus, Box<dyn Error>>;
@@ -148,6 +149,16 @@ impl Context {
         Ok(Config::load(&self.file()?, KAFKA)?)
     }
 
+    /// Returns the recipes: the built-in recipes and those in the directory `dir`. If `dir` is `None`, reads the directory that the
+    /// configuration file names, if there is such a file. Returns also the mistakes in the recipe files.
+    fn providers(&self, dir: Option<&Path>) -> Result<(Providers, Vec<Diagnostic>), Box<dyn Error>> {
+        match (dir, Config::find(self.config.clone())) {
+            (Some(dir), _) => Ok(config::read_providers(dir).map_err(|what| UsageError(format!("--providers-dir: {what}")))?),
+            (None, Some(file)) if file.exists() => Ok(config::load_providers(&file)?),
+            (None, _) => Ok((Providers::default(), Vec::new())),
+        }
+    }
+
     /// Opens the journal read-only. Another process may be writing to the journal.
     fn journal(&self) -> Result<ReadOnlyJournal, Box<dyn Error>> {
         let dir = JournalConfig::load(&self.file()?)?.dir;
@@ -172,6 +183,13 @@ impl Context {
 fn unknown_source(name: &str, names: &[String]) -> UsageError {
     let (configured, hint) = (names.join(", "), did_you_mean(name, names));
     UsageError(format!("SOURCE: expected a configured source ({configured}), found {}{hint}", name.escape_debug()))
+}
+
+/// Returns the error for the mistakes in recipe files.
+fn invalid_recipes(in_files: Vec<Diagnostic>) -> Diagnostics {
+    let diagnostics = Diagnostics::default();
+    in_files.into_iter().for_each(|diagnostic| diagnostics.add(diagnostic));
+    diagnostics
 }
 
 /// Function that checks one librdkafka property. The command line passes this function to `config`, because `config` does not

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Config, KafkaConfig, ServerConfig};
 use crate::limits::{DedupeLimits, ServerLimits};
-use crate::source::Source;
+use crate::source::{Providers, RecipeFile, Source};
 
 /// A difference in one option between two configurations.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -26,6 +26,7 @@ impl Config {
         for (old, new) in self.sources.iter().filter_map(|old| Some((old, named(next, &old.name)?))) {
             changes.extend(changed_secrets(old, new));
         }
+        changes.extend(changed_recipes(&self.providers, &next.providers));
         if let (Some(old), Some(new)) = (&self.kafka, &next.kafka) {
             let replaced = changed_properties(old, new).map(|name| new_secret(format!("kafka.{name}"), "the secret"));
             changes.extend(replaced.filter(|change| self.stated.get(&change.key) == next.stated.get(&change.key)));
@@ -58,7 +59,7 @@ impl Config {
             "journal" => self.journal != next.journal,
             "dedupe" => self.dedupe != DedupeLimits { window: self.dedupe.window, ..next.dedupe },
             "kafka" => self.kafka.is_some() != next.kafka.is_some(),
-            "sources" => false,
+            "providers" | "sources" => false,
             _ => true,
         }
     }
@@ -82,6 +83,21 @@ fn changed_secrets(old: &Source, new: &Source) -> Vec<ConfigChange> {
     new.keys.iter().filter(same_name).map(|key| new_secret(option.clone(), &format!("the secret {}", key.name))).collect()
 }
 
+/// Lists the recipe files that differ between `old` and `new`.
+fn changed_recipes(old: &Providers, new: &Providers) -> Vec<ConfigChange> {
+    let change = |file: &RecipeFile, what: &str| {
+        let change = format!("the recipe {} {what}", file.path);
+        ConfigChange { key: format!("providers.{}", file.name), change, needs_restart: false }
+    };
+    let added_or_changed = new.files().iter().filter_map(|file| match old.file(&file.name) {
+        Some(before) if before.has_same_text(file) => None,
+        Some(_) => Some(change(file, "has changed")),
+        None => Some(change(file, "has been added")),
+    });
+    let removed = old.files().iter().filter(|file| new.file(&file.name).is_none());
+    added_or_changed.chain(removed.map(|file| change(file, "has been removed"))).collect()
+}
+
 /// Lists the librdkafka properties that have different values in `old` and `new`. The list includes each property whose
 /// reference is unchanged but whose secret has changed.
 fn changed_properties<'a>(old: &'a KafkaConfig, new: &'a KafkaConfig) -> impl Iterator<Item = &'a str> {
@@ -93,5 +109,5 @@ fn new_secret(key: String, what: &str) -> ConfigChange {
     ConfigChange { key, change: format!("{what} has changed"), needs_restart: false }
 }
 
-/// Options that a reload applies, in addition to `[sources]`, the properties in `[kafka]` and a new certificate.
+/// Options that a reload applies, in addition to `[providers]`, `[sources]`, the properties in `[kafka]` and a new certificate.
 const RELOADED: &[&str] = &["server.public_url", "server.max_body", "admin.keep_rejected", "dedupe.window"];

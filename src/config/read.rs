@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{AdminConfig, Config, JournalConfig, KafkaCheck, ServerConfig, kafka};
+use super::{AdminConfig, Config, JournalConfig, KafkaCheck, ServerConfig, kafka, recipe_files};
 use crate::certificate::{CertificateError, CertificateFiles};
 use crate::limits::{AdminLimits, DedupeLimits, JournalLimits, ServerLimits};
 use crate::source::{self, Source, SourceDefaults, url};
@@ -19,6 +19,9 @@ pub(super) fn root(file: &str, mut root: TomlTable, kafka: KafkaCheck, diagnosti
     let stated = root.clone().flatten().into_iter().map(|(key, item): (_, Item)| (key, item.to_string())).collect();
     let mut section = |name| root.take_section(name);
     let [mut server, mut admin, mut journal, mut dedupe] = ["server", "admin", "journal", "dedupe"].map(&mut section);
+    let mut providers = section("providers");
+    let (recipes, in_files) = recipe_files::take(&mut providers, Path::new(file));
+    in_files.into_iter().for_each(|diagnostic| diagnostics.add(diagnostic));
     let config = Config {
         path: file.into(),
         server: self::server(&mut server),
@@ -26,6 +29,7 @@ pub(super) fn root(file: &str, mut root: TomlTable, kafka: KafkaCheck, diagnosti
         journal: self::journal(&mut journal),
         dedupe: DedupeLimits::take(&mut dedupe),
         kafka: None,
+        providers: recipes,
         sources: Vec::new(),
         stated,
     };
@@ -40,7 +44,7 @@ pub(super) fn root(file: &str, mut root: TomlTable, kafka: KafkaCheck, diagnosti
     if server.accepts(&["max_body", "max_in_flight"]) {
         bounds.check(config.server.limits.max_body as u64, &server.location_of("max_body"));
     }
-    [server, admin, journal, dedupe].into_iter().for_each(TomlTable::finish);
+    [server, admin, journal, dedupe, providers].into_iter().for_each(TomlTable::finish);
     let kafka = root.take_table("kafka").map(|table| kafka::read(table, kafka));
     let (topic, kafka) = kafka.map_or((kafka::TOPIC.to_owned(), None), |(topic, kafka)| (topic, Some(kafka)));
     let sources = read_sources(&mut root, &defaults(&config, topic), &bounds, diagnostics);
@@ -77,6 +81,7 @@ fn defaults(config: &Config, topic: String) -> SourceDefaults {
         request_deadline: config.server.limits.request_deadline,
         window: config.dedupe.window,
         public_url: config.server.public_url.clone(),
+        providers: config.providers.clone(),
         topic,
     }
 }

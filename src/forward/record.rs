@@ -13,7 +13,7 @@ use http::header::CONTENT_TYPE;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 
-use crate::header_field::is_credential;
+use crate::credentials::is_credential;
 use crate::journal::StoredEvent;
 
 /// Name and value of one record header.

@@ -149,7 +149,8 @@ impl ServerState {
     ) -> Answer {
         let rejections = self.gateway.rejections();
         if rejections.limit() > 0 {
-            rejections.store(&source.name, &delivery(head, Bytes::new(), context, arrival), &rejected);
+            let delivery = delivery(head, Bytes::new(), context, arrival);
+            rejections.store(&source.name, &source.recipe.credentials, &delivery, &rejected);
         }
         rejected
     }

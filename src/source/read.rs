@@ -7,8 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use http::header::AUTHORIZATION;
 
-use crate::source::recipe::{EventLocators, Locator, ProviderLimits, Recipe, Replies, Reply, Setup, SwitchOff, TimeUnit};
+use crate::credentials::Credentials;
+use crate::source::recipe::{EventLocators, Locator, Proof, ProviderLimits, Recipe, Replies, Reply, Setup, SwitchOff, TimeUnit};
+use crate::source::validate;
 use crate::toml_value::{Item, TomlTable};
 
 mod challenge;
@@ -26,10 +29,51 @@ pub(super) fn recipe(table: &mut TomlTable) -> Option<Recipe> {
     let event = facts(table, own_key, &mut locators);
     let proofs = proof::all(table, &event, &mut locators);
     let challenges = challenge::all(table, proofs.as_deref(), &mut locators);
-    let title = table.take_str("title").unwrap_or_default();
+    let title = table.take("title").and_then(line).unwrap_or_default();
     let (replies, limits, setup) = (replies(table), limits(table), setup(table));
-    let pointers = locators.pointers;
-    Some(Recipe { title, proofs: proofs?, event, pointers, challenges: challenges?, replies, limits, setup })
+    let setup = Setup { values: locators.missing, ..setup };
+    let (proofs, pointers) = (proofs?, locators.pointers);
+    let credentials = credentials(&proofs);
+    if table.accepts(&["event", "key"]) {
+        validate::facts_are_no_credentials(table, &proofs, &credentials, &event)?;
+    }
+    Some(Recipe { title, proofs, event, pointers, challenges: challenges?, credentials, replies, limits, setup })
+}
+
+/// Takes the parameters of a recipe file out of `table`, and checks them without the entry of a source. The recipe may read
+/// values that only a source sets. A recipe file may also set the defaults of the source options `headers`, `allow_from` and
+/// `public_keys`.
+pub(super) fn template(table: &mut TomlTable) -> Option<Recipe> {
+    let misplaced = table.split_off(OPTIONS_OF_A_SOURCE);
+    for option in misplaced.keys() {
+        let found = "an option of a source; move it to the section [sources.NAME]";
+        misplaced.expected(&option, "a parameter of a recipe", found);
+    }
+    let headers = table.take_list("headers").unwrap_or_default();
+    let networks = super::allow_from(table);
+    let keys = super::ConfiguredKeys::take_public(table);
+    let recipe = recipe(table);
+    super::header_names(headers, recipe.as_ref().map(|recipe| &recipe.credentials));
+    let (mut recipe, keys) = (recipe?, keys?);
+    recipe.setup.has_public_keys = !keys.is_empty();
+    (keys.is_empty() || keys.decode(&recipe).is_some()).then_some(()).and(networks)?;
+    Some(recipe)
+}
+
+/// Returns the headers and query parameters that contain the tokens of the proofs, or user and password.
+fn credentials(proofs: &[Proof]) -> Credentials {
+    let (mut headers, mut parameters) = (Vec::new(), Vec::new());
+    for proof in proofs {
+        headers.extend(matches!(proof, Proof::Basic).then_some(AUTHORIZATION));
+        for locator in proof.tokens() {
+            match locator {
+                Locator::Header(name) => headers.push(name.clone()),
+                Locator::Query(name) => parameters.push(name.as_str()),
+                _ => {}
+            }
+        }
+    }
+    Credentials::new(headers, &parameters)
 }
 
 /// The error for a TOML value that is present but invalid. The reader has already reported the mistake.
@@ -113,14 +157,27 @@ fn switch_off(mut table: TomlTable) -> Option<SwitchOff> {
 
 fn setup(table: &mut TomlTable) -> Setup {
     let mut table = table.take_section("setup");
-    let url = table.take_str("url").unwrap_or_default();
-    let secret = table.take_str("secret").unwrap_or_default();
-    let sample_type = table.take_str("sample_type").unwrap_or_else(|| "sample.created".to_owned());
-    let facts = table.take_strings("facts").unwrap_or_default();
+    let mut text = |key| table.take(key).and_then(line);
+    let (url, secret) = (text("url").unwrap_or_default(), text("secret").unwrap_or_default());
+    let sample_type = text("sample_type").unwrap_or_else(|| "sample.created".to_owned());
+    let facts = table.take_list("facts").unwrap_or_default().into_iter().filter_map(line).collect();
     table.finish();
-    Setup { url, secret, sample_type, facts }
+    Setup { url, secret, sample_type, facts, ..Setup::default() }
 }
 
+/// Reads one line of text for operators. `hookhold init` writes such lines into comments, and commands print them on a
+/// terminal, so a line contains no control characters.
+fn line(item: Item) -> Option<String> {
+    let text = item.clone().string()?;
+    if text.chars().any(char::is_control) {
+        return item.expected("one line of text", "a line break or another control character; remove it");
+    }
+    Some(text)
+}
+
+/// Options that only a source may set, not a recipe file.
+const OPTIONS_OF_A_SOURCE: &[&str] =
+    &["provider", "path", "public_url", "topic", "secrets", "max_rate", "types", "danger_shadow", "dedupe"];
 const UNIT: &str = "\"s\", \"ms\" or \"rfc3339\"";
 const ACCEPTED: RangeInclusive<u64> = 200..=299;
 const PERCENT: &str = "an integer from 0 to 99";

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::answer::Answer;
+use crate::credentials::Credentials;
 use crate::event::Integrity;
 use crate::source::pointers::Pointers;
 
@@ -40,6 +41,8 @@ pub struct Recipe {
     /// The provider's endpoint challenges. If a delivery matches several challenges, hookhold uses the first one. hookhold
     /// replies to a challenge before deduplication and never stores the challenge.
     pub challenges: Vec<Challenge>,
+    /// The parts of a request in which the provider's deliveries carry credentials.
+    pub credentials: Credentials,
     /// The responses to accepted and rejected deliveries.
     pub replies: Replies,
     /// The limits and retry behaviour that the provider documents.
@@ -185,4 +188,8 @@ pub struct Setup {
     pub sample_type: String,
     /// The documentation pages and source files that the recipe is based on.
     pub facts: Vec<String>,
+    /// The names of the texts that a source must set in `values`.
+    pub values: Vec<String>,
+    /// True if the recipe contains the provider's public keys, so that a source needs no key.
+    pub has_public_keys: bool,
 }

@@ -1,7 +1,8 @@
 //! Checks the parameters of a recipe for contradictions, and computes the parts of an event that the signature covers.
 
+use crate::credentials::Credentials;
 use crate::event::Integrity;
-use crate::source::recipe::{Choice, Coverage, EventLocators, Locator, SignatureLocator, SignedContent, Term};
+use crate::source::recipe::{Choice, Coverage, EventLocators, Locator, Proof, SignatureLocator, SignedContent, Term};
 use crate::toml_value::TomlTable;
 
 /// Adds a diagnostic for each contradiction between the parameters of a recipe. Examples are a timestamp that the signature
@@ -66,6 +67,27 @@ pub(super) fn content_has_no_secret(table: &TomlTable, signed: &SignedContent) -
         return Some(());
     }
     table.expected("content", "terms of the request", "\"secret\", which a public-key signature does not have; remove it");
+    None
+}
+
+/// Reports an event locator that reads a credential. hookhold stores, shows and forwards the id, type and ordering key of an
+/// event, but no credentials.
+pub(super) fn facts_are_no_credentials(
+    table: &TomlTable,
+    proofs: &[Proof],
+    credentials: &Credentials,
+    event: &EventLocators,
+) -> Option<()> {
+    let is_credential = |locator: &Locator| match locator {
+        Locator::Header(name) => credentials.include_header(name),
+        Locator::Query(name) => credentials.include_parameter(name),
+        other => proofs.iter().any(|proof| proof.tokens().contains(other)),
+    };
+    let any_credential = |choice: &Choice| choice.0.iter().flatten().any(is_credential);
+    let facts = [("id", &event.id), ("type", &event.kind), ("key", &event.key)];
+    let Some((fact, _)) = facts.into_iter().find(|(_, choice)| any_credential(choice)) else { return Some(()) };
+    let found = "a credential of the sender; remove this locator";
+    table.location_of("event").below(fact).expected("locators that read no credentials", found);
     None
 }
 

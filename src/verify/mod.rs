@@ -11,7 +11,6 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, Method};
 
 use crate::event::{Delivery, Event, EventParts, EventRequest};
-use crate::header_field::{HeaderField, is_credential};
 use crate::outcome::Outcome;
 use crate::source::Source;
 use crate::source::recipe::Proof;
@@ -192,21 +191,15 @@ fn verdict(source: &Source, delivery: &Delivery, proven: Proven<'_>) -> Result<V
         integrity: proven.coverage.integrity,
         request: Arc::new(EventRequest {
             method: delivery.method.to_string(),
-            target: delivery.target.clone(),
+            target: recipe.credentials.redact(&delivery.target).into_owned(),
             remote: delivery.remote,
             traceparent: view.header_text(&TRACEPARENT),
-            headers: without_credentials(&delivery.headers),
+            headers: recipe.credentials.remaining_headers(&delivery.headers, &delivery.target),
         }),
         body: delivery.body.clone(),
     });
     let identity = identity::of(source, id.as_ref(), &proven, &delivery.body);
     Ok(Verdict::Event(Verified { event, identity, secret: proven.key.map(|key| key.name.clone()) }))
-}
-
-fn without_credentials(headers: &HeaderMap) -> Vec<HeaderField> {
-    let mut stored = Vec::with_capacity(headers.len());
-    stored.extend(headers.iter().filter(|(name, _)| !is_credential(name)).map(|(name, value)| (name.clone(), value.clone())));
-    stored
 }
 
 const SIGNED_FOR_ANYONE: &str =

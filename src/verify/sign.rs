@@ -136,6 +136,11 @@ pub fn can_sign(source: &Source, now: UnixMillis) -> bool {
     proof_and_secret(source, now).is_some()
 }
 
+/// Returns true if [`sign`] can sign samples for a source with this recipe and with a secret for each of its proofs.
+pub fn can_sign_with(recipe: &Recipe) -> bool {
+    recipe.proofs.iter().any(|proof| !proof.uses_public_keys())
+}
+
 /// Returns the first proof for which the source has a secret, and the secret. The secret is empty if the source requires no
 /// proof.
 fn proof_and_secret(source: &Source, now: UnixMillis) -> Option<(&Proof, Vec<u8>)> {

@@ -249,6 +249,7 @@ mod tests {
 
     fn twilio() -> Source {
         let defaults = SourceDefaults {
+            providers: Default::default(),
             topic: "t".to_owned(),
             public_url: Some(PublicUrl::new("https://hooks.example.com")),
             max_body: 1 << 20,

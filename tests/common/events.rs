@@ -93,6 +93,7 @@ fn source(topic: &str) -> Source {
     let diagnostics = Diagnostics::default();
     let table = TomlTable::parse("hookhold.toml", &text, &diagnostics).expect("the entry is TOML");
     let defaults = SourceDefaults {
+        providers: Default::default(),
         public_url: None,
         topic: "{source}".into(),
         max_body: 64 << 20,

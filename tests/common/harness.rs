@@ -146,6 +146,7 @@ pub fn config(sources: Vec<Source>) -> Config {
         journal: JournalConfig::default(),
         dedupe: DedupeLimits::default(),
         kafka: None,
+        providers: Default::default(),
         sources: sources.into_iter().map(Arc::new).collect(),
         stated: BTreeMap::new(),
     }

@@ -267,6 +267,7 @@ pub fn far_away() -> Instant {
 /// Compiles every entry in [`SOURCES`] into a source. All sources have the same secret.
 pub fn sources(plan: &Plan) -> Vec<Source> {
     let defaults = SourceDefaults {
+        providers: Default::default(),
         public_url: None,
         topic: "webhooks.{source}".into(),
         max_body: 5 << 20,

@@ -102,6 +102,7 @@ fn compile_with(secrets: &[(&str, &str)], more: &str) -> Source {
     let references: Vec<String> = secrets.iter().map(reference).collect();
     let text = format!("provider = \"stripe\"\n{more}\nsecrets = [{}]\n", references.join(", "));
     let defaults = SourceDefaults {
+        providers: Default::default(),
         topic: "webhooks.{source}".into(),
         max_body: 5 << 20,
         request_deadline: Duration::from_secs(8),

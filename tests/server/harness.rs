@@ -216,6 +216,7 @@ pub fn signature(time: u64, body: &str) -> String {
 
 fn defaults(request_deadline: Duration) -> SourceDefaults {
     SourceDefaults {
+        providers: Default::default(),
         public_url: None,
         topic: "webhooks.{source}".into(),
         max_body: 5 << 20,

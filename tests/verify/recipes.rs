@@ -168,7 +168,7 @@ titel = "Shop""#;
         ":10: max_body: expected a size from \"1 B\" to \"1 GiB\" in B, KiB, MiB, GiB or TiB, found an integer",
         ":11: path: expected a path such as \"/hooks/stripe\" without query, fragment or percent-encoding, found an invalid string",
         ":12: topic: expected a topic name of 1 to 249 letters, digits, ",
-        ":13: headers[0]: expected the name of a header that contains no credentials, found an invalid string",
+        ":13: headers[0]: expected the name of a header that contains no credentials, found a header with credentials",
         ":14: secret: unknown key; did you mean secrets?",
         ":15: titel: unknown key; did you mean title?",
     ];

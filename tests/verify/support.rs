@@ -39,6 +39,7 @@ pub fn compile(entry: &str, secrets: &[(&str, &str)]) -> Result<Source, Diagnost
 /// Returns the defaults for options that a test source does not set.
 pub fn defaults() -> SourceDefaults {
     SourceDefaults {
+        providers: Default::default(),
         public_url: Some(PublicUrl::new("https://hooks.example.com")),
         topic: "webhooks.{source}".into(),
         max_body: 5 << 20,

@@ -6,7 +6,7 @@ use hookhold::clock::UnixMillis;
 use hookhold::event::Delivery;
 use hookhold::outcome::Outcome;
 use hookhold::server::{RequestHead, judge_head};
-use hookhold::source::Source;
+use hookhold::source::{Providers, Source};
 use hookhold::verify::{Rejection, Verdict, Verifier};
 
 /// A captured delivery and the sources to which it may belong.
@@ -14,6 +14,8 @@ pub(super) struct CapturedDelivery {
     pub(super) source: Arc<Source>,
     /// All configured sources except `source`.
     pub(super) others: Arc<[Arc<Source>]>,
+    /// The recipes that a source can name.
+    pub(super) providers: Providers,
     pub(super) delivery: Delivery,
     /// Body length in bytes from the `Content-Length` header, or `None` if this header is absent or not a number.
     pub(super) declared: Option<u64>,

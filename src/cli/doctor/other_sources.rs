@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use hookhold::source::Source;
 use hookhold::source::key::Key;
 use hookhold::source::recipe::Recipe;
-use hookhold::source::{PROVIDERS, Source, provider};
 use hookhold::verify::Verifier;
 
 use super::captured::CapturedDelivery;
@@ -23,7 +23,8 @@ pub(super) fn causes(captured: &CapturedDelivery) -> Vec<Cause> {
         return vec![Cause::certain("other_provider", what, advice)];
     }
     let has_own_signature = has_signature(&captured.source.recipe, captured);
-    let foreign = PROVIDERS.iter().filter(|(name, _)| Some(*name) != own).filter_map(|(name, _)| Some((*name, provider(name)?)));
+    let names = captured.providers.names().into_iter().filter(|name| Some(*name) != own);
+    let foreign = names.filter_map(|name| Some((name, captured.providers.recipe(name)?)));
     let signed = foreign.filter(|(_, recipe)| !has_own_signature && has_signature(recipe, captured));
     let causes: Vec<Cause> = signed.map(|(name, recipe)| other_provider(captured, name, recipe)).collect();
     let proved = causes.iter().find(|cause| cause.is_certain()).cloned();

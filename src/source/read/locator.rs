@@ -13,6 +13,8 @@ use crate::toml_value::{Item, TomlTable};
 pub(super) struct LocatorParser {
     /// The places in the body that the recipe reads.
     pub(super) pointers: Pointers,
+    /// The names of the texts that the recipe reads from `values` and that `values` does not contain.
+    pub(super) missing: Vec<String>,
     /// The texts that the operator has set in `values`, by name.
     values: BTreeMap<String, String>,
 }
@@ -23,7 +25,7 @@ impl LocatorParser {
         let mut section = table.take_section("values");
         let names = section.keys();
         let values = names.into_iter().filter_map(|name| Some((name.clone(), section.take(&name)?.string()?))).collect();
-        LocatorParser { pointers: Pointers::default(), values }
+        LocatorParser { values, ..LocatorParser::default() }
     }
 
     /// Parses a list of alternative locators: a string, an array of strings, or an array that contains arrays of strings. An
@@ -48,7 +50,7 @@ impl LocatorParser {
             Some(("tag", tag)) if !tag.is_empty() => Some(Locator::Tag(tag.to_owned())),
             Some(("query", name)) if !name.is_empty() => Some(Locator::Query(name.to_owned())),
             Some(("const", text)) if !text.is_empty() => Some(Locator::Const(text.to_owned())),
-            Some(("config", name)) if !name.is_empty() => self.value(name, item),
+            Some(("config", name)) if !name.is_empty() => Some(self.value(name)),
             Some(("jwt", claim)) if !claim.is_empty() => Some(Locator::Claim(claim.to_owned())),
             Some(("basic", "user")) => Some(Locator::BasicUser),
             Some(("json", pointer)) => body(self.pointers.slot(pointer), "a JSON pointer such as json:/data/id"),
@@ -58,14 +60,13 @@ impl LocatorParser {
         }
     }
 
-    fn value(&self, name: &str, item: &Item) -> Option<Locator> {
-        match self.values.get(name) {
-            Some(text) => Some(Locator::Const(text.clone())),
-            None => item.expected(
-                format_args!("the text values.{name} of this source"),
-                format_args!("nothing; add values = {{ {name} = \"…\" }} to the source"),
-            ),
+    /// Returns the text `values.NAME`. A recipe file on its own has no such text, so the text is only recorded as missing.
+    fn value(&mut self, name: &str) -> Locator {
+        let text = self.values.get(name).cloned();
+        if text.is_none() && !self.missing.iter().any(|missing| missing == name) {
+            self.missing.push(name.to_owned());
         }
+        Locator::Const(text.unwrap_or_default())
     }
 }
 

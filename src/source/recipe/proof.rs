@@ -318,11 +318,20 @@ impl Proof {
             SignatureLocator::Other(_) => None,
         };
         match self {
-            Proof::Jwt(proof) => of_token(&proof.from),
-            Proof::Token(proof) => of_token(&proof.from),
+            Proof::Jwt(_) | Proof::Token(_) => of_token(self.tokens()),
             Proof::Basic => vec![AUTHORIZATION],
             Proof::None => Vec::new(),
             _ => self.signed().into_iter().flat_map(|signed| signed.signature.from.iter().filter_map(of_signature)).collect(),
+        }
+    }
+
+    /// Returns the locators of the secret text that the request carries as it is: a token or a JSON Web Token. A JSON Web Token
+    /// counts as a secret because a copy of it may be accepted elsewhere until it expires.
+    pub fn tokens(&self) -> &[Locator] {
+        match self {
+            Proof::Jwt(proof) => &proof.from,
+            Proof::Token(proof) => &proof.from,
+            _ => &[],
         }
     }
 
@@ -330,8 +339,7 @@ impl Proof {
     pub fn reads_body(&self) -> bool {
         let is_inside = |locator: &Locator| matches!(locator, Locator::Body(_));
         match self {
-            Proof::Jwt(proof) => proof.from.iter().any(is_inside),
-            Proof::Token(proof) => proof.from.iter().any(is_inside),
+            Proof::Jwt(_) | Proof::Token(_) => self.tokens().iter().any(is_inside),
             _ => self.signed().is_some_and(|signed| signed.reads_body),
         }
     }
