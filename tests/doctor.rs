@@ -513,6 +513,20 @@ fn an_unsigned_challenge_is_answered_and_proves_nothing() {
 }
 
 #[test]
+fn a_wrong_verify_token_is_named_as_the_cause() {
+    let acme = "[sources.acme]\nauth = \"mac\"\nalgorithm = \"sha256\"\nsignature = { from = \"header:Acme\" }\ncontent = [\"body\"]\n\
+                secrets = [\"file:github-key\"]\nchallenge = [{ methods = [\"GET\"], when = { \"query:token\" = \"hush\" }, \
+                authenticated = false }]\n";
+    let home = Home::new(SECRETS, acme);
+    let get = |token: &str| format!("GET /hooks/acme?token={token} HTTP/1.1\r\nhost: x\r\n\r\n").into_bytes();
+    let (code, line) = examine(&home, "acme", &get("hush"), &[]);
+    assert_eq!((code, &line["proved"]), (Some(0), &false.into()), "{line}");
+    assert_eq!(causes(&home, "acme", &get("other")), ["challenge_unmet"]);
+    let (_, line) = examine(&home, "acme", &get("other"), &[]);
+    assert!(!line.to_string().contains("hush"), "{line}");
+}
+
+#[test]
 fn time_dependent_causes_are_certain_only_with_at() {
     let entry =
         "[sources.stripe]\nprovider = \"stripe\"\nsecrets = [{ name = \"old\", from = \"file:old\", not_after = 2021-02-01 }]";

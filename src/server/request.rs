@@ -128,7 +128,7 @@ impl ServerState {
                 return Answer::rate_limited(IN_FLIGHT_RETRY_AFTER).with_hint(ADDRESS_IN_FLIGHT_USED);
             }
             Err(outcome) => {
-                let rejected = Answer::plain(outcome).with_hint(unread_body_hint(outcome, max_body));
+                let rejected = Answer::plain(outcome).with_hint(unread_body_hint(outcome, max_body, source));
                 return self.reject_unread(source, head, context, arrival, rejected);
             }
         };
@@ -191,8 +191,12 @@ fn unknown_source(uri: &Uri) -> Answer {
         .with_hint(format!("path: expected the path of a source, found {}; correct the URL at the sender", escaped(uri.path())))
 }
 
-fn unread_body_hint(outcome: Outcome, max_body: usize) -> String {
+fn unread_body_hint(outcome: Outcome, max_body: usize, source: &Source) -> String {
     match outcome {
+        Outcome::TooLarge if max_body < source.max_body => format!(
+            "body: expected at most {max_body} bytes in a request without a proof, found more; configure a secret in the sender's \
+             dashboard"
+        ),
         Outcome::TooLarge => format!(
             "body: expected at most {max_body} bytes (max_body of this source), found more; raise max_body for a genuine sender"
         ),

@@ -132,8 +132,8 @@ fn no_proof() -> Rejection {
 
 fn no_such_challenge(delivery: &Delivery) -> Rejection {
     let hint = format!(
-        "challenge: expected a {} request that meets the conditions of a challenge, found another; compare when in the recipe, and the \
-         verify token if the sender has one",
+        "challenge: expected a {} request that meets the conditions in when, found another; compare the verify token with the \
+         sender's dashboard",
         delivery.method
     );
     Rejection::new(Outcome::SignatureMissing, hint)

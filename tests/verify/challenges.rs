@@ -122,6 +122,27 @@ fn only_the_unsigned_challenge_is_answered_without_a_signature() {
 }
 
 #[test]
+fn an_unsigned_challenge_has_at_most_16_kib_and_no_proof() {
+    for in_body in [false, true] {
+        let from = if in_body { "json:/signature" } else { "header:Acme-Signature" };
+        let recipe = INLINE.replace("header:Acme-Signature", from).replace("\"body\"", "\"json:/challenge\"");
+        let source = inline(&format!(
+            "{recipe}challenge = [{{ when = {{ \"json:/challenge\" = true }}, authenticated = false, reply = {{ body = [\"echo(json:/challenge)\"] }} }}]"
+        ));
+        let padded = |size: usize| format!("{:<size$}", r#"{"challenge":"c-1"}"#);
+        assert_eq!(body(reply(&source, &delivery(padded(16 << 10), &[]))).as_deref(), Some("c-1"), "{from}");
+        assert_eq!(rejection(&source, &delivery(padded((16 << 10) + 1), &[])), Some(Outcome::SignatureMissing), "{from}");
+        for (text, outcome) in [("zz", Outcome::SignatureMalformed), (&"00".repeat(32), Outcome::SignatureMismatch)] {
+            let with_proof = match in_body {
+                true => delivery(format!(r#"{{"challenge":"c-1","signature":"{text}"}}"#), &[]),
+                false => delivery(r#"{"challenge":"c-1"}"#, &[("acme-signature", text)]),
+            };
+            assert_eq!(rejection(&source, &with_proof), Some(outcome), "{from} {text}");
+        }
+    }
+}
+
+#[test]
 fn an_operator_can_remove_a_challenge_from_a_recipe() {
     let source = source("slack", "s", "challenge = []");
     assert_eq!(verify(&source, &sample_of(&source, Some(SLACK_CHALLENGE), None)).expect("genuine").event.body(), SLACK_CHALLENGE);

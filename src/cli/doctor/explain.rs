@@ -3,7 +3,7 @@
 use hookhold::log::escaped;
 use hookhold::outcome::Outcome;
 use hookhold::verify::{Rejection, Verdict};
-use http::Uri;
+use http::{Method, Uri};
 
 use super::captured::CapturedDelivery;
 use super::cause::{Cause, Certainty};
@@ -37,6 +37,11 @@ fn rejected(captured: &CapturedDelivery, rejection: &Rejection) -> Vec<Cause> {
         Outcome::AddressNotAllowed => vec![other_address(captured)],
         Outcome::TooLarge => vec![Cause::certain("too_large", hint, "raise the source's max_body if such bodies are genuine")],
         _ if timing::is_about_time(rejection) => vec![timing::late_or_early(captured, rejection)],
+        Outcome::SignatureMissing if captured.delivery.method != Method::POST => {
+            let advice = "compare when in the recipe with the query and the headers of the request; if the sender sends a verify \
+                          token, compare the token with the sender's dashboard";
+            vec![Cause::certain("challenge_unmet", hint, advice)]
+        }
         Outcome::SignatureMissing => or_else(other_sources::causes(captured), || vec![unsigned(captured, hint)]),
         _ => {
             let found = search::fewest_changes(captured);
