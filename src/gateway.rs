@@ -254,6 +254,6 @@ fn unlisted(source: &Source, event: &Event) -> String {
 const RATE_EXCEEDED: &str =
     "max_rate: expected verified deliveries within this rate, found more; raise or remove the source's max_rate";
 const NOT_SYNCED_IN_TIME: &str =
-    "journal sync: expected before the delivery's deadline, found none; move [journal] dir to a faster disk";
+    "journal sync: expected to end before the delivery's deadline, found it unfinished; move [journal] dir to a faster disk";
 const SYNC_TOO_OLD: &str =
     "journal sync: expected to end within the source's deadline, found it still running; move [journal] dir to a faster disk";

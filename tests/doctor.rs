@@ -444,7 +444,7 @@ fn a_request_can_come_from_standard_input() {
         .expect("the binary has just been built");
     child.stdin.take().expect("stdin is piped").write_all(&request).expect("doctor reads all of it");
     let output = child.wait_with_output().expect("doctor ends");
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "github: the delivery verifies with the secret github-key\n");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "github: the secret github-key verifies the delivery\n");
     assert_eq!(output.status.code(), Some(0));
 }
 

@@ -123,7 +123,7 @@ where
     F: FnOnce() -> Response<Full<Bytes>> + Send + 'static,
 {
     let Ok(permit) = permit.clone().try_acquire_owned() else {
-        let busy = "another request for this page is in progress; try again\n";
+        let busy = "page: expected no other request in progress, found one; try again\n";
         return respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, busy.into());
     };
     let panicked = |_| respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "internal error; see hookhold's log\n".into());

@@ -151,12 +151,12 @@ fn print(
         writeln!(out, "{} from {}", captured.delivery.received_at.rfc3339(), captured.delivery.remote)?;
     }
     match verdict {
-        Ok(Verdict::Event(verified)) => writeln!(out, "{name}: the delivery verifies with the secret {}", verified.secret)?,
+        Ok(Verdict::Event(verified)) => writeln!(out, "{name}: the secret {} verifies the delivery", verified.secret)?,
         Ok(Verdict::Challenge(_)) if captured.is_unsigned_challenge() => {
             writeln!(out, "{name}: the gateway answers this unsigned endpoint challenge, which proves nothing about the sender")?
         }
         Ok(Verdict::Challenge(_)) => {
-            writeln!(out, "{name}: the delivery verifies as an endpoint challenge, which the gateway answers")?
+            writeln!(out, "{name}: the delivery is a verified endpoint challenge, which the gateway answers")?
         }
         Err(rejection) => writeln!(out, "{name}: the gateway rejects the delivery as {rejection}")?,
     }

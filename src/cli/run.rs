@@ -110,7 +110,7 @@ fn raise_file_limit(needed: u64) {
     if let Some(limit) = limit.filter(|limit| *limit < needed) {
         let hint = "raise LimitNOFILE in the systemd unit, `ulimit -Hn` in a shell or --ulimit nofile of a container, or lower \
                     max_connections; until then, connections above the limit wait";
-        tracing::warn!(limit, needed, hint, "the open-file limit is too low: expected at least {needed}, found {limit}");
+        tracing::warn!(limit, needed, hint, "open-file limit: expected at least {needed}, found {limit}");
     }
 }
 

@@ -280,13 +280,13 @@ fn tamper_word(tamper: Tamper) -> &'static str {
 fn parse_tamper(text: &str) -> Result<Tamper, String> {
     let words: Vec<&str> = Tamper::WORDS.iter().map(|(word, _)| *word).collect();
     let found = Tamper::WORDS.iter().find(|(word, _)| *word == text).map(|(_, tamper)| *tamper);
-    found.ok_or_else(|| format!("expected one of {}", words.join(", ")))
+    found.ok_or_else(|| format!("expected one of {}, found {text:?}", words.join(", ")))
 }
 
 fn parse_rate(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix("/s").unwrap_or(text).parse::<f64>().ok();
     let number = number.filter(|rate| (0.001..=1e9).contains(rate));
-    number.ok_or_else(|| "expected a number of deliveries per second from 0.001 to 1e9, such as 500/s".to_owned())
+    number.ok_or_else(|| format!("expected a number of deliveries per second from 0.001 to 1e9, such as 500/s, found {text:?}"))
 }
 
 /// Maximum time to wait for a response, longer than every default deadline of the gateway.

@@ -68,7 +68,9 @@ pub struct Listeners {
 
 /// Reason why [`Listeners::open`] failed.
 #[derive(Debug, thiserror::Error)]
-#[error("{key}: expected an available address, found {address}; change {key}, or stop the process that listens there")]
+#[error(
+    "{key}: expected an available address, found {address} unavailable; change {key}, or stop the process that listens there"
+)]
 pub struct ListenError {
     key: &'static str,
     address: SocketAddr,

@@ -107,7 +107,7 @@ impl ReloadError {
         match self {
             ReloadError::Invalid(diagnostics) => diagnostics.sorted().iter().for_each(|diagnostic| {
                 let (file, line, key) = (&*diagnostic.file, diagnostic.line, &*diagnostic.key);
-                tracing::error!(file, line, key, mistake = &*diagnostic.what, "mistake in the configuration");
+                tracing::error!(file, line, key, mistake = &*diagnostic.what, "error in the configuration");
             }),
             ReloadError::NeedsRestart(changes) => changes.iter().filter(|change| change.needs_restart).for_each(|change| {
                 tracing::error!(

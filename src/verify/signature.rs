@@ -65,7 +65,10 @@ pub(super) fn read<'a>(proof: &'a MacProof, headers: &'a HeaderMap) -> Result<Si
         if found.groups == MAX_GROUPS {
             return Err(Rejection::new(
                 Outcome::SignatureMalformed,
-                format!("signature: expected at most {MAX_GROUPS} signature groups, found more"),
+                format!(
+                    "signature: expected at most {MAX_GROUPS} signature groups, found more; compare the header with the \
+                     provider's documentation"
+                ),
             ));
         }
         for item in split(group, format.items.as_deref()) {

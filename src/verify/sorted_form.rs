@@ -17,7 +17,7 @@ pub(super) fn fields(body: &[u8]) -> Result<Vec<u8>, Rejection> {
     let pairs = body.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
     let mut fields: Vec<FormPair<'_>> = pairs.take(MAX_FIELDS + 1).map(form_pair).collect();
     if fields.len() > MAX_FIELDS {
-        let hint = format!("body: expected a form of at most {MAX_FIELDS} fields, found more");
+        let hint = format!("body: expected a form of at most {MAX_FIELDS} fields, found more; send fewer fields");
         return Err(Rejection::new(Outcome::SignatureMalformed, hint));
     }
     if fields.iter().all(|(name, value)| name.is_ascii() && value.is_ascii()) {

@@ -161,7 +161,7 @@ titel = "Shop""#;
         ":7: timestamp.past: expected a duration from \"0ms\" to \"30d\" in ms, s, m, h or d, found an invalid string",
         ":8: event.id[0]: expected header:NAME, json:/POINTER, form:NAME, form-json:NAME/POINTER, tag:NAME, ",
         ":8: event.id[1]: expected a JSON pointer such as json:/data/id, found an invalid string",
-        ":8: event.kind: unknown key; expected id, key, time, type or type_prefix",
+        ":8: event.kind: expected id, key, time, type or type_prefix, found an unknown key; rename or remove the key",
         ":8: event.time[0].unit: expected \"s\", \"ms\" or \"rfc3339\", found nothing",
         ":9: reply.ok.status: expected an integer from 200 to 299, found 404",
         ":9: reply.bad: expected an integer from 400 to 499, found 200",
@@ -169,8 +169,8 @@ titel = "Shop""#;
         ":11: path: expected a path such as \"/hooks/stripe\" without query, fragment or percent-encoding, found an invalid string",
         ":12: topic: expected a topic name of 1 to 249 letters, digits, ",
         ":13: headers[0]: expected the name of a header that contains no credentials, found an invalid string",
-        ":14: secret: unknown key; did you mean secrets?",
-        ":15: titel: unknown key; did you mean title?",
+        ":14: secret: expected a known key, found an unknown key; did you mean secrets?",
+        ":15: titel: expected a known key, found an unknown key; did you mean title?",
     ];
     for line in expected {
         assert!(diagnostics.lines().any(|diagnostic| diagnostic.contains(line)), "{line}\nis not among\n{diagnostics}");
@@ -204,10 +204,13 @@ fn every_error_in_a_challenge_is_reported() {
             "challenge.reply.body[0]: expected echo(LOCATOR) or const:TEXT, found an invalid string",
         ),
         (&with_reply("status = 302"), "challenge.reply.status: expected an integer from 200 to 299, found 302"),
-        (&with_reply("text = \"x\""), "challenge.reply.text: unknown key; expected body, content_type or status"),
+        (
+            &with_reply("text = \"x\""),
+            "challenge.reply.text: expected body, content_type or status, found an unknown key; rename or remove the key",
+        ),
         (
             "{ when = { \"json:/a\" = true }, signed = false }",
-            "challenge.signed: unknown key; expected authenticated, reply or when",
+            "challenge.signed: expected authenticated, reply or when, found an unknown key; rename or remove the key",
         ),
     ] {
         let diagnostics = compile(&format!("{INLINE}challenge = {challenge}"), &[("secret", "x")]).expect_err(what).to_string();

@@ -79,7 +79,7 @@ impl Worker {
     pub(super) fn brokers_down(&mut self, now: Instant) {
         for queue in &mut self.queues {
             if queue.in_flight.unreported() > 0 && queue.block_reason().is_none() {
-                let (reason, detail) = self.client.unreachable_reason("expected a reachable broker, found none");
+                let (reason, detail) = self.client.unreachable_reason("brokers: expected a reachable broker, found none");
                 queue.block(reason, &detail, now);
             }
         }

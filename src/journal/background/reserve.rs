@@ -23,7 +23,7 @@ impl Reserve {
         write_with_reserve(disk, name, bytes, || {
             self.missing.store(true, Ordering::Relaxed);
             tracing::warn!(
-                "expected free disk space for a key file, found none, so the journal uses its reserve; free some disk space"
+                "key file: expected free disk space, found none, so the journal uses its reserve; free some disk space"
             );
         })
     }
