@@ -164,7 +164,7 @@ impl Event {
 pub enum Integrity {
     /// A signature over the body, the event id and the event type.
     Full,
-    /// A signature over the body that leaves the event id, the event type or both unsigned.
+    /// A signature over the body. The event id, the event type or both are unsigned.
     Body,
     /// A signature that does not cover the bytes of the body, such as a signature over the decoded fields of a form.
     Partial,

@@ -1,9 +1,10 @@
 //! Receives deliveries. For each delivery, the gateway verifies the signature, looks up the dedupe key and appends the
 //! event to the journal. This module does not depend on the HTTP server or on Kafka.
 //!
-//! [`Gateway::receive`] passes the event to the journal in the first poll of its future. A sender that disconnects after the
-//! last byte of its request therefore cannot cancel the append. Exception: if the gateway must first look up the dedupe key on
-//! disk, a blocking task performs the lookup and the append. A blocking task cannot be cancelled.
+//! [`Gateway::receive`] passes the event to the journal in the first poll of its future. If the gateway must first look up the
+//! dedupe key on disk, the first poll instead starts a blocking task, which performs the lookup and the append. In both cases,
+//! dropping the future after the first poll does not cancel the append. A sender that disconnects after the last byte of its
+//! request therefore cannot cancel the append.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! Defines the name, default, range and meaning of every limit in `[server]`, `[admin]`, `[journal]` and `[dedupe]`.
 //!
-//! The room `config` fills these structs from the configuration. The other rooms use the structs directly, so no limit has a
-//! second definition. A test compares the limits with `config/hookhold.toml`, which also states the reason for each limit. The
-//! room `config` checks that the limits are consistent with each other.
+//! The room `config` fills the structs in this file from the configuration. The other rooms use the structs directly, so no
+//! limit has a second definition. A test compares the limits with `config/hookhold.toml`, which also states the reason for each
+//! limit. The room `config` checks that the limits are consistent with each other.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;

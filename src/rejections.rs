@@ -2,10 +2,10 @@
 //! traffic. The store is opt-in (`[admin] keep_rejected`) and exists only in memory, so all entries are lost when the
 //! process ends.
 //!
-//! Unknown senders cause most entries, so the store limits the share of each sender. A group consists of all entries with
-//! the same source and outcome. The store contains at most [`MAX_PER_SENDER`] entries per address, source and outcome,
-//! [`MAX_PER_GROUP`] entries per group, and [`RejectionStore::limit`] bytes in total. At the byte limit, the store drops
-//! the oldest entry of the largest group, so a flood in one group does not evict the entries of other groups. Like the
+//! Unknown senders cause most entries of the store, so the store limits the share of each sender. A group consists of all
+//! entries with the same source and outcome. The store contains at most [`MAX_PER_SENDER`] entries per address, source and
+//! outcome, [`MAX_PER_GROUP`] entries per group, and [`RejectionStore::limit`] bytes in total. At the byte limit, the store
+//! drops the oldest entry of the largest group, so a flood in one group does not evict the entries of other groups. Like the
 //! journal, the store omits credentials (Authorization, Cookie, Proxy-Authorization).
 
 use std::collections::{BTreeMap, VecDeque};

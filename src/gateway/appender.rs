@@ -117,8 +117,8 @@ impl Appender {
 }
 
 /// Spawns a task that runs the journal's completions on the current Tokio runtime. The waiting deliveries run on the same
-/// runtime, so each commit wakes it only once, instead of once per event. If there is no current runtime, the journal's own
-/// threads run the completions.
+/// runtime, so the journal wakes the runtime only once per commit, instead of once per event. If there is no current runtime,
+/// the journal's own threads run the completions.
 fn run_completions_on_runtime(journal: &Journal) {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
     let (sender, mut receiver) = mpsc::unbounded_channel::<CompletionBatch>();

@@ -1,10 +1,10 @@
 //! Prepares a connection for HTTP: reads the PROXY header of a trusted proxy, then performs the TLS handshake.
 //!
-//! Both steps together must finish within `handshake_timeout`. hookhold immediately serves a connection that needs
-//! neither step. If a connection ends during these steps, hookhold counts the outcome of the connection under
-//! `source="-"`. Exception: hookhold ignores a connection that closes before its first byte, because load balancers
-//! open such connections regularly to probe the port. An unused TLS handshake (no request follows it) counts against
-//! the address of the client, like a rejected delivery.
+//! The PROXY header and the TLS handshake of a connection must both be complete within `handshake_timeout`. hookhold
+//! immediately serves a connection that needs neither step. If a connection ends during these steps, hookhold counts the
+//! outcome of the connection under `source="-"`. Exception: hookhold ignores a connection that closes before its first byte,
+//! because load balancers open such connections regularly to probe the port. An unused TLS handshake (no request follows it)
+//! counts against the address of the client, like a rejected delivery.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;

@@ -2,11 +2,11 @@
 //! a shutdown, and sends the responses that hyper omits, such as the response to a request head that arrives too
 //! slowly.
 //!
-//! hyper itself rejects a malformed or overlong request head, and passes no request to this file. This file therefore
-//! counts such a request head under `source="-"`. The same label counts a request head that arrives too slowly or ends
-//! with a disconnect. A half-closed connection stays open until the server has sent the response. While hookhold stores
-//! an event, it does not read the socket and does not notice a disconnect. A sender therefore cannot undo a delivery
-//! after sending the last byte.
+//! hyper itself rejects a malformed or overlong request head, and passes no request to this file. The source of such a request
+//! is therefore unknown, so this file counts the request head under `source="-"`. This file uses the same label for a request
+//! head that arrives too slowly or ends with a disconnect. A half-closed connection stays open until the server has sent the
+//! response. While hookhold stores an event, it does not read the socket and does not notice a disconnect. A sender therefore
+//! cannot undo a delivery after sending the last byte.
 
 use std::pin::pin;
 use std::sync::Arc;
