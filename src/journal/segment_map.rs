@@ -63,7 +63,7 @@ impl SegmentMap {
     }
 
     /// Returns the newest segment that starts at or below `seq`. If there is no such segment, returns the oldest segment. Also
-    /// returns the sequence from which a newer segment supersedes the events of the returned segment.
+    /// returns the sequence at and above which a newer segment supersedes the events of the returned segment.
     pub(super) fn locate(&self, seq: u64) -> Option<(Arc<Segment>, Option<u64>)> {
         let segments = self.segments();
         let index = segments.iter().rposition(|segment| segment.name.first_seq <= seq).unwrap_or(0);

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::super::Shared;
 use super::super::disk::{Disk, is_full, write_atomically};
 
-/// Reserve of an open journal. Records whether the file of the reserve is missing.
+/// Reserve of an open journal. The field `missing` is true while the file of the reserve does not exist.
 pub(super) struct Reserve {
     missing: AtomicBool,
 }
