@@ -2,7 +2,8 @@
 //! pages are read-only. The listener has a port of its own, separate from the listener for deliveries, and stays open until the
 //! end of a drain.
 //!
-//! The pages query the running gateway through [`AdminQueries`]. This module does not depend on any other part of the gateway.
+//! The admin pages query the running gateway through [`AdminQueries`]. This module does not depend on any other part of the
+//! gateway.
 
 mod readiness;
 

@@ -199,8 +199,8 @@ fn print_json(
 }
 
 /// Maximum size of a `--request` file, in bytes: the upper limit of `[server] max_body`, plus 1 MiB for the request head. Some
-/// valid recordings exceed this maximum: the `max_body` of a source may be larger, and a `curl --trace` file is several times
-/// as long as the request.
+/// valid recordings exceed this maximum: the `max_body` of a source may be above that upper limit, and a `curl --trace` file is
+/// several times as long as the request.
 const MAX_FILE: u64 = 257 << 20;
 const EXAMPLES: &str = "\
 Ways to record FILE with the bytes as the sender sent them (an editor may change the bytes):

@@ -14,7 +14,7 @@ use super::{Context, ExitStatus, UsageError, VerbResult};
 
 /// List the built-in providers, or show how to connect one.
 ///
-/// An inline recipe connects any other sender that signs with an HMAC. See docs/providers.md.
+/// An inline recipe connects a sender that signs with an HMAC but has no built-in recipe. See docs/providers.md.
 #[derive(clap::Args)]
 pub(super) struct ProvidersArgs {
     /// Provider to connect.

@@ -18,9 +18,9 @@ use super::{Context, ExitStatus, VerbResult};
 
 /// Run the gateway until SIGTERM or SIGINT.
 ///
-/// After the first signal, /readyz responds with 503. hookhold closes the listener after drain_delay, and answers open requests
-/// within drain_deadline. A second signal ends the process at once. Even then, every delivery that hookhold answered with 2xx
-/// is on disk.
+/// After the first SIGTERM or SIGINT, /readyz responds with 503. hookhold closes the listener after drain_delay, and answers
+/// open requests within drain_deadline. A second SIGTERM or SIGINT ends the process at once. Even then, every delivery that
+/// hookhold answered with 2xx is on disk.
 ///
 /// SIGHUP reloads the configuration and its secrets. If the file is invalid, or if a change in the file needs a restart,
 /// hookhold applies nothing and logs the reason. `hookhold check --diff` shows the changes beforehand.
