@@ -547,9 +547,9 @@ fn another_secret_is_likely_only_with_evidence() {
     }
 }
 
-/// Runs doctor with a recipe that has two alternatives for the signed content. If the request contains all parts of one
-/// alternative, doctor must report that the signature does not match this alternative. Doctor must not report the missing part
-/// of the other alternative.
+/// Runs doctor on requests with a wrong signature. The recipe has two alternatives for the signed content, and each request
+/// contains all parts of only one alternative. If the signature is readable, doctor must explain the mismatch with this
+/// alternative and must not report the missing part of the other alternative.
 #[test]
 fn a_signature_over_complete_content_is_not_reported_unreadable() {
     let entry = "[sources.acme]\nauth = \"mac\"\nalgorithm = \"sha256\"\nsignature = { from = \"header:Acme\" }\nsecrets = [\"file:key\"]\n\

@@ -57,7 +57,7 @@ pub struct Life {
 /// Result of a check. An error describes the broken guarantee.
 pub type Checked = Result<(), String>;
 
-/// Receiver for the results of appends, each with the index of its event.
+/// Receiver for the results of appends. Each result has the index of the event in [`Life::events`].
 pub type Results = Receiver<(usize, Result<Position, AppendError>)>;
 
 /// Runs the life that this seed determines.
@@ -106,7 +106,7 @@ impl Life {
     }
 
     /// Opens the journal three times without disk faults and without kills during a step. If corruption is a hazard of this
-    /// life, damages a segment before the journal is opened for the third time.
+    /// life, damages a segment before the third time.
     fn last_opening(&mut self) -> Checked {
         self.disk.kill();
         self.disk.set_limit(u64::MAX);
