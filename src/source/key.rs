@@ -26,8 +26,8 @@ pub struct Key {
 }
 
 impl Key {
-    /// Decodes a configured secret with the steps of `format`. If decoding fails, returns the text that follows `found` in the
-    /// diagnostic. This text never contains the secret.
+    /// Decodes a configured secret with the steps of `format`. If decoding fails, returns the part of the diagnostic after the
+    /// word "found": the secret's name, the reason and, for some reasons, a remedy. This text never contains the secret.
     pub fn decode(secret: &Secret, format: &KeyFormat, scheme: &str) -> Result<Key, String> {
         let text =
             format.strip.iter().fold(&secret.bytes[..], |rest, prefix| rest.strip_prefix(prefix.as_bytes()).unwrap_or(rest));

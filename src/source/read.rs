@@ -19,7 +19,7 @@ use crate::toml_value::{Item, TomlTable};
 mod challenge;
 
 /// Takes every recipe parameter out of `table` and returns the recipe. Returns `None` if a required parameter is missing or any
-/// parameter is invalid. A source's own `key` replaces the recipe's `event.key`.
+/// parameter is invalid. If the source sets locators for the ordering key (`key`), these replace the recipe's `event.key`.
 pub(super) fn recipe(table: &mut TomlTable) -> Option<Recipe> {
     let auth = need(table, "auth", "\"mac\"", |table| table.take_one_of("auth", &[("mac", ())]));
     let timestamp = timestamp(table);

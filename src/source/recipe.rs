@@ -65,7 +65,7 @@ pub struct MacProof {
     /// True if the signed content, the timestamp or an event locator reads a tag of the signature header. In that case, the
     /// verifier checks each group of signatures separately.
     pub reads_tags: bool,
-    /// The query parameter that contains the hash of the body in a signed URL, or `None` if the provider signs the body itself.
+    /// The query parameter of a signed URL whose value is the body's hash, or `None` if the provider signs the body itself.
     pub body_sha256: Option<BodyHash>,
 }
 
@@ -75,8 +75,8 @@ impl MacProof {
         self.contents.iter().flatten().any(|term| matches!(term, Term::Url | Term::UrlOtherPort))
     }
 
-    /// Returns true if the signed content contains the text of the event id ([`Term::Id`]). This term does not cover the name
-    /// of the header that contains the id.
+    /// Returns true if the signed content contains the text of the event id ([`Term::Id`]). A signature over this term does not
+    /// cover the name of the header or tag that contains the id.
     pub fn signs_id(&self) -> bool {
         self.contents.iter().any(|content| content.contains(&Term::Id))
     }
@@ -106,7 +106,7 @@ pub struct Replies {
     pub rejected: StatusCode,
 }
 
-/// The limits and retry behaviour that a provider documents. A field is `None` if the provider does not document its value.
+/// The limits and retry behaviour that a provider documents. A field is `None` if the provider does not document the value.
 #[derive(Debug)]
 pub struct ProviderLimits {
     /// The time for which the provider waits for a response.
@@ -221,7 +221,7 @@ pub enum Term {
     Tag(String),
     /// The configured public URL, followed by the request target as received.
     Url,
-    /// The same as [`Term::Url`], except for the port. If the configured URL has a port, this term omits the port. Otherwise,
+    /// The URL of [`Term::Url`], except for the port. If the configured URL has a port, this term omits the port. Otherwise,
     /// this term adds the scheme's default port.
     UrlOtherPort,
     /// The decoded names and values of a form, sorted by name and then by value, without separators and without repeated pairs.
@@ -229,10 +229,11 @@ pub enum Term {
     FormSorted,
 }
 
-/// The query parameter that contains the hash of the body in a signed URL. If a request has this parameter, its body must have
-/// this hash. The integrity is [`Integrity::Partial`], as for a signed form, because the text of a form directly follows the
-/// URL in the signed content. An attacker could take a signed form whose text looks like this parameter, append the text to the
-/// URL, and send the request with a different body.
+/// The query parameter of a signed URL whose value is the body's hash. If a request has this parameter, its body must have this
+/// hash. A recipe with this parameter has the integrity [`Integrity::Partial`], as for a signed form, because an attacker could
+/// forge the parameter. In the signed content, the text of a form directly follows the URL, and the verifier accepts the
+/// parameter at any position in the query. The attacker could therefore take a signed form whose text looks like this
+/// parameter, append the text to the URL, and send the request with a different body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BodyHash {
     /// The name of the query parameter that contains the hash.

@@ -4,9 +4,9 @@ use crate::event::Integrity;
 use crate::source::recipe::{Choice, Coverage, EventLocators, Locator, MacProof, Term, Timestamp};
 use crate::toml_value::TomlTable;
 
-/// Adds a diagnostic for each contradiction between the parameters of a recipe. Examples are a timestamp that the signature
-/// does not cover, a term in `content` for which the recipe has no locator, and a tag locator in a recipe whose signatures
-/// have no tags.
+/// Searches the parameters of a recipe for contradictions. Reports the first contradiction and returns `None`. Examples of a
+/// contradiction are a timestamp that the signature does not cover, a term in `content` for which the recipe has no locator,
+/// and a tag locator in a recipe whose signatures have no tags.
 pub(super) fn parts_agree(
     table: &TomlTable,
     proof: &MacProof,

@@ -2,9 +2,10 @@
 //! extracts the event's id, type, ordering key and time. An unsigned endpoint challenge is the only exception: the verifier
 //! recognises it without a signature check.
 //!
-//! All functions are pure: they perform no I/O and do not read the clock. The verifier checks signatures over the bytes as
-//! received. The exception is a signature over the decoded fields of a form: the verifier decodes these fields before the
-//! check. Every invalid delivery results in a [`Rejection`]. No input causes a panic or an allocation larger than the input.
+//! The functions of this module are pure: they perform no I/O and do not read the clock. The verifier checks signatures over
+//! the bytes as received. The exception is a signature over the decoded fields of a form: the verifier decodes these fields
+//! before the check. Every invalid delivery results in a [`Rejection`]. No input causes a panic or an allocation larger than
+//! the input.
 
 use std::sync::Arc;
 
@@ -57,12 +58,10 @@ impl Verifier {
     }
 
     /// Checks every signature of a delivery against every secret, then checks the timestamp, and finally extracts the event's
-    /// id, type, ordering key and time.
-    ///
-    /// If a delivery has no readable signature, rejects the delivery before computing any hash. Otherwise, hashes the content
-    /// at most once for each combination of signature group, alternative of the signed content, and secret. Parses the body
-    /// once, after a signature has matched. Sorts the fields of a signed form before the signature check. If the recipe has an
-    /// unsigned challenge, also parses every body before the signature check.
+    /// id, type, ordering key and time. If a delivery has no readable signature, rejects the delivery before computing any
+    /// hash. Otherwise, hashes the content at most once for each combination of signature group, alternative of the signed
+    /// content, and secret. Parses the body once, after a signature has matched. Sorts the fields of a signed form before the
+    /// signature check. If the recipe has an unsigned challenge, also parses every body before the signature check.
     pub fn verify(&self, delivery: &Delivery) -> Result<Verdict, Rejection> {
         let (source, recipe) = (&*self.source, &*self.source.recipe);
         if let Some(reply) = unsigned_challenge(source, delivery) {

@@ -12,7 +12,7 @@ use crate::verify::verdict::Rejection;
 /// Returns the signed text of a form. Decodes the fields of the form, sorts them by name and then by value, and joins them
 /// without separators. Compares names and values by UTF-16 code units. Removes repeated pairs and leaves invalid UTF-8
 /// unchanged. Rejects a form with more than [`MAX_FIELDS`] fields, because each field costs memory and comparisons before the
-/// sender is verified.
+/// signature check.
 pub(super) fn fields(body: &[u8]) -> Result<Vec<u8>, Rejection> {
     let pairs = body.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
     let mut fields: Vec<FormPair<'_>> = pairs.take(MAX_FIELDS + 1).map(form_pair).collect();
