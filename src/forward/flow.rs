@@ -81,8 +81,8 @@ impl Flow {
         }
     }
 
-    /// Ends a recall. Must be called only after librdkafka has reported the result of every record in flight, or after the
-    /// producer of these records has been retired.
+    /// Ends a recall. The caller must first wait until librdkafka has reported the result of every record in flight, or retire
+    /// the producer of these records.
     pub(super) fn end_recall(&mut self) {
         if let Flow::Recalling(block) = self {
             *self = block.map_or(Flow::Flowing, Flow::Blocked);

@@ -155,7 +155,7 @@ const WRITE_FAILED: &str = "journal write: expected success, found an I/O error;
 const FULL: &str =
     "journal: expected space or a deletable segment, found neither; see hookhold_forward_blocked, or enlarge max_size or disk";
 const TOPIC_FULL: &str =
-    "max_backlog: expected a smaller topic backlog, found the limit reached; see hookhold_forward_blocked, or raise max_backlog";
+    "max_backlog: expected room in the topic's backlog, found none; see hookhold_forward_blocked, or raise max_backlog";
 const QUEUE_FULL: &str = "journal writer: expected space in its queue, found it full; move [journal] dir to a faster disk";
 /// Maximum number of concurrent key-file lookups. Above this limit, a delivery that needs a lookup gets the outcome
 /// `overloaded`.

@@ -171,8 +171,8 @@ impl SegmentMap {
         }
     }
 
-    /// Computes the bytes that each topic pins. [`SegmentMap::reserve`] uses the computed dead bytes until the next call of
-    /// this function.
+    /// Computes for each topic the bytes that it pins: the waiting bytes and the dead bytes. [`SegmentMap::reserve`] uses the
+    /// dead bytes until the next call of this function.
     pub(super) fn update_backlogs(&self, forwards: bool) -> BTreeMap<Arc<str>, Backlog> {
         let mut backlogs = Backlogs::new(self.cursors(), forwards);
         let segments = self.segments();

@@ -37,8 +37,8 @@ impl InFlightBudget {
 
 /// Number of body bytes that one request has charged to two in-flight budgets: the server's budget and the budget of the
 /// sender's address. Dropping the charge releases these bytes in both budgets. hookhold rejects a request that exceeds a
-/// budget. Exception: an address may send one large body beyond its budget if its other bodies in memory are together no larger
-/// than this body. Large bodies from one address therefore complete one at a time. While such a body is in memory, another
+/// budget. Exception: an address may send one large body beyond its budget if the total size of its other bodies in memory is
+/// at most the size of the large body. Large bodies from one address therefore complete one at a time. While such a body is in memory, another
 /// request that exceeds the address's budget gets the outcome `rate_limited`.
 pub(super) struct InFlightCharge<'a> {
     server: &'a InFlightBudget,

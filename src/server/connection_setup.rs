@@ -158,6 +158,6 @@ const HTTPS_EXPECTED: &str = "connection: expected HTTPS, found plain text; use 
 const PROXY_EXPECTED: &str =
     "connection: expected a valid PROXY header of version 2, found none; enable PROXY protocol v2 in the proxy\n";
 const NOT_READY_AT_DRAIN_DEADLINE: &str =
-    "handshake: expected before the drain deadline, found it incomplete; raise drain_deadline above handshake_timeout";
+    "handshake: expected the end before the drain deadline, found none; raise drain_deadline to at least handshake_timeout";
 const NOT_READY_IN_TIME: &str =
-    "handshake: expected within handshake_timeout, found it incomplete; raise handshake_timeout for a genuine sender";
+    "handshake: expected the end within handshake_timeout, found none; raise handshake_timeout for a genuine sender";

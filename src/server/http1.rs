@@ -122,8 +122,7 @@ fn rejected_head(end: &ConnectionEnd, progress: &Progress, has_partial_head: boo
     }
 }
 
-const HEAD_CUT: &str =
-    "request head: expected before the drain deadline, found it incomplete; raise drain_deadline above request_deadline";
+const HEAD_CUT: &str = "request head: expected the complete head before the drain deadline, found a part; raise drain_deadline to at least request_deadline";
 const HEAD_TOO_SLOW: &str =
     "request head: expected within request_deadline at min_rate or faster, found it slower; lower min_rate for a genuine sender";
 

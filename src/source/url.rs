@@ -14,7 +14,7 @@ pub struct PublicUrl {
 }
 
 impl PublicUrl {
-    /// Creates a `PublicUrl` from a text that [`read`] has accepted. Stores the URL as configured, and a second URL that
+    /// Creates a `PublicUrl` from a string that [`read`] has accepted. Stores the URL as configured, and a second URL that
     /// differs only in the port (see [`PublicUrl::other_port`]).
     pub fn new(text: &str) -> PublicUrl {
         PublicUrl { as_written: text.to_owned(), other_port: other_port(text) }

@@ -25,7 +25,7 @@ pub(super) fn parts_agree(
         return None;
     }
     if contents.iter().flatten().any(|term| *term == Term::Id) && !is_early(&event.id) {
-        let found = "a locator of another kind; content contains the id, which hookhold must find before it reads the body";
+        let found = "a locator of another kind; use one of these kinds, or remove \"id\" from the option content";
         table.expected("event.id", "header:NAME or tag:NAME", found);
         return None;
     }

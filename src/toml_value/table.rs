@@ -221,7 +221,7 @@ impl fmt::Display for TomlTable {
 }
 
 /// Returns the message about an unknown key. The message suggests the nearest known key, `near`. If no known key is near, the
-/// message lists at most [`FEW`] known keys. If there are more, the message names the file that explains every key.
+/// message lists the known keys. Instead of more than [`FEW`] keys, the message names the file that explains every key.
 fn unknown_key(near: Option<&str>, known: &[String]) -> String {
     let (expected, remedy) = match (near, known.len()) {
         (Some(near), _) => ("a known key".to_owned(), format!("did you mean {near}?")),

@@ -266,7 +266,7 @@ fn contradicting_parts_of_a_recipe_are_reported() {
         ),
         (
             INLINE.replace("\"body\"", "\"id\", \"body\""),
-            "event.id: expected header:NAME or tag:NAME, found a locator of another kind; content contains the id",
+            "event.id: expected header:NAME or tag:NAME, found a locator of another kind; use one of these kinds",
         ),
         (
             INLINE.replace("\"body\"", "\"tag:t\", \"body\""),
