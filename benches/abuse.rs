@@ -1,10 +1,8 @@
 //! Sends 500 genuine deliveries per second and measures their latency before and during an attack. In the attack, 1,000
 //! connections each send one byte per second, and 64 connections send forged deliveries at full speed. Latency is the time from
-//! a delivery's scheduled send time to its 2xx.
-//!
-//! Command: `cargo bench --bench abuse [-- --seconds 10] [--dir DIRECTORY]`. The genuine senders, the slow connections and the
-//! senders of forged deliveries use different IP addresses. All senders and the gateway share the machine, so the result also
-//! depends on the kernel's scheduling.
+//! a delivery's scheduled send time to its 2xx. The genuine senders, the slow connections and the senders of forged deliveries
+//! use different IP addresses. All senders and the gateway share the machine, so the result also depends on the kernel's
+//! scheduling. The command is `cargo bench --bench abuse [-- --seconds 10] [--dir DIRECTORY]`.
 
 #[path = "../tests/common/attack.rs"]
 mod attack;

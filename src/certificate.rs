@@ -1,7 +1,7 @@
 //! Reads a certificate chain and its private key from two PEM files, and checks that the key matches the first certificate.
 //!
-//! `config` reads the files to report mistakes, and `server` reads the files at startup and after each change. No error
-//! message contains any part of a private key.
+//! The room `config` reads the PEM files to report mistakes in the configuration. The room `server` reads the files at startup
+//! and after each change of the files. No error message contains any part of a private key.
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -165,7 +165,7 @@ impl Event {
 pub enum Integrity {
     /// A signature over the body, the event id and the event type.
     Full,
-    /// A signature over the body that leaves the event id, the event type or both unsigned.
+    /// A signature over the body. The event id, the event type or both are unsigned.
     Body,
     /// A signature over the body of a batch, of which the event is one item. The event alone is not enough to verify the
     /// signature again.

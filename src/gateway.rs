@@ -1,9 +1,10 @@
 //! Receives deliveries. For each delivery, the gateway verifies the signature, looks up the dedupe key and appends the
 //! event to the journal. This module does not depend on the HTTP server or on Kafka.
 //!
-//! [`Gateway::receive`] passes the event to the journal in the first poll of its future. A sender that disconnects after the
-//! last byte of its request therefore cannot cancel the append. Exception: if the gateway must first look up the dedupe key on
-//! disk, a blocking task performs the lookup and the append. A blocking task cannot be cancelled.
+//! [`Gateway::receive`] passes the event to the journal in the first poll of its future. If the gateway must first look up the
+//! dedupe key on disk, the first poll instead starts a blocking task, which performs the lookup and the append. In both cases,
+//! dropping the future after the first poll does not cancel the append. A sender that disconnects after the last byte of its
+//! request therefore cannot cancel the append.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -268,6 +269,6 @@ fn unlisted(source: &Source, event: &Event) -> String {
 const RATE_EXCEEDED: &str =
     "max_rate: expected verified deliveries within this rate, found more; raise or remove the source's max_rate";
 const NOT_SYNCED_IN_TIME: &str =
-    "journal sync: expected before the delivery's deadline, found none; move [journal] dir to a faster disk";
+    "journal sync: expected to end before the delivery's deadline, found it unfinished; move [journal] dir to a faster disk";
 const SYNC_TOO_OLD: &str =
     "journal sync: expected to end within the source's deadline, found it still running; move [journal] dir to a faster disk";

@@ -1,8 +1,8 @@
 //! Defines the name, default, range and meaning of every limit in `[server]`, `[admin]`, `[journal]` and `[dedupe]`.
 //!
-//! The room `config` fills these structs from the configuration. The other rooms use the structs directly, so no limit has a
-//! second definition. A test compares the limits with `config/hookhold.toml`, which also states the reason for each limit. The
-//! room `config` checks that the limits are consistent with each other.
+//! The room `config` fills the structs in this file from the configuration. The other rooms use the structs directly, so no
+//! limit has a second definition. A test compares the limits with `config/hookhold.toml`, which also states the reason for each
+//! limit. The room `config` checks that the limits are consistent with each other.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -71,7 +71,7 @@ limits! {
         /// Maximum total size of the request bodies in memory at any time, in bytes.
         max_in_flight: usize = bytes(256 * MIB, MIB..=TIB);
         /// Maximum total size of the request bodies from one address in memory at any time, in bytes. Exception: an address may
-        /// send one large body if its other bodies in memory are together no larger than this body.
+        /// send one large body if the total size of its other bodies in memory is at most the size of the large body.
         max_in_flight_per_address: usize = bytes(64 * MIB, MIB..=TIB);
         /// Maximum rate of rejected deliveries from one address. Above this rate, further requests from the address get the
         /// outcome `rate_limited`. Genuine deliveries never count towards the rate.

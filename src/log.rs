@@ -18,9 +18,8 @@ pub enum Format {
 }
 
 /// Starts logging. Later calls have no effect. The environment variable `HOOKHOLD_LOG` sets the log filter, such as
-/// `hookhold=debug`. The default log filter is `info`.
-///
-/// The caller may set `colour` to true only if standard error is a terminal.
+/// `hookhold=debug`. The default log filter is `info`. The caller may set `colour` to true only if standard error is a
+/// terminal.
 pub fn start(format: Format, colour: bool) {
     let filter = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into()).with_env_var(FILTER_VARIABLE);
     let lines = tracing_subscriber::fmt().with_env_filter(filter.from_env_lossy()).with_writer(io::stderr);

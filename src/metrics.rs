@@ -1,7 +1,7 @@
-//! Declares every metric of hookhold once, with its name, labels and help text. Each room with metrics has its own struct.
+//! Declares every metric of hookhold once, with its name, labels and help text. The metrics of a room form one struct.
 //!
-//! Every label value comes from the configuration or from a closed set, never from a request. For example, all requests to
-//! unknown paths share the label `source="-"`.
+//! Every label value is a name from the configuration or belongs to a closed set. No request can add a label value. For
+//! example, all requests to unknown paths share the label `source="-"`.
 
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -24,7 +24,7 @@ pub struct Metrics {
     pub forward: ForwardMetrics,
     /// Metrics of the listener for deliveries.
     pub server: ServerMetrics,
-    /// Metrics of the running configuration.
+    /// Metrics of configuration reloads: the result of the last reload, and the time of the last successful load.
     pub config: ConfigMetrics,
 }
 
@@ -129,7 +129,7 @@ metrics! {
 }
 
 metrics! {
-    /// Metrics of the running configuration.
+    /// Metrics of configuration reloads: the result of the last reload, and the time of the last successful load.
     ConfigMetrics {
         /// 1 after startup or a successful configuration reload, 0 after a rejected reload.
         last_reload_successful: IntGauge = gauge("hookhold_config_last_reload_successful");

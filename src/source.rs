@@ -102,8 +102,8 @@ pub struct SourceDefaults {
 }
 
 impl Source {
-    /// Compiles the configuration entry `[sources.NAME]` into a source. Reports mistakes to `diagnostics`. The caller must pass
-    /// the same list that `entry` reports to. Returns `None` if the entry does not define a usable source.
+    /// Compiles the configuration entry `[sources.NAME]` into a source. Reports mistakes to `diagnostics`, which must be the
+    /// list that `entry` also reports to. Returns `None` if the entry does not define a usable source.
     pub fn compile(name: &str, mut entry: TomlTable, defaults: &SourceDefaults, diagnostics: &Diagnostics) -> Option<Source> {
         let provider = entry.take("provider");
         let (base, is_known) = base(&entry, provider.as_ref(), &defaults.providers, diagnostics);
@@ -230,8 +230,8 @@ fn base(
     stand_in(near.unwrap_or(STAND_IN))
 }
 
-/// Returns the recipe `base`. If `entry` defines signed content, first removes both `content` and `content_variants` from
-/// `base`, because a recipe may have only one of these keys.
+/// Returns the recipe `base`, without its signed content if `entry` defines signed content. In that case, removes both
+/// `content` and `content_variants`, because a recipe with one of these keys from `base` and the other from `entry` is invalid.
 fn without_content(mut base: TomlTable, entry: &TomlTable) -> TomlTable {
     const ALTERNATIVES: [&str; 2] = ["content", "content_variants"];
     if entry.keys().iter().any(|key| ALTERNATIVES.contains(&key.as_str())) {

@@ -32,7 +32,7 @@ pub struct Item {
 #[derive(Clone)]
 enum TomlValue {
     String(String),
-    /// Value of the integer, or `None` for an integer beyond 128 bits, which no method accepts.
+    /// Value of the integer, or `None` for an integer beyond 128 bits. No method accepts such an integer.
     Integer(Option<i128>),
     Float,
     Boolean(bool),
@@ -80,7 +80,7 @@ impl Item {
         }
     }
 
-    /// Reads a time of expiry: a date, or an exact time with an offset. A date means the end of that day in UTC.
+    /// Reads a time of expiry: a date, or an exact time with its offset from UTC. A date means the end of that day in UTC.
     pub fn end(self) -> Option<UnixMillis> {
         let TomlValue::Date(date) = &self.value else { return self.mismatch(A_DATE) };
         let Some(end) = end_of(date) else { return self.expected(A_DATE, "a time without an offset or a date out of range") };

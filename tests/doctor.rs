@@ -445,7 +445,7 @@ fn a_request_can_come_from_standard_input() {
         .expect("the binary has just been built");
     child.stdin.take().expect("stdin is piped").write_all(&request).expect("doctor reads all of it");
     let output = child.wait_with_output().expect("doctor ends");
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "github: the delivery verifies with the secret github-key\n");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "github: the secret github-key verifies the delivery\n");
     assert_eq!(output.status.code(), Some(0));
 }
 
@@ -562,9 +562,9 @@ fn another_secret_is_likely_only_with_evidence() {
     }
 }
 
-/// Runs doctor with a recipe that has two alternatives for the signed content. If the request contains all parts of one
-/// alternative, doctor must report that the signature does not match this alternative. Doctor must not report the missing part
-/// of the other alternative.
+/// Runs doctor on requests with a wrong signature. The recipe has two alternatives for the signed content, and each request
+/// contains all parts of only one alternative. If the signature is readable, doctor must explain the mismatch with this
+/// alternative and must not report the missing part of the other alternative.
 #[test]
 fn a_signature_over_complete_content_is_not_reported_unreadable() {
     let entry = "[sources.acme]\nauth = \"mac\"\nalgorithm = \"sha256\"\nsignature = { from = \"header:Acme\" }\nsecrets = [\"file:key\"]\n\

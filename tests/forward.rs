@@ -337,8 +337,8 @@ fn a_topic_that_falls_behind_catches_up_in_order() {
     }
 }
 
-/// Corrupts the last event of each of two topics. Kafka never acknowledges a corrupted event, so the forwarder must move the
-/// cursor past the event and subtract the event from the lag.
+/// Corrupts the last event of each of two topics. The forwarder cannot send a corrupted event, so Kafka never acknowledges the
+/// event. The forwarder must nevertheless move the cursor past the event and subtract the event from the lag.
 #[test]
 fn corrupted_last_events_do_not_hold_back_the_cursor() {
     let cluster = MockCluster::new(1).expect("a mock cluster");

@@ -16,8 +16,8 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Sends a request while a reload hangs. A reload locks the configuration while it reads the file. In this test, the file is a
-/// pipe, and no process writes to the pipe.
+/// Sends a request while a reload hangs. A reload holds the lock on the configuration while the reload reads the file. In this
+/// test, the file is a pipe that contains no data, so the read waits.
 #[tokio::test]
 async fn listeners_are_served_while_a_reload_hangs() {
     let directory = tempfile::tempdir().expect("a temporary directory");

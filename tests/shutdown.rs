@@ -167,7 +167,7 @@ fn a_failed_start_names_the_port_in_use() {
         let _taken = TcpListener::bind(address).expect("reserved for us");
         assert_eq!(home.launch().wait().code(), Some(1));
         let log = home.log();
-        let wanted = format!("hookhold: {option}: expected an available address, found {address}; ");
+        let wanted = format!("hookhold: {option}: expected an available address, found {address} unavailable; ");
         assert!(log.lines().any(|line| line.starts_with(&wanted) && line.contains("in use")), "{log}");
     }
 }

@@ -27,7 +27,7 @@ pub struct Comparison {
     pub dir: PathBuf,
     /// The tokio runtime on which the senders run, and the prepared deliveries.
     pub load: Load,
-    /// Random number generator that decides which server has the first turn of each pair.
+    /// Random number generator that decides which server has the first turn in each pair of turns.
     pub order: Rng,
     /// True if the benchmark prints the results as JSON (`--format json`).
     pub is_json: bool,
@@ -85,8 +85,8 @@ impl Comparison {
         Ok(())
     }
 
-    /// Runs one round: starts both servers, fills their journals, measures the servers in turns and returns the ratio of the
-    /// two rates.
+    /// Runs one round: starts both servers, fills their journals, measures each server in several turns, and returns the ratio
+    /// of the two rates.
     fn round(&mut self, setting: Setting, round: u32) -> Result<f64> {
         let Setting { connections, journal } = setting;
         let pairs = self.measured.as_millis().div_ceil(TURN.as_millis()) as u32;

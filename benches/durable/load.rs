@@ -85,7 +85,7 @@ impl Load {
     }
 }
 
-/// Running sender tasks, one per connection.
+/// The sender tasks that are running, one per connection.
 pub struct Senders<'a> {
     tasks: Vec<JoinHandle<Result<()>>>,
     queue: Arc<Queue>,

@@ -1,16 +1,15 @@
 //! Measures how many deliveries per second hookhold stores in its durable journal. Compares this rate with the rate of bare
-//! hyper or of another hookhold binary. One run measures both servers.
+//! hyper or of another hookhold binary. One run measures both servers. These are the two forms of the command:
+//! ```text
+//! cargo bench --bench durable                                   # hookhold / bare hyper
+//! cargo bench --bench durable -- --compare OTHER --rounds 30    # hookhold / another hookhold binary
+//! ```
 //!
-//!     cargo bench --bench durable                                   # hookhold / bare hyper
-//!     cargo bench --bench durable -- --compare OTHER --rounds 30    # hookhold / another hookhold binary
-//!
-//! The servers are separate processes. The same senders send the same signed 2 KiB Stripe deliveries, each with a unique id, to
-//! both servers over keep-alive connections. The benchmark measures the servers in turns of half a second, because the speed of
-//! a shared machine changes within seconds. The result of a round is the ratio of the two rates. Compare only ratios, because
-//! absolute rates depend on the machine.
-//!
-//! The senders share the processor cores with the servers, so both rates include the cost of the senders. `benches/README.md`
-//! explains the options and the result.
+//! The benchmark starts the two servers as separate processes. The same senders send the same signed 2 KiB Stripe deliveries,
+//! each with a unique id, to both servers over keep-alive connections. The benchmark measures one server at a time, in turns of
+//! half a second, because the speed of a shared machine changes within seconds. The result of a round is the ratio of the two
+//! rates. Compare only ratios, because absolute rates depend on the machine. The senders share the processor cores with the
+//! servers, so both rates include the cost of the senders. `benches/README.md` explains the options and the result.
 
 mod comparison;
 #[path = "../common/gateway.rs"]
@@ -37,7 +36,8 @@ struct BenchArgs {
     /// Number of rounds per setting [default: 5, or 30 with --compare].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
-    /// Measurement time per server in each round, in seconds. A turn takes half a second.
+    /// Measurement time per server in each round, in seconds. The benchmark divides this time into turns of half a second.
+    /// During a turn, the senders send to only one of the two servers.
     #[arg(long, value_name = "S", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=20))]
     seconds: u64,
     /// Numbers of connections to test. The benchmark runs separate rounds with each number.

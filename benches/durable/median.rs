@@ -38,9 +38,9 @@ impl Median {
 /// coverage is the probability that the interval covers the true median. Returns `None` if a sample of `count` values is too
 /// small for such an interval.
 ///
-/// Each value is below the median with probability ½, so the number of values below the median has a binomial distribution. The
-/// interval between ranks `r` and `n + 1 - r` misses the median if fewer than `r` values are on one side of the median. The
-/// probability of a miss is `2 · P(B(n, ½) < r)`.
+/// Computes the coverage from a binomial distribution: each value is below the median with probability ½, so the number of
+/// values below the median has such a distribution. The interval between ranks `r` and `n + 1 - r` misses the median if fewer
+/// than `r` values are on one side of the median. The probability of a miss is `2 · P(B(n, ½) < r)`.
 fn rank(count: usize) -> Option<(usize, f64)> {
     let mut probability = 0.5_f64.powi(count as i32);
     let mut below = 0.0;

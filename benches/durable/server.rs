@@ -105,7 +105,7 @@ impl RunningServer {
         Ok(RunningServer { address, process, admin: Some(admin), dir: Some(dir) })
     }
 
-    /// Returns `error`. For hookhold, adds the log of the server to the error text.
+    /// Returns `error` unchanged for bare hyper, and with the log of the server in the error text for hookhold.
     pub fn explain(&self, error: Failure) -> Failure {
         match &self.dir {
             Some(dir) => with_log(error, dir.path()),

@@ -2,7 +2,8 @@
 //! pages are read-only. The listener has a port of its own, separate from the listener for deliveries, and stays open until the
 //! end of a drain.
 //!
-//! The pages query the running gateway through [`AdminQueries`]. This module does not depend on any other part of the gateway.
+//! The admin pages query the running gateway through [`AdminQueries`]. This module does not depend on any other part of the
+//! gateway.
 
 mod readiness;
 
@@ -123,7 +124,7 @@ where
     F: FnOnce() -> Response<Full<Bytes>> + Send + 'static,
 {
     let Ok(permit) = permit.clone().try_acquire_owned() else {
-        let busy = "another request for this page is in progress; try again\n";
+        let busy = "page: expected no other request in progress, found one; try again\n";
         return respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, busy.into());
     };
     let panicked = |_| respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "internal error; see hookhold's log\n".into());

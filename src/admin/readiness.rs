@@ -48,8 +48,8 @@ impl ComponentHealth {
         ComponentHealth { state: HealthState::Off, details: Vec::new() }
     }
 
-    /// Returns the health of a component with the problems `details`. The state of the component is `state`. If `details` is
-    /// empty, the state is [`HealthState::Ok`].
+    /// Returns the health of a component with the problems `details`. The state of the component is [`HealthState::Ok`] if
+    /// `details` is empty, otherwise `state`.
     pub fn or(state: HealthState, details: Vec<String>) -> ComponentHealth {
         if details.is_empty() { ComponentHealth::ok() } else { ComponentHealth { state, details } }
     }

@@ -9,7 +9,8 @@ use http::StatusCode;
 
 use super::Context;
 
-/// Returns the URL of the admin listener: the URL `named` if it is given, otherwise the configured address on this machine.
+/// Returns the URL of the admin listener: `named` if the operator passes a URL, otherwise the configured address on
+/// this machine.
 pub(super) fn listener(context: &Context, named: Option<String>) -> Result<String, Box<dyn Error>> {
     if let Some(named) = named {
         return Ok(named.trim_end_matches('/').to_owned());

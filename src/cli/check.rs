@@ -13,7 +13,7 @@ use super::{Context, ExitStatus, UsageError, VerbResult, table};
 
 /// Check the configuration without starting the gateway.
 ///
-/// Prints every error at once, each with its file, line and key, the expected and the found value, and the remedy. If there is
+/// Prints all errors of the configuration in one run: file, line and key, expected value, found value, and remedy. If there is
 /// no error, prints one row per source, with the URL to paste, the topic and the names of the secrets. After these rows, prints
 /// the directory and the file system of the journal, the Kafka servers and the admin URL. Never prints a secret.
 ///

@@ -154,14 +154,14 @@ fn print(
     }
     match verdict {
         Ok(Verdict::Event(verified)) => match &verified.secret {
-            Some(secret) => writeln!(out, "{name}: the delivery verifies with the secret {secret}")?,
+            Some(secret) => writeln!(out, "{name}: the secret {secret} verifies the delivery")?,
             None => writeln!(out, "{name}: the gateway accepts the delivery, because the recipe requires no proof")?,
         },
         Ok(Verdict::UnsignedChallenge(_)) => {
             writeln!(out, "{name}: the gateway answers this unsigned endpoint challenge, which proves nothing about the sender")?
         }
         Ok(Verdict::Challenge(_)) => {
-            writeln!(out, "{name}: the delivery verifies as an endpoint challenge, which the gateway answers")?
+            writeln!(out, "{name}: the delivery is a verified endpoint challenge, which the gateway answers")?
         }
         Err(rejection) => writeln!(out, "{name}: the gateway rejects the delivery as {rejection}")?,
     }
@@ -204,8 +204,8 @@ fn print_json(
 }
 
 /// Maximum size of a `--request` file, in bytes: the upper limit of `[server] max_body`, plus 1 MiB for the request head. Some
-/// valid recordings exceed this maximum: the `max_body` of a source may be larger, and a `curl --trace` file is several times
-/// as long as the request.
+/// valid recordings exceed this maximum: the `max_body` of a source may be above that upper limit, and a `curl --trace` file is
+/// several times as long as the request.
 const MAX_FILE: u64 = 257 << 20;
 const EXAMPLES: &str = "\
 Ways to record FILE with the bytes as the sender sent them (an editor may change the bytes):

@@ -18,9 +18,9 @@ use super::{Context, ExitStatus, VerbResult};
 
 /// Run the gateway until SIGTERM or SIGINT.
 ///
-/// After the first signal, /readyz responds with 503. hookhold closes the listener after drain_delay, and answers open requests
-/// within drain_deadline. A second signal ends the process at once. Even then, every delivery that hookhold answered with 2xx
-/// is on disk.
+/// After the first SIGTERM or SIGINT, /readyz responds with 503. hookhold closes the listener after drain_delay, and answers
+/// open requests within drain_deadline. A second SIGTERM or SIGINT ends the process at once. Even then, every delivery that
+/// hookhold answered with 2xx is on disk.
 ///
 /// SIGHUP reloads the configuration and its secrets. If the file is invalid, or if a change in the file needs a restart,
 /// hookhold applies nothing and logs the reason. `hookhold check --diff` shows the changes beforehand.
@@ -110,7 +110,7 @@ fn raise_file_limit(needed: u64) {
     if let Some(limit) = limit.filter(|limit| *limit < needed) {
         let hint = "raise LimitNOFILE in the systemd unit, `ulimit -Hn` in a shell or --ulimit nofile of a container, or lower \
                     max_connections; until then, connections above the limit wait";
-        tracing::warn!(limit, needed, hint, "the open-file limit is too low: expected at least {needed}, found {limit}");
+        tracing::warn!(limit, needed, hint, "open-file limit: expected at least {needed}, found {limit}");
     }
 }
 

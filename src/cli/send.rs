@@ -28,7 +28,7 @@ use report::{DeliveryKind, SendReport, SendResponse};
 
 /// Send test deliveries to a running gateway, and report the responses.
 ///
-/// Each new delivery has its own id. hookhold signs the delivery in the provider's format with the first valid secret of the
+/// Gives each new delivery an id of its own, and signs the delivery in the provider's format with the first valid secret of the
 /// source. The report counts the responses to each kind of delivery and shows their latency. The exit code is 1 if a response
 /// is not as expected.
 #[derive(clap::Args)]
@@ -146,8 +146,9 @@ fn target(count: u64) -> ProgressDrawTarget {
     if count < 100 { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() }
 }
 
-/// Returns the URL to which `hookhold send` sends its deliveries: the URL `given`, or the listener's URL on this machine. If
-/// the URL has no path, adds the path of the source. If `is_unknown_path` is true, appends `-unknown` to the path.
+/// Returns the URL to which `hookhold send` sends its deliveries: `given` if the operator passes a URL, otherwise the
+/// listener's URL on this machine. If the URL has no path, adds the path of the source. If `is_unknown_path` is true, appends
+/// `-unknown` to the path.
 fn url(given: Option<&str>, listen: SocketAddr, tls: bool, path: &str, is_unknown_path: bool) -> Result<String, UsageError> {
     let host = if listen.ip().is_unspecified() { format!("127.0.0.1:{}", listen.port()) } else { listen.to_string() };
     let given = given.map_or_else(|| format!("{}://{host}", if tls { "https" } else { "http" }), str::to_owned);
@@ -175,7 +176,7 @@ async fn send_all(plan: Arc<SendPlan>) -> Result<SendReport, Box<dyn Error>> {
     Ok(report)
 }
 
-/// Stops sending on Ctrl-C. `run` still prints the report.
+/// Stops sending on Ctrl-C. `hookhold send` still prints the report.
 async fn stop_on_interrupt(plan: Arc<SendPlan>, mut interrupt: Signal) {
     if interrupt.recv().await.is_some() {
         plan.stop.send_replace(true);
@@ -285,13 +286,13 @@ fn tamper_word(tamper: Tamper) -> &'static str {
 fn parse_tamper(text: &str) -> Result<Tamper, String> {
     let words: Vec<&str> = Tamper::WORDS.iter().map(|(word, _)| *word).collect();
     let found = Tamper::WORDS.iter().find(|(word, _)| *word == text).map(|(_, tamper)| *tamper);
-    found.ok_or_else(|| format!("expected one of {}", words.join(", ")))
+    found.ok_or_else(|| format!("expected one of {}, found {text:?}", words.join(", ")))
 }
 
 fn parse_rate(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix("/s").unwrap_or(text).parse::<f64>().ok();
     let number = number.filter(|rate| (0.001..=1e9).contains(rate));
-    number.ok_or_else(|| "expected a number of deliveries per second from 0.001 to 1e9, such as 500/s".to_owned())
+    number.ok_or_else(|| format!("expected a number of deliveries per second from 0.001 to 1e9, such as 500/s, found {text:?}"))
 }
 
 /// Maximum time to wait for a response, longer than every default deadline of the gateway.

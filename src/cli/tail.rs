@@ -68,7 +68,8 @@ pub(super) fn run(context: &Context, args: TailArgs) -> VerbResult {
 }
 
 /// Warns if the configuration does not contain the source `source`, because a misspelt name looks like a source without events.
-/// tail calls this function only if it has printed no event. A removed source whose events remain therefore causes no warning.
+/// If tail has printed an event, it does not call this function. A source that the operator has removed from the configuration
+/// therefore causes no warning while tail finds events of this source.
 fn warn_of_unknown_source(context: &Context, source: Option<&str>) -> io::Result<()> {
     let (Some(source), Ok(config)) = (source, context.load()) else { return Ok(()) };
     let names: Vec<String> = config.sources.iter().map(|source| source.name.to_string()).collect();

@@ -79,7 +79,7 @@ impl PropertyReader {
         let near = nearest(name, known());
         self.has_servers |= near.is_some_and(|near| SERVERS.contains(&near));
         let remedy = near.map_or(CONFIGURATION.to_owned(), |near| format!("did you mean {near}?"));
-        location.report(format_args!("unknown property; {remedy}"));
+        location.expected("topic or a librdkafka property", format_args!("an unknown name; {remedy}"));
     }
 }
 

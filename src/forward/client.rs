@@ -1,5 +1,5 @@
-//! Manages the Kafka producer: starts it, replaces it after a permanent failure or a long stall, and ends it. Does not depend
-//! on topic queues. After a replacement, the worker rewinds the queues.
+//! Starts the Kafka producer, replaces the producer after a permanent failure or a long stall, and ends the producer. Does not
+//! depend on topic queues: after a replacement, the worker rewinds the queues.
 
 use std::io;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub(super) struct KafkaClient {
     /// generation are outdated.
     generation: u64,
     backoff: Backoff,
-    /// Latest client-wide error since the last acknowledgement; `None` if there is no such error.
+    /// Latest error that concerns the whole Kafka client, since the last acknowledgement; `None` if there is no such error.
     last_error: Option<(RDKafkaErrorCode, String)>,
     /// True while a metadata probe runs. A probe may still run after its producer has been retired.
     probing: bool,
@@ -41,8 +41,8 @@ enum ClientState {
     Waiting {
         /// Start time of the next producer.
         start_at: Instant,
-        /// Error of the last attempt to start a producer; `None` if the last attempt did not fail. The error blocks every
-        /// topic.
+        /// Error of the last attempt to start a producer; `None` if the last attempt did not fail. While there is such an
+        /// error, every topic is blocked.
         setup_error: Option<String>,
     },
     Running {
@@ -114,7 +114,7 @@ impl KafkaClient {
         generation == self.generation
     }
 
-    /// Marks the producer as proven after an acknowledgement, and forgets the client's last error.
+    /// Notes that Kafka has acknowledged a record of the running producer, and clears the client's last error.
     pub(super) fn acknowledged(&mut self) {
         self.last_error = None;
         if let ClientState::Running { proven, .. } = &mut self.state {

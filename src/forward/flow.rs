@@ -1,6 +1,7 @@
 //! Defines the states of a topic queue and the transitions between these states. Does not depend on records, readers or
 //! metrics.
 //!
+//! The diagram shows the states of a topic queue and the cause of each transition:
 //! ```text
 //!      failed record or read            all reported, not blocked
 //! Flowing ───────────────► Recalling ───────────────────────────► Flowing
@@ -21,17 +22,17 @@ pub(super) enum Flow {
     /// The queue sends records up to its in-flight limit.
     #[default]
     Flowing,
-    /// The queue sends nothing after a record or a read of the journal has failed. The queue rewinds when librdkafka has
-    /// reported the result of every record in flight.
+    /// The queue sends nothing, because a record or a read of the journal has failed. When librdkafka has reported the result
+    /// of every record in flight, the queue rewinds.
     Recalling(Option<Block>),
     /// The queue sends nothing. A metadata probe that finds the topic writable begins a trial. The acknowledgement of a record
-    /// that is still in flight ends the block.
+    /// that is still in flight unblocks the queue.
     Blocked(Block),
-    /// The blocked queue sends one record. The acknowledgement of this record ends the block.
+    /// The blocked queue sends one record. The acknowledgement of this record unblocks the queue.
     Trial(Block),
 }
 
-/// Reason and start time of a topic's block.
+/// Block of a topic queue: the reason why the topic is blocked, and the time at which the block began.
 #[derive(Clone, Copy)]
 pub(super) struct Block {
     pub(super) reason: BlockReason,
@@ -48,8 +49,8 @@ impl Flow {
         }
     }
 
-    /// Begins a block. If the queue is already blocked, changes the reason for the block and ends a trial. Returns the previous
-    /// reason; `None` if the queue was not blocked.
+    /// Blocks the queue. If the queue is already blocked, changes the reason for the block and ends a trial. Returns the
+    /// previous reason; `None` if the queue was not blocked.
     pub(super) fn set_block(&mut self, reason: BlockReason, now: Instant) -> Option<BlockReason> {
         let former = self.block();
         let block = Block { reason, since: former.map_or(now, |former| former.since) };
@@ -60,7 +61,8 @@ impl Flow {
         former.map(|former| former.reason)
     }
 
-    /// Ends the current block and returns the block; `None` if the queue was not blocked. Does not end a recall.
+    /// Unblocks the queue and returns the block that this call ends; `None` if the queue was not blocked. Does not end a
+    /// recall.
     pub(super) fn clear_block(&mut self) -> Option<Block> {
         let block = self.block()?;
         *self = match self {
@@ -71,7 +73,7 @@ impl Flow {
     }
 
     /// Begins a recall after a record or a read of the journal has failed. Does nothing during a trial: a trial has at most one
-    /// record in flight, so no further delivery report is due.
+    /// record in flight, so after a failure there is no further delivery report to wait for.
     pub(super) fn begin_recall(&mut self) {
         match self {
             Flow::Flowing | Flow::Blocked(_) => *self = Flow::Recalling(self.block()),
@@ -79,8 +81,8 @@ impl Flow {
         }
     }
 
-    /// Ends a recall. Must be called only after librdkafka has reported the result of every record in flight, or after the
-    /// producer of these records has been retired.
+    /// Ends a recall. The caller must first wait until librdkafka has reported the result of every record in flight, or retire
+    /// the producer of these records.
     pub(super) fn end_recall(&mut self) {
         if let Flow::Recalling(block) = self {
             *self = block.map_or(Flow::Flowing, Flow::Blocked);

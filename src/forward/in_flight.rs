@@ -1,8 +1,8 @@
 //! Tracks the records of one topic from the topic's cursor to the newest sent record. The cursor moves only past
 //! acknowledged records.
 //!
-//! The in-flight limit bounds memory use and the number of duplicates after a crash. After a crash, hookhold sends again at
-//! most the records in flight and the records that Kafka has acknowledged since hookhold last saved the cursor.
+//! The in-flight limit of a topic bounds memory use and the number of duplicates after a crash. After a crash, hookhold sends
+//! again at most the records in flight and the records that Kafka has acknowledged since hookhold last saved the cursor.
 
 use std::collections::{BTreeSet, VecDeque};
 

@@ -1,8 +1,9 @@
 //! Classifies librdkafka's error codes. Defines the reasons for blocking a topic. Each reason has a word for logs,
 //! metrics and `/readyz`, and a remedy for the operator.
 //!
-//! An error of the environment blocks only the affected topic. A rejected record blocks its topic only if Kafka also
-//! rejects the record when hookhold sends it alone. A fatal error of the idempotent producer affects every topic.
+//! The class of an error code determines which topics hookhold blocks. An error of the topic, the cluster or the Kafka client
+//! blocks only the topic of the failed record. A rejected record blocks its topic only if Kafka also rejects the record when
+//! hookhold sends the record alone. A fatal error of the idempotent producer affects every topic.
 
 use rdkafka::types::RDKafkaErrorCode as Code;
 
@@ -86,7 +87,7 @@ pub(super) enum ErrorClass {
     Producer,
     /// hookhold itself purged the record from librdkafka's queues. This error requires no reaction.
     Purged,
-    /// Kafka rejected this record or another record of the same batch. hookhold then sends each record alone to find the
+    /// Kafka rejected the failed record or another record of the same batch. hookhold then sends each record alone to find the
     /// rejected record.
     Record,
     /// An error of the topic, the cluster or the Kafka client.

@@ -24,13 +24,14 @@ pub(super) struct DeliveryReport {
 pub(super) struct Updates {
     /// Delivery reports, in the order of librdkafka's callbacks.
     pub(super) reports: Vec<DeliveryReport>,
-    /// Generation of a producer that has failed permanently, and the reason for its failure.
+    /// Generation of a producer that has failed permanently, and the reason for the failure; `None` if no producer has failed.
     pub(super) fatal: Option<(u64, String)>,
     /// True if the Kafka client has lost the connection to its last reachable broker.
     pub(super) brokers_down: bool,
-    /// Latest client-wide error since the last call of [`Mailbox::take`]; `None` if there is no such error.
+    /// Latest error that concerns the whole Kafka client, since the last call of [`Mailbox::take`]; `None` if there is no such
+    /// error.
     pub(super) client_error: Option<(RDKafkaErrorCode, String)>,
-    /// Index of the probed topic's queue, and result of the probe.
+    /// Index of the probed topic's queue, and result of the probe; `None` if no probe has ended.
     pub(super) probe: Option<(usize, ProbeResult)>,
     /// Deadline of the requested stop; `None` if no stop is requested.
     pub(super) stop_by: Option<Instant>,

@@ -1,13 +1,13 @@
 //! Forwards every durable event to its Kafka topic. A topic's cursor passes an event only after a broker has acknowledged the
 //! event's record. Senders are not affected even if Kafka is unreachable for days.
 //!
-//! Each topic has a queue with its own cursor, in-flight limit and block, so a missing topic does not stop the other
-//! topics. The journal is the only buffer; librdkafka holds only the records in flight. This module does not depend on
-//! HTTP or on the journal's file format.
+//! Each topic has a separate queue with a cursor and an in-flight limit. A problem of one topic blocks only this topic: if a
+//! topic is missing, for example, hookhold continues to forward the other topics. The journal is the only buffer; librdkafka
+//! holds only the records in flight. This module does not depend on HTTP or on the journal's file format.
 //!
 //! hookhold forwards each event at least once. After a crash, hookhold sends again at most the records in flight (10,000
-//! records and 16 MiB per topic) and the records that Kafka has acknowledged since hookhold last saved the cursor. A record has
-//! the same `hookhold-log` and `hookhold-seq` each time. hookhold saves a changed cursor within about one second.
+//! records and 16 MiB per topic) and the records that Kafka has acknowledged since hookhold last saved the cursor. All copies
+//! of a record have the same `hookhold-log` and `hookhold-seq`. hookhold saves a changed cursor within about one second.
 
 mod backoff;
 mod client;
@@ -122,9 +122,9 @@ impl Forwarder {
         Ok(())
     }
 
-    /// Stops reading events, and waits up to `within` for acknowledgements. Does not wait for records whose acknowledgement a
-    /// block prevents. Then hands the cursors to the journal and ends the Kafka client. A later [`Journal::close`] makes the
-    /// cursors durable.
+    /// Stops reading events, and waits up to `within` for acknowledgements. Does not wait for a topic if the reason for its
+    /// block prevents acknowledgements. Then hands the cursors to the journal and ends the Kafka client. A later
+    /// [`Journal::close`] makes the cursors durable.
     pub fn stop(self, within: Duration) {
         self.mailbox.post(|updates| updates.stop_by = Some(Instant::now() + within));
         if self.thread.join().is_err() {

@@ -36,7 +36,7 @@ fn probe(native: &NativeProducer, topic: &str) -> ProbeResult {
             Some(found) => answered(found),
             None => ProbeResult::Unwritable(
                 BlockReason::TopicMissing,
-                "expected the topic in the cluster's metadata, found no such topic".into(),
+                "cluster metadata: expected the topic, found no such topic".into(),
             ),
         },
     }
@@ -62,7 +62,10 @@ fn answered(topic: &MetadataTopic) -> ProbeResult {
         };
     }
     if topic.partitions().is_empty() {
-        return ProbeResult::Unwritable(BlockReason::TopicMissing, "expected partitions of the topic, found none".into());
+        return ProbeResult::Unwritable(
+            BlockReason::TopicMissing,
+            "cluster metadata: expected partitions of the topic, found none".into(),
+        );
     }
     if let Some(leaderless) = topic.partitions().iter().find(|p| p.leader() < 0) {
         return ProbeResult::Unwritable(

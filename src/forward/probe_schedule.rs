@@ -27,13 +27,13 @@ impl ProbeSchedule {
         self.due = now + STALLED_AFTER;
     }
 
-    /// Postpones the next probe until [`STALLED_AFTER`] from now. Does nothing if the next probe is scheduled for a later time.
+    /// Postpones the next probe to [`STALLED_AFTER`] from now. Does nothing if the next probe is scheduled for a later time.
     pub(super) fn postpone(&mut self, now: Instant) {
         self.due = self.due.max(now + STALLED_AFTER);
     }
 
-    /// Schedules the next probe after a pause, and returns the length of the pause. The pause grows with each call. If the
-    /// topic has had no block for longer than [`RESET_AFTER`], the pauses start again at the first pause.
+    /// Schedules the next probe for the end of a pause, and returns the length of the pause. The pause grows with each call. If
+    /// the topic is not blocked and was unblocked more than [`RESET_AFTER`] ago, the pauses start again at the first pause.
     pub(super) fn back_off(&mut self, is_blocked: bool, now: Instant) -> Duration {
         if !is_blocked && now > self.unblocked_at + RESET_AFTER {
             self.backoff.reset();
@@ -43,7 +43,7 @@ impl ProbeSchedule {
         pause
     }
 
-    /// Sets the end of the topic's block to `now`, and schedules the next probe [`STALLED_AFTER`] from now.
+    /// Sets the time at which the topic was last unblocked to `now`, and schedules the next probe [`STALLED_AFTER`] from now.
     pub(super) fn unblocked(&mut self, now: Instant) {
         self.unblocked_at = now;
         self.restart(now);
@@ -54,5 +54,5 @@ impl ProbeSchedule {
 pub(super) const STALLED_AFTER: Duration = Duration::from_secs(10);
 /// Shortest and longest pause between two probes of a blocked topic, without jitter.
 const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// Time that a topic must be without a block before the pauses between probes start again at the first pause.
+/// Time for which a topic must stay unblocked before the pauses between probes start again at the first pause.
 const RESET_AFTER: Duration = Duration::from_secs(60);

@@ -1,8 +1,8 @@
-//! Runs one librdkafka producer and the thread that polls the producer. Posts delivery reports to the mailbox, each
-//! with the ticket of its record. Does not handle failures: the supervisor replaces a failed producer.
+//! Runs one librdkafka producer and the thread that polls the producer. Posts each delivery report to the mailbox, together
+//! with the ticket of the record. Does not handle failures: the supervisor replaces a failed producer.
 //!
-//! Ending a producer neither blocks the forwarder nor starts a thread. The forwarder therefore keeps running even if librdkafka
-//! ends slowly or the process has reached its thread limit.
+//! The poll thread ends the native client of a retired producer. The forwarder therefore neither waits for this end nor needs a
+//! new thread for it, and keeps running even if librdkafka ends slowly or the process has reached its thread limit.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -124,7 +124,7 @@ impl ProducerContext for ProducerCallbacks {
 
 impl ClientContext for ProducerCallbacks {
     /// Writes librdkafka's messages to the log at debug level only, because librdkafka repeats them at each attempt to connect.
-    /// hookhold itself logs the important changes, such as the block of a topic.
+    /// hookhold itself logs the important changes, for example when it blocks a topic.
     fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
         debug!(target: "librdkafka", "{facility}: {message}");
     }
@@ -133,8 +133,8 @@ impl ClientContext for ProducerCallbacks {
     /// only if the operator enables them.
     fn stats_raw(&self, _: &[u8]) {}
 
-    /// Passes a client-wide error to the mailbox. rdkafka calls this function twice per error, so every match arm must be safe
-    /// to run twice.
+    /// Passes an error that concerns the whole Kafka client to the mailbox. rdkafka calls this function twice per error, so
+    /// every match arm must be safe to run twice.
     fn error(&self, error: KafkaError, reason: &str) {
         debug!(target: "librdkafka", "{error}: {reason}");
         match error.rdkafka_error_code() {

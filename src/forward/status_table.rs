@@ -1,5 +1,5 @@
-//! Publishes the state of every topic (lag, cursor and block) for `/metrics` and `/readyz`. The forwarder writes the
-//! state, the admin listener reads it, and neither waits for the other.
+//! Publishes the state of every topic (lag, cursor, and the reason why a topic is blocked) for `/metrics` and `/readyz`. The
+//! forwarder writes the state, the admin listener reads it, and neither waits for the other.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -23,26 +23,26 @@ pub struct TopicSnapshot {
     pub lag_events: u64,
     /// Age in seconds of the topic's oldest unacknowledged event; 0 if there is no such event or its arrival time is unknown.
     pub lag_seconds: f64,
-    /// The topic's block; `None` if the topic is not blocked.
+    /// Reason why the topic is blocked, with its error and remedy; `None` if the topic is not blocked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blocked: Option<Blocked>,
 }
 
-/// Published description of a topic's block.
+/// Published reason why a topic is blocked, with the error and the remedy.
 #[derive(Clone, Debug, Serialize)]
 pub struct Blocked {
-    /// Reason for the block: a value of the label `reason` of `hookhold_forward_blocked`.
+    /// Word for the reason: a value of the label `reason` of `hookhold_forward_blocked`.
     pub reason: &'static str,
-    /// Text of the error that caused the block.
+    /// Text of the error that made hookhold block the topic.
     pub detail: String,
-    /// Action that the operator can take to end the block.
+    /// Action that the operator can take to unblock the topic.
     pub remedy: &'static str,
 }
 
 /// Published state of one topic. The topic's queue writes this state, and other threads read it.
 pub(super) struct TopicStatus {
     topic: Arc<str>,
-    /// Number of the topic's durable events, counted from the cursor at which the forwarder started.
+    /// Number of the topic's durable events, counted from the topic's cursor at the start of the forwarder.
     seen: AtomicU64,
     /// Number of the events counted in `seen` that Kafka has acknowledged.
     acked: AtomicU64,

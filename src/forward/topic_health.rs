@@ -4,8 +4,8 @@
 //! recovered (confluentinc/confluent-kafka-dotnet#2519). A topic has recovered when each partition has at least
 //! `min.insync.replicas` in-sync replicas, even if other replicas are still missing. Reading `min.insync.replicas` would need
 //! an additional permission, so hookhold compares probe results instead. A topic seems to have enough in-sync replicas if no
-//! replica is missing. Otherwise hookhold counts the in-sync replicas of the partition that has the fewest. A topic then seems
-//! to have enough if this count is higher than in an earlier probe since the last acknowledgement.
+//! replica is missing. If replicas are missing, hookhold uses the lowest number of in-sync replicas of any partition. The topic
+//! then seems to have enough if this number is higher than in an earlier probe since the last acknowledgement.
 
 use std::time::{Duration, Instant};
 
@@ -16,10 +16,10 @@ use super::kafka_error::BlockReason;
 pub(super) enum ProbeResult {
     /// Every partition has a leader, and all replicas are in sync.
     Healthy,
-    /// Every partition has a leader, but some partitions lack in-sync replicas. The topic is writable if
-    /// `min.insync.replicas` does not require the missing replicas.
+    /// Every partition has a leader, but some replicas are not in sync. The topic is writable if each partition still has at
+    /// least `min.insync.replicas` in-sync replicas.
     UnderReplicated {
-        /// Number of in-sync replicas of the partition that has the fewest.
+        /// Lowest number of in-sync replicas of any partition.
         in_sync: usize,
         /// Description of the partition that has the fewest in-sync replicas, for the operator.
         detail: String,
@@ -35,14 +35,14 @@ pub(super) struct TopicHealth {
     since: Option<Instant>,
     /// True if each partition of the topic seems to have at least `min.insync.replicas` in-sync replicas.
     enough: bool,
-    /// Smallest number of in-sync replicas that the probes have found in a partition; `None` if no probe has found missing
+    /// Lowest number of in-sync replicas that any of the probes has found in a partition; `None` if no probe has found missing
     /// replicas.
     fewest: Option<usize>,
 }
 
 impl TopicHealth {
-    /// Updates the topic's health after a probe. `in_sync` is the number of in-sync replicas of the partition that has the
-    /// fewest. `None` means that all replicas of every partition are in sync.
+    /// Updates the topic's health after a probe. `in_sync` is the lowest number of in-sync replicas of any partition. `None`
+    /// means that all replicas of every partition are in sync.
     pub(super) fn record_in_sync(&mut self, in_sync: Option<usize>, now: Instant) {
         let enough = in_sync.is_none_or(|count| self.fewest.is_some_and(|fewest| count > fewest));
         self.fewest = in_sync.into_iter().chain(self.fewest).min();
@@ -77,9 +77,10 @@ impl TopicHealth {
 
 /// Length of a stall after which hookhold replaces the producer if the topic seems to have enough in-sync replicas.
 pub(super) const STUCK_AFTER: Duration = Duration::from_secs(300);
-/// Length of a stall after which hookhold replaces the producer even if the topic seems to lack in-sync replicas. The topic may
-/// nevertheless have enough, because their number may have fallen and recovered between two probes. The constant exceeds
-/// [`STUCK_AFTER`], because a new producer helps only in this case, and briefly interrupts the other topics.
+/// Length of a stall after which hookhold replaces the producer even if the topic seems to have too few in-sync replicas. The
+/// topic may nevertheless have enough, because their number may have fallen and recovered between two probes. A new producer
+/// helps only if the topic has enough, and briefly interrupts the other topics. This constant is therefore higher than
+/// [`STUCK_AFTER`].
 const STUCK_IN_DOUBT: Duration = Duration::from_secs(1200);
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Sends the events of one topic to Kafka, in order. Near the log end, one reader feeds all topic queues. A queue that falls
 //! behind opens its own reader, so that the queue does not delay other topics.
 //!
-//! The queue tracks the topic's next event, records in flight, block and cursor. The queue does not depend on the Kafka
-//! client: the worker sends the records, and interprets failures and probe results.
+//! A topic queue tracks the topic's cursor, next event and records in flight, and whether the topic is blocked. The queue does
+//! not depend on the Kafka client: the worker sends the records, and interprets failures and probe results.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,9 +32,10 @@ pub(super) struct TopicQueue {
     saved: SavedCursor,
     /// Sequence up to which the queue sends records one at a time, in order to find the record that Kafka rejects.
     alone_until: Option<u64>,
-    /// Time at which the shared reader first found the queue full; `None` if the queue has room.
+    /// Time at which the shared reader first found the queue full; `None` if the shared reader has not found the queue full
+    /// since the queue last rewound or fell to half of the in-flight limit.
     full_since: Option<Instant>,
-    /// Time of the last acknowledgement, or of the last send while no other record was in flight, whichever is later.
+    /// Later one of two times: the last acknowledgement, and the last send while no other record was in flight.
     progress_at: Instant,
     /// Summary of the topic's probe results since the last acknowledgement.
     pub(super) health: TopicHealth,
@@ -148,7 +149,7 @@ impl TopicQueue {
     }
 }
 
-/// Registers sent records, and applies delivery reports.
+/// Registers records that the worker sends, and applies delivery reports.
 impl TopicQueue {
     /// Returns true if the queue may send its next record.
     pub(super) fn may_send(&self, limit: InFlightLimit) -> bool {
@@ -171,7 +172,8 @@ impl TopicQueue {
         flows && now < *self.full_since.get_or_insert(now) + WAIT_FOR_ROOM
     }
 
-    /// Returns the time at which the shared reader stops waiting for room in the queue; `None` if the queue is not full.
+    /// Returns the time at which the shared reader stops waiting for room in the queue; `None` if the shared reader has not
+    /// found the queue full.
     pub(super) fn wait_ends(&self) -> Option<Instant> {
         self.full_since.map(|since| since + WAIT_FOR_ROOM)
     }
@@ -191,8 +193,8 @@ impl TopicQueue {
         self.in_flight.insert(seq, bytes, stored.event.received_at())
     }
 
-    /// Applies the acknowledgement of the record with sequence `seq`. Also ends the topic's block, except during a
-    /// recall and while the queue waits for the shared reader.
+    /// Applies the acknowledgement of the record with sequence `seq`. Also unblocks the topic, except during a recall and while
+    /// the queue waits for the shared reader.
     pub(super) fn acknowledge(&mut self, seq: u64, limit: InFlightLimit, now: Instant) {
         self.in_flight.acknowledge(seq);
         self.saved.is_outdated = true;
@@ -248,15 +250,15 @@ impl TopicQueue {
     }
 }
 
-/// Blocks and unblocks the topic, and schedules its probes.
+/// Blocks and unblocks the topic, and schedules the topic's probes.
 impl TopicQueue {
-    /// Returns the reason for the block; `None` if the topic is not blocked.
+    /// Returns the reason why the topic is blocked; `None` if the topic is not blocked.
     pub(super) fn block_reason(&self) -> Option<BlockReason> {
         self.flow.block().map(|block| block.reason)
     }
 
     /// Returns true if the queue is blocked because the shared reader cannot read the journal. The shared reader's next
-    /// successful read ends the block.
+    /// successful read unblocks the queue.
     pub(super) fn waits_for_shared(&self) -> bool {
         !self.has_own_reader() && self.block_reason() == Some(BlockReason::Journal)
     }
@@ -273,7 +275,7 @@ impl TopicQueue {
         }
     }
 
-    /// Ends the topic's block and logs the end. Does nothing if the topic is not blocked.
+    /// Unblocks the topic and logs this change. Does nothing if the topic is not blocked.
     pub(super) fn unblock(&mut self, now: Instant) {
         let Some(block) = self.flow.clear_block() else { return };
         self.probes.unblocked(now);
@@ -282,13 +284,13 @@ impl TopicQueue {
         info!(topic = &*self.topic, reason = block.reason.word(), seconds, "topic is no longer blocked");
     }
 
-    /// Removes the topic's block from the published status when the forwarder stops. The metrics outlive the forwarder, and the
-    /// next forwarder detects blocks itself.
+    /// Publishes the topic as not blocked when the forwarder stops. The metrics outlive the forwarder, and the next forwarder
+    /// itself detects whether the topic is blocked.
     pub(super) fn withdraw_block(&self) {
         self.status.set_block(None);
     }
 
-    /// Allows a blocked queue to send one record. The acknowledgement of this record ends the block.
+    /// Allows a blocked queue to send one record. The acknowledgement of this record unblocks the queue.
     pub(super) fn begin_trial(&mut self) {
         self.flow.begin_trial();
     }
@@ -332,7 +334,8 @@ impl TopicQueue {
         self.in_flight.unreported() == 0 || now > self.progress_at + QUIET_AFTER
     }
 
-    /// Returns true if records are in flight and no block prevents their acknowledgement.
+    /// Returns true if the queue has records in flight that Kafka may still acknowledge: the topic is not blocked, or is
+    /// blocked only because the shared reader cannot read the journal.
     pub(super) fn expects_acks(&self) -> bool {
         self.in_flight.unreported() > 0 && (self.flow.block().is_none() || self.waits_for_shared())
     }

@@ -40,9 +40,9 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Creates a worker with a queue for every topic that has a cursor. The shared reader starts at the highest cursor, or at
-    /// the oldest event if no topic has a cursor. Starting there skips no event: a queue with a lower cursor begins with
-    /// its own reader, and a topic without a cursor has no event before this position. The worker saves a topic's first cursor
-    /// before any other cursor passes the topic's first event.
+    /// the oldest event if no topic has a cursor. This start position skips no event. A queue with a lower cursor begins with
+    /// its own reader. A topic without a cursor has no event before the start position, because the worker saves a topic's
+    /// first cursor before any other cursor passes the topic's first event.
     pub(super) fn new(
         journal: Journal,
         settings: Arc<ArcSwap<Settings>>,
@@ -183,6 +183,6 @@ impl Worker {
     }
 }
 
-/// Shortest time between two saves of the cursors. The journal writes a saved cursor with its next commit, so a moved cursor is
-/// on disk within about one second.
+/// Shortest time between two saves of the cursors. A save hands the moved cursors to the journal, which writes the cursors to
+/// disk with its next commit. A moved cursor is therefore on disk within about one second.
 const SAVE_EVERY: Duration = Duration::from_millis(500);

@@ -117,8 +117,8 @@ impl Appender {
 }
 
 /// Spawns a task that runs the journal's completions on the current Tokio runtime. The waiting deliveries run on the same
-/// runtime, so each commit wakes it only once, instead of once per event. If there is no current runtime, the journal's own
-/// threads run the completions.
+/// runtime, so the journal wakes the runtime only once per commit, instead of once per event. If there is no current runtime,
+/// the journal's own threads run the completions.
 fn run_completions_on_runtime(journal: &Journal) {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
     let (sender, mut receiver) = mpsc::unbounded_channel::<CompletionBatch>();
@@ -156,7 +156,7 @@ const WRITE_FAILED: &str = "journal write: expected success, found an I/O error;
 const FULL: &str =
     "journal: expected space or a deletable segment, found neither; see hookhold_forward_blocked, or enlarge max_size or disk";
 const TOPIC_FULL: &str =
-    "max_backlog: expected a smaller topic backlog, found the limit reached; see hookhold_forward_blocked, or raise max_backlog";
+    "max_backlog: expected room in the topic's backlog, found none; see hookhold_forward_blocked, or raise max_backlog";
 const BATCH_TOO_LARGE: &str =
     "batch: expected events that fit into the journal, found more; raise max_size and max_backlog, or set split = false";
 const QUEUE_FULL: &str = "journal writer: expected space in its queue, found it full; move [journal] dir to a faster disk";

@@ -1,14 +1,14 @@
-//! Measures the success rate of a source: the share of its deliveries that hookhold answered with 2xx within a sliding period.
-//! Some providers disable an endpoint when this rate is too low.
+//! Measures the success rate of a source over a sliding period: the share of the source's deliveries that hookhold answered
+//! with 2xx. Some providers disable an endpoint when this rate is too low.
 //!
-//! The rate covers only deliveries with a genuine signature, including deliveries with a stale or future timestamp. An unknown
-//! sender can replay such a delivery, and the replay counts, but the sender cannot forge the signature of a new delivery. The
-//! rate ignores all other deliveries, so forged deliveries do not distort the rate. With a wrong secret, no signature matches,
-//! so the rate does not fall. Operators can recognise a wrong secret by `signature_mismatch` outcomes and by the absence of
-//! verified deliveries.
+//! The success rate covers only deliveries with a genuine signature, including deliveries with a stale or future timestamp. An
+//! unknown sender can replay such a delivery, and the replay counts, but the sender cannot forge the signature of a new
+//! delivery. The rate ignores all other deliveries, so forged deliveries do not distort the rate. With a wrong secret, no
+//! signature matches, so the rate does not fall. Operators can recognise a wrong secret by `signature_mismatch` outcomes and by
+//! the absence of verified deliveries.
 //!
-//! The period consists of [`SLOTS`] slots with two counts each, and the oldest slot expires as a whole. The memory for the
-//! counts therefore does not grow with the number of deliveries.
+//! [`SuccessRate`] divides the period into [`SLOTS`] slots with two counts each. The oldest slot expires as a whole. The memory
+//! for the counts therefore does not grow with the number of deliveries.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

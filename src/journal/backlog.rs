@@ -4,10 +4,10 @@
 //! has a waiting frame in the segment. If dead bytes did not count, a topic with one waiting frame in each segment would pin
 //! the whole journal without reaching `max_backlog`.
 //!
-//! A waiting frame counts only for its own topic. If all frames of a segment are waiting frames, the segment has no dead bytes.
-//! So if Kafka is down and hookhold forwards no events, each topic pins only its own frames, and the topics together can use
-//! all of `max_size`. The newest segment counts as if it had no dead bytes, because the journal never deletes the newest
-//! segment.
+//! A waiting frame counts only in the backlog of its own topic. If all frames of a segment are waiting frames, the segment has
+//! no dead bytes. So if Kafka is down and therefore acknowledges no events, each topic pins only its own frames, and the topics
+//! together can use all of `max_size`. The newest segment counts as if it had no dead bytes, because the journal never deletes
+//! the newest segment.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -71,7 +71,7 @@ impl Backlogs {
 }
 
 /// Returns the total size of a topic's frames at and above `cursor` in one segment, in bytes. If the cursor is between two
-/// events of the topic, estimates this number from the sequences.
+/// events of the topic, estimates the size from the sequences.
 pub(super) fn waiting_bytes(range: &TopicRange, cursor: u64) -> u64 {
     let (left, all) = ((range.last + 1).saturating_sub(cursor.max(range.first)), range.last + 1 - range.first);
     (u128::from(range.bytes) * u128::from(left) / u128::from(all)) as u64

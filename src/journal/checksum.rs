@@ -1,13 +1,14 @@
-//! Computes the CRC-32C of arbitrary ranges of a file. Reads each block of the file at most once to compute its checksum. In
-//! addition, reads at most two incomplete blocks for each range.
+//! Computes the CRC-32C of arbitrary ranges of a file. Reads each block of the file at most once to compute the checksum of the
+//! block. In addition, reads at most two incomplete blocks for each range.
 //!
-//! After damage, the next frame may start at any aligned offset. A crafted body can consist entirely of fake frame headers that
-//! each announce a frame of several megabytes. If the scanner read a whole frame for each header, a startup after a crash would
-//! take hours. If the scanner stopped after a fixed number of fake headers, it would lose the valid frames after them.
+//! The checksums of the blocks prevent a damaged file from delaying a startup for hours. After damage, the next frame may start
+//! at any aligned offset. A crafted body can consist entirely of fake frame headers that each announce a frame of several
+//! megabytes. If the scanner had to read a whole frame for each header, a startup after a crash would take hours. If the
+//! scanner stopped after a fixed number of fake headers, it would lose the valid frames after them.
 //!
-//! CRC-32C is linear. The checksum of a range can therefore be computed from two checksums: the checksum of all bytes before
-//! the start of the range, and the checksum of all bytes before the end of the range. [`Checksum`] stores the checksum of all
-//! bytes before the end of each block.
+//! [`Checksum`] computes the checksum of a range from two other checksums: the checksum of all bytes before the start of the
+//! range, and the checksum of all bytes before the end of the range. This computation is possible because CRC-32C is linear. To
+//! make the computation fast, [`Checksum`] stores the checksum of all bytes before the end of each block.
 
 use std::io;
 use std::sync::Arc;

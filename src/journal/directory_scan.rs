@@ -1,8 +1,8 @@
 //! Reads the content of a journal's directory. Never changes a file.
 //!
-//! The durable watermark is the highest sequence for which a file name, a commit or a summary file proves that all earlier
-//! events were on disk. Damage below the watermark is corruption. Readable events at and above the watermark are unconfirmed,
-//! because these events may exist only in the page cache.
+//! The scan determines the durable watermark: the highest sequence for which a file name, a commit or a summary file proves
+//! that all earlier events were on disk. Damage below the watermark is corruption. Readable events at and above the watermark
+//! are unconfirmed, because these events may exist only in the page cache.
 
 use std::io;
 use std::ops::Range;
@@ -41,7 +41,7 @@ pub(super) struct ScannedSegment {
     pub(super) size: u64,
     /// True if the file starts with the valid header of this segment.
     pub(super) has_header: bool,
-    /// Sequence from which a newer segment supersedes the events of this segment.
+    /// Sequence at and above which a newer segment supersedes the events of this segment.
     pub(super) superseded_from: u64,
     /// True if no segment between this segment and the next listed segment has been deleted. In that case, this segment must
     /// contain every durable event between its first sequence and `superseded_from`.

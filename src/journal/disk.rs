@@ -2,8 +2,9 @@
 //! step, make the step fail, or undo the step in a simulated power cut. [`LocalDisk`] implements these traits for a real
 //! directory. This module does not depend on segments or frames.
 //!
-//! File names are plain names inside one directory. The journal writes and syncs a file through the same descriptor. The
-//! creation, renaming or deletion of a file survives a power cut only after [`Disk::sync_dir`].
+//! A [`Disk`] is one directory, and all file names are plain names inside this directory. The journal writes and syncs a file
+//! through the same descriptor. The creation, renaming or deletion of a file survives a power cut only after
+//! [`Disk::sync_dir`].
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;

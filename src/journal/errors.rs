@@ -10,7 +10,7 @@ pub enum AppendRejected {
     #[error("journal: expected free space for the event, found none; free some disk space or raise journal.max_size")]
     Full,
     /// The event's topic would pin more than `max_backlog` bytes.
-    #[error("journal: expected a topic that pins at most max_backlog bytes, found more; raise journal.max_backlog")]
+    #[error("max_backlog: expected room in the topic's backlog, found none; see hookhold_forward_blocked, or raise max_backlog")]
     TopicFull,
     /// The queue for the writer would exceed [`MAX_QUEUED_BYTES`](super::MAX_QUEUED_BYTES).
     #[error("journal: expected free space in the writer's queue, found none; retry later")]

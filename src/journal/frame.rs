@@ -7,10 +7,10 @@
 //! +----+----+--------+--------+----+-----+---------+------+---+--------------+
 //! ```
 //!
-//! All numbers are little-endian. `crc` is the CRC-32C of four parts in this order: bytes 24..len, the log id, the sequence,
-//! and the id of the segment that contains the frame. The task that appends the event computes the checksum of bytes 24..len.
-//! The writer extends this checksum with the other three parts (24 bytes). Because the checksum covers the segment id, a frame
-//! is invalid if it is in the wrong file, or if it belongs to an earlier segment that used the same file.
+//! All numbers in a frame are little-endian. `crc` is the CRC-32C of four parts in this order: bytes 24..len, the log id, the
+//! sequence, and the id of the segment that contains the frame. The task that appends the event computes the checksum of bytes
+//! 24..len. The writer extends this checksum with the other three parts (24 bytes). Because the checksum covers the segment id,
+//! a frame is invalid if it is in the wrong file, or if it belongs to an earlier segment that used the same file.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -9,7 +9,8 @@
 //!         entry: key 16 · first seen 8 · sequence 8 · crc 4, sorted by key   filter: crc 4 · descriptor 20 · fingerprints
 //! ```
 //!
-//! Lookups skip damaged entries and count the damage. As a result, the journal may store a duplicate, but loses no event.
+//! Lookups in a key file skip damaged entries and count the damage. As a result, the journal may store a duplicate, but loses
+//! no event.
 
 use std::io;
 use std::sync::Arc;
@@ -31,7 +32,7 @@ pub struct SeenKey {
     pub seq: u64,
 }
 
-/// Keys, each with the arrival time and sequence of its stored event.
+/// Keys, each with the arrival time and sequence of the stored event that has this key.
 pub(super) type KeyEntries = Vec<(EventKey, SeenKey)>;
 
 /// Key file of a sealed segment.

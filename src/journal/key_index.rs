@@ -1,7 +1,8 @@
 //! Index of the keys of stored events. The keys of unsealed segments are in memory. The keys of each sealed segment are in a
 //! [`KeyFile`]. The key file of a deleted segment remains until the newest key in the file has left the dedupe window.
 //!
-//! Lookups compare all 128 bits of a key. If a key has two entries, lookups return the newer entry.
+//! Lookups in the index compare all 128 bits of a key. If the index contains two entries of a key, lookups return the newer
+//! entry.
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;

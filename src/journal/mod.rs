@@ -10,7 +10,6 @@
 //! ```
 //!
 //! `docs/journal.md` describes the files and explains their format. These modules handle failures:
-//!
 //! - `writer.rs`: If a write fails or is short, the writer reports an error for the events of the commit and abandons the
 //!   segment.
 //! - `writer.rs`: If a sync fails, the writer reports an error for all waiting events. The process must exit, because the

@@ -33,7 +33,8 @@ pub struct ReadOnlyJournal {
 struct ScannedFile {
     name: SegmentName,
     scanner: FrameScanner,
-    /// Sequence from which a newer segment supersedes the events of this segment; `None` while this segment is the newest.
+    /// Sequence at and above which a newer segment supersedes the events of this segment; `None` while this segment is the
+    /// newest.
     superseded_from: Option<u64>,
 }
 
@@ -208,7 +209,8 @@ impl ReadOnlyJournal {
         Ok(report)
     }
 
-    /// Scans the directory. Repeats the scan if a listed segment is deleted before the scan opens its file.
+    /// Scans the directory. Repeats the scan if hookhold deletes a listed segment before the scan opens the file of this
+    /// segment.
     fn scan(&self) -> io::Result<DirectoryScan> {
         let mut tries = 0;
         loop {

@@ -43,7 +43,8 @@ pub struct Reader {
 /// Segment that a [`Reader`] reads.
 struct ReadSegment {
     segment: Arc<Segment>,
-    /// Sequence from which a newer segment supersedes the events of this segment; `None` while this segment is the newest.
+    /// Sequence at and above which a newer segment supersedes the events of this segment; `None` while this segment is the
+    /// newest.
     superseded_from: Option<u64>,
     scanner: FrameScanner,
 }
@@ -161,7 +162,7 @@ impl Reader {
     }
 
     /// Skips the lost events below `seq` and forgets their keys. Forgets the keys even if hookhold has forwarded the events,
-    /// because storing an event twice is better than dropping its retry.
+    /// because storing an event twice is better than dropping the retry of a lost event.
     fn skip_lost(&mut self, seq: u64) {
         if seq > self.next_seq {
             self.shared.keys.forget(self.next_seq..seq);

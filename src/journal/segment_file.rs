@@ -8,14 +8,15 @@
 //! +---------+--------+----+-----------+-------+---------------+--------+--------+---
 //! ```
 //!
-//! The header and the first commit are one write, so one sync makes both durable. The background thread may recycle the file of
-//! a deleted segment. Before the file becomes a new segment, the background thread zeroes the first page. The old frames in the
-//! other pages are invalid in the new segment, because their checksums include the old segment id.
+//! A segment file starts with a header and the first commit. Both are one write, so one sync makes both durable. The background
+//! thread may recycle the file of a deleted segment. Before the file becomes a new segment, the background thread zeroes the
+//! first page. The old frames in the other pages are invalid in the new segment, because the checksum of each old frame covers
+//! the id of the old segment.
 //!
 //! The name of a segment file is `ORDINAL-FIRST-ID.seg`. The name repeats the first sequence and the id, so a reader can read
-//! the frames and skip superseded frames even if the header is damaged. A segment supersedes events of older segments only
-//! after the first write to its file. If the writer fails to start a segment, the writer leaves at most an unused file and
-//! continues to use the previous segment.
+//! the frames and skip superseded frames even if the header is damaged. A new segment supersedes events of older segments only
+//! after the first write to the file of the new segment. If the writer fails to start a segment, the writer leaves at most an
+//! unused file and continues to use the previous segment.
 
 use std::io;
 use std::sync::Arc;

@@ -63,7 +63,7 @@ impl SegmentMap {
     }
 
     /// Returns the newest segment that starts at or below `seq`. If there is no such segment, returns the oldest segment. Also
-    /// returns the sequence from which a newer segment supersedes the events of the returned segment.
+    /// returns the sequence at and above which a newer segment supersedes the events of the returned segment.
     pub(super) fn locate(&self, seq: u64) -> Option<(Arc<Segment>, Option<u64>)> {
         let segments = self.segments();
         let index = segments.iter().rposition(|segment| segment.name.first_seq <= seq).unwrap_or(0);
@@ -171,8 +171,8 @@ impl SegmentMap {
         }
     }
 
-    /// Computes the bytes that each topic pins. [`SegmentMap::reserve`] uses the computed dead bytes until the next call of
-    /// this function.
+    /// Computes for each topic the bytes that it pins: the waiting bytes and the dead bytes. [`SegmentMap::reserve`] uses the
+    /// dead bytes until the next call of this function.
     pub(super) fn update_backlogs(&self, forwards: bool) -> BTreeMap<Arc<str>, Backlog> {
         let mut backlogs = Backlogs::new(self.cursors(), forwards);
         let segments = self.segments();

@@ -80,8 +80,8 @@ impl CommitWriter {
         }
     }
 
-    /// Writes and syncs all events. If the events do not fit into the active segment, starts further segments and makes one
-    /// commit in each segment.
+    /// Writes and syncs the given events. If these events do not fit into the active segment, starts further segments and makes
+    /// one commit in each segment.
     fn commit_all(&mut self, mut events: VecDeque<PendingAppend>, mut save_cursors: bool) -> Result<(), SyncFailed> {
         let mut may_start_segment_for_cursors = true;
         loop {

@@ -120,7 +120,7 @@ async fn next(
 /// value is lower.
 const BACKLOG_CONNECTIONS: u32 = 4096;
 
-/// Delay between a failed accept and the next attempt. An accept usually fails because the process has no free file
+/// Delay between a failed accept and the next attempt. The usual cause of the failure is that the process has no free file
 /// descriptor. The next attempt can succeed once a connection has closed.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 

@@ -1,9 +1,9 @@
 //! Reads a request body and enforces its limits: the source's `max_body`, the in-flight budgets and the deadline.
 //!
-//! hookhold charges each piece of a body to the budgets when the piece arrives, before buffering the piece. hookhold
-//! reserves no memory for an announced length. hookhold does not copy a body that arrives in one piece. If a body
-//! arrives in several pieces, hookhold copies the pieces into one buffer. Without this copy, a sender of one-byte
-//! chunks could make each chunk occupy a whole read buffer.
+//! hookhold charges each piece of a body to the in-flight budgets when the piece arrives, before buffering the piece. hookhold
+//! reserves no memory for an announced length. hookhold does not copy a body that arrives in one piece. If a body arrives in
+//! several pieces, hookhold copies the pieces into one buffer. Without this copy, a sender of one-byte chunks could make each
+//! chunk occupy a whole read buffer.
 
 use std::error::Error;
 use std::io;
@@ -27,20 +27,19 @@ impl InFlightBudget {
         InFlightBudget { limit, used: AtomicUsize::new(0) }
     }
 
-    /// Adds `bytes` to the current number. Returns the previous number, and true if the new number exceeds the limit.
+    /// Adds `bytes` to the number of request-body bytes in memory. Returns the previous number, and true if the new number
+    /// exceeds the limit.
     fn add(&self, bytes: usize) -> (usize, bool) {
         let before = self.used.fetch_add(bytes, Relaxed);
         (before, before.saturating_add(bytes) > self.limit)
     }
 }
 
-/// Number of body bytes that one request has charged to two in-flight budgets: the server's budget and the budget of
-/// the sender's address. Dropping the charge releases these bytes in both budgets.
-///
-/// hookhold rejects a request that exceeds a budget. Exception: an address may send one large body beyond its budget if
-/// its other bodies in memory are together no larger than this body. Large bodies from one address therefore complete
-/// one at a time. While such a body is in memory, another request that exceeds the address's budget gets the outcome
-/// `rate_limited`.
+/// Number of body bytes that one request has charged to two in-flight budgets: the server's budget and the budget of the
+/// sender's address. Dropping the charge releases these bytes in both budgets. hookhold rejects a request that exceeds a
+/// budget. Exception: an address may send one large body beyond its budget if the total size of its other bodies in memory is
+/// at most the size of the large body. Large bodies from one address therefore complete one at a time. While such a body is in memory, another
+/// request that exceeds the address's budget gets the outcome `rate_limited`.
 pub(super) struct InFlightCharge<'a> {
     server: &'a InFlightBudget,
     address: &'a InFlightBudget,

@@ -1,10 +1,10 @@
 //! Prepares a connection for HTTP: reads the PROXY header of a trusted proxy, then performs the TLS handshake.
 //!
-//! Both steps together must finish within `handshake_timeout`. hookhold immediately serves a connection that needs
-//! neither step. If a connection ends during these steps, hookhold counts the outcome of the connection under
-//! `source="-"`. Exception: hookhold ignores a connection that closes before its first byte, because load balancers
-//! open such connections regularly to probe the port. An unused TLS handshake (no request follows it) counts against
-//! the address of the client, like a rejected delivery.
+//! The PROXY header and the TLS handshake of a connection must both be complete within `handshake_timeout`. hookhold
+//! immediately serves a connection that needs neither step. If a connection ends during these steps, hookhold counts the
+//! outcome of the connection under `source="-"`. Exception: hookhold ignores a connection that closes before its first byte,
+//! because load balancers open such connections regularly to probe the port. An unused TLS handshake (no request follows it)
+//! counts against the address of the client, like a rejected delivery.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -158,6 +158,6 @@ const HTTPS_EXPECTED: &str = "connection: expected HTTPS, found plain text; use 
 const PROXY_EXPECTED: &str =
     "connection: expected a valid PROXY header of version 2, found none; enable PROXY protocol v2 in the proxy\n";
 const NOT_READY_AT_DRAIN_DEADLINE: &str =
-    "handshake: expected before the drain deadline, found it incomplete; raise drain_deadline above handshake_timeout";
+    "handshake: expected the end before the drain deadline, found none; raise drain_deadline to at least handshake_timeout";
 const NOT_READY_IN_TIME: &str =
-    "handshake: expected within handshake_timeout, found it incomplete; raise handshake_timeout for a genuine sender";
+    "handshake: expected the end within handshake_timeout, found none; raise handshake_timeout for a genuine sender";

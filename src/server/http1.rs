@@ -2,11 +2,11 @@
 //! a shutdown, and sends the responses that hyper omits, such as the response to a request head that arrives too
 //! slowly.
 //!
-//! hyper itself rejects a malformed or overlong request head, and passes no request to this file. This file therefore
-//! counts such a request head under `source="-"`. The same label counts a request head that arrives too slowly or ends
-//! with a disconnect. A half-closed connection stays open until the server has sent the response. While hookhold stores
-//! an event, it does not read the socket and does not notice a disconnect. A sender therefore cannot undo a delivery
-//! after sending the last byte.
+//! hyper itself rejects a malformed or overlong request head, and passes no request to this file. The source of such a request
+//! is therefore unknown, so this file counts the request head under `source="-"`. This file uses the same label for a request
+//! head that arrives too slowly or ends with a disconnect. A half-closed connection stays open until the server has sent the
+//! response. While hookhold stores an event, it does not read the socket and does not notice a disconnect. A sender therefore
+//! cannot undo a delivery after sending the last byte.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -122,8 +122,7 @@ fn rejected_head(end: &ConnectionEnd, progress: &Progress, has_partial_head: boo
     }
 }
 
-const HEAD_CUT: &str =
-    "request head: expected before the drain deadline, found it incomplete; raise drain_deadline above request_deadline";
+const HEAD_CUT: &str = "request head: expected the complete head before the drain deadline, found a part; raise drain_deadline to at least request_deadline";
 const HEAD_TOO_SLOW: &str =
     "request head: expected within request_deadline at min_rate or faster, found it slower; lower min_rate for a genuine sender";
 

@@ -1,9 +1,10 @@
-//! Runs the listener for deliveries: connections, TLS, limits, deadlines and the drain. Turns HTTP requests into [`Delivery`]
-//! values, and [`Answer`] values into HTTP responses.
+//! Runs the listener for deliveries: connections, TLS, limits, deadlines and the drain. Turns HTTP requests into
+//! [`Delivery`](crate::event::Delivery) values, and [`Answer`](crate::answer::Answer) values into HTTP responses.
 //!
 //! The server uses hyper without a web framework. A client that negotiates HTTP/2 in its TLS handshake uses HTTP/2; every other
 //! client uses HTTP/1.1. The server has only one route and therefore no router. This module does not depend on signature
-//! algorithms or Kafka. It passes each complete request to the [`Gateway`] and sends the gateway's answer to the sender.
+//! algorithms or Kafka. The server passes each complete request to the [`Gateway`] and sends the gateway's answer to the
+//! sender.
 //!
 //! ```text
 //! PROXY header? · TLS?
@@ -13,9 +14,6 @@
 //!                                                 ▲  one Outcome: counter, duration, log line     │
 //!                                                 └───────────────────────────────────────────────┘
 //! ```
-//!
-//! [`Delivery`]: crate::event::Delivery
-//! [`Answer`]: crate::answer::Answer
 
 mod accept;
 mod body;
@@ -62,7 +60,7 @@ use outcome_log::OutcomeLog;
 use sender_limits::SenderLimits;
 use state::ServerState;
 
-/// Server for deliveries. [`Server::serve`] runs it.
+/// Server for deliveries. [`Server::serve`] runs the server.
 pub struct Server {
     /// Gateway that receives complete requests.
     pub gateway: Arc<Gateway>,

@@ -1,6 +1,6 @@
 //! Adds the outcome of every request exactly once to a counter, to the duration histogram and to the log.
 //!
-//! hookhold looks up the metric series of a source once, at the first request for that source. It logs accepted
+//! hookhold looks up the metric series of a source once, at the first request for that source. hookhold logs accepted
 //! deliveries at debug level, and rejections as warnings with the sender's address and a hint for the operator. One
 //! sampler per source and outcome limits the number of warnings, and a metric counts the suppressed warnings.
 

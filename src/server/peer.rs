@@ -21,8 +21,9 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// Adds one to the number of connections from `remote`, or returns `None` if the address is at its connection
-    /// limit. A trusted proxy has no connection limit, because its connections carry the requests of all its clients.
+    /// Adds one to the number of connections from `remote`, and returns the peer. Returns `None` if the address is at its
+    /// connection limit. A trusted proxy has no connection limit, because its connections carry the requests of all its
+    /// clients.
     pub(super) fn connect(remote: SocketAddr, state: &ServerState) -> Option<Peer> {
         let (is_trusted_proxy, address) = (state.proxies.trust(remote.ip()), remote.ip());
         let sender = if is_trusted_proxy { state.sender_limits.track(address) } else { state.sender_limits.connect(address)? };

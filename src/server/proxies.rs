@@ -39,10 +39,10 @@ impl Proxies {
         self.proxy_protocol && self.trust(peer)
     }
 
-    /// Returns the address of the client whose request the trusted proxy `peer` forwards. The address is in the
-    /// rightmost `X-Forwarded-For` entry that does not name a trusted proxy, or in the leftmost entry if all entries
-    /// name trusted proxies. The port is 0 if the entry has no port. If an entry is unreadable, the search stops, and
-    /// the function returns the address to the right of that entry, or `peer` if there is none.
+    /// Returns the address of the client whose request the trusted proxy `peer` forwards. The address is in the rightmost
+    /// `X-Forwarded-For` entry that does not name a trusted proxy, or in the leftmost entry if all entries name trusted
+    /// proxies. The port is 0 if the entry has no port. If an entry is unreadable, the search stops, and the function returns
+    /// the address to the right of that entry, or `peer` if that entry is the rightmost one.
     pub(super) fn client(&self, peer: SocketAddr, headers: &HeaderMap) -> SocketAddr {
         let mut client = peer;
         for line in headers.get_all("x-forwarded-for").iter().rev() {

@@ -236,9 +236,9 @@ const ADDRESS_IN_FLIGHT_USED: &str =
 const BODY_TOO_SLOW: &str =
     "body: expected within the source's deadline at min_rate or faster, found a slower body; lower min_rate for a genuine sender";
 const BODY_CUT: &str =
-    "body: expected before the drain deadline, found it incomplete; raise drain_deadline above request_deadline";
+    "body: expected the complete body before the drain deadline, found a part; raise drain_deadline to at least request_deadline";
 const EVENT_CUT: &str =
-    "event: expected on disk before the drain deadline, found it pending; raise drain_deadline above request_deadline";
+    "event: expected a sync before the drain deadline, found none; raise drain_deadline to at least request_deadline";
 
 /// Delay before a `rate_limited` response. A sender that waits for each response can therefore send at most ten
 /// requests per second on each connection, so enough CPU time remains for other senders.

@@ -1,7 +1,7 @@
 //! Shares the shutdown phase of the process with its tasks. The process never returns to an earlier phase.
 //!
-//! The phases are `Serving → Leaving → Draining → Cut → Now`. The first signal starts `Leaving`. The server starts
-//! `Draining` after `drain_delay`, and `Cut` after a further `drain_deadline`. A second signal starts `Now`
+//! The phases of the process are `Serving → Leaving → Draining → Cut → Now`. The first shutdown signal starts `Leaving`. The
+//! server starts `Draining` after `drain_delay`, and `Cut` after a further `drain_deadline`. A second signal starts `Now`
 //! immediately.
 
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! Performs TLS handshakes for the delivery listener, and replaces the certificate while connections are open.
 //!
-//! A new certificate applies to later handshakes and does not affect open connections. If the new files are unusable,
-//! hookhold continues to use the current certificate. hookhold checks the files every [`FILE_CHECK_INTERVAL`]. It reads
-//! changed files only after two consecutive checks have found the files in the same state, because a renewal writes two
+//! A new certificate applies to later handshakes and does not affect open connections. If the new certificate or key file is
+//! unusable, hookhold continues to use the current certificate. hookhold checks the files every [`FILE_CHECK_INTERVAL`]. It
+//! reads changed files only after two consecutive checks have found the files in the same state, because a renewal writes two
 //! files one after the other. If hookhold cannot read the files, it retries at every check.
 
 use std::fs::{self, Metadata};

@@ -1,4 +1,4 @@
-//! Owns the forwarder that sends events to Kafka: starts, replaces and stops it, and reports its state.
+//! Starts, replaces and stops the forwarder, which sends events to Kafka, and reports the forwarder's state.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -9,11 +9,10 @@ use crate::forward::{self, Forwarder};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 
-/// The running forwarder, if any, and the components that a new forwarder needs.
-///
-/// Each caller of `start`, `apply` and `stop` holds the configuration lock, so these calls never overlap. These functions hold
-/// the lock of `forwarder` only to read or replace the forwarder, never while a forwarder stops. A forwarder waits for Kafka
-/// while it stops, but `/metrics` and `/readyz` take this lock and must not wait for Kafka.
+/// The running forwarder, if any, and the components that a new forwarder needs. Calls of `start`, `apply` and `stop` never
+/// overlap, because each caller holds the configuration lock. These functions hold the lock of `forwarder` only to read or
+/// replace the forwarder, never while a forwarder stops. Stopping a forwarder waits for Kafka, but `/metrics` and `/readyz`
+/// take the lock of `forwarder` and must not wait for Kafka.
 pub(super) struct Forwarding {
     /// Running forwarder; `None` if `[kafka]` is not configured, during the replacement of the Kafka client, and after
     /// forwarding has stopped.

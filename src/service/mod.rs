@@ -1,5 +1,4 @@
 //! Runs the gateway as a library, with four functions:
-//!
 //! 1. [`Service::open`] opens the journal, including the recovery after a crash, and prepares sources and TLS. This
 //!    function neither receives nor forwards events.
 //! 2. [`Service::start`] starts forwarding, and serves deliveries and admin pages until a shutdown or a failure of the
@@ -7,12 +6,13 @@
 //! 3. [`Service::reload`] replaces the configuration of a running service, either completely or not at all.
 //! 4. [`Service::stop`] closes the journal.
 //!
-//! The caller passes in the disk, the clock, the shutdown signal and the listeners. The service does not depend on
-//! command-line arguments, Unix signals or exit codes, and it never ends the process.
+//! A caller of [`Service`] passes in the disk, the clock, the shutdown signal and the listeners. The service does not depend on
+//! command-line arguments, Unix signals or exit codes, and never ends the process.
 //!
-//! Two locks have a fixed order: first the configuration lock, then the forwarder lock. The functions that reload the
-//! configuration, start forwarding or stop forwarding hold the configuration lock. A function that holds this lock may wait for
-//! Kafka. No function waits while it holds the forwarder lock, because `/metrics` and `/readyz` take this lock.
+//! The service takes its two locks in a fixed order: first the configuration lock, then the forwarder lock. The functions that
+//! reload the configuration, start forwarding or stop forwarding hold the configuration lock. A function that holds the
+//! configuration lock may wait for Kafka. No function waits while it holds the forwarder lock, because `/metrics` and `/readyz`
+//! take the forwarder lock.
 
 mod forwarding;
 mod reload;
@@ -68,7 +68,9 @@ pub struct Listeners {
 
 /// Reason why [`Listeners::open`] failed.
 #[derive(Debug, thiserror::Error)]
-#[error("{key}: expected an available address, found {address}; change {key}, or stop the process that listens there")]
+#[error(
+    "{key}: expected an available address, found {address} unavailable; change {key}, or stop the process that listens there"
+)]
 pub struct ListenError {
     key: &'static str,
     address: SocketAddr,
@@ -132,11 +134,9 @@ impl Service {
     }
 
     /// Starts forwarding, and returns a future that serves both listeners until a shutdown is complete. By then, hookhold has
-    /// answered every delivery and has waited a limited time for Kafka's last acknowledgements. Must be called inside a tokio
-    /// runtime.
-    ///
-    /// If the journal fails, the server continues for up to [`LAST_RESPONSES`], so that each sender that waits for the journal
-    /// receives a 503. The future then returns an error, and the process must exit.
+    /// answered every delivery and has waited a limited time for Kafka's last acknowledgements. If the journal fails, the
+    /// server continues for up to [`LAST_RESPONSES`], so that each sender that waits for the journal receives a 503. The future
+    /// then returns an error, and the process must exit. Must be called inside a tokio runtime.
     pub fn start(&self, listeners: Listeners) -> impl Future<Output = Result<(), ServeError>> + Send + use<> {
         // This function locks the configuration before it returns the future. A reload holds the same lock while it reads
         // files, and a read that hangs would delay the listeners. The caller must therefore call this function before the
@@ -275,7 +275,7 @@ impl Service {
     }
 }
 
-/// Time limit for the last responses after a failed sync or a second signal. The process then ends.
+/// Time limit for the last responses after a failed sync or a second shutdown signal. The process then ends.
 pub const LAST_RESPONSES: Duration = Duration::from_secs(1);
 /// Time limit for the last acknowledgements when hookhold stops or replaces the Kafka client. The next client sends
 /// unacknowledged events again.

@@ -1,5 +1,6 @@
-//! Reloads the configuration while the gateway runs. Reads and checks the whole file first. Applies the file only if it has no
-//! errors and no change in it needs a restart. The process therefore never runs a mixture of two configurations.
+//! Reloads the configuration while the gateway runs. Reads and checks the whole file first. Then applies either the whole file
+//! or nothing: a file that has errors, or contains a change that needs a restart, has no effect. The process therefore never
+//! runs a mixture of two configurations.
 //!
 //! A delivery uses the source that was configured when the delivery arrived, even if a reload replaces that source
 //! before the response. The journal and the listeners stay open. hookhold replaces the Kafka client only if the
@@ -30,8 +31,8 @@ enum ReloadError {
 }
 
 impl Service {
-    /// Reads the configuration file again and applies it. If hookhold cannot apply the file, logs the reason and changes
-    /// nothing. Blocks on file I/O, and may wait for Kafka.
+    /// Reads the configuration file again and applies the new content. If hookhold cannot apply the new content, logs the
+    /// reason and changes nothing. Blocks on file I/O, and may wait for Kafka.
     pub fn reload(&self) {
         let mut running = self.config();
         let file = running.path.display().to_string();
@@ -107,7 +108,7 @@ impl ReloadError {
         match self {
             ReloadError::Invalid(diagnostics) => diagnostics.sorted().iter().for_each(|diagnostic| {
                 let (file, line, key) = (&*diagnostic.file, diagnostic.line, &*diagnostic.key);
-                tracing::error!(file, line, key, mistake = &*diagnostic.what, "mistake in the configuration");
+                tracing::error!(file, line, key, mistake = &*diagnostic.what, "error in the configuration");
             }),
             ReloadError::NeedsRestart(changes) => changes.iter().filter(|change| change.needs_restart).for_each(|change| {
                 tracing::error!(

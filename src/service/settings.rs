@@ -42,7 +42,7 @@ pub(super) fn forward_settings(config: &Config) -> Option<forward::Settings> {
     })
 }
 
-/// Returns the longest dedupe window of all sources. The journal must remember dedupe keys for this time.
+/// Returns the longest of all configured dedupe windows. The journal must remember dedupe keys for this time.
 pub(super) fn longest_dedupe_window(config: &Config) -> Duration {
     let windows = config.sources.iter().flat_map(|source| [source.dedupe.window, source.dedupe.body.unwrap_or_default()]);
     windows.max().unwrap_or_default().max(config.dedupe.window)

@@ -22,7 +22,7 @@ mod proof;
 use locator::{LOCATORS, LocatorParser};
 
 /// Takes every recipe parameter out of `table` and returns the recipe. Returns `None` if a required parameter is missing or any
-/// parameter is invalid. A source's own `key` replaces the recipe's `event.key`.
+/// parameter is invalid. If the source sets locators for the ordering key (`key`), these replace the recipe's `event.key`.
 pub(super) fn recipe(table: &mut TomlTable) -> Option<Recipe> {
     let mut locators = LocatorParser::take(table);
     let own_key = table.take("key");

@@ -131,7 +131,7 @@ pub struct Replies {
     pub rejected: StatusCode,
 }
 
-/// The limits and retry behaviour that a provider documents. A field is `None` if the provider does not document its value.
+/// The limits and retry behaviour that a provider documents. A field is `None` if the provider does not document the value.
 #[derive(Debug)]
 pub struct ProviderLimits {
     /// The time for which the provider waits for a response.

@@ -21,7 +21,7 @@ pub(super) fn parts_agree(table: &TomlTable, signed: &SignedContent, event: &Eve
         return None;
     }
     if contents.iter().flatten().any(|term| *term == Term::Id) && !is_single(&event.id) {
-        let found = "a locator of another kind; content contains the id, so each alternative must be one value of the request";
+        let found = "a locator of another kind; use one of these kinds, or remove \"id\" from the option content";
         table.expected("event.id", "a locator such as header:NAME, tag:NAME or json:/POINTER", found);
         return None;
     }

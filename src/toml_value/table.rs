@@ -189,7 +189,7 @@ impl TomlTable {
         self.expected(key, expected, "nothing");
     }
 
-    /// Adds the diagnostic `unknown key` for each remaining key, and suggests the nearest known key.
+    /// Reports each remaining key as an unknown key, and suggests the nearest known key.
     pub fn finish(self) {
         let mut known: Vec<String> = self.asked.iter().map(|asked| asked.key.clone()).collect();
         known.sort();
@@ -199,8 +199,7 @@ impl TomlTable {
             let near = nearest(key, &known);
             let meant = near.filter(|near| self.is_free(near, location) && !claimed.contains(near) && location.meant().is_none());
             claimed.extend(meant);
-            let remedy = near.map_or_else(|| remedy(&known), |near| format!("did you mean {near}?"));
-            location.unknown(format_args!("unknown key; {remedy}"), known.clone(), meant);
+            location.unknown(unknown_key(near, &known), known.clone(), meant);
         }
     }
 
@@ -227,14 +226,16 @@ impl fmt::Display for TomlTable {
     }
 }
 
-/// Returns the remedy for an unknown key. If there are at most [`FEW`] known keys, the remedy lists them. Otherwise, the remedy
-/// names the file that explains every key.
-fn remedy(known: &[String]) -> String {
-    match known.len() {
-        0 => "remove it".to_owned(),
-        1..=FEW => format!("expected {}", alternatives(known)),
-        _ => "see config/hookhold.toml for every option".to_owned(),
-    }
+/// Returns the message about an unknown key. The message suggests the nearest known key, `near`. If no known key is near, the
+/// message lists the known keys. Instead of more than [`FEW`] keys, the message names the file that explains every key.
+fn unknown_key(near: Option<&str>, known: &[String]) -> String {
+    let (expected, remedy) = match (near, known.len()) {
+        (Some(near), _) => ("a known key".to_owned(), format!("did you mean {near}?")),
+        (None, 0) => ("no key".to_owned(), "remove the key".to_owned()),
+        (None, 1..=FEW) => (alternatives(known), "rename or remove the key".to_owned()),
+        (None, _) => ("a known key".to_owned(), "see config/hookhold.toml for every option".to_owned()),
+    };
+    format!("expected {expected}, found an unknown key; {remedy}")
 }
 
 fn item(raw: Spanned<DeValue<'_>>, location: Location, lines: &Lines) -> Item {
@@ -304,7 +305,7 @@ mod tests {
                 "a.toml:1: listen: expected a string, found an integer",
                 "a.toml:2: wait: expected a duration from \"0ms\" to \"1m\" in ms, s, m, h or d, found an invalid string",
                 "a.toml:5: inner.size: expected a size from \"1 B\" to \"1 MiB\" in B, KiB, MiB, GiB or TiB, found \"9 TiB\"",
-                "a.toml:6: inner.listn: unknown key; did you mean listen?",
+                "a.toml:6: inner.listn: expected a known key, found an unknown key; did you mean listen?",
             ]
         );
     }
@@ -316,15 +317,23 @@ mod tests {
                 table.missing("provider", "a name");
             }
         };
-        assert_eq!(walk("provder = \"a\"", read), ["a.toml:1: provder: unknown key; did you mean provider?"]);
+        assert_eq!(
+            walk("provder = \"a\"", read),
+            ["a.toml:1: provder: expected a known key, found an unknown key; did you mean provider?"]
+        );
         let misspelt_and_wrong = walk("provder = 7", |table| drop(table.take_str("provider")));
-        assert_eq!(misspelt_and_wrong, ["a.toml:1: provder: unknown key; did you mean provider?"]);
-        let twice =
-            ["a.toml:1: provder: unknown key; did you mean provider?", "a.toml:2: proviner: unknown key; did you mean provider?"];
+        assert_eq!(misspelt_and_wrong, ["a.toml:1: provder: expected a known key, found an unknown key; did you mean provider?"]);
+        let twice = [
+            "a.toml:1: provder: expected a known key, found an unknown key; did you mean provider?",
+            "a.toml:2: proviner: expected a known key, found an unknown key; did you mean provider?",
+        ];
         assert_eq!(walk("provder = \"a\"\nproviner = \"b\"", read), twice);
-        let both = ["a.toml:1: provder: unknown key; did you mean provider?"];
+        let both = ["a.toml:1: provder: expected a known key, found an unknown key; did you mean provider?"];
         assert_eq!(walk("provder = \"a\"\nprovider = \"b\"", read), both);
-        let far = ["a.toml:1: provider: expected a name, found nothing", "a.toml:1: title: unknown key; expected provider"];
+        let far = [
+            "a.toml:1: provider: expected a name, found nothing",
+            "a.toml:1: title: expected provider, found an unknown key; rename or remove the key",
+        ];
         assert_eq!(walk("title = \"a\"", read), far);
     }
 

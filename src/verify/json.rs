@@ -101,8 +101,8 @@ impl<'a> Walk<'a> {
         (is_over || self.eat(b',')).then_some(is_over)
     }
 
-    /// Clears the values that the pass has found for a node and its children, because an earlier member with the same name may
-    /// have set these values.
+    /// Clears the values that the pass has found for a node and for all nodes below it, because an earlier object member with
+    /// the node's name may have set these values.
     fn clear(&mut self, node: &Node) {
         node.slot.into_iter().for_each(|slot| self.slots[slot] = None);
         node.children.iter().for_each(|(_, child)| self.clear(child));

@@ -2,9 +2,10 @@
 //! extracts the event's id, type, ordering key and time. An unsigned endpoint challenge is the only exception: the verifier
 //! recognises it without a signature check.
 //!
-//! All functions are pure: they perform no I/O and do not read the clock. The verifier checks signatures over the bytes as
-//! received. The exception is a signature over the decoded fields of a form: the verifier decodes these fields before the
-//! check. Every invalid delivery results in a [`Rejection`]. No input causes a panic or an allocation larger than the input.
+//! The functions of this module are pure: they perform no I/O and do not read the clock. The verifier checks signatures over
+//! the bytes as received. The exception is a signature over the decoded fields of a form: the verifier decodes these fields
+//! before the check. Every invalid delivery results in a [`Rejection`]. No input causes a panic or an allocation larger than
+//! the input.
 
 use std::sync::Arc;
 

@@ -18,7 +18,7 @@ use crate::verify::verdict::Rejection;
 pub(super) fn text(body: &[u8], join: &FormJoin) -> Result<Vec<u8>, Rejection> {
     let mut fields: Vec<FormPair<'_>> = pairs(body).take(MAX_FIELDS + 1).map(form_pair).collect();
     if fields.len() > MAX_FIELDS {
-        let hint = format!("body: expected a form of at most {MAX_FIELDS} fields, found more");
+        let hint = format!("body: expected a form of at most {MAX_FIELDS} fields, found more; send fewer fields");
         return Err(Rejection::new(Outcome::SignatureMalformed, hint));
     }
     if fields.iter().all(|(name, value)| name.is_ascii() && value.is_ascii()) {

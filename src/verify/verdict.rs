@@ -48,8 +48,8 @@ pub enum Identity {
     /// The event id that the provider assigned.
     Id {
         /// The alternative with which the verifier found the id, as an index into the recipe's list of alternatives. The index
-        /// distinguishes an order with the id 17 from an invoice with the id 17. Always 0 if the signed content contains the
-        /// id.
+        /// distinguishes an order with the id 17 from an invoice with the id 17. If the signed content contains the id, the
+        /// index is always 0, so a replay with the same id in another header does not become a new event.
         alternative: usize,
         /// The fields of the event id, in the recipe's order.
         fields: Vec<String>,

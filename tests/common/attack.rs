@@ -137,7 +137,7 @@ async fn exchange(stream: &mut TcpStream, request: &[u8]) -> io::Result<u16> {
 /// connection attempt. The delay keeps the processor load of the clients low.
 const RECONNECT_DELAY: Duration = Duration::from_millis(100);
 
-/// Raises the soft open-file limit to the hard limit, because the default is usually too low for 1,000 connections.
+/// Raises the soft open-file limit to the hard limit, because the default soft limit is usually too low for 1,000 connections.
 pub fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);

@@ -44,7 +44,7 @@ struct State {
     files: Vec<Inode>,
     names: BTreeMap<String, usize>,
     durable_names: BTreeMap<String, usize>,
-    /// Directory entries created, renamed or removed since the last sync of the directory.
+    /// Changes to the directory since the last sync of the directory, oldest first.
     unsynced: Vec<NameChange>,
     locks: HashMap<String, Weak<()>>,
     rules: Vec<Rule>,
@@ -68,7 +68,7 @@ struct Inode {
     durable: Vec<u8>,
 }
 
-/// One atomic change of the directory: removes one directory entry and may add another.
+/// One atomic change to the directory: removes the entry `removed` if it exists, and may add an entry.
 struct NameChange {
     removed: String,
     added: Option<(String, usize)>,
@@ -84,7 +84,7 @@ struct Rule {
 enum Action {
     /// Makes the next `times` steps fail.
     Fail { error: io::ErrorKind, times: u64 },
-    /// Holds every step until the gate is released.
+    /// Holds every step until the test releases or drops the gate.
     Hold { waiting: u64 },
 }
 
@@ -208,7 +208,7 @@ impl SimDisk {
         self.state().ignores_syncs = true;
     }
 
-    /// Returns the number of files of deleted segments that have become new segments.
+    /// Returns the number of times that the file of a deleted segment has become a new segment.
     pub fn files_recycled(&self) -> u64 {
         self.state().recycled
     }

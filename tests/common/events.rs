@@ -36,7 +36,7 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// Signs a delivery with these values, verifies the delivery and returns the event.
+    /// Creates a delivery from these values, signs and verifies the delivery, and returns the event.
     pub fn event(&self) -> Event {
         let source = &sources()[self.topic];
         let now = UnixMillis(self.received_at);

@@ -58,7 +58,7 @@ impl Ledger {
         Ledger { name: name.to_owned(), deliveries: Vec::new(), statuses: BTreeMap::new(), cut: 0 }
     }
 
-    /// Returns all delivery ids in the ledger, each with its counts.
+    /// Returns all delivery ids in the ledger and the counts of each id.
     pub fn all(&self) -> impl Iterator<Item = (String, DeliveryCount)> {
         self.deliveries.iter().enumerate().map(|(number, count)| (self.id(number), *count))
     }

@@ -2,10 +2,10 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 
-/// Reserves a free TCP port and returns its address. Before a test uses a TCP port, this function binds the UDP port with the
-/// same number. No other test can therefore use the TCP port while the returned UDP socket exists. The port is outside the
-/// kernel's range for outgoing connections. Inside this range, the kernel could assign the port to a sender's connection while
-/// the gateway is down.
+/// Reserves a free TCP port. Returns the address of the port, and a UDP socket that is bound to the UDP port with the same
+/// number. While this socket exists, no other call of this function can bind the same UDP port, so no other test gets the same
+/// TCP port. The TCP port is outside the kernel's range for outgoing connections. Inside this range, the kernel could assign
+/// the port to a sender's connection while the gateway is down.
 pub fn reserve() -> (SocketAddr, UdpSocket) {
     loop {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, fastrand::u16(10_000..32_000)));

@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-/// A delivery to sign. Each signature scheme uses only the fields that its provider signs or sends.
+/// A delivery to sign. A signature scheme uses only the fields that the provider signs or sends.
 #[derive(Clone, Copy)]
 pub struct Sample<'a> {
     /// Name of the signature scheme in `tests/sdk/sign.mjs`, such as `stripe` or `standard-webhooks`.

@@ -1,9 +1,9 @@
 //! Builds the import graph of the files in `src/` and finds its cycles. The graph has an edge from a file A to a file B if
 //! A names an item of B.
 //!
-//! A child module may name items of its ancestors, so the graph has no edges to ancestors. If the named module does not define
-//! the item but imports it, the edge leads to the file that defines the item. The graph therefore also shows a cycle between
-//! sibling modules that name each other through their parent.
+//! The import graph has no edges to ancestors, because a child module may name items of its ancestors. If the named module does
+//! not define the item but imports it, the edge leads to the file that defines the item. Sibling modules that name each other
+//! through their parent are therefore also a cycle in the graph.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -132,7 +132,7 @@ fn an_oversized_event_gets_a_segment_of_its_own() {
     assert_eq!(seqs(&harness.open()), [0, 1, 2]);
 }
 
-/// Proves a statement of `docs/journal.md`: another program can skip from commit to commit.
+/// Tests the statement in `docs/journal.md` that another program can skip from commit to commit.
 #[test]
 fn every_commit_records_its_own_length() {
     let harness = Harness::with(|options| options.forwards = true);

@@ -52,7 +52,7 @@ fn a_topic_pins_its_events_until_acknowledged() {
     journal.close();
 }
 
-/// Stores a few events of a blocked topic among many events of a topic that is forwarded.
+/// Stores a few events of a blocked topic among many events of a topic that is not blocked.
 #[test]
 fn a_small_blocked_topic_cannot_pin_the_whole_journal() {
     let segment = 32 << 10;

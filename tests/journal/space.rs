@@ -38,8 +38,8 @@ fn a_full_disk_rejects_events_until_space_returns() {
     journal.close();
 }
 
-/// Appends no events while the journal is unavailable, because `/readyz` then returns 503 and a load balancer sends no
-/// deliveries. No append can therefore make the writer try again.
+/// Frees space while no event arrives. An unavailable journal makes `/readyz` return 503, so a load balancer sends no
+/// deliveries, and no append makes the writer try again. The background thread must therefore detect the free space.
 #[test]
 fn availability_returns_without_traffic_once_space_is_free() {
     for full_disk in [false, true] {

@@ -47,8 +47,8 @@ fn each_inline_recipe_delivery_moves_its_own_counter() {
     assert_eq!(each_moves_its_own_counter(&ACME), 12);
 }
 
-/// Sends the signed examples that providers publish. GitHub's example must verify, because GitHub signs no timestamp. hookhold
-/// must reject the other examples as stale: their signatures are genuine, but their timestamps are from 2018 and 2021.
+/// Sends the signed examples that providers publish. hookhold must accept GitHub's example, because GitHub signs no timestamp.
+/// hookhold must reject the other examples as stale: their signatures are genuine, but their timestamps are from 2018 and 2021.
 #[test]
 fn published_examples_verify_except_for_their_age() {
     let kafka = kafka::shared();

@@ -1,6 +1,6 @@
-//! Tests of deliveries that hookhold answers with 2xx but does not store. Such a delivery has a filtered event type, or fails
-//! verification at a source in shadow mode. hookhold sends a 2xx for these deliveries because a provider may disable an
-//! endpoint that rejects deliveries.
+//! Tests of deliveries that hookhold answers with 2xx but does not store. The source filters out the event type of such a
+//! delivery, or the source is in shadow mode and the delivery fails verification. hookhold sends a 2xx for these deliveries
+//! because a provider may disable an endpoint that rejects deliveries.
 
 use crate::counters::{moved_by, one};
 use crate::process::Home;

@@ -1,5 +1,5 @@
-//! Signature schemes, each with a JSON body and the record contents that the tests expect in Kafka. [`Provider`] signs
-//! deliveries in a scheme.
+//! Signature schemes, each with a JSON body and the record contents that the tests expect in Kafka. [`Provider`] signs a
+//! delivery with one of these schemes.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -201,7 +201,7 @@ impl Scheme {
     }
 }
 
-/// A provider that signs deliveries with its own SDK. If there is no SDK, or the SDK cannot sign the body, openssl signs the
+/// A provider that signs deliveries with its own SDK. If there is no SDK, or the SDK cannot handle the body, openssl signs the
 /// delivery.
 pub struct Provider {
     scheme: &'static Scheme,

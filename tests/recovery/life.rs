@@ -111,7 +111,7 @@ impl Life {
     }
 
     /// Opens the journal three times without disk faults and without kills during a step. If corruption is a hazard of this
-    /// life, damages a segment before the journal is opened for the third time.
+    /// life, damages a segment before the third time.
     fn last_opening(&mut self) -> Checked {
         self.disk.kill();
         self.disk.set_limit(u64::MAX);

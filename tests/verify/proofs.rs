@@ -1,5 +1,5 @@
-//! Tests of signatures and timestamps. A genuine delivery must verify, and each kind of invalid delivery must have its
-//! own outcome.
+//! Tests of signatures and timestamps. Verification must accept a genuine delivery, and each kind of invalid delivery must have
+//! its own outcome.
 
 use bytes::Bytes;
 use hookhold::clock::UnixMillis;

@@ -39,8 +39,8 @@ fn one_changed_byte_is_rejected_or_changes_nothing() {
     assert!(rejected > ROUNDS * 9 / 10, "{rejected} rejected, {same} unchanged");
 }
 
-/// Returns false if `byte` separates or encodes the fields of a signed form. The signature does not cover such bytes; the tests
-/// in `proofs` cover changes to them.
+/// Returns false if `byte` separates or encodes the fields of a signed form. The signature does not cover such a byte; the
+/// tests in `proofs` change such bytes.
 fn is_plain(source: &Source, byte: &u8) -> bool {
     !(source.recipe.proofs[0].signed().is_some_and(|signed| signed.signs_form) && b"&=+%".contains(byte))
 }

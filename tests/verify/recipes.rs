@@ -161,7 +161,7 @@ titel = "Shop""#;
         ":7: timestamp.past: expected a duration from \"0ms\" to \"30d\" in ms, s, m, h or d, found an invalid string",
         ":8: event.id[0]: expected header:NAME, json:/POINTER, form:NAME, form-json:NAME/POINTER, tag:NAME, ",
         ":8: event.id[1]: expected a JSON pointer such as json:/data/id, found an invalid string",
-        ":8: event.kind: unknown key; expected id, key, time, type or type_prefix",
+        ":8: event.kind: expected id, key, time, type or type_prefix, found an unknown key; rename or remove the key",
         ":8: event.time[0].unit: expected \"s\", \"ms\" or \"rfc3339\", found nothing",
         ":9: reply.ok.status: expected an integer from 200 to 299, found 404",
         ":9: reply.bad: expected an integer from 400 to 499, found 200",
@@ -169,8 +169,8 @@ titel = "Shop""#;
         ":11: path: expected a path such as \"/hooks/stripe\" without query, fragment or percent-encoding, found an invalid string",
         ":12: topic: expected a topic name of 1 to 249 letters, digits, ",
         ":13: headers[0]: expected the name of a header that contains no credentials, found a header with credentials",
-        ":14: secret: unknown key; did you mean secrets?",
-        ":15: titel: unknown key; did you mean title?",
+        ":14: secret: expected a known key, found an unknown key; did you mean secrets?",
+        ":15: titel: expected a known key, found an unknown key; did you mean title?",
     ];
     for line in expected {
         assert!(diagnostics.lines().any(|diagnostic| diagnostic.contains(line)), "{line}\nis not among\n{diagnostics}");
@@ -220,10 +220,13 @@ fn every_error_in_a_challenge_is_reported() {
              LOCATOR, ENCODING) or json(PART), found an invalid string",
         ),
         (&with_reply("status = 302"), "challenge.reply.status: expected an integer from 200 to 299, found 302"),
-        (&with_reply("text = \"x\""), "challenge.reply.text: unknown key; expected body, content_type, headers or status"),
+        (
+            &with_reply("text = \"x\""),
+            "challenge.reply.text: expected body, content_type, headers or status, found an unknown key",
+        ),
         (
             "{ when = { \"json:/a\" = true }, signed = false }",
-            "challenge.signed: unknown key; expected authenticated, effect, methods, reply or when",
+            "challenge.signed: expected authenticated, effect, methods, reply or when, found an unknown key",
         ),
         ("{ methods = [] }", "challenge.methods: expected at least one method, found an empty array"),
         ("{ methods = [\"GET\", \"PUT\"] }", "challenge.methods[1]: expected \"GET\", \"HEAD\", \"OPTIONS\" or \"POST\", found"),
@@ -231,7 +234,7 @@ fn every_error_in_a_challenge_is_reported() {
         ("{ methods = [\"GET\"], when = {} }", "found an empty table, which matches every delivery"),
         (
             "{ when = { \"query:t\" = \"config:token\" } }",
-            "challenge.when.query:t: expected the text values.token of this source",
+            "values.token: expected the text that the recipe reads as config:token, found nothing",
         ),
         (&with_reply("body = \"json(json(const:a))\""), "challenge.reply.body: expected const:TEXT, config:NAME, "),
         (
@@ -321,7 +324,7 @@ fn contradicting_parts_of_a_recipe_are_reported() {
         ),
         (
             INLINE.replace("\"body\"", "\"id\", \"body\""),
-            "event.id: expected a locator such as header:NAME, tag:NAME or json:/POINTER, found a locator of another kind; content contains the id",
+            "event.id: expected a locator such as header:NAME, tag:NAME or json:/POINTER, found a locator of another kind; use one of these kinds",
         ),
         (
             INLINE.replace("\"body\"", "\"tag:t\", \"body\""),

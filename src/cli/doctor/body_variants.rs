@@ -7,7 +7,8 @@ use super::json_styles;
 /// A function that undoes one kind of change to a body. It returns `None` if the body cannot be the result of such a change.
 type Undo = fn(&[u8]) -> Option<Vec<u8>>;
 
-/// Yields the bodies that the sender may have signed, most likely first, each with the change that turned it into `body`.
+/// Yields the bodies that the sender may have signed, most likely first. With a signed body, yields the change that turned the
+/// signed body into `body`.
 pub(super) fn all(body: &[u8]) -> impl Iterator<Item = (Vec<u8>, Cause)> + '_ {
     let undone = CHANGES.iter().filter_map(|(word, what, undo)| Some((undo(body)?, changed(word, what))));
     let rewritten = json_styles::all(body).flat_map(|(style, bytes)| {

@@ -56,7 +56,6 @@ impl CapturedDelivery {
 pub(super) fn parse_time(text: &str) -> Result<UnixMillis, String> {
     let seconds = text.parse::<u64>().ok().and_then(|seconds| seconds.checked_mul(1000));
     let rfc3339 = || text.parse::<jiff::Timestamp>().ok().and_then(|time| u64::try_from(time.as_millisecond()).ok());
-    let millis =
-        seconds.or_else(rfc3339).ok_or("expected a time in RFC 3339, such as 2026-11-21T07:08:13Z, or in seconds since 1970")?;
-    Ok(UnixMillis(millis))
+    let expected = "a time in RFC 3339, such as 2026-11-21T07:08:13Z, or in seconds since 1970";
+    seconds.or_else(rfc3339).map(UnixMillis).ok_or_else(|| format!("expected {expected}, found {text:?}"))
 }

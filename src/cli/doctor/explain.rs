@@ -1,4 +1,4 @@
-//! Collects the causes that explain the verdict on a delivery, most certain first, each with its remedy.
+//! Collects the causes that explain the verdict on a delivery, most certain first, with a remedy for each cause.
 
 use hookhold::log::escaped;
 use hookhold::outcome::Outcome;

@@ -27,7 +27,8 @@ struct Spacing {
 type Escaping = fn(&str) -> Cow<'_, str>;
 
 /// Rewrites a JSON text in one style. Returns `None` if the result would be longer than 1 KiB plus [`MAX_GROWTH`] times the
-/// input. This limit is necessary because the indentation of each line grows with the nesting depth.
+/// length of the input. Without this limit, a deeply nested input could use too much memory, because the indentation of a line
+/// grows with the nesting depth.
 fn written(text: &str, spacing: &Spacing, escaping: Escaping) -> Option<String> {
     let (mut out, mut depth, mut is_empty) = (String::with_capacity(text.len()), 0_usize, false);
     let line = |out: &mut String, depth: usize| {
@@ -130,8 +131,8 @@ fn escape(text: &str, is_escaped: fn(char) -> bool) -> String {
 
 /// Largest indentation per nesting level, in characters.
 const INDENT: usize = 4;
-/// Maximum ratio of the length of the rewritten JSON to the length of the original JSON. Ordinary JSON stays below this
-/// maximum, because indentation makes it only several times as long.
+/// Maximum ratio of the length of the rewritten JSON to the length of the original JSON. The ratio stays below
+/// this maximum for ordinary JSON, because indentation makes ordinary JSON only several times as long.
 const MAX_GROWTH: usize = 16;
 const WHITESPACE: [char; 4] = [' ', '\t', '\r', '\n'];
 const SPACINGS: &[Spacing] = &[

@@ -49,8 +49,8 @@ impl fmt::Display for SendResponse {
     }
 }
 
-/// Counts and latencies of responses, by delivery kind and response. The size of a report does not grow with the number of
-/// deliveries.
+/// Number of responses and their latencies, by delivery kind and response. The size of a report does not grow with the
+/// number of deliveries.
 #[derive(Default)]
 pub(super) struct SendReport {
     rows: BTreeMap<(DeliveryKind, SendResponse), ReportRow>,

@@ -1,6 +1,6 @@
-//! Moves events from the journal's readers to the producer. Near the log end, the events come from the shared reader.
-//! If a queue is behind, its events come from the queue's own reader. A topic never waits for a blocked topic, and
-//! waits only briefly for a topic that has just reached its in-flight limit.
+//! Moves events from the journal's readers to the producer. A queue near the log end gets its events from the shared reader. A
+//! queue that is behind gets its events from its own reader. A topic never waits for a blocked topic, and waits only briefly
+//! for a topic that has just reached its in-flight limit.
 
 use std::time::Instant;
 
@@ -30,8 +30,8 @@ impl Worker {
         moved
     }
 
-    /// Reads the next event with the shared reader. Returns `None` if no event is available. A failed read blocks every
-    /// topic that the shared reader feeds. The next successful read ends these blocks.
+    /// Reads the next event with the shared reader. Returns `None` if no event is available. A failed read blocks every topic
+    /// that the shared reader feeds. The next successful read unblocks these topics.
     fn next_shared(&mut self, now: Instant) -> Option<StoredEvent> {
         let was_failing = self.log_reader.is_failing();
         match self.log_reader.next(now) {

@@ -79,14 +79,14 @@ impl Worker {
     pub(super) fn brokers_down(&mut self, now: Instant) {
         for queue in &mut self.queues {
             if queue.in_flight.unreported() > 0 && queue.block_reason().is_none() {
-                let (reason, detail) = self.client.unreachable_reason("expected a reachable broker, found none");
+                let (reason, detail) = self.client.unreachable_reason("brokers: expected a reachable broker, found none");
                 queue.block(reason, &detail, now);
             }
         }
     }
 
-    /// Returns the time at which the next probe is due; `None` if no topic needs a probe or no probe can start now. The result
-    /// of a running probe wakes the forwarder.
+    /// Returns the time at which the next probe is due; `None` if no topic needs a probe or no probe can start now. While a
+    /// probe runs, no other probe can start; the result of the running probe wakes the forwarder.
     pub(super) fn next_probe_due(&self) -> Option<Instant> {
         let can_probe = self.client.can_probe();
         self.queues.iter().filter(|queue| can_probe && queue.needs_probe()).map(|queue| queue.probe_due()).min()
@@ -102,8 +102,8 @@ impl Worker {
     }
 
     /// Returns the index of the queue whose topic the worker should probe now; `None` if no probe is due. Prefers topics
-    /// without records in flight, because only a probe can end the block of such a topic. The other topics resume as soon as
-    /// Kafka acknowledges their records.
+    /// without records in flight, because only a probe can unblock such a topic. The other topics resume as soon as Kafka
+    /// acknowledges their records.
     fn next_to_probe(&self, now: Instant) -> Option<usize> {
         let due = |index: &usize| now >= self.queues[*index].probe_due() && self.queues[*index].needs_probe();
         let order = |index: &usize| (self.queues[*index].in_flight.unreported() > 0, self.queues[*index].probe_due());
@@ -171,8 +171,8 @@ impl Worker {
         }
     }
 
-    /// Starts a producer. If the start fails, blocks every topic. If the start succeeds, ends the blocks that earlier
-    /// failed starts caused.
+    /// Starts a producer. If the start fails, blocks every topic. If the start succeeds, unblocks the topics that an earlier
+    /// failed start blocked.
     fn start_producer(&mut self, now: Instant) {
         let had_failed = self.client.setup_error().is_some();
         self.client.start(now);

@@ -201,7 +201,8 @@ fn restore_availability(shared: &Shared) {
     tracing::info!("the journal has room for new events again");
 }
 
-/// Deletes old segments before the next segment needs their space, so that a spare file is ready for the writer.
+/// Deletes old segments before the next segment needs their space, so that the file of a deleted segment becomes the spare file
+/// and is ready for the writer.
 fn prepare_spare(shared: &Shared) {
     let (segment_size, max_size) = (shared.options.limits.segment_size, shared.options.limits.max_size);
     let space = shared.background.retention.lock();

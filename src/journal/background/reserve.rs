@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::super::Shared;
 use super::super::disk::{Disk, is_full, write_atomically};
 
-/// Reserve of an open journal. Records whether the file of the reserve is missing.
+/// Reserve of an open journal. The field `missing` is true while the file of the reserve does not exist.
 pub(super) struct Reserve {
     missing: AtomicBool,
 }
@@ -23,7 +23,7 @@ impl Reserve {
         write_with_reserve(disk, name, bytes, || {
             self.missing.store(true, Ordering::Relaxed);
             tracing::warn!(
-                "expected free disk space for a key file, found none, so the journal uses its reserve; free some disk space"
+                "key file: expected free disk space, found none, so the journal uses its reserve; free some disk space"
             );
         })
     }

@@ -81,7 +81,7 @@ fn delete(shared: &Shared, segment: &Segment) {
     }
     if let Err(error) = deleted.and_then(|()| disk.sync_dir()) {
         let file = segment.name.segment_file();
-        tracing::warn!(segment = file, %error, "cannot delete an old segment; check the disk");
+        tracing::warn!(segment = file, %error, "cannot delete an old segment; run `dmesg` to find the cause");
     }
 }
 

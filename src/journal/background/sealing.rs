@@ -19,8 +19,8 @@ pub(super) fn try_seal(shared: &Shared, segment: &Segment) -> bool {
     sealed.is_ok()
 }
 
-/// Writes the key file and the summary file, then removes the keys from memory and truncates the segment's file after the last
-/// frame.
+/// Writes the key file and the summary file, then removes the keys from memory and truncates the segment's file to the end of
+/// the last frame.
 fn seal(shared: &Shared, segment: &Segment) -> io::Result<()> {
     let (disk, name) = (&*shared.disk, segment.name);
     let summary = segment.summary();

@@ -1,5 +1,5 @@
-//! Starts the first segment for new events at startup. Once hookhold has synced this segment, the segment supersedes the events
-//! of older segments at and above its first sequence.
+//! Starts the first segment for new events at startup. Once hookhold has synced this segment, the segment supersedes each event
+//! of older segments whose sequence is at or above the first sequence of this segment.
 
 use std::io;
 use std::sync::Arc;

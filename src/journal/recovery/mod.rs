@@ -1,5 +1,5 @@
-//! Opens the journal after a clean stop or a crash. If [`open`] is interrupted at any step, hookhold can run it again at the
-//! next startup.
+//! Opens the journal after a clean stop or a crash. If [`open`] is interrupted at any step, hookhold can run [`open`] again at
+//! the next startup.
 //!
 //! [`open`] copies unconfirmed events into a separate segment, syncs that segment, and renames its file. After the rename, the
 //! copy supersedes the original events. [`open`] then starts a new segment for new events.
@@ -30,7 +30,7 @@ use crate::metrics::Metrics;
 
 /// State of a journal after recovery.
 pub(super) struct Recovered {
-    /// Random log id, drawn each time the journal is opened.
+    /// Random log id, which recovery generates each time hookhold opens the journal.
     pub(super) log: LogId,
     /// Random key of the hash function that computes dedupe keys, from the meta file.
     pub(super) hash_key: [u8; 16],
