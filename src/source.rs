@@ -20,6 +20,7 @@ use crate::toml_value::{Diagnostics, Item, Location, TomlTable};
 use crate::units::Rate;
 
 pub mod key;
+pub mod key_kind;
 pub(crate) mod pointers;
 pub mod providers;
 pub(crate) mod public_key;

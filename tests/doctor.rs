@@ -2,10 +2,16 @@
 //! tests simulate common faults, such as a proxy that changes a request, a copy-paste mistake in a secret or a wrong clock.
 //! Every test runs the real binary.
 
+#[path = "doctor/altered.rs"]
+mod altered;
+#[path = "doctor/credentials.rs"]
+mod credentials;
 #[path = "common/ports.rs"]
 mod ports;
 #[path = "common/process.rs"]
 mod process;
+#[path = "doctor/schemes.rs"]
+mod schemes;
 #[path = "common/sdk.rs"]
 mod sdk;
 

@@ -7,12 +7,16 @@
 mod body_variants;
 mod captured;
 mod cause;
+mod credentials;
 mod explain;
+mod gateway_changes;
 mod json_styles;
 mod key_variants;
 mod other_sources;
+mod query_orders;
 mod recorded;
 mod request;
+mod schemes;
 mod search;
 mod timing;
 mod url_variants;

@@ -13,6 +13,7 @@ use subtle::ConstantTimeEq;
 
 use crate::clock::UnixMillis;
 use crate::secret::Secret;
+use crate::source::key_kind;
 use crate::source::public_key::{self, JwtKey, PublicKey};
 use crate::source::recipe::{Algorithm, Encoding, KeyFormat, Proof};
 
@@ -57,7 +58,9 @@ impl Key {
             }
         }
         if decoded.iter().all(Option::is_none) {
-            let error = first_error.unwrap_or_else(|| CANNOT_BE_DECODED.to_owned());
+            let foreign = key_kind::foreign_kind(text).filter(|_| !is_public);
+            let kind = foreign.map(|kind| format!("which is {kind} instead of a signing secret"));
+            let error = kind.or(first_error).unwrap_or_else(|| CANNOT_BE_DECODED.to_owned());
             let remedy = if configured.is_wrapped() { "; remove the whitespace or quotes around the secret" } else { "" };
             return Err(format!("{name}, {error}{}", if is_public { "" } else { remedy }));
         }

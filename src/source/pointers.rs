@@ -2,7 +2,7 @@
 //! merges the locations into trees, so that one pass over a body finds all values. This module does not read bodies.
 
 /// All body locations that a recipe reads. Each distinct location has a slot: an index into the list of values found in a body.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Pointers {
     /// The root of the tree of JSON pointers into a JSON body.
     pub(crate) root: Node,
@@ -13,7 +13,7 @@ pub(crate) struct Pointers {
 }
 
 /// One form field that a recipe reads.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct FormField {
     /// The decoded name of the form field.
     pub(crate) name: String,
@@ -25,7 +25,7 @@ pub(crate) struct FormField {
 }
 
 /// One node of a tree of JSON pointers.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Node {
     /// The index of the node's value in the list of located values, or `None` if no pointer ends at this node.
     pub(crate) slot: Option<usize>,

@@ -28,7 +28,7 @@ pub use proof::{
 
 /// The compiled recipe of a provider. A recipe defines the signature scheme, the locations of an event's id, type, ordering key
 /// and time, the endpoint challenges, the replies and the limits.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Recipe {
     /// The provider's display name. Empty if an inline recipe sets no title.
     pub title: String,
@@ -123,7 +123,7 @@ impl Coverage {
 }
 
 /// The responses to accepted and rejected deliveries.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Replies {
     /// The reply to an accepted delivery.
     pub accepted: Reply,
@@ -131,8 +131,13 @@ pub struct Replies {
     pub rejected: StatusCode,
 }
 
+<<<<<<< HEAD
 /// The limits and retry behaviour that a provider documents. A field is `None` if the provider does not document the value.
 #[derive(Debug)]
+=======
+/// The limits and retry behaviour that a provider documents. A field is `None` if the provider does not document the value.
+#[derive(Clone, Debug)]
+>>>>>>> i11
 pub struct ProviderLimits {
     /// The time for which the provider waits for a response.
     pub respond_within: Option<Duration>,

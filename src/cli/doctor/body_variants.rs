@@ -2,7 +2,7 @@
 //! have changed it in the recording.
 
 use super::cause::Cause;
-use super::json_styles;
+use super::{gateway_changes, json_styles};
 
 /// A function that undoes one kind of change to a body. It returns `None` if the body cannot be the result of such a change.
 type Undo = fn(&[u8]) -> Option<Vec<u8>>;
@@ -17,11 +17,16 @@ pub(super) fn all(body: &[u8]) -> impl Iterator<Item = (Vec<u8>, Cause)> + '_ {
         let what_newline = format!("{what}, with a line break at the end");
         [(bytes, changed("body_json", &what)), (with_newline, changed("body_json", &what_newline))]
     });
-    undone.chain(rewritten).filter(move |(bytes, _)| bytes != body)
+    let unwrapped = gateway_changes::all(body).into_iter().map(|(word, what, bytes)| (bytes, gateway_changed(word, &what)));
+    undone.chain(unwrapped).chain(rewritten).filter(move |(bytes, _)| bytes != body)
 }
 
 fn changed(word: &'static str, what: &str) -> Cause {
     Cause::certain(word, format!("the body changed in transit or during recording: {what}"), FORWARD_UNCHANGED)
+}
+
+fn gateway_changed(word: &'static str, what: &str) -> Cause {
+    Cause::certain(word, format!("the body changed in transit or during recording: {what}"), PASS_THROUGH)
 }
 
 fn with_suffix(body: &[u8], suffix: &[u8]) -> Option<Vec<u8>> {
@@ -105,6 +110,9 @@ const WINDOWS_1252: [char; 32] = [
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const FORWARD_UNCHANGED: &str = "make every hop forward the body byte for byte: find the proxy, function or middleware that \
      parses or rewrites the body in front of hookhold, and remove this hop from the path";
+
+const PASS_THROUGH: &str = "configure the API gateway or serverless function in front of hookhold to pass the body through as it \
+     is, without payload mapping, binary conversion or form parsing; or remove it from the path";
 
 #[cfg(test)]
 mod tests {

@@ -2,12 +2,14 @@
 
 use hookhold::log::escaped;
 use hookhold::outcome::Outcome;
+use hookhold::source::key::Key;
+use hookhold::source::key_kind::foreign_kind;
 use hookhold::verify::{Rejection, Verdict};
 use http::{Method, Uri};
 
 use super::captured::CapturedDelivery;
 use super::cause::{Cause, Certainty};
-use super::{other_sources, search, timing};
+use super::{credentials, other_sources, query_orders, schemes, search, timing};
 
 /// Returns the causes that explain the verdict on a delivery, most certain first. The list can also explain a verified
 /// delivery, for example if the source does not list the event type, or if the request path is wrong.
@@ -42,10 +44,17 @@ fn rejected(captured: &CapturedDelivery, rejection: &Rejection) -> Vec<Cause> {
                           token, compare the token with the sender's dashboard";
             vec![Cause::certain("challenge_unmet", hint, advice)]
         }
-        Outcome::SignatureMissing => or_else(other_sources::causes(captured), || vec![unsigned(captured, hint)]),
+        Outcome::SignatureMissing => {
+            let found =
+                credentials::not_stored(captured, rejection).map_or_else(|| schemes::causes(captured), |cause| vec![cause]);
+            let found = or_else(found, || other_sources::causes(captured));
+            or_else(found, || vec![unsigned(captured, hint)])
+        }
         _ => {
-            let found = search::fewest_changes(captured);
-            let found = if found.is_empty() { other_sources::causes(captured) } else { found };
+            let found = or_else(search::fewest_changes(captured), || schemes::causes(captured));
+            let found = or_else(found, || query_orders::causes(captured));
+            let found = or_else(found, || credentials::causes(captured, rejection));
+            let found = or_else(found, || other_sources::causes(captured));
             or_else(found, || unexplained(captured, rejection))
         }
     }
@@ -96,6 +105,11 @@ fn unexplained(captured: &CapturedDelivery, rejection: &Rejection) -> Vec<Cause>
         let what = "the body is not UTF-8 or contains U+FFFD, probably because its characters were converted in transit";
         causes.push(Cause::likely("body_charset", what, "make every hop forward the body byte for byte"));
     }
+    causes.extend(altered_body(captured, rejection));
+    if is_about_body(rejection) {
+        return causes;
+    }
+    causes.extend(captured.source.keys.iter().filter_map(|key| wrong_kind(captured, key)));
     causes.push(other_secret(captured));
     let what = "the body changed in transit or during recording, and doctor cannot undo the change; examples are reordered \
                 JSON members and rewritten numbers or characters";
@@ -106,6 +120,46 @@ fn unexplained(captured: &CapturedDelivery, rejection: &Rejection) -> Vec<Cause>
         causes.push(Cause::possible("public_url", what, advice));
     }
     causes
+}
+
+/// Returns a cause for a body that a gateway has emptied, or that differs from a signed hash. Without such a hash, a request
+/// with an empty body does not show that the sender signed another body.
+fn altered_body(captured: &CapturedDelivery, rejection: &Rejection) -> Option<Cause> {
+    const FIND: &str = "find the API gateway, function or middleware in front of hookhold that reads the body, and make it forward \
+                        the body; many frameworks read a body only once";
+    let is_empty = captured.delivery.body.is_empty() && captured.declared.unwrap_or_default() == 0;
+    match (is_about_body(rejection), is_empty) {
+        (true, true) => {
+            Some(Cause::certain("body_emptied", "the body is empty, but the signed hash is that of another body", FIND))
+        }
+        (true, false) => {
+            let what =
+                "the signature is genuine, but the body is not the one whose hash is signed; doctor cannot undo the change";
+            Some(Cause::certain("body_changed", what, "compare the body with the payload in the sender's dashboard"))
+        }
+        (false, true) => {
+            Some(Cause::likely("body_emptied", "the body is empty, and the sender did not sign an empty body", FIND))
+        }
+        (false, false) => None,
+    }
+}
+
+/// Returns true if the signature is genuine and only the hash of the body differs.
+fn is_about_body(rejection: &Rejection) -> bool {
+    rejection.outcome == Outcome::SignatureMismatch && rejection.hint.starts_with("body: expected the hash ")
+}
+
+/// Returns a cause if the form of a configured secret shows that it is no signing secret.
+fn wrong_kind(captured: &CapturedDelivery, key: &Key) -> Option<Cause> {
+    let kind = foreign_kind(&key.configured().bytes).filter(|_| !key.is_public)?;
+    let source = &captured.source;
+    let what = format!("the secret {} is {kind} instead of a signing secret", key.name);
+    let page = &source.recipe.setup.secret;
+    let page = if page.is_empty() { "the page of the sender that shows the signing secret" } else { page };
+    let advice = format!("copy the secret from {page}, and write it to the variable or the file of {}", key.name);
+    // A recipe of the operator may describe a sender that signs with such a key.
+    let certainty = if source.provider.is_some() { Certainty::Certain } else { Certainty::Likely };
+    Some(Cause { certainty, ..Cause::certain("key_kind", what, advice) })
 }
 
 fn other_secret(captured: &CapturedDelivery) -> Cause {

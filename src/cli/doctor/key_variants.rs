@@ -3,7 +3,6 @@
 //! format.
 
 use hookhold::secret::Secret;
-use hookhold::source::Source;
 use hookhold::source::key::Key;
 use hookhold::source::recipe::{Encoding, KeyFormat};
 
@@ -15,10 +14,11 @@ use super::timing;
 /// matching signature proves.
 pub(super) fn all(captured: &CapturedDelivery) -> Vec<(Key, Cause)> {
     let source = &captured.source;
-    let mut found: Vec<(Key, Cause)> = secrets(source).flat_map(|key| of_one(captured, key)).collect();
+    let mut found: Vec<(Key, Cause)> = source.keys.iter().flat_map(|key| of_one(captured, key)).collect();
     for other in captured.others.iter() {
-        for key in secrets(other) {
-            let what = format!("the sender signed with the secret {} of the source {}", key.name, other.name);
+        for key in &other.keys {
+            let kind = if key.is_public { "private key of" } else { "secret" };
+            let what = format!("the sender signed with the {kind} {} of the source {}", key.name, other.name);
             let advice = format!(
                 "enter the URL of the source {} at the sender, or add this secret to [sources.{}]; the secret belongs to another \
                  endpoint or to test mode",
@@ -28,7 +28,7 @@ pub(super) fn all(captured: &CapturedDelivery) -> Vec<(Key, Cause)> {
             found.extend(as_configured(captured, key.configured().bytes.clone(), key, cause));
         }
     }
-    found.retain(|(key, cause)| cause.word == "secret_expired" || !secrets(source).any(|own| own.is_same_secret(key)));
+    found.retain(|(key, cause)| cause.word == "secret_expired" || !source.keys.iter().any(|own| own.is_same_secret(key)));
     found
 }
 
@@ -36,10 +36,14 @@ fn of_one(captured: &CapturedDelivery, key: &Key) -> Vec<(Key, Cause)> {
     let (name, bytes) = (&key.name, &key.configured().bytes);
     let mut found = Vec::new();
     if !key.is_valid_at(captured.delivery.received_at) {
-        let what = format!("the sender signed with the secret {name}, which has expired (not_after)");
+        let kind = if key.is_public { "private key of the public key" } else { "secret" };
+        let what = format!("the sender signed with the {kind} {name}, which has expired (not_after)");
         let advice = format!("{}enter the new secret at the sender, or extend not_after", timing::ask_for_time(captured));
         let cause = timing::only_at_its_time(captured, Cause::certain("secret_expired", what, advice));
         found.extend(as_configured(captured, bytes.clone(), key, cause));
+    }
+    if key.is_public {
+        return found;
     }
     for (word, what, unwrapped) in unwrapped(bytes) {
         let cause = Cause::certain(word, format!("the secret {name} {what}"), WRITE_IT_CLEAN);
@@ -62,14 +66,10 @@ fn of_one(captured: &CapturedDelivery, key: &Key) -> Vec<(Key, Cause)> {
     found
 }
 
-fn secrets(source: &Source) -> impl Iterator<Item = &Key> {
-    source.keys.iter().filter(|key| !key.is_public)
-}
-
-/// Decodes `bytes` as the recipe decodes a configured secret.
+/// Decodes `bytes` as the recipe decodes a configured secret or public key.
 fn as_configured(captured: &CapturedDelivery, bytes: Vec<u8>, key: &Key, cause: Cause) -> Option<(Key, Cause)> {
     let secret = Secret { name: key.name.clone(), bytes, not_after: None };
-    Some((Key::decode(&secret, false, &captured.source.recipe.proofs).ok()?, cause))
+    Some((Key::decode(&secret, key.is_public, &captured.source.recipe.proofs).ok()?, cause))
 }
 
 /// Returns up to two variants of a secret: one without surrounding whitespace, and one also without surrounding quotes. Each

@@ -12,6 +12,15 @@ use super::cause::{Cause, Certainty};
 pub(super) fn late_or_early(captured: &CapturedDelivery, rejection: &Rejection) -> Cause {
     let assumed = if captured.is_time_given { "" } else { " (assuming that the delivery arrived now)" };
     let what = format!("the signature matches, but the timestamp is outside the tolerance{assumed}; {}", rejection.hint);
+    if rejection.hint.starts_with("token: ") && rejection.outcome == Outcome::TimestampStale {
+        let what = format!("the token is genuine, but it has expired{assumed}; {}", rejection.hint);
+        let advice = format!(
+            "{}compare this machine's clock with a time server; if the clock is right, the request was delayed or replayed, so have \
+             the sender send the delivery again",
+            ask_for_time(captured)
+        );
+        return only_at_its_time(captured, Cause::certain("token_expired", what, advice));
+    }
     let past = captured.source.recipe.timestamp().map(|rule| duration_text(rule.past)).unwrap_or_default();
     let ask = ask_for_time(captured);
     let cause = match rejection.outcome {

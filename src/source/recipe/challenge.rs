@@ -9,7 +9,7 @@ use crate::answer::EffectKind;
 
 /// An endpoint challenge: a request that a provider sends to check an endpoint. If a request meets the conditions but lacks a
 /// text that the reply needs, the verifier treats the request as an ordinary delivery.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Challenge {
     /// The methods of the challenge, POST by default.
     pub methods: Vec<Method>,
@@ -41,7 +41,7 @@ pub enum TextMatch {
 }
 
 /// The reply to an endpoint challenge, with the parts that hookhold copies or computes from the request.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ReplyTemplate {
     /// The status of the reply, 200 to 299.
     pub status: StatusCode,

@@ -62,7 +62,7 @@ impl Encoding {
 }
 
 /// The location and the syntax of the signatures in a request.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SignatureFormat {
     /// The locators of the signatures. The verifier reads all values at the first locator that the request contains. With
     /// [`SignedContent::in_slots`], the verifier reads every locator.
@@ -106,7 +106,7 @@ impl SignatureLocator {
 }
 
 /// The steps that decode a configured secret into the bytes of a key.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct KeyFormat {
     /// The prefixes that hookhold removes from a secret, in the listed order. hookhold skips a prefix if the secret does not
     /// start with it.
@@ -263,11 +263,11 @@ pub enum Locator {
 
 /// Alternative locations of a value such as the event id, in order of preference. The verifier uses the first alternative whose
 /// fields are all present.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Choice(pub Vec<Vec<Locator>>);
 
 /// The locators of an event's id, type, ordering key and time.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct EventLocators {
     /// The locators of the event id, which does not change when the provider retries.
     pub id: Choice,
@@ -282,7 +282,7 @@ pub struct EventLocators {
 }
 
 /// The location, format and tolerance of a signed timestamp.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Timestamp {
     /// The locators of the timestamp. The verifier uses the first alternative that is present.
     pub from: Choice,

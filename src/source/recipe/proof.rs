@@ -10,7 +10,7 @@ use super::{Algorithm, Coverage, Encoding, KeyFormat, Locator, SignatureFormat, 
 
 /// One way in which a sender proves that a delivery is genuine. A recipe lists at least one proof, and a delivery is genuine if
 /// any of them holds.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Proof {
     /// A message authentication code (HMAC) over parts of the request.
     Mac(MacProof),
@@ -29,7 +29,7 @@ pub enum Proof {
 }
 
 /// A signature with a message authentication code (MAC).
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct MacProof {
     /// The hash function of the HMAC.
     pub algorithm: Algorithm,
@@ -40,7 +40,7 @@ pub struct MacProof {
 }
 
 /// A plain hash. The content contains the term [`Term::Secret`].
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct DigestProof {
     /// The hash function.
     pub algorithm: Algorithm,
@@ -51,7 +51,7 @@ pub struct DigestProof {
 }
 
 /// A public-key signature.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct PublicKeyProof {
     /// The signature algorithm.
     pub algorithm: PublicKeyAlgorithm,
@@ -62,7 +62,7 @@ pub struct PublicKeyProof {
 }
 
 /// A JSON Web Token.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct JwtProof {
     /// The locators of the token. The verifier uses the first text that is present.
     pub from: Vec<Locator>,
@@ -98,7 +98,7 @@ pub struct HashClaim {
 }
 
 /// A secret text that the request carries as it is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct TokenProof {
     /// The locators of the token. The verifier accepts the token at any of them.
     pub from: Vec<Locator>,
@@ -109,7 +109,7 @@ pub struct TokenProof {
 }
 
 /// The signature of a delivery and the bytes that it covers.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SignedContent {
     /// The encoding of the signatures.
     pub encoding: Encoding,

@@ -1,0 +1,142 @@
+//! Undoes changes that API gateways, serverless platforms and web frameworks make to a whole body: they encode it, or put it
+//! into another document.
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, STANDARD_PAD_INDIFFERENT, URL_SAFE_PAD_INDIFFERENT};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
+use serde_json::Value;
+
+/// A body that the sender may have signed: the identifier of the change, the change, and the bytes.
+pub(super) type Unwrapped = (&'static str, String, Vec<u8>);
+
+/// Returns the bodies that the sender may have signed if a gateway changed the whole body, at most [`MAX_BODIES`].
+pub(super) fn all(body: &[u8]) -> Vec<Unwrapped> {
+    let text = body.trim_ascii();
+    let mut found: Vec<Unwrapped> = Vec::new();
+    found.extend(of_base64(text).map(|bytes| (BASE64, "the body was encoded in Base64".to_owned(), bytes)));
+    if let Ok(value) = serde_json::from_slice::<Value>(text) {
+        found.extend(of_json(value));
+    }
+    found.extend(of_form(body));
+    found.push((BASE64, "the body was decoded from Base64".to_owned(), STANDARD.encode(body).into_bytes()));
+    for name in FIELDS {
+        for set in [COMPONENT, GO] {
+            let value = utf8_percent_encode(std::str::from_utf8(body).unwrap_or_default(), set).to_string();
+            for value in [value.replace("%20", "+"), value] {
+                let what = format!("the value of the form field {name} was taken out of the form");
+                found.push((FORM, what, format!("{name}={value}").into_bytes()));
+            }
+        }
+    }
+    found.truncate(MAX_BODIES);
+    found
+}
+
+fn of_base64(text: &[u8]) -> Option<Vec<u8>> {
+    let lines: Vec<u8> = text.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    let decoded = STANDARD_PAD_INDIFFERENT.decode(&lines).or_else(|_| URL_SAFE_PAD_INDIFFERENT.decode(&lines));
+    decoded.ok().filter(|bytes| !bytes.is_empty())
+}
+
+/// Returns the texts inside a JSON string, or inside the members of a JSON object such as the event of a serverless function.
+fn of_json(value: Value) -> Vec<Unwrapped> {
+    match value {
+        Value::String(text) => {
+            let inner = serde_json::from_str::<String>(&text).ok();
+            let texts = [Some(text), inner].into_iter().flatten();
+            texts.map(|text| (STRINGIFIED, "the body was written as a JSON string".to_owned(), text.into_bytes())).collect()
+        }
+        Value::Object(members) => {
+            let texts = members.into_iter().filter_map(|(name, value)| match value {
+                Value::String(text) => Some((name, text)),
+                _ => None,
+            });
+            let bodies = texts.flat_map(|(name, text)| {
+                let what = format!("the body was put into the member {name:?} of a JSON object");
+                let encoded = of_base64(text.as_bytes()).map(|bytes| (ENVELOPE, format!("{what}, in Base64"), bytes));
+                [Some((ENVELOPE, what, text.into_bytes())), encoded].into_iter().flatten()
+            });
+            bodies.collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Returns the values of a form's fields, and the whole text if a framework read it as the name of a single field.
+fn of_form(body: &[u8]) -> Vec<Unwrapped> {
+    let pairs = body.split(|byte| *byte == b'&').take(MAX_FIELDS);
+    let mut found: Vec<Unwrapped> = Vec::new();
+    for pair in pairs {
+        let Some(at) = pair.iter().position(|byte| *byte == b'=') else { continue };
+        let (name, value) = (decoded(&pair[..at]), decoded(&pair[at + 1..]));
+        let shown = String::from_utf8_lossy(&name).chars().take(MAX_NAME).collect::<String>();
+        found.push((FORM, format!("the body was put into the form field {shown:?}"), value));
+    }
+    if let Some(name) = body.strip_suffix(b"=") {
+        found.push((FORM, "the body was put into the name of a form field".to_owned(), decoded(name)));
+    }
+    let decoded = decoded(body);
+    found.push((FORM, "the body was percent-encoded".to_owned(), decoded));
+    found
+}
+
+fn decoded(text: &[u8]) -> Vec<u8> {
+    let spaced: Vec<u8> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+    percent_decode(&spaced).collect()
+}
+
+const BASE64: &str = "body_base64";
+const STRINGIFIED: &str = "body_stringified";
+const ENVELOPE: &str = "body_envelope";
+const FORM: &str = "body_form_wrapped";
+/// Names of form fields in which senders put JSON.
+const FIELDS: [&str; 3] = ["payload", "data", "body"];
+/// The characters that browsers escape in a form.
+const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'*').remove(b'-').remove(b'.').remove(b'_');
+/// The characters that Go and Ruby escape in a form.
+const GO: &AsciiSet = &NON_ALPHANUMERIC.remove(b'~').remove(b'-').remove(b'.').remove(b'_');
+/// Maximum number of bodies to try.
+const MAX_BODIES: usize = 64;
+/// Maximum number of form fields to read.
+const MAX_FIELDS: usize = 16;
+/// Maximum length of the name of a form field in a message, in characters.
+const MAX_NAME: usize = 40;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_change_of_a_gateway_is_undone() {
+        for (now, word, before) in [
+            ("eyJhIjoxfQ==", BASE64, "{\"a\":1}"),
+            ("eyJhIjoxfQ", BASE64, "{\"a\":1}"),
+            ("eyJh\r\nIjoxfQ==\n", BASE64, "{\"a\":1}"),
+            ("{\"a\":1}", BASE64, "eyJhIjoxfQ=="),
+            ("\"{\\\"a\\\": 1}\\n\"", STRINGIFIED, "{\"a\": 1}\n"),
+            ("\"\\\"{}\\\"\"", STRINGIFIED, "{}"),
+            ("{\"body\":\"{\\\"a\\\":1}\",\"isBase64Encoded\":false}", ENVELOPE, "{\"a\":1}"),
+            ("{\"body\":\"eyJhIjoxfQ==\",\"isBase64Encoded\":true}", ENVELOPE, "{\"a\":1}"),
+            ("payload=%7B%22a%22%3A1%7D", FORM, "{\"a\":1}"),
+            ("x=1&payload=%7B%22a%22%3A+1%7D", FORM, "{\"a\": 1}"),
+            ("{\"a\":1}=", FORM, "{\"a\":1}"),
+            ("%7B%22a%22%3A1%7D=", FORM, "{\"a\":1}"),
+            ("{\"a\":\"=\"}", FORM, "payload=%7B%22a%22%3A%22%3D%22%7D"),
+            ("{\"a\": 1}", FORM, "payload=%7B%22a%22%3A+1%7D"),
+        ] {
+            let found = all(now.as_bytes());
+            assert!(
+                found.iter().any(|(have, _, bytes)| *have == word && bytes == before.as_bytes()),
+                "{now} to {before}: {found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_number_of_bodies_is_limited() {
+        let many = format!("{{{}}}", (0..1_000).map(|n| format!("\"{n}\":\"eyJ9\"")).collect::<Vec<_>>().join(","));
+        for body in [many.as_bytes(), &b"a=1&".repeat(1_000), b"\xff\x00=", b"", b"==", b"\"", b"[[[["] {
+            assert!(all(body).len() <= MAX_BODIES);
+        }
+    }
+}

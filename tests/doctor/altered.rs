@@ -1,0 +1,94 @@
+//! Tests that doctor names the change that an API gateway, a serverless function or a proxy has made to a body. Each change is
+//! tested with two providers.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::process::{Home, post};
+use crate::sdk::{Sample, Sdk};
+use crate::{SECRETS, SIGNED, SOURCES, Signed, TWILIO, causes, examine};
+
+const BODY: &str = "{\"id\":\"evt_1\",\"text\":\"a + b = c & é\"}";
+const LINES: &str = "{\n\"id\": 1\n}\n";
+
+#[test]
+fn a_body_that_a_gateway_changed_is_found() {
+    let (home, mut sdk) = (Home::new(SECRETS, SOURCES), Sdk::start());
+    let quoted = serde_json::to_string(BODY).expect("text");
+    let form: String = form_urlencoded::Serializer::new(String::new()).append_pair("payload", BODY).finish();
+    for (scheme, secret) in SIGNED {
+        for (signed, arrived, expected) in [
+            (BODY, STANDARD.encode(BODY), "body_base64"),
+            (BODY, format!("{}\n", STANDARD.encode(BODY)), "body_base64"),
+            (BODY, quoted.clone(), "body_stringified"),
+            (BODY, serde_json::to_string(&quoted).expect("text"), "body_stringified"),
+            (BODY, format!("{{\"body\":{quoted},\"isBase64Encoded\":false}}"), "body_envelope"),
+            (BODY, format!("{{\"body\":\"{}\",\"isBase64Encoded\":true}}", STANDARD.encode(BODY)), "body_envelope"),
+            (BODY, form.clone(), "body_form_wrapped"),
+            (BODY, format!("{}=", &form["payload=".len()..]), "body_form_wrapped"),
+            (&form, BODY.to_owned(), "body_form_wrapped"),
+            (LINES, LINES.replace('\n', "\r\n"), "body_newline"),
+            (&LINES.replace('\n', "\r\n"), LINES.to_owned(), "body_newline"),
+            (LINES, LINES.trim_end().to_owned(), "body_newline"),
+        ] {
+            let request = Signed::new(&mut sdk, scheme, secret, signed).with(&arrived);
+            assert_eq!(causes(&home, scheme, &request), [expected], "{scheme}: {signed:?} arrived as {arrived:?}");
+        }
+    }
+}
+
+/// The signature of most providers does not show which body was signed, so doctor cannot prove that an empty body is not the
+/// signed one. A signed hash of the body shows it.
+#[test]
+fn an_emptied_body_is_likely_and_proved_by_a_hash() {
+    let (home, mut sdk) = (Home::new(SECRETS, SOURCES), Sdk::start());
+    for (scheme, secret) in SIGNED {
+        let request = Signed::new(&mut sdk, scheme, secret, BODY).with("");
+        assert_eq!(causes(&home, scheme, &request), ["body_emptied?", "other_secret?", "body_changed?"], "{scheme}");
+        let mut request = Signed::new(&mut sdk, scheme, secret, BODY).with(BODY);
+        request.truncate(request.len() - BODY.len());
+        assert_eq!(causes(&home, scheme, &request)[0], "body_incomplete?", "{scheme}: the recording lacks the body");
+    }
+    let hash = |body: &str| base16ct::lower::encode_string(&<sha2::Sha256 as sha2::Digest>::digest(body));
+    let target = format!("/hooks/twilio?bodySHA256={}", hash(BODY));
+    let sample = Sample { scheme: "twilio", secret: TWILIO, id: "", timestamp: 0, body: BODY.as_bytes() };
+    let headers = sdk.sign_for_url(sample, &format!("https://hooks.example.com{target}")).headers;
+    assert_eq!(causes(&home, "twilio", &post(&target, &headers, b"")), ["body_emptied"]);
+    assert_eq!(causes(&home, "twilio", &post(&target, &headers, b"{}")), ["body_changed"]);
+    let quoted = serde_json::to_string(BODY).expect("text");
+    assert_eq!(causes(&home, "twilio", &post(&target, &headers, quoted.as_bytes())), ["body_stringified"]);
+}
+
+#[test]
+fn a_query_that_was_signed_in_another_order_is_found() {
+    let square = "[sources.square]\npublic_url = \"https://hooks.example.com\"\nauth = \"mac\"\nalgorithm = \"sha256\"\n\
+                  encoding = \"base64\"\nsignature = { from = \"header:x-square\" }\ncontent = [\"url\", \"body\"]\n\
+                  secrets = [\"file:github-key\"]\n";
+    let (home, mut sdk) = (Home::new(SECRETS, &(SOURCES.to_owned() + square)), Sdk::start());
+    let form = "CallSid=CA1&CallStatus=completed";
+    for (signed, arrived) in [
+        ("tenant=7&agent=3", "agent=3&tenant=7"),
+        ("agent=3&tenant=7", "tenant=7&agent=3"),
+        ("c=1&a=2&b=3", "a=2&b=3&c=1"),
+        ("g=1&b=2&f=3&a=4&e=5&c=6&d=7", "a=4&b=2&c=6&d=7&e=5&f=3&g=1"),
+        ("a=1&b&a=%20", "b&a=%20&a=1"),
+        ("z=1&y=2&x=3&w=4&v=5&u=6&t=7&s=8&r=9&q=10", "q=10&r=9&s=8&t=7&u=6&v=5&w=4&x=3&y=2&z=1"),
+    ] {
+        let sample = Sample { scheme: "twilio", secret: TWILIO, id: "", timestamp: 0, body: form.as_bytes() };
+        let url = |name: &str| format!("https://hooks.example.com/hooks/{name}?{signed}");
+        let headers = sdk.sign_for_url(sample, &url("twilio")).headers;
+        let request = post(&format!("/hooks/twilio?{arrived}"), &headers, form.as_bytes());
+        assert_eq!(causes(&home, "twilio", &request), ["query_order"], "{signed} arrived as {arrived}");
+        let code = crate::sdk::openssl_hmac("sha256", crate::GITHUB.as_bytes(), format!("{}{BODY}", url("square")).as_bytes());
+        let headers = [("x-square".to_owned(), STANDARD.encode(code))];
+        let request = post(&format!("/hooks/square?{arrived}"), &headers, BODY.as_bytes());
+        assert_eq!(causes(&home, "square", &request), ["query_order"], "{signed} arrived as {arrived}");
+    }
+    let (_, line) = examine(
+        &home,
+        "square",
+        &post("/hooks/square?b=hush&a=1", &[("x-square".to_owned(), STANDARD.encode([0; 32]))], BODY.as_bytes()),
+        &[],
+    );
+    assert!(!line.to_string().contains("query_order") && !line.to_string().contains("hush"), "{line}");
+}
