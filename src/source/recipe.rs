@@ -131,13 +131,8 @@ pub struct Replies {
     pub rejected: StatusCode,
 }
 
-<<<<<<< HEAD
-/// The limits and retry behaviour that a provider documents. A field is `None` if the provider does not document the value.
-#[derive(Debug)]
-=======
 /// The limits and retry behaviour that a provider documents. A field is `None` if the provider does not document the value.
 #[derive(Clone, Debug)]
->>>>>>> i11
 pub struct ProviderLimits {
     /// The time for which the provider waits for a response.
     pub respond_within: Option<Duration>,
