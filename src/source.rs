@@ -138,6 +138,7 @@ impl Source {
         if !types.accepts_all() && has_no_type && is_known && table.accepts(&["event"]) {
             table.expected("types", "a recipe with event.type", "a recipe without it; add event.type or remove types");
         }
+        needs_addresses(&table, recipe.as_ref(), allow_from.as_deref());
         table.finish();
         let recipe = recipe.filter(|_| is_known)?;
         if dedupe_body.is_some() && !recipe.event.id.0.is_empty() && recipe.always_signs_time() {
@@ -266,6 +267,14 @@ fn allow_from(table: &mut TomlTable) -> Option<Vec<IpNet>> {
         return None;
     }
     items.into_iter().map(network).collect::<Vec<_>>().into_iter().collect()
+}
+
+/// Reports a source that would accept every delivery of everyone.
+fn needs_addresses(table: &TomlTable, recipe: Option<&Recipe>, allow_from: Option<&[IpNet]>) {
+    if recipe.is_some_and(Recipe::accepts_without_proof) && allow_from.is_some_and(<[IpNet]>::is_empty) {
+        let found = "nothing; list the sender's networks, because auth = \"none\" accepts every delivery from them";
+        table.expected("allow_from", "at least one network", found);
+    }
 }
 
 /// Parses an IP network or a single IP address. If the text is invalid, reports the mistake and returns `None`.

@@ -90,6 +90,11 @@ impl Recipe {
         self.proofs.iter().find_map(Proof::timestamp)
     }
 
+    /// Returns true if the recipe accepts every delivery, so that only the sender's address protects the source.
+    pub fn accepts_without_proof(&self) -> bool {
+        self.proofs.iter().any(|proof| matches!(proof, Proof::None))
+    }
+
     /// Returns true if every proof of the recipe covers a timestamp.
     pub fn always_signs_time(&self) -> bool {
         self.proofs.iter().all(|proof| proof.timestamp().is_some())

@@ -211,7 +211,10 @@ fn no_signature_from_a_challenge_proves_an_event() {
 
 #[test]
 fn a_source_without_a_proof_answers_every_challenge_as_unsigned() {
-    let source = compile_alone("auth = \"none\"\nchallenge = [{ when = { \"json:/challenge\" = true } }]").expect("a source");
+    let source = compile_alone(
+        "auth = \"none\"\nallow_from = [\"192.0.2.0/24\"]\nchallenge = [{ when = { \"json:/challenge\" = true } }]",
+    )
+    .expect("a source");
     let verdict = |body: String| Verifier::new(source.clone()).verify(&delivery(body, &[])).expect("every delivery is accepted");
     assert!(matches!(verdict(r#"{"challenge":"c"}"#.into()), Verdict::UnsignedChallenge(_)));
     assert!(matches!(verdict(format!(r#"{{"challenge":"c","padding":"{}"}}"#, " ".repeat(16 << 10))), Verdict::Event(_)));

@@ -436,3 +436,19 @@ fn an_error_in_the_entry_is_reported_there() {
     hookhold::source::Source::compile("shop", table, &defaults(), &diagnostics);
     assert!(diagnostics.to_string().starts_with("hookhold.toml:4: timestamp.future: "), "{diagnostics}");
 }
+
+/// Without a proof, only the address of the sender protects a source.
+#[test]
+fn a_recipe_without_a_proof_needs_addresses() {
+    let found = compile_alone("auth = \"none\"").expect_err("no addresses").to_string();
+    assert!(found.contains("allow_from: expected at least one network, found nothing; list the sender's networks"), "{found}");
+    let source = compile_alone("auth = \"none\"\nallow_from = [\"192.0.2.0/24\"]").expect("a source");
+    let verified = verify(&source, &delivery("{}", &[])).expect("no proof is necessary");
+    assert_eq!((verified.event.auth(), verified.event.integrity()), ("none", hookhold::event::Integrity::None));
+    let both = "allow_from = [\"192.0.2.0/24\"]\n[[proof]]\nauth = \"none\"\n[[proof]]\nauth = \"basic\"";
+    let found = compile(both, &[("secret", "a:b")]).expect_err("a proof that is never asked").to_string();
+    assert!(
+        found.contains("proof: expected proofs of which none is auth = \"none\", found one that accepts every delivery"),
+        "{found}"
+    );
+}

@@ -48,7 +48,16 @@ pub(super) fn all(table: &mut TomlTable, event: &EventLocators, locators: &mut L
             proof
         })
         .collect();
-    proofs.into_iter().collect()
+    let proofs: Vec<Proof> = proofs.into_iter().collect::<Option<_>>()?;
+    if proofs.len() > 1 && proofs.iter().any(|proof| matches!(proof, Proof::None)) {
+        table.expected(
+            "proof",
+            "proofs of which none is auth = \"none\"",
+            "one that accepts every delivery; remove it or the others",
+        );
+        return None;
+    }
+    Some(proofs)
 }
 
 fn one(table: &mut TomlTable, event: &EventLocators, locators: &mut LocatorParser) -> Option<Proof> {
