@@ -92,3 +92,38 @@ fn a_query_that_was_signed_in_another_order_is_found() {
     );
     assert!(!line.to_string().contains("query_order") && !line.to_string().contains("hush"), "{line}");
 }
+
+/// A URL in the provider's dashboard can contain a user name and a password, which the provider then signs.
+#[test]
+fn credentials_in_the_signed_url_are_found_and_masked() {
+    let square = "auth = \"mac\"\nalgorithm = \"sha256\"\nencoding = \"base64\"\nsignature = { from = \"header:x-square\" }\n\
+                  content = [\"url\", \"body\"]\n";
+    let mut sdk = Sdk::start();
+    let form = "CallSid=CA1&CallStatus=completed";
+    for (signed, configured) in [
+        ("https://user:hush@hooks.example.com", "https://hooks.example.com"),
+        ("https://hooks.example.com", "https://user:hush@hooks.example.com"),
+        ("http://user:hush@hooks.example.com", "https://user:hush@hooks.example.com"),
+        ("https://user:hush@hooks.example.com/in", "https://user:quiet@hooks.example.com/in"),
+    ] {
+        for (source, recipe) in [("twilio", "provider = \"twilio\"\n"), ("square", square)] {
+            let entry = format!("[sources.{source}]\n{recipe}public_url = {configured:?}\nsecrets = [\"file:twilio-key\"]\n");
+            let home = Home::new(SECRETS, &entry);
+            let url = format!("{signed}/hooks/{source}");
+            let sample = Sample { scheme: "twilio", secret: TWILIO, id: "", timestamp: 0, body: form.as_bytes() };
+            let mut headers = match source {
+                "twilio" => sdk.sign_for_url(sample, &url).headers,
+                _ => {
+                    let code = crate::sdk::openssl_hmac("sha256", TWILIO.as_bytes(), format!("{url}{form}").as_bytes());
+                    vec![("x-square".to_owned(), STANDARD.encode(code))]
+                }
+            };
+            headers.push(("authorization".to_owned(), format!("Basic {}", STANDARD.encode("user:hush"))));
+            let request = post(&format!("/hooks/{source}"), &headers, form.as_bytes());
+            assert_eq!(causes(&home, source, &request), ["public_url"], "{source}: {signed} instead of {configured}");
+            let (_, line) = examine(&home, source, &request, &[]);
+            let printed = line.to_string();
+            assert!(!printed.contains("hush") && !printed.contains("quiet") && printed.contains("user:***@"), "{printed}");
+        }
+    }
+}

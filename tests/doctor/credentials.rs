@@ -38,6 +38,10 @@ secrets = ["file:token"]
 auth = "token"
 token = { from = "header:Authorization", prefix = "Token " }
 secrets = ["file:token"]
+[sources.form]
+auth = "token"
+token = { from = "query:key" }
+secrets = ["file:token"]
 [sources.mail]
 auth = "basic"
 secrets = ["file:basic"]
@@ -168,8 +172,13 @@ fn credentials_that_were_not_stored_are_not_called_absent() {
     let home = Home::new(KEYS, &format!("server.drain_delay = \"0s\"\nadmin.keep_rejected = \"1 MiB\"\n{SOURCES}"));
     let _process = home.start();
     let mut line = Line::open(home.hooks);
-    for (source, token) in [("mail", STANDARD.encode("ann:secret")), ("box", "another token".to_owned())] {
-        assert_eq!(line.ask(&request(source, &token, BODY)).status, 401, "{source}");
+    for (source, request) in [
+        ("mail", request("mail", &STANDARD.encode("ann:secret"), BODY)),
+        ("box", request("box", "another token", BODY)),
+        ("lab", request("lab", "another token", BODY)),
+        ("form", post("/hooks/form?key=another-token", &[], BODY)),
+    ] {
+        assert_eq!(line.ask(&request).status, 401, "{source}");
         let output = home.verb(&["doctor", source, "--format", "json"]);
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(printed.contains("\"credentials_not_stored\"") && !printed.contains("signature_absent"), "{source}: {printed}");

@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_PAD_INDIFFERENT, URL_SAFE_PAD_INDIFFERENT};
+use hookhold::credentials::PLACEHOLDER;
 use hookhold::log::escaped;
 use hookhold::outcome::Outcome;
 use hookhold::source::key::Key;
@@ -16,6 +17,9 @@ use super::cause::Cause;
 
 /// Returns the cause that a request shows if it carries a token or credentials that no secret of the source matches.
 pub(super) fn causes(captured: &CapturedDelivery, rejection: &Rejection) -> Vec<Cause> {
+    if let Some(cause) = not_stored(captured, rejection) {
+        return vec![cause];
+    }
     let proofs = &captured.source.recipe.proofs;
     let each = proofs.iter().filter_map(|proof| match proof {
         Proof::Jwt(jwt) => web_token(captured, jwt, rejection),
@@ -30,8 +34,9 @@ pub(super) fn causes(captured: &CapturedDelivery, rejection: &Rejection) -> Vec<
 pub(super) fn not_stored(captured: &CapturedDelivery, rejection: &Rejection) -> Option<Cause> {
     let rejected_as = captured.rejected_as.as_deref()?;
     let has_token = |proof: &Proof| matches!(proof, Proof::Jwt(_) | Proof::Token(_) | Proof::Basic);
-    let is_lost = rejection.outcome == Outcome::SignatureMissing && rejected_as != Outcome::SignatureMissing.word();
-    if !is_lost || !captured.source.recipe.proofs.iter().any(has_token) {
+    let has_placeholder = captured.delivery.target.contains(&format!("={PLACEHOLDER}"));
+    let is_missing = rejection.outcome == Outcome::SignatureMissing && rejected_as != Outcome::SignatureMissing.word();
+    if !(is_missing || has_placeholder) || !captured.source.recipe.proofs.iter().any(has_token) {
         return None;
     }
     let what = format!(

@@ -1,6 +1,8 @@
 //! Undoes changes that API gateways, serverless platforms and web frameworks make to a whole body: they encode it, or put it
 //! into another document.
 
+use std::collections::BTreeSet;
+
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_PAD_INDIFFERENT, URL_SAFE_PAD_INDIFFERENT};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
@@ -19,16 +21,25 @@ pub(super) fn all(body: &[u8]) -> Vec<Unwrapped> {
     }
     found.extend(of_form(body));
     found.push((BASE64, "the body was decoded from Base64".to_owned(), STANDARD.encode(body).into_bytes()));
+    found.extend(std::str::from_utf8(body).ok().filter(|text| text.starts_with(['{', '['])).into_iter().flat_map(in_form));
+    let mut seen = BTreeSet::new();
+    found.retain(|(_, _, bytes)| bytes != body && seen.insert(bytes.clone()));
+    found.truncate(MAX_BODIES);
+    found
+}
+
+/// Returns the forms out of which a framework may have taken a JSON text.
+fn in_form(json: &str) -> Vec<Unwrapped> {
+    let mut found = Vec::new();
     for name in FIELDS {
         for set in [COMPONENT, GO] {
-            let value = utf8_percent_encode(std::str::from_utf8(body).unwrap_or_default(), set).to_string();
+            let value = utf8_percent_encode(json, set).to_string();
             for value in [value.replace("%20", "+"), value] {
                 let what = format!("the value of the form field {name} was taken out of the form");
                 found.push((FORM, what, format!("{name}={value}").into_bytes()));
             }
         }
     }
-    found.truncate(MAX_BODIES);
     found
 }
 

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_PAD_INDIFFERENT;
 use hookhold::log::escaped;
 use hookhold::source::url::PublicUrl;
 use http::Uri;
@@ -34,21 +36,33 @@ pub(super) fn all(captured: &CapturedDelivery) -> Vec<(SignedUrl, Cause)> {
     found
 }
 
-/// Returns base URLs with combinations of scheme, host, port and path prefix, starting with the configured parts.
+/// Returns base URLs with combinations of scheme, credentials, host, port and path prefix, starting with the configured parts.
 fn bases(captured: &CapturedDelivery, own: &PublicUrl) -> Vec<String> {
     let urls = captured.others.iter().filter_map(|other| other.public_url.as_ref()).chain([own]);
     let parsed: Vec<Uri> = [own].into_iter().chain(urls).filter_map(|url| url.as_written().parse().ok()).collect();
     let forwarded = ["x-forwarded-host", "x-original-host", "host"].map(|name| header(captured, name));
-    let hosts = parsed.iter().filter_map(|url| url.authority().map(|host| host.to_string()));
+    let without_user = |host: &str| host.rsplit('@').next().unwrap_or_default().to_owned();
+    let hosts = parsed.iter().filter_map(|url| url.authority().map(|host| without_user(host.as_str())));
     let hosts = distinct(hosts.chain(forwarded.into_iter().flatten()));
+    let credentials = distinct([own.credentials().to_owned(), String::new()].into_iter().chain(basic_credentials(captured)));
     let prefixes = parsed.iter().map(|url| url.path().trim_end_matches('/').to_owned());
     let prefixes = distinct(prefixes.chain([String::new()]).chain(header(captured, "x-forwarded-prefix")));
     let schemes = if own.as_written().starts_with("http://") { ["http", "https"] } else { ["https", "http"] };
     let each = |host: &String| {
-        let urls = prefixes.iter().flat_map(|prefix| schemes.map(|scheme| format!("{scheme}://{host}{prefix}")));
-        urls.collect::<Vec<_>>()
+        let bases = credentials.iter().flat_map(|user| schemes.map(|scheme| format!("{scheme}://{user}{host}")));
+        bases.flat_map(|base| prefixes.iter().map(move |prefix| format!("{base}{prefix}"))).collect::<Vec<_>>()
     };
     hosts.iter().flat_map(each).collect()
+}
+
+/// Returns user and password of the header `Authorization` as they are written in a URL, with `@`. A sender that calls a URL
+/// with credentials sends this header, and signs the URL with them.
+fn basic_credentials(captured: &CapturedDelivery) -> Option<String> {
+    let value = captured.delivery.headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, encoded) = value.split_once(' ')?;
+    let decoded = STANDARD_PAD_INDIFFERENT.decode(encoded.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
+    let text = String::from_utf8(decoded).ok().filter(|text| !text.contains(['/', '?', '#']))?;
+    Some(format!("{text}@"))
 }
 
 fn targets(captured: &CapturedDelivery) -> Vec<String> {
@@ -64,10 +78,13 @@ fn cause(captured: &CapturedDelivery, own: &PublicUrl, base: &str, target: &str)
     let path = |target: &str| escaped(target.split('?').next().unwrap_or_default());
     let (name, arrived) = (&captured.source.name, &captured.delivery.target);
     let query = if target.contains('?') == arrived.contains('?') { "" } else { ", with a different query" };
-    let signed = format!("{}{}", escaped(base), path(target));
-    let what = format!("the sender signed the URL {signed}{query}; hookhold expects {}{}", own.as_written(), path(arrived));
+    // The URL may contain a password, which `PublicUrl` masks.
+    let shown = escaped(&PublicUrl::new(base).to_string());
+    let password = if shown == own.to_string() && base != own.as_written() { ", with another password" } else { "" };
+    let signed = format!("{shown}{}{query}{password}", path(target));
+    let what = format!("the sender signed the URL {signed}; hookhold expects {own}{}", path(arrived));
     let advice = if target == arrived {
-        format!("set public_url = \"{}\" in [sources.{name}], or correct the URL at the sender", escaped(base))
+        format!("set public_url = \"{shown}\" in [sources.{name}], or correct the URL at the sender")
     } else {
         "enter the expected URL at the sender, or make the proxy forward the path and the query unchanged".to_owned()
     };
