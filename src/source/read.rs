@@ -10,7 +10,9 @@ use http::StatusCode;
 use http::header::AUTHORIZATION;
 
 use crate::credentials::Credentials;
-use crate::source::recipe::{EventLocators, Locator, Proof, ProviderLimits, Recipe, Replies, Reply, Setup, SwitchOff, TimeUnit};
+use crate::source::recipe::{
+    Challenge, EventLocators, Locator, Proof, ProviderLimits, Recipe, Replies, Reply, Setup, SwitchOff, TimeUnit,
+};
 use crate::source::validate;
 use crate::toml_value::{Item, TomlTable};
 
@@ -32,12 +34,12 @@ pub(super) fn recipe(table: &mut TomlTable) -> Option<Recipe> {
     let title = table.take("title").and_then(line).unwrap_or_default();
     let (replies, limits, setup) = (replies(table), limits(table), setup(table));
     let setup = Setup { values: locators.missing, ..setup };
-    let (proofs, pointers) = (proofs?, locators.pointers);
-    let credentials = credentials(&proofs);
+    let (proofs, challenges, pointers) = (proofs?, challenges?, locators.pointers);
+    let credentials = credentials(&proofs, &challenges);
     if table.accepts(&["event", "key"]) {
         validate::facts_are_no_credentials(table, &proofs, &credentials, &event)?;
     }
-    Some(Recipe { title, proofs, event, pointers, challenges: challenges?, credentials, replies, limits, setup })
+    Some(Recipe { title, proofs, event, pointers, challenges, credentials, replies, limits, setup })
 }
 
 /// Takes the parameters of a recipe file out of `table`, and checks them without the entry of a source. The recipe may read
@@ -60,17 +62,16 @@ pub(super) fn template(table: &mut TomlTable) -> Option<Recipe> {
     Some(recipe)
 }
 
-/// Returns the headers and query parameters that contain the tokens of the proofs, or user and password.
-fn credentials(proofs: &[Proof]) -> Credentials {
+/// Returns the headers and query parameters that contain the tokens of the proofs, user and password, or a secret text of a
+/// challenge.
+fn credentials(proofs: &[Proof], challenges: &[Challenge]) -> Credentials {
     let (mut headers, mut parameters) = (Vec::new(), Vec::new());
-    for proof in proofs {
-        headers.extend(matches!(proof, Proof::Basic).then_some(AUTHORIZATION));
-        for locator in proof.tokens() {
-            match locator {
-                Locator::Header(name) => headers.push(name.clone()),
-                Locator::Query(name) => parameters.push(name.as_str()),
-                _ => {}
-            }
+    headers.extend(proofs.iter().any(|proof| matches!(proof, Proof::Basic)).then_some(AUTHORIZATION));
+    for locator in proofs.iter().flat_map(Proof::tokens).chain(challenges.iter().flat_map(Challenge::secrets)) {
+        match locator {
+            Locator::Header(name) => headers.push(name.clone()),
+            Locator::Query(name) => parameters.push(name.as_str()),
+            _ => {}
         }
     }
     Credentials::new(headers, &parameters)

@@ -104,7 +104,9 @@ impl<'a> ChallengeRequest<'a> {
         let found = if matches!(locator, Locator::Query(_)) { percent_decoded(found) } else { Some(Cow::Borrowed(found)) };
         match (found, wanted) {
             (found, TextMatch::Any) => found.is_some(),
-            (found, TextMatch::Exactly(text)) => found.is_some_and(|found| found.as_bytes().ct_eq(text.as_bytes()).into()),
+            (found, TextMatch::Exactly(text) | TextMatch::Configured(text)) => {
+                found.is_some_and(|found| found.as_bytes().ct_eq(text.as_bytes()).into())
+            }
         }
     }
 

@@ -236,3 +236,27 @@ fn hmac_is_rejected_where_it_would_sign_tokens_or_has_no_key() {
     let found = compile_alone(&format!("auth = \"none\"\n{}", get(false))).expect_err("no key").to_string();
     assert!(found.contains("expected hmac only in a recipe whose proof uses secrets, found a recipe without secrets"), "{found}");
 }
+
+/// A verify token is a secret that the source may read from a file. hookhold neither stores nor shows it.
+#[test]
+fn a_verify_token_from_a_file_is_a_credential() {
+    let token = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(token.path(), "hush hush\n").expect("a temporary file");
+    let recipe = |value: &str| {
+        format!(
+            "{INLINE}values = {{ token = {value:?} }}\nchallenge = [{{ methods = [\"GET\"], when = {{ \"query:mode\" = \"on\", \
+             \"query:token\" = \"config:token\" }}, authenticated = false, effect = \"learn-secret(header:X-Hook-Secret)\" }}]"
+        )
+    };
+    let source = inline(&recipe(&format!("file:{}", token.path().display())));
+    let mut challenge = get("/hooks/shop?mode=on&token=hush+hush");
+    set(&mut challenge, "x-hook-secret", "another");
+    assert!(reply(&source, &challenge).is_some());
+    let credentials = &source.recipe.credentials;
+    assert_eq!(credentials.redact(&challenge.target), "/hooks/shop?mode=on&token=REDACTED");
+    assert!(credentials.include_header(&http::HeaderName::from_static("x-hook-secret")));
+    for (value, what) in [("", "values.token: expected a text, found an empty string"), ("env:NO_SUCH_TOKEN", "NO_SUCH_TOKEN")] {
+        let found = compile(&recipe(value), &[("secret", "x")]).expect_err(what).to_string();
+        assert!(found.contains(what), "{found}");
+    }
+}

@@ -71,7 +71,7 @@ fn predicate(mut table: TomlTable, locators: &mut LocatorParser) -> Option<Vec<(
         let locator = untagged(&key, &item, locators);
         let wanted = match item.as_str() {
             Some("") => item.expected(WHEN, "an empty string, which never matches"),
-            Some(text) if text.starts_with("config:") => literal(text, &item, locators).map(TextMatch::Exactly),
+            Some(text) if text.starts_with("config:") => literal(text, &item, locators).map(TextMatch::Configured),
             Some(text) => Some(TextMatch::Exactly(text.to_owned())),
             None => match item.clone().boolean() {
                 Some(true) => Some(TextMatch::Any),

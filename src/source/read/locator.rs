@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use http::HeaderName;
 
+use crate::secret;
 use crate::source::pointers::Pointers;
 use crate::source::recipe::{Choice, Locator};
 use crate::toml_value::{Item, TomlTable};
@@ -20,11 +21,11 @@ pub(super) struct LocatorParser {
 }
 
 impl LocatorParser {
-    /// Takes the option `values` out of the source's table.
+    /// Takes the option `values` out of the source's table. A value is a text, or a reference to a text that may be a secret.
     pub(super) fn take(table: &mut TomlTable) -> LocatorParser {
         let mut section = table.take_section("values");
         let names = section.keys();
-        let values = names.into_iter().filter_map(|name| Some((name.clone(), section.take(&name)?.string()?))).collect();
+        let values = names.into_iter().filter_map(|name| Some((name.clone(), configured_text(section.take(&name)?)?))).collect();
         LocatorParser { values, ..LocatorParser::default() }
     }
 
@@ -68,6 +69,19 @@ impl LocatorParser {
         }
         Locator::Const(text.unwrap_or_default())
     }
+}
+
+/// Reads one of the `values`: a text, `env:NAME` or `file:PATH`.
+fn configured_text(item: Item) -> Option<String> {
+    let text = item.clone().string()?;
+    if text.is_empty() {
+        return item.expected("a text", "an empty string");
+    }
+    if !["env:", "file:"].iter().any(|scheme| text.starts_with(scheme)) {
+        return Some(text);
+    }
+    let secret = secret::read(item.clone())?;
+    String::from_utf8(secret.bytes).ok().or_else(|| item.expected("a text in UTF-8", "other bytes"))
 }
 
 /// Parses a locator of the form `header:NAME`.

@@ -25,6 +25,14 @@ pub struct Challenge {
 }
 
 impl Challenge {
+    /// Returns the locators of texts that may be secrets: those that the challenge compares with a text of the source, and the
+    /// secret that a sender proposes.
+    pub fn secrets(&self) -> impl Iterator<Item = &Locator> {
+        let compared = self.when.iter().filter(|(_, wanted)| matches!(wanted, TextMatch::Configured(_))).map(|(from, _)| from);
+        let proposed = self.effect.iter().filter(|effect| effect.kind == EffectKind::LearnSecret);
+        compared.chain(proposed.filter_map(|effect| effect.from.as_ref()))
+    }
+
     /// Returns true if hookhold computes an HMAC with the source's secret for every sender that asks for one.
     pub fn signs_for_anyone(&self) -> bool {
         !self.authenticated && self.reply.parts().any(|part| matches!(part.inner(), ReplyPart::Hmac { .. }))
@@ -36,8 +44,10 @@ impl Challenge {
 pub enum TextMatch {
     /// Any non-empty text.
     Any,
-    /// Exactly this text, which the recipe or the source defines.
+    /// Exactly this text, which the recipe defines.
     Exactly(String),
+    /// Exactly this text, which the source sets in `values`. Such a text may be a secret, such as Meta's verify token.
+    Configured(String),
 }
 
 /// The reply to an endpoint challenge, with the parts that hookhold copies or computes from the request.
