@@ -2,9 +2,10 @@
 //! event to the journal. This module does not depend on the HTTP server or on Kafka.
 //!
 //! [`Gateway::receive`] passes the event to the journal in the first poll of its future. If the gateway must first look up the
-//! dedupe key on disk, the first poll instead starts a blocking task, which performs the lookup and the append. In both cases,
-//! dropping the future after the first poll does not cancel the append. A sender that disconnects after the last byte of its
-//! request therefore cannot cancel the append.
+//! dedupe key on disk, the first poll instead starts a blocking task, which performs the lookup and the append. If the
+//! verification is long ([`Verifier::is_long`]), the first poll instead starts a task, which performs the verification and the
+//! append on a blocking thread, so that it does not delay other requests. In all cases, dropping the future after the first poll
+//! does not cancel the append. A sender that disconnects after the last byte of its request therefore cannot cancel the append.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,15 +21,19 @@ mod appender;
 mod dedupe_table;
 mod key;
 mod live_source;
+mod long_verifications;
 mod success_rate;
 
 use appender::{Appender, SYNC_FAILED};
 use dedupe_table::{Claim, Resolution};
 pub use live_source::LiveSource;
+use long_verifications::LongVerifications;
+use success_rate::SuccessGuard;
 
 use crate::answer::Answer;
 use crate::clock::UnixMillis;
 use crate::event::{Delivery, Event};
+use crate::in_flight::{DetachedCharge, InFlightCharge};
 use crate::journal::Journal;
 use crate::log::escaped;
 use crate::metrics::Metrics;
@@ -37,7 +42,7 @@ use crate::rejections::RejectionStore;
 use crate::source::Source;
 use crate::source::recipe::Reply;
 pub use crate::verify::Verifier;
-use crate::verify::{Identity, Rejection, Verdict, Verified};
+use crate::verify::{Identity, Memory, Rejection, Verdict, Verified};
 
 /// Gateway that receives the deliveries of all sources.
 pub struct Gateway {
@@ -48,6 +53,15 @@ pub struct Gateway {
     rejections: RejectionStore,
     hash_key: [u8; 16],
     draining: AtomicBool,
+    long_verifications: LongVerifications,
+}
+
+/// State of a delivery that the gateway has verified, and deduplicated if it is an event.
+enum Admitted {
+    /// Delivery with a known answer.
+    Answered(Answer),
+    /// Event that waits for its result.
+    Waiting { guard: SuccessGuard, receiver: oneshot::Receiver<Resolution>, is_first: bool },
 }
 
 /// State of a delivery after deduplication: the result is known, or the delivery waits for the result.
@@ -76,6 +90,7 @@ impl Gateway {
             appender: Appender::new(journal, hot_keys, metrics.deliveries.stored_after_answer.clone()),
             rejections: RejectionStore::default(),
             draining: AtomicBool::new(false),
+            long_verifications: LongVerifications::new(),
         }
     }
 
@@ -130,50 +145,102 @@ impl Gateway {
     /// Verifies one complete delivery, deduplicates the event and stores the event. If the result is not known by
     /// `deadline`, returns an answer with the outcome `deadline`. The journal may still store the event after this answer.
     /// Dropping the future does not cancel the append.
-    pub async fn receive(&self, live: &LiveSource, delivery: Delivery, deadline: Instant) -> Answer {
+    pub async fn receive(
+        self: &Arc<Gateway>,
+        live: &Arc<LiveSource>,
+        delivery: Delivery,
+        charge: &mut InFlightCharge<'_>,
+        deadline: Instant,
+    ) -> Answer {
+        if !live.verifier.is_long(&delivery) {
+            let verdict = live.verifier.verify(&delivery);
+            return self.wait(live, self.admit_verdict(live, delivery, verdict), deadline).await;
+        }
+        let (gateway, source, memory) = (self.clone(), live.clone(), charge.detach());
+        let verification = move || {
+            let verdict = source.verifier.verify_within(&delivery, &memory);
+            memory.release_output();
+            (gateway.admit_verdict(&source, delivery, verdict), memory)
+        };
+        let Some(verified) = self.long_verifications.run(verification) else {
+            return Answer::plain(Outcome::Overloaded).with_hint(TOO_MANY_LONG);
+        };
+        match tokio::time::timeout_at(deadline, verified).await {
+            // The memory stays charged until the delivery is answered.
+            Ok(Ok((admitted, _memory))) => self.wait(live, admitted, deadline).await,
+            Ok(Err(_)) => Answer::plain(Outcome::Overloaded).with_hint(VERIFICATION_ENDED),
+            Err(_) => Answer::plain(Outcome::Deadline).with_hint(NOT_VERIFIED_IN_TIME),
+        }
+    }
+
+    /// Counts a verdict. If the verdict is an event, deduplicates the event and passes it to the journal.
+    fn admit_verdict(&self, live: &LiveSource, delivery: Delivery, verdict: Result<Verdict, Rejection>) -> Admitted {
         let now = delivery.received_at;
-        let verified = match live.verifier.verify(&delivery) {
+        let verified = match verdict {
             Ok(Verdict::Event(verified)) => verified,
             Ok(Verdict::Challenge(challenge) | Verdict::UnsignedChallenge(challenge)) => {
-                return Answer { effect: challenge.effect.map(Box::new), ..answer_with(Outcome::Challenge, challenge.reply) };
+                let answer = answer_with(Outcome::Challenge, challenge.reply);
+                return Admitted::Answered(Answer { effect: challenge.effect.map(Box::new), ..answer });
             }
             Err(rejection) => {
                 live.success_rate.count_rejection(now, rejection.outcome);
                 let answer = rejected(&live.source, rejection);
                 self.rejections.store(&live.source.name, &live.source.recipe.credentials, &delivery, &answer);
-                return answer;
+                return Admitted::Answered(answer);
             }
         };
         // Free the delivery's memory while the memory is still in the processor's cache, so that the next delivery can
         // reuse the memory during this delivery's sync.
         drop(delivery);
         let guard = live.success_rate.start(now);
-        let answer = self.store(live, verified, now, deadline).await;
-        guard.finish(&answer);
-        answer
+        match self.store(live, verified, now) {
+            Ok((receiver, is_first)) => Admitted::Waiting { guard, receiver, is_first },
+            Err(answer) => {
+                guard.finish(&answer);
+                Admitted::Answered(answer)
+            }
+        }
     }
 
-    async fn store(&self, live: &LiveSource, verified: Verified, now: UnixMillis, deadline: Instant) -> Answer {
+    /// Passes a verified event to the journal. Returns the receiver for the result, and true if the event is the first of its
+    /// key. If the result is already known, the error is the answer.
+    fn store(
+        &self,
+        live: &LiveSource,
+        verified: Verified,
+        now: UnixMillis,
+    ) -> Result<(oneshot::Receiver<Resolution>, bool), Answer> {
         let source = &live.source;
         live.count_verified(verified.secret.as_deref(), now);
+        live.count_unread(verified.unread);
         if !source.types.accepts(verified.event.event_type()) {
-            return answer_with(Outcome::Filtered, source.recipe.replies.accepted.clone())
-                .with_hint(unlisted(source, &verified.event));
+            return Err(answer_with(Outcome::Filtered, source.recipe.replies.accepted.clone())
+                .with_hint(unlisted(source, &verified.event)));
         }
         if let Some(retry_after) = live.wait_for_rate() {
-            return Answer::rate_limited(retry_after).with_hint(RATE_EXCEEDED);
+            return Err(Answer::rate_limited(retry_after).with_hint(RATE_EXCEEDED));
         }
-        let (receiver, first) = match self.admit(live, verified, now) {
-            Admission::Resolved(resolution) => return answer(source, resolution, false),
-            Admission::First(receiver) => (receiver, true),
-            Admission::Duplicate(receiver) => (receiver, false),
+        match self.admit(live, verified, now) {
+            Admission::Resolved(resolution) => Err(answer(source, resolution, false)),
+            Admission::First(receiver) => Ok((receiver, true)),
+            Admission::Duplicate(receiver) => Ok((receiver, false)),
+        }
+    }
+
+    async fn wait(&self, live: &LiveSource, admitted: Admitted, deadline: Instant) -> Answer {
+        let (guard, receiver, is_first) = match admitted {
+            Admitted::Answered(answer) => return answer,
+            Admitted::Waiting { guard, receiver, is_first } => (guard, receiver, is_first),
         };
-        match tokio::time::timeout_at(deadline, receiver).await {
-            Ok(Ok(resolution)) => answer(source, resolution, first),
+        let source = &live.source;
+        let answer = match tokio::time::timeout_at(deadline, receiver).await {
+            Ok(Ok(resolution)) => answer(source, resolution, is_first),
             // The journal drops a completion only after a failed sync.
-            Ok(Err(_)) => answer(source, Resolution::Failed(Outcome::JournalFailed, SYNC_FAILED), first),
+            Ok(Err(_)) => answer(source, Resolution::Failed(Outcome::JournalFailed, SYNC_FAILED), is_first),
             Err(_) => Answer::plain(Outcome::Deadline).with_hint(NOT_SYNCED_IN_TIME),
-        }
+        };
+        guard.finish(&answer);
+        answer
     }
 
     fn admit(&self, live: &LiveSource, verified: Verified, now: UnixMillis) -> Admission {
@@ -218,6 +285,12 @@ impl Gateway {
             Some(age) if age >= source.deadline => Err(Resolution::Failed(Outcome::Overloaded, SYNC_TOO_OLD)),
             _ => Ok(()),
         }
+    }
+}
+
+impl Memory for DetachedCharge {
+    fn charge(&self, bytes: usize) -> bool {
+        self.add_output(bytes)
     }
 }
 
@@ -270,5 +343,10 @@ const RATE_EXCEEDED: &str =
     "max_rate: expected verified deliveries within this rate, found more; raise or remove the source's max_rate";
 const NOT_SYNCED_IN_TIME: &str =
     "journal sync: expected to end before the delivery's deadline, found it unfinished; move [journal] dir to a faster disk";
+const NOT_VERIFIED_IN_TIME: &str =
+    "verification: expected before the delivery's deadline, found it pending; add CPU cores, or lower max_body of the source";
+const TOO_MANY_LONG: &str =
+    "long verifications: expected a free place in the queue, found it full; add CPU cores, or lower max_body of the source";
+const VERIFICATION_ENDED: &str = "verification: expected a result, found that the process is stopping";
 const SYNC_TOO_OLD: &str =
     "journal sync: expected to end within the source's deadline, found it still running; move [journal] dir to a faster disk";

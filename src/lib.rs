@@ -109,6 +109,7 @@ pub mod diagnostic;
 pub mod event;
 pub mod event_key;
 pub mod header_field;
+pub mod in_flight;
 pub mod limits;
 pub mod log;
 pub mod metrics;

@@ -71,6 +71,9 @@ metrics! {
         keyless: IntCounterVec = counters("hookhold_keyless_total", &["source"]);
         /// Endpoint challenges that asked for an action, which hookhold reported to the operator and did not perform.
         challenge_effects: IntCounterVec = counters("hookhold_challenge_effects_total", &["source", "effect"]);
+        /// Verified deliveries whose compressed body hookhold could not read, by reason. hookhold stores these events without the
+        /// id, type and ordering key in the body.
+        unread_bodies: IntCounterVec = counters("hookhold_unread_bodies_total", &["source", "reason"]);
         /// Rejected deliveries that log sampling omitted from the log.
         rejected_log_suppressed: IntCounter = counter("hookhold_rejected_log_suppressed_total");
     }

@@ -33,6 +33,7 @@ const LEAVES: &[&str] = &[
     "event",
     "event_key",
     "header_field",
+    "in_flight",
     "limits",
     "outcome",
     "metrics",
@@ -50,6 +51,7 @@ const CRATES: &[(&[&str], &[&str])] = &[
     (&["hyper", "hyper_util", "http_body_util"], &["src/server", "src/admin"]),
     (&["rdkafka"], &["src/forward"]),
     (&["hmac", "sha1", "sha2"], &["src/verify"]),
+    (&["brotli_decompressor", "flate2", "zstd"], &["src/verify/decompress.rs"]),
     // The reader of the configuration parses keys, so that `hookhold check` reports a wrong key.
     (
         &["aws_lc_rs", "jsonwebtoken"],

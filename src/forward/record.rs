@@ -9,7 +9,7 @@
 use std::borrow::Cow;
 
 use http::HeaderName;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 
@@ -65,8 +65,8 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// Builds the record headers for the CloudEvents 1.0 attributes of an event, and copies the request's content type and
-/// trace context.
+/// Builds the record headers for the CloudEvents 1.0 attributes of an event, and copies the request's content type, content
+/// coding and trace context.
 fn cloud_event<'a>(stored: &'a StoredEvent, id: Cow<'a, str>) -> Vec<RecordHeader<'a>> {
     let event = &stored.event;
     let event_type = match present(event.event_type()) {
@@ -82,6 +82,11 @@ fn cloud_event<'a>(stored: &'a StoredEvent, id: Cow<'a, str>) -> Vec<RecordHeade
     ];
     if let Some((_, media_type)) = event.request().headers.iter().find(|(name, _)| *name == CONTENT_TYPE) {
         headers.push(("content-type".into(), media_type.as_bytes().into()));
+    }
+    let codings = event.request().headers.iter().filter(|(name, _)| *name == CONTENT_ENCODING);
+    let codings = codings.map(|(_, coding)| coding.as_bytes()).collect::<Vec<_>>().join(&b", "[..]);
+    if !codings.is_empty() {
+        headers.push(("content-encoding".into(), codings.into()));
     }
     headers.extend(event.request().traceparent.as_deref().map(|trace| text("traceparent", trace)));
     headers

@@ -13,7 +13,7 @@ use super::success_rate::SuccessRate;
 use crate::clock::UnixMillis;
 use crate::metrics::DeliveryMetrics;
 use crate::source::{Key, Source};
-use crate::verify::Verifier;
+use crate::verify::{UnreadBody, Verifier};
 
 /// Source with its verifier, its counters and its rate limiter.
 pub struct LiveSource {
@@ -25,6 +25,8 @@ pub struct LiveSource {
     secrets: Vec<SecretUse>,
     last_verified: Gauge,
     pub(super) keyless: IntCounter,
+    /// Counters of verified deliveries whose compressed body the verifier could not read, in the order of [`UnreadBody::ALL`].
+    unread: [IntCounter; UnreadBody::ALL.len()],
     /// Rate limiter that counts only verified deliveries, so that forged deliveries cannot use up the source's rate. `None`
     /// if the source sets no `max_rate`.
     rate_limiter: Option<Arc<DefaultDirectRateLimiter>>,
@@ -91,6 +93,7 @@ impl LiveSource {
             secrets: source.keys.iter().map(|secret| SecretUse::new(&source, secret, previous, metrics)).collect(),
             last_verified: metrics.last_verified.with_label_values(&[name]),
             keyless: metrics.keyless.with_label_values(&[name]),
+            unread: UnreadBody::ALL.map(|reason| metrics.unread_bodies.with_label_values(&[name, reason.word()])),
             rate_limiter: LiveSource::rate_limiter(&source, previous),
             success_rate: LiveSource::success_rate(&source, previous),
             success_rate_gauge: metrics.success_rate.with_label_values(&[name]),
@@ -143,6 +146,12 @@ impl LiveSource {
                 "an old secret is still in use; enter the new secret in the sender's dashboard"
             );
         }
+    }
+
+    /// Counts a verified delivery whose compressed body the verifier could not read.
+    pub(super) fn count_unread(&self, unread: Option<UnreadBody>) {
+        let counters = UnreadBody::ALL.iter().zip(&self.unread);
+        counters.filter(|(reason, _)| Some(**reason) == unread).for_each(|(_, counter)| counter.inc());
     }
 
     /// Logs a warning about each secret that expires soon or has expired, at most once a day per secret.

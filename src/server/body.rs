@@ -7,74 +7,14 @@
 
 use std::error::Error;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 
 use super::deadline::Progress;
+use crate::in_flight::InFlightCharge;
 use crate::outcome::Outcome;
-
-/// Limit on the number of request-body bytes in memory, and the current number of these bytes.
-pub(super) struct InFlightBudget {
-    limit: usize,
-    used: AtomicUsize,
-}
-
-impl InFlightBudget {
-    pub(super) fn new(limit: usize) -> InFlightBudget {
-        InFlightBudget { limit, used: AtomicUsize::new(0) }
-    }
-
-    /// Adds `bytes` to the number of request-body bytes in memory. Returns the previous number, and true if the new number
-    /// exceeds the limit.
-    fn add(&self, bytes: usize) -> (usize, bool) {
-        let before = self.used.fetch_add(bytes, Relaxed);
-        (before, before.saturating_add(bytes) > self.limit)
-    }
-}
-
-/// Number of body bytes that one request has charged to two in-flight budgets: the server's budget and the budget of the
-/// sender's address. Dropping the charge releases these bytes in both budgets. hookhold rejects a request that exceeds a
-/// budget. Exception: an address may send one large body beyond its budget if the total size of its other bodies in memory is
-/// at most the size of the large body. Large bodies from one address therefore complete one at a time. While such a body is in memory, another
-/// request that exceeds the address's budget gets the outcome `rate_limited`.
-pub(super) struct InFlightCharge<'a> {
-    server: &'a InFlightBudget,
-    address: &'a InFlightBudget,
-    bytes: usize,
-}
-
-impl<'a> InFlightCharge<'a> {
-    pub(super) fn new(server: &'a InFlightBudget, address: &'a InFlightBudget) -> InFlightCharge<'a> {
-        InFlightCharge { server, address, bytes: 0 }
-    }
-
-    /// Returns the number of body bytes that the request has charged so far.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    fn add(&mut self, bytes: usize) -> Result<(), Outcome> {
-        let (_, server_exceeded) = self.server.add(bytes);
-        let (before, address_exceeded) = self.address.add(bytes);
-        let is_largest = self.bytes >= before - self.bytes;
-        self.bytes += bytes;
-        match (address_exceeded && !is_largest, server_exceeded) {
-            (true, _) => Err(Outcome::RateLimited),
-            (_, true) => Err(Outcome::Overloaded),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Drop for InFlightCharge<'_> {
-    fn drop(&mut self) {
-        self.server.used.fetch_sub(self.bytes, Relaxed);
-        self.address.used.fetch_sub(self.bytes, Relaxed);
-    }
-}
 
 /// Reads and returns the whole body of a request. If the read fails or the body exceeds a limit, the error is the
 /// outcome of the request.
@@ -87,7 +27,7 @@ pub(super) async fn read(
     let mut buffer = BodyBuffer::Empty;
     while !is_complete(body) {
         let Some(piece) = next(body, progress).await? else { break };
-        if charge.bytes + piece.len() > limit {
+        if charge.received() + piece.len() > limit {
             return Err(Outcome::TooLarge);
         }
         charge.add(piece.len())?;
@@ -160,30 +100,6 @@ impl BodyBuffer {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_charge_beyond_the_budget_is_rejected_and_returned() {
-        let (server, [one, other]) = (InFlightBudget::new(10), [(); 2].map(|()| InFlightBudget::new(10)));
-        let mut first = InFlightCharge::new(&server, &one);
-        assert_eq!(first.add(6), Ok(()));
-        let mut second = InFlightCharge::new(&server, &other);
-        assert_eq!(second.add(5), Err(Outcome::Overloaded));
-        drop(second);
-        assert_eq!(first.add(4), Ok(()));
-        drop(first);
-        assert_eq!([server, one, other].map(|budget| budget.used.into_inner()), [0; 3]);
-    }
-
-    #[test]
-    fn only_the_largest_body_may_exceed_its_address_budget() {
-        let (server, address) = (InFlightBudget::new(100), InFlightBudget::new(10));
-        let mut first = InFlightCharge::new(&server, &address);
-        assert_eq!((first.add(6), first.add(6)), (Ok(()), Ok(())));
-        let mut second = InFlightCharge::new(&server, &address);
-        assert_eq!(second.add(1), Err(Outcome::RateLimited));
-        drop(second);
-        assert_eq!(first.add(6), Ok(()));
-    }
 
     #[test]
     fn a_body_in_one_piece_is_not_copied() {

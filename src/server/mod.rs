@@ -52,10 +52,10 @@ pub use tls::Tls;
 
 use crate::clock::Clock;
 use crate::gateway::Gateway;
+use crate::in_flight::InFlightBudget;
 use crate::limits::ServerLimits;
 use crate::metrics::Metrics;
 use accept::accept;
-use body::InFlightBudget;
 use outcome_log::OutcomeLog;
 use sender_limits::SenderLimits;
 use state::ServerState;

@@ -18,7 +18,7 @@ use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use tokio::time::{Instant, sleep};
 
-use super::body::{self, InFlightCharge};
+use super::body;
 use super::deadline::Arrival;
 use super::head::{self, RequestHead, judge_head};
 use super::peer::RequestContext;
@@ -27,6 +27,7 @@ use super::state::ServerState;
 use crate::answer::Answer;
 use crate::event::Delivery;
 use crate::gateway::LiveSource;
+use crate::in_flight::InFlightCharge;
 use crate::log::escaped;
 use crate::outcome::Outcome;
 use crate::source::Source;
@@ -73,7 +74,7 @@ pub(super) async fn serve(
     };
     let now = Instant::now();
     pending.record(&answer, now);
-    context.sender.record(answer.outcome, charge.bytes(), now);
+    context.sender.record(answer.outcome, charge.received(), now);
     let close = context.progress.response_ready(now);
     match answer.outcome {
         Outcome::Disconnected => Err(SenderDisconnected),
@@ -108,7 +109,7 @@ impl ServerState {
 
     async fn receive(
         &self,
-        live: &LiveSource,
+        live: &Arc<LiveSource>,
         context: &RequestContext,
         arrival: Arrival,
         head: Parts,
@@ -133,7 +134,8 @@ impl ServerState {
             }
         };
         context.progress.request_complete();
-        let received = self.gateway.receive(live, delivery(head, body, context, arrival), arrival.at + deadline);
+        let delivery = delivery(head, body, context, arrival);
+        let received = self.gateway.receive(live, delivery, charge, arrival.at + deadline);
         context.progress.unless_cut(received).await.unwrap_or_else(cut_while_storing)
     }
 

@@ -29,10 +29,10 @@ use lru::LruCache;
 use prometheus::{IntCounter, IntGauge};
 use tokio::time::Instant;
 
-use super::body::InFlightBudget;
 use super::log_sampler::LogSampler;
 use crate::address::sender_address;
 use crate::answer::Answer;
+use crate::in_flight::InFlightBudget;
 use crate::limits::ServerLimits;
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::body::InFlightBudget;
 use super::outcome_log::OutcomeLog;
 use super::proxies::Proxies;
 use super::sender_limits::SenderLimits;
 use super::tls::Tls;
 use crate::clock::Clock;
 use crate::gateway::Gateway;
+use crate::in_flight::InFlightBudget;
 use crate::limits::ServerLimits;
 
 pub(super) struct ServerState {

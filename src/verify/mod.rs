@@ -4,9 +4,10 @@
 //!
 //! The functions of this module are pure: they perform no I/O and do not read the clock. The verifier checks signatures over
 //! the bytes as received. The exception is a signature over the decoded fields of a form: the verifier decodes these fields
-//! before the check. Every invalid delivery results in a [`Rejection`]. No input causes a panic or an allocation larger than
-//! the input.
+//! before the check. Every invalid delivery results in a [`Rejection`]. No input causes a panic. Only the decompression of a
+//! verified body allocates more memory than a small multiple of the input, and it asks the caller for this memory.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, Method};
@@ -19,6 +20,7 @@ use crate::source::recipe::Proof;
 mod challenge;
 mod code;
 mod content;
+mod decompress;
 mod form;
 mod hash;
 mod identity;
@@ -37,6 +39,8 @@ mod utf16;
 mod verdict;
 
 use challenge::ChallengeRequest;
+use decompress::Unlimited;
+pub use decompress::{Memory, UnreadBody};
 use proof::{ProofVerifier, Proven, Request};
 use request_view::{Located, RequestView, body_values};
 pub use verdict::{ChallengeReply, Identity, Rejection, Verdict, Verified};
@@ -46,14 +50,17 @@ pub struct Verifier {
     source: Arc<Source>,
     /// The verifiers of the recipe's proofs, in the recipe's order.
     proofs: Vec<ProofVerifier>,
+    /// Maximum number of times that a verification reads the whole body.
+    max_passes: usize,
 }
 
 impl Verifier {
     /// Creates a verifier for `source` and prepares the source's keys.
     pub fn new(source: impl Into<Arc<Source>>) -> Verifier {
         let source = source.into();
-        let proofs = (0..source.recipe.proofs.len()).map(|proof| ProofVerifier::new(&source, proof)).collect();
-        Verifier { source, proofs }
+        let proofs: Vec<_> = (0..source.recipe.proofs.len()).map(|proof| ProofVerifier::new(&source, proof)).collect();
+        let max_passes = 1 + proofs.iter().map(|proof| proof.max_passes(&source)).sum::<usize>();
+        Verifier { source, proofs, max_passes }
     }
 
     /// Returns the source whose deliveries this verifier checks.
@@ -89,8 +96,14 @@ impl Verifier {
     /// Rejects a delivery without a readable proof before it computes any hash. Parses the body once, after a proof holds, or
     /// before if a proof reads a value in the body. A delivery without any proof can be an unsigned challenge.
     pub fn verify(&self, delivery: &Delivery) -> Result<Verdict, Rejection> {
+        self.verify_within(delivery, &Unlimited)
+    }
+
+    /// Like [`Verifier::verify`], but charges the decompressed body to `memory`. If `memory` rejects a charge, the verifier
+    /// accepts the delivery without the values in its body.
+    pub fn verify_within(&self, delivery: &Delivery, memory: &dyn Memory) -> Result<Verdict, Rejection> {
         let source = &*self.source;
-        let rejection = match self.check(delivery, |proven| verdict(source, delivery, proven)) {
+        let rejection = match self.check(delivery, |proven| verdict(source, delivery, proven, memory)) {
             Err(rejection) if rejection.outcome == Outcome::SignatureMissing => rejection,
             result => return result,
         };
@@ -99,6 +112,14 @@ impl Verifier {
             None if delivery.method == Method::POST => Err(rejection),
             None => Err(no_such_challenge(delivery)),
         }
+    }
+
+    /// Returns true if the verification may take so long that it would delay the other requests of its thread: the body may be
+    /// compressed, or the verification reads more than [`MAX_QUICK_BYTES`].
+    pub fn is_long(&self, delivery: &Delivery) -> bool {
+        let may_be_compressed = || decompress::compression(&delivery.headers, &delivery.body).is_some();
+        delivery.body.len().saturating_mul(self.max_passes) > MAX_QUICK_BYTES
+            || (!self.source.recipe.pointers.is_empty() && may_be_compressed())
     }
 
     /// Returns the result of `accept` for the first proof that holds, or the closest rejection.
@@ -151,12 +172,17 @@ fn unsigned_challenge(source: &Source, delivery: &Delivery) -> Option<ChallengeR
     challenge::reply(ChallengeRequest { source, delivery, view: RequestView::new(delivery, &body), key: None })
 }
 
-fn verdict(source: &Source, delivery: &Delivery, proven: Proven<'_>) -> Result<Verdict, Rejection> {
+fn verdict(source: &Source, delivery: &Delivery, proven: Proven<'_>, memory: &dyn Memory) -> Result<Verdict, Rejection> {
     let recipe = &source.recipe;
     if challenge::signs_for_anyone(recipe, &proven.content) {
         return Err(Rejection::new(Outcome::SignatureMismatch, SIGNED_FOR_ANYONE));
     }
-    let body = body_values(&recipe.pointers, &delivery.body);
+    let (readable, unread) = match recipe.pointers.is_empty() {
+        true => (Cow::Borrowed(&delivery.body[..]), None),
+        false => decompress::readable(delivery, source.max_body, memory),
+    };
+    let body = body_values(&recipe.pointers, &readable);
+    let unread = unread.filter(|_| body.iter().all(Option::is_none));
     let view = proven.view.with_body(&body);
     match proven.key {
         None => {
@@ -200,9 +226,12 @@ fn verdict(source: &Source, delivery: &Delivery, proven: Proven<'_>) -> Result<V
         body: delivery.body.clone(),
     });
     let identity = identity::of(source, id.as_ref(), &proven, &delivery.body);
-    Ok(Verdict::Event(Verified { event, identity, secret: proven.key.map(|key| key.name.clone()) }))
+    Ok(Verdict::Event(Verified { event, identity, secret: proven.key.map(|key| key.name.clone()), unread }))
 }
 
 const SIGNED_FOR_ANYONE: &str =
     "signed content: expected an event, found a text that the unsigned challenge of the recipe lets any sender have signed";
+/// Maximum number of bytes that a verification may read on a request thread. Hashing this number of bytes takes about a
+/// millisecond.
+const MAX_QUICK_BYTES: usize = 1 << 20;
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");

@@ -11,6 +11,7 @@ use crate::source::key::{DecodedKey, Key};
 use crate::source::recipe::{Coverage, Proof};
 use crate::verify::content::Content;
 use crate::verify::request_view::RequestView;
+use crate::verify::signature::MAX_GROUPS;
 use crate::verify::verdict::Rejection;
 
 mod basic;
@@ -79,6 +80,18 @@ impl ProofVerifier {
             Some(ProofKey { key: index, auth: format!("{scheme}:{}", key.name).into(), mac })
         });
         ProofVerifier { proof, keys: prepared.collect() }
+    }
+
+    /// Returns the maximum number of times that the check reads the whole body.
+    pub(super) fn max_passes(&self, source: &Source) -> usize {
+        match source.recipe.proofs[self.proof].signed() {
+            Some(signed) => {
+                let groups = if signed.reads_tags { MAX_GROUPS } else { 1 };
+                groups * signed.contents.len() * self.keys.len()
+            }
+            // A token may contain the hash of the body.
+            None => 1,
+        }
     }
 
     /// Checks the proof of a delivery. If the proof holds, returns the result of `accept`.

@@ -8,6 +8,7 @@ use crate::answer::Effect;
 use crate::event::Event;
 use crate::outcome::Outcome;
 use crate::source::recipe::Reply;
+use crate::verify::decompress::UnreadBody;
 
 /// The result of verifying an accepted delivery: an event or an endpoint challenge.
 #[derive(Debug)]
@@ -39,6 +40,9 @@ pub struct Verified {
     pub identity: Identity,
     /// The name of the secret or public key that verified the delivery, or `None` if the source requires no proof.
     pub secret: Option<Arc<str>>,
+    /// The reason why the verifier could not read the compressed body, or `None` if it has read the body. An unread body has no
+    /// id, type, ordering key and time.
+    pub unread: Option<UnreadBody>,
 }
 
 /// The data that identifies an event among all events of a source. The dedupe key is a hash of the source, the event type and

@@ -16,6 +16,7 @@ use hookhold::clock::{Clock, UnixMillis};
 use hookhold::config::KafkaConfig;
 use hookhold::event::Delivery;
 use hookhold::gateway::{Gateway, LiveSource};
+use hookhold::in_flight::{InFlightBudget, InFlightCharge};
 use hookhold::journal::Reader;
 use hookhold::limits::{DedupeLimits, JournalLimits};
 use hookhold::outcome::Outcome;
@@ -156,7 +157,7 @@ impl Harness {
     /// Creates a sender for a complete delivery. The gateway receives the delivery when the test first polls the sender.
     pub fn start(&self, source: &str, delivery: Delivery, deadline: Instant) -> Sender {
         let (gateway, source) = (self.gateway.clone(), self.source(source));
-        Sender(Box::pin(async move { gateway.receive(&source, delivery, deadline).await }))
+        Sender(Box::pin(async move { receive(&gateway, &source, delivery, deadline).await }))
     }
 
     /// Sends a delivery and returns its sender, which waits for the answer.
@@ -257,6 +258,12 @@ pub fn until(reached: impl Fn() -> bool) {
     while !reached() {
         std::thread::yield_now();
     }
+}
+
+/// Passes a delivery to the gateway. The memory for bodies has no limit.
+pub async fn receive(gateway: &Arc<Gateway>, source: &Arc<LiveSource>, delivery: Delivery, deadline: Instant) -> Answer {
+    let [server, address] = [usize::MAX, usize::MAX].map(InFlightBudget::new);
+    gateway.receive(source, delivery, &mut InFlightCharge::new(&server, &address), deadline).await
 }
 
 /// Returns a deadline that only a failing test reaches.

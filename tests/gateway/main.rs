@@ -8,6 +8,7 @@ mod disk;
 mod filtering;
 mod harness;
 mod identity;
+mod long;
 mod pending;
 mod reload;
 mod restarts;

@@ -11,7 +11,7 @@ use hookhold::source::{Source, SourceDefaults};
 use hookhold::toml_value::{Diagnostics, TomlTable};
 use hookhold::verify::sign::{SampleOptions, sign};
 
-use crate::harness::{Harness, far_away};
+use crate::harness::{Harness, far_away, receive};
 
 #[tokio::test]
 async fn a_secret_verifies_nothing_after_its_expiry() {
@@ -70,8 +70,8 @@ async fn deliver(harness: &Harness, id: &str) -> (Outcome, String) {
     deliver_to(harness, &live, delivery).await
 }
 
-async fn deliver_to(harness: &Harness, live: &LiveSource, delivery: Delivery) -> (Outcome, String) {
-    let answer = harness.gateway.receive(live, delivery, far_away()).await;
+async fn deliver_to(harness: &Harness, live: &Arc<LiveSource>, delivery: Delivery) -> (Outcome, String) {
+    let answer = receive(&harness.gateway, live, delivery, far_away()).await;
     (answer.outcome, answer.hint)
 }
 

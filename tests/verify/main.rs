@@ -2,6 +2,7 @@
 //! extracts from a delivery.
 
 mod challenges;
+mod compressed;
 #[path = "../common/crypto.rs"]
 mod crypto;
 mod facts;

@@ -1,0 +1,100 @@
+//! Runs long verifications on blocking threads, at most as many at a time as the machine has processors. The others wait in a
+//! task of their own, so that a sender that disconnects cannot cancel them.
+
+use std::num::NonZero;
+use std::sync::Arc;
+use std::thread;
+
+use tokio::sync::{Semaphore, oneshot};
+
+/// The places for running and for waiting verifications.
+pub(super) struct LongVerifications {
+    /// Places for verifications that run or wait.
+    places: Arc<Semaphore>,
+    threads: Arc<Semaphore>,
+}
+
+impl LongVerifications {
+    pub(super) fn new() -> LongVerifications {
+        let threads = thread::available_parallelism().map_or(1, NonZero::get);
+        LongVerifications { places: Arc::new(Semaphore::new(MAX_LONG)), threads: Arc::new(Semaphore::new(threads)) }
+    }
+
+    /// Starts a verification, and returns the receiver for its result. Dropping the receiver does not cancel the verification.
+    /// Returns `None` if [`MAX_LONG`] verifications run or wait.
+    pub(super) fn run<T: Send + 'static>(
+        &self,
+        verification: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<oneshot::Receiver<T>> {
+        let place = self.places.clone().try_acquire_owned().ok()?;
+        let (sender, receiver) = oneshot::channel();
+        let threads = self.threads.clone();
+        tokio::spawn(async move {
+            let thread = threads.acquire_owned().await;
+            tokio::task::spawn_blocking(move || {
+                // The receiver is gone if the sender has disconnected.
+                drop(sender.send(verification()));
+                drop((thread, place));
+            });
+        });
+        Some(receiver)
+    }
+}
+
+/// Maximum number of long verifications that run or wait. The bodies of all of them also count towards `max_in_flight`.
+const MAX_LONG: usize = 1_024;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_queue_rejects_the_next_verification() {
+        let long = LongVerifications::new();
+        let (release, held) = mpsc::channel::<()>();
+        let held = Arc::new(std::sync::Mutex::new(held));
+        let wait = |held: &Arc<std::sync::Mutex<mpsc::Receiver<()>>>| {
+            let held = held.clone();
+            move || held.lock().is_ok_and(|held| held.recv().is_err())
+        };
+        let waiting: Vec<_> = (0..MAX_LONG).filter_map(|_| long.run(wait(&held))).collect();
+        assert_eq!(waiting.len(), MAX_LONG);
+        assert!(long.run(|| ()).is_none());
+        drop(release);
+        for result in waiting {
+            assert_eq!(result.await, Ok(true));
+        }
+        assert_eq!(long.run(|| 7).expect("the places are free again").await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn a_dropped_receiver_cancels_nothing() {
+        let long = LongVerifications::new();
+        let (sender, receiver) = mpsc::channel();
+        drop(long.run(move || sender.send(7)));
+        let received = tokio::task::spawn_blocking(move || receiver.recv());
+        assert_eq!(received.await.expect("it does not panic"), Ok(7));
+    }
+
+    #[tokio::test]
+    async fn at_most_one_verification_runs_per_processor() {
+        use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+        let (long, running, most) = (LongVerifications::new(), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let start = |_| {
+            let (running, most) = (running.clone(), most.clone());
+            long.run(move || {
+                most.fetch_max(running.fetch_add(1, SeqCst) + 1, SeqCst);
+                thread::yield_now();
+                running.fetch_sub(1, SeqCst);
+            })
+        };
+        let all: Vec<_> = (0..200).filter_map(start).collect();
+        for result in all {
+            assert_eq!(result.await, Ok(()));
+        }
+        let threads = thread::available_parallelism().map_or(1, NonZero::get);
+        assert!((1..=threads).contains(&most.load(SeqCst)), "{most:?} of {threads}");
+    }
+}
