@@ -73,8 +73,8 @@ impl Credentials {
         let mut texts: Vec<Vec<u8>> = Vec::new();
         for value in self.headers.iter().flat_map(|name| headers.get_all(name)) {
             // A copy may lack the scheme in front of the token, such as `Bearer`.
-            let token = value.as_bytes().rsplit(|byte| *byte == b' ').next().unwrap_or_default();
-            texts.push(token.to_vec());
+            let token = value.as_bytes().splitn(2, |byte| *byte == b' ').nth(1).unwrap_or_default();
+            texts.extend([value.as_bytes().to_vec(), token.to_vec()]);
         }
         let query = if self.parameters.is_empty() { None } else { target.split_once('?').map(|(_, query)| query) };
         let pairs = query.into_iter().flat_map(|query| query.split('&')).filter_map(|pair| pair.split_once('='));

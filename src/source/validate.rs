@@ -72,12 +72,7 @@ pub(super) fn content_has_no_secret(table: &TomlTable, signed: &SignedContent) -
 
 /// Reports an event locator that reads a credential. hookhold stores, shows and forwards the id, type and ordering key of an
 /// event, but no credentials.
-pub(super) fn facts_are_no_credentials(
-    table: &TomlTable,
-    proofs: &[Proof],
-    credentials: &Credentials,
-    event: &EventLocators,
-) -> Option<()> {
+pub(super) fn facts_are_no_credentials(table: &TomlTable, proofs: &[Proof], credentials: &Credentials, event: &EventLocators) {
     let is_credential = |locator: &Locator| match locator {
         Locator::Header(name) => credentials.include_header(name),
         Locator::Query(name) => credentials.include_parameter(name),
@@ -85,10 +80,10 @@ pub(super) fn facts_are_no_credentials(
     };
     let any_credential = |choice: &Choice| choice.0.iter().flatten().any(is_credential);
     let facts = [("id", &event.id), ("type", &event.kind), ("key", &event.key)];
-    let Some((fact, _)) = facts.into_iter().find(|(_, choice)| any_credential(choice)) else { return Some(()) };
-    let found = "a credential of the sender; remove this locator";
-    table.location_of("event").below(fact).expected("locators that read no credentials", found);
-    None
+    for (fact, _) in facts.into_iter().filter(|(_, choice)| any_credential(choice)) {
+        let found = "a credential of the sender; remove this locator";
+        table.location_of("event").below(fact).expected("locators that read no credentials", found);
+    }
 }
 
 /// Computes the parts of an event that the signature covers. A recipe cannot declare its own coverage, because the declaration
