@@ -117,7 +117,7 @@ fn is_binary(body: &[u8]) -> bool {
 
 /// Decompresses a body. The output is at most `limit` bytes long.
 fn decompress(compression: Compression, body: &[u8], limit: usize, memory: &dyn Memory) -> Result<Vec<u8>, UnreadBody> {
-    let mut output = Output { bytes: Vec::new(), limit, memory };
+    let mut output = Output { bytes: Vec::new(), chunk: vec![0; CHUNK], limit, memory };
     match compression {
         Compression::Gzip => members(body, GZIP_MAGIC, |member| {
             let mut decoder = GzDecoder::new(member);
@@ -135,18 +135,20 @@ fn decompress(compression: Compression, body: &[u8], limit: usize, memory: &dyn 
     Ok(output.bytes)
 }
 
-/// Reads the members of a body one after another. Ignores bytes after the last member that do not begin another one.
+/// Reads the members of a body one after another. Ignores bytes after the last member that do not begin another one. Rejects a
+/// body of more than [`MAX_MEMBERS`] members, because each of them costs a decoder.
 fn members<'b>(
     mut body: &'b [u8],
     magic: &[u8],
     mut read: impl FnMut(&'b [u8]) -> Result<&'b [u8], UnreadBody>,
 ) -> Result<(), UnreadBody> {
-    loop {
+    for _ in 0..MAX_MEMBERS {
         body = read(body)?;
         if !body.starts_with(magic) {
             return Ok(());
         }
     }
+    Err(UnreadBody::Malformed)
 }
 
 /// Reads a Brotli stream. Rejects the extension for large windows, whose memory has no limit.
@@ -154,12 +156,11 @@ fn brotli(body: &[u8], output: &mut Output<'_>) -> Result<(), UnreadBody> {
     let alloc = StandardAlloc::default;
     let mut state = BrotliState::new_strict(alloc(), alloc(), alloc());
     let (mut unread, mut at, mut total) = (body.len(), 0, 0);
-    let mut chunk = vec![0; CHUNK];
     loop {
-        let (mut room, mut filled) = (chunk.len(), 0);
-        let result =
-            BrotliDecompressStream(&mut unread, &mut at, body, &mut room, &mut filled, &mut chunk, &mut total, &mut state);
-        output.append(&chunk[..filled])?;
+        let (mut room, mut filled) = (output.chunk.len(), 0);
+        let chunk = &mut output.chunk;
+        let result = BrotliDecompressStream(&mut unread, &mut at, body, &mut room, &mut filled, chunk, &mut total, &mut state);
+        output.append(filled)?;
         match result {
             BrotliResult::ResultSuccess => return Ok(()),
             BrotliResult::NeedsMoreOutput => {}
@@ -171,24 +172,25 @@ fn brotli(body: &[u8], output: &mut Output<'_>) -> Result<(), UnreadBody> {
 /// The decompressed bytes, and the limits that they must respect.
 struct Output<'m> {
     bytes: Vec<u8>,
+    /// The output of one step, which [`Output::append`] adds to `bytes`.
+    chunk: Vec<u8>,
     limit: usize,
     memory: &'m dyn Memory,
 }
 
 impl Output<'_> {
     fn read_all(&mut self, reader: &mut impl Read) -> Result<(), UnreadBody> {
-        let mut chunk = vec![0; CHUNK];
         loop {
-            match reader.read(&mut chunk).map_err(malformed)? {
+            match reader.read(&mut self.chunk).map_err(malformed)? {
                 0 => return Ok(()),
-                count => self.append(&chunk[..count])?,
+                count => self.append(count)?,
             }
         }
     }
 
-    /// Appends bytes. Asks for memory before each allocation, and doubles the allocation so that copies are rare.
-    fn append(&mut self, chunk: &[u8]) -> Result<(), UnreadBody> {
-        let (length, capacity) = (self.bytes.len() + chunk.len(), self.bytes.capacity());
+    /// Appends the first `count` bytes of the chunk. Asks for memory before each allocation, and doubles the allocation so that copies are rare.
+    fn append(&mut self, count: usize) -> Result<(), UnreadBody> {
+        let (length, capacity) = (self.bytes.len() + count, self.bytes.capacity());
         if length > self.limit {
             return Err(UnreadBody::TooLarge);
         }
@@ -199,7 +201,7 @@ impl Output<'_> {
             }
             self.bytes.reserve_exact(enlarged - self.bytes.len());
         }
-        self.bytes.extend_from_slice(chunk);
+        self.bytes.extend_from_slice(&self.chunk[..count]);
         Ok(())
     }
 }
@@ -214,6 +216,8 @@ const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b, 0x08];
 const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 /// Binary logarithm of the largest Zstandard window that hookhold accepts: 8 MiB, which RFC 8878 recommends.
 const ZSTD_WINDOW_LOG: u32 = 23;
+/// Maximum number of gzip members or Zstandard frames in a body. Programs that compress in blocks write blocks of 64 KiB.
+const MAX_MEMBERS: usize = 1_000;
 /// Number of bytes that one step of the decompression writes.
 const CHUNK: usize = 16 << 10;
 /// Number of bytes at the start of a body that show whether the body is text.

@@ -114,12 +114,12 @@ impl Verifier {
         }
     }
 
-    /// Returns true if the verification may take so long that it would delay the other requests of its thread: the body may be
-    /// compressed, or the verification reads more than [`MAX_QUICK_BYTES`].
+    /// Returns true if the verification may take so long that it would delay the other requests of its thread: it reads more than
+    /// [`MAX_QUICK_BYTES`], or the delivery is genuine and its body may be compressed.
     pub fn is_long(&self, delivery: &Delivery) -> bool {
         let may_be_compressed = || decompress::compression(&delivery.headers, &delivery.body).is_some();
         delivery.body.len().saturating_mul(self.max_passes) > MAX_QUICK_BYTES
-            || (!self.source.recipe.pointers.is_empty() && may_be_compressed())
+            || (!self.source.recipe.pointers.is_empty() && may_be_compressed() && self.check_proof(delivery).is_ok())
     }
 
     /// Returns the result of `accept` for the first proof that holds, or the closest rejection.

@@ -188,6 +188,17 @@ fn a_zstd_window_beyond_8_mib_is_not_read() {
 }
 
 #[test]
+fn a_body_of_many_members_is_not_read() {
+    let source = provider("stripe");
+    for (what, encode) in [("gzip", gzip as fn(&[u8]) -> Vec<u8>), ("zstd", zstd)] {
+        let members = |count: usize| [encode(b"").repeat(count - 1), encode(PLAIN)].concat();
+        let read = |count: usize| verified(&source, &encoded(&source, &members(count), &[what]));
+        assert_eq!(read(1_000).event.id(), Some("evt_1"), "{what}");
+        assert_eq!((read(1_001).event.id(), read(1_001).unread), (None, Some(UnreadBody::Malformed)), "{what}");
+    }
+}
+
+#[test]
 fn a_signed_challenge_may_be_compressed() {
     let slack = provider("slack");
     let challenge = gzip(br#"{"type":"url_verification","challenge":"abc"}"#);
@@ -217,6 +228,9 @@ fn only_large_or_compressed_deliveries_are_long() {
         !is_long(&stripe, &[&[b'x'; 62][..], "é".as_bytes()].concat(), &[])
             && !is_long(&stripe, &[&[b'x'; 63][..], "é".as_bytes()].concat(), &[])
     );
+    let mut forged = encoded(&stripe, &gzip(PLAIN), &["gzip"]);
+    forged.body = gzip(b"{}").into();
+    assert!(!Verifier::new(stripe.clone()).is_long(&forged), "a forgery is not decompressed");
     assert!(is_long(&stripe, &gzip(PLAIN), &[]) && is_long(&stripe, &zstd(PLAIN), &[]) && is_long(&stripe, PLAIN, &["br"]));
     let bare = inline(INLINE);
     assert!(!is_long(&bare, &gzip(PLAIN), &["gzip"]), "the recipe reads nothing in the body");
