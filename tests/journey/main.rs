@@ -5,6 +5,7 @@
 mod arrival;
 mod counters;
 mod filtered;
+mod imperfect;
 #[path = "../common/kafka.rs"]
 mod kafka;
 mod operator_tools;
