@@ -17,7 +17,7 @@ use hookhold::clock::{Clock, SystemClock};
 use hookhold::config::Config;
 use hookhold::outcome::Outcome;
 use hookhold::source::Source;
-use hookhold::verify::sign::{Sample, SampleOptions, Tamper, can_sign, sign};
+use hookhold::verify::sign::{Sample, SampleOptions, Tamper, can_sign, sign, signs_only_own_body};
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -103,16 +103,26 @@ fn plan(config: Config, args: SendArgs) -> Result<SendPlan, Box<dyn Error>> {
     let (listen, tls) = (config.server.listen, config.server.tls.is_some());
     let found = config.sources.into_iter().find(|source| *source.name == *args.source);
     let source = found.ok_or_else(|| super::unknown_source(&args.source, &names))?;
-    if let Some(tamper) = args.tamper.filter(|tamper| !tamper.applies_to(&source.recipe)) {
-        let (word, name) = (tamper_word(tamper), &source.name);
-        let remedy = "use --tamper body, secret, missing or unknown";
-        let what = format!("--tamper {word}: expected a source with signed timestamps, found {name} without them; {remedy}");
-        return Err(UsageError(what).into());
-    }
     if !can_sign(&source, SystemClock.now()) {
         let remedy = "send a delivery from the provider's dashboard";
         let found = format!("{}, which accepts only signatures with the provider's private key; {remedy}", source.name);
         return Err(UsageError(format!("SOURCE: expected a source with a secret, found {found}")).into());
+    }
+    if let Some(tamper) = args.tamper.filter(|tamper| !tamper.applies_to(&source.recipe)) {
+        let (word, name) = (tamper_word(tamper), &source.name);
+        let expected = match tamper {
+            Tamper::Stale | Tamper::Future => "with signed timestamps",
+            Tamper::Body => "whose proof covers the body",
+            Tamper::Secret | Tamper::Missing | Tamper::Unknown => "with a proof that samples can have",
+        };
+        let others = Tamper::WORDS.iter().filter(|(_, one)| one.applies_to(&source.recipe)).map(|(word, _)| *word);
+        let remedy = format!("use --tamper {}", others.collect::<Vec<_>>().join(" or "));
+        let what = format!("--tamper {word}: expected a source {expected}, found {name}; {remedy}");
+        return Err(UsageError(what).into());
+    }
+    if args.body.is_some() && signs_only_own_body(&source, SystemClock.now()) {
+        let found = format!("{}, whose signature is inside the body; leave out --body", source.name);
+        return Err(UsageError(format!("--body: expected a source whose signature is outside the body, found {found}")).into());
     }
     let url = url(args.url.as_deref(), listen, tls, &source.path, args.tamper == Some(Tamper::Unknown))?;
     let client = reqwest::Client::builder().http1_only().no_proxy().redirect(reqwest::redirect::Policy::none());

@@ -16,8 +16,8 @@ mod draft;
 mod evidence;
 
 use body::{damaged, written};
-use draft::{SampleDraft, put, separator};
-use evidence::{EvidencePlace, Signer};
+use draft::SampleDraft;
+use evidence::Signer;
 
 /// A sample delivery: a signed request like those that the provider sends.
 #[derive(Clone, Debug)]
@@ -87,10 +87,16 @@ impl Tamper {
         }
     }
 
-    /// Returns true if samples of the recipe can be invalid in this way. A sample can be stale or in the future only if the
-    /// recipe has a signed timestamp.
+    /// Returns true if samples of the recipe can be invalid in this way. A token, for example, accepts any body, and a sample can
+    /// be stale only if its proof contains a time.
     pub fn applies_to(self, recipe: &Recipe) -> bool {
-        !matches!(self, Tamper::Stale | Tamper::Future) || recipe.timestamp().is_some()
+        let Some(proof) = recipe.proofs.iter().find(|proof| !proof.uses_public_keys()) else { return false };
+        match self {
+            Tamper::Unknown => true,
+            Tamper::Secret | Tamper::Missing => proof.needs_key(),
+            Tamper::Body => proof.covers_a_part_of_the_body(),
+            Tamper::Stale | Tamper::Future => proof.timestamp().is_some() || matches!(proof, Proof::Jwt(_)),
+        }
     }
 }
 
@@ -104,18 +110,20 @@ pub fn sign(source: &Source, body: Option<Bytes>, options: &SampleOptions) -> Op
     let body_slots = vec![None; recipe.pointers.slots];
     let mut draft = SampleDraft { body: body_slots, target: source.path.clone(), ..SampleDraft::default() };
     draft.describe(recipe, proof, options);
-    let mut body = body.unwrap_or_else(|| written(&recipe.pointers, &draft.body).into());
+    let is_own_body = body.is_none();
+    let mut body = body.unwrap_or_else(|| written(recipe, &draft.body, &options.id).into());
     draft.announce(recipe, proof, &body);
     let evidence = draft.evidence(source, proof, &signer, &body, options);
-    let SampleDraft { mut headers, mut target, .. } = draft;
-    if let Some((locator, text)) = evidence.filter(|_| options.tamper != Some(Tamper::Missing)) {
-        match locator {
-            EvidencePlace::Header(name) => put(&mut headers, &name, &text),
-            EvidencePlace::Query(name) => target.push_str(&format!("{}{name}={text}", separator(&target))),
+    if let Some((place, text)) = evidence.filter(|_| options.tamper != Some(Tamper::Missing)) {
+        draft.put_evidence(place, text);
+        // The proof does not cover the body that contains it.
+        if is_own_body && proof.reads_evidence_in_body() {
+            body = written(recipe, &draft.body, &options.id).into();
         }
     }
+    let SampleDraft { headers, mut target, .. } = draft;
     if options.tamper == Some(Tamper::Body) {
-        body = damaged(&body);
+        body = damaged(&body, proof.coverage().integrity);
     }
     if options.tamper == Some(Tamper::Unknown) {
         target.insert_str(source.path.len(), "-unknown");
@@ -133,23 +141,33 @@ pub fn can_sign_with(recipe: &Recipe) -> bool {
     recipe.proofs.iter().any(|proof| !proof.uses_public_keys())
 }
 
+/// Returns true if samples of the source contain their signature or token in the body, so that [`sign`] cannot sign another
+/// body.
+pub fn signs_only_own_body(source: &Source, now: UnixMillis) -> bool {
+    proof_and_secret(source, now).is_some_and(|(proof, _)| proof.reads_evidence_in_body())
+}
+
 /// Returns the first proof for which the source has a secret, and the secret. The secret is empty if the source requires no
 /// proof.
-fn proof_and_secret(source: &Source, now: UnixMillis) -> Option<(&Proof, Vec<u8>)> {
+fn proof_and_secret(source: &Source, now: UnixMillis) -> Option<(&Proof, Signer)> {
     source.recipe.proofs.iter().enumerate().find_map(|(index, proof)| {
         if !proof.needs_key() {
-            return Some((proof, Vec::new()));
+            return Some((proof, Signer { secret: Vec::new(), slot: 0 }));
         }
-        Some((proof, source.key_at(index, now)?.secret_for(index)?.to_vec()))
+        let key = source.key_at(index, now)?;
+        let slot = source.keys.iter().filter(|key| key.secret_for(index).is_some()).position(|other| other.name == key.name);
+        Some((proof, Signer { secret: key.secret_for(index)?.to_vec(), slot: slot.unwrap_or_default() }))
     })
 }
 
 fn signer<'s>(source: &'s Source, options: &SampleOptions) -> Option<(&'s Proof, Signer)> {
-    let (proof, secret) = proof_and_secret(source, options.now)?;
+    let (proof, mut signer) = proof_and_secret(source, options.now)?;
     let another = match proof {
         Proof::Basic => &b"not:the secret"[..],
         _ => b"not the secret",
     };
-    let secret = if options.tamper == Some(Tamper::Secret) { another.to_vec() } else { secret };
-    Some((proof, Signer { secret }))
+    if options.tamper == Some(Tamper::Secret) {
+        signer.secret = another.to_vec();
+    }
+    Some((proof, signer))
 }

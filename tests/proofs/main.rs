@@ -16,5 +16,6 @@ mod ports;
 #[path = "../common/process.rs"]
 mod process;
 mod public_keys;
+mod samples;
 mod several;
 mod tokens;

@@ -344,6 +344,27 @@ impl Proof {
         }
     }
 
+    /// Returns true if the signature or token is inside the body.
+    pub fn reads_evidence_in_body(&self) -> bool {
+        let is_inside = |from: &[Locator]| matches!(from.first(), Some(Locator::Body(_)));
+        match self {
+            Proof::Jwt(proof) => is_inside(&proof.from),
+            Proof::Token(proof) => is_inside(&proof.from),
+            _ => {
+                let from = self.signed().and_then(|signed| signed.signature.from.first());
+                matches!(from, Some(SignatureLocator::Other(Locator::Body(_))))
+            }
+        }
+    }
+
+    /// Returns true if the proof covers the body or values from inside the body.
+    pub fn covers_a_part_of_the_body(&self) -> bool {
+        match self {
+            Proof::Jwt(proof) => proof.body_claim.is_some(),
+            _ => self.signed().is_some_and(|signed| signed.contents.iter().flatten().any(Term::is_of_body)),
+        }
+    }
+
     /// Returns true if the proof needs a key, which is every kind except [`Proof::None`].
     pub fn needs_key(&self) -> bool {
         !matches!(self, Proof::None)

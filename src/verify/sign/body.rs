@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-use crate::source::pointers::{FormField, Node, Pointers};
+use crate::event::Integrity;
+use crate::source::pointers::{FormField, Node};
 use crate::source::recipe::{Proof, Recipe};
 use crate::verify::json;
 
@@ -15,10 +16,27 @@ pub(super) struct SlotValue {
 }
 
 /// Returns a sample body that contains `values`. The body is JSON if the recipe reads one of the values with a JSON pointer,
-/// and a form otherwise. If there are no values, the body is `{}`.
-pub(super) fn written(pointers: &Pointers, values: &[Option<SlotValue>]) -> String {
-    let form = || Some(written_form(&pointers.form, values)).filter(|form| !form.is_empty());
-    written_json(&pointers.root, values).or_else(form).unwrap_or_else(|| "{}".to_owned())
+/// and a form otherwise. If there are no values, the body is `{}`. If the recipe has no event id, adds a member with the id, so
+/// that two samples of the same second differ.
+pub(super) fn written(recipe: &Recipe, values: &[Option<SlotValue>], id: &str) -> String {
+    let pointers = &recipe.pointers;
+    let form = written_form(&pointers.form, values);
+    let json = written_json(&pointers.root, values);
+    let needs_id = recipe.event.id.0.is_empty() && !id.is_empty();
+    match json {
+        None if !form.is_empty() && needs_id => {
+            format!("{form}&{}", form_urlencoded::Serializer::new(String::new()).append_pair(MEMBER, id).finish())
+        }
+        None if !form.is_empty() => form,
+        json => {
+            let json = json.unwrap_or_else(|| "{}".to_owned());
+            match json.strip_prefix('{').filter(|_| needs_id) {
+                Some("}") => format!("{{{}:{}}}", quoted(MEMBER), quoted(id)),
+                Some(rest) => format!("{{{}:{},{rest}", quoted(MEMBER), quoted(id)),
+                None => json,
+            }
+        }
+    }
 }
 
 fn written_form(fields: &[FormField], values: &[Option<SlotValue>]) -> String {
@@ -54,13 +72,17 @@ fn quoted(text: &str) -> String {
     serde_json::to_string(text).expect("any text can be written as JSON")
 }
 
-pub(super) fn damaged(body: &[u8]) -> Bytes {
+/// Returns a body in which the last byte is changed, or every byte if the proof covers only some values of the body.
+pub(super) fn damaged(body: &[u8], integrity: Integrity) -> Bytes {
     let mut body = body.to_vec();
-    match body.last_mut() {
-        Some(last) => *last ^= 1,
-        None => body.push(b'!'),
+    let first = if integrity == Integrity::Partial { 0 } else { body.len().saturating_sub(1) };
+    body[first..].iter_mut().for_each(|byte| *byte ^= 1);
+    if body.is_empty() {
+        body.push(b'!');
     }
     body.into()
 }
 
 pub(super) const FORM: &str = "application/x-www-form-urlencoded";
+/// Name of the member that tells samples without an event id apart.
+const MEMBER: &str = "sample";

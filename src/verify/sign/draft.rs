@@ -1,13 +1,14 @@
 //! A sample delivery before it is signed: the values that the recipe reads, in their places.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
 use super::body::{FORM, SlotValue, media_type};
 use super::{SampleOptions, Tamper};
 use crate::clock::UnixMillis;
 use crate::source::recipe::{Choice, Locator, Proof, Recipe, Term, TimeUnit};
 use crate::verify::hash::sha256;
-use crate::verify::request_view::JOINT;
+use crate::verify::request_view::{JOINT, query};
 use crate::verify::signing_input::encode;
 use crate::verify::tolerance;
 
@@ -17,9 +18,19 @@ pub(super) struct SampleDraft {
     pub(super) target: String,
     pub(super) headers: HeaderMap,
     pub(super) tags: Vec<(String, String)>,
+    /// The claims that the recipe reads from a token.
+    pub(super) claims: Vec<(String, String)>,
     /// The values that the body must contain, one for each of the recipe's body locations, or `None` for a location without a
     /// value.
     pub(super) body: Vec<Option<SlotValue>>,
+}
+
+/// The place of a signature or token in a sample.
+pub(super) enum EvidencePlace {
+    Header(HeaderName),
+    Query(String),
+    /// A place in the body, as an index into the recipe's body locations.
+    Body(usize),
 }
 
 impl SampleDraft {
@@ -41,8 +52,26 @@ impl SampleDraft {
             };
             self.put_fact(&rule.from, &tolerance::write(rule.unit, UnixMillis(signed_at)));
         }
-        let terms = proof.signed().into_iter().flat_map(|signed| signed.contents.iter().flatten());
-        terms.for_each(|term| self.fill(term));
+        // A sample contains the first alternative of the signed content.
+        let terms = proof.signed().and_then(|signed| signed.contents.first());
+        terms.into_iter().flatten().for_each(|term| self.fill(term));
+    }
+
+    /// Writes the signature or token to its place. A query parameter is percent-encoded, as a sender would do it.
+    pub(super) fn put_evidence(&mut self, place: EvidencePlace, text: Vec<u8>) {
+        match place {
+            EvidencePlace::Header(name) => {
+                self.headers.insert(name, HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static(FILLER)));
+            }
+            EvidencePlace::Query(name) => {
+                let text = percent_encode(&text, QUERY);
+                self.target.push_str(&format!("{}{name}={text}", separator(&self.target)));
+            }
+            EvidencePlace::Body(slot) => {
+                let text = String::from_utf8_lossy(&text).into_owned();
+                self.body[slot] = Some(SlotValue { text, is_number: false });
+            }
+        }
     }
 
     /// Sets the content type of the sample. Adds the body's hash to the URL if the recipe reads the hash from the URL and the
@@ -86,7 +115,8 @@ impl SampleDraft {
                 self.target = without_parameter(&self.target, name);
                 self.target.push_str(&format!("{}{name}={text}", separator(&self.target)));
             }
-            Locator::Const(_) | Locator::Claim(_) | Locator::BasicUser => {}
+            Locator::Claim(name) => self.claims.push((name.clone(), text)),
+            Locator::Const(_) | Locator::BasicUser => {}
             Locator::Body(slot) => self.body[*slot] = Some(SlotValue { text, is_number }),
         }
     }
@@ -96,6 +126,13 @@ impl SampleDraft {
         match term {
             Term::Header(name) if !self.headers.contains_key(name) => put(&mut self.headers, name, FILLER),
             Term::Tag(tag) if !self.tags.iter().any(|(name, _)| name == tag) => self.tags.push((tag.clone(), FILLER.into())),
+            Term::Located(locator @ Locator::Body(slot)) if self.body[*slot].is_none() => {
+                self.put_at(locator, FILLER.into(), false)
+            }
+            Term::Located(locator @ Locator::Query(name)) if query(&self.target, name).is_none() => {
+                self.put_at(locator, FILLER.into(), false);
+            }
+            Term::ListedHeaders { names, .. } => self.put_at(names, header::CONTENT_TYPE.to_string(), false),
             _ => {}
         }
     }
@@ -120,3 +157,6 @@ pub(super) fn put(headers: &mut HeaderMap, name: &HeaderName, text: &str) {
 /// Time by which a stale or future timestamp exceeds the tolerance, in milliseconds.
 const BEYOND_MS: u64 = 60_000;
 pub(super) const FILLER: &str = "sample";
+/// The characters of a signature or token that a query parameter cannot contain as they are.
+const QUERY: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/').remove(b'=').remove(b'+');

@@ -6,14 +6,14 @@ use std::net::Ipv4Addr;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::{HeaderName, Method, header};
+use http::{Method, header};
 
-use super::SampleOptions;
-use super::draft::{FILLER, SampleDraft};
+use super::draft::{EvidencePlace, FILLER, SampleDraft};
+use super::{SampleOptions, Tamper};
 use crate::clock::UnixMillis;
 use crate::event::Delivery;
 use crate::source::Source;
-use crate::source::recipe::{DigestProof, JwtProof, Locator, MacProof, Proof, SignatureLocator, SignedContent};
+use crate::source::recipe::{DigestProof, HashClaim, JwtProof, Locator, MacProof, Proof, SignatureLocator, SignedContent};
 use crate::verify::content::Content;
 use crate::verify::hash::{Hash, hash};
 use crate::verify::proof::jwt;
@@ -21,16 +21,12 @@ use crate::verify::proof::mac::MacKey;
 use crate::verify::request_view::{RequestView, Tag, body_values};
 use crate::verify::signing_input::{SigningInput, encode};
 
-/// The place of a signature or token in a sample.
-pub(super) enum EvidencePlace {
-    Header(HeaderName),
-    Query(String),
-}
-
 /// The secret that signs a sample.
 pub(super) struct Signer {
     /// Bytes of the secret, or of another secret if the sample is invalid in this way.
     pub(super) secret: Vec<u8>,
+    /// Index of the secret among the secrets of its proof.
+    pub(super) slot: usize,
 }
 
 impl SampleDraft {
@@ -43,26 +39,26 @@ impl SampleDraft {
         signer: &Signer,
         body: &Bytes,
         options: &SampleOptions,
-    ) -> Option<(EvidencePlace, String)> {
-        let text = || String::from_utf8_lossy(&signer.secret).into_owned();
+    ) -> Option<(EvidencePlace, Vec<u8>)> {
         match proof {
             Proof::Mac(MacProof { algorithm, signed, .. }) => {
-                let place = signature_place(signed)?;
+                let place = signature_place(signed, signer)?;
                 let code = |content: &Content<'_>| MacKey::new(*algorithm, &signer.secret).mac(content);
-                Some((place, self.signature(source, signed, signer, body, code)))
+                Some((place, self.signature(source, signed, signer, body, code).into()))
             }
             Proof::Digest(DigestProof { algorithm, signed, .. }) => {
-                let place = signature_place(signed)?;
+                let place = signature_place(signed, signer)?;
                 let code = |content: &Content<'_>| hash(*algorithm, content.parts());
-                Some((place, self.signature(source, signed, signer, body, code)))
+                Some((place, self.signature(source, signed, signer, body, code).into()))
             }
-            Proof::Token(proof) => Some((token_place(&proof.from)?, format!("{}{}", proof.prefix, text()))),
+            Proof::Token(proof) => Some((token_place(&proof.from)?, [proof.prefix.as_bytes(), &signer.secret].concat())),
             Proof::Basic => {
                 let credentials = format!("Basic {}", STANDARD.encode(&signer.secret));
-                Some((EvidencePlace::Header(header::AUTHORIZATION), credentials))
+                Some((EvidencePlace::Header(header::AUTHORIZATION), credentials.into()))
             }
             Proof::Jwt(proof) => {
-                Some((token_place(&proof.from)?, format!("{}{}", proof.prefix, token(proof, signer, body, options)?)))
+                let token = self.token(source, proof, signer, body, options)?;
+                Some((token_place(&proof.from)?, format!("{}{token}", proof.prefix).into()))
             }
             Proof::PublicKey(_) | Proof::None => None,
         }
@@ -102,23 +98,51 @@ impl SampleDraft {
         let items: Vec<String> = tags.chain([format!("{}{pair}{code}", format.take[0])]).collect();
         items.join(format.items.as_deref().unwrap_or_default())
     }
+
+    /// Returns a token with the claims that the recipe requires or reads, and with the hashes of body and URL.
+    fn token(&self, source: &Source, proof: &JwtProof, signer: &Signer, body: &[u8], options: &SampleOptions) -> Option<String> {
+        let read = self.claims.iter().chain(&proof.claims);
+        let mut claims: BTreeMap<&str, SampleClaim> =
+            read.map(|(name, value)| (&**name, SampleClaim::Text(value.clone()))).collect();
+        let now = options.now.0 / 1000;
+        let begins = if options.tamper == Some(Tamper::Future) { now + HOUR_S } else { now };
+        let ends = if options.tamper == Some(Tamper::Stale) { now.saturating_sub(HOUR_S) } else { now + HOUR_S };
+        claims.extend([("iat", begins), ("nbf", begins), ("exp", ends)].map(|(name, time)| (name, SampleClaim::Seconds(time))));
+        let hashed = |rule: &HashClaim, parts: &[&[u8]]| {
+            let text = encode(rule.encoding, hash(rule.algorithm, parts.iter().copied()).bytes());
+            (rule.name.clone(), text)
+        };
+        let public_url = source.public_url.as_ref().map(|url| url.as_written()).unwrap_or_default();
+        let body_hash = proof.body_claim.as_ref().map(|rule| hashed(rule, &[body]));
+        let url_hash = proof.url_claim.as_ref().map(|rule| hashed(rule, &[public_url.as_bytes(), self.target.as_bytes()]));
+        for (name, text) in body_hash.iter().chain(&url_hash) {
+            claims.insert(name, SampleClaim::Text(text.clone()));
+        }
+        let header = jsonwebtoken::Header::new(jwt::library(*proof.algorithms.first()?));
+        jsonwebtoken::encode(&header, &claims, &jsonwebtoken::EncodingKey::from_secret(&signer.secret).ok()?).ok()
+    }
 }
 
-fn signature_place(signed: &SignedContent) -> Option<EvidencePlace> {
-    signed.signature.from.iter().find_map(|locator| match locator {
+fn signature_place(signed: &SignedContent, signer: &Signer) -> Option<EvidencePlace> {
+    let slot = if signed.in_slots { signer.slot } else { 0 };
+    match signed.signature.from.get(slot)? {
         SignatureLocator::Header(name) => Some(EvidencePlace::Header(name.clone())),
         SignatureLocator::NumberedHeaders(prefix) => format!("{prefix}1").parse().ok().map(EvidencePlace::Header),
-        SignatureLocator::Other(Locator::Query(name)) => Some(EvidencePlace::Query(name.clone())),
-        SignatureLocator::Other(_) => None,
-    })
+        SignatureLocator::Other(locator) => place(locator),
+    }
 }
 
 fn token_place(from: &[Locator]) -> Option<EvidencePlace> {
-    from.iter().find_map(|locator| match locator {
+    place(from.first()?)
+}
+
+fn place(locator: &Locator) -> Option<EvidencePlace> {
+    match locator {
         Locator::Header(name) => Some(EvidencePlace::Header(name.clone())),
         Locator::Query(name) => Some(EvidencePlace::Query(name.clone())),
+        Locator::Body(slot) => Some(EvidencePlace::Body(*slot)),
         _ => None,
-    })
+    }
 }
 
 /// A claim of a sample's token.
@@ -129,15 +153,5 @@ enum SampleClaim {
     Seconds(u64),
 }
 
-/// Returns a token with the claims that the recipe requires and the hash of the body.
-fn token(proof: &JwtProof, signer: &Signer, body: &[u8], options: &SampleOptions) -> Option<String> {
-    let text = |text: &str| SampleClaim::Text(text.to_owned());
-    let mut claims: BTreeMap<&str, SampleClaim> = proof.claims.iter().map(|(name, value)| (&**name, text(value))).collect();
-    claims.insert("iat", SampleClaim::Seconds(options.now.0 / 1000));
-    claims.insert("jti", text(&options.id));
-    if let Some(rule) = &proof.body_claim {
-        claims.insert(&rule.name, SampleClaim::Text(encode(rule.encoding, hash(rule.algorithm, [body].into_iter()).bytes())));
-    }
-    let header = jsonwebtoken::Header::new(jwt::library(*proof.algorithms.first()?));
-    jsonwebtoken::encode(&header, &claims, &jsonwebtoken::EncodingKey::from_secret(&signer.secret).ok()?).ok()
-}
+/// Lifetime of a sample token, in seconds.
+const HOUR_S: u64 = 3600;
