@@ -190,11 +190,11 @@ dir = {dir}
         format!("\n{notes}{lines}topic = \"{}\"\n", topic(name))
     }
 
-    /// Parses the configuration before `init` writes it, to check the values from the command line. Ignores missing keys, and
-    /// mistakes in recipes that the configuration does not use.
+    /// Parses the configuration before `init` writes it, to check the values from the command line. Ignores options
+    /// that only the operator can set, and mistakes in recipes that the configuration does not use.
     fn validate(&self, text: &str) -> Result<(), UsageError> {
         let Err(diagnostics) = Config::parse(DEFAULT_FILE, text, KAFKA) else { return Ok(()) };
-        let is_key = |key: &str| [".secrets", ".public_keys", ".allow_from"].iter().any(|option| key.contains(option));
+        let is_key = |key: &str| [".secrets", ".public_keys", ".values", ".allow_from"].iter().any(|option| key.contains(option));
         let is_ours = |diagnostic: &Diagnostic| diagnostic.file == DEFAULT_FILE && !is_key(&diagnostic.key);
         let diagnostic = diagnostics.sorted().into_iter().find(is_ours);
         let Some(diagnostic) = diagnostic else { return Ok(()) };
