@@ -583,3 +583,32 @@ fn a_signature_over_complete_content_is_not_reported_unreadable() {
     assert_eq!(causes(&home, "acme", &signed(&"00".repeat(32))), ["other_secret?", "body_changed?"]);
     assert_eq!(causes(&home, "acme", &signed("00")), ["signature_unreadable"]);
 }
+
+/// Scripts compare the identifiers of causes, so each identifier in the code must be in the table of the runbook, and the table
+/// must contain no other.
+#[test]
+fn the_runbook_lists_every_identifier_of_a_cause() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files = std::fs::read_dir(root.join("src/cli/doctor")).expect("the files of doctor");
+    let code: String = files.map(|file| std::fs::read_to_string(file.expect("a file").path()).expect("text")).collect();
+    let is_word = |text: &&str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    let mut used = std::collections::BTreeSet::new();
+    for begin in
+        ["Cause::certain(\"", "Cause::likely(\"", "Cause::possible(\"", "&str = \"body_", "changed(\"", "    (\"", "push((\""]
+    {
+        for at in code.match_indices(begin).map(|(at, _)| at + begin.find('"').expect("a quote") + 1) {
+            let word = code[at..].split('"').next().filter(is_word).filter(|word| begin.contains("Cause") || word.contains("_"));
+            used.extend(word.map(str::to_owned));
+        }
+    }
+    let page = std::fs::read_to_string(root.join("docs/runbook.md")).expect("the runbook");
+    let table = page.split("| cause | meaning | remedy |").nth(1).and_then(|rest| rest.split("\n\n").next()).expect("a table");
+    let listed: std::collections::BTreeSet<String> = table
+        .lines()
+        .filter_map(|row| row.split('|').nth(1))
+        .flat_map(|cell| cell.split('`').filter(is_word).map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    let missing: Vec<_> = used.difference(&listed).collect();
+    let unused: Vec<_> = listed.iter().filter(|word| !code.contains(&format!("\"{word}\""))).collect();
+    assert!(used.len() > 25 && missing.is_empty() && unused.is_empty(), "missing {missing:?}, unused {unused:?}, used {used:?}");
+}

@@ -7,6 +7,7 @@
 mod body_variants;
 mod captured;
 mod cause;
+mod compression;
 mod credentials;
 mod explain;
 mod gateway_changes;

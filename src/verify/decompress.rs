@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::io::{self, Read};
 
 use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc};
-use flate2::bufread::GzDecoder;
+use flate2::bufread::{DeflateDecoder, GzDecoder, ZlibDecoder};
 use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
 use zstd::stream::read::Decoder as ZstdDecoder;
@@ -80,6 +80,26 @@ pub(super) fn readable<'d>(delivery: &'d Delivery, limit: usize, memory: &dyn Me
         Err(_) if compression == Compression::Brotli && !is_declared => (body.into(), None),
         Err(reason) => (body.into(), Some(reason)),
     }
+}
+
+/// Returns the decompressed body of a delivery, so that `hookhold doctor` can verify it. Returns `None` if the body is not
+/// compressed, or if the decompressed body is longer than `limit`. Also decompresses the coding `deflate`, which is zlib
+/// (RFC 1950) or, from some senders, raw deflate (RFC 1951).
+pub fn decompressed(delivery: &Delivery, limit: usize) -> Option<Vec<u8>> {
+    let body = &delivery.body[..];
+    if declared(&delivery.headers).is_some_and(|coding| coding.eq_ignore_ascii_case("deflate")) {
+        return whole(ZlibDecoder::new(body), limit).or_else(|| whole(DeflateDecoder::new(body), limit));
+    }
+    match readable(delivery, limit, &Unlimited) {
+        (Cow::Owned(bytes), _) => Some(bytes),
+        (Cow::Borrowed(_), _) => None,
+    }
+}
+
+fn whole(decoder: impl Read, limit: usize) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let size = decoder.take(limit as u64 + 1).read_to_end(&mut bytes).ok()?;
+    (size <= limit).then_some(bytes)
 }
 
 /// Returns the likely compression of a body, or `None` for a plain body.

@@ -40,7 +40,7 @@ mod verdict;
 
 use challenge::ChallengeRequest;
 use decompress::Unlimited;
-pub use decompress::{Memory, UnreadBody};
+pub use decompress::{Memory, UnreadBody, decompressed};
 use proof::{ProofVerifier, Proven, Request};
 use request_view::{Located, RequestView, body_values};
 pub use verdict::{ChallengeReply, Identity, Rejection, Verdict, Verified};

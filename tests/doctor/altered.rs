@@ -1,6 +1,9 @@
 //! Tests that doctor names the change that an API gateway, a serverless function or a proxy has made to a body. Each change is
 //! tested with two providers.
 
+use std::io::Write;
+use std::process::{Command, Stdio};
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
@@ -126,4 +129,44 @@ fn credentials_in_the_signed_url_are_found_and_masked() {
             assert!(!printed.contains("hush") && !printed.contains("quiet") && printed.contains("user:***@"), "{printed}");
         }
     }
+}
+
+/// A sender may sign a body before it compresses it. Node's module `zlib` and the library of Zstandard compress the body.
+#[test]
+fn a_body_that_was_signed_before_its_compression_is_found() {
+    let (home, mut sdk) = (Home::new(SECRETS, SOURCES), Sdk::start());
+    let formats = [
+        ("gzip", by_node("gzipSync")),
+        ("deflate", by_node("deflateSync")),
+        ("deflate", by_node("deflateRawSync")),
+        ("br", by_node("brotliCompressSync")),
+        ("zstd", zstd::encode_all(BODY.as_bytes(), 0).expect("memory is enough")),
+    ];
+    for (scheme, secret) in SIGNED {
+        let signed = Signed::new(&mut sdk, scheme, secret, BODY);
+        for (coding, body) in &formats {
+            let mut headers = signed.headers.clone();
+            headers.push(("Content-Encoding".to_owned(), (*coding).to_owned()));
+            let request = post(&format!("/hooks/{scheme}"), &headers, body);
+            assert_eq!(causes(&home, scheme, &request), ["body_compressed"], "{scheme}: {coding}");
+            let of_compressed = post(&format!("/hooks/{scheme}"), &headers, b"{\"id\":\"evt_1\"}");
+            assert_eq!(causes(&home, scheme, &of_compressed)[0], "body_decompressed?", "{scheme}: {coding}");
+        }
+    }
+}
+
+/// Returns [`BODY`], compressed by this function of Node's module `zlib`.
+fn by_node(function: &str) -> Vec<u8> {
+    let node = std::env::var_os("HOOKHOLD_NODE").unwrap_or_else(|| "node".into());
+    let code = format!("process.stdout.write(require('zlib').{function}(require('fs').readFileSync(0)))");
+    let mut child = Command::new(node)
+        .args(["-e", &code])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("node starts: tests/run installs it");
+    child.stdin.take().expect("stdin is piped").write_all(BODY.as_bytes()).expect("node reads all of it");
+    let output = child.wait_with_output().expect("node ends");
+    assert!(output.status.success() && !output.stdout.is_empty(), "{function}: {}", output.status);
+    output.stdout
 }

@@ -9,7 +9,7 @@ use http::{Method, Uri};
 
 use super::captured::CapturedDelivery;
 use super::cause::{Cause, Certainty};
-use super::{credentials, other_sources, query_orders, schemes, search, timing};
+use super::{compression, credentials, other_sources, query_orders, schemes, search, timing};
 
 /// Returns the causes that explain the verdict on a delivery, most certain first. The list can also explain a verified
 /// delivery, for example if the source does not list the event type, or if the request path is wrong.
@@ -106,6 +106,7 @@ fn unexplained(captured: &CapturedDelivery, rejection: &Rejection) -> Vec<Cause>
         causes.push(Cause::likely("body_charset", what, "make every hop forward the body byte for byte"));
     }
     causes.extend(altered_body(captured, rejection));
+    causes.extend(compression::removed(captured));
     if is_about_body(rejection) {
         return causes;
     }

@@ -8,7 +8,7 @@ use hookhold::verify::{Rejection, Verdict, Verifier};
 
 use super::captured::CapturedDelivery;
 use super::cause::Cause;
-use super::{body_variants, key_variants, timing, url_variants};
+use super::{body_variants, compression, key_variants, timing, url_variants};
 
 /// The result of verifying one variant of a delivery.
 pub(super) enum ProofAttempt {
@@ -52,7 +52,8 @@ pub(super) fn fewest_changes(captured: &CapturedDelivery) -> Vec<Cause> {
     let body = &captured.delivery.body;
     let (candidates, mut fewest) = (candidates(captured), Vec::new());
     let mut allowed = if body.len() > MAX_PAIRED { 1 } else { 2 };
-    let changed = body_variants::all(body).map(|(bytes, cause)| (bytes.into(), Some(cause)));
+    let changed = body_variants::all(body).chain(compression::undone(captured));
+    let changed = changed.map(|(bytes, cause)| (bytes.into(), Some(cause)));
     for (body, cause) in [(body.clone(), None)].into_iter().chain(changed) {
         let mut delivery = Delivery { body, ..captured.delivery.clone() };
         for candidate in &candidates {
