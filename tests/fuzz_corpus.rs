@@ -14,6 +14,8 @@ const TARGETS: &[Target] = &[
     ("grammar", targets::grammar),
     ("locators", targets::locators),
     ("form", targets::form),
+    ("multipart", targets::multipart),
+    ("decompression", targets::decompression),
     ("jwt", targets::jwt),
     ("recipe", targets::recipe),
 ];

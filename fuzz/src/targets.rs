@@ -4,6 +4,7 @@
 //! The bytes choose a recipe and contain the parts of a delivery. The targets know the secret of the recipes. A target that
 //! tests code behind a signature signs the bytes itself.
 
+use std::cell::Cell;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use hookhold::source::url::PublicUrl;
 use hookhold::source::{Source, SourceDefaults};
 use hookhold::toml_value::{Diagnostics, TomlTable};
 use hookhold::verify::sign::{SampleOptions, sign};
-use hookhold::verify::{Rejection, Verdict, Verifier};
+use hookhold::verify::{Memory, Rejection, Verdict, Verifier};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use sha2::Sha256;
 
@@ -73,6 +74,54 @@ pub fn form(data: &[u8]) {
     delivery.headers.insert(SIGNATURE, HeaderValue::from_str(&"0".repeat(64)).expect("ASCII"));
     let is_signed = verifier.source().recipe.proof_headers().contains(&SIGNATURE);
     assert!(verify(verifier, &delivery).is_err() || !is_signed, "an unsigned form verifies");
+}
+
+/// Finds values in a multipart body.
+pub fn multipart(data: &[u8]) {
+    static RECIPES: OnceLock<Vec<Verifier>> = OnceLock::new();
+    let Some((verifier, data)) = chosen(RECIPES.get_or_init(|| all(PARTS)), data) else { return };
+    let first = facts(verify(verifier, &delivery("/hooks/fuzz", Bytes::copy_from_slice(data))));
+    // A line break before the first boundary does not change the values.
+    let mut shifted = b"\r\n".to_vec();
+    shifted.extend_from_slice(data);
+    if data.starts_with(b"--") {
+        assert_eq!(facts(verify(verifier, &delivery("/hooks/fuzz", shifted.into()))), first);
+    }
+}
+
+/// Decompresses a body after the proof. The first byte chooses the declared format. Decompression must stay within the memory
+/// that the caller grants.
+pub fn decompression(data: &[u8]) {
+    static RECIPES: OnceLock<Vec<Verifier>> = OnceLock::new();
+    let Some((verifier, data)) = chosen(RECIPES.get_or_init(|| all(COMPRESSED)), data) else { return };
+    let Some((first, body)) = data.split_first() else { return };
+    let mut delivery = delivery("/hooks/fuzz", Bytes::copy_from_slice(body));
+    let declared = ["", "gzip", "br", "zstd", "identity", "gzip, br", "x-gzip", "deflate"][usize::from(*first) % 8];
+    if !declared.is_empty() {
+        delivery.headers.insert(http::header::CONTENT_ENCODING, HeaderValue::from_static(declared));
+    }
+    let memory = GrantedMemory::default();
+    let verdict = verifier.verify_within(&delivery, &memory);
+    assert!(verdict.is_ok(), "a compressed body is rejected: {verdict:?}");
+    let _ = verifier.is_long(&delivery);
+}
+
+/// Memory that grants at most [`GrantedMemory::MOST`] bytes.
+#[derive(Default)]
+struct GrantedMemory(Cell<usize>);
+
+impl GrantedMemory {
+    const MOST: usize = 1 << 20;
+}
+
+impl Memory for GrantedMemory {
+    fn charge(&self, bytes: usize) -> bool {
+        let sum = self.0.get().saturating_add(bytes);
+        if sum <= GrantedMemory::MOST {
+            self.0.set(sum);
+        }
+        sum <= GrantedMemory::MOST
+    }
 }
 
 /// Reads JSON Web Tokens. An even first byte means that the rest is the text of the token. After an odd one, the rest is the
@@ -357,6 +406,26 @@ const FORMS: &[&str] = &[
         secrets = ["env:PATH"]
     "#,
 ];
+/// Recipes for multipart bodies.
+const PARTS: &[&str] = &[
+    r#"
+        auth = "none"
+        allow_from = ["192.0.2.0/24"]
+        event = { id = "form-json:json/id", type = ["form:type", "form:a b"], key = "form:key" }
+    "#,
+    r#"
+        auth = "token"
+        token = { from = "form:token" }
+        event = { id = "form:id" }
+        secrets = ["env:PATH"]
+    "#,
+];
+/// Recipes for compressed bodies.
+const COMPRESSED: &[&str] = &[r#"
+    auth = "none"
+    allow_from = ["192.0.2.0/24"]
+    event = { id = ["json:/id", "form:id"], type = "json:/type" }
+"#];
 /// Recipes for JSON Web Tokens.
 const TOKENS: &[&str] = &[
     r#"

@@ -90,3 +90,52 @@ fn a_time_inside_the_signed_body_arrives_in_kafka() {
     sent.extend(tampered(&signed(at(now()), "n-5").with_body(json("x")), "Linear-Signature", true));
     run("proofs-linear", sources, &[("key", "key")], &sent);
 }
+
+/// Dropbox Sign posts JSON in a multipart field, and signs the time and the type of the event.
+#[test]
+fn a_signature_inside_a_multipart_field_arrives_in_kafka() {
+    let sources = "[sources.sign]\nauth = \"mac\"\nalgorithm = \"sha256\"\nsecrets = [\"file:key\"]\n\
+         signature = { from = \"form-json:json/event/event_hash\" }\n\
+         content = [\"form-json:json/event/event_time\", \"form-json:json/event/event_type\"]\n\
+         timestamp = { from = \"form-json:json/event/event_time\", past = \"1h\" }\n\
+         event = { id = \"form-json:json/request/id\", type = \"form-json:json/event/event_type\" }\n\
+         reply = { ok = { status = 200, body = \"Hello API Event Received\" } }\n";
+    let code = |secret: &[u8], at: u64| hex(&hmac("sha256", secret, format!("{at}sent").as_bytes()));
+    let event = |at: u64, code: &str, id: &str| {
+        format!(
+            "{{\"event\": {{\"event_time\": \"{at}\", \"event_type\": \"sent\", \"event_hash\": \"{code}\"}}, \"request\": {{\"id\": \"{id}\"}}}}"
+        )
+    };
+    let with = |disposition: &str, value: &str| {
+        let part = format!("--x-1\r\nContent-Disposition: form-data; {disposition}\r\n\r\n{value}\r\n");
+        let other = "--x-1\r\nContent-Disposition: form-data; name=\"note\"\r\n\r\n\u{e9}\r\n";
+        Request::new("sign", format!("{other}{part}--x-1--\r\n")).with("Content-Type", "multipart/form-data; boundary=x-1")
+    };
+    let signed = |at: u64, id: &str| with("name=\"json\"", &event(at, &code(b"key", at), id));
+    let at = now() - 60;
+    let genuine = signed(at, "q-1");
+    let text = String::from_utf8(genuine.body.clone()).expect("text");
+    run(
+        "proofs-multipart",
+        sources,
+        &[("key", "key")],
+        &[
+            genuine.clone().stored("Dropbox Sign", "mac-sha256:key", "partial", Some("q-1")),
+            genuine.clone().outcome("the same delivery", "duplicate"),
+            genuine.clone().without("Content-Type").outcome("no content type", "duplicate"),
+            signed(at, "q-2").stored("another request in the same second", "mac-sha256:key", "partial", Some("q-2")),
+            signed(now() - 3_602, "q-3").outcome("a stale time", "timestamp_stale"),
+            signed(now() + 320, "q-3").outcome("a future time", "timestamp_future"),
+            with("name=\"json\"", &event(at, &code(b"x", at), "q-3")).outcome("another key", "signature_mismatch"),
+            with("name=\"json\"", &event(at + 1, &code(b"key", at), "q-3")).outcome("another time", "signature_mismatch"),
+            with("name=\"json\"", &event(at, "", "q-3")).outcome("an empty signature", "signature_missing"),
+            with("name=\"json\"", &event(at, "zz", "q-3")).outcome("an unreadable signature", "signature_malformed"),
+            with("name=\"json\"", &event(at, &"0".repeat(5000), "q-3")).outcome("a very long signature", "signature_malformed"),
+            with("name=\"JSON\"", &event(at, &code(b"key", at), "q-3")).outcome("another field", "signature_missing"),
+            with("name=\"json\"; filename=\"a\"", &event(at, &code(b"key", at), "q-3")).outcome("a file", "signature_missing"),
+            genuine.clone().with_body(text.replace("--x-1--\r\n", "")).outcome("no end", "signature_missing"),
+            genuine.clone().with_body(&text.as_bytes()[..text.len() / 2]).outcome("a truncated body", "signature_missing"),
+            genuine.clone().with_body(b"".as_slice()).outcome("an empty body", "signature_missing"),
+        ],
+    );
+}
