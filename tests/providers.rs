@@ -236,8 +236,8 @@ fn a_wrong_recipe_file_hides_no_other_error() {
 
     let (code, steps) = printed(home.verb(&["providers", "acme"]));
     assert!(code == Some(0) && steps.contains("provider = \"acme\""), "{steps}");
-    let (code, mistakes) = printed(home.verb(&["providers", "unused"]));
-    assert_eq!((code, mistakes.lines().count()), (Some(2), 2), "{mistakes}");
+    let (code, diagnostics) = printed(home.verb(&["providers", "unused"]));
+    assert_eq!((code, diagnostics.lines().count()), (Some(2), 2), "{diagnostics}");
     let (code, list) = printed(home.verb(&["providers"]));
     assert!(code == Some(2) && list.contains("acme ") && list.contains("recipes/Upper.toml:1: "), "{list}");
 }
