@@ -18,6 +18,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 mod appender;
+mod batch;
+mod batch_append;
 mod dedupe_table;
 mod key;
 mod live_source;
@@ -25,6 +27,7 @@ mod long_verifications;
 mod success_rate;
 
 use appender::{Appender, SYNC_FAILED};
+use batch::AdmittedBatch;
 use dedupe_table::{Claim, Resolution};
 pub use live_source::LiveSource;
 use long_verifications::LongVerifications;
@@ -42,7 +45,7 @@ use crate::rejections::RejectionStore;
 use crate::source::Source;
 use crate::source::recipe::Reply;
 pub use crate::verify::Verifier;
-use crate::verify::{Identity, Memory, Rejection, Verdict, Verified};
+use crate::verify::{Identity, Memory, Rejection, Verdict, Verified, VerifiedBatch};
 
 /// Gateway that receives the deliveries of all sources.
 pub struct Gateway {
@@ -60,8 +63,23 @@ pub struct Gateway {
 enum Admitted {
     /// Delivery with a known answer.
     Answered(Answer),
-    /// Event that waits for its result.
-    Waiting { guard: SuccessGuard, receiver: oneshot::Receiver<Resolution>, is_first: bool },
+    /// Delivery that waits for the result of its event or of its batch.
+    Waiting { guard: SuccessGuard, result: PendingResult },
+}
+
+/// The result for which a delivery waits.
+enum PendingResult {
+    /// Result of one event. `is_first` is true if the delivery is the first with the key of the event.
+    Event { receiver: oneshot::Receiver<Resolution>, is_first: bool },
+    /// Results of the items of a batch.
+    Batch(AdmittedBatch),
+}
+
+/// A verified delivery that is not an endpoint challenge.
+#[allow(clippy::large_enum_variant, reason = "nearly every delivery carries one event, and each delivery is moved only once")]
+enum Accepted {
+    Event(Verified),
+    Batch(VerifiedBatch),
 }
 
 /// State of a delivery after deduplication: the result is known, or the delivery waits for the result.
@@ -177,7 +195,8 @@ impl Gateway {
     fn admit_verdict(&self, live: &LiveSource, delivery: Delivery, verdict: Result<Verdict, Rejection>) -> Admitted {
         let now = delivery.received_at;
         let verified = match verdict {
-            Ok(Verdict::Event(verified)) => verified,
+            Ok(Verdict::Event(verified)) => Accepted::Event(verified),
+            Ok(Verdict::Batch(batch)) => Accepted::Batch(batch),
             Ok(Verdict::Challenge(challenge) | Verdict::UnsignedChallenge(challenge)) => {
                 let answer = answer_with(Outcome::Challenge, challenge.reply);
                 return Admitted::Answered(Answer { effect: challenge.effect.map(Box::new), ..answer });
@@ -193,8 +212,12 @@ impl Gateway {
         // reuse the memory during this delivery's sync.
         drop(delivery);
         let guard = live.success_rate.start(now);
-        match self.store(live, verified, now) {
-            Ok((receiver, is_first)) => Admitted::Waiting { guard, receiver, is_first },
+        let pending = match verified {
+            Accepted::Event(verified) => self.store(live, verified, now),
+            Accepted::Batch(batch) => self.store_batch(live, batch, now),
+        };
+        match pending {
+            Ok(result) => Admitted::Waiting { guard, result },
             Err(answer) => {
                 guard.finish(&answer);
                 Admitted::Answered(answer)
@@ -202,14 +225,8 @@ impl Gateway {
         }
     }
 
-    /// Passes a verified event to the journal. Returns the receiver for the result, and true if the event is the first of its
-    /// key. If the result is already known, the error is the answer.
-    fn store(
-        &self,
-        live: &LiveSource,
-        verified: Verified,
-        now: UnixMillis,
-    ) -> Result<(oneshot::Receiver<Resolution>, bool), Answer> {
+    /// Passes a verified event to the journal. If the result is already known, the error is the answer.
+    fn store(&self, live: &LiveSource, verified: Verified, now: UnixMillis) -> Result<PendingResult, Answer> {
         let source = &live.source;
         live.count_verified(verified.secret.as_deref(), now);
         live.count_unread(verified.unread);
@@ -222,23 +239,25 @@ impl Gateway {
         }
         match self.admit(live, verified, now) {
             Admission::Resolved(resolution) => Err(answer(source, resolution, false)),
-            Admission::First(receiver) => Ok((receiver, true)),
-            Admission::Duplicate(receiver) => Ok((receiver, false)),
+            Admission::First(receiver) => Ok(PendingResult::Event { receiver, is_first: true }),
+            Admission::Duplicate(receiver) => Ok(PendingResult::Event { receiver, is_first: false }),
         }
     }
 
     async fn wait(&self, live: &LiveSource, admitted: Admitted, deadline: Instant) -> Answer {
-        let (guard, receiver, is_first) = match admitted {
+        let (guard, result) = match admitted {
             Admitted::Answered(answer) => return answer,
-            Admitted::Waiting { guard, receiver, is_first } => (guard, receiver, is_first),
+            Admitted::Waiting { guard, result } => (guard, result),
         };
-        let source = &live.source;
-        let answer = match tokio::time::timeout_at(deadline, receiver).await {
-            Ok(Ok(resolution)) => answer(source, resolution, is_first),
-            // The journal drops a completion only after a failed sync.
-            Ok(Err(_)) => answer(source, Resolution::Failed(Outcome::JournalFailed, SYNC_FAILED), is_first),
-            Err(_) => Answer::plain(Outcome::Deadline).with_hint(NOT_SYNCED_IN_TIME),
+        let answered = match result {
+            PendingResult::Event { receiver, is_first } => tokio::time::timeout_at(deadline, receiver).await.map(|received| {
+                // The journal drops a completion only after a failed sync.
+                let resolution = received.unwrap_or(Resolution::Failed(Outcome::JournalFailed, SYNC_FAILED));
+                answer(&live.source, resolution, is_first)
+            }),
+            PendingResult::Batch(batch) => tokio::time::timeout_at(deadline, batch.answer(live)).await,
         };
+        let answer = answered.unwrap_or_else(|_| Answer::plain(Outcome::Deadline).with_hint(NOT_SYNCED_IN_TIME));
         guard.finish(&answer);
         answer
     }
@@ -249,11 +268,7 @@ impl Gateway {
         let key = key::of(&self.hash_key, &source.name, event.event_type(), &identity);
         let event = event.with_key(key);
         let Some(key) = key else { return self.admit_keyless(live, event) };
-        let window = match identity {
-            Identity::BodyWindow(_, window) => window,
-            _ => source.dedupe.window,
-        };
-        let not_before = UnixMillis(now.0.saturating_sub(window.as_millis() as u64));
+        let not_before = not_before(source, &identity, now);
         match self.appender.claim(key, not_before) {
             Claim::Seen(seq) => Admission::Resolved(Resolution::Seen(seq)),
             Claim::Pending(receiver) => Admission::Duplicate(receiver),
@@ -300,6 +315,15 @@ pub fn precheck(verifier: &Verifier, method: &Method, target: &str, headers: &He
     verifier.precheck(method, target, headers).map_err(|rejection| rejected(verifier.source(), rejection))
 }
 
+/// Returns the time at or before which a key must have been first seen to count as new.
+fn not_before(source: &Source, identity: &Identity, now: UnixMillis) -> UnixMillis {
+    let window = match identity {
+        Identity::BodyWindow(_, window) => *window,
+        _ => source.dedupe.window,
+    };
+    UnixMillis(now.0.saturating_sub(window.as_millis() as u64))
+}
+
 fn answer(source: &Source, resolution: Resolution, first: bool) -> Answer {
     let (outcome, seq) = match resolution {
         Resolution::Stored(seq) if first => (Outcome::Stored, seq),
@@ -327,6 +351,8 @@ fn rejected(source: &Source, rejection: Rejection) -> Answer {
     let answer = Answer::plain(rejection.outcome).with_hint(rejection.hint);
     match rejection.outcome.is_unavailable() {
         true => answer,
+        // The sender of a batch with too many items is genuine.
+        false if rejection.outcome == Outcome::TooLarge => answer,
         false => Answer { status: source.recipe.replies.rejected, ..answer },
     }
 }

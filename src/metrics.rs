@@ -74,6 +74,8 @@ metrics! {
         /// Verified deliveries whose compressed body hookhold could not read, by reason. hookhold stores these events without the
         /// id, type and ordering key in the body.
         unread_bodies: IntCounterVec = counters("hookhold_unread_bodies_total", &["source", "reason"]);
+        /// Items of batches that hookhold has split into events, by source and outcome.
+        batch_items: IntCounterVec = counters("hookhold_batch_items_total", &["source", "outcome"]);
         /// Rejected deliveries that log sampling omitted from the log.
         rejected_log_suppressed: IntCounter = counter("hookhold_rejected_log_suppressed_total");
     }

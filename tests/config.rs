@@ -14,6 +14,7 @@ use hookhold::config::{AdminConfig, Config, JournalConfig, ServerConfig};
 use hookhold::diagnostic::Diagnostics;
 use hookhold::forward::check_setting;
 use hookhold::limits::{AdminLimits, DedupeLimits, JournalLimits, LimitText, ServerLimits};
+use hookhold::source::recipe::EventArray;
 
 const REFERENCE: &str = include_str!("../config/hookhold.toml");
 
@@ -168,7 +169,10 @@ fn the_reference_file_parses_to_the_defaults() {
     assert_eq!(config.journal, JournalConfig::default());
     assert_eq!(config.dedupe, DedupeLimits::default());
     assert!(config.kafka.is_some());
-    assert_eq!(config.sources.len(), 4, "four examples");
+    assert_eq!(config.sources.len(), 5, "five examples");
+    let activity = config.sources.iter().find(|source| *source.name == *"activity").expect("an example with a batch");
+    let max_items = activity.recipe.event.batch.map(|batch| batch.max_items);
+    assert_eq!(max_items, Some(EventArray::DEFAULT_MAX_ITEMS));
 }
 
 #[test]

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use hookhold::clock::{Clock, SystemClock, UnixMillis};
 use hookhold::event::Delivery;
 use hookhold::source::{Providers, Source};
-use hookhold::verify::{Rejection, Verdict};
+use hookhold::verify::{Rejection, Verdict, Verified, VerifiedBatch};
 use serde_json::json;
 
 use super::{Context, ExitStatus, UsageError, VerbResult};
@@ -158,7 +158,7 @@ fn print(
         writeln!(out, "{} from {}", captured.delivery.received_at.rfc3339(), captured.delivery.remote)?;
     }
     match verdict {
-        Ok(Verdict::Event(verified)) => match &verified.secret {
+        Ok(Verdict::Event(Verified { secret, .. }) | Verdict::Batch(VerifiedBatch { secret, .. })) => match secret {
             Some(secret) => writeln!(out, "{name}: the secret {secret} verifies the delivery")?,
             None => writeln!(out, "{name}: the gateway accepts the delivery, because the recipe requires no proof")?,
         },
@@ -189,7 +189,7 @@ fn print_json(
 ) -> io::Result<()> {
     let rejection = verdict.as_ref().err();
     let secret = verdict.as_ref().ok().and_then(|verdict| match verdict {
-        Verdict::Event(verified) => verified.secret.as_deref(),
+        Verdict::Event(Verified { secret, .. }) | Verdict::Batch(VerifiedBatch { secret, .. }) => secret.as_deref(),
         Verdict::Challenge(_) | Verdict::UnsignedChallenge(_) => None,
     });
     let causes: Vec<_> = causes.iter().map(Cause::json).collect();

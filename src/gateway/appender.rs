@@ -1,11 +1,12 @@
 //! Appends events to the journal and reports each result to the waiting deliveries. A sender that disconnects does not
 //! cancel the append of its event.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::IntCounter;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::dedupe_table::{Claim, DedupeTable, Resolution};
 use crate::clock::UnixMillis;
@@ -16,10 +17,10 @@ use crate::outcome::Outcome;
 
 /// Journal and dedupe table. All deliveries, append completions and key-file lookups share this state.
 pub(super) struct Appender {
-    journal: Journal,
-    dedupe_table: DedupeTable,
+    pub(super) journal: Journal,
+    pub(super) dedupe_table: DedupeTable,
     stored_after_answer: IntCounter,
-    /// Semaphore that limits the number of concurrent key-file lookups.
+    /// Semaphore that limits the number of concurrent key-file lookups. A batch counts as one lookup.
     lookups: Arc<Semaphore>,
 }
 
@@ -36,6 +37,11 @@ impl Appender {
         self.dedupe_table.claim(key, not_before, &self.journal)
     }
 
+    /// Claims the dedupe keys of a batch in one step. Each key has its own time, as in [`Appender::claim`].
+    pub(super) fn claim_all(&self, keys: &[(EventKey, UnixMillis)]) -> Vec<Claim> {
+        self.dedupe_table.claim_all(keys, &self.journal)
+    }
+
     /// Appends an event whose dedupe key is new, and resolves the key with the result of the append. If `accepting` is an
     /// error, appends nothing and resolves the key with this error.
     pub(super) fn append(self: &Arc<Self>, event: &Event, key: EventKey, accepting: Result<(), Resolution>) {
@@ -46,7 +52,7 @@ impl Appender {
         let appender = self.clone();
         let completion = move |result: Result<Position, AppendError>| {
             let was_received = appender.dedupe_table.resolve(key, appended(result));
-            appender.count_stored_after_answer(result.is_ok() && !was_received);
+            appender.count_stored_after_answer(u64::from(result.is_ok() && !was_received));
         };
         if let Err(rejected) = self.journal.append(event, Box::new(completion)) {
             self.dedupe_table.resolve(key, not_appended(rejected));
@@ -64,7 +70,7 @@ impl Appender {
         let (appender, keyless) = (self.clone(), keyless.clone());
         let completion = move |result: Result<Position, AppendError>| {
             let was_received = sender.send(appended(result)).is_ok();
-            appender.count_stored_after_answer(result.is_ok() && !was_received);
+            appender.count_stored_after_answer(u64::from(result.is_ok() && !was_received));
             keyless.inc_by(u64::from(result.is_ok()));
         };
         self.journal.append(event, Box::new(completion)).map_err(not_appended)?;
@@ -80,10 +86,12 @@ impl Appender {
         not_before: UnixMillis,
         accepting: Result<(), Resolution>,
     ) {
-        let Ok(permit) = self.lookups.clone().try_acquire_owned() else {
-            let hint = "key-file lookups: expected a free slot, found none; move [journal] dir to a faster disk";
-            self.dedupe_table.resolve(key, Resolution::Failed(Outcome::Overloaded, hint));
-            return;
+        let permit = match self.lookup_permit() {
+            Ok(permit) => permit,
+            Err(resolution) => {
+                self.dedupe_table.resolve(key, resolution);
+                return;
+            }
         };
         let appender = self.clone();
         tokio::task::spawn_blocking(move || {
@@ -91,13 +99,17 @@ impl Appender {
                 Ok(Some(seen)) if seen.first_seen > not_before => appender.dedupe_table.resolve_seen(key, seen),
                 Ok(_) => appender.append(&event, key, accepting),
                 Err(error) => {
-                    tracing::error!(%error, "cannot read a key file, so hookhold rejects the delivery; see `dmesg`");
-                    let hint = "key file: expected a readable file, found an error; see the error in the log";
-                    appender.dedupe_table.resolve(key, Resolution::Failed(Outcome::JournalFailed, hint));
+                    appender.dedupe_table.resolve(key, not_looked_up(&error));
                 }
             }
             drop(permit);
         });
+    }
+
+    /// Returns a permit for lookups in the key files. If too many lookups are running, the error is the resolution of the
+    /// delivery.
+    pub(super) fn lookup_permit(&self) -> Result<OwnedSemaphorePermit, Resolution> {
+        self.lookups.clone().try_acquire_owned().map_err(|_| Resolution::Failed(Outcome::Overloaded, TOO_MANY_LOOKUPS))
     }
 
     /// Returns the time since the start of the running journal sync, or `None` if no sync is running.
@@ -111,8 +123,9 @@ impl Appender {
         self.journal.keys_in_memory() + self.dedupe_table.hot_keys()
     }
 
-    fn count_stored_after_answer(&self, is_late: bool) {
-        self.stored_after_answer.inc_by(u64::from(is_late));
+    /// Counts events that the journal stored although no delivery waited for them any longer.
+    pub(super) fn count_stored_after_answer(&self, events: u64) {
+        self.stored_after_answer.inc_by(events);
     }
 }
 
@@ -130,7 +143,8 @@ fn run_completions_on_runtime(journal: &Journal) {
     journal.set_completion_runner(Box::new(move |batch| sender.send(batch).map_err(|unsent| unsent.0)));
 }
 
-fn appended(result: Result<Position, AppendError>) -> Resolution {
+/// Returns the resolution of a delivery after an accepted append.
+pub(super) fn appended(result: Result<Position, AppendError>) -> Resolution {
     match result {
         Ok(position) => Resolution::Stored(position.seq),
         Err(AppendError::Full) => Resolution::Failed(Outcome::JournalFull, FULL),
@@ -139,7 +153,8 @@ fn appended(result: Result<Position, AppendError>) -> Resolution {
     }
 }
 
-fn not_appended(rejected: AppendRejected) -> Resolution {
+/// Returns the resolution of a delivery whose append the journal rejected.
+pub(super) fn not_appended(rejected: AppendRejected) -> Resolution {
     match rejected {
         AppendRejected::Full => Resolution::Failed(Outcome::JournalFull, FULL),
         AppendRejected::TopicFull => Resolution::Failed(Outcome::JournalFull, TOPIC_FULL),
@@ -148,6 +163,12 @@ fn not_appended(rejected: AppendRejected) -> Resolution {
         AppendRejected::Closing => Resolution::Failed(Outcome::Draining, "the gateway is shutting down"),
         AppendRejected::Failed => Resolution::Failed(Outcome::JournalFailed, SYNC_FAILED),
     }
+}
+
+/// Logs that a key file cannot be read, and returns the resolution of the delivery.
+pub(super) fn not_looked_up(error: &io::Error) -> Resolution {
+    tracing::error!(%error, "cannot read a key file, so hookhold rejects the delivery; see `dmesg`");
+    Resolution::Failed(Outcome::JournalFailed, UNREADABLE_KEY_FILE)
 }
 
 pub(super) const SYNC_FAILED: &str =
@@ -160,6 +181,8 @@ const TOPIC_FULL: &str =
 const BATCH_TOO_LARGE: &str =
     "batch: expected events that fit into the journal, found more; raise max_size and max_backlog, or set split = false";
 const QUEUE_FULL: &str = "journal writer: expected space in its queue, found it full; move [journal] dir to a faster disk";
+const TOO_MANY_LOOKUPS: &str = "key-file lookups: expected a free slot, found none; move [journal] dir to a faster disk";
+const UNREADABLE_KEY_FILE: &str = "key file: expected a readable file, found an error; see the error in the log";
 /// Maximum number of concurrent key-file lookups. Above this limit, a delivery that needs a lookup gets the outcome
 /// `overloaded`.
 const MAX_LOOKUPS: usize = 256;

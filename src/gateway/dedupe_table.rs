@@ -14,7 +14,7 @@
 //! - [`DedupeTable::resolve`] runs after the journal has added the key to its memory. `resolve` removes the pending key, then
 //!   wakes the waiters.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasherDefault;
 use std::sync::Mutex;
 
@@ -72,7 +72,24 @@ impl DedupeTable {
     /// Claims a dedupe key for a delivery. A key that was first seen at or before `not_before` has left the dedupe window
     /// and counts as new.
     pub(super) fn claim(&self, key: EventKey, not_before: UnixMillis, journal: &Journal) -> Claim {
-        let mut shard = self.shard(&key).lock().expect(POISON);
+        self.claim_in(&mut self.shard(&key).lock().expect(POISON), key, not_before, journal)
+    }
+
+    /// Claims the dedupe keys of a batch in one step, as if no other delivery arrived in the meantime. Returns the claims in the
+    /// order of the keys. If a key occurs twice, the second claim is [`Claim::Pending`].
+    pub(super) fn claim_all(&self, keys: &[(EventKey, UnixMillis)], journal: &Journal) -> Vec<Claim> {
+        let needed: BTreeSet<usize> = keys.iter().map(|(key, _)| shard_of(key)).collect();
+        // Ascending order, so that two batches never wait for each other's shards.
+        let mut locked: Vec<_> = needed.iter().map(|shard| self.shards[*shard].lock().expect(POISON)).collect();
+        let position = |key: &EventKey| needed.iter().position(|shard| *shard == shard_of(key)).expect("every shard is needed");
+        let claim = |(key, not_before): &(EventKey, UnixMillis)| {
+            let shard = &mut locked[position(key)];
+            self.claim_in(shard, *key, *not_before, journal)
+        };
+        keys.iter().map(claim).collect()
+    }
+
+    fn claim_in(&self, shard: &mut PendingKeys, key: EventKey, not_before: UnixMillis, journal: &Journal) -> Claim {
         if let Some(waiters) = shard.get_mut(&key) {
             let (sender, receiver) = oneshot::channel();
             waiters.push(sender);
@@ -118,8 +135,12 @@ impl DedupeTable {
     }
 
     fn shard(&self, key: &EventKey) -> &Mutex<PendingKeys> {
-        &self.shards[key.0[0] as usize % SHARDS]
+        &self.shards[shard_of(key)]
     }
+}
+
+fn shard_of(key: &EventKey) -> usize {
+    key.0[0] as usize % SHARDS
 }
 
 const POISON: &str = "no code panics while it holds this lock";

@@ -29,6 +29,11 @@ pub(super) fn of(hash_key: &[u8; 16], source: &str, event_type: Option<&str>, id
             fields.iter().for_each(|text| field(text.as_bytes()));
             body_sha256.iter().for_each(|digest| field(digest));
         }
+        Identity::Ids { fields, body_sha256 } => {
+            field(b"ids");
+            fields.iter().for_each(|text| field(text.as_bytes()));
+            body_sha256.iter().for_each(|digest| field(digest));
+        }
         Identity::SignedContent(digest) => {
             field(b"content");
             field(digest);

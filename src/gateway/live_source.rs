@@ -12,6 +12,7 @@ use prometheus::{Gauge, IntCounter};
 use super::success_rate::SuccessRate;
 use crate::clock::UnixMillis;
 use crate::metrics::DeliveryMetrics;
+use crate::outcome::Outcome;
 use crate::source::{Key, Source};
 use crate::verify::{UnreadBody, Verifier};
 
@@ -27,11 +28,30 @@ pub struct LiveSource {
     pub(super) keyless: IntCounter,
     /// Counters of verified deliveries whose compressed body the verifier could not read, in the order of [`UnreadBody::ALL`].
     unread: [IntCounter; UnreadBody::ALL.len()],
+    pub(super) batch_items: BatchItemCounters,
     /// Rate limiter that counts only verified deliveries, so that forged deliveries cannot use up the source's rate. `None`
     /// if the source sets no `max_rate`.
     rate_limiter: Option<Arc<DefaultDirectRateLimiter>>,
     pub(super) success_rate: Arc<SuccessRate>,
     success_rate_gauge: Gauge,
+}
+
+/// Counters of the items of split batches.
+pub(super) struct BatchItemCounters {
+    pub(super) stored: IntCounter,
+    pub(super) duplicate: IntCounter,
+    pub(super) filtered: IntCounter,
+}
+
+impl BatchItemCounters {
+    fn new(source: &str, metrics: &DeliveryMetrics) -> BatchItemCounters {
+        let counter = |outcome: Outcome| metrics.batch_items.with_label_values(&[source, outcome.word()]);
+        BatchItemCounters {
+            stored: counter(Outcome::Stored),
+            duplicate: counter(Outcome::Duplicate),
+            filtered: counter(Outcome::Filtered),
+        }
+    }
 }
 
 /// State of one secret: its counter of verified deliveries and its daily warnings.
@@ -94,6 +114,7 @@ impl LiveSource {
             last_verified: metrics.last_verified.with_label_values(&[name]),
             keyless: metrics.keyless.with_label_values(&[name]),
             unread: UnreadBody::ALL.map(|reason| metrics.unread_bodies.with_label_values(&[name, reason.word()])),
+            batch_items: BatchItemCounters::new(name, metrics),
             rate_limiter: LiveSource::rate_limiter(&source, previous),
             success_rate: LiveSource::success_rate(&source, previous),
             success_rate_gauge: metrics.success_rate.with_label_values(&[name]),

@@ -48,9 +48,9 @@ impl SuccessRate {
     }
 
     /// Counts a rejected delivery as failed if its signature was genuine. Among the deliveries that the verifier rejects, only
-    /// those with a stale or future timestamp have a genuine signature.
+    /// those with a stale or future timestamp and those with too many items have a genuine signature.
     pub(super) fn count_rejection(&self, at: UnixMillis, outcome: Outcome) {
-        if matches!(outcome, Outcome::TimestampStale | Outcome::TimestampFuture) {
+        if matches!(outcome, Outcome::TimestampStale | Outcome::TimestampFuture | Outcome::TooLarge) {
             self.count(at, false);
         }
     }

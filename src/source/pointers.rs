@@ -10,6 +10,8 @@ pub(crate) struct Pointers {
     pub(crate) form: Vec<FormField>,
     /// The number of slots. Each distinct location in a body has one slot.
     pub(crate) slots: usize,
+    /// The number of slots of an item, or `None` if no node of `root` is the array of a batch.
+    pub(crate) item_slots: Option<usize>,
 }
 
 /// One form field that a recipe reads.
@@ -31,6 +33,19 @@ pub(crate) struct Node {
     pub(crate) slot: Option<usize>,
     /// The child nodes and their names. Each name is the name of an object member or the decimal index of an array element.
     pub(crate) children: Vec<(String, Node)>,
+    /// The values to find in each element, or `None` if the node is not the array of a batch.
+    pub(crate) each: Option<Box<EachItem>>,
+}
+
+/// The values that a recipe reads from each item of a batch. These values have slots of their own.
+#[derive(Clone, Debug)]
+pub(crate) struct EachItem {
+    /// The root of the tree of JSON pointers into an item.
+    pub(crate) root: Node,
+    /// The number of slots of an item.
+    pub(crate) slots: usize,
+    /// The maximum number of items whose values a pass over a body finds.
+    pub(crate) max_items: usize,
 }
 
 impl Pointers {
@@ -58,6 +73,15 @@ impl Pointers {
         Some(slot_of(&mut node.slot, &mut self.slots))
     }
 
+    /// Makes the array at a JSON pointer the array of a batch. The empty pointer is the whole body. `items` contains the
+    /// locations inside an item. Returns `None` if the text is not a valid pointer.
+    pub(crate) fn set_batch(&mut self, pointer: &str, items: Pointers, max_items: usize) -> Option<()> {
+        let node = steps_to_array(pointer)?.into_iter().fold(&mut self.root, Node::child);
+        node.each = Some(Box::new(EachItem { root: items.root, slots: items.slots, max_items }));
+        self.item_slots = Some(items.slots);
+        Some(())
+    }
+
     fn field(&mut self, name: &str) -> Option<usize> {
         let known = self.form.iter().position(|field| field.name == name);
         let new = || {
@@ -69,7 +93,7 @@ impl Pointers {
 
     /// Returns true if the recipe reads no values from the body.
     pub(crate) fn is_empty(&self) -> bool {
-        self.slots == 0
+        self.slots == 0 && self.item_slots.is_none()
     }
 }
 
@@ -101,6 +125,15 @@ fn slot_of(slot: &mut Option<usize>, slots: &mut usize) -> usize {
         *slots += 1;
         *slots - 1
     })
+}
+
+/// Returns true if the text is a pointer to the array of a batch: a JSON pointer, or an empty text for the whole body.
+pub(crate) fn is_array_pointer(pointer: &str) -> bool {
+    steps_to_array(pointer).is_some()
+}
+
+fn steps_to_array(pointer: &str) -> Option<Vec<String>> {
+    if pointer.is_empty() { Some(Vec::new()) } else { steps(pointer) }
 }
 
 fn steps(pointer: &str) -> Option<Vec<String>> {

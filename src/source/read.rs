@@ -16,6 +16,7 @@ use crate::source::recipe::{
 use crate::source::validate;
 use crate::toml_value::{Item, TomlTable};
 
+mod batch;
 mod challenge;
 mod content;
 mod locator;
@@ -33,8 +34,8 @@ pub(super) fn recipe(table: &mut TomlTable) -> Option<Recipe> {
     let challenges = challenge::all(table, proofs.as_deref(), &mut locators);
     let title = table.take("title").and_then(line).unwrap_or_default();
     let (replies, limits, setup) = (replies(table), limits(table), setup(table));
-    let setup = Setup { values: locators.missing, ..setup };
-    let (proofs, challenges, pointers) = (proofs?, challenges?, locators.pointers);
+    let setup = Setup { values: std::mem::take(&mut locators.missing), ..setup };
+    let (proofs, challenges, pointers) = (proofs?, challenges?, locators.finish(event.batch));
     let credentials = credentials(&proofs, &challenges);
     if table.accepts(&["event", "key"]) {
         validate::facts_are_no_credentials(table, &proofs, &credentials, &event);
@@ -94,13 +95,16 @@ fn need<T>(table: &mut TomlTable, key: &str, expected: &str, take: impl FnOnce(&
 fn facts(table: &mut TomlTable, own_key: Option<Item>, locators: &mut LocatorParser) -> EventLocators {
     let mut event = table.take_section("event");
     let recipe_key = event.take("key");
+    let batch = batch::take(table, &mut event, locators);
     let mut read = |item: Option<Item>| item.map(|item| locators.choice(item)).unwrap_or_default();
     let (id, kind, key) = (read(event.take("id")), read(event.take("type")), read(own_key.or(recipe_key)));
     let type_prefix = event.take_str("type_prefix").unwrap_or_default().into();
     let times = event.take_list("time").unwrap_or_default();
     let time = times.into_iter().filter_map(|item| time(item, locators)).collect();
+    locators.in_item = false;
+    batch::check_id(&event, batch, &id);
     event.finish();
-    EventLocators { id, kind, type_prefix, key, time }
+    EventLocators { id, kind, type_prefix, key, time, batch }
 }
 
 fn time(item: Item, locators: &mut LocatorParser) -> Option<(Locator, TimeUnit)> {

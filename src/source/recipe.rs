@@ -18,8 +18,8 @@ mod proof;
 
 pub use challenge::{Challenge, EffectRule, ReplyPart, ReplyTemplate, RequestText, TextMatch};
 pub use content::{
-    Algorithm, BodyHash, Choice, Encoding, EventLocators, FormJoin, KeyFormat, Locator, SignatureFormat, SignatureLocator, Term,
-    TimeUnit, Timestamp, UrlStyle,
+    Algorithm, BodyHash, Choice, Encoding, EventArray, EventLocators, FormJoin, KeyFormat, Locator, SignatureFormat,
+    SignatureLocator, Term, TimeUnit, Timestamp, UrlStyle,
 };
 pub use proof::{
     DigestProof, HashClaim, JwtAlgorithm, JwtKeyKind, JwtProof, MacProof, Proof, PublicKeyAlgorithm, PublicKeyFormat,

@@ -20,7 +20,8 @@ pub(super) fn parts_agree(table: &TomlTable, signed: &SignedContent, event: &Eve
         table.expected("timestamp", "both this key and the term \"timestamp\" in content, or neither", found);
         return None;
     }
-    if contents.iter().flatten().any(|term| *term == Term::Id) && !is_single(&event.id) {
+    let id_in_item = event.id.0.iter().flatten().any(|locator| matches!(locator, Locator::Item(_)));
+    if contents.iter().flatten().any(|term| *term == Term::Id) && (id_in_item || !is_single(&event.id)) {
         let found = "a locator of another kind; use one of these kinds, or remove \"id\" from the option content";
         table.expected("event.id", "a locator such as header:NAME, tag:NAME or json:/POINTER", found);
         return None;
@@ -43,9 +44,32 @@ pub(super) fn parts_agree(table: &TomlTable, signed: &SignedContent, event: &Eve
         table.expected("body_sha256", expected, found);
         return None;
     }
+    if signed.by_item {
+        items_are_signed(table, signed)?;
+    }
     if signed.in_slots && signed.reads_tags {
         let found = "\"slots\" with tags in the signature; remove match or the tags";
         table.expected("match", "\"any\", or signatures without tags", found);
+        return None;
+    }
+    Some(())
+}
+
+/// Reports a part of the recipe that is not inside the item, although each item carries its own signature. A term of the whole
+/// body would have to be hashed once for each item.
+fn items_are_signed(table: &TomlTable, signed: &SignedContent) -> Option<()> {
+    let is_inside = |from: &SignatureLocator| matches!(from, SignatureLocator::Other(Locator::Item(_)));
+    if !signed.signature.from.iter().all(is_inside) || signed.reads_tags {
+        let found = "another locator or a tag; each item carries its own signature";
+        table.expected("signature.from", "json:/POINTER inside the item", found);
+        return None;
+    }
+    let is_of_item = |term: &Term| matches!(term, Term::Located(Locator::Item(_)) | Term::Optional(Locator::Item(_)));
+    let is_allowed = |term: &Term| is_of_item(term) || matches!(term, Term::Literal(_) | Term::Timestamp | Term::Secret);
+    let is_signed = |content: &Vec<Term>| content.iter().all(is_allowed) && content.iter().any(is_of_item);
+    if !signed.contents.iter().all(is_signed) {
+        let found = "another term or none of them; match = \"all-items\" signs only values inside the item";
+        table.expected("content", "json:/POINTER, optional(json:/POINTER), const:TEXT or punctuation", found);
         return None;
     }
     Some(())
@@ -108,7 +132,7 @@ pub(super) fn coverage(signed: &SignedContent, event: &EventLocators) -> Coverag
 pub(super) fn token_coverage(covers_body: bool, covers_url: bool, event: &EventLocators) -> Coverage {
     let is_signed = |locator: &Locator| match locator {
         Locator::Claim(_) | Locator::Const(_) => true,
-        Locator::Body(_) => covers_body,
+        Locator::Body(_) | Locator::Item(_) => covers_body,
         Locator::Query(_) => covers_url,
         Locator::Header(_) | Locator::Tag(_) | Locator::BasicUser => false,
     };
@@ -149,9 +173,13 @@ fn signs_query(contents: &[Vec<Term>]) -> bool {
 
 /// Returns true if every alternative of the signed content contains the text at `locator`.
 fn covers(contents: &[Vec<Term>], locator: &Locator) -> bool {
-    let is_term = || signs(contents, &Term::Located(locator.clone()));
+    // An absent value of an optional term is signed as an empty text.
+    let is_term = || {
+        let terms = [Term::Located(locator.clone()), Term::Optional(locator.clone())];
+        contents.iter().all(|content| terms.iter().any(|term| content.contains(term)))
+    };
     match locator {
-        Locator::Body(_) => signs_body(contents) || is_term(),
+        Locator::Body(_) | Locator::Item(_) => signs_body(contents) || is_term(),
         Locator::Header(name) => signs(contents, &Term::Header(name.clone())),
         Locator::Tag(tag) => signs(contents, &Term::Tag(tag.clone())),
         Locator::Query(_) => signs_query(contents) || is_term(),
@@ -164,17 +192,16 @@ fn covers(contents: &[Vec<Term>], locator: &Locator) -> bool {
 /// such a value as one slice, before the signature check.
 pub(super) fn is_single(fact: &Choice) -> bool {
     let is_single = |fields: &Vec<Locator>| {
-        matches!(fields[..], [Locator::Header(_) | Locator::Tag(_) | Locator::Query(_) | Locator::Body(_)])
+        matches!(fields[..], [Locator::Header(_) | Locator::Tag(_) | Locator::Query(_) | Locator::Body(_) | Locator::Item(_)])
     };
     !fact.0.is_empty() && fact.0.iter().all(is_single)
 }
 
 /// Returns true if the verifier must parse the body before it can check the proof.
 pub(super) fn reads_body(signed: &SignedContent, event: &EventLocators) -> bool {
-    let is_inside = |locator: &Locator| matches!(locator, Locator::Body(_));
-    let any_inside = |choice: &Choice| choice.0.iter().flatten().any(is_inside);
+    let any_inside = |choice: &Choice| choice.0.iter().flatten().any(Locator::is_in_body);
     let terms = || signed.contents.iter().flatten();
-    let from = |from: &SignatureLocator| matches!(from, SignatureLocator::Other(Locator::Body(_)));
+    let from = |from: &SignatureLocator| matches!(from, SignatureLocator::Other(locator) if locator.is_in_body());
     signed.signature.from.iter().any(from)
         || terms().any(Term::reads_body)
         || (terms().any(|term| *term == Term::Id) && any_inside(&event.id))

@@ -14,21 +14,48 @@ use crate::verify::verdict::Identity;
 ///
 /// If the recipe names an id, `dedupe.body` is only the last resort for a delivery whose id is absent or unreadable. If the
 /// recipe names no id, the operator has chosen `dedupe.body` for every delivery, so it takes precedence.
-pub(super) fn of(source: &Source, id: Option<&Located<'_>>, proven: &Proven<'_>, body: &[u8]) -> Identity {
-    let body_sha256 = || proven.body_sha256.unwrap_or_else(|| sha256([body].into_iter()));
+///
+/// `body` is the body of the event. If the event is one of several items that the proof covers together, `index` is the index of
+/// the item.
+pub(super) fn of(source: &Source, id: Option<&Located<'_>>, proven: &Proven<'_>, body: &[u8], index: Option<usize>) -> Identity {
+    let body_sha256 = || body_sha256(proven, body, index);
     if let Some(id) = id {
-        // `Term::Id` covers the text of the id but not its location. The same id in another header must therefore not
-        // create a new event.
-        let alternative = if id.alternative > 0 && proven.signs_id { 0 } else { id.alternative };
+        let alternative = alternative(id, proven);
         let fields = id.fields().map(str::to_owned).collect();
         return Identity::Id { alternative, fields, body_sha256: (!proven.coverage.id_signed).then(body_sha256) };
     }
     let names_id = !source.recipe.event.id.0.is_empty();
     match source.dedupe.body {
         Some(window) if !(names_id && proven.is_timed) => Identity::BodyWindow(body_sha256(), window),
-        _ if proven.is_timed => Identity::SignedContent(signed_content(proven, body_sha256)),
+        _ if proven.is_timed => {
+            let content = signed_content(proven, body_sha256);
+            let of_item = |index: usize| sha256([&content[..], &(index as u64).to_le_bytes()].into_iter());
+            Identity::SignedContent(index.map_or(content, of_item))
+        }
         _ => Identity::Keyless,
     }
+}
+
+/// Returns the identity of a batch that stays one event: the event ids of its items.
+pub(super) fn of_batch(ids: &[&Located<'_>], proven: &Proven<'_>, body: &[u8]) -> Identity {
+    let of_item = |id: &&Located<'_>| {
+        let fields: Vec<String> = id.fields().map(str::to_owned).collect();
+        let kind = format!("{} {}", alternative(id, proven), fields.len());
+        [vec![kind], fields].concat()
+    };
+    let body_sha256 = (!proven.coverage.id_signed).then(|| body_sha256(proven, body, None));
+    Identity::Ids { fields: ids.iter().flat_map(of_item).collect(), body_sha256 }
+}
+
+/// Returns the alternative of an id that is part of the identity. `Term::Id` covers the text of the id but not its location. The
+/// same id in another header must therefore not create a new event.
+fn alternative(id: &Located<'_>, proven: &Proven<'_>) -> usize {
+    if proven.signs_id { 0 } else { id.alternative }
+}
+
+fn body_sha256(proven: &Proven<'_>, body: &[u8], index: Option<usize>) -> [u8; 32] {
+    let of_body = proven.body_sha256.filter(|_| index.is_none());
+    of_body.unwrap_or_else(|| sha256([body].into_iter()))
 }
 
 /// Returns the hash of the signed content. If the content does not cover the body, the hash also covers the body, so that two

@@ -7,9 +7,8 @@
 //! characters in strings, `NaN` and `Infinity`, UTF-16, a byte order mark, and any bytes after the first object or array. A
 //! value in such a body is still the value that a consumer reads, and two different texts never become the same value.
 
-use std::borrow::Cow;
-
-use crate::source::pointers::Node;
+use crate::source::pointers::{EachItem, Node};
+use crate::verify::items::{BatchItem, BatchShape, Items, Values, owned};
 use crate::verify::json_scalar::{plain, size_of_scalar, size_of_string, string, text};
 use crate::verify::utf16;
 
@@ -18,15 +17,20 @@ use crate::verify::utf16;
 /// ids equal. If an object has several members with the same name, uses the last one. If the body consists of several JSON
 /// values, uses the first one. Returns `None` instead of a list if the body does not begin with an object or array and is not a
 /// single JSON value.
-pub(super) fn locate<'a>(root: &Node, slots: usize, body: &'a [u8]) -> Option<Vec<Option<Cow<'a, str>>>> {
-    let Some(text) = utf16::to_utf8(body) else { return locate_utf8(root, slots, body) };
-    let values = locate_utf8(root, slots, &text)?;
-    Some(values.into_iter().map(|value| value.map(|text| Cow::Owned(text.into_owned()))).collect())
+pub(super) fn locate<'a>(root: &Node, slots: usize, body: &'a [u8]) -> Option<Values<'a>> {
+    locate_all(root, slots, body).map(|(values, _)| values)
 }
 
-fn locate_utf8<'a>(root: &Node, slots: usize, body: &'a [u8]) -> Option<Vec<Option<Cow<'a, str>>>> {
+/// Returns the same list as [`locate`], and the items of the array that the recipe names as its batch.
+pub(super) fn locate_all<'a>(root: &Node, slots: usize, body: &'a [u8]) -> Option<(Values<'a>, Items<'a>)> {
+    let Some(text) = utf16::to_utf8(body) else { return locate_utf8(root, slots, body) };
+    let (values, items) = locate_utf8(root, slots, &text)?;
+    Some((owned(values), items.into_owned()))
+}
+
+fn locate_utf8<'a>(root: &Node, slots: usize, body: &'a [u8]) -> Option<(Values<'a>, Items<'a>)> {
     let rest = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
-    let mut walk = Walk { rest, slots: vec![None; slots], open: Vec::new() };
+    let mut walk = Walk { body, rest, slots: vec![None; slots], items: Items::default(), open: Vec::new() };
     let has_members = matches!(walk.next(), Some(b'{' | b'['));
     walk.value(root)?;
     let is_json = match walk.next() {
@@ -35,13 +39,17 @@ fn locate_utf8<'a>(root: &Node, slots: usize, body: &'a [u8]) -> Option<Vec<Opti
         Some(b'=' | b'&') => false,
         Some(_) => has_members,
     };
-    is_json.then_some(walk.slots)
+    walk.items.is_divisible = walk.rest.iter().all(|byte| *byte <= b' ');
+    is_json.then_some((walk.slots, walk.items))
 }
 
 /// A single pass over a JSON text. Each parsing method returns `None` if the text is not valid JSON.
 struct Walk<'a> {
+    body: &'a [u8],
     rest: &'a [u8],
-    slots: Vec<Option<Cow<'a, str>>>,
+    /// The values found so far, of the body or of the current item.
+    slots: Values<'a>,
+    items: Items<'a>,
     /// The closing brackets of the objects and arrays that [`Walk::skip`] has entered. Empty between two calls.
     open: Vec<u8>,
 }
@@ -49,9 +57,16 @@ struct Walk<'a> {
 impl<'a> Walk<'a> {
     fn value(&mut self, node: &Node) -> Option<()> {
         self.clear(node);
-        match self.next()? {
+        let first = self.next()?;
+        if let Some(each) = &node.each {
+            match first {
+                b'[' => self.items.shape = BatchShape::Array,
+                _ => self.item_before(each, BatchShape::Single)?,
+            }
+        }
+        match first {
             b'{' if !node.children.is_empty() => self.members(node),
-            b'[' if !node.children.is_empty() => self.elements(node),
+            b'[' if !node.children.is_empty() || node.each.is_some() => self.elements(node),
             _ => {
                 let value = self.skip()?;
                 if let Some(slot) = node.slot {
@@ -80,7 +95,14 @@ impl<'a> Walk<'a> {
         let mut is_over = self.eat(b'[') && self.eat(b']');
         let mut index = 0;
         while !is_over {
-            self.child(node, node.find_index(index))?;
+            match (&node.each, node.find_index(index)) {
+                (Some(each), None) => self.item(each)?,
+                (Some(each), Some(at)) => {
+                    self.item_before(each, BatchShape::Array)?;
+                    self.value(&node.children[at].1)?;
+                }
+                (None, child) => self.child(node, child)?,
+            }
             index += 1;
             is_over = self.is_over(b']')?;
         }
@@ -94,6 +116,30 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Consumes the next value as an item of the batch and adds the item with its values to the list of items.
+    fn item(&mut self, each: &EachItem) -> Option<()> {
+        self.next()?;
+        if self.items.list.len() == each.max_items {
+            self.items.is_over_limit = true;
+            return self.skip().map(drop);
+        }
+        let start = self.body.len() - self.rest.len();
+        let outside = std::mem::replace(&mut self.slots, vec![None; each.slots]);
+        let read = self.value(&each.root);
+        let values = std::mem::replace(&mut self.slots, outside);
+        self.items.list.push(BatchItem { range: start..self.body.len() - self.rest.len(), values });
+        read
+    }
+
+    /// Adds the next value as an item of the batch without consuming it, because the recipe also reads other values from it.
+    fn item_before(&mut self, each: &EachItem, shape: BatchShape) -> Option<()> {
+        let before = self.rest;
+        self.items.shape = shape;
+        self.item(each)?;
+        self.rest = before;
+        Some(())
+    }
+
     /// Consumes the byte after an object member or array element. Returns true if the byte is `end`, false if it is a comma,
     /// and `None` if it is any other byte.
     fn is_over(&mut self, end: u8) -> Option<bool> {
@@ -105,6 +151,9 @@ impl<'a> Walk<'a> {
     /// the node's name may have set these values.
     fn clear(&mut self, node: &Node) {
         node.slot.into_iter().for_each(|slot| self.slots[slot] = None);
+        if node.each.is_some() {
+            self.items = Items::default();
+        }
         node.children.iter().for_each(|(_, child)| self.clear(child));
     }
 
@@ -177,6 +226,8 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use serde::de::IgnoredAny;
     use serde_json::{Deserializer, Value, json};
 

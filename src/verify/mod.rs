@@ -8,11 +8,12 @@
 //! verified body allocates more memory than a small multiple of the input, and it asks the caller for this memory.
 
 use std::borrow::Cow;
+use std::iter;
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, Method};
+use http::{HeaderMap, Method};
 
-use crate::event::{Delivery, Event, EventParts, EventRequest};
+use crate::event::Delivery;
 use crate::outcome::Outcome;
 use crate::source::Source;
 use crate::source::recipe::Proof;
@@ -21,9 +22,11 @@ mod challenge;
 mod code;
 mod content;
 mod decompress;
+mod events;
 mod form;
 mod hash;
 mod identity;
+mod items;
 mod json;
 mod json_scalar;
 mod multipart;
@@ -42,8 +45,8 @@ use challenge::ChallengeRequest;
 use decompress::Unlimited;
 pub use decompress::{Memory, UnreadBody, decompressed};
 use proof::{ProofVerifier, Proven, Request};
-use request_view::{Located, RequestView, body_values};
-pub use verdict::{ChallengeReply, Identity, Rejection, Verdict, Verified};
+use request_view::{BodyFacts, RequestView, body_facts};
+pub use verdict::{ChallengeReply, Identity, Rejection, Verdict, Verified, VerifiedBatch, VerifiedItem};
 
 /// Verifier for the deliveries of one source. Prepares the source's keys once, for all deliveries.
 pub struct Verifier {
@@ -126,8 +129,8 @@ impl Verifier {
     fn check<T>(&self, delivery: &Delivery, accept: impl Fn(Proven<'_>) -> Result<T, Rejection>) -> Result<T, Rejection> {
         let (source, recipe) = (&*self.source, &*self.source.recipe);
         let reads_body = recipe.proofs.iter().any(Proof::reads_body);
-        let body = if reads_body { body_values(&recipe.pointers, &delivery.body) } else { Vec::new() };
-        let request = Request { source, delivery, view: RequestView::new(delivery, &body) };
+        let body = if reads_body { body_facts(&recipe.pointers, &delivery.body) } else { BodyFacts::default() };
+        let request = Request { source, delivery, view: RequestView::new(delivery, &body.values), items: &body.items };
         let mut closest: Option<Rejection> = None;
         for proof in &self.proofs {
             match proof.check(request, &accept) {
@@ -168,22 +171,24 @@ fn unsigned_challenge(source: &Source, delivery: &Delivery) -> Option<ChallengeR
     if !challenge::any_unsigned(recipe, &delivery.method) || delivery.body.len() > challenge::MAX_UNSIGNED_BODY {
         return None;
     }
-    let body = body_values(&recipe.pointers, &delivery.body);
+    let body = body_facts(&recipe.pointers, &delivery.body).values;
     challenge::reply(ChallengeRequest { source, delivery, view: RequestView::new(delivery, &body), key: None })
 }
 
 fn verdict(source: &Source, delivery: &Delivery, proven: Proven<'_>, memory: &dyn Memory) -> Result<Verdict, Rejection> {
     let recipe = &source.recipe;
-    if challenge::signs_for_anyone(recipe, &proven.content) {
+    if iter::once(&proven).chain(&proven.by_item).any(|proven| challenge::signs_for_anyone(recipe, &proven.content)) {
         return Err(Rejection::new(Outcome::SignatureMismatch, SIGNED_FOR_ANYONE));
     }
     let (readable, unread) = match recipe.pointers.is_empty() {
         true => (Cow::Borrowed(&delivery.body[..]), None),
         false => decompress::readable(delivery, source.max_body, memory),
     };
-    let body = body_values(&recipe.pointers, &readable);
-    let unread = unread.filter(|_| body.iter().all(Option::is_none));
-    let view = proven.view.with_body(&body);
+    let mut body = body_facts(&recipe.pointers, &readable);
+    // A range of the decompressed body is no range of the body as received.
+    body.items.is_divisible &= matches!(readable, Cow::Borrowed(_));
+    let unread = unread.filter(|_| body.is_empty());
+    let view = proven.view.with_body(&body.values);
     match proven.key {
         None => {
             if let Some(reply) = unsigned_challenge(source, delivery) {
@@ -203,30 +208,7 @@ fn verdict(source: &Source, delivery: &Delivery, proven: Proven<'_>, memory: &dy
         );
         return Err(Rejection::new(Outcome::MethodNotAllowed, hint));
     }
-    let id = view.locate(&recipe.event.id);
-    let event = Event::from_verifier(EventParts {
-        received_at: delivery.received_at,
-        occurred_at: tolerance::occurred_at(recipe, &view),
-        source: source.name.clone(),
-        topic: source.topic.clone(),
-        id: id.as_ref().map(Located::joined),
-        event_type: view.locate(&recipe.event.kind).map(|located| located.joined()),
-        type_prefix: recipe.event.type_prefix.clone(),
-        ordering_key: view.locate(&recipe.event.key).map(|located| located.joined()),
-        dedupe_key: None,
-        auth: proven.auth.clone(),
-        integrity: proven.coverage.integrity,
-        request: Arc::new(EventRequest {
-            method: delivery.method.to_string(),
-            target: recipe.credentials.redact(&delivery.target).into_owned(),
-            remote: delivery.remote,
-            traceparent: view.header_text(&TRACEPARENT),
-            headers: recipe.credentials.remaining_headers(&delivery.headers, &delivery.target),
-        }),
-        body: delivery.body.clone(),
-    });
-    let identity = identity::of(source, id.as_ref(), &proven, &delivery.body);
-    Ok(Verdict::Event(Verified { event, identity, secret: proven.key.map(|key| key.name.clone()), unread }))
+    events::verdict(source, delivery, &proven, view, &body.items, unread)
 }
 
 const SIGNED_FOR_ANYONE: &str =
@@ -234,4 +216,3 @@ const SIGNED_FOR_ANYONE: &str =
 /// Maximum number of bytes that a verification may read on a request thread. Hashing this number of bytes takes about a
 /// millisecond.
 const MAX_QUICK_BYTES: usize = 1 << 20;
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");

@@ -10,6 +10,7 @@ use crate::source::Source;
 use crate::source::key::{DecodedKey, Key};
 use crate::source::recipe::{Coverage, Proof};
 use crate::verify::content::Content;
+use crate::verify::items::Items;
 use crate::verify::request_view::RequestView;
 use crate::verify::signature::MAX_GROUPS;
 use crate::verify::verdict::Rejection;
@@ -48,6 +49,8 @@ pub(super) struct Request<'a> {
     pub(super) delivery: &'a Delivery,
     /// The request without the evidence of a proof. Contains the values in the body only if a proof of the recipe reads them.
     pub(super) view: RequestView<'a>,
+    /// The items of the batch. Empty unless a proof of the recipe reads the body.
+    pub(super) items: &'a Items<'a>,
 }
 
 /// A proof that holds, with the key that made the proof and the bytes that the proof covers.
@@ -66,6 +69,8 @@ pub(super) struct Proven<'p> {
     pub(super) body_sha256: Option<[u8; 32]>,
     /// The request as the proof reads it: with the tags of the matching signature group, or with the claims of the token.
     pub(super) view: RequestView<'p>,
+    /// The proof of each item if every item carries its own signature. Otherwise empty.
+    pub(super) by_item: Vec<Proven<'p>>,
 }
 
 impl ProofVerifier {
@@ -192,7 +197,25 @@ impl<'p> Proven<'p> {
             content: Content::default(),
             body_sha256: None,
             view: request.view,
+            by_item: Vec::new(),
         }
+    }
+
+    /// Returns a proof that consists of the proofs of all items of a batch, or `None` if there are no items.
+    fn by_items(request: Request<'p>, by_item: Vec<Proven<'p>>) -> Option<Proven<'p>> {
+        let Proven { key, auth, coverage, is_timed, .. } = by_item.first()?;
+        let first = Proven { key: *key, coverage: *coverage, is_timed: *is_timed, ..Proven::without_key(request) };
+        Some(Proven { auth: auth.clone(), by_item, ..first })
+    }
+
+    /// Returns true if every item of the batch carries its own signature.
+    pub(super) fn is_by_item(&self) -> bool {
+        !self.by_item.is_empty()
+    }
+
+    /// Returns the proof of one item, or `None` if one proof covers all items.
+    pub(super) fn of_item(&self, index: usize) -> Option<&Proven<'p>> {
+        self.by_item.get(index)
     }
 
     /// Returns a proof that covers no part of the event.

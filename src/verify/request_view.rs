@@ -11,19 +11,34 @@ use http::{HeaderMap, HeaderName};
 use crate::event::Delivery;
 use crate::source::pointers::Pointers;
 use crate::source::recipe::{Choice, Locator};
+use crate::verify::items::{BatchItem, Items, Values};
 use crate::verify::{form, json};
 
-/// The values that a recipe reads from a body, one entry for each of the recipe's body locations. Empty if the body has not
-/// been parsed.
-pub(super) type BodyValues<'a> = Vec<Option<Cow<'a, str>>>;
+/// The values that a recipe reads from a body, and the items of its batch. Both are empty if the body has not been parsed.
+#[derive(Default)]
+pub(super) struct BodyFacts<'a> {
+    /// The values, one for each of the recipe's body locations.
+    pub(super) values: Values<'a>,
+    pub(super) items: Items<'a>,
+}
 
-/// Returns the values in a body. Parses the body as JSON, or as a form if it is not JSON. Ignores the content type, which is
-/// not signed. If the content type mattered, a replay with a different content type could become a second event.
-pub(super) fn body_values<'a>(pointers: &Pointers, body: &'a [u8]) -> BodyValues<'a> {
-    if pointers.is_empty() {
-        return Vec::new();
+impl BodyFacts<'_> {
+    /// Returns true if the body contains no value that the recipe reads.
+    pub(super) fn is_empty(&self) -> bool {
+        self.values.iter().all(Option::is_none) && self.items.list.is_empty()
     }
-    json::locate(&pointers.root, pointers.slots, body).unwrap_or_else(|| form::locate(pointers, body))
+}
+
+/// Returns the values and the items in a body. Parses the body as JSON, or as a form if it is not JSON. Ignores the content
+/// type, which is not signed. If the content type mattered, a replay with a different content type could become a second event.
+pub(super) fn body_facts<'a>(pointers: &Pointers, body: &'a [u8]) -> BodyFacts<'a> {
+    if pointers.is_empty() {
+        return BodyFacts::default();
+    }
+    match json::locate_all(&pointers.root, pointers.slots, body) {
+        Some((values, items)) => BodyFacts { values, items },
+        None => BodyFacts { values: form::locate(pointers, body), items: Items::default() },
+    }
 }
 
 /// A tag and its value in a signature header, such as `t=1700000000`.
@@ -44,17 +59,19 @@ pub(super) struct RequestView<'a> {
     group: usize,
     claims: &'a [(String, Cow<'a, str>)],
     body: &'a [Option<Cow<'a, str>>],
+    /// The values in one item of a batch. Empty if the view is not of an item.
+    item: &'a [Option<Cow<'a, str>>],
 }
 
 impl<'a> RequestView<'a> {
     /// Creates a view of a request with the values in its body. The view has no tags and no claims.
     pub(super) fn new(delivery: &'a Delivery, body: &'a [Option<Cow<'a, str>>]) -> RequestView<'a> {
-        RequestView { target: &delivery.target, headers: &delivery.headers, tags: &[], group: 0, claims: &[], body }
+        RequestView { body, ..RequestView::of_head(&delivery.target, &delivery.headers) }
     }
 
     /// Creates a view of a request head. In this view, locators that refer to the body find nothing.
     pub(super) fn of_head(target: &'a str, headers: &'a HeaderMap) -> RequestView<'a> {
-        RequestView { target, headers, tags: &[], group: 0, claims: &[], body: &[] }
+        RequestView { target, headers, tags: &[], group: 0, claims: &[], body: &[], item: &[] }
     }
 
     /// Returns the view with the tags of the signature header. `group` is the signature group whose tags take precedence.
@@ -71,6 +88,11 @@ impl<'a> RequestView<'a> {
     /// Returns the view with the values in the body.
     pub(super) fn with_body(self, body: &'a [Option<Cow<'a, str>>]) -> RequestView<'a> {
         RequestView { body, ..self }
+    }
+
+    /// Returns the view with the values in one item of a batch.
+    pub(super) fn with_item(self, item: &'a BatchItem<'a>) -> RequestView<'a> {
+        RequestView { item: &item.values, ..self }
     }
 
     /// Returns all values of the header `name`.
@@ -146,7 +168,8 @@ impl<'a> RequestView<'a> {
             Locator::Const(text) => Some(text.as_bytes()),
             Locator::Claim(claim) => self.claim(claim),
             Locator::BasicUser => self.claim(BASIC_USER),
-            Locator::Body(slot) => self.body.get(*slot)?.as_deref().map(str::as_bytes).filter(|value| !value.is_empty()),
+            Locator::Body(slot) => in_slot(self.body, *slot),
+            Locator::Item(slot) => in_slot(self.item, *slot),
         }
     }
 }
@@ -170,6 +193,10 @@ impl<'s> Located<'s> {
     pub(super) fn joined(&self) -> String {
         self.rest.iter().fold(self.first.to_owned(), |joined, field| joined + JOINT + field)
     }
+}
+
+fn in_slot<'a>(values: &'a [Option<Cow<'a, str>>], slot: usize) -> Option<&'a [u8]> {
+    values.get(slot)?.as_deref().map(str::as_bytes).filter(|value| !value.is_empty())
 }
 
 /// Returns the undecoded value of the first query parameter called `name` in the request target, or `None` if the value is

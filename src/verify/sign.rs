@@ -15,7 +15,7 @@ mod body;
 mod draft;
 mod evidence;
 
-use body::{damaged, written};
+use body::{SampleValues, damaged, written};
 use draft::SampleDraft;
 use evidence::Signer;
 
@@ -107,22 +107,26 @@ impl Tamper {
 pub fn sign(source: &Source, body: Option<Bytes>, options: &SampleOptions) -> Option<Sample> {
     let recipe = &source.recipe;
     let (proof, signer) = signer(source, options)?;
-    let body_slots = vec![None; recipe.pointers.slots];
-    let mut draft = SampleDraft { body: body_slots, target: source.path.clone(), ..SampleDraft::default() };
+    let values = SampleValues::new(&recipe.pointers);
+    let mut draft = SampleDraft { values, target: source.path.clone(), ..SampleDraft::default() };
     draft.describe(recipe, proof, options);
     let is_own_body = body.is_none();
-    let mut body = body.unwrap_or_else(|| written(recipe, &draft.body, &options.id).into());
+    let mut body = body.unwrap_or_else(|| written(recipe, &draft.values, &options.id).into());
     draft.announce(recipe, proof, &body);
     let evidence = draft.evidence(source, proof, &signer, &body, options);
     if let Some((place, text)) = evidence.filter(|_| options.tamper != Some(Tamper::Missing)) {
         draft.put_evidence(place, text);
         // The proof does not cover the body that contains it.
         if is_own_body && proof.reads_evidence_in_body() {
-            body = written(recipe, &draft.body, &options.id).into();
+            let damages_item = options.tamper == Some(Tamper::Body) && proof.signed().is_some_and(|signed| signed.by_item);
+            if damages_item {
+                draft.values.damage_item();
+            }
+            body = written(recipe, &draft.values, &options.id).into();
         }
     }
     let SampleDraft { headers, mut target, .. } = draft;
-    if options.tamper == Some(Tamper::Body) {
+    if options.tamper == Some(Tamper::Body) && !proof.signed().is_some_and(|signed| signed.by_item) {
         body = damaged(&body, proof.coverage().integrity);
     }
     if options.tamper == Some(Tamper::Unknown) {

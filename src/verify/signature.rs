@@ -58,7 +58,8 @@ fn texts<'a>(signed: &'a SignedContent, view: &RequestView<'a>) -> Result<Vec<(u
     if is_present { Ok(found) } else { Err(missing(signed)) }
 }
 
-fn missing(signed: &SignedContent) -> Rejection {
+/// Returns the rejection for a request that contains no signature.
+pub(super) fn missing(signed: &SignedContent) -> Rejection {
     let is_header = |locator: &SignatureLocator| !matches!(locator, SignatureLocator::Other(_));
     let names: Vec<String> = signed.signature.from.iter().map(SignatureLocator::name).collect();
     let kind = if signed.signature.from.iter().all(is_header) { "header " } else { "" };

@@ -16,6 +16,8 @@ use crate::verify::decompress::UnreadBody;
 pub enum Verdict {
     /// A verified event of the provider.
     Event(Verified),
+    /// The verified events of a batch that the source splits.
+    Batch(VerifiedBatch),
     /// An endpoint challenge without a proof. The gateway never stores a challenge.
     UnsignedChallenge(ChallengeReply),
     /// A verified endpoint challenge. The gateway never stores a challenge.
@@ -45,6 +47,24 @@ pub struct Verified {
     pub unread: Option<UnreadBody>,
 }
 
+/// The verified events of a batch, with the name of the secret that signed the delivery.
+#[derive(Debug)]
+pub struct VerifiedBatch {
+    /// The events, in the order of the items. Empty if the array is empty.
+    pub items: Vec<VerifiedItem>,
+    /// The name of the secret or public key that verified the delivery, or `None` if the source requires no proof.
+    pub secret: Option<Arc<str>>,
+}
+
+/// One verified event of a batch, with its identity.
+#[derive(Debug)]
+pub struct VerifiedItem {
+    /// The event, without its dedupe key. The gateway sets the key.
+    pub event: Event,
+    /// The identity by which the gateway recognises duplicates of the event.
+    pub identity: Identity,
+}
+
 /// The data that identifies an event among all events of a source. The dedupe key is a hash of the source, the event type and
 /// this identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +80,13 @@ pub enum Identity {
         /// SHA-256 hash of the body if the signature does not cover the id, otherwise `None`. The hash prevents an attack:
         /// without the hash, an attacker could replay an old signed body with the id of a new event, and hookhold would then
         /// drop the new event as a duplicate.
+        body_sha256: Option<[u8; 32]>,
+    },
+    /// The event ids of all items of a batch that stays one event.
+    Ids {
+        /// For each item, a text with the alternative and the number of fields of its id, then the fields.
+        fields: Vec<String>,
+        /// SHA-256 hash of the body if the signature does not cover the ids, otherwise `None`, as in [`Identity::Id`].
         body_sha256: Option<[u8; 32]>,
     },
     /// SHA-256 hash of the signed content, and of the body if the content does not cover the body. The content includes the

@@ -1,6 +1,7 @@
 //! Tests of the verifier: recipes, signatures, timestamps, secrets, endpoint challenges, and the values that verification
 //! extracts from a delivery.
 
+mod batches;
 mod challenges;
 mod compressed;
 #[path = "../common/crypto.rs"]

@@ -10,7 +10,7 @@ use hookhold::source::url::PublicUrl;
 use hookhold::source::{Source, SourceDefaults};
 use hookhold::toml_value::{Diagnostics, TomlTable};
 use hookhold::verify::sign::{SampleOptions, Tamper, sign};
-use hookhold::verify::{Rejection, Verdict, Verified, Verifier};
+use hookhold::verify::{Rejection, Verdict, Verified, VerifiedBatch, Verifier};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 /// Arrival time of every delivery in the verification tests, in Unix seconds.
@@ -93,8 +93,18 @@ pub fn signature_header(source: &Source) -> HeaderName {
 pub fn verify(source: &Source, delivery: &Delivery) -> Result<Verified, Rejection> {
     Verifier::new(source.clone()).verify(delivery).map(|verdict| match verdict {
         Verdict::Event(verified) => verified,
+        Verdict::Batch(batch) => panic!("a batch: {batch:?}"),
         Verdict::Challenge(reply) | Verdict::UnsignedChallenge(reply) => panic!("a challenge, answered with {reply:?}"),
     })
+}
+
+/// Verifies a delivery of a source that splits batches, and returns the verified events. Panics if the delivery is rejected or
+/// stays one event.
+pub fn verify_batch(source: &Source, delivery: &Delivery) -> VerifiedBatch {
+    match Verifier::new(source.clone()).verify(delivery) {
+        Ok(Verdict::Batch(batch)) => batch,
+        verdict => panic!("not a batch: {verdict:?}"),
+    }
 }
 
 /// Verifies a delivery. Returns the outcome of the rejection, or `None` if the delivery is genuine.

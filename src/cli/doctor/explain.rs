@@ -1,5 +1,6 @@
 //! Collects the causes that explain the verdict on a delivery, most certain first, with a remedy for each cause.
 
+use hookhold::event::Event;
 use hookhold::log::escaped;
 use hookhold::outcome::Outcome;
 use hookhold::source::key::Key;
@@ -24,8 +25,13 @@ pub(super) fn causes(captured: &CapturedDelivery, verdict: &Result<Verdict, Reje
 }
 
 fn filtered(captured: &CapturedDelivery, verdict: &Verdict) -> Option<Cause> {
-    let Verdict::Event(verified) = verdict else { return None };
-    let kind = verified.event.event_type().filter(|kind| !captured.source.types.accepts(Some(kind)))?;
+    let events: Vec<&Event> = match verdict {
+        Verdict::Event(verified) => vec![&verified.event],
+        Verdict::Batch(batch) => batch.items.iter().map(|item| &item.event).collect(),
+        Verdict::Challenge(_) | Verdict::UnsignedChallenge(_) => Vec::new(),
+    };
+    let is_wanted = |event: &&Event| captured.source.types.accepts(event.event_type());
+    let kind = events.first()?.event_type().filter(|_| !events.iter().any(is_wanted))?;
     let what =
         format!("the source's `types` option does not list {}, so hookhold answers with 2xx but stores no event", escaped(kind));
     let advice = format!("add the event type to types in [sources.{}] to store such events", captured.source.name);

@@ -6,7 +6,7 @@ use http::HeaderName;
 
 use crate::secret;
 use crate::source::pointers::Pointers;
-use crate::source::recipe::{Choice, Locator};
+use crate::source::recipe::{Choice, EventArray, Locator};
 use crate::toml_value::{Item, TomlTable};
 
 /// Parses the locators of one recipe, and collects the places in the body that they refer to.
@@ -16,6 +16,12 @@ pub(super) struct LocatorParser {
     pub(super) pointers: Pointers,
     /// The names of the texts that the recipe reads from `values` and that `values` does not contain.
     pub(super) missing: Vec<String>,
+    /// The places inside an item of a batch that the recipe reads.
+    items: Pointers,
+    /// The pointer to the array of a batch, or `None` if a delivery carries one event.
+    pub(super) batch: Option<String>,
+    /// True while the recipe's JSON pointers are relative to an item of a batch.
+    pub(super) in_item: bool,
     /// The texts that the operator has set in `values`, by name.
     values: BTreeMap<String, String>,
 }
@@ -27,6 +33,14 @@ impl LocatorParser {
         let names = section.keys();
         let values = names.into_iter().filter_map(|name| Some((name.clone(), configured_text(section.take(&name)?)?))).collect();
         LocatorParser { values, ..LocatorParser::default() }
+    }
+
+    /// Returns all places in the body that the recipe reads.
+    pub(super) fn finish(mut self, batch: Option<EventArray>) -> Pointers {
+        if let (Some(pointer), Some(batch)) = (&self.batch, batch) {
+            self.pointers.set_batch(pointer, self.items, batch.max_items);
+        }
+        self.pointers
     }
 
     /// Parses a list of alternative locators: a string, an array of strings, or an array that contains arrays of strings. An
@@ -45,6 +59,8 @@ impl LocatorParser {
     /// Parses the locator `text`. If `text` is not a valid locator, reports the mistake at the location of `item` and returns
     /// `None`.
     pub(super) fn text(&mut self, text: &str, item: &Item) -> Option<Locator> {
+        let (in_body, in_item): (fn(_) -> _, fn(_) -> _) = (Locator::Body, Locator::Item);
+        let (json, of_json) = if self.in_item { (&mut self.items, in_item) } else { (&mut self.pointers, in_body) };
         let body = |slot: Option<usize>, expected: &str| slot.map(Locator::Body).or_else(|| item.unexpected(expected));
         match text.split_once(':') {
             Some(("header", _)) => header(text).map(Locator::Header).or_else(|| item.unexpected(LOCATORS)),
@@ -54,7 +70,10 @@ impl LocatorParser {
             Some(("config", name)) if !name.is_empty() => Some(self.value(name)),
             Some(("jwt", claim)) if !claim.is_empty() => Some(Locator::Claim(claim.to_owned())),
             Some(("basic", "user")) => Some(Locator::BasicUser),
-            Some(("json", pointer)) => body(self.pointers.slot(pointer), "a JSON pointer such as json:/data/id"),
+            Some(("json", pointer)) => json.slot(pointer).map(of_json).or_else(|| item.unexpected(JSON)),
+            Some(("form" | "form-json", _)) if self.in_item => {
+                item.expected("json:/POINTER inside the item of a batch", "a field of a form, which has no items")
+            }
             Some(("form", name)) => body(self.pointers.field_slot(name), "a form field such as form:id"),
             Some(("form-json", location)) => body(self.pointers.field_json_slot(location), FORM_JSON),
             _ => item.unexpected(LOCATORS),
@@ -91,4 +110,5 @@ pub(super) fn header(text: &str) -> Option<HeaderName> {
 
 pub(super) const LOCATORS: &str = "header:NAME, json:/POINTER, form:NAME, form-json:NAME/POINTER, tag:NAME, query:NAME, \
                                    jwt:CLAIM, basic:user, config:NAME or const:TEXT";
+const JSON: &str = "a JSON pointer such as json:/data/id";
 const FORM_JSON: &str = "a form field and a JSON pointer such as form-json:payload/data/id";

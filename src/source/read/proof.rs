@@ -108,12 +108,19 @@ fn signed(
     event: &EventLocators,
     locators: &mut LocatorParser,
 ) -> Option<SignedContent> {
+    let (in_slots, mut by_item) = table.take_one_of("match", MATCHES).unwrap_or_default();
+    if by_item && event.batch.is_none() {
+        by_item = false;
+        let found = "\"all-items\" without it; add event.batch or remove match";
+        table.expected("match", "a recipe with event.batch", found);
+    }
+    locators.in_item = by_item;
     let timestamp = table.take("timestamp").map(|item| signing_time(item, locators).ok_or(Invalid)).transpose();
     let signature = need(table, "signature", SIGNATURE, |table| signature(table, locators));
     let contents = content::take(table, locators);
+    locators.in_item = false;
     let body_hash = table.take("body_sha256").map(|item| body_hash(item).ok_or(Invalid)).transpose();
     let encoding = table.take_one_of("encoding", Encoding::WORDS);
-    let in_slots = table.take_one_of("match", MATCHES).unwrap_or(false);
     let (signature, inline_encoding) = signature?;
     let (timestamp, contents, body_hash) = (timestamp.ok()?, contents?, body_hash.ok()?);
     let mut signed = SignedContent {
@@ -126,6 +133,7 @@ fn signed(
         reads_tags: false,
         reads_body: false,
         in_slots,
+        by_item,
         max_signatures: MAX_SIGNATURES,
         body_hash,
         coverage: crate::source::recipe::Coverage::NOTHING,
@@ -338,7 +346,8 @@ const KINDS: &[(&str, Kind)] = &[
     ("basic", Kind::Basic),
     ("none", Kind::None),
 ];
-const MATCHES: &[(&str, bool)] = &[("any", false), ("slots", true)];
+/// The words of `match`, each with the values of [`SignedContent::in_slots`] and [`SignedContent::by_item`].
+const MATCHES: &[(&str, (bool, bool))] = &[("any", (false, false)), ("slots", (true, false)), ("all-items", (false, true))];
 const AUTH: &str = "\"mac\", \"digest\", \"signature\", \"jwt\", \"token\", \"basic\" or \"none\"";
 const HASHES: &str = "\"sha1\", \"sha256\", \"sha384\" or \"sha512\"";
 const SIGNATURES: &str = "a signature algorithm such as \"ed25519\" or \"rsa-pkcs1-sha256\"";

@@ -219,12 +219,10 @@ impl Term {
 
     /// Returns true if the term reads a value from inside the body, so that the verifier must parse the body first.
     pub fn reads_body(&self) -> bool {
-        matches!(
-            self,
-            Term::Located(Locator::Body(_))
-                | Term::Optional(Locator::Body(_))
-                | Term::ListedHeaders { names: Locator::Body(_), .. }
-        )
+        match self {
+            Term::Located(locator) | Term::Optional(locator) | Term::ListedHeaders { names: locator, .. } => locator.is_in_body(),
+            _ => false,
+        }
     }
 }
 
@@ -259,6 +257,15 @@ pub enum Locator {
     /// The index of a location in the body, as assigned by the recipe's pointers. The value at the location is a string,
     /// integer or boolean in a JSON body, or the value of a form field.
     Body(usize),
+    /// The index of a location inside an item of a batch, as assigned by the recipe's pointers.
+    Item(usize),
+}
+
+impl Locator {
+    /// Returns true if the value is inside the body, so that the verifier must parse the body.
+    pub fn is_in_body(&self) -> bool {
+        matches!(self, Locator::Body(_) | Locator::Item(_))
+    }
 }
 
 /// Alternative locations of a value such as the event id, in order of preference. The verifier uses the first alternative whose
@@ -279,6 +286,22 @@ pub struct EventLocators {
     pub key: Choice,
     /// The locators of the event's time. The verifier uses the first locator whose text is a valid time.
     pub time: Vec<(Locator, TimeUnit)>,
+    /// The array of a batch, or `None` if a delivery carries one event. The other locators then refer to an item of the array.
+    pub batch: Option<EventArray>,
+}
+
+/// An array in the body of a delivery that carries several events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventArray {
+    /// True if each item becomes an event of its own. Otherwise, the body stays one event.
+    pub split: bool,
+    /// The maximum number of items in one delivery.
+    pub max_items: usize,
+}
+
+impl EventArray {
+    /// The maximum number of items in one delivery, for a source that sets no `max_items`.
+    pub const DEFAULT_MAX_ITEMS: usize = 10_000;
 }
 
 /// The location, format and tolerance of a signed timestamp.

@@ -132,6 +132,9 @@ pub struct SignedContent {
     pub reads_body: bool,
     /// True if signature `i` is valid only with key `i`, in the order of the locators and of the configured keys.
     pub in_slots: bool,
+    /// True if every item of the batch carries its own signature, and all of them must hold. The locators of the signature, the
+    /// content and the timestamp then refer to an item.
+    pub by_item: bool,
     /// The maximum number of readable signatures in a request. The verifier rejects a request with more before it checks any.
     pub max_signatures: usize,
     /// The query parameter that contains the hash of the body in a signed URL, or `None` if the sender signs the body itself.
@@ -346,13 +349,13 @@ impl Proof {
 
     /// Returns true if the signature or token is inside the body.
     pub fn reads_evidence_in_body(&self) -> bool {
-        let is_inside = |from: &[Locator]| matches!(from.first(), Some(Locator::Body(_)));
+        let is_inside = |from: &[Locator]| from.first().is_some_and(Locator::is_in_body);
         match self {
             Proof::Jwt(proof) => is_inside(&proof.from),
             Proof::Token(proof) => is_inside(&proof.from),
             _ => {
                 let from = self.signed().and_then(|signed| signed.signature.from.first());
-                matches!(from, Some(SignatureLocator::Other(Locator::Body(_))))
+                matches!(from, Some(SignatureLocator::Other(locator)) if locator.is_in_body())
             }
         }
     }

@@ -21,13 +21,51 @@ pub(super) fn check<T>(
     made_one_of: impl Fn(&ProofKey, &Content<'_>, &mut dyn Iterator<Item = &Code>) -> bool,
     accept: impl FnOnce(Proven<'_>) -> Result<T, Rejection>,
 ) -> Result<T, Rejection> {
+    if signed.by_item {
+        return check_items(verifier, signed, request, &made_one_of, accept);
+    }
     let signatures = signature::read(signed, &request.view)?;
     let input = SigningInput::new(request.source, signed, request.delivery);
+    accept(check_groups(verifier, signed, request, &input, &signatures, &made_one_of)?)
+}
+
+/// Checks the signature of every item of a batch. Rejects the delivery at the first item without a genuine signature, so a
+/// forged delivery costs no more than one check of one item. A batch without items carries no signature.
+fn check_items<T>(
+    verifier: &ProofVerifier,
+    signed: &SignedContent,
+    request: Request<'_>,
+    made_one_of: &impl Fn(&ProofKey, &Content<'_>, &mut dyn Iterator<Item = &Code>) -> bool,
+    accept: impl FnOnce(Proven<'_>) -> Result<T, Rejection>,
+) -> Result<T, Rejection> {
+    let of_items = request.items.list.iter().map(|item| Request { view: request.view.with_item(item), ..request });
+    let of_items: Vec<Request<'_>> = of_items.collect();
+    let signatures: Vec<Signatures<'_>> =
+        of_items.iter().map(|request| signature::read(signed, &request.view)).collect::<Result<_, _>>()?;
+    let input = SigningInput::new(request.source, signed, request.delivery);
+    let mut proofs = Vec::with_capacity(of_items.len());
+    for (item, signatures) in of_items.iter().zip(&signatures) {
+        proofs.push(check_groups(verifier, signed, *item, &input, signatures, made_one_of)?);
+    }
+    match Proven::by_items(request, proofs) {
+        Some(proven) => accept(proven),
+        None => Err(signature::missing(signed)),
+    }
+}
+
+fn check_groups<'p>(
+    verifier: &'p ProofVerifier,
+    signed: &'p SignedContent,
+    request: Request<'p>,
+    input: &SigningInput<'p>,
+    signatures: &'p Signatures<'p>,
+    made_one_of: &impl Fn(&ProofKey, &Content<'_>, &mut dyn Iterator<Item = &Code>) -> bool,
+) -> Result<Proven<'p>, Rejection> {
     let mut closest: Option<Rejection> = None;
     for group in 0..signatures.groups {
         let view = request.view.with_tags(&signatures.tags, group);
-        match check_group(verifier, signed, request, &input, &signatures, (group, view), &made_one_of) {
-            Ok(proven) => return accept(proven),
+        match check_group(verifier, signed, request, input, signatures, (group, view), made_one_of) {
+            Ok(proven) => return Ok(proven),
             Err(rejection) => closest = Some(rejection.or_closer(closest)),
         }
     }
@@ -83,6 +121,7 @@ fn check_group<'p>(
                 content: content.unwrap_or_default(),
                 body_sha256,
                 view,
+                by_item: Vec::new(),
             });
         }
     }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::event::Integrity;
-use crate::source::pointers::{FormField, Node};
+use crate::source::pointers::{FormField, Node, Pointers};
 use crate::source::recipe::{Proof, Recipe};
 use crate::verify::json;
 
@@ -15,10 +15,31 @@ pub(super) struct SlotValue {
     pub(super) is_number: bool,
 }
 
+/// The values that the body of a sample must contain, one entry for each location, or `None` for a location without a value.
+#[derive(Default)]
+pub(super) struct SampleValues {
+    /// The values in the body.
+    pub(super) body: Vec<Option<SlotValue>>,
+    /// The values in the only item of a batch.
+    pub(super) item: Vec<Option<SlotValue>>,
+}
+
+impl SampleValues {
+    /// Creates a list without values for a recipe with these locations.
+    pub(super) fn new(pointers: &Pointers) -> SampleValues {
+        SampleValues { body: vec![None; pointers.slots], item: vec![None; pointers.item_slots.unwrap_or(0)] }
+    }
+
+    /// Changes the first value of the item. A changed byte could damage the structure of the body, which contains the signature.
+    pub(super) fn damage_item(&mut self) {
+        self.item.iter_mut().flatten().take(1).for_each(|value| value.text.push('~'));
+    }
+}
+
 /// Returns a sample body that contains `values`. The body is JSON if the recipe reads one of the values with a JSON pointer,
 /// and a form otherwise. If there are no values, the body is `{}`. If the recipe has no event id, adds a member with the id, so
 /// that two samples of the same second differ.
-pub(super) fn written(recipe: &Recipe, values: &[Option<SlotValue>], id: &str) -> String {
+pub(super) fn written(recipe: &Recipe, values: &SampleValues, id: &str) -> String {
     let pointers = &recipe.pointers;
     let form = written_form(&pointers.form, values);
     let json = written_json(&pointers.root, values);
@@ -39,10 +60,10 @@ pub(super) fn written(recipe: &Recipe, values: &[Option<SlotValue>], id: &str) -
     }
 }
 
-fn written_form(fields: &[FormField], values: &[Option<SlotValue>]) -> String {
+fn written_form(fields: &[FormField], values: &SampleValues) -> String {
     let mut form = form_urlencoded::Serializer::new(String::new());
     for FormField { name, slot, root } in fields {
-        let plain = || slot.and_then(|slot| values[slot].as_ref()).map(|value| value.text.clone());
+        let plain = || slot.and_then(|slot| values.body[slot].as_ref()).map(|value| value.text.clone());
         if let Some(text) = written_json(root, values).or_else(plain) {
             form.append_pair(name, &text);
         }
@@ -59,11 +80,23 @@ pub(super) fn media_type(recipe: &Recipe, proof: &Proof, body: &[u8]) -> &'stati
 }
 
 /// Returns the JSON for one node in the tree of the recipe's JSON pointers: the node's own value if it has one, otherwise an
-/// object that contains the values of its child nodes.
-fn written_json(node: &Node, values: &[Option<SlotValue>]) -> Option<String> {
+/// object that contains the values of its child nodes. The array of a batch has one item.
+fn written_json(node: &Node, values: &SampleValues) -> Option<String> {
+    match &node.each {
+        Some(each) => Some(format!("[{}]", written_item(&each.root, &values.item).unwrap_or_else(|| "{}".to_owned()))),
+        None => written_node(node, &values.body, |below| written_json(below, values)),
+    }
+}
+
+/// Returns the JSON for one node in the tree of JSON pointers into an item, as [`written_json`] does.
+fn written_item(node: &Node, values: &[Option<SlotValue>]) -> Option<String> {
+    written_node(node, values, |below| written_item(below, values))
+}
+
+fn written_node(node: &Node, values: &[Option<SlotValue>], inside: impl Fn(&Node) -> Option<String>) -> Option<String> {
     let json = |value: &SlotValue| if value.is_number { value.text.clone() } else { quoted(&value.text) };
     let value = node.slot.and_then(|slot| values[slot].as_ref()).map(json);
-    let member = |(name, below): &(String, Node)| Some(format!("{}:{}", quoted(name), written_json(below, values)?));
+    let member = |(name, below): &(String, Node)| Some(format!("{}:{}", quoted(name), inside(below)?));
     let object = || node.children.iter().filter_map(member).collect::<Vec<_>>().join(",");
     value.or_else(|| Some(object()).filter(|members| !members.is_empty()).map(|members| format!("{{{members}}}")))
 }

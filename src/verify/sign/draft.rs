@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
-use super::body::{FORM, SlotValue, media_type};
+use super::body::{FORM, SampleValues, SlotValue, media_type};
 use super::{SampleOptions, Tamper};
 use crate::clock::UnixMillis;
 use crate::source::recipe::{Choice, Locator, Proof, Recipe, Term, TimeUnit};
@@ -20,9 +20,7 @@ pub(super) struct SampleDraft {
     pub(super) tags: Vec<(String, String)>,
     /// The claims that the recipe reads from a token.
     pub(super) claims: Vec<(String, String)>,
-    /// The values that the body must contain, one for each of the recipe's body locations, or `None` for a location without a
-    /// value.
-    pub(super) body: Vec<Option<SlotValue>>,
+    pub(super) values: SampleValues,
 }
 
 /// The place of a signature or token in a sample.
@@ -31,6 +29,8 @@ pub(super) enum EvidencePlace {
     Query(String),
     /// A place in the body, as an index into the recipe's body locations.
     Body(usize),
+    /// A place in the item of a batch, as an index into the recipe's locations inside an item.
+    Item(usize),
 }
 
 impl SampleDraft {
@@ -69,7 +69,11 @@ impl SampleDraft {
             }
             EvidencePlace::Body(slot) => {
                 let text = String::from_utf8_lossy(&text).into_owned();
-                self.body[slot] = Some(SlotValue { text, is_number: false });
+                self.values.body[slot] = Some(SlotValue { text, is_number: false });
+            }
+            EvidencePlace::Item(slot) => {
+                let text = String::from_utf8_lossy(&text).into_owned();
+                self.values.item[slot] = Some(SlotValue { text, is_number: false });
             }
         }
     }
@@ -117,7 +121,8 @@ impl SampleDraft {
             }
             Locator::Claim(name) => self.claims.push((name.clone(), text)),
             Locator::Const(_) | Locator::BasicUser => {}
-            Locator::Body(slot) => self.body[*slot] = Some(SlotValue { text, is_number }),
+            Locator::Body(slot) => self.values.body[*slot] = Some(SlotValue { text, is_number }),
+            Locator::Item(slot) => self.values.item[*slot] = Some(SlotValue { text, is_number }),
         }
     }
 
@@ -126,8 +131,11 @@ impl SampleDraft {
         match term {
             Term::Header(name) if !self.headers.contains_key(name) => put(&mut self.headers, name, FILLER),
             Term::Tag(tag) if !self.tags.iter().any(|(name, _)| name == tag) => self.tags.push((tag.clone(), FILLER.into())),
-            Term::Located(locator @ Locator::Body(slot)) if self.body[*slot].is_none() => {
+            Term::Located(locator @ Locator::Body(slot)) if self.values.body[*slot].is_none() => {
                 self.put_at(locator, FILLER.into(), false)
+            }
+            Term::Located(locator @ Locator::Item(slot)) if self.values.item[*slot].is_none() => {
+                self.put_at(locator, FILLER.into(), false);
             }
             Term::Located(locator @ Locator::Query(name)) if query(&self.target, name).is_none() => {
                 self.put_at(locator, FILLER.into(), false);

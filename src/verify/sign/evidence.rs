@@ -18,7 +18,7 @@ use crate::verify::content::Content;
 use crate::verify::hash::{Hash, hash};
 use crate::verify::proof::jwt;
 use crate::verify::proof::mac::MacKey;
-use crate::verify::request_view::{RequestView, Tag, body_values};
+use crate::verify::request_view::{RequestView, Tag, body_facts};
 use crate::verify::signing_input::{SigningInput, encode};
 
 /// The secret that signs a sample.
@@ -81,8 +81,9 @@ impl SampleDraft {
             remote: (Ipv4Addr::UNSPECIFIED, 0).into(),
             received_at: UnixMillis(0),
         };
-        let values = body_values(&source.recipe.pointers, &delivery.body);
-        let view = RequestView::new(&delivery, &values).with_tags(&tags, 0);
+        let body = body_facts(&source.recipe.pointers, &delivery.body);
+        let view = RequestView::new(&delivery, &body.values).with_tags(&tags, 0);
+        let view = body.items.list.first().map_or(view, |item| view.with_item(item));
         let input = SigningInput::new(source, signed, &delivery);
         // Building the content fails if the form has more fields than the verifier accepts, or if the sample does not contain a
         // signed part.
@@ -141,6 +142,7 @@ fn place(locator: &Locator) -> Option<EvidencePlace> {
         Locator::Header(name) => Some(EvidencePlace::Header(name.clone())),
         Locator::Query(name) => Some(EvidencePlace::Query(name.clone())),
         Locator::Body(slot) => Some(EvidencePlace::Body(*slot)),
+        Locator::Item(slot) => Some(EvidencePlace::Item(*slot)),
         _ => None,
     }
 }

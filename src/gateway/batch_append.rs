@@ -1,0 +1,165 @@
+//! Appends the claimed items of a batch to the journal, and resolves their dedupe keys with the result. If any step fails, all
+//! claimed keys are forgotten.
+
+use std::sync::{Arc, Mutex};
+
+use prometheus::IntCounter;
+use tokio::sync::oneshot;
+
+use super::appender::{Appender, appended, not_appended, not_looked_up};
+use super::dedupe_table::Resolution;
+use crate::clock::UnixMillis;
+use crate::event::{Event, Position};
+use crate::event_key::EventKey;
+use crate::journal::AppendError;
+
+/// An event of a batch that appears to be new. The delivery has claimed its dedupe key, unless the event is keyless.
+pub(super) struct ClaimedItem {
+    pub(super) event: Event,
+    /// If the key may be in a key file: the time at or before which the key must have been first seen to count as new.
+    pub(super) look_up: Option<UnixMillis>,
+}
+
+/// Result of the claimed items of a batch.
+#[derive(Debug)]
+pub(super) struct BatchResolution {
+    /// Result of the append, with the sequence of the first event. `None` if the lookups found the keys of all items.
+    pub(super) resolution: Option<Resolution>,
+    /// Number of events that the append stored.
+    pub(super) stored: u64,
+    /// Sequences of the events whose keys a lookup found in a key file.
+    pub(super) seen: Vec<u64>,
+}
+
+/// The delivery that waits for the result of its batch, and the counters for the result.
+struct BatchWaiter {
+    /// Sender of the result, and the sequences of the events that a lookup has found. `None` once the result is sent.
+    sender: Mutex<Option<(oneshot::Sender<BatchResolution>, Vec<u64>)>>,
+    stored: IntCounter,
+    keyless: IntCounter,
+}
+
+impl Appender {
+    /// Appends the claimed items of a batch in one commit, and returns the receiver for the result. First looks up the keys that
+    /// may be in a key file, on a blocking thread. If `accepting` is an error, appends nothing and resolves the keys with this
+    /// error.
+    pub(super) fn append_claimed(
+        self: &Arc<Self>,
+        items: Vec<ClaimedItem>,
+        stored: IntCounter,
+        keyless: IntCounter,
+        accepting: Result<(), Resolution>,
+    ) -> oneshot::Receiver<BatchResolution> {
+        let (sender, receiver) = oneshot::channel();
+        let waiter = Arc::new(BatchWaiter { sender: Mutex::new(Some((sender, Vec::new()))), stored, keyless });
+        if items.iter().all(|item| item.look_up.is_none()) {
+            self.append_events(items.into_iter().map(|item| item.event).collect(), waiter, accepting);
+            return receiver;
+        }
+        match self.lookup_permit() {
+            Ok(permit) => {
+                let appender = self.clone();
+                tokio::task::spawn_blocking(move || {
+                    appender.look_up_and_append_items(items, waiter, accepting);
+                    drop(permit);
+                });
+            }
+            Err(resolution) => self.release(items.iter().map(|item| &item.event), &waiter, resolution),
+        }
+        receiver
+    }
+
+    /// Looks up the unconfirmed keys in the key files, and appends the events whose keys are new.
+    fn look_up_and_append_items(
+        self: &Arc<Self>,
+        items: Vec<ClaimedItem>,
+        waiter: Arc<BatchWaiter>,
+        accepting: Result<(), Resolution>,
+    ) {
+        let mut fresh = Vec::with_capacity(items.len());
+        let mut items = items.into_iter();
+        while let Some(ClaimedItem { event, look_up }) = items.next() {
+            let found = match look_up.zip(event.dedupe_key()) {
+                Some((not_before, key)) => self.journal.lookup(&key).map(|seen| {
+                    let seen = seen.filter(|seen| seen.first_seen > not_before);
+                    seen.map(|seen| (key, seen))
+                }),
+                None => Ok(None),
+            };
+            match found {
+                Ok(Some((key, seen))) => {
+                    self.dedupe_table.resolve_seen(key, seen);
+                    waiter.add_seen(seen.seq);
+                }
+                Ok(None) => fresh.push(event),
+                Err(error) => {
+                    let claimed: Vec<Event> = fresh.into_iter().chain([event]).chain(items.map(|item| item.event)).collect();
+                    return self.release(claimed.iter(), &waiter, not_looked_up(&error));
+                }
+            }
+        }
+        self.append_events(fresh, waiter, accepting);
+    }
+
+    /// Appends events with new keys and keyless events in one commit.
+    fn append_events(self: &Arc<Self>, events: Vec<Event>, waiter: Arc<BatchWaiter>, accepting: Result<(), Resolution>) {
+        let Some((first, rest)) = events.split_first() else {
+            waiter.send(None, 0);
+            return;
+        };
+        if let Err(resolution) = accepting {
+            return self.release(events.iter(), &waiter, resolution);
+        }
+        let keys: Vec<Option<EventKey>> = events.iter().map(Event::dedupe_key).collect();
+        let (appender, completed) = (self.clone(), waiter.clone());
+        let completion = move |result| appender.complete_batch(&keys, result, &completed);
+        if let Err(rejected) = self.journal.append_batch(first, rest, Box::new(completion)) {
+            self.release(events.iter(), &waiter, not_appended(rejected));
+        }
+    }
+
+    fn complete_batch(&self, keys: &[Option<EventKey>], result: Result<Position, AppendError>, waiter: &BatchWaiter) {
+        let resolution = |offset: u64| match appended(result) {
+            Resolution::Stored(first) => Resolution::Stored(first + offset),
+            other => other,
+        };
+        let is_unreceived = |(offset, key): (u64, &Option<EventKey>)| {
+            let received = key.is_some_and(|key| self.dedupe_table.resolve(key, resolution(offset)));
+            u64::from(!received)
+        };
+        // The sum visits every key, because every key must be resolved.
+        let unreceived: u64 = (0..).zip(keys).map(is_unreceived).sum();
+        let stored = if result.is_ok() { keys.len() as u64 } else { 0 };
+        waiter.stored.inc_by(stored);
+        if stored > 0 {
+            waiter.keyless.inc_by(keys.iter().filter(|key| key.is_none()).count() as u64);
+        }
+        if !waiter.send(Some(resolution(0)), stored) && stored > 0 {
+            self.count_stored_after_answer(unreceived);
+        }
+    }
+
+    /// Forgets the keys of all events, and sends the reason to all deliveries that wait for them.
+    fn release<'e>(&self, events: impl Iterator<Item = &'e Event>, waiter: &BatchWaiter, resolution: Resolution) {
+        for key in events.filter_map(Event::dedupe_key) {
+            self.dedupe_table.resolve(key, resolution);
+        }
+        waiter.send(Some(resolution), 0);
+    }
+}
+
+impl BatchWaiter {
+    fn add_seen(&self, seq: u64) {
+        if let Some((_, seen)) = &mut *self.sender.lock().expect(POISON) {
+            seen.push(seq);
+        }
+    }
+
+    /// Sends the result. Returns true if the delivery still waits for the result.
+    fn send(&self, resolution: Option<Resolution>, stored: u64) -> bool {
+        let sender = self.sender.lock().expect(POISON).take();
+        sender.is_some_and(|(sender, seen)| sender.send(BatchResolution { resolution, stored, seen }).is_ok())
+    }
+}
+
+const POISON: &str = "no code panics while it holds this lock";
