@@ -117,9 +117,22 @@ const PUBLISHED: &[(&str, &str)] = &[
     ("| `hookhold_refused_log_suppressed_total` |", "an earlier metric"),
 ];
 
-/// Files and directories that the tests skip: build output, code and text from other projects, and this file.
-const NOT_OURS: &[&str] =
-    &["target", "node_modules", ".git", "Cargo.lock", "LICENSE", "LICENSES", "package-lock.json", "language.rs"];
+/// Files and directories that the tests skip: build output, code and text from other projects, inputs and output of the fuzzer,
+/// and this file.
+const NOT_OURS: &[&str] = &[
+    "target",
+    "node_modules",
+    ".git",
+    "Cargo.lock",
+    "LICENSE",
+    "LICENSES",
+    "package-lock.json",
+    "language.rs",
+    "corpus",
+    "found",
+    "artifacts",
+    "coverage",
+];
 
 #[test]
 fn no_text_uses_a_retired_word() {

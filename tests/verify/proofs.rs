@@ -82,6 +82,31 @@ fn only_a_missing_signature_is_rejected_before_the_body() {
     }
 }
 
+/// A timestamp or a part of the content inside the body is no reason to read the body of a request without a signature.
+#[test]
+fn only_a_signature_inside_the_body_delays_its_check() {
+    let time = "timestamp = { from = \"json:/at\", unit = \"ms\" }";
+    let linear = inline(&format!("{INLINE}{time}"));
+    assert_eq!(precheck(&linear, Method::POST, &HeaderMap::new()).expect_err("no signature").outcome, Outcome::SignatureMissing);
+    let unreadable = delivery("", &[("acme-signature", "zz")]).headers;
+    assert_eq!(precheck(&linear, Method::POST, &unreadable).expect_err("unreadable").outcome, Outcome::SignatureMalformed);
+    for from in ["\"json:/signature\"", "[\"header:Acme-Signature\", \"form:signature\"]"] {
+        let inside = inline(&INLINE.replace("\"header:Acme-Signature\"", from));
+        assert_eq!(precheck(&inside, Method::POST, &HeaderMap::new()), Ok(inside.max_body), "{from}");
+    }
+    for recipe in ["auth = \"token\"\ntoken = { from = \"header:Acme-Token\", prefix = \"Bearer \" }", JWT] {
+        let source = compile(recipe, &[("secret", "0123456789abcdef0123456789abcdef")]).expect("a source");
+        assert_eq!(precheck(&source, Method::POST, &HeaderMap::new()).expect_err("none").outcome, Outcome::SignatureMissing);
+        for text in ["x", "Bearer ", "Bearer a.b", "Bearer eyJhbGciOiJub25lIn0.e30."] {
+            let headers = delivery("", &[("acme-token", text)]).headers;
+            let is_token = recipe != JWT && text.len() > 7;
+            assert_eq!(precheck(&source, Method::POST, &headers).is_ok(), is_token, "{recipe}: {text}");
+        }
+    }
+}
+
+const JWT: &str = "auth = \"jwt\"\nalgorithm = [\"HS256\"]\ntoken = { from = \"header:Acme-Token\", prefix = \"Bearer \" }";
+
 #[test]
 fn both_edges_of_the_tolerance_are_accepted() {
     let source = source("stripe", "whsec_test", "timestamp = { past = \"2m\", future = \"30s\" }");

@@ -1,7 +1,7 @@
 //! The check that MACs, digests and public-key signatures share. It reads the signatures of a request, builds each alternative
 //! of the signed content, and asks each key whether it made one of the signatures.
 
-use crate::source::recipe::{SignedContent, Term};
+use crate::source::recipe::{Locator, SignatureLocator, SignedContent, Term};
 use crate::verify::code::Code;
 use crate::verify::content::Content;
 use crate::verify::proof::{ProofKey, ProofVerifier, Proven, Request};
@@ -130,8 +130,6 @@ fn check_group<'p>(
 
 /// Rejects a request without a readable signature. Accepts every request if the signature may be in the body.
 pub(super) fn precheck(signed: &SignedContent, view: &RequestView<'_>) -> Result<(), Rejection> {
-    if signed.reads_body {
-        return Ok(());
-    }
-    signature::read(signed, view).map(|_| ())
+    let is_inside = |from: &SignatureLocator| matches!(from, SignatureLocator::Other(Locator::Body(_)));
+    if signed.signature.from.iter().any(is_inside) { Ok(()) } else { signature::read(signed, view).map(|_| ()) }
 }
