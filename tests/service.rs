@@ -6,6 +6,7 @@ mod disk;
 mod harness;
 
 use std::fs::File;
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
@@ -40,15 +41,24 @@ async fn listeners_are_served_while_a_reload_hangs() {
     let reload = thread::spawn(move || service.reload());
     // This call of `open` blocks until the reload opens the pipe for reading. At this point, no task has polled the listeners.
     let pipe = File::options().write(true).open(&file).expect("the reload reads the pipe");
+    let (end_reload, reload_ends) = channel::<()>();
+    let closer = thread::spawn(move || {
+        drop(reload_ends.recv_timeout(TIMEOUT));
+        drop(pipe);
+    });
 
     let mut connection = TcpStream::connect(harness.address()).await.expect("the listener is open");
     connection.write_all(b"GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").await.expect("writable");
     let mut response = String::new();
     connection.read_to_string(&mut response).await.expect("the server closes without a reset");
     assert!(response.starts_with("HTTP/1.1 404 "), "{response}");
-    assert!(!reload.is_finished());
+    assert!(!reload.is_finished(), "the listener is served only after the reload");
 
-    drop(pipe);
+    drop(end_reload);
+    closer.join().expect("the pipe is closed");
     reload.join().expect("a reload does not panic");
     assert_eq!(harness.metrics.config.last_reload_successful.get(), 0, "an empty file is no configuration");
 }
+
+/// Maximum duration of the reload. The limit exists only to end a stuck test.
+const TIMEOUT: Duration = Duration::from_secs(60);
