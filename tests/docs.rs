@@ -2,6 +2,9 @@
 //! metric that a page names. README.md must list every outcome that has a response, and the runbook may quote only alarm names
 //! and messages that exist in the code.
 
+#[path = "docs/recipes.rs"]
+mod recipes;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
