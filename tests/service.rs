@@ -43,7 +43,7 @@ async fn listeners_are_served_while_a_reload_hangs() {
     let pipe = File::options().write(true).open(&file).expect("the reload reads the pipe");
     let (end_reload, reload_ends) = channel::<()>();
     let closer = thread::spawn(move || {
-        drop(reload_ends.recv_timeout(TIMEOUT));
+        let _ = reload_ends.recv_timeout(TIMEOUT);
         drop(pipe);
     });
 
