@@ -64,7 +64,7 @@
 //! |---|---|
 //! | provider | service that posts webhooks |
 //! | sender | peer that sends a request |
-//! | recipe | description of a provider's signature scheme and event fields (`config/providers/`) |
+//! | recipe | description of a provider's signature scheme and event fields (`config/providers/`, and files in `[providers] dir`) |
 //! | source | configured endpoint: a recipe with the operator's secrets, topic and limits |
 //! | delivery | HTTP request that is not yet verified |
 //! | event | verified delivery, with a key for deduplication and a sequence for its order |

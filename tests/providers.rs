@@ -315,6 +315,13 @@ fn init_writes_a_source_for_a_recipe_file() {
     assert_eq!(run(&["check"], &keys).0, Some(0));
     let (code, again) = run(&["init", "acme", "--force"], &[]);
     assert_eq!(code, Some(0), "the existing file names the directory: {again}");
+    fs::write(&file, "providers = [\n").expect("a temporary directory");
+    let (code, unreadable) = run(&["providers", "acme"], &[]);
+    assert!(code == Some(2) && unreadable.starts_with("hookhold.toml:"), "{unreadable}");
+    assert_eq!(run(&["providers", "stripe"], &[]).0, Some(0), "a built-in recipe needs no configuration");
+    let (code, list) = run(&["providers"], &[]);
+    assert!(code == Some(2) && list.contains("stripe ") && list.contains("hookhold.toml:"), "{list}");
+    assert_eq!(run(&["init", "stripe", "--force"], &[]).0, Some(0), "init replaces an unreadable file");
     for (directory, why) in [("nowhere", "--providers-dir: cannot read nowhere: "), ("", "--providers-dir")] {
         let (code, report) = run(&["init", "acme", "--stdout", "--providers-dir", directory], &[]);
         assert!(code == Some(2) && report.contains(why), "{report}");

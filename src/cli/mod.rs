@@ -150,11 +150,14 @@ impl Context {
     }
 
     /// Returns the recipes: the built-in recipes and those in the directory `dir`. If `dir` is `None`, reads the directory that the
-    /// configuration file names, if there is such a file. Returns also the mistakes in the recipe files.
+    /// configuration file names, if there is such a file. Returns also the mistakes in the recipe files. If the configuration
+    /// file or the directory is unreadable, returns the built-in recipes with this mistake.
     fn providers(&self, dir: Option<&Path>) -> Result<(Providers, Vec<Diagnostic>), Box<dyn Error>> {
         match (dir, Config::find(self.config.clone())) {
             (Some(dir), _) => Ok(config::read_providers(dir).map_err(|what| UsageError(format!("--providers-dir: {what}")))?),
-            (None, Some(file)) if file.exists() => Ok(config::load_providers(&file)?),
+            (None, Some(file)) if file.exists() => {
+                Ok(config::load_providers(&file).unwrap_or_else(|diagnostics| (Providers::default(), diagnostics.sorted())))
+            }
             (None, _) => Ok((Providers::default(), Vec::new())),
         }
     }

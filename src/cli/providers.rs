@@ -72,9 +72,17 @@ pub(super) fn recipe(providers: &Providers, in_files: &[Diagnostic], name: &str)
     if let Some(recipe) = providers.recipe(name) {
         return Ok(recipe);
     }
-    let Some(file) = providers.file(name) else { return Err(unknown_provider(providers, name).into()) };
-    let own = in_files.iter().filter(|diagnostic| diagnostic.file == file.path).cloned();
-    Err(invalid_recipes(own.collect()).into())
+    let file = providers.file(name);
+    let explains = |diagnostic: &&Diagnostic| match file {
+        Some(file) => diagnostic.file == file.path,
+        // The recipe may be in a directory that hookhold cannot read.
+        None => !providers.files().iter().any(|file| file.path == diagnostic.file),
+    };
+    let explanation: Vec<Diagnostic> = in_files.iter().filter(explains).cloned().collect();
+    match explanation.is_empty() {
+        true => Err(unknown_provider(providers, name).into()),
+        false => Err(invalid_recipes(explanation).into()),
+    }
 }
 
 /// Returns the display name of a provider. A recipe without a title has the name of its file.
