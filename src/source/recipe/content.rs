@@ -65,7 +65,7 @@ impl Encoding {
 #[derive(Clone, Debug)]
 pub struct SignatureFormat {
     /// The locators of the signatures. The verifier reads all values at the first locator that the request contains. With
-    /// [`SignedContent::in_slots`], the verifier reads every locator.
+    /// [`SignedContent::in_slots`](super::SignedContent::in_slots), the verifier reads every locator.
     pub from: Vec<SignatureLocator>,
     /// The separator between groups of signatures. A tag applies to the signatures of its own group.
     pub groups: Option<String>,
@@ -170,7 +170,7 @@ pub enum Term {
         other_port: bool,
     },
     /// The decoded names and values of a form, sorted by name and then by value. Empty if the signed URL contains the body's
-    /// hash ([`SignedContent::body_hash`]).
+    /// hash ([`SignedContent::body_hash`](super::SignedContent::body_hash)).
     FormSorted(FormJoin),
 }
 
@@ -226,10 +226,11 @@ impl Term {
     }
 }
 
-/// The query parameter that contains the hash of the body in a signed URL. If a request has this parameter, its body must have
-/// this hash. The integrity is [`Integrity::Partial`], as for a signed form, because the text of a form directly follows the
-/// URL in the signed content. An attacker could take a signed form whose text looks like this parameter, append the text to the
-/// URL, and send the request with a different body.
+/// The query parameter of a signed URL whose value is the body's hash. If a request has this parameter, its body must have this
+/// hash. A recipe with this parameter has the integrity [`Partial`](crate::event::Integrity::Partial), as for a signed form,
+/// because an attacker could forge the parameter. In the signed content, the text of a form directly follows the URL, and the
+/// verifier accepts the parameter at any position in the query. The attacker could therefore take a signed form whose text
+/// looks like this parameter, append the text to the URL, and send the request with a different body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BodyHash {
     /// The name of the query parameter that contains the hash.
