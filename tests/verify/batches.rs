@@ -320,6 +320,24 @@ fn every_item_must_carry_a_genuine_signature() {
     assert_eq!(bodies(&batch), [numbers], "the text of a value is signed, not its JSON type");
 }
 
+/// The head of a request cannot show whether the items of its body carry signatures.
+#[test]
+fn the_head_of_a_request_decides_nothing_about_signed_items() {
+    let limit = |recipe: &str| {
+        let source = compile(recipe, &[("secret", ADYEN_KEY)]).unwrap_or_else(|diagnostics| panic!("{diagnostics}"));
+        precheck(&source, http::Method::POST, &http::HeaderMap::new()).map_err(|rejection| rejection.outcome)
+    };
+    assert_eq!(limit(ADYEN), Ok(5 << 20));
+    assert_eq!(limit(&ADYEN.replace("split = true", "")), Ok(5 << 20));
+    let timed = ADYEN.replace("content = [", "timestamp = { from = \"json:/at\", unit = \"ms\" }\ncontent = [\"timestamp\", ");
+    assert_eq!(limit(&timed), Ok(5 << 20), "the time is also in the item");
+    let digest = ADYEN.replace("auth = \"mac\"", "auth = \"digest\"").replace("content = [", "content = [\"secret\", ");
+    assert_eq!(limit(&digest), Ok(5 << 20));
+    let other = "[[proof]]\nauth = \"token\"\ntoken = { from = \"header:X-Token\" }\n[[proof]]\nauth = \"mac\"\n[event]";
+    let several = ADYEN.replace("auth = \"mac\"", "").replace("[event]", other);
+    assert_eq!(limit(&several), Ok(5 << 20), "the second proof may hold");
+}
+
 #[test]
 fn all_items_without_split_stay_one_event() {
     let source = compile(&ADYEN.replace("split = true", ""), &[("secret", ADYEN_KEY)]).expect("a recipe");

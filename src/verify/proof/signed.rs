@@ -1,7 +1,7 @@
 //! The check that MACs, digests and public-key signatures share. It reads the signatures of a request, builds each alternative
 //! of the signed content, and asks each key whether it made one of the signatures.
 
-use crate::source::recipe::{Locator, SignatureLocator, SignedContent, Term};
+use crate::source::recipe::{SignatureLocator, SignedContent, Term};
 use crate::verify::code::Code;
 use crate::verify::content::Content;
 use crate::verify::proof::{ProofKey, ProofVerifier, Proven, Request};
@@ -128,8 +128,9 @@ fn check_group<'p>(
     Err(absent.filter(|_| !is_complete).unwrap_or_else(|| verifier.mismatch(request.source, expired, "signature")))
 }
 
-/// Rejects a request without a readable signature. Accepts every request if the signature may be in the body.
+/// Rejects a request without a readable signature. Accepts every request if the signature may be in the body or in an item of
+/// the body.
 pub(super) fn precheck(signed: &SignedContent, view: &RequestView<'_>) -> Result<(), Rejection> {
-    let is_inside = |from: &SignatureLocator| matches!(from, SignatureLocator::Other(Locator::Body(_)));
+    let is_inside = |from: &SignatureLocator| matches!(from, SignatureLocator::Other(locator) if locator.is_in_body());
     if signed.signature.from.iter().any(is_inside) { Ok(()) } else { signature::read(signed, view).map(|_| ()) }
 }
