@@ -79,19 +79,20 @@ impl<'e> EventBuilder<'e> {
     }
 
     /// Returns one event for the whole delivery. The event of an undivided batch has the values that all items share, and its
-    /// identity consists of the ids of all items.
+    /// identity consists of the ids of all items. If the body may contain further items, their values are unknown, so the event
+    /// has no values of items.
     fn whole(&self, proven: &Proven<'_>, items: &'e Items<'e>) -> (Event, Identity) {
         let (body, integrity) = (&self.delivery.body, proven.coverage.integrity);
-        if items.list.is_empty() || items.is_over_limit {
+        if items.list.is_empty() || items.is_over_limit || items.is_followed {
             let facts = self.facts(self.view);
             let identity = identity::of(self.source, facts.id.as_ref(), proven, body, None);
             return (self.event(proven, integrity, facts, body.clone()), identity);
         }
         let of_items: Vec<EventFacts<'_>> = items.list.iter().map(|item| self.facts(self.view.with_item(item))).collect();
-        let ids: Option<Vec<&Located<'_>>> = of_items.iter().map(|facts| facts.id.as_ref()).collect();
+        let ids: Option<Vec<_>> = of_items.iter().map(EventFacts::id_and_type).collect();
         let identity = match ids.as_deref() {
             Some(ids @ [_, _, ..]) => identity::of_batch(ids, proven, body),
-            ids => identity::of(self.source, ids.and_then(|ids| ids.first().copied()), proven, body, None),
+            ids => identity::of(self.source, ids.and_then(|ids| ids.first().map(|(id, _)| *id)), proven, body, None),
         };
         let facts = of_items.into_iter().reduce(EventFacts::shared).unwrap_or_else(|| self.facts(self.view));
         (self.event(proven, integrity, facts, body.clone()), identity)
@@ -128,6 +129,10 @@ impl<'e> EventBuilder<'e> {
 }
 
 impl<'v> EventFacts<'v> {
+    fn id_and_type(&self) -> Option<(&Located<'v>, Option<&str>)> {
+        self.id.as_ref().map(|id| (id, self.event_type.as_deref()))
+    }
+
     /// Returns the values that two items of a batch share.
     fn shared(mut self, other: EventFacts<'_>) -> EventFacts<'v> {
         let is_same = |id: &Located<'_>| other.id.as_ref().is_some_and(|other| other.joined() == id.joined());

@@ -36,15 +36,16 @@ pub(super) fn of(source: &Source, id: Option<&Located<'_>>, proven: &Proven<'_>,
     }
 }
 
-/// Returns the identity of a batch that stays one event: the event ids of its items.
-pub(super) fn of_batch(ids: &[&Located<'_>], proven: &Proven<'_>, body: &[u8]) -> Identity {
-    let of_item = |id: &&Located<'_>| {
+/// Returns the identity of a batch that stays one event: the event ids and types of its items. The event itself has no type if
+/// the types of its items differ, and the same id with another type is another event.
+pub(super) fn of_batch(items: &[(&Located<'_>, Option<&str>)], proven: &Proven<'_>, body: &[u8]) -> Identity {
+    let of_item = |(id, event_type): &(&Located<'_>, Option<&str>)| {
         let fields: Vec<String> = id.fields().map(str::to_owned).collect();
         let kind = format!("{} {}", alternative(id, proven), fields.len());
-        [vec![kind], fields].concat()
+        [vec![kind, event_type.unwrap_or_default().to_owned()], fields].concat()
     };
     let body_sha256 = (!proven.coverage.id_signed).then(|| body_sha256(proven, body, None));
-    Identity::Ids { fields: ids.iter().flat_map(of_item).collect(), body_sha256 }
+    Identity::Ids { fields: items.iter().flat_map(of_item).collect(), body_sha256 }
 }
 
 /// Returns the alternative of an id that is part of the identity. `Term::Id` covers the text of the id but not its location. The

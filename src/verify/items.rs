@@ -14,8 +14,12 @@ pub(super) struct Items<'a> {
     pub(super) shape: BatchShape,
     /// True if the array contains more items than the recipe allows.
     pub(super) is_over_limit: bool,
-    /// True if each byte range is a range of the body as received, and no other value follows the value with the array.
+    /// True if each byte range is a range of the body as received, and no text follows the value with the array.
     pub(super) is_divisible: bool,
+    /// True if an object or array follows the value with the array, as in NDJSON. It may contain further items.
+    pub(super) is_followed: bool,
+    /// True if an earlier object member has the same name as the array or as an object around it.
+    pub(super) is_repeated: bool,
 }
 
 /// One item of a batch.
@@ -42,8 +46,9 @@ pub(super) enum BatchShape {
 impl Items<'_> {
     /// Returns the items with copies of all values. The items are ranges of another text than the body.
     pub(super) fn into_owned<'b>(self) -> Items<'b> {
-        let list = self.list.into_iter().map(|item| BatchItem { range: item.range, values: owned(item.values) }).collect();
-        Items { list, shape: self.shape, is_over_limit: self.is_over_limit, is_divisible: false }
+        let Items { list, shape, is_over_limit, is_followed, is_repeated, .. } = self;
+        let list = list.into_iter().map(|item| BatchItem { range: item.range, values: owned(item.values) }).collect();
+        Items { list, shape, is_over_limit, is_divisible: false, is_followed, is_repeated }
     }
 }
 

@@ -40,6 +40,7 @@ fn locate_utf8<'a>(root: &Node, slots: usize, body: &'a [u8]) -> Option<(Values<
         Some(_) => has_members,
     };
     walk.items.is_divisible = walk.rest.iter().all(|byte| *byte <= b' ');
+    walk.items.is_followed = walk.rest.iter().any(|byte| matches!(byte, b'{' | b'['));
     is_json.then_some((walk.slots, walk.items))
 }
 
@@ -152,7 +153,8 @@ impl<'a> Walk<'a> {
     fn clear(&mut self, node: &Node) {
         node.slot.into_iter().for_each(|slot| self.slots[slot] = None);
         if node.each.is_some() {
-            self.items = Items::default();
+            let is_repeated = self.items.is_repeated || self.items.shape != BatchShape::Absent;
+            self.items = Items { is_repeated, ..Items::default() };
         }
         node.children.iter().for_each(|(_, child)| self.clear(child));
     }

@@ -82,9 +82,10 @@ pub enum Identity {
         /// drop the new event as a duplicate.
         body_sha256: Option<[u8; 32]>,
     },
-    /// The event ids of all items of a batch that stays one event.
+    /// The event ids and types of all items of a batch that stays one event.
     Ids {
-        /// For each item, a text with the alternative and the number of fields of its id, then the fields.
+        /// For each item, a text with the alternative and the number of fields of its id, then its type, then the fields. The
+        /// type is empty if the item has none.
         fields: Vec<String>,
         /// SHA-256 hash of the body if the signature does not cover the ids, otherwise `None`, as in [`Identity::Id`].
         body_sha256: Option<[u8; 32]>,

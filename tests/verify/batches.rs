@@ -127,10 +127,11 @@ fn value(random: &mut fastrand::Rng, depth: usize) -> String {
 #[test]
 fn a_body_that_cannot_be_divided_stays_one_event() {
     let utf16: Vec<u8> = r#"[{"id":"1","kind":"a"}]"#.encode_utf16().flat_map(u16::to_le_bytes).collect();
-    let cases: [(&str, Vec<u8>, Option<&str>); 8] = [
+    let cases: [(&str, Vec<u8>, Option<&str>); 9] = [
         ("", br#"{"id":"1","kind":"a"}"#.to_vec(), Some("1")),
         ("", utf16, Some("1")),
-        ("", br#"[{"id":"1"}] [{"id":"2"}]"#.to_vec(), Some("1")),
+        ("", br#"[{"id":"1"}] [{"id":"2"}]"#.to_vec(), None),
+        ("", br#"[{"id":"1"}]}"#.to_vec(), Some("1")),
         ("", br#"[{"id":"1"}"#.to_vec(), None),
         ("", b"id=1&kind=a".to_vec(), None),
         ("/events", br#"{"events":{"id":"1"}}"#.to_vec(), Some("1")),
@@ -148,6 +149,58 @@ fn a_body_that_cannot_be_divided_stays_one_event() {
     }
 }
 
+/// Returns UTF-16 with a byte order mark.
+fn utf16(text: &str) -> Vec<u8> {
+    format!("\u{feff}{text}").encode_utf16().flat_map(u16::to_le_bytes).collect()
+}
+
+/// Text after the array may hold further items, as in NDJSON. The first array's values must then not become those of the whole
+/// body: two deliveries with the same first array would become one event, and `types` could filter the later items.
+#[test]
+fn a_body_that_may_hold_further_items_has_no_value_of_an_item() {
+    let first = r#"[{"id":"1","kind":"a","customer":"c","at":7},{"id":"2","kind":"a","customer":"c","at":7}]"#;
+    let nested = format!("{{\"events\":{first}}}");
+    let single = r#"{"id":"1","kind":"a","customer":"c","at":7}"#;
+    for (pointer, first) in [("", first), ("/events", &nested), ("", single)] {
+        for tail in ["\n[{\"id\":\"3\"}]", " []", "{\"events\":[{\"id\":\"3\"}]}", ",[{\"id\":\"3\"}]", "\0\x1e{}", "]["] {
+            let body = [first, tail].concat();
+            for body in [body.clone().into_bytes(), format!("\u{feff}{body}").into_bytes(), utf16(&body)] {
+                for source in [split(pointer), whole(pointer)] {
+                    let verified = verify(&source, &signed(&body)).expect("genuine");
+                    assert_eq!(facts(&verified.event), (None, None, None, None), "{}", body.escape_ascii());
+                    assert_eq!(verified.identity, Identity::Keyless, "{}", body.escape_ascii());
+                    assert_eq!((&verified.event.body()[..], verified.event.integrity()), (&body[..], Integrity::Full));
+                }
+            }
+        }
+        for tail in ["}", " \u{1a}", "\0\0", ";EOF", " 17"] {
+            let body = [first, tail].concat();
+            for body in [body.clone().into_bytes(), utf16(&body)] {
+                let verified = verify(&whole(pointer), &signed(&body)).expect("genuine");
+                assert_eq!(verified.event.event_type(), Some("a"), "{}", body.escape_ascii());
+                assert_ne!(verified.identity, Identity::Keyless, "{}: no item can follow", body.escape_ascii());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_signed_time_identifies_a_body_that_may_hold_further_items() {
+    let timed =
+        BATCH.replace("content = [\"body\"]", "content = [\"timestamp\", \".\", \"body\"]\ntimestamp = { from = \"header:T\" }");
+    for source in [inline(&timed), inline(&timed.replace("split = true", ""))] {
+        let identity = |body: &str| {
+            let code = hmac("sha256", b"acme", format!("{NOW}.{body}").as_bytes());
+            let headers = [("t", &*NOW.to_string()), ("acme-signature", &base16ct::lower::encode_string(&code))];
+            verify(&source, &delivery(body.to_owned(), &headers)).expect("genuine").identity
+        };
+        let [first, replay, other] = ["2", "2", "3"].map(|id| identity(&format!("[{{\"id\":\"1\"}}]\n[{{\"id\":\"{id}\"}}]")));
+        assert!(matches!(first, Identity::SignedContent(_)), "{first:?}");
+        assert_eq!(first, replay);
+        assert_ne!(first, other);
+    }
+}
+
 #[test]
 fn without_split_the_event_has_the_values_that_all_items_share() {
     let source = whole("/events");
@@ -161,7 +214,7 @@ fn without_split_the_event_has_the_values_that_all_items_share() {
     // The identity consists of all ids, whatever else the body contains.
     let ids = |body: &str| of(body).identity;
     let [a, b] = [r#"{"events":[{"id":"1"},{"id":"2"}]}"#, r#"{"events":[{"id":"1","x":0}, {"id":"2"}]}"#].map(ids);
-    assert!(matches!(&a, Identity::Ids { fields, body_sha256: None } if fields.len() == 4), "{a:?}");
+    assert!(matches!(&a, Identity::Ids { fields, body_sha256: None } if fields.len() == 6), "{a:?}");
     assert_eq!(a, b);
     for other in [
         r#"{"events":[{"id":"2"},{"id":"1"}]}"#,
@@ -170,6 +223,12 @@ fn without_split_the_event_has_the_values_that_all_items_share() {
     ] {
         assert_ne!(ids(other), a);
     }
+    let types = |first: &str, second: &str| {
+        ids(&format!(r#"{{"events":[{{"id":"1","kind":"{first}"}},{{"id":"2","kind":"{second}"}}]}}"#))
+    };
+    assert_eq!(types("a", "b"), types("a", "b"));
+    assert_ne!(types("a", "b"), types("b", "c"), "the same id with another type is another event");
+    assert_ne!(types("a", "b"), types("b", "a"));
     assert_eq!(ids(r#"{"events":[{"id":"1"},{}]}"#), Identity::Keyless, "an item without an id could be another event");
     let split = split("/events");
     let single = verify_batch(&split, &signed(r#"{"events":[{"id":"1"}]}"#));
@@ -318,6 +377,37 @@ fn every_item_must_carry_a_genuine_signature() {
     let numbers = items[0].replace("\"success\":\"true\"", "\"success\":true").replace("\"value\":1130", "\"value\":\"1130\"");
     let batch = verify_batch(&source, &delivery(adyen_body(std::slice::from_ref(&numbers)), &[]));
     assert_eq!(bodies(&batch), [numbers], "the text of a value is signed, not its JSON type");
+}
+
+/// The verifier checks the items of one array. A body in which a consumer could find other items is rejected.
+#[test]
+fn an_item_outside_the_checked_array_is_rejected() {
+    let genuine = adyen_body(&[adyen_item("psp1", "r")]);
+    let forged = adyen_body(&[adyen_item("psp2", "r").replace("1130", "1131")]);
+    let member = |body: &str| body[1..body.len() - 1].to_owned();
+    let twice =
+        |first: &str, second: &str| format!("{{{},{}}}", member(first), member(second).replace("\"live\":\"false\",", ""));
+    for split in ["split = true", ""] {
+        let source = compile(&ADYEN.replace("split = true", split), &[("secret", ADYEN_KEY)]).expect("a recipe");
+        let of = |body: Vec<u8>| rejection(&source, &delivery(body, &[]));
+        let two = twice(&forged, &genuine);
+        assert!(serde_json::from_str::<Value>(&two).is_ok(), "{two}");
+        for body in [
+            format!("{genuine}\n{forged}"),
+            format!("{genuine}{genuine}"),
+            format!("{genuine}\0[{forged}]"),
+            two,
+            twice(&genuine, &genuine),
+        ] {
+            assert_eq!(of(body.clone().into_bytes()), Some(Outcome::SignatureMalformed), "{body}");
+            assert_eq!(of(utf16(&body)), Some(Outcome::SignatureMalformed), "{body} in UTF-16");
+        }
+        assert_eq!(of(format!("{{}}\n{genuine}").into_bytes()), Some(Outcome::SignatureMissing), "no items");
+        assert_eq!(of(twice(&genuine, &forged).into_bytes()), Some(Outcome::SignatureMalformed));
+    }
+    let source = compile(&ADYEN.replace("split = true", ""), &[("secret", ADYEN_KEY)]).expect("a recipe");
+    let verified = verify(&source, &delivery(genuine.clone() + "\n\0", &[])).expect("genuine");
+    assert_eq!(verified.event.event_type(), Some("AUTHORISATION"));
 }
 
 /// The head of a request cannot show whether the items of its body carry signatures.

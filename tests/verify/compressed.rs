@@ -160,6 +160,29 @@ fn the_output_is_limited_and_charged() {
     }
 }
 
+/// The decompressed items are no part of the received bytes, so the body stays one event with the values that they share.
+#[test]
+fn a_compressed_batch_is_read_but_not_split() {
+    let source = inline(&[INLINE, "split = true\nevent = { batch = \"/e\", id = \"json:/id\", type = \"json:/t\" }"].concat());
+    let of = |plain: &[u8], encode: fn(&[u8]) -> Vec<u8>| verified(&source, &encoded(&source, &encode(plain), &[]));
+    let batch = |ids: &[&str]| {
+        let items: Vec<String> = ids.iter().map(|id| format!(r#"{{"id":"{id}","t":"a"}}"#)).collect();
+        format!(r#"{{"e":[{}]}}"#, items.join(",")).into_bytes()
+    };
+    for encode in [gzip as fn(&[u8]) -> Vec<u8>, zstd, brotli] {
+        let one = of(&batch(&["1"]), encode);
+        assert_eq!((one.event.id(), one.event.event_type()), (Some("1"), Some("a")));
+        assert_eq!(one.event.body(), &encode(&batch(&["1"])), "stored as received");
+        let two = of(&batch(&["1", "2"]), encode);
+        assert_eq!((two.event.id(), two.event.event_type()), (None, Some("a")));
+        assert!(matches!(&two.identity, Identity::Ids { fields, .. } if fields.len() == 6), "{:?}", two.identity);
+        assert_eq!(two.identity, of(&[&batch(&["1", "2"])[..], b"\n"].concat(), encode).identity, "the same ids");
+        let more = of(&[batch(&["1", "2"]), batch(&["3"])].concat(), encode);
+        assert_eq!((more.event.event_type(), more.identity), (None, Identity::Keyless), "further items may follow");
+        assert_eq!(of(&batch(&[]), encode).identity, Identity::Keyless);
+    }
+}
+
 /// A bomb of 64 MiB. The verifier stops at `max_body` and has not allocated more.
 #[test]
 fn a_bomb_costs_at_most_max_body() {

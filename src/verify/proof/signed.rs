@@ -1,9 +1,11 @@
 //! The check that MACs, digests and public-key signatures share. It reads the signatures of a request, builds each alternative
 //! of the signed content, and asks each key whether it made one of the signatures.
 
+use crate::outcome::Outcome;
 use crate::source::recipe::{SignatureLocator, SignedContent, Term};
 use crate::verify::code::Code;
 use crate::verify::content::Content;
+use crate::verify::items::Items;
 use crate::verify::proof::{ProofKey, ProofVerifier, Proven, Request};
 use crate::verify::request_view::RequestView;
 use crate::verify::signature::{self, Signatures};
@@ -30,7 +32,8 @@ pub(super) fn check<T>(
 }
 
 /// Checks the signature of every item of a batch. Rejects the delivery at the first item without a genuine signature, so a
-/// forged delivery costs no more than one check of one item. A batch without items carries no signature.
+/// forged delivery costs no more than one check of one item. A batch without items carries no signature. Rejects a body that
+/// may contain further items, because this function would not check them.
 fn check_items<T>(
     verifier: &ProofVerifier,
     signed: &SignedContent,
@@ -38,7 +41,11 @@ fn check_items<T>(
     made_one_of: &impl Fn(&ProofKey, &Content<'_>, &mut dyn Iterator<Item = &Code>) -> bool,
     accept: impl FnOnce(Proven<'_>) -> Result<T, Rejection>,
 ) -> Result<T, Rejection> {
-    let of_items = request.items.list.iter().map(|item| Request { view: request.view.with_item(item), ..request });
+    let Items { list, is_followed, is_repeated, .. } = request.items;
+    if !list.is_empty() && (*is_followed || *is_repeated) {
+        return Err(Rejection::new(Outcome::SignatureMalformed, SEVERAL_ARRAYS));
+    }
+    let of_items = list.iter().map(|item| Request { view: request.view.with_item(item), ..request });
     let of_items: Vec<Request<'_>> = of_items.collect();
     let signatures: Vec<Signatures<'_>> =
         of_items.iter().map(|request| signature::read(signed, &request.view)).collect::<Result<_, _>>()?;
@@ -134,3 +141,6 @@ pub(super) fn precheck(signed: &SignedContent, view: &RequestView<'_>) -> Result
     let is_inside = |from: &SignatureLocator| matches!(from, SignatureLocator::Other(locator) if locator.is_in_body());
     if signed.signature.from.iter().any(is_inside) { Ok(()) } else { signature::read(signed, view).map(|_| ()) }
 }
+
+const SEVERAL_ARRAYS: &str =
+    "signature: expected all items in one array, found a second array or a value after the array; ask the sender for one array";
