@@ -180,7 +180,7 @@ fn verdict(source: &Source, delivery: &Delivery, proven: Proven<'_>, memory: &dy
     if iter::once(&proven).chain(&proven.by_item).any(|proven| challenge::signs_for_anyone(recipe, &proven.content)) {
         return Err(Rejection::new(Outcome::SignatureMismatch, SIGNED_FOR_ANYONE));
     }
-    let (readable, unread) = match recipe.pointers.is_empty() {
+    let (readable, unread) = match recipe.pointers.is_empty() || proven.reads_body {
         true => (Cow::Borrowed(&delivery.body[..]), None),
         false => decompress::readable(delivery, source.max_body, memory),
     };

@@ -64,6 +64,9 @@ pub(super) struct Proven<'p> {
     pub(super) is_timed: bool,
     /// True if the covered bytes contain the text of the event id.
     pub(super) signs_id: bool,
+    /// True if the check read a value in the body as received. The event's values must then come from the same text, because a
+    /// body can be a genuine form or JSON text and at the same time a compressed body with other values.
+    pub(super) reads_body: bool,
     pub(super) content: Content<'p>,
     /// SHA-256 hash of the body, or `None` if the check did not compute this hash.
     pub(super) body_sha256: Option<[u8; 32]>,
@@ -194,6 +197,7 @@ impl<'p> Proven<'p> {
             coverage: Coverage::NOTHING,
             is_timed: false,
             signs_id: false,
+            reads_body: false,
             content: Content::default(),
             body_sha256: None,
             view: request.view,
@@ -204,8 +208,8 @@ impl<'p> Proven<'p> {
     /// Returns a proof that consists of the proofs of all items of a batch, or `None` if there are no items.
     fn by_items(request: Request<'p>, by_item: Vec<Proven<'p>>) -> Option<Proven<'p>> {
         let Proven { key, auth, coverage, is_timed, .. } = by_item.first()?;
-        let first = Proven { key: *key, coverage: *coverage, is_timed: *is_timed, ..Proven::without_key(request) };
-        Some(Proven { auth: auth.clone(), by_item, ..first })
+        let (auth, whole) = (auth.clone(), Proven::without_key(request));
+        Some(Proven { key: *key, auth, coverage: *coverage, is_timed: *is_timed, reads_body: true, by_item, ..whole })
     }
 
     /// Returns true if every item of the batch carries its own signature.

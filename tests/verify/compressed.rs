@@ -160,6 +160,29 @@ fn the_output_is_limited_and_charged() {
     }
 }
 
+/// A form after gzip is a form whose first field is binary. The proof reads the form, so the event must have the values of the form.
+/// Otherwise, a sender that knows one genuine form could choose the id of a forged event, and suppress the genuine event.
+#[test]
+fn a_proof_inside_the_body_and_the_event_read_the_same_text() {
+    let source = inline(
+        "auth = \"mac\"\nalgorithm = \"sha256\"\nsignature = { from = \"form:code\" }\n\
+         content = [\"form:ref\"]\nevent = { id = \"form:ref\", type = \"json:/ref\" }",
+    );
+    let code = base16ct::lower::encode_string(&crate::crypto::hmac("sha256", b"acme", b"genuine"));
+    let form = format!("&ref=genuine&code={code}");
+    let plain = verified(&source, &delivery(form.clone(), &[]));
+    assert_eq!(plain.event.id(), Some("genuine"));
+    for forged in [&b"ref=forged"[..], br#"{"ref":"forged"}"#] {
+        for coding in [&[][..], &["gzip"], &["br"]] {
+            let body = [&gzip(forged)[..], form.as_bytes()].concat();
+            let mut delivery = delivery(body, &[]);
+            coding.iter().for_each(|coding| drop(delivery.headers.insert("content-encoding", HeaderValue::from_static(coding))));
+            let Verified { event, identity, .. } = verified(&source, &delivery);
+            assert_eq!((event.id(), event.event_type(), &identity), (Some("genuine"), None, &plain.identity), "{coding:?}");
+        }
+    }
+}
+
 /// The decompressed items are no part of the received bytes, so the body stays one event with the values that they share.
 #[test]
 fn a_compressed_batch_is_read_but_not_split() {

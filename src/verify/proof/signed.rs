@@ -125,6 +125,7 @@ fn check_group<'p>(
                 coverage: signed.coverage,
                 is_timed,
                 signs_id: signed.signs_id(),
+                reads_body: signed.reads_body,
                 content: content.unwrap_or_default(),
                 body_sha256,
                 view,
