@@ -23,6 +23,7 @@ use hookhold::outcome::Outcome;
 use hookhold::source::{Source, SourceDefaults};
 use hookhold::verify::sign::{SampleOptions, sign};
 use http::HeaderMap;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::disk::{Gate, SimDisk, Step};
@@ -241,6 +242,11 @@ impl Sender {
     pub async fn answer(self) -> Answer {
         self.0.await
     }
+
+    /// Runs the sender as a task of its own.
+    pub fn spawned(self) -> JoinHandle<Answer> {
+        tokio::spawn(self.0)
+    }
 }
 
 /// Waits for the answers to all senders and returns the outcomes.
@@ -311,6 +317,32 @@ const SOURCES: &[(&str, &str)] = &[
         "timed",
         "auth = \"mac\"\nalgorithm = \"sha256\"\nsignature = { from = \"header:S\" }\ncontent = [\"timestamp\", \".\", \"body\"]\n\
          timestamp = { from = \"header:T\" }",
+    ),
+    (
+        "batch",
+        "auth = \"mac\"\nalgorithm = \"sha256\"\nsignature = { from = \"header:S\" }\ncontent = [\"body\"]\nsplit = true\n\
+         event = { batch = \"\", id = \"json:/id\", type = \"json:/type\" }\nmax_items = 600\n\
+         reply.ok = { status = 202, content_type = \"text/plain\", body = \"thanks\" }",
+    ),
+    (
+        "whole-batch",
+        "auth = \"mac\"\nalgorithm = \"sha256\"\nsignature = { from = \"header:S\" }\ncontent = [\"body\"]\n\
+         event = { batch = \"\", id = \"json:/id\", type = \"json:/type\" }",
+    ),
+    (
+        "picky-batch",
+        "auth = \"mac\"\nalgorithm = \"sha256\"\nsignature = { from = \"header:S\" }\ncontent = [\"body\"]\nsplit = true\n\
+         event = { batch = \"\", id = \"json:/id\", type = \"json:/type\" }\ntypes = [\"invoice.*\"]",
+    ),
+    (
+        "timed-batch",
+        "auth = \"mac\"\nalgorithm = \"sha256\"\nsignature = { from = \"header:S\" }\ncontent = [\"timestamp\", \".\", \"body\"]\n\
+         timestamp = { from = \"header:T\" }\nsplit = true\nevent = { batch = \"\", id = \"json:/id\" }",
+    ),
+    (
+        "rare-batch",
+        "auth = \"mac\"\nalgorithm = \"sha256\"\nsignature = { from = \"header:S\" }\ncontent = [\"body\"]\nsplit = true\n\
+         event = { batch = \"\", id = \"json:/id\" }\nmax_rate = \"1/h\"",
     ),
 ];
 
