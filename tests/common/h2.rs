@@ -62,7 +62,13 @@ impl Client {
     }
 
     /// Sends a request and returns the complete response.
-    pub async fn ask(&mut self, method: &str, path: &str, headers: &[(String, String)], body: &str) -> Response<Bytes> {
+    pub async fn ask(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(String, String)],
+        body: impl AsRef<[u8]>,
+    ) -> Response<Bytes> {
         let mut request = Request::builder().method(method).uri(format!("https://{HOST}{path}"));
         for (name, value) in headers {
             request = request.header(name, value);
@@ -71,8 +77,9 @@ impl Client {
         self.requests.ready().await.expect("the connection is open");
         let response = self.requests.send_request(request.body(channel).expect("a request"));
         let response = tokio::spawn(response);
+        let body = body.as_ref();
         if !body.is_empty() {
-            sender.send_data(Bytes::copy_from_slice(body.as_bytes())).await.expect("the stream is open");
+            sender.send_data(Bytes::copy_from_slice(body)).await.expect("the stream is open");
         }
         drop(sender);
         let (head, body) = response.await.expect("no panic").expect("a response").into_parts();

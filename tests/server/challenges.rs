@@ -280,12 +280,12 @@ async fn run(exchanges: &[Exchange], stored: u64) {
 }
 
 /// Computes an HMAC with openssl.
-fn hmac(algorithm: &str, key: &[u8], content: &str) -> Vec<u8> {
+pub fn hmac(algorithm: &str, key: &[u8], content: impl AsRef<[u8]>) -> Vec<u8> {
     let key = format!("hexkey:{}", base16ct::lower::encode_string(key));
     let args = ["dgst", "-binary", &format!("-{algorithm}"), "-mac", "hmac", "-macopt", &key];
     let mut openssl =
         Command::new("openssl").args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("openssl is installed");
-    openssl.stdin.take().expect("piped").write_all(content.as_bytes()).expect("openssl reads");
+    openssl.stdin.take().expect("piped").write_all(content.as_ref()).expect("openssl reads");
     let output = openssl.wait_with_output().expect("openssl ends");
     assert!(output.status.success() && output.stdout.len() >= 20, "{output:?}");
     output.stdout

@@ -1,6 +1,7 @@
 //! Tests the server over real sockets. Each test sends raw request bytes, reads raw response bytes, and checks that every
 //! request has exactly one outcome.
 
+mod batches;
 mod challenges;
 mod closing;
 #[path = "../common/disk.rs"]
