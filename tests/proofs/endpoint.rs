@@ -27,11 +27,42 @@ pub struct Sent {
 /// The result that a test expects for a request.
 #[derive(Clone)]
 pub enum Expected {
-    /// The request becomes a Kafka record with the values of these headers: `hookhold-auth`, `hookhold-integrity` and `ce_id`.
-    /// `None` instead of an id means that hookhold uses the event's position as the id.
-    Stored(String, &'static str, Option<String>),
+    /// The delivery becomes these Kafka records.
+    Stored(Vec<Event>),
     /// The delivery has another outcome, such as `duplicate` or `signature_mismatch`.
     Outcome(&'static str),
+}
+
+/// A Kafka record that a test expects.
+#[derive(Clone)]
+pub struct Event {
+    value: Vec<u8>,
+    /// The header `hookhold-auth`.
+    auth: String,
+    /// The header `hookhold-integrity`.
+    integrity: &'static str,
+    /// The header `ce_id`. `None` means that hookhold uses the event's position as the id.
+    id: Option<String>,
+    /// The header `ce_type` and the key. `None` if the test expects no particular values.
+    type_and_key: Option<(String, String)>,
+}
+
+impl Event {
+    /// Returns the event of an item of a batch that the source splits.
+    pub fn of_item(value: &str, auth: &str, (id, event_type, key): (&str, &str, &str)) -> Event {
+        let type_and_key = Some((event_type.to_owned(), key.to_owned()));
+        Event { value: value.into(), auth: auth.into(), integrity: "item", id: Some(id.into()), type_and_key }
+    }
+
+    /// Returns the event with this value of `hookhold-integrity`.
+    pub fn with_integrity(self, integrity: &'static str) -> Event {
+        Event { integrity, ..self }
+    }
+
+    /// Returns the event without an id and a key, so that hookhold uses the event's position as both.
+    pub fn without_id(self) -> Event {
+        Event { id: None, type_and_key: None, ..self }
+    }
 }
 
 /// Starts a gateway with these sources and files, sends all requests, and compares the outcomes and the records. `sources`
@@ -53,17 +84,26 @@ pub fn run(topic: &str, sources: &str, files: &[(&str, &str)], sent: &[Sent]) {
         };
         let (outcome, found) = send(&home, &process, request);
         assert_eq!((&*outcome, found), (word, status), "{what}");
-        if let Expected::Stored(auth, integrity, id) = expected {
-            stored.push((what, &request.body, auth, *integrity, id));
+        if let Expected::Stored(events) = expected {
+            stored.extend(events.iter().map(|event| (what, event)));
         }
     }
-    assert!(!stored.is_empty() && stored.len() < sent.len(), "a test needs genuine and other deliveries");
+    let is_stored = |one: &&Sent| matches!(one.expected, Expected::Stored(_));
+    let genuine = sent.iter().filter(is_stored).count();
+    assert!(genuine > 0 && genuine < sent.len(), "a test needs genuine and other deliveries");
     let records = broker.wait_for_records(topic, stored.len());
-    for (record, (what, body, auth, integrity, id)) in records.iter().zip(&stored) {
-        assert_eq!(record.value.as_ref(), Some(*body), "{what}: value");
-        assert_eq!((record.header("hookhold-auth"), record.header("hookhold-integrity")), (&***auth, *integrity), "{what}");
+    for (record, (what, event)) in records.iter().zip(&stored) {
+        let Event { value, auth, integrity, id, type_and_key } = event;
+        assert_eq!(record.value.as_ref(), Some(value), "{what}: value");
+        assert_eq!((record.header("hookhold-auth"), record.header("hookhold-integrity")), (&**auth, *integrity), "{what}");
         let position = format!("{}-{}", record.header("hookhold-log"), record.header("hookhold-seq"));
         assert_eq!(record.header("ce_id"), id.as_ref().unwrap_or(&position), "{what}: id");
+        let key = record.key.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+        match type_and_key {
+            Some((event_type, expected)) => assert_eq!((record.header("ce_type"), &*key), (&**event_type, &**expected), "{what}"),
+            None if id.is_none() => assert_eq!(key, position, "{what}: key"),
+            None => {}
+        }
     }
     assert_eq!(records.len(), stored.len(), "another delivery made a record");
 }
@@ -129,8 +169,13 @@ impl Request {
     }
 
     pub fn stored(self, what: &str, auth: &str, integrity: &'static str, id: Option<&str>) -> Sent {
-        let expected = Expected::Stored(auth.to_owned(), integrity, id.map(str::to_owned));
-        Sent { what: what.to_owned(), request: self, expected }
+        let (value, auth, id) = (self.body.clone(), auth.to_owned(), id.map(str::to_owned));
+        self.stored_as(what, vec![Event { value, auth, integrity, id, type_and_key: None }])
+    }
+
+    /// Expects that the delivery becomes these events.
+    pub fn stored_as(self, what: &str, events: Vec<Event>) -> Sent {
+        Sent { what: what.to_owned(), request: self, expected: Expected::Stored(events) }
     }
 
     pub fn outcome(self, what: &str, outcome: &'static str) -> Sent {

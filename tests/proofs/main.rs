@@ -2,6 +2,7 @@
 //! recipe and configured keys, and reads the Kafka records. Node's crypto, the npm library jose and openssl make the keys and
 //! the signatures. Each kind is sent genuine and in every form that an attacker or a broken sender could produce.
 
+mod batches;
 mod body_values;
 mod content;
 #[path = "../common/crypto.rs"]
