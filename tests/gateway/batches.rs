@@ -286,6 +286,24 @@ async fn a_batch_beyond_a_limit_is_too_large_and_leaves_no_trace() {
     assert_eq!(harness.stored_ids(), ids[..600]);
 }
 
+/// The default of `max_items` is 10,000. The frames are larger than a segment of the usual size.
+#[tokio::test]
+async fn ten_thousand_items_are_stored_in_one_commit() {
+    let harness = Harness::new();
+    let items: Vec<String> = (0..10_000).map(|n| format!(r#"{{"id":"{n}","type":"invoice.paid"}}"#)).collect();
+    let deliver = async |harness: &Harness, items: &[String]| {
+        let body = format!("[{}]", items.join(","));
+        harness.deliver_this("picky-batch", harness.with_body("picky-batch", "", body)).await
+    };
+    assert_eq!((deliver(&harness, &items).await.outcome, commits(&harness)), (Stored, 1));
+    assert_eq!(deliver(&harness, &items).await.outcome, Duplicate);
+    assert!(harness.stored_ids().iter().eq(&(0..10_000).map(|n| n.to_string()).collect::<Vec<_>>()));
+    let harness = harness.with_keys_on_disk();
+    let (more, again) = (r#"{"id":"more","type":"invoice.paid"}"#.to_owned(), items[1..].to_vec());
+    let answer = deliver(&harness, &[again, vec![more]].concat()).await;
+    assert_eq!((answer.outcome, &*answer.hint), (Stored, "batch: 1 items stored, 9999 duplicates, 0 filtered"));
+}
+
 #[tokio::test]
 async fn an_empty_batch_is_filtered() {
     let harness = Harness::new();

@@ -37,6 +37,19 @@ const SIGNED: &[(&str, &str, &[&str])] = &[
         &["body", "secret", "missing", "stale", "future"],
     ),
     (
+        "batch",
+        "auth = \"mac\"\nalgorithm = \"sha256\"\nsignature = { from = \"header:X-Sig\" }\ncontent = [\"body\"]\nsplit = true\n\
+         event = { batch = \"/events\", id = \"json:/id\", type = \"json:/type\" }",
+        &["body", "secret", "missing"],
+    ),
+    (
+        "items",
+        "auth = \"mac\"\nalgorithm = \"sha256\"\nsignature = { from = \"json:/code\" }\nmatch = \"all-items\"\nsplit = true\n\
+         content = [\"timestamp\", \".\", \"json:/id\", \":\", \"optional(json:/note)\"]\ntimestamp = { from = \"json:/at\" }\n\
+         event = { batch = \"\", id = \"json:/id\" }",
+        &["body", "secret", "missing", "stale", "future"],
+    ),
+    (
         "form",
         "auth = \"mac\"\nalgorithm = \"sha256\"\nsignature = { from = \"form:code\" }\ncontent = [\"query:nonce\", \"form:token\"]",
         &["body", "secret", "missing"],

@@ -75,6 +75,10 @@ fn an_array_inside_the_body_is_found_at_its_pointer() {
     let twice = r#"{"events":[{"id":"1"}],"events":[{"id":"2"},{"id":"3"}]}"#;
     assert_eq!(ids(&verify_batch(&split("/events"), &signed(twice))), [Some("2"), Some("3")], "the last member counts");
     assert!(verify_batch(&split("/events"), &signed(r#"{"events":[ ]}"#)).items.is_empty());
+    assert_eq!(ids(&verify_batch(&split("/1/a~1b"), &signed(r#"[0,{"a/b":[{"id":"1"}]}]"#))), [Some("1")]);
+    let empty_name = r#"{"":[{"id":"1"}]}"#;
+    assert_eq!(ids(&verify_batch(&split("/"), &signed(empty_name))), [Some("1")], "the pointer / is a member without a name");
+    assert_eq!(verify(&split("/"), &signed(r#"[{"id":"1"}]"#)).expect("genuine").event.id(), None);
 }
 
 /// Compares the events of random arrays with the texts from which the test has written these arrays.
