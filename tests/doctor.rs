@@ -4,6 +4,8 @@
 
 #[path = "doctor/altered.rs"]
 mod altered;
+#[path = "doctor/batches.rs"]
+mod batches;
 #[path = "doctor/credentials.rs"]
 mod credentials;
 #[path = "common/ports.rs"]

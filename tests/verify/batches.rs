@@ -378,6 +378,13 @@ fn every_item_must_carry_a_genuine_signature() {
     for body in ["", "{}", "[]", "null", r#"{"notificationItems":{}}"#, r#"{"notificationItems":7}"#] {
         assert_eq!(rejection(&source, &delivery(body, &[])), Some(Outcome::SignatureMissing), "{body}");
     }
+    for (forged, hint) in
+        [("{}", "item 2: signature: expected the"), (&*items[0].replace("1130", "1"), "item 2: signature: expected one")]
+    {
+        let body = adyen_body(&[items[0].clone(), forged.to_owned(), items[2].clone()]);
+        let rejected = verify(&source, &delivery(body, &[])).expect_err("a forged item");
+        assert!(rejected.hint.starts_with(hint), "{rejected}");
+    }
     let numbers = items[0].replace("\"success\":\"true\"", "\"success\":true").replace("\"value\":1130", "\"value\":\"1130\"");
     let batch = verify_batch(&source, &delivery(adyen_body(std::slice::from_ref(&numbers)), &[]));
     assert_eq!(bodies(&batch), [numbers], "the text of a value is signed, not its JSON type");

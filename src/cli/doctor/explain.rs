@@ -43,6 +43,9 @@ fn rejected(captured: &CapturedDelivery, rejection: &Rejection) -> Vec<Cause> {
     match rejection.outcome {
         Outcome::MethodNotAllowed => vec![Cause::certain("method", hint, "configure the sender or the proxy to use POST")],
         Outcome::AddressNotAllowed => vec![other_address(captured)],
+        Outcome::TooLarge if hint.starts_with("batch: ") => {
+            vec![Cause::certain("too_many_items", hint, "raise max_items of the source if such batches are genuine")]
+        }
         Outcome::TooLarge => vec![Cause::certain("too_large", hint, "raise the source's max_body if such bodies are genuine")],
         _ if timing::is_about_time(rejection) => vec![timing::late_or_early(captured, rejection)],
         Outcome::SignatureMissing if captured.delivery.method != Method::POST => {

@@ -47,17 +47,24 @@ fn check_items<T>(
     }
     let of_items = list.iter().map(|item| Request { view: request.view.with_item(item), ..request });
     let of_items: Vec<Request<'_>> = of_items.collect();
-    let signatures: Vec<Signatures<'_>> =
-        of_items.iter().map(|request| signature::read(signed, &request.view)).collect::<Result<_, _>>()?;
+    let mut signatures = Vec::new();
+    for (at, item) in of_items.iter().enumerate() {
+        signatures.push(signature::read(signed, &item.view).map_err(in_item(at))?);
+    }
     let input = SigningInput::new(request.source, signed, request.delivery);
     let mut proofs = Vec::with_capacity(of_items.len());
-    for (item, signatures) in of_items.iter().zip(&signatures) {
-        proofs.push(check_groups(verifier, signed, *item, &input, signatures, made_one_of)?);
+    for (at, (item, signatures)) in of_items.iter().zip(&signatures).enumerate() {
+        proofs.push(check_groups(verifier, signed, *item, &input, signatures, made_one_of).map_err(in_item(at))?);
     }
     match Proven::by_items(request, proofs) {
         Some(proven) => accept(proven),
         None => Err(signature::missing(signed)),
     }
+}
+
+/// Returns a function that names the item with this index in a rejection, so that the operator finds it among many.
+fn in_item(at: usize) -> impl Fn(Rejection) -> Rejection {
+    move |rejection| Rejection { hint: format!("item {}: {}", at + 1, rejection.hint), ..rejection }
 }
 
 fn check_groups<'p>(
