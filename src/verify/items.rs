@@ -14,7 +14,8 @@ pub(super) struct Items<'a> {
     pub(super) shape: BatchShape,
     /// True if the array contains more items than the recipe allows.
     pub(super) is_over_limit: bool,
-    /// True if each byte range is a range of the body as received, and no text follows the value with the array.
+    /// True if each byte range is a range of the body as received, and only white space and control characters follow the value
+    /// with the array.
     pub(super) is_divisible: bool,
     /// True if an object or array follows the value with the array, as in NDJSON. It may contain further items.
     pub(super) is_followed: bool,
