@@ -28,6 +28,8 @@ mod hash;
 mod identity;
 mod items;
 mod json;
+#[cfg(test)]
+mod json_model;
 mod json_scalar;
 mod multipart;
 mod proof;

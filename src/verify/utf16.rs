@@ -1,8 +1,8 @@
 //! Converts a JSON text in UTF-16 to UTF-8, so that the verifier finds the same values in both encodings.
 
 /// Returns the UTF-8 form of a JSON text in UTF-16, without its byte order mark. Returns `None` if the body is not UTF-16. The
-/// UTF-16 of a JSON text without a byte order mark has a zero byte next to its first character, which is never the case in
-/// UTF-8.
+/// UTF-16 of a JSON text without a byte order mark has a zero byte next to each of its first two characters. In UTF-8, a zero byte
+/// is at most a stray control character.
 ///
 /// Half a surrogate pair becomes three bytes that are not valid UTF-8. Only the string that contains these bytes is then
 /// unreadable, and it never equals another string. Ignores an odd byte at the end.
@@ -10,8 +10,8 @@ pub(super) fn to_utf8(body: &[u8]) -> Option<Vec<u8>> {
     let (is_little_endian, text) = match body {
         [0xff, 0xfe, text @ ..] => (true, text),
         [0xfe, 0xff, text @ ..] => (false, text),
-        [first, 0, ..] if STARTS.contains(first) => (true, body),
-        [0, first, ..] if STARTS.contains(first) => (false, body),
+        [first, 0, _, 0, ..] if STARTS.contains(first) => (true, body),
+        [0, first, 0, _, ..] if STARTS.contains(first) => (false, body),
         _ => return None,
     };
     let unit = if is_little_endian { u16::from_le_bytes } else { u16::from_be_bytes };
