@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::iter;
 
 use http::{HeaderMap, HeaderName};
+use percent_encoding::percent_decode_str;
 
 use crate::event::Delivery;
 use crate::source::pointers::Pointers;
@@ -164,7 +165,7 @@ impl<'a> RequestView<'a> {
         match locator {
             Locator::Header(name) => self.header(name),
             Locator::Tag(tag) => self.tag(tag),
-            Locator::Query(name) => query(self.target, name).map(str::as_bytes),
+            Locator::Query(name) => decoded_query(self.target, name).map(str::as_bytes),
             Locator::Const(text) => Some(text.as_bytes()),
             Locator::Claim(claim) => self.claim(claim),
             Locator::BasicUser => self.claim(BASIC_USER),
@@ -202,9 +203,23 @@ fn in_slot<'a>(values: &'a [Option<Cow<'a, str>>], slot: usize) -> Option<&'a [u
 /// Returns the undecoded value of the first query parameter called `name` in the request target, or `None` if the value is
 /// absent or empty.
 pub(super) fn query<'a>(target: &'a str, name: &str) -> Option<&'a str> {
+    parameter(target, |have| have == name)
+}
+
+/// Like [`query`], but compares the decoded names, because a sender may percent-encode any character of a name.
+fn decoded_query<'a>(target: &'a str, name: &str) -> Option<&'a str> {
+    parameter(target, |have| is_same_name(have, name))
+}
+
+fn parameter(target: &str, is_wanted: impl Fn(&str) -> bool) -> Option<&str> {
     let (_, query) = target.split_once('?')?;
-    let value = query.split('&').find_map(|pair| pair.split_once('=').filter(|(have, _)| *have == name));
+    let value = query.split('&').find_map(|pair| pair.split_once('=').filter(|(have, _)| is_wanted(have)));
     value.map(|(_, value)| value).filter(|value| !value.is_empty())
+}
+
+fn is_same_name(one: &str, other: &str) -> bool {
+    let is_encoded = |name: &str| name.contains('%');
+    one == other || ((is_encoded(one) || is_encoded(other)) && percent_decode_str(one).eq(percent_decode_str(other)))
 }
 
 /// Removes the scheme and host from a request target in absolute form. Clients send the absolute form to proxies.

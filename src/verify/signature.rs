@@ -74,8 +74,11 @@ pub(super) fn missing(signed: &SignedContent) -> Rejection {
 pub(super) fn read<'a>(signed: &'a SignedContent, view: &RequestView<'a>) -> Result<Signatures<'a>, Rejection> {
     let format = &signed.signature;
     let mut found = Signatures { groups: 0, tags: Vec::new(), codes: Vec::new() };
+    // A proxy may join the values of a repeated header with a comma (RFC 9110). No encoding of a signature contains a comma.
+    let is_bare = format.groups.is_none() && format.items.is_none() && format.pair.is_none() && !format.prefix.contains(',');
     for (slot, text) in texts(signed, view)? {
-        for group in split(text, format.groups.as_deref()) {
+        let groups = if is_bare { Some(",") } else { format.groups.as_deref() };
+        for group in split(text, groups) {
             if found.groups == MAX_GROUPS && signed.reads_tags {
                 return Err(Rejection::new(
                     Outcome::SignatureMalformed,
@@ -135,6 +138,8 @@ impl<'a> Signatures<'a> {
                 value
             }
         };
+        // Where another character separates the items, a joined header leaves a comma after its first values.
+        let value = if format.trim { value.trim_end_matches(',') } else { value };
         let code = value.strip_prefix(format.prefix.as_str()).and_then(|text| Code::decode(signed.encoding, text));
         let code = code.filter(|code| signed.code_size.is_none_or(|size| code.bytes().len() == size));
         self.codes.extend(code.map(|code| StatedCode { group: self.groups, slot, code }));

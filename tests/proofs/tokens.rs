@@ -61,6 +61,8 @@ fn a_token_in_the_url_or_body_arrives_in_kafka() {
         &[
             to("?x=1&key=a/b%20c%2Bd", "u-1").stored("an encoded token", "token:key", "none", Some("u-1")),
             to("?key=a%2fb%20c+d&key=x", "u-2").stored("a plus sign as it is", "token:key", "none", Some("u-2")),
+            to("?%6bey=a/b%20c%2Bd", "u-5").stored("an encoded name", "token:key", "none", Some("u-5")),
+            to("?k%65y=x&key=a/b%20c+d", "u-3").outcome("the first of two spellings counts", "signature_mismatch"),
             to("?key=x&key=a/b%20c+d", "u-3").outcome("the first of two parameters counts", "signature_mismatch"),
             to("?key=", "u-3").outcome("an empty token", "signature_missing"),
             to("?key", "u-3").outcome("a parameter without value", "signature_missing"),

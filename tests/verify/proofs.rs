@@ -194,6 +194,32 @@ fn any_signature_may_match_any_secret() {
     }
 }
 
+/// A proxy may join the values of a repeated header with a comma and a space (RFC 9110, section 5.3).
+#[test]
+fn header_values_that_a_proxy_joined_stay_several() {
+    let base64 = inline(&format!("{INLINE}encoding = \"base64\""));
+    let forged = [
+        ("github", "x-hub-signature-256", format!("sha256={}", "00".repeat(32))),
+        ("acme", "acme-signature", format!("{}=", "A".repeat(43))),
+        ("standard-webhooks", "webhook-signature", format!("v1,{}=", "A".repeat(43))),
+        ("stripe", STRIPE, format!("t={NOW},v1={}", "00".repeat(32))),
+    ];
+    for (name, header, forged) in forged {
+        let source = if name == "acme" { base64.clone() } else { provider(name) };
+        let genuine = sample(&source, None);
+        let code = get(&genuine, header);
+        for joined in [format!("{forged}, {code}"), format!("{code}, {forged}"), format!("{code}, {code}")] {
+            let mut delivery = genuine.clone();
+            set(&mut delivery, header, &joined);
+            assert_eq!(rejection(&source, &delivery), None, "{name}: {joined}");
+            set(&mut delivery, header, &joined.replace(code, &forged));
+            assert_eq!(rejection(&source, &delivery), Some(Outcome::SignatureMismatch), "{name}: {joined}");
+        }
+    }
+    let prefixed = inline(&INLINE.replace("Signature\" }", "Signature\", prefix = \"v1,\" }"));
+    assert_eq!(rejection(&prefixed, &sample(&prefixed, None)), None, "a prefix with a comma");
+}
+
 #[test]
 fn each_repeated_header_value_keeps_its_own_timestamp() {
     let source = provider("stripe");
