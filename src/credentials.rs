@@ -30,9 +30,23 @@ impl Credentials {
         is_credential(name) || self.headers.contains(name)
     }
 
-    /// Returns true if the query parameter with this undecoded name contains a credential.
+    /// Returns true if the query parameter with this undecoded name contains a credential. Upper and lower case are equivalent,
+    /// because a sender with the name in another case sends the credential, too.
     pub fn include_parameter(&self, name: &str) -> bool {
-        !self.parameters.is_empty() && self.parameters.contains(&decoded(name))
+        let is_same = |own: &String| own.eq_ignore_ascii_case(&decoded(name));
+        self.parameters.iter().any(is_same)
+    }
+
+    /// Returns the place of the credential in a part of a query between two `&`, if the part contains one. Some senders separate
+    /// parameters with `;`.
+    fn place_of_value(&self, pair: &str) -> Option<usize> {
+        let mut start = 0;
+        pair.split(';').find_map(|part| {
+            let value = part.split_once('=').filter(|(name, value)| !value.is_empty() && self.include_parameter(name));
+            let place = value.map(|(name, _)| start + name.len() + 1);
+            start += part.len() + 1;
+            place
+        })
     }
 
     /// Returns true if no recipe-specific header or query parameter contains a credential.
@@ -59,9 +73,9 @@ impl Credentials {
         let Some((path, query)) = without_user.split_once('?').filter(|_| !self.parameters.is_empty()) else {
             return without_user;
         };
-        let redacted = |pair: &str| match pair.split_once('=') {
-            Some((name, value)) if !value.is_empty() && self.include_parameter(name) => format!("{name}={PLACEHOLDER}"),
-            _ => pair.to_owned(),
+        let redacted = |pair: &str| match self.place_of_value(pair) {
+            Some(place) => format!("{}{PLACEHOLDER}", &pair[..place]),
+            None => pair.to_owned(),
         };
         let pairs: Vec<String> = query.split('&').map(redacted).collect();
         format!("{path}?{}", pairs.join("&")).into()
@@ -77,8 +91,8 @@ impl Credentials {
             texts.extend([value.as_bytes().to_vec(), token.to_vec()]);
         }
         let query = if self.parameters.is_empty() { None } else { target.split_once('?').map(|(_, query)| query) };
-        let pairs = query.into_iter().flat_map(|query| query.split('&')).filter_map(|pair| pair.split_once('='));
-        for (_, value) in pairs.filter(|(name, _)| self.include_parameter(name)) {
+        let pairs = query.into_iter().flat_map(|query| query.split('&'));
+        for value in pairs.filter_map(|pair| Some(&pair[self.place_of_value(pair)?..])) {
             texts.push(value.as_bytes().to_vec());
             texts.push(percent_decode_str(value).collect());
         }
@@ -132,7 +146,9 @@ mod tests {
             ("/hooks/a?x=1&token=s3cret&y=%20&token=other", "/hooks/a?x=1&token=REDACTED&y=%20&token=REDACTED"),
             ("/hooks/a?to%6ben=s3cret&a%20b=s3cret", "/hooks/a?to%6ben=REDACTED&a%20b=REDACTED"),
             ("/hooks/a?token=s3=cret?token=x", "/hooks/a?token=REDACTED"),
-            ("/hooks/a?token=&token&Token=x&tokens=y", "/hooks/a?token=&token&Token=x&tokens=y"),
+            ("/hooks/a?token=&token&tokens=y", "/hooks/a?token=&token&tokens=y"),
+            ("/hooks/a?Token=x&TO%4BEN=y", "/hooks/a?Token=REDACTED&TO%4BEN=REDACTED"),
+            ("/hooks/a?x=1;token=s3cret;y=2&z=3", "/hooks/a?x=1;token=REDACTED&z=3"),
             ("/hooks/a?%ff=1&token=\u{fc}", "/hooks/a?%ff=1&token=REDACTED"),
             ("http://u:p@host/hooks/a?token=s", "http://REDACTED@host/hooks/a?token=REDACTED"),
             ("http://u:p@q@host", "http://REDACTED@host"),
