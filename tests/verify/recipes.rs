@@ -257,6 +257,15 @@ fn every_error_in_a_challenge_is_reported() {
             &with_reply("headers = { Set-Cookie = \"const:x\" }"),
             "found a name that is invalid or reserved; set content_type for the media type, and remove any other reserved name",
         ),
+        (
+            &with_unsigned_reply("content_type = \"text/html; charset=utf-8\", body = \"echo(json:/a)\""),
+            "challenge.reply.content_type: expected a media type such as text/plain for a reply that copies a text of an unsigned \
+             request, found one that browsers run as a page; set another content_type",
+        ),
+        (
+            &with_unsigned_reply("content_type = \"image/svg+xml\", body = [\"const:a\", \"json(percent-decode(json:/a))\"]"),
+            "challenge.reply.content_type: expected a media type such as text/plain for a reply that copies ",
+        ),
         (&with_reply("headers = { X-A = \"x\" }"), "challenge.reply.headers.X-A: expected const:TEXT, config:NAME, "),
         (
             &with_reply("headers = { X-A = \"const:a\\nb\" }"),
@@ -272,6 +281,22 @@ fn every_error_in_a_challenge_is_reported() {
     ] {
         let diagnostics = compile(&format!("{INLINE}challenge = {challenge}"), &[("secret", "x")]).expect_err(what).to_string();
         assert!(diagnostics.contains(what), "{diagnostics}\ndoes not contain\n{what}");
+    }
+}
+
+fn with_unsigned_reply(reply: &str) -> String {
+    format!("{{ when = {{ \"json:/a\" = true }}, authenticated = false, reply = {{ {reply} }} }}")
+}
+
+#[test]
+fn a_page_may_be_the_reply_if_it_copies_no_unsigned_text() {
+    let page = "content_type = \"text/html\", body = ";
+    for challenge in [
+        with_unsigned_reply(&format!("{page}\"const:<p>ok</p>\"")),
+        with_unsigned_reply(&format!("{page}\"hmac(sha256, json:/a, hex)\"")),
+        with_reply(&format!("{page}\"echo(json:/a)\"")),
+    ] {
+        assert!(compile(&format!("{INLINE}challenge = {challenge}"), &[("secret", "x")]).is_ok(), "{challenge}");
     }
 }
 

@@ -135,7 +135,8 @@ struct ReplyParser<'p> {
 impl ReplyParser<'_> {
     fn reply(&mut self, mut table: TomlTable) -> Option<ReplyTemplate> {
         let status = status(&mut table, "status", ACCEPTED).unwrap_or(StatusCode::OK);
-        let content_type = table.take("content_type").and_then(header_value);
+        let media_type = table.take("content_type");
+        let content_type = media_type.clone().and_then(header_value);
         let mut named = table.take_section("headers");
         let headers: Vec<Option<(HeaderName, Vec<ReplyPart>)>> = named
             .keys()
@@ -145,6 +146,14 @@ impl ReplyParser<'_> {
             .collect();
         let body = table.take("body").map_or(Some(Vec::new()), |item| self.list(item));
         table.finish();
+        // A link to the source would make a browser run the text of the link.
+        let is_page = content_type.as_deref().is_some_and(is_page) && !self.authenticated;
+        if let Some(item) = media_type.filter(|_| is_page && body.iter().flatten().any(copies_request)) {
+            return item.expected(
+                "a media type such as text/plain for a reply that copies a text of an unsigned request",
+                "one that browsers run as a page; set another content_type",
+            );
+        }
         Some(ReplyTemplate { status, content_type, headers: headers.into_iter().collect::<Option<_>>()?, body: body? })
     }
 
@@ -212,6 +221,20 @@ impl ReplyParser<'_> {
             return item.expected("no hmac with the secrets of JSON Web Tokens", found);
         }
         Some(ReplyPart::Hmac { algorithm, text: self.request_text(text.trim(), item)?, encoding })
+    }
+}
+
+/// Returns true for a media type that browsers run as a page.
+fn is_page(media_type: &str) -> bool {
+    let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == "text/html" || essence.ends_with("/xml") || essence.ends_with("+xml")
+}
+
+fn copies_request(part: &ReplyPart) -> bool {
+    match part {
+        ReplyPart::Echo(_) => true,
+        ReplyPart::Json(part) => copies_request(part),
+        ReplyPart::Literal(_) | ReplyPart::Hmac { .. } => false,
     }
 }
 
