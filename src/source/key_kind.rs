@@ -4,7 +4,8 @@
 /// Returns the kind of a text that is no signing secret, such as `an API key`, or `None` if its form shows nothing.
 pub fn foreign_kind(text: &[u8]) -> Option<&'static str> {
     let text = std::str::from_utf8(text).ok()?.trim().trim_matches(['"', '\'', '`']);
-    let by_prefix = PREFIXES.iter().find(|(prefix, _)| text.starts_with(prefix)).map(|(_, kind)| *kind);
+    let is_long = |prefix: &str| !SHORT_PREFIXES.contains(&prefix) || text.len() >= SHORTEST_KEY;
+    let by_prefix = PREFIXES.iter().find(|(prefix, _)| text.starts_with(prefix) && is_long(prefix)).map(|(_, kind)| *kind);
     by_prefix.or_else(|| is_sid(text).then_some(IDENTIFIER)).or_else(|| is_jwt(text).then_some("a JSON Web Token"))
 }
 
@@ -49,7 +50,8 @@ const PREFIXES: &[(&str, &str)] = &[
     ("shpca_", ACCESS_TOKEN),
     ("whpk_", PUBLIC_KEY),
     ("whsk_", PRIVATE_KEY),
-    ("ssh-", PUBLIC_KEY),
+    ("ssh-rsa ", PUBLIC_KEY),
+    ("ssh-ed25519 ", PUBLIC_KEY),
     ("-----BEGIN PUBLIC KEY", PUBLIC_KEY),
     ("-----BEGIN RSA PUBLIC KEY", PUBLIC_KEY),
     ("-----BEGIN CERTIFICATE", "a certificate"),
@@ -57,6 +59,10 @@ const PREFIXES: &[(&str, &str)] = &[
     ("https://", "a URL"),
     ("http://", "a URL"),
 ];
+/// Prefixes with which a secret that an operator chose could also begin.
+const SHORT_PREFIXES: [&str; 3] = ["SG.", "sk-", "AKIA"];
+/// Minimum length in bytes of a key with one of [`SHORT_PREFIXES`].
+const SHORTEST_KEY: usize = 20;
 
 #[cfg(test)]
 mod tests {
@@ -75,6 +81,10 @@ mod tests {
             ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", None),
             ("shpss_0123456789abcdef", None),
             ("12345", None),
+            ("sk-hook-2026", None),
+            ("sk-proj-0123456789abcdef", Some(API_KEY)),
+            ("AKIA0123456789ABCDEF", Some(API_KEY)),
+            ("ssh-hook", None),
             ("", None),
             ("a.b.c", None),
         ] {
