@@ -85,6 +85,11 @@ impl Recipe {
         self.proofs.iter().any(Proof::signs_url)
     }
 
+    /// Returns true if a proof covers the whole query of the URL.
+    pub fn signs_query(&self) -> bool {
+        self.proofs.iter().any(Proof::signs_query)
+    }
+
     /// Returns the first signed timestamp of the recipe's proofs, or `None` if no proof covers a timestamp.
     pub fn timestamp(&self) -> Option<&Timestamp> {
         self.proofs.iter().find_map(Proof::timestamp)

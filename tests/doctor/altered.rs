@@ -27,6 +27,7 @@ fn a_body_that_a_gateway_changed_is_found() {
             (BODY, serde_json::to_string(&quoted).expect("text"), "body_stringified"),
             (BODY, format!("{{\"body\":{quoted},\"isBase64Encoded\":false}}"), "body_envelope"),
             (BODY, format!("{{\"body\":\"{}\",\"isBase64Encoded\":true}}", STANDARD.encode(BODY)), "body_envelope"),
+            (BODY, format!("{{\"Records\":[{{\"kind\":1}},{{\"body\":{quoted}}}]}}"), "body_envelope"),
             (BODY, form.clone(), "body_form_wrapped"),
             (BODY, format!("{}=", &form["payload=".len()..]), "body_form_wrapped"),
             (&form, BODY.to_owned(), "body_form_wrapped"),
@@ -48,6 +49,10 @@ fn an_emptied_body_is_likely_and_proved_by_a_hash() {
     for (scheme, secret) in SIGNED {
         let request = Signed::new(&mut sdk, scheme, secret, BODY).with("");
         assert_eq!(causes(&home, scheme, &request), ["body_emptied?", "other_secret?", "body_changed?"], "{scheme}");
+        for left in ["undefined", "[object Object]\n"] {
+            let request = Signed::new(&mut sdk, scheme, secret, BODY).with(left);
+            assert_eq!(causes(&home, scheme, &request), ["body_emptied?", "other_secret?", "body_changed?"], "{scheme}: {left}");
+        }
         let mut request = Signed::new(&mut sdk, scheme, secret, BODY).with(BODY);
         request.truncate(request.len() - BODY.len());
         assert_eq!(causes(&home, scheme, &request)[0], "body_incomplete?", "{scheme}: the recording lacks the body");
@@ -66,7 +71,9 @@ fn an_emptied_body_is_likely_and_proved_by_a_hash() {
 fn a_query_that_was_signed_in_another_order_is_found() {
     let square = "[sources.square]\npublic_url = \"https://hooks.example.com\"\nauth = \"mac\"\nalgorithm = \"sha256\"\n\
                   encoding = \"base64\"\nsignature = { from = \"header:x-square\" }\ncontent = [\"url\", \"body\"]\n\
-                  secrets = [\"file:github-key\"]\n";
+                  secrets = [\"file:github-key\"]\n\
+                  [sources.path]\nauth = \"mac\"\nalgorithm = \"sha256\"\ncontent = [\"method\", \"path-and-query\", \"body\"]\n\
+                  signature = { from = \"header:x-path\" }\nsecrets = [\"file:github-key\"]\n";
     let (home, mut sdk) = (Home::new(SECRETS, &(SOURCES.to_owned() + square)), Sdk::start());
     let form = "CallSid=CA1&CallStatus=completed";
     for (signed, arrived) in [
@@ -86,6 +93,11 @@ fn a_query_that_was_signed_in_another_order_is_found() {
         let headers = [("x-square".to_owned(), STANDARD.encode(code))];
         let request = post(&format!("/hooks/square?{arrived}"), &headers, BODY.as_bytes());
         assert_eq!(causes(&home, "square", &request), ["query_order"], "{signed} arrived as {arrived}");
+        let content = format!("POST/hooks/path?{signed}{BODY}");
+        let code = crate::sdk::openssl_hmac("sha256", crate::GITHUB.as_bytes(), content.as_bytes());
+        let headers = [("x-path".to_owned(), base16ct::lower::encode_string(&code))];
+        let request = post(&format!("/hooks/path?{arrived}"), &headers, BODY.as_bytes());
+        assert_eq!(causes(&home, "path", &request), ["query_order"], "{signed} arrived as {arrived}");
     }
     let (_, line) = examine(
         &home,
@@ -152,6 +164,21 @@ fn a_body_that_was_signed_before_its_compression_is_found() {
             let of_compressed = post(&format!("/hooks/{scheme}"), &headers, b"{\"id\":\"evt_1\"}");
             assert_eq!(causes(&home, scheme, &of_compressed)[0], "body_decompressed?", "{scheme}: {coding}");
         }
+    }
+}
+
+/// A binary body is no text whose characters were converted. Doctor must not report the bytes of a compressed body as lost
+/// characters.
+#[test]
+fn a_binary_body_is_not_called_converted() {
+    let (home, mut sdk) = (Home::new(SECRETS, SOURCES), Sdk::start());
+    for (scheme, secret) in SIGNED {
+        let signed = Signed::new(&mut sdk, scheme, secret, "{}");
+        for body in [by_node("gzipSync"), by_node("brotliCompressSync"), vec![0, 0xff, 0x80, 1]] {
+            assert_eq!(causes(&home, scheme, &signed.with(&body)), ["other_secret?", "body_changed?"], "{scheme}");
+        }
+        let converted = String::from_utf8_lossy(&by_node("gzipSync")).into_owned();
+        assert_eq!(causes(&home, scheme, &signed.with(&converted))[0], "body_charset?", "{scheme}");
     }
 }
 

@@ -51,6 +51,19 @@ fn with_crlf(body: &[u8]) -> Option<Vec<u8>> {
     replaced(&replaced(body, "\r\n", "\n")?, "\n", "\r\n")
 }
 
+/// Changes the case of the hexadecimal digits in all percent escapes. Returns `None` for a body without such an escape.
+fn escapes(body: &[u8], case: fn(&u8) -> u8) -> Option<Vec<u8>> {
+    let mut changed = body.to_vec();
+    let starts: Vec<usize> = memchr::memchr_iter(b'%', body).filter(|at| at + 2 < body.len()).collect();
+    for at in &starts {
+        let digits = &mut changed[at + 1..at + 3];
+        if digits.iter().all(u8::is_ascii_hexdigit) {
+            digits.iter_mut().for_each(|digit| *digit = case(digit));
+        }
+    }
+    (!starts.is_empty()).then_some(changed)
+}
+
 fn with_bom(body: &[u8]) -> Option<Vec<u8>> {
     Some([BYTE_ORDER_MARK, body].concat())
 }
@@ -90,6 +103,14 @@ const CHANGES: &[(&str, &str, Undo)] = &[
     ("body_newline", "a line break was added to the end", without_last_newline),
     ("body_newline", "a line break was removed from the end", |body| with_suffix(body, b"\r\n")),
     ("body_newline", "whitespace was added around the body", trimmed),
+    ("body_newline", "several line breaks were removed from the end", |body| with_suffix(body, b"\n\n")),
+    ("body_newline", "several line breaks were removed from the end", |body| with_suffix(body, b"\r\n\r\n")),
+    ("body_newline", "a space was removed from the end", |body| with_suffix(body, b" ")),
+    ("body_newline", "a line break was removed from the start", |body| Some([b"\n", body].concat())),
+    ("body_newline", "a NUL was removed from the end", |body| with_suffix(body, b"\0")),
+    ("body_newline", "a NUL was added to the end", |body| body.strip_suffix(b"\0").map(<[u8]>::to_vec)),
+    ("body_newline", "the line breaks were changed from LF to CR", |body| replaced(body, "\r", "\n")),
+    ("body_newline", "the line breaks were changed from CR to LF", |body| replaced(body, "\n", "\r")),
     ("body_newline", "the line breaks were changed from LF to CRLF", |body| replaced(body, "\r\n", "\n")),
     ("body_newline", "the line breaks were changed from CRLF to LF", with_crlf),
     ("body_charset", "a byte order mark was added", without_bom),
@@ -100,6 +121,12 @@ const CHANGES: &[(&str, &str, Undo)] = &[
     ("body_charset", "the text was read as Windows-1252 and converted to UTF-8", as_windows),
     ("body_form", "the form was decoded and encoded again, with + for spaces", |body| replaced(body, "+", "%20")),
     ("body_form", "the form was decoded and encoded again, with %20 for spaces", |body| replaced(body, "%20", "+")),
+    ("body_form", "the form was decoded and encoded again, with upper-case escapes", |body| {
+        escapes(body, u8::to_ascii_lowercase)
+    }),
+    ("body_form", "the form was decoded and encoded again, with lower-case escapes", |body| {
+        escapes(body, u8::to_ascii_uppercase)
+    }),
 ];
 /// Unicode characters for the bytes 0x80 to 0x9F of Windows-1252 (<https://encoding.spec.whatwg.org/index-windows-1252.txt>).
 /// All other bytes stand for the same characters as in ISO 8859-1.
@@ -132,6 +159,13 @@ mod tests {
             ("Ã©", "é"),
             ("a+b", "a%20b"),
             ("a%20b", "a+b"),
+            ("a=%2F%c3", "a=%2f%c3"),
+            ("a=%2f%c3%", "a=%2F%C3%"),
+            ("a", "a\n\n"),
+            ("a", "a "),
+            ("a", "\na"),
+            ("a\0", "a"),
+            ("a\rb", "a\nb"),
             ("{\n  \"a\": 1\n}", "{\"a\":1}"),
             ("{\"a\":1}", "{\n  \"a\": 1\n}\n"),
         ] {

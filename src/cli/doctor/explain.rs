@@ -7,6 +7,7 @@ use hookhold::source::key::Key;
 use hookhold::source::key_kind::foreign_kind;
 use hookhold::verify::{Rejection, Verdict};
 use http::{Method, Uri};
+use memchr::memmem;
 
 use super::captured::CapturedDelivery;
 use super::cause::{Cause, Certainty};
@@ -110,7 +111,7 @@ fn unexplained(captured: &CapturedDelivery, rejection: &Rejection) -> Vec<Cause>
         let what = format!("the recording contains only {} of the body's {declared} bytes", body.len());
         causes.push(Cause::likely("body_incomplete", what, "record the complete request again, byte for byte"));
     }
-    if String::from_utf8_lossy(body).contains(char::REPLACEMENT_CHARACTER) {
+    if has_lost_characters(body) {
         let what = "the body is not UTF-8 or contains U+FFFD, probably because its characters were converted in transit";
         causes.push(Cause::likely("body_charset", what, "make every hop forward the body byte for byte"));
     }
@@ -132,12 +133,27 @@ fn unexplained(captured: &CapturedDelivery, rejection: &Rejection) -> Vec<Cause>
     causes
 }
 
+/// Returns true for a text with U+FFFD, which replaces bytes that are not UTF-8, and for a text that is not UTF-8. A binary body
+/// without U+FFFD, such as a compressed one, shows no conversion.
+fn has_lost_characters(body: &[u8]) -> bool {
+    const UTF_16_MARKS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
+    let is_text = !body.iter().any(|byte| *byte < b' ' && !matches!(byte, b'\t' | b'\n' | b'\r'));
+    let is_utf16 = UTF_16_MARKS.iter().any(|mark| body.starts_with(mark));
+    memmem::find(body, REPLACEMENT).is_some() || ((is_text || is_utf16) && std::str::from_utf8(body).is_err())
+}
+
 /// Returns a cause for a body that a gateway has emptied, or that differs from a signed hash. Without such a hash, a request
 /// with an empty body does not show that the sender signed another body.
 fn altered_body(captured: &CapturedDelivery, rejection: &Rejection) -> Option<Cause> {
     const FIND: &str = "find the API gateway, function or middleware in front of hookhold that reads the body, and make it forward \
                         the body; many frameworks read a body only once";
-    let is_empty = captured.delivery.body.is_empty() && captured.declared.unwrap_or_default() == 0;
+    let body = &captured.delivery.body;
+    let is_empty = body.is_empty() && captured.declared.unwrap_or_default() == 0;
+    if let Some(left) = LEFT_OF_BODIES.iter().find(|left| **left == body.trim_ascii()) {
+        let left = left.escape_ascii();
+        let what = format!("the body is only {left}, which web frameworks write in place of a body that they have not read");
+        return Some(Cause::likely("body_emptied", what, FIND));
+    }
     match (is_about_body(rejection), is_empty) {
         (true, true) => {
             Some(Cause::certain("body_emptied", "the body is empty, but the signed hash is that of another body", FIND))
@@ -199,3 +215,9 @@ fn other_path(captured: &CapturedDelivery) -> Option<Cause> {
                   the source";
     (arrived != *own).then(|| Cause::possible("path", what, advice))
 }
+
+/// U+FFFD in UTF-8.
+const REPLACEMENT: &[u8] = "\u{fffd}".as_bytes();
+/// The texts that web frameworks write in place of a body that they have not read, and that no sender signs. A sender may sign
+/// `{}` or `null`.
+const LEFT_OF_BODIES: [&[u8]; 2] = [b"undefined", b"[object Object]"];

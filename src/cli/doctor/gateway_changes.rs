@@ -17,7 +17,7 @@ pub(super) fn all(body: &[u8]) -> Vec<Unwrapped> {
     let mut found: Vec<Unwrapped> = Vec::new();
     found.extend(of_base64(text).map(|bytes| (BASE64, "the body was encoded in Base64".to_owned(), bytes)));
     if let Ok(value) = serde_json::from_slice::<Value>(text) {
-        found.extend(of_json(value));
+        found.extend(of_json(value, 0));
     }
     found.extend(of_form(body));
     found.push((BASE64, "the body was decoded from Base64".to_owned(), STANDARD.encode(body).into_bytes()));
@@ -49,8 +49,9 @@ fn of_base64(text: &[u8]) -> Option<Vec<u8>> {
     decoded.ok().filter(|bytes| !bytes.is_empty())
 }
 
-/// Returns the texts inside a JSON string, or inside the members of a JSON object such as the event of a serverless function.
-fn of_json(value: Value) -> Vec<Unwrapped> {
+/// Returns the texts inside a JSON string, or inside the members of a JSON object such as the event of a serverless function. Looks
+/// at most [`MAX_NESTING`] levels deep, because a queue puts its messages into a list.
+fn of_json(value: Value, depth: usize) -> Vec<Unwrapped> {
     match value {
         Value::String(text) => {
             let inner = serde_json::from_str::<String>(&text).ok();
@@ -58,19 +59,28 @@ fn of_json(value: Value) -> Vec<Unwrapped> {
             texts.map(|text| (STRINGIFIED, "the body was written as a JSON string".to_owned(), text.into_bytes())).collect()
         }
         Value::Object(members) => {
-            let texts = members.into_iter().filter_map(|(name, value)| match value {
-                Value::String(text) => Some((name, text)),
-                _ => None,
-            });
+            let (texts, inner): (Vec<_>, Vec<_>) = members.into_iter().partition(|(_, value)| value.is_string());
+            let texts = texts.iter().filter_map(|(name, value)| Some((name, value.as_str()?.to_owned())));
             let bodies = texts.flat_map(|(name, text)| {
                 let what = format!("the body was put into the member {name:?} of a JSON object");
                 let encoded = of_base64(text.as_bytes()).map(|bytes| (ENVELOPE, format!("{what}, in Base64"), bytes));
                 [Some((ENVELOPE, what, text.into_bytes())), encoded].into_iter().flatten()
             });
-            bodies.collect()
+            let bodies: Vec<Unwrapped> = bodies.collect();
+            bodies.into_iter().chain(inside(inner.into_iter().map(|(_, value)| value), depth)).collect()
         }
+        Value::Array(elements) => inside(elements, depth),
         _ => Vec::new(),
     }
+}
+
+/// Returns the texts inside the objects among the values.
+fn inside(values: impl IntoIterator<Item = Value>, depth: usize) -> Vec<Unwrapped> {
+    if depth == MAX_NESTING {
+        return Vec::new();
+    }
+    let nested = values.into_iter().filter(|value| value.is_object() || value.is_array());
+    nested.flat_map(|value| of_json(value, depth + 1)).take(MAX_BODIES).collect()
 }
 
 /// Returns the values of a form's fields, and the whole text if a framework read it as the name of a single field.
@@ -108,6 +118,8 @@ const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'*').remove(b'-').remove(
 const GO: &AsciiSet = &NON_ALPHANUMERIC.remove(b'~').remove(b'-').remove(b'.').remove(b'_');
 /// Maximum number of bodies to try.
 const MAX_BODIES: usize = 64;
+/// Maximum number of objects and lists around the object with the body.
+const MAX_NESTING: usize = 3;
 /// Maximum number of form fields to read.
 const MAX_FIELDS: usize = 16;
 /// Maximum length of the name of a form field in a message, in characters.
@@ -128,6 +140,7 @@ mod tests {
             ("\"\\\"{}\\\"\"", STRINGIFIED, "{}"),
             ("{\"body\":\"{\\\"a\\\":1}\",\"isBase64Encoded\":false}", ENVELOPE, "{\"a\":1}"),
             ("{\"body\":\"eyJhIjoxfQ==\",\"isBase64Encoded\":true}", ENVELOPE, "{\"a\":1}"),
+            ("{\"Records\":[{\"body\":\"{\\\"a\\\":1}\"}]}", ENVELOPE, "{\"a\":1}"),
             ("payload=%7B%22a%22%3A1%7D", FORM, "{\"a\":1}"),
             ("x=1&payload=%7B%22a%22%3A+1%7D", FORM, "{\"a\": 1}"),
             ("{\"a\":1}=", FORM, "{\"a\":1}"),

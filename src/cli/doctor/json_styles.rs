@@ -104,6 +104,18 @@ fn ascii(token: &str) -> Cow<'_, str> {
     escape(&minimal(token), |character| !character.is_ascii()).into()
 }
 
+/// Rewrites a JSON string as Jackson does for ASCII: with upper-case hexadecimal digits.
+fn upper_ascii(token: &str) -> Cow<'_, str> {
+    escape_upper(&minimal(token), |character| !character.is_ascii()).into()
+}
+
+/// Rewrites a JSON string as the default encoder of .NET does.
+fn dotnet(token: &str) -> Cow<'_, str> {
+    let quoted = minimal(token).replace("\\\"", "\\u0022");
+    let is_escaped = |character: char| !character.is_ascii() || "&'+<>`\u{7f}".contains(character);
+    escape_upper(&quoted, is_escaped).into()
+}
+
 fn php(token: &str) -> Cow<'_, str> {
     ascii(token).replace('/', "\\/").into()
 }
@@ -119,10 +131,19 @@ fn html(token: &str) -> Cow<'_, str> {
 /// Replaces a character with a `\u` escape sequence in lower-case hexadecimal if `is_escaped` returns true for the character. A
 /// character above U+FFFF becomes a surrogate pair.
 fn escape(text: &str, is_escaped: fn(char) -> bool) -> String {
+    escape_as(text, is_escaped, |unit| format!("\\u{unit:04x}"))
+}
+
+/// Like [`escape`], but in upper-case hexadecimal.
+fn escape_upper(text: &str, is_escaped: fn(char) -> bool) -> String {
+    escape_as(text, is_escaped, |unit| format!("\\u{unit:04X}"))
+}
+
+fn escape_as(text: &str, is_escaped: fn(char) -> bool, written: fn(u16) -> String) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {
         match is_escaped(character) {
-            true => character.encode_utf16(&mut [0; 2]).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}"))),
+            true => character.encode_utf16(&mut [0; 2]).iter().for_each(|unit| out.push_str(&written(*unit))),
             false => out.push(character),
         }
     }
@@ -146,6 +167,8 @@ const ESCAPINGS: &[(&str, Escaping)] = &[
     ("", unchanged),
     (", with only the required escapes", minimal),
     (", with non-ASCII characters escaped", ascii),
+    (", with non-ASCII characters escaped in upper case", upper_ascii),
+    (", with the characters escaped that .NET escapes", dotnet),
     (", with slashes escaped", slashes),
     (", with slashes and non-ASCII characters escaped", php),
     (", with < > & escaped", html),
@@ -165,6 +188,8 @@ mod tests {
             r#"{"a":[1.50,{},[],"x\"/é<\\"],"b":null}"#,
             r#"{"a":[1.50,{},[],"x\"\/\u00e9<\\"],"b":null}"#,
             r#"{"a":[1.50,{},[],"x\"/é\u003c\\"],"b":null}"#,
+            r#"{"a":[1.50,{},[],"x\"/\u00E9<\\"],"b":null}"#,
+            r#"{"a":[1.50,{},[],"x\u0022/\u00E9\u003C\\"],"b":null}"#,
             r#"{"a": [1.50, {}, [], "x\"/\u00e9<\\"], "b": null}"#,
             "{\n  \"a\": [\n    1.50,\n    {},\n    [],\n    \"x\\\"/é<\\\\\"\n  ],\n  \"b\": null\n}",
         ] {

@@ -9,10 +9,10 @@ use super::cause::Cause;
 use super::search::ProofAttempt;
 
 /// Returns the cause if the delivery verifies with another order of the query parameters. Returns an empty list if the
-/// signature covers no URL, or if no order verifies.
+/// signature covers no query, or if no order verifies.
 pub(super) fn causes(captured: &CapturedDelivery) -> Vec<Cause> {
     let target = &captured.delivery.target;
-    let Some((path, query)) = target.split_once('?').filter(|_| captured.source.recipe.signs_url()) else { return Vec::new() };
+    let Some((path, query)) = target.split_once('?').filter(|_| captured.source.recipe.signs_query()) else { return Vec::new() };
     let parameters: Vec<&str> = query.split('&').collect();
     let verifier = Verifier::new(captured.source.clone());
     let mut delivery = captured.delivery.clone();

@@ -207,6 +207,11 @@ impl Term {
         matches!(self, Term::Url | Term::UrlOtherPort)
     }
 
+    /// Returns true if the term contains the query of the request's URL.
+    pub fn is_of_query(&self) -> bool {
+        self.is_url() || *self == Term::PathAndQuery
+    }
+
     /// Returns true if hookhold needs the source's public URL for the term.
     pub fn needs_public_url(&self) -> bool {
         self.is_url() || *self == Term::UrlNoQuery

@@ -299,6 +299,14 @@ impl Proof {
         }
     }
 
+    /// Returns true if the proof covers the whole query of the URL.
+    pub fn signs_query(&self) -> bool {
+        match self {
+            Proof::Jwt(proof) => proof.url_claim.is_some(),
+            _ => self.signed().is_some_and(|signed| signed.contents.iter().flatten().any(Term::is_of_query)),
+        }
+    }
+
     /// Returns the parts of an event that the proof covers.
     pub fn coverage(&self) -> Coverage {
         match (self, self.signed()) {
