@@ -30,10 +30,15 @@ impl Credentials {
         is_credential(name) || self.headers.contains(name)
     }
 
-    /// Returns true if the query parameter with this undecoded name contains a credential. Upper and lower case are equivalent,
-    /// because a sender with the name in another case sends the credential, too.
+    /// Returns true if the query parameter with this undecoded name contains a credential. Ignores case, a second encoding, and
+    /// punctuation around the name, because a sender that misspells the name sends the credential all the same.
     pub fn include_parameter(&self, name: &str) -> bool {
-        let is_same = |own: &String| own.eq_ignore_ascii_case(&decoded(name));
+        if self.parameters.is_empty() {
+            return false;
+        }
+        let (once, twice) = (decoded(name), decoded(&decoded(name)));
+        let bare = |name: &str| name.trim_matches(|letter: char| !letter.is_alphanumeric()).to_owned();
+        let is_same = |own: &String| own.eq_ignore_ascii_case(&once) || bare(own).eq_ignore_ascii_case(&bare(&twice));
         self.parameters.iter().any(is_same)
     }
 
@@ -147,6 +152,8 @@ mod tests {
             ("/hooks/a?to%6ben=s3cret&a%20b=s3cret", "/hooks/a?to%6ben=REDACTED&a%20b=REDACTED"),
             ("/hooks/a?token=s3=cret?token=x", "/hooks/a?token=REDACTED"),
             ("/hooks/a?token=&token&tokens=y", "/hooks/a?token=&token&tokens=y"),
+            ("/hooks/a?%2574oken=x&token%5b%5d=x", "/hooks/a?%2574oken=REDACTED&token%5b%5d=REDACTED"),
+            ("/hooks/a??token=x&+token%20=x", "/hooks/a??token=REDACTED&+token%20=REDACTED"),
             ("/hooks/a?Token=x&TO%4BEN=y", "/hooks/a?Token=REDACTED&TO%4BEN=REDACTED"),
             ("/hooks/a?x=1;token=s3cret;y=2&z=3", "/hooks/a?x=1;token=REDACTED&z=3"),
             ("/hooks/a?%ff=1&token=\u{fc}", "/hooks/a?%ff=1&token=REDACTED"),
